@@ -1,0 +1,124 @@
+//! The console ring, for output only.
+//!
+//! Source: Xen 4.17 public/io/console.h. What does not fit is dropped and
+//! counted: a daemon that does not read never holds the guest up. Without a
+//! ring a console takes no memory, no hypercall and no time.
+
+use crate::abi::xencons_interface as ring;
+use crate::{EventPort, Hypervisor, SharedPage};
+
+/// The output half of a console.
+#[derive(Debug)]
+pub struct Console<'h, H: Hypervisor> {
+    xen: &'h H,
+    ring: Option<(SharedPage, EventPort)>,
+    dropped: u64,
+}
+
+impl<'h, H: Hypervisor> Console<'h, H> {
+    /// A console over the ring that the HVM parameters name, or over none.
+    pub fn new(xen: &'h H, ring: Option<(SharedPage, EventPort)>) -> Self {
+        Self {
+            xen,
+            ring,
+            dropped: 0,
+        }
+    }
+
+    /// Writes what fits, with one notification at most.
+    pub fn write(&mut self, bytes: &[u8]) {
+        let Some((page, port)) = &self.ring else {
+            return;
+        };
+        // Read each time: another writer (a panic handler) may have used the ring meanwhile.
+        let prod = page.load_acquire(ring::OUT_PROD);
+        let used = prod.wrapping_sub(page.load_acquire(ring::OUT_CONS));
+        // A consumer index that makes no sense counts as a full ring.
+        let space = ring::OUT_SIZE.saturating_sub(used) as usize;
+        let (bytes, rest) = bytes.split_at(bytes.len().min(space));
+        self.dropped += rest.len() as u64;
+        if bytes.is_empty() {
+            return;
+        }
+        let at = (prod % ring::OUT_SIZE) as usize;
+        let (head, tail) = bytes.split_at(bytes.len().min(ring::OUT_SIZE as usize - at));
+        page.copy_in(ring::OUT + at, head);
+        page.copy_in(ring::OUT, tail);
+        #[allow(clippy::cast_possible_truncation, reason = "at most one ring")]
+        page.store_release(ring::OUT_PROD, prod.wrapping_add(bytes.len() as u32));
+        // It fails if nobody is bound to the other end; the bytes stay in the ring.
+        let _ = self.xen.evtchn_send(*port);
+    }
+
+    /// Bytes that did not fit so far.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::FakeXen;
+    use crate::{Gfn, HvmParam};
+    use std::vec;
+
+    fn console(xen: &FakeXen) -> Console<'_, FakeXen> {
+        let gfn = Gfn(xen.hvm_param(HvmParam::ConsolePfn).unwrap());
+        let port = xen.hvm_param(HvmParam::ConsoleEvtchn).unwrap();
+        let port = EventPort::try_new(u32::try_from(port).unwrap()).unwrap();
+        Console::new(xen, Some((xen.special_page(gfn).unwrap(), port)))
+    }
+
+    fn sends(xen: &FakeXen) -> u64 {
+        xen.with(|world| world.machine.counts.evtchn_send)
+    }
+
+    #[test]
+    fn what_fits_is_written_and_the_rest_is_counted() {
+        let xen = FakeXen::new();
+        let mut console = console(&xen);
+        let page = xen.with(|world| world.machine.console());
+        // Free-running indices that wrap in the ring and at 2^32.
+        for start in [0, 2000, u32::MAX - 1000] {
+            page.store_release(ring::OUT_PROD, start);
+            page.store_release(ring::OUT_CONS, start);
+            let text = vec![b'x'; 3000];
+            let (before, dropped) = (sends(&xen), console.dropped());
+            console.write(&text[..1500]);
+            console.write(&text[..1500]);
+            console.write(b"nobody reads");
+            assert_eq!(sends(&xen), before + 2, "one for each write that wrote");
+            assert_eq!(console.dropped() - dropped, 952 + 12);
+            assert_eq!(page.load_acquire(ring::OUT_PROD), start.wrapping_add(2048));
+            let mut out = vec![0; 2048];
+            page.copy_out(ring::OUT, &mut out);
+            assert_eq!(out, text[..2048]);
+            // Neither the input ring nor the indices before the output's were touched.
+            let mut input = vec![0; 1024];
+            page.copy_out(0, &mut input);
+            assert_eq!(input, [0; 1024]);
+            assert_eq!(page.load64(3072), 0);
+            page.zero();
+        }
+    }
+
+    #[test]
+    fn an_index_out_of_range_is_a_full_ring() {
+        let xen = FakeXen::new();
+        let mut console = console(&xen);
+        let page = xen.with(|world| world.machine.console());
+        page.store_release(ring::OUT_CONS, 5);
+        console.write(b"text");
+        assert_eq!((console.dropped(), sends(&xen)), (4, 0));
+    }
+
+    #[test]
+    fn an_absent_console_costs_nothing() {
+        let xen = FakeXen::new();
+        let mut console = Console::new(&xen, None);
+        console.write(b"text");
+        assert_eq!((console.dropped(), sends(&xen)), (0, 0));
+    }
+}

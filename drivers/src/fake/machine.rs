@@ -1,0 +1,394 @@
+//! Memory, grants, event channels and the clock of the fake Xen.
+
+use core::cell::RefCell;
+use core::mem::size_of;
+use std::borrow::ToOwned;
+use std::collections::HashMap;
+use std::string::String;
+use std::vec::Vec;
+
+use crate::abi::{
+    GTF_PERMIT_ACCESS, GTF_READING, GTF_READONLY, GTF_WRITING, PAGE_SIZE, grant_entry_v1,
+};
+use crate::{DomId, Errno, EventPort, Gfn, SharedPage, ShutdownReason};
+
+/// Where the toolstack puts the xenstore ring.
+pub(super) const STORE_GFN: u64 = 0xf_effc;
+/// Where the toolstack puts the console ring.
+pub(super) const CONSOLE_GFN: u64 = 0xf_effe;
+/// The gfn of the first page that the guest allocates.
+const FIRST_GFN: u64 = 0x100;
+/// Frames of the grant table at most.
+const MAX_GRANT_FRAMES: usize = 8;
+/// Pages that a guest may have, unless a test says less.
+const MAX_PAGES: usize = 4096;
+const ENTRY_SIZE: usize = size_of::<grant_entry_v1>();
+const PER_FRAME: usize = PAGE_SIZE / ENTRY_SIZE;
+/// `EINVAL` and `ENOSPC` (public/errno.h).
+const EINVAL: Errno = Errno(22);
+const ENOSPC: Errno = Errno(28);
+
+std::thread_local! {
+    /// Pages of earlier fakes on this thread.
+    static POOL: RefCell<Pool> = RefCell::default();
+}
+
+/// Pages that live for ever, and the gfn that each has.
+#[derive(Debug, Default)]
+struct Pool {
+    pages: Vec<SharedPage>,
+    index: HashMap<usize, usize>,
+}
+
+impl Pool {
+    fn get(&mut self, index: usize) -> SharedPage {
+        while self.pages.len() <= index {
+            let page = SharedPage::leak();
+            self.index
+                .insert(page.address().as_ptr().addr(), self.pages.len());
+            self.pages.push(page);
+        }
+        self.pages[index].alias()
+    }
+}
+
+/// Who is at the other end of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Remote {
+    Unbound(DomId),
+    Store,
+    Console,
+    Netback,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Port {
+    remote: Remote,
+    pending: bool,
+}
+
+/// How often the guest called, by kind. All but `now` are hypercalls on a real Xen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// `EVTCHNOP_alloc_unbound`
+    pub evtchn_alloc_unbound: u64,
+    /// `EVTCHNOP_close`
+    pub evtchn_close: u64,
+    /// `EVTCHNOP_send`
+    pub evtchn_send: u64,
+    /// `SCHEDOP_poll`
+    pub poll: u64,
+    /// `HVMOP_get_param`
+    pub hvm_param: u64,
+    /// `XENMEM_add_to_physmap` of a grant frame
+    pub grant_frame: u64,
+    /// Looks at the clock
+    pub now: u64,
+}
+
+impl Counts {
+    /// Hypercalls of all kinds.
+    #[must_use]
+    pub fn hypercalls(&self) -> u64 {
+        self.evtchn_alloc_unbound
+            + self.evtchn_close
+            + self.evtchn_send
+            + self.poll
+            + self.hvm_param
+            + self.grant_frame
+    }
+}
+
+/// The machine under the guest.
+#[derive(Debug)]
+pub struct Machine {
+    pool: Pool,
+    next_page: usize,
+    free_pages: Vec<usize>,
+    allocated: usize,
+    /// Pages that the guest may have at once.
+    pub page_limit: usize,
+    grant_frames: Vec<SharedPage>,
+    ports: Vec<Option<Port>>,
+    console: SharedPage,
+    console_port: EventPort,
+    console_given: bool,
+    now: u64,
+    /// What the guest called.
+    pub counts: Counts,
+    /// What the guest wrote to port 0xe9.
+    pub debug: Vec<u8>,
+    /// Why the guest stopped, if it did.
+    pub shutdown: Option<ShutdownReason>,
+    violations: Vec<String>,
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // The thread may be ending and its pool gone; then the pages are leaked.
+        let _ = POOL.try_with(|pool| {
+            let mut pool = pool.borrow_mut();
+            if pool.pages.len() < self.pool.pages.len() {
+                *pool = core::mem::take(&mut self.pool);
+            }
+        });
+    }
+}
+
+impl Machine {
+    pub(super) fn new() -> Self {
+        let mut pool = POOL.with(RefCell::take);
+        let console = pool.get(0);
+        console.zero();
+        let mut machine = Self {
+            pool,
+            next_page: 1,
+            free_pages: Vec::new(),
+            allocated: 0,
+            page_limit: MAX_PAGES,
+            grant_frames: Vec::new(),
+            // Port 0 is never a channel.
+            ports: std::vec![None],
+            console,
+            console_port: EventPort::try_new(1).expect("in range"),
+            console_given: false,
+            now: 1_000_000_000,
+            counts: Counts::default(),
+            debug: Vec::new(),
+            shutdown: None,
+            violations: Vec::new(),
+        };
+        machine.console_port = machine.open_port(Remote::Console).expect("the first port");
+        machine
+    }
+
+    /// Nanoseconds of system time.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// Lets time pass.
+    pub fn advance_to(&mut self, now: u64) {
+        self.now = self.now.max(now);
+    }
+
+    /// What the guest did that a real machine would not have forgiven.
+    #[must_use]
+    pub fn violations(&self) -> &[String] {
+        &self.violations
+    }
+
+    /// Notes something that the guest must not do.
+    pub fn violation(&mut self, what: &str) {
+        self.violations.push(what.to_owned());
+    }
+
+    /// Pages that the guest holds.
+    #[must_use]
+    pub fn pages_allocated(&self) -> usize {
+        self.allocated
+    }
+
+    /// The console ring.
+    #[must_use]
+    pub fn console(&self) -> SharedPage {
+        self.console.alias()
+    }
+
+    pub(super) fn console_port(&self) -> EventPort {
+        self.console_port
+    }
+
+    pub(super) fn hand_out_console(&mut self) -> Option<SharedPage> {
+        (!core::mem::replace(&mut self.console_given, true)).then(|| self.console.alias())
+    }
+
+    /// A page that belongs to Xen or the toolstack.
+    pub(super) fn own_page(&mut self) -> SharedPage {
+        let page = self.pool.get(self.next_page);
+        self.next_page += 1;
+        page.zero();
+        page
+    }
+
+    pub(super) fn alloc_page(&mut self) -> Option<SharedPage> {
+        if self.allocated >= self.page_limit {
+            return None;
+        }
+        self.allocated += 1;
+        let index = self.free_pages.pop().unwrap_or_else(|| {
+            self.next_page += 1;
+            self.next_page - 1
+        });
+        Some(self.pool.get(index))
+    }
+
+    pub(super) fn free_page(&mut self, page: &SharedPage) {
+        let gfn = self.gfn(page).0;
+        for frame in &self.grant_frames {
+            for index in 0..PER_FRAME {
+                let entry: grant_entry_v1 = frame.read(index * ENTRY_SIZE);
+                if entry.flags & GTF_PERMIT_ACCESS != 0 && u64::from(entry.frame) == gfn {
+                    self.violations
+                        .push("a page was freed while it was granted".to_owned());
+                    return;
+                }
+            }
+        }
+        self.allocated -= 1;
+        self.free_pages.push((gfn - FIRST_GFN) as usize);
+    }
+
+    pub(super) fn gfn(&self, page: &SharedPage) -> Gfn {
+        Gfn(FIRST_GFN + self.pool.index[&page.address().as_ptr().addr()] as u64)
+    }
+
+    pub(super) fn grant_frame(&mut self, index: u32) -> Result<SharedPage, Errno> {
+        let index = index as usize;
+        if index >= MAX_GRANT_FRAMES {
+            return Err(EINVAL);
+        }
+        while self.grant_frames.len() <= index {
+            let page = self.own_page();
+            self.grant_frames.push(page);
+        }
+        Ok(self.grant_frames[index].alias())
+    }
+
+    fn granted(&mut self, gref: u32, write: bool) -> Option<(SharedPage, SharedPage, usize)> {
+        let index = gref as usize;
+        let Some(frame) = self.grant_frames.get(index / PER_FRAME) else {
+            self.violation("a grant reference beyond the table");
+            return None;
+        };
+        let offset = index % PER_FRAME * ENTRY_SIZE;
+        let entry: grant_entry_v1 = frame.read(offset);
+        let frame = frame.alias();
+        let page = (entry.frame as u64)
+            .checked_sub(FIRST_GFN)
+            .and_then(|index| self.pool.pages.get(index as usize))
+            .map(SharedPage::alias);
+        if entry.flags & GTF_PERMIT_ACCESS == 0 || entry.domid != 0 {
+            self.violation("a grant reference that grants nothing");
+            return None;
+        }
+        if write && entry.flags & GTF_READONLY != 0 {
+            self.violation("a page to be written is granted read-only");
+            return None;
+        }
+        if page.is_none() {
+            self.violation("a grant of no page of the guest");
+        }
+        page.map(|page| (page, frame, offset))
+    }
+
+    /// The page behind a grant, for one copy by the back end.
+    pub(super) fn copy_grant(&mut self, gref: u32, write: bool) -> Option<SharedPage> {
+        self.granted(gref, write).map(|(page, ..)| page)
+    }
+
+    /// Whether a grant allows writing.
+    #[must_use]
+    pub fn is_writable(&self, gref: u32) -> bool {
+        let index = gref as usize;
+        self.grant_frames
+            .get(index / PER_FRAME)
+            .is_some_and(|frame| {
+                let entry: grant_entry_v1 = frame.read(index % PER_FRAME * ENTRY_SIZE);
+                entry.flags & (GTF_PERMIT_ACCESS | GTF_READONLY) == GTF_PERMIT_ACCESS
+            })
+    }
+
+    /// Maps a grant for reading and writing, until [`Machine::unmap_grant`].
+    pub(super) fn map_grant(&mut self, gref: u32) -> Option<SharedPage> {
+        let (page, frame, offset) = self.granted(gref, true)?;
+        frame.store16(offset, frame.load16(offset) | GTF_READING | GTF_WRITING);
+        Some(page)
+    }
+
+    pub(super) fn unmap_grant(&mut self, gref: u32) {
+        let index = gref as usize;
+        if let Some(frame) = self.grant_frames.get(index / PER_FRAME) {
+            let offset = index % PER_FRAME * ENTRY_SIZE;
+            frame.store16(offset, frame.load16(offset) & !(GTF_READING | GTF_WRITING));
+        }
+    }
+
+    pub(super) fn open_port(&mut self, remote: Remote) -> Result<EventPort, Errno> {
+        let free = (1..self.ports.len()).find(|&port| self.ports[port].is_none());
+        let number = free.unwrap_or(self.ports.len());
+        let port = EventPort::try_new(number as u32).ok_or(ENOSPC)?;
+        if number == self.ports.len() {
+            self.ports.push(None);
+        }
+        self.ports[number] = Some(Port {
+            remote,
+            pending: false,
+        });
+        Ok(port)
+    }
+
+    fn port(&mut self, port: EventPort) -> Result<&mut Port, Errno> {
+        match self.ports.get_mut(port.get() as usize) {
+            Some(Some(port)) => Ok(port),
+            _ => Err(EINVAL),
+        }
+    }
+
+    pub(super) fn close_port(&mut self, port: EventPort) -> Result<(), Errno> {
+        self.port(port)?;
+        self.ports[port.get() as usize] = None;
+        Ok(())
+    }
+
+    pub(super) fn remote(&mut self, port: EventPort) -> Result<Remote, Errno> {
+        match self.port(port) {
+            Ok(port) => Ok(port.remote),
+            Err(error) => {
+                self.violation("an event on a closed port");
+                Err(error)
+            }
+        }
+    }
+
+    /// Binds netback to a port that the guest left unbound for domain 0.
+    pub(super) fn bind(&mut self, number: u32) -> Option<EventPort> {
+        let port = EventPort::try_new(number)?;
+        match self.port(port) {
+            Ok(entry) if entry.remote == Remote::Unbound(DomId(0)) => {
+                entry.remote = Remote::Netback;
+                Some(port)
+            }
+            _ => {
+                self.violation("an event channel that is not there to be bound");
+                None
+            }
+        }
+    }
+
+    /// Netback closes its end.
+    pub(super) fn unbind(&mut self, port: EventPort) {
+        if let Ok(entry) = self.port(port)
+            && entry.remote == Remote::Netback
+        {
+            entry.remote = Remote::Unbound(DomId(0));
+        }
+    }
+
+    /// Sets a port of the guest pending.
+    pub(super) fn notify_guest(&mut self, port: EventPort) {
+        if let Ok(entry) = self.port(port) {
+            entry.pending = true;
+        }
+    }
+
+    pub(super) fn is_pending(&mut self, port: EventPort) -> bool {
+        self.port(port).is_ok_and(|entry| entry.pending)
+    }
+
+    pub(super) fn take_pending(&mut self, port: EventPort) -> bool {
+        self.port(port)
+            .is_ok_and(|entry| core::mem::take(&mut entry.pending))
+    }
+}

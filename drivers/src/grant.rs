@@ -1,0 +1,265 @@
+//! The grant table, version 1: which of our frames another domain may touch.
+//!
+//! Source: Xen 4.17 public/grant_table.h. Entries are handed out by a bump
+//! index and a free list, so neither boot nor reuse scans the table. An entry
+//! that the other domain still has mapped when it ends is quarantined with its
+//! page: neither is used again until Xen says that the mapping is gone.
+
+use alloc::vec::Vec;
+use core::mem::size_of;
+
+use crate::abi::{
+    GNTTAB_NR_RESERVED_ENTRIES, GTF_PERMIT_ACCESS, GTF_READING, GTF_READONLY, GTF_WRITING,
+    PAGE_SIZE, grant_entry_v1,
+};
+use crate::{DomId, Errno, Gfn, GrantRef, Hypervisor, SharedPage};
+
+/// Entries in one frame of the table.
+#[allow(clippy::cast_possible_truncation, reason = "512")]
+const PER_FRAME: u32 = (PAGE_SIZE / size_of::<grant_entry_v1>()) as u32;
+/// Frames that we ask for at most: more entries than one vif can have in flight, twice.
+const MAX_FRAMES: usize = 4;
+/// Attempts at ending an entry whose flags change under us.
+const END_ATTEMPTS: usize = 4;
+
+/// What the other domain may do with a granted page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Read only.
+    Read,
+    /// Read and write.
+    ReadWrite,
+}
+
+/// Why a page could not be granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GrantError {
+    /// All entries of the frames that we may have are in use.
+    Full,
+    /// Xen refused another frame for the table.
+    Xen(Errno),
+    /// The gfn does not fit the 32 bits of a version 1 entry.
+    Frame,
+}
+
+/// The other domain still has the page mapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InUse;
+
+/// This domain's grant table.
+#[derive(Debug)]
+pub struct GrantTable {
+    frames: Vec<SharedPage>,
+    /// The first entry that was never used.
+    next: u32,
+    free: Vec<u32>,
+    quarantine: Vec<(GrantRef, SharedPage)>,
+}
+
+impl GrantTable {
+    /// Maps the table's first frame: 512 entries, 8 of which belong to the toolstack.
+    ///
+    /// # Errors
+    /// Xen's errno.
+    pub fn new(xen: &impl Hypervisor) -> Result<Self, Errno> {
+        let mut frames = Vec::with_capacity(MAX_FRAMES);
+        frames.push(xen.grant_frame(0)?);
+        Ok(Self {
+            frames,
+            next: GNTTAB_NR_RESERVED_ENTRIES,
+            free: Vec::new(),
+            quarantine: Vec::new(),
+        })
+    }
+
+    /// Grants `domain` access to one of our frames.
+    ///
+    /// # Errors
+    /// [`GrantError`]; nothing is granted then.
+    #[inline]
+    pub fn grant(
+        &mut self,
+        xen: &impl Hypervisor,
+        domain: DomId,
+        gfn: Gfn,
+        access: Access,
+    ) -> Result<GrantRef, GrantError> {
+        let frame = u32::try_from(gfn.0).map_err(|_| GrantError::Frame)?;
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None => self.bump(xen)?,
+        };
+        let Some((page, offset)) = self.entry(index) else {
+            return Err(GrantError::Full);
+        };
+        let flags = match access {
+            Access::Read => GTF_PERMIT_ACCESS | GTF_READONLY,
+            Access::ReadWrite => GTF_PERMIT_ACCESS,
+        };
+        // The flags make the entry valid, so they must not be seen before the rest
+        // (grant_table.h, "Introducing a valid entry"): here all is one store.
+        let entry = u64::from(flags) | u64::from(domain.0) << 16 | u64::from(frame) << 32;
+        page.store64(offset, entry);
+        Ok(GrantRef(index))
+    }
+
+    /// Ends a grant, so that its page may be used for something else.
+    ///
+    /// # Errors
+    /// [`InUse`] while the other domain has the page mapped. The entry stays as it is.
+    pub fn end(&mut self, grant: GrantRef) -> Result<(), InUse> {
+        let Some((page, offset)) = self.entry(grant.0) else {
+            return Err(InUse);
+        };
+        // "Invalidating an unused entry" (grant_table.h): the flags go to zero in one
+        // exchange, which fails if Xen set GTF_reading or GTF_writing meanwhile.
+        let mut flags = page.load16(offset);
+        for _ in 0..END_ATTEMPTS {
+            if flags & (GTF_READING | GTF_WRITING) != 0 {
+                return Err(InUse);
+            }
+            match page.compare_exchange16(offset, flags, 0) {
+                Ok(_) => {
+                    self.free.push(grant.0);
+                    return Ok(());
+                }
+                Err(found) => flags = found,
+            }
+        }
+        Err(InUse)
+    }
+
+    /// Ends a grant and frees its page; if the page is still mapped, both are quarantined.
+    pub fn release(&mut self, xen: &impl Hypervisor, grant: GrantRef, page: SharedPage) {
+        match self.end(grant) {
+            Ok(()) => xen.free_page(page),
+            Err(InUse) => self.quarantine.push((grant, page)),
+        }
+    }
+
+    /// Frees what was quarantined and is no longer mapped.
+    pub fn sweep(&mut self, xen: &impl Hypervisor) {
+        for (grant, page) in core::mem::take(&mut self.quarantine) {
+            self.release(xen, grant, page);
+        }
+    }
+
+    /// Pages that another domain kept after their grant should have ended.
+    #[must_use]
+    pub fn quarantined(&self) -> usize {
+        self.quarantine.len()
+    }
+
+    /// An entry that was never used, mapping another frame of the table when the last is used up.
+    fn bump(&mut self, xen: &impl Hypervisor) -> Result<u32, GrantError> {
+        let index = self.next;
+        let frame = index / PER_FRAME;
+        if frame as usize >= self.frames.len() {
+            if self.frames.len() >= MAX_FRAMES {
+                return Err(GrantError::Full);
+            }
+            self.frames
+                .push(xen.grant_frame(frame).map_err(GrantError::Xen)?);
+        }
+        self.next += 1;
+        Ok(index)
+    }
+
+    #[inline]
+    fn entry(&self, index: u32) -> Option<(&SharedPage, usize)> {
+        let page = self.frames.get((index / PER_FRAME) as usize)?;
+        Some((
+            page,
+            (index % PER_FRAME) as usize * size_of::<grant_entry_v1>(),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::FakeXen;
+    use std::vec::Vec;
+
+    const DOM0: DomId = DomId(0);
+
+    fn page(xen: &FakeXen) -> (SharedPage, Gfn) {
+        let page = xen.alloc_page().unwrap();
+        let gfn = xen.gfn(&page);
+        (page, gfn)
+    }
+
+    #[test]
+    fn an_entry_is_written_as_the_header_says() {
+        let xen = FakeXen::new();
+        let mut grants = GrantTable::new(&xen).unwrap();
+        let table = xen.grant_frame(0).unwrap();
+        for (access, flags) in [
+            (Access::ReadWrite, GTF_PERMIT_ACCESS),
+            (Access::Read, GTF_PERMIT_ACCESS | GTF_READONLY),
+        ] {
+            let grant = grants.grant(&xen, DomId(7), Gfn(0x1234), access).unwrap();
+            assert!(grant.0 >= GNTTAB_NR_RESERVED_ENTRIES);
+            let entry: grant_entry_v1 = table.read(grant.0 as usize * 8);
+            assert_eq!((entry.flags, entry.domid, entry.frame), (flags, 7, 0x1234));
+        }
+        assert_eq!(
+            grants.grant(&xen, DOM0, Gfn(1 << 32), Access::Read),
+            Err(GrantError::Frame)
+        );
+    }
+
+    #[test]
+    fn the_table_grows_to_its_bound_and_reuses_what_ended() {
+        let xen = FakeXen::new();
+        let mut grants = GrantTable::new(&xen).unwrap();
+        let mut refs = Vec::new();
+        let error = loop {
+            match grants.grant(&xen, DOM0, Gfn(1), Access::Read) {
+                Ok(grant) => refs.push(grant.0),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error, GrantError::Full);
+        assert_eq!(refs.len(), 4 * 512 - 8);
+        assert_eq!(xen.with(|world| world.machine.counts.grant_frame), 4);
+        refs.dedup();
+        assert_eq!(refs.len(), 4 * 512 - 8, "no entry twice");
+        grants.end(GrantRef(1000)).unwrap();
+        let again = grants.grant(&xen, DOM0, Gfn(1), Access::Read);
+        assert_eq!(again, Ok(GrantRef(1000)));
+    }
+
+    #[test]
+    fn a_mapped_page_is_quarantined_until_it_is_unmapped() {
+        let xen = FakeXen::new();
+        let mut grants = GrantTable::new(&xen).unwrap();
+        let (page, gfn) = page(&xen);
+        let grant = grants.grant(&xen, DOM0, gfn, Access::ReadWrite).unwrap();
+        let table = xen.grant_frame(0).unwrap();
+        let offset = grant.0 as usize * 8;
+        for mapped in [GTF_READING, GTF_READING | GTF_WRITING] {
+            table.store16(offset, GTF_PERMIT_ACCESS | mapped);
+            assert_eq!(grants.end(grant), Err(InUse));
+        }
+        grants.release(&xen, grant, page);
+        grants.sweep(&xen);
+        assert_eq!(grants.quarantined(), 1);
+        assert_eq!(xen.with(|world| world.machine.pages_allocated()), 1);
+        let other = grants.grant(&xen, DOM0, gfn, Access::Read).unwrap();
+        assert_ne!(other, grant);
+        grants.end(other).unwrap();
+        table.store16(offset, GTF_PERMIT_ACCESS);
+        grants.sweep(&xen);
+        assert_eq!(grants.quarantined(), 0);
+        assert_eq!(xen.with(|world| world.machine.pages_allocated()), 0);
+        assert_eq!(xen.with(|world| world.machine.violations().len()), 0);
+    }
+
+    #[test]
+    fn a_reference_beyond_the_table_ends_nothing() {
+        let xen = FakeXen::new();
+        let mut grants = GrantTable::new(&xen).unwrap();
+        assert_eq!(grants.end(GrantRef(u32::MAX)), Err(InUse));
+    }
+}

@@ -1,0 +1,141 @@
+//! What the front ends need of Xen, as one trait.
+//!
+//! The guest implements it with hypercalls (`kernel/src/machine/xen.rs`); tests and
+//! fuzzers implement it with [`crate::fake`]. Methods take `&self`: the guest has
+//! one vCPU and no interrupts, so there is nothing to lock.
+
+use crate::shared::SharedPage;
+
+/// A domain, as Xen numbers them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DomId(pub u16);
+
+/// A frame of guest memory: a guest physical address shifted right by 12.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gfn(pub u64);
+
+/// A local event-channel port. Two-level event channels have ports 1 to 4095; 0 is never a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventPort(u32);
+
+impl EventPort {
+    /// Ports that the two-level ABI can name (64 words of 64 bits).
+    pub const LIMIT: u32 = 4096;
+
+    /// A port from a number that Xen or a toolstack gave; `None` when it can't be one.
+    #[must_use]
+    pub fn try_new(port: u32) -> Option<Self> {
+        (port != 0 && port < Self::LIMIT).then_some(Self(port))
+    }
+
+    /// The port's number.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+/// A grant reference: an index into the grant table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GrantRef(pub u32);
+
+/// An error that Xen returned: a positive Xen errno (public/errno.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Errno(pub i32);
+
+impl core::fmt::Display for Errno {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Xen error {}", self.0)
+    }
+}
+
+/// Nanoseconds of Xen's system time: since the host booted, the same for all domains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SystemTime(pub u64);
+
+/// HVM parameters that a guest reads (hvm/params.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HvmParam {
+    /// `HVM_PARAM_STORE_PFN`.
+    StorePfn = 1,
+    /// `HVM_PARAM_STORE_EVTCHN`.
+    StoreEvtchn = 2,
+    /// `HVM_PARAM_CONSOLE_PFN`.
+    ConsolePfn = 17,
+    /// `HVM_PARAM_CONSOLE_EVTCHN`.
+    ConsoleEvtchn = 18,
+}
+
+/// Why a domain stops (sched.h, `SHUTDOWN_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShutdownReason {
+    /// `SHUTDOWN_poweroff`.
+    Poweroff = 0,
+    /// `SHUTDOWN_reboot`.
+    Reboot = 1,
+    /// `SHUTDOWN_crash`.
+    Crash = 3,
+}
+
+/// Xen, as the front ends see it.
+pub trait Hypervisor {
+    /// `EVTCHNOP_alloc_unbound`: a new port that `remote` may bind to.
+    ///
+    /// # Errors
+    /// Xen's errno.
+    fn evtchn_alloc_unbound(&self, remote: DomId) -> Result<EventPort, Errno>;
+
+    /// `EVTCHNOP_close`.
+    ///
+    /// # Errors
+    /// Xen's errno.
+    fn evtchn_close(&self, port: EventPort) -> Result<(), Errno>;
+
+    /// `EVTCHNOP_send`: notifies the other end.
+    ///
+    /// # Errors
+    /// Xen's errno; `ENOTCONN` while the other end is not bound.
+    fn evtchn_send(&self, port: EventPort) -> Result<(), Errno>;
+
+    /// Clears the port's pending bit in `shared_info` and says whether it was set.
+    fn evtchn_take(&self, port: EventPort) -> bool;
+
+    /// `SCHEDOP_poll`: sleeps until one of `ports` is pending or the deadline
+    /// has passed. Returns at once when one is pending already. Without a
+    /// deadline it sleeps until an event. The one place where the guest sleeps.
+    fn poll(&self, ports: &[EventPort], deadline: Option<SystemTime>);
+
+    /// `HVMOP_get_param` of this domain.
+    ///
+    /// # Errors
+    /// Xen's errno.
+    fn hvm_param(&self, param: HvmParam) -> Result<u64, Errno>;
+
+    /// A page that Xen placed at `gfn` (the xenstore and console rings); `None`
+    /// when the frame is not one of Xen's special pages or was handed out before.
+    fn special_page(&self, gfn: Gfn) -> Option<SharedPage>;
+
+    /// Maps a frame of this domain's grant table (`XENMEM_add_to_physmap`).
+    ///
+    /// # Errors
+    /// Xen's errno, or `ENOMEM` when there is no room for it.
+    fn grant_frame(&self, index: u32) -> Result<SharedPage, Errno>;
+
+    /// A page of guest memory for rings and buffers, content undefined; `None` when memory is out.
+    fn alloc_page(&self) -> Option<SharedPage>;
+
+    /// Gives back what [`Hypervisor::alloc_page`] gave.
+    fn free_page(&self, page: SharedPage);
+
+    /// The frame that holds a page from `alloc_page`.
+    fn gfn(&self, page: &SharedPage) -> Gfn;
+
+    /// System time, from pvclock.
+    fn now(&self) -> SystemTime;
+
+    /// Writes to Xen's debug port (I/O port 0xe9): no ring, no daemon, no wait.
+    fn debug_write(&self, bytes: &[u8]);
+
+    /// `SCHEDOP_shutdown`. On Xen it does not return; a fake records it and does.
+    fn shutdown(&self, reason: ShutdownReason);
+}

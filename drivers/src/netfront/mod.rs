@@ -1,0 +1,642 @@
+//! The network front end: xenbus handshake, rings and counters of `device/vif/0`.
+//!
+//! ```text
+//! start ── burst 1: backend, backend-id, mac ──► answers ── rings, burst 2: six writes ──► live
+//!   ▲                                                                                        │
+//!   └───────── the back end is ready again ◄── closed ◄── it left or wrote nonsense ─────────┘
+//! ```
+//!
+//! The machine is [`handshake::step`]; this file is the shell that carries out
+//! its actions. Frames may be queued as soon as it is live: nothing waits for
+//! the back end to be connected.
+
+pub mod handshake;
+mod report;
+mod ring;
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use crate::abi::XenbusState;
+use crate::decimal::{Decimal, parse};
+use crate::grant::GrantTable;
+use crate::xenstore::{Event, ReqId, StoreErrno, StoreError, Xenstore};
+use crate::{DomId, EventPort, Hypervisor, SystemTime};
+use handshake::{Actions, Input, State};
+pub use report::{Checksum, Config, Counters, LinkError, Notice, RingError, RxFrame, SendError};
+pub use ring::ETHERNET_HEADER;
+use ring::Link;
+
+/// The front end's directory in xenstore, below the domain's home.
+const HOME: &[u8] = b"device/vif/0/";
+const WATCH_STATE: &[u8] = b"vif0/state";
+const WATCH_BACKEND: &[u8] = b"vif0/backend";
+/// The MTU of Ethernet, and the most that a back end without scatter-gather carries.
+const MTU_MAX: u16 = 1500;
+/// What every IPv4 host can receive in one datagram (RFC 1122, section 3.3.2), and
+/// enough for a DNS answer over UDP.
+const MTU_MIN: u16 = 576;
+/// How long the other side may take for a step before the kernel hears of it.
+const PATIENCE_NS: u64 = 5_000_000_000;
+/// How long frames must have moved on a link for it to count as one that works.
+const STEADY_NS: u64 = 10_000_000_000;
+/// Attempts in a row at a link that does not get to work for [`STEADY_NS`], before
+/// only a re-plugged interface is tried again: neither a back end nor xenstored
+/// must keep the guest busy with handshakes. A back end that is restarted now and
+/// then gets as many attempts each time.
+const MAX_ATTEMPTS: u32 = 16;
+/// Notices that wait for the kernel at most; more are dropped and counted.
+const MAX_NOTICES: usize = 8;
+
+/// What a request of ours asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Question {
+    Backend,
+    BackendId,
+    Mac,
+    Publish,
+    PeerState,
+    OwnState,
+    Online,
+    Mtu,
+    /// The answer does not matter.
+    Courtesy,
+}
+
+/// The time that the present state has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Timer {
+    Off,
+    /// Starts when [`NetFront::drive`] next hears what time it is.
+    Armed,
+    At(SystemTime),
+}
+
+/// The network interface `device/vif/0`.
+#[derive(Debug)]
+pub struct NetFront<'h, H: Hypervisor> {
+    xen: &'h H,
+    grants: GrantTable,
+    config: Config,
+    state: State,
+    inputs: VecDeque<Input>,
+    questions: Vec<(ReqId, Question)>,
+    link: Option<Link>,
+    domain: DomId,
+    backend: Vec<u8>,
+    /// The back end whose state is watched.
+    watched: Option<Vec<u8>>,
+    housekeeping: bool,
+    peer_state_changed: bool,
+    mac: [u8; 6],
+    mtu: u16,
+    timer: Timer,
+    /// Attempts at a link since the last one that worked; one more once given up.
+    attempts: u32,
+    notices: VecDeque<Notice>,
+    counters: Counters,
+}
+
+impl<'h, H: Hypervisor> NetFront<'h, H> {
+    /// An interface that is not started.
+    pub fn new(xen: &'h H, grants: GrantTable, config: Config) -> Self {
+        Self {
+            xen,
+            grants,
+            config,
+            state: State::Idle,
+            inputs: VecDeque::with_capacity(8),
+            questions: Vec::with_capacity(16),
+            link: None,
+            domain: DomId(0),
+            backend: Vec::new(),
+            watched: None,
+            housekeeping: false,
+            peer_state_changed: false,
+            mac: [0; 6],
+            mtu: MTU_MAX,
+            timer: Timer::Off,
+            attempts: 0,
+            notices: VecDeque::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Sends the first burst of requests: who is the back end? Also after
+    /// [`Notice::NoVif`], to look again.
+    pub fn start(&mut self, store: &mut Xenstore<'h, H>) {
+        self.inputs.push_back(Input::Start);
+        self.run(store);
+    }
+
+    /// Waits for the first burst's answers.
+    ///
+    /// # Errors
+    /// xenstored can't be used, or did not answer in time.
+    pub fn discover(
+        &mut self,
+        store: &mut Xenstore<'h, H>,
+        deadline: SystemTime,
+    ) -> Result<(), Notice> {
+        while !self.questions.is_empty() {
+            store.wait(deadline).map_err(Notice::Store)?;
+            match store.pump() {
+                Ok(Some(event)) => self.xenstore_event(&event),
+                Ok(None) => {}
+                Err(broken) => return Err(Notice::Store(StoreError::Broken(broken))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the rings and publishes them, as the first burst's answers say.
+    /// Afterwards frames may be sent, whether or not the back end is there yet.
+    ///
+    /// # Errors
+    /// Why there is no link; each is also the line to print.
+    pub fn connect(&mut self, store: &mut Xenstore<'h, H>) -> Result<(), Notice> {
+        self.run(store);
+        match self.link {
+            Some(_) => Ok(()),
+            None => Err(self.take_notice().unwrap_or(Notice::NoVif)),
+        }
+    }
+
+    /// What is left to do once the first frame is out: watches the back end and asks for the MTU.
+    pub fn housekeeping(&mut self, store: &mut Xenstore<'h, H>) {
+        if self.housekeeping {
+            return;
+        }
+        self.housekeeping = true;
+        self.ask(
+            Question::Courtesy,
+            |_, store| store.watch(&[HOME, b"backend"], WATCH_BACKEND),
+            store,
+        );
+        self.watch_backend(store);
+        store.flush();
+    }
+
+    /// Takes note of a xenstore event, if it concerns this interface. [`NetFront::drive`] acts on it.
+    pub fn xenstore_event(&mut self, event: &Event<'_>) {
+        match *event {
+            Event::Watch { token, .. } => {
+                if token == WATCH_STATE {
+                    self.peer_state_changed = true;
+                } else if token == WATCH_BACKEND && self.inputs.back() != Some(&Input::Replugged) {
+                    self.inputs.push_back(Input::Replugged);
+                }
+            }
+            Event::Answer(id, result) => {
+                if let Some(at) = self.questions.iter().position(|&(asked, _)| asked == id) {
+                    let (_, question) = self.questions.swap_remove(at);
+                    self.answered(question, result);
+                }
+            }
+        }
+    }
+
+    /// Moves the handshake on. To be called after each xenstore event and before each sleep.
+    pub fn drive(&mut self, store: &mut Xenstore<'h, H>, now: SystemTime) {
+        if let Some(link) = &self.link {
+            if let Some(error) = link.broken()
+                && matches!(self.state, State::Live { .. })
+            {
+                self.counters.broken += 1;
+                self.notice(Notice::Broken(error));
+                self.inputs.push_back(Input::RingBroken);
+            } else if matches!(self.state, State::Live { carrier: false, .. }) && link.active() {
+                self.inputs.push_back(Input::Activity);
+            }
+        }
+        match self.timer {
+            Timer::Armed => {
+                let time = if self.carrier() {
+                    STEADY_NS
+                } else {
+                    PATIENCE_NS
+                };
+                self.timer = Timer::At(SystemTime(now.0.saturating_add(time)));
+            }
+            Timer::At(deadline) if now >= deadline => {
+                self.timer = Timer::Off;
+                self.inputs.push_back(Input::Timeout);
+            }
+            Timer::At(_) | Timer::Off => {}
+        }
+        self.run(store);
+    }
+
+    /// When [`NetFront::drive`] wants to be called at the latest.
+    #[must_use]
+    pub fn deadline(&self) -> Option<SystemTime> {
+        match self.timer {
+            Timer::At(deadline) => Some(deadline),
+            Timer::Armed | Timer::Off => None,
+        }
+    }
+
+    /// The next thing that the kernel should know.
+    pub fn take_notice(&mut self) -> Option<Notice> {
+        self.notices.pop_front()
+    }
+
+    /// Copies the next frame out.
+    #[inline]
+    pub fn receive(&mut self, frame: &mut [u8]) -> Option<RxFrame> {
+        self.link.as_mut()?.receive(frame, &mut self.counters)
+    }
+
+    /// Whether [`NetFront::send`] has a slot.
+    #[inline]
+    pub fn can_send(&mut self) -> bool {
+        match &mut self.link {
+            Some(link) => link.can_send(&mut self.counters),
+            None => false,
+        }
+    }
+
+    /// Queues a copy of a frame, with complete checksums. It leaves with the next flush.
+    ///
+    /// # Errors
+    /// [`SendError`]
+    #[inline]
+    pub fn send(&mut self, frame: &[u8]) -> Result<(), SendError> {
+        let result = match &mut self.link {
+            _ if frame.len() > usize::from(self.mtu) + ETHERNET_HEADER => Err(SendError::Size),
+            Some(link) => link.send(self.xen, &mut self.grants, frame, &mut self.counters),
+            None => Err(SendError::Full),
+        };
+        self.counters.tx_dropped += u64::from(result.is_err());
+        result
+    }
+
+    /// Publishes the frames sent and buffers emptied since the last flush, with one notification at most.
+    #[inline]
+    pub fn flush(&mut self) {
+        if let Some(link) = &mut self.link {
+            link.flush(self.xen, &mut self.counters);
+        }
+    }
+
+    /// Flushes and asks to be notified of the next frame; `true` if there is
+    /// work already, so the guest must not sleep. A frame that waits while there
+    /// is no slot to answer it is no work: a completion will wake the guest. A
+    /// ring found broken is work, until [`NetFront::drive`] has left it. To be
+    /// called between the last look at the rings and the poll.
+    pub fn prepare_sleep(&mut self) -> bool {
+        self.flush();
+        match &mut self.link {
+            Some(link) => {
+                link.prepare_sleep(&mut self.counters)
+                    || link.broken().is_some() && matches!(self.state, State::Live { .. })
+            }
+            None => false,
+        }
+    }
+
+    /// The MAC address; zero before the first link.
+    #[must_use]
+    pub fn mac(&self) -> [u8; 6] {
+        self.mac
+    }
+
+    /// The MTU: bytes of IP packet, 1500 until xenstore says less.
+    #[must_use]
+    pub fn mtu(&self) -> u16 {
+        self.mtu
+    }
+
+    /// The back end's port, while there is a link.
+    #[must_use]
+    pub fn port(&self) -> Option<EventPort> {
+        self.link.as_ref().map(Link::port)
+    }
+
+    /// Whether the back end is known to be connected.
+    #[must_use]
+    pub fn carrier(&self) -> bool {
+        matches!(self.state, State::Live { carrier: true, .. })
+    }
+
+    /// The state of the handshake.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Receive buffers of the present link.
+    #[must_use]
+    pub fn rx_buffers(&self) -> usize {
+        self.link.as_ref().map_or(0, Link::rx_buffers)
+    }
+
+    /// What the interface has done so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Pages that a back end kept mapped after its link was closed.
+    #[must_use]
+    pub fn quarantined(&self) -> usize {
+        self.grants.quarantined()
+    }
+
+    fn answered(&mut self, question: Question, answer: Result<&[u8], StoreErrno>) {
+        let value = answer.ok();
+        let input = match question {
+            Question::Backend => {
+                let path = value.unwrap_or_default();
+                self.backend.clear();
+                self.backend.extend_from_slice(path);
+                if answer == Err(StoreErrno::NoEntry) {
+                    Input::NoBackend
+                } else {
+                    Input::Backend(!path.is_empty())
+                }
+            }
+            Question::BackendId => {
+                let domain = value.and_then(parse).and_then(|id| u16::try_from(id).ok());
+                self.domain = DomId(domain.unwrap_or(0));
+                Input::BackendId(domain.map(DomId))
+            }
+            Question::Mac => {
+                let mac = value.and_then(parse_mac);
+                self.mac = mac.unwrap_or(self.mac);
+                Input::Mac(mac.is_some())
+            }
+            Question::Publish if value.is_none() => Input::PublishRefused,
+            Question::PeerState | Question::OwnState => {
+                let state = match answer {
+                    Ok(value) => match XenbusState::parse(value) {
+                        // No state at all says nothing.
+                        XenbusState::Unknown => return,
+                        state => state,
+                    },
+                    // A node that is gone may be answered either way.
+                    Err(StoreErrno::NoEntry | StoreErrno::Access) => XenbusState::Unknown,
+                    Err(_) => return,
+                };
+                if question == Question::OwnState {
+                    Input::Own(state)
+                } else {
+                    Input::Peer(state)
+                }
+            }
+            Question::Online if value == Some(b"1") => Input::Online,
+            Question::Mtu => {
+                match value.map(parse) {
+                    // Without the key the MTU is Ethernet's.
+                    None => self.mtu = MTU_MAX,
+                    Some(mtu) => match mtu.and_then(|mtu| u16::try_from(mtu).ok()) {
+                        Some(mtu) if (MTU_MIN..=MTU_MAX).contains(&mtu) => self.mtu = mtu,
+                        _ => self.counters.bad_mtu += 1,
+                    },
+                }
+                return;
+            }
+            Question::Publish | Question::Online | Question::Courtesy => return,
+        };
+        self.inputs.push_back(input);
+    }
+
+    fn run(&mut self, store: &mut Xenstore<'h, H>) {
+        while let Some(input) = self.inputs.pop_front() {
+            let before = self.state;
+            let (state, actions) = handshake::step(before, input);
+            match input {
+                // The kernel or the toolstack wants it: neither is the back end's doing.
+                Input::Start | Input::Replugged | Input::Own(_)
+                    if actions.contains(Actions::DISCOVER) =>
+                {
+                    self.attempts = 0;
+                }
+                Input::PublishRefused if matches!(before, State::Live { .. }) => {
+                    self.notice(Notice::Refused);
+                }
+                // What was timed ended before this input's turn came.
+                Input::Timeout if self.timer != Timer::Off => continue,
+                Input::Timeout if self.carrier() => self.attempts = 0,
+                _ => {}
+            }
+            let (state, actions) = self.limit(state, actions);
+            self.state = state;
+            if core::mem::discriminant(&before) != core::mem::discriminant(&state) {
+                self.timer = match state {
+                    State::Discovering { .. } | State::Live { .. } | State::Closing => Timer::Armed,
+                    State::Idle | State::Closed | State::Absent => Timer::Off,
+                };
+            }
+            self.perform(actions, store);
+        }
+        if self.peer_state_changed {
+            self.peer_state_changed = false;
+            self.ask(
+                Question::PeerState,
+                |net, store| store.read(&[&net.backend, b"/state"]),
+                store,
+            );
+        }
+        store.flush();
+    }
+
+    /// Counts attempts at a link, and strikes out the one too many.
+    fn limit(&mut self, state: State, actions: Actions) -> (State, Actions) {
+        let attempt = Actions::OFFER | Actions::DISCOVER;
+        if !actions.intersects(attempt) {
+            return (state, actions);
+        }
+        if self.attempts < MAX_ATTEMPTS {
+            self.attempts += u32::from(actions.contains(Actions::DISCOVER));
+            return (state, actions);
+        }
+        if self.attempts == MAX_ATTEMPTS {
+            self.attempts += 1;
+            self.notice(Notice::GivenUp);
+        }
+        (State::Closed, actions.difference(attempt))
+    }
+
+    fn perform(&mut self, actions: Actions, store: &mut Xenstore<'h, H>) {
+        if actions.contains(Actions::LEAVE) {
+            for state in [XenbusState::Closing, XenbusState::Closed] {
+                self.write_state(Question::Courtesy, state, store);
+            }
+        }
+        if actions.contains(Actions::DISCONNECT)
+            && let Some(link) = self.link.take()
+        {
+            link.close(self.xen, &mut self.grants);
+        }
+        if actions.contains(Actions::READ_ONLINE) {
+            self.ask(
+                Question::Online,
+                |net, store| store.read(&[&net.backend, b"/online"]),
+                store,
+            );
+        }
+        self.peer_state_changed |= actions.contains(Actions::READ_STATE);
+        if actions.contains(Actions::OFFER) {
+            self.write_state(Question::Courtesy, XenbusState::Initialising, store);
+        }
+        if actions.contains(Actions::CHECK) {
+            self.ask(
+                Question::OwnState,
+                |_, store| store.read(&[HOME, b"state"]),
+                store,
+            );
+        }
+        if actions.contains(Actions::DISCOVER) {
+            // Answers to older questions are about an older back end.
+            self.questions.clear();
+            for (question, key) in [
+                (Question::Backend, b"backend".as_slice()),
+                (Question::BackendId, b"backend-id"),
+                (Question::Mac, b"mac"),
+            ] {
+                self.ask(question, |_, store| store.read(&[HOME, key]), store);
+            }
+        }
+        if actions.contains(Actions::CONNECT) {
+            self.publish(store);
+        }
+        if actions.contains(Actions::CARRIER) {
+            // From here on it is the time until the link counts as one that works.
+            self.timer = Timer::Armed;
+            self.notice(Notice::Carrier);
+        }
+        if actions.contains(Actions::REPORT_ABSENT) {
+            self.notice(Notice::NoVif);
+        }
+        if actions.contains(Actions::REPORT_BAD) {
+            self.notice(Notice::BadConfig);
+        }
+        if actions.contains(Actions::REPORT_LEFT) {
+            self.notice(Notice::Left);
+        }
+        if actions.contains(Actions::REPORT_TIMEOUT) {
+            self.notice(Notice::Late);
+        }
+    }
+
+    /// Makes a link and writes the six keys that let the back end connect.
+    fn publish(&mut self, store: &mut Xenstore<'h, H>) {
+        self.grants.sweep(self.xen);
+        let link = Link::new(
+            self.xen,
+            &mut self.grants,
+            self.domain,
+            self.config.rx_buffers,
+            self.config.tx_buffers,
+            self.counters.links != 0,
+        );
+        let link = match link {
+            Ok(link) => link,
+            Err(error) => {
+                self.notice(Notice::Link(error));
+                self.inputs.push_back(Input::LinkFailed);
+                return;
+            }
+        };
+        self.counters.links += 1;
+        let numbers = [
+            (b"tx-ring-ref".as_slice(), link.tx_ring().0),
+            (b"rx-ring-ref", link.rx_ring().0),
+            (b"event-channel", link.port().get()),
+            (b"request-rx-copy", 1),
+            (b"feature-rx-notify", 1),
+        ];
+        self.link = Some(link);
+        for (key, number) in numbers {
+            let value = Decimal::new(number);
+            self.ask(
+                Question::Publish,
+                |_, store| store.write(&[HOME, key], value.as_bytes()),
+                store,
+            );
+        }
+        self.write_state(Question::Publish, XenbusState::Connected, store);
+        if self.housekeeping {
+            self.watch_backend(store);
+        }
+    }
+
+    /// Watches the state of the present back end, instead of that of an older one, and asks for the MTU.
+    fn watch_backend(&mut self, store: &mut Xenstore<'h, H>) {
+        if self.backend.is_empty() {
+            return;
+        }
+        if self.watched.as_ref() == Some(&self.backend) {
+            // An answer may have been dropped with the older questions.
+            self.peer_state_changed = true;
+        } else {
+            if let Some(old) = self.watched.take() {
+                self.ask(
+                    Question::Courtesy,
+                    |_, store| store.unwatch(&[&old, b"/state"], WATCH_STATE),
+                    store,
+                );
+            }
+            self.ask(
+                Question::Courtesy,
+                |net, store| store.watch(&[&net.backend, b"/state"], WATCH_STATE),
+                store,
+            );
+            self.watched = Some(self.backend.clone());
+        }
+        self.ask(Question::Mtu, |_, store| store.read(&[HOME, b"mtu"]), store);
+    }
+
+    fn write_state(&mut self, question: Question, state: XenbusState, store: &mut Xenstore<'h, H>) {
+        let digit = [b'0' + state as u8];
+        self.ask(
+            question,
+            |_, store| store.write(&[HOME, b"state"], &digit),
+            store,
+        );
+    }
+
+    fn ask(
+        &mut self,
+        question: Question,
+        request: impl FnOnce(&Self, &mut Xenstore<'h, H>) -> Result<ReqId, StoreError>,
+        store: &mut Xenstore<'h, H>,
+    ) {
+        match request(self, store) {
+            Ok(id) => self.questions.push((id, question)),
+            Err(error) => self.notice(Notice::Store(error)),
+        }
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        if self.notices.len() < MAX_NOTICES {
+            self.notices.push_back(notice);
+        } else {
+            self.counters.lost_notices += 1;
+        }
+    }
+}
+
+/// A MAC address as xenstore has it: six pairs of hexadecimal digits and colons between them.
+fn parse_mac(text: &[u8]) -> Option<[u8; 6]> {
+    let mut mac = [0; 6];
+    let mut parts = text.split(|&byte| byte == b':');
+    for byte in &mut mac {
+        let &[high, low] = parts.next()? else {
+            return None;
+        };
+        *byte = hex(high)? << 4 | hex(low)?;
+    }
+    // A group address is no interface's own.
+    (parts.next().is_none() && mac[0] & 1 == 0).then_some(mac)
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
+}

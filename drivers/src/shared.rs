@@ -1,0 +1,276 @@
+//! A page that another domain, or Xen, may read and write while we do.
+//!
+//! This is the one file of the crate with `unsafe`. Everything above it sees
+//! words and copies: no reference into shared memory ever leaves it, so the
+//! other side can change a byte under us but never a value that we have
+//! already checked.
+
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::abi::PAGE_SIZE;
+
+/// One 4 KiB page of shared memory, owned: whoever holds it is its only user in this domain.
+///
+/// All accesses are atomic, so a concurrent write by the other side is a
+/// surprise in the data and never undefined behaviour. Offsets are in bytes
+/// and are asserted to lie in the page.
+#[derive(Debug)]
+pub struct SharedPage {
+    base: NonNull<u8>,
+}
+
+/// Bytes to the next word.
+#[inline(always)]
+fn unaligned(offset: usize) -> usize {
+    offset.wrapping_neg() & 7
+}
+
+macro_rules! cell {
+    ($name:ident, $atomic:ty) => {
+        #[inline(always)]
+        fn $name(&self, offset: usize) -> &$atomic {
+            const SIZE: usize = size_of::<$atomic>();
+            assert!(offset.is_multiple_of(SIZE) && offset <= PAGE_SIZE - SIZE);
+            // SAFETY: by `from_raw` the page is mapped for good, and by the
+            // assertion the cell is aligned and lies inside it.
+            let cell = unsafe { self.base.add(offset) };
+            // SAFETY: as above; all accesses on our side are atomic, and the
+            // other side is not part of this program's abstract machine.
+            unsafe { <$atomic>::from_ptr(cell.as_ptr().cast()) }
+        }
+    };
+}
+
+impl SharedPage {
+    /// Takes the page at `base`.
+    ///
+    /// # Safety
+    /// `base` is 4 KiB aligned and mapped readable and writable for the rest
+    /// of the program, and nothing else in this program reaches the page but
+    /// through `SharedPage`s.
+    #[must_use]
+    pub const unsafe fn from_raw(base: NonNull<u8>) -> Self {
+        Self { base }
+    }
+
+    /// The page's address, for the hypervisor to translate into a gfn.
+    #[must_use]
+    pub fn address(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    cell!(cell16, AtomicU16);
+    cell!(cell32, AtomicU32);
+    cell!(cell64, AtomicU64);
+
+    /// Loads a word; later accesses stay later.
+    #[inline(always)]
+    #[must_use]
+    pub fn load_acquire(&self, offset: usize) -> u32 {
+        self.cell32(offset).load(Ordering::Acquire)
+    }
+
+    /// Loads a word again after all earlier loads (a sequence lock's second look).
+    #[inline(always)]
+    #[must_use]
+    pub fn reload_after(&self, offset: usize) -> u32 {
+        core::sync::atomic::fence(Ordering::Acquire);
+        self.cell32(offset).load(Ordering::Relaxed)
+    }
+
+    /// Stores a word; earlier accesses stay earlier.
+    #[inline(always)]
+    pub fn store_release(&self, offset: usize, value: u32) {
+        self.cell32(offset).store(value, Ordering::Release);
+    }
+
+    /// Stores a word and makes it visible before any later load (`xen_mb`).
+    #[inline(always)]
+    pub fn store_fence(&self, offset: usize, value: u32) {
+        self.cell32(offset).store(value, Ordering::Release);
+        core::sync::atomic::fence(Ordering::SeqCst);
+    }
+
+    /// Loads a 64-bit word without ordering.
+    #[inline(always)]
+    #[must_use]
+    pub fn load64(&self, offset: usize) -> u64 {
+        self.cell64(offset).load(Ordering::Relaxed)
+    }
+
+    /// Stores a 64-bit word without ordering.
+    #[inline(always)]
+    pub fn store64(&self, offset: usize, value: u64) {
+        self.cell64(offset).store(value, Ordering::Relaxed);
+    }
+
+    /// Clears the bits of `mask` in a 64-bit word and returns what was there.
+    #[inline(always)]
+    pub fn fetch_clear64(&self, offset: usize, mask: u64) -> u64 {
+        self.cell64(offset).fetch_and(!mask, Ordering::AcqRel)
+    }
+
+    /// Replaces a 16-bit word if it still is `current`; else returns what it is.
+    ///
+    /// # Errors
+    /// The value found, when it is not `current`.
+    #[inline(always)]
+    pub fn compare_exchange16(&self, offset: usize, current: u16, new: u16) -> Result<u16, u16> {
+        self.cell16(offset)
+            .compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
+    }
+
+    /// Loads a 16-bit word; later accesses stay later.
+    #[inline(always)]
+    #[must_use]
+    pub fn load16(&self, offset: usize) -> u16 {
+        self.cell16(offset).load(Ordering::Acquire)
+    }
+
+    /// Stores a 16-bit word; earlier accesses stay earlier.
+    #[inline(always)]
+    pub fn store16(&self, offset: usize, value: u16) {
+        self.cell16(offset).store(value, Ordering::Release);
+    }
+
+    /// Copies a value out, word by word; `offset` and the size of `T` are multiples of four.
+    ///
+    /// Another size does not compile:
+    /// ```compile_fail,E0080
+    /// let _: fn(&mayfly_drivers::SharedPage, usize) -> [u8; 6] = mayfly_drivers::SharedPage::read;
+    /// ```
+    #[inline(always)]
+    #[must_use]
+    pub fn read<T: FromBytes + IntoBytes>(&self, offset: usize) -> T {
+        const { assert!(size_of::<T>().is_multiple_of(4)) };
+        let mut value = T::new_zeroed();
+        for (i, chunk) in value.as_mut_bytes().chunks_exact_mut(4).enumerate() {
+            let word = self.cell32(offset + 4 * i).load(Ordering::Relaxed);
+            chunk.copy_from_slice(&word.to_le_bytes());
+        }
+        value
+    }
+
+    /// Copies a value in, word by word; `offset` and the size of `T` are multiples of four.
+    ///
+    /// Another size does not compile:
+    /// ```compile_fail,E0080
+    /// let _: fn(&mayfly_drivers::SharedPage, usize, &[u8; 6]) = mayfly_drivers::SharedPage::write;
+    /// ```
+    #[inline(always)]
+    pub fn write<T: IntoBytes + Immutable>(&self, offset: usize, value: &T) {
+        const { assert!(size_of::<T>().is_multiple_of(4)) };
+        for (i, chunk) in value.as_bytes().chunks_exact(4).enumerate() {
+            let word = u32::from_le_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]);
+            self.cell32(offset + 4 * i).store(word, Ordering::Relaxed);
+        }
+    }
+
+    /// Copies bytes out, from any offset.
+    pub fn copy_out(&self, offset: usize, to: &mut [u8]) {
+        assert!(offset <= PAGE_SIZE && to.len() <= PAGE_SIZE - offset);
+        let (head, rest) = to.split_at_mut(unaligned(offset).min(to.len()));
+        self.copy_out_of_word(offset, head);
+        let (words, tail) = rest.as_chunks_mut::<8>();
+        let mut at = offset + head.len();
+        for word in words {
+            *word = self.cell64(at).load(Ordering::Relaxed).to_le_bytes();
+            at += 8;
+        }
+        self.copy_out_of_word(at, tail);
+    }
+
+    /// Copies bytes in, to any offset.
+    pub fn copy_in(&self, offset: usize, from: &[u8]) {
+        assert!(offset <= PAGE_SIZE && from.len() <= PAGE_SIZE - offset);
+        let (head, rest) = from.split_at(unaligned(offset).min(from.len()));
+        self.copy_into_word(offset, head);
+        let (words, tail) = rest.as_chunks::<8>();
+        let mut at = offset + head.len();
+        for word in words {
+            self.cell64(at)
+                .store(u64::from_le_bytes(*word), Ordering::Relaxed);
+            at += 8;
+        }
+        self.copy_into_word(at, tail);
+    }
+
+    /// Copies less than a word out, from within one.
+    fn copy_out_of_word(&self, offset: usize, to: &mut [u8]) {
+        if !to.is_empty() {
+            let word = self.cell64(offset & !7).load(Ordering::Relaxed);
+            let skip = offset & 7;
+            to.copy_from_slice(&word.to_le_bytes()[skip..skip + to.len()]);
+        }
+    }
+
+    /// Copies less than a word in, to within one. Its other bytes stay: they may
+    /// be ours from an earlier call.
+    fn copy_into_word(&self, offset: usize, from: &[u8]) {
+        if !from.is_empty() {
+            let cell = self.cell64(offset & !7);
+            let mut word = cell.load(Ordering::Relaxed).to_le_bytes();
+            let skip = offset & 7;
+            word[skip..skip + from.len()].copy_from_slice(from);
+            cell.store(u64::from_le_bytes(word), Ordering::Relaxed);
+        }
+    }
+
+    /// Zeroes the page, so that no older content is shown to the other side.
+    pub fn zero(&self) {
+        for offset in (0..PAGE_SIZE).step_by(8) {
+            self.store64(offset, 0);
+        }
+    }
+
+    /// A second handle on the same page: what the fake's other side holds.
+    #[cfg(any(test, feature = "fake"))]
+    #[must_use]
+    pub fn alias(&self) -> Self {
+        Self { base: self.base }
+    }
+
+    /// A zeroed page of ordinary memory, never freed: what guest memory is on a host.
+    #[cfg(any(test, feature = "fake"))]
+    #[must_use]
+    pub fn leak() -> Self {
+        #[repr(align(4096))]
+        struct Page(#[allow(dead_code, reason = "only its address is used")] [u8; PAGE_SIZE]);
+        let page = std::boxed::Box::leak(std::boxed::Box::new(Page([0; PAGE_SIZE])));
+        // SAFETY: leaked, so mapped for good and reachable through this value only.
+        unsafe { Self::from_raw(NonNull::from(page).cast()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec;
+
+    #[test]
+    fn copies_at_any_offset_and_length_touch_nothing_else() {
+        let page = SharedPage::leak();
+        for offset in [0, 1, 7, 8, 9, 2043, 4061] {
+            for len in 0..=35 {
+                page.zero();
+                let data: vec::Vec<u8> = (1..=len).collect();
+                page.copy_in(offset, &data);
+                let mut all = vec![0; PAGE_SIZE];
+                page.copy_out(0, &mut all);
+                assert_eq!(&all[offset..offset + data.len()], &data[..]);
+                assert_eq!(all.iter().filter(|&&b| b != 0).count(), data.len());
+                let mut back = vec![0; data.len()];
+                page.copy_out(offset, &mut back);
+                assert_eq!(back, data);
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "assertion failed")]
+    fn a_copy_past_the_page_is_refused() {
+        SharedPage::leak().copy_in(4090, &[0; 7]);
+    }
+}

@@ -1,0 +1,563 @@
+//! A xenstore client over the shared ring page.
+//!
+//! Source: Xen 4.17 public/io/xs_wire.h and docs/misc/xenstore.txt. Requests are
+//! written into the ring at once and published together ([`Xenstore::flush`]: one
+//! notification for a burst); answers are matched by request id as they come.
+//! There are no transactions. Paths are relative to the domain's home.
+//!
+//! xenstored is not trusted to be well: an error answer is a value, and anything
+//! that the protocol forbids marks the connection as [`Broken`] for good, because
+//! a byte stream that lost its framing can't be trusted again.
+
+use alloc::vec::Vec;
+use core::mem::size_of;
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::abi::xenstore_domain_interface as ring;
+use crate::abi::{XENSTORE_PAYLOAD_MAX, xs, xsd_sockmsg};
+use crate::{EventPort, Hypervisor, SharedPage, SystemTime};
+
+const HEADER: usize = size_of::<xsd_sockmsg>();
+const RING_SIZE: u32 = ring::RING_SIZE;
+/// Requests that may be waiting for their answer.
+const MAX_OUTSTANDING: usize = 32;
+/// Bytes of requests that wait for space in the ring.
+const MAX_BACKLOG: usize = 8192;
+/// Wake-ups without a message before the clock is read on each one: xenstored
+/// also notifies for every piece of a request that it has read, and reading the
+/// TSC may be a VM exit.
+const FREE_WAKEUPS: u32 = 16;
+
+/// Names a request until its answer has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReqId(u32);
+
+/// An error that xenstored answered with (`xsd_errors`, io/xs_wire.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreErrno {
+    /// `EINVAL`
+    Invalid,
+    /// `EACCES`
+    Access,
+    /// `EEXIST`
+    Exists,
+    /// `EISDIR`
+    IsDirectory,
+    /// `ENOENT`
+    NoEntry,
+    /// `ENOMEM`
+    NoMemory,
+    /// `ENOSPC`
+    NoSpace,
+    /// `EIO`
+    Io,
+    /// `ENOTEMPTY`
+    NotEmpty,
+    /// `ENOSYS`
+    NotImplemented,
+    /// `EROFS`
+    ReadOnly,
+    /// `EBUSY`
+    Busy,
+    /// `EAGAIN`
+    Again,
+    /// `EISCONN`
+    Connected,
+    /// `E2BIG`
+    TooBig,
+    /// `EPERM`
+    Permission,
+    /// A name that xs_wire.h does not list.
+    Other,
+}
+
+impl StoreErrno {
+    /// The error that a payload names, with or without its NUL.
+    #[must_use]
+    pub fn parse(payload: &[u8]) -> Self {
+        match payload.strip_suffix(b"\0").unwrap_or(payload) {
+            b"EINVAL" => Self::Invalid,
+            b"EACCES" => Self::Access,
+            b"EEXIST" => Self::Exists,
+            b"EISDIR" => Self::IsDirectory,
+            b"ENOENT" => Self::NoEntry,
+            b"ENOMEM" => Self::NoMemory,
+            b"ENOSPC" => Self::NoSpace,
+            b"EIO" => Self::Io,
+            b"ENOTEMPTY" => Self::NotEmpty,
+            b"ENOSYS" => Self::NotImplemented,
+            b"EROFS" => Self::ReadOnly,
+            b"EBUSY" => Self::Busy,
+            b"EAGAIN" => Self::Again,
+            b"EISCONN" => Self::Connected,
+            b"E2BIG" => Self::TooBig,
+            b"EPERM" => Self::Permission,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Why the connection can't be used any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    /// A ring index moved backwards or by more than the ring.
+    Index,
+    /// An answer longer than `XENSTORE_PAYLOAD_MAX`.
+    Length,
+    /// An answer to a request that was never made or was answered before.
+    UnknownId,
+    /// An answer of another type than its request.
+    Type,
+    /// A watch event without path and token.
+    Watch,
+}
+
+impl Broken {
+    /// One line for the log.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Index => "xenstore: xenstored moved a ring index out of range",
+            Self::Length => "xenstore: an answer is longer than the protocol allows",
+            Self::UnknownId => "xenstore: an answer to no request of ours",
+            Self::Type => "xenstore: an answer of the wrong type",
+            Self::Watch => "xenstore: a malformed watch event",
+        }
+    }
+}
+
+/// Why a request was not made or a wait ended without a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreError {
+    /// See [`Broken`].
+    Broken(Broken),
+    /// The deadline has passed.
+    Timeout,
+    /// Too many requests wait for an answer or for space.
+    Full,
+    /// The request is longer than `XENSTORE_PAYLOAD_MAX`.
+    TooLong,
+}
+
+impl StoreError {
+    /// One line for the log.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Broken(broken) => broken.as_str(),
+            Self::Timeout => "xenstore: xenstored does not answer",
+            Self::Full => "xenstore: too many requests are waiting",
+            Self::TooLong => "xenstore: a request is too long",
+        }
+    }
+}
+
+/// What xenstored sent.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// The answer to a request: its payload (for a read, the value) or the error.
+    Answer(ReqId, Result<&'a [u8], StoreErrno>),
+    /// Something changed at or below `path`, which is the path that was watched or one below it.
+    Watch {
+        /// What changed.
+        path: &'a [u8],
+        /// The token that the watch was made with.
+        token: &'a [u8],
+    },
+}
+
+/// What the connection has done so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Requests made.
+    pub requests: u32,
+    /// Bursts of requests whose answer had to be slept for.
+    pub round_trips: u32,
+    /// Notifications sent.
+    pub notifications: u32,
+    /// Error answers.
+    pub errors: u32,
+    /// Watch events.
+    pub watch_events: u32,
+}
+
+/// Where the message in the buffer stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// Bytes are missing.
+    Partial,
+    /// Waits for `pump`.
+    Complete,
+    /// `pump` gave it out; the buffer is cleared by the next look at the ring.
+    HandedOut,
+}
+
+/// The connection to xenstored.
+#[derive(Debug)]
+pub struct Xenstore<'h, H: Hypervisor> {
+    xen: &'h H,
+    page: SharedPage,
+    port: EventPort,
+    req_prod: u32,
+    /// What xenstored has been told of `req_prod`.
+    published: u32,
+    rsp_cons: u32,
+    backlog: Vec<u8>,
+    /// Id and type of each request without an answer.
+    outstanding: Vec<(u32, u32)>,
+    next_id: u32,
+    /// The message that is being received, or was handed out last.
+    message: Vec<u8>,
+    progress: Progress,
+    /// Requests were published since the last counted round trip.
+    burst: bool,
+    broken: Option<Broken>,
+    counters: Counters,
+}
+
+impl<'h, H: Hypervisor> Xenstore<'h, H> {
+    /// Takes the ring page and port that the HVM parameters name.
+    pub fn new(xen: &'h H, page: SharedPage, port: EventPort) -> Self {
+        // The ring may have been used before (a boot loader, a resume): go on where it is.
+        let req_prod = page.load_acquire(ring::REQ_PROD);
+        let rsp_cons = page.load_acquire(ring::RSP_CONS);
+        Self {
+            xen,
+            page,
+            port,
+            req_prod,
+            published: req_prod,
+            rsp_cons,
+            backlog: Vec::new(),
+            outstanding: Vec::with_capacity(MAX_OUTSTANDING),
+            next_id: 1,
+            message: Vec::with_capacity(128),
+            progress: Progress::Partial,
+            burst: false,
+            broken: None,
+            counters: Counters::default(),
+        }
+    }
+
+    /// The port that xenstored notifies.
+    #[must_use]
+    pub fn port(&self) -> EventPort {
+        self.port
+    }
+
+    /// Why the connection is dead, if it is.
+    #[must_use]
+    pub fn broken(&self) -> Option<Broken> {
+        self.broken
+    }
+
+    /// What the connection has done so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Whether there are bytes in the ring or a message that is complete. Nothing
+    /// depends on it but tests: a guest pumps until there is no message.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.broken.is_none()
+            && (self.progress == Progress::Complete
+                || self.page.load_acquire(ring::RSP_PROD) != self.rsp_cons)
+    }
+
+    /// Asks for the value at a path, given in parts.
+    ///
+    /// # Errors
+    /// [`StoreError`] but for `Timeout`; nothing is sent then.
+    pub fn read(&mut self, path: &[&[u8]]) -> Result<ReqId, StoreError> {
+        self.request(xs::READ, path, b"\0", b"")
+    }
+
+    /// Writes a value.
+    ///
+    /// # Errors
+    /// As for [`Xenstore::read`].
+    pub fn write(&mut self, path: &[&[u8]], value: &[u8]) -> Result<ReqId, StoreError> {
+        self.request(xs::WRITE, path, b"\0", value)
+    }
+
+    /// Asks for events whenever something at or below `path` changes. One comes at once.
+    ///
+    /// # Errors
+    /// As for [`Xenstore::read`].
+    pub fn watch(&mut self, path: &[&[u8]], token: &[u8]) -> Result<ReqId, StoreError> {
+        self.terminated(xs::WATCH, path, token)
+    }
+
+    /// Ends a watch.
+    ///
+    /// # Errors
+    /// As for [`Xenstore::read`].
+    pub fn unwatch(&mut self, path: &[&[u8]], token: &[u8]) -> Result<ReqId, StoreError> {
+        self.terminated(xs::UNWATCH, path, token)
+    }
+
+    /// Tells xenstored of all requests made so far, with one notification.
+    pub fn flush(&mut self) {
+        self.push_backlog();
+        if self.published != self.req_prod && self.broken.is_none() {
+            self.page.store_release(ring::REQ_PROD, self.req_prod);
+            self.published = self.req_prod;
+            self.burst = true;
+            self.notify();
+        }
+    }
+
+    /// The next message, if one has come completely. Never sleeps.
+    ///
+    /// # Errors
+    /// [`Broken`], now and from now on.
+    pub fn pump(&mut self) -> Result<Option<Event<'_>>, Broken> {
+        if !self.receive()? {
+            return Ok(None);
+        }
+        self.progress = Progress::HandedOut;
+        let Ok((header, payload)) = xsd_sockmsg::read_from_prefix(&self.message) else {
+            return Ok(None);
+        };
+        let fault = if header.type_ == xs::WATCH_EVENT {
+            self.counters.watch_events += 1;
+            let mut parts = payload.split(|&byte| byte == 0);
+            if let (Some(path), Some(token), Some(_)) = (parts.next(), parts.next(), parts.next()) {
+                return Ok(Some(Event::Watch { path, token }));
+            }
+            Broken::Watch
+        } else {
+            let mut outstanding = self.outstanding.iter();
+            match outstanding.position(|&(id, _)| id == header.req_id) {
+                None => Broken::UnknownId,
+                Some(at) => {
+                    let (id, type_) = self.outstanding.swap_remove(at);
+                    if header.type_ == type_ {
+                        return Ok(Some(Event::Answer(ReqId(id), Ok(payload))));
+                    }
+                    if header.type_ == xs::ERROR {
+                        self.counters.errors += 1;
+                        let error = StoreErrno::parse(payload);
+                        return Ok(Some(Event::Answer(ReqId(id), Err(error))));
+                    }
+                    Broken::Type
+                }
+            }
+        };
+        self.broken = Some(fault);
+        Err(fault)
+    }
+
+    /// Sleeps until [`Xenstore::pump`] has a message.
+    ///
+    /// # Errors
+    /// `Timeout` at the deadline, or `Broken`.
+    pub fn wait(&mut self, deadline: SystemTime) -> Result<(), StoreError> {
+        self.flush();
+        let (mut slept, mut without_event, mut wakeups) = (false, false, 0);
+        loop {
+            if self.receive().map_err(StoreError::Broken)? {
+                if slept && self.burst {
+                    self.burst = false;
+                    self.counters.round_trips += 1;
+                }
+                return Ok(());
+            }
+            if self.xen.evtchn_take(self.port) {
+                wakeups += 1;
+                without_event = false;
+                if wakeups <= FREE_WAKEUPS {
+                    continue;
+                }
+            }
+            if (without_event || wakeups > FREE_WAKEUPS) && self.xen.now() >= deadline {
+                return Err(StoreError::Timeout);
+            }
+            self.xen.poll(&[self.port], Some(deadline));
+            (slept, without_event) = (true, true);
+        }
+    }
+
+    fn terminated(
+        &mut self,
+        type_: u32,
+        path: &[&[u8]],
+        token: &[u8],
+    ) -> Result<ReqId, StoreError> {
+        let mut value = Vec::with_capacity(token.len() + 1);
+        value.extend_from_slice(token);
+        value.push(0);
+        self.request(type_, path, b"\0", &value)
+    }
+
+    fn request(
+        &mut self,
+        type_: u32,
+        path: &[&[u8]],
+        separator: &[u8],
+        value: &[u8],
+    ) -> Result<ReqId, StoreError> {
+        if let Some(broken) = self.broken {
+            return Err(StoreError::Broken(broken));
+        }
+        let payload =
+            path.iter().map(|part| part.len()).sum::<usize>() + separator.len() + value.len();
+        if payload > XENSTORE_PAYLOAD_MAX {
+            return Err(StoreError::TooLong);
+        }
+        let length = HEADER + payload;
+        let in_ring = self.backlog.is_empty() && length <= self.space() as usize;
+        if let Some(broken) = self.broken {
+            return Err(StoreError::Broken(broken));
+        }
+        if self.outstanding.len() >= MAX_OUTSTANDING
+            || (!in_ring && self.backlog.len() + length > MAX_BACKLOG)
+        {
+            return Err(StoreError::Full);
+        }
+        let id = self.next_id;
+        // Id 0 is what watch events carry.
+        self.next_id = id.checked_add(1).unwrap_or(1);
+        #[allow(clippy::cast_possible_truncation, reason = "at most 4096")]
+        let header = xsd_sockmsg {
+            type_,
+            req_id: id,
+            tx_id: 0,
+            len: payload as u32,
+        };
+        let mut put = |bytes: &[u8]| {
+            if in_ring {
+                self.req_prod = copy_to_ring(&self.page, self.req_prod, bytes);
+            } else {
+                self.backlog.extend_from_slice(bytes);
+            }
+        };
+        put(header.as_bytes());
+        for part in path {
+            put(part);
+        }
+        put(separator);
+        put(value);
+        self.outstanding.push((id, type_));
+        self.counters.requests += 1;
+        Ok(ReqId(id))
+    }
+
+    /// Free bytes in the request ring; 0 when xenstored's index makes no sense.
+    fn space(&mut self) -> u32 {
+        let used = self
+            .req_prod
+            .wrapping_sub(self.page.load_acquire(ring::REQ_CONS));
+        RING_SIZE.checked_sub(used).unwrap_or_else(|| {
+            self.broken = Some(Broken::Index);
+            0
+        })
+    }
+
+    fn push_backlog(&mut self) {
+        if self.backlog.is_empty() {
+            return;
+        }
+        let count = self.backlog.len().min(self.space() as usize);
+        self.req_prod = copy_to_ring(&self.page, self.req_prod, &self.backlog[..count]);
+        self.backlog.drain(..count);
+    }
+
+    /// Moves bytes out of the ring until a message is complete or the ring is empty.
+    fn receive(&mut self) -> Result<bool, Broken> {
+        if let Some(broken) = self.broken {
+            return Err(broken);
+        }
+        match self.progress {
+            Progress::Complete => return Ok(true),
+            Progress::HandedOut => {
+                self.message.clear();
+                self.progress = Progress::Partial;
+            }
+            Progress::Partial => {}
+        }
+        if !self.backlog.is_empty() {
+            self.flush();
+        }
+        let start = self.rsp_cons;
+        loop {
+            let wanted = self.wanted()?;
+            if wanted == 0 {
+                self.progress = Progress::Complete;
+                break;
+            }
+            let available = self
+                .page
+                .load_acquire(ring::RSP_PROD)
+                .wrapping_sub(self.rsp_cons);
+            if available > RING_SIZE {
+                self.broken = Some(Broken::Index);
+                return Err(Broken::Index);
+            }
+            if available == 0 {
+                break;
+            }
+            let at = self.message.len();
+            let count = wanted.min(available as usize);
+            self.message.resize(at + count, 0);
+            self.rsp_cons = copy_from_ring(&self.page, self.rsp_cons, &mut self.message[at..]);
+        }
+        if self.rsp_cons != start {
+            self.page.store_fence(ring::RSP_CONS, self.rsp_cons);
+            // xenstored sleeps for us only if it found the ring full against our old index.
+            if self.page.load_acquire(ring::RSP_PROD).wrapping_sub(start) >= RING_SIZE {
+                self.notify();
+            }
+        }
+        Ok(self.progress == Progress::Complete)
+    }
+
+    /// Bytes that the current message lacks; 0 when it is complete.
+    fn wanted(&mut self) -> Result<usize, Broken> {
+        let Ok((header, payload)) = xsd_sockmsg::read_from_prefix(&self.message) else {
+            return Ok(HEADER - self.message.len());
+        };
+        let length = header.len as usize;
+        if length > XENSTORE_PAYLOAD_MAX {
+            self.broken = Some(Broken::Length);
+            return Err(Broken::Length);
+        }
+        Ok(length - payload.len())
+    }
+
+    fn notify(&mut self) {
+        self.counters.notifications += 1;
+        // It can fail only if the toolstack closed the channel, and then the deadline of the wait says so.
+        let _ = self.xen.evtchn_send(self.port);
+    }
+}
+
+/// Writes bytes at an index of the request ring and returns the index after them.
+fn copy_to_ring(page: &SharedPage, index: u32, bytes: &[u8]) -> u32 {
+    let at = (index % RING_SIZE) as usize;
+    let (head, tail) = bytes.split_at(bytes.len().min(RING_SIZE as usize - at));
+    page.copy_in(ring::REQ + at, head);
+    page.copy_in(ring::REQ, tail);
+    advance(index, bytes.len())
+}
+
+/// Reads bytes at an index of the answer ring and returns the index after them.
+fn copy_from_ring(page: &SharedPage, index: u32, bytes: &mut [u8]) -> u32 {
+    let at = (index % RING_SIZE) as usize;
+    let length = bytes.len();
+    let (head, tail) = bytes.split_at_mut(length.min(RING_SIZE as usize - at));
+    page.copy_out(ring::RSP + at, head);
+    page.copy_out(ring::RSP, tail);
+    advance(index, length)
+}
+
+/// Ring indices run freely and wrap at 2^32.
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "both callers copy at most one ring"
+)]
+fn advance(index: u32, count: usize) -> u32 {
+    index.wrapping_add(count as u32)
+}

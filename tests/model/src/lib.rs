@@ -1,0 +1,197 @@
+//! A guest that is only drivers: the kernel's boot order and event loop over the fake Xen.
+#![forbid(unsafe_code)]
+
+use mayfly_drivers::abi::PAGE_SIZE;
+use mayfly_drivers::control::{Command, Control};
+use mayfly_drivers::fake::{FakeXen, World};
+use mayfly_drivers::grant::GrantTable;
+use mayfly_drivers::netfront::{Config, NetFront, Notice, RxFrame};
+use mayfly_drivers::xenstore::{Broken, Xenstore};
+use mayfly_drivers::{Hypervisor, SystemTime};
+
+/// How long the guest sleeps at most, in ns.
+pub const NAP_NS: u64 = 100_000_000;
+/// What the guest waits for the first answers at most, in ns.
+pub const BOOT_NS: u64 = 2_000_000_000;
+
+/// The guest.
+#[derive(Debug)]
+pub struct Guest<'h> {
+    /// What it runs on.
+    pub xen: &'h FakeXen,
+    /// Its connection to xenstored.
+    pub store: Xenstore<'h, FakeXen>,
+    /// Its network interface.
+    pub net: NetFront<'h, FakeXen>,
+    /// Its watch on `control/shutdown`.
+    pub control: Control,
+    /// What it was told to do.
+    pub command: Option<Command>,
+    /// What the interface had to say.
+    pub notices: Vec<Notice>,
+    /// Why xenstore can't be used any more.
+    pub broken: Option<Broken>,
+    /// Frames received, oldest first.
+    pub received: Vec<(Vec<u8>, RxFrame)>,
+    /// Times that it slept.
+    pub naps: u64,
+}
+
+impl<'h> Guest<'h> {
+    /// A guest whose first burst of requests is out.
+    ///
+    /// # Panics
+    /// If the fake has no grant table.
+    #[must_use]
+    pub fn start(xen: &'h FakeXen, config: Config) -> Self {
+        let (page, port) = xen.store_ring();
+        let mut store = Xenstore::new(xen, page, port);
+        let Ok(grants) = GrantTable::new(xen) else {
+            panic!("the fake has a grant table");
+        };
+        let mut net = NetFront::new(xen, grants, config);
+        net.start(&mut store);
+        Self {
+            xen,
+            store,
+            net,
+            control: Control::new(),
+            command: None,
+            notices: Vec::new(),
+            broken: None,
+            received: Vec::new(),
+            naps: 0,
+        }
+    }
+
+    /// Waits for the answers and makes the link.
+    ///
+    /// # Errors
+    /// What the kernel would print.
+    pub fn connect(&mut self) -> Result<(), Notice> {
+        let deadline = SystemTime(self.xen.now().0 + BOOT_NS);
+        self.net.discover(&mut self.store, deadline)?;
+        self.net.connect(&mut self.store)
+    }
+
+    /// A guest that has booted: connected, and its housekeeping done.
+    ///
+    /// # Errors
+    /// What the kernel would print.
+    pub fn boot(xen: &'h FakeXen, config: Config) -> Result<Self, Notice> {
+        let mut guest = Self::start(xen, config);
+        guest.connect()?;
+        guest.housekeeping();
+        Ok(guest)
+    }
+
+    /// What the kernel does after the first frame.
+    pub fn housekeeping(&mut self) {
+        self.net.housekeeping(&mut self.store);
+        // A store that is broken already is seen by the next `service`.
+        let _ = self.control.start(&mut self.store);
+    }
+
+    /// Looks at everything once, as the kernel does before it sleeps.
+    pub fn service(&mut self) {
+        self.xen.evtchn_take(self.store.port());
+        if let Some(port) = self.net.port() {
+            self.xen.evtchn_take(port);
+        }
+        if self.broken.is_none() {
+            loop {
+                match self.store.pump() {
+                    Ok(Some(event)) => {
+                        self.net.xenstore_event(&event);
+                        self.control.xenstore_event(&event);
+                    }
+                    Ok(None) => break,
+                    Err(broken) => {
+                        self.broken = Some(broken);
+                        break;
+                    }
+                }
+            }
+        }
+        let mut frame = [0; PAGE_SIZE];
+        while let Some(received) = self.net.receive(&mut frame) {
+            self.received
+                .push((frame[..received.len].to_vec(), received));
+        }
+        let now = self.xen.now();
+        self.net.drive(&mut self.store, now);
+        self.command = self.command.or(self.control.drive(&mut self.store));
+        self.net.flush();
+        while let Some(notice) = self.net.take_notice() {
+            self.notices.push(notice);
+        }
+    }
+
+    /// One turn of the event loop: service, then sleep unless there is work.
+    pub fn turn(&mut self) {
+        self.service();
+        self.sleep();
+    }
+
+    /// Sleeps until an event or a deadline, unless there is work.
+    pub fn sleep(&mut self) {
+        if self.net.prepare_sleep() {
+            return;
+        }
+        let nap = self.xen.now().0 + NAP_NS;
+        let deadline = self
+            .net
+            .deadline()
+            .map_or(nap, |deadline| nap.min(deadline.0));
+        let mut ports = vec![self.store.port()];
+        ports.extend(self.net.port());
+        self.naps += 1;
+        self.xen.poll(&ports, Some(SystemTime(deadline)));
+    }
+
+    /// Turns until `done` or for `turns` at most; says whether it was done.
+    pub fn turn_until(&mut self, turns: usize, mut done: impl FnMut(&mut Self) -> bool) -> bool {
+        for _ in 0..turns {
+            self.service();
+            if done(self) {
+                return true;
+            }
+            self.sleep();
+        }
+        false
+    }
+
+    /// Turns until frames move.
+    pub fn turn_until_carrier(&mut self) -> bool {
+        self.turn_until(200, |guest| guest.net.carrier())
+    }
+
+    /// Sends a frame, flushing it.
+    pub fn send(&mut self, frame: &[u8]) -> bool {
+        let sent = self.net.send(frame).is_ok();
+        self.net.flush();
+        sent
+    }
+
+    /// What is behind the guest.
+    pub fn world<T>(&self, f: impl FnOnce(&mut World) -> T) -> T {
+        self.xen.with(f)
+    }
+
+    /// What the guest did wrong so far.
+    #[must_use]
+    pub fn violations(&self) -> Vec<String> {
+        self.xen.with(|world| world.machine.violations().to_vec())
+    }
+}
+
+/// A frame that carries a number, `length` bytes long.
+#[must_use]
+pub fn numbered_frame(number: u32, length: usize) -> Vec<u8> {
+    let mut frame = vec![0; length.max(18)];
+    for (index, byte) in frame.iter_mut().enumerate() {
+        *byte = number.to_le_bytes()[index % 4] ^ index.to_le_bytes()[0];
+    }
+    frame[14..18].copy_from_slice(&number.to_le_bytes());
+    frame
+}
