@@ -1,0 +1,199 @@
+//! Announcements: gratuitous ARP (RFC 5227, section 3) and unsolicited neighbour
+//! advertisements (RFC 4861, section 7.2.6).
+//!
+//! They tell the bridge and the neighbours where the guest's addresses are
+//! before anybody asks. A busy dom0 loses the first frames of a new vif, so
+//! each is sent several times within the first second.
+
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::phy::{Device, TxToken};
+use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::{
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
+    EthernetRepr, IPV6_LINK_LOCAL_ALL_NODES, Icmpv6Packet, Icmpv6Repr, IpCidr, IpProtocol,
+    Ipv4Address, Ipv6Address, Ipv6Packet, Ipv6Repr, NdiscNeighborFlags, NdiscRepr,
+};
+
+/// Pauses before each repetition.
+const PAUSES: [Duration; 5] = [
+    Duration::from_millis(10),
+    Duration::from_millis(40),
+    Duration::from_millis(150),
+    Duration::from_millis(300),
+    Duration::from_millis(450),
+];
+
+/// ff02::1 as an Ethernet address (RFC 2464, section 7).
+const ALL_NODES_MAC: EthernetAddress = EthernetAddress([0x33, 0x33, 0, 0, 0, 1]);
+
+/// Says who has which address, a few times.
+pub struct Announcer {
+    mac: EthernetAddress,
+    sent: usize,
+    due: Option<Instant>,
+}
+
+impl Announcer {
+    /// An announcer that is silent until [`Announcer::restart`].
+    #[must_use]
+    pub fn new(mac: [u8; 6]) -> Self {
+        Self {
+            mac: EthernetAddress(mac),
+            sent: 0,
+            due: None,
+        }
+    }
+
+    /// Begins anew: an announcement is due now.
+    pub fn restart(&mut self, now: Instant) {
+        self.sent = 0;
+        self.due = Some(now);
+    }
+
+    /// When the next announcement is due.
+    #[must_use]
+    pub fn poll_at(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Sends what is due. An announcement that finds no room is skipped: the next follows soon.
+    pub fn poll(
+        &mut self,
+        device: &mut (impl Device + ?Sized),
+        addresses: &[IpCidr],
+        now: Instant,
+    ) {
+        match self.due {
+            Some(due) if due <= now => {}
+            _ => return,
+        }
+        for cidr in addresses {
+            match cidr {
+                IpCidr::Ipv4(cidr) => self.arp(device, cidr.address(), now),
+                IpCidr::Ipv6(cidr) => self.neighbor(device, cidr.address(), now),
+            }
+        }
+        self.due = PAUSES.get(self.sent).map(|&pause| now + pause);
+        self.sent += 1;
+    }
+
+    fn ethernet(&self, frame: &mut [u8], to: EthernetAddress, ethertype: EthernetProtocol) {
+        let repr = EthernetRepr {
+            src_addr: self.mac,
+            dst_addr: to,
+            ethertype,
+        };
+        repr.emit(&mut EthernetFrame::new_unchecked(frame));
+    }
+
+    fn arp(&self, device: &mut (impl Device + ?Sized), address: Ipv4Address, now: Instant) {
+        let repr = ArpRepr::EthernetIpv4 {
+            operation: ArpOperation::Request,
+            source_hardware_addr: self.mac,
+            source_protocol_addr: address,
+            target_hardware_addr: EthernetAddress([0; 6]),
+            target_protocol_addr: address,
+        };
+        let Some(token) = device.transmit(now) else {
+            return;
+        };
+        let header = EthernetFrame::<&[u8]>::header_len();
+        token.consume(header + repr.buffer_len(), |frame| {
+            self.ethernet(frame, EthernetAddress::BROADCAST, EthernetProtocol::Arp);
+            if let Some(payload) = frame.get_mut(header..) {
+                repr.emit(&mut ArpPacket::new_unchecked(payload));
+            }
+        });
+    }
+
+    fn neighbor(&self, device: &mut (impl Device + ?Sized), address: Ipv6Address, now: Instant) {
+        let advert = Icmpv6Repr::Ndisc(NdiscRepr::NeighborAdvert {
+            flags: NdiscNeighborFlags::OVERRIDE,
+            target_addr: address,
+            lladdr: Some(self.mac.into()),
+        });
+        let ip = Ipv6Repr {
+            src_addr: address,
+            dst_addr: IPV6_LINK_LOCAL_ALL_NODES,
+            next_header: IpProtocol::Icmpv6,
+            payload_len: advert.buffer_len(),
+            // A neighbour message that has crossed a router is ignored (RFC 4861, section 7.1.2).
+            hop_limit: 255,
+        };
+        let Some(token) = device.transmit(now) else {
+            return;
+        };
+        let header = EthernetFrame::<&[u8]>::header_len();
+        let ip_header = ip.buffer_len();
+        token.consume(header + ip_header + advert.buffer_len(), |frame| {
+            self.ethernet(frame, ALL_NODES_MAC, EthernetProtocol::Ipv6);
+            let Some((ip_bytes, payload)) = frame
+                .get_mut(header..)
+                .and_then(|rest| rest.split_at_mut_checked(ip_header))
+            else {
+                return;
+            };
+            ip.emit(&mut Ipv6Packet::new_unchecked(ip_bytes));
+            advert.emit(
+                &ip.src_addr,
+                &ip.dst_addr,
+                &mut Icmpv6Packet::new_unchecked(payload),
+                &ChecksumCapabilities::default(),
+            );
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+    use smoltcp::phy::{Loopback, Medium, RxToken};
+    use smoltcp::wire::{Icmpv6Message, Ipv4Cidr, Ipv6Cidr};
+
+    fn frames(device: &mut Loopback) -> Vec<Vec<u8>> {
+        core::iter::from_fn(|| {
+            let (rx, _) = device.receive(Instant::ZERO)?;
+            Some(rx.consume(<[u8]>::to_vec))
+        })
+        .collect()
+    }
+
+    #[test]
+    fn each_address_is_announced_several_times_within_a_second() {
+        let mac = [2, 0, 0, 0, 0, 1];
+        let v4 = Ipv4Address::new(10, 0, 2, 80);
+        let v6 = Ipv6Address::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x80);
+        let addresses = [
+            IpCidr::Ipv4(Ipv4Cidr::new(v4, 24)),
+            IpCidr::Ipv6(Ipv6Cidr::new(v6, 64)),
+        ];
+        let mut device = Loopback::new(Medium::Ethernet);
+        let mut announcer = Announcer::new(mac);
+        announcer.poll(&mut device, &addresses, Instant::ZERO);
+        assert!(frames(&mut device).is_empty());
+
+        announcer.restart(Instant::ZERO);
+        let mut rounds = 0;
+        while let Some(at) = announcer.poll_at() {
+            assert!(at < Instant::from_secs(1));
+            announcer.poll(&mut device, &addresses, at);
+            let sent = frames(&mut device);
+            assert_eq!(sent.len(), 2);
+            let arp = EthernetFrame::new_checked(&sent[0][..]).unwrap();
+            assert_eq!(arp.dst_addr(), EthernetAddress::BROADCAST);
+            let arp = ArpPacket::new_checked(arp.payload()).unwrap();
+            assert_eq!(arp.source_protocol_addr(), v4.octets());
+            assert_eq!(arp.target_protocol_addr(), v4.octets());
+            let ip = EthernetFrame::new_checked(&sent[1][..]).unwrap();
+            assert_eq!(ip.dst_addr(), ALL_NODES_MAC);
+            let ip = Ipv6Packet::new_checked(ip.payload()).unwrap();
+            let icmp = Icmpv6Packet::new_checked(ip.payload()).unwrap();
+            assert!(icmp.verify_checksum(&ip.src_addr(), &ip.dst_addr()));
+            assert_eq!(icmp.msg_type(), Icmpv6Message::NeighborAdvert);
+            assert_eq!(icmp.target_addr(), v6);
+            rounds += 1;
+        }
+        assert_eq!(rounds, 1 + PAUSES.len());
+    }
+}

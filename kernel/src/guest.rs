@@ -1,0 +1,273 @@
+//! The guest after its boot path: one step of the event loop, over any [`Hypervisor`].
+//!
+//! A step takes what the other domains have sent, serves it, and says until
+//! when the guest may sleep. It does a bounded amount of work and never sleeps.
+
+use core::fmt;
+
+use mayfly_drivers::console::Console;
+use mayfly_drivers::control::{Command, Control};
+use mayfly_drivers::netfront::Notice;
+use mayfly_drivers::xenstore::Xenstore;
+use mayfly_drivers::{EventPort, Gfn, HvmParam, Hypervisor, ShutdownReason, SystemTime};
+use smoltcp::time::Instant;
+
+use crate::line::Line;
+use crate::nic::Nic;
+use crate::report::{DROPS, Report};
+use crate::services::site::Pages;
+use crate::stack::{Memory, Stack};
+use crate::timeline::{Phase, Timeline};
+
+/// xenstore messages handled in one step; a flood of watch events waits for the next.
+const STORE_BATCH: usize = 32;
+/// Housekeeping waits this long for the first packet to leave; without a
+/// back end it would never come, and the guest still wants to be shut down.
+const HOUSEKEEPING_AT_LATEST: u64 = 1_000_000_000;
+/// Once the first packet has left, housekeeping waits this long: its hypercalls
+/// and xenstored's work would delay the first answers.
+const FIRST_ANSWERS: u64 = 50_000_000;
+
+/// Everything that runs.
+pub struct Guest<'a, H: Hypervisor, P: Pages> {
+    /// Xen.
+    pub xen: &'a H,
+    /// The connection to xenstored.
+    pub store: Xenstore<'a, H>,
+    /// The network interface.
+    pub nic: Nic<'a, H>,
+    /// The services.
+    pub stack: Stack<'a, P>,
+    /// The boot timeline.
+    pub timeline: &'a Timeline,
+    /// The boot report.
+    pub report: &'a Report<'a>,
+    /// Whether the console ring is to be used.
+    pub console_wanted: bool,
+    control: Control,
+    console: Option<Console<'a, H>>,
+    links: u64,
+    housekeeping: Housekeeping,
+    /// `data/mayfly/ready` is written.
+    is_ready: bool,
+    store_is_broken: bool,
+    /// Messages of xenstored may be left from the last step.
+    store_has_more: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Housekeeping {
+    DueAt(SystemTime),
+    Done,
+}
+
+impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
+    /// Puts together what the boot path has made.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the boot path's one call, each a thing of its own"
+    )]
+    pub fn new(
+        xen: &'a H,
+        store: Xenstore<'a, H>,
+        nic: Nic<'a, H>,
+        stack: Stack<'a, P>,
+        timeline: &'a Timeline,
+        report: &'a Report<'a>,
+        console_wanted: bool,
+    ) -> Self {
+        let latest = SystemTime(xen.now().0.saturating_add(HOUSEKEEPING_AT_LATEST));
+        Self {
+            xen,
+            store,
+            nic,
+            stack,
+            timeline,
+            report,
+            console_wanted,
+            control: Control::new(),
+            console: None,
+            links: 0,
+            housekeeping: Housekeeping::DueAt(latest),
+            is_ready: false,
+            store_is_broken: false,
+            store_has_more: false,
+        }
+    }
+
+    /// Prints a line on Xen's debug port, and on the console if there is one.
+    pub fn log(&mut self, text: fmt::Arguments<'_>) {
+        let line = Line::new(text);
+        self.xen.debug_write(line.as_bytes());
+        if let Some(console) = &mut self.console {
+            console.write(line.as_bytes());
+        }
+    }
+
+    /// Brings the link up in the stack, and queues the first frame.
+    pub fn link_up(&mut self, now: SystemTime) {
+        let now = instant(now);
+        self.links = self.nic.front().counters().links;
+        let mac = self.nic.front().mac();
+        self.stack.link_up(&mut self.nic, mac, now);
+        self.stack.transmit(&mut self.nic, now);
+        self.nic.front().flush();
+    }
+
+    /// Handles whatever has come. Returns when to be called again at the latest;
+    /// a time that is past means at once.
+    pub fn step(&mut self, memory: &mut Memory<'_>, unix_seconds: u64) -> Option<SystemTime> {
+        let now = self.xen.now();
+        self.xenstore();
+        if let Some(port) = self.nic.front().port() {
+            self.xen.evtchn_take(port);
+        }
+        self.network(now);
+        let wanted = self
+            .stack
+            .poll(&mut self.nic, memory, unix_seconds, instant(now));
+        self.nic.front().flush();
+        self.housekeeping(now);
+        self.report.drops.set(self.drops());
+
+        if self.nic.front().prepare_sleep() || self.store_has_more {
+            return Some(now);
+        }
+        let housekeeping = match self.housekeeping {
+            Housekeeping::DueAt(at) => Some(at),
+            Housekeeping::Done => None,
+        };
+        [
+            wanted.map(system_time),
+            self.nic.front().deadline(),
+            housekeeping,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// The ports whose events end the sleep.
+    pub fn ports(&mut self) -> [EventPort; 2] {
+        let store = self.store.port();
+        [store, self.nic.front().port().unwrap_or(store)]
+    }
+
+    /// The counters of what was dropped, in the order of [`DROPS`](crate::report::DROPS).
+    fn drops(&mut self) -> [u64; DROPS.len()] {
+        let stats = self.stack.stats();
+        let front = self.nic.front().counters();
+        [
+            front.rx_errors,
+            front.rx_bad_id,
+            front.rx_bad_size,
+            front.rx_chains,
+            self.nic.bad_checksums().into(),
+            front.tx_errors,
+            front.tx_bad_id,
+            front.broken,
+            stats.dns.dropped.into(),
+            stats.udp_full.into(),
+            stats.udp_stuck.into(),
+            stats.http.expired.into(),
+            stats.evicted.into(),
+            self.console.as_ref().map_or(0, Console::dropped),
+        ]
+    }
+
+    fn xenstore(&mut self) {
+        if let Some(broken) = self.store.broken()
+            && !self.store_is_broken
+        {
+            self.store_is_broken = true;
+            self.log(format_args!("{}", broken.as_str()));
+        }
+        if !self.xen.evtchn_take(self.store.port()) && !self.store_has_more {
+            return;
+        }
+        self.store_has_more = false;
+        for _ in 0..STORE_BATCH {
+            match self.store.pump() {
+                Ok(Some(event)) => {
+                    self.nic.front().xenstore_event(&event);
+                    self.control.xenstore_event(&event);
+                }
+                Ok(None) => return,
+                // The next step says so.
+                Err(_) => {
+                    self.store_has_more = !self.store_is_broken;
+                    return;
+                }
+            }
+        }
+        self.store_has_more = true;
+    }
+
+    fn network(&mut self, now: SystemTime) {
+        self.nic.front().drive(&mut self.store, now);
+        while let Some(notice) = self.nic.front().take_notice() {
+            match notice {
+                Notice::Carrier => self.timeline.first(Phase::BackendConnected),
+                // Said already, when it was found.
+                Notice::Store(_) if self.store_is_broken => {}
+                notice => self.log(format_args!("{}", notice.as_str())),
+            }
+        }
+        if self.nic.front().counters().links != self.links {
+            self.link_up(now);
+        }
+        match self.control.drive(&mut self.store) {
+            Some(Command::Poweroff | Command::Halt) => self.xen.shutdown(ShutdownReason::Poweroff),
+            Some(Command::Reboot) => self.xen.shutdown(ShutdownReason::Reboot),
+            None => {}
+        }
+    }
+
+    /// What nobody waits for: it follows the first packet, and leaves the time
+    /// after it to the first answers.
+    fn housekeeping(&mut self, now: SystemTime) {
+        let sent = self.timeline.has(Phase::BackendConnected);
+        if sent && !self.is_ready {
+            // The one key that launchers wait for.
+            self.is_ready = self.store.write(&[b"data/mayfly/ready"], b"1").is_ok();
+            if let Housekeeping::DueAt(at) = &mut self.housekeeping {
+                *at = (*at).min(SystemTime(now.0.saturating_add(FIRST_ANSWERS)));
+            }
+        }
+        match self.housekeeping {
+            Housekeeping::Done => {}
+            Housekeeping::DueAt(at) if now < at => {}
+            Housekeeping::DueAt(_) => {
+                self.housekeeping = Housekeeping::Done;
+                self.nic.front().housekeeping(&mut self.store);
+                let _ = self.control.start(&mut self.store);
+                if self.console_wanted {
+                    self.console = open_console(self.xen);
+                }
+                let line = self.report.line();
+                self.log(format_args!("{line}"));
+            }
+        }
+        self.store.flush();
+    }
+}
+
+fn open_console<H: Hypervisor>(xen: &H) -> Option<Console<'_, H>> {
+    let gfn = xen.hvm_param(HvmParam::ConsolePfn).ok()?;
+    let port = xen.hvm_param(HvmParam::ConsoleEvtchn).ok()?;
+    let port = EventPort::try_new(u32::try_from(port).ok()?)?;
+    let page = xen.special_page(Gfn(gfn))?;
+    Some(Console::new(xen, Some((page, port))))
+}
+
+/// System time as smoltcp counts it.
+#[must_use]
+pub fn instant(time: SystemTime) -> Instant {
+    Instant::from_micros(i64::try_from(time.0 / 1000).unwrap_or(i64::MAX))
+}
+
+fn system_time(instant: Instant) -> SystemTime {
+    // Rounded up: to wake a microsecond early is to wake twice.
+    let micros = u64::try_from(instant.total_micros()).unwrap_or(0);
+    SystemTime(micros.saturating_add(1).saturating_mul(1000))
+}

@@ -1,0 +1,16 @@
+//! The host-tested part of the guest: command line, dates, services.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod announce;
+pub mod cmdline;
+pub mod date;
+pub mod guest;
+pub mod line;
+pub mod nic;
+pub mod report;
+pub mod services;
+pub mod stack;
+pub mod timeline;

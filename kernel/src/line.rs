@@ -1,0 +1,59 @@
+//! One line of text, built in place.
+
+use core::fmt::{self, Write};
+
+/// Longer lines are cut. (Xen begins a new line of its console after 200 bytes.)
+const MAX: usize = 1024;
+
+/// A line that begins with `mayfly: ` and ends in a newline.
+pub struct Line {
+    bytes: [u8; MAX],
+    len: usize,
+}
+
+impl Line {
+    /// The line for a text.
+    #[must_use]
+    pub fn new(text: fmt::Arguments<'_>) -> Self {
+        let mut line = Self {
+            bytes: [0; MAX],
+            len: 0,
+        };
+        let _ = write!(line, "mayfly: {text}");
+        line.len = line.len.min(MAX - 1);
+        let _ = line.write_str("\n");
+        line
+    }
+
+    /// What was written.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or(&[])
+    }
+}
+
+impl Write for Line {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        let room = self.bytes.get_mut(self.len..).unwrap_or(&mut []);
+        let len = s.len().min(room.len());
+        for (to, from) in room.iter_mut().zip(s.bytes()) {
+            *to = from;
+        }
+        self.len += len;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_line_is_cut_and_still_ends() {
+        let short = Line::new(format_args!("{}", 1));
+        assert_eq!(short.as_bytes(), b"mayfly: 1\n");
+        let long = Line::new(format_args!("{:2000}", 1));
+        assert_eq!(long.as_bytes().len(), MAX);
+        assert!(long.as_bytes().ends_with(b" \n"));
+    }
+}

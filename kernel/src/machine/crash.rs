@@ -1,0 +1,46 @@
+//! The end of the domain when something is wrong: one line, then SHUTDOWN_crash.
+//!
+//! The line goes to Xen's debug port, which needs no ring and no daemon, and to
+//! the console ring if there is room. Nothing here waits or allocates.
+
+use core::fmt;
+use core::panic::PanicInfo;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use mayfly::line::Line;
+use mayfly_boot::exceptions::ExceptionFrame;
+use mayfly_drivers::ShutdownReason;
+
+use super::xen;
+
+/// Prints `mayfly: ` and the reason, and ends the domain.
+pub(crate) fn crash(reason: fmt::Arguments<'_>) -> ! {
+    static CRASHING: AtomicBool = AtomicBool::new(false);
+    // A fault while reporting ends the domain without another word.
+    if !CRASHING.swap(true, Ordering::Relaxed) {
+        let line = Line::new(reason);
+        xen::debug_write(line.as_bytes());
+        xen::console_last_words(line.as_bytes());
+    }
+    xen::shutdown(ShutdownReason::Crash)
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    match info.location() {
+        Some(at) => crash(format_args!("panic at {at}: {}", info.message())),
+        None => crash(format_args!("panic: {}", info.message())),
+    }
+}
+
+/// Called by entry.s with the registers of whatever was interrupted.
+#[unsafe(no_mangle)]
+extern "C" fn mayfly_exception(frame: &ExceptionFrame) -> ! {
+    crash(format_args!("{frame}"))
+}
+
+/// The precompiled `alloc` refers to the unwinder; with `panic = "abort"` nothing ever calls it.
+#[unsafe(no_mangle)]
+extern "C" fn _Unwind_Resume() -> ! {
+    crash(format_args!("unwinding"))
+}

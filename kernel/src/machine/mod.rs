@@ -1,0 +1,9 @@
+//! What only runs on the machine itself: Xen's hypercalls, RAM, the end.
+//!
+//! Every file here but this one may hold `unsafe`; what they give to the rest
+//! of the guest is safe.
+
+pub(crate) mod crash;
+mod mem;
+pub(crate) mod ram;
+pub(crate) mod xen;

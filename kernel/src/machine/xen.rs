@@ -1,0 +1,414 @@
+//! Xen itself: hypercalls through the hypercall page, and the [`Hypervisor`] that the drivers use.
+//!
+//! `xen-sys` 0.0.0-pre2 supplies the call sequence for up to four arguments, the
+//! numbers and the event-channel structs; `mayfly_drivers::abi` what it lacks.
+//! Its calls promise not to touch the stack although `call` pushes, so the
+//! guest is compiled without a red zone (`-C no-redzone`).
+
+use core::cell::{Cell, RefCell};
+use core::fmt;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use mayfly::line::Line;
+use mayfly_drivers::abi::{
+    DOMID_SELF, HVMOP_GET_PARAM, PAGE_SIZE, XENMAPSPACE_GRANT_TABLE, XENMAPSPACE_SHARED_INFO,
+    XENMEM_ADD_TO_PHYSMAP, XENMEM_MEMORY_MAP, shared_info, xen_add_to_physmap, xen_hvm_param,
+    xen_memory_map, xencons_interface,
+};
+use mayfly_drivers::xenstore::Xenstore;
+use mayfly_drivers::{
+    DomId, Errno, EventPort, Gfn, HvmParam, Hypervisor, SharedPage, ShutdownReason, SystemTime,
+    clock,
+};
+use x86_64::instructions::random::RdRand;
+use x86_64::registers::model_specific::Msr;
+
+use super::ram::{Ram, shared_page};
+
+/// Xen's CPUID leaves lie in steps of 0x100 from here (arch-x86/cpuid.h).
+const CPUID_FIRST: u32 = 0x4000_0000;
+const CPUID_LAST: u32 = 0x4001_0000;
+/// Domain builders leave the addresses from here to 4 GiB to devices and to
+/// Xen's special pages.
+const SPECIAL_PAGES: u64 = 0xf000_0000;
+/// Xen's debug port: bytes come out on its console, a line at a time.
+const DEBUG_PORT: u16 = 0xe9;
+
+/// Whether there is a Xen to call.
+static HYPERCALL_PAGE_IS_FILLED: AtomicBool = AtomicBool::new(false);
+/// Hypercalls made so far.
+static HYPERCALLS: AtomicU32 = AtomicU32::new(0);
+
+/// Two-argument hypercall on a struct that Xen reads and may write.
+///
+/// # Safety
+/// The hypercall page is set up, and `op`/`cmd` takes a pointer to a `T`
+/// and reaches no other memory of the guest than what `T` names and the caller owns.
+unsafe fn call<T>(op: u32, cmd: u64, argument: &mut T) -> Result<u64, Errno> {
+    // One vCPU, no interrupts: a plain increment.
+    HYPERCALLS.store(
+        HYPERCALLS.load(Ordering::Relaxed).wrapping_add(1),
+        Ordering::Relaxed,
+    );
+    let address = (&raw mut *argument).expose_provenance() as u64;
+    // SAFETY: by this function's contract.
+    let result = unsafe { xen_sys::hypercall_2(op, cmd, address) };
+    u64::try_from(result).map_err(|_| Errno(i32::try_from(-result).unwrap_or(i32::MAX)))
+}
+
+/// Hypercalls made so far.
+pub(crate) fn hypercalls() -> u32 {
+    HYPERCALLS.load(Ordering::Relaxed)
+}
+
+/// Finds Xen's CPUID leaves by their signature.
+fn cpuid_base() -> Option<u32> {
+    (CPUID_FIRST..CPUID_LAST).step_by(0x100).find(|&leaf| {
+        let id = core::arch::x86_64::__cpuid(leaf);
+        // "XenVMMXenVMM" in EBX, ECX, EDX.
+        (id.ebx, id.ecx, id.edx) == (0x566e_6558, 0x6558_4d4d, 0x4d4d_566e)
+    })
+}
+
+/// Has Xen fill the hypercall page; false when this is not Xen.
+pub(crate) fn init_hypercall_page() -> bool {
+    unsafe extern "C" {
+        static HYPERCALL_PAGE: [u8; PAGE_SIZE];
+    }
+    let Some(base) = cpuid_base() else {
+        return false;
+    };
+    let msr = core::arch::x86_64::__cpuid(base + 2).ebx;
+    let page = (&raw const HYPERCALL_PAGE).addr() as u64;
+    // SAFETY: Xen says that this MSR takes the address of a page to fill with
+    // call stubs; entry.s reserves that page in text, for this and nothing else.
+    unsafe { Msr::new(msr).write(page) };
+    HYPERCALL_PAGE_IS_FILLED.store(true, Ordering::Relaxed);
+    true
+}
+
+/// `XENMEM_memory_map`: fills `buffer` with 20-byte E820 entries and returns how many.
+pub(crate) fn memory_map(buffer: &mut [u8]) -> Result<usize, Errno> {
+    let mut map = xen_memory_map {
+        nr_entries: u32::try_from(buffer.len() / 20).unwrap_or(0),
+        pad: 0,
+        buffer: buffer.as_mut_ptr().expose_provenance() as u64,
+    };
+    // SAFETY: Xen writes at most `nr_entries` entries of 20 bytes into `buffer`.
+    unsafe { call(xen_sys::__HYPERVISOR_memory_op, XENMEM_MEMORY_MAP, &mut map)? };
+    Ok(map.nr_entries as usize)
+}
+
+/// Ends the domain.
+pub(crate) fn shutdown(reason: ShutdownReason) -> ! {
+    while HYPERCALL_PAGE_IS_FILLED.load(Ordering::Relaxed) {
+        let mut argument = xen_sys::sched_shutdown {
+            reason: reason as u32,
+        };
+        // SAFETY: Xen reads the struct.
+        let _ = unsafe {
+            call(
+                xen_sys::__HYPERVISOR_sched_op,
+                u64::from(xen_sys::SCHEDOP_shutdown),
+                &mut argument,
+            )
+        };
+    }
+    loop {
+        x86_64::instructions::hlt();
+    }
+}
+
+/// Writes to Xen's debug port.
+pub(crate) fn debug_write(bytes: &[u8]) {
+    let mut port = x86_64::instructions::port::PortWriteOnly::<u8>::new(DEBUG_PORT);
+    for &byte in bytes {
+        // SAFETY: Xen takes the byte for its console; nothing else listens on this port.
+        unsafe { port.write(byte) };
+    }
+}
+
+/// Prints a line on Xen's debug port.
+pub(crate) fn debug_print(text: fmt::Arguments<'_>) {
+    debug_write(Line::new(text).as_bytes());
+}
+
+fn hvm_param(param: HvmParam) -> Result<u64, Errno> {
+    let mut argument = xen_hvm_param {
+        domid: DOMID_SELF,
+        pad: 0,
+        index: param as u32,
+        value: 0,
+    };
+    // SAFETY: Xen reads the struct and writes `value`.
+    unsafe { call(xen_sys::__HYPERVISOR_hvm_op, HVMOP_GET_PARAM, &mut argument)? };
+    Ok(argument.value)
+}
+
+fn evtchn_send(port: u32) -> Result<(), Errno> {
+    let mut argument = xen_sys::evtchn_send { port };
+    // SAFETY: Xen reads the struct.
+    unsafe {
+        call(
+            xen_sys::__HYPERVISOR_event_channel_op,
+            u64::from(xen_sys::EVTCHNOP_send),
+            &mut argument,
+        )?
+    };
+    Ok(())
+}
+
+/// Puts a crash line into the console ring, as much as fits, and wakes its reader.
+///
+/// It asks Xen for the ring anew: whatever the console driver was doing when
+/// the crash came does not matter any more.
+pub(crate) fn console_last_words(bytes: &[u8]) {
+    if !HYPERCALL_PAGE_IS_FILLED.load(Ordering::Relaxed) {
+        return;
+    }
+    let Ok(pfn) = hvm_param(HvmParam::ConsolePfn) else {
+        return;
+    };
+    let Ok(port) = hvm_param(HvmParam::ConsoleEvtchn) else {
+        return;
+    };
+    if pfn == 0 || pfn >= 1 << 20 {
+        return;
+    }
+    // SAFETY: below 4 GiB and not page 0, by the test above, and Xen says that
+    // it is a ring. The console driver may have a handle too, but its code does
+    // not run again.
+    let ring = unsafe { shared_page(pfn * PAGE_SIZE as u64) };
+    let consumed = ring.load_acquire(xencons_interface::OUT_CONS);
+    let mut produced = ring.load_acquire(xencons_interface::OUT_PROD);
+    for &byte in bytes {
+        if produced.wrapping_sub(consumed) >= xencons_interface::OUT_SIZE {
+            break;
+        }
+        let at = (produced % xencons_interface::OUT_SIZE) as usize;
+        ring.copy_in(xencons_interface::OUT + at, &[byte]);
+        produced = produced.wrapping_add(1);
+    }
+    ring.store_release(xencons_interface::OUT_PROD, produced);
+    let _ = evtchn_send(u32::try_from(port).unwrap_or(0));
+}
+
+/// Xen, as the drivers see it.
+pub(crate) struct Xen {
+    ram: Ram,
+    shared_info: SharedPage,
+    clock: clock::Clock,
+    special: RefCell<[Gfn; 4]>,
+    slept: Cell<u64>,
+}
+
+/// Has Xen put a page of its own where `page` is.
+fn map(space: u32, index: u32, page: &SharedPage) -> Result<(), Errno> {
+    let mut argument = xen_add_to_physmap {
+        domid: DOMID_SELF,
+        size: 0,
+        space,
+        idx: u64::from(index),
+        gpfn: gfn(page).0,
+    };
+    // SAFETY: Xen reads the struct and puts its frame at a place that the caller
+    // owns as a SharedPage: what was there, if anything, nobody looks for.
+    unsafe {
+        call(
+            xen_sys::__HYPERVISOR_memory_op,
+            XENMEM_ADD_TO_PHYSMAP,
+            &mut argument,
+        )?
+    };
+    Ok(())
+}
+
+/// Identity mapped, so the address says it.
+fn gfn(page: &SharedPage) -> Gfn {
+    Gfn(page.address().addr().get() as u64 / PAGE_SIZE as u64)
+}
+
+impl Xen {
+    /// Maps `shared_info`, with every event channel masked: events set their
+    /// pending bit and end `SCHEDOP_poll`, and no upcall is ever injected.
+    pub(crate) fn new(ram: Ram) -> Result<Self, Errno> {
+        const ENOMEM: Errno = Errno(12);
+        let page = ram.place_for_xen().ok_or(ENOMEM)?;
+        map(XENMAPSPACE_SHARED_INFO, 0, &page)?;
+        for word in 0..64 {
+            page.store64(shared_info::EVTCHN_MASK + 8 * word, u64::MAX);
+        }
+        Ok(Self {
+            ram,
+            shared_info: page,
+            clock: clock::Clock::new(),
+            special: RefCell::new([Gfn(0); 4]),
+            slept: Cell::new(0),
+        })
+    }
+
+    /// The RAM that is left.
+    pub(crate) fn ram(&self) -> &Ram {
+        &self.ram
+    }
+
+    /// The connection to xenstored, on the ring that the HVM parameters name.
+    pub(crate) fn xenstore(&self) -> Result<Xenstore<'_, Self>, Errno> {
+        const ENODEV: Errno = Errno(19);
+        let gfn = hvm_param(HvmParam::StorePfn)?;
+        let port = hvm_param(HvmParam::StoreEvtchn)?;
+        let port = u32::try_from(port)
+            .ok()
+            .and_then(EventPort::try_new)
+            .ok_or(ENODEV)?;
+        let page = self.special_page(Gfn(gfn)).ok_or(ENODEV)?;
+        Ok(Xenstore::new(self, page, port))
+    }
+
+    /// Seconds since 1970, from Xen's wall clock; 0 while Xen is setting it.
+    pub(crate) fn unix_seconds(&self) -> u64 {
+        clock::wall_clock(&self.shared_info, self.now()).map_or(0, |wall| wall.seconds)
+    }
+
+    /// TSC ticks spent in `SCHEDOP_poll` so far.
+    pub(crate) fn slept(&self) -> u64 {
+        self.slept.get()
+    }
+
+    /// The TSC's frequency in kHz, as Xen scales it.
+    pub(crate) fn tsc_khz(&self) -> u64 {
+        clock::time_info(&self.shared_info, tsc).map_or(0, |(info, _)| info.tsc_khz())
+    }
+}
+
+/// What an outsider can't guess: the CPU's random numbers if it has them, and
+/// the TSC in any case.
+pub(crate) fn seed() -> u64 {
+    let random = RdRand::new().and_then(RdRand::get_u64).unwrap_or(0);
+    random ^ tsc()
+}
+
+/// The time stamp counter.
+pub(crate) fn tsc() -> u64 {
+    // SAFETY: RDTSC is allowed in ring 0 and changes two registers.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+impl Hypervisor for Xen {
+    fn evtchn_alloc_unbound(&self, remote: DomId) -> Result<EventPort, Errno> {
+        let mut argument = xen_sys::evtchn_alloc_unbound {
+            dom: DOMID_SELF,
+            remote_dom: remote.0,
+            port: 0,
+        };
+        // SAFETY: Xen reads the struct and writes `port`.
+        unsafe {
+            call(
+                xen_sys::__HYPERVISOR_event_channel_op,
+                u64::from(xen_sys::EVTCHNOP_alloc_unbound),
+                &mut argument,
+            )?
+        };
+        EventPort::try_new(argument.port).ok_or(Errno(28))
+    }
+
+    fn evtchn_close(&self, port: EventPort) -> Result<(), Errno> {
+        let mut argument = xen_sys::evtchn_close { port: port.get() };
+        // SAFETY: Xen reads the struct.
+        unsafe {
+            call(
+                xen_sys::__HYPERVISOR_event_channel_op,
+                u64::from(xen_sys::EVTCHNOP_close),
+                &mut argument,
+            )?
+        };
+        Ok(())
+    }
+
+    fn evtchn_send(&self, port: EventPort) -> Result<(), Errno> {
+        evtchn_send(port.get())
+    }
+
+    fn evtchn_take(&self, port: EventPort) -> bool {
+        let bit = 1 << (port.get() % 64);
+        let word = shared_info::EVTCHN_PENDING + 8 * (port.get() as usize / 64);
+        // A plain look first: most calls find nothing.
+        self.shared_info.load64(word) & bit != 0
+            && self.shared_info.fetch_clear64(word, bit) & bit != 0
+    }
+
+    fn poll(&self, ports: &[EventPort], deadline: Option<SystemTime>) {
+        let mut numbers = [0u32; 8];
+        let count = ports.len().min(numbers.len());
+        for (number, port) in numbers.iter_mut().zip(ports) {
+            *number = port.get();
+        }
+        let mut argument = xen_sys::sched_poll {
+            ports: numbers.as_mut_ptr(),
+            nr_ports: u32::try_from(count).unwrap_or(0),
+            // 0 means no timeout; a deadline of 0 is long past.
+            timeout: deadline.map_or(0, |at| at.0.max(1)),
+        };
+        let before = tsc();
+        // SAFETY: Xen reads the struct and `nr_ports` ports, all on this stack.
+        let _ = unsafe {
+            call(
+                xen_sys::__HYPERVISOR_sched_op,
+                u64::from(xen_sys::SCHEDOP_poll),
+                &mut argument,
+            )
+        };
+        self.slept.set(self.slept.get() + (tsc() - before));
+    }
+
+    fn hvm_param(&self, param: HvmParam) -> Result<u64, Errno> {
+        hvm_param(param)
+    }
+
+    fn special_page(&self, gfn: Gfn) -> Option<SharedPage> {
+        let address = gfn.0.checked_mul(PAGE_SIZE as u64)?;
+        if address >= 1 << 32 || address < self.ram.end().max(SPECIAL_PAGES) {
+            return None;
+        }
+        let mut special = self.special.borrow_mut();
+        if special.contains(&gfn) {
+            return None;
+        }
+        *special.iter_mut().find(|slot| slot.0 == 0)? = gfn;
+        // SAFETY: below 4 GiB and above everything that `Ram` has, by the test
+        // above, and where the domain builder puts no RAM; handed out once, by
+        // the list of those that were.
+        Some(unsafe { shared_page(address) })
+    }
+
+    fn grant_frame(&self, index: u32) -> Result<SharedPage, Errno> {
+        const ENOMEM: Errno = Errno(12);
+        let page = self.ram.place_for_xen().ok_or(ENOMEM)?;
+        map(XENMAPSPACE_GRANT_TABLE, index, &page)?;
+        Ok(page)
+    }
+
+    fn alloc_page(&self) -> Option<SharedPage> {
+        self.ram.page()
+    }
+
+    fn free_page(&self, page: SharedPage) {
+        self.ram.give_back(page);
+    }
+
+    fn gfn(&self, page: &SharedPage) -> Gfn {
+        gfn(page)
+    }
+
+    fn now(&self) -> SystemTime {
+        self.clock.now(&self.shared_info, tsc)
+    }
+
+    fn debug_write(&self, bytes: &[u8]) {
+        debug_write(bytes);
+    }
+
+    fn shutdown(&self, reason: ShutdownReason) {
+        shutdown(reason)
+    }
+}

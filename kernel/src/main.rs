@@ -1,0 +1,116 @@
+//! The guest: its boot order, on one page.
+//!
+//! Nothing here waits for anything that the first answer does not need. The
+//! only wait is for the first burst of xenstore answers, and it has a bound.
+#![no_std]
+#![no_main]
+#![deny(unsafe_code)]
+
+extern crate alloc;
+
+#[allow(unsafe_code, reason = "hypercalls, RAM and the end of the domain")]
+mod machine;
+
+use machine::crash::crash;
+use machine::ram;
+use machine::xen::{self, Xen};
+use mayfly::cmdline;
+use mayfly::guest::{Guest, instant};
+use mayfly::nic::Nic;
+use mayfly::report::{Facts, Report, WithReport};
+use mayfly::services::site::BuiltIn;
+use mayfly::stack::Stack;
+use mayfly::timeline::{Phase, Timeline};
+use mayfly_boot::exceptions;
+use mayfly_drivers::grant::GrantTable;
+use mayfly_drivers::netfront::{self, NetFront};
+use mayfly_drivers::{Hypervisor, SystemTime};
+
+/// A xenstored that has not answered the first burst by then is not going to.
+const XENSTORE_PATIENCE_NS: u64 = 10_000_000_000;
+
+/// Called by entry.s, once, on the boot stack.
+#[allow(unsafe_code, reason = "entry.s calls it by name")]
+#[unsafe(no_mangle)]
+extern "C" fn mayfly_main(start_info: u32, entry_tsc: u64, long_mode_tsc: u64) -> ! {
+    // 1. The machine: exceptions are reported, Xen can be called, RAM is ours.
+    exceptions::init();
+    let timeline = Timeline::new(xen::tsc);
+    timeline.stamp_at(Phase::Entry, entry_tsc);
+    timeline.stamp_at(Phase::LongMode, long_mode_tsc);
+    if !xen::init_hypercall_page() {
+        crash(format_args!("not on Xen: no CPUID leaf says so"));
+    }
+    timeline.stamp(Phase::HypercallPage);
+    let (info, ram) = ram::take(start_info).unwrap_or_else(|error| crash(format_args!("{error}")));
+    let config = cmdline::parse(info.cmdline, &mut |word| {
+        xen::debug_print(format_args!("command line: {word}: unknown, ignored"));
+    })
+    .unwrap_or_else(|error| crash(format_args!("{error}")));
+    let xen = &Xen::new(ram).unwrap_or_else(|error| crash(format_args!("shared_info: {error}")));
+    timeline.stamp(Phase::SharedInfo);
+    let grants =
+        GrantTable::new(xen).unwrap_or_else(|error| crash(format_args!("grant table: {error}")));
+    timeline.stamp(Phase::GrantTable);
+
+    // 2. The first burst goes out: which back end, which MAC address?
+    let mut store = xen
+        .xenstore()
+        .unwrap_or_else(|error| crash(format_args!("xenstore: {error}")));
+    let sizing = xen.ram().sizing();
+    let buffers = netfront::Config {
+        rx_buffers: sizing.rx_pages,
+        tx_buffers: sizing.tx_pages,
+    };
+    let mut front = NetFront::new(xen, grants, buffers);
+    front.start(&mut store);
+    timeline.stamp(Phase::XenstoreSent);
+
+    // 3. While xenstored works: the services.
+    let report = Report::new(&timeline, xen.tsc_khz());
+    let site = WithReport {
+        site: BuiltIn::new(config.ipv4(), config.ipv6()),
+        report: &report,
+    };
+    let memory = &mut |len| xen.ram().bytes(len);
+    let mut nic = Nic::new(front, &timeline);
+    let now = instant(xen.now());
+    let stack = Stack::new(
+        &mut nic,
+        &config,
+        xen::seed(),
+        &sizing,
+        &site,
+        &timeline,
+        memory,
+        now,
+    )
+    .unwrap_or_else(|_| crash(format_args!("memory is too small for the sockets")));
+
+    // 4. Rings are granted and published; the first frame is queued before any back end looks.
+    let patience = SystemTime(xen.now().0.saturating_add(XENSTORE_PATIENCE_NS));
+    nic.front()
+        .discover(&mut store, patience)
+        .unwrap_or_else(|why| crash(format_args!("{}", why.as_str())));
+    timeline.stamp(Phase::XenstoreAnswered);
+    nic.front()
+        .connect(&mut store)
+        .unwrap_or_else(|why| crash(format_args!("{}", why.as_str())));
+    timeline.stamp(Phase::RingsPosted);
+    let mut guest = Guest::new(xen, store, nic, stack, &timeline, &report, config.console);
+    guest.link_up(xen.now());
+    report.facts.set(Facts {
+        slept_tsc: xen.slept(),
+        hypercalls_to_first_tx: xen::hypercalls(),
+        xenstore_requests: guest.store.counters().requests,
+        xenstore_round_trips: guest.store.counters().round_trips,
+    });
+
+    // 5. From here on everything is an event. This is the one place where the guest sleeps.
+    loop {
+        let wake = guest.step(memory, xen.unix_seconds());
+        if wake.is_none_or(|at| at > xen.now()) {
+            xen.poll(&guest.ports(), wake);
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! A smoltcp client at netback's end of the wire.
+
+use mayfly_drivers::Hypervisor;
+use mayfly_drivers::fake::{FakeXen, Packet};
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
+use smoltcp::phy::{Device, DeviceCapabilities, Medium};
+use smoltcp::socket::{tcp, udp};
+use smoltcp::time::Instant;
+use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr, IpEndpoint};
+
+use crate::frames::{self, Question};
+use crate::{GUEST4, Net};
+
+/// The client's MAC address.
+pub const MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+/// Bytes of each socket buffer.
+const BUFFER: usize = 64 * 1024;
+
+/// Every frame of the guest that a client has taken, and when.
+pub type Log = Vec<(u64, Vec<u8>)>;
+
+/// netback as a smoltcp device.
+pub struct Wire<'w> {
+    xen: &'w FakeXen,
+    log: &'w mut Log,
+}
+
+impl<'w> Wire<'w> {
+    /// The wire of the guest on `xen`; received frames are also noted in `log`.
+    pub fn new(xen: &'w FakeXen, log: &'w mut Log) -> Self {
+        Self { xen, log }
+    }
+}
+
+/// A frame from the guest.
+pub struct RxToken(Vec<u8>);
+
+/// Room for a frame to the guest.
+pub struct TxToken<'w>(&'w FakeXen);
+
+impl smoltcp::phy::RxToken for RxToken {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        f(&self.0)
+    }
+}
+
+impl smoltcp::phy::TxToken for TxToken<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
+        let mut frame = vec![0; len];
+        let result = f(&mut frame);
+        self.0
+            .with(|world| world.netback.deliver(Packet::new(&frame)));
+        result
+    }
+}
+
+impl Device for Wire<'_> {
+    type RxToken<'t>
+        = RxToken
+    where
+        Self: 't;
+    type TxToken<'t>
+        = TxToken<'t>
+    where
+        Self: 't;
+
+    fn receive(&mut self, _: Instant) -> Option<(RxToken, TxToken<'_>)> {
+        let frame = self
+            .xen
+            .with(|world| world.netback.transmitted.pop_front())?;
+        self.log.push((self.xen.now().0, frame.clone()));
+        Some((RxToken(frame), TxToken(self.xen)))
+    }
+
+    fn transmit(&mut self, _: Instant) -> Option<TxToken<'_>> {
+        Some(TxToken(self.xen))
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ethernet;
+        capabilities.max_transmission_unit = 1514;
+        capabilities
+    }
+}
+
+/// The client's interface and sockets.
+pub struct ClientStack {
+    iface: Interface,
+    sockets: SocketSet<'static>,
+    next_port: u16,
+}
+
+impl ClientStack {
+    /// Receives, answers and sends. When it wants to be called again.
+    pub fn poll(&mut self, wire: &mut Wire<'_>, now: Instant) -> Option<Instant> {
+        self.iface.poll(now, wire, &mut self.sockets);
+        self.iface.poll_at(now, &self.sockets)
+    }
+}
+
+/// The client.
+pub struct Client {
+    /// Interface and sockets.
+    pub stack: ClientStack,
+    /// What the guest has sent.
+    pub log: Log,
+}
+
+impl Client {
+    /// A client with addresses in the guest's networks: 10.0.2.2, fd00::2 and fe80::2.
+    #[must_use]
+    pub fn new(xen: &FakeXen) -> Self {
+        Self::with_addresses(xen, MAC, [10, 0, 2, 2], 2)
+    }
+
+    /// A client with these addresses; the last group of the IPv6 ones is `host`.
+    #[must_use]
+    pub fn with_addresses(xen: &FakeXen, mac: [u8; 6], v4: [u8; 4], host: u16) -> Self {
+        let mut config = Config::new(EthernetAddress(mac).into());
+        config.random_seed = u64::from(host) + 77;
+        let mut log = Vec::new();
+        let mut iface = Interface::new(config, &mut Wire::new(xen, &mut log), Instant::ZERO);
+        let [a, b, c, d] = v4;
+        iface.update_ip_addrs(|addresses| {
+            for cidr in [
+                IpCidr::new(IpAddress::v4(a, b, c, d), 24),
+                IpCidr::new(IpAddress::v6(0xfd00, 0, 0, 0, 0, 0, 0, host), 64),
+                IpCidr::new(IpAddress::v6(0xfe80, 0, 0, 0, 0, 0, 0, host), 64),
+            ] {
+                addresses.push(cidr).expect("there is room for three");
+            }
+        });
+        Self {
+            stack: ClientStack {
+                iface,
+                sockets: SocketSet::new(Vec::new()),
+                next_port: 40_000 + host,
+            },
+            log,
+        }
+    }
+
+    fn port(&mut self) -> u16 {
+        self.stack.next_port = self.stack.next_port.wrapping_add(1).max(1024);
+        self.stack.next_port
+    }
+
+    /// Begins a connection.
+    pub fn connect(&mut self, to: impl Into<IpAddress>, port: u16) -> SocketHandle {
+        self.connect_with(to, port, BUFFER)
+    }
+
+    /// Begins a connection with a receive buffer of so many bytes.
+    pub fn connect_with(
+        &mut self,
+        to: impl Into<IpAddress>,
+        port: u16,
+        rx_bytes: usize,
+    ) -> SocketHandle {
+        let buffer = |bytes| tcp::SocketBuffer::new(vec![0; bytes]);
+        let mut socket = tcp::Socket::new(buffer(rx_bytes), buffer(BUFFER));
+        socket.set_nagle_enabled(false);
+        let local = self.port();
+        socket
+            .connect(
+                self.stack.iface.context(),
+                IpEndpoint::new(to.into(), port),
+                local,
+            )
+            .expect("a fresh socket connects");
+        self.stack.sockets.add(socket)
+    }
+
+    /// A connection.
+    pub fn tcp(&mut self, handle: SocketHandle) -> &mut tcp::Socket<'static> {
+        self.stack.sockets.get_mut(handle)
+    }
+
+    /// Everything that has come on a connection and was not taken before.
+    pub fn read(&mut self, handle: SocketHandle) -> Vec<u8> {
+        let socket = self.tcp(handle);
+        let mut all = Vec::new();
+        while socket.can_recv() {
+            let _ = socket.recv(|bytes| {
+                all.extend_from_slice(bytes);
+                (bytes.len(), ())
+            });
+        }
+        all
+    }
+
+    /// Queues bytes on a connection.
+    pub fn write(&mut self, handle: SocketHandle, bytes: &[u8]) {
+        let sent = self.tcp(handle).send_slice(bytes);
+        assert_eq!(sent, Ok(bytes.len()));
+    }
+
+    /// A datagram socket on a port of its own.
+    pub fn datagrams(&mut self) -> SocketHandle {
+        let buffer =
+            || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 64], vec![0; BUFFER]);
+        let mut socket = udp::Socket::new(buffer(), buffer());
+        socket.bind(self.port()).expect("a fresh socket binds");
+        self.stack.sockets.add(socket)
+    }
+
+    /// Queues a datagram.
+    pub fn send_to(&mut self, handle: SocketHandle, to: IpEndpoint, bytes: &[u8]) {
+        let socket = self.stack.sockets.get_mut::<udp::Socket<'_>>(handle);
+        socket.send_slice(bytes, to).expect("there is room");
+    }
+
+    /// Takes a datagram.
+    pub fn receive_from(&mut self, handle: SocketHandle) -> Option<(Vec<u8>, IpEndpoint)> {
+        let socket = self.stack.sockets.get_mut::<udp::Socket<'_>>(handle);
+        let (bytes, metadata) = socket.recv().ok()?;
+        Some((bytes.to_vec(), metadata.endpoint))
+    }
+
+    /// Forgets a socket.
+    pub fn remove(&mut self, handle: SocketHandle) {
+        self.stack.sockets.remove(handle);
+    }
+}
+
+/// The guest's IPv4 address.
+#[must_use]
+pub fn guest4() -> IpAddress {
+    let [a, b, c, d] = GUEST4;
+    IpAddress::v4(a, b, c, d)
+}
+
+/// The guest's IPv6 address.
+#[must_use]
+pub fn guest6() -> IpAddress {
+    IpAddress::v6(0xfd00, 0, 0, 0, 0, 0, 0, 0x80)
+}
+
+/// The guest's link-local address, which goes with its MAC address.
+#[must_use]
+pub fn guest_link_local() -> IpAddress {
+    IpAddress::v6(0xfe80, 0, 0, 0, 0x0216, 0x3eff, 0xfe00, 0x0001)
+}
+
+impl Net<'_> {
+    /// Asks over UDP, three times if need be, and returns the answer.
+    pub fn dns(&mut self, to: IpAddress, question: &Question<'_>) -> Option<Vec<u8>> {
+        self.dns_within(to, question, 3.0)
+    }
+
+    /// Asks over UDP once a second, for so many seconds.
+    pub fn dns_within(
+        &mut self,
+        to: IpAddress,
+        question: &Question<'_>,
+        seconds: f64,
+    ) -> Option<Vec<u8>> {
+        let socket = self.client.datagrams();
+        let query = frames::dns_query(question);
+        let end = self.after(seconds);
+        let mut answer = None;
+        while answer.is_none() && self.now() < end {
+            self.client.send_to(socket, IpEndpoint::new(to, 53), &query);
+            self.until(1.0, |net| {
+                answer = net.client.receive_from(socket);
+                answer.is_some()
+            });
+        }
+        self.client.remove(socket);
+        let (bytes, from) = answer?;
+        assert_eq!(from, IpEndpoint::new(to, 53));
+        Some(bytes)
+    }
+
+    /// Sends a request on a connection of its own and returns what comes until the guest closes.
+    pub fn http(&mut self, to: IpAddress, request: &[u8]) -> Option<Vec<u8>> {
+        self.http_within(to, request, 30.0)
+    }
+
+    /// The same, with new connections while they are refused, for so many seconds.
+    pub fn http_within(&mut self, to: IpAddress, request: &[u8], seconds: f64) -> Option<Vec<u8>> {
+        let end = self.after(seconds);
+        while self.now() < end {
+            let handle = self.client.connect(to, 80);
+            self.client
+                .tcp(handle)
+                .set_timeout(Some(smoltcp::time::Duration::from_secs(5)));
+            let (mut sent, mut answer) = (false, Vec::new());
+            self.until(20.0, |net| {
+                let socket = net.client.tcp(handle);
+                if !sent && socket.can_send() {
+                    let _ = socket.send_slice(request);
+                    sent = true;
+                }
+                answer.extend(net.client.read(handle));
+                let socket = net.client.tcp(handle);
+                !socket.may_recv() && socket.state() != tcp::State::SynSent
+            });
+            answer.extend(self.client.read(handle));
+            self.client.tcp(handle).abort();
+            self.run_for(0.01);
+            self.client.remove(handle);
+            if !answer.is_empty() {
+                return Some(answer);
+            }
+            self.run_for(1.0);
+        }
+        None
+    }
+}

@@ -1,0 +1,340 @@
+//! The whole guest on the host: the boot order and event loop of `kernel/src/main.rs` over the fake
+//! Xen, xenstored and netback, with a smoltcp client at the other end of the wire.
+//!
+//! Time is virtual. It passes while the guest sleeps, and a little with each step, so that a guest
+//! that spins is seen in the number of its steps.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::missing_panics_doc,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "host-side test code"
+)]
+
+pub mod client;
+pub mod frames;
+pub mod fuzz;
+pub mod random;
+
+use std::cell::Cell;
+
+use client::{Client, Wire};
+use mayfly::cmdline;
+use mayfly::guest::{Guest, instant};
+use mayfly::nic::Nic;
+use mayfly::report::{Facts, Report, WithReport};
+use mayfly::services::site::BuiltIn;
+use mayfly::stack::{Sizing, Stack};
+use mayfly::timeline::{Phase, Timeline};
+use mayfly_drivers::fake::{FakeXen, Packet};
+use mayfly_drivers::grant::GrantTable;
+use mayfly_drivers::netfront::{self, NetFront};
+use mayfly_drivers::xenstore::Xenstore;
+use mayfly_drivers::{Hypervisor, SystemTime};
+use smoltcp::time::Instant;
+
+/// The guest's address in most tests.
+pub const GUEST4: [u8; 4] = [10, 0, 2, 80];
+/// The guest's MAC address, which the fake's toolstack gives it.
+pub const GUEST_MAC: [u8; 6] = [0, 0x16, 0x3e, 0, 0, 1];
+/// The command line of most tests.
+pub const CMDLINE: &str = "ip=10.0.2.80/24 gw=10.0.2.2 ip=fd00::80/64 gw=fd00::2";
+/// Bytes of a guest's RAM in most tests, after the kernel has taken its own.
+pub const RAM: u64 = 1 << 20;
+/// What one step of the guest takes, in ns.
+pub const STEP_NS: u64 = 2_000;
+/// One second of virtual time, in ns.
+pub const SECOND: u64 = 1_000_000_000;
+/// As in `kernel/src/main.rs`.
+const XENSTORE_PATIENCE_NS: u64 = 10_000_000_000;
+/// 2026-01-01 00:00:00 UTC.
+const WALL_CLOCK: u64 = 1_767_225_600;
+/// Steps of the guest before a turn of the loop must have let it sleep.
+const MAX_BUSY_STEPS: u32 = 10_000;
+
+thread_local! {
+    static TSC: Cell<u64> = const { Cell::new(0) };
+}
+
+/// A time-stamp counter that only counts its readers.
+fn tsc() -> u64 {
+    TSC.set(TSC.get() + 1);
+    TSC.get()
+}
+
+/// A guest that is to be booted.
+pub struct Setup {
+    /// What it runs on.
+    pub xen: FakeXen,
+    /// The kernel command line.
+    pub cmdline: String,
+    /// What its memory allows it.
+    pub sizing: Sizing,
+}
+
+impl Setup {
+    /// A guest with one interface and the usual addresses.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::on(FakeXen::new())
+    }
+
+    /// The usual guest on a fake that was prepared.
+    #[must_use]
+    pub fn on(xen: FakeXen) -> Self {
+        Self {
+            xen,
+            cmdline: CMDLINE.into(),
+            sizing: Sizing::for_memory(RAM),
+        }
+    }
+
+    /// With another command line.
+    #[must_use]
+    pub fn cmdline(mut self, cmdline: &str) -> Self {
+        self.cmdline = cmdline.into();
+        self
+    }
+
+    /// With so many bytes of free RAM.
+    #[must_use]
+    pub fn ram(mut self, bytes: u64) -> Self {
+        self.sizing = Sizing::for_memory(bytes);
+        self
+    }
+
+    /// Boots, in the order of `kernel/src/main.rs`, and lets `test` use the guest.
+    ///
+    /// # Errors
+    /// The line with which the kernel would have crashed.
+    pub fn try_run<T>(self, test: impl FnOnce(&mut Net<'_>) -> T) -> Result<T, String> {
+        let xen = &self.xen;
+        let timeline = Timeline::new(tsc);
+        timeline.stamp(Phase::Entry);
+        let config = cmdline::parse(self.cmdline.as_bytes(), &mut |_| ())
+            .map_err(|error| error.to_string())?;
+        let grants = GrantTable::new(xen).map_err(|error| format!("grant table: {error}"))?;
+        timeline.stamp(Phase::GrantTable);
+
+        let (page, port) = xen.store_ring();
+        let mut store = Xenstore::new(xen, page, port);
+        let buffers = netfront::Config {
+            rx_buffers: self.sizing.rx_pages,
+            tx_buffers: self.sizing.tx_pages,
+        };
+        let mut front = NetFront::new(xen, grants, buffers);
+        front.start(&mut store);
+        timeline.stamp(Phase::XenstoreSent);
+
+        let report = Report::new(&timeline, 1_000_000);
+        let site = WithReport {
+            site: BuiltIn::new(config.ipv4(), config.ipv6()),
+            report: &report,
+        };
+        let mut handed_out = 0;
+        let mut nic = Nic::new(front, &timeline);
+        let stack = Stack::new(
+            &mut nic,
+            &config,
+            0x6d61_7966_6c79,
+            &self.sizing,
+            &site,
+            &timeline,
+            &mut memory(&mut handed_out),
+            instant(xen.now()),
+        )
+        .map_err(|_| "memory is too small for the sockets".to_owned())?;
+
+        let patience = SystemTime(xen.now().0 + XENSTORE_PATIENCE_NS);
+        nic.front()
+            .discover(&mut store, patience)
+            .map_err(|why| why.as_str().to_owned())?;
+        timeline.stamp(Phase::XenstoreAnswered);
+        nic.front()
+            .connect(&mut store)
+            .map_err(|why| why.as_str().to_owned())?;
+        timeline.stamp(Phase::RingsPosted);
+        let mut guest = Guest::new(xen, store, nic, stack, &timeline, &report, config.console);
+        guest.link_up(xen.now());
+        report.facts.set(Facts::default());
+        Ok(test(&mut Net {
+            xen,
+            guest,
+            client: Client::new(xen),
+            handed_out,
+            steps: 0,
+            sleeps: 0,
+        }))
+    }
+
+    /// Boots a guest that is sure to boot.
+    pub fn run<T>(self, test: impl FnOnce(&mut Net<'_>) -> T) -> T {
+        match self.try_run(test) {
+            Ok(value) => value,
+            Err(line) => panic!("the guest did not boot: {line}"),
+        }
+    }
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Memory for sockets, for good, as the kernel hands it out.
+fn memory(handed_out: &mut usize) -> impl FnMut(usize) -> Option<&'static mut [u8]> {
+    |len| {
+        *handed_out += len;
+        Some(Box::leak(vec![0; len].into_boxed_slice()))
+    }
+}
+
+/// A guest that is up, and a client on its wire.
+pub struct Net<'a> {
+    /// What the guest runs on.
+    pub xen: &'a FakeXen,
+    /// The guest.
+    pub guest: Guest<'a, FakeXen, WithReport<'a, BuiltIn>>,
+    /// The client.
+    pub client: Client,
+    /// Bytes of socket buffers that the guest has taken.
+    pub handed_out: usize,
+    /// Steps of the guest so far.
+    pub steps: u64,
+    /// Sleeps of the guest so far.
+    pub sleeps: u64,
+}
+
+impl Net<'_> {
+    /// Virtual time.
+    #[must_use]
+    pub fn now(&self) -> SystemTime {
+        self.xen.now()
+    }
+
+    /// Virtual time as smoltcp counts it.
+    #[must_use]
+    pub fn instant(&self) -> Instant {
+        instant(self.xen.now())
+    }
+
+    /// One step of the guest; until when it wants to sleep, or `None` for no sleep.
+    pub fn step(&mut self) -> Option<Option<SystemTime>> {
+        self.steps += 1;
+        let unix_seconds = WALL_CLOCK + self.xen.now().0 / SECOND;
+        let wake = self
+            .guest
+            .step(&mut memory(&mut self.handed_out), unix_seconds);
+        self.xen.with(|world| {
+            let now = world.machine.now();
+            world.machine.advance_to(now + STEP_NS);
+        });
+        wake.is_none_or(|at| at > self.xen.now()).then_some(wake)
+    }
+
+    /// Puts the guest to sleep until an event, its deadline or `end`.
+    pub fn sleep(&mut self, wake: Option<SystemTime>, end: SystemTime) {
+        self.sleeps += 1;
+        let ports = self.guest.ports();
+        let wake = wake.map_or(end, |at| at.min(end));
+        self.xen.poll(&ports, Some(wake));
+    }
+
+    /// The client looks at the wire, the guest takes a step, and whoever waits waits, until `end` at most.
+    pub fn turn(&mut self, end: SystemTime) {
+        let now = self.instant();
+        let seen = self.client.log.len();
+        let wire = &mut Wire::new(self.xen, &mut self.client.log);
+        let client_wake = self.client.stack.poll(wire, now);
+        self.xen.run();
+        let Some(wake) = self.step() else { return };
+        // Nobody sleeps over news: the caller may want to act on it.
+        let news = self.client.log.len() != seen;
+        if news || self.xen.with(|world| !world.netback.transmitted.is_empty()) {
+            return;
+        }
+        let end = client_wake.map_or(end, |at| {
+            end.min(SystemTime(at.total_micros().unsigned_abs() * 1_000 + 1_000))
+        });
+        self.sleep(wake, end);
+    }
+
+    /// Turns until `done`, for `seconds` of virtual time at most; says whether it was done.
+    pub fn until(&mut self, seconds: f64, mut done: impl FnMut(&mut Self) -> bool) -> bool {
+        let end = self.after(seconds);
+        let mut busy = 0;
+        loop {
+            if done(self) {
+                return true;
+            }
+            if self.now() >= end {
+                return false;
+            }
+            let sleeps = self.sleeps;
+            self.turn(end);
+            busy = if self.sleeps == sleeps { busy + 1 } else { 0 };
+            assert!(busy < MAX_BUSY_STEPS, "the guest does not come to rest");
+        }
+    }
+
+    /// Turns for so many seconds of virtual time.
+    pub fn run_for(&mut self, seconds: f64) {
+        self.until(seconds, |_| false);
+    }
+
+    /// The time in so many seconds.
+    #[must_use]
+    pub fn after(&self, seconds: f64) -> SystemTime {
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a test's own small number"
+        )]
+        let ns = (seconds * 1e9) as u64;
+        SystemTime(self.now().0 + ns)
+    }
+
+    /// Puts a frame on the wire to the guest. Its checksums are known to nobody.
+    pub fn deliver(&self, frame: &[u8]) {
+        self.deliver_flagged(frame, 0);
+    }
+
+    /// Puts a frame on the wire to the guest, with flags in its slot.
+    pub fn deliver_flagged(&self, frame: &[u8], flags: u16) {
+        let packet = Packet {
+            flags,
+            ..Packet::new(frame)
+        };
+        self.xen.with(|world| world.netback.deliver(packet));
+    }
+
+    /// Takes the frames that the guest has sent and the client has not seen.
+    #[must_use]
+    pub fn sent(&self) -> Vec<Vec<u8>> {
+        self.xen
+            .with(|world| world.netback.transmitted.drain(..).collect())
+    }
+
+    /// A value in the guest's xenstore home.
+    #[must_use]
+    pub fn key(&self, path: &str) -> Option<String> {
+        self.xen.with(|world| {
+            let value = world.store.get(path.as_bytes())?;
+            Some(String::from_utf8_lossy(value).into_owned())
+        })
+    }
+
+    /// What the guest has written to Xen's debug port.
+    #[must_use]
+    pub fn debug(&self) -> String {
+        self.xen
+            .with(|world| String::from_utf8_lossy(&world.machine.debug).into_owned())
+    }
+
+    /// What the guest did that a real machine would not have forgiven.
+    #[must_use]
+    pub fn violations(&self) -> Vec<String> {
+        self.xen.with(|world| world.machine.violations().to_vec())
+    }
+}

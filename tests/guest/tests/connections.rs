@@ -1,0 +1,534 @@
+//! TCP connections: how long they may take, how many there may be, who goes first.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may stop at the first surprise"
+)]
+
+use mayfly_guest_tests::client::{Client, guest4};
+use mayfly_guest_tests::frames::{self, ACK, FIN, PSH, Path, Question, RST, SYN, Seen, Segment};
+use mayfly_guest_tests::{GUEST4, Net, SECOND, Setup};
+use smoltcp::iface::SocketHandle;
+use smoltcp::socket::tcp;
+
+const KEEP: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+const CLOSE: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
+const PEER4: [u8; 4] = [10, 0, 2, 7];
+
+fn open(net: &mut Net<'_>, port: u16) -> SocketHandle {
+    let handle = net.client.connect(guest4(), port);
+    assert!(net.until(5.0, |net| net.client.tcp(handle).may_send()));
+    handle
+}
+
+/// Whether the guest has closed or reset a connection; the client never does it first.
+fn is_closed(net: &mut Net<'_>, handle: SocketHandle) -> bool {
+    let state = net.client.tcp(handle).state();
+    matches!(state, tcp::State::CloseWait | tcp::State::Closed)
+}
+
+/// Seconds until the guest closes or resets a connection.
+fn lifetime(net: &mut Net<'_>, handle: SocketHandle, at_most: f64) -> u64 {
+    let start = net.now().0;
+    assert!(
+        net.until(at_most, |net| is_closed(net, handle)),
+        "it lives on"
+    );
+    (net.now().0 - start) / SECOND
+}
+
+#[test]
+fn requests_are_answered_in_order_on_one_connection() {
+    Setup::new().run(|net| {
+        let handle = open(net, 80);
+        let head = b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n";
+        let missing = b"GET /missing HTTP/1.1\r\nHost: x\r\n\r\n";
+        net.client
+            .write(handle, &[KEEP, head, missing, KEEP, CLOSE].concat());
+        let mut text = Vec::new();
+        assert!(net.until(5.0, |net| {
+            text.extend(net.client.read(handle));
+            is_closed(net, handle)
+        }));
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let status: Vec<_> = text
+            .split("HTTP/1.1 ")
+            .skip(1)
+            .map(|answer| &answer[..3])
+            .collect();
+        assert_eq!(status, ["200", "200", "404", "200", "200"]);
+        assert_eq!(text.matches("<html").count(), 3);
+        assert_eq!(net.guest.stack.stats().http.success, 4);
+    });
+}
+
+#[test]
+fn the_boot_timeline_is_served() {
+    Setup::new().run(|net| {
+        let answer = net
+            .http(
+                guest4(),
+                b"GET /.mayfly/boot HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+            )
+            .unwrap();
+        let text = String::from_utf8_lossy(&answer);
+        for phase in [
+            "entry",
+            "rings_posted",
+            "first_tx_queued",
+            "backend_connected",
+            "first_rx",
+        ] {
+            assert!(text.contains(&format!("{{\"phase\":\"{phase}\"")), "{text}");
+        }
+    });
+}
+
+#[test]
+fn dns_over_tcp_with_queries_in_pieces_and_in_bunches() {
+    Setup::new().run(|net| {
+        let handle = open(net, 53);
+        let query = frames::framed(&frames::dns_query(&Question::a("mayfly.test")));
+        for byte in &query {
+            net.client.write(handle, &[*byte]);
+            net.run_for(0.001);
+        }
+        net.client.write(handle, &query.repeat(5));
+        let mut answer = Vec::new();
+        net.until(5.0, |net| {
+            answer.extend(net.client.read(handle));
+            answer
+                .windows(6)
+                .filter(|w| w == &[0, 4, 10, 0, 2, 80])
+                .count()
+                == 6
+        });
+        assert_eq!(net.guest.stack.stats().dns.tcp, 6);
+    });
+}
+
+#[test]
+fn an_idle_connection_is_closed() {
+    Setup::new().run(|net| {
+        for port in [80, 53] {
+            let handle = open(net, port);
+            let seconds = lifetime(net, handle, 40.0);
+            assert!((5..=20).contains(&seconds), "{port}: {seconds} s");
+        }
+        // The same after an answer.
+        let handle = open(net, 80);
+        net.client.write(handle, KEEP);
+        let seconds = lifetime(net, handle, 40.0);
+        assert!((14..=16).contains(&seconds), "{seconds} s");
+        assert!(net.client.read(handle).starts_with(b"HTTP/1.1 200"));
+    });
+}
+
+#[test]
+fn a_request_that_does_not_end_is_answered_with_408() {
+    Setup::new().run(|net| {
+        let handle = open(net, 80);
+        net.client.write(handle, b"GET / HTTP/1.1\r\nHost: x\r\n");
+        let start = net.now().0;
+        // One more octet each second does not help.
+        while !is_closed(net, handle) && net.now().0 - start < 30 * SECOND {
+            let _ = net.client.tcp(handle).send_slice(b"x");
+            net.run_for(1.0);
+        }
+        let seconds = (net.now().0 - start) / SECOND;
+        assert!((10..=12).contains(&seconds), "{seconds} s");
+        assert!(net.client.read(handle).starts_with(b"HTTP/1.1 408 "));
+    });
+}
+
+/// The guest's segments to a peer's port.
+fn segments(net: &mut Net<'_>, port: u16) -> Vec<Seen> {
+    net.xen.run();
+    for _ in 0..4 {
+        net.step();
+    }
+    let now = net.now().0;
+    let sent = net.sent();
+    net.client
+        .log
+        .extend(sent.iter().map(|frame| (now, frame.clone())));
+    sent.iter()
+        .filter_map(|frame| frames::seen(frame))
+        .filter(|segment| segment.to_port == port)
+        .collect()
+}
+
+/// The ports that the guest has sent a reset to.
+fn resets(net: &Net<'_>) -> Vec<u16> {
+    net.client
+        .log
+        .iter()
+        .filter_map(|(_, frame)| frames::seen(frame))
+        .filter(|segment| segment.flags & RST != 0)
+        .map(|segment| segment.to_port)
+        .collect()
+}
+
+/// A peer that speaks TCP by hand.
+struct Peer {
+    port: u16,
+    to_port: u16,
+    seq: u32,
+    ack: u32,
+    window: u16,
+}
+
+impl Peer {
+    fn path() -> Path {
+        Path::to_guest(PEER_MAC, PEER4.into(), GUEST4.into())
+    }
+
+    fn send(&mut self, net: &mut Net<'_>, flags: u8, payload: &[u8]) -> Vec<Seen> {
+        let frame = frames::tcp(
+            &Self::path(),
+            &Segment {
+                from_port: self.port,
+                to_port: self.to_port,
+                seq: self.seq,
+                ack: self.ack,
+                flags,
+                window: self.window,
+                options: Vec::new(),
+                payload: payload.to_vec(),
+            },
+        );
+        net.deliver(&frame);
+        let bits = u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
+        self.seq = self
+            .seq
+            .wrapping_add(u32::try_from(payload.len()).unwrap() + bits);
+        let answers = segments(net, self.port);
+        for answer in &answers {
+            let bits = u32::from(answer.flags & SYN != 0) + u32::from(answer.flags & FIN != 0);
+            let next = answer
+                .seq
+                .wrapping_add(u32::try_from(answer.payload.len()).unwrap() + bits);
+            if answer.flags & SYN != 0 || next.wrapping_sub(self.ack) < 1 << 30 {
+                self.ack = next;
+            }
+        }
+        answers
+    }
+
+    /// Opens a connection; `None` when the guest refuses it.
+    fn open(net: &mut Net<'_>, port: u16, to_port: u16) -> Option<Self> {
+        net.deliver(&frames::arp(1, PEER_MAC, PEER4, [0; 6], GUEST4));
+        let mut peer = Self {
+            port,
+            to_port,
+            seq: 1000,
+            ack: 0,
+            window: 8192,
+        };
+        let answers = peer.send(net, SYN, b"");
+        if answers.first()?.flags != SYN | ACK {
+            return None;
+        }
+        peer.send(net, ACK, b"");
+        Some(peer)
+    }
+}
+
+/// Whether a SYN gets a SYN-ACK.
+fn accepts(net: &mut Net<'_>, port: u16) -> bool {
+    let mut peer = Peer {
+        port,
+        to_port: 80,
+        seq: 5,
+        ack: 0,
+        window: 8192,
+    };
+    net.deliver(&frames::arp(1, PEER_MAC, PEER4, [0; 6], GUEST4));
+    let answers = peer.send(net, SYN, b"");
+    peer.send(net, RST, b"");
+    answers
+        .first()
+        .is_some_and(|answer| answer.flags == SYN | ACK)
+}
+
+#[test]
+fn half_open_connections_time_out() {
+    // Room for four HTTP connections.
+    Setup::new().ram(1 << 17).run(|net| {
+        for port in 0..4 {
+            net.deliver(&frames::arp(1, PEER_MAC, PEER4, [0; 6], GUEST4));
+            let mut peer = Peer {
+                port: 3000 + port,
+                to_port: 80,
+                seq: 1,
+                ack: 0,
+                window: 100,
+            };
+            assert_eq!(peer.send(net, SYN, b"")[0].flags, SYN | ACK);
+        }
+        net.run_for(25.0);
+        for port in 0..4 {
+            assert!(accepts(net, 4000 + port));
+        }
+        assert_eq!(net.violations(), [""; 0]);
+    });
+}
+
+#[test]
+fn the_oldest_idle_connection_makes_room() {
+    Setup::new().ram(1 << 17).run(|net| {
+        let mut peers = Vec::new();
+        for port in 0..3 {
+            peers.push(Peer::open(net, 3000 + port, 80).expect("a free socket"));
+            net.run_for(0.1);
+        }
+        assert_eq!(net.guest.stack.stats().evicted, 0);
+        // The last socket is taken, so the first connection has to go, and is told.
+        let mut last = Peer {
+            port: 3003,
+            to_port: 80,
+            seq: 1,
+            ack: 0,
+            window: 8192,
+        };
+        last.send(net, SYN, b"");
+        last.send(net, ACK, b"");
+        peers.push(last);
+        net.run_for(0.1);
+        assert_eq!(net.guest.stack.stats().evicted, 1);
+        assert_eq!(resets(net), [3000]);
+        // The others are served.
+        for peer in &mut peers[1..] {
+            let answers = peer.send(net, ACK | PSH, KEEP);
+            assert!(
+                answers
+                    .iter()
+                    .any(|answer| answer.payload.starts_with(b"HTTP/1.1 200"))
+            );
+        }
+        // Until they have taken their answers, only the last socket is there for newcomers.
+        let mut newcomer = Peer::open(net, 4000, 80).expect("a free socket");
+        let answers = newcomer.send(net, ACK | PSH, CLOSE);
+        assert!(
+            answers
+                .iter()
+                .any(|answer| answer.payload.starts_with(b"HTTP/1.1 200"))
+        );
+        assert_eq!(net.guest.stack.stats().evicted, 1);
+        for peer in &mut peers[1..] {
+            peer.send(net, ACK, b"");
+        }
+        net.run_for(0.1);
+        let before = net.guest.stack.stats().evicted;
+        for port in 0..10 {
+            assert!(Peer::open(net, 5000 + port, 80).is_some());
+        }
+        assert_eq!(net.guest.stack.stats().evicted - before, 10);
+    });
+}
+
+#[test]
+fn a_client_that_never_closes_its_half_holds_no_socket() {
+    Setup::new().ram(1 << 17).run(|net| {
+        let mut peers = Vec::new();
+        for port in 0..3 {
+            let mut peer = Peer::open(net, 3000 + port, 80).expect("a free socket");
+            // The guest answers and closes; the client acknowledges and says no more.
+            peer.send(net, ACK | PSH, CLOSE);
+            peer.send(net, ACK, b"");
+            peers.push(peer);
+        }
+        // But it shows now and then that it is alive.
+        for _ in 0..12 {
+            net.run_for(5.0);
+            for peer in &mut peers {
+                peer.send(net, ACK, b"");
+            }
+        }
+        for peer in &mut peers {
+            let answers = peer.send(net, ACK, b"x");
+            let reset = answers.iter().any(|answer| answer.flags & RST != 0);
+            assert!(reset, "still open after a minute: {answers:?}");
+        }
+    });
+}
+
+#[test]
+fn a_client_with_a_closed_window_holds_no_socket() {
+    Setup::new().ram(1 << 17).run(|net| {
+        let mut peer = Peer::open(net, 3000, 80).expect("a free socket");
+        peer.window = 0;
+        peer.send(net, ACK | PSH, CLOSE);
+        for _ in 0..60 {
+            net.run_for(1.0);
+            peer.send(net, ACK, b"");
+        }
+        let answers = peer.send(net, ACK, b"x");
+        let reset = answers.iter().any(|answer| answer.flags & RST != 0);
+        assert!(reset, "still open after a minute: {answers:?}");
+    });
+}
+
+#[test]
+fn an_answer_that_is_lost_is_sent_again() {
+    Setup::new().run(|net| {
+        let handle = open(net, 80);
+        net.client.write(handle, CLOSE);
+        // The first answer is lost on its way.
+        net.client.stack.poll(
+            &mut mayfly_guest_tests::client::Wire::new(net.xen, &mut Vec::new()),
+            net.xen.with(|world| {
+                smoltcp::time::Instant::from_micros(
+                    i64::try_from(world.machine.now() / 1000).unwrap(),
+                )
+            }),
+        );
+        net.xen.run();
+        for _ in 0..4 {
+            net.step();
+        }
+        assert_ne!(net.sent(), [[0; 0]; 0]);
+        let start = net.now().0;
+        assert!(net.until(10.0, |net| is_closed(net, handle)));
+        let waited = net.now().0 - start;
+        assert!((SECOND / 10..2 * SECOND).contains(&waited), "{waited} ns");
+        assert!(net.client.read(handle).starts_with(b"HTTP/1.1 200"));
+        assert!(net.steps < 200, "{} steps", net.steps);
+    });
+}
+
+#[test]
+fn many_clients_at_once_are_all_served() {
+    Setup::new().ram(16 << 20).run(|net| {
+        let handles: Vec<_> = (0..100).map(|_| net.client.connect(guest4(), 80)).collect();
+        let mut sent = vec![false; handles.len()];
+        let mut answers = vec![Vec::new(); handles.len()];
+        let done = net.until(30.0, |net| {
+            let mut open = 0;
+            for (at, &handle) in handles.iter().enumerate() {
+                answers[at].extend(net.client.read(handle));
+                let socket = net.client.tcp(handle);
+                if !sent[at] && socket.may_send() {
+                    sent[at] = true;
+                    let _ = socket.send_slice(CLOSE);
+                }
+                open += usize::from(socket.may_recv() || socket.state() == tcp::State::SynSent);
+            }
+            open == 0
+        });
+        assert!(done);
+        let served = answers
+            .iter()
+            .filter(|answer| answer.starts_with(b"HTTP/1.1 200"))
+            .count();
+        // More SYNs in one batch than sockets listen at once.
+        assert_eq!(served, handles.len());
+        println!(
+            "{served} of 100 simultaneous connections served in {} steps",
+            net.steps
+        );
+    });
+}
+
+#[test]
+fn a_flood_on_one_service_leaves_the_other_alone() {
+    Setup::new().run(|net| {
+        let query = frames::dns_query(&Question::a("mayfly.test"));
+        net.deliver(&frames::arp(1, PEER_MAC, PEER4, [0; 6], GUEST4));
+        let handle = open(net, 80);
+        net.client.write(handle, CLOSE);
+        for _ in 0..500 {
+            net.deliver(&frames::udp(&Peer::path(), 999, 53, &query));
+        }
+        let start = net.steps;
+        assert!(net.until(5.0, |net| {
+            for _ in 0..20 {
+                net.deliver(&frames::udp(&Peer::path(), 999, 53, &query));
+            }
+            is_closed(net, handle)
+        }));
+        assert!(net.client.read(handle).starts_with(b"HTTP/1.1 200"));
+        assert!(net.steps - start < 200, "{} steps", net.steps - start);
+        println!("served amid the flood in {} steps", net.steps - start);
+    });
+}
+
+#[test]
+fn neighbors_that_do_not_answer_delay_the_others_by_a_second_at_most() {
+    Setup::new().run(|net| {
+        assert!(net.dns(guest4(), &Question::a("mayfly.test")).is_some());
+        let query = frames::dns_query(&Question::a("mayfly.test"));
+        for host in 100..140 {
+            let path = Path::to_guest(PEER_MAC, [10, 0, 2, host].into(), GUEST4.into());
+            net.deliver(&frames::udp(&path, 999, 53, &query));
+        }
+        net.run_for(0.01);
+        let start = net.now().0;
+        assert!(
+            net.dns(guest4(), &Question::a("mayfly.test")).is_some(),
+            "no answer"
+        );
+        let waited = net.now().0 - start;
+        assert!(waited < 2 * SECOND, "{waited} ns");
+        // A client of which the guest knows nothing yet.
+        net.client = Client::with_addresses(net.xen, [2, 0, 0, 0, 0, 9], [10, 0, 2, 9], 9);
+        let start = net.now().0;
+        assert!(
+            net.dns(guest4(), &Question::a("mayfly.test")).is_some(),
+            "no answer"
+        );
+        let waited = net.now().0 - start;
+        assert!(waited < SECOND / 10, "{waited} ns");
+    });
+}
+
+#[test]
+fn a_long_time_wait_costs_no_steps() {
+    Setup::new().run(|net| {
+        let mut peer = Peer::open(net, 3000, 80).expect("a free socket");
+        peer.send(net, ACK | PSH, CLOSE);
+        peer.send(net, ACK, b"");
+        net.run_for(15.0);
+        // The guest has closed long ago; now the client does, and TIME-WAIT begins.
+        peer.send(net, ACK | FIN, b"");
+        let steps = net.steps;
+        net.run_for(30.0);
+        assert!(net.steps - steps < 50, "{} steps", net.steps - steps);
+    });
+}
+
+#[test]
+fn a_flood_of_syns_leaves_room_for_a_client() {
+    for ram in [1 << 17, 1 << 20, 16 << 20] {
+        Setup::new().ram(ram).run(|net| {
+            net.run_for(1.0);
+            let mut source = 0_u8;
+            let mut waits = Vec::new();
+            for _ in 0..20 {
+                // 200 a second for half a second, from hosts that are not there.
+                for _ in 0..100 {
+                    source = source.wrapping_add(1);
+                    let path = Path::to_guest(PEER_MAC, [192, 0, 2, source].into(), GUEST4.into());
+                    let segment = Segment {
+                        from_port: 1024 + u16::from(source),
+                        to_port: 80,
+                        seq: 7,
+                        flags: SYN,
+                        window: 1000,
+                        ..Segment::default()
+                    };
+                    net.deliver(&frames::tcp(&path, &segment));
+                    net.run_for(0.005);
+                }
+                let start = net.now().0;
+                let answer = net.http_within(guest4(), CLOSE, 60.0);
+                assert!(answer.is_some_and(|answer| answer.starts_with(b"HTTP/1.1 200")));
+                waits.push((net.now().0 - start) / 1_000_000);
+            }
+            waits.sort_unstable();
+            println!("{ram} bytes: served after {waits:?} ms");
+            assert!(waits[19] < 2_000, "{waits:?}");
+        });
+    }
+}

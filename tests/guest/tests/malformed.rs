@@ -1,0 +1,62 @@
+//! Malformed packets against driver, stack and services at once: no panic, bounded memory and
+//! work, and a good client is served afterwards.
+//!
+//! `MAYFLY_CASES=10000000` runs as many cases, `MAYFLY_SEED=7` the one guest of that seed, both
+//! together as many from that seed on.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may stop at the first surprise"
+)]
+
+use std::time::Instant;
+
+use mayfly_guest_tests::fuzz::{Figures, attack};
+use peak_alloc::PeakAlloc;
+
+#[global_allocator]
+static HEAP: PeakAlloc = PeakAlloc;
+
+/// Cases of a usual run.
+const CASES: u64 = 1_000_000;
+/// Cases for one guest.
+const PER_GUEST: u64 = 2_000;
+/// Cases between two good clients.
+const CHECK_EVERY: u64 = 250;
+/// What the process may hold in the end besides the socket buffers, which are given for good, as
+/// in a real guest: the pages of the fake, which later ones use again.
+const HELD: usize = 16 << 20;
+
+fn number(variable: &str) -> Option<u64> {
+    let value = std::env::var(variable).ok()?;
+    Some(value.replace('_', "").parse().expect("a number"))
+}
+
+#[test]
+fn mutated_frames_do_no_harm() {
+    let started = Instant::now();
+    let (seed, cases) = (number("MAYFLY_SEED"), number("MAYFLY_CASES"));
+    let first = seed.unwrap_or(1);
+    let usual = if seed.is_some() { PER_GUEST } else { CASES };
+    let guests = cases.unwrap_or(usual).div_ceil(PER_GUEST);
+    let mut total = Figures::default();
+    let before = HEAP.current_usage();
+    for seed in first..first + guests {
+        total.add(&attack(seed, PER_GUEST, CHECK_EVERY, || {
+            HEAP.current_usage()
+        }));
+    }
+    let held = HEAP.current_usage() - before;
+    let seconds = started.elapsed().as_secs();
+    println!("{total:#?}\n{held} bytes held after {guests} guests, {seconds} s");
+    assert!(held <= total.all_socket_bytes + HELD, "{held} bytes");
+    // A generator that goes astray would test nothing.
+    assert!(
+        total.established * 100 > total.cases,
+        "few connections: {total:?}"
+    );
+    assert!(
+        total.http * 100 > total.cases && total.dns * 20 > total.cases,
+        "{total:?}"
+    );
+}
