@@ -1,0 +1,258 @@
+//! One guest in the lab, from `xl create` to `xl destroy`.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use mayfly_lab::ask::{self, Rtype};
+use mayfly_lab::{Lab, Output, workspace};
+
+/// Bound of everything a guest is expected to do.
+pub(crate) const BOUND: Duration = Duration::from_secs(60);
+/// Where the tests put the configuration in dom0: the very example of the repository.
+const CONFIG: &str = "/guest/mayfly.cfg";
+
+/// Runs `xl create`, and meanwhile writes the one key that libxl waits for from xenconsoled: Xen 4.17's `xl create` fails without it,
+/// whatever the guest does. Nothing ever reads the console ring.
+const ANNOUNCE_TTY: &str = r#"
+"$@" & xl=$!
+while kill -0 $xl 2>/dev/null; do
+    for tty in $(xenstore-ls -f /local/domain | sed -n 's/\/console\/tty = "".*/\/console\/tty/p'); do
+        xenstore-write "$tty" /dev/null
+    done
+    sleep 0.1
+done
+wait $xl
+"#;
+
+/// A running lab with the guest's files in it.
+pub(crate) struct Place {
+    pub(crate) lab: Lab,
+    has_xenconsoled: bool,
+    /// All of dom0 that a birth may leave something in, before the first one.
+    clean: String,
+}
+
+impl Place {
+    pub(crate) fn new(lab: Lab, has_xenconsoled: bool) -> Result<Self> {
+        let read = |path: &str| {
+            std::fs::read(workspace().join(path)).with_context(|| format!("no {path}"))
+        };
+        lab.put("/guest/mayfly", 0o644, &read("target/guest/mayfly")?)?;
+        lab.put(CONFIG, 0o644, &read("tools/examples/mayfly.cfg")?)?;
+        let clean = traces(&lab)?;
+        Ok(Self {
+            lab,
+            has_xenconsoled,
+            clean,
+        })
+    }
+
+    /// `xl create` of the example configuration with lines put after it, which take precedence.
+    fn xl_create(&self, name: &str, lines: &[&str]) -> Result<Output> {
+        let name = format!("name=\"{name}\"");
+        let mut argv = vec!["xl", "create", CONFIG, &name];
+        if !self.has_xenconsoled {
+            argv.splice(0..0, ["sh", "-c", ANNOUNCE_TTY, "sh"]);
+        }
+        argv.extend(lines);
+        self.lab.exec(&argv)
+    }
+
+    /// Creates a guest.
+    pub(crate) fn create(&self, name: &'static str, lines: &[&str]) -> Result<Birth<'_>> {
+        let mark = self.lab.serial_mark()?;
+        let output = self.xl_create(name, lines)?;
+        ensure!(
+            output.success(),
+            "xl create: exit code {}: {}",
+            output.code,
+            output.error_text()
+        );
+        let domain = self
+            .lab
+            .run(&["xl", "domid", name])?
+            .trim()
+            .parse()
+            .context("xl domid gives no number")?;
+        Ok(Birth {
+            place: self,
+            name,
+            domain,
+            mark,
+        })
+    }
+
+    /// Creates a guest that `xl` must refuse, and gives what it says.
+    pub(crate) fn refused(&self, name: &str, lines: &[&str]) -> Result<String> {
+        let output = self.xl_create(name, lines)?;
+        if output.success() {
+            let _ = self.lab.exec(&["xl", "destroy", name]);
+            bail!("xl create succeeds");
+        }
+        Ok(output.error_text())
+    }
+
+    /// Whether nothing is left of any guest: no domain, vif, xenstore node or `xl` process that was not there at the start.
+    pub(crate) fn nothing_left(&self) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let now = traces(&self.lab)?;
+            if now == self.clean {
+                return Ok(());
+            }
+            if start.elapsed() > Duration::from_secs(10) {
+                let more: Vec<_> = now
+                    .lines()
+                    .filter(|line| !self.clean.lines().any(|l| l == *line))
+                    .collect();
+                let less: Vec<_> = self
+                    .clean
+                    .lines()
+                    .filter(|line| !now.lines().any(|l| l == *line))
+                    .collect();
+                bail!("left behind: {more:?}; gone: {less:?}");
+            }
+        }
+    }
+}
+
+/// Domains, vifs, xenstore's paths and `xl` processes.
+fn traces(lab: &Lab) -> Result<String> {
+    // The two folders that libxl makes for its first domain, and keeps, do not count; what is in them does.
+    lab.shell(
+        "xl list | awk '{ print \"domain\", $1, $2 }'; ls /sys/class/net; ps -o comm | grep '^xl$'; xenstore-ls -f | sed 's/ = .*//' | grep -vx -e /libxl -e /vm",
+    )
+}
+
+/// A guest; dropping it destroys it.
+pub(crate) struct Birth<'a> {
+    pub(crate) place: &'a Place,
+    name: &'static str,
+    pub(crate) domain: u32,
+    mark: u64,
+}
+
+impl Birth<'_> {
+    /// Waits until the guest says it is ready: its first packet has gone out.
+    pub(crate) fn ready(&self) -> Result<()> {
+        let path = format!("/local/domain/{}/data/mayfly/ready", self.domain);
+        let ready = self.place.lab.xenstore_wait(&path, BOUND);
+        ready.map(drop).with_context(|| {
+            let store = format!(
+                "xenstore-ls -f /local/domain/{0}; xenstore-ls -f /local/domain/0/backend/vif/{0}",
+                self.domain
+            );
+            let store = self.place.lab.shell(&store).unwrap_or_default();
+            format!(
+                "the guest does not get ready; it says {:?}; xenstore has:\n{store}",
+                self.lines()
+            )
+        })
+    }
+
+    /// Asks the guest by HTTP and DNS, from the host.
+    pub(crate) fn answers(&self) -> Result<()> {
+        let lab = &self.place.lab;
+        let (status, body) = ask::http(lab.http()?, "/", BOUND)?;
+        ensure!(
+            status == 200 && !body.is_empty(),
+            "GET / gives {status} and {} bytes",
+            body.len()
+        );
+        let records = ask::dns(lab.dns()?, "mayfly.test", Rtype::A, BOUND)?;
+        ensure!(records.len() == 1, "mayfly.test A gives {records:?}");
+        Ok(())
+    }
+
+    /// What the guest has written to port 0xe9, a line each.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let log = self.place.lab.serial_from(self.mark).unwrap_or_default();
+        let prefix = format!("(d{}) ", self.domain);
+        log.lines()
+            .filter_map(|line| line.split_once(&prefix))
+            .map(|(_, line)| line.to_owned())
+            .collect()
+    }
+
+    /// What xenconsoled has taken from the guest's console ring so far; it can be read once.
+    pub(crate) fn console(&self) -> Result<String> {
+        let node = format!("/local/domain/{}/console/tty", self.domain);
+        let tty = self.place.lab.run(&["xenstore-read", &node])?;
+        // The terminal has no end: its reader is stopped. An unread terminal keeps 4 KiB.
+        let output = self
+            .place
+            .lab
+            .exec(&["timeout", "3", "cat", tty.trim_end()])?;
+        ensure!(
+            output.error_text().trim().is_empty(),
+            "cat {tty}: {}",
+            output.error_text()
+        );
+        Ok(output.text())
+    }
+
+    /// Waits for a line of the guest that contains `text`, and gives it.
+    pub(crate) fn says(&self, text: &str) -> Result<String> {
+        let start = Instant::now();
+        loop {
+            if let Some(line) = self.lines().into_iter().find(|line| line.contains(text)) {
+                return Ok(line);
+            }
+            ensure!(
+                start.elapsed() < BOUND,
+                "the guest does not say {text:?}, but {:?}",
+                self.lines()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until `xl list` shows that the domain has shut down with `state`: `c` for a crash, none of it when it is gone.
+    pub(crate) fn becomes(&self, state: State) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let listed = self
+                .place
+                .lab
+                .exec(&["xl", "list", &self.domain.to_string()])?;
+            let text = listed.text();
+            let flags = text
+                .lines()
+                .last()
+                .and_then(|line| line.split_whitespace().nth(4))
+                .unwrap_or_default();
+            let is = match state {
+                State::Crashed => listed.success() && flags.contains('c'),
+                State::Gone => !listed.success(),
+            };
+            if is {
+                return Ok(());
+            }
+            ensure!(
+                start.elapsed() < BOUND,
+                "the domain does not become {state:?}: {flags}; it says {:?}",
+                self.lines()
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// `xl destroy`.
+    pub(crate) fn destroy(self) -> Result<()> {
+        self.place.lab.run(&["xl", "destroy", self.name]).map(drop)
+    }
+}
+
+/// What a domain may come to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum State {
+    Crashed,
+    Gone,
+}
+
+impl Drop for Birth<'_> {
+    fn drop(&mut self) {
+        // By name: a rebooted guest has another number.
+        let _ = self.place.lab.exec(&["xl", "destroy", self.name]);
+    }
+}

@@ -1,0 +1,72 @@
+//! Real guests on a real Xen, with real xenstored, xl and netback; `cargo xtask test` runs it.
+#![forbid(unsafe_code)]
+
+mod birth;
+mod cases;
+
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use libtest_mimic::{Arguments, Trial};
+use mayfly_lab::{Lab, Options, Xenstored};
+
+use birth::Place;
+use cases::{CASES, Case, OTHER_DOM0};
+
+/// The lab that is up, under the name it was asked for; there is one at a time, since two on few cores would make every bound meaningless.
+type Current = Arc<Mutex<Option<(String, Place)>>>;
+
+/// Runs one case in the lab it wants, which is started if another one, or none, is up.
+fn run(current: &Current, options: &Options, case: fn(&Place) -> Result<()>) -> Result<()> {
+    // A case that panicked has left no half-made state: its guest was destroyed on the way.
+    let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
+    if current
+        .as_ref()
+        .is_none_or(|(name, _)| *name != options.name)
+    {
+        *current = None;
+        if let Ok(stale) = Lab::attach(&options.name) {
+            stale.down()?;
+        }
+        let lab = Lab::up(options, &|_| {})?;
+        *current = Some((options.name.clone(), Place::new(lab, options.xenconsoled)?));
+    }
+    let (_, place) = current.as_ref().context("no lab")?;
+    case(place)?;
+    place.nothing_left()
+}
+
+fn trials(prefix: &str, cases: &[Case], options: &Options, current: &Current) -> Vec<Trial> {
+    cases
+        .iter()
+        .map(|&(title, case)| {
+            let (options, current) = (options.clone(), Arc::clone(current));
+            Trial::test(format!("{prefix}: {title}"), move || {
+                run(&current, &options, case).map_err(|e| format!("{e:#}").into())
+            })
+        })
+        .collect()
+}
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let usual = Options::named("e2e-c");
+    let other = Options {
+        xenstored: Xenstored::Ocaml,
+        xenconsoled: false,
+        ..Options::named("e2e-ocaml")
+    };
+    let current = Current::default();
+    let mut all = trials("C xenstored", CASES, &usual, &current);
+    all.extend(trials(
+        "oxenstored, no xenconsoled",
+        OTHER_DOM0,
+        &other,
+        &current,
+    ));
+    let conclusion = libtest_mimic::run(&arguments, all);
+    *current.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    conclusion.exit_code()
+}

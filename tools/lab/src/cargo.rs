@@ -1,0 +1,48 @@
+//! Static programs for dom0, built with Cargo in a target folder of their own.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::workspace;
+
+/// The only target the project assumes.
+pub const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Builds the program `bin` of the workspace's `package` as one static file that runs in dom0, and gives its path.
+///
+/// # Errors
+/// Those of Cargo, with what it printed.
+pub fn static_program(package: &str, bin: &str) -> Result<PathBuf> {
+    let target = workspace().join("target/dom0");
+    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .current_dir(workspace())
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "--package",
+            package,
+            "--bin",
+            bin,
+            "--target",
+            TARGET,
+            "--target-dir",
+        ])
+        .arg(&target)
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        // The guest is what `release` is tuned for; here only the build's time matters.
+        .env("CARGO_PROFILE_RELEASE_LTO", "off")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+        .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .output()
+        .context("cannot run cargo")?;
+    ensure!(
+        output.status.success(),
+        "cannot build {bin}:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(target.join(TARGET).join("release").join(bin))
+}

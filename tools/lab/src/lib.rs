@@ -1,0 +1,142 @@
+//! A real Xen, its dom0 and real guests on a machine without Xen hardware: QEMU emulates AMD's SVM with nested paging in software.
+//!
+//! [`Lab::up`] downloads Debian's Xen, kernel and tools (once, without installing them), packs dom0 into an initramfs,
+//! starts QEMU and waits until dom0 has a xenstored and a bridge. A [`Lab`] then runs commands in dom0, moves files and reads
+//! the serial log; it is taken down when it is dropped, unless it is [detached](Lab::detach).
+//!
+//! Everything the lab writes is under `target/lab`: the packages, and one folder for each lab with its initramfs, its state
+//! (`state.json`) and the logs of the serial port (`serial.log`: Xen, dom0 and what guests write to port 0xe9) and of QEMU (`qemu.log`).
+//!
+//! ```no_run
+//! # fn main() -> anyhow::Result<()> {
+//! use mayfly_lab::{Lab, Options};
+//! let lab = Lab::up(&Options::named("example"), &|step| eprintln!("{step}"))?;
+//! lab.put("/guest/mayfly", 0o644, &std::fs::read("target/guest/mayfly")?)?;
+//! println!("{}", lab.run(&["xl", "list"])?);
+//! # Ok(()) }
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod ask;
+mod cargo;
+mod client;
+mod image;
+pub mod linux;
+mod packages;
+mod qemu;
+mod running;
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+pub use cargo::{TARGET, static_program};
+pub use client::{Chunk, Output};
+pub use mayfly_agent::{BRIDGE, Xenstored};
+pub use packages::{Set, unpacked};
+pub use qemu::{Forward, Protocol, installed as qemu_installed};
+pub use running::{Lab, list, log_path};
+
+/// Address of the guest that the lab's default ports lead to.
+pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 80);
+/// Address of dom0 on the lab's bridge.
+pub const DOM0: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
+/// IPv6 address of dom0 on the lab's bridge, in a /64.
+pub const DOM0_V6: &str = "fd00:2::15";
+
+/// Told of every step, as it begins.
+pub type Report<'a> = &'a dyn Fn(&str);
+
+/// A file that is in dom0 from the start.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// Absolute path in dom0.
+    pub path: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// Its content.
+    pub content: Vec<u8>,
+}
+
+/// What lab to start.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Names the lab's folder; two labs of one name cannot be up at once.
+    pub name: String,
+    /// Which xenstored dom0 runs.
+    pub xenstored: Xenstored,
+    /// Whether dom0 runs xenconsoled.
+    pub xenconsoled: bool,
+    /// Memory of the machine, in MiB.
+    pub memory: u32,
+    /// Memory of dom0, in MiB.
+    pub dom0_memory: u32,
+    /// Number of emulated CPUs. With more than one, on a busy host, Xen was seen to leave a runnable dom0 waiting for minutes; dom0 then
+    /// runs without Xen's spinlocks, with which that was seen.
+    pub cpus: u32,
+    /// Deterministic: one instruction takes one virtual nanosecond, and two runs of the same inputs give the same serial log.
+    /// There is no network card and no way in, so `autorun` is all that happens; `cpus` should be 1.
+    pub counted: bool,
+    /// Program that dom0 runs once it is up, its output on the serial console; dom0 powers off after it.
+    pub autorun: Option<Vec<String>>,
+    /// Files that are in dom0 from the start.
+    pub files: Vec<Placed>,
+    /// Ports of the host that lead into the lab, beside those of [`Lab::http`] and [`Lab::dns`].
+    pub forwards: Vec<(Protocol, SocketAddrV4)>,
+    /// Further words of Xen's command line.
+    pub xen_arguments: Vec<String>,
+    /// Further words of dom0's command line.
+    pub dom0_arguments: Vec<String>,
+    /// How long the machine may take from its start until dom0 is ready.
+    pub bound: Duration,
+}
+
+impl Options {
+    /// The usual lab: C xenstored, xenconsoled, one CPU, 3 GiB of which dom0 has one.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            xenstored: Xenstored::C,
+            xenconsoled: true,
+            memory: 3072,
+            dom0_memory: 1024,
+            cpus: 1,
+            counted: false,
+            autorun: None,
+            files: Vec::new(),
+            forwards: Vec::new(),
+            xen_arguments: Vec::new(),
+            dom0_arguments: Vec::new(),
+            bound: Duration::from_secs(120),
+        }
+    }
+
+    /// A deterministic lab that runs one program and powers off.
+    #[must_use]
+    pub fn counted(name: &str, autorun: &[&str]) -> Self {
+        Self {
+            counted: true,
+            autorun: Some(autorun.iter().map(|&word| word.to_owned()).collect()),
+            bound: Duration::from_secs(300),
+            ..Self::named(name)
+        }
+    }
+}
+
+/// The folder of this workspace.
+#[must_use]
+pub fn workspace() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().and_then(Path::parent).unwrap_or(here)
+}
+
+/// `target/lab`, created.
+fn cache() -> Result<PathBuf> {
+    let folder = workspace().join("target/lab");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    Ok(folder)
+}

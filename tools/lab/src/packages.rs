@@ -1,0 +1,355 @@
+//! Debian's packages, downloaded, verified and unpacked into the build folder; nothing is installed.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{Report, cache};
+
+/// Free space that downloading and unpacking both sets takes, with a margin, in bytes.
+const DISK: u64 = 2 << 30;
+
+/// What dom0 is made of. libgcc_s is loaded by name when libxl cancels a thread; bash runs Xen's stock hotplug scripts.
+const DOM0: &[&str] = &[
+    "bash",
+    "busybox-static",
+    "libc6",
+    "libgcc-s1",
+    "liblzma5",
+    "libtinfo6",
+    "libuuid1",
+    "libxencall1",
+    "libxendevicemodel1",
+    "libxenevtchn1",
+    "libxenforeignmemory1",
+    "libxengnttab1",
+    "libxenhypfs1",
+    "libxenmisc4.17",
+    "libxenstore4",
+    "libxentoolcore1",
+    "libxentoollog1",
+    "libyajl2",
+    "libzstd1",
+    "xen-hypervisor-4.17-amd64",
+    "xen-utils-4.17",
+    "xen-utils-common",
+    "xenstore-utils",
+    "zlib1g",
+];
+
+/// A set of packages that is unpacked into one folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Set {
+    /// Xen, its tools and dom0's kernel.
+    Dom0,
+    /// A kernel for a Linux guest.
+    LinuxGuest,
+}
+
+impl Set {
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Dom0 => "dom0",
+            Self::LinuxGuest => "linux-guest",
+        }
+    }
+
+    fn packages(self) -> &'static [&'static str] {
+        match self {
+            Self::Dom0 => DOM0,
+            Self::LinuxGuest => &[],
+        }
+    }
+
+    /// The package that depends on the current kernel: the `-cloud-` flavour cannot be dom0.
+    fn kernel(self) -> &'static str {
+        match self {
+            Self::Dom0 => "linux-image-amd64",
+            Self::LinuxGuest => "linux-image-cloud-amd64",
+        }
+    }
+}
+
+/// One downloaded package.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Package {
+    name: String,
+    version: String,
+    sha256: String,
+}
+
+/// Gives the folder with the unpacked set, downloading it when it is not there.
+///
+/// # Errors
+/// No apt, no network, no room, an index without the packages, or a package whose SHA-256 is not the index's.
+pub fn unpacked(set: Set, report: Report<'_>) -> Result<PathBuf> {
+    let base = cache()?.join("packages").join(set.folder());
+    let root = base.join("root");
+    let manifest = base.join("manifest.json");
+    if complete(set, &manifest) && root.is_dir() {
+        return Ok(root);
+    }
+    fs::create_dir_all(&base)?;
+    let room = rustix::fs::statvfs(&base).context("cannot tell the free space")?;
+    ensure!(
+        room.f_bavail.saturating_mul(room.f_frsize) >= DISK,
+        "less than 2 GiB free in {}: make room there, the packages and what they unpack to need it",
+        base.display()
+    );
+    let apt = Apt::new()?;
+    report("looking up Debian packages");
+    let debs = base.join("debs");
+    let fetch = || {
+        apt.look_up(set)
+            .and_then(|packages| apt.download(&packages, &debs, report).map(|()| packages))
+    };
+    let packages = fetch().or_else(|e| {
+        report(&format!("fetching a package index of our own ({e:#})"));
+        // A hook of this machine's apt may fail for want of root after all has been fetched: what counts is the index.
+        let updated = apt.update();
+        fetch().map_err(|e| updated.err().unwrap_or(e))
+    })?;
+    let part = base.join("root.part");
+    for stale in [&part, &root] {
+        if stale.exists() {
+            fs::remove_dir_all(stale)?;
+        }
+    }
+    for package in &packages {
+        report(&format!("unpacking {}", package.name));
+        run(Command::new("dpkg")
+            .arg("-x")
+            .arg(deb(&debs, package)?)
+            .arg(&part))?;
+    }
+    fs::rename(&part, &root)?;
+    fs::write(&manifest, serde_json::to_vec_pretty(&packages)?)?;
+    // What is unpacked is not needed twice.
+    fs::remove_dir_all(&debs)?;
+    Ok(root)
+}
+
+/// Whether the manifest on disk is one of this set of packages.
+fn complete(set: Set, manifest: &Path) -> bool {
+    let Ok(packages) = fs::read(manifest)
+        .map_err(anyhow::Error::from)
+        .and_then(|text| {
+            serde_json::from_slice::<Vec<Package>>(&text).map_err(anyhow::Error::from)
+        })
+    else {
+        return false;
+    };
+    packages.len() == set.packages().len() + 1
+        && set
+            .packages()
+            .iter()
+            .all(|name| packages.iter().any(|p| p.name == *name))
+}
+
+/// apt, without root: it looks in the machine's own index first, and in one under the build folder when that lacks something.
+struct Apt {
+    folder: PathBuf,
+}
+
+impl Apt {
+    fn new() -> Result<Self> {
+        let found = Command::new("apt-get").arg("--version").output();
+        ensure!(
+            found.is_ok_and(|o| o.status.success()),
+            "no apt-get here: the lab takes Xen, its tools and kernels from Debian 12's packages, so run it on Debian 12"
+        );
+        Ok(Self {
+            folder: cache()?.join("apt"),
+        })
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env("LC_ALL", "C.UTF-8");
+        // As root apt would switch to a user that may not read this folder.
+        command.args(["-o", "APT::Sandbox::User=root", "-q"]);
+        if self.folder.join("lists").is_dir() {
+            command
+                .arg("-o")
+                .arg(option("Dir::State::lists=", &self.folder.join("lists")));
+            command
+                .arg("-o")
+                .arg(option("Dir::Cache=", &self.folder.join("cache")));
+        }
+        command
+    }
+
+    fn update(&self) -> Result<()> {
+        fs::create_dir_all(self.folder.join("lists/partial"))?;
+        fs::create_dir_all(self.folder.join("cache/archives/partial"))?;
+        run(self.command("apt-get").arg("update"))
+            .context("cannot fetch the package index: is there a network, and does /etc/apt/sources.list name a Debian 12 mirror?")
+    }
+
+    fn look_up(&self, set: Set) -> Result<Vec<Package>> {
+        let kernel = self
+            .show(&[set.kernel()])?
+            .first()
+            .and_then(|stanza| stanza.get("Depends"))
+            .and_then(|depends| {
+                depends
+                    .split([' ', ','])
+                    .find(|word| word.starts_with("linux-image-"))
+            })
+            .with_context(|| format!("{} names no kernel", set.kernel()))?
+            .to_owned();
+        let mut names = set.packages().to_vec();
+        names.push(&kernel);
+        let stanzas = self.show(&names)?;
+        let one = |name: &&str| {
+            // The newest comes first; a version that is installed and in no index has no checksum.
+            stanzas
+                .iter()
+                .filter(|stanza| stanza.get("Package").is_some_and(|p| p == name))
+                .find_map(|stanza| {
+                    Some(Package {
+                        name: (*name).to_owned(),
+                        version: stanza.get("Version")?.clone(),
+                        sha256: stanza.get("SHA256")?.clone(),
+                    })
+                })
+                .with_context(|| {
+                    format!("the package index has no {name}: the lab takes Debian 12's packages")
+                })
+        };
+        names.iter().map(one).collect()
+    }
+
+    /// The stanzas that `apt-cache show` prints, as maps from field to value.
+    fn show(&self, names: &[&str]) -> Result<Vec<BTreeMap<String, String>>> {
+        let output = self
+            .command("apt-cache")
+            .arg("show")
+            .args(names)
+            .output()
+            .context("cannot run apt-cache")?;
+        Ok(stanzas(&String::from_utf8_lossy(&output.stdout)))
+    }
+
+    fn download(&self, packages: &[Package], debs: &Path, report: Report<'_>) -> Result<()> {
+        fs::create_dir_all(debs)?;
+        let mut command = self.command("apt-get");
+        command.arg("download").current_dir(debs);
+        for package in packages.iter().filter(|p| deb(debs, p).is_err()) {
+            command.arg(format!("{}={}", package.name, package.version));
+        }
+        report(&format!("downloading {} Debian packages", packages.len()));
+        run(&mut command).context("cannot download Debian packages: is there a network?")?;
+        for package in packages {
+            let path = deb(debs, package)?;
+            let hash: String = Sha256::digest(fs::read(&path)?)
+                .iter()
+                .map(|b| format!("{b:02x}"))
+                .collect();
+            if hash != package.sha256 {
+                fs::remove_file(&path)?;
+                bail!(
+                    "{} has SHA-256 {hash}, and the index says {}: download it again",
+                    path.display(),
+                    package.sha256
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+fn option(name: &str, path: &Path) -> std::ffi::OsString {
+    let mut text = std::ffi::OsString::from(name);
+    text.push(path);
+    text
+}
+
+/// The downloaded file of a package.
+fn deb(debs: &Path, package: &Package) -> Result<PathBuf> {
+    let stem = format!("{}_{}_", package.name, package.version.replace(':', "%3a"));
+    fs::read_dir(debs)?
+        .filter_map(|entry| entry.ok().map(|e| e.path()))
+        .find(|path| {
+            let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+            name.starts_with(&stem) && name.ends_with(".deb")
+        })
+        .with_context(|| format!("{} was not downloaded", package.name))
+}
+
+fn stanzas(text: &str) -> Vec<BTreeMap<String, String>> {
+    text.split("\n\n")
+        .map(|stanza| {
+            stanza
+                .lines()
+                .filter(|line| !line.starts_with(' '))
+                .filter_map(|line| line.split_once(": "))
+                .map(|(field, value)| (field.to_owned(), value.to_owned()))
+                .collect()
+        })
+        .filter(|stanza: &BTreeMap<_, _>| !stanza.is_empty())
+        .collect()
+}
+
+/// Runs a program, quietly unless it fails.
+fn run(command: &mut Command) -> Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command
+        .output()
+        .with_context(|| format!("cannot run {name}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<_> = text
+        .lines()
+        .filter(|line| !line.starts_with("W:"))
+        .collect();
+    let tail = lines
+        .get(lines.len().saturating_sub(5)..)
+        .unwrap_or_default()
+        .join("; ");
+    bail!("{name}: {}: {tail}", output.status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_stanzas() {
+        let text = "Package: a\nVersion: 1:2-3\nDescription: x\n more: text\nSHA256: 00\n\nPackage: b\nDepends: linux-image-6 (= 1), c\n\n";
+        let stanzas = stanzas(text);
+        assert_eq!(stanzas.len(), 2);
+        assert_eq!(stanzas[0]["Version"], "1:2-3");
+        assert!(!stanzas[0].contains_key(" more"));
+        assert_eq!(stanzas[1]["Depends"], "linux-image-6 (= 1), c");
+    }
+
+    #[test]
+    fn a_manifest_of_other_packages_is_not_complete() {
+        let folder = tempfile::tempdir().unwrap();
+        let manifest = folder.path().join("manifest.json");
+        assert!(!complete(Set::LinuxGuest, &manifest));
+        let package = |name: &str| Package {
+            name: name.into(),
+            version: String::new(),
+            sha256: String::new(),
+        };
+        fs::write(
+            &manifest,
+            serde_json::to_vec(&[package("linux-image-1-cloud-amd64")]).unwrap(),
+        )
+        .unwrap();
+        assert!(complete(Set::LinuxGuest, &manifest));
+        assert!(!complete(Set::Dom0, &manifest));
+        fs::write(&manifest, "[{").unwrap();
+        assert!(!complete(Set::LinuxGuest, &manifest));
+    }
+}

@@ -1,0 +1,323 @@
+//! One birth: made paused by `xl`, unpaused by the hypercall itself, watched, and destroyed by `xl`.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use mayfly_stamp::exits::{EVENTS, Trace};
+use mayfly_stamp::{Birth, Guest, Job, Neighbour, Ready, TIMELINE, Traced, xenstored};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use serde_json::Value;
+
+use crate::sys::{Privcmd, packet_socket, ticks};
+use crate::wait::{Bound, interrupt};
+use crate::xenstore::Xenstore;
+
+const EXITS: &str = "/run/stamp-exits";
+const REQUESTS: &str = "/run/stamp-requests";
+/// Paths that do not exist: asking for them leaves a mark in xenstored's trace.
+const FIRST_FRAME: &str = "/stamp/first-frame";
+const READY: &str = "/stamp/ready";
+/// What a birth leaves to the kernel's workers is over after this.
+const SETTLE: Duration = Duration::from_millis(100);
+/// How often a program is looked at that does not tell what is waited for.
+const GLANCE: Duration = Duration::from_millis(10);
+/// The system call poll, as `/proc/PID/syscall` names it.
+const POLL: &str = "7 ";
+/// Largest answer that is read.
+const ANSWER_MAX: u64 = 64 * 1024;
+
+pub(crate) struct Dom0 {
+    privcmd: Privcmd,
+    xenstore: Xenstore,
+    bound: Bound,
+    neighbour: Neighbour,
+    trace_pages: u32,
+}
+
+struct Stamps {
+    first_frame: Option<u64>,
+    syn_ack: Option<u64>,
+    ready: u64,
+}
+
+impl Dom0 {
+    pub(crate) fn new(job: &Job) -> Result<Self> {
+        let bound = Duration::from_secs(job.bound_s);
+        Ok(Self {
+            privcmd: Privcmd::open().context("cannot make hypercalls")?,
+            xenstore: Xenstore::open(bound)?,
+            bound: Bound(bound),
+            neighbour: job.neighbour,
+            trace_pages: job.trace_pages,
+        })
+    }
+
+    /// Makes, stamps and destroys one guest.
+    pub(crate) fn birth(&mut self, guest: &Guest, traced: bool) -> Result<Birth> {
+        sleep(SETTLE);
+        if traced {
+            fs::write(REQUESTS, "")?;
+            self.xenstore.control(&["logfile", REQUESTS])?;
+            self.xenstore.control(&["log", "on"])?;
+        }
+        let create = ticks();
+        // -e: no xl stays behind to act on the guest's end, which would be in the way of the stamps.
+        self.bound
+            .run(&["xl", "create", "-p", "-e", "-q", &guest.config])?;
+        let created = ticks();
+        let result = self.life(guest, traced, (create, created));
+        let destroy = ticks();
+        let destroyed = self.bound.run(&["xl", "destroy", &guest.name]);
+        let end = ticks();
+        let mut birth = result?;
+        destroyed?;
+        (birth.destroy, birth.destroyed) = (destroy, end);
+        Ok(birth)
+    }
+
+    fn life(
+        &mut self,
+        guest: &Guest,
+        traced: bool,
+        (create, created): (u64, u64),
+    ) -> Result<Birth> {
+        let domid = self.domid(&guest.name)?;
+        let vif = fs::read_to_string(format!("/sys/class/net/vif{domid}.0/ifindex"))
+            .with_context(|| format!("{} has no vif", guest.name))?;
+        let frames = packet_socket(vif.trim().parse()?).context("cannot watch the vif")?;
+        // Its own connection: nothing but the watch's events comes over it.
+        let mut releases = Xenstore::open(self.bound.0)?;
+        if guest.ready == Ready::Shutdown {
+            releases.watch("@releaseDomain")?;
+        }
+        let address = guest.address.to_string();
+        match self.neighbour {
+            Neighbour::Warm => {
+                let mac = guest.mac.map(|byte| format!("{byte:02x}")).join(":");
+                self.bound.run(&["arp", "-s", &address, &mac])?;
+            }
+            // Fails when the cache has no such entry, which is what is wanted.
+            Neighbour::Cold => drop(self.bound.run(&["arp", "-d", &address])),
+        }
+        let tracer = if traced { Some(self.trace()?) } else { None };
+        let unpause = ticks();
+        self.privcmd.unpause(domid).context("cannot unpause")?;
+        let stamps = match guest.ready {
+            Ready::Http => self.answer(guest, &frames, traced),
+            Ready::Shutdown => self.shutdown(domid, &mut releases),
+        };
+        if traced {
+            let _ = self.xenstore.read(READY);
+        }
+        let exits = tracer.map(|tracer| self.end_trace(tracer)).transpose();
+        let stamps = stamps.with_context(|| guest.name.clone())?;
+        let cpu_ns = self.privcmd.info(domid)?.cpu_ns;
+        let timeline = guest.timeline.then(|| self.timeline(guest)).transpose()?;
+        let counts =
+            |exits: Vec<u8>| self.counts(domid, &exits, unpause, &stamps, timeline.as_ref());
+        let traced = exits?.map(counts).transpose()?;
+        Ok(Birth {
+            guest: guest.name.clone(),
+            create,
+            created,
+            unpause,
+            first_frame: stamps.first_frame,
+            syn_ack: stamps.syn_ack,
+            ready: stamps.ready,
+            destroy: 0,
+            destroyed: 0,
+            cpu_ns,
+            traced,
+            timeline,
+        })
+    }
+
+    fn domid(&mut self, name: &str) -> Result<u16> {
+        for domid in self.xenstore.directory("/local/domain")? {
+            if self
+                .xenstore
+                .read(&format!("/local/domain/{domid}/name"))
+                .is_ok_and(|found| found == name)
+            {
+                return Ok(domid.parse()?);
+            }
+        }
+        bail!("xl has made no domain named {name}")
+    }
+
+    /// The first frame, the connection asked for at that frame, the first byte of the answer.
+    fn answer(&mut self, guest: &Guest, frames: &OwnedFd, traced: bool) -> Result<Stamps> {
+        let mut frame = [0; 64];
+        loop {
+            self.bound.readable(frames, "the first frame")?;
+            let length = match rustix::io::read(frames, &mut frame) {
+                Ok(length) => length,
+                Err(rustix::io::Errno::AGAIN) => continue,
+                Err(e) => return Err(e).context("the vif"),
+            };
+            // What dom0 itself sends to the guest passes here as well.
+            if length >= 12 && frame.get(6..12) == Some(&guest.mac) {
+                break;
+            }
+        }
+        let first_frame = ticks();
+        if traced {
+            let _ = self.xenstore.read(FIRST_FRAME);
+        }
+        let mut stream = self.connect(guest)?;
+        let syn_ack = ticks();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: mayfly.test\r\nConnection: close\r\n\r\n")?;
+        self.bound.readable(&stream, "the first byte")?;
+        let got = stream.read(&mut frame)?;
+        let ready = ticks();
+        ensure!(got > 0, "the connection was closed without an answer");
+        let line = frame.get(..got).unwrap_or_default();
+        ensure!(
+            line.starts_with(b"HTTP/1.1 200 ") || line.starts_with(b"HTTP/1.0 200 "),
+            "the answer is {:?}",
+            String::from_utf8_lossy(line)
+        );
+        // To close with unread data would reset the connection.
+        std::io::copy(&mut stream.take(ANSWER_MAX), &mut std::io::sink())
+            .context("the rest of the answer")?;
+        Ok(Stamps {
+            first_frame: Some(first_frame),
+            syn_ack: Some(syn_ack),
+            ready,
+        })
+    }
+
+    fn connect(&self, guest: &Guest) -> Result<TcpStream> {
+        let address = SocketAddr::from((guest.address, 80));
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket =
+            rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
+            Err(e) => return Err(e).context("connect"),
+        }
+        self.bound.writable(&socket, "the SYN-ACK")?;
+        sockopt::socket_error(&socket)?.context("the SYN-ACK")?;
+        rustix::io::ioctl_fionbio(&socket, false)?;
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(self.bound.0))?;
+        Ok(stream)
+    }
+
+    fn shutdown(&mut self, domid: u16, releases: &mut Xenstore) -> Result<Stamps> {
+        loop {
+            self.bound.readable(&*releases, "the shutdown")?;
+            releases.event()?;
+            let ready = ticks();
+            if self.privcmd.info(domid)?.shut_down {
+                return Ok(Stamps {
+                    first_frame: None,
+                    syn_ack: None,
+                    ready,
+                });
+            }
+        }
+    }
+
+    fn trace(&self) -> Result<Child> {
+        let tracer = Command::new("xentrace")
+            .args([
+                "-D",
+                "-e",
+                EVENTS,
+                "-S",
+                &self.trace_pages.to_string(),
+                EXITS,
+            ])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("cannot run xentrace")?;
+        // It does not tell when it has started to trace; then it waits for records, in poll.
+        let syscall = format!("/proc/{}/syscall", tracer.id());
+        let end = Instant::now() + self.bound.0;
+        while !fs::read_to_string(&syscall)?.starts_with(POLL) {
+            ensure!(Instant::now() < end, "xentrace does not start to trace");
+            sleep(GLANCE);
+        }
+        Ok(tracer)
+    }
+
+    fn end_trace(&self, mut tracer: Child) -> Result<Vec<u8>> {
+        interrupt(&tracer)?;
+        self.bound.exit(&mut tracer, "xentrace")?;
+        Ok(fs::read(EXITS)?)
+    }
+
+    fn counts(
+        &mut self,
+        domid: u16,
+        exits: &[u8],
+        unpause: u64,
+        stamps: &Stamps,
+        timeline: Option<&Value>,
+    ) -> Result<Traced> {
+        self.xenstore.control(&["log", "off"])?;
+        let trace = Trace::parse(exits).map_err(|e| anyhow!(e))?;
+        let entry = trace
+            .entry()
+            .filter(|entry| *entry >= unpause)
+            .context("Xen's trace lacks the first entry")?;
+        let requests = fs::read(REQUESTS)?;
+        let requests = String::from_utf8_lossy(&requests);
+        let count =
+            |marker| xenstored::requests(&requests, domid, Some(marker)).map_err(|e| anyhow!(e));
+        Ok(Traced {
+            entry,
+            to_first_frame: stamps.first_frame.map(|tick| trace.until(tick)),
+            to_transmit: timeline
+                .map(to_transmit)
+                .transpose()?
+                .map(|ticks| trace.until(entry + ticks)),
+            to_ready: trace.until(stamps.ready),
+            xenstore_to_first_frame: stamps.first_frame.map(|_| count(FIRST_FRAME)).transpose()?,
+            xenstore_to_ready: count(READY)?,
+        })
+    }
+
+    fn timeline(&self, guest: &Guest) -> Result<Value> {
+        let mut stream = self.connect(guest)?;
+        write!(
+            stream,
+            "GET {TIMELINE} HTTP/1.1\r\nHost: mayfly.test\r\nConnection: close\r\n\r\n"
+        )?;
+        let mut answer = String::new();
+        stream
+            .take(ANSWER_MAX)
+            .read_to_string(&mut answer)
+            .context(TIMELINE)?;
+        let (head, body) = answer
+            .split_once("\r\n\r\n")
+            .context("the timeline's answer is cut")?;
+        ensure!(head.starts_with("HTTP/1.1 200"), "{TIMELINE}: {head}");
+        serde_json::from_str(body).with_context(|| format!("{TIMELINE}: {body}"))
+    }
+}
+
+/// Ticks from the guest's entry to its first transmit request. Its counter runs as fast as dom0's, from another start.
+fn to_transmit(timeline: &Value) -> Result<u64> {
+    let events = timeline["events"]
+        .as_array()
+        .context("the timeline has no events")?;
+    let tsc = |phase: &str| {
+        let event = events.iter().find(|event| event["phase"] == phase);
+        event
+            .and_then(|event| event["tsc"].as_u64())
+            .with_context(|| format!("the timeline has no {phase}"))
+    };
+    tsc("first_tx_queued")?
+        .checked_sub(tsc("entry")?)
+        .context("the timeline runs backwards")
+}

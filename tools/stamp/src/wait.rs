@@ -1,0 +1,79 @@
+//! Waits on file descriptors, each of them bounded; nothing spins, because on one CPU it would be the guest's time.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+
+/// A bound on every single wait.
+#[derive(Clone, Copy)]
+pub(crate) struct Bound(pub(crate) Duration);
+
+impl Bound {
+    pub(crate) fn readable(self, fd: impl AsFd, what: &str) -> Result<()> {
+        self.on(fd.as_fd(), PollFlags::IN, what)
+    }
+
+    pub(crate) fn writable(self, fd: impl AsFd, what: &str) -> Result<()> {
+        self.on(fd.as_fd(), PollFlags::OUT, what)
+    }
+
+    fn on(self, fd: BorrowedFd<'_>, flags: PollFlags, what: &str) -> Result<()> {
+        let end = Instant::now() + self.0;
+        loop {
+            let left = Timespec::try_from(end.saturating_duration_since(Instant::now()))?;
+            match poll(&mut [PollFd::from_borrowed_fd(fd, flags)], Some(&left)) {
+                Ok(0) => bail!("{what}: nothing within {} s", self.0.as_secs()),
+                Ok(_) => return Ok(()),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e).context(what.to_owned()),
+            }
+        }
+    }
+
+    /// Waits for a program's end, and kills it when it takes too long.
+    pub(crate) fn exit(self, child: &mut Child, what: &str) -> Result<()> {
+        let process = pidfd_open(pid(child)?, PidfdFlags::empty())?;
+        let ended = self.readable(&process, what);
+        if ended.is_err() {
+            let _ = child.kill();
+        }
+        let status = child.wait()?;
+        ended?;
+        ensure!(status.success(), "{what}: {status}");
+        Ok(())
+    }
+
+    /// Runs a program to its successful end. Its output is told only when it fails.
+    pub(crate) fn run(self, argv: &[&str]) -> Result<()> {
+        const OUTPUT: &str = "/run/stamp-output";
+        let what = argv.join(" ");
+        let (program, arguments) = argv.split_first().context("no program")?;
+        let output = fs::File::create(OUTPUT)?;
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()
+            .with_context(|| format!("cannot run {what}"))?;
+        self.exit(&mut child, &what)
+            .map_err(|e| e.context(fs::read_to_string(OUTPUT).unwrap_or_default()))
+    }
+}
+
+/// Asks a program to end, as Ctrl-C does.
+pub(crate) fn interrupt(child: &Child) -> Result<()> {
+    Ok(kill_process(pid(child)?, Signal::INT)?)
+}
+
+fn pid(child: &Child) -> Result<Pid> {
+    i32::try_from(child.id())
+        .ok()
+        .and_then(Pid::from_raw)
+        .context("no process id")
+}

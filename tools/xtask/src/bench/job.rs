@@ -1,0 +1,220 @@
+//! What goes into dom0 to be measured there.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use mayfly_lab::{GUEST, Lab, Options, Placed, Report, static_program};
+use mayfly_stamp as stamp;
+use mayfly_stamp::{Job, Neighbour, Ready};
+
+use super::vmlinux;
+use crate::guest::{MAYFLY, NULL, build};
+
+/// The configuration that the end-to-end tests use as well.
+const EXAMPLE: &str = include_str!("../../../examples/mayfly.cfg");
+const STAMP: &str = "/bench/stamp";
+const JOB: &str = "/bench/job.json";
+/// Largest wait for one thing in dom0, in seconds of dom0.
+const BOUND_S: u64 = 60;
+/// Largest time of a run, in seconds of the host.
+const RUN: Duration = Duration::from_secs(3600);
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kind {
+    /// The project's guest.
+    Mayfly,
+    /// The do-nothing guest: what Xen and `xl` cost.
+    Null,
+    /// The trimmed Linux guest.
+    Linux,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 3] = [Self::Mayfly, Self::Null, Self::Linux];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Mayfly => "mayfly",
+            Self::Null => "null",
+            Self::Linux => "linux",
+        }
+    }
+
+    fn guest(self) -> stamp::Guest {
+        let (last, address, ready) = match self {
+            Self::Mayfly => (0x80, GUEST, Ready::Http),
+            Self::Null => (0x81, Ipv4Addr::new(10, 0, 2, 81), Ready::Shutdown),
+            Self::Linux => (0x82, Ipv4Addr::new(10, 0, 2, 82), Ready::Http),
+        };
+        stamp::Guest {
+            name: self.name().into(),
+            config: format!("/bench/{}.cfg", self.name()),
+            mac: [0x00, 0x16, 0x3e, 0, 0, last],
+            address,
+            ready,
+            timeline: self == Self::Mayfly,
+        }
+    }
+
+    /// The guest's configuration: mayfly's own, or one that differs from it in the guest only.
+    fn config(self) -> Result<String> {
+        let mac = self.guest().mac.map(|byte| format!("{byte:02x}")).join(":");
+        ensure!(
+            EXAMPLE.contains("vif = [ \""),
+            "the example configuration has changed its shape"
+        );
+        let config = EXAMPLE.replace("vif = [ \"", &format!("vif = [ \"mac={mac},"));
+        if self == Self::Mayfly {
+            return Ok(config);
+        }
+        let mut lines: Vec<String> = config
+            .lines()
+            .filter(|line| {
+                !["name", "kernel", "extra"]
+                    .iter()
+                    .any(|key| line.starts_with(key))
+            })
+            .map(String::from)
+            .collect();
+        lines.push(format!("name = \"{}\"", self.name()));
+        lines.push(format!("kernel = \"/guest/{}\"", self.name()));
+        if self == Self::Linux {
+            lines.retain(|line| !line.starts_with("memory"));
+            lines.push("memory = 128".into());
+            lines.push("ramdisk = \"/guest/linux-initramfs\"".into());
+            // arp_notify: without it Linux says nothing on the network until it is asked.
+            lines.push(
+                "extra = \"quiet pci=off cryptomgr.notests ipv6.disable=1 random.trust_cpu=on sysctl.net.ipv4.conf.all.arp_notify=1\"".into(),
+            );
+        }
+        Ok(lines.join("\n") + "\n")
+    }
+
+    /// The guest's files in dom0.
+    fn files(self, report: Report<'_>) -> Result<Vec<Placed>> {
+        let mut files = vec![placed(&self.guest().config, self.config()?)];
+        let mut guest = |content| files.push(placed(&format!("/guest/{}", self.name()), content));
+        report(&format!("building {}", self.name()));
+        match self {
+            Self::Mayfly => guest(read(&build(MAYFLY)?)?),
+            Self::Null => guest(read(&build(NULL)?)?),
+            Self::Linux => {
+                let init = read(&static_program("linux-guest", "linux-guest")?)?;
+                let linux = mayfly_lab::linux::with_init(init, report)?;
+                guest(vmlinux::extract(&read(&linux.kernel)?)?);
+                files.push(placed("/guest/linux-initramfs", linux.ramdisk));
+            }
+        }
+        Ok(files)
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn placed(path: &str, content: impl Into<Vec<u8>>) -> Placed {
+    Placed {
+        path: path.into(),
+        mode: 0o644,
+        content: content.into(),
+    }
+}
+
+/// What to measure, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) kinds: Vec<Kind>,
+    /// In instructions on the deterministic lab, or in time.
+    pub(crate) counted: bool,
+    /// Births of each guest, the first of which is dropped later.
+    pub(crate) births: u32,
+    /// Traced births of each guest.
+    pub(crate) traced: u32,
+    pub(crate) neighbour: Neighbour,
+}
+
+impl Plan {
+    /// Runs the plan in a lab of its own.
+    ///
+    /// # Errors
+    /// What building the guests, the lab and dom0 say.
+    pub(crate) fn run(&self, name: &str, report: Report<'_>) -> Result<stamp::Report> {
+        let mut files = Vec::new();
+        for kind in &self.kinds {
+            files.extend(kind.files(report)?);
+        }
+        report("building the measuring program");
+        let program = read(&static_program("mayfly-stamp", "stamp")?)?;
+        files.push(Placed {
+            path: STAMP.into(),
+            mode: 0o755,
+            content: program,
+        });
+        let job = Job {
+            guests: self.kinds.iter().map(|kind| kind.guest()).collect(),
+            plain: self.births,
+            traced: self.traced,
+            bound_s: BOUND_S,
+            neighbour: self.neighbour,
+            trace_pages: 1024,
+        };
+        files.push(placed(JOB, serde_json::to_vec(&job)?));
+        let name = format!("{name}-{}", std::process::id());
+        let output = if self.counted {
+            let lab = Lab::up(
+                &Options {
+                    files,
+                    ..Options::counted(&name, &[STAMP, JOB])
+                },
+                report,
+            )?;
+            report("counting");
+            lab.wait_off(RUN)?
+        } else {
+            let lab = Lab::up(
+                &Options {
+                    // dom0 and the guest run at the same time, as they would on silicon.
+                    cpus: 2,
+                    files,
+                    ..Options::named(&name)
+                },
+                report,
+            )?;
+            report("timing");
+            let output = lab.exec_with(&[STAMP, JOB], &[], RUN)?;
+            lab.down()?;
+            output.text()
+        };
+        stamp::Report::from_console(&output).map_err(|e| anyhow::anyhow!("in dom0: {e}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guests_differ_in_little() {
+        let mayfly = Kind::Mayfly.config().unwrap();
+        let null = Kind::Null.config().unwrap();
+        assert!(mayfly.contains("mac=00:16:3e:00:00:80,"));
+        assert!(null.contains("mac=00:16:3e:00:00:81,"));
+        assert!(null.contains("name = \"null\"") && !null.contains("name = \"mayfly\""));
+        let memory = |config: &str| {
+            config
+                .lines()
+                .find(|line| line.starts_with("memory"))
+                .map(String::from)
+        };
+        assert_eq!(memory(&mayfly), memory(&null));
+        assert_eq!(
+            memory(&Kind::Linux.config().unwrap()),
+            Some("memory = 128".into())
+        );
+    }
+}

@@ -1,0 +1,144 @@
+//! `cargo xtask bench`: what a boot costs, against the do-nothing guest and a trimmed Linux.
+//!
+//! Counted, on the deterministic lab, the figures are instructions, and two runs give the same. They do move, by a
+//! percent or two, when anything in dom0's initramfs changes, the measured guest included: so figures are compared
+//! with a margin, and those of two guests only within one run. Timed, they are real time on an emulated machine, tens
+//! of times slower than silicon: only their ratios mean anything.
+
+mod figures;
+mod job;
+mod snapshot;
+mod vmlinux;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, Subcommand};
+use mayfly_lab::Report;
+use mayfly_stamp::Neighbour;
+
+use self::figures::Figures;
+use self::job::{Kind, Plan};
+use crate::progress::Progress;
+
+#[derive(Subcommand)]
+pub(crate) enum Bench {
+    /// What a boot costs, beside the do-nothing guest and a trimmed Linux
+    Boot(Boot),
+}
+
+#[derive(Args)]
+pub(crate) struct Boot {
+    /// Count instructions on a deterministic machine instead of timing
+    #[arg(long)]
+    counted: bool,
+    /// Births of each guest that count; one more is made first and dropped [default: 5 counted, 20 timed]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    births: Option<u32>,
+    /// Measure this guest only; may be given again for another
+    #[arg(long = "guest", value_enum)]
+    guests: Vec<Kind>,
+    /// Let dom0 forget the guest's link address before each birth: its client then has to ask for it
+    #[arg(long)]
+    cold: bool,
+    /// Write every birth as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Record mayfly's figures in tests/snapshots/boot.json, for `cargo xtask test` to compare with
+    #[arg(long, conflicts_with_all = ["births", "guests", "cold", "json"])]
+    record: bool,
+}
+
+pub(crate) fn run(task: Bench) -> Result<ExitCode> {
+    let Bench::Boot(boot) = task;
+    let progress = Progress::new();
+    let step = |text: &str| progress.step(text);
+    if boot.record {
+        let figures = twice(&step)?;
+        progress.finish();
+        snapshot::write(&figures.by_name())?;
+        println!("{}", figures::targets(&figures)?);
+        println!("recorded in {}", snapshot::path().display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let births = boot.births.unwrap_or(if boot.counted { 5 } else { 20 });
+    let plan = Plan {
+        kinds: if boot.guests.is_empty() {
+            Kind::ALL.to_vec()
+        } else {
+            boot.guests.clone()
+        },
+        counted: boot.counted,
+        births: births + 1,
+        traced: 1,
+        neighbour: if boot.cold {
+            Neighbour::Cold
+        } else {
+            Neighbour::Warm
+        },
+    };
+    let report = plan.run("bench", &step)?;
+    progress.finish();
+    if let Some(path) = &boot.json {
+        fs::write(path, serde_json::to_vec_pretty(&report)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let all = plan
+        .kinds
+        .iter()
+        .map(|kind| Figures::new(*kind, &report))
+        .collect::<Result<Vec<_>>>()?;
+    println!("{}", figures::table(&all, report.tsc_hz, boot.counted)?);
+    if let Some(mayfly) = all
+        .iter()
+        .find(|f| f.kind == Kind::Mayfly)
+        .filter(|_| boot.counted)
+    {
+        println!("{}", figures::targets(mayfly)?);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Part of `cargo xtask test`: two counted runs give the same figures, and none has grown beyond what is recorded.
+///
+/// # Errors
+/// Those of the lab; figures that differ between the runs; and each figure that has grown, old and new.
+pub(crate) fn gate(report: Report<'_>) -> Result<()> {
+    let figures = twice(report)?;
+    let grown = snapshot::grown(&snapshot::read()?, &figures.by_name());
+    if !grown.is_empty() {
+        bail!(
+            "the boot costs more than recorded (`cargo xtask bench boot --record` records anew):\n{}",
+            grown.join("\n")
+        );
+    }
+    Ok(())
+}
+
+/// mayfly's figures, counted twice at the same time.
+fn twice(report: Report<'_>) -> Result<Figures> {
+    let plan = Plan {
+        kinds: vec![Kind::Mayfly],
+        counted: true,
+        births: 4,
+        traced: 1,
+        neighbour: Neighbour::Warm,
+    };
+    let (first, second) = thread::scope(|scope| {
+        let other = scope.spawn(|| plan.run("bench-again", &|_| {}));
+        let first = plan.run("bench", report);
+        (first, other.join())
+    });
+    let (first, second) = (
+        first?,
+        second.map_err(|_| anyhow::anyhow!("the second run panicked"))??,
+    );
+    ensure!(
+        first == second,
+        "two counted runs differ: the lab is not deterministic\n{first:?}\n{second:?}"
+    );
+    Figures::new(Kind::Mayfly, &first)
+}

@@ -1,0 +1,100 @@
+//! The figures that the repository remembers.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use mayfly_lab::workspace;
+
+/// The most by which a figure may grow, in percent. They move by one or two when dom0's initramfs changes.
+const MARGIN: u64 = 3;
+
+/// Figures by name.
+type Figures = BTreeMap<String, u64>;
+
+pub(crate) fn path() -> PathBuf {
+    workspace().join("tests/snapshots/boot.json")
+}
+
+/// Reads what was recorded.
+///
+/// # Errors
+/// No record, or one that is not figures by name.
+pub(crate) fn read() -> Result<Figures> {
+    let path = path();
+    let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&text)
+        .with_context(|| format!("{} is not figures by name", path.display()))
+}
+
+/// Records `figures`.
+///
+/// # Errors
+/// The file cannot be written.
+pub(crate) fn write(figures: &Figures) -> Result<()> {
+    let path = path();
+    fs::create_dir_all(path.parent().context("no folder")?)?;
+    let text = serde_json::to_string_pretty(figures)? + "\n";
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// One line for each figure that has grown by more than the margin, or is in one of the two only.
+pub(crate) fn grown(old: &Figures, new: &Figures) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (name, before) in old {
+        match new.get(name) {
+            Some(now) if now * 100 > before * (100 + MARGIN) => {
+                lines.push(format!(
+                    "{name} grew by more than {MARGIN} %: it was {before} and is {now}"
+                ));
+            }
+            Some(_) => {}
+            None => lines.push(format!("{name} was {before} and was not measured")),
+        }
+    }
+    lines.extend(
+        new.keys()
+            .filter(|name| !old.contains_key(*name))
+            .map(|name| format!("{name} is not recorded")),
+    );
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures(figures: &[(&str, u64)]) -> Figures {
+        figures
+            .iter()
+            .map(|(name, figure)| ((*name).to_owned(), *figure))
+            .collect()
+    }
+
+    #[test]
+    fn growth_over_the_margin_is_named() {
+        let old = figures(&[("exits", 100), ("hypercalls", 10), ("time", 1000)]);
+        assert!(
+            grown(
+                &old,
+                &figures(&[("exits", 103), ("hypercalls", 10), ("time", 500)])
+            )
+            .is_empty()
+        );
+        let lines = grown(
+            &old,
+            &figures(&[("exits", 104), ("hypercalls", 11), ("time", 1000)]),
+        );
+        assert_eq!(lines.len(), 2);
+        assert!(
+            lines[0].starts_with("exits") && lines[0].contains("100") && lines[0].contains("104")
+        );
+    }
+
+    #[test]
+    fn a_figure_that_comes_or_goes_is_named() {
+        let lines = grown(&figures(&[("a", 1)]), &figures(&[("b", 1)]));
+        assert_eq!(lines, ["a was 1 and was not measured", "b is not recorded"]);
+    }
+}

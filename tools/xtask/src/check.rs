@@ -1,0 +1,118 @@
+//! `cargo xtask check` and `cargo xtask test`.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use mayfly_lab::workspace;
+
+use crate::progress::Progress;
+use crate::{bench, guest, host, size, unsafe_files};
+
+#[derive(Args)]
+pub(crate) struct Test {
+    /// Births in a row, for each xenstored
+    #[arg(long, default_value_t = 10)]
+    cycles: u32,
+    /// Do not ask before sudo
+    #[arg(long)]
+    yes: bool,
+    /// Only end-to-end tests with this in their title; without it, all and everything else
+    filter: Option<String>,
+}
+
+/// Formatting, lints, the unsafe allowlist and the unit tests.
+pub(crate) fn check() -> Result<()> {
+    let progress = Progress::new();
+    progress.say("formatting");
+    cargo(&["fmt", "--all", "--check"])?;
+    progress.say("files that may hold unsafe code");
+    unsafe_files::check(workspace())?;
+    progress.say("lints");
+    let lints = |arguments: &[&str]| {
+        let mut all = vec!["clippy", "--quiet"];
+        all.extend(arguments);
+        all.extend(["--", "-D", "warnings"]);
+        cargo(&all)
+    };
+    lints(&[
+        "--workspace",
+        "--exclude",
+        "mayfly",
+        "--exclude",
+        "mayfly-boot",
+        "--all-features",
+        "--all-targets",
+    ])?;
+    // By themselves: the tests turn on features that bring in std, which the guest cannot be linked with.
+    lints(&[
+        "--package",
+        "mayfly",
+        "--package",
+        "mayfly-boot",
+        "--all-features",
+        "--all-targets",
+    ])?;
+    progress.say("unit tests");
+    cargo(&["test", "--quiet", "--workspace"])?;
+    progress.say("checked");
+    Ok(())
+}
+
+/// The checks, the build and the end-to-end tests.
+pub(crate) fn test(test: &Test) -> Result<()> {
+    // Nobody is asked in a run that nobody watches: root installs what is missing, and says so.
+    host::ensure_qemu(test.yes)?;
+    if test.filter.is_none() {
+        check()?;
+    }
+    let progress = Progress::new();
+    progress.say("building the guests");
+    let path = guest::build(guest::MAYFLY)?;
+    guest::build(guest::NULL)?;
+    if test.filter.is_none() {
+        size::check(&path)?;
+        progress.say("building the guest again in other folders");
+        guest::verify(&path)?;
+    }
+    progress.say("end-to-end tests");
+    let mut arguments = vec![
+        "test",
+        "--quiet",
+        "--package",
+        "mayfly-e2e",
+        "--features",
+        "lab",
+        "--test",
+        "lab",
+        "--",
+    ];
+    arguments.extend(test.filter.as_deref());
+    let mut command = command(&arguments);
+    command.env("MAYFLY_CYCLES", test.cycles.to_string());
+    run(&mut command)?;
+    if test.filter.is_none() {
+        progress.say("counting the boot's instructions, twice");
+        bench::gate(&|step| progress.step(step))?;
+    }
+    progress.finish();
+    progress.say("tested");
+    Ok(())
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(workspace()).args(arguments);
+    command
+}
+
+fn cargo(arguments: &[&str]) -> Result<()> {
+    run(&mut command(arguments))
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().context("cannot run cargo")?;
+    let line: Vec<_> = command.get_args().map(|a| a.to_string_lossy()).collect();
+    ensure!(status.success(), "`cargo {}` failed", line.join(" "));
+    Ok(())
+}

@@ -1,0 +1,226 @@
+//! `cargo xtask demo`: from nothing to answers.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueEnum};
+use mayfly_lab::ask::{self, Rtype};
+use mayfly_lab::{Lab, linux};
+use serde::Deserialize;
+
+use crate::progress::Progress;
+use crate::{guest, host, lab};
+
+/// The demo's lab.
+const NAME: &str = "demo";
+/// How long the guest may take to answer.
+const BOUND: Duration = Duration::from_secs(60);
+const MAYFLY_CONFIG: &str = include_str!("../../examples/mayfly.cfg");
+const LINUX_CONFIG: &str = include_str!("../../examples/linux.cfg");
+
+#[derive(Args)]
+pub(crate) struct Demo {
+    /// End after the first answers instead of waiting for Ctrl-C
+    #[arg(long)]
+    once: bool,
+    /// Do not ask before sudo
+    #[arg(long)]
+    yes: bool,
+    /// Which guest
+    #[arg(long, value_enum, default_value_t)]
+    payload: Payload,
+    #[command(flatten)]
+    machine: lab::Machine,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Payload {
+    /// The unikernel
+    #[default]
+    Mayfly,
+    /// A Debian cloud kernel with busybox's web server
+    Linux,
+}
+
+pub(crate) fn run(demo: &Demo) -> Result<()> {
+    let (interrupt, interrupted) = mpsc::channel();
+    ctrlc::set_handler(move || {
+        // Anything may be under way in the main thread: the lab is found by name and taken down from here.
+        if let Ok(lab) = Lab::attach(NAME) {
+            eprintln!("\ntaking the lab down");
+            let _ = lab.down();
+        }
+        if interrupt.send(()).is_err() {
+            std::process::exit(130);
+        }
+    })?;
+    host::ensure_qemu(demo.yes)?;
+    let progress = Progress::new();
+    let start = Instant::now();
+    if let Ok(stale) = Lab::attach(NAME) {
+        progress.step("taking the last demo's lab down");
+        stale.down()?;
+    }
+    let files = payload(demo.payload, &progress)?;
+    let lab = Lab::up(&demo.machine.options(NAME), &|step| progress.step(step))?;
+    progress.say("Xen and dom0 are up");
+    progress.step("creating the guest");
+    for (path, content) in &files {
+        lab.put(path, 0o644, content)?;
+    }
+    lab.run(&["xl", "create", "/guest/config"])?;
+    let domain = lab.run(&[
+        "xl",
+        "domid",
+        if demo.payload == Payload::Linux {
+            "linux"
+        } else {
+            "mayfly"
+        },
+    ])?;
+    progress.say(&format!("xl has created domain {}", domain.trim()));
+    progress.step("waiting for the guest");
+    if demo.payload == Payload::Mayfly {
+        lab.xenstore_wait(
+            &format!("/local/domain/{}/data/mayfly/ready", domain.trim()),
+            BOUND,
+        )
+        .with_context(|| {
+            format!(
+                "the guest does not get ready; what it said:\n{}",
+                guest_lines(&lab)
+            )
+        })?;
+    }
+    let answers = answers(&lab, demo.payload)?;
+    progress.say(&format!(
+        "the first answers came {:.0} s after the start",
+        start.elapsed().as_secs_f64()
+    ));
+    progress.finish();
+    print!("{answers}");
+    if demo.once {
+        return lab.down();
+    }
+    println!(
+        "\nIt runs until Ctrl-C. Look inside with `cargo xtask lab exec --name {NAME} xl list`."
+    );
+    // The handler has taken the lab down by then.
+    let _ = interrupted.recv();
+    Ok(())
+}
+
+/// The files of dom0 that the guest is made of.
+fn payload(payload: Payload, progress: &Progress) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    Ok(match payload {
+        Payload::Mayfly => {
+            progress.step("building the guest");
+            let path = guest::build(guest::MAYFLY)?;
+            vec![
+                ("/guest/mayfly", fs::read(path)?),
+                ("/guest/config", MAYFLY_CONFIG.into()),
+            ]
+        }
+        Payload::Linux => {
+            let guest = linux::guest(&|step| progress.step(step))?;
+            vec![
+                ("/guest/vmlinuz", fs::read(guest.kernel)?),
+                ("/guest/ramdisk", guest.ramdisk),
+                ("/guest/config", LINUX_CONFIG.into()),
+            ]
+        }
+    })
+}
+
+/// Asks the guest and gives what a person may want to see of it.
+fn answers(lab: &Lab, payload: Payload) -> Result<String> {
+    let (http, dns) = (lab.http()?, lab.dns()?);
+    let (status, page) = ask::http(http, "/", BOUND)?;
+    ensure!(status == 200, "GET / gives {status}");
+    let page = page.lines().take(3).collect::<Vec<_>>().join("\n");
+    let mut text = String::new();
+    if payload == Payload::Mayfly {
+        let records = ask::dns(dns, "mayfly.test", Rtype::A, BOUND)?;
+        ensure!(!records.is_empty(), "DNS gives no address of mayfly.test");
+        let (status, boot) = ask::http(http, "/.mayfly/boot", BOUND)?;
+        ensure!(status == 200, "GET /.mayfly/boot gives {status}");
+        text.push_str(&timeline(&boot)?);
+        text.push_str(&format!(
+            "\n$ dig @{} -p {} mayfly.test\n{}\n",
+            dns.ip(),
+            dns.port(),
+            records.join("\n")
+        ));
+    }
+    text.push_str(&format!("\n$ curl http://{http}/\n{page}\n"));
+    Ok(text)
+}
+
+/// `GET /.mayfly/boot`.
+#[derive(Deserialize)]
+struct Boot {
+    tsc_khz: u64,
+    events: Vec<Event>,
+}
+
+#[derive(Deserialize)]
+struct Event {
+    phase: String,
+    ns: u64,
+}
+
+/// The boot timeline as a table; the times are those of the emulated machine.
+fn timeline(json: &str) -> Result<String> {
+    let boot: Boot = serde_json::from_str(json).context("GET /.mayfly/boot is not the timeline")?;
+    ensure!(!boot.events.is_empty(), "the timeline is empty");
+    let width = boot
+        .events
+        .iter()
+        .map(|event| event.phase.len())
+        .max()
+        .unwrap_or_default();
+    let mut text = format!(
+        "\n{:width$}  {:>12}  {:>12}   (TSC at {} kHz)\n",
+        "phase", "since entry", "step", boot.tsc_khz
+    );
+    let mut before = 0;
+    for event in &boot.events {
+        let micros = |ns: u64| format!("{}.{:03} us", ns / 1000, ns % 1000);
+        text.push_str(&format!(
+            "{:width$}  {:>12}  {:>12}\n",
+            event.phase,
+            micros(event.ns),
+            micros(event.ns.saturating_sub(before))
+        ));
+        before = event.ns;
+    }
+    Ok(text)
+}
+
+/// What guests wrote to port 0xe9.
+fn guest_lines(lab: &Lab) -> String {
+    let log = lab.serial().unwrap_or_default();
+    let lines: BTreeMap<usize, &str> = log
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| line.contains("(d"))
+        .collect();
+    lines.into_values().collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::timeline;
+
+    #[test]
+    fn the_timeline_is_a_table() {
+        let json = r#"{"tsc_khz":1000000,"entry_tsc":5,"events":[{"phase":"entry","tsc":5,"ns":0},{"phase":"first tx","tsc":9,"ns":1500}]}"#;
+        let table = timeline(json).unwrap();
+        assert!(table.contains("first tx      1.500 us"), "{table}");
+        assert!(timeline(r#"{"tsc_khz":1,"events":[]}"#).is_err());
+        assert!(timeline("no").is_err());
+    }
+}

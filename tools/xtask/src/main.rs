@@ -1,0 +1,69 @@
+//! What concerns only this repository: `cargo xtask` builds the guest, runs the lab and the tests.
+#![forbid(unsafe_code)]
+
+mod bench;
+mod check;
+mod console;
+mod demo;
+mod guest;
+mod host;
+mod lab;
+mod progress;
+mod size;
+mod unsafe_files;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Builds the guest, runs it on a real Xen, checks and tests.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Show a guest on a real Xen answering DNS and HTTP
+    Demo(demo::Demo),
+    /// Build the guest, and print its path
+    Build(guest::Build),
+    /// Measure what a boot costs
+    #[command(subcommand)]
+    Bench(bench::Bench),
+    /// Print what the guest's image is made of, and what has changed
+    Size(size::Size),
+    /// Formatting, lints, the unsafe allowlist and unit tests
+    Check,
+    /// Check, build, and the end-to-end tests on a real Xen
+    Test(check::Test),
+    /// A real Xen under QEMU, for a developer
+    #[command(subcommand)]
+    Lab(lab::Lab),
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<ExitCode> {
+    match task {
+        Task::Demo(demo) => demo::run(&demo)?,
+        Task::Build(build) => guest::run(&build)?,
+        Task::Bench(task) => return bench::run(task),
+        Task::Size(size) => size::run(&size)?,
+        Task::Check => check::check()?,
+        Task::Test(test) => check::test(&test)?,
+        Task::Lab(task) => return lab::run(task),
+    }
+    Ok(ExitCode::SUCCESS)
+}
