@@ -176,31 +176,28 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
     }
 
     fn xenstore(&mut self) {
+        if self.xen.evtchn_take(self.store.port()) || self.store_has_more {
+            self.store_has_more = self.pump();
+        }
+        // Found now, or while a request was sent.
         if let Some(broken) = self.store.broken()
             && !self.store_is_broken
         {
             self.store_is_broken = true;
             self.log(format_args!("{}", broken.as_str()));
         }
-        if !self.xen.evtchn_take(self.store.port()) && !self.store_has_more {
-            return;
-        }
-        self.store_has_more = false;
+    }
+
+    /// Hands out what xenstored has sent. Returns whether there may be more.
+    fn pump(&mut self) -> bool {
         for _ in 0..STORE_BATCH {
-            match self.store.pump() {
-                Ok(Some(event)) => {
-                    self.nic.front().xenstore_event(&event);
-                    self.control.xenstore_event(&event);
-                }
-                Ok(None) => return,
-                // The next step says so.
-                Err(_) => {
-                    self.store_has_more = !self.store_is_broken;
-                    return;
-                }
-            }
+            let Ok(Some(event)) = self.store.pump() else {
+                return false;
+            };
+            self.nic.front().xenstore_event(&event);
+            self.control.xenstore_event(&event);
         }
-        self.store_has_more = true;
+        true
     }
 
     fn network(&mut self, now: SystemTime) {
