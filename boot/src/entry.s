@@ -80,6 +80,9 @@ map_image:
     fill $__stack_guard, PTE_RW, $PTE_NX_HIGH
     addl $8, %edi               # the guard page under the stack: absent
     addl $0x1000, %eax
+    fill $__exception_guard, PTE_RW, $PTE_NX_HIGH
+    addl $8, %edi               # and the one under the exceptions' stack
+    addl $0x1000, %eax
     fill $0x200000, PTE_RW, $PTE_NX_HIGH
 
 enter_long_mode:

@@ -5,7 +5,6 @@
 //! below its stack pointer, or have no stack left). Other vectors are absent: one of them
 //! would be a #GP, and so a line of its own.
 
-use core::cell::UnsafeCell;
 use core::fmt;
 use spin::Once;
 use x86_64::VirtAddr;
@@ -14,6 +13,8 @@ use x86_64::instructions::tables::load_tss;
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector};
 use x86_64::structures::idt::InterruptDescriptorTable;
 use x86_64::structures::tss::TaskStateSegment;
+
+use crate::layout;
 
 unsafe extern "C" {
     /// The 32 stubs of entry.s, 16 bytes each.
@@ -101,18 +102,6 @@ impl fmt::Display for ExceptionFrame {
     }
 }
 
-const STACK_SIZE: usize = 16 * 1024;
-
-/// The stack that exceptions run on.
-#[repr(C, align(16))]
-struct Stack(UnsafeCell<[u8; STACK_SIZE]>);
-
-// SAFETY: only its address is taken; the CPU writes it, on the one vCPU that
-// there is, and only to end the domain.
-unsafe impl Sync for Stack {}
-
-static STACK: Stack = Stack(UnsafeCell::new([0; STACK_SIZE]));
-
 struct Tables {
     gdt: GlobalDescriptorTable,
     code: SegmentSelector,
@@ -130,8 +119,7 @@ static IDT: Once<InterruptDescriptorTable> = Once::new();
 pub fn init() {
     let tss = TSS.call_once(|| {
         let mut tss = TaskStateSegment::new();
-        let top = STACK.0.get().addr() + STACK_SIZE;
-        tss.interrupt_stack_table[0] = VirtAddr::new(top as u64);
+        tss.interrupt_stack_table[0] = VirtAddr::new(layout::exception_stack_top());
         tss
     });
     let tables = TABLES.call_once(|| {
@@ -167,7 +155,7 @@ fn idt() -> InterruptDescriptorTable {
             // SAFETY: the address is a stub of entry.s, which saves the
             // registers and never returns, so the handler's type does not matter.
             let options = unsafe { idt.$field.set_handler_addr(stub($vector)) };
-            // SAFETY: IST slot 0 was filled in `init` with the top of STACK.
+            // SAFETY: IST slot 0 was filled in `init` with the top of a stack that is used for nothing else.
             unsafe { options.set_stack_index(0) };
         )*};
     }

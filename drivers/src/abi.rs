@@ -174,6 +174,38 @@ pub struct netif_rx_response {
 const _: () = assert!(size_of::<netif_rx_response>() == 8);
 const _: () = assert!(offset_of!(netif_rx_response, status) == 6);
 
+/// `struct netif_extra_info` (io/netif.h) of type `XEN_NETIF_EXTRA_TYPE_GSO`, as long as a slot of the transmit ring.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct netif_extra_gso {
+    /// `XEN_NETIF_EXTRA_TYPE_GSO`.
+    pub type_: u8,
+    /// `XEN_NETIF_EXTRA_FLAG_MORE` or nothing.
+    pub flags: u8,
+    /// `u.gso.size`: octets of TCP payload in each segment.
+    pub size: u16,
+    /// `u.gso.type`: `XEN_NETIF_GSO_TYPE_*`.
+    pub gso_type: u8,
+    /// `u.gso.pad`.
+    pub pad: u8,
+    /// `u.gso.features`: none exist.
+    pub features: u16,
+    /// What a transmit request is longer.
+    pub unused: u32,
+}
+const _: () = assert!(size_of::<netif_extra_gso>() == size_of::<netif_tx_request>());
+const _: () = assert!(offset_of!(netif_extra_gso, size) == 2);
+const _: () = assert!(offset_of!(netif_extra_gso, gso_type) == 4);
+
+/// `XEN_NETIF_EXTRA_TYPE_GSO`.
+pub const XEN_NETIF_EXTRA_TYPE_GSO: u8 = 1;
+/// `XEN_NETIF_EXTRA_FLAG_MORE`.
+pub const XEN_NETIF_EXTRA_FLAG_MORE: u8 = 1;
+/// `XEN_NETIF_GSO_TYPE_TCPV4`.
+pub const XEN_NETIF_GSO_TYPE_TCPV4: u8 = 1;
+/// `XEN_NETIF_NR_SLOTS_MIN`: slots of one packet that every back end takes.
+pub const XEN_NETIF_NR_SLOTS_MIN: usize = 18;
+
 /// Entries in a one-page transmit ring: (4096 - 64) / 12, rounded down to a power of two.
 pub const NET_TX_RING_SIZE: u32 = 256;
 /// Entries in a one-page receive ring: (4096 - 64) / 8, rounded down to a power of two.

@@ -12,7 +12,7 @@ use crate::abi::{
     GNTTAB_NR_RESERVED_ENTRIES, GTF_PERMIT_ACCESS, GTF_READING, GTF_READONLY, GTF_WRITING,
     PAGE_SIZE, grant_entry_v1,
 };
-use crate::{DomId, Errno, Gfn, GrantRef, Hypervisor, SharedPage};
+use crate::{DomId, Errno, Gfn, GrantRef, Hypervisor, SharedPage, TransmitPages};
 
 /// Entries in one frame of the table.
 #[allow(clippy::cast_possible_truncation, reason = "512")]
@@ -72,12 +72,42 @@ impl GrantTable {
         })
     }
 
-    /// Grants `domain` access to one of our frames.
+    /// Grants `domain` access to a page.
     ///
     /// # Errors
     /// [`GrantError`]; nothing is granted then.
     #[inline]
     pub fn grant(
+        &mut self,
+        xen: &impl Hypervisor,
+        domain: DomId,
+        page: &SharedPage,
+        access: Access,
+    ) -> Result<GrantRef, GrantError> {
+        self.grant_frame(xen, domain, xen.gfn(page), access)
+    }
+
+    /// Lets `domain` read one of the pages that frames are composed in.
+    ///
+    /// # Errors
+    /// [`GrantError`]; nothing is granted then.
+    #[inline]
+    pub fn grant_transmit(
+        &mut self,
+        xen: &impl Hypervisor,
+        domain: DomId,
+        pages: &TransmitPages,
+        page: usize,
+    ) -> Result<GrantRef, GrantError> {
+        self.grant_frame(xen, domain, xen.transmit_gfn(pages, page), Access::Read)
+    }
+
+    /// Grants `domain` access to one of our frames.
+    ///
+    /// # Errors
+    /// [`GrantError`]; nothing is granted then.
+    #[inline]
+    fn grant_frame(
         &mut self,
         xen: &impl Hypervisor,
         domain: DomId,
@@ -198,13 +228,15 @@ mod tests {
             (Access::ReadWrite, GTF_PERMIT_ACCESS),
             (Access::Read, GTF_PERMIT_ACCESS | GTF_READONLY),
         ] {
-            let grant = grants.grant(&xen, DomId(7), Gfn(0x1234), access).unwrap();
+            let grant = grants
+                .grant_frame(&xen, DomId(7), Gfn(0x1234), access)
+                .unwrap();
             assert!(grant.0 >= GNTTAB_NR_RESERVED_ENTRIES);
             let entry: grant_entry_v1 = table.read(grant.0 as usize * 8);
             assert_eq!((entry.flags, entry.domid, entry.frame), (flags, 7, 0x1234));
         }
         assert_eq!(
-            grants.grant(&xen, DOM0, Gfn(1 << 32), Access::Read),
+            grants.grant_frame(&xen, DOM0, Gfn(1 << 32), Access::Read),
             Err(GrantError::Frame)
         );
     }
@@ -215,7 +247,7 @@ mod tests {
         let mut grants = GrantTable::new(&xen).unwrap();
         let mut refs = Vec::new();
         let error = loop {
-            match grants.grant(&xen, DOM0, Gfn(1), Access::Read) {
+            match grants.grant_frame(&xen, DOM0, Gfn(1), Access::Read) {
                 Ok(grant) => refs.push(grant.0),
                 Err(error) => break error,
             }
@@ -226,7 +258,7 @@ mod tests {
         refs.dedup();
         assert_eq!(refs.len(), 4 * 512 - 8, "no entry twice");
         grants.end(GrantRef(1000)).unwrap();
-        let again = grants.grant(&xen, DOM0, Gfn(1), Access::Read);
+        let again = grants.grant_frame(&xen, DOM0, Gfn(1), Access::Read);
         assert_eq!(again, Ok(GrantRef(1000)));
     }
 
@@ -235,7 +267,9 @@ mod tests {
         let xen = FakeXen::new();
         let mut grants = GrantTable::new(&xen).unwrap();
         let (page, gfn) = page(&xen);
-        let grant = grants.grant(&xen, DOM0, gfn, Access::ReadWrite).unwrap();
+        let grant = grants
+            .grant_frame(&xen, DOM0, gfn, Access::ReadWrite)
+            .unwrap();
         let table = xen.grant_frame(0).unwrap();
         let offset = grant.0 as usize * 8;
         for mapped in [GTF_READING, GTF_READING | GTF_WRITING] {
@@ -246,7 +280,7 @@ mod tests {
         grants.sweep(&xen);
         assert_eq!(grants.quarantined(), 1);
         assert_eq!(xen.with(|world| world.machine.pages_allocated()), 1);
-        let other = grants.grant(&xen, DOM0, gfn, Access::Read).unwrap();
+        let other = grants.grant_frame(&xen, DOM0, gfn, Access::Read).unwrap();
         assert_ne!(other, grant);
         grants.end(other).unwrap();
         table.store16(offset, GTF_PERMIT_ACCESS);

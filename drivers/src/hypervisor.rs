@@ -4,7 +4,7 @@
 //! fuzzers implement it with [`crate::fake`]. Methods take `&self`: the guest has
 //! one vCPU and no interrupts, so there is nothing to lock.
 
-use crate::shared::SharedPage;
+use crate::shared::{SharedPage, TransmitPages};
 
 /// A domain, as Xen numbers them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +97,9 @@ pub trait Hypervisor {
     /// Xen's errno; `ENOTCONN` while the other end is not bound.
     fn evtchn_send(&self, port: EventPort) -> Result<(), Errno>;
 
+    /// `EVTCHNOP_status`: whether the other domain has bound its end.
+    fn evtchn_is_bound(&self, port: EventPort) -> bool;
+
     /// Clears the port's pending bit in `shared_info` and says whether it was set.
     fn evtchn_take(&self, port: EventPort) -> bool;
 
@@ -127,8 +130,15 @@ pub trait Hypervisor {
     /// Gives back what [`Hypervisor::alloc_page`] gave.
     fn free_page(&self, page: SharedPage);
 
+    /// Consecutive pages of guest memory for good, to compose frames in, content undefined;
+    /// `None` when there are not so many.
+    fn transmit_pages(&self, count: usize) -> Option<TransmitPages>;
+
     /// The frame that holds a page from `alloc_page`.
     fn gfn(&self, page: &SharedPage) -> Gfn;
+
+    /// The frame that holds one of the pages from `transmit_pages`.
+    fn transmit_gfn(&self, pages: &TransmitPages, page: usize) -> Gfn;
 
     /// System time, from pvclock.
     fn now(&self) -> SystemTime;

@@ -23,4 +23,4 @@ pub mod xenstore;
 pub use hypervisor::{
     DomId, Errno, EventPort, Gfn, GrantRef, HvmParam, Hypervisor, ShutdownReason, SystemTime,
 };
-pub use shared::SharedPage;
+pub use shared::{SharedPage, TransmitPages};

@@ -1,9 +1,10 @@
-//! A page that another domain, or Xen, may read and write while we do.
+//! Memory that another domain, or Xen, reaches while we do.
 //!
 //! This is the one file of the crate with `unsafe`. Everything above it sees
-//! words and copies: no reference into shared memory ever leaves it, so the
-//! other side can change a byte under us but never a value that we have
-//! already checked.
+//! words and copies: no reference into memory that another domain can write
+//! ever leaves it, so the other side can change a byte under us but never a
+//! value that we have already checked. What another domain can only read
+//! ([`TransmitPages`]) is ordinary memory.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
@@ -168,18 +169,26 @@ impl SharedPage {
         }
     }
 
+    /// The page as words.
+    #[inline(always)]
+    fn words(&self) -> &[AtomicU64; PAGE_SIZE / 8] {
+        // SAFETY: by `from_raw` the page is mapped for good and aligned; all accesses on our side
+        // are atomic, and the other side is not part of this program's abstract machine.
+        unsafe { self.base.cast().as_ref() }
+    }
+
     /// Copies bytes out, from any offset.
     pub fn copy_out(&self, offset: usize, to: &mut [u8]) {
         assert!(offset <= PAGE_SIZE && to.len() <= PAGE_SIZE - offset);
         let (head, rest) = to.split_at_mut(unaligned(offset).min(to.len()));
         self.copy_out_of_word(offset, head);
+        let at = offset + head.len();
         let (words, tail) = rest.as_chunks_mut::<8>();
-        let mut at = offset + head.len();
-        for word in words {
-            *word = self.cell64(at).load(Ordering::Relaxed).to_le_bytes();
-            at += 8;
+        let from = self.words().get(at / 8..).unwrap_or(&[]);
+        for (word, from) in words.iter_mut().zip(from) {
+            *word = from.load(Ordering::Relaxed).to_le_bytes();
         }
-        self.copy_out_of_word(at, tail);
+        self.copy_out_of_word(at + 8 * words.len(), tail);
     }
 
     /// Copies bytes in, to any offset.
@@ -187,14 +196,13 @@ impl SharedPage {
         assert!(offset <= PAGE_SIZE && from.len() <= PAGE_SIZE - offset);
         let (head, rest) = from.split_at(unaligned(offset).min(from.len()));
         self.copy_into_word(offset, head);
+        let at = offset + head.len();
         let (words, tail) = rest.as_chunks::<8>();
-        let mut at = offset + head.len();
-        for word in words {
-            self.cell64(at)
-                .store(u64::from_le_bytes(*word), Ordering::Relaxed);
-            at += 8;
+        let to = self.words().get(at / 8..).unwrap_or(&[]);
+        for (word, to) in words.iter().zip(to) {
+            to.store(u64::from_le_bytes(*word), Ordering::Relaxed);
         }
-        self.copy_into_word(at, tail);
+        self.copy_into_word(at + 8 * words.len(), tail);
     }
 
     /// Copies less than a word out, from within one.
@@ -232,15 +240,85 @@ impl SharedPage {
         Self { base: self.base }
     }
 
-    /// A zeroed page of ordinary memory, never freed: what guest memory is on a host.
+    /// A zeroed page of ordinary memory, never freed.
     #[cfg(any(test, feature = "fake"))]
     #[must_use]
+    #[allow(clippy::expect_used, reason = "host-side test code")]
     pub fn leak() -> Self {
+        Self::leak_many(1).next().expect("one page")
+    }
+
+    /// Zeroed, consecutive pages of ordinary memory, never freed: what guest memory is on a host.
+    #[cfg(any(test, feature = "fake"))]
+    pub fn leak_many(count: usize) -> impl Iterator<Item = Self> {
+        #[derive(Clone)]
         #[repr(align(4096))]
         struct Page(#[allow(dead_code, reason = "only its address is used")] [u8; PAGE_SIZE]);
-        let page = std::boxed::Box::leak(std::boxed::Box::new(Page([0; PAGE_SIZE])));
-        // SAFETY: leaked, so mapped for good and reachable through this value only.
-        unsafe { Self::from_raw(NonNull::from(page).cast()) }
+        let pages = std::vec![Page([0; PAGE_SIZE]); count].leak();
+        let base = NonNull::from(pages).cast::<u8>();
+        (0..count).map(move |index| {
+            // SAFETY: inside the pages that were just leaked.
+            let page = unsafe { base.add(index * PAGE_SIZE) };
+            // SAFETY: leaked, so mapped for good; whoever asks for a second handle asks for an alias.
+            unsafe { Self::from_raw(page) }
+        })
+    }
+}
+
+/// Consecutive pages that other domains may be granted to read, and never to write: frames are
+/// composed in them.
+///
+/// What another domain can't write may be borrowed as ordinary bytes. It may read them while they
+/// are written, and then it has read nonsense.
+#[derive(Debug)]
+pub struct TransmitPages {
+    base: NonNull<u8>,
+    count: usize,
+}
+
+impl TransmitPages {
+    /// Takes `count` pages at `base`.
+    ///
+    /// # Safety
+    /// `base` is 4 KiB aligned, `count` pages from there are mapped readable and writable for the
+    /// rest of the program and hold some value, nothing else in this program reaches them, and
+    /// no other domain is ever granted to write them.
+    #[must_use]
+    pub const unsafe fn from_raw(base: NonNull<u8>, count: usize) -> Self {
+        Self { base, count }
+    }
+
+    /// Pages of a slab that [`SharedPage::leak`] made, from one on.
+    #[cfg(any(test, feature = "fake"))]
+    #[must_use]
+    pub(crate) fn in_slab(first: &SharedPage, count: usize) -> Self {
+        Self {
+            base: first.base,
+            count,
+        }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// A page's address, for the hypervisor to translate into a gfn.
+    #[must_use]
+    pub fn address(&self, page: usize) -> NonNull<u8> {
+        assert!(page < self.count);
+        // SAFETY: inside the pages, by the assertion.
+        unsafe { self.base.add(page * PAGE_SIZE) }
+    }
+
+    /// The first `len` bytes from a page on.
+    #[inline]
+    pub fn bytes(&mut self, page: usize, len: usize) -> &mut [u8] {
+        let start = self.address(page);
+        assert!(len <= (self.count - page) * PAGE_SIZE);
+        // SAFETY: inside the pages, by the assertions, which are ours alone by `from_raw`.
+        unsafe { core::slice::from_raw_parts_mut(start.as_ptr(), len) }
     }
 }
 

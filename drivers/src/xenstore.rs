@@ -257,8 +257,8 @@ impl<'h, H: Hypervisor> Xenstore<'h, H> {
         self.counters
     }
 
-    /// Whether there are bytes in the ring or a message that is complete. Nothing
-    /// depends on it but tests: a guest pumps until there is no message.
+    /// Whether there are bytes in the ring or a message that is complete: [`Xenstore::pump`] should
+    /// be called before the next sleep.
     #[must_use]
     pub fn has_more(&self) -> bool {
         self.broken.is_none()

@@ -2,6 +2,7 @@
 
 use core::cell::RefCell;
 use core::mem::size_of;
+use core::ptr::NonNull;
 use std::borrow::ToOwned;
 use std::collections::HashMap;
 use std::string::String;
@@ -10,7 +11,7 @@ use std::vec::Vec;
 use crate::abi::{
     GTF_PERMIT_ACCESS, GTF_READING, GTF_READONLY, GTF_WRITING, PAGE_SIZE, grant_entry_v1,
 };
-use crate::{DomId, Errno, EventPort, Gfn, SharedPage, ShutdownReason};
+use crate::{DomId, Errno, EventPort, Gfn, SharedPage, ShutdownReason, TransmitPages};
 
 /// Where the toolstack puts the xenstore ring.
 pub(super) const STORE_GFN: u64 = 0xf_effc;
@@ -20,6 +21,8 @@ pub(super) const CONSOLE_GFN: u64 = 0xf_effe;
 const FIRST_GFN: u64 = 0x100;
 /// Frames of the grant table at most.
 const MAX_GRANT_FRAMES: usize = 8;
+/// Pages that are next to each other in memory.
+const SLAB: usize = 512;
 /// Pages that a guest may have, unless a test says less.
 const MAX_PAGES: usize = 4096;
 const ENTRY_SIZE: usize = size_of::<grant_entry_v1>();
@@ -43,10 +46,11 @@ struct Pool {
 impl Pool {
     fn get(&mut self, index: usize) -> SharedPage {
         while self.pages.len() <= index {
-            let page = SharedPage::leak();
-            self.index
-                .insert(page.address().as_ptr().addr(), self.pages.len());
-            self.pages.push(page);
+            for page in SharedPage::leak_many(SLAB) {
+                self.index
+                    .insert(page.address().as_ptr().addr(), self.pages.len());
+                self.pages.push(page);
+            }
         }
         self.pages[index].alias()
     }
@@ -76,6 +80,8 @@ pub struct Counts {
     pub evtchn_close: u64,
     /// `EVTCHNOP_send`
     pub evtchn_send: u64,
+    /// `EVTCHNOP_status`
+    pub evtchn_status: u64,
     /// `SCHEDOP_poll`
     pub poll: u64,
     /// `HVMOP_get_param`
@@ -93,6 +99,7 @@ impl Counts {
         self.evtchn_alloc_unbound
             + self.evtchn_close
             + self.evtchn_send
+            + self.evtchn_status
             + self.poll
             + self.hvm_param
             + self.grant_frame
@@ -106,8 +113,12 @@ pub struct Machine {
     next_page: usize,
     free_pages: Vec<usize>,
     allocated: usize,
+    /// Pages that frames are composed in.
+    transmit: usize,
     /// Pages that the guest may have at once.
     pub page_limit: usize,
+    /// Frames that its grant table may have.
+    pub grant_frame_limit: usize,
     grant_frames: Vec<SharedPage>,
     ports: Vec<Option<Port>>,
     console: SharedPage,
@@ -145,7 +156,9 @@ impl Machine {
             next_page: 1,
             free_pages: Vec::new(),
             allocated: 0,
+            transmit: 0,
             page_limit: MAX_PAGES,
+            grant_frame_limit: MAX_GRANT_FRAMES,
             grant_frames: Vec::new(),
             // Port 0 is never a channel.
             ports: std::vec![None],
@@ -184,7 +197,7 @@ impl Machine {
         self.violations.push(what.to_owned());
     }
 
-    /// Pages that the guest holds.
+    /// Pages that the guest holds, but for those that it composes frames in, which it has for good.
     #[must_use]
     pub fn pages_allocated(&self) -> usize {
         self.allocated
@@ -213,7 +226,7 @@ impl Machine {
     }
 
     pub(super) fn alloc_page(&mut self) -> Option<SharedPage> {
-        if self.allocated >= self.page_limit {
+        if self.allocated + self.transmit >= self.page_limit {
             return None;
         }
         self.allocated += 1;
@@ -224,8 +237,21 @@ impl Machine {
         Some(self.pool.get(index))
     }
 
+    pub(super) fn transmit_pages(&mut self, count: usize) -> Option<TransmitPages> {
+        if count > SLAB || self.allocated + self.transmit + count > self.page_limit {
+            return None;
+        }
+        if self.next_page % SLAB + count > SLAB {
+            self.next_page = self.next_page.next_multiple_of(SLAB);
+        }
+        self.transmit += count;
+        let first = self.pool.get(self.next_page);
+        self.next_page += count;
+        Some(TransmitPages::in_slab(&first, count))
+    }
+
     pub(super) fn free_page(&mut self, page: &SharedPage) {
-        let gfn = self.gfn(page).0;
+        let gfn = self.gfn(page.address()).0;
         for frame in &self.grant_frames {
             for index in 0..PER_FRAME {
                 let entry: grant_entry_v1 = frame.read(index * ENTRY_SIZE);
@@ -240,13 +266,13 @@ impl Machine {
         self.free_pages.push((gfn - FIRST_GFN) as usize);
     }
 
-    pub(super) fn gfn(&self, page: &SharedPage) -> Gfn {
-        Gfn(FIRST_GFN + self.pool.index[&page.address().as_ptr().addr()] as u64)
+    pub(super) fn gfn(&self, page: NonNull<u8>) -> Gfn {
+        Gfn(FIRST_GFN + self.pool.index[&page.as_ptr().addr()] as u64)
     }
 
     pub(super) fn grant_frame(&mut self, index: u32) -> Result<SharedPage, Errno> {
         let index = index as usize;
-        if index >= MAX_GRANT_FRAMES {
+        if index >= self.grant_frame_limit {
             return Err(EINVAL);
         }
         while self.grant_frames.len() <= index {

@@ -17,6 +17,7 @@
 
 mod machine;
 mod netback;
+mod offload;
 mod store;
 
 use core::cell::RefCell;
@@ -27,6 +28,7 @@ pub use store::{FakeStore, Fault, HOME, Request};
 
 use crate::{
     DomId, Errno, EventPort, Gfn, HvmParam, Hypervisor, SharedPage, ShutdownReason, SystemTime,
+    TransmitPages,
 };
 use machine::Remote;
 
@@ -163,6 +165,13 @@ impl Hypervisor for FakeXen {
         })
     }
 
+    fn evtchn_is_bound(&self, port: EventPort) -> bool {
+        self.with(|world| {
+            world.machine.counts.evtchn_status += 1;
+            !matches!(world.machine.remote(port), Ok(Remote::Unbound(_)) | Err(_))
+        })
+    }
+
     fn evtchn_take(&self, port: EventPort) -> bool {
         self.with(|world| world.machine.take_pending(port))
     }
@@ -206,8 +215,16 @@ impl Hypervisor for FakeXen {
         self.with(|world| world.machine.free_page(&page));
     }
 
+    fn transmit_pages(&self, count: usize) -> Option<TransmitPages> {
+        self.with(|world| world.machine.transmit_pages(count))
+    }
+
     fn gfn(&self, page: &SharedPage) -> Gfn {
-        self.with(|world| world.machine.gfn(page))
+        self.with(|world| world.machine.gfn(page.address()))
+    }
+
+    fn transmit_gfn(&self, pages: &TransmitPages, page: usize) -> Gfn {
+        self.with(|world| world.machine.gfn(pages.address(page)))
     }
 
     fn now(&self) -> SystemTime {

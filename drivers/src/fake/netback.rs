@@ -6,9 +6,11 @@ use std::string::{String, ToString};
 use std::vec::Vec;
 
 use super::machine::Machine;
+use super::offload;
 use super::store::FakeStore;
 use crate::abi::{
-    NET_RX_RING_SIZE, NET_TX_RING_SIZE, NETIF_RSP_OKAY, NetRxFlags, PAGE_SIZE, XenbusState,
+    NET_RX_RING_SIZE, NET_TX_RING_SIZE, NETIF_RSP_NULL, NETIF_RSP_OKAY, NetRxFlags, NetTxFlags,
+    PAGE_SIZE, XEN_NETIF_EXTRA_TYPE_GSO, XEN_NETIF_NR_SLOTS_MIN, XenbusState, netif_extra_gso,
     netif_rx_request, netif_rx_response, netif_tx_request, netif_tx_response, sring,
 };
 use crate::{EventPort, SharedPage};
@@ -50,13 +52,14 @@ impl Packet {
 
 #[derive(Debug)]
 struct Connection {
-    port: EventPort,
+    tx_port: EventPort,
+    rx_port: EventPort,
     tx: SharedPage,
     tx_ref: u32,
     tx_cons: u32,
     tx_prod: u32,
-    /// Ids of requests without a response.
-    tx_pending: VecDeque<u16>,
+    /// Ids of requests without a response, `None` for extra-info slots.
+    tx_pending: VecDeque<Option<u16>>,
     rx: SharedPage,
     rx_ref: u32,
     /// Requests taken, and with them responses given.
@@ -71,6 +74,8 @@ pub struct FakeNetback {
     state: XenbusState,
     connection: Option<Connection>,
     kicked: bool,
+    /// Knows only the key `event-channel`, as a back end without feature-split-event-channels.
+    pub one_channel: bool,
     /// Does not connect, whatever the front end writes.
     pub never_connect: bool,
     /// Takes transmit requests but keeps their responses back.
@@ -81,8 +86,13 @@ pub struct FakeNetback {
     pub tx_status: i16,
     /// Keeps its mapping of the rings when it closes.
     pub keep_mapped: bool,
-    /// Frames that the guest sent, oldest first.
+    /// Frames that the guest sent, oldest first, as they leave the machine: cut into segments,
+    /// with their checksums.
     pub transmitted: VecDeque<Vec<u8>>,
+    /// Packets that were cut into segments.
+    pub segmented: u64,
+    /// The most slots that a packet had.
+    pub most_slots: usize,
     to_guest: VecDeque<Packet>,
     /// Times that it connected.
     pub connections: u64,
@@ -101,11 +111,14 @@ impl FakeNetback {
             connection: None,
             kicked: false,
             never_connect: false,
+            one_channel: false,
             hold_tx: false,
             reorder_tx: false,
             tx_status: NETIF_RSP_OKAY,
             keep_mapped: false,
             transmitted: VecDeque::new(),
+            segmented: 0,
+            most_slots: 0,
             to_guest: VecDeque::new(),
             connections: 0,
             refusals: 0,
@@ -122,6 +135,13 @@ impl FakeNetback {
         set_backend(store, "frontend-id", "1");
         set_backend(store, "online", "1");
         set_backend(store, "mtu", "1500");
+        for key in [
+            "feature-sg",
+            "feature-gso-tcpv4",
+            "feature-ipv6-csum-offload",
+        ] {
+            set_backend(store, key, "1");
+        }
         set_frontend(store, "backend-id", "0");
         set_frontend(store, "mac", "00:16:3e:00:00:01");
         set_frontend(store, "state", "1");
@@ -235,7 +255,7 @@ impl FakeNetback {
         let Some(id) = connection.tx_pending.pop_front() else {
             return false;
         };
-        put_tx(connection, response(id));
+        put_tx(connection, response(id.unwrap_or(0)));
         self.publish(machine);
         true
     }
@@ -249,14 +269,14 @@ impl FakeNetback {
             };
             page.store_release(sring::RSP_PROD, index.wrapping_add(jump));
             self.notifications += 1;
-            machine.notify_guest(connection.port);
+            machine.notify_guest(connection.tx_port);
         }
     }
 
     /// Notifies the guest for nothing.
     pub fn notify(&mut self, machine: &mut Machine) {
         if let Some(connection) = &self.connection {
-            machine.notify_guest(connection.port);
+            machine.notify_guest(connection.tx_port);
         }
     }
 
@@ -346,10 +366,16 @@ impl FakeNetback {
                 .parse()
                 .ok()
         };
-        let (Some(tx_ref), Some(rx_ref), Some(port), Some(1), Some(1)) = (
+        let (tx_key, rx_key) = if self.one_channel {
+            ("event-channel", "event-channel")
+        } else {
+            ("event-channel-tx", "event-channel-rx")
+        };
+        let (Some(tx_ref), Some(rx_ref), Some(tx_port), Some(rx_port), Some(1), Some(1)) = (
             number("tx-ring-ref"),
             number("rx-ring-ref"),
-            number("event-channel"),
+            number(tx_key),
+            number(rx_key),
             number("request-rx-copy"),
             number("feature-rx-notify"),
         ) else {
@@ -359,11 +385,21 @@ impl FakeNetback {
         let (Some(tx), Some(rx)) = (machine.map_grant(tx_ref), machine.map_grant(rx_ref)) else {
             return false;
         };
-        let Some(port) = machine.bind(port) else {
+        let Some(tx_port) = machine.bind(tx_port) else {
             return false;
         };
+        let rx_port = if self.one_channel {
+            tx_port
+        } else {
+            let Some(rx_port) = machine.bind(rx_port) else {
+                machine.unbind(tx_port);
+                return false;
+            };
+            rx_port
+        };
         self.connection = Some(Connection {
-            port,
+            tx_port,
+            rx_port,
             tx_cons: tx.load_acquire(sring::RSP_PROD),
             tx_prod: tx.load_acquire(sring::RSP_PROD),
             tx_published: tx.load_acquire(sring::RSP_PROD),
@@ -385,7 +421,8 @@ impl FakeNetback {
                 machine.unmap_grant(connection.tx_ref);
                 machine.unmap_grant(connection.rx_ref);
             }
-            machine.unbind(connection.port);
+            machine.unbind(connection.tx_port);
+            machine.unbind(connection.rx_port);
         }
     }
 
@@ -426,23 +463,18 @@ impl FakeNetback {
             connection.tx_cons = prod;
             return;
         }
-        for _ in 0..waiting {
-            let request: netif_tx_request = connection.tx.read(tx_entry(connection.tx_cons));
-            connection.tx_cons = connection.tx_cons.wrapping_add(1);
-            let (offset, size) = (usize::from(request.offset), usize::from(request.size));
-            if request.flags != 0 || size < 14 || offset + size > PAGE_SIZE {
-                machine.violation("a transmit request that netback refuses");
-            } else if machine.is_writable(request.gref) {
-                machine.violation("a transmit page that the back end may write");
-            } else if let Some(page) = machine.copy_grant(request.gref, false) {
-                let mut frame = std::vec![0; size];
-                page.copy_out(offset, &mut frame);
-                self.transmitted.push_back(frame);
+        while connection.tx_cons != prod {
+            match packet(connection, machine, prod) {
+                Ok(packet) => match offload::finish(packet.bytes, packet.flags, packet.gso) {
+                    Ok(frames) => {
+                        self.most_slots = self.most_slots.max(packet.slots);
+                        self.segmented += u64::from(packet.gso.is_some());
+                        self.transmitted.extend(frames);
+                    }
+                    Err(fault) => machine.violation(fault),
+                },
+                Err(fault) => machine.violation(fault),
             }
-            if connection.tx_pending.contains(&request.id) {
-                machine.violation("a transmit id that is in flight already");
-            }
-            connection.tx_pending.push_back(request.id);
         }
         if self.hold_tx {
             return;
@@ -453,7 +485,15 @@ impl FakeNetback {
         } else {
             connection.tx_pending.pop_front()
         } {
-            put_tx(connection, netif_tx_response { id, status });
+            let response = match id {
+                Some(id) => netif_tx_response { id, status },
+                // An extra-info slot is answered as well, and the id is whatever is there.
+                None => netif_tx_response {
+                    id: 0x5a5a,
+                    status: NETIF_RSP_NULL,
+                },
+            };
+            put_tx(connection, response);
         }
     }
 
@@ -504,9 +544,11 @@ impl FakeNetback {
             &mut connection.rx_published,
             connection.rx_cons,
         );
-        for _ in 0..u8::from(tx) + u8::from(rx) {
-            self.notifications += 1;
-            machine.notify_guest(connection.port);
+        for (wanted, port) in [(tx, connection.tx_port), (rx, connection.rx_port)] {
+            if wanted {
+                self.notifications += 1;
+                machine.notify_guest(port);
+            }
         }
     }
 }
@@ -520,6 +562,94 @@ fn push(page: &SharedPage, published: &mut u32, prod: u32) -> bool {
     page.store_fence(sring::RSP_PROD, prod);
     let event = page.load_acquire(sring::RSP_EVENT);
     prod.wrapping_sub(event) < prod.wrapping_sub(old)
+}
+
+/// A packet that the guest sent.
+struct Sent {
+    bytes: Vec<u8>,
+    flags: NetTxFlags,
+    gso: Option<netif_extra_gso>,
+    slots: usize,
+}
+
+/// Takes the requests of the next packet, as `xenvif_tx_build_gops` and `xenvif_count_requests` in
+/// Linux' xen-netback/netback.c.
+fn packet(
+    connection: &mut Connection,
+    machine: &mut Machine,
+    prod: u32,
+) -> Result<Sent, &'static str> {
+    let first = take_tx(connection)?;
+    let flags = NetTxFlags::from_bits(first.flags).ok_or("a transmit flag that does not exist")?;
+    let mut gso = None;
+    if flags.contains(NetTxFlags::EXTRA_INFO) {
+        if connection.tx_cons == prod {
+            return Err("an extra-info slot that is missing");
+        }
+        let extra: netif_extra_gso = connection.tx.read(tx_entry(connection.tx_cons));
+        connection.tx_cons = connection.tx_cons.wrapping_add(1);
+        connection.tx_pending.push_back(None);
+        if extra.type_ != XEN_NETIF_EXTRA_TYPE_GSO || extra.flags != 0 || extra.size == 0 {
+            return Err("an extra-info slot that netback refuses");
+        }
+        gso = Some(extra);
+    }
+    let mut slots = std::vec![first];
+    let mut more = flags.contains(NetTxFlags::MORE_DATA);
+    while more {
+        if connection.tx_cons == prod {
+            return Err("a packet whose last slots are missing");
+        }
+        let slot = take_tx(connection)?;
+        more = slot.flags & NetTxFlags::MORE_DATA.bits() != 0;
+        slots.push(slot);
+        if slots.len() > XEN_NETIF_NR_SLOTS_MIN {
+            return Err("a packet of too many slots");
+        }
+    }
+    let rest: usize = slots
+        .iter()
+        .skip(1)
+        .map(|slot| usize::from(slot.size))
+        .sum();
+    let total = usize::from(first.size);
+    let Some(head) = total.checked_sub(rest).filter(|&head| head >= 14) else {
+        return Err("a packet shorter than its slots");
+    };
+    slots[0].size = u16::try_from(head).map_err(|_| "a slot that is too long")?;
+    let mut bytes = Vec::with_capacity(total);
+    for slot in &slots {
+        let (offset, size) = (usize::from(slot.offset), usize::from(slot.size));
+        if offset + size > PAGE_SIZE {
+            return Err("a slot that crosses its page");
+        }
+        if machine.is_writable(slot.gref) {
+            return Err("a transmit page that the back end may write");
+        }
+        let page = machine
+            .copy_grant(slot.gref, false)
+            .ok_or("a slot without a page")?;
+        let at = bytes.len();
+        bytes.resize(at + size, 0);
+        page.copy_out(offset, &mut bytes[at..]);
+    }
+    Ok(Sent {
+        bytes,
+        flags,
+        gso,
+        slots: slots.len(),
+    })
+}
+
+fn take_tx(connection: &mut Connection) -> Result<netif_tx_request, &'static str> {
+    let request: netif_tx_request = connection.tx.read(tx_entry(connection.tx_cons));
+    connection.tx_cons = connection.tx_cons.wrapping_add(1);
+    let again = connection.tx_pending.contains(&Some(request.id));
+    connection.tx_pending.push_back(Some(request.id));
+    if again {
+        return Err("a transmit id that is in flight already");
+    }
+    Ok(request)
 }
 
 fn tx_entry(index: u32) -> usize {

@@ -5,7 +5,6 @@
 //! in: a back end looks at the front end's state when it is ready, and sends
 //! what it finds queued.
 
-use crate::DomId;
 use crate::abi::XenbusState;
 
 /// Where the front end stands.
@@ -17,8 +16,6 @@ pub enum State {
     Discovering {
         /// The path of the back end is known.
         backend: bool,
-        /// Its domain.
-        domain: Option<DomId>,
         /// The MAC address is known.
         mac: bool,
     },
@@ -43,12 +40,10 @@ pub enum State {
 pub enum Input {
     /// The kernel wants a network.
     Start,
-    /// `backend` was answered; `false` if it is no path.
+    /// `backend` was answered; `false` if it is no path of a domain.
     Backend(bool),
     /// There is no `backend`.
     NoBackend,
-    /// `backend-id` was answered; `None` if it is no domain id.
-    BackendId(Option<DomId>),
     /// `mac` was answered; `false` if it is no MAC address.
     Mac(bool),
     /// The rings could not be made.
@@ -87,7 +82,7 @@ bitflags::bitflags! {
         const READ_STATE = 1 << 4;
         /// Write state `Initialising`: the back end may get ready.
         const OFFER = 1 << 5;
-        /// Read `backend`, `backend-id` and `mac`.
+        /// Read `backend` and `mac`.
         const DISCOVER = 1 << 6;
         /// Make the rings, publish them, write state `Connected`.
         const CONNECT = 1 << 7;
@@ -106,7 +101,6 @@ bitflags::bitflags! {
 
 const DISCOVERING: State = State::Discovering {
     backend: false,
-    domain: None,
     mac: false,
 };
 
@@ -123,17 +117,9 @@ pub fn step(state: State, input: Input) -> (State, Actions) {
         }
         (S::Idle, _) => stay,
 
-        (S::Discovering { domain, mac, .. }, I::Backend(true)) => discovered(true, domain, mac),
-        (S::Discovering { backend, mac, .. }, I::BackendId(Some(domain))) => {
-            discovered(backend, Some(domain), mac)
-        }
-        (
-            S::Discovering {
-                backend, domain, ..
-            },
-            I::Mac(true),
-        ) => discovered(backend, domain, true),
-        (S::Discovering { .. }, I::Backend(false) | I::BackendId(None) | I::Mac(false)) => {
+        (S::Discovering { mac, .. }, I::Backend(true)) => discovered(true, mac),
+        (S::Discovering { backend, .. }, I::Mac(true)) => discovered(backend, true),
+        (S::Discovering { .. }, I::Backend(false) | I::Mac(false)) => {
             (S::Absent, Actions::REPORT_BAD)
         }
         (S::Discovering { .. }, I::NoBackend) => (S::Absent, Actions::REPORT_ABSENT),
@@ -214,8 +200,8 @@ fn carrier_if(rises: bool) -> Actions {
     }
 }
 
-fn discovered(backend: bool, domain: Option<DomId>, mac: bool) -> (State, Actions) {
-    if backend && domain.is_some() && mac {
+fn discovered(backend: bool, mac: bool) -> (State, Actions) {
+    if backend && mac {
         (
             State::Live {
                 carrier: false,
@@ -224,13 +210,6 @@ fn discovered(backend: bool, domain: Option<DomId>, mac: bool) -> (State, Action
             Actions::CONNECT,
         )
     } else {
-        (
-            State::Discovering {
-                backend,
-                domain,
-                mac,
-            },
-            Actions::empty(),
-        )
+        (State::Discovering { backend, mac }, Actions::empty())
     }
 }

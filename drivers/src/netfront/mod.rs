@@ -1,9 +1,9 @@
 //! The network front end: xenbus handshake, rings and counters of `device/vif/0`.
 //!
 //! ```text
-//! start ── burst 1: backend, backend-id, mac ──► answers ── rings, burst 2: six writes ──► live
-//!   ▲                                                                                        │
-//!   └───────── the back end is ready again ◄── closed ◄── it left or wrote nonsense ─────────┘
+//! start ── burst 1: backend, mac ──► answers ── rings, burst 2: eight writes ──► live
+//!   ▲                                                                              │
+//!   └──── the back end is ready again ◄── closed ◄── it left or wrote nonsense ────┘
 //! ```
 //!
 //! The machine is [`handshake::step`]; this file is the shell that carries out
@@ -11,21 +11,29 @@
 //! the back end to be connected.
 
 pub mod handshake;
+mod receive;
 mod report;
 mod ring;
+mod transmit;
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use crate::abi::XenbusState;
+use crate::abi::{PAGE_SIZE, XenbusState};
 use crate::decimal::{Decimal, parse};
 use crate::grant::GrantTable;
 use crate::xenstore::{Event, ReqId, StoreErrno, StoreError, Xenstore};
 use crate::{DomId, EventPort, Hypervisor, SystemTime};
 use handshake::{Actions, Input, State};
-pub use report::{Checksum, Config, Counters, LinkError, Notice, RingError, RxFrame, SendError};
-pub use ring::ETHERNET_HEADER;
+pub use report::{
+    Checksum, Config, Counters, Features, LinkError, Notice, Offload, RingError, RxFrame, SendError,
+};
 use ring::Link;
+use transmit::Buffers;
+pub use transmit::TxFrame;
+
+/// Bytes of an Ethernet header: no frame is shorter, and netback refuses such a one.
+pub const ETHERNET_HEADER: usize = 14;
 
 /// The front end's directory in xenstore, below the domain's home.
 const HOME: &[u8] = b"device/vif/0/";
@@ -52,16 +60,32 @@ const MAX_NOTICES: usize = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Question {
     Backend,
-    BackendId,
     Mac,
     Publish,
     PeerState,
     OwnState,
     Online,
     Mtu,
+    Feature(Feature),
     /// The answer does not matter.
     Courtesy,
 }
+
+/// The keys in the back end's directory that say what it can do with the frames that we send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Feature {
+    ScatterGather,
+    Segment4,
+    NoChecksum4,
+    Checksum6,
+}
+
+const FEATURES: [(Feature, &[u8]); 4] = [
+    (Feature::ScatterGather, b"/feature-sg"),
+    (Feature::Segment4, b"/feature-gso-tcpv4"),
+    (Feature::NoChecksum4, b"/feature-no-csum-offload"),
+    (Feature::Checksum6, b"/feature-ipv6-csum-offload"),
+];
 
 /// The time that the present state has left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +106,8 @@ pub struct NetFront<'h, H: Hypervisor> {
     inputs: VecDeque<Input>,
     questions: Vec<(ReqId, Question)>,
     link: Option<Link>,
+    /// The transmit buffers, while there is no link.
+    buffers: Option<Buffers>,
     domain: DomId,
     backend: Vec<u8>,
     /// The back end whose state is watched.
@@ -90,6 +116,8 @@ pub struct NetFront<'h, H: Hypervisor> {
     peer_state_changed: bool,
     mac: [u8; 6],
     mtu: u16,
+    /// What the back end has said of each of [`FEATURES`].
+    features: [Option<bool>; FEATURES.len()],
     timer: Timer,
     /// Attempts at a link since the last one that worked; one more once given up.
     attempts: u32,
@@ -108,6 +136,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
             inputs: VecDeque::with_capacity(8),
             questions: Vec::with_capacity(16),
             link: None,
+            buffers: None,
             domain: DomId(0),
             backend: Vec::new(),
             watched: None,
@@ -115,6 +144,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
             peer_state_changed: false,
             mac: [0; 6],
             mtu: MTU_MAX,
+            features: [None; FEATURES.len()],
             timer: Timer::Off,
             attempts: 0,
             notices: VecDeque::new(),
@@ -247,28 +277,80 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         self.link.as_mut()?.receive(frame, &mut self.counters)
     }
 
-    /// Whether [`NetFront::send`] has a slot.
+    /// Whether a frame of up to one page can be sent.
     #[inline]
     pub fn can_send(&mut self) -> bool {
+        self.has_room(1)
+    }
+
+    /// Whether a frame of so many bytes can be sent.
+    #[inline]
+    pub fn can_send_bytes(&mut self, length: usize) -> bool {
+        self.has_room(length.div_ceil(PAGE_SIZE))
+    }
+
+    #[inline]
+    fn has_room(&mut self, pages: usize) -> bool {
         match &mut self.link {
-            Some(link) => link.can_send(&mut self.counters),
+            Some(link) => link.has_room(pages, &mut self.counters),
             None => false,
         }
+    }
+
+    /// Room to compose a frame of up to so many bytes in, where the back end will
+    /// read it; `None` without a link or while all pages are in flight.
+    #[inline]
+    pub fn frame(&mut self, length: usize) -> Option<TxFrame<'_>> {
+        let link = self.link.as_mut()?;
+        if !link.has_room(length.div_ceil(PAGE_SIZE), &mut self.counters) {
+            return None;
+        }
+        link.frame(self.xen, &mut self.grants, length, &mut self.counters)
     }
 
     /// Queues a copy of a frame, with complete checksums. It leaves with the next flush.
     ///
     /// # Errors
     /// [`SendError`]
-    #[inline]
     pub fn send(&mut self, frame: &[u8]) -> Result<(), SendError> {
-        let result = match &mut self.link {
-            _ if frame.len() > usize::from(self.mtu) + ETHERNET_HEADER => Err(SendError::Size),
-            Some(link) => link.send(self.xen, &mut self.grants, frame, &mut self.counters),
-            None => Err(SendError::Full),
+        if frame.len() > usize::from(self.mtu) + ETHERNET_HEADER {
+            self.counters.tx_dropped += 1;
+            return Err(SendError::Size);
+        }
+        let Some(mut room) = self.frame(frame.len()) else {
+            self.counters.tx_dropped += 1;
+            return Err(SendError::Full);
         };
-        self.counters.tx_dropped += u64::from(result.is_err());
-        result
+        room.bytes().copy_from_slice(frame);
+        room.send(frame.len(), Offload::None)
+    }
+
+    /// What the back end can do with the frames that we send.
+    #[must_use]
+    pub fn features(&self) -> Features {
+        let said = |feature: Feature| {
+            let at = FEATURES.iter().position(|&(known, _)| known == feature);
+            at.and_then(|at| self.features.get(at).copied().flatten())
+        };
+        let is = |feature| said(feature) == Some(true);
+        let segments = is(Feature::ScatterGather) && self.longest_frame() > PAGE_SIZE;
+        // IPv4 is on unless it says otherwise, IPv6 is off unless it says so (io/netif.h).
+        let checksum4 = said(Feature::NoChecksum4) == Some(false);
+        Features {
+            checksum4,
+            checksum6: is(Feature::Checksum6),
+            segment: segments && checksum4 && is(Feature::Segment4),
+        }
+    }
+
+    /// Bytes of the longest frame that may be sent to a back end that cuts it.
+    #[must_use]
+    pub fn longest_frame(&self) -> usize {
+        let buffers = self.link.as_ref().map(Link::buffers);
+        let pages = buffers
+            .or(self.buffers.as_ref())
+            .map_or(1, Buffers::frame_pages);
+        (pages * PAGE_SIZE).min(usize::from(u16::MAX))
     }
 
     /// Publishes the frames sent and buffers emptied since the last flush, with one notification at most.
@@ -307,10 +389,11 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         self.mtu
     }
 
-    /// The back end's port, while there is a link.
+    /// The ports of the transmit and the receive ring, while there is a link.
     #[must_use]
-    pub fn port(&self) -> Option<EventPort> {
-        self.link.as_ref().map(Link::port)
+    pub fn ports(&self) -> Option<[EventPort; 2]> {
+        let ports = self.link.as_ref()?.ports();
+        Some([ports.tx, ports.rx])
     }
 
     /// Whether the back end is known to be connected.
@@ -340,7 +423,8 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
     /// Pages that a back end kept mapped after its link was closed.
     #[must_use]
     pub fn quarantined(&self) -> usize {
-        self.grants.quarantined()
+        let buffers = self.link.as_ref().map(Link::buffers);
+        self.grants.quarantined() + buffers.or(self.buffers.as_ref()).map_or(0, Buffers::held)
     }
 
     fn answered(&mut self, question: Question, answer: Result<&[u8], StoreErrno>) {
@@ -348,18 +432,15 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         let input = match question {
             Question::Backend => {
                 let path = value.unwrap_or_default();
+                let domain = domain_of(path);
                 self.backend.clear();
                 self.backend.extend_from_slice(path);
+                self.domain = domain.unwrap_or(DomId(0));
                 if answer == Err(StoreErrno::NoEntry) {
                     Input::NoBackend
                 } else {
-                    Input::Backend(!path.is_empty())
+                    Input::Backend(domain.is_some())
                 }
-            }
-            Question::BackendId => {
-                let domain = value.and_then(parse).and_then(|id| u16::try_from(id).ok());
-                self.domain = DomId(domain.unwrap_or(0));
-                Input::BackendId(domain.map(DomId))
             }
             Question::Mac => {
                 let mac = value.and_then(parse_mac);
@@ -393,6 +474,22 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
                         Some(mtu) if (MTU_MIN..=MTU_MAX).contains(&mtu) => self.mtu = mtu,
                         _ => self.counters.bad_mtu += 1,
                     },
+                }
+                return;
+            }
+            Question::Feature(feature) => {
+                let said = match answer {
+                    Ok(value) => value == b"1",
+                    Err(StoreErrno::NoEntry) => false,
+                    Err(_) => return,
+                };
+                let at = FEATURES.iter().position(|&(known, _)| known == feature);
+                if let Some(slot) = at.and_then(|at| self.features.get_mut(at)) {
+                    *slot = Some(said);
+                }
+                if let Some(link) = self.link.as_mut().filter(|_| said) {
+                    // Frames of many pages are composed after there was said to be room.
+                    link.grant_buffers(self.xen, &mut self.grants);
                 }
                 return;
             }
@@ -467,7 +564,9 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         if actions.contains(Actions::DISCONNECT)
             && let Some(link) = self.link.take()
         {
-            link.close(self.xen, &mut self.grants);
+            self.buffers = Some(link.close(self.xen, &mut self.grants));
+            // The next back end may be another.
+            self.features = [None; FEATURES.len()];
         }
         if actions.contains(Actions::READ_ONLINE) {
             self.ask(
@@ -492,7 +591,6 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
             self.questions.clear();
             for (question, key) in [
                 (Question::Backend, b"backend".as_slice()),
-                (Question::BackendId, b"backend-id"),
                 (Question::Mac, b"mac"),
             ] {
                 self.ask(question, |_, store| store.read(&[HOME, key]), store);
@@ -520,17 +618,24 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         }
     }
 
-    /// Makes a link and writes the six keys that let the back end connect.
-    fn publish(&mut self, store: &mut Xenstore<'h, H>) {
-        self.grants.sweep(self.xen);
-        let link = Link::new(
+    fn make_link(&mut self) -> Result<Link, LinkError> {
+        if self.buffers.is_none() {
+            self.buffers = Some(Buffers::new(self.xen, self.config.tx_buffers)?);
+        }
+        Link::new(
             self.xen,
             &mut self.grants,
             self.domain,
             self.config.rx_buffers,
-            self.config.tx_buffers,
+            &mut self.buffers,
             self.counters.links != 0,
-        );
+        )
+    }
+
+    /// Makes a link and writes the eight keys that let the back end connect.
+    fn publish(&mut self, store: &mut Xenstore<'h, H>) {
+        self.grants.sweep(self.xen);
+        let link = self.make_link();
         let link = match link {
             Ok(link) => link,
             Err(error) => {
@@ -543,7 +648,10 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         let numbers = [
             (b"tx-ring-ref".as_slice(), link.tx_ring().0),
             (b"rx-ring-ref", link.rx_ring().0),
-            (b"event-channel", link.port().get()),
+            (b"event-channel-tx", link.ports().tx.get()),
+            (b"event-channel-rx", link.ports().rx.get()),
+            // For a back end without feature-split-event-channels: to ask first would be a round trip.
+            (b"event-channel", link.ports().tx.get()),
             (b"request-rx-copy", 1),
             (b"feature-rx-notify", 1),
         ];
@@ -562,7 +670,8 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         }
     }
 
-    /// Watches the state of the present back end, instead of that of an older one, and asks for the MTU.
+    /// Watches the state of the present back end, instead of that of an older one, and asks for
+    /// the MTU and what the back end can do.
     fn watch_backend(&mut self, store: &mut Xenstore<'h, H>) {
         if self.backend.is_empty() {
             return;
@@ -586,6 +695,13 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
             self.watched = Some(self.backend.clone());
         }
         self.ask(Question::Mtu, |_, store| store.read(&[HOME, b"mtu"]), store);
+        for (feature, key) in FEATURES {
+            self.ask(
+                Question::Feature(feature),
+                |net, store| store.read(&[&net.backend, key]),
+                store,
+            );
+        }
     }
 
     fn write_state(&mut self, question: Question, state: XenbusState, store: &mut Xenstore<'h, H>) {
@@ -616,6 +732,14 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
             self.counters.lost_notices += 1;
         }
     }
+}
+
+/// The domain that a path of xenstore belongs to, `/local/domain/N/...` (Xen's docs/misc/xenstore-paths).
+fn domain_of(path: &[u8]) -> Option<DomId> {
+    let rest = path.strip_prefix(b"/local/domain/")?;
+    let end = rest.iter().position(|&byte| byte == b'/')?;
+    let id = parse(rest.get(..end)?)?;
+    u16::try_from(id).ok().map(DomId)
 }
 
 /// A MAC address as xenstore has it: six pairs of hexadecimal digits and colons between them.

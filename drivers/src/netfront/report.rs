@@ -10,7 +10,7 @@ use crate::xenstore::StoreError;
 pub struct Config {
     /// Receive buffers, all of them posted at once; rounded down to a power of two.
     pub rx_buffers: usize,
-    /// Transmit buffers, allocated as they are first needed.
+    /// Pages that frames are composed in.
     pub tx_buffers: usize,
 }
 
@@ -32,6 +32,30 @@ pub struct RxFrame {
     pub len: usize,
     /// State of the transport checksum.
     pub checksum: Checksum,
+}
+
+/// What the back end has to do with a frame before it leaves the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offload {
+    /// Nothing: its checksums are right.
+    None,
+    /// Its TCP or UDP checksum field holds the sum of the pseudo-header, not inverted
+    /// (`NETTXF_csum_blank`).
+    Checksum,
+    /// The same, and it is to be cut into TCP segments of so many octets, over IPv4
+    /// (`XEN_NETIF_GSO_TYPE_TCPV4`).
+    Segment(u16),
+}
+
+/// What a back end can do with the frames that we send; nothing, until it has said so.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Features {
+    /// It fills TCP and UDP checksums in over IPv4.
+    pub checksum4: bool,
+    /// It fills them in over IPv6.
+    pub checksum6: bool,
+    /// It cuts TCP over IPv4 into segments.
+    pub segment: bool,
 }
 
 /// Why a frame was not queued.
@@ -93,7 +117,7 @@ impl Notice {
         match self {
             Self::Carrier => "vif: connected",
             Self::NoVif => "vif: no network interface is configured",
-            Self::BadConfig => "vif: backend, backend-id or mac in xenstore makes no sense",
+            Self::BadConfig => "vif: backend or mac in xenstore makes no sense",
             Self::Link(LinkError::NoMemory) => "vif: no memory for the rings",
             Self::Link(LinkError::Grant(_)) => "vif: no grant for the rings",
             Self::Link(LinkError::Port(_)) => "vif: no event channel",
@@ -116,10 +140,14 @@ impl Notice {
 pub struct Counters {
     /// Frames received.
     pub rx_frames: u64,
-    /// Frames queued.
+    /// Frames queued, one that is cut into segments counted once.
     pub tx_frames: u64,
     /// Frames not queued: see [`SendError`].
     pub tx_dropped: u64,
+    /// Bytes in them.
+    pub rx_bytes: u64,
+    /// Bytes queued.
+    pub tx_bytes: u64,
     /// Notifications sent.
     pub notifications: u64,
     /// Receive responses with an error status.

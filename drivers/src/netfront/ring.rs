@@ -1,44 +1,30 @@
-//! The two rings of a network interface.
+//! The two rings of a network interface and their event channels.
 //!
-//! Source: Xen 4.17 public/io/ring.h and io/netif.h. Pages are granted once and
-//! stay granted: receive pages writable when they are first posted, transmit
-//! pages read-only when their slot is first used. Frames are copied, so no
-//! packet costs a grant operation.
+//! Source: Xen 4.17 public/io/ring.h and io/netif.h.
 
 use alloc::vec::Vec;
-use core::mem::size_of;
 
-use super::{Checksum, Counters, LinkError, RingError, RxFrame, SendError};
-use crate::abi::{
-    NET_RX_RING_SIZE, NET_TX_RING_SIZE, NETIF_RSP_OKAY, NetRxFlags, PAGE_SIZE, netif_rx_request,
-    netif_rx_response, netif_tx_request, netif_tx_response, sring,
-};
+use super::receive::Receive;
+use super::transmit::{Buffers, Transmit, TxFrame};
+use super::{Counters, LinkError, RingError, RxFrame};
+use crate::abi::{NET_RX_RING_SIZE, sring};
 use crate::grant::{Access, GrantTable};
-use crate::{DomId, EventPort, GrantRef, Hypervisor, SharedPage};
-
-/// Bytes of an Ethernet header: no frame is shorter, and netback refuses such a one.
-pub const ETHERNET_HEADER: usize = 14;
-/// `XEN_NETIF_EXTRA_FLAG_MORE` (io/netif.h), in the second byte of `struct netif_extra_info`.
-const EXTRA_FLAG_MORE: u8 = 1;
-
-/// Pages of a link besides its receive buffers: two rings and the first transmit buffer.
-const FIXED_PAGES: usize = 3;
+use crate::{DomId, Errno, EventPort, GrantRef, Hypervisor, SharedPage};
 
 /// A page and its grant.
-type Granted = (SharedPage, GrantRef);
+pub(super) type Granted = (SharedPage, GrantRef);
 
 fn grant_page<H: Hypervisor>(
     xen: &H,
     grants: &mut GrantTable,
     domain: DomId,
-    access: Access,
     scrub: bool,
 ) -> Result<Granted, LinkError> {
     let page = xen.alloc_page().ok_or(LinkError::NoMemory)?;
     if scrub {
         page.zero();
     }
-    match grants.grant(xen, domain, xen.gfn(&page), access) {
+    match grants.grant(xen, domain, &page, Access::ReadWrite) {
         Ok(grant) => Ok((page, grant)),
         Err(error) => {
             xen.free_page(page);
@@ -59,7 +45,7 @@ fn ring_page<H: Hypervisor>(
     domain: DomId,
     scrub: bool,
 ) -> Result<Granted, LinkError> {
-    let ring = grant_page(xen, grants, domain, Access::ReadWrite, scrub)?;
+    let ring = grant_page(xen, grants, domain, scrub)?;
     // The entries count only once an index covers them.
     for offset in (0..sring::RING).step_by(8) {
         ring.0.store64(offset, 0);
@@ -70,7 +56,7 @@ fn ring_page<H: Hypervisor>(
 
 /// Publishes requests up to `prod`; says whether the back end wants to know.
 #[inline]
-fn push(page: &SharedPage, published: &mut u32, prod: u32) -> bool {
+pub(super) fn push(page: &SharedPage, published: &mut u32, prod: u32) -> bool {
     let old = *published;
     if old == prod {
         return false;
@@ -84,7 +70,7 @@ fn push(page: &SharedPage, published: &mut u32, prod: u32) -> bool {
 
 /// Responses that wait between our index and the back end's.
 #[inline]
-fn available(page: &SharedPage, cons: u32, published: u32) -> Result<u32, RingError> {
+pub(super) fn available(page: &SharedPage, cons: u32, published: u32) -> Result<u32, RingError> {
     let count = page.load_acquire(sring::RSP_PROD).wrapping_sub(cons);
     // More responses than requests: the index went back, or too far.
     if count > published.wrapping_sub(cons) {
@@ -93,214 +79,45 @@ fn available(page: &SharedPage, cons: u32, published: u32) -> Result<u32, RingEr
     Ok(count)
 }
 
-/// The transmit ring.
-#[derive(Debug)]
-struct Transmit {
-    ring: Granted,
-    prod: u32,
-    published: u32,
-    cons: u32,
-    /// Buffers in use or used before; the id of a request is the index here.
-    buffers: Vec<Granted>,
-    limit: usize,
-    free: Vec<u16>,
-    in_flight: [u64; (NET_TX_RING_SIZE / 64) as usize],
+/// The event channels of a link, one for each ring (feature-split-event-channels).
+///
+/// Linux' netback can lose the only event channel of a front end that queues frames before it
+/// connects: the interrupt that comes with the binding then finds work, its end is left to
+/// whoever does that work, and when netback's receive thread runs before `queue->rx_irq` is set,
+/// it ends the interrupt of irq 0 instead (drivers/net/xen-netback/rx.c, `xenvif_wait_for_rx_work`,
+/// Linux 6.1). The channel stays masked for good. The transmit ring's own channel is not
+/// that thread's to end.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ports {
+    /// Of the transmit ring; of both, with a back end that knows one channel only.
+    pub(super) tx: EventPort,
+    /// Of the receive ring.
+    pub(super) rx: EventPort,
 }
 
-impl Transmit {
-    fn entry(index: u32) -> usize {
-        sring::RING + (index % NET_TX_RING_SIZE) as usize * size_of::<netif_tx_request>()
-    }
-
-    /// How many completions we let pass before the back end wakes us.
-    fn wake_after(limit: usize) -> u32 {
-        #[allow(clippy::cast_possible_truncation, reason = "at most 256")]
-        let half = (limit / 2).max(1) as u32;
-        half
-    }
-
-    /// Takes completed slots back.
-    fn reap(&mut self, counters: &mut Counters) -> Result<bool, RingError> {
-        let mut progress = false;
-        // Every round takes at least `wake_after` responses but the last, so the
-        // requests in flight bound the loop.
-        loop {
-            let count = available(&self.ring.0, self.cons, self.published)?;
-            for _ in 0..count {
-                let response: netif_tx_response = self.ring.0.read(Self::entry(self.cons));
-                self.cons = self.cons.wrapping_add(1);
-                self.complete(response, counters);
-            }
-            progress |= count != 0;
-            if self.cons == self.prod && self.free.len() < self.buffers.len() {
-                // All requests are answered, some under ids that were not theirs.
-                self.in_flight = Default::default();
-                self.free.clear();
-                #[allow(clippy::cast_possible_truncation, reason = "at most 256")]
-                self.free.extend(0..self.buffers.len() as u16);
-            }
-            if count == 0 {
-                return Ok(progress);
-            }
-            let event = self.cons.wrapping_add(Self::wake_after(self.limit));
-            self.ring.0.store_fence(sring::RSP_EVENT, event);
-            // If it has passed the new index already, it will not notify.
-            let behind = event.wrapping_sub(self.ring.0.load_acquire(sring::RSP_PROD));
-            if behind != 0 && behind <= NET_TX_RING_SIZE {
-                return Ok(progress);
+impl Ports {
+    fn new<H: Hypervisor>(xen: &H, domain: DomId) -> Result<Self, Errno> {
+        let tx = xen.evtchn_alloc_unbound(domain)?;
+        match xen.evtchn_alloc_unbound(domain) {
+            Ok(rx) => Ok(Self { tx, rx }),
+            Err(error) => {
+                let _ = xen.evtchn_close(tx);
+                Err(error)
             }
         }
     }
 
-    fn complete(&mut self, response: netif_tx_response, counters: &mut Counters) {
-        let id = usize::from(response.id);
-        let bit = 1 << (id % 64);
-        match self.in_flight.get_mut(id / 64) {
-            Some(word) if *word & bit != 0 => {
-                *word &= !bit;
-                self.free.push(response.id);
-                if response.status != NETIF_RSP_OKAY {
-                    counters.tx_errors += 1;
-                }
-            }
-            _ => counters.tx_bad_id += 1,
+    /// Notifies the back end of what is new. It can fail only if the toolstack closed a channel;
+    /// xenstore then says so as well.
+    fn notify<H: Hypervisor>(self, xen: &H, tx: bool, rx: bool) {
+        // Rare: netback asks for it when it had no receive buffers left.
+        let rx_has_its_own = rx && xen.evtchn_is_bound(self.rx);
+        if rx_has_its_own {
+            let _ = xen.evtchn_send(self.rx);
         }
-    }
-
-    /// Asks to be notified of an index that the requests in flight do reach, and
-    /// says whether it is reached by now. The one that [`Transmit::reap`] asked
-    /// for may be beyond them, as `limit` may have shrunk since.
-    fn wake_for_slot(&self) -> Result<bool, RingError> {
-        let in_flight = self.published.wrapping_sub(self.cons);
-        let after = Self::wake_after(self.limit).min(in_flight).max(1);
-        let event = self.cons.wrapping_add(after);
-        self.ring.0.store_fence(sring::RSP_EVENT, event);
-        Ok(available(&self.ring.0, self.cons, self.published)? >= after)
-    }
-
-    #[inline]
-    fn has_slot(&self) -> bool {
-        !self.free.is_empty() || self.buffers.len() < self.limit
-    }
-}
-
-/// What the next receive response is part of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Expect {
-    /// The first slot of a packet.
-    Packet,
-    /// An `extra_info` slot; then more slots of the same packet if `more`.
-    Extra { more: bool },
-    /// A further slot of a packet that is being dropped.
-    Rest,
-}
-
-/// The receive ring.
-#[derive(Debug)]
-struct Receive {
-    ring: Granted,
-    prod: u32,
-    published: u32,
-    cons: u32,
-    /// A power of two: the request at index `i` has buffer and id `i` modulo their number.
-    ///
-    /// Back ends answer receive requests in order and in place (an extra-info slot
-    /// has no id at all), so the buffer that a response frees is the one that is
-    /// posted next.
-    buffers: Vec<Granted>,
-    expect: Expect,
-}
-
-impl Receive {
-    #[inline]
-    fn entry(index: u32) -> usize {
-        sring::RING + (index % NET_RX_RING_SIZE) as usize * size_of::<netif_rx_request>()
-    }
-
-    #[inline]
-    fn slot(&self, index: u32) -> usize {
-        index as usize & (self.buffers.len() - 1)
-    }
-
-    /// Posts the next buffer.
-    #[inline]
-    fn post(&mut self) {
-        let slot = self.slot(self.prod);
-        if let Some((_, grant)) = self.buffers.get(slot) {
-            #[allow(clippy::cast_possible_truncation, reason = "at most 256 buffers")]
-            let request = netif_rx_request {
-                id: slot as u16,
-                pad: 0,
-                gref: grant.0,
-            };
-            self.ring.0.write(Self::entry(self.prod), &request);
-            self.prod = self.prod.wrapping_add(1);
+        if tx || rx && !rx_has_its_own {
+            let _ = xen.evtchn_send(self.tx);
         }
-    }
-
-    /// Takes one response; a frame, if it is a good one.
-    fn take(&mut self, frame: &mut [u8], counters: &mut Counters) -> Option<RxFrame> {
-        let entry = Self::entry(self.cons);
-        let response: netif_rx_response = self.ring.0.read(entry);
-        let slot = self.slot(self.cons);
-        self.cons = self.cons.wrapping_add(1);
-        let flags = NetRxFlags::from_bits_retain(response.flags);
-        match self.expect {
-            Expect::Extra { more } => {
-                counters.rx_extra += 1;
-                // The slot is a `netif_extra_info`: type, then flags.
-                let [_, extra_flags] = response.id.to_le_bytes();
-                if extra_flags & EXTRA_FLAG_MORE == 0 {
-                    self.expect = if more { Expect::Rest } else { Expect::Packet };
-                }
-                return None;
-            }
-            Expect::Rest => {
-                if !flags.contains(NetRxFlags::MORE_DATA) {
-                    self.expect = Expect::Packet;
-                }
-                return None;
-            }
-            Expect::Packet => {}
-        }
-        let more = flags.contains(NetRxFlags::MORE_DATA);
-        if flags.contains(NetRxFlags::EXTRA_INFO) {
-            self.expect = Expect::Extra { more };
-        } else if more {
-            self.expect = Expect::Rest;
-        }
-        if usize::from(response.id) != slot {
-            counters.rx_bad_id += 1;
-            return None;
-        }
-        let Ok(length) = usize::try_from(response.status) else {
-            counters.rx_errors += 1;
-            return None;
-        };
-        if more || flags.contains(NetRxFlags::GSO_PREFIX) {
-            // We advertise neither feature-sg nor any GSO.
-            counters.rx_chains += 1;
-            return None;
-        }
-        let offset = usize::from(response.offset);
-        if length < ETHERNET_HEADER || offset + length > PAGE_SIZE || length > frame.len() {
-            counters.rx_bad_size += 1;
-            return None;
-        }
-        let (page, _) = self.buffers.get(slot)?;
-        page.copy_out(offset, frame.get_mut(..length)?);
-        counters.rx_frames += 1;
-        let checksum = if flags.contains(NetRxFlags::CSUM_BLANK) {
-            Checksum::Blank
-        } else if flags.contains(NetRxFlags::DATA_VALIDATED) {
-            Checksum::Validated
-        } else {
-            Checksum::Unknown
-        };
-        Some(RxFrame {
-            len: length,
-            checksum,
-        })
     }
 }
 
@@ -308,106 +125,81 @@ impl Receive {
 #[derive(Debug)]
 pub(super) struct Link {
     domain: DomId,
-    port: EventPort,
+    ports: Ports,
     tx: Transmit,
     rx: Receive,
-    /// Zero each page before it is granted.
-    scrub: bool,
     broken: Option<RingError>,
     active: bool,
 }
 
 impl Link {
-    /// Allocates the event channel, grants the rings and posts the receive buffers.
+    /// Allocates the event channels, grants the rings and posts the receive buffers.
     ///
     /// `rx_buffers` is rounded down to a power of two, and further if memory is
     /// out. Pages are zeroed first when `scrub` says that memory has been used before.
+    /// `buffers` are taken only if the link can be made.
     pub(super) fn new<H: Hypervisor>(
         xen: &H,
         grants: &mut GrantTable,
         domain: DomId,
         rx_buffers: usize,
-        tx_buffers: usize,
+        buffers: &mut Option<Buffers>,
         scrub: bool,
     ) -> Result<Self, LinkError> {
-        let tx_limit = tx_buffers.clamp(1, NET_TX_RING_SIZE as usize);
         let rx_limit = rx_buffers.clamp(1, NET_RX_RING_SIZE as usize);
-        let mut held: Vec<Granted> = Vec::with_capacity(FIXED_PAGES + rx_limit);
+        let mut held: Vec<Granted> = Vec::with_capacity(2 + rx_limit);
         let outcome = (|| {
             held.push(ring_page(xen, grants, domain, scrub)?);
             held.push(ring_page(xen, grants, domain, scrub)?);
-            // One transmit buffer now, so that a guest without memory fails here and not at its first frame.
-            held.push(grant_page(xen, grants, domain, Access::Read, scrub)?);
             for posted in 0..rx_limit {
-                match grant_page(xen, grants, domain, Access::ReadWrite, scrub) {
+                match grant_page(xen, grants, domain, scrub) {
                     Ok(buffer) => held.push(buffer),
                     Err(error) if posted == 0 => return Err(error),
                     Err(_) => break,
                 }
             }
-            xen.evtchn_alloc_unbound(domain).map_err(LinkError::Port)
+            Ports::new(xen, domain).map_err(LinkError::Port)
         })();
-        let port = match outcome {
-            Ok(port) => port,
+        let ports = match outcome {
+            Ok(ports) => ports,
             Err(error) => {
                 release(xen, grants, held);
                 return Err(error);
             }
         };
-        let mut rx_buffers = held.split_off(FIXED_PAGES);
+        let mut rx_buffers = held.split_off(2);
         let power_of_two = 1 << rx_buffers.len().ilog2();
         release(xen, grants, rx_buffers.split_off(power_of_two));
-        let mut tx_buffers = Vec::with_capacity(tx_limit);
-        tx_buffers.extend(held.pop());
-        let (Some(rx_ring), Some(tx_ring)) = (held.pop(), held.pop()) else {
+        let (Some(rx_ring), Some(tx_ring), Some(buffers)) =
+            (held.pop(), held.pop(), buffers.take())
+        else {
             return Err(LinkError::NoMemory);
         };
-        let mut free = Vec::with_capacity(tx_limit);
-        free.push(0);
-        let mut rx = Receive {
-            ring: rx_ring,
-            prod: 0,
-            published: 0,
-            cons: 0,
-            buffers: rx_buffers,
-            expect: Expect::Packet,
-        };
-        for _ in 0..power_of_two {
-            rx.post();
-        }
-        // Nobody listens yet, so this never asks for a notification.
-        push(&rx.ring.0, &mut rx.published, rx.prod);
         Ok(Self {
             domain,
-            port,
-            tx: Transmit {
-                ring: tx_ring,
-                prod: 0,
-                published: 0,
-                cons: 0,
-                buffers: tx_buffers,
-                limit: tx_limit,
-                free,
-                in_flight: Default::default(),
-            },
-            rx,
-            scrub,
+            ports,
+            tx: Transmit::new(tx_ring, buffers, grants),
+            rx: Receive::new(rx_ring, rx_buffers),
             broken: None,
             active: false,
         })
     }
 
-    /// Ends the grants, closes the port and frees the pages; what is still mapped is quarantined.
-    pub(super) fn close<H: Hypervisor>(self, xen: &H, grants: &mut GrantTable) {
+    /// Ends the grants, closes the ports and frees the pages; what is still mapped is
+    /// quarantined. The transmit buffers are for the next link.
+    pub(super) fn close<H: Hypervisor>(self, xen: &H, grants: &mut GrantTable) -> Buffers {
         // It can fail only if the port is closed already.
-        let _ = xen.evtchn_close(self.port);
-        release(xen, grants, [self.tx.ring, self.rx.ring]);
-        release(xen, grants, self.tx.buffers);
+        let _ = xen.evtchn_close(self.ports.tx);
+        let _ = xen.evtchn_close(self.ports.rx);
+        let (tx_ring, mut buffers) = self.tx.into_parts();
+        buffers.revoke(grants);
+        release(xen, grants, [tx_ring, self.rx.ring]);
         release(xen, grants, self.rx.buffers);
+        buffers
     }
 
-    pub(super) fn port(&self) -> EventPort {
-        self.port
+    pub(super) fn ports(&self) -> Ports {
+        self.ports
     }
 
     pub(super) fn tx_ring(&self) -> GrantRef {
@@ -416,6 +208,10 @@ impl Link {
 
     pub(super) fn rx_ring(&self) -> GrantRef {
         self.rx.ring.1
+    }
+
+    pub(super) fn buffers(&self) -> &Buffers {
+        self.tx.buffers()
     }
 
     /// Receive buffers that are posted.
@@ -455,82 +251,55 @@ impl Link {
         None
     }
 
-    /// Whether [`Link::send`] has a slot.
+    /// Whether [`Link::frame`] has so many pages.
     #[inline]
-    pub(super) fn can_send(&mut self, counters: &mut Counters) -> bool {
+    pub(super) fn has_room(&mut self, pages: usize, counters: &mut Counters) -> bool {
         if self.broken.is_some() {
             return false;
         }
-        if !self.tx.has_slot() {
-            let reaped = self.tx.reap(counters);
-            self.active |= self.check(reaped) == Some(true);
+        if self.tx.has_room(pages) {
+            return true;
         }
-        self.broken.is_none() && self.tx.has_slot()
+        let reaped = self.tx.reap(counters);
+        self.active |= self.check(reaped) == Some(true);
+        self.broken.is_none() && self.tx.has_room(pages)
     }
 
-    /// Copies a frame into a slot. It goes out with the next [`Link::flush`].
+    /// Grants all transmit buffers.
+    pub(super) fn grant_buffers<H: Hypervisor>(&mut self, xen: &H, grants: &mut GrantTable) {
+        self.tx.grant_buffers(xen, grants, self.domain);
+    }
+
+    /// Room for a frame of so many bytes.
     #[inline]
-    pub(super) fn send<H: Hypervisor>(
-        &mut self,
+    pub(super) fn frame<'l, H: Hypervisor>(
+        &'l mut self,
         xen: &H,
         grants: &mut GrantTable,
-        frame: &[u8],
-        counters: &mut Counters,
-    ) -> Result<(), SendError> {
-        let size = match u16::try_from(frame.len()) {
-            Ok(size) if (ETHERNET_HEADER..=PAGE_SIZE).contains(&frame.len()) => size,
-            _ => return Err(SendError::Size),
-        };
-        if !self.can_send(counters) {
-            return Err(SendError::Full);
-        }
-        let id = match self.tx.free.pop() {
-            Some(id) => id,
-            None => self.add_tx_buffer(xen, grants).ok_or(SendError::Full)?,
-        };
-        let index = usize::from(id);
-        let Some((page, grant)) = self.tx.buffers.get(index) else {
-            return Err(SendError::Full);
-        };
-        page.copy_in(0, frame);
-        let request = netif_tx_request {
-            gref: grant.0,
-            offset: 0,
-            flags: 0,
-            id,
-            size,
-        };
-        self.tx
-            .ring
-            .0
-            .write(Transmit::entry(self.tx.prod), &request);
-        self.tx.prod = self.tx.prod.wrapping_add(1);
-        if let Some(word) = self.tx.in_flight.get_mut(index / 64) {
-            *word |= 1 << (index % 64);
-        }
-        counters.tx_frames += 1;
-        Ok(())
+        length: usize,
+        counters: &'l mut Counters,
+    ) -> Option<TxFrame<'l>> {
+        self.tx.frame(xen, grants, self.domain, length, counters)
     }
 
-    /// Publishes what was sent and posted since the last flush, with one notification at most.
+    /// Publishes what was sent and posted since the last flush, with one notification of each ring at most.
     #[inline]
     pub(super) fn flush<H: Hypervisor>(&mut self, xen: &H, counters: &mut Counters) {
-        let rx = push(&self.rx.ring.0, &mut self.rx.published, self.rx.prod);
-        let tx = push(&self.tx.ring.0, &mut self.tx.published, self.tx.prod);
+        let rx = self.rx.push();
+        let tx = self.tx.push();
         if rx | tx {
             counters.notifications += 1;
-            // It can fail only if the toolstack closed the channel; xenstore then says so as well.
-            let _ = xen.evtchn_send(self.port);
+            self.ports.notify(xen, tx, rx);
         }
     }
 
-    /// Asks to be notified of the next frame and of transmit slots that come
-    /// free; `true` if there is work already, so the guest must not sleep.
+    /// Asks to be notified of the next frame and of transmit room that somebody
+    /// wanted; `true` if there is work already, so the guest must not sleep.
     pub(super) fn prepare_sleep(&mut self, counters: &mut Counters) -> bool {
         if self.broken.is_some() {
             return false;
         }
-        let full = !self.tx.has_slot();
+        let wanted = self.tx.take_wanted();
         let reaped = self.tx.reap(counters);
         self.active |= self.check(reaped) == Some(true);
         // RING_FINAL_CHECK_FOR_RESPONSES.
@@ -538,27 +307,17 @@ impl Link {
         self.rx.ring.0.store_fence(sring::RSP_EVENT, event);
         let waiting = available(&self.rx.ring.0, self.rx.cons, self.rx.published);
         let waiting = self.check(waiting).unwrap_or(0) != 0;
-        if self.tx.has_slot() {
-            // Who found the ring full has to look again: there may be no further completion.
-            return waiting || full;
+        if wanted == 0 {
+            return waiting;
         }
-        let answered = self.tx.wake_for_slot();
-        self.check(answered) == Some(true)
-    }
-
-    fn add_tx_buffer<H: Hypervisor>(&mut self, xen: &H, grants: &mut GrantTable) -> Option<u16> {
-        match grant_page(xen, grants, self.domain, Access::Read, self.scrub) {
-            Ok(buffer) => {
-                let id = u16::try_from(self.tx.buffers.len()).ok()?;
-                self.tx.buffers.push(buffer);
-                Some(id)
-            }
-            Err(_) => {
-                // Memory is out: go on with the slots there are.
-                self.tx.limit = self.tx.buffers.len();
-                None
-            }
+        if self.tx.has_room(wanted) {
+            // Who wanted it has to look again: there may be no further completion.
+            return true;
         }
+        let answered = self.tx.wake_for_room();
+        let answered = self.check(answered) == Some(true);
+        // A frame waits in its ring while there is no room to answer it.
+        answered || waiting && self.tx.find_one()
     }
 
     /// Keeps an error: the back end is not to be trusted from here on.
@@ -581,7 +340,11 @@ fn release<H: Hypervisor>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::abi::{
+        NETIF_RSP_OKAY, netif_rx_request, netif_rx_response, netif_tx_request, netif_tx_response,
+    };
     use crate::fake::FakeXen;
+    use crate::netfront::Offload;
 
     /// Starts both rings at an index, as after that many frames.
     fn start_at(link: &mut Link, index: u32) {
@@ -603,13 +366,17 @@ mod tests {
         let xen = FakeXen::new();
         let mut grants = GrantTable::new(&xen).unwrap();
         let mut counters = Counters::default();
-        let mut link = Link::new(&xen, &mut grants, DomId(0), 16, 16, false).unwrap();
+        let mut buffers = Some(Buffers::new(&xen, 16).unwrap());
+        let mut link = Link::new(&xen, &mut grants, DomId(0), 16, &mut buffers, false).unwrap();
         start_at(&mut link, u32::MAX - 100);
         link.flush(&xen, &mut counters);
         let (tx, rx) = (link.tx.ring.0.alias(), link.rx.ring.0.alias());
         for number in 0_u8..200 {
             let frame = [number; 60];
-            link.send(&xen, &mut grants, &frame, &mut counters).unwrap();
+            assert!(link.has_room(1, &mut counters));
+            let mut room = link.frame(&xen, &mut grants, 60, &mut counters).unwrap();
+            room.bytes().copy_from_slice(&frame);
+            room.send(60, Offload::None).unwrap();
             link.flush(&xen, &mut counters);
             // The back end answers one request on each ring.
             let index = tx.load_acquire(sring::RSP_PROD);

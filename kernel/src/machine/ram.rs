@@ -13,12 +13,13 @@ use core::ptr::NonNull;
 
 use alloc::vec::Vec;
 use linked_list_allocator::Heap;
+use mayfly::report::Memory;
 use mayfly::stack::Sizing;
 use mayfly_boot::layout;
 use mayfly_boot::memory::{gap_above_ram, largest_free};
 use mayfly_boot::start_info::{self, PhysicalMemory, StartInfo};
 use mayfly_drivers::abi::PAGE_SIZE;
-use mayfly_drivers::{Errno, SharedPage};
+use mayfly_drivers::{Errno, SharedPage, TransmitPages};
 use spin::Mutex;
 
 use super::xen;
@@ -54,6 +55,9 @@ pub(crate) struct Ram {
     bottom: Cell<u64>,
     top: Cell<u64>,
     sizing: Sizing,
+    /// What there was at first, and of that what a packed site occupies.
+    size: u64,
+    pack: u64,
     freed: RefCell<Vec<SharedPage>>,
 }
 
@@ -81,6 +85,8 @@ impl Ram {
             bottom: Cell::new(free.start),
             top: Cell::new(heap_start),
             sizing,
+            size: free.end - free.start,
+            pack: 0,
             freed: RefCell::new(Vec::new()),
         })
     }
@@ -88,6 +94,18 @@ impl Ram {
     /// How much of what it is enough for.
     pub(crate) fn sizing(&self) -> Sizing {
         self.sizing
+    }
+
+    /// How much memory there is, and how much of it is in use.
+    pub(crate) fn memory(&self) -> Memory {
+        let heap = HEAP.0.lock();
+        Memory {
+            ram: self.size,
+            ram_free: self.available(),
+            heap: heap.size() as u64,
+            heap_free: heap.free() as u64,
+            pack: self.pack,
+        }
     }
 
     /// Bytes not given out yet.
@@ -113,6 +131,20 @@ impl Ram {
         // SAFETY: RAM between `bottom` and `top`, given to nobody; moving
         // `bottom` above it keeps it so.
         Some(unsafe { shared_page(address) })
+    }
+
+    /// Consecutive pages for good, which other domains will only read.
+    pub(crate) fn transmit_pages(&self, count: usize) -> Option<TransmitPages> {
+        let start = self.bottom.get();
+        let end = start.checked_add(count.checked_mul(PAGE_SIZE)? as u64)?;
+        if end > self.top.get() {
+            return None;
+        }
+        self.bottom.set(end);
+        let base = core::ptr::with_exposed_provenance_mut(usize::try_from(start).ok()?);
+        // SAFETY: RAM between `bottom` and `top`, given to nobody; moving `bottom` above it keeps
+        // it so. RAM always holds some value. Only `grant_transmit` grants these pages, to be read.
+        NonNull::new(base).map(|base| unsafe { TransmitPages::from_raw(base, count) })
     }
 
     /// A place for a frame that Xen is going to map there.
@@ -190,6 +222,10 @@ pub(crate) enum Error {
     StartInfo(start_info::Error),
     MemoryMap(Errno),
     TooSmall(u64),
+    /// So many modules.
+    Modules(usize),
+    /// A module that is nowhere, or somewhere else than in free memory.
+    Module(Range<u64>),
 }
 
 impl fmt::Display for Error {
@@ -197,20 +233,47 @@ impl fmt::Display for Error {
         match self {
             Self::StartInfo(error) => write!(f, "{error}"),
             Self::MemoryMap(error) => write!(f, "XENMEM_memory_map: {error}"),
+            Self::Modules(count) => write!(f, "start info: {count} modules are too many"),
+            Self::Module(range) => write!(
+                f,
+                "start info: module at {:#x}..{:#x} is not readable memory",
+                range.start, range.end
+            ),
             Self::TooSmall(free) => write!(f, "memory is too small: {} KiB are free", free / 1024),
         }
     }
 }
 
+/// What the boot path gets.
+pub(crate) struct Taken {
+    pub(crate) info: StartInfo<'static>,
+    pub(crate) ram: Ram,
+    /// The first module: a packed site, where Xen has put it.
+    pub(crate) pack: Option<&'static [u8]>,
+}
+
 /// Reads the start info and takes the largest run of RAM that nothing occupies.
-pub(crate) fn take(start_info: u32) -> Result<(StartInfo<'static>, Ram), Error> {
-    /// Modules beyond this many can't be kept out of the way, and are not used either.
-    const MODULES: usize = 4;
+pub(crate) fn take(start_info: u32) -> Result<Taken, Error> {
+    /// Modules beyond this many can't be kept out of the way.
+    const MODULES: usize = 8;
     let image = layout::image();
     let memory = BuilderMemory {
         image: image.clone(),
     };
     let info = StartInfo::parse(&memory, start_info.into()).map_err(Error::StartInfo)?;
+    let modules = info.modules().count();
+    if modules > MODULES {
+        return Err(Error::Modules(modules));
+    }
+    let pack = match info.modules().next() {
+        Some(module) => Some(
+            usize::try_from(module.end - module.start)
+                .ok()
+                .and_then(|length| memory.bytes(module.start, length))
+                .ok_or(Error::Module(module))?,
+        ),
+        None => None,
+    };
     let mut occupied = [const { 0..0 }; 5 + MODULES];
     let taken = core::iter::once(image)
         .chain(info.occupied.clone())
@@ -237,6 +300,7 @@ pub(crate) fn take(start_info: u32) -> Result<(StartInfo<'static>, Ram), Error> 
     // SAFETY: `largest_free` gives whole pages of RAM, above the first MiB and
     // below 4 GiB, so identity mapped, that neither the image nor anything the
     // start info names lies in; `gap` is outside of all RAM. The boot path calls this once.
-    let ram = unsafe { Ram::take(free, gap) }.ok_or(Error::TooSmall(size))?;
-    Ok((info, ram))
+    let mut ram = unsafe { Ram::take(free, gap) }.ok_or(Error::TooSmall(size))?;
+    ram.pack = pack.map_or(0, |pack| pack.len() as u64);
+    Ok(Taken { info, ram, pack })
 }

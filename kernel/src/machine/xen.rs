@@ -7,6 +7,7 @@
 
 use core::cell::{Cell, RefCell};
 use core::fmt;
+use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use mayfly::line::Line;
@@ -18,7 +19,7 @@ use mayfly_drivers::abi::{
 use mayfly_drivers::xenstore::Xenstore;
 use mayfly_drivers::{
     DomId, Errno, EventPort, Gfn, HvmParam, Hypervisor, SharedPage, ShutdownReason, SystemTime,
-    clock,
+    TransmitPages, clock,
 };
 use x86_64::instructions::random::RdRand;
 use x86_64::registers::model_specific::Msr;
@@ -199,7 +200,8 @@ pub(crate) struct Xen {
     shared_info: SharedPage,
     clock: clock::Clock,
     special: RefCell<[Gfn; 4]>,
-    slept: Cell<u64>,
+    /// While it is counted.
+    slept: Cell<Option<u64>>,
 }
 
 /// Has Xen put a page of its own where `page` is.
@@ -209,7 +211,7 @@ fn map(space: u32, index: u32, page: &SharedPage) -> Result<(), Errno> {
         size: 0,
         space,
         idx: u64::from(index),
-        gpfn: gfn(page).0,
+        gpfn: gfn(page.address()).0,
     };
     // SAFETY: Xen reads the struct and puts its frame at a place that the caller
     // owns as a SharedPage: what was there, if anything, nobody looks for.
@@ -224,8 +226,8 @@ fn map(space: u32, index: u32, page: &SharedPage) -> Result<(), Errno> {
 }
 
 /// Identity mapped, so the address says it.
-fn gfn(page: &SharedPage) -> Gfn {
-    Gfn(page.address().addr().get() as u64 / PAGE_SIZE as u64)
+fn gfn(page: NonNull<u8>) -> Gfn {
+    Gfn(page.addr().get() as u64 / PAGE_SIZE as u64)
 }
 
 impl Xen {
@@ -243,7 +245,7 @@ impl Xen {
             shared_info: page,
             clock: clock::Clock::new(),
             special: RefCell::new([Gfn(0); 4]),
-            slept: Cell::new(0),
+            slept: Cell::new(Some(0)),
         })
     }
 
@@ -265,14 +267,15 @@ impl Xen {
         Ok(Xenstore::new(self, page, port))
     }
 
-    /// Seconds since 1970, from Xen's wall clock; 0 while Xen is setting it.
-    pub(crate) fn unix_seconds(&self) -> u64 {
-        clock::wall_clock(&self.shared_info, self.now()).map_or(0, |wall| wall.seconds)
+    /// Seconds since 1970 at a time, from Xen's wall clock; 0 while Xen is setting it.
+    pub(crate) fn unix_seconds(&self, now: SystemTime) -> u64 {
+        clock::wall_clock(&self.shared_info, now).map_or(0, |wall| wall.seconds)
     }
 
-    /// TSC ticks spent in `SCHEDOP_poll` so far.
+    /// TSC ticks spent in `SCHEDOP_poll` so far. From here on they are not counted: reading the TSC
+    /// may be an exit.
     pub(crate) fn slept(&self) -> u64 {
-        self.slept.get()
+        self.slept.take().unwrap_or(0)
     }
 
     /// The TSC's frequency in kHz, as Xen scales it.
@@ -329,6 +332,25 @@ impl Hypervisor for Xen {
         evtchn_send(port.get())
     }
 
+    fn evtchn_is_bound(&self, port: EventPort) -> bool {
+        let mut argument = xen_sys::evtchn_status {
+            dom: DOMID_SELF,
+            port: port.get(),
+            status: 0,
+            vcpu: 0,
+            u: xen_sys::evtchn_status__bindgen_ty_1 { virq: 0 },
+        };
+        // SAFETY: Xen reads `dom` and `port` and writes the rest.
+        let result = unsafe {
+            call(
+                xen_sys::__HYPERVISOR_event_channel_op,
+                u64::from(xen_sys::EVTCHNOP_status),
+                &mut argument,
+            )
+        };
+        result.is_ok() && argument.status == xen_sys::EVTCHNSTAT_interdomain
+    }
+
     fn evtchn_take(&self, port: EventPort) -> bool {
         let bit = 1 << (port.get() % 64);
         let word = shared_info::EVTCHN_PENDING + 8 * (port.get() as usize / 64);
@@ -349,7 +371,7 @@ impl Hypervisor for Xen {
             // 0 means no timeout; a deadline of 0 is long past.
             timeout: deadline.map_or(0, |at| at.0.max(1)),
         };
-        let before = tsc();
+        let before = self.slept.get().map(|slept| (slept, tsc()));
         // SAFETY: Xen reads the struct and `nr_ports` ports, all on this stack.
         let _ = unsafe {
             call(
@@ -358,7 +380,9 @@ impl Hypervisor for Xen {
                 &mut argument,
             )
         };
-        self.slept.set(self.slept.get() + (tsc() - before));
+        if let Some((slept, before)) = before {
+            self.slept.set(Some(slept + (tsc() - before)));
+        }
     }
 
     fn hvm_param(&self, param: HvmParam) -> Result<u64, Errno> {
@@ -396,8 +420,16 @@ impl Hypervisor for Xen {
         self.ram.give_back(page);
     }
 
+    fn transmit_pages(&self, count: usize) -> Option<TransmitPages> {
+        self.ram.transmit_pages(count)
+    }
+
     fn gfn(&self, page: &SharedPage) -> Gfn {
-        gfn(page)
+        gfn(page.address())
+    }
+
+    fn transmit_gfn(&self, pages: &TransmitPages, page: usize) -> Gfn {
+        gfn(pages.address(page))
     }
 
     fn now(&self) -> SystemTime {

@@ -95,7 +95,7 @@ impl<'h> Guest<'h> {
     /// Looks at everything once, as the kernel does before it sleeps.
     pub fn service(&mut self) {
         self.xen.evtchn_take(self.store.port());
-        if let Some(port) = self.net.port() {
+        for port in self.net.ports().into_iter().flatten() {
             self.xen.evtchn_take(port);
         }
         if self.broken.is_none() {
@@ -144,7 +144,7 @@ impl<'h> Guest<'h> {
             .deadline()
             .map_or(nap, |deadline| nap.min(deadline.0));
         let mut ports = vec![self.store.port()];
-        ports.extend(self.net.port());
+        ports.extend(self.net.ports().into_iter().flatten());
         self.naps += 1;
         self.xen.poll(&ports, Some(SystemTime(deadline)));
     }

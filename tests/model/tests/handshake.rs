@@ -1,7 +1,6 @@
 //! The handshake machine under any order of inputs.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use mayfly_drivers::DomId;
 use mayfly_drivers::abi::XenbusState;
 use mayfly_drivers::netfront::handshake::{Actions, Input, State, step};
 use proptest::prelude::*;
@@ -20,8 +19,6 @@ fn input() -> impl Strategy<Value = Input> {
         6 => Just(Input::Backend(true)),
         1 => Just(Input::Backend(false)),
         1 => Just(Input::NoBackend),
-        6 => Just(Input::BackendId(Some(DomId(0)))),
-        1 => Just(Input::BackendId(None)),
         6 => Just(Input::Mac(true)),
         1 => Just(Input::Mac(false)),
         1 => Just(Input::LinkFailed),
@@ -73,7 +70,6 @@ proptest! {
         for input in [
             Input::Start,
             Input::Backend(true),
-            Input::BackendId(Some(DomId(0))),
             Input::Mac(true),
             Input::Peer(XenbusState::Connected),
             Input::Peer(XenbusState::Closing),
@@ -81,7 +77,6 @@ proptest! {
             Input::Online,
             Input::Peer(XenbusState::InitWait),
             Input::Backend(true),
-            Input::BackendId(Some(DomId(0))),
             Input::Mac(true),
             Input::Peer(XenbusState::Connected),
         ] {
@@ -95,18 +90,13 @@ proptest! {
 fn the_boot_path_is_two_bursts() {
     let mut state = State::Idle;
     let mut all = Vec::new();
-    for input in [
-        Input::Start,
-        Input::Backend(true),
-        Input::BackendId(Some(DomId(0))),
-        Input::Mac(true),
-    ] {
+    for input in [Input::Start, Input::Backend(true), Input::Mac(true)] {
         let (next, actions) = step(state, input);
         state = next;
         all.push(actions);
     }
     let nothing = Actions::empty();
-    assert_eq!(all, [Actions::DISCOVER, nothing, nothing, Actions::CONNECT]);
+    assert_eq!(all, [Actions::DISCOVER, nothing, Actions::CONNECT]);
 }
 
 #[test]

@@ -168,7 +168,7 @@ fn a_back_end_that_starts_to_close_and_stops_is_left_after_a_while() {
     // xenstored is gone as well: no answer will ever tell.
     guest.world(|world| world.store.dead = true);
     assert!(guest.turn_until(100, |guest| guest.net.state() == State::Closed));
-    assert_eq!(guest.net.port(), None);
+    assert_eq!(guest.net.ports(), None);
 }
 
 /// Afterwards nothing that the back end does is answered, until it is plugged anew.
@@ -198,7 +198,7 @@ fn a_back_end_that_restarts_for_ever_is_given_up() {
     for _ in 0..50 {
         guest.turn_until(20, |guest| guest.net.carrier());
         guest.world(|world| world.netback.unload(&mut world.machine, &mut world.store));
-        guest.turn_until(20, |guest| guest.net.port().is_none());
+        guest.turn_until(20, |guest| guest.net.ports().is_none());
         guest.world(|world| world.netback.load(&mut world.store));
     }
     assert_given_up(&mut guest, "unload, load");

@@ -133,18 +133,21 @@ proptest! {
     }
 }
 
+/// A guest with so many buffers on each ring whose frames move.
+fn connected(xen: &FakeXen, rx_buffers: usize, tx_buffers: usize) -> Guest<'_> {
+    let config = Config {
+        rx_buffers,
+        tx_buffers,
+    };
+    let mut guest = Guest::boot(xen, config).unwrap();
+    assert!(guest.turn_until_carrier());
+    guest
+}
+
 #[test]
 fn a_batch_is_one_notification_each_way() {
     let xen = FakeXen::new();
-    let mut guest = Guest::boot(
-        &xen,
-        Config {
-            rx_buffers: 128,
-            tx_buffers: 128,
-        },
-    )
-    .unwrap();
-    assert!(guest.turn_until_carrier());
+    let mut guest = connected(&xen, 128, 128);
     guest.turn();
     let before = guest.net.counters().notifications;
     let kicks = guest.world(|world| world.netback.kicks);
@@ -179,15 +182,7 @@ fn a_batch_is_one_notification_each_way() {
 #[test]
 fn a_full_ring_wakes_the_guest_when_half_of_it_is_done() {
     let xen = FakeXen::new();
-    let mut guest = Guest::boot(
-        &xen,
-        Config {
-            rx_buffers: 8,
-            tx_buffers: 64,
-        },
-    )
-    .unwrap();
-    assert!(guest.turn_until_carrier());
+    let mut guest = connected(&xen, 8, 64);
     // The very first completion always wakes.
     assert!(guest.send(&numbered_frame(0, 60)));
     guest.turn();
@@ -196,7 +191,7 @@ fn a_full_ring_wakes_the_guest_when_half_of_it_is_done() {
         guest.net.send(&numbered_frame(0, 60)).unwrap();
     }
     guest.turn();
-    let port = guest.net.port().unwrap();
+    let [port, _] = guest.net.ports().unwrap();
     for answered in 1..=32 {
         assert!(!xen.evtchn_take(port), "woken by {answered}");
         guest.world(|world| {
@@ -212,15 +207,7 @@ fn a_full_ring_wakes_the_guest_when_half_of_it_is_done() {
 #[test]
 fn slots_that_come_free_before_the_sleep_are_work() {
     let xen = FakeXen::new();
-    let mut guest = Guest::boot(
-        &xen,
-        Config {
-            rx_buffers: 8,
-            tx_buffers: 8,
-        },
-    )
-    .unwrap();
-    assert!(guest.turn_until_carrier());
+    let mut guest = connected(&xen, 8, 8);
     guest.world(|world| world.netback.hold_tx = true);
     while guest.net.can_send() {
         guest.net.send(&numbered_frame(0, 60)).unwrap();
@@ -237,38 +224,56 @@ fn slots_that_come_free_before_the_sleep_are_work() {
 }
 
 #[test]
-fn a_ring_that_shrank_for_want_of_memory_still_wakes_the_guest() {
+fn a_ring_that_shrank_for_want_of_grants_still_wakes_the_guest() {
     let xen = FakeXen::new();
-    let mut guest = Guest::boot(
-        &xen,
-        Config {
-            rx_buffers: 8,
-            tx_buffers: 64,
-        },
-    )
-    .unwrap();
-    assert!(guest.turn_until_carrier());
-    // Its completion has the next wake-up at half of 64 slots.
+    xen.with(|world| world.machine.grant_frame_limit = 1);
+    let mut guest = connected(&xen, 256, 256);
+    // Its completion has the next wake-up at half of 256 pages.
     assert!(guest.send(&numbered_frame(0, 60)));
     guest.turn();
-    guest.world(|world| {
-        world.netback.hold_tx = true;
-        world.machine.page_limit = world.machine.pages_allocated() + 5;
-    });
-    let sent = (0..64)
+    guest.world(|world| world.netback.hold_tx = true);
+    let sent = (0..256)
         .take_while(|_| guest.net.send(&numbered_frame(0, 60)).is_ok())
         .count();
-    assert_eq!(sent, 6);
+    // 512 entries of one frame, 8 of them reserved, 2 rings and 256 receive buffers.
+    assert_eq!(sent, 246);
     guest.service();
     assert!(!guest.net.prepare_sleep());
-    let port = guest.net.port().unwrap();
-    for answered in 1..=3 {
+    let [port, _] = guest.net.ports().unwrap();
+    let okay = |id| netif_tx_response { id, status: 0 };
+    for answered in 1..=123 {
         assert!(!xen.evtchn_take(port), "woken by {answered}");
-        guest.world(|world| {
-            let okay = |id| netif_tx_response { id, status: 0 };
-            assert!(world.netback.answer_tx(&mut world.machine, okay));
-        });
+        guest.world(|world| assert!(world.netback.answer_tx(&mut world.machine, okay)));
     }
-    assert!(xen.evtchn_take(port), "asleep with three slots free");
+    assert!(xen.evtchn_take(port), "asleep with half of the pages free");
     assert!(guest.net.can_send());
+    assert_eq!(guest.violations(), [""; 0]);
+}
+
+#[test]
+fn a_back_end_that_knows_one_channel_is_notified_there_of_both_rings() {
+    for one_channel in [false, true] {
+        let xen = FakeXen::new();
+        xen.with(|world| world.netback.one_channel = one_channel);
+        let mut guest = Guest::boot(
+            &xen,
+            Config {
+                rx_buffers: 8,
+                tx_buffers: 8,
+            },
+        )
+        .unwrap();
+        assert!(guest.turn_until_carrier());
+        // More than there are buffers: netback stops, and asks to be told of new ones.
+        guest.world(|world| {
+            for number in 0..20 {
+                world
+                    .netback
+                    .deliver(Packet::new(&numbered_frame(number, 60)));
+            }
+        });
+        assert!(guest.turn_until(20, |guest| guest.received.len() == 20));
+        assert!(guest.send(&numbered_frame(1, 60)));
+        assert_eq!(guest.violations(), [""; 0]);
+    }
 }
