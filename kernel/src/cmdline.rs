@@ -8,12 +8,18 @@
 //! | `ip=dhcp` | ask DHCPv4; the default when there is no `ip=` at all |
 //! | `gw=10.0.2.2`, `gw=fd00::1` | the default gateway, one for each family |
 //! | `console=on`, `console=off` | whether the console ring is written to; on by default |
+//! | `endpoints=all`, `endpoints=none`, `endpoints=boot,healthz` | which of `/.mayfly/boot`, `/.mayfly/metrics`, `/.mayfly/healthz` and `/.mayfly/payload/N` are served; all by default |
+//! | `rrl=200`, `rrl=off` | DNS answers a second over UDP to one network (/24 or /56), or no limit; [`dns::Config::RATE_LIMIT`] by default |
+//! | `nsid=ns1.example` | what the DNS server calls itself (RFC 5001): 1 to [`dns::IDENTITY_MAX`] printable ASCII characters |
 //!
 //! A known key with a bad value is an error, and so are words that contradict each other; a word
 //! with an unknown key is handed to the caller and ignored.
 
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::num::NonZeroU16;
+
+use crate::services::dns;
 
 /// The number of interface addresses that one guest may be given.
 pub const MAX_ADDRESSES: usize = 4;
@@ -65,12 +71,80 @@ pub struct Config {
     pub dhcp: bool,
     /// Whether to write to the console ring.
     pub console: bool,
+    /// Which of the guest's own pages are served.
+    pub endpoints: Endpoints,
+    /// DNS answers a second to one network over UDP; no limit when `None`.
+    pub rrl: Option<NonZeroU16>,
+    /// What the DNS server calls itself.
+    pub nsid: dns::Identity,
+}
+
+/// Which of the guest's own pages are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoints {
+    /// `/.mayfly/boot`
+    pub boot: bool,
+    /// `/.mayfly/metrics`
+    pub metrics: bool,
+    /// `/.mayfly/healthz`
+    pub healthz: bool,
+    /// `/.mayfly/payload/N`
+    pub payload: bool,
+}
+
+impl Endpoints {
+    /// All of them.
+    pub const ALL: Self = Self {
+        boot: true,
+        metrics: true,
+        healthz: true,
+        payload: true,
+    };
+    /// None of them.
+    pub const NONE: Self = Self {
+        boot: false,
+        metrics: false,
+        healthz: false,
+        payload: false,
+    };
+
+    fn parse(value: &str) -> Result<Self, Fault> {
+        match value {
+            "all" => return Ok(Self::ALL),
+            "none" => return Ok(Self::NONE),
+            _ => {}
+        }
+        let mut endpoints = Self::NONE;
+        for name in value.split(',') {
+            let endpoint = match name {
+                "boot" => &mut endpoints.boot,
+                "metrics" => &mut endpoints.metrics,
+                "healthz" => &mut endpoints.healthz,
+                "payload" => &mut endpoints.payload,
+                _ => return Err(Fault::BadEndpoints),
+            };
+            if core::mem::replace(endpoint, true) {
+                return Err(Fault::Repeated);
+            }
+        }
+        Ok(endpoints)
+    }
 }
 
 impl Config {
     /// The static addresses, in the order given.
     pub fn addresses(&self) -> impl Iterator<Item = IpCidr> + '_ {
         self.addresses.iter().copied().flatten()
+    }
+
+    /// What the DNS server is told, with a secret that nobody else knows.
+    #[must_use]
+    pub fn dns(&self, cookie_secret: [u8; 16]) -> dns::Config {
+        dns::Config {
+            identity: self.nsid.clone(),
+            rate_limit: self.rrl,
+            ..dns::Config::new(cookie_secret)
+        }
     }
 
     /// The first static IPv4 address.
@@ -121,6 +195,12 @@ pub enum Fault {
     GatewayIsSelf,
     /// A switch that is neither `on` nor `off`.
     NotOnOff,
+    /// Something that is no endpoint.
+    BadEndpoints,
+    /// Neither `off` nor a number from 1 to 65535.
+    BadRate,
+    /// Empty, too long, or not of printable ASCII characters.
+    BadName,
 }
 
 impl Fault {
@@ -139,6 +219,11 @@ impl Fault {
             Self::GatewayUnreachable => "not in the subnet of any address",
             Self::GatewayIsSelf => "the guest's own address",
             Self::NotOnOff => "must be on or off",
+            Self::BadEndpoints => {
+                "must be all, none, or some of boot, metrics, healthz and payload with commas between"
+            }
+            Self::BadRate => "must be off or 1 to 65535",
+            Self::BadName => "must be 1 to 64 printable ASCII characters",
         }
     }
 }
@@ -179,9 +264,13 @@ pub fn parse<'a>(
         gw6: None,
         dhcp: false,
         console: true,
+        endpoints: Endpoints::ALL,
+        rrl: Some(dns::Config::RATE_LIMIT),
+        nsid: dns::Identity::new(),
     };
     // Gateways and `ip=dhcp` are checked against the addresses, which may come after them.
     let (mut dhcp, mut gw4, mut gw6, mut console) = (None, None, None, None);
+    let (mut endpoints, mut rrl, mut nsid) = (None, None, None);
 
     for word in cmdline
         .split(u8::is_ascii_whitespace)
@@ -223,6 +312,26 @@ pub fn parse<'a>(
                     _ => return Err(error(Fault::NotOnOff)),
                 };
             }
+            Some(("endpoints", value)) => {
+                set(&mut endpoints, word).map_err(error)?;
+                config.endpoints = Endpoints::parse(value).map_err(error)?;
+            }
+            Some(("rrl", value)) => {
+                set(&mut rrl, word).map_err(error)?;
+                config.rrl = match value {
+                    "off" => None,
+                    _ => Some(rate(value).ok_or(error(Fault::BadRate))?),
+                };
+            }
+            Some(("nsid", value)) => {
+                set(&mut nsid, word).map_err(error)?;
+                let is_plain =
+                    !value.is_empty() && value.bytes().all(|octet| octet.is_ascii_graphic());
+                config.nsid = dns::Identity::from_slice(value.as_bytes())
+                    .ok()
+                    .filter(|_| is_plain)
+                    .ok_or(error(Fault::BadName))?;
+            }
             _ => unknown(text),
         }
     }
@@ -253,6 +362,11 @@ fn set<'a>(slot: &mut Option<&'a [u8]>, word: &'a [u8]) -> Result<(), Fault> {
         None => Ok(()),
         Some(_) => Err(Fault::Repeated),
     }
+}
+
+fn rate(value: &str) -> Option<NonZeroU16> {
+    let is_plain = value.bytes().all(|octet| octet.is_ascii_digit());
+    value.parse().ok().filter(|_| is_plain)
 }
 
 fn interface_address(value: &str) -> Result<IpCidr, Fault> {
@@ -510,6 +624,40 @@ mod tests {
             if let Ok(config) = parse(cmdline.as_bytes(), &mut |_| ()) {
                 proptest::prop_assert!(config.addresses().count() <= MAX_ADDRESSES);
             }
+        }
+    }
+
+    #[test]
+    fn switches_of_the_services() {
+        let (config, unknown) = ok("");
+        assert_eq!(config.endpoints, Endpoints::ALL);
+        assert_eq!(config.rrl, Some(dns::Config::RATE_LIMIT));
+        assert!(config.nsid.is_empty() && unknown.is_empty());
+        let (config, _) = ok("endpoints=metrics,boot rrl=off nsid=ns1.example");
+        let expected = Endpoints {
+            boot: true,
+            metrics: true,
+            ..Endpoints::NONE
+        };
+        assert_eq!(config.endpoints, expected);
+        assert_eq!(config.rrl, None);
+        assert_eq!(config.nsid, b"ns1.example");
+        assert_eq!(ok("rrl=65535").0.rrl, NonZeroU16::new(65535));
+        assert_eq!(ok("endpoints=none").0.endpoints, Endpoints::NONE);
+        let long = std::format!("nsid={}", "x".repeat(dns::IDENTITY_MAX + 1));
+        for (word, fault) in [
+            ("endpoints=", Fault::BadEndpoints),
+            ("endpoints=all,boot", Fault::BadEndpoints),
+            ("endpoints=boot,boot", Fault::Repeated),
+            ("rrl=0", Fault::BadRate),
+            ("rrl=+5", Fault::BadRate),
+            ("rrl=65536", Fault::BadRate),
+            ("nsid=", Fault::BadName),
+            (long.as_str(), Fault::BadName),
+            ("rrl=1 rrl=2", Fault::Repeated),
+        ] {
+            let error = parse(word.as_bytes(), &mut |_| ()).unwrap_err();
+            assert_eq!(error.fault, fault, "{word}");
         }
     }
 }

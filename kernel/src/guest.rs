@@ -14,7 +14,7 @@ use smoltcp::time::Instant;
 
 use crate::line::Line;
 use crate::nic::Nic;
-use crate::report::{DROPS, Report};
+use crate::report::Report;
 use crate::services::site::Pages;
 use crate::stack::{Memory, Stack};
 use crate::timeline::{Phase, Timeline};
@@ -51,8 +51,6 @@ pub struct Guest<'a, H: Hypervisor, P: Pages> {
     /// `data/mayfly/ready` is written.
     is_ready: bool,
     store_is_broken: bool,
-    /// Messages of xenstored may be left from the last step.
-    store_has_more: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +89,6 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
             housekeeping: Housekeeping::DueAt(latest),
             is_ready: false,
             store_is_broken: false,
-            store_has_more: false,
         }
     }
 
@@ -101,6 +98,7 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
         self.xen.debug_write(line.as_bytes());
         if let Some(console) = &mut self.console {
             console.write(line.as_bytes());
+            self.report.console_dropped.set(console.dropped());
         }
     }
 
@@ -114,12 +112,16 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
         self.nic.front().flush();
     }
 
-    /// Handles whatever has come. Returns when to be called again at the latest;
+    /// Handles whatever has come by now. Returns when to be called again at the latest;
     /// a time that is past means at once.
-    pub fn step(&mut self, memory: &mut Memory<'_>, unix_seconds: u64) -> Option<SystemTime> {
-        let now = self.xen.now();
+    pub fn step(
+        &mut self,
+        memory: &mut Memory<'_>,
+        now: SystemTime,
+        unix_seconds: u64,
+    ) -> Option<SystemTime> {
         self.xenstore();
-        if let Some(port) = self.nic.front().port() {
+        for port in self.nic.front().ports().into_iter().flatten() {
             self.xen.evtchn_take(port);
         }
         self.network(now);
@@ -128,9 +130,8 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
             .poll(&mut self.nic, memory, unix_seconds, instant(now));
         self.nic.front().flush();
         self.housekeeping(now);
-        self.report.drops.set(self.drops());
 
-        if self.nic.front().prepare_sleep() || self.store_has_more {
+        if self.nic.front().prepare_sleep() || self.store.has_more() {
             return Some(now);
         }
         let housekeeping = match self.housekeeping {
@@ -148,36 +149,15 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
     }
 
     /// The ports whose events end the sleep.
-    pub fn ports(&mut self) -> [EventPort; 2] {
+    pub fn ports(&mut self) -> [EventPort; 3] {
         let store = self.store.port();
-        [store, self.nic.front().port().unwrap_or(store)]
-    }
-
-    /// The counters of what was dropped, in the order of [`DROPS`](crate::report::DROPS).
-    fn drops(&mut self) -> [u64; DROPS.len()] {
-        let stats = self.stack.stats();
-        let front = self.nic.front().counters();
-        [
-            front.rx_errors,
-            front.rx_bad_id,
-            front.rx_bad_size,
-            front.rx_chains,
-            self.nic.bad_checksums().into(),
-            front.tx_errors,
-            front.tx_bad_id,
-            front.broken,
-            stats.dns.dropped.into(),
-            stats.udp_full.into(),
-            stats.udp_stuck.into(),
-            stats.http.expired.into(),
-            stats.evicted.into(),
-            self.console.as_ref().map_or(0, Console::dropped),
-        ]
+        let [tx, rx] = self.nic.front().ports().unwrap_or([store; 2]);
+        [store, tx, rx]
     }
 
     fn xenstore(&mut self) {
-        if self.xen.evtchn_take(self.store.port()) || self.store_has_more {
-            self.store_has_more = self.pump();
+        if self.xen.evtchn_take(self.store.port()) || self.store.has_more() {
+            self.pump();
         }
         // Found now, or while a request was sent.
         if let Some(broken) = self.store.broken()
@@ -188,16 +168,15 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
         }
     }
 
-    /// Hands out what xenstored has sent. Returns whether there may be more.
-    fn pump(&mut self) -> bool {
+    /// Hands out what xenstored has sent.
+    fn pump(&mut self) {
         for _ in 0..STORE_BATCH {
             let Ok(Some(event)) = self.store.pump() else {
-                return false;
+                return;
             };
             self.nic.front().xenstore_event(&event);
             self.control.xenstore_event(&event);
         }
-        true
     }
 
     fn network(&mut self, now: SystemTime) {

@@ -1,10 +1,11 @@
-//! The host-tested part of the guest: command line, dates, services.
+//! The host-tested part of the guest: all but its boot path and what only runs on the machine itself.
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
 pub mod announce;
+pub mod checksum;
 pub mod cmdline;
 pub mod date;
 pub mod guest;

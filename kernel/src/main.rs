@@ -18,7 +18,7 @@ use mayfly::cmdline;
 use mayfly::guest::{Guest, instant};
 use mayfly::nic::Nic;
 use mayfly::report::{Facts, Report, WithReport};
-use mayfly::services::site::BuiltIn;
+use mayfly::services::site::{BuiltIn, Pack, Site};
 use mayfly::stack::Stack;
 use mayfly::timeline::{Phase, Timeline};
 use mayfly_boot::exceptions;
@@ -42,11 +42,23 @@ extern "C" fn mayfly_main(start_info: u32, entry_tsc: u64, long_mode_tsc: u64) -
         crash(format_args!("not on Xen: no CPUID leaf says so"));
     }
     timeline.stamp(Phase::HypercallPage);
-    let (info, ram) = ram::take(start_info).unwrap_or_else(|error| crash(format_args!("{error}")));
+    let ram::Taken { info, ram, pack } =
+        ram::take(start_info).unwrap_or_else(|error| crash(format_args!("{error}")));
     let config = cmdline::parse(info.cmdline, &mut |word| {
         xen::debug_print(format_args!("command line: {word}: unknown, ignored"));
     })
     .unwrap_or_else(|error| crash(format_args!("{error}")));
+    let site = match pack {
+        None => Site::BuiltIn(BuiltIn::new(config.ipv4(), config.ipv6())),
+        Some(octets) => match Pack::open(octets) {
+            Ok(pack) => Site::Pack(pack),
+            Err(error) => crash(format_args!("site pack (module 0): {error}")),
+        },
+    };
+    for (number, module) in info.modules().enumerate().skip(1) {
+        let octets = module.end - module.start;
+        xen::debug_print(format_args!("module {number} ({octets} bytes): ignored"));
+    }
     let xen = &Xen::new(ram).unwrap_or_else(|error| crash(format_args!("shared_info: {error}")));
     timeline.stamp(Phase::SharedInfo);
     let grants =
@@ -67,25 +79,23 @@ extern "C" fn mayfly_main(start_info: u32, entry_tsc: u64, long_mode_tsc: u64) -
     timeline.stamp(Phase::XenstoreSent);
 
     // 3. While xenstored works: the services.
-    let report = Report::new(&timeline, xen.tsc_khz());
-    let site = WithReport {
-        site: BuiltIn::new(config.ipv4(), config.ipv6()),
-        report: &report,
-    };
+    let figures = || xen.ram().memory();
+    let report = Report::new(&timeline, xen.tsc_khz(), &figures);
+    let pages = WithReport::new(site.clone(), &report, config.endpoints);
     let memory = &mut |len| xen.ram().bytes(len);
     let mut nic = Nic::new(front, &timeline);
     let now = instant(xen.now());
+    report.began.set(now);
     let stack = Stack::new(
         &mut nic,
         &config,
         xen::seed(),
         &sizing,
-        &site,
-        &timeline,
-        memory,
+        site,
+        &pages,
+        &report,
         now,
-    )
-    .unwrap_or_else(|_| crash(format_args!("memory is too small for the sockets")));
+    );
 
     // 4. Rings are granted and published; the first frame is queued before any back end looks.
     let patience = SystemTime(xen.now().0.saturating_add(XENSTORE_PATIENCE_NS));
@@ -108,8 +118,9 @@ extern "C" fn mayfly_main(start_info: u32, entry_tsc: u64, long_mode_tsc: u64) -
 
     // 5. From here on everything is an event. This is the one place where the guest sleeps.
     loop {
-        let wake = guest.step(memory, xen.unix_seconds());
-        if wake.is_none_or(|at| at > xen.now()) {
+        let now = xen.now();
+        let wake = guest.step(memory, now, xen.unix_seconds(now));
+        if wake.is_none_or(|at| at > now) {
             xen.poll(&guest.ports(), wake);
         }
     }

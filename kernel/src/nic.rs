@@ -1,38 +1,57 @@
-//! The network front end as a smoltcp [`Device`].
+//! The network front end as smoltcp [`Device`]s, and the frames in between.
 //!
-//! Frames are copied between the shared pages and two private buffers here, so
-//! that smoltcp never sees a byte that the back end can still change.
+//! A received frame is copied out of its shared page once, into a private buffer: nobody sees a byte
+//! that the back end can still change. A frame that is sent is composed in the page that the back end
+//! reads it from, which it can't write.
 //!
-//! Checksums: the back end passes frames of its own host with blank transport
-//! checksums (`NETRXF_csum_blank`), and says of others whether it has verified
-//! them. smoltcp is told not to verify TCP and UDP; what nobody has verified is
-//! verified here. Frames that we send are always complete.
+//! There are two devices. [`Ethernet`] is for all that needs neighbours: ARP, neighbour discovery,
+//! ICMP, DHCP. [`Ip`] is for TCP, each time for one peer: what is sent goes to the MAC address that the
+//! peer's last segment came from, and nobody is asked where that is.
+//!
+//! Checksums: the back end passes frames of its own host with blank transport checksums
+//! (`NETRXF_csum_blank`), and says of others whether it has verified them. What nobody has verified
+//! is verified here, and smoltcp is told not to. What we send has its TCP or UDP checksum left to
+//! the back end, as soon as it is known to take that.
+
+use alloc::vec;
+use core::num::NonZeroUsize;
 
 use mayfly_drivers::Hypervisor;
-use mayfly_drivers::netfront::{Checksum as FrameChecksum, ETHERNET_HEADER, NetFront};
-use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium};
+use mayfly_drivers::netfront::{
+    Checksum as FrameChecksum, ETHERNET_HEADER, Features, NetFront, Offload, TxFrame,
+};
+use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, PacketMeta};
 use smoltcp::time::Instant;
 use smoltcp::wire::{
     EthernetFrame, EthernetProtocol, IpAddress, IpProtocol, Ipv4Packet, Ipv6ExtHeader, Ipv6Packet,
     TcpPacket, UdpPacket,
 };
 
+use crate::checksum::Sum;
 use crate::timeline::{Phase, Timeline};
 
 /// Room for the longest frame without scatter-gather, a VLAN tag included.
 const FRAME_MAX: usize = 1536;
+/// Octets of an IPv4 header without options.
+const IPV4_HEADER: usize = 20;
+/// Octets of an IPv6 header.
+const IPV6_HEADER: usize = 40;
 
-/// The network interface and its two private frames.
+/// A MAC address.
+pub type Mac = [u8; 6];
+
+/// The network interface, and the frame that it received last.
 pub struct Nic<'h, H: Hypervisor> {
-    tx: Tx<'h, H>,
-    rx_frame: [u8; FRAME_MAX],
-    timeline: &'h Timeline,
-    bad_checksums: u32,
+    /// Where frames are sent.
+    pub tx: Tx<'h, H>,
+    frame: [u8; FRAME_MAX],
+    length: usize,
+    bad_checksums: u64,
 }
 
-struct Tx<'h, H: Hypervisor> {
+/// The sending side.
+pub struct Tx<'h, H: Hypervisor> {
     front: NetFront<'h, H>,
-    frame: [u8; FRAME_MAX],
     timeline: &'h Timeline,
 }
 
@@ -40,13 +59,9 @@ impl<'h, H: Hypervisor> Nic<'h, H> {
     /// Wraps a front end in whatever state it is.
     pub fn new(front: NetFront<'h, H>, timeline: &'h Timeline) -> Self {
         Self {
-            tx: Tx {
-                front,
-                frame: [0; FRAME_MAX],
-                timeline,
-            },
-            rx_frame: [0; FRAME_MAX],
-            timeline,
+            tx: Tx { front, timeline },
+            frame: [0; FRAME_MAX],
+            length: 0,
             bad_checksums: 0,
         }
     }
@@ -57,98 +72,330 @@ impl<'h, H: Hypervisor> Nic<'h, H> {
     }
 
     /// Frames dropped for a wrong TCP or UDP checksum.
-    pub fn bad_checksums(&self) -> u32 {
+    pub fn bad_checksums(&self) -> u64 {
         self.bad_checksums
     }
-}
 
-/// A frame that was received.
-pub struct RxToken<'a>(&'a [u8]);
+    /// Takes the next frame. A frame may need an answer: without room for one it stays in its ring.
+    #[inline]
+    pub fn receive(&mut self) -> bool {
+        if !self.tx.front.can_send() {
+            return false;
+        }
+        while let Some(received) = self.tx.front.receive(&mut self.frame) {
+            self.length = received.len;
+            self.tx.timeline.first(Phase::FirstRx);
+            if received.checksum != FrameChecksum::Unknown
+                || transport_checksum_holds(self.split().0)
+            {
+                return true;
+            }
+            self.bad_checksums += 1;
+        }
+        false
+    }
 
-/// Room for a frame to send.
-pub struct TxToken<'a, 'h, H: Hypervisor>(&'a mut Tx<'h, H>);
-
-impl smoltcp::phy::RxToken for RxToken<'_> {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        f(self.0)
+    /// The frame that was received last, and the sending side.
+    #[inline]
+    pub fn split(&mut self) -> (&[u8], &mut Tx<'h, H>) {
+        let frame = self.frame.get(..self.length).unwrap_or(&[]);
+        (frame, &mut self.tx)
     }
 }
 
-impl<H: Hypervisor> smoltcp::phy::TxToken for TxToken<'_, '_, H> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        // smoltcp keeps to the MTU that `capabilities` gives, so `len` fits.
-        let len = len.min(FRAME_MAX);
-        let (frame, _) = self.0.frame.split_at_mut(len);
-        let result = f(frame);
-        // There was a slot when the token was made; a frame that finds none is
-        // lost as on any wire, and netfront has counted it.
-        if self.0.front.send(frame).is_ok() {
-            self.0.timeline.first(Phase::FirstTxQueued);
+impl<H: Hypervisor> Tx<'_, H> {
+    /// Our MAC address.
+    #[inline]
+    pub fn mac(&self) -> Mac {
+        self.front.mac()
+    }
+
+    /// The MTU, in octets of IP packet.
+    pub fn mtu(&self) -> usize {
+        usize::from(self.front.mtu())
+    }
+
+    /// What the back end does with what we send.
+    pub fn features(&self) -> Features {
+        self.front.features()
+    }
+
+    /// Octets of the longest TCP frame that is cut by somebody else.
+    fn longest_frame(&self) -> usize {
+        self.front.longest_frame()
+    }
+
+    /// Room to compose a frame in.
+    #[inline]
+    pub fn frame(&mut self, length: usize) -> Option<TxFrame<'_>> {
+        self.front.frame(length)
+    }
+
+    /// Takes note that a frame was sent.
+    #[inline]
+    pub fn sent(&self) {
+        self.timeline.first(Phase::FirstTxQueued);
+    }
+
+    /// Composes a frame in its pages and sends it.
+    #[inline]
+    fn compose<R>(&mut self, length: usize, f: impl FnOnce(&mut [u8]) -> (R, Offload)) -> R {
+        let Some(mut room) = self.front.frame(length) else {
+            // There was room when smoltcp asked. A frame that finds none is lost as on any wire.
+            return f(&mut vec![0; length]).0;
+        };
+        let (result, offload) = f(room.bytes());
+        if room.send(length, offload).is_ok() {
+            self.sent();
         }
         result
     }
 }
 
-impl<'h, H: Hypervisor> Device for Nic<'h, H> {
+/// The device for what needs neighbours, with the frame that was received for it.
+pub struct Ethernet<'n, 'h, H: Hypervisor> {
+    frame: Option<&'n [u8]>,
+    tx: &'n mut Tx<'h, H>,
+}
+
+impl<'n, 'h, H: Hypervisor> Ethernet<'n, 'h, H> {
+    /// The device, with a frame if there is one.
+    pub fn new(frame: Option<&'n [u8]>, tx: &'n mut Tx<'h, H>) -> Self {
+        Self { frame, tx }
+    }
+}
+
+/// The device for one TCP peer, with the IP packet that was received from it.
+pub struct Ip<'n, 'h, H: Hypervisor> {
+    packet: Option<&'n [u8]>,
+    tx: &'n mut Tx<'h, H>,
+    peer: Mac,
+    /// Octets of the longest frame that is left to the back end to be cut.
+    longest: usize,
+    /// There was no room for a frame.
+    exhausted: bool,
+}
+
+impl<'n, 'h, H: Hypervisor> Ip<'n, 'h, H> {
+    /// The device for the peer at a MAC address, with an IP packet of it if there is one.
+    pub fn new(packet: Option<&'n [u8]>, tx: &'n mut Tx<'h, H>, peer: Mac) -> Self {
+        let longest = if tx.features().segment {
+            tx.longest_frame()
+        } else {
+            FRAME_MAX
+        };
+        Self {
+            packet,
+            tx,
+            peer,
+            longest,
+            exhausted: false,
+        }
+    }
+
+    /// Whether something could not be sent for want of room.
+    pub fn is_exhausted(&self) -> bool {
+        self.exhausted
+    }
+}
+
+/// What was received.
+pub struct RxToken<'a>(&'a [u8]);
+
+impl smoltcp::phy::RxToken for RxToken<'_> {
+    #[inline]
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        f(self.0)
+    }
+}
+
+/// Room for a frame to send.
+pub struct EthernetToken<'a, 'h, H: Hypervisor>(&'a mut Tx<'h, H>);
+
+impl<H: Hypervisor> smoltcp::phy::TxToken for EthernetToken<'_, '_, H> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, f: F) -> R {
+        self.0.compose(length, |frame| (f(frame), Offload::None))
+    }
+}
+
+impl<'n, 'h, H: Hypervisor> Device for Ethernet<'n, 'h, H> {
     type RxToken<'a>
         = RxToken<'a>
     where
         Self: 'a;
     type TxToken<'a>
-        = TxToken<'a, 'h, H>
+        = EthernetToken<'a, 'h, H>
     where
         Self: 'a;
 
-    fn receive(&mut self, _: Instant) -> Option<(Self::RxToken<'_>, Self::TxToken<'_>)> {
-        // A frame may need an answer: without room for one it stays in its ring.
-        if !self.tx.front.can_send() {
-            return None;
-        }
-        let len = loop {
-            let received = self.tx.front.receive(&mut self.rx_frame)?;
-            self.timeline.first(Phase::FirstRx);
-            let frame = self.rx_frame.get(..received.len).unwrap_or(&[]);
-            if received.checksum != FrameChecksum::Unknown || transport_checksum_holds(frame) {
-                break received.len;
-            }
-            self.bad_checksums = self.bad_checksums.wrapping_add(1);
-        };
-        let frame = self.rx_frame.get(..len).unwrap_or(&[]);
-        Some((RxToken(frame), TxToken(&mut self.tx)))
+    fn receive(&mut self, _: Instant) -> Option<(RxToken<'_>, EthernetToken<'_, 'h, H>)> {
+        let frame = self.frame.take()?;
+        Some((RxToken(frame), EthernetToken(self.tx)))
     }
 
-    fn transmit(&mut self, _: Instant) -> Option<Self::TxToken<'_>> {
-        self.tx.front.can_send().then_some(TxToken(&mut self.tx))
+    fn transmit(&mut self, _: Instant) -> Option<EthernetToken<'_, 'h, H>> {
+        self.tx.front.can_send().then_some(EthernetToken(self.tx))
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ethernet;
-        capabilities.max_transmission_unit = usize::from(self.tx.front.mtu()) + ETHERNET_HEADER;
+        capabilities.max_transmission_unit = self.tx.mtu() + ETHERNET_HEADER;
         capabilities.checksum.tcp = Checksum::Tx;
         capabilities.checksum.udp = Checksum::Tx;
         capabilities
     }
 }
 
+/// Room for a TCP segment to send, or for many that the back end cuts.
+pub struct IpToken<'a, 'h, H: Hypervisor> {
+    tx: &'a mut Tx<'h, H>,
+    peer: Mac,
+    segment: Option<u16>,
+}
+
+impl<H: Hypervisor> smoltcp::phy::TxToken for IpToken<'_, '_, H> {
+    #[inline]
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, f: F) -> R {
+        let Self { tx, peer, segment } = self;
+        let (mac, features) = (tx.mac(), tx.features());
+        tx.compose(ETHERNET_HEADER + length, |frame| {
+            let (header, packet) = frame.split_at_mut(ETHERNET_HEADER);
+            let result = f(packet);
+            let ipv4 = packet.first().is_some_and(|first| first >> 4 == 4);
+            ethernet_header(header, peer, mac, ipv4);
+            (result, finish_tcp(packet, ipv4, segment, features))
+        })
+    }
+
+    fn set_meta(&mut self, meta: PacketMeta) {
+        self.segment = meta
+            .segmentation_offload_size
+            .map(core::num::NonZeroU16::get);
+    }
+}
+
+/// Writes an Ethernet header.
+#[inline]
+pub fn ethernet_header(header: &mut [u8], to: Mac, from: Mac, ipv4: bool) {
+    let [a, b, c, d, e, f] = to;
+    let [g, h, i, j, k, l] = from;
+    let [m, n] = if ipv4 { [0x08, 0x00] } else { [0x86, 0xdd] };
+    if let Some(header) = header.first_chunk_mut::<ETHERNET_HEADER>() {
+        *header = [a, b, c, d, e, f, g, h, i, j, k, l, m, n];
+    }
+}
+
+/// Writes the checksums of a TCP packet whose fields for them are 0; says what is left to the back end.
+fn finish_tcp(packet: &mut [u8], ipv4: bool, segment: Option<u16>, features: Features) -> Offload {
+    const AT: usize = 16;
+    const TCP: u8 = 6;
+    let header = if ipv4 { IPV4_HEADER } else { IPV6_HEADER };
+    let Some((header, message)) = packet.split_at_mut_checked(header) else {
+        return Offload::None;
+    };
+    let addresses = if ipv4 {
+        let checksum = Sum::default().with(header).checksum();
+        if let Some(field) = header.get_mut(10..12) {
+            field.copy_from_slice(&checksum);
+        }
+        header.get(12..20)
+    } else {
+        header.get(8..40)
+    };
+    let blank = if ipv4 {
+        features.checksum4
+    } else {
+        features.checksum6
+    };
+    let pseudo = Sum::message(addresses.unwrap_or(&[]), TCP, message.len());
+    let checksum = if blank {
+        pseudo.fold()
+    } else {
+        pseudo.with(message).checksum()
+    };
+    if let Some(field) = message.get_mut(AT..AT + 2) {
+        field.copy_from_slice(&checksum);
+    }
+    match segment {
+        Some(size) => Offload::Segment(size),
+        None if blank => Offload::Checksum,
+        None => Offload::None,
+    }
+}
+
+impl<'n, 'h, H: Hypervisor> Device for Ip<'n, 'h, H> {
+    type RxToken<'a>
+        = RxToken<'a>
+    where
+        Self: 'a;
+    type TxToken<'a>
+        = IpToken<'a, 'h, H>
+    where
+        Self: 'a;
+
+    #[inline]
+    fn receive(&mut self, _: Instant) -> Option<(RxToken<'_>, IpToken<'_, 'h, H>)> {
+        let packet = self.packet.take()?;
+        let token = IpToken {
+            tx: self.tx,
+            peer: self.peer,
+            segment: None,
+        };
+        Some((RxToken(packet), token))
+    }
+
+    #[inline]
+    fn transmit(&mut self, _: Instant) -> Option<IpToken<'_, 'h, H>> {
+        if !self.tx.front.can_send_bytes(self.longest) {
+            self.exhausted = true;
+            return None;
+        }
+        Some(IpToken {
+            tx: self.tx,
+            peer: self.peer,
+            segment: None,
+        })
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let features = self.tx.features();
+        let longest = NonZeroUsize::new(self.longest - ETHERNET_HEADER);
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ip;
+        capabilities.max_transmission_unit = self.tx.mtu();
+        // Received ones are verified before they come here, sent ones are made or left in `finish_tcp`.
+        capabilities.checksum.ipv4 = Checksum::None;
+        capabilities.checksum.tcp = Checksum::None;
+        // Over IPv6 smoltcp 0.14 drops what is longer than the MTU, whatever the device can do.
+        capabilities.segmentation.tcpv4 = longest.filter(|_| features.segment);
+        capabilities
+    }
+}
+
 /// Whether the TCP or UDP checksum of a frame is right. What has none, or is
-/// too broken to say, is left for smoltcp to judge.
+/// too broken to say, is left for others to judge.
 fn transport_checksum_holds(frame: &[u8]) -> bool {
-    fn segment(protocol: IpProtocol, source: IpAddress, target: IpAddress, bytes: &[u8]) -> bool {
+    fn message(protocol: IpProtocol, source: IpAddress, target: IpAddress, bytes: &[u8]) -> bool {
+        let is_whole = |octets: &[u8]| {
+            Sum::pseudo_header(&source, &target, protocol.into(), octets.len())
+                .with(octets)
+                .is_whole()
+        };
         match protocol {
-            IpProtocol::Tcp => TcpPacket::new_checked(bytes)
-                .map_or(true, |segment| segment.verify_checksum(&source, &target)),
+            IpProtocol::Tcp => TcpPacket::new_checked(bytes).map_or(true, |_| is_whole(bytes)),
             IpProtocol::Udp => UdpPacket::new_checked(bytes).map_or(true, |datagram| {
                 // Only IPv4 has datagrams without a checksum (RFC 8200, section 8.1).
-                let blank = datagram.checksum() == 0 && matches!(source, IpAddress::Ipv6(_));
-                !blank && datagram.verify_checksum(&source, &target)
+                let blank = datagram.checksum() == 0;
+                let octets = bytes.get(..usize::from(datagram.len())).unwrap_or(bytes);
+                blank && matches!(source, IpAddress::Ipv4(_)) || !blank && is_whole(octets)
             }),
             // The one extension header behind which smoltcp looks for a message.
             IpProtocol::HopByHop => Ipv6ExtHeader::new_checked(bytes).map_or(true, |header| {
-                let message = bytes.get(usize::from(header.header_len()) * 8 + 8..);
+                let rest = bytes.get(usize::from(header.header_len()) * 8 + 8..);
                 let protocol = header.next_header();
                 protocol == IpProtocol::HopByHop
-                    || segment(protocol, source, target, message.unwrap_or(&[]))
+                    || message(protocol, source, target, rest.unwrap_or(&[]))
             }),
             _ => true,
         }
@@ -158,7 +405,7 @@ fn transport_checksum_holds(frame: &[u8]) -> bool {
     };
     match frame.ethertype() {
         EthernetProtocol::Ipv4 => Ipv4Packet::new_checked(frame.payload()).map_or(true, |ip| {
-            segment(
+            message(
                 ip.next_header(),
                 ip.src_addr().into(),
                 ip.dst_addr().into(),
@@ -166,7 +413,7 @@ fn transport_checksum_holds(frame: &[u8]) -> bool {
             )
         }),
         EthernetProtocol::Ipv6 => Ipv6Packet::new_checked(frame.payload()).map_or(true, |ip| {
-            segment(
+            message(
                 ip.next_header(),
                 ip.src_addr().into(),
                 ip.dst_addr().into(),

@@ -1,43 +1,64 @@
-//! An authoritative DNS server over bytes (RFC 1034, 1035, 2308, 4592, 6891, 7766, 8482).
+//! An authoritative DNS server over bytes.
 //!
-//! The wire format is that of the `domain` crate; what is here is the policy: what to answer.
+//! | what | RFC |
+//! |---|---|
+//! | names, messages, lookups | 1034, 1035, 2181, 4343, 8020, 9619 |
+//! | negative answers | 2308 |
+//! | wildcards | 4592 |
+//! | unknown types | 3597 |
+//! | DNAME | 6672 |
+//! | EDNS, NSID, cookies | 6891, 5001, 7873 and 9018 |
+//! | ANY | 8482, section 4.1 |
+//! | signed zones, NSEC, NSEC3 | 4034, 4035, 5155, 9276 |
+//! | glue | 9471 |
+//! | TCP | 7766 |
+//! | zone transfer | 5936 |
+//!
+//! Where they leave a choice it is made as by NSD, which this server is compared with.
+//!
+//! An answer is composed straight into the caller's buffer, in one pass: `wire` reads the query in
+//! place, `lookup` walks the zone and has `compose` write each set of records as it is found,
+//! `denial` adds the proofs that something is not there. Nothing is allocated.
 
-use domain::base::iana::{Class, Opcode, OptRcode, Rtype};
-use domain::base::message::Message;
-use domain::base::message_builder::{
-    AnswerBuilder, AuthorityBuilder, MessageBuilder, PushError, StaticCompressor,
+use core::net::IpAddr;
+use core::num::NonZeroU16;
+
+use self::compose::{Fault, Owner, Writer};
+use self::cookie::Cookie;
+use self::lookup::Lookup;
+use self::rate::{Limiter, Verdict};
+use self::wire::{
+    Edns, Extra, HEADER_LEN, Header, NAME_MAX, OPT_LEN, OPTION_COOKIE, OPTION_NSID, Question,
+    class, flag, rcode, rtype,
 };
-use domain::base::name::{Name, ParsedName, ToName};
-use domain::base::opt::{Opt, OptRecord};
-use domain::base::rdata::UnknownRecordData;
-use domain::base::wire::{Composer, ParseError};
-use domain::base::{Question, Ttl};
-use domain::dep::octseq::{OctetsBuilder, ShortBuf, Truncate};
+use super::Millis;
+use super::site::Zones;
 
-use super::site::{RrSet, Zone, rtype};
-use super::{Input, Millis, Next, Progress};
-
-/// The largest answer over UDP, and the size that OPT announces: what fits an IPv6 packet of the
-/// smallest MTU (RFC 9715 appendix A).
-pub const UDP_MAX: u16 = 1232;
-/// The largest answer over UDP to a query without OPT (RFC 1035 section 2.3.4).
-const UDP_MAX_PLAIN: u16 = 512;
-/// Octets of an OPT record without options.
-const OPT_LEN: usize = 11;
-/// CNAMEs that are followed for one query.
-const MAX_CNAMES: usize = 8;
-/// Seconds that a resolver may keep the answer to ANY.
-const ANY_TTL: u32 = 3600;
-
-/// HINFO RDATA that says why there is no more (RFC 8482 section 4.2).
-const ANY_HINFO: &[u8] = b"\x07RFC8482\x00";
-/// Octets in the longest name (RFC 1035 section 2.3.4).
-const NAME_MAX: usize = 255;
-/// Octets of a message's header.
-const HEADER_LEN: usize = 12;
+mod compose;
+mod cookie;
+mod denial;
+mod lookup;
+mod rate;
+mod tcp;
+mod transfer;
+mod wire;
 
 #[cfg(test)]
 mod tests;
+
+pub use tcp::{Connection, TCP_QUERY_MAX, TCP_TIMEOUT};
+
+/// The largest answer over UDP by default, and the size that OPT announces: what fits an IPv6 packet
+/// of the smallest MTU (RFC 9715 appendix A).
+pub const UDP_MAX: u16 = 1232;
+/// The largest answer over UDP to a query without OPT (RFC 1035 section 2.3.4).
+const UDP_MAX_PLAIN: u16 = 512;
+/// Octets in the longest name that a server can give itself.
+pub const IDENTITY_MAX: usize = 64;
+/// Octets of room with which every query over UDP can be answered: header, question, OPT with all
+/// options.
+pub const ROOM_MIN: usize = HEADER_LEN + NAME_MAX + 4 + OPT_LEN + OPTIONS_MAX;
+const OPTIONS_MAX: usize = 4 + IDENTITY_MAX + 4 + cookie::COOKIE_LEN;
 
 /// How a query came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +69,71 @@ pub enum Transport {
     Tcp,
 }
 
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// From where.
+    pub address: IpAddr,
+    /// And how.
+    pub transport: Transport,
+}
+
+/// What a server is called: the octets of NSID (RFC 5001), and of `id.server` (RFC 4892).
+pub type Identity = heapless::Vec<u8, IDENTITY_MAX>;
+
+/// What a server can be told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its name; without one it has no NSID, and refuses to answer `id.server`.
+    pub identity: Identity,
+    /// What its cookies are made with.
+    pub cookie_secret: [u8; 16],
+    /// Answers a second to one /24 or /56 over UDP; no limit when `None`.
+    pub rate_limit: Option<NonZeroU16>,
+    /// The largest answer over UDP.
+    pub udp_max: u16,
+    /// Whether to leave out what was not asked for and is not needed: the zone's NS with an answer,
+    /// and addresses of names in it.
+    pub minimal: bool,
+}
+
+impl Config {
+    /// Answers a second that are a lot for one network.
+    pub const RATE_LIMIT: NonZeroU16 = NonZeroU16::new(1000).unwrap();
+
+    /// The defaults, with a secret that nobody else knows.
+    #[must_use]
+    pub fn new(cookie_secret: [u8; 16]) -> Self {
+        Self {
+            identity: Identity::new(),
+            cookie_secret,
+            rate_limit: Some(Self::RATE_LIMIT),
+            udp_max: UDP_MAX,
+            minimal: false,
+        }
+    }
+}
+
+/// Types of questions that are counted on their own (IANA "Resource Record (RR) TYPEs").
+pub const COUNTED_TYPES: [(u16, &str); 16] = [
+    (rtype::A, "A"),
+    (rtype::NS, "NS"),
+    (rtype::CNAME, "CNAME"),
+    (rtype::SOA, "SOA"),
+    (rtype::PTR, "PTR"),
+    (rtype::MX, "MX"),
+    (rtype::TXT, "TXT"),
+    (rtype::AAAA, "AAAA"),
+    (rtype::SRV, "SRV"),
+    (rtype::DS, "DS"),
+    (rtype::DNSKEY, "DNSKEY"),
+    (rtype::SVCB, "SVCB"),
+    (rtype::HTTPS, "HTTPS"),
+    (rtype::IXFR, "IXFR"),
+    (rtype::AXFR, "AXFR"),
+    (rtype::ANY, "ANY"),
+];
+
 /// Counters, which wrap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -57,16 +143,24 @@ pub struct Stats {
     pub tcp: u32,
     /// Answers by response code, 0 to 15; BADVERS (16) and above count as the last.
     pub rcodes: [u32; 16],
-    /// Questions for A.
-    pub a: u32,
-    /// Questions for AAAA.
-    pub aaaa: u32,
+    /// Questions by type, as in [`COUNTED_TYPES`].
+    pub types: [u32; COUNTED_TYPES.len()],
     /// Questions for another type.
-    pub other: u32,
-    /// Answers with TC set.
+    pub other_types: u32,
+    /// Answers with TC set because they did not fit.
     pub truncated: u32,
+    /// Answers with TC set because there were too many to one network.
+    pub slipped: u32,
+    /// Answers that were not sent because there were too many to one network.
+    pub limited: u32,
     /// Messages that get no answer: responses, and shorter than a header.
     pub dropped: u32,
+    /// Answers of SERVFAIL because the zone contradicts itself.
+    pub broken: u32,
+    /// Queries with a cookie of this server that is good.
+    pub cookies: u32,
+    /// Zone transfers that were begun.
+    pub transfers: u32,
     /// TCP connections that were reset for breaking the framing or a deadline.
     pub aborted: u32,
 }
@@ -75,492 +169,393 @@ fn count(counter: &mut u32) {
     *counter = counter.wrapping_add(1);
 }
 
-/// Answers one message: the octets written to `out`, or `None` when it gets no answer.
-///
-/// No answer goes to a response (two servers would answer each other for ever), to what is shorter
-/// than a header, and when `out` has no room for a header, the question and OPT (282 octets).
-pub fn answer(
-    zone: &impl Zone,
-    query: &[u8],
-    transport: Transport,
-    out: &mut [u8],
-    stats: &mut Stats,
-) -> Option<usize> {
-    let written = respond(zone, query, transport, out, stats);
-    match (written, transport) {
-        (None, _) => count(&mut stats.dropped),
-        (Some(_), Transport::Udp) => count(&mut stats.udp),
-        (Some(_), Transport::Tcp) => count(&mut stats.tcp),
+impl Stats {
+    fn count_type(&mut self, rtype: u16) {
+        // What is asked for most needs no search.
+        let index = match rtype {
+            rtype::A => Some(0),
+            _ => COUNTED_TYPES.iter().position(|(known, _)| *known == rtype),
+        };
+        let counter = index.and_then(|index| self.types.get_mut(index));
+        count(counter.unwrap_or(&mut self.other_types));
     }
-    written
 }
 
-fn respond(
-    zone: &impl Zone,
-    query: &[u8],
-    transport: Transport,
-    out: &mut [u8],
-    stats: &mut Stats,
-) -> Option<usize> {
-    let message = Message::from_slice(query).ok()?;
-    let header = message.header();
-    if header.qr() {
-        return None;
-    }
-    // An operation other than QUERY may have another format: what can be read of it is echoed.
-    let request = Request::parse(message);
-    let mut rcode = match &request {
-        _ if header.opcode() != Opcode::QUERY => OptRcode::NOTIMP,
-        Err(_) => OptRcode::FORMERR,
-        Ok(Request {
-            edns: Some(edns), ..
-        }) if edns.version != 0 => OptRcode::BADVERS,
-        Ok(Request { question, .. })
-            if question.qclass() != Class::IN
-                || matches!(question.qtype(), Rtype::AXFR | Rtype::IXFR) =>
-        {
-            OptRcode::REFUSED
-        }
-        Ok(_) => OptRcode::NOERROR,
-    };
-    let edns = request.as_ref().ok().and_then(|request| request.edns);
+/// An authoritative server: what it was told, and what it keeps.
+#[derive(Clone, Debug)]
+pub struct Server {
+    config: Config,
+    limiter: Limiter,
+    /// What it has done so far.
+    pub stats: Stats,
+}
 
-    let limit = match (transport, edns) {
-        (Transport::Tcp, _) => u16::MAX,
-        (Transport::Udp, None) => UDP_MAX_PLAIN,
-        (Transport::Udp, Some(edns)) => edns.udp_size.clamp(UDP_MAX_PLAIN, UDP_MAX),
-    };
-    let limit = usize::from(limit).min(out.len());
-    let target = StaticCompressor::new(Buffer {
-        octets: out.get_mut(..limit)?,
-        len: 0,
-    });
-    let mut builder = MessageBuilder::from_target(target).ok()?;
-    if edns.is_some() {
-        // The last octets are kept for OPT. (The crate's limit is one that a message stays below.)
-        builder.set_push_limit((limit + 1).checked_sub(OPT_LEN)?);
-    }
-    let to = builder.header_mut();
-    to.set_id(header.id());
-    to.set_qr(true);
-    to.set_opcode(header.opcode());
-    to.set_rd(header.rd());
-
-    let mut question = builder.question();
-    if let Ok(request) = &request {
-        question.push(request.question).ok()?;
-    }
-    let mut authority = question.answer().authority();
-    if let (OptRcode::NOERROR, Ok(request)) = (rcode, &request) {
-        match request.question.qtype() {
-            Rtype::A => count(&mut stats.a),
-            Rtype::AAAA => count(&mut stats.aaaa),
-            _ => count(&mut stats.other),
+impl Server {
+    /// A server that has not done anything yet.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        let [a, b, c, d, e, f, g, h, ..] = config.cookie_secret;
+        let seed = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        Self {
+            limiter: Limiter::new(config.rate_limit, seed),
+            config,
+            stats: Stats::default(),
         }
-        let mut answer = authority.answer();
-        let mut lookup = Lookup::new(zone, &request.question);
-        let outcome = lookup.answer(&mut answer);
-        authority = answer.authority();
-        let outcome = outcome.and_then(|found| {
-            if found.negative {
-                lookup.push_soa(&mut authority)?;
+    }
+
+    /// Answers one message: how many octets were written to `out`, or `None` when there is no answer.
+    ///
+    /// No answer goes to a response (two servers would answer each other for ever), to what is
+    /// shorter than a header, to a network that gets too many, and when `out` is too short
+    /// ([`ROOM_MIN`] is enough). What does not fit is truncated over UDP, and SERVFAIL over TCP. A
+    /// zone transfer is answered by [`Connection`] only.
+    pub fn answer(
+        &mut self,
+        zones: &impl Zones,
+        now: Millis,
+        unix_seconds: u64,
+        client: Client,
+        query: &[u8],
+        out: &mut [u8],
+    ) -> Option<usize> {
+        let Some(header) = Header::read(query).filter(|header| header.flags & flag::QR == 0) else {
+            count(&mut self.stats.dropped);
+            return None;
+        };
+        let mut request = Request::read(query, &header);
+        let mut cookie = None;
+        if let Some(data) = request.edns.and_then(|edns| edns.cookie) {
+            let secret = &self.config.cookie_secret;
+            cookie = Cookie::read(data, secret, client.address, unix_seconds);
+            if cookie.is_none() {
+                request.refuse(rcode::FORMERR);
             }
-            Ok(found.rcode)
+        }
+        let is_valid = cookie.is_some_and(|cookie| cookie.is_valid);
+        if is_valid {
+            count(&mut self.stats.cookies);
+        }
+        let verdict = match client.transport {
+            Transport::Udp if !is_valid => self.limiter.count(now, client.address),
+            _ => Verdict::Send,
+        };
+        if verdict == Verdict::Drop {
+            count(&mut self.stats.limited);
+            return None;
+        }
+        let truncate = verdict == Verdict::Truncate;
+        if truncate {
+            count(&mut self.stats.slipped);
+        }
+        let written = self.respond(zones, client, &header, &request, cookie, truncate, out);
+        match (written, client.transport) {
+            (None, _) => count(&mut self.stats.dropped),
+            (Some(_), Transport::Udp) => count(&mut self.stats.udp),
+            (Some(_), Transport::Tcp) => count(&mut self.stats.tcp),
+        }
+        written
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what a query is, taken apart once"
+    )]
+    fn respond(
+        &mut self,
+        zones: &impl Zones,
+        client: Client,
+        header: &Header,
+        request: &Request<'_>,
+        cookie: Option<Cookie>,
+        truncate: bool,
+        out: &mut [u8],
+    ) -> Option<usize> {
+        let limit = usize::from(match (client.transport, request.edns) {
+            (Transport::Tcp, _) => u16::MAX,
+            (Transport::Udp, None) => UDP_MAX_PLAIN,
+            (Transport::Udp, Some(edns)) => {
+                edns.udp_size.min(self.config.udp_max).max(UDP_MAX_PLAIN)
+            }
         });
-        rcode = outcome.unwrap_or_else(|failure| match (failure, transport) {
-            (Failure::NoRoom, Transport::Udp) => OptRcode::NOERROR,
-            _ => OptRcode::SERVFAIL,
-        });
-        authority
-            .header_mut()
-            .set_aa(matches!(rcode, OptRcode::NOERROR | OptRcode::NXDOMAIN));
-        if outcome.is_err() {
+        let limit = limit.min(out.len());
+        let nsid = request.edns.is_some_and(|edns| edns.nsid) && !self.config.identity.is_empty();
+        let mut reserved = 0;
+        if request.edns.is_some() {
+            reserved += OPT_LEN;
+            reserved += if nsid {
+                4 + self.config.identity.len()
+            } else {
+                0
+            };
+            reserved += cookie.map_or(0, |cookie| 4 + cookie.reply.len());
+        }
+        let question = request.question.map_or(&[][..], |question| question.octets);
+        let mut message = Writer::new(out, limit.checked_sub(reserved)?, question)?;
+
+        let mut found = Answer::of(request.rcode);
+        if let (false, Some(question)) = (truncate, &request.question)
+            && request.rcode == rcode::NOERROR
+        {
+            self.stats.count_type(question.qtype);
+            found = self.look_up(zones, client, question, request.edns, &mut message);
+        }
+        if truncate {
+            found.truncated = true;
+        } else if found.truncated {
+            count(&mut self.stats.truncated);
+        }
+
+        message.set_limit(limit);
+        if let Some(edns) = request.edns {
+            let options = u16::try_from(reserved - OPT_LEN).ok()?.to_be_bytes();
+            let [s0, s1] = self.config.udp_max.to_be_bytes();
+            let extended = (found.rcode >> 4).to_be_bytes()[1];
+            let flags = if edns.dnssec_ok { 0x80 } else { 0 };
+            let [t0, t1] = rtype::OPT.to_be_bytes();
+            let opt = [
+                0, t0, t1, s0, s1, extended, 0, flags, 0, options[0], options[1],
+            ];
+            message.bytes(&opt).ok()?;
+            if nsid {
+                option(&mut message, OPTION_NSID, &self.config.identity)?;
+            }
+            if let Some(cookie) = cookie {
+                option(&mut message, OPTION_COOKIE, &cookie.reply)?;
+            }
+            found.counts[2] += 1;
+        }
+        if let Some(counter) = self.stats.rcodes.get_mut(usize::from(found.rcode.min(15))) {
+            count(counter);
+        }
+        let mut flags = header.flags & (flag::OPCODE | flag::RD) | flag::QR;
+        flags |= found.rcode & flag::RCODE;
+        if found.authoritative {
+            flags |= flag::AA;
+        }
+        if found.truncated {
+            flags |= flag::TC;
+        }
+        let [answer, authority, additional] = found.counts;
+        let counts = [
+            request.question.is_some().into(),
+            answer,
+            authority,
+            additional,
+        ];
+        message.finish(header.id, flags, counts)
+    }
+
+    /// Fills in the sections of an answer.
+    fn look_up(
+        &mut self,
+        zones: &impl Zones,
+        client: Client,
+        question: &Question<'_>,
+        edns: Option<Edns<'_>>,
+        message: &mut Writer<'_>,
+    ) -> Answer {
+        if question.qclass == class::CH {
+            return self.chaos(question, message);
+        }
+        if matches!(question.qtype, rtype::AXFR | rtype::IXFR) {
+            return self.transfer(zones, client, question, message);
+        }
+        let mark = message.mark();
+        let options = lookup::Options {
+            minimal: self.config.minimal,
+            dnssec: edns.is_some_and(|edns| edns.dnssec_ok),
+            ipv6: client.address.is_ipv6(),
+            transport: client.transport,
+        };
+        let found = Lookup::new(zones, question, options, message).run();
+        found.unwrap_or_else(|fault| {
             // A part of an answer is worse than none (RFC 2181 section 9).
-            authority = authority.answer().rewind_into().authority();
-        }
-        if outcome == Err(Failure::NoRoom) && transport == Transport::Udp {
-            authority.header_mut().set_tc(true);
-            count(&mut stats.truncated);
-        }
+            message.rewind(mark);
+            self.fail(fault)
+        })
     }
-    authority.header_mut().set_rcode(rcode.rcode());
 
-    let mut additional = authority.additional();
-    if let Some(edns) = edns {
-        additional.clear_push_limit();
-        let opt = additional.opt(|opt| {
-            opt.set_udp_payload_size(UDP_MAX);
-            opt.set_rcode(rcode);
-            opt.set_dnssec_ok(edns.dnssec_ok);
-            Ok(())
-        });
-        opt.ok()?;
+    fn fail(&mut self, fault: Fault) -> Answer {
+        if fault == Fault::Broken {
+            count(&mut self.stats.broken);
+        }
+        Answer::of(rcode::SERVFAIL)
     }
-    if let Some(counter) = stats.rcodes.get_mut(usize::from(rcode.to_int()).min(15)) {
-        count(counter);
+
+    /// Answers a query for a zone transfer that does not become one: those do that come over a
+    /// [`Connection`] and are allowed.
+    fn transfer(
+        &mut self,
+        zones: &impl Zones,
+        client: Client,
+        question: &Question<'_>,
+        message: &mut Writer<'_>,
+    ) -> Answer {
+        let is_udp = client.transport == Transport::Udp;
+        if is_udp && question.qtype == rtype::AXFR {
+            return Answer::of(rcode::NOTIMP);
+        }
+        let zone = match lookup::apex(zones, question.name) {
+            Ok(Some(zone)) => zone,
+            Ok(None) => return Answer::of(rcode::NOTAUTH),
+            Err(fault) => return self.fail(fault),
+        };
+        if !zone.transfer {
+            return Answer::of(rcode::REFUSED);
+        }
+        if !is_udp {
+            return Answer::of(rcode::SERVFAIL);
+        }
+        // The serial number says whether it is worth to come back over TCP (RFC 1995 section 2).
+        let soa = zones.rrset(zone.apex, rtype::SOA).map_err(Fault::from);
+        let written = soa
+            .and_then(|soa| soa.ok_or(Fault::Broken))
+            .and_then(|soa| message.set(Owner::At(HEADER_LEN), &soa, false, None));
+        match written {
+            Ok(written) => Answer {
+                authoritative: true,
+                counts: [written.count, 0, 0],
+                ..Answer::of(rcode::NOERROR)
+            },
+            Err(fault) => self.fail(fault),
+        }
     }
-    Some(additional.finish().into_target().len)
+
+    /// Counts a zone transfer as an answer.
+    fn count_transfer(&mut self) {
+        count(&mut self.stats.tcp);
+        if let Some(counter) = self.stats.rcodes.first_mut() {
+            count(counter);
+        }
+        self.stats.count_type(rtype::AXFR);
+    }
+
+    /// Says who and what this server is (RFC 4892).
+    fn chaos(&self, question: &Question<'_>, message: &mut Writer<'_>) -> Answer {
+        let is = |name: &[u8]| question.name.eq_ignore_ascii_case(name);
+        let text = match question.qtype {
+            rtype::TXT | rtype::ANY if is(b"\x07version\x04bind\0") => Some(VERSION),
+            rtype::TXT | rtype::ANY if is(b"\x07version\x06server\0") => Some(VERSION),
+            rtype::TXT | rtype::ANY if is(b"\x02id\x06server\0") => Some(&*self.config.identity),
+            rtype::TXT | rtype::ANY if is(b"\x08hostname\x04bind\0") => {
+                Some(&*self.config.identity)
+            }
+            _ => None,
+        };
+        let mut answer = Answer::of(rcode::REFUSED);
+        if let Some(text) = text.filter(|text| !text.is_empty())
+            && message.text(HEADER_LEN, class::CH, text).is_ok()
+        {
+            answer.rcode = rcode::NOERROR;
+            answer.counts[0] = 1;
+        }
+        answer
+    }
 }
 
-/// The part of a message that a query is made of.
+/// What `version.bind` is answered with.
+const VERSION: &[u8] = concat!("mayfly ", env!("CARGO_PKG_VERSION")).as_bytes();
+
+fn option(message: &mut Writer<'_>, code: u16, data: &[u8]) -> Option<()> {
+    let length = u16::try_from(data.len()).ok()?;
+    message.bytes(&code.to_be_bytes()).ok()?;
+    message.bytes(&length.to_be_bytes()).ok()?;
+    message.bytes(data).ok()
+}
+
+/// What an answer's header says of it.
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    rcode: u16,
+    authoritative: bool,
+    truncated: bool,
+    /// Records in the answer, authority and additional sections.
+    counts: [u16; 3],
+}
+
+impl Answer {
+    fn of(rcode: u16) -> Self {
+        Self {
+            rcode,
+            authoritative: false,
+            truncated: false,
+            counts: [0; 3],
+        }
+    }
+}
+
+/// What can be read of a query, and the response code that this alone calls for.
+#[derive(Clone, Copy, Debug)]
 struct Request<'q> {
-    question: Question<ParsedName<&'q [u8]>>,
-    edns: Option<Edns>,
-}
-
-#[derive(Clone, Copy)]
-struct Edns {
-    udp_size: u16,
-    version: u8,
-    dnssec_ok: bool,
+    question: Option<Question<'q>>,
+    edns: Option<Edns<'q>>,
+    rcode: u16,
 }
 
 impl<'q> Request<'q> {
-    /// Reads the question and OPT; every record is checked for its framing, and nothing may follow.
-    fn parse(message: &'q Message<[u8]>) -> Result<Self, ParseError> {
-        // RFC 9619: one question, no more and no fewer.
-        let question = message.sole_question()?;
-        // There is nothing before the name that it could point to but the header.
-        if question.qname().is_compressed() {
-            return Err(ParseError::form_error("compressed question"));
-        }
-        let mut edns = None;
-        let mut additional = message.additional()?;
-        for record in &mut additional {
-            let record = record?;
-            if record.rtype() != Rtype::OPT {
-                continue;
-            }
-            // RFC 6891 section 6.1.1 and 6.1.2: one, and its owner is the root.
-            let opt = record
-                .to_record::<Opt<_>>()?
-                .filter(|opt| opt.owner().is_root());
-            let opt = match opt {
-                Some(opt) if edns.is_none() => OptRecord::from_record(opt),
-                _ => return Err(ParseError::form_error("bad OPT")),
-            };
-            edns = Some(Edns {
-                udp_size: opt.udp_payload_size(),
-                version: opt.version(),
-                dnssec_ok: opt.dnssec_ok(),
-            });
-        }
-        if additional.pos() != message.as_slice().len() {
-            return Err(ParseError::form_error("trailing octets"));
-        }
-        Ok(Self { question, edns })
-    }
-}
-
-/// Why there is no complete answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Failure {
-    /// It does not fit.
-    NoRoom,
-    /// The zone contradicts itself.
-    BadZone,
-}
-
-impl From<PushError> for Failure {
-    fn from(_: PushError) -> Self {
-        Self::NoRoom
-    }
-}
-
-/// What a lookup came to.
-struct Found {
-    rcode: OptRcode,
-    /// Whether the SOA record belongs into the authority section.
-    negative: bool,
-}
-
-/// One walk through a zone (RFC 1034 section 4.3.2, RFC 4592).
-struct Lookup<'z, Z> {
-    zone: &'z Z,
-    qtype: Rtype,
-    /// The name that is looked for, in lower case, and its length.
-    key: [u8; NAME_MAX],
-    len: usize,
-    /// Where the apex of its zone begins in it.
-    apex: usize,
-}
-
-impl<'z, Z: Zone> Lookup<'z, Z> {
-    fn new(zone: &'z Z, question: &Question<ParsedName<&[u8]>>) -> Self {
-        let mut lookup = Self {
-            zone,
-            qtype: question.qtype(),
-            key: [0; NAME_MAX],
-            len: 0,
-            apex: 0,
+    fn read(message: &'q [u8], header: &Header) -> Self {
+        let mut request = Self {
+            question: None,
+            edns: None,
+            rcode: rcode::NOERROR,
         };
-        lookup.set_key(question.qname());
-        lookup
-    }
-
-    fn set_key(&mut self, name: &(impl ToName + ?Sized)) {
-        let mut key = Buffer {
-            octets: &mut self.key,
-            len: 0,
-        };
-        // A name that was parsed is not longer than the key.
-        let _ = name.compose_canonical(&mut key);
-        self.len = key.len;
-    }
-
-    fn name(&self, from: usize) -> Result<&Name<[u8]>, Failure> {
-        self.key
-            .get(from..self.len)
-            .and_then(|octets| Name::from_slice(octets).ok())
-            .ok_or(Failure::BadZone)
-    }
-
-    /// Fills the answer section.
-    fn answer<T: Composer>(&mut self, answer: &mut AnswerBuilder<T>) -> Result<Found, Failure> {
-        let positive = Found {
-            rcode: OptRcode::NOERROR,
-            negative: false,
-        };
-        for links in 0..=MAX_CNAMES {
-            match self.zone.apex(self.name(0)?.as_slice()) {
-                Some(apex) => self.apex = apex,
-                None if links == 0 => {
-                    return Ok(Found {
-                        rcode: OptRcode::REFUSED,
-                        negative: false,
-                    });
-                }
-                // The resolver goes on from where the zone ends.
-                None => return Ok(positive),
-            }
-            let Some(node) = self.find() else {
-                return Ok(Found {
-                    rcode: OptRcode::NXDOMAIN,
-                    negative: true,
-                });
-            };
-            if self.qtype == Rtype::ANY {
-                let data = UnknownRecordData::from_octets(Rtype::HINFO, ANY_HINFO)
-                    .map_err(|_| Failure::BadZone)?;
-                answer.push((self.name(0)?, Class::IN, Ttl::from_secs(ANY_TTL), data))?;
-                return Ok(positive);
-            }
-            if let Some(set) = self.zone.rrset(node, self.qtype.to_int()) {
-                self.push(answer, self.qtype, set)?;
-                return Ok(positive);
-            }
-            let Some(set) = self.zone.rrset(node, rtype::CNAME) else {
-                return Ok(Found {
-                    rcode: OptRcode::NOERROR,
-                    negative: true,
-                });
-            };
-            self.push(answer, Rtype::CNAME, set)?;
-            let target = set
-                .records()
-                .next()
-                .and_then(|rdata| Name::from_slice(rdata).ok());
-            self.set_key(target.ok_or(Failure::BadZone)?);
-        }
-        // A chain this long is a loop, or as good as one.
-        Err(Failure::BadZone)
-    }
-
-    /// The node of the name, or of the wildcard that stands in for it.
-    fn find(&mut self) -> Option<Z::Node> {
-        if let Some(node) = self.zone.node(self.key.get(..self.len)?) {
-            return Some(node);
-        }
-        // Up to the closest encloser: the longest suffix that exists.
-        let mut encloser = 0;
-        while encloser < self.apex {
-            encloser += 1 + usize::from(*self.key.get(encloser)?);
-            if self.zone.node(self.key.get(encloser..self.len)?).is_none() {
-                continue;
-            }
-            // The label before it has at least two octets, which lend their place to `*`.
-            let start = encloser.checked_sub(2)?;
-            let label: &mut [u8; 2] = self.key.get_mut(start..encloser)?.try_into().ok()?;
-            let kept = core::mem::replace(label, *b"\x01*");
-            let node = self.zone.node(self.key.get(start..self.len)?);
-            self.key.get_mut(start..encloser)?.copy_from_slice(&kept);
-            return node;
-        }
-        None
-    }
-
-    fn push<T: Composer>(
-        &self,
-        answer: &mut AnswerBuilder<T>,
-        rtype: Rtype,
-        set: RrSet<'_>,
-    ) -> Result<(), Failure> {
-        let owner = self.name(0)?;
-        for rdata in set.records() {
-            let data =
-                UnknownRecordData::from_octets(rtype, rdata).map_err(|_| Failure::BadZone)?;
-            answer.push((owner, Class::IN, Ttl::from_secs(set.ttl), data))?;
-        }
-        Ok(())
-    }
-
-    /// Says how long the absence may be remembered (RFC 2308 section 3).
-    fn push_soa<T: Composer>(&self, authority: &mut AuthorityBuilder<T>) -> Result<(), Failure> {
-        let owner = self.name(self.apex)?;
-        let soa = || {
-            let set = self
-                .zone
-                .rrset(self.zone.node(owner.as_slice())?, rtype::SOA)?;
-            let rdata = set.records().next()?;
-            let minimum = u32::from_be_bytes(*rdata.last_chunk()?);
-            let data = UnknownRecordData::from_octets(Rtype::SOA, rdata).ok()?;
-            Some((set.ttl.min(minimum), data))
-        };
-        let (ttl, data) = soa().ok_or(Failure::BadZone)?;
-        authority.push((owner, Class::IN, Ttl::from_secs(ttl), data))?;
-        Ok(())
-    }
-}
-
-/// Octets written to the start of a slice.
-struct Buffer<'o> {
-    octets: &'o mut [u8],
-    len: usize,
-}
-
-impl AsRef<[u8]> for Buffer<'_> {
-    fn as_ref(&self) -> &[u8] {
-        self.octets.get(..self.len).unwrap_or_default()
-    }
-}
-
-impl AsMut<[u8]> for Buffer<'_> {
-    fn as_mut(&mut self) -> &mut [u8] {
-        self.octets.get_mut(..self.len).unwrap_or_default()
-    }
-}
-
-impl OctetsBuilder for Buffer<'_> {
-    type AppendError = ShortBuf;
-
-    fn append_slice(&mut self, slice: &[u8]) -> Result<(), ShortBuf> {
-        let end = self.len.checked_add(slice.len()).ok_or(ShortBuf)?;
-        self.octets
-            .get_mut(self.len..end)
-            .ok_or(ShortBuf)?
-            .copy_from_slice(slice);
-        self.len = end;
-        Ok(())
-    }
-}
-
-impl Truncate for Buffer<'_> {
-    fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
-    }
-}
-
-impl Composer for Buffer<'_> {}
-
-/// DNS on a TCP connection: messages after their length in 16 bits (RFC 1035 section 4.2.2),
-/// pipelined as the client likes, answered in order (RFC 7766).
-#[derive(Debug)]
-pub struct Connection {
-    /// When the client must have sent the rest of a query, or have taken an answer.
-    deadline: Millis,
-    closed: bool,
-}
-
-/// The longest query that is taken over TCP.
-pub const TCP_QUERY_MAX: usize = 1024;
-/// Time for the next whole query to arrive, and for an answer to find room.
-pub const TCP_TIMEOUT: Millis = 10_000;
-
-impl Connection {
-    /// A connection that was accepted now.
-    #[must_use]
-    pub fn new(now: Millis) -> Self {
-        Self {
-            deadline: now.saturating_add(TCP_TIMEOUT),
-            closed: false,
-        }
-    }
-
-    /// When `process` must be called again, whatever happens until then.
-    #[must_use]
-    pub fn deadline(&self) -> Millis {
-        self.deadline
-    }
-
-    /// Answers the queries in `input` for which `out` has room.
-    ///
-    /// An answer is written when `out` has `room` octets or more, and is at most that long (with its
-    /// length): what does not fit is answered with SERVFAIL. `room` is at most the size of the send
-    /// buffer, at least 512; `input` must be able to grow to [`TCP_QUERY_MAX`] and 2.
-    pub fn process(
-        &mut self,
-        now: Millis,
-        zone: &impl Zone,
-        input: Input<'_>,
-        out: &mut [u8],
-        room: usize,
-        stats: &mut Stats,
-    ) -> Progress {
-        let (mut consumed, mut written) = (0, 0);
-        // Whether what is missing is the peer's to send; otherwise it is room for the answer.
-        let mut starved = true;
-        while !self.closed {
-            let rest = input.octets.get(consumed..).unwrap_or_default();
-            let Some((length, tail)) = rest.split_first_chunk() else {
-                break;
-            };
-            let length = usize::from(u16::from_be_bytes(*length));
-            if !(HEADER_LEN..=TCP_QUERY_MAX).contains(&length) {
-                return self.abort(input, written, stats);
-            }
-            let Some(query) = tail.get(..length) else {
-                break;
-            };
-            let space = out
-                .get_mut(written..)
-                .and_then(|space| space.get_mut(..room));
-            let Some((prefix, space)) = space.and_then(<[u8]>::split_first_chunk_mut) else {
-                starved = false;
-                break;
-            };
-            if let Some(length) = answer(zone, query, Transport::Tcp, space, stats) {
-                *prefix = u16::try_from(length).unwrap_or(0).to_be_bytes();
-                written += prefix.len() + length;
-            }
-            consumed += 2 + length;
-            self.deadline = now.saturating_add(TCP_TIMEOUT);
-        }
-        let expired = now >= self.deadline;
-        if !starved && expired {
-            return self.abort(input, written, stats);
-        }
-        self.closed |= starved && (input.ended || expired);
-        if self.closed {
-            return Progress {
-                consumed: input.octets.len(),
-                written,
-                next: Next::Close,
+        let is_query = header.flags & flag::OPCODE == 0;
+        let read = request.try_read(message, header, is_query);
+        // An operation other than QUERY may have another format: what can be read of it is echoed.
+        if !is_query {
+            request.refuse(rcode::NOTIMP);
+        } else if read.is_none() {
+            request = Self {
+                question: None,
+                edns: None,
+                rcode: rcode::FORMERR,
             };
         }
-        Progress {
-            consumed,
-            written,
-            next: Next::Keep,
-        }
+        request
     }
 
-    fn abort(&mut self, input: Input<'_>, written: usize, stats: &mut Stats) -> Progress {
-        self.closed = true;
-        count(&mut stats.aborted);
-        Progress {
-            consumed: input.octets.len(),
-            written,
-            next: Next::Abort,
+    fn try_read(&mut self, message: &'q [u8], header: &Header, is_query: bool) -> Option<()> {
+        let [questions, answers, authority, additional] = header.counts;
+        let mut at = HEADER_LEN;
+        // RFC 9619: one question; or none, in order to get a cookie (RFC 7873 section 5.4).
+        match questions {
+            0 => {}
+            1 => {
+                let question = Question::read(message)?;
+                at += question.octets.len();
+                self.question = Some(question);
+            }
+            _ => return None,
         }
+        let is_ixfr = matches!(self.question, Some(question) if question.qtype == rtype::IXFR);
+        if is_query && (answers > 0 || authority > 0 && !is_ixfr) {
+            return None;
+        }
+        for _ in 0..u32::from(answers) + u32::from(authority) {
+            at = wire::skip_record(message, at)?;
+        }
+        let extra = Extra::read(message, at, additional)?;
+        self.edns = extra.edns;
+        match (&self.question, extra.edns) {
+            (_, Some(edns)) if edns.version != 0 => self.refuse(rcode::BADVERS),
+            (None, Some(edns)) if edns.cookie.is_some() => {}
+            (None, _) => return None,
+            _ if extra.is_signed => self.refuse(rcode::NOTAUTH),
+            (Some(question), _) => match question.qclass {
+                class::IN | class::CH | class::ANY => {}
+                _ => self.refuse(rcode::REFUSED),
+            },
+        }
+        Some(())
     }
+
+    fn refuse(&mut self, rcode: u16) {
+        self.rcode = rcode;
+    }
+}
+
+/// The low half of a number.
+fn low(number: u64) -> u32 {
+    let [a, b, c, d, ..] = number.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
 }

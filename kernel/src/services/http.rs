@@ -1,73 +1,103 @@
-//! An HTTP/1.1 server over bytes (RFC 9110, RFC 9112): GET and HEAD of pages that exist.
+//! An HTTP/1.1 server over bytes (RFC 9110, RFC 9112): GET, HEAD and OPTIONS of what a site has.
 //!
-//! Request heads are parsed by `httparse` in the receive buffer; bodies are sent from where the
-//! site has them. Requests are answered in order, one at a time; the next one is looked at when the
-//! last octet of the answer before it has found room.
+//! The end of a header section is found by looking at each octet once, however slowly they come;
+//! then its fields are parsed by `httparse` in the receive buffer. Request content is passed over
+//! within a bound, and then the response is sent: content from where the site has it, header lines
+//! too. Requests are answered in order, one at a time; the next one is looked at when the last
+//! octet of the answer before it has found room.
 //!
-//! What a proxy in front could understand in another way is refused and the connection closed: a
-//! length and a transfer coding together, repeated lengths, folded lines, white space before a
-//! colon, a bare CR (RFC 9112 sections 2.2, 5.1, 5.2, 6.3).
+//! What can be read in two ways is answered with 400 and the connection closed; `request` has the list.
 
+mod answer;
+mod body;
+mod conditions;
+mod negotiate;
+mod octets;
+mod range;
 mod request;
+mod response;
+mod status;
+mod target;
 #[cfg(test)]
 mod tests;
 
-use alloc::vec::Vec;
-use core::fmt::{self, Write};
+use alloc::rc::Rc;
 
-use super::site::{Body, Pages};
+use super::site::Pages;
 use super::{Input, Millis, Next, Progress};
-use crate::date::imf_fixdate;
-use request::{Framing, Parsed};
+use crate::date::{IMF_FIXDATE_LEN, imf_fixdate};
+use answer::Answer;
+pub use body::BODY_MAX;
+use body::Body;
+use request::{Expect, FIELDS_FEW, FIELDS_MAX, Refusal, Request, Scan, Scanner};
+use response::Response;
+pub use status::Stats;
+use status::{MethodClass, Status};
 
 /// Octets in the longest page that is made for a request.
-pub const RENDERED_MAX: usize = 4 * 1024;
+pub const RENDERED_MAX: usize = 16 * 1024;
+/// Answers that hold memory of their own at once, of all connections together: others get 503.
+pub const RENDERED_AT_ONCE: usize = 4;
 /// Time that a connection may be without a request.
 pub const IDLE_TIMEOUT: Millis = 15_000;
-/// Time from the first octet of a request to the end of its header section, and then of its body.
+/// Time from the first octet of a request to the end of its header section, and then of its content.
 pub const REQUEST_TIMEOUT: Millis = 10_000;
 /// Time in which a client must take [`WRITE_QUOTA`] octets of an answer, or the rest of it.
 pub const WRITE_TIMEOUT: Millis = 10_000;
 /// Octets that a client must take in each [`WRITE_TIMEOUT`].
 pub const WRITE_QUOTA: usize = 1024;
-/// Room for the head of a response: fixed fields, lengths, and a content type of 128 octets.
-const HEAD_MAX: usize = 384;
 
-/// Counters, which wrap.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Responses with a status of 2xx.
-    pub success: u32,
-    /// Responses with a status of 4xx.
-    pub client_error: u32,
-    /// Responses with a status of 5xx.
-    pub server_error: u32,
-    /// Connections that were closed or reset at a deadline, 408 included.
-    pub expired: u32,
+/// What the connections of a server share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Counters.
+    pub stats: Stats,
+    /// The lines of `Server` and `Date` in this second.
+    stamp: [u8; STAMP_LEN],
+    stamp_second: Option<u64>,
+    /// Boundaries of multipart responses that were given out.
+    boundaries: u64,
+    /// Each clone is the right to hold memory for an answer.
+    token: Rc<()>,
 }
 
-fn count(counter: &mut u32) {
-    *counter = counter.wrapping_add(1);
+const STAMP_BEFORE: &[u8] = b"Server: mayfly\r\nDate: ";
+const STAMP_LEN: usize = STAMP_BEFORE.len() + IMF_FIXDATE_LEN + 2;
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            stats: Stats::default(),
+            stamp: [0; STAMP_LEN],
+            stamp_second: None,
+            boundaries: 0,
+            token: Rc::new(()),
+        }
+    }
 }
 
-/// A response status: a line of text, code and reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Status(&'static str);
+impl Shared {
+    fn stamp(&mut self, unix_seconds: u64) -> &[u8] {
+        if self.stamp_second != Some(unix_seconds) {
+            let (before, rest) = self.stamp.split_at_mut(STAMP_BEFORE.len());
+            let (date, end) = rest.split_at_mut(IMF_FIXDATE_LEN);
+            before.copy_from_slice(STAMP_BEFORE);
+            date.copy_from_slice(&imf_fixdate(unix_seconds));
+            end.copy_from_slice(b"\r\n");
+            self.stamp_second = Some(unix_seconds);
+        }
+        &self.stamp
+    }
 
-impl Status {
-    const OK: Self = Self("200 OK\n");
-    const BAD_REQUEST: Self = Self("400 Bad Request\n");
-    const NOT_FOUND: Self = Self("404 Not Found\n");
-    const METHOD_NOT_ALLOWED: Self = Self("405 Method Not Allowed\n");
-    const REQUEST_TIMEOUT: Self = Self("408 Request Timeout\n");
-    const LENGTH_REQUIRED: Self = Self("411 Length Required\n");
-    const CONTENT_TOO_LARGE: Self = Self("413 Content Too Large\n");
-    const URI_TOO_LONG: Self = Self("414 URI Too Long\n");
-    const EXPECTATION_FAILED: Self = Self("417 Expectation Failed\n");
-    const HEADER_FIELDS_TOO_LARGE: Self = Self("431 Request Header Fields Too Large\n");
-    const NOT_IMPLEMENTED: Self = Self("501 Not Implemented\n");
-    const SERVICE_UNAVAILABLE: Self = Self("503 Service Unavailable\n");
-    const VERSION_NOT_SUPPORTED: Self = Self("505 HTTP Version Not Supported\n");
+    /// Something that no multipart response before was made from.
+    fn boundary(&mut self, unix_seconds: u64) -> u64 {
+        self.boundaries = self.boundaries.wrapping_add(1);
+        (unix_seconds << 32).wrapping_add(self.boundaries)
+    }
+
+    fn token(&self) -> Option<Rc<()>> {
+        (Rc::strong_count(&self.token) <= RENDERED_AT_ONCE).then(|| self.token.clone())
+    }
 }
 
 /// One connection.
@@ -76,17 +106,16 @@ pub struct Connection<'a> {
     /// The longest header section that is taken, request line included.
     head_max: usize,
     phase: Phase,
-    /// When the peer must have done what the phase waits for.
-    deadline: Millis,
-    /// Length of the input when it was last found to be part of a request.
-    seen: usize,
+    /// When the phase began, or the peer last took a quota of the response.
+    since: Millis,
+    scanner: Scanner,
+    /// What is left to write of an interim response.
+    interim: &'static [u8],
+    /// What is left of the request's content.
+    body: Body,
     response: Response<'a>,
-    /// Octets taken by the peer since the deadline was set.
+    /// Octets taken by the peer since `since`.
     taken: usize,
-    /// Octets of a request body that are still to be passed over.
-    discard: usize,
-    /// Whether the response is the last.
-    last: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,10 +124,10 @@ enum Phase {
     Idle,
     /// A part of a header section has come.
     Head,
+    /// The content of a request is being passed over.
+    Body,
     /// A response is being written.
     Respond,
-    /// A request body is being passed over.
-    Discard,
     /// Everything was written.
     Closed,
 }
@@ -111,25 +140,39 @@ impl<'a> Connection<'a> {
         Self {
             head_max,
             phase: Phase::Idle,
-            deadline: now.saturating_add(IDLE_TIMEOUT),
-            seen: 0,
+            since: now,
+            scanner: Scanner::default(),
+            interim: b"",
+            body: Body::None,
             response: Response::new(),
             taken: 0,
-            discard: 0,
-            last: false,
         }
     }
 
     /// When `process` must be called again, whatever happens until then.
     #[must_use]
     pub fn deadline(&self) -> Millis {
-        self.deadline
+        let timeout = match self.phase {
+            Phase::Idle => IDLE_TIMEOUT,
+            Phase::Head | Phase::Body => REQUEST_TIMEOUT,
+            Phase::Respond => WRITE_TIMEOUT,
+            Phase::Closed => 0,
+        };
+        self.since.saturating_add(timeout)
     }
 
     /// Whether no request has begun: such a connection may be dropped for another.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.phase == Phase::Idle
+    }
+
+    /// Since when the peer has owed what the deadline waits for: a request, the rest of one, or to
+    /// take the next [`WRITE_QUOTA`] octets. Of two connections, the one that has owed for longer
+    /// is the slower.
+    #[must_use]
+    pub fn waiting_since(&self) -> Millis {
+        self.since
     }
 
     /// Answers the requests in `input` as far as there is room in `out`.
@@ -142,74 +185,96 @@ impl<'a> Connection<'a> {
         input: Input<'_>,
         out: &mut [u8],
         site: &'a S,
-        stats: &mut Stats,
+        shared: &mut Shared,
     ) -> Progress {
         let (mut consumed, mut written) = (0, 0);
         let next = loop {
             let rest = input.octets.get(consumed..).unwrap_or_default();
+            let room = out.get_mut(written..).unwrap_or_default();
             match self.phase {
                 Phase::Idle | Phase::Head => {
-                    let blank = leading_blank_lines(rest);
-                    if blank > 0 {
-                        consumed += blank;
-                        self.seen = 0;
-                    }
-                    let rest = rest.get(blank..).unwrap_or_default();
-                    match self.receive(rest, now) {
-                        Some(request) => {
-                            consumed += request.length;
-                            self.respond(&request, unix_seconds, site, stats);
-                            self.enter(Phase::Respond, now, WRITE_TIMEOUT);
+                    consumed += leading_blank_lines(rest);
+                    let rest = input.octets.get(consumed..).unwrap_or_default();
+                    match self.scan(rest, now) {
+                        Scan::Head(extent) => {
+                            consumed += extent.length;
+                            let head = rest.get(..extent.length).unwrap_or_default();
+                            let (mut few, mut many);
+                            let fields = if extent.fields <= FIELDS_FEW {
+                                few = [httparse::EMPTY_HEADER; FIELDS_FEW];
+                                &mut few[..]
+                            } else {
+                                many = [httparse::EMPTY_HEADER; FIELDS_MAX];
+                                &mut many[..]
+                            };
+                            let request = Request::parse(head, extent.line, fields);
+                            self.receive(request, unix_seconds, site, shared);
+                            self.enter(Phase::Body, now);
                         }
-                        None if input.ended => break self.close(),
-                        None if now < self.deadline => break Next::Keep,
-                        None => {
-                            count(&mut stats.expired);
+                        Scan::Refused(status) => {
+                            shared.stats.method(MethodClass::Invalid);
+                            self.refuse(status, unix_seconds, site, shared);
+                            self.enter(Phase::Body, now);
+                        }
+                        Scan::Partial if input.ended => {
+                            shared.stats.incomplete += u64::from(self.phase == Phase::Head);
+                            break self.close();
+                        }
+                        Scan::Partial if now < self.deadline() => break Next::Keep,
+                        Scan::Partial => {
+                            shared.stats.expired += 1;
                             if self.phase == Phase::Idle {
                                 break self.close();
                             }
-                            let timeout = Parsed::refused(Status::REQUEST_TIMEOUT);
-                            self.respond(&timeout, unix_seconds, site, stats);
-                            self.enter(Phase::Respond, now, WRITE_TIMEOUT);
+                            self.refuse(Status::RequestTimeout, unix_seconds, site, shared);
+                            self.enter(Phase::Body, now);
                         }
+                    }
+                }
+                Phase::Body => {
+                    written += self.write_interim(room);
+                    match self.body.skip(rest) {
+                        Ok(length) => consumed += length,
+                        Err(status) => self.refuse(status, unix_seconds, site, shared),
+                    }
+                    if self.body == Body::None {
+                        shared.stats.status(self.response.status);
+                        self.enter(Phase::Respond, now);
+                    } else if input.ended {
+                        shared.stats.incomplete += 1;
+                        break self.close();
+                    } else if now < self.deadline() {
+                        break Next::Keep;
+                    } else {
+                        shared.stats.expired += 1;
+                        self.refuse(Status::RequestTimeout, unix_seconds, site, shared);
                     }
                 }
                 Phase::Respond => {
-                    let length = self
+                    let interim = self.write_interim(room);
+                    let copied = self
                         .response
-                        .copy_to(out.get_mut(written..).unwrap_or_default());
+                        .copy_to(room.get_mut(interim..).unwrap_or_default());
+                    let length = interim + copied.octets;
                     written += length;
+                    shared.stats.content += copied.content as u64;
                     self.taken = self.taken.saturating_add(length);
                     if self.response.is_complete() {
                         self.response.clear();
-                        if self.last {
+                        if self.response.framing.close {
                             break self.close();
                         }
-                        self.enter(Phase::Discard, now, REQUEST_TIMEOUT);
+                        self.enter(Phase::Idle, now);
                     } else if self.taken >= WRITE_QUOTA {
-                        self.enter(Phase::Respond, now, WRITE_TIMEOUT);
+                        self.enter(Phase::Respond, now);
                         break Next::Keep;
-                    } else if now < self.deadline {
+                    } else if now < self.deadline() {
                         break Next::Keep;
                     } else {
-                        count(&mut stats.expired);
+                        shared.stats.expired += 1;
+                        shared.stats.aborted += 1;
                         self.close();
                         break Next::Abort;
-                    }
-                }
-                Phase::Discard => {
-                    let length = self.discard.min(rest.len());
-                    consumed += length;
-                    self.discard -= length;
-                    if self.discard == 0 {
-                        self.enter(Phase::Idle, now, IDLE_TIMEOUT);
-                    } else if input.ended {
-                        break self.close();
-                    } else if now < self.deadline {
-                        break Next::Keep;
-                    } else {
-                        count(&mut stats.expired);
-                        break self.close();
                     }
                 }
                 Phase::Closed => break Next::Close,
@@ -225,11 +290,11 @@ impl<'a> Connection<'a> {
         }
     }
 
-    fn enter(&mut self, phase: Phase, now: Millis, timeout: Millis) {
+    fn enter(&mut self, phase: Phase, now: Millis) {
         self.phase = phase;
-        self.deadline = now.saturating_add(timeout);
+        self.since = now;
         self.taken = 0;
-        self.seen = 0;
+        self.scanner = Scanner::default();
     }
 
     fn close(&mut self) -> Next {
@@ -238,226 +303,72 @@ impl<'a> Connection<'a> {
         Next::Close
     }
 
-    /// Looks for a request at the start of `input`; `None` when more must come.
-    fn receive<'i>(&mut self, input: &'i [u8], now: Millis) -> Option<Parsed<'i>> {
-        // Nothing is there that was not looked at before.
-        if input.len() <= self.seen {
-            return None;
+    /// Looks for the end of a header section at the start of `input`.
+    fn scan(&mut self, input: &[u8], now: Millis) -> Scan {
+        // A blank line that is not complete is no request yet.
+        if matches!(input, b"" | b"\r") {
+            return Scan::Partial;
         }
-        let head = input.get(..self.head_max).unwrap_or(input);
-        if let Some(parsed) = request::parse(head) {
-            return Some(parsed);
+        if self.phase == Phase::Idle {
+            self.enter(Phase::Head, now);
         }
-        if head.len() < self.head_max {
-            if self.phase == Phase::Idle {
-                self.enter(Phase::Head, now, REQUEST_TIMEOUT);
-            }
-            self.seen = input.len();
-            return None;
-        }
-        Some(Parsed::refused(if head.contains(&b'\n') {
-            Status::HEADER_FIELDS_TOO_LARGE
-        } else {
-            Status::URI_TOO_LONG
-        }))
+        self.scanner.scan(input, self.head_max)
     }
 
-    /// Makes the response to a request.
-    fn respond<S: Pages + ?Sized>(
+    /// Prepares the response to a request.
+    fn receive<S: Pages + ?Sized>(
         &mut self,
-        request: &Parsed<'_>,
+        request: Result<Request<'_, '_>, Refusal>,
         unix_seconds: u64,
         site: &'a S,
-        stats: &mut Stats,
+        shared: &mut Shared,
     ) {
-        let page = request.target.and_then(|target| {
-            let mut buffer = [0; request::ESCAPED_MAX];
-            let path = request::decode(target, &mut buffer)?;
-            let page = site.page(path).ok_or(Status::NOT_FOUND)?;
-            let content = Content::new(page.body).ok_or(Status::SERVICE_UNAVAILABLE)?;
-            Ok((page.content_type, content))
+        shared.stats.method(match &request {
+            Ok(request) => request.method.class(),
+            Err(_) => MethodClass::Invalid,
         });
-        let (status, content_type, content) = match page {
-            Ok((content_type, content)) => (Status::OK, content_type, content),
-            Err(status) => (status, "text/plain", Content::Octets(status.0.as_bytes())),
-        };
-        count(match status.0.as_bytes().first() {
-            Some(b'2') => &mut stats.success,
-            Some(b'4') => &mut stats.client_error,
-            _ => &mut stats.server_error,
-        });
-        self.last = request.framing.close;
-        self.discard = request.framing.body;
-        self.response.begin(
-            status,
-            &request.framing,
-            content_type,
-            content,
-            unix_seconds,
-        );
+        let answer = Answer::new(&mut self.response, site, shared, unix_seconds);
+        match request {
+            Ok(request) => {
+                self.body = answer.request(&request);
+                if self.body != Body::None && request.expect == Expect::Continue {
+                    shared.stats.status(Status::Continue);
+                    self.interim = CONTINUE;
+                }
+            }
+            Err(refusal) => answer.refuse(refusal),
+        }
+    }
+
+    /// Makes an error the last response, in place of the one that was prepared.
+    fn refuse<S: Pages + ?Sized>(
+        &mut self,
+        status: Status,
+        unix_seconds: u64,
+        site: &'a S,
+        shared: &mut Shared,
+    ) {
+        let head_only = self.phase == Phase::Body && self.response.framing.head_only;
+        self.body = Body::None;
+        Answer::new(&mut self.response, site, shared, unix_seconds)
+            .refuse(Refusal { status, head_only });
+    }
+
+    /// Writes what is left of an interim response: the number of octets.
+    fn write_interim(&mut self, mut room: &mut [u8]) -> usize {
+        response::advance(&mut self.interim, &mut room)
     }
 }
+
+/// The interim response to `Expect: 100-continue` (RFC 9110 section 15.2.1).
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Octets at the start of `input` that are blank lines, which a request line may follow
 /// (RFC 9112 section 2.2).
 fn leading_blank_lines(input: &[u8]) -> usize {
     let mut rest = input;
-    while let Some(after) = rest.strip_prefix(b"\r\n").or(rest.strip_prefix(b"\n")) {
+    while let Some(after) = rest.strip_prefix(b"\r\n") {
         rest = after;
     }
     input.len() - rest.len()
-}
-
-/// What follows the head of a response.
-#[derive(Debug)]
-enum Content<'a> {
-    Octets(&'a [u8]),
-    Rendered(Vec<u8>),
-}
-
-impl<'a> Content<'a> {
-    /// `None` when a page could not be made: it is too long, or there is no memory for it.
-    fn new(body: Body<'a>) -> Option<Self> {
-        match body {
-            Body::Octets(octets) => Some(Self::Octets(octets)),
-            Body::Rendered(text) => {
-                let mut rendered = Rendered(Vec::new());
-                write!(rendered, "{text}").ok()?;
-                Some(Self::Rendered(rendered.0))
-            }
-        }
-    }
-
-    fn octets(&self) -> &[u8] {
-        match self {
-            Self::Octets(octets) => octets,
-            Self::Rendered(octets) => octets,
-        }
-    }
-}
-
-/// A page in the making.
-struct Rendered(Vec<u8>);
-
-impl Write for Rendered {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        if RENDERED_MAX - self.0.len() < text.len() {
-            return Err(fmt::Error);
-        }
-        self.0.try_reserve(text.len()).map_err(|_| fmt::Error)?;
-        self.0.extend_from_slice(text.as_bytes());
-        Ok(())
-    }
-}
-
-/// A response that is being written.
-#[derive(Debug)]
-struct Response<'a> {
-    head: [u8; HEAD_MAX],
-    head_len: usize,
-    content: Content<'a>,
-    /// Octets of head and content that were written.
-    sent: usize,
-}
-
-impl<'a> Response<'a> {
-    const fn new() -> Self {
-        Self {
-            head: [0; HEAD_MAX],
-            head_len: 0,
-            content: Content::Octets(b""),
-            sent: 0,
-        }
-    }
-
-    fn begin(
-        &mut self,
-        status: Status,
-        framing: &Framing,
-        content_type: &str,
-        content: Content<'a>,
-        unix_seconds: u64,
-    ) {
-        self.clear();
-        self.push(b"HTTP/1.1 ");
-        self.push(status.0.trim_ascii_end().as_bytes());
-        self.push(b"\r\nServer: mayfly\r\nDate: ");
-        self.push(&imf_fixdate(unix_seconds));
-        self.push(b"\r\nContent-Type: ");
-        self.push(content_type.as_bytes());
-        self.push(b"\r\nContent-Length: ");
-        self.push_decimal(content.octets().len());
-        if status == Status::METHOD_NOT_ALLOWED {
-            self.push(b"\r\nAllow: GET, HEAD");
-        }
-        if framing.close {
-            self.push(b"\r\nConnection: close");
-        } else if framing.http10 {
-            self.push(b"\r\nConnection: keep-alive");
-        }
-        self.push(b"\r\n\r\n");
-        if !framing.head_only {
-            self.content = content;
-        }
-    }
-
-    fn clear(&mut self) {
-        (self.head_len, self.sent) = (0, 0);
-        self.content = Content::Octets(b"");
-    }
-
-    fn push(&mut self, octets: &[u8]) {
-        let end = self.head_len + octets.len();
-        if let Some(room) = self.head.get_mut(self.head_len..end) {
-            room.copy_from_slice(octets);
-            self.head_len = end;
-        }
-    }
-
-    fn push_decimal(&mut self, mut value: usize) {
-        let mut digits = [0; 20];
-        let mut first = digits.len();
-        for digit in digits.iter_mut().rev() {
-            *digit = b"0123456789"[value % 10];
-            value /= 10;
-            first -= 1;
-            if value == 0 {
-                break;
-            }
-        }
-        self.push(digits.get(first..).unwrap_or_default());
-    }
-
-    fn is_complete(&self) -> bool {
-        self.sent == self.head_len + self.content.octets().len()
-    }
-
-    /// Copies as much as there is room for; the number of octets.
-    fn copy_to(&mut self, out: &mut [u8]) -> usize {
-        let mut written = 0;
-        if self.sent < self.head_len {
-            let head = self.head.get(self.sent..self.head_len).unwrap_or_default();
-            written = copy(head, out);
-            self.sent += written;
-        }
-        if self.sent >= self.head_len {
-            let content = self.content.octets().get(self.sent - self.head_len..);
-            let length = copy(
-                content.unwrap_or_default(),
-                out.get_mut(written..).unwrap_or_default(),
-            );
-            self.sent += length;
-            written += length;
-        }
-        written
-    }
-}
-
-/// Copies what fits; the number of octets.
-fn copy(from: &[u8], to: &mut [u8]) -> usize {
-    let length = from.len().min(to.len());
-    if let (Some(from), Some(to)) = (from.get(..length), to.get_mut(..length)) {
-        to.copy_from_slice(from);
-    }
-    length
 }

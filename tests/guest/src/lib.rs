@@ -14,6 +14,7 @@
 pub mod client;
 pub mod frames;
 pub mod fuzz;
+pub mod peer;
 pub mod random;
 
 use std::cell::Cell;
@@ -22,8 +23,8 @@ use client::{Client, Wire};
 use mayfly::cmdline;
 use mayfly::guest::{Guest, instant};
 use mayfly::nic::Nic;
-use mayfly::report::{Facts, Report, WithReport};
-use mayfly::services::site::BuiltIn;
+use mayfly::report::{Facts, Memory, Report, WithReport};
+use mayfly::services::site::{BuiltIn, Pack, Site};
 use mayfly::stack::{Sizing, Stack};
 use mayfly::timeline::{Phase, Timeline};
 use mayfly_drivers::fake::{FakeXen, Packet};
@@ -70,6 +71,8 @@ pub struct Setup {
     pub cmdline: String,
     /// What its memory allows it.
     pub sizing: Sizing,
+    /// The packed site that it serves, if there is one.
+    pub pack: Option<&'static [u8]>,
 }
 
 impl Setup {
@@ -86,6 +89,7 @@ impl Setup {
             xen,
             cmdline: CMDLINE.into(),
             sizing: Sizing::for_memory(RAM),
+            pack: None,
         }
     }
 
@@ -103,6 +107,13 @@ impl Setup {
         self
     }
 
+    /// With a packed site.
+    #[must_use]
+    pub fn pack(mut self, pack: &'static [u8]) -> Self {
+        self.pack = Some(pack);
+        self
+    }
+
     /// Boots, in the order of `kernel/src/main.rs`, and lets `test` use the guest.
     ///
     /// # Errors
@@ -113,6 +124,10 @@ impl Setup {
         timeline.stamp(Phase::Entry);
         let config = cmdline::parse(self.cmdline.as_bytes(), &mut |_| ())
             .map_err(|error| error.to_string())?;
+        let site = match self.pack {
+            None => Site::BuiltIn(BuiltIn::new(config.ipv4(), config.ipv6())),
+            Some(octets) => Site::Pack(Pack::open(octets).map_err(|error| error.to_string())?),
+        };
         let grants = GrantTable::new(xen).map_err(|error| format!("grant table: {error}"))?;
         timeline.stamp(Phase::GrantTable);
 
@@ -126,24 +141,23 @@ impl Setup {
         front.start(&mut store);
         timeline.stamp(Phase::XenstoreSent);
 
-        let report = Report::new(&timeline, 1_000_000);
-        let site = WithReport {
-            site: BuiltIn::new(config.ipv4(), config.ipv6()),
-            report: &report,
-        };
-        let mut handed_out = 0;
+        let figures = Memory::default;
+        let report = Report::new(&timeline, 1_000_000, &figures);
+        let pages = WithReport::new(site.clone(), &report, config.endpoints);
         let mut nic = Nic::new(front, &timeline);
+        let now = instant(xen.now());
+        report.began.set(now);
+        let seed = 0x6d61_7966_6c79;
         let stack = Stack::new(
             &mut nic,
             &config,
-            0x6d61_7966_6c79,
+            seed,
             &self.sizing,
-            &site,
-            &timeline,
-            &mut memory(&mut handed_out),
-            instant(xen.now()),
-        )
-        .map_err(|_| "memory is too small for the sockets".to_owned())?;
+            site,
+            &pages,
+            &report,
+            now,
+        );
 
         let patience = SystemTime(xen.now().0 + XENSTORE_PATIENCE_NS);
         nic.front()
@@ -161,7 +175,7 @@ impl Setup {
             xen,
             guest,
             client: Client::new(xen),
-            handed_out,
+            handed_out: 0,
             steps: 0,
             sleeps: 0,
         }))
@@ -195,7 +209,7 @@ pub struct Net<'a> {
     /// What the guest runs on.
     pub xen: &'a FakeXen,
     /// The guest.
-    pub guest: Guest<'a, FakeXen, WithReport<'a, BuiltIn>>,
+    pub guest: Guest<'a, FakeXen, WithReport<'a, Site<'a>>>,
     /// The client.
     pub client: Client,
     /// Bytes of socket buffers that the guest has taken.
@@ -222,10 +236,11 @@ impl Net<'_> {
     /// One step of the guest; until when it wants to sleep, or `None` for no sleep.
     pub fn step(&mut self) -> Option<Option<SystemTime>> {
         self.steps += 1;
-        let unix_seconds = WALL_CLOCK + self.xen.now().0 / SECOND;
+        let now = self.xen.now();
+        let unix_seconds = WALL_CLOCK + now.0 / SECOND;
         let wake = self
             .guest
-            .step(&mut memory(&mut self.handed_out), unix_seconds);
+            .step(&mut memory(&mut self.handed_out), now, unix_seconds);
         self.xen.with(|world| {
             let now = world.machine.now();
             world.machine.advance_to(now + STEP_NS);

@@ -76,7 +76,7 @@ fn only_unverified_checksums_are_verified() {
                         flags != 0,
                         "{path:?} {flags}"
                     );
-                    bad += u32::from(flags == 0);
+                    bad += u64::from(flags == 0);
                     assert_eq!(net.guest.nic.bad_checksums(), bad);
                 }
             }

@@ -6,15 +6,14 @@
 )]
 
 use mayfly_guest_tests::client::{Client, guest4};
-use mayfly_guest_tests::frames::{self, ACK, FIN, PSH, Path, Question, RST, SYN, Seen, Segment};
+use mayfly_guest_tests::frames::{self, ACK, FIN, PSH, Path, Question, RST, SYN, Segment};
+use mayfly_guest_tests::peer::{PEER_MAC, PEER4, Peer, resets};
 use mayfly_guest_tests::{GUEST4, Net, SECOND, Setup};
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp;
 
 const KEEP: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 const CLOSE: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
-const PEER4: [u8; 4] = [10, 0, 2, 7];
 
 fn open(net: &mut Net<'_>, port: u16) -> SocketHandle {
     let handle = net.client.connect(guest4(), port);
@@ -59,7 +58,7 @@ fn requests_are_answered_in_order_on_one_connection() {
             .collect();
         assert_eq!(status, ["200", "200", "404", "200", "200"]);
         assert_eq!(text.matches("<html").count(), 3);
-        assert_eq!(net.guest.stack.stats().http.success, 4);
+        assert_eq!(net.guest.stack.http().class(2), 4);
     });
 }
 
@@ -104,7 +103,7 @@ fn dns_over_tcp_with_queries_in_pieces_and_in_bunches() {
                 .count()
                 == 6
         });
-        assert_eq!(net.guest.stack.stats().dns.tcp, 6);
+        assert_eq!(net.guest.stack.dns().tcp, 6);
     });
 }
 
@@ -142,109 +141,9 @@ fn a_request_that_does_not_end_is_answered_with_408() {
     });
 }
 
-/// The guest's segments to a peer's port.
-fn segments(net: &mut Net<'_>, port: u16) -> Vec<Seen> {
-    net.xen.run();
-    for _ in 0..4 {
-        net.step();
-    }
-    let now = net.now().0;
-    let sent = net.sent();
-    net.client
-        .log
-        .extend(sent.iter().map(|frame| (now, frame.clone())));
-    sent.iter()
-        .filter_map(|frame| frames::seen(frame))
-        .filter(|segment| segment.to_port == port)
-        .collect()
-}
-
-/// The ports that the guest has sent a reset to.
-fn resets(net: &Net<'_>) -> Vec<u16> {
-    net.client
-        .log
-        .iter()
-        .filter_map(|(_, frame)| frames::seen(frame))
-        .filter(|segment| segment.flags & RST != 0)
-        .map(|segment| segment.to_port)
-        .collect()
-}
-
-/// A peer that speaks TCP by hand.
-struct Peer {
-    port: u16,
-    to_port: u16,
-    seq: u32,
-    ack: u32,
-    window: u16,
-}
-
-impl Peer {
-    fn path() -> Path {
-        Path::to_guest(PEER_MAC, PEER4.into(), GUEST4.into())
-    }
-
-    fn send(&mut self, net: &mut Net<'_>, flags: u8, payload: &[u8]) -> Vec<Seen> {
-        let frame = frames::tcp(
-            &Self::path(),
-            &Segment {
-                from_port: self.port,
-                to_port: self.to_port,
-                seq: self.seq,
-                ack: self.ack,
-                flags,
-                window: self.window,
-                options: Vec::new(),
-                payload: payload.to_vec(),
-            },
-        );
-        net.deliver(&frame);
-        let bits = u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
-        self.seq = self
-            .seq
-            .wrapping_add(u32::try_from(payload.len()).unwrap() + bits);
-        let answers = segments(net, self.port);
-        for answer in &answers {
-            let bits = u32::from(answer.flags & SYN != 0) + u32::from(answer.flags & FIN != 0);
-            let next = answer
-                .seq
-                .wrapping_add(u32::try_from(answer.payload.len()).unwrap() + bits);
-            if answer.flags & SYN != 0 || next.wrapping_sub(self.ack) < 1 << 30 {
-                self.ack = next;
-            }
-        }
-        answers
-    }
-
-    /// Opens a connection; `None` when the guest refuses it.
-    fn open(net: &mut Net<'_>, port: u16, to_port: u16) -> Option<Self> {
-        net.deliver(&frames::arp(1, PEER_MAC, PEER4, [0; 6], GUEST4));
-        let mut peer = Self {
-            port,
-            to_port,
-            seq: 1000,
-            ack: 0,
-            window: 8192,
-        };
-        let answers = peer.send(net, SYN, b"");
-        if answers.first()?.flags != SYN | ACK {
-            return None;
-        }
-        peer.send(net, ACK, b"");
-        Some(peer)
-    }
-}
-
 /// Whether a SYN gets a SYN-ACK.
 fn accepts(net: &mut Net<'_>, port: u16) -> bool {
-    let mut peer = Peer {
-        port,
-        to_port: 80,
-        seq: 5,
-        ack: 0,
-        window: 8192,
-    };
-    net.deliver(&frames::arp(1, PEER_MAC, PEER4, [0; 6], GUEST4));
+    let mut peer = Peer::new(PEER4, port, 80);
     let answers = peer.send(net, SYN, b"");
     peer.send(net, RST, b"");
     answers
@@ -258,13 +157,7 @@ fn half_open_connections_time_out() {
     Setup::new().ram(1 << 17).run(|net| {
         for port in 0..4 {
             net.deliver(&frames::arp(1, PEER_MAC, PEER4, [0; 6], GUEST4));
-            let mut peer = Peer {
-                port: 3000 + port,
-                to_port: 80,
-                seq: 1,
-                ack: 0,
-                window: 100,
-            };
+            let mut peer = Peer::new(PEER4, 3000 + port, 80);
             assert_eq!(peer.send(net, SYN, b"")[0].flags, SYN | ACK);
         }
         net.run_for(25.0);
@@ -279,23 +172,13 @@ fn half_open_connections_time_out() {
 fn the_oldest_idle_connection_makes_room() {
     Setup::new().ram(1 << 17).run(|net| {
         let mut peers = Vec::new();
-        for port in 0..3 {
+        for port in 0..4 {
             peers.push(Peer::open(net, 3000 + port, 80).expect("a free socket"));
             net.run_for(0.1);
         }
         assert_eq!(net.guest.stack.stats().evicted, 0);
-        // The last socket is taken, so the first connection has to go, and is told.
-        let mut last = Peer {
-            port: 3003,
-            to_port: 80,
-            seq: 1,
-            ack: 0,
-            window: 8192,
-        };
-        last.send(net, SYN, b"");
-        last.send(net, ACK, b"");
-        peers.push(last);
-        net.run_for(0.1);
+        // All sockets are taken, so the first connection has to go, and is told.
+        peers.push(Peer::open(net, 3004, 80).expect("room"));
         assert_eq!(net.guest.stack.stats().evicted, 1);
         assert_eq!(resets(net), [3000]);
         // The others are served.
@@ -307,14 +190,8 @@ fn the_oldest_idle_connection_makes_room() {
                     .any(|answer| answer.payload.starts_with(b"HTTP/1.1 200"))
             );
         }
-        // Until they have taken their answers, only the last socket is there for newcomers.
-        let mut newcomer = Peer::open(net, 4000, 80).expect("a free socket");
-        let answers = newcomer.send(net, ACK | PSH, CLOSE);
-        assert!(
-            answers
-                .iter()
-                .any(|answer| answer.payload.starts_with(b"HTTP/1.1 200"))
-        );
+        // While they take their answers there is no room for newcomers.
+        assert!(Peer::open(net, 4000, 80).is_none());
         assert_eq!(net.guest.stack.stats().evicted, 1);
         for peer in &mut peers[1..] {
             peer.send(net, ACK, b"");

@@ -25,6 +25,19 @@ struct Server {
 }
 
 impl Server {
+    /// One that leases the usual address for so many seconds, and is the router.
+    fn new(lease: u32) -> Self {
+        Self {
+            address: GUEST4,
+            router: SERVER,
+            from: SERVER,
+            lease,
+            up: true,
+            seen: 0,
+            requests: 0,
+        }
+    }
+
     /// Answers what has come since the last call.
     fn serve(&mut self, net: &mut Net<'_>) {
         let new = net.client.log[self.seen..].to_vec();
@@ -92,15 +105,7 @@ fn addresses(net: &mut Net<'_>, to: IpAddress) -> Vec<[u8; 4]> {
 fn a_lease_is_obtained_used_renewed_and_given_up() {
     Setup::new().cmdline("").run(|net| {
         assert_eq!(net.guest.stack.addresses(), []);
-        let mut server = Server {
-            address: [10, 0, 2, 80],
-            router: SERVER,
-            from: SERVER,
-            lease: 120,
-            up: true,
-            seen: 0,
-            requests: 0,
-        };
+        let mut server = Server::new(120);
         server.run(net, 1.0);
         let leased = net.guest.stack.addresses().to_vec();
         assert_eq!(leased.len(), 1);
@@ -151,15 +156,7 @@ fn the_answer_for_a_is_empty_without_a_lease() {
     let v6 = IpAddress::v6(0xfd00, 0, 0, 0, 0, 0, 0, 0x80);
     Setup::new().cmdline("ip=dhcp ip=fd00::80/64").run(|net| {
         assert_eq!(addresses(net, v6), [[0; 4]; 0]);
-        let mut server = Server {
-            address: [10, 0, 2, 80],
-            router: SERVER,
-            from: SERVER,
-            lease: 60,
-            up: true,
-            seen: 0,
-            requests: 0,
-        };
+        let mut server = Server::new(60);
         server.run(net, 20.0);
         assert_eq!(addresses(net, v6), [[10, 0, 2, 80]]);
         server.up = false;
@@ -172,15 +169,7 @@ fn the_answer_for_a_is_empty_without_a_lease() {
 fn a_lease_fits_beside_all_static_addresses() {
     let cmdline = "ip=dhcp ip=fd00::80/64 ip=fd01::80/64 ip=fd02::80/64 ip=fd03::80/64";
     Setup::new().cmdline(cmdline).run(|net| {
-        let mut server = Server {
-            address: [10, 0, 2, 80],
-            router: SERVER,
-            from: SERVER,
-            lease: 60,
-            up: true,
-            seen: 0,
-            requests: 0,
-        };
+        let mut server = Server::new(60);
         server.run(net, 20.0);
         let addresses = net.guest.stack.addresses();
         assert_eq!(addresses.len(), 6, "{addresses:?}");
@@ -192,13 +181,8 @@ fn a_router_that_is_no_host_is_ignored() {
     for router in [[0; 4], [255; 4], [224, 0, 0, 1]] {
         Setup::new().cmdline("").run(|net| {
             let mut server = Server {
-                address: [10, 0, 2, 80],
                 router,
-                from: SERVER,
-                lease: 60,
-                up: true,
-                seen: 0,
-                requests: 0,
+                ..Server::new(60)
             };
             server.run(net, 20.0);
             // An answer to another network has no way to go.
@@ -213,15 +197,7 @@ fn a_router_that_is_no_host_is_ignored() {
 #[test]
 fn a_server_that_is_no_host_is_not_asked_to_renew() {
     Setup::new().cmdline("").run(|net| {
-        let mut server = Server {
-            address: [10, 0, 2, 80],
-            router: SERVER,
-            from: SERVER,
-            lease: 60,
-            up: true,
-            seen: 0,
-            requests: 0,
-        };
+        let mut server = Server::new(60);
         server.from = [0; 4];
         for _ in 0..20 {
             server.run(net, 0.000_01);

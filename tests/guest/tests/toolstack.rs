@@ -217,7 +217,7 @@ fn garbage_in_the_first_answers_is_a_clear_line() {
         Fault::Payload(Vec::new()),
     ];
     for fault in faults {
-        for position in 0..3 {
+        for position in 0..2 {
             let xen = FakeXen::new();
             xen.with(|world| {
                 for _ in 0..position {

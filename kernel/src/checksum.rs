@@ -1,0 +1,113 @@
+//! The Internet checksum (RFC 1071), and where TCP and UDP have theirs.
+
+use smoltcp::wire::IpAddress;
+
+/// A sum of 16-bit words in the machine's own byte order, not folded yet.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sum(u64);
+
+impl Sum {
+    /// With more octets, which begin at an even place of what is summed up.
+    #[must_use]
+    pub fn with(self, octets: &[u8]) -> Self {
+        let Self(mut sum) = self;
+        // Carries out of the low half are as good as words of their own: 2^32 of them would fit.
+        let (words, rest) = octets.as_chunks::<8>();
+        for word in words {
+            let word = u64::from_ne_bytes(*word);
+            sum += (word & 0xffff_ffff) + (word >> 32);
+        }
+        if !rest.is_empty() {
+            let mut last = [0; 8];
+            for (to, from) in last.iter_mut().zip(rest) {
+                *to = *from;
+            }
+            let word = u64::from_ne_bytes(last);
+            sum += (word & 0xffff_ffff) + (word >> 32);
+        }
+        Self(sum)
+    }
+
+    /// With the pseudo-header of a message of so many octets (RFC 9293 section 3.1, RFC 8200 section 8.1).
+    #[must_use]
+    pub fn pseudo_header(from: &IpAddress, to: &IpAddress, protocol: u8, length: usize) -> Self {
+        let from = match from {
+            IpAddress::Ipv4(address) => Self::default().with(&address.octets()),
+            IpAddress::Ipv6(address) => Self::default().with(&address.octets()),
+        };
+        let both = match to {
+            IpAddress::Ipv4(address) => from.with(&address.octets()),
+            IpAddress::Ipv6(address) => from.with(&address.octets()),
+        };
+        both.rest_of_pseudo_header(protocol, length)
+    }
+
+    /// The same from the addresses as they lie in the IP header, one behind the other.
+    #[must_use]
+    pub fn message(addresses: &[u8], protocol: u8, length: usize) -> Self {
+        let addresses = Self::default().with(addresses);
+        addresses.rest_of_pseudo_header(protocol, length)
+    }
+
+    fn rest_of_pseudo_header(self, protocol: u8, length: usize) -> Self {
+        let [.., a, b] = length.to_be_bytes();
+        self.with(&[0, protocol, a, b])
+    }
+
+    /// The sum as it goes into a field, not inverted.
+    #[must_use]
+    pub fn fold(self) -> [u8; 2] {
+        let Self(mut sum) = self;
+        while sum > 0xffff {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        let [a, b, ..] = sum.to_ne_bytes();
+        if cfg!(target_endian = "big") {
+            let [.., a, b] = sum.to_ne_bytes();
+            return [a, b];
+        }
+        [a, b]
+    }
+
+    /// The checksum: the sum inverted.
+    #[must_use]
+    pub fn checksum(self) -> [u8; 2] {
+        let [a, b] = self.fold();
+        [!a, !b]
+    }
+
+    /// Whether what was summed up, checksum included, is whole.
+    #[must_use]
+    pub fn is_whole(self) -> bool {
+        self.fold() == [0xff; 2]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_of_rfc_1071() {
+        let octets = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
+        assert_eq!(Sum::default().with(&octets).fold(), [0xdd, 0xf2]);
+        assert_eq!(Sum::default().with(&octets).checksum(), [0x22, 0x0d]);
+    }
+
+    #[test]
+    fn any_length_sums_like_words_one_by_one() {
+        let octets: alloc::vec::Vec<u8> = (0..2000_u32)
+            .map(|i| (i * 7 + i / 9).to_le_bytes()[0] | 1)
+            .collect();
+        for length in (0..80).chain([1459, 1460, 2000]) {
+            let mut sum = 0_u32;
+            for pair in octets[..length].chunks(2) {
+                let low = pair.get(1).copied().unwrap_or(0);
+                sum += u32::from(u16::from_be_bytes([pair[0], low]));
+                sum = (sum & 0xffff) + (sum >> 16);
+            }
+            let [_, _, high, low] = sum.to_be_bytes();
+            assert_eq!(Sum::default().with(&octets[..length]).fold(), [high, low]);
+        }
+    }
+}

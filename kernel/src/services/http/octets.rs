@@ -1,0 +1,94 @@
+//! What octets are, by table, and finding the end of a line.
+
+/// `tchar` of RFC 9110 section 5.6.2.
+pub(super) const TOKEN: u8 = 1;
+/// `unreserved` and `sub-delims` of RFC 3986: a registered name without percent-encoding.
+pub(super) const NAME: u8 = 2;
+/// Nothing that a request target can have (white space and control characters), or that makes one
+/// other than a plain path.
+pub(super) const SPECIAL: u8 = 4;
+
+static CLASSES: [u8; 256] = classes();
+
+const fn classes() -> [u8; 256] {
+    let mut classes = [0; 256];
+    mark(&mut classes, b"!#$%&'*+-.^_`|~", TOKEN);
+    mark(&mut classes, b"-._~!$&'()*+,;=", NAME);
+    mark(&mut classes, b"?%#/\x7f", SPECIAL);
+    let mut octet = 0_u8;
+    while octet < 128 {
+        if octet.is_ascii_alphanumeric() {
+            classes[octet as usize] |= TOKEN | NAME;
+        } else if octet <= b' ' {
+            classes[octet as usize] |= SPECIAL;
+        }
+        octet += 1;
+    }
+    classes
+}
+
+const fn mark(classes: &mut [u8; 256], octets: &[u8], class: u8) {
+    let mut at = 0;
+    while at < octets.len() {
+        classes[octets[at] as usize] |= class;
+        at += 1;
+    }
+}
+
+/// Whether an octet is of a class.
+pub(super) fn is(octet: u8, class: u8) -> bool {
+    CLASSES[usize::from(octet)] & class != 0
+}
+
+/// Where the first LF is, eight octets at a time.
+pub(super) fn line_feed(octets: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = ONES << 7;
+    const LINE_FEEDS: u64 = ONES * b'\n' as u64;
+    let (words, rest) = octets.as_chunks();
+    for (index, word) in words.iter().enumerate() {
+        // An octet that is zero borrows; those above it may seem to be zero as well.
+        let differences = u64::from_le_bytes(*word) ^ LINE_FEEDS;
+        let zeros = differences.wrapping_sub(ONES) & !differences & HIGH;
+        if zeros != 0 {
+            return Some(index * 8 + (zeros.trailing_zeros() / 8) as usize);
+        }
+    }
+    let at = rest.iter().position(|&octet| octet == b'\n')?;
+    Some(words.len() * 8 + at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_feeds() {
+        let mut octets = [0x0b_u8; 40];
+        assert_eq!(line_feed(&octets), None);
+        for start in 0..8 {
+            for at in start..octets.len() {
+                octets[at] = b'\n';
+                // What comes behind makes no difference.
+                for behind in [0, 9, 10, 11, 0x8a, 0xff] {
+                    octets[at + 1..].fill(behind);
+                    assert_eq!(line_feed(&octets[start..]), Some(at - start));
+                }
+                octets[at..].fill(0x0b);
+            }
+        }
+    }
+
+    #[test]
+    fn classes() {
+        for octet in 0..=255_u8 {
+            let letter = octet.is_ascii_alphanumeric();
+            let token = letter || b"!#$%&'*+-.^_`|~".contains(&octet);
+            let name = letter || b"-._~!$&'()*+,;=".contains(&octet);
+            let special = octet <= b' ' || b"?%#/\x7f".contains(&octet);
+            assert_eq!(is(octet, TOKEN), token);
+            assert_eq!(is(octet, NAME), name);
+            assert_eq!(is(octet, SPECIAL), special);
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! A response that is being written: what is its own, and what it shows from where the site has it.
+
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+
+use super::range::{Parts, Span};
+use super::request::Framing;
+use super::status::Status;
+
+/// Room for what a response says by itself: status line, `Server`, `Date`, `Connection`, and the
+/// longest of `Content-Length` with `Content-Range`, with `Content-Type` of 128 octets, or with `Allow`.
+const OWN_MAX: usize = 384;
+/// Octets in the boundary of a multipart response (RFC 2046 section 5.1.1).
+const BOUNDARY: usize = 16;
+
+/// A short text in the making. What does not fit is left out.
+#[derive(Debug)]
+pub(super) struct Text<const N: usize> {
+    octets: [u8; N],
+    length: usize,
+}
+
+impl<const N: usize> Text<N> {
+    pub(super) const fn new() -> Self {
+        Self {
+            octets: [0; N],
+            length: 0,
+        }
+    }
+
+    pub(super) fn octets(&self) -> &[u8] {
+        self.octets.get(..self.length).unwrap_or_default()
+    }
+
+    pub(super) fn push(&mut self, octets: &[u8]) {
+        let end = self.length + octets.len();
+        if let Some(room) = self.octets.get_mut(self.length..end) {
+            room.copy_from_slice(octets);
+            self.length = end;
+        }
+    }
+
+    pub(super) fn push_decimal(&mut self, mut value: u64) {
+        let mut digits = [0; 20];
+        let mut first = digits.len();
+        for digit in digits.iter_mut().rev() {
+            *digit = b"0123456789"[usize::try_from(value % 10).unwrap_or(0)];
+            value /= 10;
+            first -= 1;
+            if value == 0 {
+                break;
+            }
+        }
+        self.push(digits.get(first..).unwrap_or_default());
+    }
+
+    /// A line of `Content-Length`.
+    pub(super) fn push_length(&mut self, length: u64) {
+        self.push(b"Content-Length: ");
+        self.push_decimal(length);
+        self.push(b"\r\n");
+    }
+
+    /// A line of `Content-Range` for a part of a representation of `length` octets.
+    fn push_range(&mut self, span: Span, length: usize) {
+        self.push(b"Content-Range: bytes ");
+        self.push_decimal(span.first as u64);
+        self.push(b"-");
+        self.push_decimal(span.end.saturating_sub(1) as u64);
+        self.push(b"/");
+        self.push_decimal(length as u64);
+        self.push(b"\r\n");
+    }
+}
+
+/// What follows the head of a response.
+#[derive(Debug)]
+pub(super) enum Content<'a> {
+    /// Octets of the site.
+    Site(&'a [u8]),
+    /// Octets that were made for this response.
+    Made(Made),
+    /// So many octets that mean nothing.
+    Payload(u64),
+}
+
+/// Octets that were made for one response.
+#[derive(Debug)]
+pub(super) struct Made {
+    octets: Vec<u8>,
+    sent: usize,
+    /// The right to hold memory, which others get when this is dropped.
+    _token: Rc<()>,
+}
+
+impl Made {
+    pub(super) fn new(octets: Vec<u8>, token: Rc<()>) -> Self {
+        Self {
+            octets,
+            sent: 0,
+            _token: token,
+        }
+    }
+
+    fn rest(&self) -> &[u8] {
+        self.octets.get(self.sent..).unwrap_or_default()
+    }
+}
+
+/// The parts of a file that are still to be sent.
+#[derive(Debug)]
+struct Multipart<'a> {
+    body: &'a [u8],
+    /// The line of `Content-Type`.
+    content_type: &'a [u8],
+    parts: Parts,
+    /// How many of them were begun; one more when the last boundary was.
+    begun: usize,
+    boundary: [u8; BOUNDARY],
+}
+
+/// A response that is being written: `own`, `lines`, `blank` and `content`, and then the next part.
+#[derive(Debug)]
+pub(super) struct Response<'a> {
+    pub(super) status: Status,
+    pub(super) framing: Framing,
+    pub(super) own: Text<OWN_MAX>,
+    own_sent: usize,
+    /// Header lines of the site, each with its line end.
+    pub(super) lines: &'a [u8],
+    /// What stands between them and the content.
+    pub(super) blank: &'static [u8],
+    content: Content<'a>,
+    multipart: Option<Multipart<'a>>,
+}
+
+/// What a call of [`Response::copy_to`] did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Copied {
+    /// Octets written.
+    pub(super) octets: usize,
+    /// Those of them that are content.
+    pub(super) content: usize,
+}
+
+impl<'a> Response<'a> {
+    pub(super) const fn new() -> Self {
+        Self {
+            status: Status::Continue,
+            framing: Framing {
+                head_only: false,
+                close: false,
+                http10: false,
+            },
+            own: Text::new(),
+            own_sent: 0,
+            lines: b"",
+            blank: b"",
+            content: Content::Site(b""),
+            multipart: None,
+        }
+    }
+
+    /// Begins another response; `stamp` is the lines of `Server` and `Date`.
+    pub(super) fn begin(&mut self, status: Status, framing: Framing, stamp: &[u8]) {
+        self.clear();
+        (self.status, self.framing) = (status, framing);
+        self.own.push(status.line());
+        self.own.push(stamp);
+        if framing.close {
+            self.own.push(b"Connection: close\r\n");
+        } else if framing.http10 {
+            self.own.push(b"Connection: keep-alive\r\n");
+        }
+        self.blank = b"\r\n";
+    }
+
+    pub(super) fn clear(&mut self) {
+        (self.own.length, self.own_sent) = (0, 0);
+        (self.lines, self.blank) = (b"", b"");
+        self.content = Content::Site(b"");
+        self.multipart = None;
+    }
+
+    /// Sets the content, which is not sent when the response is a head alone.
+    pub(super) fn set_content(&mut self, content: Content<'a>) {
+        if !self.framing.head_only {
+            self.content = content;
+        }
+    }
+
+    /// Sets the end of a `Location` line with all that follows, which was made for this response.
+    pub(super) fn set_end(&mut self, address: &'a [u8], made: Content<'a>) {
+        (self.lines, self.blank) = (address, b"");
+        self.content = made;
+    }
+
+    /// Sets a part of a file as the content.
+    pub(super) fn set_part(&mut self, body: &'a [u8], span: Span) {
+        let part = body.get(span.first..span.end).unwrap_or_default();
+        self.own.push_range(span, body.len());
+        self.own.push_length(part.len() as u64);
+        self.set_content(Content::Site(part));
+    }
+
+    /// Sets several parts of a file as the content (RFC 9110 section 14.6). `lines` go before the
+    /// parts, `content_type` into each of them.
+    pub(super) fn set_parts(
+        &mut self,
+        lines: &'a [u8],
+        content_type: &'a [u8],
+        body: &'a [u8],
+        parts: Parts,
+        seed: u64,
+    ) {
+        let mut multipart = Multipart {
+            body,
+            content_type,
+            parts,
+            begun: 0,
+            boundary: boundary(seed),
+        };
+        let mut length = 0;
+        let mut part = Text::<OWN_MAX>::new();
+        while let Some(octets) = multipart.next(&mut part) {
+            length += part.length + octets.len();
+            if multipart.begun <= parts.spans().len() {
+                length += content_type.len() + 2;
+            }
+            part.length = 0;
+        }
+        multipart.begun = 0;
+        self.own
+            .push(b"Content-Type: multipart/byteranges; boundary=");
+        self.own.push(&multipart.boundary);
+        self.own.push(b"\r\n");
+        self.own.push_length(length as u64);
+        self.lines = lines;
+        self.multipart = (!self.framing.head_only).then_some(multipart);
+    }
+
+    /// Copies as much as there is room for.
+    pub(super) fn copy_to(&mut self, out: &mut [u8]) -> Copied {
+        let mut copied = Copied::default();
+        let mut room = out;
+        loop {
+            let own = self.own.octets().get(self.own_sent..).unwrap_or_default();
+            let mut octets = copy(own, &mut room);
+            self.own_sent += octets;
+            octets += advance(&mut self.lines, &mut room);
+            octets += advance(&mut self.blank, &mut room);
+            let content = match &mut self.content {
+                Content::Site(content) => advance(content, &mut room),
+                Content::Made(made) => {
+                    let length = copy(made.rest(), &mut room);
+                    made.sent += length;
+                    length
+                }
+                Content::Payload(left) => {
+                    let length = usize::try_from(*left).unwrap_or(usize::MAX).min(room.len());
+                    *left -= length as u64;
+                    let (filled, rest) = core::mem::take(&mut room)
+                        .split_at_mut_checked(length)
+                        .unwrap_or_default();
+                    filled.fill(b'.');
+                    room = rest;
+                    length
+                }
+            };
+            copied.octets += octets + content;
+            copied.content += content;
+            if !self.segment_is_sent() || !self.next_part() {
+                return copied;
+            }
+        }
+    }
+
+    fn segment_is_sent(&self) -> bool {
+        self.own_sent == self.own.length
+            && self.lines.is_empty()
+            && self.blank.is_empty()
+            && match &self.content {
+                Content::Site(content) => content.is_empty(),
+                Content::Made(made) => made.rest().is_empty(),
+                Content::Payload(left) => *left == 0,
+            }
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.multipart.is_none() && self.segment_is_sent()
+    }
+
+    /// Goes on to the next part, or to the boundary behind the last.
+    fn next_part(&mut self) -> bool {
+        let Some(multipart) = &mut self.multipart else {
+            return false;
+        };
+        (self.own.length, self.own_sent) = (0, 0);
+        let Some(octets) = multipart.next(&mut self.own) else {
+            self.multipart = None;
+            return false;
+        };
+        if multipart.begun <= multipart.parts.spans().len() {
+            (self.lines, self.blank) = (multipart.content_type, b"\r\n");
+        }
+        self.content = Content::Site(octets);
+        true
+    }
+}
+
+impl<'a> Multipart<'a> {
+    /// Begins the next part: writes what stands before its `Content-Type`, and gives its octets.
+    /// The boundary behind the last part counts as one.
+    fn next(&mut self, own: &mut Text<OWN_MAX>) -> Option<&'a [u8]> {
+        let spans = self.parts.spans();
+        if self.begun > spans.len() {
+            return None;
+        }
+        own.push(b"\r\n--");
+        own.push(&self.boundary);
+        let span = spans.get(self.begun);
+        self.begun += 1;
+        match span {
+            Some(span) => {
+                own.push(b"\r\n");
+                own.push_range(*span, self.body.len());
+                self.body.get(span.first..span.end)
+            }
+            None => {
+                own.push(b"--\r\n");
+                Some(b"")
+            }
+        }
+    }
+}
+
+/// A boundary that does not repeat while `seed` does not (SplitMix64).
+fn boundary(seed: u64) -> [u8; BOUNDARY] {
+    let mut bits = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^= bits >> 31;
+    core::array::from_fn(|digit| {
+        b"0123456789abcdef"[usize::try_from(bits >> (4 * digit) & 15).unwrap_or(0)]
+    })
+}
+
+/// Copies what fits to the start of the room, which shrinks; the number of octets.
+fn copy(from: &[u8], room: &mut &mut [u8]) -> usize {
+    let length = from.len().min(room.len());
+    if let (Some(from), Some((to, rest))) = (
+        from.get(..length),
+        core::mem::take(room).split_at_mut_checked(length),
+    ) {
+        to.copy_from_slice(from);
+        *room = rest;
+    }
+    length
+}
+
+/// Copies what fits, and leaves the rest.
+pub(super) fn advance(from: &mut &[u8], room: &mut &mut [u8]) -> usize {
+    let length = copy(from, room);
+    *from = from.get(length..).unwrap_or_default();
+    length
+}

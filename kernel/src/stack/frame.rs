@@ -1,0 +1,200 @@
+//! What a received frame is: for DNS over UDP, for TCP, for smoltcp to judge, or for nobody.
+
+use mayfly_drivers::netfront::ETHERNET_HEADER;
+use smoltcp::wire::{
+    EthernetAddress, EthernetFrame, EthernetProtocol, IpAddress, IpCidr, IpProtocol, Ipv4Packet,
+    Ipv6Packet, TcpPacket, UdpPacket,
+};
+
+use crate::checksum::Sum;
+use crate::nic::Mac;
+
+/// Who sent a message to whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Path {
+    /// The MAC address that it came from.
+    pub(super) mac: Mac,
+    pub(super) from: IpAddress,
+    pub(super) from_port: u16,
+    /// One of our addresses.
+    pub(super) to: IpAddress,
+    pub(super) to_port: u16,
+}
+
+impl Path {
+    /// Of no message.
+    pub(super) const NOWHERE: Self = Self {
+        mac: [0; 6],
+        from: IpAddress::v4(0, 0, 0, 0),
+        from_port: 0,
+        to: IpAddress::v4(0, 0, 0, 0),
+        to_port: 0,
+    };
+}
+
+/// A TCP segment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Segment<'f> {
+    pub(super) path: Path,
+    /// A SYN that is nothing else: somebody wants a connection.
+    pub(super) is_opening: bool,
+    /// The IP packet.
+    pub(super) packet: &'f [u8],
+}
+
+/// What a frame is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Frame<'f> {
+    /// A datagram to port 53 of one of our addresses, and its payload.
+    Query(Path, &'f [u8]),
+    /// A TCP segment to one of our addresses.
+    Segment(Segment<'f>),
+    /// Something else that may be for us.
+    Other,
+    /// Not for us, or broken.
+    Nothing,
+}
+
+impl<'f> Frame<'f> {
+    /// Looks at a frame that came to the interface with this MAC address and these IP addresses.
+    ///
+    /// What is taken for a query or a segment has been checked down to its transport header: lengths,
+    /// the IPv4 header's checksum, that it is no fragment, that it comes from an address that can
+    /// be answered. (Transport checksums were verified before.)
+    pub(super) fn read(frame: &'f [u8], own: Mac, addresses: &[IpCidr]) -> Self {
+        let Ok(ethernet) = EthernetFrame::new_checked(frame) else {
+            return Self::Nothing;
+        };
+        let (to, from) = (ethernet.dst_addr(), ethernet.src_addr());
+        let is_unicast = to == EthernetAddress(own);
+        if !is_unicast && !to.is_multicast() || from.is_multicast() {
+            return Self::Nothing;
+        }
+        let packet = frame.get(ETHERNET_HEADER..).unwrap_or(&[]);
+        match ethernet.ethertype() {
+            EthernetProtocol::Arp => Self::Other,
+            EthernetProtocol::Ipv4 => Self::ipv4(packet, is_unicast, from, addresses),
+            EthernetProtocol::Ipv6 => Self::ipv6(packet, is_unicast, from, addresses),
+            _ => Self::Nothing,
+        }
+    }
+
+    fn ipv4(
+        octets: &'f [u8],
+        is_unicast: bool,
+        mac: EthernetAddress,
+        addresses: &[IpCidr],
+    ) -> Self {
+        let Ok(packet) = Ipv4Packet::new_checked(octets) else {
+            return Self::Nothing;
+        };
+        let header = octets.get(..packet.header_len().into()).unwrap_or(&[]);
+        if packet.version() != 4 || !Sum::default().with(header).is_whole() {
+            return Self::Nothing;
+        }
+        if packet.more_frags() || packet.frag_offset() != 0 {
+            return Self::Nothing;
+        }
+        let (from, to) = (packet.src_addr(), packet.dst_addr());
+        if !addresses.iter().any(|own| own.address() == to.into()) {
+            // What a DHCP server sends to an address that it offers, or to all. (Nothing else that goes to
+            // a group is for us, and no group should be told so: RFC 1122 section 3.2.2.)
+            let payload = octets.get(header.len()..).unwrap_or(&[]);
+            let is_dhcp = packet.next_header() == IpProtocol::Udp
+                && UdpPacket::new_checked(payload).is_ok_and(|datagram| datagram.dst_port() == 68);
+            return if is_dhcp { Self::Other } else { Self::Nothing };
+        }
+        let is_broadcast = |own: &IpCidr| match own {
+            IpCidr::Ipv4(own) => own.broadcast() == Some(from),
+            IpCidr::Ipv6(_) => false,
+        };
+        let from = IpAddress::from(from);
+        if !is_unicast || !from.is_unicast() || addresses.iter().any(is_broadcast) {
+            return Self::Other;
+        }
+        let whole = octets.get(..packet.total_len().into()).unwrap_or(octets);
+        let payload = whole.get(header.len()..).unwrap_or(&[]);
+        Self::message(packet.next_header(), whole, payload, mac, from, to.into())
+    }
+
+    fn ipv6(
+        octets: &'f [u8],
+        is_unicast: bool,
+        mac: EthernetAddress,
+        addresses: &[IpCidr],
+    ) -> Self {
+        let Ok(packet) = Ipv6Packet::new_checked(octets) else {
+            return Self::Nothing;
+        };
+        let (from, to) = (IpAddress::from(packet.src_addr()), packet.dst_addr());
+        if packet.version() != 6 {
+            return Self::Nothing;
+        }
+        if !addresses.iter().any(|own| own.address() == to.into()) {
+            // Neighbours are looked for in groups. (smoltcp takes a packet for its own by the last 16 bits
+            // of an address, and answers what it does not know, RFC 4443 section 2.4 notwithstanding.)
+            return if to.is_multicast() && packet.next_header() == IpProtocol::Icmpv6 {
+                Self::Other
+            } else {
+                Self::Nothing
+            };
+        }
+        if !is_unicast || !from.is_unicast() {
+            return Self::Other;
+        }
+        let whole = octets.get(..packet.total_len()).unwrap_or(octets);
+        let payload = whole.get(packet.header_len()..).unwrap_or(&[]);
+        Self::message(packet.next_header(), whole, payload, mac, from, to.into())
+    }
+
+    fn message(
+        protocol: IpProtocol,
+        packet: &'f [u8],
+        payload: &'f [u8],
+        mac: EthernetAddress,
+        from: IpAddress,
+        to: IpAddress,
+    ) -> Self {
+        match protocol {
+            IpProtocol::Udp => {
+                let Ok(datagram) = UdpPacket::new_checked(payload) else {
+                    return Self::Nothing;
+                };
+                if datagram.dst_port() != 53 || datagram.src_port() == 0 {
+                    return Self::Other;
+                }
+                let path = Path {
+                    mac: mac.0,
+                    from,
+                    from_port: datagram.src_port(),
+                    to,
+                    to_port: 53,
+                };
+                let query = payload.get(8..datagram.len().into()).unwrap_or(&[]);
+                Self::Query(path, query)
+            }
+            IpProtocol::Tcp => {
+                let Ok(segment) = TcpPacket::new_checked(payload) else {
+                    return Self::Nothing;
+                };
+                if segment.src_port() == 0 || segment.dst_port() == 0 {
+                    return Self::Nothing;
+                }
+                let is_opening =
+                    segment.syn() && !segment.ack() && !segment.rst() && !segment.fin();
+                Self::Segment(Segment {
+                    path: Path {
+                        mac: mac.0,
+                        from,
+                        from_port: segment.src_port(),
+                        to,
+                        to_port: segment.dst_port(),
+                    },
+                    is_opening,
+                    packet,
+                })
+            }
+            _ => Self::Other,
+        }
+    }
+}

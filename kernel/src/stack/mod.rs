@@ -1,0 +1,423 @@
+//! The services on the network: DNS over UDP, TCP connections, addresses, announcements.
+//!
+//! A received frame goes one of three ways ([`frame`]): a DNS query over UDP is answered at once
+//! ([`udp`]), a TCP segment goes to its connection ([`tcp`]), and smoltcp's interface has the rest: ARP,
+//! neighbour discovery, ICMP, DHCP.
+//!
+//! [`Stack::poll`] does a bounded amount of work and says when it wants to be
+//! called again; the caller sleeps in between. Memory comes from the caller.
+
+mod frame;
+mod list;
+mod sizing;
+mod tcp;
+mod udp;
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use mayfly_drivers::Hypervisor;
+use mayfly_drivers::netfront::Features;
+use smoltcp::iface::{Config as IfaceConfig, Interface, SocketHandle, SocketSet};
+use smoltcp::phy::Device;
+use smoltcp::socket::dhcpv4;
+use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::{
+    EthernetAddress, HardwareAddress, IpAddress, IpCidr, Ipv4Address, Ipv6Address, Ipv6Cidr,
+};
+
+use crate::announce::Announcer;
+use crate::cmdline::Config;
+use crate::nic::{Ethernet, Ip, Mac, Nic, Tx};
+use crate::report::{Report, Snapshot};
+use crate::services::site::{Pages, Site};
+use crate::services::{Millis, dns, http};
+use crate::timeline::Phase;
+use frame::Frame;
+pub use sizing::{LARGE, Sizing};
+use tcp::{Connections, Services};
+
+/// Frames taken from the device before connections and the transmit side get their turn.
+const INGRESS_BATCH: usize = 64;
+/// A device without room says when it has some; timers of the sockets are late by this at most.
+const NO_ROOM_PAUSE: Duration = Duration::from_secs(1);
+
+/// Counters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Idle and slow connections that were dropped to make room for another.
+    pub evicted: u64,
+    /// Half-open ones that were.
+    pub half_open_evicted: u64,
+    /// SYNs that found no room at all.
+    pub refused: u64,
+    /// SYNs to ports that nobody listens on.
+    pub nobody: u64,
+    /// Frames that were broken or for somebody else.
+    pub ignored: u64,
+    /// Connections that are half open, open, and closing.
+    pub connections: [usize; 3],
+}
+
+/// What the stack takes buffers from: bytes for good, their content undefined.
+pub type Memory<'m> = dyn FnMut(usize) -> Option<&'static mut [u8]> + 'm;
+
+/// The default gateways of IPv4 and IPv6.
+type Gateways = (Option<Ipv4Address>, Option<Ipv6Address>);
+
+/// What stands for the MAC address until xenstore has told it.
+const UNKNOWN_MAC: Mac = [0; 6];
+
+/// Everything that is served.
+pub struct Stack<'a, P: Pages> {
+    /// For what needs neighbours.
+    iface: Interface,
+    /// For TCP, which answers to where a segment came from.
+    ip: Interface,
+    sockets: SocketSet<'static>,
+    dhcp: Option<SocketHandle>,
+    /// When `iface` wants its turn.
+    iface_wake: Option<Instant>,
+    connections: Connections<'a>,
+    /// Large, so that it is not moved with the rest.
+    dns: Box<dns::Server>,
+    http: http::Shared,
+    announcer: Announcer,
+    mtu: usize,
+    features: Features,
+    seed: u64,
+    gateways: Gateways,
+    zones: Site<'a>,
+    pages: &'a P,
+    report: &'a Report<'a>,
+    stats: Stats,
+}
+
+fn interface(
+    device: &mut impl Device,
+    address: HardwareAddress,
+    seed: u64,
+    now: Instant,
+) -> Interface {
+    let mut config = IfaceConfig::new(address);
+    config.random_seed = seed;
+    Interface::new(config, device, now)
+}
+
+fn set_gateways(iface: &mut Interface, (gw4, gw6): Gateways) {
+    iface.routes_mut().remove_default_ipv4_route();
+    iface.routes_mut().remove_default_ipv6_route();
+    // There is room for both: the table holds two routes.
+    if let Some(gateway) = gw4 {
+        let _ = iface.routes_mut().add_default_ipv4_route(gateway);
+    }
+    if let Some(gateway) = gw6 {
+        let _ = iface.routes_mut().add_default_ipv6_route(gateway);
+    }
+}
+
+/// The link-local address that goes with a MAC address (RFC 4291, 2.5.6 and appendix A).
+fn link_local([a, b, c, d, e, f]: Mac) -> Ipv6Cidr {
+    let mut octets = [0; 16];
+    octets[..2].copy_from_slice(&[0xfe, 0x80]);
+    octets[8..].copy_from_slice(&[a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
+    Ipv6Cidr::new(Ipv6Address::from(octets), 64)
+}
+
+/// Time as the services count it.
+fn millis(now: Instant) -> Millis {
+    u64::try_from(now.total_millis()).unwrap_or(0)
+}
+
+fn is_host(address: Ipv4Address) -> bool {
+    IpAddress::from(address).is_unicast()
+}
+
+/// Another seed after each use.
+fn next_seed(seed: &mut u64) -> u64 {
+    *seed = seed
+        .wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(1_442_695_040_888_963_407);
+    *seed ^ *seed >> 29
+}
+
+impl<'a, P: Pages> Stack<'a, P> {
+    /// The stack for these addresses, silent until [`Stack::link_up`].
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the boot path's one call, each a thing of its own"
+    )]
+    pub fn new<H: Hypervisor>(
+        nic: &mut Nic<'_, H>,
+        config: &Config,
+        seed: u64,
+        sizing: &Sizing,
+        zones: Site<'a>,
+        pages: &'a P,
+        report: &'a Report<'a>,
+        now: Instant,
+    ) -> Self {
+        let mut seed = seed;
+        let (_, tx) = nic.split();
+        let mac = EthernetAddress(UNKNOWN_MAC).into();
+        let iface = interface(&mut Ethernet::new(None, tx), mac, next_seed(&mut seed), now);
+        let ip = ip_interface(tx, next_seed(&mut seed), now);
+        let mut sockets = SocketSet::new(Vec::with_capacity(usize::from(config.dhcp)));
+        let dhcp = config.dhcp.then(|| sockets.add(dhcpv4::Socket::new()));
+        let mut secret = [0; 16];
+        for half in secret.chunks_exact_mut(8) {
+            half.copy_from_slice(&next_seed(&mut seed).to_le_bytes());
+        }
+        let mut stack = Self {
+            mtu: tx.mtu(),
+            features: tx.features(),
+            iface,
+            ip,
+            sockets,
+            dhcp,
+            iface_wake: Some(now),
+            connections: Connections::new(sizing, next_seed(&mut seed)),
+            dns: Box::new(dns::Server::new(config.dns(secret))),
+            http: http::Shared::default(),
+            announcer: Announcer::new(UNKNOWN_MAC),
+            seed,
+            gateways: (config.gw4, config.gw6),
+            zones,
+            pages,
+            report,
+            stats: Stats::default(),
+        };
+        stack.update_addresses(|addresses| {
+            for cidr in config.addresses() {
+                let _ = addresses.push(IpCidr::new(cidr.address.into(), cidr.prefix_len));
+            }
+        });
+        set_gateways(&mut stack.iface, stack.gateways);
+        stack
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            connections: self.connections.counts(),
+            ..self.stats
+        }
+    }
+
+    /// The counters of DNS.
+    pub fn dns(&self) -> &dns::Stats {
+        &self.dns.stats
+    }
+
+    /// The counters of HTTP.
+    pub fn http(&self) -> &http::Stats {
+        &self.http.stats
+    }
+
+    /// The addresses in use.
+    pub fn addresses(&self) -> &[IpCidr] {
+        self.iface.ip_addrs()
+    }
+
+    fn update_addresses(
+        &mut self,
+        update: impl FnOnce(&mut heapless::Vec<IpCidr, { smoltcp::config::IFACE_MAX_ADDR_COUNT }>),
+    ) {
+        self.iface.update_ip_addrs(update);
+        let addresses = self.iface.ip_addrs();
+        self.ip.update_ip_addrs(|own| {
+            own.clear();
+            let _ = own.extend_from_slice(addresses);
+        });
+    }
+
+    /// Takes the device's MAC address and MTU as they are now, and announces the
+    /// addresses: on the first link and on every new one.
+    pub fn link_up<H: Hypervisor>(&mut self, nic: &mut Nic<'_, H>, mac: Mac, now: Instant) {
+        let address = EthernetAddress(mac);
+        self.iface
+            .set_hardware_addr(HardwareAddress::Ethernet(address));
+        self.follow(nic, now);
+        self.update_addresses(|addresses| {
+            addresses.retain(
+                |cidr| !matches!(cidr, IpCidr::Ipv6(v6) if v6.address().is_unicast_link_local()),
+            );
+            if addresses.iter().any(|cidr| matches!(cidr, IpCidr::Ipv6(_))) {
+                let _ = addresses.push(IpCidr::Ipv6(link_local(mac)));
+            }
+        });
+        self.announcer = Announcer::new(mac);
+        self.announcer.restart(now);
+        self.iface_wake = Some(now);
+    }
+
+    /// Takes the device's MTU and features as they are now: xenstore tells them after the first packet.
+    fn follow<H: Hypervisor>(&mut self, nic: &mut Nic<'_, H>, now: Instant) {
+        let (_, tx) = nic.split();
+        let (mtu, features) = (tx.mtu(), tx.features());
+        if (mtu, features) == (self.mtu, self.features) {
+            return;
+        }
+        // smoltcp reads them when an interface is made, so they are made anew.
+        let mac = self.iface.hardware_addr();
+        let addresses = self.iface.ip_addrs();
+        let mut ip = ip_interface(tx, next_seed(&mut self.seed), now);
+        ip.update_ip_addrs(|own| {
+            let _ = own.extend_from_slice(addresses);
+        });
+        self.ip = ip;
+        if mtu != self.mtu {
+            let mut device = Ethernet::new(None, tx);
+            let mut iface = interface(&mut device, mac, next_seed(&mut self.seed), now);
+            iface.update_ip_addrs(|own| {
+                let _ = own.extend_from_slice(addresses);
+            });
+            set_gateways(&mut iface, self.gateways);
+            self.iface = iface;
+        }
+        (self.mtu, self.features) = (mtu, features);
+        self.connections.activate_all();
+    }
+
+    /// Announces what is due, and lets DHCP speak. The boot path's first frame.
+    pub fn transmit<H: Hypervisor>(&mut self, nic: &mut Nic<'_, H>, now: Instant) {
+        let (_, tx) = nic.split();
+        let mut device = Ethernet::new(None, tx);
+        self.announcer.poll(&mut device, self.iface.ip_addrs(), now);
+        self.iface.poll_egress(now, &mut device, &mut self.sockets);
+    }
+
+    /// Receives, serves and transmits, all bounded. Returns when to call again
+    /// at the latest: at once if work is left; never, without a packet, if `None`.
+    pub fn poll<H: Hypervisor>(
+        &mut self,
+        nic: &mut Nic<'_, H>,
+        memory: &mut Memory<'_>,
+        unix_seconds: u64,
+        now: Instant,
+    ) -> Option<Instant> {
+        self.follow(nic, now);
+        let mut received = 0;
+        let own = nic.tx.mac();
+        while received < INGRESS_BATCH && nic.receive() {
+            received += 1;
+            let (frame, tx) = nic.split();
+            match Frame::read(frame, own, self.iface.ip_addrs()) {
+                Frame::Query(path, query) => {
+                    let (server, zones) = (&mut self.dns, &self.zones);
+                    if udp::answer(server, zones, millis(now), unix_seconds, &path, query, tx) {
+                        self.report.timeline().first(Phase::FirstDns);
+                    }
+                }
+                Frame::Segment(segment) => self.connections.receive(
+                    now,
+                    &segment,
+                    &mut self.ip,
+                    tx,
+                    memory,
+                    &mut self.stats,
+                ),
+                Frame::Other => {
+                    let mut device = Ethernet::new(Some(frame), tx);
+                    self.iface
+                        .poll_ingress_single(now, &mut device, &mut self.sockets);
+                    self.iface_wake = Some(now);
+                }
+                Frame::Nothing => self.stats.ignored += 1,
+            }
+        }
+
+        if self.iface_wake.is_some_and(|at| at <= now) {
+            self.poll_dhcp(now);
+            self.transmit(nic, now);
+            let sockets = self.iface.poll_at(now, &self.sockets);
+            let wake = [sockets, self.announcer.poll_at()];
+            self.iface_wake = wake.into_iter().flatten().min();
+        }
+        self.serve(nic, unix_seconds, now);
+
+        if received == INGRESS_BATCH {
+            return Some(now);
+        }
+        let due = self.connections.is_active().then_some(now);
+        let mut wake = [due, self.connections.wake(), self.iface_wake]
+            .into_iter()
+            .flatten()
+            .min();
+        if wake.is_some_and(|at| at <= now) && self.is_blocked(nic) {
+            // What is due can't be sent: the back end's next event ends the sleep.
+            wake = Some(now + NO_ROOM_PAUSE);
+        }
+        wake
+    }
+
+    /// Whether the longest frame would find no room.
+    fn is_blocked<H: Hypervisor>(&self, nic: &mut Nic<'_, H>) -> bool {
+        let (_, tx) = nic.split();
+        Ip::new(None, tx, UNKNOWN_MAC)
+            .transmit(Instant::ZERO)
+            .is_none()
+    }
+
+    fn serve<H: Hypervisor>(&mut self, nic: &mut Nic<'_, H>, unix_seconds: u64, now: Instant) {
+        if self.connections.is_http_active() {
+            // A page of figures may be asked for.
+            self.report.publish(Snapshot {
+                now,
+                stack: self.stats(),
+                dns: self.dns.stats,
+                http: self.http.stats,
+                bad_checksums: nic.bad_checksums(),
+                front: nic.front().counters(),
+            });
+        }
+        let (_, tx) = nic.split();
+        let mut services = Services {
+            dns: &mut self.dns,
+            http: &mut self.http,
+            zones: &self.zones,
+            pages: self.pages,
+            unix_seconds,
+            timeline: self.report.timeline(),
+        };
+        self.connections.serve(now, &mut self.ip, tx, &mut services);
+    }
+
+    fn poll_dhcp(&mut self, now: Instant) {
+        let Some(handle) = self.dhcp else { return };
+        let socket = self.sockets.get_mut::<dhcpv4::Socket<'_>>(handle);
+        let lease = match socket.poll() {
+            None => return,
+            // A server that is no host can't be asked to renew: smoltcp would panic.
+            Some(dhcpv4::Event::Configured(lease)) if !is_host(lease.server.address) => {
+                socket.reset();
+                return;
+            }
+            Some(dhcpv4::Event::Configured(lease)) => Some((lease.address, lease.router)),
+            Some(dhcpv4::Event::Deconfigured) => None,
+        };
+        self.update_addresses(|addresses| {
+            addresses.retain(|cidr| matches!(cidr, IpCidr::Ipv6(_)));
+            if let Some((address, _)) = lease {
+                let _ = addresses.push(IpCidr::Ipv4(address));
+            }
+        });
+        // The same goes for a router.
+        self.gateways.0 = lease
+            .and_then(|(_, router)| router)
+            .filter(|&router| is_host(router));
+        set_gateways(&mut self.iface, self.gateways);
+        if let Site::BuiltIn(site) = &mut self.zones {
+            site.set_ipv4(lease.map(|(address, _)| address.address()));
+        }
+        // A connection to an address that is gone is over.
+        self.connections.activate_all();
+        self.announcer.restart(now);
+    }
+}
+
+/// The interface for TCP.
+fn ip_interface<H: Hypervisor>(tx: &mut Tx<'_, H>, seed: u64, now: Instant) -> Interface {
+    let mut device = Ip::new(None, tx, UNKNOWN_MAC);
+    interface(&mut device, HardwareAddress::Ip, seed, now)
+}

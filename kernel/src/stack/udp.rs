@@ -1,0 +1,126 @@
+//! DNS over UDP, without a socket: the answer to a query is composed in the page that the back end
+//! reads it from, and goes back to the MAC address that the query came from.
+//!
+//! So nobody has to be asked where the client is, a client that does not answer ARP holds up nobody,
+//! and there is no queue that could be full.
+
+use mayfly_drivers::Hypervisor;
+use mayfly_drivers::netfront::{ETHERNET_HEADER, Offload};
+use smoltcp::wire::IpAddress;
+
+use super::frame::Path;
+use crate::checksum::Sum;
+use crate::nic::{Tx, ethernet_header};
+use crate::services::Millis;
+use crate::services::dns::{Client, Server, Transport};
+use crate::services::site::Zones;
+
+const IPV4_HEADER: usize = 20;
+const IPV6_HEADER: usize = 40;
+const UDP_HEADER: usize = 8;
+/// Octets of the longest answer that is composed.
+const ANSWER_MAX: usize = 1452;
+const UDP: u8 = 17;
+const HOP_LIMIT: u8 = 64;
+
+/// Answers a query, if it gets an answer. Returns whether one was sent.
+pub(super) fn answer<H: Hypervisor>(
+    server: &mut Server,
+    zones: &impl Zones,
+    now: Millis,
+    unix_seconds: u64,
+    path: &Path,
+    query: &[u8],
+    tx: &mut Tx<'_, H>,
+) -> bool {
+    let (ip_header, blank) = match path.from {
+        IpAddress::Ipv4(_) => (IPV4_HEADER, tx.features().checksum4),
+        IpAddress::Ipv6(_) => (IPV6_HEADER, tx.features().checksum6),
+    };
+    // Nothing is fragmented: what does not fit the MTU is truncated.
+    let room = tx.mtu().saturating_sub(ip_header + UDP_HEADER);
+    let headers = ETHERNET_HEADER + ip_header + UDP_HEADER;
+    let own = tx.mac();
+    // There is room, or the query would have stayed in its ring.
+    let Some(mut frame) = tx.frame(headers + room.min(ANSWER_MAX)) else {
+        return false;
+    };
+    let Some((header, answer)) = frame.bytes().split_at_mut_checked(headers) else {
+        return false;
+    };
+    let client = Client {
+        address: path.from.into(),
+        transport: Transport::Udp,
+    };
+    let written = server.answer(zones, now, unix_seconds, client, query, answer);
+    let Some(answer) = written.and_then(|length| answer.get(..length)) else {
+        return false;
+    };
+    let length = answer.len();
+    let (ethernet, header) = header.split_at_mut(ETHERNET_HEADER);
+    let (ip, udp) = header.split_at_mut(ip_header);
+    let is_ipv4 = ip_header == IPV4_HEADER;
+    ethernet_header(ethernet, path.mac, own, is_ipv4);
+    ip_header_of(ip, path, UDP_HEADER + length);
+    udp_header(udp, path, answer, blank);
+    let offload = if blank {
+        Offload::Checksum
+    } else {
+        Offload::None
+    };
+    let sent = frame.send(headers + length, offload).is_ok();
+    tx.sent();
+    sent
+}
+
+/// Writes the IP header of an answer with so many octets of payload.
+fn ip_header_of(header: &mut [u8], path: &Path, payload: usize) {
+    match (path.to, path.from) {
+        (IpAddress::Ipv4(own), IpAddress::Ipv4(peer)) => {
+            let Some(header) = header.first_chunk_mut::<IPV4_HEADER>() else {
+                return;
+            };
+            let [.., a, b] = (IPV4_HEADER + payload).to_be_bytes();
+            // An identification is for fragments; "don't fragment" says that there are none
+            // (RFC 6864 section 4.1, RFC 9715 R2).
+            header[..12].copy_from_slice(&[0x45, 0, a, b, 0, 0, 0x40, 0, HOP_LIMIT, UDP, 0, 0]);
+            header[12..16].copy_from_slice(&own.octets());
+            header[16..].copy_from_slice(&peer.octets());
+            let checksum = Sum::default().with(header).checksum();
+            header[10..12].copy_from_slice(&checksum);
+        }
+        (IpAddress::Ipv6(own), IpAddress::Ipv6(peer)) => {
+            let Some(header) = header.first_chunk_mut::<IPV6_HEADER>() else {
+                return;
+            };
+            let [.., a, b] = payload.to_be_bytes();
+            header[..8].copy_from_slice(&[0x60, 0, 0, 0, a, b, UDP, HOP_LIMIT]);
+            header[8..24].copy_from_slice(&own.octets());
+            header[24..].copy_from_slice(&peer.octets());
+        }
+        _ => {}
+    }
+}
+
+/// Writes the UDP header of an answer; its checksum is the pseudo-header's sum if the rest is left to
+/// the back end.
+fn udp_header(header: &mut [u8], path: &Path, answer: &[u8], blank: bool) {
+    let Some(header) = header.first_chunk_mut::<UDP_HEADER>() else {
+        return;
+    };
+    let length = UDP_HEADER + answer.len();
+    let [.., a, b] = length.to_be_bytes();
+    let [c, d] = path.from_port.to_be_bytes();
+    *header = [0, 53, c, d, a, b, 0, 0];
+    let pseudo = Sum::pseudo_header(&path.to, &path.from, UDP, length);
+    let checksum = if blank {
+        pseudo.fold()
+    } else {
+        match pseudo.with(header).with(answer).checksum() {
+            // Zero would say that there is none (RFC 768).
+            [0, 0] => [0xff, 0xff],
+            checksum => checksum,
+        }
+    };
+    header[6..].copy_from_slice(&checksum);
+}
