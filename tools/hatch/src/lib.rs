@@ -1,0 +1,17 @@
+//! What mayfly needs on the host: packing sites.
+//!
+//! ```no_run
+//! use std::path::Path;
+//!
+//! let options = hatch::pack::Options::default();
+//! let packed = hatch::pack::pack_dir(Path::new("site"), &options)?;
+//! eprintln!("{}", packed.summary);
+//! packed.save(Path::new("site.mfs"))?; // or `packed.to_vec()?`, or `packed.write(&mut anything)?`
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The pack goes to the guest as its PVH module: `ramdisk=` of xl, `<initrd>` of libvirt. Its format is
+//! documented with its reader, [`mayfly::services::site::pack`].
+#![forbid(unsafe_code)]
+
+pub mod pack;

@@ -1,0 +1,260 @@
+//! Looks at all of a pack with the reader that the guest has.
+
+use mayfly::services::site::pack::{OpenError, TRAILER, canonical_order};
+use mayfly::services::site::{Broken, File, Node, Pack, Pages, Resource, Zone, Zones, records};
+use sha2::{Digest, Sha256};
+
+/// So many problems are told.
+const TOLD: usize = 100;
+
+/// What was looked at in a pack that is right.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Zones.
+    pub zones: usize,
+    /// Nodes of all zones.
+    pub nodes: usize,
+    /// Records of all nodes, signatures among them.
+    pub records: usize,
+    /// Paths of all hosts.
+    pub paths: usize,
+}
+
+/// Checks a pack: header, checksum, and that everything in it is found and read as the guest does.
+///
+/// # Errors
+///
+/// What is wrong, a line for each, and at most a hundred.
+pub fn check(octets: &[u8]) -> Result<Checked, Vec<String>> {
+    let pack = Pack::open(octets).map_err(|error: OpenError| vec![error.to_string()])?;
+    let mut check = Check {
+        wrong: Vec::new(),
+        seen: Checked::default(),
+        pack,
+    };
+    if octets.len() > pack.octets().len() {
+        let more = octets.len() - pack.octets().len();
+        check.wrong(format!("{more} bytes follow the end of the pack"));
+    }
+    let (body, digest) = pack.octets().split_at(pack.octets().len() - TRAILER);
+    if Sha256::digest(body)[..] != *digest {
+        check.wrong("the checksum is of other bytes: the pack was changed or cut".to_owned());
+    }
+    check.zones();
+    check.pages();
+    if check.wrong.is_empty() {
+        Ok(check.seen)
+    } else {
+        Err(check.wrong)
+    }
+}
+
+struct Check<'a> {
+    pack: Pack<'a>,
+    wrong: Vec<String>,
+    seen: Checked,
+}
+
+impl Check<'_> {
+    fn wrong(&mut self, what: String) {
+        if self.wrong.len() < TOLD {
+            self.wrong.push(what);
+        }
+    }
+
+    fn zones(&mut self) {
+        for index in 0.. {
+            match self.pack.nth_zone(index) {
+                Ok(Some(zone)) => {
+                    self.seen.zones += 1;
+                    if let Err(Broken) = self.zone(zone) {
+                        self.wrong(format!("zone {index} cannot be read to its end"));
+                    }
+                }
+                Ok(None) => return,
+                Err(Broken) => return self.wrong(format!("zone {index} cannot be read")),
+            }
+        }
+    }
+
+    fn zone(&mut self, zone: Zone<Node>) -> Result<(), Broken> {
+        let pack = self.pack;
+        let apex = pack.name(zone.apex)?.to_ascii_lowercase();
+        let shown = super::zone::presentation(&apex);
+        let found = pack.zone(&apex)?;
+        if found != Some(zone) {
+            self.wrong(format!("zone {shown} is not found by its name"));
+        }
+        let [nodes, nsec, nsec3] = pack.node_counts(zone)?;
+        let mut before: Option<Vec<u8>> = None;
+        let mut with_nsec = 0;
+        for index in 0..nodes {
+            let Some(node) = pack.nth_node(zone, index)? else {
+                break;
+            };
+            self.seen.nodes += 1;
+            let name = pack.name(node)?.to_ascii_lowercase();
+            let shown = || super::zone::presentation(&name);
+            if let Some(before) = &before
+                && !canonical_order(before, &name).ok_or(Broken)?.is_lt()
+            {
+                self.wrong(format!("{} is not in canonical order", shown()));
+            }
+            if index == 0 && node != zone.apex {
+                self.wrong(format!("{} is the first name and not the apex", shown()));
+            }
+            let mut types = Vec::new();
+            while let Some(set) = pack.nth_rrset(node, types.len())? {
+                if types.last().is_some_and(|last| *last >= set.rtype) {
+                    self.wrong(format!("types at {} are not in order", shown()));
+                }
+                types.push(set.rtype);
+                if pack.rrset(node, set.rtype)? != Some(set) {
+                    self.wrong(format!("type {} at {} is not found", set.rtype, shown()));
+                }
+                for octets in [set.rdata, set.signatures] {
+                    let whole: usize = records(octets).map(|rdata| 2 + rdata.len()).sum();
+                    if whole != octets.len() {
+                        self.wrong(format!("records of {} are cut short", shown()));
+                    }
+                    self.seen.records += records(octets).count();
+                }
+            }
+            let at = name.len().checked_sub(apex.len()).ok_or(Broken)?;
+            let found = pack.closest_encloser(Zone { at, ..zone }, &name)?;
+            let hashed = types == [50];
+            if !hashed && (found.node, found.at) != (node, 0) {
+                self.wrong(format!("{} is not found by its name", shown()));
+            }
+            if let Some(wildcard) = pack.wildcard(node)?
+                && pack.name(wildcard)?.to_ascii_lowercase() != [b"\x01*", &name[..]].concat()
+            {
+                self.wrong(format!("the wildcard below {} has another name", shown()));
+            }
+            if let Some(cut) = pack.delegation(node)?
+                && (pack.rrset(cut, 2)?.is_none()
+                    || !name.ends_with(&pack.name(cut)?.to_ascii_lowercase()))
+            {
+                self.wrong(format!("the delegation of {} is none", shown()));
+            }
+            if types.contains(&47) && nsec > 0 {
+                with_nsec += 1;
+                if pack.nsec(zone, &name)? != Some(node) {
+                    self.wrong(format!("NSEC of {} is not found", shown()));
+                }
+            }
+            before = Some(name);
+        }
+        if with_nsec != nsec {
+            self.wrong(format!(
+                "{with_nsec} names of {shown} have NSEC, and {nsec} are listed"
+            ));
+        }
+        let mut before = None;
+        for index in 0..nsec3 {
+            let Some((hash, node)) = pack.nth_nsec3(zone, index)? else {
+                break;
+            };
+            if before >= Some(hash) {
+                self.wrong(format!("hashes of {shown} are not in order"));
+            }
+            if pack.nsec3(zone, &hash)? != Some((node, true)) || pack.rrset(node, 50)?.is_none() {
+                self.wrong(format!("an NSEC3 hash of {shown} is not found"));
+            }
+            before = Some(hash);
+        }
+        pack.nsec3_parameters(zone)?;
+        Ok(())
+    }
+
+    fn pages(&mut self) {
+        let mut before = None;
+        for index in 0.. {
+            match self.pack.nth_resource(index) {
+                Ok(Some((host, path, resource))) => {
+                    self.seen.paths += 1;
+                    let shown = super::list::path(path);
+                    if before.as_ref() >= Some(&(host, path)) {
+                        self.wrong(format!("{shown} of host {host} is not in order"));
+                    }
+                    before = Some((host, path));
+                    match self.pack.resource_of(host, path) {
+                        Ok(Some(found)) if same(found, resource) => {}
+                        _ => self.wrong(format!("{shown} of host {host} is not found")),
+                    }
+                    if let Resource::File(file) = resource {
+                        self.file(&shown, file);
+                    }
+                }
+                Ok(None) => break,
+                Err(Broken) => {
+                    self.wrong(format!("resource {index} cannot be read"));
+                    break;
+                }
+            }
+        }
+        let mut before = None;
+        for index in 0.. {
+            match self.pack.nth_host(index) {
+                Ok(Some((name, _))) => {
+                    if before >= Some(name) {
+                        let shown = name.escape_ascii();
+                        self.wrong(format!("host {shown} is not in order"));
+                    }
+                    before = Some(name);
+                }
+                Ok(None) => break,
+                Err(Broken) => {
+                    self.wrong(format!("host {index} cannot be read"));
+                    break;
+                }
+            }
+        }
+        if self.pack.resource(b"", b"/").is_err() {
+            self.wrong("the path / cannot be read".to_owned());
+        }
+    }
+
+    fn file(&mut self, shown: &str, file: File<'_>) {
+        for variant in file.variants.iter().flatten() {
+            let parts = [
+                &variant.lines[..variant.common],
+                &variant.lines[variant.common..variant.encoded],
+                &variant.lines[variant.encoded..variant.typed],
+                &variant.lines[variant.typed..],
+            ];
+            let length = format!("Content-Length: {}\r\n", variant.body.len());
+            let whole = |part: &[u8]| part.is_empty() || part.ends_with(b"\r\n");
+            let tag = variant.etag;
+            if !parts.iter().all(|part| whole(part))
+                || parts[3] != length.as_bytes()
+                || !parts[2].starts_with(b"Content-Type: ")
+                || !tag.starts_with(b"\"")
+                || !tag.ends_with(b"\"")
+                || tag.len() < 2
+            {
+                self.wrong(format!("header lines of {shown} are not as they should be"));
+            }
+        }
+    }
+}
+
+/// Whether two are the same, from the same place.
+fn same(one: Resource<'_>, other: Resource<'_>) -> bool {
+    match (one, other) {
+        (Resource::File(one), Resource::File(other)) => {
+            let places = |file: File<'_>| {
+                file.variants
+                    .map(|variant| variant.map(|variant| variant.lines.as_ptr()))
+            };
+            places(one) == places(other)
+        }
+        (
+            Resource::Redirect { location: one, .. },
+            Resource::Redirect {
+                location: other, ..
+            },
+        ) => one.as_ptr() == other.as_ptr(),
+        _ => false,
+    }
+}

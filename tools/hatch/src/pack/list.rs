@@ -1,0 +1,216 @@
+//! What is in a pack, for people and programs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use mayfly::date::imf_fixdate;
+use mayfly::services::site::{Broken, Coding, Pack, Resource, Zones as _, records};
+use serde::Serialize;
+
+use super::zone::presentation;
+
+/// What is in a pack.
+#[derive(Clone, Debug, Serialize)]
+pub struct Listing {
+    /// Octets of all of it.
+    pub bytes: usize,
+    /// Zones in the order of their files.
+    pub zones: Vec<ZoneListing>,
+    /// Hosts; the first has no folder of its own.
+    pub hosts: Vec<HostListing>,
+}
+
+/// A zone of a pack.
+#[derive(Clone, Debug, Serialize)]
+pub struct ZoneListing {
+    /// Its name.
+    pub name: String,
+    /// The serial number of its SOA.
+    pub serial: Option<u32>,
+    /// Names, empty non-terminals and NSEC3 among them.
+    pub names: usize,
+    /// Whether everybody may have all of it.
+    pub transfer: bool,
+    /// `NSEC`, `NSEC3`, or nothing when it is not signed.
+    pub denial: Option<&'static str>,
+}
+
+/// A host of a pack.
+#[derive(Clone, Debug, Serialize)]
+pub struct HostListing {
+    /// Its names.
+    pub names: Vec<String>,
+    /// Whether it is shown to who asks for another one.
+    pub default: bool,
+    /// What it has.
+    pub paths: Vec<PathListing>,
+}
+
+/// A path of a host.
+#[derive(Clone, Debug, Serialize)]
+pub struct PathListing {
+    /// The path; of an error page its status.
+    pub path: String,
+    /// Of a redirect: where to, and the status.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<(u16, String)>,
+    /// Of a file: seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub modified: Option<u64>,
+    /// Of a file: octets by coding.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub variants: BTreeMap<&'static str, usize>,
+    /// Of a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+}
+
+/// A path for people; an error page has its status in its place.
+pub(super) fn path(path: &[u8]) -> String {
+    match path {
+        [0, high, low] => format!("error {}", u16::from_be_bytes([*high, *low])),
+        _ => String::from_utf8_lossy(path).into_owned(),
+    }
+}
+
+/// Lists a pack.
+///
+/// # Errors
+///
+/// The pack is broken.
+pub fn list(pack: &Pack<'_>) -> Result<Listing, Broken> {
+    let mut zones = Vec::new();
+    while let Some(zone) = pack.nth_zone(zones.len())? {
+        let [names, nsec, nsec3] = pack.node_counts(zone)?;
+        let soa = pack.rrset(zone.apex, 6)?;
+        let soa = soa.and_then(|set| records(set.rdata).next());
+        // The serial number is the first of five numbers at the end.
+        let serial = soa.and_then(|soa| soa.len().checked_sub(20).and_then(|at| soa.get(at..)));
+        let serial = serial.and_then(|serial| serial.first_chunk());
+        zones.push(ZoneListing {
+            name: presentation(pack.name(zone.apex)?),
+            serial: serial.map(|serial| u32::from_be_bytes(*serial)),
+            names,
+            transfer: zone.transfer,
+            denial: match (zone.signed, nsec, nsec3) {
+                (false, ..) => None,
+                (true, _, 1..) => Some("NSEC3"),
+                (true, 1.., _) => Some("NSEC"),
+                (true, ..) => Some("none"),
+            },
+        });
+    }
+
+    let mut hosts: BTreeMap<u32, HostListing> = BTreeMap::new();
+    let host = |number| HostListing {
+        names: Vec::new(),
+        default: number == pack.default_host(),
+        paths: Vec::new(),
+    };
+    let mut index = 0;
+    while let Some((name, number)) = pack.nth_host(index)? {
+        let names = &mut hosts.entry(number).or_insert_with(|| host(number)).names;
+        names.push(String::from_utf8_lossy(name).into_owned());
+        index += 1;
+    }
+    index = 0;
+    while let Some((number, octets, resource)) = pack.nth_resource(index)? {
+        let paths = &mut hosts.entry(number).or_insert_with(|| host(number)).paths;
+        paths.push(entry(path(octets), resource));
+        index += 1;
+    }
+    Ok(Listing {
+        bytes: pack.octets().len(),
+        zones,
+        hosts: hosts.into_values().collect(),
+    })
+}
+
+fn entry(path: String, resource: Resource<'_>) -> PathListing {
+    let mut entry = PathListing {
+        path,
+        redirect: None,
+        modified: None,
+        variants: BTreeMap::new(),
+        content_type: None,
+    };
+    match resource {
+        Resource::Redirect { status, location } => {
+            let location = String::from_utf8_lossy(location).into_owned();
+            entry.redirect = Some((status, location));
+        }
+        Resource::File(file) => {
+            entry.modified = Some(file.modified);
+            for variant in file.variants.iter().flatten() {
+                let coding = match variant.coding {
+                    Coding::Identity => "identity",
+                    Coding::Gzip => "gzip",
+                    Coding::Brotli => "br",
+                    Coding::Zstd => "zstd",
+                };
+                entry.variants.insert(coding, variant.body.len());
+                let line = variant.lines.get(variant.encoded..variant.typed);
+                let line = line.and_then(|line| line.strip_prefix(b"Content-Type: "));
+                entry.content_type =
+                    line.map(|line| String::from_utf8_lossy(line).trim_end().to_owned());
+            }
+        }
+        // They are made by the guest, and in no pack.
+        Resource::Rendered { .. } | Resource::Payload(_) => {}
+    }
+    entry
+}
+
+impl fmt::Display for Listing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for zone in &self.zones {
+            write!(f, "zone {}", zone.name)?;
+            if let Some(serial) = zone.serial {
+                write!(f, "  serial {serial}")?;
+            }
+            write!(f, "  {} names", zone.names)?;
+            if let Some(denial) = zone.denial {
+                write!(f, "  signed, {denial}")?;
+            }
+            writeln!(f, "{}", if zone.transfer { "  AXFR" } else { "" })?;
+        }
+        for host in &self.hosts {
+            let names = host.names.join(", ");
+            let name = if names.is_empty() {
+                "without a name"
+            } else {
+                &names
+            };
+            let default = if host.default { " (default)" } else { "" };
+            writeln!(f, "host {name}{default}")?;
+            let width = host.paths.iter().map(|path| path.path.chars().count());
+            let width = width.max().unwrap_or(0).min(60);
+            for path in &host.paths {
+                write!(f, "  {:width$}", path.path)?;
+                if let Some((status, location)) = &path.redirect {
+                    write!(f, "  {status} to {location}")?;
+                }
+                if let Some(content_type) = &path.content_type {
+                    write!(f, "  {content_type}")?;
+                }
+                let octets = path.variants.get("identity");
+                if let Some(octets) = octets {
+                    write!(f, "  {octets}")?;
+                }
+                for (coding, octets) in path
+                    .variants
+                    .iter()
+                    .filter(|(coding, _)| **coding != "identity")
+                {
+                    write!(f, "  {coding} {octets}")?;
+                }
+                if let Some(modified) = path.modified {
+                    let date = imf_fixdate(modified);
+                    write!(f, "  {}", String::from_utf8_lossy(&date))?;
+                }
+                writeln!(f)?;
+            }
+        }
+        write!(f, "{} bytes", self.bytes)
+    }
+}

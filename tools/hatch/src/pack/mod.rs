@@ -1,0 +1,170 @@
+//! Packs a site's folder: `zones/*.zone`, `www/` and `mayfly.toml` into one file.
+//!
+//! | below the folder | is |
+//! |---|---|
+//! | `zones/NAME.zone` | a master file (RFC 1035 section 5), whose origin is `NAME` until it says another |
+//! | `www/HOST/` | the web root of the virtual host `HOST`: a host name with a dot, or named in `mayfly.toml` |
+//! | `www/` | what else is there: the web root of who asks for none of these hosts |
+//! | `mayfly.toml` | see [`config::Config`] |
+//!
+//! All that is wrong is found before a pack is written, and the same folder gives the same octets
+//! each time: modification times are the only thing taken from outside of the files, and
+//! `SOURCE_DATE_EPOCH` bounds them.
+
+mod check;
+pub mod config;
+mod list;
+mod problem;
+mod table;
+mod write;
+mod www;
+mod zone;
+
+use std::fmt;
+use std::num::NonZero;
+use std::path::Path;
+
+pub use check::{Checked, check};
+pub use list::{Listing, list};
+pub use problem::{Problem, Problems};
+
+use problem::Findings;
+use serde::Serialize;
+
+/// How to pack.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How many files are compressed at a time.
+    pub threads: usize,
+    /// No modification time is later than this, in seconds since 1970.
+    pub epoch: Option<u64>,
+}
+
+impl Default for Options {
+    /// A thread for each CPU, and the time in `SOURCE_DATE_EPOCH`, if it is there.
+    fn default() -> Self {
+        Self {
+            threads: std::thread::available_parallelism().map_or(1, NonZero::get),
+            epoch: std::env::var("SOURCE_DATE_EPOCH")
+                .ok()
+                .and_then(|epoch| epoch.parse().ok()),
+        }
+    }
+}
+
+/// What a pack holds, in figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// Zones.
+    pub zones: usize,
+    /// Names with records, and empty non-terminals.
+    pub names: usize,
+    /// Sets of records.
+    pub rrsets: u64,
+    /// Records as written.
+    pub records: u64,
+    /// Names of hosts.
+    pub hosts: usize,
+    /// Files.
+    pub files: usize,
+    /// Variants of files, the identity among them.
+    pub variants: usize,
+    /// Redirects, those of folders among them.
+    pub redirects: usize,
+    /// Octets of the pack.
+    pub bytes: u64,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} zones ({} names, {} RRsets, {} records), {} files ({} variants, {} redirects, {} host names), {} bytes",
+            self.zones,
+            self.names,
+            self.rrsets,
+            self.records,
+            self.files,
+            self.variants,
+            self.redirects,
+            self.hosts,
+            self.bytes
+        )
+    }
+}
+
+/// A site that was found to be right and can be written.
+pub struct Packed {
+    /// What it holds.
+    pub summary: Summary,
+    /// What may not be meant so.
+    pub warnings: Problems,
+    plan: write::Plan,
+}
+
+/// Reads a site's folder and checks all of it.
+///
+/// # Errors
+///
+/// All that is wrong with it.
+pub fn pack_dir(site: &Path, options: &Options) -> Result<Packed, Problems> {
+    let mut findings = Findings::default();
+    let packed = read(site, options, &mut findings);
+    match packed {
+        Some(packed) if findings.errors.count() == 0 => Ok(Packed {
+            warnings: findings.warnings,
+            ..packed
+        }),
+        _ => Err(findings.errors),
+    }
+}
+
+fn read(site: &Path, options: &Options, findings: &mut Findings) -> Option<Packed> {
+    let site = match site.canonicalize() {
+        Ok(site) if site.is_dir() => site,
+        Ok(_) => {
+            findings.error(site, None, "is not a folder");
+            return None;
+        }
+        Err(error) => {
+            findings.error(site, None, format!("cannot be read: {error}"));
+            return None;
+        }
+    };
+    let config = config::read(&site, findings);
+    let zones = zone::pack(&site, &config, findings);
+    let www = www::pack(&site, &config, options, findings);
+    if findings.errors.count() > 0 {
+        return None;
+    }
+    let mut summary = Summary {
+        zones: zones.list.len(),
+        names: zones.indexed.len(),
+        rrsets: zones.rrsets,
+        records: zones.records,
+        hosts: www.names,
+        files: www.files,
+        variants: www.variants,
+        redirects: www.redirects,
+        bytes: 0,
+    };
+    if summary.zones == 0 && summary.files == 0 && summary.redirects == 0 {
+        let what = "holds neither zones/*.zone nor files below www/";
+        findings.error(&site, None, what);
+        return None;
+    }
+    match write::Plan::new(zones, www) {
+        Ok(plan) => {
+            summary.bytes = plan.octets();
+            Some(Packed {
+                summary,
+                warnings: Problems::default(),
+                plan,
+            })
+        }
+        Err(what) => {
+            findings.error(&site, None, what);
+            None
+        }
+    }
+}

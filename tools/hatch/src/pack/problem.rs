@@ -1,0 +1,99 @@
+//! What is wrong with a site, told with file and line, all of it at once.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Of each kind so many are kept; the rest is counted.
+const KEPT: usize = 100;
+
+/// Something that is wrong with a site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The file, from the site's folder on.
+    pub file: PathBuf,
+    /// The line, from 1 on, where that says something.
+    pub line: Option<usize>,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        write!(f, ": {}", self.what)
+    }
+}
+
+/// Problems of one kind: all are counted, the first hundred kept.
+#[derive(Clone, Debug, Default)]
+pub struct Problems {
+    kept: Vec<Problem>,
+    count: usize,
+}
+
+impl Problems {
+    /// The first of them.
+    #[must_use]
+    pub fn kept(&self) -> &[Problem] {
+        &self.kept
+    }
+
+    /// How many there were.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    fn add(&mut self, problem: Problem) {
+        self.count += 1;
+        if self.kept.len() < KEPT {
+            self.kept.push(problem);
+        }
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.kept.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{problem}")?;
+        }
+        let more = self.count - self.kept.len();
+        if more > 0 {
+            write!(f, "\nand {more} more")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// Gathers errors and warnings while a site is read.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    pub(crate) errors: Problems,
+    pub(crate) warnings: Problems,
+}
+
+impl Findings {
+    pub(crate) fn error(&mut self, file: &Path, line: Option<usize>, what: impl Into<String>) {
+        self.errors.add(problem(file, line, what.into()));
+    }
+
+    pub(crate) fn warning(&mut self, file: &Path, line: Option<usize>, what: impl Into<String>) {
+        self.warnings.add(problem(file, line, what.into()));
+    }
+}
+
+fn problem(file: &Path, line: Option<usize>, what: String) -> Problem {
+    Problem {
+        file: file.to_owned(),
+        line,
+        what,
+    }
+}

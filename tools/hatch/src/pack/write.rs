@@ -1,0 +1,242 @@
+//! The parts of a pack into one stream of octets.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write};
+use std::path::Path;
+
+use mayfly::services::site::pack::read::hash;
+use mayfly::services::site::pack::{
+    HEADER, HEADER_SUMMED, MAGIC, Section, TRAILER, VERSION, path_hash,
+};
+use sha2::{Digest, Sha256};
+
+use super::Packed;
+use super::table::table;
+use super::www::{Body, Source, Www};
+use super::zone::Zones;
+
+/// A seed after which tables that do not come out are given up: with twice as many homes as records
+/// the first one does in practice.
+const SEEDS: u64 = 64;
+
+/// Everything but the bodies of files, in memory.
+pub(super) struct Plan {
+    /// Header and sections, up to the bodies.
+    head: Vec<u8>,
+    bodies: Vec<Body>,
+    /// Octets of the section of bodies.
+    bodies_octets: u64,
+}
+
+impl Plan {
+    /// Lays out a pack.
+    pub(super) fn new(zones: Zones, www: Www) -> Result<Self, String> {
+        let (seed, names, paths) = (0..SEEDS)
+            .find_map(|number| {
+                let seed = hash(1, &u64::to_le_bytes(number));
+                Some((seed, names(&zones, seed)?, self::paths(&www, seed)?))
+            })
+            .ok_or("no seed was found for its hash tables")?;
+        let labels = zones.list.iter().map(super::zone::Zone::labels);
+        let (shortest, longest) = (labels.clone().min(), labels.max());
+
+        let mut head = vec![0; HEADER];
+        let mut places = [[0_u64; 2]; 10];
+        let zone_section = zones.section();
+        let sections: [(Section, &[u8]); 9] = [
+            (Section::Names, &names),
+            (Section::Nodes, &zones.nodes),
+            (Section::Zones, &zone_section),
+            (Section::Order, &zones.order),
+            (Section::Nsec3, &zones.nsec3),
+            (Section::Hosts, &www.hosts),
+            (Section::Paths, &paths),
+            (Section::Resources, &www.resources),
+            (Section::Listing, &www.listing),
+        ];
+        let all: usize = sections.iter().map(|(_, octets)| octets.len() + 64).sum();
+        head.reserve_exact(all + 4096);
+        for (section, octets) in sections {
+            head.resize(head.len().next_multiple_of(64), 0);
+            places[section as usize] = [head.len() as u64, octets.len() as u64];
+            head.extend_from_slice(octets);
+        }
+        // So that what is aligned in the section is in the pack.
+        let align = if www.octets >= 4096 { 4096 } else { 64 };
+        head.resize(head.len().next_multiple_of(align), 0);
+        places[Section::Bodies as usize] = [head.len() as u64, www.octets];
+
+        let plan = Self {
+            head,
+            bodies: www.bodies,
+            bodies_octets: www.octets,
+        };
+        let octets = u32::try_from(plan.octets()).map_err(|_| {
+            format!(
+                "makes a pack of {} bytes: 4 GiB are too many",
+                plan.octets()
+            )
+        })?;
+        Ok(plan.with_header(octets, seed, www.default_host, [shortest, longest], &places))
+    }
+
+    fn with_header(
+        mut self,
+        octets: u32,
+        seed: u64,
+        default_host: u32,
+        labels: [Option<u8>; 2],
+        places: &[[u64; 2]],
+    ) -> Self {
+        let mut header = Vec::with_capacity(HEADER);
+        header.extend(MAGIC);
+        header.extend(VERSION.to_le_bytes());
+        header.extend(octets.to_le_bytes());
+        header.extend(seed.to_le_bytes());
+        header.extend(labels.map(|labels| labels.unwrap_or(0)));
+        header.extend([0; 2]);
+        header.extend(default_host.to_le_bytes());
+        for number in places.iter().flatten() {
+            // The whole is smaller than that.
+            let number = u32::try_from(*number).unwrap_or(u32::MAX);
+            header.extend(number.to_le_bytes());
+        }
+        header.resize(HEADER_SUMMED, 0);
+        header.extend(hash(0, &header).to_le_bytes());
+        self.head[..HEADER].copy_from_slice(&header);
+        self
+    }
+
+    /// Octets of the pack.
+    pub(super) fn octets(&self) -> u64 {
+        self.head.len() as u64 + self.bodies_octets + TRAILER as u64
+    }
+}
+
+/// The index of names.
+fn names(zones: &Zones, seed: u64) -> Option<Vec<u8>> {
+    let mut records = Vec::with_capacity(zones.indexed.len());
+    for &node in &zones.indexed {
+        let name = zones.name(node).to_ascii_lowercase();
+        records.push((hash(seed, &name), node));
+    }
+    table(records)
+}
+
+/// The index of paths.
+fn paths(www: &Www, seed: u64) -> Option<Vec<u8>> {
+    let records = www.indexed.iter();
+    let records = records.map(|(host, path, at)| (path_hash(seed, *host, path), *at));
+    table(records.collect())
+}
+
+impl Packed {
+    /// Writes the pack.
+    ///
+    /// # Errors
+    ///
+    /// What `out` says, or that a file is no longer what it was.
+    pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        let mut out = Summed {
+            out,
+            hash: Sha256::new(),
+            octets: 0,
+        };
+        out.write_all(&self.plan.head)?;
+        let start = out.octets;
+        for body in &self.plan.bodies {
+            let gap = start + body.at - out.octets;
+            io::copy(&mut io::repeat(0).take(gap), &mut out)?;
+            match &body.source {
+                Source::Made(octets) => out.write_all(octets)?,
+                Source::File {
+                    path,
+                    shown,
+                    octets,
+                    digest,
+                } => copy(path, *octets, digest, &mut out).map_err(|error| {
+                    io::Error::new(error.kind(), format!("{}: {error}", shown.display()))
+                })?,
+            }
+        }
+        let digest = out.hash.finalize();
+        out.out.write_all(&digest)?;
+        out.out.flush()
+    }
+
+    /// The pack in memory.
+    ///
+    /// # Errors
+    ///
+    /// A file is no longer what it was.
+    pub fn to_vec(&self) -> io::Result<Vec<u8>> {
+        let mut octets = Vec::with_capacity(usize::try_from(self.summary.bytes).unwrap_or(0));
+        self.write(&mut octets)?;
+        Ok(octets)
+    }
+
+    /// Writes the pack to a file, which has its name when it is complete.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written, or a file of the site is no longer what it was.
+    pub fn save(&self, file: &Path) -> io::Result<()> {
+        let folder = file
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        let mut temporary = tempfile::Builder::new()
+            .permissions(readable())
+            .tempfile_in(folder.unwrap_or(Path::new(".")))?;
+        let mut buffered = io::BufWriter::with_capacity(1 << 20, temporary.as_file_mut());
+        self.write(&mut buffered)?;
+        drop(buffered);
+        temporary.persist(file).map_err(|error| error.error)?;
+        Ok(())
+    }
+}
+
+/// What a new file may be for everybody; the umask takes its part.
+fn readable() -> std::fs::Permissions {
+    std::os::unix::fs::PermissionsExt::from_mode(0o666)
+}
+
+/// Copies a file that has to be what it was when it was read.
+fn copy(path: &Path, octets: u64, digest: &[u8; 32], out: &mut impl Write) -> io::Result<()> {
+    let mut hash = Sha256::new();
+    let mut file = File::open(path)?.take(octets + 1);
+    let mut buffer = vec![0; 64 << 10];
+    let mut copied = 0;
+    loop {
+        let read = file.read(&mut buffer)?;
+        let Some(part) = buffer.get(..read).filter(|part| !part.is_empty()) else {
+            break;
+        };
+        copied += part.len() as u64;
+        hash.update(part);
+        out.write_all(part)?;
+    }
+    if copied != octets || hash.finalize()[..] != digest[..] {
+        return Err(io::Error::other("has changed while it was packed"));
+    }
+    Ok(())
+}
+
+/// Sums up what is written.
+struct Summed<'a, W> {
+    out: &'a mut W,
+    hash: Sha256,
+    octets: u64,
+}
+
+impl<W: Write> Write for Summed<'_, W> {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(octets)?;
+        self.hash.update(&octets[..written]);
+        self.octets += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
