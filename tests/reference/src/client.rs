@@ -1,0 +1,193 @@
+//! Asking a server many questions.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::questions::{Question, Transport};
+
+/// Questions under way at a time over UDP.
+const WINDOW: usize = 32;
+/// Questions of one connection, and connections at a time for those that get one each.
+const PIPELINE: usize = 16;
+/// Longest silence before what is unanswered is asked again, and for how long the last time.
+const SILENCES: [Duration; 3] = [
+    Duration::from_millis(500),
+    Duration::from_millis(500),
+    Duration::from_millis(1500),
+];
+/// Pause before a question is asked again: NSD sends at most 100 errors a second.
+const PAUSE: Duration = Duration::from_millis(15);
+/// Longest wait on a connection that carries several questions.
+const CONNECTION: Duration = Duration::from_secs(5);
+
+/// The answer to each question, none where none came.
+pub type Answers = Vec<Option<Vec<u8>>>;
+
+/// Asks all questions.
+///
+/// # Errors
+/// More questions than there are identifiers, and what the sockets say.
+pub fn ask(server: SocketAddr, questions: &[Question]) -> Result<Answers> {
+    ensure!(questions.len() <= 65536, "more questions than identifiers");
+    let mut answers = vec![None; questions.len()];
+    let of = |transport| -> Vec<usize> {
+        let all = questions.iter().enumerate();
+        all.filter(|(_, q)| q.transport == transport)
+            .map(|(index, _)| index)
+            .collect()
+    };
+    datagrams(server, questions, of(Transport::Udp), &mut answers).context("over UDP")?;
+    connections(server, questions, &of(Transport::Tcp), &mut answers).context("over TCP")?;
+    Ok(answers)
+}
+
+/// The message of a question, with its index as identifier.
+fn message(questions: &[Question], index: usize) -> Vec<u8> {
+    let mut octets = questions
+        .get(index)
+        .map(|q| q.octets.clone())
+        .unwrap_or_default();
+    let id = u16::try_from(index).unwrap_or_default().to_be_bytes();
+    for (to, from) in octets.iter_mut().zip(id) {
+        *to = from;
+    }
+    octets
+}
+
+/// Takes an answer to its question.
+fn store(answers: &mut Answers, answer: &[u8]) -> Option<usize> {
+    let index = usize::from(u16::from_be_bytes(*answer.first_chunk()?));
+    let place = answers.get_mut(index)?;
+    place.is_none().then(|| {
+        *place = Some(answer.to_vec());
+        index
+    })
+}
+
+fn datagrams(
+    server: SocketAddr,
+    questions: &[Question],
+    mut todo: Vec<usize>,
+    answers: &mut Answers,
+) -> Result<()> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect(server)?;
+    let mut buffer = vec![0; 65536];
+    for (round, silence) in SILENCES.into_iter().enumerate() {
+        socket.set_read_timeout(Some(silence))?;
+        let mut left = todo.iter();
+        // Questions that have no answer keep their place in the window until there is silence.
+        let mut open = 0;
+        loop {
+            while open < WINDOW
+                && let Some(&index) = left.next()
+            {
+                if round > 0 {
+                    thread::sleep(PAUSE);
+                }
+                socket.send(&message(questions, index))?;
+                open += 1;
+            }
+            match socket.recv(&mut buffer) {
+                Ok(length) => {
+                    let answer = buffer.get(..length).unwrap_or_default();
+                    open -= usize::from(store(answers, answer).is_some()).min(open);
+                }
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    open = 0;
+                    if left.len() == 0 {
+                        break;
+                    }
+                }
+                Err(e) => return Err(e.into()),
+            }
+            if open == 0 && left.len() == 0 {
+                break;
+            }
+        }
+        todo.retain(|&index| answers.get(index).is_some_and(Option::is_none));
+    }
+    Ok(())
+}
+
+fn connections(
+    server: SocketAddr,
+    questions: &[Question],
+    todo: &[usize],
+    answers: &mut Answers,
+) -> Result<()> {
+    for pipeline in todo.chunks(PIPELINE) {
+        for answer in connection(server, questions, pipeline, CONNECTION)? {
+            store(answers, &answer);
+        }
+    }
+    // A server may close the connection on one question: the others are not to suffer.
+    let unanswered = |answers: &Answers| -> Vec<usize> {
+        let all = todo.iter().copied();
+        all.filter(|&index| answers.get(index).is_some_and(Option::is_none))
+            .collect()
+    };
+    for silence in SILENCES {
+        for some in unanswered(answers).chunks(PIPELINE) {
+            let results: Vec<_> = thread::scope(|scope| {
+                let threads: Vec<_> = some
+                    .iter()
+                    .map(|&index| {
+                        thread::sleep(PAUSE);
+                        scope.spawn(move || connection(server, questions, &[index], silence))
+                    })
+                    .collect();
+                threads
+                    .into_iter()
+                    .map(thread::ScopedJoinHandle::join)
+                    .collect()
+            });
+            for result in results {
+                let one = result.map_err(|_| anyhow::anyhow!("a client panicked"))??;
+                for answer in one {
+                    store(answers, &answer);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Asks questions one after the other over one connection, and gives all answers that come before it is closed or silent.
+fn connection(
+    server: SocketAddr,
+    questions: &[Question],
+    indices: &[usize],
+    bound: Duration,
+) -> Result<Vec<Vec<u8>>> {
+    let mut stream = TcpStream::connect_timeout(&server, CONNECTION).context("connecting")?;
+    stream.set_nodelay(true)?;
+    let mut octets = Vec::new();
+    for &index in indices {
+        let message = message(questions, index);
+        octets.extend(u16::try_from(message.len())?.to_be_bytes());
+        octets.extend(message);
+    }
+    let mut answers = Vec::new();
+    let end = Instant::now() + bound;
+    let result = (|| -> std::io::Result<()> {
+        stream.write_all(&octets)?;
+        while answers.len() < indices.len() {
+            let left = end.saturating_duration_since(Instant::now());
+            stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+            let mut length = [0; 2];
+            stream.read_exact(&mut length)?;
+            let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
+            stream.read_exact(&mut answer)?;
+            answers.push(answer);
+        }
+        Ok(())
+    })();
+    // How a connection ends is no answer; that it ends early shows in what is missing.
+    let _ = result;
+    Ok(answers)
+}

@@ -1,0 +1,60 @@
+//! `reference`: asks two servers and prints where they differ; it fails where no rule allows a difference.
+#![forbid(unsafe_code)]
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use mayfly_reference::client::ask;
+use mayfly_reference::compare::Report;
+use mayfly_reference::questions::Questions;
+use mayfly_reference::{COUNT, SEED};
+
+/// Asks two authoritative name servers the same questions, and compares the answers.
+#[derive(Parser)]
+struct Arguments {
+    /// The server that is tested
+    tested: SocketAddr,
+    /// The server it is compared with
+    reference: SocketAddr,
+    /// Number of questions
+    #[arg(long, default_value_t = COUNT)]
+    count: usize,
+    /// Where the generator of questions starts
+    #[arg(long, default_value_t = SEED)]
+    seed: u64,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether there is no difference but allowed ones.
+fn run(arguments: &Arguments) -> Result<bool> {
+    println!("seed {}", arguments.seed);
+    let questions: Vec<_> = Questions::new(arguments.seed)?
+        .take(arguments.count)
+        .collect();
+    let start = Instant::now();
+    let of = |server| ask(server, &questions).with_context(|| format!("asking {server}"));
+    let (tested, reference) = thread::scope(|scope| {
+        let other = scope.spawn(|| of(arguments.reference));
+        let tested = of(arguments.tested);
+        (tested, other.join())
+    });
+    let reference = reference.map_err(|_| anyhow::anyhow!("a client panicked"))?;
+    let report = Report::new(&questions, &tested?, &reference?)?;
+    println!("asked for {:.1} s", start.elapsed().as_secs_f64());
+    print!("{}", report.text());
+    Ok(report.forbidden.is_empty())
+}

@@ -1,0 +1,528 @@
+//! The generator of questions.
+
+use anyhow::{Context, Result};
+use domain::base::ToName;
+use domain::base::iana::{Class, Rtype};
+use domain::zonefile::inplace::{Entry, Zonefile};
+use fastrand::Rng;
+
+use crate::ZONES;
+
+/// How a question is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// A datagram.
+    Udp,
+    /// A connection.
+    Tcp,
+}
+
+/// One message to a server.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// How it is asked.
+    pub transport: Transport,
+    /// The message, with an identifier of 0.
+    pub octets: Vec<u8>,
+    /// What the name was made to be, for the report.
+    pub about: &'static str,
+}
+
+/// What the owners of all zones are good for.
+struct Names {
+    /// In wire form, as in the zone file.
+    owners: Vec<Vec<u8>>,
+    apexes: Vec<Vec<u8>>,
+    /// Owners with NS records, below the apexes.
+    cuts: Vec<Vec<u8>>,
+    /// Owners with DNAME records.
+    dnames: Vec<Vec<u8>>,
+    /// Owners with CNAME records.
+    aliases: Vec<Vec<u8>>,
+    /// Owners whose first label is an asterisk, without it.
+    wild: Vec<Vec<u8>>,
+    /// Names between an owner and its apex.
+    between: Vec<Vec<u8>>,
+}
+
+impl Names {
+    fn of_site() -> Result<Self> {
+        let mut names = Self {
+            owners: Vec::new(),
+            apexes: Vec::new(),
+            cuts: Vec::new(),
+            dnames: Vec::new(),
+            aliases: Vec::new(),
+            wild: Vec::new(),
+            between: Vec::new(),
+        };
+        for (origin, text) in ZONES {
+            let apex: domain::base::Name<Vec<u8>> = origin.parse()?;
+            let apex = apex.as_slice().to_vec();
+            names.zone(origin, text, &apex)?;
+            names.apexes.push(apex);
+        }
+        for list in [
+            &mut names.owners,
+            &mut names.cuts,
+            &mut names.dnames,
+            &mut names.aliases,
+            &mut names.wild,
+            &mut names.between,
+        ] {
+            list.sort();
+            list.dedup();
+        }
+        Ok(names)
+    }
+
+    fn zone(&mut self, origin: &str, text: &str, apex: &[u8]) -> Result<()> {
+        let mut file = Zonefile::new();
+        file.set_origin(origin.parse()?);
+        file.set_default_class(Class::IN);
+        file.extend_from_slice(text.as_bytes());
+        while let Some(entry) = file.next_entry().with_context(|| origin.to_owned())? {
+            let Entry::Record(record) = entry else {
+                continue;
+            };
+            let owner = record.owner().to_vec().as_slice().to_vec();
+            let rtype = record.rtype();
+            if let Some(parent) = owner.strip_prefix(b"\x01*") {
+                self.wild.push(parent.to_vec());
+            }
+            match rtype {
+                Rtype::NS if owner != apex => self.cuts.push(owner.clone()),
+                Rtype::DNAME => self.dnames.push(owner.clone()),
+                Rtype::CNAME => self.aliases.push(owner.clone()),
+                _ => {}
+            }
+            let mut name = owner.as_slice();
+            while let Some(above) = parent(name).filter(|above| above.len() > apex.len()) {
+                self.between.push(above.to_vec());
+                name = above;
+            }
+            self.owners.push(owner);
+        }
+        Ok(())
+    }
+}
+
+/// A name without its first label; none for the root.
+fn parent(name: &[u8]) -> Option<&[u8]> {
+    let length = usize::from(*name.first()?);
+    (length > 0).then(|| name.get(1 + length..)).flatten()
+}
+
+/// Types that are asked for.
+const TYPES: [u16; 26] = [
+    1, 2, 5, 6, 12, 13, 15, 16, 28, 29, 33, 35, 39, 43, 44, 46, 47, 48, 50, 51, 52, 64, 65, 99,
+    257, 65280,
+];
+/// Types that stand for several or for what is no data (RFC 6895 section 3.1).
+const ODD_TYPES: [u16; 8] = [0, 41, 249, 250, 251, 252, 253, 254];
+const SIZES: [u16; 9] = [0, 511, 512, 513, 900, 1232, 1400, 4096, 65535];
+
+/// An endless sequence of questions, the same for the same seed.
+pub struct Questions {
+    names: Names,
+    random: Rng,
+}
+
+impl Questions {
+    /// The sequence of a seed.
+    ///
+    /// # Errors
+    /// A zone of [`ZONES`] that is no zone file.
+    pub fn new(seed: u64) -> Result<Self> {
+        Ok(Self {
+            names: Names::of_site()?,
+            random: Rng::with_seed(seed),
+        })
+    }
+
+    fn chance(&mut self, percent: u8) -> bool {
+        self.random.u8(0..100) < percent
+    }
+
+    fn pick<'a, T>(random: &mut Rng, list: &'a [T]) -> Option<&'a T> {
+        (!list.is_empty())
+            .then(|| list.get(random.usize(0..list.len())))
+            .flatten()
+    }
+
+    fn label(&mut self) -> Vec<u8> {
+        const WORDS: [&[u8]; 12] = [
+            b"a", b"www", b"any", b"*", b"ns", b"mail", b"zz", b"x", b"_tcp", b"h05", b"0",
+            b"target",
+        ];
+        let word = if self.chance(70) {
+            Self::pick(&mut self.random, &WORDS).map(|w| w.to_vec())
+        } else {
+            let length = if self.chance(90) { 12 } else { 63 };
+            let length = self.random.usize(1..=length);
+            let any = self.chance(10);
+            Some(
+                (0..length)
+                    .map(|_| {
+                        if any {
+                            self.random.u8(..)
+                        } else {
+                            self.random.u8(b'a'..=b'z')
+                        }
+                    })
+                    .collect(),
+            )
+        };
+        word.unwrap_or_default()
+    }
+
+    /// One to three labels before a name, as far as they fit.
+    fn below(&mut self, name: &[u8]) -> Vec<u8> {
+        let mut name = name.to_vec();
+        for _ in 0..self.random.u8(1..=3) {
+            let label = self.label();
+            if name.len() + 1 + label.len() > 255 {
+                break;
+            }
+            let mut longer = vec![u8::try_from(label.len()).unwrap_or_default()];
+            longer.extend(label);
+            longer.extend(&name);
+            name = longer;
+            if self.chance(60) {
+                break;
+            }
+        }
+        name
+    }
+
+    fn name(&mut self) -> (Vec<u8>, &'static str) {
+        let kind = self.random.u8(0..100);
+        let names = &self.names;
+        let (list, about, below) = match kind {
+            0..28 => (&names.owners, "an owner", false),
+            28..32 => (&names.apexes, "an apex", false),
+            32..38 => (&names.between, "a name above an owner", false),
+            38..42 => (&names.cuts, "a delegation", false),
+            42..49 => (&names.cuts, "below a delegation", true),
+            49..54 => (&names.dnames, "below a DNAME", true),
+            54..60 => (&names.aliases, "an alias", false),
+            60..72 => (&names.wild, "below the parent of a wildcard", true),
+            72..84 => (&names.apexes, "below an apex", true),
+            84..94 => (&names.owners, "below an owner", true),
+            94..96 => (&names.between, "below a name above an owner", true),
+            _ => {
+                let root = vec![0];
+                let name = if self.chance(20) {
+                    root
+                } else {
+                    self.below(&root)
+                };
+                return (name, "outside");
+            }
+        };
+        let name = Self::pick(&mut self.random, list)
+            .cloned()
+            .unwrap_or_default();
+        (if below { self.below(&name) } else { name }, about)
+    }
+
+    fn rtype(&mut self) -> u16 {
+        match self.random.u8(0..100) {
+            0..25 => 1,
+            25..88 => Self::pick(&mut self.random, &TYPES).copied().unwrap_or(1),
+            88..92 => 255,
+            92..96 => Self::pick(&mut self.random, &ODD_TYPES)
+                .copied()
+                .unwrap_or(0),
+            _ => self.random.u16(..),
+        }
+    }
+
+    fn class(&mut self) -> u16 {
+        match self.random.u8(0..100) {
+            0..96 => 1,
+            96..98 => *Self::pick(&mut self.random, &[3, 4, 254, 255]).unwrap_or(&3),
+            _ => self.random.u16(..),
+        }
+    }
+
+    /// The options of an OPT record.
+    fn options(&mut self) -> Vec<u8> {
+        let mut all = Vec::new();
+        let mut option = |code: u16, data: &[u8]| {
+            all.extend(code.to_be_bytes());
+            all.extend(u16::try_from(data.len()).unwrap_or_default().to_be_bytes());
+            all.extend(data);
+        };
+        let random = &mut self.random;
+        if random.u8(0..100) < 25 {
+            option(3, b"");
+        }
+        if random.u8(0..100) < 25 {
+            // A client's cookie, one with a server's part that is not of this server, and lengths that are none (RFC 7873 section 5.2.2).
+            let length = match random.u8(0..20) {
+                0..14 => 8,
+                14..17 => 24,
+                17 => 40,
+                18 => 7,
+                _ => random.usize(9..16),
+            };
+            let mut cookie = vec![0; length];
+            random.fill(&mut cookie);
+            option(10, &cookie);
+        }
+        if random.u8(0..100) < 10 {
+            option(8, &[0, 1, 24, 0, 192, 0, 2]);
+        }
+        if random.u8(0..100) < 10 {
+            option(12, &[0; 20]);
+        }
+        if random.u8(0..100) < 10 {
+            option(random.u16(65001..), b"unknown");
+        }
+        all
+    }
+
+    /// An OPT record.
+    fn edns(&mut self) -> Vec<u8> {
+        let mut opt = if self.chance(99) {
+            vec![0]
+        } else {
+            b"\x01a\0".to_vec()
+        };
+        opt.extend(41u16.to_be_bytes());
+        let size = Self::pick(&mut self.random, &SIZES)
+            .copied()
+            .unwrap_or(1232);
+        opt.extend(size.to_be_bytes());
+        let version = if self.chance(96) {
+            0
+        } else {
+            self.random.u8(1..)
+        };
+        let rcode = if self.chance(98) {
+            0
+        } else {
+            self.random.u8(..)
+        };
+        let mut flags = if self.chance(50) { 0x8000 } else { 0 };
+        if self.chance(3) {
+            flags |= self.random.u16(..0x8000);
+        }
+        opt.extend([rcode, version]);
+        opt.extend(flags.to_be_bytes());
+        let options = if self.chance(50) {
+            self.options()
+        } else {
+            Vec::new()
+        };
+        opt.extend(
+            u16::try_from(options.len())
+                .unwrap_or_default()
+                .to_be_bytes(),
+        );
+        opt.extend(options);
+        opt
+    }
+
+    fn flags(&mut self) -> u16 {
+        let mut flags = 0;
+        let opcode = if self.chance(97) {
+            0
+        } else {
+            self.random.u16(1..16)
+        };
+        flags |= opcode << 11;
+        for (bit, percent) in [
+            (0x0100, 40),
+            (0x0020, 10),
+            (0x0010, 10),
+            (0x0400, 1),
+            (0x0200, 1),
+            (0x0080, 1),
+            (0x0040, 1),
+        ] {
+            if self.chance(percent) {
+                flags |= bit;
+            }
+        }
+        if self.chance(1) {
+            flags |= self.random.u16(1..16);
+        }
+        // An answer is not to be answered.
+        if self.random.u16(0..500) == 0 {
+            flags |= 0x8000;
+        }
+        flags
+    }
+
+    fn chaos(&mut self) -> Option<(Vec<u8>, u16, u16)> {
+        const NAMES: [&[u8]; 5] = [
+            b"\x07version\x04bind\0",
+            b"\x07version\x06server\0",
+            b"\x02id\x06server\0",
+            b"\x08hostname\x04bind\0",
+            b"\x07authors\x04bind\0",
+        ];
+        let rtype = if self.chance(80) { 16 } else { 255 };
+        (self.random.u8(0..100) == 0)
+            .then(|| Self::pick(&mut self.random, &NAMES).map(|name| (name.to_vec(), rtype, 3)))
+            .flatten()
+    }
+
+    fn message(&mut self) -> (Vec<u8>, &'static str) {
+        let (mut name, about) = self.name();
+        let (mut rtype, mut class) = (self.rtype(), self.class());
+        if let Some(chaos) = self.chaos() {
+            (name, rtype, class) = chaos;
+        }
+        if self.chance(40) {
+            // Lengths of labels are no letters.
+            for octet in &mut name {
+                if self.random.bool() {
+                    *octet = octet.to_ascii_uppercase();
+                }
+            }
+        }
+        let opt = self.chance(65).then(|| self.edns());
+        let mut octets = vec![0, 0];
+        octets.extend(self.flags().to_be_bytes());
+        octets.extend([0, 1, 0, 0, 0, 0, 0, u8::from(opt.is_some())]);
+        octets.extend(&name);
+        octets.extend(rtype.to_be_bytes());
+        octets.extend(class.to_be_bytes());
+        octets.extend(opt.into_iter().flatten());
+        (octets, about)
+    }
+
+    /// Makes a message into one that is not right.
+    fn spoil(&mut self, octets: &mut Vec<u8>) -> &'static str {
+        let at = |random: &mut Rng, octets: &[u8]| random.usize(0..octets.len().max(1));
+        match self.random.u8(0..8) {
+            0 => {
+                let end = at(&mut self.random, octets);
+                octets.truncate(end);
+                "cut off"
+            }
+            1 => {
+                octets.extend([0; 7]);
+                "with octets after its end"
+            }
+            2 => {
+                let (index, value) = (self.random.usize(4..12), self.random.u8(0..3));
+                if let Some(count) = octets.get_mut(index) {
+                    *count = value;
+                }
+                "with other counts"
+            }
+            3 => {
+                // A pointer to itself.
+                if let Some(name) = octets.get_mut(12..14) {
+                    name.copy_from_slice(&[0xc0, 12]);
+                }
+                "with a pointer that goes round"
+            }
+            4 => {
+                if let Some(length) = octets.get_mut(12) {
+                    *length |= 0x40;
+                }
+                "with a label of another type"
+            }
+            5 => {
+                let edns = self.edns();
+                octets.extend(edns);
+                if let Some(count) = octets.get_mut(11) {
+                    *count += 1;
+                }
+                "with one more OPT"
+            }
+            6 => {
+                octets.extend(b"\0\0\x01\0\x01\0\0\0\0\0\x04\x01\x02\x03\x04");
+                if let Some(count) = octets.get_mut(11) {
+                    *count += 1;
+                }
+                "with an A record after all"
+            }
+            _ => {
+                let (index, value) = (at(&mut self.random, octets), self.random.u8(..));
+                if let Some(octet) = octets.get_mut(index) {
+                    *octet = value;
+                }
+                "with one octet changed"
+            }
+        }
+    }
+}
+
+impl Iterator for Questions {
+    type Item = Question;
+
+    fn next(&mut self) -> Option<Question> {
+        let (mut octets, mut about) = self.message();
+        if self.chance(4) {
+            about = self.spoil(&mut octets);
+        }
+        let transfers = octets
+            .len()
+            .checked_sub(4)
+            .is_some_and(|_| qtype(&octets).is_some_and(|rtype| matches!(rtype, 251 | 252)));
+        // Transfers are compared by themselves: an answer of several messages has no place in this comparison.
+        let transport = if !transfers && self.chance(15) {
+            Transport::Tcp
+        } else {
+            Transport::Udp
+        };
+        for octet in octets.iter_mut().take(2) {
+            *octet = 0;
+        }
+        Some(Question {
+            transport,
+            octets,
+            about,
+        })
+    }
+}
+
+/// The type of the first question, if there is one that can be read.
+pub(crate) fn qtype(octets: &[u8]) -> Option<u16> {
+    let mut at = 12;
+    loop {
+        match octets.get(at)? {
+            0 => break,
+            length @ 1..64 => at += 1 + usize::from(*length),
+            _ => return None,
+        }
+    }
+    let rtype = octets.get(at + 1..at + 3)?;
+    Some(u16::from_be_bytes(rtype.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_gives_the_same_questions() {
+        let some = |seed| -> Vec<_> {
+            let all = Questions::new(seed).unwrap();
+            all.take(500).map(|q| q.octets).collect()
+        };
+        assert_eq!(some(1), some(1));
+        assert_ne!(some(1), some(2));
+    }
+
+    #[test]
+    fn every_kind_of_name_is_there() {
+        let names = Names::of_site().unwrap();
+        assert!(names.owners.len() > 200, "{}", names.owners.len());
+        for list in [
+            &names.cuts,
+            &names.dnames,
+            &names.aliases,
+            &names.wild,
+            &names.between,
+        ] {
+            assert!(list.len() > 5, "{list:?}");
+        }
+    }
+}
