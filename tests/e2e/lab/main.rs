@@ -1,8 +1,10 @@
 //! Real guests on a real Xen, with real xenstored, xl and netback; `cargo xtask test` runs it.
 #![forbid(unsafe_code)]
 
+mod abuse;
 mod birth;
 mod cases;
+mod site;
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -60,6 +62,8 @@ fn main() -> ExitCode {
     };
     let current = Current::default();
     let mut all = trials("C xenstored", CASES, &usual, &current);
+    all.extend(trials("site", site::CASES, &usual, &current));
+    all.extend(trials("abuse", abuse::CASES, &usual, &current));
     all.extend(trials(
         "oxenstored, no xenconsoled",
         OTHER_DOM0,

@@ -133,7 +133,7 @@ impl Image {
     }
 
     /// Adds a program of an unpacked package, with the libraries it and they name.
-    fn program(&mut self, root: &Path, path: &str) -> Result<()> {
+    pub(crate) fn program(&mut self, root: &Path, path: &str) -> Result<()> {
         self.file(path, 0o755, &find(root, path)?);
         let mut todo = needed(&find(root, path)?)?;
         while let Some(name) = todo.pop_first() {
@@ -312,6 +312,14 @@ pub(crate) fn dom0(root: &Path) -> Result<Image> {
     let modules = image.modules(root, DOM0_MODULES)?;
     image.bytes(mayfly_agent::MODULES_PATH, 0o644, modules.join("\n"));
     Ok(image)
+}
+
+/// Adds dnsperf and wrk.
+pub(crate) fn load(image: &mut Image, root: &Path) -> Result<()> {
+    for name in ["dnsperf", "wrk"] {
+        image.program(root, &format!("usr/bin/{name}"))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

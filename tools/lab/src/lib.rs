@@ -22,6 +22,7 @@ mod cargo;
 mod client;
 mod image;
 pub mod linux;
+pub mod nsd;
 mod packages;
 mod qemu;
 mod running;
@@ -36,7 +37,7 @@ use anyhow::{Context, Result};
 pub use cargo::{TARGET, static_program};
 pub use client::{Chunk, Output};
 pub use mayfly_agent::{BRIDGE, Xenstored};
-pub use packages::{Set, unpacked};
+pub use packages::{Set, host_command, unpacked};
 pub use qemu::{Forward, Protocol, installed as qemu_installed};
 pub use running::{Lab, list, log_path};
 
@@ -82,6 +83,8 @@ pub struct Options {
     pub counted: bool,
     /// Program that dom0 runs once it is up, its output on the serial console; dom0 powers off after it.
     pub autorun: Option<Vec<String>>,
+    /// Whether dom0 has dnsperf and wrk.
+    pub load: bool,
     /// Files that are in dom0 from the start.
     pub files: Vec<Placed>,
     /// Ports of the host that lead into the lab, beside those of [`Lab::http`] and [`Lab::dns`].
@@ -107,6 +110,7 @@ impl Options {
             cpus: 1,
             counted: false,
             autorun: None,
+            load: false,
             files: Vec::new(),
             forwards: Vec::new(),
             xen_arguments: Vec::new(),

@@ -1,9 +1,11 @@
-//! The peer: a Debian cloud kernel with busybox's web server as a PVH guest.
+//! The peers: a Debian cloud kernel as a PVH guest, with busybox's web server or with NSD and nginx.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
+use walkdir::WalkDir;
 
 use crate::image::{Image, find};
 use crate::{Report, Set, unpacked};
@@ -49,6 +51,160 @@ pub fn with_init(init: Vec<u8>, report: Report<'_>) -> Result<LinuxGuest> {
     image.console();
     image.bytes("init", 0o755, init);
     finish(image, &unpacked(Set::LinuxGuest, report)?)
+}
+
+/// NSD and nginx in Debian's configuration, serving the site in a folder: every `zones/*.zone`, whose name is its origin, and
+/// `www/`. The guest takes the address that its command line gives as `address=10.0.2.82/24`.
+///
+/// What differs from Debian's configuration: NSD has its zones in memory alone, no rate limit, cookies, an NSID and transfers of
+/// `transfers` allowed to all; nginx writes no access log, and takes more connections than 768.
+///
+/// # Errors
+/// Those of [`unpacked`], an unreadable folder, and a Debian configuration that is not as expected.
+pub fn server(site: &Path, transfers: &[&str], report: Report<'_>) -> Result<LinuxGuest> {
+    let dom0 = unpacked(Set::Dom0, report)?;
+    let root = unpacked(Set::LinuxGuest, report)?;
+    let servers = unpacked(Set::Servers, report)?;
+    let mut image = Image::default();
+    image.console();
+    for folder in ["proc", "sys", "dev"] {
+        image.directory(folder);
+    }
+    image.file("bin/busybox", 0o755, &find(&dom0, "bin/busybox")?);
+    image.link("bin/sh", "busybox");
+    image.bytes("init", 0o755, include_bytes!("../guest/server").as_slice());
+    image.program(&servers, "usr/sbin/nsd")?;
+    image.program(&servers, "usr/sbin/nginx")?;
+    image.bytes(
+        "etc/passwd",
+        0o644,
+        "root:x:0:0::/:/bin/sh\nwww-data:x:33:33::/:/bin/sh\nnsd:x:100:100::/:/bin/sh\n",
+    );
+    image.bytes(
+        "etc/group",
+        0o644,
+        "root:x:0:\nwww-data:x:33:\nnsd:x:100:\n",
+    );
+    let zones = zones(site)?;
+    let configuration = nsd_configuration("/etc/nsd/zones", &zones, transfers, "user=nsd");
+    image.bytes("etc/nsd/nsd.conf", 0o644, configuration);
+    for (origin, path) in &zones {
+        image.file(&format!("etc/nsd/zones/{origin}.zone"), 0o644, path);
+    }
+    for name in ["mime.types", "sites-available/default"] {
+        image.file(
+            &format!("etc/nginx/{name}"),
+            0o644,
+            &servers.join("etc/nginx").join(name),
+        );
+    }
+    image.link(
+        "etc/nginx/sites-enabled/default",
+        "../sites-available/default",
+    );
+    image.bytes(
+        "etc/nginx/nginx.conf",
+        0o644,
+        nginx_configuration(&servers)?,
+    );
+    for (name, path) in files(&site.join("www"))? {
+        image.file(&format!("var/www/html/{name}"), 0o644, &path);
+    }
+    finish(image, &root)
+}
+
+/// nginx's configuration, from Debian's.
+fn nginx_configuration(servers: &Path) -> Result<String> {
+    let mut text = fs::read_to_string(servers.join("etc/nginx/nginx.conf"))?;
+    for (from, to) in [
+        ("access_log /var/log/nginx/access.log;", "access_log off;"),
+        ("worker_connections 768;", "worker_connections 8192;"),
+        (
+            "worker_processes auto;",
+            "worker_processes auto;\nworker_rlimit_nofile 16384;",
+        ),
+    ] {
+        ensure!(text.contains(from), "Debian's nginx.conf has no {from:?}");
+        text = text.replace(from, to);
+    }
+    Ok(text)
+}
+
+/// Origin and path of every zone of a site, sorted.
+///
+/// # Errors
+/// An unreadable folder.
+pub fn zones(site: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let all = files(&site.join("zones"))?.into_iter();
+    Ok(all
+        .filter_map(|(name, path)| Some((name.strip_suffix(".zone")?.to_owned(), path)))
+        .collect())
+}
+
+/// Path below a folder, and path, of every file in it, sorted; none without the folder.
+fn files(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let mut all = Vec::new();
+    if !folder.is_dir() {
+        return Ok(all);
+    }
+    for entry in WalkDir::new(folder).follow_links(true).sort_by_file_name() {
+        let entry = entry?;
+        if entry.file_type().is_file() {
+            let name = entry.path().strip_prefix(folder)?.to_str();
+            let name = name.context("a path that is not text")?.to_owned();
+            all.push((name, entry.into_path()));
+        }
+    }
+    Ok(all)
+}
+
+/// NSD's configuration: `zones` from the folder `zonesdir`, `transfers` of them for everybody; `place` is where it runs,
+/// `user=NAME` as a daemon of that user or `port=NUMBER` on the host's loopback.
+pub(crate) fn nsd_configuration(
+    zonesdir: &str,
+    zones: &[(String, PathBuf)],
+    transfers: &[&str],
+    place: &str,
+) -> String {
+    // The cookie's secret is no secret: nobody but a test asks.
+    let mut text = format!(
+        "server:
+    zonesdir: \"{zonesdir}\"
+    database: \"\"
+    rrl-ratelimit: 0
+    answer-cookie: yes
+    cookie-secret: \"000102030405060708090a0b0c0d0e0f\"
+    nsid: \"ascii_reference\"
+"
+    );
+    match place.split_once('=') {
+        Some(("port", port)) => {
+            let _ = write!(
+                text,
+                "    ip-address: 127.0.0.1
+    port: {port}
+    username: \"\"
+    chroot: \"\"
+    pidfile: \"\"
+    xfrdfile: \"\"
+    zonelistfile: \"\"
+remote-control:
+    control-enable: no
+"
+            );
+        }
+        _ => text.push_str("    username: nsd\n    logfile: /dev/console\nremote-control:\n    control-enable: no\n"),
+    }
+    for (origin, _) in zones {
+        let _ = write!(
+            text,
+            "zone:\n    name: {origin}\n    zonefile: {origin}.zone\n"
+        );
+        if transfers.contains(&origin.as_str()) {
+            text.push_str("    provide-xfr: 0.0.0.0/0 NOKEY\n");
+        }
+    }
+    text
 }
 
 /// Adds the network driver.

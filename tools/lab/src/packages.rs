@@ -43,6 +43,90 @@ const DOM0: &[&str] = &[
     "zlib1g",
 ];
 
+/// The servers that mayfly is compared with, and what they are linked with.
+const SERVERS: &[&str] = &[
+    "libc6",
+    "libcap2",
+    "libcrypt1",
+    "libevent-2.1-7",
+    "libfstrm0",
+    "libgcrypt20",
+    "libgpg-error0",
+    "liblz4-1",
+    "liblzma5",
+    "libpcre2-8-0",
+    "libprotobuf-c1",
+    "libssl3",
+    "libsystemd0",
+    "libzstd1",
+    "nginx",
+    "nginx-common",
+    "nsd",
+    "zlib1g",
+];
+
+/// What loads a server, from dom0.
+const LOAD: &[&str] = &[
+    "dnsperf",
+    "libc6",
+    "libgcc-s1",
+    "libldns3",
+    "libluajit2-5.1-2",
+    "libnghttp2-14",
+    "libssl3",
+    "wrk",
+];
+
+/// What a person asks a server with, run on the host; the host's own libraries serve where the package is not named.
+const CLIENTS: &[&str] = &[
+    "bind9-dnsutils",
+    "bind9-libs",
+    "curl",
+    "knot-dnsutils",
+    "ldnsutils",
+    "libbpf1",
+    "libbrotli1",
+    "libcom-err2",
+    "libcurl4",
+    "libdnssec9",
+    "libedit2",
+    "libelf1",
+    "libffi8",
+    "libfstrm0",
+    "libgmp10",
+    "libgnutls30",
+    "libgssapi-krb5-2",
+    "libhogweed6",
+    "libicu72",
+    "libidn2-0",
+    "libjemalloc2",
+    "libjson-c5",
+    "libk5crypto3",
+    "libkeyutils1",
+    "libknot13",
+    "libkrb5-3",
+    "libkrb5support0",
+    "libldap-2.5-0",
+    "libldns3",
+    "liblmdb0",
+    "libmaxminddb0",
+    "libnettle8",
+    "libnghttp2-14",
+    "libp11-kit0",
+    "libprotobuf-c1",
+    "libpsl5",
+    "librtmp1",
+    "libsasl2-2",
+    "libssh2-1",
+    "libssl3",
+    "libtasn1-6",
+    "libunistring2",
+    "libuv1",
+    "libxdp1",
+    "libxml2",
+    "libzscanner4",
+];
+
 /// A set of packages that is unpacked into one folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Set {
@@ -50,6 +134,12 @@ pub enum Set {
     Dom0,
     /// A kernel for a Linux guest.
     LinuxGuest,
+    /// NSD and nginx, with all they are linked with.
+    Servers,
+    /// dnsperf and wrk, with all they are linked with.
+    Load,
+    /// curl, dig, delv, kdig and ldns-signzone, to be run on the host with [`host_command`].
+    Clients,
 }
 
 impl Set {
@@ -57,6 +147,9 @@ impl Set {
         match self {
             Self::Dom0 => "dom0",
             Self::LinuxGuest => "linux-guest",
+            Self::Servers => "servers",
+            Self::Load => "load",
+            Self::Clients => "clients",
         }
     }
 
@@ -64,14 +157,18 @@ impl Set {
         match self {
             Self::Dom0 => DOM0,
             Self::LinuxGuest => &[],
+            Self::Servers => SERVERS,
+            Self::Load => LOAD,
+            Self::Clients => CLIENTS,
         }
     }
 
     /// The package that depends on the current kernel: the `-cloud-` flavour cannot be dom0.
-    fn kernel(self) -> &'static str {
+    fn kernel(self) -> Option<&'static str> {
         match self {
-            Self::Dom0 => "linux-image-amd64",
-            Self::LinuxGuest => "linux-image-cloud-amd64",
+            Self::Dom0 => Some("linux-image-amd64"),
+            Self::LinuxGuest => Some("linux-image-cloud-amd64"),
+            Self::Servers | Self::Load | Self::Clients => None,
         }
     }
 }
@@ -135,6 +232,30 @@ pub fn unpacked(set: Set, report: Report<'_>) -> Result<PathBuf> {
     Ok(root)
 }
 
+/// A program of an unpacked set, to be run on the host with the set's own libraries; `path` is below the set's root.
+///
+/// # Errors
+/// Those of [`unpacked`], and a program that is not there.
+pub fn host_command(set: Set, path: &str, report: Report<'_>) -> Result<Command> {
+    let root = unpacked(set, report)?;
+    let program = root.join(path);
+    ensure!(program.is_file(), "{} is not there", program.display());
+    let libraries = std::env::join_paths([
+        root.join("usr/lib/x86_64-linux-gnu"),
+        root.join("lib/x86_64-linux-gnu"),
+    ])?;
+    let loader = root.join("lib64/ld-linux-x86-64.so.2");
+    if loader.exists() {
+        // A libc works only with the loader that it came with.
+        let mut command = Command::new(loader);
+        command.arg("--library-path").arg(libraries).arg(program);
+        return Ok(command);
+    }
+    let mut command = Command::new(program);
+    command.env("LD_LIBRARY_PATH", libraries);
+    Ok(command)
+}
+
 /// Whether the manifest on disk is one of this set of packages.
 fn complete(set: Set, manifest: &Path) -> bool {
     let Ok(packages) = fs::read(manifest)
@@ -145,7 +266,7 @@ fn complete(set: Set, manifest: &Path) -> bool {
     else {
         return false;
     };
-    packages.len() == set.packages().len() + 1
+    packages.len() == set.packages().len() + usize::from(set.kernel().is_some())
         && set
             .packages()
             .iter()
@@ -193,19 +314,9 @@ impl Apt {
     }
 
     fn look_up(&self, set: Set) -> Result<Vec<Package>> {
-        let kernel = self
-            .show(&[set.kernel()])?
-            .first()
-            .and_then(|stanza| stanza.get("Depends"))
-            .and_then(|depends| {
-                depends
-                    .split([' ', ','])
-                    .find(|word| word.starts_with("linux-image-"))
-            })
-            .with_context(|| format!("{} names no kernel", set.kernel()))?
-            .to_owned();
+        let kernel = set.kernel().map(|meta| self.kernel(meta)).transpose()?;
         let mut names = set.packages().to_vec();
-        names.push(&kernel);
+        names.extend(kernel.as_deref());
         let stanzas = self.show(&names)?;
         let one = |name: &&str| {
             // The newest comes first; a version that is installed and in no index has no checksum.
@@ -224,6 +335,22 @@ impl Apt {
                 })
         };
         names.iter().map(one).collect()
+    }
+
+    /// The kernel's own package, which the package `meta` depends on.
+    fn kernel(&self, meta: &str) -> Result<String> {
+        let stanzas = self.show(&[meta])?;
+        let kernel = stanzas
+            .first()
+            .and_then(|stanza| stanza.get("Depends"))
+            .and_then(|depends| {
+                depends
+                    .split([' ', ','])
+                    .find(|word| word.starts_with("linux-image-"))
+            });
+        Ok(kernel
+            .with_context(|| format!("{meta} names no kernel"))?
+            .to_owned())
     }
 
     /// The stanzas that `apt-cache show` prints, as maps from field to value.
@@ -351,5 +478,16 @@ mod tests {
         assert!(!complete(Set::Dom0, &manifest));
         fs::write(&manifest, "[{").unwrap();
         assert!(!complete(Set::LinuxGuest, &manifest));
+    }
+
+    #[test]
+    fn no_set_names_a_package_twice() {
+        for set in [Set::Dom0, Set::Servers, Set::Load, Set::Clients] {
+            assert!(
+                set.packages().is_sorted_by(|a, b| a < b),
+                "{}",
+                set.folder()
+            );
+        }
     }
 }

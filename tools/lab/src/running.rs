@@ -100,7 +100,16 @@ impl Lab {
         fs::create_dir_all(&folder)?;
         let token = (!options.counted).then(token).transpose()?;
         let initramfs = folder.join("initramfs");
-        assemble(options, &root, &agent, token.clone(), &initramfs)?;
+        let load = options.load.then(|| unpacked(Set::Load, report));
+        let load = load.transpose()?;
+        assemble(
+            options,
+            &root,
+            &agent,
+            load.as_deref(),
+            token.clone(),
+            &initramfs,
+        )?;
         unzip(
             &image::find(&root, "boot/xen-4.17-amd64.gz")?,
             &folder.join("xen"),
@@ -552,11 +561,15 @@ fn assemble(
     options: &Options,
     root: &Path,
     agent: &Path,
+    load: Option<&Path>,
     token: Option<String>,
     to: &Path,
 ) -> Result<()> {
     let mut image = image::dom0(root)?;
     image.file("init", 0o755, agent);
+    if let Some(load) = load {
+        image::load(&mut image, load)?;
+    }
     let config = Config {
         xenstored: options.xenstored,
         xenconsoled: options.xenconsoled,

@@ -23,6 +23,12 @@ const HYPERVISOR_DOMCTL: u64 = 36;
 const DOMCTL_INTERFACE_VERSION: u32 = 0x15;
 const DOMCTL_UNPAUSEDOMAIN: u32 = 4;
 const DOMCTL_GETDOMAININFO: u32 = 5;
+const DOMCTL_GETVCPUCONTEXT: u32 = 13;
+const PAGE: usize = 4096;
+/// Pages for hypercalls: one for `struct xen_domctl`, two for `struct vcpu_guest_context` (5,168 octets).
+const PAGES: usize = 3;
+/// Where `user_regs.rip` is in `struct vcpu_guest_context`: after `fpu_ctxt`, `flags`, fifteen registers and two words.
+const RIP: usize = 512 + 8 + 15 * 8 + 2 * 4;
 /// `IOCTL_PRIVCMD_HYPERCALL`: `_IOC(_IOC_NONE, 'P', 0, sizeof(struct privcmd_hypercall))`.
 const IOCTL_PRIVCMD_HYPERCALL: libc::Ioctl = 0x0030_5000;
 
@@ -46,7 +52,20 @@ struct GetDomainInfo {
     cpu_time: u64,
     rest: [u64; 6],
 }
+/// What a call that takes no argument takes.
+const NOTHING: GetDomainInfo = GetDomainInfo {
+    domain: 0,
+    pad1: 0,
+    flags: 0,
+    pages: [0; 5],
+    shared_info_frame: 0,
+    cpu_time: 0,
+    rest: [0; 6],
+};
 const _: () = assert!(size_of::<GetDomainInfo>() == 112);
+// Where `ctxt` of `struct xen_domctl_vcpucontext` is.
+const _: () = assert!(offset_of!(GetDomainInfo, pages) == 8);
+const _: () = assert!(RIP.is_multiple_of(8));
 const _: () = assert!(offset_of!(GetDomainInfo, cpu_time) == 56);
 
 /// `struct xen_domctl`.
@@ -68,6 +87,8 @@ const _: () = assert!(offset_of!(Domctl, info) == 16);
 pub(crate) struct DomainInfo {
     /// Whether it has shut itself down.
     pub(crate) shut_down: bool,
+    /// Whether all of its vCPUs wait for something.
+    pub(crate) blocked: bool,
     /// CPU time of all its vCPUs, in ns.
     pub(crate) cpu_ns: u64,
 }
@@ -75,7 +96,7 @@ pub(crate) struct DomainInfo {
 /// dom0's way to Xen.
 pub(crate) struct Privcmd {
     device: File,
-    /// A page of `/dev/xen/hypercall`: the kernel never moves or unmaps it, so Xen can always write to it.
+    /// [`PAGES`] of `/dev/xen/hypercall`: the kernel never moves or unmaps them, so Xen can always write to them.
     buffer: *mut Domctl,
 }
 
@@ -94,7 +115,7 @@ impl Privcmd {
         let page = unsafe {
             mmap(
                 std::ptr::null_mut(),
-                4096,
+                PAGES * PAGE,
                 protection,
                 MapFlags::SHARED,
                 &pages,
@@ -109,11 +130,11 @@ impl Privcmd {
 
     /// Lets a paused domain run.
     pub(crate) fn unpause(&mut self, domid: u16) -> io::Result<()> {
-        self.domctl(DOMCTL_UNPAUSEDOMAIN, domid).map(drop)
+        self.domctl(DOMCTL_UNPAUSEDOMAIN, domid, NOTHING).map(drop)
     }
 
     pub(crate) fn info(&mut self, domid: u16) -> io::Result<DomainInfo> {
-        let answer = self.domctl(DOMCTL_GETDOMAININFO, domid)?;
+        let answer = self.domctl(DOMCTL_GETDOMAININFO, domid, NOTHING)?;
         // Xen answers with the next domain that exists.
         if answer.info.domain != domid {
             return Err(io::Error::new(
@@ -123,26 +144,31 @@ impl Privcmd {
         }
         Ok(DomainInfo {
             shut_down: answer.info.flags & 4 != 0,
+            blocked: answer.info.flags & 16 != 0,
             cpu_ns: answer.info.cpu_time,
         })
     }
 
-    fn domctl(&mut self, cmd: u32, domid: u16) -> io::Result<Domctl> {
-        let zero = GetDomainInfo {
-            domain: 0,
-            pad1: 0,
-            flags: 0,
-            pages: [0; 5],
-            shared_info_frame: 0,
-            cpu_time: 0,
-            rest: [0; 6],
+    /// Where the first vCPU of a domain executes. Xen stops it for as long as that takes.
+    pub(crate) fn instruction(&mut self, domid: u16) -> io::Result<u64> {
+        let context = self.buffer.cast::<u8>().wrapping_add(PAGE);
+        // struct xen_domctl_vcpucontext: the vCPU's number, padding, and the address of struct vcpu_guest_context.
+        let request = GetDomainInfo {
+            pages: [context as u64, 0, 0, 0, 0],
+            ..NOTHING
         };
+        self.domctl(DOMCTL_GETVCPUCONTEXT, domid, request)?;
+        // SAFETY: inside the pages mapped in `open`, which only `&mut self` reaches; the offset is a multiple of 8.
+        Ok(unsafe { context.wrapping_add(RIP).cast::<u64>().read() })
+    }
+
+    fn domctl(&mut self, cmd: u32, domid: u16, info: GetDomainInfo) -> io::Result<Domctl> {
         let request = Domctl {
             cmd,
             interface_version: DOMCTL_INTERFACE_VERSION,
             domain: domid,
             pad: [0; 3],
-            info: zero,
+            info,
             rest: [0; 2],
         };
         // SAFETY: `buffer` is the page mapped in `open`, large and aligned enough, and only `&mut self` reaches it.

@@ -14,6 +14,9 @@ pub(crate) struct Test {
     /// Births in a row, for each xenstored
     #[arg(long, default_value_t = 10)]
     cycles: u32,
+    /// Floods and slow clients at full scale: ten times as many, six times as long
+    #[arg(long)]
+    full_abuse: bool,
     /// Do not ask before sudo
     #[arg(long)]
     yes: bool,
@@ -74,6 +77,17 @@ pub(crate) fn test(test: &Test) -> Result<()> {
         size::check(&path)?;
         progress.say("building the guest again in other folders");
         guest::verify(&path)?;
+        progress.say("20,000 questions to mayfly's DNS and to NSD");
+        cargo(&[
+            "test",
+            "--quiet",
+            "--package",
+            "mayfly-reference",
+            "--features",
+            "nsd",
+            "--test",
+            "host",
+        ])?;
     }
     progress.say("end-to-end tests");
     let mut arguments = vec![
@@ -90,6 +104,9 @@ pub(crate) fn test(test: &Test) -> Result<()> {
     arguments.extend(test.filter.as_deref());
     let mut command = command(&arguments);
     command.env("MAYFLY_CYCLES", test.cycles.to_string());
+    if test.full_abuse {
+        command.env("MAYFLY_ABUSE", "full");
+    }
     run(&mut command)?;
     if test.filter.is_none() {
         progress.say("counting the boot's instructions, twice");

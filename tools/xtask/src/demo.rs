@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use mayfly_lab::{Lab, linux};
 use serde::Deserialize;
 
 use crate::progress::Progress;
-use crate::{guest, host, lab};
+use crate::{guest, host, lab, pack};
 
 /// The demo's lab.
 const NAME: &str = "demo";
@@ -29,6 +30,9 @@ pub(crate) struct Demo {
     /// Do not ask before sudo
     #[arg(long)]
     yes: bool,
+    /// Serve this site: a folder with `zones/*.zone` and `www/`
+    #[arg(long, value_name = "DIR")]
+    site: Option<PathBuf>,
     /// Which guest
     #[arg(long, value_enum, default_value_t)]
     payload: Payload,
@@ -41,7 +45,7 @@ enum Payload {
     /// The unikernel
     #[default]
     Mayfly,
-    /// A Debian cloud kernel with busybox's web server
+    /// A Debian cloud kernel with busybox's web server, or with NSD and nginx for a site
     Linux,
 }
 
@@ -64,7 +68,7 @@ pub(crate) fn run(demo: &Demo) -> Result<()> {
         progress.step("taking the last demo's lab down");
         stale.down()?;
     }
-    let files = payload(demo.payload, &progress)?;
+    let files = payload(demo, &progress)?;
     let lab = Lab::up(&demo.machine.options(NAME), &|step| progress.step(step))?;
     progress.say("Xen and dom0 are up");
     progress.step("creating the guest");
@@ -95,7 +99,7 @@ pub(crate) fn run(demo: &Demo) -> Result<()> {
             )
         })?;
     }
-    let answers = answers(&lab, demo.payload)?;
+    let answers = answers(&lab, demo)?;
     progress.say(&format!(
         "the first answers came {:.0} s after the start",
         start.elapsed().as_secs_f64()
@@ -114,42 +118,71 @@ pub(crate) fn run(demo: &Demo) -> Result<()> {
 }
 
 /// The files of dom0 that the guest is made of.
-fn payload(payload: Payload, progress: &Progress) -> Result<Vec<(&'static str, Vec<u8>)>> {
-    Ok(match payload {
+fn payload(demo: &Demo, progress: &Progress) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    Ok(match demo.payload {
         Payload::Mayfly => {
             progress.step("building the guest");
             let path = guest::build(guest::MAYFLY)?;
-            vec![
-                ("/guest/mayfly", fs::read(path)?),
-                ("/guest/config", MAYFLY_CONFIG.into()),
-            ]
+            let mut files = vec![("/guest/mayfly", fs::read(path)?)];
+            let mut config = MAYFLY_CONFIG.to_owned();
+            if let Some(site) = &demo.site {
+                progress.step("packing the site");
+                let pack = pack::pack(site)?;
+                progress.say(&format!("the pack has {} bytes", pack.len()));
+                config.push_str(&site_lines(pack.len(), 8));
+                files.push(("/guest/site.mfs", pack));
+            }
+            files.push(("/guest/config", config.into()));
+            files
         }
         Payload::Linux => {
-            let guest = linux::guest(&|step| progress.step(step))?;
+            let report = |step: &str| progress.step(step);
+            let mut config = LINUX_CONFIG.to_owned();
+            let guest = match &demo.site {
+                None => linux::guest(&report)?,
+                Some(site) => {
+                    let address = mayfly_lab::GUEST;
+                    config.push_str(&format!(
+                        "memory = 512\nextra = \"console=hvc0 quiet address={address}/24\"\n"
+                    ));
+                    linux::server(site, &[], &report)?
+                }
+            };
             vec![
                 ("/guest/vmlinuz", fs::read(guest.kernel)?),
                 ("/guest/ramdisk", guest.ramdisk),
-                ("/guest/config", LINUX_CONFIG.into()),
+                ("/guest/config", config.into()),
             ]
         }
     })
 }
 
+/// Lines that hand a pack to a guest of the example configuration: `xl` takes the last of two lines with the same key. The pack
+/// is in the guest's memory, beside the `memory` MiB that it has otherwise.
+fn site_lines(octets: usize, memory: usize) -> String {
+    let memory = memory + octets.div_ceil(1 << 20);
+    format!("ramdisk = \"/guest/site.mfs\"\nmemory = {memory}\n")
+}
+
 /// Asks the guest and gives what a person may want to see of it.
-fn answers(lab: &Lab, payload: Payload) -> Result<String> {
+fn answers(lab: &Lab, demo: &Demo) -> Result<String> {
     let (http, dns) = (lab.http()?, lab.dns()?);
     let (status, page) = ask::http(http, "/", BOUND)?;
-    ensure!(status == 200, "GET / gives {status}");
+    // A site may be zones alone.
+    let expected = status == 200 || demo.site.is_some() && status == 404;
+    ensure!(expected, "GET / gives {status}");
     let page = page.lines().take(3).collect::<Vec<_>>().join("\n");
     let mut text = String::new();
-    if payload == Payload::Mayfly {
-        let records = ask::dns(dns, "mayfly.test", Rtype::A, BOUND)?;
-        ensure!(!records.is_empty(), "DNS gives no address of mayfly.test");
+    if demo.payload == Payload::Mayfly {
         let (status, boot) = ask::http(http, "/.mayfly/boot", BOUND)?;
         ensure!(status == 200, "GET /.mayfly/boot gives {status}");
         text.push_str(&timeline(&boot)?);
+    }
+    for (name, rtype) in questions(demo)? {
+        let records = ask::dns(dns, &name, rtype, BOUND)?;
+        ensure!(!records.is_empty(), "DNS gives no {rtype} of {name}");
         text.push_str(&format!(
-            "\n$ dig @{} -p {} mayfly.test\n{}\n",
+            "\n$ dig @{} -p {} {name} {rtype}\n{}\n",
             dns.ip(),
             dns.port(),
             records.join("\n")
@@ -157,6 +190,18 @@ fn answers(lab: &Lab, payload: Payload) -> Result<String> {
     }
     text.push_str(&format!("\n$ curl http://{http}/\n{page}\n"));
     Ok(text)
+}
+
+/// What the guest is asked by DNS: for the built-in zone's address, or for the SOA of each zone of the site.
+fn questions(demo: &Demo) -> Result<Vec<(String, Rtype)>> {
+    Ok(match &demo.site {
+        Some(site) => linux::zones(site)?
+            .into_iter()
+            .map(|(origin, _)| (origin, Rtype::SOA))
+            .collect(),
+        None if demo.payload == Payload::Mayfly => vec![("mayfly.test".into(), Rtype::A)],
+        None => Vec::new(),
+    })
 }
 
 /// `GET /.mayfly/boot`.
@@ -214,6 +259,14 @@ fn guest_lines(lab: &Lab) -> String {
 #[cfg(test)]
 mod tests {
     use super::timeline;
+
+    #[test]
+    fn a_pack_has_memory_of_its_own() {
+        assert_eq!(
+            super::site_lines((1 << 20) + 1, 8),
+            "ramdisk = \"/guest/site.mfs\"\nmemory = 10\n"
+        );
+    }
 
     #[test]
     fn the_timeline_is_a_table() {

@@ -62,6 +62,9 @@ pub(crate) struct Machine {
     /// Do not start xenconsoled
     #[arg(long)]
     no_xenconsoled: bool,
+    /// Put dnsperf and wrk into dom0
+    #[arg(long)]
+    load: bool,
 }
 
 impl Machine {
@@ -76,6 +79,7 @@ impl Machine {
             dom0_memory: self.memory / 3,
             cpus: self.cpus,
             xenconsoled: !self.no_xenconsoled,
+            load: self.load,
             ..Options::named(name)
         }
     }

@@ -8,6 +8,7 @@ mod demo;
 mod guest;
 mod host;
 mod lab;
+mod pack;
 mod progress;
 mod size;
 mod unsafe_files;

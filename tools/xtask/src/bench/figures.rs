@@ -299,6 +299,31 @@ fn hypercall(number: u32) -> Option<&'static str> {
     })
 }
 
+/// The most that the large pack may cost until the first answer, in hundredths of what the small one does.
+const GROWN: u64 = 110;
+
+/// What the large pack costs beside the small one.
+///
+/// # Errors
+/// A missing figure.
+pub(crate) fn grown(small: &Figures, large: &Figures) -> Result<String> {
+    let ready = |figures: &Figures| {
+        let all = figures.by_name();
+        all.get(READY)
+            .copied()
+            .context("no time to the first answer")
+    };
+    let hundredths = ready(large)? * 100 / ready(small)?.max(1);
+    let verdict = if hundredths <= GROWN { "pass" } else { "MISS" };
+    Ok(format!(
+        "{READY}: with 1,000,000 names {}.{:02} times that with 1,000, at most {}.{:02}  {verdict}",
+        hundredths / 100,
+        hundredths % 100,
+        GROWN / 100,
+        GROWN % 100
+    ))
+}
+
 /// Each target with what was seen.
 ///
 /// # Errors

@@ -10,8 +10,10 @@ use mayfly_lab::{GUEST, Lab, Options, Placed, Report, static_program};
 use mayfly_stamp as stamp;
 use mayfly_stamp::{Job, Neighbour, Ready};
 
+use super::serve::site;
 use super::vmlinux;
 use crate::guest::{MAYFLY, NULL, build};
+use crate::pack;
 
 /// The configuration that the end-to-end tests use as well.
 const EXAMPLE: &str = include_str!("../../../examples/mayfly.cfg");
@@ -22,11 +24,18 @@ const BOUND_S: u64 = 60;
 /// Largest time of a run, in seconds of the host.
 const RUN: Duration = Duration::from_secs(3600);
 
+/// Memory of a guest with a pack, in MiB: the same for both, so that only the pack differs.
+const SITE_MEMORY: u32 = 256;
+
 /// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Kind {
     /// The project's guest.
     Mayfly,
+    /// The same with a pack of one zone of 1,000 names.
+    MayflySmall,
+    /// The same with a pack of one zone of 1,000,000 names.
+    MayflyLarge,
     /// The do-nothing guest: what Xen and `xl` cost.
     Null,
     /// The trimmed Linux guest.
@@ -36,9 +45,20 @@ pub(crate) enum Kind {
 impl Kind {
     pub(crate) const ALL: [Self; 3] = [Self::Mayfly, Self::Null, Self::Linux];
 
+    /// Origin of the zone in the guest's pack, and how many names it has.
+    fn zone(self) -> Option<(&'static str, u32)> {
+        match self {
+            Self::MayflySmall => Some(("small.test", site::SMALL)),
+            Self::MayflyLarge => Some(("large.test", site::LARGE)),
+            _ => None,
+        }
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Mayfly => "mayfly",
+            Self::MayflySmall => "mayfly-small",
+            Self::MayflyLarge => "mayfly-large",
             Self::Null => "null",
             Self::Linux => "linux",
         }
@@ -46,7 +66,7 @@ impl Kind {
 
     fn guest(self) -> stamp::Guest {
         let (last, address, ready) = match self {
-            Self::Mayfly => (0x80, GUEST, Ready::Http),
+            Self::Mayfly | Self::MayflySmall | Self::MayflyLarge => (0x80, GUEST, Ready::Http),
             Self::Null => (0x81, Ipv4Addr::new(10, 0, 2, 81), Ready::Shutdown),
             Self::Linux => (0x82, Ipv4Addr::new(10, 0, 2, 82), Ready::Http),
         };
@@ -56,7 +76,7 @@ impl Kind {
             mac: [0x00, 0x16, 0x3e, 0, 0, last],
             address,
             ready,
-            timeline: self == Self::Mayfly,
+            timeline: self == Self::Mayfly || self.zone().is_some(),
         }
     }
 
@@ -81,6 +101,19 @@ impl Kind {
             .map(String::from)
             .collect();
         lines.push(format!("name = \"{}\"", self.name()));
+        if self.zone().is_some() {
+            lines.retain(|line| !line.starts_with("memory"));
+            lines.push("kernel = \"/guest/mayfly\"".into());
+            lines.push(format!("memory = {SITE_MEMORY}"));
+            lines.push(format!("ramdisk = \"/guest/{}.mfs\"", self.name()));
+            lines.extend(
+                config
+                    .lines()
+                    .filter(|l| l.starts_with("extra"))
+                    .map(String::from),
+            );
+            return Ok(lines.join("\n") + "\n");
+        }
         lines.push(format!("kernel = \"/guest/{}\"", self.name()));
         if self == Self::Linux {
             lines.retain(|line| !line.starts_with("memory"));
@@ -101,6 +134,16 @@ impl Kind {
         report(&format!("building {}", self.name()));
         match self {
             Self::Mayfly => guest(read(&build(MAYFLY)?)?),
+            Self::MayflySmall | Self::MayflyLarge => {
+                let (origin, names) = self.zone().context("a guest without a zone")?;
+                files.push(placed("/guest/mayfly", read(&build(MAYFLY)?)?));
+                let scratch = tempfile::tempdir()?;
+                let folder = site::write(&scratch.path().join("site"), origin, names, false)?;
+                files.push(placed(
+                    &format!("/guest/{}.mfs", self.name()),
+                    pack::pack(&folder)?,
+                ));
+            }
             Self::Null => guest(read(&build(NULL)?)?),
             Self::Linux => {
                 let init = read(&static_program("linux-guest", "linux-guest")?)?;
@@ -190,8 +233,18 @@ impl Plan {
             lab.down()?;
             output.text()
         };
-        stamp::Report::from_console(&output).map_err(|e| anyhow::anyhow!("in dom0: {e}"))
+        let report =
+            stamp::Report::from_console(&output).map_err(|e| anyhow::anyhow!("in dom0: {e}"))?;
+        forget(&name)?;
+        Ok(report)
     }
+}
+
+/// Removes the logs of a lab that is down and whose run was good.
+pub(super) fn forget(name: &str) -> Result<()> {
+    let log = mayfly_lab::log_path(name)?;
+    let folder = log.parent().context("a log in no folder")?;
+    fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what a boot costs, against the do-nothing guest and a trimmed Linux.
+//! `cargo xtask bench`: what serving costs ([`serve`]), and what a boot costs, against the do-nothing guest and a trimmed Linux.
 //!
 //! Counted, on the deterministic lab, the figures are instructions, and two runs give the same. They do move, by a
 //! percent or two, when anything in dom0's initramfs changes, the measured guest included: so figures are compared
@@ -7,6 +7,7 @@
 
 mod figures;
 mod job;
+mod serve;
 mod snapshot;
 mod vmlinux;
 
@@ -28,6 +29,8 @@ use crate::progress::Progress;
 pub(crate) enum Bench {
     /// What a boot costs, beside the do-nothing guest and a trimmed Linux
     Boot(Boot),
+    /// How fast it serves, beside Linux with NSD and nginx
+    Serve(serve::Serve),
 }
 
 #[derive(Args)]
@@ -41,6 +44,9 @@ pub(crate) struct Boot {
     /// Measure this guest only; may be given again for another
     #[arg(long = "guest", value_enum)]
     guests: Vec<Kind>,
+    /// Measure mayfly with a pack of 1,000 and with one of 1,000,000 names: nothing at boot may grow with the pack
+    #[arg(long, conflicts_with_all = ["guests", "record"])]
+    site: bool,
     /// Let dom0 forget the guest's link address before each birth: its client then has to ask for it
     #[arg(long)]
     cold: bool,
@@ -53,7 +59,10 @@ pub(crate) struct Boot {
 }
 
 pub(crate) fn run(task: Bench) -> Result<ExitCode> {
-    let Bench::Boot(boot) = task;
+    let boot = match task {
+        Bench::Boot(boot) => boot,
+        Bench::Serve(serve) => return serve::run(&serve).map(|()| ExitCode::SUCCESS),
+    };
     let progress = Progress::new();
     let step = |text: &str| progress.step(text);
     if boot.record {
@@ -66,7 +75,9 @@ pub(crate) fn run(task: Bench) -> Result<ExitCode> {
     }
     let births = boot.births.unwrap_or(if boot.counted { 5 } else { 20 });
     let plan = Plan {
-        kinds: if boot.guests.is_empty() {
+        kinds: if boot.site {
+            vec![Kind::MayflySmall, Kind::MayflyLarge]
+        } else if boot.guests.is_empty() {
             Kind::ALL.to_vec()
         } else {
             boot.guests.clone()
@@ -92,6 +103,10 @@ pub(crate) fn run(task: Bench) -> Result<ExitCode> {
         .map(|kind| Figures::new(*kind, &report))
         .collect::<Result<Vec<_>>>()?;
     println!("{}", figures::table(&all, report.tsc_hz, boot.counted)?);
+    let of = |kind| all.iter().find(|f| f.kind == kind);
+    if let (Some(small), Some(large)) = (of(Kind::MayflySmall), of(Kind::MayflyLarge)) {
+        println!("{}", figures::grown(small, large)?);
+    }
     if let Some(mayfly) = all
         .iter()
         .find(|f| f.kind == Kind::Mayfly)

@@ -1,0 +1,174 @@
+//! Frames that no socket would send.
+
+use std::net::Ipv4Addr;
+use std::thread::sleep;
+use std::time::{Duration, Instant as Clock};
+
+use anyhow::{Context, Result};
+use smoltcp::phy::{ChecksumCapabilities, Device, Medium, RawSocket, TxToken};
+use smoltcp::time::Instant;
+use smoltcp::wire::{
+    EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, IpAddress, IpProtocol,
+    Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket, UdpRepr,
+};
+
+/// Frames that are sent before the rest of the machine has its turn.
+const BURST: u32 = 64;
+/// An IPv4 header without options, and the headers before it.
+const HEADERS: usize = 14 + 20;
+
+/// Sends frames that `make` makes, as fast as they go.
+fn send(interface: &str, end: Clock, mut make: impl FnMut() -> Vec<u8>) -> Result<u64> {
+    let mut socket = RawSocket::new(interface, Medium::Ethernet).context("no raw socket")?;
+    let mut sent = 0;
+    while Clock::now() < end {
+        for _ in 0..BURST {
+            let frame = make();
+            let token = socket
+                .transmit(Instant::from_millis(0))
+                .context("no token")?;
+            token.consume(frame.len(), |buffer| buffer.copy_from_slice(&frame));
+            sent += 1;
+        }
+        // dom0 has one CPU, and what it sends must get on.
+        sleep(Duration::from_millis(1));
+    }
+    Ok(sent)
+}
+
+fn random_address() -> Ipv4Addr {
+    Ipv4Addr::new(
+        198,
+        18 + fastrand::u8(0..2),
+        fastrand::u8(..),
+        fastrand::u8(..),
+    )
+}
+
+/// An Ethernet frame with an IPv4 packet.
+fn ipv4(
+    to: EthernetAddress,
+    (source, guest): (Ipv4Addr, Ipv4Addr),
+    protocol: IpProtocol,
+    payload: usize,
+    emit: impl FnOnce(&mut [u8]),
+) -> Vec<u8> {
+    let ip = Ipv4Repr {
+        src_addr: source,
+        dst_addr: guest,
+        next_header: protocol,
+        payload_len: payload,
+        hop_limit: 64,
+    };
+    let mut octets = vec![0; HEADERS + payload];
+    let ethernet = EthernetRepr {
+        src_addr: EthernetAddress([2, 0, 0, 0, 0, 9]),
+        dst_addr: to,
+        ethertype: EthernetProtocol::Ipv4,
+    };
+    let mut frame = EthernetFrame::new_unchecked(&mut octets);
+    ethernet.emit(&mut frame);
+    let mut packet = Ipv4Packet::new_unchecked(frame.payload_mut());
+    ip.emit(&mut packet, &ChecksumCapabilities::default());
+    emit(packet.payload_mut());
+    octets
+}
+
+fn segment(to: EthernetAddress, guest: Ipv4Addr, control: TcpControl, payload: &[u8]) -> Vec<u8> {
+    let source = random_address();
+    let tcp = TcpRepr {
+        src_port: fastrand::u16(1024..),
+        dst_port: if fastrand::bool() { 80 } else { 53 },
+        control,
+        seq_number: TcpSeqNumber(fastrand::i32(..)),
+        ack_number: (control != TcpControl::Syn).then(|| TcpSeqNumber(fastrand::i32(..))),
+        window_len: 65535,
+        window_scale: None,
+        max_seg_size: (control == TcpControl::Syn).then_some(1460),
+        sack_permitted: false,
+        sack_ranges: [None; 3],
+        timestamp: None,
+        payload,
+    };
+    ipv4(
+        to,
+        (source, guest),
+        IpProtocol::Tcp,
+        tcp.buffer_len(),
+        |octets| {
+            tcp.emit(
+                &mut TcpPacket::new_unchecked(octets),
+                &IpAddress::from(source),
+                &IpAddress::from(guest),
+                &ChecksumCapabilities::default(),
+            );
+        },
+    )
+}
+
+fn datagram(to: EthernetAddress, guest: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
+    let source = random_address();
+    let udp = UdpRepr {
+        src_port: fastrand::u16(1024..),
+        dst_port: 53,
+    };
+    let length = udp.header_len() + payload.len();
+    ipv4(to, (source, guest), IpProtocol::Udp, length, |octets| {
+        udp.emit(
+            &mut UdpPacket::new_unchecked(octets),
+            &IpAddress::from(source),
+            &IpAddress::from(guest),
+            payload.len(),
+            |buffer| buffer.copy_from_slice(payload),
+            &ChecksumCapabilities::default(),
+        );
+    })
+}
+
+/// SYN segments, each from another address.
+pub(crate) fn syn(
+    interface: &str,
+    mac: EthernetAddress,
+    guest: Ipv4Addr,
+    end: Clock,
+) -> Result<u64> {
+    send(interface, end, || segment(mac, guest, TcpControl::Syn, &[]))
+}
+
+/// Frames that were right before some of their octets were changed, or their end cut off.
+pub(crate) fn malformed(
+    interface: &str,
+    mac: EthernetAddress,
+    guest: Ipv4Addr,
+    end: Clock,
+) -> Result<u64> {
+    const QUERY: &[u8] =
+        b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x06mayfly\x04test\x00\x00\x01\x00\x01";
+    send(interface, end, || {
+        let mut octets = match fastrand::u8(0..4) {
+            0 => segment(mac, guest, TcpControl::Syn, &[]),
+            1 => segment(mac, guest, TcpControl::Psh, b"GET / HTTP/1.1\r\n\r\n"),
+            2 => datagram(mac, guest, QUERY),
+            _ => {
+                let mut octets = datagram(mac, guest, &vec![0; fastrand::usize(0..1200)]);
+                // ARP, IPv6 and what nobody knows, with octets that are not theirs.
+                let kind = fastrand::choice([[0x08, 0x06], [0x86, 0xdd], [0x12, 0x34]]);
+                if let (Some(place), Some(kind)) = (octets.get_mut(12..14), kind) {
+                    place.copy_from_slice(&kind);
+                }
+                octets
+            }
+        };
+        for _ in 0..fastrand::u8(0..4) {
+            // The link address stays, else the frame goes elsewhere.
+            let at = fastrand::usize(12..octets.len());
+            if let Some(octet) = octets.get_mut(at) {
+                *octet = fastrand::u8(..);
+            }
+        }
+        if fastrand::u8(0..8) == 0 {
+            octets.truncate(fastrand::usize(14..=octets.len()));
+        }
+        octets
+    })
+}

@@ -1,0 +1,141 @@
+//! Clients that mean ill, or are slow, each for some seconds; what they did is printed, and failing is the caller's to notice.
+#![forbid(unsafe_code)]
+
+mod frames;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use clap::{Parser, Subcommand};
+use smoltcp::wire::EthernetAddress;
+
+/// Clients that mean ill, or are slow.
+#[derive(Parser)]
+struct Arguments {
+    /// The guest
+    guest: Ipv4Addr,
+    /// For how long
+    seconds: u64,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// SYN segments from addresses that are not there
+    Syn(Raw),
+    /// Frames of which some octets are wrong
+    Frames(Raw),
+    /// Connections that send half a request and no more
+    Half {
+        /// How many
+        count: usize,
+    },
+    /// Connections that ask for much and read little of it
+    Readers {
+        /// How many
+        count: usize,
+    },
+    /// Connections that send a request octet by octet
+    Writers {
+        /// How many
+        count: usize,
+    },
+}
+
+#[derive(Parser)]
+struct Raw {
+    /// The guest's link address
+    #[arg(value_parser = mac)]
+    mac: EthernetAddress,
+    /// The interface to send from
+    interface: String,
+}
+
+fn mac(text: &str) -> Result<EthernetAddress, String> {
+    text.parse()
+        .map_err(|_| format!("{text} is no link address"))
+}
+
+/// A connection under way at a time is what the client's own queue takes.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How often a slow client does something.
+const PACE: Duration = Duration::from_millis(500);
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let end = Instant::now() + Duration::from_secs(arguments.seconds);
+    let guest = arguments.guest;
+    match &arguments.what {
+        What::Syn(raw) => {
+            let sent = frames::syn(&raw.interface, raw.mac, guest, end)?;
+            println!("{sent} SYN");
+        }
+        What::Frames(raw) => {
+            let sent = frames::malformed(&raw.interface, raw.mac, guest, end)?;
+            println!("{sent} frames");
+        }
+        What::Half { count } => hold(guest, *count, end, b"GET / HTTP/1.1\r\nHost: half", |_| {
+            Ok(())
+        })?,
+        What::Readers { count } => {
+            let request = b"GET /.mayfly/payload/10000000 HTTP/1.1\r\nHost: slow\r\n\r\n";
+            hold(guest, *count, end, request, |stream| {
+                stream.read(&mut [0; 16]).map(drop)
+            })?;
+        }
+        What::Writers { count } => {
+            let start = b"GET / HTTP/1.1\r\nHost: ";
+            hold(guest, *count, end, start, |stream| stream.write_all(b"a"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Opens connections, sends `first` on each and goes on with `then` until the end; a connection that the guest ends is opened again.
+fn hold(
+    guest: Ipv4Addr,
+    count: usize,
+    end: Instant,
+    first: &[u8],
+    then: impl Fn(&mut TcpStream) -> std::io::Result<()>,
+) -> Result<()> {
+    let address = SocketAddr::from((guest, 80));
+    let (mut opened, mut refused, mut ended) = (0_u64, 0_u64, 0_u64);
+    let mut open: Vec<TcpStream> = Vec::new();
+    while Instant::now() < end {
+        while open.len() < count && Instant::now() < end {
+            let stream = TcpStream::connect_timeout(&address, CONNECT).and_then(|mut stream| {
+                stream.set_nonblocking(true)?;
+                stream.write_all(first)?;
+                Ok(stream)
+            });
+            match stream {
+                Ok(stream) => {
+                    opened += 1;
+                    open.push(stream);
+                }
+                Err(_) => {
+                    refused += 1;
+                    break;
+                }
+            }
+        }
+        sleep(PACE.min(end.saturating_duration_since(Instant::now())));
+        let before = open.len();
+        open.retain_mut(|stream| match then(stream) {
+            Ok(()) => true,
+            Err(e) => e.kind() == ErrorKind::WouldBlock,
+        });
+        ended += u64::try_from(before - open.len())?;
+    }
+    println!(
+        "{opened} connections, {refused} refused, {ended} ended by the guest, {} open at the end",
+        open.len()
+    );
+    ensure!(opened > 0, "no connection was ever opened");
+    Ok(())
+}

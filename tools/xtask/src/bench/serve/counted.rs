@@ -1,0 +1,111 @@
+//! The same on the deterministic lab, in instructions: there is one CPU and no way in, so that a script in dom0 does all of it.
+//!
+//! What an answer costs is then the same whatever else the host does: 1 us of CPU time is a thousand instructions.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use mayfly_lab::{Lab, Options, Placed, Report};
+
+use super::super::job::forget;
+use super::bed::{self, Files, Peer, Server, Size};
+use super::load::Load;
+use super::{Run, bed::config_path};
+
+const SCRIPT: &str = "/bench/run";
+/// Starts the line before each run's output.
+const MARK: &str = "mayfly-serve: run ";
+/// Virtual seconds of each run.
+const SECONDS: u32 = 1;
+/// Largest time of everything, in seconds of the host.
+const BOUND: Duration = Duration::from_secs(3600);
+
+/// Runs each load once against each server.
+///
+/// # Errors
+/// Those of the lab, a guest that does not serve, and output that is not as known.
+pub(super) fn run(
+    files: Files,
+    peers: &[Peer],
+    loads: &[(Size, Load)],
+    report: Report<'_>,
+) -> Result<Vec<Run>> {
+    let mut script = String::from("#!/bin/sh\n");
+    for &peer in peers {
+        let (path, serves) = (config_path(peer), bed::serves(peer));
+        writeln!(script, "xl create -q {path}")?;
+        writeln!(
+            script,
+            "for i in $(seq 300); do ({serves}) > /dev/null 2>&1 && break; sleep 1; done"
+        )?;
+    }
+    let mut plan = Vec::new();
+    for (size, load) in loads {
+        for server in [Server::Mayfly, Server::Linux] {
+            let peer = Peer {
+                server,
+                size: *size,
+            };
+            writeln!(script, "domain=$(xl domid {})", peer.name())?;
+            writeln!(script, "echo; echo '{MARK}{}'", plan.len())?;
+            writeln!(script, "{}", bed::script(peer, "$domain", load, SECONDS))?;
+            plan.push((peer, load.clone()));
+        }
+    }
+    writeln!(script, "echo; echo '{MARK}{}'", plan.len())?;
+    let mut files: Vec<Placed> = files
+        .0
+        .into_iter()
+        .map(|(path, mode, content)| Placed {
+            path,
+            mode,
+            content,
+        })
+        .collect();
+    files.push(Placed {
+        path: SCRIPT.into(),
+        mode: 0o755,
+        content: script.into(),
+    });
+    let name = format!("serve-counted-{}", std::process::id());
+    let counted = Options::counted(&name, &[SCRIPT]);
+    let options = Options {
+        files,
+        counted: true,
+        autorun: counted.autorun,
+        bound: counted.bound,
+        ..bed::options(&name, 1)
+    };
+    let lab = Lab::up(&options, report)?;
+    report("counting");
+    let log = lab.wait_off(BOUND)?;
+    let runs = read(&log, plan)?;
+    forget(&name)?;
+    Ok(runs)
+}
+
+/// The runs that a serial log tells of.
+fn read(log: &str, plan: Vec<(Peer, Load)>) -> Result<Vec<Run>> {
+    let of_dom0 = |line: &&str| !line.starts_with("(XEN)") && !line.starts_with("(d");
+    let mut parts = log.split(MARK).skip(1);
+    plan.into_iter()
+        .map(|(peer, load)| {
+            let part = parts.next().context("the script did not get to its end")?;
+            // The mark's own line, and the empty line before the next.
+            let lines = part
+                .lines()
+                .skip(1)
+                .filter(of_dom0)
+                .filter(|l| !l.trim().is_empty());
+            let text = lines.collect::<Vec<_>>().join("\n");
+            let sample = bed::sample(&load, &text).with_context(|| peer.name())?;
+            Ok(Run {
+                peer,
+                load,
+                round: 0,
+                sample,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,304 @@
+//! `cargo xtask bench serve`: how fast the guest serves, beside Linux with NSD and nginx.
+//!
+//! All guests are in one lab boot, with the same content, memory and CPU, and take their turns; dnsperf and wrk run in dom0,
+//! which has a CPU of its own. On an emulated machine dom0's share of the work (netback, the bridge and the client itself) is
+//! large, so that beside the rates there is what each answer costs the guest: its CPU time, as Xen counts it.
+
+mod bed;
+mod counted;
+mod figures;
+mod load;
+mod profile;
+pub(super) mod site;
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use mayfly_lab::Report;
+use serde::Serialize;
+
+use self::bed::{Bed, Files, Peer, Server, Size};
+use self::load::{BULK, Load, Sample};
+use crate::progress::Progress;
+
+/// Queries or connections under way in a latency run.
+const LATENCY_CONCURRENCY: u32 = 16;
+/// How often a run is tried again in a new lab, when dom0 stalls.
+const ATTEMPTS: u32 = 3;
+/// Seconds of a profile.
+const PROFILE: u32 = 10;
+
+#[derive(Args)]
+pub(crate) struct Serve {
+    /// Seconds of each run [default: 4, quick 2]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: Option<u32>,
+    /// Runs of each load against each guest [default: 3, quick 1]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: Option<u32>,
+    /// Fewer loads, shorter
+    #[arg(long)]
+    quick: bool,
+    /// Count instructions on a deterministic machine with one CPU instead of timing: each load of `--quick` once
+    #[arg(long, conflicts_with_all = ["seconds", "rounds", "profile"])]
+    counted: bool,
+    /// Only this protocol
+    #[arg(long, value_enum)]
+    only: Option<Protocol>,
+    /// Also look where mayfly spends its time, a thousand times a second
+    #[arg(long)]
+    profile: bool,
+    /// Write every run as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Protocol {
+    /// Queries with dnsperf
+    Dns,
+    /// Requests with wrk
+    Http,
+}
+
+/// One run.
+#[derive(Clone, Debug, Serialize)]
+struct Run {
+    peer: Peer,
+    load: Load,
+    /// Counts from 0.
+    round: u32,
+    sample: Sample,
+}
+
+impl Serve {
+    fn wants(&self, protocol: Protocol) -> bool {
+        self.only.is_none_or(|only| only == protocol)
+    }
+
+    fn is_short(&self) -> bool {
+        self.quick || self.counted
+    }
+
+    /// The loads, with the site that each is for.
+    fn loads(&self) -> Vec<(Size, Load)> {
+        let mut loads = Vec::new();
+        let concurrency: &[u32] = if self.is_short() {
+            &[64]
+        } else {
+            &[1, 64, 1000]
+        };
+        if self.wants(Protocol::Dns) {
+            for size in [Size::Small, Size::Large] {
+                loads.extend(concurrency.iter().map(|&concurrency| {
+                    let questions = size.questions();
+                    let rate = None;
+                    (
+                        size,
+                        Load::Dns {
+                            questions,
+                            concurrency,
+                            rate,
+                        },
+                    )
+                }));
+            }
+        }
+        if self.wants(Protocol::Http) {
+            for file in site::FILES {
+                for keep_alive in [true, false] {
+                    // A thousand transfers of 10 MiB would outlast any run.
+                    let few: &[u32] = if self.is_short() { &[8] } else { &[1, 8] };
+                    let concurrency = if file.name == BULK { few } else { concurrency };
+                    loads.extend(concurrency.iter().map(|&connections| {
+                        let (path, pause_ms) = (file.name, None);
+                        let load = Load::Http {
+                            path,
+                            connections,
+                            keep_alive,
+                            pause_ms,
+                        };
+                        (Size::Small, load)
+                    }));
+                }
+            }
+        }
+        loads
+    }
+}
+
+/// Runs loads, in a new lab when one stalls.
+struct Bench<'a> {
+    files: Files,
+    peers: Vec<Peer>,
+    /// None only while another one is started.
+    bed: Option<Bed>,
+    runs: Vec<Run>,
+    seconds: u32,
+    rounds: u32,
+    report: Report<'a>,
+}
+
+impl Bench<'_> {
+    fn again<T>(&mut self, what: &str, run: impl Fn(&Bed) -> Result<T>) -> Result<T> {
+        for attempt in 1.. {
+            let bed = self.bed.as_ref().context("no lab")?;
+            match run(bed) {
+                Ok(done) => return Ok(done),
+                Err(e) if attempt == ATTEMPTS => return Err(e).with_context(|| what.to_owned()),
+                Err(e) => {
+                    eprintln!("{what}: {e:#}; once more in a new lab");
+                    self.bed = None;
+                    self.bed = Some(Bed::up(&self.files, &self.peers, self.report)?);
+                }
+            }
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    /// Runs a load against both servers of a site in turn, and gives the median rates.
+    fn load(&mut self, size: Size, load: impl Fn(Server) -> Load) -> Result<[f64; 2]> {
+        const SERVERS: [Server; 2] = [Server::Mayfly, Server::Linux];
+        for round in 0..self.rounds {
+            let mut turn = SERVERS;
+            // Neither is always the one that comes after the other.
+            if round % 2 == 1 {
+                turn.reverse();
+            }
+            for server in turn {
+                let (peer, load) = (Peer { server, size }, load(server));
+                let what = figures::title(&load);
+                (self.report)(&format!(
+                    "{}: {what}, run {} of {}",
+                    peer.name(),
+                    round + 1,
+                    self.rounds
+                ));
+                let seconds = self.seconds;
+                let sample = self.again(&what, |bed| bed.run(peer, &load, seconds))?;
+                self.runs.push(Run {
+                    peer,
+                    load,
+                    round,
+                    sample,
+                });
+            }
+        }
+        Ok(SERVERS.map(|server| {
+            let load = load(server);
+            let peer = Peer { server, size };
+            let runs = self
+                .runs
+                .iter()
+                .filter(|r| r.peer == peer && r.load == load);
+            figures::Spread::of(runs.map(|r| r.sample.rate)).map_or(0.0, |s| s.median)
+        }))
+    }
+}
+
+pub(crate) fn run(serve: &Serve) -> Result<()> {
+    let progress = Progress::new();
+    let report = |text: &str| progress.step(text);
+    let sizes: &[Size] = if serve.wants(Protocol::Dns) {
+        &[Size::Small, Size::Large]
+    } else {
+        &[Size::Small]
+    };
+    let peers: Vec<Peer> = sizes
+        .iter()
+        .flat_map(|&size| [Server::Mayfly, Server::Linux].map(|server| Peer { server, size }))
+        .collect();
+    let cpus = if serve.counted { 1 } else { 2 };
+    let files = Files::make(sizes, cpus, &report)?;
+    if serve.counted {
+        let runs = counted::run(files, &peers, &serve.loads(), &report)?;
+        progress.finish();
+        write(serve, &runs)?;
+        print!("{}", figures::table(&runs, true)?);
+        return Ok(());
+    }
+    let bed = Some(Bed::up(&files, &peers, &report)?);
+    let mut bench = Bench {
+        files,
+        peers,
+        bed,
+        runs: Vec::new(),
+        seconds: serve.seconds.unwrap_or(if serve.quick { 2 } else { 4 }),
+        rounds: serve.rounds.unwrap_or(if serve.quick { 1 } else { 3 }),
+        report: &report,
+    };
+    let mut latency = Vec::new();
+    for (size, load) in serve.loads() {
+        let rates = bench.load(size, |_| load.clone())?;
+        // Half of what the slower one can: then both have the same to do.
+        let half = rates.into_iter().fold(f64::INFINITY, f64::min) / 2.0;
+        if let Some(load) = at_half(&load, half) {
+            latency.push((size, load));
+        }
+    }
+    for (size, load) in latency {
+        bench.load(size, |_| load.clone())?;
+    }
+    let mut profiles = Vec::new();
+    if serve.profile {
+        for (size, load) in serve.loads() {
+            if figures::is_profiled(&load) {
+                let peer = Peer {
+                    server: Server::Mayfly,
+                    size,
+                };
+                report(&format!("profile: {}", figures::title(&load)));
+                let samples = bench.again("profile", |bed| bed.profile(peer, &load, PROFILE))?;
+                profiles.push((figures::title(&load), samples));
+            }
+        }
+    }
+    let Bench { runs, bed, .. } = bench;
+    bed.context("no lab")?.down()?;
+    progress.finish();
+    write(serve, &runs)?;
+    print!("{}", figures::table(&runs, false)?);
+    for (title, samples) in profiles {
+        print!("\n{}", profile::table(&title, &samples)?);
+    }
+    Ok(())
+}
+
+fn write(serve: &Serve, runs: &[Run]) -> Result<()> {
+    match &serve.json {
+        None => Ok(()),
+        Some(path) => fs::write(path, serde_json::to_vec_pretty(runs)?)
+            .with_context(|| format!("cannot write {}", path.display())),
+    }
+}
+
+/// The latency run that belongs to a load: at a rate.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn at_half(load: &Load, rate: f64) -> Option<Load> {
+    match *load {
+        Load::Dns {
+            questions,
+            concurrency: 64,
+            rate: None,
+        } => Some(Load::Dns {
+            questions,
+            concurrency: LATENCY_CONCURRENCY,
+            rate: Some((rate as u64).max(1)),
+        }),
+        Load::Http {
+            path,
+            connections: 64,
+            keep_alive: true,
+            pause_ms: None,
+        } => Some(Load::Http {
+            path,
+            connections: LATENCY_CONCURRENCY,
+            keep_alive: true,
+            // Each connection waits so long after an answer that all together ask at that rate, or less.
+            pause_ms: Some((f64::from(LATENCY_CONCURRENCY) * 1e3 / rate).ceil() as u64),
+        }),
+        _ => None,
+    }
+}
