@@ -710,7 +710,12 @@ fn converse(
 ) -> Next {
     loop {
         let received = socket.peek_slice(scratch).unwrap_or(0);
-        let ended = !socket.may_recv() && received == socket.recv_queue();
+        // `may_recv` says that octets can be read, which is so in CLOSE-WAIT as long as some are left.
+        let may_come = matches!(
+            socket.state(),
+            tcp::State::Established | tcp::State::FinWait1 | tcp::State::FinWait2
+        );
+        let ended = !may_come && received == socket.recv_queue();
         let input = Input {
             octets: scratch.get(..received).unwrap_or(&[]),
             ended,

@@ -226,7 +226,7 @@ impl Reader<'_> {
         };
         self.records.files.push(shown.to_owned());
 
-        let text = scan(&text).text;
+        let text = scan(&text, &origin.fmt_with_dot().to_string()).text;
         let mut lines = Lines {
             text: &text,
             at: 0,
@@ -262,7 +262,7 @@ impl Reader<'_> {
         let prefix = lines.ttl.map(|ttl| format!("$TTL {ttl}\n"));
         let prefix = prefix.unwrap_or_default();
         let mut text = &lines.text[base..];
-        let open = scan(text).open;
+        let open = scan(text, ".").open;
         if let Some(open) = open {
             text = &text[..open];
         }

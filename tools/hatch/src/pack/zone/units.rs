@@ -1,21 +1,22 @@
 //! What is looked at in a master file before the parser has it.
 //!
-//! Tokens that touch are parted. Times such as `1h30m`, which master files have by custom, become seconds: RFC 1035 knows seconds alone, and so does the parser; BIND, NSD and Knot read units where a time
+//! A free-standing `@` in RDATA becomes the origin (RFC 1035 section 5.1), which the parser knows of owners alone. Tokens that touch are parted. Times such as `1h30m`, which master files have by custom, become seconds: RFC 1035 knows seconds alone, and so does the parser; BIND, NSD and Knot read units where a time
 //! stands: after `$TTL`, before a type, and in SOA.
 
 use std::borrow::Cow;
 
 /// A text that was looked at.
 pub(super) struct Scanned<'a> {
-    /// With all times in seconds and tokens parted; lines stay the same.
+    /// With origins in place, all times in seconds and tokens parted; lines stay the same.
     pub(super) text: Cow<'a, [u8]>,
     /// Where the entry begins that the text ends in, because a parenthesis or a quote is open, in the text as it
     /// was: the parser panics at such an end.
     pub(super) open: Option<usize>,
 }
 
-/// Looks at a text.
-pub(super) fn scan(text: &[u8]) -> Scanned<'_> {
+/// Looks at a text that begins below `origin`, a name with its last dot.
+pub(super) fn scan<'a>(text: &'a [u8], origin: &str) -> Scanned<'a> {
+    let mut origin = origin.as_bytes().to_vec();
     let mut out = Vec::new();
     let mut copied = 0;
     let mut start = 0;
@@ -60,12 +61,17 @@ pub(super) fn scan(text: &[u8]) -> Scanned<'_> {
             _ => {
                 let length = token(&text[at..]);
                 let token = &text[at..at + length];
-                if entry.token(token)
-                    && let Some(seconds) = seconds(token)
-                {
+                let may_be_time = entry.token(token);
+                if may_be_time && let Some(seconds) = seconds(token) {
                     out.extend_from_slice(&text[copied..at]);
                     out.extend_from_slice(seconds.to_string().as_bytes());
                     copied = at + length;
+                } else if token == b"@" && entry.has_names {
+                    out.extend_from_slice(&text[copied..at]);
+                    out.extend_from_slice(&origin);
+                    copied = at + length;
+                } else if entry.is_origin && entry.tokens == 2 {
+                    origin = below(token, &origin);
                 }
                 at += length;
                 if touches(text, at, token) {
@@ -125,12 +131,28 @@ fn quoted(text: &[u8]) -> Option<usize> {
     }
 }
 
+/// A name of a master file with its last dot.
+fn below(name: &[u8], origin: &[u8]) -> Vec<u8> {
+    let escapes = name
+        .strip_suffix(b".")
+        .map(|head| head.iter().rev().take_while(|&&o| o == b'\\').count());
+    match escapes {
+        Some(count) if count % 2 == 0 => name.to_vec(),
+        _ if origin == b"." => [name, b"."].concat(),
+        _ => [name, b".", origin].concat(),
+    }
+}
+
 /// Where in an entry a token is.
 #[derive(Default)]
 struct Entry {
     indented: bool,
     tokens: usize,
     place: Place,
+    /// It is `$ORIGIN`.
+    is_origin: bool,
+    /// Names follow, in which `@` is the origin; elsewhere it is a text.
+    has_names: bool,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -153,6 +175,8 @@ impl Entry {
         self.tokens += 1;
         match self.place {
             Place::Start if token.first() == Some(&b'$') => {
+                self.is_origin = token.eq_ignore_ascii_case(b"$ORIGIN");
+                self.has_names = self.is_origin || token.eq_ignore_ascii_case(b"$INCLUDE");
                 self.place = if token.eq_ignore_ascii_case(b"$TTL") {
                     Place::Ttl
                 } else {
@@ -166,6 +190,7 @@ impl Entry {
             }
             Place::Start | Place::Front => {
                 self.place = Place::Front;
+                self.has_names = has_names(token);
                 if token.eq_ignore_ascii_case(b"SOA") {
                     self.place = Place::Soa(0);
                 } else if !is_class(token) && seconds(token).is_none() && !is_number(token) {
@@ -185,6 +210,17 @@ impl Entry {
             Place::Elsewhere => false,
         }
     }
+}
+
+/// Whether RDATA of a type has a name in it that may be `@`.
+fn has_names(rtype: &[u8]) -> bool {
+    let types = [
+        "NS", "CNAME", "DNAME", "PTR", "MX", "SRV", "SOA", "RP", "AFSDB", "KX", "RT", "MB", "MD",
+        "MF", "MG", "MR", "MINFO", "NAPTR", "SVCB", "HTTPS", "NSEC", "RRSIG",
+    ];
+    types
+        .iter()
+        .any(|name| rtype.eq_ignore_ascii_case(name.as_bytes()))
 }
 
 fn is_class(token: &[u8]) -> bool {
@@ -261,10 +297,39 @@ mod tests {
                 "a TXT \"\\\"\n1h\" 1h\nb 3600 A 1.1.1.1",
             ),
         ] {
-            let got = scan(text.as_bytes());
+            let got = scan(text.as_bytes(), "test.");
             assert_eq!(String::from_utf8_lossy(&got.text), wanted);
             assert_eq!(got.open, None);
         }
+    }
+
+    #[test]
+    fn the_origin_where_names_are() {
+        for (text, wanted) in [
+            ("www CNAME @\n", "www CNAME test.\n"),
+            ("@ 1d IN MX 10 @", "@ 86400 IN MX 10 test."),
+            (
+                "@ SOA @ @ ( 1\n@ 1 1 1 )",
+                "@ SOA test. test. ( 1\ntest. 1 1 1 )",
+            ),
+            ("@ TXT @ \"@\"", "@ TXT @ \"@\""),
+            ("a CNAME \\@", "a CNAME \\@"),
+            ("a CNAME @b", "a CNAME @b"),
+            (
+                "$ORIGIN a\n@ NS @\n$ORIGIN b.test.\n@ NS @\n$ORIGIN @\n NS @",
+                "$ORIGIN a\n@ NS a.test.\n$ORIGIN b.test.\n@ NS b.test.\n$ORIGIN b.test.\n NS b.test.",
+            ),
+            ("$ORIGIN a\\.\n@ NS @", "$ORIGIN a\\.\n@ NS a\\..test."),
+            ("$ORIGIN .\na NS @", "$ORIGIN .\na NS ."),
+            ("$INCLUDE f @", "$INCLUDE f test."),
+        ] {
+            let got = scan(text.as_bytes(), "test.");
+            assert_eq!(String::from_utf8_lossy(&got.text), wanted);
+        }
+        assert_eq!(
+            &*scan(b"$ORIGIN a\n@ NS @", ".").text,
+            b"$ORIGIN a\n@ NS a."
+        );
     }
 
     #[test]
@@ -278,7 +343,7 @@ mod tests {
             ("a ) A", None),
             ("a \"(\" ; (", None),
         ] {
-            assert_eq!(scan(text.as_bytes()).open, open, "{text}");
+            assert_eq!(scan(text.as_bytes(), "test.").open, open, "{text}");
         }
     }
 }
