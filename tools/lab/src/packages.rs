@@ -189,10 +189,13 @@ pub fn unpacked(set: Set, report: Report<'_>) -> Result<PathBuf> {
     let base = cache()?.join("packages").join(set.folder());
     let root = base.join("root");
     let manifest = base.join("manifest.json");
+    fs::create_dir_all(&base)?;
+    // Who comes second finds what the first has unpacked. Closing the file ends the lock.
+    let lock = fs::File::create(base.join("lock"))?;
+    lock.lock().context("cannot lock the packages")?;
     if complete(set, &manifest) && root.is_dir() {
         return Ok(root);
     }
-    fs::create_dir_all(&base)?;
     let room = rustix::fs::statvfs(&base).context("cannot tell the free space")?;
     ensure!(
         room.f_bavail.saturating_mul(room.f_frsize) >= DISK,
