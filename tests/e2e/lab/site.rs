@@ -58,7 +58,7 @@ fn example(place: &Place) -> Result<()> {
         "GET / gives {status}: {body}"
     );
     let records = ask::dns(dns, "www.example.test", Rtype::A, BOUND)?;
-    let expected = ["CNAME example.test", "A 10.0.2.80"];
+    let expected = ["CNAME example.test.", "A 10.0.2.80"];
     ensure!(records == expected, "www.example.test A gives {records:?}");
     ensure!(ask::dns(dns, "mayfly.test", Rtype::A, BOUND).is_err());
     birth.destroy()
