@@ -11,6 +11,7 @@
 //! the back end to be connected.
 
 pub mod handshake;
+pub mod preconnected;
 mod receive;
 mod report;
 mod ring;

@@ -1,0 +1,314 @@
+//! A network that the toolstack has connected before the guest runs, and how the guest is told of it.
+//!
+//! The toolstack allocates the event channels, writes the grant entries, makes both rings,
+//! posts the receive buffers and writes the front end's keys on the guest's behalf, so that the back
+//! end is `Connected` when the guest executes its first instruction. What the guest
+//! has to know of that is one structure of [`SIZE`] octets, a module of the PVH start info. It is
+//! found among the modules by its first eight octets.
+//!
+//! All numbers are little-endian.
+//!
+//! | offset | size | field |
+//! |---|---|---|
+//! | 0 | 8 | [`MAGIC`] |
+//! | 8 | 4 | version: [`VERSION`] |
+//! | 12 | 4 | octets of the structure; a later minor revision may be longer, and says more behind this |
+//! | 16 | 8 | gfn of the first of the pages, which follow each other: transmit ring, receive ring, receive buffers |
+//! | 24 | 4 | number of receive buffers: a power of two, 1 to 256 |
+//! | 28 | 4 | grant reference of the transmit ring |
+//! | 32 | 4 | grant reference of the receive ring |
+//! | 36 | 4 | grant reference of the first receive buffer; those of the others follow it |
+//! | 40 | 4 | the first grant reference that the guest may use for something else, with all above it |
+//! | 44 | 4 | event channel of the transmit ring, unbound or bound to the back end |
+//! | 48 | 4 | event channel of the receive ring |
+//! | 52 | 2 | domain of the back end |
+//! | 54 | 6 | MAC address |
+//! | 60 | 4 | 0 |
+//! | 64 | 64 | path of the back end in xenstore, filled up with NULs |
+//!
+//! The rings are as the back end finds them when it connects (Xen 4.17 public/io/ring.h and io/netif.h): on the
+//! transmit ring no request; on the receive ring one request for each buffer, where
+//! request `i` has id `i` and the grant of buffer `i`, and `req_prod` says how many; `rsp_event` 1 on both. All grants let the
+//! back end read and write. What a back end has put into them since is the guest's to find.
+
+use crate::abi::{GNTTAB_NR_RESERVED_ENTRIES, NET_RX_RING_SIZE};
+use crate::{DomId, EventPort, Gfn, GrantRef};
+
+/// What the structure starts with.
+pub const MAGIC: [u8; 8] = *b"mayflyN1";
+/// The version that this describes.
+pub const VERSION: u32 = 1;
+/// Octets of the structure.
+pub const SIZE: usize = 128;
+/// Octets of the longest path of a back end.
+pub const PATH_MAX: usize = SIZE - PATH;
+/// Pages before the receive buffers.
+pub const RINGS: usize = 2;
+
+const PATH: usize = 64;
+/// Grant references that a table of four frames has.
+const GRANTS_MAX: u32 = 2048;
+
+/// What is wrong with the structure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Error {
+    /// It is of a version that this guest does not know.
+    Version(u32),
+    /// It is shorter than it says, or than [`SIZE`].
+    Length,
+    /// The field of this name has a value that it can't have.
+    Field(&'static str),
+}
+
+impl core::fmt::Display for Error {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Version(found) => write!(f, "version {found}, where {VERSION} is known"),
+            Self::Length => f.write_str("it is cut short"),
+            Self::Field(name) => write!(f, "{name} is out of range"),
+        }
+    }
+}
+
+/// A connected network interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Preconnected {
+    /// The first of the pages.
+    pub first: Gfn,
+    /// How many receive buffers are posted.
+    pub rx_buffers: usize,
+    /// The transmit ring's grant.
+    pub tx_ring: GrantRef,
+    /// The receive ring's grant.
+    pub rx_ring: GrantRef,
+    /// The first receive buffer's grant.
+    pub rx_first: GrantRef,
+    /// The first grant reference that is not in use.
+    pub free: GrantRef,
+    /// The transmit ring's event channel.
+    pub tx_port: EventPort,
+    /// The receive ring's event channel.
+    pub rx_port: EventPort,
+    /// The back end's domain.
+    pub domain: DomId,
+    /// The interface's MAC address.
+    pub mac: [u8; 6],
+    /// The path of the back end in xenstore, with NULs behind it.
+    pub backend: [u8; PATH_MAX],
+}
+
+impl Preconnected {
+    /// Whether a module is such a structure, of whatever version.
+    #[must_use]
+    pub fn is_one(module: &[u8]) -> bool {
+        module.starts_with(&MAGIC)
+    }
+
+    /// Reads the structure.
+    ///
+    /// # Errors
+    /// What is wrong with it. That the pages are RAM and nothing else is for the caller to see to.
+    pub fn parse(module: &[u8]) -> Result<Self, Error> {
+        let field = |at: usize| {
+            module
+                .get(at..at + 4)
+                .and_then(|octets| octets.try_into().ok())
+                .map_or(0, u32::from_le_bytes)
+        };
+        let length = usize::try_from(field(12)).map_err(|_| Error::Length)?;
+        if !Self::is_one(module) || module.len() < 16 {
+            return Err(Error::Length);
+        }
+        if field(8) != VERSION {
+            return Err(Error::Version(field(8)));
+        }
+        if length < SIZE || module.len() < length {
+            return Err(Error::Length);
+        }
+        let gfn = u64::from(field(16)) | u64::from(field(20)) << 32;
+        let rx_buffers = field(24);
+        if !rx_buffers.is_power_of_two() || rx_buffers > NET_RX_RING_SIZE {
+            return Err(Error::Field("the number of receive buffers"));
+        }
+        let first = Gfn(gfn);
+        let free = field(40);
+        let [tx_ring, rx_ring, rx_first] = [field(28), field(32), field(36)];
+        let in_use = GNTTAB_NR_RESERVED_ENTRIES..free;
+        let rx_last = rx_first.saturating_add(rx_buffers - 1);
+        let distinct = tx_ring != rx_ring
+            && ![tx_ring, rx_ring]
+                .iter()
+                .any(|ring| (rx_first..=rx_last).contains(ring));
+        if free > GRANTS_MAX
+            || !distinct
+            || ![tx_ring, rx_ring, rx_first, rx_last]
+                .iter()
+                .all(|grant| in_use.contains(grant))
+        {
+            return Err(Error::Field("a grant reference"));
+        }
+        let port = |at| EventPort::try_new(field(at)).ok_or(Error::Field("an event channel"));
+        let (tx_port, rx_port) = (port(44)?, port(48)?);
+        if tx_port == rx_port {
+            return Err(Error::Field("an event channel"));
+        }
+        let mut mac = [0; 6];
+        mac.copy_from_slice(module.get(54..60).ok_or(Error::Length)?);
+        // A group address is no interface's own.
+        if mac[0] & 1 != 0 || mac == [0; 6] {
+            return Err(Error::Field("the MAC address"));
+        }
+        let mut backend = [0; PATH_MAX];
+        backend.copy_from_slice(module.get(PATH..SIZE).ok_or(Error::Length)?);
+        let domain = field(52) & 0xffff;
+        #[allow(clippy::cast_possible_truncation, reason = "masked")]
+        let domain = DomId(domain as u16);
+        let this = Self {
+            first,
+            rx_buffers: rx_buffers as usize,
+            tx_ring: GrantRef(tx_ring),
+            rx_ring: GrantRef(rx_ring),
+            rx_first: GrantRef(rx_first),
+            free: GrantRef(free),
+            tx_port,
+            rx_port,
+            domain,
+            mac,
+            backend,
+        };
+        if super::domain_of(this.path()) != Some(domain) {
+            return Err(Error::Field("the back end's path"));
+        }
+        Ok(this)
+    }
+
+    /// The path of the back end in xenstore.
+    #[must_use]
+    pub fn path(&self) -> &[u8] {
+        let end = self.backend.iter().position(|&octet| octet == 0);
+        self.backend
+            .get(..end.unwrap_or(PATH_MAX))
+            .unwrap_or_default()
+    }
+
+    /// Pages, from [`Preconnected::first`] on.
+    #[must_use]
+    pub fn pages(&self) -> usize {
+        RINGS + self.rx_buffers
+    }
+
+    /// The structure's octets, for a toolstack.
+    #[must_use]
+    pub fn encode(&self) -> [u8; SIZE] {
+        let mut octets = [0; SIZE];
+        let mut put = |at: usize, field: &[u8]| {
+            if let Some(place) = octets.get_mut(at..at + field.len()) {
+                place.copy_from_slice(field);
+            }
+        };
+        #[allow(clippy::cast_possible_truncation, reason = "128, and 256 at most")]
+        let (size, rx_buffers) = (SIZE as u32, self.rx_buffers as u32);
+        put(0, &MAGIC);
+        put(16, &self.first.0.to_le_bytes());
+        for (at, number) in [
+            (8, VERSION),
+            (12, size),
+            (24, rx_buffers),
+            (28, self.tx_ring.0),
+            (32, self.rx_ring.0),
+            (36, self.rx_first.0),
+            (40, self.free.0),
+            (44, self.tx_port.get()),
+            (48, self.rx_port.get()),
+        ] {
+            put(at, &number.to_le_bytes());
+        }
+        put(52, &self.domain.0.to_le_bytes());
+        put(54, &self.mac);
+        put(PATH, &self.backend);
+        octets
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn right() -> Preconnected {
+        let mut backend = [0; PATH_MAX];
+        let path = b"/local/domain/0/backend/vif/7/0";
+        backend[..path.len()].copy_from_slice(path);
+        Preconnected {
+            first: Gfn(0x700),
+            rx_buffers: 64,
+            tx_ring: GrantRef(8),
+            rx_ring: GrantRef(9),
+            rx_first: GrantRef(10),
+            free: GrantRef(74),
+            tx_port: EventPort::try_new(3).unwrap(),
+            rx_port: EventPort::try_new(4).unwrap(),
+            domain: DomId(0),
+            mac: [0, 0x16, 0x3e, 1, 2, 3],
+            backend,
+        }
+    }
+
+    #[test]
+    fn what_is_encoded_is_read() {
+        let mut octets = right().encode().to_vec();
+        assert_eq!(Preconnected::parse(&octets), Ok(right()));
+        assert_eq!(right().path(), b"/local/domain/0/backend/vif/7/0");
+        // A later revision of the same version says more.
+        octets.extend_from_slice(&[0xff; 16]);
+        octets[12] += 16;
+        assert_eq!(Preconnected::parse(&octets), Ok(right()));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        type Change = (fn(&mut Preconnected), &'static str);
+        let changes: [Change; 9] = [
+            (|p| p.rx_buffers = 0, "the number of receive buffers"),
+            (|p| p.rx_buffers = 48, "the number of receive buffers"),
+            (|p| p.rx_buffers = 512, "the number of receive buffers"),
+            (|p| p.tx_ring = GrantRef(7), "a grant reference"),
+            (|p| p.rx_ring = GrantRef(20), "a grant reference"),
+            (|p| p.rx_first = GrantRef(u32::MAX), "a grant reference"),
+            (|p| p.rx_port = p.tx_port, "an event channel"),
+            (|p| p.mac[0] = 1, "the MAC address"),
+            (|p| p.domain = DomId(3), "the back end's path"),
+        ];
+        for (change, name) in changes {
+            let mut wrong = right();
+            change(&mut wrong);
+            assert_eq!(
+                Preconnected::parse(&wrong.encode()),
+                Err(Error::Field(name)),
+                "{wrong:?}"
+            );
+        }
+        let octets = right().encode();
+        for length in 0..octets.len() {
+            assert_eq!(
+                Preconnected::parse(&octets[..length]),
+                Err(Error::Length),
+                "{length}"
+            );
+        }
+        let mut newer = octets;
+        newer[8] = 2;
+        assert_eq!(Preconnected::parse(&newer), Err(Error::Version(2)));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_octets_are_read_or_refused(mut octets: [u8; SIZE], keep: u8) {
+            let from = right().encode();
+            let keep = usize::from(keep) % SIZE;
+            octets[..keep].copy_from_slice(&from[..keep]);
+            if let Ok(read) = Preconnected::parse(&octets) {
+                assert!(read.rx_first.0 as usize + read.rx_buffers <= read.free.0 as usize);
+            }
+        }
+    }
+}
