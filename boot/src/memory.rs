@@ -57,6 +57,21 @@ pub fn gap_above_ram(
     start..end
 }
 
+/// Whether a range is RAM between 1 MiB and 4 GiB that none of `occupied` touches.
+pub fn is_free(
+    mut map: impl Iterator<Item = MemoryRange>,
+    occupied: &[Range<u64>],
+    range: &Range<u64>,
+) -> bool {
+    let is_inside = |ram: &Range<u64>| {
+        range.start >= ram.start.max(LOW) && range.end <= ram.end.min(MAPPED) && !range.is_empty()
+    };
+    map.any(|entry| entry.kind == MEMMAP_RAM && is_inside(&entry.range))
+        && !occupied
+            .iter()
+            .any(|o| !o.is_empty() && o.start < range.end && o.end > range.start)
+}
+
 fn page_up(address: u64) -> u64 {
     address.saturating_add(4095) & !4095
 }
@@ -104,6 +119,19 @@ mod tests {
             kind: 2,
         };
         assert!(largest_free([reserved].into_iter(), &[]).is_empty());
+    }
+
+    #[test]
+    fn what_is_free_is_ram_and_nothing_else() {
+        let map = [ram(0..0x80_0000)];
+        let image = 0x10_0000..0x15_2345;
+        let free = |range| is_free(map.iter().cloned(), core::slice::from_ref(&image), &range);
+        assert!(free(0x70_0000..0x80_0000));
+        assert!(free(0x15_3000..0x15_4000));
+        assert!(!free(0x15_2000..0x15_4000));
+        assert!(!free(0x0f_0000..0x0f_1000));
+        assert!(!free(0x7f_f000..0x80_1000));
+        assert!(!free(0x70_0000..0x70_0000));
     }
 
     #[test]

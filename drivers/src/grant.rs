@@ -62,11 +62,19 @@ impl GrantTable {
     /// # Errors
     /// Xen's errno.
     pub fn new(xen: &impl Hypervisor) -> Result<Self, Errno> {
+        Self::used_below(xen, GrantRef(GNTTAB_NR_RESERVED_ENTRIES))
+    }
+
+    /// The same, where the toolstack has used all entries of that frame below `free`.
+    ///
+    /// # Errors
+    /// Xen's errno.
+    pub fn used_below(xen: &impl Hypervisor, free: GrantRef) -> Result<Self, Errno> {
         let mut frames = Vec::with_capacity(MAX_FRAMES);
         frames.push(xen.grant_frame(0)?);
         Ok(Self {
             frames,
-            next: GNTTAB_NR_RESERVED_ENTRIES,
+            next: free.0.clamp(GNTTAB_NR_RESERVED_ENTRIES, PER_FRAME),
             free: Vec::new(),
             quarantine: Vec::new(),
         })

@@ -118,6 +118,10 @@ pub trait Hypervisor {
     /// when the frame is not one of Xen's special pages or was handed out before.
     fn special_page(&self, gfn: Gfn) -> Option<SharedPage>;
 
+    /// A page that the toolstack shared with the back end before the guest ran
+    /// ([`crate::netfront::preconnected`]); `None` when the frame is none of them or was handed out before.
+    fn preconnected_page(&self, gfn: Gfn) -> Option<SharedPage>;
+
     /// Maps a frame of this domain's grant table (`XENMEM_add_to_physmap`).
     ///
     /// # Errors

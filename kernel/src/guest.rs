@@ -102,14 +102,13 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
         }
     }
 
-    /// Brings the link up in the stack, and queues the first frame.
+    /// Brings the link up in the stack, and queues the first frame. The next step sends it.
     pub fn link_up(&mut self, now: SystemTime) {
         let now = instant(now);
         self.links = self.nic.front().counters().links;
         let mac = self.nic.front().mac();
         self.stack.link_up(&mut self.nic, mac, now);
         self.stack.transmit(&mut self.nic, now);
-        self.nic.front().flush();
     }
 
     /// Handles whatever has come by now. Returns when to be called again at the latest;

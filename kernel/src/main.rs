@@ -42,8 +42,13 @@ extern "C" fn mayfly_main(start_info: u32, entry_tsc: u64, long_mode_tsc: u64) -
         crash(format_args!("not on Xen: no CPUID leaf says so"));
     }
     timeline.stamp(Phase::HypercallPage);
-    let ram::Taken { info, ram, pack } =
-        ram::take(start_info).unwrap_or_else(|error| crash(format_args!("{error}")));
+    let taken = ram::take(start_info).unwrap_or_else(|error| crash(format_args!("{error}")));
+    let ram::Taken {
+        info,
+        ram,
+        pack,
+        network,
+    } = taken;
     let config = cmdline::parse(info.cmdline, &mut |word| {
         xen::debug_print(format_args!("command line: {word}: unknown, ignored"));
     })
@@ -55,19 +60,18 @@ extern "C" fn mayfly_main(start_info: u32, entry_tsc: u64, long_mode_tsc: u64) -
             Err(error) => crash(format_args!("site pack (module 0): {error}")),
         },
     };
-    for (number, module) in info.modules().enumerate().skip(1) {
-        let octets = module.end - module.start;
-        xen::debug_print(format_args!("module {number} ({octets} bytes): ignored"));
-    }
     let xen = &Xen::new(ram).unwrap_or_else(|error| crash(format_args!("shared_info: {error}")));
     timeline.stamp(Phase::SharedInfo);
-    let grants =
-        GrantTable::new(xen).unwrap_or_else(|error| crash(format_args!("grant table: {error}")));
+    let grants = match &network {
+        None => GrantTable::new(xen),
+        Some(network) => GrantTable::used_below(xen, network.free),
+    };
+    let grants = grants.unwrap_or_else(|error| crash(format_args!("grant table: {error}")));
     timeline.stamp(Phase::GrantTable);
 
-    // 2. The first burst goes out: which back end, which MAC address?
+    // 2. The toolstack has connected the network; or the first burst goes out: which back end, which MAC address?
     let mut store = xen
-        .xenstore()
+        .xenstore(network.as_ref())
         .unwrap_or_else(|error| crash(format_args!("xenstore: {error}")));
     let sizing = xen.ram().sizing();
     let buffers = netfront::Config {
@@ -75,10 +79,17 @@ extern "C" fn mayfly_main(start_info: u32, entry_tsc: u64, long_mode_tsc: u64) -
         tx_buffers: sizing.tx_pages,
     };
     let mut front = NetFront::new(xen, grants, buffers);
-    front.start(&mut store);
-    timeline.stamp(Phase::XenstoreSent);
+    if let Some(network) = &network {
+        front
+            .adopt(network)
+            .unwrap_or_else(|why| crash(format_args!("{}", why.as_str())));
+        timeline.stamp(Phase::Preconnected);
+    } else {
+        front.start(&mut store);
+        timeline.stamp(Phase::XenstoreSent);
+    }
 
-    // 3. While xenstored works: the services.
+    // 3. While xenstored works, if it has to: the services.
     let figures = || xen.ram().memory();
     let report = Report::new(&timeline, xen.tsc_khz(), &figures);
     let pages = WithReport::new(site.clone(), &report, config.endpoints);
@@ -98,15 +109,17 @@ extern "C" fn mayfly_main(start_info: u32, entry_tsc: u64, long_mode_tsc: u64) -
     );
 
     // 4. Rings are granted and published; the first frame is queued before any back end looks.
-    let patience = SystemTime(xen.now().0.saturating_add(XENSTORE_PATIENCE_NS));
-    nic.front()
-        .discover(&mut store, patience)
-        .unwrap_or_else(|why| crash(format_args!("{}", why.as_str())));
-    timeline.stamp(Phase::XenstoreAnswered);
-    nic.front()
-        .connect(&mut store)
-        .unwrap_or_else(|why| crash(format_args!("{}", why.as_str())));
-    timeline.stamp(Phase::RingsPosted);
+    if network.is_none() {
+        let patience = SystemTime(xen.now().0.saturating_add(XENSTORE_PATIENCE_NS));
+        nic.front()
+            .discover(&mut store, patience)
+            .unwrap_or_else(|why| crash(format_args!("{}", why.as_str())));
+        timeline.stamp(Phase::XenstoreAnswered);
+        nic.front()
+            .connect(&mut store)
+            .unwrap_or_else(|why| crash(format_args!("{}", why.as_str())));
+        timeline.stamp(Phase::RingsPosted);
+    }
     let mut guest = Guest::new(xen, store, nic, stack, &timeline, &report, config.console);
     guest.link_up(xen.now());
     report.facts.set(Facts {

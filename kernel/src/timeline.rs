@@ -21,6 +21,8 @@ pub enum Phase {
     SharedInfo,
     /// The grant table's first frame is mapped.
     GrantTable,
+    /// The rings that the toolstack has connected are taken over. What follows until `RingsPosted` is then left out.
+    Preconnected,
     /// The first burst of xenstore requests was sent.
     XenstoreSent,
     /// Its last answer came.
@@ -49,6 +51,7 @@ impl Phase {
             Self::HypercallPage => "hypercall_page",
             Self::SharedInfo => "shared_info",
             Self::GrantTable => "grant_table",
+            Self::Preconnected => "preconnected",
             Self::XenstoreSent => "xenstore_sent",
             Self::XenstoreAnswered => "xenstore_answered",
             Self::RingsPosted => "rings_posted",

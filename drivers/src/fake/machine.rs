@@ -120,6 +120,8 @@ pub struct Machine {
     /// Frames that its grant table may have.
     pub grant_frame_limit: usize,
     grant_frames: Vec<SharedPage>,
+    /// Pages that the toolstack has shared on the guest's behalf and the guest has not asked for yet.
+    preconnected: Vec<SharedPage>,
     ports: Vec<Option<Port>>,
     console: SharedPage,
     console_port: EventPort,
@@ -160,6 +162,7 @@ impl Machine {
             page_limit: MAX_PAGES,
             grant_frame_limit: MAX_GRANT_FRAMES,
             grant_frames: Vec::new(),
+            preconnected: Vec::new(),
             // Port 0 is never a channel.
             ports: std::vec![None],
             console,
@@ -223,6 +226,19 @@ impl Machine {
         self.next_page += 1;
         page.zero();
         page
+    }
+
+    /// Consecutive pages that the toolstack shares on the guest's behalf.
+    pub(super) fn preconnect(&mut self, count: usize) -> &[SharedPage] {
+        self.preconnected = (0..count).map(|_| self.own_page()).collect();
+        &self.preconnected
+    }
+
+    pub(super) fn preconnected_page(&mut self, gfn: Gfn) -> Option<SharedPage> {
+        let here = |page: &SharedPage| self.gfn(page.address()) == gfn;
+        let at = self.preconnected.iter().position(here)?;
+        self.allocated += 1;
+        Some(self.preconnected.remove(at))
     }
 
     pub(super) fn alloc_page(&mut self) -> Option<SharedPage> {

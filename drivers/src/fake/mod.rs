@@ -18,6 +18,7 @@
 mod machine;
 mod netback;
 mod offload;
+mod preconnect;
 mod store;
 
 use core::cell::RefCell;
@@ -198,6 +199,10 @@ impl Hypervisor for FakeXen {
             machine::CONSOLE_GFN => world.machine.hand_out_console(),
             _ => None,
         })
+    }
+
+    fn preconnected_page(&self, gfn: Gfn) -> Option<SharedPage> {
+        self.with(|world| world.machine.preconnected_page(gfn))
     }
 
     fn grant_frame(&self, index: u32) -> Result<SharedPage, Errno> {

@@ -15,7 +15,7 @@ use crate::abi::{
 };
 use crate::{EventPort, SharedPage};
 
-const BACKEND: &str = "/local/domain/0/backend/vif/1/0";
+pub(super) const BACKEND: &str = "/local/domain/0/backend/vif/1/0";
 const FRONTEND: &str = "device/vif/0";
 
 /// One of the two rings.
@@ -681,6 +681,6 @@ fn set_backend(store: &mut FakeStore, key: &str, value: &str) {
     store.set([BACKEND, "/", key].concat().as_bytes(), value.as_bytes());
 }
 
-fn set_frontend(store: &mut FakeStore, key: &str, value: &str) {
+pub(super) fn set_frontend(store: &mut FakeStore, key: &str, value: &str) {
     store.set([FRONTEND, "/", key].concat().as_bytes(), value.as_bytes());
 }

@@ -40,6 +40,8 @@ pub enum State {
 pub enum Input {
     /// The kernel wants a network.
     Start,
+    /// The toolstack has made the rings, and the back end is connected to them.
+    Adopted,
     /// `backend` was answered; `false` if it is no path of a domain.
     Backend(bool),
     /// There is no `backend`.
@@ -115,6 +117,13 @@ pub fn step(state: State, input: Input) -> (State, Actions) {
         (S::Idle | S::Closed | S::Absent, I::Start | I::Replugged) => {
             (DISCOVERING, Actions::DISCOVER)
         }
+        (S::Idle, I::Adopted) => (
+            S::Live {
+                carrier: false,
+                confirmed: true,
+            },
+            Actions::empty(),
+        ),
         (S::Idle, _) => stay,
 
         (S::Discovering { mac, .. }, I::Backend(true)) => discovered(true, mac),

@@ -1,13 +1,14 @@
 //! The network front end: xenbus handshake, rings and counters of `device/vif/0`.
 //!
 //! ```text
-//! start ── burst 1: backend, mac ──► answers ── rings, burst 2: eight writes ──► live
+//! start ── burst 1: backend, mac ──► answers ── rings, burst 2: eight writes ──► live ◄── adopt
 //!   ▲                                                                              │
 //!   └──── the back end is ready again ◄── closed ◄── it left or wrote nonsense ────┘
 //! ```
 //!
 //! The machine is [`handshake::step`]; this file is the shell that carries out
-//! its actions. Frames may be queued as soon as it is live: nothing waits for
+//! its actions. It has two entries: [`NetFront::start`], and [`NetFront::adopt`] where the toolstack has connected the
+//! network before the guest ran. Frames may be queued as soon as it is live: nothing waits for
 //! the back end to be connected.
 
 pub mod handshake;
@@ -26,6 +27,7 @@ use crate::grant::GrantTable;
 use crate::xenstore::{Event, ReqId, StoreErrno, StoreError, Xenstore};
 use crate::{DomId, EventPort, Hypervisor, SystemTime};
 use handshake::{Actions, Input, State};
+use preconnected::Preconnected;
 pub use report::{
     Checksum, Config, Counters, Features, LinkError, Notice, Offload, RingError, RxFrame, SendError,
 };
@@ -158,6 +160,23 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
     pub fn start(&mut self, store: &mut Xenstore<'h, H>) {
         self.inputs.push_back(Input::Start);
         self.run(store);
+    }
+
+    /// Takes over a network that the toolstack has connected: frames may be sent and received at once, without a request to xenstored.
+    ///
+    /// # Errors
+    /// Its pages are not there, or there is no memory for the transmit buffers.
+    pub fn adopt(&mut self, network: &Preconnected) -> Result<(), Notice> {
+        self.ready_buffers().map_err(Notice::Link)?;
+        let link = Link::adopt(self.xen, &mut self.grants, network, &mut self.buffers);
+        (self.state, _) = handshake::step(self.state, Input::Adopted);
+        self.timer = Timer::Armed;
+        self.link = Some(link.map_err(Notice::Link)?);
+        self.counters.links += 1;
+        self.domain = network.domain;
+        self.mac = network.mac;
+        self.backend.extend_from_slice(network.path());
+        Ok(())
     }
 
     /// Waits for the first burst's answers.
@@ -619,10 +638,15 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         }
     }
 
-    fn make_link(&mut self) -> Result<Link, LinkError> {
+    fn ready_buffers(&mut self) -> Result<(), LinkError> {
         if self.buffers.is_none() {
             self.buffers = Some(Buffers::new(self.xen, self.config.tx_buffers)?);
         }
+        Ok(())
+    }
+
+    fn make_link(&mut self) -> Result<Link, LinkError> {
+        self.ready_buffers()?;
         Link::new(
             self.xen,
             &mut self.grants,

@@ -23,8 +23,9 @@
 //! | 48 | 4 | event channel of the receive ring |
 //! | 52 | 2 | domain of the back end |
 //! | 54 | 6 | MAC address |
-//! | 60 | 4 | 0 |
-//! | 64 | 64 | path of the back end in xenstore, filled up with NULs |
+//! | 60 | 4 | event channel of the xenstore ring |
+//! | 64 | 8 | gfn of the xenstore ring |
+//! | 72 | 56 | path of the back end in xenstore, filled up with NULs |
 //!
 //! The rings are as the back end finds them when it connects (Xen 4.17 public/io/ring.h and io/netif.h): on the
 //! transmit ring no request; on the receive ring one request for each buffer, where
@@ -34,6 +35,11 @@
 use crate::abi::{GNTTAB_NR_RESERVED_ENTRIES, NET_RX_RING_SIZE};
 use crate::{DomId, EventPort, Gfn, GrantRef};
 
+/// The name of the ELF note by which an image says that its guest reads the structure. Its descriptor is the
+/// version that it knows, of 4 octets.
+pub const NOTE_NAME: &[u8] = b"mayfly";
+/// The type of that note.
+pub const NOTE_TYPE: u32 = 1;
 /// What the structure starts with.
 pub const MAGIC: [u8; 8] = *b"mayflyN1";
 /// The version that this describes.
@@ -45,9 +51,9 @@ pub const PATH_MAX: usize = SIZE - PATH;
 /// Pages before the receive buffers.
 pub const RINGS: usize = 2;
 
-const PATH: usize = 64;
-/// Grant references that a table of four frames has.
-const GRANTS_MAX: u32 = 2048;
+const PATH: usize = 72;
+/// Entries of the first frame of the grant table.
+const GRANTS_MAX: u32 = 512;
 
 /// What is wrong with the structure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +95,10 @@ pub struct Preconnected {
     pub tx_port: EventPort,
     /// The receive ring's event channel.
     pub rx_port: EventPort,
+    /// The xenstore ring's event channel.
+    pub store_port: EventPort,
+    /// The xenstore ring.
+    pub store: Gfn,
     /// The back end's domain.
     pub domain: DomId,
     /// The interface's MAC address.
@@ -125,12 +135,11 @@ impl Preconnected {
         if length < SIZE || module.len() < length {
             return Err(Error::Length);
         }
-        let gfn = u64::from(field(16)) | u64::from(field(20)) << 32;
+        let gfn = |at| Gfn(u64::from(field(at)) | u64::from(field(at + 4)) << 32);
         let rx_buffers = field(24);
         if !rx_buffers.is_power_of_two() || rx_buffers > NET_RX_RING_SIZE {
             return Err(Error::Field("the number of receive buffers"));
         }
-        let first = Gfn(gfn);
         let free = field(40);
         let [tx_ring, rx_ring, rx_first] = [field(28), field(32), field(36)];
         let in_use = GNTTAB_NR_RESERVED_ENTRIES..free;
@@ -148,8 +157,8 @@ impl Preconnected {
             return Err(Error::Field("a grant reference"));
         }
         let port = |at| EventPort::try_new(field(at)).ok_or(Error::Field("an event channel"));
-        let (tx_port, rx_port) = (port(44)?, port(48)?);
-        if tx_port == rx_port {
+        let (tx_port, rx_port, store_port) = (port(44)?, port(48)?, port(60)?);
+        if tx_port == rx_port || store_port == tx_port || store_port == rx_port {
             return Err(Error::Field("an event channel"));
         }
         let mut mac = [0; 6];
@@ -164,7 +173,7 @@ impl Preconnected {
         #[allow(clippy::cast_possible_truncation, reason = "masked")]
         let domain = DomId(domain as u16);
         let this = Self {
-            first,
+            first: gfn(16),
             rx_buffers: rx_buffers as usize,
             tx_ring: GrantRef(tx_ring),
             rx_ring: GrantRef(rx_ring),
@@ -172,6 +181,8 @@ impl Preconnected {
             free: GrantRef(free),
             tx_port,
             rx_port,
+            store_port,
+            store: gfn(64),
             domain,
             mac,
             backend,
@@ -210,6 +221,7 @@ impl Preconnected {
         let (size, rx_buffers) = (SIZE as u32, self.rx_buffers as u32);
         put(0, &MAGIC);
         put(16, &self.first.0.to_le_bytes());
+        put(64, &self.store.0.to_le_bytes());
         for (at, number) in [
             (8, VERSION),
             (12, size),
@@ -220,6 +232,7 @@ impl Preconnected {
             (40, self.free.0),
             (44, self.tx_port.get()),
             (48, self.rx_port.get()),
+            (60, self.store_port.get()),
         ] {
             put(at, &number.to_le_bytes());
         }
@@ -247,6 +260,8 @@ mod tests {
             free: GrantRef(74),
             tx_port: EventPort::try_new(3).unwrap(),
             rx_port: EventPort::try_new(4).unwrap(),
+            store_port: EventPort::try_new(1).unwrap(),
+            store: Gfn(0xf_effc),
             domain: DomId(0),
             mac: [0, 0x16, 0x3e, 1, 2, 3],
             backend,
@@ -267,7 +282,7 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused() {
         type Change = (fn(&mut Preconnected), &'static str);
-        let changes: [Change; 9] = [
+        let changes: [Change; 11] = [
             (|p| p.rx_buffers = 0, "the number of receive buffers"),
             (|p| p.rx_buffers = 48, "the number of receive buffers"),
             (|p| p.rx_buffers = 512, "the number of receive buffers"),
@@ -275,6 +290,8 @@ mod tests {
             (|p| p.rx_ring = GrantRef(20), "a grant reference"),
             (|p| p.rx_first = GrantRef(u32::MAX), "a grant reference"),
             (|p| p.rx_port = p.tx_port, "an event channel"),
+            (|p| p.store_port = p.rx_port, "an event channel"),
+            (|p| p.free = GrantRef(513), "a grant reference"),
             (|p| p.mac[0] = 1, "the MAC address"),
             (|p| p.domain = DomId(3), "the back end's path"),
         ];

@@ -42,20 +42,31 @@ pub(super) struct Receive {
 impl Receive {
     /// The ring with its buffers, a power of two of them, all posted.
     pub(super) fn new(ring: Granted, buffers: Vec<Granted>) -> Self {
-        let mut rx = Self {
-            ring,
-            prod: 0,
-            published: 0,
-            cons: 0,
-            buffers,
-            expect: Expect::Packet,
-        };
+        let mut rx = Self::with_posted(ring, buffers, 0);
         for _ in 0..rx.buffers.len() {
             rx.post();
         }
         // Nobody listens yet, so this never asks for a notification.
         rx.push();
         rx
+    }
+
+    /// The ring with its buffers, where the toolstack has posted all of them.
+    pub(super) fn adopt(ring: Granted, buffers: Vec<Granted>) -> Self {
+        #[allow(clippy::cast_possible_truncation, reason = "at most 256 buffers")]
+        let posted = buffers.len() as u32;
+        Self::with_posted(ring, buffers, posted)
+    }
+
+    fn with_posted(ring: Granted, buffers: Vec<Granted>, posted: u32) -> Self {
+        Self {
+            ring,
+            prod: posted,
+            published: posted,
+            cons: 0,
+            buffers,
+            expect: Expect::Packet,
+        }
     }
 
     #[inline]

@@ -4,12 +4,13 @@
 
 use alloc::vec::Vec;
 
+use super::preconnected::Preconnected;
 use super::receive::Receive;
 use super::transmit::{Buffers, Transmit, TxFrame};
 use super::{Counters, LinkError, RingError, RxFrame};
 use crate::abi::{NET_RX_RING_SIZE, sring};
 use crate::grant::{Access, GrantTable};
-use crate::{DomId, Errno, EventPort, GrantRef, Hypervisor, SharedPage};
+use crate::{DomId, Errno, EventPort, Gfn, GrantRef, Hypervisor, SharedPage};
 
 /// A page and its grant.
 pub(super) type Granted = (SharedPage, GrantRef);
@@ -121,7 +122,7 @@ impl Ports {
     }
 }
 
-/// Both rings, their buffers and their event channel: all that is shared with one back end.
+/// Both rings, their buffers and their event channels: all that is shared with one back end.
 #[derive(Debug)]
 pub(super) struct Link {
     domain: DomId,
@@ -180,6 +181,40 @@ impl Link {
             ports,
             tx: Transmit::new(tx_ring, buffers, grants),
             rx: Receive::new(rx_ring, rx_buffers),
+            broken: None,
+            active: false,
+        })
+    }
+
+    /// Takes over a link that the toolstack has made. `buffers` are taken only if there is memory for it.
+    pub(super) fn adopt<H: Hypervisor>(
+        xen: &H,
+        grants: &mut GrantTable,
+        network: &Preconnected,
+        buffers: &mut Option<Buffers>,
+    ) -> Result<Self, LinkError> {
+        let grants_of_buffers = (network.rx_first.0..).take(network.rx_buffers);
+        let all = [network.tx_ring.0, network.rx_ring.0]
+            .into_iter()
+            .chain(grants_of_buffers);
+        let mut held = (network.first.0..)
+            .zip(all)
+            .map(|(gfn, grant)| Some((xen.preconnected_page(Gfn(gfn))?, GrantRef(grant))));
+        let (Some(Some(tx_ring)), Some(Some(rx_ring))) = (held.next(), held.next()) else {
+            return Err(LinkError::NoMemory);
+        };
+        let rx_buffers: Option<Vec<Granted>> = held.collect();
+        let (Some(rx_buffers), Some(buffers)) = (rx_buffers, buffers.take()) else {
+            return Err(LinkError::NoMemory);
+        };
+        Ok(Self {
+            domain: network.domain,
+            ports: Ports {
+                tx: network.tx_port,
+                rx: network.rx_port,
+            },
+            tx: Transmit::new(tx_ring, buffers, grants),
+            rx: Receive::adopt(rx_ring, rx_buffers),
             broken: None,
             active: false,
         })

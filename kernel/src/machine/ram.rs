@@ -16,10 +16,11 @@ use linked_list_allocator::Heap;
 use mayfly::report::Memory;
 use mayfly::stack::Sizing;
 use mayfly_boot::layout;
-use mayfly_boot::memory::{gap_above_ram, largest_free};
-use mayfly_boot::start_info::{self, PhysicalMemory, StartInfo};
+use mayfly_boot::memory::{gap_above_ram, is_free, largest_free};
+use mayfly_boot::start_info::{self, MemoryRange, PhysicalMemory, StartInfo};
 use mayfly_drivers::abi::PAGE_SIZE;
-use mayfly_drivers::{Errno, SharedPage, TransmitPages};
+use mayfly_drivers::netfront::preconnected::{self, Preconnected};
+use mayfly_drivers::{Errno, Gfn, SharedPage, TransmitPages};
 use spin::Mutex;
 
 use super::xen;
@@ -58,6 +59,8 @@ pub(crate) struct Ram {
     /// What there was at first, and of that what a packed site occupies.
     size: u64,
     pack: u64,
+    /// The pages that the toolstack has shared and nobody has asked for yet.
+    preconnected: RefCell<Range<u64>>,
     freed: RefCell<Vec<SharedPage>>,
 }
 
@@ -87,6 +90,7 @@ impl Ram {
             sizing,
             size: free.end - free.start,
             pack: 0,
+            preconnected: RefCell::new(0..0),
             freed: RefCell::new(Vec::new()),
         })
     }
@@ -130,6 +134,19 @@ impl Ram {
         self.bottom.set(address + PAGE_SIZE as u64);
         // SAFETY: RAM between `bottom` and `top`, given to nobody; moving
         // `bottom` above it keeps it so.
+        Some(unsafe { shared_page(address) })
+    }
+
+    /// A page that the toolstack has shared. They are given in their order.
+    pub(crate) fn preconnected_page(&self, gfn: Gfn) -> Option<SharedPage> {
+        let mut pages = self.preconnected.borrow_mut();
+        if pages.is_empty() || gfn.0.checked_mul(PAGE_SIZE as u64)? != pages.start {
+            return None;
+        }
+        let address = pages.start;
+        pages.start += PAGE_SIZE as u64;
+        // SAFETY: by `take`, RAM that no Rust object lies in and that `bottom` to `top` leaves out;
+        // moving `start` above it gives it once.
         Some(unsafe { shared_page(address) })
     }
 
@@ -226,6 +243,10 @@ pub(crate) enum Error {
     Modules(usize),
     /// A module that is nowhere, or somewhere else than in free memory.
     Module(Range<u64>),
+    /// What the toolstack says of the network that it has connected is wrong.
+    Network(preconnected::Error),
+    /// The pages that it has shared are not the guest's free memory.
+    NetworkPages(Range<u64>),
 }
 
 impl fmt::Display for Error {
@@ -239,6 +260,12 @@ impl fmt::Display for Error {
                 "start info: module at {:#x}..{:#x} is not readable memory",
                 range.start, range.end
             ),
+            Self::Network(error) => write!(f, "preconnected network: {error}"),
+            Self::NetworkPages(range) => write!(
+                f,
+                "preconnected network: pages at {:#x}..{:#x} are not free memory",
+                range.start, range.end
+            ),
             Self::TooSmall(free) => write!(f, "memory is too small: {} KiB are free", free / 1024),
         }
     }
@@ -248,33 +275,94 @@ impl fmt::Display for Error {
 pub(crate) struct Taken {
     pub(crate) info: StartInfo<'static>,
     pub(crate) ram: Ram,
-    /// The first module: a packed site, where Xen has put it.
+    /// A packed site, where the toolstack has put it.
     pub(crate) pack: Option<&'static [u8]>,
+    /// A network that is connected already.
+    pub(crate) network: Option<Preconnected>,
 }
+
+/// What the modules are.
+#[derive(Default)]
+struct Modules {
+    pack: Option<&'static [u8]>,
+    network: Option<Preconnected>,
+}
+
+impl Modules {
+    /// The toolstack's structure is recognised by what it starts with; the first other module is the site's pack.
+    fn read(memory: &BuilderMemory, info: &StartInfo<'static>) -> Result<Self, Error> {
+        let mut this = Self::default();
+        for (number, range) in info.modules().enumerate() {
+            let length = usize::try_from(range.end - range.start).ok();
+            let octets = length
+                .and_then(|length| memory.bytes(range.start, length))
+                .ok_or(Error::Module(range))?;
+            if this.network.is_none() && Preconnected::is_one(octets) {
+                this.network = Some(Preconnected::parse(octets).map_err(Error::Network)?);
+            } else if this.pack.is_none() {
+                this.pack = Some(octets);
+            } else {
+                let length = octets.len();
+                xen::debug_print(format_args!("module {number} ({length} bytes): ignored"));
+            }
+        }
+        Ok(this)
+    }
+
+    /// The pages of the network; empty without one.
+    fn network_pages(&self) -> Range<u64> {
+        let Some(network) = &self.network else {
+            return 0..0;
+        };
+        let start = network.first.0.saturating_mul(PAGE_SIZE as u64);
+        start..start.saturating_add((network.pages() * PAGE_SIZE) as u64)
+    }
+}
+
+/// What is RAM for what.
+struct Places {
+    free: Range<u64>,
+    gap: Range<u64>,
+    /// Whether the network's pages lie in RAM that nothing else occupies.
+    has_network: bool,
+}
+
+impl Places {
+    fn find(
+        map: impl Iterator<Item = MemoryRange> + Clone,
+        occupied: &mut Occupied,
+        network: Range<u64>,
+    ) -> Self {
+        let has_network = is_free(map.clone(), occupied, &network);
+        occupied[NETWORK] = network;
+        Self {
+            free: largest_free(map.clone(), occupied),
+            gap: gap_above_ram(map, occupied),
+            has_network,
+        }
+    }
+}
+
+/// Modules beyond this many can't be kept out of the way.
+const MODULES: usize = 8;
+/// The network's pages, behind the image, four parts of the start info, and the modules.
+const NETWORK: usize = 5 + MODULES;
+type Occupied = [Range<u64>; NETWORK + 1];
 
 /// Reads the start info and takes the largest run of RAM that nothing occupies.
 pub(crate) fn take(start_info: u32) -> Result<Taken, Error> {
-    /// Modules beyond this many can't be kept out of the way.
-    const MODULES: usize = 8;
     let image = layout::image();
     let memory = BuilderMemory {
         image: image.clone(),
     };
     let info = StartInfo::parse(&memory, start_info.into()).map_err(Error::StartInfo)?;
-    let modules = info.modules().count();
-    if modules > MODULES {
-        return Err(Error::Modules(modules));
+    let count = info.modules().count();
+    if count > MODULES {
+        return Err(Error::Modules(count));
     }
-    let pack = match info.modules().next() {
-        Some(module) => Some(
-            usize::try_from(module.end - module.start)
-                .ok()
-                .and_then(|length| memory.bytes(module.start, length))
-                .ok_or(Error::Module(module))?,
-        ),
-        None => None,
-    };
-    let mut occupied = [const { 0..0 }; 5 + MODULES];
+    let modules = Modules::read(&memory, &info)?;
+    let network = modules.network_pages();
+    let mut occupied: Occupied = [const { 0..0 }; NETWORK + 1];
     let taken = core::iter::once(image)
         .chain(info.occupied.clone())
         .chain(info.modules());
@@ -282,25 +370,28 @@ pub(crate) fn take(start_info: u32) -> Result<Taken, Error> {
         *slot = range;
     }
     let mut entries = [0; 20 * 32];
-    let (free, gap) = if info.memory_map().next().is_some() {
-        let map = info.memory_map();
-        (
-            largest_free(map.clone(), &occupied),
-            gap_above_ram(map, &occupied),
-        )
+    let places = if info.memory_map().next().is_some() {
+        Places::find(info.memory_map(), &mut occupied, network.clone())
     } else {
         let count = xen::memory_map(&mut entries).map_err(Error::MemoryMap)?;
         let map = start_info::e820(entries.get(..20 * count).unwrap_or(&[]));
-        (
-            largest_free(map.clone(), &occupied),
-            gap_above_ram(map, &occupied),
-        )
+        Places::find(map, &mut occupied, network.clone())
     };
+    if modules.network.is_some() && !places.has_network {
+        return Err(Error::NetworkPages(network));
+    }
+    let Places { free, gap, .. } = places;
     let size = free.end - free.start;
     // SAFETY: `largest_free` gives whole pages of RAM, above the first MiB and
     // below 4 GiB, so identity mapped, that neither the image nor anything the
     // start info names lies in; `gap` is outside of all RAM. The boot path calls this once.
     let mut ram = unsafe { Ram::take(free, gap) }.ok_or(Error::TooSmall(size))?;
-    ram.pack = pack.map_or(0, |pack| pack.len() as u64);
-    Ok(Taken { info, ram, pack })
+    ram.pack = modules.pack.map_or(0, |pack| pack.len() as u64);
+    ram.preconnected = RefCell::new(network);
+    Ok(Taken {
+        info,
+        ram,
+        pack: modules.pack,
+        network: modules.network,
+    })
 }

@@ -16,6 +16,7 @@ use mayfly_drivers::abi::{
     XENMEM_ADD_TO_PHYSMAP, XENMEM_MEMORY_MAP, shared_info, xen_add_to_physmap, xen_hvm_param,
     xen_memory_map, xencons_interface,
 };
+use mayfly_drivers::netfront::preconnected::Preconnected;
 use mayfly_drivers::xenstore::Xenstore;
 use mayfly_drivers::{
     DomId, Errno, EventPort, Gfn, HvmParam, Hypervisor, SharedPage, ShutdownReason, SystemTime,
@@ -254,16 +255,22 @@ impl Xen {
         &self.ram
     }
 
-    /// The connection to xenstored, on the ring that the HVM parameters name.
-    pub(crate) fn xenstore(&self) -> Result<Xenstore<'_, Self>, Errno> {
+    /// The connection to xenstored, on the ring that the toolstack has told of or, else, that the HVM parameters name.
+    pub(crate) fn xenstore(
+        &self,
+        network: Option<&Preconnected>,
+    ) -> Result<Xenstore<'_, Self>, Errno> {
         const ENODEV: Errno = Errno(19);
-        let gfn = hvm_param(HvmParam::StorePfn)?;
-        let port = hvm_param(HvmParam::StoreEvtchn)?;
-        let port = u32::try_from(port)
-            .ok()
-            .and_then(EventPort::try_new)
-            .ok_or(ENODEV)?;
-        let page = self.special_page(Gfn(gfn)).ok_or(ENODEV)?;
+        let (gfn, port) = match network {
+            Some(network) => (network.store, Some(network.store_port)),
+            None => {
+                let gfn = hvm_param(HvmParam::StorePfn)?;
+                let port = u32::try_from(hvm_param(HvmParam::StoreEvtchn)?);
+                (Gfn(gfn), port.ok().and_then(EventPort::try_new))
+            }
+        };
+        let port = port.ok_or(ENODEV)?;
+        let page = self.special_page(gfn).ok_or(ENODEV)?;
         Ok(Xenstore::new(self, page, port))
     }
 
@@ -403,6 +410,10 @@ impl Hypervisor for Xen {
         // above, and where the domain builder puts no RAM; handed out once, by
         // the list of those that were.
         Some(unsafe { shared_page(address) })
+    }
+
+    fn preconnected_page(&self, gfn: Gfn) -> Option<SharedPage> {
+        self.ram.preconnected_page(gfn)
     }
 
     fn grant_frame(&self, index: u32) -> Result<SharedPage, Errno> {

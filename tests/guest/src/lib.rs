@@ -29,6 +29,7 @@ use mayfly::stack::{Sizing, Stack};
 use mayfly::timeline::{Phase, Timeline};
 use mayfly_drivers::fake::{FakeXen, Packet};
 use mayfly_drivers::grant::GrantTable;
+use mayfly_drivers::netfront::preconnected::Preconnected;
 use mayfly_drivers::netfront::{self, NetFront};
 use mayfly_drivers::xenstore::Xenstore;
 use mayfly_drivers::{Hypervisor, SystemTime};
@@ -73,6 +74,8 @@ pub struct Setup {
     pub sizing: Sizing,
     /// The packed site that it serves, if there is one.
     pub pack: Option<&'static [u8]>,
+    /// The network that its toolstack has connected, if it has.
+    pub network: Option<Preconnected>,
 }
 
 impl Setup {
@@ -80,6 +83,16 @@ impl Setup {
     #[must_use]
     pub fn new() -> Self {
         Self::on(FakeXen::new())
+    }
+
+    /// The usual guest, on the network before it runs.
+    #[must_use]
+    pub fn preconnected() -> Self {
+        let (xen, network) = FakeXen::preconnected(64);
+        Self {
+            network: Some(network),
+            ..Self::on(xen)
+        }
     }
 
     /// The usual guest on a fake that was prepared.
@@ -90,6 +103,7 @@ impl Setup {
             cmdline: CMDLINE.into(),
             sizing: Sizing::for_memory(RAM),
             pack: None,
+            network: None,
         }
     }
 
@@ -128,7 +142,11 @@ impl Setup {
             None => Site::BuiltIn(BuiltIn::new(config.ipv4(), config.ipv6())),
             Some(octets) => Site::Pack(Pack::open(octets).map_err(|error| error.to_string())?),
         };
-        let grants = GrantTable::new(xen).map_err(|error| format!("grant table: {error}"))?;
+        let grants = match &self.network {
+            None => GrantTable::new(xen),
+            Some(network) => GrantTable::used_below(xen, network.free),
+        };
+        let grants = grants.map_err(|error| format!("grant table: {error}"))?;
         timeline.stamp(Phase::GrantTable);
 
         let (page, port) = xen.store_ring();
@@ -138,8 +156,14 @@ impl Setup {
             tx_buffers: self.sizing.tx_pages,
         };
         let mut front = NetFront::new(xen, grants, buffers);
-        front.start(&mut store);
-        timeline.stamp(Phase::XenstoreSent);
+        if let Some(network) = &self.network {
+            let adopted = front.adopt(network);
+            adopted.map_err(|why| why.as_str().to_owned())?;
+            timeline.stamp(Phase::Preconnected);
+        } else {
+            front.start(&mut store);
+            timeline.stamp(Phase::XenstoreSent);
+        }
 
         let figures = Memory::default;
         let report = Report::new(&timeline, 1_000_000, &figures);
@@ -159,15 +183,17 @@ impl Setup {
             now,
         );
 
-        let patience = SystemTime(xen.now().0 + XENSTORE_PATIENCE_NS);
-        nic.front()
-            .discover(&mut store, patience)
-            .map_err(|why| why.as_str().to_owned())?;
-        timeline.stamp(Phase::XenstoreAnswered);
-        nic.front()
-            .connect(&mut store)
-            .map_err(|why| why.as_str().to_owned())?;
-        timeline.stamp(Phase::RingsPosted);
+        if self.network.is_none() {
+            let patience = SystemTime(xen.now().0 + XENSTORE_PATIENCE_NS);
+            nic.front()
+                .discover(&mut store, patience)
+                .map_err(|why| why.as_str().to_owned())?;
+            timeline.stamp(Phase::XenstoreAnswered);
+            nic.front()
+                .connect(&mut store)
+                .map_err(|why| why.as_str().to_owned())?;
+            timeline.stamp(Phase::RingsPosted);
+        }
         let mut guest = Guest::new(xen, store, nic, stack, &timeline, &report, config.console);
         guest.link_up(xen.now());
         report.facts.set(Facts::default());

@@ -1,13 +1,14 @@
 //! A guest that is only drivers: the kernel's boot order and event loop over the fake Xen.
 #![forbid(unsafe_code)]
 
-use mayfly_drivers::abi::PAGE_SIZE;
+use mayfly_drivers::abi::{GNTTAB_NR_RESERVED_ENTRIES, PAGE_SIZE};
 use mayfly_drivers::control::{Command, Control};
 use mayfly_drivers::fake::{FakeXen, World};
 use mayfly_drivers::grant::GrantTable;
+use mayfly_drivers::netfront::preconnected::Preconnected;
 use mayfly_drivers::netfront::{Config, NetFront, Notice, RxFrame};
 use mayfly_drivers::xenstore::{Broken, Xenstore};
-use mayfly_drivers::{Hypervisor, SystemTime};
+use mayfly_drivers::{GrantRef, Hypervisor, SystemTime};
 
 /// How long the guest sleeps at most, in ns.
 pub const NAP_NS: u64 = 100_000_000;
@@ -44,13 +45,29 @@ impl<'h> Guest<'h> {
     /// If the fake has no grant table.
     #[must_use]
     pub fn start(xen: &'h FakeXen, config: Config) -> Self {
+        let mut guest = Self::idle(xen, config, GNTTAB_NR_RESERVED_ENTRIES);
+        guest.net.start(&mut guest.store);
+        guest
+    }
+
+    /// A guest that has booted on a network that was connected before.
+    ///
+    /// # Errors
+    /// What the kernel would print.
+    pub fn adopt(xen: &'h FakeXen, config: Config, network: &Preconnected) -> Result<Self, Notice> {
+        let mut guest = Self::idle(xen, config, network.free.0);
+        guest.net.adopt(network)?;
+        guest.housekeeping();
+        Ok(guest)
+    }
+
+    fn idle(xen: &'h FakeXen, config: Config, free: u32) -> Self {
         let (page, port) = xen.store_ring();
-        let mut store = Xenstore::new(xen, page, port);
-        let Ok(grants) = GrantTable::new(xen) else {
+        let store = Xenstore::new(xen, page, port);
+        let Ok(grants) = GrantTable::used_below(xen, GrantRef(free)) else {
             panic!("the fake has a grant table");
         };
-        let mut net = NetFront::new(xen, grants, config);
-        net.start(&mut store);
+        let net = NetFront::new(xen, grants, config);
         Self {
             xen,
             store,

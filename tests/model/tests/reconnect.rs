@@ -22,10 +22,22 @@ fn assert_traffic(guest: &mut Guest<'_>, number: u32) {
     guest.world(|world| assert_eq!(world.netback.transmitted.back(), Some(&out)));
 }
 
-/// Boots, breaks the connection, mends it, and checks that nothing is left behind.
+/// Boots by either entry, breaks the connection, mends it, and checks that nothing is left behind.
 fn survives(name: &str, leave: impl Fn(&mut World), come_back: impl Fn(&mut World)) {
     let xen = FakeXen::new();
-    let mut guest = Guest::boot(&xen, CONFIG).unwrap();
+    outlives(name, Guest::boot(&xen, CONFIG).unwrap(), &leave, &come_back);
+    let (xen, network) = FakeXen::preconnected(CONFIG.rx_buffers);
+    let guest = Guest::adopt(&xen, CONFIG, &network).unwrap();
+    let name = format!("{name}, preconnected");
+    outlives(&name, guest, &leave, &come_back);
+}
+
+fn outlives(
+    name: &str,
+    mut guest: Guest<'_>,
+    leave: impl Fn(&mut World),
+    come_back: impl Fn(&mut World),
+) {
     for round in 0..5 {
         assert!(guest.turn_until_carrier(), "{name}, round {round}");
         assert_traffic(&mut guest, round * 10);
