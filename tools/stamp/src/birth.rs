@@ -1,4 +1,4 @@
-//! One birth: made paused by `xl`, unpaused by the hypercall itself, watched, and destroyed by `xl`.
+//! One birth: made paused by `xl` or `hatch`, unpaused by the hypercall itself, watched, and destroyed by its maker.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use mayfly_stamp::exits::{EVENTS, Trace};
-use mayfly_stamp::{Birth, Guest, Job, Neighbour, Ready, TIMELINE, Traced, xenstored};
+use mayfly_stamp::{Birth, Guest, Job, Maker, Neighbour, Ready, TIMELINE, Traced, xenstored};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use serde_json::Value;
 
@@ -18,6 +18,8 @@ use crate::sys::{Privcmd, packet_socket, ticks};
 use crate::wait::{Bound, interrupt};
 use crate::xenstore::Xenstore;
 
+/// Where `hatch` is in dom0.
+const HATCH: &str = "/bench/hatch";
 const EXITS: &str = "/run/stamp-exits";
 const REQUESTS: &str = "/run/stamp-requests";
 /// Paths that do not exist: asking for them leaves a mark in xenstored's trace.
@@ -66,17 +68,33 @@ impl Dom0 {
             self.xenstore.control(&["logfile", REQUESTS])?;
             self.xenstore.control(&["log", "on"])?;
         }
+        let (make, unmake): (&[&str], &[&str]) = match guest.maker {
+            // -e: no xl stays behind to act on the guest's end, which would be in the way of the stamps.
+            Maker::Xl => (
+                &["xl", "create", "-p", "-e", "-q", &guest.config],
+                &["xl", "destroy", &guest.name],
+            ),
+            Maker::Hatch => (
+                &[HATCH, "create", "-p", "--json", "--no-pool", &guest.config],
+                &[HATCH, "destroy", &guest.name],
+            ),
+            Maker::Pool => (
+                &[HATCH, "create", "-p", "--json", "--pool", &guest.config],
+                &[HATCH, "destroy", &guest.name],
+            ),
+        };
         let create = ticks();
-        // -e: no xl stays behind to act on the guest's end, which would be in the way of the stamps.
-        self.bound
-            .run(&["xl", "create", "-p", "-e", "-q", &guest.config])?;
+        let said = self.bound.run(make)?;
         let created = ticks();
         let result = self.life(guest, traced, (create, created));
         let destroy = ticks();
-        let destroyed = self.bound.run(&["xl", "destroy", &guest.name]);
+        let destroyed = self.bound.run(unmake);
         let end = ticks();
         let mut birth = result?;
         destroyed?;
+        if guest.maker != Maker::Xl {
+            birth.making = Some(serde_json::from_str(&said).with_context(|| said.clone())?);
+        }
         (birth.destroy, birth.destroyed) = (destroy, end);
         Ok(birth)
     }
@@ -106,10 +124,15 @@ impl Dom0 {
             Neighbour::Cold => drop(self.bound.run(&["arp", "-d", &address])),
         }
         let tracer = if traced { Some(self.trace()?) } else { None };
+        // The SYN waits in the ring of a guest whose network is connected.
+        let early = match (guest.ready, guest.maker) {
+            (Ready::Http, Maker::Hatch | Maker::Pool) => Some(dial(guest)?),
+            _ => None,
+        };
         let unpause = ticks();
         self.privcmd.unpause(domid).context("cannot unpause")?;
         let stamps = match guest.ready {
-            Ready::Http => self.answer(guest, &frames, traced),
+            Ready::Http => self.answer(guest, &frames, early, traced),
             Ready::Shutdown => self.shutdown(domid, &mut releases),
         };
         if traced {
@@ -123,7 +146,7 @@ impl Dom0 {
             |exits: Vec<u8>| self.counts(domid, &exits, unpause, &stamps, timeline.as_ref());
         let traced = exits?.map(counts).transpose()?;
         Ok(Birth {
-            guest: guest.name.clone(),
+            guest: guest.label.clone(),
             create,
             created,
             unpause,
@@ -135,6 +158,7 @@ impl Dom0 {
             cpu_ns,
             traced,
             timeline,
+            making: None,
         })
     }
 
@@ -151,8 +175,14 @@ impl Dom0 {
         bail!("xl has made no domain named {name}")
     }
 
-    /// The first frame, the connection asked for at that frame, the first byte of the answer.
-    fn answer(&mut self, guest: &Guest, frames: &OwnedFd, traced: bool) -> Result<Stamps> {
+    /// The first frame, the connection, asked for at that frame if it was not before, the first byte of the answer.
+    fn answer(
+        &mut self,
+        guest: &Guest,
+        frames: &OwnedFd,
+        early: Option<OwnedFd>,
+        traced: bool,
+    ) -> Result<Stamps> {
         let mut frame = [0; 64];
         loop {
             self.bound.readable(frames, "the first frame")?;
@@ -170,7 +200,10 @@ impl Dom0 {
         if traced {
             let _ = self.xenstore.read(FIRST_FRAME);
         }
-        let mut stream = self.connect(guest)?;
+        let mut stream = match early {
+            Some(socket) => self.connected(socket)?,
+            None => self.connect(guest)?,
+        };
         let syn_ack = ticks();
         stream.write_all(b"GET / HTTP/1.1\r\nHost: mayfly.test\r\nConnection: close\r\n\r\n")?;
         self.bound.readable(&stream, "the first byte")?;
@@ -194,14 +227,10 @@ impl Dom0 {
     }
 
     fn connect(&self, guest: &Guest) -> Result<TcpStream> {
-        let address = SocketAddr::from((guest.address, 80));
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let socket =
-            rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
-        match rustix::net::connect(&socket, &address) {
-            Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
-            Err(e) => return Err(e).context("connect"),
-        }
+        self.connected(dial(guest)?)
+    }
+
+    fn connected(&self, socket: OwnedFd) -> Result<TcpStream> {
         self.bound.writable(&socket, "the SYN-ACK")?;
         sockopt::socket_error(&socket)?.context("the SYN-ACK")?;
         rustix::io::ioctl_fionbio(&socket, false)?;
@@ -303,6 +332,17 @@ impl Dom0 {
             .context("the timeline's answer is cut")?;
         ensure!(head.starts_with("HTTP/1.1 200"), "{TIMELINE}: {head}");
         serde_json::from_str(body).with_context(|| format!("{TIMELINE}: {body}"))
+    }
+}
+
+/// Asks for a connection to the guest's port 80, and does not wait for it.
+fn dial(guest: &Guest) -> Result<OwnedFd> {
+    let address = SocketAddr::from((guest.address, 80));
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+    match rustix::net::connect(&socket, &address) {
+        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(socket),
+        Err(e) => Err(e).context("connect"),
     }
 }
 

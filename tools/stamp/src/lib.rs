@@ -41,12 +41,28 @@ pub enum Neighbour {
     Cold,
 }
 
+/// Who makes a guest, and takes it away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Maker {
+    /// `xl`, with the hotplug script that the configuration names.
+    Xl,
+    /// `hatch create`.
+    Hatch,
+    /// `hatch create`, out of a pool of `hatch pool`.
+    Pool,
+}
+
 /// A guest to be measured.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Guest {
-    /// Its name in `config` and in the results.
+    /// What it is called in the results.
+    pub label: String,
+    /// Its name in `config`.
     pub name: String,
-    /// Path of its `xl` configuration in dom0.
+    /// Who makes it.
+    pub maker: Maker,
+    /// Path of its configuration in dom0, as `xl` and `hatch` read it.
     pub config: String,
     /// Its MAC address.
     pub mac: [u8; 6],
@@ -112,9 +128,9 @@ pub struct Traced {
 /// One boot of one guest. Instants are ticks; `None` is what this guest does not do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Birth {
-    /// [`Guest::name`].
+    /// [`Guest::label`].
     pub guest: String,
-    /// Before `xl create -p` was started.
+    /// Before the program that makes it was started.
     pub create: u64,
     /// When it had ended.
     pub created: u64,
@@ -122,11 +138,12 @@ pub struct Birth {
     pub unpause: u64,
     /// When the first frame from the guest was read from its vif.
     pub first_frame: Option<u64>,
-    /// When the connection to port 80, asked for at the first frame, was established.
+    /// When the connection to port 80 was established: asked for at the first frame, or before the guest ran where its
+    /// network was connected by then.
     pub syn_ack: Option<u64>,
     /// When it was ready.
     pub ready: u64,
-    /// Before `xl destroy` was started.
+    /// Before the program that destroys it was started.
     pub destroy: u64,
     /// When it had ended.
     pub destroyed: u64,
@@ -136,6 +153,8 @@ pub struct Birth {
     pub traced: Option<Traced>,
     /// What the guest says of its own boot.
     pub timeline: Option<serde_json::Value>,
+    /// What its maker says of its own work.
+    pub making: Option<serde_json::Value>,
 }
 
 /// Everything that was measured.
@@ -207,6 +226,7 @@ mod tests {
                 ..Traced::default()
             }),
             timeline: None,
+            making: None,
         }
     }
 

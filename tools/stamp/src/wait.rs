@@ -48,21 +48,22 @@ impl Bound {
         Ok(())
     }
 
-    /// Runs a program to its successful end. Its output is told only when it fails.
-    pub(crate) fn run(self, argv: &[&str]) -> Result<()> {
+    /// Runs a program to its successful end; gives what it has printed.
+    pub(crate) fn run(self, argv: &[&str]) -> Result<String> {
         const OUTPUT: &str = "/run/stamp-output";
+        const ERRORS: &str = "/run/stamp-errors";
         let what = argv.join(" ");
         let (program, arguments) = argv.split_first().context("no program")?;
-        let output = fs::File::create(OUTPUT)?;
         let mut child = Command::new(program)
             .args(arguments)
             .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output)
+            .stdout(fs::File::create(OUTPUT)?)
+            .stderr(fs::File::create(ERRORS)?)
             .spawn()
             .with_context(|| format!("cannot run {what}"))?;
         self.exit(&mut child, &what)
-            .map_err(|e| e.context(fs::read_to_string(OUTPUT).unwrap_or_default()))
+            .map_err(|e| e.context(fs::read_to_string(ERRORS).unwrap_or_default()))?;
+        Ok(fs::read_to_string(OUTPUT)?)
     }
 }
 

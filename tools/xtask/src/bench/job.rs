@@ -8,16 +8,19 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use mayfly_lab::{GUEST, Lab, Options, Placed, Report, static_program};
 use mayfly_stamp as stamp;
-use mayfly_stamp::{Job, Neighbour, Ready};
+use mayfly_stamp::{Job, Maker, Neighbour, Ready};
 
 use super::serve::site;
 use super::vmlinux;
 use crate::guest::{MAYFLY, NULL, build};
 use crate::pack;
 
+/// Without it, Xen's own vif-bridge is used.
+const SCRIPT: &str = ",script=vif-mayfly";
 /// The configuration that the end-to-end tests use as well.
 const EXAMPLE: &str = include_str!("../../../examples/mayfly.cfg");
 const STAMP: &str = "/bench/stamp";
+const HATCH: &str = "/bench/hatch";
 const JOB: &str = "/bench/job.json";
 /// Largest wait for one thing in dom0, in seconds of dom0.
 const BOUND_S: u64 = 60;
@@ -42,8 +45,69 @@ pub(crate) enum Kind {
     Linux,
 }
 
+/// Who makes a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum By {
+    /// `xl` with Xen's own hotplug script, vif-bridge.
+    XlBridge,
+    /// `xl` with the smallest hotplug script.
+    Xl,
+    /// `hatch`.
+    Hatch,
+    /// `hatch`, out of a pool.
+    Pool,
+}
+
+impl By {
+    pub(crate) const ALL: [Self; 4] = [Self::XlBridge, Self::Xl, Self::Hatch, Self::Pool];
+
+    fn maker(self) -> Maker {
+        match self {
+            Self::XlBridge | Self::Xl => Maker::Xl,
+            Self::Hatch => Maker::Hatch,
+            Self::Pool => Maker::Pool,
+        }
+    }
+}
+
+/// A guest and who makes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Subject {
+    pub(crate) kind: Kind,
+    pub(crate) by: By,
+}
+
+impl Subject {
+    /// Made as the end-to-end tests make guests.
+    pub(crate) fn by_xl(kind: Kind) -> Self {
+        Self { kind, by: By::Xl }
+    }
+
+    /// These guests, made by these; all of either where none is named. Only mayfly, and what else knows how to take it, comes out of a pool.
+    pub(crate) fn all(kinds: &[Kind], by: &[By]) -> Vec<Self> {
+        let kinds = if kinds.is_empty() { &Kind::ALL } else { kinds };
+        let by = if by.is_empty() { &By::ALL } else { by };
+        let pairs = by
+            .iter()
+            .flat_map(|&by| kinds.iter().map(move |&kind| Self { kind, by }));
+        pairs
+            .filter(|subject| subject.by != By::Pool || subject.kind == Kind::Mayfly)
+            .collect()
+    }
+
+    pub(crate) fn label(self) -> String {
+        let by = match self.by {
+            By::XlBridge => "xl, vif-bridge",
+            By::Xl => "xl",
+            By::Hatch => "hatch",
+            By::Pool => "pool",
+        };
+        format!("{}, {by}", self.kind.name())
+    }
+}
+
 impl Kind {
-    pub(crate) const ALL: [Self; 3] = [Self::Mayfly, Self::Null, Self::Linux];
+    const ALL: [Self; 3] = [Self::Mayfly, Self::Null, Self::Linux];
 
     /// Origin of the zone in the guest's pack, and how many names it has.
     fn zone(self) -> Option<(&'static str, u32)> {
@@ -64,15 +128,20 @@ impl Kind {
         }
     }
 
-    fn guest(self) -> stamp::Guest {
+    fn guest(self, by: By) -> stamp::Guest {
         let (last, address, ready) = match self {
             Self::Mayfly | Self::MayflySmall | Self::MayflyLarge => (0x80, GUEST, Ready::Http),
             Self::Null => (0x81, Ipv4Addr::new(10, 0, 2, 81), Ready::Shutdown),
             Self::Linux => (0x82, Ipv4Addr::new(10, 0, 2, 82), Ready::Http),
         };
         stamp::Guest {
+            label: Subject { kind: self, by }.label(),
             name: self.name().into(),
-            config: format!("/bench/{}.cfg", self.name()),
+            maker: by.maker(),
+            config: match by {
+                By::XlBridge => format!("/bench/{}-bridge.cfg", self.name()),
+                _ => format!("/bench/{}.cfg", self.name()),
+            },
             mac: [0x00, 0x16, 0x3e, 0, 0, last],
             address,
             ready,
@@ -82,7 +151,11 @@ impl Kind {
 
     /// The guest's configuration: mayfly's own, or one that differs from it in the guest only.
     fn config(self) -> Result<String> {
-        let mac = self.guest().mac.map(|byte| format!("{byte:02x}")).join(":");
+        let mac = self
+            .guest(By::Xl)
+            .mac
+            .map(|byte| format!("{byte:02x}"))
+            .join(":");
         ensure!(
             EXAMPLE.contains("vif = [ \""),
             "the example configuration has changed its shape"
@@ -129,7 +202,16 @@ impl Kind {
 
     /// The guest's files in dom0.
     fn files(self, report: Report<'_>) -> Result<Vec<Placed>> {
-        let mut files = vec![placed(&self.guest().config, self.config()?)];
+        let config = self.config()?;
+        let bridge = config.replace(SCRIPT, "");
+        ensure!(
+            bridge != config,
+            "the example configuration has no {SCRIPT}"
+        );
+        let mut files = vec![
+            placed(&self.guest(By::XlBridge).config, bridge),
+            placed(&self.guest(By::Xl).config, config),
+        ];
         let mut guest = |content| files.push(placed(&format!("/guest/{}", self.name()), content));
         report(&format!("building {}", self.name()));
         match self {
@@ -171,7 +253,7 @@ fn placed(path: &str, content: impl Into<Vec<u8>>) -> Placed {
 /// What to measure, and how.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    pub(crate) kinds: Vec<Kind>,
+    pub(crate) subjects: Vec<Subject>,
     /// In instructions on the deterministic lab, or in time.
     pub(crate) counted: bool,
     /// Births of each guest, the first of which is dropped later.
@@ -188,8 +270,22 @@ impl Plan {
     /// What building the guests, the lab and dom0 say.
     pub(crate) fn run(&self, name: &str, report: Report<'_>) -> Result<stamp::Report> {
         let mut files = Vec::new();
-        for kind in &self.kinds {
+        let mut kinds: Vec<Kind> = Vec::new();
+        for subject in &self.subjects {
+            if !kinds.contains(&subject.kind) {
+                kinds.push(subject.kind);
+            }
+        }
+        for kind in kinds {
             files.extend(kind.files(report)?);
+        }
+        if self.subjects.iter().any(|s| s.by.maker() != Maker::Xl) {
+            report("building hatch");
+            files.push(Placed {
+                path: HATCH.into(),
+                mode: 0o755,
+                content: read(&static_program("hatch", "hatch")?)?,
+            });
         }
         report("building the measuring program");
         let program = read(&static_program("mayfly-stamp", "stamp")?)?;
@@ -199,7 +295,7 @@ impl Plan {
             content: program,
         });
         let job = Job {
-            guests: self.kinds.iter().map(|kind| kind.guest()).collect(),
+            guests: self.subjects.iter().map(|s| s.kind.guest(s.by)).collect(),
             plain: self.births,
             traced: self.traced,
             bound_s: BOUND_S,

@@ -22,7 +22,7 @@ use mayfly_lab::Report;
 use mayfly_stamp::Neighbour;
 
 use self::figures::Figures;
-use self::job::{Kind, Plan};
+use self::job::{By, Kind, Plan, Subject};
 use crate::progress::Progress;
 
 #[derive(Subcommand)]
@@ -44,8 +44,11 @@ pub(crate) struct Boot {
     /// Measure this guest only; may be given again for another
     #[arg(long = "guest", value_enum)]
     guests: Vec<Kind>,
+    /// Have guests made by this only; may be given again for another
+    #[arg(long, value_enum)]
+    by: Vec<By>,
     /// Measure mayfly with a pack of 1,000 and with one of 1,000,000 names: nothing at boot may grow with the pack
-    #[arg(long, conflicts_with_all = ["guests", "record"])]
+    #[arg(long, conflicts_with_all = ["guests", "by", "record"])]
     site: bool,
     /// Let dom0 forget the guest's link address before each birth: its client then has to ask for it
     #[arg(long)]
@@ -54,7 +57,7 @@ pub(crate) struct Boot {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Record mayfly's figures in tests/snapshots/boot.json, for `cargo xtask test` to compare with
-    #[arg(long, conflicts_with_all = ["births", "guests", "cold", "json"])]
+    #[arg(long, conflicts_with_all = ["births", "guests", "by", "cold", "json"])]
     record: bool,
 }
 
@@ -68,19 +71,19 @@ pub(crate) fn run(task: Bench) -> Result<ExitCode> {
     if boot.record {
         let figures = twice(&step)?;
         progress.finish();
-        snapshot::write(&figures.by_name())?;
+        snapshot::write(&figures::by_name(&figures))?;
         println!("{}", figures::targets(&figures)?);
         println!("recorded in {}", snapshot::path().display());
         return Ok(ExitCode::SUCCESS);
     }
     let births = boot.births.unwrap_or(if boot.counted { 5 } else { 20 });
     let plan = Plan {
-        kinds: if boot.site {
-            vec![Kind::MayflySmall, Kind::MayflyLarge]
-        } else if boot.guests.is_empty() {
-            Kind::ALL.to_vec()
+        subjects: if boot.site {
+            [Kind::MayflySmall, Kind::MayflyLarge]
+                .map(Subject::by_xl)
+                .into()
         } else {
-            boot.guests.clone()
+            Subject::all(&boot.guests, &boot.by)
         },
         counted: boot.counted,
         births: births + 1,
@@ -98,21 +101,19 @@ pub(crate) fn run(task: Bench) -> Result<ExitCode> {
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     let all = plan
-        .kinds
+        .subjects
         .iter()
-        .map(|kind| Figures::new(*kind, &report))
+        .map(|subject| Figures::new(*subject, &report))
         .collect::<Result<Vec<_>>>()?;
     println!("{}", figures::table(&all, report.tsc_hz, boot.counted)?);
-    let of = |kind| all.iter().find(|f| f.kind == kind);
+    let of = |kind| all.iter().find(|f| f.subject == Subject::by_xl(kind));
     if let (Some(small), Some(large)) = (of(Kind::MayflySmall), of(Kind::MayflyLarge)) {
         println!("{}", figures::grown(small, large)?);
     }
-    if let Some(mayfly) = all
-        .iter()
-        .find(|f| f.kind == Kind::Mayfly)
-        .filter(|_| boot.counted)
-    {
-        println!("{}", figures::targets(mayfly)?);
+    if boot.counted {
+        println!("{}", figures::targets(&all)?);
+    } else {
+        println!("{}", figures::ratios(&all)?);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -123,7 +124,7 @@ pub(crate) fn run(task: Bench) -> Result<ExitCode> {
 /// Those of the lab; figures that differ between the runs; and each figure that has grown, old and new.
 pub(crate) fn gate(report: Report<'_>) -> Result<()> {
     let figures = twice(report)?;
-    let grown = snapshot::grown(&snapshot::read()?, &figures.by_name());
+    let grown = snapshot::grown(&snapshot::read()?, &figures::by_name(&figures));
     if !grown.is_empty() {
         bail!(
             "the boot costs more than recorded (`cargo xtask bench boot --record` records anew):\n{}",
@@ -134,9 +135,9 @@ pub(crate) fn gate(report: Report<'_>) -> Result<()> {
 }
 
 /// mayfly's figures, counted twice at the same time.
-fn twice(report: Report<'_>) -> Result<Figures> {
+fn twice(report: Report<'_>) -> Result<Vec<Figures>> {
     let plan = Plan {
-        kinds: vec![Kind::Mayfly],
+        subjects: Subject::all(&[Kind::Mayfly], &[By::Xl, By::Hatch, By::Pool]),
         counted: true,
         births: 4,
         traced: 1,
@@ -155,5 +156,8 @@ fn twice(report: Report<'_>) -> Result<Figures> {
         first == second,
         "two counted runs differ: the lab is not deterministic\n{first:?}\n{second:?}"
     );
-    Figures::new(Kind::Mayfly, &first)
+    plan.subjects
+        .iter()
+        .map(|subject| Figures::new(*subject, &first))
+        .collect()
 }
