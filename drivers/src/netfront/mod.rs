@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The machine is [`handshake::step`]; this file is the shell that carries out
-//! its actions. It has two entries: [`NetFront::start`], and [`NetFront::adopt`] where the toolstack has connected the
+//! its actions, and `xenbus.rs` what it says to xenstore. It has two entries: [`NetFront::start`], and [`NetFront::adopt`] where the toolstack has connected the
 //! network before the guest ran. Frames may be queued as soon as it is live: nothing waits for
 //! the back end to be connected.
 
@@ -17,14 +17,14 @@ mod receive;
 mod report;
 mod ring;
 mod transmit;
+mod xenbus;
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::abi::{PAGE_SIZE, XenbusState};
-use crate::decimal::{Decimal, parse};
 use crate::grant::GrantTable;
-use crate::xenstore::{Event, ReqId, StoreErrno, StoreError, Xenstore};
+use crate::xenstore::{Event, ReqId, StoreError, Xenstore};
 use crate::{DomId, EventPort, Hypervisor, SystemTime};
 use handshake::{Actions, Input, State};
 use preconnected::Preconnected;
@@ -34,19 +34,11 @@ pub use report::{
 use ring::Link;
 use transmit::Buffers;
 pub use transmit::TxFrame;
+use xenbus::{FEATURES, Feature, HOME, MTU_MAX, Question, WATCH_BACKEND, WATCH_STATE};
 
 /// Bytes of an Ethernet header: no frame is shorter, and netback refuses such a one.
 pub const ETHERNET_HEADER: usize = 14;
 
-/// The front end's directory in xenstore, below the domain's home.
-const HOME: &[u8] = b"device/vif/0/";
-const WATCH_STATE: &[u8] = b"vif0/state";
-const WATCH_BACKEND: &[u8] = b"vif0/backend";
-/// The MTU of Ethernet, and the most that a back end without scatter-gather carries.
-const MTU_MAX: u16 = 1500;
-/// What every IPv4 host can receive in one datagram (RFC 1122, section 3.3.2), and
-/// enough for a DNS answer over UDP.
-const MTU_MIN: u16 = 576;
 /// How long the other side may take for a step before the kernel hears of it.
 const PATIENCE_NS: u64 = 5_000_000_000;
 /// How long frames must have moved on a link for it to count as one that works.
@@ -58,37 +50,6 @@ const STEADY_NS: u64 = 10_000_000_000;
 const MAX_ATTEMPTS: u32 = 16;
 /// Notices that wait for the kernel at most; more are dropped and counted.
 const MAX_NOTICES: usize = 8;
-
-/// What a request of ours asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Question {
-    Backend,
-    Mac,
-    Publish,
-    PeerState,
-    OwnState,
-    Online,
-    Mtu,
-    Feature(Feature),
-    /// The answer does not matter.
-    Courtesy,
-}
-
-/// The keys in the back end's directory that say what it can do with the frames that we send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Feature {
-    ScatterGather,
-    Segment4,
-    NoChecksum4,
-    Checksum6,
-}
-
-const FEATURES: [(Feature, &[u8]); 4] = [
-    (Feature::ScatterGather, b"/feature-sg"),
-    (Feature::Segment4, b"/feature-gso-tcpv4"),
-    (Feature::NoChecksum4, b"/feature-no-csum-offload"),
-    (Feature::Checksum6, b"/feature-ipv6-csum-offload"),
-];
 
 /// The time that the present state has left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -447,77 +408,6 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         self.grants.quarantined() + buffers.or(self.buffers.as_ref()).map_or(0, Buffers::held)
     }
 
-    fn answered(&mut self, question: Question, answer: Result<&[u8], StoreErrno>) {
-        let value = answer.ok();
-        let input = match question {
-            Question::Backend => {
-                let path = value.unwrap_or_default();
-                let domain = domain_of(path);
-                self.backend.clear();
-                self.backend.extend_from_slice(path);
-                self.domain = domain.unwrap_or(DomId(0));
-                if answer == Err(StoreErrno::NoEntry) {
-                    Input::NoBackend
-                } else {
-                    Input::Backend(domain.is_some())
-                }
-            }
-            Question::Mac => {
-                let mac = value.and_then(parse_mac);
-                self.mac = mac.unwrap_or(self.mac);
-                Input::Mac(mac.is_some())
-            }
-            Question::Publish if value.is_none() => Input::PublishRefused,
-            Question::PeerState | Question::OwnState => {
-                let state = match answer {
-                    Ok(value) => match XenbusState::parse(value) {
-                        // No state at all says nothing.
-                        XenbusState::Unknown => return,
-                        state => state,
-                    },
-                    // A node that is gone may be answered either way.
-                    Err(StoreErrno::NoEntry | StoreErrno::Access) => XenbusState::Unknown,
-                    Err(_) => return,
-                };
-                if question == Question::OwnState {
-                    Input::Own(state)
-                } else {
-                    Input::Peer(state)
-                }
-            }
-            Question::Online if value == Some(b"1") => Input::Online,
-            Question::Mtu => {
-                match value.map(parse) {
-                    // Without the key the MTU is Ethernet's.
-                    None => self.mtu = MTU_MAX,
-                    Some(mtu) => match mtu.and_then(|mtu| u16::try_from(mtu).ok()) {
-                        Some(mtu) if (MTU_MIN..=MTU_MAX).contains(&mtu) => self.mtu = mtu,
-                        _ => self.counters.bad_mtu += 1,
-                    },
-                }
-                return;
-            }
-            Question::Feature(feature) => {
-                let said = match answer {
-                    Ok(value) => value == b"1",
-                    Err(StoreErrno::NoEntry) => false,
-                    Err(_) => return,
-                };
-                let at = FEATURES.iter().position(|&(known, _)| known == feature);
-                if let Some(slot) = at.and_then(|at| self.features.get_mut(at)) {
-                    *slot = Some(said);
-                }
-                if let Some(link) = self.link.as_mut().filter(|_| said) {
-                    // Frames of many pages are composed after there was said to be room.
-                    link.grant_buffers(self.xen, &mut self.grants);
-                }
-                return;
-            }
-            Question::Publish | Question::Online | Question::Courtesy => return,
-        };
-        self.inputs.push_back(input);
-    }
-
     fn run(&mut self, store: &mut Xenstore<'h, H>) {
         while let Some(input) = self.inputs.pop_front() {
             let before = self.state;
@@ -657,135 +547,11 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         )
     }
 
-    /// Makes a link and writes the eight keys that let the back end connect.
-    fn publish(&mut self, store: &mut Xenstore<'h, H>) {
-        self.grants.sweep(self.xen);
-        let link = self.make_link();
-        let link = match link {
-            Ok(link) => link,
-            Err(error) => {
-                self.notice(Notice::Link(error));
-                self.inputs.push_back(Input::LinkFailed);
-                return;
-            }
-        };
-        self.counters.links += 1;
-        let numbers = [
-            (b"tx-ring-ref".as_slice(), link.tx_ring().0),
-            (b"rx-ring-ref", link.rx_ring().0),
-            (b"event-channel-tx", link.ports().tx.get()),
-            (b"event-channel-rx", link.ports().rx.get()),
-            // For a back end without feature-split-event-channels: to ask first would be a round trip.
-            (b"event-channel", link.ports().tx.get()),
-            (b"request-rx-copy", 1),
-            (b"feature-rx-notify", 1),
-        ];
-        self.link = Some(link);
-        for (key, number) in numbers {
-            let value = Decimal::new(number);
-            self.ask(
-                Question::Publish,
-                |_, store| store.write(&[HOME, key], value.as_bytes()),
-                store,
-            );
-        }
-        self.write_state(Question::Publish, XenbusState::Connected, store);
-        if self.housekeeping {
-            self.watch_backend(store);
-        }
-    }
-
-    /// Watches the state of the present back end, instead of that of an older one, and asks for
-    /// the MTU and what the back end can do.
-    fn watch_backend(&mut self, store: &mut Xenstore<'h, H>) {
-        if self.backend.is_empty() {
-            return;
-        }
-        if self.watched.as_ref() == Some(&self.backend) {
-            // An answer may have been dropped with the older questions.
-            self.peer_state_changed = true;
-        } else {
-            if let Some(old) = self.watched.take() {
-                self.ask(
-                    Question::Courtesy,
-                    |_, store| store.unwatch(&[&old, b"/state"], WATCH_STATE),
-                    store,
-                );
-            }
-            self.ask(
-                Question::Courtesy,
-                |net, store| store.watch(&[&net.backend, b"/state"], WATCH_STATE),
-                store,
-            );
-            self.watched = Some(self.backend.clone());
-        }
-        self.ask(Question::Mtu, |_, store| store.read(&[HOME, b"mtu"]), store);
-        for (feature, key) in FEATURES {
-            self.ask(
-                Question::Feature(feature),
-                |net, store| store.read(&[&net.backend, key]),
-                store,
-            );
-        }
-    }
-
-    fn write_state(&mut self, question: Question, state: XenbusState, store: &mut Xenstore<'h, H>) {
-        let digit = [b'0' + state as u8];
-        self.ask(
-            question,
-            |_, store| store.write(&[HOME, b"state"], &digit),
-            store,
-        );
-    }
-
-    fn ask(
-        &mut self,
-        question: Question,
-        request: impl FnOnce(&Self, &mut Xenstore<'h, H>) -> Result<ReqId, StoreError>,
-        store: &mut Xenstore<'h, H>,
-    ) {
-        match request(self, store) {
-            Ok(id) => self.questions.push((id, question)),
-            Err(error) => self.notice(Notice::Store(error)),
-        }
-    }
-
     fn notice(&mut self, notice: Notice) {
         if self.notices.len() < MAX_NOTICES {
             self.notices.push_back(notice);
         } else {
             self.counters.lost_notices += 1;
         }
-    }
-}
-
-/// The domain that a path of xenstore belongs to, `/local/domain/N/...` (Xen's docs/misc/xenstore-paths).
-fn domain_of(path: &[u8]) -> Option<DomId> {
-    let rest = path.strip_prefix(b"/local/domain/")?;
-    let end = rest.iter().position(|&byte| byte == b'/')?;
-    let id = parse(rest.get(..end)?)?;
-    u16::try_from(id).ok().map(DomId)
-}
-
-/// A MAC address as xenstore has it: six pairs of hexadecimal digits and colons between them.
-fn parse_mac(text: &[u8]) -> Option<[u8; 6]> {
-    let mut mac = [0; 6];
-    let mut parts = text.split(|&byte| byte == b':');
-    for byte in &mut mac {
-        let &[high, low] = parts.next()? else {
-            return None;
-        };
-        *byte = hex(high)? << 4 | hex(low)?;
-    }
-    // A group address is no interface's own.
-    (parts.next().is_none() && mac[0] & 1 == 0).then_some(mac)
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
     }
 }

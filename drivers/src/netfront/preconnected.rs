@@ -187,7 +187,7 @@ impl Preconnected {
             mac,
             backend,
         };
-        if super::domain_of(this.path()) != Some(domain) {
+        if super::xenbus::domain_of(this.path()) != Some(domain) {
             return Err(Error::Field("the back end's path"));
         }
         Ok(this)
