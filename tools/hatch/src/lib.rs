@@ -12,6 +12,9 @@
 //!
 //! The pack goes to the guest as its PVH module: `ramdisk=` of xl, `<initrd>` of libvirt. Its format is
 //! documented with its reader, [`mayfly::services::site::pack`].
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+pub mod builder;
 pub mod pack;
+pub mod xen;
+pub mod xenstore;

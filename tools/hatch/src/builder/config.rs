@@ -1,0 +1,116 @@
+//! What a guest is made from.
+
+use crate::xen::TscMode;
+
+/// A guest to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Its name, which no other guest has.
+    pub name: String,
+    /// Its UUID.
+    pub uuid: [u8; 16],
+    /// MiB of memory.
+    pub memory: u64,
+    /// The command line.
+    pub cmdline: String,
+    /// Its network interface.
+    pub vif: Option<Vif>,
+    /// Whether the network is connected before the guest runs.
+    pub connect: Connect,
+    /// Whether it has a console that `xl console` can attach to.
+    pub console: bool,
+    /// What RDTSC does.
+    pub tsc: TscMode,
+}
+
+/// A network interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vif {
+    /// Its MAC address, which no other guest has.
+    pub mac: [u8; 6],
+    /// The bridge that it is a port of.
+    pub bridge: String,
+    /// The address that the guest may use, as the bridge's scripts read it.
+    pub ip: Option<String>,
+    /// The name of the interface in dom0, where it is not to be `vifDOMID.0`.
+    pub name: Option<String>,
+    /// Octets and microseconds, as netback reads `rate`.
+    pub rate: Option<String>,
+    /// The MTU that is told to the guest.
+    pub mtu: Option<u32>,
+}
+
+/// Who connects the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Connect {
+    /// The builder, when the image has the note that says it can take that; else the guest.
+    #[default]
+    Auto,
+    /// The builder, before the guest runs.
+    Before,
+    /// The guest, by itself.
+    Guest,
+}
+
+/// Octets of the longest name.
+pub const NAME_MAX: usize = 128;
+
+/// What is wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A name that can't be.
+    #[error("a name has 1 to {NAME_MAX} printable characters without blanks and slashes: {0:?} has not")]
+    Name(String),
+    /// The interface has a MAC address that is no interface's own.
+    #[error("the MAC address {0} is a group's, or none")]
+    Mac(String),
+    /// A value that is written to xenstore or given to the kernel as it is.
+    #[error("{0} is too long, or has characters that it can't have")]
+    Value(&'static str),
+}
+
+impl Config {
+    /// Checks all that does not depend on the image.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check(&self) -> Result<(), Error> {
+        let is_printable = |text: &str| text.bytes().all(|octet| octet.is_ascii_graphic());
+        let is_name = (1..=NAME_MAX).contains(&self.name.len()) && is_printable(&self.name) && !self.name.contains('/');
+        // A number would be taken for a domid by `xl`.
+        if !is_name || self.name.bytes().all(|octet| octet.is_ascii_digit()) {
+            return Err(Error::Name(self.name.chars().take(NAME_MAX).collect()));
+        }
+        let Some(vif) = &self.vif else {
+            return Ok(());
+        };
+        if vif.mac[0] & 1 != 0 || vif.mac == [0; 6] {
+            return Err(Error::Mac(super::keys::mac_text(&vif.mac)));
+        }
+        // IFNAMSIZ, with the NUL.
+        let is_interface = |name: &str| (1..=15).contains(&name.len()) && is_printable(name) && !name.contains(['/', ':']);
+        if !is_interface(&vif.bridge) {
+            return Err(Error::Value("the bridge's name"));
+        }
+        if vif.name.as_ref().is_some_and(|name| !is_interface(name)) {
+            return Err(Error::Value("the interface's name"));
+        }
+        for (what, value) in [("ip", &vif.ip), ("rate", &vif.rate)] {
+            let is_text = |text: &String| text.len() <= 1024 && text.bytes().all(|octet| octet == b' ' || octet.is_ascii_graphic());
+            if value.as_ref().is_some_and(|value| !is_text(value)) {
+                return Err(Error::Value(what));
+            }
+        }
+        if vif.mtu.is_some_and(|mtu| !(68..=65_535).contains(&mtu)) {
+            return Err(Error::Value("the MTU"));
+        }
+        Ok(())
+    }
+
+    /// The name of the interface in dom0.
+    #[must_use]
+    pub fn interface(&self, domid: u16) -> Option<String> {
+        let vif = self.vif.as_ref()?;
+        Some(vif.name.clone().unwrap_or_else(|| format!("vif{domid}.0")))
+    }
+}

@@ -1,0 +1,142 @@
+//! Removing a guest: quickly, without asking it, and wholly.
+//!
+//! The back end's directory goes first of all keys, because netback then lets go of the interface and of the guest's pages
+//! without waiting for a front end. Xen has forgotten a domain when nobody maps any page of it.
+
+use std::time::{Duration, Instant};
+
+use super::create::Builder;
+use super::keys::{self, Op};
+use super::{Cause, Taken};
+use crate::xenstore::{Error, Request};
+
+/// What was removed.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Destroyed {
+    /// Its number.
+    pub domid: u16,
+    /// Its name, if hatch made it.
+    pub name: Option<String>,
+}
+
+/// Why a guest was not removed.
+#[derive(Debug, thiserror::Error)]
+pub enum DestroyError {
+    /// There is none of this number, nor any trace of one.
+    #[error("there is no domain {0}")]
+    NoSuchDomain(u16),
+    /// dom0.
+    #[error("domain 0 is the one that this runs in")]
+    Dom0,
+    /// It is not in hatch's index.
+    #[error("domain {0} was not made by hatch: `xl destroy` removes it, or hatch when told to (--force)")]
+    NotOurs(u16),
+    /// It is not quite removed.
+    #[error("domain {domid} is not quite removed: {}", left.join("; "))]
+    Left {
+        /// Its number.
+        domid: u16,
+        /// What is left.
+        left: Vec<String>,
+    },
+    /// Xen or xenstored refused.
+    #[error(transparent)]
+    Cause(#[from] Cause),
+}
+
+impl Builder {
+    /// Removes a guest. One that hatch did not make is left alone unless `force` says otherwise.
+    ///
+    /// # Errors
+    /// There is no such domain; what of it is left.
+    pub fn destroy(&mut self, domid: u16, force: bool) -> Result<Destroyed, DestroyError> {
+        if domid == 0 {
+            return Err(DestroyError::Dom0);
+        }
+        let cause = |error: Error| DestroyError::Cause(error.into());
+        let name = self.store.send(Request::read(&keys::domain_path(domid))).map_err(cause)?;
+        let mac = self.store.send(Request::read(&format!("{}/mac", keys::domain_path(domid)))).map_err(cause)?;
+        self.store.flush().map_err(cause)?;
+        let info = self.xen.info(domid).map_err(|error| DestroyError::Cause(error.into()))?;
+        let name = optional(self.store.answer(name)).map_err(cause)?;
+        let mac = optional(self.store.answer(mac)).map_err(cause)?;
+        let mac = mac.as_deref().and_then(keys::parse_mac_key);
+        if name.is_none() && !force {
+            return Err(if info.is_none() { DestroyError::NoSuchDomain(domid) } else { DestroyError::NotOurs(domid) });
+        }
+        let mut left = Vec::new();
+        if info.is_some()
+            && let Err(error) = self.xen.destroy(domid)
+            && !error.is_no_such_domain()
+        {
+            left.push(error.to_string());
+        }
+        let mut ops = keys::death(domid, info.as_ref().map(|info| &info.handle));
+        ops.extend(keys::forget(domid, name.as_deref(), mac.as_ref()));
+        left.extend(self.remove(&ops));
+        let interface = format!("vif{domid}.0");
+        left.extend(self.gone(domid, Some(&interface)).err().map(|error| error.to_string()));
+        if left.is_empty() { Ok(Destroyed { domid, name }) } else { Err(DestroyError::Left { domid, left }) }
+    }
+
+    /// The domain of a name in hatch's index.
+    ///
+    /// # Errors
+    /// xenstored's.
+    pub fn domid(&mut self, name: &str) -> Result<Option<u16>, Error> {
+        let answer = self.store.send(Request::read(&keys::name_path(name)))?;
+        Ok(optional(self.store.answer(answer))?.and_then(|domid| domid.parse().ok()))
+    }
+
+    /// Sends requests together and says which were refused. What is not there needs no removing.
+    pub(super) fn remove(&mut self, ops: &[Op]) -> Vec<String> {
+        let ids = match self.send(ops) {
+            Ok(ids) => ids,
+            Err(error) => return vec![error.to_string()],
+        };
+        let mut left = Vec::new();
+        for (op, id) in ops.iter().zip(ids) {
+            match self.store.answer(id) {
+                Ok(_) => {}
+                Err(error) if error.is_absent() => {}
+                // xenstored says EINVAL of a domain that it was never told of, or has let go of by itself.
+                Err(_) if matches!(op, Op::Release(_)) => {}
+                Err(error) => left.push(error.to_string()),
+            }
+        }
+        left
+    }
+
+    /// Waits until the interface is gone, and then the domain.
+    pub(super) fn gone(&mut self, domid: u16, interface: Option<&str>) -> Result<(), Cause> {
+        let end = Instant::now() + self.bound;
+        let _ = interface;
+        // Xen tells only one listener of a domain's end, and that is xenstored. The domain goes right after its
+        // interface, so that this hardly ever waits at all.
+        let mut pause = Duration::from_micros(50);
+        while self.xen.info(domid)?.is_some() {
+            if Instant::now() >= end {
+                return Err(Cause::Backend("still maps pages of the domain"));
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+fn optional(answer: Result<Vec<u8>, Error>) -> Result<Option<String>, Error> {
+    match answer {
+        Ok(value) => Ok(String::from_utf8(value).ok()),
+        Err(error) if error.is_absent() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+impl Taken {
+    /// Whether it is the name that is taken.
+    #[must_use]
+    pub fn is_name(&self) -> bool {
+        matches!(self, Self::Name(..))
+    }
+}

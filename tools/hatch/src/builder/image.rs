@@ -1,0 +1,243 @@
+//! A guest's image: an ELF file that says where PVH enters it.
+//!
+//! What is looked at are the program headers and the notes. Nothing in them is believed: sizes, offsets and addresses are
+//! checked against the file and against each other here, and against the guest's memory by [`super::layout`].
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+
+use object::elf::{FileHeader32, FileHeader64, PF_X, PT_LOAD};
+use object::read::elf::{FileHeader, ProgramHeader};
+use object::{Endianness, FileKind, ReadCache, ReadRef};
+
+/// `XEN_ELFNOTE_PHYS32_ENTRY` (elfnote.h).
+const PHYS32_ENTRY: u32 = 18;
+/// The note of an image that takes a network connected beforehand: owner `mayfly`, this type, and the version of
+/// [`mayfly_drivers::netfront::preconnected`] as a 32-bit number.
+const PRECONNECTED: u32 = 1;
+/// More program headers than this are no image's.
+const SEGMENTS_MAX: usize = 64;
+/// RAM of a guest ends below the devices and special pages (libxl's HVM_BELOW_4G_RAM_END).
+pub(crate) const RAM_MAX: u64 = 0xf000_0000;
+
+/// Why a file can't be a guest's image.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file can't be read.
+    #[error("cannot read it: {0}")]
+    Io(#[from] io::Error),
+    /// It is no ELF file for x86, or a compressed kernel.
+    #[error("it is not an ELF file for x86{0}")]
+    NotElf(&'static str),
+    /// What its headers say does not hold.
+    #[error("its ELF headers are wrong: {0}")]
+    Headers(String),
+    /// It has no PVH entry.
+    #[error("it has no Xen note of type 18 (XEN_ELFNOTE_PHYS32_ENTRY), and so no PVH entry")]
+    NoEntry,
+    /// There is nothing to load.
+    #[error("it has nothing to load")]
+    Empty,
+}
+
+/// A part of the file and where it goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    /// Physical addresses; what is beyond the octets of the file is zeroed.
+    pub memory: Range<u64>,
+    /// Where it is in the file.
+    pub offset: u64,
+    /// Its octets in the file.
+    pub size: u64,
+}
+
+/// What an image's headers say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Headers {
+    /// What is loaded, in the order of addresses, none of it over another.
+    pub segments: Vec<Segment>,
+    /// Where the guest begins.
+    pub entry: u32,
+    /// The version of the structure by which it takes a network that is connected beforehand, if it does.
+    pub preconnected: Option<u32>,
+}
+
+impl Headers {
+    /// Reads and checks the headers.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn parse<'data>(file: impl ReadRef<'data>) -> Result<Self, Error> {
+        match FileKind::parse(file) {
+            Ok(FileKind::Elf64) => parse::<FileHeader64<Endianness>>(file),
+            Ok(FileKind::Elf32) => parse::<FileHeader32<Endianness>>(file),
+            // A bzImage has the boot sector's signature.
+            _ if file.read_bytes_at(0x202, 4) == Ok(b"HdrS") => {
+                Err(Error::NotElf(" (a compressed Linux kernel is not unpacked here: extract its vmlinux)"))
+            }
+            _ => Err(Error::NotElf("")),
+        }
+    }
+
+    /// The addresses from the first segment to the end of the last one.
+    #[must_use]
+    pub fn memory(&self) -> Range<u64> {
+        let start = self.segments.first().map_or(0, |first| first.memory.start);
+        start..self.segments.last().map_or(start, |last| last.memory.end)
+    }
+}
+
+fn wrong(what: impl Into<String>) -> Error {
+    Error::Headers(what.into())
+}
+
+fn parse<'data, Elf: FileHeader<Endian = Endianness>>(file: impl ReadRef<'data>) -> Result<Headers, Error> {
+    let header = Elf::parse(file).map_err(|error| wrong(error.to_string()))?;
+    let endian = header.endian().map_err(|error| wrong(error.to_string()))?;
+    if endian != Endianness::Little || !matches!(header.e_machine(endian), object::elf::EM_X86_64 | object::elf::EM_386) {
+        return Err(Error::NotElf(", but for another CPU"));
+    }
+    let programs = header.program_headers(endian, file).map_err(|error| wrong(error.to_string()))?;
+    if programs.len() > SEGMENTS_MAX {
+        return Err(wrong(format!("{} program headers, at most {SEGMENTS_MAX}", programs.len())));
+    }
+    let file_size = file.len().map_err(|()| wrong("the file has no length"))?;
+    let mut segments = Vec::new();
+    let mut code = Vec::new();
+    let (mut entry, mut preconnected) = (None, None);
+    for program in programs {
+        if program.p_type(endian) == PT_LOAD {
+            let segment = load(program, endian, file_size)?;
+            if segment.memory.is_empty() {
+                continue;
+            }
+            if program.p_flags(endian) & PF_X == PF_X {
+                code.push(segment.memory.clone());
+            }
+            segments.push(segment);
+        }
+        let Some(mut notes) = program.notes(endian, file).map_err(|error| wrong(error.to_string()))? else {
+            continue;
+        };
+        while let Some(note) = notes.next().map_err(|error| wrong(error.to_string()))? {
+            let known = match (note.name(), note.n_type(endian).0) {
+                (b"Xen", PHYS32_ENTRY) => &mut entry,
+                (b"mayfly", PRECONNECTED) => &mut preconnected,
+                _ => continue,
+            };
+            let number = number(note.desc()).ok_or_else(|| wrong("a note that is no 32-bit number"))?;
+            if known.replace(number).is_some() {
+                return Err(wrong("the same note twice"));
+            }
+        }
+    }
+    segments.sort_by_key(|segment| segment.memory.start);
+    let overlap = segments.windows(2).any(|pair| matches!(pair, [a, b] if a.memory.end > b.memory.start));
+    if overlap {
+        return Err(wrong("segments lie over each other"));
+    }
+    if segments.is_empty() {
+        return Err(Error::Empty);
+    }
+    let entry = entry.ok_or(Error::NoEntry)?;
+    if !code.iter().any(|code| code.contains(&u64::from(entry))) {
+        return Err(wrong(format!("the PVH entry, {entry:#x}, is in no segment of code")));
+    }
+    Ok(Headers { segments, entry, preconnected })
+}
+
+/// A note's number: Xen takes four octets or eight.
+fn number(desc: &[u8]) -> Option<u32> {
+    match desc.len() {
+        4 => Some(u32::from_le_bytes(desc.try_into().ok()?)),
+        8 => u32::try_from(u64::from_le_bytes(desc.try_into().ok()?)).ok(),
+        _ => None,
+    }
+}
+
+fn load<P: ProgramHeader<Endian = Endianness>>(program: &P, endian: Endianness, file_size: u64) -> Result<Segment, Error> {
+    let start: u64 = program.p_paddr(endian).into();
+    let [offset, size, memory_size]: [u64; 3] =
+        [program.p_offset(endian).into(), program.p_filesz(endian).into(), program.p_memsz(endian).into()];
+    if size > memory_size {
+        return Err(wrong(format!("a segment has {size:#x} octets in the file and {memory_size:#x} in memory")));
+    }
+    if offset.checked_add(size).is_none_or(|end| end > file_size) {
+        return Err(wrong(format!("a segment reaches beyond the file ({offset:#x} + {size:#x}, of {file_size:#x})")));
+    }
+    let end = start.checked_add(memory_size).filter(|end| *end <= RAM_MAX);
+    let end = end.ok_or_else(|| wrong(format!("a segment reaches beyond {RAM_MAX:#x} ({start:#x} + {memory_size:#x})")))?;
+    Ok(Segment { memory: start..end, offset, size })
+}
+
+/// An image: what its headers say, and the file, kept open, from which each guest is loaded.
+#[derive(Debug)]
+pub struct Image {
+    headers: Headers,
+    file: File,
+}
+
+impl Image {
+    /// Opens a file and checks that it is an image.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let file = File::open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(Error::NotElf(", nor any ordinary file"));
+        }
+        let cache = ReadCache::new(&file);
+        let headers = Headers::parse(&cache)?;
+        Ok(Self { headers, file })
+    }
+
+    /// What its headers say.
+    #[must_use]
+    pub fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    /// The file.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+/// What goes to the guest as it is, as PVH module: a packed site, or a Linux guest's initramfs.
+#[derive(Debug)]
+pub struct Ramdisk {
+    file: File,
+    size: u64,
+}
+
+impl Ramdisk {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// It can't be read, or is empty.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() || metadata.len() == 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is empty or no ordinary file"));
+        }
+        Ok(Self { size: metadata.len(), file })
+    }
+
+    /// Its octets.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The file.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+#[cfg(test)]
+mod tests;

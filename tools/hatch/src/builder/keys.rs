@@ -1,0 +1,322 @@
+//! What xenstore holds of a guest: the keys, who may see them, and in which order they are written.
+//!
+//! They are those that libxl writes for a PVH guest (tools/libs/light of Xen 4.17: libxl_create.c `libxl__domain_make`,
+//! libxl_dom.c `libxl__build_post`, libxl_nic.c, libxl_device.c `libxl__device_generic_add`), as far as a guest, a
+//! back end or `xl` reads them, so that `xl` handles our guests as its own. hatch's own:
+//!
+//! | path | value |
+//! |---|---|
+//! | `/hatch/name/NAME` | domid; characters that a path can't have are `@` and two hexadecimal digits |
+//! | `/hatch/mac/MAC` | domid; twelve hexadecimal digits |
+//! | `/hatch/domain/DOMID` | name |
+//! | `/hatch/domain/DOMID/mac` | MAC, as above |
+//! | `/hatch/making/UUID` | process and its start time (`/proc/PID/stat`), as long as that process makes the guest |
+//!
+//! The last one is written, and answered, before there is a domain, so that one of this UUID whose maker is gone is known
+//! as a remainder.
+
+use crate::xenstore::{Access, Perm, Request};
+
+use super::config::{Config, Vif};
+use super::layout::{CONSOLE_GFN, XENSTORE_GFN};
+use super::rings::Grants;
+
+/// A request, to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Op {
+    Write(String, String),
+    Mkdir(String),
+    Perms(String, Vec<Perm>),
+    Rm(String),
+    Introduce { domid: u16, gfn: u64, port: u32 },
+    Release(u16),
+}
+
+impl Op {
+    /// The request of the wire.
+    pub(crate) fn request(&self) -> Request<'_> {
+        match self {
+            Self::Write(path, value) => Request::write(path, value),
+            Self::Mkdir(path) => Request::mkdir(path),
+            Self::Perms(path, perms) => Request::set_perms(path, perms),
+            Self::Rm(path) => Request::rm(path),
+            Self::Introduce { domid, gfn, port } => Request::introduce(*domid, *gfn, *port),
+            Self::Release(domid) => Request::release(*domid),
+        }
+    }
+}
+
+fn write(path: impl Into<String>, value: impl Into<String>) -> Op {
+    Op::Write(path.into(), value.into())
+}
+
+/// `n0,rN`: dom0 owns it and the guest reads it.
+fn guest_reads(domid: u16) -> Vec<Perm> {
+    vec![Perm { access: Access::None, domid: 0 }, Perm { access: Access::Read, domid }]
+}
+
+/// `nN`: the guest owns it.
+fn guest_owns(domid: u16) -> Vec<Perm> {
+    vec![Perm { access: Access::None, domid }]
+}
+
+/// The UUID as text.
+#[must_use]
+pub fn uuid(handle: &[u8; 16]) -> String {
+    let mut text = String::with_capacity(36);
+    for (n, octet) in handle.iter().enumerate() {
+        if matches!(n, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text += &format!("{octet:02x}");
+    }
+    text
+}
+
+/// The MAC address with colons, as back ends and `xl` have it.
+pub(crate) fn mac_text(mac: &[u8; 6]) -> String {
+    mac.map(|octet| format!("{octet:02x}")).join(":")
+}
+
+/// The MAC address as a part of a path.
+fn mac_key(mac: &[u8; 6]) -> String {
+    mac.map(|octet| format!("{octet:02x}")).concat()
+}
+
+/// Where the index has a name.
+#[must_use]
+pub fn name_path(name: &str) -> String {
+    let mut path = String::from("/hatch/name/");
+    for octet in name.bytes() {
+        match octet {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => path.push(char::from(octet)),
+            _ => path += &format!("@{octet:02x}"),
+        }
+    }
+    path
+}
+
+/// Where the index has a MAC address.
+#[must_use]
+pub fn mac_path(mac: &[u8; 6]) -> String {
+    format!("/hatch/mac/{}", mac_key(mac))
+}
+
+/// Where the index has a domain.
+#[must_use]
+pub fn domain_path(domid: u16) -> String {
+    format!("/hatch/domain/{domid}")
+}
+
+/// Where it says that a domain of this UUID is being made.
+#[must_use]
+pub fn making_path(handle: &[u8; 16]) -> String {
+    format!("/hatch/making/{}", uuid(handle))
+}
+
+/// The guest's home.
+pub(crate) fn home(domid: u16) -> String {
+    format!("/local/domain/{domid}")
+}
+
+/// The back end's directory for all vifs of a domain.
+pub(crate) fn backends(domid: u16) -> String {
+    format!("/local/domain/0/backend/vif/{domid}")
+}
+
+/// The back end's directory.
+pub(crate) fn backend(domid: u16) -> String {
+    format!("/local/domain/0/backend/vif/{domid}/0")
+}
+
+/// What claims name and MAC address: all of one transaction.
+pub(crate) fn claim(domid: u16, config: &Config) -> Vec<Op> {
+    let mut ops = vec![write(name_path(&config.name), domid.to_string()), write(domain_path(domid), config.name.clone())];
+    if let Some(vif) = &config.vif {
+        ops.push(write(mac_path(&vif.mac), domid.to_string()));
+        ops.push(write(format!("{}/mac", domain_path(domid)), mac_key(&vif.mac)));
+    }
+    ops
+}
+
+/// What is written as soon as there is a domain: its back end first, because netback then has something to do.
+pub(crate) fn birth(domid: u16, config: &Config, preconnected: bool) -> Vec<Op> {
+    let home = home(domid);
+    let mut ops = Vec::with_capacity(64);
+    ops.push(Op::Mkdir(home.clone()));
+    ops.push(Op::Perms(home.clone(), guest_reads(domid)));
+    if let Some(vif) = &config.vif {
+        network(&mut ops, domid, vif, preconnected);
+    }
+    let memory = config.memory << 10;
+    let vm = format!("/vm/{}", uuid(&config.uuid));
+    let libxl = format!("/libxl/{domid}");
+    for (key, value) in [
+        ("vm", vm.clone()),
+        ("name", config.name.clone()),
+        ("domid", domid.to_string()),
+        ("memory/static-max", memory.to_string()),
+        ("memory/target", memory.to_string()),
+        ("cpu/0/availability", "online".to_owned()),
+        ("control/platform-feature-multiprocessor-suspend", "1".to_owned()),
+        ("control/platform-feature-xs_reset_watches", "1".to_owned()),
+    ] {
+        ops.push(write(format!("{home}/{key}"), value));
+    }
+    for key in GUESTS {
+        ops.push(Op::Mkdir(format!("{home}/{key}")));
+        ops.push(Op::Perms(format!("{home}/{key}"), guest_owns(domid)));
+    }
+    ops.push(Op::Mkdir(vm.clone()));
+    ops.push(Op::Perms(vm.clone(), guest_reads(domid)));
+    ops.push(write(format!("{vm}/uuid"), uuid(&config.uuid)));
+    ops.push(write(format!("{vm}/name"), config.name.clone()));
+    ops.push(write(format!("{libxl}/type"), "pvh"));
+    ops
+}
+
+/// What is the guest's to write.
+const GUESTS: [&str; 7] = [
+    "control/shutdown",
+    "control/feature-poweroff",
+    "control/feature-reboot",
+    "control/sysrq",
+    "data",
+    "attr",
+    "error",
+];
+
+/// netback does not probe without a script, and nobody runs it but `xl destroy`, which then has something to run.
+const SCRIPT: &str = "/bin/true";
+
+fn network(ops: &mut Vec<Op>, domid: u16, vif: &Vif, preconnected: bool) {
+    let front = format!("{}/device/vif/0", home(domid));
+    let back = backend(domid);
+    let libxl = format!("/libxl/{domid}/device/vif/0");
+    let mac = mac_text(&vif.mac);
+    // What is made below takes over these.
+    ops.push(Op::Mkdir(backends(domid)));
+    ops.push(Op::Perms(backends(domid), guest_reads(domid)));
+    ops.push(Op::Mkdir(front.clone()));
+    ops.push(Op::Perms(
+        front.clone(),
+        vec![Perm { access: Access::None, domid }, Perm { access: Access::Read, domid: 0 }],
+    ));
+    for (key, value) in [("backend", back.as_str()), ("backend-id", "0"), ("handle", "0"), ("mac", &mac)] {
+        ops.push(write(format!("{front}/{key}"), value));
+    }
+    if !preconnected {
+        ops.push(write(format!("{front}/state"), "1"));
+    }
+    let domain = domid.to_string();
+    let mut shared = vec![
+        ("frontend", front.clone()),
+        ("frontend-id", domain),
+        ("online", "1".to_owned()),
+        ("script", SCRIPT.to_owned()),
+        ("mac", mac),
+        ("bridge", vif.bridge.clone()),
+        ("handle", "0".to_owned()),
+    ];
+    for (key, value) in [("vifname", &vif.name), ("ip", &vif.ip), ("rate", &vif.rate)] {
+        if let Some(value) = value {
+            shared.push((key, value.clone()));
+        }
+    }
+    if let Some(mtu) = vif.mtu {
+        shared.push(("mtu", mtu.to_string()));
+    }
+    for (key, value) in &shared {
+        ops.push(write(format!("{back}/{key}"), value));
+    }
+    // Last: until there is a state, the kernel takes it for no device.
+    ops.push(write(format!("{back}/state"), "1"));
+    ops.push(write(format!("{libxl}/backend"), back));
+    ops.push(write(format!("{libxl}/type"), "vif"));
+    for (key, value) in shared {
+        ops.push(write(format!("{libxl}/{key}"), value));
+    }
+}
+
+/// What is written when pages, grants and event channels are there.
+pub(crate) fn connect(domid: u16, ports: &Ports, grants: Option<&Grants>) -> Vec<Op> {
+    let home = home(domid);
+    let mut ops = Vec::new();
+    if let Some((tx, rx)) = ports.network
+        && let Some(grants) = grants
+    {
+        let front = format!("{home}/device/vif/0");
+        for (key, value) in [
+            ("tx-ring-ref", grants.tx_ring),
+            ("rx-ring-ref", grants.rx_ring),
+            ("event-channel-tx", tx),
+            ("event-channel-rx", rx),
+            ("request-rx-copy", 1),
+            ("feature-rx-notify", 1),
+            // The last one: the back end then looks at the others.
+            ("state", 4),
+        ] {
+            ops.push(write(format!("{front}/{key}"), value.to_string()));
+        }
+    }
+    ops.push(write(format!("{home}/store/port"), ports.xenstore.to_string()));
+    ops.push(write(format!("{home}/store/ring-ref"), XENSTORE_GFN.to_string()));
+    if let Some(port) = ports.console {
+        let [ring_ref, port] = [CONSOLE_GFN.to_string(), port.to_string()];
+        for (key, value) in [
+            ("ring-ref", ring_ref.as_str()),
+            ("port", &port),
+            ("limit", "1048576"),
+            ("type", "xenconsoled"),
+            ("output", "pty"),
+            ("tty", ""),
+        ] {
+            ops.push(write(format!("{home}/console/{key}"), value));
+        }
+    }
+    ops.push(Op::Introduce { domid, gfn: XENSTORE_GFN, port: ports.xenstore });
+    ops
+}
+
+/// A guest's event channels from dom0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ports {
+    pub(crate) xenstore: u32,
+    pub(crate) console: Option<u32>,
+    /// Of the transmit and of the receive ring.
+    pub(crate) network: Option<(u32, u32)>,
+}
+
+/// What removes all of a domain, its back end first, because that takes the longest.
+pub(crate) fn death(domid: u16, handle: Option<&[u8; 16]>) -> Vec<Op> {
+    let mut ops = vec![
+        Op::Rm(backends(domid)),
+        Op::Release(domid),
+        Op::Rm(home(domid)),
+        Op::Rm(format!("/libxl/{domid}")),
+    ];
+    if let Some(handle) = handle {
+        ops.push(Op::Rm(format!("/vm/{}", uuid(handle))));
+    }
+    ops
+}
+
+/// What takes a domain out of hatch's index.
+pub(crate) fn forget(domid: u16, name: Option<&str>, mac: Option<&[u8; 6]>) -> Vec<Op> {
+    let mut ops = Vec::new();
+    if let Some(name) = name {
+        ops.push(Op::Rm(name_path(name)));
+    }
+    if let Some(mac) = mac {
+        ops.push(Op::Rm(mac_path(mac)));
+    }
+    ops.push(Op::Rm(domain_path(domid)));
+    ops
+}
+
+/// Reads a MAC address of twelve digits.
+pub(crate) fn parse_mac_key(text: &str) -> Option<[u8; 6]> {
+    let digits: Vec<u8> = text.chars().map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect::<Option<_>>()?;
+    let octets: Vec<u8> = digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |all, digit| all << 4 | digit)).collect();
+    (digits.len() == 12).then(|| octets.try_into().ok())?
+}

@@ -1,0 +1,290 @@
+//! Where everything lies in a guest's memory.
+//!
+//! ```text
+//! 0                    low memory: free, as libxl leaves it to PVH guests
+//! the image            at the addresses that its headers name
+//! information          start info, memory map, modules, the network's structure, command line
+//! module               a packed site or an initramfs
+//! ...                  free
+//! top of RAM           transmit ring, receive ring, receive buffers
+//! 0xfeff8000           special pages, as libxl has them
+//! ```
+//!
+//! All of it is decided here, before a domain exists, from the configuration and the image's headers.
+
+use std::ops::Range;
+
+use mayfly::stack::Sizing;
+use mayfly_drivers::abi::NET_RX_RING_SIZE;
+use mayfly_drivers::netfront::preconnected;
+
+use super::image::{Headers, RAM_MAX};
+use crate::xen::abi;
+use crate::xen::MapEntry;
+
+const PAGE: u64 = 4096;
+/// `HVM_BELOW_4G_RAM_END` of libxl less its special pages: X86_HVM_END_SPECIAL_REGION - X86_HVM_NR_SPECIAL_PAGES.
+const SPECIAL_FIRST: u64 = 0xfeff8;
+const SPECIAL_PAGES: u64 = 8;
+/// SPECIALPAGE_XENSTORE, SPECIALPAGE_IDENT_PT and SPECIALPAGE_CONSOLE (tools/libs/guest/xg_dom_x86.c).
+pub(crate) const XENSTORE_GFN: u64 = SPECIAL_FIRST + 4;
+pub(crate) const IDENT_PT_GFN: u64 = SPECIAL_FIRST + 6;
+pub(crate) const CONSOLE_GFN: u64 = SPECIAL_FIRST + 7;
+
+/// Octets of the longest command line (MAX_GUEST_CMDLINE of xen.h is 1024 and for others; this is Linux' and the guest's).
+pub const CMDLINE_MAX: usize = 4095;
+/// Offsets in the pages of information. The command line has room for the longest one, so that another can be written
+/// into a guest that has not begun.
+pub(crate) const INFO_MEMMAP: u64 = 64;
+pub(crate) const INFO_MODULES: u64 = 192;
+pub(crate) const INFO_NETWORK: u64 = 256;
+pub(crate) const INFO_CMDLINE: u64 = 512;
+pub(crate) const INFO_PAGES: u64 = 2;
+const _: () = assert!(INFO_NETWORK + preconnected::SIZE as u64 <= INFO_CMDLINE);
+const _: () = assert!(INFO_CMDLINE + CMDLINE_MAX as u64 + 1 <= INFO_PAGES * PAGE);
+
+/// What can't be laid out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// More memory than there can be below the devices, or none.
+    #[error("a guest has 1 to 3840 MiB of memory, and not {0}")]
+    Memory(u64),
+    /// It does not fit.
+    #[error("the image{} and its buffers need {needs} MiB of memory, and the guest has {has}", if *.module { ", its module" } else { "" })]
+    TooSmall {
+        /// MiB that would do.
+        needs: u64,
+        /// MiB that the guest has.
+        has: u64,
+        /// Whether there is a module.
+        module: bool,
+    },
+    /// A command line that is too long, or has a NUL in it.
+    #[error("the command line {0}")]
+    CommandLine(&'static str),
+}
+
+/// The rings of a network that is connected beforehand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rings {
+    /// The gfn of the first page: transmit ring, receive ring, receive buffers.
+    pub first: u64,
+    /// Receive buffers: a power of two.
+    pub buffers: u32,
+}
+
+impl Rings {
+    /// The gfn of the transmit ring.
+    #[must_use]
+    pub fn tx(&self) -> u64 {
+        self.first
+    }
+
+    /// The gfn of the receive ring.
+    #[must_use]
+    pub fn rx(&self) -> u64 {
+        self.first + 1
+    }
+
+    /// The gfns of the receive buffers.
+    #[must_use]
+    pub fn buffers(&self) -> Range<u64> {
+        let first = self.first + preconnected::RINGS as u64;
+        first..first + u64::from(self.buffers)
+    }
+}
+
+/// Where everything lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    /// Pages of RAM, from address 0 on.
+    pub ram_pages: u64,
+    /// The pages of the image: first gfn to behind the last.
+    pub image: Range<u64>,
+    /// The address of the start info, and of the pages of information.
+    pub info: u64,
+    /// The addresses of the module.
+    pub module: Option<Range<u64>>,
+    /// The rings, if the network is connected beforehand.
+    pub rings: Option<Rings>,
+}
+
+impl Layout {
+    /// Lays out a guest of `memory` MiB.
+    ///
+    /// # Errors
+    /// It does not fit.
+    pub fn new(memory: u64, image: &Headers, module: Option<u64>, preconnected: bool) -> Result<Self, Error> {
+        if memory == 0 || memory > RAM_MAX >> 20 {
+            return Err(Error::Memory(memory));
+        }
+        let ram = memory << 20;
+        let loaded = image.memory();
+        let image = loaded.start / PAGE..loaded.end.div_ceil(PAGE);
+        let info = image.end * PAGE;
+        let after_info = info + INFO_PAGES * PAGE;
+        let module = module.map(|size| after_info..after_info.saturating_add(size));
+        let used = module.as_ref().map_or(after_info, |module| module.end.saturating_add(PAGE - 1) & !(PAGE - 1));
+        let too_small = |needs: u64| Error::TooSmall {
+            needs: needs.div_ceil(1 << 20),
+            has: memory,
+            module: module.is_some(),
+        };
+        let free = ram.checked_sub(used).ok_or_else(|| too_small(used))?;
+        let rings = preconnected.then(|| {
+            let share = u32::try_from(Sizing::for_memory(free).rx_pages).unwrap_or(1).clamp(1, NET_RX_RING_SIZE);
+            // The largest power of two in it.
+            let buffers = 1 << share.ilog2();
+            Rings { first: (ram / PAGE).saturating_sub(preconnected::RINGS as u64 + u64::from(buffers)), buffers }
+        });
+        if let Some(rings) = rings
+            && rings.first * PAGE < used
+        {
+            return Err(too_small(used + (ram - rings.first * PAGE)));
+        }
+        Ok(Self { ram_pages: ram / PAGE, image, info, module, rings })
+    }
+
+    /// The memory map: RAM, and the special pages as reserved.
+    #[must_use]
+    pub fn memory_map(&self) -> [MapEntry; 2] {
+        [
+            MapEntry { start: 0, size: self.ram_pages * PAGE, kind: abi::XEN_HVM_MEMMAP_TYPE_RAM },
+            MapEntry {
+                start: SPECIAL_FIRST * PAGE,
+                size: SPECIAL_PAGES * PAGE,
+                kind: abi::XEN_HVM_MEMMAP_TYPE_RESERVED,
+            },
+        ]
+    }
+
+    /// RAM as extents: each order with the first gfns of its extents, the largest first.
+    #[must_use]
+    pub fn extents(&self) -> Vec<(u32, Vec<u64>)> {
+        let mut all = Vec::new();
+        let mut next = 0;
+        // 1 GiB, 2 MiB, 4 KiB.
+        for order in [18, 9, 0] {
+            let count = (self.ram_pages - next) >> order;
+            if count > 0 {
+                all.push((order, (0..count).map(|n| next + (n << order)).collect()));
+                next += count << order;
+            }
+        }
+        all
+    }
+
+    /// Octets for the tables of the guest's address space, where it needs more than the 1 MiB that every domain has:
+    /// a page for each 2 MiB that the guest may take apart, and some.
+    #[must_use]
+    pub fn paging_pool(&self) -> Option<u64> {
+        const GIVEN: u64 = 1 << 20;
+        let needs = (self.ram_pages / 512 + 64) * PAGE;
+        (needs > GIVEN).then(|| needs.next_multiple_of(1 << 20))
+    }
+}
+
+/// Checks a command line.
+///
+/// # Errors
+/// It is too long, or has a NUL in it.
+pub fn check_cmdline(cmdline: &str) -> Result<(), Error> {
+    if cmdline.len() > CMDLINE_MAX {
+        return Err(Error::CommandLine("has more than 4095 octets"));
+    }
+    if cmdline.contains('\0') {
+        return Err(Error::CommandLine("has a NUL in it"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::builder::image::Segment;
+
+    fn image(memory: Range<u64>) -> Headers {
+        let segment = Segment { memory, offset: 0x1000, size: 0x100 };
+        Headers { segments: vec![segment], entry: 0x10_0000, preconnected: Some(1) }
+    }
+
+    fn mayfly() -> Headers {
+        image(0x10_0000..0x16_2118)
+    }
+
+    #[test]
+    fn a_guest_of_8_mib() {
+        let layout = Layout::new(8, &mayfly(), None, true).unwrap();
+        assert_eq!(layout.image, 0x100..0x163);
+        assert_eq!(layout.info, 0x16_3000);
+        let rings = layout.rings.unwrap();
+        assert_eq!((rings.first, rings.buffers), (2048 - 258, 256));
+        assert_eq!((rings.tx(), rings.rx(), rings.buffers()), (1790, 1791, 1792..2048));
+        assert_eq!(layout.extents(), [(9, vec![0, 512, 1024, 1536])]);
+        assert_eq!(layout.paging_pool(), None);
+    }
+
+    #[test]
+    fn a_small_guest_has_fewer_buffers() {
+        for (memory, least, most) in [(2, 8, 64), (3, 64, 128), (4, 128, 256), (8, 256, 256), (3840, 256, 256)] {
+            let layout = Layout::new(memory, &mayfly(), None, true).unwrap();
+            let rings = layout.rings.unwrap();
+            assert!(rings.buffers.is_power_of_two());
+            assert!((least..=most).contains(&rings.buffers), "{memory}: {}", rings.buffers);
+            assert_eq!(rings.buffers().end, layout.ram_pages);
+        }
+    }
+
+    #[test]
+    fn nothing_lies_over_anything_else() {
+        for memory in 1..64 {
+            for module in [None, Some(1), Some(4096), Some(5 << 20)] {
+                let Ok(layout) = Layout::new(memory, &mayfly(), module, true) else {
+                    continue;
+                };
+                let rings = layout.rings.unwrap();
+                let mut places = vec![layout.image.start * PAGE..layout.image.end * PAGE];
+                places.push(layout.info..layout.info + INFO_PAGES * PAGE);
+                places.extend(layout.module.clone());
+                places.push(rings.first * PAGE..layout.ram_pages * PAGE);
+                assert!(places.windows(2).all(|pair| pair[0].end <= pair[1].start), "{memory} {module:?}: {places:x?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_says_how_much_would() {
+        let Err(Error::TooSmall { needs, has: 8, module: true }) = Layout::new(8, &mayfly(), Some(20 << 20), true) else {
+            panic!("it fits");
+        };
+        assert!(Layout::new(needs + 1, &mayfly(), Some(20 << 20), true).is_ok());
+        assert!(matches!(Layout::new(1, &mayfly(), None, false), Err(Error::TooSmall { needs: 2, has: 1, module: false })));
+        assert!(matches!(Layout::new(8, &mayfly(), Some(u64::MAX), true), Err(Error::TooSmall { .. })));
+        for memory in [0, 3841, u64::MAX] {
+            assert_eq!(Layout::new(memory, &mayfly(), None, true), Err(Error::Memory(memory)));
+        }
+    }
+
+    #[test]
+    fn extents_cover_ram_once_and_are_aligned() {
+        for memory in [1, 2, 3, 7, 1024, 1025, 2051, 3840] {
+            let high = image(0..0x1000);
+            let layout = Layout::new(memory, &high, None, false).unwrap();
+            let mut next = 0;
+            for (order, gfns) in layout.extents() {
+                for gfn in gfns {
+                    assert_eq!((gfn, gfn % (1 << order)), (next, 0));
+                    next += 1 << order;
+                }
+            }
+            assert_eq!(next, memory * 256);
+        }
+    }
+
+    #[test]
+    fn command_lines() {
+        assert_eq!(check_cmdline(&"x".repeat(CMDLINE_MAX)), Ok(()));
+        assert!(check_cmdline(&"x".repeat(CMDLINE_MAX + 1)).is_err());
+        assert!(check_cmdline("a\0b").is_err());
+    }
+}

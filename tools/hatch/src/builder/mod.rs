@@ -1,0 +1,114 @@
+//! The domain builder: PVH guests made from dom0, on the network before their first instruction.
+//!
+//! ```text
+//!            ┌ names ┐ domain ┐┌ limits ─ memory ─ channels ─ rings ┐┌ load ─ context ┐        ┌ finish
+//! hatch      │       │        ││                                    ││                │ port ─ │
+//! xenstored  └───────┘        └┤ keys: home, back end               └┤ front end, introduce    │
+//! netback                      └──────── probes, makes the vif ──────┴─── connects ────────────┘
+//! ```
+//!
+//! [`image`] and [`layout`] decide everything before a domain exists; [`info`] and [`rings`] are the octets that go into
+//! its memory, [`keys`] what goes into xenstore; `create` carries all of it out, step by step ([`steps`]), and undoes it
+//! when a step fails; `destroy` removes a domain, whatever state it is in. [`report`] says what took how long.
+//!
+//! xenstore is written in two bursts, each of them one system call, and nobody waits for their answers before the end.
+//! Only the claim of the name and the MAC address is a transaction, and a small one.
+
+mod config;
+mod create;
+mod destroy;
+pub mod image;
+mod info;
+mod keys;
+pub mod layout;
+mod making;
+mod names;
+mod port;
+pub mod report;
+mod rings;
+mod steps;
+
+pub use config::{Config, Connect, Error as ConfigError, NAME_MAX, Vif};
+pub use create::{Builder, Created};
+pub use destroy::{DestroyError, Destroyed};
+pub use image::{Image, Ramdisk};
+pub use making::Maker;
+pub use keys::{domain_path, mac_path, making_path, name_path, uuid};
+pub use names::Taken;
+pub use steps::Step;
+
+use std::io;
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Cause {
+    /// The configuration can't be.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// It does not fit into the guest's memory.
+    #[error(transparent)]
+    Layout(#[from] layout::Error),
+    /// Somebody has the name or the MAC address.
+    #[error(transparent)]
+    Taken(#[from] Taken),
+    /// Xen refused.
+    #[error(transparent)]
+    Xen(#[from] crate::xen::Error),
+    /// xenstored refused, or is not there.
+    #[error(transparent)]
+    Store(#[from] crate::xenstore::Error),
+    /// A file could not be read, or a page not written.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The interface did not appear, or could not be made a port of the bridge.
+    #[error(transparent)]
+    Port(#[from] port::Error),
+    /// The back end closed, or has not connected in time.
+    #[error("the back end {0}")]
+    Backend(&'static str),
+    /// A test wants it.
+    #[cfg(feature = "faults")]
+    #[error("HATCH_FAIL_AT")]
+    Fault,
+}
+
+/// A step that failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// Which.
+    pub step: Step,
+    /// Why.
+    pub cause: Cause,
+}
+
+/// Why there is no guest.
+#[derive(Debug)]
+pub struct Error {
+    /// What failed.
+    pub failure: Failure,
+    /// What could not be undone, if anything: `hatch gc` removes that.
+    pub left: Vec<String>,
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Failure { step, cause } = &self.failure;
+        write!(f, "step `{step}`: {cause}; {}", step.advice())?;
+        if !self.left.is_empty() {
+            write!(f, "; not all of it could be undone ({}): run `hatch gc`", self.left.join("; "))?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.failure.cause)
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self { failure, left: Vec::new() }
+    }
+}

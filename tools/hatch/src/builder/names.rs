@@ -1,0 +1,161 @@
+//! Names and MAC addresses: nobody gets one that somebody has.
+//!
+//! Those of our guests are in an index, and looking there is one read. Guests that others made are not in it: their names
+//! are read one by one, all in one round trip. `xl create` is kept out meanwhile by its own lock; when it has that already,
+//! the names are looked at again at the end.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
+
+use rustix::fs::{FlockOperation, fcntl_lock};
+
+use super::config::Config;
+use super::keys;
+use crate::xenstore::{Client, Code, Error, Id, Request, TransactionId};
+
+/// The lock of `xl` (tools/xl/xl.h, XL_LOCK_FILE); `/var/lock` is most often a link to `/run/lock`.
+const XL_LOCK: &str = "/var/lock/xl";
+
+/// Somebody has it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Taken {
+    /// The name.
+    #[error("the name {0:?} is taken by {1}")]
+    Name(String, String),
+    /// The MAC address.
+    #[error("the MAC address {0} is taken by {1}")]
+    Mac(String, String),
+}
+
+/// The lock of `xl`, or not.
+pub(crate) struct XlLock(Option<File>);
+
+impl XlLock {
+    /// Takes the lock if it is free.
+    pub(crate) fn take() -> Self {
+        let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(XL_LOCK).ok();
+        Self(file.filter(|file| fcntl_lock(file, FlockOperation::NonBlockingLockExclusive).is_ok()))
+    }
+
+    pub(crate) fn is_ours(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+/// What was asked about names: answered together.
+pub(crate) struct Asked {
+    transaction: Id,
+    name: Id,
+    mac: Option<Id>,
+    domains: Id,
+    ours: Id,
+}
+
+/// Asks who there is, and opens the transaction of the claim. What is read here is read after the transaction's start, so
+/// that a claim by anybody else in between is a conflict, and not a second owner.
+pub(crate) fn ask(store: &mut Client, config: &Config) -> Result<Asked, Error> {
+    let transaction = store.send(Request::transaction_start())?;
+    let name = store.send(Request::read(&keys::name_path(&config.name)))?;
+    let mac = match &config.vif {
+        Some(vif) => Some(store.send(Request::read(&keys::mac_path(&vif.mac)))?),
+        None => None,
+    };
+    let domains = store.send(Request::directory("/local/domain"))?;
+    let ours = store.send(Request::directory("/hatch/domain"))?;
+    Ok(Asked { transaction, name, mac, domains, ours })
+}
+
+/// Takes the answers: the transaction, if name and MAC address are free.
+pub(crate) fn answers(store: &mut Client, asked: Asked, config: &Config) -> Result<TransactionId, super::Cause> {
+    let Asked { transaction, name, mac, domains, ours } = asked;
+    let transaction = store.transaction(transaction)?;
+    let free = (|| {
+        let name = owner(store.answer(name))?;
+        let mac = mac.map(|mac| owner(store.answer(mac))).transpose()?.flatten();
+        let domains = numbers(store, domains, "/local/domain")?;
+        let ours = numbers(store, ours, "/hatch/domain")?;
+        if let Some(owner) = name {
+            return Err(Taken::Name(config.name.clone(), owner).into());
+        }
+        if let (Some(owner), Some(vif)) = (mac, &config.vif) {
+            return Err(Taken::Mac(keys::mac_text(&vif.mac), owner).into());
+        }
+        strangers(store, &domains, &ours, config)
+    })();
+    if free.is_err() {
+        let end = store.send(Request::transaction_end(transaction, false))?;
+        store.answer(end)?;
+    }
+    free.map(|()| transaction)
+}
+
+/// Looks at the guests that others made once more.
+pub(crate) fn again(store: &mut Client, config: &Config) -> Result<(), super::Cause> {
+    let domains = store.send(Request::directory("/local/domain"))?;
+    let ours = store.send(Request::directory("/hatch/domain"))?;
+    let domains = numbers(store, domains, "/local/domain")?;
+    let ours = numbers(store, ours, "/hatch/domain")?;
+    strangers(store, &domains, &ours, config)
+}
+
+/// Who has what was read.
+fn owner(answer: Result<Vec<u8>, Error>) -> Result<Option<String>, Error> {
+    match answer {
+        Ok(value) => Ok(Some(format!("domain {}", value.escape_ascii()))),
+        Err(error) if error.is_absent() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The numbers right below a path. A list that is too long for one answer is asked for in parts.
+fn numbers(store: &mut Client, id: Id, path: &str) -> Result<BTreeSet<u16>, Error> {
+    let number = |name: &[u8]| std::str::from_utf8(name).ok()?.parse().ok();
+    match store.answer(id) {
+        Ok(names) => Ok(names.split(|octet| *octet == 0).filter_map(number).collect()),
+        Err(error) if error.is_absent() => Ok(BTreeSet::new()),
+        Err(error) if error.is(&Code::E2BIG) => {
+            Ok(store.directory(path)?.iter().filter_map(|name| number(name.as_bytes())).collect())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Compares with the guests that others made, dom0 among them.
+fn strangers(
+    store: &mut Client,
+    domains: &BTreeSet<u16>,
+    ours: &BTreeSet<u16>,
+    config: &Config,
+) -> Result<(), super::Cause> {
+    let mut asked = Vec::new();
+    for domid in domains.difference(ours) {
+        let name = store.send(Request::read(&format!("{}/name", keys::home(*domid))))?;
+        let mac = match &config.vif {
+            Some(_) if *domid != 0 => Some(store.send(Request::read(&format!("/libxl/{domid}/device/vif/0/mac")))?),
+            _ => None,
+        };
+        asked.push((domid, name, mac));
+    }
+    let mut taken = None;
+    for (domid, name, mac) in asked {
+        // A domain that is not ours may go away at any time, and may lack any key.
+        let mut is = |id: Id, wanted: &str| match store.answer(id) {
+            Ok(value) => Ok(value.eq_ignore_ascii_case(wanted.as_bytes())),
+            Err(error) if error.is_absent() => Ok(false),
+            Err(error) => Err(error),
+        };
+        let who = || format!("domain {domid}, which hatch has not made");
+        // Names differ in case, MAC addresses do not; names equal but for their case are taken to be the same.
+        if is(name, &config.name)? {
+            taken = Some(Taken::Name(config.name.clone(), who()));
+        }
+        if let (Some(mac), Some(vif)) = (mac, &config.vif) {
+            let ours = keys::mac_text(&vif.mac);
+            if is(mac, &ours)? {
+                taken = Some(Taken::Mac(ours, who()));
+            }
+        }
+    }
+    taken.map_or(Ok(()), |taken| Err(taken.into()))
+}

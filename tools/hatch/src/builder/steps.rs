@@ -1,0 +1,122 @@
+//! The steps of making a guest, what each of them took, and faults put into them by tests.
+
+use std::fmt;
+use std::time::Instant;
+
+use super::report::{Span, Timeline};
+
+macro_rules! steps {
+    ($($variant:ident $name:literal $advice:literal)*) => {
+        /// A step of making a guest.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Step {
+            $(#[doc = $advice] $variant,)*
+        }
+
+        impl Step {
+            /// All of them, in their order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// Its name.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// What to look at when it fails.
+            #[must_use]
+            pub fn advice(self) -> &'static str {
+                match self { $(Self::$variant => $advice,)* }
+            }
+        }
+    };
+}
+
+steps! {
+    Check "check" "look at the configuration"
+    Names "names" "see whether xenstored runs (`xenstore-ls /hatch`)"
+    Domain "domain" "see `xl info` for free memory, and `xl dmesg`"
+    Keys "keys" "see whether xenstored runs, and its quota"
+    Limits "limits" "see `xl dmesg`"
+    Memory "memory" "see `xl info`, free_memory; end other guests, or give this one less"
+    Channels "channels" "see `xl dmesg`"
+    Rings "rings" "see `dmesg` for xen-privcmd"
+    Connect "connect" "see whether xenstored runs (`xenstore-ls`)"
+    Load "load" "see whether the files are still there and whole"
+    Context "context" "see `xl dmesg`"
+    Claim "claim" "another guest may be made of the same name or MAC address at this moment: try again"
+    Port "port" "see whether the bridge exists and xen-netback is loaded (`ip link`, `lsmod`)"
+    Backend "backend" "see `dmesg` for vif and xen-netback"
+    Finish "finish" "see whether xenstored runs"
+    Unpause "unpause" "see `xl dmesg`"
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Runs steps and writes down when.
+pub(crate) struct Steps {
+    start: Instant,
+    timeline: Timeline,
+}
+
+impl Steps {
+    pub(crate) fn new() -> Self {
+        Self { start: Instant::now(), timeline: Timeline::default() }
+    }
+
+    /// Nanoseconds since the start.
+    pub(crate) fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Runs one step.
+    pub(crate) fn run<T, E: Into<super::Cause>>(
+        &mut self,
+        step: Step,
+        body: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, super::Failure> {
+        let start = self.now();
+        let result = body();
+        self.timeline.spans.push(Span::new(step.name(), "hatch", start, self.now()));
+        let failure = |cause| super::Failure { step, cause };
+        let value = result.map_err(|error| failure(error.into()))?;
+        fault(step).map_err(failure)?;
+        Ok(value)
+    }
+
+    /// Writes down what somebody else did meanwhile.
+    pub(crate) fn beside(&mut self, what: &'static str, who: &'static str, start: u64) {
+        let end = self.now();
+        self.timeline.spans.push(Span::new(what, who, start, end));
+    }
+
+    pub(crate) fn finish(mut self) -> Timeline {
+        self.timeline.total_ns = self.now();
+        self.timeline.compare();
+        self.timeline
+    }
+}
+
+/// A fault at the end of a step, when all of it has been done: `HATCH_FAIL_AT` is an error, `HATCH_KILL_AT` the end of
+/// the process as by `kill -9`.
+#[cfg(feature = "faults")]
+fn fault(step: Step) -> Result<(), super::Cause> {
+    let is_at = |name| std::env::var_os(name).is_some_and(|at| at.to_str() == Some(step.name()));
+    if is_at("HATCH_KILL_AT") {
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    }
+    if is_at("HATCH_FAIL_AT") {
+        return Err(super::Cause::Fault);
+    }
+    Ok(())
+}
+
+#[cfg(not(feature = "faults"))]
+#[allow(clippy::unnecessary_wraps, reason = "it can fail with the feature")]
+fn fault(_step: Step) -> Result<(), super::Cause> {
+    Ok(())
+}

@@ -1,0 +1,571 @@
+//! The calls that make, look at and end domains.
+//!
+//! domctl's interface changes between versions of Xen without a way to negotiate it, so Xen's version decides on the
+//! layout, and a version whose headers were not looked at is refused.
+
+use std::io;
+
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+use super::abi::{self, PAGE_SIZE, xen_domctl};
+use super::context;
+use super::sys::{DATA_MAX, Mapping, Privcmd};
+
+/// A version of Xen that we know the domctl interface of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Interface {
+    /// `XEN_DOMCTL_INTERFACE_VERSION`.
+    domctl: u32,
+    /// Whether `xen_domctl_createdomain` has `altp2m_opts`.
+    altp2m_opts: bool,
+}
+
+impl Interface {
+    fn of(major: u32, minor: u32) -> Option<Self> {
+        match (major, minor) {
+            (4, 17) => Some(Self { domctl: 0x15, altp2m_opts: false }),
+            (4, 18) => Some(Self { domctl: 0x16, altp2m_opts: false }),
+            (4, 19 | 20) => Some(Self { domctl: 0x17, altp2m_opts: true }),
+            _ => None,
+        }
+    }
+}
+
+/// Why Xen can't be asked, or what it said.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no way to Xen.
+    #[error("cannot speak to Xen: {source}; hatch runs as root in dom0, and needs Linux 5.0 or later with xen-privcmd")]
+    Unreachable {
+        /// What the device said.
+        source: io::Error,
+    },
+    /// A version of Xen whose interface is not known.
+    #[error("Xen {major}.{minor} is not known to hatch, which knows 4.17 to 4.20: its domctl interface may differ")]
+    Version {
+        /// As in 4.17.
+        major: u32,
+        /// As in 4.17.
+        minor: u32,
+    },
+    /// Xen, or the kernel on the way to it, refused a call.
+    #[error("{call}: {source}{}", hint(.call, .source))]
+    Call {
+        /// The call, as the headers name it.
+        call: &'static str,
+        /// Xen's error.
+        source: io::Error,
+    },
+}
+
+/// What may be the matter, for those errors whose number says little.
+fn hint(call: &str, error: &io::Error) -> &'static str {
+    match (call, error.raw_os_error()) {
+        ("XENMEM_populate_physmap" | "XEN_DOMCTL_createdomain" | "XEN_DOMCTL_max_vcpus", Some(libc::ENOMEM)) => {
+            " (Xen has no free memory for this domain: see `xl info`, free_memory)"
+        }
+        ("XEN_DOMCTL_createdomain", Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ENODEV)) => {
+            " (PVH needs a CPU with hardware-assisted paging, switched on in the firmware: see `xl info`, virt_caps)"
+        }
+        (_, Some(libc::EACCES)) => " (this Xen's interface has another version than its number tells)",
+        (_, Some(libc::EPERM)) => " (only a privileged domain may do this)",
+        _ => "",
+    }
+}
+
+impl Error {
+    /// Whether the domain that was asked about does not exist.
+    #[must_use]
+    pub fn is_no_such_domain(&self) -> bool {
+        matches!(self, Self::Call { source, .. } if source.raw_os_error() == Some(libc::ESRCH))
+    }
+
+    /// Whether it is for want of permission.
+    #[must_use]
+    pub fn is_permission(&self) -> bool {
+        match self {
+            Self::Unreachable { source } => source.kind() == io::ErrorKind::PermissionDenied,
+            Self::Call { source, .. } => source.raw_os_error() == Some(libc::EPERM),
+            Self::Version { .. } => false,
+        }
+    }
+}
+
+/// What a domain is created with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewDomain {
+    /// Its UUID.
+    pub handle: [u8; 16],
+    /// Frames that its grant table may have.
+    pub grant_frames: u16,
+}
+
+/// How RDTSC behaves in a domain (`TSC_MODE_*`, asm-x86/time.h, and xl.cfg's `tsc_mode`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TscMode {
+    /// Emulated where the hardware can't do it right.
+    #[default]
+    Default = 0,
+    /// Always emulated.
+    AlwaysEmulate = 1,
+    /// Never emulated.
+    Native = 2,
+}
+
+/// What Xen says of a domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DomainInfo {
+    /// Its number.
+    pub domid: u16,
+    /// Its UUID.
+    pub handle: [u8; 16],
+    /// `XEN_DOMINF_*`.
+    flags: u32,
+    /// Pages that it has.
+    pub pages: u64,
+    /// Pages that it may have.
+    pub max_pages: u64,
+    /// Time on CPUs, in ns.
+    pub cpu_ns: u64,
+    /// vCPUs that are online.
+    pub vcpus: u32,
+}
+
+impl DomainInfo {
+    /// Whether it is being taken apart.
+    #[must_use]
+    pub fn is_dying(&self) -> bool {
+        self.flags & abi::XEN_DOMINF_DYING != 0
+    }
+
+    /// Whether a toolstack has paused it.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.flags & abi::XEN_DOMINF_PAUSED != 0
+    }
+
+    /// Whether all of its vCPUs wait for something.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.flags & abi::XEN_DOMINF_BLOCKED != 0
+    }
+
+    /// Whether it runs right now.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.flags & abi::XEN_DOMINF_RUNNING != 0
+    }
+
+    /// Why it has shut down (`SHUTDOWN_*`, sched.h), if it has: 0 poweroff, 1 reboot, 2 suspend, 3 crash, 4 watchdog.
+    #[must_use]
+    pub fn shutdown(&self) -> Option<u8> {
+        let reason = (self.flags >> abi::XEN_DOMINF_SHUTDOWNSHIFT) & 0xff;
+        (self.flags & abi::XEN_DOMINF_SHUTDOWN != 0).then(|| u8::try_from(reason).unwrap_or(u8::MAX))
+    }
+
+    fn of(info: &abi::xen_domctl_getdomaininfo) -> Self {
+        Self {
+            domid: info.domain,
+            handle: info.handle,
+            flags: info.flags,
+            pages: info.tot_pages,
+            max_pages: info.max_pages,
+            cpu_ns: info.cpu_time,
+            vcpus: info.nr_online_vcpus,
+        }
+    }
+}
+
+/// A range of the memory map that a guest may ask Xen for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MapEntry {
+    /// Its first address.
+    pub start: u64,
+    /// Octets.
+    pub size: u64,
+    /// `XEN_HVM_MEMMAP_TYPE_*`.
+    pub kind: u32,
+}
+
+/// Xen, as a privileged domain may speak to it.
+pub struct Xen {
+    privcmd: Privcmd,
+    interface: Interface,
+}
+
+/// How often a call is made again that Xen has cut short. Each time it has done a part of its work.
+const AGAIN_MAX: usize = 100_000;
+
+impl Xen {
+    /// Opens the way to Xen and looks at its version.
+    ///
+    /// # Errors
+    /// There is no Xen, no permission, or a Xen that is not known.
+    pub fn open() -> Result<Self, Error> {
+        let mut privcmd = Privcmd::open().map_err(|source| Error::Unreachable { source })?;
+        let version = privcmd
+            .hypercall(abi::XEN_VERSION, Some(abi::XENVER_VERSION), &mut [], &[])
+            .map_err(|source| Error::Call { call: "XENVER_version", source })?;
+        let version = u32::try_from(version).unwrap_or(0);
+        let (major, minor) = (version >> 16, version & 0xffff);
+        let interface = Interface::of(major, minor).ok_or(Error::Version { major, minor })?;
+        Ok(Self { privcmd, interface })
+    }
+
+    fn domctl(&mut self, call: &'static str, cmd: u32, domain: u16, u: &[u8], data: &[u8]) -> Result<xen_domctl, Error> {
+        let mut argument = xen_domctl::new_zeroed();
+        argument.cmd = cmd;
+        argument.interface_version = self.interface.domctl;
+        argument.domain = domain;
+        if let Some(place) = argument.u.get_mut(..u.len()) {
+            place.copy_from_slice(u);
+        }
+        self.privcmd
+            .hypercall(abi::DOMCTL, None, argument.as_mut_bytes(), data)
+            .map_err(|source| Error::Call { call, source })?;
+        Ok(argument)
+    }
+
+    /// Creates an empty PVH domain with hardware-assisted paging; the number is Xen's choice.
+    ///
+    /// # Errors
+    /// Xen's.
+    pub fn create(&mut self, new: &NewDomain) -> Result<u16, Error> {
+        let old = abi::xen_domctl_createdomain {
+            ssidref: 0,
+            handle: new.handle,
+            flags: abi::XEN_DOMCTL_CDF_HVM | abi::XEN_DOMCTL_CDF_HAP,
+            iommu_opts: 0,
+            max_vcpus: 1,
+            max_evtchn_port: 1023,
+            max_grant_frames: i32::from(new.grant_frames),
+            max_maptrack_frames: 0,
+            // Version 1 only: a table of prepared entries can't change its version under the back end.
+            grant_opts: 1,
+            vmtrace_size: 0,
+            cpupool_id: 0,
+            arch: abi::xen_arch_domainconfig { emulation_flags: abi::XEN_X86_EMU_LAPIC, misc_flags: 0 },
+        };
+        let argument = if self.interface.altp2m_opts {
+            create_4_19(&old).as_bytes().to_vec()
+        } else {
+            old.as_bytes().to_vec()
+        };
+        // 0 lets Xen choose, as does every number that is not a guest's.
+        let answer = self.domctl("XEN_DOMCTL_createdomain", abi::XEN_DOMCTL_CREATEDOMAIN, 0, &argument, &[])?;
+        Ok(answer.domain)
+    }
+
+    /// Sets how many vCPUs a domain has.
+    ///
+    /// # Errors
+    /// Xen's.
+    pub fn max_vcpus(&mut self, domain: u16, vcpus: u32) -> Result<(), Error> {
+        self.domctl("XEN_DOMCTL_max_vcpus", abi::XEN_DOMCTL_MAX_VCPUS, domain, &vcpus.to_ne_bytes(), &[]).map(drop)
+    }
+
+    /// Sets how much memory a domain may have.
+    ///
+    /// # Errors
+    /// Xen's.
+    pub fn max_mem(&mut self, domain: u16, kib: u64) -> Result<(), Error> {
+        self.domctl("XEN_DOMCTL_max_mem", abi::XEN_DOMCTL_MAX_MEM, domain, &kib.to_ne_bytes(), &[]).map(drop)
+    }
+
+    /// Sets how much memory there is for the tables of a domain's address space; a new domain has 1 MiB.
+    ///
+    /// # Errors
+    /// Xen's.
+    pub fn paging_pool(&mut self, domain: u16, octets: u64) -> Result<(), Error> {
+        let cmd = abi::XEN_DOMCTL_SET_PAGING_MEMPOOL_SIZE;
+        for _ in 0..AGAIN_MAX {
+            match self.domctl("XEN_DOMCTL_set_paging_mempool_size", cmd, domain, &octets.to_ne_bytes(), &[]) {
+                Err(Error::Call { source, .. }) if is_again(&source) => {}
+                result => return result.map(drop),
+            }
+        }
+        Err(endless("XEN_DOMCTL_set_paging_mempool_size"))
+    }
+
+    /// Sets what RDTSC does.
+    ///
+    /// # Errors
+    /// Xen's.
+    pub fn tsc_mode(&mut self, domain: u16, mode: TscMode) -> Result<(), Error> {
+        let info = abi::xen_domctl_tsc_info { tsc_mode: mode as u32, gtsc_khz: 0, incarnation: 0, pad: 0, elapsed_nsec: 0 };
+        self.domctl("XEN_DOMCTL_settscinfo", abi::XEN_DOMCTL_SETTSCINFO, domain, info.as_bytes(), &[]).map(drop)
+    }
+
+    /// Gives vCPU 0 the state in which PVH begins (docs/misc/pvh.pandoc): at `entry`, with EBX at the start info.
+    ///
+    /// # Errors
+    /// Xen's.
+    pub fn pvh_context(&mut self, domain: u16, entry: u32, start_info: u32) -> Result<(), Error> {
+        let records = context::records(entry, start_info);
+        let argument = abi::xen_domctl_hvmcontext {
+            size: u32::try_from(records.len()).unwrap_or(u32::MAX),
+            pad: 0,
+            buffer: self.privcmd.data_address(),
+        };
+        let cmd = abi::XEN_DOMCTL_SETHVMCONTEXT;
+        self.domctl("XEN_DOMCTL_sethvmcontext", cmd, domain, argument.as_bytes(), &records).map(drop)
+    }
+
+    /// Stops a domain, once more for each time.
+    ///
+    /// # Errors
+    /// Xen's.
+    pub fn pause(&mut self, domain: u16) -> Result<(), Error> {
+        self.domctl("XEN_DOMCTL_pausedomain", abi::XEN_DOMCTL_PAUSEDOMAIN, domain, &[], &[]).map(drop)
+    }
+
+    /// Lets a domain run, when it has been called as often as the domain was stopped.
+    ///
+    /// # Errors
+    /// Xen's.
+    pub fn unpause(&mut self, domain: u16) -> Result<(), Error> {
+        self.domctl("XEN_DOMCTL_unpausedomain", abi::XEN_DOMCTL_UNPAUSEDOMAIN, domain, &[], &[]).map(drop)
+    }
+
+    /// Takes a domain apart. It is gone when nobody maps any of its pages.
+    ///
+    /// # Errors
+    /// Xen's.
+    pub fn destroy(&mut self, domain: u16) -> Result<(), Error> {
+        for _ in 0..AGAIN_MAX {
+            match self.domctl("XEN_DOMCTL_destroydomain", abi::XEN_DOMCTL_DESTROYDOMAIN, domain, &[], &[]) {
+                Err(Error::Call { source, .. }) if is_again(&source) => {}
+                result => return result.map(drop),
+            }
+        }
+        Err(endless("XEN_DOMCTL_destroydomain"))
+    }
+
+    /// What Xen knows of a domain, or `None` when there is none of this number.
+    ///
+    /// # Errors
+    /// Xen's.
+    pub fn info(&mut self, domain: u16) -> Result<Option<DomainInfo>, Error> {
+        let answer = self.domctl("XEN_DOMCTL_getdomaininfo", abi::XEN_DOMCTL_GETDOMAININFO, domain, &[], &[]);
+        let answer = match answer {
+            Err(error) if error.is_no_such_domain() => return Ok(None),
+            answer => answer?,
+        };
+        let info = abi::xen_domctl_getdomaininfo::read_from_prefix(&answer.u);
+        // Before 4.18 the answer is the next domain that exists.
+        Ok(info.ok().map(|(info, _)| DomainInfo::of(&info)).filter(|info| info.domid == domain))
+    }
+
+    /// All domains, in the order of their numbers.
+    ///
+    /// # Errors
+    /// Xen's.
+    pub fn list(&mut self) -> Result<Vec<DomainInfo>, Error> {
+        const EACH: usize = size_of::<abi::xen_domctl_getdomaininfo>();
+        let most = DATA_MAX / EACH;
+        let mut all: Vec<DomainInfo> = Vec::new();
+        let mut first = 0;
+        // One round for each `most` domains.
+        while first < abi::DOMID_FIRST_RESERVED {
+            let mut argument = abi::xen_sysctl_getdomaininfolist::new_zeroed();
+            argument.cmd = abi::XEN_SYSCTL_GETDOMAININFOLIST;
+            argument.interface_version = abi::XEN_SYSCTL_INTERFACE_VERSION;
+            argument.first_domain = first;
+            argument.max_domains = u32::try_from(most).unwrap_or(1);
+            argument.buffer = self.privcmd.data_address();
+            self.privcmd
+                .hypercall(abi::SYSCTL, None, argument.as_mut_bytes(), &[])
+                .map_err(|source| Error::Call { call: "XEN_SYSCTL_getdomaininfolist", source })?;
+            let count = usize::try_from(argument.num_domains).unwrap_or(0).min(most);
+            let mut octets = vec![0; count * EACH];
+            self.privcmd.data(&mut octets);
+            let infos = octets.chunks_exact(EACH).filter_map(|octets| abi::xen_domctl_getdomaininfo::read_from_bytes(octets).ok());
+            all.extend(infos.map(|info| DomainInfo::of(&info)));
+            match all.last() {
+                Some(last) if count == most && last.domid >= first => first = last.domid.saturating_add(1),
+                _ => break,
+            }
+        }
+        Ok(all)
+    }
+
+    /// Makes a domain's memory at `gfns`, each the first of 2^`order` pages, and says how many of them were made.
+    ///
+    /// # Errors
+    /// Xen's. Less than all is no error when the order is not 0.
+    pub fn populate(&mut self, domain: u16, gfns: &[u64], order: u32) -> Result<usize, Error> {
+        let mut done = 0;
+        for chunk in gfns.chunks(DATA_MAX / size_of::<u64>()) {
+            let mut argument = abi::xen_memory_reservation {
+                extent_start: self.privcmd.data_address(),
+                nr_extents: chunk.len() as u64,
+                extent_order: order,
+                mem_flags: 0,
+                domid: domain,
+                pad: [0; 3],
+            };
+            let call = "XENMEM_populate_physmap";
+            let made = self
+                .privcmd
+                .hypercall(abi::MEMORY_OP, Some(abi::XENMEM_POPULATE_PHYSMAP), argument.as_mut_bytes(), chunk.as_bytes())
+                .map_err(|source| Error::Call { call, source })?;
+            let made = usize::try_from(made).unwrap_or(0).min(chunk.len());
+            done += made;
+            if made < chunk.len() {
+                if order == 0 {
+                    return Err(Error::Call { call, source: io::Error::from_raw_os_error(libc::ENOMEM) });
+                }
+                break;
+            }
+        }
+        Ok(done)
+    }
+
+    /// Sets the memory map that XENMEM_memory_map gives to the guest.
+    ///
+    /// # Errors
+    /// Xen's.
+    pub fn memory_map(&mut self, domain: u16, entries: &[MapEntry]) -> Result<(), Error> {
+        let mut data = Vec::with_capacity(entries.len() * abi::E820_ENTRY);
+        for entry in entries {
+            data.extend_from_slice(&entry.start.to_ne_bytes());
+            data.extend_from_slice(&entry.size.to_ne_bytes());
+            data.extend_from_slice(&entry.kind.to_ne_bytes());
+        }
+        let mut argument = abi::xen_foreign_memory_map {
+            domid: domain,
+            pad: [0; 3],
+            nr_entries: u32::try_from(entries.len()).unwrap_or(u32::MAX),
+            pad2: 0,
+            buffer: self.privcmd.data_address(),
+        };
+        self.privcmd
+            .hypercall(abi::MEMORY_OP, Some(abi::XENMEM_SET_MEMORY_MAP), argument.as_mut_bytes(), &data)
+            .map(drop)
+            .map_err(|source| Error::Call { call: "XENMEM_set_memory_map", source })
+    }
+
+    /// Sets an HVM parameter (hvm/params.h).
+    ///
+    /// # Errors
+    /// Xen's.
+    pub fn param(&mut self, domain: u16, index: u32, value: u64) -> Result<(), Error> {
+        let mut argument = abi::xen_hvm_param { domid: domain, pad: 0, index, value };
+        self.privcmd
+            .hypercall(abi::HVM_OP, Some(abi::HVMOP_SET_PARAM), argument.as_mut_bytes(), &[])
+            .map(drop)
+            .map_err(|source| Error::Call { call: "HVMOP_set_param", source })
+    }
+
+    /// Allocates an event channel of a domain's that dom0 may bind to.
+    ///
+    /// # Errors
+    /// Xen's.
+    pub fn event_channel(&mut self, domain: u16) -> Result<u32, Error> {
+        let mut argument = abi::evtchn_alloc_unbound { dom: domain, remote_dom: 0, port: 0 };
+        self.privcmd
+            .hypercall(abi::EVENT_CHANNEL_OP, Some(abi::EVTCHNOP_ALLOC_UNBOUND), argument.as_mut_bytes(), &[])
+            .map_err(|source| Error::Call { call: "EVTCHNOP_alloc_unbound", source })?;
+        Ok(argument.port)
+    }
+
+    /// Shuts a domain down from outside, as if it had done so itself.
+    ///
+    /// # Errors
+    /// Xen's.
+    pub fn shutdown(&mut self, domain: u16, reason: u8) -> Result<(), Error> {
+        let mut argument = abi::sched_remote_shutdown { domain_id: domain, pad: 0, reason: u32::from(reason) };
+        self.privcmd
+            .hypercall(abi::SCHED_OP, Some(abi::SCHEDOP_REMOTE_SHUTDOWN), argument.as_mut_bytes(), &[])
+            .map(drop)
+            .map_err(|source| Error::Call { call: "SCHEDOP_remote_shutdown", source })
+    }
+
+    /// Maps pages of a domain, in the order given.
+    pub(crate) fn map(&self, domain: u16, gfns: &[u64]) -> Result<Mapping, Error> {
+        let call = "IOCTL_PRIVCMD_MMAPBATCH_V2";
+        self.privcmd.map(domain, gfns).map_err(|source| Error::Call { call, source })
+    }
+
+    /// Maps the first frame of a domain's grant table: 512 entries of version 1.
+    pub(crate) fn map_grants(&self, domain: u16) -> Result<Mapping, Error> {
+        let (kind, id) = (abi::XENMEM_RESOURCE_GRANT_TABLE, abi::XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED);
+        let call = "XENMEM_acquire_resource";
+        self.privcmd.map_resource(domain, kind, id, 1).map_err(|source| Error::Call { call, source })
+    }
+}
+
+const _: () = assert!(DATA_MAX.is_multiple_of(PAGE_SIZE));
+
+fn create_4_19(old: &abi::xen_domctl_createdomain) -> abi::xen_domctl_createdomain_4_19 {
+    abi::xen_domctl_createdomain_4_19 {
+        ssidref: old.ssidref,
+        handle: old.handle,
+        flags: old.flags,
+        iommu_opts: old.iommu_opts,
+        max_vcpus: old.max_vcpus,
+        max_evtchn_port: old.max_evtchn_port,
+        max_grant_frames: old.max_grant_frames,
+        max_maptrack_frames: old.max_maptrack_frames,
+        grant_opts: old.grant_opts,
+        altp2m_opts: 0,
+        vmtrace_size: old.vmtrace_size,
+        cpupool_id: old.cpupool_id,
+        arch: old.arch,
+    }
+}
+
+fn is_again(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR))
+}
+
+fn endless(call: &'static str) -> Error {
+    Error::Call { call, source: io::Error::from_raw_os_error(libc::EAGAIN) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_known_version_has_its_interface_and_no_other_is_taken() {
+        for (minor, domctl, altp2m_opts) in [(17, 0x15, false), (18, 0x16, false), (19, 0x17, true), (20, 0x17, true)] {
+            assert_eq!(Interface::of(4, minor), Some(Interface { domctl, altp2m_opts }));
+        }
+        for (major, minor) in [(4, 16), (4, 21), (5, 17), (0, 0)] {
+            assert_eq!(Interface::of(major, minor), None);
+        }
+    }
+
+    #[test]
+    fn what_follows_altp2m_opts_has_moved_by_four() {
+        let old = abi::xen_domctl_createdomain {
+            ssidref: 1,
+            handle: [2; 16],
+            flags: 3,
+            iommu_opts: 4,
+            max_vcpus: 5,
+            max_evtchn_port: 6,
+            max_grant_frames: 7,
+            max_maptrack_frames: 8,
+            grant_opts: 9,
+            vmtrace_size: 10,
+            cpupool_id: 11,
+            arch: abi::xen_arch_domainconfig { emulation_flags: 12, misc_flags: 13 },
+        };
+        let new = create_4_19(&old);
+        let (old, new) = (old.as_bytes(), new.as_bytes());
+        assert_eq!(old[..48], new[..48]);
+        assert_eq!(new[48..52], [0; 4]);
+        assert_eq!(old[48..], new[52..]);
+    }
+
+    #[test]
+    fn an_info_is_read() {
+        let mut info = abi::xen_domctl_getdomaininfo::new_zeroed();
+        info.domain = 7;
+        info.flags = abi::XEN_DOMINF_SHUTDOWN | 3 << 16 | abi::XEN_DOMINF_PAUSED;
+        let info = DomainInfo::of(&info);
+        assert_eq!((info.domid, info.shutdown(), info.is_paused(), info.is_dying()), (7, Some(3), true, false));
+    }
+}

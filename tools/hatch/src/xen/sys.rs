@@ -1,0 +1,252 @@
+//! dom0's way to Xen, and the only unsafe file of hatch: hypercalls through `/dev/xen/privcmd`, and foreign pages.
+//!
+//! ABI: Linux `xen/privcmd.h` and `/dev/xen/hypercall` (5.0 and later). Memory of another domain is copied in and out through
+//! [`Mapping`], which hands out no reference: the other domain, or a back end, may change it at any time.
+#![allow(unsafe_code, reason = "the one file of hatch that has to")]
+
+use std::fs::File;
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+use super::abi::PAGE_SIZE;
+
+/// `_IOC(_IOC_NONE, 'P', number, size)`.
+#[allow(clippy::cast_possible_truncation, reason = "the structs are small")]
+const fn ioctl<T>(number: u32) -> libc::Ioctl {
+    ((size_of::<T>() as u32) << 16 | (b'P' as u32) << 8 | number) as libc::Ioctl
+}
+const IOCTL_PRIVCMD_HYPERCALL: libc::Ioctl = ioctl::<Hypercall>(0);
+const IOCTL_PRIVCMD_MMAPBATCH_V2: libc::Ioctl = ioctl::<MmapBatch>(4);
+const IOCTL_PRIVCMD_MMAP_RESOURCE: libc::Ioctl = ioctl::<MmapResource>(7);
+
+/// `privcmd_hypercall_t`.
+#[repr(C)]
+struct Hypercall {
+    op: u64,
+    arg: [u64; 5],
+}
+const _: () = assert!(size_of::<Hypercall>() == 48);
+
+/// `privcmd_mmapbatch_v2_t`.
+#[repr(C)]
+struct MmapBatch {
+    num: u32,
+    dom: u16,
+    pad: u16,
+    addr: u64,
+    arr: *const u64,
+    err: *mut i32,
+}
+const _: () = assert!(size_of::<MmapBatch>() == 32);
+
+/// `privcmd_mmap_resource_t`.
+#[repr(C)]
+struct MmapResource {
+    dom: u16,
+    pad: u16,
+    kind: u32,
+    id: u32,
+    idx: u32,
+    num: u64,
+    addr: u64,
+}
+const _: () = assert!(size_of::<MmapResource>() == 32);
+
+/// Pages for hypercalls: one for the argument, the others for what it points to.
+const PAGES: usize = 8;
+/// Octets that an argument may point to.
+pub(crate) const DATA_MAX: usize = (PAGES - 1) * PAGE_SIZE;
+
+/// dom0's way to Xen.
+pub(crate) struct Privcmd {
+    device: File,
+    /// [`PAGES`] of `/dev/xen/hypercall`: the kernel never moves them, so Xen can write to them at any time during a call.
+    buffer: *mut u8,
+}
+
+impl Privcmd {
+    pub(crate) fn open() -> io::Result<Self> {
+        let open = |path| {
+            let file = File::options().read(true).write(true).open(path);
+            file.map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))
+        };
+        let device = open("/dev/xen/privcmd")?;
+        let pages = open("/dev/xen/hypercall")?;
+        let rights = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice, which only this `Privcmd` knows; `drop` ends it.
+        let buffer = unsafe { mmap(ptr::null_mut(), PAGES * PAGE_SIZE, rights, MapFlags::SHARED, &pages, 0) }?;
+        Ok(Self { device, buffer: buffer.cast() })
+    }
+
+    /// Where [`Self::hypercall`] puts the data that an argument points to.
+    pub(crate) fn data_address(&self) -> u64 {
+        self.buffer.wrapping_add(PAGE_SIZE) as u64
+    }
+
+    /// Makes a hypercall of `op` with `command`, if it takes one, and the address of a copy of `argument`, whose content
+    /// afterwards is given back. `data` is what `argument` points to, by [`Self::data_address`].
+    ///
+    /// Each operation that is called this way reads and writes no memory but its argument and what that points to.
+    pub(super) fn hypercall(&mut self, op: u64, command: Option<u64>, argument: &mut [u8], data: &[u8]) -> io::Result<i32> {
+        if argument.len() > PAGE_SIZE || data.len() > DATA_MAX {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let address = self.buffer as u64;
+        // SAFETY: `argument` fits the first page, which nothing refers to but `&mut self`.
+        unsafe { ptr::copy_nonoverlapping(argument.as_ptr(), self.buffer, argument.len()) };
+        // SAFETY: `data` fits the other pages, and they are as much ours.
+        unsafe { ptr::copy_nonoverlapping(data.as_ptr(), self.buffer.wrapping_add(PAGE_SIZE), data.len()) };
+        let arg = match command {
+            Some(command) => [command, address, 0, 0, 0],
+            None => [address, 0, 0, 0, 0],
+        };
+        let mut call = Hypercall { op, arg };
+        // SAFETY: the ioctl reads `call`; Xen reads and writes the pages of `buffer`, which live and are not borrowed.
+        let result = unsafe { libc::ioctl(self.device.as_raw_fd(), IOCTL_PRIVCMD_HYPERCALL, &raw mut call) };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: as for the copy in the other direction.
+        unsafe { ptr::copy_nonoverlapping(self.buffer, argument.as_mut_ptr(), argument.len()) };
+        Ok(result)
+    }
+
+    /// Copies out what a call has written to where [`Self::data_address`] is.
+    pub(super) fn data(&self, into: &mut [u8]) {
+        let length = into.len().min(DATA_MAX);
+        // SAFETY: no more than the pages hold, and no call is under way: those take `&mut self`.
+        unsafe { ptr::copy_nonoverlapping(self.buffer.wrapping_add(PAGE_SIZE), into.as_mut_ptr(), length) };
+    }
+
+    /// Maps pages of a domain, in the order given.
+    pub(super) fn map(&self, domain: u16, gfns: &[u64]) -> io::Result<Mapping> {
+        let mapping = self.reserve(gfns.len())?;
+        let mut errors = vec![0; gfns.len()];
+        let mut batch = MmapBatch {
+            num: u32::try_from(gfns.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
+            dom: domain,
+            pad: 0,
+            addr: mapping.start as u64,
+            arr: gfns.as_ptr(),
+            err: errors.as_mut_ptr(),
+        };
+        // SAFETY: both arrays have `num` entries and live; the addresses from `addr` on are `mapping`'s own, in which
+        // nothing was mapped before.
+        let result = unsafe { libc::ioctl(self.device.as_raw_fd(), IOCTL_PRIVCMD_MMAPBATCH_V2, &raw mut batch) };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        match errors.iter().find(|error| **error != 0) {
+            Some(error) => Err(io::Error::from_raw_os_error(error.saturating_neg())),
+            None => Ok(mapping),
+        }
+    }
+
+    /// Maps frames of a resource of a domain (XENMEM_acquire_resource).
+    pub(super) fn map_resource(&self, domain: u16, kind: u32, id: u32, frames: usize) -> io::Result<Mapping> {
+        let mapping = self.reserve(frames)?;
+        let mut resource = MmapResource {
+            dom: domain,
+            pad: 0,
+            kind,
+            id,
+            idx: 0,
+            num: frames as u64,
+            addr: mapping.start as u64,
+        };
+        // SAFETY: the addresses from `addr` on are `mapping`'s own, in which nothing was mapped before.
+        let result = unsafe { libc::ioctl(self.device.as_raw_fd(), IOCTL_PRIVCMD_MMAP_RESOURCE, &raw mut resource) };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(mapping)
+    }
+
+    /// Addresses for pages to be mapped to.
+    fn reserve(&self, pages: usize) -> io::Result<Mapping> {
+        let length = pages.checked_mul(PAGE_SIZE).filter(|length| *length > 0).ok_or(io::ErrorKind::InvalidInput)?;
+        let rights = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice; `Mapping` owns it.
+        let start = unsafe { mmap(ptr::null_mut(), length, rights, MapFlags::SHARED, &self.device, 0) }?;
+        Ok(Mapping { start: start.cast(), length })
+    }
+}
+
+impl Drop for Privcmd {
+    fn drop(&mut self) {
+        // SAFETY: the mapping of `open`, to which nothing refers any more.
+        let _ = unsafe { munmap(self.buffer.cast(), PAGES * PAGE_SIZE) };
+    }
+}
+
+/// Pages of another domain. They are written and read by copying only.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    start: *mut u8,
+    length: usize,
+}
+
+/// What lies outside of a mapping.
+fn outside() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "outside of the mapped pages")
+}
+
+impl Mapping {
+    /// The address of `length` octets at `offset`, all of them mapped.
+    fn at(&self, offset: usize, length: usize) -> io::Result<*mut u8> {
+        match offset.checked_add(length) {
+            Some(end) if end <= self.length => Ok(self.start.wrapping_add(offset)),
+            _ => Err(outside()),
+        }
+    }
+
+    /// Copies octets in.
+    pub(crate) fn write(&self, offset: usize, octets: &[u8]) -> io::Result<()> {
+        let to = self.at(offset, octets.len())?;
+        // SAFETY: mapped, writable, and in no Rust object: the pages are the other domain's. Who else may write there is a
+        // guest that does not run yet or a back end that gets to see them later; in any case these are only octets.
+        unsafe { ptr::copy_nonoverlapping(octets.as_ptr(), to, octets.len()) };
+        Ok(())
+    }
+
+    /// Zeroes octets.
+    pub(crate) fn zero(&self, offset: usize, length: usize) -> io::Result<()> {
+        let to = self.at(offset, length)?;
+        // SAFETY: as in `write`.
+        unsafe { ptr::write_bytes(to, 0, length) };
+        Ok(())
+    }
+
+    /// Reads a part of a file right into the pages.
+    pub(crate) fn read_file(&self, offset: usize, length: usize, file: BorrowedFd<'_>, position: u64) -> io::Result<()> {
+        let mut done = 0;
+        while done < length {
+            let to = self.at(offset + done, length - done)?;
+            let position = i64::try_from(position + done as u64).map_err(|_| outside())?;
+            // SAFETY: as in `write`, where the kernel is the one who copies.
+            let got = unsafe { libc::pread(file.as_raw_fd(), to.cast(), length - done, position) };
+            match usize::try_from(got) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(got) => done += got,
+                Err(_) => {
+                    let error = io::Error::last_os_error();
+                    if error.kind() != io::ErrorKind::Interrupted {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping that this object owns; it has handed out no pointer.
+        let _ = unsafe { munmap(self.start.cast(), self.length) };
+    }
+}

@@ -1,0 +1,45 @@
+//! A client of xenstored for dom0: requests are queued, go out in one system call, and are answered by id.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use hatch::xenstore::{Client, Request};
+//!
+//! let mut xenstore = Client::connect(Duration::from_secs(5))?;
+//! // One burst, one round trip.
+//! let name = xenstore.send(Request::read("/local/domain/1/name"))?;
+//! let ours = xenstore.send(Request::write("/tool/hatch/seen", "1"))?;
+//! xenstore.flush()?;
+//! let name = xenstore.answer(name)?;
+//! xenstore.answer(ours)?;
+//! // One at a time.
+//! let domains = xenstore.directory("/local/domain")?;
+//! # Ok::<(), hatch::xenstore::Error>(())
+//! ```
+//!
+//! Wire format and requests are those of Xen's `public/io/xs_wire.h` and `docs/misc/xenstore.txt` (4.17; nothing in them
+//! that is used here has changed until 4.20). The C xenstored and oxenstored are both spoken to over their socket, or
+//! through the kernel's `/dev/xen/xenbus` where xenstored is another domain's.
+//!
+//! What xenstored sends is not believed: a length beyond the protocol's, an answer to what was not asked or of another
+//! type, and an event that is not two strings break the connection for good ([`Error::Protocol`]). Every wait has a bound.
+
+mod client;
+mod device;
+mod directory;
+mod error;
+mod path;
+mod request;
+mod transaction;
+mod wire;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
+pub use client::{Client, Id};
+pub use error::{Code, Error};
+pub use path::{PathError, check as check_path};
+pub use request::{Access, Perm, Request, TransactionId};
+pub use transaction::Transaction;
+pub use wire::Event;

@@ -1,0 +1,309 @@
+//! Requests, as `docs/misc/xenstore.txt` writes their payloads down.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use super::error::Error;
+use super::path;
+use super::wire::{Kind, PAYLOAD_MAX};
+
+/// As much of a path as an error message repeats.
+const SHOWN: usize = 100;
+
+/// A transaction that xenstored has opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TransactionId(pub(super) u32);
+
+/// What a domain may do with a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Nothing.
+    None,
+    /// Read it.
+    Read,
+    /// Write it.
+    Write,
+    /// Both.
+    Both,
+}
+
+/// One entry of a node's permissions. The first of them names the owner, and what all who are not named may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Perm {
+    /// What may be done.
+    pub access: Access,
+    /// By whom.
+    pub domid: u16,
+}
+
+impl Perm {
+    /// `nDOMID`: as the first entry, an owner with whom nothing is shared.
+    #[must_use]
+    pub const fn none(domid: u16) -> Self {
+        Self {
+            access: Access::None,
+            domid,
+        }
+    }
+
+    /// `rDOMID`.
+    #[must_use]
+    pub const fn read(domid: u16) -> Self {
+        Self {
+            access: Access::Read,
+            domid,
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let access = match text.as_bytes().first()? {
+            b'n' => Access::None,
+            b'r' => Access::Read,
+            b'w' => Access::Write,
+            b'b' => Access::Both,
+            _ => return None,
+        };
+        let domid = text.get(1..)?.parse().ok()?;
+        Some(Self { access, domid })
+    }
+}
+
+impl fmt::Display for Perm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let letter = match self.access {
+            Access::None => 'n',
+            Access::Read => 'r',
+            Access::Write => 'w',
+            Access::Both => 'b',
+        };
+        write!(f, "{letter}{}", self.domid)
+    }
+}
+
+/// A request to be sent.
+#[derive(Clone, Debug)]
+#[must_use = "it has to be sent"]
+pub struct Request<'a> {
+    pub(super) kind: Kind,
+    pub(super) transaction: u32,
+    /// The path that the rules for paths are applied to, with its NUL when there is something behind it.
+    path: Option<&'a str>,
+    rest: Cow<'a, [u8]>,
+    /// Whether a word has a NUL in it, and would be two for xenstored.
+    split: bool,
+}
+
+impl<'a> Request<'a> {
+    fn of(kind: Kind, path: &'a str) -> Self {
+        Self {
+            kind,
+            transaction: 0,
+            path: Some(path),
+            rest: Cow::Borrowed(&[]),
+            split: false,
+        }
+    }
+
+    fn words(kind: Kind, words: &[&str]) -> Self {
+        let rest = words
+            .iter()
+            .flat_map(|word| word.bytes().chain([0]))
+            .collect();
+        let split = words.iter().any(|word| word.contains('\0'));
+        Self {
+            kind,
+            transaction: 0,
+            path: None,
+            rest: Cow::Owned(rest),
+            split,
+        }
+    }
+
+    /// The value of a node.
+    pub fn read(path: &'a str) -> Self {
+        Self::of(Kind::Read, path)
+    }
+
+    /// Sets a node's value, and makes it and what is above it if need be.
+    pub fn write(path: &'a str, value: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
+        Self {
+            rest: Cow::Borrowed(value.as_ref()),
+            ..Self::of(Kind::Write, path)
+        }
+    }
+
+    /// Makes a node that is empty, and what is above it, unless it is there.
+    pub fn mkdir(path: &'a str) -> Self {
+        Self::of(Kind::Mkdir, path)
+    }
+
+    /// Removes a node and all below it.
+    pub fn rm(path: &'a str) -> Self {
+        Self::of(Kind::Rm, path)
+    }
+
+    /// The names right below a node, each with its NUL.
+    pub fn directory(path: &'a str) -> Self {
+        Self::of(Kind::Directory, path)
+    }
+
+    pub(super) fn directory_part(path: &'a str, offset: usize) -> Self {
+        let offset = format!("{offset}\0").into_bytes();
+        Self {
+            rest: Cow::Owned(offset),
+            ..Self::of(Kind::DirectoryPart, path)
+        }
+    }
+
+    /// A node's permissions.
+    pub fn get_perms(path: &'a str) -> Self {
+        Self::of(Kind::GetPerms, path)
+    }
+
+    /// Sets a node's permissions.
+    pub fn set_perms(path: &'a str, perms: &[Perm]) -> Self {
+        let mut rest = String::new();
+        for perm in perms {
+            rest += &perm.to_string();
+            rest.push('\0');
+        }
+        Self {
+            rest: Cow::Owned(rest.into_bytes()),
+            ..Self::of(Kind::SetPerms, path)
+        }
+    }
+
+    /// Asks for an [`Event`](super::Event) at every change at or below a path, and for one at once.
+    pub fn watch(path: &'a str, token: &str) -> Self {
+        Self {
+            path: Some(path),
+            ..Self::words(Kind::Watch, &[token])
+        }
+    }
+
+    /// Takes a watch back.
+    pub fn unwatch(path: &'a str, token: &str) -> Self {
+        Self {
+            path: Some(path),
+            ..Self::words(Kind::Unwatch, &[token])
+        }
+    }
+
+    /// Tells xenstored of a domain, its xenstore page and the event channel to it.
+    pub fn introduce(domid: u16, gfn: u64, port: u32) -> Self {
+        let [domid, gfn, port] = [domid.to_string(), gfn.to_string(), port.to_string()];
+        Self::words(Kind::Introduce, &[&domid, &gfn, &port])
+    }
+
+    /// Tells xenstored to let go of a domain.
+    pub fn release(domid: u16) -> Self {
+        Self::words(Kind::Release, &[&domid.to_string()])
+    }
+
+    /// Whether xenstored has been told of a domain: `T` or `F`.
+    pub fn is_domain_introduced(domid: u16) -> Self {
+        Self::words(Kind::IsDomainIntroduced, &[&domid.to_string()])
+    }
+
+    /// Where a domain's home is.
+    pub fn get_domain_path(domid: u16) -> Self {
+        Self::words(Kind::GetDomainPath, &[&domid.to_string()])
+    }
+
+    /// Opens a transaction; [`Client::transaction`](super::Client::transaction) takes the answer.
+    pub fn transaction_start() -> Self {
+        Self::words(Kind::TransactionStart, &[""])
+    }
+
+    /// Ends a transaction. EAGAIN is the answer when it can't be committed.
+    pub fn transaction_end(transaction: TransactionId, commit: bool) -> Self {
+        let word = if commit { "T" } else { "F" };
+        Self::words(Kind::TransactionEnd, &[word]).within(transaction)
+    }
+
+    /// A command of the daemon's own, as `xenstore-control` gives it.
+    pub fn control(words: &[&str]) -> Self {
+        Self::words(Kind::Control, words)
+    }
+
+    /// The same as a part of a transaction.
+    pub fn within(self, transaction: TransactionId) -> Self {
+        Self {
+            transaction: transaction.0,
+            ..self
+        }
+    }
+
+    /// Request and path, for a message.
+    pub(super) fn what(&self) -> String {
+        let kind = match self.kind {
+            Kind::Control => "a command",
+            Kind::Directory | Kind::DirectoryPart => "to list",
+            Kind::Read => "to read",
+            Kind::GetPerms => "the permissions of",
+            Kind::Watch => "to watch",
+            Kind::Unwatch => "to unwatch",
+            Kind::TransactionStart => "a transaction",
+            Kind::TransactionEnd => "a transaction's end",
+            Kind::Introduce => "to introduce domain",
+            Kind::Release => "to release domain",
+            Kind::GetDomainPath => "the home of domain",
+            Kind::Write => "to write",
+            Kind::Mkdir => "to make",
+            Kind::Rm => "to remove",
+            Kind::SetPerms => "to set the permissions of",
+            Kind::IsDomainIntroduced => "whether there is domain",
+        };
+        match (self.path, self.kind) {
+            (Some(path), _) => format!("{kind} {}", shown(path)),
+            (None, Kind::TransactionStart | Kind::TransactionEnd) => kind.to_owned(),
+            (None, _) => {
+                let first = self
+                    .rest
+                    .split(|byte| *byte == 0)
+                    .next()
+                    .unwrap_or_default();
+                format!("{kind} {}", shown(&String::from_utf8_lossy(first)))
+            }
+        }
+    }
+
+    /// The payload, checked.
+    pub(super) fn payload(&self) -> Result<Vec<u8>, Error> {
+        if self.split {
+            return Err(Error::Request {
+                what: self.what(),
+                why: "a word of it has a NUL",
+            });
+        }
+        let mut payload = Vec::with_capacity(self.path.map_or(0, str::len) + 1 + self.rest.len());
+        if let Some(path) = self.path {
+            path::check(path).map_err(|why| Error::Path {
+                path: shown(path),
+                why,
+            })?;
+            payload.extend_from_slice(path.as_bytes());
+            payload.push(0);
+        }
+        payload.extend_from_slice(&self.rest);
+        if payload.len() > PAYLOAD_MAX {
+            return Err(Error::Request {
+                what: self.what(),
+                why: "it is longer than 4096 bytes",
+            });
+        }
+        Ok(payload)
+    }
+}
+
+/// The beginning of a path.
+fn shown(path: &str) -> String {
+    let mut end = path.len().min(SHOWN);
+    while !path.is_char_boundary(end) {
+        end -= 1;
+    }
+    match path.get(..end) {
+        Some(all) if all.len() == path.len() => path.to_owned(),
+        start => format!("{}...", start.unwrap_or_default()),
+    }
+}

@@ -1,0 +1,79 @@
+//! Transactions that are tried again when others were faster.
+
+use std::time::{Duration, Instant};
+
+use super::client::{Client, Id};
+use super::error::{Code, Error};
+use super::request::{Request, TransactionId};
+
+/// A transaction that is open. What is asked through it is a part of it.
+pub struct Transaction<'a> {
+    client: &'a mut Client,
+    id: TransactionId,
+}
+
+impl Transaction<'_> {
+    /// Queues a request. Its answer has to be taken: xenstored commits the rest when it has refused one.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub fn send(&mut self, request: Request<'_>) -> Result<Id, Error> {
+        self.client.send(request.within(self.id))
+    }
+
+    /// Takes an answer.
+    ///
+    /// # Errors
+    /// As [`Client::answer`].
+    pub fn answer(&mut self, id: Id) -> Result<Vec<u8>, Error> {
+        self.client.answer(id)
+    }
+
+    /// Takes many answers and gives the first error.
+    ///
+    /// # Errors
+    /// As [`Client::answers`].
+    pub fn answers(&mut self, ids: impl IntoIterator<Item = Id>) -> Result<(), Error> {
+        self.client.answers(ids)
+    }
+
+    /// Sends one request and waits for its answer.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub fn ask(&mut self, request: Request<'_>) -> Result<Vec<u8>, Error> {
+        self.client.ask(request.within(self.id))
+    }
+}
+
+impl Client {
+    /// Opens a transaction, has `body` fill it, commits it, and does all of it again while others' changes are in the way
+    /// and `bound` is not over. When `body` fails, nothing of it has happened.
+    ///
+    /// # Errors
+    /// `body`'s; [`Error::Contended`]; what a request can meet.
+    pub fn transact<T, E: From<Error>>(
+        &mut self,
+        bound: Duration,
+        mut body: impl FnMut(&mut Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let end = Instant::now() + bound;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let start = self.send(Request::transaction_start())?;
+            let id = self.transaction(start)?;
+            let result = body(&mut Transaction { client: self, id });
+            let ended = self.ask(Request::transaction_end(id, result.is_ok()));
+            let value = result?;
+            match ended {
+                Ok(_) => return Ok(value),
+                Err(error) if error.is(&Code::EAGAIN) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if Instant::now() >= end {
+                return Err(Error::Contended { tries, bound }.into());
+            }
+        }
+    }
+}
