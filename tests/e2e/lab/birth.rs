@@ -1,15 +1,21 @@
-//! One guest in the lab, from `xl create` to `xl destroy`.
+//! One guest in the lab, from `xl create` or `hatch create` to its destruction.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use mayfly_lab::ask::{self, Rtype};
-use mayfly_lab::{Lab, Output, workspace};
+use mayfly_lab::{Lab, Output, static_program, workspace};
 
 /// Bound of everything a guest is expected to do.
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
 /// Where the tests put the configuration in dom0: the very example of the repository.
 const CONFIG: &str = "/guest/mayfly.cfg";
+
+/// Where hatch is in dom0.
+pub(crate) const HATCH: &str = "/guest/hatch";
+/// The configuration with a test's own lines behind it.
+const CHANGED: &str = "/guest/changed.cfg";
 
 /// Runs `xl create`, and meanwhile writes the one key that libxl waits for from xenconsoled: Xen 4.17's `xl create` fails without it,
 /// whatever the guest does. Nothing ever reads the console ring.
@@ -24,9 +30,17 @@ done
 wait $xl
 "#;
 
+/// Who makes the guests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Maker {
+    Xl,
+    Hatch,
+}
+
 /// A running lab with the guest's files in it.
 pub(crate) struct Place {
     pub(crate) lab: Lab,
+    pub(crate) maker: Cell<Maker>,
     has_xenconsoled: bool,
     /// All of dom0 that a birth may leave something in, before the first one.
     clean: String,
@@ -39,9 +53,15 @@ impl Place {
         };
         lab.put("/guest/mayfly", 0o644, &read("target/guest/mayfly")?)?;
         lab.put(CONFIG, 0o644, &read("tools/examples/mayfly.cfg")?)?;
+        lab.put(
+            HATCH,
+            0o755,
+            &std::fs::read(static_program("hatch", "hatch")?)?,
+        )?;
         let clean = traces(&lab)?;
         Ok(Self {
             lab,
+            maker: Cell::new(Maker::Xl),
             has_xenconsoled,
             clean,
         })
@@ -58,13 +78,35 @@ impl Place {
         self.lab.exec(&argv)
     }
 
+    /// `hatch create` of the same.
+    fn hatch_create(&self, name: &str, lines: &[&str]) -> Result<Output> {
+        let example = std::fs::read_to_string(workspace().join("tools/examples/mayfly.cfg"))?;
+        let config = format!("{example}\nname = \"{name}\"\n{}\n", lines.join("\n"));
+        self.lab.put(CHANGED, 0o644, config.as_bytes())?;
+        self.lab.exec(&[HATCH, "create", "--console", CHANGED])
+    }
+
+    fn make(&self, name: &str, lines: &[&str]) -> Result<Output> {
+        match self.maker.get() {
+            Maker::Xl => self.xl_create(name, lines),
+            Maker::Hatch => self.hatch_create(name, lines),
+        }
+    }
+
+    fn unmake(&self, name: &str) -> Result<Output> {
+        match self.maker.get() {
+            Maker::Xl => self.lab.exec(&["xl", "destroy", name]),
+            Maker::Hatch => self.lab.exec(&[HATCH, "destroy", name]),
+        }
+    }
+
     /// Creates a guest.
     pub(crate) fn create(&self, name: &'static str, lines: &[&str]) -> Result<Birth<'_>> {
         let mark = self.lab.serial_mark()?;
-        let output = self.xl_create(name, lines)?;
+        let output = self.make(name, lines)?;
         ensure!(
             output.success(),
-            "xl create: exit code {}: {}",
+            "create: exit code {}: {}",
             output.code,
             output.error_text()
         );
@@ -82,12 +124,12 @@ impl Place {
         })
     }
 
-    /// Creates a guest that `xl` must refuse, and gives what it says.
+    /// Creates a guest that must be refused, and gives what its maker says.
     pub(crate) fn refused(&self, name: &str, lines: &[&str]) -> Result<String> {
-        let output = self.xl_create(name, lines)?;
+        let output = self.make(name, lines)?;
         if output.success() {
-            let _ = self.lab.exec(&["xl", "destroy", name]);
-            bail!("xl create succeeds");
+            let _ = self.unmake(name);
+            bail!("create succeeds");
         }
         Ok(output.error_text())
     }
@@ -237,9 +279,16 @@ impl Birth<'_> {
         }
     }
 
-    /// `xl destroy`.
+    /// Has its maker destroy it.
     pub(crate) fn destroy(self) -> Result<()> {
-        self.place.lab.run(&["xl", "destroy", self.name]).map(drop)
+        let output = self.place.unmake(self.name)?;
+        let text = output.error_text();
+        ensure!(
+            output.success(),
+            "destroy: exit code {}: {text}",
+            output.code
+        );
+        Ok(())
     }
 }
 
@@ -253,6 +302,6 @@ pub(crate) enum State {
 impl Drop for Birth<'_> {
     fn drop(&mut self) {
         // By name: a rebooted guest has another number.
-        let _ = self.place.lab.exec(&["xl", "destroy", self.name]);
+        let _ = self.place.unmake(self.name);
     }
 }

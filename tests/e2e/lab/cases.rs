@@ -12,7 +12,7 @@ use crate::birth::{BOUND, Birth, Place, State};
 /// A title, and what must hold.
 pub(crate) type Case = (&'static str, fn(&Place) -> Result<()>);
 
-/// What is tested with the C xenstored and xenconsoled.
+/// What is tested with the C xenstored and xenconsoled, of guests that `xl` makes and of guests that `hatch` makes.
 pub(crate) const CASES: &[Case] = &[
     ("the host's own clients are answered", clients),
     ("births in a row leave nothing behind", births),
@@ -21,17 +21,21 @@ pub(crate) const CASES: &[Case] = &[
         "console=off serves and writes nothing to the console",
         console_off,
     ),
-    ("Xen's own vif-bridge connects it", stock_script),
     ("IPv6 and ICMP echo are answered", ipv6),
     ("DHCP gives it an address", dhcp),
     ("unknown words are named and ignored", unknown_word),
     ("malformed words are named, and crash", malformed_words),
     ("without a vif it says so, and crashes", no_vif),
-    ("of two vifs it takes the first", two_vifs),
     (
         "a bridge that is not there is refused, and nothing stays",
         wrong_bridge,
     ),
+];
+
+/// What is about `xl` itself.
+pub(crate) const XL: &[Case] = &[
+    ("Xen's own vif-bridge connects it", stock_script),
+    ("of two vifs it takes the first", two_vifs),
     ("xl shutdown is obeyed", shutdown),
     ("xl reboot is obeyed", reboot),
 ];
@@ -256,7 +260,7 @@ fn two_vifs(place: &Place) -> Result<()> {
 fn wrong_bridge(place: &Place) -> Result<()> {
     for script in ["script=vif-mayfly", "script=vif-bridge"] {
         let text = place.refused("mayfly", &[&format!("vif=['bridge=nowhere,{script}']")])?;
-        ensure!(text.contains("nowhere"), "xl says {text}");
+        ensure!(text.contains("nowhere"), "its maker says {text}");
         place.nothing_left()?;
     }
     Ok(())

@@ -13,14 +13,19 @@ use anyhow::{Context, Result};
 use libtest_mimic::{Arguments, Trial};
 use mayfly_lab::{Lab, Options, Xenstored};
 
-use birth::Place;
-use cases::{CASES, Case, OTHER_DOM0};
+use birth::{Maker, Place};
+use cases::{CASES, Case, OTHER_DOM0, XL};
 
 /// The lab that is up, under the name it was asked for; there is one at a time, since two on few cores would make every bound meaningless.
 type Current = Arc<Mutex<Option<(String, Place)>>>;
 
 /// Runs one case in the lab it wants, which is started if another one, or none, is up.
-fn run(current: &Current, options: &Options, case: fn(&Place) -> Result<()>) -> Result<()> {
+fn run(
+    current: &Current,
+    options: &Options,
+    maker: Maker,
+    case: fn(&Place) -> Result<()>,
+) -> Result<()> {
     // A case that panicked has left no half-made state: its guest was destroyed on the way.
     let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
     if current
@@ -35,17 +40,24 @@ fn run(current: &Current, options: &Options, case: fn(&Place) -> Result<()>) -> 
         *current = Some((options.name.clone(), Place::new(lab, options.xenconsoled)?));
     }
     let (_, place) = current.as_ref().context("no lab")?;
+    place.maker.set(maker);
     case(place)?;
     place.nothing_left()
 }
 
-fn trials(prefix: &str, cases: &[Case], options: &Options, current: &Current) -> Vec<Trial> {
+fn trials(
+    prefix: &str,
+    cases: &[Case],
+    maker: Maker,
+    options: &Options,
+    current: &Current,
+) -> Vec<Trial> {
     cases
         .iter()
         .map(|&(title, case)| {
             let (options, current) = (options.clone(), Arc::clone(current));
             Trial::test(format!("{prefix}: {title}"), move || {
-                run(&current, &options, case).map_err(|e| format!("{e:#}").into())
+                run(&current, &options, maker, case).map_err(|e| format!("{e:#}").into())
             })
         })
         .collect()
@@ -61,15 +73,19 @@ fn main() -> ExitCode {
         ..Options::named("e2e-ocaml")
     };
     let current = Current::default();
-    let mut all = trials("C xenstored", CASES, &usual, &current);
-    all.extend(trials("site", site::CASES, &usual, &current));
-    all.extend(trials("abuse", abuse::CASES, &usual, &current));
-    all.extend(trials(
-        "oxenstored, no xenconsoled",
-        OTHER_DOM0,
-        &other,
-        &current,
-    ));
+    let by = |maker, prefix, cases, options| trials(prefix, cases, maker, options, &current);
+    let all = [
+        by(Maker::Xl, "C xenstored", CASES, &usual),
+        by(Maker::Xl, "C xenstored", XL, &usual),
+        by(Maker::Xl, "site", site::CASES, &usual),
+        by(Maker::Xl, "abuse", abuse::CASES, &usual),
+        by(Maker::Hatch, "hatch", CASES, &usual),
+        by(Maker::Hatch, "hatch, site", site::CASES, &usual),
+        by(Maker::Hatch, "hatch, abuse", abuse::CASES, &usual),
+        by(Maker::Xl, "oxenstored, no xenconsoled", OTHER_DOM0, &other),
+        by(Maker::Hatch, "hatch, oxenstored", OTHER_DOM0, &other),
+    ];
+    let all = all.into_iter().flatten().collect();
     let conclusion = libtest_mimic::run(&arguments, all);
     *current.lock().unwrap_or_else(PoisonError::into_inner) = None;
     conclusion.exit_code()

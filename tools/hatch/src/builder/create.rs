@@ -306,7 +306,7 @@ impl Builder {
     fn load(&mut self, plan: &Plan<'_>, domid: u16, ports: &Ports, grants: Option<&Grants>) -> Result<(), Cause> {
         let network = match (&plan.layout.rings, grants, ports.network, &plan.config.vif) {
             (Some(rings), Some(grants), Some((tx, rx)), Some(vif)) => {
-                Some(structure(domid, rings, grants, tx, rx, vif.mac)?)
+                Some(structure(domid, rings, grants, (tx, rx, ports.xenstore), vif.mac)?)
             }
             _ => None,
         };
@@ -444,8 +444,7 @@ fn structure(
     domid: u16,
     rings: &super::layout::Rings,
     grants: &Grants,
-    tx: u32,
-    rx: u32,
+    (tx, rx, xenstore): (u32, u32, u32),
     mac: [u8; 6],
 ) -> Result<Preconnected, Cause> {
     let mut backend = [0; PATH_MAX];
@@ -463,6 +462,8 @@ fn structure(
         free: GrantRef(grants.free),
         tx_port: port(tx)?,
         rx_port: port(rx)?,
+        store_port: port(xenstore)?,
+        store: Gfn(XENSTORE_GFN),
         domain: DomId(0),
         mac,
         backend,
