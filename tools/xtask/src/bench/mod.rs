@@ -7,6 +7,7 @@
 
 mod figures;
 mod job;
+mod picture;
 mod serve;
 mod snapshot;
 mod vmlinux;
@@ -56,8 +57,11 @@ pub(crate) struct Boot {
     /// Write every birth as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Draw what one birth's time went to, and all births, as SVG
+    #[arg(long, value_name = "FILE")]
+    picture: Option<PathBuf>,
     /// Record mayfly's figures in tests/snapshots/boot.json, for `cargo xtask test` to compare with
-    #[arg(long, conflicts_with_all = ["births", "guests", "by", "cold", "json"])]
+    #[arg(long, conflicts_with_all = ["births", "guests", "by", "cold", "json", "picture"])]
     record: bool,
 }
 
@@ -99,6 +103,11 @@ pub(crate) fn run(task: Bench) -> Result<ExitCode> {
     if let Some(path) = &boot.json {
         fs::write(path, serde_json::to_vec_pretty(&report)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(path) = &boot.picture {
+        let unit = if boot.counted { "virtual ms" } else { "lab ms" };
+        let picture = picture::draw(&plan.subjects, &report, unit)?;
+        fs::write(path, picture).with_context(|| format!("cannot write {}", path.display()))?;
     }
     let all = plan
         .subjects
