@@ -302,7 +302,7 @@ pub(crate) struct hvm_save_descriptor {
 const _: () = assert!(size_of::<hvm_save_descriptor>() == 8);
 
 /// `HVM_FILE_MAGIC`.
-pub(crate) const HVM_FILE_MAGIC: u32 = 0x5438_2ce1;
+pub(crate) const HVM_FILE_MAGIC: u32 = 0x5438_1286;
 /// `HVM_FILE_VERSION`.
 pub(crate) const HVM_FILE_VERSION: u32 = 1;
 /// `HVM_SAVE_CODE` of END, HEADER, CPU and MTRR.
