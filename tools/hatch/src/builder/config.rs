@@ -32,8 +32,6 @@ pub struct Vif {
     pub bridge: String,
     /// The address that the guest may use, as the bridge's scripts read it.
     pub ip: Option<String>,
-    /// The name of the interface in dom0, where it is not to be `vifDOMID.0`.
-    pub name: Option<String>,
     /// Octets and microseconds, as netback reads `rate`.
     pub rate: Option<String>,
     /// The MTU that is told to the guest.
@@ -92,9 +90,6 @@ impl Config {
         if !is_interface(&vif.bridge) {
             return Err(Error::Value("the bridge's name"));
         }
-        if vif.name.as_ref().is_some_and(|name| !is_interface(name)) {
-            return Err(Error::Value("the interface's name"));
-        }
         for (what, value) in [("ip", &vif.ip), ("rate", &vif.rate)] {
             let is_text = |text: &String| text.len() <= 1024 && text.bytes().all(|octet| octet == b' ' || octet.is_ascii_graphic());
             if value.as_ref().is_some_and(|value| !is_text(value)) {
@@ -105,12 +100,5 @@ impl Config {
             return Err(Error::Value("the MTU"));
         }
         Ok(())
-    }
-
-    /// The name of the interface in dom0.
-    #[must_use]
-    pub fn interface(&self, domid: u16) -> Option<String> {
-        let vif = self.vif.as_ref()?;
-        Some(vif.name.clone().unwrap_or_else(|| format!("vif{domid}.0")))
     }
 }

@@ -16,6 +16,7 @@ use super::report::Timeline;
 use super::rings::{self, Grants};
 use super::steps::{Step, Steps};
 use super::{Cause, Error, Failure, info};
+use crate::net::{Bridge, Links, vif_name};
 use crate::xen::abi::PAGE_SIZE;
 use crate::xen::sys::Mapping;
 use crate::xen::{NewDomain, TscMode, Xen};
@@ -43,6 +44,7 @@ const CLAIM_BOUND: Duration = Duration::from_secs(2);
 pub struct Builder {
     pub(super) xen: Xen,
     pub(super) store: Client,
+    pub(super) links: Links,
     /// How long the back end, the kernel and xenstored may take.
     pub(super) bound: Duration,
 }
@@ -80,6 +82,7 @@ struct Plan<'a> {
     image: &'a Image,
     ramdisk: Option<&'a Ramdisk>,
     layout: Layout,
+    bridge: Option<Bridge>,
 }
 
 impl Builder {
@@ -90,7 +93,8 @@ impl Builder {
     pub fn open(bound: Duration) -> Result<Self, Cause> {
         let store = Client::connect(bound)?;
         let xen = Xen::open()?;
-        Ok(Self { xen, store, bound })
+        let links = Links::open()?;
+        Ok(Self { xen, store, links, bound })
     }
 
     /// Xen, for what is not about making guests.
@@ -109,8 +113,7 @@ impl Builder {
     /// The step that failed, why, and what of it could not be undone.
     pub fn create(&mut self, config: &Config, image: &Image, ramdisk: Option<&Ramdisk>) -> Result<Created, Error> {
         let mut steps = Steps::new();
-        let layout = steps.run(Step::Check, || plan(config, image, ramdisk))?;
-        let plan = Plan { config, image, ramdisk, layout };
+        let plan = steps.run(Step::Check, || self.plan(config, image, ramdisk))?;
         let mut done = Done::default();
         match self.steps(&plan, &mut steps, &mut done) {
             Ok(domid) => {
@@ -123,6 +126,21 @@ impl Builder {
         }
     }
 
+    /// Checks and decides all that can be before there is a domain.
+    fn plan<'a>(&mut self, config: &'a Config, image: &'a Image, ramdisk: Option<&'a Ramdisk>) -> Result<Plan<'a>, Cause> {
+        config.check()?;
+        layout::check_cmdline(&config.cmdline)?;
+        let preconnected = config.vif.is_some()
+            && match config.connect {
+                Connect::Auto => image.headers().preconnected == Some(VERSION),
+                Connect::Before => true,
+                Connect::Guest => false,
+            };
+        let layout = Layout::new(config.memory, image.headers(), ramdisk.map(Ramdisk::size), preconnected)?;
+        let bridge = config.vif.as_ref().map(|vif| self.links.bridge(&vif.bridge)).transpose()?;
+        Ok(Plan { config, image, ramdisk, layout, bridge })
+    }
+
     fn steps(&mut self, plan: &Plan<'_>, steps: &mut Steps, done: &mut Done) -> Result<u16, Failure> {
         let config = plan.config;
         let lock = XlLock::take();
@@ -133,8 +151,8 @@ impl Builder {
             done.domain = Some(domid);
             Ok::<_, Cause>(domid)
         })?;
-        let (mut answers, keys_at) = steps.run(Step::Keys, || self.keys(plan, domid, transaction, done))?;
-        let keys_at = keys_at.max(steps.now());
+        let mut answers = steps.run(Step::Keys, || self.keys(plan, domid, transaction, done))?;
+        let keys_at = steps.now();
         steps.run(Step::Limits, || self.limits(plan, domid))?;
         steps.run(Step::Memory, || self.memory(plan, domid))?;
         let ports = steps.run(Step::Channels, || self.channels(plan, domid))?;
@@ -156,6 +174,10 @@ impl Builder {
             Ok::<_, Cause>(self.store.answers(answers)?)
         })?;
         steps.beside("keys", "xenstored", keys_at);
+        if let Some(bridge) = &plan.bridge {
+            steps.run(Step::Port, || self.port(plan, domid, bridge))?;
+            steps.beside("vif", "netback", keys_at);
+        }
         if plan.layout.rings.is_some() {
             steps.run(Step::Backend, || self.connected(domid))?;
             steps.beside("connects", "netback", connect_at);
@@ -189,12 +211,12 @@ impl Builder {
         domid: u16,
         transaction: TransactionId,
         done: &mut Done,
-    ) -> Result<(Vec<Id>, u64), Cause> {
+    ) -> Result<Vec<Id>, Cause> {
         done.claim = Some(self.claim(plan, domid, transaction)?);
         done.keys = true;
         let answers = self.send(&keys::birth(domid, plan.config, plan.layout.rings.is_some()))?;
         self.store.flush()?;
-        Ok((answers, 0))
+        Ok(answers)
     }
 
     fn claim(&mut self, plan: &Plan<'_>, domid: u16, transaction: TransactionId) -> Result<Claim, Cause> {
@@ -348,6 +370,13 @@ impl Builder {
         Ok(())
     }
 
+    /// Makes the interface a port of its bridge, as soon as it is there.
+    fn port(&mut self, plan: &Plan<'_>, domid: u16, bridge: &Bridge) -> Result<(), Cause> {
+        let link = self.links.appeared(&vif_name(domid, 0), self.bound)?;
+        let mtu = plan.config.vif.as_ref().and_then(|vif| vif.mtu);
+        Ok(self.links.attach(&link, bridge, mtu)?)
+    }
+
     /// Waits until the back end is connected.
     fn connected(&mut self, domid: u16) -> Result<(), Cause> {
         const TOKEN: &str = "hatch";
@@ -389,7 +418,7 @@ impl Builder {
             done.claimed |= self.store.answer(claim.end).is_ok();
         }
         if let Some(domid) = done.domain {
-            let vif = if done.keys { plan.config.interface(domid) } else { None };
+            let vif = if done.keys && plan.bridge.is_some() { Some(vif_name(domid, 0)) } else { None };
             if let Err(error) = self.xen.destroy(domid) {
                 left.push(format!("domain {domid}: {error}"));
             }
@@ -410,19 +439,6 @@ impl Builder {
         }
         left
     }
-}
-
-/// Checks and decides all that can be before there is a domain.
-fn plan(config: &Config, image: &Image, ramdisk: Option<&Ramdisk>) -> Result<Layout, Cause> {
-    config.check()?;
-    layout::check_cmdline(&config.cmdline)?;
-    let preconnected = config.vif.is_some()
-        && match config.connect {
-            Connect::Auto => image.headers().preconnected == Some(VERSION),
-            Connect::Before => true,
-            Connect::Guest => false,
-        };
-    Ok(Layout::new(config.memory, image.headers(), ramdisk.map(Ramdisk::size), preconnected)?)
 }
 
 /// The special pages that the guest has. The first is that of the identity map.

@@ -74,7 +74,7 @@ impl Builder {
         let mut ops = keys::death(domid, info.as_ref().map(|info| &info.handle));
         ops.extend(keys::forget(domid, name.as_deref(), mac.as_ref()));
         left.extend(self.remove(&ops));
-        let interface = format!("vif{domid}.0");
+        let interface = crate::net::vif_name(domid, 0);
         left.extend(self.gone(domid, Some(&interface)).err().map(|error| error.to_string()));
         if left.is_empty() { Ok(Destroyed { domid, name }) } else { Err(DestroyError::Left { domid, left }) }
     }
@@ -110,7 +110,9 @@ impl Builder {
     /// Waits until the interface is gone, and then the domain.
     pub(super) fn gone(&mut self, domid: u16, interface: Option<&str>) -> Result<(), Cause> {
         let end = Instant::now() + self.bound;
-        let _ = interface;
+        if let Some(interface) = interface {
+            self.links.gone(interface, self.bound)?;
+        }
         // Xen tells only one listener of a domain's end, and that is xenstored. The domain goes right after its
         // interface, so that this hardly ever waits at all.
         let mut pause = Duration::from_micros(50);

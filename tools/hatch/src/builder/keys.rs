@@ -217,8 +217,11 @@ fn network(ops: &mut Vec<Op>, domid: u16, vif: &Vif, preconnected: bool) {
         ("mac", mac),
         ("bridge", vif.bridge.clone()),
         ("handle", "0".to_owned()),
+        // netback connects only when this says that the interface is where it belongs. That is seen to beside it, and
+        // nobody is told of a guest before both are done, so it need not wait for the other.
+        ("hotplug-status", "connected".to_owned()),
     ];
-    for (key, value) in [("vifname", &vif.name), ("ip", &vif.ip), ("rate", &vif.rate)] {
+    for (key, value) in [("ip", &vif.ip), ("rate", &vif.rate)] {
         if let Some(value) = value {
             shared.push((key, value.clone()));
         }

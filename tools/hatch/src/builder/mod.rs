@@ -23,7 +23,6 @@ mod keys;
 pub mod layout;
 mod making;
 mod names;
-mod port;
 pub mod report;
 mod rings;
 mod steps;
@@ -62,7 +61,7 @@ pub enum Cause {
     Io(#[from] io::Error),
     /// The interface did not appear, or could not be made a port of the bridge.
     #[error(transparent)]
-    Port(#[from] port::Error),
+    Net(#[from] crate::net::Error),
     /// The back end closed, or has not connected in time.
     #[error("the back end {0}")]
     Backend(&'static str),

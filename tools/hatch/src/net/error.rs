@@ -1,0 +1,76 @@
+//! What can go wrong with links.
+
+use std::io;
+use std::time::Duration;
+
+/// Why a link is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel knows no such link.
+    #[error("there is no network link {0}; `ip link` lists them")]
+    NoSuchLink(String),
+    /// It is a link, but of another kind.
+    #[error("{name} is {kind} and not a bridge")]
+    NotABridge {
+        /// The link.
+        name: String,
+        /// What it is.
+        kind: String,
+    },
+    /// What can't be the name of a link.
+    #[error(
+        "{0:?} cannot be the name of a network link: 1 to 15 characters without '/', ':' and spaces"
+    )]
+    Name(String),
+    /// The link did not come.
+    #[error("no link {name} has appeared within {} ms; is the kernel's xen-netback there?", bound.as_millis())]
+    NotAppeared {
+        /// The link.
+        name: String,
+        /// How long was waited.
+        bound: Duration,
+    },
+    /// The link did not go.
+    #[error("the link {name} is still there after {} ms", bound.as_millis())]
+    NotGone {
+        /// The link.
+        name: String,
+        /// How long was waited.
+        bound: Duration,
+    },
+    /// The caller may not change links.
+    #[error("{0}: permission denied; CAP_NET_ADMIN is needed")]
+    Permission(String),
+    /// The kernel refuses.
+    #[error("{what}: {source}")]
+    Refused {
+        /// What it was asked for.
+        what: String,
+        /// Its reason.
+        source: io::Error,
+    },
+    /// The kernel says nothing.
+    #[error("{0}: the kernel does not answer")]
+    Silent(&'static str),
+    /// The kernel's message is none.
+    #[error("the kernel's netlink message is malformed: {0}")]
+    Malformed(String),
+    /// A list that changes while it is read.
+    #[error("the list of links changes faster than it can be read")]
+    Unsteady,
+    /// The socket failed.
+    #[error("the netlink socket: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl Error {
+    /// Whether it is for want of permission.
+    #[must_use]
+    pub fn is_permission(&self) -> bool {
+        match self {
+            Self::Permission(_) => true,
+            Self::Io(error) => error.kind() == io::ErrorKind::PermissionDenied,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Messages of `NETLINK_ROUTE` about links: what is sent, what is understood.
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
+};
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkExtentMask, LinkFlags,
+    LinkHeader, LinkMessage,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::link::{Change, Link};
+
+/// `linux/rtnetlink.h`.
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+/// `linux/if_link.h`.
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
+/// `sizeof(struct nlmsghdr)` and `sizeof(struct ifinfomsg)`.
+const HEADER: usize = 16;
+const LINK_HEADER: usize = 16;
+
+/// One message of the kernel's.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// A link, or the end of one.
+    Link {
+        sequence: u32,
+        change: Change,
+        interrupted: bool,
+    },
+    /// The end of a list.
+    Done { sequence: u32, interrupted: bool },
+    /// A request's acknowledgement, 0, or a negative `errno`.
+    Outcome { sequence: u32, code: i32 },
+}
+
+/// Asks for one link, by name.
+pub(super) fn get(sequence: u32, name: &str) -> Vec<u8> {
+    let mut link = LinkMessage::default();
+    link.attributes
+        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    link.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    bytes(sequence, NLM_F_REQUEST, RouteNetlinkMessage::GetLink(link))
+}
+
+/// Asks for all links.
+pub(super) fn list(sequence: u32) -> Vec<u8> {
+    let mut link = LinkMessage::default();
+    link.attributes
+        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    bytes(
+        sequence,
+        NLM_F_REQUEST | NLM_F_DUMP,
+        RouteNetlinkMessage::GetLink(link),
+    )
+}
+
+/// Wants no IPv6 address on a link.
+pub(super) fn no_address(sequence: u32, index: u32) -> Vec<u8> {
+    let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+    let spec = LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]);
+    change(sequence, index, LinkFlags::empty(), vec![spec])
+}
+
+/// Makes a link a bridge's port and sets it up.
+pub(super) fn attach(sequence: u32, index: u32, bridge: u32, mtu: Option<u32>) -> Vec<u8> {
+    let mut attributes = vec![LinkAttribute::Controller(bridge)];
+    attributes.extend(mtu.map(LinkAttribute::Mtu));
+    change(sequence, index, LinkFlags::Up, attributes)
+}
+
+fn change(sequence: u32, index: u32, set: LinkFlags, attributes: Vec<LinkAttribute>) -> Vec<u8> {
+    let mut link = LinkMessage::default();
+    link.header.interface_family = AddressFamily::Unspec;
+    link.header.index = index;
+    (link.header.flags, link.header.change_mask) = (set, set);
+    link.attributes = attributes;
+    bytes(
+        sequence,
+        NLM_F_REQUEST | NLM_F_ACK,
+        RouteNetlinkMessage::NewLink(link),
+    )
+}
+
+pub(super) fn bytes(sequence: u32, flags: u16, message: RouteNetlinkMessage) -> Vec<u8> {
+    let mut header = NetlinkHeader::default();
+    (header.flags, header.sequence_number) = (flags, sequence);
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
+}
+
+/// Takes the first message of a datagram, and how many bytes it took. `None` in place of a message is one of no interest.
+pub(super) fn take(datagram: &[u8]) -> Result<(Option<Told>, usize), String> {
+    let buffer = NetlinkBuffer::new_checked(datagram).map_err(|error| error.to_string())?;
+    let length = usize::try_from(buffer.length()).map_err(|error| error.to_string())?;
+    let payload = datagram
+        .get(HEADER..length)
+        .ok_or("it is shorter than it says")?;
+    let sequence = buffer.sequence_number();
+    let interrupted = buffer.flags() & NLM_F_DUMP_INTR != 0;
+    let told = match buffer.message_type() {
+        NLMSG_ERROR => {
+            let code = payload.get(..4).and_then(|code| code.try_into().ok());
+            let code = i32::from_ne_bytes(code.ok_or("an outcome has no code")?);
+            Some(Told::Outcome { sequence, code })
+        }
+        NLMSG_DONE => Some(Told::Done {
+            sequence,
+            interrupted,
+        }),
+        kind @ (RTM_NEWLINK | RTM_DELLINK) => {
+            link(kind == RTM_DELLINK, payload)?.map(|change| Told::Link {
+                sequence,
+                change,
+                interrupted,
+            })
+        }
+        _ => None,
+    };
+    // The next one begins at a multiple of four.
+    Ok((told, length.next_multiple_of(4).min(datagram.len())))
+}
+
+fn link(gone: bool, payload: &[u8]) -> Result<Option<Change>, String> {
+    let header = LinkHeader::parse(payload).map_err(|error| error.to_string())?;
+    // A bridge tells of its ports in messages of its own, whose end is not the link's end.
+    if header.interface_family != AddressFamily::Unspec {
+        return Ok(None);
+    }
+    let mut link = Link {
+        index: header.index,
+        name: String::new(),
+        kind: None,
+        master: None,
+        mtu: 0,
+        up: header.flags.contains(LinkFlags::Up),
+        running: header.flags.contains(LinkFlags::Running),
+    };
+    for attribute in NlasIterator::new(payload.get(LINK_HEADER..).unwrap_or_default()) {
+        let attribute = attribute.map_err(|error| error.to_string())?;
+        let value = attribute.value();
+        match attribute.kind() {
+            IFLA_IFNAME => link.name = string(value),
+            IFLA_MTU => link.mtu = number(value).unwrap_or(0),
+            IFLA_MASTER => link.master = number(value),
+            IFLA_LINKINFO => {
+                let kind = NlasIterator::new(value)
+                    .filter_map(Result::ok)
+                    .find(|attribute| attribute.kind() == IFLA_INFO_KIND);
+                link.kind = kind.map(|kind| string(kind.value()));
+            }
+            _ => {}
+        }
+    }
+    Ok(Some(match gone {
+        true => Change::Gone {
+            index: link.index,
+            name: link.name,
+        },
+        false => Change::Is(link),
+    }))
+}
+
+fn string(value: &[u8]) -> String {
+    let name = value.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(name).into_owned()
+}
+
+fn number(value: &[u8]) -> Option<u32> {
+    Some(u32::from_ne_bytes(value.get(..4)?.try_into().ok()?))
+}

@@ -1,0 +1,391 @@
+//! The socket: requests and their outcomes, and what the kernel tells meanwhile.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recvfrom, send,
+    socket_with, sockopt,
+};
+
+use super::error::Error;
+use super::link::{Bridge, Change, Link, check_name};
+use super::message::{self, Told};
+
+/// `RTMGRP_LINK` of `linux/rtnetlink.h`: the group RTNLGRP_LINK as a bit.
+const RTMGRP_LINK: u32 = 1;
+/// What the kernel's datagrams fit into (`netlink_recvmsg` never makes a larger part of a list).
+const DATAGRAM: usize = 32 * 1024;
+/// Room in the kernel for what nobody has read yet: the births of many vifs at once.
+const ROOM: usize = 4 << 20;
+/// How long the kernel, which answers within the system call, may take.
+const ANSWER: Duration = Duration::from_secs(5);
+/// A list that changes while it is read is begun anew this often.
+const LISTS: u32 = 16;
+/// Changes that nobody has taken; when there are more, they go, and who waits asks the kernel.
+const CHANGES_MAX: usize = 1024;
+
+/// dom0's links, and what becomes of them from the moment it was opened.
+pub struct Links {
+    fd: OwnedFd,
+    sequence: u32,
+    datagram: Vec<u8>,
+    /// What has come and was not looked at.
+    inbox: VecDeque<Told>,
+    changes: VecDeque<Change>,
+}
+
+impl Links {
+    /// Opens the socket and asks to be told of changes.
+    ///
+    /// # Errors
+    /// A kernel without it, or that forbids it.
+    pub fn open() -> Result<Self, Error> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        // NETLINK_ROUTE is protocol 0.
+        let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)
+            .map_err(io::Error::from)?;
+        // Beyond the administrator's limit it takes a privilege; without it a gap is more likely, and is noticed.
+        if sockopt::set_socket_recv_buffer_size_force(&fd, ROOM).is_err() {
+            sockopt::set_socket_recv_buffer_size(&fd, ROOM).map_err(io::Error::from)?;
+        }
+        bind(&fd, &SocketAddrNetlink::new(0, RTMGRP_LINK)).map_err(io::Error::from)?;
+        Ok(Self {
+            fd,
+            sequence: 0,
+            datagram: vec![0; DATAGRAM],
+            inbox: VecDeque::new(),
+            changes: VecDeque::new(),
+        })
+    }
+
+    /// Finds a link by name.
+    ///
+    /// # Errors
+    /// No such link, or a name that none can have.
+    pub fn find(&mut self, name: &str) -> Result<Link, Error> {
+        check_name(name)?;
+        let sequence = self.next();
+        self.ask(&message::get(sequence, name))?;
+        match self.reply(sequence, "a link")? {
+            Told::Link {
+                change: Change::Is(link),
+                ..
+            } => Ok(link),
+            Told::Outcome { code, .. } => Err(refused(code, &format!("the link {name}"), name)),
+            _ => Err(Error::Malformed("another answer than a link".to_owned())),
+        }
+    }
+
+    /// Finds a bridge by name.
+    ///
+    /// # Errors
+    /// No such link, or one that is no bridge.
+    pub fn bridge(&mut self, name: &str) -> Result<Bridge, Error> {
+        let Link {
+            index,
+            name,
+            kind,
+            mtu,
+            ..
+        } = self.find(name)?;
+        match kind.as_deref() {
+            // Open vSwitch' own links are not for RTM_NEWLINK to join.
+            Some("bridge") => Ok(Bridge { index, name, mtu }),
+            Some(kind) => Err(Error::NotABridge {
+                name,
+                kind: format!("of the kind {kind}"),
+            }),
+            None => Err(Error::NotABridge {
+                name,
+                kind: "a plain link".to_owned(),
+            }),
+        }
+    }
+
+    /// All links.
+    ///
+    /// # Errors
+    /// A kernel that does not answer, or a list that does not stand still.
+    pub fn list(&mut self) -> Result<Vec<Link>, Error> {
+        for _ in 0..LISTS {
+            let sequence = self.next();
+            self.ask(&message::list(sequence))?;
+            let mut links = Vec::new();
+            let mut unsteady = false;
+            loop {
+                match self.reply(sequence, "the list of links")? {
+                    Told::Link {
+                        change: Change::Is(link),
+                        interrupted,
+                        ..
+                    } => {
+                        unsteady |= interrupted;
+                        links.push(link);
+                    }
+                    Told::Link { .. } => {}
+                    Told::Done { interrupted, .. } => {
+                        unsteady |= interrupted;
+                        break;
+                    }
+                    Told::Outcome { code, .. } => {
+                        return Err(refused(code, "the list of links", ""));
+                    }
+                }
+            }
+            if !unsteady {
+                return Ok(links);
+            }
+        }
+        Err(Error::Unsteady)
+    }
+
+    /// Waits for a link to appear; one that has since this was opened counts.
+    ///
+    /// # Errors
+    /// It does not within the bound.
+    pub fn appeared(&mut self, name: &str, bound: Duration) -> Result<Link, Error> {
+        check_name(name)?;
+        let found = self.until(name, bound, |heard| heard.flatten())?;
+        found.ok_or_else(|| Error::NotAppeared {
+            name: name.to_owned(),
+            bound,
+        })
+    }
+
+    /// Waits for a link to be gone, which it may be already.
+    ///
+    /// # Errors
+    /// It is still there after the bound.
+    pub fn gone(&mut self, name: &str, bound: Duration) -> Result<(), Error> {
+        if self.there(name)?.is_none() {
+            return Ok(());
+        }
+        let found = self.until(name, bound, |heard| {
+            matches!(heard, Some(None)).then_some(())
+        })?;
+        found.ok_or_else(|| Error::NotGone {
+            name: name.to_owned(),
+            bound,
+        })
+    }
+
+    /// Makes a link a port of a bridge, without an IPv6 address of its own, and sets it up. `mtu` is the bridge's unless another is given.
+    ///
+    /// # Errors
+    /// The kernel refuses: what is wrong with the link, the bridge or the caller's rights.
+    pub fn attach(&mut self, link: &Link, bridge: &Bridge, mtu: Option<u32>) -> Result<(), Error> {
+        // Setting an MTU that it has costs a notification to everybody.
+        let mtu = Some(mtu.unwrap_or(bridge.mtu)).filter(|mtu| *mtu != link.mtu && *mtu != 0);
+        let (quiet, attach) = (self.next(), self.next());
+        // Both in one datagram; the kernel works them off in their order. The first is a message of its own because
+        // kernels look at IFLA_AF_SPEC last, when the link is up and has its address, and one without IPv6 refuses it.
+        let mut both = message::no_address(quiet, link.index);
+        both.extend(message::attach(attach, link.index, bridge.index, mtu));
+        self.ask(&both)?;
+        self.outcome(quiet, "no IPv6 address on the vif")?;
+        match self.outcome(attach, "the vif as the bridge's port")? {
+            0 => Ok(()),
+            code => {
+                let what = format!("cannot make {} a port of {}", link.name, bridge.name);
+                Err(refused(code, &what, &link.name))
+            }
+        }
+    }
+
+    /// The next change that has come, without a wait. Who polls the descriptor for several things empties this first.
+    ///
+    /// # Errors
+    /// The socket fails.
+    pub fn change(&mut self) -> Result<Option<Change>, Error> {
+        while self.receive()? {}
+        self.sort();
+        Ok(self.changes.pop_front())
+    }
+
+    fn there(&mut self, name: &str) -> Result<Option<Link>, Error> {
+        match self.find(name) {
+            Ok(link) => Ok(Some(link)),
+            Err(Error::NoSuchLink(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the last change of a link made of it: `None` when nothing has been heard.
+    fn heard(&mut self, name: &str) -> Result<Option<Option<Link>>, Error> {
+        self.sort();
+        for change in self.changes.iter().rev() {
+            match change {
+                Change::Is(link) if link.name == name => return Ok(Some(Some(link.clone()))),
+                Change::Gone { name: gone, .. } if gone == name => return Ok(Some(None)),
+                Change::Lost => {
+                    let there = self.there(name)?;
+                    // It is the first whenever there is one.
+                    self.changes.pop_front();
+                    return Ok(Some(there));
+                }
+                Change::Is(_) | Change::Gone { .. } => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Looks at what was heard of a link until something is found; `None` when the bound is over.
+    fn until<T>(
+        &mut self,
+        name: &str,
+        bound: Duration,
+        mut look: impl FnMut(Option<Option<Link>>) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        let end = Instant::now() + bound;
+        loop {
+            while self.receive()? {}
+            let heard = self.heard(name)?;
+            if let Some(found) = look(heard) {
+                return Ok(Some(found));
+            }
+            if !self.readable(end)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn next(&mut self) -> u32 {
+        // 0 is the sequence number of what the kernel tells by itself.
+        self.sequence = self.sequence.checked_add(1).unwrap_or(1);
+        self.sequence
+    }
+
+    fn ask(&mut self, messages: &[u8]) -> Result<(), Error> {
+        match send(&self.fd, messages, SendFlags::empty()) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Error::Io(error.into())),
+        }
+    }
+
+    /// The outcome of a request; all else is kept.
+    fn outcome(&mut self, wanted: u32, what: &'static str) -> Result<i32, Error> {
+        let mine =
+            |told: &Told| matches!(told, Told::Outcome { sequence, .. } if *sequence == wanted);
+        match self.told(mine, what)? {
+            Told::Outcome { code, .. } => Ok(code),
+            _ => Err(Error::Silent(what)),
+        }
+    }
+
+    /// The next part of what was asked for, or the outcome; all else is kept.
+    fn reply(&mut self, wanted: u32, what: &'static str) -> Result<Told, Error> {
+        let mine = |told: &Told| match told {
+            Told::Link { sequence, .. }
+            | Told::Done { sequence, .. }
+            | Told::Outcome { sequence, .. } => *sequence == wanted,
+        };
+        self.told(mine, what)
+    }
+
+    fn told(&mut self, mine: impl Fn(&Told) -> bool, what: &'static str) -> Result<Told, Error> {
+        let end = Instant::now() + ANSWER;
+        loop {
+            while let Some(told) = self.inbox.pop_front() {
+                if mine(&told) {
+                    return Ok(told);
+                }
+                self.keep(told);
+            }
+            if !self.receive()? && !self.readable(end)? {
+                return Err(Error::Silent(what));
+            }
+        }
+    }
+
+    fn sort(&mut self) {
+        while let Some(told) = self.inbox.pop_front() {
+            self.keep(told);
+        }
+    }
+
+    /// Keeps a change; outcomes that nobody waits for any more go.
+    fn keep(&mut self, told: Told) {
+        let Told::Link { change, .. } = told else {
+            return;
+        };
+        if self.changes.len() >= CHANGES_MAX {
+            self.lose();
+        }
+        self.changes.push_back(change);
+    }
+
+    fn lose(&mut self) {
+        self.changes.clear();
+        self.changes.push_back(Change::Lost);
+    }
+
+    /// Reads one datagram into the inbox; false when there is none.
+    fn receive(&mut self) -> Result<bool, Error> {
+        loop {
+            let flags = RecvFlags::TRUNC | RecvFlags::DONTWAIT;
+            let (length, from) = match recvfrom(&self.fd, self.datagram.as_mut_slice(), flags) {
+                Ok((_, length, from)) => (length, from),
+                Err(Errno::AGAIN) => return Ok(false),
+                Err(Errno::INTR) => continue,
+                // The kernel had no room for all that it had to tell.
+                Err(Errno::NOBUFS) => {
+                    self.lose();
+                    continue;
+                }
+                Err(error) => return Err(Error::Io(error.into())),
+            };
+            // Other processes can write to the socket as well: what is not the kernel's does not count.
+            let from = from.and_then(|from| SocketAddrNetlink::try_from(from).ok());
+            if from.is_none_or(|from| from.pid() != 0) {
+                continue;
+            }
+            let Some(mut rest) = self.datagram.get(..length) else {
+                self.lose();
+                continue;
+            };
+            while !rest.is_empty() {
+                let (told, taken) = message::take(rest).map_err(Error::Malformed)?;
+                self.inbox.extend(told);
+                rest = rest.get(taken..).unwrap_or_default();
+            }
+            return Ok(true);
+        }
+    }
+
+    fn readable(&self, end: Instant) -> Result<bool, Error> {
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let left = Timespec::try_from(left).ok();
+            match poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], left.as_ref()) {
+                Ok(ready) => return Ok(ready > 0),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(Error::Io(error.into())),
+            }
+        }
+    }
+}
+
+impl AsFd for Links {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// What a negative `errno` of the kernel's means.
+fn refused(code: i32, what: &str, name: &str) -> Error {
+    let code = code.saturating_neg();
+    match Errno::from_raw_os_error(code) {
+        Errno::NODEV => Error::NoSuchLink(name.to_owned()),
+        Errno::PERM | Errno::ACCESS => Error::Permission(what.to_owned()),
+        _ => Error::Refused {
+            what: what.to_owned(),
+            source: io::Error::from_raw_os_error(code),
+        },
+    }
+}

@@ -1,0 +1,144 @@
+//! Bridge ports with the kernel's help, in a network namespace of its own.
+//!
+//! The test runs itself again below `unshare`, because to change one's own namespace takes `unsafe`. As there are no vifs, one end
+//! of a veth pair stands for one; its name does not matter to the kernel.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on fails"
+)]
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use hatch::net::{Error, Links};
+
+const BOUND: Duration = Duration::from_secs(10);
+const SHORT: Duration = Duration::from_millis(50);
+const INSIDE: &str = "HATCH_TEST_INSIDE";
+
+fn ip(arguments: &str) {
+    let status = Command::new("ip")
+        .args(arguments.split(' '))
+        .status()
+        .expect("ip of iproute2");
+    assert!(status.success(), "ip {arguments}");
+}
+
+/// Runs the named test again in a namespace; false where this is that run.
+fn outside(test: &str) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return false;
+    }
+    let this = std::env::current_exe().expect("this program");
+    let output = Command::new("unshare")
+        .args(["--map-root-user", "--net"])
+        .arg(this)
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(INSIDE, "1")
+        .output()
+        .expect("unshare of util-linux");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned()
+        + &String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("1 passed"), "{text}");
+    true
+}
+
+#[test]
+fn a_port_comes_is_attached_and_goes() {
+    if outside("a_port_comes_is_attached_and_goes") {
+        return;
+    }
+    ip("link add xenbr0 type bridge");
+    ip("link set xenbr0 mtu 1400 up");
+    let mut links = Links::open().unwrap();
+    let bridge = links.bridge("xenbr0").unwrap();
+    assert_eq!(bridge.mtu, 1400);
+    assert!(matches!(
+        links.appeared("vif5.0", SHORT),
+        Err(Error::NotAppeared { .. })
+    ));
+    // It appears while it is waited for.
+    let waiter = std::thread::spawn(|| {
+        std::thread::sleep(SHORT);
+        ip("link add vif5.0 address fe:ff:ff:ff:ff:ff type veth peer name guest");
+        ip("link set guest up");
+    });
+    let vif = links.appeared("vif5.0", BOUND).unwrap();
+    waiter.join().unwrap();
+    assert_eq!((vif.up, vif.master), (false, None));
+    links.attach(&vif, &bridge, None).unwrap();
+    let now = links.find("vif5.0").unwrap();
+    assert_eq!(
+        (now.up, now.master, now.mtu),
+        (true, Some(bridge.index), 1400)
+    );
+    // The guest's end gets its address of the kernel, the vif none.
+    let addresses = std::fs::read_to_string("/proc/net/if_inet6").unwrap();
+    assert!(!addresses.contains("vif5.0"), "{addresses}");
+    let vifs: Vec<_> = links
+        .list()
+        .unwrap()
+        .iter()
+        .filter_map(|link| link.vif())
+        .collect();
+    assert_eq!(vifs.len(), 1);
+    assert_eq!((vifs[0].domid, vifs[0].device), (5, 0));
+    // Leaving the bridge is not the end.
+    ip("link set vif5.0 nomaster");
+    assert!(matches!(
+        links.gone("vif5.0", SHORT),
+        Err(Error::NotGone { .. })
+    ));
+    let waiter = std::thread::spawn(|| {
+        std::thread::sleep(SHORT);
+        ip("link del vif5.0");
+    });
+    links.gone("vif5.0", BOUND).unwrap();
+    waiter.join().unwrap();
+    links.gone("vif5.0", SHORT).unwrap();
+    // One that came and went has not appeared.
+    assert!(matches!(
+        links.appeared("vif5.0", SHORT),
+        Err(Error::NotAppeared { .. })
+    ));
+    assert!(matches!(
+        links.attach(&vif, &bridge, None),
+        Err(Error::NoSuchLink(_))
+    ));
+}
+
+#[test]
+fn what_is_no_bridge_is_named() {
+    if outside("what_is_no_bridge_is_named") {
+        return;
+    }
+    ip("link add plain type veth peer name other");
+    let mut links = Links::open().unwrap();
+    let error = links.bridge("xenbr0").unwrap_err().to_string();
+    assert!(error.contains("xenbr0"), "{error}");
+    let error = links.bridge("plain").unwrap_err().to_string();
+    assert_eq!(error, "plain is of the kind veth and not a bridge");
+    let error = links.bridge("lo").unwrap_err().to_string();
+    assert_eq!(error, "lo is a plain link and not a bridge");
+    assert!(matches!(links.bridge("a/b"), Err(Error::Name(_))));
+}
+
+#[test]
+fn changes_that_were_lost_are_asked_for() {
+    if outside("changes_that_were_lost_are_asked_for") {
+        return;
+    }
+    let mut links = Links::open().unwrap();
+    ip("link add vif7.0 type veth peer name guest");
+    // More than is kept, behind it.
+    for round in 0..1500 {
+        let mtu = 1400 + round % 2;
+        ip(&format!("link set guest mtu {mtu}"));
+    }
+    let start = Instant::now();
+    assert_eq!(links.appeared("vif7.0", BOUND).unwrap().name, "vif7.0");
+    assert!(start.elapsed() < BOUND);
+}
