@@ -169,15 +169,16 @@ impl Builder {
         steps.run(Step::Context, || {
             self.xen.pvh_context(domid, entry, u32::try_from(start_info).unwrap_or(u32::MAX))
         })?;
+        if let Some(bridge) = &plan.bridge {
+            steps.run(Step::Port, || self.port(plan, domid, bridge))?;
+            steps.beside("vif", "netback", keys_at);
+        }
+        // Answers that nobody looks at wake nobody.
         steps.run(Step::Claim, || {
             self.claimed(plan, domid, done)?;
             Ok::<_, Cause>(self.store.answers(answers)?)
         })?;
         steps.beside("keys", "xenstored", keys_at);
-        if let Some(bridge) = &plan.bridge {
-            steps.run(Step::Port, || self.port(plan, domid, bridge))?;
-            steps.beside("vif", "netback", keys_at);
-        }
         if plan.layout.rings.is_some() {
             steps.run(Step::Backend, || self.connected(domid))?;
             steps.beside("connects", "netback", connect_at);
@@ -186,9 +187,8 @@ impl Builder {
             if !lock.is_ours() {
                 names::again(&mut self.store, config)?;
             }
-            let ended = self.store.send(Request::rm(&keys::making_path(&config.uuid)))?;
-            self.store.answer(ended)?;
-            Ok::<_, Cause>(())
+            let ids = self.send(&keys::finish(domid, config, &ports))?;
+            Ok::<_, Cause>(self.store.answers(ids)?)
         })?;
         Ok(domid)
     }
@@ -397,6 +397,7 @@ impl Builder {
             }
             read = self.store.send(Request::read(&path))?;
         };
+        // Goes out with the next request.
         let unwatched = self.store.send(Request::unwatch(&path, TOKEN))?;
         self.store.forget(unwatched);
         // What it has reported since is of no interest any more.
@@ -418,7 +419,6 @@ impl Builder {
             done.claimed |= self.store.answer(claim.end).is_ok();
         }
         if let Some(domid) = done.domain {
-            let vif = if done.keys && plan.bridge.is_some() { Some(vif_name(domid, 0)) } else { None };
             if let Err(error) = self.xen.destroy(domid) {
                 left.push(format!("domain {domid}: {error}"));
             }
@@ -431,7 +431,9 @@ impl Builder {
                 ops.extend(keys::forget(domid, Some(&plan.config.name), mac));
             }
             left.extend(self.remove(&ops));
-            left.extend(self.gone(domid, vif.as_deref()).err().map(|error| error.to_string()));
+            let gone = self.gone(domid);
+            let settled = if done.keys && plan.bridge.is_some() { self.settle(domid) } else { Ok(()) };
+            left.extend([gone, settled].into_iter().filter_map(|result| result.err().map(|error| error.to_string())));
         }
         // Last, and only when nothing else is left: by this `hatch gc` finds what is.
         if done.making && left.is_empty() {

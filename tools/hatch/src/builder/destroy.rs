@@ -55,12 +55,12 @@ impl Builder {
         }
         let cause = |error: Error| DestroyError::Cause(error.into());
         let name = self.store.send(Request::read(&keys::domain_path(domid))).map_err(cause)?;
-        let mac = self.store.send(Request::read(&format!("{}/mac", keys::domain_path(domid)))).map_err(cause)?;
+        let mac = self.store.send(Request::read(&format!("/libxl/{domid}/device/vif/0/mac"))).map_err(cause)?;
         self.store.flush().map_err(cause)?;
         let info = self.xen.info(domid).map_err(|error| DestroyError::Cause(error.into()))?;
         let name = optional(self.store.answer(name)).map_err(cause)?;
         let mac = optional(self.store.answer(mac)).map_err(cause)?;
-        let mac = mac.as_deref().and_then(keys::parse_mac_key);
+        let mac = mac.as_deref().and_then(keys::parse_mac);
         if name.is_none() && !force {
             return Err(if info.is_none() { DestroyError::NoSuchDomain(domid) } else { DestroyError::NotOurs(domid) });
         }
@@ -74,8 +74,7 @@ impl Builder {
         let mut ops = keys::death(domid, info.as_ref().map(|info| &info.handle));
         ops.extend(keys::forget(domid, name.as_deref(), mac.as_ref()));
         left.extend(self.remove(&ops));
-        let interface = crate::net::vif_name(domid, 0);
-        left.extend(self.gone(domid, Some(&interface)).err().map(|error| error.to_string()));
+        left.extend(self.gone(domid).err().map(|error| error.to_string()));
         if left.is_empty() { Ok(Destroyed { domid, name }) } else { Err(DestroyError::Left { domid, left }) }
     }
 
@@ -107,14 +106,10 @@ impl Builder {
         left
     }
 
-    /// Waits until the interface is gone, and then the domain.
-    pub(super) fn gone(&mut self, domid: u16, interface: Option<&str>) -> Result<(), Cause> {
+    /// Waits until Xen has forgotten a domain: netback then maps none of its pages any more.
+    pub(super) fn gone(&mut self, domid: u16) -> Result<(), Cause> {
         let end = Instant::now() + self.bound;
-        if let Some(interface) = interface {
-            self.links.gone(interface, self.bound)?;
-        }
-        // Xen tells only one listener of a domain's end, and that is xenstored. The domain goes right after its
-        // interface, so that this hardly ever waits at all.
+        // Xen tells only one listener of a domain's end, and that is xenstored.
         let mut pause = Duration::from_micros(50);
         while self.xen.info(domid)?.is_some() {
             if Instant::now() >= end {
@@ -124,6 +119,15 @@ impl Builder {
             pause = (pause * 2).min(Duration::from_millis(20));
         }
         Ok(())
+    }
+
+    /// Waits until the kernel has taken away a guest's interface. It needs nothing from anybody for that, but takes its
+    /// time (RCU grace periods) when all else is long gone.
+    ///
+    /// # Errors
+    /// It is still there after the bound.
+    pub fn settle(&mut self, domid: u16) -> Result<(), Cause> {
+        Ok(self.links.gone(&crate::net::vif_name(domid, 0), self.bound)?)
     }
 }
 

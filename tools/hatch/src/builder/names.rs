@@ -17,6 +17,9 @@ use crate::xenstore::{Client, Code, Error, Id, Request, TransactionId};
 /// The lock of `xl` (tools/xl/xl.h, XL_LOCK_FILE); `/var/lock` is most often a link to `/run/lock`.
 const XL_LOCK: &str = "/var/lock/xl";
 
+/// What dom0 is called (tools/helpers/init-dom0.c).
+const DOM0: &str = "Domain-0";
+
 /// Somebody has it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Taken {
@@ -75,6 +78,9 @@ pub(crate) fn answers(store: &mut Client, asked: Asked, config: &Config) -> Resu
         let mac = mac.map(|mac| owner(store.answer(mac))).transpose()?.flatten();
         let domains = numbers(store, domains, "/local/domain")?;
         let ours = numbers(store, ours, "/hatch/domain")?;
+        if config.name.eq_ignore_ascii_case(DOM0) {
+            return Err(Taken::Name(config.name.clone(), "domain 0".to_owned()).into());
+        }
         if let Some(owner) = name {
             return Err(Taken::Name(config.name.clone(), owner).into());
         }
@@ -121,7 +127,17 @@ fn numbers(store: &mut Client, id: Id, path: &str) -> Result<BTreeSet<u16>, Erro
     }
 }
 
-/// Compares with the guests that others made, dom0 among them.
+/// Whether the answer is this value. A domain that is not ours may go away at any time, and may lack any key. A MAC
+/// address may be written in capitals; names that differ in nothing else are taken to be the same.
+fn is(store: &mut Client, id: Id, wanted: &str) -> Result<bool, Error> {
+    match store.answer(id) {
+        Ok(value) => Ok(value.eq_ignore_ascii_case(wanted.as_bytes())),
+        Err(error) if error.is_absent() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Compares with the guests that others made.
 fn strangers(
     store: &mut Client,
     domains: &BTreeSet<u16>,
@@ -129,30 +145,23 @@ fn strangers(
     config: &Config,
 ) -> Result<(), super::Cause> {
     let mut asked = Vec::new();
-    for domid in domains.difference(ours) {
+    for domid in domains.difference(ours).filter(|domid| **domid != 0) {
         let name = store.send(Request::read(&format!("{}/name", keys::home(*domid))))?;
         let mac = match &config.vif {
-            Some(_) if *domid != 0 => Some(store.send(Request::read(&format!("/libxl/{domid}/device/vif/0/mac")))?),
-            _ => None,
+            Some(_) => Some(store.send(Request::read(&format!("/libxl/{domid}/device/vif/0/mac")))?),
+            None => None,
         };
         asked.push((domid, name, mac));
     }
     let mut taken = None;
     for (domid, name, mac) in asked {
-        // A domain that is not ours may go away at any time, and may lack any key.
-        let mut is = |id: Id, wanted: &str| match store.answer(id) {
-            Ok(value) => Ok(value.eq_ignore_ascii_case(wanted.as_bytes())),
-            Err(error) if error.is_absent() => Ok(false),
-            Err(error) => Err(error),
-        };
         let who = || format!("domain {domid}, which hatch has not made");
-        // Names differ in case, MAC addresses do not; names equal but for their case are taken to be the same.
-        if is(name, &config.name)? {
+        if is(store, name, &config.name)? {
             taken = Some(Taken::Name(config.name.clone(), who()));
         }
         if let (Some(mac), Some(vif)) = (mac, &config.vif) {
             let ours = keys::mac_text(&vif.mac);
-            if is(mac, &ours)? {
+            if is(store, mac, &ours)? {
                 taken = Some(Taken::Mac(ours, who()));
             }
         }
