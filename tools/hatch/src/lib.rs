@@ -17,5 +17,6 @@
 pub mod builder;
 pub mod net;
 pub mod pack;
+pub mod pool;
 pub mod xen;
 pub mod xenstore;
