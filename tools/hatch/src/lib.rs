@@ -15,6 +15,7 @@
 #![deny(unsafe_code)]
 
 pub mod builder;
+pub mod config;
 pub mod net;
 pub mod pack;
 pub mod xen;
