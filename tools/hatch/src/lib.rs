@@ -16,6 +16,7 @@
 
 pub mod builder;
 pub mod config;
+pub mod gc;
 pub mod net;
 pub mod pack;
 pub mod xen;

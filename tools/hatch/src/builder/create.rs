@@ -107,6 +107,11 @@ impl Builder {
         &mut self.store
     }
 
+    /// Both, for what is about neither alone.
+    pub fn ways(&mut self) -> (&mut Client, &mut Xen) {
+        (&mut self.store, &mut self.xen)
+    }
+
     /// Makes a guest, paused. When a step fails, what was done is undone.
     ///
     /// # Errors

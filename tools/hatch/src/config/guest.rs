@@ -405,7 +405,6 @@ impl Guest {
             mac: vif.mac.unwrap_or_else(|| self.own_mac()),
             bridge: vif.bridge.clone().unwrap_or_else(|| BRIDGE.to_owned()),
             ip: vif.ip.clone(),
-            name: vif.name.clone(),
             rate: vif.rate.clone(),
             mtu: vif.mtu,
         });

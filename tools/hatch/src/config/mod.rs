@@ -16,7 +16,7 @@
 //! | `on_poweroff`, `on_reboot`, `on_watchdog`, `on_crash`, `on_soft_reset` | read and checked. hatch leaves nobody behind to act on them: a guest that has ended stays until `hatch destroy`; all but `"preserve"` and `"destroy"` give a warning |
 //! | `disk`, `pci`, `vfb` and the like | only as empty lists |
 //!
-//! A vif has `mac`, `bridge`, `ip`, `rate`, `mtu`, `vifname`, and may have what changes nothing: `type=vif`, `devid=0`, `backend=0`,
+//! A vif has `mac`, `bridge`, `ip`, `rate`, `mtu`, and may have what changes nothing: `type=vif`, `devid=0`, `backend=0`,
 //! and `script`, with a warning. Whatever else there is in a file is named with its line, and nothing is made.
 
 mod error;

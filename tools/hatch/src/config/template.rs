@@ -3,7 +3,7 @@
 //! The guest number N, from 1, is what the file says, but for these:
 //!
 //! - its name has `{n}` replaced by N, or `-N` behind it when there is none;
-//! - `{n}` is replaced in the command line and the vif's name as well;
+//! - `{n}` is replaced in the command line as well;
 //! - every address in an `ip=ADDRESS/PREFIX` word of its command line is N-1 further on, and has to be in the same network
 //!   still (not its last address, for IPv4); so is `ip` of the vif;
 //! - the vif's MAC address, when the file has one, is N-1 further on in its last three bytes; else it follows from the name.
@@ -18,9 +18,6 @@ pub enum TemplateError {
     /// All would have the same UUID.
     #[error("the file gives a uuid, which only one guest can have")]
     Uuid,
-    /// The vif's name.
-    #[error("the file gives a vifname without {{n}}, which only one guest can have")]
-    VifName,
     /// There are no more addresses in the network.
     #[error("guest {number} would have an address outside of the network of {address}")]
     Address {
@@ -79,12 +76,6 @@ pub fn derived(template: &Guest, number: u32) -> Result<Guest, TemplateError> {
         return Err(TemplateError::TooLong(number));
     }
     if let Some(vif) = &mut guest.vif {
-        if let Some(name) = &mut vif.name {
-            if !name.contains("{n}") {
-                return Err(TemplateError::VifName);
-            }
-            *name = fill(name);
-        }
         if let Some(ip) = &mut vif.ip {
             let addresses = ip
                 .split(' ')

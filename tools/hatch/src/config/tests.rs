@@ -88,12 +88,13 @@ fn spellings() {
 
 #[test]
 fn all_of_a_vif() {
-    let vif = with("vif=['mac=00:16:3E:0:2:ff,bridge=b,ip=10.0.0.1 10.0.0.2,rate=10Mb/s,mtu=9000,vifname=guest0']").vif;
+    let vif =
+        with("vif=['mac=00:16:3E:0:2:ff,bridge=b,ip=10.0.0.1 10.0.0.2,rate=10Mb/s,mtu=9000']").vif;
     let vif = vif.unwrap();
     assert_eq!(vif.mac, Some([0, 0x16, 0x3e, 0, 2, 0xff]));
     assert_eq!(vif.ip.as_deref(), Some("10.0.0.1 10.0.0.2"));
     assert_eq!(vif.rate.as_deref(), Some("62500,50000"));
-    assert_eq!((vif.mtu, vif.name.as_deref()), (Some(9000), Some("guest0")));
+    assert_eq!(vif.mtu, Some(9000));
 }
 
 #[test]
@@ -335,7 +336,7 @@ fn a_guest_without_an_address_has_always_the_same() {
 #[test]
 fn templates() {
     let template = with(
-        "vif=['mac=00:16:3e:00:00:fe,vifname=v{n},ip=10.0.2.80']\nextra='ip=10.0.2.80/24 ip=dhcp ip=fd00::fffe/64 nsid=ns{n}'",
+        "vif=['mac=00:16:3e:00:00:fe,ip=10.0.2.80']\nextra='ip=10.0.2.80/24 ip=dhcp ip=fd00::fffe/64 nsid=ns{n}'",
     );
     assert_eq!(
         derived(&template, 1).unwrap().cmdline,
@@ -349,10 +350,7 @@ fn templates() {
     );
     let vif = third.vif.unwrap();
     assert_eq!(vif.mac, Some([0, 0x16, 0x3e, 0, 1, 0]));
-    assert_eq!(
-        (vif.ip.as_deref(), vif.name.as_deref()),
-        (Some("10.0.2.82"), Some("v3"))
-    );
+    assert_eq!(vif.ip.as_deref(), Some("10.0.2.82"));
     assert_eq!(derived(&with("name='a{n}b'"), 7).unwrap().name, "a7b");
     // .254 is the last one of its network.
     assert!(derived(&template, 175).is_ok());
@@ -365,10 +363,6 @@ fn templates() {
     assert_eq!(derived(&last, 2), Err(TemplateError::Mac(2)));
     let uuid = with("uuid='11223344-5566-7788-99aa-bbccddeeff00'");
     assert_eq!(derived(&uuid, 1), Err(TemplateError::Uuid));
-    assert_eq!(
-        derived(&with("vif=['vifname=v']"), 1),
-        Err(TemplateError::VifName)
-    );
     let long = with(&format!("extra='{}'", "{n}".repeat(1365)));
     assert_eq!(
         derived(&long, 100_000),

@@ -17,8 +17,6 @@ pub struct Vif {
     pub rate: Option<String>,
     /// The MTU, unless it is the bridge's.
     pub mtu: Option<u32>,
-    /// Its name in dom0, unless it is `vifDOMID.0`.
-    pub name: Option<String>,
 }
 
 pub(super) fn parse(
@@ -43,9 +41,8 @@ pub(super) fn parse(
                 Some(mac) => vif.mac = Some(mac),
                 None => wrong("is no MAC address of a device"),
             },
-            "bridge" | "vifname" => match crate::net::check_name(value) {
-                Ok(()) if key == "bridge" => vif.bridge = Some(value.to_owned()),
-                Ok(()) => vif.name = Some(value.to_owned()),
+            "bridge" => match crate::net::check_name(value) {
+                Ok(()) => vif.bridge = Some(value.to_owned()),
                 Err(_) => wrong("is not what a network link can be called"),
             },
             "ip" => vif.ip = Some(value.to_owned()),
