@@ -15,6 +15,8 @@
 #![deny(unsafe_code)]
 
 pub mod builder;
+pub mod config;
+pub mod gc;
 pub mod net;
 pub mod pack;
 pub mod pool;

@@ -111,12 +111,9 @@ impl Builder {
         &mut self.store
     }
 
-    /// MiB of memory that nobody has.
-    ///
-    /// # Errors
-    /// Xen's.
-    pub fn free_memory(&mut self) -> Result<u64, Cause> {
-        Ok(self.xen.free_memory()?)
+    /// Both, for what is about neither alone.
+    pub fn ways(&mut self) -> (&mut Client, &mut Xen) {
+        (&mut self.store, &mut self.xen)
     }
 
     /// Makes a guest, paused. When a step fails, what was done is undone.

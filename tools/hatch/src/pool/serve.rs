@@ -136,7 +136,7 @@ impl Pool {
             return;
         }
         let need = self.template.memory + self.limits.spare;
-        let made = match self.builder.free_memory() {
+        let made = match self.builder.xen().free_memory() {
             Ok(free) if free < need => Err(format!("{free} MiB of memory are free, and a shell needs {need} with what is to be spared")),
             Ok(_) => self.builder.shell(&self.template, &self.image).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
