@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
-use hatch::builder::{Builder, Image, Ramdisk};
+use hatch::builder::{Builder, Config, Image, Ramdisk};
 use hatch::config::{self, Guest, Overrides};
+use hatch::pool::{self, Made, Order, Reply, Wanted};
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde_json::json;
 
@@ -43,9 +44,17 @@ pub(crate) struct Arguments {
     #[arg(long)]
     console: bool,
 
-    /// Makes it from nothing, which is all that can be done as long as there is no pool.
-    #[arg(long, hide = true)]
+    /// Takes it out of the pool, and fails where there is none (`hatch pool`).
+    #[arg(long, conflicts_with = "no_pool")]
+    pool: bool,
+
+    /// Makes it from nothing even if there is a pool.
+    #[arg(long)]
     no_pool: bool,
+
+    /// Where the pool listens.
+    #[arg(long, value_name = "PATH", default_value = pool::SOCKET)]
+    socket: PathBuf,
 
     /// In place of `name`.
     #[arg(long)]
@@ -139,13 +148,9 @@ fn make(arguments: &Arguments, guests: &[Guest]) -> Result<(), Failure> {
     let Some(first) = guests.first() else {
         return Ok(());
     };
-    // Read once, for all of them.
-    let image = Image::open(&first.kernel).with_context(|| first.kernel.display().to_string())?;
-    let open = |file: &PathBuf| Ramdisk::open(file).with_context(|| file.display().to_string());
-    let ramdisk = first.ramdisk.as_ref().map(open).transpose()?;
-    let mut builder = Builder::open(BOUND)?;
+    let mut workshop = None;
     for (made, guest) in guests.iter().enumerate() {
-        one(arguments, &mut builder, guest, &image, ramdisk.as_ref()).map_err(
+        one(arguments, &mut workshop, first, guest).map_err(
             |failure| match made {
                 0 => failure,
                 _ => Failure::new(
@@ -158,15 +163,44 @@ fn make(arguments: &Arguments, guests: &[Guest]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What guests are made with. Files are read once, for all of them.
+struct Workshop {
+    builder: Builder,
+    image: Image,
+    ramdisk: Option<Ramdisk>,
+}
+
+impl Workshop {
+    fn open(guest: &Guest) -> Result<Self, Failure> {
+        let image = Image::open(&guest.kernel).with_context(|| guest.kernel.display().to_string())?;
+        let open = |file: &PathBuf| Ramdisk::open(file).with_context(|| file.display().to_string());
+        let ramdisk = guest.ramdisk.as_ref().map(open).transpose()?;
+        Ok(Self { builder: Builder::open(BOUND)?, image, ramdisk })
+    }
+}
+
 fn one(
     arguments: &Arguments,
-    builder: &mut Builder,
+    workshop: &mut Option<Workshop>,
+    first: &Guest,
     guest: &Guest,
-    image: &Image,
-    ramdisk: Option<&Ramdisk>,
 ) -> Result<(), Failure> {
     let mut config = guest.config(random()?);
     config.console = arguments.console;
+    if !arguments.no_pool
+        && let Some(made) = from_pool(arguments, guest, &config)?
+    {
+        tell(arguments, &config, made.domid, true, &made.timeline);
+        if arguments.timeline && !arguments.json {
+            println!("taken out of the pool in {} us", made.total_ns / 1000);
+        }
+        return Ok(());
+    }
+    let Workshop { builder, image, ramdisk } = match workshop {
+        Some(workshop) => workshop,
+        None => workshop.insert(Workshop::open(first)?),
+    };
+    let (image, ramdisk) = (&*image, ramdisk.as_ref());
     let created = builder.create(&config, image, ramdisk).map_err(|error| {
         let failure = Failure::from(error);
         Failure::new(failure.exit, format!("{}: {}", guest.name, failure.message))
@@ -174,27 +208,58 @@ fn one(
     if !arguments.paused {
         unpause(builder, created.domid, &guest.name)?;
     }
-    if arguments.json {
-        let mac = config
-            .vif
-            .map(|vif| vif.mac.map(|byte| format!("{byte:02x}")).join(":"));
-        let line = json!({
-            "name": config.name,
-            "domid": created.domid,
-            "uuid": hatch::builder::uuid(&config.uuid),
-            "mac": mac,
-            "paused": arguments.paused,
-            "preconnected": created.preconnected,
-            "timeline": created.timeline,
-        });
-        println!("{line}");
-    } else {
-        println!("{} is domain {}", config.name, created.domid);
-        if arguments.timeline {
-            println!("{}", created.timeline);
-        }
+    tell(arguments, &config, created.domid, created.preconnected, &json!(created.timeline));
+    if arguments.timeline && !arguments.json {
+        println!("{}", created.timeline);
     }
     Ok(())
+}
+
+/// A guest of the pool's; none where there is no pool, or none that has one, unless it has to be out of a pool.
+fn from_pool(arguments: &Arguments, guest: &Guest, config: &Config) -> Result<Option<Made>, Failure> {
+    let wanted = Wanted {
+        config: config.clone(),
+        kernel: guest.kernel.clone(),
+        ramdisk: guest.ramdisk.clone(),
+        has_uuid: guest.uuid.is_some(),
+        unpause: !arguments.paused,
+    };
+    let reply = pool::order(&arguments.socket, &Order::Create(Box::new(wanted)), BOUND)
+        .with_context(|| arguments.socket.display().to_string())?;
+    let why_not = match reply {
+        Some(Reply::Made(made)) => return Ok(Some(made)),
+        Some(Reply::Failed { taken, message }) => {
+            let exit = if taken { Exit::Taken } else { Exit::Failed };
+            return Err(Failure::new(exit, format!("{}: {message}", guest.name)));
+        }
+        None => "there is none".to_owned(),
+        Some(Reply::Empty) => "it is empty at this moment".to_owned(),
+        Some(Reply::Other(why)) => why,
+        Some(Reply::Status(_)) => "it does not answer what it was asked".to_owned(),
+    };
+    if arguments.pool {
+        let socket = arguments.socket.display();
+        return Err(Failure::new(Exit::Failed, format!("the pool at {socket}: {why_not}")));
+    }
+    Ok(None)
+}
+
+fn tell(arguments: &Arguments, config: &Config, domid: u16, preconnected: bool, timeline: &serde_json::Value) {
+    if !arguments.json {
+        println!("{} is domain {domid}", config.name);
+        return;
+    }
+    let mac = config.vif.as_ref().map(|vif| vif.mac.map(|byte| format!("{byte:02x}")).join(":"));
+    let line = json!({
+        "name": config.name,
+        "domid": domid,
+        "uuid": hatch::builder::uuid(&config.uuid),
+        "mac": mac,
+        "paused": arguments.paused,
+        "preconnected": preconnected,
+        "timeline": timeline,
+    });
+    println!("{line}");
 }
 
 /// The guest is whole and known by its name by now, so that a failure here leaves it paused for another try, or is its end.
@@ -214,7 +279,7 @@ fn unpause(builder: &mut Builder, domid: u16, name: &str) -> Result<(), Failure>
 
 /// A UUID by chance (RFC 9562, version 4). Without waiting for the kernel's pool to be seeded, which in a dom0 that has just
 /// been started may take seconds: it has to be unlike the others here, and is no secret.
-fn random() -> Result<[u8; 16], Failure> {
+pub(super) fn random() -> Result<[u8; 16], Failure> {
     let mut uuid = [0; 16];
     let got = getrandom(&mut uuid, GetRandomFlags::INSECURE)
         .map_err(|error| Failure::new(Exit::Failed, format!("no random numbers: {error}")))?;

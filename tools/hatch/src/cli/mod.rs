@@ -9,6 +9,7 @@ mod gc;
 mod list;
 mod manual;
 mod pack;
+mod pool;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -44,6 +45,7 @@ enum Command {
     List(list::List),
     Show(list::Show),
     Gc(gc::Arguments),
+    Pool(pool::Arguments),
     Completions(manual::Completions),
     Man(manual::Man),
 }
@@ -79,6 +81,7 @@ impl Command {
             Self::List(arguments) => list::list(arguments),
             Self::Show(arguments) => list::show(arguments),
             Self::Gc(arguments) => gc::run(arguments),
+            Self::Pool(arguments) => pool::run(arguments),
             Self::Completions(arguments) => manual::completions(arguments),
             Self::Man(arguments) => manual::man(arguments),
         }
@@ -95,6 +98,7 @@ impl Command {
             Self::List(arguments) => arguments.json,
             Self::Show(arguments) => arguments.json,
             Self::Gc(arguments) => arguments.json,
+            Self::Pool(arguments) => arguments.json,
             Self::Pack(_) | Self::Completions(_) | Self::Man(_) => false,
         }
     }

@@ -180,7 +180,7 @@ impl Builder {
 fn anonymous(template: &Config) -> Result<Config, Cause> {
     let mut config = template.clone();
     let mut random = [0; 16];
-    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).map_err(std::io::Error::from)?;
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::INSECURE).map_err(std::io::Error::from)?;
     // RFC 9562, section 5.4: version 4.
     random[6] = random[6] & 0x0f | 0x40;
     random[8] = random[8] & 0x3f | 0x80;
