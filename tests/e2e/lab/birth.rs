@@ -10,7 +10,7 @@ use mayfly_lab::{Lab, Output, static_program, workspace};
 /// Bound of everything a guest is expected to do.
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
 /// Where the tests put the configuration in dom0: the very example of the repository.
-const CONFIG: &str = "/guest/mayfly.cfg";
+pub(crate) const EXAMPLE: &str = "/guest/mayfly.cfg";
 
 /// Where hatch is in dom0.
 pub(crate) const HATCH: &str = "/guest/hatch";
@@ -52,7 +52,7 @@ impl Place {
             std::fs::read(workspace().join(path)).with_context(|| format!("no {path}"))
         };
         lab.put("/guest/mayfly", 0o644, &read("target/guest/mayfly")?)?;
-        lab.put(CONFIG, 0o644, &read("tools/examples/mayfly.cfg")?)?;
+        lab.put(EXAMPLE, 0o644, &read("tools/examples/mayfly.cfg")?)?;
         lab.put(
             HATCH,
             0o755,
@@ -70,7 +70,7 @@ impl Place {
     /// `xl create` of the example configuration with lines put after it, which take precedence.
     fn xl_create(&self, name: &str, lines: &[&str]) -> Result<Output> {
         let name = format!("name=\"{name}\"");
-        let mut argv = vec!["xl", "create", CONFIG, &name];
+        let mut argv = vec!["xl", "create", EXAMPLE, &name];
         if !self.has_xenconsoled {
             argv.splice(0..0, ["sh", "-c", ANNOUNCE_TTY, "sh"]);
         }

@@ -4,6 +4,7 @@
 mod abuse;
 mod birth;
 mod cases;
+mod hatch;
 mod site;
 
 use std::process::ExitCode;
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
         by(Maker::Xl, "site", site::CASES, &usual),
         by(Maker::Xl, "abuse", abuse::CASES, &usual),
         by(Maker::Hatch, "hatch", CASES, &usual),
+        by(Maker::Hatch, "hatch", hatch::CASES, &usual),
         by(Maker::Hatch, "hatch, site", site::CASES, &usual),
         by(Maker::Hatch, "hatch, abuse", abuse::CASES, &usual),
         by(Maker::Xl, "oxenstored, no xenconsoled", OTHER_DOM0, &other),

@@ -15,7 +15,10 @@
 #![deny(unsafe_code)]
 
 pub mod builder;
+pub mod config;
+pub mod gc;
 pub mod net;
 pub mod pack;
+pub mod pool;
 pub mod xen;
 pub mod xenstore;

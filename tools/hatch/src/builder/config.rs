@@ -3,7 +3,7 @@
 use crate::xen::TscMode;
 
 /// A guest to be made.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Config {
     /// Its name, which no other guest has.
     pub name: String,
@@ -24,7 +24,7 @@ pub struct Config {
 }
 
 /// A network interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Vif {
     /// Its MAC address, which no other guest has.
     pub mac: [u8; 6],
@@ -39,7 +39,7 @@ pub struct Vif {
 }
 
 /// Who connects the network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub enum Connect {
     /// The builder, when the image has the note that says it can take that; else the guest.
     #[default]

@@ -1,9 +1,11 @@
 //! Making a guest, in the order in which it overlaps most.
 
+mod shell;
+
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use mayfly_drivers::netfront::preconnected::{PATH_MAX, Preconnected, VERSION};
+use mayfly_drivers::netfront::preconnected::{PATH_MAX, Preconnected};
 use mayfly_drivers::{DomId, EventPort, Gfn, GrantRef};
 
 use super::config::{Config, Connect};
@@ -21,6 +23,8 @@ use crate::xen::abi::PAGE_SIZE;
 use crate::xen::sys::Mapping;
 use crate::xen::{NewDomain, TscMode, Xen};
 use crate::xenstore::{Client, Code, Id, Request, TransactionId};
+
+pub use shell::Shell;
 
 /// `HVM_PARAM_*` (hvm/params.h).
 const HVM_PARAM_STORE_PFN: u32 = 1;
@@ -107,6 +111,11 @@ impl Builder {
         &mut self.store
     }
 
+    /// Both, for what is about neither alone.
+    pub fn ways(&mut self) -> (&mut Client, &mut Xen) {
+        (&mut self.store, &mut self.xen)
+    }
+
     /// Makes a guest, paused. When a step fails, what was done is undone.
     ///
     /// # Errors
@@ -132,7 +141,7 @@ impl Builder {
         layout::check_cmdline(&config.cmdline)?;
         let preconnected = config.vif.is_some()
             && match config.connect {
-                Connect::Auto => image.headers().preconnected == Some(VERSION),
+                Connect::Auto => image.takes_preconnected(),
                 Connect::Before => true,
                 Connect::Guest => false,
             };
@@ -175,7 +184,7 @@ impl Builder {
         }
         // Answers that nobody looks at wake nobody.
         steps.run(Step::Claim, || {
-            self.claimed(plan, domid, done)?;
+            self.claimed(config, domid, done)?;
             Ok::<_, Cause>(self.store.answers(answers)?)
         })?;
         steps.beside("keys", "xenstored", keys_at);
@@ -198,8 +207,7 @@ impl Builder {
         let path = keys::making_path(&config.uuid);
         let mark = self.store.send(Request::write(&path, &Maker::this().to_string()))?;
         done.making = true;
-        let asked = names::ask(&mut self.store, config)?;
-        let transaction = names::answers(&mut self.store, asked, config)?;
+        let transaction = names::begin(&mut self.store, config)?;
         self.store.answer(mark)?;
         Ok(transaction)
     }
@@ -212,16 +220,16 @@ impl Builder {
         transaction: TransactionId,
         done: &mut Done,
     ) -> Result<Vec<Id>, Cause> {
-        done.claim = Some(self.claim(plan, domid, transaction)?);
+        done.claim = Some(self.claim(plan.config, domid, transaction)?);
         done.keys = true;
         let answers = self.send(&keys::birth(domid, plan.config, plan.layout.rings.is_some()))?;
         self.store.flush()?;
         Ok(answers)
     }
 
-    fn claim(&mut self, plan: &Plan<'_>, domid: u16, transaction: TransactionId) -> Result<Claim, Cause> {
+    fn claim(&mut self, config: &Config, domid: u16, transaction: TransactionId) -> Result<Claim, Cause> {
         let mut writes = Vec::new();
-        for op in keys::claim(domid, plan.config) {
+        for op in keys::claim(domid, config) {
             writes.push(self.store.send(op.request().within(transaction))?);
         }
         let end = self.store.send(Request::transaction_end(transaction, true))?;
@@ -229,7 +237,7 @@ impl Builder {
     }
 
     /// Sees that the claim was good. What others changed at the same time makes it void, and then it is made again.
-    fn claimed(&mut self, plan: &Plan<'_>, domid: u16, done: &mut Done) -> Result<(), Cause> {
+    fn claimed(&mut self, config: &Config, domid: u16, done: &mut Done) -> Result<(), Cause> {
         let end = Instant::now() + CLAIM_BOUND;
         while let Some(claim) = done.claim.take() {
             let written = self.store.answers(claim.writes);
@@ -239,9 +247,8 @@ impl Builder {
                     written?;
                 }
                 Err(error) if error.is(&Code::EAGAIN) && Instant::now() < end => {
-                    let asked = names::ask(&mut self.store, plan.config)?;
-                    let transaction = names::answers(&mut self.store, asked, plan.config)?;
-                    done.claim = Some(self.claim(plan, domid, transaction)?);
+                    let transaction = names::begin(&mut self.store, config)?;
+                    done.claim = Some(self.claim(config, domid, transaction)?);
                 }
                 Err(error) => return Err(error.into()),
             }

@@ -8,6 +8,7 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 
+use mayfly_drivers::netfront::preconnected::VERSION;
 use object::elf::{FileHeader32, FileHeader64, PF_X, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, FileKind, ReadCache, ReadRef};
@@ -198,6 +199,12 @@ impl Image {
     #[must_use]
     pub fn headers(&self) -> &Headers {
         &self.headers
+    }
+
+    /// Whether its guest takes a network that is connected beforehand, as this builder connects it.
+    #[must_use]
+    pub fn takes_preconnected(&self) -> bool {
+        self.headers.preconnected == Some(VERSION)
     }
 
     /// The file.

@@ -92,6 +92,8 @@ mod tests {
             free: GrantRef(266),
             tx_port: EventPort::try_new(3).unwrap(),
             rx_port: EventPort::try_new(4).unwrap(),
+            store_port: EventPort::try_new(1).unwrap(),
+            store: Gfn(0xf_effc),
             domain: DomId(0),
             mac: [0, 0x16, 0x3e, 1, 2, 3],
             backend,

@@ -299,6 +299,33 @@ pub(crate) fn death(domid: u16, handle: Option<&[u8; 16]>) -> Vec<Op> {
     ops
 }
 
+/// What makes a shell, of these names, the guest that `config` says.
+pub(crate) fn rename(domid: u16, shell: &Config, config: &Config) -> Vec<Op> {
+    let mut ops = vec![
+        Op::Rm(name_path(&shell.name)),
+        write(format!("{}/name", home(domid)), config.name.clone()),
+        write(format!("/vm/{}/name", uuid(&config.uuid)), config.name.clone()),
+    ];
+    if let (Some(old), Some(vif)) = (&shell.vif, &config.vif) {
+        let (mac, libxl) = (mac_text(&vif.mac), format!("/libxl/{domid}/device/vif/0"));
+        ops.push(Op::Rm(mac_path(&old.mac)));
+        for folder in [&format!("{}/device/vif/0", home(domid)), &backend(domid), &libxl] {
+            ops.push(write(format!("{folder}/mac"), mac.clone()));
+        }
+        for (key, old, new) in [
+            ("bridge", Some(&old.bridge), Some(&vif.bridge)),
+            ("ip", old.ip.as_ref(), vif.ip.as_ref()),
+        ] {
+            if let Some(new) = new.filter(|_| old != new) {
+                ops.extend([&backend(domid), &libxl].map(|folder| write(format!("{folder}/{key}"), new.clone())));
+            }
+        }
+    }
+    // From here on it is nobody's remainder.
+    ops.push(Op::Rm(making_path(&config.uuid)));
+    ops
+}
+
 /// What takes a domain out of hatch's index.
 pub(crate) fn forget(domid: u16, name: Option<&str>, mac: Option<&[u8; 6]>) -> Vec<Op> {
     let mut ops = Vec::new();

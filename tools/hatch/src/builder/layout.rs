@@ -145,6 +145,22 @@ impl Layout {
         Ok(Self { ram_pages: ram / PAGE, image, info, module, rings })
     }
 
+    /// The same with a module of so many octets in free memory.
+    ///
+    /// # Errors
+    /// It does not fit.
+    pub fn with_module(&self, module: Option<u64>) -> Result<Self, Error> {
+        let start = self.info + INFO_PAGES * PAGE;
+        let module = module.map(|size| start..start.saturating_add(size));
+        let end = self.rings.map_or(self.ram_pages, |rings| rings.first) * PAGE;
+        let needs = module.as_ref().map_or(0, |module| module.end.saturating_sub(end));
+        if needs > 0 {
+            let has = self.ram_pages * PAGE;
+            return Err(Error::TooSmall { needs: has.saturating_add(needs).div_ceil(1 << 20), has: has >> 20, module: true });
+        }
+        Ok(Self { module, ..self.clone() })
+    }
+
     /// The memory map: RAM, and the special pages as reserved.
     #[must_use]
     pub fn memory_map(&self) -> [MapEntry; 2] {
@@ -222,6 +238,18 @@ mod tests {
         assert_eq!((rings.tx(), rings.rx(), rings.buffers()), (1790, 1791, 1792..2048));
         assert_eq!(layout.extents(), [(9, vec![0, 512, 1024, 1536])]);
         assert_eq!(layout.paging_pool(), None);
+    }
+
+    #[test]
+    fn a_module_goes_into_free_memory() {
+        let layout = Layout::new(8, &mayfly(), None, true).unwrap();
+        let with = layout.with_module(Some(0x1234)).unwrap();
+        assert_eq!(with.module, Some(0x16_5000..0x16_6234));
+        assert_eq!((with.rings, with.info), (layout.rings, layout.info));
+        let free = 1790 * PAGE - 0x16_5000;
+        assert!(layout.with_module(Some(free)).is_ok());
+        assert_eq!(layout.with_module(Some(free + 1)), Err(Error::TooSmall { needs: 9, has: 8, module: true }));
+        assert!(layout.with_module(Some(u64::MAX)).is_err());
     }
 
     #[test]

@@ -28,7 +28,7 @@ mod rings;
 mod steps;
 
 pub use config::{Config, Connect, Error as ConfigError, NAME_MAX, Vif};
-pub use create::{Builder, Created};
+pub use create::{Builder, Created, Shell};
 pub use destroy::{DestroyError, Destroyed};
 pub use image::{Image, Ramdisk};
 pub use making::Maker;

@@ -46,34 +46,20 @@ impl XlLock {
     }
 }
 
-/// What was asked about names: answered together.
-pub(crate) struct Asked {
-    transaction: Id,
-    name: Id,
-    mac: Option<Id>,
-    domains: Id,
-    ours: Id,
-}
-
-/// Asks who there is, and opens the transaction of the claim. What is read here is read after the transaction's start, so
-/// that a claim by anybody else in between is a conflict, and not a second owner.
-pub(crate) fn ask(store: &mut Client, config: &Config) -> Result<Asked, Error> {
+/// Begins the transaction of the claim, if name and MAC address are free. They are read inside of it, and what is to be
+/// written is sent only when that is answered: so a claim by anybody else, before or after, is seen here or is a conflict at
+/// the end, with either xenstored.
+pub(crate) fn begin(store: &mut Client, config: &Config) -> Result<TransactionId, super::Cause> {
     let transaction = store.send(Request::transaction_start())?;
-    let name = store.send(Request::read(&keys::name_path(&config.name)))?;
-    let mac = match &config.vif {
-        Some(vif) => Some(store.send(Request::read(&keys::mac_path(&vif.mac)))?),
-        None => None,
-    };
-    let domains = store.send(Request::directory("/local/domain"))?;
-    let ours = store.send(Request::directory("/hatch/domain"))?;
-    Ok(Asked { transaction, name, mac, domains, ours })
-}
-
-/// Takes the answers: the transaction, if name and MAC address are free.
-pub(crate) fn answers(store: &mut Client, asked: Asked, config: &Config) -> Result<TransactionId, super::Cause> {
-    let Asked { transaction, name, mac, domains, ours } = asked;
     let transaction = store.transaction(transaction)?;
     let free = (|| {
+        let name = store.send(Request::read(&keys::name_path(&config.name)).within(transaction))?;
+        let mac = match &config.vif {
+            Some(vif) => Some(store.send(Request::read(&keys::mac_path(&vif.mac)).within(transaction))?),
+            None => None,
+        };
+        let domains = store.send(Request::directory("/local/domain"))?;
+        let ours = store.send(Request::directory("/hatch/domain"))?;
         let name = owner(store.answer(name))?;
         let mac = mac.map(|mac| owner(store.answer(mac))).transpose()?.flatten();
         let domains = numbers(store, domains, "/local/domain")?;

@@ -289,6 +289,23 @@ pub(crate) struct xen_sysctl_getdomaininfolist {
 const _: () = assert!(size_of::<xen_sysctl_getdomaininfolist>() == 8 + 128);
 const _: () = assert!(offset_of!(xen_sysctl_getdomaininfolist, buffer) == 16);
 
+pub(crate) const XEN_SYSCTL_PHYSINFO: u32 = 3;
+
+/// `struct xen_sysctl` with `struct xen_sysctl_physinfo`.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub(crate) struct xen_sysctl_physinfo {
+    pub(crate) cmd: u32,
+    pub(crate) interface_version: u32,
+    pub(crate) cpus: [u32; 10],
+    pub(crate) total_pages: u64,
+    pub(crate) free_pages: u64,
+    pub(crate) scrub_pages: u64,
+    pub(crate) rest: [u64; 8],
+}
+const _: () = assert!(size_of::<xen_sysctl_physinfo>() == 8 + 128);
+const _: () = assert!(offset_of!(xen_sysctl_physinfo, free_pages) == 8 + 48);
+
 // --- hvm/save.h, arch-x86/hvm/save.h ------------------------------------------
 
 /// `struct hvm_save_descriptor`.

@@ -101,7 +101,7 @@ pub struct NewDomain {
 }
 
 /// How RDTSC behaves in a domain (`TSC_MODE_*`, asm-x86/time.h, and xl.cfg's `tsc_mode`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub enum TscMode {
     /// Emulated where the hardware can't do it right.
     #[default]
@@ -387,6 +387,20 @@ impl Xen {
             }
         }
         Ok(all)
+    }
+
+    /// MiB of the host's memory that nobody has, what is still being scrubbed included.
+    ///
+    /// # Errors
+    /// Xen's.
+    pub fn free_memory(&mut self) -> Result<u64, Error> {
+        let mut argument = abi::xen_sysctl_physinfo::new_zeroed();
+        argument.cmd = abi::XEN_SYSCTL_PHYSINFO;
+        argument.interface_version = abi::XEN_SYSCTL_INTERFACE_VERSION;
+        self.privcmd
+            .hypercall(abi::SYSCTL, None, argument.as_mut_bytes(), &[])
+            .map_err(|source| Error::Call { call: "XEN_SYSCTL_physinfo", source })?;
+        Ok(argument.free_pages.saturating_add(argument.scrub_pages) >> 8)
     }
 
     /// Makes a domain's memory at `gfns`, each the first of 2^`order` pages, and says how many of them were made.

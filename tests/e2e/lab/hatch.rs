@@ -1,0 +1,359 @@
+//! What is about hatch itself: its guests' network is connected before they run, others handle them, and what fails
+//! leaves nothing behind.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use mayfly_lab::{GUEST, Output};
+use serde_json::Value;
+
+use crate::birth::{BOUND, EXAMPLE, HATCH, Place};
+use crate::cases::Case;
+
+pub(crate) const CASES: &[Case] = &[
+    ("the network is connected before the guest runs", connected),
+    ("xl sees and handles its guests", citizens),
+    ("it leaves alone what others made", others),
+    ("a failure at any step leaves nothing behind", failures),
+    (
+        "gc removes what kill -9 at any step has left, and nothing else",
+        kills,
+    ),
+    ("a name is given once", names),
+    (
+        "what can't be is refused before there is a domain",
+        refusals,
+    ),
+    ("many births and deaths leave nothing behind", cycles),
+    ("many guests at once are all served", many),
+];
+
+/// Two of them would have the same addresses.
+const QUIET: &str = "ip=10.0.2.90/24";
+
+impl Place {
+    /// Runs hatch.
+    pub(crate) fn hatch(&self, words: &[&str]) -> Result<Output> {
+        self.lab.exec(&[&[HATCH], words].concat())
+    }
+
+    /// Runs hatch, which must succeed, and gives what it prints.
+    fn hatched(&self, words: &[&str]) -> Result<String> {
+        self.lab.run(&[&[HATCH], words].concat())
+    }
+
+    fn shell(&self, script: &str) -> Result<String> {
+        self.lab.shell(script)
+    }
+}
+
+fn json(text: &str) -> Result<Value> {
+    serde_json::from_str(text).with_context(|| format!("no JSON: {text:?}"))
+}
+
+fn connected(place: &Place) -> Result<()> {
+    let made = json(&place.hatched(&["create", "-p", "--json", EXAMPLE])?)?;
+    let domid = made["domid"].as_u64().context("no domid")?;
+    ensure!(made["preconnected"] == true, "it says {made}");
+    let backend = format!("/local/domain/0/backend/vif/{domid}/0/state");
+    let state = place.lab.run(&["xenstore-read", &backend])?;
+    ensure!(state.trim() == "4", "the back end's state is {state}");
+    let port = format!("cat /sys/class/net/vif{domid}.0/brport/state");
+    ensure!(
+        place.shell(&port)?.trim() == "3",
+        "the vif does not forward"
+    );
+    // What is sent before the guest runs waits for it: no second ARP request, no second SYN.
+    let script = format!(
+        "wget -q -O /run/page http://{GUEST}/.mayfly/boot & sleep 0.3; {HATCH} unpause mayfly; wait $!; cat /run/page"
+    );
+    let boot = json(&place.shell(&script)?)?;
+    let events = boot["events"].as_array().context("no events")?;
+    let has = |phase: &str| events.iter().any(|event| event["phase"] == phase);
+    ensure!(
+        has("preconnected") && !has("xenstore_sent"),
+        "its boot was {boot}"
+    );
+    place.hatched(&["destroy", "mayfly"]).map(drop)
+}
+
+fn citizens(place: &Place) -> Result<()> {
+    place.hatched(&["create", "--console", EXAMPLE])?;
+    let listed = place.lab.run(&["xl", "list", "mayfly"])?;
+    ensure!(listed.contains("mayfly"), "xl list: {listed}");
+    for verb in ["pause", "unpause"] {
+        place.lab.run(&["xl", verb, "mayfly"])?;
+    }
+    let page = format!("wget -q -O - http://{GUEST}/");
+    ensure!(!place.shell(&page)?.is_empty());
+    let top =
+        place.shell("xl uptime; xl vcpu-list mayfly; xl network-list mayfly; xl list -v mayfly")?;
+    ensure!(top.contains("/local/domain/0/backend/vif"), "xl says {top}");
+    let tty = "xenstore-read /local/domain/$(xl domid mayfly)/console/tty";
+    ensure!(place.shell(tty)?.starts_with("/dev/pts/"));
+    place.lab.run(&["xl", "destroy", "mayfly"])?;
+    // hatch's own index still has it; that is a remainder, and the name is free for all that.
+    place.hatched(&["create", "-p", EXAMPLE])?;
+    place.hatched(&["destroy", "mayfly"])?;
+    place.hatched(&["gc"])?;
+    place.nothing_left()
+}
+
+fn others(place: &Place) -> Result<()> {
+    place.lab.run(&["xl", "create", EXAMPLE])?;
+    let result = (|| {
+        let refused = place.hatch(&["destroy", "mayfly"])?;
+        ensure!(!refused.success(), "hatch destroys what xl has made");
+        ensure!(place.lab.exec(&["xl", "domid", "mayfly"])?.success());
+        let taken = place.hatch(&["create", EXAMPLE])?;
+        let text = taken.error_text();
+        ensure!(
+            taken.code == 4 && text.contains("mayfly"),
+            "exit code {}: {text}",
+            taken.code
+        );
+        place.hatched(&["gc"])?;
+        let listed = json(&place.hatched(&["list", "--json"])?)?;
+        ensure!(
+            listed.to_string().contains("mayfly"),
+            "hatch list: {listed}"
+        );
+        ensure!(
+            !place
+                .shell(&format!("wget -q -O - http://{GUEST}/"))?
+                .is_empty()
+        );
+        Ok(())
+    })();
+    place.lab.run(&["xl", "destroy", "mayfly"])?;
+    result
+}
+
+/// The steps of a creation, by the names that faults have.
+fn steps(place: &Place) -> Result<Vec<String>> {
+    let steps = place.hatched(&["create", "--list-steps"])?;
+    let steps: Vec<String> = steps.lines().map(str::to_owned).collect();
+    ensure!(steps.len() > 5, "the steps are {steps:?}");
+    Ok(steps)
+}
+
+fn failures(place: &Place) -> Result<()> {
+    for step in steps(place)? {
+        let fault = format!("HATCH_FAIL_AT={step}");
+        let output = place.lab.exec(&["env", &fault, HATCH, "create", EXAMPLE])?;
+        let text = output.error_text();
+        ensure!(
+            !output.success() && text.contains(&format!("`{step}`")),
+            "{fault}: exit code {}: {text}",
+            output.code
+        );
+        place.nothing_left().context(fault)?;
+    }
+    Ok(())
+}
+
+fn kills(place: &Place) -> Result<()> {
+    let other = format!("extra=\"{QUIET}\"");
+    place
+        .lab
+        .run(&["xl", "create", EXAMPLE, "name=\"other\"", &other])?;
+    place.hatched(&[
+        "create",
+        "--name",
+        "another",
+        "--extra",
+        "ip=10.0.2.91/24",
+        EXAMPLE,
+    ])?;
+    let result = (|| {
+        for step in steps(place)? {
+            let fault = format!("HATCH_KILL_AT={step}");
+            let output = place.lab.exec(&["env", &fault, HATCH, "create", EXAMPLE])?;
+            ensure!(!output.success(), "{fault}: it succeeds");
+            place.hatched(&["gc"])?;
+            ensure!(
+                !place.lab.exec(&["xl", "domid", "mayfly"])?.success(),
+                "{fault}: the domain stays"
+            );
+            for address in ["10.0.2.90", "10.0.2.91"] {
+                let page = place.shell(&format!("wget -q -O - http://{address}/"))?;
+                ensure!(
+                    !page.is_empty(),
+                    "{fault}: {address} is not served any more"
+                );
+            }
+            // What was left would be in the way of this.
+            place.hatched(&["create", EXAMPLE]).context(fault)?;
+            place.hatched(&["destroy", "mayfly"])?;
+        }
+        Ok(())
+    })();
+    place.lab.run(&["xl", "destroy", "other"])?;
+    place.hatched(&["destroy", "another"])?;
+    result
+}
+
+fn names(place: &Place) -> Result<()> {
+    for round in 0..10 {
+        // Two hatches at once, then hatch and xl at once.
+        let rival = if round % 2 == 0 {
+            format!("{HATCH} create -p {EXAMPLE}")
+        } else {
+            format!("xl create -p -q {EXAMPLE}")
+        };
+        let script = format!(
+            "{rival} >/dev/null 2>&1 & rival=$!; {HATCH} create -p {EXAMPLE} >/dev/null 2>&1; echo $?; wait $rival; echo $?"
+        );
+        let codes = place.shell(&script)?;
+        let codes: Vec<&str> = codes.split_whitespace().collect();
+        ensure!(
+            codes.iter().filter(|code| **code == "0").count() == 1,
+            "round {round}: the exit codes are {codes:?}"
+        );
+        let named = place.shell("xl list | grep -c ' *mayfly '; true")?;
+        ensure!(
+            named.trim() == "1",
+            "round {round}: {named} domains have the name"
+        );
+        if codes.first() == Some(&"0") || round % 2 == 0 {
+            place.hatched(&["destroy", "mayfly"])?;
+        } else {
+            place.lab.run(&["xl", "destroy", "mayfly"])?;
+        }
+        place
+            .nothing_left()
+            .with_context(|| format!("round {round}"))?;
+    }
+    Ok(())
+}
+
+fn refusals(place: &Place) -> Result<()> {
+    let long = format!("x={}", "y".repeat(5000));
+    let wrong: &[(&[&str], &str)] = &[
+        (&["--name", "a/b"], "name"),
+        (&["--name", ""], "name"),
+        (&["--memory", "99999999"], "memory"),
+        (&["--memory", "1"], "memory"),
+        (&["--kernel", "/nowhere"], "/nowhere"),
+        (&["--kernel", "/bin/busybox"], "PVH"),
+        (&["--bridge", "nowhere"], "nowhere"),
+        (&["--mac", "01:00:00:00:00:01"], "MAC"),
+        (&["--extra", &long], "command line"),
+    ];
+    for (words, expected) in wrong {
+        let output = place.hatch(&[&["create"], *words, &[EXAMPLE]].concat())?;
+        let text = output.error_text();
+        ensure!(
+            !output.success() && text.contains(expected),
+            "{words:?}: exit code {}: {text}",
+            output.code
+        );
+        place.nothing_left()?;
+    }
+    Ok(())
+}
+
+/// What must be the same after many births: memory, nodes, interfaces, descriptors, event channels.
+const STATE: &str = "
+    xl info | awk '/^free_memory/ { print \"memory\", $3 }'
+    echo nodes $(xenstore-ls | wc -l)
+    echo interfaces $(ls /sys/class/net | wc -l)
+    echo files $(cut -f 1 /proc/sys/fs/file-nr)
+    echo channels $(lsevtchn 0 | wc -l)
+";
+
+fn state(place: &Place) -> Result<Vec<(String, i64)>> {
+    let text = place.shell(STATE)?;
+    let parsed: Option<Vec<_>> = text
+        .lines()
+        .map(|line| {
+            let (name, value) = line.trim().split_once(' ')?;
+            Some((name.to_owned(), value.trim().parse().ok()?))
+        })
+        .collect();
+    let parsed = parsed.filter(|all| all.len() == 5);
+    parsed.with_context(|| format!("dom0's state is {text:?}"))
+}
+
+fn count(default: u32) -> Result<u32> {
+    let cycles = std::env::var("MAYFLY_CYCLES").ok();
+    cycles
+        .map_or(Ok(default), |text| text.parse())
+        .context("MAYFLY_CYCLES")
+}
+
+fn cycles(place: &Place) -> Result<()> {
+    let count = count(30)?;
+    // The first one makes what stays for good.
+    let script = |count: u32| {
+        format!(
+            "for n in $(seq {count}); do {HATCH} create {EXAMPLE} >/dev/null && {HATCH} destroy mayfly >/dev/null || exit 1; done"
+        )
+    };
+    place.shell(&script(3))?;
+    let before = state(place)?;
+    let start = Instant::now();
+    let mut left = count;
+    while left > 0 {
+        let now = left.min(100);
+        place.shell(&script(now))?;
+        left -= now;
+    }
+    let elapsed = start.elapsed().as_secs_f64();
+    // What RCU and Xen's scrubbing have yet to free is over soon.
+    let end = Instant::now() + BOUND;
+    loop {
+        let after = state(place)?;
+        let same = before
+            .iter()
+            .zip(&after)
+            .all(|((name, before), (_, after))| {
+                // Open files of dom0's shells come and go; memory is in MiB.
+                let slack = if name == "files" { 64 } else { 1 };
+                (before - after).abs() <= slack
+            });
+        if same {
+            println!("{count} births and deaths in {elapsed:.1} s: {before:?} became {after:?}");
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < end,
+            "{count} births: {before:?} became {after:?}"
+        );
+    }
+}
+
+fn many(place: &Place) -> Result<()> {
+    let count = count(20)?.min(200);
+    let number = count.to_string();
+    let template = [
+        "create",
+        "-n",
+        &number,
+        "--template",
+        "--json",
+        "--extra",
+        "ip={ip}/24",
+        "--ip",
+        "10.0.2.101",
+        EXAMPLE,
+    ];
+    let made = place.hatched(&template)?;
+    let result = (|| {
+        let script = format!(
+            "for n in $(seq {count}); do wget -q -O - http://10.0.$((2 + (100 + n) / 256)).$(((100 + n) % 256))/ >/dev/null && echo served; done | wc -l"
+        );
+        let served = place.shell(&script)?;
+        ensure!(
+            served.trim() == number,
+            "of {count}, {served} are served: {made}"
+        );
+        Ok(())
+    })();
+    let names: Vec<String> = (1..=count).map(|n| format!("mayfly-{n}")).collect();
+    let words: Vec<&str> = std::iter::once("destroy")
+        .chain(names.iter().map(String::as_str))
+        .collect();
+    place.hatched(&words)?;
+    result
+}

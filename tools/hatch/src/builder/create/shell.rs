@@ -1,0 +1,196 @@
+//! Shells: guests made ahead, all but who they are.
+
+use mayfly_drivers::netfront::preconnected::Preconnected;
+use mayfly_drivers::EventPort;
+
+use super::super::config::Config;
+use super::super::image::{Image, Ramdisk};
+use super::super::keys::{self, Op};
+use super::super::layout::{self, Layout};
+use super::super::making::Maker;
+use super::super::names::{self, XlLock};
+use super::super::rings::Grants;
+use super::super::steps::{Step, Steps};
+use super::super::{Cause, Error, Failure, info};
+use super::{Builder, Created, Done, Plan, structure};
+use crate::net::{Link, vif_name};
+use crate::xen::abi::PAGE_SIZE;
+
+/// A guest that waits, paused, to be told who it is.
+#[derive(Debug)]
+pub struct Shell {
+    domid: u16,
+    config: Config,
+    layout: Layout,
+    network: Preconnected,
+    link: Link,
+}
+
+impl Shell {
+    /// Its number.
+    #[must_use]
+    pub fn domid(&self) -> u16 {
+        self.domid
+    }
+}
+
+impl Builder {
+    /// Makes a shell: a guest like `template`, under a name and a MAC address of its own, whose interface is connected and
+    /// not yet a port of the bridge. As long as this process does not give it away it counts as being made, so that it is
+    /// a remainder when the process is gone.
+    ///
+    /// # Errors
+    /// The step that failed.
+    pub fn shell(&mut self, template: &Config, image: &Image) -> Result<Shell, Error> {
+        let mut steps = Steps::new();
+        let config = steps.run(Step::Check, || anonymous(template))?;
+        let mut plan = steps.run(Step::Check, || self.plan(&config, image, None))?;
+        plan.bridge = None;
+        let mut done = Done::default();
+        let made = self.steps(&plan, &mut steps, &mut done);
+        let ready = made.and_then(|domid| {
+            let ready = steps.run(Step::Finish, || self.ready(&plan, domid));
+            ready.map(|(network, link)| (domid, network, link))
+        });
+        match ready {
+            Ok((domid, network, link)) => {
+                let layout = plan.layout.clone();
+                Ok(Shell { domid, layout, network, link, config })
+            }
+            Err(failure) => {
+                let left = self.undo(&plan, done);
+                Err(Error { failure, left })
+            }
+        }
+    }
+
+    /// What a shell has to remember; and the mark that it is being made, until it is given away.
+    fn ready(&mut self, plan: &Plan<'_>, domid: u16) -> Result<(Preconnected, Link), Cause> {
+        let making = keys::making_path(&plan.config.uuid);
+        self.store.write(&making, &Maker::this().to_string())?;
+        let link = self.links.appeared(&vif_name(domid, 0), self.bound)?;
+        let mut port = |path: &str| {
+            let text = self.store.read(path)?;
+            let port = text.parse().ok().and_then(EventPort::try_new);
+            port.map(EventPort::get).ok_or(Cause::Backend("was given an event channel that can't be"))
+        };
+        let front = format!("{}/device/vif/0", keys::home(domid));
+        let tx = port(&format!("{front}/event-channel-tx"))?;
+        let rx = port(&format!("{front}/event-channel-rx"))?;
+        let xenstore = port(&format!("{}/store/port", keys::home(domid)))?;
+        let (Some(rings), Some(vif)) = (&plan.layout.rings, &plan.config.vif) else {
+            return Err(Cause::Backend("is not connected: the image does not take that"));
+        };
+        let network = structure(domid, rings, &Grants::of(rings), (tx, rx, xenstore), vif.mac)?;
+        Ok((network, link))
+    }
+
+    /// Gives a shell its identity: name, MAC address, bridge, command line, module. It is then a guest like others. When a
+    /// step fails, the shell is removed.
+    ///
+    /// # Errors
+    /// The step that failed, and what of it could not be undone.
+    pub fn give(
+        &mut self,
+        shell: Shell,
+        config: &Config,
+        ramdisk: Option<&Ramdisk>,
+        unpause: bool,
+    ) -> Result<Created, Error> {
+        let mut steps = Steps::new();
+        match self.rename(&shell, config, ramdisk, unpause, &mut steps) {
+            Ok(()) => Ok(Created { domid: shell.domid, preconnected: true, timeline: steps.finish() }),
+            Err(failure) => {
+                let left = match self.destroy(shell.domid, true) {
+                    Ok(_) => self.remove(&[Op::Rm(keys::making_path(&shell.config.uuid))]),
+                    Err(error) => vec![error.to_string()],
+                };
+                Err(Error { failure, left })
+            }
+        }
+    }
+
+    fn rename(
+        &mut self,
+        shell: &Shell,
+        config: &Config,
+        ramdisk: Option<&Ramdisk>,
+        unpause: bool,
+        steps: &mut Steps,
+    ) -> Result<(), Failure> {
+        let domid = shell.domid;
+        // It keeps its UUID: Xen and xenstore have it in many places.
+        let config = &Config { uuid: shell.config.uuid, ..config.clone() };
+        let lock = XlLock::take();
+        let layout = steps.run(Step::Check, || {
+            config.check()?;
+            layout::check_cmdline(&config.cmdline)?;
+            Ok::<_, Cause>(shell.layout.with_module(ramdisk.map(Ramdisk::size))?)
+        })?;
+        let transaction = steps.run(Step::Names, || {
+            names::begin(&mut self.store, config)
+        })?;
+        let bridge = match &config.vif {
+            Some(vif) => Some(steps.run(Step::Check, || self.links.bridge(&vif.bridge))?),
+            None => None,
+        };
+        let mut done = Done::default();
+        let mut answers = steps.run(Step::Keys, || {
+            done.claim = Some(self.claim(config, domid, transaction)?);
+            let answers = self.send(&keys::rename(domid, &shell.config, config))?;
+            self.store.flush()?;
+            Ok::<_, Cause>(answers)
+        })?;
+        if let Some(bridge) = &bridge {
+            steps.run(Step::Port, || {
+                let mtu = config.vif.as_ref().and_then(|vif| vif.mtu);
+                self.links.attach(&shell.link, bridge, mtu)
+            })?;
+        }
+        steps.run(Step::Load, || {
+            let mac = config.vif.as_ref().map_or(shell.network.mac, |vif| vif.mac);
+            let network = Preconnected { mac, ..shell.network };
+            let information = info::encode(&layout, &config.cmdline, Some(&network));
+            let first = layout.info / PAGE_SIZE as u64;
+            let gfns: Vec<u64> = (first..first + layout::INFO_PAGES).collect();
+            self.xen.map(domid, &gfns)?.write(0, &information)?;
+            if let (Some(module), Some(ramdisk)) = (&layout.module, ramdisk) {
+                self.module(domid, module.start, module.end - module.start, ramdisk)?;
+            }
+            Ok::<_, Cause>(())
+        })?;
+        steps.run(Step::Claim, || {
+            self.claimed(config, domid, &mut done)?;
+            Ok::<_, Cause>(self.store.answers(answers.drain(..))?)
+        })?;
+        steps.run(Step::Finish, || {
+            if !lock.is_ours() {
+                names::again(&mut self.store, config)?;
+            }
+            Ok::<_, Cause>(())
+        })?;
+        if unpause {
+            steps.run(Step::Unpause, || self.xen.unpause(domid))?;
+        }
+        Ok(())
+    }
+}
+
+/// The template under a name, a UUID and a MAC address that nobody else has.
+fn anonymous(template: &Config) -> Result<Config, Cause> {
+    let mut config = template.clone();
+    let mut random = [0; 16];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::INSECURE).map_err(std::io::Error::from)?;
+    // RFC 9562, section 5.4: version 4.
+    random[6] = random[6] & 0x0f | 0x40;
+    random[8] = random[8] & 0x3f | 0x80;
+    config.uuid = random;
+    config.name = format!("shell-{:08x}", u32::from_ne_bytes([random[0], random[1], random[2], random[3]]));
+    config.cmdline.clear();
+    if let Some(vif) = &mut config.vif {
+        // Locally administered, so that it is none that a guest is given.
+        vif.mac = [0x02, 0x16, random[10], random[11], random[12], random[13]];
+        vif.ip = None;
+    }
+    Ok(config)
+}

@@ -1,0 +1,102 @@
+//! `hatch pause`, `unpause` and `shutdown`.
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use super::domains::{self, Domains, Ways};
+use super::exit::{Exit, Failure};
+
+/// Stops guests where they are, until they are unpaused.
+#[derive(Args)]
+pub(crate) struct Pause {
+    #[command(flatten)]
+    pub(crate) domains: Domains,
+}
+
+/// Lets paused guests run.
+#[derive(Args)]
+pub(crate) struct Unpause {
+    #[command(flatten)]
+    pub(crate) domains: Domains,
+}
+
+/// Asks guests to end by themselves. What is left of them stays until `hatch destroy`.
+#[derive(Args)]
+pub(crate) struct Shutdown {
+    #[command(flatten)]
+    pub(crate) domains: Domains,
+
+    /// Waits until they have ended, for this many seconds.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "60", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    wait: Option<u64>,
+}
+
+pub(crate) fn pause(domains: &Domains) -> Result<(), Failure> {
+    let mut ways = Ways::open()?;
+    domains::each(domains, "paused", |what| {
+        let domid = ways.find(what, domains.force)?;
+        ways.xen.pause(domid)?;
+        Ok(domid)
+    })
+}
+
+pub(crate) fn unpause(domains: &Domains) -> Result<(), Failure> {
+    let mut ways = Ways::open()?;
+    domains::each(domains, "unpaused", |what| {
+        let domid = ways.find(what, domains.force)?;
+        // Xen counts how often a domain was paused, and one call takes one back: unpaused is what was asked for.
+        ways.xen.unpause(domid)?;
+        Ok(domid)
+    })
+}
+
+pub(crate) fn shutdown(arguments: &Shutdown) -> Result<(), Failure> {
+    let mut ways = Ways::open()?;
+    let end = arguments
+        .wait
+        .map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    if end.is_some() {
+        // Before they are asked, so that no end is missed.
+        ways.store.watch("@releaseDomain", "shutdown")?;
+    }
+    let domains = &arguments.domains;
+    let mut asked = Vec::new();
+    domains::each(domains, "asked", |what| {
+        let domid = ways.find(what, domains.force)?;
+        ways.store.write(
+            &format!("/local/domain/{domid}/control/shutdown"),
+            "poweroff",
+        )?;
+        asked.push((domid, what.to_owned()));
+        Ok(domid)
+    })?;
+    let Some(end) = end else {
+        return Ok(());
+    };
+    while !asked.is_empty() {
+        let mut still = Vec::new();
+        for (domid, what) in asked {
+            let ended = ways
+                .xen
+                .info(domid)?
+                .is_none_or(|info| info.shutdown().is_some() || info.is_dying());
+            if !ended {
+                still.push((domid, what));
+            }
+        }
+        asked = still;
+        if asked.is_empty() {
+            break;
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        if ways.store.event(left)?.is_none() {
+            let names: Vec<_> = asked.into_iter().map(|(_, what)| what).collect();
+            return Err(Failure::new(
+                Exit::Failed,
+                format!("has not ended in time: {}", names.join(", ")),
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! Which domains there are, whose they are, and which one is meant.
+
+use clap::Args;
+use hatch::builder::{domain_path, name_path};
+use hatch::xen::{DomainInfo, Xen};
+use hatch::xenstore::{Client, Error, Request};
+use serde::Serialize;
+
+use super::BOUND;
+use super::exit::{Exit, Failure};
+
+/// What verbs on domains have in common.
+#[derive(Args)]
+pub(crate) struct Domains {
+    /// Names or numbers.
+    #[arg(required = true, value_name = "DOMAIN")]
+    pub(crate) domains: Vec<String>,
+
+    /// Also where another toolstack has made it.
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    /// Prints JSON: one object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A domain that is there.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Domain {
+    pub(crate) domid: u16,
+    /// What xenstore calls it.
+    pub(crate) name: Option<String>,
+    /// Whether hatch made it.
+    pub(crate) ours: bool,
+    pub(crate) uuid: String,
+    pub(crate) state: &'static str,
+    pub(crate) memory_kib: u64,
+    pub(crate) vcpus: u32,
+    pub(crate) cpu_ns: u64,
+}
+
+/// The ways to Xen and xenstored.
+pub(crate) struct Ways {
+    pub(crate) xen: Xen,
+    pub(crate) store: Client,
+}
+
+impl Ways {
+    pub(crate) fn open() -> Result<Self, Failure> {
+        Ok(Self {
+            store: Client::connect(BOUND)?,
+            xen: Xen::open()?,
+        })
+    }
+
+    /// The number of a domain, which exists or has left traces in hatch's index. One that others made takes `force`.
+    pub(crate) fn find(&mut self, what: &str, force: bool) -> Result<u16, Failure> {
+        let domid = domid(&mut self.store, what)?;
+        let ours = self.store.find(&domain_path(domid))?.is_some();
+        if !ours && self.xen.info(domid)?.is_none() {
+            return Err(Failure::no_such_domain(what));
+        }
+        if domid == 0 {
+            return Err(Failure::new(
+                Exit::Failed,
+                "domain 0 is the one that this runs in",
+            ));
+        }
+        if !ours && !force {
+            let message = format!(
+                "hatch has not made the domain {what}: `xl` handles it, or hatch with --force"
+            );
+            return Err(Failure::new(Exit::Failed, message));
+        }
+        Ok(domid)
+    }
+
+    /// All domains, asked for in one round trip.
+    pub(crate) fn all(&mut self) -> Result<Vec<Domain>, Failure> {
+        let infos = self.xen.list()?;
+        let mut asked = Vec::new();
+        for info in &infos {
+            let name = self
+                .store
+                .send(Request::read(&format!("/local/domain/{}/name", info.domid)))?;
+            let ours = self.store.send(Request::read(&domain_path(info.domid)))?;
+            asked.push((name, ours));
+        }
+        let mut domains = Vec::new();
+        for (info, (name, ours)) in infos.iter().zip(asked) {
+            let name = optional(self.store.answer(name))?;
+            let ours = optional(self.store.answer(ours))?.is_some();
+            domains.push(Domain::new(info, name, ours));
+        }
+        Ok(domains)
+    }
+}
+
+impl Domain {
+    fn new(info: &DomainInfo, name: Option<String>, ours: bool) -> Self {
+        Self {
+            domid: info.domid,
+            name,
+            ours,
+            uuid: hatch::builder::uuid(&info.handle),
+            state: state(info),
+            memory_kib: info.pages * 4,
+            vcpus: info.vcpus,
+            cpu_ns: info.cpu_ns,
+        }
+    }
+}
+
+fn state(info: &DomainInfo) -> &'static str {
+    match info.shutdown() {
+        _ if info.is_dying() => "dying",
+        // SHUTDOWN_* of public/sched.h.
+        Some(0) => "poweroff",
+        Some(1) => "reboot",
+        Some(2) => "suspended",
+        Some(3) => "crashed",
+        Some(4) => "watchdog",
+        Some(_) => "shut down",
+        None if info.is_paused() => "paused",
+        None if info.is_running() => "running",
+        None => "blocked",
+    }
+}
+
+/// The number of a name or a number. A name is looked up in hatch's index first; only those of other toolstacks are searched for.
+pub(crate) fn domid(store: &mut Client, what: &str) -> Result<u16, Failure> {
+    if !what.is_empty() && what.bytes().all(|byte| byte.is_ascii_digit()) {
+        return what.parse().map_err(|_| Failure::no_such_domain(what));
+    }
+    if let Ok(Some(domid)) = store.find(&name_path(what)) {
+        return domid.parse().map_err(|_| Failure::no_such_domain(what));
+    }
+    let mut asked = Vec::new();
+    for domid in store.directory("/local/domain")? {
+        let Ok(domid) = domid.parse::<u16>() else {
+            continue;
+        };
+        asked.push((
+            domid,
+            store.send(Request::read(&format!("/local/domain/{domid}/name")))?,
+        ));
+    }
+    let mut found = None;
+    for (domid, name) in asked {
+        if optional(store.answer(name))?.as_deref() == Some(what) {
+            found = Some(domid);
+        }
+    }
+    found.ok_or_else(|| Failure::no_such_domain(what))
+}
+
+/// A value that may be missing, because domains come and go.
+pub(crate) fn optional(answer: Result<Vec<u8>, Error>) -> Result<Option<String>, Error> {
+    match answer {
+        Ok(value) => Ok(Some(String::from_utf8_lossy(&value).into_owned())),
+        Err(error) if error.is_absent() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Does something to every domain, says how it went, and fails with the first failure when all had their turn.
+pub(crate) fn each(
+    domains: &Domains,
+    done: &'static str,
+    mut one: impl FnMut(&str) -> Result<u16, Failure>,
+) -> Result<(), Failure> {
+    let mut first = Ok(());
+    for what in &domains.domains {
+        match one(what) {
+            Ok(domid) if domains.json => println!(
+                "{}",
+                serde_json::json!({ "domain": what, "domid": domid, "done": done })
+            ),
+            Ok(_) => {}
+            Err(failure) if first.is_ok() => first = Err(failure),
+            Err(failure) => eprintln!("hatch: {}", failure.message),
+        }
+    }
+    first
+}

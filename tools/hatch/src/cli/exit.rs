@@ -1,0 +1,134 @@
+//! How the command ends, so that a script can tell.
+
+use std::process::ExitCode;
+
+use hatch::builder::{Cause, DestroyError};
+use hatch::config::{Problems, TemplateError};
+use hatch::{builder, net, xen, xenstore};
+
+/// Exit codes other than 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Something did not work.
+    Failed = 1,
+    /// The command line or a configuration file can't be understood. clap ends with this as well.
+    NotUnderstood = 2,
+    /// There is no such domain.
+    NoSuchDomain = 3,
+    /// The name or the MAC address is another domain's.
+    Taken = 4,
+    /// It is not for this user.
+    Permission = 5,
+}
+
+/// Why the command did not do what it should.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    pub(crate) message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self {
+            exit,
+            message: message.into(),
+        }
+    }
+
+    pub(crate) fn no_such_domain(what: &str) -> Self {
+        Self::new(
+            Exit::NoSuchDomain,
+            format!("there is no domain {what:?}: `hatch list` shows all"),
+        )
+    }
+
+    pub(crate) fn code(&self) -> ExitCode {
+        ExitCode::from(self.exit as u8)
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::new(Exit::Failed, format!("{error:#}"))
+    }
+}
+
+impl From<Problems> for Failure {
+    fn from(problems: Problems) -> Self {
+        Self::new(Exit::NotUnderstood, problems.to_string())
+    }
+}
+
+impl From<TemplateError> for Failure {
+    fn from(error: TemplateError) -> Self {
+        Self::new(Exit::NotUnderstood, error.to_string())
+    }
+}
+
+impl From<xenstore::Error> for Failure {
+    fn from(error: xenstore::Error) -> Self {
+        Self::new(of_store(&error), error.to_string())
+    }
+}
+
+impl From<xen::Error> for Failure {
+    fn from(error: xen::Error) -> Self {
+        Self::new(of_xen(&error), error.to_string())
+    }
+}
+
+impl From<Cause> for Failure {
+    fn from(cause: Cause) -> Self {
+        Self::new(of_cause(&cause), cause.to_string())
+    }
+}
+
+impl From<builder::Error> for Failure {
+    fn from(error: builder::Error) -> Self {
+        Self::new(of_cause(&error.failure.cause), error.to_string())
+    }
+}
+
+impl From<DestroyError> for Failure {
+    fn from(error: DestroyError) -> Self {
+        let exit = match &error {
+            DestroyError::NoSuchDomain(_) => Exit::NoSuchDomain,
+            DestroyError::Cause(cause) => of_cause(cause),
+            DestroyError::Dom0 | DestroyError::NotOurs(_) | DestroyError::Left { .. } => {
+                Exit::Failed
+            }
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
+fn of_store(error: &xenstore::Error) -> Exit {
+    if error.is_permission() {
+        Exit::Permission
+    } else {
+        Exit::Failed
+    }
+}
+
+fn of_xen(error: &xen::Error) -> Exit {
+    match error {
+        error if error.is_permission() => Exit::Permission,
+        error if error.is_no_such_domain() => Exit::NoSuchDomain,
+        _ => Exit::Failed,
+    }
+}
+
+fn of_cause(cause: &Cause) -> Exit {
+    match cause {
+        Cause::Config(_) => Exit::NotUnderstood,
+        Cause::Taken(_) => Exit::Taken,
+        Cause::Xen(error) => of_xen(error),
+        Cause::Store(error) => of_store(error),
+        Cause::Net(error) if net::Error::is_permission(error) => Exit::Permission,
+        Cause::Io(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            Exit::Permission
+        }
+        _ => Exit::Failed,
+    }
+}

@@ -1,0 +1,62 @@
+//! `hatch gc`.
+
+use clap::Args;
+use hatch::builder::Builder;
+use hatch::gc::{self, Action, Snapshot, SnapshotError};
+use serde_json::json;
+
+use super::BOUND;
+use super::exit::{Exit, Failure};
+
+/// Finds what a killed hatch has left behind, and removes that and nothing else.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Only says what it would do.
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Prints JSON: one object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let mut builder = Builder::open(BOUND)?;
+    let (store, xen) = builder.ways();
+    let seen = Snapshot::read(store, xen)?;
+    let actions = gc::decide(&seen);
+    let failures = match arguments.dry_run {
+        true => Vec::new(),
+        false => gc::carry_out(&mut builder, &actions),
+    };
+    if arguments.json {
+        println!(
+            "{}",
+            json!({ "actions": actions, "done": !arguments.dry_run, "failures": failures })
+        );
+    } else {
+        for action in &actions {
+            println!("{action}");
+        }
+        if !actions
+            .iter()
+            .any(|action| !matches!(action, Action::Look { .. }))
+        {
+            println!("nothing is left to be removed");
+        }
+    }
+    if failures.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::new(Exit::Failed, failures.join("; ")))
+    }
+}
+
+impl From<SnapshotError> for Failure {
+    fn from(error: SnapshotError) -> Self {
+        match error {
+            SnapshotError::Xen(error) => error.into(),
+            SnapshotError::Store(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! `hatch list` and `hatch show`.
+
+use anyhow::Context as _;
+use clap::Args;
+use hatch::xenstore::{Client, Request};
+use serde::Serialize;
+
+use super::domains::{Domain, Ways, domid, optional};
+use super::exit::Failure;
+
+/// Lists all domains, and says which of them hatch made.
+#[derive(Args)]
+pub(crate) struct List {
+    /// Only those that hatch made.
+    #[arg(long)]
+    ours: bool,
+
+    /// Prints JSON: one list.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Shows all that is known of one domain.
+#[derive(Args)]
+pub(crate) struct Show {
+    /// Its name or number.
+    #[arg(value_name = "DOMAIN")]
+    domain: String,
+
+    /// Prints JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A domain with its network device.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    domain: Domain,
+    vif: Option<Vif>,
+    /// What mayfly writes when its first packet has left.
+    ready: bool,
+}
+
+#[derive(Serialize)]
+struct Vif {
+    mac: Option<String>,
+    bridge: Option<String>,
+    frontend_state: Option<String>,
+    backend_state: Option<String>,
+}
+
+pub(crate) fn list(arguments: &List) -> Result<(), Failure> {
+    let mut domains = Ways::open()?.all()?;
+    domains.retain(|domain| domain.ours || !arguments.ours);
+    if arguments.json {
+        println!("{}", serde_json::to_string(&domains).context("JSON")?);
+        return Ok(());
+    }
+    println!(
+        "{:<32} {:>5} {:>9} {:>5}  {:<9} {:>10}",
+        "Name", "ID", "Mem/KiB", "VCPUs", "State", "Time/s"
+    );
+    for domain in domains {
+        println!(
+            "{:<32} {:>5} {:>9} {:>5}  {:<9} {:>10}{}",
+            printable(domain.name.as_deref().unwrap_or("-")),
+            domain.domid,
+            domain.memory_kib,
+            domain.vcpus,
+            domain.state,
+            seconds(domain.cpu_ns),
+            if domain.ours {
+                ""
+            } else {
+                "  (another toolstack's)"
+            }
+        );
+    }
+    Ok(())
+}
+
+pub(crate) fn show(arguments: &Show) -> Result<(), Failure> {
+    let mut ways = Ways::open()?;
+    let domid = domid(&mut ways.store, &arguments.domain)?;
+    let domain = ways.all()?.into_iter().find(|domain| domain.domid == domid);
+    let domain = domain.ok_or_else(|| Failure::no_such_domain(&arguments.domain))?;
+    let shown = details(&mut ways.store, domain)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string(&shown).context("JSON")?);
+        return Ok(());
+    }
+    let Shown { domain, vif, ready } = shown;
+    let mut lines = vec![
+        ("name", domain.name.unwrap_or_else(|| "-".to_owned())),
+        ("domid", domain.domid.to_string()),
+        ("uuid", domain.uuid),
+        (
+            "made by",
+            if domain.ours {
+                "hatch"
+            } else {
+                "another toolstack"
+            }
+            .to_owned(),
+        ),
+        ("state", domain.state.to_owned()),
+        ("memory", format!("{} KiB", domain.memory_kib)),
+        ("vcpus", domain.vcpus.to_string()),
+        ("time", format!("{} s", seconds(domain.cpu_ns))),
+        ("ready", if ready { "yes" } else { "no" }.to_owned()),
+    ];
+    if let Some(vif) = vif {
+        let text = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+        lines.push(("mac", text(vif.mac)));
+        lines.push(("bridge", text(vif.bridge)));
+        lines.push(("front end", text(vif.frontend_state)));
+        lines.push(("back end", text(vif.backend_state)));
+    }
+    for (name, value) in lines {
+        println!("{name:<10} {}", printable(&value));
+    }
+    Ok(())
+}
+
+fn details(store: &mut Client, domain: Domain) -> Result<Shown, Failure> {
+    let domid = domain.domid;
+    let back = format!("/local/domain/0/backend/vif/{domid}/0");
+    let paths = [
+        format!("{back}/mac"),
+        format!("{back}/bridge"),
+        format!("/local/domain/{domid}/device/vif/0/state"),
+        format!("{back}/state"),
+        format!("/local/domain/{domid}/data/mayfly/ready"),
+    ];
+    let mut asked = Vec::new();
+    for path in &paths {
+        asked.push(store.send(Request::read(path))?);
+    }
+    let mut answers = Vec::new();
+    for id in asked {
+        answers.push(optional(store.answer(id))?);
+    }
+    let [mac, bridge, frontend_state, backend_state, ready] =
+        <[_; 5]>::try_from(answers).unwrap_or_default();
+    let state = |state: Option<String>| state.map(|state| xenbus_state(&state));
+    let vif = backend_state.is_some().then(|| Vif {
+        mac,
+        bridge,
+        frontend_state: state(frontend_state),
+        backend_state: state(backend_state),
+    });
+    Ok(Shown {
+        domain,
+        vif,
+        ready: ready.as_deref() == Some("1"),
+    })
+}
+
+/// `enum xenbus_state` of public/io/xenbus.h.
+fn xenbus_state(state: &str) -> String {
+    let name = match state {
+        "1" => "initialising",
+        "2" => "waiting for the other end",
+        "3" => "initialised",
+        "4" => "connected",
+        "5" => "closing",
+        "6" => "closed",
+        _ => return format!("unknown ({})", printable(state)),
+    };
+    name.to_owned()
+}
+
+fn seconds(ns: u64) -> String {
+    format!("{}.{:03}", ns / 1_000_000_000, ns / 1_000_000 % 1000)
+}
+
+/// What a guest wrote may be anything: no control characters for the terminal.
+fn printable(text: &str) -> String {
+    let shown: String = text.chars().take(128).collect();
+    match shown.chars().any(char::is_control) {
+        true => shown.escape_debug().to_string(),
+        false => shown,
+    }
+}

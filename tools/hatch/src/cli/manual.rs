@@ -1,0 +1,53 @@
+//! `hatch completions` and `hatch man`: from the same description that the command line is read with.
+
+use std::io::{Write, stdout};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, CommandFactory as _};
+use clap_complete::Shell;
+
+use super::exit::Failure;
+
+/// Writes the completions of a shell to standard output.
+#[derive(Args)]
+pub(crate) struct Completions {
+    /// Which shell.
+    shell: Shell,
+}
+
+/// Writes the manual page to standard output, or one for every verb into a folder.
+#[derive(Args)]
+pub(crate) struct Man {
+    /// The folder, which exists.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+pub(crate) fn completions(arguments: &Completions) -> Result<(), Failure> {
+    let mut text = Vec::new();
+    clap_complete::generate(
+        arguments.shell,
+        &mut super::Arguments::command(),
+        "hatch",
+        &mut text,
+    );
+    write(&text)
+}
+
+pub(crate) fn man(arguments: &Man) -> Result<(), Failure> {
+    let command = super::Arguments::command();
+    if let Some(dir) = &arguments.dir {
+        clap_mangen::generate_to(command, dir).with_context(|| dir.display().to_string())?;
+        return Ok(());
+    }
+    let mut text = Vec::new();
+    clap_mangen::Man::new(command)
+        .render(&mut text)
+        .context("the manual page")?;
+    write(&text)
+}
+
+fn write(text: &[u8]) -> Result<(), Failure> {
+    Ok(stdout().write_all(text).context("standard output")?)
+}

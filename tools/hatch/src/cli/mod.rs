@@ -1,0 +1,115 @@
+//! The command line: one file for a verb, or for a few that are alike.
+
+mod control;
+mod create;
+mod destroy;
+mod domains;
+mod exit;
+mod gc;
+mod list;
+mod manual;
+mod pack;
+mod pool;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use serde_json::json;
+
+use exit::Failure;
+
+/// How long Xen, xenstored or the kernel may let us wait.
+const BOUND: Duration = Duration::from_secs(10);
+
+/// The tool for the host of mayfly, a unikernel for Xen that serves DNS and HTTP: packs sites, makes guests and removes them.
+#[derive(Parser)]
+#[command(name = "hatch", version, after_help = EXIT_CODES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 it did not work; 2 the command line or a configuration was not understood; 3 no such domain; \
+4 the name or MAC address is taken; 5 permission denied";
+
+#[derive(Subcommand)]
+enum Command {
+    Pack(pack::Arguments),
+    Create(create::Arguments),
+    Destroy(destroy::Arguments),
+    Shutdown(control::Shutdown),
+    Pause(control::Pause),
+    Unpause(control::Unpause),
+    List(list::List),
+    Show(list::Show),
+    Gc(gc::Arguments),
+    Pool(pool::Arguments),
+    Completions(manual::Completions),
+    Man(manual::Man),
+}
+
+pub(crate) fn main() -> ExitCode {
+    let command = Arguments::parse().command;
+    let json = command.json();
+    match command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // For a person in any case: a script may read both.
+            eprintln!("hatch: {}", failure.message);
+            if json {
+                println!(
+                    "{}",
+                    json!({ "error": failure.message, "exit": failure.exit as u8 })
+                );
+            }
+            failure.code()
+        }
+    }
+}
+
+impl Command {
+    fn run(&self) -> Result<(), Failure> {
+        match self {
+            Self::Pack(arguments) => Ok(pack::run(arguments)?),
+            Self::Create(arguments) => create::run(arguments),
+            Self::Destroy(arguments) => destroy::run(arguments),
+            Self::Shutdown(arguments) => control::shutdown(arguments),
+            Self::Pause(arguments) => control::pause(&arguments.domains),
+            Self::Unpause(arguments) => control::unpause(&arguments.domains),
+            Self::List(arguments) => list::list(arguments),
+            Self::Show(arguments) => list::show(arguments),
+            Self::Gc(arguments) => gc::run(arguments),
+            Self::Pool(arguments) => pool::run(arguments),
+            Self::Completions(arguments) => manual::completions(arguments),
+            Self::Man(arguments) => manual::man(arguments),
+        }
+    }
+
+    /// Whether an error is wanted as JSON as well. `pack` has told its errors line by line.
+    fn json(&self) -> bool {
+        match self {
+            Self::Create(arguments) => arguments.json,
+            Self::Destroy(arguments) => arguments.domains.json,
+            Self::Shutdown(arguments) => arguments.domains.json,
+            Self::Pause(arguments) => arguments.domains.json,
+            Self::Unpause(arguments) => arguments.domains.json,
+            Self::List(arguments) => arguments.json,
+            Self::Show(arguments) => arguments.json,
+            Self::Gc(arguments) => arguments.json,
+            Self::Pool(arguments) => arguments.json,
+            Self::Pack(_) | Self::Completions(_) | Self::Man(_) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,97 @@
+//! `hatch pool`.
+
+use std::io::Write as _;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+use hatch::builder::{Builder, Image};
+use hatch::config::{self, Overrides};
+use hatch::pool::{self, Limits, Order, Pool, Reply};
+use serde_json::json;
+
+use super::BOUND;
+use super::create::random;
+use super::exit::{Exit, Failure};
+
+/// Keeps a pool of guests made ahead, out of which `hatch create` takes, or tells how a pool is.
+///
+/// The guests are as the configuration says, but for their name, MAC address, bridge, command line and site, which
+/// `hatch create` gives them. It runs until it gets SIGTERM or SIGINT; then what was not taken is removed.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// The configuration.
+    #[arg(value_name = "GUEST.cfg", required_unless_present = "status")]
+    file: Option<PathBuf>,
+
+    /// How many guests are to wait.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    size: u16,
+
+    /// MiB of the host's memory that are left free.
+    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    spare: u64,
+
+    /// Gives them a console that `xl console` can attach to.
+    #[arg(long)]
+    console: bool,
+
+    /// Tells how the pool is.
+    #[arg(long, conflicts_with = "file")]
+    status: bool,
+
+    /// Where it listens.
+    #[arg(long, value_name = "PATH", default_value = pool::SOCKET)]
+    socket: PathBuf,
+
+    /// Prints JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let Some(file) = &arguments.file else {
+        return status(arguments);
+    };
+    let guest = config::load(file, &Overrides::default())?;
+    for warning in guest.warnings() {
+        eprintln!("hatch: {}:{}: {}", file.display(), warning.line, warning.what);
+    }
+    let image = Image::open(&guest.kernel).with_context(|| guest.kernel.display().to_string())?;
+    let mut template = guest.config(random()?);
+    template.console = arguments.console;
+    let limits = Limits { size: arguments.size.into(), spare: arguments.spare };
+    let kernel = guest.kernel.clone();
+    let pool = Pool::new(Builder::open(BOUND)?, template, kernel, image, limits);
+    let mut pool = pool.map_err(|error| Failure::new(Exit::NotUnderstood, error.to_string()))?;
+    let (stop, mut stopped) = UnixStream::pair().context("a pair of sockets")?;
+    ctrlc::set_handler(move || {
+        // The other end polls.
+        let _ = stopped.write_all(b"!");
+    })
+    .context("a handler for SIGTERM")?;
+    eprintln!("hatch: a pool of {} at {}", arguments.size, arguments.socket.display());
+    let mut report = |text: &str| eprintln!("hatch: {text}");
+    pool.serve(&arguments.socket, stop.as_fd(), &mut report)
+        .map_err(|error| Failure::new(Exit::Failed, error.to_string()))
+}
+
+fn status(arguments: &Arguments) -> Result<(), Failure> {
+    let reply = pool::order(&arguments.socket, &Order::Status, BOUND)
+        .with_context(|| arguments.socket.display().to_string())?;
+    let Some(Reply::Status(status)) = reply else {
+        let message = format!("{}: there is no pool", arguments.socket.display());
+        return Err(Failure::new(Exit::Failed, message));
+    };
+    if arguments.json {
+        println!("{}", json!(status));
+    } else {
+        println!("{} of {} wait, {} were taken", status.ready, status.size, status.taken);
+        if let Some(trouble) = status.trouble {
+            println!("it is not filled up: {trouble}");
+        }
+    }
+    Ok(())
+}

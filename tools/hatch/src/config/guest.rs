@@ -1,0 +1,465 @@
+//! A guest as a file describes it, with what the command line says otherwise.
+
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::error::{Problem, Problems, shown};
+use super::settings::{self, Settings};
+use super::vif::{self, Vif};
+use crate::builder::{self, Config, Connect};
+use crate::xen::TscMode;
+
+/// `hvm_start_info` has no bound; Linux has 2048 and Xen's own 1024 for dom0. A page less the NUL is what hatch keeps for it.
+const CMDLINE_MAX: usize = 4095;
+/// What libxl takes when there is no `bridge`.
+const BRIDGE: &str = "xenbr0";
+/// Xen's share of the MAC addresses (`libxl__device_nic_setdefault`).
+const OUI: [u8; 3] = [0x00, 0x16, 0x3e];
+/// MiB: what fits below the devices, as the builder has it.
+const MEMORY_MAX: u64 = 3840;
+
+/// Stands for the address that the command line gives.
+pub(super) const ADDRESS: &str = "{ip}";
+
+/// A guest to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guest {
+    /// Its name.
+    pub name: String,
+    /// Its UUID, if it was given.
+    pub uuid: Option<[u8; 16]>,
+    /// The file of its image.
+    pub kernel: PathBuf,
+    /// The file of its site's pack.
+    pub ramdisk: Option<PathBuf>,
+    /// The command line, in which `{ip}` may stand for `address`.
+    pub(super) cmdline: String,
+    /// What `{ip}` stands for.
+    pub(super) address: Option<String>,
+    /// MiB.
+    pub memory: u64,
+    /// Its network device.
+    pub vif: Option<Vif>,
+    /// What RDTSC does.
+    pub tsc: TscMode,
+    /// What would be done at its end, if anybody stayed to do it.
+    pub actions: Actions,
+    /// What the file says that has no effect.
+    pub warnings: Problems,
+}
+
+/// What is done at a guest's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named as in xl.cfg(5)")]
+pub enum Action {
+    Destroy,
+    Restart,
+    RenameRestart,
+    Preserve,
+    CoredumpDestroy,
+    CoredumpRestart,
+    SoftReset,
+}
+
+/// The `on_*` parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named as in xl.cfg(5)")]
+pub struct Actions {
+    pub on_poweroff: Action,
+    pub on_reboot: Action,
+    pub on_watchdog: Action,
+    pub on_crash: Action,
+    pub on_soft_reset: Action,
+}
+
+/// What the command line says in place of the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// In place of `name`.
+    pub name: Option<String>,
+    /// In place of `memory`.
+    pub memory: Option<u64>,
+    /// In place of `kernel`.
+    pub kernel: Option<PathBuf>,
+    /// In place of `ramdisk`.
+    pub ramdisk: Option<PathBuf>,
+    /// In place of the whole command line.
+    pub extra: Option<String>,
+    /// In place of the vif's address.
+    pub mac: Option<String>,
+    /// In place of the vif's bridge.
+    pub bridge: Option<String>,
+    /// In place of all `ip=` words of the command line; or one of them in place of `{ip}` in it.
+    pub ip: Vec<String>,
+}
+
+/// Parameters of devices that mayfly has none of; xl's own examples have them as empty lists.
+const DEVICES: [&str; 12] = [
+    "disk", "pci", "vfb", "usbctrl", "usbdev", "vtpm", "p9", "channel", "vkb", "vdispl", "vsnd",
+    "dtdev",
+];
+
+/// Reads a file, and what is to be otherwise.
+///
+/// # Errors
+/// All that is wrong, each with its line.
+pub fn load(path: &Path, overrides: &Overrides) -> Result<Guest, Problems> {
+    parse(
+        &path.display().to_string(),
+        &settings::read(path)?,
+        overrides,
+    )
+}
+
+/// The same with a file's contents; `source` is what messages call it.
+///
+/// # Errors
+/// All that is wrong, each with its line.
+pub fn parse(source: &str, text: &str, overrides: &Overrides) -> Result<Guest, Problems> {
+    let mut settings = Settings::parse(source, text);
+    let mut warnings = Problems {
+        source: source.to_owned(),
+        ..Problems::default()
+    };
+    let guest = guest(&mut settings, &mut warnings, overrides);
+    settings.refuse_rest();
+    match guest {
+        Some(guest) if settings.problems.all.is_empty() => Ok(Guest { warnings, ..guest }),
+        _ => {
+            settings.problems.all.sort_by_key(|problem| problem.line);
+            Err(settings.problems)
+        }
+    }
+}
+
+/// `None` only when a problem says why.
+fn guest(settings: &mut Settings, warnings: &mut Problems, overrides: &Overrides) -> Option<Guest> {
+    let actions = actions(settings, warnings);
+    let vif = vif(settings, warnings, overrides);
+    let uuid = uuid(settings);
+    let tsc = tsc(settings);
+    let cmdline = cmdline(settings, warnings, overrides);
+    kind(settings);
+    for name in ["vcpus", "maxvcpus"] {
+        settings.number(name, 1..=1);
+    }
+    for name in DEVICES {
+        if let Some((line, _)) = settings.list(name).unwrap_or_default().first() {
+            settings.problems.add(
+                *line,
+                format!("{name}: there is no driver for it, it can only be empty"),
+            );
+        }
+    }
+    let memory = settings.number("memory", 1..=MEMORY_MAX);
+    if let (Some((line, most)), Some((_, memory))) =
+        (settings.number("maxmem", 1..=MEMORY_MAX), memory)
+        && most != memory
+    {
+        settings
+            .problems
+            .add(line, "maxmem is not memory, and the guest has no balloon");
+    }
+    let memory = match overrides.memory {
+        Some(memory @ 1..=MEMORY_MAX) => Some(memory),
+        Some(memory) => {
+            settings
+                .problems
+                .add(0, format!("memory is {memory}, and not 1 to {MEMORY_MAX}"));
+            None
+        }
+        None => {
+            if memory.is_none()
+                && !settings
+                    .problems
+                    .all
+                    .iter()
+                    .any(|problem| problem.what.starts_with("memory"))
+            {
+                settings.problems.add(0, "memory is missing");
+            }
+            memory.map(|(_, memory)| memory)
+        }
+    };
+    let kernel = path(settings, "kernel", overrides.kernel.as_ref(), true);
+    let ramdisk = path(settings, "ramdisk", overrides.ramdisk.as_ref(), false);
+    let (line, name) = match &overrides.name {
+        Some(name) => {
+            settings.text("name");
+            (0, name.clone())
+        }
+        None => settings.needed("name")?,
+    };
+    let guest = Guest {
+        name,
+        uuid,
+        kernel: kernel?,
+        ramdisk,
+        cmdline,
+        address: overrides.ip.first().cloned(),
+        memory: memory?,
+        vif,
+        tsc,
+        actions,
+        warnings: Problems::default(),
+    };
+    // What the builder would refuse is better told with its line.
+    if let Err(error) = guest.config([0; 16]).check() {
+        settings.problems.add(line, error.to_string());
+    }
+    Some(guest)
+}
+
+fn kind(settings: &mut Settings) {
+    if let Some((line, kind)) = settings.needed("type")
+        && !kind.eq_ignore_ascii_case("pvh")
+    {
+        settings.problems.add(
+            line,
+            format!("type is {}, and hatch makes only \"pvh\"", shown(&kind)),
+        );
+    }
+}
+
+fn path(
+    settings: &mut Settings,
+    name: &str,
+    instead: Option<&PathBuf>,
+    needed: bool,
+) -> Option<PathBuf> {
+    if let Some(path) = instead {
+        settings.text(name);
+        return Some(path.clone());
+    }
+    let (_, path) = if needed {
+        settings.needed(name)?
+    } else {
+        settings.text(name)?
+    };
+    // An empty one is none, as for xl.
+    (!path.is_empty()).then(|| PathBuf::from(path))
+}
+
+fn uuid(settings: &mut Settings) -> Option<[u8; 16]> {
+    let (line, text) = settings.text("uuid")?;
+    let parts: Vec<_> = text.split('-').collect();
+    let lengths: Vec<_> = parts.iter().map(|part| part.len()).collect();
+    let digits = parts.concat();
+    let parsed = (lengths == [8, 4, 4, 4, 12]
+        && digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
+    .then(|| u128::from_str_radix(&digits, 16).ok())
+    .flatten();
+    if parsed.is_none_or(|uuid| uuid == 0) {
+        settings.problems.add(
+            line,
+            format!(
+                "uuid is {}, and not like 11223344-5566-7788-99aa-bbccddeeff00",
+                shown(&text)
+            ),
+        );
+        return None;
+    }
+    parsed.map(u128::to_be_bytes)
+}
+
+fn tsc(settings: &mut Settings) -> TscMode {
+    let Some((line, mode)) = settings.text("tsc_mode") else {
+        return TscMode::Default;
+    };
+    match mode.to_ascii_lowercase().as_str() {
+        "default" | "0" => TscMode::Default,
+        "always_emulate" | "1" => TscMode::AlwaysEmulate,
+        "native" | "2" => TscMode::Native,
+        _ => {
+            settings
+                .problems
+                .add(line, format!("tsc_mode {} is not supported", shown(&mode)));
+            TscMode::Default
+        }
+    }
+}
+
+fn cmdline(settings: &mut Settings, warnings: &mut Problems, overrides: &Overrides) -> String {
+    let [whole, root, extra] = ["cmdline", "root", "extra"].map(|name| settings.text(name));
+    let line = [&whole, &root, &extra]
+        .into_iter()
+        .flatten()
+        .map(|(line, _)| *line)
+        .max();
+    let mut text = match (&overrides.extra, whole, root, extra) {
+        (Some(extra), ..) => extra.clone(),
+        (None, Some((line, whole)), root, extra) => {
+            if root.is_some() || extra.is_some() {
+                warnings.add(line, "root and extra are of no effect beside cmdline");
+            }
+            whole
+        }
+        (None, None, Some((_, root)), Some((_, extra))) => format!("root={root} {extra}"),
+        (None, None, Some((_, root)), None) => format!("root={root}"),
+        (None, None, None, Some((_, extra))) => extra,
+        (None, None, None, None) => String::new(),
+    };
+    if text.contains(ADDRESS) {
+        // A template counts it up, whatever else is around it.
+        match overrides.ip.as_slice() {
+            [_] => {}
+            _ => settings.problems.add(
+                line.unwrap_or(0),
+                "the command line has {ip}, for which --ip gives one address",
+            ),
+        }
+    } else if !overrides.ip.is_empty() {
+        let others = text
+            .split_ascii_whitespace()
+            .filter(|word| !word.starts_with("ip="));
+        let addresses = overrides.ip.iter().map(|ip| format!("ip={ip}"));
+        text = others
+            .map(String::from)
+            .chain(addresses)
+            .collect::<Vec<_>>()
+            .join(" ");
+    }
+    if text.len() > CMDLINE_MAX {
+        let length = text.len();
+        settings.problems.add(
+            line.unwrap_or(0),
+            format!("the command line has {length} bytes, and not at most {CMDLINE_MAX}"),
+        );
+    }
+    if text.contains('\0') {
+        settings
+            .problems
+            .add(line.unwrap_or(0), "the command line has a NUL");
+    }
+    text
+}
+
+fn vif(settings: &mut Settings, warnings: &mut Problems, overrides: &Overrides) -> Option<Vif> {
+    let list = settings.list("vif").unwrap_or_default();
+    if let Some((line, _)) = list.get(1) {
+        settings
+            .problems
+            .add(*line, "the guest has a driver for one vif only");
+    }
+    let first = list
+        .first()
+        .map(|(line, text)| vif::parse(*line, text, &mut settings.problems, warnings));
+    let mut vif = match first {
+        Some(vif) => vif,
+        None if overrides.mac.is_some() || overrides.bridge.is_some() => Vif::default(),
+        None => return None,
+    };
+    if let Some(text) = &overrides.mac {
+        vif.mac = vif::mac(text);
+        if vif.mac.is_none() {
+            settings
+                .problems
+                .add(0, format!("{} is no MAC address of a device", shown(text)));
+        }
+    }
+    if let Some(bridge) = &overrides.bridge {
+        vif.bridge = Some(bridge.clone());
+    }
+    Some(vif)
+}
+
+fn actions(settings: &mut Settings, warnings: &mut Problems) -> Actions {
+    let mut one = |name: &str, default: Action| {
+        let Some((line, text)) = settings.text(name) else {
+            return default;
+        };
+        match Action::parse(&text) {
+            Some(action @ (Action::Destroy | Action::Preserve)) => action,
+            Some(action) => {
+                warnings.add(
+                    line,
+                    format!("{name}={text}: hatch leaves nobody behind to do it"),
+                );
+                action
+            }
+            None => {
+                settings.problems.add(
+                    line,
+                    format!("{name} is {}, which xl does not know either", shown(&text)),
+                );
+                default
+            }
+        }
+    };
+    // The defaults of xl.cfg(5).
+    Actions {
+        on_poweroff: one("on_poweroff", Action::Destroy),
+        on_reboot: one("on_reboot", Action::Restart),
+        on_watchdog: one("on_watchdog", Action::Destroy),
+        on_crash: one("on_crash", Action::Destroy),
+        on_soft_reset: one("on_soft_reset", Action::SoftReset),
+    }
+}
+
+impl Action {
+    fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "destroy" => Self::Destroy,
+            "restart" => Self::Restart,
+            "rename-restart" => Self::RenameRestart,
+            "preserve" => Self::Preserve,
+            "coredump-destroy" => Self::CoredumpDestroy,
+            "coredump-restart" => Self::CoredumpRestart,
+            "soft-reset" => Self::SoftReset,
+            _ => return None,
+        })
+    }
+}
+
+impl Guest {
+    /// What the builder makes a guest from; `uuid` is for where the file gives none.
+    #[must_use]
+    pub fn config(&self, uuid: [u8; 16]) -> Config {
+        let vif = self.vif.as_ref().map(|vif| builder::Vif {
+            mac: vif.mac.unwrap_or_else(|| self.own_mac()),
+            bridge: vif.bridge.clone().unwrap_or_else(|| BRIDGE.to_owned()),
+            ip: vif.ip.clone(),
+            rate: vif.rate.clone(),
+            mtu: vif.mtu,
+        });
+        Config {
+            name: self.name.clone(),
+            uuid: self.uuid.unwrap_or(uuid),
+            memory: self.memory,
+            cmdline: self.cmdline(),
+            vif,
+            connect: Connect::default(),
+            console: false,
+            tsc: self.tsc,
+        }
+    }
+
+    /// The command line.
+    #[must_use]
+    pub fn cmdline(&self) -> String {
+        match &self.address {
+            Some(address) => self.cmdline.replace(ADDRESS, address),
+            None => self.cmdline.clone(),
+        }
+    }
+
+    /// The address of a guest that was given none: always the same for the same UUID, or name where there is none.
+    fn own_mac(&self) -> [u8; 6] {
+        let seed = match &self.uuid {
+            Some(uuid) => Sha256::digest(uuid),
+            None => Sha256::digest(self.name.as_bytes()),
+        };
+        // The first bit is clear as in libxl's.
+        let [a, b, c] = OUI;
+        match seed.as_slice() {
+            [d, e, f, ..] => [a, b, c, d & 0x7f, *e, *f],
+            _ => [a, b, c, 0, 0, 0],
+        }
+    }
+
+    /// Warnings for a person to read.
+    pub fn warnings(&self) -> impl Iterator<Item = &Problem> {
+        self.warnings.all.iter()
+    }
+}

@@ -1,0 +1,148 @@
+//! Tokens, as `xl` cuts them (Xen 4.17: tools/libs/util/libxlu_cfg_l.l): words begin with a small letter, numbers with a
+//! digit, strings stay on their line, `#` begins a comment.
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Token {
+    Name(String),
+    Number(String),
+    Text(String),
+    Comma,
+    Open,
+    Close,
+    Assign,
+    Add,
+    Semicolon,
+    Newline,
+    End,
+}
+
+impl Token {
+    /// For a message.
+    pub(super) fn what(&self) -> String {
+        match self {
+            Self::Name(name) => format!("the word {name}"),
+            Self::Number(number) => format!("the number {number}"),
+            Self::Text(text) => format!("the string {}", super::error::shown(text)),
+            Self::Comma => "a comma".to_owned(),
+            Self::Open => "a [".to_owned(),
+            Self::Close => "a ]".to_owned(),
+            Self::Assign => "a =".to_owned(),
+            Self::Add => "a +=".to_owned(),
+            Self::Semicolon => "a semicolon".to_owned(),
+            Self::Newline => "the end of the line".to_owned(),
+            Self::End => "the end of the file".to_owned(),
+        }
+    }
+}
+
+pub(super) struct Lexer<'a> {
+    rest: &'a str,
+    line: usize,
+}
+
+impl<'a> Lexer<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Self {
+            rest: text,
+            line: 1,
+        }
+    }
+
+    /// The next token and its line. An error takes the rest of its word with it.
+    pub(super) fn next(&mut self) -> (usize, Result<Token, String>) {
+        self.rest = self.rest.trim_start_matches([' ', '\t', '\r']);
+        let line = self.line;
+        let Some(first) = self.rest.chars().next() else {
+            return (line, Ok(Token::End));
+        };
+        let token = match first {
+            '#' => {
+                self.take(|c| c != '\n');
+                return self.next();
+            }
+            '\n' => {
+                self.line += 1;
+                self.skip(1, Token::Newline)
+            }
+            ',' => self.skip(1, Token::Comma),
+            '[' => self.skip(1, Token::Open),
+            ']' => self.skip(1, Token::Close),
+            ';' => self.skip(1, Token::Semicolon),
+            '=' => self.skip(1, Token::Assign),
+            '+' if self.rest.starts_with("+=") => self.skip(2, Token::Add),
+            'a'..='z' => {
+                let legal = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '_' | '.');
+                Ok(Token::Name(self.take(legal).to_owned()))
+            }
+            '0'..='9' => {
+                let legal = |c: char| matches!(c, '0'..='9' | 'a'..='f' | 'x');
+                Ok(Token::Number(self.take(legal).to_owned()))
+            }
+            '"' | '\'' => self.string(first),
+            _ => {
+                let word = self.take(|c| !c.is_ascii_whitespace());
+                Err(format!(
+                    "{} cannot be understood",
+                    super::error::shown(word)
+                ))
+            }
+        };
+        (line, token)
+    }
+
+    fn skip(&mut self, bytes: usize, token: Token) -> Result<Token, String> {
+        self.rest = self.rest.get(bytes..).unwrap_or_default();
+        Ok(token)
+    }
+
+    fn take(&mut self, legal: impl Fn(char) -> bool) -> &'a str {
+        let end = self.rest.find(|c| !legal(c)).unwrap_or(self.rest.len());
+        let (taken, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        taken
+    }
+
+    /// A string between quotes, with the escapes of `xlu__cfgl_dequote`. What is wrong in it ends it at its line.
+    fn string(&mut self, quote: char) -> Result<Token, String> {
+        let line = self.rest.split('\n').next().unwrap_or_default();
+        let mut chars = line.char_indices().skip(1);
+        let mut text = String::new();
+        let result = loop {
+            let Some((at, c)) = chars.next() else {
+                break Err(format!("a string is not closed with {quote} on its line"));
+            };
+            match c {
+                '\0' => break Err("a string has a NUL".to_owned()),
+                '\\' => match escape(&mut chars) {
+                    Ok(c) => text.push(c),
+                    Err(why) => break Err(why.to_owned()),
+                },
+                c if c == quote => {
+                    self.rest = self.rest.get(at + 1..).unwrap_or_default();
+                    return Ok(Token::Text(text));
+                }
+                c => text.push(c),
+            }
+        };
+        self.rest = self.rest.get(line.len()..).unwrap_or_default();
+        result
+    }
+}
+
+fn escape(chars: &mut impl Iterator<Item = (usize, char)>) -> Result<char, &'static str> {
+    match chars.next().map(|(_, c)| c) {
+        Some(c @ ('"' | '\'' | '\\')) => Ok(c),
+        Some('a') => Ok('\x07'),
+        Some('b') => Ok('\x08'),
+        Some('f') => Ok('\x0c'),
+        Some('n') => Ok('\n'),
+        Some('r') => Ok('\r'),
+        Some('t') => Ok('\t'),
+        Some('v') => Ok('\x0b'),
+        // libxlu 4.17 reads both in ways of its own: \x skips a digit, and octal is decimal.
+        Some('x' | '0'..='7') => {
+            Err("a string has a character as a number: write the character itself")
+        }
+        _ => Err("a string has a backslash before what it does not go with"),
+    }
+}

@@ -1,0 +1,196 @@
+//! What a file says about each parameter, when all of it has been read.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fs::File;
+use std::io::Read;
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use super::error::{Problems, shown};
+use super::syntax::{self, Assignment, Kind, Value};
+
+/// The largest file that is read.
+pub const FILE_MAX: u64 = 256 * 1024;
+
+/// The parameters, each of them taken out when it is looked at: what is left is not supported.
+pub(super) struct Settings {
+    all: BTreeMap<String, Setting>,
+    pub(super) problems: Problems,
+}
+
+struct Setting {
+    /// Whether `+=` had a part in it.
+    added: bool,
+    value: Value,
+}
+
+/// Reads a file, but not more of it than could be a configuration.
+pub(super) fn read(path: &Path) -> Result<String, Problems> {
+    let problem = |what: String| {
+        let mut problems = Problems {
+            source: path.display().to_string(),
+            ..Problems::default()
+        };
+        problems.add(0, what);
+        problems
+    };
+    let file = File::open(path).map_err(|error| problem(error.to_string()))?;
+    let mut octets = Vec::new();
+    file.take(FILE_MAX + 1)
+        .read_to_end(&mut octets)
+        .map_err(|error| problem(error.to_string()))?;
+    if u64::try_from(octets.len()).is_ok_and(|length| length > FILE_MAX) {
+        return Err(problem(format!(
+            "it has more than {} KiB and is no configuration",
+            FILE_MAX / 1024
+        )));
+    }
+    String::from_utf8(octets).map_err(|_| problem("it is not UTF-8 text".to_owned()))
+}
+
+impl Settings {
+    pub(super) fn parse(source: &str, text: &str) -> Self {
+        let mut problems = Problems {
+            source: source.to_owned(),
+            ..Problems::default()
+        };
+        let assignments = syntax::assignments(text, &mut problems);
+        let mut settings = Self {
+            all: BTreeMap::new(),
+            problems,
+        };
+        for assignment in assignments {
+            settings.assign(assignment);
+        }
+        settings
+    }
+
+    /// The last assignment holds; `+=` puts a string or a list behind what there is.
+    fn assign(
+        &mut self,
+        Assignment {
+            name,
+            line,
+            add,
+            value,
+        }: Assignment,
+    ) {
+        match self.all.entry(name) {
+            Entry::Vacant(entry) => {
+                entry.insert(Setting { added: add, value });
+            }
+            Entry::Occupied(mut entry) if !add => {
+                entry.insert(Setting {
+                    added: false,
+                    value,
+                });
+            }
+            Entry::Occupied(mut entry) => {
+                let setting = entry.get_mut();
+                setting.added = true;
+                match (&mut setting.value.kind, value.kind) {
+                    (Kind::Atom(text), Kind::Atom(more)) => text.push_str(&more),
+                    (Kind::List(list), Kind::List(more)) => list.extend(more),
+                    _ => self.problems.add(
+                        line,
+                        format!("{} is a list or a string, not both", entry.key()),
+                    ),
+                }
+            }
+        }
+    }
+
+    /// The value of a parameter that is a string or a number.
+    pub(super) fn text(&mut self, name: &str) -> Option<(usize, String)> {
+        let Value { line, kind } = self.all.remove(name)?.value;
+        match kind {
+            Kind::Atom(text) => Some((line, text)),
+            Kind::List(_) => {
+                self.problems.add(line, format!("{name} is no list"));
+                None
+            }
+        }
+    }
+
+    /// The same for one that has to be there, and not be empty.
+    pub(super) fn needed(&mut self, name: &str) -> Option<(usize, String)> {
+        if !self.all.contains_key(name) {
+            self.problems.add(0, format!("{name} is missing"));
+        }
+        let (line, text) = self.text(name)?;
+        if text.is_empty() {
+            self.problems.add(line, format!("{name} is empty"));
+            return None;
+        }
+        Some((line, text))
+    }
+
+    /// The value of a parameter that is a number.
+    pub(super) fn number(
+        &mut self,
+        name: &str,
+        range: RangeInclusive<u64>,
+    ) -> Option<(usize, u64)> {
+        let added = self.all.get(name).is_some_and(|setting| setting.added);
+        let (line, text) = self.text(name)?;
+        match number(&text) {
+            _ if added => self.problems.add(
+                line,
+                format!("{name} is a number, which += does not go with"),
+            ),
+            Some(number) if range.contains(&number) => return Some((line, number)),
+            Some(_) => {
+                let (least, most) = range.into_inner();
+                self.problems
+                    .add(line, format!("{name} is {text}, and not {least} to {most}"));
+            }
+            None => self.problems.add(
+                line,
+                format!("{name} is {}, and not a number", shown(&text)),
+            ),
+        }
+        None
+    }
+
+    /// The values of a parameter that is a list of strings.
+    pub(super) fn list(&mut self, name: &str) -> Option<Vec<(usize, String)>> {
+        let Value { line, kind } = self.all.remove(name)?.value;
+        let Kind::List(values) = kind else {
+            self.problems.add(line, format!("{name} has to be a list"));
+            return None;
+        };
+        let mut list = Vec::new();
+        for value in values {
+            match value.kind {
+                Kind::Atom(text) => list.push((value.line, text)),
+                Kind::List(_) => self
+                    .problems
+                    .add(value.line, format!("{name} has a list in its list")),
+            }
+        }
+        Some(list)
+    }
+
+    /// Names what nobody has looked at.
+    pub(super) fn refuse_rest(&mut self) {
+        for (name, Setting { value, .. }) in std::mem::take(&mut self.all) {
+            self.problems
+                .add(value.line, format!("{} is not supported", shown(&name)));
+        }
+    }
+}
+
+/// A number as strtol reads it with base 0: decimal, 0x.., or octal with a leading 0.
+pub(super) fn number(text: &str) -> Option<u64> {
+    let (digits, radix) = match text.strip_prefix("0x") {
+        Some(digits) => (digits, 16),
+        None if text.len() > 1 && text.starts_with('0') => (text, 8),
+        None => (text, 10),
+    };
+    // from_str_radix takes a sign.
+    if !digits.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return None;
+    }
+    u64::from_str_radix(digits, radix).ok()
+}

@@ -1,0 +1,150 @@
+//! Many guests from one file: `hatch create -n 100 --template`.
+//!
+//! The guest number N, from 1, is what the file says, but for these:
+//!
+//! - its name has `{n}` replaced by N, or `-N` behind it when there is none;
+//! - `{n}` is replaced in the command line as well;
+//! - every address in an `ip=ADDRESS/PREFIX` word of its command line is N-1 further on, and has to be in the same network
+//!   still (not its last address, for IPv4); so is `ip` of the vif;
+//! - so is what `--ip` gives, which replaces `{ip}` in the command line;
+//! - the vif's MAC address, when the file has one, is N-1 further on in its last three bytes; else it follows from the name.
+
+use std::net::IpAddr;
+
+use super::guest::{ADDRESS, Guest};
+
+/// Why there can't be that many.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateError {
+    /// All would have the same UUID.
+    #[error("the file gives a uuid, which only one guest can have")]
+    Uuid,
+    /// There are no more addresses in the network.
+    #[error("guest {number} would have an address outside of the network of {address}")]
+    Address {
+        /// Which guest.
+        number: u32,
+        /// The first one's address.
+        address: String,
+    },
+    /// There are no more MAC addresses.
+    #[error("guest {0} would have a MAC address outside of its maker's")]
+    Mac(u32),
+    /// What can't be a guest.
+    #[error("guest {number}: {error}")]
+    Config {
+        /// Which guest.
+        number: u32,
+        /// Why.
+        error: crate::builder::ConfigError,
+    },
+    /// The command line has become too long.
+    #[error("guest {0} would have a command line of more than 4095 bytes")]
+    TooLong(u32),
+}
+
+/// The guest number `number` from 1.
+///
+/// # Errors
+/// What would be the same for two guests, or has run out.
+pub fn derived(template: &Guest, number: u32) -> Result<Guest, TemplateError> {
+    let mut guest = template.clone();
+    let fill = |text: &str| text.replace("{n}", &number.to_string());
+    guest.name = match template.name.contains("{n}") {
+        true => fill(&template.name),
+        false => format!("{}-{number}", template.name),
+    };
+    if template.uuid.is_some() {
+        return Err(TemplateError::Uuid);
+    }
+    let step = number.saturating_sub(1);
+    let address = |text: &str| -> Result<String, TemplateError> {
+        further(text, step).ok_or_else(|| TemplateError::Address {
+            number,
+            address: text.to_owned(),
+        })
+    };
+    // Word by word only where there are addresses: other white space stays as it is.
+    let words = fill(&template.cmdline)
+        .split(' ')
+        .map(|word| match word.strip_prefix("ip=") {
+            Some(value) if is_address(value) => Ok(format!("ip={}", address(value)?)),
+            _ => Ok(word.to_owned()),
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    guest.cmdline = words.join(" ");
+    if template.cmdline.contains(ADDRESS)
+        && let Some(first) = &template.address
+    {
+        guest.address = Some(address(first)?);
+    }
+    if guest.cmdline().len() > 4095 {
+        return Err(TemplateError::TooLong(number));
+    }
+    if let Some(vif) = &mut guest.vif {
+        if let Some(ip) = &mut vif.ip {
+            let addresses = ip
+                .split(' ')
+                .map(|ip| {
+                    if is_address(ip) {
+                        address(ip)
+                    } else {
+                        Ok(ip.to_owned())
+                    }
+                })
+                .collect::<Result<Vec<_>, _>>()?;
+            *ip = addresses.join(" ");
+        }
+        if let Some([a, b, c, d, e, f]) = vif.mac {
+            let own = u32::from_be_bytes([0, d, e, f]).checked_add(step);
+            let own = own
+                .filter(|own| *own < 1 << 24)
+                .ok_or(TemplateError::Mac(number))?;
+            let [_, d, e, f] = own.to_be_bytes();
+            vif.mac = Some([a, b, c, d, e, f]);
+        }
+    }
+    guest
+        .config([0; 16])
+        .check()
+        .map_err(|error| TemplateError::Config { number, error })?;
+    Ok(guest)
+}
+
+fn split(text: &str) -> Option<(IpAddr, Option<u32>)> {
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) => (address, Some(prefix.parse().ok()?)),
+        None => (text, None),
+    };
+    Some((address.parse().ok()?, prefix))
+}
+
+fn is_address(text: &str) -> bool {
+    split(text).is_some()
+}
+
+/// The address that many further on, in the same network.
+fn further(text: &str, step: u32) -> Option<String> {
+    let (address, prefix) = split(text)?;
+    let (start, bits) = match address {
+        IpAddr::V4(address) => (u128::from(u32::from(address)), 32),
+        IpAddr::V6(address) => (u128::from(address), 128),
+    };
+    let moved = start.checked_add(u128::from(step))?;
+    let host_bits = bits - prefix.unwrap_or(0).min(bits);
+    let same_network = host_bits >= 128 || start >> host_bits == moved >> host_bits;
+    // A network of one or two addresses has no broadcast address (RFC 3021).
+    let is_broadcast =
+        bits == 32 && host_bits > 1 && moved % (1 << host_bits) == (1 << host_bits) - 1;
+    if step > 0 && (!same_network || is_broadcast) {
+        return None;
+    }
+    let address = match address {
+        IpAddr::V4(_) => IpAddr::V4(u32::try_from(moved).ok()?.into()),
+        IpAddr::V6(_) => IpAddr::V6(moved.into()),
+    };
+    Some(match prefix {
+        Some(prefix) => format!("{address}/{prefix}"),
+        None => address.to_string(),
+    })
+}

@@ -1,0 +1,85 @@
+//! One entry of `vif`: `mac=00:16:3e:01:02:03,bridge=xenbr0` (xl-network-configuration(5)).
+
+use super::error::{Problems, shown};
+use super::rate;
+use super::settings::number;
+
+/// A network device as the file describes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Vif {
+    /// Its MAC address, if it was given.
+    pub mac: Option<[u8; 6]>,
+    /// Its bridge, if it was given.
+    pub bridge: Option<String>,
+    /// Addresses, for the scripts of a firewall; the guest does not see them.
+    pub ip: Option<String>,
+    /// As netback reads it.
+    pub rate: Option<String>,
+    /// The MTU, unless it is the bridge's.
+    pub mtu: Option<u32>,
+}
+
+pub(super) fn parse(
+    line: usize,
+    text: &str,
+    problems: &mut Problems,
+    warnings: &mut Problems,
+) -> Vif {
+    let mut vif = Vif::default();
+    for part in text.split(',') {
+        let part = part.trim_matches(' ');
+        if part.is_empty() {
+            continue;
+        }
+        let mut wrong = |why: &str| problems.add(line, format!("vif: {} {why}", shown(part)));
+        let Some((key, value)) = part.split_once('=') else {
+            wrong("is not supported");
+            continue;
+        };
+        match key {
+            "mac" => match mac(value) {
+                Some(mac) => vif.mac = Some(mac),
+                None => wrong("is no MAC address of a device"),
+            },
+            "bridge" => match crate::net::check_name(value) {
+                Ok(()) => vif.bridge = Some(value.to_owned()),
+                Err(_) => wrong("is not what a network link can be called"),
+            },
+            "ip" => vif.ip = Some(value.to_owned()),
+            "rate" => match rate::parse(value) {
+                Some(rate) => vif.rate = Some(rate),
+                None => wrong("is no rate like 10Mb/s or 1MB/s@20ms"),
+            },
+            // The least that Ethernet may have (RFC 894 has no less than 68 of RFC 791).
+            "mtu" => match number(value).and_then(|mtu| u32::try_from(mtu).ok()) {
+                Some(mtu @ 68..=65535) => vif.mtu = Some(mtu),
+                _ => wrong("is not 68 to 65535"),
+            },
+            "script" => warnings.add(
+                line,
+                format!(
+                    "vif: {} is not run: hatch sets the bridge port itself",
+                    shown(part)
+                ),
+            ),
+            "type" if value == "vif" => {}
+            "devid" if number(value) == Some(0) => {}
+            "backend" if matches!(value, "0" | "Domain-0") => {}
+            _ => wrong("is not supported"),
+        }
+    }
+    vif
+}
+
+/// Six bytes in hexadecimal, of one device and not of a group.
+pub(super) fn mac(text: &str) -> Option<[u8; 6]> {
+    let mut mac = [0; 6];
+    let mut parts = text.split([':', '-']);
+    for byte in &mut mac {
+        let part = parts.next().filter(|part| matches!(part.len(), 1 | 2))?;
+        *byte = u8::from_str_radix(part, 16)
+            .ok()
+            .filter(|_| !part.starts_with('+'))?;
+    }
+    (parts.next().is_none() && mac[0] & 1 == 0 && mac != [0; 6]).then_some(mac)
+}

@@ -1,0 +1,284 @@
+//! Finding what a killed hatch has left, and nothing else.
+//!
+//! What hatch makes has its mark before it is there (`/hatch/making/UUID`, see [`crate::builder::making_path`]) and its place in the index
+//! (`/hatch/name`, `/hatch/mac`, `/hatch/domain`) while it lives. So there are remains of two kinds:
+//!
+//! - **half-made**: a mark whose maker runs no more. A domain of that UUID is ours to end when hatch's index has it, or when it has
+//!   never run: another toolstack may have been given the same UUID since.
+//! - **half-removed**: an index entry whose domain is gone, or dying. All keys under that domain's number go with it.
+//!
+//! [`decide`] is a pure function of a [`Snapshot`]. xenstore is read before Xen is asked for its domains, because hatch writes
+//! the index after there is a domain: an entry without one is then really without.
+
+mod carry_out;
+mod snapshot;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::Serialize;
+
+pub use carry_out::carry_out;
+pub use snapshot::SnapshotError;
+
+/// What there is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Xen's domains.
+    pub domains: BTreeMap<u16, Domain>,
+    /// The marks, by UUID.
+    pub marks: BTreeMap<String, Maker>,
+    /// Names of the index, as they are below `/hatch/name`, and the domains that have them.
+    pub names: BTreeMap<String, Option<u16>>,
+    /// The same for MAC addresses, below `/hatch/mac`.
+    pub macs: BTreeMap<String, Option<u16>>,
+    /// The index's domains, and their name as it is below `/hatch/name`.
+    pub index: BTreeMap<u16, String>,
+    /// What `/local/domain/DOMID/vm` says of each home.
+    pub homes: BTreeMap<u16, Option<String>>,
+    /// Domains with a directory below `/libxl`.
+    pub libxl: BTreeSet<u16>,
+    /// Domains with a directory below `/local/domain/0/backend/vif`.
+    pub backends: BTreeSet<u16>,
+    /// UUIDs below `/vm`.
+    pub vms: BTreeSet<String>,
+}
+
+/// A domain of Xen's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Domain {
+    /// Its UUID.
+    pub uuid: String,
+    /// It is being taken apart.
+    pub dying: bool,
+    /// It has never been on a CPU.
+    pub unborn: bool,
+}
+
+/// Who left a mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Maker {
+    /// A process that runs.
+    Runs,
+    /// A process that runs no more.
+    Gone,
+    /// The mark says nothing that could be understood.
+    Unknown,
+}
+
+/// Something to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "do", rename_all = "lowercase")]
+pub enum Action {
+    /// End a half-made domain and remove its keys.
+    Destroy {
+        /// Its number.
+        domid: u16,
+        /// Its UUID.
+        uuid: String,
+    },
+    /// Have xenstored let go of a domain that is no more.
+    Release {
+        /// Its number.
+        domid: u16,
+    },
+    /// Remove a node with all below it.
+    Remove {
+        /// The node.
+        path: String,
+        /// What it is left from.
+        why: &'static str,
+    },
+    /// Remove an entry of the index, if it still leads to the same domain.
+    Forget {
+        /// The entry.
+        path: String,
+        /// The domain.
+        domid: u16,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// Nothing, but somebody should look.
+    Look {
+        /// The node.
+        path: String,
+        /// What is odd.
+        why: &'static str,
+    },
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Destroy { domid, uuid } => {
+                write!(f, "destroy the half-made domain {domid} ({uuid})")
+            }
+            Self::Release { domid } => write!(f, "release domain {domid}"),
+            Self::Remove { path, why } | Self::Forget { path, why, .. } => {
+                write!(f, "remove {path}: {why}")
+            }
+            Self::Look { path, why } => write!(f, "left alone: {path}: {why}"),
+        }
+    }
+}
+
+/// What is to be done, in its order.
+#[must_use]
+pub fn decide(seen: &Snapshot) -> Vec<Action> {
+    let mut actions = Vec::new();
+    let mut marks = Vec::new();
+    let mut half_made = BTreeSet::new();
+    for (uuid, maker) in &seen.marks {
+        let path = format!("/hatch/making/{uuid}");
+        match maker {
+            Maker::Runs => {}
+            Maker::Unknown => actions.push(Action::Look {
+                path,
+                why: "it does not say who makes the guest",
+            }),
+            Maker::Gone => {
+                half_made.extend(half_made_domains(seen, uuid));
+                marks.push((uuid, path));
+            }
+        }
+    }
+    // Domains first: without them, nobody uses what is removed below.
+    for domid in &half_made {
+        if let Some(domain) = seen.domains.get(domid) {
+            actions.push(Action::Destroy {
+                domid: *domid,
+                uuid: domain.uuid.clone(),
+            });
+        }
+    }
+    let busy = |uuid: &str| seen.marks.get(uuid) == Some(&Maker::Runs);
+    for domid in dead(seen) {
+        // Somebody is at it.
+        let uuid = seen.homes.get(&domid).and_then(Option::as_deref);
+        if uuid.is_some_and(busy) {
+            continue;
+        }
+        bury(seen, domid, uuid, &mut actions);
+    }
+    stray_entries(seen, &half_made, &mut actions);
+    // Last: until all is gone, the mark tells the next gc where to look.
+    for (uuid, path) in marks {
+        let is_alive = seen.domains.values().any(|domain| domain.uuid == *uuid);
+        if !is_alive && seen.vms.contains(uuid) {
+            actions.push(Action::Remove {
+                path: format!("/vm/{uuid}"),
+                why: "of a guest that was never made",
+            });
+        }
+        actions.push(Action::Remove {
+            path,
+            why: "its maker is gone",
+        });
+    }
+    let mut done = BTreeSet::new();
+    actions.retain(|action| done.insert(action.to_string()));
+    actions
+}
+
+/// Live domains that a maker who is gone has not finished.
+fn half_made_domains(seen: &Snapshot, uuid: &str) -> Vec<u16> {
+    let ours = |domid: &u16, domain: &Domain| {
+        domain.uuid == uuid && *domid != 0 && (domain.unborn || seen.index.contains_key(domid))
+    };
+    seen.domains
+        .iter()
+        .filter(|(domid, domain)| ours(domid, domain))
+        .map(|(domid, _)| *domid)
+        .collect()
+}
+
+/// Numbers of our domains that are no more: in the index, or of a home whose UUID has a mark of a maker who is gone.
+fn dead(seen: &Snapshot) -> BTreeSet<u16> {
+    let lives = |domid: &u16| seen.domains.get(domid).is_some_and(|domain| !domain.dying);
+    let marked = seen.homes.iter().filter(|(_, uuid)| {
+        uuid.as_ref()
+            .is_some_and(|uuid| seen.marks.get(uuid) == Some(&Maker::Gone))
+    });
+    let numbers = seen.index.keys().chain(marked.map(|(domid, _)| domid));
+    numbers
+        .copied()
+        .filter(|domid| *domid != 0 && !lives(domid))
+        .collect()
+}
+
+/// Removes all that a dead domain has left, the back end first, because the kernel then lets go of its pages.
+fn bury(seen: &Snapshot, domid: u16, uuid: Option<&str>, actions: &mut Vec<Action>) {
+    const WHY: &str = "its domain is gone";
+    let mut remove = |path: String| actions.push(Action::Remove { path, why: WHY });
+    if seen.backends.contains(&domid) {
+        remove(format!("/local/domain/0/backend/vif/{domid}"));
+    }
+    if seen.homes.contains_key(&domid) {
+        remove(format!("/local/domain/{domid}"));
+    }
+    if seen.libxl.contains(&domid) {
+        remove(format!("/libxl/{domid}"));
+    }
+    // The same UUID may live on as another domain.
+    if let Some(uuid) = uuid
+        && seen.vms.contains(uuid)
+        && !seen
+            .domains
+            .values()
+            .any(|domain| domain.uuid == uuid && !domain.dying)
+    {
+        remove(format!("/vm/{uuid}"));
+    }
+    for (folder, entries) in [("name", &seen.names), ("mac", &seen.macs)] {
+        for key in entries
+            .iter()
+            .filter(|(_, of)| **of == Some(domid))
+            .map(|(key, _)| key)
+        {
+            actions.push(Action::Forget {
+                path: format!("/hatch/{folder}/{key}"),
+                domid,
+                why: WHY,
+            });
+        }
+    }
+    let indexed = seen.index.contains_key(&domid);
+    actions.push(Action::Release { domid });
+    if indexed {
+        actions.push(Action::Remove {
+            path: format!("/hatch/domain/{domid}"),
+            why: WHY,
+        });
+    }
+}
+
+/// Names and addresses that lead nowhere: to no domain of the index, or to one of another name.
+fn stray_entries(seen: &Snapshot, half_made: &BTreeSet<u16>, actions: &mut Vec<Action>) {
+    for (folder, entries) in [("name", &seen.names), ("mac", &seen.macs)] {
+        for (key, domid) in entries {
+            let path = format!("/hatch/{folder}/{key}");
+            let Some(domid) = domid else {
+                actions.push(Action::Look {
+                    path,
+                    why: "it is no domain's number",
+                });
+                continue;
+            };
+            let why = match seen.index.get(domid) {
+                None => "there is no such domain in the index",
+                Some(name) if folder == "name" && name != key => "the domain has another name",
+                Some(_) => continue,
+            };
+            if !half_made.contains(domid) {
+                actions.push(Action::Forget {
+                    path,
+                    domid: *domid,
+                    why,
+                });
+            }
+        }
+    }
+}

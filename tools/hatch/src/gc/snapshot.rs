@@ -1,0 +1,128 @@
+//! Reading what there is: lists in one round trip, values in another.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Domain, Maker, Snapshot};
+use crate::builder::{self, name_path, uuid};
+use crate::xen::{self, Xen};
+use crate::xenstore::{Client, Error, Request};
+
+/// Why it could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// Xen refused.
+    #[error(transparent)]
+    Xen(#[from] xen::Error),
+    /// xenstored refused.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+impl Snapshot {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// Xen's or xenstored's.
+    pub fn read(store: &mut Client, xen: &mut Xen) -> Result<Self, SnapshotError> {
+        let marks = values(store, "/hatch/making", "")?;
+        let names = values(store, "/hatch/name", "")?;
+        let macs = values(store, "/hatch/mac", "")?;
+        let index = values(store, "/hatch/domain", "")?;
+        let homes = values(store, "/local/domain", "/vm")?;
+        let libxl = numbers(&list(store, "/libxl")?);
+        let backends = numbers(&list(store, "/local/domain/0/backend/vif")?);
+        let vms = list(store, "/vm")?.into_iter().collect();
+        let mut domains = BTreeMap::new();
+        for info in xen.list()? {
+            let domain = Domain {
+                uuid: uuid(&info.handle),
+                dying: info.is_dying(),
+                unborn: info.cpu_ns == 0,
+            };
+            domains.insert(info.domid, domain);
+        }
+        let numbered = |all: BTreeMap<String, Option<String>>| {
+            all.into_iter()
+                .filter_map(|(key, value)| Some((key.parse::<u16>().ok()?, value)))
+        };
+        let domid = |value: Option<String>| value.and_then(|value| value.parse().ok());
+        Ok(Self {
+            domains,
+            marks: marks
+                .into_iter()
+                .map(|(key, value)| (key, maker(value.as_deref())))
+                .collect(),
+            names: names
+                .into_iter()
+                .map(|(key, value)| (key, domid(value)))
+                .collect(),
+            macs: macs
+                .into_iter()
+                .map(|(key, value)| (key, domid(value)))
+                .collect(),
+            index: numbered(index)
+                .map(|(domid, name)| (domid, key(&name.unwrap_or_default())))
+                .collect(),
+            homes: numbered(homes)
+                .map(|(domid, vm)| {
+                    (
+                        domid,
+                        vm.and_then(|vm| Some(vm.strip_prefix("/vm/")?.to_owned())),
+                    )
+                })
+                .collect(),
+            libxl,
+            backends,
+            vms,
+        })
+    }
+}
+
+/// A name as it is below `/hatch/name`.
+fn key(name: &str) -> String {
+    let path = name_path(name);
+    path.rsplit('/').next().unwrap_or_default().to_owned()
+}
+
+fn maker(mark: Option<&str>) -> Maker {
+    match mark.and_then(|mark| mark.parse::<builder::Maker>().ok()) {
+        Some(maker) if maker.runs() => Maker::Runs,
+        Some(_) => Maker::Gone,
+        None => Maker::Unknown,
+    }
+}
+
+fn list(store: &mut Client, path: &str) -> Result<Vec<String>, Error> {
+    match store.directory(path) {
+        Err(error) if error.is_absent() => Ok(Vec::new()),
+        other => other,
+    }
+}
+
+/// The values of all that is right below a path, or of `below` below that.
+fn values(
+    store: &mut Client,
+    path: &str,
+    below: &str,
+) -> Result<BTreeMap<String, Option<String>>, Error> {
+    let mut asked = Vec::new();
+    for key in list(store, path)? {
+        let id = store.send(Request::read(&format!("{path}/{key}{below}")))?;
+        asked.push((key, id));
+    }
+    let mut values = BTreeMap::new();
+    for (key, id) in asked {
+        let value = match store.answer(id) {
+            Ok(value) => String::from_utf8(value).ok(),
+            // Gone since, or without that node.
+            Err(error) if error.is_absent() => None,
+            Err(error) => return Err(error),
+        };
+        values.insert(key, value);
+    }
+    Ok(values)
+}
+
+fn numbers(keys: &[String]) -> BTreeSet<u16> {
+    keys.iter().filter_map(|key| key.parse().ok()).collect()
+}

@@ -1,0 +1,214 @@
+//! Snapshots, and what is to be done about them.
+
+use super::*;
+
+const OURS: &str = "00000000-0000-4000-8000-000000000005";
+const OTHER: &str = "00000000-0000-4000-8000-000000000009";
+
+fn domain(uuid: &str) -> Domain {
+    Domain {
+        uuid: uuid.to_owned(),
+        dying: false,
+        unborn: false,
+    }
+}
+
+/// dom0, our guest 5 as it lives, and 9, which xl made.
+fn healthy() -> Snapshot {
+    let zero = "00000000-0000-0000-0000-000000000000";
+    Snapshot {
+        domains: [(0, domain(zero)), (5, domain(OURS)), (9, domain(OTHER))].into(),
+        names: [("ours".to_owned(), Some(5))].into(),
+        macs: [("00163e000005".to_owned(), Some(5))].into(),
+        index: [(5, "ours".to_owned())].into(),
+        homes: [
+            (0, None),
+            (5, Some(OURS.to_owned())),
+            (9, Some(OTHER.to_owned())),
+        ]
+        .into(),
+        libxl: [0, 5, 9].into(),
+        backends: [5, 9].into(),
+        vms: [OURS.to_owned(), OTHER.to_owned()].into(),
+        ..Snapshot::default()
+    }
+}
+
+fn removed(actions: &[Action]) -> Vec<&str> {
+    actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Remove { path, .. } | Action::Forget { path, .. } => Some(path.as_str()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Nothing of dom0's, and nothing of xl's guest 9.
+fn spares_others(actions: &[Action]) {
+    for action in actions {
+        match action {
+            Action::Destroy { domid, .. } | Action::Release { domid } => assert_eq!(*domid, 5),
+            Action::Remove { path, .. } | Action::Forget { path, .. } => {
+                assert!(
+                    path.contains("/5") || path.contains(OURS) || path.starts_with("/hatch/"),
+                    "{path}"
+                );
+                assert!(!path.contains(OTHER), "{path}");
+            }
+            Action::Look { .. } => {}
+        }
+    }
+}
+
+#[test]
+fn what_lives_is_left_alone() {
+    assert_eq!(decide(&healthy()), []);
+    assert_eq!(decide(&Snapshot::default()), []);
+}
+
+#[test]
+fn what_is_being_made_is_left_alone() {
+    let mut seen = healthy();
+    seen.marks.insert(OURS.to_owned(), Maker::Runs);
+    assert_eq!(decide(&seen), []);
+    // Before its domain, before its claim, and while it is undone.
+    for step in 0..3 {
+        let mut seen = seen.clone();
+        seen.names.clear();
+        seen.macs.clear();
+        seen.index.clear();
+        if step > 0 {
+            seen.domains.remove(&5);
+        }
+        if step > 1 {
+            seen.homes.remove(&5);
+        }
+        assert_eq!(decide(&seen), []);
+    }
+}
+
+#[test]
+fn a_half_made_domain_is_ended() {
+    let mut seen = healthy();
+    seen.marks.insert(OURS.to_owned(), Maker::Gone);
+    let actions = decide(&seen);
+    assert_eq!(
+        actions.first(),
+        Some(&Action::Destroy {
+            domid: 5,
+            uuid: OURS.to_owned()
+        })
+    );
+    assert_eq!(removed(&actions), [format!("/hatch/making/{OURS}")]);
+    // Without the claim it counts that it has never run.
+    seen.index.clear();
+    seen.names.clear();
+    seen.macs.clear();
+    assert_eq!(removed(&decide(&seen)), [format!("/hatch/making/{OURS}")]);
+    assert!(!matches!(
+        decide(&seen).first(),
+        Some(Action::Destroy { .. })
+    ));
+    seen.domains.get_mut(&5).unwrap().unborn = true;
+    assert!(matches!(
+        decide(&seen).first(),
+        Some(Action::Destroy { domid: 5, .. })
+    ));
+}
+
+#[test]
+fn keys_of_a_domain_that_was_never_or_is_no_more() {
+    let mut seen = healthy();
+    seen.marks.insert(OURS.to_owned(), Maker::Gone);
+    seen.domains.remove(&5);
+    let everything = [
+        "/local/domain/0/backend/vif/5",
+        "/local/domain/5",
+        "/libxl/5",
+        &format!("/vm/{OURS}"),
+        "/hatch/name/ours",
+        "/hatch/mac/00163e000005",
+        "/hatch/domain/5",
+    ];
+    let mark = format!("/hatch/making/{OURS}");
+    let actions = decide(&seen);
+    spares_others(&actions);
+    assert_eq!(removed(&actions)[..7], everything);
+    assert_eq!(removed(&actions).last(), Some(&mark.as_str()));
+    // Half-removed: the same without a mark. Dying counts as gone.
+    seen.marks.clear();
+    assert_eq!(removed(&decide(&seen)), everything);
+    seen.domains.insert(
+        5,
+        Domain {
+            dying: true,
+            ..domain(OURS)
+        },
+    );
+    assert_eq!(removed(&decide(&seen)), everything);
+    // Half-made without a claim: only the mark leads to the keys.
+    seen.index.clear();
+    seen.names.clear();
+    seen.macs.clear();
+    seen.domains.remove(&5);
+    assert_eq!(decide(&seen), []);
+    seen.marks.insert(OURS.to_owned(), Maker::Gone);
+    assert_eq!(removed(&decide(&seen))[..4], everything[..4]);
+}
+
+#[test]
+fn a_uuid_that_lives_on_keeps_its_node() {
+    let mut seen = healthy();
+    seen.domains.remove(&5);
+    seen.domains.insert(12, domain(OURS));
+    let actions = decide(&seen);
+    assert!(!removed(&actions).contains(&format!("/vm/{OURS}").as_str()));
+    assert!(
+        !actions
+            .iter()
+            .any(|action| matches!(action, Action::Destroy { .. }))
+    );
+}
+
+#[test]
+fn entries_that_lead_nowhere() {
+    let mut seen = healthy();
+    seen.names.insert("stale".to_owned(), Some(77));
+    seen.names.insert("other".to_owned(), Some(5));
+    seen.names.insert("foreign".to_owned(), Some(9));
+    seen.names.insert("odd".to_owned(), None);
+    seen.macs.insert("00163e000077".to_owned(), Some(77));
+    let actions = decide(&seen);
+    spares_others(&actions);
+    let expected = [
+        "/hatch/name/foreign",
+        "/hatch/name/other",
+        "/hatch/name/stale",
+        "/hatch/mac/00163e000077",
+    ];
+    assert_eq!(removed(&actions), expected);
+    assert!(
+        actions
+            .iter()
+            .any(|action| matches!(action, Action::Look { path, .. } if path == "/hatch/name/odd"))
+    );
+}
+
+#[test]
+fn marks_that_say_nothing_are_told() {
+    let mut seen = healthy();
+    seen.marks.insert(OURS.to_owned(), Maker::Unknown);
+    assert!(matches!(decide(&seen).as_slice(), [Action::Look { .. }]));
+}
+
+#[test]
+fn dom0_is_never_a_remainder() {
+    let mut seen = healthy();
+    let zero = seen.domains.get(&0).unwrap().uuid.clone();
+    seen.marks.insert(zero.clone(), Maker::Gone);
+    seen.index.insert(0, "zero".to_owned());
+    seen.homes.insert(0, Some(zero.clone()));
+    let actions = decide(&seen);
+    assert_eq!(removed(&actions), [format!("/hatch/making/{zero}")]);
+}

@@ -1,0 +1,257 @@
+//! The process that keeps a pool.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::{Made, Order, Reply, Status, Wanted, receive, send};
+use crate::builder::{Builder, Cause, Config, Image, Ramdisk, Shell};
+
+/// How long somebody who has connected may take to say what he wants, or to take the answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// After a shell that could not be made, the next is tried so much later; twice as much after each more.
+const BACK_OFF: Duration = Duration::from_millis(100);
+const BACK_OFF_MAX: Duration = Duration::from_secs(30);
+
+/// How far a pool may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Shells that wait.
+    pub size: usize,
+    /// MiB of the host's memory that it leaves free.
+    pub spare: u64,
+}
+
+/// Why a pool ends.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The socket.
+    #[error("{path}: {error}", path = .0.display(), error = .1)]
+    Socket(PathBuf, io::Error),
+    /// Another pool listens there.
+    #[error("{path}: another pool has it", path = .0.display())]
+    InUse(PathBuf),
+    /// The template makes no shells.
+    #[error("{0}")]
+    Template(&'static str),
+}
+
+/// A pool.
+pub struct Pool {
+    builder: Builder,
+    template: Config,
+    kernel: PathBuf,
+    image: Image,
+    limits: Limits,
+    shells: VecDeque<Shell>,
+    taken: u64,
+    trouble: Option<String>,
+    retry: Instant,
+    back_off: Duration,
+}
+
+impl Pool {
+    /// An empty pool of guests like `template`, whose name and MAC address do not matter.
+    ///
+    /// # Errors
+    /// The template has no network interface, or the image can't take one that is connected.
+    pub fn new(
+        builder: Builder,
+        template: Config,
+        kernel: PathBuf,
+        image: Image,
+        limits: Limits,
+    ) -> Result<Self, ServeError> {
+        if template.vif.is_none() {
+            return Err(ServeError::Template("a guest of a pool has a network interface"));
+        }
+        if !image.takes_preconnected() {
+            return Err(ServeError::Template("the image does not take a network that is connected beforehand, and so has nothing to gain from a pool"));
+        }
+        Ok(Self {
+            builder,
+            template,
+            kernel,
+            image,
+            limits,
+            shells: VecDeque::new(),
+            taken: 0,
+            trouble: None,
+            retry: Instant::now(),
+            back_off: BACK_OFF,
+        })
+    }
+
+    /// Serves orders and fills the pool up, until something can be read from `stop`. Then the shells are removed.
+    /// `report` hears of what goes wrong, and gets better.
+    ///
+    /// # Errors
+    /// The socket can't be made.
+    pub fn serve(
+        &mut self,
+        socket: &Path,
+        stop: BorrowedFd<'_>,
+        report: &mut dyn FnMut(&str),
+    ) -> Result<(), ServeError> {
+        let listener = listen(socket)?;
+        loop {
+            // Orders first: a shell is made only while nobody waits.
+            let wait = if self.wants_more() { Some(self.retry.saturating_duration_since(Instant::now())) } else { None };
+            match readable(&[listener.as_fd(), stop], wait) {
+                Ok([_, true]) => break,
+                Ok([true, _]) => {
+                    if let Err(error) = listener.accept().and_then(|(stream, _)| self.answer(&stream)) {
+                        report(&format!("an order: {error}"));
+                    }
+                }
+                Ok(_) if self.wants_more() => self.fill(report),
+                Ok(_) => {}
+                Err(error) => return Err(ServeError::Socket(socket.into(), error)),
+            }
+        }
+        // Nobody new is to come, and who comes for a shell now is told that there is no pool.
+        drop(listener);
+        let _ = std::fs::remove_file(socket);
+        while let Some(shell) = self.shells.pop_front() {
+            if let Err(error) = self.builder.destroy(shell.domid(), false) {
+                report(&error.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    fn wants_more(&self) -> bool {
+        self.shells.len() < self.limits.size
+    }
+
+    /// Makes one shell.
+    fn fill(&mut self, report: &mut dyn FnMut(&str)) {
+        if Instant::now() < self.retry {
+            return;
+        }
+        let need = self.template.memory + self.limits.spare;
+        let made = match self.builder.xen().free_memory() {
+            Ok(free) if free < need => Err(format!("{free} MiB of memory are free, and a shell needs {need} with what is to be spared")),
+            Ok(_) => self.builder.shell(&self.template, &self.image).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match made {
+            Ok(shell) => {
+                self.shells.push_back(shell);
+                self.back_off = BACK_OFF;
+                if self.trouble.take().is_some() {
+                    report("shells can be made again");
+                }
+            }
+            Err(trouble) => {
+                self.retry = Instant::now() + self.back_off;
+                self.back_off = (self.back_off * 2).min(BACK_OFF_MAX);
+                if self.trouble.as_ref() != Some(&trouble) {
+                    report(&trouble);
+                }
+                self.trouble = Some(trouble);
+            }
+        }
+    }
+
+    fn answer(&mut self, stream: &UnixStream) -> io::Result<()> {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let reply = match receive(stream)? {
+            Order::Create(wanted) => self.create(&wanted),
+            Order::Status => Reply::Status(Status {
+                ready: self.shells.len(),
+                size: self.limits.size,
+                taken: self.taken,
+                trouble: self.trouble.clone(),
+            }),
+        };
+        send(stream, &reply)
+    }
+
+    fn create(&mut self, wanted: &Wanted) -> Reply {
+        if let Some(other) = self.other(wanted) {
+            return Reply::Other(other);
+        }
+        let failed = |taken, message| Reply::Failed { taken, message };
+        let ramdisk = wanted.ramdisk.as_ref().map(|path| {
+            Ramdisk::open(path).map_err(|error| format!("{}: {error}", path.display()))
+        });
+        let ramdisk = match ramdisk.transpose() {
+            Ok(ramdisk) => ramdisk,
+            Err(message) => return failed(false, message),
+        };
+        let Some(shell) = self.shells.pop_front() else {
+            return Reply::Empty;
+        };
+        match self.builder.give(shell, &wanted.config, ramdisk.as_ref(), wanted.unpause) {
+            Ok(created) => {
+                self.taken += 1;
+                Reply::Made(Made {
+                    domid: created.domid,
+                    total_ns: created.timeline.total_ns,
+                    timeline: serde_json::to_value(&created.timeline).unwrap_or_default(),
+                })
+            }
+            Err(error) => {
+                let taken = matches!(error.failure.cause, Cause::Taken(_));
+                failed(taken, error.to_string())
+            }
+        }
+    }
+
+    /// Why a guest can't come out of this pool, if it can't.
+    fn other(&self, wanted: &Wanted) -> Option<String> {
+        let (ours, theirs) = (&self.template, &wanted.config);
+        let vifs = (ours.vif.as_ref()?, theirs.vif.as_ref());
+        let (ours_vif, Some(theirs_vif)) = vifs else {
+            return Some("its guests have a network interface".into());
+        };
+        let differences = [
+            ("memory", ours.memory != theirs.memory),
+            ("kernel", self.kernel != wanted.kernel),
+            ("console", ours.console != theirs.console),
+            ("tsc_mode", ours.tsc != theirs.tsc),
+            ("uuid", wanted.has_uuid),
+            ("mtu", ours_vif.mtu != theirs_vif.mtu),
+            ("rate", ours_vif.rate != theirs_vif.rate),
+        ];
+        let names: Vec<_> = differences.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();
+        (!names.is_empty()).then(|| format!("its guests have another {}", names.join(", another ")))
+    }
+}
+
+/// Makes the socket. One that nobody listens to any more is in nobody's way.
+fn listen(path: &Path) -> Result<UnixListener, ServeError> {
+    let error = |error| ServeError::Socket(path.into(), error);
+    if let Some(folder) = path.parent() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(error)?;
+    }
+    if UnixStream::connect(path).is_ok() {
+        return Err(ServeError::InUse(path.into()));
+    }
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(error(e)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(error)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(error)?;
+    Ok(listener)
+}
+
+/// Waits until one of the descriptors can be read; says which.
+fn readable<const N: usize>(fds: &[BorrowedFd<'_>; N], timeout: Option<Duration>) -> io::Result<[bool; N]> {
+    let timeout = timeout.map(Timespec::try_from).transpose().map_err(io::Error::other)?;
+    let mut polled = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+    match poll(&mut polled, timeout.as_ref()) {
+        Ok(_) => Ok(polled.map(|fd| !fd.revents().is_empty())),
+        Err(rustix::io::Errno::INTR) => Ok([false; N]),
+        Err(error) => Err(error.into()),
+    }
+}
