@@ -8,8 +8,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use smoltcp::wire::EthernetAddress;
 
 /// Clients that mean ill, or are slow.
@@ -78,14 +79,12 @@ fn main() -> Result<()> {
             let sent = frames::malformed(&raw.interface, raw.mac, guest, end)?;
             println!("{sent} frames");
         }
-        What::Half { count } => hold(guest, *count, end, b"GET / HTTP/1.1\r\nHost: half", |_| {
-            Ok(())
-        })?,
+        What::Half { count } => {
+            hold(guest, *count, end, b"GET / HTTP/1.1\r\nHost: half", take)?;
+        }
         What::Readers { count } => {
             let request = b"GET /.mayfly/payload/10000000 HTTP/1.1\r\nHost: slow\r\n\r\n";
-            hold(guest, *count, end, request, |stream| {
-                stream.read(&mut [0; 16]).map(drop)
-            })?;
+            hold(guest, *count, end, request, take)?;
         }
         What::Writers { count } => {
             let start = b"GET / HTTP/1.1\r\nHost: ";
@@ -93,6 +92,14 @@ fn main() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Takes a little of what has come.
+fn take(stream: &mut TcpStream) -> std::io::Result<()> {
+    match stream.read(&mut [0; 16])? {
+        0 => Err(ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
+    }
 }
 
 /// Opens connections, sends `first` on each and goes on with `then` until the end; a connection that the guest ends is opened again.
@@ -104,7 +111,14 @@ fn hold(
     then: impl Fn(&mut TcpStream) -> std::io::Result<()>,
 ) -> Result<()> {
     let address = SocketAddr::from((guest, 80));
-    let (mut opened, mut refused, mut ended) = (0_u64, 0_u64, 0_u64);
+    // A program may have some 1,000 files unless it asks for more; 16 are for all else.
+    let files = u64::try_from(count)?.saturating_add(16);
+    let limit = Rlimit {
+        current: Some(files),
+        maximum: Some(files),
+    };
+    setrlimit(Resource::Nofile, limit).with_context(|| format!("no room for {files} files"))?;
+    let (mut opened, mut refused, mut ended, mut most) = (0_u64, 0_u64, 0_u64, 0);
     let mut open: Vec<TcpStream> = Vec::new();
     while Instant::now() < end {
         while open.len() < count && Instant::now() < end {
@@ -126,6 +140,7 @@ fn hold(
         }
         sleep(PACE.min(end.saturating_duration_since(Instant::now())));
         let before = open.len();
+        most = most.max(before);
         open.retain_mut(|stream| match then(stream) {
             Ok(()) => true,
             Err(e) => e.kind() == ErrorKind::WouldBlock,
@@ -133,7 +148,7 @@ fn hold(
         ended += u64::try_from(before - open.len())?;
     }
     println!(
-        "{opened} connections, {refused} refused, {ended} ended by the guest, {} open at the end",
+        "{opened} connections, {refused} refused, {ended} ended by the guest, at most {most} at a time and {} at the end",
         open.len()
     );
     ensure!(opened > 0, "no connection was ever opened");

@@ -25,8 +25,16 @@ const MAC: &str = "00:16:3e:00:00:80";
 /// Longest time that an honest client waits while others mean ill.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Octets that may be in use for other connections than the time before.
-const SLACK: f64 = 65536.0;
+/// Octets that a connection's slot takes from RAM at least: its two buffers, in a guest of 64 MiB.
+const SLOT_RAM: f64 = (4096 + 32768) as f64;
+/// Octets that it takes from the heap at most.
+const SLOT_HEAP: f64 = 1024.0;
+/// Slots that the second round may need beyond the first: an honest client's come when they come.
+const SLOTS: f64 = 8.0;
+
+/// Connections that a guest of 64 MiB has room for at the very most.
+const SLOTS_MAX: usize = 800;
+const EVICTED: &str = "mayfly_dropped_total{cause=\"tcp_evicted\"}";
 
 /// Seconds of abuse, and connections of it: more of both when asked for.
 fn scale(full: usize) -> Result<(u64, usize)> {
@@ -53,68 +61,110 @@ fn frames(place: &Place) -> Result<()> {
 
 fn half(place: &Place) -> Result<()> {
     let (seconds, count) = scale(10_000)?;
-    abused(place, seconds, &["half", &count.to_string()]).map(drop)
+    let metrics = abused(place, seconds, &["half", &count.to_string()])?;
+    // There are always more of them than the guest has room for: others go, and not the honest.
+    metrics.grown(EVICTED)
 }
 
 fn readers(place: &Place) -> Result<()> {
     let (seconds, count) = scale(1_000)?;
-    abused(place, seconds, &["readers", &count.to_string()]).map(drop)
+    let metrics = abused(place, seconds, &["readers", &count.to_string()])?;
+    if count > SLOTS_MAX {
+        metrics.grown(EVICTED)?;
+    }
+    Ok(())
 }
 
 fn writers(place: &Place) -> Result<()> {
     let (seconds, count) = scale(1_000)?;
-    abused(place, seconds, &["writers", &count.to_string()]).map(drop)
+    let metrics = abused(place, seconds, &["writers", &count.to_string()])?;
+    if count > SLOTS_MAX {
+        metrics.grown(EVICTED)?;
+    }
+    Ok(())
 }
 
-/// What the guest's counters said before and after.
+/// What a guest counts, by name.
+type Metrics = BTreeMap<String, f64>;
+
+/// What the guest's counters said before and after the second round.
 struct Counters {
-    before: BTreeMap<String, f64>,
-    after: BTreeMap<String, f64>,
+    before: Metrics,
+    after: Metrics,
 }
 
 impl Counters {
+    /// What was dropped in the second round.
+    fn text(&self) -> String {
+        let grown = |(name, after): (&String, &f64)| {
+            let grown = after - self.before.get(name).copied().unwrap_or_default();
+            let cause = name.strip_prefix("mayfly_dropped_total")?;
+            (grown > 0.0).then(|| format!("{cause} {grown}"))
+        };
+        let all: Vec<_> = self.after.iter().filter_map(grown).collect();
+        format!("dropped in the second round: {}", all.join(", "))
+    }
+
     fn grown(&self, name: &str) -> Result<()> {
-        let of = |all: &BTreeMap<String, f64>| all.get(name).copied();
-        let before = of(&self.before).with_context(|| format!("no {name}"))?;
-        let after = of(&self.after).with_context(|| format!("no {name}"))?;
+        let (before, after) = (get(&self.before, name)?, get(&self.after, name)?);
         ensure!(after > before, "{name} was {before} and is {after}");
         Ok(())
     }
 }
 
+fn get(metrics: &Metrics, name: &str) -> Result<f64> {
+    let value = metrics.get(name).copied();
+    value.with_context(|| format!("no {name}"))
+}
+
+/// Octets that are free in the heap, and in the RAM that sockets get their buffers from.
+fn free(metrics: &Metrics) -> Result<(f64, f64)> {
+    let of = |kind: &str| get(metrics, &format!("mayfly_memory_bytes{{kind=\"{kind}\"}}"));
+    Ok((of("heap_free")?, of("ram_free")?))
+}
+
+fn metrics(place: &Place) -> Result<Metrics> {
+    let (status, text) = ask::http(place.lab.http()?, "/.mayfly/metrics", BOUND)?;
+    ensure!(status == 200, "GET /.mayfly/metrics gives {status}");
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let (name, value) = line.rsplit_once(' ').context("no metric")?;
+            Ok((name.to_owned(), value.parse()?))
+        })
+        .collect()
+}
+
+/// The metrics when no connection is left but the one that asks for them.
+fn at_rest(place: &Place) -> Result<Metrics> {
+    let start = Instant::now();
+    loop {
+        let all = metrics(place)?;
+        let connections = ["half_open", "open", "closing"].map(|state| {
+            get(
+                &all,
+                &format!("mayfly_tcp_connections{{state=\"{state}\"}}"),
+            )
+        });
+        let [half_open, open, closing] = connections;
+        if half_open? + open? + closing? <= 1.0 {
+            return Ok(all);
+        }
+        ensure!(
+            start.elapsed() < BOUND,
+            "connections are left {BOUND:?} after the last: {all:?}"
+        );
+        thread::sleep(Duration::from_secs(1));
+    }
+}
+
 /// Abuses a guest for some seconds, while an honest client asks by DNS and HTTP in turn and must be answered each time.
-fn abused(place: &Place, seconds: u64, words: &[&str]) -> Result<Counters> {
-    let program = static_program("mayfly-abuse", "mayfly-abuse")?;
-    place.lab.put(PROGRAM, 0o755, &std::fs::read(program)?)?;
-    let birth = place.create(
-        "mayfly",
-        &[
-            "memory=64",
-            &format!("vif=['mac={MAC},bridge={BRIDGE},script=vif-mayfly']"),
-        ],
-    )?;
-    birth.ready()?;
-    birth.answers()?;
+fn round(place: &Place, seconds: u64, words: &[&str]) -> Result<Metrics> {
     let (http, dns) = (place.lab.http()?, place.lab.dns()?);
-    let metrics = || -> Result<BTreeMap<String, f64>> {
-        let (status, text) = ask::http(http, "/.mayfly/metrics", BOUND)?;
-        ensure!(status == 200, "GET /.mayfly/metrics gives {status}");
-        let lines = text.lines().filter(|line| !line.starts_with('#'));
-        lines
-            .map(|line| {
-                let (name, value) = line.rsplit_once(' ').context("no metric")?;
-                Ok((name.to_owned(), value.parse()?))
-            })
-            .collect()
-    };
     let (guest, time) = (mayfly_lab::GUEST.to_string(), seconds.to_string());
     let mut argv = vec![PROGRAM, &guest, &time];
     argv.extend(words);
     let bound = Duration::from_secs(seconds + 120);
-    // Sockets get their memory when they are first used, and keep it: a first round has them all used.
-    let first = place.lab.exec_with(&argv, &[], bound)?;
-    ensure!(first.success(), "{}{}", first.text(), first.error_text());
-    let before = metrics()?;
     let over = AtomicBool::new(false);
     let (abuse, honest) = thread::scope(|scope| {
         let honest = scope.spawn(|| -> Result<(u32, Duration)> {
@@ -143,24 +193,43 @@ fn abused(place: &Place, seconds: u64, words: &[&str]) -> Result<Counters> {
         words.join(" "),
         abuse.text().trim()
     );
-    // The same once more takes no more memory.
-    let free = |all: &BTreeMap<String, f64>| {
-        const NAME: &str = "mayfly_memory_bytes{kind=\"heap_free\"}";
-        all.get(NAME).copied().with_context(|| format!("no {NAME}"))
-    };
-    let start = Instant::now();
-    let after = loop {
-        let after = metrics()?;
-        let (free_before, free_after) = (free(&before)?, free(&after)?);
-        if free_after >= free_before - SLACK {
-            break after;
-        }
-        ensure!(
-            start.elapsed() < BOUND,
-            "{free_before} octets of the heap were free, and {free_after} are"
-        );
-        thread::sleep(Duration::from_secs(1));
-    };
+    at_rest(place)
+}
+
+/// Abuses a guest twice. Slots of connections get their memory when they are first used, and keep it: so the first round may take
+/// memory, and the second must find that enough but for a few slots. What else it took would be lost.
+fn abused(place: &Place, seconds: u64, words: &[&str]) -> Result<Counters> {
+    let program = static_program("mayfly-abuse", "mayfly-abuse")?;
+    place.lab.put(PROGRAM, 0o755, &std::fs::read(program)?)?;
+    let birth = place.create(
+        "mayfly",
+        &[
+            "memory=64",
+            &format!("vif=['mac={MAC},bridge={BRIDGE},script=vif-mayfly']"),
+        ],
+    )?;
+    birth.ready()?;
+    birth.answers()?;
+    let fresh = at_rest(place)?;
+    let before = round(place, seconds, words)?;
+    let after = round(place, seconds, words)?;
+    let ((heap_before, ram_before), (heap_after, ram_after)) = (free(&before)?, free(&after)?);
+    println!(
+        "{}: octets free in heap and RAM: fresh {:?}, after the first round {:?}, after the second {:?}",
+        words.join(" "),
+        free(&fresh)?,
+        (heap_before, ram_before),
+        (heap_after, ram_after)
+    );
+    let slots = (ram_before - ram_after) / SLOT_RAM;
+    ensure!(
+        slots <= SLOTS && heap_before - heap_after <= slots * SLOT_HEAP,
+        "the second round took {} octets of the heap and {} of RAM",
+        heap_before - heap_after,
+        ram_before - ram_after
+    );
+    let counters = Counters { before, after };
+    println!("{}: {}", words.join(" "), counters.text());
     birth.destroy()?;
-    Ok(Counters { before, after })
+    Ok(counters)
 }

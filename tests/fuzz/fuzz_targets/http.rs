@@ -4,9 +4,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mayfly::services::http::{Connection, Shared};
 use mayfly::services::site::{Broken, Coding, File, Pages, Resource, Variant};
-use mayfly::services::{Input, Next};
+use mayfly_http_tests::feed;
 
 const HEAD_MAX: usize = 512;
 const BODY: &[u8] = &[0x80; 700];
@@ -70,32 +69,6 @@ impl Pages for Site {
     }
 }
 
-fn feed(stream: &[u8], piece: usize, room: usize) -> (Vec<u8>, Shared) {
-    let mut connection = Connection::new(0, HEAD_MAX);
-    let mut shared = Shared::default();
-    let (mut start, mut end) = (0, 0);
-    let (mut sent, mut out) = (Vec::new(), vec![0; room]);
-    loop {
-        let input = Input {
-            octets: &stream[start..end],
-            ended: end == stream.len(),
-        };
-        let progress = connection.process(0, 0, input, &mut out, &Site, &mut shared);
-        start += progress.consumed;
-        assert!(start <= end);
-        sent.extend_from_slice(&out[..progress.written]);
-        match progress.next {
-            Next::Close => return (sent, shared),
-            Next::Abort => panic!("no deadline has passed"),
-            Next::Keep if progress.written > 0 => {}
-            Next::Keep => {
-                assert!(!input.ended, "neither done nor getting on");
-                end = stream.len().min(end + piece);
-            }
-        }
-    }
-}
-
 /// How many responses some octets are, the 100s among them.
 fn responses(mut sent: &[u8]) -> u64 {
     let mut count = 0;
@@ -122,8 +95,9 @@ fuzz_target!(|data: &[u8]| {
     let [piece, room, stream @ ..] = data else {
         return;
     };
-    let (whole, shared) = feed(stream, stream.len() + 1, 1 << 16);
-    let (pieces, _) = feed(stream, usize::from(*piece) + 1, usize::from(*room) + 1);
+    let (piece, room) = (usize::from(*piece) + 1, usize::from(*room) + 1);
+    let (whole, shared) = feed(&Site, HEAD_MAX, stream, usize::MAX, 1 << 16).unwrap();
+    let (pieces, _) = feed(&Site, HEAD_MAX, stream, piece, room).unwrap();
     assert!(whole == pieces, "the same octets, the same responses");
     if !stream.contains(&b'?') {
         let counted: u64 = shared.stats.statuses().map(|(_, count)| count).sum();

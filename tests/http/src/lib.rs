@@ -1,7 +1,7 @@
 //! A table of raw HTTP requests with the answers that RFC 9110 and RFC 9112 ask for: `requests.txt`.
 //!
 //! The requests are about the site in `site/`, packed. What carries them is up to the caller: a
-//! connection in memory, or TCP to a guest. [`Case::run`] takes it as a function that sends octets,
+//! connection in memory ([`feed`]), or TCP to a guest. [`Case::run`] takes it as a function that sends octets,
 //! says that nothing follows them, and gives all that comes back until the server closes.
 //!
 //! ```text
@@ -28,7 +28,11 @@
 //! Unless `close` or `cut` is asked for, [`PROBE`] is sent behind the request: its answer shows that
 //! the server and the client are of one mind about where the request ends.
 
+mod feed;
+
 use std::path::{Path, PathBuf};
+
+pub use feed::feed;
 
 /// Sends octets and the end of the stream; gives what comes back until the server closes.
 pub type Exchange<'x> = dyn FnMut(&[u8]) -> Result<Vec<u8>, String> + 'x;

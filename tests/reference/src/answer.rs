@@ -167,6 +167,16 @@ impl Answer {
         lacking.all(|r| is(r.rtype))
     }
 
+    /// Owner and type of the records of a section that `other` lacks.
+    #[must_use]
+    pub fn only(&self, other: &Self, section: usize) -> Vec<(&[u8], u16)> {
+        let others = other.section(section);
+        let all = self.section(section).iter();
+        all.filter(|r| !others.contains(r))
+            .map(|r| (r.owner.as_slice(), r.rtype))
+            .collect()
+    }
+
     fn section(&self, index: usize) -> &[Record] {
         self.sections.get(index).map_or(&[], Vec::as_slice)
     }

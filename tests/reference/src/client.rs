@@ -45,6 +45,82 @@ pub fn ask(server: SocketAddr, questions: &[Question]) -> Result<Answers> {
     Ok(answers)
 }
 
+/// What a server said to each question.
+#[derive(Default)]
+pub struct Heard {
+    /// To the question as it is.
+    pub first: Answers,
+    /// To the question over TCP, where an answer over UDP was truncated.
+    pub whole: Answers,
+}
+
+impl Heard {
+    /// Asks all questions by `ask`, and over TCP those again whose answers were truncated.
+    ///
+    /// # Errors
+    /// Those of `ask`.
+    pub fn new(
+        questions: &[Question],
+        mut ask: impl FnMut(&[Question]) -> Result<Answers>,
+    ) -> Result<Self> {
+        let first = ask(questions)?;
+        let is_truncated = |answer: &Option<Vec<u8>>| {
+            let flags = answer.as_ref().and_then(|octets| octets.get(2));
+            flags.is_some_and(|flags| flags & 0x02 != 0)
+        };
+        let (places, again): (Vec<_>, Vec<_>) = questions
+            .iter()
+            .zip(&first)
+            .enumerate()
+            .filter(|(_, (question, answer))| {
+                // A transfer over TCP is more than an answer.
+                question.transport == Transport::Udp
+                    && !question.is_transfer()
+                    && is_truncated(answer)
+            })
+            .map(|(index, (question, _))| {
+                let transport = Transport::Tcp;
+                let question = question.clone();
+                (
+                    index,
+                    Question {
+                        transport,
+                        ..question
+                    },
+                )
+            })
+            .unzip();
+        let mut whole = vec![None; questions.len()];
+        for (index, answer) in places.into_iter().zip(ask(&again)?) {
+            if let Some(place) = whole.get_mut(index) {
+                *place = answer;
+            }
+        }
+        Ok(Self { first, whole })
+    }
+
+    /// What a server says over the network.
+    ///
+    /// # Errors
+    /// Those of [`ask`].
+    pub fn from(server: SocketAddr, questions: &[Question]) -> Result<Self> {
+        Self::new(questions, |questions| ask(server, questions))
+    }
+
+    /// The same as [`Heard::from`] of a server that refuses a query whose RCODE is not 0, as NSD does: it is asked without.
+    /// RCODE is a response's (RFC 1035 section 4.1.1); what it is in a query must change nothing for the server that is tested.
+    ///
+    /// # Errors
+    /// Those of [`ask`].
+    pub fn from_reference(server: SocketAddr, questions: &[Question]) -> Result<Self> {
+        let mut questions = questions.to_vec();
+        for flags in questions.iter_mut().filter_map(|q| q.octets.get_mut(3)) {
+            *flags &= 0xf0;
+        }
+        Self::from(server, &questions)
+    }
+}
+
 /// The message of a question, with its index as identifier.
 fn message(questions: &[Question], index: usize) -> Vec<u8> {
     let mut octets = questions

@@ -1,16 +1,13 @@
 //! Where two answers to one question differ.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
+use std::collections::BTreeSet;
 
-use anyhow::{Result, ensure};
 use domain::base::Message;
 use domain::base::iana::Rtype;
 
 use crate::answer::{Answer, Record};
-use crate::client::Answers;
-use crate::questions::{Question, Transport, qtype};
-use crate::rules;
+use crate::questions::{Question, Transport};
+use crate::{SIGNED, ZONES, proof};
 
 /// Part of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,10 +36,38 @@ pub enum Field {
 pub struct Case<'a> {
     /// What was asked.
     pub question: &'a Question,
-    /// The answer of the server that is tested.
-    pub tested: Option<Answer>,
-    /// The answer of the server it is compared with.
-    pub reference: Option<Answer>,
+    /// What the server that is tested said.
+    pub tested: Said,
+    /// What the server said that it is compared with.
+    pub reference: Said,
+}
+
+/// What a server said to a question.
+#[derive(Default)]
+pub struct Said {
+    /// Its answer.
+    pub first: Option<Answer>,
+    /// Its answer over TCP, where the first was truncated.
+    pub whole: Option<Answer>,
+    /// What could not be read of them: why, and the octets.
+    pub unreadable: Option<(String, Vec<u8>)>,
+}
+
+impl Said {
+    /// Whether it can be read, in words.
+    fn text(&self) -> String {
+        match (&self.unreadable, &self.first) {
+            (Some((why, octets)), _) => format!("unreadable, {why}: {}", hex(octets)),
+            (None, Some(a)) => format!("{}, RCODE {}", a.flags_text(), a.rcode()),
+            (None, None) => "no answer".to_owned(),
+        }
+    }
+
+    /// All that there is to say.
+    #[must_use]
+    pub fn whole(&self) -> Option<&Answer> {
+        self.whole.as_ref().or(self.first.as_ref())
+    }
 }
 
 /// A difference.
@@ -60,7 +85,13 @@ impl Case<'_> {
     /// The type that is asked for.
     #[must_use]
     pub fn qtype(&self) -> Option<u16> {
-        qtype(&self.question.octets)
+        self.question.name_and_type().map(|(_, rtype)| rtype)
+    }
+
+    /// The query, if it can be read.
+    #[must_use]
+    pub fn query(&self) -> Option<Answer> {
+        Answer::parse(&self.question.octets).ok()
     }
 
     /// The third and fourth octet of the query.
@@ -91,45 +122,80 @@ impl Case<'_> {
         })
     }
 
-    /// Whether the name that is asked for, or the end of an alias, has a label that is an NSEC3 hash: 32 digits of base32hex.
+    /// Whether the name that is asked for is, or is below, the owner of an NSEC3 record.
     #[must_use]
     pub fn below_hash(&self) -> bool {
-        let mut rest = self.question.octets.get(12..).unwrap_or_default();
-        while let Some((length, tail)) = rest.split_first().filter(|(length, _)| **length > 0) {
-            let Some((label, tail)) = tail.split_at_checked(usize::from(*length)) else {
+        let Some((name, _)) = self.question.name_and_type() else {
+            return false;
+        };
+        ZONES.iter().any(|(origin, text)| {
+            let owner = suffix(&name, wire(origin).len() + 33);
+            let Some((32, label)) = owner.and_then(|owner| owner.split_first()) else {
                 return false;
             };
-            let digit = |o: &u8| matches!(o.to_ascii_lowercase(), b'0'..=b'9' | b'a'..=b'v');
-            if label.len() == 32 && label.iter().all(digit) {
-                return true;
-            }
-            rest = tail;
-        }
-        false
+            let label = String::from_utf8_lossy(label.get(..32).unwrap_or_default());
+            let line = format!("\n{label}.{origin}.");
+            self.is_below(origin) && text.to_ascii_lowercase().contains(&line)
+        })
+    }
+
+    /// Whether the name that is asked for is, or is below, a name.
+    #[must_use]
+    pub fn is_below(&self, name: &str) -> bool {
+        let asked = self.question.name_and_type();
+        let name = wire(name);
+        asked.is_some_and(|(asked, _)| suffix(&asked, name.len()) == Some(&name))
+    }
+
+    /// Whether what a server said denies nothing without a proof that holds.
+    #[must_use]
+    pub fn is_proven(&self, said: &Said) -> bool {
+        let (Some((name, rtype)), Some(answer)) = (self.question.name_and_type(), said.whole())
+        else {
+            return false;
+        };
+        proof::check(answer, &name, rtype).is_ok()
+    }
+
+    /// Whether a proof is asked for, and this server can give one.
+    pub(crate) fn wants_proof(&self, answer: &Answer) -> bool {
+        let dnssec = self.query().and_then(|query| query.opt);
+        let signed = |name: &[u8]| SIGNED.iter().any(|zone| name.ends_with(&wire(zone)));
+        // The SOA record of who denies something, a proof, a signature that may be a wildcard's.
+        let mut authority = answer.sections[1].iter();
+        let is_denied = authority.any(|r| matches!(r.rtype, 6 | 47 | 50) && signed(&r.owner));
+        let is_signed = answer.has(0, |rtype| rtype == 46);
+        dnssec.is_some_and(|opt| opt.flags & 0x8000 != 0) && (is_denied || is_signed)
     }
 
     /// Both answers, where there are two.
     #[must_use]
     pub fn both(&self) -> Option<(&Answer, &Answer)> {
-        self.tested.as_ref().zip(self.reference.as_ref())
+        self.tested
+            .first
+            .as_ref()
+            .zip(self.reference.first.as_ref())
+    }
+
+    /// All that both have to say.
+    #[must_use]
+    pub fn wholes(&self) -> Option<(&Answer, &Answer)> {
+        self.tested.whole().zip(self.reference.whole())
     }
 
     /// Every difference between the two answers.
     #[must_use]
     pub fn differences(&self) -> Vec<Difference> {
         let mut all = Vec::new();
-        let (tested, reference) = match (&self.tested, &self.reference) {
-            (Some(tested), Some(reference)) => (tested, reference),
-            (None, None) => return all,
-            (tested, reference) => {
-                let text = |answer: &Option<Answer>| {
-                    let text = |a: &Answer| format!("{}, RCODE {}", a.flags_text(), a.rcode());
-                    answer.as_ref().map_or("no answer".to_owned(), text)
-                };
+        let is_readable = self.tested.unreadable.is_none() && self.reference.unreadable.is_none();
+        let (tested, reference) = match (&self.tested.first, &self.reference.first) {
+            (Some(tested), Some(reference)) if is_readable => (tested, reference),
+            (None, None) if is_readable => return all,
+            _ => {
                 all.push(Difference {
                     field: Field::Message,
-                    tested: text(tested),
-                    reference: text(reference),
+                    tested: self.tested.text(),
+                    reference: self.reference.text(),
                 });
                 return all;
             }
@@ -151,15 +217,19 @@ impl Case<'_> {
         );
         let question = |a: &Answer| a.question.escape_ascii().to_string();
         note(Field::Question, question(tested), question(reference));
-        // What is in an answer that was cut is nobody's business (RFC 2181 section 9).
-        if !tested.truncated() && !reference.truncated() {
+        // What is in an answer that was cut is nobody's business (RFC 2181 section 9): the whole one is.
+        if let Some((whole, other)) = self.wholes() {
+            // Only one of them had all the room that it wanted.
+            let is_short =
+                |said: &Said| self.question.transport == Transport::Udp && said.whole.is_none();
+            let unequal = is_short(&self.tested) != is_short(&self.reference);
             let fields = [Field::Answer, Field::Authority, Field::Additional];
-            for ((field, a), b) in fields
-                .into_iter()
-                .zip(&tested.sections)
-                .zip(&reference.sections)
-            {
-                note(field, lines(a, b), lines(b, a));
+            for ((field, a), b) in fields.into_iter().zip(&whole.sections).zip(&other.sections) {
+                let (mut a, mut b) = (a.clone(), b.clone());
+                if unequal {
+                    drop_optional(field, whole, &mut a, &mut b);
+                }
+                note(field, lines(&a, &b), lines(&b, &a));
             }
         }
         let edns = |a: &Answer| match &a.opt {
@@ -175,7 +245,7 @@ impl Case<'_> {
 
 impl Difference {
     /// The difference in so few words that others of the same cause have the same.
-    fn kind(&self, case: &Case<'_>) -> String {
+    pub(crate) fn kind(&self, case: &Case<'_>) -> String {
         let index = match self.field {
             Field::Message | Field::Flags | Field::Rcode | Field::Edns => {
                 return format!("{:?}: {} not {}", self.field, self.tested, self.reference);
@@ -198,10 +268,48 @@ impl Difference {
             all.into_iter().collect::<Vec<_>>().join(" ")
         };
         let (more, less) = case
-            .both()
+            .wholes()
             .map_or_else(Default::default, |(a, b)| (types(a, b), types(b, a)));
         format!("{:?}: [{more}] not [{less}]", self.field)
     }
+}
+
+/// Leaves out what an answer may lack for want of room (RFC 2181 section 9): additional records, and the zone's name servers beside
+/// an answer.
+fn drop_optional(field: Field, whole: &Answer, a: &mut Vec<Record>, b: &mut Vec<Record>) {
+    let keep = |record: &Record, others: &[Record]| match field {
+        Field::Additional => false,
+        Field::Authority => {
+            let is_servers =
+                record.rtype == 2 || record.rtype == 46 && record.rdata.starts_with(&[0, 2]);
+            let is_beside = whole.authoritative() && !whole.sections[0].is_empty();
+            !(is_servers && is_beside) || others.contains(record)
+        }
+        _ => true,
+    };
+    let (all_a, all_b) = (a.clone(), b.clone());
+    a.retain(|record| keep(record, &all_b));
+    b.retain(|record| keep(record, &all_a));
+}
+
+/// The part of a name that has so many octets, if a label begins there.
+fn suffix(name: &[u8], length: usize) -> Option<&[u8]> {
+    let mut rest = name;
+    while rest.len() > length {
+        rest = rest.get(1 + usize::from(*rest.first()?)..)?;
+    }
+    (rest.len() == length).then_some(rest)
+}
+
+/// A name in wire form.
+fn wire(name: &str) -> Vec<u8> {
+    let mut octets = Vec::new();
+    for label in name.split('.') {
+        octets.extend(u8::try_from(label.len()));
+        octets.extend(label.bytes());
+    }
+    octets.push(0);
+    octets
 }
 
 /// The records of `these` that `others` lacks.
@@ -226,161 +334,6 @@ fn lines(these: &[Record], others: &[Record]) -> String {
         .collect()
 }
 
-/// What a comparison has found.
-#[derive(Default)]
-pub struct Report {
-    /// How often each rule was needed.
-    pub allowed: BTreeMap<&'static str, usize>,
-    /// What no rule allows, by a short description; the first cases of each in full.
-    pub forbidden: BTreeMap<String, (usize, Vec<String>)>,
-    /// Questions that both servers answered.
-    pub answered: usize,
-    /// Answers of the reference by RCODE.
-    pub rcodes: BTreeMap<u16, usize>,
-    /// Questions.
-    pub asked: usize,
-}
-
-/// Cases of one description that are shown in full.
-const SHOWN: usize = 2;
-
-impl Report {
-    /// Compares the answers of two servers.
-    ///
-    /// # Errors
-    /// Fewer answers than questions.
-    pub fn new(questions: &[Question], tested: &Answers, reference: &Answers) -> Result<Self> {
-        ensure!(questions.len() == tested.len() && questions.len() == reference.len());
-        let mut report = Self::default();
-        for ((question, tested), reference) in questions.iter().zip(tested).zip(reference) {
-            let mut parsed = [None, None];
-            let mut unreadable = None;
-            for (place, (who, octets)) in parsed
-                .iter_mut()
-                .zip([("tested", tested), ("reference", reference)])
-            {
-                match octets.as_deref().map(Answer::parse).transpose() {
-                    Ok(answer) => *place = answer,
-                    Err(e) => unreadable = Some(format!("the {who} answer is unreadable: {e:#}")),
-                }
-            }
-            let [tested, reference] = parsed;
-            let case = Case {
-                question,
-                tested,
-                reference,
-            };
-            report.add(&case, unreadable);
-        }
-        Ok(report)
-    }
-
-    fn add(&mut self, case: &Case<'_>, unreadable: Option<String>) {
-        self.asked += 1;
-        self.answered += usize::from(case.both().is_some());
-        if let Some(reference) = &case.reference {
-            *self.rcodes.entry(reference.rcode()).or_default() += 1;
-        }
-        if let Some(what) = unreadable {
-            self.forbid(what, case, &[]);
-            return;
-        }
-        let all = case.differences();
-        let (allowed, left): (Vec<_>, Vec<_>) = all
-            .into_iter()
-            .map(|difference| (rules::allowing(case, &difference), difference))
-            .partition(|(rule, _)| rule.is_some());
-        for (rule, _) in allowed {
-            if let Some(rule) = rule {
-                *self.allowed.entry(rule.name).or_default() += 1;
-            }
-        }
-        if !left.is_empty() {
-            let left: Vec<_> = left.into_iter().map(|(_, difference)| difference).collect();
-            let kinds: Vec<_> = left.iter().map(|d| d.kind(case)).collect();
-            self.forbid(kinds.join("; "), case, &left);
-        }
-    }
-
-    fn forbid(&mut self, what: String, case: &Case<'_>, differences: &[Difference]) {
-        let (count, shown) = self.forbidden.entry(what).or_default();
-        *count += 1;
-        if shown.len() < SHOWN {
-            shown.push(full(case, differences));
-        }
-    }
-
-    /// Everything, as text.
-    #[must_use]
-    pub fn text(&self) -> String {
-        let mut text = format!(
-            "{} questions, {} answered by both; by RCODE of the reference: {:?}\n",
-            self.asked, self.answered, self.rcodes
-        );
-        for rule in rules::ALL {
-            let count = self.allowed.get(rule.name).copied().unwrap_or_default();
-            let _ = writeln!(
-                text,
-                "allowed {count:6} times: {} ({})",
-                rule.name, rule.why
-            );
-        }
-        let total: usize = self.forbidden.values().map(|(count, _)| count).sum();
-        let _ = writeln!(
-            text,
-            "{total} questions with differences that no rule allows"
-        );
-        let mut forbidden: Vec<_> = self.forbidden.iter().collect();
-        forbidden.sort_by_key(|(_, (count, _))| std::cmp::Reverse(*count));
-        for (what, (count, shown)) in forbidden {
-            let _ = writeln!(text, "\n{count} times: {what}");
-            for case in shown {
-                text.push_str(case);
-            }
-        }
-        text
-    }
-}
-
-fn full(case: &Case<'_>, differences: &[Difference]) -> String {
-    let mut text = format!("  {}\n", asked(case.question));
-    for difference in differences {
-        let _ = writeln!(
-            text,
-            "    {:?}\n      tested: {}\n      reference: {}",
-            difference.field, difference.tested, difference.reference
-        );
-    }
-    text
-}
-
-/// A question as a person reads it.
-fn asked(question: &Question) -> String {
-    use domain::base::ToName;
-    let octets = &question.octets;
-    let mut text = format!("{:?}, {}", question.transport, question.about);
-    if let Ok(message) = Message::from_octets(octets.as_slice()) {
-        for question in message.question().flatten() {
-            let name = question.qname().to_vec();
-            let _ = write!(text, ": {name} {} {}", question.qclass(), question.qtype());
-        }
-        if let Some(opt) = message.opt() {
-            let _ = write!(
-                text,
-                ", EDNS version {} size {}{}",
-                opt.version(),
-                opt.udp_payload_size(),
-                if opt.dnssec_ok() { " DO" } else { "" }
-            );
-        }
-    }
-    let _ = write!(
-        text,
-        "\n    octets {}",
-        octets
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect::<String>()
-    );
-    text
+pub(crate) fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }

@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use mayfly_reference::client::ask;
-use mayfly_reference::compare::Report;
+use mayfly_reference::client::Heard;
 use mayfly_reference::questions::Questions;
+use mayfly_reference::report::Report;
 use mayfly_reference::{COUNT, SEED};
 
 /// Asks two authoritative name servers the same questions, and compares the answers.
@@ -46,15 +46,16 @@ fn run(arguments: &Arguments) -> Result<bool> {
         .take(arguments.count)
         .collect();
     let start = Instant::now();
-    let of = |server| ask(server, &questions).with_context(|| format!("asking {server}"));
     let (tested, reference) = thread::scope(|scope| {
-        let other = scope.spawn(|| of(arguments.reference));
-        let tested = of(arguments.tested);
+        let other = scope.spawn(|| Heard::from_reference(arguments.reference, &questions));
+        let tested = Heard::from(arguments.tested, &questions);
         (tested, other.join())
     });
     let reference = reference.map_err(|_| anyhow::anyhow!("a client panicked"))?;
-    let report = Report::new(&questions, &tested?, &reference?)?;
+    let tested = tested.with_context(|| format!("asking {}", arguments.tested))?;
+    let reference = reference.with_context(|| format!("asking {}", arguments.reference))?;
+    let report = Report::new(&questions, &tested, &reference)?;
     println!("asked for {:.1} s", start.elapsed().as_secs_f64());
     print!("{}", report.text());
-    Ok(report.forbidden.is_empty())
+    Ok(report.is_clean())
 }

@@ -1,12 +1,9 @@
 //! The generator of questions.
 
-use anyhow::{Context, Result};
-use domain::base::ToName;
-use domain::base::iana::{Class, Rtype};
-use domain::zonefile::inplace::{Entry, Zonefile};
+use anyhow::Result;
 use fastrand::Rng;
 
-use crate::ZONES;
+use crate::names::Names;
 
 /// How a question is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,89 +25,29 @@ pub struct Question {
     pub about: &'static str,
 }
 
-/// What the owners of all zones are good for.
-struct Names {
-    /// In wire form, as in the zone file.
-    owners: Vec<Vec<u8>>,
-    apexes: Vec<Vec<u8>>,
-    /// Owners with NS records, below the apexes.
-    cuts: Vec<Vec<u8>>,
-    /// Owners with DNAME records.
-    dnames: Vec<Vec<u8>>,
-    /// Owners with CNAME records.
-    aliases: Vec<Vec<u8>>,
-    /// Owners whose first label is an asterisk, without it.
-    wild: Vec<Vec<u8>>,
-    /// Names between an owner and its apex.
-    between: Vec<Vec<u8>>,
-}
-
-impl Names {
-    fn of_site() -> Result<Self> {
-        let mut names = Self {
-            owners: Vec::new(),
-            apexes: Vec::new(),
-            cuts: Vec::new(),
-            dnames: Vec::new(),
-            aliases: Vec::new(),
-            wild: Vec::new(),
-            between: Vec::new(),
-        };
-        for (origin, text) in ZONES {
-            let apex: domain::base::Name<Vec<u8>> = origin.parse()?;
-            let apex = apex.as_slice().to_vec();
-            names.zone(origin, text, &apex)?;
-            names.apexes.push(apex);
+impl Question {
+    /// The name, in lower case, and the type of the first question, if there is one that can be read.
+    #[must_use]
+    pub fn name_and_type(&self) -> Option<(Vec<u8>, u16)> {
+        let mut at = 12;
+        loop {
+            match self.octets.get(at)? {
+                0 => break,
+                length @ 1..64 => at += 1 + usize::from(*length),
+                _ => return None,
+            }
         }
-        for list in [
-            &mut names.owners,
-            &mut names.cuts,
-            &mut names.dnames,
-            &mut names.aliases,
-            &mut names.wild,
-            &mut names.between,
-        ] {
-            list.sort();
-            list.dedup();
-        }
-        Ok(names)
+        let name = self.octets.get(12..=at)?.to_ascii_lowercase();
+        let rtype = self.octets.get(at + 1..at + 3)?;
+        Some((name, u16::from_be_bytes(rtype.try_into().ok()?)))
     }
 
-    fn zone(&mut self, origin: &str, text: &str, apex: &[u8]) -> Result<()> {
-        let mut file = Zonefile::new();
-        file.set_origin(origin.parse()?);
-        file.set_default_class(Class::IN);
-        file.extend_from_slice(text.as_bytes());
-        while let Some(entry) = file.next_entry().with_context(|| origin.to_owned())? {
-            let Entry::Record(record) = entry else {
-                continue;
-            };
-            let owner = record.owner().to_vec().as_slice().to_vec();
-            let rtype = record.rtype();
-            if let Some(parent) = owner.strip_prefix(b"\x01*") {
-                self.wild.push(parent.to_vec());
-            }
-            match rtype {
-                Rtype::NS if owner != apex => self.cuts.push(owner.clone()),
-                Rtype::DNAME => self.dnames.push(owner.clone()),
-                Rtype::CNAME => self.aliases.push(owner.clone()),
-                _ => {}
-            }
-            let mut name = owner.as_slice();
-            while let Some(above) = parent(name).filter(|above| above.len() > apex.len()) {
-                self.between.push(above.to_vec());
-                name = above;
-            }
-            self.owners.push(owner);
-        }
-        Ok(())
+    /// Whether a transfer is asked for.
+    #[must_use]
+    pub fn is_transfer(&self) -> bool {
+        let asked = self.name_and_type();
+        asked.is_some_and(|(_, rtype)| matches!(rtype, IXFR | AXFR))
     }
-}
-
-/// A name without its first label; none for the root.
-fn parent(name: &[u8]) -> Option<&[u8]> {
-    let length = usize::from(*name.first()?);
-    (length > 0).then(|| name.get(1 + length..)).flatten()
 }
 
 /// Types that are asked for.
@@ -120,6 +57,8 @@ const TYPES: [u16; 26] = [
 ];
 /// Types that stand for several or for what is no data (RFC 6895 section 3.1).
 const ODD_TYPES: [u16; 8] = [0, 41, 249, 250, 251, 252, 253, 254];
+const IXFR: u16 = 251;
+const AXFR: u16 = 252;
 const SIZES: [u16; 9] = [0, 511, 512, 513, 900, 1232, 1400, 4096, 65535];
 
 /// An endless sequence of questions, the same for the same seed.
@@ -462,39 +401,20 @@ impl Iterator for Questions {
         if self.chance(4) {
             about = self.spoil(&mut octets);
         }
-        let transfers = octets
-            .len()
-            .checked_sub(4)
-            .is_some_and(|_| qtype(&octets).is_some_and(|rtype| matches!(rtype, 251 | 252)));
-        // Transfers are compared by themselves: an answer of several messages has no place in this comparison.
-        let transport = if !transfers && self.chance(15) {
-            Transport::Tcp
-        } else {
-            Transport::Udp
-        };
         for octet in octets.iter_mut().take(2) {
             *octet = 0;
         }
-        Some(Question {
-            transport,
+        let mut question = Question {
+            transport: Transport::Udp,
             octets,
             about,
-        })
-    }
-}
-
-/// The type of the first question, if there is one that can be read.
-pub(crate) fn qtype(octets: &[u8]) -> Option<u16> {
-    let mut at = 12;
-    loop {
-        match octets.get(at)? {
-            0 => break,
-            length @ 1..64 => at += 1 + usize::from(*length),
-            _ => return None,
+        };
+        // Transfers are compared by themselves: an answer of several messages has no place in this comparison.
+        if !question.is_transfer() && self.chance(15) {
+            question.transport = Transport::Tcp;
         }
+        Some(question)
     }
-    let rtype = octets.get(at + 1..at + 3)?;
-    Some(u16::from_be_bytes(rtype.try_into().ok()?))
 }
 
 #[cfg(test)]
@@ -509,20 +429,5 @@ mod tests {
         };
         assert_eq!(some(1), some(1));
         assert_ne!(some(1), some(2));
-    }
-
-    #[test]
-    fn every_kind_of_name_is_there() {
-        let names = Names::of_site().unwrap();
-        assert!(names.owners.len() > 200, "{}", names.owners.len());
-        for list in [
-            &names.cuts,
-            &names.dnames,
-            &names.aliases,
-            &names.wild,
-            &names.between,
-        ] {
-            assert!(list.len() > 5, "{list:?}");
-        }
     }
 }

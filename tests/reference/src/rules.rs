@@ -1,5 +1,9 @@
 //! Differences that are nobody's error, or an error of NSD's, each with the RFC that says so.
+//!
+//! A rule is as narrow as what it is for: it says which of the two differs how, and in what situation. Where NSD's proof of what is
+//! not there differs, that of the server that is tested must hold, and NSD's must not (`proof.rs`).
 
+use crate::LEFT_OUT;
 use crate::answer::Answer;
 use crate::compare::{Case, Difference, Field};
 use crate::questions::Transport;
@@ -20,64 +24,88 @@ const RD: u16 = 0x0100;
 const RA: u16 = 0x0080;
 const Z: u16 = 0x0040;
 const CD: u16 = 0x0010;
+/// The header's bits without the RCODE.
+const FLAGS: u16 = 0xfff0;
+
+const NOERROR: u16 = 0;
 const FORMERR: u16 = 1;
+const NXDOMAIN: u16 = 3;
 const NOTIMP: u16 = 4;
+const REFUSED: u16 = 5;
 const BADVERS: u16 = 16;
-const ANY: u16 = 255;
+
+const QUERY: u16 = 0;
+const NOTIFY: u16 = 4;
+
+const A: u16 = 1;
+const NS: u16 = 2;
+const CNAME: u16 = 5;
+const SOA: u16 = 6;
+const TXT: u16 = 16;
+const AAAA: u16 = 28;
+const DNAME: u16 = 39;
+const RRSIG: u16 = 46;
 const NSEC: u16 = 47;
 const NSEC3: u16 = 50;
-const RRSIG: u16 = 46;
-const DNAME: u16 = 39;
+const SVCB: u16 = 64;
+const HTTPS: u16 = 65;
+const IXFR: u16 = 251;
+const ANY: u16 = 255;
+const CHAOS: u16 = 3;
 
 /// All rules; the first that allows a difference counts.
 pub const ALL: &[Rule] = &[
     Rule {
         name: "who a server says it is",
-        why: "RFC 4892 section 3: the text is the implementation's own, and need not be given",
+        why: "RFC 4892 section 2: the text is what its administrator, or else its author, has put there",
         is: |case, difference| {
-            let chaos = case
-                .both()
-                .is_some_and(|(a, _)| a.question.ends_with(&[0, 3]));
-            chaos && difference.field == Field::Answer
+            let text = |answer: &Answer| {
+                let [records, others @ ..] = &answer.sections;
+                let is_text = |r: &crate::answer::Record| r.rtype == TXT && r.class == CHAOS;
+                records.len() <= 1
+                    && records.iter().all(is_text)
+                    && others.iter().all(Vec::is_empty)
+                    && answer.rcode() == NOERROR
+            };
+            difference.field == Field::Answer
+                && case.both().is_some_and(|(a, b)| text(a) && text(b))
         },
     },
     Rule {
         name: "NSD explains its errors",
-        why: "RFC 8914 section 2: extended errors are optional",
+        why: "RFC 8914 section 2: an extended error can be in a response, and need not",
         is: |case, difference| {
             difference.field == Field::Options
                 && case.both().is_some_and(|(a, b)| {
-                    let mut b = b.clone();
-                    if let Some(opt) = &mut b.opt {
+                    let mut rest = b.clone();
+                    if let Some(opt) = &mut rest.opt {
                         opt.options.retain(|(code, _)| *code != 15);
                     }
-                    a.options_text() == b.options_text()
+                    b.rcode() != NOERROR && a.options_text() == rest.options_text()
                 })
         },
     },
     Rule {
         name: "NSD leaves the question out of an error",
-        why: "RFC 1035 section 4.1 and 4.1.2: a message has the question, which shows what the answer is to",
+        why: "RFC 1035 section 4.1.2: the question section says what the answer is to; RFC 6891 section 7 wants it in the least answer",
         is: |case, difference| {
-            difference.field == Field::Question && case.both().is_some_and(is_bare_error)
-        },
-    },
-    Rule {
-        name: "NSD leaves EDNS out of an error",
-        why: "RFC 6891 section 7: who understands the OPT of a query must answer with one",
-        is: |case, difference| {
-            matches!(difference.field, Field::Edns | Field::Options)
+            difference.field == Field::Question
                 && case.both().is_some_and(|(a, b)| {
-                    is_bare_error((a, b)) && a.opt.is_some() && b.opt.is_none()
+                    let asked = case.question.octets.get(12..).unwrap_or_default();
+                    let question = a.question.strip_prefix(&[0, 1]);
+                    is_bare_error(b) && question.is_some_and(|q| asked.starts_with(q))
                 })
         },
     },
     Rule {
-        name: "NSD refuses a query whose RCODE is not 0",
-        why: "RFC 1035 section 4.1.1: RCODE is set as part of responses; what it is in a query means nothing",
-        is: |case, _| {
-            let refused = |b: &Answer| b.rcode() == FORMERR;
-            case.query_flags() & 0xf != 0 && case.reference.as_ref().is_none_or(refused)
+        name: "NSD leaves EDNS out of an error",
+        why: "RFC 6891 sections 6.1.1 and 7: a query with OPT is answered with one, also where it is in error",
+        is: |case, difference| {
+            matches!(difference.field, Field::Edns | Field::Options)
+                && case.query().is_some_and(|query| query.opt.is_some())
+                && case
+                    .both()
+                    .is_some_and(|(a, b)| is_bare_error(b) && a.opt.is_some() && b.opt.is_none())
         },
     },
     Rule {
@@ -86,24 +114,23 @@ pub const ALL: &[Rule] = &[
         is: |case, difference| {
             difference.field == Field::Flags
                 && case.both().is_some_and(|(a, b)| {
-                    let given_back = b.flags & !a.flags & 0xfff0;
-                    b.rcode() != 0
-                        && a.flags & !b.flags & 0xfff0 == 0
+                    let given_back = b.flags & !a.flags & FLAGS;
+                    b.rcode() != NOERROR
+                        && a.flags & !b.flags & FLAGS == 0
                         && given_back & !(AA | TC | RA | Z | CD) == 0
                         && given_back & !case.query_flags() == 0
                 })
         },
     },
     Rule {
-        name: "NSD clears RD where it cannot read the question",
+        name: "NSD clears RD where there is not one question",
         why: "RFC 1035 section 4.1.1: RD is copied into the response",
         is: |case, difference| {
             difference.field == Field::Flags
                 && case.query_flags() & RD != 0
+                && case.question.octets.get(4..6) != Some(&[0, 1])
                 && case.both().is_some_and(|(a, b)| {
-                    a.flags & 0xfff0 == b.flags & 0xfff0 | RD
-                        && a.rcode() == FORMERR
-                        && b.rcode() == FORMERR
+                    a.flags == b.flags | RD && a.rcode() == FORMERR && b.rcode() == FORMERR
                 })
         },
     },
@@ -113,42 +140,108 @@ pub const ALL: &[Rule] = &[
         is: |case, difference| {
             difference.field == Field::Edns
                 && case.both().is_some_and(|(a, b)| {
-                    let flags = |answer: &Answer| answer.opt.as_ref().map(|opt| opt.flags);
-                    b.rcode() == BADVERS && flags(a) == Some(0x8000) && flags(b) == Some(0)
+                    let flags = |answer: &Answer| answer.opt.as_ref().map(|opt| opt.flags & 0x8000);
+                    a.rcode() == BADVERS
+                        && b.rcode() == BADVERS
+                        && case.query().as_ref().and_then(flags) == Some(0x8000)
+                        && flags(a) == Some(0x8000)
+                        && flags(b) == Some(0)
                 })
         },
     },
     Rule {
-        name: "NOTIFY and UPDATE are not implemented",
-        why: "RFC 1035 section 4.1.1: NOTIMP is for a kind of query that is not supported, as RFC 1996 and 2136 leave to the server",
+        name: "NOTIFY is not implemented",
+        why: "RFC 1035 section 4.1.1: NOTIMP is for a kind of query that is not supported",
         is: |case, difference| {
             difference.field == Field::Rcode
-                && matches!(case.opcode(), 4 | 5)
-                && case.both().is_some_and(|(a, _)| a.rcode() == NOTIMP)
+                && case.opcode() == NOTIFY
+                && case.both().is_some_and(|(a, b)| {
+                    // NSD is nobody's secondary here, and reads the question first.
+                    let kind = match b.rcode() {
+                        FORMERR => case.query().is_none(),
+                        rcode => matches!(rcode, NXDOMAIN | REFUSED),
+                    };
+                    a.rcode() == NOTIMP && kind
+                })
         },
     },
     Rule {
-        name: "which of two errors is told",
-        why: "RFC 7873 section 5.2.2: a malformed cookie is FORMERR, and no RFC says what goes first",
+        name: "a malformed cookie is told before the kind of query",
+        why: "RFC 7873 section 5.2.2: a malformed cookie is FORMERR; RFC 1035 section 4.1.1 does not say which error goes first",
         is: |case, difference| {
+            let cookie = case.query().and_then(|query| query.opt).and_then(|opt| {
+                let length = opt.option(10).map(<[u8]>::len);
+                length.filter(|length| !matches!(length, 8 | 16..=40))
+            });
             difference.field == Field::Rcode
-                && case.opcode() != 0
-                && case
-                    .both()
-                    .is_some_and(|(a, b)| a.rcode() == FORMERR && b.rcode() != 0)
+                && case.opcode() != QUERY
+                && cookie.is_some()
+                && case.both().is_some_and(|(a, b)| {
+                    let kind = match case.opcode() {
+                        NOTIFY => &[NXDOMAIN, REFUSED][..],
+                        _ => &[NOTIMP],
+                    };
+                    a.rcode() == FORMERR && kind.contains(&b.rcode())
+                })
         },
     },
     Rule {
-        name: "NSD does not answer what it cannot read on a connection",
+        name: "NSD looks at the version of an OPT record that it cannot read",
+        why: "RFC 1035 section 4.1.1: FORMERR is for a query that cannot be interpreted, here for a record longer than the message",
+        is: |case, _| {
+            case.query().is_none()
+                && case.both().is_some_and(|(a, b)| {
+                    a.rcode() == FORMERR && a.opt.is_none() && b.rcode() == BADVERS
+                })
+        },
+    },
+    Rule {
+        name: "NSD does not answer on a connection what is too short for a question",
         why: "RFC 1035 section 4.1.1: FORMERR is for a query that cannot be interpreted, NOTIMP for one of another kind",
         is: |case, difference| {
+            let tested = case.tested.first.as_ref();
             difference.field == Field::Message
                 && case.question.transport == Transport::Tcp
-                && case.reference.is_none()
+                && case.question.octets.len() < 17
+                && case.reference.first.is_none()
+                && tested.is_some_and(|a| match case.opcode() {
+                    QUERY => a.rcode() == FORMERR,
+                    _ => a.rcode() == NOTIMP,
+                })
+        },
+    },
+    Rule {
+        name: "NSD announces a question that it leaves out, for IXFR without the client's SOA record",
+        why: "RFC 1995 section 2: over UDP one SOA record says that the transfer goes over TCP; RFC 1035 section 4.1.1: QDCOUNT",
+        is: |case, difference| {
+            let reference = case.reference.unreadable.as_ref();
+            difference.field == Field::Message
+                && case.qtype() == Some(IXFR)
                 && case
-                    .tested
-                    .as_ref()
-                    .is_some_and(|a| matches!(a.rcode(), FORMERR | NOTIMP))
+                    .query()
+                    .is_some_and(|query| query.sections[1].is_empty())
+                && reference.is_some_and(|(_, octets)| {
+                    octets.len() == 12 && octets.get(3..6) == Some(&[1, 0, 1])
+                })
+                && case.tested.first.as_ref().is_some_and(|a| {
+                    a.rcode() == NOERROR
+                        && a.sections[0].len() == 1
+                        && a.all(0, |rtype| rtype == SOA)
+                })
+        },
+    },
+    Rule {
+        name: "NSD counts its NSID as often as it is asked for",
+        why: "RFC 6891 section 6.1.2: RDLEN is the length of RDATA, and what NSD counts is not all there",
+        is: |case, difference| {
+            let count = |answer: &Answer| {
+                let options = answer.opt.iter().flat_map(|opt| &opt.options);
+                options.filter(|(code, _)| *code == 3).count()
+            };
+            difference.field == Field::Message
+                && case.reference.unreadable.is_some()
+                && case.query().is_some_and(|query| count(&query) > 1)
+                && case.tested.first.as_ref().is_some_and(|a| count(a) == 1)
         },
     },
     Rule {
@@ -157,20 +250,39 @@ pub const ALL: &[Rule] = &[
         is: |case, difference| {
             difference.field == Field::Answer
                 && case.qtype() == Some(ANY)
-                && case.both().is_some_and(|(a, b)| {
-                    a.sections.iter().take(1).all(|s| !s.is_empty())
-                        == b.sections.iter().take(1).all(|s| !s.is_empty())
+                && case.wholes().is_some_and(|(a, b)| {
+                    let (ours, theirs) = (a.only(b, 0), b.only(a, 0));
+                    let is_set = |set: &[(&[u8], u16)]| {
+                        let all: Vec<_> = set.iter().filter(|(_, rtype)| *rtype != RRSIG).collect();
+                        all.first()
+                            .filter(|one| all.iter().all(|other| other == *one))
+                            .map(|(owner, _)| owner.to_vec())
+                    };
+                    let owner = is_set(&ours);
+                    owner.is_some() && owner == is_set(&theirs)
                 })
         },
     },
     Rule {
         name: "NSD does not follow an alias for NSEC3",
         why: "RFC 1034 section 4.3.2 step 3a: a CNAME is followed unless the type is CNAME or matches",
-        is: |case, _| {
+        is: |case, difference| {
             case.qtype() == Some(NSEC3)
-                && case.both().is_some_and(|(a, b)| {
-                    let cname = |answer: &Answer| answer.has(0, |rtype| rtype == 5);
-                    cname(a) && !cname(b)
+                && case.wholes().is_some_and(|(a, b)| {
+                    // Where NSD ends without data the other goes on.
+                    let ends =
+                        b.rcode() == NOERROR && (all_classes(b) || b.has(1, |rtype| rtype == SOA));
+                    let goes_on = a.lacking(b, 0, |rtype| matches!(rtype, CNAME | DNAME | RRSIG))
+                        && !a.within(b, 0)
+                        && b.within(a, 0);
+                    let field = match difference.field {
+                        Field::Rcode => matches!(a.rcode(), NOERROR | NXDOMAIN),
+                        Field::Flags => is_cut_short(case),
+                        field => {
+                            matches!(field, Field::Answer | Field::Authority | Field::Additional)
+                        }
+                    };
+                    field && ends && goes_on
                 })
         },
     },
@@ -178,31 +290,18 @@ pub const ALL: &[Rule] = &[
         name: "NSD takes the owner of an NSEC3 record for a name of the zone",
         why: "RFC 5155 section 7.2.8: it is answered as if it were not there, and neither is it a closest encloser",
         is: |case, difference| {
-            let names_only = |a: &Answer, b: &Answer| {
-                [a, b]
-                    .iter()
-                    .all(|answer| answer.all(1, |rtype| matches!(rtype, NSEC3 | RRSIG | 6)))
-            };
-            case.below_hash()
-                && match difference.field {
-                    Field::Authority => case.both().is_some_and(|(a, b)| names_only(a, b)),
-                    // The proof that is whole is longer.
-                    Field::Flags => case.both().is_some_and(|(a, b)| a.flags == b.flags | TC),
-                    _ => false,
-                }
+            difference.field == Field::Authority && case.below_hash() && proves_more(case)
         },
     },
     Rule {
         name: "NSD leaves out the proof that what a DNAME leads to is not there",
-        why: "RFC 4035 sections 3.1.3.2 and 3.1.3.3: NSEC for the name and for the wildcard, also at an alias's end",
+        why: "RFC 4035 sections 3.1.3.1 and 3.1.3.2: NSEC for what the answer denies, also at an alias's end (RFC 6604 section 3)",
         is: |case, difference| {
             difference.field == Field::Authority
-                && case.both().is_some_and(|(a, b)| {
-                    a.has(0, |rtype| rtype == DNAME)
-                        && a.rcode() == b.rcode()
-                        && b.within(a, 1)
-                        && a.lacking(b, 1, |rtype| matches!(rtype, NSEC | NSEC3 | RRSIG))
-                })
+                && proves_more(case)
+                && case
+                    .wholes()
+                    .is_some_and(|(a, b)| a.has(0, |rtype| rtype == DNAME) && b.within(a, 1))
         },
     },
     Rule {
@@ -211,23 +310,57 @@ pub const ALL: &[Rule] = &[
         is: |case, difference| {
             difference.field == Field::Authority
                 && case.question.octets.get(12..14) == Some(b"\x01*")
-                && case
-                    .both()
-                    .is_some_and(|(a, b)| a.within(b, 1) && b.lacking(a, 1, is_nsec3))
+                && case.is_proven(&case.tested)
+                && case.wholes().is_some_and(|(a, b)| {
+                    a.rcode() == NOERROR && a.within(b, 1) && b.lacking(a, 1, is_nsec3)
+                })
         },
     },
     Rule {
-        name: "NSD proves less of an empty non-terminal that opt-out has left without an NSEC3 record",
-        why: "RFC 5155 sections 7.2.1 and 7.2.4: the closest encloser that can be proven, and what covers the next closer name",
+        name: "NSD's proof begins with an empty non-terminal that opt-out has left without an NSEC3 record",
+        why: "RFC 5155 section 7.2.1: the closest encloser has an NSEC3 record that matches it",
         is: |case, difference| {
-            let octets = case.question.octets.to_ascii_lowercase();
-            let below = octets.windows(12).any(|w| w == b"\x04down\x06optout");
-            below
-                && case.both().is_some_and(|(a, b)| match difference.field {
-                    Field::Authority => b.within(a, 1) && a.lacking(b, 1, is_nsec3),
-                    // The proof that is whole is longer.
-                    Field::Flags => a.flags == b.flags | TC,
-                    _ => false,
+            difference.field == Field::Authority && case.is_below(LEFT_OUT) && proves_more(case)
+        },
+    },
+    Rule {
+        name: "a proof that is whole does not fit",
+        why: "RFC 2181 section 9: TC when what is required does not fit",
+        is: |case, difference| {
+            difference.field == Field::Flags && is_cut_short(case) && proves_more(case)
+        },
+    },
+    Rule {
+        name: "NSD has authority across a cut in all classes, beyond an alias",
+        why: "RFC 1035 section 6.2: a response to QCLASS=* should never be authoritative",
+        is: |case, difference| {
+            difference.field == Field::Flags
+                && case.both().is_some_and(|(a, b)| {
+                    all_classes(a)
+                        && b.flags == a.flags | AA
+                        && b.has(0, |rtype| rtype == CNAME)
+                        && b.has(1, |rtype| rtype == NS)
+                        && !b.has(1, |rtype| rtype == SOA)
+                })
+        },
+    },
+    Rule {
+        name: "NSD adds no addresses of what SVCB and HTTPS records point to",
+        why: "RFC 9460 section 4.1: addresses of target names in the zone should be added",
+        is: |case, difference| {
+            difference.field == Field::Additional
+                && case.wholes().is_some_and(|(a, b)| {
+                    let mut targets = a.sections[0]
+                        .iter()
+                        .filter(|r| matches!(r.rtype, SVCB | HTTPS));
+                    let names: Vec<_> = targets.by_ref().filter_map(|r| r.rdata.get(2..)).collect();
+                    let is_of_target =
+                        |owner: &[u8]| names.iter().any(|name| name.starts_with(owner));
+                    let only = a.only(b, 2);
+                    b.within(a, 2)
+                        && only.iter().all(|(owner, rtype)| {
+                            matches!(*rtype, A | AAAA | RRSIG) && is_of_target(owner)
+                        })
                 })
         },
     },
@@ -236,9 +369,9 @@ pub const ALL: &[Rule] = &[
         why: "RFC 2181 section 9: TC only when what is required does not fit; shorter names leave more room",
         is: |case, difference| {
             difference.field == Field::Flags
-                && case.both().is_some_and(|(a, b)| {
-                    b.flags & !a.flags == TC && a.flags & !b.flags == 0 && a.length <= case.room()
-                })
+                && case
+                    .both()
+                    .is_some_and(|(a, b)| b.flags == a.flags | TC && a.length <= case.room())
         },
     },
     Rule {
@@ -249,17 +382,45 @@ pub const ALL: &[Rule] = &[
                 && case
                     .both()
                     .is_some_and(|(a, b)| a.truncated() && b.truncated())
+                && case.wholes().is_some_and(|(a, b)| a.rcode() == b.rcode())
         },
     },
 ];
+
+/// Whether an answer is to a question about all classes: nothing says how long an absence may be remembered there.
+fn all_classes(answer: &Answer) -> bool {
+    answer.question.ends_with(&[0, 255])
+}
 
 fn is_nsec3(rtype: u16) -> bool {
     matches!(rtype, NSEC3 | RRSIG)
 }
 
-/// Whether the reference's answer is an error without its question.
-fn is_bare_error((_, reference): (&Answer, &Answer)) -> bool {
-    reference.rcode() != 0 && reference.question == [0, 0]
+/// Whether an answer of the reference is an error without anything but its header.
+fn is_bare_error(reference: &Answer) -> bool {
+    let is_known = matches!(reference.rcode(), FORMERR | NXDOMAIN | NOTIMP | REFUSED);
+    is_known && reference.question == [0, 0] && reference.sections.iter().all(Vec::is_empty)
+}
+
+/// Whether the answers differ in the proof alone of what both deny, and only that of the tested server holds.
+fn proves_more(case: &Case<'_>) -> bool {
+    let is_proof = |rtype: u16| matches!(rtype, NSEC | NSEC3 | RRSIG);
+    case.wholes().is_some_and(|(a, b)| {
+        (all_classes(a) || a.has(1, |rtype| rtype == SOA))
+            && a.rcode() == b.rcode()
+            && a.lacking(b, 1, is_proof)
+            && b.lacking(a, 1, is_proof)
+    }) && case.is_proven(&case.tested)
+        && !case.is_proven(&case.reference)
+}
+
+/// Whether the tested server's answer alone was truncated, and had to be.
+fn is_cut_short(case: &Case<'_>) -> bool {
+    case.both()
+        .is_some_and(|(a, b)| a.flags & FLAGS == b.flags & FLAGS | TC)
+        && case
+            .wholes()
+            .is_some_and(|(a, b)| a.length > case.room() && b.length <= case.room())
 }
 
 /// The rule that allows a difference.

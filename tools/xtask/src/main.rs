@@ -5,6 +5,7 @@ mod bench;
 mod check;
 mod console;
 mod demo;
+mod fuzz;
 mod guest;
 mod host;
 mod lab;
@@ -41,6 +42,8 @@ enum Task {
     Check,
     /// Check, build, and the end-to-end tests on a real Xen
     Test(check::Test),
+    /// Fuzz what reads hostile octets, with the nightly toolchain
+    Fuzz(fuzz::Fuzz),
     /// A real Xen under QEMU, for a developer
     #[command(subcommand)]
     Lab(lab::Lab),
@@ -64,6 +67,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Size(size) => size::run(&size)?,
         Task::Check => check::check()?,
         Task::Test(test) => check::test(&test)?,
+        Task::Fuzz(fuzz) => return fuzz::run(&fuzz),
         Task::Lab(task) => return lab::run(task),
     }
     Ok(ExitCode::SUCCESS)

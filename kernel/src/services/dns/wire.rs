@@ -232,12 +232,28 @@ impl<'q> Extra<'q> {
                 rtype::OPT if root && extra.edns.is_none() => {
                     extra.edns = Some(Edns::read([c0, c1], [t0, t1, t2, t3], data)?);
                 }
-                rtype::TSIG => extra.is_signed = true,
+                // What cannot be interpreted is corrupt (RFC 8945 section 5.2); of the rest no key is known.
+                rtype::TSIG if fixed == [0, 255, 0, 0, 0, 0] && is_signature(data) => {
+                    extra.is_signed = true;
+                }
                 _ => return None,
             }
         }
         Some(extra)
     }
+}
+
+/// Whether octets are the RDATA of a TSIG record (RFC 8945 section 4.2).
+fn is_signature(data: &[u8]) -> bool {
+    let other = || {
+        // Algorithm, time and fudge, MAC, original ID and error.
+        let rest = data.get(name_length(data)? + 8..)?;
+        let (mac, rest) = rest.split_first_chunk()?;
+        let rest = rest.get(usize::from(u16::from_be_bytes(*mac)) + 4..)?;
+        let (length, other) = rest.split_first_chunk()?;
+        Some(other.len() == usize::from(u16::from_be_bytes(*length)))
+    };
+    other() == Some(true)
 }
 
 /// The type, class and TTL, and RDATA of the record at `at`, and where it ends.

@@ -17,9 +17,39 @@ fn headers() {
     .concat();
     let tsig = [
         wire("key"),
-        b"\0\xfa\0\xff\0\0\0\0\0\x04\x01\x02\x03\x04".to_vec(),
+        b"\0\xfa\0\xff\0\0\0\0\0\x1d".to_vec(),
+        wire("hmac-sha256"),
+        b"\0\0\x67\x74\x85\x80\x01\x2c\0\0\0\0\0\0\0\0".to_vec(),
     ]
     .concat();
+    let with = |at: usize, octet: u8| {
+        let mut other = tsig.clone();
+        other[at] = octet;
+        [header(0, [1, 0, 0, 1]), ok.clone(), other].concat()
+    };
+    // Behind the owner: type, class, TTL, length; then the algorithm, time, fudge, lengths.
+    let (class, mac, error, other) = (
+        wire("key").len() + 3,
+        tsig.len() - 7,
+        tsig.len() - 3,
+        tsig.len() - 1,
+    );
+    let corrupt = [
+        ("a signature of a class", with(class, 1)),
+        ("a signature with a TTL", with(class + 4, 1)),
+        ("a signature whose MAC is not there", with(mac, 9)),
+        ("a signature whose other data is not there", with(other, 1)),
+        (
+            "a signature whose algorithm is a pointer",
+            with(class + 7, 0xc0),
+        ),
+    ];
+    for (title, message) in corrupt {
+        let answer = dump(&ask(&zones, &message, Transport::Udp).unwrap());
+        assert_eq!(answer, "1 qr;;;;", "{title}");
+    }
+    let answer = ask(&zones, &with(error, 16), Transport::Udp).unwrap();
+    assert_eq!(dump(&answer), format!("9 qr; {q};;;"));
     let cookie = opt(512, 0, b"\0\x0a\0\x08abcdefgh");
     for (title, message, expected) in [
         (

@@ -1,0 +1,42 @@
+//! A connection in memory.
+
+use mayfly::services::http::{Connection, Shared};
+use mayfly::services::site::Pages;
+use mayfly::services::{Input, Next};
+
+/// Any time, in seconds since 1970: later than all that a site was modified.
+const NOW: u64 = 1_800_000_000;
+
+/// What a connection sends that gets a stream in pieces of at most `piece` octets, each when it can't get on without, and has
+/// room for `room` octets at a time; and what it has counted.
+///
+/// # Errors
+/// When it resets the connection although no time passes, does not get on, or takes what it was not given.
+pub fn feed<P: Pages>(
+    pages: &P,
+    head_max: usize,
+    stream: &[u8],
+    piece: usize,
+    room: usize,
+) -> Result<(Vec<u8>, Shared), String> {
+    let mut connection = Connection::new(0, head_max);
+    let mut shared = Shared::default();
+    let (mut start, mut end) = (0, 0);
+    let (mut sent, mut out) = (Vec::new(), vec![0; room]);
+    loop {
+        let octets = stream.get(start..end).ok_or("more taken than given")?;
+        let ended = end == stream.len();
+        let input = Input { octets, ended };
+        let progress = connection.process(0, NOW, input, &mut out, pages, &mut shared);
+        start += progress.consumed;
+        let written = out.get(..progress.written);
+        sent.extend_from_slice(written.ok_or("more written than there is room")?);
+        match progress.next {
+            Next::Close => return Ok((sent, shared)),
+            Next::Abort => return Err("reset".into()),
+            Next::Keep if progress.written > 0 => {}
+            Next::Keep if ended => return Err("neither done nor getting on".into()),
+            Next::Keep => end = stream.len().min(end.saturating_add(piece.max(1))),
+        }
+    }
+}

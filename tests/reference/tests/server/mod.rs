@@ -1,0 +1,41 @@
+//! mayfly's own code, in this very process.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+
+use hatch::pack::{Options, pack_dir};
+use mayfly::services::dns::{Client, Config, Identity, Server, Transport as Way};
+use mayfly::services::site::Pack;
+use mayfly_reference::SITE;
+use mayfly_reference::client::Answers;
+use mayfly_reference::questions::{Question, Transport};
+
+/// Any time: cookies are as old as it.
+const NOW: u64 = 1_767_225_600;
+
+/// What the guest would answer.
+pub(crate) fn mayfly(questions: &[Question]) -> Answers {
+    let pack = pack_dir(Path::new(SITE), &Options::default())
+        .unwrap()
+        .to_vec()
+        .unwrap();
+    let pack = Pack::open(&pack).unwrap();
+    let mut server = Server::new(Config {
+        identity: Identity::from_slice(b"reference").unwrap(),
+        rate_limit: None,
+        ..Config::new([7; 16])
+    });
+    let mut out = vec![0; 65535];
+    let mut answer = |question: &Question| {
+        let client = Client {
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            transport: match question.transport {
+                Transport::Udp => Way::Udp,
+                Transport::Tcp => Way::Tcp,
+            },
+        };
+        let length = server.answer(&pack, 0, NOW, client, &question.octets, &mut out)?;
+        Some(out[..length].to_vec())
+    };
+    questions.iter().map(&mut answer).collect()
+}

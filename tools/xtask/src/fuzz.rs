@@ -1,0 +1,335 @@
+//! `cargo xtask fuzz`: runs the fuzzers of `tests/fuzz`, and says how far they got.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use mayfly_lab::workspace;
+
+use crate::progress::Progress;
+
+const FOLDER: &str = "tests/fuzz";
+/// Seconds that one input may take: what takes longer counts as a loop.
+const INPUT_SECONDS: u32 = 10;
+/// How often is said how far a fuzzer has got.
+const STEP: Duration = Duration::from_secs(5);
+/// The tests that write the seeds: package, and the rest of the command.
+const SEEDS: [&[&str]; 3] = [
+    &[
+        "mayfly",
+        "--lib",
+        "--",
+        "--ignored",
+        "--exact",
+        "services::dns::tests::hostile::write_seeds",
+    ],
+    &[
+        "mayfly-http-tests",
+        "--test",
+        "table",
+        "--",
+        "--ignored",
+        "--exact",
+        "write_seeds",
+    ],
+    &["hatch", "--test", "hostile", "--", "--exact", "seeds"],
+];
+
+#[derive(Args)]
+pub(crate) struct Fuzz {
+    /// Which of them [default: all]
+    targets: Vec<String>,
+    /// Seconds of each
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
+}
+
+/// What a fuzzer has come to.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Figures {
+    executions: u64,
+    per_second: u64,
+    /// Edges and features that were reached.
+    coverage: u64,
+    features: u64,
+    /// Inputs that are kept.
+    corpus: u64,
+    /// The input that ended it.
+    crash: Option<String>,
+}
+
+/// How one run ended.
+struct Run {
+    target: String,
+    figures: Figures,
+    log: PathBuf,
+    is_success: bool,
+}
+
+/// Runs the fuzzers one after the other. The exit code says whether one has found something.
+pub(crate) fn run(fuzz: &Fuzz) -> Result<ExitCode> {
+    ensure_tools()?;
+    let known = targets(&workspace().join(FOLDER).join("fuzz_targets"))?;
+    for target in &fuzz.targets {
+        ensure!(
+            known.contains(target),
+            "there is no fuzzer {target:?}; there are {}",
+            known.join(", ")
+        );
+    }
+    let wanted = if fuzz.targets.is_empty() {
+        &known
+    } else {
+        &fuzz.targets
+    };
+    let progress = Progress::new();
+    progress.say("writing the seeds");
+    for test in SEEDS {
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command
+            .current_dir(workspace())
+            .args(["test", "--quiet", "--package"])
+            .args(test);
+        let output = command.output().context("cannot run cargo")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        // A test that has another name now would be no test at all.
+        ensure!(
+            output.status.success() && text.contains("1 passed"),
+            "`cargo test --package {}` has written no seeds:\n{text}{}",
+            test.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    let mut runs = Vec::new();
+    for target in wanted {
+        progress.say(&format!("building {target}"));
+        let built = cargo_fuzz("build", target).stdout(Stdio::null()).output();
+        let built = built.context("cannot run cargo fuzz")?;
+        ensure!(
+            built.status.success(),
+            "cannot build {target}:\n{}",
+            String::from_utf8_lossy(&built.stderr)
+        );
+        progress.say(&format!("fuzzing {target} for {} s", fuzz.seconds));
+        runs.push(one(target, fuzz.seconds, &|line| {
+            progress.step(&format!("{target}: {line}"));
+        })?);
+    }
+    progress.finish();
+    print!("{}", table(&runs));
+    for run in runs.iter().filter(|run| !run.is_success) {
+        match &run.figures.crash {
+            Some(input) => println!(
+                "{}: {input} ends it; run it again with `cargo +nightly fuzz run --fuzz-dir {FOLDER} {} {input}`",
+                run.target, run.target
+            ),
+            None => println!("{}: has failed without an input", run.target),
+        }
+        println!("{}: all it said is in {}", run.target, run.log.display());
+    }
+    Ok(if runs.iter().all(|run| run.is_success) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// What libFuzzer needs and the guest does not.
+fn ensure_tools() -> Result<()> {
+    let works = |words: &[&str]| {
+        let mut command = Command::new("rustup");
+        let output = command
+            .args(["run", "nightly", "cargo"])
+            .args(words)
+            .output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    ensure!(
+        works(&["--version"]),
+        "fuzzing needs the nightly toolchain: rustup toolchain install nightly --profile minimal"
+    );
+    ensure!(
+        works(&["fuzz", "--version"]),
+        "fuzzing needs cargo-fuzz: cargo install cargo-fuzz"
+    );
+    Ok(())
+}
+
+/// The fuzzers that there are.
+fn targets(folder: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    let entries = fs::read_dir(folder);
+    for entry in entries.with_context(|| format!("cannot read {}", folder.display()))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "rs")
+            && let Some(name) = path.file_stem()
+        {
+            names.push(name.to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// `cargo fuzz` of the nightly toolchain; the pinned one, which runs this program, has no say in it.
+fn cargo_fuzz(task: &str, target: &str) -> Command {
+    let mut command = Command::new("rustup");
+    command
+        .current_dir(workspace())
+        .args(["run", "nightly", "cargo", "fuzz", task])
+        .args(["--fuzz-dir", FOLDER, "--target-dir", "target/fuzz", target])
+        .env_remove("CARGO")
+        .env_remove("RUSTC");
+    command
+}
+
+/// Runs one fuzzer from its seeds and what earlier runs have kept.
+fn one(target: &str, seconds: u32, step: &dyn Fn(&str)) -> Result<Run> {
+    let folder = workspace().join(FOLDER);
+    let corpus = folder.join("corpus").join(target);
+    fs::create_dir_all(&corpus)?;
+    let mut command = cargo_fuzz("run", target);
+    command
+        .arg(&corpus)
+        .arg(folder.join("seeds").join(target))
+        .args(["--", "-print_final_stats=1"])
+        .arg(format!("-max_total_time={seconds}"))
+        .arg(format!("-timeout={INPUT_SECONDS}"));
+    let words = folder.join(format!("{target}.dict"));
+    if words.exists() {
+        command.arg(format!("-dict={}", words.display()));
+    }
+    let log = workspace().join(format!("target/fuzz/{target}.log"));
+    let mut kept = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+    let mut child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot run cargo fuzz")?;
+    let (mut figures, mut last) = (Figures::default(), None);
+    let said = child.stderr.take().context("no output")?;
+    for line in BufReader::new(said).split(b'\n') {
+        // What is fuzzed may print anything.
+        let line = line?;
+        let line = String::from_utf8_lossy(&line);
+        writeln!(kept, "{line}")?;
+        if figures.take(&line) && last.is_none_or(|last: Instant| last.elapsed() >= STEP) {
+            step(line.trim());
+            last = Some(Instant::now());
+        }
+    }
+    let is_success = child.wait()?.success();
+    Ok(Run {
+        target: target.to_owned(),
+        figures,
+        log,
+        is_success,
+    })
+}
+
+impl Figures {
+    /// Reads a line of libFuzzer's; whether it is about how far it got.
+    fn take(&mut self, line: &str) -> bool {
+        if let Some((_, path)) = line.split_once("Test unit written to ") {
+            self.crash = Some(path.trim().to_owned());
+        }
+        for (name, figure) in [
+            ("stat::number_of_executed_units:", &mut self.executions),
+            ("stat::average_exec_per_sec:", &mut self.per_second),
+        ] {
+            if let Some(value) = line.strip_prefix(name).and_then(|v| v.trim().parse().ok()) {
+                *figure = value;
+            }
+        }
+        if !line.starts_with('#') {
+            return false;
+        }
+        let words: Vec<_> = line.split_whitespace().collect();
+        let after = |name: &str| {
+            let at = words.iter().position(|word| *word == name)?;
+            // The corpus is written as its inputs and their size.
+            words.get(at + 1)?.split('/').next()?.parse().ok()
+        };
+        let (Some(coverage), Some(features)) = (after("cov:"), after("ft:")) else {
+            return false;
+        };
+        (self.coverage, self.features) = (coverage, features);
+        self.corpus = after("corp:").unwrap_or(self.corpus);
+        true
+    }
+}
+
+fn table(runs: &[Run]) -> String {
+    let mut text = format!(
+        "{:<10} {:>12} {:>8} {:>7} {:>7} {:>7}  {}\n",
+        "fuzzer", "executions", "a second", "edges", "feats", "corpus", "crash"
+    );
+    for run in runs {
+        let Figures {
+            executions,
+            per_second,
+            coverage,
+            features,
+            corpus,
+            ..
+        } = run.figures;
+        let crash = if run.is_success { "none" } else { "YES" };
+        let _ = writeln!(
+            text,
+            "{:<10} {executions:>12} {per_second:>8} {coverage:>7} {features:>7} {corpus:>7}  {crash}",
+            run.target
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAID: &str = "INFO: seed corpus: files: 4
+#5	INITED cov: 410 ft: 411 corp: 4/13Kb exec/s: 0 rss: 46Mb
+#12\tREDUCE cov: 412 ft: 420 corp: 6/14Kb lim: 4096 exec/s: 0 rss: 47Mb L: 3/4 MS: 1 EraseBytes-
+Done 100 runs in 2 second(s)
+stat::number_of_executed_units: 100
+stat::average_exec_per_sec:     50
+";
+
+    #[test]
+    fn reads_what_libfuzzer_says() {
+        let mut figures = Figures::default();
+        let steps = SAID.lines().filter(|line| figures.take(line)).count();
+        assert_eq!(steps, 2);
+        let expected = Figures {
+            executions: 100,
+            per_second: 50,
+            coverage: 412,
+            features: 420,
+            corpus: 6,
+            crash: None,
+        };
+        assert_eq!(figures, expected);
+        figures.take("artifact_prefix='./a/'; Test unit written to ./a/crash-12");
+        assert_eq!(figures.crash.as_deref(), Some("./a/crash-12"));
+    }
+
+    #[test]
+    fn each_fuzzer_has_seeds() {
+        let folder = workspace().join(FOLDER);
+        let all = targets(&folder.join("fuzz_targets")).unwrap();
+        assert_eq!(all, ["dns", "dns_tcp", "http", "pack"]);
+        for target in all {
+            assert!(
+                fs::read_dir(folder.join("seeds").join(target))
+                    .unwrap()
+                    .count()
+                    > 0
+            );
+        }
+    }
+}
