@@ -51,12 +51,24 @@ fn write(path: impl Into<String>, value: impl Into<String>) -> Op {
 
 /// `n0,rN`: dom0 owns it and the guest reads it.
 fn guest_reads(domid: u16) -> Vec<Perm> {
-    vec![Perm { access: Access::None, domid: 0 }, Perm { access: Access::Read, domid }]
+    vec![
+        Perm {
+            access: Access::None,
+            domid: 0,
+        },
+        Perm {
+            access: Access::Read,
+            domid,
+        },
+    ]
 }
 
 /// `nN`: the guest owns it.
 fn guest_owns(domid: u16) -> Vec<Perm> {
-    vec![Perm { access: Access::None, domid }]
+    vec![Perm {
+        access: Access::None,
+        domid,
+    }]
 }
 
 /// The UUID as text.
@@ -130,7 +142,10 @@ pub(crate) fn backend(domid: u16) -> String {
 
 /// What claims name and MAC address: all of one transaction.
 pub(crate) fn claim(domid: u16, config: &Config) -> Vec<Op> {
-    let mut ops = vec![write(name_path(&config.name), domid.to_string()), write(domain_path(domid), config.name.clone())];
+    let mut ops = vec![
+        write(name_path(&config.name), domid.to_string()),
+        write(domain_path(domid), config.name.clone()),
+    ];
     if let Some(vif) = &config.vif {
         ops.push(write(mac_path(&vif.mac), domid.to_string()));
     }
@@ -140,7 +155,7 @@ pub(crate) fn claim(domid: u16, config: &Config) -> Vec<Op> {
 /// What is written as soon as there is a domain: its back end first, because netback then has something to do.
 ///
 /// Each request costs xenstored some 40,000 instructions, so there is none for what nobody reads. What libxl makes and is not
-/// here: `cpu/0/availability`, `store/*` (guests have it from HVM parameters), `drivers`, `feature`, `attr`, `error`, and a
+/// here: `cpu/0/availability`, `drivers`, `feature`, `attr`, `error`, and a
 /// node for each thing that a guest may say below `control`, which is the guest's as a whole instead.
 pub(crate) fn birth(domid: u16, config: &Config, preconnected: bool) -> Vec<Op> {
     let home = home(domid);
@@ -188,9 +203,12 @@ fn network(ops: &mut Vec<Op>, domid: u16, vif: &Vif, preconnected: bool) {
     ops.push(write(format!("{back}/frontend"), front.clone()));
     ops.push(Op::Perms(back.clone(), guest_reads(domid)));
     let domain = domid.to_string();
-    for (key, value) in
-        [("frontend-id", domain.as_str()), ("script", SCRIPT), ("mac", &mac), ("handle", "0")]
-    {
+    for (key, value) in [
+        ("frontend-id", domain.as_str()),
+        ("script", SCRIPT),
+        ("mac", &mac),
+        ("handle", "0"),
+    ] {
         ops.push(write(format!("{back}/{key}"), value));
     }
     if let Some(rate) = &vif.rate {
@@ -206,7 +224,16 @@ fn network(ops: &mut Vec<Op>, domid: u16, vif: &Vif, preconnected: bool) {
     ops.push(write(format!("{front}/backend"), back.clone()));
     ops.push(Op::Perms(
         front.clone(),
-        vec![Perm { access: Access::None, domid }, Perm { access: Access::Read, domid: 0 }],
+        vec![
+            Perm {
+                access: Access::None,
+                domid,
+            },
+            Perm {
+                access: Access::Read,
+                domid: 0,
+            },
+        ],
     ));
     ops.push(write(format!("{front}/mac"), mac.clone()));
     if let Some(mtu) = vif.mtu {
@@ -218,7 +245,12 @@ fn network(ops: &mut Vec<Op>, domid: u16, vif: &Vif, preconnected: bool) {
     }
 
     let libxl = format!("/libxl/{domid}/device/vif/0");
-    let mut copy = vec![("backend", back), ("frontend", front), ("mac", mac), ("bridge", vif.bridge.clone())];
+    let mut copy = vec![
+        ("backend", back),
+        ("frontend", front),
+        ("mac", mac),
+        ("bridge", vif.bridge.clone()),
+    ];
     copy.extend(vif.ip.clone().map(|ip| ("ip", ip)));
     copy.extend(vif.mtu.map(|mtu| ("mtu", mtu.to_string())));
     for (key, value) in copy {
@@ -271,7 +303,19 @@ pub(crate) fn finish(domid: u16, config: &Config, ports: &Ports) -> Vec<Op> {
         // netback looks at it when the front end closes: without it the interface would go for good.
         ops.push(write(format!("{}/online", backend(domid)), "1"));
     }
-    ops.push(Op::Introduce { domid, gfn: XENSTORE_GFN, port: ports.xenstore });
+    ops.push(write(
+        format!("{}/store/port", home(domid)),
+        ports.xenstore.to_string(),
+    ));
+    ops.push(write(
+        format!("{}/store/ring-ref", home(domid)),
+        XENSTORE_GFN.to_string(),
+    ));
+    ops.push(Op::Introduce {
+        domid,
+        gfn: XENSTORE_GFN,
+        port: ports.xenstore,
+    });
     ops.push(Op::Rm(making_path(&config.uuid)));
     ops
 }
@@ -304,12 +348,19 @@ pub(crate) fn rename(domid: u16, shell: &Config, config: &Config) -> Vec<Op> {
     let mut ops = vec![
         Op::Rm(name_path(&shell.name)),
         write(format!("{}/name", home(domid)), config.name.clone()),
-        write(format!("/vm/{}/name", uuid(&config.uuid)), config.name.clone()),
+        write(
+            format!("/vm/{}/name", uuid(&config.uuid)),
+            config.name.clone(),
+        ),
     ];
     if let (Some(old), Some(vif)) = (&shell.vif, &config.vif) {
         let (mac, libxl) = (mac_text(&vif.mac), format!("/libxl/{domid}/device/vif/0"));
         ops.push(Op::Rm(mac_path(&old.mac)));
-        for folder in [&format!("{}/device/vif/0", home(domid)), &backend(domid), &libxl] {
+        for folder in [
+            &format!("{}/device/vif/0", home(domid)),
+            &backend(domid),
+            &libxl,
+        ] {
             ops.push(write(format!("{folder}/mac"), mac.clone()));
         }
         for (key, old, new) in [
@@ -317,7 +368,10 @@ pub(crate) fn rename(domid: u16, shell: &Config, config: &Config) -> Vec<Op> {
             ("ip", old.ip.as_ref(), vif.ip.as_ref()),
         ] {
             if let Some(new) = new.filter(|_| old != new) {
-                ops.extend([&backend(domid), &libxl].map(|folder| write(format!("{folder}/{key}"), new.clone())));
+                ops.extend(
+                    [&backend(domid), &libxl]
+                        .map(|folder| write(format!("{folder}/{key}"), new.clone())),
+                );
             }
         }
     }
@@ -341,8 +395,15 @@ pub(crate) fn forget(domid: u16, name: Option<&str>, mac: Option<&[u8; 6]>) -> V
 
 /// Reads a MAC address, with colons or without.
 pub(crate) fn parse_mac(text: &str) -> Option<[u8; 6]> {
-    let digits: Vec<u8> = text.chars().filter(|c| *c != ':').map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect::<Option<_>>()?;
-    let octets: Vec<u8> = digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |all, digit| all << 4 | digit)).collect();
+    let digits: Vec<u8> = text
+        .chars()
+        .filter(|c| *c != ':')
+        .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+        .collect::<Option<_>>()?;
+    let octets: Vec<u8> = digits
+        .chunks_exact(2)
+        .map(|pair| pair.iter().fold(0, |all, digit| all << 4 | digit))
+        .collect();
     (digits.len() == 12).then(|| octets.try_into().ok())?
 }
 

@@ -37,7 +37,13 @@ pub(crate) struct XlLock(Option<File>);
 impl XlLock {
     /// Takes the lock if it is free.
     pub(crate) fn take() -> Self {
-        let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(XL_LOCK).ok();
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(XL_LOCK)
+            .ok();
         Self(file.filter(|file| fcntl_lock(file, FlockOperation::NonBlockingLockExclusive).is_ok()))
     }
 
@@ -55,13 +61,18 @@ pub(crate) fn begin(store: &mut Client, config: &Config) -> Result<TransactionId
     let free = (|| {
         let name = store.send(Request::read(&keys::name_path(&config.name)).within(transaction))?;
         let mac = match &config.vif {
-            Some(vif) => Some(store.send(Request::read(&keys::mac_path(&vif.mac)).within(transaction))?),
+            Some(vif) => {
+                Some(store.send(Request::read(&keys::mac_path(&vif.mac)).within(transaction))?)
+            }
             None => None,
         };
         let domains = store.send(Request::directory("/local/domain"))?;
         let ours = store.send(Request::directory("/hatch/domain"))?;
         let name = owner(store.answer(name))?;
-        let mac = mac.map(|mac| owner(store.answer(mac))).transpose()?.flatten();
+        let mac = mac
+            .map(|mac| owner(store.answer(mac)))
+            .transpose()?
+            .flatten();
         let domains = numbers(store, domains, "/local/domain")?;
         let ours = numbers(store, ours, "/hatch/domain")?;
         if config.name.eq_ignore_ascii_case(DOM0) {
@@ -104,11 +115,16 @@ fn owner(answer: Result<Vec<u8>, Error>) -> Result<Option<String>, Error> {
 fn numbers(store: &mut Client, id: Id, path: &str) -> Result<BTreeSet<u16>, Error> {
     let number = |name: &[u8]| std::str::from_utf8(name).ok()?.parse().ok();
     match store.answer(id) {
-        Ok(names) => Ok(names.split(|octet| *octet == 0).filter_map(number).collect()),
+        Ok(names) => Ok(names
+            .split(|octet| *octet == 0)
+            .filter_map(number)
+            .collect()),
         Err(error) if error.is_absent() => Ok(BTreeSet::new()),
-        Err(error) if error.is(&Code::E2BIG) => {
-            Ok(store.directory(path)?.iter().filter_map(|name| number(name.as_bytes())).collect())
-        }
+        Err(error) if error.is(&Code::E2BIG) => Ok(store
+            .directory(path)?
+            .iter()
+            .filter_map(|name| number(name.as_bytes()))
+            .collect()),
         Err(error) => Err(error),
     }
 }
@@ -134,7 +150,9 @@ fn strangers(
     for domid in domains.difference(ours).filter(|domid| **domid != 0) {
         let name = store.send(Request::read(&format!("{}/name", keys::home(*domid))))?;
         let mac = match &config.vif {
-            Some(_) => Some(store.send(Request::read(&format!("/libxl/{domid}/device/vif/0/mac")))?),
+            Some(_) => {
+                Some(store.send(Request::read(&format!("/libxl/{domid}/device/vif/0/mac")))?)
+            }
             None => None,
         };
         asked.push((domid, name, mac));

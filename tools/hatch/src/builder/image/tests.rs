@@ -16,7 +16,9 @@ const NOTES: usize = 0x200;
 
 impl Elf {
     fn new() -> Self {
-        let mut elf = Self { octets: vec![0; 0x2000] };
+        let mut elf = Self {
+            octets: vec![0; 0x2000],
+        };
         elf.put(0, b"\x7fELF\x02\x01\x01");
         elf.put16(16, 2); // ET_EXEC
         elf.put16(18, 62); // EM_X86_64
@@ -51,11 +53,23 @@ impl Elf {
     }
 
     #[allow(clippy::too_many_arguments, reason = "the fields of a program header")]
-    fn program(&mut self, n: usize, kind: u32, flags: u32, offset: u64, address: u64, file: u64, memory: u64) {
+    fn program(
+        &mut self,
+        n: usize,
+        kind: u32,
+        flags: u32,
+        offset: u64,
+        address: u64,
+        file: u64,
+        memory: u64,
+    ) {
         let at = program(n);
         self.put32(at, kind);
         self.put32(at + 4, flags);
-        for (n, value) in [offset, address, address, file, memory, 4].into_iter().enumerate() {
+        for (n, value) in [offset, address, address, file, memory, 4]
+            .into_iter()
+            .enumerate()
+        {
             self.put64(at + 8 + n * 8, value);
         }
     }
@@ -81,8 +95,16 @@ fn an_image() {
     assert_eq!(
         headers.segments,
         [
-            Segment { memory: 0x10_0000..0x10_0800, offset: 0x1000, size: 0x800 },
-            Segment { memory: 0x10_1000..0x10_6000, offset: 0x1800, size: 0x100 },
+            Segment {
+                memory: 0x10_0000..0x10_0800,
+                offset: 0x1000,
+                size: 0x800
+            },
+            Segment {
+                memory: 0x10_1000..0x10_6000,
+                offset: 0x1800,
+                size: 0x100
+            },
         ]
     );
     assert_eq!(headers.memory(), 0x10_0000..0x10_6000);
@@ -105,14 +127,35 @@ fn lies_are_named() {
         (|elf| elf.put16(56, 65), "65 program headers"),
         (|elf| elf.put64(32, u64::MAX), "headers are wrong"),
         (|elf| elf.put64(program(0) + 32, 0x900), "in the file and"),
-        (|elf| elf.put64(program(0) + 8, u64::MAX), "reaches beyond the file"),
-        (|elf| elf.put64(program(0) + 8, 0x1900), "reaches beyond the file"),
-        (|elf| elf.put64(program(1) + 40, u64::MAX), "reaches beyond 0xf0000000"),
-        (|elf| elf.put64(program(1) + 24, 0xf000_0000), "reaches beyond 0xf0000000"),
-        (|elf| elf.put64(program(1) + 24, 0x10_0400), "over each other"),
+        (
+            |elf| elf.put64(program(0) + 8, u64::MAX),
+            "reaches beyond the file",
+        ),
+        (
+            |elf| elf.put64(program(0) + 8, 0x1900),
+            "reaches beyond the file",
+        ),
+        (
+            |elf| elf.put64(program(1) + 40, u64::MAX),
+            "reaches beyond 0xf0000000",
+        ),
+        (
+            |elf| elf.put64(program(1) + 24, 0xf000_0000),
+            "reaches beyond 0xf0000000",
+        ),
+        (
+            |elf| elf.put64(program(1) + 24, 0x10_0400),
+            "over each other",
+        ),
         (|elf| elf.put32(NOTES + 8, 17), "no PVH entry"),
-        (|elf| elf.put32(NOTES + 16, 0x10_1000), "in no segment of code"),
-        (|elf| elf.note(NOTES + 20, b"Xen\0", 18, 0), "the same note twice"),
+        (
+            |elf| elf.put32(NOTES + 16, 0x10_1000),
+            "in no segment of code",
+        ),
+        (
+            |elf| elf.note(NOTES + 20, b"Xen\0", 18, 0),
+            "the same note twice",
+        ),
     ];
     for (lie, said) in lies {
         let mut elf = Elf::new();
@@ -140,9 +183,15 @@ fn the_same_through_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("image");
     std::fs::write(&path, Elf::new().octets).unwrap();
-    assert_eq!(*Image::open(&path).unwrap().headers(), Elf::new().parse().unwrap());
+    assert_eq!(
+        *Image::open(&path).unwrap().headers(),
+        Elf::new().parse().unwrap()
+    );
     assert!(Image::open(folder.path()).is_err());
-    assert!(matches!(Image::open(&folder.path().join("none")), Err(Error::Io(_))));
+    assert!(matches!(
+        Image::open(&folder.path().join("none")),
+        Err(Error::Io(_))
+    ));
     std::fs::write(&path, b"").unwrap();
     assert!(Ramdisk::open(&path).is_err());
 }
