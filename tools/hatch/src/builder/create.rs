@@ -72,6 +72,7 @@ struct Done {
     open: Option<TransactionId>,
     domain: Option<u16>,
     keys: bool,
+    connecting: bool,
     claim: Option<Claim>,
     claimed: bool,
 }
@@ -211,6 +212,7 @@ impl Builder {
         steps.run(Step::Rings, || self.rings(plan, domid, grants.as_ref()))?;
         let connect_at = steps.now();
         steps.run(Step::Connect, || {
+            done.connecting = grants.is_some();
             let ops = keys::connect(domid, &ports, grants.as_ref());
             answers.extend(self.send(&ops)?);
             Ok::<_, Cause>(self.store.flush()?)
@@ -479,7 +481,7 @@ impl Builder {
     }
 
     /// Waits until the back end is connected.
-    fn connected(&mut self, domid: u16) -> Result<(), Cause> {
+    pub(super) fn connected(&mut self, domid: u16) -> Result<(), Cause> {
         const TOKEN: &str = "hatch";
         let path = format!("{}/state", keys::backend(domid));
         let end = Instant::now() + self.bound;
@@ -525,6 +527,9 @@ impl Builder {
             done.claimed |= self.store.answer(claim.end).is_ok();
         }
         if let Some(domid) = done.domain {
+            if done.keys && plan.config.vif.is_some() {
+                self.quiet(domid, done.connecting);
+            }
             if let Err(error) = self.xen.destroy(domid) {
                 left.push(format!("domain {domid}: {error}"));
             }

@@ -13,6 +13,9 @@ use crate::xenstore::{Error, Id, Request};
 /// The first of the pauses after which Xen is asked again.
 const FIRST: Duration = Duration::from_micros(100);
 
+/// How long netback may take before a guest is removed that could not be made.
+const QUIET: Duration = Duration::from_secs(2);
+
 /// What was removed.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Destroyed {
@@ -68,6 +71,10 @@ impl Builder {
             .store
             .send(Request::read(&format!("/libxl/{domid}/device/vif/0/mac")))
             .map_err(cause)?;
+        let state = self
+            .store
+            .send(Request::read(&format!("{}/state", keys::backend(domid))))
+            .map_err(cause)?;
         self.store.flush().map_err(cause)?;
         let info = self
             .xen
@@ -76,12 +83,17 @@ impl Builder {
         let name = optional(self.store.answer(name)).map_err(cause)?;
         let mac = optional(self.store.answer(mac)).map_err(cause)?;
         let mac = mac.as_deref().and_then(keys::parse_mac);
+        let state = optional(self.store.answer(state)).map_err(cause)?;
         if name.is_none() && !force {
             return Err(if info.is_none() {
                 DestroyError::NoSuchDomain(domid)
             } else {
                 DestroyError::NotOurs(domid)
             });
+        }
+        if state.as_deref() == Some("1") {
+            // Made by halves: netback is about to look at it.
+            self.quiet(domid, false);
         }
         let mut left = Vec::new();
         if info.is_some()
@@ -105,6 +117,10 @@ impl Builder {
         ids.extend(self.send(&forget).map_err(cause)?);
         ops.extend(forget);
         left.extend(self.removed(&ops, ids));
+        // A back end that was neither connected nor without a front end may have been at work.
+        if state.is_some_and(|state| state != "4") {
+            left.extend(self.settle(domid).err().map(|error| error.to_string()));
+        }
         if left.is_empty() {
             Ok(Destroyed { domid, name })
         } else {
@@ -144,6 +160,17 @@ impl Builder {
         left
     }
 
+    /// Waits, but not for long, until netback has nothing to do any more for a guest that is to be removed: it takes badly to
+    /// losing its directory while it works on it.
+    pub(super) fn quiet(&mut self, domid: u16, is_connecting: bool) {
+        let appeared = self.links.appeared(&crate::net::vif_name(domid, 0), QUIET);
+        if appeared.is_ok() && is_connecting {
+            let bound = std::mem::replace(&mut self.bound, QUIET);
+            let _ = self.connected(domid);
+            self.bound = bound;
+        }
+    }
+
     /// Waits until nothing of a destroyed guest is left: netback maps none of its pages any more, so that Xen has forgotten
     /// it, and the kernel has taken its interface away. They need nothing from anybody for that, but take their time
     /// (RCU grace periods).
@@ -163,6 +190,7 @@ impl Builder {
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));
         }
+        let _ = self.remove(&keys::remains(domid));
         Ok(())
     }
 }

@@ -380,6 +380,13 @@ pub(crate) fn rename(domid: u16, shell: &Config, config: &Config) -> Vec<Op> {
     ops
 }
 
+/// What netback leaves behind when its directory goes while it works on it: it then writes into what is not there any more,
+/// and an error besides.
+pub(crate) fn remains(domid: u16) -> Vec<Op> {
+    let error = format!("/local/domain/0/error/backend/vif/{domid}");
+    vec![Op::Rm(backends(domid)), Op::Rm(error)]
+}
+
 /// What takes a domain out of hatch's index.
 pub(crate) fn forget(domid: u16, name: Option<&str>, mac: Option<&[u8; 6]>) -> Vec<Op> {
     let mut ops = Vec::new();
