@@ -131,6 +131,32 @@ impl<'o> Writer<'o> {
         self.limit = limit.min(self.octets.len());
     }
 
+    /// Octets so far.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// What has been written.
+    pub(super) fn written(&self) -> &[u8] {
+        self.octets.get(..self.len).unwrap_or_default()
+    }
+
+    /// Makes the two octets at `at` a pointer, if one can express `to`.
+    pub(super) fn point(&mut self, at: usize, to: usize) -> bool {
+        match self.octets.get_mut(at..at + 2) {
+            Some(place) if Self::can_point_to(to) => {
+                place.copy_from_slice(&pointer(to));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes back what was written behind `len`, in which no name was noted.
+    pub(super) fn shorten(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
     pub(super) fn mark(&self) -> Mark {
         Mark {
             len: self.len,
@@ -461,7 +487,7 @@ pub(super) struct Place {
     pub(super) data: usize,
 }
 
-fn target_of(high: u8, low: u8) -> usize {
+pub(super) fn target_of(high: u8, low: u8) -> usize {
     usize::from(u16::from_be_bytes([high & 0x3f, low]))
 }
 
