@@ -216,6 +216,12 @@ impl<'o> Writer<'o> {
         Ok(())
     }
 
+    /// Writes all of something, or nothing.
+    fn whole<T>(&mut self, write: impl FnOnce(&mut Self) -> Result<T, Fault>) -> Result<T, Fault> {
+        let mark = self.mark();
+        write(self).inspect_err(|_| self.rewind(mark))
+    }
+
     /// Writes a set with what signs it, or nothing; and notes the names in it.
     pub(super) fn set<'z>(
         &mut self,
@@ -224,12 +230,7 @@ impl<'o> Writer<'o> {
         with_signatures: bool,
         targets: Option<&mut Targets<'z>>,
     ) -> Result<Written, Fault> {
-        let mark = self.mark();
-        let result = self.try_set(owner, set, with_signatures, targets);
-        if result.is_err() {
-            self.rewind(mark);
-        }
-        result
+        self.whole(|message| message.try_set(owner, set, with_signatures, targets))
     }
 
     fn try_set<'z>(
@@ -290,12 +291,7 @@ impl<'o> Writer<'o> {
         ttl: u32,
         rdata: &[u8],
     ) -> Result<Place, Fault> {
-        let mark = self.mark();
-        let result = self.try_record(owner, rtype, ttl, rdata);
-        if result.is_err() {
-            self.rewind(mark);
-        }
-        result
+        self.whole(|message| message.try_record(owner, rtype, ttl, rdata))
     }
 
     fn try_record(
