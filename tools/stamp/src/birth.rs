@@ -9,6 +9,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use hatch::xenstore::Client;
 use mayfly_stamp::exits::{EVENTS, Trace};
 use mayfly_stamp::{Birth, Guest, Job, Maker, Neighbour, Ready, TIMELINE, Traced, xenstored};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
@@ -16,7 +17,6 @@ use serde_json::Value;
 
 use crate::sys::{Privcmd, packet_socket, ticks};
 use crate::wait::{Bound, interrupt};
-use crate::xenstore::Xenstore;
 
 /// Where `hatch` is in dom0.
 const HATCH: &str = "/bench/hatch";
@@ -36,7 +36,7 @@ const ANSWER_MAX: u64 = 64 * 1024;
 
 pub(crate) struct Dom0 {
     privcmd: Privcmd,
-    xenstore: Xenstore,
+    xenstore: Client,
     bound: Bound,
     neighbour: Neighbour,
     trace_pages: u32,
@@ -67,7 +67,7 @@ impl Dom0 {
         Ok(Self {
             _pool: pooled.map(pool).transpose()?,
             privcmd: Privcmd::open().context("cannot make hypercalls")?,
-            xenstore: Xenstore::open(bound)?,
+            xenstore: Client::connect(bound)?,
             bound: Bound(bound),
             neighbour: job.neighbour,
             trace_pages: job.trace_pages,
@@ -127,9 +127,11 @@ impl Dom0 {
             .with_context(|| format!("{} has no vif", guest.name))?;
         let frames = packet_socket(vif.trim().parse()?).context("cannot watch the vif")?;
         // Its own connection: nothing but the watch's events comes over it.
-        let mut releases = Xenstore::open(self.bound.0)?;
+        let mut releases = Client::connect(self.bound.0)?;
         if guest.ready == Ready::Shutdown {
-            releases.watch("@releaseDomain")?;
+            releases.watch("@releaseDomain", "stamp")?;
+            // The event that comes at once.
+            self.bound.event(&mut releases, "the watch")?;
         }
         let address = guest.address.to_string();
         match self.neighbour {
@@ -271,10 +273,9 @@ impl Dom0 {
         Ok(stream)
     }
 
-    fn shutdown(&mut self, domid: u16, releases: &mut Xenstore) -> Result<Stamps> {
+    fn shutdown(&mut self, domid: u16, releases: &mut Client) -> Result<Stamps> {
         loop {
-            self.bound.readable(&*releases, "the shutdown")?;
-            releases.event()?;
+            self.bound.event(releases, "the shutdown")?;
             let ready = ticks();
             if self.privcmd.info(domid)?.shut_down {
                 return Ok(Stamps {

@@ -10,7 +10,6 @@
 mod birth;
 mod sys;
 mod wait;
-mod xenstore;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;

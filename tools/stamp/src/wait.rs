@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use hatch::xenstore::Client;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
@@ -16,6 +17,14 @@ pub(crate) struct Bound(pub(crate) Duration);
 impl Bound {
     pub(crate) fn readable(self, fd: impl AsFd, what: &str) -> Result<()> {
         self.on(fd.as_fd(), PollFlags::IN, what)
+    }
+
+    /// Takes one watch event.
+    pub(crate) fn event(self, xenstore: &mut Client, what: &str) -> Result<()> {
+        match xenstore.event(self.0)? {
+            Some(_) => Ok(()),
+            None => bail!("{what}: nothing within {} s", self.0.as_secs()),
+        }
     }
 
     pub(crate) fn writable(self, fd: impl AsFd, what: &str) -> Result<()> {

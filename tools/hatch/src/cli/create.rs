@@ -84,7 +84,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     bridge: Option<String>,
 
-    /// An address, in place of all `ip=` words of the command line; more than once for several.
+    /// An address, in place of all `ip=` words of the command line, or of {ip} in it; more than once for several.
     #[arg(long, value_name = "ADDRESS/PREFIX")]
     ip: Vec<String>,
 

@@ -8,12 +8,12 @@ use serde::Serialize;
 use super::domains::{Domain, Ways, domid, optional};
 use super::exit::Failure;
 
-/// Lists the guests that hatch made.
+/// Lists all domains, and says which of them hatch made.
 #[derive(Args)]
 pub(crate) struct List {
-    /// Also the domains that others made.
+    /// Only those that hatch made.
     #[arg(long)]
-    all: bool,
+    ours: bool,
 
     /// Prints JSON: one list.
     #[arg(long)]
@@ -52,7 +52,7 @@ struct Vif {
 
 pub(crate) fn list(arguments: &List) -> Result<(), Failure> {
     let mut domains = Ways::open()?.all()?;
-    domains.retain(|domain| arguments.all || domain.ours);
+    domains.retain(|domain| domain.ours || !arguments.ours);
     if arguments.json {
         println!("{}", serde_json::to_string(&domains).context("JSON")?);
         return Ok(());

@@ -19,6 +19,9 @@ const OUI: [u8; 3] = [0x00, 0x16, 0x3e];
 /// MiB: what fits below the devices, as the builder has it.
 const MEMORY_MAX: u64 = 3840;
 
+/// Stands for the address that the command line gives.
+pub(super) const ADDRESS: &str = "{ip}";
+
 /// A guest to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Guest {
@@ -30,8 +33,10 @@ pub struct Guest {
     pub kernel: PathBuf,
     /// The file of its site's pack.
     pub ramdisk: Option<PathBuf>,
-    /// The command line.
-    pub cmdline: String,
+    /// The command line, in which `{ip}` may stand for `address`.
+    pub(super) cmdline: String,
+    /// What `{ip}` stands for.
+    pub(super) address: Option<String>,
     /// MiB.
     pub memory: u64,
     /// Its network device.
@@ -85,7 +90,7 @@ pub struct Overrides {
     pub mac: Option<String>,
     /// In place of the vif's bridge.
     pub bridge: Option<String>,
-    /// In place of all `ip=` words of the command line.
+    /// In place of all `ip=` words of the command line; or one of them in place of `{ip}` in it.
     pub ip: Vec<String>,
 }
 
@@ -192,6 +197,7 @@ fn guest(settings: &mut Settings, warnings: &mut Problems, overrides: &Overrides
         kernel: kernel?,
         ramdisk,
         cmdline,
+        address: overrides.ip.first().cloned(),
         memory: memory?,
         vif,
         tsc,
@@ -294,7 +300,16 @@ fn cmdline(settings: &mut Settings, warnings: &mut Problems, overrides: &Overrid
         (None, None, None, Some((_, extra))) => extra,
         (None, None, None, None) => String::new(),
     };
-    if !overrides.ip.is_empty() {
+    if text.contains(ADDRESS) {
+        // A template counts it up, whatever else is around it.
+        match overrides.ip.as_slice() {
+            [_] => {}
+            _ => settings.problems.add(
+                line.unwrap_or(0),
+                "the command line has {ip}, for which --ip gives one address",
+            ),
+        }
+    } else if !overrides.ip.is_empty() {
         let others = text
             .split_ascii_whitespace()
             .filter(|word| !word.starts_with("ip="));
@@ -412,11 +427,20 @@ impl Guest {
             name: self.name.clone(),
             uuid: self.uuid.unwrap_or(uuid),
             memory: self.memory,
-            cmdline: self.cmdline.clone(),
+            cmdline: self.cmdline(),
             vif,
             connect: Connect::default(),
             console: false,
             tsc: self.tsc,
+        }
+    }
+
+    /// The command line.
+    #[must_use]
+    pub fn cmdline(&self) -> String {
+        match &self.address {
+            Some(address) => self.cmdline.replace(ADDRESS, address),
+            None => self.cmdline.clone(),
         }
     }
 

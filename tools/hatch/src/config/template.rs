@@ -6,11 +6,12 @@
 //! - `{n}` is replaced in the command line as well;
 //! - every address in an `ip=ADDRESS/PREFIX` word of its command line is N-1 further on, and has to be in the same network
 //!   still (not its last address, for IPv4); so is `ip` of the vif;
+//! - so is what `--ip` gives, which replaces `{ip}` in the command line;
 //! - the vif's MAC address, when the file has one, is N-1 further on in its last three bytes; else it follows from the name.
 
 use std::net::IpAddr;
 
-use super::guest::Guest;
+use super::guest::{ADDRESS, Guest};
 
 /// Why there can't be that many.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -72,7 +73,12 @@ pub fn derived(template: &Guest, number: u32) -> Result<Guest, TemplateError> {
         })
         .collect::<Result<Vec<_>, _>>()?;
     guest.cmdline = words.join(" ");
-    if guest.cmdline.len() > 4095 {
+    if template.cmdline.contains(ADDRESS)
+        && let Some(first) = &template.address
+    {
+        guest.address = Some(address(first)?);
+    }
+    if guest.cmdline().len() > 4095 {
         return Err(TemplateError::TooLong(number));
     }
     if let Some(vif) = &mut guest.vif {

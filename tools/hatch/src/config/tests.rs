@@ -242,7 +242,9 @@ fn several_errors_are_told_at_once() {
 #[test]
 fn the_longest_command_line() {
     assert_eq!(
-        with(&format!("extra='{}'", "x".repeat(4095))).cmdline.len(),
+        with(&format!("extra='{}'", "x".repeat(4095)))
+            .cmdline()
+            .len(),
         4095
     );
     assert!(said(&format!("extra='{}'", "x".repeat(4096))).contains("4096 bytes"));
@@ -372,6 +374,22 @@ fn templates() {
         derived(&with(&format!("name='{}'", "n".repeat(125))), 100),
         Err(TemplateError::Config { .. })
     ));
+}
+
+#[test]
+fn the_address_of_a_template() {
+    let overrides = Overrides {
+        ip: vec!["10.0.2.101".to_owned()],
+        ..Overrides::default()
+    };
+    let text = format!("{LEAST}extra='a={{ip}} ip={{ip}}/24'");
+    let template = parse("test.cfg", &text, &overrides).unwrap();
+    assert_eq!(template.cmdline(), "a=10.0.2.101 ip=10.0.2.101/24");
+    assert_eq!(derived(&template, 1).unwrap().cmdline(), template.cmdline());
+    let third = derived(&template, 3).unwrap();
+    assert_eq!(third.cmdline(), "a=10.0.2.103 ip=10.0.2.103/24");
+    assert_eq!(third.config([0; 16]).cmdline, third.cmdline());
+    assert!(read(&text).unwrap_err().to_string().contains("{ip}"));
 }
 
 proptest! {

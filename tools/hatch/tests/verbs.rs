@@ -1,0 +1,110 @@
+//! The verbs on domains where there is no Xen: what is understood, what is said, how it ends.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::process::{Command, Output};
+
+fn hatch(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = Command::new(env!("CARGO_BIN_EXE_hatch"))
+        .args(arguments)
+        // Nobody listens there, whatever machine the tests run on.
+        .env("XENSTORED_PATH", "/nonexistent/xenstored")
+        .output()
+        .unwrap();
+    let text = |octets| String::from_utf8(octets).unwrap();
+    (status.code(), text(stdout), text(stderr))
+}
+
+fn config(text: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    file
+}
+
+#[test]
+fn a_configuration_that_is_wrong_is_not_understood() {
+    let file = config("name = 'm'\ntype = 'pvh'\nkernel = '/k'\nmemory = 8\nnested = 1\n");
+    let path = file.path().to_str().unwrap();
+    let (code, stdout, stderr) = hatch(&["create", path]);
+    assert_eq!((code, stdout.as_str()), (Some(2), ""));
+    assert!(
+        stderr.contains(&format!("{path}:5: \"nested\" is not supported")),
+        "{stderr}"
+    );
+    let (code, stdout, _) = hatch(&["create", "--json", path]);
+    assert_eq!(code, Some(2));
+    let error: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(error["exit"], 2);
+    assert!(
+        error["error"].as_str().unwrap().contains("nested"),
+        "{error}"
+    );
+}
+
+#[test]
+fn without_xen_nothing_works_and_says_so() {
+    for arguments in [
+        &["list"][..],
+        &["show", "x"],
+        &["destroy", "x"],
+        &["pause", "x"],
+        &["unpause", "x"],
+        &["shutdown", "x"],
+        &["gc"],
+        &["gc", "--dry-run"],
+    ] {
+        let (code, stdout, stderr) = hatch(arguments);
+        assert_eq!((code, stdout.as_str()), (Some(1), ""), "{arguments:?}");
+        assert!(
+            stderr.starts_with("hatch: cannot reach xenstored (/nonexistent/xenstored)"),
+            "{stderr}"
+        );
+    }
+}
+
+#[test]
+fn a_template_is_checked_before_the_first_guest_is_made() {
+    let file = config(
+        "name = 'm'\ntype = 'pvh'\nkernel = '/nonexistent'\nmemory = 8\nextra = 'ip=10.0.2.80/24'\n",
+    );
+    let path = file.path().to_str().unwrap();
+    let (code, _, stderr) = hatch(&["create", "--template", "-n", "200", path]);
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(
+        stderr.contains("guest 176 would have an address outside of the network"),
+        "{stderr}"
+    );
+    // Then the image is looked for.
+    let (code, _, stderr) = hatch(&["create", "--template", "-n", "100", path]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("/nonexistent"), "{stderr}");
+    assert_eq!(
+        hatch(&["create", "-n", "2", path]).0,
+        Some(2),
+        "-n without --template"
+    );
+}
+
+#[test]
+fn completions_and_manual_pages() {
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, stdout, _) = hatch(&["completions", shell]);
+        assert_eq!(code, Some(0));
+        assert!(stdout.contains("unpause"), "{shell}: {stdout}");
+    }
+    let (code, stdout, _) = hatch(&["man"]);
+    assert_eq!(code, Some(0));
+    assert!(
+        stdout.contains(".TH hatch") && stdout.contains("Exit codes"),
+        "{stdout}"
+    );
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(
+        hatch(&["man", "--dir", dir.path().to_str().unwrap()]).0,
+        Some(0)
+    );
+    assert!(dir.path().join("hatch-create.1").exists());
+}
