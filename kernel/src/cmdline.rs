@@ -10,6 +10,7 @@
 //! | `console=on`, `console=off` | whether the console ring is written to; on by default |
 //! | `endpoints=all`, `endpoints=none`, `endpoints=boot,healthz` | which of `/.mayfly/boot`, `/.mayfly/metrics`, `/.mayfly/healthz` and `/.mayfly/payload/N` are served; all by default |
 //! | `rrl=200`, `rrl=off` | DNS answers a second over UDP to one network (/24 or /56), or no limit; [`dns::Config::RATE_LIMIT`] by default |
+//! | `minimal-responses=on`, `minimal-responses=off` | whether DNS answers leave out the zone's NS records and addresses that were not asked for; off by default |
 //! | `nsid=ns1.example` | what the DNS server calls itself (RFC 5001): 1 to [`dns::IDENTITY_MAX`] printable ASCII characters |
 //!
 //! A known key with a bad value is an error, and so are words that contradict each other; a word
@@ -77,6 +78,8 @@ pub struct Config {
     pub rrl: Option<NonZeroU16>,
     /// What the DNS server calls itself.
     pub nsid: dns::Identity,
+    /// Whether DNS answers leave out what was not asked for and is not needed.
+    pub minimal: bool,
 }
 
 /// Which of the guest's own pages are served.
@@ -143,6 +146,7 @@ impl Config {
         dns::Config {
             identity: self.nsid.clone(),
             rate_limit: self.rrl,
+            minimal: self.minimal,
             ..dns::Config::new(cookie_secret)
         }
     }
@@ -267,10 +271,11 @@ pub fn parse<'a>(
         endpoints: Endpoints::ALL,
         rrl: Some(dns::Config::RATE_LIMIT),
         nsid: dns::Identity::new(),
+        minimal: false,
     };
     // Gateways and `ip=dhcp` are checked against the addresses, which may come after them.
     let (mut dhcp, mut gw4, mut gw6, mut console) = (None, None, None, None);
-    let (mut endpoints, mut rrl, mut nsid) = (None, None, None);
+    let (mut endpoints, mut rrl, mut nsid, mut minimal) = (None, None, None, None);
 
     for word in cmdline
         .split(u8::is_ascii_whitespace)
@@ -306,11 +311,7 @@ pub fn parse<'a>(
             }
             Some(("console", value)) => {
                 set(&mut console, word).map_err(error)?;
-                config.console = match value {
-                    "on" => true,
-                    "off" => false,
-                    _ => return Err(error(Fault::NotOnOff)),
-                };
+                config.console = switch(value).map_err(error)?;
             }
             Some(("endpoints", value)) => {
                 set(&mut endpoints, word).map_err(error)?;
@@ -331,6 +332,10 @@ pub fn parse<'a>(
                     .ok()
                     .filter(|_| is_plain)
                     .ok_or(error(Fault::BadName))?;
+            }
+            Some(("minimal-responses", value)) => {
+                set(&mut minimal, word).map_err(error)?;
+                config.minimal = switch(value).map_err(error)?;
             }
             _ => unknown(text),
         }
@@ -361,6 +366,14 @@ fn set<'a>(slot: &mut Option<&'a [u8]>, word: &'a [u8]) -> Result<(), Fault> {
     match slot.replace(word) {
         None => Ok(()),
         Some(_) => Err(Fault::Repeated),
+    }
+}
+
+fn switch(value: &str) -> Result<bool, Fault> {
+    match value {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(Fault::NotOnOff),
     }
 }
 
@@ -632,8 +645,9 @@ mod tests {
         let (config, unknown) = ok("");
         assert_eq!(config.endpoints, Endpoints::ALL);
         assert_eq!(config.rrl, Some(dns::Config::RATE_LIMIT));
-        assert!(config.nsid.is_empty() && unknown.is_empty());
-        let (config, _) = ok("endpoints=metrics,boot rrl=off nsid=ns1.example");
+        assert!(config.nsid.is_empty() && unknown.is_empty() && !config.minimal);
+        let (config, _) =
+            ok("endpoints=metrics,boot rrl=off nsid=ns1.example minimal-responses=on");
         let expected = Endpoints {
             boot: true,
             metrics: true,
@@ -642,6 +656,8 @@ mod tests {
         assert_eq!(config.endpoints, expected);
         assert_eq!(config.rrl, None);
         assert_eq!(config.nsid, b"ns1.example");
+        assert!(config.minimal && config.dns([0; 16]).minimal);
+        assert!(!ok("minimal-responses=off").0.minimal);
         assert_eq!(ok("rrl=65535").0.rrl, NonZeroU16::new(65535));
         assert_eq!(ok("endpoints=none").0.endpoints, Endpoints::NONE);
         let long = std::format!("nsid={}", "x".repeat(dns::IDENTITY_MAX + 1));
@@ -655,6 +671,8 @@ mod tests {
             ("nsid=", Fault::BadName),
             (long.as_str(), Fault::BadName),
             ("rrl=1 rrl=2", Fault::Repeated),
+            ("minimal-responses=yes", Fault::NotOnOff),
+            ("minimal-responses=on minimal-responses=on", Fault::Repeated),
         ] {
             let error = parse(word.as_bytes(), &mut |_| ()).unwrap_err();
             assert_eq!(error.fault, fault, "{word}");

@@ -27,6 +27,7 @@ use self::compose::{Fault, Owner, Writer};
 use self::cookie::Cookie;
 use self::lookup::Lookup;
 use self::rate::{Limiter, Verdict};
+use self::tail::Tails;
 use self::wire::{
     Edns, Extra, HEADER_LEN, Header, NAME_MAX, OPT_LEN, OPTION_COOKIE, OPTION_NSID, Question,
     class, flag, rcode, rtype,
@@ -39,6 +40,7 @@ mod cookie;
 mod denial;
 mod lookup;
 mod rate;
+mod tail;
 mod tcp;
 mod transfer;
 mod wire;
@@ -186,6 +188,7 @@ impl Stats {
 pub struct Server {
     config: Config,
     limiter: Limiter,
+    tails: Tails,
     /// What it has done so far.
     pub stats: Stats,
 }
@@ -199,11 +202,14 @@ impl Server {
         Self {
             limiter: Limiter::new(config.rate_limit, seed),
             config,
+            tails: Tails::new(),
             stats: Stats::default(),
         }
     }
 
     /// Answers one message: how many octets were written to `out`, or `None` when there is no answer.
+    ///
+    /// `zones` are the same each time.
     ///
     /// No answer goes to a response (two servers would answer each other for ever), to what is
     /// shorter than a header, to a network that gets too many, and when `out` is too short
@@ -367,7 +373,7 @@ impl Server {
             ipv6: client.address.is_ipv6(),
             transport: client.transport,
         };
-        let found = Lookup::new(zones, question, options, message).run();
+        let found = Lookup::new(zones, question, options, message, &mut self.tails).run();
         found.unwrap_or_else(|fault| {
             // A part of an answer is worse than none (RFC 2181 section 9).
             message.rewind(mark);

@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use hatch::xenstore::{Client, Error, Perm, Request};
+use hatch::xenstore::{Client, Code, Error, Perm, Request};
 
 const BOUND: Duration = Duration::from_secs(20);
 
@@ -58,8 +58,13 @@ fn a_real_xenstored() {
     }
     assert_eq!(events, 2000);
     ours.unwatch("/test-hatch/watched", "token").unwrap();
-    // Its list is longer than a message.
-    assert_eq!(ours.directory("/test-hatch/watched").unwrap().len(), 2001);
+    // Its list is longer than a message. oxenstored 4.17 can't send that through the kernel's device.
+    match ours.directory("/test-hatch/watched") {
+        Err(error) if std::env::var_os("XENSTORED_PATH").is_some() => {
+            assert!(error.is(&Code::E2BIG))
+        }
+        list => assert_eq!(list.unwrap().len(), 2001),
+    }
     assert_eq!(
         ours.directory("/test-hatch/watched/below").unwrap(),
         [""; 0]

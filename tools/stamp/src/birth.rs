@@ -40,6 +40,18 @@ pub(crate) struct Dom0 {
     bound: Bound,
     neighbour: Neighbour,
     trace_pages: u32,
+    /// As long as it lives, there are shells.
+    _pool: Option<Pool>,
+}
+
+/// A `hatch pool` that runs.
+struct Pool(Child);
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 struct Stamps {
@@ -51,7 +63,9 @@ struct Stamps {
 impl Dom0 {
     pub(crate) fn new(job: &Job) -> Result<Self> {
         let bound = Duration::from_secs(job.bound_s);
+        let pooled = job.guests.iter().find(|guest| guest.maker == Maker::Pool);
         Ok(Self {
+            _pool: pooled.map(pool).transpose()?,
             privcmd: Privcmd::open().context("cannot make hypercalls")?,
             xenstore: Client::connect(bound)?,
             bound: Bound(bound),
@@ -62,6 +76,9 @@ impl Dom0 {
 
     /// Makes, stamps and destroys one guest.
     pub(crate) fn birth(&mut self, guest: &Guest, traced: bool) -> Result<Birth> {
+        if guest.maker == Maker::Pool {
+            self.filled()?;
+        }
         sleep(SETTLE);
         if traced {
             fs::write(REQUESTS, "")?;
@@ -145,7 +162,7 @@ impl Dom0 {
         let cpu_ns = self.privcmd.info(domid)?.cpu_ns;
         let timeline = guest.timeline.then(|| self.timeline(guest)).transpose()?;
         let counts =
-            |exits: Vec<u8>| self.counts(domid, &exits, unpause, &stamps, timeline.as_ref());
+            |exits: Vec<u8>| self.counts(guest, domid, &exits, unpause, &stamps, timeline.as_ref());
         let traced = exits?.map(counts).transpose()?;
         Ok(Birth {
             guest: guest.label.clone(),
@@ -162,6 +179,21 @@ impl Dom0 {
             timeline,
             making: None,
         })
+    }
+
+    /// Waits until the pool is full.
+    fn filled(&self) -> Result<()> {
+        let end = Instant::now() + self.bound.0;
+        loop {
+            // Until it listens, this fails.
+            let status = self.bound.run(&[HATCH, "pool", "--status", "--json"]);
+            let status = status.and_then(|text| Ok(serde_json::from_str::<Value>(&text)?));
+            match &status {
+                Ok(status) if status["ready"] == status["size"] => return Ok(()),
+                _ => ensure!(Instant::now() < end, "the pool is not filled: {status:?}"),
+            }
+            sleep(SETTLE);
+        }
     }
 
     fn domid(&mut self, name: &str) -> Result<u16> {
@@ -288,6 +320,7 @@ impl Dom0 {
 
     fn counts(
         &mut self,
+        guest: &Guest,
         domid: u16,
         exits: &[u8],
         unpause: u64,
@@ -302,8 +335,13 @@ impl Dom0 {
             .context("Xen's trace lacks the first entry")?;
         let requests = fs::read(REQUESTS)?;
         let requests = String::from_utf8_lossy(&requests);
-        let count =
-            |marker| xenstored::requests(&requests, domid, Some(marker)).map_err(|e| anyhow!(e));
+        let count = |marker| match guest.maker {
+            // It was introduced when it was a shell, and xenstored's trace names it by that.
+            Maker::Pool => Ok(None),
+            _ => xenstored::requests(&requests, domid, Some(marker))
+                .map(Some)
+                .map_err(|e| anyhow!(e)),
+        };
         Ok(Traced {
             entry,
             to_first_frame: stamps.first_frame.map(|tick| trace.until(tick)),
@@ -312,7 +350,10 @@ impl Dom0 {
                 .transpose()?
                 .map(|ticks| trace.until(entry + ticks)),
             to_ready: trace.until(stamps.ready),
-            xenstore_to_first_frame: stamps.first_frame.map(|_| count(FIRST_FRAME)).transpose()?,
+            xenstore_to_first_frame: match stamps.first_frame {
+                Some(_) => count(FIRST_FRAME)?,
+                None => None,
+            },
             xenstore_to_ready: count(READY)?,
         })
     }
@@ -334,6 +375,17 @@ impl Dom0 {
         ensure!(head.starts_with("HTTP/1.1 200"), "{TIMELINE}: {head}");
         serde_json::from_str(body).with_context(|| format!("{TIMELINE}: {body}"))
     }
+}
+
+fn pool(guest: &Guest) -> Result<Pool> {
+    let child = Command::new(HATCH)
+        .args(["pool", "--size", "2", &guest.config])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("cannot run hatch pool")?;
+    Ok(Pool(child))
 }
 
 /// Asks for a connection to the guest's port 80, and does not wait for it.

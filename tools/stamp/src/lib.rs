@@ -121,8 +121,8 @@ pub struct Traced {
     pub to_ready: Counts,
     /// xenstore requests of the guest until dom0 has seen the first frame.
     pub xenstore_to_first_frame: Option<u64>,
-    /// xenstore requests of the guest until it was ready.
-    pub xenstore_to_ready: u64,
+    /// xenstore requests of the guest until it was ready; not known of one that was introduced to xenstored before its birth.
+    pub xenstore_to_ready: Option<u64>,
 }
 
 /// One boot of one guest. Instants are ticks; `None` is what this guest does not do.

@@ -2,6 +2,7 @@
 //!
 //! - `stamp JOB` does what the [`Job`] in that file says, and prints what it saw.
 //! - `stamp cpu DOMID...` prints the CPU time that each domain has used, in ns, a line each.
+//! - `stamp cost COUNT PROGRAM ...` runs a program so many times, and prints the ticks that each took.
 //! - `stamp profile DOMID SECONDS` looks a thousand times a second where the domain executes, and prints each address with how
 //!   often it was seen, and address 0 for a domain that sleeps.
 #![deny(unsafe_code)]
@@ -32,9 +33,10 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["cpu", domains @ ..] => cpu(domains),
         ["profile", domain, seconds] => profile(domain, seconds),
+        ["cost", count, program @ ..] => cost(count, program),
         [path] => return births(path),
         _ => Err(anyhow::anyhow!(
-            "usage: stamp JOB | stamp cpu DOMID... | stamp profile DOMID SECONDS"
+            "usage: stamp JOB | stamp cpu DOMID... | stamp cost COUNT PROGRAM ... | stamp profile DOMID SECONDS"
         )),
     };
     match result {
@@ -50,6 +52,16 @@ fn cpu(domains: &[&str]) -> Result<()> {
     let mut privcmd = Privcmd::open().context("cannot make hypercalls")?;
     for domain in domains {
         println!("{}", privcmd.info(domain.parse()?)?.cpu_ns);
+    }
+    Ok(())
+}
+
+fn cost(count: &str, program: &[&str]) -> Result<()> {
+    let bound = wait::Bound(Duration::from_secs(60));
+    for _ in 0..count.parse()? {
+        let start = ticks();
+        bound.run(program)?;
+        println!("{}", ticks() - start);
     }
     Ok(())
 }

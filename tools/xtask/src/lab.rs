@@ -15,6 +15,9 @@ use mayfly_lab::{Chunk, Options};
 use crate::console;
 use crate::progress::Progress;
 
+/// Longest time that a counted command may take.
+const COUNT: Duration = Duration::from_secs(3600);
+
 #[derive(Subcommand)]
 pub(crate) enum Lab {
     /// Start a lab and leave it running
@@ -23,6 +26,8 @@ pub(crate) enum Lab {
     Exec(Exec),
     /// Copy a file; `:` before a path means dom0
     Cp(Copy),
+    /// Start a lab that counts instructions as time, run one command in it, and print what it prints
+    Count(Count),
     /// A shell in dom0 on the serial console; Ctrl-] leaves it
     Console(Name),
     /// The serial log: Xen, dom0's kernel, and what guests write to port 0xe9
@@ -106,6 +111,16 @@ pub(crate) struct Exec {
 }
 
 #[derive(Args)]
+pub(crate) struct Count {
+    /// A file to put into dom0, `FILE:PATH`; may be given again
+    #[arg(long = "file", value_name = "FILE:PATH")]
+    files: Vec<String>,
+    /// Program and arguments; a single word with spaces is given to the shell
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+#[derive(Args)]
 pub(crate) struct Copy {
     #[command(flatten)]
     name: Name,
@@ -153,6 +168,7 @@ pub(crate) fn run(task: Lab) -> Result<ExitCode> {
             println!("its logs:               {}", lab.folder().display());
         }
         Lab::Exec(exec) => return run_in_dom0(&exec),
+        Lab::Count(count) => self::count(&count)?,
         Lab::Cp(copy) => copy_file(&copy)?,
         Lab::Console(name) => console::attach(&attach(&name)?)?,
         Lab::Logs(logs) => print_logs(&logs)?,
@@ -177,10 +193,7 @@ fn attach(name: &Name) -> Result<mayfly_lab::Lab> {
 
 fn run_in_dom0(exec: &Exec) -> Result<ExitCode> {
     let lab = attach(&exec.name)?;
-    let argv = match exec.command.as_slice() {
-        [line] if line.contains(' ') => vec!["sh".to_owned(), "-c".to_owned(), line.clone()],
-        words => words.to_vec(),
-    };
+    let argv = argv(&exec.command);
     let code = lab.stream(&argv, &[], Duration::from_secs(exec.bound), &mut |chunk| {
         let written = match chunk {
             Chunk::Stdout(d) => stdout().write_all(d).and_then(|()| stdout().flush()),
@@ -195,6 +208,42 @@ fn run_in_dom0(exec: &Exec) -> Result<ExitCode> {
     Ok(ExitCode::from(
         code.and_then(|code| u8::try_from(code).ok()).unwrap_or(255),
     ))
+}
+
+fn argv(words: &[String]) -> Vec<String> {
+    match words {
+        [line] if line.contains(' ') => vec!["sh".to_owned(), "-c".to_owned(), line.clone()],
+        words => words.to_vec(),
+    }
+}
+
+fn count(count: &Count) -> Result<()> {
+    let mut files = Vec::new();
+    for pair in &count.files {
+        let (from, to) = pair
+            .split_once(':')
+            .with_context(|| format!("{pair:?} is not FILE:PATH"))?;
+        let content = fs::read(from).with_context(|| format!("cannot read {from}"))?;
+        let mode = fs::metadata(from)?.permissions().mode() & 0o777;
+        files.push(mayfly_lab::Placed {
+            path: to.into(),
+            mode,
+            content,
+        });
+    }
+    let argv = argv(&count.command);
+    let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
+    let name = format!("count-{}", std::process::id());
+    let progress = Progress::new();
+    let options = Options {
+        files,
+        ..Options::counted(&name, &argv)
+    };
+    let lab = mayfly_lab::Lab::up(&options, &|step| progress.step(step))?;
+    let log = lab.wait_off(COUNT)?;
+    progress.finish();
+    print!("{log}");
+    Ok(())
 }
 
 fn copy_file(copy: &Copy) -> Result<()> {

@@ -131,6 +131,32 @@ impl<'o> Writer<'o> {
         self.limit = limit.min(self.octets.len());
     }
 
+    /// Octets so far.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// What has been written.
+    pub(super) fn written(&self) -> &[u8] {
+        self.octets.get(..self.len).unwrap_or_default()
+    }
+
+    /// Makes the two octets at `at` a pointer, if one can express `to`.
+    pub(super) fn point(&mut self, at: usize, to: usize) -> bool {
+        match self.octets.get_mut(at..at + 2) {
+            Some(place) if Self::can_point_to(to) => {
+                place.copy_from_slice(&pointer(to));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes back what was written behind `len`, in which no name was noted.
+    pub(super) fn shorten(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
     pub(super) fn mark(&self) -> Mark {
         Mark {
             len: self.len,
@@ -190,6 +216,12 @@ impl<'o> Writer<'o> {
         Ok(())
     }
 
+    /// Writes all of something, or nothing.
+    fn whole<T>(&mut self, write: impl FnOnce(&mut Self) -> Result<T, Fault>) -> Result<T, Fault> {
+        let mark = self.mark();
+        write(self).inspect_err(|_| self.rewind(mark))
+    }
+
     /// Writes a set with what signs it, or nothing; and notes the names in it.
     pub(super) fn set<'z>(
         &mut self,
@@ -198,12 +230,7 @@ impl<'o> Writer<'o> {
         with_signatures: bool,
         targets: Option<&mut Targets<'z>>,
     ) -> Result<Written, Fault> {
-        let mark = self.mark();
-        let result = self.try_set(owner, set, with_signatures, targets);
-        if result.is_err() {
-            self.rewind(mark);
-        }
-        result
+        self.whole(|message| message.try_set(owner, set, with_signatures, targets))
     }
 
     fn try_set<'z>(
@@ -264,12 +291,7 @@ impl<'o> Writer<'o> {
         ttl: u32,
         rdata: &[u8],
     ) -> Result<Place, Fault> {
-        let mark = self.mark();
-        let result = self.try_record(owner, rtype, ttl, rdata);
-        if result.is_err() {
-            self.rewind(mark);
-        }
-        result
+        self.whole(|message| message.try_record(owner, rtype, ttl, rdata))
     }
 
     fn try_record(
@@ -461,7 +483,7 @@ pub(super) struct Place {
     pub(super) data: usize,
 }
 
-fn target_of(high: u8, low: u8) -> usize {
+pub(super) fn target_of(high: u8, low: u8) -> usize {
     usize::from(u16::from_be_bytes([high & 0x3f, low]))
 }
 

@@ -8,6 +8,7 @@ use heapless::Vec;
 
 use super::super::site::{Encloser, RrSet, Zone, Zones, records};
 use super::compose::{Fault, Owner, Target, Targets, Writer};
+use super::tail::{self, Tails};
 use super::wire::{
     HEADER_LEN, NAME_MAX, Question, class, is_below, is_name, rcode, rtype, to_lower,
 };
@@ -38,6 +39,7 @@ pub(super) struct Lookup<'m, 'o, 'z, Z: Zones> {
     pub(super) options: Options,
     question: Question<'m>,
     message: &'m mut Writer<'o>,
+    tails: &'m mut Tails,
     /// The name that is looked for, and where it is in the message.
     pub(super) key: Key,
     owner: usize,
@@ -48,6 +50,8 @@ pub(super) struct Lookup<'m, 'o, 'z, Z: Zones> {
     /// Sets under their own name that are in the message.
     sets: Vec<(Z::Node, u16), SETS_MAX>,
     targets: Targets<'z>,
+    /// There is nothing in the answer section that what follows it depends on.
+    is_plain: bool,
 }
 
 /// A set that goes into the authority section.
@@ -78,12 +82,14 @@ impl<'m, 'o, 'z, Z: Zones> Lookup<'m, 'o, 'z, Z> {
         question: &Question<'m>,
         options: Options,
         message: &'m mut Writer<'o>,
+        tails: &'m mut Tails,
     ) -> Self {
         Self {
             zones,
             options,
             question: *question,
             message,
+            tails,
             key: Key::new(question.name),
             owner: HEADER_LEN,
             links: Vec::new(),
@@ -91,6 +97,7 @@ impl<'m, 'o, 'z, Z: Zones> Lookup<'m, 'o, 'z, Z> {
             authority: Vec::new(),
             sets: Vec::new(),
             targets: Vec::new(),
+            is_plain: true,
         }
     }
 
@@ -100,12 +107,61 @@ impl<'m, 'o, 'z, Z: Zones> Lookup<'m, 'o, 'z, Z> {
         let Some(end) = self.unless_full(walked)?.flatten() else {
             return Ok(self.answer);
         };
+        let tail = self.tail(&end)?;
+        if let Some((id, below)) = tail {
+            let apex = HEADER_LEN + end.zone.at;
+            let below = self.key.from(below);
+            if let Some([authority, additional]) = self.tails.append(id, apex, below, self.message)
+            {
+                self.answer.counts[1] = authority;
+                self.answer.counts[2] = additional;
+                return Ok(self.answer);
+            }
+        }
+        let start = self.message.len();
         let written = self.write_authority();
         if self.unless_full(written)? == Some(true) {
             let written = self.write_additional(&end);
-            self.unless_full(written)?;
+            if let (Some(true), Some((id, _))) = (self.unless_full(written)?, tail) {
+                self.keep(id, &end, start)?;
+            }
         }
         Ok(self.answer)
+    }
+
+    /// Which tail belongs to an answer, if it is one that has none of its own, and where the label
+    /// right below the apex is.
+    fn tail(&self, end: &End<Z::Node>) -> Result<Option<(tail::Id, usize)>, Fault> {
+        let [item] = &*self.authority else {
+            return Ok(None);
+        };
+        let is_usual =
+            item.node == end.zone.apex && matches!(item.set.rtype, rtype::NS | rtype::SOA);
+        if !self.is_plain || !is_usual || end.cut.is_some() {
+            return Ok(None);
+        }
+        let id = self.zones.unchanging(end.zone).map(|zone| tail::Id {
+            zone,
+            rtype: item.set.rtype,
+            dnssec: self.options.dnssec,
+            ipv6: self.options.ipv6,
+        });
+        Ok(id.zip(self.key.before(end.zone.at)))
+    }
+
+    /// Keeps the tail that was written from `start` on.
+    fn keep(&mut self, id: tail::Id, end: &End<Z::Node>, start: usize) -> Result<(), Fault> {
+        let Some(item) = self.authority.first() else {
+            return Ok(());
+        };
+        let names = records(item.set.rdata).flat_map(|rdata| tail::names(id.rtype, rdata));
+        let [_, authority, additional] = self.answer.counts;
+        let name = self.zones.name(end.zone.apex)?;
+        let apex = (HEADER_LEN + end.zone.at, name);
+        let counts = [authority, additional];
+        self.tails
+            .keep(id, apex, names, start, counts, self.message);
+        Ok(())
     }
 
     /// `None` when an answer over UDP did not fit, and has been truncated where a set ends.
@@ -284,6 +340,9 @@ impl<'m, 'o, 'z, Z: Zones> Lookup<'m, 'o, 'z, Z> {
     ) -> Result<usize, Fault> {
         let wanted = !self.options.minimal || set.rtype == rtype::NS;
         let targets = wanted.then_some(&mut self.targets);
+        // No names in RDATA, and not the wildcard that a name server may be expanded from.
+        self.is_plain &= matches!(set.rtype, rtype::A | rtype::AAAA | rtype::TXT)
+            && !self.key.from(0).starts_with(b"\x01*");
         let signed = self.options.dnssec;
         let written = self
             .message
@@ -318,6 +377,7 @@ impl<'m, 'o, 'z, Z: Zones> Lookup<'m, 'o, 'z, Z> {
     fn redirect(&mut self, encloser: Encloser<Z::Node>, set: RrSet<'z>) -> Result<Step, Fault> {
         let target = records(set.rdata).next().filter(|target| is_name(target));
         let target = target.ok_or(Fault::Broken)?;
+        self.is_plain = false;
         if self.sets.contains(&(encloser.node, rtype::DNAME)) {
             // Names that grow at each step.
             if is_below(target, self.zones.name(encloser.node)?) {
@@ -453,10 +513,11 @@ impl<'m, 'o, 'z, Z: Zones> Lookup<'m, 'o, 'z, Z> {
         Ok(true)
     }
 
-    /// Writes the addresses of names that have come up, as far as there is room.
-    fn write_additional(&mut self, end: &End<Z::Node>) -> Result<(), Fault> {
+    /// Writes the addresses of names that have come up, as far as there is room. Returns whether that
+    /// was all of them.
+    fn write_additional(&mut self, end: &End<Z::Node>) -> Result<bool, Fault> {
         if self.targets.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let zone = end.zone;
         let apex = self.zones.name(zone.apex)?;
@@ -512,11 +573,12 @@ impl<'m, 'o, 'z, Z: Zones> Lookup<'m, 'o, 'z, Z> {
                     }
                 }
                 if is_full {
-                    return Ok(());
+                    return Ok(false);
                 }
             }
         }
-        Ok(())
+        // What is beyond the most targets was left out.
+        Ok(!self.targets.is_full())
     }
 }
 

@@ -6,6 +6,7 @@ extern crate std;
 use core::net::{IpAddr, Ipv4Addr};
 use std::format;
 use std::string::{String, ToString};
+
 use std::vec::Vec;
 
 use super::super::Input;
@@ -24,6 +25,7 @@ pub(crate) mod model;
 mod signed;
 mod size;
 mod stream;
+mod tails;
 
 const IN: u16 = class::IN;
 

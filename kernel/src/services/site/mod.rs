@@ -27,6 +27,11 @@ pub trait Zones {
     /// The zone that `name` belongs to: the one with the longest apex that is a suffix of it.
     fn zone(&self, name: &[u8]) -> Result<Option<Zone<Self::Node>>, Broken>;
 
+    /// A number that stands for a zone, if nothing in it ever changes.
+    fn unchanging(&self, _zone: Zone<Self::Node>) -> Option<u32> {
+        None
+    }
+
     /// The closest encloser of `name` in a zone that it belongs to (RFC 4592 section 3.3.1): the
     /// name itself, when it exists.
     ///
@@ -251,6 +256,10 @@ impl Zones for Site<'_> {
 
     fn closest_encloser(&self, zone: Zone<Node>, name: &[u8]) -> Result<Encloser<Node>, Broken> {
         either!(self, site => site.closest_encloser(zone, name))
+    }
+
+    fn unchanging(&self, zone: Zone<Node>) -> Option<u32> {
+        either!(self, site => site.unchanging(zone))
     }
 
     fn wildcard(&self, node: Node) -> Result<Option<Node>, Broken> {

@@ -15,6 +15,8 @@ use crate::builder::{Builder, Cause, Config, Image, Ramdisk, Shell};
 
 /// How long somebody who has connected may take to say what he wants, or to take the answer.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// A guest that was just taken has the machine to itself for this long before the pool is filled up, unless it is empty.
+const REST: Duration = Duration::from_millis(50);
 /// After a shell that could not be made, the next is tried so much later; twice as much after each more.
 const BACK_OFF: Duration = Duration::from_millis(100);
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
@@ -212,6 +214,9 @@ impl Pool {
         {
             Ok(created) => {
                 self.taken += 1;
+                if !self.shells.is_empty() {
+                    self.retry = self.retry.max(Instant::now() + REST);
+                }
                 Reply::Made(Made {
                     domid: created.domid,
                     total_ns: created.timeline.total_ns,

@@ -102,23 +102,32 @@ impl Client {
     }
 
     /// Writes all that is queued, in one system call when the socket takes it. Answers that come meanwhile are kept.
+    /// Through the kernel's device each request waits for the answer to the one before.
     ///
     /// # Errors
     /// xenstored takes nothing within the bound, or the connection is broken.
     pub fn flush(&mut self) -> Result<(), Error> {
         self.usable()?;
+        if self.framing == Framing::Stream {
+            return self.put_out(self.out.len());
+        }
+        while let (Some(length), Some(id)) = (wire::length(&self.out), wire::request(&self.out)) {
+            self.put_out(length)?;
+            self.settle(id)?;
+        }
+        Ok(())
+    }
+
+    /// Writes so much of what is queued.
+    fn put_out(&mut self, length: usize) -> Result<(), Error> {
         let end = Instant::now() + self.bound;
         let mut at = 0;
         let result = loop {
-            let left = self.out.get(at..).unwrap_or_default();
+            let left = self.out.get(at..length).unwrap_or_default();
             if left.is_empty() {
                 break Ok(());
             }
-            let now = match (self.framing, wire::length(left)) {
-                (Framing::Messages, Some(length)) => left.get(..length).unwrap_or(left),
-                _ => left,
-            };
-            match rustix::io::write(&self.fd, now) {
+            match rustix::io::write(&self.fd, left) {
                 Ok(written) => at += written,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
@@ -149,6 +158,29 @@ impl Client {
         };
         self.out.drain(..at);
         result
+    }
+
+    /// Waits until a request has been answered.
+    fn settle(&mut self, id: u32) -> Result<(), Error> {
+        let end = Instant::now() + self.bound;
+        loop {
+            match self.waiting.get(&id) {
+                None
+                | Some(Waiting {
+                    state: State::Answered(_),
+                    ..
+                }) => return Ok(()),
+                Some(_) => self.usable()?,
+            }
+            if self.wait(PollFlags::IN, end)?.is_empty() {
+                let what = self.waiting.get(&id).map(|waiting| waiting.what.clone());
+                return Err(Error::Timeout {
+                    what: what.unwrap_or_default(),
+                    bound: self.bound,
+                });
+            }
+            self.receive()?;
+        }
     }
 
     /// Takes a request's answer, and waits for it if need be.

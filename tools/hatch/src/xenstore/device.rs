@@ -16,7 +16,8 @@ use super::error::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
     Stream,
-    /// The kernel's device takes one message a write, and forgets what is behind it.
+    /// The kernel's device (drivers/xen/xenbus/xenbus_dev_frontend.c of Linux) takes one message a write, and keeps it in a
+    /// buffer that the next write overwrites, sent or not: so there is one request under way at a time.
     Messages,
 }
 

@@ -52,9 +52,14 @@ pub(super) fn event(path: &str, token: &str) -> Vec<u8> {
 
 /// The socket's two ends, both as they are.
 pub(super) fn pair(bound: Duration) -> (Client, UnixStream) {
+    framed(bound, Framing::Stream)
+}
+
+/// The same as if it were the kernel's device, or a socket.
+pub(super) fn framed(bound: Duration, framing: Framing) -> (Client, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
-    (Client::over(ours.into(), Framing::Stream, bound), theirs)
+    (Client::over(ours.into(), framing, bound), theirs)
 }
 
 /// Answers every request with what `script` makes of it; gives back all that was asked when the client is gone.

@@ -18,7 +18,7 @@
 //!
 //! Wire format and requests are those of Xen's `public/io/xs_wire.h` and `docs/misc/xenstore.txt` (4.17; nothing in them
 //! that is used here has changed until 4.20). The C xenstored and oxenstored are both spoken to over their socket, or
-//! through the kernel's `/dev/xen/xenbus` where xenstored is another domain's.
+//! through the kernel's `/dev/xen/xenbus` where xenstored is another domain's; that one takes one request at a time.
 //!
 //! What xenstored sends is not believed: a length beyond the protocol's, an answer to what was not asked or of another
 //! type, and an event that is not two strings break the connection for good ([`Error::Protocol`]). Every wait has a bound.

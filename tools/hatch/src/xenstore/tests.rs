@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::fake::{Asked, event, message, pair, serve, take};
+use super::device::Framing;
+use super::fake::{Asked, event, framed, message, pair, serve, take};
 use super::wire::Message;
 use super::*;
 
@@ -32,6 +33,49 @@ fn a_burst_is_written_at_once_and_answered_by_id() {
     let event = client.event(Duration::ZERO).unwrap().unwrap();
     assert_eq!((event.path.as_str(), event.token.as_str()), ("/w", "t"));
     assert_eq!(client.event(SHORT).unwrap(), None);
+}
+
+#[test]
+fn through_the_kernels_device_there_is_one_request_at_a_time() {
+    let (mut client, mut server) = framed(BOUND, Framing::Messages);
+    let server = std::thread::spawn(move || {
+        for _ in 0..3 {
+            let asked = take(&mut server).unwrap();
+            // The next must not come before this is answered.
+            server.set_read_timeout(Some(SHORT)).unwrap();
+            let early = server.read(&mut [0; 1]);
+            assert_eq!(early.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+            server.set_read_timeout(None).unwrap();
+            server.write_all(&event("/w", &asked.text())).unwrap();
+            server.write_all(&asked.answer(&asked.payload)).unwrap();
+        }
+    });
+    let first = client.send(Request::read("/1")).unwrap();
+    let forgotten = client.send(Request::read("/2")).unwrap();
+    let third = client.send(Request::read("/3")).unwrap();
+    client.forget(forgotten);
+    client.flush().unwrap();
+    server.join().unwrap();
+    assert_eq!(client.answer(third).unwrap(), b"/3\0");
+    assert_eq!(client.answer(first).unwrap(), b"/1\0");
+    // Nobody answers any more.
+    assert!(matches!(client.read("/4"), Err(Error::Closed)));
+}
+
+#[test]
+fn a_list_may_be_longer_than_a_message_but_not_than_all() {
+    let (mut client, _server) = serve(BOUND, |asked| match asked.kind {
+        1 => asked.answer(&b"name\0".repeat(20_000)),
+        _ => asked.answer(&[b'x'; 5000]),
+    });
+    assert_eq!(client.directory("/a").unwrap().len(), 20_000);
+    assert!(matches!(client.read("/a"), Err(Error::Protocol(_))));
+    let (mut client, _server) = serve(BOUND, |asked| {
+        let mut bytes = asked.answer(b"");
+        bytes[12..16].copy_from_slice(&(1u32 << 20 | 1).to_ne_bytes());
+        bytes
+    });
+    assert!(matches!(client.directory("/a"), Err(Error::Protocol(_))));
 }
 
 #[test]

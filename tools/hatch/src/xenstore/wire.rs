@@ -29,6 +29,9 @@ const ERROR: u32 = 16;
 
 /// `XENSTORE_PAYLOAD_MAX`.
 pub(super) const PAYLOAD_MAX: usize = 4096;
+/// The longest list that is believed: oxenstored 4.17 sends over its socket what is longer than a message may be, where
+/// the C xenstored says E2BIG.
+pub(super) const LIST_MAX: usize = 1 << 20;
 /// `sizeof(struct xsd_sockmsg)`.
 pub(super) const HEADER: usize = 16;
 
@@ -45,6 +48,11 @@ pub(super) fn put(out: &mut Vec<u8>, kind: Kind, request: u32, transaction: u32,
 pub(super) fn length(bytes: &[u8]) -> Option<usize> {
     let payload = word(bytes, 3)?;
     usize::try_from(payload).ok()?.checked_add(HEADER)
+}
+
+/// Whose first message is in `bytes`.
+pub(super) fn request(bytes: &[u8]) -> Option<u32> {
+    word(bytes, 1)
 }
 
 /// Something has been watched and may have changed.
@@ -76,12 +84,17 @@ pub(super) fn take(bytes: &[u8]) -> Result<Option<(Message<'_>, usize)>, &'stati
     let Some(end) = length(bytes) else {
         return Ok(None);
     };
-    if end > HEADER + PAYLOAD_MAX {
-        return Err("a message is longer than any may be");
-    }
     let (Some(kind), Some(request)) = (word(bytes, 0), word(bytes, 1)) else {
         return Ok(None);
     };
+    let bound = if kind == Kind::Directory as u32 {
+        LIST_MAX
+    } else {
+        PAYLOAD_MAX
+    };
+    if end > HEADER + bound {
+        return Err("a message is longer than any may be");
+    }
     let Some(payload) = bytes.get(HEADER..end) else {
         return Ok(None);
     };

@@ -473,7 +473,7 @@ pub(crate) mod tests {
                 to_transmit: Some(counts(20, 80_000)),
                 to_ready: counts(70, 200_000),
                 xenstore_to_first_frame: Some(9),
-                xenstore_to_ready: 12,
+                xenstore_to_ready: Some(12),
                 entry: 1,
             }),
             timeline: Some(json!({

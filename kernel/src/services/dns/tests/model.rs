@@ -219,6 +219,10 @@ impl Zones for Model {
         panic!("the apex is an encloser");
     }
 
+    fn unchanging(&self, zone: Zone<Handle>) -> Option<u32> {
+        u32::try_from(zone.apex.zone).ok()
+    }
+
     fn wildcard(&self, node: Handle) -> Result<Option<Handle>, Broken> {
         let mut path = self.node(node).path.clone();
         path.push(b"*".to_vec());

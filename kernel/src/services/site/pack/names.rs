@@ -288,6 +288,10 @@ impl Zones for Pack<'_> {
         })
     }
 
+    fn unchanging(&self, zone: Zone<Node>) -> Option<u32> {
+        Some(zone.apex.0)
+    }
+
     fn wildcard(&self, node: Node) -> Result<Option<Node>, Broken> {
         self.node_record(node)?.link(4)
     }

@@ -47,6 +47,9 @@ pub(crate) struct Serve {
     /// Only this protocol
     #[arg(long, value_enum)]
     only: Option<Protocol>,
+    /// Leave the zone of a million names out
+    #[arg(long)]
+    small: bool,
     /// Also look where mayfly spends its time, a thousand times a second
     #[arg(long)]
     profile: bool,
@@ -78,6 +81,14 @@ impl Serve {
         self.only.is_none_or(|only| only == protocol)
     }
 
+    fn sizes(&self) -> &'static [Size] {
+        if self.wants(Protocol::Dns) && !self.small {
+            &[Size::Small, Size::Large]
+        } else {
+            &[Size::Small]
+        }
+    }
+
     fn is_short(&self) -> bool {
         self.quick || self.counted
     }
@@ -91,7 +102,7 @@ impl Serve {
             &[1, 64, 1000]
         };
         if self.wants(Protocol::Dns) {
-            for size in [Size::Small, Size::Large] {
+            for &size in self.sizes() {
                 loads.extend(concurrency.iter().map(|&concurrency| {
                     let questions = size.questions();
                     let rate = None;
@@ -201,11 +212,7 @@ impl Bench<'_> {
 pub(crate) fn run(serve: &Serve) -> Result<()> {
     let progress = Progress::new();
     let report = |text: &str| progress.step(text);
-    let sizes: &[Size] = if serve.wants(Protocol::Dns) {
-        &[Size::Small, Size::Large]
-    } else {
-        &[Size::Small]
-    };
+    let sizes = serve.sizes();
     let peers: Vec<Peer> = sizes
         .iter()
         .flat_map(|&size| [Server::Mayfly, Server::Linux].map(|server| Peer { server, size }))
