@@ -256,7 +256,7 @@ impl Builder {
             .store
             .send(Request::write(&path, &Maker::this().to_string()))?;
         done.making = true;
-        let transaction = names::begin(&mut self.store, config)?;
+        let transaction = names::begin(&mut self.store, &mut self.xen, config)?;
         done.open = Some(transaction);
         self.store.answer(mark)?;
         Ok(transaction)
@@ -309,7 +309,7 @@ impl Builder {
                     written?;
                 }
                 Err(error) if error.is(&Code::EAGAIN) && Instant::now() < end => {
-                    let transaction = names::begin(&mut self.store, config)?;
+                    let transaction = names::begin(&mut self.store, &mut self.xen, config)?;
                     done.claim = Some(self.claim(config, domid, transaction)?);
                 }
                 Err(error) => return Err(error.into()),

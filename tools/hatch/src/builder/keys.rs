@@ -302,6 +302,8 @@ pub(crate) fn finish(domid: u16, config: &Config, ports: &Ports) -> Vec<Op> {
     if config.vif.is_some() {
         // netback looks at it when the front end closes: without it the interface would go for good.
         ops.push(write(format!("{}/online", backend(domid)), "1"));
+        // `xl destroy` wants to know.
+        ops.push(write(format!("{}/type", backend(domid)), "vif"));
     }
     ops.push(write(
         format!("{}/store/port", home(domid)),

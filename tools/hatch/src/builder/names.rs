@@ -12,6 +12,7 @@ use rustix::fs::{FlockOperation, fcntl_lock};
 
 use super::config::Config;
 use super::keys;
+use crate::xen::Xen;
 use crate::xenstore::{Client, Code, Error, Id, Request, TransactionId};
 
 /// The lock of `xl` (tools/xl/xl.h, XL_LOCK_FILE); `/var/lock` is most often a link to `/run/lock`.
@@ -55,9 +56,16 @@ impl XlLock {
 /// Begins the transaction of the claim, if name and MAC address are free. They are read inside of it, and what is to be
 /// written is sent only when that is answered: so a claim by anybody else, before or after, is seen here or is a conflict at
 /// the end, with either xenstored.
-pub(crate) fn begin(store: &mut Client, config: &Config) -> Result<TransactionId, super::Cause> {
+///
+/// A domain that is not there any more, because `xl` destroyed it, owns nothing, whatever the index says.
+pub(crate) fn begin(
+    store: &mut Client,
+    xen: &mut Xen,
+    config: &Config,
+) -> Result<TransactionId, super::Cause> {
     let transaction = store.send(Request::transaction_start())?;
     let transaction = store.transaction(transaction)?;
+    let mut stale = BTreeSet::new();
     let free = (|| {
         let name = store.send(Request::read(&keys::name_path(&config.name)).within(transaction))?;
         let mac = match &config.vif {
@@ -68,9 +76,9 @@ pub(crate) fn begin(store: &mut Client, config: &Config) -> Result<TransactionId
         };
         let domains = store.send(Request::directory("/local/domain"))?;
         let ours = store.send(Request::directory("/hatch/domain"))?;
-        let name = owner(store.answer(name))?;
+        let name = owner(xen, store.answer(name), &mut stale)?;
         let mac = mac
-            .map(|mac| owner(store.answer(mac)))
+            .map(|mac| owner(xen, store.answer(mac), &mut stale))
             .transpose()?
             .flatten();
         let domains = numbers(store, domains, "/local/domain")?;
@@ -83,6 +91,11 @@ pub(crate) fn begin(store: &mut Client, config: &Config) -> Result<TransactionId
         }
         if let (Some(owner), Some(vif)) = (mac, &config.vif) {
             return Err(Taken::Mac(keys::mac_text(&vif.mac), owner).into());
+        }
+        // Else it would be taken for the name's owner when somebody destroys what is left of it.
+        for domid in stale {
+            let gone = store.send(Request::rm(&keys::domain_path(domid)).within(transaction))?;
+            store.answer(gone)?;
         }
         strangers(store, &domains, &ours, config)
     })();
@@ -103,11 +116,25 @@ pub(crate) fn again(store: &mut Client, config: &Config) -> Result<(), super::Ca
 }
 
 /// Who has what was read.
-fn owner(answer: Result<Vec<u8>, Error>) -> Result<Option<String>, Error> {
-    match answer {
-        Ok(value) => Ok(Some(format!("domain {}", value.escape_ascii()))),
-        Err(error) if error.is_absent() => Ok(None),
-        Err(error) => Err(error),
+fn owner(
+    xen: &mut Xen,
+    answer: Result<Vec<u8>, Error>,
+    stale: &mut BTreeSet<u16>,
+) -> Result<Option<String>, super::Cause> {
+    let value = match answer {
+        Ok(value) => value,
+        Err(error) if error.is_absent() => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let domid = std::str::from_utf8(&value)
+        .ok()
+        .and_then(|text| text.parse().ok());
+    match domid {
+        Some(domid) if xen.info(domid)?.is_none() => {
+            stale.insert(domid);
+            Ok(None)
+        }
+        _ => Ok(Some(format!("domain {}", value.escape_ascii()))),
     }
 }
 

@@ -149,7 +149,9 @@ impl Builder {
             layout::check_cmdline(&config.cmdline)?;
             Ok::<_, Cause>(shell.layout.with_module(ramdisk.map(Ramdisk::size))?)
         })?;
-        let transaction = steps.run(Step::Names, || names::begin(&mut self.store, config))?;
+        let transaction = steps.run(Step::Names, || {
+            names::begin(&mut self.store, &mut self.xen, config)
+        })?;
         let bridge = match &config.vif {
             Some(vif) => Some(steps.run(Step::Check, || self.links.bridge(&vif.bridge))?),
             None => None,

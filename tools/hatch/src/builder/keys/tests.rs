@@ -146,7 +146,7 @@ fn states_are_written_last() {
         let last = keys
             .iter()
             .filter_map(|n| path(&ops[*n]))
-            .rfind(|path| !path.ends_with("/online"));
+            .rfind(|path| !path.ends_with("/online") && !path.ends_with("/type"));
         assert_eq!(last, Some(format!("{folder}/state").as_str()));
     }
     assert!(ops.contains(&Op::Introduce {
