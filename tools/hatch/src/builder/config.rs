@@ -57,7 +57,9 @@ pub const NAME_MAX: usize = 128;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// A name that can't be.
-    #[error("a name has 1 to {NAME_MAX} printable characters without blanks and slashes: {0:?} has not")]
+    #[error(
+        "a name has 1 to {NAME_MAX} printable characters without blanks and slashes: {0:?} has not"
+    )]
     Name(String),
     /// The interface has a MAC address that is no interface's own.
     #[error("the MAC address {0} is a group's, or none")]
@@ -74,7 +76,9 @@ impl Config {
     /// What is wrong.
     pub fn check(&self) -> Result<(), Error> {
         let is_printable = |text: &str| text.bytes().all(|octet| octet.is_ascii_graphic());
-        let is_name = (1..=NAME_MAX).contains(&self.name.len()) && is_printable(&self.name) && !self.name.contains('/');
+        let is_name = (1..=NAME_MAX).contains(&self.name.len())
+            && is_printable(&self.name)
+            && !self.name.contains('/');
         // A number would be taken for a domid by `xl`.
         if !is_name || self.name.bytes().all(|octet| octet.is_ascii_digit()) {
             return Err(Error::Name(self.name.chars().take(NAME_MAX).collect()));
@@ -86,12 +90,19 @@ impl Config {
             return Err(Error::Mac(super::keys::mac_text(&vif.mac)));
         }
         // IFNAMSIZ, with the NUL.
-        let is_interface = |name: &str| (1..=15).contains(&name.len()) && is_printable(name) && !name.contains(['/', ':']);
+        let is_interface = |name: &str| {
+            (1..=15).contains(&name.len()) && is_printable(name) && !name.contains(['/', ':'])
+        };
         if !is_interface(&vif.bridge) {
             return Err(Error::Value("the bridge's name"));
         }
         for (what, value) in [("ip", &vif.ip), ("rate", &vif.rate)] {
-            let is_text = |text: &String| text.len() <= 1024 && text.bytes().all(|octet| octet == b' ' || octet.is_ascii_graphic());
+            let is_text = |text: &String| {
+                text.len() <= 1024
+                    && text
+                        .bytes()
+                        .all(|octet| octet == b' ' || octet.is_ascii_graphic())
+            };
             if value.as_ref().is_some_and(|value| !is_text(value)) {
                 return Err(Error::Value(what));
             }

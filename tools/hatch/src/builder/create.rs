@@ -68,8 +68,11 @@ pub struct Created {
 #[derive(Default)]
 struct Done {
     making: bool,
+    /// The transaction of the claim, as long as nothing is in it.
+    open: Option<TransactionId>,
     domain: Option<u16>,
     keys: bool,
+    connecting: bool,
     claim: Option<Claim>,
     claimed: bool,
 }
@@ -98,7 +101,12 @@ impl Builder {
         let store = Client::connect(bound)?;
         let xen = Xen::open()?;
         let links = Links::open()?;
-        Ok(Self { xen, store, links, bound })
+        Ok(Self {
+            xen,
+            store,
+            links,
+            bound,
+        })
     }
 
     /// Xen, for what is not about making guests.
@@ -120,14 +128,21 @@ impl Builder {
     ///
     /// # Errors
     /// The step that failed, why, and what of it could not be undone.
-    pub fn create(&mut self, config: &Config, image: &Image, ramdisk: Option<&Ramdisk>) -> Result<Created, Error> {
+    pub fn create(
+        &mut self,
+        config: &Config,
+        image: &Image,
+        ramdisk: Option<&Ramdisk>,
+    ) -> Result<Created, Error> {
         let mut steps = Steps::new();
         let plan = steps.run(Step::Check, || self.plan(config, image, ramdisk))?;
         let mut done = Done::default();
         match self.steps(&plan, &mut steps, &mut done) {
-            Ok(domid) => {
-                Ok(Created { domid, preconnected: plan.layout.rings.is_some(), timeline: steps.finish() })
-            }
+            Ok(domid) => Ok(Created {
+                domid,
+                preconnected: plan.layout.rings.is_some(),
+                timeline: steps.finish(),
+            }),
             Err(failure) => {
                 let left = self.undo(&plan, done);
                 Err(Error { failure, left })
@@ -136,7 +151,12 @@ impl Builder {
     }
 
     /// Checks and decides all that can be before there is a domain.
-    fn plan<'a>(&mut self, config: &'a Config, image: &'a Image, ramdisk: Option<&'a Ramdisk>) -> Result<Plan<'a>, Cause> {
+    fn plan<'a>(
+        &mut self,
+        config: &'a Config,
+        image: &'a Image,
+        ramdisk: Option<&'a Ramdisk>,
+    ) -> Result<Plan<'a>, Cause> {
         config.check()?;
         layout::check_cmdline(&config.cmdline)?;
         let preconnected = config.vif.is_some()
@@ -145,17 +165,40 @@ impl Builder {
                 Connect::Before => true,
                 Connect::Guest => false,
             };
-        let layout = Layout::new(config.memory, image.headers(), ramdisk.map(Ramdisk::size), preconnected)?;
-        let bridge = config.vif.as_ref().map(|vif| self.links.bridge(&vif.bridge)).transpose()?;
-        Ok(Plan { config, image, ramdisk, layout, bridge })
+        let layout = Layout::new(
+            config.memory,
+            image.headers(),
+            ramdisk.map(Ramdisk::size),
+            preconnected,
+        )?;
+        let bridge = config
+            .vif
+            .as_ref()
+            .map(|vif| self.links.bridge(&vif.bridge))
+            .transpose()?;
+        Ok(Plan {
+            config,
+            image,
+            ramdisk,
+            layout,
+            bridge,
+        })
     }
 
-    fn steps(&mut self, plan: &Plan<'_>, steps: &mut Steps, done: &mut Done) -> Result<u16, Failure> {
+    fn steps(
+        &mut self,
+        plan: &Plan<'_>,
+        steps: &mut Steps,
+        done: &mut Done,
+    ) -> Result<u16, Failure> {
         let config = plan.config;
         let lock = XlLock::take();
         let transaction = steps.run(Step::Names, || self.names(config, done))?;
         let domid = steps.run(Step::Domain, || {
-            let new = NewDomain { handle: config.uuid, grant_frames: GRANT_FRAMES };
+            let new = NewDomain {
+                handle: config.uuid,
+                grant_frames: GRANT_FRAMES,
+            };
             let domid = self.xen.create(&new)?;
             done.domain = Some(domid);
             Ok::<_, Cause>(domid)
@@ -169,24 +212,29 @@ impl Builder {
         steps.run(Step::Rings, || self.rings(plan, domid, grants.as_ref()))?;
         let connect_at = steps.now();
         steps.run(Step::Connect, || {
+            done.connecting = grants.is_some();
             let ops = keys::connect(domid, &ports, grants.as_ref());
             answers.extend(self.send(&ops)?);
             Ok::<_, Cause>(self.store.flush()?)
         })?;
-        steps.run(Step::Load, || self.load(plan, domid, &ports, grants.as_ref()))?;
+        steps.run(Step::Load, || {
+            self.load(plan, domid, &ports, grants.as_ref())
+        })?;
         let (entry, start_info) = (plan.image.headers().entry, plan.layout.info);
         steps.run(Step::Context, || {
-            self.xen.pvh_context(domid, entry, u32::try_from(start_info).unwrap_or(u32::MAX))
+            self.xen
+                .pvh_context(domid, entry, u32::try_from(start_info).unwrap_or(u32::MAX))
         })?;
+        if let Some(bridge) = &plan.bridge {
+            steps.run(Step::Port, || self.port(plan, domid, bridge))?;
+            steps.beside("vif", "netback", keys_at);
+        }
+        // Answers that nobody looks at wake nobody.
         steps.run(Step::Claim, || {
             self.claimed(config, domid, done)?;
             Ok::<_, Cause>(self.store.answers(answers)?)
         })?;
         steps.beside("keys", "xenstored", keys_at);
-        if let Some(bridge) = &plan.bridge {
-            steps.run(Step::Port, || self.port(plan, domid, bridge))?;
-            steps.beside("vif", "netback", keys_at);
-        }
         if plan.layout.rings.is_some() {
             steps.run(Step::Backend, || self.connected(domid))?;
             steps.beside("connects", "netback", connect_at);
@@ -195,9 +243,8 @@ impl Builder {
             if !lock.is_ours() {
                 names::again(&mut self.store, config)?;
             }
-            let ended = self.store.send(Request::rm(&keys::making_path(&config.uuid)))?;
-            self.store.answer(ended)?;
-            Ok::<_, Cause>(())
+            let ids = self.send(&keys::finish(domid, config, &ports))?;
+            Ok::<_, Cause>(self.store.answers(ids)?)
         })?;
         Ok(domid)
     }
@@ -205,9 +252,12 @@ impl Builder {
     /// Leaves the mark that a guest is being made, and sees whether its name is free.
     fn names(&mut self, config: &Config, done: &mut Done) -> Result<TransactionId, Cause> {
         let path = keys::making_path(&config.uuid);
-        let mark = self.store.send(Request::write(&path, &Maker::this().to_string()))?;
+        let mark = self
+            .store
+            .send(Request::write(&path, &Maker::this().to_string()))?;
         done.making = true;
         let transaction = names::begin(&mut self.store, config)?;
+        done.open = Some(transaction);
         self.store.answer(mark)?;
         Ok(transaction)
     }
@@ -220,19 +270,31 @@ impl Builder {
         transaction: TransactionId,
         done: &mut Done,
     ) -> Result<Vec<Id>, Cause> {
+        done.open = None;
         done.claim = Some(self.claim(plan.config, domid, transaction)?);
         done.keys = true;
-        let answers = self.send(&keys::birth(domid, plan.config, plan.layout.rings.is_some()))?;
+        let answers = self.send(&keys::birth(
+            domid,
+            plan.config,
+            plan.layout.rings.is_some(),
+        ))?;
         self.store.flush()?;
         Ok(answers)
     }
 
-    fn claim(&mut self, config: &Config, domid: u16, transaction: TransactionId) -> Result<Claim, Cause> {
+    fn claim(
+        &mut self,
+        config: &Config,
+        domid: u16,
+        transaction: TransactionId,
+    ) -> Result<Claim, Cause> {
         let mut writes = Vec::new();
         for op in keys::claim(domid, config) {
             writes.push(self.store.send(op.request().within(transaction))?);
         }
-        let end = self.store.send(Request::transaction_end(transaction, true))?;
+        let end = self
+            .store
+            .send(Request::transaction_end(transaction, true))?;
         Ok(Claim { writes, end })
     }
 
@@ -258,14 +320,16 @@ impl Builder {
 
     fn limits(&mut self, plan: &Plan<'_>, domid: u16) -> Result<(), Cause> {
         self.xen.max_vcpus(domid, 1)?;
-        self.xen.max_mem(domid, (plan.config.memory << 10) + SLACK_KIB)?;
+        self.xen
+            .max_mem(domid, (plan.config.memory << 10) + SLACK_KIB)?;
         if plan.config.tsc != TscMode::Default {
             self.xen.tsc_mode(domid, plan.config.tsc)?;
         }
         if let Some(octets) = plan.layout.paging_pool() {
             self.xen.paging_pool(domid, octets)?;
         }
-        self.xen.param(domid, HVM_PARAM_TIMER_MODE, NO_DELAY_FOR_MISSED_TICKS)?;
+        self.xen
+            .param(domid, HVM_PARAM_TIMER_MODE, NO_DELAY_FOR_MISSED_TICKS)?;
         Ok(())
     }
 
@@ -283,7 +347,9 @@ impl Builder {
         let made = self.xen.populate(domid, gfns, order)?;
         let smaller = if order > 9 { 9 } else { 0 };
         for gfn in gfns.get(made..).unwrap_or_default() {
-            let parts: Vec<u64> = (0..1 << (order - smaller)).map(|n| gfn + (n << smaller)).collect();
+            let parts: Vec<u64> = (0..1 << (order - smaller))
+                .map(|n| gfn + (n << smaller))
+                .collect();
             self.populate(domid, &parts, smaller)?;
         }
         Ok(())
@@ -291,9 +357,16 @@ impl Builder {
 
     fn channels(&mut self, plan: &Plan<'_>, domid: u16) -> Result<Ports, Cause> {
         let xenstore = self.xen.event_channel(domid)?;
-        let console = if plan.config.console { Some(self.xen.event_channel(domid)?) } else { None };
+        let console = if plan.config.console {
+            Some(self.xen.event_channel(domid)?)
+        } else {
+            None
+        };
         let network = match plan.layout.rings {
-            Some(_) => Some((self.xen.event_channel(domid)?, self.xen.event_channel(domid)?)),
+            Some(_) => Some((
+                self.xen.event_channel(domid)?,
+                self.xen.event_channel(domid)?,
+            )),
             None => None,
         };
         let mut params = vec![
@@ -308,7 +381,11 @@ impl Builder {
         for (index, value) in params {
             self.xen.param(domid, index, value)?;
         }
-        Ok(Ports { xenstore, console, network })
+        Ok(Ports {
+            xenstore,
+            console,
+            network,
+        })
     }
 
     /// Fills the special pages, both rings and the grant table.
@@ -327,26 +404,45 @@ impl Builder {
             pages.write((specials + 1) * PAGE_SIZE, &rings::rx_ring(rings, grants))?;
         }
         let table = self.xen.map_grants(domid)?;
-        table.write(0, &rings::grant_table(plan.layout.rings.as_ref(), plan.config.console))?;
+        table.write(
+            0,
+            &rings::grant_table(plan.layout.rings.as_ref(), plan.config.console),
+        )?;
         Ok(())
     }
 
     /// Loads image, information and module.
-    fn load(&mut self, plan: &Plan<'_>, domid: u16, ports: &Ports, grants: Option<&Grants>) -> Result<(), Cause> {
+    fn load(
+        &mut self,
+        plan: &Plan<'_>,
+        domid: u16,
+        ports: &Ports,
+        grants: Option<&Grants>,
+    ) -> Result<(), Cause> {
         let network = match (&plan.layout.rings, grants, ports.network, &plan.config.vif) {
-            (Some(rings), Some(grants), Some((tx, rx)), Some(vif)) => {
-                Some(structure(domid, rings, grants, (tx, rx, ports.xenstore), vif.mac)?)
-            }
+            (Some(rings), Some(grants), Some((tx, rx)), Some(vif)) => Some(structure(
+                domid,
+                rings,
+                grants,
+                (tx, rx, ports.xenstore),
+                vif.mac,
+            )?),
             _ => None,
         };
         let first = plan.layout.image.start;
         let end = plan.layout.info / PAGE_SIZE as u64 + layout::INFO_PAGES;
         let gfns: Vec<u64> = (first..end).collect();
         let pages = self.xen.map(domid, &gfns)?;
-        let offset = |address: u64| usize::try_from(address - first * PAGE_SIZE as u64).map_err(|_| Cause::from(std::io::Error::other("an address")));
+        let offset = |address: u64| {
+            usize::try_from(address - first * PAGE_SIZE as u64)
+                .map_err(|_| Cause::from(std::io::Error::other("an address")))
+        };
         let file = plan.image.file().as_fd();
         for segment in &plan.image.headers().segments {
-            let (at, size) = (offset(segment.memory.start)?, usize::try_from(segment.size).unwrap_or(usize::MAX));
+            let (at, size) = (
+                offset(segment.memory.start)?,
+                usize::try_from(segment.size).unwrap_or(usize::MAX),
+            );
             pages.read_file(at, size, file, segment.offset)?;
             let rest = offset(segment.memory.end)?.saturating_sub(at + size);
             pages.zero(at + size, rest)?;
@@ -385,7 +481,7 @@ impl Builder {
     }
 
     /// Waits until the back end is connected.
-    fn connected(&mut self, domid: u16) -> Result<(), Cause> {
+    pub(super) fn connected(&mut self, domid: u16) -> Result<(), Cause> {
         const TOKEN: &str = "hatch";
         let path = format!("{}/state", keys::backend(domid));
         let end = Instant::now() + self.bound;
@@ -404,6 +500,7 @@ impl Builder {
             }
             read = self.store.send(Request::read(&path))?;
         };
+        // Goes out with the next request.
         let unwatched = self.store.send(Request::unwatch(&path, TOKEN))?;
         self.store.forget(unwatched);
         // What it has reported since is of no interest any more.
@@ -419,13 +516,20 @@ impl Builder {
     /// Undoes what was done, and says what could not be.
     fn undo(&mut self, plan: &Plan<'_>, mut done: Done) -> Vec<String> {
         let mut left = Vec::new();
+        if let Some(open) = done.open
+            && let Ok(end) = self.store.send(Request::transaction_end(open, false))
+        {
+            self.store.forget(end);
+        }
         // Whether the claim was good is not known if the failure came first.
         if let Some(claim) = done.claim.take() {
             let _ = self.store.answers(claim.writes);
             done.claimed |= self.store.answer(claim.end).is_ok();
         }
         if let Some(domid) = done.domain {
-            let vif = if done.keys && plan.bridge.is_some() { Some(vif_name(domid, 0)) } else { None };
+            if done.keys && plan.config.vif.is_some() {
+                self.quiet(domid, done.connecting);
+            }
             if let Err(error) = self.xen.destroy(domid) {
                 left.push(format!("domain {domid}: {error}"));
             }
@@ -438,7 +542,7 @@ impl Builder {
                 ops.extend(keys::forget(domid, Some(&plan.config.name), mac));
             }
             left.extend(self.remove(&ops));
-            left.extend(self.gone(domid, vif.as_deref()).err().map(|error| error.to_string()));
+            left.extend(self.settle(domid).err().map(|error| error.to_string()));
         }
         // Last, and only when nothing else is left: by this `hatch gc` finds what is.
         if done.making && left.is_empty() {
@@ -460,7 +564,9 @@ fn special_pages(config: &Config) -> Vec<u64> {
 /// A 32-bit page directory that maps 4 GiB one to one, for Intel's CPUs that can't run a guest without paging:
 /// present, writable, user, accessed, dirty, 4 MiB.
 fn ident_pt() -> Vec<u8> {
-    (0..1024u32).flat_map(|n| (n << 22 | 0xe7).to_le_bytes()).collect()
+    (0..1024u32)
+        .flat_map(|n| (n << 22 | 0xe7).to_le_bytes())
+        .collect()
 }
 
 fn structure(
@@ -475,7 +581,9 @@ fn structure(
     if let Some(place) = backend.get_mut(..path.len()) {
         place.copy_from_slice(path.as_bytes());
     }
-    let port = |port| EventPort::try_new(port).ok_or(Cause::Backend("was given an event channel that can't be"));
+    let port = |port| {
+        EventPort::try_new(port).ok_or(Cause::Backend("was given an event channel that can't be"))
+    };
     Ok(Preconnected {
         first: Gfn(rings.first),
         rx_buffers: rings.buffers as usize,

@@ -1,14 +1,20 @@
 //! Removing a guest: quickly, without asking it, and wholly.
 //!
 //! The back end's directory goes first of all keys, because netback then lets go of the interface and of the guest's pages
-//! without waiting for a front end. Xen has forgotten a domain when nobody maps any page of it.
+//! without waiting for a front end.
 
 use std::time::{Duration, Instant};
 
 use super::create::Builder;
 use super::keys::{self, Op};
 use super::{Cause, Taken};
-use crate::xenstore::{Error, Request};
+use crate::xenstore::{Error, Id, Request};
+
+/// The first of the pauses after which Xen is asked again.
+const FIRST: Duration = Duration::from_micros(100);
+
+/// How long netback may take before a guest is removed that could not be made.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// What was removed.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -29,7 +35,9 @@ pub enum DestroyError {
     #[error("domain 0 is the one that this runs in")]
     Dom0,
     /// It is not in hatch's index.
-    #[error("domain {0} was not made by hatch: `xl destroy` removes it, or hatch when told to (--force)")]
+    #[error(
+        "domain {0} was not made by hatch: `xl destroy` removes it, or hatch when told to (--force)"
+    )]
     NotOurs(u16),
     /// It is not quite removed.
     #[error("domain {domid} is not quite removed: {}", left.join("; "))]
@@ -45,7 +53,8 @@ pub enum DestroyError {
 }
 
 impl Builder {
-    /// Removes a guest. One that hatch did not make is left alone unless `force` says otherwise.
+    /// Removes a guest. One that hatch did not make is left alone unless `force` says otherwise. What is then still under
+    /// way in the kernel, [`Self::settle`] waits for.
     ///
     /// # Errors
     /// There is no such domain; what of it is left.
@@ -54,29 +63,69 @@ impl Builder {
             return Err(DestroyError::Dom0);
         }
         let cause = |error: Error| DestroyError::Cause(error.into());
-        let name = self.store.send(Request::read(&keys::domain_path(domid))).map_err(cause)?;
-        let mac = self.store.send(Request::read(&format!("{}/mac", keys::domain_path(domid)))).map_err(cause)?;
+        let name = self
+            .store
+            .send(Request::read(&keys::domain_path(domid)))
+            .map_err(cause)?;
+        let mac = self
+            .store
+            .send(Request::read(&format!("/libxl/{domid}/device/vif/0/mac")))
+            .map_err(cause)?;
+        let state = self
+            .store
+            .send(Request::read(&format!("{}/state", keys::backend(domid))))
+            .map_err(cause)?;
         self.store.flush().map_err(cause)?;
-        let info = self.xen.info(domid).map_err(|error| DestroyError::Cause(error.into()))?;
+        let info = self
+            .xen
+            .info(domid)
+            .map_err(|error| DestroyError::Cause(error.into()))?;
         let name = optional(self.store.answer(name)).map_err(cause)?;
         let mac = optional(self.store.answer(mac)).map_err(cause)?;
-        let mac = mac.as_deref().and_then(keys::parse_mac_key);
+        let mac = mac.as_deref().and_then(keys::parse_mac);
+        let state = optional(self.store.answer(state)).map_err(cause)?;
         if name.is_none() && !force {
-            return Err(if info.is_none() { DestroyError::NoSuchDomain(domid) } else { DestroyError::NotOurs(domid) });
+            return Err(if info.is_none() {
+                DestroyError::NoSuchDomain(domid)
+            } else {
+                DestroyError::NotOurs(domid)
+            });
+        }
+        if state.as_deref() == Some("1") {
+            // Made by halves: netback is about to look at it.
+            self.quiet(domid, false);
         }
         let mut left = Vec::new();
+        if info.is_some()
+            && let Err(error) = self.xen.pause(domid)
+            && !error.is_no_such_domain()
+        {
+            left.push(error.to_string());
+        }
+        let mut ops = keys::death(domid, info.as_ref().map(|info| &info.handle));
+        // The kernel lets go of the interface while Xen takes the memory back.
+        let mut ids = self.send(&ops).map_err(cause)?;
+        self.store.flush().map_err(cause)?;
         if info.is_some()
             && let Err(error) = self.xen.destroy(domid)
             && !error.is_no_such_domain()
         {
             left.push(error.to_string());
         }
-        let mut ops = keys::death(domid, info.as_ref().map(|info| &info.handle));
-        ops.extend(keys::forget(domid, name.as_deref(), mac.as_ref()));
-        left.extend(self.remove(&ops));
-        let interface = crate::net::vif_name(domid, 0);
-        left.extend(self.gone(domid, Some(&interface)).err().map(|error| error.to_string()));
-        if left.is_empty() { Ok(Destroyed { domid, name }) } else { Err(DestroyError::Left { domid, left }) }
+        // Only now: by these `hatch gc` would find it if this process ended before.
+        let forget = keys::forget(domid, name.as_deref(), mac.as_ref());
+        ids.extend(self.send(&forget).map_err(cause)?);
+        ops.extend(forget);
+        left.extend(self.removed(&ops, ids));
+        // A back end that was neither connected nor without a front end may have been at work.
+        if state.is_some_and(|state| state != "4") {
+            left.extend(self.settle(domid).err().map(|error| error.to_string()));
+        }
+        if left.is_empty() {
+            Ok(Destroyed { domid, name })
+        } else {
+            Err(DestroyError::Left { domid, left })
+        }
     }
 
     /// The domain of a name in hatch's index.
@@ -94,6 +143,10 @@ impl Builder {
             Ok(ids) => ids,
             Err(error) => return vec![error.to_string()],
         };
+        self.removed(ops, ids)
+    }
+
+    fn removed(&mut self, ops: &[Op], ids: Vec<Id>) -> Vec<String> {
         let mut left = Vec::new();
         for (op, id) in ops.iter().zip(ids) {
             match self.store.answer(id) {
@@ -107,15 +160,29 @@ impl Builder {
         left
     }
 
-    /// Waits until the interface is gone, and then the domain.
-    pub(super) fn gone(&mut self, domid: u16, interface: Option<&str>) -> Result<(), Cause> {
-        let end = Instant::now() + self.bound;
-        if let Some(interface) = interface {
-            self.links.gone(interface, self.bound)?;
+    /// Waits, but not for long, until netback has nothing to do any more for a guest that is to be removed: it takes badly to
+    /// losing its directory while it works on it.
+    pub(super) fn quiet(&mut self, domid: u16, is_connecting: bool) {
+        let appeared = self.links.appeared(&crate::net::vif_name(domid, 0), QUIET);
+        if appeared.is_ok() && is_connecting {
+            let bound = std::mem::replace(&mut self.bound, QUIET);
+            let _ = self.connected(domid);
+            self.bound = bound;
         }
-        // Xen tells only one listener of a domain's end, and that is xenstored. The domain goes right after its
-        // interface, so that this hardly ever waits at all.
-        let mut pause = Duration::from_micros(50);
+    }
+
+    /// Waits until nothing of a destroyed guest is left: netback maps none of its pages any more, so that Xen has forgotten
+    /// it, and the kernel has taken its interface away. They need nothing from anybody for that, but take their time
+    /// (RCU grace periods).
+    ///
+    /// # Errors
+    /// Something is left after the bound.
+    pub fn settle(&mut self, domid: u16) -> Result<(), Cause> {
+        let end = Instant::now() + self.bound;
+        self.links
+            .gone(&crate::net::vif_name(domid, 0), self.bound)?;
+        // Xen tells only one listener of a domain's end, and that is xenstored.
+        let mut pause = FIRST;
         while self.xen.info(domid)?.is_some() {
             if Instant::now() >= end {
                 return Err(Cause::Backend("still maps pages of the domain"));
@@ -123,6 +190,7 @@ impl Builder {
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));
         }
+        let _ = self.remove(&keys::remains(domid));
         Ok(())
     }
 }

@@ -75,9 +75,9 @@ impl Headers {
             Ok(FileKind::Elf64) => parse::<FileHeader64<Endianness>>(file),
             Ok(FileKind::Elf32) => parse::<FileHeader32<Endianness>>(file),
             // A bzImage has the boot sector's signature.
-            _ if file.read_bytes_at(0x202, 4) == Ok(b"HdrS") => {
-                Err(Error::NotElf(" (a compressed Linux kernel is not unpacked here: extract its vmlinux)"))
-            }
+            _ if file.read_bytes_at(0x202, 4) == Ok(b"HdrS") => Err(Error::NotElf(
+                " (a compressed Linux kernel is not unpacked here: extract its vmlinux)",
+            )),
             _ => Err(Error::NotElf("")),
         }
     }
@@ -94,15 +94,27 @@ fn wrong(what: impl Into<String>) -> Error {
     Error::Headers(what.into())
 }
 
-fn parse<'data, Elf: FileHeader<Endian = Endianness>>(file: impl ReadRef<'data>) -> Result<Headers, Error> {
+fn parse<'data, Elf: FileHeader<Endian = Endianness>>(
+    file: impl ReadRef<'data>,
+) -> Result<Headers, Error> {
     let header = Elf::parse(file).map_err(|error| wrong(error.to_string()))?;
     let endian = header.endian().map_err(|error| wrong(error.to_string()))?;
-    if endian != Endianness::Little || !matches!(header.e_machine(endian), object::elf::EM_X86_64 | object::elf::EM_386) {
+    if endian != Endianness::Little
+        || !matches!(
+            header.e_machine(endian),
+            object::elf::EM_X86_64 | object::elf::EM_386
+        )
+    {
         return Err(Error::NotElf(", but for another CPU"));
     }
-    let programs = header.program_headers(endian, file).map_err(|error| wrong(error.to_string()))?;
+    let programs = header
+        .program_headers(endian, file)
+        .map_err(|error| wrong(error.to_string()))?;
     if programs.len() > SEGMENTS_MAX {
-        return Err(wrong(format!("{} program headers, at most {SEGMENTS_MAX}", programs.len())));
+        return Err(wrong(format!(
+            "{} program headers, at most {SEGMENTS_MAX}",
+            programs.len()
+        )));
     }
     let file_size = file.len().map_err(|()| wrong("the file has no length"))?;
     let mut segments = Vec::new();
@@ -119,7 +131,10 @@ fn parse<'data, Elf: FileHeader<Endian = Endianness>>(file: impl ReadRef<'data>)
             }
             segments.push(segment);
         }
-        let Some(mut notes) = program.notes(endian, file).map_err(|error| wrong(error.to_string()))? else {
+        let Some(mut notes) = program
+            .notes(endian, file)
+            .map_err(|error| wrong(error.to_string()))?
+        else {
             continue;
         };
         while let Some(note) = notes.next().map_err(|error| wrong(error.to_string()))? {
@@ -128,14 +143,17 @@ fn parse<'data, Elf: FileHeader<Endian = Endianness>>(file: impl ReadRef<'data>)
                 (b"mayfly", PRECONNECTED) => &mut preconnected,
                 _ => continue,
             };
-            let number = number(note.desc()).ok_or_else(|| wrong("a note that is no 32-bit number"))?;
+            let number =
+                number(note.desc()).ok_or_else(|| wrong("a note that is no 32-bit number"))?;
             if known.replace(number).is_some() {
                 return Err(wrong("the same note twice"));
             }
         }
     }
     segments.sort_by_key(|segment| segment.memory.start);
-    let overlap = segments.windows(2).any(|pair| matches!(pair, [a, b] if a.memory.end > b.memory.start));
+    let overlap = segments
+        .windows(2)
+        .any(|pair| matches!(pair, [a, b] if a.memory.end > b.memory.start));
     if overlap {
         return Err(wrong("segments lie over each other"));
     }
@@ -144,9 +162,15 @@ fn parse<'data, Elf: FileHeader<Endian = Endianness>>(file: impl ReadRef<'data>)
     }
     let entry = entry.ok_or(Error::NoEntry)?;
     if !code.iter().any(|code| code.contains(&u64::from(entry))) {
-        return Err(wrong(format!("the PVH entry, {entry:#x}, is in no segment of code")));
+        return Err(wrong(format!(
+            "the PVH entry, {entry:#x}, is in no segment of code"
+        )));
     }
-    Ok(Headers { segments, entry, preconnected })
+    Ok(Headers {
+        segments,
+        entry,
+        preconnected,
+    })
 }
 
 /// A note's number: Xen takes four octets or eight.
@@ -158,19 +182,38 @@ fn number(desc: &[u8]) -> Option<u32> {
     }
 }
 
-fn load<P: ProgramHeader<Endian = Endianness>>(program: &P, endian: Endianness, file_size: u64) -> Result<Segment, Error> {
+fn load<P: ProgramHeader<Endian = Endianness>>(
+    program: &P,
+    endian: Endianness,
+    file_size: u64,
+) -> Result<Segment, Error> {
     let start: u64 = program.p_paddr(endian).into();
-    let [offset, size, memory_size]: [u64; 3] =
-        [program.p_offset(endian).into(), program.p_filesz(endian).into(), program.p_memsz(endian).into()];
+    let [offset, size, memory_size]: [u64; 3] = [
+        program.p_offset(endian).into(),
+        program.p_filesz(endian).into(),
+        program.p_memsz(endian).into(),
+    ];
     if size > memory_size {
-        return Err(wrong(format!("a segment has {size:#x} octets in the file and {memory_size:#x} in memory")));
+        return Err(wrong(format!(
+            "a segment has {size:#x} octets in the file and {memory_size:#x} in memory"
+        )));
     }
     if offset.checked_add(size).is_none_or(|end| end > file_size) {
-        return Err(wrong(format!("a segment reaches beyond the file ({offset:#x} + {size:#x}, of {file_size:#x})")));
+        return Err(wrong(format!(
+            "a segment reaches beyond the file ({offset:#x} + {size:#x}, of {file_size:#x})"
+        )));
     }
     let end = start.checked_add(memory_size).filter(|end| *end <= RAM_MAX);
-    let end = end.ok_or_else(|| wrong(format!("a segment reaches beyond {RAM_MAX:#x} ({start:#x} + {memory_size:#x})")))?;
-    Ok(Segment { memory: start..end, offset, size })
+    let end = end.ok_or_else(|| {
+        wrong(format!(
+            "a segment reaches beyond {RAM_MAX:#x} ({start:#x} + {memory_size:#x})"
+        ))
+    })?;
+    Ok(Segment {
+        memory: start..end,
+        offset,
+        size,
+    })
 }
 
 /// An image: what its headers say, and the file, kept open, from which each guest is loaded.
@@ -229,9 +272,15 @@ impl Ramdisk {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() || metadata.len() == 0 {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is empty or no ordinary file"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it is empty or no ordinary file",
+            ));
         }
-        Ok(Self { size: metadata.len(), file })
+        Ok(Self {
+            size: metadata.len(),
+            file,
+        })
     }
 
     /// Its octets.

@@ -33,7 +33,11 @@ pub(crate) fn encode(layout: &Layout, cmdline: &str, network: Option<&Preconnect
         version: 1,
         flags: 0,
         nr_modules: count(modules.len()),
-        modlist_paddr: if modules.is_empty() { 0 } else { layout.info + INFO_MODULES },
+        modlist_paddr: if modules.is_empty() {
+            0
+        } else {
+            layout.info + INFO_MODULES
+        },
         cmdline_paddr: layout.info + INFO_CMDLINE,
         rsdp_paddr: 0,
         memmap_paddr: layout.info + INFO_MEMMAP,
@@ -43,13 +47,23 @@ pub(crate) fn encode(layout: &Layout, cmdline: &str, network: Option<&Preconnect
     put(0, start_info.as_bytes());
     let mut at = INFO_MEMMAP;
     for entry in map {
-        let entry = abi::hvm_memmap_table_entry { addr: entry.start, size: entry.size, type_: entry.kind, reserved: 0 };
+        let entry = abi::hvm_memmap_table_entry {
+            addr: entry.start,
+            size: entry.size,
+            type_: entry.kind,
+            reserved: 0,
+        };
         put(at, entry.as_bytes());
         at += size_of_val(&entry) as u64;
     }
     let mut at = INFO_MODULES;
     for (paddr, size) in modules {
-        let entry = abi::hvm_modlist_entry { paddr, size, cmdline_paddr: 0, reserved: 0 };
+        let entry = abi::hvm_modlist_entry {
+            paddr,
+            size,
+            cmdline_paddr: 0,
+            reserved: 0,
+        };
         put(at, entry.as_bytes());
         at += size_of_val(&entry) as u64;
     }
@@ -101,18 +115,33 @@ mod tests {
     }
 
     fn layout(module: Option<u64>) -> Layout {
-        let segment = Segment { memory: 0x10_0000..0x16_2118, offset: 0x1000, size: 0x100 };
-        let headers = Headers { segments: vec![segment], entry: 0x10_0000, preconnected: Some(1) };
+        let segment = Segment {
+            memory: 0x10_0000..0x16_2118,
+            offset: 0x1000,
+            size: 0x100,
+        };
+        let headers = Headers {
+            segments: vec![segment],
+            entry: 0x10_0000,
+            preconnected: Some(1),
+        };
         Layout::new(8, &headers, module, true).unwrap()
     }
 
     #[test]
     fn the_guest_reads_what_was_written() {
         for module in [None, Some(0x1234)] {
-            for cmdline in [String::new(), "ip=10.0.2.80/24".to_owned(), "x".repeat(CMDLINE_MAX)] {
+            for cmdline in [
+                String::new(),
+                "ip=10.0.2.80/24".to_owned(),
+                "x".repeat(CMDLINE_MAX),
+            ] {
                 let layout = layout(module);
                 let network = structure(&layout);
-                let ram = Ram { base: layout.info, octets: encode(&layout, &cmdline, Some(&network)) };
+                let ram = Ram {
+                    base: layout.info,
+                    octets: encode(&layout, &cmdline, Some(&network)),
+                };
                 let info = StartInfo::parse(&&ram, layout.info).unwrap();
                 assert_eq!(info.version, 1);
                 assert_eq!(info.cmdline, cmdline.as_bytes());
@@ -134,8 +163,14 @@ mod tests {
 
     #[test]
     fn a_guest_without_modules_has_no_list_of_them() {
-        let layout = Layout { rings: None, ..layout(None) };
-        let ram = Ram { base: layout.info, octets: encode(&layout, "", None) };
+        let layout = Layout {
+            rings: None,
+            ..layout(None)
+        };
+        let ram = Ram {
+            base: layout.info,
+            octets: encode(&layout, "", None),
+        };
         let info = StartInfo::parse(&&ram, layout.info).unwrap();
         assert_eq!(info.modules().count(), 0);
     }

@@ -9,7 +9,6 @@
 //! | `/hatch/name/NAME` | domid; characters that a path can't have are `@` and two hexadecimal digits |
 //! | `/hatch/mac/MAC` | domid; twelve hexadecimal digits |
 //! | `/hatch/domain/DOMID` | name |
-//! | `/hatch/domain/DOMID/mac` | MAC, as above |
 //! | `/hatch/making/UUID` | process and its start time (`/proc/PID/stat`), as long as that process makes the guest |
 //!
 //! The last one is written, and answered, before there is a domain, so that one of this UUID whose maker is gone is known
@@ -52,12 +51,24 @@ fn write(path: impl Into<String>, value: impl Into<String>) -> Op {
 
 /// `n0,rN`: dom0 owns it and the guest reads it.
 fn guest_reads(domid: u16) -> Vec<Perm> {
-    vec![Perm { access: Access::None, domid: 0 }, Perm { access: Access::Read, domid }]
+    vec![
+        Perm {
+            access: Access::None,
+            domid: 0,
+        },
+        Perm {
+            access: Access::Read,
+            domid,
+        },
+    ]
 }
 
 /// `nN`: the guest owns it.
 fn guest_owns(domid: u16) -> Vec<Perm> {
-    vec![Perm { access: Access::None, domid }]
+    vec![Perm {
+        access: Access::None,
+        domid,
+    }]
 }
 
 /// The UUID as text.
@@ -131,15 +142,21 @@ pub(crate) fn backend(domid: u16) -> String {
 
 /// What claims name and MAC address: all of one transaction.
 pub(crate) fn claim(domid: u16, config: &Config) -> Vec<Op> {
-    let mut ops = vec![write(name_path(&config.name), domid.to_string()), write(domain_path(domid), config.name.clone())];
+    let mut ops = vec![
+        write(name_path(&config.name), domid.to_string()),
+        write(domain_path(domid), config.name.clone()),
+    ];
     if let Some(vif) = &config.vif {
         ops.push(write(mac_path(&vif.mac), domid.to_string()));
-        ops.push(write(format!("{}/mac", domain_path(domid)), mac_key(&vif.mac)));
     }
     ops
 }
 
 /// What is written as soon as there is a domain: its back end first, because netback then has something to do.
+///
+/// Each request costs xenstored some 40,000 instructions, so there is none for what nobody reads. What libxl makes and is not
+/// here: `cpu/0/availability`, `drivers`, `feature`, `attr`, `error`, and a
+/// node for each thing that a guest may say below `control`, which is the guest's as a whole instead.
 pub(crate) fn birth(domid: u16, config: &Config, preconnected: bool) -> Vec<Op> {
     let home = home(domid);
     let mut ops = Vec::with_capacity(64);
@@ -150,93 +167,93 @@ pub(crate) fn birth(domid: u16, config: &Config, preconnected: bool) -> Vec<Op> 
     }
     let memory = config.memory << 10;
     let vm = format!("/vm/{}", uuid(&config.uuid));
-    let libxl = format!("/libxl/{domid}");
+    for key in GUESTS {
+        ops.push(Op::Mkdir(format!("{home}/{key}")));
+        ops.push(Op::Perms(format!("{home}/{key}"), guest_owns(domid)));
+    }
     for (key, value) in [
         ("vm", vm.clone()),
         ("name", config.name.clone()),
         ("domid", domid.to_string()),
         ("memory/static-max", memory.to_string()),
         ("memory/target", memory.to_string()),
-        ("cpu/0/availability", "online".to_owned()),
-        ("control/platform-feature-multiprocessor-suspend", "1".to_owned()),
-        ("control/platform-feature-xs_reset_watches", "1".to_owned()),
     ] {
         ops.push(write(format!("{home}/{key}"), value));
     }
-    for key in GUESTS {
-        ops.push(Op::Mkdir(format!("{home}/{key}")));
-        ops.push(Op::Perms(format!("{home}/{key}"), guest_owns(domid)));
-    }
-    ops.push(Op::Mkdir(vm.clone()));
-    ops.push(Op::Perms(vm.clone(), guest_reads(domid)));
-    ops.push(write(format!("{vm}/uuid"), uuid(&config.uuid)));
     ops.push(write(format!("{vm}/name"), config.name.clone()));
-    ops.push(write(format!("{libxl}/type"), "pvh"));
+    ops.push(write(format!("/libxl/{domid}/type"), "pvh"));
     ops
 }
 
 /// What is the guest's to write.
-const GUESTS: [&str; 7] = [
-    "control/shutdown",
-    "control/feature-poweroff",
-    "control/feature-reboot",
-    "control/sysrq",
-    "data",
-    "attr",
-    "error",
-];
+const GUESTS: [&str; 2] = ["control", "data"];
 
 /// netback does not probe without a script, and nobody runs it but `xl destroy`, which then has something to run.
 const SCRIPT: &str = "/bin/true";
 
+/// The network interface.
+///
+/// Each change below the back end's directory costs the kernel a round trip to xenstored (drivers/xen/xenbus/xenbus_probe.c of
+/// Linux 6.1, `xenbus_dev_changed`), so only what netback reads is there. What `xl` shows, it has from libxl's copy.
 fn network(ops: &mut Vec<Op>, domid: u16, vif: &Vif, preconnected: bool) {
     let front = format!("{}/device/vif/0", home(domid));
     let back = backend(domid);
-    let libxl = format!("/libxl/{domid}/device/vif/0");
     let mac = mac_text(&vif.mac);
-    // What is made below takes over these.
-    ops.push(Op::Mkdir(backends(domid)));
-    ops.push(Op::Perms(backends(domid), guest_reads(domid)));
-    ops.push(Op::Mkdir(front.clone()));
-    ops.push(Op::Perms(
-        front.clone(),
-        vec![Perm { access: Access::None, domid }, Perm { access: Access::Read, domid: 0 }],
-    ));
-    for (key, value) in [("backend", back.as_str()), ("backend-id", "0"), ("handle", "0"), ("mac", &mac)] {
-        ops.push(write(format!("{front}/{key}"), value));
-    }
-    if !preconnected {
-        ops.push(write(format!("{front}/state"), "1"));
-    }
+    // This makes the directory; what is made in it afterwards takes over its rights.
+    ops.push(write(format!("{back}/frontend"), front.clone()));
+    ops.push(Op::Perms(back.clone(), guest_reads(domid)));
     let domain = domid.to_string();
-    let mut shared = vec![
-        ("frontend", front.clone()),
-        ("frontend-id", domain),
-        ("online", "1".to_owned()),
-        ("script", SCRIPT.to_owned()),
-        ("mac", mac),
-        ("bridge", vif.bridge.clone()),
-        ("handle", "0".to_owned()),
-        // netback connects only when this says that the interface is where it belongs. That is seen to beside it, and
-        // nobody is told of a guest before both are done, so it need not wait for the other.
-        ("hotplug-status", "connected".to_owned()),
-    ];
-    for (key, value) in [("ip", &vif.ip), ("rate", &vif.rate)] {
-        if let Some(value) = value {
-            shared.push((key, value.clone()));
-        }
-    }
-    if let Some(mtu) = vif.mtu {
-        shared.push(("mtu", mtu.to_string()));
-    }
-    for (key, value) in &shared {
+    for (key, value) in [
+        ("frontend-id", domain.as_str()),
+        ("script", SCRIPT),
+        ("mac", &mac),
+        ("handle", "0"),
+    ] {
         ops.push(write(format!("{back}/{key}"), value));
     }
+    if let Some(rate) = &vif.rate {
+        ops.push(write(format!("{back}/rate"), rate.clone()));
+    }
+    // netback connects only when this says that the interface is where it belongs. That is seen to beside it, and
+    // nobody is told of a guest before both are done, so it need not wait for the other.
+    ops.push(write(format!("{back}/hotplug-status"), "connected"));
     // Last: until there is a state, the kernel takes it for no device.
     ops.push(write(format!("{back}/state"), "1"));
-    ops.push(write(format!("{libxl}/backend"), back));
-    ops.push(write(format!("{libxl}/type"), "vif"));
-    for (key, value) in shared {
+
+    // As above; this one remains dom0's.
+    ops.push(write(format!("{front}/backend"), back.clone()));
+    ops.push(Op::Perms(
+        front.clone(),
+        vec![
+            Perm {
+                access: Access::None,
+                domid,
+            },
+            Perm {
+                access: Access::Read,
+                domid: 0,
+            },
+        ],
+    ));
+    ops.push(write(format!("{front}/mac"), mac.clone()));
+    if let Some(mtu) = vif.mtu {
+        ops.push(write(format!("{front}/mtu"), mtu.to_string()));
+    }
+    if !preconnected {
+        ops.push(write(format!("{front}/backend-id"), "0"));
+        ops.push(write(format!("{front}/state"), "1"));
+    }
+
+    let libxl = format!("/libxl/{domid}/device/vif/0");
+    let mut copy = vec![
+        ("backend", back),
+        ("frontend", front),
+        ("mac", mac),
+        ("bridge", vif.bridge.clone()),
+    ];
+    copy.extend(vif.ip.clone().map(|ip| ("ip", ip)));
+    copy.extend(vif.mtu.map(|mtu| ("mtu", mtu.to_string())));
+    for (key, value) in copy {
         ops.push(write(format!("{libxl}/{key}"), value));
     }
 }
@@ -262,8 +279,6 @@ pub(crate) fn connect(domid: u16, ports: &Ports, grants: Option<&Grants>) -> Vec
             ops.push(write(format!("{front}/{key}"), value.to_string()));
         }
     }
-    ops.push(write(format!("{home}/store/port"), ports.xenstore.to_string()));
-    ops.push(write(format!("{home}/store/ring-ref"), XENSTORE_GFN.to_string()));
     if let Some(port) = ports.console {
         let [ring_ref, port] = [CONSOLE_GFN.to_string(), port.to_string()];
         for (key, value) in [
@@ -277,7 +292,31 @@ pub(crate) fn connect(domid: u16, ports: &Ports, grants: Option<&Grants>) -> Vec
             ops.push(write(format!("{home}/console/{key}"), value));
         }
     }
-    ops.push(Op::Introduce { domid, gfn: XENSTORE_GFN, port: ports.xenstore });
+    ops
+}
+
+/// What is asked for last: the guest may speak to xenstored, and is made. xenconsoled looks at each new guest, which takes
+/// dom0 longer than all the rest of this.
+pub(crate) fn finish(domid: u16, config: &Config, ports: &Ports) -> Vec<Op> {
+    let mut ops = Vec::new();
+    if config.vif.is_some() {
+        // netback looks at it when the front end closes: without it the interface would go for good.
+        ops.push(write(format!("{}/online", backend(domid)), "1"));
+    }
+    ops.push(write(
+        format!("{}/store/port", home(domid)),
+        ports.xenstore.to_string(),
+    ));
+    ops.push(write(
+        format!("{}/store/ring-ref", home(domid)),
+        XENSTORE_GFN.to_string(),
+    ));
+    ops.push(Op::Introduce {
+        domid,
+        gfn: XENSTORE_GFN,
+        port: ports.xenstore,
+    });
+    ops.push(Op::Rm(making_path(&config.uuid)));
     ops
 }
 
@@ -309,12 +348,19 @@ pub(crate) fn rename(domid: u16, shell: &Config, config: &Config) -> Vec<Op> {
     let mut ops = vec![
         Op::Rm(name_path(&shell.name)),
         write(format!("{}/name", home(domid)), config.name.clone()),
-        write(format!("/vm/{}/name", uuid(&config.uuid)), config.name.clone()),
+        write(
+            format!("/vm/{}/name", uuid(&config.uuid)),
+            config.name.clone(),
+        ),
     ];
     if let (Some(old), Some(vif)) = (&shell.vif, &config.vif) {
         let (mac, libxl) = (mac_text(&vif.mac), format!("/libxl/{domid}/device/vif/0"));
         ops.push(Op::Rm(mac_path(&old.mac)));
-        for folder in [&format!("{}/device/vif/0", home(domid)), &backend(domid), &libxl] {
+        for folder in [
+            &format!("{}/device/vif/0", home(domid)),
+            &backend(domid),
+            &libxl,
+        ] {
             ops.push(write(format!("{folder}/mac"), mac.clone()));
         }
         for (key, old, new) in [
@@ -322,13 +368,23 @@ pub(crate) fn rename(domid: u16, shell: &Config, config: &Config) -> Vec<Op> {
             ("ip", old.ip.as_ref(), vif.ip.as_ref()),
         ] {
             if let Some(new) = new.filter(|_| old != new) {
-                ops.extend([&backend(domid), &libxl].map(|folder| write(format!("{folder}/{key}"), new.clone())));
+                ops.extend(
+                    [&backend(domid), &libxl]
+                        .map(|folder| write(format!("{folder}/{key}"), new.clone())),
+                );
             }
         }
     }
     // From here on it is nobody's remainder.
     ops.push(Op::Rm(making_path(&config.uuid)));
     ops
+}
+
+/// What netback leaves behind when its directory goes while it works on it: it then writes into what is not there any more,
+/// and an error besides.
+pub(crate) fn remains(domid: u16) -> Vec<Op> {
+    let error = format!("/local/domain/0/error/backend/vif/{domid}");
+    vec![Op::Rm(backends(domid)), Op::Rm(error)]
 }
 
 /// What takes a domain out of hatch's index.
@@ -344,9 +400,19 @@ pub(crate) fn forget(domid: u16, name: Option<&str>, mac: Option<&[u8; 6]>) -> V
     ops
 }
 
-/// Reads a MAC address of twelve digits.
-pub(crate) fn parse_mac_key(text: &str) -> Option<[u8; 6]> {
-    let digits: Vec<u8> = text.chars().map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect::<Option<_>>()?;
-    let octets: Vec<u8> = digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |all, digit| all << 4 | digit)).collect();
+/// Reads a MAC address, with colons or without.
+pub(crate) fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let digits: Vec<u8> = text
+        .chars()
+        .filter(|c| *c != ':')
+        .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+        .collect::<Option<_>>()?;
+    let octets: Vec<u8> = digits
+        .chunks_exact(2)
+        .map(|pair| pair.iter().fold(0, |all, digit| all << 4 | digit))
+        .collect();
     (digits.len() == 12).then(|| octets.try_into().ok())?
 }
+
+#[cfg(test)]
+mod tests;

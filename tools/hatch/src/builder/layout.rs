@@ -19,8 +19,8 @@ use mayfly_drivers::abi::NET_RX_RING_SIZE;
 use mayfly_drivers::netfront::preconnected;
 
 use super::image::{Headers, RAM_MAX};
-use crate::xen::abi;
 use crate::xen::MapEntry;
+use crate::xen::abi;
 
 const PAGE: u64 = 4096;
 /// `HVM_BELOW_4G_RAM_END` of libxl less its special pages: X86_HVM_END_SPECIAL_REGION - X86_HVM_NR_SPECIAL_PAGES.
@@ -41,7 +41,7 @@ pub(crate) const INFO_NETWORK: u64 = 256;
 pub(crate) const INFO_CMDLINE: u64 = 512;
 pub(crate) const INFO_PAGES: u64 = 2;
 const _: () = assert!(INFO_NETWORK + preconnected::SIZE as u64 <= INFO_CMDLINE);
-const _: () = assert!(INFO_CMDLINE + CMDLINE_MAX as u64 + 1 <= INFO_PAGES * PAGE);
+const _: () = assert!(INFO_CMDLINE + (CMDLINE_MAX as u64) < INFO_PAGES * PAGE);
 
 /// What can't be laid out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -114,7 +114,12 @@ impl Layout {
     ///
     /// # Errors
     /// It does not fit.
-    pub fn new(memory: u64, image: &Headers, module: Option<u64>, preconnected: bool) -> Result<Self, Error> {
+    pub fn new(
+        memory: u64,
+        image: &Headers,
+        module: Option<u64>,
+        preconnected: bool,
+    ) -> Result<Self, Error> {
         if memory == 0 || memory > RAM_MAX >> 20 {
             return Err(Error::Memory(memory));
         }
@@ -124,7 +129,9 @@ impl Layout {
         let info = image.end * PAGE;
         let after_info = info + INFO_PAGES * PAGE;
         let module = module.map(|size| after_info..after_info.saturating_add(size));
-        let used = module.as_ref().map_or(after_info, |module| module.end.saturating_add(PAGE - 1) & !(PAGE - 1));
+        let used = module.as_ref().map_or(after_info, |module| {
+            module.end.saturating_add(PAGE - 1) & !(PAGE - 1)
+        });
         let too_small = |needs: u64| Error::TooSmall {
             needs: needs.div_ceil(1 << 20),
             has: memory,
@@ -132,17 +139,28 @@ impl Layout {
         };
         let free = ram.checked_sub(used).ok_or_else(|| too_small(used))?;
         let rings = preconnected.then(|| {
-            let share = u32::try_from(Sizing::for_memory(free).rx_pages).unwrap_or(1).clamp(1, NET_RX_RING_SIZE);
+            let share = u32::try_from(Sizing::for_memory(free).rx_pages)
+                .unwrap_or(1)
+                .clamp(1, NET_RX_RING_SIZE);
             // The largest power of two in it.
             let buffers = 1 << share.ilog2();
-            Rings { first: (ram / PAGE).saturating_sub(preconnected::RINGS as u64 + u64::from(buffers)), buffers }
+            Rings {
+                first: (ram / PAGE).saturating_sub(preconnected::RINGS as u64 + u64::from(buffers)),
+                buffers,
+            }
         });
         if let Some(rings) = rings
             && rings.first * PAGE < used
         {
             return Err(too_small(used + (ram - rings.first * PAGE)));
         }
-        Ok(Self { ram_pages: ram / PAGE, image, info, module, rings })
+        Ok(Self {
+            ram_pages: ram / PAGE,
+            image,
+            info,
+            module,
+            rings,
+        })
     }
 
     /// The same with a module of so many octets in free memory.
@@ -153,19 +171,32 @@ impl Layout {
         let start = self.info + INFO_PAGES * PAGE;
         let module = module.map(|size| start..start.saturating_add(size));
         let end = self.rings.map_or(self.ram_pages, |rings| rings.first) * PAGE;
-        let needs = module.as_ref().map_or(0, |module| module.end.saturating_sub(end));
+        let needs = module
+            .as_ref()
+            .map_or(0, |module| module.end.saturating_sub(end));
         if needs > 0 {
             let has = self.ram_pages * PAGE;
-            return Err(Error::TooSmall { needs: has.saturating_add(needs).div_ceil(1 << 20), has: has >> 20, module: true });
+            return Err(Error::TooSmall {
+                needs: has.saturating_add(needs).div_ceil(1 << 20),
+                has: has >> 20,
+                module: true,
+            });
         }
-        Ok(Self { module, ..self.clone() })
+        Ok(Self {
+            module,
+            ..self.clone()
+        })
     }
 
     /// The memory map: RAM, and the special pages as reserved.
     #[must_use]
     pub fn memory_map(&self) -> [MapEntry; 2] {
         [
-            MapEntry { start: 0, size: self.ram_pages * PAGE, kind: abi::XEN_HVM_MEMMAP_TYPE_RAM },
+            MapEntry {
+                start: 0,
+                size: self.ram_pages * PAGE,
+                kind: abi::XEN_HVM_MEMMAP_TYPE_RAM,
+            },
             MapEntry {
                 start: SPECIAL_FIRST * PAGE,
                 size: SPECIAL_PAGES * PAGE,
@@ -220,8 +251,16 @@ mod tests {
     use crate::builder::image::Segment;
 
     fn image(memory: Range<u64>) -> Headers {
-        let segment = Segment { memory, offset: 0x1000, size: 0x100 };
-        Headers { segments: vec![segment], entry: 0x10_0000, preconnected: Some(1) }
+        let segment = Segment {
+            memory,
+            offset: 0x1000,
+            size: 0x100,
+        };
+        Headers {
+            segments: vec![segment],
+            entry: 0x10_0000,
+            preconnected: Some(1),
+        }
     }
 
     fn mayfly() -> Headers {
@@ -235,7 +274,10 @@ mod tests {
         assert_eq!(layout.info, 0x16_3000);
         let rings = layout.rings.unwrap();
         assert_eq!((rings.first, rings.buffers), (2048 - 258, 256));
-        assert_eq!((rings.tx(), rings.rx(), rings.buffers()), (1790, 1791, 1792..2048));
+        assert_eq!(
+            (rings.tx(), rings.rx(), rings.buffers()),
+            (1790, 1791, 1792..2048)
+        );
         assert_eq!(layout.extents(), [(9, vec![0, 512, 1024, 1536])]);
         assert_eq!(layout.paging_pool(), None);
     }
@@ -248,17 +290,34 @@ mod tests {
         assert_eq!((with.rings, with.info), (layout.rings, layout.info));
         let free = 1790 * PAGE - 0x16_5000;
         assert!(layout.with_module(Some(free)).is_ok());
-        assert_eq!(layout.with_module(Some(free + 1)), Err(Error::TooSmall { needs: 9, has: 8, module: true }));
+        assert_eq!(
+            layout.with_module(Some(free + 1)),
+            Err(Error::TooSmall {
+                needs: 9,
+                has: 8,
+                module: true
+            })
+        );
         assert!(layout.with_module(Some(u64::MAX)).is_err());
     }
 
     #[test]
     fn a_small_guest_has_fewer_buffers() {
-        for (memory, least, most) in [(2, 8, 64), (3, 64, 128), (4, 128, 256), (8, 256, 256), (3840, 256, 256)] {
+        for (memory, least, most) in [
+            (2, 8, 64),
+            (3, 64, 128),
+            (4, 128, 256),
+            (8, 256, 256),
+            (3840, 256, 256),
+        ] {
             let layout = Layout::new(memory, &mayfly(), None, true).unwrap();
             let rings = layout.rings.unwrap();
             assert!(rings.buffers.is_power_of_two());
-            assert!((least..=most).contains(&rings.buffers), "{memory}: {}", rings.buffers);
+            assert!(
+                (least..=most).contains(&rings.buffers),
+                "{memory}: {}",
+                rings.buffers
+            );
             assert_eq!(rings.buffers().end, layout.ram_pages);
         }
     }
@@ -271,25 +330,47 @@ mod tests {
                     continue;
                 };
                 let rings = layout.rings.unwrap();
-                let mut places = vec![layout.image.start * PAGE..layout.image.end * PAGE];
-                places.push(layout.info..layout.info + INFO_PAGES * PAGE);
+                let image = layout.image.start * PAGE..layout.image.end * PAGE;
+                let info = layout.info..layout.info + INFO_PAGES * PAGE;
+                let mut places = vec![image, info];
                 places.extend(layout.module.clone());
                 places.push(rings.first * PAGE..layout.ram_pages * PAGE);
-                assert!(places.windows(2).all(|pair| pair[0].end <= pair[1].start), "{memory} {module:?}: {places:x?}");
+                assert!(
+                    places.windows(2).all(|pair| pair[0].end <= pair[1].start),
+                    "{memory} {module:?}: {places:x?}"
+                );
             }
         }
     }
 
     #[test]
     fn what_does_not_fit_says_how_much_would() {
-        let Err(Error::TooSmall { needs, has: 8, module: true }) = Layout::new(8, &mayfly(), Some(20 << 20), true) else {
+        let Err(Error::TooSmall {
+            needs,
+            has: 8,
+            module: true,
+        }) = Layout::new(8, &mayfly(), Some(20 << 20), true)
+        else {
             panic!("it fits");
         };
         assert!(Layout::new(needs + 1, &mayfly(), Some(20 << 20), true).is_ok());
-        assert!(matches!(Layout::new(1, &mayfly(), None, false), Err(Error::TooSmall { needs: 2, has: 1, module: false })));
-        assert!(matches!(Layout::new(8, &mayfly(), Some(u64::MAX), true), Err(Error::TooSmall { .. })));
+        assert!(matches!(
+            Layout::new(1, &mayfly(), None, false),
+            Err(Error::TooSmall {
+                needs: 2,
+                has: 1,
+                module: false
+            })
+        ));
+        assert!(matches!(
+            Layout::new(8, &mayfly(), Some(u64::MAX), true),
+            Err(Error::TooSmall { .. })
+        ));
         for memory in [0, 3841, u64::MAX] {
-            assert_eq!(Layout::new(memory, &mayfly(), None, true), Err(Error::Memory(memory)));
+            assert_eq!(
+                Layout::new(memory, &mayfly(), None, true),
+                Err(Error::Memory(memory))
+            );
         }
     }
 

@@ -16,7 +16,10 @@ impl Maker {
     /// This process.
     pub(crate) fn this() -> Self {
         let pid = std::process::id();
-        Self { pid, start: start_of(pid).unwrap_or(0) }
+        Self {
+            pid,
+            start: start_of(pid).unwrap_or(0),
+        }
     }
 
     /// Whether it still runs.
@@ -44,7 +47,10 @@ impl FromStr for Maker {
 
     fn from_str(text: &str) -> Result<Self, ()> {
         let (pid, start) = text.split_once(' ').ok_or(())?;
-        Ok(Self { pid: pid.parse().map_err(drop)?, start: start.parse().map_err(drop)? })
+        Ok(Self {
+            pid: pid.parse().map_err(drop)?,
+            start: start.parse().map_err(drop)?,
+        })
     }
 }
 
@@ -57,7 +63,13 @@ mod tests {
         let this = Maker::this();
         assert!(this.start > 0 && this.runs());
         assert_eq!(this.to_string().parse(), Ok(this));
-        assert!(!Maker { start: this.start + 1, ..this }.runs());
+        assert!(
+            !Maker {
+                start: this.start + 1,
+                ..this
+            }
+            .runs()
+        );
         assert!("1".parse::<Maker>().is_err());
     }
 }

@@ -31,8 +31,8 @@ pub use config::{Config, Connect, Error as ConfigError, NAME_MAX, Vif};
 pub use create::{Builder, Created, Shell};
 pub use destroy::{DestroyError, Destroyed};
 pub use image::{Image, Ramdisk};
-pub use making::Maker;
 pub use keys::{domain_path, mac_path, making_path, name_path, uuid};
+pub use making::Maker;
 pub use names::Taken;
 pub use steps::Step;
 
@@ -94,7 +94,11 @@ impl std::fmt::Display for Error {
         let Failure { step, cause } = &self.failure;
         write!(f, "step `{step}`: {cause}; {}", step.advice())?;
         if !self.left.is_empty() {
-            write!(f, "; not all of it could be undone ({}): run `hatch gc`", self.left.join("; "))?;
+            write!(
+                f,
+                "; not all of it could be undone ({}): run `hatch gc`",
+                self.left.join("; ")
+            )?;
         }
         Ok(())
     }
@@ -108,6 +112,9 @@ impl std::error::Error for Error {
 
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
-        Self { failure, left: Vec::new() }
+        Self {
+            failure,
+            left: Vec::new(),
+        }
     }
 }

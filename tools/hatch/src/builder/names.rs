@@ -17,6 +17,9 @@ use crate::xenstore::{Client, Code, Error, Id, Request, TransactionId};
 /// The lock of `xl` (tools/xl/xl.h, XL_LOCK_FILE); `/var/lock` is most often a link to `/run/lock`.
 const XL_LOCK: &str = "/var/lock/xl";
 
+/// What dom0 is called (tools/helpers/init-dom0.c).
+const DOM0: &str = "Domain-0";
+
 /// Somebody has it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Taken {
@@ -34,7 +37,13 @@ pub(crate) struct XlLock(Option<File>);
 impl XlLock {
     /// Takes the lock if it is free.
     pub(crate) fn take() -> Self {
-        let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(XL_LOCK).ok();
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(XL_LOCK)
+            .ok();
         Self(file.filter(|file| fcntl_lock(file, FlockOperation::NonBlockingLockExclusive).is_ok()))
     }
 
@@ -52,15 +61,23 @@ pub(crate) fn begin(store: &mut Client, config: &Config) -> Result<TransactionId
     let free = (|| {
         let name = store.send(Request::read(&keys::name_path(&config.name)).within(transaction))?;
         let mac = match &config.vif {
-            Some(vif) => Some(store.send(Request::read(&keys::mac_path(&vif.mac)).within(transaction))?),
+            Some(vif) => {
+                Some(store.send(Request::read(&keys::mac_path(&vif.mac)).within(transaction))?)
+            }
             None => None,
         };
         let domains = store.send(Request::directory("/local/domain"))?;
         let ours = store.send(Request::directory("/hatch/domain"))?;
         let name = owner(store.answer(name))?;
-        let mac = mac.map(|mac| owner(store.answer(mac))).transpose()?.flatten();
+        let mac = mac
+            .map(|mac| owner(store.answer(mac)))
+            .transpose()?
+            .flatten();
         let domains = numbers(store, domains, "/local/domain")?;
         let ours = numbers(store, ours, "/hatch/domain")?;
+        if config.name.eq_ignore_ascii_case(DOM0) {
+            return Err(Taken::Name(config.name.clone(), "domain 0".to_owned()).into());
+        }
         if let Some(owner) = name {
             return Err(Taken::Name(config.name.clone(), owner).into());
         }
@@ -98,16 +115,31 @@ fn owner(answer: Result<Vec<u8>, Error>) -> Result<Option<String>, Error> {
 fn numbers(store: &mut Client, id: Id, path: &str) -> Result<BTreeSet<u16>, Error> {
     let number = |name: &[u8]| std::str::from_utf8(name).ok()?.parse().ok();
     match store.answer(id) {
-        Ok(names) => Ok(names.split(|octet| *octet == 0).filter_map(number).collect()),
+        Ok(names) => Ok(names
+            .split(|octet| *octet == 0)
+            .filter_map(number)
+            .collect()),
         Err(error) if error.is_absent() => Ok(BTreeSet::new()),
-        Err(error) if error.is(&Code::E2BIG) => {
-            Ok(store.directory(path)?.iter().filter_map(|name| number(name.as_bytes())).collect())
-        }
+        Err(error) if error.is(&Code::E2BIG) => Ok(store
+            .directory(path)?
+            .iter()
+            .filter_map(|name| number(name.as_bytes()))
+            .collect()),
         Err(error) => Err(error),
     }
 }
 
-/// Compares with the guests that others made, dom0 among them.
+/// Whether the answer is this value. A domain that is not ours may go away at any time, and may lack any key. A MAC
+/// address may be written in capitals; names that differ in nothing else are taken to be the same.
+fn is(store: &mut Client, id: Id, wanted: &str) -> Result<bool, Error> {
+    match store.answer(id) {
+        Ok(value) => Ok(value.eq_ignore_ascii_case(wanted.as_bytes())),
+        Err(error) if error.is_absent() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Compares with the guests that others made.
 fn strangers(
     store: &mut Client,
     domains: &BTreeSet<u16>,
@@ -115,30 +147,25 @@ fn strangers(
     config: &Config,
 ) -> Result<(), super::Cause> {
     let mut asked = Vec::new();
-    for domid in domains.difference(ours) {
+    for domid in domains.difference(ours).filter(|domid| **domid != 0) {
         let name = store.send(Request::read(&format!("{}/name", keys::home(*domid))))?;
         let mac = match &config.vif {
-            Some(_) if *domid != 0 => Some(store.send(Request::read(&format!("/libxl/{domid}/device/vif/0/mac")))?),
-            _ => None,
+            Some(_) => {
+                Some(store.send(Request::read(&format!("/libxl/{domid}/device/vif/0/mac")))?)
+            }
+            None => None,
         };
         asked.push((domid, name, mac));
     }
     let mut taken = None;
     for (domid, name, mac) in asked {
-        // A domain that is not ours may go away at any time, and may lack any key.
-        let mut is = |id: Id, wanted: &str| match store.answer(id) {
-            Ok(value) => Ok(value.eq_ignore_ascii_case(wanted.as_bytes())),
-            Err(error) if error.is_absent() => Ok(false),
-            Err(error) => Err(error),
-        };
         let who = || format!("domain {domid}, which hatch has not made");
-        // Names differ in case, MAC addresses do not; names equal but for their case are taken to be the same.
-        if is(name, &config.name)? {
+        if is(store, name, &config.name)? {
             taken = Some(Taken::Name(config.name.clone(), who()));
         }
         if let (Some(mac), Some(vif)) = (mac, &config.vif) {
             let ours = keys::mac_text(&vif.mac);
-            if is(mac, &ours)? {
+            if is(store, mac, &ours)? {
                 taken = Some(Taken::Mac(ours, who()));
             }
         }

@@ -19,7 +19,13 @@ pub struct Span {
 
 impl Span {
     pub(crate) fn new(what: &'static str, who: &'static str, start_ns: u64, end_ns: u64) -> Self {
-        Self { what, who, start_ns, end_ns, beside: Vec::new() }
+        Self {
+            what,
+            who,
+            start_ns,
+            end_ns,
+            beside: Vec::new(),
+        }
     }
 }
 
@@ -38,7 +44,8 @@ impl Timeline {
         let all = self.spans.clone();
         for span in &mut self.spans {
             let others = all.iter().filter(|other| other.who != span.who);
-            let beside = others.filter(|other| other.start_ns < span.end_ns && span.start_ns < other.end_ns);
+            let beside =
+                others.filter(|other| other.start_ns < span.end_ns && span.start_ns < other.end_ns);
             span.beside = beside.map(|other| other.what).collect();
         }
     }
@@ -77,7 +84,19 @@ mod tests {
             total_ns: 40,
         };
         timeline.compare();
-        let beside: Vec<_> = timeline.spans.iter().map(|span| span.beside.clone()).collect();
-        assert_eq!(beside, [vec!["vif appears"], vec!["vif appears"], vec!["memory", "load"], vec![]]);
+        let beside: Vec<_> = timeline
+            .spans
+            .iter()
+            .map(|span| span.beside.clone())
+            .collect();
+        assert_eq!(
+            beside,
+            [
+                vec!["vif appears"],
+                vec!["vif appears"],
+                vec!["memory", "load"],
+                vec![]
+            ]
+        );
     }
 }

@@ -29,7 +29,12 @@ impl Grants {
     pub(crate) fn of(rings: &Rings) -> Self {
         let tx_ring = GNTTAB_NR_RESERVED_ENTRIES;
         let rx_first = tx_ring + 2;
-        Self { tx_ring, rx_ring: tx_ring + 1, rx_first, free: rx_first + rings.buffers }
+        Self {
+            tx_ring,
+            rx_ring: tx_ring + 1,
+            rx_first,
+            free: rx_first + rings.buffers,
+        }
     }
 }
 
@@ -41,7 +46,11 @@ pub(crate) fn grant_table(rings: Option<&Rings>, console: bool) -> Vec<u8> {
         // RAM and special pages are below 4 GiB.
         frame: u32::try_from(gfn).unwrap_or(u32::MAX),
     };
-    let none = grant_entry_v1 { flags: 0, domid: 0, frame: 0 };
+    let none = grant_entry_v1 {
+        flags: 0,
+        domid: 0,
+        frame: 0,
+    };
     let mut entries = vec![none; GNTTAB_NR_RESERVED_ENTRIES as usize];
     if let Some(place) = entries.get_mut(GNTTAB_RESERVED_XENSTORE) {
         *place = entry(XENSTORE_GFN);
@@ -60,7 +69,12 @@ pub(crate) fn grant_table(rings: Option<&Rings>, console: bool) -> Vec<u8> {
 /// The head of a ring (SHARED_RING_INIT) with some requests on it.
 fn head(req_prod: u32) -> Vec<u8> {
     let mut octets = vec![0; sring::RING];
-    for (at, value) in [(sring::REQ_PROD, req_prod), (sring::REQ_EVENT, 1), (sring::RSP_PROD, 0), (sring::RSP_EVENT, 1)] {
+    for (at, value) in [
+        (sring::REQ_PROD, req_prod),
+        (sring::REQ_EVENT, 1),
+        (sring::RSP_PROD, 0),
+        (sring::RSP_EVENT, 1),
+    ] {
         if let Some(place) = octets.get_mut(at..at + 4) {
             place.copy_from_slice(&value.to_le_bytes());
         }
@@ -77,7 +91,11 @@ pub(crate) fn tx_ring() -> Vec<u8> {
 pub(crate) fn rx_ring(rings: &Rings, grants: &Grants) -> Vec<u8> {
     let mut octets = head(rings.buffers);
     for id in 0..rings.buffers {
-        let request = netif_rx_request { id: u16::try_from(id).unwrap_or(u16::MAX), pad: 0, gref: grants.rx_first + id };
+        let request = netif_rx_request {
+            id: u16::try_from(id).unwrap_or(u16::MAX),
+            pad: 0,
+            gref: grants.rx_first + id,
+        };
         octets.extend_from_slice(request.as_bytes());
     }
     octets
@@ -89,14 +107,19 @@ mod tests {
     use mayfly_drivers::abi::{NET_RX_RING_SIZE, PAGE_SIZE};
     use zerocopy::FromBytes;
 
-    const RINGS: Rings = Rings { first: 1790, buffers: 256 };
+    const RINGS: Rings = Rings {
+        first: 1790,
+        buffers: 256,
+    };
 
     #[test]
     fn entries_are_where_the_references_say() {
         for console in [false, true] {
             let table = grant_table(Some(&RINGS), console);
-            let entries: Vec<_> =
-                table.chunks_exact(8).map(|entry| grant_entry_v1::read_from_bytes(entry).unwrap()).collect();
+            let entries: Vec<_> = table
+                .chunks_exact(8)
+                .map(|entry| grant_entry_v1::read_from_bytes(entry).unwrap())
+                .collect();
             let grants = Grants::of(&RINGS);
             assert_eq!(entries.len(), grants.free as usize);
             let frame = |reference: u32| entries[reference as usize].frame;
@@ -105,11 +128,22 @@ mod tests {
             for n in 0..256 {
                 assert_eq!(frame(grants.rx_first + n), 1792 + n);
             }
-            assert_eq!((entries[1].flags, entries[1].frame), (GTF_PERMIT_ACCESS, 0xfeffc));
-            let expected = if console { (GTF_PERMIT_ACCESS, 0xfefff) } else { (0, 0) };
+            assert_eq!(
+                (entries[1].flags, entries[1].frame),
+                (GTF_PERMIT_ACCESS, 0xfeffc)
+            );
+            let expected = if console {
+                (GTF_PERMIT_ACCESS, 0xfefff)
+            } else {
+                (0, 0)
+            };
             assert_eq!((entries[0].flags, entries[0].frame), expected);
             assert!(entries[2..8].iter().all(|entry| entry.flags == 0));
-            assert!(entries[8..].iter().all(|entry| entry.flags == GTF_PERMIT_ACCESS && entry.domid == 0));
+            assert!(
+                entries[8..]
+                    .iter()
+                    .all(|entry| entry.flags == GTF_PERMIT_ACCESS && entry.domid == 0)
+            );
             // One frame of the grant table is all that is mapped.
             assert!(table.len() <= PAGE_SIZE);
         }
@@ -119,12 +153,24 @@ mod tests {
     #[test]
     fn every_buffer_is_posted_once() {
         for buffers in [1, 8, 256] {
-            let rings = Rings { first: 100, buffers };
+            let rings = Rings {
+                first: 100,
+                buffers,
+            };
             let grants = Grants::of(&rings);
             let ring = rx_ring(&rings, &grants);
             assert!(ring.len() <= PAGE_SIZE);
             assert!(buffers <= NET_RX_RING_SIZE);
-            assert_eq!(ring[..16], [&buffers.to_le_bytes()[..], &[1, 0, 0, 0], &[0; 4], &[1, 0, 0, 0]].concat());
+            assert_eq!(
+                ring[..16],
+                [
+                    &buffers.to_le_bytes()[..],
+                    &[1, 0, 0, 0],
+                    &[0; 4],
+                    &[1, 0, 0, 0]
+                ]
+                .concat()
+            );
             for (n, request) in (0..).zip(ring[64..].chunks_exact(8)) {
                 let request = netif_rx_request::read_from_bytes(request).unwrap();
                 assert_eq!((u32::from(request.id), request.gref), (n, 10 + n));

@@ -44,8 +44,8 @@ steps! {
     Connect "connect" "see whether xenstored runs (`xenstore-ls`)"
     Load "load" "see whether the files are still there and whole"
     Context "context" "see `xl dmesg`"
-    Claim "claim" "another guest may be made of the same name or MAC address at this moment: try again"
     Port "port" "see whether the bridge exists and xen-netback is loaded (`ip link`, `lsmod`)"
+    Claim "claim" "another guest may be made of the same name or MAC address at this moment: try again"
     Backend "backend" "see `dmesg` for vif and xen-netback"
     Finish "finish" "see whether xenstored runs"
     Unpause "unpause" "see `xl dmesg`"
@@ -65,7 +65,10 @@ pub(crate) struct Steps {
 
 impl Steps {
     pub(crate) fn new() -> Self {
-        Self { start: Instant::now(), timeline: Timeline::default() }
+        Self {
+            start: Instant::now(),
+            timeline: Timeline::default(),
+        }
     }
 
     /// Nanoseconds since the start.
@@ -81,7 +84,9 @@ impl Steps {
     ) -> Result<T, super::Failure> {
         let start = self.now();
         let result = body();
-        self.timeline.spans.push(Span::new(step.name(), "hatch", start, self.now()));
+        self.timeline
+            .spans
+            .push(Span::new(step.name(), "hatch", start, self.now()));
         let failure = |cause| super::Failure { step, cause };
         let value = result.map_err(|error| failure(error.into()))?;
         fault(step).map_err(failure)?;
@@ -107,7 +112,8 @@ impl Steps {
 fn fault(step: Step) -> Result<(), super::Cause> {
     let is_at = |name| std::env::var_os(name).is_some_and(|at| at.to_str() == Some(step.name()));
     if is_at("HATCH_KILL_AT") {
-        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        let _ =
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
     if is_at("HATCH_FAIL_AT") {
         return Err(super::Cause::Fault);

@@ -150,15 +150,13 @@ fn make(arguments: &Arguments, guests: &[Guest]) -> Result<(), Failure> {
     };
     let mut workshop = None;
     for (made, guest) in guests.iter().enumerate() {
-        one(arguments, &mut workshop, first, guest).map_err(
-            |failure| match made {
-                0 => failure,
-                _ => Failure::new(
-                    failure.exit,
-                    format!("{}; the {made} before it are made", failure.message),
-                ),
-            },
-        )?;
+        one(arguments, &mut workshop, first, guest).map_err(|failure| match made {
+            0 => failure,
+            _ => Failure::new(
+                failure.exit,
+                format!("{}; the {made} before it are made", failure.message),
+            ),
+        })?;
     }
     Ok(())
 }
@@ -172,10 +170,15 @@ struct Workshop {
 
 impl Workshop {
     fn open(guest: &Guest) -> Result<Self, Failure> {
-        let image = Image::open(&guest.kernel).with_context(|| guest.kernel.display().to_string())?;
+        let image =
+            Image::open(&guest.kernel).with_context(|| guest.kernel.display().to_string())?;
         let open = |file: &PathBuf| Ramdisk::open(file).with_context(|| file.display().to_string());
         let ramdisk = guest.ramdisk.as_ref().map(open).transpose()?;
-        Ok(Self { builder: Builder::open(BOUND)?, image, ramdisk })
+        Ok(Self {
+            builder: Builder::open(BOUND)?,
+            image,
+            ramdisk,
+        })
     }
 }
 
@@ -196,7 +199,11 @@ fn one(
         }
         return Ok(());
     }
-    let Workshop { builder, image, ramdisk } = match workshop {
+    let Workshop {
+        builder,
+        image,
+        ramdisk,
+    } = match workshop {
         Some(workshop) => workshop,
         None => workshop.insert(Workshop::open(first)?),
     };
@@ -208,7 +215,13 @@ fn one(
     if !arguments.paused {
         unpause(builder, created.domid, &guest.name)?;
     }
-    tell(arguments, &config, created.domid, created.preconnected, &json!(created.timeline));
+    tell(
+        arguments,
+        &config,
+        created.domid,
+        created.preconnected,
+        &json!(created.timeline),
+    );
     if arguments.timeline && !arguments.json {
         println!("{}", created.timeline);
     }
@@ -216,7 +229,11 @@ fn one(
 }
 
 /// A guest of the pool's; none where there is no pool, or none that has one, unless it has to be out of a pool.
-fn from_pool(arguments: &Arguments, guest: &Guest, config: &Config) -> Result<Option<Made>, Failure> {
+fn from_pool(
+    arguments: &Arguments,
+    guest: &Guest,
+    config: &Config,
+) -> Result<Option<Made>, Failure> {
     let wanted = Wanted {
         config: config.clone(),
         kernel: guest.kernel.clone(),
@@ -239,17 +256,29 @@ fn from_pool(arguments: &Arguments, guest: &Guest, config: &Config) -> Result<Op
     };
     if arguments.pool {
         let socket = arguments.socket.display();
-        return Err(Failure::new(Exit::Failed, format!("the pool at {socket}: {why_not}")));
+        return Err(Failure::new(
+            Exit::Failed,
+            format!("the pool at {socket}: {why_not}"),
+        ));
     }
     Ok(None)
 }
 
-fn tell(arguments: &Arguments, config: &Config, domid: u16, preconnected: bool, timeline: &serde_json::Value) {
+fn tell(
+    arguments: &Arguments,
+    config: &Config,
+    domid: u16,
+    preconnected: bool,
+    timeline: &serde_json::Value,
+) {
     if !arguments.json {
         println!("{} is domain {domid}", config.name);
         return;
     }
-    let mac = config.vif.as_ref().map(|vif| vif.mac.map(|byte| format!("{byte:02x}")).join(":"));
+    let mac = config
+        .vif
+        .as_ref()
+        .map(|vif| vif.mac.map(|byte| format!("{byte:02x}")).join(":"));
     let line = json!({
         "name": config.name,
         "domid": domid,

@@ -12,12 +12,20 @@ use super::exit::Failure;
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) domains: Domains,
+
+    /// Waits until the kernel has let go of its interface as well, some tens of milliseconds later.
+    #[arg(long)]
+    pub(crate) wait: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut builder = Builder::open(BOUND)?;
     domains::each(&arguments.domains, "destroyed", |what| {
         let domid = domains::domid(builder.store(), what)?;
-        Ok(builder.destroy(domid, arguments.domains.force)?.domid)
+        let destroyed = builder.destroy(domid, arguments.domains.force)?;
+        if arguments.wait {
+            builder.settle(domid)?;
+        }
+        Ok(destroyed.domid)
     })
 }

@@ -57,12 +57,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     let guest = config::load(file, &Overrides::default())?;
     for warning in guest.warnings() {
-        eprintln!("hatch: {}:{}: {}", file.display(), warning.line, warning.what);
+        eprintln!(
+            "hatch: {}:{}: {}",
+            file.display(),
+            warning.line,
+            warning.what
+        );
     }
     let image = Image::open(&guest.kernel).with_context(|| guest.kernel.display().to_string())?;
     let mut template = guest.config(random()?);
     template.console = arguments.console;
-    let limits = Limits { size: arguments.size.into(), spare: arguments.spare };
+    let limits = Limits {
+        size: arguments.size.into(),
+        spare: arguments.spare,
+    };
     let kernel = guest.kernel.clone();
     let pool = Pool::new(Builder::open(BOUND)?, template, kernel, image, limits);
     let mut pool = pool.map_err(|error| Failure::new(Exit::NotUnderstood, error.to_string()))?;
@@ -72,7 +80,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         let _ = stopped.write_all(b"!");
     })
     .context("a handler for SIGTERM")?;
-    eprintln!("hatch: a pool of {} at {}", arguments.size, arguments.socket.display());
+    eprintln!(
+        "hatch: a pool of {} at {}",
+        arguments.size,
+        arguments.socket.display()
+    );
     let mut report = |text: &str| eprintln!("hatch: {text}");
     pool.serve(&arguments.socket, stop.as_fd(), &mut report)
         .map_err(|error| Failure::new(Exit::Failed, error.to_string()))
@@ -88,7 +100,10 @@ fn status(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.json {
         println!("{}", json!(status));
     } else {
-        println!("{} of {} wait, {} were taken", status.ready, status.size, status.taken);
+        println!(
+            "{} of {} wait, {} were taken",
+            status.ready, status.size, status.taken
+        );
         if let Some(trouble) = status.trouble {
             println!("it is not filled up: {trouble}");
         }

@@ -101,7 +101,12 @@ pub fn order(socket: &Path, order: &Order, bound: Duration) -> io::Result<Option
     let stream = match UnixStream::connect(socket) {
         Ok(stream) => stream,
         // Nobody has made it, or who did is gone.
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+        Err(e)
+            if matches!(
+                e.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
             return Ok(None);
         }
         Err(e) => return Err(e),
@@ -122,7 +127,10 @@ fn receive<T: for<'de> Deserialize<'de>>(stream: &UnixStream) -> io::Result<T> {
     let mut line = String::new();
     BufReader::new(stream.take(LINE_MAX)).read_line(&mut line)?;
     if !line.ends_with('\n') {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a line that is cut, or too long"));
+        return Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "a line that is cut, or too long",
+        ));
     }
     Ok(serde_json::from_str(&line)?)
 }

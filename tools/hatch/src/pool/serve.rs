@@ -71,10 +71,14 @@ impl Pool {
         limits: Limits,
     ) -> Result<Self, ServeError> {
         if template.vif.is_none() {
-            return Err(ServeError::Template("a guest of a pool has a network interface"));
+            return Err(ServeError::Template(
+                "a guest of a pool has a network interface",
+            ));
         }
         if !image.takes_preconnected() {
-            return Err(ServeError::Template("the image does not take a network that is connected beforehand, and so has nothing to gain from a pool"));
+            return Err(ServeError::Template(
+                "the image does not take a network that is connected beforehand, and so has nothing to gain from a pool",
+            ));
         }
         Ok(Self {
             builder,
@@ -104,11 +108,18 @@ impl Pool {
         let listener = listen(socket)?;
         loop {
             // Orders first: a shell is made only while nobody waits.
-            let wait = if self.wants_more() { Some(self.retry.saturating_duration_since(Instant::now())) } else { None };
+            let wait = if self.wants_more() {
+                Some(self.retry.saturating_duration_since(Instant::now()))
+            } else {
+                None
+            };
             match readable(&[listener.as_fd(), stop], wait) {
                 Ok([_, true]) => break,
                 Ok([true, _]) => {
-                    if let Err(error) = listener.accept().and_then(|(stream, _)| self.answer(&stream)) {
+                    if let Err(error) = listener
+                        .accept()
+                        .and_then(|(stream, _)| self.answer(&stream))
+                    {
                         report(&format!("an order: {error}"));
                     }
                 }
@@ -139,8 +150,13 @@ impl Pool {
         }
         let need = self.template.memory + self.limits.spare;
         let made = match self.builder.xen().free_memory() {
-            Ok(free) if free < need => Err(format!("{free} MiB of memory are free, and a shell needs {need} with what is to be spared")),
-            Ok(_) => self.builder.shell(&self.template, &self.image).map_err(|error| error.to_string()),
+            Ok(free) if free < need => Err(format!(
+                "{free} MiB of memory are free, and a shell needs {need} with what is to be spared"
+            )),
+            Ok(_) => self
+                .builder
+                .shell(&self.template, &self.image)
+                .map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
         match made {
@@ -192,7 +208,10 @@ impl Pool {
         let Some(shell) = self.shells.pop_front() else {
             return Reply::Empty;
         };
-        match self.builder.give(shell, &wanted.config, ramdisk.as_ref(), wanted.unpause) {
+        match self
+            .builder
+            .give(shell, &wanted.config, ramdisk.as_ref(), wanted.unpause)
+        {
             Ok(created) => {
                 self.taken += 1;
                 if !self.shells.is_empty() {
@@ -227,7 +246,11 @@ impl Pool {
             ("mtu", ours_vif.mtu != theirs_vif.mtu),
             ("rate", ours_vif.rate != theirs_vif.rate),
         ];
-        let names: Vec<_> = differences.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();
+        let names: Vec<_> = differences
+            .iter()
+            .filter(|(_, differs)| *differs)
+            .map(|(name, _)| *name)
+            .collect();
         (!names.is_empty()).then(|| format!("its guests have another {}", names.join(", another ")))
     }
 }
@@ -236,7 +259,11 @@ impl Pool {
 fn listen(path: &Path) -> Result<UnixListener, ServeError> {
     let error = |error| ServeError::Socket(path.into(), error);
     if let Some(folder) = path.parent() {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(error)?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(error)?;
     }
     if UnixStream::connect(path).is_ok() {
         return Err(ServeError::InUse(path.into()));
@@ -251,8 +278,14 @@ fn listen(path: &Path) -> Result<UnixListener, ServeError> {
 }
 
 /// Waits until one of the descriptors can be read; says which.
-fn readable<const N: usize>(fds: &[BorrowedFd<'_>; N], timeout: Option<Duration>) -> io::Result<[bool; N]> {
-    let timeout = timeout.map(Timespec::try_from).transpose().map_err(io::Error::other)?;
+fn readable<const N: usize>(
+    fds: &[BorrowedFd<'_>; N],
+    timeout: Option<Duration>,
+) -> io::Result<[bool; N]> {
+    let timeout = timeout
+        .map(Timespec::try_from)
+        .transpose()
+        .map_err(io::Error::other)?;
     let mut polled = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
     match poll(&mut polled, timeout.as_ref()) {
         Ok(_) => Ok(polled.map(|fd| !fd.revents().is_empty())),

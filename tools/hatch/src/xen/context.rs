@@ -62,7 +62,11 @@ fn identity() -> u32 {
 
 fn put(all: &mut Vec<u8>, typecode: u16, record: &[u8]) {
     let length = u32::try_from(record.len()).unwrap_or(u32::MAX);
-    let descriptor = abi::hvm_save_descriptor { typecode, instance: 0, length };
+    let descriptor = abi::hvm_save_descriptor {
+        typecode,
+        instance: 0,
+        length,
+    };
     all.extend_from_slice(descriptor.as_bytes());
     all.extend_from_slice(record);
 }
@@ -83,7 +87,10 @@ mod tests {
             if descriptor.typecode == abi::HVM_SAVE_CODE_CPU {
                 let cpu = abi::hvm_hw_cpu::read_from_bytes(&body[..length]).unwrap();
                 assert_eq!((cpu.rip, cpu.rbx, cpu.cr0), (0x10_0000, 0x16_3000, 0x11));
-                assert_eq!((cpu.limit[6], cpu.arbytes[6], cpu.arbytes[0]), (0x67, 0x8b, 0xc9b));
+                assert_eq!(
+                    (cpu.limit[6], cpu.arbytes[6], cpu.arbytes[0]),
+                    (0x67, 0x8b, 0xc9b)
+                );
             }
             seen.push((descriptor.typecode, length));
             rest = &body[length..];

@@ -23,9 +23,18 @@ struct Interface {
 impl Interface {
     fn of(major: u32, minor: u32) -> Option<Self> {
         match (major, minor) {
-            (4, 17) => Some(Self { domctl: 0x15, altp2m_opts: false }),
-            (4, 18) => Some(Self { domctl: 0x16, altp2m_opts: false }),
-            (4, 19 | 20) => Some(Self { domctl: 0x17, altp2m_opts: true }),
+            (4, 17) => Some(Self {
+                domctl: 0x15,
+                altp2m_opts: false,
+            }),
+            (4, 18) => Some(Self {
+                domctl: 0x16,
+                altp2m_opts: false,
+            }),
+            (4, 19 | 20) => Some(Self {
+                domctl: 0x17,
+                altp2m_opts: true,
+            }),
             _ => None,
         }
     }
@@ -35,13 +44,17 @@ impl Interface {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no way to Xen.
-    #[error("cannot speak to Xen: {source}; hatch runs as root in dom0, and needs Linux 5.0 or later with xen-privcmd")]
+    #[error(
+        "cannot speak to Xen: {source}; hatch runs as root in dom0, and needs Linux 5.0 or later with xen-privcmd"
+    )]
     Unreachable {
         /// What the device said.
         source: io::Error,
     },
     /// A version of Xen whose interface is not known.
-    #[error("Xen {major}.{minor} is not known to hatch, which knows 4.17 to 4.20: its domctl interface may differ")]
+    #[error(
+        "Xen {major}.{minor} is not known to hatch, which knows 4.17 to 4.20: its domctl interface may differ"
+    )]
     Version {
         /// As in 4.17.
         major: u32,
@@ -61,13 +74,16 @@ pub enum Error {
 /// What may be the matter, for those errors whose number says little.
 fn hint(call: &str, error: &io::Error) -> &'static str {
     match (call, error.raw_os_error()) {
-        ("XENMEM_populate_physmap" | "XEN_DOMCTL_createdomain" | "XEN_DOMCTL_max_vcpus", Some(libc::ENOMEM)) => {
-            " (Xen has no free memory for this domain: see `xl info`, free_memory)"
-        }
+        (
+            "XENMEM_populate_physmap" | "XEN_DOMCTL_createdomain" | "XEN_DOMCTL_max_vcpus",
+            Some(libc::ENOMEM),
+        ) => " (Xen has no free memory for this domain: see `xl info`, free_memory)",
         ("XEN_DOMCTL_createdomain", Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ENODEV)) => {
             " (PVH needs a CPU with hardware-assisted paging, switched on in the firmware: see `xl info`, virt_caps)"
         }
-        (_, Some(libc::EACCES)) => " (this Xen's interface has another version than its number tells)",
+        (_, Some(libc::EACCES)) => {
+            " (this Xen's interface has another version than its number tells)"
+        }
         (_, Some(libc::EPERM)) => " (only a privileged domain may do this)",
         _ => "",
     }
@@ -160,7 +176,8 @@ impl DomainInfo {
     #[must_use]
     pub fn shutdown(&self) -> Option<u8> {
         let reason = (self.flags >> abi::XEN_DOMINF_SHUTDOWNSHIFT) & 0xff;
-        (self.flags & abi::XEN_DOMINF_SHUTDOWN != 0).then(|| u8::try_from(reason).unwrap_or(u8::MAX))
+        (self.flags & abi::XEN_DOMINF_SHUTDOWN != 0)
+            .then(|| u8::try_from(reason).unwrap_or(u8::MAX))
     }
 
     fn of(info: &abi::xen_domctl_getdomaininfo) -> Self {
@@ -205,14 +222,24 @@ impl Xen {
         let mut privcmd = Privcmd::open().map_err(|source| Error::Unreachable { source })?;
         let version = privcmd
             .hypercall(abi::XEN_VERSION, Some(abi::XENVER_VERSION), &mut [], &[])
-            .map_err(|source| Error::Call { call: "XENVER_version", source })?;
+            .map_err(|source| Error::Call {
+                call: "XENVER_version",
+                source,
+            })?;
         let version = u32::try_from(version).unwrap_or(0);
         let (major, minor) = (version >> 16, version & 0xffff);
         let interface = Interface::of(major, minor).ok_or(Error::Version { major, minor })?;
         Ok(Self { privcmd, interface })
     }
 
-    fn domctl(&mut self, call: &'static str, cmd: u32, domain: u16, u: &[u8], data: &[u8]) -> Result<xen_domctl, Error> {
+    fn domctl(
+        &mut self,
+        call: &'static str,
+        cmd: u32,
+        domain: u16,
+        u: &[u8],
+        data: &[u8],
+    ) -> Result<xen_domctl, Error> {
         let mut argument = xen_domctl::new_zeroed();
         argument.cmd = cmd;
         argument.interface_version = self.interface.domctl;
@@ -244,7 +271,10 @@ impl Xen {
             grant_opts: 1,
             vmtrace_size: 0,
             cpupool_id: 0,
-            arch: abi::xen_arch_domainconfig { emulation_flags: abi::XEN_X86_EMU_LAPIC, misc_flags: 0 },
+            arch: abi::xen_arch_domainconfig {
+                emulation_flags: abi::XEN_X86_EMU_LAPIC,
+                misc_flags: 0,
+            },
         };
         let argument = if self.interface.altp2m_opts {
             create_4_19(&old).as_bytes().to_vec()
@@ -252,7 +282,13 @@ impl Xen {
             old.as_bytes().to_vec()
         };
         // 0 lets Xen choose, as does every number that is not a guest's.
-        let answer = self.domctl("XEN_DOMCTL_createdomain", abi::XEN_DOMCTL_CREATEDOMAIN, 0, &argument, &[])?;
+        let answer = self.domctl(
+            "XEN_DOMCTL_createdomain",
+            abi::XEN_DOMCTL_CREATEDOMAIN,
+            0,
+            &argument,
+            &[],
+        )?;
         Ok(answer.domain)
     }
 
@@ -261,7 +297,14 @@ impl Xen {
     /// # Errors
     /// Xen's.
     pub fn max_vcpus(&mut self, domain: u16, vcpus: u32) -> Result<(), Error> {
-        self.domctl("XEN_DOMCTL_max_vcpus", abi::XEN_DOMCTL_MAX_VCPUS, domain, &vcpus.to_ne_bytes(), &[]).map(drop)
+        self.domctl(
+            "XEN_DOMCTL_max_vcpus",
+            abi::XEN_DOMCTL_MAX_VCPUS,
+            domain,
+            &vcpus.to_ne_bytes(),
+            &[],
+        )
+        .map(drop)
     }
 
     /// Sets how much memory a domain may have.
@@ -269,7 +312,14 @@ impl Xen {
     /// # Errors
     /// Xen's.
     pub fn max_mem(&mut self, domain: u16, kib: u64) -> Result<(), Error> {
-        self.domctl("XEN_DOMCTL_max_mem", abi::XEN_DOMCTL_MAX_MEM, domain, &kib.to_ne_bytes(), &[]).map(drop)
+        self.domctl(
+            "XEN_DOMCTL_max_mem",
+            abi::XEN_DOMCTL_MAX_MEM,
+            domain,
+            &kib.to_ne_bytes(),
+            &[],
+        )
+        .map(drop)
     }
 
     /// Sets how much memory there is for the tables of a domain's address space; a new domain has 1 MiB.
@@ -279,7 +329,13 @@ impl Xen {
     pub fn paging_pool(&mut self, domain: u16, octets: u64) -> Result<(), Error> {
         let cmd = abi::XEN_DOMCTL_SET_PAGING_MEMPOOL_SIZE;
         for _ in 0..AGAIN_MAX {
-            match self.domctl("XEN_DOMCTL_set_paging_mempool_size", cmd, domain, &octets.to_ne_bytes(), &[]) {
+            match self.domctl(
+                "XEN_DOMCTL_set_paging_mempool_size",
+                cmd,
+                domain,
+                &octets.to_ne_bytes(),
+                &[],
+            ) {
                 Err(Error::Call { source, .. }) if is_again(&source) => {}
                 result => return result.map(drop),
             }
@@ -292,8 +348,21 @@ impl Xen {
     /// # Errors
     /// Xen's.
     pub fn tsc_mode(&mut self, domain: u16, mode: TscMode) -> Result<(), Error> {
-        let info = abi::xen_domctl_tsc_info { tsc_mode: mode as u32, gtsc_khz: 0, incarnation: 0, pad: 0, elapsed_nsec: 0 };
-        self.domctl("XEN_DOMCTL_settscinfo", abi::XEN_DOMCTL_SETTSCINFO, domain, info.as_bytes(), &[]).map(drop)
+        let info = abi::xen_domctl_tsc_info {
+            tsc_mode: mode as u32,
+            gtsc_khz: 0,
+            incarnation: 0,
+            pad: 0,
+            elapsed_nsec: 0,
+        };
+        self.domctl(
+            "XEN_DOMCTL_settscinfo",
+            abi::XEN_DOMCTL_SETTSCINFO,
+            domain,
+            info.as_bytes(),
+            &[],
+        )
+        .map(drop)
     }
 
     /// Gives vCPU 0 the state in which PVH begins (docs/misc/pvh.pandoc): at `entry`, with EBX at the start info.
@@ -308,7 +377,14 @@ impl Xen {
             buffer: self.privcmd.data_address(),
         };
         let cmd = abi::XEN_DOMCTL_SETHVMCONTEXT;
-        self.domctl("XEN_DOMCTL_sethvmcontext", cmd, domain, argument.as_bytes(), &records).map(drop)
+        self.domctl(
+            "XEN_DOMCTL_sethvmcontext",
+            cmd,
+            domain,
+            argument.as_bytes(),
+            &records,
+        )
+        .map(drop)
     }
 
     /// Stops a domain, once more for each time.
@@ -316,7 +392,14 @@ impl Xen {
     /// # Errors
     /// Xen's.
     pub fn pause(&mut self, domain: u16) -> Result<(), Error> {
-        self.domctl("XEN_DOMCTL_pausedomain", abi::XEN_DOMCTL_PAUSEDOMAIN, domain, &[], &[]).map(drop)
+        self.domctl(
+            "XEN_DOMCTL_pausedomain",
+            abi::XEN_DOMCTL_PAUSEDOMAIN,
+            domain,
+            &[],
+            &[],
+        )
+        .map(drop)
     }
 
     /// Lets a domain run, when it has been called as often as the domain was stopped.
@@ -324,7 +407,14 @@ impl Xen {
     /// # Errors
     /// Xen's.
     pub fn unpause(&mut self, domain: u16) -> Result<(), Error> {
-        self.domctl("XEN_DOMCTL_unpausedomain", abi::XEN_DOMCTL_UNPAUSEDOMAIN, domain, &[], &[]).map(drop)
+        self.domctl(
+            "XEN_DOMCTL_unpausedomain",
+            abi::XEN_DOMCTL_UNPAUSEDOMAIN,
+            domain,
+            &[],
+            &[],
+        )
+        .map(drop)
     }
 
     /// Takes a domain apart. It is gone when nobody maps any of its pages.
@@ -333,7 +423,13 @@ impl Xen {
     /// Xen's.
     pub fn destroy(&mut self, domain: u16) -> Result<(), Error> {
         for _ in 0..AGAIN_MAX {
-            match self.domctl("XEN_DOMCTL_destroydomain", abi::XEN_DOMCTL_DESTROYDOMAIN, domain, &[], &[]) {
+            match self.domctl(
+                "XEN_DOMCTL_destroydomain",
+                abi::XEN_DOMCTL_DESTROYDOMAIN,
+                domain,
+                &[],
+                &[],
+            ) {
                 Err(Error::Call { source, .. }) if is_again(&source) => {}
                 result => return result.map(drop),
             }
@@ -346,14 +442,23 @@ impl Xen {
     /// # Errors
     /// Xen's.
     pub fn info(&mut self, domain: u16) -> Result<Option<DomainInfo>, Error> {
-        let answer = self.domctl("XEN_DOMCTL_getdomaininfo", abi::XEN_DOMCTL_GETDOMAININFO, domain, &[], &[]);
+        let answer = self.domctl(
+            "XEN_DOMCTL_getdomaininfo",
+            abi::XEN_DOMCTL_GETDOMAININFO,
+            domain,
+            &[],
+            &[],
+        );
         let answer = match answer {
             Err(error) if error.is_no_such_domain() => return Ok(None),
             answer => answer?,
         };
         let info = abi::xen_domctl_getdomaininfo::read_from_prefix(&answer.u);
         // Before 4.18 the answer is the next domain that exists.
-        Ok(info.ok().map(|(info, _)| DomainInfo::of(&info)).filter(|info| info.domid == domain))
+        Ok(info
+            .ok()
+            .map(|(info, _)| DomainInfo::of(&info))
+            .filter(|info| info.domid == domain))
     }
 
     /// All domains, in the order of their numbers.
@@ -375,14 +480,21 @@ impl Xen {
             argument.buffer = self.privcmd.data_address();
             self.privcmd
                 .hypercall(abi::SYSCTL, None, argument.as_mut_bytes(), &[])
-                .map_err(|source| Error::Call { call: "XEN_SYSCTL_getdomaininfolist", source })?;
+                .map_err(|source| Error::Call {
+                    call: "XEN_SYSCTL_getdomaininfolist",
+                    source,
+                })?;
             let count = usize::try_from(argument.num_domains).unwrap_or(0).min(most);
             let mut octets = vec![0; count * EACH];
             self.privcmd.data(&mut octets);
-            let infos = octets.chunks_exact(EACH).filter_map(|octets| abi::xen_domctl_getdomaininfo::read_from_bytes(octets).ok());
+            let infos = octets
+                .chunks_exact(EACH)
+                .filter_map(|octets| abi::xen_domctl_getdomaininfo::read_from_bytes(octets).ok());
             all.extend(infos.map(|info| DomainInfo::of(&info)));
             match all.last() {
-                Some(last) if count == most && last.domid >= first => first = last.domid.saturating_add(1),
+                Some(last) if count == most && last.domid >= first => {
+                    first = last.domid.saturating_add(1)
+                }
                 _ => break,
             }
         }
@@ -399,7 +511,10 @@ impl Xen {
         argument.interface_version = abi::XEN_SYSCTL_INTERFACE_VERSION;
         self.privcmd
             .hypercall(abi::SYSCTL, None, argument.as_mut_bytes(), &[])
-            .map_err(|source| Error::Call { call: "XEN_SYSCTL_physinfo", source })?;
+            .map_err(|source| Error::Call {
+                call: "XEN_SYSCTL_physinfo",
+                source,
+            })?;
         Ok(argument.free_pages.saturating_add(argument.scrub_pages) >> 8)
     }
 
@@ -421,13 +536,21 @@ impl Xen {
             let call = "XENMEM_populate_physmap";
             let made = self
                 .privcmd
-                .hypercall(abi::MEMORY_OP, Some(abi::XENMEM_POPULATE_PHYSMAP), argument.as_mut_bytes(), chunk.as_bytes())
+                .hypercall(
+                    abi::MEMORY_OP,
+                    Some(abi::XENMEM_POPULATE_PHYSMAP),
+                    argument.as_mut_bytes(),
+                    chunk.as_bytes(),
+                )
                 .map_err(|source| Error::Call { call, source })?;
             let made = usize::try_from(made).unwrap_or(0).min(chunk.len());
             done += made;
             if made < chunk.len() {
                 if order == 0 {
-                    return Err(Error::Call { call, source: io::Error::from_raw_os_error(libc::ENOMEM) });
+                    return Err(Error::Call {
+                        call,
+                        source: io::Error::from_raw_os_error(libc::ENOMEM),
+                    });
                 }
                 break;
             }
@@ -454,9 +577,17 @@ impl Xen {
             buffer: self.privcmd.data_address(),
         };
         self.privcmd
-            .hypercall(abi::MEMORY_OP, Some(abi::XENMEM_SET_MEMORY_MAP), argument.as_mut_bytes(), &data)
+            .hypercall(
+                abi::MEMORY_OP,
+                Some(abi::XENMEM_SET_MEMORY_MAP),
+                argument.as_mut_bytes(),
+                &data,
+            )
             .map(drop)
-            .map_err(|source| Error::Call { call: "XENMEM_set_memory_map", source })
+            .map_err(|source| Error::Call {
+                call: "XENMEM_set_memory_map",
+                source,
+            })
     }
 
     /// Sets an HVM parameter (hvm/params.h).
@@ -464,11 +595,24 @@ impl Xen {
     /// # Errors
     /// Xen's.
     pub fn param(&mut self, domain: u16, index: u32, value: u64) -> Result<(), Error> {
-        let mut argument = abi::xen_hvm_param { domid: domain, pad: 0, index, value };
+        let mut argument = abi::xen_hvm_param {
+            domid: domain,
+            pad: 0,
+            index,
+            value,
+        };
         self.privcmd
-            .hypercall(abi::HVM_OP, Some(abi::HVMOP_SET_PARAM), argument.as_mut_bytes(), &[])
+            .hypercall(
+                abi::HVM_OP,
+                Some(abi::HVMOP_SET_PARAM),
+                argument.as_mut_bytes(),
+                &[],
+            )
             .map(drop)
-            .map_err(|source| Error::Call { call: "HVMOP_set_param", source })
+            .map_err(|source| Error::Call {
+                call: "HVMOP_set_param",
+                source,
+            })
     }
 
     /// Allocates an event channel of a domain's that dom0 may bind to.
@@ -476,10 +620,22 @@ impl Xen {
     /// # Errors
     /// Xen's.
     pub fn event_channel(&mut self, domain: u16) -> Result<u32, Error> {
-        let mut argument = abi::evtchn_alloc_unbound { dom: domain, remote_dom: 0, port: 0 };
+        let mut argument = abi::evtchn_alloc_unbound {
+            dom: domain,
+            remote_dom: 0,
+            port: 0,
+        };
         self.privcmd
-            .hypercall(abi::EVENT_CHANNEL_OP, Some(abi::EVTCHNOP_ALLOC_UNBOUND), argument.as_mut_bytes(), &[])
-            .map_err(|source| Error::Call { call: "EVTCHNOP_alloc_unbound", source })?;
+            .hypercall(
+                abi::EVENT_CHANNEL_OP,
+                Some(abi::EVTCHNOP_ALLOC_UNBOUND),
+                argument.as_mut_bytes(),
+                &[],
+            )
+            .map_err(|source| Error::Call {
+                call: "EVTCHNOP_alloc_unbound",
+                source,
+            })?;
         Ok(argument.port)
     }
 
@@ -488,24 +644,43 @@ impl Xen {
     /// # Errors
     /// Xen's.
     pub fn shutdown(&mut self, domain: u16, reason: u8) -> Result<(), Error> {
-        let mut argument = abi::sched_remote_shutdown { domain_id: domain, pad: 0, reason: u32::from(reason) };
+        let mut argument = abi::sched_remote_shutdown {
+            domain_id: domain,
+            pad: 0,
+            reason: u32::from(reason),
+        };
         self.privcmd
-            .hypercall(abi::SCHED_OP, Some(abi::SCHEDOP_REMOTE_SHUTDOWN), argument.as_mut_bytes(), &[])
+            .hypercall(
+                abi::SCHED_OP,
+                Some(abi::SCHEDOP_REMOTE_SHUTDOWN),
+                argument.as_mut_bytes(),
+                &[],
+            )
             .map(drop)
-            .map_err(|source| Error::Call { call: "SCHEDOP_remote_shutdown", source })
+            .map_err(|source| Error::Call {
+                call: "SCHEDOP_remote_shutdown",
+                source,
+            })
     }
 
     /// Maps pages of a domain, in the order given.
     pub(crate) fn map(&self, domain: u16, gfns: &[u64]) -> Result<Mapping, Error> {
         let call = "IOCTL_PRIVCMD_MMAPBATCH_V2";
-        self.privcmd.map(domain, gfns).map_err(|source| Error::Call { call, source })
+        self.privcmd
+            .map(domain, gfns)
+            .map_err(|source| Error::Call { call, source })
     }
 
     /// Maps the first frame of a domain's grant table: 512 entries of version 1.
     pub(crate) fn map_grants(&self, domain: u16) -> Result<Mapping, Error> {
-        let (kind, id) = (abi::XENMEM_RESOURCE_GRANT_TABLE, abi::XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED);
+        let (kind, id) = (
+            abi::XENMEM_RESOURCE_GRANT_TABLE,
+            abi::XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED,
+        );
         let call = "XENMEM_acquire_resource";
-        self.privcmd.map_resource(domain, kind, id, 1).map_err(|source| Error::Call { call, source })
+        self.privcmd
+            .map_resource(domain, kind, id, 1)
+            .map_err(|source| Error::Call { call, source })
     }
 }
 
@@ -534,7 +709,10 @@ fn is_again(error: &io::Error) -> bool {
 }
 
 fn endless(call: &'static str) -> Error {
-    Error::Call { call, source: io::Error::from_raw_os_error(libc::EAGAIN) }
+    Error::Call {
+        call,
+        source: io::Error::from_raw_os_error(libc::EAGAIN),
+    }
 }
 
 #[cfg(test)]
@@ -543,8 +721,19 @@ mod tests {
 
     #[test]
     fn each_known_version_has_its_interface_and_no_other_is_taken() {
-        for (minor, domctl, altp2m_opts) in [(17, 0x15, false), (18, 0x16, false), (19, 0x17, true), (20, 0x17, true)] {
-            assert_eq!(Interface::of(4, minor), Some(Interface { domctl, altp2m_opts }));
+        for (minor, domctl, altp2m_opts) in [
+            (17, 0x15, false),
+            (18, 0x16, false),
+            (19, 0x17, true),
+            (20, 0x17, true),
+        ] {
+            assert_eq!(
+                Interface::of(4, minor),
+                Some(Interface {
+                    domctl,
+                    altp2m_opts
+                })
+            );
         }
         for (major, minor) in [(4, 16), (4, 21), (5, 17), (0, 0)] {
             assert_eq!(Interface::of(major, minor), None);
@@ -565,7 +754,10 @@ mod tests {
             grant_opts: 9,
             vmtrace_size: 10,
             cpupool_id: 11,
-            arch: abi::xen_arch_domainconfig { emulation_flags: 12, misc_flags: 13 },
+            arch: abi::xen_arch_domainconfig {
+                emulation_flags: 12,
+                misc_flags: 13,
+            },
         };
         let new = create_4_19(&old);
         let (old, new) = (old.as_bytes(), new.as_bytes());
@@ -580,6 +772,14 @@ mod tests {
         info.domain = 7;
         info.flags = abi::XEN_DOMINF_SHUTDOWN | 3 << 16 | abi::XEN_DOMINF_PAUSED;
         let info = DomainInfo::of(&info);
-        assert_eq!((info.domid, info.shutdown(), info.is_paused(), info.is_dying()), (7, Some(3), true, false));
+        assert_eq!(
+            (
+                info.domid,
+                info.shutdown(),
+                info.is_paused(),
+                info.is_dying()
+            ),
+            (7, Some(3), true, false)
+        );
     }
 }

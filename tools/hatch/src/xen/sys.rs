@@ -78,8 +78,20 @@ impl Privcmd {
         let pages = open("/dev/xen/hypercall")?;
         let rights = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice, which only this `Privcmd` knows; `drop` ends it.
-        let buffer = unsafe { mmap(ptr::null_mut(), PAGES * PAGE_SIZE, rights, MapFlags::SHARED, &pages, 0) }?;
-        Ok(Self { device, buffer: buffer.cast() })
+        let buffer = unsafe {
+            mmap(
+                ptr::null_mut(),
+                PAGES * PAGE_SIZE,
+                rights,
+                MapFlags::SHARED,
+                &pages,
+                0,
+            )
+        }?;
+        Ok(Self {
+            device,
+            buffer: buffer.cast(),
+        })
     }
 
     /// Where [`Self::hypercall`] puts the data that an argument points to.
@@ -91,7 +103,13 @@ impl Privcmd {
     /// afterwards is given back. `data` is what `argument` points to, by [`Self::data_address`].
     ///
     /// Each operation that is called this way reads and writes no memory but its argument and what that points to.
-    pub(super) fn hypercall(&mut self, op: u64, command: Option<u64>, argument: &mut [u8], data: &[u8]) -> io::Result<i32> {
+    pub(super) fn hypercall(
+        &mut self,
+        op: u64,
+        command: Option<u64>,
+        argument: &mut [u8],
+        data: &[u8],
+    ) -> io::Result<i32> {
         if argument.len() > PAGE_SIZE || data.len() > DATA_MAX {
             return Err(io::ErrorKind::InvalidInput.into());
         }
@@ -99,14 +117,26 @@ impl Privcmd {
         // SAFETY: `argument` fits the first page, which nothing refers to but `&mut self`.
         unsafe { ptr::copy_nonoverlapping(argument.as_ptr(), self.buffer, argument.len()) };
         // SAFETY: `data` fits the other pages, and they are as much ours.
-        unsafe { ptr::copy_nonoverlapping(data.as_ptr(), self.buffer.wrapping_add(PAGE_SIZE), data.len()) };
+        unsafe {
+            ptr::copy_nonoverlapping(
+                data.as_ptr(),
+                self.buffer.wrapping_add(PAGE_SIZE),
+                data.len(),
+            )
+        };
         let arg = match command {
             Some(command) => [command, address, 0, 0, 0],
             None => [address, 0, 0, 0, 0],
         };
         let mut call = Hypercall { op, arg };
         // SAFETY: the ioctl reads `call`; Xen reads and writes the pages of `buffer`, which live and are not borrowed.
-        let result = unsafe { libc::ioctl(self.device.as_raw_fd(), IOCTL_PRIVCMD_HYPERCALL, &raw mut call) };
+        let result = unsafe {
+            libc::ioctl(
+                self.device.as_raw_fd(),
+                IOCTL_PRIVCMD_HYPERCALL,
+                &raw mut call,
+            )
+        };
         if result < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -119,7 +149,13 @@ impl Privcmd {
     pub(super) fn data(&self, into: &mut [u8]) {
         let length = into.len().min(DATA_MAX);
         // SAFETY: no more than the pages hold, and no call is under way: those take `&mut self`.
-        unsafe { ptr::copy_nonoverlapping(self.buffer.wrapping_add(PAGE_SIZE), into.as_mut_ptr(), length) };
+        unsafe {
+            ptr::copy_nonoverlapping(
+                self.buffer.wrapping_add(PAGE_SIZE),
+                into.as_mut_ptr(),
+                length,
+            )
+        };
     }
 
     /// Maps pages of a domain, in the order given.
@@ -136,7 +172,13 @@ impl Privcmd {
         };
         // SAFETY: both arrays have `num` entries and live; the addresses from `addr` on are `mapping`'s own, in which
         // nothing was mapped before.
-        let result = unsafe { libc::ioctl(self.device.as_raw_fd(), IOCTL_PRIVCMD_MMAPBATCH_V2, &raw mut batch) };
+        let result = unsafe {
+            libc::ioctl(
+                self.device.as_raw_fd(),
+                IOCTL_PRIVCMD_MMAPBATCH_V2,
+                &raw mut batch,
+            )
+        };
         if result < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -147,7 +189,13 @@ impl Privcmd {
     }
 
     /// Maps frames of a resource of a domain (XENMEM_acquire_resource).
-    pub(super) fn map_resource(&self, domain: u16, kind: u32, id: u32, frames: usize) -> io::Result<Mapping> {
+    pub(super) fn map_resource(
+        &self,
+        domain: u16,
+        kind: u32,
+        id: u32,
+        frames: usize,
+    ) -> io::Result<Mapping> {
         let mapping = self.reserve(frames)?;
         let mut resource = MmapResource {
             dom: domain,
@@ -159,7 +207,13 @@ impl Privcmd {
             addr: mapping.start as u64,
         };
         // SAFETY: the addresses from `addr` on are `mapping`'s own, in which nothing was mapped before.
-        let result = unsafe { libc::ioctl(self.device.as_raw_fd(), IOCTL_PRIVCMD_MMAP_RESOURCE, &raw mut resource) };
+        let result = unsafe {
+            libc::ioctl(
+                self.device.as_raw_fd(),
+                IOCTL_PRIVCMD_MMAP_RESOURCE,
+                &raw mut resource,
+            )
+        };
         if result < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -168,11 +222,26 @@ impl Privcmd {
 
     /// Addresses for pages to be mapped to.
     fn reserve(&self, pages: usize) -> io::Result<Mapping> {
-        let length = pages.checked_mul(PAGE_SIZE).filter(|length| *length > 0).ok_or(io::ErrorKind::InvalidInput)?;
+        let length = pages
+            .checked_mul(PAGE_SIZE)
+            .filter(|length| *length > 0)
+            .ok_or(io::ErrorKind::InvalidInput)?;
         let rights = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice; `Mapping` owns it.
-        let start = unsafe { mmap(ptr::null_mut(), length, rights, MapFlags::SHARED, &self.device, 0) }?;
-        Ok(Mapping { start: start.cast(), length })
+        let start = unsafe {
+            mmap(
+                ptr::null_mut(),
+                length,
+                rights,
+                MapFlags::SHARED,
+                &self.device,
+                0,
+            )
+        }?;
+        Ok(Mapping {
+            start: start.cast(),
+            length,
+        })
     }
 }
 
@@ -222,7 +291,13 @@ impl Mapping {
     }
 
     /// Reads a part of a file right into the pages.
-    pub(crate) fn read_file(&self, offset: usize, length: usize, file: BorrowedFd<'_>, position: u64) -> io::Result<()> {
+    pub(crate) fn read_file(
+        &self,
+        offset: usize,
+        length: usize,
+        file: BorrowedFd<'_>,
+        position: u64,
+    ) -> io::Result<()> {
         let mut done = 0;
         while done < length {
             let to = self.at(offset + done, length - done)?;

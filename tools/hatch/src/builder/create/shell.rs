@@ -1,7 +1,7 @@
 //! Shells: guests made ahead, all but who they are.
 
-use mayfly_drivers::netfront::preconnected::Preconnected;
 use mayfly_drivers::EventPort;
+use mayfly_drivers::netfront::preconnected::Preconnected;
 
 use super::super::config::Config;
 use super::super::image::{Image, Ramdisk};
@@ -55,7 +55,13 @@ impl Builder {
         match ready {
             Ok((domid, network, link)) => {
                 let layout = plan.layout.clone();
-                Ok(Shell { domid, layout, network, link, config })
+                Ok(Shell {
+                    domid,
+                    layout,
+                    network,
+                    link,
+                    config,
+                })
             }
             Err(failure) => {
                 let left = self.undo(&plan, done);
@@ -72,16 +78,25 @@ impl Builder {
         let mut port = |path: &str| {
             let text = self.store.read(path)?;
             let port = text.parse().ok().and_then(EventPort::try_new);
-            port.map(EventPort::get).ok_or(Cause::Backend("was given an event channel that can't be"))
+            port.map(EventPort::get)
+                .ok_or(Cause::Backend("was given an event channel that can't be"))
         };
         let front = format!("{}/device/vif/0", keys::home(domid));
         let tx = port(&format!("{front}/event-channel-tx"))?;
         let rx = port(&format!("{front}/event-channel-rx"))?;
         let xenstore = port(&format!("{}/store/port", keys::home(domid)))?;
         let (Some(rings), Some(vif)) = (&plan.layout.rings, &plan.config.vif) else {
-            return Err(Cause::Backend("is not connected: the image does not take that"));
+            return Err(Cause::Backend(
+                "is not connected: the image does not take that",
+            ));
         };
-        let network = structure(domid, rings, &Grants::of(rings), (tx, rx, xenstore), vif.mac)?;
+        let network = structure(
+            domid,
+            rings,
+            &Grants::of(rings),
+            (tx, rx, xenstore),
+            vif.mac,
+        )?;
         Ok((network, link))
     }
 
@@ -99,7 +114,11 @@ impl Builder {
     ) -> Result<Created, Error> {
         let mut steps = Steps::new();
         match self.rename(&shell, config, ramdisk, unpause, &mut steps) {
-            Ok(()) => Ok(Created { domid: shell.domid, preconnected: true, timeline: steps.finish() }),
+            Ok(()) => Ok(Created {
+                domid: shell.domid,
+                preconnected: true,
+                timeline: steps.finish(),
+            }),
             Err(failure) => {
                 let left = match self.destroy(shell.domid, true) {
                     Ok(_) => self.remove(&[Op::Rm(keys::making_path(&shell.config.uuid))]),
@@ -120,16 +139,17 @@ impl Builder {
     ) -> Result<(), Failure> {
         let domid = shell.domid;
         // It keeps its UUID: Xen and xenstore have it in many places.
-        let config = &Config { uuid: shell.config.uuid, ..config.clone() };
+        let config = &Config {
+            uuid: shell.config.uuid,
+            ..config.clone()
+        };
         let lock = XlLock::take();
         let layout = steps.run(Step::Check, || {
             config.check()?;
             layout::check_cmdline(&config.cmdline)?;
             Ok::<_, Cause>(shell.layout.with_module(ramdisk.map(Ramdisk::size))?)
         })?;
-        let transaction = steps.run(Step::Names, || {
-            names::begin(&mut self.store, config)
-        })?;
+        let transaction = steps.run(Step::Names, || names::begin(&mut self.store, config))?;
         let bridge = match &config.vif {
             Some(vif) => Some(steps.run(Step::Check, || self.links.bridge(&vif.bridge))?),
             None => None,
@@ -149,7 +169,10 @@ impl Builder {
         }
         steps.run(Step::Load, || {
             let mac = config.vif.as_ref().map_or(shell.network.mac, |vif| vif.mac);
-            let network = Preconnected { mac, ..shell.network };
+            let network = Preconnected {
+                mac,
+                ..shell.network
+            };
             let information = info::encode(&layout, &config.cmdline, Some(&network));
             let first = layout.info / PAGE_SIZE as u64;
             let gfns: Vec<u64> = (first..first + layout::INFO_PAGES).collect();
@@ -180,12 +203,16 @@ impl Builder {
 fn anonymous(template: &Config) -> Result<Config, Cause> {
     let mut config = template.clone();
     let mut random = [0; 16];
-    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::INSECURE).map_err(std::io::Error::from)?;
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::INSECURE)
+        .map_err(std::io::Error::from)?;
     // RFC 9562, section 5.4: version 4.
     random[6] = random[6] & 0x0f | 0x40;
     random[8] = random[8] & 0x3f | 0x80;
     config.uuid = random;
-    config.name = format!("shell-{:08x}", u32::from_ne_bytes([random[0], random[1], random[2], random[3]]));
+    config.name = format!(
+        "shell-{:08x}",
+        u32::from_ne_bytes([random[0], random[1], random[2], random[3]])
+    );
     config.cmdline.clear();
     if let Some(vif) = &mut config.vif {
         // Locally administered, so that it is none that a guest is given.

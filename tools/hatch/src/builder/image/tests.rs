@@ -1,1 +1,217 @@
+//! Images that are right, and images whose headers lie.
 
+use super::*;
+
+/// A file with a head, three program headers (code, data, notes) and room for the octets.
+struct Elf {
+    octets: Vec<u8>,
+}
+
+/// Where program header `n` is.
+fn program(n: usize) -> usize {
+    64 + n * 56
+}
+
+const NOTES: usize = 0x200;
+
+impl Elf {
+    fn new() -> Self {
+        let mut elf = Self {
+            octets: vec![0; 0x2000],
+        };
+        elf.put(0, b"\x7fELF\x02\x01\x01");
+        elf.put16(16, 2); // ET_EXEC
+        elf.put16(18, 62); // EM_X86_64
+        elf.put32(20, 1);
+        elf.put64(32, 64); // e_phoff
+        elf.put16(52, 64);
+        elf.put16(54, 56);
+        elf.put16(56, 3);
+        elf.program(0, 1, 5, 0x1000, 0x10_0000, 0x800, 0x800);
+        elf.program(1, 1, 6, 0x1800, 0x10_1000, 0x100, 0x5000);
+        elf.program(2, 4, 4, NOTES as u64, 0x10_0000, 44, 44);
+        elf.note(NOTES, b"Xen\0", 18, 0x10_0010);
+        elf.note(NOTES + 20, b"mayfly\0\0", 1, 1);
+        elf.put32(NOTES + 20, 7);
+        elf
+    }
+
+    fn put(&mut self, at: usize, octets: &[u8]) {
+        self.octets[at..at + octets.len()].copy_from_slice(octets);
+    }
+
+    fn put16(&mut self, at: usize, value: u16) {
+        self.put(at, &value.to_le_bytes());
+    }
+
+    fn put32(&mut self, at: usize, value: u32) {
+        self.put(at, &value.to_le_bytes());
+    }
+
+    fn put64(&mut self, at: usize, value: u64) {
+        self.put(at, &value.to_le_bytes());
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the fields of a program header")]
+    fn program(
+        &mut self,
+        n: usize,
+        kind: u32,
+        flags: u32,
+        offset: u64,
+        address: u64,
+        file: u64,
+        memory: u64,
+    ) {
+        let at = program(n);
+        self.put32(at, kind);
+        self.put32(at + 4, flags);
+        for (n, value) in [offset, address, address, file, memory, 4]
+            .into_iter()
+            .enumerate()
+        {
+            self.put64(at + 8 + n * 8, value);
+        }
+    }
+
+    /// A note of four octets; `name` is padded to a multiple of four.
+    fn note(&mut self, at: usize, name: &[u8], kind: u32, value: u32) {
+        self.put32(at, u32::try_from(name.len()).unwrap());
+        self.put32(at + 4, 4);
+        self.put32(at + 8, kind);
+        self.put(at + 12, name);
+        self.put32(at + 12 + name.len(), value);
+    }
+
+    fn parse(&self) -> Result<Headers, Error> {
+        Headers::parse(self.octets.as_slice())
+    }
+}
+
+#[test]
+fn an_image() {
+    let headers = Elf::new().parse().unwrap();
+    assert_eq!((headers.entry, headers.preconnected), (0x10_0010, Some(1)));
+    assert_eq!(
+        headers.segments,
+        [
+            Segment {
+                memory: 0x10_0000..0x10_0800,
+                offset: 0x1000,
+                size: 0x800
+            },
+            Segment {
+                memory: 0x10_1000..0x10_6000,
+                offset: 0x1800,
+                size: 0x100
+            },
+        ]
+    );
+    assert_eq!(headers.memory(), 0x10_0000..0x10_6000);
+}
+
+#[test]
+fn an_image_that_takes_no_connected_network() {
+    let mut elf = Elf::new();
+    elf.put64(program(2) + 32, 20);
+    assert_eq!(elf.parse().unwrap().preconnected, None);
+}
+
+#[test]
+fn lies_are_named() {
+    type Lie = (fn(&mut Elf), &'static str);
+    let lies: [Lie; 14] = [
+        (|elf| elf.put(0, b"ELF\x7f"), "not an ELF file"),
+        (|elf| elf.put(5, &[2]), "not an ELF file"),
+        (|elf| elf.put16(18, 183), "another CPU"),
+        (|elf| elf.put16(56, 65), "65 program headers"),
+        (|elf| elf.put64(32, u64::MAX), "headers are wrong"),
+        (|elf| elf.put64(program(0) + 32, 0x900), "in the file and"),
+        (
+            |elf| elf.put64(program(0) + 8, u64::MAX),
+            "reaches beyond the file",
+        ),
+        (
+            |elf| elf.put64(program(0) + 8, 0x1900),
+            "reaches beyond the file",
+        ),
+        (
+            |elf| elf.put64(program(1) + 40, u64::MAX),
+            "reaches beyond 0xf0000000",
+        ),
+        (
+            |elf| elf.put64(program(1) + 24, 0xf000_0000),
+            "reaches beyond 0xf0000000",
+        ),
+        (
+            |elf| elf.put64(program(1) + 24, 0x10_0400),
+            "over each other",
+        ),
+        (|elf| elf.put32(NOTES + 8, 17), "no PVH entry"),
+        (
+            |elf| elf.put32(NOTES + 16, 0x10_1000),
+            "in no segment of code",
+        ),
+        (
+            |elf| elf.note(NOTES + 20, b"Xen\0", 18, 0),
+            "the same note twice",
+        ),
+    ];
+    for (lie, said) in lies {
+        let mut elf = Elf::new();
+        lie(&mut elf);
+        let error = elf.parse().expect_err(said).to_string();
+        assert!(error.contains(said), "{error} has no {said}");
+    }
+}
+
+#[test]
+fn nothing_to_load_and_a_compressed_kernel() {
+    let mut elf = Elf::new();
+    elf.put32(program(0), 0);
+    elf.put32(program(1), 0);
+    assert!(matches!(elf.parse(), Err(Error::Empty)));
+    let mut kernel = vec![0; 0x1000];
+    kernel[0x202..0x206].copy_from_slice(b"HdrS");
+    let error = Headers::parse(kernel.as_slice()).unwrap_err().to_string();
+    assert!(error.contains("extract its vmlinux"), "{error}");
+    assert!(Headers::parse([].as_slice()).is_err());
+}
+
+#[test]
+fn the_same_through_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("image");
+    std::fs::write(&path, Elf::new().octets).unwrap();
+    assert_eq!(
+        *Image::open(&path).unwrap().headers(),
+        Elf::new().parse().unwrap()
+    );
+    assert!(Image::open(folder.path()).is_err());
+    assert!(matches!(
+        Image::open(&folder.path().join("none")),
+        Err(Error::Io(_))
+    ));
+    std::fs::write(&path, b"").unwrap();
+    assert!(Ramdisk::open(&path).is_err());
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_change_is_read_or_refused(changes: Vec<(u16, u8)>, length: u16) {
+        let mut elf = Elf::new();
+        for (at, value) in changes {
+            // Head, program headers and notes.
+            let at = usize::from(at) % (NOTES + 44);
+            elf.octets[at] = value;
+        }
+        elf.octets.truncate(0x2000 - usize::from(length) % 0x100);
+        if let Ok(headers) = elf.parse() {
+            let file = elf.octets.len() as u64;
+            assert!(headers.segments.iter().all(|segment| segment.offset + segment.size <= file));
+            assert!(headers.segments.iter().all(|segment| segment.memory.end <= RAM_MAX));
+            assert!(headers.segments.iter().all(|segment| segment.size <= segment.memory.end - segment.memory.start));
+            assert!(headers.segments.windows(2).all(|pair| pair[0].memory.end <= pair[1].memory.start));
+        }
+    }
+}

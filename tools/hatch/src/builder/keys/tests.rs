@@ -1,0 +1,217 @@
+//! What is written for a guest, and what is removed of it.
+
+use super::*;
+use crate::builder::Connect;
+use crate::xen::TscMode;
+use crate::xenstore::check_path;
+
+fn config() -> Config {
+    Config {
+        name: "web.1".to_owned(),
+        uuid: [0xab; 16],
+        memory: 8,
+        cmdline: String::new(),
+        vif: Some(Vif {
+            mac: [0, 0x16, 0x3e, 1, 2, 0xff],
+            bridge: "xenbr0".to_owned(),
+            ip: Some("10.0.2.80".to_owned()),
+            rate: None,
+            mtu: Some(1400),
+        }),
+        connect: Connect::Auto,
+        console: true,
+        tsc: TscMode::Default,
+    }
+}
+
+fn all() -> Vec<Op> {
+    let ports = Ports {
+        xenstore: 1,
+        console: Some(2),
+        network: Some((3, 4)),
+    };
+    let grants = Grants {
+        tx_ring: 8,
+        rx_ring: 9,
+        rx_first: 10,
+        free: 266,
+    };
+    let mut ops = claim(7, &config());
+    ops.extend(birth(7, &config(), true));
+    ops.extend(connect(7, &ports, Some(&grants)));
+    ops.extend(finish(7, &config(), &ports));
+    ops
+}
+
+fn path(op: &Op) -> Option<&str> {
+    match op {
+        Op::Write(path, _) | Op::Mkdir(path) | Op::Perms(path, _) | Op::Rm(path) => Some(path),
+        Op::Introduce { .. } | Op::Release(_) => None,
+    }
+}
+
+fn value<'a>(ops: &'a [Op], wanted: &str) -> Option<&'a str> {
+    ops.iter().find_map(|op| match op {
+        Op::Write(path, value) if path == wanted => Some(value.as_str()),
+        _ => None,
+    })
+}
+
+#[test]
+fn every_path_is_one_that_xenstore_takes() {
+    for op in all() {
+        if let Some(path) = path(&op) {
+            check_path(path).unwrap_or_else(|why| panic!("{path}: {why}"));
+        }
+    }
+}
+
+#[test]
+fn what_xl_and_netback_look_for() {
+    let ops = all();
+    for (path, expected) in [
+        ("/hatch/name/web@2e1", "7"),
+        ("/hatch/domain/7", "web.1"),
+        ("/hatch/mac/00163e0102ff", "7"),
+        ("/local/domain/7/name", "web.1"),
+        (
+            "/local/domain/7/vm",
+            "/vm/abababab-abab-abab-abab-abababababab",
+        ),
+        ("/vm/abababab-abab-abab-abab-abababababab/name", "web.1"),
+        ("/local/domain/7/memory/target", "8192"),
+        ("/local/domain/7/console/port", "2"),
+        (
+            "/local/domain/7/device/vif/0/backend",
+            "/local/domain/0/backend/vif/7/0",
+        ),
+        ("/local/domain/7/device/vif/0/event-channel-tx", "3"),
+        ("/local/domain/7/device/vif/0/event-channel-rx", "4"),
+        ("/local/domain/7/device/vif/0/tx-ring-ref", "8"),
+        ("/local/domain/7/device/vif/0/state", "4"),
+        (
+            "/local/domain/0/backend/vif/7/0/frontend",
+            "/local/domain/7/device/vif/0",
+        ),
+        ("/local/domain/0/backend/vif/7/0/mac", "00:16:3e:01:02:ff"),
+        ("/local/domain/0/backend/vif/7/0/state", "1"),
+        ("/local/domain/7/device/vif/0/mtu", "1400"),
+        ("/libxl/7/type", "pvh"),
+        (
+            "/libxl/7/device/vif/0/backend",
+            "/local/domain/0/backend/vif/7/0",
+        ),
+        ("/libxl/7/device/vif/0/bridge", "xenbr0"),
+    ] {
+        assert_eq!(value(&ops, path), Some(expected), "{path}");
+    }
+}
+
+#[test]
+fn a_guest_that_connects_by_itself_begins_at_the_beginning() {
+    let ops = birth(7, &config(), false);
+    assert_eq!(value(&ops, "/local/domain/7/device/vif/0/state"), Some("1"));
+    let ports = Ports {
+        xenstore: 1,
+        console: None,
+        network: None,
+    };
+    let later = connect(7, &ports, None);
+    assert_eq!(
+        later
+            .iter()
+            .filter_map(path)
+            .filter(|path| path.contains("/device/"))
+            .count(),
+        0
+    );
+}
+
+#[test]
+fn states_are_written_last() {
+    let ops = all();
+    let places = |part: &str| -> Vec<usize> {
+        let holds = |op: &Op| matches!(op, Op::Write(path, _) if path.starts_with(part));
+        ops.iter()
+            .enumerate()
+            .filter(|(_, op)| holds(op))
+            .map(|(n, _)| n)
+            .collect()
+    };
+    for folder in [
+        "/local/domain/7/device/vif/0",
+        "/local/domain/0/backend/vif/7/0",
+    ] {
+        let keys = places(folder);
+        let last = keys
+            .iter()
+            .filter_map(|n| path(&ops[*n]))
+            .rfind(|path| !path.ends_with("/online"));
+        assert_eq!(last, Some(format!("{folder}/state").as_str()));
+    }
+    assert!(ops.contains(&Op::Introduce {
+        domid: 7,
+        gfn: XENSTORE_GFN,
+        port: 1
+    }));
+    // As long as it is there, `hatch gc` knows of a guest that is not whole.
+    assert_eq!(ops.last(), Some(&Op::Rm(making_path(&[0xab; 16]))));
+}
+
+#[test]
+fn rights_are_set_where_something_is_made_and_before_anything_is_in_it() {
+    let ops = all();
+    for (n, op) in ops.iter().enumerate() {
+        let Op::Perms(folder, perms) = op else {
+            continue;
+        };
+        let inside = format!("{folder}/");
+        let is_maker =
+            |op: &Op| path(op).is_some_and(|path| path == folder || path.starts_with(&inside));
+        assert!(is_maker(&ops[n - 1]), "{folder} is not there yet");
+        let early = ops[..n - 1]
+            .iter()
+            .filter_map(path)
+            .any(|path| path.starts_with(&inside));
+        assert!(!early, "{folder} has something in it already");
+        let guests = GUESTS
+            .iter()
+            .any(|key| *folder == format!("/local/domain/7/{key}"))
+            || folder.ends_with("device/vif/0");
+        assert_eq!(perms[0].domid, if guests { 7 } else { 0 }, "{folder}");
+    }
+}
+
+#[test]
+fn all_that_was_written_is_removed() {
+    let mut gone: Vec<String> = death(7, Some(&[0xab; 16]))
+        .iter()
+        .filter_map(path)
+        .map(String::from)
+        .collect();
+    let forget = forget(7, Some("web.1"), Some(&[0, 0x16, 0x3e, 1, 2, 0xff]));
+    gone.extend(forget.iter().filter_map(path).map(String::from));
+    for op in all() {
+        if let (Some(path), false) = (path(&op), matches!(op, Op::Rm(_))) {
+            let is_under = |gone: &String| path == gone || path.starts_with(&format!("{gone}/"));
+            assert!(gone.iter().any(is_under), "{path} stays");
+        }
+    }
+}
+
+#[test]
+fn mac_addresses_are_read_back() {
+    let mac = [0, 0x16, 0x3e, 1, 2, 0xff];
+    for text in [mac_key(&mac), mac_text(&mac)] {
+        assert_eq!(parse_mac(&text), Some(mac));
+    }
+    for wrong in [
+        "",
+        "00163e0102f",
+        "00163e0102fff",
+        "00163e0102fg",
+        "00:16:3e:01:",
+    ] {
+        assert_eq!(parse_mac(wrong), None, "{wrong}");
+    }
+}
