@@ -224,9 +224,8 @@ impl Check<'_> {
                 &variant.lines[variant.typed..],
             ];
             let length = format!("Content-Length: {}\r\n", variant.body.len());
-            let whole = |part: &[u8]| part.is_empty() || part.ends_with(b"\r\n");
             let tag = variant.etag;
-            if !parts.iter().all(|part| whole(part))
+            if !parts.iter().all(|part| are_fields(part))
                 || parts[3] != length.as_bytes()
                 || !parts[2].starts_with(b"Content-Type: ")
                 || !tag.starts_with(b"\"")
@@ -237,6 +236,19 @@ impl Check<'_> {
             }
         }
     }
+}
+
+/// Whether these are whole field lines and nothing else (RFC 9112, section 5): an empty one would end the head.
+fn are_fields(lines: &[u8]) -> bool {
+    let is_field = |line: &[u8]| {
+        let Some(line) = line.strip_suffix(b"\r\n") else {
+            return false;
+        };
+        let colon = line.iter().position(|octet| *octet == b':');
+        colon.is_some_and(|at| at > 0)
+            && !line.iter().any(|octet| matches!(octet, b'\r' | b'\n' | 0))
+    };
+    lines.split_inclusive(|octet| *octet == b'\n').all(is_field)
 }
 
 /// Whether two are the same, from the same place.
@@ -256,5 +268,29 @@ fn same(one: Resource<'_>, other: Resource<'_>) -> bool {
             },
         ) => one.as_ptr() == other.as_ptr(),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::are_fields;
+
+    #[test]
+    fn field_lines_are_whole_and_never_empty() {
+        for right in ["", "A: b\r\n", "A: b\r\nC:\r\n"] {
+            assert!(are_fields(right.as_bytes()), "{right:?}");
+        }
+        for wrong in [
+            "\r\n",
+            "A: b",
+            "A: b\n",
+            "A: b\r\n\r\n",
+            "\r\nA: b\r\n",
+            ": b\r\n",
+            "A b\r\n",
+            "A: b\r\r\n",
+        ] {
+            assert!(!are_fields(wrong.as_bytes()), "{wrong:?}");
+        }
     }
 }
