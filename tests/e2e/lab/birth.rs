@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use mayfly_lab::ask::{self, Rtype};
-use mayfly_lab::{Lab, Output, static_program, workspace};
+use mayfly_lab::{Lab, Output, static_program_with, workspace};
 
 /// Bound of everything a guest is expected to do.
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
@@ -56,7 +56,7 @@ impl Place {
         lab.put(
             HATCH,
             0o755,
-            &std::fs::read(static_program("hatch", "hatch")?)?,
+            &std::fs::read(static_program_with("hatch", "hatch", "faults")?)?,
         )?;
         let clean = traces(&lab)?;
         Ok(Self {

@@ -15,6 +15,14 @@ pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// # Errors
 /// Those of Cargo, with what it printed.
 pub fn static_program(package: &str, bin: &str) -> Result<PathBuf> {
+    static_program_with(package, bin, "")
+}
+
+/// The same with features of the package, in one word. Who wants it both with and without reads the file before the other is built.
+///
+/// # Errors
+/// Those of Cargo, with what it printed.
+pub fn static_program_with(package: &str, bin: &str, features: &str) -> Result<PathBuf> {
     let target = workspace().join("target/dom0");
     let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .current_dir(workspace())
@@ -27,6 +35,8 @@ pub fn static_program(package: &str, bin: &str) -> Result<PathBuf> {
             package,
             "--bin",
             bin,
+            "--features",
+            features,
             "--target",
             TARGET,
             "--target-dir",

@@ -83,6 +83,17 @@ struct Claim {
     end: Id,
 }
 
+/// What a guest is to become when it is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// It waits to be unpaused.
+    Paused,
+    /// It runs.
+    Running,
+    /// It counts as being made until it is given away.
+    Shell,
+}
+
 /// All that is known before there is a domain.
 struct Plan<'a> {
     config: &'a Config,
@@ -124,7 +135,7 @@ impl Builder {
         (&mut self.store, &mut self.xen)
     }
 
-    /// Makes a guest, paused. When a step fails, what was done is undone.
+    /// Makes a guest. When a step fails, what was done is undone.
     ///
     /// # Errors
     /// The step that failed, why, and what of it could not be undone.
@@ -133,11 +144,12 @@ impl Builder {
         config: &Config,
         image: &Image,
         ramdisk: Option<&Ramdisk>,
+        then: Then,
     ) -> Result<Created, Error> {
         let mut steps = Steps::new();
         let plan = steps.run(Step::Check, || self.plan(config, image, ramdisk))?;
         let mut done = Done::default();
-        match self.steps(&plan, &mut steps, &mut done) {
+        match self.steps(&plan, then, &mut steps, &mut done) {
             Ok(domid) => Ok(Created {
                 domid,
                 preconnected: plan.layout.rings.is_some(),
@@ -188,6 +200,7 @@ impl Builder {
     fn steps(
         &mut self,
         plan: &Plan<'_>,
+        then: Then,
         steps: &mut Steps,
         done: &mut Done,
     ) -> Result<u16, Failure> {
@@ -243,9 +256,18 @@ impl Builder {
             if !lock.is_ours() {
                 names::again(&mut self.store, config)?;
             }
-            let ids = self.send(&keys::finish(domid, config, &ports))?;
+            let mut ops = keys::finish(domid, config, &ports);
+            ops.extend((then == Then::Paused).then(|| keys::made(config)));
+            let ids = self.send(&ops)?;
             Ok::<_, Cause>(self.store.answers(ids)?)
         })?;
+        if then == Then::Running {
+            steps.run(Step::Unpause, || self.xen.unpause(domid))?;
+            steps.run(Step::Made, || {
+                let ids = self.send(&[keys::made(config)])?;
+                self.store.answers(ids)
+            })?;
+        }
         Ok(domid)
     }
 

@@ -152,7 +152,7 @@ pub(crate) fn claim(domid: u16, config: &Config) -> Vec<Op> {
     ops
 }
 
-/// What is written as soon as there is a domain: its back end first, because netback then has something to do.
+/// What is written as soon as there is a domain: its network first, because netback then has something to do.
 ///
 /// Each request costs xenstored some 40,000 instructions, so there is none for what nobody reads. What libxl makes and is not
 /// here: `cpu/0/availability`, `drivers`, `feature`, `attr`, `error`, and a
@@ -200,27 +200,6 @@ fn network(ops: &mut Vec<Op>, domid: u16, vif: &Vif, preconnected: bool) {
     let back = backend(domid);
     let mac = mac_text(&vif.mac);
     // This makes the directory; what is made in it afterwards takes over its rights.
-    ops.push(write(format!("{back}/frontend"), front.clone()));
-    ops.push(Op::Perms(back.clone(), guest_reads(domid)));
-    let domain = domid.to_string();
-    for (key, value) in [
-        ("frontend-id", domain.as_str()),
-        ("script", SCRIPT),
-        ("mac", &mac),
-        ("handle", "0"),
-    ] {
-        ops.push(write(format!("{back}/{key}"), value));
-    }
-    if let Some(rate) = &vif.rate {
-        ops.push(write(format!("{back}/rate"), rate.clone()));
-    }
-    // netback connects only when this says that the interface is where it belongs. That is seen to beside it, and
-    // nobody is told of a guest before both are done, so it need not wait for the other.
-    ops.push(write(format!("{back}/hotplug-status"), "connected"));
-    // Last: until there is a state, the kernel takes it for no device.
-    ops.push(write(format!("{back}/state"), "1"));
-
-    // As above; this one remains dom0's.
     ops.push(write(format!("{front}/backend"), back.clone()));
     ops.push(Op::Perms(
         front.clone(),
@@ -241,8 +220,30 @@ fn network(ops: &mut Vec<Op>, domid: u16, vif: &Vif, preconnected: bool) {
     }
     if !preconnected {
         ops.push(write(format!("{front}/backend-id"), "0"));
-        ops.push(write(format!("{front}/state"), "1"));
     }
+    // Before there is a back end: netback gives a front end up that has no state.
+    ops.push(write(format!("{front}/state"), "1"));
+
+    // As above; this one remains dom0's.
+    ops.push(write(format!("{back}/frontend"), front.clone()));
+    ops.push(Op::Perms(back.clone(), guest_reads(domid)));
+    let domain = domid.to_string();
+    for (key, value) in [
+        ("frontend-id", domain.as_str()),
+        ("script", SCRIPT),
+        ("mac", &mac),
+        ("handle", "0"),
+    ] {
+        ops.push(write(format!("{back}/{key}"), value));
+    }
+    if let Some(rate) = &vif.rate {
+        ops.push(write(format!("{back}/rate"), rate.clone()));
+    }
+    // netback connects only when this says that the interface is where it belongs. That is seen to beside it, and
+    // nobody is told of a guest before both are done, so it need not wait for the other.
+    ops.push(write(format!("{back}/hotplug-status"), "connected"));
+    // Last: until there is a state, the kernel takes it for no device.
+    ops.push(write(format!("{back}/state"), "1"));
 
     let libxl = format!("/libxl/{domid}/device/vif/0");
     let mut copy = vec![
@@ -318,8 +319,12 @@ pub(crate) fn finish(domid: u16, config: &Config, ports: &Ports) -> Vec<Op> {
         gfn: XENSTORE_GFN,
         port: ports.xenstore,
     });
-    ops.push(Op::Rm(making_path(&config.uuid)));
     ops
+}
+
+/// What says that a guest is made: nobody's remainder.
+pub(crate) fn made(config: &Config) -> Op {
+    Op::Rm(making_path(&config.uuid))
 }
 
 /// A guest's event channels from dom0.
@@ -377,8 +382,7 @@ pub(crate) fn rename(domid: u16, shell: &Config, config: &Config) -> Vec<Op> {
             }
         }
     }
-    // From here on it is nobody's remainder.
-    ops.push(Op::Rm(making_path(&config.uuid)));
+    ops.push(made(config));
     ops
 }
 

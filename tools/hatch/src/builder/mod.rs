@@ -28,7 +28,7 @@ mod rings;
 mod steps;
 
 pub use config::{Config, Connect, Error as ConfigError, NAME_MAX, Vif};
-pub use create::{Builder, Created, Shell};
+pub use create::{Builder, Created, Shell, Then};
 pub use destroy::{DestroyError, Destroyed};
 pub use image::{Image, Ramdisk};
 pub use keys::{domain_path, mac_path, making_path, name_path, uuid};
@@ -92,7 +92,11 @@ pub struct Error {
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Failure { step, cause } = &self.failure;
-        write!(f, "step `{step}`: {cause}; {}", step.advice())?;
+        let advice = match cause {
+            Cause::Taken(_) => "choose another, or `hatch destroy` that one",
+            _ => step.advice(),
+        };
+        write!(f, "step `{step}`: {cause}; {advice}")?;
         if !self.left.is_empty() {
             write!(
                 f,

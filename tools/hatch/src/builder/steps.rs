@@ -49,6 +49,7 @@ steps! {
     Backend "backend" "see `dmesg` for vif and xen-netback"
     Finish "finish" "see whether xenstored runs"
     Unpause "unpause" "see `xl dmesg`"
+    Made "made" "see whether xenstored runs"
 }
 
 impl fmt::Display for Step {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
-use hatch::builder::{Builder, Config, Image, Ramdisk};
+use hatch::builder::{Builder, Config, Image, Ramdisk, Then};
 use hatch::config::{self, Guest, Overrides};
 use hatch::pool::{self, Made, Order, Reply, Wanted};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -208,13 +208,16 @@ fn one(
         None => workshop.insert(Workshop::open(first)?),
     };
     let (image, ramdisk) = (&*image, ramdisk.as_ref());
-    let created = builder.create(&config, image, ramdisk).map_err(|error| {
+    let then = if arguments.paused {
+        Then::Paused
+    } else {
+        Then::Running
+    };
+    let created = builder.create(&config, image, ramdisk, then);
+    let created = created.map_err(|error| {
         let failure = Failure::from(error);
         Failure::new(failure.exit, format!("{}: {}", guest.name, failure.message))
     })?;
-    if !arguments.paused {
-        unpause(builder, created.domid, &guest.name)?;
-    }
     tell(
         arguments,
         &config,
@@ -289,21 +292,6 @@ fn tell(
         "timeline": timeline,
     });
     println!("{line}");
-}
-
-/// The guest is whole and known by its name by now, so that a failure here leaves it paused for another try, or is its end.
-fn unpause(builder: &mut Builder, domid: u16, name: &str) -> Result<(), Failure> {
-    builder.xen().unpause(domid).map_err(|error| {
-        let left = match builder.destroy(domid, true) {
-            Ok(_) => "it was removed".to_owned(),
-            Err(error) => format!("it could not be removed ({error}): run `hatch destroy {name}`"),
-        };
-        let failure = Failure::from(error);
-        Failure::new(
-            failure.exit,
-            format!("{name}: step `unpause`: {}; {left}", failure.message),
-        )
-    })
 }
 
 /// A UUID by chance (RFC 9562, version 4). Without waiting for the kernel's pool to be seeded, which in a dom0 that has just

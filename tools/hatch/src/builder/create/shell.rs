@@ -7,12 +7,11 @@ use super::super::config::Config;
 use super::super::image::{Image, Ramdisk};
 use super::super::keys::{self, Op};
 use super::super::layout::{self, Layout};
-use super::super::making::Maker;
 use super::super::names::{self, XlLock};
 use super::super::rings::Grants;
 use super::super::steps::{Step, Steps};
 use super::super::{Cause, Error, Failure, info};
-use super::{Builder, Created, Done, Plan, structure};
+use super::{Builder, Created, Done, Plan, Then, structure};
 use crate::net::{Link, vif_name};
 use crate::xen::abi::PAGE_SIZE;
 
@@ -47,7 +46,7 @@ impl Builder {
         let mut plan = steps.run(Step::Check, || self.plan(&config, image, None))?;
         plan.bridge = None;
         let mut done = Done::default();
-        let made = self.steps(&plan, &mut steps, &mut done);
+        let made = self.steps(&plan, Then::Shell, &mut steps, &mut done);
         let ready = made.and_then(|domid| {
             let ready = steps.run(Step::Finish, || self.ready(&plan, domid));
             ready.map(|(network, link)| (domid, network, link))
@@ -70,10 +69,8 @@ impl Builder {
         }
     }
 
-    /// What a shell has to remember; and the mark that it is being made, until it is given away.
+    /// What a shell has to remember.
     fn ready(&mut self, plan: &Plan<'_>, domid: u16) -> Result<(Preconnected, Link), Cause> {
-        let making = keys::making_path(&plan.config.uuid);
-        self.store.write(&making, &Maker::this().to_string())?;
         let link = self.links.appeared(&vif_name(domid, 0), self.bound)?;
         let mut port = |path: &str| {
             let text = self.store.read(path)?;

@@ -51,7 +51,8 @@ fn path(op: &Op) -> Option<&str> {
 }
 
 fn value<'a>(ops: &'a [Op], wanted: &str) -> Option<&'a str> {
-    ops.iter().find_map(|op| match op {
+    // The last one counts.
+    ops.iter().rev().find_map(|op| match op {
         Op::Write(path, value) if path == wanted => Some(value.as_str()),
         _ => None,
     })
@@ -154,8 +155,20 @@ fn states_are_written_last() {
         gfn: XENSTORE_GFN,
         port: 1
     }));
-    // As long as it is there, `hatch gc` knows of a guest that is not whole.
-    assert_eq!(ops.last(), Some(&Op::Rm(making_path(&[0xab; 16]))));
+    // As long as the mark is there, `hatch gc` knows of a guest that is not whole.
+    assert_eq!(made(&config()), Op::Rm(making_path(&[0xab; 16])));
+    assert!(!ops.contains(&made(&config())));
+}
+
+#[test]
+fn there_is_a_front_end_before_netback_looks_for_one() {
+    let ops = all();
+    let at = |wanted: &str| ops.iter().position(|op| path(op) == Some(wanted));
+    let (front, back) = (
+        at("/local/domain/7/device/vif/0/state"),
+        at("/local/domain/0/backend/vif/7/0/frontend"),
+    );
+    assert!(front.is_some() && front < back);
 }
 
 #[test]
