@@ -160,9 +160,9 @@ impl Place {
 
 /// Domains, vifs, xenstore's paths and `xl` processes.
 fn traces(lab: &Lab) -> Result<String> {
-    // The two folders that libxl makes for its first domain, and keeps, do not count; what is in them does.
+    // The folders that libxl and hatch make for their first domain, and keep, do not count; what is in them does.
     lab.shell(
-        "xl list | awk '{ print \"domain\", $1, $2 }'; ls /sys/class/net; ps -o comm | grep '^xl$'; xenstore-ls -f | sed 's/ = .*//' | grep -vx -e /libxl -e /vm",
+        "xl list | awk '{ print \"domain\", $1, $2 }'; ls /sys/class/net; ps -o comm | grep '^xl$'; xenstore-ls -f | sed 's/ = .*//' | grep -vxE '/libxl|/vm|/hatch(/making|/name|/domain|/mac)?|/local/domain/0/backend(/vif)?'",
     )
 }
 

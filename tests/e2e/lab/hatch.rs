@@ -167,6 +167,10 @@ fn kills(place: &Place) -> Result<()> {
     ])?;
     let result = (|| {
         for step in steps(place)? {
+            if step == "made" {
+                // The guest is whole, and runs: nobody's remainder.
+                continue;
+            }
             let fault = format!("HATCH_KILL_AT={step}");
             let output = place.lab.exec(&["env", &fault, HATCH, "create", EXAMPLE])?;
             ensure!(!output.success(), "{fault}: it succeeds");

@@ -340,7 +340,6 @@ pub(crate) struct Ports {
 pub(crate) fn death(domid: u16, handle: Option<&[u8; 16]>) -> Vec<Op> {
     let mut ops = vec![
         Op::Rm(backends(domid)),
-        Op::Release(domid),
         Op::Rm(home(domid)),
         Op::Rm(format!("/libxl/{domid}")),
     ];
@@ -393,9 +392,10 @@ pub(crate) fn remains(domid: u16) -> Vec<Op> {
     vec![Op::Rm(backends(domid)), Op::Rm(error)]
 }
 
-/// What takes a domain out of hatch's index.
+/// What takes a domain that is dead already out of hatch's index, and tells of its end. Not before: xenconsoled looks at this
+/// whether the domain lives, and would keep its page of one that still does, for good, as nothing more would be told.
 pub(crate) fn forget(domid: u16, name: Option<&str>, mac: Option<&[u8; 6]>) -> Vec<Op> {
-    let mut ops = Vec::new();
+    let mut ops = vec![Op::Release(domid)];
     if let Some(name) = name {
         ops.push(Op::Rm(name_path(name)));
     }
