@@ -86,15 +86,15 @@ impl Place {
         self.lab.exec(&[HATCH, "create", "--console", CHANGED])
     }
 
-    fn make(&self, name: &str, lines: &[&str]) -> Result<Output> {
-        match self.maker.get() {
+    fn make(&self, maker: Maker, name: &str, lines: &[&str]) -> Result<Output> {
+        match maker {
             Maker::Xl => self.xl_create(name, lines),
             Maker::Hatch => self.hatch_create(name, lines),
         }
     }
 
-    fn unmake(&self, name: &str) -> Result<Output> {
-        match self.maker.get() {
+    fn unmake(&self, maker: Maker, name: &str) -> Result<Output> {
+        match maker {
             Maker::Xl => self.lab.exec(&["xl", "destroy", name]),
             Maker::Hatch => self.lab.exec(&[HATCH, "destroy", name]),
         }
@@ -102,8 +102,18 @@ impl Place {
 
     /// Creates a guest.
     pub(crate) fn create(&self, name: &'static str, lines: &[&str]) -> Result<Birth<'_>> {
+        self.create_by(self.maker.get(), name, lines)
+    }
+
+    /// Creates a guest, whoever makes those that are tested.
+    pub(crate) fn create_by(
+        &self,
+        maker: Maker,
+        name: &'static str,
+        lines: &[&str],
+    ) -> Result<Birth<'_>> {
         let mark = self.lab.serial_mark()?;
-        let output = self.make(name, lines)?;
+        let output = self.make(maker, name, lines)?;
         ensure!(
             output.success(),
             "create: exit code {}: {}",
@@ -118,6 +128,7 @@ impl Place {
             .context("xl domid gives no number")?;
         Ok(Birth {
             place: self,
+            maker,
             name,
             domain,
             mark,
@@ -126,9 +137,10 @@ impl Place {
 
     /// Creates a guest that must be refused, and gives what its maker says.
     pub(crate) fn refused(&self, name: &str, lines: &[&str]) -> Result<String> {
-        let output = self.make(name, lines)?;
+        let maker = self.maker.get();
+        let output = self.make(maker, name, lines)?;
         if output.success() {
-            let _ = self.unmake(name);
+            let _ = self.unmake(maker, name);
             bail!("create succeeds");
         }
         Ok(output.error_text())
@@ -169,6 +181,7 @@ fn traces(lab: &Lab) -> Result<String> {
 /// A guest; dropping it destroys it.
 pub(crate) struct Birth<'a> {
     pub(crate) place: &'a Place,
+    maker: Maker,
     name: &'static str,
     pub(crate) domain: u32,
     mark: u64,
@@ -281,7 +294,7 @@ impl Birth<'_> {
 
     /// Has its maker destroy it.
     pub(crate) fn destroy(self) -> Result<()> {
-        let output = self.place.unmake(self.name)?;
+        let output = self.place.unmake(self.maker, self.name)?;
         let text = output.error_text();
         ensure!(
             output.success(),
@@ -302,6 +315,6 @@ pub(crate) enum State {
 impl Drop for Birth<'_> {
     fn drop(&mut self) {
         // By name: a rebooted guest has another number.
-        let _ = self.place.unmake(self.name);
+        let _ = self.place.unmake(self.maker, self.name);
     }
 }

@@ -11,7 +11,7 @@ use hatch::pack::{Options, pack_dir};
 use mayfly_lab::ask::{self, Rtype};
 use mayfly_lab::{Set, host_command, linux, static_program, workspace};
 
-use crate::birth::{BOUND, Birth, Place, State};
+use crate::birth::{BOUND, Birth, Maker, Place, State};
 use crate::cases::Case;
 
 pub(crate) const CASES: &[Case] = &[
@@ -275,7 +275,9 @@ fn reference(place: &Place) -> Result<()> {
         .put("/guest/vmlinuz", 0o644, &std::fs::read(nsd.kernel)?)?;
     place.lab.put("/guest/nsd", 0o644, &nsd.ramdisk)?;
     let birth = served(place, &pack(site)?, "rrl=off nsid=reference")?;
-    let peer = place.create(
+    // A compressed kernel is only `xl`'s to unpack.
+    let peer = place.create_by(
+        Maker::Xl,
         "nsd",
         &[
             "kernel=\"/guest/vmlinuz\"",

@@ -4,11 +4,14 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use hatch::config::Overrides;
+use hatch::pool::{Order, Reply, Wanted};
 use hatch::xenstore::Client;
 use mayfly_stamp::exits::{EVENTS, Trace};
 use mayfly_stamp::{Birth, Guest, Job, Maker, Neighbour, Ready, TIMELINE, Traced, xenstored};
@@ -85,33 +88,34 @@ impl Dom0 {
             self.xenstore.control(&["logfile", REQUESTS])?;
             self.xenstore.control(&["log", "on"])?;
         }
-        let (make, unmake): (&[&str], &[&str]) = match guest.maker {
-            // -e: no xl stays behind to act on the guest's end, which would be in the way of the stamps.
-            Maker::Xl => (
-                &["xl", "create", "-p", "-e", "-q", &guest.config],
-                &["xl", "destroy", &guest.name],
-            ),
-            Maker::Hatch => (
-                &[HATCH, "create", "-p", "--json", "--no-pool", &guest.config],
-                &[HATCH, "destroy", &guest.name],
-            ),
-            Maker::Pool => (
-                &[HATCH, "create", "-p", "--json", "--pool", &guest.config],
-                &[HATCH, "destroy", &guest.name],
-            ),
+        // -e: no xl stays behind to act on the guest's end, which would be in the way of the stamps.
+        let xl = ["xl", "create", "-p", "-e", "-q", &guest.config];
+        let hatch = [HATCH, "create", "-p", "--json", "--no-pool", &guest.config];
+        let unmake = match guest.maker {
+            Maker::Xl => ["xl", "destroy", &guest.name],
+            Maker::Hatch | Maker::Pool => [HATCH, "destroy", &guest.name],
+        };
+        let order = match guest.maker {
+            Maker::Pool => Some(wanted(guest)?),
+            _ => None,
         };
         let create = ticks();
-        let said = self.bound.run(make)?;
+        let making = match (guest.maker, &order) {
+            (Maker::Xl, _) => self.bound.run(&xl).map(|_| None)?,
+            (_, None) => {
+                let said = self.bound.run(&hatch)?;
+                Some(serde_json::from_str(&said).context(said)?)
+            }
+            (_, Some(order)) => Some(self.taken(order)?),
+        };
         let created = ticks();
         let result = self.life(guest, traced, (create, created));
         let destroy = ticks();
-        let destroyed = self.bound.run(unmake);
+        let destroyed = self.bound.run(&unmake);
         let end = ticks();
         let mut birth = result?;
         destroyed?;
-        if guest.maker != Maker::Xl {
-            birth.making = Some(serde_json::from_str(&said).with_context(|| said.clone())?);
-        }
+        birth.making = making;
         (birth.destroy, birth.destroyed) = (destroy, end);
         Ok(birth)
     }
@@ -179,6 +183,14 @@ impl Dom0 {
             timeline,
             making: None,
         })
+    }
+
+    /// Takes a guest out of the pool, as a program does that is there already when it wants one.
+    fn taken(&self, order: &Order) -> Result<Value> {
+        match hatch::pool::order(Path::new(hatch::pool::SOCKET), order, self.bound.0)? {
+            Some(Reply::Made(made)) => Ok(serde_json::to_value(made)?),
+            other => bail!("the pool says {other:?}"),
+        }
     }
 
     /// Waits until the pool is full.
@@ -375,6 +387,19 @@ impl Dom0 {
         ensure!(head.starts_with("HTTP/1.1 200"), "{TIMELINE}: {head}");
         serde_json::from_str(body).with_context(|| format!("{TIMELINE}: {body}"))
     }
+}
+
+fn wanted(guest: &Guest) -> Result<Order> {
+    let loaded = hatch::config::load(Path::new(&guest.config), &Overrides::default());
+    let loaded = loaded.map_err(|problems| anyhow!("{problems}"))?;
+    Ok(Order::Create(Box::new(Wanted {
+        // A shell has a UUID of its own.
+        config: loaded.config([0; 16]),
+        kernel: loaded.kernel.clone(),
+        ramdisk: loaded.ramdisk.clone(),
+        has_uuid: false,
+        unpause: false,
+    })))
 }
 
 fn pool(guest: &Guest) -> Result<Pool> {

@@ -374,10 +374,7 @@ pub(crate) fn rename(domid: u16, shell: &Config, config: &Config) -> Vec<Op> {
             ("ip", old.ip.as_ref(), vif.ip.as_ref()),
         ] {
             if let Some(new) = new.filter(|_| old != new) {
-                ops.extend(
-                    [&backend(domid), &libxl]
-                        .map(|folder| write(format!("{folder}/{key}"), new.clone())),
-                );
+                ops.push(write(format!("{libxl}/{key}"), new.clone()));
             }
         }
     }
