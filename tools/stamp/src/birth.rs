@@ -90,7 +90,8 @@ impl Dom0 {
         }
         // -e: no xl stays behind to act on the guest's end, which would be in the way of the stamps.
         let xl = ["xl", "create", "-p", "-e", "-q", &guest.config];
-        let hatch = [HATCH, "create", "-p", "--json", "--no-pool", &guest.config];
+        let mut hatch = vec![HATCH, "create", "-p", "--json", "--no-pool", &guest.config];
+        hatch.extend(guest.console.then_some("--console"));
         let unmake = match guest.maker {
             Maker::Xl => ["xl", "destroy", &guest.name],
             Maker::Hatch | Maker::Pool => [HATCH, "destroy", &guest.name],
@@ -115,6 +116,7 @@ impl Dom0 {
         let end = ticks();
         let mut birth = result?;
         destroyed?;
+        birth.gone = self.gone(birth.domid)?;
         birth.making = making;
         (birth.destroy, birth.destroyed) = (destroy, end);
         Ok(birth)
@@ -178,6 +180,8 @@ impl Dom0 {
             ready: stamps.ready,
             destroy: 0,
             destroyed: 0,
+            gone: 0,
+            domid,
             cpu_ns,
             traced,
             timeline,
@@ -191,6 +195,17 @@ impl Dom0 {
             Some(Reply::Made(made)) => Ok(serde_json::to_value(made)?),
             other => bail!("the pool says {other:?}"),
         }
+    }
+
+    /// Waits until nothing is left of a guest: what the kernel still had to do for it, the next one would wait for.
+    fn gone(&mut self, domid: u16) -> Result<u64> {
+        let end = Instant::now() + self.bound.0;
+        let vif = format!("/sys/class/net/vif{domid}.0");
+        while Path::new(&vif).exists() || self.privcmd.info(domid).is_ok() {
+            ensure!(Instant::now() < end, "domain {domid} does not go");
+            sleep(GLANCE / 10);
+        }
+        Ok(ticks())
     }
 
     /// Waits until the pool is full.

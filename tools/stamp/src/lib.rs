@@ -64,6 +64,8 @@ pub struct Guest {
     pub maker: Maker,
     /// Path of its configuration in dom0, as `xl` and `hatch` read it.
     pub config: String,
+    /// Whether it does not run without a console, which `xl` gives to all and `hatch` to who asks for it.
+    pub console: bool,
     /// Its MAC address.
     pub mac: [u8; 6],
     /// Its IPv4 address.
@@ -130,6 +132,8 @@ pub struct Traced {
 pub struct Birth {
     /// [`Guest::label`].
     pub guest: String,
+    /// Its number.
+    pub domid: u16,
     /// Before the program that makes it was started.
     pub create: u64,
     /// When it had ended.
@@ -147,6 +151,8 @@ pub struct Birth {
     pub destroy: u64,
     /// When it had ended.
     pub destroyed: u64,
+    /// When the kernel had taken its interface away, and Xen had forgotten it.
+    pub gone: u64,
     /// The guest's CPU time when it was ready, in ns, by `XEN_DOMCTL_getdomaininfo`.
     pub cpu_ns: u64,
     /// Counts, of a traced birth.
@@ -209,6 +215,7 @@ mod tests {
     fn birth() -> Birth {
         Birth {
             guest: "null".into(),
+            domid: 1,
             create: 1,
             created: 2,
             unpause: 3,
@@ -217,6 +224,7 @@ mod tests {
             ready: 4,
             destroy: 5,
             destroyed: 6,
+            gone: 6,
             cpu_ns: 7,
             traced: Some(Traced {
                 to_ready: Counts {

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use mayfly_lab::{TARGET, workspace};
+use mayfly_lab::{TARGET, static_program, workspace};
 
 use crate::progress::Progress;
 
@@ -36,6 +36,9 @@ pub(crate) struct Build {
     /// Build twice in different folders and compare the bits
     #[arg(long)]
     verify: bool,
+    /// Build hatch for dom0 as one static file, and print its path too
+    #[arg(long)]
+    hatch: bool,
 }
 
 pub(crate) fn run(build: &Build) -> Result<()> {
@@ -43,6 +46,9 @@ pub(crate) fn run(build: &Build) -> Result<()> {
     println!("{}", path.display());
     if build.verify {
         verify(&path)?;
+    }
+    if build.hatch {
+        println!("{}", static_program("hatch", "hatch")?.display());
     }
     Ok(())
 }

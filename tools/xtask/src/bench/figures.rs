@@ -34,13 +34,16 @@ impl Spread {
 /// A span of a birth's life, in ticks.
 type Span = fn(&Birth) -> Option<u64>;
 
-const SPANS: [(&str, Span); 6] = [
+const SPANS: [(&str, Span); 7] = [
     (CREATE, |b| Some(b.created - b.create)),
     (FIRST_FRAME, |b| Some(b.first_frame? - b.unpause)),
     ("unpause to SYN-ACK", |b| Some(b.syn_ack? - b.unpause)),
     (READY, |b| Some(b.ready - b.unpause)),
     (WHOLE, |b| Some(b.created - b.create + b.ready - b.unpause)),
     (DESTROY, |b| Some(b.destroyed - b.destroy)),
+    ("destroy, until nothing is left", |b| {
+        Some(b.gone - b.destroy)
+    }),
 ];
 const CREATE: &str = "create";
 const FIRST_FRAME: &str = "unpause to first frame";
@@ -459,6 +462,7 @@ pub(crate) mod tests {
         };
         Birth {
             guest: "mayfly, xl".into(),
+            domid: 1,
             create: 0,
             created: 60 * scale,
             unpause: 100 * scale,
@@ -467,6 +471,7 @@ pub(crate) mod tests {
             ready: 103 * scale,
             destroy: 200 * scale,
             destroyed: 230 * scale,
+            gone: 231 * scale,
             cpu_ns: 1,
             traced: traced.then(|| Traced {
                 to_first_frame: Some(counts(30, 90_000)),
