@@ -75,10 +75,11 @@ fn main() -> ExitCode {
     };
     let current = Current::default();
     let by = |maker, prefix, cases, options| trials(prefix, cases, maker, options, &current);
-    // Abuse is the guest's to bear, whoever has made it: only the long run tries both.
-    let abuse = match std::env::var_os("MAYFLY_ABUSE") {
-        Some(_) => abuse::CASES,
-        None => &[],
+    // What is the guest's to do or to bear, whoever has made it, only the long run tries with both makers.
+    let is_long = std::env::var_os("MAYFLY_ABUSE").is_some();
+    let (site, abuse) = match is_long {
+        true => (site::CASES, abuse::CASES),
+        false => (site::BRIEF, &[] as &[Case]),
     };
     let all = [
         by(Maker::Xl, "C xenstored", CASES, &usual),
@@ -87,7 +88,7 @@ fn main() -> ExitCode {
         by(Maker::Xl, "abuse", abuse::CASES, &usual),
         by(Maker::Hatch, "hatch", CASES, &usual),
         by(Maker::Hatch, "hatch", hatch::CASES, &usual),
-        by(Maker::Hatch, "hatch, site", site::CASES, &usual),
+        by(Maker::Hatch, "hatch, site", site, &usual),
         by(Maker::Hatch, "hatch, abuse", abuse, &usual),
         by(Maker::Xl, "oxenstored, no xenconsoled", OTHER_DOM0, &other),
         by(Maker::Hatch, "hatch, oxenstored", OTHER_DOM0, &other),
