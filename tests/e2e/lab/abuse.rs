@@ -43,7 +43,7 @@ fn scale(full: usize) -> Result<(u64, usize)> {
         Some("full") => 1,
         Some(other) => anyhow::bail!("MAYFLY_ABUSE={other:?}: it is \"full\" or not set"),
     };
-    Ok((if part == 1 { 60 } else { 10 }, full / part))
+    Ok((if part == 1 { 60 } else { 5 }, full / part))
 }
 
 fn syn_flood(place: &Place) -> Result<()> {

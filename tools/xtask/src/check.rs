@@ -75,7 +75,7 @@ pub(crate) fn test(test: &Test) -> Result<()> {
     guest::build(guest::NULL)?;
     if test.filter.is_none() {
         size::check(&path)?;
-        progress.say("building the guest again in other folders");
+        progress.say("building the guest again in another folder");
         guest::verify(&path)?;
         progress.say("20,000 questions to mayfly's DNS and to NSD");
         cargo(&[

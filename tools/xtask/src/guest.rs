@@ -132,26 +132,24 @@ fn rustflags(folder: &Path) -> Result<OsString> {
     Ok(flags.join("\u{1f}".as_ref()))
 }
 
-/// Builds the guest in two other folders, and compares all three.
+/// Builds the guest in another folder, and compares both.
 pub(crate) fn verify(path: &Path) -> Result<()> {
     let progress = Progress::new();
     let first = fs::read(path)?;
-    for name in ["a", "another/folder"] {
-        let scratch = tempfile::tempdir()?;
-        let folder = scratch.path().join(name);
-        progress.step(&format!("building in {}", folder.display()));
-        copy_tree(workspace(), &folder)?;
-        let other = fs::read(build_in(&folder, MAYFLY)?)?;
-        if let Some(at) = difference(&first, &other) {
-            bail!(
-                "the guest built in {} differs from byte {at:#x} on",
-                folder.display()
-            );
-        }
+    let scratch = tempfile::tempdir()?;
+    let folder = scratch.path().join("another/folder");
+    progress.step(&format!("building in {}", folder.display()));
+    copy_tree(workspace(), &folder)?;
+    let other = fs::read(build_in(&folder, MAYFLY)?)?;
+    if let Some(at) = difference(&first, &other) {
+        bail!(
+            "the guest built in {} differs from byte {at:#x} on",
+            folder.display()
+        );
     }
     progress.finish();
     println!(
-        "three builds in three folders are identical, {} bytes",
+        "two builds in two folders are identical, {} bytes",
         first.len()
     );
     Ok(())
