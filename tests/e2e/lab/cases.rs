@@ -194,7 +194,9 @@ fn ipv6(place: &Place) -> Result<()> {
 
 /// QEMU's user network has a DHCP server behind the bridge; its first address is 10.0.2.100.
 fn dhcp(place: &Place) -> Result<()> {
-    let birth = place.create("mayfly", &["extra=\"ip=dhcp\""])?;
+    // The same address for whoever makes it, and so the same lease.
+    let vif = format!("vif=['mac=00:16:3e:00:00:64,bridge={BRIDGE},script=vif-mayfly']");
+    let birth = place.create("mayfly", &["extra=\"ip=dhcp\"", &vif])?;
     birth.ready()?;
     let page = |birth: &Birth<'_>| {
         birth
