@@ -12,7 +12,7 @@ use crate::{bench, guest, host, size, unsafe_files};
 #[derive(Args)]
 pub(crate) struct Test {
     /// Births in a row, for each xenstored
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 5)]
     cycles: u32,
     /// Floods and slow clients at full scale: ten times as many, six times as long
     #[arg(long)]
