@@ -14,7 +14,6 @@ use smoltcp::time::Instant;
 
 use crate::line::Line;
 use crate::nic::Nic;
-use crate::pace::Pace;
 use crate::report::Report;
 use crate::services::site::Pages;
 use crate::stack::{Memory, Stack};
@@ -48,7 +47,6 @@ pub struct Guest<'a, H: Hypervisor, P: Pages> {
     control: Control,
     console: Option<Console<'a, H>>,
     links: u64,
-    pace: Pace,
     housekeeping: Housekeeping,
     /// `data/mayfly/ready` is written.
     is_ready: bool,
@@ -88,7 +86,6 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
             control: Control::new(),
             console: None,
             links: 0,
-            pace: Pace::default(),
             housekeeping: Housekeeping::DueAt(latest),
             is_ready: false,
             store_is_broken: false,
@@ -127,18 +124,13 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
             self.xen.evtchn_take(port);
         }
         self.network(now);
-        let before = self.nic.front().counters().rx_frames;
         let wanted = self
             .stack
             .poll(&mut self.nic, memory, unix_seconds, instant(now));
         self.nic.front().flush();
         self.housekeeping(now);
 
-        let received = self.nic.front().counters().rx_frames.wrapping_sub(before);
-        let received = u32::try_from(received).unwrap_or(u32::MAX);
-        let batch = self.pace.next(now, received, || self.xen.now());
-        let frames = batch.map_or(1, |batch| batch.frames);
-        if self.nic.front().prepare_sleep_for(frames) || self.store.has_more() {
+        if self.nic.front().prepare_sleep() || self.store.has_more() {
             return Some(now);
         }
         let housekeeping = match self.housekeeping {
@@ -148,7 +140,6 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
         [
             wanted.map(system_time),
             self.nic.front().deadline(),
-            batch.map(|batch| batch.until),
             housekeeping,
         ]
         .into_iter()

@@ -11,7 +11,6 @@ pub mod date;
 pub mod guest;
 pub mod line;
 pub mod nic;
-pub mod pace;
 pub mod report;
 pub mod services;
 pub mod stack;

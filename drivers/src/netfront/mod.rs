@@ -348,16 +348,10 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
     /// ring found broken is work, until [`NetFront::drive`] has left it. To be
     /// called between the last look at the rings and the poll.
     pub fn prepare_sleep(&mut self) -> bool {
-        self.prepare_sleep_for(1)
-    }
-
-    /// As [`NetFront::prepare_sleep`], but to be woken when there are so many frames, or half as many as
-    /// there are buffers for. Who waits for more than one needs a deadline.
-    pub fn prepare_sleep_for(&mut self, frames: u32) -> bool {
         self.flush();
         match &mut self.link {
             Some(link) => {
-                link.prepare_sleep(frames, &mut self.counters)
+                link.prepare_sleep(&mut self.counters)
                     || link.broken().is_some() && matches!(self.state, State::Live { .. })
             }
             None => false,

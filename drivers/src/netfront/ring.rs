@@ -328,9 +328,9 @@ impl Link {
         }
     }
 
-    /// Asks to be notified of so many frames and of transmit room that somebody
+    /// Asks to be notified of the next frame and of transmit room that somebody
     /// wanted; `true` if there is work already, so the guest must not sleep.
-    pub(super) fn prepare_sleep(&mut self, frames: u32, counters: &mut Counters) -> bool {
+    pub(super) fn prepare_sleep(&mut self, counters: &mut Counters) -> bool {
         if self.broken.is_some() {
             return false;
         }
@@ -338,12 +338,10 @@ impl Link {
         let reaped = self.tx.reap(counters);
         self.active |= self.check(reaped) == Some(true);
         // RING_FINAL_CHECK_FOR_RESPONSES.
-        let posted = self.rx.published.wrapping_sub(self.rx.cons);
-        let frames = frames.min(posted / 2).max(1);
-        let event = self.rx.cons.wrapping_add(frames);
+        let event = self.rx.cons.wrapping_add(1);
         self.rx.ring.0.store_fence(sring::RSP_EVENT, event);
         let waiting = available(&self.rx.ring.0, self.rx.cons, self.rx.published);
-        let waiting = self.check(waiting).unwrap_or(0) >= frames;
+        let waiting = self.check(waiting).unwrap_or(0) != 0;
         if wanted == 0 {
             return waiting;
         }
