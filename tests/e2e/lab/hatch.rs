@@ -41,10 +41,6 @@ impl Place {
     fn hatched(&self, words: &[&str]) -> Result<String> {
         self.lab.run(&[&[HATCH], words].concat())
     }
-
-    fn shell(&self, script: &str) -> Result<String> {
-        self.lab.shell(script)
-    }
 }
 
 fn json(text: &str) -> Result<Value> {
@@ -60,14 +56,14 @@ fn connected(place: &Place) -> Result<()> {
     ensure!(state.trim() == "4", "the back end's state is {state}");
     let port = format!("cat /sys/class/net/vif{domid}.0/brport/state");
     ensure!(
-        place.shell(&port)?.trim() == "3",
+        place.lab.shell(&port)?.trim() == "3",
         "the vif does not forward"
     );
     // What is sent before the guest runs waits for it: no second ARP request, no second SYN.
     let script = format!(
         "wget -q -O /run/page http://{GUEST}/.mayfly/boot & sleep 0.3; {HATCH} unpause mayfly; wait $!; cat /run/page"
     );
-    let boot = json(&place.shell(&script)?)?;
+    let boot = json(&place.lab.shell(&script)?)?;
     let events = boot["events"].as_array().context("no events")?;
     let has = |phase: &str| events.iter().any(|event| event["phase"] == phase);
     ensure!(
@@ -85,12 +81,13 @@ fn citizens(place: &Place) -> Result<()> {
         place.lab.run(&["xl", verb, "mayfly"])?;
     }
     let page = format!("wget -q -O - http://{GUEST}/");
-    ensure!(!place.shell(&page)?.is_empty());
-    let top =
-        place.shell("xl uptime; xl vcpu-list mayfly; xl network-list mayfly; xl list -v mayfly")?;
+    ensure!(!place.lab.shell(&page)?.is_empty());
+    let top = place
+        .lab
+        .shell("xl uptime; xl vcpu-list mayfly; xl network-list mayfly; xl list -v mayfly")?;
     ensure!(top.contains("/local/domain/0/backend/vif"), "xl says {top}");
     let tty = "xenstore-read /local/domain/$(xl domid mayfly)/console/tty";
-    ensure!(place.shell(tty)?.starts_with("/dev/pts/"));
+    ensure!(place.lab.shell(tty)?.starts_with("/dev/pts/"));
     place.lab.run(&["xl", "destroy", "mayfly"])?;
     // hatch's own index still has it; that is a remainder, and the name is free for all that.
     place.hatched(&["create", "-p", EXAMPLE])?;
@@ -120,6 +117,7 @@ fn others(place: &Place) -> Result<()> {
         );
         ensure!(
             !place
+                .lab
                 .shell(&format!("wget -q -O - http://{GUEST}/"))?
                 .is_empty()
         );
@@ -180,7 +178,9 @@ fn kills(place: &Place) -> Result<()> {
                 "{fault}: the domain stays"
             );
             for address in ["10.0.2.90", "10.0.2.91"] {
-                let page = place.shell(&format!("wget -q -O - http://{address}/"))?;
+                let page = place
+                    .lab
+                    .shell(&format!("wget -q -O - http://{address}/"))?;
                 ensure!(
                     !page.is_empty(),
                     "{fault}: {address} is not served any more"
@@ -209,7 +209,7 @@ fn names(place: &Place) -> Result<()> {
         let script = format!(
             "{rival} >/dev/null 2>&1 & rival=$!; {HATCH} create -p {EXAMPLE} >/dev/null 2>&1; echo $?; wait $rival; echo $?"
         );
-        let codes = place.shell(&script)?;
+        let codes = place.lab.shell(&script)?;
         let codes: Vec<&str> = codes.split_whitespace().collect();
         let made = codes.iter().filter(|code| **code == "0").count();
         ensure!(made <= 1, "round {round}: the exit codes are {codes:?}");
@@ -219,7 +219,7 @@ fn names(place: &Place) -> Result<()> {
             continue;
         }
         given += 1;
-        let named = place.shell("xl list | grep -c ' *mayfly '; true")?;
+        let named = place.lab.shell("xl list | grep -c ' *mayfly '; true")?;
         ensure!(
             named.trim() == "1",
             "round {round}: {named} domains have the name"
@@ -273,7 +273,7 @@ const STATE: &str = "
 ";
 
 fn state(place: &Place) -> Result<Vec<(String, i64)>> {
-    let text = place.shell(STATE)?;
+    let text = place.lab.shell(STATE)?;
     let parsed: Option<Vec<_>> = text
         .lines()
         .map(|line| {
@@ -300,13 +300,13 @@ fn cycles(place: &Place) -> Result<()> {
             "for n in $(seq {count}); do {HATCH} create {EXAMPLE} >/dev/null && {HATCH} destroy mayfly >/dev/null || exit 1; done"
         )
     };
-    place.shell(&script(3))?;
+    place.lab.shell(&script(3))?;
     let before = state(place)?;
     let start = Instant::now();
     let mut left = count;
     while left > 0 {
         let now = left.min(100);
-        place.shell(&script(now))?;
+        place.lab.shell(&script(now))?;
         left -= now;
     }
     let elapsed = start.elapsed().as_secs_f64();
@@ -351,7 +351,7 @@ fn many(place: &Place) -> Result<()> {
         let script = format!(
             "for n in $(seq {count}); do wget -q -O - http://10.0.2.$((19 + n))/ >/dev/null && echo served; done | wc -l"
         );
-        let served = place.shell(&script)?;
+        let served = place.lab.shell(&script)?;
         ensure!(
             served.trim() == number,
             "of {count}, {served} are served: {made}"

@@ -11,10 +11,12 @@ mod manual;
 mod pack;
 mod pool;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use hatch::config::{self, Guest, Overrides};
 use serde_json::json;
 
 use exit::Failure;
@@ -67,6 +69,20 @@ pub(crate) fn main() -> ExitCode {
             failure.code()
         }
     }
+}
+
+/// Reads a configuration, and tells what in it has no effect.
+fn guest(file: &Path, overrides: &Overrides) -> Result<Guest, Failure> {
+    let guest = config::load(file, overrides)?;
+    for warning in guest.warnings() {
+        eprintln!(
+            "hatch: {}:{}: {}",
+            file.display(),
+            warning.line,
+            warning.what
+        );
+    }
+    Ok(guest)
 }
 
 impl Command {

@@ -7,14 +7,13 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
-use hatch::builder::{Builder, Image};
-use hatch::config::{self, Overrides};
+use hatch::builder::{Builder, Image, random_uuid};
+use hatch::config::Overrides;
 use hatch::pool::{self, Limits, Order, Pool, Reply};
 use serde_json::json;
 
-use super::BOUND;
-use super::create::random;
 use super::exit::{Exit, Failure};
+use super::{BOUND, guest};
 
 /// Keeps a pool of guests made ahead, out of which `hatch create` takes, or tells how a pool is.
 ///
@@ -55,17 +54,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let Some(file) = &arguments.file else {
         return status(arguments);
     };
-    let guest = config::load(file, &Overrides::default())?;
-    for warning in guest.warnings() {
-        eprintln!(
-            "hatch: {}:{}: {}",
-            file.display(),
-            warning.line,
-            warning.what
-        );
-    }
+    let guest = guest(file, &Overrides::default())?;
     let image = Image::open(&guest.kernel).with_context(|| guest.kernel.display().to_string())?;
-    let mut template = guest.config(random()?);
+    let mut template = guest.config(random_uuid().context("a UUID")?);
     template.console = arguments.console;
     let limits = Limits {
         size: arguments.size.into(),
