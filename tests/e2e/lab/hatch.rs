@@ -165,7 +165,7 @@ fn kills(place: &Place) -> Result<()> {
     ])?;
     let result = (|| {
         for step in steps(place)? {
-            if step == "made" {
+            if step == "finish" {
                 // The guest is whole, and runs: nobody's remainder.
                 continue;
             }

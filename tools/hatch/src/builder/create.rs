@@ -15,7 +15,7 @@ use super::report::Timeline;
 use super::rings::Grants;
 use super::steps::{Step, Steps};
 use super::{Cause, Error, Failure};
-use crate::net::{Bridge, Links, vif_name};
+use crate::net::{Bridge, Link, Links, vif_name};
 use crate::xen::{NewDomain, Xen};
 use crate::xenstore::{Client, Id, Request, TransactionId};
 
@@ -43,6 +43,13 @@ pub struct Created {
     pub preconnected: bool,
     /// What took how long.
     pub timeline: Timeline,
+}
+
+/// A domain that was made, and what a shell remembers of it.
+struct Born {
+    domid: u16,
+    ports: Ports,
+    link: Option<Link>,
 }
 
 /// What has been done and would have to be undone.
@@ -125,7 +132,7 @@ impl Builder {
         let plan = steps.run(Step::Check, || self.plan(config, image, ramdisk))?;
         let mut done = Done::default();
         match self.steps(&plan, then, &mut steps, &mut done) {
-            Ok((domid, _)) => Ok(Created {
+            Ok(Born { domid, .. }) => Ok(Created {
                 domid,
                 preconnected: plan.layout.rings.is_some(),
                 timeline: steps.finish(),
@@ -178,7 +185,7 @@ impl Builder {
         then: Then,
         steps: &mut Steps,
         done: &mut Done,
-    ) -> Result<(u16, Ports), Failure> {
+    ) -> Result<Born, Failure> {
         let config = plan.config;
         let lock = XlLock::take();
         let transaction = steps.run(Step::Names, || self.names(config, done))?;
@@ -198,10 +205,8 @@ impl Builder {
         let ports = steps.run(Step::Channels, || self.channels(plan, domid))?;
         let grants = plan.layout.rings.as_ref().map(Grants::of);
         steps.run(Step::Rings, || self.rings(plan, domid, grants.as_ref()))?;
-        let connect_at = steps.now();
-        steps.run(Step::Connect, || {
-            done.connecting = grants.is_some();
-            let ops = keys::connect(domid, &ports, grants.as_ref());
+        steps.run(Step::Front, || {
+            let ops = keys::front(domid, &ports, grants.as_ref());
             answers.extend(self.send(&ops)?);
             Ok::<_, Cause>(self.store.flush()?)
         })?;
@@ -213,37 +218,53 @@ impl Builder {
             self.xen
                 .pvh_context(domid, entry, u32::try_from(start_info).unwrap_or(u32::MAX))
         })?;
-        if let Some(bridge) = &plan.bridge {
-            steps.run(Step::Port, || self.port(plan, domid, bridge))?;
+        let mut link = None;
+        let preconnected = plan.layout.rings.is_some();
+        if config.vif.is_some() {
+            link = Some(steps.run(Step::Port, || self.port(plan, domid))?);
             steps.beside("vif", "netback", keys_at);
+        }
+        let connect_at = steps.now();
+        if preconnected {
+            steps.run(Step::Connect, || {
+                done.connecting = true;
+                answers.extend(self.send(&[keys::connect(domid)])?);
+                Ok::<_, Cause>(self.store.flush()?)
+            })?;
         }
         // Answers that nobody looks at wake nobody.
         steps.run(Step::Claim, || {
             self.claimed(config, domid, done)?;
-            Ok::<_, Cause>(self.store.answers(answers)?)
-        })?;
-        steps.beside("keys", "xenstored", keys_at);
-        if plan.layout.rings.is_some() {
-            steps.run(Step::Backend, || self.connected(domid))?;
-            steps.beside("connects", "netback", connect_at);
-        }
-        steps.run(Step::Finish, || {
+            self.store.answers(answers)?;
             if !lock.is_ours() {
                 names::again(&mut self.store, config)?;
             }
-            let mut ops = keys::finish(domid, config, &ports);
-            ops.extend((then == Then::Paused).then(|| keys::made(config)));
-            let ids = self.send(&ops)?;
-            Ok::<_, Cause>(self.store.answers(ids)?)
+            Ok::<_, Cause>(())
         })?;
-        if then == Then::Running {
-            steps.run(Step::Unpause, || self.xen.unpause(domid))?;
-            steps.run(Step::Made, || {
-                let ids = self.send(&[keys::made(config)])?;
-                self.store.answers(ids)
+        steps.beside("keys", "xenstored", keys_at);
+        if preconnected {
+            // Frames go to and fro from here on.
+            steps.run(Step::Backend, || {
+                self.connected(domid)?;
+                Ok::<_, Cause>(self.links.running(&vif_name(domid, 0), self.bound)?)
             })?;
+            steps.beside("connects", "netback", connect_at);
         }
-        Ok((domid, ports))
+        let runs = then == Then::Running;
+        // What is on the network needs nothing more for its first answer; another one may look for xenstored at once.
+        if runs && preconnected {
+            steps.run(Step::Unpause, || self.xen.unpause(domid))?;
+        }
+        steps.run(Step::Finish, || {
+            let mut ops = keys::finish(domid, config, &ports);
+            ops.extend((then != Then::Shell).then(|| keys::made(config)));
+            let ids = self.send(&ops)?;
+            self.store.answers(ids)
+        })?;
+        if runs && !preconnected {
+            steps.run(Step::Unpause, || self.xen.unpause(domid))?;
+        }
+        Ok(Born { domid, ports, link })
     }
 
     /// Sends the claim, and all that can be written already.
@@ -266,11 +287,17 @@ impl Builder {
         Ok(answers)
     }
 
-    /// Makes the interface a port of its bridge, as soon as it is there.
-    fn port(&mut self, plan: &Plan<'_>, domid: u16, bridge: &Bridge) -> Result<(), Cause> {
-        let link = self.links.appeared(&vif_name(domid, 0), self.bound)?;
-        let mtu = plan.config.vif.as_ref().and_then(|vif| vif.mtu);
-        Ok(self.links.attach(&link, bridge, mtu)?)
+    /// Makes the interface a port of its bridge, or of none if it is a shell's, as soon as it is there.
+    fn port(&mut self, plan: &Plan<'_>, domid: u16) -> Result<Link, Cause> {
+        let mut link = self.links.appeared(&vif_name(domid, 0), self.bound)?;
+        match &plan.bridge {
+            Some(bridge) => {
+                let mtu = plan.config.vif.as_ref().and_then(|vif| vif.mtu);
+                self.links.attach(&mut link, bridge, mtu)?;
+            }
+            None => self.links.raise(&mut link)?,
+        }
+        Ok(link)
     }
 
     /// Waits until the back end is connected.

@@ -1,17 +1,19 @@
 //! The domain builder: PVH guests made from dom0, on the network before their first instruction.
 //!
 //! ```text
-//!            ┌ names ┐ domain ┐┌ limits ─ memory ─ channels ─ rings ┐┌ load ─ context ┐        ┌ finish
-//! hatch      │       │        ││                                    ││                │ port ─ │
-//! xenstored  └───────┘        └┤ keys: home, back end               └┤ front end, introduce    │
+//!            ┌ names ┐ domain ┐┌ limits ─ memory ─ channels ─ rings ┐┌ load ─ context ┐        ┌ unpause ─ finish
+//! hatch      │       │        ││                                    ││                │ port ─ │           │
+//! xenstored  └───────┘        └┤ keys: name, back end               └┤ front end               │           └ the rest
 //! netback                      └──────── probes, makes the vif ──────┴─── connects ────────────┘
+//! guest                                                                                        └ answers
 //! ```
 //!
 //! [`image`] and [`layout`] decide everything before a domain exists; [`info`] and [`rings`] are the octets that go into
 //! its memory, [`keys`] what goes into xenstore; `create` carries all of it out, step by step ([`steps`]), and undoes it
 //! when a step fails; `destroy` removes a domain, whatever state it is in. [`report`] says what took how long.
 //!
-//! xenstore is written in two bursts, each of them one system call, and nobody waits for their answers before the end.
+//! xenstore is written in three bursts, each of them one system call; nobody waits for the answers of the first two before the network
+//! is connected, and the third is beside the guest, which does not need it for its first answer.
 //! Only the claim of the name and the MAC address is a transaction, and a small one.
 
 mod config;

@@ -41,15 +41,15 @@ steps! {
     Memory "memory" "see `xl info`, free_memory; end other guests, or give this one less"
     Channels "channels" "see `xl dmesg`"
     Rings "rings" "see `dmesg` for xen-privcmd"
-    Connect "connect" "see whether xenstored runs (`xenstore-ls`)"
+    Front "front" "see whether xenstored runs (`xenstore-ls`)"
     Load "load" "see whether the files are still there and whole"
     Context "context" "see `xl dmesg`"
     Port "port" "see whether the bridge exists and xen-netback is loaded (`ip link`, `lsmod`)"
+    Connect "connect" "see whether xenstored runs (`xenstore-ls`)"
     Claim "claim" "another guest may be made of the same name or MAC address at this moment: try again"
     Backend "backend" "see `dmesg` for vif and xen-netback"
-    Finish "finish" "see whether xenstored runs"
     Unpause "unpause" "see `xl dmesg`"
-    Made "made" "see whether xenstored runs"
+    Finish "finish" "see whether xenstored runs"
 }
 
 impl fmt::Display for Step {

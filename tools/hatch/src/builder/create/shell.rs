@@ -4,13 +4,13 @@ use mayfly_drivers::netfront::preconnected::Preconnected;
 
 use super::super::config::{Config, random_uuid};
 use super::super::image::{Image, Ramdisk};
-use super::super::keys::{self, Op, Ports};
+use super::super::keys::{self, Op};
 use super::super::layout::{self, Layout};
 use super::super::names::{self, XlLock};
 use super::super::steps::{Step, Steps};
 use super::super::{Cause, Error, Failure, info};
-use super::{Builder, Created, Done, Plan, Then};
-use crate::net::{Bridge, Link, vif_name};
+use super::{Builder, Created, Done, Then};
+use crate::net::{Bridge, Link};
 use crate::xen::abi::PAGE_SIZE;
 
 /// A guest that waits, paused, to be told who it is.
@@ -45,9 +45,16 @@ impl Builder {
         plan.bridge = None;
         let mut done = Done::default();
         let made = self.steps(&plan, Then::Shell, &mut steps, &mut done);
-        let ready = made.and_then(|(domid, ports)| {
-            let ready = steps.run(Step::Finish, || self.ready(&plan, domid, &ports));
-            ready.map(|(network, link)| (domid, network, link))
+        let ready = made.and_then(|born| {
+            steps.run(Step::Finish, || {
+                let network = plan.network(born.domid, &born.ports)?;
+                let known = network.zip(born.link);
+                known
+                    .map(|(network, link)| (born.domid, network, link))
+                    .ok_or(Cause::Backend(
+                        "is not connected: the image does not take that",
+                    ))
+            })
         });
         match ready {
             Ok((domid, network, link)) => {
@@ -65,21 +72,6 @@ impl Builder {
                 Err(Error { failure, left })
             }
         }
-    }
-
-    /// What a shell has to remember.
-    fn ready(
-        &mut self,
-        plan: &Plan<'_>,
-        domid: u16,
-        ports: &Ports,
-    ) -> Result<(Preconnected, Link), Cause> {
-        let link = self.links.appeared(&vif_name(domid, 0), self.bound)?;
-        let network = plan.network(domid, ports)?;
-        let network = network.ok_or(Cause::Backend(
-            "is not connected: the image does not take that",
-        ))?;
-        Ok((network, link))
     }
 
     /// Gives a shell its identity: name, MAC address, bridge, command line, module. It is then a guest like others. When a
@@ -139,30 +131,31 @@ impl Builder {
             names::begin(&mut self.store, &mut self.xen, config)
         })?;
         let mut done = Done::default();
-        let mut answers = steps.run(Step::Keys, || {
+        let named = steps.run(Step::Keys, || {
             done.claim = Some(self.claim(config, domid, transaction)?);
-            let answers = self.send(&keys::rename(domid, &shell.config, config))?;
+            let named = self.send(&[keys::name(domid, config)])?;
             self.store.flush()?;
-            Ok::<_, Cause>(answers)
+            Ok::<_, Cause>(named)
         })?;
         let inside = self.identity(shell, config, bridge.as_ref(), (&layout, ramdisk), steps);
         // Taken whatever became of the rest: nobody else would.
         let outside = steps.run(Step::Claim, || {
             self.claimed(config, domid, &mut done)?;
-            Ok::<_, Cause>(self.store.answers(answers.drain(..))?)
-        });
-        inside?;
-        outside?;
-        steps.run(Step::Finish, || {
+            self.store.answers(named)?;
             if !lock.is_ours() {
                 names::again(&mut self.store, config)?;
             }
             Ok::<_, Cause>(())
-        })?;
+        });
+        inside?;
+        outside?;
         if unpause {
             steps.run(Step::Unpause, || self.xen.unpause(domid))?;
         }
-        Ok(())
+        steps.run(Step::Finish, || {
+            let ids = self.send(&keys::rename(domid, &shell.config, config))?;
+            self.store.answers(ids)
+        })
     }
 
     /// What of an identity is not in xenstore: the port of the bridge, and what the guest is told.
@@ -177,7 +170,7 @@ impl Builder {
         if let Some(bridge) = bridge {
             steps.run(Step::Port, || {
                 let mtu = config.vif.as_ref().and_then(|vif| vif.mtu);
-                self.links.attach(&shell.link, bridge, mtu)
+                self.links.attach(&mut shell.link.clone(), bridge, mtu)
             })?;
         }
         steps.run(Step::Load, || {
