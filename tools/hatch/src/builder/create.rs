@@ -254,7 +254,7 @@ impl Builder {
         }
         steps.run(Step::Finish, || {
             if !lock.is_ours() {
-                names::again(&mut self.store, config)?;
+                names::again(&mut self.store, &mut self.xen, config)?;
             }
             let mut ops = keys::finish(domid, config, &ports);
             ops.extend((then == Then::Paused).then(|| keys::made(config)));

@@ -187,7 +187,7 @@ impl Builder {
         })?;
         steps.run(Step::Finish, || {
             if !lock.is_ours() {
-                names::again(&mut self.store, config)?;
+                names::again(&mut self.store, &mut self.xen, config)?;
             }
             Ok::<_, Cause>(())
         })?;
