@@ -548,6 +548,12 @@ impl Builder {
             let _ = self.store.answers(claim.writes);
             done.claimed |= self.store.answer(claim.end).is_ok();
         }
+        let is_lost = self.store.is_lost();
+        if is_lost {
+            left.extend(self.reconnect().err().map(|error| error.to_string()));
+            let claimed = |domid| self.store.find(&keys::domain_path(domid));
+            done.claimed = matches!(done.domain.map(claimed), Some(Ok(Some(_))));
+        }
         if let Some(domid) = done.domain {
             if done.keys && plan.config.vif.is_some() {
                 self.quiet(domid, done.connecting);
@@ -565,6 +571,10 @@ impl Builder {
             }
             left.extend(self.remove(&ops));
             left.extend(self.settle(domid).err().map(|error| error.to_string()));
+            if is_lost {
+                // What had been sent before may have come after.
+                left.extend(self.remove(&ops));
+            }
         }
         // Last, and only when nothing else is left: by this `hatch gc` finds what is.
         if done.making && left.is_empty() {
