@@ -14,6 +14,7 @@
 //! xenstore is written in two bursts, each of them one system call, and nobody waits for their answers before the end.
 //! Only the claim of the name and the MAC address is a transaction, and a small one.
 
+mod actions;
 mod config;
 mod create;
 mod destroy;
@@ -27,11 +28,12 @@ pub mod report;
 mod rings;
 mod steps;
 
+pub use actions::{Action, Actions, Watched, reason};
 pub use config::{Config, Connect, Error as ConfigError, NAME_MAX, Vif};
 pub use create::{Builder, Created, Shell, Then};
 pub use destroy::{DestroyError, Destroyed};
 pub use image::{Image, Ramdisk};
-pub use keys::{domain_path, mac_path, making_path, name_path, uuid};
+pub use keys::{domain_path, mac_path, making_path, name_path, restart_path, uuid, watched_path};
 pub use making::Maker;
 pub use names::Taken;
 pub use steps::Step;

@@ -7,11 +7,13 @@ use clap::Args;
 use hatch::builder::{Builder, Config, Image, Ramdisk, Then};
 use hatch::config::{self, Guest, Overrides};
 use hatch::pool::{self, Made, Order, Reply, Wanted};
+use hatch::privileges;
+use hatch::watch::{Presence, presence};
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde_json::json;
 
-use super::BOUND;
 use super::exit::{Exit, Failure};
+use super::{BOUND, builder};
 
 /// Makes a guest from a configuration file as `xl create` takes it, on the network before its first instruction.
 ///
@@ -124,7 +126,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         return Err(Failure::new(Exit::NotUnderstood, "no configuration file"));
     };
     let guest = config::load(file, &overrides)?;
-    for warning in guest.warnings() {
+    for warning in guest.warnings(presence() == Presence::Here) {
         eprintln!(
             "hatch: {}:{}: {}",
             file.display(),
@@ -175,7 +177,8 @@ impl Workshop {
         let open = |file: &PathBuf| Ramdisk::open(file).with_context(|| file.display().to_string());
         let ramdisk = guest.ramdisk.as_ref().map(open).transpose()?;
         Ok(Self {
-            builder: Builder::open(BOUND)?,
+            // The files are open.
+            builder: builder(privileges::PORTS)?,
             image,
             ramdisk,
         })
@@ -190,6 +193,7 @@ fn one(
 ) -> Result<(), Failure> {
     let mut config = guest.config(random()?);
     config.console = arguments.console;
+    config.watched = (presence() != Presence::Nobody).then(|| guest.watched());
     if !arguments.no_pool
         && let Some(made) = from_pool(arguments, guest, &config)?
     {

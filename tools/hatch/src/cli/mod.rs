@@ -10,11 +10,18 @@ mod list;
 mod manual;
 mod pack;
 mod pool;
+mod watch;
 
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use hatch::builder::Builder;
+use hatch::privileges;
+use rustix::thread::CapabilitySet;
 use serde_json::json;
 
 use exit::Failure;
@@ -46,6 +53,7 @@ enum Command {
     Show(list::Show),
     Gc(gc::Arguments),
     Pool(pool::Arguments),
+    Watch(watch::Arguments),
     Completions(manual::Completions),
     Man(manual::Man),
 }
@@ -82,6 +90,7 @@ impl Command {
             Self::Show(arguments) => list::show(arguments),
             Self::Gc(arguments) => gc::run(arguments),
             Self::Pool(arguments) => pool::run(arguments),
+            Self::Watch(arguments) => watch::run(arguments),
             Self::Completions(arguments) => manual::completions(arguments),
             Self::Man(arguments) => manual::man(arguments),
         }
@@ -99,9 +108,28 @@ impl Command {
             Self::Show(arguments) => arguments.json,
             Self::Gc(arguments) => arguments.json,
             Self::Pool(arguments) => arguments.json,
+            Self::Watch(arguments) => arguments.json,
             Self::Pack(_) | Self::Completions(_) | Self::Man(_) => false,
         }
     }
+}
+
+/// Opens what making and removing guests takes, and then gives up what this process may do beyond it but these.
+fn builder(kept: CapabilitySet) -> Result<Builder, Failure> {
+    let builder = Builder::open(BOUND)?;
+    privileges::keep(kept).context("capabilities")?;
+    Ok(builder)
+}
+
+/// What can be read from as soon as SIGTERM or SIGINT has come.
+fn stop() -> Result<UnixStream, Failure> {
+    let (stop, mut stopped) = UnixStream::pair().context("a pair of sockets")?;
+    ctrlc::set_handler(move || {
+        // The other end polls.
+        let _ = stopped.write_all(b"!");
+    })
+    .context("a handler for SIGTERM")?;
+    Ok(stop)
 }
 
 #[cfg(test)]

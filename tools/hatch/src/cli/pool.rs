@@ -1,20 +1,20 @@
 //! `hatch pool`.
 
-use std::io::Write as _;
 use std::os::fd::AsFd as _;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
-use hatch::builder::{Builder, Image};
+use hatch::builder::Image;
 use hatch::config::{self, Overrides};
 use hatch::pool::{self, Limits, Order, Pool, Reply};
+use hatch::privileges;
 use serde_json::json;
 
 use super::BOUND;
 use super::create::random;
 use super::exit::{Exit, Failure};
+use super::{builder, stop};
 
 /// Keeps a pool of guests made ahead, out of which `hatch create` takes, or tells how a pool is.
 ///
@@ -56,7 +56,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         return status(arguments);
     };
     let guest = config::load(file, &Overrides::default())?;
-    for warning in guest.warnings() {
+    // What is done at an end is `hatch create`'s to say.
+    for warning in guest.warnings(true) {
         eprintln!(
             "hatch: {}:{}: {}",
             file.display(),
@@ -72,14 +73,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         spare: arguments.spare,
     };
     let kernel = guest.kernel.clone();
-    let pool = Pool::new(Builder::open(BOUND)?, template, kernel, image, limits);
+    let pool = Pool::new(
+        builder(privileges::PORTS | privileges::FILES)?,
+        template,
+        kernel,
+        image,
+        limits,
+    );
     let mut pool = pool.map_err(|error| Failure::new(Exit::NotUnderstood, error.to_string()))?;
-    let (stop, mut stopped) = UnixStream::pair().context("a pair of sockets")?;
-    ctrlc::set_handler(move || {
-        // The other end polls.
-        let _ = stopped.write_all(b"!");
-    })
-    .context("a handler for SIGTERM")?;
+    let stop = stop()?;
     eprintln!(
         "hatch: a pool of {} at {}",
         arguments.size,

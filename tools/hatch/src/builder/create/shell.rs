@@ -213,6 +213,7 @@ fn anonymous(template: &Config) -> Result<Config, Cause> {
         u32::from_ne_bytes([random[0], random[1], random[2], random[3]])
     );
     config.cmdline.clear();
+    config.watched = None;
     if let Some(vif) = &mut config.vif {
         // Locally administered, so that it is none that a guest is given.
         vif.mac = [0x02, 0x16, random[10], random[11], random[12], random[13]];
