@@ -44,10 +44,6 @@ impl Place {
     pub(crate) fn hatched(&self, words: &[&str]) -> Result<String> {
         self.lab.run(&[&[HATCH], words].concat())
     }
-
-    pub(crate) fn shell(&self, script: &str) -> Result<String> {
-        self.lab.shell(script)
-    }
 }
 
 pub(crate) fn json(text: &str) -> Result<Value> {
@@ -63,14 +59,14 @@ fn connected(place: &Place) -> Result<()> {
     ensure!(state.trim() == "4", "the back end's state is {state}");
     let port = format!("cat /sys/class/net/vif{domid}.0/brport/state");
     ensure!(
-        place.shell(&port)?.trim() == "3",
+        place.lab.shell(&port)?.trim() == "3",
         "the vif does not forward"
     );
     // What is sent before the guest runs waits for it: no second ARP request, no second SYN.
     let script = format!(
         "wget -q -O /run/page http://{GUEST}/.mayfly/boot & sleep 0.3; {HATCH} unpause mayfly; wait $!; cat /run/page"
     );
-    let boot = json(&place.shell(&script)?)?;
+    let boot = json(&place.lab.shell(&script)?)?;
     let events = boot["events"].as_array().context("no events")?;
     let has = |phase: &str| events.iter().any(|event| event["phase"] == phase);
     ensure!(
@@ -88,12 +84,13 @@ fn citizens(place: &Place) -> Result<()> {
         place.lab.run(&["xl", verb, "mayfly"])?;
     }
     let page = format!("wget -q -O - http://{GUEST}/");
-    ensure!(!place.shell(&page)?.is_empty());
-    let top =
-        place.shell("xl uptime; xl vcpu-list mayfly; xl network-list mayfly; xl list -v mayfly")?;
+    ensure!(!place.lab.shell(&page)?.is_empty());
+    let top = place
+        .lab
+        .shell("xl uptime; xl vcpu-list mayfly; xl network-list mayfly; xl list -v mayfly")?;
     ensure!(top.contains("/local/domain/0/backend/vif"), "xl says {top}");
     let tty = "xenstore-read /local/domain/$(xl domid mayfly)/console/tty";
-    ensure!(place.shell(tty)?.starts_with("/dev/pts/"));
+    ensure!(place.lab.shell(tty)?.starts_with("/dev/pts/"));
     place.lab.run(&["xl", "destroy", "mayfly"])?;
     // hatch's own index still has it; that is a remainder, and the name is free for all that.
     place.hatched(&["create", "-p", EXAMPLE])?;
@@ -123,6 +120,7 @@ fn others(place: &Place) -> Result<()> {
         );
         ensure!(
             !place
+                .lab
                 .shell(&format!("wget -q -O - http://{GUEST}/"))?
                 .is_empty()
         );
@@ -146,14 +144,14 @@ fn contend(place: &Place, rival: &str) -> Result<()> {
         let script = format!(
             "{rival} >/run/rival 2>&1 & rival=$!; {HATCH} create -p {EXAMPLE} >/run/hatch.1 2>&1; echo $?; wait $rival; echo $?"
         );
-        let codes = place.shell(&script)?;
+        let codes = place.lab.shell(&script)?;
         let codes: Vec<&str> = codes.split_whitespace().collect();
         let made = codes.iter().filter(|code| **code == "0").count();
         if made != 1 {
-            let said = place.shell("cat /run/hatch.1 /run/rival")?;
+            let said = place.lab.shell("cat /run/hatch.1 /run/rival")?;
             bail!("round {round}: the exit codes are {codes:?}: {said}");
         }
-        let named = place.shell("xl list | grep -c ' *mayfly '; true")?;
+        let named = place.lab.shell("xl list | grep -c ' *mayfly '; true")?;
         ensure!(
             named.trim() == "1",
             "round {round}: {named} domains have the name"
@@ -179,7 +177,7 @@ fn rights(place: &Place) -> Result<()> {
         .lab
         .run(&[&["env", "HATCH_RUN_AT=names", look], &create[..]].concat())?;
     place.hatched(&["destroy", "mayfly"])?;
-    let status = place.shell("cat /run/status; rm /run/status")?;
+    let status = place.lab.shell("cat /run/status; rm /run/status")?;
     ensure!(
         status.contains(PORTS) && status.contains("NoNewPrivs:\t1"),
         "its rights are {status}"
@@ -233,7 +231,7 @@ const STATE: &str = "
 ";
 
 fn state(place: &Place) -> Result<Vec<(String, i64)>> {
-    let text = place.shell(STATE)?;
+    let text = place.lab.shell(STATE)?;
     let parsed: Option<Vec<_>> = text
         .lines()
         .map(|line| {
@@ -260,13 +258,13 @@ fn cycles(place: &Place) -> Result<()> {
             "for n in $(seq {count}); do {HATCH} create {EXAMPLE} >/dev/null && {HATCH} destroy mayfly >/dev/null || exit 1; done"
         )
     };
-    place.shell(&script(3))?;
+    place.lab.shell(&script(3))?;
     let before = state(place)?;
     let start = Instant::now();
     let mut left = count;
     while left > 0 {
         let now = left.min(100);
-        place.shell(&script(now))?;
+        place.lab.shell(&script(now))?;
         left -= now;
     }
     let elapsed = start.elapsed().as_secs_f64();
@@ -311,7 +309,7 @@ fn many(place: &Place) -> Result<()> {
         let script = format!(
             "for n in $(seq {count}); do wget -q -O - http://10.0.2.$((19 + n))/ >/dev/null && echo served; done | wc -l"
         );
-        let served = place.shell(&script)?;
+        let served = place.lab.shell(&script)?;
         ensure!(
             served.trim() == number,
             "of {count}, {served} are served: {made}"

@@ -34,7 +34,7 @@ struct Watch<'a> {
 impl<'a> Watch<'a> {
     fn start(place: &'a Place) -> Result<Self> {
         let script = format!("touch {LOG}; {HATCH} watch --json >>{LOG} 2>&1 </dev/null & echo $!");
-        let pid = place.shell(&script)?.trim().to_owned();
+        let pid = place.lab.shell(&script)?.trim().to_owned();
         let watch = Self { place, pid };
         let ready = format!("process {} watches", watch.pid);
         until("the watch does not start", || Ok(watch.told(&ready)? == 1))?;
@@ -43,7 +43,7 @@ impl<'a> Watch<'a> {
 
     fn runs(&self) -> Result<bool> {
         let look = format!("kill -0 {} 2>/dev/null && echo runs; true", self.pid);
-        Ok(self.place.shell(&look)?.trim() == "runs")
+        Ok(self.place.lab.shell(&look)?.trim() == "runs")
     }
 
     /// Ends it, by its pid, with this signal.
@@ -54,7 +54,7 @@ impl<'a> Watch<'a> {
 
     /// How often it has told of this.
     fn told(&self, what: &str) -> Result<usize> {
-        let log = self.place.shell(&format!("cat {LOG}"))?;
+        let log = self.place.lab.shell(&format!("cat {LOG}"))?;
         Ok(log.lines().filter(|line| line.contains(what)).count())
     }
 }
@@ -62,7 +62,7 @@ impl<'a> Watch<'a> {
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
         let _ = self.end("-TERM");
-        let _ = self.place.shell(&format!("rm -f {LOG}"));
+        let _ = self.place.lab.shell(&format!("rm -f {LOG}"));
     }
 }
 
@@ -104,7 +104,7 @@ fn ask(place: &Place, to: &str) -> Result<()> {
 
 fn served(place: &Place) -> Result<()> {
     until("the guest is not served", || {
-        let page = place.shell(&format!("wget -q -O - http://{GUEST}/; true"))?;
+        let page = place.lab.shell(&format!("wget -q -O - http://{GUEST}/; true"))?;
         Ok(!page.is_empty())
     })
 }
@@ -119,7 +119,7 @@ fn powers_off(place: &Place) -> Result<()> {
     place.nothing_left()?;
     ensure!(watch.told("\"reason\":\"poweroff\"")? == 1);
     // Its rights: ports of bridges, and files of whoever they are.
-    let status = place.shell(&format!("cat /proc/{}/status", watch.pid))?;
+    let status = place.lab.shell(&format!("cat /proc/{}/status", watch.pid))?;
     ensure!(
         status.contains("CapPrm:\t0000000000001004") && status.contains("NoNewPrivs:\t1"),
         "its rights are {status}"
@@ -204,7 +204,7 @@ fn taken_over(place: &Place) -> Result<()> {
     })?;
     next.end("-KILL")?;
     // Nobody is there, and one is expected back.
-    let said = place.shell(&format!(
+    let said = place.lab.shell(&format!(
         "{HATCH} create -p --name other --extra ip=10.0.2.90/24 {CONFIG} 2>&1"
     ))?;
     ensure!(said.contains("hatch watch"), "it says {said}");

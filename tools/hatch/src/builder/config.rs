@@ -1,5 +1,9 @@
 //! What a guest is made from.
 
+use std::io;
+
+use rustix::rand::{GetRandomFlags, getrandom};
+
 use super::actions::Watched;
 use crate::xen::TscMode;
 
@@ -128,4 +132,19 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// A UUID by chance (RFC 9562, version 4). Without waiting for the kernel's pool to be seeded, which in a dom0 that has just
+/// been started may take seconds: it has to be unlike the others here, and is no secret.
+///
+/// # Errors
+/// The kernel gives no random numbers.
+pub fn random_uuid() -> io::Result<[u8; 16]> {
+    let mut uuid = [0; 16];
+    if getrandom(&mut uuid, GetRandomFlags::INSECURE)? != uuid.len() {
+        return Err(io::Error::other("no random numbers"));
+    }
+    uuid[6] = uuid[6] & 0x0f | 0x40;
+    uuid[8] = uuid[8] & 0x3f | 0x80;
+    Ok(uuid)
 }

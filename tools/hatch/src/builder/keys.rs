@@ -87,7 +87,8 @@ pub fn uuid(handle: &[u8; 16]) -> String {
 }
 
 /// The MAC address with colons, as back ends and `xl` have it.
-pub(crate) fn mac_text(mac: &[u8; 6]) -> String {
+#[must_use]
+pub fn mac_text(mac: &[u8; 6]) -> String {
     mac.map(|octet| format!("{octet:02x}")).join(":")
 }
 

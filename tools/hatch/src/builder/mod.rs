@@ -29,11 +29,13 @@ mod rings;
 mod steps;
 
 pub use actions::{Action, Actions, Watched, reason};
-pub use config::{Config, Connect, Error as ConfigError, NAME_MAX, Vif};
+pub use config::{Config, Connect, Error as ConfigError, NAME_MAX, Vif, random_uuid};
 pub use create::{Builder, Created, Shell, Then};
 pub use destroy::{DestroyError, Destroyed};
 pub use image::{Image, Ramdisk};
-pub use keys::{domain_path, mac_path, making_path, name_path, restart_path, uuid, watched_path};
+pub use keys::{
+    domain_path, mac_path, mac_text, making_path, name_path, restart_path, uuid, watched_path,
+};
 pub use making::Maker;
 pub use names::Taken;
 pub use steps::Step;

@@ -4,16 +4,15 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
-use hatch::builder::{Builder, Config, Image, Ramdisk, Then};
+use hatch::builder::{Builder, Config, Image, Ramdisk, Then, mac_text, random_uuid};
 use hatch::config::{self, Guest, Overrides};
 use hatch::pool::{self, Made, Order, Reply, Wanted};
 use hatch::privileges;
 use hatch::watch::{Presence, presence};
-use rustix::rand::{GetRandomFlags, getrandom};
 use serde_json::json;
 
 use super::exit::{Exit, Failure};
-use super::{BOUND, builder};
+use super::{BOUND, builder, guest};
 
 /// Makes a guest from a configuration file as `xl create` takes it, on the network before its first instruction.
 ///
@@ -125,15 +124,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let Some(file) = &arguments.file else {
         return Err(Failure::new(Exit::NotUnderstood, "no configuration file"));
     };
-    let guest = config::load(file, &overrides)?;
-    for warning in guest.warnings(presence() == Presence::Here) {
-        eprintln!(
-            "hatch: {}:{}: {}",
-            file.display(),
-            warning.line,
-            warning.what
-        );
-    }
+    let guest = guest(file, &overrides, presence() == Presence::Here)?;
     // All of them before the first is made.
     let guests = if arguments.template {
         let last = arguments.first + arguments.count.unwrap_or(1);
@@ -191,7 +182,7 @@ fn one(
     first: &Guest,
     guest: &Guest,
 ) -> Result<(), Failure> {
-    let mut config = guest.config(random()?);
+    let mut config = guest.config(random_uuid().context("a UUID")?);
     config.console = arguments.console;
     config.watched = (presence() != Presence::Nobody).then(|| guest.watched());
     if !arguments.no_pool
@@ -282,10 +273,7 @@ fn tell(
         println!("{} is domain {domid}", config.name);
         return;
     }
-    let mac = config
-        .vif
-        .as_ref()
-        .map(|vif| vif.mac.map(|byte| format!("{byte:02x}")).join(":"));
+    let mac = config.vif.as_ref().map(|vif| mac_text(&vif.mac));
     let line = json!({
         "name": config.name,
         "domid": domid,
@@ -296,18 +284,4 @@ fn tell(
         "timeline": timeline,
     });
     println!("{line}");
-}
-
-/// A UUID by chance (RFC 9562, version 4). Without waiting for the kernel's pool to be seeded, which in a dom0 that has just
-/// been started may take seconds: it has to be unlike the others here, and is no secret.
-pub(super) fn random() -> Result<[u8; 16], Failure> {
-    let mut uuid = [0; 16];
-    let got = getrandom(&mut uuid, GetRandomFlags::INSECURE)
-        .map_err(|error| Failure::new(Exit::Failed, format!("no random numbers: {error}")))?;
-    if got != uuid.len() {
-        return Err(Failure::new(Exit::Failed, "no random numbers"));
-    }
-    uuid[6] = uuid[6] & 0x0f | 0x40;
-    uuid[8] = uuid[8] & 0x3f | 0x80;
-    Ok(uuid)
 }

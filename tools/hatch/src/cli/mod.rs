@@ -14,12 +14,14 @@ mod watch;
 
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use hatch::builder::Builder;
+use hatch::config::{self, Guest, Overrides};
 use hatch::privileges;
 use rustix::thread::CapabilitySet;
 use serde_json::json;
@@ -75,6 +77,20 @@ pub(crate) fn main() -> ExitCode {
             failure.code()
         }
     }
+}
+
+/// Reads a configuration, and tells what in it has no effect, or has none while nobody watches.
+fn guest(file: &Path, overrides: &Overrides, is_watched: bool) -> Result<Guest, Failure> {
+    let guest = config::load(file, overrides)?;
+    for warning in guest.warnings(is_watched) {
+        eprintln!(
+            "hatch: {}:{}: {}",
+            file.display(),
+            warning.line,
+            warning.what
+        );
+    }
+    Ok(guest)
 }
 
 impl Command {

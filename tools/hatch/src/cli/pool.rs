@@ -5,16 +5,14 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
-use hatch::builder::Image;
-use hatch::config::{self, Overrides};
+use hatch::builder::{Image, random_uuid};
+use hatch::config::Overrides;
 use hatch::pool::{self, Limits, Order, Pool, Reply};
 use hatch::privileges;
 use serde_json::json;
 
-use super::BOUND;
-use super::create::random;
 use super::exit::{Exit, Failure};
-use super::{builder, stop};
+use super::{BOUND, builder, guest, stop};
 
 /// Keeps a pool of guests made ahead, out of which `hatch create` takes, or tells how a pool is.
 ///
@@ -55,18 +53,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let Some(file) = &arguments.file else {
         return status(arguments);
     };
-    let guest = config::load(file, &Overrides::default())?;
     // What is done at an end is `hatch create`'s to say.
-    for warning in guest.warnings(true) {
-        eprintln!(
-            "hatch: {}:{}: {}",
-            file.display(),
-            warning.line,
-            warning.what
-        );
-    }
+    let guest = guest(file, &Overrides::default(), true)?;
     let image = Image::open(&guest.kernel).with_context(|| guest.kernel.display().to_string())?;
-    let mut template = guest.config(random()?);
+    let mut template = guest.config(random_uuid().context("a UUID")?);
     template.console = arguments.console;
     let limits = Limits {
         size: arguments.size.into(),

@@ -1,18 +1,16 @@
 //! Shells: guests made ahead, all but who they are.
 
-use mayfly_drivers::EventPort;
 use mayfly_drivers::netfront::preconnected::Preconnected;
 
-use super::super::config::Config;
+use super::super::config::{Config, random_uuid};
 use super::super::image::{Image, Ramdisk};
-use super::super::keys::{self, Op};
+use super::super::keys::{self, Op, Ports};
 use super::super::layout::{self, Layout};
 use super::super::names::{self, XlLock};
-use super::super::rings::Grants;
 use super::super::steps::{Step, Steps};
 use super::super::{Cause, Error, Failure, info};
-use super::{Builder, Created, Done, Plan, Then, structure};
-use crate::net::{Link, vif_name};
+use super::{Builder, Created, Done, Plan, Then};
+use crate::net::{Bridge, Link, vif_name};
 use crate::xen::abi::PAGE_SIZE;
 
 /// A guest that waits, paused, to be told who it is.
@@ -47,8 +45,8 @@ impl Builder {
         plan.bridge = None;
         let mut done = Done::default();
         let made = self.steps(&plan, Then::Shell, &mut steps, &mut done);
-        let ready = made.and_then(|domid| {
-            let ready = steps.run(Step::Finish, || self.ready(&plan, domid));
+        let ready = made.and_then(|(domid, ports)| {
+            let ready = steps.run(Step::Finish, || self.ready(&plan, domid, &ports));
             ready.map(|(network, link)| (domid, network, link))
         });
         match ready {
@@ -70,30 +68,17 @@ impl Builder {
     }
 
     /// What a shell has to remember.
-    fn ready(&mut self, plan: &Plan<'_>, domid: u16) -> Result<(Preconnected, Link), Cause> {
+    fn ready(
+        &mut self,
+        plan: &Plan<'_>,
+        domid: u16,
+        ports: &Ports,
+    ) -> Result<(Preconnected, Link), Cause> {
         let link = self.links.appeared(&vif_name(domid, 0), self.bound)?;
-        let mut port = |path: &str| {
-            let text = self.store.read(path)?;
-            let port = text.parse().ok().and_then(EventPort::try_new);
-            port.map(EventPort::get)
-                .ok_or(Cause::Backend("was given an event channel that can't be"))
-        };
-        let front = format!("{}/device/vif/0", keys::home(domid));
-        let tx = port(&format!("{front}/event-channel-tx"))?;
-        let rx = port(&format!("{front}/event-channel-rx"))?;
-        let xenstore = port(&format!("{}/store/port", keys::home(domid)))?;
-        let (Some(rings), Some(vif)) = (&plan.layout.rings, &plan.config.vif) else {
-            return Err(Cause::Backend(
-                "is not connected: the image does not take that",
-            ));
-        };
-        let network = structure(
-            domid,
-            rings,
-            &Grants::of(rings),
-            (tx, rx, xenstore),
-            vif.mac,
-        )?;
+        let network = plan.network(domid, ports)?;
+        let network = network.ok_or(Cause::Backend(
+            "is not connected: the image does not take that",
+        ))?;
         Ok((network, link))
     }
 
@@ -146,13 +131,13 @@ impl Builder {
             layout::check_cmdline(&config.cmdline)?;
             Ok::<_, Cause>(shell.layout.with_module(ramdisk.map(Ramdisk::size))?)
         })?;
-        let transaction = steps.run(Step::Names, || {
-            names::begin(&mut self.store, &mut self.xen, config)
-        })?;
         let bridge = match &config.vif {
             Some(vif) => Some(steps.run(Step::Check, || self.links.bridge(&vif.bridge))?),
             None => None,
         };
+        let transaction = steps.run(Step::Names, || {
+            names::begin(&mut self.store, &mut self.xen, config)
+        })?;
         let mut done = Done::default();
         let mut answers = steps.run(Step::Keys, || {
             done.claim = Some(self.claim(config, domid, transaction)?);
@@ -160,31 +145,14 @@ impl Builder {
             self.store.flush()?;
             Ok::<_, Cause>(answers)
         })?;
-        if let Some(bridge) = &bridge {
-            steps.run(Step::Port, || {
-                let mtu = config.vif.as_ref().and_then(|vif| vif.mtu);
-                self.links.attach(&shell.link, bridge, mtu)
-            })?;
-        }
-        steps.run(Step::Load, || {
-            let mac = config.vif.as_ref().map_or(shell.network.mac, |vif| vif.mac);
-            let network = Preconnected {
-                mac,
-                ..shell.network
-            };
-            let information = info::encode(&layout, &config.cmdline, Some(&network));
-            let first = layout.info / PAGE_SIZE as u64;
-            let gfns: Vec<u64> = (first..first + layout::INFO_PAGES).collect();
-            self.xen.map(domid, &gfns)?.write(0, &information)?;
-            if let (Some(module), Some(ramdisk)) = (&layout.module, ramdisk) {
-                self.module(domid, module.start, module.end - module.start, ramdisk)?;
-            }
-            Ok::<_, Cause>(())
-        })?;
-        steps.run(Step::Claim, || {
+        let inside = self.identity(shell, config, bridge.as_ref(), (&layout, ramdisk), steps);
+        // Taken whatever became of the rest: nobody else would.
+        let outside = steps.run(Step::Claim, || {
             self.claimed(config, domid, &mut done)?;
             Ok::<_, Cause>(self.store.answers(answers.drain(..))?)
-        })?;
+        });
+        inside?;
+        outside?;
         steps.run(Step::Finish, || {
             if !lock.is_ours() {
                 names::again(&mut self.store, &mut self.xen, config)?;
@@ -196,17 +164,45 @@ impl Builder {
         }
         Ok(())
     }
+
+    /// What of an identity is not in xenstore: the port of the bridge, and what the guest is told.
+    fn identity(
+        &mut self,
+        shell: &Shell,
+        config: &Config,
+        bridge: Option<&Bridge>,
+        (layout, ramdisk): (&Layout, Option<&Ramdisk>),
+        steps: &mut Steps,
+    ) -> Result<(), Failure> {
+        if let Some(bridge) = bridge {
+            steps.run(Step::Port, || {
+                let mtu = config.vif.as_ref().and_then(|vif| vif.mtu);
+                self.links.attach(&shell.link, bridge, mtu)
+            })?;
+        }
+        steps.run(Step::Load, || {
+            let mac = config.vif.as_ref().map_or(shell.network.mac, |vif| vif.mac);
+            let network = Preconnected {
+                mac,
+                ..shell.network
+            };
+            let information = info::encode(layout, &config.cmdline, Some(&network));
+            let first = layout.info / PAGE_SIZE as u64;
+            let gfns: Vec<u64> = (first..first + layout::INFO_PAGES).collect();
+            self.xen.map(shell.domid, &gfns)?.write(0, &information)?;
+            if let (Some(module), Some(ramdisk)) = (&layout.module, ramdisk) {
+                let size = module.end - module.start;
+                self.module(shell.domid, module.start, size, ramdisk)?;
+            }
+            Ok::<_, Cause>(())
+        })
+    }
 }
 
 /// The template under a name, a UUID and a MAC address that nobody else has.
 fn anonymous(template: &Config) -> Result<Config, Cause> {
     let mut config = template.clone();
-    let mut random = [0; 16];
-    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::INSECURE)
-        .map_err(std::io::Error::from)?;
-    // RFC 9562, section 5.4: version 4.
-    random[6] = random[6] & 0x0f | 0x40;
-    random[8] = random[8] & 0x3f | 0x80;
+    let random = random_uuid()?;
     config.uuid = random;
     config.name = format!(
         "shell-{:08x}",
