@@ -75,7 +75,9 @@ fn kills(place: &Place) -> Result<()> {
                 "{fault}: the domain stays"
             );
             for address in ["10.0.2.90", "10.0.2.91"] {
-                let page = place.lab.shell(&format!("wget -q -O - http://{address}/"))?;
+                let page = place
+                    .lab
+                    .shell(&format!("wget -q -O - http://{address}/"))?;
                 ensure!(
                     !page.is_empty(),
                     "{fault}: {address} is not served any more"

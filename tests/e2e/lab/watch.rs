@@ -104,7 +104,9 @@ fn ask(place: &Place, to: &str) -> Result<()> {
 
 fn served(place: &Place) -> Result<()> {
     until("the guest is not served", || {
-        let page = place.lab.shell(&format!("wget -q -O - http://{GUEST}/; true"))?;
+        let page = place
+            .lab
+            .shell(&format!("wget -q -O - http://{GUEST}/; true"))?;
         Ok(!page.is_empty())
     })
 }
@@ -119,7 +121,9 @@ fn powers_off(place: &Place) -> Result<()> {
     place.nothing_left()?;
     ensure!(watch.told("\"reason\":\"poweroff\"")? == 1);
     // Its rights: ports of bridges, and files of whoever they are.
-    let status = place.lab.shell(&format!("cat /proc/{}/status", watch.pid))?;
+    let status = place
+        .lab
+        .shell(&format!("cat /proc/{}/status", watch.pid))?;
     ensure!(
         status.contains("CapPrm:\t0000000000001004") && status.contains("NoNewPrivs:\t1"),
         "its rights are {status}"

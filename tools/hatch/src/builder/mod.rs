@@ -14,6 +14,7 @@
 //! xenstore is written in two bursts, each of them one system call, and nobody waits for their answers before the end.
 //! Only the claim of the name and the MAC address is a transaction, and a small one.
 
+mod acpi;
 mod actions;
 mod config;
 mod create;
