@@ -20,5 +20,8 @@ pub mod gc;
 pub mod net;
 pub mod pack;
 pub mod pool;
+pub mod privileges;
+mod readable;
+pub mod watch;
 pub mod xen;
 pub mod xenstore;

@@ -4,6 +4,7 @@ use std::io;
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use super::actions::Watched;
 use crate::xen::TscMode;
 
 /// A guest to be made.
@@ -25,6 +26,8 @@ pub struct Config {
     pub console: bool,
     /// What RDTSC does.
     pub tsc: TscMode,
+    /// What `hatch watch` has to know of it, if it is to see to its end.
+    pub watched: Option<Watched>,
 }
 
 /// A network interface.
@@ -57,6 +60,9 @@ pub enum Connect {
 /// Octets of the longest name.
 pub const NAME_MAX: usize = 128;
 
+/// Octets of the longest record: a message of xenstored's less the path that it is kept at.
+const RECORD_MAX: usize = 3900;
+
 /// What is wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -74,6 +80,13 @@ pub enum Error {
 }
 
 impl Config {
+    /// The same as JSON: what `hatch watch` makes it from again.
+    #[must_use]
+    pub fn record(&self) -> String {
+        // There is no map with keys that are no text, which is all that could fail.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
     /// Checks all that does not depend on the image.
     ///
     /// # Errors
@@ -86,6 +99,9 @@ impl Config {
         // A number would be taken for a domid by `xl`.
         if !is_name || self.name.bytes().all(|octet| octet.is_ascii_digit()) {
             return Err(Error::Name(self.name.chars().take(NAME_MAX).collect()));
+        }
+        if self.watched.is_some() && self.record().len() > RECORD_MAX {
+            return Err(Error::Value("what `hatch watch` has to know of it"));
         }
         let Some(vif) = &self.vif else {
             return Ok(());

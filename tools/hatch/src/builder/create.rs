@@ -237,7 +237,7 @@ impl Builder {
             self.claimed(config, domid, done)?;
             self.store.answers(answers)?;
             if !lock.is_ours() {
-                names::again(&mut self.store, config)?;
+                names::again(&mut self.store, &mut self.xen, config)?;
             }
             Ok::<_, Cause>(())
         })?;
@@ -345,6 +345,12 @@ impl Builder {
         if let Some(claim) = done.claim.take() {
             done.claimed |= claim.ended(&mut self.store);
         }
+        let is_lost = self.store.is_lost();
+        if is_lost {
+            left.extend(self.reconnect().err().map(|error| error.to_string()));
+            let claimed = |domid| self.store.find(&keys::domain_path(domid));
+            done.claimed = matches!(done.domain.map(claimed), Some(Ok(Some(_))));
+        }
         if let Some(domid) = done.domain {
             if done.keys && plan.config.vif.is_some() {
                 self.quiet(domid, done.connecting);
@@ -362,6 +368,10 @@ impl Builder {
             }
             left.extend(self.remove(&ops));
             left.extend(self.settle(domid).err().map(|error| error.to_string()));
+            if is_lost {
+                // What had been sent before may have come after.
+                left.extend(self.remove(&ops));
+            }
         }
         // Last, and only when nothing else is left: by this `hatch gc` finds what is.
         if done.making && left.is_empty() {

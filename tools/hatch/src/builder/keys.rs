@@ -9,6 +9,8 @@
 //! | `/hatch/name/NAME` | domid; characters that a path can't have are `@` and two hexadecimal digits |
 //! | `/hatch/mac/MAC` | domid; twelve hexadecimal digits |
 //! | `/hatch/domain/DOMID` | name |
+//! | `/hatch/domain/DOMID/watched` | the configuration as JSON, if `hatch watch` is to see to its end |
+//! | `/hatch/restart/NAME` | the same, of a guest that has ended and is to be made again |
 //! | `/hatch/making/UUID` | process and its start time (`/proc/PID/stat`), as long as that process makes the guest |
 //!
 //! The last one is written, and answered, before there is a domain, so that one of this UUID whose maker is gone is known
@@ -98,14 +100,25 @@ fn mac_key(mac: &[u8; 6]) -> String {
 /// Where the index has a name.
 #[must_use]
 pub fn name_path(name: &str) -> String {
-    let mut path = String::from("/hatch/name/");
+    format!("/hatch/name/{}", name_key(name))
+}
+
+/// Where a guest of this name is that is to be made again.
+#[must_use]
+pub fn restart_path(name: &str) -> String {
+    format!("/hatch/restart/{}", name_key(name))
+}
+
+/// The name as a part of a path.
+fn name_key(name: &str) -> String {
+    let mut key = String::with_capacity(name.len());
     for octet in name.bytes() {
         match octet {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => path.push(char::from(octet)),
-            _ => path += &format!("@{octet:02x}"),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => key.push(char::from(octet)),
+            _ => key += &format!("@{octet:02x}"),
         }
     }
-    path
+    key
 }
 
 /// Where the index has a MAC address.
@@ -118,6 +131,12 @@ pub fn mac_path(mac: &[u8; 6]) -> String {
 #[must_use]
 pub fn domain_path(domid: u16) -> String {
     format!("/hatch/domain/{domid}")
+}
+
+/// Where it says what `hatch watch` has to know of a domain: it goes with the index's entry.
+#[must_use]
+pub fn watched_path(domid: u16) -> String {
+    format!("{}/watched", domain_path(domid))
 }
 
 /// Where it says that a domain of this UUID is being made.
@@ -149,6 +168,9 @@ pub(crate) fn claim(domid: u16, config: &Config) -> Vec<Op> {
     ];
     if let Some(vif) = &config.vif {
         ops.push(write(mac_path(&vif.mac), domid.to_string()));
+    }
+    if config.watched.is_some() {
+        ops.push(write(watched_path(domid), config.record()));
     }
     ops
 }

@@ -16,6 +16,8 @@
 //! is connected, and the third is beside the guest, which does not need it for its first answer.
 //! Only the claim of the name and the MAC address is a transaction, and a small one.
 
+mod acpi;
+mod actions;
 mod config;
 mod create;
 mod destroy;
@@ -29,11 +31,14 @@ pub mod report;
 mod rings;
 mod steps;
 
+pub use actions::{Action, Actions, Watched, reason};
 pub use config::{Config, Connect, Error as ConfigError, NAME_MAX, Vif, random_uuid};
 pub use create::{Builder, Created, Shell, Then};
 pub use destroy::{DestroyError, Destroyed};
 pub use image::{Image, Ramdisk};
-pub use keys::{domain_path, mac_path, mac_text, making_path, name_path, uuid};
+pub use keys::{
+    domain_path, mac_path, mac_text, making_path, name_path, restart_path, uuid, watched_path,
+};
 pub use making::Maker;
 pub use names::Taken;
 pub use steps::Step;

@@ -7,10 +7,12 @@ use clap::Args;
 use hatch::builder::{Builder, Config, Image, Ramdisk, Then, mac_text, random_uuid};
 use hatch::config::{self, Guest, Overrides};
 use hatch::pool::{self, Made, Order, Reply, Wanted};
+use hatch::privileges;
+use hatch::watch::{Presence, presence};
 use serde_json::json;
 
 use super::exit::{Exit, Failure};
-use super::{BOUND, guest};
+use super::{BOUND, builder, guest};
 
 /// Makes a guest from a configuration file as `xl create` takes it, on the network before its first instruction.
 ///
@@ -122,7 +124,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let Some(file) = &arguments.file else {
         return Err(Failure::new(Exit::NotUnderstood, "no configuration file"));
     };
-    let guest = guest(file, &overrides)?;
+    let guest = guest(file, &overrides, presence() == Presence::Here)?;
     // All of them before the first is made.
     let guests = if arguments.template {
         let last = arguments.first + arguments.count.unwrap_or(1);
@@ -166,7 +168,8 @@ impl Workshop {
         let open = |file: &PathBuf| Ramdisk::open(file).with_context(|| file.display().to_string());
         let ramdisk = guest.ramdisk.as_ref().map(open).transpose()?;
         Ok(Self {
-            builder: Builder::open(BOUND)?,
+            // The files are open.
+            builder: builder(privileges::PORTS)?,
             image,
             ramdisk,
         })
@@ -181,6 +184,7 @@ fn one(
 ) -> Result<(), Failure> {
     let mut config = guest.config(random_uuid().context("a UUID")?);
     config.console = arguments.console;
+    config.watched = (presence() != Presence::Nobody).then(|| guest.watched());
     if !arguments.no_pool
         && let Some(made) = from_pool(arguments, guest, &config)?
     {

@@ -8,10 +8,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
 use super::{Made, Order, Reply, Status, Wanted, receive, send};
 use crate::builder::{Builder, Cause, Config, Image, Ramdisk, Shell};
+use crate::readable::readable;
 
 /// How long somebody who has connected may take to say what he wants, or to take the answer.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -275,21 +274,4 @@ fn listen(path: &Path) -> Result<UnixListener, ServeError> {
     let listener = UnixListener::bind(path).map_err(error)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(error)?;
     Ok(listener)
-}
-
-/// Waits until one of the descriptors can be read; says which.
-fn readable<const N: usize>(
-    fds: &[BorrowedFd<'_>; N],
-    timeout: Option<Duration>,
-) -> io::Result<[bool; N]> {
-    let timeout = timeout
-        .map(Timespec::try_from)
-        .transpose()
-        .map_err(io::Error::other)?;
-    let mut polled = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-    match poll(&mut polled, timeout.as_ref()) {
-        Ok(_) => Ok(polled.map(|fd| !fd.revents().is_empty())),
-        Err(rustix::io::Errno::INTR) => Ok([false; N]),
-        Err(error) => Err(error.into()),
-    }
 }

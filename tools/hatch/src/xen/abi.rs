@@ -411,6 +411,8 @@ pub(crate) const XEN_HVM_START_MAGIC_VALUE: u32 = 0x336e_c578;
 pub(crate) const XEN_HVM_MEMMAP_TYPE_RAM: u32 = 1;
 /// `XEN_HVM_MEMMAP_TYPE_RESERVED`.
 pub(crate) const XEN_HVM_MEMMAP_TYPE_RESERVED: u32 = 2;
+/// `XEN_HVM_MEMMAP_TYPE_ACPI`.
+pub(crate) const XEN_HVM_MEMMAP_TYPE_ACPI: u32 = 3;
 
 /// `struct hvm_start_info`, version 1.
 #[repr(C)]

@@ -91,13 +91,9 @@ impl Subject {
         let pairs = by
             .iter()
             .flat_map(|&by| kinds.iter().map(move |&kind| Self { kind, by }));
-        // Linux' netfront does not connect in a guest that hatch has made (README.md, limits).
-        let is_possible = |subject: &Self| match subject.by {
-            By::XlBridge | By::Xl => true,
-            By::Hatch => subject.kind != Kind::Linux,
-            By::Pool => subject.kind == Kind::Mayfly,
-        };
-        pairs.filter(is_possible).collect()
+        pairs
+            .filter(|subject| subject.by != By::Pool || subject.kind == Kind::Mayfly)
+            .collect()
     }
 
     pub(crate) fn label(self) -> String {

@@ -6,11 +6,11 @@ use mayfly_drivers::netfront::preconnected::{PATH_MAX, Preconnected};
 use mayfly_drivers::{DomId, EventPort, Gfn, GrantRef};
 
 use super::super::Cause;
-use super::super::config::Config;
+use super::super::acpi;
 use super::super::image::Ramdisk;
 use super::super::info;
 use super::super::keys::{self, Ports};
-use super::super::layout::{self, CONSOLE_GFN, IDENT_PT_GFN, XENSTORE_GFN};
+use super::super::layout::{self, ACPI_GFN, CONSOLE_GFN, IDENT_PT_GFN, XENSTORE_GFN};
 use super::super::rings::{self, Grants};
 use super::{Builder, Plan};
 use crate::xen::TscMode;
@@ -51,7 +51,7 @@ impl Builder {
         for (order, gfns) in plan.layout.extents() {
             self.populate(domid, &gfns, order)?;
         }
-        self.xen.populate(domid, &special_pages(plan.config), 0)?;
+        self.xen.populate(domid, &special_pages(plan), 0)?;
         self.xen.memory_map(domid, &plan.layout.memory_map())?;
         Ok(())
     }
@@ -109,7 +109,7 @@ impl Builder {
         domid: u16,
         grants: Option<&Grants>,
     ) -> Result<(), Cause> {
-        let mut gfns = special_pages(plan.config);
+        let mut gfns = special_pages(plan);
         let specials = gfns.len();
         if let Some(rings) = &plan.layout.rings {
             gfns.extend([rings.tx(), rings.rx()]);
@@ -118,6 +118,10 @@ impl Builder {
         pages.write(0, &ident_pt())?;
         // The page of xenstore, and of the console.
         pages.zero(PAGE_SIZE, (specials - 1) * PAGE_SIZE)?;
+        if plan.layout.acpi {
+            let tables = acpi::tables(ACPI_GFN * PAGE_SIZE as u64);
+            pages.write((specials - 1) * PAGE_SIZE, &tables)?;
+        }
         if let (Some(rings), Some(grants)) = (&plan.layout.rings, grants) {
             pages.write(specials * PAGE_SIZE, &rings::tx_ring())?;
             pages.write((specials + 1) * PAGE_SIZE, &rings::rx_ring(rings, grants))?;
@@ -224,12 +228,11 @@ impl Plan<'_> {
     }
 }
 
-/// The special pages that the guest has. The first is that of the identity map.
-fn special_pages(config: &Config) -> Vec<u64> {
+/// The special pages that the guest has. The first is that of the identity map, the last that of ACPI tables if there are any.
+fn special_pages(plan: &Plan<'_>) -> Vec<u64> {
     let mut gfns = vec![IDENT_PT_GFN, XENSTORE_GFN];
-    if config.console {
-        gfns.push(CONSOLE_GFN);
-    }
+    gfns.extend(plan.config.console.then_some(CONSOLE_GFN));
+    gfns.extend(plan.layout.acpi.then_some(ACPI_GFN));
     gfns
 }
 

@@ -143,7 +143,7 @@ impl Builder {
             self.claimed(config, domid, &mut done)?;
             self.store.answers(named)?;
             if !lock.is_ours() {
-                names::again(&mut self.store, config)?;
+                names::again(&mut self.store, &mut self.xen, config)?;
             }
             Ok::<_, Cause>(())
         });
@@ -202,6 +202,7 @@ fn anonymous(template: &Config) -> Result<Config, Cause> {
         u32::from_ne_bytes([random[0], random[1], random[2], random[3]])
     );
     config.cmdline.clear();
+    config.watched = None;
     if let Some(vif) = &mut config.vif {
         // Locally administered, so that it is none that a guest is given.
         vif.mac = [0x02, 0x16, random[10], random[11], random[12], random[13]];

@@ -21,6 +21,7 @@ fn config() -> Config {
         connect: Connect::Auto,
         console: true,
         tsc: TscMode::Default,
+        watched: None,
     }
 }
 
