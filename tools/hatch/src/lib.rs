@@ -17,8 +17,10 @@
 pub mod builder;
 pub mod config;
 pub mod gc;
+mod line;
 pub mod net;
 pub mod pack;
 pub mod pool;
+pub mod summon;
 pub mod xen;
 pub mod xenstore;

@@ -27,10 +27,12 @@ pub mod report;
 mod rings;
 mod steps;
 
+pub(crate) use config::check_name;
 pub use config::{Config, Connect, Error as ConfigError, NAME_MAX, Vif};
 pub use create::{Builder, Created, Shell, Then};
 pub use destroy::{DestroyError, Destroyed};
 pub use image::{Image, Ramdisk};
+pub(crate) use keys::mac_text;
 pub use keys::{domain_path, mac_path, making_path, name_path, uuid};
 pub use making::Maker;
 pub use names::Taken;

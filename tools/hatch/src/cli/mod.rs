@@ -10,6 +10,7 @@ mod list;
 mod manual;
 mod pack;
 mod pool;
+mod summon;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -46,6 +47,7 @@ enum Command {
     Show(list::Show),
     Gc(gc::Arguments),
     Pool(pool::Arguments),
+    Summon(summon::Arguments),
     Completions(manual::Completions),
     Man(manual::Man),
 }
@@ -82,6 +84,7 @@ impl Command {
             Self::Show(arguments) => list::show(arguments),
             Self::Gc(arguments) => gc::run(arguments),
             Self::Pool(arguments) => pool::run(arguments),
+            Self::Summon(arguments) => summon::run(arguments),
             Self::Completions(arguments) => manual::completions(arguments),
             Self::Man(arguments) => manual::man(arguments),
         }
@@ -99,7 +102,7 @@ impl Command {
             Self::Show(arguments) => arguments.json,
             Self::Gc(arguments) => arguments.json,
             Self::Pool(arguments) => arguments.json,
-            Self::Pack(_) | Self::Completions(_) | Self::Man(_) => false,
+            Self::Pack(_) | Self::Summon(_) | Self::Completions(_) | Self::Man(_) => false,
         }
     }
 }

@@ -15,7 +15,12 @@ use super::link::{Change, Link};
 /// `linux/rtnetlink.h`.
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
+const RTM_NEWQDISC: u16 = 36;
+/// `TCA_STATS`, of which `struct tc_stats` (`linux/gen_stats.h`) has the drops behind 8 bytes' and 4 packets' octets.
+const TCA_STATS: u16 = 3;
+const DROPS: std::ops::Range<usize> = 12..16;
 /// `linux/if_link.h`.
+const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
@@ -24,6 +29,8 @@ const IFLA_INFO_KIND: u16 = 1;
 /// `sizeof(struct nlmsghdr)` and `sizeof(struct ifinfomsg)`.
 const HEADER: usize = 16;
 const LINK_HEADER: usize = 16;
+/// `sizeof(struct tcmsg)`.
+const TC_HEADER: usize = 20;
 
 /// One message of the kernel's.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,6 +43,8 @@ pub(super) enum Told {
     },
     /// The end of a list.
     Done { sequence: u32, interrupted: bool },
+    /// A link's queueing discipline, as far as its count goes.
+    Qdisc { sequence: u32, drops: u32 },
     /// A request's acknowledgement, 0, or a negative `errno`.
     Outcome { sequence: u32, code: i32 },
 }
@@ -124,6 +133,10 @@ pub(super) fn take(datagram: &[u8]) -> Result<(Option<Told>, usize), String> {
                 interrupted,
             })
         }
+        RTM_NEWQDISC => Some(Told::Qdisc {
+            sequence,
+            drops: drops(payload),
+        }),
         _ => None,
     };
     // The next one begins at a multiple of four.
@@ -139,6 +152,7 @@ fn link(gone: bool, payload: &[u8]) -> Result<Option<Change>, String> {
     let mut link = Link {
         index: header.index,
         name: String::new(),
+        mac: None,
         kind: None,
         master: None,
         mtu: 0,
@@ -149,6 +163,7 @@ fn link(gone: bool, payload: &[u8]) -> Result<Option<Change>, String> {
         let attribute = attribute.map_err(|error| error.to_string())?;
         let value = attribute.value();
         match attribute.kind() {
+            IFLA_ADDRESS => link.mac = value.try_into().ok(),
             IFLA_IFNAME => link.name = string(value),
             IFLA_MTU => link.mtu = number(value).unwrap_or(0),
             IFLA_MASTER => link.master = number(value),
@@ -168,6 +183,16 @@ fn link(gone: bool, payload: &[u8]) -> Result<Option<Change>, String> {
         },
         false => Change::Is(link),
     }))
+}
+
+/// A qdisc that says nothing has dropped nothing.
+fn drops(payload: &[u8]) -> u32 {
+    let stats = NlasIterator::new(payload.get(TC_HEADER..).unwrap_or_default())
+        .filter_map(Result::ok)
+        .find(|attribute| attribute.kind() == TCA_STATS);
+    stats
+        .and_then(|stats| number(stats.value().get(DROPS)?))
+        .unwrap_or(0)
 }
 
 fn string(value: &[u8]) -> String {
