@@ -6,6 +6,7 @@ mod birth;
 mod cases;
 mod hatch;
 mod site;
+mod summon;
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         xenconsoled: false,
         ..Options::named("e2e-ocaml")
     };
+    let summoned = summon::options();
     let current = Current::default();
     let by = |maker, prefix, cases, options| trials(prefix, cases, maker, options, &current);
     // What is the guest's to do or to bear, whoever has made it, only the long run tries with both makers.
@@ -88,6 +90,7 @@ fn main() -> ExitCode {
         by(Maker::Xl, "abuse", abuse::CASES, &usual),
         by(Maker::Hatch, "hatch", CASES, &usual),
         by(Maker::Hatch, "hatch", hatch::CASES, &usual),
+        by(Maker::Hatch, "summon", summon::CASES, &summoned),
         by(Maker::Hatch, "hatch, site", site, &usual),
         by(Maker::Hatch, "hatch, abuse", abuse, &usual),
         by(Maker::Xl, "oxenstored, no xenconsoled", OTHER_DOM0, &other),

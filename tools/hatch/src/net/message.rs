@@ -1,12 +1,16 @@
 //! Messages of `NETLINK_ROUTE` about links: what is sent, what is understood.
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REPLACE, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
     NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
 };
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkExtentMask, LinkFlags,
-    LinkHeader, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, BridgeMulticastRouterType, In6AddrGenMode, InfoBridgePort,
+    InfoPortData, InfoPortKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader, LinkInfo,
+    LinkMessage,
+};
+use netlink_packet_route::neighbour::{
+    NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -82,6 +86,55 @@ pub(super) fn attach(sequence: u32, index: u32, bridge: u32, mtu: Option<u32>) -
     let mut attributes = vec![LinkAttribute::Controller(bridge)];
     attributes.extend(mtu.map(LinkAttribute::Mtu));
     change(sequence, index, LinkFlags::Up, attributes)
+}
+
+/// Gives a link a MAC address.
+pub(super) fn address(sequence: u32, index: u32, mac: [u8; 6]) -> Vec<u8> {
+    let mac = LinkAttribute::Address(mac.to_vec());
+    change(sequence, index, LinkFlags::empty(), vec![mac])
+}
+
+/// Has a bridge learn nothing from a port, and send it all groups, as to a router.
+pub(super) fn own_port(sequence: u32, index: u32) -> Vec<u8> {
+    let port = vec![
+        InfoBridgePort::Learning(false),
+        InfoBridgePort::MulticastRouter(BridgeMulticastRouterType::Permanent),
+    ];
+    let info = vec![
+        LinkInfo::PortKind(InfoPortKind::Bridge),
+        LinkInfo::PortData(InfoPortData::BridgePort(port)),
+    ];
+    change(
+        sequence,
+        index,
+        LinkFlags::empty(),
+        vec![LinkAttribute::LinkInfo(info)],
+    )
+}
+
+/// Has a bridge send to one port what is meant for a MAC address: it neither forgets that nor learns otherwise.
+pub(super) fn direct(sequence: u32, port: u32, mac: [u8; 6]) -> Vec<u8> {
+    let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+    let message = RouteNetlinkMessage::NewNeighbour(forwarding(port, mac));
+    bytes(sequence, flags, message)
+}
+
+/// Undoes [`direct`].
+pub(super) fn undirect(sequence: u32, port: u32, mac: [u8; 6]) -> Vec<u8> {
+    let message = RouteNetlinkMessage::DelNeighbour(forwarding(port, mac));
+    bytes(sequence, NLM_F_REQUEST | NLM_F_ACK, message)
+}
+
+fn forwarding(port: u32, mac: [u8; 6]) -> NeighbourMessage {
+    let mut entry = NeighbourMessage::default();
+    entry.header.family = AddressFamily::Bridge;
+    entry.header.ifindex = port;
+    entry.header.state = NeighbourState::Noarp;
+    entry.header.flags = NeighbourFlags::Controller | NeighbourFlags::Sticky;
+    entry
+        .attributes
+        .push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
+    entry
 }
 
 fn change(sequence: u32, index: u32, set: LinkFlags, attributes: Vec<LinkAttribute>) -> Vec<u8> {

@@ -24,6 +24,7 @@ mod error;
 mod ingress;
 mod link;
 mod message;
+mod port;
 mod socket;
 
 #[cfg(test)]

@@ -6,8 +6,30 @@
 //!
 //! | module | |
 //! |---|---|
+//! | [`Daemon`] | the thread that polls everything, and has all else done |
+//! | [`fleet`] | what becomes of each service: a pure machine, with its limits |
+//! | [`names`], [`dns`] | the services' names, and the sockets where they are asked for |
+//! | [`wire`], [`held`] | packets for a service that sleeps |
+//! | `maker`, `asker` | the threads that make guests, and ask them whether somebody is still there |
+//! | [`birth`] | what a birth took |
+//! | [`log`] | what is written down |
 //! | [`config`] | the file: what is a service, and within which limits |
 //! | [`guard`] | what a guest may send: a filter at its interface, so that nobody takes another's address |
+//! | [`status`] | what the daemon tells of itself: a table, Prometheus' text, a page with pictures |
 
+mod asker;
+mod bell;
+pub mod birth;
 pub mod config;
+pub mod daemon;
+pub mod dns;
+pub mod fleet;
 pub mod guard;
+pub mod held;
+pub mod log;
+mod maker;
+pub mod names;
+pub mod status;
+pub mod wire;
+
+pub use daemon::Daemon;
