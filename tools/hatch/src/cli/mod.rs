@@ -102,7 +102,8 @@ impl Command {
             Self::Show(arguments) => arguments.json,
             Self::Gc(arguments) => arguments.json,
             Self::Pool(arguments) => arguments.json,
-            Self::Pack(_) | Self::Summon(_) | Self::Completions(_) | Self::Man(_) => false,
+            Self::Summon(arguments) => arguments.json(),
+            Self::Pack(_) | Self::Completions(_) | Self::Man(_) => false,
         }
     }
 }

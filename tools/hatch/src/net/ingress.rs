@@ -1,7 +1,7 @@
 //! A filter at a link's ingress: a program of classic BPF that sees each frame before the bridge does, as `tc`'s `bpf` filter with
 //! direct action (`net/sched/cls_bpf.c`). It goes when the link goes.
 
-use netlink_packet_core::{DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST};
+use netlink_packet_core::{DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_ECHO, NLM_F_REQUEST};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{
     TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
@@ -85,7 +85,8 @@ impl Links {
     pub fn filtered(&mut self, link: u32) -> Result<u32, Error> {
         let sequence = self.next();
         let message = RouteNetlinkMessage::GetQueueDiscipline(ingress(link));
-        self.ask(&bytes(sequence, NLM_F_REQUEST, message))?;
+        // Without an echo, the kernel tells it to everybody else.
+        self.ask(&bytes(sequence, NLM_F_REQUEST | NLM_F_ECHO, message))?;
         match self.reply(sequence, "an ingress qdisc")? {
             Told::Qdisc { drops, .. } => Ok(drops),
             Told::Outcome { code, .. } => Err(refused(

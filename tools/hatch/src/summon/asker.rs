@@ -66,6 +66,9 @@ mod tests {
             mayfly_tcp_connections{state=\"closing\"} 9\n";
         assert_eq!(connections(text), Some(4));
         assert_eq!(connections("HTTP/1.1 404 Not Found\r\n\r\n"), None);
-        assert_eq!(connections("x_tcp_connections{state=\"open\"} many\n"), None);
+        assert_eq!(
+            connections("x_tcp_connections{state=\"open\"} many\n"),
+            None
+        );
     }
 }

@@ -281,7 +281,8 @@ impl Maker {
     }
 
     fn open_files(&mut self, service: &Service) -> Result<(), String> {
-        let error = |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        let error =
+            |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
         if !self.images.contains_key(&service.image) {
             let image = Image::open(&service.image).map_err(|e| error(&service.image, &e))?;
             self.images.insert(service.image.clone(), image);

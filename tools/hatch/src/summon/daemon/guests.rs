@@ -137,7 +137,11 @@ impl Daemon {
             let Some(guest) = &mut entry.guest else {
                 break;
             };
-            let frame = match guest.witness.as_ref().map(|witness| witness.read(&mut buffer)) {
+            let frame = match guest
+                .witness
+                .as_ref()
+                .map(|witness| witness.read(&mut buffer))
+            {
                 Some(Ok(Some(frame))) => frame,
                 Some(Ok(None)) | None => break,
                 Some(Err(_)) => {

@@ -205,7 +205,9 @@ impl Daemon {
         }
         let ready = polled.iter().map(|fd| !fd.revents().is_empty());
         let ready = sources.into_iter().zip(ready);
-        ready.filter_map(|(source, is)| is.then_some(source)).collect()
+        ready
+            .filter_map(|(source, is)| is.then_some(source))
+            .collect()
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -283,10 +285,7 @@ impl Daemon {
 
     /// Somebody wants a service; whether there is a guest, or will be one.
     fn wake(&mut self, id: Id, cause: Cause, from: IpAddr, at: Instant) -> bool {
-        if self.fleet.takes(id) {
-            return true;
-        }
-        if self.fleet.holds(id) {
+        if self.fleet.takes(id) || self.fleet.holds(id) {
             return true;
         }
         self.step(at, Event::Wanted(id, Some(Prefix::from(from))));
@@ -295,13 +294,16 @@ impl Daemon {
             *self.wakes.entry(cause).or_default() += 1;
             if let Some(entry) = self.entries.get_mut(&id) {
                 entry.birth = Some(Birth::new(cause, at));
+            }
+            // First what somebody waits for.
+            self.carry_out();
+            if let Some(entry) = self.entries.get(&id) {
                 line(Level::Info, "woken")
                     .with("service", &entry.service.name)
                     .with("by", cause.name())
                     .with("from", from)
                     .write();
             }
-            self.carry_out();
         }
         is_woken
     }

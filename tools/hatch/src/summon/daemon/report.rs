@@ -24,7 +24,8 @@ impl Daemon {
             })
         };
         let daemon = &self.config.daemon;
-        let listen = |at: &dyn Display, error| Error::Listen(format!("cannot listen on {at}: {error}"));
+        let listen =
+            |at: &dyn Display, error| Error::Listen(format!("cannot listen on {at}: {error}"));
         if let Some(address) = daemon.status {
             status::serve(address, source.clone()).map_err(|error| listen(&address, error))?;
         }
@@ -49,7 +50,9 @@ impl Daemon {
         for id in names {
             let guarded = match self.entries.get(&id).and_then(|entry| entry.guest.as_ref()) {
                 Some(guest) if self.config.daemon.guard => {
-                    guard::dropped(&mut self.links, guest.vif).unwrap_or(0).into()
+                    guard::dropped(&mut self.links, guest.vif)
+                        .unwrap_or(0)
+                        .into()
                 }
                 _ => 0,
             };
@@ -68,7 +71,9 @@ impl Daemon {
     fn totals(&self) -> Totals {
         let (running, memory) = self.fleet.used();
         let queued = self.fleet.units();
-        let queued = queued.filter(|(_, unit)| unit.state == State::Queued).count();
+        let queued = queued
+            .filter(|(_, unit)| unit.state == State::Queued)
+            .count();
         let queries = &self.dns.counts;
         let refused = &self.fleet.refused;
         Totals {
@@ -97,7 +102,9 @@ impl Daemon {
 
 fn counts<const N: usize>(counts: [(&str, u64); N]) -> Counts {
     let counts = counts.into_iter();
-    counts.map(|(name, count)| (name.to_owned(), count)).collect()
+    counts
+        .map(|(name, count)| (name.to_owned(), count))
+        .collect()
 }
 
 fn service(entry: &Entry, unit: &Unit, guarded: u64, now: Instant) -> Service {

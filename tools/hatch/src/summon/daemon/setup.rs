@@ -146,8 +146,11 @@ impl Daemon {
                 (daemon.listen.clone(), daemon.status, daemon.socket.clone())
             };
             if fixed(&config) != fixed(&self.config) {
-                line(Level::Warning, "listen, status and socket stay as they were until a restart")
-                    .write();
+                line(
+                    Level::Warning,
+                    "listen, status and socket stay as they were until a restart",
+                )
+                .write();
             }
             self.adopt(config)
         });
@@ -205,8 +208,11 @@ impl Daemon {
         }
         self.config = config;
         self.carry_out();
-        let bridges: BTreeSet<String> =
-            self.entries.values().map(|entry| entry.service.bridge.clone()).collect();
+        let bridges: BTreeSet<String> = self
+            .entries
+            .values()
+            .map(|entry| entry.service.bridge.clone())
+            .collect();
         self.ports.retain(|bridge, _| bridges.contains(bridge));
         Ok(())
     }
@@ -306,7 +312,9 @@ impl Daemon {
             }
             Err(error) => {
                 let why = error.to_string();
-                told(Level::Warning, "not taken over").with("why", &why).write();
+                told(Level::Warning, "not taken over")
+                    .with("why", &why)
+                    .write();
                 self.step(now, Event::Ended(id, true, why));
             }
         }

@@ -168,7 +168,9 @@ impl Dns {
             }
             Source::Connection(n) => {
                 let server = &mut self.server;
-                let answered = self.connections.serve(n, server, names, self.began, queries);
+                let answered = self
+                    .connections
+                    .serve(n, server, names, self.began, queries);
                 self.counts.answered += answered;
             }
             Source::Resolver => {

@@ -350,13 +350,7 @@ impl Fleet {
         self.pump(now, actions);
     }
 
-    fn wanted(
-        &mut self,
-        now: Instant,
-        id: Id,
-        prefix: Option<Prefix>,
-        actions: &mut Vec<Action>,
-    ) {
+    fn wanted(&mut self, now: Instant, id: Id, prefix: Option<Prefix>, actions: &mut Vec<Action>) {
         let Some(unit) = self.units.get_mut(&id).filter(|unit| !unit.leaving) else {
             return;
         };
@@ -642,7 +636,9 @@ impl Unit {
 
     fn fail(&mut self, now: Instant, id: Id, why: String, actions: &mut Vec<Action>) {
         self.failures += 1;
-        let pause = BACK_OFF.saturating_mul(1 << self.row.min(16)).min(BACK_OFF_MAX);
+        let pause = BACK_OFF
+            .saturating_mul(1 << self.row.min(16))
+            .min(BACK_OFF_MAX);
         self.row = self.row.saturating_add(1);
         self.state = State::BackedOff(now + pause);
         self.trouble = Some(why.clone());

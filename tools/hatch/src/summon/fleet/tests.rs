@@ -65,15 +65,9 @@ impl Play {
 
     /// From asleep to running.
     fn up(&mut self, id: Id, domid: u16) {
-        assert_eq!(
-            self.step(Event::Wanted(id, client(1))),
-            [Action::Make(id)]
-        );
+        assert_eq!(self.step(Event::Wanted(id, client(1))), [Action::Make(id)]);
         assert_eq!(self.step(Event::Made(id, domid)), []);
-        assert_eq!(
-            self.step(Event::Heard(id)),
-            [Action::Tell(id, Tell::Up)]
-        );
+        assert_eq!(self.step(Event::Heard(id)), [Action::Tell(id, Tell::Up)]);
     }
 }
 
@@ -194,7 +188,10 @@ fn one_network_can_not_have_all_births() {
     });
     assert_eq!(play.step(Event::Wanted(A, client(1))), [Action::Make(A)]);
     assert_eq!(play.step(Event::Wanted(B, client(1))), []);
-    assert_eq!((play.state(B), play.fleet.refused.prefix), (State::Asleep, 1));
+    assert_eq!(
+        (play.state(B), play.fleet.refused.prefix),
+        (State::Asleep, 1)
+    );
     assert_eq!(play.step(Event::Wanted(B, client(2))), [Action::Make(B)]);
     play.after(10);
     assert_eq!(play.step(Event::Wanted(C, client(1))), [Action::Make(C)]);
@@ -237,7 +234,10 @@ fn births_are_limited_in_time_and_the_queue_in_length() {
     assert_eq!(play.step(Event::Wanted(A, client(1))), [Action::Make(A)]);
     play.step(Event::Wanted(B, client(1)));
     assert_eq!(play.step(Event::Wanted(C, client(1))), []);
-    assert_eq!((play.state(C), play.fleet.refused.queue), (State::Asleep, 1));
+    assert_eq!(
+        (play.state(C), play.fleet.refused.queue),
+        (State::Asleep, 1)
+    );
     assert_eq!(
         play.fleet.deadline(),
         Some(play.now + Duration::from_secs(1))

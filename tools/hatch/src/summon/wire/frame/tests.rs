@@ -133,7 +133,7 @@ fn a_neighbour_advertisement() {
 
 #[test]
 fn signs_of_life() {
-    let mut out = |protocol, payload: &[u8]| {
+    let out = |protocol, payload: &[u8]| {
         let mut frame = ipv4(protocol, payload);
         frame[..6].copy_from_slice(&CLIENT);
         frame[6..12].copy_from_slice(&SERVICE);
