@@ -7,6 +7,7 @@ mod cases;
 mod faults;
 mod hatch;
 mod site;
+mod summon;
 mod watch;
 
 use std::process::ExitCode;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         xenconsoled: false,
         ..Options::named("e2e-ocaml")
     };
+    let summoned = summon::options();
     let current = Current::default();
     let by = |maker, prefix, cases, options| trials(prefix, cases, maker, options, &current);
     // What is the guest's to do or to bear, whoever has made it, only the long run tries with both makers.
@@ -90,6 +92,7 @@ fn main() -> ExitCode {
         by(Maker::Xl, "abuse", abuse::CASES, &usual),
         by(Maker::Hatch, "hatch", CASES, &usual),
         by(Maker::Hatch, "hatch", hatch::CASES, &usual),
+        by(Maker::Hatch, "summon", summon::CASES, &summoned),
         by(Maker::Hatch, "hatch, faults", faults::CASES, &usual),
         by(Maker::Hatch, "hatch, watch", watch::CASES, &usual),
         by(Maker::Hatch, "hatch, site", site, &usual),

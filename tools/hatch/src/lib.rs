@@ -17,11 +17,13 @@
 pub mod builder;
 pub mod config;
 pub mod gc;
+mod line;
 pub mod net;
 pub mod pack;
 pub mod pool;
 pub mod privileges;
 mod readable;
+pub mod summon;
 pub mod watch;
 pub mod xen;
 pub mod xenstore;

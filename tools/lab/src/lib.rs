@@ -87,6 +87,8 @@ pub struct Options {
     pub load: bool,
     /// Files that are in dom0 from the start.
     pub files: Vec<Placed>,
+    /// Whether what passes the network card on the bridge is kept for [`Lab::captured`].
+    pub capture: bool,
     /// Ports of the host that lead into the lab, beside those of [`Lab::http`] and [`Lab::dns`].
     pub forwards: Vec<(Protocol, SocketAddrV4)>,
     /// Further words of Xen's command line.
@@ -112,6 +114,7 @@ impl Options {
             autorun: None,
             load: false,
             files: Vec::new(),
+            capture: false,
             forwards: Vec::new(),
             xen_arguments: Vec::new(),
             dom0_arguments: Vec::new(),

@@ -61,6 +61,9 @@ pub(crate) fn free_port(preferred: u16) -> Result<u16> {
         .context("no port of 127.0.0.1 is free for both TCP and UDP")
 }
 
+/// What passed the network card on the bridge, in a lab's folder.
+pub(crate) const CAPTURE: &str = "bridge.pcap";
+
 /// What differs from one lab to the next.
 pub(crate) struct Machine<'a> {
     pub(crate) options: &'a Options,
@@ -136,6 +139,10 @@ impl Machine<'_> {
                 "-device",
                 &format!("virtio-net-pci,netdev=bridge,mac={BRIDGE_MAC},romfile="),
             ]);
+            if options.capture {
+                let dump = format!("filter-dump,id=dump,netdev=bridge,file={CAPTURE}");
+                add(&["-object", &dump]);
+            }
             // A card of its own for the agent: no test of the bridge can cut the way in, and no dom0 can reach the host by it.
             let user = format!(
                 "user,id=control,net=10.0.3.0/24,restrict=on,hostfwd=tcp:127.0.0.1:{}-10.0.3.15:{PORT}",

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use flate2::read::GzDecoder;
 use mayfly_agent::{CONFIG_PATH, Config, FAILED, UP};
+use pcap_file::PcapError;
+use pcap_file::pcap::PcapReader;
 use serde::{Deserialize, Serialize};
 
 use crate::client::{Chunk, Client, Output};
@@ -387,6 +389,26 @@ impl Lab {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).replace('\r', ""))
+    }
+
+    /// The frames that have passed the network card on the bridge so far, in both directions.
+    ///
+    /// # Errors
+    /// The lab was not started with [`Options::capture`], or the file is not readable.
+    pub fn captured(&self) -> Result<Vec<Vec<u8>>> {
+        let path = self.folder.join(qemu::CAPTURE);
+        let file = File::open(&path).with_context(|| format!("no capture {}", path.display()))?;
+        let mut packets = PcapReader::new(file)?;
+        let mut frames = Vec::new();
+        while let Some(packet) = packets.next_packet() {
+            match packet {
+                Ok(packet) => frames.push(packet.data.into_owned()),
+                // The last one may still be incomplete.
+                Err(PcapError::IncompleteBuffer) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(frames)
     }
 
     /// Waits until a line of the serial log after `mark` contains `text`, and gives the line.

@@ -13,7 +13,7 @@ use mayfly_lab::{Lab, linux};
 use serde::Deserialize;
 
 use crate::progress::Progress;
-use crate::{guest, host, lab, pack};
+use crate::{guest, host, lab, pack, summon};
 
 /// The demo's lab.
 const NAME: &str = "demo";
@@ -33,6 +33,9 @@ pub(crate) struct Demo {
     /// Serve this site: a folder with `zones/*.zone` and `www/`
     #[arg(long, value_name = "DIR")]
     site: Option<PathBuf>,
+    /// A service that sleeps until somebody asks: by DNS, and by a SYN alone
+    #[arg(long, conflicts_with_all = ["site", "payload"])]
+    summon: bool,
     /// Which guest
     #[arg(long, value_enum, default_value_t)]
     payload: Payload,
@@ -67,6 +70,9 @@ pub(crate) fn run(demo: &Demo) -> Result<()> {
     if let Ok(stale) = Lab::attach(NAME) {
         progress.step("taking the last demo's lab down");
         stale.down()?;
+    }
+    if demo.summon {
+        return summon::run(NAME, &demo.machine, demo.once, &progress, &interrupted);
     }
     let files = payload(demo, &progress)?;
     let lab = Lab::up(&demo.machine.options(NAME), &|step| progress.step(step))?;

@@ -12,6 +12,7 @@ mod lab;
 mod pack;
 mod progress;
 mod size;
+mod summon;
 mod unsafe_files;
 
 use std::process::ExitCode;

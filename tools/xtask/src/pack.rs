@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use mayfly_lab::workspace;
+use mayfly_lab::static_program;
 
 /// Packs a site folder, and gives the pack.
 ///
@@ -14,23 +14,15 @@ use mayfly_lab::workspace;
 pub(crate) fn pack(site: &Path) -> Result<Vec<u8>> {
     let scratch = tempfile::tempdir()?;
     let to = scratch.path().join("site.mfs");
-    // Built for speed: a large site is compressed while it is packed.
-    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args([
-            "run",
-            "--quiet",
-            "--release",
-            "--package",
-            "hatch",
-            "--manifest-path",
-        ])
-        .arg(workspace().join("Cargo.toml"))
-        .args(["--", "pack"])
+    // The one for dom0 runs here as well, and is built for speed: a large site is compressed while it is packed.
+    let hatch = static_program("hatch", "hatch")?;
+    let status = Command::new(&hatch)
+        .arg("pack")
         .arg(site)
         .arg("-o")
         .arg(&to)
         .status()
-        .context("cannot run cargo")?;
+        .with_context(|| format!("cannot run {}", hatch.display()))?;
     ensure!(status.success(), "`hatch pack {}` failed", site.display());
     fs::read(&to).with_context(|| format!("cannot read {}", to.display()))
 }

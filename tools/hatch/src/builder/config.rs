@@ -92,14 +92,7 @@ impl Config {
     /// # Errors
     /// What is wrong.
     pub fn check(&self) -> Result<(), Error> {
-        let is_printable = |text: &str| text.bytes().all(|octet| octet.is_ascii_graphic());
-        let is_name = (1..=NAME_MAX).contains(&self.name.len())
-            && is_printable(&self.name)
-            && !self.name.contains('/');
-        // A number would be taken for a domid by `xl`.
-        if !is_name || self.name.bytes().all(|octet| octet.is_ascii_digit()) {
-            return Err(Error::Name(self.name.chars().take(NAME_MAX).collect()));
-        }
+        check_name(&self.name)?;
         if self.watched.is_some() && self.record().len() > RECORD_MAX {
             return Err(Error::Value("what `hatch watch` has to know of it"));
         }
@@ -147,4 +140,18 @@ pub fn random_uuid() -> io::Result<[u8; 16]> {
     uuid[6] = uuid[6] & 0x0f | 0x40;
     uuid[8] = uuid[8] & 0x3f | 0x80;
     Ok(uuid)
+}
+
+fn is_printable(text: &str) -> bool {
+    text.bytes().all(|octet| octet.is_ascii_graphic())
+}
+
+/// Checks a guest's name.
+pub(crate) fn check_name(name: &str) -> Result<(), Error> {
+    let is_name = (1..=NAME_MAX).contains(&name.len()) && is_printable(name) && !name.contains('/');
+    // A number would be taken for a domid by `xl`.
+    if !is_name || name.bytes().all(|octet| octet.is_ascii_digit()) {
+        return Err(Error::Name(name.chars().take(NAME_MAX).collect()));
+    }
+    Ok(())
 }

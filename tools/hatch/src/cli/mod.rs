@@ -10,6 +10,7 @@ mod list;
 mod manual;
 mod pack;
 mod pool;
+mod summon;
 mod watch;
 
 use std::io::Write as _;
@@ -55,6 +56,7 @@ enum Command {
     Show(list::Show),
     Gc(gc::Arguments),
     Pool(pool::Arguments),
+    Summon(summon::Arguments),
     Watch(watch::Arguments),
     Completions(manual::Completions),
     Man(manual::Man),
@@ -106,6 +108,7 @@ impl Command {
             Self::Show(arguments) => list::show(arguments),
             Self::Gc(arguments) => gc::run(arguments),
             Self::Pool(arguments) => pool::run(arguments),
+            Self::Summon(arguments) => summon::run(arguments),
             Self::Watch(arguments) => watch::run(arguments),
             Self::Completions(arguments) => manual::completions(arguments),
             Self::Man(arguments) => manual::man(arguments),
@@ -124,6 +127,7 @@ impl Command {
             Self::Show(arguments) => arguments.json,
             Self::Gc(arguments) => arguments.json,
             Self::Pool(arguments) => arguments.json,
+            Self::Summon(arguments) => arguments.json(),
             Self::Watch(arguments) => arguments.json,
             Self::Pack(_) | Self::Completions(_) | Self::Man(_) => false,
         }

@@ -13,7 +13,7 @@ use crate::xen::TscMode;
 /// `hvm_start_info` has no bound; Linux has 2048 and Xen's own 1024 for dom0. A page less the NUL is what hatch keeps for it.
 const CMDLINE_MAX: usize = 4095;
 /// What libxl takes when there is no `bridge`.
-const BRIDGE: &str = "xenbr0";
+pub(crate) const BRIDGE: &str = "xenbr0";
 /// Xen's share of the MAC addresses (`libxl__device_nic_setdefault`).
 const OUI: [u8; 3] = [0x00, 0x16, 0x3e];
 /// MiB: what fits below the devices, as the builder has it.
@@ -386,6 +386,16 @@ fn actions(settings: &mut Settings, warnings: &mut Problems, unwatched: &mut Pro
     actions
 }
 
+/// The MAC address that follows from a UUID or a name.
+pub(crate) fn own_mac(seed: &[u8]) -> [u8; 6] {
+    // The first bit is clear as in libxl's.
+    let [a, b, c] = OUI;
+    match Sha256::digest(seed).as_slice() {
+        [d, e, f, ..] => [a, b, c, d & 0x7f, *e, *f],
+        _ => [a, b, c, 0, 0, 0],
+    }
+}
+
 impl Guest {
     /// What the builder makes a guest from; `uuid` is for where the file gives none.
     #[must_use]
@@ -433,16 +443,10 @@ impl Guest {
 
     /// The address of a guest that was given none: always the same for the same UUID, or name where there is none.
     fn own_mac(&self) -> [u8; 6] {
-        let seed = match &self.uuid {
-            Some(uuid) => Sha256::digest(uuid),
-            None => Sha256::digest(self.name.as_bytes()),
-        };
-        // The first bit is clear as in libxl's.
-        let [a, b, c] = OUI;
-        match seed.as_slice() {
-            [d, e, f, ..] => [a, b, c, d & 0x7f, *e, *f],
-            _ => [a, b, c, 0, 0, 0],
-        }
+        own_mac(match &self.uuid {
+            Some(uuid) => uuid,
+            None => self.name.as_bytes(),
+        })
     }
 
     /// Warnings for a person to read: more of them where nobody watches.

@@ -26,12 +26,9 @@ struct Setting {
 }
 
 /// Reads a file, but not more of it than could be a configuration.
-pub(super) fn read(path: &Path) -> Result<String, Problems> {
+pub(crate) fn read(path: &Path) -> Result<String, Problems> {
     let problem = |what: String| {
-        let mut problems = Problems {
-            source: path.display().to_string(),
-            ..Problems::default()
-        };
+        let mut problems = Problems::of(&path.display().to_string());
         problems.add(0, what);
         problems
     };
@@ -51,10 +48,7 @@ pub(super) fn read(path: &Path) -> Result<String, Problems> {
 
 impl Settings {
     pub(super) fn parse(source: &str, text: &str) -> Self {
-        let mut problems = Problems {
-            source: source.to_owned(),
-            ..Problems::default()
-        };
+        let mut problems = Problems::of(source);
         let assignments = syntax::assignments(text, &mut problems);
         let mut settings = Self {
             all: BTreeMap::new(),

@@ -57,6 +57,9 @@ pub enum Error {
         /// Its reason.
         source: io::Error,
     },
+    /// The kernel was made without, or can't find, one of its parts.
+    #[error("the kernel has no {0}: is the module of this name there (`modprobe {0}`)?")]
+    NoModule(&'static str),
     /// The kernel says nothing.
     #[error("{0}: the kernel does not answer")]
     Silent(&'static str),

@@ -14,6 +14,8 @@ pub struct Link {
     pub index: u32,
     /// Its name.
     pub name: String,
+    /// Its MAC address, where it has one.
+    pub mac: Option<[u8; 6]>,
     /// Its driver's kind, where that has one: `bridge`, `veth`, ...; `vif` for netback's, from 6.2 on.
     pub kind: Option<String>,
     /// The bridge or bond that it belongs to.
@@ -56,6 +58,8 @@ pub struct Bridge {
     pub index: u32,
     /// Its name.
     pub name: String,
+    /// Its MAC address: dom0's, to who is connected to it.
+    pub mac: [u8; 6],
     /// The largest packet.
     pub mtu: u32,
 }

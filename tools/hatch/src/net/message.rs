@@ -1,12 +1,16 @@
 //! Messages of `NETLINK_ROUTE` about links: what is sent, what is understood.
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
-    NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REPLACE, NLM_F_REQUEST, NLMSG_DONE,
+    NLMSG_ERROR, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
 };
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkExtentMask, LinkFlags,
-    LinkHeader, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, BridgeMulticastRouterType, In6AddrGenMode, InfoBridgePort,
+    InfoPortData, InfoPortKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader, LinkInfo,
+    LinkMessage,
+};
+use netlink_packet_route::neighbour::{
+    NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -15,7 +19,12 @@ use super::link::{Change, Link};
 /// `linux/rtnetlink.h`.
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
+const RTM_NEWQDISC: u16 = 36;
+/// `TCA_STATS`, of which `struct tc_stats` (`linux/gen_stats.h`) has the drops behind 8 bytes' and 4 packets' octets.
+const TCA_STATS: u16 = 3;
+const DROPS: std::ops::Range<usize> = 12..16;
 /// `linux/if_link.h`.
+const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
@@ -24,6 +33,8 @@ const IFLA_INFO_KIND: u16 = 1;
 /// `sizeof(struct nlmsghdr)` and `sizeof(struct ifinfomsg)`.
 const HEADER: usize = 16;
 const LINK_HEADER: usize = 16;
+/// `sizeof(struct tcmsg)`.
+const TC_HEADER: usize = 20;
 
 /// One message of the kernel's.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,6 +47,8 @@ pub(super) enum Told {
     },
     /// The end of a list.
     Done { sequence: u32, interrupted: bool },
+    /// A link's queueing discipline, as far as its count goes.
+    Qdisc { sequence: u32, drops: u32 },
     /// A request's acknowledgement, 0, or a negative `errno`.
     Outcome { sequence: u32, code: i32 },
 }
@@ -78,6 +91,55 @@ pub(super) fn attach(sequence: u32, index: u32, bridge: u32, mtu: Option<u32>) -
     let mut attributes = vec![LinkAttribute::Controller(bridge)];
     attributes.extend(mtu.map(LinkAttribute::Mtu));
     change(sequence, index, LinkFlags::Up, attributes)
+}
+
+/// Gives a link a MAC address.
+pub(super) fn address(sequence: u32, index: u32, mac: [u8; 6]) -> Vec<u8> {
+    let mac = LinkAttribute::Address(mac.to_vec());
+    change(sequence, index, LinkFlags::empty(), vec![mac])
+}
+
+/// Has a bridge learn nothing from a port, and send it all groups, as to a router.
+pub(super) fn own_port(sequence: u32, index: u32) -> Vec<u8> {
+    let port = vec![
+        InfoBridgePort::Learning(false),
+        InfoBridgePort::MulticastRouter(BridgeMulticastRouterType::Permanent),
+    ];
+    let info = vec![
+        LinkInfo::PortKind(InfoPortKind::Bridge),
+        LinkInfo::PortData(InfoPortData::BridgePort(port)),
+    ];
+    change(
+        sequence,
+        index,
+        LinkFlags::empty(),
+        vec![LinkAttribute::LinkInfo(info)],
+    )
+}
+
+/// Has a bridge send to one port what is meant for a MAC address: it neither forgets that nor learns otherwise.
+pub(super) fn direct(sequence: u32, port: u32, mac: [u8; 6]) -> Vec<u8> {
+    let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+    let message = RouteNetlinkMessage::NewNeighbour(forwarding(port, mac));
+    bytes(sequence, flags, message)
+}
+
+/// Undoes [`direct`].
+pub(super) fn undirect(sequence: u32, port: u32, mac: [u8; 6]) -> Vec<u8> {
+    let message = RouteNetlinkMessage::DelNeighbour(forwarding(port, mac));
+    bytes(sequence, NLM_F_REQUEST | NLM_F_ACK, message)
+}
+
+fn forwarding(port: u32, mac: [u8; 6]) -> NeighbourMessage {
+    let mut entry = NeighbourMessage::default();
+    entry.header.family = AddressFamily::Bridge;
+    entry.header.ifindex = port;
+    entry.header.state = NeighbourState::Noarp;
+    entry.header.flags = NeighbourFlags::Controller | NeighbourFlags::Sticky;
+    entry
+        .attributes
+        .push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
+    entry
 }
 
 fn change(sequence: u32, index: u32, set: LinkFlags, attributes: Vec<LinkAttribute>) -> Vec<u8> {
@@ -129,6 +191,10 @@ pub(super) fn take(datagram: &[u8]) -> Result<(Option<Told>, usize), String> {
                 interrupted,
             })
         }
+        RTM_NEWQDISC => Some(Told::Qdisc {
+            sequence,
+            drops: drops(payload),
+        }),
         _ => None,
     };
     // The next one begins at a multiple of four.
@@ -144,6 +210,7 @@ fn link(gone: bool, payload: &[u8]) -> Result<Option<Change>, String> {
     let mut link = Link {
         index: header.index,
         name: String::new(),
+        mac: None,
         kind: None,
         master: None,
         mtu: 0,
@@ -154,6 +221,7 @@ fn link(gone: bool, payload: &[u8]) -> Result<Option<Change>, String> {
         let attribute = attribute.map_err(|error| error.to_string())?;
         let value = attribute.value();
         match attribute.kind() {
+            IFLA_ADDRESS => link.mac = value.try_into().ok(),
             IFLA_IFNAME => link.name = string(value),
             IFLA_MTU => link.mtu = number(value).unwrap_or(0),
             IFLA_MASTER => link.master = number(value),
@@ -173,6 +241,16 @@ fn link(gone: bool, payload: &[u8]) -> Result<Option<Change>, String> {
         },
         false => Change::Is(link),
     }))
+}
+
+/// A qdisc that says nothing has dropped nothing.
+fn drops(payload: &[u8]) -> u32 {
+    let stats = NlasIterator::new(payload.get(TC_HEADER..).unwrap_or_default())
+        .filter_map(Result::ok)
+        .find(|attribute| attribute.kind() == TCA_STATS);
+    stats
+        .and_then(|stats| number(stats.value().get(DROPS)?))
+        .unwrap_or(0)
 }
 
 fn string(value: &[u8]) -> String {

@@ -21,13 +21,16 @@
 //! because that one fails as a whole on an attribute that a later kernel has changed.
 
 mod error;
+mod ingress;
 mod link;
 mod message;
+mod port;
 mod socket;
 
 #[cfg(test)]
 mod tests;
 
 pub use error::Error;
+pub use ingress::Instruction;
 pub use link::{Bridge, Change, Link, Vif, check_name, vif_name};
 pub use socket::Links;

@@ -90,13 +90,19 @@ impl Links {
         let Link {
             index,
             name,
+            mac,
             kind,
             mtu,
             ..
         } = self.find(name)?;
         match kind.as_deref() {
             // Open vSwitch' own links are not for RTM_NEWLINK to join.
-            Some("bridge") => Ok(Bridge { index, name, mtu }),
+            Some("bridge") => Ok(Bridge {
+                index,
+                name,
+                mac: mac.unwrap_or_default(),
+                mtu,
+            }),
             Some(kind) => Err(Error::NotABridge {
                 name,
                 kind: format!("of the kind {kind}"),
@@ -128,7 +134,7 @@ impl Links {
                         unsteady |= interrupted;
                         links.push(link);
                     }
-                    Told::Link { .. } => {}
+                    Told::Link { .. } | Told::Qdisc { .. } => {}
                     Told::Done { interrupted, .. } => {
                         unsteady |= interrupted;
                         break;
@@ -302,13 +308,13 @@ impl Links {
         }
     }
 
-    fn next(&mut self) -> u32 {
+    pub(super) fn next(&mut self) -> u32 {
         // 0 is the sequence number of what the kernel tells by itself.
         self.sequence = self.sequence.checked_add(1).unwrap_or(1);
         self.sequence
     }
 
-    fn ask(&mut self, messages: &[u8]) -> Result<(), Error> {
+    pub(super) fn ask(&mut self, messages: &[u8]) -> Result<(), Error> {
         match send(&self.fd, messages, SendFlags::empty()) {
             Ok(_) => Ok(()),
             Err(error) => Err(Error::Io(error.into())),
@@ -316,7 +322,7 @@ impl Links {
     }
 
     /// The outcome of a request; all else is kept.
-    fn outcome(&mut self, wanted: u32, what: &'static str) -> Result<i32, Error> {
+    pub(super) fn outcome(&mut self, wanted: u32, what: &'static str) -> Result<i32, Error> {
         let mine =
             |told: &Told| matches!(told, Told::Outcome { sequence, .. } if *sequence == wanted);
         match self.told(mine, what)? {
@@ -326,10 +332,11 @@ impl Links {
     }
 
     /// The next part of what was asked for, or the outcome; all else is kept.
-    fn reply(&mut self, wanted: u32, what: &'static str) -> Result<Told, Error> {
+    pub(super) fn reply(&mut self, wanted: u32, what: &'static str) -> Result<Told, Error> {
         let mine = |told: &Told| match told {
             Told::Link { sequence, .. }
             | Told::Done { sequence, .. }
+            | Told::Qdisc { sequence, .. }
             | Told::Outcome { sequence, .. } => *sequence == wanted,
         };
         self.told(mine, what)
@@ -425,7 +432,7 @@ impl AsFd for Links {
 }
 
 /// What a negative `errno` of the kernel's means.
-fn refused(code: i32, what: &str, name: &str) -> Error {
+pub(super) fn refused(code: i32, what: &str, name: &str) -> Error {
     let code = code.saturating_neg();
     match Errno::from_raw_os_error(code) {
         Errno::NODEV => Error::NoSuchLink(name.to_owned()),

@@ -8,20 +8,18 @@
 
 mod serve;
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::builder::Config;
+use crate::line;
 pub use serve::{Limits, Pool, ServeError};
 
 /// Where the pool listens, if nothing else is said.
 pub const SOCKET: &str = "/run/hatch/pool";
-/// Octets of the longest line.
-const LINE_MAX: u64 = 64 * 1024;
 
 /// What somebody wants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,39 +96,5 @@ pub struct Status {
 /// # Errors
 /// It does not answer in time, or not as a pool does.
 pub fn order(socket: &Path, order: &Order, bound: Duration) -> io::Result<Option<Reply>> {
-    let stream = match UnixStream::connect(socket) {
-        Ok(stream) => stream,
-        // Nobody has made it, or who did is gone.
-        Err(e)
-            if matches!(
-                e.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-            ) =>
-        {
-            return Ok(None);
-        }
-        Err(e) => return Err(e),
-    };
-    stream.set_read_timeout(Some(bound))?;
-    stream.set_write_timeout(Some(bound))?;
-    send(&stream, order)?;
-    receive(&stream).map(Some)
-}
-
-fn send(mut stream: &UnixStream, message: &impl Serialize) -> io::Result<()> {
-    let mut line = serde_json::to_vec(message)?;
-    line.push(b'\n');
-    stream.write_all(&line)
-}
-
-fn receive<T: for<'de> Deserialize<'de>>(stream: &UnixStream) -> io::Result<T> {
-    let mut line = String::new();
-    BufReader::new(stream.take(LINE_MAX)).read_line(&mut line)?;
-    if !line.ends_with('\n') {
-        return Err(io::Error::new(
-            io::ErrorKind::UnexpectedEof,
-            "a line that is cut, or too long",
-        ));
-    }
-    Ok(serde_json::from_str(&line)?)
+    line::ask(socket, order, bound)
 }

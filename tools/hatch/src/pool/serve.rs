@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Made, Order, Reply, Status, Wanted, receive, send};
+use super::{Made, Order, Reply, Status, Wanted};
 use crate::builder::{Builder, Cause, Config, Image, Ramdisk, Shell};
+use crate::line::{listen, receive, send};
 use crate::readable::readable;
 
 /// How long somebody who has connected may take to say what he wants, or to take the answer.
@@ -104,7 +104,9 @@ impl Pool {
         stop: BorrowedFd<'_>,
         report: &mut dyn FnMut(&str),
     ) -> Result<(), ServeError> {
-        let listener = listen(socket)?;
+        let listener = listen(socket)
+            .map_err(|error| ServeError::Socket(socket.into(), error))?
+            .ok_or_else(|| ServeError::InUse(socket.into()))?;
         loop {
             // Orders first: a shell is made only while nobody waits.
             let wait = if self.wants_more() {
@@ -252,26 +254,4 @@ impl Pool {
             .collect();
         (!names.is_empty()).then(|| format!("its guests have another {}", names.join(", another ")))
     }
-}
-
-/// Makes the socket. One that nobody listens to any more is in nobody's way.
-fn listen(path: &Path) -> Result<UnixListener, ServeError> {
-    let error = |error| ServeError::Socket(path.into(), error);
-    if let Some(folder) = path.parent() {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(error)?;
-    }
-    if UnixStream::connect(path).is_ok() {
-        return Err(ServeError::InUse(path.into()));
-    }
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(error(e)),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path).map_err(error)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(error)?;
-    Ok(listener)
 }

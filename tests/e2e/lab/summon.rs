@@ -1,0 +1,411 @@
+//! `hatch summon`: services that sleep until somebody asks, by DNS or by a SYN alone, and go to sleep again.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use hatch::summon::wire::frame::{What, look};
+use mayfly_lab::ask::{self, Rtype};
+use mayfly_lab::{DOM0, GUEST, Lab, Options, Protocol};
+use serde_json::Value;
+
+use crate::birth::{BOUND, HATCH, Place};
+use crate::cases::Case;
+
+pub(crate) const CASES: &[Case] = &[
+    ("a SYN wakes a service that answers it itself", by_syn),
+    ("a query wakes a service, and is answered at once", by_query),
+    ("clients of dom0 send each SYN once", page_for_dom0),
+    ("other names and addresses wake nobody", others),
+    ("it outlives its daemon, and kill -9 of it", takeover),
+    (
+        "a service that fails is backed off, and fails alone",
+        failures,
+    ),
+    ("no more guests than there may be", caps),
+    ("a new file is gone over to without losing a guest", reload),
+    ("an open connection keeps a guest", connection),
+    ("a pool is born from", pool),
+];
+
+/// Where the tests' file is in dom0.
+const FILE: &str = "/guest/summon.toml";
+const LOG: &str = "/run/summon.log";
+const PID: &str = "/run/summon.pid";
+const HOST: &str = "www.example.test";
+/// How often a change is looked for.
+const TICK: Duration = Duration::from_millis(50);
+
+/// The lab that these cases want: what passes its network card is captured, and the host reaches dom0's DNS.
+pub(crate) fn options() -> Options {
+    Options {
+        capture: true,
+        forwards: vec![(Protocol::Udp, SocketAddrV4::new(DOM0, 53))],
+        ..Options::named("e2e-summon")
+    }
+}
+
+/// How many cold starts of each kind are tried.
+fn starts() -> Result<u32> {
+    let cycles = std::env::var("MAYFLY_CYCLES").ok();
+    let cycles = cycles.map_or(Ok(10), |text| text.parse());
+    Ok(cycles.context("MAYFLY_CYCLES")?.clamp(10, 200))
+}
+
+/// A service of the file. Later lines go into it.
+fn service(name: &str, address: Ipv4Addr, lines: &str) -> String {
+    format!(
+        r#"
+[[services]]
+name = "{name}"
+hosts = ["{name}.example.test"]
+zone = "example.test"
+image = "/guest/mayfly"
+ipv4 = "{address}/24"
+gateway = "10.0.2.2"
+idle = 2
+{lines}
+"#
+    )
+}
+
+fn www() -> String {
+    service("www", GUEST, "")
+}
+
+/// A daemon in dom0. Dropping it ends it, and its guests.
+struct Summoned<'a> {
+    place: &'a Place,
+}
+
+impl<'a> Summoned<'a> {
+    /// Starts it, and waits until it is ready.
+    fn start(place: &'a Place, daemon: &str, services: &str) -> Result<Self> {
+        let summoned = Self { place };
+        summoned.write(daemon, services)?;
+        summoned.spawn()?;
+        Ok(summoned)
+    }
+
+    fn write(&self, daemon: &str, services: &str) -> Result<()> {
+        let file = format!("[daemon]\nlisten = [\"{DOM0}:53\"]\nttl = 1\n{daemon}\n{services}");
+        self.lab().put(FILE, 0o644, file.as_bytes())
+    }
+
+    fn spawn(&self) -> Result<()> {
+        let script = format!("{HATCH} summon {FILE} </dev/null >{LOG} 2>&1 & echo $! >{PID}");
+        self.lab().shell(&script)?;
+        self.logged("ready")
+    }
+
+    fn lab(&self) -> &Lab {
+        &self.place.lab
+    }
+
+    fn log(&self) -> Result<String> {
+        self.lab().shell(&format!("cat {LOG}"))
+    }
+
+    /// Waits until something is in the log.
+    fn logged(&self, what: &str) -> Result<()> {
+        let end = Instant::now() + BOUND;
+        loop {
+            let log = self.log()?;
+            if log.contains(what) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < end, "the log has no {what:?}:\n{log}");
+            std::thread::sleep(TICK);
+        }
+    }
+
+    fn signal(&self, signal: &str) -> Result<()> {
+        let script = format!("kill -{signal} $(cat {PID})");
+        self.lab().shell(&script).map(drop)
+    }
+
+    /// How a service is.
+    fn status(&self, name: &str) -> Result<Value> {
+        let told = self.lab().run(&[HATCH, "summon", "status", "--json"])?;
+        let status: Value = serde_json::from_str(&told).context("no status")?;
+        let services = status["services"].as_array().context("no services")?;
+        let one = services.iter().find(|one| one["name"] == name);
+        one.cloned()
+            .with_context(|| format!("no {name} in {status}"))
+    }
+
+    fn totals(&self) -> Result<Value> {
+        let told = self.lab().run(&[HATCH, "summon", "status", "--json"])?;
+        let mut status: Value = serde_json::from_str(&told).context("no status")?;
+        Ok(status["totals"].take())
+    }
+
+    /// Waits until a service is as wanted.
+    fn until(&self, name: &str, is_wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+        let end = Instant::now() + BOUND;
+        loop {
+            let status = self.status(name)?;
+            if is_wanted(&status) {
+                return Ok(status);
+            }
+            if Instant::now() > end {
+                bail!("{name} is {status}; the log has:\n{}", self.log()?);
+            }
+            std::thread::sleep(TICK);
+        }
+    }
+
+    fn asleep(&self, name: &str) -> Result<Value> {
+        self.until(name, |one| one["state"] == "asleep")
+    }
+
+    /// Gets the page of `www` from the host.
+    fn page(&self) -> Result<()> {
+        let (status, page) = ask::http(self.lab().http()?, "/", BOUND)?;
+        ensure!(status == 200 && !page.is_empty(), "GET / gives {status}");
+        Ok(())
+    }
+
+    fn query(&self, name: &str) -> Result<Vec<String>> {
+        let server: SocketAddr = self
+            .lab()
+            .forward(Protocol::Udp, SocketAddrV4::new(DOM0, 53))?;
+        ask::dns(server, name, Rtype::A, BOUND)
+    }
+
+    /// Gets a page from dom0; its HTTP status is not looked at.
+    fn page_for_dom0(&self, address: Ipv4Addr) -> Result<()> {
+        let script = format!("wget -q -O /dev/null http://{address}/");
+        self.lab().shell(&script).map(drop)
+    }
+}
+
+impl Drop for Summoned<'_> {
+    fn drop(&mut self) {
+        // What of it is left, `nothing_left` finds.
+        let script = format!(
+            "kill -9 $(cat {PID}); for name in www wiki one two; do {HATCH} destroy $name; done; {HATCH} gc"
+        );
+        let _ = self.place.lab.exec(&["sh", "-c", &script]);
+    }
+}
+
+/// SYNs to the service that the capture at the network card has.
+fn syns(lab: &Lab) -> Result<usize> {
+    let frames = lab.captured()?;
+    let seen = frames.iter().filter_map(|frame| look(frame));
+    let syns = seen.filter(|seen| seen.what == What::Syn && seen.to == GUEST);
+    Ok(syns.count())
+}
+
+fn cold_starts(place: &Place, is_asked: bool) -> Result<()> {
+    let summoned = Summoned::start(place, "", &www())?;
+    let before = syns(&place.lab)?;
+    let starts = starts()?;
+    for _ in 0..starts {
+        summoned.asleep("www")?;
+        if is_asked {
+            let records = summoned.query(HOST)?;
+            ensure!(records == [format!("A {GUEST}")], "DNS gives {records:?}");
+        }
+        summoned.page()?;
+    }
+    let www = summoned.asleep("www")?;
+    let syns = syns(&place.lab)? - before;
+    ensure!(
+        www["births"] == starts && www["failures"] == 0,
+        "{starts} starts: {www}"
+    );
+    ensure!(syns == starts as usize, "{starts} connections, {syns} SYNs");
+    let wakes = summoned.totals()?["wakes"].clone();
+    ensure!(
+        wakes["dns"] == if is_asked { starts } else { 0 },
+        "it was woken by {wakes}"
+    );
+    Ok(())
+}
+
+fn by_syn(place: &Place) -> Result<()> {
+    cold_starts(place, false)
+}
+
+fn by_query(place: &Place) -> Result<()> {
+    cold_starts(place, true)
+}
+
+/// The kernel counts SYNs that it sent again.
+fn page_for_dom0(place: &Place) -> Result<()> {
+    const AGAIN: &str = "awk '/^TcpExt:/ { if (n) print $at; else for (i = 1; i <= NF; i++) if ($i == \"TCPSynRetrans\") at = i; n = 1 }' /proc/net/netstat";
+    let summoned = Summoned::start(place, "", &www())?;
+    let before = place.lab.shell(AGAIN)?;
+    ensure!(before.trim().parse::<u64>().is_ok(), "it counts {before:?}");
+    for _ in 0..5 {
+        summoned.asleep("www")?;
+        summoned.page_for_dom0(GUEST)?;
+    }
+    let after = place.lab.shell(AGAIN)?;
+    ensure!(before == after, "SYNs again: {before} became {after}");
+    let www = summoned.asleep("www")?;
+    ensure!(www["births"] == 5, "it is {www}");
+    Ok(())
+}
+
+fn others(place: &Place) -> Result<()> {
+    let summoned = Summoned::start(place, "", &www())?;
+    for name in ["other.example.test", "www.example.org"] {
+        ensure!(summoned.query(name).is_err(), "{name} has an address");
+    }
+    let nobody = place
+        .lab
+        .exec(&["ping", "-c", "1", "-W", "1", "10.0.2.99"])?;
+    ensure!(!nobody.success(), "somebody is there");
+    let www = summoned.status("www")?;
+    ensure!(
+        www["births"] == 0 && www["state"] == "asleep",
+        "it is {www}"
+    );
+    Ok(())
+}
+
+fn takeover(place: &Place) -> Result<()> {
+    let summoned = Summoned::start(
+        place,
+        "",
+        &service("www", GUEST, "").replace("idle = 2", "idle = 20"),
+    )?;
+    summoned.page()?;
+    let domid = summoned.until("www", |www| www["state"] == "running")?["domid"].clone();
+    for signal in ["KILL", "TERM"] {
+        summoned.signal(signal)?;
+        summoned.page().context("nobody serves without a daemon")?;
+        place.lab.shell(&format!(
+            "while kill -0 $(cat {PID}) 2>/dev/null; do sleep 0.1; done"
+        ))?;
+        summoned.spawn()?;
+        let www = summoned.status("www")?;
+        ensure!(
+            www["domid"] == domid && www["births"] == 0,
+            "after SIG{signal}: {www}"
+        );
+        summoned.page()?;
+    }
+    summoned.asleep("www")?;
+    summoned.page()?;
+    Ok(())
+}
+
+fn failures(place: &Place) -> Result<()> {
+    let one = Ipv4Addr::new(10, 0, 2, 81);
+    let two = Ipv4Addr::new(10, 0, 2, 82);
+    let services = [
+        www(),
+        // A word that the guest does not survive.
+        service("one", one, "cmdline = \"ip=nonsense\""),
+        service("two", two, "").replace("/guest/mayfly", "/guest/nowhere"),
+    ];
+    let summoned = Summoned::start(place, "", &services.concat())?;
+    for name in ["one", "two"] {
+        summoned.query(&format!("{name}.example.test"))?;
+        let failed = summoned.until(name, |one| one["state"] == "backed-off")?;
+        ensure!(failed["failures"] == 1, "it is {failed}");
+    }
+    let two = summoned.status("two")?;
+    let trouble = two["last_trouble"].as_str().unwrap_or_default();
+    ensure!(trouble.contains("/guest/nowhere"), "it is {two}");
+    summoned.page()?;
+    // It is tried again in its time, and then later.
+    summoned.asleep("one")?;
+    summoned.query("one.example.test")?;
+    summoned.until("one", |one| one["failures"] == 2)?;
+    Ok(())
+}
+
+fn caps(place: &Place) -> Result<()> {
+    let one = Ipv4Addr::new(10, 0, 2, 81);
+    let services = www() + &service("one", one, "");
+    let summoned = Summoned::start(place, "[daemon.limits]\nrunning = 1", &services)?;
+    summoned.page()?;
+    summoned.query("one.example.test")?;
+    summoned.until("one", |one| one["state"] == "queued")?;
+    ensure!(summoned.totals()?["running"] == 1);
+    // As soon as the other one sleeps it is there, and so is who waits for it.
+    summoned.page_for_dom0(one)?;
+    let one = summoned.status("one")?;
+    ensure!(one["births"] == 1, "it is {one}");
+    Ok(())
+}
+
+fn reload(place: &Place) -> Result<()> {
+    let two = Ipv4Addr::new(10, 0, 2, 82);
+    let long = |text: String| text.replace("idle = 2", "idle = 60");
+    let summoned = Summoned::start(place, "", &long(www() + &service("two", two, "")))?;
+    summoned.page()?;
+    summoned.page_for_dom0(two)?;
+    let domid = summoned.status("www")?["domid"].clone();
+    // What is wrong changes nothing.
+    summoned.write("nonsense = 1", &www())?;
+    summoned.signal("HUP")?;
+    summoned.logged("not reloaded")?;
+    let one = Ipv4Addr::new(10, 0, 2, 81);
+    summoned.write("", &long(www() + &service("one", one, "")))?;
+    summoned.signal("HUP")?;
+    summoned
+        .logged("> reloaded")
+        .or_else(|_| summoned.logged("reloaded services="))?;
+    summoned.page_for_dom0(one)?;
+    let www = summoned.status("www")?;
+    ensure!(www["domid"] == domid, "it was {domid} and is {www}");
+    ensure!(summoned.status("two").is_err(), "two is still there");
+    let end = Instant::now() + BOUND;
+    while place.lab.exec(&[HATCH, "show", "two"])?.success() {
+        ensure!(Instant::now() < end, "two still runs");
+    }
+    ensure!(summoned.query("two.example.test").is_err());
+    Ok(())
+}
+
+fn connection(place: &Place) -> Result<()> {
+    let summoned = Summoned::start(place, "", &www())?;
+    // A client that says nothing.
+    place.lab.shell(&format!(
+        "(sleep 6 | nc {GUEST} 80 >/dev/null) </dev/null >/dev/null 2>&1 &"
+    ))?;
+    summoned.until("www", |www| www["state"] == "running")?;
+    let start = Instant::now();
+    summoned.asleep("www")?;
+    let stayed = start.elapsed();
+    ensure!(
+        stayed > Duration::from_secs(4),
+        "it went to sleep after {stayed:?}"
+    );
+    Ok(())
+}
+
+fn pool(place: &Place) -> Result<()> {
+    let services = service("www", GUEST, "asleep = \"pool\"");
+    let summoned = Summoned::start(place, "pool = 2", &services)?;
+    for births in 1..=3 {
+        let end = Instant::now() + BOUND;
+        while summoned.totals()?["pool"] != 2 {
+            ensure!(
+                Instant::now() < end,
+                "the pool is not full: {}",
+                summoned.log()?
+            );
+        }
+        summoned.page()?;
+        let www = summoned.until("www", |www| www["births"] == births)?;
+        let boot = www["last_boot"].as_array().context("no boot")?;
+        ensure!(
+            !boot.iter().any(|step| step["what"] == "memory"),
+            "it was made and not taken: {www}"
+        );
+        summoned.asleep("www")?;
+    }
+    summoned.signal("TERM")?;
+    summoned.logged("ending")?;
+    place.lab.shell(&format!(
+        "while kill -0 $(cat {PID}) 2>/dev/null; do sleep 0.1; done"
+    ))?;
+    Ok(())
+}

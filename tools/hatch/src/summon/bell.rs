@@ -1,0 +1,62 @@
+//! A channel between threads whose other end can be polled.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, mpsc};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+/// The end that things are put into.
+pub(super) struct Sender<T> {
+    sender: mpsc::Sender<T>,
+    bell: Arc<OwnedFd>,
+}
+
+/// The end that things come out of. It is readable when there is something.
+pub(super) struct Receiver<T> {
+    receiver: mpsc::Receiver<T>,
+    bell: Arc<OwnedFd>,
+}
+
+/// A channel.
+pub(super) fn channel<T>() -> std::io::Result<(Sender<T>, Receiver<T>)> {
+    let (sender, receiver) = mpsc::channel();
+    let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let sender = Sender {
+        sender,
+        bell: Arc::clone(&bell),
+    };
+    Ok((sender, Receiver { receiver, bell }))
+}
+
+impl<T> Sender<T> {
+    /// Puts something in. Where nobody is at the other end any more, nothing happens.
+    pub(super) fn send(&self, one: T) {
+        if self.sender.send(one).is_ok() {
+            // Only a full counter could refuse, and then it rings already.
+            let _ = rustix::io::write(&*self.bell, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+impl<T> Clone for Sender<T> {
+    fn clone(&self) -> Self {
+        Self {
+            sender: self.sender.clone(),
+            bell: Arc::clone(&self.bell),
+        }
+    }
+}
+
+impl<T> Receiver<T> {
+    /// Takes all that is there.
+    pub(super) fn take(&self) -> Vec<T> {
+        let _ = rustix::io::read(&*self.bell, &mut [0; 8]);
+        self.receiver.try_iter().collect()
+    }
+}
+
+impl<T> AsFd for Receiver<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+}

@@ -1,0 +1,165 @@
+//! The file as a whole, and what is of no one service.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use super::service::{Seen, service};
+use super::table::{Found, Table};
+use super::{Config, Daemon, Limits, Named, SOCKET};
+use crate::config::{BRIDGE, Problems};
+use crate::net::check_name;
+
+/// Seconds; more than a year is a mistake.
+const TIME_MAX: f64 = 366.0 * 86400.0;
+
+/// A file, and what it names with its lines.
+pub(super) struct Read {
+    pub(super) config: Config,
+    pub(super) named: Vec<(usize, Named, PathBuf)>,
+}
+
+/// Reads a file's text.
+pub(super) fn file(source: &str, text: &str) -> Result<Read, Problems> {
+    let mut problems = Problems::of(source);
+    let mut top = Table::of_file(text, &mut problems);
+    // What follows from a line that is not understood is no help.
+    if !problems.all.is_empty() {
+        return Err(problems);
+    }
+    let table = top.table("daemon", "[daemon]", &mut problems);
+    let tables = top.tables("services", "[[services]]", &mut problems);
+    top.finish(&mut problems);
+    let mut seen = Seen::default();
+    let Some(table) = table else {
+        problems.add(0, "there is no [daemon], which says where to listen");
+        return Err(problems);
+    };
+    let daemon = daemon(table, &mut seen, &mut problems);
+    if tables.is_empty() {
+        problems.add(0, "there are no [[services]]");
+    }
+    let services: Vec<_> = tables
+        .into_iter()
+        .filter_map(|table| service(table, &daemon, &mut seen, &mut problems))
+        .collect();
+    seen.check_zones(&mut problems);
+    if problems.all.is_empty() {
+        let (config, named) = (Config { daemon, services }, seen.named);
+        return Ok(Read { config, named });
+    }
+    problems.all.sort_by_key(|problem| problem.line);
+    Err(problems)
+}
+
+/// What is wrong is told; the usual value stands in its place.
+fn daemon(mut table: Table<'_>, seen: &mut Seen, problems: &mut Problems) -> Daemon {
+    let example = r#"["192.0.2.1:53"], where DNS queries come to, or [] for nowhere"#;
+    let listen = table.list::<SocketAddr>("listen", example, problems);
+    let listen = listen.unwrap_or_default();
+    for Found { value, line } in &listen {
+        seen.take("socket", value, *line, problems);
+        seen.reserve(value.ip(), *line);
+    }
+    let forward = table.get::<SocketAddr>("forward", problems);
+    if let Some(Found { value, line }) = forward {
+        let is_own = listen.iter().any(|own| own.value == value);
+        if is_own || value.ip().is_unspecified() || value.port() == 0 {
+            let what = format!("forward: {value} is no other resolver's address and port");
+            problems.add(line, what);
+        }
+    }
+    let limits = table.table("limits", "[daemon.limits]", problems);
+    let daemon = Daemon {
+        bridge: bridge(&mut table, problems).unwrap_or_else(|| BRIDGE.to_owned()),
+        status: value(table.get("status", problems)),
+        socket: value(table.get("socket", problems)).unwrap_or_else(|| SOCKET.into()),
+        ttl: number(&mut table, "ttl", 1..=3600, 10, problems),
+        forward: value(forward),
+        limits: limits.map_or_else(Limits::default, |table| self::limits(table, problems)),
+        pool: number(&mut table, "pool", 0..=1000, 0, problems),
+        guard: value(table.get("guard", problems)).unwrap_or(true),
+        nsid: value(table.get("nsid", problems)),
+        listen: listen.iter().map(|one| one.value).collect(),
+    };
+    table.finish(problems);
+    daemon
+}
+
+fn limits(mut table: Table<'_>, problems: &mut Problems) -> Limits {
+    let usual = Limits::default();
+    let mut count = |key, most, usual| number(&mut table, key, 1..=most, usual, problems);
+    let births_per_second = count("births_per_second", 1000, usual.births_per_second);
+    let burst = count("burst", 1000, usual.burst);
+    let births_per_prefix = count("births_per_prefix", 10_000, usual.births_per_prefix);
+    let mut size = |key, range, usual| number(&mut table, key, range, usual, problems);
+    let limits = Limits {
+        births_per_second,
+        burst,
+        births_per_prefix,
+        // As many as there are numbers for domains.
+        running: size("running", 1..=32_751, usual.running),
+        queue: size("queue", 0..=10_000, usual.queue),
+        held_frames: size("held_frames", 1..=4096, usual.held_frames),
+        // At least one frame of Ethernet's usual size.
+        held_octets: size("held_octets", 1514..=16 << 20, usual.held_octets),
+        memory: number(&mut table, "memory", 1..=1 << 24, usual.memory, problems),
+    };
+    table.finish(problems);
+    limits
+}
+
+pub(super) fn value<T>(found: Option<Found<T>>) -> Option<T> {
+    found.map(|found| found.value)
+}
+
+/// A number that has bounds.
+pub(super) fn number<T: DeserializeOwned + PartialOrd + Display>(
+    table: &mut Table<'_>,
+    key: &'static str,
+    range: RangeInclusive<T>,
+    usual: T,
+    problems: &mut Problems,
+) -> T {
+    let Some(Found { value, line }) = table.get::<T>(key, problems) else {
+        return usual;
+    };
+    if range.contains(&value) {
+        return value;
+    }
+    let (least, most) = (range.start(), range.end());
+    problems.add(line, format!("{key}: {value} is not {least} to {most}"));
+    usual
+}
+
+/// Seconds, and parts of them.
+pub(super) fn seconds(
+    table: &mut Table<'_>,
+    key: &'static str,
+    problems: &mut Problems,
+) -> Option<Found<Duration>> {
+    let Found { value, line } = table.get::<f64>(key, problems)?;
+    if !(0.0..=TIME_MAX).contains(&value) {
+        problems.add(
+            line,
+            format!("{key}: {value} is no time in seconds, like 60 or 2.5"),
+        );
+        return None;
+    }
+    let value = Duration::from_secs_f64(value);
+    Some(Found { value, line })
+}
+
+/// A bridge's name.
+pub(super) fn bridge(table: &mut Table<'_>, problems: &mut Problems) -> Option<String> {
+    let Found { value, line } = table.get::<String>("bridge", problems)?;
+    if let Err(error) = check_name(&value) {
+        problems.add(line, format!("bridge: {error}"));
+        return None;
+    }
+    Some(value)
+}

@@ -1,0 +1,356 @@
+//! A service, and what two of them can't both have.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use bytes::Bytes;
+use domain::base::Name;
+use smoltcp::wire::IpCidr;
+
+use super::read::{bridge, number, seconds, value};
+use super::table::{Found, Table};
+use super::{Asleep, Daemon, Ipv4Cidr, Ipv6Cidr, Named, Service};
+use crate::builder::image::RAM_MAX;
+use crate::builder::layout::CMDLINE_MAX;
+use crate::builder::{check_name, mac_text};
+use crate::config::{Problems, mac, own_mac, shown};
+
+/// Seconds until a service sleeps, if nothing else is said.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// What others have.
+#[derive(Default)]
+pub(super) struct Seen {
+    /// What only one can have, as text, with the line.
+    taken: BTreeMap<String, usize>,
+    zones: BTreeMap<Name<Bytes>, usize>,
+    /// A host, its zone and its line.
+    hosts: Vec<(Name<Bytes>, Name<Bytes>, usize)>,
+    /// A bridge, a network on it, and the line.
+    networks: Vec<(String, IpCidr, usize)>,
+    pub(super) named: Vec<(usize, Named, PathBuf)>,
+}
+
+impl Seen {
+    /// Takes what only one can have.
+    pub(super) fn take(
+        &mut self,
+        what: &str,
+        value: &dyn Display,
+        line: usize,
+        problems: &mut Problems,
+    ) {
+        let text = format!("{what} {value}");
+        match self.taken.get(&text) {
+            Some(first) => problems.add(line, format!("the {text} is taken, in line {first}")),
+            None => {
+                self.taken.insert(text, line);
+            }
+        }
+    }
+
+    /// Takes an address that no service can have, however often.
+    pub(super) fn reserve(&mut self, address: IpAddr, line: usize) {
+        let text = format!("address {address}");
+        self.taken.entry(text).or_insert(line);
+    }
+
+    /// Takes an address. All that share a bridge have the same idea of its networks.
+    fn address(&mut self, bridge: &str, cidr: IpCidr, line: usize, problems: &mut Problems) {
+        self.take("address", &cidr.address(), line, problems);
+        let other = self.networks.iter().find(|(on, other, _)| {
+            on == bridge
+                && other.prefix_len() != cidr.prefix_len()
+                && (other.contains_addr(&cidr.address()) || cidr.contains_addr(&other.address()))
+        });
+        if let Some((_, other, first)) = other {
+            let what = format!(
+                "the prefix length of {cidr} is another than that of {other} in line {first}, and both are in one network of {bridge}"
+            );
+            problems.add(line, what);
+        }
+        self.networks.push((bridge.to_owned(), cidr, line));
+    }
+
+    /// A host is in the closest of the zones above it.
+    pub(super) fn check_zones(&self, problems: &mut Problems) {
+        for (host, zone, line) in &self.hosts {
+            let closer = self.zones.iter().find(|(other, _)| {
+                host.ends_with(other) && other.label_count() > zone.label_count()
+            });
+            if let Some((other, first)) = closer {
+                let what =
+                    format!("hosts: {host} is in the zone {other} of line {first}, not in {zone}");
+                problems.add(*line, what);
+            }
+        }
+    }
+}
+
+/// Reads a service; none if it lacks something, which was told.
+pub(super) fn service(
+    mut table: Table<'_>,
+    daemon: &Daemon,
+    seen: &mut Seen,
+    problems: &mut Problems,
+) -> Option<Service> {
+    let t = &mut table;
+    let name = t.needed::<String>("name", r#""www""#, problems);
+    if let Some(Found { value, line }) = &name {
+        if let Err(error) = check_name(value) {
+            problems.add(*line, error.to_string());
+        }
+        seen.take("name", value, *line, problems);
+    }
+    let (hosts, zone) = names(t, seen, problems);
+    let image = t.needed::<PathBuf>("image", r#""/guest/mayfly""#, problems);
+    let site = t.get::<PathBuf>("site", problems);
+    for (what, file) in [(Named::Image, &image), (Named::Site, &site)] {
+        let file = file.iter();
+        seen.named
+            .extend(file.map(|file| (file.line, what, file.value.clone())));
+    }
+    let bridge = bridge(t, problems).unwrap_or_else(|| daemon.bridge.clone());
+    let (ipv4, ipv6, gateway) = addresses(t, &bridge, seen, problems);
+    let mac = own(t, name.as_ref(), seen, problems);
+    let (idle, idle_hard) = idle(t, daemon.ttl, problems);
+    let service = Service {
+        memory: memory(t, daemon.limits.memory, problems),
+        cmdline: value(t.get("cmdline", problems)).unwrap_or_default(),
+        asleep: asleep(t, daemon.pool, problems),
+        on_demand: value(t.get("on_demand", problems)).unwrap_or(true),
+        name: value(name).unwrap_or_default(),
+        zone: zone.unwrap_or_default(),
+        image: value(image).unwrap_or_default(),
+        site: value(site),
+        mac: mac.unwrap_or_default(),
+        hosts,
+        ipv4,
+        ipv6,
+        gateway,
+        bridge,
+        idle,
+        idle_hard,
+    };
+    let length = service.command_line().len();
+    if length > CMDLINE_MAX {
+        let what = format!(
+            "its command line has {length} octets with the addresses, and can have {CMDLINE_MAX}"
+        );
+        problems.add(table.line, what);
+    }
+    table.finish(problems);
+    // What it lacks was told, and nothing of the file is used.
+    Some(service)
+}
+
+fn memory(table: &mut Table<'_>, most: u64, problems: &mut Problems) -> u64 {
+    let memory = number(table, "memory", 1..=RAM_MAX >> 20, 8, problems);
+    if memory > most {
+        let what = format!(
+            "its {memory} MiB of memory are more than all guests may have together, {most} (daemon.limits.memory)"
+        );
+        problems.add(table.line, what);
+    }
+    memory
+}
+
+fn asleep(table: &mut Table<'_>, pool: usize, problems: &mut Problems) -> Asleep {
+    let Some(Found { value, line }) = table.get::<String>("asleep", problems) else {
+        return Asleep::default();
+    };
+    let wrong = match value.as_str() {
+        "destroy" => return Asleep::Destroy,
+        "pool" if pool > 0 => return Asleep::Pool,
+        "pool" => r#"there is no pool: [daemon] needs one, like pool = 4"#.to_owned(),
+        "suspend" => "guests can't be suspended yet".to_owned(),
+        other => format!("{} is unknown", shown(other)),
+    };
+    problems.add(
+        line,
+        format!(r#"asleep: {wrong}; "destroy" and "pool" are possible"#),
+    );
+    Asleep::default()
+}
+
+/// How long nobody has to ask. Whoever keeps an answer for its TTL must find the service there, or ask again.
+fn idle(table: &mut Table<'_>, ttl: u32, problems: &mut Problems) -> (Duration, Option<Duration>) {
+    let least = Duration::from_secs(u64::from(ttl) * 2);
+    let found = seconds(table, "idle", problems);
+    let idle = found.map_or(IDLE.max(least), |found| found.value);
+    if let Some(Found { line, .. }) = found
+        && idle < least
+    {
+        let what = format!(
+            "idle: {} s are less than twice daemon.ttl, {ttl} s",
+            idle.as_secs_f64()
+        );
+        problems.add(line, what);
+    }
+    let hard = seconds(table, "idle_hard", problems);
+    if let Some(Found { value, line }) = hard
+        && value < idle
+    {
+        let what = format!(
+            "idle_hard: {} s are less than idle, {} s",
+            value.as_secs_f64(),
+            idle.as_secs_f64()
+        );
+        problems.add(line, what);
+    }
+    (idle, value(hard))
+}
+
+/// The MAC address: the file's, or what follows from the name.
+fn own(
+    table: &mut Table<'_>,
+    name: Option<&Found<String>>,
+    seen: &mut Seen,
+    problems: &mut Problems,
+) -> Option<[u8; 6]> {
+    let (own, line) = match table.get::<String>("mac", problems) {
+        Some(Found { value, line }) => {
+            let own = mac(&value);
+            if own.is_none() {
+                let what = format!(
+                    "mac: {} is no MAC address of one device, like 00:16:3e:01:02:03",
+                    shown(&value)
+                );
+                problems.add(line, what);
+            }
+            (own?, line)
+        }
+        None => (own_mac(name?.value.as_bytes()), name?.line),
+    };
+    seen.take("MAC address", &mac_text(&own), line, problems);
+    Some(own)
+}
+
+/// Hosts and their zone.
+fn names(
+    table: &mut Table<'_>,
+    seen: &mut Seen,
+    problems: &mut Problems,
+) -> (Vec<String>, Option<String>) {
+    let zone = table.needed::<String>("zone", r#""example.test""#, problems);
+    let zone = zone.and_then(|found| name("zone", &found, problems));
+    if let Some(Found { value, line }) = &zone {
+        seen.zones.entry(value.clone()).or_insert(*line);
+    }
+    let listed = table.list::<String>("hosts", r#"["www.example.test"]"#, problems);
+    if listed.as_ref().is_some_and(Vec::is_empty) {
+        problems.add(table.line, "hosts: at least one is needed");
+    }
+    let mut hosts = Vec::new();
+    for found in listed.into_iter().flatten() {
+        let Some(Found { value, line }) = name("hosts", &found, problems) else {
+            continue;
+        };
+        seen.take("host", &value, line, problems);
+        hosts.push(value.to_string());
+        let Some(zone) = &zone else {
+            continue;
+        };
+        if value.ends_with(&zone.value) {
+            seen.hosts.push((value, zone.value.clone(), line));
+        } else {
+            let what = format!("hosts: {value} is not in the zone {}", zone.value);
+            problems.add(line, what);
+        }
+    }
+    (hosts, zone.map(|zone| zone.value.to_string()))
+}
+
+/// A host's or a zone's name in lower case (RFC 1123 section 2.1, and underscores).
+fn name(key: &str, found: &Found<String>, problems: &mut Problems) -> Option<Found<Name<Bytes>>> {
+    let lower = found.value.to_ascii_lowercase();
+    let is_legal = |octet: u8| octet.is_ascii_alphanumeric() || b"-_.".contains(&octet);
+    let name = Name::<Bytes>::from_str(&lower).ok();
+    let name = name.filter(|name| !name.is_root() && lower.bytes().all(is_legal));
+    let Some(value) = name else {
+        let what = format!(
+            "{key}: {} is no host name, like www.example.test",
+            shown(&found.value)
+        );
+        problems.add(found.line, what);
+        return None;
+    };
+    let line = found.line;
+    Some(Found { value, line })
+}
+
+/// Addresses, and the gateway.
+fn addresses(
+    table: &mut Table<'_>,
+    bridge: &str,
+    seen: &mut Seen,
+    problems: &mut Problems,
+) -> (Option<Ipv4Cidr>, Option<Ipv6Cidr>, Option<Ipv4Addr>) {
+    let is_missing = !table.has("ipv4") && !table.has("ipv6");
+    let mut one = |key, example| {
+        let Found { value, line } = table.get::<String>(key, problems)?;
+        let cidr = value.parse().ok().filter(is_host);
+        match cidr {
+            Some(cidr) if key == family(&cidr) => {
+                seen.address(bridge, cidr, line, problems);
+                Some(cidr)
+            }
+            _ => {
+                let what = format!(
+                    "{key}: {} is no host's address with its network's prefix length, like {example}",
+                    shown(&value)
+                );
+                problems.add(line, what);
+                None
+            }
+        }
+    };
+    let ipv4 = match one("ipv4", "192.0.2.80/24") {
+        Some(IpCidr::Ipv4(cidr)) => Some(cidr),
+        _ => None,
+    };
+    let ipv6 = match one("ipv6", "2001:db8::80/64") {
+        Some(IpCidr::Ipv6(cidr)) => Some(cidr),
+        _ => None,
+    };
+    if is_missing {
+        let what = r#"[[services]] needs an address, like ipv4 = "192.0.2.80/24" or ipv6 = "2001:db8::80/64""#;
+        problems.add(table.line, what);
+    }
+    let gateway = table.get::<Ipv4Addr>("gateway", problems);
+    if let Some(Found { value, line }) = &gateway
+        && !ipv4.is_some_and(|cidr| cidr.contains_addr(value) && cidr.address() != *value)
+    {
+        let what = format!("gateway: {value} is not another address in the network of ipv4");
+        problems.add(*line, what);
+    }
+    (ipv4, ipv6, value(gateway))
+}
+
+fn family(cidr: &IpCidr) -> &'static str {
+    match cidr {
+        IpCidr::Ipv4(_) => "ipv4",
+        IpCidr::Ipv6(_) => "ipv6",
+    }
+}
+
+/// Whether a host can have it: not a network's own address or its broadcast address (but RFC 3021), and not a link-local one of
+/// IPv6, which every guest has by itself.
+fn is_host(cidr: &IpCidr) -> bool {
+    let address = IpAddr::from(cidr.address());
+    let is_plain = !address.is_unspecified() && !address.is_loopback() && !address.is_multicast();
+    is_plain
+        && cidr.prefix_len() > 0
+        && match cidr {
+            IpCidr::Ipv4(cidr) => {
+                let own = cidr.address();
+                let is_outer = cidr.network().address() == own || cidr.broadcast() == Some(own);
+                !own.is_broadcast() && (cidr.prefix_len() >= 31 || !is_outer)
+            }
+            IpCidr::Ipv6(cidr) => !cidr.address().is_unicast_link_local(),
+        }
+}

@@ -1,0 +1,174 @@
+//! A table of the file, out of which each key is taken when it is looked at: what is left is not known.
+
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+
+use crate::config::{Problems, shown};
+use crate::pack::config::line;
+
+/// A value, and its line.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found<T> {
+    pub(super) value: T,
+    pub(super) line: usize,
+}
+
+/// A table with its header's line.
+pub(super) struct Table<'t> {
+    text: &'t str,
+    name: &'static str,
+    pub(super) line: usize,
+    entries: DeTable<'t>,
+    /// The keys that were looked for, there or not.
+    known: Vec<&'static str>,
+}
+
+impl<'t> Table<'t> {
+    /// The file's own, with what is not TOML told.
+    pub(super) fn of_file(text: &'t str, problems: &mut Problems) -> Self {
+        let (table, errors) = DeTable::parse_recoverable(text);
+        for error in errors {
+            let at = error.span().map_or(0, |span| line(text, span.start));
+            problems.add(at, error.message());
+        }
+        Self {
+            text,
+            name: "the file",
+            line: 0,
+            entries: table.into_inner(),
+            known: Vec::new(),
+        }
+    }
+
+    fn take(&mut self, key: &'static str) -> Option<Spanned<DeValue<'t>>> {
+        self.known.push(key);
+        self.entries.remove(key)
+    }
+
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
+    fn at(&self, offset: usize) -> usize {
+        line(self.text, offset)
+    }
+
+    /// A key's value. One of another type is told.
+    pub(super) fn get<T: DeserializeOwned>(
+        &mut self,
+        key: &'static str,
+        problems: &mut Problems,
+    ) -> Option<Found<T>> {
+        let value = self.take(key)?;
+        let line = self.at(value.span().start);
+        match T::deserialize(ValueDeserializer::from(value)) {
+            Ok(value) => Some(Found { value, line }),
+            Err(error) => {
+                // Of a value in a list, the line is its own.
+                let line = error.span().map_or(line, |span| self.at(span.start));
+                problems.add(line, format!("{key}: {}", error.message()));
+                None
+            }
+        }
+    }
+
+    /// A key that has to be there; `example` is what could stand there.
+    pub(super) fn needed<T: DeserializeOwned>(
+        &mut self,
+        key: &'static str,
+        example: &str,
+        problems: &mut Problems,
+    ) -> Option<Found<T>> {
+        if !self.has(key) {
+            self.known.push(key);
+            let Self { name, line, .. } = self;
+            problems.add(*line, format!("{name} needs {key}, like {key} = {example}"));
+            return None;
+        }
+        self.get(key, problems)
+    }
+
+    /// A list that has to be there: its values, each with its line.
+    pub(super) fn list<T: DeserializeOwned>(
+        &mut self,
+        key: &'static str,
+        example: &str,
+        problems: &mut Problems,
+    ) -> Option<Vec<Found<T>>> {
+        let found = self.needed::<Vec<Spanned<T>>>(key, example, problems)?;
+        let with_line = |value: Spanned<T>| Found {
+            line: self.at(value.span().start),
+            value: value.into_inner(),
+        };
+        Some(found.value.into_iter().map(with_line).collect())
+    }
+
+    /// A table below this one.
+    pub(super) fn table(
+        &mut self,
+        key: &'static str,
+        name: &'static str,
+        problems: &mut Problems,
+    ) -> Option<Self> {
+        let value = self.take(key)?;
+        self.below(value, name, problems)
+    }
+
+    /// The tables of a list.
+    pub(super) fn tables(
+        &mut self,
+        key: &'static str,
+        name: &'static str,
+        problems: &mut Problems,
+    ) -> Vec<Self> {
+        let Some(value) = self.take(key) else {
+            return Vec::new();
+        };
+        let line = self.at(value.span().start);
+        let DeValue::Array(list) = value.into_inner() else {
+            problems.add(
+                line,
+                format!("{key} is a list of tables, each below {name}"),
+            );
+            return Vec::new();
+        };
+        list.into_iter()
+            .filter_map(|value| self.below(value, name, problems))
+            .collect()
+    }
+
+    fn below(
+        &self,
+        value: Spanned<DeValue<'t>>,
+        name: &'static str,
+        problems: &mut Problems,
+    ) -> Option<Self> {
+        let line = self.at(value.span().start);
+        let DeValue::Table(entries) = value.into_inner() else {
+            problems.add(line, format!("this is to be a table, below {name}"));
+            return None;
+        };
+        let text = self.text;
+        Some(Self {
+            text,
+            name,
+            line,
+            entries,
+            known: Vec::new(),
+        })
+    }
+
+    /// Tells of the keys that nobody has looked for.
+    pub(super) fn finish(self, problems: &mut Problems) {
+        for key in self.entries.keys() {
+            let what = format!(
+                "{} has no {}; it has {}",
+                self.name,
+                shown(key.get_ref()),
+                self.known.join(", ")
+            );
+            problems.add(self.at(key.span().start), what);
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Actions are carried out, and what others have done is taken.
+
+use std::time::Instant;
+
+use super::super::asker::Question;
+use super::super::fleet::{Action, Event, Id, Tell};
+use super::super::log::{Level, line};
+use super::super::maker::{Made, Order, Told};
+use super::guests::Guest;
+use super::{Daemon, Entry};
+use crate::net::vif_name;
+
+impl Daemon {
+    /// Carries out all that is to be done, and what follows from that.
+    pub(super) fn carry_out(&mut self) {
+        while !self.actions.is_empty() {
+            for action in std::mem::take(&mut self.actions) {
+                self.act(action);
+            }
+        }
+    }
+
+    fn order(&self, order: Order) {
+        if let Some(orders) = &self.orders {
+            // The thread is there as long as this is.
+            let _ = orders.send(order);
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Make(id) => {
+                if let Some(entry) = self.entries.get(&id) {
+                    let service = Box::new(entry.service.clone());
+                    self.order(Order::Make(id, service, self.config.daemon.guard));
+                }
+            }
+            Action::Remove(id, domid) => {
+                // From here on nothing reaches it any more: who comes now has come for the next one.
+                self.shut(id);
+                if let Some(entry) = self.entries.get_mut(&id) {
+                    entry.guest = None;
+                }
+                self.order(Order::Remove(id, domid));
+            }
+            Action::Ask(id) => self.ask(id),
+            Action::Drop(id) => {
+                if let Some(entry) = self.entries.get_mut(&id) {
+                    entry.held.drop_all();
+                }
+            }
+            Action::Tell(id, tell) => self.log(id, &tell),
+            Action::Gone(id) => self.forget(id),
+        }
+    }
+
+    fn ask(&mut self, id: Id) {
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        let Some(address) = address(entry) else {
+            return;
+        };
+        let Some(guest) = &mut entry.guest else {
+            return;
+        };
+        guest.is_asked = true;
+        // The thread is there as long as this is.
+        let _ = self.questions.send(Question {
+            service: id,
+            address,
+        });
+    }
+
+    pub(super) fn asked(&mut self, id: Id, open: Option<u32>) {
+        if let Some(guest) = self
+            .entries
+            .get_mut(&id)
+            .and_then(|entry| entry.guest.as_mut())
+        {
+            guest.answered();
+        }
+        self.step(Instant::now(), Event::Connections(id, open));
+    }
+
+    fn log(&self, id: Id, tell: &Tell) {
+        let Some(entry) = self.entries.get(&id) else {
+            return;
+        };
+        let of = |level, what| line(level, what).with("service", &entry.service.name);
+        match tell {
+            Tell::Queued => of(Level::Warning, "waits for room").write(),
+            Tell::Up => {
+                let domid = entry.guest.as_ref().map(|guest| guest.domid);
+                let took = entry.birth.as_ref().map(|birth| birth.woken().elapsed());
+                of(Level::Info, "up")
+                    .with("domid", domid.unwrap_or_default())
+                    .with("ms", took.unwrap_or_default().as_millis())
+                    .with("replayed", entry.held.replayed)
+                    .write();
+            }
+            Tell::Down(why) => of(Level::Info, "goes").with("why", why).write(),
+            Tell::Asleep => of(Level::Info, "asleep").write(),
+            Tell::Failed(why, pause) => of(Level::Error, "failed")
+                .with("why", why)
+                .with("next_ms", pause.as_millis())
+                .write(),
+        }
+    }
+
+    pub(super) fn told(&mut self, told: Told) {
+        let now = Instant::now();
+        match told {
+            Told::Made(id, made) => self.made(now, id, *made),
+            Told::Runs(id, at) => {
+                if let Some(birth) = self.birth(id) {
+                    birth.event("unpaused", at);
+                }
+            }
+            Told::NotMade(id, why) => self.step(now, Event::NotMade(id, why)),
+            Told::Removed(id, trouble) => self.step(now, Event::Removed(id, trouble)),
+            Told::Found(id, domid) => self.found(now, id, domid),
+            Told::Searched => self.searched(now),
+            Told::Waiting(waiting) => self.pool = waiting,
+            Told::Trouble(what) => line(Level::Warning, "trouble").with("what", what).write(),
+        }
+    }
+
+    /// The guest's network is connected, and it begins to run: what is held goes to it, and what comes from now on reaches it
+    /// by itself.
+    fn made(&mut self, now: Instant, id: Id, made: Made) {
+        let domid = made.domid;
+        if let Some(entry) = self.entries.get_mut(&id) {
+            if let Some(birth) = &mut entry.birth {
+                birth.made(&made);
+            }
+            match self.links.find(&vif_name(domid, 0)) {
+                Ok(vif) => {
+                    entry.guest = Some(Guest::new(domid, &vif, now));
+                    if let Err(error) = self.links.direct(&vif, entry.service.mac) {
+                        line(Level::Error, "not reached").with("why", error).write();
+                    }
+                    replay(entry, &self.ports, now);
+                }
+                Err(error) => line(Level::Error, "no vif").with("why", error).write(),
+            }
+        }
+        self.step(now, Event::Made(id, domid));
+    }
+
+    /// Has the bridge give us what is meant for a service.
+    pub(super) fn shut(&mut self, id: Id) {
+        let Some(entry) = self.entries.get(&id) else {
+            return;
+        };
+        let Some(port) = self.ports.get(&entry.service.bridge) else {
+            return;
+        };
+        if let Err(error) = self.links.direct(port.link(), entry.service.mac) {
+            line(Level::Error, "not watched")
+                .with("service", &entry.service.name)
+                .with("why", error)
+                .write();
+        }
+    }
+
+    fn forget(&mut self, id: Id) {
+        if let Some(entry) = self.entries.remove(&id)
+            && let Some(port) = self.ports.get(&entry.service.bridge)
+        {
+            // There may be another service of that MAC address by now.
+            let key = (entry.service.bridge, entry.service.mac);
+            if !self.macs.contains_key(&key) {
+                let _ = self.links.undirect(port.link(), key.1);
+            }
+        }
+        self.ids.retain(|_, known| *known != id);
+    }
+}
+
+/// Gives what is held to the bridge again, which forwards it to the guest now.
+fn replay(
+    entry: &mut Entry,
+    ports: &std::collections::BTreeMap<String, super::Port>,
+    now: Instant,
+) {
+    let Some(port) = ports.get(&entry.service.bridge) else {
+        return;
+    };
+    for frame in entry.held.replay() {
+        let _ = port.write(&frame);
+    }
+    if let Some(birth) = &mut entry.birth {
+        birth.span("replay", now, Instant::now());
+    }
+}
+
+/// Where a guest is asked.
+fn address(entry: &Entry) -> Option<std::net::IpAddr> {
+    let service = &entry.service;
+    let v4 = service.ipv4.map(|cidr| cidr.address().into());
+    v4.or(service.ipv6.map(|cidr| cidr.address().into()))
+}

@@ -1,0 +1,117 @@
+//! Frames that the bridge gives to our port: for services that sleep, or are being born.
+
+use std::time::Instant;
+
+use super::super::fleet::Id;
+use super::super::held::Bounds;
+use super::super::log::{Level, line};
+use super::super::wire::FRAME_MAX;
+use super::super::wire::frame::{self, Seen, What};
+use super::{Cause, Daemon};
+
+/// Frames that are taken before something else has its turn.
+const TURN: usize = 64;
+
+impl Daemon {
+    pub(super) fn frames(&mut self, bridge: &str) {
+        let mut buffer = vec![0; FRAME_MAX];
+        for _ in 0..TURN {
+            let Some(port) = self.ports.get(bridge) else {
+                return;
+            };
+            let frame = match port.read(&mut buffer) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return,
+                Err(error) => {
+                    // It would be readable for ever.
+                    line(Level::Error, "the port is lost; services there sleep on")
+                        .with("bridge", bridge)
+                        .with("why", error)
+                        .write();
+                    self.ports.remove(bridge);
+                    return;
+                }
+            };
+            if let Some(seen) = frame::look(frame) {
+                self.frame(bridge, frame, &seen);
+            }
+        }
+    }
+
+    fn frame(&mut self, bridge: &str, frame: &[u8], seen: &Seen) {
+        let now = Instant::now();
+        let by_address = self.addresses.get(&(bridge.to_owned(), seen.to)).copied();
+        let cause = match seen.what {
+            What::Arp => Cause::Arp,
+            What::Solicitation => Cause::Nd,
+            What::Syn => Cause::Syn,
+            What::Datagram => Cause::Udp,
+            What::Other => return self.other(bridge, frame, seen),
+        };
+        let Some(id) = by_address else {
+            return;
+        };
+        match seen.what {
+            What::Arp | What::Solicitation => {
+                // A guest that runs answers by itself.
+                if self.fleet.takes(id) {
+                    return;
+                }
+                // Who only wants to know whether the address is taken (RFC 5227) is told so, and wakes nobody.
+                if seen.from.is_unspecified() || self.wake(id, cause, seen.from, now) {
+                    self.answer(bridge, frame, id);
+                }
+            }
+            _ if self.is_for(id, seen) => {
+                self.wake(id, cause, seen.from, now);
+                self.hold(bridge, frame, id);
+            }
+            _ => {}
+        }
+    }
+
+    /// What wakes nobody. It may be for a guest that is being born, or has been just now.
+    fn other(&mut self, bridge: &str, frame: &[u8], seen: &Seen) {
+        let key = (bridge.to_owned(), seen.mac);
+        if let Some(&id) = self.macs.get(&key) {
+            self.hold(bridge, frame, id);
+        }
+    }
+
+    /// Whether a frame has a service's MAC address: a broadcast is for nobody in particular.
+    fn is_for(&self, id: Id, seen: &Seen) -> bool {
+        let entry = self.entries.get(&id);
+        entry.is_some_and(|entry| entry.service.mac == seen.mac)
+    }
+
+    fn answer(&mut self, bridge: &str, frame: &[u8], id: Id) {
+        if let Some(entry) = self.entries.get(&id)
+            && let Some(port) = self.ports.get(bridge)
+            && let Some(answer) = frame::answer(frame, entry.service.mac)
+        {
+            let _ = port.write(&answer);
+        }
+    }
+
+    /// Holds a frame for a guest that will be there, or gives it back to the bridge for one that is.
+    fn hold(&mut self, bridge: &str, frame: &[u8], id: Id) {
+        let limits = &self.config.daemon.limits;
+        let bounds = Bounds {
+            frames: limits.held_frames,
+            octets: limits.held_octets,
+        };
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        if self.fleet.holds(id) {
+            entry.held.push(frame, bounds);
+        } else if self.fleet.takes(id)
+            && let Some(port) = self.ports.get(bridge)
+        {
+            entry.held.replayed += 1;
+            let _ = port.write(frame);
+        } else {
+            entry.held.dropped += 1;
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! The daemon: one thread that polls everything and owns the machine of the services; what takes long is done by others.
+//!
+//! | what | where |
+//! |---|---|
+//! | what has happened becomes events, and actions are carried out | this file, `act.rs` |
+//! | frames for services that sleep | `frames.rs` |
+//! | guests that run: are they heard, do they still live | `guests.rs` |
+//! | the file, at the start and again at SIGHUP; guests of an earlier daemon | `setup.rs` |
+//! | what it tells of itself | `report.rs` |
+
+mod act;
+mod frames;
+mod guests;
+mod report;
+mod setup;
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::net::IpAddr;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::asker::{Answer, Question};
+use super::bell;
+use super::birth::Birth;
+use super::config::{Config, Service};
+use super::dns::{self, Dns};
+use super::fleet::{Action, Event, Fleet, Id, Prefix};
+use super::held::Held;
+use super::log::{Level, line};
+use super::maker::{Order, Told};
+use super::names::Names;
+use super::status::Status;
+use super::wire::Port;
+use crate::net::Links;
+use crate::xen::Xen;
+use guests::Guest;
+
+/// How often guests that run are looked at.
+const TICK: Duration = Duration::from_millis(200);
+/// How long after something has happened the status tells of it.
+const TELL: Duration = Duration::from_millis(100);
+/// How long guests may take to go when the daemon ends with them.
+const LAST: Duration = Duration::from_secs(60);
+
+/// Why a service was woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// A DNS query.
+    Dns,
+    /// An ARP request.
+    Arp,
+    /// A neighbour solicitation.
+    Nd,
+    /// A SYN.
+    Syn,
+    /// A UDP datagram.
+    Udp,
+}
+
+impl Cause {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Dns, Self::Arp, Self::Nd, Self::Syn, Self::Udp];
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Arp => "arp",
+            Self::Nd => "nd",
+            Self::Syn => "syn",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// What is kept of a service beside its state.
+struct Entry {
+    service: Service,
+    held: Held,
+    /// The birth that is under way, or the last one.
+    birth: Option<Birth>,
+    guest: Option<Guest>,
+    /// DNS queries for its address.
+    queries: u64,
+}
+
+/// The daemon.
+pub struct Daemon {
+    path: PathBuf,
+    config: Config,
+    ids: BTreeMap<String, Id>,
+    next: u32,
+    entries: BTreeMap<Id, Entry>,
+    fleet: Fleet,
+    actions: Vec<Action>,
+    names: Names,
+    dns: Dns,
+    links: Links,
+    xen: Xen,
+    ports: BTreeMap<String, Port>,
+    macs: BTreeMap<(String, [u8; 6]), Id>,
+    addresses: BTreeMap<(String, IpAddr), Id>,
+    /// Gone when the daemon ends: then the thread does.
+    orders: Option<mpsc::Sender<Order>>,
+    maker: Option<JoinHandle<()>>,
+    told: bell::Receiver<Told>,
+    questions: mpsc::Sender<Question>,
+    answers: bell::Receiver<Answer>,
+    signals: Signals,
+    wakes: BTreeMap<Cause, u64>,
+    status: Arc<Mutex<Arc<Status>>>,
+    /// Guests that wait, made ahead.
+    pool: usize,
+    began: Instant,
+    tick_at: Instant,
+    /// When the status is written down again, as something has happened.
+    tell_at: Option<Instant>,
+    /// Whether the guests of an earlier daemon were found.
+    is_searched: bool,
+}
+
+/// What signals have been received, as descriptors that become readable.
+struct Signals {
+    reload: UnixStream,
+    stop: UnixStream,
+}
+
+/// What may have something to read.
+enum Source {
+    Dns(dns::Source),
+    Port(String),
+    Witness(Id),
+    Told,
+    Answers,
+    Reload,
+    Stop,
+}
+
+impl Daemon {
+    /// Serves until SIGTERM or SIGINT. Guests stay, unless they are to be destroyed then.
+    pub fn serve(&mut self, destroy: bool) {
+        line(Level::Info, "ready")
+            .with("services", self.entries.len())
+            .write();
+        loop {
+            let mut is_over = false;
+            for source in self.wait() {
+                match source {
+                    Source::Stop => is_over = true,
+                    source => self.come(source),
+                }
+            }
+            self.pass();
+            self.carry_out();
+            if is_over {
+                break;
+            }
+        }
+        self.end(destroy);
+    }
+
+    /// Waits until something has happened, or it is time.
+    fn wait(&self) -> Vec<Source> {
+        let mut sources = vec![Source::Told, Source::Answers, Source::Reload, Source::Stop];
+        let mut polled = vec![
+            PollFd::from_borrowed_fd(self.told.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.answers.as_fd(), PollFlags::IN),
+            PollFd::new(&self.signals.reload, PollFlags::IN),
+            PollFd::new(&self.signals.stop, PollFlags::IN),
+        ];
+        for (bridge, port) in &self.ports {
+            sources.push(Source::Port(bridge.clone()));
+            polled.push(PollFd::new(port, PollFlags::IN));
+        }
+        for (&id, entry) in &self.entries {
+            if let Some(witness) = entry.guest.as_ref().and_then(Guest::witness) {
+                sources.push(Source::Witness(id));
+                polled.push(PollFd::new(witness, PollFlags::IN));
+            }
+        }
+        for (source, fd) in self.dns.sources() {
+            let flags = match self.dns.is_writing(source) {
+                true => PollFlags::OUT,
+                false => PollFlags::IN,
+            };
+            sources.push(Source::Dns(source));
+            polled.push(PollFd::from_borrowed_fd(fd, flags));
+        }
+        let timeout = self.deadline().map(|at| {
+            let wait = at.saturating_duration_since(Instant::now());
+            // Not a moment too early, or it would be looked again.
+            Timespec::try_from(wait + Duration::from_millis(1)).unwrap_or_default()
+        });
+        if poll(&mut polled, timeout.as_ref()).is_err() {
+            // Interrupted by a signal: whose descriptor is readable the next time.
+            return Vec::new();
+        }
+        let ready = polled.iter().map(|fd| !fd.revents().is_empty());
+        let ready = sources.into_iter().zip(ready);
+        ready
+            .filter_map(|(source, is)| is.then_some(source))
+            .collect()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let has_guests = self.entries.values().any(|entry| entry.guest.is_some());
+        let tick = has_guests.then_some(self.tick_at);
+        let fleet = self.fleet.deadline();
+        let deadlines = [tick, self.tell_at, fleet, self.dns.deadline()];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// Takes what has come.
+    fn come(&mut self, source: Source) {
+        self.tell_at.get_or_insert_with(|| Instant::now() + TELL);
+        match source {
+            Source::Dns(source) => {
+                let mut queries = Vec::new();
+                self.dns.serve(source, &self.names, &mut queries);
+                for query in queries {
+                    if let Some(entry) = self.entries.get_mut(&query.service) {
+                        entry.queries += 1;
+                    }
+                    self.wake(query.service, Cause::Dns, query.from, query.at);
+                    if let Some(birth) = self.birth(query.service)
+                        && birth.woken() == query.at
+                    {
+                        birth.span("answer", query.at, query.answered);
+                    }
+                }
+            }
+            Source::Port(bridge) => self.frames(&bridge),
+            Source::Witness(id) => self.witness(id),
+            Source::Told => {
+                for told in self.told.take() {
+                    self.told(told);
+                }
+            }
+            Source::Answers => {
+                for (id, open) in self.answers.take() {
+                    self.asked(id, open);
+                }
+            }
+            Source::Reload => {
+                let _ = (&self.signals.reload).read(&mut [0; 16]);
+                self.reload();
+            }
+            Source::Stop => {}
+        }
+        // What comes next may depend on it.
+        self.carry_out();
+    }
+
+    /// Does what is due.
+    fn pass(&mut self) {
+        let now = Instant::now();
+        if now >= self.tick_at {
+            self.tick_at = now + TICK;
+            self.look_after_guests(now);
+        }
+        if self.tell_at.is_some_and(|at| at <= now) {
+            self.tell_at = None;
+            self.tell();
+        }
+        if self.fleet.deadline().is_some_and(|at| at <= now) {
+            self.step(now, Event::Time);
+        }
+        if self.dns.deadline().is_some_and(|at| at <= now) {
+            self.dns.expire(&self.names);
+        }
+    }
+
+    fn step(&mut self, now: Instant, event: Event) {
+        self.tell_at.get_or_insert(now + TELL);
+        self.fleet.step(now, event, &mut self.actions);
+    }
+
+    /// Somebody wants a service; whether there is a guest, or will be one.
+    fn wake(&mut self, id: Id, cause: Cause, from: IpAddr, at: Instant) -> bool {
+        if self.fleet.takes(id) || self.fleet.holds(id) {
+            return true;
+        }
+        self.step(at, Event::Wanted(id, Some(Prefix::from(from))));
+        let is_woken = self.fleet.holds(id);
+        if is_woken {
+            *self.wakes.entry(cause).or_default() += 1;
+            if let Some(entry) = self.entries.get_mut(&id) {
+                entry.birth = Some(Birth::new(cause, at));
+            }
+            // First what somebody waits for.
+            self.carry_out();
+            if let Some(entry) = self.entries.get(&id) {
+                line(Level::Info, "woken")
+                    .with("service", &entry.service.name)
+                    .with("by", cause.name())
+                    .with("from", from)
+                    .write();
+            }
+        }
+        is_woken
+    }
+
+    fn birth(&mut self, id: Id) -> Option<&mut Birth> {
+        self.entries.get_mut(&id)?.birth.as_mut()
+    }
+
+    fn end(&mut self, destroy: bool) {
+        if destroy {
+            line(Level::Info, "ending, and all guests with it").write();
+            for id in self.ids.clone().into_values() {
+                self.fleet.leave(id, &mut self.actions);
+            }
+            let end = Instant::now() + LAST;
+            self.carry_out();
+            while self.fleet.used().0 > 0 && Instant::now() < end {
+                for source in self.wait() {
+                    if matches!(source, Source::Told) {
+                        self.come(source);
+                    }
+                }
+            }
+        } else {
+            line(Level::Info, "ending; guests stay").write();
+        }
+        self.orders = None;
+        if let Some(maker) = self.maker.take() {
+            // It removes the guests that were made ahead.
+            let _ = maker.join();
+        }
+    }
+}

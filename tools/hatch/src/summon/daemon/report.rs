@@ -1,0 +1,152 @@
+//! What the daemon tells of itself.
+
+use std::fmt::Display;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::super::fleet::{Id, State, Unit};
+use super::super::status::{Counts, Frames, Service, State as Told, Status, Step, Totals};
+use super::super::{guard, status};
+use super::setup::Error;
+use super::{Cause, Daemon, Entry};
+
+impl Daemon {
+    /// Serves the status from here on.
+    pub(super) fn serve_status(&self) -> Result<(), Error> {
+        let (kept, began) = (Arc::clone(&self.status), self.began);
+        let source = move || {
+            let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            // It is written when something happens, and time passes without that.
+            let uptime_ms = millis(began.elapsed());
+            Arc::new(Status {
+                uptime_ms,
+                ..(**kept).clone()
+            })
+        };
+        let daemon = &self.config.daemon;
+        let listen =
+            |at: &dyn Display, error| Error::Listen(format!("cannot listen on {at}: {error}"));
+        if let Some(address) = daemon.status {
+            status::serve(address, source.clone()).map_err(|error| listen(&address, error))?;
+        }
+        let path = daemon.socket.display();
+        match status::tell(&daemon.socket, source) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::Listen(format!("{path}: another daemon has it"))),
+            Err(error) => Err(listen(&path, error)),
+        }
+    }
+
+    /// Writes down how everything is.
+    pub(super) fn tell(&mut self) {
+        let now = Instant::now();
+        let names: Vec<Id> = self
+            .config
+            .services
+            .iter()
+            .filter_map(|service| self.ids.get(&service.name).copied())
+            .collect();
+        let mut services = Vec::new();
+        for id in names {
+            let guarded = match self.entries.get(&id).and_then(|entry| entry.guest.as_ref()) {
+                Some(guest) if self.config.daemon.guard => {
+                    guard::dropped(&mut self.links, guest.vif)
+                        .unwrap_or(0)
+                        .into()
+                }
+                _ => 0,
+            };
+            if let (Some(entry), Some(unit)) = (self.entries.get(&id), self.fleet.unit(id)) {
+                services.push(service(entry, unit, guarded, now));
+            }
+        }
+        let status = Status {
+            uptime_ms: millis(self.began.elapsed()),
+            services,
+            totals: self.totals(),
+        };
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(status);
+    }
+
+    fn totals(&self) -> Totals {
+        let (running, memory) = self.fleet.used();
+        let queued = self.fleet.units();
+        let queued = queued
+            .filter(|(_, unit)| unit.state == State::Queued)
+            .count();
+        let queries = &self.dns.counts;
+        let refused = &self.fleet.refused;
+        Totals {
+            queries: counts([
+                ("answered", queries.answered),
+                ("forwarded", queries.forwarded),
+                ("refused", queries.refused),
+                ("dropped", queries.dropped),
+            ]),
+            wakes: counts(Cause::ALL.map(|cause| {
+                let count = self.wakes.get(&cause).copied();
+                (cause.name(), count.unwrap_or(0))
+            })),
+            refused: counts([
+                ("prefix", refused.prefix),
+                ("queue", refused.queue),
+                ("backed-off", refused.backed_off),
+            ]),
+            running,
+            memory,
+            queued,
+            pool: self.pool,
+        }
+    }
+}
+
+fn counts<const N: usize>(counts: [(&str, u64); N]) -> Counts {
+    let counts = counts.into_iter();
+    counts
+        .map(|(name, count)| (name.to_owned(), count))
+        .collect()
+}
+
+fn service(entry: &Entry, unit: &Unit, guarded: u64, now: Instant) -> Service {
+    let (state, since) = match unit.state {
+        State::Asleep => (Told::Asleep, None),
+        State::Queued => (Told::Queued, None),
+        State::BeingBorn => (Told::BeingBorn, None),
+        State::Proving(_, since) => (Told::Running, Some(since)),
+        State::Running(running) => (Told::Running, Some(running.since)),
+        State::Dying(_) => (Told::Dying, None),
+        State::BackedOff(_) => (Told::BackedOff, None),
+    };
+    let steps = entry.birth.iter().flat_map(|birth| birth.spans());
+    Service {
+        name: entry.service.name.clone(),
+        hosts: entry.service.hosts.clone(),
+        state,
+        domid: unit.domid(),
+        uptime_ms: since.map(|since| millis(now.saturating_duration_since(since))),
+        births: unit.births,
+        deaths: unit.deaths,
+        failures: unit.failures,
+        last_trouble: unit.trouble.clone(),
+        last_boot: steps
+            .map(|span| Step {
+                what: span.what,
+                from_us: span.from_us,
+                to_us: span.to_us,
+            })
+            .collect(),
+        memory: entry.service.memory,
+        queries: entry.queries,
+        requests: None,
+        frames: Frames {
+            held: entry.held.held,
+            replayed: entry.held.replayed,
+            dropped: entry.held.dropped,
+        },
+        guarded,
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

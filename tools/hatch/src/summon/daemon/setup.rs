@@ -1,0 +1,375 @@
+//! From the file to a daemon that serves; from another file to one that serves that.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use super::super::config::{Config, Service};
+use super::super::fleet::{Event, Fleet, Id, Limits, Spec};
+use super::super::held::Held;
+use super::super::log::{Level, line};
+use super::super::maker::{Maker, Order};
+use super::super::names::Names;
+use super::super::status::Status;
+use super::super::wire::Port;
+use super::super::{asker, bell, dns::Dns};
+use super::guests::Guest;
+use super::{Daemon, Entry, Signals};
+use crate::net::{Links, vif_name};
+use crate::xen::Xen;
+
+/// Why there is no daemon.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file.
+    #[error("{0}")]
+    Config(String),
+    /// A link.
+    #[error(transparent)]
+    Net(#[from] crate::net::Error),
+    /// The names.
+    #[error(transparent)]
+    Names(#[from] super::super::names::Error),
+    /// Xen.
+    #[error(transparent)]
+    Xen(#[from] crate::xen::Error),
+    /// A socket.
+    #[error("{0}")]
+    Listen(String),
+    /// Something that the system always has.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Daemon {
+    /// Reads the file, opens all that is listened on, and takes over the guests of an earlier daemon.
+    ///
+    /// # Errors
+    /// What of it can't be.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let config = load(path)?;
+        let mut dns = Dns::open(&config.daemon.listen).map_err(Error::Listen)?;
+        dns.configure(config.daemon.nsid.as_deref(), config.daemon.forward)?;
+        let (orders, received) = mpsc::channel();
+        let (sender, told) = bell::channel()?;
+        let maker = std::thread::Builder::new()
+            .name("maker".into())
+            .spawn(move || Maker::new(sender).work(&received))?;
+        let (questions, asked) = mpsc::channel();
+        let (sender, answers) = bell::channel()?;
+        std::thread::Builder::new()
+            .name("asker".into())
+            .spawn(move || asker::work(&asked, &sender))?;
+        let fleet = Fleet::new(limits(&config));
+        let mut daemon = Self {
+            path: path.to_owned(),
+            names: Names::new(&config, &BTreeMap::new())?,
+            ids: BTreeMap::new(),
+            next: 0,
+            entries: BTreeMap::new(),
+            fleet,
+            actions: Vec::new(),
+            dns,
+            links: Links::open()?,
+            xen: Xen::open()?,
+            ports: BTreeMap::new(),
+            macs: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            orders: Some(orders),
+            maker: Some(maker),
+            told,
+            questions,
+            answers,
+            signals: Signals::catch()?,
+            wakes: BTreeMap::new(),
+            status: Arc::new(Mutex::new(Arc::new(Status::default()))),
+            pool: 0,
+            began: Instant::now(),
+            tick_at: Instant::now(),
+            tell_at: None,
+            is_searched: false,
+            config: config.clone(),
+        };
+        daemon.adopt(config)?;
+        daemon.take_over()?;
+        daemon.ready();
+        daemon.tell();
+        daemon.serve_status()?;
+        Ok(daemon)
+    }
+
+    /// Finds the guests that run already, before anything is asked for, so that nobody gets a second one.
+    fn take_over(&mut self) -> Result<(), Error> {
+        let wanted = self.ids.iter().map(|(name, &id)| (id, name.clone()));
+        self.send(Order::Find(wanted.collect()));
+        while !self.is_searched {
+            let mut polled = [PollFd::from_borrowed_fd(self.told.as_fd(), PollFlags::IN)];
+            // Xen and xenstored may let the maker wait, but not without a bound.
+            match poll(&mut polled, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(Error::Io(error.into())),
+            }
+            for told in self.told.take() {
+                self.told(told);
+            }
+            self.carry_out();
+        }
+        Ok(())
+    }
+
+    fn send(&self, order: Order) {
+        if let Some(orders) = &self.orders {
+            // The thread is there as long as this is.
+            let _ = orders.send(order);
+        }
+    }
+
+    /// Has guests made ahead.
+    fn ready(&self) {
+        let services = self.config.services.clone();
+        self.send(Order::Ready(services, self.config.daemon.pool));
+    }
+
+    /// Reads the file again. One that is not right changes nothing; a service that has not changed keeps its guest.
+    pub(super) fn reload(&mut self) {
+        let result = load(&self.path).and_then(|config| {
+            let fixed = |config: &Config| {
+                let daemon = &config.daemon;
+                (daemon.listen.clone(), daemon.status, daemon.socket.clone())
+            };
+            if fixed(&config) != fixed(&self.config) {
+                line(
+                    Level::Warning,
+                    "listen, status and socket stay as they were until a restart",
+                )
+                .write();
+            }
+            self.adopt(config)
+        });
+        match result {
+            Ok(()) => {
+                self.ready();
+                line(Level::Info, "reloaded")
+                    .with("services", self.config.services.len())
+                    .write();
+            }
+            Err(error) => line(Level::Error, "not reloaded; all is as it was")
+                .with("why", error)
+                .write(),
+        }
+    }
+
+    /// Goes over to a configuration. All that can fail comes first.
+    fn adopt(&mut self, config: Config) -> Result<(), Error> {
+        let mut ids = BTreeMap::new();
+        let mut next = self.next;
+        for service in &config.services {
+            let id = self.ids.get(&service.name).copied();
+            let id = id.unwrap_or_else(|| {
+                next += 1;
+                Id(next)
+            });
+            ids.insert(service.name.clone(), id);
+        }
+        let names = Names::new(&config, &ids)?;
+        let bridges: BTreeSet<&String> = config.services.iter().map(|s| &s.bridge).collect();
+        let mut opened = BTreeMap::new();
+        for bridge in &bridges {
+            if !self.ports.contains_key(*bridge) {
+                opened.insert((*bridge).clone(), Port::open(&mut self.links, bridge)?);
+            }
+        }
+        self.dns
+            .configure(config.daemon.nsid.as_deref(), config.daemon.forward)?;
+
+        self.next = next;
+        self.names = names;
+        self.ports.extend(opened);
+        self.fleet.limit(limits(&config));
+        let left = self.ids.iter().filter(|(name, _)| !ids.contains_key(*name));
+        for id in left.map(|(_, &id)| id).collect::<Vec<_>>() {
+            self.fleet.leave(id, &mut self.actions);
+        }
+        // Those that leave are known by their names until they are gone.
+        self.ids.extend(ids);
+        self.index(&config);
+        for service in &config.services {
+            if let Some(&id) = self.ids.get(&service.name) {
+                self.take(id, service);
+            }
+        }
+        self.config = config;
+        self.carry_out();
+        let bridges: BTreeSet<String> = self
+            .entries
+            .values()
+            .map(|entry| entry.service.bridge.clone())
+            .collect();
+        self.ports.retain(|bridge, _| bridges.contains(bridge));
+        Ok(())
+    }
+
+    /// Who has which address.
+    fn index(&mut self, config: &Config) {
+        self.macs.clear();
+        self.addresses.clear();
+        for service in &config.services {
+            let Some(&id) = self.ids.get(&service.name) else {
+                continue;
+            };
+            let bridge = || service.bridge.clone();
+            self.macs.insert((bridge(), service.mac), id);
+            if let Some(v4) = service.ipv4 {
+                self.addresses.insert((bridge(), v4.address().into()), id);
+            }
+            if let Some(v6) = service.ipv6 {
+                self.addresses.insert((bridge(), v6.address().into()), id);
+            }
+        }
+    }
+
+    /// Takes a service as it is now.
+    fn take(&mut self, id: Id, service: &Service) {
+        let spec = Spec {
+            memory: service.memory,
+            idle: service.idle,
+            idle_hard: service.idle_hard,
+            on_demand: service.on_demand,
+        };
+        match self.entries.get_mut(&id) {
+            Some(entry) if entry.service == *service => {
+                self.fleet.change(id, spec, false, &mut self.actions);
+            }
+            Some(entry) => {
+                let old = std::mem::replace(&mut entry.service, service.clone());
+                let is_other = makes_another(&old, service);
+                let has_moved = (&old.bridge, old.mac) != (&service.bridge, service.mac);
+                if has_moved
+                    && !self.macs.contains_key(&(old.bridge.clone(), old.mac))
+                    && let Some(port) = self.ports.get(&old.bridge)
+                {
+                    let _ = self.links.undirect(port.link(), old.mac);
+                }
+                self.fleet.change(id, spec, is_other, &mut self.actions);
+                if has_moved && !self.fleet.takes(id) {
+                    self.shut(id);
+                }
+            }
+            None => {
+                let entry = Entry {
+                    service: service.clone(),
+                    held: Held::default(),
+                    birth: None,
+                    guest: None,
+                    queries: 0,
+                };
+                self.entries.insert(id, entry);
+                self.fleet.add(id, spec);
+                // At the start there may be a guest already.
+                if self.is_searched {
+                    self.begin(Instant::now(), id);
+                }
+            }
+        }
+    }
+
+    /// Begins with a service that has no guest.
+    fn begin(&mut self, now: Instant, id: Id) {
+        self.shut(id);
+        if self.fleet.unit(id).is_some_and(|unit| !unit.spec.on_demand) {
+            self.step(now, Event::Wanted(id, None));
+        }
+    }
+
+    /// A guest of an earlier daemon.
+    pub(super) fn found(&mut self, now: Instant, id: Id, domid: u16) {
+        self.step(now, Event::Found(id, domid));
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        let told = |level, what| {
+            line(level, what)
+                .with("service", &entry.service.name)
+                .with("domid", domid)
+        };
+        let vif = self.links.find(&vif_name(domid, 0));
+        let directed = vif.and_then(|vif| {
+            self.links.direct(&vif, entry.service.mac)?;
+            Ok(vif)
+        });
+        match directed {
+            Ok(vif) => {
+                told(Level::Info, "taken over").write();
+                entry.guest = Some(Guest::found(domid, &vif, now));
+            }
+            Err(error) => {
+                let why = error.to_string();
+                told(Level::Warning, "not taken over")
+                    .with("why", &why)
+                    .write();
+                self.step(now, Event::Ended(id, true, why));
+            }
+        }
+    }
+
+    /// All guests of an earlier daemon were found.
+    pub(super) fn searched(&mut self, now: Instant) {
+        self.is_searched = true;
+        let ids: Vec<Id> = self.entries.keys().copied().collect();
+        for id in ids {
+            if !self.fleet.takes(id) {
+                self.begin(now, id);
+            }
+        }
+    }
+}
+
+impl Signals {
+    fn catch() -> io::Result<Self> {
+        let (reload, sender) = UnixStream::pair()?;
+        signal_hook::low_level::pipe::register(SIGHUP, sender)?;
+        let (stop, sender) = UnixStream::pair()?;
+        signal_hook::low_level::pipe::register(SIGTERM, sender.try_clone()?)?;
+        signal_hook::low_level::pipe::register(SIGINT, sender)?;
+        Ok(Self { reload, stop })
+    }
+}
+
+fn load(path: &Path) -> Result<Config, Error> {
+    Config::load(path).map_err(|problems| Error::Config(problems.to_string()))
+}
+
+fn limits(config: &Config) -> Limits {
+    let limits = &config.daemon.limits;
+    Limits {
+        births_per_second: limits.births_per_second,
+        burst: limits.burst,
+        births_per_prefix: limits.births_per_prefix,
+        running: limits.running,
+        memory: limits.memory,
+        queue: limits.queue,
+    }
+}
+
+/// Whether a guest of the one is no guest of the other.
+fn makes_another(old: &Service, new: &Service) -> bool {
+    let make = |service: &Service| {
+        (
+            service.image.clone(),
+            service.site.clone(),
+            service.memory,
+            service.command_line(),
+            service.mac,
+            service.bridge.clone(),
+        )
+    };
+    make(old) != make(new)
+}

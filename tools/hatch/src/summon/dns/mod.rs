@@ -1,0 +1,287 @@
+//! The sockets of the services' names: UDP and TCP, and who is asked for other names.
+
+mod forward;
+mod tcp;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use mayfly::services::dns::{Client, Config as ServerConfig, Identity, Server, Transport};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+
+use super::fleet::Id;
+use super::names::{Asked, Names};
+use forward::Forward;
+use tcp::Connections;
+
+/// Queries that are answered before something else has its turn.
+const TURN: usize = 64;
+/// Octets of the longest query that is taken over UDP.
+const QUERY_MAX: usize = 4096;
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 64;
+
+/// What the queries were, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Answered from our zones.
+    pub answered: u64,
+    /// Given to the resolver that the file names.
+    pub forwarded: u64,
+    /// Refused, as the name is in no zone of ours.
+    pub refused: u64,
+    /// Left without an answer: malformed, or too many.
+    pub dropped: u64,
+}
+
+/// Somebody has asked for the address of a service.
+#[derive(Clone, Copy, Debug)]
+pub struct Query {
+    /// Which.
+    pub service: Id,
+    /// Who.
+    pub from: IpAddr,
+    /// When it was read.
+    pub at: Instant,
+    /// When the answer was sent.
+    pub answered: Instant,
+}
+
+/// The sockets, and what is kept between queries.
+pub struct Dns {
+    udp: Vec<UdpSocket>,
+    listeners: Vec<TcpListener>,
+    connections: Connections,
+    forward: Option<Forward>,
+    server: Server,
+    began: Instant,
+    /// What was done.
+    pub counts: Counts,
+}
+
+/// A socket of it that can be polled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A UDP socket.
+    Udp(usize),
+    /// A listener.
+    Listener(usize),
+    /// A connection.
+    Connection(usize),
+    /// The way to the resolver.
+    Resolver,
+}
+
+impl Dns {
+    /// Opens the sockets.
+    ///
+    /// # Errors
+    /// An address that can't be listened on, named.
+    pub fn open(addresses: &[SocketAddr]) -> Result<Self, String> {
+        let mut udp = Vec::new();
+        let mut listeners = Vec::new();
+        for &address in addresses {
+            let error = |error: io::Error| format!("cannot listen on {address}: {error}");
+            let socket = socket(address, SocketType::DGRAM).map_err(error)?;
+            udp.push(UdpSocket::from(socket));
+            let socket = socket_listening(address).map_err(error)?;
+            listeners.push(TcpListener::from(socket));
+        }
+        Ok(Self {
+            udp,
+            listeners,
+            connections: Connections::default(),
+            forward: None,
+            server: Server::new(ServerConfig::new([0; 16])),
+            began: Instant::now(),
+            counts: Counts::default(),
+        })
+    }
+
+    /// Sets what is answered, and how.
+    ///
+    /// # Errors
+    /// There are no random numbers, or there is no way to the resolver.
+    pub fn configure(&mut self, nsid: Option<&str>, forward: Option<SocketAddr>) -> io::Result<()> {
+        let mut secret = [0; 16];
+        rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty())?;
+        let mut config = ServerConfig::new(secret);
+        let nsid = nsid.unwrap_or_default().as_bytes();
+        config.identity = Identity::from_slice(nsid).unwrap_or_default();
+        self.server = Server::new(config);
+        self.connections.clear();
+        self.forward = forward.map(Forward::open).transpose()?;
+        Ok(())
+    }
+
+    /// All that is to be polled.
+    pub fn sources(&self) -> Vec<(Source, BorrowedFd<'_>)> {
+        let udp = self.udp.iter().enumerate();
+        let udp = udp.map(|(n, socket)| (Source::Udp(n), socket.as_fd()));
+        let listeners = self.listeners.iter().enumerate();
+        let listeners = listeners
+            .filter(|_| self.connections.has_room())
+            .map(|(n, socket)| (Source::Listener(n), socket.as_fd()));
+        let connections = self.connections.iter();
+        let connections = connections.map(|(n, socket)| (Source::Connection(n), socket));
+        let resolver = self.forward.iter();
+        let resolver = resolver.map(|forward| (Source::Resolver, forward.as_fd()));
+        udp.chain(listeners)
+            .chain(connections)
+            .chain(resolver)
+            .collect()
+    }
+
+    /// Whether a connection waits for room to write, and not for more to read.
+    pub fn is_writing(&self, source: Source) -> bool {
+        matches!(source, Source::Connection(n) if self.connections.is_writing(n))
+    }
+
+    /// When [`Self::expire`] has to be called.
+    pub fn deadline(&self) -> Option<Instant> {
+        let forward = self.forward.as_ref().and_then(Forward::deadline);
+        self.connections
+            .deadline(self.began)
+            .into_iter()
+            .chain(forward)
+            .min()
+    }
+
+    /// Does what is to be done at a socket, and tells who has asked for which service.
+    pub fn serve(&mut self, source: Source, names: &Names, queries: &mut Vec<Query>) {
+        match source {
+            Source::Udp(n) => {
+                for _ in 0..TURN {
+                    if self.datagram(n, names, queries).is_none() {
+                        break;
+                    }
+                }
+            }
+            Source::Listener(n) => {
+                if let Some(listener) = self.listeners.get(n)
+                    && let Ok((stream, from)) = listener.accept()
+                {
+                    self.connections.add(stream, from.ip(), self.began);
+                }
+            }
+            Source::Connection(n) => {
+                let server = &mut self.server;
+                let answered = self
+                    .connections
+                    .serve(n, server, names, self.began, queries);
+                self.counts.answered += answered;
+            }
+            Source::Resolver => {
+                let Some(forward) = &mut self.forward else {
+                    return;
+                };
+                for _ in 0..TURN {
+                    let Some((answer, socket, to)) = forward.answer() else {
+                        break;
+                    };
+                    if let Some(socket) = self.udp.get(socket) {
+                        let _ = socket.send_to(&answer, to);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends what has waited for too long.
+    pub fn expire(&mut self, names: &Names) {
+        let server = &mut self.server;
+        self.connections.expire(server, names, self.began);
+        if let Some(forward) = &mut self.forward {
+            forward.expire();
+        }
+    }
+
+    fn datagram(&mut self, n: usize, names: &Names, queries: &mut Vec<Query>) -> Option<()> {
+        let socket = self.udp.get(n)?;
+        let mut query = [0; QUERY_MAX];
+        let (length, from) = match socket.recv_from(&mut query) {
+            Ok(read) => read,
+            // What a client's host says of an answer that nobody took.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Some(()),
+            Err(_) => return None,
+        };
+        let at = Instant::now();
+        let query = query.get(..length)?;
+        let client = Client {
+            address: from.ip().to_canonical(),
+            transport: Transport::Udp,
+        };
+        let mut answer = [0; QUERY_MAX];
+        let now = millis(self.began, at);
+        let (asked, length) = names.answer(
+            &mut self.server,
+            now,
+            unix_seconds(),
+            client,
+            query,
+            &mut answer,
+        );
+        match asked {
+            Asked::Answered(service) => {
+                let _ = socket.send_to(answer.get(..length)?, from);
+                self.counts.answered += 1;
+                queries.extend(service.map(|service| Query {
+                    service,
+                    from: client.address,
+                    at,
+                    answered: Instant::now(),
+                }));
+            }
+            Asked::Nothing => self.counts.dropped += 1,
+            Asked::Elsewhere => match &mut self.forward {
+                Some(forward) => match forward.query(query, n, from) {
+                    true => self.counts.forwarded += 1,
+                    false => self.counts.dropped += 1,
+                },
+                None => {
+                    if length > 0 {
+                        let _ = socket.send_to(answer.get(..length)?, from);
+                    }
+                    self.counts.refused += 1;
+                }
+            },
+        }
+        Some(())
+    }
+}
+
+/// Milliseconds since the start, as the DNS code counts time.
+fn millis(began: Instant, now: Instant) -> u64 {
+    u64::try_from(now.saturating_duration_since(began).as_millis()).unwrap_or(u64::MAX)
+}
+
+fn unix_seconds() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+fn socket(address: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, kind, flags, None)?;
+    if address.is_ipv6() {
+        // `[::]` and `0.0.0.0` may both be listened on.
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    if kind == SocketType::STREAM {
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
+    bind(&socket, &address)?;
+    Ok(socket)
+}
+
+fn socket_listening(address: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = socket(address, SocketType::STREAM)?;
+    listen(&socket, BACKLOG)?;
+    Ok(socket)
+}

@@ -1,0 +1,672 @@
+//! What becomes of each service: a pure machine of (state, event, time) to actions. It does no I/O and knows no clock.
+//!
+//! ```text
+//!                 wanted                made                  heard
+//!  ┌─► asleep ──────────► being born ─────────► proving ─────────────► running ─┐
+//!  │     │ ▲  no room ▲        │ failed            │ silent, ended         │    │ quiet, no connection
+//!  │     ▼ │          │        ▼                   ▼                       ▼    ▼
+//!  │    queued ───────┘   backed off ◄──────────── dying ◄──────────────────────┘
+//!  └───────────────────────────┴───────────────────┘
+//! ```
+//!
+//! Births are limited: for each network of clients, altogether by time, and by how many guests and how much memory there may be. Who is over
+//! the first limit is refused; who is over the others waits in a queue that serves the networks in turn.
+
+mod limits;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+pub use limits::Prefix;
+use limits::{Bucket, Prefixes, Queue, Rate};
+
+/// A guest that runs has to be heard of in this time.
+pub const SILENCE: Duration = Duration::from_secs(5);
+/// Who has lived for so long has come up, whatever happens then.
+const PROVEN: Duration = Duration::from_secs(10);
+/// After a failure nobody tries for so long; twice as long after each more.
+const BACK_OFF: Duration = Duration::from_secs(1);
+const BACK_OFF_MAX: Duration = Duration::from_secs(300);
+/// How long after a guest was asked for its connections, and had some or did not answer, it is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// A service. It means the same one as long as the daemon runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Id(pub u32);
+
+/// What is to be known of a service here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// MiB of memory.
+    pub memory: u64,
+    /// It goes to sleep when it has been quiet for so long, and has no connections.
+    pub idle: Duration,
+    /// And after so long in any case, if there is such a limit.
+    pub idle_hard: Option<Duration>,
+    /// Whether it sleeps at all.
+    pub on_demand: bool,
+}
+
+/// How much there may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Births in a second.
+    pub births_per_second: u32,
+    /// Births at once, after a pause.
+    pub burst: u32,
+    /// Births for one network of clients in ten seconds.
+    pub births_per_prefix: u32,
+    /// Guests at a time.
+    pub running: usize,
+    /// MiB of memory of all of them.
+    pub memory: u64,
+    /// Services that may wait.
+    pub queue: usize,
+}
+
+/// What has happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Somebody wants the service. Nobody in particular when it is the daemon itself.
+    Wanted(Id, Option<Prefix>),
+    /// Its guest was made, and runs.
+    Made(Id, u16),
+    /// It could not be made, and nothing of it is there.
+    NotMade(Id, String),
+    /// Its guest has sent something.
+    Heard(Id),
+    /// How many connections its guest has; nothing when it does not say.
+    Connections(Id, Option<u32>),
+    /// Its guest has ended by itself; whether that is a failure, and what happened.
+    Ended(Id, bool, String),
+    /// Its guest was removed; what is left of it, if anything.
+    Removed(Id, Option<String>),
+    /// A guest of it was found, and runs.
+    Found(Id, u16),
+    /// Time has passed.
+    Time,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Make a guest.
+    Make(Id),
+    /// Take what is sent to it, and remove its guest.
+    Remove(Id, u16),
+    /// Ask its guest for its connections.
+    Ask(Id),
+    /// Nobody will be there for what is held of it.
+    Drop(Id),
+    /// Somebody should know.
+    Tell(Id, Tell),
+    /// It is not a service any more, and nothing of it is left.
+    Gone(Id),
+}
+
+/// What somebody should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tell {
+    /// It waits for others.
+    Queued,
+    /// Its guest is there, and was heard.
+    Up,
+    /// Its guest goes, and why.
+    Down(&'static str),
+    /// It is asleep.
+    Asleep,
+    /// It does not come up: why, and how long nobody tries.
+    Failed(String, Duration),
+}
+
+/// Why somebody does not get a guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// Their network has had too many.
+    pub prefix: u64,
+    /// Too many wait.
+    pub queue: u64,
+    /// The service has failed.
+    pub backed_off: u64,
+}
+
+/// How a service is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// No guest.
+    Asleep,
+    /// No guest yet: there is no room.
+    Queued,
+    /// Being made.
+    BeingBorn,
+    /// Runs, and was not heard yet.
+    Proving(u16, Instant),
+    /// Runs.
+    Running(Running),
+    /// Being removed.
+    Dying(After),
+    /// No guest until then: it has failed.
+    BackedOff(Instant),
+}
+
+/// A guest that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Running {
+    /// Its number.
+    pub domid: u16,
+    /// Since when.
+    pub since: Instant,
+    /// When it was last heard.
+    pub heard: Instant,
+    /// When it was asked for its connections, if that has to be waited for.
+    asked: Option<Instant>,
+}
+
+/// What comes after a death.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// Sleep.
+    Sleep,
+    /// A birth: somebody wants it already.
+    Birth(Option<Prefix>),
+    /// A pause.
+    BackOff,
+}
+
+/// A service and what is known of it.
+#[derive(Clone, Debug)]
+pub struct Unit {
+    /// What it is to be.
+    pub spec: Spec,
+    /// How it is.
+    pub state: State,
+    /// Guests that were made.
+    pub births: u64,
+    /// Guests that are gone.
+    pub deaths: u64,
+    /// Guests that could not be made, or have failed.
+    pub failures: u64,
+    /// What was last wrong.
+    pub trouble: Option<String>,
+    /// Failures in a row.
+    row: u32,
+    /// It is to be removed for good.
+    leaving: bool,
+    /// What is being made is of a make that is not wanted any more.
+    is_old: bool,
+}
+
+/// All services.
+pub struct Fleet {
+    units: BTreeMap<Id, Unit>,
+    limits: Limits,
+    births: Bucket,
+    prefixes: Prefixes,
+    queue: Queue<Id>,
+    /// When the queue has to be looked at again, if only time is in its way.
+    pump_at: Option<Instant>,
+    /// Who did not get a guest.
+    pub refused: Refused,
+}
+
+impl Fleet {
+    /// No services.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            units: BTreeMap::new(),
+            limits,
+            births: Bucket::FULL,
+            prefixes: Prefixes::new(),
+            queue: Queue::new(),
+            pump_at: None,
+            refused: Refused::default(),
+        }
+    }
+
+    /// Changes the limits.
+    pub fn limit(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// Adds a service, which is asleep.
+    pub fn add(&mut self, id: Id, spec: Spec) {
+        let unit = Unit {
+            spec,
+            state: State::Asleep,
+            births: 0,
+            deaths: 0,
+            failures: 0,
+            trouble: None,
+            row: 0,
+            leaving: false,
+            is_old: false,
+        };
+        self.units.insert(id, unit);
+    }
+
+    /// Changes a service. `is_other` when a guest of the old one is no guest of the new one.
+    pub fn change(&mut self, id: Id, spec: Spec, is_other: bool, actions: &mut Vec<Action>) {
+        let Some(unit) = self.units.get_mut(&id) else {
+            return;
+        };
+        unit.spec = spec;
+        unit.leaving = false;
+        if is_other {
+            unit.is_old = unit.state == State::BeingBorn;
+            self.end(id, "it was changed", actions);
+        }
+    }
+
+    /// Removes a service. What there is of it is removed first.
+    pub fn leave(&mut self, id: Id, actions: &mut Vec<Action>) {
+        let Some(unit) = self.units.get_mut(&id) else {
+            return;
+        };
+        unit.leaving = true;
+        self.end(id, "it is not a service any more", actions);
+        if let Some(unit) = self.units.get(&id)
+            && matches!(unit.state, State::Asleep | State::BackedOff(_))
+        {
+            self.units.remove(&id);
+            actions.push(Action::Gone(id));
+        }
+    }
+
+    /// Ends a service's guest, or its wait for one.
+    pub fn end(&mut self, id: Id, why: &'static str, actions: &mut Vec<Action>) {
+        let Some(unit) = self.units.get_mut(&id) else {
+            return;
+        };
+        match unit.state {
+            State::Queued => {
+                self.queue.remove(&id);
+                unit.state = State::Asleep;
+                actions.push(Action::Drop(id));
+            }
+            State::BackedOff(_) => unit.state = State::Asleep,
+            State::Proving(domid, _) | State::Running(Running { domid, .. }) => {
+                unit.remove(id, domid, After::Sleep, why, actions);
+            }
+            // One that is being made is looked at when it is made.
+            State::Asleep | State::BeingBorn | State::Dying(_) => {}
+        }
+    }
+
+    /// A service.
+    #[must_use]
+    pub fn unit(&self, id: Id) -> Option<&Unit> {
+        self.units.get(&id)
+    }
+
+    /// All services.
+    pub fn units(&self) -> impl Iterator<Item = (Id, &Unit)> {
+        self.units.iter().map(|(&id, unit)| (id, unit))
+    }
+
+    /// Whether what is sent to a service is to be held: there will be a guest for it.
+    #[must_use]
+    pub fn holds(&self, id: Id) -> bool {
+        let state = self.units.get(&id).map(|unit| unit.state);
+        matches!(
+            state,
+            Some(State::Queued | State::BeingBorn | State::Dying(After::Birth(_)))
+        )
+    }
+
+    /// Whether a service's guest takes by itself what is sent to it.
+    #[must_use]
+    pub fn takes(&self, id: Id) -> bool {
+        let state = self.units.get(&id).map(|unit| unit.state);
+        matches!(state, Some(State::Proving(..) | State::Running(_)))
+    }
+
+    /// Goes on with what has happened.
+    pub fn step(&mut self, now: Instant, event: Event, actions: &mut Vec<Action>) {
+        match event {
+            Event::Wanted(id, prefix) => self.wanted(now, id, prefix, actions),
+            Event::Made(id, domid) => self.made(now, id, domid, actions),
+            Event::NotMade(id, why) => self.not_made(now, id, why, actions),
+            Event::Heard(id) => self.heard(now, id, actions),
+            Event::Connections(id, open) => self.connections(now, id, open, actions),
+            Event::Ended(id, is_failure, what) => self.ended(now, id, is_failure, what, actions),
+            Event::Removed(id, trouble) => self.removed(now, id, trouble, actions),
+            Event::Found(id, domid) => {
+                if let Some(unit) = self.units.get_mut(&id)
+                    && unit.state == State::Asleep
+                {
+                    unit.state = State::Running(Running::new(domid, now));
+                }
+            }
+            Event::Time => {
+                let ids: Vec<Id> = self.units.keys().copied().collect();
+                for id in ids {
+                    self.passed(now, id, actions);
+                }
+            }
+        }
+        self.pump(now, actions);
+    }
+
+    fn wanted(&mut self, now: Instant, id: Id, prefix: Option<Prefix>, actions: &mut Vec<Action>) {
+        let Some(unit) = self.units.get_mut(&id).filter(|unit| !unit.leaving) else {
+            return;
+        };
+        match unit.state {
+            State::Asleep | State::Dying(After::Sleep) => {}
+            State::BackedOff(_) | State::Dying(After::BackOff) => {
+                self.refused.backed_off += 1;
+                return;
+            }
+            _ => return,
+        }
+        let rate = Rate {
+            each: Duration::from_secs(10) / self.limits.births_per_prefix.max(1),
+            burst: self.limits.births_per_prefix,
+        };
+        if let Some(prefix) = prefix
+            && !self.prefixes.take(prefix, rate, now)
+        {
+            self.refused.prefix += 1;
+            return;
+        }
+        if unit.state != State::Asleep {
+            unit.state = State::Dying(After::Birth(prefix));
+        } else if self.queue.len() < self.limits.queue {
+            unit.state = State::Queued;
+            self.queue.push(prefix, id);
+            // Most often only for a moment: until the event is done with.
+            self.pump(now, actions);
+            if self.units.get(&id).map(|unit| unit.state) == Some(State::Queued) {
+                actions.push(Action::Tell(id, Tell::Queued));
+            }
+        } else {
+            self.refused.queue += 1;
+        }
+    }
+
+    /// Makes guests for who waits, as far as there is room.
+    fn pump(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.pump_at = None;
+        while let Some(&id) = self.queue.front() {
+            let (guests, memory) = self.used();
+            let need = self.units.get(&id).map_or(0, |unit| unit.spec.memory);
+            if guests >= self.limits.running || memory + need > self.limits.memory {
+                return;
+            }
+            let rate = Rate {
+                each: Duration::from_secs(1) / self.limits.births_per_second.max(1),
+                burst: self.limits.burst,
+            };
+            if let Err(later) = self.births.take(rate, now) {
+                self.pump_at = Some(later);
+                return;
+            }
+            self.queue.pop();
+            if let Some(unit) = self.units.get_mut(&id) {
+                unit.state = State::BeingBorn;
+                actions.push(Action::Make(id));
+            }
+        }
+    }
+
+    /// Guests, and MiB of memory that they have.
+    #[must_use]
+    pub fn used(&self) -> (usize, u64) {
+        let there = self.units.values().filter(|unit| unit.has_guest());
+        there.fold((0, 0), |(guests, memory), unit| {
+            (guests + 1, memory + unit.spec.memory)
+        })
+    }
+
+    fn made(&mut self, now: Instant, id: Id, domid: u16, actions: &mut Vec<Action>) {
+        let Some(unit) = self.units.get_mut(&id) else {
+            return;
+        };
+        unit.births += 1;
+        unit.state = State::Proving(domid, now);
+        if unit.leaving || std::mem::take(&mut unit.is_old) {
+            self.end(id, "it was changed meanwhile", actions);
+        }
+    }
+
+    fn not_made(&mut self, now: Instant, id: Id, why: String, actions: &mut Vec<Action>) {
+        let Some(unit) = self.units.get_mut(&id) else {
+            return;
+        };
+        unit.is_old = false;
+        if unit.leaving {
+            self.units.remove(&id);
+            actions.extend([Action::Drop(id), Action::Gone(id)]);
+        } else {
+            unit.fail(now, id, why, actions);
+        }
+    }
+
+    fn heard(&mut self, now: Instant, id: Id, actions: &mut Vec<Action>) {
+        let Some(unit) = self.units.get_mut(&id) else {
+            return;
+        };
+        match &mut unit.state {
+            State::Proving(domid, _) => {
+                unit.state = State::Running(Running::new(*domid, now));
+                actions.push(Action::Tell(id, Tell::Up));
+            }
+            State::Running(running) => {
+                running.heard = now;
+                running.asked = None;
+            }
+            _ => {}
+        }
+    }
+
+    fn connections(&mut self, now: Instant, id: Id, open: Option<u32>, actions: &mut Vec<Action>) {
+        let Some(unit) = self.units.get_mut(&id) else {
+            return;
+        };
+        let State::Running(running) = &mut unit.state else {
+            return;
+        };
+        // Who was heard meanwhile is not quiet any more.
+        if running.asked.is_none() {
+            return;
+        }
+        if open.unwrap_or(0) == 0 {
+            let domid = running.domid;
+            unit.remove(id, domid, After::Sleep, "nobody asks", actions);
+        } else {
+            running.asked = Some(now);
+        }
+    }
+
+    fn ended(
+        &mut self,
+        now: Instant,
+        id: Id,
+        is_failure: bool,
+        what: String,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(unit) = self.units.get_mut(&id) else {
+            return;
+        };
+        let (State::Proving(domid, _) | State::Running(Running { domid, .. })) = unit.state else {
+            return;
+        };
+        let after = if is_failure {
+            unit.trouble = Some(what);
+            After::BackOff
+        } else {
+            After::Sleep
+        };
+        unit.settle(now);
+        unit.remove(id, domid, after, "it has ended", actions);
+    }
+
+    fn removed(
+        &mut self,
+        now: Instant,
+        id: Id,
+        trouble: Option<String>,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(unit) = self.units.get_mut(&id) else {
+            return;
+        };
+        let State::Dying(after) = unit.state else {
+            return;
+        };
+        unit.deaths += 1;
+        let has_failed = trouble.is_some() || after == After::BackOff;
+        unit.trouble = trouble.or(unit.trouble.take());
+        unit.state = State::Asleep;
+        if unit.leaving {
+            self.units.remove(&id);
+            actions.push(Action::Drop(id));
+            actions.push(Action::Gone(id));
+            return;
+        }
+        match after {
+            _ if has_failed => {
+                let why = unit.trouble.clone().unwrap_or_default();
+                unit.fail(now, id, why, actions);
+            }
+            After::Birth(prefix) => {
+                unit.state = State::Queued;
+                self.queue.push(prefix, id);
+            }
+            After::Sleep | After::BackOff => actions.push(Action::Tell(id, Tell::Asleep)),
+        }
+        self.again(now, id, actions);
+    }
+
+    /// What never sleeps is wanted at once.
+    fn again(&mut self, now: Instant, id: Id, actions: &mut Vec<Action>) {
+        if let Some(unit) = self.units.get(&id)
+            && !unit.spec.on_demand
+            && unit.state == State::Asleep
+        {
+            self.wanted(now, id, None, actions);
+        }
+    }
+
+    fn passed(&mut self, now: Instant, id: Id, actions: &mut Vec<Action>) {
+        let Some(unit) = self.units.get_mut(&id) else {
+            return;
+        };
+        unit.settle(now);
+        match &mut unit.state {
+            State::BackedOff(until) if *until <= now => {
+                unit.state = State::Asleep;
+                self.again(now, id, actions);
+            }
+            State::Proving(domid, since) if now.duration_since(*since) >= SILENCE => {
+                let domid = *domid;
+                unit.trouble = Some(format!("its guest said nothing for {SILENCE:?}"));
+                unit.remove(id, domid, After::BackOff, "it is silent", actions);
+            }
+            State::Running(running) if unit.spec.on_demand => {
+                let quiet = now.duration_since(running.heard);
+                let domid = running.domid;
+                if unit.spec.idle_hard.is_some_and(|hard| quiet >= hard) {
+                    unit.remove(id, domid, After::Sleep, "quiet for too long", actions);
+                } else if quiet >= unit.spec.idle
+                    && running
+                        .asked
+                        .is_none_or(|asked| now.duration_since(asked) >= ASK_AGAIN)
+                {
+                    running.asked = Some(now);
+                    actions.push(Action::Ask(id));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// When time has to be told next, whatever happens until then.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let units = self.units.values().filter_map(Unit::deadline);
+        units.chain(self.pump_at).min()
+    }
+}
+
+impl Running {
+    fn new(domid: u16, now: Instant) -> Self {
+        Self {
+            domid,
+            since: now,
+            heard: now,
+            asked: None,
+        }
+    }
+}
+
+impl Unit {
+    fn has_guest(&self) -> bool {
+        matches!(
+            self.state,
+            State::BeingBorn | State::Proving(..) | State::Running(_) | State::Dying(_)
+        )
+    }
+
+    /// The number of its guest.
+    #[must_use]
+    pub fn domid(&self) -> Option<u16> {
+        match self.state {
+            State::Proving(domid, _) | State::Running(Running { domid, .. }) => Some(domid),
+            _ => None,
+        }
+    }
+
+    fn remove(
+        &mut self,
+        id: Id,
+        domid: u16,
+        after: After,
+        why: &'static str,
+        actions: &mut Vec<Action>,
+    ) {
+        self.state = State::Dying(after);
+        actions.push(Action::Tell(id, Tell::Down(why)));
+        actions.push(Action::Remove(id, domid));
+    }
+
+    fn fail(&mut self, now: Instant, id: Id, why: String, actions: &mut Vec<Action>) {
+        self.failures += 1;
+        let pause = BACK_OFF
+            .saturating_mul(1 << self.row.min(16))
+            .min(BACK_OFF_MAX);
+        self.row = self.row.saturating_add(1);
+        self.state = State::BackedOff(now + pause);
+        self.trouble = Some(why.clone());
+        actions.push(Action::Drop(id));
+        actions.push(Action::Tell(id, Tell::Failed(why, pause)));
+    }
+
+    /// Forgets failures that were followed by a life.
+    fn settle(&mut self, now: Instant) {
+        if let State::Running(running) = self.state
+            && now.duration_since(running.since) >= PROVEN
+        {
+            self.row = 0;
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match self.state {
+            State::Proving(_, since) => Some(since + SILENCE),
+            State::BackedOff(until) => Some(until),
+            State::Running(running) if self.spec.on_demand => {
+                let soft = running
+                    .asked
+                    .map_or(running.heard + self.spec.idle, |asked| asked + ASK_AGAIN);
+                let hard = self.spec.idle_hard.map(|hard| running.heard + hard);
+                Some(hard.map_or(soft, |hard| soft.min(hard)))
+            }
+            _ => None,
+        }
+    }
+}

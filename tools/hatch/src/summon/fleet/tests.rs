@@ -1,0 +1,318 @@
+//! Sequences of events, and what has to be done about them.
+
+use super::*;
+use proptest::prelude::*;
+use std::net::IpAddr;
+
+const A: Id = Id(1);
+const B: Id = Id(2);
+const C: Id = Id(3);
+
+fn limits() -> Limits {
+    Limits {
+        births_per_second: 100,
+        burst: 100,
+        births_per_prefix: 100,
+        running: 10,
+        memory: 100,
+        queue: 10,
+    }
+}
+
+fn spec() -> Spec {
+    Spec {
+        memory: 10,
+        idle: Duration::from_secs(20),
+        idle_hard: None,
+        on_demand: true,
+    }
+}
+
+fn client(n: u8) -> Option<Prefix> {
+    Some(IpAddr::from([192, 0, n, 1]).into())
+}
+
+/// A fleet and its clock.
+struct Play {
+    fleet: Fleet,
+    now: Instant,
+}
+
+impl Play {
+    fn new(limits: Limits) -> Self {
+        let mut fleet = Fleet::new(limits);
+        for id in [A, B, C] {
+            fleet.add(id, spec());
+        }
+        let now = Instant::now();
+        Self { fleet, now }
+    }
+
+    fn step(&mut self, event: Event) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.fleet.step(self.now, event, &mut actions);
+        actions
+    }
+
+    fn after(&mut self, seconds: u64) -> Vec<Action> {
+        self.now += Duration::from_secs(seconds);
+        self.step(Event::Time)
+    }
+
+    fn state(&self, id: Id) -> State {
+        self.fleet.unit(id).unwrap().state
+    }
+
+    /// From asleep to running.
+    fn up(&mut self, id: Id, domid: u16) {
+        assert_eq!(self.step(Event::Wanted(id, client(1))), [Action::Make(id)]);
+        assert_eq!(self.step(Event::Made(id, domid)), []);
+        assert_eq!(self.step(Event::Heard(id)), [Action::Tell(id, Tell::Up)]);
+    }
+}
+
+#[test]
+fn a_life() {
+    let mut play = Play::new(limits());
+    assert!(!play.fleet.holds(A) && !play.fleet.takes(A));
+    assert_eq!(play.step(Event::Wanted(A, client(1))), [Action::Make(A)]);
+    assert!(play.fleet.holds(A));
+    assert_eq!(play.step(Event::Wanted(A, client(2))), []);
+    assert_eq!(play.step(Event::Made(A, 7)), []);
+    assert!(play.fleet.takes(A));
+    play.step(Event::Heard(A));
+    assert_eq!(play.after(19), []);
+    play.step(Event::Heard(A));
+    assert_eq!(play.after(19), []);
+    assert_eq!(play.after(1), [Action::Ask(A)]);
+    // Somebody is still there; it is asked again, but not at once.
+    assert_eq!(play.step(Event::Connections(A, Some(1))), []);
+    assert_eq!(play.step(Event::Time), []);
+    assert_eq!(play.after(1), [Action::Ask(A)]);
+    assert_eq!(
+        play.step(Event::Connections(A, Some(0))),
+        [
+            Action::Tell(A, Tell::Down("nobody asks")),
+            Action::Remove(A, 7)
+        ]
+    );
+    assert_eq!(
+        play.step(Event::Removed(A, None)),
+        [Action::Tell(A, Tell::Asleep)]
+    );
+    assert_eq!(play.state(A), State::Asleep);
+    let unit = play.fleet.unit(A).unwrap();
+    assert_eq!((unit.births, unit.deaths, unit.failures), (1, 1, 0));
+}
+
+#[test]
+fn who_is_heard_after_it_was_asked_stays() {
+    let mut play = Play::new(limits());
+    play.up(A, 7);
+    assert_eq!(play.after(20), [Action::Ask(A)]);
+    play.step(Event::Heard(A));
+    assert_eq!(play.step(Event::Connections(A, Some(0))), []);
+    assert!(play.fleet.takes(A));
+}
+
+#[test]
+fn who_comes_while_it_dies_gets_the_next_one() {
+    let mut play = Play::new(limits());
+    play.up(A, 7);
+    play.after(20);
+    play.step(Event::Connections(A, None));
+    assert!(!play.fleet.holds(A));
+    assert_eq!(play.step(Event::Wanted(A, client(1))), []);
+    assert!(play.fleet.holds(A));
+    assert_eq!(play.step(Event::Removed(A, None)), [Action::Make(A)]);
+}
+
+#[test]
+fn an_open_connection_keeps_it_until_the_hard_limit() {
+    let mut play = Play::new(limits());
+    let hard = Spec {
+        idle_hard: Some(Duration::from_secs(60)),
+        ..spec()
+    };
+    play.fleet.change(A, hard, false, &mut Vec::new());
+    play.up(A, 7);
+    for _ in 0..59 {
+        for action in play.after(1) {
+            assert_eq!(action, Action::Ask(A));
+            play.step(Event::Connections(A, Some(1)));
+        }
+    }
+    assert!(play.after(1).contains(&Action::Remove(A, 7)));
+}
+
+#[test]
+fn failures_are_backed_off() {
+    let mut play = Play::new(limits());
+    for pause in [1, 2, 4, 8] {
+        assert_eq!(play.step(Event::Wanted(A, client(1))), [Action::Make(A)]);
+        let failed = Tell::Failed("no image".into(), Duration::from_secs(pause));
+        assert_eq!(
+            play.step(Event::NotMade(A, "no image".into())),
+            [Action::Drop(A), Action::Tell(A, failed)]
+        );
+        assert_eq!(play.step(Event::Wanted(A, client(1))), []);
+        assert!(!play.fleet.holds(A));
+        assert_eq!(play.after(pause), []);
+    }
+    assert_eq!(play.fleet.refused.backed_off, 4);
+    // A life puts it right.
+    play.up(A, 7);
+    play.after(10);
+    play.step(Event::Ended(A, true, "crash".into()));
+    let pause = Duration::from_secs(1);
+    let actions = play.step(Event::Removed(A, None));
+    assert!(actions.contains(&Action::Tell(A, Tell::Failed("crash".into(), pause))));
+}
+
+#[test]
+fn who_says_nothing_is_removed() {
+    let mut play = Play::new(limits());
+    play.step(Event::Wanted(A, client(1)));
+    play.step(Event::Made(A, 7));
+    assert_eq!(play.fleet.deadline(), Some(play.now + SILENCE));
+    assert!(play.after(5).contains(&Action::Remove(A, 7)));
+    play.step(Event::Removed(A, None));
+    assert!(matches!(play.state(A), State::BackedOff(_)));
+}
+
+#[test]
+fn one_network_can_not_have_all_births() {
+    let mut play = Play::new(Limits {
+        births_per_prefix: 1,
+        ..limits()
+    });
+    assert_eq!(play.step(Event::Wanted(A, client(1))), [Action::Make(A)]);
+    assert_eq!(play.step(Event::Wanted(B, client(1))), []);
+    assert_eq!(
+        (play.state(B), play.fleet.refused.prefix),
+        (State::Asleep, 1)
+    );
+    assert_eq!(play.step(Event::Wanted(B, client(2))), [Action::Make(B)]);
+    play.after(10);
+    assert_eq!(play.step(Event::Wanted(C, client(1))), [Action::Make(C)]);
+}
+
+#[test]
+fn who_is_over_a_cap_waits_for_room() {
+    for limits in [
+        Limits {
+            running: 1,
+            ..limits()
+        },
+        Limits {
+            memory: 19,
+            ..limits()
+        },
+    ] {
+        let mut play = Play::new(limits);
+        play.up(A, 7);
+        assert_eq!(
+            play.step(Event::Wanted(B, client(1))),
+            [Action::Tell(B, Tell::Queued)]
+        );
+        assert!(play.fleet.holds(B));
+        play.after(20);
+        play.step(Event::Connections(A, Some(0)));
+        let actions = play.step(Event::Removed(A, None));
+        assert!(actions.contains(&Action::Make(B)), "{actions:?}");
+    }
+}
+
+#[test]
+fn births_are_limited_in_time_and_the_queue_in_length() {
+    let mut play = Play::new(Limits {
+        births_per_second: 1,
+        burst: 1,
+        queue: 1,
+        ..limits()
+    });
+    assert_eq!(play.step(Event::Wanted(A, client(1))), [Action::Make(A)]);
+    play.step(Event::Wanted(B, client(1)));
+    assert_eq!(play.step(Event::Wanted(C, client(1))), []);
+    assert_eq!(
+        (play.state(C), play.fleet.refused.queue),
+        (State::Asleep, 1)
+    );
+    assert_eq!(
+        play.fleet.deadline(),
+        Some(play.now + Duration::from_secs(1))
+    );
+    assert_eq!(play.after(1), [Action::Make(B)]);
+}
+
+#[test]
+fn what_never_sleeps_is_made_again() {
+    let mut play = Play::new(limits());
+    let always = Spec {
+        on_demand: false,
+        ..spec()
+    };
+    play.fleet.change(A, always, false, &mut Vec::new());
+    play.up(A, 7);
+    assert_eq!(play.after(1000), []);
+    play.step(Event::Ended(A, false, "poweroff".into()));
+    let actions = play.step(Event::Removed(A, None));
+    assert!(actions.contains(&Action::Make(A)), "{actions:?}");
+}
+
+#[test]
+fn who_leaves_is_removed_first() {
+    let mut play = Play::new(limits());
+    play.up(A, 7);
+    let mut actions = Vec::new();
+    play.fleet.leave(A, &mut actions);
+    assert!(actions.contains(&Action::Remove(A, 7)));
+    assert_eq!(play.step(Event::Wanted(A, client(1))), []);
+    let actions = play.step(Event::Removed(A, None));
+    assert_eq!(actions, [Action::Drop(A), Action::Gone(A)]);
+    assert!(play.fleet.unit(A).is_none());
+    // One that is being made goes as soon as it is there.
+    play.step(Event::Wanted(B, client(1)));
+    play.fleet.leave(B, &mut Vec::new());
+    assert!(play.step(Event::Made(B, 8)).contains(&Action::Remove(B, 8)));
+}
+
+#[test]
+fn a_guest_of_an_old_make_does_not_stay() {
+    let mut play = Play::new(limits());
+    play.step(Event::Wanted(A, client(1)));
+    play.fleet.change(A, spec(), true, &mut Vec::new());
+    assert!(play.step(Event::Made(A, 7)).contains(&Action::Remove(A, 7)));
+}
+
+proptest! {
+    /// Whatever happens in whatever order: no more guests than there may be, and nobody is removed who is not there.
+    #[test]
+    fn any_events(events in proptest::collection::vec((0u8..10, 1u32..4, 0u8..4), 0..200)) {
+        let limits = Limits { running: 2, queue: 2, ..limits() };
+        let mut play = Play::new(limits);
+        let mut alive = std::collections::BTreeMap::new();
+        for (domid, (kind, id, n)) in (1u16..).zip(events) {
+            let id = Id(id);
+            let state = play.state(id);
+            // What the maker tells follows from what it was told.
+            let event = match kind {
+                0..=2 => Event::Wanted(id, client(n)),
+                3 if state == State::BeingBorn => { alive.insert(id, domid); Event::Made(id, domid) }
+                4 if state == State::BeingBorn => Event::NotMade(id, "no".into()),
+                5 => Event::Heard(id),
+                6 => Event::Connections(id, u32::from(n).checked_sub(1)),
+                7 => Event::Ended(id, n == 0, "ended".into()),
+                8 if matches!(state, State::Dying(_)) => { alive.remove(&id); Event::Removed(id, None) }
+                _ => { play.now += Duration::from_secs(u64::from(n) * 10); Event::Time }
+            };
+            for action in play.step(event) {
+                if let Action::Remove(id, domid) = action {
+                    prop_assert_eq!(alive.get(&id), Some(&domid));
+                }
+            }
+            prop_assert!(play.fleet.used().0 <= 2);
+            prop_assert!(play.fleet.queue.len() <= 3);
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Classic BPF (`linux/filter.h`), whose jumps are to names instead of distances.
+
+use crate::net::Instruction;
+
+/// `linux/bpf_common.h`: the accumulator from the frame, by width; with `IND`, at X and further on.
+const LD: u16 = 0x00;
+const LDX: u16 = 0x01;
+const ALU: u16 = 0x04;
+const JMP: u16 = 0x05;
+const RET: u16 = 0x06;
+const W: u16 = 0x00;
+const H: u16 = 0x08;
+const B: u16 = 0x10;
+const ABS: u16 = 0x20;
+const IND: u16 = 0x40;
+const LEN: u16 = 0x80;
+const IMM: u16 = 0x00;
+const MSH: u16 = 0xa0;
+const SUB: u16 = 0x10;
+const AND: u16 = 0x50;
+const JEQ: u16 = 0x10;
+const JGE: u16 = 0x30;
+const JSET: u16 = 0x40;
+const X: u16 = 0x08;
+/// `SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT`: whether the kernel has taken a VLAN tag off.
+const VLAN: u32 = 0xffff_f000 + 48;
+
+/// Where a jump leads: to the end of the program with a verdict, or to a place that is named by the rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum To {
+    /// The instruction that follows.
+    Next,
+    /// The frame passes.
+    Pass,
+    /// The frame is dropped.
+    Drop,
+    /// What begins with [`Assembler::at`] and this name.
+    Named(&'static str),
+}
+
+/// A program to be.
+#[derive(Default)]
+pub(super) struct Assembler {
+    code: Vec<(Instruction, To, To)>,
+    places: Vec<(&'static str, usize)>,
+}
+
+impl Assembler {
+    fn push(&mut self, code: u16, k: u32) {
+        let (jt, jf) = (0, 0);
+        let instruction = Instruction { code, jt, jf, k };
+        self.code.push((instruction, To::Next, To::Next));
+    }
+
+    /// Names the place of what follows.
+    pub(super) fn at(&mut self, name: &'static str) {
+        self.places.push((name, self.code.len()));
+    }
+
+    /// Loads an octet of the frame.
+    pub(super) fn octet(&mut self, at: u32) {
+        self.push(LD | B | ABS, at);
+    }
+
+    /// Loads two octets.
+    pub(super) fn half(&mut self, at: u32) {
+        self.push(LD | H | ABS, at);
+    }
+
+    /// Loads four octets.
+    pub(super) fn word(&mut self, at: u32) {
+        self.push(LD | W | ABS, at);
+    }
+
+    /// Loads an octet that is `at` behind X.
+    pub(super) fn octet_behind(&mut self, at: u32) {
+        self.push(LD | B | IND, at);
+    }
+
+    /// Loads two octets that are `at` behind X.
+    pub(super) fn half_behind(&mut self, at: u32) {
+        self.push(LD | H | IND, at);
+    }
+
+    /// Loads the frame's length.
+    pub(super) fn length(&mut self) {
+        self.push(LD | W | LEN, 0);
+    }
+
+    /// Loads whether there was a VLAN tag.
+    pub(super) fn vlan(&mut self) {
+        self.push(LD | W | ABS, VLAN);
+    }
+
+    /// Has X be four times the lower half of an octet: the length of the IPv4 header that begins there.
+    pub(super) fn x_header(&mut self, at: u32) {
+        self.push(LDX | B | MSH, at);
+    }
+
+    /// Has X be a number.
+    pub(super) fn x(&mut self, number: u32) {
+        self.push(LDX | W | IMM, number);
+    }
+
+    pub(super) fn subtract(&mut self, number: u32) {
+        self.push(ALU | SUB, number);
+    }
+
+    pub(super) fn and(&mut self, mask: u32) {
+        self.push(ALU | AND, mask);
+    }
+
+    fn jump(&mut self, code: u16, k: u32, yes: To, no: To) {
+        self.push(JMP | code, k);
+        if let Some(last) = self.code.last_mut() {
+            (last.1, last.2) = (yes, no);
+        }
+    }
+
+    /// Goes on according to whether what was loaded is this.
+    pub(super) fn is(&mut self, k: u32, yes: To, no: To) {
+        self.jump(JEQ, k, yes, no);
+    }
+
+    /// Goes on according to whether it is at least this.
+    pub(super) fn is_at_least(&mut self, k: u32, yes: To, no: To) {
+        self.jump(JGE, k, yes, no);
+    }
+
+    /// Goes on according to whether it is at least X.
+    pub(super) fn is_at_least_x(&mut self, yes: To, no: To) {
+        self.jump(JGE | X, 0, yes, no);
+    }
+
+    /// Goes on according to whether it has any of these bits.
+    pub(super) fn has(&mut self, k: u32, yes: To, no: To) {
+        self.jump(JSET, k, yes, no);
+    }
+
+    /// Drops what is not this.
+    pub(super) fn must_be(&mut self, k: u32) {
+        self.is(k, To::Next, To::Drop);
+    }
+
+    /// Drops a frame that is shorter than this.
+    pub(super) fn must_have(&mut self, octets: u32) {
+        self.length();
+        self.is_at_least(octets, To::Next, To::Drop);
+    }
+
+    /// Ends with a verdict.
+    pub(super) fn end(&mut self, verdict: u32) {
+        self.push(RET, verdict);
+    }
+
+    /// The program; `pass` and `drop` are what it returns.
+    ///
+    /// # Panics
+    /// A place that is not there, or lies behind the jump or too far ahead: the rules are wrong, whoever the guest is.
+    pub(super) fn finish(mut self, pass: u32, drop: u32) -> Vec<Instruction> {
+        let end = self.code.len();
+        self.end(pass);
+        self.end(drop);
+        let distance = |from: usize, to: To| {
+            let target = match to {
+                To::Next => from + 1,
+                To::Pass => end,
+                To::Drop => end + 1,
+                To::Named(name) => {
+                    let place = self.places.iter().find(|(place, _)| *place == name);
+                    place.map_or(usize::MAX, |(_, at)| *at)
+                }
+            };
+            let distance = target.checked_sub(from + 1);
+            distance.and_then(|distance| u8::try_from(distance).ok())
+        };
+        let resolve = |(from, (instruction, yes, no)): (usize, &(Instruction, To, To))| {
+            let (Some(jt), Some(jf)) = (distance(from, *yes), distance(from, *no)) else {
+                panic!("instruction {from} goes to {yes:?} or {no:?}, which is too far or nowhere");
+            };
+            Instruction {
+                jt,
+                jf,
+                ..*instruction
+            }
+        };
+        self.code.iter().enumerate().map(resolve).collect()
+    }
+}

@@ -1,0 +1,295 @@
+//! The rules of [`super`], as a program. A load from beyond the frame's end would let it pass, so that no load is before its length is known
+//! to suffice.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::Identity;
+use super::assembler::{Assembler, To};
+use crate::net::Instruction;
+
+/// `linux/pkt_cls.h`.
+pub(super) const TC_ACT_OK: u32 = 0;
+pub(super) const TC_ACT_SHOT: u32 = 2;
+
+/// What netback calls every vif, on dom0's side.
+const VIF: [u8; 6] = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff];
+
+const ARP: u32 = 0x0806;
+const IPV4: u32 = 0x0800;
+const IPV6: u32 = 0x86dd;
+
+/// RFC 9293 section 3.1, RFC 768, RFC 792 and RFC 4443, RFC 8200 section 4.3.
+const ICMP: u32 = 1;
+const TCP: u32 = 6;
+const UDP: u32 = 17;
+const ICMPV6: u32 = 58;
+const HOP_BY_HOP: u32 = 0;
+
+/// Octets of an Ethernet header: where IP and ARP begin.
+const ETH: u32 = 14;
+/// The headers with them.
+const ARP_END: u32 = ETH + 28;
+const IPV4_END: u32 = ETH + 20;
+const IPV6_END: u32 = ETH + 40;
+/// Of ICMPv6, behind an IPv6 header alone: a neighbour message's target (RFC 4861 section 4.3).
+const TARGET: u32 = IPV6_END + 8;
+const TARGET_END: u32 = TARGET + 16;
+
+const ROUTER_ADVERTISEMENT: u32 = 134;
+const NEIGHBOUR_SOLICITATION: u32 = 135;
+const NEIGHBOUR_ADVERTISEMENT: u32 = 136;
+const REDIRECT: u32 = 137;
+const ROUTER_SOLICITATION: u32 = 133;
+/// Reports of multicast groups: RFC 2710 section 3.1, RFC 3810 section 5.2.
+const REPORTS: [u32; 3] = [131, 132, 143];
+
+const DHCP_SERVER: u32 = 67;
+const DHCPV6_SERVER: u32 = 547;
+/// Where the ports of services end, and those of whoever asks them begin (RFC 6335 section 6).
+const USER_PORTS: u32 = 1024;
+
+/// The program for a guest.
+pub(super) fn of(identity: &Identity) -> Vec<Instruction> {
+    let mut a = Assembler::default();
+    ethernet(&mut a, identity);
+    if let Some(own) = identity.ipv4 {
+        arp(&mut a, identity.mac, own);
+        ipv4(&mut a, own, identity.host);
+    }
+    if let Some(own) = identity.ipv6 {
+        ipv6(&mut a, &[own, link_local(identity.mac)], identity.host);
+    }
+    answers(&mut a);
+    a.finish(TC_ACT_OK, TC_ACT_SHOT)
+}
+
+/// The link-local address of a MAC address (RFC 4291 section 2.5.6 and appendix A).
+pub(super) fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
+    let half = |high, low| u16::from_be_bytes([high, low]);
+    let own = [half(a ^ 2, b), half(c, 0xff), half(0xfe, d), half(e, f)];
+    Ipv6Addr::new(0xfe80, 0, 0, 0, own[0], own[1], own[2], own[3])
+}
+
+fn first([a, b, c, d, ..]: [u8; 6]) -> u32 {
+    u32::from_be_bytes([a, b, c, d])
+}
+
+fn last([.., e, f]: [u8; 6]) -> u32 {
+    u32::from_be_bytes([0, 0, e, f])
+}
+
+fn ethernet(a: &mut Assembler, identity: &Identity) {
+    // The kernel has taken the tag off: behind it all would look right.
+    a.vlan();
+    a.must_be(0);
+    a.must_have(IPV4_END);
+    a.word(6);
+    a.must_be(first(identity.mac));
+    a.half(10);
+    a.must_be(last(identity.mac));
+    // The bridge gives dom0 what is for a port's own address.
+    a.word(0);
+    a.is(first(VIF), To::Next, To::Named("kind"));
+    a.half(4);
+    a.is(last(VIF), To::Drop, To::Next);
+    a.at("kind");
+    a.half(12);
+    let known = |is_there, name| {
+        if is_there { To::Named(name) } else { To::Drop }
+    };
+    let (v4, v6) = (identity.ipv4.is_some(), identity.ipv6.is_some());
+    a.is(ARP, known(v4, "arp"), To::Next);
+    a.is(IPV4, known(v4, "ipv4"), To::Next);
+    a.is(IPV6, known(v6, "ipv6"), To::Drop);
+}
+
+fn arp(a: &mut Assembler, mac: [u8; 6], own: Ipv4Addr) {
+    a.at("arp");
+    a.must_have(ARP_END);
+    // Of Ethernet, for IPv4, with addresses as long as theirs.
+    a.word(ETH);
+    a.must_be(0x0001_0800);
+    a.half(ETH + 4);
+    a.must_be(0x0604);
+    a.half(ETH + 6);
+    a.is(1, To::Named("sender"), To::Next);
+    a.must_be(2);
+    a.at("sender");
+    a.word(ETH + 8);
+    a.must_be(first(mac));
+    a.half(ETH + 12);
+    a.must_be(last(mac));
+    a.word(ETH + 14);
+    a.is(own.to_bits(), To::Pass, To::Next);
+    // A probe: whether somebody else has it already.
+    a.must_be(0);
+    a.word(ETH + 24);
+    a.is(own.to_bits(), To::Pass, To::Drop);
+}
+
+fn ipv4(a: &mut Assembler, own: Ipv4Addr, host: [u8; 6]) {
+    a.at("ipv4");
+    a.octet(ETH);
+    // Version 4, and at least five words of header.
+    a.is_at_least(0x45, To::Next, To::Drop);
+    a.is_at_least(0x50, To::Drop, To::Next);
+    a.word(ETH + 12);
+    a.must_be(own.to_bits());
+    a.octet(0);
+    a.has(1, To::Drop, To::Next);
+    a.x_header(ETH);
+    // Of a fragment behind the first, the ports are elsewhere.
+    a.half(ETH + 6);
+    a.has(0x1fff, To::Named("ipv4 receiver"), To::Next);
+    a.octet(ETH + 9);
+    a.is(UDP, To::Next, To::Named("ipv4 receiver"));
+    has_behind(a, 4);
+    a.half_behind(ETH);
+    a.is(DHCP_SERVER, To::Drop, To::Next);
+    a.at("ipv4 receiver");
+    is_for(a, host);
+    a.half(ETH + 6);
+    a.has(0x3fff, To::Drop, To::Next);
+    a.octet(ETH + 9);
+    a.is(TCP, To::Named("tcp"), To::Next);
+    a.is(UDP, To::Named("udp"), To::Next);
+    a.must_be(ICMP);
+    has_behind(a, 1);
+    a.octet_behind(ETH);
+    // An echo reply; unreachable; too long on the way; a wrong header.
+    passes(a, &[0, 3, 11, 12]);
+}
+
+/// Drops a frame that has not so many octets behind the Ethernet header and X. Nothing that gets here has less than an IPv4 header.
+fn has_behind(a: &mut Assembler, octets: u32) {
+    a.length();
+    a.subtract(ETH + octets);
+    a.is_at_least_x(To::Next, To::Drop);
+}
+
+/// Lets pass what is one of these, and drops the rest.
+fn passes(a: &mut Assembler, all: &[u32]) {
+    for one in all {
+        a.is(*one, To::Pass, To::Next);
+    }
+    a.end(TC_ACT_SHOT);
+}
+
+/// Lets pass what is not for this MAC address, and goes on with what is.
+fn is_for(a: &mut Assembler, host: [u8; 6]) {
+    a.word(0);
+    a.is(first(host), To::Next, To::Pass);
+    a.half(4);
+    a.is(last(host), To::Next, To::Pass);
+}
+
+fn ipv6(a: &mut Assembler, own: &[Ipv6Addr], host: [u8; 6]) {
+    a.at("ipv6");
+    a.must_have(IPV6_END);
+    a.octet(ETH);
+    a.and(0xf0);
+    a.must_be(0x60);
+    is_one_of(
+        a,
+        ETH + 8,
+        own,
+        To::Named("ipv6 own"),
+        ["source 1", "source 2"],
+    );
+    // From nobody: whether somebody else has its address, and reports.
+    is_one_of(
+        a,
+        ETH + 8,
+        &[Ipv6Addr::UNSPECIFIED],
+        To::Named("from nobody"),
+        ["source 3"; 2],
+    );
+    a.end(TC_ACT_SHOT);
+
+    a.at("from nobody");
+    a.octet(ETH + 6);
+    a.is(HOP_BY_HOP, To::Named("report"), To::Next);
+    a.must_be(ICMPV6);
+    a.must_have(TARGET_END);
+    a.octet(IPV6_END);
+    a.is(NEIGHBOUR_SOLICITATION, To::Named("target"), To::Drop);
+
+    a.at("ipv6 own");
+    a.x(IPV6_END - ETH);
+    a.octet(ETH + 6);
+    a.is(HOP_BY_HOP, To::Named("report"), To::Next);
+    a.is(ICMPV6, To::Named("icmpv6"), To::Next);
+    a.is(TCP, To::Named("ipv6 receiver"), To::Next);
+    a.must_be(UDP);
+    a.must_have(IPV6_END + 4);
+    a.half(IPV6_END);
+    a.is(DHCPV6_SERVER, To::Drop, To::Named("ipv6 receiver"));
+
+    a.at("report");
+    // A header of eight octets before ICMPv6, as RFC 3810 section 5 has it.
+    a.must_have(IPV6_END + 9);
+    a.half(IPV6_END);
+    a.must_be(ICMPV6 << 8);
+    a.octet(IPV6_END + 8);
+    passes(a, &REPORTS);
+
+    a.at("icmpv6");
+    a.must_have(IPV6_END + 4);
+    a.octet(IPV6_END);
+    a.is(ROUTER_ADVERTISEMENT, To::Drop, To::Next);
+    a.is(REDIRECT, To::Drop, To::Next);
+    a.is(ROUTER_SOLICITATION, To::Pass, To::Next);
+    a.is(NEIGHBOUR_SOLICITATION, To::Pass, To::Next);
+    a.is(
+        NEIGHBOUR_ADVERTISEMENT,
+        To::Next,
+        To::Named("ipv6 receiver"),
+    );
+    a.must_have(TARGET_END);
+    a.at("target");
+    is_one_of(a, TARGET, own, To::Pass, ["target 1", "target 2"]);
+    a.end(TC_ACT_SHOT);
+
+    a.at("ipv6 receiver");
+    a.octet(0);
+    a.has(1, To::Drop, To::Next);
+    is_for(a, host);
+    a.octet(ETH + 6);
+    a.is(TCP, To::Named("tcp"), To::Next);
+    a.is(UDP, To::Named("udp"), To::Next);
+    a.octet(IPV6_END);
+    // Errors, and an echo reply.
+    passes(a, &[1, 2, 3, 4, 129]);
+}
+
+/// Goes to `yes` with one of these addresses, and on with another. `names` are those of the places between.
+fn is_one_of(a: &mut Assembler, at: u32, all: &[Ipv6Addr], yes: To, names: [&'static str; 2]) {
+    for (address, name) in all.iter().zip(names) {
+        let bits = address.to_bits().to_be_bytes();
+        for (index, part) in (0..).zip(bits.chunks_exact(4)) {
+            a.word(at + index * 4);
+            let part = part
+                .iter()
+                .fold(0, |word, octet| word << 8 | u32::from(*octet));
+            let equal = if index == 3 { yes } else { To::Next };
+            a.is(part, equal, To::Named(name));
+        }
+        a.at(name);
+    }
+}
+
+/// What dom0 gets of TCP and UDP, whose header is behind X.
+fn answers(a: &mut Assembler) {
+    a.at("tcp");
+    has_behind(a, 14);
+    a.octet_behind(ETH + 13);
+    // SYN without ACK.
+    a.and(0x12);
+    a.is(0x02, To::Drop, To::Pass);
+    a.at("udp");
+    has_behind(a, 4);
+    a.half_behind(ETH);
+    a.is_at_least(USER_PORTS, To::Drop, To::Next);
+    a.half_behind(ETH + 2);
+    a.is_at_least(USER_PORTS, To::Pass, To::Drop);
+}

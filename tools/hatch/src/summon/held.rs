@@ -1,0 +1,79 @@
+//! Frames that have come for a guest that is not there yet: in their order, and not without a bound.
+
+use std::collections::VecDeque;
+
+/// How much is held for one service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Frames.
+    pub frames: usize,
+    /// Octets of them.
+    pub octets: usize,
+}
+
+/// Frames, and what has become of them so far.
+#[derive(Debug, Default)]
+pub struct Held {
+    frames: VecDeque<Vec<u8>>,
+    octets: usize,
+    /// Frames that were held.
+    pub held: u64,
+    /// Frames that were given to the guest.
+    pub replayed: u64,
+    /// Frames that were not held, or not until there was a guest.
+    pub dropped: u64,
+}
+
+impl Held {
+    /// Holds a frame, if there is room: those that were first are answered first.
+    pub fn push(&mut self, frame: &[u8], bounds: Bounds) {
+        let octets = self.octets + frame.len();
+        if self.frames.len() >= bounds.frames || octets > bounds.octets {
+            self.dropped += 1;
+            return;
+        }
+        self.held += 1;
+        self.octets = octets;
+        self.frames.push_back(frame.to_vec());
+    }
+
+    /// Gives back all frames, in their order.
+    pub fn replay(&mut self) -> impl Iterator<Item = Vec<u8>> {
+        self.replayed += self.frames.len() as u64;
+        self.octets = 0;
+        std::mem::take(&mut self.frames).into_iter()
+    }
+
+    /// Drops all frames: there will be no guest.
+    pub fn drop_all(&mut self) {
+        self.dropped += self.frames.len() as u64;
+        self.octets = 0;
+        self.frames.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds {
+        frames: 3,
+        octets: 10,
+    };
+
+    #[test]
+    fn in_their_order_and_within_bounds() {
+        let mut held = Held::default();
+        for frame in [&b"one"[..], b"two", b"12345", b"3", b"4"] {
+            held.push(frame, BOUNDS);
+        }
+        let replayed: Vec<_> = held.replay().collect();
+        assert_eq!(replayed, [&b"one"[..], b"two", b"3"]);
+        assert_eq!((held.held, held.replayed, held.dropped), (3, 3, 2));
+        held.push(&[0; 10], BOUNDS);
+        held.drop_all();
+        held.push(b"5", BOUNDS);
+        assert_eq!(held.replay().count(), 1);
+        assert_eq!((held.held, held.replayed, held.dropped), (5, 4, 3));
+    }
+}

@@ -1,0 +1,426 @@
+//! The thread that makes guests and removes them, one after the other, because that takes milliseconds. It owns the ways to
+//! Xen and xenstored, the files, and guests made ahead.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use super::bell::Sender;
+use super::config::{Asleep, Service};
+use super::fleet::Id;
+use super::guard::{self, Identity};
+use crate::builder::report::Timeline;
+use crate::builder::{
+    Builder, Cause, Config, Connect, Image, Ramdisk, Shell, Then, Vif, random_uuid,
+};
+use crate::gc::{self, Snapshot};
+use crate::net::{Links, vif_name};
+use crate::xen::TscMode;
+
+/// How long Xen, xenstored or the kernel may let us wait.
+const BOUND: Duration = Duration::from_secs(10);
+/// Guests are made ahead when nothing else was to be done for so long.
+const REST: Duration = Duration::from_millis(50);
+/// After a guest that could not be made ahead, the next is tried so much later; twice as much after each more.
+const BACK_OFF: Duration = Duration::from_secs(1);
+const BACK_OFF_MAX: Duration = Duration::from_secs(60);
+
+/// What is to be done.
+pub(super) enum Order {
+    /// Find the guests of these services.
+    Find(Vec<(Id, String)>),
+    /// Make a guest.
+    Make(Id, Box<Service>, bool),
+    /// Remove one.
+    Remove(Id, u16),
+    /// Keep guests ready for these services; so many for each image and size.
+    Ready(Vec<Service>, usize),
+}
+
+/// What was done.
+pub(super) enum Told {
+    /// A guest of a service runs already.
+    Found(Id, u16),
+    /// All were looked for.
+    Searched,
+    /// A guest was made: its network is connected, and it is about to run.
+    Made(Id, Box<Made>),
+    /// It runs.
+    Runs(Id, Instant),
+    /// It was not made, and nothing of it is there.
+    NotMade(Id, String),
+    /// It was removed; what is left of it, if anything.
+    Removed(Id, Option<String>),
+    /// So many guests wait that were made ahead.
+    Waiting(usize),
+    /// Something that is nobody's fault in particular.
+    Trouble(String),
+}
+
+/// A guest that was made.
+pub(super) struct Made {
+    pub(super) domid: u16,
+    /// When it was begun.
+    pub(super) began: Instant,
+    pub(super) timeline: Timeline,
+    pub(super) is_from_pool: bool,
+}
+
+/// What guests made ahead have to be alike in: the image, and MiB of memory.
+type Make = (PathBuf, u64);
+
+pub(super) struct Maker {
+    told: Sender<Told>,
+    builder: Option<Builder>,
+    /// Opened when it is first needed.
+    links: Option<Links>,
+    images: BTreeMap<PathBuf, Image>,
+    sites: BTreeMap<PathBuf, Ramdisk>,
+    /// How many guests are to wait, of each make.
+    ready: usize,
+    /// The makes, and any bridge that one of their services is on.
+    makes: BTreeMap<Make, String>,
+    shells: BTreeMap<Make, VecDeque<Shell>>,
+    retry: Instant,
+    back_off: Duration,
+}
+
+impl Maker {
+    pub(super) fn new(told: Sender<Told>) -> Self {
+        Self {
+            told,
+            builder: None,
+            links: None,
+            images: BTreeMap::new(),
+            sites: BTreeMap::new(),
+            ready: 0,
+            makes: BTreeMap::new(),
+            shells: BTreeMap::new(),
+            retry: Instant::now(),
+            back_off: BACK_OFF,
+        }
+    }
+
+    /// Carries orders out until nobody gives any more. Then the guests made ahead are removed.
+    pub(super) fn work(mut self, orders: &Receiver<Order>) {
+        loop {
+            let order = match self.lacking() {
+                Some(make) => {
+                    let pause = self.retry.saturating_duration_since(Instant::now());
+                    match orders.recv_timeout(pause.max(REST)) {
+                        Err(RecvTimeoutError::Timeout) => {
+                            self.fill(make);
+                            continue;
+                        }
+                        order => order.ok(),
+                    }
+                }
+                None => orders.recv().ok(),
+            };
+            match order {
+                Some(order) => self.carry_out(order),
+                None => break,
+            }
+        }
+        self.makes.clear();
+        self.clear_out();
+    }
+
+    fn carry_out(&mut self, order: Order) {
+        match order {
+            Order::Find(wanted) => {
+                if let Err(cause) = self.find(&wanted) {
+                    self.lost(&cause);
+                    self.tell(Told::Trouble(format!("takeover: {cause}")));
+                }
+                self.tell(Told::Searched);
+            }
+            Order::Make(id, service, guard) => {
+                if let Err(why) = self.make(id, &service, guard) {
+                    self.tell(Told::NotMade(id, why));
+                }
+            }
+            Order::Remove(id, domid) => {
+                let trouble = self.remove(domid).err();
+                self.tell(Told::Removed(id, trouble));
+            }
+            Order::Ready(services, ready) => {
+                // Files may be others by now.
+                self.images.clear();
+                self.sites.clear();
+                self.ready = ready;
+                let pooled = services
+                    .into_iter()
+                    .filter(|service| service.asleep == Asleep::Pool);
+                self.makes = pooled
+                    .map(|service| ((service.image, service.memory), service.bridge))
+                    .collect();
+                self.clear_out();
+            }
+        }
+    }
+
+    fn tell(&self, told: Told) {
+        self.told.send(told);
+    }
+
+    fn builder(&mut self) -> Result<&mut Builder, Cause> {
+        match &mut self.builder {
+            Some(builder) => Ok(builder),
+            none => Ok(none.insert(Builder::open(BOUND)?)),
+        }
+    }
+
+    /// xenstored was perhaps started anew: the way to it is opened again the next time.
+    fn lost(&mut self, cause: &Cause) {
+        if matches!(cause, Cause::Store(_)) {
+            self.builder = None;
+        }
+    }
+
+    /// Removes what a killed daemon has left half-made, and finds the guests that run.
+    fn find(&mut self, wanted: &[(Id, String)]) -> Result<(), Cause> {
+        let builder = self.builder()?;
+        let (store, xen) = builder.ways();
+        let snapshot = Snapshot::read(store, xen).map_err(|error| match error {
+            gc::SnapshotError::Xen(error) => Cause::from(error),
+            gc::SnapshotError::Store(error) => Cause::from(error),
+        })?;
+        let failures = gc::carry_out(builder, &gc::decide(&snapshot));
+        let mut found = Vec::new();
+        for (id, name) in wanted {
+            let Some(domid) = builder.domid(name)? else {
+                continue;
+            };
+            let Some(info) = builder.xen().info(domid)?.filter(|info| !info.is_dying()) else {
+                continue;
+            };
+            // Killed right before it would have been let run.
+            if info.is_paused() {
+                builder.xen().unpause(domid)?;
+            }
+            found.push(Told::Found(*id, domid));
+        }
+        found.extend(failures.into_iter().map(Told::Trouble));
+        for told in found {
+            self.tell(told);
+        }
+        Ok(())
+    }
+
+    fn make(&mut self, id: Id, service: &Service, guard: bool) -> Result<(), String> {
+        let began = Instant::now();
+        self.open_files(service)?;
+        let config = config(service).map_err(|error| error.to_string())?;
+        let key = (service.image.clone(), service.memory);
+        let shell = match service.asleep {
+            Asleep::Pool => self.shells.get_mut(&key).and_then(VecDeque::pop_front),
+            Asleep::Destroy => None,
+        };
+        let is_from_pool = shell.is_some();
+        if is_from_pool {
+            self.count();
+        }
+        self.builder().map_err(|error| error.to_string())?;
+        let image = self.images.get(&service.image);
+        let site = service.site.as_ref().and_then(|path| self.sites.get(path));
+        let (Some(builder), Some(image)) = (&mut self.builder, image) else {
+            return Err("its image is not there".into());
+        };
+        let created = match shell {
+            Some(shell) => builder.give(shell, &config, site, false),
+            None => builder.create(&config, image, site, Then::Paused),
+        };
+        let created = match created {
+            Ok(created) => created,
+            Err(error) => {
+                self.lost(&error.failure.cause);
+                return Err(error.to_string());
+            }
+        };
+        let domid = created.domid;
+        if guard && let Err(error) = self.protect(domid, service) {
+            let _ = self.remove(domid);
+            return Err(error);
+        }
+        self.tell(Told::Made(
+            id,
+            Box::new(Made {
+                domid,
+                began,
+                timeline: created.timeline,
+                is_from_pool,
+            }),
+        ));
+        let unpaused = self
+            .builder()
+            .and_then(|builder| Ok(builder.xen().unpause(domid)?));
+        match unpaused {
+            Ok(()) => self.tell(Told::Runs(id, Instant::now())),
+            // It is not heard of then, and is removed for that.
+            Err(error) => self.tell(Told::Trouble(error.to_string())),
+        }
+        Ok(())
+    }
+
+    /// Keeps a guest from sending in others' names.
+    fn protect(&mut self, domid: u16, service: &Service) -> Result<(), String> {
+        let links = match &mut self.links {
+            Some(links) => links,
+            none => none.insert(Links::open().map_err(|error| error.to_string())?),
+        };
+        let vif = links.find(&vif_name(domid, 0));
+        let vif = vif.map_err(|error| error.to_string())?;
+        let bridge = links.bridge(&service.bridge);
+        let identity = Identity {
+            mac: service.mac,
+            ipv4: service.ipv4.map(|address| address.address()),
+            ipv6: service.ipv6.map(|address| address.address()),
+            host: bridge.map_err(|error| error.to_string())?.mac,
+        };
+        guard::protect(links, vif.index, &identity).map_err(|error| error.to_string())
+    }
+
+    fn open_files(&mut self, service: &Service) -> Result<(), String> {
+        let error =
+            |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        if !self.images.contains_key(&service.image) {
+            let image = Image::open(&service.image).map_err(|e| error(&service.image, &e))?;
+            self.images.insert(service.image.clone(), image);
+        }
+        if let Some(path) = &service.site
+            && !self.sites.contains_key(path)
+        {
+            let site = Ramdisk::open(path).map_err(|e| error(path, &e))?;
+            self.sites.insert(path.clone(), site);
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, domid: u16) -> Result<(), String> {
+        use crate::builder::DestroyError;
+        let builder = self.builder().map_err(|error| error.to_string())?;
+        match builder.destroy(domid, false) {
+            Ok(_) | Err(DestroyError::NoSuchDomain(_)) => Ok(()),
+            Err(error) => {
+                if let DestroyError::Cause(cause) = &error {
+                    self.lost(cause);
+                }
+                Err(error.to_string())
+            }
+        }
+    }
+
+    fn count(&self) {
+        self.tell(Told::Waiting(self.shells.values().map(VecDeque::len).sum()));
+    }
+
+    /// A make of which too few guests wait.
+    fn lacking(&self) -> Option<Make> {
+        let waiting = |make: &Make| self.shells.get(make).map_or(0, VecDeque::len);
+        let mut makes = self.makes.keys();
+        makes.find(|make| waiting(make) < self.ready).cloned()
+    }
+
+    /// Makes one guest ahead.
+    fn fill(&mut self, make: Make) {
+        if Instant::now() < self.retry {
+            return;
+        }
+        match self.shell(&make) {
+            Ok(shell) => {
+                self.shells.entry(make).or_default().push_back(shell);
+                self.back_off = BACK_OFF;
+                self.count();
+            }
+            Err(why) => {
+                self.retry = Instant::now() + self.back_off;
+                self.back_off = (self.back_off * 2).min(BACK_OFF_MAX);
+                self.tell(Told::Trouble(format!("the pool: {why}")));
+            }
+        }
+    }
+
+    fn shell(&mut self, make: &Make) -> Result<Shell, String> {
+        let (path, memory) = make;
+        if !self.images.contains_key(path) {
+            let image = Image::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
+            self.images.insert(path.clone(), image);
+        }
+        self.builder().map_err(|error| error.to_string())?;
+        let (Some(builder), Some(image)) = (&mut self.builder, self.images.get(path)) else {
+            return Err("its image is not there".into());
+        };
+        let bridge = self.makes.get(make).cloned().unwrap_or_default();
+        let template = Config {
+            name: "shell".into(),
+            uuid: [0; 16],
+            memory: *memory,
+            cmdline: String::new(),
+            // It gets a MAC address of its own, and is not yet a port of any bridge.
+            vif: Some(Vif {
+                mac: [0x02, 0, 0, 0, 0, 0],
+                bridge,
+                ip: None,
+                rate: None,
+                mtu: None,
+            }),
+            connect: Connect::Before,
+            console: false,
+            tsc: TscMode::Native,
+            watched: None,
+        };
+        builder.shell(&template, image).map_err(|error| {
+            let text = error.to_string();
+            if matches!(error.failure.cause, Cause::Store(_)) {
+                self.builder = None;
+            }
+            text
+        })
+    }
+
+    /// Removes guests made ahead that nobody can want any more.
+    fn clear_out(&mut self) {
+        let makes = self.makes.clone();
+        let ready = self.ready;
+        let mut gone = Vec::new();
+        for (make, shells) in &mut self.shells {
+            let keep = if makes.contains_key(make) { ready } else { 0 };
+            gone.extend(shells.drain(keep.min(shells.len())..));
+        }
+        for shell in gone {
+            let removed = self
+                .builder()
+                .map_err(|error| error.to_string())
+                .and_then(|builder| {
+                    let removed = builder.destroy(shell.domid(), false);
+                    removed.map_err(|error| error.to_string())
+                });
+            if let Err(why) = removed {
+                self.tell(Told::Trouble(format!("the pool: {why}")));
+            }
+        }
+    }
+}
+
+/// What a service's guest is made from.
+fn config(service: &Service) -> std::io::Result<Config> {
+    Ok(Config {
+        name: service.name.clone(),
+        uuid: random_uuid()?,
+        memory: service.memory,
+        cmdline: service.command_line(),
+        vif: Some(Vif {
+            mac: service.mac,
+            bridge: service.bridge.clone(),
+            ip: None,
+            rate: None,
+            mtu: None,
+        }),
+        connect: Connect::Auto,
+        console: false,
+        tsc: TscMode::Native,
+        watched: None,
+    })
+}

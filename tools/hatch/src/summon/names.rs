@@ -1,0 +1,192 @@
+//! The services' names: zones made from the file, packed, and answered from by the guest's own DNS code.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+use domain::base::iana::Rtype;
+use domain::base::{Message, Name, ToName as _};
+use mayfly::services::Millis;
+use mayfly::services::dns::{self, Client};
+use mayfly::services::site::pack::OpenError;
+use mayfly::services::site::{Pack, Zones as _};
+
+use super::config::{Config, Service};
+use super::fleet::Id;
+use crate::pack::{self, Options};
+
+/// Octets of a DNS message's header (RFC 1035 section 4.1.1).
+const HEADER: usize = 12;
+/// The bit of its third octet that says that the answer is cut.
+const TC: u8 = 0x02;
+
+/// Zones as a pack, and what of them is a service.
+pub struct Names {
+    pack: Vec<u8>,
+    hosts: HashMap<Vec<u8>, Id>,
+}
+
+/// Why there are no names.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no room for the zones.
+    #[error("the zones: {0}")]
+    Io(#[from] std::io::Error),
+    /// They are not right.
+    #[error("the zones: {0}")]
+    Zones(String),
+}
+
+/// What a query was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// It was answered; which service it was for, if it asked for the address of one.
+    Answered(Option<Id>),
+    /// None of our zones has the name.
+    Elsewhere,
+    /// It gets no answer.
+    Nothing,
+}
+
+impl Names {
+    /// Packs the zones of all services.
+    ///
+    /// # Errors
+    /// There is no room for them, or they contradict each other.
+    pub fn new(config: &Config, ids: &BTreeMap<String, Id>) -> Result<Self, Error> {
+        let site = tempfile::tempdir()?;
+        let folder = site.path().join("zones");
+        std::fs::create_dir(&folder)?;
+        let mut zones: BTreeMap<&str, Vec<&Service>> = BTreeMap::new();
+        let mut hosts = HashMap::new();
+        for service in &config.services {
+            zones.entry(&service.zone).or_default().push(service);
+            let Some(&id) = ids.get(&service.name) else {
+                continue;
+            };
+            for host in &service.hosts {
+                hosts.insert(wire(host)?, id);
+            }
+        }
+        for (zone, services) in &zones {
+            let text = zone_file(zone, services, config);
+            std::fs::write(folder.join(format!("{zone}.zone")), text)?;
+        }
+        let packed = pack::pack_dir(site.path(), &Options::default())
+            .map_err(|problems| Error::Zones(problems.to_string()))?;
+        let pack = packed.to_vec()?;
+        Pack::open(&pack).map_err(|error: OpenError| Error::Zones(error.to_string()))?;
+        Ok(Self { pack, hosts })
+    }
+
+    /// Answers a query over UDP: what was asked, and how many octets of `out` are the answer. That is a refusal for what is
+    /// elsewhere.
+    pub fn answer(
+        &self,
+        server: &mut dns::Server,
+        now: Millis,
+        unix_seconds: u64,
+        client: Client,
+        query: &[u8],
+        out: &mut [u8],
+    ) -> (Asked, usize) {
+        let Ok(pack) = Pack::open(&self.pack) else {
+            return (Asked::Nothing, 0);
+        };
+        let (service, is_ours) = self.asked(&pack, query);
+        match server.answer(&pack, now, unix_seconds, client, query, out) {
+            answer if !is_ours => (Asked::Elsewhere, answer.unwrap_or(0)),
+            // Who gets nothing but an invitation to ask over TCP may be somebody else than it says.
+            Some(length) if out.get(2).is_some_and(|flags| flags & TC != 0) => {
+                (Asked::Answered(None), length)
+            }
+            Some(length) => (Asked::Answered(service), length),
+            None => (Asked::Nothing, 0),
+        }
+    }
+
+    /// The pack, for connections.
+    pub fn pack(&self) -> Option<Pack<'_>> {
+        Pack::open(&self.pack).ok()
+    }
+
+    /// The service that a query asks for the address of, and whether one of our zones has the name. What can't be read is ours to
+    /// answer.
+    fn asked(&self, pack: &Pack<'_>, query: &[u8]) -> (Option<Id>, bool) {
+        let Ok(message) = Message::from_octets(query) else {
+            return (None, true);
+        };
+        let Ok(question) = message.sole_question() else {
+            return (None, true);
+        };
+        let name: Name<Vec<u8>> = question.qname().to_name();
+        let name = name.as_slice().to_ascii_lowercase();
+        let is_ours = pack.zone(&name).is_ok_and(|zone| zone.is_some());
+        let is_address = matches!(question.qtype(), Rtype::A | Rtype::AAAA | Rtype::ANY);
+        let service = self.hosts.get(&name).filter(|_| is_address).copied();
+        (service, is_ours)
+    }
+
+    /// The services that whole queries over TCP ask for: each is after its length in 16 bits.
+    pub fn asked_in(&self, mut stream: &[u8]) -> Vec<Id> {
+        let mut services = Vec::new();
+        let Some(pack) = self.pack() else {
+            return services;
+        };
+        while let Some((length, rest)) = stream.split_first_chunk() {
+            let Some((query, rest)) = rest.split_at_checked(u16::from_be_bytes(*length).into())
+            else {
+                break;
+            };
+            if query.len() >= HEADER {
+                services.extend(self.asked(&pack, query).0);
+            }
+            stream = rest;
+        }
+        services
+    }
+}
+
+/// A name in wire form, in lower case.
+fn wire(name: &str) -> Result<Vec<u8>, Error> {
+    let name: Name<Vec<u8>> = name
+        .parse()
+        .map_err(|error| Error::Zones(format!("{name:?}: {error}")))?;
+    Ok(name.as_slice().to_ascii_lowercase())
+}
+
+/// A zone as a master file. Its name server is the daemon.
+fn zone_file(zone: &str, services: &[&Service], config: &Config) -> String {
+    let ttl = config.daemon.ttl;
+    let mut text = format!("$TTL {ttl}\n$ORIGIN {zone}.\n");
+    // The server's name is in the zone when it has an address that can be told.
+    let told: Vec<IpAddr> = config
+        .daemon
+        .listen
+        .iter()
+        .map(SocketAddr::ip)
+        .filter(|address| !address.is_unspecified() && !address.is_loopback())
+        .collect();
+    let server = if told.is_empty() { "localhost." } else { "ns" };
+    let _ = writeln!(text, "@ SOA {server} hostmaster 1 3600 600 604800 {ttl}");
+    let _ = writeln!(text, "@ NS {server}");
+    let mut address = |name: &str, address: IpAddr| {
+        let rtype = if address.is_ipv4() { "A" } else { "AAAA" };
+        let _ = writeln!(text, "{name} {rtype} {address}");
+    };
+    for told in told {
+        address("ns", told);
+    }
+    for service in services {
+        for host in &service.hosts {
+            let addresses = [
+                service.ipv4.map(|cidr| IpAddr::from(cidr.address())),
+                service.ipv6.map(|cidr| IpAddr::from(cidr.address())),
+            ];
+            for one in addresses.into_iter().flatten() {
+                address(&format!("{host}."), one);
+            }
+        }
+    }
+    text
+}

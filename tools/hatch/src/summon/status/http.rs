@@ -1,0 +1,149 @@
+//! One request, one answer, and the connection is closed: nothing else is needed for a page that is looked at now and then.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use super::{Status, metrics, page};
+
+/// How long a client may take for its request, and again for the answer.
+const BOUND: Duration = Duration::from_secs(5);
+/// Octets of the longest request, and how many header fields it has.
+pub(super) const HEAD_MAX: usize = 8 * 1024;
+const FIELDS_MAX: usize = 64;
+
+/// Nothing is loaded but the style, and nothing is run; nobody shows it as a part of his page.
+const HEADERS: &str = "\
+Content-Security-Policy: default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n\
+X-Content-Type-Options: nosniff\r\n\
+Referrer-Policy: no-referrer\r\n\
+Cache-Control: no-store\r\n\
+Connection: close\r\n";
+
+/// What is asked for.
+enum Request {
+    /// A path, and whether its content is wanted.
+    Known(String, bool),
+    /// A status that says what is wrong with it.
+    Wrong(&'static str),
+}
+
+struct Answer {
+    status: &'static str,
+    kind: &'static str,
+    more: &'static str,
+    body: String,
+}
+
+/// Reads a request and answers it.
+pub(super) fn answer(stream: &TcpStream, status: &Status) -> io::Result<()> {
+    let (answer, with_body) = match request(stream)? {
+        Request::Known(path, with_body) => (of(&path, status), with_body),
+        Request::Wrong(what) => (plain(what), true),
+    };
+    let Answer {
+        status,
+        kind,
+        more,
+        body,
+    } = answer;
+    let length = body.len();
+    let mut octets = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{HEADERS}{more}\r\n"
+    )
+    .into_bytes();
+    if with_body {
+        octets.extend(body.as_bytes());
+    }
+    write(stream, &octets)?;
+    stream.shutdown(Shutdown::Write)
+}
+
+/// The head of a request. Whatever comes behind it is not read.
+fn request(mut stream: &TcpStream) -> io::Result<Request> {
+    let end = Instant::now() + BOUND;
+    let mut head = Vec::new();
+    let mut part = [0; 1024];
+    while head.len() < HEAD_MAX {
+        stream.set_read_timeout(Some(left(end)?))?;
+        let taken = match stream.read(&mut part) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(taken) => taken,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        head.extend_from_slice(part.get(..taken).unwrap_or_default());
+        let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+        let mut request = httparse::Request::new(&mut fields);
+        match request.parse(&head) {
+            Ok(httparse::Status::Partial) => {}
+            Ok(httparse::Status::Complete(_)) => {
+                let target = request.path.unwrap_or_default();
+                let path = target.split('?').next().unwrap_or_default().to_owned();
+                return Ok(match request.method {
+                    Some("GET") => Request::Known(path, true),
+                    Some("HEAD") => Request::Known(path, false),
+                    _ => Request::Wrong("405 Method Not Allowed"),
+                });
+            }
+            Err(_) => return Ok(Request::Wrong("400 Bad Request")),
+        }
+    }
+    Ok(Request::Wrong("431 Request Header Fields Too Large"))
+}
+
+fn of(path: &str, status: &Status) -> Answer {
+    let found = |kind, body| Answer {
+        status: "200 OK",
+        kind,
+        more: "",
+        body,
+    };
+    match path {
+        "/" => found("text/html; charset=utf-8", page::page(status)),
+        "/style.css" => found("text/css; charset=utf-8", page::STYLE.to_owned()),
+        "/status.json" => {
+            let body = serde_json::to_string(status).unwrap_or_default();
+            found("application/json", body)
+        }
+        "/metrics" => found(metrics::TYPE, metrics::text(status)),
+        _ => plain("404 Not Found"),
+    }
+}
+
+fn plain(status: &'static str) -> Answer {
+    let more = if status.starts_with("405") {
+        "Allow: GET, HEAD\r\n"
+    } else {
+        ""
+    };
+    Answer {
+        status,
+        kind: "text/plain; charset=utf-8",
+        more,
+        body: format!("{status}\n"),
+    }
+}
+
+/// Writes all of it, or nothing more once the client has had its time.
+fn write(mut stream: &TcpStream, mut octets: &[u8]) -> io::Result<()> {
+    let end = Instant::now() + BOUND;
+    while !octets.is_empty() {
+        stream.set_write_timeout(Some(left(end)?))?;
+        match stream.write(octets) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(taken) => octets = octets.get(taken..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn left(end: Instant) -> io::Result<Duration> {
+    let left = end.saturating_duration_since(Instant::now());
+    match left.is_zero() {
+        true => Err(io::ErrorKind::TimedOut.into()),
+        false => Ok(left),
+    }
+}

@@ -1,0 +1,205 @@
+//! Prometheus' text, as OpenMetrics 1.0 has it.
+
+use std::fmt::Error;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::metrics::TypedMetric;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use super::{Counts, Service, State, Status};
+
+/// Its media type.
+pub(super) const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// All of a status.
+pub(super) fn text(status: &Status) -> String {
+    let mut registry = Registry::with_prefix("hatch_summon");
+    registry.register_collector(Box::new(Snapshot(status.clone())));
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = text::encode(&mut text, &registry);
+    text
+}
+
+#[derive(Debug)]
+struct Snapshot(Status);
+
+impl Collector for Snapshot {
+    fn encode(&self, encoder: DescriptorEncoder) -> Result<(), Error> {
+        let Status {
+            uptime_ms,
+            services,
+            totals,
+        } = &self.0;
+        let mut out = Out { encoder, services };
+        out.one(
+            "uptime_seconds",
+            "Since the daemon began",
+            seconds(*uptime_ms),
+        )?;
+        out.one("running", "Guests that run", totals.running)?;
+        out.one(
+            "memory_bytes",
+            "Memory of guests that run",
+            totals.memory << 20,
+        )?;
+        out.one("queued", "Services that wait for room", totals.queued)?;
+        out.one("pool", "Guests that wait in the pool", totals.pool)?;
+        out.counts("queries", "DNS queries", "answer", &totals.queries)?;
+        out.counts("wakes", "What has woken services", "cause", &totals.wakes)?;
+        out.counts(
+            "refused",
+            "Wakes that were refused",
+            "limit",
+            &totals.refused,
+        )?;
+        out.states()?;
+        out.gauges(
+            "service_uptime_seconds",
+            "Since the guest was born",
+            |service| service.uptime_ms.map(seconds),
+        )?;
+        out.gauges(
+            "service_last_boot_seconds",
+            "From the packet that was its cause",
+            |service| service.last_boot_us().map(|us| float(us) / 1e6),
+        )?;
+        out.counters("service_births", "Guests that were made", |service| {
+            Some(service.births)
+        })?;
+        out.counters("service_deaths", "Guests that ended", |service| {
+            Some(service.deaths)
+        })?;
+        out.counters("service_failures", "Births that failed", |service| {
+            Some(service.failures)
+        })?;
+        out.counters("service_queries", "DNS queries for its names", |service| {
+            Some(service.queries)
+        })?;
+        // A gauge, since each guest begins anew.
+        out.gauges(
+            "service_requests",
+            "What its guest has answered",
+            |service| service.requests.map(float),
+        )?;
+        out.counters("service_held_frames", "Frames that were held", |service| {
+            Some(service.frames.held)
+        })?;
+        out.counters(
+            "service_replayed_frames",
+            "Frames that were held, and given to the guest",
+            |service| Some(service.frames.replayed),
+        )?;
+        out.counters(
+            "service_dropped_frames",
+            "Frames that could not be held, or not be given to it",
+            |service| Some(service.frames.dropped),
+        )?;
+        out.counters(
+            "service_guarded_frames",
+            "Frames of its guest that were not its own",
+            |service| Some(service.guarded),
+        )
+    }
+}
+
+struct Out<'e, 's> {
+    encoder: DescriptorEncoder<'e>,
+    services: &'s [Service],
+}
+
+impl Out<'_, '_> {
+    fn one<T>(&mut self, name: &str, help: &str, value: T) -> Result<(), Error>
+    where
+        ConstGauge<T>: EncodeMetric + TypedMetric,
+    {
+        let gauge = ConstGauge::new(value);
+        let kind = ConstGauge::<T>::TYPE;
+        let encoder = self.encoder.encode_descriptor(name, help, None, kind)?;
+        gauge.encode(encoder)
+    }
+
+    fn counts(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        counts: &Counts,
+    ) -> Result<(), Error> {
+        let kind = ConstCounter::<u64>::TYPE;
+        let mut encoder = self.encoder.encode_descriptor(name, help, None, kind)?;
+        for (value, count) in counts {
+            let labels = [(label, value.as_str())];
+            ConstCounter::new(*count).encode(encoder.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    /// One of each service and state, of which one is 1.
+    fn states(&mut self) -> Result<(), Error> {
+        let kind = ConstGauge::<u64>::TYPE;
+        let mut encoder =
+            self.encoder
+                .encode_descriptor("service_state", "Which it is in", None, kind)?;
+        for service in self.services {
+            for state in State::ALL {
+                let labels = [
+                    ("service", service.name.as_str()),
+                    ("state", state.as_str()),
+                ];
+                let is = ConstGauge::new(u64::from(service.state == state));
+                is.encode(encoder.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn counters(
+        &mut self,
+        name: &str,
+        help: &str,
+        count: impl Fn(&Service) -> Option<u64>,
+    ) -> Result<(), Error> {
+        let kind = ConstCounter::<u64>::TYPE;
+        let mut encoder = self.encoder.encode_descriptor(name, help, None, kind)?;
+        for service in self.services {
+            if let Some(count) = count(service) {
+                let labels = [("service", service.name.as_str())];
+                ConstCounter::new(count).encode(encoder.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn gauges(
+        &mut self,
+        name: &str,
+        help: &str,
+        value: impl Fn(&Service) -> Option<f64>,
+    ) -> Result<(), Error> {
+        let kind = ConstGauge::<f64>::TYPE;
+        let mut encoder = self.encoder.encode_descriptor(name, help, None, kind)?;
+        for service in self.services {
+            if let Some(value) = value(service) {
+                let labels = [("service", service.name.as_str())];
+                ConstGauge::new(value).encode(encoder.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn seconds(ms: u64) -> f64 {
+    float(ms) / 1e3
+}
+
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "nothing here is as large as 2^53"
+)]
+fn float(count: u64) -> f64 {
+    count as f64
+}

@@ -1,0 +1,131 @@
+//! The page: everything is there when it is loaded, and it loads itself again.
+
+use maud::{DOCTYPE, Markup, html};
+
+use super::picture::waterfall;
+use super::table::{COLUMNS, cells, micros, time};
+use super::{Counts, Service, Status};
+
+/// Its style, which follows the reader's light and dark.
+pub(super) const STYLE: &str = include_str!("style.css");
+/// Seconds until it loads itself again.
+const AGAIN: u32 = 5;
+
+pub(super) fn page(status: &Status) -> String {
+    let Status {
+        uptime_ms,
+        services,
+        totals,
+    } = status;
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                meta http-equiv="refresh" content=(AGAIN);
+                title { "hatch summon: " (totals.running) " of " (services.len()) " run" }
+                link rel="stylesheet" href="style.css";
+            }
+            body {
+                header {
+                    h1 { "hatch summon" }
+                    p {
+                        (totals.running) " of " (services.len()) " services run, in " (totals.memory) " MiB; "
+                        (totals.queued) " wait for room; " (totals.pool) " guests are ready in the pool; up for "
+                        (time(*uptime_ms)) "."
+                    }
+                }
+                main {
+                    section {
+                        h2 id="services" { "Services" }
+                        (table(services))
+                    }
+                    section {
+                        h2 { "Last births" }
+                        @for (id, service) in services.iter().enumerate() {
+                            (birth(id, service))
+                        }
+                    }
+                    section {
+                        h2 { "Since the daemon began" }
+                        div class="counts" {
+                            (counts("DNS queries", "Answer", &totals.queries))
+                            (counts("Wakes", "Cause", &totals.wakes))
+                            (counts("Wakes refused", "Limit", &totals.refused))
+                        }
+                    }
+                }
+                footer {
+                    p { "As of now; it loads itself again every " (AGAIN) " seconds. The same as "
+                        a href="metrics" { "metrics" } " and " a href="status.json" { "JSON" } "." }
+                }
+            }
+        }
+    };
+    page.into_string()
+}
+
+fn table(services: &[Service]) -> Markup {
+    html! {
+        div class="wide" tabindex="0" role="region" aria-labelledby="services" {
+            table {
+                thead { tr {
+                    @for name in COLUMNS { th scope="col" { (name) } }
+                } }
+                tbody {
+                    @for service in services {
+                        tr {
+                            @for (index, cell) in cells(service).iter().enumerate() {
+                                @match index {
+                                    0 => th scope="row" { (cell) },
+                                    1 => td { span class={ "state " (service.state.as_str()) } { (cell) } },
+                                    _ => td { (cell) },
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn birth(id: usize, service: &Service) -> Markup {
+    html! {
+        article {
+            h3 { (service.name) }
+            p class="hosts" { (service.hosts.join(", ")) }
+            @if let Some(trouble) = &service.last_trouble {
+                p class="trouble" { strong { "Trouble: " } (trouble) }
+            }
+            @match service.last_boot_us() {
+                Some(us) => {
+                    p { "From the packet that was its cause to its end: " (micros(us)) "." }
+                    div class="wide" tabindex="0" role="region" aria-label={ "The last birth of " (service.name) } {
+                        (waterfall(id, &service.name, &service.last_boot))
+                    }
+                }
+                None => p { "It was not born yet." },
+            }
+        }
+    }
+}
+
+fn counts(caption: &str, what: &str, counts: &Counts) -> Markup {
+    html! {
+        table {
+            caption { (caption) }
+            thead { tr { th scope="col" { (what) } th scope="col" { "Number" } } }
+            tbody {
+                @for (name, count) in counts {
+                    tr { th scope="row" { (name) } td { (count) } }
+                }
+                @if counts.is_empty() {
+                    tr { td colspan="2" { "none" } }
+                }
+            }
+        }
+    }
+}

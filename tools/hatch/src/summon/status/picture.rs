@@ -1,0 +1,69 @@
+//! A birth as a picture: its steps from the packet that was its cause on, one below the other. SVG within the page, so that it is
+//! there without a script, in the page's colours and as text for whoever does not see it.
+//!
+//! `cargo xtask bench` draws with `plotters`, which has its own colours and sizes in each of its elements; that
+//! would be twice as long as this, and white at night.
+
+use maud::{Markup, html};
+
+use super::Step;
+use super::table::micros;
+
+/// Pixels: the whole width, where bars begin, their widest, and the height of a row and of the scale below.
+const WIDTH: u64 = 720;
+const LEFT: u64 = 220;
+const SPAN: u64 = 400;
+const ROW: u64 = 22;
+const SCALE: u64 = 26;
+/// Nothing is so short that it can't be seen.
+const LEAST: u64 = 2;
+/// Steps that are drawn.
+const STEPS_MAX: usize = 64;
+
+/// The picture of a birth of the service `name`; `id` is what no other picture of the page has.
+pub(super) fn waterfall(id: usize, name: &str, steps: &[Step]) -> Markup {
+    let steps = steps.get(..STEPS_MAX.min(steps.len())).unwrap_or_default();
+    let total = steps.iter().map(|step| step.to_us).max().unwrap_or(0);
+    let x = |us: u64| LEFT + scaled(us, total);
+    let rows = u64::try_from(steps.len()).unwrap_or(0);
+    let bottom = rows * ROW;
+    let height = bottom + SCALE;
+    let (title, text) = (format!("t{id}"), format!("d{id}"));
+    html! {
+        svg role="img" aria-labelledby={ (title) " " (text) } viewBox={ "0 0 " (WIDTH) " " (height) } width=(WIDTH) height=(height) {
+            title id=(title) { "The last birth of " (name) }
+            desc id=(text) {
+                (steps.len()) " steps in " (micros(total)) ":"
+                @for step in steps {
+                    " " (step.what) " from " (micros(step.from_us)) " to " (micros(step.to_us)) ";"
+                }
+            }
+            @for quarter in 0..=4 {
+                @let at = LEFT + SPAN / 4 * quarter;
+                line class="grid" x1=(at) y1="0" x2=(at) y2=(bottom) {}
+                text class="scale" x=(at) y=(bottom + 17) text-anchor="middle" { (micros(total.saturating_mul(quarter) / 4)) }
+            }
+            @for (row, step) in (0..).zip(steps) {
+                @let (from, to) = (x(step.from_us), x(step.to_us.max(step.from_us)));
+                @let wide = (to - from).max(LEAST);
+                text x=(LEFT - 8) y=(row * ROW + 15) text-anchor="end" { (step.what) }
+                rect class=(if step.to_us > step.from_us { "bar" } else { "moment" })
+                    x=(from) y=(row * ROW + 4) width=(wide) height=(ROW - 8) {}
+                text class="scale" x=(from + wide + 5) y=(row * ROW + 15) { (took(step)) }
+            }
+        }
+    }
+}
+
+/// How long a step took, or when it was.
+fn took(step: &Step) -> String {
+    match step.to_us.saturating_sub(step.from_us) {
+        0 => format!("at {}", micros(step.from_us)),
+        us => micros(us),
+    }
+}
+
+fn scaled(us: u64, total: u64) -> u64 {
+    let wide = u128::from(us.min(total)) * u128::from(SPAN) / u128::from(total.max(1));
+    u64::try_from(wide).unwrap_or(SPAN)
+}

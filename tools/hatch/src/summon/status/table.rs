@@ -1,0 +1,107 @@
+//! The table for a terminal, and how figures are written in it and on the page.
+
+use comfy_table::{Cell, CellAlignment, Table, presets};
+
+use super::{Service, Status};
+
+/// What [`cells`] gives.
+pub(super) const COLUMNS: [&str; 10] = [
+    "Service",
+    "State",
+    "ID",
+    "Up",
+    "Births",
+    "Failures",
+    "Last birth",
+    "MiB",
+    "Requests",
+    "Trouble",
+];
+
+/// The table, with a line of totals below; `width` is what a terminal has.
+#[must_use]
+pub fn table(status: &Status, width: Option<u16>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(COLUMNS);
+    if let Some(width) = width {
+        table
+            .set_width(width)
+            .set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
+    }
+    for service in &status.services {
+        let aligned = cells(service).into_iter().enumerate().map(|(index, text)| {
+            let is_number = (2..9).contains(&index);
+            let alignment = if is_number {
+                CellAlignment::Right
+            } else {
+                CellAlignment::Left
+            };
+            Cell::new(text).set_alignment(alignment)
+        });
+        table.add_row(aligned);
+    }
+    let totals = &status.totals;
+    let lines: Vec<_> = table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect();
+    format!(
+        "{}\n\n{} of {} run in {} MiB, {} wait for room, {} are ready in the pool; up for {}",
+        lines.join("\n"),
+        totals.running,
+        status.services.len(),
+        totals.memory,
+        totals.queued,
+        totals.pool,
+        time(status.uptime_ms)
+    )
+}
+
+/// A service's row.
+pub(super) fn cells(service: &Service) -> [String; 10] {
+    let or_none = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+    [
+        printable(&service.name),
+        service.state.as_str().to_owned(),
+        or_none(service.domid.map(|domid| domid.to_string())),
+        or_none(service.uptime_ms.map(time)),
+        service.births.to_string(),
+        service.failures.to_string(),
+        or_none(service.last_boot_us().map(micros)),
+        service.memory.to_string(),
+        or_none(service.requests.map(|requests| requests.to_string())),
+        or_none(service.last_trouble.as_deref().map(printable)),
+    ]
+}
+
+/// What comes from elsewhere must not reach a terminal as it is.
+fn printable(text: &str) -> String {
+    let visible = |c: char| {
+        if c.is_control() {
+            char::REPLACEMENT_CHARACTER
+        } else {
+            c
+        }
+    };
+    text.chars().map(visible).collect()
+}
+
+/// Three digits, of microseconds.
+pub(super) fn micros(us: u64) -> String {
+    match us {
+        0..1000 => format!("{us} us"),
+        1000..1_000_000 => format!("{}.{:02} ms", us / 1000, us % 1000 / 10),
+        _ => format!("{}.{:02} s", us / 1_000_000, us % 1_000_000 / 10_000),
+    }
+}
+
+/// The two largest units, of milliseconds.
+pub(super) fn time(ms: u64) -> String {
+    let s = ms / 1000;
+    match s {
+        0..60 => format!("{s}.{} s", ms % 1000 / 100),
+        60..3600 => format!("{} min {} s", s / 60, s % 60),
+        3600..86_400 => format!("{} h {} min", s / 3600, s % 3600 / 60),
+        _ => format!("{} d {} h", s / 86_400, s % 86_400 / 3600),
+    }
+}
