@@ -16,6 +16,7 @@ pub(crate) const CASES: &[Case] = &[
     ("a SYN wakes a service that answers it itself", by_syn),
     ("a query wakes a service, and is answered at once", by_query),
     ("clients of dom0 send each SYN once", by_dom0),
+    ("by IPv6, and by a datagram", by_others),
     ("other names and addresses wake nobody", others),
     ("it outlives its daemon, and kill -9 of it", takeover),
     (
@@ -181,7 +182,7 @@ impl<'a> Summoned<'a> {
         ask::dns(server, name, Rtype::A, BOUND)
     }
 
-    fn from_dom0(&self, address: Ipv4Addr) -> Result<()> {
+    fn get(&self, address: Ipv4Addr) -> Result<()> {
         self::from_dom0(self.lab(), address)
     }
 }
@@ -253,12 +254,35 @@ fn by_dom0(place: &Place) -> Result<()> {
     ensure!(before.trim().parse::<u64>().is_ok(), "it counts {before:?}");
     for _ in 0..5 {
         summoned.asleep("www")?;
-        summoned.from_dom0(GUEST)?;
+        summoned.get(GUEST)?;
     }
     let after = place.lab.shell(AGAIN)?;
     ensure!(before == after, "SYNs again: {before} became {after}");
     let www = summoned.asleep("www")?;
     ensure!(www["births"] == 5, "it is {www}");
+    Ok(())
+}
+
+/// A neighbour solicitation and a SYN of IPv6, and a datagram of IPv4.
+fn by_others(place: &Place) -> Result<()> {
+    let lines = "ipv6 = \"fd00:2::80/64\"";
+    let summoned = Summoned::start(place, "", &service("www", GUEST, lines))?;
+    let lab = &place.lab;
+    // dom0 may know the MAC address from earlier.
+    lab.shell(&format!("ip neigh flush dev {BRIDGE}"))?;
+    lab.shell("wget -q -O /dev/null http://[fd00:2::80]/")?;
+    summoned.asleep("www")?;
+    lab.shell(&format!("nslookup mayfly.test {GUEST}"))?;
+    let www = summoned.asleep("www")?;
+    let wakes = summoned.totals()?["wakes"].clone();
+    ensure!(
+        www["births"] == 2 && www["failures"] == 0 && wakes["nd"] == 1,
+        "woken by {wakes}: {www}"
+    );
+    ensure!(
+        wakes["udp"].as_u64().unwrap_or(0) + wakes["arp"].as_u64().unwrap_or(0) == 1,
+        "woken by {wakes}"
+    );
     Ok(())
 }
 
@@ -341,7 +365,7 @@ fn caps(place: &Place) -> Result<()> {
     summoned.until("one", |one| one["state"] == "queued")?;
     ensure!(summoned.totals()?["running"] == 1);
     // As soon as the other one sleeps it is there, and so is who waits for it.
-    summoned.from_dom0(one)?;
+    summoned.get(one)?;
     let one = summoned.status("one")?;
     ensure!(one["births"] == 1, "it is {one}");
     Ok(())
@@ -352,7 +376,7 @@ fn reload(place: &Place) -> Result<()> {
     let long = |text: String| text.replace("idle = 2", "idle = 60");
     let summoned = Summoned::start(place, "", &long(www() + &service("two", two, "")))?;
     summoned.page()?;
-    summoned.from_dom0(two)?;
+    summoned.get(two)?;
     let domid = summoned.status("www")?["domid"].clone();
     // What is wrong changes nothing.
     summoned.write("nonsense = 1", &www())?;
@@ -362,7 +386,7 @@ fn reload(place: &Place) -> Result<()> {
     summoned.write("", &long(www() + &service("one", one, "")))?;
     summoned.signal("HUP")?;
     summoned.logged("reloaded services=")?;
-    summoned.from_dom0(one)?;
+    summoned.get(one)?;
     let www = summoned.status("www")?;
     ensure!(www["domid"] == domid, "it was {domid} and is {www}");
     ensure!(summoned.status("two").is_err(), "two is still there");
@@ -505,7 +529,7 @@ fn fifty(place: &Place) -> Result<()> {
     let limits = "[daemon.limits]\nbirths_per_second = 100\nburst = 100\nbirths_per_prefix = 1000";
     let summoned = Summoned::start(place, limits, &services.concat())?;
     // The first of each leaves what stays for good.
-    summoned.from_dom0(Ipv4Addr::new(10, 0, 2, 100))?;
+    summoned.get(Ipv4Addr::new(10, 0, 2, 100))?;
     summoned.asleep("s0")?;
     let before = crate::hatch::state(place)?;
     let script = format!(

@@ -10,6 +10,7 @@ mod job;
 mod picture;
 mod serve;
 mod snapshot;
+mod summon;
 mod vmlinux;
 
 use std::fs;
@@ -32,6 +33,8 @@ pub(crate) enum Bench {
     Boot(Boot),
     /// How fast it serves, beside Linux with NSD and nginx
     Serve(serve::Serve),
+    /// From a client's SYN to its SYN-ACK, when there is no guest yet
+    Summon(summon::Summon),
 }
 
 #[derive(Args)]
@@ -69,6 +72,7 @@ pub(crate) fn run(task: Bench) -> Result<ExitCode> {
     let boot = match task {
         Bench::Boot(boot) => boot,
         Bench::Serve(serve) => return serve::run(&serve).map(|()| ExitCode::SUCCESS),
+        Bench::Summon(summon) => return summon::run(&summon).map(|()| ExitCode::SUCCESS),
     };
     let progress = Progress::new();
     let step = |text: &str| progress.step(text);
