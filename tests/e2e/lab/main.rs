@@ -4,21 +4,24 @@
 mod abuse;
 mod birth;
 mod cases;
+mod faults;
 mod hatch;
 mod site;
 mod summon;
+mod watch;
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 use anyhow::{Context, Result};
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::{Arguments, Conclusion, Trial};
 use mayfly_lab::{Lab, Options, Xenstored};
 
 use birth::{Maker, Place};
 use cases::{CASES, Case, OTHER_DOM0, XL};
 
-/// The lab that is up, under the name it was asked for; there is one at a time, since two on few cores would make every bound meaningless.
+/// The lab of a group of cases that is up, under the name it was asked for.
 type Current = Arc<Mutex<Option<(String, Place)>>>;
 
 /// Runs one case in the lab it wants, which is started if another one, or none, is up.
@@ -65,39 +68,73 @@ fn trials(
         .collect()
 }
 
+/// Runs cases one after the other, and takes their last lab down.
+fn run_all(arguments: &Arguments, trials: Vec<Trial>, current: &Current) -> Conclusion {
+    let conclusion = libtest_mimic::run(arguments, trials);
+    *current.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    conclusion
+}
+
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let usual = Options::named("e2e-c");
-    let other = Options {
+    let (xl, hatch) = (Options::named("e2e-xl"), Options::named("e2e-hatch"));
+    let other = |name| Options {
         xenstored: Xenstored::Ocaml,
         xenconsoled: false,
-        ..Options::named("e2e-ocaml")
+        ..Options::named(name)
     };
+    let (xl_other, hatch_other) = (other("e2e-xl-ocaml"), other("e2e-hatch-ocaml"));
     let summoned = summon::options();
-    let current = Current::default();
-    let by = |maker, prefix, cases, options| trials(prefix, cases, maker, options, &current);
     // What is the guest's to do or to bear, whoever has made it, only the long run tries with both makers.
     let is_long = std::env::var_os("MAYFLY_ABUSE").is_some();
     let (site, abuse) = match is_long {
         true => (site::CASES, abuse::CASES),
         false => (site::BRIEF, &[] as &[Case]),
     };
-    let all = [
-        by(Maker::Xl, "C xenstored", CASES, &usual),
-        by(Maker::Xl, "C xenstored", XL, &usual),
-        by(Maker::Xl, "site", site::CASES, &usual),
-        by(Maker::Xl, "abuse", abuse::CASES, &usual),
-        by(Maker::Hatch, "hatch", CASES, &usual),
-        by(Maker::Hatch, "hatch", hatch::CASES, &usual),
-        by(Maker::Hatch, "summon", summon::CASES, &summoned),
-        by(Maker::Hatch, "hatch, site", site, &usual),
-        by(Maker::Hatch, "hatch, abuse", abuse, &usual),
-        by(Maker::Xl, "oxenstored, no xenconsoled", OTHER_DOM0, &other),
-        by(Maker::Hatch, "hatch, oxenstored", OTHER_DOM0, &other),
+    let current = Current::default();
+    let by = |prefix, cases, options| trials(prefix, cases, Maker::Xl, options, &current);
+    let by_xl = [
+        by("C xenstored", CASES, &xl),
+        by("C xenstored", XL, &xl),
+        by("site", site::CASES, &xl),
+        by("abuse", abuse::CASES, &xl),
+        by("oxenstored, no xenconsoled", OTHER_DOM0, &xl_other),
     ];
-    let all = all.into_iter().flatten().collect();
-    let conclusion = libtest_mimic::run(&arguments, all);
-    *current.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    conclusion.exit_code()
+    let by_xl = (by_xl.into_iter().flatten().collect(), current);
+    let current = Current::default();
+    let by = |prefix, cases, options| trials(prefix, cases, Maker::Hatch, options, &current);
+    let by_hatch = [
+        by("hatch", CASES, &hatch),
+        by("hatch", hatch::CASES, &hatch),
+        by("hatch, faults", faults::CASES, &hatch),
+        by("hatch, watch", watch::CASES, &hatch),
+        by("hatch, site", site, &hatch),
+        by("hatch, abuse", abuse, &hatch),
+        by("summon", summon::CASES, &summoned),
+        by("hatch, oxenstored", OTHER_DOM0, &hatch_other),
+        by("hatch, oxenstored", hatch::OTHER_DOM0, &hatch_other),
+    ];
+    let by_hatch = (by_hatch.into_iter().flatten().collect(), current);
+    // A lab has one CPU, and two labs at a time have two: with fewer, every bound would be meaningless.
+    let is_parallel = thread::available_parallelism().is_ok_and(|cpus| cpus.get() >= 2);
+    let arguments = &arguments;
+    let run = |(trials, current)| run_all(arguments, trials, &current);
+    let conclusions = if is_parallel {
+        thread::scope(|scope| {
+            [by_xl, by_hatch]
+                .map(|group| scope.spawn(move || run(group)))
+                .map(|group| group.join().map(|conclusion| conclusion.has_failed()))
+        })
+    } else {
+        [by_xl, by_hatch].map(|group| Ok(run(group).has_failed()))
+    };
+    if conclusions
+        .into_iter()
+        .all(|failed| matches!(failed, Ok(false)))
+    {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

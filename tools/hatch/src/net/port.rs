@@ -14,7 +14,7 @@ impl Links {
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn attach_own(&mut self, link: &Link, bridge: &Bridge) -> Result<(), Error> {
+    pub fn attach_own(&mut self, link: &mut Link, bridge: &Bridge) -> Result<(), Error> {
         let sequence = self.next();
         self.ask(&message::address(sequence, link.index, PORT_MAC))?;
         self.done(sequence, "cannot set the MAC address of", link)?;

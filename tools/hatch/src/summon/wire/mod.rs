@@ -55,8 +55,8 @@ impl Port {
                 source,
             }
         })?;
-        let link = links.find(&port)?;
-        links.attach_own(&link, &to)?;
+        let mut link = links.find(&port)?;
+        links.attach_own(&mut link, &to)?;
         Ok(Self { fd, link })
     }
 
