@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod frames;
+mod queries;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -30,6 +31,11 @@ enum What {
     Syn(Raw),
     /// Frames of which some octets are wrong
     Frames(Raw),
+    /// DNS queries, as many as go out
+    Queries {
+        /// For this name; a `*` in it is another word each time
+        name: String,
+    },
     /// Connections that send half a request and no more
     Half {
         /// How many
@@ -78,6 +84,10 @@ fn main() -> Result<()> {
         What::Frames(raw) => {
             let sent = frames::malformed(&raw.interface, raw.mac, guest, end)?;
             println!("{sent} frames");
+        }
+        What::Queries { name } => {
+            let (sent, answered) = queries::flood(guest, name, end)?;
+            println!("{sent} queries, {answered} answers");
         }
         What::Half { count } => {
             hold(guest, *count, end, b"GET / HTTP/1.1\r\nHost: half", take)?;

@@ -230,7 +230,7 @@ const STATE: &str = "
     echo channels $(lsevtchn 0 | wc -l)
 ";
 
-fn state(place: &Place) -> Result<Vec<(String, i64)>> {
+pub(crate) fn state(place: &Place) -> Result<Vec<(String, i64)>> {
     let text = place.lab.shell(STATE)?;
     let parsed: Option<Vec<_>> = text
         .lines()
@@ -268,7 +268,13 @@ fn cycles(place: &Place) -> Result<()> {
         left -= now;
     }
     let elapsed = start.elapsed().as_secs_f64();
-    // What RCU and Xen's scrubbing have yet to free is over soon.
+    let after = returns(place, &before)?;
+    println!("{count} births and deaths in {elapsed:.1} s: {before:?} became {after:?}");
+    Ok(())
+}
+
+/// Waits until dom0 is again as it was: what RCU and Xen's scrubbing have yet to free is over soon.
+pub(crate) fn returns(place: &Place, before: &[(String, i64)]) -> Result<Vec<(String, i64)>> {
     let end = Instant::now() + BOUND;
     loop {
         let after = state(place)?;
@@ -281,13 +287,9 @@ fn cycles(place: &Place) -> Result<()> {
                 (before - after).abs() <= slack
             });
         if same {
-            println!("{count} births and deaths in {elapsed:.1} s: {before:?} became {after:?}");
-            return Ok(());
+            return Ok(after);
         }
-        ensure!(
-            Instant::now() < end,
-            "{count} births: {before:?} became {after:?}"
-        );
+        ensure!(Instant::now() < end, "{before:?} became {after:?}");
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use hatch::summon::wire::frame::{What, look};
 use mayfly_lab::ask::{self, Rtype};
-use mayfly_lab::{DOM0, GUEST, Lab, Options, Protocol};
+use mayfly_lab::{BRIDGE, DOM0, GUEST, Lab, Options, Protocol, static_program};
 use serde_json::Value;
 
 use crate::birth::{BOUND, HATCH, Place};
@@ -15,7 +15,8 @@ use crate::cases::Case;
 pub(crate) const CASES: &[Case] = &[
     ("a SYN wakes a service that answers it itself", by_syn),
     ("a query wakes a service, and is answered at once", by_query),
-    ("clients of dom0 send each SYN once", page_for_dom0),
+    ("clients of dom0 send each SYN once", by_dom0),
+    ("by IPv6, and by a datagram", by_others),
     ("other names and addresses wake nobody", others),
     ("it outlives its daemon, and kill -9 of it", takeover),
     (
@@ -26,6 +27,10 @@ pub(crate) const CASES: &[Case] = &[
     ("a new file is gone over to without losing a guest", reload),
     ("an open connection keeps a guest", connection),
     ("a pool is born from", pool),
+    ("its log may be full", full_log),
+    ("a flood of queries makes no flood of guests", query_flood),
+    ("a flood of SYNs makes one guest", syn_flood),
+    ("fifty services and random clients", fifty),
 ];
 
 /// Where the tests' file is in dom0.
@@ -93,9 +98,13 @@ impl<'a> Summoned<'a> {
     }
 
     fn spawn(&self) -> Result<()> {
-        let script = format!("{HATCH} summon {FILE} </dev/null >{LOG} 2>&1 & echo $! >{PID}");
-        self.lab().shell(&script)?;
+        self.spawn_to(LOG)?;
         self.logged("ready")
+    }
+
+    fn spawn_to(&self, log: &str) -> Result<()> {
+        let script = format!("{HATCH} summon {FILE} </dev/null >{log} 2>&1 & echo $! >{PID}");
+        self.lab().shell(&script).map(drop)
     }
 
     fn lab(&self) -> &Lab {
@@ -173,10 +182,8 @@ impl<'a> Summoned<'a> {
         ask::dns(server, name, Rtype::A, BOUND)
     }
 
-    /// Gets a page from dom0; its HTTP status is not looked at.
-    fn page_for_dom0(&self, address: Ipv4Addr) -> Result<()> {
-        let script = format!("wget -q -O /dev/null http://{address}/");
-        self.lab().shell(&script).map(drop)
+    fn get(&self, address: Ipv4Addr) -> Result<()> {
+        self::from_dom0(self.lab(), address)
     }
 }
 
@@ -184,10 +191,16 @@ impl Drop for Summoned<'_> {
     fn drop(&mut self) {
         // What of it is left, `nothing_left` finds.
         let script = format!(
-            "kill -9 $(cat {PID}); for name in www wiki one two; do {HATCH} destroy $name; done; {HATCH} gc"
+            "kill -9 $(cat {PID}); for name in $(xl list | awk 'NR > 2 {{ print $1 }}'); do {HATCH} destroy $name; done; {HATCH} gc"
         );
         let _ = self.place.lab.exec(&["sh", "-c", &script]);
     }
+}
+
+/// Gets a page from dom0.
+fn from_dom0(lab: &Lab, address: Ipv4Addr) -> Result<()> {
+    let script = format!("wget -q -O /dev/null http://{address}/");
+    lab.shell(&script).map(drop)
 }
 
 /// SYNs to the service that the capture at the network card has.
@@ -234,19 +247,42 @@ fn by_query(place: &Place) -> Result<()> {
 }
 
 /// The kernel counts SYNs that it sent again.
-fn page_for_dom0(place: &Place) -> Result<()> {
+fn by_dom0(place: &Place) -> Result<()> {
     const AGAIN: &str = "awk '/^TcpExt:/ { if (n) print $at; else for (i = 1; i <= NF; i++) if ($i == \"TCPSynRetrans\") at = i; n = 1 }' /proc/net/netstat";
     let summoned = Summoned::start(place, "", &www())?;
     let before = place.lab.shell(AGAIN)?;
     ensure!(before.trim().parse::<u64>().is_ok(), "it counts {before:?}");
     for _ in 0..5 {
         summoned.asleep("www")?;
-        summoned.page_for_dom0(GUEST)?;
+        summoned.get(GUEST)?;
     }
     let after = place.lab.shell(AGAIN)?;
     ensure!(before == after, "SYNs again: {before} became {after}");
     let www = summoned.asleep("www")?;
     ensure!(www["births"] == 5, "it is {www}");
+    Ok(())
+}
+
+/// A neighbour solicitation and a SYN of IPv6, and a datagram of IPv4.
+fn by_others(place: &Place) -> Result<()> {
+    let lines = "ipv6 = \"fd00:2::80/64\"";
+    let summoned = Summoned::start(place, "", &service("www", GUEST, lines))?;
+    let lab = &place.lab;
+    // dom0 may know the MAC address from earlier.
+    lab.shell(&format!("ip neigh flush dev {BRIDGE}"))?;
+    lab.shell("wget -q -O /dev/null http://[fd00:2::80]/")?;
+    summoned.asleep("www")?;
+    lab.shell(&format!("nslookup mayfly.test {GUEST}"))?;
+    let www = summoned.asleep("www")?;
+    let wakes = summoned.totals()?["wakes"].clone();
+    ensure!(
+        www["births"] == 2 && www["failures"] == 0 && wakes["nd"] == 1,
+        "woken by {wakes}: {www}"
+    );
+    ensure!(
+        wakes["udp"].as_u64().unwrap_or(0) + wakes["arp"].as_u64().unwrap_or(0) == 1,
+        "woken by {wakes}"
+    );
     Ok(())
 }
 
@@ -329,7 +365,7 @@ fn caps(place: &Place) -> Result<()> {
     summoned.until("one", |one| one["state"] == "queued")?;
     ensure!(summoned.totals()?["running"] == 1);
     // As soon as the other one sleeps it is there, and so is who waits for it.
-    summoned.page_for_dom0(one)?;
+    summoned.get(one)?;
     let one = summoned.status("one")?;
     ensure!(one["births"] == 1, "it is {one}");
     Ok(())
@@ -340,7 +376,7 @@ fn reload(place: &Place) -> Result<()> {
     let long = |text: String| text.replace("idle = 2", "idle = 60");
     let summoned = Summoned::start(place, "", &long(www() + &service("two", two, "")))?;
     summoned.page()?;
-    summoned.page_for_dom0(two)?;
+    summoned.get(two)?;
     let domid = summoned.status("www")?["domid"].clone();
     // What is wrong changes nothing.
     summoned.write("nonsense = 1", &www())?;
@@ -349,10 +385,8 @@ fn reload(place: &Place) -> Result<()> {
     let one = Ipv4Addr::new(10, 0, 2, 81);
     summoned.write("", &long(www() + &service("one", one, "")))?;
     summoned.signal("HUP")?;
-    summoned
-        .logged("> reloaded")
-        .or_else(|_| summoned.logged("reloaded services="))?;
-    summoned.page_for_dom0(one)?;
+    summoned.logged("reloaded services=")?;
+    summoned.get(one)?;
     let www = summoned.status("www")?;
     ensure!(www["domid"] == domid, "it was {domid} and is {www}");
     ensure!(summoned.status("two").is_err(), "two is still there");
@@ -408,4 +442,122 @@ fn pool(place: &Place) -> Result<()> {
         "while kill -0 $(cat {PID}) 2>/dev/null; do sleep 0.1; done"
     ))?;
     Ok(())
+}
+
+fn full_log(place: &Place) -> Result<()> {
+    let summoned = Summoned { place };
+    summoned.write("", &www())?;
+    summoned.spawn_to("/dev/full")?;
+    summoned.page()?;
+    let end = Instant::now() + BOUND;
+    while summoned.status("www")?["state"] != "asleep" {
+        ensure!(Instant::now() < end, "it does not go to sleep");
+    }
+    Ok(())
+}
+
+/// Has somebody who means ill at work for some seconds, and asks an honest service meanwhile; gives what the first says.
+fn abused(summoned: &Summoned<'_>, words: &[&str], honest: Ipv4Addr) -> Result<String> {
+    const ABUSE: &str = "/guest/abuse";
+    let program = static_program("mayfly-abuse", "mayfly-abuse")?;
+    let lab = summoned.lab();
+    lab.put(ABUSE, 0o755, &std::fs::read(program)?)?;
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            for _ in 0..3 {
+                from_dom0(lab, honest)?;
+            }
+            anyhow::Ok(())
+        });
+        let said = lab.run(&[&[ABUSE], words].concat())?;
+        match asking.join() {
+            Ok(asked) => asked.with_context(|| said.clone())?,
+            Err(_) => bail!("the honest client panicked"),
+        }
+        Ok(said)
+    })
+}
+
+fn query_flood(place: &Place) -> Result<()> {
+    let one = Ipv4Addr::new(10, 0, 2, 81);
+    let many: Vec<String> = (0..20)
+        .map(|n| service(&format!("many-{n}"), Ipv4Addr::new(10, 0, 2, 100 + n), ""))
+        .collect();
+    let services = www() + &service("one", one, "") + &many.concat();
+    let limits = "[daemon.limits]\nbirths_per_prefix = 5\nrunning = 5";
+    let summoned = Summoned::start(place, limits, &services)?;
+    let server = DOM0.to_string();
+    for name in ["*.example.test", "www.example.test"] {
+        let said = abused(&summoned, &[&server, "10", "queries", name], one)?;
+        println!("{name}: {}", said.trim());
+    }
+    let totals = summoned.totals()?;
+    let www = summoned.status("www")?;
+    println!("{totals}");
+    // What does not exist has woken nobody; what does, once in each of its lives.
+    ensure!(
+        www["births"].as_u64().is_some_and(|births| births <= 5),
+        "it is {www}"
+    );
+    let all = summoned.lab().shell("xl list | awk 'NR > 2' | wc -l")?;
+    ensure!(all.trim().parse::<u32>()? <= 2, "{all} guests run");
+    Ok(())
+}
+
+fn syn_flood(place: &Place) -> Result<()> {
+    let one = Ipv4Addr::new(10, 0, 2, 81);
+    let mac = "mac = \"00:16:3e:00:00:80\"";
+    let services = service("www", GUEST, mac) + &service("one", one, "");
+    let summoned = Summoned::start(place, "", &services)?;
+    let words = [&GUEST.to_string(), "10", "syn", "00:16:3e:00:00:80", BRIDGE];
+    let said = abused(&summoned, &words, one)?;
+    let www = summoned.status("www")?;
+    println!("{}: {}", said.trim(), www["frames"]);
+    ensure!(www["births"] == 1 && www["failures"] == 0, "it is {www}");
+    Ok(())
+}
+
+/// Random clients of many services that sleep after two seconds: all are answered, and nothing is left.
+fn fifty(place: &Place) -> Result<()> {
+    let seconds = match std::env::var_os("MAYFLY_ABUSE") {
+        Some(_) => 600,
+        None => 30,
+    };
+    let services: Vec<String> = (0..50)
+        .map(|n| service(&format!("s{n}"), Ipv4Addr::new(10, 0, 2, 100 + n), ""))
+        .collect();
+    let limits = "[daemon.limits]\nbirths_per_second = 100\nburst = 100\nbirths_per_prefix = 1000";
+    let summoned = Summoned::start(place, limits, &services.concat())?;
+    // The first of each leaves what stays for good.
+    summoned.get(Ipv4Addr::new(10, 0, 2, 100))?;
+    summoned.asleep("s0")?;
+    let before = crate::hatch::state(place)?;
+    let script = format!(
+        "client() {{ end=$(($(date +%s) + {seconds})); ok=0; bad=0
+         while [ $(date +%s) -lt $end ]; do
+             if wget -q -O /dev/null http://10.0.2.$((100 + $(od -An -N1 -tu1 /dev/urandom) % 50))/; then ok=$((ok + 1)); else bad=$((bad + 1)); fi
+         done; echo $ok $bad; }}
+         client & client & client & client & wait"
+    );
+    let output = summoned.lab().exec_with(
+        &["sh", "-c", &script],
+        &[],
+        Duration::from_secs(seconds + 60),
+    )?;
+    let text = output.text();
+    let bad = text.lines().filter(|line| !line.ends_with(" 0")).count();
+    ensure!(
+        bad == 0 && text.lines().count() == 4,
+        "answered and not: {text}"
+    );
+    let (mut births, mut deaths) = (0, 0);
+    for n in 0..50 {
+        let one = summoned.asleep(&format!("s{n}"))?;
+        ensure!(one["failures"] == 0, "it is {one}");
+        births += one["births"].as_u64().unwrap_or(0);
+        deaths += one["deaths"].as_u64().unwrap_or(0);
+    }
+    println!("{births} births, {deaths} deaths; answered and not: {text:?}");
+    ensure!(births == deaths && births > 1);
+    crate::hatch::returns(place, &before).map(drop)
 }

@@ -4,6 +4,8 @@
 //! - `stamp density JOB` makes many guests, as the [`density::Job`] in that file says, and prints what each costs.
 //! - `stamp cpu DOMID...` prints the CPU time that each domain has used, in ns, a line each.
 //! - `stamp cost COUNT PROGRAM ...` runs a program so many times, and prints the ticks that each took.
+//! - `stamp connect ADDRESS:PORT [PROGRAM ...]` prints the ticks from a client's SYN to its SYN-ACK; from the start of the program,
+//!   if there is one.
 //! - `stamp profile DOMID SECONDS` looks a thousand times a second where the domain executes, and prints each address with how
 //!   often it was seen, and address 0 for a domain that sleeps.
 #![deny(unsafe_code)]
@@ -14,12 +16,13 @@ mod sys;
 mod wait;
 
 use std::collections::BTreeMap;
-use std::process::ExitCode;
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, ExitCode};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use hatch::xen::{DomainInfo, Xen};
 use mayfly_stamp::{Birth, Job, Line, MARK, density};
 use rustix::time::{ClockId, clock_gettime};
@@ -40,9 +43,10 @@ fn main() -> ExitCode {
         ["profile", domain, seconds] => profile(domain, seconds),
         ["density", path] => many_guests(path),
         ["cost", count, program @ ..] => cost(count, program),
+        ["connect", address, program @ ..] => connect(address, program),
         [path] => return births(path),
         _ => Err(anyhow::anyhow!(
-            "usage: stamp JOB | stamp density JOB | stamp cpu DOMID... | stamp cost COUNT PROGRAM ... | stamp profile DOMID SECONDS"
+            "usage: stamp JOB | stamp density JOB | stamp cpu DOMID... | stamp cost COUNT PROGRAM ... | stamp connect ADDRESS:PORT [PROGRAM ...] | stamp profile DOMID SECONDS"
         )),
     };
     match result {
@@ -74,6 +78,26 @@ fn cost(count: &str, program: &[&str]) -> Result<()> {
         let start = ticks();
         bound.run(program)?;
         println!("{}", ticks() - start);
+    }
+    Ok(())
+}
+
+fn connect(address: &str, program: &[&str]) -> Result<()> {
+    const BOUND: Duration = Duration::from_secs(60);
+    let address: SocketAddr = address.parse().context("an address with a port")?;
+    let start = ticks();
+    let mut child = match program {
+        [] => None,
+        [program, words @ ..] => Some(Command::new(program).args(words).spawn()?),
+    };
+    let end = Instant::now() + BOUND;
+    // Nobody may have the address yet.
+    while let Err(error) = TcpStream::connect_timeout(&address, BOUND) {
+        ensure!(Instant::now() < end, "{address}: {error}");
+    }
+    println!("{}", ticks() - start);
+    if let Some(child) = &mut child {
+        wait::Bound(BOUND).exit(child, "the program")?;
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ mod job;
 mod picture;
 mod serve;
 mod snapshot;
+mod summon;
 mod vmlinux;
 
 use std::fs;
@@ -35,6 +36,8 @@ pub(crate) enum Bench {
     Density(density::Density),
     /// How fast it serves, beside Linux with NSD and nginx
     Serve(serve::Serve),
+    /// From a client's SYN to its SYN-ACK, when there is no guest yet
+    Summon(summon::Summon),
 }
 
 #[derive(Args)]
@@ -73,6 +76,7 @@ pub(crate) fn run(task: Bench) -> Result<ExitCode> {
         Bench::Boot(boot) => boot,
         Bench::Density(density) => return density::run(&density).map(|()| ExitCode::SUCCESS),
         Bench::Serve(serve) => return serve::run(&serve).map(|()| ExitCode::SUCCESS),
+        Bench::Summon(summon) => return summon::run(&summon).map(|()| ExitCode::SUCCESS),
     };
     let progress = Progress::new();
     let step = |text: &str| progress.step(text);

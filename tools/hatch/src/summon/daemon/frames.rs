@@ -73,8 +73,17 @@ impl Daemon {
     /// What wakes nobody. It may be for a guest that is being born, or has been just now.
     fn other(&mut self, bridge: &str, frame: &[u8], seen: &Seen) {
         let key = (bridge.to_owned(), seen.mac);
-        if let Some(&id) = self.macs.get(&key) {
-            self.hold(bridge, frame, id);
+        let Some(&id) = self.macs.get(&key) else {
+            return;
+        };
+        self.hold(bridge, frame, id);
+        let has_connections = self.fleet.takes(id) || self.fleet.holds(id);
+        if !has_connections
+            && self.addresses.get(&(key.0, seen.to)) == Some(&id)
+            && let Some(reset) = frame::reset(frame)
+            && let Some(port) = self.ports.get(bridge)
+        {
+            let _ = port.write(&reset);
         }
     }
 

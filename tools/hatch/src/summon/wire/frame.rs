@@ -4,10 +4,12 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
-    EthernetRepr, Icmpv6Packet, Icmpv6Repr, IpProtocol, Ipv4Packet, Ipv6Packet, Ipv6Repr,
-    NdiscNeighborFlags, NdiscRepr, RawHardwareAddress, TcpPacket, UdpPacket,
+    EthernetRepr, Icmpv6Packet, Icmpv6Repr, IpAddress, IpProtocol, IpRepr, Ipv4Packet, Ipv6Packet,
+    Ipv6Repr, NdiscNeighborFlags, NdiscRepr, RawHardwareAddress, TcpControl, TcpPacket, TcpRepr,
+    TcpSeqNumber, UdpPacket,
 };
 
 /// All nodes of a link (RFC 4291 section 2.7.1), and the MAC address of that group (RFC 2464 section 7).
@@ -15,6 +17,8 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_NODES_MAC: EthernetAddress = EthernetAddress([0x33, 0x33, 0, 0, 0, 1]);
 /// The hop limit of what must come from the same link (RFC 4861 section 7.1.1).
 const ON_LINK: u8 = 255;
+/// The hop limit of others.
+const HOPS: u8 = 64;
 
 /// What is asked for, or sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,6 +193,60 @@ pub fn answer(frame: &[u8], mac: [u8; 6]) -> Option<Vec<u8>> {
     }
 }
 
+/// What the one who has the address says to a segment of a connection that is not there (RFC 9293 section 3.10.7.1): whoever had that
+/// connection with a guest that is gone need not wait for it. Nothing for other frames.
+#[must_use]
+pub fn reset(frame: &[u8]) -> Option<Vec<u8>> {
+    let ethernet = EthernetFrame::new_checked(frame).ok()?;
+    let checksums = ChecksumCapabilities::ignored();
+    let (protocol, payload) = payload(&ethernet)?;
+    let seen = look(frame).filter(|_| protocol == IpProtocol::Tcp)?;
+    let (from, to) = (IpAddress::from(seen.from), IpAddress::from(seen.to));
+    let segment = TcpPacket::new_checked(payload).ok()?;
+    let asked = TcpRepr::parse(&segment, &from, &to, &checksums).ok()?;
+    if asked.control == TcpControl::Rst {
+        return None;
+    }
+    let after = asked.seq_number + asked.segment_len();
+    let (seq_number, ack_number) = match asked.ack_number {
+        Some(ack) => (ack, None),
+        None => (TcpSeqNumber(0), Some(after)),
+    };
+    let reply = TcpRepr {
+        src_port: asked.dst_port,
+        dst_port: asked.src_port,
+        control: TcpControl::Rst,
+        seq_number,
+        ack_number,
+        window_len: 0,
+        window_scale: None,
+        max_seg_size: None,
+        sack_permitted: false,
+        sack_ranges: [None; 3],
+        timestamp: None,
+        payload: &[],
+    };
+    let header = IpRepr::new(to, from, IpProtocol::Tcp, reply.buffer_len(), HOPS);
+    let length = header.header_len() + reply.buffer_len();
+    let (mut octets, at) = frame_of(
+        ethernet.dst_addr(),
+        ethernet.src_addr(),
+        ethernet.ethertype(),
+        length,
+    );
+    let packet = octets.get_mut(at..)?;
+    header.emit(&mut *packet, &ChecksumCapabilities::default());
+    let segment = packet.get_mut(header.header_len()..)?;
+    let checksums = ChecksumCapabilities::default();
+    reply.emit(
+        &mut TcpPacket::new_unchecked(segment),
+        &to,
+        &from,
+        &checksums,
+    );
+    Some(octets)
+}
+
 /// A frame with its header, and where its payload begins.
 fn frame_of(
     from: EthernetAddress,
@@ -204,6 +262,22 @@ fn frame_of(
     let mut octets = vec![0; header.buffer_len() + payload];
     header.emit(&mut EthernetFrame::new_unchecked(&mut octets[..]));
     (octets, header.buffer_len())
+}
+
+/// What an IP packet carries; nothing for a later fragment, and for what is no IP packet.
+fn payload<'f>(ethernet: &EthernetFrame<&'f [u8]>) -> Option<(IpProtocol, &'f [u8])> {
+    match ethernet.ethertype() {
+        EthernetProtocol::Ipv4 => {
+            let packet = Ipv4Packet::new_checked(ethernet.payload()).ok()?;
+            let is_first = packet.frag_offset() == 0;
+            is_first.then(|| (packet.next_header(), packet.payload()))
+        }
+        EthernetProtocol::Ipv6 => {
+            let packet = Ipv6Packet::new_checked(ethernet.payload()).ok()?;
+            Some((packet.next_header(), packet.payload()))
+        }
+        _ => None,
+    }
 }
 
 /// What a guest that has just been born does, and is sent.
@@ -229,16 +303,8 @@ pub fn sign(frame: &[u8], mac: [u8; 6]) -> Option<Sign> {
             .filter(|seen| seen.mac == mac && seen.what == What::Syn)
             .map(|_| Sign::SynIn);
     }
-    let (protocol, payload) = match ethernet.ethertype() {
-        EthernetProtocol::Ipv4 => match Ipv4Packet::new_checked(ethernet.payload()) {
-            Ok(packet) => (packet.next_header(), packet.payload()),
-            Err(_) => return Some(Sign::Frame),
-        },
-        EthernetProtocol::Ipv6 => match Ipv6Packet::new_checked(ethernet.payload()) {
-            Ok(packet) => (packet.next_header(), packet.payload()),
-            Err(_) => return Some(Sign::Frame),
-        },
-        _ => return Some(Sign::Frame),
+    let Some((protocol, payload)) = payload(&ethernet) else {
+        return Some(Sign::Frame);
     };
     Some(match protocol {
         IpProtocol::Udp => Sign::Answer,

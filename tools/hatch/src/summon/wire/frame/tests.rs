@@ -132,6 +132,38 @@ fn a_neighbour_advertisement() {
 }
 
 #[test]
+fn a_segment_of_no_connection_is_reset() {
+    for (frame, is_v6) in [
+        (ipv4(6, &tcp(0x18, b"data")), false),
+        (ipv6(FROM6, TO6, 6, &tcp(0x18, b"data")), true),
+    ] {
+        let reply = reset(&frame).unwrap();
+        assert_eq!((&reply[..6], &reply[6..12]), (&CLIENT[..], &SERVICE[..]));
+        let at = 14 + if is_v6 { 40 } else { 20 };
+        let segment = TcpPacket::new_checked(&reply[at..]).unwrap();
+        let (from, to): (IpAddress, IpAddress) = match is_v6 {
+            true => (TO6.into(), FROM6.into()),
+            false => (TO.into(), FROM.into()),
+        };
+        assert!(segment.verify_checksum(&from, &to));
+        assert!(segment.rst() && !segment.ack());
+        assert_eq!((segment.src_port(), segment.dst_port()), (80, 12345));
+        assert_eq!(segment.seq_number(), TcpSeqNumber(0));
+        if !is_v6 {
+            let packet = Ipv4Packet::new_checked(&reply[14..]).unwrap();
+            assert!(packet.verify_checksum() && packet.src_addr() == TO);
+        }
+    }
+    // Without ACK, as a scanner sends it: what was received is acknowledged.
+    let reply = reset(&ipv4(6, &tcp(0x01, b"ab"))).unwrap();
+    let segment = TcpPacket::new_checked(&reply[34..]).unwrap();
+    assert!(segment.rst() && segment.ack());
+    assert_eq!(segment.ack_number(), TcpSeqNumber(1 + 3));
+    assert_eq!(reset(&ipv4(6, &tcp(0x04, b""))), None);
+    assert_eq!(reset(&ipv4(17, &UDP)), None);
+}
+
+#[test]
 fn signs_of_life() {
     let out = |protocol, payload: &[u8]| {
         let mut frame = ipv4(protocol, payload);
@@ -156,7 +188,7 @@ proptest! {
             frame[12..14].copy_from_slice(&kinds[kind].to_be_bytes());
             frame[14] = if kind == 2 { 0x60 } else { 0x45 };
         }
-        let _ = (look(&frame), answer(&frame, SERVICE), sign(&frame, SERVICE));
+        let _ = (look(&frame), answer(&frame, SERVICE), reset(&frame), sign(&frame, SERVICE));
     }
 
     /// What is changed a little gets further.
@@ -167,7 +199,7 @@ proptest! {
                 *octet = to;
             }
             frame.truncate(frame.len().saturating_sub(cut));
-            let _ = (look(&frame), answer(&frame, SERVICE), sign(&frame, SERVICE));
+            let _ = (look(&frame), answer(&frame, SERVICE), reset(&frame), sign(&frame, SERVICE));
         }
     }
 }

@@ -1,0 +1,211 @@
+//! The sockets, on the host's loopback, asked as clients ask.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use domain::base::iana::{Rcode, Rtype};
+use domain::base::{Message, MessageBuilder, Name};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::super::config::{Config, Daemon, Limits, SOCKET, Service};
+use super::*;
+
+const WWW: Id = Id(7);
+
+fn config() -> Config {
+    let service = Service {
+        name: "www".into(),
+        hosts: vec!["www.example.test".into(), "example.test".into()],
+        zone: "example.test".into(),
+        image: "/nowhere".into(),
+        site: None,
+        memory: 8,
+        ipv4: Some("192.0.2.1/24".parse().unwrap()),
+        ipv6: Some("2001:db8::1/64".parse().unwrap()),
+        gateway: None,
+        mac: [2, 0, 0, 0, 0, 1],
+        bridge: "xenbr0".into(),
+        cmdline: String::new(),
+        idle: Duration::from_secs(20),
+        idle_hard: None,
+        asleep: super::super::config::Asleep::Destroy,
+        on_demand: true,
+    };
+    let daemon = Daemon {
+        bridge: "xenbr0".into(),
+        listen: vec!["192.0.2.53:53".parse().unwrap()],
+        status: None,
+        socket: SOCKET.into(),
+        ttl: 10,
+        forward: None,
+        limits: Limits::default(),
+        pool: 0,
+        guard: true,
+        nsid: None,
+    };
+    Config {
+        daemon,
+        services: vec![service],
+    }
+}
+
+fn names() -> Names {
+    let ids = BTreeMap::from([("www".to_owned(), WWW)]);
+    Names::new(&config(), &ids).unwrap()
+}
+
+fn query(name: &str, rtype: Rtype) -> Vec<u8> {
+    let name: Name<Vec<u8>> = name.parse().unwrap();
+    let mut question = MessageBuilder::new_vec().question();
+    question.header_mut().set_id(4711);
+    question.push((name, rtype)).unwrap();
+    question.finish()
+}
+
+/// Serves until nothing more comes for a moment; who was asked for.
+fn serve(dns: &mut Dns, names: &Names) -> Vec<Id> {
+    let mut queries = Vec::new();
+    loop {
+        let ready: Vec<Source> = {
+            let sources = dns.sources();
+            let mut fds: Vec<PollFd<'_>> = sources
+                .iter()
+                .map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN))
+                .collect();
+            let moment = Timespec::try_from(Duration::from_millis(100)).unwrap();
+            poll(&mut fds, Some(&moment)).unwrap();
+            let ready = sources.iter().zip(&fds);
+            ready
+                .filter(|(_, fd)| !fd.revents().is_empty())
+                .map(|((source, _), _)| *source)
+                .collect()
+        };
+        if ready.is_empty() {
+            return queries.iter().map(|query: &Query| query.service).collect();
+        }
+        for source in ready {
+            dns.serve(source, names, &mut queries);
+        }
+    }
+}
+
+fn open(forward: Option<SocketAddr>) -> Dns {
+    let mut dns = Dns::open(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+    dns.configure(None, forward).unwrap();
+    dns
+}
+
+/// Asks over UDP.
+fn ask(dns: &mut Dns, name: &str, rtype: Rtype) -> (Message<Vec<u8>>, Vec<Id>) {
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.connect(dns.udp[0].local_addr().unwrap()).unwrap();
+    client
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    client.send(&query(name, rtype)).unwrap();
+    let woken = serve(dns, &names());
+    let mut answer = vec![0; 4096];
+    let length = client.recv(&mut answer).unwrap();
+    answer.truncate(length);
+    let answer = Message::from_octets(answer).unwrap();
+    assert_eq!(answer.header().id(), 4711);
+    (answer, woken)
+}
+
+fn counts(message: &Message<Vec<u8>>) -> (Rcode, u16) {
+    (message.header().rcode(), message.header_counts().ancount())
+}
+
+#[test]
+fn an_address_is_told_and_wanted() {
+    let mut dns = open(None);
+    for (name, rtype) in [
+        ("www.example.test", Rtype::A),
+        ("WWW.Example.Test", Rtype::AAAA),
+        ("example.test", Rtype::A),
+    ] {
+        let (answer, woken) = ask(&mut dns, name, rtype);
+        assert_eq!(counts(&answer), (Rcode::NOERROR, 1), "{name}");
+        assert!(answer.header().aa());
+        let record = answer.answer().unwrap().next().unwrap().unwrap();
+        assert_eq!(record.ttl().as_secs(), 10);
+        assert_eq!(woken, [WWW], "{name}");
+    }
+}
+
+#[test]
+fn what_is_no_address_of_a_service_wakes_nobody() {
+    let mut dns = open(None);
+    for (name, rtype, rcode) in [
+        ("other.example.test", Rtype::A, Rcode::NXDOMAIN),
+        ("www.example.test", Rtype::MX, Rcode::NOERROR),
+        ("ns.example.test", Rtype::A, Rcode::NOERROR),
+        ("www.example.org", Rtype::A, Rcode::REFUSED),
+    ] {
+        let (answer, woken) = ask(&mut dns, name, rtype);
+        assert_eq!((answer.header().rcode(), woken), (rcode, vec![]), "{name}");
+    }
+    assert_eq!((dns.counts.answered, dns.counts.refused), (3, 1));
+}
+
+#[test]
+fn over_tcp_too() {
+    let mut dns = open(None);
+    let names = names();
+    let mut client = TcpStream::connect(dns.listeners[0].local_addr().unwrap()).unwrap();
+    client
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    // Two at once, and one of them in pieces.
+    let query = query("www.example.test", Rtype::A);
+    let length = u16::try_from(query.len()).unwrap().to_be_bytes();
+    let both = [&length[..], &query, &length, &query].concat();
+    let (first, rest) = both.split_at(query.len() + 7);
+    client.write_all(first).unwrap();
+    assert_eq!(serve(&mut dns, &names), [WWW]);
+    client.write_all(rest).unwrap();
+    assert_eq!(serve(&mut dns, &names), [WWW]);
+    for _ in 0..2 {
+        let mut length = [0; 2];
+        client.read_exact(&mut length).unwrap();
+        let mut answer = vec![0; u16::from_be_bytes(length).into()];
+        client.read_exact(&mut answer).unwrap();
+        let answer = Message::from_octets(answer).unwrap();
+        assert_eq!(counts(&answer), (Rcode::NOERROR, 1));
+    }
+    assert_eq!(dns.counts.answered, 2);
+    drop(client);
+    serve(&mut dns, &names);
+    assert_eq!(dns.connections.iter().count(), 0);
+}
+
+#[test]
+fn what_is_elsewhere_is_asked_there() {
+    let resolver = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut dns = open(Some(resolver.local_addr().unwrap()));
+    let names = names();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.connect(dns.udp[0].local_addr().unwrap()).unwrap();
+    client
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    client.send(&query("www.example.org", Rtype::A)).unwrap();
+    assert_eq!(serve(&mut dns, &names), []);
+
+    let mut asked = [0; 512];
+    let (length, from) = resolver.recv_from(&mut asked).unwrap();
+    asked[2] |= 0x80;
+    // One that nobody has asked for comes first.
+    let other = [&[asked[0] ^ 1], &asked[1..length]].concat();
+    resolver.send_to(&other, from).unwrap();
+    resolver.send_to(&asked[..length], from).unwrap();
+    serve(&mut dns, &names);
+    let mut answer = [0; 512];
+    let length = client.recv(&mut answer).unwrap();
+    let answer = Message::from_octets(answer[..length].to_vec()).unwrap();
+    assert_eq!(answer.header().id(), 4711);
+    assert_eq!(dns.counts.forwarded, 1);
+    assert!(dns.forward.as_ref().unwrap().deadline().is_none());
+}
