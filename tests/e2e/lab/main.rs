@@ -4,6 +4,7 @@
 mod abuse;
 mod birth;
 mod cases;
+mod guard;
 mod hatch;
 mod site;
 
@@ -88,6 +89,7 @@ fn main() -> ExitCode {
         by(Maker::Xl, "abuse", abuse::CASES, &usual),
         by(Maker::Hatch, "hatch", CASES, &usual),
         by(Maker::Hatch, "hatch", hatch::CASES, &usual),
+        by(Maker::Hatch, "guard", guard::CASES, &usual),
         by(Maker::Hatch, "hatch, site", site, &usual),
         by(Maker::Hatch, "hatch, abuse", abuse, &usual),
         by(Maker::Xl, "oxenstored, no xenconsoled", OTHER_DOM0, &other),

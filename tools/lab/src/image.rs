@@ -50,6 +50,9 @@ pub(crate) const DOM0_MODULES: &[&str] = &[
     "xen_netback",
     "virtio_pci",
     "virtio_net",
+    // What hatch's guard is made of: the kernel can't load it by itself here.
+    "sch_ingress",
+    "cls_bpf",
 ];
 
 enum Content {
