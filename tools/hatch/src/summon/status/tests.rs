@@ -149,7 +149,7 @@ fn the_page_has_everything_and_runs_nothing() {
         "<span class=\"state running\">running</span>",
         "1 of 2 services run, in 8 MiB",
         "<title id=\"t0\">The last birth of www</title>",
-        "SYN-ACK from 11.23 ms to 11.23 ms;",
+        "SYN-ACK at 11.23 ms;",
         "It was not born yet.",
     ] {
         assert!(page.contains(part), "no {part} in\n{page}");
