@@ -130,9 +130,9 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
     pub fn adopt(&mut self, network: &Preconnected) -> Result<(), Notice> {
         self.ready_buffers().map_err(Notice::Link)?;
         let link = Link::adopt(self.xen, &mut self.grants, network, &mut self.buffers);
+        self.link = Some(link.map_err(Notice::Link)?);
         (self.state, _) = handshake::step(self.state, Input::Adopted);
         self.timer = Timer::Armed;
-        self.link = Some(link.map_err(Notice::Link)?);
         self.counters.links += 1;
         self.domain = network.domain;
         self.mac = network.mac;

@@ -26,11 +26,13 @@ pub struct Sizing {
     pub http_tx_large: usize,
     /// Bytes of the send buffer of a DNS connection; an answer has half of it.
     pub dns_tx: usize,
+    /// Bytes of the send buffer of the first [`LARGE`] DNS connections.
+    pub dns_tx_large: usize,
     /// Bytes of heap that suffice when all of that is in use at once.
     pub heap: usize,
 }
 
-/// HTTP connections with a larger send buffer.
+/// Connections of a service with a larger send buffer.
 pub const LARGE: usize = 8;
 /// The front ends' queues and messages, and what fragmentation wastes.
 const FRONT_ENDS: usize = 64 * 1024;
@@ -51,7 +53,11 @@ impl Sizing {
             0x0200_0000.. => (32 * KIB, 128 * KIB),
             _ => (8 * KIB, 8 * KIB),
         };
-        let dns_tx = if is_ample { 32 * KIB } else { 4 * KIB };
+        let (dns_tx, dns_tx_large) = match free {
+            0x0200_0000.. => (32 * KIB, 128 * KIB),
+            0x0040_0000.. => (4 * KIB, 32 * KIB),
+            _ => (4 * KIB, 4 * KIB),
+        };
         // A slot's own size counts when there are many.
         let share = if is_ample { free / 5 * 2 } else { free / 4 };
         let most = share / (tcp_rx + http_tx + SLOT_SIZE);
@@ -69,6 +75,7 @@ impl Sizing {
             http_tx,
             http_tx_large,
             dns_tx,
+            dns_tx_large,
             heap: slots + rendered + size_of::<Server>() + FRONT_ENDS,
         }
     }

@@ -10,30 +10,33 @@
 //! for a SYN, one that is closing goes, or else the connection that can best be spared; and half-open
 //! ones never have more than half of the slots, so that a flood of SYNs replaces itself.
 
+mod path;
+mod slot;
+
 use alloc::vec;
 use alloc::vec::Vec;
 
 use hashbrown::HashTable;
 use mayfly_drivers::Hypervisor;
-use smoltcp::iface::{Interface, PollResult, SocketHandle, SocketSet, SocketStorage};
+use smoltcp::iface::{Interface, PollResult, SocketSet, SocketStorage};
 use smoltcp::socket::tcp::{self, State};
 use smoltcp::storage::RingBuffer;
 use smoltcp::time::{Duration, Instant};
 
 use super::frame::{Path, Segment};
-use super::list::{Links, List};
+use super::list::List;
 use super::sizing::{LARGE, Sizing};
 use super::{Memory, Stats, millis};
 use crate::nic::{Ip, Tx};
-use crate::services::site::{Node, Pages, Site};
-use crate::services::{Input, Millis, Next, Progress, dns, http};
-use crate::timeline::{Phase as Boot, Timeline};
+use crate::services::Millis;
+use crate::services::site::Pages;
+
+use path::{hash, is_same};
+use slot::{CLOSING, Connection, NEVER, Phase, Service, Slot};
+pub(super) use slot::{SLOT_SIZE, Services};
 
 /// A peer that is gone, or never completed its handshake, loses its socket after this.
 const TCP_TIMEOUT: Duration = Duration::from_secs(20);
-/// Time in which a connection that the guest has closed must come to its
-/// end, whatever the peer sends meanwhile.
-const CLOSING: Millis = 20_000;
 /// A connection with a request in the making, or an answer on its way, can be spared when its peer
 /// has not done its part for so long.
 const SLOW: Millis = 250;
@@ -41,82 +44,6 @@ const SLOW: Millis = 250;
 const SEARCH: usize = 16;
 /// Frames that a connection sends before the next one gets its turn.
 const EGRESS_BATCH: usize = 8;
-
-/// Bytes of a slot.
-pub(super) const SLOT_SIZE: usize = size_of::<Slot<'static>>();
-
-/// Which service a slot is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Service {
-    Dns,
-    Http,
-}
-
-impl Service {
-    fn of_port(port: u16) -> Option<Self> {
-        match port {
-            53 => Some(Self::Dns),
-            80 => Some(Self::Http),
-            _ => None,
-        }
-    }
-
-    fn port(self) -> u16 {
-        match self {
-            Self::Dns => 53,
-            Self::Http => 80,
-        }
-    }
-}
-
-/// A connection as its service sees it.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a slot has room for either, for good"
-)]
-enum Connection<'a> {
-    None,
-    Dns(dns::Connection<Node>),
-    Http(http::Connection<'a>),
-}
-
-/// What has become of a slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Free,
-    HalfOpen,
-    Open,
-    Closing,
-}
-
-/// A socket, and the connection that it is used for.
-struct Slot<'a> {
-    sockets: SocketSet<'static>,
-    socket: SocketHandle,
-    service: Service,
-    connection: Connection<'a>,
-    path: Path,
-    phase: Phase,
-    links: Links,
-    /// Since when the peer has had to do something.
-    since: Millis,
-    /// When it wants its turn at the latest.
-    wake: Instant,
-    is_active: bool,
-}
-
-/// No time.
-const NEVER: Instant = Instant::from_micros_const(i64::MAX);
-
-impl Slot<'_> {
-    fn socket(&mut self) -> &mut tcp::Socket<'static> {
-        self.sockets.get_mut(self.socket)
-    }
-
-    fn links(&mut self) -> &mut Links {
-        &mut self.links
-    }
-}
 
 /// The slots of one service.
 struct Pool {
@@ -155,16 +82,6 @@ impl Pool {
     }
 }
 
-/// What connections are served with.
-pub(super) struct Services<'s, 'a, P> {
-    pub(super) dns: &'s mut dns::Server,
-    pub(super) http: &'s mut http::Shared,
-    pub(super) zones: &'s Site<'a>,
-    pub(super) pages: &'a P,
-    pub(super) unix_seconds: u64,
-    pub(super) timeline: &'s Timeline,
-}
-
 /// All TCP connections.
 pub(super) struct Connections<'a> {
     slots: Vec<Slot<'a>>,
@@ -193,7 +110,7 @@ impl<'a> Connections<'a> {
             slots: Vec::with_capacity(max),
             by_path: HashTable::with_capacity(max),
             seeds: [seed | 1, seed.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15],
-            dns: Pool::new(sizing.dns_tcp, sizing.dns_tx, sizing.dns_tx),
+            dns: Pool::new(sizing.dns_tcp, sizing.dns_tx, sizing.dns_tx_large),
             http: Pool::new(sizing.http, sizing.http_tx, sizing.http_tx_large),
             tcp_rx: sizing.tcp_rx,
             active: Vec::with_capacity(max),
@@ -479,18 +396,7 @@ impl<'a> Connections<'a> {
         socket.set_nagle_enabled(false);
         let mut sockets = SocketSet::new(vec![SocketStorage::EMPTY]);
         let socket = sockets.add(socket);
-        self.slots.push(Slot {
-            sockets,
-            socket,
-            service,
-            connection: Connection::None,
-            path: Path::NOWHERE,
-            phase: Phase::Free,
-            links: Links::ALONE,
-            since: 0,
-            wake: NEVER,
-            is_active: false,
-        });
+        self.slots.push(Slot::new(sockets, socket, service));
         Some(slot)
     }
 
@@ -544,7 +450,6 @@ impl<'a> Connections<'a> {
         tx: &mut Tx<'_, H>,
         services: &mut Services<'_, 'a, P>,
     ) -> bool {
-        let room = self.dns.tx_bytes / 2;
         let head_max = self.tcp_rx;
         let Some(this) = self.slots.get_mut(usize::from(slot)) else {
             return false;
@@ -553,7 +458,7 @@ impl<'a> Connections<'a> {
             return false;
         }
         let since = this.since;
-        this.serve(millis(now), services, self.scratch, head_max, room);
+        this.serve(millis(now), services, self.scratch, head_max);
 
         let mut device = Ip::new(None, tx, this.path.mac);
         let mut frames = 0;
@@ -567,11 +472,7 @@ impl<'a> Connections<'a> {
 
         let is_connected = !matches!(this.connection, Connection::None);
         let closing_deadline = this.since.saturating_add(CLOSING);
-        let mut deadline = match &this.connection {
-            Connection::Dns(connection) => Some(connection.deadline()),
-            Connection::Http(connection) => Some(connection.deadline()),
-            Connection::None => None,
-        };
+        let mut deadline = this.connection.deadline();
         let socket = this.socket();
         let phase = match socket.state() {
             // The handshake was refused or reset.
@@ -609,174 +510,4 @@ impl<'a> Connections<'a> {
         }
         exhausted
     }
-}
-
-impl<'a> Slot<'a> {
-    /// Whether dropping the connection loses no request.
-    fn is_idle(&self) -> bool {
-        let socket: &tcp::Socket<'_> = self.sockets.get(self.socket);
-        let quiet = socket.recv_queue() == 0 && socket.send_queue() == 0;
-        quiet
-            && match &self.connection {
-                Connection::Http(connection) => connection.is_idle(),
-                Connection::Dns(_) => true,
-                Connection::None => false,
-            }
-    }
-
-    /// Lets the connection read and write.
-    fn serve<P: Pages>(
-        &mut self,
-        now: Millis,
-        services: &mut Services<'_, 'a, P>,
-        scratch: &mut [u8],
-        head_max: usize,
-        room: usize,
-    ) {
-        let socket: &mut tcp::Socket<'static> = self.sockets.get_mut(self.socket);
-        if matches!(
-            socket.state(),
-            State::Listen | State::SynReceived | State::Closed
-        ) {
-            return;
-        }
-        if self.phase == Phase::HalfOpen && matches!(self.connection, Connection::None) {
-            self.since = now;
-            self.connection = match self.service {
-                Service::Dns => Connection::Dns(dns::Connection::new(now)),
-                Service::Http => Connection::Http(http::Connection::new(now, head_max)),
-            };
-        }
-        let address = self.path.from.into();
-        let next = match &mut self.connection {
-            Connection::None => {
-                // Its connection has ended; only TCP's own closing is left, and TIME-WAIT ends by itself.
-                if socket.state() != State::TimeWait && now >= self.since.saturating_add(CLOSING) {
-                    socket.abort();
-                }
-                return;
-            }
-            Connection::Dns(connection) => {
-                let Services { dns, zones, .. } = services;
-                let unix_seconds = services.unix_seconds;
-                converse(socket, scratch, |input, out| {
-                    let progress = connection.process(
-                        dns,
-                        *zones,
-                        now,
-                        unix_seconds,
-                        address,
-                        input,
-                        out,
-                        room,
-                    );
-                    if progress.written > 0 {
-                        services.timeline.first(Boot::FirstDns);
-                        // The client has had its answer, and owes the next query.
-                        self.since = now;
-                    }
-                    progress
-                })
-            }
-            Connection::Http(connection) => {
-                let (pages, unix_seconds) = (services.pages, services.unix_seconds);
-                let next = converse(socket, scratch, |input, out| {
-                    let progress =
-                        connection.process(now, unix_seconds, input, out, pages, services.http);
-                    if progress.written > 0 {
-                        services.timeline.first(Boot::FirstHttp);
-                    }
-                    progress
-                });
-                self.since = connection.waiting_since();
-                next
-            }
-        };
-        match next {
-            Next::Keep => return,
-            Next::Close => socket.close(),
-            Next::Abort => socket.abort(),
-        }
-        self.connection = Connection::None;
-        self.since = now;
-    }
-}
-
-/// Lets a connection read and write until it can do neither.
-fn converse(
-    socket: &mut tcp::Socket<'static>,
-    scratch: &mut [u8],
-    mut process: impl FnMut(Input<'_>, &mut [u8]) -> Progress,
-) -> Next {
-    loop {
-        let received = socket.peek_slice(scratch).unwrap_or(0);
-        // `may_recv` says that octets can be read, which is so in CLOSE-WAIT as long as some are left.
-        let may_come = matches!(
-            socket.state(),
-            tcp::State::Established | tcp::State::FinWait1 | tcp::State::FinWait2
-        );
-        let ended = !may_come && received == socket.recv_queue();
-        let input = Input {
-            octets: scratch.get(..received).unwrap_or(&[]),
-            ended,
-        };
-        let progress = socket.send(|out| {
-            let progress = process(input, out);
-            (progress.written, progress)
-        });
-        // The send half is closed: nothing can be answered any more.
-        let Ok(progress) = progress else {
-            return Next::Abort;
-        };
-        // In two parts, where the ring buffer wraps.
-        let mut left = progress.consumed;
-        while left > 0 {
-            let taken = socket.recv(|octets| {
-                let n = left.min(octets.len());
-                (n, n)
-            });
-            match taken {
-                Ok(n) if n > 0 => left -= n,
-                _ => break,
-            }
-        }
-        let moved = progress.consumed > 0 || progress.written > 0;
-        if progress.next != Next::Keep || !moved {
-            return progress.next;
-        }
-    }
-}
-
-/// Whether two segments belong to the same connection.
-fn is_same(one: &Path, other: &Path) -> bool {
-    one.from_port == other.from_port
-        && one.to_port == other.to_port
-        && one.from == other.from
-        && one.to == other.to
-}
-
-/// A hash of a path that nobody can choose who does not know the seeds.
-fn hash([one, two]: [u64; 2], path: &Path) -> u64 {
-    fn mix(a: u64, b: u64) -> u64 {
-        let product = u128::from(a) * u128::from(b);
-        #[allow(clippy::cast_possible_truncation, reason = "both halves are used")]
-        let (low, high) = (product as u64, (product >> 64) as u64);
-        low ^ high
-    }
-    fn halves(address: &smoltcp::wire::IpAddress) -> (u64, u64) {
-        match address {
-            smoltcp::wire::IpAddress::Ipv4(address) => (u64::from(address.to_bits()), 0),
-            smoltcp::wire::IpAddress::Ipv6(address) => {
-                let bits = address.to_bits();
-                #[allow(clippy::cast_possible_truncation, reason = "both halves are used")]
-                let halves = (bits as u64, (bits >> 64) as u64);
-                halves
-            }
-        }
-    }
-    let ports = u64::from(path.from_port) << 16 | u64::from(path.to_port);
-    let (low, high) = halves(&path.from);
-    let (to, _) = halves(&path.to);
-    let from = mix(low ^ one, high ^ two);
-    mix(from ^ one, (ports << 32 ^ to) ^ two)
 }

@@ -4,9 +4,11 @@
 mod abuse;
 mod birth;
 mod cases;
+mod faults;
 mod guard;
 mod hatch;
 mod site;
+mod watch;
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -90,10 +92,13 @@ fn main() -> ExitCode {
         by(Maker::Hatch, "hatch", CASES, &usual),
         by(Maker::Hatch, "hatch", hatch::CASES, &usual),
         by(Maker::Hatch, "guard", guard::CASES, &usual),
+        by(Maker::Hatch, "hatch, faults", faults::CASES, &usual),
+        by(Maker::Hatch, "hatch, watch", watch::CASES, &usual),
         by(Maker::Hatch, "hatch, site", site, &usual),
         by(Maker::Hatch, "hatch, abuse", abuse, &usual),
         by(Maker::Xl, "oxenstored, no xenconsoled", OTHER_DOM0, &other),
         by(Maker::Hatch, "hatch, oxenstored", OTHER_DOM0, &other),
+        by(Maker::Hatch, "hatch, oxenstored", hatch::OTHER_DOM0, &other),
     ];
     let all = all.into_iter().flatten().collect();
     let conclusion = libtest_mimic::run(&arguments, all);

@@ -110,7 +110,8 @@ fn addresses(net: &Net<'_>) -> impl Iterator<Item = IpAddr> {
 /// The most bytes of socket buffers that a guest may take.
 fn socket_bytes(sizing: &Sizing) -> usize {
     let http = sizing.http * (sizing.tcp_rx + sizing.http_tx) + LARGE * sizing.http_tx_large;
-    http + sizing.dns_tcp * (sizing.tcp_rx + sizing.dns_tx)
+    let dns = sizing.dns_tcp * (sizing.tcp_rx + sizing.dns_tx) + LARGE * sizing.dns_tx_large;
+    http + dns
 }
 
 /// The most that a guest's heap use may grow, besides: a socket with its

@@ -5,6 +5,8 @@
     reason = "a test may stop at the first surprise"
 )]
 
+mod common;
+
 use mayfly_guest_tests::client::{Client, guest4};
 use mayfly_guest_tests::frames::{self, ACK, FIN, PSH, Path, Question, RST, SYN, Segment};
 use mayfly_guest_tests::peer::{PEER_MAC, PEER4, Peer, resets};
@@ -105,6 +107,40 @@ fn dns_over_tcp_with_queries_in_pieces_and_in_bunches() {
         });
         assert_eq!(net.guest.stack.dns().tcp, 6);
     });
+}
+
+#[test]
+fn large_answers_go_over_tcp_whole() {
+    let text = "x".repeat(200);
+    let texts: String = (0..250)
+        .map(|n| format!("big TXT \"{n} {text}\"\n"))
+        .collect();
+    let zone = format!(
+        "$TTL 300\n@ SOA ns hostmaster 1 3600 900 604800 60\n@ NS ns\nns A 10.0.2.80\n{texts}"
+    );
+    let site = common::packed(&zone, "");
+    // What 32 MiB answer whole is too much for the buffers of 8.
+    for (ram, rcode, least) in [(64 << 20, 0, 50_000), (7 << 20, 2, 12)] {
+        Setup::new().ram(ram).pack(site).run(|net| {
+            let handle = open(net, 53);
+            let question = Question {
+                name: "big.mayfly.test",
+                rtype: 16,
+                edns: None,
+            };
+            net.client
+                .write(handle, &frames::framed(&frames::dns_query(&question)));
+            let mut answer = Vec::new();
+            assert!(net.until(5.0, |net| {
+                answer.extend(net.client.read(handle));
+                answer.split_first_chunk().is_some_and(|(length, rest)| {
+                    rest.len() == usize::from(u16::from_be_bytes(*length))
+                })
+            }));
+            assert!(answer.len() >= least, "{} octets", answer.len());
+            assert_eq!(answer[5] & 15, rcode);
+        });
+    }
 }
 
 #[test]

@@ -9,7 +9,8 @@
     reason = "a test may stop at the first surprise"
 )]
 
-use std::fs;
+mod common;
+
 use std::time::Instant;
 
 use mayfly_guest_tests::fuzz::{Figures, attack};
@@ -35,25 +36,10 @@ fn number(variable: &str) -> Option<u64> {
 
 /// A packed site with the names and the page that good clients ask for, and some that peers do.
 fn packed() -> &'static [u8] {
-    let site = tempfile::tempdir().unwrap();
     let zone = "$TTL 300\n@ SOA ns hostmaster 1 3600 900 604800 60\n@ NS ns\nns A 10.0.2.80\n\
                 ns AAAA fd00::80\nwww CNAME @\n@ A 10.0.2.80\n*.wild TXT \"wild\"\nsub NS ns.sub\n\
                 ns.sub A 10.0.2.2\nother DNAME www\nmany TXT \"1\"\n";
-    fs::create_dir(site.path().join("zones")).unwrap();
-    fs::create_dir(site.path().join("www")).unwrap();
-    fs::write(site.path().join("zones/mayfly.test.zone"), zone).unwrap();
-    fs::write(
-        site.path().join("www/index.html"),
-        "<html>mayfly</html>\n".repeat(60),
-    )
-    .unwrap();
-    let packed = hatch::pack::pack_dir(site.path(), &hatch::pack::Options::default());
-    let mut octets = Vec::new();
-    match packed {
-        Ok(packed) => packed.write(&mut octets).unwrap(),
-        Err(problems) => panic!("{problems}"),
-    }
-    octets.leak()
+    common::packed(zone, &"<html>mayfly</html>\n".repeat(60))
 }
 
 #[test]

@@ -277,33 +277,3 @@ fn a_back_end_that_knows_one_channel_is_notified_there_of_both_rings() {
         assert_eq!(guest.violations(), [""; 0]);
     }
 }
-
-#[test]
-fn a_guest_can_sleep_until_a_few_frames_are_there() {
-    let xen = FakeXen::new();
-    let mut guest = connected(&xen, 16, 16);
-    let [_, port] = guest.net.ports().unwrap();
-    // More than half of the buffers are never waited for.
-    for (asked, comes) in [(1, 1), (4, 4), (8, 8), (100, 8), (0, 1)] {
-        guest.service();
-        let before = guest.received.len();
-        assert!(!guest.net.prepare_sleep_for(asked));
-        for number in 1..=comes {
-            assert!(!xen.evtchn_take(port), "{asked}: woken by {number}");
-            guest.world(|world| {
-                world
-                    .netback
-                    .deliver(Packet::new(&numbered_frame(number, 60)));
-            });
-            xen.run();
-        }
-        assert!(xen.evtchn_take(port), "{asked}: asleep over {comes} frames");
-        assert!(
-            guest.net.prepare_sleep_for(asked),
-            "{asked}: they are there"
-        );
-        guest.service();
-        assert_eq!(guest.received.len() - before, comes as usize);
-    }
-    assert_eq!(guest.violations(), [""; 0]);
-}

@@ -3,22 +3,8 @@
 
 mod common;
 
-use std::process::{Command, Output};
-
+use common::hatch;
 use mayfly::services::site::Pack;
-
-fn hatch(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = Command::new(env!("CARGO_BIN_EXE_hatch"))
-        .args(arguments)
-        .output()
-        .unwrap();
-    let text = |octets| String::from_utf8(octets).unwrap();
-    (status.code(), text(stdout), text(stderr))
-}
 
 #[test]
 fn packs_checks_and_lists() {

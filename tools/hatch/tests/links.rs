@@ -67,15 +67,30 @@ fn a_port_comes_is_attached_and_goes() {
         ip("link add vif5.0 address fe:ff:ff:ff:ff:ff type veth peer name guest");
         ip("link set guest up");
     });
-    let vif = links.appeared("vif5.0", BOUND).unwrap();
+    let mut vif = links.appeared("vif5.0", BOUND).unwrap();
     waiter.join().unwrap();
     assert_eq!((vif.up, vif.master), (false, None));
-    links.attach(&vif, &bridge, None).unwrap();
+    links.attach(&mut vif, &bridge, None).unwrap();
     let now = links.find("vif5.0").unwrap();
     assert_eq!(
         (now.up, now.master, now.mtu),
         (true, Some(bridge.index), 1400)
     );
+    assert!(vif.up);
+    links.running("vif5.0", BOUND).unwrap();
+    ip("link set guest down");
+    // The kernel tells of a lost carrier within a second.
+    let end = Instant::now() + BOUND;
+    while links.running("vif5.0", SHORT).is_ok() {
+        assert!(Instant::now() < end);
+        std::thread::sleep(SHORT);
+    }
+    assert!(matches!(
+        links.running("vif5.0", SHORT),
+        Err(Error::NotRunning { .. })
+    ));
+    ip("link set guest up");
+    links.running("vif5.0", BOUND).unwrap();
     // The guest's end gets its address of the kernel, the vif none.
     let addresses = std::fs::read_to_string("/proc/net/if_inet6").unwrap();
     assert!(!addresses.contains("vif5.0"), "{addresses}");
@@ -106,7 +121,7 @@ fn a_port_comes_is_attached_and_goes() {
         Err(Error::NotAppeared { .. })
     ));
     assert!(matches!(
-        links.attach(&vif, &bridge, None),
+        links.attach(&mut vif, &bridge, None),
         Err(Error::NoSuchLink(_))
     ));
 }
@@ -157,7 +172,7 @@ fn a_guest_is_kept_to_its_addresses() {
     );
     let mut links = Links::open().unwrap();
     let bridge = links.bridge("xenbr0").unwrap();
-    let vif = links.find("vif5.0").unwrap();
+    let mut vif = links.find("vif5.0").unwrap();
     assert_eq!(vif.mac, Some([0xfe, 0xff, 0xff, 0xff, 0xff, 0xff]));
     let identity = |last| Identity {
         mac: [0x00, 0x16, 0x3e, 1, 2, 3],
@@ -166,7 +181,7 @@ fn a_guest_is_kept_to_its_addresses() {
         host: bridge.mac,
     };
     guard::protect(&mut links, vif.index, &identity(80)).unwrap();
-    links.attach(&vif, &bridge, None).unwrap();
+    links.attach(&mut vif, &bridge, None).unwrap();
     ip("address add 192.0.2.80/24 dev guest");
     ip("link set guest up");
     let ask = |times: u8| {

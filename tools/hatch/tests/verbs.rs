@@ -1,22 +1,9 @@
 //! The verbs on domains where there is no Xen: what is understood, what is said, how it ends.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::process::{Command, Output};
+mod common;
 
-fn hatch(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = Command::new(env!("CARGO_BIN_EXE_hatch"))
-        .args(arguments)
-        // Nobody listens there, whatever machine the tests run on.
-        .env("XENSTORED_PATH", "/nonexistent/xenstored")
-        .output()
-        .unwrap();
-    let text = |octets| String::from_utf8(octets).unwrap();
-    (status.code(), text(stdout), text(stderr))
-}
+use common::hatch;
 
 fn config(text: &str) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().unwrap();

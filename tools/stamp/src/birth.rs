@@ -10,19 +10,22 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use hatch::builder::mac_text;
 use hatch::config::Overrides;
 use hatch::pool::{Order, Reply, Wanted};
+use hatch::xen::Xen;
 use hatch::xenstore::Client;
 use mayfly_stamp::exits::{EVENTS, Trace};
 use mayfly_stamp::{Birth, Guest, Job, Maker, Neighbour, Ready, TIMELINE, Traced, xenstored};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use serde_json::Value;
 
-use crate::sys::{Privcmd, packet_socket, ticks};
+use crate::look;
+use crate::sys::{packet_socket, ticks};
 use crate::wait::{Bound, interrupt};
 
 /// Where `hatch` is in dom0.
-const HATCH: &str = "/bench/hatch";
+pub(crate) const HATCH: &str = "/bench/hatch";
 const EXITS: &str = "/run/stamp-exits";
 const REQUESTS: &str = "/run/stamp-requests";
 /// Paths that do not exist: asking for them leaves a mark in xenstored's trace.
@@ -38,7 +41,7 @@ const POLL: &str = "7 ";
 const ANSWER_MAX: u64 = 64 * 1024;
 
 pub(crate) struct Dom0 {
-    privcmd: Privcmd,
+    xen: Xen,
     xenstore: Client,
     bound: Bound,
     neighbour: Neighbour,
@@ -69,7 +72,7 @@ impl Dom0 {
         let pooled = job.guests.iter().find(|guest| guest.maker == Maker::Pool);
         Ok(Self {
             _pool: pooled.map(pool).transpose()?,
-            privcmd: Privcmd::open().context("cannot make hypercalls")?,
+            xen: Xen::open()?,
             xenstore: Client::connect(bound)?,
             bound: Bound(bound),
             neighbour: job.neighbour,
@@ -142,7 +145,7 @@ impl Dom0 {
         let address = guest.address.to_string();
         match self.neighbour {
             Neighbour::Warm => {
-                let mac = guest.mac.map(|byte| format!("{byte:02x}")).join(":");
+                let mac = mac_text(&guest.mac);
                 self.bound.run(&["arp", "-s", &address, &mac])?;
             }
             // Fails when the cache has no such entry, which is what is wanted.
@@ -155,7 +158,7 @@ impl Dom0 {
             _ => None,
         };
         let unpause = ticks();
-        self.privcmd.unpause(domid).context("cannot unpause")?;
+        self.xen.unpause(domid)?;
         let stamps = match guest.ready {
             Ready::Http => self.answer(guest, &frames, early, traced),
             Ready::Shutdown => self.shutdown(domid, &mut releases),
@@ -165,7 +168,7 @@ impl Dom0 {
         }
         let exits = tracer.map(|tracer| self.end_trace(tracer)).transpose();
         let stamps = stamps.with_context(|| guest.name.clone())?;
-        let cpu_ns = self.privcmd.info(domid)?.cpu_ns;
+        let cpu_ns = look(&mut self.xen, domid)?.cpu_ns;
         let timeline = guest.timeline.then(|| self.timeline(guest)).transpose()?;
         let counts =
             |exits: Vec<u8>| self.counts(guest, domid, &exits, unpause, &stamps, timeline.as_ref());
@@ -201,7 +204,7 @@ impl Dom0 {
     fn gone(&mut self, domid: u16) -> Result<u64> {
         let end = Instant::now() + self.bound.0;
         let vif = format!("/sys/class/net/vif{domid}.0");
-        while Path::new(&vif).exists() || self.privcmd.info(domid).is_ok() {
+        while Path::new(&vif).exists() || self.xen.info(domid)?.is_some() {
             ensure!(Instant::now() < end, "domain {domid} does not go");
             sleep(GLANCE / 10);
         }
@@ -304,7 +307,7 @@ impl Dom0 {
         loop {
             self.bound.event(releases, "the shutdown")?;
             let ready = ticks();
-            if self.privcmd.info(domid)?.shut_down {
+            if look(&mut self.xen, domid)?.shutdown().is_some() {
                 return Ok(Stamps {
                     first_frame: None,
                     syn_ack: None,

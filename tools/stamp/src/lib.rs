@@ -9,6 +9,7 @@
 //! only to bound the counts, because tracing costs instructions of its own.
 #![forbid(unsafe_code)]
 
+pub mod density;
 pub mod exits;
 pub mod xenstored;
 
@@ -161,6 +162,14 @@ pub struct Birth {
     pub timeline: Option<serde_json::Value>,
     /// What its maker says of its own work.
     pub making: Option<serde_json::Value>,
+}
+
+impl Birth {
+    /// Ticks from nothing until it has answered, without what the measuring program does between making it and unpausing it.
+    #[must_use]
+    pub fn whole(&self) -> u64 {
+        self.created - self.create + self.ready - self.unpause
+    }
 }
 
 /// Everything that was measured.

@@ -1,6 +1,7 @@
 //! What is measured in dom0.
 //!
 //! - `stamp JOB` does what the [`Job`] in that file says, and prints what it saw.
+//! - `stamp density JOB` makes many guests, as the [`density::Job`] in that file says, and prints what each costs.
 //! - `stamp cpu DOMID...` prints the CPU time that each domain has used, in ns, a line each.
 //! - `stamp cost COUNT PROGRAM ...` runs a program so many times, and prints the ticks that each took.
 //! - `stamp profile DOMID SECONDS` looks a thousand times a second where the domain executes, and prints each address with how
@@ -10,6 +11,7 @@
 #![deny(unsafe_code)]
 
 mod birth;
+mod many;
 mod sys;
 mod wait;
 
@@ -22,11 +24,14 @@ use std::{env, fs};
 use anyhow::{Context, Result};
 use hatch::net::Links;
 use hatch::summon::guard::{self, Identity};
-use mayfly_stamp::{Birth, Job, Line, MARK};
+use hatch::xen::{DomainInfo, Xen};
+use mayfly_stamp::{Birth, Job, Line, MARK, density};
 use rustix::time::{ClockId, clock_gettime};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::birth::Dom0;
-use crate::sys::{Privcmd, ticks};
+use crate::sys::ticks;
 
 /// Time between two looks at a domain.
 const GLANCE: Duration = Duration::from_millis(1);
@@ -37,12 +42,13 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["cpu", domains @ ..] => cpu(domains),
         ["profile", domain, seconds] => profile(domain, seconds),
+        ["density", path] => many_guests(path),
         ["cost", count, program @ ..] => cost(count, program),
         ["guard", vif] => dropped(vif),
         ["guard", vif, bridge, mac, address] => guard(vif, bridge, mac, address),
         [path] => return births(path),
         _ => Err(anyhow::anyhow!(
-            "usage: stamp JOB | stamp cpu DOMID... | stamp cost COUNT PROGRAM ... | stamp profile DOMID SECONDS | stamp guard VIF [BRIDGE MAC ADDRESS]"
+            "usage: stamp JOB | stamp density JOB | stamp cpu DOMID... | stamp cost COUNT PROGRAM ... | stamp profile DOMID SECONDS | stamp guard VIF [BRIDGE MAC ADDRESS]"
         )),
     };
     match result {
@@ -55,11 +61,17 @@ fn main() -> ExitCode {
 }
 
 fn cpu(domains: &[&str]) -> Result<()> {
-    let mut privcmd = Privcmd::open().context("cannot make hypercalls")?;
+    let mut xen = Xen::open()?;
     for domain in domains {
-        println!("{}", privcmd.info(domain.parse()?)?.cpu_ns);
+        println!("{}", look(&mut xen, domain.parse()?)?.cpu_ns);
     }
     Ok(())
+}
+
+/// What Xen says of a domain that has to be there.
+fn look(xen: &mut Xen, domid: u16) -> Result<DomainInfo> {
+    let info = xen.info(domid)?;
+    info.with_context(|| format!("there is no domain {domid}"))
 }
 
 fn cost(count: &str, program: &[&str]) -> Result<()> {
@@ -75,13 +87,13 @@ fn cost(count: &str, program: &[&str]) -> Result<()> {
 fn profile(domain: &str, seconds: &str) -> Result<()> {
     let domain = domain.parse()?;
     let end = Instant::now() + Duration::from_secs(seconds.parse()?);
-    let mut privcmd = Privcmd::open().context("cannot make hypercalls")?;
+    let mut xen = Xen::open()?;
     let mut seen: BTreeMap<u64, u32> = BTreeMap::new();
     while Instant::now() < end {
-        let address = if privcmd.info(domain)?.blocked {
+        let address = if look(&mut xen, domain)?.is_blocked() {
             0
         } else {
-            privcmd.instruction(domain)?
+            xen.instruction(domain)?
         };
         *seen.entry(address).or_default() += 1;
         sleep(GLANCE);
@@ -115,6 +127,25 @@ fn dropped(vif: &str) -> Result<()> {
     Ok(())
 }
 
+fn many_guests(path: &str) -> Result<()> {
+    let mut outcomes = Vec::new();
+    let result = job(path).and_then(|job| many::run(&job, &mut |outcome| outcomes.push(outcome)));
+    // Printed at the end: the console is slow.
+    for outcome in outcomes {
+        print(&density::Line::Outcome(outcome));
+    }
+    match &result {
+        Ok(()) => print(&density::Line::End),
+        Err(e) => print(&density::Line::Failed(format!("{e:#}"))),
+    }
+    result
+}
+
+fn job<T: DeserializeOwned>(path: &str) -> Result<T> {
+    let job = fs::read(path).with_context(|| format!("cannot read {path}"))?;
+    serde_json::from_slice(&job).with_context(|| format!("{path} is no job"))
+}
+
 fn births(path: &str) -> ExitCode {
     // Printed at the end: the console is slow, and its lines are Xen's work too.
     let mut births = Vec::new();
@@ -134,7 +165,7 @@ fn births(path: &str) -> ExitCode {
     }
 }
 
-fn print(line: &Line) {
+fn print(line: &impl Serialize) {
     match serde_json::to_string(line) {
         Ok(json) => println!("{MARK}{json}"),
         Err(e) => println!("{MARK}{{\"failed\":\"{e}\"}}"),
@@ -143,8 +174,7 @@ fn print(line: &Line) {
 
 /// Does the job; gives the frequency of the time stamp counter, taken over all of the job's time.
 fn run(path: &str, births: &mut Vec<Birth>) -> Result<u64> {
-    let job = fs::read(path).with_context(|| format!("cannot read {path}"))?;
-    let job: Job = serde_json::from_slice(&job).with_context(|| format!("{path} is no job"))?;
+    let job: Job = job(path)?;
     let mut dom0 = Dom0::new(&job)?;
     let start = (ticks(), raw_ns());
     for (rounds, traced) in [(job.plain, false), (job.traced, true)] {

@@ -1,5 +1,10 @@
 //! What a guest is made from.
 
+use std::io;
+
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use super::actions::Watched;
 use crate::xen::TscMode;
 
 /// A guest to be made.
@@ -21,6 +26,8 @@ pub struct Config {
     pub console: bool,
     /// What RDTSC does.
     pub tsc: TscMode,
+    /// What `hatch watch` has to know of it, if it is to see to its end.
+    pub watched: Option<Watched>,
 }
 
 /// A network interface.
@@ -53,6 +60,9 @@ pub enum Connect {
 /// Octets of the longest name.
 pub const NAME_MAX: usize = 128;
 
+/// Octets of the longest record: a message of xenstored's less the path that it is kept at.
+const RECORD_MAX: usize = 3900;
+
 /// What is wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -70,12 +80,22 @@ pub enum Error {
 }
 
 impl Config {
+    /// The same as JSON: what `hatch watch` makes it from again.
+    #[must_use]
+    pub fn record(&self) -> String {
+        // There is no map with keys that are no text, which is all that could fail.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
     /// Checks all that does not depend on the image.
     ///
     /// # Errors
     /// What is wrong.
     pub fn check(&self) -> Result<(), Error> {
         check_name(&self.name)?;
+        if self.watched.is_some() && self.record().len() > RECORD_MAX {
+            return Err(Error::Value("what `hatch watch` has to know of it"));
+        }
         let Some(vif) = &self.vif else {
             return Ok(());
         };
@@ -119,4 +139,19 @@ pub(crate) fn check_name(name: &str) -> Result<(), Error> {
         return Err(Error::Name(name.chars().take(NAME_MAX).collect()));
     }
     Ok(())
+}
+
+/// A UUID by chance (RFC 9562, version 4). Without waiting for the kernel's pool to be seeded, which in a dom0 that has just
+/// been started may take seconds: it has to be unlike the others here, and is no secret.
+///
+/// # Errors
+/// The kernel gives no random numbers.
+pub fn random_uuid() -> io::Result<[u8; 16]> {
+    let mut uuid = [0; 16];
+    if getrandom(&mut uuid, GetRandomFlags::INSECURE)? != uuid.len() {
+        return Err(io::Error::other("no random numbers"));
+    }
+    uuid[6] = uuid[6] & 0x0f | 0x40;
+    uuid[8] = uuid[8] & 0x3f | 0x80;
+    Ok(uuid)
 }

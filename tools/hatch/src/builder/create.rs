@@ -1,48 +1,29 @@
 //! Making a guest, in the order in which it overlaps most.
 
+mod claim;
+mod machine;
 mod shell;
 
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
-
-use mayfly_drivers::netfront::preconnected::{PATH_MAX, Preconnected};
-use mayfly_drivers::{DomId, EventPort, Gfn, GrantRef};
 
 use super::config::{Config, Connect};
 use super::image::{Image, Ramdisk};
 use super::keys::{self, Op, Ports};
-use super::layout::{self, CONSOLE_GFN, IDENT_PT_GFN, Layout, XENSTORE_GFN};
-use super::making::Maker;
+use super::layout::{self, Layout};
 use super::names::{self, XlLock};
 use super::report::Timeline;
-use super::rings::{self, Grants};
+use super::rings::Grants;
 use super::steps::{Step, Steps};
-use super::{Cause, Error, Failure, info};
-use crate::net::{Bridge, Links, vif_name};
-use crate::xen::abi::PAGE_SIZE;
-use crate::xen::sys::Mapping;
-use crate::xen::{NewDomain, TscMode, Xen};
-use crate::xenstore::{Client, Code, Id, Request, TransactionId};
+use super::{Cause, Error, Failure};
+use crate::net::{Bridge, Link, Links, vif_name};
+use crate::xen::{NewDomain, Xen};
+use crate::xenstore::{Client, Id, Request, TransactionId};
 
+use claim::Claim;
 pub use shell::Shell;
 
-/// `HVM_PARAM_*` (hvm/params.h).
-const HVM_PARAM_STORE_PFN: u32 = 1;
-const HVM_PARAM_STORE_EVTCHN: u32 = 2;
-const HVM_PARAM_TIMER_MODE: u32 = 10;
-const HVM_PARAM_IDENT_PT: u32 = 12;
-const HVM_PARAM_CONSOLE_PFN: u32 = 17;
-const HVM_PARAM_CONSOLE_EVTCHN: u32 = 18;
-/// `HVMPTM_no_delay_for_missed_ticks`, libxl's choice.
-const NO_DELAY_FOR_MISSED_TICKS: u64 = 1;
 /// Frames of a guest's grant table: 2,048 entries.
 const GRANT_FRAMES: u16 = 4;
-/// What libxl adds to a guest's limit of memory (LIBXL_MAXMEM_CONSTANT), in KiB: special pages, and some.
-const SLACK_KIB: u64 = 1024;
-/// Pages of a module that are mapped at a time.
-const CHUNK: u64 = 1024;
-/// How long the claim of a name is tried again that meets other people's changes.
-const CLAIM_BOUND: Duration = Duration::from_secs(2);
 
 /// Makes and removes guests. It can make many, one after the other.
 pub struct Builder {
@@ -64,6 +45,13 @@ pub struct Created {
     pub timeline: Timeline,
 }
 
+/// A domain that was made, and what a shell remembers of it.
+struct Born {
+    domid: u16,
+    ports: Ports,
+    link: Option<Link>,
+}
+
 /// What has been done and would have to be undone.
 #[derive(Default)]
 struct Done {
@@ -75,12 +63,6 @@ struct Done {
     connecting: bool,
     claim: Option<Claim>,
     claimed: bool,
-}
-
-/// A claim that xenstored has not answered yet.
-struct Claim {
-    writes: Vec<Id>,
-    end: Id,
 }
 
 /// What a guest is to become when it is made.
@@ -150,7 +132,7 @@ impl Builder {
         let plan = steps.run(Step::Check, || self.plan(config, image, ramdisk))?;
         let mut done = Done::default();
         match self.steps(&plan, then, &mut steps, &mut done) {
-            Ok(domid) => Ok(Created {
+            Ok(Born { domid, .. }) => Ok(Created {
                 domid,
                 preconnected: plan.layout.rings.is_some(),
                 timeline: steps.finish(),
@@ -203,7 +185,7 @@ impl Builder {
         then: Then,
         steps: &mut Steps,
         done: &mut Done,
-    ) -> Result<u16, Failure> {
+    ) -> Result<Born, Failure> {
         let config = plan.config;
         let lock = XlLock::take();
         let transaction = steps.run(Step::Names, || self.names(config, done))?;
@@ -223,65 +205,66 @@ impl Builder {
         let ports = steps.run(Step::Channels, || self.channels(plan, domid))?;
         let grants = plan.layout.rings.as_ref().map(Grants::of);
         steps.run(Step::Rings, || self.rings(plan, domid, grants.as_ref()))?;
-        let connect_at = steps.now();
-        steps.run(Step::Connect, || {
-            done.connecting = grants.is_some();
-            let ops = keys::connect(domid, &ports, grants.as_ref());
+        steps.run(Step::Front, || {
+            let ops = keys::front(domid, &ports, grants.as_ref());
             answers.extend(self.send(&ops)?);
             Ok::<_, Cause>(self.store.flush()?)
         })?;
         steps.run(Step::Load, || {
-            self.load(plan, domid, &ports, grants.as_ref())
+            self.load(plan, domid, plan.network(domid, &ports)?.as_ref())
         })?;
         let (entry, start_info) = (plan.image.headers().entry, plan.layout.info);
         steps.run(Step::Context, || {
             self.xen
                 .pvh_context(domid, entry, u32::try_from(start_info).unwrap_or(u32::MAX))
         })?;
-        if let Some(bridge) = &plan.bridge {
-            steps.run(Step::Port, || self.port(plan, domid, bridge))?;
+        let mut link = None;
+        let preconnected = plan.layout.rings.is_some();
+        if config.vif.is_some() {
+            link = Some(steps.run(Step::Port, || self.port(plan, domid))?);
             steps.beside("vif", "netback", keys_at);
+        }
+        let connect_at = steps.now();
+        if preconnected {
+            steps.run(Step::Connect, || {
+                done.connecting = true;
+                answers.extend(self.send(&[keys::connect(domid)])?);
+                Ok::<_, Cause>(self.store.flush()?)
+            })?;
         }
         // Answers that nobody looks at wake nobody.
         steps.run(Step::Claim, || {
             self.claimed(config, domid, done)?;
-            Ok::<_, Cause>(self.store.answers(answers)?)
+            self.store.answers(answers)?;
+            if !lock.is_ours() {
+                names::again(&mut self.store, &mut self.xen, config)?;
+            }
+            Ok::<_, Cause>(())
         })?;
         steps.beside("keys", "xenstored", keys_at);
-        if plan.layout.rings.is_some() {
-            steps.run(Step::Backend, || self.connected(domid))?;
+        if preconnected {
+            // Frames go to and fro from here on.
+            steps.run(Step::Backend, || {
+                self.connected(domid)?;
+                Ok::<_, Cause>(self.links.running(&vif_name(domid, 0), self.bound)?)
+            })?;
             steps.beside("connects", "netback", connect_at);
         }
-        steps.run(Step::Finish, || {
-            if !lock.is_ours() {
-                names::again(&mut self.store, config)?;
-            }
-            let mut ops = keys::finish(domid, config, &ports);
-            ops.extend((then == Then::Paused).then(|| keys::made(config)));
-            let ids = self.send(&ops)?;
-            Ok::<_, Cause>(self.store.answers(ids)?)
-        })?;
-        if then == Then::Running {
+        let runs = then == Then::Running;
+        // What is on the network needs nothing more for its first answer; another one may look for xenstored at once.
+        if runs && preconnected {
             steps.run(Step::Unpause, || self.xen.unpause(domid))?;
-            steps.run(Step::Made, || {
-                let ids = self.send(&[keys::made(config)])?;
-                self.store.answers(ids)
-            })?;
         }
-        Ok(domid)
-    }
-
-    /// Leaves the mark that a guest is being made, and sees whether its name is free.
-    fn names(&mut self, config: &Config, done: &mut Done) -> Result<TransactionId, Cause> {
-        let path = keys::making_path(&config.uuid);
-        let mark = self
-            .store
-            .send(Request::write(&path, &Maker::this().to_string()))?;
-        done.making = true;
-        let transaction = names::begin(&mut self.store, &mut self.xen, config)?;
-        done.open = Some(transaction);
-        self.store.answer(mark)?;
-        Ok(transaction)
+        steps.run(Step::Finish, || {
+            let mut ops = keys::finish(domid, config, &ports);
+            ops.extend((then != Then::Shell).then(|| keys::made(config)));
+            let ids = self.send(&ops)?;
+            self.store.answers(ids)
+        })?;
+        if runs && !preconnected {
+            steps.run(Step::Unpause, || self.xen.unpause(domid))?;
+        }
+        Ok(Born { domid, ports, link })
     }
 
     /// Sends the claim, and all that can be written already.
@@ -304,202 +287,17 @@ impl Builder {
         Ok(answers)
     }
 
-    fn claim(
-        &mut self,
-        config: &Config,
-        domid: u16,
-        transaction: TransactionId,
-    ) -> Result<Claim, Cause> {
-        let mut writes = Vec::new();
-        for op in keys::claim(domid, config) {
-            writes.push(self.store.send(op.request().within(transaction))?);
-        }
-        let end = self
-            .store
-            .send(Request::transaction_end(transaction, true))?;
-        Ok(Claim { writes, end })
-    }
-
-    /// Sees that the claim was good. What others changed at the same time makes it void, and then it is made again.
-    fn claimed(&mut self, config: &Config, domid: u16, done: &mut Done) -> Result<(), Cause> {
-        let end = Instant::now() + CLAIM_BOUND;
-        while let Some(claim) = done.claim.take() {
-            let written = self.store.answers(claim.writes);
-            match self.store.answer(claim.end) {
-                Ok(_) => {
-                    done.claimed = true;
-                    written?;
-                }
-                Err(error) if error.is(&Code::EAGAIN) && Instant::now() < end => {
-                    let transaction = names::begin(&mut self.store, &mut self.xen, config)?;
-                    done.claim = Some(self.claim(config, domid, transaction)?);
-                }
-                Err(error) => return Err(error.into()),
+    /// Makes the interface a port of its bridge, or of none if it is a shell's, as soon as it is there.
+    fn port(&mut self, plan: &Plan<'_>, domid: u16) -> Result<Link, Cause> {
+        let mut link = self.links.appeared(&vif_name(domid, 0), self.bound)?;
+        match &plan.bridge {
+            Some(bridge) => {
+                let mtu = plan.config.vif.as_ref().and_then(|vif| vif.mtu);
+                self.links.attach(&mut link, bridge, mtu)?;
             }
+            None => self.links.raise(&mut link)?,
         }
-        Ok(())
-    }
-
-    fn limits(&mut self, plan: &Plan<'_>, domid: u16) -> Result<(), Cause> {
-        self.xen.max_vcpus(domid, 1)?;
-        self.xen
-            .max_mem(domid, (plan.config.memory << 10) + SLACK_KIB)?;
-        if plan.config.tsc != TscMode::Default {
-            self.xen.tsc_mode(domid, plan.config.tsc)?;
-        }
-        if let Some(octets) = plan.layout.paging_pool() {
-            self.xen.paging_pool(domid, octets)?;
-        }
-        self.xen
-            .param(domid, HVM_PARAM_TIMER_MODE, NO_DELAY_FOR_MISSED_TICKS)?;
-        Ok(())
-    }
-
-    fn memory(&mut self, plan: &Plan<'_>, domid: u16) -> Result<(), Cause> {
-        for (order, gfns) in plan.layout.extents() {
-            self.populate(domid, &gfns, order)?;
-        }
-        self.xen.populate(domid, &special_pages(plan.config), 0)?;
-        self.xen.memory_map(domid, &plan.layout.memory_map())?;
-        Ok(())
-    }
-
-    /// Makes extents, and smaller ones where Xen has none of that size.
-    fn populate(&mut self, domid: u16, gfns: &[u64], order: u32) -> Result<(), Cause> {
-        let made = self.xen.populate(domid, gfns, order)?;
-        let smaller = if order > 9 { 9 } else { 0 };
-        for gfn in gfns.get(made..).unwrap_or_default() {
-            let parts: Vec<u64> = (0..1 << (order - smaller))
-                .map(|n| gfn + (n << smaller))
-                .collect();
-            self.populate(domid, &parts, smaller)?;
-        }
-        Ok(())
-    }
-
-    fn channels(&mut self, plan: &Plan<'_>, domid: u16) -> Result<Ports, Cause> {
-        let xenstore = self.xen.event_channel(domid)?;
-        let console = if plan.config.console {
-            Some(self.xen.event_channel(domid)?)
-        } else {
-            None
-        };
-        let network = match plan.layout.rings {
-            Some(_) => Some((
-                self.xen.event_channel(domid)?,
-                self.xen.event_channel(domid)?,
-            )),
-            None => None,
-        };
-        let mut params = vec![
-            (HVM_PARAM_STORE_PFN, XENSTORE_GFN),
-            (HVM_PARAM_STORE_EVTCHN, u64::from(xenstore)),
-            (HVM_PARAM_IDENT_PT, IDENT_PT_GFN * PAGE_SIZE as u64),
-        ];
-        if let Some(port) = console {
-            params.push((HVM_PARAM_CONSOLE_PFN, CONSOLE_GFN));
-            params.push((HVM_PARAM_CONSOLE_EVTCHN, u64::from(port)));
-        }
-        for (index, value) in params {
-            self.xen.param(domid, index, value)?;
-        }
-        Ok(Ports {
-            xenstore,
-            console,
-            network,
-        })
-    }
-
-    /// Fills the special pages, both rings and the grant table.
-    fn rings(&mut self, plan: &Plan<'_>, domid: u16, grants: Option<&Grants>) -> Result<(), Cause> {
-        let mut gfns = special_pages(plan.config);
-        let specials = gfns.len();
-        if let Some(rings) = &plan.layout.rings {
-            gfns.extend([rings.tx(), rings.rx()]);
-        }
-        let pages = self.xen.map(domid, &gfns)?;
-        pages.write(0, &ident_pt())?;
-        // The page of xenstore, and of the console.
-        pages.zero(PAGE_SIZE, (specials - 1) * PAGE_SIZE)?;
-        if let (Some(rings), Some(grants)) = (&plan.layout.rings, grants) {
-            pages.write(specials * PAGE_SIZE, &rings::tx_ring())?;
-            pages.write((specials + 1) * PAGE_SIZE, &rings::rx_ring(rings, grants))?;
-        }
-        let table = self.xen.map_grants(domid)?;
-        table.write(
-            0,
-            &rings::grant_table(plan.layout.rings.as_ref(), plan.config.console),
-        )?;
-        Ok(())
-    }
-
-    /// Loads image, information and module.
-    fn load(
-        &mut self,
-        plan: &Plan<'_>,
-        domid: u16,
-        ports: &Ports,
-        grants: Option<&Grants>,
-    ) -> Result<(), Cause> {
-        let network = match (&plan.layout.rings, grants, ports.network, &plan.config.vif) {
-            (Some(rings), Some(grants), Some((tx, rx)), Some(vif)) => Some(structure(
-                domid,
-                rings,
-                grants,
-                (tx, rx, ports.xenstore),
-                vif.mac,
-            )?),
-            _ => None,
-        };
-        let first = plan.layout.image.start;
-        let end = plan.layout.info / PAGE_SIZE as u64 + layout::INFO_PAGES;
-        let gfns: Vec<u64> = (first..end).collect();
-        let pages = self.xen.map(domid, &gfns)?;
-        let offset = |address: u64| {
-            usize::try_from(address - first * PAGE_SIZE as u64)
-                .map_err(|_| Cause::from(std::io::Error::other("an address")))
-        };
-        let file = plan.image.file().as_fd();
-        for segment in &plan.image.headers().segments {
-            let (at, size) = (
-                offset(segment.memory.start)?,
-                usize::try_from(segment.size).unwrap_or(usize::MAX),
-            );
-            pages.read_file(at, size, file, segment.offset)?;
-            let rest = offset(segment.memory.end)?.saturating_sub(at + size);
-            pages.zero(at + size, rest)?;
-        }
-        let information = info::encode(&plan.layout, &plan.config.cmdline, network.as_ref());
-        pages.write(offset(plan.layout.info)?, &information)?;
-        drop(pages);
-        if let (Some(module), Some(ramdisk)) = (&plan.layout.module, plan.ramdisk) {
-            self.module(domid, module.start, module.end - module.start, ramdisk)?;
-        }
-        Ok(())
-    }
-
-    fn module(&self, domid: u16, start: u64, size: u64, ramdisk: &Ramdisk) -> Result<(), Cause> {
-        let page = PAGE_SIZE as u64;
-        let mut done = 0;
-        while done < size {
-            let now = (size - done).min(CHUNK * page);
-            let first = (start + done) / page;
-            let gfns: Vec<u64> = (first..first + now.div_ceil(page)).collect();
-            let pages: Mapping = self.xen.map(domid, &gfns)?;
-            let octets = usize::try_from(now).unwrap_or(usize::MAX);
-            pages.read_file(0, octets, ramdisk.file().as_fd(), done)?;
-            // The guest sees the end of the last page as well.
-            pages.zero(octets, gfns.len() * PAGE_SIZE - octets)?;
-            done += now;
-        }
-        Ok(())
-    }
-
-    /// Makes the interface a port of its bridge, as soon as it is there.
-    fn port(&mut self, plan: &Plan<'_>, domid: u16, bridge: &Bridge) -> Result<(), Cause> {
-        let link = self.links.appeared(&vif_name(domid, 0), self.bound)?;
-        let mtu = plan.config.vif.as_ref().and_then(|vif| vif.mtu);
-        Ok(self.links.attach(&link, bridge, mtu)?)
+        Ok(link)
     }
 
     /// Waits until the back end is connected.
@@ -545,8 +343,13 @@ impl Builder {
         }
         // Whether the claim was good is not known if the failure came first.
         if let Some(claim) = done.claim.take() {
-            let _ = self.store.answers(claim.writes);
-            done.claimed |= self.store.answer(claim.end).is_ok();
+            done.claimed |= claim.ended(&mut self.store);
+        }
+        let is_lost = self.store.is_lost();
+        if is_lost {
+            left.extend(self.reconnect().err().map(|error| error.to_string()));
+            let claimed = |domid| self.store.find(&keys::domain_path(domid));
+            done.claimed = matches!(done.domain.map(claimed), Some(Ok(Some(_))));
         }
         if let Some(domid) = done.domain {
             if done.keys && plan.config.vif.is_some() {
@@ -565,6 +368,10 @@ impl Builder {
             }
             left.extend(self.remove(&ops));
             left.extend(self.settle(domid).err().map(|error| error.to_string()));
+            if is_lost {
+                // What had been sent before may have come after.
+                left.extend(self.remove(&ops));
+            }
         }
         // Last, and only when nothing else is left: by this `hatch gc` finds what is.
         if done.making && left.is_empty() {
@@ -572,53 +379,4 @@ impl Builder {
         }
         left
     }
-}
-
-/// The special pages that the guest has. The first is that of the identity map.
-fn special_pages(config: &Config) -> Vec<u64> {
-    let mut gfns = vec![IDENT_PT_GFN, XENSTORE_GFN];
-    if config.console {
-        gfns.push(CONSOLE_GFN);
-    }
-    gfns
-}
-
-/// A 32-bit page directory that maps 4 GiB one to one, for Intel's CPUs that can't run a guest without paging:
-/// present, writable, user, accessed, dirty, 4 MiB.
-fn ident_pt() -> Vec<u8> {
-    (0..1024u32)
-        .flat_map(|n| (n << 22 | 0xe7).to_le_bytes())
-        .collect()
-}
-
-fn structure(
-    domid: u16,
-    rings: &super::layout::Rings,
-    grants: &Grants,
-    (tx, rx, xenstore): (u32, u32, u32),
-    mac: [u8; 6],
-) -> Result<Preconnected, Cause> {
-    let mut backend = [0; PATH_MAX];
-    let path = keys::backend(domid);
-    if let Some(place) = backend.get_mut(..path.len()) {
-        place.copy_from_slice(path.as_bytes());
-    }
-    let port = |port| {
-        EventPort::try_new(port).ok_or(Cause::Backend("was given an event channel that can't be"))
-    };
-    Ok(Preconnected {
-        first: Gfn(rings.first),
-        rx_buffers: rings.buffers as usize,
-        tx_ring: GrantRef(grants.tx_ring),
-        rx_ring: GrantRef(grants.rx_ring),
-        rx_first: GrantRef(grants.rx_first),
-        free: GrantRef(grants.free),
-        tx_port: port(tx)?,
-        rx_port: port(rx)?,
-        store_port: port(xenstore)?,
-        store: Gfn(XENSTORE_GFN),
-        domain: DomId(0),
-        mac,
-        backend,
-    })
 }

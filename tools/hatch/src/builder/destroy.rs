@@ -8,12 +8,15 @@ use std::time::{Duration, Instant};
 use super::create::Builder;
 use super::keys::{self, Op};
 use super::{Cause, Taken};
-use crate::xenstore::{Error, Id, Request};
+use crate::xenstore::{Client, Error, Id, Request};
 
 /// The first of the pauses after which Xen is asked again.
 const FIRST: Duration = Duration::from_micros(100);
 
-/// How long netback may take before a guest is removed that could not be made.
+/// The pause after which xenstored is tried again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// How long netback, or a xenstored that has gone, may take before a guest is removed that could not be made.
 const QUIET: Duration = Duration::from_secs(2);
 
 /// What was removed.
@@ -152,12 +155,32 @@ impl Builder {
             match self.store.answer(id) {
                 Ok(_) => {}
                 Err(error) if error.is_absent() => {}
+                // It would take as long for each of them.
+                Err(error @ Error::Timeout { .. }) => {
+                    left.push(error.to_string());
+                    break;
+                }
                 // xenstored says EINVAL of a domain that it was never told of, or has let go of by itself.
                 Err(_) if matches!(op, Op::Release(_)) => {}
                 Err(error) => left.push(error.to_string()),
             }
         }
         left
+    }
+
+    /// Speaks to xenstored anew, which may have been started anew.
+    pub(super) fn reconnect(&mut self) -> Result<(), Error> {
+        let end = Instant::now() + QUIET;
+        loop {
+            match Client::connect(self.bound) {
+                Ok(store) => {
+                    self.store = store;
+                    return Ok(());
+                }
+                Err(error) if Instant::now() >= end => return Err(error),
+                Err(_) => std::thread::sleep(PAUSE),
+            }
+        }
     }
 
     /// Waits, but not for long, until netback has nothing to do any more for a guest that is to be removed: it takes badly to

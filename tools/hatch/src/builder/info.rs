@@ -5,7 +5,9 @@
 use mayfly_drivers::netfront::preconnected::Preconnected;
 use zerocopy::IntoBytes;
 
-use super::layout::{INFO_CMDLINE, INFO_MEMMAP, INFO_MODULES, INFO_NETWORK, INFO_PAGES, Layout};
+use super::layout::{
+    ACPI_GFN, INFO_CMDLINE, INFO_MEMMAP, INFO_MODULES, INFO_NETWORK, INFO_PAGES, Layout,
+};
 use crate::xen::abi::{self, PAGE_SIZE};
 
 /// The pages' octets.
@@ -39,7 +41,11 @@ pub(crate) fn encode(layout: &Layout, cmdline: &str, network: Option<&Preconnect
             layout.info + INFO_MODULES
         },
         cmdline_paddr: layout.info + INFO_CMDLINE,
-        rsdp_paddr: 0,
+        rsdp_paddr: if layout.acpi {
+            ACPI_GFN * PAGE_SIZE as u64
+        } else {
+            0
+        },
         memmap_paddr: layout.info + INFO_MEMMAP,
         memmap_entries: count(map.len()),
         reserved: 0,

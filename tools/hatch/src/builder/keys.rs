@@ -9,6 +9,8 @@
 //! | `/hatch/name/NAME` | domid; characters that a path can't have are `@` and two hexadecimal digits |
 //! | `/hatch/mac/MAC` | domid; twelve hexadecimal digits |
 //! | `/hatch/domain/DOMID` | name |
+//! | `/hatch/domain/DOMID/watched` | the configuration as JSON, if `hatch watch` is to see to its end |
+//! | `/hatch/restart/NAME` | the same, of a guest that has ended and is to be made again |
 //! | `/hatch/making/UUID` | process and its start time (`/proc/PID/stat`), as long as that process makes the guest |
 //!
 //! The last one is written, and answered, before there is a domain, so that one of this UUID whose maker is gone is known
@@ -85,7 +87,8 @@ pub fn uuid(handle: &[u8; 16]) -> String {
 }
 
 /// The MAC address with colons, as back ends and `xl` have it.
-pub(crate) fn mac_text(mac: &[u8; 6]) -> String {
+#[must_use]
+pub fn mac_text(mac: &[u8; 6]) -> String {
     mac.map(|octet| format!("{octet:02x}")).join(":")
 }
 
@@ -97,14 +100,25 @@ fn mac_key(mac: &[u8; 6]) -> String {
 /// Where the index has a name.
 #[must_use]
 pub fn name_path(name: &str) -> String {
-    let mut path = String::from("/hatch/name/");
+    format!("/hatch/name/{}", name_key(name))
+}
+
+/// Where a guest of this name is that is to be made again.
+#[must_use]
+pub fn restart_path(name: &str) -> String {
+    format!("/hatch/restart/{}", name_key(name))
+}
+
+/// The name as a part of a path.
+fn name_key(name: &str) -> String {
+    let mut key = String::with_capacity(name.len());
     for octet in name.bytes() {
         match octet {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => path.push(char::from(octet)),
-            _ => path += &format!("@{octet:02x}"),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => key.push(char::from(octet)),
+            _ => key += &format!("@{octet:02x}"),
         }
     }
-    path
+    key
 }
 
 /// Where the index has a MAC address.
@@ -117,6 +131,12 @@ pub fn mac_path(mac: &[u8; 6]) -> String {
 #[must_use]
 pub fn domain_path(domid: u16) -> String {
     format!("/hatch/domain/{domid}")
+}
+
+/// Where it says what `hatch watch` has to know of a domain: it goes with the index's entry.
+#[must_use]
+pub fn watched_path(domid: u16) -> String {
+    format!("{}/watched", domain_path(domid))
 }
 
 /// Where it says that a domain of this UUID is being made.
@@ -149,22 +169,41 @@ pub(crate) fn claim(domid: u16, config: &Config) -> Vec<Op> {
     if let Some(vif) = &config.vif {
         ops.push(write(mac_path(&vif.mac), domid.to_string()));
     }
+    if config.watched.is_some() {
+        ops.push(write(watched_path(domid), config.record()));
+    }
     ops
 }
 
-/// What is written as soon as there is a domain: its network first, because netback then has something to do.
+/// What is written as soon as there is a domain: its name, for others to see, and its network, for netback to have something
+/// to do.
+pub(crate) fn birth(domid: u16, config: &Config, preconnected: bool) -> Vec<Op> {
+    let home = home(domid);
+    let mut ops = Vec::with_capacity(32);
+    ops.push(Op::Mkdir(home.clone()));
+    ops.push(Op::Perms(home.clone(), guest_reads(domid)));
+    ops.push(name(domid, config));
+    if let Some(vif) = &config.vif {
+        network(&mut ops, domid, vif, preconnected);
+    }
+    ops
+}
+
+/// What has the back end look at all that [`front`] writes. The interface is up by then: the kernel passes on at once
+/// that such a one has its carrier, and that of another within a second.
+pub(crate) fn connect(domid: u16) -> Op {
+    write(format!("{}/device/vif/0/state", home(domid)), "4")
+}
+
+/// What is written last, when a guest whose network is connected runs already: all that the guest does not need for its first
+/// answer. In the end it may speak to xenstored. xenconsoled looks at each new guest, which takes dom0 longer than all the rest of this.
 ///
 /// Each request costs xenstored some 40,000 instructions, so there is none for what nobody reads. What libxl makes and is not
 /// here: `cpu/0/availability`, `drivers`, `feature`, `attr`, `error`, and a
 /// node for each thing that a guest may say below `control`, which is the guest's as a whole instead.
-pub(crate) fn birth(domid: u16, config: &Config, preconnected: bool) -> Vec<Op> {
+pub(crate) fn finish(domid: u16, config: &Config, ports: &Ports) -> Vec<Op> {
     let home = home(domid);
-    let mut ops = Vec::with_capacity(64);
-    ops.push(Op::Mkdir(home.clone()));
-    ops.push(Op::Perms(home.clone(), guest_reads(domid)));
-    if let Some(vif) = &config.vif {
-        network(&mut ops, domid, vif, preconnected);
-    }
+    let mut ops = Vec::with_capacity(32);
     let memory = config.memory << 10;
     let vm = format!("/vm/{}", uuid(&config.uuid));
     for key in GUESTS {
@@ -173,15 +212,28 @@ pub(crate) fn birth(domid: u16, config: &Config, preconnected: bool) -> Vec<Op> 
     }
     for (key, value) in [
         ("vm", vm.clone()),
-        ("name", config.name.clone()),
         ("domid", domid.to_string()),
         ("memory/static-max", memory.to_string()),
         ("memory/target", memory.to_string()),
+        ("store/port", ports.xenstore.to_string()),
+        ("store/ring-ref", XENSTORE_GFN.to_string()),
     ] {
         ops.push(write(format!("{home}/{key}"), value));
     }
     ops.push(write(format!("{vm}/name"), config.name.clone()));
     ops.push(write(format!("/libxl/{domid}/type"), "pvh"));
+    if let Some(vif) = &config.vif {
+        // netback looks at it when the front end closes: without it the interface would go for good.
+        ops.push(write(format!("{}/online", backend(domid)), "1"));
+        // `xl destroy` wants to know.
+        ops.push(write(format!("{}/type", backend(domid)), "vif"));
+        libxl(&mut ops, domid, vif);
+    }
+    ops.push(Op::Introduce {
+        domid,
+        gfn: XENSTORE_GFN,
+        port: ports.xenstore,
+    });
     ops
 }
 
@@ -244,12 +296,15 @@ fn network(ops: &mut Vec<Op>, domid: u16, vif: &Vif, preconnected: bool) {
     ops.push(write(format!("{back}/hotplug-status"), "connected"));
     // Last: until there is a state, the kernel takes it for no device.
     ops.push(write(format!("{back}/state"), "1"));
+}
 
+/// libxl's copy of the network interface, which `xl` reads.
+fn libxl(ops: &mut Vec<Op>, domid: u16, vif: &Vif) {
     let libxl = format!("/libxl/{domid}/device/vif/0");
     let mut copy = vec![
-        ("backend", back),
-        ("frontend", front),
-        ("mac", mac),
+        ("backend", backend(domid)),
+        ("frontend", format!("{}/device/vif/0", home(domid))),
+        ("mac", mac_text(&vif.mac)),
         ("bridge", vif.bridge.clone()),
     ];
     copy.extend(vif.ip.clone().map(|ip| ("ip", ip)));
@@ -260,7 +315,7 @@ fn network(ops: &mut Vec<Op>, domid: u16, vif: &Vif, preconnected: bool) {
 }
 
 /// What is written when pages, grants and event channels are there.
-pub(crate) fn connect(domid: u16, ports: &Ports, grants: Option<&Grants>) -> Vec<Op> {
+pub(crate) fn front(domid: u16, ports: &Ports, grants: Option<&Grants>) -> Vec<Op> {
     let home = home(domid);
     let mut ops = Vec::new();
     if let Some((tx, rx)) = ports.network
@@ -274,8 +329,6 @@ pub(crate) fn connect(domid: u16, ports: &Ports, grants: Option<&Grants>) -> Vec
             ("event-channel-rx", rx),
             ("request-rx-copy", 1),
             ("feature-rx-notify", 1),
-            // The last one: the back end then looks at the others.
-            ("state", 4),
         ] {
             ops.push(write(format!("{front}/{key}"), value.to_string()));
         }
@@ -293,32 +346,6 @@ pub(crate) fn connect(domid: u16, ports: &Ports, grants: Option<&Grants>) -> Vec
             ops.push(write(format!("{home}/console/{key}"), value));
         }
     }
-    ops
-}
-
-/// What is asked for last: the guest may speak to xenstored, and is made. xenconsoled looks at each new guest, which takes
-/// dom0 longer than all the rest of this.
-pub(crate) fn finish(domid: u16, config: &Config, ports: &Ports) -> Vec<Op> {
-    let mut ops = Vec::new();
-    if config.vif.is_some() {
-        // netback looks at it when the front end closes: without it the interface would go for good.
-        ops.push(write(format!("{}/online", backend(domid)), "1"));
-        // `xl destroy` wants to know.
-        ops.push(write(format!("{}/type", backend(domid)), "vif"));
-    }
-    ops.push(write(
-        format!("{}/store/port", home(domid)),
-        ports.xenstore.to_string(),
-    ));
-    ops.push(write(
-        format!("{}/store/ring-ref", home(domid)),
-        XENSTORE_GFN.to_string(),
-    ));
-    ops.push(Op::Introduce {
-        domid,
-        gfn: XENSTORE_GFN,
-        port: ports.xenstore,
-    });
     ops
 }
 
@@ -349,11 +376,15 @@ pub(crate) fn death(domid: u16, handle: Option<&[u8; 16]>) -> Vec<Op> {
     ops
 }
 
-/// What makes a shell, of these names, the guest that `config` says.
+/// The name of a shell that becomes this guest, for others to see.
+pub(crate) fn name(domid: u16, config: &Config) -> Op {
+    write(format!("{}/name", home(domid)), config.name.clone())
+}
+
+/// What else makes a shell, of these names, the guest that `config` says. The guest does not need it.
 pub(crate) fn rename(domid: u16, shell: &Config, config: &Config) -> Vec<Op> {
     let mut ops = vec![
         Op::Rm(name_path(&shell.name)),
-        write(format!("{}/name", home(domid)), config.name.clone()),
         write(
             format!("/vm/{}/name", uuid(&config.uuid)),
             config.name.clone(),

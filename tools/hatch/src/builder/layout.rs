@@ -7,7 +7,7 @@
 //! module               a packed site or an initramfs
 //! ...                  free
 //! top of RAM           transmit ring, receive ring, receive buffers
-//! 0xfeff8000           special pages, as libxl has them
+//! 0xfeff8000           special pages, as libxl has them; the first is for ACPI tables
 //! ```
 //!
 //! All of it is decided here, before a domain exists, from the configuration and the image's headers.
@@ -26,6 +26,8 @@ const PAGE: u64 = 4096;
 /// `HVM_BELOW_4G_RAM_END` of libxl less its special pages: X86_HVM_END_SPECIAL_REGION - X86_HVM_NR_SPECIAL_PAGES.
 const SPECIAL_FIRST: u64 = 0xfeff8;
 const SPECIAL_PAGES: u64 = 8;
+/// The page of ACPI tables: libxl's special page for a pager, which no guest of ours has.
+pub(crate) const ACPI_GFN: u64 = SPECIAL_FIRST;
 /// SPECIALPAGE_XENSTORE, SPECIALPAGE_IDENT_PT and SPECIALPAGE_CONSOLE (tools/libs/guest/xg_dom_x86.c).
 pub(crate) const XENSTORE_GFN: u64 = SPECIAL_FIRST + 4;
 pub(crate) const IDENT_PT_GFN: u64 = SPECIAL_FIRST + 6;
@@ -107,6 +109,8 @@ pub struct Layout {
     pub module: Option<Range<u64>>,
     /// The rings, if the network is connected beforehand.
     pub rings: Option<Rings>,
+    /// Whether there are ACPI tables: for a guest that says nothing of itself, and may be any operating system.
+    pub acpi: bool,
 }
 
 impl Layout {
@@ -124,6 +128,7 @@ impl Layout {
             return Err(Error::Memory(memory));
         }
         let ram = memory << 20;
+        let acpi = image.preconnected.is_none();
         let loaded = image.memory();
         let image = loaded.start / PAGE..loaded.end.div_ceil(PAGE);
         let info = image.end * PAGE;
@@ -160,6 +165,7 @@ impl Layout {
             info,
             module,
             rings,
+            acpi,
         })
     }
 
@@ -188,21 +194,26 @@ impl Layout {
         })
     }
 
-    /// The memory map: RAM, and the special pages as reserved.
+    /// The memory map: RAM, ACPI tables, and the special pages as reserved.
     #[must_use]
-    pub fn memory_map(&self) -> [MapEntry; 2] {
-        [
-            MapEntry {
-                start: 0,
-                size: self.ram_pages * PAGE,
-                kind: abi::XEN_HVM_MEMMAP_TYPE_RAM,
-            },
-            MapEntry {
-                start: SPECIAL_FIRST * PAGE,
-                size: SPECIAL_PAGES * PAGE,
-                kind: abi::XEN_HVM_MEMMAP_TYPE_RESERVED,
-            },
-        ]
+    pub fn memory_map(&self) -> Vec<MapEntry> {
+        let entry = |first: u64, pages: u64, kind| MapEntry {
+            start: first * PAGE,
+            size: pages * PAGE,
+            kind,
+        };
+        let tables = u64::from(self.acpi);
+        let mut map = vec![
+            entry(0, self.ram_pages, abi::XEN_HVM_MEMMAP_TYPE_RAM),
+            entry(ACPI_GFN, tables, abi::XEN_HVM_MEMMAP_TYPE_ACPI),
+            entry(
+                SPECIAL_FIRST + tables,
+                SPECIAL_PAGES - tables,
+                abi::XEN_HVM_MEMMAP_TYPE_RESERVED,
+            ),
+        ];
+        map.retain(|entry| entry.size > 0);
+        map
     }
 
     /// RAM as extents: each order with the first gfns of its extents, the largest first.
@@ -280,6 +291,26 @@ mod tests {
         );
         assert_eq!(layout.extents(), [(9, vec![0, 512, 1024, 1536])]);
         assert_eq!(layout.paging_pool(), None);
+    }
+
+    #[test]
+    fn a_guest_that_says_nothing_of_itself_gets_acpi_tables() {
+        let mut headers = mayfly();
+        let map = |headers: &Headers| Layout::new(8, headers, None, false).unwrap().memory_map();
+        assert_eq!(map(&headers).len(), 2);
+        headers.preconnected = None;
+        let map: Vec<_> = map(&headers)
+            .iter()
+            .map(|entry| (entry.start, entry.size, entry.kind))
+            .collect();
+        assert_eq!(
+            map,
+            [
+                (0, 8 << 20, 1),
+                (0xfeff_8000, 0x1000, 3),
+                (0xfeff_9000, 0x7000, 2)
+            ]
+        );
     }
 
     #[test]

@@ -1,19 +1,23 @@
 //! The domain builder: PVH guests made from dom0, on the network before their first instruction.
 //!
 //! ```text
-//!            ┌ names ┐ domain ┐┌ limits ─ memory ─ channels ─ rings ┐┌ load ─ context ┐        ┌ finish
-//! hatch      │       │        ││                                    ││                │ port ─ │
-//! xenstored  └───────┘        └┤ keys: home, back end               └┤ front end, introduce    │
+//!            ┌ names ┐ domain ┐┌ limits ─ memory ─ channels ─ rings ┐┌ load ─ context ┐        ┌ unpause ─ finish
+//! hatch      │       │        ││                                    ││                │ port ─ │           │
+//! xenstored  └───────┘        └┤ keys: name, back end               └┤ front end               │           └ the rest
 //! netback                      └──────── probes, makes the vif ──────┴─── connects ────────────┘
+//! guest                                                                                        └ answers
 //! ```
 //!
 //! [`image`] and [`layout`] decide everything before a domain exists; [`info`] and [`rings`] are the octets that go into
 //! its memory, [`keys`] what goes into xenstore; `create` carries all of it out, step by step ([`steps`]), and undoes it
 //! when a step fails; `destroy` removes a domain, whatever state it is in. [`report`] says what took how long.
 //!
-//! xenstore is written in two bursts, each of them one system call, and nobody waits for their answers before the end.
+//! xenstore is written in three bursts, each of them one system call; nobody waits for the answers of the first two before the network
+//! is connected, and the third is beside the guest, which does not need it for its first answer.
 //! Only the claim of the name and the MAC address is a transaction, and a small one.
 
+mod acpi;
+mod actions;
 mod config;
 mod create;
 mod destroy;
@@ -27,13 +31,15 @@ pub mod report;
 mod rings;
 mod steps;
 
+pub use actions::{Action, Actions, Watched, reason};
 pub(crate) use config::check_name;
-pub use config::{Config, Connect, Error as ConfigError, NAME_MAX, Vif};
+pub use config::{Config, Connect, Error as ConfigError, NAME_MAX, Vif, random_uuid};
 pub use create::{Builder, Created, Shell, Then};
 pub use destroy::{DestroyError, Destroyed};
 pub use image::{Image, Ramdisk};
-pub(crate) use keys::mac_text;
-pub use keys::{domain_path, mac_path, making_path, name_path, uuid};
+pub use keys::{
+    domain_path, mac_path, mac_text, making_path, name_path, restart_path, uuid, watched_path,
+};
 pub use making::Maker;
 pub use names::Taken;
 pub use steps::Step;

@@ -12,6 +12,7 @@ use rustix::fs::{FlockOperation, fcntl_lock};
 
 use super::config::Config;
 use super::keys;
+use super::making::Maker;
 use crate::xen::Xen;
 use crate::xenstore::{Client, Code, Error, Id, Request, TransactionId};
 
@@ -97,7 +98,7 @@ pub(crate) fn begin(
             let gone = store.send(Request::rm(&keys::domain_path(domid)).within(transaction))?;
             store.answer(gone)?;
         }
-        strangers(store, &domains, &ours, config)
+        strangers(store, xen, &domains, &ours, config)
     })();
     if free.is_err() {
         let end = store.send(Request::transaction_end(transaction, false))?;
@@ -107,12 +108,16 @@ pub(crate) fn begin(
 }
 
 /// Looks at the guests that others made once more.
-pub(crate) fn again(store: &mut Client, config: &Config) -> Result<(), super::Cause> {
+pub(crate) fn again(
+    store: &mut Client,
+    xen: &mut Xen,
+    config: &Config,
+) -> Result<(), super::Cause> {
     let domains = store.send(Request::directory("/local/domain"))?;
     let ours = store.send(Request::directory("/hatch/domain"))?;
     let domains = numbers(store, domains, "/local/domain")?;
     let ours = numbers(store, ours, "/hatch/domain")?;
-    strangers(store, &domains, &ours, config)
+    strangers(store, xen, &domains, &ours, config)
 }
 
 /// Who has what was read.
@@ -169,6 +174,7 @@ fn is(store: &mut Client, id: Id, wanted: &str) -> Result<bool, Error> {
 /// Compares with the guests that others made.
 fn strangers(
     store: &mut Client,
+    xen: &mut Xen,
     domains: &BTreeSet<u16>,
     ours: &BTreeSet<u16>,
     config: &Config,
@@ -184,18 +190,35 @@ fn strangers(
         };
         asked.push((domid, name, mac));
     }
-    let mut taken = None;
+    let mut taken = Vec::new();
     for (domid, name, mac) in asked {
         let who = || format!("domain {domid}, which hatch has not made");
         if is(store, name, &config.name)? {
-            taken = Some(Taken::Name(config.name.clone(), who()));
+            taken.push((*domid, Taken::Name(config.name.clone(), who())));
         }
         if let (Some(mac), Some(vif)) = (mac, &config.vif) {
             let ours = keys::mac_text(&vif.mac);
             if is(store, mac, &ours)? {
-                taken = Some(Taken::Mac(ours, who()));
+                taken.push((*domid, Taken::Mac(ours, who())));
             }
         }
     }
-    taken.map_or(Ok(()), |taken| Err(taken.into()))
+    for (domid, taken) in taken {
+        if owns(store, xen, domid)? {
+            return Err(taken.into());
+        }
+    }
+    Ok(())
+}
+
+/// Whether a domain that is not in the index owns the name that it has. One that is no more owns nothing, and neither does one
+/// that a hatch is making which runs: if each gave way to what the other has written so far, nobody would get the name. The
+/// claims decide that, and one of them is the first.
+fn owns(store: &mut Client, xen: &mut Xen, domid: u16) -> Result<bool, super::Cause> {
+    let Some(info) = xen.info(domid)? else {
+        return Ok(false);
+    };
+    let mark = store.find(&keys::making_path(&info.handle))?;
+    let maker = mark.and_then(|mark| mark.parse::<Maker>().ok());
+    Ok(!maker.is_some_and(|maker| maker.runs()))
 }

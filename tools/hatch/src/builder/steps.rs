@@ -41,15 +41,15 @@ steps! {
     Memory "memory" "see `xl info`, free_memory; end other guests, or give this one less"
     Channels "channels" "see `xl dmesg`"
     Rings "rings" "see `dmesg` for xen-privcmd"
-    Connect "connect" "see whether xenstored runs (`xenstore-ls`)"
+    Front "front" "see whether xenstored runs (`xenstore-ls`)"
     Load "load" "see whether the files are still there and whole"
     Context "context" "see `xl dmesg`"
     Port "port" "see whether the bridge exists and xen-netback is loaded (`ip link`, `lsmod`)"
+    Connect "connect" "see whether xenstored runs (`xenstore-ls`)"
     Claim "claim" "another guest may be made of the same name or MAC address at this moment: try again"
     Backend "backend" "see `dmesg` for vif and xen-netback"
-    Finish "finish" "see whether xenstored runs"
     Unpause "unpause" "see `xl dmesg`"
-    Made "made" "see whether xenstored runs"
+    Finish "finish" "see whether xenstored runs"
 }
 
 impl fmt::Display for Step {
@@ -108,10 +108,16 @@ impl Steps {
 }
 
 /// A fault at the end of a step, when all of it has been done: `HATCH_FAIL_AT` is an error, `HATCH_KILL_AT` the end of
-/// the process as by `kill -9`.
+/// the process as by `kill -9`; at `HATCH_RUN_AT` the shell runs what `HATCH_RUN` says.
 #[cfg(feature = "faults")]
 fn fault(step: Step) -> Result<(), super::Cause> {
     let is_at = |name| std::env::var_os(name).is_some_and(|at| at.to_str() == Some(step.name()));
+    if is_at("HATCH_RUN_AT")
+        && let Some(script) = std::env::var_os("HATCH_RUN")
+    {
+        let mut shell = std::process::Command::new("/bin/sh");
+        shell.arg("-c").arg(script).status()?;
+    }
     if is_at("HATCH_KILL_AT") {
         let _ =
             rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);

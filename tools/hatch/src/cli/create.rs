@@ -4,14 +4,15 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
-use hatch::builder::{Builder, Config, Image, Ramdisk, Then};
+use hatch::builder::{Builder, Config, Image, Ramdisk, Then, mac_text, random_uuid};
 use hatch::config::{self, Guest, Overrides};
 use hatch::pool::{self, Made, Order, Reply, Wanted};
-use rustix::rand::{GetRandomFlags, getrandom};
+use hatch::privileges;
+use hatch::watch::{Presence, presence};
 use serde_json::json;
 
-use super::BOUND;
 use super::exit::{Exit, Failure};
+use super::{BOUND, builder, guest};
 
 /// Makes a guest from a configuration file as `xl create` takes it, on the network before its first instruction.
 ///
@@ -123,15 +124,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let Some(file) = &arguments.file else {
         return Err(Failure::new(Exit::NotUnderstood, "no configuration file"));
     };
-    let guest = config::load(file, &overrides)?;
-    for warning in guest.warnings() {
-        eprintln!(
-            "hatch: {}:{}: {}",
-            file.display(),
-            warning.line,
-            warning.what
-        );
-    }
+    let guest = guest(file, &overrides, presence() == Presence::Here)?;
     // All of them before the first is made.
     let guests = if arguments.template {
         let last = arguments.first + arguments.count.unwrap_or(1);
@@ -175,7 +168,8 @@ impl Workshop {
         let open = |file: &PathBuf| Ramdisk::open(file).with_context(|| file.display().to_string());
         let ramdisk = guest.ramdisk.as_ref().map(open).transpose()?;
         Ok(Self {
-            builder: Builder::open(BOUND)?,
+            // The files are open.
+            builder: builder(privileges::PORTS)?,
             image,
             ramdisk,
         })
@@ -188,8 +182,9 @@ fn one(
     first: &Guest,
     guest: &Guest,
 ) -> Result<(), Failure> {
-    let mut config = guest.config(random()?);
+    let mut config = guest.config(random_uuid().context("a UUID")?);
     config.console = arguments.console;
+    config.watched = (presence() != Presence::Nobody).then(|| guest.watched());
     if !arguments.no_pool
         && let Some(made) = from_pool(arguments, guest, &config)?
     {
@@ -278,10 +273,7 @@ fn tell(
         println!("{} is domain {domid}", config.name);
         return;
     }
-    let mac = config
-        .vif
-        .as_ref()
-        .map(|vif| vif.mac.map(|byte| format!("{byte:02x}")).join(":"));
+    let mac = config.vif.as_ref().map(|vif| mac_text(&vif.mac));
     let line = json!({
         "name": config.name,
         "domid": domid,
@@ -292,18 +284,4 @@ fn tell(
         "timeline": timeline,
     });
     println!("{line}");
-}
-
-/// A UUID by chance (RFC 9562, version 4). Without waiting for the kernel's pool to be seeded, which in a dom0 that has just
-/// been started may take seconds: it has to be unlike the others here, and is no secret.
-pub(super) fn random() -> Result<[u8; 16], Failure> {
-    let mut uuid = [0; 16];
-    let got = getrandom(&mut uuid, GetRandomFlags::INSECURE)
-        .map_err(|error| Failure::new(Exit::Failed, format!("no random numbers: {error}")))?;
-    if got != uuid.len() {
-        return Err(Failure::new(Exit::Failed, "no random numbers"));
-    }
-    uuid[6] = uuid[6] & 0x0f | 0x40;
-    uuid[8] = uuid[8] & 0x3f | 0x80;
-    Ok(uuid)
 }

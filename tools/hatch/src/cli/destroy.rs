@@ -1,11 +1,12 @@
 //! `hatch destroy`.
 
 use clap::Args;
-use hatch::builder::Builder;
+use hatch::watch;
+use rustix::thread::CapabilitySet;
 
-use super::BOUND;
+use super::builder;
 use super::domains::{self, Domains};
-use super::exit::Failure;
+use super::exit::{Exit, Failure};
 
 /// Ends guests at once, whatever state they are in, and removes all that was made for them.
 #[derive(Args)]
@@ -19,13 +20,21 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let mut builder = Builder::open(BOUND)?;
+    let mut builder = builder(CapabilitySet::empty())?;
     domains::each(&arguments.domains, "destroyed", |what| {
-        let domid = domains::domid(builder.store(), what)?;
+        let domid = match domains::domid(builder.store(), what) {
+            // It has ended, and would be made again.
+            Err(failure)
+                if failure.exit == Exit::NoSuchDomain && watch::cancel(builder.store(), what)? =>
+            {
+                return Ok(None);
+            }
+            domid => domid?,
+        };
         let destroyed = builder.destroy(domid, arguments.domains.force)?;
         if arguments.wait {
             builder.settle(domid)?;
         }
-        Ok(destroyed.domid)
+        Ok(Some(destroyed.domid))
     })
 }

@@ -1,9 +1,12 @@
 //! Which domains there are, whose they are, and which one is meant.
 
+use anyhow::Context as _;
 use clap::Args;
-use hatch::builder::{domain_path, name_path};
+use hatch::builder::{domain_path, name_path, reason};
+use hatch::privileges;
 use hatch::xen::{DomainInfo, Xen};
 use hatch::xenstore::{Client, Error, Request};
+use rustix::thread::CapabilitySet;
 use serde::Serialize;
 
 use super::BOUND;
@@ -48,10 +51,12 @@ pub(crate) struct Ways {
 
 impl Ways {
     pub(crate) fn open() -> Result<Self, Failure> {
-        Ok(Self {
+        let ways = Self {
             store: Client::connect(BOUND)?,
             xen: Xen::open()?,
-        })
+        };
+        privileges::keep(CapabilitySet::empty()).context("capabilities")?;
+        Ok(ways)
     }
 
     /// The number of a domain, which exists or has left traces in hatch's index. One that others made takes `force`.
@@ -115,13 +120,7 @@ impl Domain {
 fn state(info: &DomainInfo) -> &'static str {
     match info.shutdown() {
         _ if info.is_dying() => "dying",
-        // SHUTDOWN_* of public/sched.h.
-        Some(0) => "poweroff",
-        Some(1) => "reboot",
-        Some(2) => "suspended",
-        Some(3) => "crashed",
-        Some(4) => "watchdog",
-        Some(_) => "shut down",
+        Some(shutdown) => reason(shutdown),
         None if info.is_paused() => "paused",
         None if info.is_running() => "running",
         None => "blocked",
@@ -165,17 +164,17 @@ pub(crate) fn optional(answer: Result<Vec<u8>, Error>) -> Result<Option<String>,
 }
 
 /// Does something to every domain, says how it went, and fails with the first failure when all had their turn.
-pub(crate) fn each(
+pub(crate) fn each<D: Into<Option<u16>>>(
     domains: &Domains,
     done: &'static str,
-    mut one: impl FnMut(&str) -> Result<u16, Failure>,
+    mut one: impl FnMut(&str) -> Result<D, Failure>,
 ) -> Result<(), Failure> {
     let mut first = Ok(());
     for what in &domains.domains {
         match one(what) {
             Ok(domid) if domains.json => println!(
                 "{}",
-                serde_json::json!({ "domain": what, "domid": domid, "done": done })
+                serde_json::json!({ "domain": what, "domid": domid.into(), "done": done })
             ),
             Ok(_) => {}
             Err(failure) if first.is_ok() => first = Err(failure),

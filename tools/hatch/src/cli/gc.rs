@@ -1,11 +1,11 @@
 //! `hatch gc`.
 
 use clap::Args;
-use hatch::builder::Builder;
 use hatch::gc::{self, Action, Snapshot, SnapshotError};
+use rustix::thread::CapabilitySet;
 use serde_json::json;
 
-use super::BOUND;
+use super::builder;
 use super::exit::{Exit, Failure};
 
 /// Finds what a killed hatch has left behind, and removes that and nothing else.
@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let mut builder = Builder::open(BOUND)?;
+    let mut builder = builder(CapabilitySet::empty())?;
     let (store, xen) = builder.ways();
     let seen = Snapshot::read(store, xen)?;
     let actions = gc::decide(&seen);

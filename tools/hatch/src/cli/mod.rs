@@ -11,11 +11,20 @@ mod manual;
 mod pack;
 mod pool;
 mod summon;
+mod watch;
 
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use hatch::builder::Builder;
+use hatch::config::{self, Guest, Overrides};
+use hatch::privileges;
+use rustix::thread::CapabilitySet;
 use serde_json::json;
 
 use exit::Failure;
@@ -48,6 +57,7 @@ enum Command {
     Gc(gc::Arguments),
     Pool(pool::Arguments),
     Summon(summon::Arguments),
+    Watch(watch::Arguments),
     Completions(manual::Completions),
     Man(manual::Man),
 }
@@ -71,6 +81,20 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
+/// Reads a configuration, and tells what in it has no effect, or has none while nobody watches.
+fn guest(file: &Path, overrides: &Overrides, is_watched: bool) -> Result<Guest, Failure> {
+    let guest = config::load(file, overrides)?;
+    for warning in guest.warnings(is_watched) {
+        eprintln!(
+            "hatch: {}:{}: {}",
+            file.display(),
+            warning.line,
+            warning.what
+        );
+    }
+    Ok(guest)
+}
+
 impl Command {
     fn run(&self) -> Result<(), Failure> {
         match self {
@@ -85,6 +109,7 @@ impl Command {
             Self::Gc(arguments) => gc::run(arguments),
             Self::Pool(arguments) => pool::run(arguments),
             Self::Summon(arguments) => summon::run(arguments),
+            Self::Watch(arguments) => watch::run(arguments),
             Self::Completions(arguments) => manual::completions(arguments),
             Self::Man(arguments) => manual::man(arguments),
         }
@@ -103,9 +128,28 @@ impl Command {
             Self::Gc(arguments) => arguments.json,
             Self::Pool(arguments) => arguments.json,
             Self::Summon(arguments) => arguments.json(),
+            Self::Watch(arguments) => arguments.json,
             Self::Pack(_) | Self::Completions(_) | Self::Man(_) => false,
         }
     }
+}
+
+/// Opens what making and removing guests takes, and then gives up what this process may do beyond it but these.
+fn builder(kept: CapabilitySet) -> Result<Builder, Failure> {
+    let builder = Builder::open(BOUND)?;
+    privileges::keep(kept).context("capabilities")?;
+    Ok(builder)
+}
+
+/// What can be read from as soon as SIGTERM or SIGINT has come.
+fn stop() -> Result<UnixStream, Failure> {
+    let (stop, mut stopped) = UnixStream::pair().context("a pair of sockets")?;
+    ctrlc::set_handler(move || {
+        // The other end polls.
+        let _ = stopped.write_all(b"!");
+    })
+    .context("a handler for SIGTERM")?;
+    Ok(stop)
 }
 
 #[cfg(test)]

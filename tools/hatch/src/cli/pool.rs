@@ -1,20 +1,18 @@
 //! `hatch pool`.
 
-use std::io::Write as _;
 use std::os::fd::AsFd as _;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
-use hatch::builder::{Builder, Image};
-use hatch::config::{self, Overrides};
+use hatch::builder::{Image, random_uuid};
+use hatch::config::Overrides;
 use hatch::pool::{self, Limits, Order, Pool, Reply};
+use hatch::privileges;
 use serde_json::json;
 
-use super::BOUND;
-use super::create::random;
 use super::exit::{Exit, Failure};
+use super::{BOUND, builder, guest, stop};
 
 /// Keeps a pool of guests made ahead, out of which `hatch create` takes, or tells how a pool is.
 ///
@@ -55,31 +53,25 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let Some(file) = &arguments.file else {
         return status(arguments);
     };
-    let guest = config::load(file, &Overrides::default())?;
-    for warning in guest.warnings() {
-        eprintln!(
-            "hatch: {}:{}: {}",
-            file.display(),
-            warning.line,
-            warning.what
-        );
-    }
+    // What is done at an end is `hatch create`'s to say.
+    let guest = guest(file, &Overrides::default(), true)?;
     let image = Image::open(&guest.kernel).with_context(|| guest.kernel.display().to_string())?;
-    let mut template = guest.config(random()?);
+    let mut template = guest.config(random_uuid().context("a UUID")?);
     template.console = arguments.console;
     let limits = Limits {
         size: arguments.size.into(),
         spare: arguments.spare,
     };
     let kernel = guest.kernel.clone();
-    let pool = Pool::new(Builder::open(BOUND)?, template, kernel, image, limits);
+    let pool = Pool::new(
+        builder(privileges::PORTS | privileges::FILES)?,
+        template,
+        kernel,
+        image,
+        limits,
+    );
     let mut pool = pool.map_err(|error| Failure::new(Exit::NotUnderstood, error.to_string()))?;
-    let (stop, mut stopped) = UnixStream::pair().context("a pair of sockets")?;
-    ctrlc::set_handler(move || {
-        // The other end polls.
-        let _ = stopped.write_all(b"!");
-    })
-    .context("a handler for SIGTERM")?;
+    let stop = stop()?;
     eprintln!(
         "hatch: a pool of {} at {}",
         arguments.size,

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::error::{Problem, Problems, shown};
 use super::settings::{self, Settings};
 use super::vif::{self, Vif};
-use crate::builder::{self, Config, Connect};
+use crate::builder::{self, Action, Actions, Config, Connect, Watched};
 use crate::xen::TscMode;
 
 /// `hvm_start_info` has no bound; Linux has 2048 and Xen's own 1024 for dom0. A page less the NUL is what hatch keeps for it.
@@ -43,34 +43,12 @@ pub struct Guest {
     pub vif: Option<Vif>,
     /// What RDTSC does.
     pub tsc: TscMode,
-    /// What would be done at its end, if anybody stayed to do it.
+    /// What is to be done at its end.
     pub actions: Actions,
     /// What the file says that has no effect.
     pub warnings: Problems,
-}
-
-/// What is done at a guest's end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "named as in xl.cfg(5)")]
-pub enum Action {
-    Destroy,
-    Restart,
-    RenameRestart,
-    Preserve,
-    CoredumpDestroy,
-    CoredumpRestart,
-    SoftReset,
-}
-
-/// The `on_*` parameters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "named as in xl.cfg(5)")]
-pub struct Actions {
-    pub on_poweroff: Action,
-    pub on_reboot: Action,
-    pub on_watchdog: Action,
-    pub on_crash: Action,
-    pub on_soft_reset: Action,
+    /// What of it has none as long as nobody watches.
+    pub unwatched: Problems,
 }
 
 /// What the command line says in place of the file.
@@ -122,10 +100,17 @@ pub fn parse(source: &str, text: &str, overrides: &Overrides) -> Result<Guest, P
         source: source.to_owned(),
         ..Problems::default()
     };
+    let mut unwatched = warnings.clone();
+    let actions = actions(&mut settings, &mut warnings, &mut unwatched);
     let guest = guest(&mut settings, &mut warnings, overrides);
     settings.refuse_rest();
     match guest {
-        Some(guest) if settings.problems.all.is_empty() => Ok(Guest { warnings, ..guest }),
+        Some(guest) if settings.problems.all.is_empty() => Ok(Guest {
+            actions,
+            warnings,
+            unwatched,
+            ..guest
+        }),
         _ => {
             settings.problems.all.sort_by_key(|problem| problem.line);
             Err(settings.problems)
@@ -135,7 +120,6 @@ pub fn parse(source: &str, text: &str, overrides: &Overrides) -> Result<Guest, P
 
 /// `None` only when a problem says why.
 fn guest(settings: &mut Settings, warnings: &mut Problems, overrides: &Overrides) -> Option<Guest> {
-    let actions = actions(settings, warnings);
     let vif = vif(settings, warnings, overrides);
     let uuid = uuid(settings);
     let tsc = tsc(settings);
@@ -201,8 +185,9 @@ fn guest(settings: &mut Settings, warnings: &mut Problems, overrides: &Overrides
         memory: memory?,
         vif,
         tsc,
-        actions,
+        actions: Actions::default(),
         warnings: Problems::default(),
+        unwatched: Problems::default(),
     };
     // What the builder would refuse is better told with its line.
     if let Err(error) = guest.config([0; 16]).check() {
@@ -364,37 +349,41 @@ fn vif(settings: &mut Settings, warnings: &mut Problems, overrides: &Overrides) 
     Some(vif)
 }
 
-fn actions(settings: &mut Settings, warnings: &mut Problems) -> Actions {
-    let mut one = |name: &str, default: Action| {
+fn actions(settings: &mut Settings, warnings: &mut Problems, unwatched: &mut Problems) -> Actions {
+    let mut one = |name: &str, action: &mut Action| {
         let Some((line, text)) = settings.text(name) else {
-            return default;
+            return;
         };
-        match Action::parse(&text) {
-            Some(action @ (Action::Destroy | Action::Preserve)) => action,
-            Some(action) => {
-                warnings.add(
-                    line,
-                    format!("{name}={text}: hatch leaves nobody behind to do it"),
+        let (said, core) = match text.as_str() {
+            "destroy" => (Action::Destroy, false),
+            "restart" => (Action::Restart, false),
+            "preserve" => (Action::Preserve, false),
+            "coredump-destroy" => (Action::Destroy, true),
+            "coredump-restart" => (Action::Restart, true),
+            _ => {
+                let what = format!(
+                    "{name} is {}, and hatch has destroy, restart and preserve",
+                    shown(&text)
                 );
-                action
+                return settings.problems.add(line, what);
             }
-            None => {
-                settings.problems.add(
-                    line,
-                    format!("{name} is {}, which xl does not know either", shown(&text)),
-                );
-                default
-            }
+        };
+        *action = said;
+        if core {
+            warnings.add(line, format!("{name}={text}: hatch dumps no core"));
+        }
+        if said == Action::Restart {
+            let what = format!("{name}={text}: there is no `hatch watch` to do it");
+            unwatched.add(line, what);
         }
     };
-    // The defaults of xl.cfg(5).
-    Actions {
-        on_poweroff: one("on_poweroff", Action::Destroy),
-        on_reboot: one("on_reboot", Action::Restart),
-        on_watchdog: one("on_watchdog", Action::Destroy),
-        on_crash: one("on_crash", Action::Destroy),
-        on_soft_reset: one("on_soft_reset", Action::SoftReset),
-    }
+    let mut actions = Actions::default();
+    one("on_poweroff", &mut actions.on_poweroff);
+    one("on_reboot", &mut actions.on_reboot);
+    one("on_watchdog", &mut actions.on_watchdog);
+    one("on_crash", &mut actions.on_crash);
+    one("on_soft_reset", &mut actions.on_soft_reset);
+    actions
 }
 
 /// The MAC address that follows from a UUID or a name.
@@ -404,21 +393,6 @@ pub(crate) fn own_mac(seed: &[u8]) -> [u8; 6] {
     match Sha256::digest(seed).as_slice() {
         [d, e, f, ..] => [a, b, c, d & 0x7f, *e, *f],
         _ => [a, b, c, 0, 0, 0],
-    }
-}
-
-impl Action {
-    fn parse(text: &str) -> Option<Self> {
-        Some(match text {
-            "destroy" => Self::Destroy,
-            "restart" => Self::Restart,
-            "rename-restart" => Self::RenameRestart,
-            "preserve" => Self::Preserve,
-            "coredump-destroy" => Self::CoredumpDestroy,
-            "coredump-restart" => Self::CoredumpRestart,
-            "soft-reset" => Self::SoftReset,
-            _ => return None,
-        })
     }
 }
 
@@ -442,6 +416,19 @@ impl Guest {
             connect: Connect::default(),
             console: false,
             tsc: self.tsc,
+            watched: None,
+        }
+    }
+
+    /// What `hatch watch` has to know of it.
+    #[must_use]
+    pub fn watched(&self) -> Watched {
+        // It runs in another folder.
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        Watched {
+            actions: self.actions,
+            kernel: absolute(&self.kernel),
+            ramdisk: self.ramdisk.as_ref().map(absolute),
         }
     }
 
@@ -462,8 +449,9 @@ impl Guest {
         })
     }
 
-    /// Warnings for a person to read.
-    pub fn warnings(&self) -> impl Iterator<Item = &Problem> {
-        self.warnings.all.iter()
+    /// Warnings for a person to read: more of them where nobody watches.
+    pub fn warnings(&self, is_watched: bool) -> impl Iterator<Item = &Problem> {
+        let unwatched = self.unwatched.all.iter().filter(move |_| !is_watched);
+        self.warnings.all.iter().chain(unwatched)
     }
 }

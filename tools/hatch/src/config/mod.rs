@@ -13,7 +13,7 @@
 //! | `uuid` | by chance without it |
 //! | `vif` | a list of at most one; see below |
 //! | `tsc_mode` | `"default"`, `"always_emulate"`, `"native"` |
-//! | `on_poweroff`, `on_reboot`, `on_watchdog`, `on_crash`, `on_soft_reset` | read and checked. hatch leaves nobody behind to act on them: a guest that has ended stays until `hatch destroy`; all but `"preserve"` and `"destroy"` give a warning |
+//! | `on_poweroff`, `on_reboot`, `on_watchdog`, `on_crash`, `on_soft_reset` | `"destroy"`, `"restart"`, `"preserve"`, for [`crate::watch`]; `coredump-` before them is of no effect, and renaming is refused |
 //! | `disk`, `pci`, `vfb` and the like | only as empty lists |
 //!
 //! A vif has `mac`, `bridge`, `ip`, `rate`, `mtu`, and may have what changes nothing: `type=vif`, `devid=0`, `backend=0`,
@@ -33,8 +33,8 @@ mod tests;
 
 pub(crate) use error::shown;
 pub use error::{Problem, Problems};
-pub use guest::{Action, Actions, Guest, Overrides, load, parse};
 pub(crate) use guest::{BRIDGE, own_mac};
+pub use guest::{Guest, Overrides, load, parse};
 pub use settings::FILE_MAX;
 pub(crate) use settings::read as read_text;
 pub use template::{TemplateError, derived};

@@ -5,6 +5,7 @@ use std::io::Write;
 use proptest::prelude::*;
 
 use super::*;
+use crate::builder::Action;
 use crate::xen::TscMode;
 
 const LEAST: &str = "name = 'm'\ntype = 'pvh'\nkernel = '/k'\nmemory = 8\n";
@@ -39,8 +40,9 @@ fn the_example() {
         guest.vif.as_ref().unwrap().bridge.as_deref(),
         Some("xenbr0")
     );
-    // The script, and on_reboot = "restart".
-    assert_eq!(guest.warnings().count(), 2);
+    // The script, and on_reboot = "restart" where nobody watches.
+    assert_eq!(guest.warnings(true).count(), 1);
+    assert_eq!(guest.warnings(false).count(), 2);
     let text = include_str!("../../../examples/linux.cfg");
     assert_eq!(read(text).unwrap().memory, 128);
 }
@@ -81,7 +83,10 @@ fn spellings() {
         "it's \"so\" \\ \t"
     );
     let both = with("extra='x'\ncmdline='y'");
-    assert_eq!((both.cmdline.as_str(), both.warnings().count()), ("y", 1));
+    assert_eq!(
+        (both.cmdline.as_str(), both.warnings(true).count()),
+        ("y", 1)
+    );
     assert_eq!(with("disk=[]\npci = [ ]").vif, None);
     assert_eq!(with("tsc_mode=2").tsc, TscMode::Native);
 }
@@ -179,6 +184,10 @@ fn what_is_wrong_is_named_with_its_line() {
         (
             "on_crash = 'explode'",
             "test.cfg:5: on_crash is \"explode\"",
+        ),
+        (
+            "on_crash = 'rename-restart'",
+            "test.cfg:5: on_crash is \"rename-restart\", and hatch has",
         ),
         (
             "tsc_mode = 'fast'",

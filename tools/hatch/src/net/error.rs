@@ -30,6 +30,14 @@ pub enum Error {
         /// How long was waited.
         bound: Duration,
     },
+    /// Nothing is connected to the link.
+    #[error("nothing has connected to {name} within {} ms", bound.as_millis())]
+    NotRunning {
+        /// The link.
+        name: String,
+        /// How long was waited.
+        bound: Duration,
+    },
     /// The link did not go.
     #[error("the link {name} is still there after {} ms", bound.as_millis())]
     NotGone {

@@ -6,8 +6,8 @@
 //!
 //! let mut links = Links::open()?; // before the vif is asked for, so that its birth is heard of
 //! let bridge = links.bridge("xenbr0")?;
-//! let vif = links.appeared(&vif_name(5, 0), Duration::from_secs(10))?;
-//! links.attach(&vif, &bridge, None)?;
+//! let mut vif = links.appeared(&vif_name(5, 0), Duration::from_secs(10))?;
+//! links.attach(&mut vif, &bridge, None)?;
 //! # Ok::<(), hatch::net::Error>(())
 //! ```
 //!

@@ -185,23 +185,70 @@ impl Links {
     ///
     /// # Errors
     /// The kernel refuses: what is wrong with the link, the bridge or the caller's rights.
-    pub fn attach(&mut self, link: &Link, bridge: &Bridge, mtu: Option<u32>) -> Result<(), Error> {
+    pub fn attach(
+        &mut self,
+        link: &mut Link,
+        bridge: &Bridge,
+        mtu: Option<u32>,
+    ) -> Result<(), Error> {
         // Setting an MTU that it has costs a notification to everybody.
         let mtu = Some(mtu.unwrap_or(bridge.mtu)).filter(|mtu| *mtu != link.mtu && *mtu != 0);
-        let (quiet, attach) = (self.next(), self.next());
+        let what = format!("cannot make {} a port of {}", link.name, bridge.name);
+        self.set_up(link, &what, |sequence, link| {
+            message::attach(sequence, link, bridge.index, mtu)
+        })
+    }
+
+    /// Sets a link up, without an IPv6 address of its own.
+    ///
+    /// # Errors
+    /// The kernel refuses: what is wrong with the link or the caller's rights.
+    pub fn raise(&mut self, link: &mut Link) -> Result<(), Error> {
+        let what = format!("cannot set {} up", link.name);
+        self.set_up(link, &what, message::up)
+    }
+
+    /// Sends a message that sets a link up, if it is not, and wants no IPv6 address on it before.
+    fn set_up(
+        &mut self,
+        link: &mut Link,
+        what: &str,
+        message: impl FnOnce(u32, u32) -> Vec<u8>,
+    ) -> Result<(), Error> {
+        let (quiet, sequence) = (self.next(), self.next());
         // Both in one datagram; the kernel works them off in their order. The first is a message of its own because
         // kernels look at IFLA_AF_SPEC last, when the link is up and has its address, and one without IPv6 refuses it.
-        let mut both = message::no_address(quiet, link.index);
-        both.extend(message::attach(attach, link.index, bridge.index, mtu));
-        self.ask(&both)?;
-        self.outcome(quiet, "no IPv6 address on the vif")?;
-        match self.outcome(attach, "the vif as the bridge's port")? {
-            0 => Ok(()),
-            code => {
-                let what = format!("cannot make {} a port of {}", link.name, bridge.name);
-                Err(refused(code, &what, &link.name))
-            }
+        let mut messages = Vec::new();
+        if !link.up {
+            messages = message::no_address(quiet, link.index);
         }
+        messages.extend(message(sequence, link.index));
+        self.ask(&messages)?;
+        if !link.up {
+            self.outcome(quiet, "no IPv6 address on the vif")?;
+        }
+        match self.outcome(sequence, "a change of the vif")? {
+            0 => link.up = true,
+            code => return Err(refused(code, what, &link.name)),
+        }
+        Ok(())
+    }
+
+    /// Waits until something is connected to a link, and the bridge that it is a port of knows.
+    ///
+    /// The kernel tells its bridges before it tells us (`netdev_state_change` of net/core/dev.c). It does so at once for a link that
+    /// was up when it got its carrier, and within a second for another (`linkwatch_urgent_event` of net/core/link_watch.c).
+    ///
+    /// # Errors
+    /// Nothing is within the bound.
+    pub fn running(&mut self, name: &str, bound: Duration) -> Result<(), Error> {
+        let found = self.until(name, bound, |heard| {
+            heard.flatten().filter(|link| link.running)
+        })?;
+        found.map(drop).ok_or_else(|| Error::NotRunning {
+            name: name.to_owned(),
+            bound,
+        })
     }
 
     /// The next change that has come, without a wait. Who polls the descriptor for several things empties this first.

@@ -7,11 +7,10 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
 use super::{Made, Order, Reply, Status, Wanted};
 use crate::builder::{Builder, Cause, Config, Image, Ramdisk, Shell};
 use crate::line::{listen, receive, send};
+use crate::readable::readable;
 
 /// How long somebody who has connected may take to say what he wants, or to take the answer.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -254,22 +253,5 @@ impl Pool {
             .map(|(name, _)| *name)
             .collect();
         (!names.is_empty()).then(|| format!("its guests have another {}", names.join(", another ")))
-    }
-}
-
-/// Waits until one of the descriptors can be read; says which.
-fn readable<const N: usize>(
-    fds: &[BorrowedFd<'_>; N],
-    timeout: Option<Duration>,
-) -> io::Result<[bool; N]> {
-    let timeout = timeout
-        .map(Timespec::try_from)
-        .transpose()
-        .map_err(io::Error::other)?;
-    let mut polled = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-    match poll(&mut polled, timeout.as_ref()) {
-        Ok(_) => Ok(polled.map(|fd| !fd.revents().is_empty())),
-        Err(rustix::io::Errno::INTR) => Ok([false; N]),
-        Err(error) => Err(error.into()),
     }
 }

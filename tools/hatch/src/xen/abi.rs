@@ -130,6 +130,7 @@ pub(crate) const XEN_DOMCTL_PAUSEDOMAIN: u32 = 3;
 pub(crate) const XEN_DOMCTL_UNPAUSEDOMAIN: u32 = 4;
 pub(crate) const XEN_DOMCTL_GETDOMAININFO: u32 = 5;
 pub(crate) const XEN_DOMCTL_MAX_MEM: u32 = 11;
+pub(crate) const XEN_DOMCTL_GETVCPUCONTEXT: u32 = 13;
 pub(crate) const XEN_DOMCTL_MAX_VCPUS: u32 = 15;
 pub(crate) const XEN_DOMCTL_SETHVMCONTEXT: u32 = 34;
 pub(crate) const XEN_DOMCTL_SETTSCINFO: u32 = 60;
@@ -203,6 +204,16 @@ pub(crate) struct xen_arch_domainconfig {
     pub(crate) misc_flags: u32,
 }
 const _: () = assert!(size_of::<xen_arch_domainconfig>() == 8);
+
+/// `struct xen_domctl_vcpucontext`.
+#[repr(C)]
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub(crate) struct xen_domctl_vcpucontext {
+    pub(crate) vcpu: u32,
+    pub(crate) pad: u32,
+    pub(crate) ctxt: u64,
+}
+const _: () = assert!(size_of::<xen_domctl_vcpucontext>() == 16);
 
 /// `struct xen_domctl_getdomaininfo`, the same in 4.17 to 4.20.
 #[repr(C)]
@@ -400,6 +411,8 @@ pub(crate) const XEN_HVM_START_MAGIC_VALUE: u32 = 0x336e_c578;
 pub(crate) const XEN_HVM_MEMMAP_TYPE_RAM: u32 = 1;
 /// `XEN_HVM_MEMMAP_TYPE_RESERVED`.
 pub(crate) const XEN_HVM_MEMMAP_TYPE_RESERVED: u32 = 2;
+/// `XEN_HVM_MEMMAP_TYPE_ACPI`.
+pub(crate) const XEN_HVM_MEMMAP_TYPE_ACPI: u32 = 3;
 
 /// `struct hvm_start_info`, version 1.
 #[repr(C)]

@@ -1,14 +1,15 @@
-//! The calls that make, look at and end domains.
+//! The calls that make, change and end domains.
 //!
 //! domctl's interface changes between versions of Xen without a way to negotiate it, so Xen's version decides on the
 //! layout, and a version whose headers were not looked at is refused.
 
 use std::io;
 
-use zerocopy::{FromBytes, FromZeros, IntoBytes};
+use zerocopy::{FromZeros, IntoBytes};
 
 use super::abi::{self, PAGE_SIZE, xen_domctl};
 use super::context;
+use super::error::Error;
 use super::sys::{DATA_MAX, Mapping, Privcmd};
 
 /// A version of Xen that we know the domctl interface of.
@@ -40,73 +41,6 @@ impl Interface {
     }
 }
 
-/// Why Xen can't be asked, or what it said.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// There is no way to Xen.
-    #[error(
-        "cannot speak to Xen: {source}; hatch runs as root in dom0, and needs Linux 5.0 or later with xen-privcmd"
-    )]
-    Unreachable {
-        /// What the device said.
-        source: io::Error,
-    },
-    /// A version of Xen whose interface is not known.
-    #[error(
-        "Xen {major}.{minor} is not known to hatch, which knows 4.17 to 4.20: its domctl interface may differ"
-    )]
-    Version {
-        /// As in 4.17.
-        major: u32,
-        /// As in 4.17.
-        minor: u32,
-    },
-    /// Xen, or the kernel on the way to it, refused a call.
-    #[error("{call}: {source}{}", hint(.call, .source))]
-    Call {
-        /// The call, as the headers name it.
-        call: &'static str,
-        /// Xen's error.
-        source: io::Error,
-    },
-}
-
-/// What may be the matter, for those errors whose number says little.
-fn hint(call: &str, error: &io::Error) -> &'static str {
-    match (call, error.raw_os_error()) {
-        (
-            "XENMEM_populate_physmap" | "XEN_DOMCTL_createdomain" | "XEN_DOMCTL_max_vcpus",
-            Some(libc::ENOMEM),
-        ) => " (Xen has no free memory for this domain: see `xl info`, free_memory)",
-        ("XEN_DOMCTL_createdomain", Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ENODEV)) => {
-            " (PVH needs a CPU with hardware-assisted paging, switched on in the firmware: see `xl info`, virt_caps)"
-        }
-        (_, Some(libc::EACCES)) => {
-            " (this Xen's interface has another version than its number tells)"
-        }
-        (_, Some(libc::EPERM)) => " (only a privileged domain may do this)",
-        _ => "",
-    }
-}
-
-impl Error {
-    /// Whether the domain that was asked about does not exist.
-    #[must_use]
-    pub fn is_no_such_domain(&self) -> bool {
-        matches!(self, Self::Call { source, .. } if source.raw_os_error() == Some(libc::ESRCH))
-    }
-
-    /// Whether it is for want of permission.
-    #[must_use]
-    pub fn is_permission(&self) -> bool {
-        match self {
-            Self::Unreachable { source } => source.kind() == io::ErrorKind::PermissionDenied,
-            Self::Call { source, .. } => source.raw_os_error() == Some(libc::EPERM),
-            Self::Version { .. } => false,
-        }
-    }
-}
-
 /// What a domain is created with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewDomain {
@@ -128,71 +62,6 @@ pub enum TscMode {
     Native = 2,
 }
 
-/// What Xen says of a domain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DomainInfo {
-    /// Its number.
-    pub domid: u16,
-    /// Its UUID.
-    pub handle: [u8; 16],
-    /// `XEN_DOMINF_*`.
-    flags: u32,
-    /// Pages that it has.
-    pub pages: u64,
-    /// Pages that it may have.
-    pub max_pages: u64,
-    /// Time on CPUs, in ns.
-    pub cpu_ns: u64,
-    /// vCPUs that are online.
-    pub vcpus: u32,
-}
-
-impl DomainInfo {
-    /// Whether it is being taken apart.
-    #[must_use]
-    pub fn is_dying(&self) -> bool {
-        self.flags & abi::XEN_DOMINF_DYING != 0
-    }
-
-    /// Whether a toolstack has paused it.
-    #[must_use]
-    pub fn is_paused(&self) -> bool {
-        self.flags & abi::XEN_DOMINF_PAUSED != 0
-    }
-
-    /// Whether all of its vCPUs wait for something.
-    #[must_use]
-    pub fn is_blocked(&self) -> bool {
-        self.flags & abi::XEN_DOMINF_BLOCKED != 0
-    }
-
-    /// Whether it runs right now.
-    #[must_use]
-    pub fn is_running(&self) -> bool {
-        self.flags & abi::XEN_DOMINF_RUNNING != 0
-    }
-
-    /// Why it has shut down (`SHUTDOWN_*`, sched.h), if it has: 0 poweroff, 1 reboot, 2 suspend, 3 crash, 4 watchdog.
-    #[must_use]
-    pub fn shutdown(&self) -> Option<u8> {
-        let reason = (self.flags >> abi::XEN_DOMINF_SHUTDOWNSHIFT) & 0xff;
-        (self.flags & abi::XEN_DOMINF_SHUTDOWN != 0)
-            .then(|| u8::try_from(reason).unwrap_or(u8::MAX))
-    }
-
-    fn of(info: &abi::xen_domctl_getdomaininfo) -> Self {
-        Self {
-            domid: info.domain,
-            handle: info.handle,
-            flags: info.flags,
-            pages: info.tot_pages,
-            max_pages: info.max_pages,
-            cpu_ns: info.cpu_time,
-            vcpus: info.nr_online_vcpus,
-        }
-    }
-}
-
 /// A range of the memory map that a guest may ask Xen for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MapEntry {
@@ -206,7 +75,7 @@ pub struct MapEntry {
 
 /// Xen, as a privileged domain may speak to it.
 pub struct Xen {
-    privcmd: Privcmd,
+    pub(super) privcmd: Privcmd,
     interface: Interface,
 }
 
@@ -232,7 +101,7 @@ impl Xen {
         Ok(Self { privcmd, interface })
     }
 
-    fn domctl(
+    pub(super) fn domctl(
         &mut self,
         call: &'static str,
         cmd: u32,
@@ -435,87 +304,6 @@ impl Xen {
             }
         }
         Err(endless("XEN_DOMCTL_destroydomain"))
-    }
-
-    /// What Xen knows of a domain, or `None` when there is none of this number.
-    ///
-    /// # Errors
-    /// Xen's.
-    pub fn info(&mut self, domain: u16) -> Result<Option<DomainInfo>, Error> {
-        let answer = self.domctl(
-            "XEN_DOMCTL_getdomaininfo",
-            abi::XEN_DOMCTL_GETDOMAININFO,
-            domain,
-            &[],
-            &[],
-        );
-        let answer = match answer {
-            Err(error) if error.is_no_such_domain() => return Ok(None),
-            answer => answer?,
-        };
-        let info = abi::xen_domctl_getdomaininfo::read_from_prefix(&answer.u);
-        // Before 4.18 the answer is the next domain that exists.
-        Ok(info
-            .ok()
-            .map(|(info, _)| DomainInfo::of(&info))
-            .filter(|info| info.domid == domain))
-    }
-
-    /// All domains, in the order of their numbers.
-    ///
-    /// # Errors
-    /// Xen's.
-    pub fn list(&mut self) -> Result<Vec<DomainInfo>, Error> {
-        const EACH: usize = size_of::<abi::xen_domctl_getdomaininfo>();
-        let most = DATA_MAX / EACH;
-        let mut all: Vec<DomainInfo> = Vec::new();
-        let mut first = 0;
-        // One round for each `most` domains.
-        while first < abi::DOMID_FIRST_RESERVED {
-            let mut argument = abi::xen_sysctl_getdomaininfolist::new_zeroed();
-            argument.cmd = abi::XEN_SYSCTL_GETDOMAININFOLIST;
-            argument.interface_version = abi::XEN_SYSCTL_INTERFACE_VERSION;
-            argument.first_domain = first;
-            argument.max_domains = u32::try_from(most).unwrap_or(1);
-            argument.buffer = self.privcmd.data_address();
-            self.privcmd
-                .hypercall(abi::SYSCTL, None, argument.as_mut_bytes(), &[])
-                .map_err(|source| Error::Call {
-                    call: "XEN_SYSCTL_getdomaininfolist",
-                    source,
-                })?;
-            let count = usize::try_from(argument.num_domains).unwrap_or(0).min(most);
-            let mut octets = vec![0; count * EACH];
-            self.privcmd.data(&mut octets);
-            let infos = octets
-                .chunks_exact(EACH)
-                .filter_map(|octets| abi::xen_domctl_getdomaininfo::read_from_bytes(octets).ok());
-            all.extend(infos.map(|info| DomainInfo::of(&info)));
-            match all.last() {
-                Some(last) if count == most && last.domid >= first => {
-                    first = last.domid.saturating_add(1)
-                }
-                _ => break,
-            }
-        }
-        Ok(all)
-    }
-
-    /// MiB of the host's memory that nobody has, what is still being scrubbed included.
-    ///
-    /// # Errors
-    /// Xen's.
-    pub fn free_memory(&mut self) -> Result<u64, Error> {
-        let mut argument = abi::xen_sysctl_physinfo::new_zeroed();
-        argument.cmd = abi::XEN_SYSCTL_PHYSINFO;
-        argument.interface_version = abi::XEN_SYSCTL_INTERFACE_VERSION;
-        self.privcmd
-            .hypercall(abi::SYSCTL, None, argument.as_mut_bytes(), &[])
-            .map_err(|source| Error::Call {
-                call: "XEN_SYSCTL_physinfo",
-                source,
-            })?;
-        Ok(argument.free_pages.saturating_add(argument.scrub_pages) >> 8)
     }
 
     /// Makes a domain's memory at `gfns`, each the first of 2^`order` pages, and says how many of them were made.
@@ -764,22 +552,5 @@ mod tests {
         assert_eq!(old[..48], new[..48]);
         assert_eq!(new[48..52], [0; 4]);
         assert_eq!(old[48..], new[52..]);
-    }
-
-    #[test]
-    fn an_info_is_read() {
-        let mut info = abi::xen_domctl_getdomaininfo::new_zeroed();
-        info.domain = 7;
-        info.flags = abi::XEN_DOMINF_SHUTDOWN | 3 << 16 | abi::XEN_DOMINF_PAUSED;
-        let info = DomainInfo::of(&info);
-        assert_eq!(
-            (
-                info.domid,
-                info.shutdown(),
-                info.is_paused(),
-                info.is_dying()
-            ),
-            (7, Some(3), true, false)
-        );
     }
 }

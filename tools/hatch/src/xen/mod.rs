@@ -1,11 +1,15 @@
 //! Xen, as dom0 speaks to it.
 //!
-//! [`sys`] is the way there and the only file with `unsafe`, [`abi`] Xen's headers, [`domctl`] the calls as safe functions,
-//! [`context`] what a vCPU starts with.
+//! [`sys`] is the way there and the only file with `unsafe`, [`abi`] Xen's headers; [`domctl`] and [`look`] are the calls as safe
+//! functions, [`context`] is what a vCPU starts with.
 
 pub(crate) mod abi;
 mod context;
 mod domctl;
+mod error;
+mod look;
 pub(crate) mod sys;
 
-pub use domctl::{DomainInfo, Error, MapEntry, NewDomain, TscMode, Xen};
+pub use domctl::{MapEntry, NewDomain, TscMode, Xen};
+pub use error::Error;
+pub use look::DomainInfo;

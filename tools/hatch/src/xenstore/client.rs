@@ -98,7 +98,29 @@ impl Client {
             state: State::Asked,
         };
         self.waiting.insert(id, waiting);
+        #[cfg(feature = "faults")]
+        self.cut();
         Ok(Id(id))
+    }
+
+    /// Ends the connection after so many requests of this process as `HATCH_CUT_AFTER` says, as if xenstored had gone.
+    #[cfg(feature = "faults")]
+    fn cut(&mut self) {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static SENT: AtomicU32 = AtomicU32::new(0);
+        let sent = SENT.fetch_add(1, Ordering::Relaxed) + 1;
+        let after = std::env::var("HATCH_CUT_AFTER").ok();
+        if after.and_then(|after| after.parse().ok()) == Some(sent) {
+            // What was sent so far is under way.
+            let _ = self.flush();
+            let _ = rustix::net::shutdown(&self.fd, rustix::net::Shutdown::Both);
+        }
+    }
+
+    /// Whether the connection is of no more use.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.closed || self.broken.is_some()
     }
 
     /// Writes all that is queued, in one system call when the socket takes it. Answers that come meanwhile are kept.
@@ -220,13 +242,17 @@ impl Client {
         }
     }
 
-    /// Takes many answers, all of them, and gives the first error.
+    /// Takes many answers, all of them, and gives the first error. Of a xenstored that is silent, no more are waited for.
     ///
     /// # Errors
     /// As [`Self::answer`].
     pub fn answers(&mut self, ids: impl IntoIterator<Item = Id>) -> Result<(), Error> {
         let mut first = Ok(());
         for id in ids {
+            if let Err(Error::Timeout { .. }) = first {
+                self.forget(id);
+                continue;
+            }
             let answer = self.answer(id).map(drop);
             if first.is_ok() {
                 first = answer;

@@ -230,6 +230,19 @@ fn what_the_protocol_forbids_breaks_the_connection() {
 }
 
 #[test]
+fn a_xenstored_that_is_silent_is_waited_for_once() {
+    let bound = Duration::from_millis(200);
+    let (mut client, _server) = pair(bound);
+    let start = Instant::now();
+    let ids: Vec<_> = (0..20)
+        .map(|n| client.send(Request::read(&format!("/{n}"))).unwrap())
+        .collect();
+    assert!(matches!(client.answers(ids), Err(Error::Timeout { .. })));
+    assert!((bound..bound * 3).contains(&start.elapsed()));
+    assert!(!client.is_lost());
+}
+
+#[test]
 fn a_closed_connection_is_an_error_after_what_it_said() {
     let (mut client, mut server) = pair(BOUND);
     let read = client.send(Request::read("/a")).unwrap();
@@ -238,7 +251,9 @@ fn a_closed_connection_is_an_error_after_what_it_said() {
     server.write_all(&asked.answer(b"last")).unwrap();
     drop(server);
     assert_eq!(client.answer(read).unwrap(), b"last");
+    assert!(!client.is_lost());
     assert!(matches!(client.read("/b"), Err(Error::Closed)));
+    assert!(client.is_lost());
 }
 
 #[test]

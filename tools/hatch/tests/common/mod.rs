@@ -1,11 +1,28 @@
-//! Folders of sites for tests.
+//! Folders of sites for tests, and the program as a user runs it.
 #![allow(dead_code, reason = "each test uses some of it")]
 
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Output};
 
 use hatch::pack::{Options, Packed, Problems, pack_dir};
 use tempfile::TempDir;
+
+/// Runs the program: its exit code, and what it wrote to stdout and stderr.
+pub(crate) fn hatch(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = Command::new(env!("CARGO_BIN_EXE_hatch"))
+        .args(arguments)
+        // Nobody listens there, whatever machine the tests run on.
+        .env("XENSTORED_PATH", "/nonexistent/xenstored")
+        .output()
+        .unwrap();
+    let text = |octets| String::from_utf8(octets).unwrap();
+    (status.code(), text(stdout), text(stderr))
+}
 
 /// What packs do not depend on is the same in all tests.
 pub(crate) fn options() -> Options {

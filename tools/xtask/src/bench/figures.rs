@@ -19,7 +19,7 @@ pub(crate) struct Spread {
 
 impl Spread {
     /// `None` without samples. Of an even number the lower middle one is the median.
-    fn of(samples: impl IntoIterator<Item = u64>) -> Option<Self> {
+    pub(crate) fn of(samples: impl IntoIterator<Item = u64>) -> Option<Self> {
         let mut samples: Vec<_> = samples.into_iter().collect();
         samples.sort_unstable();
         let median = *samples.get(samples.len().checked_sub(1)? / 2)?;
@@ -39,7 +39,7 @@ const SPANS: [(&str, Span); 7] = [
     (FIRST_FRAME, |b| Some(b.first_frame? - b.unpause)),
     ("unpause to SYN-ACK", |b| Some(b.syn_ack? - b.unpause)),
     (READY, |b| Some(b.ready - b.unpause)),
-    (WHOLE, |b| Some(b.created - b.create + b.ready - b.unpause)),
+    (WHOLE, |b| Some(b.whole())),
     (DESTROY, |b| Some(b.destroyed - b.destroy)),
     ("destroy, until nothing is left", |b| {
         Some(b.gone - b.destroy)
@@ -47,7 +47,6 @@ const SPANS: [(&str, Span); 7] = [
 ];
 const CREATE: &str = "create";
 const FIRST_FRAME: &str = "unpause to first frame";
-/// Without what the measuring program does between the two.
 const WHOLE: &str = "create, and to first HTTP byte";
 const DESTROY: &str = "destroy";
 /// For a guest that does not serve, until dom0 knows of its shutdown.
@@ -204,8 +203,7 @@ fn phases(timelines: &[&Value]) -> Result<Vec<(String, Spread)>> {
 /// Everything that was measured, as text. `counted` says whether ticks are instructions.
 pub(crate) fn table(all: &[Figures], tsc_hz: u64, counted: bool) -> Result<String> {
     let mut out = String::new();
-    let ms =
-        |ticks: u64| f64::from(u32::try_from(ticks / 10).unwrap_or(u32::MAX)) * 1e4 / hz(tsc_hz);
+    let ms = |ticks| ms(ticks, tsc_hz);
     let unit = if counted {
         "virtual ms, a million instructions each"
     } else {
@@ -287,8 +285,15 @@ pub(crate) fn table(all: &[Figures], tsc_hz: u64, counted: bool) -> Result<Strin
     Ok(out)
 }
 
-fn hz(tsc_hz: u64) -> f64 {
-    f64::from(u32::try_from(tsc_hz / 1000).unwrap_or(u32::MAX)) * 1e3
+/// Ticks as milliseconds.
+pub(super) fn ms(ticks: u64, tsc_hz: u64) -> f64 {
+    number(ticks) * 1e3 / number(tsc_hz).max(1.0)
+}
+
+/// Exact below 2^53, and nothing here lasts that long.
+#[allow(clippy::cast_precision_loss, reason = "below 2^53")]
+pub(super) fn number(count: u64) -> f64 {
+    count as f64
 }
 
 fn row(out: &mut String, name: &str, cells: impl Iterator<Item = String>) -> Result<()> {

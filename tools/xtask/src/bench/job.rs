@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use hatch::builder::mac_text;
 use mayfly_lab::{GUEST, Lab, Options, Placed, Report, static_program};
 use mayfly_stamp as stamp;
 use mayfly_stamp::{Job, Maker, Neighbour, Ready};
@@ -19,7 +20,7 @@ use crate::pack;
 const SCRIPT: &str = ",script=vif-mayfly";
 /// The configuration that the end-to-end tests use as well.
 const EXAMPLE: &str = include_str!("../../../examples/mayfly.cfg");
-const STAMP: &str = "/bench/stamp";
+pub(super) const STAMP: &str = "/bench/stamp";
 const HATCH: &str = "/bench/hatch";
 const JOB: &str = "/bench/job.json";
 /// Largest wait for one thing in dom0, in seconds of dom0.
@@ -90,13 +91,9 @@ impl Subject {
         let pairs = by
             .iter()
             .flat_map(|&by| kinds.iter().map(move |&kind| Self { kind, by }));
-        // Linux' netfront does not connect in a guest that hatch has made (README.md, limits).
-        let is_possible = |subject: &Self| match subject.by {
-            By::XlBridge | By::Xl => true,
-            By::Hatch => subject.kind != Kind::Linux,
-            By::Pool => subject.kind == Kind::Mayfly,
-        };
-        pairs.filter(is_possible).collect()
+        pairs
+            .filter(|subject| subject.by != By::Pool || subject.kind == Kind::Mayfly)
+            .collect()
     }
 
     pub(crate) fn label(self) -> String {
@@ -156,11 +153,7 @@ impl Kind {
 
     /// The guest's configuration: mayfly's own, or one that differs from it in the guest only.
     fn config(self) -> Result<String> {
-        let mac = self
-            .guest(By::Xl)
-            .mac
-            .map(|byte| format!("{byte:02x}"))
-            .join(":");
+        let mac = mac_text(&self.guest(By::Xl).mac);
         ensure!(
             EXAMPLE.contains("vif = [ \""),
             "the example configuration has changed its shape"
@@ -206,7 +199,7 @@ impl Kind {
     }
 
     /// The guest's files in dom0.
-    fn files(self, report: Report<'_>) -> Result<Vec<Placed>> {
+    pub(super) fn files(self, report: Report<'_>) -> Result<Vec<Placed>> {
         let config = self.config()?;
         let bridge = config.replace(SCRIPT, "");
         ensure!(
@@ -247,7 +240,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-fn placed(path: &str, content: impl Into<Vec<u8>>) -> Placed {
+pub(super) fn placed(path: &str, content: impl Into<Vec<u8>>) -> Placed {
     Placed {
         path: path.into(),
         mode: 0o644,
@@ -285,20 +278,9 @@ impl Plan {
             files.extend(kind.files(report)?);
         }
         if self.subjects.iter().any(|s| s.by.maker() != Maker::Xl) {
-            report("building hatch");
-            files.push(Placed {
-                path: HATCH.into(),
-                mode: 0o755,
-                content: read(&static_program("hatch", "hatch")?)?,
-            });
+            files.push(hatch(report)?);
         }
-        report("building the measuring program");
-        let program = read(&static_program("mayfly-stamp", "stamp")?)?;
-        files.push(Placed {
-            path: STAMP.into(),
-            mode: 0o755,
-            content: program,
-        });
+        files.push(measuring(report)?);
         let job = Job {
             guests: self.subjects.iter().map(|s| s.kind.guest(s.by)).collect(),
             plain: self.births,
@@ -308,37 +290,78 @@ impl Plan {
             trace_pages: 1024,
         };
         files.push(placed(JOB, serde_json::to_vec(&job)?));
-        let name = format!("{name}-{}", std::process::id());
-        let output = if self.counted {
-            let lab = Lab::up(
-                &Options {
-                    files,
-                    ..Options::counted(&name, &[STAMP, JOB])
-                },
-                report,
-            )?;
-            report("counting");
-            lab.wait_off(RUN)?
-        } else {
-            let lab = Lab::up(
-                &Options {
-                    // dom0 and the guest run at the same time, as they would on silicon.
-                    cpus: 2,
-                    files,
-                    ..Options::named(&name)
-                },
-                report,
-            )?;
-            report("timing");
-            let output = lab.exec_with(&[STAMP, JOB], &[], RUN)?;
-            lab.down()?;
-            output.text()
-        };
-        let report =
-            stamp::Report::from_console(&output).map_err(|e| anyhow::anyhow!("in dom0: {e}"))?;
-        forget(&name)?;
-        Ok(report)
+        let read = |output: &str| stamp::Report::from_console(output);
+        measure(name, self.counted, files, &[STAMP, JOB], read, report)
     }
+}
+
+/// `hatch`, for dom0.
+///
+/// # Errors
+/// It can't be built.
+pub(super) fn hatch(report: Report<'_>) -> Result<Placed> {
+    report("building hatch");
+    Ok(Placed {
+        path: HATCH.into(),
+        mode: 0o755,
+        content: read(&static_program("hatch", "hatch")?)?,
+    })
+}
+
+/// The measuring program, for dom0.
+///
+/// # Errors
+/// It can't be built.
+pub(super) fn measuring(report: Report<'_>) -> Result<Placed> {
+    report("building the measuring program");
+    Ok(Placed {
+        path: STAMP.into(),
+        mode: 0o755,
+        content: read(&static_program("mayfly-stamp", "stamp")?)?,
+    })
+}
+
+/// Runs the measuring program in a lab of its own, counted or timed, and reads what it printed.
+///
+/// # Errors
+/// What the lab and dom0 say.
+pub(super) fn measure<T>(
+    name: &str,
+    counted: bool,
+    files: Vec<Placed>,
+    command: &[&str],
+    read: impl Fn(&str) -> Result<T, String>,
+    report: Report<'_>,
+) -> Result<T> {
+    let name = format!("{name}-{}", std::process::id());
+    let output = if counted {
+        let lab = Lab::up(
+            &Options {
+                files,
+                ..Options::counted(&name, command)
+            },
+            report,
+        )?;
+        report("counting");
+        lab.wait_off(RUN)?
+    } else {
+        let lab = Lab::up(
+            &Options {
+                // dom0 and the guest run at the same time, as they would on silicon.
+                cpus: 2,
+                files,
+                ..Options::named(&name)
+            },
+            report,
+        )?;
+        report("timing");
+        let output = lab.exec_with(command, &[], RUN)?;
+        lab.down()?;
+        output.text()
+    };
+    let result = read(&output).map_err(|e| anyhow::anyhow!("in dom0: {e}"))?;
+    forget(&name)?;
+    Ok(result)
 }
 
 /// Removes the logs of a lab that is down and whose run was good.

@@ -1,10 +1,11 @@
-//! `cargo xtask bench`: what serving costs ([`serve`]), and what a boot costs, against the do-nothing guest and a trimmed Linux.
+//! `cargo xtask bench`: what serving costs ([`serve`]), what many guests cost ([`density`]), and what a boot costs, against the do-nothing guest and a trimmed Linux.
 //!
 //! Counted, on the deterministic lab, the figures are instructions, and two runs give the same. They do move, by a
 //! percent or two, when anything in dom0's initramfs changes, the measured guest included: so figures are compared
 //! with a margin, and those of two guests only within one run. Timed, they are real time on an emulated machine, tens
 //! of times slower than silicon: only their ratios mean anything.
 
+mod density;
 mod figures;
 mod job;
 mod picture;
@@ -30,6 +31,8 @@ use crate::progress::Progress;
 pub(crate) enum Bench {
     /// What a boot costs, beside the do-nothing guest and a trimmed Linux
     Boot(Boot),
+    /// What one more guest costs when there are many, made by hatch and by xl
+    Density(density::Density),
     /// How fast it serves, beside Linux with NSD and nginx
     Serve(serve::Serve),
 }
@@ -68,6 +71,7 @@ pub(crate) struct Boot {
 pub(crate) fn run(task: Bench) -> Result<ExitCode> {
     let boot = match task {
         Bench::Boot(boot) => boot,
+        Bench::Density(density) => return density::run(&density).map(|()| ExitCode::SUCCESS),
         Bench::Serve(serve) => return serve::run(&serve).map(|()| ExitCode::SUCCESS),
     };
     let progress = Progress::new();

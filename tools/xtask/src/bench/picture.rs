@@ -5,6 +5,7 @@ use mayfly_stamp::{Birth, Report};
 use plotters::prelude::*;
 use serde_json::Value;
 
+use super::figures::{ms, number};
 use super::job::Subject;
 
 const WIDTH: u32 = 1200;
@@ -54,16 +55,6 @@ pub(crate) fn draw(subjects: &[Subject], report: &Report, unit: &str) -> Result<
         rest.present()?;
     }
     Ok(svg)
-}
-
-fn ms(ticks: u64, tsc_hz: u64) -> f64 {
-    number(ticks) * 1e3 / number(tsc_hz).max(1.0)
-}
-
-/// Exact below 2^53, and nothing here lasts that long.
-#[allow(clippy::cast_precision_loss, reason = "below 2^53")]
-fn number(count: u64) -> f64 {
-    count as f64
 }
 
 /// What a birth's time went to. The maker's own times are set against its end, the guest's against its unpausing; what the
@@ -177,10 +168,9 @@ fn distribution(area: &Area<'_>, subjects: &[Subject], report: &Report, unit: &s
                 .births
                 .iter()
                 .filter(move |b| b.guest == label && b.traced.is_none());
-            births.skip(1).map(move |b| {
-                let ticks = b.created - b.create + b.ready - b.unpause;
-                (row, ms(ticks, report.tsc_hz))
-            })
+            births
+                .skip(1)
+                .map(move |b| (row, ms(b.whole(), report.tsc_hz)))
         })
         .collect();
     let least = samples.iter().map(|(_, ms)| *ms).fold(f64::MAX, f64::min);

@@ -1,18 +1,16 @@
 //! Shells: guests made ahead, all but who they are.
 
-use mayfly_drivers::EventPort;
 use mayfly_drivers::netfront::preconnected::Preconnected;
 
-use super::super::config::Config;
+use super::super::config::{Config, random_uuid};
 use super::super::image::{Image, Ramdisk};
 use super::super::keys::{self, Op};
 use super::super::layout::{self, Layout};
 use super::super::names::{self, XlLock};
-use super::super::rings::Grants;
 use super::super::steps::{Step, Steps};
 use super::super::{Cause, Error, Failure, info};
-use super::{Builder, Created, Done, Plan, Then, structure};
-use crate::net::{Link, vif_name};
+use super::{Builder, Created, Done, Then};
+use crate::net::{Bridge, Link};
 use crate::xen::abi::PAGE_SIZE;
 
 /// A guest that waits, paused, to be told who it is.
@@ -47,9 +45,16 @@ impl Builder {
         plan.bridge = None;
         let mut done = Done::default();
         let made = self.steps(&plan, Then::Shell, &mut steps, &mut done);
-        let ready = made.and_then(|domid| {
-            let ready = steps.run(Step::Finish, || self.ready(&plan, domid));
-            ready.map(|(network, link)| (domid, network, link))
+        let ready = made.and_then(|born| {
+            steps.run(Step::Finish, || {
+                let network = plan.network(born.domid, &born.ports)?;
+                let known = network.zip(born.link);
+                known
+                    .map(|(network, link)| (born.domid, network, link))
+                    .ok_or(Cause::Backend(
+                        "is not connected: the image does not take that",
+                    ))
+            })
         });
         match ready {
             Ok((domid, network, link)) => {
@@ -67,34 +72,6 @@ impl Builder {
                 Err(Error { failure, left })
             }
         }
-    }
-
-    /// What a shell has to remember.
-    fn ready(&mut self, plan: &Plan<'_>, domid: u16) -> Result<(Preconnected, Link), Cause> {
-        let link = self.links.appeared(&vif_name(domid, 0), self.bound)?;
-        let mut port = |path: &str| {
-            let text = self.store.read(path)?;
-            let port = text.parse().ok().and_then(EventPort::try_new);
-            port.map(EventPort::get)
-                .ok_or(Cause::Backend("was given an event channel that can't be"))
-        };
-        let front = format!("{}/device/vif/0", keys::home(domid));
-        let tx = port(&format!("{front}/event-channel-tx"))?;
-        let rx = port(&format!("{front}/event-channel-rx"))?;
-        let xenstore = port(&format!("{}/store/port", keys::home(domid)))?;
-        let (Some(rings), Some(vif)) = (&plan.layout.rings, &plan.config.vif) else {
-            return Err(Cause::Backend(
-                "is not connected: the image does not take that",
-            ));
-        };
-        let network = structure(
-            domid,
-            rings,
-            &Grants::of(rings),
-            (tx, rx, xenstore),
-            vif.mac,
-        )?;
-        Ok((network, link))
     }
 
     /// Gives a shell its identity: name, MAC address, bridge, command line, module. It is then a guest like others. When a
@@ -146,24 +123,54 @@ impl Builder {
             layout::check_cmdline(&config.cmdline)?;
             Ok::<_, Cause>(shell.layout.with_module(ramdisk.map(Ramdisk::size))?)
         })?;
-        let transaction = steps.run(Step::Names, || {
-            names::begin(&mut self.store, &mut self.xen, config)
-        })?;
         let bridge = match &config.vif {
             Some(vif) => Some(steps.run(Step::Check, || self.links.bridge(&vif.bridge))?),
             None => None,
         };
-        let mut done = Done::default();
-        let mut answers = steps.run(Step::Keys, || {
-            done.claim = Some(self.claim(config, domid, transaction)?);
-            let answers = self.send(&keys::rename(domid, &shell.config, config))?;
-            self.store.flush()?;
-            Ok::<_, Cause>(answers)
+        let transaction = steps.run(Step::Names, || {
+            names::begin(&mut self.store, &mut self.xen, config)
         })?;
-        if let Some(bridge) = &bridge {
+        let mut done = Done::default();
+        let named = steps.run(Step::Keys, || {
+            done.claim = Some(self.claim(config, domid, transaction)?);
+            let named = self.send(&[keys::name(domid, config)])?;
+            self.store.flush()?;
+            Ok::<_, Cause>(named)
+        })?;
+        let inside = self.identity(shell, config, bridge.as_ref(), (&layout, ramdisk), steps);
+        // Taken whatever became of the rest: nobody else would.
+        let outside = steps.run(Step::Claim, || {
+            self.claimed(config, domid, &mut done)?;
+            self.store.answers(named)?;
+            if !lock.is_ours() {
+                names::again(&mut self.store, &mut self.xen, config)?;
+            }
+            Ok::<_, Cause>(())
+        });
+        inside?;
+        outside?;
+        if unpause {
+            steps.run(Step::Unpause, || self.xen.unpause(domid))?;
+        }
+        steps.run(Step::Finish, || {
+            let ids = self.send(&keys::rename(domid, &shell.config, config))?;
+            self.store.answers(ids)
+        })
+    }
+
+    /// What of an identity is not in xenstore: the port of the bridge, and what the guest is told.
+    fn identity(
+        &mut self,
+        shell: &Shell,
+        config: &Config,
+        bridge: Option<&Bridge>,
+        (layout, ramdisk): (&Layout, Option<&Ramdisk>),
+        steps: &mut Steps,
+    ) -> Result<(), Failure> {
+        if let Some(bridge) = bridge {
             steps.run(Step::Port, || {
                 let mtu = config.vif.as_ref().and_then(|vif| vif.mtu);
-                self.links.attach(&shell.link, bridge, mtu)
+                self.links.attach(&mut shell.link.clone(), bridge, mtu)
             })?;
         }
         steps.run(Step::Load, || {
@@ -172,47 +179,30 @@ impl Builder {
                 mac,
                 ..shell.network
             };
-            let information = info::encode(&layout, &config.cmdline, Some(&network));
+            let information = info::encode(layout, &config.cmdline, Some(&network));
             let first = layout.info / PAGE_SIZE as u64;
             let gfns: Vec<u64> = (first..first + layout::INFO_PAGES).collect();
-            self.xen.map(domid, &gfns)?.write(0, &information)?;
+            self.xen.map(shell.domid, &gfns)?.write(0, &information)?;
             if let (Some(module), Some(ramdisk)) = (&layout.module, ramdisk) {
-                self.module(domid, module.start, module.end - module.start, ramdisk)?;
+                let size = module.end - module.start;
+                self.module(shell.domid, module.start, size, ramdisk)?;
             }
             Ok::<_, Cause>(())
-        })?;
-        steps.run(Step::Claim, || {
-            self.claimed(config, domid, &mut done)?;
-            Ok::<_, Cause>(self.store.answers(answers.drain(..))?)
-        })?;
-        steps.run(Step::Finish, || {
-            if !lock.is_ours() {
-                names::again(&mut self.store, config)?;
-            }
-            Ok::<_, Cause>(())
-        })?;
-        if unpause {
-            steps.run(Step::Unpause, || self.xen.unpause(domid))?;
-        }
-        Ok(())
+        })
     }
 }
 
 /// The template under a name, a UUID and a MAC address that nobody else has.
 fn anonymous(template: &Config) -> Result<Config, Cause> {
     let mut config = template.clone();
-    let mut random = [0; 16];
-    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::INSECURE)
-        .map_err(std::io::Error::from)?;
-    // RFC 9562, section 5.4: version 4.
-    random[6] = random[6] & 0x0f | 0x40;
-    random[8] = random[8] & 0x3f | 0x80;
+    let random = random_uuid()?;
     config.uuid = random;
     config.name = format!(
         "shell-{:08x}",
         u32::from_ne_bytes([random[0], random[1], random[2], random[3]])
     );
     config.cmdline.clear();
+    config.watched = None;
     if let Some(vif) = &mut config.vif {
         // Locally administered, so that it is none that a guest is given.
         vif.mac = [0x02, 0x16, random[10], random[11], random[12], random[13]];

@@ -21,6 +21,7 @@ fn config() -> Config {
         connect: Connect::Auto,
         console: true,
         tsc: TscMode::Default,
+        watched: None,
     }
 }
 
@@ -38,7 +39,8 @@ fn all() -> Vec<Op> {
     };
     let mut ops = claim(7, &config());
     ops.extend(birth(7, &config(), true));
-    ops.extend(connect(7, &ports, Some(&grants)));
+    ops.extend(front(7, &ports, Some(&grants)));
+    ops.push(connect(7));
     ops.extend(finish(7, &config(), &ports));
     ops
 }
@@ -117,7 +119,7 @@ fn a_guest_that_connects_by_itself_begins_at_the_beginning() {
         console: None,
         network: None,
     };
-    let later = connect(7, &ports, None);
+    let later = front(7, &ports, None);
     assert_eq!(
         later
             .iter()

@@ -2,6 +2,8 @@
 
 mod build;
 mod compress;
+mod page;
+mod redirects;
 mod scan;
 
 use std::path::{Path, PathBuf};

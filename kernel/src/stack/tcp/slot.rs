@@ -1,0 +1,263 @@
+//! A slot: a socket with its buffers, and the connection that it is used for.
+
+use smoltcp::iface::{SocketHandle, SocketSet};
+use smoltcp::socket::tcp::{self, State};
+use smoltcp::time::Instant;
+
+use crate::services::site::{Node, Pages, Site};
+use crate::services::{Input, Millis, Next, Progress, dns, http};
+use crate::stack::frame::Path;
+use crate::stack::list::Links;
+use crate::timeline::{Phase as Boot, Timeline};
+
+/// Time in which a connection that the guest has closed must come to its
+/// end, whatever the peer sends meanwhile.
+pub(super) const CLOSING: Millis = 20_000;
+/// Bytes of a slot.
+pub(in crate::stack) const SLOT_SIZE: usize = size_of::<Slot<'static>>();
+
+/// Which service a slot is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Service {
+    Dns,
+    Http,
+}
+
+impl Service {
+    pub(super) fn of_port(port: u16) -> Option<Self> {
+        match port {
+            53 => Some(Self::Dns),
+            80 => Some(Self::Http),
+            _ => None,
+        }
+    }
+
+    pub(super) fn port(self) -> u16 {
+        match self {
+            Self::Dns => 53,
+            Self::Http => 80,
+        }
+    }
+}
+
+/// A connection as its service sees it.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a slot has room for either, for good"
+)]
+pub(super) enum Connection<'a> {
+    None,
+    Dns(dns::Connection<Node>),
+    Http(http::Connection<'a>),
+}
+
+impl Connection<'_> {
+    /// When it wants its turn at the latest.
+    pub(super) fn deadline(&self) -> Option<Millis> {
+        match self {
+            Connection::Dns(connection) => Some(connection.deadline()),
+            Connection::Http(connection) => Some(connection.deadline()),
+            Connection::None => None,
+        }
+    }
+}
+
+/// What has become of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Free,
+    HalfOpen,
+    Open,
+    Closing,
+}
+
+/// A socket, and the connection that it is used for.
+pub(super) struct Slot<'a> {
+    pub(super) sockets: SocketSet<'static>,
+    pub(super) socket: SocketHandle,
+    pub(super) service: Service,
+    pub(super) connection: Connection<'a>,
+    pub(super) path: Path,
+    pub(super) phase: Phase,
+    pub(super) links: Links,
+    /// Since when the peer has had to do something.
+    pub(super) since: Millis,
+    /// When it wants its turn at the latest.
+    pub(super) wake: Instant,
+    pub(super) is_active: bool,
+}
+
+/// No time.
+pub(super) const NEVER: Instant = Instant::from_micros_const(i64::MAX);
+
+impl Slot<'_> {
+    pub(super) fn socket(&mut self) -> &mut tcp::Socket<'static> {
+        self.sockets.get_mut(self.socket)
+    }
+
+    pub(super) fn links(&mut self) -> &mut Links {
+        &mut self.links
+    }
+}
+
+/// What connections are served with.
+pub(in crate::stack) struct Services<'s, 'a, P> {
+    pub(in crate::stack) dns: &'s mut dns::Server,
+    pub(in crate::stack) http: &'s mut http::Shared,
+    pub(in crate::stack) zones: &'s Site<'a>,
+    pub(in crate::stack) pages: &'a P,
+    pub(in crate::stack) unix_seconds: u64,
+    pub(in crate::stack) timeline: &'s Timeline,
+}
+
+impl<'a> Slot<'a> {
+    /// A free one.
+    pub(super) fn new(sockets: SocketSet<'static>, socket: SocketHandle, service: Service) -> Self {
+        Self {
+            sockets,
+            socket,
+            service,
+            connection: Connection::None,
+            path: Path::NOWHERE,
+            phase: Phase::Free,
+            links: Links::ALONE,
+            since: 0,
+            wake: NEVER,
+            is_active: false,
+        }
+    }
+
+    /// Whether dropping the connection loses no request.
+    pub(super) fn is_idle(&self) -> bool {
+        let socket: &tcp::Socket<'_> = self.sockets.get(self.socket);
+        let quiet = socket.recv_queue() == 0 && socket.send_queue() == 0;
+        quiet
+            && match &self.connection {
+                Connection::Http(connection) => connection.is_idle(),
+                Connection::Dns(_) => true,
+                Connection::None => false,
+            }
+    }
+
+    /// Lets the connection read and write.
+    pub(super) fn serve<P: Pages>(
+        &mut self,
+        now: Millis,
+        services: &mut Services<'_, 'a, P>,
+        scratch: &mut [u8],
+        head_max: usize,
+    ) {
+        let socket: &mut tcp::Socket<'static> = self.sockets.get_mut(self.socket);
+        if matches!(
+            socket.state(),
+            State::Listen | State::SynReceived | State::Closed
+        ) {
+            return;
+        }
+        if self.phase == Phase::HalfOpen && matches!(self.connection, Connection::None) {
+            self.since = now;
+            self.connection = match self.service {
+                Service::Dns => Connection::Dns(dns::Connection::new(now)),
+                Service::Http => Connection::Http(http::Connection::new(now, head_max)),
+            };
+        }
+        let address = self.path.from.into();
+        let next = match &mut self.connection {
+            Connection::None => {
+                // Its connection has ended; only TCP's own closing is left, and TIME-WAIT ends by itself.
+                if socket.state() != State::TimeWait && now >= self.since.saturating_add(CLOSING) {
+                    socket.abort();
+                }
+                return;
+            }
+            Connection::Dns(connection) => {
+                let Services { dns, zones, .. } = services;
+                let unix_seconds = services.unix_seconds;
+                let room = socket.send_capacity() / 2;
+                converse(socket, scratch, |input, out| {
+                    let progress = connection.process(
+                        dns,
+                        *zones,
+                        now,
+                        unix_seconds,
+                        address,
+                        input,
+                        out,
+                        room,
+                    );
+                    if progress.written > 0 {
+                        services.timeline.first(Boot::FirstDns);
+                        // The client has had its answer, and owes the next query.
+                        self.since = now;
+                    }
+                    progress
+                })
+            }
+            Connection::Http(connection) => {
+                let (pages, unix_seconds) = (services.pages, services.unix_seconds);
+                let next = converse(socket, scratch, |input, out| {
+                    let progress =
+                        connection.process(now, unix_seconds, input, out, pages, services.http);
+                    if progress.written > 0 {
+                        services.timeline.first(Boot::FirstHttp);
+                    }
+                    progress
+                });
+                self.since = connection.waiting_since();
+                next
+            }
+        };
+        match next {
+            Next::Keep => return,
+            Next::Close => socket.close(),
+            Next::Abort => socket.abort(),
+        }
+        self.connection = Connection::None;
+        self.since = now;
+    }
+}
+
+/// Lets a connection read and write until it can do neither.
+fn converse(
+    socket: &mut tcp::Socket<'static>,
+    scratch: &mut [u8],
+    mut process: impl FnMut(Input<'_>, &mut [u8]) -> Progress,
+) -> Next {
+    loop {
+        let received = socket.peek_slice(scratch).unwrap_or(0);
+        // `may_recv` says that octets can be read, which is so in CLOSE-WAIT as long as some are left.
+        let may_come = matches!(
+            socket.state(),
+            tcp::State::Established | tcp::State::FinWait1 | tcp::State::FinWait2
+        );
+        let ended = !may_come && received == socket.recv_queue();
+        let input = Input {
+            octets: scratch.get(..received).unwrap_or(&[]),
+            ended,
+        };
+        let progress = socket.send(|out| {
+            let progress = process(input, out);
+            (progress.written, progress)
+        });
+        // The send half is closed: nothing can be answered any more.
+        let Ok(progress) = progress else {
+            return Next::Abort;
+        };
+        // In two parts, where the ring buffer wraps.
+        let mut left = progress.consumed;
+        while left > 0 {
+            let taken = socket.recv(|octets| {
+                let n = left.min(octets.len());
+                (n, n)
+            });
+            match taken {
+                Ok(n) if n > 0 => left -= n,
+                _ => break,
+            }
+        }
+        let moved = progress.consumed > 0 || progress.written > 0;
+        if progress.next != Next::Keep || !moved {
+            return progress.next;
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! What fails in the middle of hatch leaves nothing behind.
+
+use anyhow::{Context, Result, ensure};
+
+use crate::birth::{EXAMPLE, HATCH, Place};
+use crate::cases::Case;
+
+pub(crate) const CASES: &[Case] = &[
+    ("a failure at any step leaves nothing behind", failures),
+    (
+        "gc removes what kill -9 at any step has left, and nothing else",
+        kills,
+    ),
+    ("a back end that closes leaves nothing behind", closed),
+    LOST,
+];
+
+/// A xenstored that loses its clients, of which there are two kinds.
+pub(crate) const LOST: Case = (
+    "a connection to xenstored that ends leaves nothing behind",
+    lost,
+);
+
+/// Two of them would have the same addresses.
+const QUIET: &str = "ip=10.0.2.90/24";
+
+/// The steps of a creation, by the names that faults have.
+fn steps(place: &Place) -> Result<Vec<String>> {
+    let steps = place.hatched(&["create", "--list-steps"])?;
+    let steps: Vec<String> = steps.lines().map(str::to_owned).collect();
+    ensure!(steps.len() > 5, "the steps are {steps:?}");
+    Ok(steps)
+}
+
+fn failures(place: &Place) -> Result<()> {
+    for step in steps(place)? {
+        let fault = format!("HATCH_FAIL_AT={step}");
+        let output = place.lab.exec(&["env", &fault, HATCH, "create", EXAMPLE])?;
+        let text = output.error_text();
+        ensure!(
+            !output.success() && text.contains(&format!("`{step}`")),
+            "{fault}: exit code {}: {text}",
+            output.code
+        );
+        place.nothing_left().context(fault)?;
+    }
+    Ok(())
+}
+
+fn kills(place: &Place) -> Result<()> {
+    let other = format!("extra=\"{QUIET}\"");
+    place
+        .lab
+        .run(&["xl", "create", EXAMPLE, "name=\"other\"", &other])?;
+    place.hatched(&[
+        "create",
+        "--name",
+        "another",
+        "--extra",
+        "ip=10.0.2.91/24",
+        EXAMPLE,
+    ])?;
+    let result = (|| {
+        for step in steps(place)? {
+            if step == "finish" {
+                // The guest is whole, and runs: nobody's remainder.
+                continue;
+            }
+            let fault = format!("HATCH_KILL_AT={step}");
+            let output = place.lab.exec(&["env", &fault, HATCH, "create", EXAMPLE])?;
+            ensure!(!output.success(), "{fault}: it succeeds");
+            place.hatched(&["gc"])?;
+            ensure!(
+                !place.lab.exec(&["xl", "domid", "mayfly"])?.success(),
+                "{fault}: the domain stays"
+            );
+            for address in ["10.0.2.90", "10.0.2.91"] {
+                let page = place
+                    .lab
+                    .shell(&format!("wget -q -O - http://{address}/"))?;
+                ensure!(
+                    !page.is_empty(),
+                    "{fault}: {address} is not served any more"
+                );
+            }
+            // What was left would be in the way of this.
+            place.hatched(&["create", EXAMPLE]).context(fault)?;
+            place.hatched(&["destroy", "mayfly"])?;
+        }
+        Ok(())
+    })();
+    place.lab.run(&["xl", "destroy", "other"])?;
+    place.hatched(&["destroy", "another"])?;
+    result
+}
+
+/// Sets the state of the only back end, when it is connected.
+const CLOSE: &str = "
+    state=/local/domain/0/backend/vif/$(xenstore-list /local/domain/0/backend/vif)/0/state
+    until [ $(xenstore-read $state) = 4 ]; do sleep 0.1; done
+    xenstore-write $state";
+
+fn closed(place: &Place) -> Result<()> {
+    for state in ["5", "6"] {
+        let script = format!("HATCH_RUN={CLOSE} {state}");
+        // The next step looks at the back end.
+        let output = place.lab.exec(&[
+            "env",
+            "HATCH_RUN_AT=claim",
+            &script,
+            HATCH,
+            "create",
+            EXAMPLE,
+        ])?;
+        let text = output.error_text();
+        ensure!(
+            output.code == 1 && text.contains("`backend`") && text.contains("closed"),
+            "state {state}: exit code {}: {text}",
+            output.code
+        );
+        place.nothing_left().context(state)?;
+    }
+    Ok(())
+}
+
+fn lost(place: &Place) -> Result<()> {
+    // Requests that a creation makes; more of them are none of it.
+    for requests in (1..200).step_by(4) {
+        let fault = format!("HATCH_CUT_AFTER={requests}");
+        let output = place.lab.exec(&["env", &fault, HATCH, "create", EXAMPLE])?;
+        if output.success() {
+            ensure!(requests > 40, "{fault}: it succeeds");
+            return place.hatched(&["destroy", "mayfly"]).map(drop);
+        }
+        let text = output.error_text();
+        ensure!(
+            output.code == 1 && text.contains("step `") && text.contains("xenstored"),
+            "{fault}: exit code {}: {text}",
+            output.code
+        );
+        place.nothing_left().context(fault)?;
+    }
+    anyhow::bail!("a creation makes more than 200 requests")
+}

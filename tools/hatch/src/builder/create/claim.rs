@@ -1,0 +1,88 @@
+//! The claim of a name and a MAC address: the one transaction of a creation.
+
+use std::time::{Duration, Instant};
+
+use super::super::Cause;
+use super::super::config::Config;
+use super::super::keys;
+use super::super::making::Maker;
+use super::super::names;
+use super::{Builder, Done};
+use crate::xenstore::{Client, Code, Id, Request, TransactionId};
+
+/// How long the claim of a name is tried again that meets other people's changes.
+const CLAIM_BOUND: Duration = Duration::from_secs(2);
+
+/// A claim that xenstored has not answered yet.
+pub(super) struct Claim {
+    writes: Vec<Id>,
+    end: Id,
+}
+
+impl Claim {
+    /// Waits for the answers, whatever they are; says whether it was good.
+    pub(super) fn ended(self, store: &mut Client) -> bool {
+        let _ = store.answers(self.writes);
+        store.answer(self.end).is_ok()
+    }
+}
+
+impl Builder {
+    /// Leaves the mark that a guest is being made, and sees whether its name is free.
+    pub(super) fn names(
+        &mut self,
+        config: &Config,
+        done: &mut Done,
+    ) -> Result<TransactionId, Cause> {
+        let path = keys::making_path(&config.uuid);
+        let mark = self
+            .store
+            .send(Request::write(&path, &Maker::this().to_string()))?;
+        done.making = true;
+        let transaction = names::begin(&mut self.store, &mut self.xen, config)?;
+        done.open = Some(transaction);
+        self.store.answer(mark)?;
+        Ok(transaction)
+    }
+
+    pub(super) fn claim(
+        &mut self,
+        config: &Config,
+        domid: u16,
+        transaction: TransactionId,
+    ) -> Result<Claim, Cause> {
+        let mut writes = Vec::new();
+        for op in keys::claim(domid, config) {
+            writes.push(self.store.send(op.request().within(transaction))?);
+        }
+        let end = self
+            .store
+            .send(Request::transaction_end(transaction, true))?;
+        Ok(Claim { writes, end })
+    }
+
+    /// Sees that the claim was good. What others changed at the same time makes it void, and then it is made again.
+    pub(super) fn claimed(
+        &mut self,
+        config: &Config,
+        domid: u16,
+        done: &mut Done,
+    ) -> Result<(), Cause> {
+        let end = Instant::now() + CLAIM_BOUND;
+        while let Some(claim) = done.claim.take() {
+            let written = self.store.answers(claim.writes);
+            match self.store.answer(claim.end) {
+                Ok(_) => {
+                    done.claimed = true;
+                    written?;
+                }
+                Err(error) if error.is(&Code::EAGAIN) && Instant::now() < end => {
+                    let transaction = names::begin(&mut self.store, &mut self.xen, config)?;
+                    done.claim = Some(self.claim(config, domid, transaction)?);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,245 @@
+//! The machine: its vCPU, memory, event channels, and what lies in its memory before it runs.
+
+use std::os::fd::AsFd;
+
+use mayfly_drivers::netfront::preconnected::{PATH_MAX, Preconnected};
+use mayfly_drivers::{DomId, EventPort, Gfn, GrantRef};
+
+use super::super::Cause;
+use super::super::acpi;
+use super::super::image::Ramdisk;
+use super::super::info;
+use super::super::keys::{self, Ports};
+use super::super::layout::{self, ACPI_GFN, CONSOLE_GFN, IDENT_PT_GFN, XENSTORE_GFN};
+use super::super::rings::{self, Grants};
+use super::{Builder, Plan};
+use crate::xen::TscMode;
+use crate::xen::abi::PAGE_SIZE;
+use crate::xen::sys::Mapping;
+
+/// `HVM_PARAM_*` (hvm/params.h).
+const HVM_PARAM_STORE_PFN: u32 = 1;
+const HVM_PARAM_STORE_EVTCHN: u32 = 2;
+const HVM_PARAM_TIMER_MODE: u32 = 10;
+const HVM_PARAM_IDENT_PT: u32 = 12;
+const HVM_PARAM_CONSOLE_PFN: u32 = 17;
+const HVM_PARAM_CONSOLE_EVTCHN: u32 = 18;
+/// `HVMPTM_no_delay_for_missed_ticks`, libxl's choice.
+const NO_DELAY_FOR_MISSED_TICKS: u64 = 1;
+/// What libxl adds to a guest's limit of memory (LIBXL_MAXMEM_CONSTANT), in KiB: special pages, and some.
+const SLACK_KIB: u64 = 1024;
+/// Pages of a module that are mapped at a time.
+const CHUNK: u64 = 1024;
+
+impl Builder {
+    pub(super) fn limits(&mut self, plan: &Plan<'_>, domid: u16) -> Result<(), Cause> {
+        self.xen.max_vcpus(domid, 1)?;
+        self.xen
+            .max_mem(domid, (plan.config.memory << 10) + SLACK_KIB)?;
+        if plan.config.tsc != TscMode::Default {
+            self.xen.tsc_mode(domid, plan.config.tsc)?;
+        }
+        if let Some(octets) = plan.layout.paging_pool() {
+            self.xen.paging_pool(domid, octets)?;
+        }
+        self.xen
+            .param(domid, HVM_PARAM_TIMER_MODE, NO_DELAY_FOR_MISSED_TICKS)?;
+        Ok(())
+    }
+
+    pub(super) fn memory(&mut self, plan: &Plan<'_>, domid: u16) -> Result<(), Cause> {
+        for (order, gfns) in plan.layout.extents() {
+            self.populate(domid, &gfns, order)?;
+        }
+        self.xen.populate(domid, &special_pages(plan), 0)?;
+        self.xen.memory_map(domid, &plan.layout.memory_map())?;
+        Ok(())
+    }
+
+    /// Makes extents, and smaller ones where Xen has none of that size.
+    fn populate(&mut self, domid: u16, gfns: &[u64], order: u32) -> Result<(), Cause> {
+        let made = self.xen.populate(domid, gfns, order)?;
+        let smaller = if order > 9 { 9 } else { 0 };
+        for gfn in gfns.get(made..).unwrap_or_default() {
+            let parts: Vec<u64> = (0..1 << (order - smaller))
+                .map(|n| gfn + (n << smaller))
+                .collect();
+            self.populate(domid, &parts, smaller)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn channels(&mut self, plan: &Plan<'_>, domid: u16) -> Result<Ports, Cause> {
+        let xenstore = self.xen.event_channel(domid)?;
+        let console = if plan.config.console {
+            Some(self.xen.event_channel(domid)?)
+        } else {
+            None
+        };
+        let network = match plan.layout.rings {
+            Some(_) => Some((
+                self.xen.event_channel(domid)?,
+                self.xen.event_channel(domid)?,
+            )),
+            None => None,
+        };
+        let mut params = vec![
+            (HVM_PARAM_STORE_PFN, XENSTORE_GFN),
+            (HVM_PARAM_STORE_EVTCHN, u64::from(xenstore)),
+            (HVM_PARAM_IDENT_PT, IDENT_PT_GFN * PAGE_SIZE as u64),
+        ];
+        if let Some(port) = console {
+            params.push((HVM_PARAM_CONSOLE_PFN, CONSOLE_GFN));
+            params.push((HVM_PARAM_CONSOLE_EVTCHN, u64::from(port)));
+        }
+        for (index, value) in params {
+            self.xen.param(domid, index, value)?;
+        }
+        Ok(Ports {
+            xenstore,
+            console,
+            network,
+        })
+    }
+
+    /// Fills the special pages, both rings and the grant table.
+    pub(super) fn rings(
+        &mut self,
+        plan: &Plan<'_>,
+        domid: u16,
+        grants: Option<&Grants>,
+    ) -> Result<(), Cause> {
+        let mut gfns = special_pages(plan);
+        let specials = gfns.len();
+        if let Some(rings) = &plan.layout.rings {
+            gfns.extend([rings.tx(), rings.rx()]);
+        }
+        let pages = self.xen.map(domid, &gfns)?;
+        pages.write(0, &ident_pt())?;
+        // The page of xenstore, and of the console.
+        pages.zero(PAGE_SIZE, (specials - 1) * PAGE_SIZE)?;
+        if plan.layout.acpi {
+            let tables = acpi::tables(ACPI_GFN * PAGE_SIZE as u64);
+            pages.write((specials - 1) * PAGE_SIZE, &tables)?;
+        }
+        if let (Some(rings), Some(grants)) = (&plan.layout.rings, grants) {
+            pages.write(specials * PAGE_SIZE, &rings::tx_ring())?;
+            pages.write((specials + 1) * PAGE_SIZE, &rings::rx_ring(rings, grants))?;
+        }
+        let table = self.xen.map_grants(domid)?;
+        table.write(
+            0,
+            &rings::grant_table(plan.layout.rings.as_ref(), plan.config.console),
+        )?;
+        Ok(())
+    }
+
+    /// Loads image, information and module.
+    pub(super) fn load(
+        &mut self,
+        plan: &Plan<'_>,
+        domid: u16,
+        network: Option<&Preconnected>,
+    ) -> Result<(), Cause> {
+        let first = plan.layout.image.start;
+        let end = plan.layout.info / PAGE_SIZE as u64 + layout::INFO_PAGES;
+        let gfns: Vec<u64> = (first..end).collect();
+        let pages = self.xen.map(domid, &gfns)?;
+        let offset = |address: u64| {
+            usize::try_from(address - first * PAGE_SIZE as u64)
+                .map_err(|_| Cause::from(std::io::Error::other("an address")))
+        };
+        let file = plan.image.file().as_fd();
+        for segment in &plan.image.headers().segments {
+            let (at, size) = (
+                offset(segment.memory.start)?,
+                usize::try_from(segment.size).unwrap_or(usize::MAX),
+            );
+            pages.read_file(at, size, file, segment.offset)?;
+            let rest = offset(segment.memory.end)?.saturating_sub(at + size);
+            pages.zero(at + size, rest)?;
+        }
+        let information = info::encode(&plan.layout, &plan.config.cmdline, network);
+        pages.write(offset(plan.layout.info)?, &information)?;
+        drop(pages);
+        if let (Some(module), Some(ramdisk)) = (&plan.layout.module, plan.ramdisk) {
+            self.module(domid, module.start, module.end - module.start, ramdisk)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn module(
+        &self,
+        domid: u16,
+        start: u64,
+        size: u64,
+        ramdisk: &Ramdisk,
+    ) -> Result<(), Cause> {
+        let page = PAGE_SIZE as u64;
+        let mut done = 0;
+        while done < size {
+            let now = (size - done).min(CHUNK * page);
+            let first = (start + done) / page;
+            let gfns: Vec<u64> = (first..first + now.div_ceil(page)).collect();
+            let pages: Mapping = self.xen.map(domid, &gfns)?;
+            let octets = usize::try_from(now).unwrap_or(usize::MAX);
+            pages.read_file(0, octets, ramdisk.file().as_fd(), done)?;
+            // The guest sees the end of the last page as well.
+            pages.zero(octets, gfns.len() * PAGE_SIZE - octets)?;
+            done += now;
+        }
+        Ok(())
+    }
+}
+
+impl Plan<'_> {
+    /// What the guest is told of its network, if that is connected before it runs.
+    pub(super) fn network(&self, domid: u16, ports: &Ports) -> Result<Option<Preconnected>, Cause> {
+        let (Some(rings), Some((tx, rx)), Some(vif)) =
+            (&self.layout.rings, ports.network, &self.config.vif)
+        else {
+            return Ok(None);
+        };
+        let mut backend = [0; PATH_MAX];
+        let path = keys::backend(domid);
+        if let Some(place) = backend.get_mut(..path.len()) {
+            place.copy_from_slice(path.as_bytes());
+        }
+        let port = |port| {
+            EventPort::try_new(port)
+                .ok_or(Cause::Backend("was given an event channel that can't be"))
+        };
+        let grants = Grants::of(rings);
+        Ok(Some(Preconnected {
+            first: Gfn(rings.first),
+            rx_buffers: rings.buffers as usize,
+            tx_ring: GrantRef(grants.tx_ring),
+            rx_ring: GrantRef(grants.rx_ring),
+            rx_first: GrantRef(grants.rx_first),
+            free: GrantRef(grants.free),
+            tx_port: port(tx)?,
+            rx_port: port(rx)?,
+            store_port: port(ports.xenstore)?,
+            store: Gfn(XENSTORE_GFN),
+            domain: DomId(0),
+            mac: vif.mac,
+            backend,
+        }))
+    }
+}
+
+/// The special pages that the guest has. The first is that of the identity map, the last that of ACPI tables if there are any.
+fn special_pages(plan: &Plan<'_>) -> Vec<u64> {
+    let mut gfns = vec![IDENT_PT_GFN, XENSTORE_GFN];
+    gfns.extend(plan.config.console.then_some(CONSOLE_GFN));
+    gfns.extend(plan.layout.acpi.then_some(ACPI_GFN));
+    gfns
+}
+
+/// A 32-bit page directory that maps 4 GiB one to one, for Intel's CPUs that can't run a guest without paging:
+/// present, writable, user, accessed, dirty, 4 MiB.
+fn ident_pt() -> Vec<u8> {
+    (0..1024u32)
+        .flat_map(|n| (n << 22 | 0xe7).to_le_bytes())
+        .collect()
+}

@@ -1,0 +1,199 @@
+//! Files with their variants, their header lines ready.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use mayfly::date::imf_fixdate;
+use mayfly::services::site::Coding;
+
+use super::super::Options;
+use super::super::config::Checked;
+use super::super::problem::Findings;
+use super::compress::{self, Read};
+use super::scan::Found;
+use super::{Body, Source};
+
+/// Bodies of this size and above are at a page of their own.
+const LARGE: u64 = 64 << 10;
+
+/// A variant of a file.
+pub(super) struct Variant {
+    pub(super) coding: Coding,
+    pub(super) lines: String,
+    pub(super) etag: usize,
+    pub(super) common: usize,
+    pub(super) encoded: usize,
+    pub(super) typed: usize,
+    pub(super) at: u64,
+    pub(super) octets: u64,
+}
+
+/// A file that can be served.
+pub(super) struct Page {
+    pub(super) modified: u64,
+    pub(super) variants: Vec<Variant>,
+}
+
+/// Reads all files, as many at a time as there are threads; one that cannot be read is an error.
+pub(super) fn read_all(
+    files: &[Found],
+    config: &Checked,
+    options: &Options,
+    findings: &mut Findings,
+) -> Vec<Option<Read>> {
+    let next = AtomicUsize::new(0);
+    let results: Vec<Mutex<Option<io::Result<Read>>>> =
+        files.iter().map(|_| Mutex::new(None)).collect();
+    let threads = options.threads.clamp(1, 64).min(files.len().max(1));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(number) = Some(next.fetch_add(1, Ordering::Relaxed))
+                    && let (Some(file), Some(result)) = (files.get(number), results.get(number))
+                {
+                    let media_type = media_type(file, config);
+                    let read = compress::read(file, &media_type, &config.config.compression);
+                    if let Ok(mut place) = result.lock() {
+                        *place = Some(read);
+                    }
+                }
+            });
+        }
+    });
+    let mut read = Vec::new();
+    for (file, result) in files.iter().zip(results) {
+        let result = result.into_inner().ok().flatten();
+        let result = result.unwrap_or_else(|| Err(io::Error::other("not read")));
+        let result = result.map_err(|error| {
+            findings.error(&file.shown, None, format!("cannot be read: {error}"));
+        });
+        read.push(result.ok());
+    }
+    read
+}
+
+/// What a file's extension says.
+fn media_type(file: &Found, config: &Checked) -> String {
+    let extension = file
+        .file
+        .extension()
+        .and_then(|extension| extension.to_str());
+    let own = extension.and_then(|extension| config.config.types.get(extension));
+    own.map_or_else(
+        || {
+            mime_guess::from_path(&file.file)
+                .first_or_octet_stream()
+                .to_string()
+        },
+        |own| own.get_ref().clone(),
+    )
+}
+
+/// The bodies, each with the same octets once.
+#[derive(Default)]
+pub(super) struct Bodies {
+    pub(super) list: Vec<Body>,
+    pub(super) octets: u64,
+    /// By the digest of what they are made of.
+    known: HashMap<([u8; 32], u8), (u64, u64)>,
+}
+
+impl Bodies {
+    /// Where a body is, and how many octets it has.
+    fn add(&mut self, digest: [u8; 32], coding: Coding, source: Source) -> (u64, u64) {
+        let octets = source.octets();
+        *self.known.entry((digest, coding as u8)).or_insert_with(|| {
+            let align = if octets >= LARGE { 4096 } else { 16 };
+            let at = self.octets.next_multiple_of(align);
+            self.octets = at + octets;
+            self.list.push(Body { at, source });
+            (at, octets)
+        })
+    }
+}
+
+/// A file with its variants, their header lines ready.
+pub(super) fn page(
+    found: &Found,
+    read: Read,
+    path: &str,
+    config: &Checked,
+    options: &Options,
+    bodies: &mut Bodies,
+) -> Page {
+    let modified = found.modified.min(options.epoch.unwrap_or(u64::MAX));
+    let mut own: Vec<(String, String)> = Vec::new();
+    for rule in &config.headers {
+        if rule.fits(path, &read.media_type) {
+            for (name, value) in &rule.lines {
+                own.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
+                own.push((name.clone(), value.clone()));
+            }
+        }
+    }
+    let cache = config.cache.iter();
+    let cache = cache.rev().find(|rule| rule.fits(path, &read.media_type));
+
+    let date = imf_fixdate(modified);
+    let mut common = format!("Last-Modified: {}\r\n", String::from_utf8_lossy(&date));
+    for (name, value) in cache.iter().flat_map(|rule| &rule.lines) {
+        common.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if !read.variants.is_empty() {
+        common.push_str("Vary: Accept-Encoding\r\n");
+    }
+    common.push_str("Accept-Ranges: bytes\r\n");
+    for (name, value) in own {
+        common.push_str(&format!("{name}: {value}\r\n"));
+    }
+    let digest: String = read.digest[..16]
+        .iter()
+        .map(|octet| format!("{octet:02x}"))
+        .collect();
+
+    let identity = Source::File {
+        path: found.file.clone(),
+        shown: found.shown.clone(),
+        octets: read.octets,
+        digest: read.digest,
+    };
+    let sources = read
+        .variants
+        .into_iter()
+        .map(|(coding, octets)| (coding, Source::Made(octets)))
+        .chain([(Coding::Identity, identity)]);
+    let variants = sources.map(|(coding, source)| {
+        let (suffix, token) = match coding {
+            Coding::Identity => ("", None),
+            Coding::Gzip => ("-gz", Some("gzip")),
+            Coding::Brotli => ("-br", Some("br")),
+            Coding::Zstd => ("-zst", Some("zstd")),
+        };
+        let (at, octets) = bodies.add(read.digest, coding, source);
+        let mut lines = format!("ETag: \"{digest}{suffix}\"\r\n{common}");
+        let common = lines.len();
+        if let Some(token) = token {
+            lines.push_str(&format!("Content-Encoding: {token}\r\n"));
+        }
+        let encoded = lines.len();
+        lines.push_str(&format!("Content-Type: {}\r\n", read.media_type));
+        let typed = lines.len();
+        lines.push_str(&format!("Content-Length: {octets}\r\n"));
+        Variant {
+            coding,
+            lines,
+            etag: digest.len() + suffix.len() + 2,
+            common,
+            encoded,
+            typed,
+            at,
+            octets,
+        }
+    });
+    Page {
+        modified,
+        variants: variants.collect(),
+    }
+}

@@ -1,0 +1,368 @@
+//! Staying behind, to do at the end of each guest what its configuration says: `on_poweroff`, `on_reboot`, `on_crash`,
+//! `on_watchdog`.
+//!
+//! `hatch watch` sleeps until xenstored tells of a domain's end (its special watch `@releaseDomain`). As long as there is
+//! a watch, `hatch create` notes down with the guest what is to be done then; guests that were made before are left alone.
+//! All of it is in xenstore, so that a watch that was killed loses nothing, and the next one goes on:
+//!
+//! | path | value |
+//! |---|---|
+//! | `/hatch/domain/DOMID/watched` | the guest's [configuration](Config), as JSON |
+//! | `/hatch/restart/NAME` | the same, from its end until it has been made again |
+
+mod pace;
+mod presence;
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::builder::{
+    Action, Builder, Cause, Config, Image, Ramdisk, Then, reason, restart_path, watched_path,
+};
+use crate::readable::readable;
+use crate::xen::DomainInfo;
+use crate::xenstore::{self, Client};
+
+use pace::Pace;
+use presence::Lock;
+pub use presence::{Presence, presence};
+
+/// What a watch tells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum Event {
+    /// A guest has ended, and this is done.
+    Ended {
+        /// Its name.
+        name: String,
+        /// Its number.
+        domid: u16,
+        /// Why it has shut down.
+        reason: &'static str,
+        /// What is done.
+        action: Action,
+    },
+    /// A guest was made again.
+    Restarted {
+        /// Its name.
+        name: String,
+        /// Its new number.
+        domid: u16,
+    },
+    /// Something did not work.
+    Trouble {
+        /// The guest's name.
+        name: String,
+        /// What.
+        what: String,
+    },
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ended {
+                name,
+                domid,
+                reason,
+                action,
+            } => {
+                let action = match action {
+                    Action::Destroy => "is destroyed",
+                    Action::Restart => "is to be made again",
+                    Action::Preserve => "stays as it is",
+                };
+                write!(
+                    f,
+                    "{name} (domain {domid}) has ended ({reason}): it {action}"
+                )
+            }
+            Self::Restarted { name, domid } => write!(f, "{name} is domain {domid}"),
+            Self::Trouble { name, what } => write!(f, "{name}: {what}"),
+        }
+    }
+}
+
+/// Why a watch ends.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is one already.
+    #[error("another `hatch watch` runs")]
+    Another,
+    /// The lock, or the wait.
+    #[error("/run/hatch/watch: {0}")]
+    Io(#[from] io::Error),
+    /// Xen or xenstored.
+    #[error(transparent)]
+    Cause(#[from] Cause),
+}
+
+impl From<xenstore::Error> for Error {
+    fn from(error: xenstore::Error) -> Self {
+        Self::Cause(error.into())
+    }
+}
+
+/// A guest that is to be made again.
+struct Pending {
+    config: Config,
+    due: Instant,
+}
+
+/// One that watches.
+pub struct Watch {
+    builder: Builder,
+    lock: Lock,
+    pending: Vec<Pending>,
+    /// By name.
+    paces: HashMap<String, Pace>,
+    /// Domains, by number and UUID, with which nothing more is to be done.
+    settled: HashSet<(u16, [u8; 16])>,
+}
+
+impl Watch {
+    /// Becomes the one that watches.
+    ///
+    /// # Errors
+    /// There is one already.
+    pub fn new(builder: Builder) -> Result<Self, Error> {
+        Ok(Self {
+            builder,
+            lock: Lock::take()?.ok_or(Error::Another)?,
+            pending: Vec::new(),
+            paces: HashMap::new(),
+            settled: HashSet::new(),
+        })
+    }
+
+    /// Watches until something can be read from `stop`.
+    ///
+    /// # Errors
+    /// Xen or xenstored has gone, or refuses.
+    pub fn run(
+        mut self,
+        stop: BorrowedFd<'_>,
+        report: &mut dyn FnMut(&Event),
+    ) -> Result<(), Error> {
+        self.builder.store().watch("@releaseDomain", "watch")?;
+        self.resume()?;
+        loop {
+            self.ended(report)?;
+            // Whatever has asked xenstored something may have come across the next event.
+            if self.births(report)? | self.events() {
+                continue;
+            }
+            let due = self.pending.iter().map(|pending| pending.due).min();
+            let wait = due.map(|due| due.saturating_duration_since(Instant::now()));
+            match readable(&[self.builder.store().as_fd(), stop], wait)? {
+                [_, true] => break,
+                [true, _] => self.builder.store().receive()?,
+                _ => {}
+            }
+        }
+        self.lock.end();
+        Ok(())
+    }
+
+    /// Takes what xenstored has told; which of its events it was does not matter.
+    fn events(&mut self) -> bool {
+        let mut any = false;
+        while self.builder.store().take_event().is_some() {
+            any = true;
+        }
+        any
+    }
+
+    /// Takes over what another has left.
+    fn resume(&mut self) -> Result<(), Error> {
+        let store = self.builder.store();
+        let keys = match store.directory("/hatch/restart") {
+            Err(error) if error.is_absent() => return Ok(()),
+            keys => keys?,
+        };
+        let mut left = Vec::new();
+        for key in keys {
+            let path = format!("/hatch/restart/{key}");
+            if let Some(config) = config(store, &path)? {
+                left.push(config);
+            } else {
+                store.rm(&path)?;
+            }
+        }
+        let alive = self.builder.xen().list().map_err(Cause::from)?;
+        for config in left {
+            // It had not been removed yet, or has been made already.
+            if alive
+                .iter()
+                .any(|info| info.handle == config.uuid && !info.is_dying())
+            {
+                self.builder.store().rm(&restart_path(&config.name))?;
+            } else {
+                let due = Instant::now();
+                self.pending.push(Pending { config, due });
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what is to be done with each domain that has ended.
+    fn ended(&mut self, report: &mut dyn FnMut(&Event)) -> Result<(), Error> {
+        let all = self.builder.xen().list().map_err(Cause::from)?;
+        let ended = all.iter().filter(|info| info.shutdown().is_some());
+        let ended: HashSet<_> = ended.map(|info| (info.domid, info.handle)).collect();
+        self.settled.retain(|seen| ended.contains(seen));
+        for info in &all {
+            let Some(shutdown) = info.shutdown().filter(|_| !info.is_dying()) else {
+                continue;
+            };
+            if self.settled.contains(&(info.domid, info.handle)) {
+                continue;
+            }
+            // Whatever comes of it, it is not tried again and again.
+            self.settled.insert((info.domid, info.handle));
+            if let Some(config) = config(self.builder.store(), &watched_path(info.domid))?
+                && config.uuid == info.handle
+            {
+                self.end(info, shutdown, config, report)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end(
+        &mut self,
+        info: &DomainInfo,
+        shutdown: u8,
+        config: Config,
+        report: &mut dyn FnMut(&Event),
+    ) -> Result<(), Error> {
+        let Some(watched) = &config.watched else {
+            return Ok(());
+        };
+        let (name, domid, action) = (
+            config.name.clone(),
+            info.domid,
+            watched.actions.of(shutdown),
+        );
+        report(&Event::Ended {
+            name: name.clone(),
+            domid,
+            reason: reason(shutdown),
+            action,
+        });
+        if action == Action::Preserve {
+            return Ok(());
+        }
+        if action == Action::Restart {
+            // Before the domain goes: from now on this is all that is left of it.
+            let path = restart_path(&name);
+            self.builder.store().write(&path, &config.record())?;
+            let due = self
+                .paces
+                .get(&name)
+                .map_or_else(Instant::now, |pace| pace.due());
+            self.pending.retain(|pending| pending.config.name != name);
+            self.pending.push(Pending { config, due });
+        }
+        if let Err(error) = self.builder.destroy(domid, false) {
+            let what = error.to_string();
+            report(&Event::Trouble { name, what });
+        }
+        Ok(())
+    }
+
+    /// Makes those that are due, and says whether there were any.
+    fn births(&mut self, report: &mut dyn FnMut(&Event)) -> Result<bool, Error> {
+        let now = Instant::now();
+        let due = self.pending.extract_if(.., |pending| pending.due <= now);
+        let due: Vec<_> = due.collect();
+        let any = !due.is_empty();
+        for Pending { config, .. } in due {
+            let (name, path) = (config.name.clone(), restart_path(&config.name));
+            // `hatch destroy` has removed it meanwhile.
+            if self.builder.store().find(&path)?.is_none() {
+                continue;
+            }
+            let pace = Pace::born(self.paces.get(&name).copied(), now);
+            self.paces.insert(name.clone(), pace);
+            let again = match birth(&mut self.builder, &config) {
+                Ok(domid) => {
+                    report(&Event::Restarted { name, domid });
+                    false
+                }
+                Err(Trouble { what, is_lasting }) => {
+                    let again = !is_lasting && !pace.is_slowest();
+                    let what = match again {
+                        true => format!("{what}; it is tried again"),
+                        false => format!("{what}; it is given up"),
+                    };
+                    report(&Event::Trouble { name, what });
+                    again
+                }
+            };
+            if again {
+                let due = pace.due();
+                self.pending.push(Pending { config, due });
+            } else {
+                self.builder.store().rm(&path)?;
+            }
+        }
+        Ok(any)
+    }
+}
+
+/// Why a guest was not made again.
+struct Trouble {
+    what: String,
+    /// Whether time does not help.
+    is_lasting: bool,
+}
+
+fn birth(builder: &mut Builder, config: &Config) -> Result<u16, Trouble> {
+    let trouble = |what: String| Trouble {
+        what,
+        is_lasting: true,
+    };
+    let Some(watched) = &config.watched else {
+        return Err(trouble("nobody has noted down what it is made from".into()));
+    };
+    let image = Image::open(&watched.kernel)
+        .map_err(|error| trouble(format!("{}: {error}", watched.kernel.display())))?;
+    let ramdisk = watched.ramdisk.as_ref().map(|path| {
+        Ramdisk::open(path).map_err(|error| trouble(format!("{}: {error}", path.display())))
+    });
+    let created = builder.create(config, &image, ramdisk.transpose()?.as_ref(), Then::Running);
+    created
+        .map(|created| created.domid)
+        .map_err(|error| Trouble {
+            is_lasting: matches!(
+                error.failure.cause,
+                Cause::Taken(_) | Cause::Config(_) | Cause::Layout(_)
+            ),
+            what: error.to_string(),
+        })
+}
+
+/// What is noted down of a guest, if it can be understood.
+fn config(store: &mut Client, path: &str) -> Result<Option<Config>, xenstore::Error> {
+    let text = store.find(path)?;
+    Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+}
+
+/// Sees that a guest which has ended is not made again. Says whether there was one of this name.
+///
+/// # Errors
+/// xenstored's.
+pub fn cancel(store: &mut Client, name: &str) -> Result<bool, xenstore::Error> {
+    let path = restart_path(name);
+    let is_there = store.find(&path)?.is_some();
+    if is_there {
+        store.rm(&path)?;
+    }
+    Ok(is_there)
+}

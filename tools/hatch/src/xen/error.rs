@@ -1,0 +1,70 @@
+//! What can go wrong between dom0 and Xen.
+
+use std::io;
+
+/// Why Xen can't be asked, or what it said.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no way to Xen.
+    #[error(
+        "cannot speak to Xen: {source}; hatch runs as root in dom0, and needs Linux 5.0 or later with xen-privcmd"
+    )]
+    Unreachable {
+        /// What the device said.
+        source: io::Error,
+    },
+    /// A version of Xen whose interface is not known.
+    #[error(
+        "Xen {major}.{minor} is not known to hatch, which knows 4.17 to 4.20: its domctl interface may differ"
+    )]
+    Version {
+        /// As in 4.17.
+        major: u32,
+        /// As in 4.17.
+        minor: u32,
+    },
+    /// Xen, or the kernel on the way to it, refused a call.
+    #[error("{call}: {source}{}", hint(.call, .source))]
+    Call {
+        /// The call, as the headers name it.
+        call: &'static str,
+        /// Xen's error.
+        source: io::Error,
+    },
+}
+
+/// What may be the matter, for those errors whose number says little.
+fn hint(call: &str, error: &io::Error) -> &'static str {
+    match (call, error.raw_os_error()) {
+        (
+            "XENMEM_populate_physmap" | "XEN_DOMCTL_createdomain" | "XEN_DOMCTL_max_vcpus",
+            Some(libc::ENOMEM),
+        ) => " (Xen has no free memory for this domain: see `xl info`, free_memory)",
+        ("XEN_DOMCTL_createdomain", Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ENODEV)) => {
+            " (PVH needs a CPU with hardware-assisted paging, switched on in the firmware: see `xl info`, virt_caps)"
+        }
+        (_, Some(libc::EACCES)) => {
+            " (this Xen's interface has another version than its number tells)"
+        }
+        (_, Some(libc::EPERM)) => " (only a privileged domain may do this)",
+        _ => "",
+    }
+}
+
+impl Error {
+    /// Whether the domain that was asked about does not exist.
+    #[must_use]
+    pub fn is_no_such_domain(&self) -> bool {
+        matches!(self, Self::Call { source, .. } if source.raw_os_error() == Some(libc::ESRCH))
+    }
+
+    /// Whether it is for want of permission.
+    #[must_use]
+    pub fn is_permission(&self) -> bool {
+        match self {
+            Self::Unreachable { source } => source.kind() == io::ErrorKind::PermissionDenied,
+            Self::Call { source, .. } => source.raw_os_error() == Some(libc::EPERM),
+            Self::Version { .. } => false,
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! `cargo xtask bench density`: what one more guest costs when there are many, and xenstored's part of it.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use mayfly_stamp::Maker;
+use mayfly_stamp::density::{Job, Outcome, outcomes};
+
+use super::figures::{Spread, ms};
+use super::job::{self, Kind, STAMP};
+use crate::progress::Progress;
+
+const JOB: &str = "/bench/density.json";
+/// So many at either end of all are compared.
+const END: usize = 20;
+/// How much more the last ones may cost than the first.
+const GROWTH: f64 = 1.2;
+/// ns in a second.
+const SECOND: u64 = 1_000_000_000;
+
+#[derive(Args)]
+pub(crate) struct Density {
+    /// Count instructions on a deterministic machine instead of timing
+    #[arg(long)]
+    counted: bool,
+    /// Guests made by hatch
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=200))]
+    hatch: u32,
+    /// Guests made by xl, with the smallest hotplug script
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=200))]
+    xl: u32,
+    /// MiB of each guest
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(2..=8))]
+    memory: u32,
+    /// Write what every guest took as JSON, in ns
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+pub(crate) fn run(density: &Density) -> Result<()> {
+    let progress = Progress::new();
+    let step = |text: &str| progress.step(text);
+    let mut files = Kind::Mayfly.files(&step)?;
+    files.push(job::hatch(&step)?);
+    files.push(job::measuring(&step)?);
+    let job = Job {
+        config: "/bench/mayfly.cfg".into(),
+        memory: density.memory,
+        first: Ipv4Addr::new(10, 0, 2, 20),
+        counts: vec![(Maker::Xl, density.xl), (Maker::Hatch, density.hatch)],
+        bound_s: 1800,
+    };
+    files.push(job::placed(JOB, serde_json::to_vec(&job)?));
+    let command = [STAMP, "density", JOB];
+    let outcomes = job::measure("density", density.counted, files, &command, outcomes, &step)?;
+    progress.finish();
+    if let Some(path) = &density.json {
+        fs::write(path, serde_json::to_vec_pretty(&outcomes)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let unit = if density.counted { "virtual" } else { "lab" };
+    for outcome in &outcomes {
+        tell(outcome, unit);
+    }
+    Ok(())
+}
+
+/// Prints what was seen of one maker's guests.
+fn tell(outcome: &Outcome, unit: &str) {
+    let count = outcome.create.len();
+    let name = match outcome.maker {
+        Maker::Xl => "xl",
+        Maker::Hatch | Maker::Pool => "hatch",
+    };
+    println!(
+        "{count} guests by {name}, all of them served: {} MiB of memory in all",
+        outcome.memory
+    );
+    for (what, all) in [
+        ("create", &outcome.create),
+        ("its page", &outcome.serve),
+        ("destroy", &outcome.destroy),
+    ] {
+        let first = median(all.iter().take(END));
+        let last = median(all.iter().rev().take(END));
+        println!(
+            "  {what:9} {first:9.3} {unit} ms for the first {END}, {last:9.3} for the last: {:.2} times",
+            last / first
+        );
+        if what == "create" && outcome.maker == Maker::Hatch && last > GROWTH * first {
+            println!("  MISSED: at most {GROWTH} times was aimed at");
+        }
+    }
+    let each = outcome.xenstored / u64::try_from(count).unwrap_or(1).max(1);
+    println!(
+        "  xenstored {:9.3} {unit} ms of CPU for each birth",
+        ms(each, SECOND)
+    );
+}
+
+/// In ms.
+fn median<'a>(samples: impl Iterator<Item = &'a u64>) -> f64 {
+    Spread::of(samples.copied()).map_or(f64::NAN, |spread| ms(spread.median, SECOND))
+}
