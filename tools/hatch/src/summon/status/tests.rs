@@ -47,6 +47,7 @@ fn status() -> Status {
         hosts: vec![HOSTILE.into()],
         state: State::BackedOff,
         failures: 1,
+        last_boot: vec![step("SYN", 0, 0)],
         last_trouble: Some(HOSTILE.into()),
         ..Service::default()
     };
@@ -84,7 +85,7 @@ fn the_table_has_a_row_for_each() {
     let text = table(&status(), None);
     let lines: Vec<_> = text.lines().collect();
     assert!(
-        lines[0].contains("Service") && lines[0].contains("Last birth"),
+        lines[0].starts_with("Service ") && lines[0].contains("Last birth"),
         "{text}"
     );
     let words: Vec<_> = lines[1].split_whitespace().collect();
