@@ -45,6 +45,9 @@ pub struct Created {
     pub timeline: Timeline,
 }
 
+/// What is called with a guest's number right before it runs.
+pub type Ready<'r> = &'r mut dyn FnMut(u16) -> Result<(), Cause>;
+
 /// A domain that was made, and what a shell remembers of it.
 struct Born {
     domid: u16,
@@ -128,10 +131,26 @@ impl Builder {
         ramdisk: Option<&Ramdisk>,
         then: Then,
     ) -> Result<Created, Error> {
+        self.create_for(config, image, ramdisk, then, &mut |_| Ok(()))
+    }
+
+    /// Makes a guest, and calls `ready` with its number right before it runs, when its network is connected if that is to be before
+    /// it runs: whatever somebody waits for with a guest can go on then. An error of `ready` is one of the step.
+    ///
+    /// # Errors
+    /// As [`Self::create`]'s.
+    pub fn create_for(
+        &mut self,
+        config: &Config,
+        image: &Image,
+        ramdisk: Option<&Ramdisk>,
+        then: Then,
+        ready: Ready<'_>,
+    ) -> Result<Created, Error> {
         let mut steps = Steps::new();
         let plan = steps.run(Step::Check, || self.plan(config, image, ramdisk))?;
         let mut done = Done::default();
-        match self.steps(&plan, then, &mut steps, &mut done) {
+        match self.steps(&plan, (then, ready), &mut steps, &mut done) {
             Ok(Born { domid, .. }) => Ok(Created {
                 domid,
                 preconnected: plan.layout.rings.is_some(),
@@ -182,7 +201,7 @@ impl Builder {
     fn steps(
         &mut self,
         plan: &Plan<'_>,
-        then: Then,
+        (then, ready): (Then, Ready<'_>),
         steps: &mut Steps,
         done: &mut Done,
     ) -> Result<Born, Failure> {
@@ -225,13 +244,11 @@ impl Builder {
             steps.beside("vif", "netback", keys_at);
         }
         let connect_at = steps.now();
-        if preconnected {
-            steps.run(Step::Connect, || {
-                done.connecting = true;
-                answers.extend(self.send(&[keys::connect(domid)])?);
-                Ok::<_, Cause>(self.store.flush()?)
-            })?;
-        }
+        steps.run(Step::Connect, || {
+            done.connecting = preconnected;
+            answers.extend(self.send(&keys::connect(domid, &ports))?);
+            Ok::<_, Cause>(self.store.flush()?)
+        })?;
         // Answers that nobody looks at wake nobody.
         steps.run(Step::Claim, || {
             self.claimed(config, domid, done)?;
@@ -253,7 +270,7 @@ impl Builder {
         let runs = then == Then::Running;
         // What is on the network needs nothing more for its first answer; another one may look for xenstored at once.
         if runs && preconnected {
-            steps.run(Step::Unpause, || self.xen.unpause(domid))?;
+            steps.run(Step::Unpause, || self.run(domid, ready))?;
         }
         steps.run(Step::Finish, || {
             let mut ops = keys::finish(domid, config, &ports);
@@ -262,9 +279,15 @@ impl Builder {
             self.store.answers(ids)
         })?;
         if runs && !preconnected {
-            steps.run(Step::Unpause, || self.xen.unpause(domid))?;
+            steps.run(Step::Unpause, || self.run(domid, ready))?;
         }
         Ok(Born { domid, ports, link })
+    }
+
+    /// Lets a guest run.
+    fn run(&mut self, domid: u16, ready: Ready<'_>) -> Result<(), Cause> {
+        ready(domid)?;
+        Ok(self.xen.unpause(domid)?)
     }
 
     /// Sends the claim, and all that can be written already.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::daemon::Cause;
 use super::maker::Made;
+use crate::builder::report::Timeline;
 
 /// Something that took time, or happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct Span {
 pub struct Birth {
     cause: Cause,
     woken: Instant,
+    /// When its making was begun.
+    began: Instant,
     spans: Vec<Span>,
     is_from_pool: bool,
 }
@@ -39,6 +42,7 @@ impl Birth {
         let mut birth = Self {
             cause,
             woken,
+            began: woken,
             spans: Vec::new(),
             is_from_pool: false,
         };
@@ -95,12 +99,18 @@ impl Birth {
         }
     }
 
-    /// The guest was made.
+    /// The guest is about to run.
     pub(super) fn made(&mut self, made: &Made) {
         self.is_from_pool = made.is_from_pool;
+        self.began = made.began;
         self.span("wait", self.woken, made.began);
-        for span in &made.timeline.spans {
-            let at = |ns| made.began + Duration::from_nanos(ns);
+    }
+
+    /// It runs, and this was its making.
+    pub(super) fn runs(&mut self, making: &Timeline) {
+        let began = self.began;
+        for span in &making.spans {
+            let at = |ns| began + Duration::from_nanos(ns);
             let what = match span.who {
                 "hatch" => span.what.to_owned(),
                 who => format!("{} ({who})", span.what),

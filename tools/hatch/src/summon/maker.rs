@@ -12,7 +12,7 @@ use super::fleet::Id;
 use super::guard::{self, Identity};
 use crate::builder::report::Timeline;
 use crate::builder::{
-    Builder, Cause, Config, Connect, Image, Ramdisk, Shell, Then, Vif, random_uuid,
+    Builder, Cause, Config, Connect, Image, Ramdisk, Ready, Shell, Then, Vif, random_uuid,
 };
 use crate::gc::{self, Snapshot};
 use crate::net::{Links, vif_name};
@@ -44,11 +44,11 @@ pub(super) enum Told {
     Found(Id, u16),
     /// All were looked for.
     Searched,
-    /// A guest was made: its network is connected, and it is about to run.
-    Made(Id, Box<Made>),
-    /// It runs.
-    Runs(Id, Instant),
-    /// It was not made, and nothing of it is there.
+    /// A guest's network is connected, and it is about to run.
+    Made(Id, Made),
+    /// It runs, and all of it is made. What took how long since it was begun.
+    Runs(Id, Box<Timeline>),
+    /// It was not made, or not to its end, and nothing of it is there.
     NotMade(Id, String),
     /// It was removed; what is left of it, if anything.
     Removed(Id, Option<String>),
@@ -58,12 +58,11 @@ pub(super) enum Told {
     Trouble(String),
 }
 
-/// A guest that was made.
+/// A guest that is about to run.
 pub(super) struct Made {
     pub(super) domid: u16,
     /// When it was begun.
     pub(super) began: Instant,
-    pub(super) timeline: Timeline,
     pub(super) is_from_pool: bool,
 }
 
@@ -228,58 +227,34 @@ impl Maker {
         let (Some(builder), Some(image)) = (&mut self.builder, image) else {
             return Err("its image is not there".into());
         };
-        let created = match shell {
-            Some(shell) => builder.give(shell, &config, site, false),
-            None => builder.create(&config, image, site, Then::Paused),
-        };
-        let created = match created {
-            Ok(created) => created,
-            Err(error) => {
-                self.lost(&error.failure.cause);
-                return Err(error.to_string());
+        let (told, links) = (&self.told, &mut self.links);
+        // Who waits for it goes on when its network is connected: what is held may be sent before it runs.
+        let ready: Ready<'_> = &mut |domid| {
+            if guard {
+                protect(links, domid, service)?;
             }
-        };
-        let domid = created.domid;
-        if guard && let Err(error) = self.protect(domid, service) {
-            let _ = self.remove(domid);
-            return Err(error);
-        }
-        self.tell(Told::Made(
-            id,
-            Box::new(Made {
+            let made = Made {
                 domid,
                 began,
-                timeline: created.timeline,
                 is_from_pool,
-            }),
-        ));
-        let unpaused = self
-            .builder()
-            .and_then(|builder| Ok(builder.xen().unpause(domid)?));
-        match unpaused {
-            Ok(()) => self.tell(Told::Runs(id, Instant::now())),
-            // It is not heard of then, and is removed for that.
-            Err(error) => self.tell(Told::Trouble(error.to_string())),
+            };
+            told.send(Told::Made(id, made));
+            Ok(())
+        };
+        let created = match shell {
+            Some(shell) => builder.give_for(shell, &config, site, Some(ready)),
+            None => builder.create_for(&config, image, site, Then::Running, ready),
+        };
+        match created {
+            Ok(created) => {
+                self.tell(Told::Runs(id, Box::new(created.timeline)));
+                Ok(())
+            }
+            Err(error) => {
+                self.lost(&error.failure.cause);
+                Err(error.to_string())
+            }
         }
-        Ok(())
-    }
-
-    /// Keeps a guest from sending in others' names.
-    fn protect(&mut self, domid: u16, service: &Service) -> Result<(), String> {
-        let links = match &mut self.links {
-            Some(links) => links,
-            none => none.insert(Links::open().map_err(|error| error.to_string())?),
-        };
-        let vif = links.find(&vif_name(domid, 0));
-        let vif = vif.map_err(|error| error.to_string())?;
-        let bridge = links.bridge(&service.bridge);
-        let identity = Identity {
-            mac: service.mac,
-            ipv4: service.ipv4.map(|address| address.address()),
-            ipv6: service.ipv6.map(|address| address.address()),
-            host: bridge.map_err(|error| error.to_string())?.mac,
-        };
-        guard::protect(links, vif.index, &identity).map_err(|error| error.to_string())
     }
 
     fn open_files(&mut self, service: &Service) -> Result<(), String> {
@@ -402,6 +377,22 @@ impl Maker {
             }
         }
     }
+}
+
+/// Keeps a guest from sending in others' names.
+fn protect(links: &mut Option<Links>, domid: u16, service: &Service) -> Result<(), Cause> {
+    let links = match links {
+        Some(links) => links,
+        none => none.insert(Links::open()?),
+    };
+    let vif = links.find(&vif_name(domid, 0))?;
+    let identity = Identity {
+        mac: service.mac,
+        ipv4: service.ipv4.map(|address| address.address()),
+        ipv6: service.ipv6.map(|address| address.address()),
+        host: links.bridge(&service.bridge)?.mac,
+    };
+    Ok(guard::protect(links, vif.index, &identity)?)
 }
 
 /// What a service's guest is made from.

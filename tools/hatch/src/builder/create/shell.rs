@@ -9,7 +9,7 @@ use super::super::layout::{self, Layout};
 use super::super::names::{self, XlLock};
 use super::super::steps::{Step, Steps};
 use super::super::{Cause, Error, Failure, info};
-use super::{Builder, Created, Done, Then};
+use super::{Builder, Created, Done, Ready, Then};
 use crate::net::{Bridge, Link};
 use crate::xen::abi::PAGE_SIZE;
 
@@ -44,7 +44,7 @@ impl Builder {
         let mut plan = steps.run(Step::Check, || self.plan(&config, image, None))?;
         plan.bridge = None;
         let mut done = Done::default();
-        let made = self.steps(&plan, Then::Shell, &mut steps, &mut done);
+        let made = self.steps(&plan, (Then::Shell, &mut |_| Ok(())), &mut steps, &mut done);
         let ready = made.and_then(|born| {
             steps.run(Step::Finish, || {
                 let network = plan.network(born.domid, &born.ports)?;
@@ -86,8 +86,23 @@ impl Builder {
         ramdisk: Option<&Ramdisk>,
         unpause: bool,
     ) -> Result<Created, Error> {
+        let ready: Ready<'_> = &mut |_| Ok(());
+        self.give_for(shell, config, ramdisk, unpause.then_some(ready))
+    }
+
+    /// The same, and then lets it run: `ready` is called right before, as by [`Self::create_for`].
+    ///
+    /// # Errors
+    /// As [`Self::give`]'s.
+    pub fn give_for(
+        &mut self,
+        shell: Shell,
+        config: &Config,
+        ramdisk: Option<&Ramdisk>,
+        ready: Option<Ready<'_>>,
+    ) -> Result<Created, Error> {
         let mut steps = Steps::new();
-        match self.rename(&shell, config, ramdisk, unpause, &mut steps) {
+        match self.rename(&shell, config, ramdisk, ready, &mut steps) {
             Ok(()) => Ok(Created {
                 domid: shell.domid,
                 preconnected: true,
@@ -108,7 +123,7 @@ impl Builder {
         shell: &Shell,
         config: &Config,
         ramdisk: Option<&Ramdisk>,
-        unpause: bool,
+        ready: Option<Ready<'_>>,
         steps: &mut Steps,
     ) -> Result<(), Failure> {
         let domid = shell.domid;
@@ -149,8 +164,8 @@ impl Builder {
         });
         inside?;
         outside?;
-        if unpause {
-            steps.run(Step::Unpause, || self.xen.unpause(domid))?;
+        if let Some(ready) = ready {
+            steps.run(Step::Unpause, || self.run(domid, ready))?;
         }
         steps.run(Step::Finish, || {
             let ids = self.send(&keys::rename(domid, &shell.config, config))?;

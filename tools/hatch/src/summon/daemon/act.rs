@@ -111,13 +111,21 @@ impl Daemon {
     pub(super) fn told(&mut self, told: Told) {
         let now = Instant::now();
         match told {
-            Told::Made(id, made) => self.made(now, id, *made),
-            Told::Runs(id, at) => {
+            Told::Made(id, made) => self.made(now, id, &made),
+            Told::Runs(id, timeline) => {
                 if let Some(birth) = self.birth(id) {
-                    birth.event("unpaused", at);
+                    birth.runs(&timeline);
                 }
             }
-            Told::NotMade(id, why) => self.step(now, Event::NotMade(id, why)),
+            Told::NotMade(id, why) => {
+                // It may have been about to run.
+                if let Some(entry) = self.entries.get_mut(&id)
+                    && entry.guest.take().is_some()
+                {
+                    self.shut(id);
+                }
+                self.step(now, Event::NotMade(id, why));
+            }
             Told::Removed(id, trouble) => self.step(now, Event::Removed(id, trouble)),
             Told::Found(id, domid) => self.found(now, id, domid),
             Told::Searched => self.searched(now),
@@ -128,11 +136,11 @@ impl Daemon {
 
     /// The guest's network is connected, and it begins to run: what is held goes to it, and what comes from now on reaches it
     /// by itself.
-    fn made(&mut self, now: Instant, id: Id, made: Made) {
+    fn made(&mut self, now: Instant, id: Id, made: &Made) {
         let domid = made.domid;
         if let Some(entry) = self.entries.get_mut(&id) {
             if let Some(birth) = &mut entry.birth {
-                birth.made(&made);
+                birth.made(made);
             }
             match self.links.find(&vif_name(domid, 0)) {
                 Ok(vif) => {
