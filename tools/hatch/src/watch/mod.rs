@@ -1,8 +1,8 @@
 //! Staying behind, to do at the end of each guest what its configuration says: `on_poweroff`, `on_reboot`, `on_crash`,
 //! `on_watchdog`.
 //!
-//! `hatch watch` sleeps until xenstored tells of a domain's end (its special watch `@releaseDomain`); and of a new domain
-//! (`@introduceDomain`), because a guest runs before xenstored is told of it, and may have ended by then. As long as there is a watch, `hatch create` notes down with the guest what is to be done then; guests that were made before are left alone.
+//! `hatch watch` sleeps until xenstored tells of a domain's end (its special watch `@releaseDomain`). As long as there is
+//! a watch, `hatch create` notes down with the guest what is to be done then; guests that were made before are left alone.
 //! All of it is in xenstore, so that a watch that was killed loses nothing, and the next one goes on:
 //!
 //! | path | value |
@@ -153,9 +153,7 @@ impl Watch {
         stop: BorrowedFd<'_>,
         report: &mut dyn FnMut(&Event),
     ) -> Result<(), Error> {
-        for special in ["@releaseDomain", "@introduceDomain"] {
-            self.builder.store().watch(special, "watch")?;
-        }
+        self.builder.store().watch("@releaseDomain", "watch")?;
         self.resume()?;
         loop {
             let in_the_making = self.ended(report)?;
@@ -233,7 +231,7 @@ impl Watch {
             }
             let mark = self.builder.store().find(&making_path(&info.handle))?;
             if let Some(mark) = mark {
-                // What nobody makes any more is for `hatch gc`.
+                // It runs before the last of its keys is written, which would stay if it went now. What nobody makes any more is for `hatch gc`.
                 in_the_making |= mark.parse::<Maker>().is_ok_and(|maker| maker.runs());
                 continue;
             }
