@@ -275,8 +275,7 @@ impl Builder {
         steps.run(Step::Finish, || {
             let mut ops = keys::finish(domid, config, &ports);
             ops.extend((then != Then::Shell).then(|| keys::made(config)));
-            let ids = self.send(&ops)?;
-            self.store.answers(ids)
+            self.finish(domid, &ops)
         })?;
         if runs && !preconnected {
             steps.run(Step::Unpause, || self.run(domid, ready))?;
@@ -288,6 +287,17 @@ impl Builder {
     fn run(&mut self, domid: u16, ready: Ready<'_>) -> Result<(), Cause> {
         ready(domid)?;
         Ok(self.xen.unpause(domid)?)
+    }
+
+    /// Writes what is written last. Of a guest that runs and is gone by then nothing is to be there: who destroyed it has not seen
+    /// what is written here.
+    fn finish(&mut self, domid: u16, ops: &[Op]) -> Result<(), Cause> {
+        let ids = self.send(ops)?;
+        self.store.answers(ids)?;
+        match self.xen.info(domid)? {
+            Some(info) if !info.is_dying() => Ok(()),
+            _ => Err(Cause::Destroyed),
+        }
     }
 
     /// Sends the claim, and all that can be written already.
@@ -378,7 +388,9 @@ impl Builder {
             if done.keys && plan.config.vif.is_some() {
                 self.quiet(domid, done.connecting);
             }
-            if let Err(error) = self.xen.destroy(domid) {
+            if let Err(error) = self.xen.destroy(domid)
+                && !error.is_no_such_domain()
+            {
                 left.push(format!("domain {domid}: {error}"));
             }
             let mut ops = Vec::new();

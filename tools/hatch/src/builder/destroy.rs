@@ -72,7 +72,7 @@ impl Builder {
             .map_err(cause)?;
         let mac = self
             .store
-            .send(Request::read(&format!("/libxl/{domid}/device/vif/0/mac")))
+            .send(Request::read(&format!("{}/mac", keys::backend(domid))))
             .map_err(cause)?;
         let state = self
             .store

@@ -70,6 +70,9 @@ pub enum Cause {
     /// The interface did not appear, or could not be made a port of the bridge.
     #[error(transparent)]
     Net(#[from] crate::net::Error),
+    /// It was destroyed before it was made.
+    #[error("somebody has destroyed it meanwhile")]
+    Destroyed,
     /// The back end closed, or has not connected in time.
     #[error("the back end {0}")]
     Backend(&'static str),

@@ -168,8 +168,7 @@ impl Builder {
             steps.run(Step::Unpause, || self.run(domid, ready))?;
         }
         steps.run(Step::Finish, || {
-            let ids = self.send(&keys::rename(domid, &shell.config, config))?;
-            self.store.answers(ids)
+            self.finish(domid, &keys::rename(domid, &shell.config, config))
         })
     }
 
