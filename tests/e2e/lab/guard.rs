@@ -123,7 +123,6 @@ fn rob(
     let result = (|| {
         lab.shell("httpd -p 9000 -h /run/www")?;
         let victim = place.create("mayfly", &[&vif])?;
-        victim.ready()?;
         until(place, &page, Reached::Victim)?;
         let thief = Thief::new(place, false, then)?;
         until(place, &page, robbed).context("the theft does no harm by itself")?;
@@ -133,7 +132,6 @@ fn rob(
         victim.destroy()?;
         lab.shell(&format!("ip neigh flush dev {BRIDGE}"))?;
         let victim = place.create("mayfly", &[&vif])?;
-        victim.ready()?;
         until(place, &page, Reached::Victim)?;
         let thief = Thief::new(place, true, then)?;
         let start = Instant::now();
