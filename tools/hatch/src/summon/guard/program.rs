@@ -87,12 +87,14 @@ fn ethernet(a: &mut Assembler, identity: &Identity) {
     a.must_be(first(identity.mac));
     a.half(10);
     a.must_be(last(identity.mac));
-    // The bridge gives dom0 what is for a port's own address.
-    a.word(0);
-    a.is(first(VIF), To::Next, To::Named("kind"));
-    a.half(4);
-    a.is(last(VIF), To::Drop, To::Next);
-    a.at("kind");
+    // The bridge gives dom0 what is for a port's own address. One that has vifs alone has taken that for itself.
+    if identity.host != VIF {
+        a.word(0);
+        a.is(first(VIF), To::Next, To::Named("kind"));
+        a.half(4);
+        a.is(last(VIF), To::Drop, To::Next);
+        a.at("kind");
+    }
     a.half(12);
     let known = |is_there, name| {
         if is_there { To::Named(name) } else { To::Drop }

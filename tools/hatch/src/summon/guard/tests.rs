@@ -108,6 +108,20 @@ fn icmpv6(kind: u8, target: Ipv6Addr) -> Vec<u8> {
 }
 
 #[test]
+fn a_bridge_of_vifs_alone_has_their_address() {
+    let vif = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff];
+    let alone = Identity {
+        host: vif,
+        ..IDENTITY
+    };
+    for (flags, alone_too) in [(0x12, TC_ACT_OK), (0x02, TC_ACT_SHOT)] {
+        let frame = ipv4(vif, 6, &tcp(flags));
+        assert_eq!(verdict(&alone, &frame), alone_too);
+        drops(&frame);
+    }
+}
+
+#[test]
 fn arp_of_its_own() {
     for operation in [1, 2] {
         passes(&arp(operation, MAC, V4, OTHER4));
