@@ -25,6 +25,9 @@ pub use shell::Shell;
 /// Frames of a guest's grant table: 2,048 entries.
 const GRANT_FRAMES: u16 = 4;
 
+/// How long netback is waited for without a look at what it says.
+const SOON: Duration = Duration::from_millis(200);
+
 /// Makes and removes guests. It can make many, one after the other.
 pub struct Builder {
     pub(super) xen: Xen,
@@ -260,11 +263,7 @@ impl Builder {
         })?;
         steps.beside("keys", "xenstored", keys_at);
         if preconnected {
-            // Frames go to and fro from here on.
-            steps.run(Step::Backend, || {
-                self.connected(domid)?;
-                Ok::<_, Cause>(self.links.running(&vif_name(domid, 0), self.bound)?)
-            })?;
+            steps.run(Step::Backend, || self.on_the_network(domid))?;
             steps.beside("connects", "netback", connect_at);
         }
         let runs = then == Then::Running;
@@ -331,6 +330,19 @@ impl Builder {
             None => self.links.raise(&mut link)?,
         }
         Ok(link)
+    }
+
+    /// Waits until frames go to and fro: the interface runs, and the back end is connected.
+    fn on_the_network(&mut self, domid: u16) -> Result<(), Cause> {
+        let vif = vif_name(domid, 0);
+        // netback gives the interface its carrier right before it says so. Who waits for that first needs no watch.
+        let is_running = self.links.running(&vif, SOON).is_ok();
+        let state = self.store.read(&format!("{}/state", keys::backend(domid)));
+        if !is_running || state.ok().as_deref() != Some("4") {
+            self.connected(domid)?;
+            self.links.running(&vif, self.bound)?;
+        }
+        Ok(())
     }
 
     /// Waits until the back end is connected.

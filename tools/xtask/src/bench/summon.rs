@@ -58,6 +58,7 @@ const XL: &str = r#"name = "xl"
 type = "pvh"
 kernel = "/bench/mayfly"
 memory = 8
+vcpus = 1
 extra = "ip=10.0.2.83/24"
 vif = [ "bridge=xenbr0,script=vif-mayfly,mac=00:16:3e:00:00:83" ]
 tsc_mode = "native"
