@@ -5,6 +5,7 @@ mod abuse;
 mod birth;
 mod cases;
 mod faults;
+mod guard;
 mod hatch;
 mod site;
 mod summon;
@@ -107,6 +108,7 @@ fn main() -> ExitCode {
     let by_hatch = [
         by("hatch", CASES, &hatch),
         by("hatch", hatch::CASES, &hatch),
+        by("guard", guard::CASES, &hatch),
         by("hatch, faults", faults::CASES, &hatch),
         by("hatch, watch", watch::CASES, &hatch),
         by("hatch, site", site, &hatch),

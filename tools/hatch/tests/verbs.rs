@@ -95,3 +95,34 @@ fn completions_and_manual_pages() {
     );
     assert!(dir.path().join("hatch-create.1").exists());
 }
+
+#[test]
+fn a_file_of_services_is_checked() {
+    let good = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/summon.toml");
+    let (code, stdout, stderr) = hatch(&["summon", "check", good]);
+    assert_eq!((code, stdout), (Some(0), format!("{good}: 2 services\n")));
+    // Warnings: the image of each, and the site of one, are dom0's.
+    assert_eq!(stderr.lines().count(), 3, "{stderr}");
+    assert!(stderr.contains(&format!("hatch: {good}:")), "{stderr}");
+    let file = config("[daemon]\nttl = 0\n[[services]]\nname = 'a b'\n");
+    let path = file.path().to_str().unwrap();
+    let (code, stdout, stderr) = hatch(&["summon", "check", path]);
+    assert_eq!((code, stdout.as_str()), (Some(2), ""));
+    for line in [1, 2, 3, 4] {
+        assert!(stderr.contains(&format!("{path}:{line}: ")), "{stderr}");
+    }
+}
+
+#[test]
+fn a_daemon_that_is_not_there_has_no_status() {
+    let asked = ["summon", "status", "--socket", "/nonexistent/summon"];
+    let (code, _, stderr) = hatch(&asked);
+    assert_eq!(code, Some(1));
+    assert_eq!(
+        stderr,
+        "hatch: /nonexistent/summon: there is no `hatch summon`\n"
+    );
+    let (code, stdout, _) = hatch(&[&asked[..], &["--json"]].concat());
+    assert_eq!(code, Some(1));
+    assert!(stdout.starts_with("{\"error\":"), "{stdout}");
+}

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use hatch::builder::mac_text;
 use hatch::config::Overrides;
 use hatch::pool::{Order, Reply, Wanted};
+use hatch::summon::wire::packet_socket;
 use hatch::xen::Xen;
 use hatch::xenstore::Client;
 use mayfly_stamp::exits::{EVENTS, Trace};
@@ -21,7 +22,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use serde_json::Value;
 
 use crate::look;
-use crate::sys::{packet_socket, ticks};
+use crate::sys::ticks;
 use crate::wait::{Bound, interrupt};
 
 /// Where `hatch` is in dom0.

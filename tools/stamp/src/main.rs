@@ -8,6 +8,8 @@
 //!   if there is one.
 //! - `stamp profile DOMID SECONDS` looks a thousand times a second where the domain executes, and prints each address with how
 //!   often it was seen, and address 0 for a domain that sleeps.
+//! - `stamp guard VIF BRIDGE MAC ADDRESS` has hatch's guard look at all that a vif's guest sends; `stamp guard VIF` prints how many frames
+//!   it has dropped.
 #![deny(unsafe_code)]
 
 mod birth;
@@ -23,6 +25,8 @@ use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
+use hatch::net::Links;
+use hatch::summon::guard::{self, Identity};
 use hatch::xen::{DomainInfo, Xen};
 use mayfly_stamp::{Birth, Job, Line, MARK, density};
 use rustix::time::{ClockId, clock_gettime};
@@ -44,9 +48,11 @@ fn main() -> ExitCode {
         ["density", path] => many_guests(path),
         ["cost", count, program @ ..] => cost(count, program),
         ["connect", address, program @ ..] => connect(address, program),
+        ["guard", vif] => dropped(vif),
+        ["guard", vif, bridge, mac, address] => guard(vif, bridge, mac, address),
         [path] => return births(path),
         _ => Err(anyhow::anyhow!(
-            "usage: stamp JOB | stamp density JOB | stamp cpu DOMID... | stamp cost COUNT PROGRAM ... | stamp connect ADDRESS:PORT [PROGRAM ...] | stamp profile DOMID SECONDS"
+            "usage: stamp JOB | stamp density JOB | stamp cpu DOMID... | stamp cost COUNT PROGRAM ... | stamp connect ADDRESS:PORT [PROGRAM ...] | stamp profile DOMID SECONDS | stamp guard VIF [BRIDGE MAC ADDRESS]"
         )),
     };
     match result {
@@ -119,6 +125,29 @@ fn profile(domain: &str, seconds: &str) -> Result<()> {
     for (address, count) in seen {
         println!("{address:x} {count}");
     }
+    Ok(())
+}
+
+fn guard(vif: &str, bridge: &str, mac: &str, address: &str) -> Result<()> {
+    let octets: Vec<u8> = mac
+        .split(':')
+        .map(|octet| u8::from_str_radix(octet, 16))
+        .collect::<Result<_, _>>()?;
+    let mut links = Links::open()?;
+    let identity = Identity {
+        mac: octets.try_into().ok().context("six octets")?,
+        ipv4: Some(address.parse()?),
+        ipv6: None,
+        host: links.bridge(bridge)?.mac,
+    };
+    let vif = links.find(vif)?;
+    Ok(guard::protect(&mut links, vif.index, &identity)?)
+}
+
+fn dropped(vif: &str) -> Result<()> {
+    let mut links = Links::open()?;
+    let vif = links.find(vif)?;
+    println!("{}", guard::dropped(&mut links, vif.index)?);
     Ok(())
 }
 

@@ -17,6 +17,9 @@ pub(crate) struct Test {
     /// Floods and slow clients at full scale: ten times as many, six times as long
     #[arg(long)]
     full_abuse: bool,
+    /// Only the daemon's page, in Chromium, which is installed if it is missing
+    #[arg(long, conflicts_with = "filter")]
+    browser: bool,
     /// Do not ask before sudo
     #[arg(long)]
     yes: bool,
@@ -64,6 +67,9 @@ pub(crate) fn check() -> Result<()> {
 
 /// The checks, the build and the end-to-end tests.
 pub(crate) fn test(test: &Test) -> Result<()> {
+    if test.browser {
+        return browser(test);
+    }
     // Nobody is asked in a run that nobody watches: root installs what is missing, and says so.
     host::ensure_qemu(test.yes)?;
     if test.filter.is_none() {
@@ -115,6 +121,24 @@ pub(crate) fn test(test: &Test) -> Result<()> {
     progress.finish();
     progress.say("tested");
     Ok(())
+}
+
+/// The page of `hatch summon` in a real browser.
+fn browser(test: &Test) -> Result<()> {
+    host::ensure_browser(test.yes)?;
+    cargo(&[
+        "test",
+        "--quiet",
+        "--package",
+        "mayfly-e2e",
+        "--features",
+        "browser",
+        "--test",
+        "browser",
+        "--",
+        // One browser at a time.
+        "--test-threads=1",
+    ])
 }
 
 fn command(arguments: &[&str]) -> Command {

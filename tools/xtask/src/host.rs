@@ -5,10 +5,23 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// Makes sure that the emulator is installed: as root at once, otherwise by sudo after asking, unless `yes`.
+/// Makes sure that the emulator is installed.
 pub(crate) fn ensure_qemu(yes: bool) -> Result<()> {
-    const PACKAGE: &str = "qemu-system-x86";
-    if mayfly_lab::qemu_installed() {
+    ensure_package("qemu-system-x86", mayfly_lab::qemu_installed, yes)
+}
+
+/// Makes sure that the browser is installed.
+pub(crate) fn ensure_browser(yes: bool) -> Result<()> {
+    let installed = || {
+        let version = Command::new("chromium").arg("--version").output();
+        version.is_ok_and(|output| output.status.success())
+    };
+    ensure_package("chromium", installed, yes)
+}
+
+/// Makes sure that what `installed` looks for is there: by apt, as root at once, otherwise by sudo after asking, unless `yes`.
+fn ensure_package(package: &str, installed: fn() -> bool, yes: bool) -> Result<()> {
+    if installed() {
         return Ok(());
     }
     let install = [
@@ -16,12 +29,12 @@ pub(crate) fn ensure_qemu(yes: bool) -> Result<()> {
         "install",
         "--yes",
         "--no-install-recommends",
-        PACKAGE,
+        package,
     ];
     let remedy = || format!("install it yourself: sudo {}", install.join(" "));
     ensure!(
         Command::new("apt-get").arg("--version").output().is_ok(),
-        "no QEMU and no apt-get here: install QEMU 7.2 or later"
+        "no {package} and no apt-get here: install it (QEMU: 7.2 or later)"
     );
     let root = rustix::process::geteuid().is_root();
     let mut words: Vec<&str> = Vec::new();
@@ -29,17 +42,17 @@ pub(crate) fn ensure_qemu(yes: bool) -> Result<()> {
         if !yes {
             ensure!(
                 stdin().is_terminal(),
-                "{PACKAGE} is not installed, and nobody can be asked: say --yes, or {}",
+                "{package} is not installed, and nobody can be asked: say --yes, or {}",
                 remedy()
             );
             eprint!(
-                "{PACKAGE} is not installed. Run `sudo {}`? [y/N] ",
+                "{package} is not installed. Run `sudo {}`? [y/N] ",
                 install.join(" ")
             );
             let mut answer = String::new();
             stdin().read_line(&mut answer)?;
             if !answer.trim().eq_ignore_ascii_case("y") {
-                bail!("{PACKAGE} is needed; {}", remedy());
+                bail!("{package} is needed; {}", remedy());
             }
         }
         words.push("sudo");
@@ -60,13 +73,13 @@ pub(crate) fn ensure_qemu(yes: bool) -> Result<()> {
     if !run(&install)? {
         ensure!(
             run(&["apt-get", "update"])? && run(&install)?,
-            "cannot install {PACKAGE}: is there a network? Or {}",
+            "cannot install {package}: is there a network? Or {}",
             remedy()
         );
     }
     ensure!(
-        mayfly_lab::qemu_installed(),
-        "{PACKAGE} is installed, and yet there is no qemu-system-x86_64"
+        installed(),
+        "{package} is installed, and yet it does not run"
     );
     Ok(())
 }

@@ -244,13 +244,11 @@ impl Builder {
             steps.beside("vif", "netback", keys_at);
         }
         let connect_at = steps.now();
-        if preconnected {
-            steps.run(Step::Connect, || {
-                done.connecting = true;
-                answers.extend(self.send(&[keys::connect(domid)])?);
-                Ok::<_, Cause>(self.store.flush()?)
-            })?;
-        }
+        steps.run(Step::Connect, || {
+            done.connecting = preconnected;
+            answers.extend(self.send(&keys::connect(domid, &ports))?);
+            Ok::<_, Cause>(self.store.flush()?)
+        })?;
         // Answers that nobody looks at wake nobody.
         steps.run(Step::Claim, || {
             self.claimed(config, domid, done)?;

@@ -191,12 +191,28 @@ pub(crate) fn birth(domid: u16, config: &Config, preconnected: bool) -> Vec<Op> 
 
 /// What has the back end look at all that [`front`] writes. The interface is up by then: the kernel passes on at once
 /// that such a one has its carrier, and that of another within a second.
-pub(crate) fn connect(domid: u16) -> Op {
-    write(format!("{}/device/vif/0/state", home(domid)), "4")
+///
+/// The guest may speak to xenstored from here on: what it writes to its ring before oxenstored knows of it would lie there until
+/// it writes again.
+pub(crate) fn connect(domid: u16, ports: &Ports) -> Vec<Op> {
+    let home = home(domid);
+    let mut ops = Vec::new();
+    if ports.network.is_some() {
+        ops.push(write(format!("{home}/device/vif/0/state"), "4"));
+    }
+    for key in GUESTS {
+        ops.push(Op::Mkdir(format!("{home}/{key}")));
+        ops.push(Op::Perms(format!("{home}/{key}"), guest_owns(domid)));
+    }
+    ops.push(Op::Introduce {
+        domid,
+        gfn: XENSTORE_GFN,
+        port: ports.xenstore,
+    });
+    ops
 }
 
-/// What is written last, when a guest whose network is connected runs already: all that the guest does not need for its first
-/// answer. In the end it may speak to xenstored. xenconsoled looks at each new guest, which takes dom0 longer than all the rest of this.
+/// What is written last, when a guest whose network is connected runs already: all that it does not need itself.
 ///
 /// Each request costs xenstored some 40,000 instructions, so there is none for what nobody reads. What libxl makes and is not
 /// here: `cpu/0/availability`, `drivers`, `feature`, `attr`, `error`, and a
@@ -206,10 +222,6 @@ pub(crate) fn finish(domid: u16, config: &Config, ports: &Ports) -> Vec<Op> {
     let mut ops = Vec::with_capacity(32);
     let memory = config.memory << 10;
     let vm = format!("/vm/{}", uuid(&config.uuid));
-    for key in GUESTS {
-        ops.push(Op::Mkdir(format!("{home}/{key}")));
-        ops.push(Op::Perms(format!("{home}/{key}"), guest_owns(domid)));
-    }
     for (key, value) in [
         ("vm", vm.clone()),
         ("domid", domid.to_string()),
@@ -229,11 +241,6 @@ pub(crate) fn finish(domid: u16, config: &Config, ports: &Ports) -> Vec<Op> {
         ops.push(write(format!("{}/type", backend(domid)), "vif"));
         libxl(&mut ops, domid, vif);
     }
-    ops.push(Op::Introduce {
-        domid,
-        gfn: XENSTORE_GFN,
-        port: ports.xenstore,
-    });
     ops
 }
 

@@ -105,12 +105,12 @@ fn tell(arguments: &Status) -> Result<(), Failure> {
             true => serde_json::to_string(&status).context("JSON")?,
             false => status::table(&status, is_terminal.then(width).flatten()),
         };
-        // From the top left on, over what was there.
-        let (before, after) = match arguments.watch && is_terminal && !arguments.json {
-            true => ("\x1b[H", "\x1b[J"),
-            false => ("", ""),
+        // From the top left on, in place of what was there.
+        let before = match arguments.watch && is_terminal && !arguments.json {
+            true => "\x1b[H\x1b[J",
+            false => "",
         };
-        writeln!(out, "{before}{text}{after}").context("standard output")?;
+        writeln!(out, "{before}{text}").context("standard output")?;
         if !arguments.watch {
             return Ok(());
         }

@@ -17,12 +17,13 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use crate::builder::{
-    Action, Builder, Cause, Config, Image, Ramdisk, Then, reason, restart_path, watched_path,
+    Action, Builder, Cause, Config, Image, Maker, Ramdisk, Then, making_path, reason, restart_path,
+    watched_path,
 };
 use crate::readable::readable;
 use crate::xen::DomainInfo;
@@ -31,6 +32,9 @@ use crate::xenstore::{self, Client};
 use pace::Pace;
 use presence::Lock;
 pub use presence::{Presence, presence};
+
+/// How long it takes at most until a guest is looked at again that has ended before it was made.
+const MAKING: Duration = Duration::from_millis(50);
 
 /// What a watch tells.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -152,13 +156,14 @@ impl Watch {
         self.builder.store().watch("@releaseDomain", "watch")?;
         self.resume()?;
         loop {
-            self.ended(report)?;
+            let in_the_making = self.ended(report)?;
             // Whatever has asked xenstored something may have come across the next event.
             if self.births(report)? | self.events() {
                 continue;
             }
             let due = self.pending.iter().map(|pending| pending.due).min();
-            let wait = due.map(|due| due.saturating_duration_since(Instant::now()));
+            let due = due.map(|due| due.saturating_duration_since(Instant::now()));
+            let wait = due.into_iter().chain(in_the_making.then_some(MAKING)).min();
             match readable(&[self.builder.store().as_fd(), stop], wait)? {
                 [_, true] => break,
                 [true, _] => self.builder.store().receive()?,
@@ -210,17 +215,24 @@ impl Watch {
         Ok(())
     }
 
-    /// Does what is to be done with each domain that has ended.
-    fn ended(&mut self, report: &mut dyn FnMut(&Event)) -> Result<(), Error> {
+    /// Does what is to be done with each domain that has ended. Says whether one of them is still being made, and has to wait for that.
+    fn ended(&mut self, report: &mut dyn FnMut(&Event)) -> Result<bool, Error> {
         let all = self.builder.xen().list().map_err(Cause::from)?;
         let ended = all.iter().filter(|info| info.shutdown().is_some());
         let ended: HashSet<_> = ended.map(|info| (info.domid, info.handle)).collect();
         self.settled.retain(|seen| ended.contains(seen));
+        let mut in_the_making = false;
         for info in &all {
             let Some(shutdown) = info.shutdown().filter(|_| !info.is_dying()) else {
                 continue;
             };
             if self.settled.contains(&(info.domid, info.handle)) {
+                continue;
+            }
+            let mark = self.builder.store().find(&making_path(&info.handle))?;
+            if let Some(mark) = mark {
+                // It runs before the last of its keys is written, which would stay if it went now. What nobody makes any more is for `hatch gc`.
+                in_the_making |= mark.parse::<Maker>().is_ok_and(|maker| maker.runs());
                 continue;
             }
             // Whatever comes of it, it is not tried again and again.
@@ -231,7 +243,7 @@ impl Watch {
                 self.end(info, shutdown, config, report)?;
             }
         }
-        Ok(())
+        Ok(in_the_making)
     }
 
     fn end(

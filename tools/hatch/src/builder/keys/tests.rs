@@ -40,7 +40,7 @@ fn all() -> Vec<Op> {
     let mut ops = claim(7, &config());
     ops.extend(birth(7, &config(), true));
     ops.extend(front(7, &ports, Some(&grants)));
-    ops.push(connect(7));
+    ops.extend(connect(7, &ports));
     ops.extend(finish(7, &config(), &ports));
     ops
 }

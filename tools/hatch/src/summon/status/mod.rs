@@ -156,10 +156,11 @@ impl State {
 }
 
 impl Service {
-    /// Microseconds from the packet that was its cause to the end of the last birth.
+    /// Microseconds from the packet that was its cause to the end of the last birth; none where there was nothing but that packet.
     #[must_use]
     pub fn last_boot_us(&self) -> Option<u64> {
-        self.last_boot.iter().map(|step| step.to_us).max()
+        let ends = self.last_boot.iter().map(|step| step.to_us);
+        ends.max().filter(|us| *us > 0)
     }
 }
 

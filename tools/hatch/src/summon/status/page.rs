@@ -10,6 +10,8 @@ use super::{Counts, Service, Status};
 pub(super) const STYLE: &str = include_str!("style.css");
 /// Seconds until it loads itself again.
 const AGAIN: u32 = 5;
+/// Columns of the table: what went wrong is told below, where there is room for it.
+const SHOWN: usize = COLUMNS.len() - 1;
 
 pub(super) fn page(status: &Status) -> String {
     let Status {
@@ -45,7 +47,9 @@ pub(super) fn page(status: &Status) -> String {
                     section {
                         h2 { "Last births" }
                         @for (id, service) in services.iter().enumerate() {
-                            (birth(id, service))
+                            @if !service.last_boot.is_empty() || service.last_trouble.is_some() {
+                                (birth(id, service))
+                            }
                         }
                     }
                     section {
@@ -70,14 +74,14 @@ pub(super) fn page(status: &Status) -> String {
 fn table(services: &[Service]) -> Markup {
     html! {
         div class="wide" tabindex="0" role="region" aria-labelledby="services" {
-            table {
+            table aria-labelledby="services" {
                 thead { tr {
-                    @for name in COLUMNS { th scope="col" { (name) } }
+                    @for name in &COLUMNS[..SHOWN] { th scope="col" { (name) } }
                 } }
                 tbody {
                     @for service in services {
                         tr {
-                            @for (index, cell) in cells(service).iter().enumerate() {
+                            @for (index, cell) in cells(service).iter().take(SHOWN).enumerate() {
                                 @match index {
                                     0 => th scope="row" { (cell) },
                                     1 => td { span class={ "state " (service.state.as_str()) } { (cell) } },

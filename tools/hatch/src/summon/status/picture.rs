@@ -30,12 +30,12 @@ pub(super) fn waterfall(id: usize, name: &str, steps: &[Step]) -> Markup {
     let height = bottom + SCALE;
     let (title, text) = (format!("t{id}"), format!("d{id}"));
     html! {
-        svg role="img" aria-labelledby={ (title) " " (text) } viewBox={ "0 0 " (WIDTH) " " (height) } width=(WIDTH) height=(height) {
+        svg role="img" aria-labelledby=(title) aria-describedby=(text) viewBox={ "0 0 " (WIDTH) " " (height) } width=(WIDTH) height=(height) {
             title id=(title) { "The last birth of " (name) }
             desc id=(text) {
                 (steps.len()) " steps in " (micros(total)) ":"
                 @for step in steps {
-                    " " (step.what) " from " (micros(step.from_us)) " to " (micros(step.to_us)) ";"
+                    " " (step.what) " " (when(step)) ";"
                 }
             }
             @for quarter in 0..=4 {
@@ -47,7 +47,7 @@ pub(super) fn waterfall(id: usize, name: &str, steps: &[Step]) -> Markup {
                 @let (from, to) = (x(step.from_us), x(step.to_us.max(step.from_us)));
                 @let wide = (to - from).max(LEAST);
                 text x=(LEFT - 8) y=(row * ROW + 15) text-anchor="end" { (step.what) }
-                rect class=(if step.to_us > step.from_us { "bar" } else { "moment" })
+                rect class=(if is_moment(step) { "moment" } else { "bar" })
                     x=(from) y=(row * ROW + 4) width=(wide) height=(ROW - 8) {}
                 text class="scale" x=(from + wide + 5) y=(row * ROW + 15) { (took(step)) }
             }
@@ -55,12 +55,23 @@ pub(super) fn waterfall(id: usize, name: &str, steps: &[Step]) -> Markup {
     }
 }
 
-/// How long a step took, or when it was.
-fn took(step: &Step) -> String {
-    match step.to_us.saturating_sub(step.from_us) {
-        0 => format!("at {}", micros(step.from_us)),
-        us => micros(us),
+fn when(step: &Step) -> String {
+    let (from, to) = (micros(step.from_us), micros(step.to_us));
+    match is_moment(step) {
+        true => format!("at {from}"),
+        false => format!("from {from} to {to}"),
     }
+}
+
+fn took(step: &Step) -> String {
+    match is_moment(step) {
+        true => when(step),
+        false => micros(step.to_us - step.from_us),
+    }
+}
+
+fn is_moment(step: &Step) -> bool {
+    step.to_us <= step.from_us
 }
 
 fn scaled(us: u64, total: u64) -> u64 {

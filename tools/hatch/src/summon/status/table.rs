@@ -43,7 +43,12 @@ pub fn table(status: &Status, width: Option<u16>) -> String {
     let totals = &status.totals;
     let lines: Vec<_> = table
         .lines()
-        .map(|line| line.trim_end().to_owned())
+        .map(|line| {
+            line.strip_prefix(' ')
+                .unwrap_or(&line)
+                .trim_end()
+                .to_owned()
+        })
         .collect();
     format!(
         "{}\n\n{} of {} run in {} MiB, {} wait for room, {} are ready in the pool; up for {}",

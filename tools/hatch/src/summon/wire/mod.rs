@@ -26,6 +26,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
 use crate::net::{Bridge, Error, Link, Links};
+pub use sys::packet_socket;
 
 /// The largest frame that is read: what is longer is cut, and so is no IP packet.
 pub const FRAME_MAX: usize = 64 * 1024;
@@ -105,7 +106,7 @@ impl Witness {
     /// # Errors
     /// The kernel has no packet sockets, or forbids them.
     pub fn open(vif: &Link) -> io::Result<Self> {
-        let fd = sys::packet_socket(vif.index)?;
+        let fd = packet_socket(vif.index)?;
         Ok(Self { fd })
     }
 

@@ -55,7 +55,10 @@ pub(super) fn tap(name: &str) -> io::Result<OwnedFd> {
 }
 
 /// A packet socket that gets every frame of one link, in both directions, and does not block.
-pub(super) fn packet_socket(link: u32) -> io::Result<OwnedFd> {
+///
+/// # Errors
+/// There is no such link, or no permission.
+pub fn packet_socket(link: u32) -> io::Result<OwnedFd> {
     // Protocol 0: nothing is received before the socket is bound to its link.
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::PACKET, SocketType::RAW, flags, None)?;

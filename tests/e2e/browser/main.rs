@@ -1,0 +1,179 @@
+//! The daemon's page in a real browser, which runs no script: `cargo xtask test --browser` installs one.
+//!
+//! The pictures stay in `target/browser`, for a person to look at.
+#![forbid(unsafe_code)]
+
+mod page;
+
+use std::fs;
+use std::io::Cursor;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail, ensure};
+use hatch::summon::status::{Frames, Service, State, Status, Step, Totals, serve};
+use mayfly_lab::workspace;
+use page::Page;
+
+/// Markup, if the page took it for such.
+const HOSTILE: &str = "<b>bold</b><script>document.title='run'</script>";
+
+fn status() -> Status {
+    let steps = [
+        ("query in", 0, 0),
+        ("answer out", 120, 120),
+        ("domain created", 180, 9_400),
+        ("vif connected", 2_300, 10_900),
+        ("unpaused", 11_000, 11_000),
+        ("SYN seen", 3_100, 3_100),
+        ("SYN-ACK sent", 11_640, 11_640),
+        ("first byte", 12_400, 12_400),
+    ];
+    let step = |(what, from_us, to_us): (&str, u64, u64)| Step {
+        what: what.to_owned(),
+        from_us,
+        to_us,
+    };
+    let service = |name: &str, state| Service {
+        name: name.to_owned(),
+        hosts: vec![format!("{name}.example.test")],
+        state,
+        memory: 8,
+        births: 4,
+        frames: Frames::default(),
+        ..Service::default()
+    };
+    let www = Service {
+        domid: Some(12),
+        uptime_ms: Some(83_400),
+        requests: Some(1234),
+        last_boot: steps.map(step).to_vec(),
+        ..service("www", State::Running)
+    };
+    let wiki = Service {
+        last_boot: vec![
+            step(("vif connected", 900, 2_100)),
+            step(("SYN-ACK sent", 2_300, 2_300)),
+        ],
+        ..service("wiki", State::Asleep)
+    };
+    let hostile = Service {
+        last_trouble: Some(format!(
+            "the image /guest/none: No such file or directory {HOSTILE}"
+        )),
+        failures: 3,
+        births: 0,
+        ..service(HOSTILE, State::BackedOff)
+    };
+    Status {
+        uptime_ms: 7_384_000,
+        services: vec![
+            www,
+            wiki,
+            hostile,
+            service("mail", State::BeingBorn),
+            service("news", State::Queued),
+        ],
+        totals: Totals {
+            queries: [
+                ("noerror".into(), 31),
+                ("nxdomain".into(), 2),
+                ("refused".into(), 5),
+            ]
+            .into(),
+            wakes: [("dns".into(), 3), ("syn".into(), 5)].into(),
+            running: 1,
+            memory: 8,
+            queued: 1,
+            pool: 2,
+            ..Totals::default()
+        },
+    }
+}
+
+/// Red, green and blue of a place with which the page begins: its background.
+fn corner(picture: &[u8]) -> Result<[u8; 3]> {
+    let mut reader = png::Decoder::new(Cursor::new(picture)).read_info()?;
+    let size = reader.output_buffer_size();
+    let mut pixels = vec![0; size.context("a picture without an end")?];
+    reader.next_frame(&mut pixels)?;
+    match pixels.as_slice() {
+        [r, g, b, ..] => Ok([*r, *g, *b]),
+        _ => bail!("an empty picture"),
+    }
+}
+
+fn open() -> Result<Page> {
+    let address = serve(([127, 0, 0, 1], 0).into(), || Arc::new(status()))?;
+    Page::open(&format!("http://{address}/"))
+}
+
+#[test]
+fn the_page_is_there_without_a_script() -> Result<()> {
+    let mut page = open()?;
+    let dom = page.html()?;
+    for name in ["www", "wiki", "mail", "news"] {
+        let row = format!("<th scope=\"row\">{name}</th>");
+        ensure!(dom.contains(&row), "no row of {name} in {dom}");
+    }
+    for state in ["running", "asleep", "backed-off", "being-born", "queued"] {
+        let cell = format!("class=\"state {state}\">{state}</span>");
+        ensure!(dom.contains(&cell), "no {state} in {dom}");
+    }
+    // What the browser has made of the pictures: elements of SVG, one for each step.
+    let count = |part: &str| dom.matches(part).count();
+    ensure!(
+        count("<svg ") == 2 && count("</svg>") == 2,
+        "{} pictures",
+        count("<svg ")
+    );
+    ensure!(count("<rect ") == 10, "{} bars", count("<rect "));
+    // A name is text, and nothing has run.
+    ensure!(
+        count("<script") == 0 && count("<b>") == 0 && count("&lt;b&gt;bold") > 1,
+        "{dom}"
+    );
+    ensure!(
+        dom.contains("<title>hatch summon: 1 of 5 run</title>"),
+        "{dom}"
+    );
+    Ok(())
+}
+
+/// What a screen reader has of it.
+#[test]
+fn it_can_be_heard() -> Result<()> {
+    let nodes = open()?.accessible()?;
+    let has = |role: &str, name: &str| nodes.iter().any(|node| node.0 == role && node.1 == name);
+    let some = |role: &str| nodes.iter().filter(|node| node.0 == role).count();
+    for (role, name) in [
+        ("heading", "Services"),
+        ("columnheader", "Last birth"),
+        ("rowheader", "wiki"),
+        ("cell", "running"),
+        ("image", "The last birth of www"),
+        ("table", "Services"),
+        ("table", "Wakes"),
+    ] {
+        ensure!(has(role, name), "no {role} {name:?} in {nodes:?}");
+    }
+    ensure!(some("table") == 4, "{} tables", some("table"));
+    Ok(())
+}
+
+#[test]
+fn it_follows_light_and_dark() -> Result<()> {
+    let folder = workspace().join("target/browser");
+    fs::create_dir_all(&folder)?;
+    let mut page = open()?;
+    // The style sheet's colours: it was loaded, as the page's policy allows.
+    for (scheme, background) in [("light", [0xff, 0xff, 0xff]), ("dark", [0x0d, 0x11, 0x17])] {
+        let picture = page.picture(scheme)?;
+        fs::write(folder.join(format!("{scheme}.png")), &picture)?;
+        let found = corner(&picture)?;
+        ensure!(
+            found == background,
+            "{scheme}: the background is {found:02x?}"
+        );
+    }
+    Ok(())
+}
