@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::super::fleet::Id;
+use super::super::fleet::{Course, Id};
 use super::super::held::Bounds;
 use super::super::log::{Level, line};
 use super::super::wire::FRAME_MAX;
@@ -77,8 +77,7 @@ impl Daemon {
             return;
         };
         self.hold(bridge, frame, id);
-        let has_connections = self.fleet.takes(id) || self.fleet.holds(id);
-        if !has_connections
+        if self.fleet.course(id) == Course::Drop
             && self.addresses.get(&(key.0, seen.to)) == Some(&id)
             && let Some(reset) = frame::reset(frame)
             && let Some(port) = self.ports.get(bridge)
@@ -112,15 +111,15 @@ impl Daemon {
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
-        if self.fleet.holds(id) {
-            entry.held.push(frame, bounds);
-        } else if self.fleet.takes(id)
-            && let Some(port) = self.ports.get(bridge)
-        {
-            entry.held.replayed += 1;
-            let _ = port.write(frame);
-        } else {
-            entry.held.dropped += 1;
+        match self.fleet.course(id) {
+            Course::Hold => entry.held.push(frame, bounds),
+            Course::Return => {
+                entry.held.replayed += 1;
+                if let Some(port) = self.ports.get(bridge) {
+                    let _ = port.write(frame);
+                }
+            }
+            Course::Drop => entry.held.dropped += 1,
         }
     }
 }

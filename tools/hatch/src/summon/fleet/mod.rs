@@ -164,6 +164,17 @@ pub struct Running {
     asked: Option<Instant>,
 }
 
+/// What becomes of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// It is held: there will be a guest.
+    Hold,
+    /// The bridge gets it back: there is a guest now, and it is forwarded to that.
+    Return,
+    /// Nobody is there for it.
+    Drop,
+}
+
 /// What comes after a death.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
@@ -321,6 +332,16 @@ impl Fleet {
     pub fn takes(&self, id: Id) -> bool {
         let state = self.units.get(&id).map(|unit| unit.state);
         matches!(state, Some(State::Proving(..) | State::Running(_)))
+    }
+
+    /// What becomes of a frame for a service that the bridge has given to us.
+    #[must_use]
+    pub fn course(&self, id: Id) -> Course {
+        match (self.holds(id), self.takes(id)) {
+            (true, _) => Course::Hold,
+            (false, true) => Course::Return,
+            (false, false) => Course::Drop,
+        }
     }
 
     /// Goes on with what has happened.

@@ -1,8 +1,12 @@
 //! Sequences of events, and what has to be done about them.
 
-use super::*;
-use proptest::prelude::*;
+use std::collections::VecDeque;
 use std::net::IpAddr;
+
+use proptest::prelude::*;
+
+use super::super::held::{Bounds, Held};
+use super::*;
 
 const A: Id = Id(1);
 const B: Id = Id(2);
@@ -286,6 +290,44 @@ fn a_guest_of_an_old_make_does_not_stay() {
 }
 
 proptest! {
+    /// The seam: whenever frames come, are read, and the bridge is told of the vif, the guest gets each frame once. What was held is in its
+    /// order.
+    #[test]
+    fn each_frame_reaches_the_guest_once(steps in proptest::collection::vec(0u8..3, 0..60), made_at in 0usize..60) {
+        let bounds = Bounds { frames: 100, octets: 100 };
+        let mut play = Play::new(limits());
+        let (mut held, mut port, mut guest) = (Held::default(), VecDeque::new(), Vec::new());
+        play.step(Event::Wanted(A, client(1)));
+        let mut sent = 0;
+        let mut is_directed = false;
+        let steps = steps.into_iter().map(Some).chain([None; 60]);
+        for (at, step) in steps.enumerate() {
+            if at == made_at {
+                // As `Daemon::made` does: the bridge first, then what is held.
+                is_directed = true;
+                guest.extend(held.replay().flatten());
+                play.step(Event::Made(A, 7));
+            }
+            if step == Some(0) {
+                if is_directed { guest.push(sent) } else { port.push_back(sent) }
+                sent += 1;
+            } else if let Some(frame) = port.pop_front() {
+                match play.fleet.course(A) {
+                    Course::Hold => held.push(&[frame], bounds),
+                    // The bridge forwards it to where it was told.
+                    Course::Return if is_directed => guest.push(frame),
+                    course => prop_assert!(false, "{frame} is lost: {course:?}"),
+                }
+            }
+        }
+        let replayed = usize::try_from(held.replayed).unwrap();
+        prop_assert!(guest[..replayed].is_sorted());
+        let mut all = guest.clone();
+        all.sort_unstable();
+        prop_assert_eq!(all, (0..sent).collect::<Vec<u8>>());
+        prop_assert_eq!(held.dropped, 0);
+    }
+
     /// Whatever happens in whatever order: no more guests than there may be, and nobody is removed who is not there.
     #[test]
     fn any_events(events in proptest::collection::vec((0u8..10, 1u32..4, 0u8..4), 0..200)) {
