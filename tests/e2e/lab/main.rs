@@ -101,6 +101,8 @@ fn main() -> ExitCode {
         by("site", site::CASES, &xl),
         by("abuse", abuse::CASES, &xl),
         by("oxenstored, no xenconsoled", OTHER_DOM0, &xl_other),
+        // Here, so that both groups take as long.
+        trials("summon", summon::CASES, Maker::Hatch, &summoned, &current),
     ];
     let by_xl = (by_xl.into_iter().flatten().collect(), current);
     let current = Current::default();
@@ -113,7 +115,6 @@ fn main() -> ExitCode {
         by("hatch, watch", watch::CASES, &hatch),
         by("hatch, site", site, &hatch),
         by("hatch, abuse", abuse, &hatch),
-        by("summon", summon::CASES, &summoned),
         by("hatch, oxenstored", OTHER_DOM0, &hatch_other),
         by("hatch, oxenstored", hatch::OTHER_DOM0, &hatch_other),
     ];

@@ -54,7 +54,7 @@ pub(crate) fn options() -> Options {
 fn starts() -> Result<u32> {
     let cycles = std::env::var("MAYFLY_CYCLES").ok();
     let cycles = cycles.map_or(Ok(10), |text| text.parse());
-    Ok(cycles.context("MAYFLY_CYCLES")?.clamp(10, 200))
+    Ok(cycles.context("MAYFLY_CYCLES")?.clamp(5, 200))
 }
 
 /// A service of the file. Later lines go into it.
@@ -521,7 +521,7 @@ fn syn_flood(place: &Place) -> Result<()> {
 fn fifty(place: &Place) -> Result<()> {
     let seconds = match std::env::var_os("MAYFLY_ABUSE") {
         Some(_) => 600,
-        None => 30,
+        None => 15,
     };
     let services: Vec<String> = (0..50)
         .map(|n| service(&format!("s{n}"), Ipv4Addr::new(10, 0, 2, 100 + n), ""))

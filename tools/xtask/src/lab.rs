@@ -52,6 +52,15 @@ pub(crate) enum Xenstored {
     Ocaml,
 }
 
+impl From<Xenstored> for mayfly_lab::Xenstored {
+    fn from(xenstored: Xenstored) -> Self {
+        match xenstored {
+            Xenstored::C => Self::C,
+            Xenstored::Ocaml => Self::Ocaml,
+        }
+    }
+}
+
 /// The options that all that start a lab have in common.
 #[derive(Args)]
 pub(crate) struct Machine {
@@ -74,12 +83,8 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn options(&self, name: &str) -> Options {
-        let xenstored = match self.xenstored {
-            Xenstored::C => mayfly_lab::Xenstored::C,
-            Xenstored::Ocaml => mayfly_lab::Xenstored::Ocaml,
-        };
         Options {
-            xenstored,
+            xenstored: self.xenstored.into(),
             memory: self.memory,
             dom0_memory: self.memory / 3,
             cpus: self.cpus,

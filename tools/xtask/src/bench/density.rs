@@ -10,7 +10,8 @@ use mayfly_stamp::Maker;
 use mayfly_stamp::density::{Job, Outcome, outcomes};
 
 use super::figures::{Spread, ms};
-use super::job::{self, Kind, STAMP};
+use super::job::{self, Dom0, Kind, STAMP};
+use crate::lab::Xenstored;
 use crate::progress::Progress;
 
 const JOB: &str = "/bench/density.json";
@@ -32,6 +33,9 @@ pub(crate) struct Density {
     /// Guests made by xl, with the smallest hotplug script
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=200))]
     xl: u32,
+    /// Which xenstored dom0 runs
+    #[arg(long, value_enum, default_value_t)]
+    xenstored: Xenstored,
     /// MiB of each guest
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(2..=8))]
     memory: u32,
@@ -55,7 +59,11 @@ pub(crate) fn run(density: &Density) -> Result<()> {
     };
     files.push(job::placed(JOB, serde_json::to_vec(&job)?));
     let command = [STAMP, "density", JOB];
-    let outcomes = job::measure("density", density.counted, files, &command, outcomes, &step)?;
+    let dom0 = Dom0 {
+        counted: density.counted,
+        xenstored: density.xenstored.into(),
+    };
+    let outcomes = job::measure("density", dom0, files, &command, outcomes, &step)?;
     progress.finish();
     if let Some(path) = &density.json {
         fs::write(path, serde_json::to_vec_pretty(&outcomes)?)

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use hatch::builder::mac_text;
-use mayfly_lab::{GUEST, Lab, Options, Placed, Report, static_program};
+use mayfly_lab::{GUEST, Lab, Options, Placed, Report, Xenstored, static_program};
 use mayfly_stamp as stamp;
 use mayfly_stamp::{Job, Maker, Neighbour, Ready};
 
@@ -291,7 +291,11 @@ impl Plan {
         };
         files.push(placed(JOB, serde_json::to_vec(&job)?));
         let read = |output: &str| stamp::Report::from_console(output);
-        measure(name, self.counted, files, &[STAMP, JOB], read, report)
+        let lab = Dom0 {
+            counted: self.counted,
+            xenstored: Xenstored::C,
+        };
+        measure(name, lab, files, &[STAMP, JOB], read, report)
     }
 }
 
@@ -321,23 +325,33 @@ pub(super) fn measuring(report: Report<'_>) -> Result<Placed> {
     })
 }
 
-/// Runs the measuring program in a lab of its own, counted or timed, and reads what it printed.
+/// Where something is measured.
+#[derive(Clone, Copy)]
+pub(super) struct Dom0 {
+    /// In instructions on the deterministic lab, or in time.
+    pub(super) counted: bool,
+    pub(super) xenstored: Xenstored,
+}
+
+/// Runs the measuring program in a lab of its own, and reads what it printed.
 ///
 /// # Errors
 /// What the lab and dom0 say.
 pub(super) fn measure<T>(
     name: &str,
-    counted: bool,
+    dom0: Dom0,
     files: Vec<Placed>,
     command: &[&str],
     read: impl Fn(&str) -> Result<T, String>,
     report: Report<'_>,
 ) -> Result<T> {
     let name = format!("{name}-{}", std::process::id());
-    let output = if counted {
+    let xenstored = dom0.xenstored;
+    let output = if dom0.counted {
         let lab = Lab::up(
             &Options {
                 files,
+                xenstored,
                 ..Options::counted(&name, command)
             },
             report,
@@ -350,6 +364,7 @@ pub(super) fn measure<T>(
                 // dom0 and the guest run at the same time, as they would on silicon.
                 cpus: 2,
                 files,
+                xenstored,
                 ..Options::named(&name)
             },
             report,
