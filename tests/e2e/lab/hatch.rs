@@ -140,7 +140,8 @@ fn rivals(place: &Place) -> Result<()> {
 
 /// Has hatch and somebody else make the same guest at the same time.
 fn contend(place: &Place, rival: &str) -> Result<()> {
-    for round in 0..10 {
+    let rounds = if crate::is_long() { 50 } else { 5 };
+    for round in 0..rounds {
         let script = format!(
             "{rival} >/run/rival 2>&1 & rival=$!; {HATCH} create -p {EXAMPLE} >/run/hatch.1 2>&1; echo $?; wait $rival; echo $?"
         );

@@ -69,6 +69,11 @@ fn trials(
         .collect()
 }
 
+/// Whether it may take hours.
+fn is_long() -> bool {
+    std::env::var_os("MAYFLY_ABUSE").is_some()
+}
+
 /// Runs cases one after the other, and takes their last lab down.
 fn run_all(arguments: &Arguments, trials: Vec<Trial>, current: &Current) -> Conclusion {
     let conclusion = libtest_mimic::run(arguments, trials);
@@ -87,11 +92,10 @@ fn main() -> ExitCode {
     };
     let (xl_other, hatch_other) = (other("e2e-xl-ocaml"), other("e2e-hatch-ocaml"));
     let summoned = summon::options();
-    // What is the guest's to do or to bear, whoever has made it, only the long run tries with both makers.
-    let is_long = std::env::var_os("MAYFLY_ABUSE").is_some();
-    let (site, abuse) = match is_long {
-        true => (site::CASES, abuse::CASES),
-        false => (site::BRIEF, &[] as &[Case]),
+    // What is the guest's to do or to bear, whoever has made it, only the long run tries with both makers, and all of it.
+    let (site, abuse, borne): (_, _, &[Case]) = match is_long() {
+        true => (site::CASES, abuse::CASES, abuse::CASES),
+        false => (site::BRIEF, abuse::BRIEF, &[]),
     };
     let current = Current::default();
     let by = |prefix, cases, options| trials(prefix, cases, Maker::Xl, options, &current);
@@ -99,7 +103,7 @@ fn main() -> ExitCode {
         by("C xenstored", CASES, &xl),
         by("C xenstored", XL, &xl),
         by("site", site::CASES, &xl),
-        by("abuse", abuse::CASES, &xl),
+        by("abuse", abuse, &xl),
         by("oxenstored, no xenconsoled", OTHER_DOM0, &xl_other),
         // Here, so that both groups take as long.
         trials("summon", summon::CASES, Maker::Hatch, &summoned, &current),
@@ -114,7 +118,7 @@ fn main() -> ExitCode {
         by("hatch, faults", faults::CASES, &hatch),
         by("hatch, watch", watch::CASES, &hatch),
         by("hatch, site", site, &hatch),
-        by("hatch, abuse", abuse, &hatch),
+        by("hatch, abuse", borne, &hatch),
         by("hatch, oxenstored", OTHER_DOM0, &hatch_other),
         by("hatch, oxenstored", hatch::OTHER_DOM0, &hatch_other),
     ];
