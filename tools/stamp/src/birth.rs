@@ -114,7 +114,10 @@ impl Dom0 {
             (_, Some(order)) => Some(self.taken(order)?),
         };
         let created = ticks();
-        let result = self.life(guest, traced, (create, created));
+        let is_connected = making.as_ref().is_some_and(|making: &Value| {
+            guest.maker == Maker::Pool || making["preconnected"] == true
+        });
+        let result = self.life(guest, traced, is_connected, (create, created));
         let destroy = ticks();
         let destroyed = self.bound.run(&unmake);
         let end = ticks();
@@ -130,6 +133,7 @@ impl Dom0 {
         &mut self,
         guest: &Guest,
         traced: bool,
+        is_connected: bool,
         (create, created): (u64, u64),
     ) -> Result<Birth> {
         let domid = self.domid(&guest.name)?;
@@ -154,8 +158,8 @@ impl Dom0 {
         }
         let tracer = if traced { Some(self.trace()?) } else { None };
         // The SYN waits in the ring of a guest whose network is connected.
-        let early = match (guest.ready, guest.maker) {
-            (Ready::Http, Maker::Hatch | Maker::Pool) => Some(dial(guest)?),
+        let early = match guest.ready {
+            Ready::Http if is_connected => Some(dial(guest)?),
             _ => None,
         };
         let unpause = ticks();
