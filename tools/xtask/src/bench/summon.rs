@@ -4,18 +4,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use mayfly_lab::{Lab, Options, Placed, static_program};
+use mayfly_lab::Xenstored;
 
-use super::job::forget;
+use super::job::{self, Dom0};
 use crate::guest;
 use crate::progress::Progress;
 
-/// The longest that one run may take.
-const RUN: Duration = Duration::from_secs(3600);
 /// What begins a line that counts, in the output.
 const MARK: &str = "mayfly-summon: ";
 const SERVICES: &str = r#"[daemon]
@@ -105,59 +102,31 @@ pub(crate) fn run(task: &Summon) -> Result<()> {
     let progress = Progress::new();
     let step = |text: &str| progress.step(text);
     step("building");
-    let program = |path: PathBuf| fs::read(&path).with_context(|| path.display().to_string());
+    let mayfly = guest::build(guest::MAYFLY)?;
+    let mayfly = fs::read(&mayfly).with_context(|| mayfly.display().to_string())?;
     let files = vec![
-        placed("mayfly", 0o644, program(guest::build(guest::MAYFLY)?)?),
-        placed("hatch", 0o755, program(static_program("hatch", "hatch")?)?),
-        placed(
-            "stamp",
-            0o755,
-            program(static_program("mayfly-stamp", "stamp")?)?,
-        ),
-        placed("summon.toml", 0o644, SERVICES.into()),
-        placed("xl.cfg", 0o644, XL.into()),
-        placed("script", 0o644, SCRIPT.into()),
+        job::placed("/bench/mayfly", mayfly),
+        job::hatch(&step)?,
+        job::measuring(&step)?,
+        job::placed("/bench/summon.toml", SERVICES),
+        job::placed("/bench/xl.cfg", XL),
+        job::placed("/bench/script", SCRIPT),
     ];
-    let name = format!("bench-summon-{}", std::process::id());
+    let dom0 = Dom0 {
+        counted: task.counted,
+        xenstored: Xenstored::C,
+    };
     let rounds = task.rounds.to_string();
     let words = ["sh", "/bench/script", &rounds];
-    let output = if task.counted {
-        let options = Options {
-            files,
-            ..Options::counted(&name, &words)
-        };
-        let lab = Lab::up(&options, &step)?;
-        step("counting");
-        lab.wait_off(RUN)?
-    } else {
-        let options = Options {
-            // dom0 and the guest run at the same time, as they would on silicon.
-            cpus: 2,
-            files,
-            ..Options::named(&name)
-        };
-        let lab = Lab::up(&options, &step)?;
-        step("timing");
-        let output = lab.exec_with(&words, &[], RUN)?;
-        lab.down()?;
-        output.text()
-    };
+    let read = |output: &str| samples(output, task.rounds).map_err(|error| format!("{error:#}"));
+    let samples = job::measure("bench-summon", dom0, files, &words, read, &step)?;
     progress.finish();
-    let samples = samples(&output, task.rounds)?;
     if let Some(path) = &task.json {
         fs::write(path, serde_json::to_vec_pretty(&samples)?)
             .with_context(|| path.display().to_string())?;
     }
     println!("{}", table(&samples, task.counted));
-    forget(&name)
-}
-
-fn placed(name: &str, mode: u32, content: Vec<u8>) -> Placed {
-    Placed {
-        path: format!("/bench/{name}"),
-        mode,
-        content,
-    }
+    Ok(())
 }
 
 /// The samples of all rounds but the first.
