@@ -126,10 +126,7 @@ fn host(command: &mut Command) -> Result<Option<String>> {
 }
 
 fn births(place: &Place) -> Result<()> {
-    let count: u32 = std::env::var("MAYFLY_CYCLES")
-        .ok()
-        .map_or(Ok(10), |text| text.parse())
-        .context("MAYFLY_CYCLES")?;
+    let count = crate::cycles(10)?;
     for number in 1..=count {
         served(place, &[]).with_context(|| format!("birth {number} of {count}"))?;
     }

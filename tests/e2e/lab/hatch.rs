@@ -244,15 +244,8 @@ pub(crate) fn state(place: &Place) -> Result<Vec<(String, i64)>> {
     parsed.with_context(|| format!("dom0's state is {text:?}"))
 }
 
-fn count(default: u32) -> Result<u32> {
-    let cycles = std::env::var("MAYFLY_CYCLES").ok();
-    cycles
-        .map_or(Ok(default), |text| text.parse())
-        .context("MAYFLY_CYCLES")
-}
-
 fn cycles(place: &Place) -> Result<()> {
-    let count = count(30)?;
+    let count = crate::cycles(30)?;
     // The first one makes what stays for good.
     let script = |count: u32| {
         format!(
@@ -295,7 +288,7 @@ pub(crate) fn returns(place: &Place, before: &[(String, i64)]) -> Result<Vec<(St
 }
 
 fn many(place: &Place) -> Result<()> {
-    let count = count(20)?.min(200);
+    let count = crate::cycles(20)?.min(200);
     let number = count.to_string();
     let template = [
         "create",

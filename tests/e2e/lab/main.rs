@@ -74,6 +74,14 @@ fn is_long() -> bool {
     std::env::var_os("MAYFLY_ABUSE").is_some()
 }
 
+/// How often something is done that is done often.
+fn cycles(default: u32) -> Result<u32> {
+    let cycles = std::env::var("MAYFLY_CYCLES").ok();
+    cycles
+        .map_or(Ok(default), |text| text.parse())
+        .context("MAYFLY_CYCLES")
+}
+
 /// Runs cases one after the other, and takes their last lab down.
 fn run_all(arguments: &Arguments, trials: Vec<Trial>, current: &Current) -> Conclusion {
     let conclusion = libtest_mimic::run(arguments, trials);

@@ -52,9 +52,7 @@ pub(crate) fn options() -> Options {
 
 /// How many cold starts of each kind are tried.
 fn starts() -> Result<u32> {
-    let cycles = std::env::var("MAYFLY_CYCLES").ok();
-    let cycles = cycles.map_or(Ok(10), |text| text.parse());
-    Ok(cycles.context("MAYFLY_CYCLES")?.clamp(5, 200))
+    Ok(crate::cycles(10)?.clamp(5, 200))
 }
 
 /// A service of the file. Later lines go into it.
