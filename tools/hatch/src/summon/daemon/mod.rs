@@ -265,8 +265,6 @@ impl Daemon {
         if now >= self.tick_at {
             self.tick_at = now + TICK;
             self.look_after_guests(now);
-            // How long they have run is told as well.
-            self.tell_at.get_or_insert(now + TELL);
         }
         if self.tell_at.is_some_and(|at| at <= now) {
             self.tell_at = None;

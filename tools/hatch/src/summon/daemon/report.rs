@@ -17,11 +17,14 @@ impl Daemon {
         let source = move || {
             let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
             // It is written when something happens, and time passes without that.
-            let uptime_ms = millis(began.elapsed());
-            Arc::new(Status {
-                uptime_ms,
-                ..(**kept).clone()
-            })
+            let mut status = (**kept).clone();
+            let before = std::mem::replace(&mut status.uptime_ms, millis(began.elapsed()));
+            let passed = status.uptime_ms.saturating_sub(before);
+            let services = status.services.iter_mut();
+            for uptime_ms in services.filter_map(|service| service.uptime_ms.as_mut()) {
+                *uptime_ms = uptime_ms.saturating_add(passed);
+            }
+            Arc::new(status)
         };
         let daemon = &self.config.daemon;
         let listen =
