@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::super::config::{Config, Service};
-use super::super::fleet::{Event, Fleet, Id, Limits, Spec};
+use super::super::fleet::{Event, Fleet, Id, Spec};
 use super::super::held::Held;
 use super::super::log::{Level, line};
 use super::super::maker::{Maker, Order};
@@ -68,7 +68,7 @@ impl Daemon {
         std::thread::Builder::new()
             .name("asker".into())
             .spawn(move || asker::work(&asked, &sender))?;
-        let fleet = Fleet::new(limits(&config));
+        let fleet = Fleet::new(config.daemon.limits);
         let mut daemon = Self {
             path: path.to_owned(),
             names: Names::new(&config, &BTreeMap::new())?,
@@ -193,7 +193,7 @@ impl Daemon {
         self.next = next;
         self.names = names;
         self.ports.extend(opened);
-        self.fleet.limit(limits(&config));
+        self.fleet.limit(config.daemon.limits);
         let left = self.ids.iter().filter(|(name, _)| !ids.contains_key(*name));
         for id in left.map(|(_, &id)| id).collect::<Vec<_>>() {
             self.fleet.leave(id, &mut self.actions);
@@ -345,18 +345,6 @@ impl Signals {
 
 fn load(path: &Path) -> Result<Config, Error> {
     Config::load(path).map_err(|problems| Error::Config(problems.to_string()))
-}
-
-fn limits(config: &Config) -> Limits {
-    let limits = &config.daemon.limits;
-    Limits {
-        births_per_second: limits.births_per_second,
-        burst: limits.burst,
-        births_per_prefix: limits.births_per_prefix,
-        running: limits.running,
-        memory: limits.memory,
-        queue: limits.queue,
-    }
 }
 
 /// Whether a guest of the one is no guest of the other.

@@ -19,6 +19,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::config::Limits;
 pub use limits::Prefix;
 use limits::{Bucket, Prefixes, Queue, Rate};
 
@@ -47,23 +48,6 @@ pub struct Spec {
     pub idle_hard: Option<Duration>,
     /// Whether it sleeps at all.
     pub on_demand: bool,
-}
-
-/// How much there may be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Births in a second.
-    pub births_per_second: u32,
-    /// Births at once, after a pause.
-    pub burst: u32,
-    /// Births for one network of clients in ten seconds.
-    pub births_per_prefix: u32,
-    /// Guests at a time.
-    pub running: usize,
-    /// MiB of memory of all of them.
-    pub memory: u64,
-    /// Services that may wait.
-    pub queue: usize,
 }
 
 /// What has happened.

@@ -20,6 +20,7 @@ fn limits() -> Limits {
         running: 10,
         memory: 100,
         queue: 10,
+        ..Limits::default()
     }
 }
 
