@@ -12,9 +12,6 @@ use sha2::{Digest, Sha256};
 
 use crate::{Report, cache};
 
-/// Free space that downloading and unpacking both sets takes, with a margin, in bytes.
-const DISK: u64 = 2 << 30;
-
 /// What dom0 is made of. libgcc_s is loaded by name when libxl cancels a thread; bash runs Xen's stock hotplug scripts.
 const DOM0: &[&str] = &[
     "bash",
@@ -163,6 +160,14 @@ impl Set {
         }
     }
 
+    /// Free space that downloading and unpacking take, with a margin of about a half, in bytes.
+    fn room(self) -> u64 {
+        match self {
+            Self::Dom0 => 900 << 20,
+            Self::LinuxGuest | Self::Servers | Self::Load | Self::Clients => 300 << 20,
+        }
+    }
+
     /// The package that depends on the current kernel: the `-cloud-` flavour cannot be dom0.
     fn kernel(self) -> Option<&'static str> {
         match self {
@@ -197,10 +202,13 @@ pub fn unpacked(set: Set, report: Report<'_>) -> Result<PathBuf> {
         return Ok(root);
     }
     let room = rustix::fs::statvfs(&base).context("cannot tell the free space")?;
+    let (free, needed) = (room.f_bavail.saturating_mul(room.f_frsize), set.room());
     ensure!(
-        room.f_bavail.saturating_mul(room.f_frsize) >= DISK,
-        "less than 2 GiB free in {}: make room there, the packages and what they unpack to need it",
-        base.display()
+        free >= needed,
+        "{} MiB free in {}, and the packages with what they unpack to need {}: make room there",
+        free >> 20,
+        base.display(),
+        needed >> 20
     );
     let apt = Apt::new()?;
     report("looking up Debian packages");
