@@ -27,6 +27,7 @@ pub(crate) const CASES: &[Case] = &[
     ("a new file is gone over to without losing a guest", reload),
     ("an open connection keeps a guest", connection),
     ("a pool is born from", pool),
+    ("a suspended guest goes on, or makes room", suspend),
     ("its log may be full", full_log),
     ("a flood of queries makes no flood of guests", query_flood),
     ("a flood of SYNs makes one guest", syn_flood),
@@ -439,6 +440,57 @@ fn pool(place: &Place) -> Result<()> {
     place.lab.shell(&format!(
         "while kill -0 $(cat {PID}) 2>/dev/null; do sleep 0.1; done"
     ))?;
+    Ok(())
+}
+
+fn suspend(place: &Place) -> Result<()> {
+    let one = Ipv4Addr::new(10, 0, 2, 81);
+    let services = service("www", GUEST, "asleep = \"suspend\"") + &service("one", one, "");
+    let summoned = Summoned::start(place, "[daemon.limits]\nrunning = 1", &services)?;
+    let stands_still = |www: &Value| www["state"] == "suspended";
+    let before = syns(&place.lab)?;
+    summoned.page()?;
+    let domid = summoned.until("www", stands_still)?["domid"].clone();
+    let list = place.lab.shell("xl list www")?;
+    ensure!(list.contains("--p---"), "it is not paused: {list}");
+    for resumes in 1..=5 {
+        if resumes % 2 == 0 {
+            summoned.query(HOST)?;
+        }
+        summoned.page()?;
+        let www = summoned.until("www", stands_still)?;
+        ensure!(
+            www["domid"] == domid && www["births"] == 1 && www["resumes"] == resumes,
+            "it is {www}"
+        );
+    }
+    let syns = syns(&place.lab)? - before;
+    ensure!(syns == 6, "6 connections, {syns} SYNs");
+    // What the bridge sends to all meanwhile does not wait for it: a queue that stands still would take its carrier.
+    let flood = "for n in $(seq 90 99); do ping -c 1 -W 1 10.0.2.$n >/dev/null & done; wait";
+    place.lab.shell(flood)?;
+    summoned.page()?;
+    summoned.until("www", stands_still)?;
+    // Nobody else would let it go on.
+    summoned.signal("TERM")?;
+    place.lab.shell(&format!(
+        "while kill -0 $(cat {PID}) 2>/dev/null; do sleep 0.1; done"
+    ))?;
+    summoned
+        .page()
+        .context("it stands still without a daemon")?;
+    summoned.spawn()?;
+    let www = summoned.until("www", stands_still)?;
+    ensure!(www["domid"] == domid, "it was {domid} and is {www}");
+    // Who dies can't let it go on: who comes next finds it.
+    summoned.signal("KILL")?;
+    summoned.spawn()?;
+    summoned.page()?;
+    let www = summoned.until("www", stands_still)?;
+    ensure!(www["domid"] == domid, "it was {domid} and is {www}");
+    summoned.get(one)?;
+    let www = summoned.asleep("www")?;
+    ensure!(www["deaths"] == 1 && www["failures"] == 0, "it is {www}");
     Ok(())
 }
 

@@ -43,6 +43,8 @@ impl Daemon {
                 }
                 self.order(Order::Remove(id, domid));
             }
+            Action::Suspend(id, domid) => self.suspend(id, domid),
+            Action::Resume(id, domid) => self.resume(id, domid),
             Action::Ask(id) => self.ask(id),
             Action::Drop(id) => {
                 if let Some(entry) = self.entries.get_mut(&id) {
@@ -51,6 +53,49 @@ impl Daemon {
             }
             Action::Tell(id, tell) => self.log(id, &tell),
             Action::Gone(id) => self.forget(id),
+        }
+    }
+
+    /// Has a guest stand still, and nothing reach it: what would wait for it would be a queue that it has to work off.
+    fn suspend(&mut self, id: Id, domid: u16) {
+        self.shut(id);
+        let Some(entry) = self.entries.get(&id) else {
+            return;
+        };
+        let flood = entry.guest.iter().try_for_each(|guest| {
+            let links = &mut self.links;
+            links.flood(&guest.vif, false)
+        });
+        let paused = flood
+            .map_err(|error| error.to_string())
+            .and_then(|()| self.xen.pause(domid).map_err(|error| error.to_string()));
+        if let Err(why) = paused {
+            self.step(Instant::now(), Event::Ended(id, true, why));
+        }
+    }
+
+    /// Lets a guest go on: what is held goes to it, and what comes from now on reaches it by itself.
+    pub(super) fn resume(&mut self, id: Id, domid: u16) {
+        let now = Instant::now();
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        let resumed = (|| {
+            let guest = entry.guest.as_mut().ok_or("it is not known")?;
+            guest.goes_on(now);
+            let links = &mut self.links;
+            let reached = links.flood(&guest.vif, true);
+            reached
+                .and_then(|()| links.direct(&guest.vif, entry.service.mac))
+                .map_err(|error| error.to_string())?;
+            replay(entry, &self.ports, now);
+            self.xen.unpause(domid).map_err(|error| error.to_string())
+        })();
+        if let Some(birth) = &mut entry.birth {
+            birth.span("resume", now, Instant::now());
+        }
+        if let Err(why) = resumed {
+            self.step(now, Event::Ended(id, true, why));
         }
     }
 
@@ -101,6 +146,10 @@ impl Daemon {
             }
             Tell::Down(why) => of(Level::Info, "goes").with("why", why).write(),
             Tell::Asleep => of(Level::Info, "asleep").write(),
+            Tell::Suspended => of(Level::Info, "suspended").write(),
+            Tell::Resumed => of(Level::Info, "resumed")
+                .with("replayed", entry.held.replayed)
+                .write(),
             Tell::Failed(why, pause) => of(Level::Error, "failed")
                 .with("why", why)
                 .with("next_ms", pause.as_millis())
