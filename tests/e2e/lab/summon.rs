@@ -447,10 +447,11 @@ fn suspend(place: &Place) -> Result<()> {
     let one = Ipv4Addr::new(10, 0, 2, 81);
     let services = service("www", GUEST, "asleep = \"suspend\"") + &service("one", one, "");
     let summoned = Summoned::start(place, "[daemon.limits]\nrunning = 1", &services)?;
-    let stands_still = |www: &Value| www["state"] == "suspended";
+    let still =
+        |resumes: u32| move |www: &Value| www["state"] == "suspended" && www["resumes"] == resumes;
     let before = syns(&place.lab)?;
     summoned.page()?;
-    let domid = summoned.until("www", stands_still)?["domid"].clone();
+    let domid = summoned.until("www", still(0))?["domid"].clone();
     let list = place.lab.shell("xl list www")?;
     ensure!(list.contains("--p---"), "it is not paused: {list}");
     for resumes in 1..=5 {
@@ -458,11 +459,8 @@ fn suspend(place: &Place) -> Result<()> {
             summoned.query(HOST)?;
         }
         summoned.page()?;
-        let www = summoned.until("www", stands_still)?;
-        ensure!(
-            www["domid"] == domid && www["births"] == 1 && www["resumes"] == resumes,
-            "it is {www}"
-        );
+        let www = summoned.until("www", still(resumes))?;
+        ensure!(www["domid"] == domid && www["births"] == 1, "it is {www}");
     }
     let syns = syns(&place.lab)? - before;
     ensure!(syns == 6, "6 connections, {syns} SYNs");
@@ -470,7 +468,7 @@ fn suspend(place: &Place) -> Result<()> {
     let flood = "for n in $(seq 90 99); do ping -c 1 -W 1 10.0.2.$n >/dev/null & done; wait";
     place.lab.shell(flood)?;
     summoned.page()?;
-    summoned.until("www", stands_still)?;
+    summoned.until("www", still(6))?;
     // Nobody else would let it go on.
     summoned.signal("TERM")?;
     place.lab.shell(&format!(
@@ -480,13 +478,13 @@ fn suspend(place: &Place) -> Result<()> {
         .page()
         .context("it stands still without a daemon")?;
     summoned.spawn()?;
-    let www = summoned.until("www", stands_still)?;
+    let www = summoned.until("www", still(0))?;
     ensure!(www["domid"] == domid, "it was {domid} and is {www}");
     // Who dies can't let it go on: who comes next finds it.
     summoned.signal("KILL")?;
     summoned.spawn()?;
     summoned.page()?;
-    let www = summoned.until("www", stands_still)?;
+    let www = summoned.until("www", still(0))?;
     ensure!(www["domid"] == domid, "it was {domid} and is {www}");
     summoned.get(one)?;
     let www = summoned.asleep("www")?;
