@@ -29,6 +29,7 @@ pub(crate) const CASES: &[Case] = &[
     ("a pool is born from", pool),
     ("a suspended guest goes on, or makes room", suspend),
     ("its log may be full", full_log),
+    ("systemd runs it as its unit says", under_systemd),
     ("a flood of queries makes no flood of guests", query_flood),
     ("a flood of SYNs makes one guest", syn_flood),
     ("fifty services and random clients", fifty),
@@ -46,6 +47,7 @@ const TICK: Duration = Duration::from_millis(50);
 pub(crate) fn options() -> Options {
     Options {
         capture: true,
+        systemd: true,
         forwards: vec![(Protocol::Udp, SocketAddrV4::new(DOM0, 53))],
         ..Options::named("e2e-summon")
     }
@@ -502,6 +504,64 @@ fn full_log(place: &Place) -> Result<()> {
         ensure!(Instant::now() < end, "it does not go to sleep");
     }
     Ok(())
+}
+
+/// The unit as it is given away, under a systemd in name spaces of its own.
+fn under_systemd(place: &Place) -> Result<()> {
+    const UNIT: &str = include_str!("../../../tools/examples/hatch-summon.service");
+    const START: &str = "mkdir -p /usr/local/sbin /etc/hatch /sys/fs/cgroup
+        ln -sf /guest/hatch /usr/local/sbin/hatch
+        ln -sf /guest/summon.toml /etc/hatch/summon.toml
+        mount -t cgroup2 none /sys/fs/cgroup
+        container=other unshare -p -m -f sh -c 'mount -t proc proc /proc && exec /lib/systemd/systemd --unit=multi-user.target' </dev/null >/run/systemd.log 2>&1 &
+        while ! pidof systemd; do sleep 0.1; done >$1
+        while ! [ -S /run/systemd/private ]; do sleep 0.1; done";
+    let lab = &place.lab;
+    let inside = |script: &str| {
+        let all = format!("nsenter -t $(cat {PID}) -m -p sh -c '{script}'");
+        lab.shell(&all)
+    };
+    let summoned = Summoned { place };
+    summoned.write("", &www())?;
+    lab.put(
+        "/etc/systemd/system/hatch-summon.service",
+        0o644,
+        UNIT.as_bytes(),
+    )?;
+    lab.run(&["sh", "-c", START, "sh", PID])?;
+    inside("systemctl start hatch-summon")?;
+    // Of what it may use, it is given no more than the unit says, and its system calls are filtered.
+    let status = lab.shell("grep -E ^CapBnd:\\|^Seccomp: /proc/$(pidof hatch)/status")?;
+    let words: Vec<&str> = status.split_whitespace().collect();
+    ensure!(
+        words == ["CapBnd:", "0000000000003400", "Seccomp:", "2"],
+        "it may: {status}"
+    );
+    summoned.page()?;
+    summoned.asleep("www")?;
+    summoned.query(HOST)?;
+    summoned.page()?;
+    inside("systemctl reload hatch-summon")?;
+    let domid = summoned.until("www", |www| www["state"] == "running")?["domid"].clone();
+    lab.shell("kill -9 $(pidof hatch)")?;
+    let end = Instant::now() + BOUND;
+    loop {
+        let log = inside("journalctl -u hatch-summon -o cat")?;
+        let is_back = log.contains("taken over service=www") && log.ends_with("ready services=1\n");
+        if is_back && log.contains("reloaded services=1") {
+            break;
+        }
+        ensure!(Instant::now() < end, "the journal has:\n{log}");
+        std::thread::sleep(TICK);
+    }
+    let www = summoned.status("www")?;
+    ensure!(www["domid"] == domid, "it was {domid} and is {www}");
+    inside("systemctl stop hatch-summon")?;
+    ensure!(
+        inside("systemctl is-active hatch-summon").is_err(),
+        "it runs"
+    );
+    summoned.page().context("nobody serves without a daemon")
 }
 
 /// Has somebody who means ill at work for some seconds, and asks an honest service meanwhile; gives what the first says.
