@@ -26,6 +26,7 @@ pub(crate) const CASES: &[Case] = &[
     ("no more guests than there may be", caps),
     ("a new file is gone over to without losing a guest", reload),
     ("an open connection keeps a guest", connection),
+    ("who comes as it is about to go is served", at_the_end),
     ("a pool is born from", pool),
     ("a suspended guest goes on, or makes room", suspend),
     ("its log may be full", full_log),
@@ -412,6 +413,23 @@ fn connection(place: &Place) -> Result<()> {
     ensure!(
         stayed > Duration::from_secs(4),
         "it went to sleep after {stayed:?}"
+    );
+    Ok(())
+}
+
+/// A guest is asked for its connections after two seconds, and goes half a second later: clients come around both.
+fn at_the_end(place: &Place) -> Result<()> {
+    let summoned = Summoned::start(place, "", &www())?;
+    let rounds = crate::cycles(5)?.clamp(5, 100);
+    for round in 0..rounds {
+        summoned.page().with_context(|| format!("round {round}"))?;
+        std::thread::sleep(Duration::from_millis(1950 + u64::from(round * 137 % 800)));
+    }
+    let www = summoned.asleep("www")?;
+    println!("{rounds} connections, {} births", www["births"]);
+    ensure!(
+        www["births"] == www["deaths"] && www["failures"] == 0,
+        "it is {www}"
     );
     Ok(())
 }

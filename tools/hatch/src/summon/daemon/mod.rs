@@ -288,7 +288,14 @@ impl Daemon {
         if self.fleet.takes(id) || self.fleet.holds(id) {
             return true;
         }
+        let unit = self.fleet.unit(id);
+        let is_there = unit.is_some_and(|unit| matches!(unit.state, State::Running(_)));
         self.step(at, Event::Wanted(id, Some(Prefix::from(from))));
+        if is_there {
+            // It was about to go.
+            self.carry_out();
+            return true;
+        }
         let is_woken = self.fleet.takes(id) || self.fleet.holds(id);
         if is_woken {
             *self.wakes.entry(cause).or_default() += 1;

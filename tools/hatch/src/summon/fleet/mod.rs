@@ -31,6 +31,9 @@ pub use unit::{After, Running, State, Unit};
 pub const SILENCE: Duration = Duration::from_secs(5);
 /// How long after a guest was asked for its connections, and had some or did not answer, it is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How long it is looked whether somebody has come to a guest between its answer, that it has no connections, and the moment from which
+/// on nothing has reached it any more.
+const LAST_LOOK: Duration = Duration::from_millis(500);
 
 /// A service. It means the same one as long as the daemon runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,6 +88,10 @@ pub enum Action {
     Suspend(Id, u16),
     /// Let its guest go on.
     Resume(Id, u16),
+    /// Take what is sent to it, though its guest runs.
+    Shut(Id),
+    /// Give to its guest what was taken, and what comes.
+    Open(Id),
     /// Ask its guest for its connections.
     Ask(Id),
     /// Nobody will be there for what is held of it.
@@ -249,13 +256,20 @@ impl Fleet {
     #[must_use]
     pub fn takes(&self, id: Id) -> bool {
         let state = self.units.get(&id).map(|unit| unit.state);
-        matches!(state, Some(State::Proving(..) | State::Running(_)))
+        match state {
+            Some(State::Proving(..)) => true,
+            Some(State::Running(running)) => running.leaves.is_none(),
+            _ => false,
+        }
     }
 
     /// What becomes of a frame for a service that the bridge has given to us.
     #[must_use]
     pub fn course(&self, id: Id) -> Course {
-        match (self.holds(id), self.takes(id)) {
+        let state = self.units.get(&id).map(|unit| unit.state);
+        // Whether somebody wants what leaves is to be seen yet.
+        let leaves = matches!(state, Some(State::Running(running)) if running.leaves.is_some());
+        match (self.holds(id) || leaves, self.takes(id)) {
             (true, _) => Course::Hold,
             (false, true) => Course::Return,
             (false, false) => Course::Drop,
@@ -302,6 +316,7 @@ impl Fleet {
                 actions.extend([Action::Resume(id, domid), Action::Tell(id, Tell::Resumed)]);
                 return;
             }
+            State::Running(_) => return unit.stay(now, id, actions),
             State::BackedOff(_) | State::Dying(After::BackOff) => {
                 self.refused.backed_off += 1;
                 return;
@@ -419,10 +434,7 @@ impl Fleet {
                 unit.state = State::Running(Running::new(*domid, now));
                 actions.push(Action::Tell(id, Tell::Up));
             }
-            State::Running(running) => {
-                running.heard = now;
-                running.asked = None;
-            }
+            State::Running(_) => unit.stay(now, id, actions),
             _ => {}
         }
     }
@@ -435,7 +447,7 @@ impl Fleet {
             return;
         };
         // Who was heard meanwhile is not quiet any more.
-        if running.asked.is_none() {
+        if running.asked.is_none() || running.leaves.is_some() {
             return;
         }
         let (domid, was_heard) = (running.domid, running.heard > running.since);
@@ -445,7 +457,10 @@ impl Fleet {
             None if unit.spec.asleep == Asleep::Suspend && !was_heard => {
                 unit.remove(id, domid, After::Sleep, "it is silent", actions);
             }
-            Some(0) | None => unit.sleep(now, id, domid, actions),
+            Some(0) | None => {
+                running.leaves = Some(now);
+                actions.push(Action::Shut(id));
+            }
         }
     }
 
@@ -538,7 +553,13 @@ impl Fleet {
             State::Running(running) if unit.spec.on_demand => {
                 let quiet = now.duration_since(running.heard);
                 let domid = running.domid;
-                if unit.spec.idle_hard.is_some_and(|hard| quiet >= hard) {
+                if let Some(since) = running.leaves {
+                    if now.duration_since(since) >= LAST_LOOK {
+                        // Of connections that are no more.
+                        actions.push(Action::Drop(id));
+                        unit.sleep(now, id, domid, actions);
+                    }
+                } else if unit.spec.idle_hard.is_some_and(|hard| quiet >= hard) {
                     unit.remove(id, domid, After::Sleep, "quiet for too long", actions);
                 } else if quiet >= unit.spec.idle
                     && running

@@ -65,6 +65,20 @@ impl Play {
         self.step(Event::Time)
     }
 
+    /// It has said that it has no connections, and nobody has come since.
+    fn quiet(&mut self, id: Id) -> Vec<Action> {
+        assert_eq!(
+            self.step(Event::Connections(id, Some(0))),
+            [Action::Shut(id)]
+        );
+        assert_eq!(self.fleet.course(id), Course::Hold);
+        assert!(!self.fleet.takes(id));
+        self.now += LAST_LOOK;
+        let mut actions = self.step(Event::Time);
+        assert_eq!(actions.remove(0), Action::Drop(id));
+        actions
+    }
+
     fn state(&self, id: Id) -> State {
         self.fleet.unit(id).unwrap().state
     }
@@ -96,7 +110,7 @@ fn a_life() {
     assert_eq!(play.step(Event::Time), []);
     assert_eq!(play.after(1), [Action::Ask(A)]);
     assert_eq!(
-        play.step(Event::Connections(A, Some(0))),
+        play.quiet(A),
         [
             Action::Tell(A, Tell::Down("nobody asks")),
             Action::Remove(A, 7)
@@ -119,7 +133,7 @@ fn suspended(play: &mut Play, id: Id, domid: u16) {
     play.up(id, domid);
     assert_eq!(play.after(20), [Action::Ask(id)]);
     assert_eq!(
-        play.step(Event::Connections(id, Some(0))),
+        play.quiet(id),
         [
             Action::Suspend(id, domid),
             Action::Tell(id, Tell::Suspended)
@@ -141,10 +155,25 @@ fn a_suspended_guest_goes_on_at_once() {
     play.step(Event::Heard(A));
     // It answers nobody now, but has been heard: perhaps there is no way to ask it.
     assert_eq!(play.after(20), [Action::Ask(A)]);
-    play.step(Event::Connections(A, None));
+    assert_eq!(play.step(Event::Connections(A, None)), [Action::Shut(A)]);
+    play.after(1);
     assert_eq!(play.step(Event::Wanted(A, client(1))), resumed);
     let unit = play.fleet.unit(A).unwrap();
     assert_eq!((unit.births, unit.resumes, unit.deaths), (1, 2, 0));
+}
+
+#[test]
+fn who_comes_at_the_last_moment_is_not_left() {
+    for event in [Event::Heard(A), Event::Wanted(A, client(1))] {
+        let mut play = Play::new(limits());
+        play.up(A, 7);
+        play.after(20);
+        assert_eq!(play.step(Event::Connections(A, Some(0))), [Action::Shut(A)]);
+        assert_eq!(play.step(event), [Action::Open(A)]);
+        assert!(play.fleet.takes(A));
+        assert_eq!(play.after(19), []);
+        assert_eq!(play.after(1), [Action::Ask(A)]);
+    }
 }
 
 #[test]
@@ -201,7 +230,7 @@ fn who_comes_while_it_dies_gets_the_next_one() {
     let mut play = Play::new(limits());
     play.up(A, 7);
     play.after(20);
-    play.step(Event::Connections(A, None));
+    play.quiet(A);
     assert!(!play.fleet.holds(A));
     assert_eq!(play.step(Event::Wanted(A, client(1))), []);
     assert!(play.fleet.holds(A));
@@ -298,7 +327,7 @@ fn who_is_over_a_cap_waits_for_room() {
         );
         assert!(play.fleet.holds(B));
         play.after(20);
-        play.step(Event::Connections(A, Some(0)));
+        play.quiet(A);
         let actions = play.step(Event::Removed(A, None));
         assert!(actions.contains(&Action::Make(B)), "{actions:?}");
     }

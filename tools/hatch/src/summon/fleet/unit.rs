@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{ASK_AGAIN, Action, Asleep, Id, Prefix, SILENCE, Spec, Tell};
+use super::{ASK_AGAIN, Action, Asleep, Id, LAST_LOOK, Prefix, SILENCE, Spec, Tell};
 
 /// Who has lived for so long has come up, whatever happens then.
 const PROVEN: Duration = Duration::from_secs(10);
@@ -42,6 +42,8 @@ pub struct Running {
     pub heard: Instant,
     /// When it was asked for its connections, if that has to be waited for.
     pub(super) asked: Option<Instant>,
+    /// Since when what is sent to it is held: it had no connections, and goes unless it is heard once more.
+    pub(super) leaves: Option<Instant>,
 }
 
 /// What comes after a death.
@@ -87,6 +89,7 @@ impl Running {
             since: now,
             heard: now,
             asked: None,
+            leaves: None,
         }
     }
 }
@@ -124,6 +127,17 @@ impl Unit {
             | State::Running(Running { domid, .. })
             | State::Suspended(domid, _) => Some(domid),
             _ => None,
+        }
+    }
+
+    /// Who was about to go stays, and gets what was held.
+    pub(super) fn stay(&mut self, now: Instant, id: Id, actions: &mut Vec<Action>) {
+        if let State::Running(running) = &mut self.state {
+            running.heard = now;
+            running.asked = None;
+            if running.leaves.take().is_some() {
+                actions.push(Action::Open(id));
+            }
         }
     }
 
@@ -179,9 +193,11 @@ impl Unit {
             State::Proving(_, since) => Some(since + SILENCE),
             State::BackedOff(until) => Some(until),
             State::Running(running) if self.spec.on_demand => {
-                let soft = running
-                    .asked
-                    .map_or(running.heard + self.spec.idle, |asked| asked + ASK_AGAIN);
+                let soft = match (running.leaves, running.asked) {
+                    (Some(since), _) => since + LAST_LOOK,
+                    (None, Some(asked)) => asked + ASK_AGAIN,
+                    (None, None) => running.heard + self.spec.idle,
+                };
                 let hard = self.spec.idle_hard.map(|hard| running.heard + hard);
                 Some(hard.map_or(soft, |hard| soft.min(hard)))
             }
