@@ -655,6 +655,7 @@ fn fifty(place: &Place) -> Result<()> {
     summoned.get(Ipv4Addr::new(10, 0, 2, 100))?;
     summoned.asleep("s0")?;
     let before = crate::hatch::state(place)?;
+    let memory = taken(&summoned)?;
     let script = format!(
         "client() {{ end=$(($(date +%s) + {seconds})); ok=0; bad=0
          while [ $(date +%s) -lt $end ]; do
@@ -682,5 +683,27 @@ fn fifty(place: &Place) -> Result<()> {
     }
     println!("{births} births, {deaths} deaths; answered and not: {text:?}");
     ensure!(births == deaths && births > 1);
-    crate::hatch::returns(place, &before).map(drop)
+    crate::hatch::returns(place, &before)?;
+    let after = taken(&summoned)?;
+    println!("KiB of dom0, xenstored and hatch: {memory:?} became {after:?}");
+    // Allocators keep some of what they once needed; what grows with each birth shows in the long run.
+    for ((before, after), may_grow) in memory.iter().zip(&after).zip([8 << 10, 1 << 10, 2 << 10]) {
+        ensure!(after - before <= may_grow, "{before} KiB became {after}");
+    }
+    Ok(())
+}
+
+/// Memory that dom0 has given out, and that xenstored and the daemon have resident, in KiB.
+fn taken(summoned: &Summoned<'_>) -> Result<[i64; 3]> {
+    let script = format!(
+        "awk '/^MemTotal:/ {{ all = $2 }} /^MemAvailable:/ {{ print all - $2 }}' /proc/meminfo
+         for pid in $(pidof xenstored) $(cat {PID}); do awk '/^VmRSS:/ {{ print $2 }}' /proc/$pid/status; done"
+    );
+    let text = summoned.lab().shell(&script)?;
+    let figures: Vec<i64> = text
+        .lines()
+        .filter_map(|line| line.trim().parse().ok())
+        .collect();
+    let figures = figures.try_into();
+    figures.map_err(|_| anyhow::anyhow!("dom0's memory is {text:?}"))
 }
