@@ -1,21 +1,29 @@
 //! Frames that no socket would send.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::num::NonZero;
 use std::thread::sleep;
 use std::time::{Duration, Instant as Clock};
 
 use anyhow::{Context, Result};
+use rustix::net::{
+    AddressFamily, Protocol, SendFlags, SocketFlags, SocketType, sendto, socket_with,
+};
 use smoltcp::phy::{ChecksumCapabilities, Device, Medium, RawSocket, TxToken};
 use smoltcp::time::Instant;
 use smoltcp::wire::{
-    EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, IpAddress, IpProtocol,
-    Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket, UdpRepr,
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
+    EthernetRepr, IpAddress, IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr,
+    TcpSeqNumber, UdpPacket, UdpRepr,
 };
 
 /// Frames that are sent before the rest of the machine has its turn.
 const BURST: u32 = 64;
 /// An IPv4 header without options, and the headers before it.
-const HEADERS: usize = 14 + 20;
+const HEADERS: usize = ETHERNET + 20;
+const ETHERNET: usize = 14;
+/// `IPPROTO_RAW` (netinet/in.h): who sends has made the header of IP as well.
+const IPPROTO_RAW: u32 = 255;
 
 /// Sends frames that `make` makes, as fast as they go.
 fn send(interface: &str, end: Clock, mut make: impl FnMut() -> Vec<u8>) -> Result<u64> {
@@ -34,6 +42,54 @@ fn send(interface: &str, end: Clock, mut make: impl FnMut() -> Vec<u8>) -> Resul
         sleep(Duration::from_millis(1));
     }
     Ok(sent)
+}
+
+/// ARP requests and SYN for each address of the network in turn. Who has a MAC address for the SYN is asked by dom0's kernel, as a router
+/// would; how many there were of each.
+pub(crate) fn sweep(interface: &str, network: Ipv4Addr, end: Clock) -> Result<(u64, u64)> {
+    let raw = Protocol::from_raw(const { NonZero::new(IPPROTO_RAW).unwrap() });
+    let packets = socket_with(
+        AddressFamily::INET,
+        SocketType::RAW,
+        SocketFlags::NONBLOCK,
+        Some(raw),
+    )?;
+    let [a, b, c, _] = network.octets();
+    let mut last = 0_u8;
+    let mut syns = 0;
+    let asked = send(interface, end, || {
+        last = last.wrapping_add(1);
+        let target = Ipv4Addr::new(a, b, c, last);
+        let frame = segment(EthernetAddress::BROADCAST, target, TcpControl::Syn, &[]);
+        let packet = frame.get(ETHERNET..).unwrap_or_default();
+        let to = SocketAddrV4::new(target, 0);
+        // An address that nobody answers for has no room for more.
+        syns += u64::from(sendto(&packets, packet, SendFlags::empty(), &to).is_ok());
+        request(target)
+    })?;
+    Ok((asked, syns))
+}
+
+/// An ARP request of somebody who is not there.
+fn request(target: Ipv4Addr) -> Vec<u8> {
+    let mac = EthernetAddress([2, 0, 0, fastrand::u8(..), fastrand::u8(..), 9]);
+    let arp = ArpRepr::EthernetIpv4 {
+        operation: ArpOperation::Request,
+        source_hardware_addr: mac,
+        source_protocol_addr: random_address(),
+        target_hardware_addr: EthernetAddress([0; 6]),
+        target_protocol_addr: target,
+    };
+    let ethernet = EthernetRepr {
+        src_addr: mac,
+        dst_addr: EthernetAddress::BROADCAST,
+        ethertype: EthernetProtocol::Arp,
+    };
+    let mut octets = vec![0; ETHERNET + arp.buffer_len()];
+    let mut frame = EthernetFrame::new_unchecked(&mut octets);
+    ethernet.emit(&mut frame);
+    arp.emit(&mut ArpPacket::new_unchecked(frame.payload_mut()));
+    octets
 }
 
 fn random_address() -> Ipv4Addr {

@@ -35,6 +35,14 @@ enum What {
     Queries {
         /// For this name; a `*` in it is another word each time
         name: String,
+        /// So many a second
+        #[arg(long)]
+        rate: Option<u32>,
+    },
+    /// ARP requests and SYN packets for all addresses of a /24, from senders that are not there
+    Sweep {
+        /// The interface to send ARP requests from
+        interface: String,
     },
     /// Connections that send half a request and no more
     Half {
@@ -85,9 +93,18 @@ fn main() -> Result<()> {
             let sent = frames::malformed(&raw.interface, raw.mac, guest, end)?;
             println!("{sent} frames");
         }
-        What::Queries { name } => {
-            let (sent, answered) = queries::flood(guest, name, end)?;
-            println!("{sent} queries, {answered} answers");
+        What::Queries { name, rate } => {
+            let (sent, answered) = queries::flood(guest, name, *rate, end)?;
+            let seconds = arguments.seconds.max(1);
+            println!(
+                "{sent} queries, {answered} answers: {} and {} a second",
+                sent / seconds,
+                answered / seconds
+            );
+        }
+        What::Sweep { interface } => {
+            let (asked, syns) = frames::sweep(interface, guest, end)?;
+            println!("{asked} ARP requests, {syns} SYN");
         }
         What::Half { count } => {
             hold(guest, *count, end, b"GET / HTTP/1.1\r\nHost: half", take)?;

@@ -1,26 +1,66 @@
-//! DNS queries (RFC 1035 section 4.1), as many as go out.
+//! DNS queries (RFC 1035 section 4.1): as many as go out, or so many in a second.
 
+use std::io::IoSlice;
 use std::net::{Ipv4Addr, UdpSocket};
-use std::time::Instant;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 
-/// Asks a server for a name until the end; how many queries were sent, and how many answers came.
-pub(crate) fn flood(server: Ipv4Addr, name: &str, end: Instant) -> Result<(u64, u64)> {
+/// Queries that go to the kernel together.
+const BATCH: usize = 64;
+
+/// Asks a server for a name until the end, no faster than `rate` a second; how many queries were sent, and how many answers came.
+pub(crate) fn flood(
+    server: Ipv4Addr,
+    name: &str,
+    rate: Option<u32>,
+    end: Instant,
+) -> Result<(u64, u64)> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     socket.connect((server, 53))?;
     socket.set_nonblocking(true)?;
     let (mut sent, mut answered) = (0_u64, 0);
     let mut answer = [0; 4096];
-    while Instant::now() < end {
-        let name = name.replace('*', &format!("x{sent}"));
+    let mut next = Instant::now();
+    while next < end {
+        let queries = (sent..).take(BATCH);
+        let queries: Vec<_> = queries
+            .map(|number| query(number, &name.replace('*', &format!("x{number}"))))
+            .collect::<Result<_>>()?;
         // What the kernel has no room for is not sent.
-        sent += u64::from(socket.send(&query(sent, &name)?).is_ok());
+        sent += send(&socket, &queries)? as u64;
         while socket.recv(&mut answer).is_ok() {
             answered += 1;
         }
+        next = match rate {
+            Some(rate) => next + Duration::from_secs(BATCH as u64) / rate.max(1),
+            None => Instant::now(),
+        };
+        sleep(next.saturating_duration_since(Instant::now()));
     }
     Ok((sent, answered))
+}
+
+/// Sends queries in one system call; how many of them were.
+fn send(socket: &UdpSocket, queries: &[Vec<u8>]) -> Result<usize> {
+    let slices: Vec<_> = queries.iter().map(|query| [IoSlice::new(query)]).collect();
+    let mut controls: Vec<_> = queries
+        .iter()
+        .map(|_| SendAncillaryBuffer::default())
+        .collect();
+    let mut messages: Vec<_> = slices
+        .iter()
+        .zip(&mut controls)
+        .map(|(slice, control)| MMsgHdr::new(slice, control))
+        .collect();
+    match sendmmsg(socket, &mut messages, SendFlags::empty()) {
+        Ok(sent) => Ok(sent),
+        // Nobody listens there at the moment, or there is no room.
+        Err(rustix::io::Errno::CONNREFUSED | rustix::io::Errno::AGAIN) => Ok(0),
+        Err(error) => Err(error).context("cannot send queries"),
+    }
 }
 
 /// A query for the IPv4 address of a name.

@@ -8,6 +8,7 @@ mod faults;
 mod guard;
 mod hatch;
 mod site;
+mod storm;
 mod summon;
 mod watch;
 
@@ -130,8 +131,13 @@ fn main() -> ExitCode {
     ];
     let by_hatch = (by_hatch.into_iter().flatten().collect(), current);
     let current = Current::default();
-    let by_summon = trials("summon", summon::CASES, Maker::Hatch, &summoned, &current);
-    let by_summon = (by_summon, current);
+    let by = |prefix, cases, options| trials(prefix, cases, Maker::Hatch, options, &current);
+    let by_summon = [
+        by("summon", summon::CASES, &summoned),
+        by("summon", storm::CASES, &summoned),
+        by("summon", storm::XENSTORED, &storm::options()),
+    ];
+    let by_summon = (by_summon.into_iter().flatten().collect(), current);
     // A lab has one CPU, and most often waits for something: two CPUs are enough for three. With fewer, every bound would be meaningless.
     let is_parallel = thread::available_parallelism().is_ok_and(|cpus| cpus.get() >= 2);
     let arguments = &arguments;

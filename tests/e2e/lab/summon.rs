@@ -60,7 +60,7 @@ fn starts() -> Result<u32> {
 }
 
 /// A service of the file. Later lines go into it.
-fn service(name: &str, address: Ipv4Addr, lines: &str) -> String {
+pub(crate) fn service(name: &str, address: Ipv4Addr, lines: &str) -> String {
     format!(
         r#"
 [[services]]
@@ -76,30 +76,30 @@ idle = 2
     )
 }
 
-fn www() -> String {
+pub(crate) fn www() -> String {
     service("www", GUEST, "")
 }
 
 /// A daemon in dom0. Dropping it ends it, and its guests.
-struct Summoned<'a> {
+pub(crate) struct Summoned<'a> {
     place: &'a Place,
 }
 
 impl<'a> Summoned<'a> {
     /// Starts it, and waits until it is ready.
-    fn start(place: &'a Place, daemon: &str, services: &str) -> Result<Self> {
+    pub(crate) fn start(place: &'a Place, daemon: &str, services: &str) -> Result<Self> {
         let summoned = Self { place };
         summoned.write(daemon, services)?;
         summoned.spawn()?;
         Ok(summoned)
     }
 
-    fn write(&self, daemon: &str, services: &str) -> Result<()> {
+    pub(crate) fn write(&self, daemon: &str, services: &str) -> Result<()> {
         let file = format!("[daemon]\nlisten = [\"{DOM0}:53\"]\nttl = 1\n{daemon}\n{services}");
         self.lab().put(FILE, 0o644, file.as_bytes())
     }
 
-    fn spawn(&self) -> Result<()> {
+    pub(crate) fn spawn(&self) -> Result<()> {
         self.spawn_to(LOG)?;
         self.logged("ready")
     }
@@ -109,16 +109,16 @@ impl<'a> Summoned<'a> {
         self.lab().shell(&script).map(drop)
     }
 
-    fn lab(&self) -> &Lab {
+    pub(crate) fn lab(&self) -> &Lab {
         &self.place.lab
     }
 
-    fn log(&self) -> Result<String> {
+    pub(crate) fn log(&self) -> Result<String> {
         self.lab().shell(&format!("cat {LOG}"))
     }
 
     /// Waits until something is in the log.
-    fn logged(&self, what: &str) -> Result<()> {
+    pub(crate) fn logged(&self, what: &str) -> Result<()> {
         let end = Instant::now() + BOUND;
         loop {
             let log = self.log()?;
@@ -130,13 +130,13 @@ impl<'a> Summoned<'a> {
         }
     }
 
-    fn signal(&self, signal: &str) -> Result<()> {
+    pub(crate) fn signal(&self, signal: &str) -> Result<()> {
         let script = format!("kill -{signal} $(cat {PID})");
         self.lab().shell(&script).map(drop)
     }
 
     /// How a service is.
-    fn status(&self, name: &str) -> Result<Value> {
+    pub(crate) fn status(&self, name: &str) -> Result<Value> {
         let told = self.lab().run(&[HATCH, "summon", "status", "--json"])?;
         let status: Value = serde_json::from_str(&told).context("no status")?;
         let services = status["services"].as_array().context("no services")?;
@@ -145,14 +145,14 @@ impl<'a> Summoned<'a> {
             .with_context(|| format!("no {name} in {status}"))
     }
 
-    fn totals(&self) -> Result<Value> {
+    pub(crate) fn totals(&self) -> Result<Value> {
         let told = self.lab().run(&[HATCH, "summon", "status", "--json"])?;
         let mut status: Value = serde_json::from_str(&told).context("no status")?;
         Ok(status["totals"].take())
     }
 
     /// Waits until a service is as wanted.
-    fn until(&self, name: &str, is_wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+    pub(crate) fn until(&self, name: &str, is_wanted: impl Fn(&Value) -> bool) -> Result<Value> {
         let end = Instant::now() + BOUND;
         loop {
             let status = self.status(name)?;
@@ -166,25 +166,25 @@ impl<'a> Summoned<'a> {
         }
     }
 
-    fn asleep(&self, name: &str) -> Result<Value> {
+    pub(crate) fn asleep(&self, name: &str) -> Result<Value> {
         self.until(name, |one| one["state"] == "asleep")
     }
 
     /// Gets the page of `www` from the host.
-    fn page(&self) -> Result<()> {
+    pub(crate) fn page(&self) -> Result<()> {
         let (status, page) = ask::http(self.lab().http()?, "/", BOUND)?;
         ensure!(status == 200 && !page.is_empty(), "GET / gives {status}");
         Ok(())
     }
 
-    fn query(&self, name: &str) -> Result<Vec<String>> {
+    pub(crate) fn query(&self, name: &str) -> Result<Vec<String>> {
         let server: SocketAddr = self
             .lab()
             .forward(Protocol::Udp, SocketAddrV4::new(DOM0, 53))?;
         ask::dns(server, name, Rtype::A, BOUND)
     }
 
-    fn get(&self, address: Ipv4Addr) -> Result<()> {
+    pub(crate) fn get(&self, address: Ipv4Addr) -> Result<()> {
         self::from_dom0(self.lab(), address)
     }
 }
@@ -200,7 +200,7 @@ impl Drop for Summoned<'_> {
 }
 
 /// Gets a page from dom0.
-fn from_dom0(lab: &Lab, address: Ipv4Addr) -> Result<()> {
+pub(crate) fn from_dom0(lab: &Lab, address: Ipv4Addr) -> Result<()> {
     let script = format!("wget -q -O /dev/null http://{address}/");
     lab.shell(&script).map(drop)
 }
@@ -583,7 +583,7 @@ fn under_systemd(place: &Place) -> Result<()> {
 }
 
 /// Has somebody who means ill at work for some seconds, and asks an honest service meanwhile; gives what the first says.
-fn abused(summoned: &Summoned<'_>, words: &[&str], honest: Ipv4Addr) -> Result<String> {
+pub(crate) fn abused(summoned: &Summoned<'_>, words: &[&str], honest: Ipv4Addr) -> Result<String> {
     const ABUSE: &str = "/guest/abuse";
     let program = static_program("mayfly-abuse", "mayfly-abuse")?;
     let lab = summoned.lab();

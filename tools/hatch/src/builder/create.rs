@@ -321,7 +321,12 @@ impl Builder {
 
     /// Makes the interface a port of its bridge, or of none if it is a shell's, as soon as it is there.
     fn port(&mut self, plan: &Plan<'_>, domid: u16) -> Result<Link, Cause> {
-        let mut link = self.links.appeared(&vif_name(domid, 0), self.bound)?;
+        let mut link = match self.links.appeared(&vif_name(domid, 0), self.bound) {
+            Err(crate::net::Error::NotAppeared { .. }) if !self.has_kernel()? => {
+                return Err(Cause::Deaf);
+            }
+            link => link?,
+        };
         match &plan.bridge {
             Some(bridge) => {
                 let mtu = plan.config.vif.as_ref().and_then(|vif| vif.mtu);

@@ -115,6 +115,11 @@ impl Builder {
         {
             left.push(error.to_string());
         }
+        if state.is_none()
+            && let Err(error) = super::lost::unbind(domid)
+        {
+            left.push(format!("its interface: {error}"));
+        }
         // Only now: by these `hatch gc` would find it if this process ended before.
         let forget = keys::forget(domid, name.as_deref(), mac.as_ref());
         ids.extend(self.send(&forget).map_err(cause)?);

@@ -162,15 +162,22 @@ pub(crate) fn backend(domid: u16) -> String {
 
 /// What claims name and MAC address: all of one transaction.
 pub(crate) fn claim(domid: u16, config: &Config) -> Vec<Op> {
-    let mut ops = vec![
-        write(name_path(&config.name), domid.to_string()),
-        write(domain_path(domid), config.name.clone()),
-    ];
-    if let Some(vif) = &config.vif {
-        ops.push(write(mac_path(&vif.mac), domid.to_string()));
-    }
+    let mac = config.vif.as_ref().map(|vif| &vif.mac);
+    let mut ops = entry(domid, &config.name, mac);
     if config.watched.is_some() {
         ops.push(write(watched_path(domid), config.record()));
+    }
+    ops
+}
+
+/// A guest's place in the index.
+pub(crate) fn entry(domid: u16, name: &str, mac: Option<&[u8; 6]>) -> Vec<Op> {
+    let mut ops = vec![
+        write(name_path(name), domid.to_string()),
+        write(domain_path(domid), name),
+    ];
+    if let Some(mac) = mac {
+        ops.push(write(mac_path(mac), domid.to_string()));
     }
     ops
 }
@@ -182,7 +189,7 @@ pub(crate) fn birth(domid: u16, config: &Config, preconnected: bool) -> Vec<Op> 
     let mut ops = Vec::with_capacity(32);
     ops.push(Op::Mkdir(home.clone()));
     ops.push(Op::Perms(home.clone(), guest_reads(domid)));
-    ops.push(name(domid, config));
+    ops.push(name(domid, &config.name));
     if let Some(vif) = &config.vif {
         network(&mut ops, domid, vif, preconnected);
     }
@@ -383,9 +390,9 @@ pub(crate) fn death(domid: u16, handle: Option<&[u8; 16]>) -> Vec<Op> {
     ops
 }
 
-/// The name of a shell that becomes this guest, for others to see.
-pub(crate) fn name(domid: u16, config: &Config) -> Op {
-    write(format!("{}/name", home(domid)), config.name.clone())
+/// A guest's name, for others to see.
+pub(crate) fn name(domid: u16, name: &str) -> Op {
+    write(format!("{}/name", home(domid)), name)
 }
 
 /// What else makes a shell, of these names, the guest that `config` says. The guest does not need it.

@@ -25,6 +25,7 @@ pub mod image;
 mod info;
 mod keys;
 pub mod layout;
+mod lost;
 mod making;
 mod names;
 pub mod report;
@@ -40,6 +41,7 @@ pub use image::{Image, Ramdisk};
 pub use keys::{
     domain_path, mac_path, mac_text, making_path, name_path, restart_path, uuid, watched_path,
 };
+pub use lost::Known;
 pub use making::Maker;
 pub use names::Taken;
 pub use steps::Step;
@@ -70,6 +72,9 @@ pub enum Cause {
     /// The interface did not appear, or could not be made a port of the bridge.
     #[error(transparent)]
     Net(#[from] crate::net::Error),
+    /// The kernel watches nothing of this xenstored.
+    #[error("the kernel knows nothing of this xenstored, which was started after another")]
+    Deaf,
     /// It was destroyed before it was made.
     #[error("somebody has destroyed it meanwhile")]
     Destroyed,
@@ -105,6 +110,7 @@ impl std::fmt::Display for Error {
         let Failure { step, cause } = &self.failure;
         let advice = match cause {
             Cause::Taken(_) => "choose another, or `hatch destroy` that one",
+            Cause::Deaf => "start dom0 anew: until then there is no new interface",
             _ => step.advice(),
         };
         write!(f, "step `{step}`: {cause}; {advice}")?;

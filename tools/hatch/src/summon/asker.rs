@@ -1,4 +1,4 @@
-//! The thread that asks quiet guests how many connections they have.
+//! The thread that asks guests how many connections they have, and what they have served.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -22,14 +22,23 @@ pub(super) struct Question {
     pub(super) address: IpAddr,
 }
 
-/// What they say: connections beside our own, if they tell.
-pub(super) type Answer = (Id, Option<u32>);
+/// What a guest says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Said {
+    /// Connections that are open or half open, but for the one that asks.
+    pub(super) connections: u32,
+    /// HTTP requests, this one among them, and DNS queries that it has answered.
+    pub(super) requests: u64,
+}
+
+/// What they say, if they tell.
+pub(super) type Answer = (Id, Option<Said>);
 
 pub(super) fn work(questions: &Receiver<Question>, answers: &Sender<Answer>) {
     for Question { service, address } in questions {
         let text = ask((address, 80).into());
         std::thread::sleep(LAST_FRAMES);
-        answers.send((service, text.ok().and_then(|text| connections(&text))));
+        answers.send((service, text.ok().and_then(|text| said(&text))));
     }
 }
 
@@ -43,18 +52,27 @@ fn ask(address: SocketAddr) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// Connections that are open or half open in a guest's metrics, but for the one that asks. A connection that is closing has
-/// nobody at its other end who would miss it.
-fn connections(text: &str) -> Option<u32> {
-    let values = text.lines().filter_map(|line| {
-        let (name, value) = line.split_once(' ')?;
-        let (name, label) = name.split_once('{')?;
-        let is_open = name.ends_with("tcp_connections")
-            && (label.contains("\"open\"") || label.contains("\"half_open\""));
-        is_open.then(|| value.trim().parse::<u32>().ok())
-    });
-    let all = values.collect::<Option<Vec<u32>>>()?;
-    (!all.is_empty()).then(|| all.iter().sum::<u32>().saturating_sub(1))
+/// What a guest's metrics say. A connection that is closing has nobody at its other end who would miss it.
+fn said(text: &str) -> Option<Said> {
+    let (mut connections, mut requests) = (None, 0);
+    for line in text.lines() {
+        let Some((name, value)) = line.split_once(' ') else {
+            continue;
+        };
+        let (name, label) = name.split_once('{').unwrap_or((name, ""));
+        let value = || value.trim().parse::<u64>().ok();
+        if name.ends_with("tcp_connections") {
+            if label.contains("\"open\"") || label.contains("\"half_open\"") {
+                connections = Some(u64::saturating_add(connections.unwrap_or(0), value()?));
+            }
+        } else if name.ends_with("dns_answers_total") || name.ends_with("http_requests_total") {
+            requests = u64::saturating_add(requests, value()?);
+        }
+    }
+    Some(Said {
+        connections: u32::try_from(connections?.saturating_sub(1)).ok()?,
+        requests,
+    })
 }
 
 #[cfg(test)]
@@ -62,16 +80,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_but_our_own() {
+    fn connections_but_our_own_and_requests() {
         let text = "HTTP/1.1 200 OK\r\n\r\n# TYPE mayfly_tcp_connections gauge\n\
             mayfly_tcp_connections{state=\"half_open\"} 2\n\
             mayfly_tcp_connections{state=\"open\"} 3\n\
-            mayfly_tcp_connections{state=\"closing\"} 9\n";
-        assert_eq!(connections(text), Some(4));
-        assert_eq!(connections("HTTP/1.1 404 Not Found\r\n\r\n"), None);
-        assert_eq!(
-            connections("x_tcp_connections{state=\"open\"} many\n"),
-            None
-        );
+            mayfly_tcp_connections{state=\"closing\"} 9\n\
+            mayfly_dns_answers_total{transport=\"udp\"} 5\n\
+            mayfly_dns_answers_total{transport=\"tcp\"} 1\n\
+            mayfly_http_requests_total{method=\"GET\"} 7\n";
+        let all = Said {
+            connections: 4,
+            requests: 13,
+        };
+        assert_eq!(said(text), Some(all));
+        assert_eq!(said("HTTP/1.1 404 Not Found\r\n\r\n"), None);
+        assert_eq!(said("x_tcp_connections{state=\"open\"} many\n"), None);
     }
 }

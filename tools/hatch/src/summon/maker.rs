@@ -12,11 +12,13 @@ use super::fleet::Id;
 use super::guard::{self, Identity};
 use crate::builder::report::Timeline;
 use crate::builder::{
-    Builder, Cause, Config, Connect, Image, Ramdisk, Ready, Shell, Then, Vif, random_uuid,
+    Builder, Cause, Config, Connect, DestroyError, Image, Known, Ramdisk, Ready, Shell, Then, Vif,
+    random_uuid,
 };
 use crate::gc::{self, Snapshot};
 use crate::net::{Links, vif_name};
 use crate::xen::TscMode;
+use crate::xenstore::Client;
 
 /// How long Xen, xenstored or the kernel may let us wait.
 const BOUND: Duration = Duration::from_secs(10);
@@ -26,16 +28,23 @@ const REST: Duration = Duration::from_millis(50);
 const BACK_OFF: Duration = Duration::from_secs(1);
 const BACK_OFF_MAX: Duration = Duration::from_secs(60);
 
+/// How often xenstored's end is looked for while nothing is asked of it, and how often what it is needed for is tried again.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long nothing is made for a kernel that would not notice.
+const DEAF: Duration = Duration::from_secs(60);
+
 /// What is to be done.
 pub(super) enum Order {
-    /// Find the guests of these services.
-    Find(Vec<(Id, String)>),
+    /// Find the guests of these services, which have these names and MAC addresses.
+    Find(Vec<(Id, String, [u8; 6])>),
     /// Make a guest.
     Make(Id, Box<Service>, bool),
     /// Remove one.
     Remove(Id, u16),
     /// Keep guests ready for these services; so many for each image and size.
     Ready(Vec<Service>, usize),
+    /// They may have so many MiB together from here on.
+    Room(u64),
 }
 
 /// What was done.
@@ -72,12 +81,23 @@ type Make = (PathBuf, u64);
 pub(super) struct Maker {
     told: Sender<Told>,
     builder: Option<Builder>,
+    /// Guests that run, for an index that is lost.
+    known: BTreeMap<u16, Known>,
+    /// Guests that are to be removed when xenstored is there again.
+    left: Vec<(Id, u16)>,
+    look_at: Instant,
+    /// Whether xenstored has gone, and was told to have.
+    is_gone: bool,
+    /// Whether the kernel was once seen to know xenstored; and since when it does not.
+    had_kernel: bool,
+    deaf: Option<Instant>,
     /// Opened when it is first needed.
     links: Option<Links>,
     images: BTreeMap<PathBuf, Image>,
     sites: BTreeMap<PathBuf, Ramdisk>,
-    /// How many guests are to wait, of each make.
+    /// How many guests are to wait, of each make, and MiB that they may have.
     ready: usize,
+    room: u64,
     /// The makes, and any bridge that one of their services is on.
     makes: BTreeMap<Make, String>,
     shells: BTreeMap<Make, VecDeque<Shell>>,
@@ -90,10 +110,17 @@ impl Maker {
         Self {
             told,
             builder: None,
+            known: BTreeMap::new(),
+            left: Vec::new(),
+            look_at: Instant::now(),
+            is_gone: false,
+            had_kernel: false,
+            deaf: None,
             links: None,
             images: BTreeMap::new(),
             sites: BTreeMap::new(),
             ready: 0,
+            room: u64::MAX,
             makes: BTreeMap::new(),
             shells: BTreeMap::new(),
             retry: Instant::now(),
@@ -104,17 +131,29 @@ impl Maker {
     /// Carries orders out until nobody gives any more. Then the guests made ahead are removed.
     pub(super) fn work(mut self, orders: &Receiver<Order>) {
         loop {
-            let order = match self.lacking() {
-                Some(make) => {
-                    let pause = self.retry.saturating_duration_since(Instant::now());
-                    match orders.recv_timeout(pause.max(REST)) {
-                        Err(RecvTimeoutError::Timeout) => {
+            let now = Instant::now();
+            if self.look_at <= now {
+                self.look_at = now + LOOK;
+                self.look();
+            }
+            let fill = self
+                .lacking()
+                .map(|make| (make, self.retry.max(now + REST)));
+            let has_guests = !self.known.is_empty() || !self.left.is_empty();
+            let look_at = has_guests.then_some(self.look_at);
+            let until = fill.iter().map(|(_, at)| *at).chain(look_at).min();
+            let order = match until {
+                Some(until) => match orders.recv_timeout(until.saturating_duration_since(now)) {
+                    Err(RecvTimeoutError::Timeout) => {
+                        if let Some((make, at)) = fill
+                            && at <= Instant::now()
+                        {
                             self.fill(make);
-                            continue;
                         }
-                        order => order.ok(),
+                        continue;
                     }
-                }
+                    order => order.ok(),
+                },
                 None => orders.recv().ok(),
             };
             match order {
@@ -140,10 +179,8 @@ impl Maker {
                     self.tell(Told::NotMade(id, why));
                 }
             }
-            Order::Remove(id, domid) => {
-                let trouble = self.remove(domid).err();
-                self.tell(Told::Removed(id, trouble));
-            }
+            Order::Remove(id, domid) => self.remove(id, domid),
+            Order::Room(room) => self.room = room,
             Order::Ready(services, ready) => {
                 // Files may be others by now.
                 self.images.clear();
@@ -165,21 +202,100 @@ impl Maker {
     }
 
     fn builder(&mut self) -> Result<&mut Builder, Cause> {
-        match &mut self.builder {
-            Some(builder) => Ok(builder),
-            none => Ok(none.insert(Builder::open(BOUND)?)),
+        let mut kept = self.builder.take();
+        if kept
+            .as_mut()
+            .is_some_and(|builder| builder.store().has_ended())
+        {
+            kept = None;
+            if !std::mem::replace(&mut self.is_gone, true) {
+                self.tell(Told::Trouble("xenstored has gone".to_owned()));
+            }
         }
+        let builder = match kept {
+            Some(builder) => builder,
+            None => {
+                let mut builder = Builder::open(BOUND)?;
+                self.meet(&mut builder)?;
+                builder
+            }
+        };
+        Ok(self.builder.insert(builder))
+    }
+
+    /// Looks at a xenstored that was not spoken to yet. One that was started anew knows nothing of our guests, and the kernel nothing of it.
+    fn meet(&mut self, builder: &mut Builder) -> Result<(), Cause> {
+        let mut restored = 0_usize;
+        for known in self.known.values() {
+            restored += usize::from(builder.restore(known)?);
+        }
+        for shell in self.shells.values().flatten() {
+            restored += usize::from(builder.restore_shell(shell)?);
+        }
+        let has_kernel = builder.has_kernel()?;
+        self.deaf = (self.had_kernel && !has_kernel).then(Instant::now);
+        self.had_kernel |= has_kernel;
+        if std::mem::take(&mut self.is_gone) {
+            let what = format!("xenstored is there again; {restored} guests had to be told to it");
+            self.tell(Told::Trouble(what));
+        }
+        if self.deaf.is_some() {
+            self.tell(Told::Trouble(Cause::Deaf.to_string()));
+        }
+        Ok(())
+    }
+
+    /// Without the kernel there is no interface: who would wait for one is told so at once.
+    fn hears(&mut self) -> Result<(), Cause> {
+        if let Some(since) = self.deaf {
+            if since.elapsed() < DEAF && !self.builder()?.has_kernel()? {
+                return Err(Cause::Deaf);
+            }
+            self.deaf = None;
+        }
+        Ok(())
     }
 
     /// xenstored was perhaps started anew: the way to it is opened again the next time.
     fn lost(&mut self, cause: &Cause) {
-        if matches!(cause, Cause::Store(_)) {
-            self.builder = None;
+        match cause {
+            Cause::Store(_) => {
+                let builder = self.builder.take();
+                self.is_gone |= builder.is_some_and(|mut builder| builder.store().has_ended());
+            }
+            Cause::Deaf => self.deaf = Some(Instant::now()),
+            _ => {}
         }
     }
 
+    /// Sees whether xenstored is still there, and does what it is needed for.
+    fn look(&mut self) {
+        if self.known.is_empty() && self.left.is_empty() {
+            return;
+        }
+        if self.builder().is_ok() {
+            for (id, domid) in std::mem::take(&mut self.left) {
+                self.remove(id, domid);
+            }
+        }
+    }
+
+    /// Remembers a guest that runs.
+    fn know(&mut self, domid: u16, name: &str, mac: [u8; 6]) -> Result<(), Cause> {
+        if let Some(info) = self.builder()?.xen().info(domid)? {
+            let known = Known {
+                domid,
+                uuid: info.handle,
+                name: name.to_owned(),
+                mac,
+            };
+            self.known.insert(domid, known);
+        }
+        Ok(())
+    }
+
     /// Removes what a killed daemon has left half-made, and finds the guests that run.
-    fn find(&mut self, wanted: &[(Id, String)]) -> Result<(), Cause> {
+    fn find(&mut self, wanted: &[(Id, String, [u8; 6])]) -> Result<(), Cause> {
         let builder = self.builder()?;
         let (store, xen) = builder.ways();
         let snapshot = Snapshot::read(store, xen).map_err(|error| match error {
@@ -188,7 +304,8 @@ impl Maker {
         })?;
         let failures = gc::carry_out(builder, &gc::decide(&snapshot));
         let mut found = Vec::new();
-        for (id, name) in wanted {
+        for (id, name, mac) in wanted {
+            let builder = self.builder()?;
             let Some(domid) = builder.domid(name)? else {
                 continue;
             };
@@ -199,6 +316,7 @@ impl Maker {
             if info.is_paused() {
                 builder.xen().unpause(domid)?;
             }
+            self.know(domid, name, *mac)?;
             found.push(Told::Found(*id, domid));
         }
         found.extend(failures.into_iter().map(Told::Trouble));
@@ -220,7 +338,11 @@ impl Maker {
         let is_from_pool = shell.is_some();
         if is_from_pool {
             self.count();
+        } else {
+            self.hears().map_err(|error| error.to_string())?;
         }
+        // What it needs of the memory, others have to make room for.
+        self.clear_out();
         self.builder().map_err(|error| error.to_string())?;
         let image = self.images.get(&service.image);
         let site = service.site.as_ref().and_then(|path| self.sites.get(path));
@@ -247,6 +369,9 @@ impl Maker {
         };
         match created {
             Ok(created) => {
+                if let Err(cause) = self.know(created.domid, &service.name, service.mac) {
+                    self.lost(&cause);
+                }
                 self.tell(Told::Runs(id, Box::new(created.timeline)));
                 Ok(())
             }
@@ -273,18 +398,28 @@ impl Maker {
         Ok(())
     }
 
-    fn remove(&mut self, domid: u16) -> Result<(), String> {
-        use crate::builder::DestroyError;
-        let builder = self.builder().map_err(|error| error.to_string())?;
-        match builder.destroy(domid, false) {
-            Ok(_) | Err(DestroyError::NoSuchDomain(_)) => Ok(()),
+    /// Removes a guest, or sees to it that it is when xenstored is there again.
+    fn remove(&mut self, id: Id, domid: u16) {
+        let destroyed = self
+            .builder()
+            .map_err(DestroyError::from)
+            .and_then(|builder| builder.destroy(domid, false));
+        let trouble = match destroyed {
+            Ok(_) | Err(DestroyError::NoSuchDomain(_)) => None,
             Err(error) => {
+                let store = self.builder.as_mut().map(Builder::store);
+                if store.is_none_or(Client::has_ended) {
+                    self.left.push((id, domid));
+                    return;
+                }
                 if let DestroyError::Cause(cause) = &error {
                     self.lost(cause);
                 }
-                Err(error.to_string())
+                Some(error.to_string())
             }
-        }
+        };
+        self.known.remove(&domid);
+        self.tell(Told::Removed(id, trouble));
     }
 
     fn count(&self) {
@@ -294,8 +429,17 @@ impl Maker {
     /// A make of which too few guests wait.
     fn lacking(&self) -> Option<Make> {
         let waiting = |make: &Make| self.shells.get(make).map_or(0, VecDeque::len);
+        let memory = self.memory();
         let mut makes = self.makes.keys();
-        makes.find(|make| waiting(make) < self.ready).cloned()
+        makes
+            .find(|make| waiting(make) < self.ready && memory + make.1 <= self.room)
+            .cloned()
+    }
+
+    /// MiB of guests made ahead.
+    fn memory(&self) -> u64 {
+        let shells = self.shells.iter();
+        shells.map(|(make, all)| make.1 * all.len() as u64).sum()
     }
 
     /// Makes one guest ahead.
@@ -323,6 +467,7 @@ impl Maker {
             let image = Image::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
             self.images.insert(path.clone(), image);
         }
+        self.hears().map_err(|error| error.to_string())?;
         self.builder().map_err(|error| error.to_string())?;
         let (Some(builder), Some(image)) = (&mut self.builder, self.images.get(path)) else {
             return Err("its image is not there".into());
@@ -347,15 +492,12 @@ impl Maker {
             watched: None,
         };
         builder.shell(&template, image).map_err(|error| {
-            let text = error.to_string();
-            if matches!(error.failure.cause, Cause::Store(_)) {
-                self.builder = None;
-            }
-            text
+            self.lost(&error.failure.cause);
+            error.to_string()
         })
     }
 
-    /// Removes guests made ahead that nobody can want any more.
+    /// Removes guests made ahead that nobody can want any more, or that there is no room for.
     fn clear_out(&mut self) {
         let makes = self.makes.clone();
         let ready = self.ready;
@@ -364,6 +506,19 @@ impl Maker {
             let keep = if makes.contains_key(make) { ready } else { 0 };
             gone.extend(shells.drain(keep.min(shells.len())..));
         }
+        let mut memory = self.memory();
+        for ((_, mib), shells) in &mut self.shells {
+            while memory > self.room
+                && let Some(shell) = shells.pop_back()
+            {
+                memory -= *mib;
+                gone.push(shell);
+            }
+        }
+        if gone.is_empty() {
+            return;
+        }
+        self.count();
         for shell in gone {
             let removed = self
                 .builder()

@@ -127,6 +127,27 @@ impl Names {
         (service, is_ours)
     }
 
+    /// Octets of the queries over TCP, each after its length, before the first whole one for what is elsewhere; and of that one.
+    pub fn before_elsewhere(&self, stream: &[u8]) -> (usize, Option<usize>) {
+        let mut before = 0;
+        if let Some(pack) = self.pack() {
+            while let Some((length, rest)) =
+                stream.get(before..).and_then(<[u8]>::split_first_chunk)
+                && let Some(query) = rest.get(..u16::from_be_bytes(*length).into())
+            {
+                let length = length.len() + query.len();
+                // An answer is not to be sent on as if it were a query.
+                let is_query =
+                    query.len() >= HEADER && query.get(2).is_some_and(|flags| flags & 0x80 == 0);
+                if is_query && !self.asked(&pack, query).1 {
+                    return (before, Some(length));
+                }
+                before += length;
+            }
+        }
+        (stream.len(), None)
+    }
+
     /// The services that whole queries over TCP ask for: each is after its length in 16 bits.
     pub fn asked_in(&self, mut stream: &[u8]) -> Vec<Id> {
         let mut services = Vec::new();

@@ -123,6 +123,11 @@ impl Client {
         self.closed || self.broken.is_some()
     }
 
+    /// The same, with a look at the connection first: who has nothing to ask is not told of its end.
+    pub fn has_ended(&mut self) -> bool {
+        self.receive().is_err() || self.is_lost()
+    }
+
     /// Writes all that is queued, in one system call when the socket takes it. Answers that come meanwhile are kept.
     /// Through the kernel's device each request waits for the answer to the one before.
     ///

@@ -39,6 +39,11 @@ pub(super) fn open() -> Result<(OwnedFd, Framing), Error> {
     for candidate in &candidates {
         match open_one(candidate) {
             Ok(opened) => return Ok(opened),
+            // Its xenstored has gone, and behind the device is the same one: whoever asks there waits until there is another.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                reason = error;
+                break;
+            }
             // That a thing is not there says less than any other reason.
             Err(error) if reason.kind() == io::ErrorKind::NotFound => reason = error,
             Err(_) => {}

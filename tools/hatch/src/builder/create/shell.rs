@@ -6,6 +6,8 @@ use super::super::config::{Config, random_uuid};
 use super::super::image::{Image, Ramdisk};
 use super::super::keys::{self, Op};
 use super::super::layout::{self, Layout};
+use super::super::lost::Known;
+use super::super::making::Maker;
 use super::super::names::{self, XlLock};
 use super::super::steps::{Step, Steps};
 use super::super::{Cause, Error, Failure, info};
@@ -72,6 +74,26 @@ impl Builder {
                 Err(Error { failure, left })
             }
         }
+    }
+
+    /// Puts a shell into an index that has nothing of it, and marks it; whether that was so.
+    ///
+    /// # Errors
+    /// Xen's or xenstored's.
+    pub fn restore_shell(&mut self, shell: &Shell) -> Result<bool, Cause> {
+        let config = &shell.config;
+        let known = Known {
+            domid: shell.domid,
+            uuid: config.uuid,
+            name: config.name.clone(),
+            mac: config.vif.as_ref().map(|vif| vif.mac).unwrap_or_default(),
+        };
+        let is_restored = self.restore(&known)?;
+        if is_restored {
+            let mark = keys::making_path(&config.uuid);
+            self.store.write(&mark, &Maker::this().to_string())?;
+        }
+        Ok(is_restored)
     }
 
     /// Gives a shell its identity: name, MAC address, bridge, command line, module. It is then a guest like others. When a
@@ -148,7 +170,7 @@ impl Builder {
         let mut done = Done::default();
         let named = steps.run(Step::Keys, || {
             done.claim = Some(self.claim(config, domid, transaction)?);
-            let named = self.send(&[keys::name(domid, config)])?;
+            let named = self.send(&[keys::name(domid, &config.name)])?;
             self.store.flush()?;
             Ok::<_, Cause>(named)
         })?;

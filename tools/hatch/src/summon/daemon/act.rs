@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::super::asker::Question;
+use super::super::asker::{Question, Said};
 use super::super::fleet::{Action, Event, Id, Tell};
 use super::super::log::{Level, line};
 use super::super::maker::{Made, Order, Told};
@@ -15,9 +15,19 @@ impl Daemon {
     /// Carries out all that is to be done, and what follows from that.
     pub(super) fn carry_out(&mut self) {
         while !self.actions.is_empty() {
+            self.make_room();
             for action in std::mem::take(&mut self.actions) {
                 self.act(action);
             }
+        }
+    }
+
+    /// Guests that are wanted have the memory before those that were made ahead.
+    pub(super) fn make_room(&mut self) {
+        let room = self.config.daemon.limits.memory;
+        let room = room.saturating_sub(self.fleet.used().1);
+        if std::mem::replace(&mut self.room, room) != room {
+            self.order(Order::Room(room));
         }
     }
 
@@ -110,7 +120,7 @@ impl Daemon {
         self.entries.get_mut(&id)?.guest.as_mut()
     }
 
-    fn ask(&mut self, id: Id) {
+    pub(super) fn ask(&mut self, id: Id) {
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
@@ -120,7 +130,10 @@ impl Daemon {
         let Some(guest) = &mut entry.guest else {
             return;
         };
-        guest.is_asked = true;
+        if std::mem::replace(&mut guest.is_asked, true) {
+            // Its answer is on the way.
+            return;
+        }
         // The thread is there as long as this is.
         let _ = self.questions.send(Question {
             service: id,
@@ -128,14 +141,18 @@ impl Daemon {
         });
     }
 
-    pub(super) fn asked(&mut self, id: Id, open: Option<u32>) {
-        if let Some(guest) = self
-            .entries
-            .get_mut(&id)
-            .and_then(|entry| entry.guest.as_mut())
+    pub(super) fn asked(&mut self, id: Id, said: Option<Said>) {
+        if let Some(entry) = self.entries.get_mut(&id)
+            && let Some(guest) = entry.guest.as_mut()
         {
             guest.answered();
+            if let Some(said) = said {
+                // All that we have asked it is among them.
+                guest.asked += 1;
+                entry.requests = Some(said.requests.saturating_sub(guest.asked));
+            }
         }
+        let open = said.map(|said| said.connections);
         self.step(Instant::now(), Event::Connections(id, open));
     }
 
@@ -205,6 +222,7 @@ impl Daemon {
             match self.links.find(&vif_name(domid, 0)) {
                 Ok(vif) => {
                     entry.guest = Some(Guest::new(domid, &vif, now));
+                    entry.requests = None;
                     if let Err(error) = self.links.direct(&vif, entry.service.mac) {
                         line(Level::Error, "not reached").with("why", error).write();
                     }

@@ -31,6 +31,8 @@ pub(super) struct Guest {
     seen: u64,
     /// It was asked for its connections, and so what it sends is its answer to us.
     pub(super) is_asked: bool,
+    /// How often it has answered that.
+    pub(super) asked: u64,
 }
 
 impl Guest {
@@ -45,6 +47,7 @@ impl Guest {
             frames: File::open(path).ok(),
             seen: 0,
             is_asked: false,
+            asked: 0,
         }
     }
 

@@ -20,6 +20,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -41,6 +42,7 @@ use super::wire::Port;
 use crate::net::Links;
 use crate::xen::Xen;
 use guests::Guest;
+use report::Away;
 
 /// How often guests that run are looked at.
 const TICK: Duration = Duration::from_millis(200);
@@ -90,6 +92,8 @@ struct Entry {
     guest: Option<Guest>,
     /// DNS queries for its address.
     queries: u64,
+    /// What its last guest had served when it was last asked.
+    requests: Option<u64>,
 }
 
 /// The daemon.
@@ -123,6 +127,14 @@ pub struct Daemon {
     tick_at: Instant,
     /// When the status is written down again, as something has happened.
     tell_at: Option<Instant>,
+    /// Whether somebody has looked at the status since the guests were asked what they have served, and when they may be asked again.
+    is_looked_at: Arc<AtomicBool>,
+    count_at: Instant,
+    /// Who was turned away, as the log has it, and when it says so again.
+    away: Away,
+    complain_at: Instant,
+    /// MiB that guests made ahead may have, as the maker knows it.
+    room: u64,
     /// Whether the guests of an earlier daemon were found.
     is_searched: bool,
 }
@@ -245,8 +257,8 @@ impl Daemon {
                 }
             }
             Source::Answers => {
-                for (id, open) in self.answers.take() {
-                    self.asked(id, open);
+                for (id, said) in self.answers.take() {
+                    self.asked(id, said);
                 }
             }
             Source::Reload => {
@@ -265,6 +277,7 @@ impl Daemon {
         if now >= self.tick_at {
             self.tick_at = now + TICK;
             self.look_after_guests(now);
+            self.count_requests(now);
         }
         if self.tell_at.is_some_and(|at| at <= now) {
             self.tell_at = None;

@@ -1,20 +1,66 @@
 //! What the daemon tells of itself.
 
 use std::fmt::Display;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::super::fleet::{Id, State, Unit};
+use super::super::log::{Level, line};
 use super::super::status::{Counts, Frames, Service, State as Told, Status, Step, Totals};
 use super::super::{guard, status};
 use super::setup::Error;
 use super::{Cause, Daemon, Entry};
 
+/// How often guests are asked what they have served, at most.
+const COUNT: Duration = Duration::from_secs(1);
+/// How often the log says at most who was turned away.
+const COMPLAIN: Duration = Duration::from_secs(10);
+
+/// Who was turned away, altogether.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Away {
+    /// DNS queries that were not answered, or cut.
+    queries: u64,
+    /// Wakes.
+    wakes: u64,
+    /// Frames for services that slept.
+    frames: u64,
+}
+
 impl Daemon {
+    /// Says who was turned away since it was last said.
+    fn complain(&mut self, now: Instant) {
+        let (queries, refused) = (&self.dns.counts, &self.fleet.refused);
+        let held = self.entries.values().map(|entry| entry.held.dropped);
+        let away = Away {
+            queries: queries.limited + queries.dropped,
+            wakes: refused.prefix + refused.queue + refused.backed_off,
+            frames: held.sum(),
+        };
+        if away == self.away {
+            return;
+        }
+        if now < self.complain_at {
+            self.tell_at = Some(self.complain_at);
+            return;
+        }
+        let before = std::mem::replace(&mut self.away, away);
+        self.complain_at = now + COMPLAIN;
+        line(Level::Warning, "turned away")
+            .with("queries", away.queries - before.queries)
+            .with("wakes", away.wakes - before.wakes)
+            // A service that is no more has taken its count with it.
+            .with("frames", away.frames.saturating_sub(before.frames))
+            .write();
+    }
+
     /// Serves the status from here on.
     pub(super) fn serve_status(&self) -> Result<(), Error> {
         let (kept, began) = (Arc::clone(&self.status), self.began);
+        let is_looked_at = Arc::clone(&self.is_looked_at);
         let source = move || {
+            is_looked_at.store(true, Ordering::Relaxed);
             let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
             // It is written when something happens, and time passes without that.
             let mut status = (**kept).clone();
@@ -40,9 +86,25 @@ impl Daemon {
         }
     }
 
+    /// Asks guests that run what they have served, if somebody has looked at the status: the next look shows it.
+    pub(super) fn count_requests(&mut self, now: Instant) {
+        if now < self.count_at || !self.is_looked_at.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        self.count_at = now + COUNT;
+        let running = self
+            .fleet
+            .units()
+            .filter(|(_, unit)| matches!(unit.state, State::Running(_)));
+        for id in running.map(|(id, _)| id).collect::<Vec<_>>() {
+            self.ask(id);
+        }
+    }
+
     /// Writes down how everything is.
     pub(super) fn tell(&mut self) {
         let now = Instant::now();
+        self.complain(now);
         let names: Vec<Id> = self
             .config
             .services
@@ -84,6 +146,7 @@ impl Daemon {
                 ("answered", queries.answered),
                 ("forwarded", queries.forwarded),
                 ("refused", queries.refused),
+                ("limited", queries.limited),
                 ("dropped", queries.dropped),
             ]),
             wakes: counts(Cause::ALL.map(|cause| {
@@ -142,7 +205,7 @@ fn service(entry: &Entry, unit: &Unit, guarded: u64, now: Instant) -> Service {
             .collect(),
         memory: entry.service.memory,
         queries: entry.queries,
-        requests: None,
+        requests: entry.requests,
         frames: Frames {
             held: entry.held.held,
             replayed: entry.held.replayed,

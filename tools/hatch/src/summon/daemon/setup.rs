@@ -22,6 +22,7 @@ use super::super::status::Status;
 use super::super::wire::Port;
 use super::super::{asker, bell, dns::Dns};
 use super::guests::Guest;
+use super::report::Away;
 use super::{Daemon, Entry, Signals};
 use crate::net::{Links, vif_name};
 use crate::xen::Xen;
@@ -95,6 +96,11 @@ impl Daemon {
             began: Instant::now(),
             tick_at: Instant::now(),
             tell_at: None,
+            is_looked_at: Arc::default(),
+            count_at: Instant::now(),
+            away: Away::default(),
+            complain_at: Instant::now(),
+            room: u64::MAX,
             is_searched: false,
             config: config.clone(),
         };
@@ -108,7 +114,8 @@ impl Daemon {
 
     /// Finds the guests that run already, before anything is asked for, so that nobody gets a second one.
     fn take_over(&mut self) -> Result<(), Error> {
-        let wanted = self.ids.iter().map(|(name, &id)| (id, name.clone()));
+        let wanted = self.entries.iter();
+        let wanted = wanted.map(|(&id, entry)| (id, entry.service.name.clone(), entry.service.mac));
         self.send(Order::Find(wanted.collect()));
         while !self.is_searched {
             let mut polled = [PollFd::from_borrowed_fd(self.told.as_fd(), PollFlags::IN)];
@@ -133,7 +140,8 @@ impl Daemon {
     }
 
     /// Has guests made ahead.
-    fn ready(&self) {
+    fn ready(&mut self) {
+        self.make_room();
         let services = self.config.services.clone();
         self.send(Order::Ready(services, self.config.daemon.pool));
     }
@@ -271,6 +279,7 @@ impl Daemon {
                     birth: None,
                     guest: None,
                     queries: 0,
+                    requests: None,
                 };
                 self.entries.insert(id, entry);
                 self.fleet.add(id, spec);

@@ -2,6 +2,7 @@
 
 mod forward;
 mod tcp;
+mod upstream;
 
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_w
 use super::fleet::Id;
 use super::names::{Asked, Names};
 use forward::Forward;
-use tcp::Connections;
+use tcp::{Connections, Place};
+use upstream::{Progress, Upstreams};
 
 /// Queries that are answered before something else has its turn.
 const TURN: usize = 64;
@@ -35,7 +37,9 @@ pub struct Counts {
     pub forwarded: u64,
     /// Refused, as the name is in no zone of ours.
     pub refused: u64,
-    /// Left without an answer: malformed, or too many.
+    /// Too many from one network: answered with an invitation to ask over TCP, or not at all.
+    pub limited: u64,
+    /// Left without an answer: malformed, or more than the resolver is given.
     pub dropped: u64,
 }
 
@@ -58,6 +62,8 @@ pub struct Dns {
     listeners: Vec<TcpListener>,
     connections: Connections,
     forward: Option<Forward>,
+    /// The same over TCP.
+    upstreams: Option<Upstreams>,
     server: Server,
     began: Instant,
     /// What was done.
@@ -75,6 +81,8 @@ pub enum Source {
     Connection(usize),
     /// The way to the resolver.
     Resolver,
+    /// A connection to the resolver, for a client's.
+    Upstream(usize),
 }
 
 impl Dns {
@@ -97,6 +105,7 @@ impl Dns {
             listeners,
             connections: Connections::default(),
             forward: None,
+            upstreams: None,
             server: Server::new(ServerConfig::new([0; 16])),
             began: Instant::now(),
             counts: Counts::default(),
@@ -116,6 +125,7 @@ impl Dns {
         self.server = Server::new(config);
         self.connections.clear();
         self.forward = forward.map(Forward::open).transpose()?;
+        self.upstreams = forward.map(Upstreams::new);
         Ok(())
     }
 
@@ -131,25 +141,31 @@ impl Dns {
         let connections = connections.map(|(n, socket)| (Source::Connection(n), socket));
         let resolver = self.forward.iter();
         let resolver = resolver.map(|forward| (Source::Resolver, forward.as_fd()));
+        let upstreams = self.upstreams.iter().flat_map(Upstreams::iter);
+        let upstreams = upstreams.map(|(n, socket)| (Source::Upstream(n), socket));
         udp.chain(listeners)
             .chain(connections)
             .chain(resolver)
+            .chain(upstreams)
             .collect()
     }
 
     /// Whether a connection waits for room to write, and not for more to read.
     pub fn is_writing(&self, source: Source) -> bool {
-        matches!(source, Source::Connection(n) if self.connections.is_writing(n))
+        match source {
+            Source::Connection(n) => self.connections.is_writing(n),
+            Source::Upstream(n) => self.upstreams.iter().any(|all| all.is_writing(n)),
+            _ => false,
+        }
     }
 
     /// When [`Self::expire`] has to be called.
     pub fn deadline(&self) -> Option<Instant> {
         let forward = self.forward.as_ref().and_then(Forward::deadline);
-        self.connections
-            .deadline(self.began)
-            .into_iter()
-            .chain(forward)
-            .min()
+        let upstreams = self.upstreams.as_ref().and_then(Upstreams::deadline);
+        let connections = self.connections.deadline(self.began);
+        let deadlines = [forward, upstreams, connections];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Does what is to be done at a socket, and tells who has asked for which service.
@@ -169,12 +185,20 @@ impl Dns {
                     self.connections.add(stream, from.ip(), self.began);
                 }
             }
-            Source::Connection(n) => {
-                let server = &mut self.server;
-                let answered = self
-                    .connections
-                    .serve(n, server, names, self.began, queries);
-                self.counts.answered += answered;
+            Source::Connection(n) => self.connection(n, names, queries),
+            Source::Upstream(n) => {
+                let progress = match &mut self.upstreams {
+                    Some(upstreams) => upstreams.serve(n),
+                    None => Progress::Waits,
+                };
+                match progress {
+                    Progress::Waits => {}
+                    Progress::Answered(answer) => {
+                        self.connections.answered(n, &answer);
+                        self.connection(n, names, queries);
+                    }
+                    Progress::Failed => self.connections.close(n),
+                }
             }
             Source::Resolver => {
                 let Some(forward) = &mut self.forward else {
@@ -194,10 +218,47 @@ impl Dns {
 
     /// Ends what has waited for too long.
     pub fn expire(&mut self, names: &Names) {
-        let server = &mut self.server;
-        self.connections.expire(server, names, self.began);
+        for n in self.upstreams.iter_mut().flat_map(Upstreams::expired) {
+            self.connections.close(n);
+        }
+        for n in self.connections.late(self.began) {
+            self.connection(n, names, &mut Vec::new());
+            // What it has not taken by now it will not take.
+            self.close(n);
+        }
         if let Some(forward) = &mut self.forward {
             forward.expire();
+        }
+    }
+
+    /// Goes on with a client's connection.
+    fn connection(&mut self, n: usize, names: &Names, queries: &mut Vec<Query>) {
+        let server = &mut self.server;
+        let place = Place {
+            server,
+            names,
+            began: self.began,
+            forward: self.upstreams.as_mut(),
+        };
+        let before = place.server.stats.tcp;
+        let done = self.connections.serve(n, place, queries);
+        self.counts.answered += u64::from(self.server.stats.tcp.wrapping_sub(before));
+        match done {
+            Some(forwarded) => self.counts.forwarded += forwarded,
+            None => self.close(n),
+        }
+    }
+
+    /// How often there were too many queries from one network.
+    fn limited(&self) -> u32 {
+        let stats = &self.server.stats;
+        stats.limited.wrapping_add(stats.slipped)
+    }
+
+    fn close(&mut self, n: usize) {
+        self.connections.close(n);
+        if let Some(upstreams) = &mut self.upstreams {
+            upstreams.forget(n);
         }
     }
 
@@ -218,6 +279,7 @@ impl Dns {
         };
         let mut answer = [0; QUERY_MAX];
         let now = millis(self.began, at);
+        let before = self.limited();
         let (asked, length) = names.answer(
             &mut self.server,
             now,
@@ -226,7 +288,14 @@ impl Dns {
             query,
             &mut answer,
         );
+        let socket = self.udp.get(n)?;
         match asked {
+            Asked::Answered(_) | Asked::Nothing if self.limited() != before => {
+                if length > 0 {
+                    let _ = socket.send_to(answer.get(..length)?, from);
+                }
+                self.counts.limited += 1;
+            }
             Asked::Answered(service) => {
                 let _ = socket.send_to(answer.get(..length)?, from);
                 self.counts.answered += 1;

@@ -10,7 +10,9 @@ use mayfly::services::dns::{Connection, ROOM_MIN, Server, TCP_QUERY_MAX};
 use mayfly::services::site::{Pack, Zones};
 use mayfly::services::{Input, Next};
 
+use super::super::fleet::Id;
 use super::super::names::Names;
+use super::upstream::Upstreams;
 use super::{Query, millis, unix_seconds};
 
 /// Connections at a time, and of one address.
@@ -28,8 +30,19 @@ struct Client {
     input: Vec<u8>,
     ended: bool,
     output: Vec<u8>,
+    /// A question of it is at the resolver; what it asks after that waits.
+    is_forwarded: bool,
     /// All is written that ever will be; what is left of it goes out, and then it is closed.
     closing: bool,
+}
+
+/// What a query is answered from.
+pub(super) struct Place<'a> {
+    pub(super) server: &'a mut Server,
+    pub(super) names: &'a Names,
+    pub(super) began: Instant,
+    /// Who has the answers to what is elsewhere; without one that is refused.
+    pub(super) forward: Option<&'a mut Upstreams>,
 }
 
 /// The connections, by numbers that are not used again while they are open.
@@ -50,6 +63,9 @@ impl Connections {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
         let clients = self.clients.iter();
+        // Who waits for the resolver is read from when that has answered: until then it would be readable for ever.
+        let clients =
+            clients.filter(|(_, client)| !client.is_forwarded || !client.output.is_empty());
         clients.map(|(&n, client)| (n, client.stream.as_fd()))
     }
 
@@ -60,6 +76,7 @@ impl Connections {
 
     pub(super) fn deadline(&self, began: Instant) -> Option<Instant> {
         let deadlines = self.clients.values();
+        let deadlines = deadlines.filter(|client| !client.is_forwarded);
         let first = deadlines.map(|client| client.connection.deadline()).min()?;
         Some(began + Duration::from_millis(first))
     }
@@ -78,87 +95,80 @@ impl Connections {
             input: Vec::new(),
             ended: false,
             output: Vec::new(),
+            is_forwarded: false,
             closing: false,
         };
         self.next = self.next.wrapping_add(1);
         self.clients.insert(self.next, client);
     }
 
-    /// Reads, answers and writes as far as that goes now; how many answers there were.
+    /// Reads, answers and writes as far as that goes now; how many queries were forwarded, or `None` when it is over.
     pub(super) fn serve(
         &mut self,
         n: usize,
-        server: &mut Server,
-        names: &Names,
-        began: Instant,
+        place: Place<'_>,
         queries: &mut Vec<Query>,
-    ) -> u64 {
+    ) -> Option<u64> {
         let Some(client) = self.clients.get_mut(&n) else {
-            return 0;
+            return Some(0);
         };
-        let before = server.stats.tcp;
-        if client.serve(server, names, began, queries).is_none() {
-            self.clients.remove(&n);
-        }
-        server.stats.tcp.wrapping_sub(before).into()
+        client.serve(n, place, queries)
     }
 
-    pub(super) fn expire(&mut self, server: &mut Server, names: &Names, began: Instant) {
-        let now = millis(began, Instant::now());
-        let late: Vec<usize> = self
-            .clients
-            .iter()
-            .filter(|(_, client)| client.connection.deadline() <= now)
-            .map(|(&n, _)| n)
-            .collect();
-        for n in late {
-            self.serve(n, server, names, began, &mut Vec::new());
-            // What it has not taken by now it will not take.
-            self.clients.remove(&n);
+    /// The resolver has answered; the answer is after its length.
+    pub(super) fn answered(&mut self, n: usize, answer: &[u8]) {
+        if let Some(client) = self.clients.get_mut(&n) {
+            client.is_forwarded = false;
+            client.output.extend_from_slice(answer);
         }
+    }
+
+    pub(super) fn close(&mut self, n: usize) {
+        self.clients.remove(&n);
+    }
+
+    /// Those that have waited, or let wait, for too long. The resolver has a time of its own.
+    pub(super) fn late(&self, began: Instant) -> Vec<usize> {
+        let now = millis(began, Instant::now());
+        let clients = self.clients.iter();
+        clients
+            .filter(|(_, client)| !client.is_forwarded && client.connection.deadline() <= now)
+            .map(|(&n, _)| n)
+            .collect()
     }
 }
 
 impl Client {
-    /// `None` when it is over.
-    fn serve(
-        &mut self,
-        server: &mut Server,
-        names: &Names,
-        began: Instant,
-        queries: &mut Vec<Query>,
-    ) -> Option<()> {
+    /// As [`Connections::serve`].
+    fn serve(&mut self, n: usize, mut place: Place<'_>, queries: &mut Vec<Query>) -> Option<u64> {
         let at = Instant::now();
         self.read()?;
-        let mut services = Vec::new();
-        if !self.closing {
-            let pack = names.pack()?;
-            let mut out = vec![0; OUT];
-            let room = OUT.saturating_sub(self.output.len());
-            let input = Input {
-                octets: &self.input,
-                ended: self.ended,
-            };
-            let progress = self.connection.process(
-                server,
-                &pack,
-                millis(began, at),
-                unix_seconds(),
-                self.address,
-                input,
-                out.get_mut(..room)?,
-                (OUT / 4).max(ROOM_MIN),
-            );
-            services = names.asked_in(self.input.get(..progress.consumed)?);
-            self.input.drain(..progress.consumed);
-            self.output.extend_from_slice(out.get(..progress.written)?);
-            match progress.next {
-                Next::Keep => {}
-                Next::Close => self.closing = true,
-                Next::Abort => return None,
+        let (mut services, mut forwarded) = (Vec::new(), 0);
+        loop {
+            let has_room = self.output.is_empty();
+            while !self.closing && !self.is_forwarded {
+                let (own, elsewhere) = match place.forward {
+                    Some(_) => place.names.before_elsewhere(&self.input),
+                    None => (self.input.len(), None),
+                };
+                let all = self.answer(&mut place, at, own, elsewhere.is_none(), &mut services)?;
+                let Some(elsewhere) = elsewhere.filter(|_| all && !self.closing) else {
+                    break;
+                };
+                let query = self.input.get(..elsewhere)?;
+                self.is_forwarded = place.forward.as_mut()?.ask(n, query);
+                if !self.is_forwarded {
+                    return None;
+                }
+                self.input.drain(..elsewhere);
+                forwarded += 1;
+            }
+            self.write()?;
+            // What there was no room for has it now, and nobody else would say so.
+            if has_room || !self.output.is_empty() {
+                break;
             }
         }
-        self.write()?;
         let answered = Instant::now();
         queries.extend(services.into_iter().map(|service| Query {
             service,
@@ -166,7 +176,46 @@ impl Client {
             at,
             answered,
         }));
-        (!self.closing || !self.output.is_empty()).then_some(())
+        let is_over = self.closing && self.output.is_empty() && !self.is_forwarded;
+        (!is_over).then_some(forwarded)
+    }
+
+    /// Answers what is in so many octets of the input, for which there is room; whether that was all. `is_last` when nothing else waits
+    /// behind it.
+    fn answer(
+        &mut self,
+        place: &mut Place<'_>,
+        at: Instant,
+        own: usize,
+        is_last: bool,
+        services: &mut Vec<Id>,
+    ) -> Option<bool> {
+        let pack = place.names.pack()?;
+        let mut out = vec![0; OUT];
+        let room = OUT.saturating_sub(self.output.len());
+        let input = Input {
+            octets: self.input.get(..own)?,
+            ended: self.ended && is_last,
+        };
+        let progress = self.connection.process(
+            place.server,
+            &pack,
+            millis(place.began, at),
+            unix_seconds(),
+            self.address,
+            input,
+            out.get_mut(..room)?,
+            (OUT / 4).max(ROOM_MIN),
+        );
+        services.extend(place.names.asked_in(self.input.get(..progress.consumed)?));
+        self.input.drain(..progress.consumed);
+        self.output.extend_from_slice(out.get(..progress.written)?);
+        match progress.next {
+            Next::Keep => {}
+            Next::Close => self.closing = true,
+            Next::Abort => return None,
+        }
+        Some(progress.consumed == own)
     }
 
     fn read(&mut self) -> Option<()> {

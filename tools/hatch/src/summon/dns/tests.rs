@@ -72,7 +72,13 @@ fn serve(dns: &mut Dns, names: &Names) -> Vec<Id> {
             let sources = dns.sources();
             let mut fds: Vec<PollFd<'_>> = sources
                 .iter()
-                .map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN))
+                .map(|(source, fd)| {
+                    let flags = match dns.is_writing(*source) {
+                        true => PollFlags::OUT,
+                        false => PollFlags::IN,
+                    };
+                    PollFd::from_borrowed_fd(*fd, flags)
+                })
                 .collect();
             let moment = Timespec::try_from(Duration::from_millis(100)).unwrap();
             poll(&mut fds, Some(&moment)).unwrap();
@@ -208,4 +214,96 @@ fn what_is_elsewhere_is_asked_there() {
     assert_eq!(answer.header().id(), 4711);
     assert_eq!(dns.counts.forwarded, 1);
     assert!(dns.forward.as_ref().unwrap().deadline().is_none());
+}
+
+/// A query, or an answer, after its length.
+fn framed(message: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(message.len()).unwrap().to_be_bytes();
+    [&length[..], message].concat()
+}
+
+fn unframed(stream: &mut TcpStream) -> Vec<u8> {
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).unwrap();
+    let mut message = vec![0; u16::from_be_bytes(length).into()];
+    stream.read_exact(&mut message).unwrap();
+    message
+}
+
+#[test]
+fn what_is_elsewhere_is_asked_there_over_tcp_too() {
+    let bound = Some(Duration::from_secs(5));
+    let resolver = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut dns = open(Some(resolver.local_addr().unwrap()));
+    let names = names();
+    let mut client = TcpStream::connect(dns.listeners[0].local_addr().unwrap()).unwrap();
+    client.set_read_timeout(bound).unwrap();
+    let (ours, elsewhere) = (
+        query("www.example.test", Rtype::A),
+        query("www.example.org", Rtype::A),
+    );
+    let both = [framed(&ours), framed(&elsewhere), framed(&ours)].concat();
+    client.write_all(&both).unwrap();
+    // What is behind it waits for it.
+    assert_eq!(serve(&mut dns, &names), [WWW]);
+
+    let (mut asked, _) = resolver.accept().unwrap();
+    asked.set_read_timeout(bound).unwrap();
+    let mut answer = unframed(&mut asked);
+    assert_eq!(answer, elsewhere);
+    answer[2] |= 0x80;
+    // One as long as they get, in pieces.
+    answer.resize(usize::from(u16::MAX), 0);
+    let (first, rest) = answer.split_at(1000);
+    asked.write_all(&u16::MAX.to_be_bytes()).unwrap();
+    asked.write_all(first).unwrap();
+    assert_eq!(serve(&mut dns, &names), []);
+    asked.write_all(rest).unwrap();
+    let reader = std::thread::spawn(move || {
+        let all = [(); 3].map(|()| unframed(&mut client));
+        (client, all)
+    });
+    assert_eq!(serve(&mut dns, &names), [WWW]);
+    let (mut client, [first, second, third]) = reader.join().unwrap();
+    assert_eq!(second, answer);
+    for message in [first, third] {
+        let message = Message::from_octets(message).unwrap();
+        assert_eq!(counts(&message), (Rcode::NOERROR, 1));
+    }
+    assert_eq!((dns.counts.answered, dns.counts.forwarded), (2, 1));
+
+    // A resolver that hangs up is no answer; and neither is one that is not there.
+    client.write_all(&framed(&elsewhere)).unwrap();
+    serve(&mut dns, &names);
+    drop((asked, resolver.accept().unwrap()));
+    serve(&mut dns, &names);
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    drop(resolver);
+    let mut client = TcpStream::connect(dns.listeners[0].local_addr().unwrap()).unwrap();
+    client.set_read_timeout(bound).unwrap();
+    client.write_all(&framed(&elsewhere)).unwrap();
+    serve(&mut dns, &names);
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    assert_eq!(dns.sources().len(), 3);
+}
+
+#[test]
+fn a_resolver_that_is_silent_is_not_waited_for() {
+    let resolver = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut dns = open(Some(resolver.local_addr().unwrap()));
+    let names = names();
+    let mut client = TcpStream::connect(dns.listeners[0].local_addr().unwrap()).unwrap();
+    let elsewhere = framed(&query("www.example.org", Rtype::A));
+    client.write_all(&elsewhere.repeat(40)).unwrap();
+    let start = Instant::now();
+    serve(&mut dns, &names);
+    let deadline = dns.deadline().unwrap() - start;
+    assert!(deadline <= Duration::from_secs(6), "{deadline:?}");
+    // It does not turn round meanwhile, however much the client has sent.
+    let sources = dns.sources();
+    assert!(
+        !sources
+            .iter()
+            .any(|(source, _)| matches!(source, Source::Connection(_)))
+    );
 }

@@ -1,0 +1,270 @@
+//! `hatch summon` while others mean ill, or what it needs is not there: honest clients of its other services are served.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use mayfly_lab::{BRIDGE, DOM0, Options, workspace};
+
+use crate::birth::{BOUND, HATCH, Place};
+use crate::cases::Case;
+use crate::summon::{Summoned, abused, from_dom0, service, www};
+
+pub(crate) const CASES: &[Case] = &[
+    ("a sweep of a network wakes no more than it may", sweep),
+    ("a guest that never says anything is backed off", silent),
+    ("what a guest has served is told", requests),
+    ("guests made ahead give way", room),
+];
+
+/// Last in a lab of its own: dom0's kernel never gets over it.
+pub(crate) const XENSTORED: &[Case] = &[
+    ("xenstored replaced by a new one", replaced),
+    ("xenstored killed and started anew", killed),
+];
+
+pub(crate) fn options() -> Options {
+    Options {
+        name: "e2e-storm".to_owned(),
+        ..crate::summon::options()
+    }
+}
+
+const ONE: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 81);
+const TWO: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 82);
+
+/// KiB that the daemon has in memory.
+fn resident(summoned: &Summoned<'_>) -> Result<u64> {
+    let script = "awk '/^VmRSS:/ { print $2 }' /proc/$(cat /run/summon.pid)/status";
+    let text = summoned.lab().shell(script)?;
+    text.trim()
+        .parse()
+        .with_context(|| format!("VmRSS is {text:?}"))
+}
+
+fn sweep(place: &Place) -> Result<()> {
+    let many: Vec<String> = (0..20)
+        .map(|n| service(&format!("many-{n}"), Ipv4Addr::new(10, 0, 2, 100 + n), ""))
+        .collect();
+    let services = www() + &service("one", ONE, "") + &many.concat();
+    let limits = "[daemon.limits]\nbirths_per_second = 2\nburst = 4\nrunning = 5";
+    let summoned = Summoned::start(place, limits, &services)?;
+    from_dom0(&place.lab, ONE)?;
+    let before = resident(&summoned)?;
+    let network = DOM0.to_string();
+    let start = Instant::now();
+    let said = abused(&summoned, &[&network, "10", "sweep", BRIDGE], ONE)?;
+    let seconds = start.elapsed().as_secs();
+    let after = resident(&summoned)?;
+    let (mut births, mut failures) = (0, 0);
+    let mut held = 0;
+    for name in (0..20).map(|n| format!("many-{n}")) {
+        let one = summoned.status(&name)?;
+        births += one["births"].as_u64().unwrap_or(0);
+        failures += one["failures"].as_u64().unwrap_or(0);
+        held = held.max(one["frames"]["held"].as_u64().unwrap_or(0));
+    }
+    let totals = summoned.totals()?;
+    println!(
+        "{}, in {seconds} s: {births} births; {before} KiB became {after}; {totals}",
+        said.trim()
+    );
+    ensure!(
+        failures == 0,
+        "{failures} births failed:\n{}",
+        summoned.log()?
+    );
+    ensure!(
+        (1..=4 + 2 * (seconds + 1)).contains(&births),
+        "{births} births in {seconds} s"
+    );
+    ensure!(
+        totals["running"]
+            .as_u64()
+            .is_some_and(|running| running <= 5)
+    );
+    ensure!(after < before + 8 * 1024, "{before} KiB became {after}");
+    summoned.logged("turned away")
+}
+
+/// A guest that runs, and never does anything: the one that does nothing, but for its end.
+fn silent(place: &Place) -> Result<()> {
+    const VMMCALL: [u8; 3] = [0x0f, 0x01, 0xd9];
+    const NOP: [u8; 3] = [0x90; 3];
+    let mut image = std::fs::read(workspace().join("target/guest/null-guest"))?;
+    let at = image.windows(3).position(|octets| octets == VMMCALL);
+    let at = at.context("the null guest makes no hypercall")?;
+    image.splice(at..at + 3, NOP);
+    place.lab.put("/guest/silent", 0o644, &image)?;
+    let one = service("one", ONE, "").replace("/guest/mayfly", "/guest/silent");
+    let summoned = Summoned::start(place, "", &(www() + &one))?;
+    summoned.query("one.example.test")?;
+    summoned.page()?;
+    let failed = summoned.until("one", |one| one["state"] == "backed-off")?;
+    let trouble = failed["last_trouble"].as_str().unwrap_or_default();
+    ensure!(
+        failed["failures"] == 1 && trouble.contains("said nothing"),
+        "it is {failed}"
+    );
+    summoned.page()
+}
+
+fn requests(place: &Place) -> Result<()> {
+    let summoned = Summoned::start(place, "", &www().replace("idle = 2", "idle = 20"))?;
+    for _ in 0..3 {
+        summoned.page()?;
+    }
+    place
+        .lab
+        .shell(&format!("nslookup mayfly.test {}", mayfly_lab::GUEST))?;
+    // nslookup asks for both addresses. That we have asked is not among them, however often that was.
+    for _ in 0..3 {
+        summoned.until("www", |www| www["requests"] == 5)?;
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    Ok(())
+}
+
+/// Guests made ahead are no reason to refuse a birth.
+fn room(place: &Place) -> Result<()> {
+    let services = service("www", mayfly_lab::GUEST, "asleep = \"pool\"\nmemory = 8")
+        + &service("one", ONE, "memory = 16");
+    let summoned = Summoned::start(place, "pool = 4\n[daemon.limits]\nmemory = 24", &services)?;
+    let pool = |wanted: u64| {
+        let end = Instant::now() + BOUND;
+        while summoned.totals()?["pool"] != wanted {
+            ensure!(
+                Instant::now() < end,
+                "it is {}: {}",
+                summoned.totals()?,
+                summoned.log()?
+            );
+        }
+        anyhow::Ok(())
+    };
+    pool(3)?;
+    summoned.get(ONE)?;
+    pool(1)?;
+    let one = summoned.asleep("one")?;
+    ensure!(one["births"] == 1 && one["failures"] == 0, "it is {one}");
+    pool(3)?;
+    summoned.signal("TERM")?;
+    summoned.logged("ending")?;
+    place
+        .lab
+        .shell("while kill -0 $(cat /run/summon.pid) 2>/dev/null; do sleep 0.1; done")?;
+    Ok(())
+}
+
+fn is_vif_gone(place: &Place, domid: &serde_json::Value) -> Result<()> {
+    let end = Instant::now() + BOUND;
+    while place
+        .lab
+        .exec(&["test", "-e", &format!("/sys/class/net/vif{domid}.0")])?
+        .success()
+    {
+        ensure!(Instant::now() < end, "vif{domid}.0 is still there");
+    }
+    let list = place.lab.shell("xl list")?;
+    ensure!(list.lines().count() == 2, "domains are left:\n{list}");
+    Ok(())
+}
+
+/// What xenstored's makers mean for it: a new process takes over all that the old one has.
+fn replaced(place: &Place) -> Result<()> {
+    let services = www() + &service("one", ONE, "");
+    let summoned = Summoned::start(place, "", &services)?;
+    summoned.get(ONE)?;
+    place
+        .lab
+        .shell("xenstore-control live-update -F -t 30 /usr/lib/xen-4.17/bin/xenstored")?;
+    let from_command = place
+        .lab
+        .shell("tr '\\0' ' ' </proc/$(pidof xenstored)/cmdline")?;
+    ensure!(from_command.contains("-U"), "it is {from_command:?}");
+    for (name, address) in [("www", mayfly_lab::GUEST), ("one", ONE)] {
+        summoned.get(address)?;
+        let asleep = summoned.asleep(name)?;
+        ensure!(asleep["failures"] == 0, "it is {asleep}");
+    }
+    Ok(())
+}
+
+/// One that starts with nothing: guests that run go on, are found again, and go; there are no new ones until the kernel has started
+/// anew, and the daemon says so.
+fn killed(place: &Place) -> Result<()> {
+    const LONG: &str = "idle = 12";
+    let lab = &place.lab;
+    let services =
+        www() + &service("one", ONE, "").replace("idle = 2", LONG) + &service("two", TWO, "");
+    let summoned = Summoned::start(place, "", &services)?;
+    let before = lab.shell("xenstore-ls -f")?;
+    summoned.get(ONE)?;
+    summoned.get(mayfly_lab::GUEST)?;
+    let www = summoned.until("www", |www| www["state"] == "running")?;
+    let one = summoned.status("one")?;
+    lab.shell("kill -9 $(pidof xenstored)")?;
+    summoned.logged("xenstored has gone")?;
+    summoned
+        .get(ONE)
+        .context("nobody serves without xenstored")?;
+    // Who is not there can't be made, and says why; who is not asked any more waits to be removed.
+    summoned.query("two.example.test")?;
+    let two = summoned.until("two", |two| two["state"] == "backed-off")?;
+    let trouble = two["last_trouble"].as_str().unwrap_or_default();
+    ensure!(trouble.contains("cannot reach xenstored"), "it is {two}");
+    summoned.until("www", |www| www["state"] == "dying")?;
+    summoned.get(ONE)?;
+    lab.shell("xenstored --pid-file /run/xen/xenstored.pid && xen-init-dom0")?;
+    summoned.logged("xenstored is there again")?;
+    // The one that was to go is gone, and the other in the index again.
+    let asleep = summoned.asleep("www")?;
+    ensure!(
+        asleep["failures"] == 0 && asleep["deaths"] == 1,
+        "it is {asleep}"
+    );
+    let listed = lab.run(&[HATCH, "list"])?;
+    ensure!(
+        listed.contains("one") && !listed.contains("www"),
+        "hatch lists:\n{listed}"
+    );
+    lab.run(&[HATCH, "gc"])?;
+    summoned.get(ONE)?;
+    // The kernel makes no interface any more, which takes nobody ten seconds to find out.
+    summoned.asleep("two")?;
+    let start = Instant::now();
+    summoned.query("two.example.test")?;
+    let two = summoned.until("two", |two| two["failures"] == 2)?;
+    let trouble = two["last_trouble"].as_str().unwrap_or_default();
+    ensure!(trouble.contains("the kernel knows nothing"), "it is {two}");
+    ensure!(start.elapsed() < Duration::from_secs(5));
+    let other = lab.exec(&[HATCH, "create", crate::birth::EXAMPLE])?;
+    ensure!(
+        !other.success() && other.error_text().contains("the kernel knows nothing"),
+        "hatch says {}",
+        other.error_text()
+    );
+    // A daemon that is started now finds the guest, and removes it in its time.
+    summoned.signal("KILL")?;
+    summoned.spawn()?;
+    let found = summoned.status("one")?;
+    ensure!(
+        found["domid"] == one["domid"],
+        "it was {one} and is {found}"
+    );
+    summoned.get(ONE)?;
+    summoned.asleep("one")?;
+    for guest in [www, one] {
+        is_vif_gone(place, &guest["domid"])?;
+    }
+    println!("{}", summoned.log()?);
+    drop(summoned);
+    // So that the next one finds what it had.
+    for line in before.lines() {
+        let Some((path, value)) = line.split_once(" = ") else {
+            bail!("xenstore has {line:?}");
+        };
+        lab.run(&["xenstore-write", path, value.trim_matches('"')])?;
+    }
+    Ok(())
+}
