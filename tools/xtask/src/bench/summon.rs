@@ -142,7 +142,7 @@ pub(super) fn recorded(report: mayfly_lab::Report<'_>) -> Result<BTreeMap<String
     let plan = Plan {
         kinds: KINDS.into_iter().filter(is_daemons).collect(),
         counted: true,
-        rounds: 3,
+        rounds: 6,
     };
     let run = twice("bench-summon", report, |name, step| plan.run(name, step))?;
     let spreads = spreads(&plan.kinds, &run)?;
