@@ -48,7 +48,7 @@ pub struct Connection {
     pub subject: String,
     /// From the client's call, and the start of the program, if there is one, until it is connected.
     pub ticks: u64,
-    /// What the daemon says of it.
+    /// How the last guest of the service was born, as the daemon says: for this connection, if there was none.
     pub steps: Vec<Step>,
 }
 

@@ -19,6 +19,7 @@ use crate::order;
 use crate::sys::ticks;
 use crate::wait::Bound;
 
+/// What the daemon and the programs say.
 const LOG: &str = "/run/summon.log";
 /// What has happened, the daemon tells after less than this; and what is left of a guest for the kernel's workers is over.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -28,21 +29,22 @@ pub(crate) fn run(job: &Job, seen: &mut Vec<Connection>) -> Result<()> {
     let place = Place {
         job,
         bound: Bound(Duration::from_secs(job.bound_s)),
-        daemon: daemon(&job.services)?,
+        daemon: started(&[HATCH.into(), "summon".into(), job.services.clone()])?,
     };
     let result = place.rounds(seen);
     result.with_context(|| fs::read_to_string(LOG).unwrap_or_default())
 }
 
-fn daemon(services: &str) -> Result<Child> {
-    let log = fs::File::create(LOG)?;
-    Command::new(HATCH)
-        .args(["summon", services])
+fn started(words: &[String]) -> Result<Child> {
+    let (program, words) = words.split_first().context("no program")?;
+    let log = fs::File::options().create(true).append(true).open(LOG)?;
+    Command::new(program)
+        .args(words)
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
         .spawn()
-        .context("cannot run hatch summon")
+        .with_context(|| format!("cannot run {program}"))
 }
 
 struct Place<'a> {
@@ -102,7 +104,7 @@ impl Place<'_> {
         let start = ticks();
         let program = match &subject.by {
             By::Summon(_) => None,
-            By::Programs(make, _) => Some(self.started(make)?),
+            By::Programs(make, _) => Some(started(make)?),
         };
         let stream = self.connected((subject.address, 80).into())?;
         let ticks = ticks() - start;
@@ -129,16 +131,6 @@ impl Place<'_> {
             ticks,
             steps,
         })
-    }
-
-    fn started(&self, words: &[String]) -> Result<Child> {
-        let (program, words) = words.split_first().context("no program")?;
-        Command::new(program)
-            .args(words)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .with_context(|| format!("cannot run {program}"))
     }
 
     fn connected(&self, address: SocketAddr) -> Result<TcpStream> {
