@@ -26,8 +26,11 @@ pub(crate) const CASES: &[Case] = &[
     ("no more guests than there may be", caps),
     ("a new file is gone over to without losing a guest", reload),
     ("an open connection keeps a guest", connection),
+    ("who comes as it is about to go is served", at_the_end),
     ("a pool is born from", pool),
+    ("a suspended guest goes on, or makes room", suspend),
     ("its log may be full", full_log),
+    ("systemd runs it as its unit says", under_systemd),
     ("a flood of queries makes no flood of guests", query_flood),
     ("a flood of SYNs makes one guest", syn_flood),
     ("fifty services and random clients", fifty),
@@ -49,6 +52,7 @@ pub(crate) fn options() -> Options {
     let services = (0..CIRCLE).map(|n| (Protocol::Tcp, http(n)));
     Options {
         capture: true,
+        systemd: true,
         forwards: services
             .chain([(Protocol::Udp, SocketAddrV4::new(DOM0, 53))])
             .collect(),
@@ -448,6 +452,23 @@ fn connection(place: &Place) -> Result<()> {
     Ok(())
 }
 
+/// A guest is asked for its connections after two seconds, and goes half a second later: clients come around both.
+fn at_the_end(place: &Place) -> Result<()> {
+    let summoned = Summoned::start(place, "", &www())?;
+    let rounds = crate::cycles(5)?.clamp(5, 100);
+    for round in 0..rounds {
+        summoned.page().with_context(|| format!("round {round}"))?;
+        std::thread::sleep(Duration::from_millis(1950 + u64::from(round * 137 % 800)));
+    }
+    let www = summoned.asleep("www")?;
+    println!("{rounds} connections, {} births", www["births"]);
+    ensure!(
+        www["births"] == www["deaths"] && www["failures"] == 0,
+        "it is {www}"
+    );
+    Ok(())
+}
+
 fn pool(place: &Place) -> Result<()> {
     let services = service("www", GUEST, "asleep = \"pool\"");
     let summoned = Summoned::start(place, "pool = 2", &services)?;
@@ -477,6 +498,55 @@ fn pool(place: &Place) -> Result<()> {
     Ok(())
 }
 
+fn suspend(place: &Place) -> Result<()> {
+    let one = Ipv4Addr::new(10, 0, 2, 81);
+    let services = service("www", GUEST, "asleep = \"suspend\"") + &service("one", one, "");
+    let summoned = Summoned::start(place, "[daemon.limits]\nrunning = 1", &services)?;
+    let still =
+        |resumes: u32| move |www: &Value| www["state"] == "suspended" && www["resumes"] == resumes;
+    let before = syns(&place.lab)?;
+    summoned.page()?;
+    let domid = summoned.until("www", still(0))?["domid"].clone();
+    let list = place.lab.shell("xl list www")?;
+    ensure!(list.contains("--p---"), "it is not paused: {list}");
+    for resumes in 1..=5 {
+        if resumes % 2 == 0 {
+            summoned.query(HOST)?;
+        }
+        summoned.page()?;
+        let www = summoned.until("www", still(resumes))?;
+        ensure!(www["domid"] == domid && www["births"] == 1, "it is {www}");
+    }
+    let syns = syns(&place.lab)? - before;
+    ensure!(syns == 6, "6 connections, {syns} SYNs");
+    // What the bridge sends to all meanwhile does not wait for it: a queue that stands still would take its carrier.
+    let flood = "for n in $(seq 90 99); do ping -c 1 -W 1 10.0.2.$n >/dev/null & done; wait";
+    place.lab.shell(flood)?;
+    summoned.page()?;
+    summoned.until("www", still(6))?;
+    // Nobody else would let it go on.
+    summoned.signal("TERM")?;
+    place.lab.shell(&format!(
+        "while kill -0 $(cat {PID}) 2>/dev/null; do sleep 0.1; done"
+    ))?;
+    summoned
+        .page()
+        .context("it stands still without a daemon")?;
+    summoned.spawn()?;
+    let www = summoned.until("www", still(0))?;
+    ensure!(www["domid"] == domid, "it was {domid} and is {www}");
+    // Who dies can't let it go on: who comes next finds it.
+    summoned.signal("KILL")?;
+    summoned.spawn()?;
+    summoned.page()?;
+    let www = summoned.until("www", still(0))?;
+    ensure!(www["domid"] == domid, "it was {domid} and is {www}");
+    summoned.get(one)?;
+    let www = summoned.asleep("www")?;
+    ensure!(www["deaths"] == 1 && www["failures"] == 0, "it is {www}");
+    Ok(())
+}
+
 fn full_log(place: &Place) -> Result<()> {
     let summoned = Summoned { place };
     summoned.write("", &www())?;
@@ -487,6 +557,64 @@ fn full_log(place: &Place) -> Result<()> {
         ensure!(Instant::now() < end, "it does not go to sleep");
     }
     Ok(())
+}
+
+/// The unit as it is given away, under a systemd in name spaces of its own.
+fn under_systemd(place: &Place) -> Result<()> {
+    const UNIT: &str = include_str!("../../../tools/examples/hatch-summon.service");
+    const START: &str = "mkdir -p /usr/local/sbin /etc/hatch /sys/fs/cgroup
+        ln -sf /guest/hatch /usr/local/sbin/hatch
+        ln -sf /guest/summon.toml /etc/hatch/summon.toml
+        mount -t cgroup2 none /sys/fs/cgroup
+        container=other unshare -p -m -f sh -c 'mount -t proc proc /proc && exec /lib/systemd/systemd --unit=multi-user.target' </dev/null >/run/systemd.log 2>&1 &
+        while ! pidof systemd; do sleep 0.1; done >$1
+        while ! [ -S /run/systemd/private ]; do sleep 0.1; done";
+    let lab = &place.lab;
+    let inside = |script: &str| {
+        let all = format!("nsenter -t $(cat {PID}) -m -p sh -c '{script}'");
+        lab.shell(&all)
+    };
+    let summoned = Summoned { place };
+    summoned.write("", &www())?;
+    lab.put(
+        "/etc/systemd/system/hatch-summon.service",
+        0o644,
+        UNIT.as_bytes(),
+    )?;
+    lab.run(&["sh", "-c", START, "sh", PID])?;
+    inside("systemctl start hatch-summon")?;
+    // Of what it may use, it is given no more than the unit says, and its system calls are filtered.
+    let status = lab.shell("grep -E ^CapBnd:\\|^Seccomp: /proc/$(pidof hatch)/status")?;
+    let words: Vec<&str> = status.split_whitespace().collect();
+    ensure!(
+        words == ["CapBnd:", "0000000000003400", "Seccomp:", "2"],
+        "it may: {status}"
+    );
+    summoned.page()?;
+    summoned.asleep("www")?;
+    summoned.query(HOST)?;
+    summoned.page()?;
+    inside("systemctl reload hatch-summon")?;
+    let domid = summoned.until("www", |www| www["state"] == "running")?["domid"].clone();
+    lab.shell("kill -9 $(pidof hatch)")?;
+    let end = Instant::now() + BOUND;
+    loop {
+        let log = inside("journalctl -u hatch-summon -o cat")?;
+        let is_back = log.contains("taken over service=www") && log.ends_with("ready services=1\n");
+        if is_back && log.contains("reloaded services=1") {
+            break;
+        }
+        ensure!(Instant::now() < end, "the journal has:\n{log}");
+        std::thread::sleep(TICK);
+    }
+    let www = summoned.status("www")?;
+    ensure!(www["domid"] == domid, "it was {domid} and is {www}");
+    inside("systemctl stop hatch-summon")?;
+    ensure!(
+        inside("systemctl is-active hatch-summon").is_err(),
+        "it runs"
+    );
+    summoned.page().context("nobody serves without a daemon")
 }
 
 /// Has somebody who means ill at work for some seconds, and asks an honest service meanwhile; gives what the first says.

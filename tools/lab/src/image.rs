@@ -233,7 +233,9 @@ pub(crate) fn find(root: &Path, path: &str) -> Result<PathBuf> {
 }
 
 fn library(root: &Path, name: &str) -> Result<PathBuf> {
-    find(root, &format!("{LIBRARIES}/{name}")).or_else(|_| find(root, &format!("lib64/{name}")))
+    find(root, &format!("{LIBRARIES}/{name}"))
+        .or_else(|_| find(root, &format!("{LIBRARIES}/systemd/{name}")))
+        .or_else(|_| find(root, &format!("lib64/{name}")))
 }
 
 /// The libraries an ELF file names (`DT_NEEDED`), and its loader (`PT_INTERP`).
@@ -322,6 +324,40 @@ pub(crate) fn load(image: &mut Image, root: &Path) -> Result<()> {
     for name in ["dnsperf", "wrk"] {
         image.program(root, &format!("usr/bin/{name}"))?;
     }
+    Ok(())
+}
+
+/// Adds systemd with its journal, and of its units only what those need: what is to be started says who adds it.
+pub(crate) fn systemd(image: &mut Image, root: &Path) -> Result<()> {
+    const UNITS: &str = "lib/systemd/system";
+    for program in [
+        "lib/systemd/systemd",
+        "lib/systemd/systemd-journald",
+        "bin/systemctl",
+        "bin/journalctl",
+    ] {
+        image.program(root, program)?;
+    }
+    let units = fs::read_dir(find(root, UNITS)?)?;
+    for unit in units {
+        let (name, path) = unit.map(|unit| (unit.file_name(), unit.path()))?;
+        let name = name.to_str().context("a unit that is not text")?;
+        let is_plain = fs::symlink_metadata(&path)?.is_file();
+        if is_plain && (name.ends_with(".target") || name.starts_with("systemd-journald")) {
+            image.file(&format!("{UNITS}/{name}"), 0o644, &path);
+        }
+    }
+    for socket in ["systemd-journald.socket", "systemd-journald-dev-log.socket"] {
+        let wanted = format!("{UNITS}/sockets.target.wants/{socket}");
+        image.link(&wanted, &format!("../{socket}"));
+    }
+    image.bytes("etc/passwd", 0o644, "root:x:0:0::/root:/bin/sh\n");
+    image.bytes("etc/group", 0o644, "root:x:0:\nsystemd-journal:x:1:\n");
+    image.bytes(
+        "etc/machine-id",
+        0o444,
+        "6d6179666c796d6179666c796d617966\n",
+    );
     Ok(())
 }
 

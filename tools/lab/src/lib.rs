@@ -85,6 +85,8 @@ pub struct Options {
     pub autorun: Option<Vec<String>>,
     /// Whether dom0 has dnsperf and wrk.
     pub load: bool,
+    /// Whether dom0 has systemd, which can be started in name spaces of its own.
+    pub systemd: bool,
     /// Files that are in dom0 from the start.
     pub files: Vec<Placed>,
     /// Whether what passes the network card on the bridge is kept for [`Lab::captured`].
@@ -113,6 +115,7 @@ impl Options {
             counted: false,
             autorun: None,
             load: false,
+            systemd: false,
             files: Vec::new(),
             capture: false,
             forwards: Vec::new(),

@@ -124,6 +124,34 @@ const CLIENTS: &[&str] = &[
     "libzscanner4",
 ];
 
+/// systemd, with all that it is linked with.
+const SYSTEMD: &[&str] = &[
+    "libacl1",
+    "libapparmor1",
+    "libaudit1",
+    "libblkid1",
+    "libc6",
+    "libcap-ng0",
+    "libcap2",
+    "libcrypt1",
+    "libgcrypt20",
+    "libgpg-error0",
+    "libip4tc2",
+    "libkmod2",
+    "liblz4-1",
+    "liblzma5",
+    "libmount1",
+    "libpam0g",
+    "libpcre2-8-0",
+    "libseccomp2",
+    "libselinux1",
+    "libssl3",
+    "libsystemd-shared",
+    "libsystemd0",
+    "libzstd1",
+    "systemd",
+];
+
 /// A set of packages that is unpacked into one folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Set {
@@ -135,6 +163,8 @@ pub enum Set {
     Servers,
     /// dnsperf and wrk, with all they are linked with.
     Load,
+    /// systemd, for dom0.
+    Systemd,
     /// curl, dig, delv, kdig and ldns-signzone, to be run on the host with [`host_command`].
     Clients,
 }
@@ -146,6 +176,7 @@ impl Set {
             Self::LinuxGuest => "linux-guest",
             Self::Servers => "servers",
             Self::Load => "load",
+            Self::Systemd => "systemd",
             Self::Clients => "clients",
         }
     }
@@ -156,6 +187,7 @@ impl Set {
             Self::LinuxGuest => &[],
             Self::Servers => SERVERS,
             Self::Load => LOAD,
+            Self::Systemd => SYSTEMD,
             Self::Clients => CLIENTS,
         }
     }
@@ -164,7 +196,9 @@ impl Set {
     fn room(self) -> u64 {
         match self {
             Self::Dom0 => 900 << 20,
-            Self::LinuxGuest | Self::Servers | Self::Load | Self::Clients => 300 << 20,
+            Self::LinuxGuest | Self::Servers | Self::Load | Self::Systemd | Self::Clients => {
+                300 << 20
+            }
         }
     }
 
@@ -173,7 +207,7 @@ impl Set {
         match self {
             Self::Dom0 => Some("linux-image-amd64"),
             Self::LinuxGuest => Some("linux-image-cloud-amd64"),
-            Self::Servers | Self::Load | Self::Clients => None,
+            Self::Servers | Self::Load | Self::Systemd | Self::Clients => None,
         }
     }
 }

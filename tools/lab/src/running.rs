@@ -18,6 +18,7 @@ use pcap_file::pcap::PcapReader;
 use serde::{Deserialize, Serialize};
 
 use crate::client::{Chunk, Client, Output};
+use crate::image::Image;
 use crate::packages::{Set, unpacked};
 use crate::qemu::{self, Forward, Machine, Protocol};
 use crate::{GUEST, Options, Report, cache, cargo, image, linux};
@@ -102,16 +103,14 @@ impl Lab {
         fs::create_dir_all(&folder)?;
         let token = (!options.counted).then(token).transpose()?;
         let initramfs = folder.join("initramfs");
-        let load = options.load.then(|| unpacked(Set::Load, report));
-        let load = load.transpose()?;
-        assemble(
-            options,
-            &root,
-            &agent,
-            load.as_deref(),
-            token.clone(),
-            &initramfs,
-        )?;
+        let mut image = image::dom0(&root)?;
+        if options.load {
+            image::load(&mut image, &unpacked(Set::Load, report)?)?;
+        }
+        if options.systemd {
+            image::systemd(&mut image, &unpacked(Set::Systemd, report)?)?;
+        }
+        assemble(image, options, &agent, token.clone(), &initramfs)?;
         unzip(
             &image::find(&root, "boot/xen-4.17-amd64.gz")?,
             &folder.join("xen"),
@@ -580,18 +579,13 @@ fn forwards(options: &Options) -> Result<Vec<Forward>> {
 }
 
 fn assemble(
+    mut image: Image,
     options: &Options,
-    root: &Path,
     agent: &Path,
-    load: Option<&Path>,
     token: Option<String>,
     to: &Path,
 ) -> Result<()> {
-    let mut image = image::dom0(root)?;
     image.file("init", 0o755, agent);
-    if let Some(load) = load {
-        image::load(&mut image, load)?;
-    }
     let config = Config {
         xenstored: options.xenstored,
         xenconsoled: options.xenconsoled,

@@ -105,6 +105,20 @@ pub(super) fn own_port(sequence: u32, index: u32) -> Vec<u8> {
         InfoBridgePort::Learning(false),
         InfoBridgePort::MulticastRouter(BridgeMulticastRouterType::Permanent),
     ];
+    set_port(sequence, index, port)
+}
+
+/// Has a bridge send to a port, or not, what is not for one MAC address that it knows.
+pub(super) fn flood(sequence: u32, index: u32, floods: bool) -> Vec<u8> {
+    let port = vec![
+        InfoBridgePort::UnicastFlood(floods),
+        InfoBridgePort::MulticastFlood(floods),
+        InfoBridgePort::BroadcastFlood(floods),
+    ];
+    set_port(sequence, index, port)
+}
+
+fn set_port(sequence: u32, index: u32, port: Vec<InfoBridgePort>) -> Vec<u8> {
     let info = vec![
         LinkInfo::PortKind(InfoPortKind::Bridge),
         LinkInfo::PortData(InfoPortData::BridgePort(port)),

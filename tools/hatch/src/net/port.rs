@@ -24,6 +24,16 @@ impl Links {
         self.done(sequence, "cannot set the bridge port", link)
     }
 
+    /// Whether the bridge that a link is a port of sends there what is for everybody, for a group, or for nobody that it knows.
+    ///
+    /// # Errors
+    /// The kernel refuses, or the link is gone, or no port.
+    pub fn flood(&mut self, link: &Link, floods: bool) -> Result<(), Error> {
+        let sequence = self.next();
+        self.ask(&message::flood(sequence, link.index, floods))?;
+        self.done(sequence, "cannot set the bridge port", link)
+    }
+
     /// Has the bridge that a link is a port of send there, and nowhere else, what is meant for a MAC address. It holds until
     /// the next call, or until the port is gone; the bridge does not learn otherwise.
     ///

@@ -10,6 +10,8 @@ use super::fleet::Id;
 
 /// How long each step of it may take.
 const BOUND: Duration = Duration::from_secs(1);
+/// What a closed connection takes to its end: the guest's last frames are its answer to us, and no sign of anybody else.
+const LAST_FRAMES: Duration = Duration::from_millis(50);
 /// Octets of the longest answer.
 const ANSWER_MAX: u64 = 256 * 1024;
 const REQUEST: &str = "GET /.mayfly/metrics HTTP/1.1\r\nHost: metrics\r\nConnection: close\r\n\r\n";
@@ -26,6 +28,7 @@ pub(super) type Answer = (Id, Option<u32>);
 pub(super) fn work(questions: &Receiver<Question>, answers: &Sender<Answer>) {
     for Question { service, address } in questions {
         let text = ask((address, 80).into());
+        std::thread::sleep(LAST_FRAMES);
         answers.send((service, text.ok().and_then(|text| connections(&text))));
     }
 }

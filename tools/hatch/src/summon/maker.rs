@@ -215,7 +215,7 @@ impl Maker {
         let key = (service.image.clone(), service.memory);
         let shell = match service.asleep {
             Asleep::Pool => self.shells.get_mut(&key).and_then(VecDeque::pop_front),
-            Asleep::Destroy => None,
+            Asleep::Destroy | Asleep::Suspend => None,
         };
         let is_from_pool = shell.is_some();
         if is_from_pool {

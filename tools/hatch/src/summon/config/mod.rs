@@ -139,6 +139,8 @@ pub enum Asleep {
     Destroy,
     /// It is destroyed, and is made from the pool the next time.
     Pool,
+    /// It stands still, with its memory, as long as there is room for it.
+    Suspend,
 }
 
 impl Config {

@@ -165,14 +165,14 @@ fn asleep(table: &mut Table<'_>, pool: usize, problems: &mut Problems) -> Asleep
     };
     let wrong = match value.as_str() {
         "destroy" => return Asleep::Destroy,
+        "suspend" => return Asleep::Suspend,
         "pool" if pool > 0 => return Asleep::Pool,
         "pool" => r#"there is no pool: [daemon] needs one, like pool = 4"#.to_owned(),
-        "suspend" => "guests can't be suspended yet".to_owned(),
         other => format!("{} is unknown", shown(other)),
     };
     problems.add(
         line,
-        format!(r#"asleep: {wrong}; "destroy" and "pool" are possible"#),
+        format!(r#"asleep: {wrong}; "destroy", "pool" and "suspend" are possible"#),
     );
     Asleep::default()
 }

@@ -232,14 +232,13 @@ fn what_a_service_cannot_have() {
     wrong_service("idle = -1", "idle: -1 is no time in seconds");
     wrong_service("idle_hard = 30", "idle_hard: 30 s are less than idle, 60 s");
     wrong_service(
-        "asleep = \"suspend\"",
-        "asleep: guests can't be suspended yet; \"destroy\" and",
+        "asleep = \"awake\"",
+        "asleep: \"awake\" is unknown; \"destroy\", \"pool\" and \"suspend\"",
     );
     wrong_service(
         "asleep = \"pool\"",
         "asleep: there is no pool: [daemon] needs one",
     );
-    wrong_service("asleep = \"awake\"", "asleep: \"awake\" is unknown");
     wrong_service(
         "on_demand = \"no\"",
         "on_demand: invalid type: string \"no\", expected a boolean",

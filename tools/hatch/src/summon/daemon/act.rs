@@ -1,5 +1,6 @@
 //! Actions are carried out, and what others have done is taken.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::super::asker::Question;
@@ -43,6 +44,14 @@ impl Daemon {
                 }
                 self.order(Order::Remove(id, domid));
             }
+            Action::Shut(id) => self.shut(id),
+            Action::Open(id) => {
+                if let Err(why) = self.reopen(id) {
+                    self.step(Instant::now(), Event::Ended(id, true, why));
+                }
+            }
+            Action::Suspend(id, domid) => self.suspend(id, domid),
+            Action::Resume(id, domid) => self.resume(id, domid),
             Action::Ask(id) => self.ask(id),
             Action::Drop(id) => {
                 if let Some(entry) = self.entries.get_mut(&id) {
@@ -52,6 +61,53 @@ impl Daemon {
             Action::Tell(id, tell) => self.log(id, &tell),
             Action::Gone(id) => self.forget(id),
         }
+    }
+
+    /// Has a guest stand still that nothing is sent to any more but what is for everybody; and that neither: it would wait for long.
+    fn suspend(&mut self, id: Id, domid: u16) {
+        let vif = self.guest(id).map(|guest| guest.vif.clone());
+        let flood = vif.map_or(Ok(()), |vif| self.links.flood(&vif, false));
+        let paused = flood
+            .map_err(|error| error.to_string())
+            .and_then(|()| self.xen.pause(domid).map_err(|error| error.to_string()));
+        if let Err(why) = paused {
+            self.step(Instant::now(), Event::Ended(id, true, why));
+        }
+    }
+
+    /// Lets a guest go on: what is held goes to it, and what comes from now on reaches it by itself.
+    pub(super) fn resume(&mut self, id: Id, domid: u16) {
+        let now = Instant::now();
+        if let Some(guest) = self.guest(id) {
+            guest.goes_on(now);
+        }
+        let vif = self.guest(id).map(|guest| guest.vif.clone());
+        let flood = vif.map_or(Ok(()), |vif| self.links.flood(&vif, true));
+        let resumed = flood
+            .map_err(|error| error.to_string())
+            .and_then(|()| self.reopen(id))
+            .and_then(|()| self.xen.unpause(domid).map_err(|error| error.to_string()));
+        if let Some(birth) = self.birth(id) {
+            birth.span("resume", now, Instant::now());
+        }
+        if let Err(why) = resumed {
+            self.step(now, Event::Ended(id, true, why));
+        }
+    }
+
+    /// What was held goes to the guest, and what comes from now on reaches it by itself.
+    fn reopen(&mut self, id: Id) -> Result<(), String> {
+        let entry = self.entries.get_mut(&id).ok_or("it is no service")?;
+        let guest = entry.guest.as_ref().ok_or("its guest is not known")?;
+        let mac = entry.service.mac;
+        let directed = self.links.direct(&guest.vif, mac);
+        directed.map_err(|error| error.to_string())?;
+        replay(entry, &self.ports);
+        Ok(())
+    }
+
+    fn guest(&mut self, id: Id) -> Option<&mut Guest> {
+        self.entries.get_mut(&id)?.guest.as_mut()
     }
 
     fn ask(&mut self, id: Id) {
@@ -101,6 +157,10 @@ impl Daemon {
             }
             Tell::Down(why) => of(Level::Info, "goes").with("why", why).write(),
             Tell::Asleep => of(Level::Info, "asleep").write(),
+            Tell::Suspended => of(Level::Info, "suspended").write(),
+            Tell::Resumed => of(Level::Info, "resumed")
+                .with("replayed", entry.held.replayed)
+                .write(),
             Tell::Failed(why, pause) => of(Level::Error, "failed")
                 .with("why", why)
                 .with("next_ms", pause.as_millis())
@@ -148,7 +208,10 @@ impl Daemon {
                     if let Err(error) = self.links.direct(&vif, entry.service.mac) {
                         line(Level::Error, "not reached").with("why", error).write();
                     }
-                    replay(entry, &self.ports, now);
+                    replay(entry, &self.ports);
+                    if let Some(birth) = &mut entry.birth {
+                        birth.span("replay", now, Instant::now());
+                    }
                 }
                 Err(error) => line(Level::Error, "no vif").with("why", error).write(),
             }
@@ -187,19 +250,12 @@ impl Daemon {
 }
 
 /// Gives what is held to the bridge again, which forwards it to the guest now.
-fn replay(
-    entry: &mut Entry,
-    ports: &std::collections::BTreeMap<String, super::Port>,
-    now: Instant,
-) {
+fn replay(entry: &mut Entry, ports: &BTreeMap<String, super::Port>) {
     let Some(port) = ports.get(&entry.service.bridge) else {
         return;
     };
     for frame in entry.held.replay() {
         let _ = port.write(&frame);
-    }
-    if let Some(birth) = &mut entry.birth {
-        birth.span("replay", now, Instant::now());
     }
 }
 

@@ -22,8 +22,7 @@ const REBOOT: u8 = 1;
 /// A guest.
 pub(super) struct Guest {
     pub(super) domid: u16,
-    /// The kernel's number of its vif.
-    pub(super) vif: u32,
+    pub(super) vif: Link,
     /// What it sends, and is sent, until it has answered.
     witness: Option<Witness>,
     watched_until: Instant,
@@ -40,7 +39,7 @@ impl Guest {
         let path = format!("/sys/class/net/{}/statistics/rx_packets", vif.name);
         Self {
             domid,
-            vif: vif.index,
+            vif: vif.clone(),
             witness: Witness::open(vif).ok(),
             watched_until: now + WATCHED,
             frames: File::open(path).ok(),
@@ -55,6 +54,12 @@ impl Guest {
             witness: None,
             ..Self::new(domid, vif, now)
         }
+    }
+
+    /// It stood still, and is looked at like a new one.
+    pub(super) fn goes_on(&mut self, now: Instant) {
+        self.witness = Witness::open(&self.vif).ok();
+        self.watched_until = now + WATCHED;
     }
 
     pub(super) fn witness(&self) -> Option<&Witness> {

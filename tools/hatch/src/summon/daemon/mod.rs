@@ -31,7 +31,7 @@ use super::bell;
 use super::birth::Birth;
 use super::config::{Config, Service};
 use super::dns::{self, Dns};
-use super::fleet::{Action, Event, Fleet, Id, Prefix};
+use super::fleet::{Action, Event, Fleet, Id, Prefix, State};
 use super::held::Held;
 use super::log::{Level, line};
 use super::maker::{Order, Told};
@@ -288,8 +288,15 @@ impl Daemon {
         if self.fleet.takes(id) || self.fleet.holds(id) {
             return true;
         }
+        let unit = self.fleet.unit(id);
+        let is_there = unit.is_some_and(|unit| matches!(unit.state, State::Running(_)));
         self.step(at, Event::Wanted(id, Some(Prefix::from(from))));
-        let is_woken = self.fleet.holds(id);
+        if is_there {
+            // It was about to go.
+            self.carry_out();
+            return true;
+        }
+        let is_woken = self.fleet.takes(id) || self.fleet.holds(id);
         if is_woken {
             *self.wakes.entry(cause).or_default() += 1;
             if let Some(entry) = self.entries.get_mut(&id) {
@@ -329,6 +336,13 @@ impl Daemon {
             }
         } else {
             line(Level::Info, "ending; guests stay").write();
+            // Nobody else would let them go on.
+            let units = self.fleet.units();
+            let suspended = units.filter(|(_, unit)| matches!(unit.state, State::Suspended(..)));
+            let suspended: Vec<_> = suspended.map(|(id, unit)| (id, unit.domid())).collect();
+            for (id, domid) in suspended {
+                self.resume(id, domid.unwrap_or_default());
+            }
         }
         self.orders = None;
         if let Some(maker) = self.maker.take() {

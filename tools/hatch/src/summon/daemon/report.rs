@@ -53,7 +53,7 @@ impl Daemon {
         for id in names {
             let guarded = match self.entries.get(&id).and_then(|entry| entry.guest.as_ref()) {
                 Some(guest) if self.config.daemon.guard => {
-                    guard::dropped(&mut self.links, guest.vif)
+                    guard::dropped(&mut self.links, guest.vif.index)
                         .unwrap_or(0)
                         .into()
                 }
@@ -117,6 +117,7 @@ fn service(entry: &Entry, unit: &Unit, guarded: u64, now: Instant) -> Service {
         State::BeingBorn => (Told::BeingBorn, None),
         State::Proving(_, since) => (Told::Running, Some(since)),
         State::Running(running) => (Told::Running, Some(running.since)),
+        State::Suspended(..) => (Told::Suspended, None),
         State::Dying(_) => (Told::Dying, None),
         State::BackedOff(_) => (Told::BackedOff, None),
     };
@@ -128,6 +129,7 @@ fn service(entry: &Entry, unit: &Unit, guarded: u64, now: Instant) -> Service {
         domid: unit.domid(),
         uptime_ms: since.map(|since| millis(now.saturating_duration_since(since))),
         births: unit.births,
+        resumes: unit.resumes,
         deaths: unit.deaths,
         failures: unit.failures,
         last_trouble: unit.trouble.clone(),

@@ -242,6 +242,7 @@ impl Daemon {
             memory: service.memory,
             idle: service.idle,
             idle_hard: service.idle_hard,
+            asleep: service.asleep,
             on_demand: service.on_demand,
         };
         match self.entries.get_mut(&id) {
@@ -302,6 +303,8 @@ impl Daemon {
         };
         let vif = self.links.find(&vif_name(domid, 0));
         let directed = vif.and_then(|vif| {
+            // It may have been suspended.
+            self.links.flood(&vif, true)?;
             self.links.direct(&vif, entry.service.mac)?;
             Ok(vif)
         });

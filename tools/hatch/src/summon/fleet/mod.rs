@@ -9,29 +9,31 @@
 //!  └───────────────────────────┴───────────────────┘
 //! ```
 //!
+//! A guest that is to be suspended goes from running to suspended, and back as soon as it is wanted; it dies when others need its room.
+//!
 //! Births are limited: for each network of clients, altogether by time, and by how many guests and how much memory there may be. Who is over
 //! the first limit is refused; who is over the others waits in a queue that serves the networks in turn.
 
 mod limits;
 #[cfg(test)]
 mod tests;
+mod unit;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::config::Limits;
+use super::config::{Asleep, Limits};
 pub use limits::Prefix;
 use limits::{Bucket, Prefixes, Queue, Rate};
+pub use unit::{After, Running, State, Unit};
 
 /// A guest that runs has to be heard of in this time.
 pub const SILENCE: Duration = Duration::from_secs(5);
-/// Who has lived for so long has come up, whatever happens then.
-const PROVEN: Duration = Duration::from_secs(10);
-/// After a failure nobody tries for so long; twice as long after each more.
-const BACK_OFF: Duration = Duration::from_secs(1);
-const BACK_OFF_MAX: Duration = Duration::from_secs(300);
 /// How long after a guest was asked for its connections, and had some or did not answer, it is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How long it is looked whether somebody has come to a guest between its answer, that it has no connections, and the moment from which
+/// on nothing has reached it any more.
+const LAST_LOOK: Duration = Duration::from_millis(500);
 
 /// A service. It means the same one as long as the daemon runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,6 +48,8 @@ pub struct Spec {
     pub idle: Duration,
     /// And after so long in any case, if there is such a limit.
     pub idle_hard: Option<Duration>,
+    /// What becomes of it then.
+    pub asleep: Asleep,
     /// Whether it sleeps at all.
     pub on_demand: bool,
 }
@@ -80,6 +84,14 @@ pub enum Action {
     Make(Id),
     /// Take what is sent to it, and remove its guest.
     Remove(Id, u16),
+    /// Take what is sent to it, and have its guest stand still.
+    Suspend(Id, u16),
+    /// Let its guest go on.
+    Resume(Id, u16),
+    /// Take what is sent to it, though its guest runs.
+    Shut(Id),
+    /// Give to its guest what was taken, and what comes.
+    Open(Id),
     /// Ask its guest for its connections.
     Ask(Id),
     /// Nobody will be there for what is held of it.
@@ -101,6 +113,10 @@ pub enum Tell {
     Down(&'static str),
     /// It is asleep.
     Asleep,
+    /// It is asleep, and its guest stands still.
+    Suspended,
+    /// Its guest goes on.
+    Resumed,
     /// It does not come up: why, and how long nobody tries.
     Failed(String, Duration),
 }
@@ -116,38 +132,6 @@ pub struct Refused {
     pub backed_off: u64,
 }
 
-/// How a service is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// No guest.
-    Asleep,
-    /// No guest yet: there is no room.
-    Queued,
-    /// Being made.
-    BeingBorn,
-    /// Runs, and was not heard yet.
-    Proving(u16, Instant),
-    /// Runs.
-    Running(Running),
-    /// Being removed.
-    Dying(After),
-    /// No guest until then: it has failed.
-    BackedOff(Instant),
-}
-
-/// A guest that runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Running {
-    /// Its number.
-    pub domid: u16,
-    /// Since when.
-    pub since: Instant,
-    /// When it was last heard.
-    pub heard: Instant,
-    /// When it was asked for its connections, if that has to be waited for.
-    asked: Option<Instant>,
-}
-
 /// What becomes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Course {
@@ -157,40 +141,6 @@ pub enum Course {
     Return,
     /// Nobody is there for it.
     Drop,
-}
-
-/// What comes after a death.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum After {
-    /// Sleep.
-    Sleep,
-    /// A birth: somebody wants it already.
-    Birth(Option<Prefix>),
-    /// A pause.
-    BackOff,
-}
-
-/// A service and what is known of it.
-#[derive(Clone, Debug)]
-pub struct Unit {
-    /// What it is to be.
-    pub spec: Spec,
-    /// How it is.
-    pub state: State,
-    /// Guests that were made.
-    pub births: u64,
-    /// Guests that are gone.
-    pub deaths: u64,
-    /// Guests that could not be made, or have failed.
-    pub failures: u64,
-    /// What was last wrong.
-    pub trouble: Option<String>,
-    /// Failures in a row.
-    row: u32,
-    /// It is to be removed for good.
-    leaving: bool,
-    /// What is being made is of a make that is not wanted any more.
-    is_old: bool,
 }
 
 /// All services.
@@ -228,18 +178,7 @@ impl Fleet {
 
     /// Adds a service, which is asleep.
     pub fn add(&mut self, id: Id, spec: Spec) {
-        let unit = Unit {
-            spec,
-            state: State::Asleep,
-            births: 0,
-            deaths: 0,
-            failures: 0,
-            trouble: None,
-            row: 0,
-            leaving: false,
-            is_old: false,
-        };
-        self.units.insert(id, unit);
+        self.units.insert(id, Unit::new(spec));
     }
 
     /// Changes a service. `is_other` when a guest of the old one is no guest of the new one.
@@ -282,7 +221,9 @@ impl Fleet {
                 actions.push(Action::Drop(id));
             }
             State::BackedOff(_) => unit.state = State::Asleep,
-            State::Proving(domid, _) | State::Running(Running { domid, .. }) => {
+            State::Proving(domid, _)
+            | State::Running(Running { domid, .. })
+            | State::Suspended(domid, _) => {
                 unit.remove(id, domid, After::Sleep, why, actions);
             }
             // One that is being made is looked at when it is made.
@@ -315,13 +256,20 @@ impl Fleet {
     #[must_use]
     pub fn takes(&self, id: Id) -> bool {
         let state = self.units.get(&id).map(|unit| unit.state);
-        matches!(state, Some(State::Proving(..) | State::Running(_)))
+        match state {
+            Some(State::Proving(..)) => true,
+            Some(State::Running(running)) => running.leaves.is_none(),
+            _ => false,
+        }
     }
 
     /// What becomes of a frame for a service that the bridge has given to us.
     #[must_use]
     pub fn course(&self, id: Id) -> Course {
-        match (self.holds(id), self.takes(id)) {
+        let state = self.units.get(&id).map(|unit| unit.state);
+        // Whether somebody wants what leaves is to be seen yet.
+        let leaves = matches!(state, Some(State::Running(running)) if running.leaves.is_some());
+        match (self.holds(id) || leaves, self.takes(id)) {
             (true, _) => Course::Hold,
             (false, true) => Course::Return,
             (false, false) => Course::Drop,
@@ -361,6 +309,14 @@ impl Fleet {
         };
         match unit.state {
             State::Asleep | State::Dying(After::Sleep) => {}
+            // It costs nobody anything.
+            State::Suspended(domid, _) => {
+                unit.resumes += 1;
+                unit.state = State::Running(Running::new(domid, now));
+                actions.extend([Action::Resume(id, domid), Action::Tell(id, Tell::Resumed)]);
+                return;
+            }
+            State::Running(_) => return unit.stay(now, id, actions),
             State::BackedOff(_) | State::Dying(After::BackOff) => {
                 self.refused.backed_off += 1;
                 return;
@@ -399,6 +355,7 @@ impl Fleet {
             let (guests, memory) = self.used();
             let need = self.units.get(&id).map_or(0, |unit| unit.spec.memory);
             if guests >= self.limits.running || memory + need > self.limits.memory {
+                self.make_room(actions);
                 return;
             }
             let rate = Rate {
@@ -414,6 +371,24 @@ impl Fleet {
                 unit.state = State::BeingBorn;
                 actions.push(Action::Make(id));
             }
+        }
+    }
+
+    /// Removes the guest that has been suspended for the longest, if none is on its way out already.
+    fn make_room(&mut self, actions: &mut Vec<Action>) {
+        let is_dying = |unit: &Unit| matches!(unit.state, State::Dying(_));
+        if self.units.values().any(is_dying) {
+            return;
+        }
+        let suspended = self
+            .units
+            .iter()
+            .filter_map(|(&id, unit)| match unit.state {
+                State::Suspended(_, since) => Some((since, id)),
+                _ => None,
+            });
+        if let Some((_, id)) = suspended.min() {
+            self.end(id, "others need the room", actions);
         }
     }
 
@@ -459,10 +434,7 @@ impl Fleet {
                 unit.state = State::Running(Running::new(*domid, now));
                 actions.push(Action::Tell(id, Tell::Up));
             }
-            State::Running(running) => {
-                running.heard = now;
-                running.asked = None;
-            }
+            State::Running(_) => unit.stay(now, id, actions),
             _ => {}
         }
     }
@@ -475,14 +447,20 @@ impl Fleet {
             return;
         };
         // Who was heard meanwhile is not quiet any more.
-        if running.asked.is_none() {
+        if running.asked.is_none() || running.leaves.is_some() {
             return;
         }
-        if open.unwrap_or(0) == 0 {
-            let domid = running.domid;
-            unit.remove(id, domid, After::Sleep, "nobody asks", actions);
-        } else {
-            running.asked = Some(now);
+        let (domid, was_heard) = (running.domid, running.heard > running.since);
+        match open {
+            Some(1..) => running.asked = Some(now),
+            // It went on, and nothing was heard of it: perhaps it can't.
+            None if unit.spec.asleep == Asleep::Suspend && !was_heard => {
+                unit.remove(id, domid, After::Sleep, "it is silent", actions);
+            }
+            Some(0) | None => {
+                running.leaves = Some(now);
+                actions.push(Action::Shut(id));
+            }
         }
     }
 
@@ -497,7 +475,7 @@ impl Fleet {
         let Some(unit) = self.units.get_mut(&id) else {
             return;
         };
-        let (State::Proving(domid, _) | State::Running(Running { domid, .. })) = unit.state else {
+        let Some(domid) = unit.domid() else {
             return;
         };
         let after = if is_failure {
@@ -575,7 +553,13 @@ impl Fleet {
             State::Running(running) if unit.spec.on_demand => {
                 let quiet = now.duration_since(running.heard);
                 let domid = running.domid;
-                if unit.spec.idle_hard.is_some_and(|hard| quiet >= hard) {
+                if let Some(since) = running.leaves {
+                    if now.duration_since(since) >= LAST_LOOK {
+                        // Of connections that are no more.
+                        actions.push(Action::Drop(id));
+                        unit.sleep(now, id, domid, actions);
+                    }
+                } else if unit.spec.idle_hard.is_some_and(|hard| quiet >= hard) {
                     unit.remove(id, domid, After::Sleep, "quiet for too long", actions);
                 } else if quiet >= unit.spec.idle
                     && running
@@ -595,83 +579,5 @@ impl Fleet {
     pub fn deadline(&self) -> Option<Instant> {
         let units = self.units.values().filter_map(Unit::deadline);
         units.chain(self.pump_at).min()
-    }
-}
-
-impl Running {
-    fn new(domid: u16, now: Instant) -> Self {
-        Self {
-            domid,
-            since: now,
-            heard: now,
-            asked: None,
-        }
-    }
-}
-
-impl Unit {
-    fn has_guest(&self) -> bool {
-        matches!(
-            self.state,
-            State::BeingBorn | State::Proving(..) | State::Running(_) | State::Dying(_)
-        )
-    }
-
-    /// The number of its guest.
-    #[must_use]
-    pub fn domid(&self) -> Option<u16> {
-        match self.state {
-            State::Proving(domid, _) | State::Running(Running { domid, .. }) => Some(domid),
-            _ => None,
-        }
-    }
-
-    fn remove(
-        &mut self,
-        id: Id,
-        domid: u16,
-        after: After,
-        why: &'static str,
-        actions: &mut Vec<Action>,
-    ) {
-        self.state = State::Dying(after);
-        actions.push(Action::Tell(id, Tell::Down(why)));
-        actions.push(Action::Remove(id, domid));
-    }
-
-    fn fail(&mut self, now: Instant, id: Id, why: String, actions: &mut Vec<Action>) {
-        self.failures += 1;
-        let pause = BACK_OFF
-            .saturating_mul(1 << self.row.min(16))
-            .min(BACK_OFF_MAX);
-        self.row = self.row.saturating_add(1);
-        self.state = State::BackedOff(now + pause);
-        self.trouble = Some(why.clone());
-        actions.push(Action::Drop(id));
-        actions.push(Action::Tell(id, Tell::Failed(why, pause)));
-    }
-
-    /// Forgets failures that were followed by a life.
-    fn settle(&mut self, now: Instant) {
-        if let State::Running(running) = self.state
-            && now.duration_since(running.since) >= PROVEN
-        {
-            self.row = 0;
-        }
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        match self.state {
-            State::Proving(_, since) => Some(since + SILENCE),
-            State::BackedOff(until) => Some(until),
-            State::Running(running) if self.spec.on_demand => {
-                let soft = running
-                    .asked
-                    .map_or(running.heard + self.spec.idle, |asked| asked + ASK_AGAIN);
-                let hard = self.spec.idle_hard.map(|hard| running.heard + hard);
-                Some(hard.map_or(soft, |hard| soft.min(hard)))
-            }
-            _ => None,
-        }
     }
 }

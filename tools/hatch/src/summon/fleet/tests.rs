@@ -29,6 +29,7 @@ fn spec() -> Spec {
         memory: 10,
         idle: Duration::from_secs(20),
         idle_hard: None,
+        asleep: Asleep::Destroy,
         on_demand: true,
     }
 }
@@ -64,6 +65,20 @@ impl Play {
         self.step(Event::Time)
     }
 
+    /// It has said that it has no connections, and nobody has come since.
+    fn quiet(&mut self, id: Id) -> Vec<Action> {
+        assert_eq!(
+            self.step(Event::Connections(id, Some(0))),
+            [Action::Shut(id)]
+        );
+        assert_eq!(self.fleet.course(id), Course::Hold);
+        assert!(!self.fleet.takes(id));
+        self.now += LAST_LOOK;
+        let mut actions = self.step(Event::Time);
+        assert_eq!(actions.remove(0), Action::Drop(id));
+        actions
+    }
+
     fn state(&self, id: Id) -> State {
         self.fleet.unit(id).unwrap().state
     }
@@ -95,7 +110,7 @@ fn a_life() {
     assert_eq!(play.step(Event::Time), []);
     assert_eq!(play.after(1), [Action::Ask(A)]);
     assert_eq!(
-        play.step(Event::Connections(A, Some(0))),
+        play.quiet(A),
         [
             Action::Tell(A, Tell::Down("nobody asks")),
             Action::Remove(A, 7)
@@ -108,6 +123,96 @@ fn a_life() {
     assert_eq!(play.state(A), State::Asleep);
     let unit = play.fleet.unit(A).unwrap();
     assert_eq!((unit.births, unit.deaths, unit.failures), (1, 1, 0));
+}
+
+/// One that is suspended, having run as this domain.
+fn suspended(play: &mut Play, id: Id, domid: u16) {
+    let asleep = Asleep::Suspend;
+    let spec = Spec { asleep, ..spec() };
+    play.fleet.change(id, spec, false, &mut Vec::new());
+    play.up(id, domid);
+    assert_eq!(play.after(20), [Action::Ask(id)]);
+    assert_eq!(
+        play.quiet(id),
+        [
+            Action::Suspend(id, domid),
+            Action::Tell(id, Tell::Suspended)
+        ]
+    );
+}
+
+#[test]
+fn a_suspended_guest_goes_on_at_once() {
+    let mut play = Play::new(limits());
+    suspended(&mut play, A, 7);
+    assert!(!play.fleet.holds(A) && !play.fleet.takes(A));
+    assert_eq!(play.fleet.used(), (1, 10));
+    assert_eq!(play.after(1000), []);
+    let resumed = [Action::Resume(A, 7), Action::Tell(A, Tell::Resumed)];
+    assert_eq!(play.step(Event::Wanted(A, client(1))), resumed);
+    assert!(play.fleet.takes(A));
+    play.now += Duration::from_secs(1);
+    play.step(Event::Heard(A));
+    // It answers nobody now, but has been heard: perhaps there is no way to ask it.
+    assert_eq!(play.after(20), [Action::Ask(A)]);
+    assert_eq!(play.step(Event::Connections(A, None)), [Action::Shut(A)]);
+    play.after(1);
+    assert_eq!(play.step(Event::Wanted(A, client(1))), resumed);
+    let unit = play.fleet.unit(A).unwrap();
+    assert_eq!((unit.births, unit.resumes, unit.deaths), (1, 2, 0));
+}
+
+#[test]
+fn who_comes_at_the_last_moment_is_not_left() {
+    for event in [Event::Heard(A), Event::Wanted(A, client(1))] {
+        let mut play = Play::new(limits());
+        play.up(A, 7);
+        play.after(20);
+        assert_eq!(play.step(Event::Connections(A, Some(0))), [Action::Shut(A)]);
+        assert_eq!(play.step(event), [Action::Open(A)]);
+        assert!(play.fleet.takes(A));
+        assert_eq!(play.after(19), []);
+        assert_eq!(play.after(1), [Action::Ask(A)]);
+    }
+}
+
+#[test]
+fn a_resumed_guest_that_was_never_heard_is_made_anew() {
+    let mut play = Play::new(limits());
+    suspended(&mut play, A, 7);
+    play.step(Event::Wanted(A, client(1)));
+    assert_eq!(play.after(20), [Action::Ask(A)]);
+    let actions = play.step(Event::Connections(A, None));
+    assert!(actions.contains(&Action::Remove(A, 7)), "{actions:?}");
+}
+
+#[test]
+fn who_was_suspended_first_makes_room() {
+    let limits = Limits {
+        running: 2,
+        ..limits()
+    };
+    let mut play = Play::new(limits);
+    suspended(&mut play, A, 7);
+    suspended(&mut play, B, 8);
+    let actions = play.step(Event::Wanted(C, client(1)));
+    assert!(actions.contains(&Action::Remove(A, 7)), "{actions:?}");
+    assert!(!actions.contains(&Action::Remove(B, 8)), "{actions:?}");
+    assert!(play.fleet.holds(C));
+    let actions = play.step(Event::Removed(A, None));
+    assert!(actions.contains(&Action::Make(C)), "{actions:?}");
+}
+
+#[test]
+fn one_that_ends_while_it_is_suspended_is_removed() {
+    let mut play = Play::new(limits());
+    suspended(&mut play, A, 7);
+    let actions = play.step(Event::Ended(A, false, "gone".into()));
+    assert!(actions.contains(&Action::Remove(A, 7)), "{actions:?}");
+    assert_eq!(
+        play.step(Event::Removed(A, None)),
+        [Action::Tell(A, Tell::Asleep)]
+    );
 }
 
 #[test]
@@ -125,7 +230,7 @@ fn who_comes_while_it_dies_gets_the_next_one() {
     let mut play = Play::new(limits());
     play.up(A, 7);
     play.after(20);
-    play.step(Event::Connections(A, None));
+    play.quiet(A);
     assert!(!play.fleet.holds(A));
     assert_eq!(play.step(Event::Wanted(A, client(1))), []);
     assert!(play.fleet.holds(A));
@@ -222,7 +327,7 @@ fn who_is_over_a_cap_waits_for_room() {
         );
         assert!(play.fleet.holds(B));
         play.after(20);
-        play.step(Event::Connections(A, Some(0)));
+        play.quiet(A);
         let actions = play.step(Event::Removed(A, None));
         assert!(actions.contains(&Action::Make(B)), "{actions:?}");
     }
@@ -334,7 +439,10 @@ proptest! {
     fn any_events(events in proptest::collection::vec((0u8..10, 1u32..4, 0u8..4), 0..200)) {
         let limits = Limits { running: 2, queue: 2, ..limits() };
         let mut play = Play::new(limits);
+        let asleep = Asleep::Suspend;
+        play.fleet.change(B, Spec { asleep, ..spec() }, false, &mut Vec::new());
         let mut alive = std::collections::BTreeMap::new();
+        let mut still = std::collections::BTreeSet::new();
         for (domid, (kind, id, n)) in (1u16..).zip(events) {
             let id = Id(id);
             let state = play.state(id);
@@ -350,8 +458,14 @@ proptest! {
                 _ => { play.now += Duration::from_secs(u64::from(n) * 10); Event::Time }
             };
             for action in play.step(event) {
-                if let Action::Remove(id, domid) = action {
+                if let Action::Remove(id, domid) | Action::Suspend(id, domid) | Action::Resume(id, domid) = action {
                     prop_assert_eq!(alive.get(&id), Some(&domid));
+                }
+                match action {
+                    Action::Suspend(id, _) => prop_assert!(still.insert(id)),
+                    Action::Resume(id, _) => prop_assert!(still.remove(&id)),
+                    Action::Remove(id, _) => drop(still.remove(&id)),
+                    _ => {}
                 }
             }
             prop_assert!(play.fleet.used().0 <= 2);

@@ -67,6 +67,8 @@ impl Collector for Snapshot {
             "From the packet that was its cause",
             |service| service.last_boot_us().map(|us| float(us) / 1e6),
         )?;
+        let resumed = "Guests that went on after they had been suspended";
+        out.counters("service_resumes", resumed, |service| Some(service.resumes))?;
         out.counters("service_births", "Guests that were made", |service| {
             Some(service.births)
         })?;

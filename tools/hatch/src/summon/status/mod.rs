@@ -50,6 +50,8 @@ pub struct Service {
     pub births: u64,
     /// Guests that were removed, or ended.
     pub deaths: u64,
+    /// Guests that went on after they had been suspended.
+    pub resumes: u64,
     /// Births that failed.
     pub failures: u64,
     /// What went wrong last.
@@ -81,6 +83,8 @@ pub enum State {
     BeingBorn,
     /// Its guest runs.
     Running,
+    /// Nobody asks; its guest stands still.
+    Suspended,
     /// Its guest is being removed.
     Dying,
     /// It has failed, and is not tried again yet.
@@ -140,16 +144,18 @@ impl State {
             Self::Queued => "queued",
             Self::BeingBorn => "being-born",
             Self::Running => "running",
+            Self::Suspended => "suspended",
             Self::Dying => "dying",
             Self::BackedOff => "backed-off",
         }
     }
 
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Asleep,
         Self::Queued,
         Self::BeingBorn,
         Self::Running,
+        Self::Suspended,
         Self::Dying,
         Self::BackedOff,
     ];

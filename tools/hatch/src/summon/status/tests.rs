@@ -24,6 +24,7 @@ fn status() -> Status {
         domid: Some(7),
         uptime_ms: Some(61_000),
         births: 3,
+        resumes: 0,
         deaths: 2,
         last_boot: vec![
             step("query in", 0, 0),
