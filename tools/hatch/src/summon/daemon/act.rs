@@ -120,7 +120,10 @@ impl Daemon {
         let Some(guest) = &mut entry.guest else {
             return;
         };
-        guest.is_asked = true;
+        // A second question might come to a guest that has gone after the first one's answer, and wake it.
+        if std::mem::replace(&mut guest.is_asked, true) {
+            return;
+        }
         // The thread is there as long as this is.
         let _ = self.questions.send(Question {
             service: id,
