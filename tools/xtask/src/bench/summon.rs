@@ -1,5 +1,5 @@
-//! `cargo xtask bench summon`: from a client's SYN to its SYN-ACK, from a host that has no guest, out of a pool, from a guest that runs
-//! already, and from guests that `hatch create` and `xl create` make when they are asked for.
+//! `cargo xtask bench summon`: from a client's SYN to its SYN-ACK, from a host that has no guest, out of a pool, from a guest that is
+//! suspended, from one that runs already, and from guests that `hatch create` and `xl create` make when they are asked for.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -49,7 +49,7 @@ const RUNNING: &str = "running";
 const BY_HATCH: &str = "hatch create";
 const BY_XL: &str = "xl create";
 
-const KINDS: [Kind; 5] = [
+const KINDS: [Kind; 6] = [
     Kind {
         name: COLD,
         made: Made::Summoned("", State::Asleep),
@@ -57,6 +57,10 @@ const KINDS: [Kind; 5] = [
     Kind {
         name: FROM_POOL,
         made: Made::Summoned("asleep = \"pool\"", State::Asleep),
+    },
+    Kind {
+        name: "suspended",
+        made: Made::Summoned("asleep = \"suspend\"", State::Suspended),
     },
     Kind {
         name: RUNNING,
@@ -365,7 +369,14 @@ mod tests {
             from_us,
             to_us,
         };
-        let ticks = [12_000_000u64, 1_900_000, 400_000, 10_000_000, 90_000_000];
+        let ticks = [
+            12_000_000u64,
+            1_900_000,
+            600_000,
+            400_000,
+            10_000_000,
+            90_000_000,
+        ];
         let of = |scale: u64| {
             let kinds = KINDS.into_iter().zip(ticks);
             kinds.map(move |(kind, ticks)| Connection {
