@@ -44,14 +44,25 @@ const HOST: &str = "www.example.test";
 /// How often a change is looked for.
 const TICK: Duration = Duration::from_millis(50);
 
-/// The lab that these cases want: what passes its network card is captured, and the host reaches dom0's DNS.
+/// Services that are woken in turn, so that one falls asleep while others are born.
+const CIRCLE: u32 = 6;
+
+/// The lab that these cases want: what passes its network card is captured, and the host reaches dom0's DNS and some services.
 pub(crate) fn options() -> Options {
+    let services = (0..CIRCLE).map(|n| (Protocol::Tcp, http(n)));
     Options {
         capture: true,
         systemd: true,
-        forwards: vec![(Protocol::Udp, SocketAddrV4::new(DOM0, 53))],
+        forwards: services
+            .chain([(Protocol::Udp, SocketAddrV4::new(DOM0, 53))])
+            .collect(),
         ..Options::named("e2e-summon")
     }
+}
+
+/// Where a service of the circle is.
+fn http(n: u32) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::from_bits(GUEST.to_bits() + n), 80)
 }
 
 /// How many cold starts of each kind are tried.
@@ -172,7 +183,13 @@ impl<'a> Summoned<'a> {
 
     /// Gets the page of `www` from the host.
     pub(crate) fn page(&self) -> Result<()> {
-        let (status, page) = ask::http(self.lab().http()?, "/", BOUND)?;
+        self.page_of(0)
+    }
+
+    /// Gets that of a service of the circle.
+    fn page_of(&self, n: u32) -> Result<()> {
+        let server = self.lab().forward(Protocol::Tcp, http(n))?;
+        let (status, page) = ask::http(server, "/", BOUND)?;
         ensure!(status == 200 && !page.is_empty(), "GET / gives {status}");
         Ok(())
     }
@@ -205,32 +222,50 @@ pub(crate) fn from_dom0(lab: &Lab, address: Ipv4Addr) -> Result<()> {
     lab.shell(&script).map(drop)
 }
 
-/// SYNs to the service that the capture at the network card has.
+/// SYNs to services that the capture at the network card has.
 fn syns(lab: &Lab) -> Result<usize> {
     let frames = lab.captured()?;
     let seen = frames.iter().filter_map(|frame| look(frame));
-    let syns = seen.filter(|seen| seen.what == What::Syn && seen.to == GUEST);
+    let syns = seen.filter(|seen| seen.what == What::Syn);
     Ok(syns.count())
 }
 
+/// Each connection is to a service that is not there, and there are no more SYNs than connections: none was sent twice.
 fn cold_starts(place: &Place, is_asked: bool) -> Result<()> {
-    let summoned = Summoned::start(place, "", &www())?;
+    let name = |n: u32| format!("s{n}");
+    let services = (0..CIRCLE).map(|n| service(&name(n), *http(n).ip(), ""));
+    let limits = "[daemon.limits]\nbirths_per_prefix = 1000";
+    let services: Vec<String> = services.collect();
+    let summoned = Summoned::start(place, limits, &services.concat())?;
+    // As often as it was born, it has gone again.
+    let is_gone = |n: u32, births: u32| {
+        summoned.until(&name(n), |one| {
+            one["state"] == "asleep" && one["births"] == births && one["deaths"] == births
+        })
+    };
     let before = syns(&place.lab)?;
-    let starts = starts()?;
-    for _ in 0..starts {
-        summoned.asleep("www")?;
+    let (starts, begun) = (starts()?, Instant::now());
+    for start in 0..starts {
+        let n = start % CIRCLE;
+        is_gone(n, start / CIRCLE)?;
         if is_asked {
-            let records = summoned.query(HOST)?;
-            ensure!(records == [format!("A {GUEST}")], "DNS gives {records:?}");
+            let records = summoned.query(&format!("{}.example.test", name(n)))?;
+            let address = http(n);
+            ensure!(
+                records == [format!("A {}", address.ip())],
+                "DNS gives {records:?}"
+            );
         }
-        summoned.page()?;
+        summoned.page_of(n)?;
     }
-    let www = summoned.asleep("www")?;
+    let took = begun.elapsed();
+    for n in 0..CIRCLE {
+        let births = (n..starts).step_by(CIRCLE as usize).count();
+        let one = is_gone(n, u32::try_from(births)?)?;
+        ensure!(one["failures"] == 0, "it is {one}");
+    }
     let syns = syns(&place.lab)? - before;
-    ensure!(
-        www["births"] == starts && www["failures"] == 0,
-        "{starts} starts: {www}"
-    );
+    println!("{starts} cold starts in {took:?}, {syns} SYNs");
     ensure!(syns == starts as usize, "{starts} connections, {syns} SYNs");
     let wakes = summoned.totals()?["wakes"].clone();
     ensure!(
@@ -613,7 +648,7 @@ fn query_flood(place: &Place) -> Result<()> {
     let limits = "[daemon.limits]\nbirths_per_prefix = 5\nrunning = 5";
     let summoned = Summoned::start(place, limits, &services)?;
     let server = DOM0.to_string();
-    for name in ["*.example.test", "www.example.test"] {
+    for name in ["*.example.test", HOST] {
         let said = abused(&summoned, &[&server, "10", "queries", name], one)?;
         println!("{name}: {}", said.trim());
     }

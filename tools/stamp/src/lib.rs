@@ -11,14 +11,16 @@
 
 pub mod density;
 pub mod exits;
+pub mod wakes;
 pub mod xenstored;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Start of each line of output that holds a [`Report`]'s part as JSON; everything else on the console is not ours.
+/// Start of each line of output that holds a [`Line`] as JSON; everything else on the console is not ours.
 pub const MARK: &str = "mayfly-stamp: ";
 
 /// What tells that a guest is ready.
@@ -184,36 +186,42 @@ pub struct Report {
 /// One line of output.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Line {
-    /// [`Report::births`], one by one.
-    Birth(Box<Birth>),
+pub enum Line<T> {
+    /// Something that was measured.
+    Seen(T),
     /// What went wrong; nothing follows.
     Failed(String),
-    /// [`Report::tsc_hz`]; nothing follows.
+    /// Ticks in a second; nothing follows.
     End(u64),
 }
 
+/// Collects the lines that [`MARK`] starts out of everything that was on a console: what was measured, and the ticks in a second.
+///
+/// # Errors
+/// The program's own, a line that is cut or is not JSON, and output without an end.
+pub fn seen<T: DeserializeOwned>(text: &str) -> Result<(Vec<T>, u64), String> {
+    let mut seen = Vec::new();
+    for line in text.lines() {
+        let Some((_, json)) = line.split_once(MARK) else {
+            continue;
+        };
+        match serde_json::from_str(json.trim_end()).map_err(|e| format!("{e} in {line:?}"))? {
+            Line::Seen(one) => seen.push(one),
+            Line::Failed(e) => return Err(e),
+            Line::End(tsc_hz) => return Ok((seen, tsc_hz)),
+        }
+    }
+    Err("the measuring program did not come to its end".into())
+}
+
 impl Report {
-    /// Collects the lines that [`MARK`] starts out of everything that was on a console.
+    /// Collects the births out of everything that was on a console.
     ///
     /// # Errors
-    /// The program's own, a line that is cut or is not JSON, and output without an end.
+    /// Those of [`seen`].
     pub fn from_console(text: &str) -> Result<Self, String> {
-        let mut report = Self::default();
-        for line in text.lines() {
-            let Some((_, json)) = line.split_once(MARK) else {
-                continue;
-            };
-            match serde_json::from_str(json.trim_end()).map_err(|e| format!("{e} in {line:?}"))? {
-                Line::Birth(birth) => report.births.push(*birth),
-                Line::Failed(e) => return Err(e),
-                Line::End(tsc_hz) => {
-                    report.tsc_hz = tsc_hz;
-                    return Ok(report);
-                }
-            }
-        }
-        Err("the measuring program did not come to its end".into())
+        let (births, tsc_hz) = seen(text)?;
+        Ok(Self { tsc_hz, births })
     }
 }
 
@@ -247,7 +255,7 @@ mod tests {
         }
     }
 
-    fn line(line: &Line) -> String {
+    fn line(line: &Line<Birth>) -> String {
         format!("{MARK}{}\r\n", serde_json::to_string(line).unwrap())
     }
 
@@ -255,7 +263,7 @@ mod tests {
     fn a_report_is_found_among_other_lines() {
         let text = format!(
             "(XEN) d1: hello\r\n{}[    1.0] noise\r\n{}after",
-            line(&Line::Birth(Box::new(birth()))),
+            line(&Line::Seen(birth())),
             line(&Line::End(1_000_000_000))
         );
         let report = Report::from_console(&text).unwrap();
@@ -270,7 +278,7 @@ mod tests {
 
     #[test]
     fn incomplete_output_is_an_error() {
-        let whole = line(&Line::Birth(Box::new(birth())));
+        let whole = line(&Line::Seen(birth()));
         assert!(Report::from_console(&whole).unwrap_err().contains("end"));
         let (cut, _) = whole.split_at(60);
         assert!(Report::from_console(&format!("{cut}\n{}", line(&Line::End(1)))).is_err());

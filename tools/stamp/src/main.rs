@@ -4,8 +4,8 @@
 //! - `stamp density JOB` makes many guests, as the [`density::Job`] in that file says, and prints what each costs.
 //! - `stamp cpu DOMID...` prints the CPU time that each domain has used, in ns, a line each.
 //! - `stamp cost COUNT PROGRAM ...` runs a program so many times, and prints the ticks that each took.
-//! - `stamp connect ADDRESS:PORT [PROGRAM ...]` prints the ticks from a client's SYN to its SYN-ACK; from the start of the program,
-//!   if there is one.
+//! - `stamp wakes JOB` connects to services of `hatch summon`, and to guests made for it, as the
+//!   [`Job`](mayfly_stamp::wakes::Job) in that file says.
 //! - `stamp profile DOMID SECONDS` looks a thousand times a second where the domain executes, and prints each address with how
 //!   often it was seen, and address 0 for a domain that sleeps.
 //! - `stamp guard VIF BRIDGE MAC ADDRESS` has hatch's guard look at all that a vif's guest sends; `stamp guard VIF` prints how many frames
@@ -16,15 +16,15 @@ mod birth;
 mod many;
 mod sys;
 mod wait;
+mod woken;
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpStream};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use hatch::net::Links;
 use hatch::summon::guard::{self, Identity};
 use hatch::xen::{DomainInfo, Xen};
@@ -47,12 +47,12 @@ fn main() -> ExitCode {
         ["profile", domain, seconds] => profile(domain, seconds),
         ["density", path] => many_guests(path),
         ["cost", count, program @ ..] => cost(count, program),
-        ["connect", address, program @ ..] => connect(address, program),
         ["guard", vif] => dropped(vif),
         ["guard", vif, bridge, mac, address] => guard(vif, bridge, mac, address),
-        [path] => return births(path),
+        ["wakes", path] => return told(|seen| woken::run(&job(path)?, seen)),
+        [path] => return told(|seen| births(&job(path)?, seen)),
         _ => Err(anyhow::anyhow!(
-            "usage: stamp JOB | stamp density JOB | stamp cpu DOMID... | stamp cost COUNT PROGRAM ... | stamp connect ADDRESS:PORT [PROGRAM ...] | stamp profile DOMID SECONDS | stamp guard VIF [BRIDGE MAC ADDRESS]"
+            "usage: stamp JOB | stamp density JOB | stamp cpu DOMID... | stamp cost COUNT PROGRAM ... | stamp wakes JOB | stamp profile DOMID SECONDS | stamp guard VIF [BRIDGE MAC ADDRESS]"
         )),
     };
     match result {
@@ -84,26 +84,6 @@ fn cost(count: &str, program: &[&str]) -> Result<()> {
         let start = ticks();
         bound.run(program)?;
         println!("{}", ticks() - start);
-    }
-    Ok(())
-}
-
-fn connect(address: &str, program: &[&str]) -> Result<()> {
-    const BOUND: Duration = Duration::from_secs(60);
-    let address: SocketAddr = address.parse().context("an address with a port")?;
-    let start = ticks();
-    let mut child = match program {
-        [] => None,
-        [program, words @ ..] => Some(Command::new(program).args(words).spawn()?),
-    };
-    let end = Instant::now() + BOUND;
-    // Nobody may have the address yet.
-    while let Err(error) = TcpStream::connect_timeout(&address, BOUND) {
-        ensure!(Instant::now() < end, "{address}: {error}");
-    }
-    println!("{}", ticks() - start);
-    if let Some(child) = &mut child {
-        wait::Bound(BOUND).exit(child, "the program")?;
     }
     Ok(())
 }
@@ -170,20 +150,21 @@ fn job<T: DeserializeOwned>(path: &str) -> Result<T> {
     serde_json::from_slice(&job).with_context(|| format!("{path} is no job"))
 }
 
-fn births(path: &str) -> ExitCode {
+/// Prints what is seen, and at the end the ticks in a second or what went wrong.
+fn told<T: Serialize>(run: impl FnOnce(&mut Vec<T>) -> Result<()>) -> ExitCode {
     // Printed at the end: the console is slow, and its lines are Xen's work too.
-    let mut births = Vec::new();
-    let result = run(path, &mut births);
-    for birth in births {
-        print(&Line::Birth(Box::new(birth)));
+    let mut seen = Vec::new();
+    let result = in_time(|| run(&mut seen));
+    for one in seen {
+        print(&Line::Seen(one));
     }
     match result {
         Ok(tsc_hz) => {
-            print(&Line::End(tsc_hz));
+            print(&Line::<T>::End(tsc_hz));
             ExitCode::SUCCESS
         }
         Err(e) => {
-            print(&Line::Failed(format!("{e:#}")));
+            print(&Line::<T>::Failed(format!("{e:#}")));
             ExitCode::FAILURE
         }
     }
@@ -196,11 +177,18 @@ fn print(line: &impl Serialize) {
     }
 }
 
-/// Does the job; gives the frequency of the time stamp counter, taken over all of the job's time.
-fn run(path: &str, births: &mut Vec<Birth>) -> Result<u64> {
-    let job: Job = job(path)?;
-    let mut dom0 = Dom0::new(&job)?;
+/// Does something long; gives the frequency of the time stamp counter, taken over all of that time.
+fn in_time(run: impl FnOnce() -> Result<()>) -> Result<u64> {
     let start = (ticks(), raw_ns());
+    run()?;
+    let (ticks, ns) = (ticks() - start.0, raw_ns() - start.1);
+    Ok(u64::try_from(
+        u128::from(ticks) * 1_000_000_000 / ns.max(1),
+    )?)
+}
+
+fn births(job: &Job, births: &mut Vec<Birth>) -> Result<()> {
+    let mut dom0 = Dom0::new(job)?;
     for (rounds, traced) in [(job.plain, false), (job.traced, true)] {
         for round in 0..rounds {
             for guest in order(&job.guests, round) {
@@ -208,10 +196,7 @@ fn run(path: &str, births: &mut Vec<Birth>) -> Result<u64> {
             }
         }
     }
-    let (ticks, ns) = (ticks() - start.0, raw_ns() - start.1);
-    Ok(u64::try_from(
-        u128::from(ticks) * 1_000_000_000 / ns.max(1),
-    )?)
+    Ok(())
 }
 
 /// The order of a round, the same in each run. No two rounds in a row have the same one, for what a large guest leaves for dom0

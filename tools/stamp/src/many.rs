@@ -47,7 +47,9 @@ fn guests(job: &Job, maker: Maker, count: u32, xen: &mut Xen) -> Result<Outcome>
     let mut serve = Vec::new();
     for address in addresses(job, count) {
         let start = ticks();
-        page(address, bound.0).with_context(|| address.to_string())?;
+        let stream = TcpStream::connect_timeout(&SocketAddr::from((address, 80)), bound.0);
+        let asked = stream.map_err(Into::into).and_then(|s| page(s, bound.0));
+        asked.with_context(|| address.to_string())?;
         serve.push(clock.ns(ticks() - start));
     }
     let program = match maker {
@@ -133,8 +135,7 @@ fn addresses(job: &Job, count: u32) -> impl Iterator<Item = Ipv4Addr> {
 }
 
 /// Asks a guest for its page, and takes all of it.
-fn page(address: Ipv4Addr, bound: Duration) -> Result<()> {
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::from((address, 80)), bound)?;
+pub(crate) fn page(mut stream: TcpStream, bound: Duration) -> Result<()> {
     stream.set_read_timeout(Some(bound))?;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: mayfly.test\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::new();

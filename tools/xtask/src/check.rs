@@ -115,7 +115,7 @@ pub(crate) fn test(test: &Test) -> Result<()> {
     }
     run(&mut command)?;
     if test.filter.is_none() {
-        progress.say("counting the boot's instructions, twice");
+        progress.say("counting the instructions of a boot, and of a service that is woken, twice");
         bench::gate(&|step| progress.step(step))?;
     }
     progress.finish();

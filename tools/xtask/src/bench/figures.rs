@@ -13,8 +13,8 @@ use super::job::{By, Kind, Subject};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Spread {
     pub(crate) median: u64,
-    min: u64,
-    max: u64,
+    pub(super) min: u64,
+    pub(super) max: u64,
 }
 
 impl Spread {

@@ -21,10 +21,10 @@ const SCRIPT: &str = ",script=vif-mayfly";
 /// The configuration that the end-to-end tests use as well.
 const EXAMPLE: &str = include_str!("../../../examples/mayfly.cfg");
 pub(super) const STAMP: &str = "/bench/stamp";
-const HATCH: &str = "/bench/hatch";
+pub(super) const HATCH: &str = "/bench/hatch";
 const JOB: &str = "/bench/job.json";
 /// Largest wait for one thing in dom0, in seconds of dom0.
-const BOUND_S: u64 = 60;
+pub(super) const BOUND_S: u64 = 60;
 /// Largest time of a run, in seconds of the host.
 const RUN: Duration = Duration::from_secs(3600);
 

@@ -14,12 +14,13 @@ mod snapshot;
 mod summon;
 mod vmlinux;
 
+use std::fmt::Debug;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
 use mayfly_lab::Report;
 use mayfly_stamp::Neighbour;
@@ -81,11 +82,10 @@ pub(crate) fn run(task: Bench) -> Result<ExitCode> {
     let progress = Progress::new();
     let step = |text: &str| progress.step(text);
     if boot.record {
-        let figures = twice(&step)?;
+        let figures = recorded(&step)?;
         progress.finish();
-        snapshot::write(&figures::by_name(&figures))?;
         println!("{}", figures::targets(&figures)?);
-        println!("recorded in {}", snapshot::path().display());
+        snapshot::write(snapshot::BOOT, &figures::by_name(&figures))?;
         return Ok(ExitCode::SUCCESS);
     }
     let births = boot.births.unwrap_or(if boot.counted { 5 } else { 20 });
@@ -114,7 +114,7 @@ pub(crate) fn run(task: Bench) -> Result<ExitCode> {
     }
     if let Some(path) = &boot.picture {
         let unit = if boot.counted { "virtual ms" } else { "lab ms" };
-        let picture = picture::draw(&plan.subjects, &report, unit)?;
+        let picture = picture::births(&plan.subjects, &report, unit)?;
         fs::write(path, picture).with_context(|| format!("cannot write {}", path.display()))?;
     }
     let all = plan
@@ -140,19 +140,13 @@ pub(crate) fn run(task: Bench) -> Result<ExitCode> {
 /// # Errors
 /// Those of the lab; figures that differ between the runs; and each figure that has grown, old and new.
 pub(crate) fn gate(report: Report<'_>) -> Result<()> {
-    let figures = twice(report)?;
-    let grown = snapshot::grown(&snapshot::read()?, &figures::by_name(&figures));
-    if !grown.is_empty() {
-        bail!(
-            "the boot costs more than recorded (`cargo xtask bench boot --record` records anew):\n{}",
-            grown.join("\n")
-        );
-    }
-    Ok(())
+    let boot = recorded(report)?;
+    snapshot::compare(snapshot::BOOT, &figures::by_name(&boot))?;
+    snapshot::compare(snapshot::SUMMON, &summon::recorded(report)?)
 }
 
-/// mayfly's figures, counted twice at the same time.
-fn twice(report: Report<'_>) -> Result<Vec<Figures>> {
+/// mayfly's figures that are remembered.
+fn recorded(report: Report<'_>) -> Result<Vec<Figures>> {
     let plan = Plan {
         subjects: Subject::all(&[Kind::Mayfly], &[By::Xl, By::Hatch, By::Pool]),
         counted: true,
@@ -160,21 +154,26 @@ fn twice(report: Report<'_>) -> Result<Vec<Figures>> {
         traced: 1,
         neighbour: Neighbour::Warm,
     };
+    let run = twice("bench", report, |name, report| plan.run(name, report))?;
+    let figures = |subject: &Subject| Figures::new(*subject, &run);
+    plan.subjects.iter().map(figures).collect()
+}
+
+/// Counts twice at the same time, in labs of these names, and gives what both say.
+fn twice<T: PartialEq + Debug + Send>(
+    name: &str,
+    report: Report<'_>,
+    run: impl Fn(&str, Report<'_>) -> Result<T> + Sync,
+) -> Result<T> {
     let (first, second) = thread::scope(|scope| {
-        let other = scope.spawn(|| plan.run("bench-again", &|_| {}));
-        let first = plan.run("bench", report);
-        (first, other.join())
+        let other = scope.spawn(|| run(&format!("{name}-again"), &|_| {}));
+        (run(name, report), other.join())
     });
-    let (first, second) = (
-        first?,
-        second.map_err(|_| anyhow::anyhow!("the second run panicked"))??,
-    );
+    let second = second.map_err(|_| anyhow::anyhow!("the second run panicked"))?;
+    let (first, second) = (first?, second?);
     ensure!(
         first == second,
         "two counted runs differ: the lab is not deterministic\n{first:?}\n{second:?}"
     );
-    plan.subjects
-        .iter()
-        .map(|subject| Figures::new(*subject, &first))
-        .collect()
+    Ok(first)
 }

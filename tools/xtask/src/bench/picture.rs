@@ -1,6 +1,6 @@
 //! A picture of what was measured: what one birth's time went to, and how all of them lie beside each other.
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, ensure};
 use mayfly_stamp::{Birth, Report};
 use plotters::prelude::*;
 use serde_json::Value;
@@ -15,43 +15,66 @@ const FRAME: u32 = 90;
 /// Room for the names of the rows.
 const NAMES: u32 = 230;
 
-/// Something that took time, in ms since the maker was started.
-struct Bar {
-    who: String,
-    what: String,
-    from: f64,
-    to: f64,
+/// Something that took time, in ms since the beginning.
+pub(super) struct Bar {
+    pub(super) who: String,
+    pub(super) what: String,
+    pub(super) from: f64,
+    pub(super) to: f64,
 }
+
+/// What the time of one went to, under a title.
+pub(super) type Fall = (String, Vec<Bar>);
+
+/// All samples of one kind, in ms.
+pub(super) type Samples = (String, Vec<f64>);
 
 /// Draws the waterfall of the last birth of each subject that has something to show, and the distribution of all.
 ///
 /// # Errors
 /// Those of drawing.
-pub(crate) fn draw(subjects: &[Subject], report: &Report, unit: &str) -> Result<String> {
+pub(super) fn births(subjects: &[Subject], report: &Report, unit: &str) -> Result<String> {
     let mut falls = Vec::new();
+    let mut all = Vec::new();
     for subject in subjects {
         let label = subject.label();
         let plain = |birth: &&Birth| birth.guest == label && birth.traced.is_none();
         if let Some(birth) = report.births.iter().rev().find(plain)
             && birth.making.is_some()
         {
-            falls.push((label, bars(birth, report.tsc_hz)?));
+            falls.push((format!("one birth: {label}"), bars(birth, report.tsc_hz)?));
         }
+        let plain = report.births.iter().filter(plain).skip(1);
+        let whole = plain.map(|birth| ms(birth.whole(), report.tsc_hz));
+        all.push((label.clone(), whole.collect()));
     }
+    draw(
+        &falls,
+        "from nothing until it has answered, each birth",
+        &all,
+        unit,
+    )
+}
+
+/// Draws waterfalls, and below them all samples under a title.
+///
+/// # Errors
+/// No samples, and those of drawing.
+pub(super) fn draw(falls: &[Fall], title: &str, all: &[Samples], unit: &str) -> Result<String> {
     let rows = |count: usize| u32::try_from(count).unwrap_or(1) * ROW + FRAME;
     let heights: Vec<u32> = falls.iter().map(|(_, bars)| rows(bars.len())).collect();
-    let height = heights.iter().sum::<u32>() + rows(subjects.len());
+    let height = heights.iter().sum::<u32>() + rows(all.len());
     let mut svg = String::new();
     {
         let page = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
         page.fill(&WHITE)?;
         let mut rest = page;
-        for ((label, bars), height) in falls.iter().zip(heights) {
+        for ((title, bars), height) in falls.iter().zip(heights) {
             let (area, below) = rest.split_vertically(height);
-            waterfall(&area, label, bars, unit)?;
+            waterfall(&area, title, bars, unit)?;
             rest = below;
         }
-        distribution(&rest, subjects, report, unit)?;
+        distribution(&rest, title, all, unit)?;
         rest.present()?;
     }
     Ok(svg)
@@ -116,11 +139,11 @@ fn bars(birth: &Birth, tsc_hz: u64) -> Result<Vec<Bar>> {
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
-fn waterfall(area: &Area<'_>, label: &str, bars: &[Bar], unit: &str) -> Result<()> {
+fn waterfall(area: &Area<'_>, title: &str, bars: &[Bar], unit: &str) -> Result<()> {
     let end = bars.iter().map(|bar| bar.to).fold(0.0, f64::max) * 1.02;
     let count = i32::try_from(bars.len())?;
     let mut chart = ChartBuilder::on(area)
-        .caption(format!("one birth: {label}"), ("sans-serif", 18))
+        .caption(title, ("sans-serif", 18))
         .margin(8)
         .x_label_area_size(36)
         .y_label_area_size(NAMES)
@@ -141,9 +164,9 @@ fn waterfall(area: &Area<'_>, label: &str, bars: &[Bar], unit: &str) -> Result<(
         .draw()?;
     chart.draw_series(bars.iter().zip((0..count).rev()).map(|(bar, row)| {
         let colour = match bar.who.as_str() {
-            "hatch" => BLUE.mix(0.7),
+            "hatch" | "daemon" => BLUE.mix(0.7),
             "guest" => GREEN.mix(0.7),
-            "client" => RED.mix(0.6),
+            "client" | "seen" => RED.mix(0.6),
             "netback" => MAGENTA.mix(0.5),
             _ => BLACK.mix(0.3),
         };
@@ -158,32 +181,17 @@ fn waterfall(area: &Area<'_>, label: &str, bars: &[Bar], unit: &str) -> Result<(
     Ok(())
 }
 
-fn distribution(area: &Area<'_>, subjects: &[Subject], report: &Report, unit: &str) -> Result<()> {
-    let samples: Vec<(i32, f64)> = subjects
-        .iter()
-        .zip((0..i32::try_from(subjects.len())?).rev())
-        .flat_map(|(subject, row)| {
-            let label = subject.label();
-            let births = report
-                .births
-                .iter()
-                .filter(move |b| b.guest == label && b.traced.is_none());
-            births
-                .skip(1)
-                .map(move |b| (row, ms(b.whole(), report.tsc_hz)))
-        })
+fn distribution(area: &Area<'_>, title: &str, all: &[Samples], unit: &str) -> Result<()> {
+    let count = i32::try_from(all.len())?;
+    let points = all.iter().zip((0..count).rev());
+    let points: Vec<(i32, f64)> = points
+        .flat_map(|((_, samples), row)| samples.iter().map(move |ms| (row, *ms)))
         .collect();
-    let least = samples.iter().map(|(_, ms)| *ms).fold(f64::MAX, f64::min);
-    let most = samples.iter().map(|(_, ms)| *ms).fold(0.0, f64::max);
-    if samples.is_empty() {
-        return Err(anyhow!("nothing was measured"));
-    }
-    let count = i32::try_from(subjects.len())?;
+    ensure!(!points.is_empty(), "nothing was measured");
+    let least = points.iter().map(|(_, ms)| *ms).fold(f64::MAX, f64::min);
+    let most = points.iter().map(|(_, ms)| *ms).fold(0.0, f64::max);
     let mut chart = ChartBuilder::on(area)
-        .caption(
-            "from nothing until it has answered, each birth",
-            ("sans-serif", 18),
-        )
+        .caption(title, ("sans-serif", 18))
         .margin(8)
         .x_label_area_size(36)
         .y_label_area_size(NAMES)
@@ -194,17 +202,17 @@ fn distribution(area: &Area<'_>, subjects: &[Subject], report: &Report, unit: &s
     let name = |at: &SegmentValue<i32>| match at {
         SegmentValue::CenterOf(row) => usize::try_from(count - 1 - row)
             .ok()
-            .and_then(|row| subjects.get(row))
-            .map_or(String::new(), |subject| subject.label()),
+            .and_then(|row| all.get(row))
+            .map_or(String::new(), |(name, _)| name.clone()),
         _ => String::new(),
     };
     chart
         .configure_mesh()
         .x_desc(unit)
-        .y_labels(subjects.len())
+        .y_labels(all.len())
         .y_label_formatter(&name)
         .draw()?;
-    chart.draw_series(samples.iter().map(|(row, ms)| {
+    chart.draw_series(points.iter().map(|(row, ms)| {
         Circle::new(
             (*ms, SegmentValue::CenterOf(*row)),
             3,
@@ -236,11 +244,11 @@ mod tests {
                 {"what": "connects", "who": "netback", "start_ns": 500_000, "end_ns": 40_000_000},
             ]}}));
         }
-        let svg = draw(&[subject], &report, "ms").unwrap();
+        let svg = births(&[subject], &report, "ms").unwrap();
         assert_eq!(svg.matches("<circle").count(), 3, "{svg}");
         // The whole, two steps, two phases, three stamps; and the page.
         assert_eq!(svg.matches("<rect").count(), 9, "{svg}");
         assert!(svg.contains("netback: connects") && svg.contains("client: SYN-ACK"));
-        assert!(draw(&[Subject::by_xl(Kind::Null)], &report, "ms").is_err());
+        assert!(births(&[Subject::by_xl(Kind::Null)], &report, "ms").is_err());
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use mayfly_lab::workspace;
 
 /// The most by which a figure may grow, in percent. They move by one or two when dom0's initramfs changes.
@@ -20,30 +20,48 @@ const TICKS: u64 = 8_000_000;
 /// Figures by name.
 type Figures = BTreeMap<String, u64>;
 
-pub(crate) fn path() -> PathBuf {
-    workspace().join("tests/snapshots/boot.json")
+/// Those that `bench boot` remembers.
+pub(crate) const BOOT: &str = "boot";
+/// Those that `bench summon` remembers.
+pub(crate) const SUMMON: &str = "summon";
+
+fn path(name: &str) -> PathBuf {
+    workspace().join(format!("tests/snapshots/{name}.json"))
 }
 
-/// Reads what was recorded.
-///
-/// # Errors
-/// No record, or one that is not figures by name.
-pub(crate) fn read() -> Result<Figures> {
-    let path = path();
+fn read(name: &str) -> Result<Figures> {
+    let path = path(name);
     let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     serde_json::from_slice(&text)
         .with_context(|| format!("{} is not figures by name", path.display()))
 }
 
-/// Records `figures`.
+/// Records figures.
 ///
 /// # Errors
 /// The file cannot be written.
-pub(crate) fn write(figures: &Figures) -> Result<()> {
-    let path = path();
+pub(crate) fn write(name: &str, figures: &Figures) -> Result<()> {
+    let path = path(name);
     fs::create_dir_all(path.parent().context("no folder")?)?;
     let text = serde_json::to_string_pretty(figures)? + "\n";
-    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    println!("recorded in {}", path.display());
+    Ok(())
+}
+
+/// Compares figures with what was recorded.
+///
+/// # Errors
+/// No record, or one that is not figures by name; and each figure that has grown, old and new.
+pub(crate) fn compare(name: &str, figures: &Figures) -> Result<()> {
+    let grown = grown(&read(name)?, figures);
+    if !grown.is_empty() {
+        bail!(
+            "it costs more than recorded (`cargo xtask bench {name} --counted --record` records anew):\n{}",
+            grown.join("\n")
+        );
+    }
+    Ok(())
 }
 
 /// What a figure may grow by.
@@ -59,7 +77,7 @@ fn slack(name: &str, before: u64) -> u64 {
 }
 
 /// One line for each figure that has grown by more than the margin, or is in one of the two only.
-pub(crate) fn grown(old: &Figures, new: &Figures) -> Vec<String> {
+fn grown(old: &Figures, new: &Figures) -> Vec<String> {
     let mut lines = Vec::new();
     for (name, before) in old {
         match new.get(name) {

@@ -1,198 +1,431 @@
-//! `cargo xtask bench summon`: from a client's SYN to its SYN-ACK, from a host that has no guest, out of a pool, from a guest that runs
-//! already, and from one that `xl` makes when it is asked for.
+//! `cargo xtask bench summon`: from a client's SYN to its SYN-ACK, from a host that has no guest, out of a pool, from a guest that is
+//! suspended, from one that runs already, and from guests that `hatch create` and `xl create` make when they are asked for.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Args;
+use hatch::builder::mac_text;
+use hatch::summon::status::{State, Step};
 use mayfly_lab::Xenstored;
+use mayfly_stamp::wakes::{By, Job, Report, Subject};
 
-use super::job::{self, Dom0};
+use super::figures::{Spread, ms, number};
+use super::job::{self, BOUND_S, Dom0, HATCH, STAMP};
+use super::picture::{self, Bar};
+use super::{snapshot, twice};
 use crate::guest;
 use crate::progress::Progress;
 
-/// What begins a line that counts, in the output.
-const MARK: &str = "mayfly-summon: ";
-const SERVICES: &str = r#"[daemon]
-listen = []
-ttl = 1
-pool = 1
+const JOB: &str = "/bench/wakes.json";
+const SERVICES: &str = "/bench/summon.toml";
+const MAYFLY: &str = "/bench/mayfly";
+/// Guests made ahead.
+const POOL: usize = 1;
 
-[daemon.limits]
-births_per_prefix = 1000
+/// Who answers.
+#[derive(Clone, Copy)]
+struct Kind {
+    name: &'static str,
+    made: Made,
+}
 
-[[services]]
-name = "cold"
-hosts = ["cold.example.test"]
-zone = "example.test"
-image = "/bench/mayfly"
-memory = 8
-ipv4 = "10.0.2.80/24"
-idle = 2
+/// By whom its guest is made.
+#[derive(Clone, Copy, PartialEq)]
+enum Made {
+    /// The daemon, as this line of its file says, and what it is when nobody asks.
+    Summoned(&'static str, State),
+    /// Words before the guest's configuration, and those before its name that remove it.
+    Program(&'static [&'static str], &'static [&'static str]),
+}
 
-[[services]]
-name = "pool"
-hosts = ["pool.example.test"]
-zone = "example.test"
-image = "/bench/mayfly"
-memory = 8
-ipv4 = "10.0.2.81/24"
-idle = 2
-asleep = "pool"
+const COLD: &str = "cold";
+const FROM_POOL: &str = "pool";
+const RUNNING: &str = "running";
+const BY_HATCH: &str = "hatch create";
+const BY_XL: &str = "xl create";
 
-[[services]]
-name = "running"
-hosts = ["running.example.test"]
-zone = "example.test"
-image = "/bench/mayfly"
-memory = 8
-ipv4 = "10.0.2.82/24"
-on_demand = false
-"#;
-const XL: &str = r#"name = "xl"
-type = "pvh"
-kernel = "/bench/mayfly"
-memory = 8
-vcpus = 1
-extra = "ip=10.0.2.83/24"
-vif = [ "bridge=xenbr0,script=vif-mayfly,mac=00:16:3e:00:00:83" ]
-tsc_mode = "native"
-"#;
-/// One after the other, with pauses in which those that sleep fall asleep. The first round is not counted.
-const SCRIPT: &str = r#"
-# Without a network card the bridge would take the vifs' MAC address, which is nobody's.
-ip link set xenbr0 address 52:54:00:6d:61:01
-/bench/hatch summon /bench/summon.toml </dev/null >/run/summon.log 2>&1 &
-summon=$!
-sleep 10
-for round in $(seq 0 $1); do
-    for one in "cold 10.0.2.80" "pool 10.0.2.81" "running 10.0.2.82"; do
-        set -- "$1" $one
-        ticks=$(/bench/stamp connect $3:80) && echo "mayfly-summon: $round $2 $ticks"
-        sleep 5
-    done
-    ticks=$(/bench/stamp connect 10.0.2.83:80 xl create -q /bench/xl.cfg) && echo "mayfly-summon: $round xl $ticks"
-    xl destroy xl
-    sleep 5
-done
-cat /run/summon.log
-kill $summon
-wait
-"#;
+const KINDS: [Kind; 6] = [
+    Kind {
+        name: COLD,
+        made: Made::Summoned("", State::Asleep),
+    },
+    Kind {
+        name: FROM_POOL,
+        made: Made::Summoned("asleep = \"pool\"", State::Asleep),
+    },
+    Kind {
+        name: "suspended",
+        made: Made::Summoned("asleep = \"suspend\"", State::Suspended),
+    },
+    Kind {
+        name: RUNNING,
+        made: Made::Summoned("on_demand = false", State::Running),
+    },
+    Kind {
+        name: BY_HATCH,
+        made: Made::Program(&[HATCH, "create", "--no-pool"], &[HATCH, "destroy"]),
+    },
+    Kind {
+        name: BY_XL,
+        // -e: no xl stays behind.
+        made: Made::Program(&["xl", "create", "-e", "-q"], &["xl", "destroy"]),
+    },
+];
+
+/// The most that a kind may take, counted, in ticks.
+const TARGETS: [(&str, u64); 2] = [(COLD, 13_000_000), (FROM_POOL, 1_800_000)];
+/// How many times as long as another one a kind may take, timed.
+const AT_MOST: [(&str, f64, &str); 2] = [(COLD, 1.3, BY_HATCH), (FROM_POOL, 5.0, RUNNING)];
+/// How many times as long it has to take.
+const AT_LEAST: [(&str, f64, &str); 1] = [(BY_XL, 8.0, COLD)];
 
 #[derive(Args)]
 pub(crate) struct Summon {
     /// Count instructions on a deterministic machine instead of timing
     #[arg(long)]
     counted: bool,
-    /// How often each is tried
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: u32,
-    /// Write every sample as JSON
+    /// Connections of each kind that count; one more is made first and dropped [default: 5 counted, 20 timed]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: Option<u32>,
+    /// Write every connection as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Draw what one connection's time went to, and all of them, as SVG
+    #[arg(long, value_name = "FILE")]
+    picture: Option<PathBuf>,
+    /// Record the daemon's figures in tests/snapshots/summon.json, for `cargo xtask test` to compare with
+    #[arg(long, conflicts_with_all = ["rounds", "json", "picture"])]
+    record: bool,
 }
-
-/// Ticks from SYN to SYN-ACK, by who answers.
-type Samples = BTreeMap<String, Vec<u64>>;
 
 pub(crate) fn run(task: &Summon) -> Result<()> {
     let progress = Progress::new();
     let step = |text: &str| progress.step(text);
-    step("building");
-    let mayfly = guest::build(guest::MAYFLY)?;
-    let mayfly = fs::read(&mayfly).with_context(|| mayfly.display().to_string())?;
-    let files = vec![
-        job::placed("/bench/mayfly", mayfly),
-        job::hatch(&step)?,
-        job::measuring(&step)?,
-        job::placed("/bench/summon.toml", SERVICES),
-        job::placed("/bench/xl.cfg", XL),
-        job::placed("/bench/script", SCRIPT),
-    ];
-    let dom0 = Dom0 {
+    if task.record {
+        let figures = recorded(&step)?;
+        progress.finish();
+        return snapshot::write(snapshot::SUMMON, &figures);
+    }
+    let plan = Plan {
+        kinds: KINDS.to_vec(),
         counted: task.counted,
-        xenstored: Xenstored::C,
+        rounds: task.rounds.unwrap_or(if task.counted { 5 } else { 20 }) + 1,
     };
-    let rounds = task.rounds.to_string();
-    let words = ["sh", "/bench/script", &rounds];
-    let read = |output: &str| samples(output, task.rounds).map_err(|error| format!("{error:#}"));
-    let samples = job::measure("bench-summon", dom0, files, &words, read, &step)?;
+    let report = plan.run("bench-summon", &step)?;
     progress.finish();
     if let Some(path) = &task.json {
-        fs::write(path, serde_json::to_vec_pretty(&samples)?)
+        fs::write(path, serde_json::to_vec_pretty(&report)?)
             .with_context(|| path.display().to_string())?;
     }
-    println!("{}", table(&samples, task.counted));
+    let unit = if task.counted { "virtual ms" } else { "lab ms" };
+    if let Some(path) = &task.picture {
+        let picture = drawn(&plan.kinds, &report, unit)?;
+        fs::write(path, picture).with_context(|| path.display().to_string())?;
+    }
+    let spreads = spreads(&plan.kinds, &report)?;
+    println!("{}", table(&spreads, report.tsc_hz, unit)?);
+    if task.counted {
+        println!("{}", targets(&spreads)?);
+    } else {
+        println!("{}", ratios(&spreads)?);
+    }
     Ok(())
 }
 
-/// The samples of all rounds but the first.
-fn samples(output: &str, rounds: u32) -> Result<Samples> {
-    let mut samples = Samples::new();
-    for line in output.lines() {
-        let Some((_, sample)) = line.split_once(MARK) else {
-            continue;
-        };
-        let words: Vec<&str> = sample.split_whitespace().collect();
-        let [round, who, ticks] = words.as_slice() else {
-            anyhow::bail!("a sample is {sample:?}");
-        };
-        if *round != "0" {
-            let ticks = ticks.parse().with_context(|| format!("{sample:?}"))?;
-            samples.entry((*who).to_owned()).or_default().push(ticks);
-        }
-    }
-    let is_whole = samples.len() == 4 && samples.values().all(|all| all.len() == rounds as usize);
-    ensure!(is_whole, "samples are missing: {samples:?}\n{output}");
-    Ok(samples)
+/// What of it is remembered, counted twice at the same time: what the daemon does.
+///
+/// # Errors
+/// Those of the lab, and runs that differ.
+pub(super) fn recorded(report: mayfly_lab::Report<'_>) -> Result<BTreeMap<String, u64>> {
+    let is_daemons = |kind: &Kind| matches!(kind.made, Made::Summoned(..));
+    let plan = Plan {
+        kinds: KINDS.into_iter().filter(is_daemons).collect(),
+        counted: true,
+        rounds: 6,
+    };
+    let run = twice("bench-summon", report, |name, step| plan.run(name, step))?;
+    let spreads = spreads(&plan.kinds, &run)?;
+    let named = |(name, spread): (&str, Spread)| (format!("SYN to SYN-ACK, {name}"), spread.median);
+    Ok(spreads.into_iter().map(named).collect())
 }
 
-/// Median, least and greatest of each, and the ratio to the cold one's.
-fn table(samples: &Samples, counted: bool) -> String {
-    let unit = if counted { "virtual ms" } else { "lab ms" };
-    // On the counting machine a tick is a nanosecond; on the other it nearly is one, and only ratios mean anything.
-    let ms = |ticks: u64| ticks as f64 / 1e6;
-    let median = |all: &[u64]| {
-        let mut sorted = all.to_vec();
-        sorted.sort_unstable();
-        sorted.get(sorted.len() / 2).copied().unwrap_or(0)
-    };
-    let cold = samples.get("cold").map_or(0, |all| median(all));
-    let mut text = format!(
-        "| SYN to SYN-ACK, {unit} | median | least | greatest | to cold |\n|---|---|---|---|---|\n"
-    );
-    for (who, all) in samples {
-        let (least, most) = (all.iter().min(), all.iter().max());
-        let middle = median(all);
-        text.push_str(&format!(
-            "| {who} | {:.3} | {:.3} | {:.3} | {:.3} |\n",
-            ms(middle),
-            ms(least.copied().unwrap_or(0)),
-            ms(most.copied().unwrap_or(0)),
-            middle as f64 / cold.max(1) as f64
-        ));
+/// What to measure, and how.
+struct Plan {
+    kinds: Vec<Kind>,
+    counted: bool,
+    /// The first of them is dropped later.
+    rounds: u32,
+}
+
+impl Plan {
+    /// Runs the plan in a lab of its own.
+    fn run(&self, name: &str, report: mayfly_lab::Report<'_>) -> Result<Report> {
+        report("building mayfly");
+        let mayfly = guest::build(guest::MAYFLY)?;
+        let mayfly = fs::read(&mayfly).with_context(|| mayfly.display().to_string())?;
+        let mut files = vec![
+            job::placed(MAYFLY, mayfly),
+            job::hatch(report)?,
+            job::measuring(report)?,
+        ];
+        let mut services = format!(
+            "[daemon]\nlisten = []\nttl = 1\npool = {POOL}\n[daemon.limits]\nbirths_per_prefix = 1000\n"
+        );
+        let mut subjects = Vec::new();
+        for (kind, last) in self.kinds.iter().zip(80..) {
+            let address = Ipv4Addr::new(10, 0, 2, last);
+            let by = match kind.made {
+                Made::Summoned(line, state) => {
+                    services.push_str(&service(kind.name, address, line));
+                    By::Summon(state)
+                }
+                Made::Program(make, remove) => {
+                    // Its guest's name, and its file's.
+                    let name = format!("guest-{last}");
+                    let path = format!("/bench/{name}.cfg");
+                    files.push(job::placed(&path, config(&name, address)));
+                    By::Programs(words(make, &path), words(remove, &name))
+                }
+            };
+            subjects.push(Subject {
+                name: kind.name.into(),
+                address,
+                by,
+            });
+        }
+        let job = Job {
+            services: SERVICES.into(),
+            pool: POOL,
+            subjects,
+            rounds: self.rounds,
+            bound_s: BOUND_S,
+        };
+        files.push(job::placed(SERVICES, services));
+        files.push(job::placed(JOB, serde_json::to_vec(&job)?));
+        let dom0 = Dom0 {
+            counted: self.counted,
+            xenstored: Xenstored::C,
+        };
+        let command = [STAMP, "wakes", JOB];
+        job::measure(name, dom0, files, &command, Report::from_console, report)
     }
-    text
+}
+
+fn words(words: &[&str], last: &str) -> Vec<String> {
+    let words = words.iter().chain([&last]);
+    words.map(|&word| word.to_owned()).collect()
+}
+
+/// A service of the daemon's file.
+fn service(name: &str, address: Ipv4Addr, line: &str) -> String {
+    format!(
+        "[[services]]\nname = \"{name}\"\nhosts = [\"{name}.example.test\"]\nzone = \"example.test\"\nimage = \"{MAYFLY}\"\n\
+         memory = 8\nipv4 = \"{address}/24\"\nidle = 2\n{line}\n"
+    )
+}
+
+/// A configuration of the same guest.
+fn config(name: &str, address: Ipv4Addr) -> String {
+    let [.., last] = address.octets();
+    let mac = mac_text(&[0x00, 0x16, 0x3e, 0, 0, last]);
+    format!(
+        "name = \"{name}\"\ntype = \"pvh\"\nkernel = \"{MAYFLY}\"\nmemory = 8\nvcpus = 1\ntsc_mode = \"native\"\nextra = \"ip={address}/24\"\n\
+         vif = [ \"bridge=xenbr0,script=vif-mayfly,mac={mac}\" ]\n"
+    )
+}
+
+/// Ticks of a kind's connections but for the first.
+fn samples<'a>(kind: &'a Kind, report: &'a Report) -> impl Iterator<Item = u64> + 'a {
+    let connections = report.connections.iter();
+    let own = connections.filter(|connection| connection.subject == kind.name);
+    own.map(|connection| connection.ticks).skip(1)
+}
+
+type Spreads = Vec<(&'static str, Spread)>;
+
+fn spreads(kinds: &[Kind], report: &Report) -> Result<Spreads> {
+    let spread = |kind: &Kind| {
+        let spread = Spread::of(samples(kind, report));
+        let missing = || format!("too few connections of {:?}", kind.name);
+        Ok((kind.name, spread.with_context(missing)?))
+    };
+    kinds.iter().map(spread).collect()
+}
+
+fn of(spreads: &Spreads, name: &str) -> Result<u64> {
+    let found = spreads.iter().find(|(known, _)| *known == name);
+    Ok(found.with_context(|| format!("no {name:?}"))?.1.median)
+}
+
+/// How many times as long one takes as another.
+fn ratio(spreads: &Spreads, one: &str, other: &str) -> Result<f64> {
+    Ok(number(of(spreads, one)?) / number(of(spreads, other)?.max(1)))
+}
+
+fn table(spreads: &Spreads, tsc_hz: u64, unit: &str) -> Result<String> {
+    let mut out = format!(
+        "SYN to SYN-ACK, the question for the link address included: median (least to greatest), {unit}; the first of each is dropped\n"
+    );
+    for (name, spread) in spreads {
+        let ms = |ticks| ms(ticks, tsc_hz);
+        let figures = format!(
+            "{:.3} ({:.3} to {:.3})",
+            ms(spread.median),
+            ms(spread.min),
+            ms(spread.max)
+        );
+        let times = ratio(spreads, name, COLD)?;
+        writeln!(out, "{name:16}{figures:>36}{times:10.3} times {COLD}")?;
+    }
+    Ok(out)
+}
+
+fn verdict(is_met: bool) -> &'static str {
+    if is_met { "pass" } else { "MISS" }
+}
+
+/// Each counted target with what was seen.
+fn targets(spreads: &Spreads) -> Result<String> {
+    let mut out = String::new();
+    for (name, limit) in TARGETS {
+        let seen = of(spreads, name)?;
+        let verdict = verdict(seen <= limit);
+        writeln!(out, "{name:16}{seen:12}, at most{limit:12}  {verdict}")?;
+    }
+    Ok(out)
+}
+
+/// Each timed one.
+fn ratios(spreads: &Spreads) -> Result<String> {
+    let mut out = String::new();
+    let most = AT_MOST.map(|target| (target, "most"));
+    let least = AT_LEAST.map(|target| (target, "least"));
+    for ((one, limit, other), at) in most.into_iter().chain(least) {
+        let seen = ratio(spreads, one, other)?;
+        let is_met = if at == "most" {
+            seen <= limit
+        } else {
+            seen >= limit
+        };
+        let verdict = verdict(is_met);
+        writeln!(
+            out,
+            "{one}: {seen:.2} times {other}, at {at} {limit}  {verdict}"
+        )?;
+    }
+    Ok(out)
+}
+
+fn is_moment(step: &Step) -> bool {
+    step.from_us == step.to_us
+}
+
+/// What the daemon says of the last connection of each kind, and all connections.
+fn drawn(kinds: &[Kind], report: &Report, unit: &str) -> Result<String> {
+    let mut falls = Vec::new();
+    let mut rows = Vec::new();
+    for kind in kinds {
+        let mut connections = report.connections.iter().rev();
+        let last = connections.find(|connection| connection.subject == kind.name);
+        let steps = last.map_or(&[][..], |last| &last.steps);
+        // One that runs already was born for somebody else.
+        let is_born = kind.name != RUNNING && !steps.is_empty();
+        if is_born {
+            let bar = |step: &Step| Bar {
+                who: if is_moment(step) { "seen" } else { "daemon" }.into(),
+                what: step.what.clone(),
+                // A moment is shown by all that was before it.
+                from: if is_moment(step) {
+                    0.0
+                } else {
+                    number(step.from_us) / 1e3
+                },
+                to: number(step.to_us) / 1e3,
+            };
+            let title = format!("what the daemon says of one: {}", kind.name);
+            falls.push((title, steps.iter().map(bar).collect()));
+        }
+        let all = samples(kind, report).map(|ticks| ms(ticks, report.tsc_hz));
+        rows.push((kind.name.to_owned(), all.collect()));
+    }
+    picture::draw(&falls, "SYN to SYN-ACK, each connection", &rows, unit)
 }
 
 #[cfg(test)]
 mod tests {
+    use mayfly_stamp::wakes::Connection;
+
     use super::*;
 
-    #[test]
-    fn samples_are_found_among_other_lines() {
-        let mut output = String::from("(XEN) noise\n");
-        for round in 0..3 {
-            for who in ["cold", "pool", "running", "xl"] {
-                output.push_str(&format!("[    1.0] {MARK}{round} {who} {}\r\n", round * 10));
-            }
+    /// Connections of all kinds, the first of each a slow one.
+    fn report() -> Report {
+        let step = |what: &str, from_us, to_us| Step {
+            what: what.into(),
+            from_us,
+            to_us,
+        };
+        let ticks = [
+            12_000_000u64,
+            1_900_000,
+            600_000,
+            400_000,
+            10_000_000,
+            90_000_000,
+        ];
+        let of = |scale: u64| {
+            let kinds = KINDS.into_iter().zip(ticks);
+            kinds.map(move |(kind, ticks)| Connection {
+                subject: kind.name.into(),
+                ticks: ticks * scale,
+                steps: match kind.made {
+                    Made::Summoned(..) => vec![step("SYN", 0, 0), step("memory", 5, 10)],
+                    Made::Program(..) => Vec::new(),
+                },
+            })
+        };
+        Report {
+            tsc_hz: 1_000_000_000,
+            connections: of(9).chain(of(1)).collect(),
         }
-        let samples = samples(&output, 2).unwrap();
-        assert_eq!(samples["cold"], [10, 20]);
-        assert!(super::samples(&output, 3).is_err());
-        assert!(table(&samples, true).contains("| xl | 0.000 "));
+    }
+
+    #[test]
+    fn targets_are_met_and_missed() {
+        let mut report = report();
+        let spreads = |report: &Report| super::spreads(&KINDS, report).unwrap();
+        let text = table(&spreads(&report), report.tsc_hz, "ms").unwrap();
+        assert!(text.contains("12.000 (12.000 to 12.000)"), "{text}");
+        let text = targets(&spreads(&report)).unwrap();
+        assert_eq!(
+            (text.matches("pass").count(), text.matches("MISS").count()),
+            (1, 1),
+            "{text}"
+        );
+        let text = ratios(&spreads(&report)).unwrap();
+        assert!(
+            text.contains("cold: 1.20 times hatch create, at most 1.3  pass"),
+            "{text}"
+        );
+        assert!(
+            text.contains("xl create: 7.50 times cold, at least 8  MISS"),
+            "{text}"
+        );
+        report.connections.truncate(KINDS.len());
+        assert!(super::spreads(&KINDS, &report).is_err());
+    }
+
+    #[test]
+    fn every_kind_is_drawn() {
+        let svg = drawn(&KINDS, &report(), "ms").unwrap();
+        assert_eq!(svg.matches("<circle").count(), KINDS.len(), "{svg}");
+        assert!(
+            svg.contains("daemon: memory") && svg.contains("seen: SYN"),
+            "{svg}"
+        );
     }
 }

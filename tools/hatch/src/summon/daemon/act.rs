@@ -130,8 +130,8 @@ impl Daemon {
         let Some(guest) = &mut entry.guest else {
             return;
         };
+        // A second question might come to a guest that has gone after the first one's answer, and wake it.
         if std::mem::replace(&mut guest.is_asked, true) {
-            // Its answer is on the way.
             return;
         }
         // The thread is there as long as this is.

@@ -1,0 +1,148 @@
+//! Connections to services that sleep, or run, and to guests that a program makes for each.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use hatch::summon::config::SOCKET;
+use hatch::summon::status::{self, State, Status};
+use mayfly_stamp::wakes::{By, Connection, Job, Subject};
+
+use crate::birth::HATCH;
+use crate::many::page;
+use crate::order;
+use crate::sys::ticks;
+use crate::wait::Bound;
+
+/// What the daemon and the programs say.
+const LOG: &str = "/run/summon.log";
+/// What has happened, the daemon tells after less than this; and what is left of a guest for the kernel's workers is over.
+const SETTLE: Duration = Duration::from_millis(300);
+
+/// Does the job.
+pub(crate) fn run(job: &Job, seen: &mut Vec<Connection>) -> Result<()> {
+    let place = Place {
+        job,
+        bound: Bound(Duration::from_secs(job.bound_s)),
+        daemon: started(&[HATCH.into(), "summon".into(), job.services.clone()])?,
+    };
+    let result = place.rounds(seen);
+    result.with_context(|| fs::read_to_string(LOG).unwrap_or_default())
+}
+
+fn started(words: &[String]) -> Result<Child> {
+    let (program, words) = words.split_first().context("no program")?;
+    let log = fs::File::options().create(true).append(true).open(LOG)?;
+    Command::new(program)
+        .args(words)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .with_context(|| format!("cannot run {program}"))
+}
+
+struct Place<'a> {
+    job: &'a Job,
+    bound: Bound,
+    daemon: Child,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+    }
+}
+
+impl Place<'_> {
+    fn rounds(&self, seen: &mut Vec<Connection>) -> Result<()> {
+        for round in 0..self.job.rounds {
+            for subject in order(&self.job.subjects, round) {
+                self.rest()?;
+                let connection = self.connection(subject);
+                seen.push(connection.with_context(|| subject.name.clone())?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing is being made or removed, and every service is as it is when nobody asks.
+    fn rest(&self) -> Result<()> {
+        let end = Instant::now() + self.bound.0;
+        loop {
+            // Before the first look too: it tells of what has just happened a moment later.
+            sleep(SETTLE);
+            match status::ask(Path::new(SOCKET), self.bound.0)? {
+                Some(status) if self.is_at_rest(&status) => return Ok(()),
+                status => ensure!(Instant::now() < end, "there is no rest: {status:?}"),
+            }
+        }
+    }
+
+    fn is_at_rest(&self, status: &Status) -> bool {
+        let mut subjects = self.job.subjects.iter();
+        status.totals.pool == self.job.pool
+            && subjects.all(|subject| match subject.by {
+                By::Programs(..) => true,
+                By::Summon(state) => status.services.iter().any(|service| {
+                    // Before the first time there is no guest, however it sleeps later.
+                    let is_new = service.births == 0 && service.state == State::Asleep;
+                    service.name == subject.name && (service.state == state || is_new)
+                }),
+            })
+    }
+
+    fn connection(&self, subject: &Subject) -> Result<Connection> {
+        // The client does not know the link address, whatever it has seen before. Fails where there is no such entry.
+        drop(self.bound.run(&["arp", "-d", &subject.address.to_string()]));
+        let start = ticks();
+        let program = match &subject.by {
+            By::Summon(_) => None,
+            By::Programs(make, _) => Some(started(make)?),
+        };
+        let stream = self.connected((subject.address, 80).into())?;
+        let ticks = ticks() - start;
+        page(stream, self.bound.0)?;
+        let mut steps = Vec::new();
+        match &subject.by {
+            By::Summon(_) => {
+                sleep(SETTLE);
+                let status = status::ask(Path::new(SOCKET), self.bound.0)?;
+                let mut services = status.into_iter().flat_map(|status| status.services);
+                let service = services.find(|service| service.name == subject.name);
+                steps = service.context("the service is gone")?.last_boot;
+            }
+            By::Programs(_, remove) => {
+                if let Some(mut program) = program {
+                    self.bound.exit(&mut program, "what makes it")?;
+                }
+                let words: Vec<&str> = remove.iter().map(String::as_str).collect();
+                self.bound.run(&words)?;
+            }
+        }
+        Ok(Connection {
+            subject: subject.name.clone(),
+            ticks,
+            steps,
+        })
+    }
+
+    fn connected(&self, address: SocketAddr) -> Result<TcpStream> {
+        let end = Instant::now() + self.bound.0;
+        loop {
+            match TcpStream::connect_timeout(&address, self.bound.0) {
+                // Nobody has told a link address for it in three seconds.
+                Err(error) if error.kind() == ErrorKind::HostUnreachable => {
+                    ensure!(Instant::now() < end, "{address}: {error}");
+                }
+                connected => return connected.with_context(|| address.to_string()),
+            }
+        }
+    }
+}
