@@ -134,8 +134,8 @@ fn main() -> ExitCode {
     let by = |prefix, cases, options| trials(prefix, cases, Maker::Hatch, options, &current);
     let by_summon = [
         by("summon", summon::CASES, &summoned),
-        by("summon", storm::CASES, &summoned),
-        by("summon", storm::XENSTORED, &storm::options()),
+        by("summon, abuse", storm::CASES, &summoned),
+        by("summon, abuse", storm::XENSTORED, &storm::options()),
     ];
     let by_summon = (by_summon.into_iter().flatten().collect(), current);
     // A lab has one CPU, and most often waits for something: two CPUs are enough for three. With fewer, every bound would be meaningless.

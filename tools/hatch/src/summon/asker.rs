@@ -27,7 +27,7 @@ pub(super) struct Question {
 pub(super) struct Said {
     /// Connections that are open or half open, but for the one that asks.
     pub(super) connections: u32,
-    /// HTTP requests, this one among them, and DNS queries that it has answered.
+    /// HTTP requests before this one, and DNS queries that it has answered.
     pub(super) requests: u64,
 }
 

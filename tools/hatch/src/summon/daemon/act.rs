@@ -147,9 +147,9 @@ impl Daemon {
         {
             guest.answered();
             if let Some(said) = said {
-                // All that we have asked it is among them.
-                guest.asked += 1;
+                // What we have asked it before is among them.
                 entry.requests = Some(said.requests.saturating_sub(guest.asked));
+                guest.asked += 1;
             }
         }
         let open = said.map(|said| said.connections);

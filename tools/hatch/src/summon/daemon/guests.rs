@@ -31,6 +31,8 @@ pub(super) struct Guest {
     seen: u64,
     /// It was asked for its connections, and so what it sends is its answer to us.
     pub(super) is_asked: bool,
+    /// The end of that connection may still be under way.
+    is_ending: bool,
     /// How often it has answered that.
     pub(super) asked: u64,
 }
@@ -47,6 +49,7 @@ impl Guest {
             frames: File::open(path).ok(),
             seen: 0,
             is_asked: false,
+            is_ending: false,
             asked: 0,
         }
     }
@@ -85,13 +88,14 @@ impl Guest {
             return false;
         }
         let count = self.count().unwrap_or(self.seen);
-        count != std::mem::replace(&mut self.seen, count)
+        let is_ending = std::mem::take(&mut self.is_ending);
+        count != std::mem::replace(&mut self.seen, count) && !is_ending
     }
 
     /// It has answered our question.
     pub(super) fn answered(&mut self) {
-        self.seen = self.count().unwrap_or(self.seen);
         self.is_asked = false;
+        self.is_ending = true;
     }
 }
 

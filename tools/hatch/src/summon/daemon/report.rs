@@ -13,7 +13,7 @@ use super::setup::Error;
 use super::{Cause, Daemon, Entry};
 
 /// How often guests are asked what they have served, at most.
-const COUNT: Duration = Duration::from_secs(1);
+const COUNT: Duration = Duration::from_secs(5);
 /// How often the log says at most who was turned away.
 const COMPLAIN: Duration = Duration::from_secs(10);
 
