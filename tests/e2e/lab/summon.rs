@@ -652,6 +652,7 @@ fn query_flood(place: &Place) -> Result<()> {
         let said = abused(&summoned, &[&server, "10", "queries", name], one)?;
         println!("{name}: {}", said.trim());
     }
+    summoned.logged("turned away")?;
     let totals = summoned.totals()?;
     let www = summoned.status("www")?;
     println!("{totals}");

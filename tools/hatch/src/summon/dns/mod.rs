@@ -290,7 +290,8 @@ impl Dns {
         );
         let socket = self.udp.get(n)?;
         match asked {
-            Asked::Answered(_) | Asked::Nothing if self.limited() != before => {
+            // Who is told to come over TCP is forwarded there too.
+            _ if self.limited() != before => {
                 if length > 0 {
                     let _ = socket.send_to(answer.get(..length)?, from);
                 }
