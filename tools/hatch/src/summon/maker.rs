@@ -342,6 +342,7 @@ impl Maker {
             self.hears().map_err(|error| error.to_string())?;
         }
         // What it needs of the memory, others have to make room for.
+        self.room = self.room.saturating_sub(service.memory);
         self.clear_out();
         self.builder().map_err(|error| error.to_string())?;
         let image = self.images.get(&service.image);

@@ -14,12 +14,16 @@ use crate::net::vif_name;
 impl Daemon {
     /// Carries out all that is to be done, and what follows from that.
     pub(super) fn carry_out(&mut self) {
+        if self.actions.is_empty() {
+            return;
+        }
         while !self.actions.is_empty() {
-            self.make_room();
             for action in std::mem::take(&mut self.actions) {
                 self.act(action);
             }
         }
+        // Last: nobody waits for it.
+        self.make_room();
     }
 
     /// Guests that are wanted have the memory before those that were made ahead.
