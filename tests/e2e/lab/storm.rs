@@ -4,14 +4,17 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use mayfly_lab::{BRIDGE, DOM0, Options, workspace};
+use mayfly_lab::{
+    BRIDGE, DOM0, Lab, Options, Placed, static_program, static_program_with, workspace,
+};
 
 use crate::birth::{BOUND, HATCH, Place};
 use crate::cases::Case;
-use crate::summon::{Summoned, abused, from_dom0, service, www};
+use crate::summon::{FILE, Summoned, abused, file, from_dom0, service, www};
 
 pub(crate) const CASES: &[Case] = &[
     ("a sweep of a network wakes no more than it may", sweep),
+    ("10,000 queries a second", counted_flood),
     ("a guest that never says anything is backed off", silent),
     ("what a guest has served is told", requests),
     ("guests made ahead give way", room),
@@ -32,6 +35,9 @@ pub(crate) fn options() -> Options {
 
 const ONE: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 81);
 const TWO: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 82);
+
+/// How long a counted lab may take.
+const COUNTED: Duration = Duration::from_secs(600);
 
 /// KiB that the daemon has in memory.
 fn resident(summoned: &Summoned<'_>) -> Result<u64> {
@@ -85,6 +91,92 @@ fn sweep(place: &Place) -> Result<()> {
     );
     ensure!(after < before + 8 * 1024, "{before} KiB became {after}");
     summoned.logged("turned away")
+}
+
+/// In a lab of its own, where a second is a thousand million instructions: so many queries a second no emulated machine sends.
+fn counted_flood(_: &Place) -> Result<()> {
+    const ABUSE: &str = "/guest/abuse";
+    const SECONDS: u64 = 2;
+    let script = format!(
+        "{HATCH} summon {FILE} </dev/null >/run/summon.log 2>&1 & daemon=$!
+         sleep 1
+         for name in '*.example.test' www.example.test; do
+             {ABUSE} {DOM0} {SECONDS} queries \"$name\" --rate 10000 >/run/said & flood=$!
+             for n in 1 2 3; do wget -q -O /dev/null http://{ONE}/ && echo honest; sleep 0.4; done
+             wait $flood; echo \"flood $(cat /run/said)\"
+             echo \"lost $(awk '/^Udp:/ {{ lost = $6 }} END {{ print lost }}' /proc/net/snmp)\"
+             echo \"guests $(xl list | awk 'NR > 2' | wc -l)\"
+             echo \"resident $(awk '/^VmRSS:/ {{ print $2 }}' /proc/$daemon/status)\"
+         done
+         sed 's/^/log /' /run/summon.log"
+    );
+    let hatch = static_program_with("hatch", "hatch", "faults")?;
+    let abuse = static_program("mayfly-abuse", "mayfly-abuse")?;
+    let placed = |path: &str, mode, content| Placed {
+        path: path.to_owned(),
+        mode,
+        content,
+    };
+    let services = www() + &service("one", ONE, "");
+    let options = Options {
+        files: vec![
+            placed(HATCH, 0o755, std::fs::read(hatch)?),
+            placed(ABUSE, 0o755, std::fs::read(abuse)?),
+            placed(
+                "/guest/mayfly",
+                0o644,
+                std::fs::read(workspace().join("target/guest/mayfly"))?,
+            ),
+            placed(FILE, 0o644, file("", &services).into_bytes()),
+        ],
+        ..Options::counted("e2e-flood", &["sh", "-c", &script])
+    };
+    let log = Lab::up(&options, &|_| {})?.wait_off(COUNTED)?;
+    let of = |word: &str| -> Vec<&str> {
+        let lines = log.lines().map(str::trim);
+        lines
+            .filter_map(|line| line.strip_prefix(word)?.strip_prefix(' '))
+            .collect()
+    };
+    let numbers = |word: &str| -> Vec<u64> {
+        let words = of(word).into_iter();
+        words
+            .filter_map(|line| line.split_whitespace().next()?.parse().ok())
+            .collect()
+    };
+    let honest = log.lines().filter(|line| line.trim() == "honest").count();
+    let (floods, guests, resident) = (numbers("flood"), numbers("guests"), numbers("resident"));
+    println!(
+        "{:?}; lost {:?}, {guests:?} guests, {resident:?} KiB",
+        of("flood"),
+        numbers("lost")
+    );
+    ensure!(
+        honest == 6,
+        "{honest} of 6 honest clients were answered:\n{log}"
+    );
+    ensure!(
+        floods.len() == 2 && floods.iter().all(|sent| *sent >= 10_000 * SECONDS),
+        "{floods:?} queries were sent"
+    );
+    // What comes while a guest is being made may find the socket's queue full.
+    let lost = numbers("lost").last().copied().context("nothing lost")?;
+    let sent: u64 = floods.iter().sum();
+    ensure!(
+        lost * 100 < sent,
+        "{lost} of {sent} queries were lost:\n{log}"
+    );
+    // Nobody asked for a service by a name that is not there.
+    ensure!(
+        matches!(guests.as_slice(), [..=1, ..=2]),
+        "{guests:?} guests"
+    );
+    ensure!(
+        resident.iter().all(|kib| *kib < 16 * 1024),
+        "it has {resident:?} KiB"
+    );
+    ensure!(of("log").iter().any(|line| line.contains("turned away")));
+    Ok(())
 }
 
 /// A guest that runs, and never does anything: the one that does nothing, but for its end.

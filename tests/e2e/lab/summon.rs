@@ -37,7 +37,7 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 /// Where the tests' file is in dom0.
-const FILE: &str = "/guest/summon.toml";
+pub(crate) const FILE: &str = "/guest/summon.toml";
 const LOG: &str = "/run/summon.log";
 const PID: &str = "/run/summon.pid";
 const HOST: &str = "www.example.test";
@@ -91,6 +91,11 @@ pub(crate) fn www() -> String {
     service("www", GUEST, "")
 }
 
+/// The daemon's file.
+pub(crate) fn file(daemon: &str, services: &str) -> String {
+    format!("[daemon]\nlisten = [\"{DOM0}:53\"]\nttl = 1\n{daemon}\n{services}")
+}
+
 /// A daemon in dom0. Dropping it ends it, and its guests.
 pub(crate) struct Summoned<'a> {
     place: &'a Place,
@@ -106,8 +111,8 @@ impl<'a> Summoned<'a> {
     }
 
     pub(crate) fn write(&self, daemon: &str, services: &str) -> Result<()> {
-        let file = format!("[daemon]\nlisten = [\"{DOM0}:53\"]\nttl = 1\n{daemon}\n{services}");
-        self.lab().put(FILE, 0o644, file.as_bytes())
+        self.lab()
+            .put(FILE, 0o644, file(daemon, services).as_bytes())
     }
 
     pub(crate) fn spawn(&self) -> Result<()> {
