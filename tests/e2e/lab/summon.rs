@@ -512,8 +512,10 @@ fn suspend(place: &Place) -> Result<()> {
     let before = syns(&place.lab)?;
     summoned.page()?;
     let domid = summoned.until("www", still(0))?["domid"].clone();
-    let list = place.lab.shell("xl list www")?;
-    ensure!(list.contains("--p---"), "it is not paused: {list}");
+    let list = place
+        .lab
+        .shell("xl list www | awk 'NR == 2 { print $5 }'")?;
+    ensure!(list.contains('p'), "it is not paused: {list}");
     for resumes in 1..=5 {
         if resumes % 2 == 0 {
             summoned.query(HOST)?;
