@@ -53,7 +53,7 @@ fn sweep(place: &Place) -> Result<()> {
         .map(|n| service(&format!("many-{n}"), Ipv4Addr::new(10, 0, 2, 100 + n), ""))
         .collect();
     let services = www() + &service("one", ONE, "") + &many.concat();
-    let limits = "[daemon.limits]\nbirths_per_second = 2\nburst = 4\nrunning = 5";
+    let limits = "[daemon.limits]\nbirths_per_second = 2\nburst = 4\nrunning = 5\nqueue = 8";
     let summoned = Summoned::start(place, limits, &services)?;
     from_dom0(&place.lab, ONE)?;
     let before = resident(&summoned)?;

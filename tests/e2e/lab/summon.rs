@@ -512,8 +512,10 @@ fn suspend(place: &Place) -> Result<()> {
     let before = syns(&place.lab)?;
     summoned.page()?;
     let domid = summoned.until("www", still(0))?["domid"].clone();
-    let list = place.lab.shell("xl list www")?;
-    ensure!(list.contains("--p---"), "it is not paused: {list}");
+    let list = place
+        .lab
+        .shell("xl list www | awk 'NR == 2 { print $5 }'")?;
+    ensure!(list.contains('p'), "it is not paused: {list}");
     for resumes in 1..=5 {
         if resumes % 2 == 0 {
             summoned.query(HOST)?;
@@ -597,9 +599,10 @@ fn under_systemd(place: &Place) -> Result<()> {
     );
     summoned.page()?;
     summoned.asleep("www")?;
+    summoned.write("", &www().replace("idle = 2", "idle = 60"))?;
+    inside("systemctl reload hatch-summon")?;
     summoned.query(HOST)?;
     summoned.page()?;
-    inside("systemctl reload hatch-summon")?;
     let domid = summoned.until("www", |www| www["state"] == "running")?["domid"].clone();
     lab.shell("kill -9 $(pidof hatch)")?;
     let end = Instant::now() + BOUND;
@@ -678,7 +681,7 @@ fn syn_flood(place: &Place) -> Result<()> {
     let summoned = Summoned::start(place, "", &services)?;
     let words = [&GUEST.to_string(), "10", "syn", "00:16:3e:00:00:80", BRIDGE];
     let said = abused(&summoned, &words, one)?;
-    let www = summoned.status("www")?;
+    let www = summoned.until("www", |www| www["births"] == 1)?;
     println!("{}: {}", said.trim(), www["frames"]);
     ensure!(www["births"] == 1 && www["failures"] == 0, "it is {www}");
     Ok(())

@@ -2,24 +2,27 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::Weak;
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use rustix::net::sockopt::set_socket_linger;
 
 use super::bell::Sender;
 use super::fleet::Id;
 
-/// How long each step of it may take.
+/// How long an answer may take.
 const BOUND: Duration = Duration::from_secs(1);
-/// What a closed connection takes to its end: the guest's last frames are its answer to us, and no sign of anybody else.
-const LAST_FRAMES: Duration = Duration::from_millis(50);
 /// Octets of the longest answer.
-const ANSWER_MAX: u64 = 256 * 1024;
+const ANSWER_MAX: usize = 256 * 1024;
 const REQUEST: &str = "GET /.mayfly/metrics HTTP/1.1\r\nHost: metrics\r\nConnection: close\r\n\r\n";
 
 /// Whom to ask.
 pub(super) struct Question {
     pub(super) service: Id,
     pub(super) address: IpAddr,
+    /// Gone with the guest: the question would wake the next one.
+    pub(super) guest: Weak<()>,
 }
 
 /// What a guest says.
@@ -35,20 +38,38 @@ pub(super) struct Said {
 pub(super) type Answer = (Id, Option<Said>);
 
 pub(super) fn work(questions: &Receiver<Question>, answers: &Sender<Answer>) {
-    for Question { service, address } in questions {
-        let text = ask((address, 80).into());
-        std::thread::sleep(LAST_FRAMES);
-        answers.send((service, text.ok().and_then(|text| said(&text))));
+    for Question {
+        service,
+        address,
+        guest,
+    } in questions
+    {
+        if guest.strong_count() > 0 {
+            let text = ask((address, 80).into());
+            answers.send((service, text.ok().and_then(|text| said(&text))));
+        }
     }
 }
 
 fn ask(address: SocketAddr) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, BOUND)?;
-    stream.set_read_timeout(Some(BOUND))?;
+    let end = Instant::now() + BOUND;
+    let stream = TcpStream::connect_timeout(&address, BOUND)?;
+    // It ends with a reset, and so with the answer: what the guest sends from then on is for somebody else.
+    set_socket_linger(&stream, Some(Duration::ZERO))?;
     stream.set_write_timeout(Some(BOUND))?;
-    stream.write_all(REQUEST.as_bytes())?;
+    (&stream).write_all(REQUEST.as_bytes())?;
     let mut text = Vec::new();
-    stream.take(ANSWER_MAX).read_to_end(&mut text)?;
+    let mut part = [0; 4096];
+    while text.len() < ANSWER_MAX {
+        // A timeout of zero would be none.
+        let left = end.saturating_duration_since(Instant::now());
+        stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        match (&stream).read(&mut part)? {
+            0 => break,
+            _ if left.is_zero() => return Err(io::ErrorKind::TimedOut.into()),
+            length => text.extend_from_slice(part.get(..length).unwrap_or_default()),
+        }
+    }
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 

@@ -1,6 +1,7 @@
 //! Actions are carried out, and what others have done is taken.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::asker::{Question, Said};
@@ -142,6 +143,7 @@ impl Daemon {
         let _ = self.questions.send(Question {
             service: id,
             address,
+            guest: Arc::downgrade(&guest.alive),
         });
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::super::fleet::{Course, Id};
+use super::super::fleet::{Course, Event, Id, State};
 use super::super::held::Bounds;
 use super::super::log::{Level, line};
 use super::super::wire::FRAME_MAX;
@@ -76,6 +76,12 @@ impl Daemon {
         let Some(&id) = self.macs.get(&key) else {
             return;
         };
+        let state = self.fleet.unit(id).map(|unit| unit.state);
+        if matches!(state, Some(State::Running(running)) if running.leaves()) {
+            // Somebody has come after its last answer.
+            self.step(Instant::now(), Event::Heard(id));
+            self.carry_out();
+        }
         self.hold(bridge, frame, id);
         if self.fleet.course(id) == Course::Drop
             && self.addresses.get(&(key.0, seen.to)) == Some(&id)

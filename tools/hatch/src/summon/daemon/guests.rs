@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::fleet::{Event, Id};
@@ -29,6 +30,8 @@ pub(super) struct Guest {
     /// How many frames it has sent, as the kernel counts them; not there when the vif was gone already.
     frames: Option<File>,
     seen: u64,
+    /// Gone when the guest is forgotten.
+    pub(super) alive: Arc<()>,
     /// It was asked for its connections, and so what it sends is its answer to us.
     pub(super) is_asked: bool,
     /// The end of that connection may still be under way.
@@ -48,6 +51,7 @@ impl Guest {
             watched_until: now + WATCHED,
             frames: File::open(path).ok(),
             seen: 0,
+            alive: Arc::default(),
             is_asked: false,
             is_ending: false,
             asked: 0,

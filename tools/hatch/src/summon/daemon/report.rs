@@ -95,7 +95,7 @@ impl Daemon {
         let running = self
             .fleet
             .units()
-            .filter(|(_, unit)| matches!(unit.state, State::Running(_)));
+            .filter(|(_, unit)| matches!(unit.state, State::Running(running) if !running.leaves()));
         for id in running.map(|(id, _)| id).collect::<Vec<_>>() {
             self.ask(id);
         }

@@ -258,7 +258,7 @@ impl Fleet {
         let state = self.units.get(&id).map(|unit| unit.state);
         match state {
             Some(State::Proving(..)) => true,
-            Some(State::Running(running)) => running.leaves.is_none(),
+            Some(State::Running(running)) => !running.leaves(),
             _ => false,
         }
     }
@@ -268,7 +268,7 @@ impl Fleet {
     pub fn course(&self, id: Id) -> Course {
         let state = self.units.get(&id).map(|unit| unit.state);
         // Whether somebody wants what leaves is to be seen yet.
-        let leaves = matches!(state, Some(State::Running(running)) if running.leaves.is_some());
+        let leaves = matches!(state, Some(State::Running(running)) if running.leaves());
         match (self.holds(id) || leaves, self.takes(id)) {
             (true, _) => Course::Hold,
             (false, true) => Course::Return,

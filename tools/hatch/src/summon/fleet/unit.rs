@@ -83,6 +83,12 @@ pub struct Unit {
 }
 
 impl Running {
+    /// Whether it goes soon, unless it is heard once more.
+    #[must_use]
+    pub fn leaves(&self) -> bool {
+        self.leaves.is_some()
+    }
+
     pub(super) fn new(domid: u16, now: Instant) -> Self {
         Self {
             domid,
