@@ -12,10 +12,10 @@ use super::fleet::Id;
 use super::guard::{self, Identity};
 use crate::builder::report::Timeline;
 use crate::builder::{
-    Builder, Cause, Config, Connect, Image, Ramdisk, Ready, Shell, Then, Vif, random_uuid,
+    Builder, Cause, Config, Connect, Image, Ramdisk, Ready, Shell, Soon, Then, Vif, random_uuid,
 };
 use crate::gc::{self, Snapshot};
-use crate::net::{Links, vif_name};
+use crate::net::Link;
 use crate::xen::TscMode;
 
 /// How long Xen, xenstored or the kernel may let us wait.
@@ -61,6 +61,7 @@ pub(super) enum Told {
 /// A guest that is about to run.
 pub(super) struct Made {
     pub(super) domid: u16,
+    pub(super) vif: Link,
     /// When it was begun.
     pub(super) began: Instant,
     pub(super) is_from_pool: bool,
@@ -72,8 +73,6 @@ type Make = (PathBuf, u64);
 pub(super) struct Maker {
     told: Sender<Told>,
     builder: Option<Builder>,
-    /// Opened when it is first needed.
-    links: Option<Links>,
     images: BTreeMap<PathBuf, Image>,
     sites: BTreeMap<PathBuf, Ramdisk>,
     /// How many guests are to wait, of each make.
@@ -90,7 +89,6 @@ impl Maker {
         Self {
             told,
             builder: None,
-            links: None,
             images: BTreeMap::new(),
             sites: BTreeMap::new(),
             ready: 0,
@@ -227,14 +225,25 @@ impl Maker {
         let (Some(builder), Some(image)) = (&mut self.builder, image) else {
             return Err("its image is not there".into());
         };
-        let (told, links) = (&self.told, &mut self.links);
+        let told = &self.told;
         // Who waits for it goes on when its network is connected: what is held may be sent before it runs.
-        let ready: Ready<'_> = &mut |domid| {
+        let ready: Ready<'_> = &mut |soon| {
+            let Soon { domid, port, links } = soon;
+            let Some((vif, bridge)) = port else {
+                return Err(Cause::Backend("has no interface"));
+            };
             if guard {
-                protect(links, domid, service)?;
+                let identity = Identity {
+                    mac: service.mac,
+                    ipv4: service.ipv4.map(|address| address.address()),
+                    ipv6: service.ipv6.map(|address| address.address()),
+                    host: bridge.mac,
+                };
+                guard::protect(links, vif.index, &identity)?;
             }
             let made = Made {
                 domid,
+                vif: vif.clone(),
                 began,
                 is_from_pool,
             };
@@ -377,22 +386,6 @@ impl Maker {
             }
         }
     }
-}
-
-/// Keeps a guest from sending in others' names.
-fn protect(links: &mut Option<Links>, domid: u16, service: &Service) -> Result<(), Cause> {
-    let links = match links {
-        Some(links) => links,
-        none => none.insert(Links::open()?),
-    };
-    let vif = links.find(&vif_name(domid, 0))?;
-    let identity = Identity {
-        mac: service.mac,
-        ipv4: service.ipv4.map(|address| address.address()),
-        ipv6: service.ipv6.map(|address| address.address()),
-        host: links.bridge(&service.bridge)?.mac,
-    };
-    Ok(guard::protect(links, vif.index, &identity)?)
 }
 
 /// What a service's guest is made from.

@@ -165,10 +165,11 @@ impl Builder {
         inside?;
         outside?;
         if let Some(ready) = ready {
-            steps.run(Step::Unpause, || self.run(domid, ready))?;
+            let port = bridge.as_ref().map(|bridge| (&shell.link, bridge));
+            steps.run(Step::Unpause, || self.run(domid, port, ready))?;
         }
         steps.run(Step::Finish, || {
-            self.finish(domid, &keys::rename(domid, &shell.config, config))
+            self.finish(domid, &keys::rename(domid, &shell.config, config), false)
         })
     }
 

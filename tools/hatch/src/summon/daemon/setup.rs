@@ -78,7 +78,7 @@ impl Daemon {
             fleet,
             actions: Vec::new(),
             dns,
-            links: Links::open()?,
+            links: Links::asking()?,
             xen: Xen::open()?,
             ports: BTreeMap::new(),
             macs: BTreeMap::new(),
