@@ -263,7 +263,7 @@ impl Builder {
         let mut link = None;
         let preconnected = plan.layout.rings.is_some();
         if config.vif.is_some() {
-            link = Some(steps.run(Step::Port, || self.port(plan, domid))?);
+            link = Some(steps.run(Step::Port, || self.port(plan, domid, then))?);
             steps.beside("vif", "netback", keys_at);
         }
         if preconnected {
@@ -367,15 +367,15 @@ impl Builder {
         Ok(answers)
     }
 
-    /// Makes the interface a port of its bridge, or of none if it is a shell's, as soon as it is there.
-    fn port(&mut self, plan: &Plan<'_>, domid: u16) -> Result<Link, Cause> {
+    /// Makes the interface a port of its bridge as soon as it is there. A shell's gets nothing yet of what is for everybody.
+    fn port(&mut self, plan: &Plan<'_>, domid: u16, then: Then) -> Result<Link, Cause> {
         let mut link = self.links.appeared(&vif_name(domid, 0), self.bound)?;
-        match &plan.bridge {
-            Some(bridge) => {
-                let mtu = plan.config.vif.as_ref().and_then(|vif| vif.mtu);
-                self.links.attach(&mut link, bridge, mtu)?;
+        if let Some(bridge) = &plan.bridge {
+            let mtu = plan.config.vif.as_ref().and_then(|vif| vif.mtu);
+            self.links.attach(&mut link, bridge, mtu)?;
+            if then == Then::Shell {
+                self.links.flood(&link, false)?;
             }
-            None => self.links.raise(&mut link)?,
         }
         Ok(link)
     }

@@ -85,11 +85,6 @@ pub(super) fn no_address(sequence: u32, index: u32) -> Vec<u8> {
     change(sequence, index, LinkFlags::empty(), vec![spec])
 }
 
-/// Sets a link up.
-pub(super) fn up(sequence: u32, index: u32) -> Vec<u8> {
-    change(sequence, index, LinkFlags::Up, Vec::new())
-}
-
 /// Makes a link a bridge's port and sets it up.
 pub(super) fn attach(sequence: u32, index: u32, bridge: u32, mtu: Option<u32>) -> Vec<u8> {
     let mut attributes = vec![LinkAttribute::Controller(bridge)];

@@ -211,15 +211,6 @@ impl Links {
         })
     }
 
-    /// Sets a link up, without an IPv6 address of its own.
-    ///
-    /// # Errors
-    /// The kernel refuses: what is wrong with the link or the caller's rights.
-    pub fn raise(&mut self, link: &mut Link) -> Result<(), Error> {
-        let what = format!("cannot set {} up", link.name);
-        self.set_up(link, &what, message::up)
-    }
-
     /// Sends a message that sets a link up, if it is not, and wants no IPv6 address on it before.
     fn set_up(
         &mut self,
