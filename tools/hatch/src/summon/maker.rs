@@ -77,7 +77,7 @@ pub(super) struct Maker {
     sites: BTreeMap<PathBuf, Ramdisk>,
     /// How many guests are to wait, of each make.
     ready: usize,
-    /// The makes, and any bridge that one of their services is on.
+    /// The makes, and a bridge that one of their services is on: for the others a guest goes over to another one.
     makes: BTreeMap<Make, String>,
     shells: BTreeMap<Make, VecDeque<Shell>>,
     retry: Instant,
@@ -342,7 +342,7 @@ impl Maker {
             uuid: [0; 16],
             memory: *memory,
             cmdline: String::new(),
-            // It gets a MAC address of its own, and is not yet a port of any bridge.
+            // It gets a MAC address of its own.
             vif: Some(Vif {
                 mac: [0x02, 0, 0, 0, 0, 0],
                 bridge,
