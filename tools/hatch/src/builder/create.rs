@@ -62,7 +62,7 @@ pub struct Soon<'a> {
     pub links: &'a mut Links,
 }
 
-/// What is called right before a guest runs.
+/// What is called right before a guest runs. For sure, frames reach it when something was asked of the links, or set there.
 pub type Ready<'r> = &'r mut dyn FnMut(Soon<'_>) -> Result<(), Cause>;
 
 /// A domain that was made, and what a shell remembers of it.
@@ -148,7 +148,12 @@ impl Builder {
         ramdisk: Option<&Ramdisk>,
         then: Then,
     ) -> Result<Created, Error> {
-        self.create_for(config, image, ramdisk, then, &mut |_| Ok(()))
+        self.create_for(config, image, ramdisk, then, &mut |soon| {
+            if let Some((vif, _)) = soon.port {
+                soon.links.find(&vif.name)?;
+            }
+            Ok(())
+        })
     }
 
     /// Makes a guest, and calls `ready` right before it runs, when its network is connected if that is to be before

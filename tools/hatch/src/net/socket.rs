@@ -253,8 +253,8 @@ impl Links {
     ///
     /// The link has its carrier as soon as a thread of netback's runs, and drops frames for some time yet. When all of it is there,
     /// netback takes the kernel's lock of links, has it tell what the link can do with this front end, and lets frames pass
-    /// (`xenvif_carrier_on` of drivers/net/xen-netback/interface.c). So it is connected for whoever gets the lock then, as a question for
-    /// the link does.
+    /// (`xenvif_carrier_on` of drivers/net/xen-netback/interface.c). So they pass when anything has been asked of the kernel's links, or
+    /// set, after this: that takes the lock as well.
     ///
     /// # Errors
     /// The socket fails; there is no such link any more.
@@ -272,9 +272,7 @@ impl Links {
                 return Ok(false);
             }
         }
-        if !self.find(name)?.running {
-            self.running(name, end.saturating_duration_since(Instant::now()))?;
-        }
+        self.running(name, end.saturating_duration_since(Instant::now()))?;
         Ok(true)
     }
 
