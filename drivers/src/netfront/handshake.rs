@@ -40,7 +40,7 @@ pub enum State {
 pub enum Input {
     /// The kernel wants a network.
     Start,
-    /// The toolstack has made the rings, and the back end is connected to them.
+    /// The toolstack has made the rings, and the back end uses them; it may not have said so yet.
     Adopted,
     /// `backend` was answered; `false` if it is no path of a domain.
     Backend(bool),
@@ -120,7 +120,7 @@ pub fn step(state: State, input: Input) -> (State, Actions) {
         (S::Idle, I::Adopted) => (
             S::Live {
                 carrier: false,
-                confirmed: true,
+                confirmed: false,
             },
             Actions::empty(),
         ),

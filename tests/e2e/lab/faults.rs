@@ -94,16 +94,17 @@ fn kills(place: &Place) -> Result<()> {
     result
 }
 
-/// Sets the state of the only back end, when it is connected.
+/// Sets the state of the only back end, when it is connected: which it says only where the interface is said to be plugged.
 const CLOSE: &str = "
-    state=/local/domain/0/backend/vif/$(xenstore-list /local/domain/0/backend/vif)/0/state
-    until [ $(xenstore-read $state) = 4 ]; do sleep 0.1; done
-    xenstore-write $state";
+    back=/local/domain/0/backend/vif/$(xenstore-list /local/domain/0/backend/vif)/0
+    xenstore-write $back/hotplug-status connected
+    until [ $(xenstore-read $back/state) = 4 ]; do sleep 0.1; done
+    xenstore-write $back/state";
 
 fn closed(place: &Place) -> Result<()> {
     for state in ["5", "6"] {
         let script = format!("HATCH_RUN={CLOSE} {state}");
-        // The next step looks at the back end.
+        // The last step looks at the back end.
         let output = place.lab.exec(&[
             "env",
             "HATCH_RUN_AT=claim",
@@ -114,7 +115,7 @@ fn closed(place: &Place) -> Result<()> {
         ])?;
         let text = output.error_text();
         ensure!(
-            output.code == 1 && text.contains("`backend`") && text.contains("closed"),
+            output.code == 1 && text.contains("`finish`") && text.contains("closed"),
             "state {state}: exit code {}: {text}",
             output.code
         );

@@ -28,6 +28,10 @@ const GRANT_FRAMES: u16 = 4;
 /// How long netback is waited for without a look at what it says.
 const SOON: Duration = Duration::from_millis(200);
 
+/// How often, and how many times, it is looked whether a guest that was let run has had a CPU.
+const GLANCE: Duration = Duration::from_millis(1);
+const GLANCES: u32 = 10;
+
 /// Makes and removes guests. It can make many, one after the other.
 pub struct Builder {
     pub(super) xen: Xen,
@@ -48,8 +52,18 @@ pub struct Created {
     pub timeline: Timeline,
 }
 
-/// What is called with a guest's number right before it runs.
-pub type Ready<'r> = &'r mut dyn FnMut(u16) -> Result<(), Cause>;
+/// A guest that is about to run.
+pub struct Soon<'a> {
+    /// Its number.
+    pub domid: u16,
+    /// Its interface, if it has one, and the bridge that this is a port of.
+    pub port: Option<(&'a Link, &'a Bridge)>,
+    /// dom0's links.
+    pub links: &'a mut Links,
+}
+
+/// What is called right before a guest runs. For sure, frames reach it when something was asked of the links, or set there.
+pub type Ready<'r> = &'r mut dyn FnMut(Soon<'_>) -> Result<(), Cause>;
 
 /// A domain that was made, and what a shell remembers of it.
 struct Born {
@@ -134,10 +148,15 @@ impl Builder {
         ramdisk: Option<&Ramdisk>,
         then: Then,
     ) -> Result<Created, Error> {
-        self.create_for(config, image, ramdisk, then, &mut |_| Ok(()))
+        self.create_for(config, image, ramdisk, then, &mut |soon| {
+            if let Some((vif, _)) = soon.port {
+                soon.links.find(&vif.name)?;
+            }
+            Ok(())
+        })
     }
 
-    /// Makes a guest, and calls `ready` with its number right before it runs, when its network is connected if that is to be before
+    /// Makes a guest, and calls `ready` right before it runs, when its network is connected if that is to be before
     /// it runs: whatever somebody waits for with a guest can go on then. An error of `ready` is one of the step.
     ///
     /// # Errors
@@ -226,14 +245,20 @@ impl Builder {
         steps.run(Step::Memory, || self.memory(plan, domid))?;
         let ports = steps.run(Step::Channels, || self.channels(plan, domid))?;
         let grants = plan.layout.rings.as_ref().map(Grants::of);
-        steps.run(Step::Rings, || self.rings(plan, domid, grants.as_ref()))?;
+        // The kernel takes its time to unmap a guest's pages: not while somebody waits for the guest.
+        let mut mapped = Vec::new();
+        steps.run(Step::Rings, || {
+            mapped.extend(self.rings(plan, domid, grants.as_ref())?);
+            Ok::<_, Cause>(())
+        })?;
         steps.run(Step::Front, || {
             let ops = keys::front(domid, &ports, grants.as_ref());
             answers.extend(self.send(&ops)?);
             Ok::<_, Cause>(self.store.flush()?)
         })?;
         steps.run(Step::Load, || {
-            self.load(plan, domid, plan.network(domid, &ports)?.as_ref())
+            mapped.push(self.load(plan, domid, plan.network(domid, &ports)?.as_ref())?);
+            Ok::<_, Cause>(())
         })?;
         let (entry, start_info) = (plan.image.headers().entry, plan.layout.info);
         steps.run(Step::Context, || {
@@ -243,17 +268,23 @@ impl Builder {
         let mut link = None;
         let preconnected = plan.layout.rings.is_some();
         if config.vif.is_some() {
-            link = Some(steps.run(Step::Port, || self.port(plan, domid))?);
+            link = Some(steps.run(Step::Port, || self.port(plan, domid, then))?);
             steps.beside("vif", "netback", keys_at);
         }
-        let connect_at = steps.now();
-        steps.run(Step::Connect, || {
-            done.connecting = preconnected;
-            answers.extend(self.send(&keys::connect(domid, &ports))?);
-            Ok::<_, Cause>(self.store.flush()?)
-        })?;
-        // Answers that nobody looks at wake nobody.
+        if preconnected {
+            let connect_at = steps.now();
+            steps.run(Step::Connect, || {
+                done.connecting = true;
+                self.links.pass()?;
+                answers.extend(self.send(&[keys::connect(domid)])?);
+                Ok::<_, Cause>(self.store.flush()?)
+            })?;
+            steps.run(Step::Backend, || self.on_the_network(domid))?;
+            steps.beside("connects", "netback", connect_at);
+        }
+        // Answers that nobody looks at wake nobody: by now most of them are there.
         steps.run(Step::Claim, || {
+            answers.extend(self.send(&keys::introduce(domid, &ports))?);
             self.claimed(config, domid, done)?;
             self.store.answers(answers)?;
             if !lock.is_ours() {
@@ -262,41 +293,63 @@ impl Builder {
             Ok::<_, Cause>(())
         })?;
         steps.beside("keys", "xenstored", keys_at);
-        if preconnected {
-            steps.run(Step::Backend, || self.on_the_network(domid))?;
-            steps.beside("connects", "netback", connect_at);
-        }
         let runs = then == Then::Running;
+        let port = link.as_ref().zip(plan.bridge.as_ref());
         // What is on the network needs nothing more for its first answer; another one may look for xenstored at once.
         if runs && preconnected {
-            steps.run(Step::Unpause, || self.run(domid, ready))?;
+            steps.run(Step::Unpause, || self.run(domid, port, ready))?;
         }
         steps.run(Step::Finish, || {
             let mut ops = keys::finish(domid, config, &ports);
             ops.extend((then != Then::Shell).then(|| keys::made(config)));
-            self.finish(domid, &ops)
+            self.finish(domid, &ops, preconnected)
         })?;
         if runs && !preconnected {
-            steps.run(Step::Unpause, || self.run(domid, ready))?;
+            steps.run(Step::Unpause, || self.run(domid, port, ready))?;
         }
+        drop(mapped);
         Ok(Born { domid, ports, link })
     }
 
     /// Lets a guest run.
-    fn run(&mut self, domid: u16, ready: Ready<'_>) -> Result<(), Cause> {
-        ready(domid)?;
-        Ok(self.xen.unpause(domid)?)
+    fn run(
+        &mut self,
+        domid: u16,
+        port: Option<(&Link, &Bridge)>,
+        ready: Ready<'_>,
+    ) -> Result<(), Cause> {
+        let links = &mut self.links;
+        ready(Soon { domid, port, links })?;
+        self.xen.unpause(domid)?;
+        // What is written beside it can wait until it has begun, where it shares a CPU with dom0.
+        for _ in 0..GLANCES {
+            std::thread::sleep(GLANCE);
+            if self.xen.info(domid)?.is_none_or(|info| info.cpu_ns > 0) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Writes what is written last. Of a guest that runs and is gone by then nothing is to be there: who destroyed it has not seen
-    /// what is written here.
-    fn finish(&mut self, domid: u16, ops: &[Op]) -> Result<(), Cause> {
+    /// what is written here. If its back end `connects`, that has to have come to its end.
+    fn finish(&mut self, domid: u16, ops: &[Op], connects: bool) -> Result<(), Cause> {
         let ids = self.send(ops)?;
+        let state = match connects {
+            true => Some(self.store.send(Request::read(&keys::state(domid)))?),
+            false => None,
+        };
         self.store.answers(ids)?;
         match self.xen.info(domid)? {
-            Some(info) if !info.is_dying() => Ok(()),
-            _ => Err(Cause::Destroyed),
+            Some(info) if !info.is_dying() => {}
+            _ => return Err(Cause::Destroyed),
         }
+        if let Some(state) = state
+            && self.store.answer(state)? != b"4"
+        {
+            self.connected(domid)?;
+        }
+        Ok(())
     }
 
     /// Sends the claim, and all that can be written already.
@@ -319,31 +372,30 @@ impl Builder {
         Ok(answers)
     }
 
-    /// Makes the interface a port of its bridge, or of none if it is a shell's, as soon as it is there.
-    fn port(&mut self, plan: &Plan<'_>, domid: u16) -> Result<Link, Cause> {
+    /// Makes the interface a port of its bridge as soon as it is there. A shell's gets nothing yet of what is for everybody.
+    fn port(&mut self, plan: &Plan<'_>, domid: u16, then: Then) -> Result<Link, Cause> {
         let mut link = match self.links.appeared(&vif_name(domid, 0), self.bound) {
             Err(crate::net::Error::NotAppeared { .. }) if !self.has_kernel()? => {
                 return Err(Cause::Deaf);
             }
             link => link?,
         };
-        match &plan.bridge {
-            Some(bridge) => {
-                let mtu = plan.config.vif.as_ref().and_then(|vif| vif.mtu);
-                self.links.attach(&mut link, bridge, mtu)?;
+        if let Some(bridge) = &plan.bridge {
+            let mtu = plan.config.vif.as_ref().and_then(|vif| vif.mtu);
+            self.links.attach(&mut link, bridge, mtu)?;
+            if then == Then::Shell {
+                self.links.flood(&link, false)?;
             }
-            None => self.links.raise(&mut link)?,
         }
         Ok(link)
     }
 
-    /// Waits until frames go to and fro: the interface runs, and the back end is connected.
+    /// Waits until frames go to and fro. That it is connected, netback says later, after some ten requests to xenstored which no
+    /// frame waits for.
     fn on_the_network(&mut self, domid: u16) -> Result<(), Cause> {
         let vif = vif_name(domid, 0);
-        // netback gives the interface its carrier right before it says so. Who waits for that first needs no watch.
-        let is_running = self.links.running(&vif, SOON).is_ok();
-        let state = self.store.read(&format!("{}/state", keys::backend(domid)));
-        if !is_running || state.ok().as_deref() != Some("4") {
+        if !matches!(self.links.connected(&vif, SOON), Ok(true)) {
+            self.store.ask(keys::plug(domid).request())?;
             self.connected(domid)?;
             self.links.running(&vif, self.bound)?;
         }
@@ -353,7 +405,7 @@ impl Builder {
     /// Waits until the back end is connected.
     pub(super) fn connected(&mut self, domid: u16) -> Result<(), Cause> {
         const TOKEN: &str = "hatch";
-        let path = format!("{}/state", keys::backend(domid));
+        let path = keys::state(domid);
         let end = Instant::now() + self.bound;
         let watch = self.store.send(Request::watch(&path, TOKEN))?;
         let mut read = self.store.send(Request::read(&path))?;

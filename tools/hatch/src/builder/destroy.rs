@@ -193,6 +193,8 @@ impl Builder {
     pub(super) fn quiet(&mut self, domid: u16, is_connecting: bool) {
         let appeared = self.links.appeared(&crate::net::vif_name(domid, 0), QUIET);
         if appeared.is_ok() && is_connecting {
+            // Until then it has not said that it is connected.
+            let _ = self.remove(&[keys::plug(domid)]);
             let bound = std::mem::replace(&mut self.bound, QUIET);
             let _ = self.connected(domid);
             self.bound = bound;

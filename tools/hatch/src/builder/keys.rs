@@ -187,9 +187,9 @@ pub(crate) fn entry(domid: u16, name: &str, mac: Option<&[u8; 6]>) -> Vec<Op> {
 pub(crate) fn birth(domid: u16, config: &Config, preconnected: bool) -> Vec<Op> {
     let home = home(domid);
     let mut ops = Vec::with_capacity(32);
-    ops.push(Op::Mkdir(home.clone()));
-    ops.push(Op::Perms(home.clone(), guest_reads(domid)));
+    // This makes the directory; what is made in it afterwards takes over its rights.
     ops.push(name(domid, &config.name));
+    ops.push(Op::Perms(home.clone(), guest_reads(domid)));
     if let Some(vif) = &config.vif {
         network(&mut ops, domid, vif, preconnected);
     }
@@ -198,25 +198,37 @@ pub(crate) fn birth(domid: u16, config: &Config, preconnected: bool) -> Vec<Op> 
 
 /// What has the back end look at all that [`front`] writes. The interface is up by then: the kernel passes on at once
 /// that such a one has its carrier, and that of another within a second.
-///
-/// The guest may speak to xenstored from here on: what it writes to its ring before oxenstored knows of it would lie there until
-/// it writes again.
-pub(crate) fn connect(domid: u16, ports: &Ports) -> Vec<Op> {
-    let home = home(domid);
-    let mut ops = Vec::new();
-    if ports.network.is_some() {
-        ops.push(write(format!("{home}/device/vif/0/state"), "4"));
-    }
-    for key in GUESTS {
-        ops.push(Op::Mkdir(format!("{home}/{key}")));
-        ops.push(Op::Perms(format!("{home}/{key}"), guest_owns(domid)));
-    }
+pub(crate) fn connect(domid: u16) -> Op {
+    write(format!("{}/device/vif/0/state", home(domid)), "4")
+}
+
+/// From here on the guest may speak to xenstored, which takes its ring for an empty one when it is told of it. Not earlier than needed, as
+/// xenconsoled then begins to look at the guest.
+pub(crate) fn introduce(domid: u16, ports: &Ports) -> Vec<Op> {
+    let mut ops = owned(domid, "data");
     ops.push(Op::Introduce {
         domid,
         gfn: XENSTORE_GFN,
         port: ports.xenstore,
     });
     ops
+}
+
+/// A directory of the guest's own.
+fn owned(domid: u16, key: &str) -> Vec<Op> {
+    let path = format!("{}/{key}", home(domid));
+    vec![Op::Mkdir(path.clone()), Op::Perms(path, guest_owns(domid))]
+}
+
+/// What netback waits for with saying that it is connected: that the interface is where it belongs. That is seen to otherwise, and no
+/// frame waits for it.
+pub(crate) fn plug(domid: u16) -> Op {
+    write(format!("{}/hotplug-status", backend(domid)), "connected")
+}
+
+/// Where netback says how far it is.
+pub(crate) fn state(domid: u16) -> String {
+    format!("{}/state", backend(domid))
 }
 
 /// What is written last, when a guest whose network is connected runs already: all that it does not need itself.
@@ -227,6 +239,10 @@ pub(crate) fn connect(domid: u16, ports: &Ports) -> Vec<Op> {
 pub(crate) fn finish(domid: u16, config: &Config, ports: &Ports) -> Vec<Op> {
     let home = home(domid);
     let mut ops = Vec::with_capacity(32);
+    if config.vif.is_some() {
+        ops.push(plug(domid));
+    }
+    ops.extend(owned(domid, "control"));
     let memory = config.memory << 10;
     let vm = format!("/vm/{}", uuid(&config.uuid));
     for (key, value) in [
@@ -242,6 +258,9 @@ pub(crate) fn finish(domid: u16, config: &Config, ports: &Ports) -> Vec<Op> {
     ops.push(write(format!("{vm}/name"), config.name.clone()));
     ops.push(write(format!("/libxl/{domid}/type"), "pvh"));
     if let Some(vif) = &config.vif {
+        // The guest was told in its memory, if it runs already.
+        let mac = format!("{home}/device/vif/0/mac");
+        ops.push(write(mac, mac_text(&vif.mac)));
         // netback looks at it when the front end closes: without it the interface would go for good.
         ops.push(write(format!("{}/online", backend(domid)), "1"));
         // `xl destroy` wants to know.
@@ -250,9 +269,6 @@ pub(crate) fn finish(domid: u16, config: &Config, ports: &Ports) -> Vec<Op> {
     }
     ops
 }
-
-/// What is the guest's to write.
-const GUESTS: [&str; 2] = ["control", "data"];
 
 /// netback does not probe without a script, and nobody runs it but `xl destroy`, which then has something to run.
 const SCRIPT: &str = "/bin/true";
@@ -280,7 +296,6 @@ fn network(ops: &mut Vec<Op>, domid: u16, vif: &Vif, preconnected: bool) {
             },
         ],
     ));
-    ops.push(write(format!("{front}/mac"), mac.clone()));
     if let Some(mtu) = vif.mtu {
         ops.push(write(format!("{front}/mtu"), mtu.to_string()));
     }
@@ -305,9 +320,6 @@ fn network(ops: &mut Vec<Op>, domid: u16, vif: &Vif, preconnected: bool) {
     if let Some(rate) = &vif.rate {
         ops.push(write(format!("{back}/rate"), rate.clone()));
     }
-    // netback connects only when this says that the interface is where it belongs. That is seen to beside it, and
-    // nobody is told of a guest before both are done, so it need not wait for the other.
-    ops.push(write(format!("{back}/hotplug-status"), "connected"));
     // Last: until there is a state, the kernel takes it for no device.
     ops.push(write(format!("{back}/state"), "1"));
 }

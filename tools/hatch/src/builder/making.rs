@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 /// A process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,11 +16,14 @@ pub struct Maker {
 impl Maker {
     /// This process.
     pub(crate) fn this() -> Self {
-        let pid = std::process::id();
-        Self {
-            pid,
-            start: start_of(pid).unwrap_or(0),
-        }
+        static THIS: OnceLock<Maker> = OnceLock::new();
+        *THIS.get_or_init(|| {
+            let pid = std::process::id();
+            Self {
+                pid,
+                start: start_of(pid).unwrap_or(0),
+            }
+        })
     }
 
     /// Whether it still runs.

@@ -13,7 +13,8 @@
 //! when a step fails; `destroy` removes a domain, whatever state it is in. [`report`] says what took how long.
 //!
 //! xenstore is written in three bursts, each of them one system call; nobody waits for the answers of the first two before the network
-//! is connected, and the third is beside the guest, which does not need it for its first answer.
+//! is connected, and the third is beside the guest, which does not need it for its first answer. Between them are two requests that have
+//! others begin: netback, when the interface is up, and xenstored's side of the guest, right before it runs.
 //! Only the claim of the name and the MAC address is a transaction, and a small one.
 
 mod acpi;
@@ -35,7 +36,7 @@ mod steps;
 pub use actions::{Action, Actions, Watched, reason};
 pub(crate) use config::check_name;
 pub use config::{Config, Connect, Error as ConfigError, NAME_MAX, Vif, random_uuid};
-pub use create::{Builder, Created, Ready, Shell, Then};
+pub use create::{Builder, Created, Ready, Shell, Soon, Then};
 pub use destroy::{DestroyError, Destroyed};
 pub use image::{Image, Ramdisk};
 pub use keys::{

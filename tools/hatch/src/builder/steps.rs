@@ -46,10 +46,10 @@ steps! {
     Context "context" "see `xl dmesg`"
     Port "port" "see whether the bridge exists and xen-netback is loaded (`ip link`, `lsmod`)"
     Connect "connect" "see whether xenstored runs (`xenstore-ls`)"
-    Claim "claim" "another guest may be made of the same name or MAC address at this moment: try again"
     Backend "backend" "see `dmesg` for vif and xen-netback"
+    Claim "claim" "another guest may be made of the same name or MAC address at this moment: try again"
     Unpause "unpause" "see `xl dmesg`"
-    Finish "finish" "see whether xenstored runs"
+    Finish "finish" "see whether xenstored runs, and `dmesg` for xen-netback"
 }
 
 impl fmt::Display for Step {

@@ -69,6 +69,8 @@ pub struct Bridge {
 pub enum Change {
     /// The link is there, or is another than before.
     Is(Link),
+    /// The same, and what it can do is other than before.
+    Featured(Link),
     /// More has changed than could be kept: what was known of links has to be asked for again.
     Lost,
     /// The link is gone.

@@ -2,7 +2,7 @@
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REPLACE, NLM_F_REQUEST, NLMSG_DONE,
-    NLMSG_ERROR, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
+    NLMSG_ERROR, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, BridgeMulticastRouterType, In6AddrGenMode, InfoBridgePort,
@@ -30,6 +30,10 @@ const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
+const IFLA_EVENT: u16 = 44;
+const IFLA_EVENT_FEATURES: u32 = 2;
+/// `NLA_TYPE_MASK` of `linux/netlink.h`: without the bits that say how an attribute is written.
+const NLA_TYPE_MASK: u16 = 0x3fff;
 /// `sizeof(struct nlmsghdr)` and `sizeof(struct ifinfomsg)`.
 const HEADER: usize = 16;
 const LINK_HEADER: usize = 16;
@@ -79,11 +83,6 @@ pub(super) fn no_address(sequence: u32, index: u32) -> Vec<u8> {
     let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
     let spec = LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]);
     change(sequence, index, LinkFlags::empty(), vec![spec])
-}
-
-/// Sets a link up.
-pub(super) fn up(sequence: u32, index: u32) -> Vec<u8> {
-    change(sequence, index, LinkFlags::Up, Vec::new())
 }
 
 /// Makes a link a bridge's port and sets it up.
@@ -231,20 +230,16 @@ fn link(gone: bool, payload: &[u8]) -> Result<Option<Change>, String> {
         up: header.flags.contains(LinkFlags::Up),
         running: header.flags.contains(LinkFlags::Running),
     };
-    for attribute in NlasIterator::new(payload.get(LINK_HEADER..).unwrap_or_default()) {
-        let attribute = attribute.map_err(|error| error.to_string())?;
-        let value = attribute.value();
-        match attribute.kind() {
+    let mut is_featured = false;
+    for attribute in attributes(payload.get(LINK_HEADER..).unwrap_or_default()) {
+        let (kind, value) = attribute?;
+        match kind {
             IFLA_ADDRESS => link.mac = value.try_into().ok(),
             IFLA_IFNAME => link.name = string(value),
             IFLA_MTU => link.mtu = number(value).unwrap_or(0),
             IFLA_MASTER => link.master = number(value),
-            IFLA_LINKINFO => {
-                let kind = NlasIterator::new(value)
-                    .filter_map(Result::ok)
-                    .find(|attribute| attribute.kind() == IFLA_INFO_KIND);
-                link.kind = kind.map(|kind| string(kind.value()));
-            }
+            IFLA_LINKINFO => link.kind = find(value, IFLA_INFO_KIND).map(string),
+            IFLA_EVENT => is_featured = number(value) == Some(IFLA_EVENT_FEATURES),
             _ => {}
         }
     }
@@ -253,17 +248,39 @@ fn link(gone: bool, payload: &[u8]) -> Result<Option<Change>, String> {
             index: link.index,
             name: link.name,
         },
+        false if is_featured => Change::Featured(link),
         false => Change::Is(link),
     }))
 }
 
+/// The attributes of a message, or of another attribute (`linux/netlink.h`, `struct nlattr`). By hand, because many links are told of in
+/// each guest's birth, with some fifty attributes each.
+fn attributes(mut rest: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), String>> {
+    std::iter::from_fn(move || {
+        let (&[low, high, kind, more], _) = rest.split_first_chunk()?;
+        let length = usize::from(u16::from_ne_bytes([low, high]));
+        let Some(value) = rest.get(4..length) else {
+            rest = &[];
+            return Some(Err("an attribute of a wrong length".to_owned()));
+        };
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        let kind = u16::from_ne_bytes([kind, more]) & NLA_TYPE_MASK;
+        Some(Ok((kind, value)))
+    })
+}
+
+/// The first attribute of a kind.
+fn find(all: &[u8], wanted: u16) -> Option<&[u8]> {
+    attributes(all)
+        .filter_map(Result::ok)
+        .find_map(|(kind, value)| (kind == wanted).then_some(value))
+}
+
 /// A qdisc that says nothing has dropped nothing.
 fn drops(payload: &[u8]) -> u32 {
-    let stats = NlasIterator::new(payload.get(TC_HEADER..).unwrap_or_default())
-        .filter_map(Result::ok)
-        .find(|attribute| attribute.kind() == TCA_STATS);
+    let stats = find(payload.get(TC_HEADER..).unwrap_or_default(), TCA_STATS);
     stats
-        .and_then(|stats| number(stats.value().get(DROPS)?))
+        .and_then(|stats| number(stats.get(DROPS)?))
         .unwrap_or(0)
 }
 

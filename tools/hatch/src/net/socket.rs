@@ -46,6 +46,18 @@ impl Links {
     /// # Errors
     /// A kernel without it, or that forbids it.
     pub fn open() -> Result<Self, Error> {
+        Self::of(RTMGRP_LINK)
+    }
+
+    /// Opens the socket for who only asks and sets: [`Self::appeared`] and the like see nothing by it.
+    ///
+    /// # Errors
+    /// As [`Self::open`]'s.
+    pub fn asking() -> Result<Self, Error> {
+        Self::of(0)
+    }
+
+    fn of(groups: u32) -> Result<Self, Error> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         // NETLINK_ROUTE is protocol 0.
         let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)
@@ -54,7 +66,7 @@ impl Links {
         if sockopt::set_socket_recv_buffer_size_force(&fd, ROOM).is_err() {
             sockopt::set_socket_recv_buffer_size(&fd, ROOM).map_err(io::Error::from)?;
         }
-        bind(&fd, &SocketAddrNetlink::new(0, RTMGRP_LINK)).map_err(io::Error::from)?;
+        bind(&fd, &SocketAddrNetlink::new(0, groups)).map_err(io::Error::from)?;
         Ok(Self {
             fd,
             sequence: 0,
@@ -199,15 +211,6 @@ impl Links {
         })
     }
 
-    /// Sets a link up, without an IPv6 address of its own.
-    ///
-    /// # Errors
-    /// The kernel refuses: what is wrong with the link or the caller's rights.
-    pub fn raise(&mut self, link: &mut Link) -> Result<(), Error> {
-        let what = format!("cannot set {} up", link.name);
-        self.set_up(link, &what, message::up)
-    }
-
     /// Sends a message that sets a link up, if it is not, and wants no IPv6 address on it before.
     fn set_up(
         &mut self,
@@ -232,6 +235,45 @@ impl Links {
             code => return Err(refused(code, what, &link.name)),
         }
         Ok(())
+    }
+
+    /// Forgets what was heard so far.
+    ///
+    /// # Errors
+    /// The socket fails.
+    pub fn pass(&mut self) -> Result<(), Error> {
+        while self.receive()? {}
+        self.sort();
+        self.changes.clear();
+        Ok(())
+    }
+
+    /// Waits until netback has connected a link, by what is heard from [`Self::pass`] on. False when that was not to be heard within
+    /// the bound, which it is not for a front end that can do all that netback can: who needs to know asks xenstored.
+    ///
+    /// The link has its carrier as soon as a thread of netback's runs, and drops frames for some time yet. When all of it is there,
+    /// netback takes the kernel's lock of links, has it tell what the link can do with this front end, and lets frames pass
+    /// (`xenvif_carrier_on` of drivers/net/xen-netback/interface.c). So they pass when anything has been asked of the kernel's links, or
+    /// set, after this: that takes the lock as well.
+    ///
+    /// # Errors
+    /// The socket fails; there is no such link any more.
+    pub fn connected(&mut self, name: &str, bound: Duration) -> Result<bool, Error> {
+        let end = Instant::now() + bound;
+        let featured =
+            |change: &Change| matches!(change, Change::Featured(link) if link.name == name);
+        loop {
+            while self.receive()? {}
+            self.sort();
+            if self.changes.iter().any(featured) {
+                break;
+            }
+            if !self.readable(end)? {
+                return Ok(false);
+            }
+        }
+        self.running(name, end.saturating_duration_since(Instant::now()))?;
+        Ok(true)
     }
 
     /// Waits until something is connected to a link, and the bridge that it is a port of knows.
@@ -274,7 +316,9 @@ impl Links {
         self.sort();
         for change in self.changes.iter().rev() {
             match change {
-                Change::Is(link) if link.name == name => return Ok(Some(Some(link.clone()))),
+                Change::Is(link) | Change::Featured(link) if link.name == name => {
+                    return Ok(Some(Some(link.clone())));
+                }
                 Change::Gone { name: gone, .. } if gone == name => return Ok(Some(None)),
                 Change::Lost => {
                     let there = self.there(name)?;
@@ -282,7 +326,7 @@ impl Links {
                     self.changes.pop_front();
                     return Ok(Some(there));
                 }
-                Change::Is(_) | Change::Gone { .. } => {}
+                Change::Is(_) | Change::Featured(_) | Change::Gone { .. } => {}
             }
         }
         Ok(None)

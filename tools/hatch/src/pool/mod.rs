@@ -4,7 +4,7 @@
 //! `hatch pool` keeps it: one process that has the image open and fills the pool up behind what is taken. Whoever wants a guest sends
 //! one line of JSON, an [`Order`], to its socket and gets one back, a [`Reply`]. Only root can open the socket.
 //!
-//! A shell's interface is not yet a port of any bridge, so that nothing that is meant for others fills its ring.
+//! A shell's interface is a port of its bridge that gets nothing for everybody, so that nothing that is meant for others fills its ring.
 
 mod serve;
 

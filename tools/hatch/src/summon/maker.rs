@@ -12,11 +12,11 @@ use super::fleet::Id;
 use super::guard::{self, Identity};
 use crate::builder::report::Timeline;
 use crate::builder::{
-    Builder, Cause, Config, Connect, DestroyError, Image, Known, Ramdisk, Ready, Shell, Then, Vif,
-    random_uuid,
+    Builder, Cause, Config, Connect, DestroyError, Image, Known, Ramdisk, Ready, Shell, Soon, Then,
+    Vif, random_uuid,
 };
 use crate::gc::{self, Snapshot};
-use crate::net::{Links, vif_name};
+use crate::net::Link;
 use crate::xen::TscMode;
 use crate::xenstore::Client;
 
@@ -70,6 +70,7 @@ pub(super) enum Told {
 /// A guest that is about to run.
 pub(super) struct Made {
     pub(super) domid: u16,
+    pub(super) vif: Link,
     /// When it was begun.
     pub(super) began: Instant,
     pub(super) is_from_pool: bool,
@@ -91,14 +92,12 @@ pub(super) struct Maker {
     /// Whether the kernel was once seen to know xenstored; and since when it does not.
     had_kernel: bool,
     deaf: Option<Instant>,
-    /// Opened when it is first needed.
-    links: Option<Links>,
     images: BTreeMap<PathBuf, Image>,
     sites: BTreeMap<PathBuf, Ramdisk>,
     /// How many guests are to wait, of each make, and MiB that they may have.
     ready: usize,
     room: u64,
-    /// The makes, and any bridge that one of their services is on.
+    /// The makes, and a bridge that one of their services is on: for the others a guest goes over to another one.
     makes: BTreeMap<Make, String>,
     shells: BTreeMap<Make, VecDeque<Shell>>,
     retry: Instant,
@@ -116,7 +115,6 @@ impl Maker {
             is_gone: false,
             had_kernel: false,
             deaf: None,
-            links: None,
             images: BTreeMap::new(),
             sites: BTreeMap::new(),
             ready: 0,
@@ -350,14 +348,25 @@ impl Maker {
         let (Some(builder), Some(image)) = (&mut self.builder, image) else {
             return Err("its image is not there".into());
         };
-        let (told, links) = (&self.told, &mut self.links);
+        let told = &self.told;
         // Who waits for it goes on when its network is connected: what is held may be sent before it runs.
-        let ready: Ready<'_> = &mut |domid| {
+        let ready: Ready<'_> = &mut |soon| {
+            let Soon { domid, port, links } = soon;
+            let Some((vif, bridge)) = port else {
+                return Err(Cause::Backend("has no interface"));
+            };
             if guard {
-                protect(links, domid, service)?;
+                let identity = Identity {
+                    mac: service.mac,
+                    ipv4: service.ipv4.map(|address| address.address()),
+                    ipv6: service.ipv6.map(|address| address.address()),
+                    host: bridge.mac,
+                };
+                guard::protect(links, vif.index, &identity)?;
             }
             let made = Made {
                 domid,
+                vif: vif.clone(),
                 began,
                 is_from_pool,
             };
@@ -479,7 +488,7 @@ impl Maker {
             uuid: [0; 16],
             memory: *memory,
             cmdline: String::new(),
-            // It gets a MAC address of its own, and is not yet a port of any bridge.
+            // It gets a MAC address of its own.
             vif: Some(Vif {
                 mac: [0x02, 0, 0, 0, 0, 0],
                 bridge,
@@ -533,22 +542,6 @@ impl Maker {
             }
         }
     }
-}
-
-/// Keeps a guest from sending in others' names.
-fn protect(links: &mut Option<Links>, domid: u16, service: &Service) -> Result<(), Cause> {
-    let links = match links {
-        Some(links) => links,
-        none => none.insert(Links::open()?),
-    };
-    let vif = links.find(&vif_name(domid, 0))?;
-    let identity = Identity {
-        mac: service.mac,
-        ipv4: service.ipv4.map(|address| address.address()),
-        ipv6: service.ipv6.map(|address| address.address()),
-        host: links.bridge(&service.bridge)?.mac,
-    };
-    Ok(guard::protect(links, vif.index, &identity)?)
 }
 
 /// What a service's guest is made from.

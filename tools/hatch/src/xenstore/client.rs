@@ -29,6 +29,8 @@ pub struct Client {
     next: u32,
     out: Vec<u8>,
     input: Vec<u8>,
+    /// What one read gets.
+    chunk: Box<[u8]>,
     waiting: HashMap<u32, Waiting>,
     events: VecDeque<Event>,
     broken: Option<&'static str>,
@@ -66,6 +68,7 @@ impl Client {
             next: 1,
             out: Vec::new(),
             input: Vec::new(),
+            chunk: vec![0; CHUNK].into(),
             waiting: HashMap::new(),
             events: VecDeque::new(),
             broken: None,
@@ -346,11 +349,9 @@ impl Client {
     pub fn receive(&mut self) -> Result<(), Error> {
         self.usable()?;
         loop {
-            let start = self.input.len();
-            self.input.resize(start + CHUNK, 0);
-            let room = self.input.get_mut(start..).unwrap_or_default();
-            let got = rustix::io::read(&self.fd, room);
-            self.input.truncate(start + got.unwrap_or(0));
+            let got = rustix::io::read(&self.fd, &mut self.chunk[..]);
+            let new = got.ok().and_then(|got| self.chunk.get(..got));
+            self.input.extend_from_slice(new.unwrap_or_default());
             match got {
                 Ok(0) | Err(Errno::CONNRESET) => {
                     self.closed = true;

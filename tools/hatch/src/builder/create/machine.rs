@@ -102,13 +102,13 @@ impl Builder {
         })
     }
 
-    /// Fills the special pages, both rings and the grant table.
+    /// Fills the special pages, both rings and the grant table; gives what was mapped for that.
     pub(super) fn rings(
         &mut self,
         plan: &Plan<'_>,
         domid: u16,
         grants: Option<&Grants>,
-    ) -> Result<(), Cause> {
+    ) -> Result<[Mapping; 2], Cause> {
         let mut gfns = special_pages(plan);
         let specials = gfns.len();
         if let Some(rings) = &plan.layout.rings {
@@ -131,16 +131,16 @@ impl Builder {
             0,
             &rings::grant_table(plan.layout.rings.as_ref(), plan.config.console),
         )?;
-        Ok(())
+        Ok([pages, table])
     }
 
-    /// Loads image, information and module.
+    /// Loads image, information and module; gives what was mapped for the first two.
     pub(super) fn load(
         &mut self,
         plan: &Plan<'_>,
         domid: u16,
         network: Option<&Preconnected>,
-    ) -> Result<(), Cause> {
+    ) -> Result<Mapping, Cause> {
         let first = plan.layout.image.start;
         let end = plan.layout.info / PAGE_SIZE as u64 + layout::INFO_PAGES;
         let gfns: Vec<u64> = (first..end).collect();
@@ -161,11 +161,10 @@ impl Builder {
         }
         let information = info::encode(&plan.layout, &plan.config.cmdline, network);
         pages.write(offset(plan.layout.info)?, &information)?;
-        drop(pages);
         if let (Some(module), Some(ramdisk)) = (&plan.layout.module, plan.ramdisk) {
             self.module(domid, module.start, module.end - module.start, ramdisk)?;
         }
-        Ok(())
+        Ok(pages)
     }
 
     pub(super) fn module(

@@ -23,6 +23,8 @@ pub struct Shell {
     layout: Layout,
     network: Preconnected,
     link: Link,
+    /// What its interface is a port of.
+    bridge: Bridge,
 }
 
 impl Shell {
@@ -34,8 +36,8 @@ impl Shell {
 }
 
 impl Builder {
-    /// Makes a shell: a guest like `template`, under a name and a MAC address of its own, whose interface is connected and
-    /// not yet a port of the bridge. As long as this process does not give it away it counts as being made, so that it is
+    /// Makes a shell: a guest like `template`, under a name and a MAC address of its own, whose interface is connected, and a port of
+    /// the template's bridge which gets nothing that is for everybody. As long as this process does not give it away it counts as being made, so that it is
     /// a remainder when the process is gone.
     ///
     /// # Errors
@@ -43,29 +45,29 @@ impl Builder {
     pub fn shell(&mut self, template: &Config, image: &Image) -> Result<Shell, Error> {
         let mut steps = Steps::new();
         let config = steps.run(Step::Check, || anonymous(template))?;
-        let mut plan = steps.run(Step::Check, || self.plan(&config, image, None))?;
-        plan.bridge = None;
+        let plan = steps.run(Step::Check, || self.plan(&config, image, None))?;
         let mut done = Done::default();
         let made = self.steps(&plan, (Then::Shell, &mut |_| Ok(())), &mut steps, &mut done);
         let ready = made.and_then(|born| {
             steps.run(Step::Finish, || {
                 let network = plan.network(born.domid, &born.ports)?;
-                let known = network.zip(born.link);
+                let known = network.zip(born.link).zip(plan.bridge.clone());
                 known
-                    .map(|(network, link)| (born.domid, network, link))
+                    .map(|((network, link), bridge)| (born.domid, network, link, bridge))
                     .ok_or(Cause::Backend(
                         "is not connected: the image does not take that",
                     ))
             })
         });
         match ready {
-            Ok((domid, network, link)) => {
+            Ok((domid, network, link, bridge)) => {
                 let layout = plan.layout.clone();
                 Ok(Shell {
                     domid,
                     layout,
                     network,
                     link,
+                    bridge,
                     config,
                 })
             }
@@ -187,10 +189,11 @@ impl Builder {
         inside?;
         outside?;
         if let Some(ready) = ready {
-            steps.run(Step::Unpause, || self.run(domid, ready))?;
+            let port = bridge.as_ref().map(|bridge| (&shell.link, bridge));
+            steps.run(Step::Unpause, || self.run(domid, port, ready))?;
         }
         steps.run(Step::Finish, || {
-            self.finish(domid, &keys::rename(domid, &shell.config, config))
+            self.finish(domid, &keys::rename(domid, &shell.config, config), false)
         })
     }
 
@@ -205,8 +208,12 @@ impl Builder {
     ) -> Result<(), Failure> {
         if let Some(bridge) = bridge {
             steps.run(Step::Port, || {
-                let mtu = config.vif.as_ref().and_then(|vif| vif.mtu);
-                self.links.attach(&mut shell.link.clone(), bridge, mtu)
+                let mtu = |config: &Config| config.vif.as_ref().and_then(|vif| vif.mtu);
+                let (old, new) = (mtu(&shell.config), mtu(config));
+                if (&shell.bridge, old) != (bridge, new) {
+                    self.links.attach(&mut shell.link.clone(), bridge, new)?;
+                }
+                self.links.flood(&shell.link, true)
             })?;
         }
         steps.run(Step::Load, || {

@@ -10,7 +10,6 @@ use super::super::log::{Level, line};
 use super::super::maker::{Made, Order, Told};
 use super::guests::Guest;
 use super::{Daemon, Entry};
-use crate::net::vif_name;
 
 impl Daemon {
     /// Carries out all that is to be done, and what follows from that.
@@ -225,19 +224,15 @@ impl Daemon {
             if let Some(birth) = &mut entry.birth {
                 birth.made(made);
             }
-            match self.links.find(&vif_name(domid, 0)) {
-                Ok(vif) => {
-                    entry.guest = Some(Guest::new(domid, &vif, now));
-                    entry.requests = None;
-                    if let Err(error) = self.links.direct(&vif, entry.service.mac) {
-                        line(Level::Error, "not reached").with("why", error).write();
-                    }
-                    replay(entry, &self.ports);
-                    if let Some(birth) = &mut entry.birth {
-                        birth.span("replay", now, Instant::now());
-                    }
-                }
-                Err(error) => line(Level::Error, "no vif").with("why", error).write(),
+            let vif = &made.vif;
+            entry.guest = Some(Guest::new(domid, vif, now));
+            entry.requests = None;
+            if let Err(error) = self.links.direct(vif, entry.service.mac) {
+                line(Level::Error, "not reached").with("why", error).write();
+            }
+            replay(entry, &self.ports);
+            if let Some(birth) = &mut entry.birth {
+                birth.span("replay", now, Instant::now());
             }
         }
         self.step(now, Event::Made(id, domid));

@@ -5,7 +5,6 @@ use std::time::Instant;
 use super::super::fleet::{Course, Event, Id, State};
 use super::super::held::Bounds;
 use super::super::log::{Level, line};
-use super::super::wire::FRAME_MAX;
 use super::super::wire::frame::{self, Seen, What};
 use super::{Cause, Daemon};
 
@@ -14,12 +13,17 @@ const TURN: usize = 64;
 
 impl Daemon {
     pub(super) fn frames(&mut self, bridge: &str) {
-        let mut buffer = vec![0; FRAME_MAX];
+        let mut buffer = std::mem::take(&mut self.buffer);
+        self.frames_by(bridge, &mut buffer);
+        self.buffer = buffer;
+    }
+
+    fn frames_by(&mut self, bridge: &str, buffer: &mut [u8]) {
         for _ in 0..TURN {
             let Some(port) = self.ports.get(bridge) else {
                 return;
             };
-            let frame = match port.read(&mut buffer) {
+            let frame = match port.read(buffer) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return,
                 Err(error) => {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::super::fleet::{Event, Id};
 use super::super::log::{Level, line};
+use super::super::wire::Witness;
 use super::super::wire::frame::{Sign, sign};
-use super::super::wire::{FRAME_MAX, Witness};
 use super::Daemon;
 use crate::net::Link;
 
@@ -27,7 +27,7 @@ pub(super) struct Guest {
     /// What it sends, and is sent, until it has answered.
     witness: Option<Witness>,
     watched_until: Instant,
-    /// How many frames it has sent, as the kernel counts them; not there when the vif was gone already.
+    /// How many frames it has sent, as the kernel counts them; not there before it is first asked for, or when the vif was gone then.
     frames: Option<File>,
     seen: u64,
     /// Gone when the guest is forgotten.
@@ -42,14 +42,12 @@ pub(super) struct Guest {
 
 impl Guest {
     pub(super) fn new(domid: u16, vif: &Link, now: Instant) -> Self {
-        // From the guest's side it is sent; from the kernel's it is received.
-        let path = format!("/sys/class/net/{}/statistics/rx_packets", vif.name);
         Self {
             domid,
             vif: vif.clone(),
             witness: Witness::open(vif).ok(),
             watched_until: now + WATCHED,
-            frames: File::open(path).ok(),
+            frames: None,
             seen: 0,
             alive: Arc::default(),
             is_asked: false,
@@ -76,7 +74,12 @@ impl Guest {
         self.witness.as_ref()
     }
 
-    fn count(&self) -> Option<u64> {
+    fn count(&mut self) -> Option<u64> {
+        if self.frames.is_none() {
+            // From the guest's side it is sent; from the kernel's it is received.
+            let path = format!("/sys/class/net/{}/statistics/rx_packets", self.vif.name);
+            self.frames = File::open(path).ok();
+        }
         let mut text = [0; 24];
         let length = self.frames.as_ref()?.read_at(&mut text, 0).ok()?;
         std::str::from_utf8(text.get(..length)?)
@@ -144,7 +147,7 @@ impl Daemon {
 
     /// Looks at what goes through a new guest's vif.
     pub(super) fn witness(&mut self, id: Id) {
-        let mut buffer = vec![0; FRAME_MAX];
+        let mut buffer = std::mem::take(&mut self.buffer);
         let mut is_heard = false;
         for _ in 0..TURN {
             let Some(entry) = self.entries.get_mut(&id) else {
@@ -182,6 +185,7 @@ impl Daemon {
                 guest.witness = None;
             }
         }
+        self.buffer = buffer;
         if is_heard {
             self.step(Instant::now(), Event::Heard(id));
         }

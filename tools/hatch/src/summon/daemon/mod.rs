@@ -105,6 +105,8 @@ pub struct Daemon {
     entries: BTreeMap<Id, Entry>,
     fleet: Fleet,
     actions: Vec<Action>,
+    /// What a frame is read to.
+    buffer: Vec<u8>,
     names: Names,
     dns: Dns,
     links: Links,

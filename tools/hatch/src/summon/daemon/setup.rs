@@ -19,7 +19,7 @@ use super::super::log::{Level, line};
 use super::super::maker::{Maker, Order};
 use super::super::names::Names;
 use super::super::status::Status;
-use super::super::wire::Port;
+use super::super::wire::{FRAME_MAX, Port};
 use super::super::{asker, bell, dns::Dns};
 use super::guests::Guest;
 use super::report::Away;
@@ -78,8 +78,9 @@ impl Daemon {
             entries: BTreeMap::new(),
             fleet,
             actions: Vec::new(),
+            buffer: vec![0; FRAME_MAX],
             dns,
-            links: Links::open()?,
+            links: Links::asking()?,
             xen: Xen::open()?,
             ports: BTreeMap::new(),
             macs: BTreeMap::new(),

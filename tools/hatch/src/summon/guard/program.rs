@@ -111,11 +111,10 @@ fn arp(a: &mut Assembler, mac: [u8; 6], own: Ipv4Addr) {
     // Of Ethernet, for IPv4, with addresses as long as theirs.
     a.word(ETH);
     a.must_be(0x0001_0800);
-    a.half(ETH + 4);
-    a.must_be(0x0604);
-    a.half(ETH + 6);
-    a.is(1, To::Named("sender"), To::Next);
-    a.must_be(2);
+    // A question, or an answer.
+    a.word(ETH + 4);
+    a.is(0x0604_0001, To::Named("sender"), To::Next);
+    a.must_be(0x0604_0002);
     a.at("sender");
     a.word(ETH + 8);
     a.must_be(first(mac));
