@@ -105,6 +105,9 @@ impl<'a> Summoned<'a> {
     /// Starts it, and waits until it is ready.
     pub(crate) fn start(place: &'a Place, daemon: &str, services: &str) -> Result<Self> {
         let summoned = Self { place };
+        // dom0 may know another MAC address of the same service, from an earlier case.
+        let flush = format!("ip neigh flush dev {BRIDGE}");
+        place.lab.shell(&flush)?;
         summoned.write(daemon, services)?;
         summoned.spawn()?;
         Ok(summoned)
@@ -310,8 +313,6 @@ fn by_others(place: &Place) -> Result<()> {
     let lines = "ipv6 = \"fd00:2::80/64\"";
     let summoned = Summoned::start(place, "", &service("www", GUEST, lines))?;
     let lab = &place.lab;
-    // dom0 may know the MAC address from earlier.
-    lab.shell(&format!("ip neigh flush dev {BRIDGE}"))?;
     lab.shell("wget -q -O /dev/null http://[fd00:2::80]/")?;
     summoned.asleep("www")?;
     lab.shell(&format!("nslookup mayfly.test {GUEST}"))?;
