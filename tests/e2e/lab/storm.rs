@@ -64,6 +64,8 @@ fn sweep(place: &Place) -> Result<()> {
     summoned.logged("up service=many")?;
     let seconds = start.elapsed().as_secs();
     let after = resident(&summoned)?;
+    // The status may be a moment older than the log.
+    std::thread::sleep(Duration::from_secs(1));
     let (mut births, mut failures) = (0, 0);
     let mut held = 0;
     for name in (0..20).map(|n| format!("many-{n}")) {

@@ -599,11 +599,13 @@ fn under_systemd(place: &Place) -> Result<()> {
         "it may: {status}"
     );
     // Of the kernel's own files it may write where it lets netback go, and nothing else.
-    let writable = |path| format!("nsenter -t $(pidof hatch) -m sh -c '[ -w {path} ]'");
-    lab.shell(&writable("/sys/bus/xen-backend/drivers/vif/unbind"))?;
+    let opened = |path| format!("sh -c ': >>{path}'");
+    let within = |path| lab.shell(&format!("nsenter -t $(pidof hatch) -m {}", opened(path)));
+    within("/sys/bus/xen-backend/drivers/vif/unbind")?;
+    lab.shell(&opened("/sys/kernel/mm/ksm/run"))?;
     ensure!(
-        lab.shell(&writable("/sys/kernel/mm/ksm/run")).is_err()
-            && lab.shell("[ -w /sys/kernel/mm/ksm/run ]").is_ok()
+        within("/sys/kernel/mm/ksm/run").is_err(),
+        "it may write all"
     );
     summoned.page()?;
     summoned.asleep("www")?;
