@@ -7,9 +7,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use hatch::pack::{Options, pack_dir};
 use mayfly_lab::ask::{self, Rtype};
 use mayfly_lab::{Set, host_command, linux, static_program, workspace};
+use mayfly_pack::{Options, pack_dir};
 
 use crate::birth::{BOUND, Birth, Maker, Place, State};
 use crate::cases::Case;

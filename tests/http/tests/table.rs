@@ -9,8 +9,8 @@ const HEAD_MAX: usize = 2048;
 
 #[test]
 fn table() {
-    let options = hatch::pack::Options::default();
-    let packed = hatch::pack::pack_dir(&mayfly_http_tests::site(), &options).unwrap();
+    let options = mayfly_pack::Options::default();
+    let packed = mayfly_pack::pack_dir(&mayfly_http_tests::site(), &options).unwrap();
     let mut octets = Vec::new();
     packed.write(&mut octets).unwrap();
     let pack = Pack::open(&octets).unwrap();

@@ -2,13 +2,15 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
+#[path = "../../pack/tests/common/mod.rs"]
+mod site;
 
 use common::hatch;
 use mayfly::services::site::Pack;
 
 #[test]
 fn packs_checks_and_lists() {
-    let site = common::folder(&common::sample());
+    let site = site::folder(&site::sample());
     let folder = site.path().to_str().unwrap();
     let out = site.path().join("site.mfs");
     let file = out.to_str().unwrap();
@@ -62,7 +64,7 @@ fn packs_checks_and_lists() {
 
 #[test]
 fn errors_leave_no_file() {
-    let site = common::folder(&[("zones/a.test.zone", "a A oops\nb A 1.2.3\n")]);
+    let site = site::folder(&[("zones/a.test.zone", "a A oops\nb A 1.2.3\n")]);
     let out = site.path().join("site.mfs");
     let (code, stdout, stderr) = hatch(&[
         "pack",

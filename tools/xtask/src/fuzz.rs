@@ -37,7 +37,7 @@ const SEEDS: [&[&str]; 3] = [
         "--exact",
         "write_seeds",
     ],
-    &["hatch", "--test", "hostile", "--", "--exact", "seeds"],
+    &["mayfly-pack", "--test", "hostile", "--", "--exact", "seeds"],
 ];
 
 #[derive(Args)]

@@ -9,7 +9,7 @@ pub(crate) fn packed(zone: &str, page: &str) -> &'static [u8] {
     fs::create_dir(site.path().join("www")).unwrap();
     fs::write(site.path().join("zones/mayfly.test.zone"), zone).unwrap();
     fs::write(site.path().join("www/index.html"), page).unwrap();
-    match hatch::pack::pack_dir(site.path(), &hatch::pack::Options::default()) {
+    match mayfly_pack::pack_dir(site.path(), &mayfly_pack::Options::default()) {
         Ok(packed) => packed.to_vec().unwrap().leak(),
         Err(problems) => panic!("{problems}"),
     }

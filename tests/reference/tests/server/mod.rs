@@ -3,9 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
-use hatch::pack::{Options, pack_dir};
 use mayfly::services::dns::{Client, Config, Identity, Server, Transport as Way};
 use mayfly::services::site::Pack;
+use mayfly_pack::{Options, pack_dir};
 use mayfly_reference::SITE;
 use mayfly_reference::client::Answers;
 use mayfly_reference::questions::{Question, Transport};

@@ -13,7 +13,7 @@ use mayfly::services::site::{Pack, Zones as _};
 
 use super::config::{Config, Service};
 use super::fleet::Id;
-use crate::pack::{self, Options};
+use mayfly_pack::{self as pack, Options};
 
 /// Octets of a DNS message's header (RFC 1035 section 4.1.1).
 const HEADER: usize = 12;

@@ -1,4 +1,4 @@
-//! What needs no packer: the reader's parts. Whole packs are tested where they are made (`tools/hatch`).
+//! What needs no packer: the reader's parts. Whole packs are tested where they are made (`tools/pack`).
 
 use core::cmp::Ordering;
 use core::fmt::Write as _;

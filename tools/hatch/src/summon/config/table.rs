@@ -5,7 +5,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use crate::config::{Problems, shown};
-use crate::pack::config::line;
+use mayfly_pack::config::line;
 
 /// A value, and its line.
 #[derive(Clone, Copy, Debug)]

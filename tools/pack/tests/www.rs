@@ -7,8 +7,8 @@ use std::io::Read as _;
 use std::os::unix::fs::symlink;
 
 use common::{errors, folder, options, packed, warnings};
-use hatch::pack::pack_dir;
 use mayfly::services::site::{Coding, File, Pack, Pages, Resource, Variant};
+use mayfly_pack::pack_dir;
 
 fn file<'a>(pack: &'a Pack<'_>, host: &str, path: &str) -> File<'a> {
     match pack.resource(host.as_bytes(), path.as_bytes()).unwrap() {
@@ -441,7 +441,7 @@ fn the_same_folder_gives_the_same_pack() {
     assert!(one == packed(&files));
     let site = folder(&files);
     for threads in [1, 7] {
-        let options = hatch::pack::Options {
+        let options = mayfly_pack::Options {
             threads,
             ..options()
         };

@@ -198,7 +198,7 @@ impl Checked {
 }
 
 /// The line of an offset.
-pub(crate) fn line(text: &str, at: usize) -> usize {
+pub fn line(text: &str, at: usize) -> usize {
     let before = text.as_bytes().get(..at).unwrap_or_default();
     1 + before.iter().filter(|octet| **octet == b'\n').count()
 }

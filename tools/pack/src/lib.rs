@@ -10,6 +10,20 @@
 //! All that is wrong is found before a pack is written, and the same folder gives the same octets
 //! each time: modification times are the only thing taken from outside of the files, and
 //! `SOURCE_DATE_EPOCH` bounds them.
+//!
+//! ```no_run
+//! use std::path::Path;
+//!
+//! let options = mayfly_pack::Options::default();
+//! let packed = mayfly_pack::pack_dir(Path::new("site"), &options)?;
+//! eprintln!("{}", packed.summary);
+//! packed.save(Path::new("site.mfs"))?; // or `packed.to_vec()?`, or `packed.write(&mut anything)?`
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The pack goes to the guest as its PVH module: `ramdisk=` of xl, `<initrd>` of libvirt. Its format is
+//! documented with its reader, [`mayfly::services::site::pack`].
+#![forbid(unsafe_code)]
 
 mod check;
 pub mod config;

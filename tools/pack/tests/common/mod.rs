@@ -1,0 +1,104 @@
+//! Folders of sites for tests.
+#![allow(dead_code, reason = "each test uses some of it")]
+
+use std::fs;
+use std::path::Path;
+
+use mayfly_pack::{Options, Packed, Problems, pack_dir};
+use tempfile::TempDir;
+
+/// What packs do not depend on is the same in all tests.
+pub(crate) fn options() -> Options {
+    Options {
+        threads: 2,
+        epoch: Some(1_000_000_000),
+    }
+}
+
+/// A folder with these files.
+pub(crate) fn folder<P: AsRef<Path>, C: AsRef<[u8]>>(files: &[(P, C)]) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    for (path, content) in files {
+        let path = folder.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+    folder
+}
+
+/// The outcome of packing these files.
+pub(crate) fn pack<P: AsRef<Path>, C: AsRef<[u8]>>(
+    files: &[(P, C)],
+) -> Result<(Vec<u8>, Packed), Problems> {
+    let folder = folder(files);
+    let packed = pack_dir(folder.path(), &options())?;
+    let octets = packed.to_vec().unwrap();
+    assert_eq!(octets.len() as u64, packed.summary.bytes);
+    Ok((octets, packed))
+}
+
+/// A pack of these files, which has to be right.
+pub(crate) fn packed<P: AsRef<Path>, C: AsRef<[u8]>>(files: &[(P, C)]) -> Vec<u8> {
+    let (octets, _) = pack(files).unwrap();
+    mayfly_pack::check(&octets).unwrap();
+    octets
+}
+
+/// What is said of files that cannot be packed.
+pub(crate) fn errors<P: AsRef<Path>, C: AsRef<[u8]>>(files: &[(P, C)]) -> String {
+    match pack(files) {
+        Ok(_) => panic!("it was packed"),
+        Err(problems) => problems.to_string(),
+    }
+}
+
+/// What is said of files that are packed all the same.
+pub(crate) fn warnings<P: AsRef<Path>, C: AsRef<[u8]>>(files: &[(P, C)]) -> String {
+    let (octets, packed) = pack(files).unwrap();
+    mayfly_pack::check(&octets).unwrap();
+    packed.warnings.to_string()
+}
+
+/// A name in wire form and lower case: `www.example.test`.
+pub(crate) fn wire(name: &str) -> Vec<u8> {
+    let mut octets = Vec::new();
+    for label in name.split('.').filter(|label| !label.is_empty()) {
+        octets.push(u8::try_from(label.len()).unwrap());
+        octets.extend(label.to_ascii_lowercase().into_bytes());
+    }
+    octets.push(0);
+    octets
+}
+
+/// A site with something of everything.
+pub(crate) fn sample() -> Vec<(&'static str, Vec<u8>)> {
+    vec![
+        (
+            "zones/example.test.zone",
+            include_bytes!("../sample/example.test.zone").to_vec(),
+        ),
+        (
+            "zones/signed.test.zone",
+            include_bytes!("../sample/signed.test.zone").to_vec(),
+        ),
+        (
+            "zones/hashed.test.zone",
+            include_bytes!("../sample/hashed.test.zone").to_vec(),
+        ),
+        (
+            "zones/sub.example.test.zone",
+            b"@ 60 SOA ns h 1 2 3 4 5\n@ 60 NS ns\nns 60 A 10.0.0.1\n".to_vec(),
+        ),
+        ("www/index.html", "<p>hello</p>\n".repeat(100).into_bytes()),
+        ("www/404.html", b"nothing here\n".to_vec()),
+        ("www/a/b/index.html", b"b\n".to_vec()),
+        ("www/a/data.bin", vec![7; 70_000]),
+        ("www/same.bin", vec![7; 70_000]),
+        ("www/empty", Vec::new()),
+        ("www/www.example.test/index.html", b"a host\n".to_vec()),
+        (
+            "mayfly.toml",
+            include_bytes!("../sample/mayfly.toml").to_vec(),
+        ),
+    ]
+}
