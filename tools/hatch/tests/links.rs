@@ -12,8 +12,8 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use hatch::net::{Error, Links};
 use hatch::summon::guard::{self, Identity};
+use mayfly_links::{Error, Links};
 
 const BOUND: Duration = Duration::from_secs(10);
 const SHORT: Duration = Duration::from_millis(50);

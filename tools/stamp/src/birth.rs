@@ -14,10 +14,10 @@ use hatch::builder::mac_text;
 use hatch::config::Overrides;
 use hatch::pool::{Order, Reply, Wanted};
 use hatch::summon::wire::packet_socket;
-use hatch::xen::Xen;
-use hatch::xenstore::Client;
 use mayfly_stamp::exits::{EVENTS, Trace};
 use mayfly_stamp::{Birth, Guest, Job, Maker, Neighbour, Ready, TIMELINE, Traced, xenstored};
+use mayfly_xen::Xen;
+use mayfly_xenstore::Client;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use serde_json::Value;
 

@@ -25,10 +25,10 @@ use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use anyhow::{Context, Result};
-use hatch::net::Links;
 use hatch::summon::guard::{self, Identity};
-use hatch::xen::{DomainInfo, Xen};
+use mayfly_links::Links;
 use mayfly_stamp::{Birth, Job, Line, MARK, density};
+use mayfly_xen::{DomainInfo, Xen};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use serde::de::DeserializeOwned;

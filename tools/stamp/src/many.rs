@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use hatch::builder::mac_text;
-use hatch::xen::Xen;
 use mayfly_stamp::Maker;
 use mayfly_stamp::density::{Job, Outcome};
+use mayfly_xen::Xen;
 use serde_json::Value;
 
 use crate::birth::HATCH;

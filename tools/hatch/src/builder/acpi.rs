@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn each_table_is_found_from_the_root_and_adds_up() {
         let all = tables(ADDRESS);
-        assert!(all.len() <= crate::xen::abi::PAGE_SIZE);
+        assert!(all.len() <= mayfly_xen::PAGE_SIZE);
         assert_eq!(&all[..8], b"RSD PTR ");
         assert_eq!((sum(&all[..20]), sum(&all[..36]), all[15]), (0, 0, 2));
         assert_eq!(word(&all[20..]), 36);

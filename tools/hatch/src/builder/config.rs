@@ -5,7 +5,7 @@ use std::io;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::actions::Watched;
-use crate::xen::TscMode;
+use mayfly_xen::TscMode;
 
 /// A guest to be made.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

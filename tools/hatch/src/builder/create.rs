@@ -15,9 +15,9 @@ use super::report::Timeline;
 use super::rings::Grants;
 use super::steps::{Step, Steps};
 use super::{Cause, Error, Failure};
-use crate::net::{Bridge, Link, Links, vif_name};
-use crate::xen::{NewDomain, Xen};
-use crate::xenstore::{Client, Id, Request, TransactionId};
+use mayfly_links::{Bridge, Link, Links, vif_name};
+use mayfly_xen::{NewDomain, Xen};
+use mayfly_xenstore::{Client, Id, Request, TransactionId};
 
 use claim::Claim;
 pub use shell::Shell;
@@ -375,7 +375,7 @@ impl Builder {
     /// Makes the interface a port of its bridge as soon as it is there. A shell's gets nothing yet of what is for everybody.
     fn port(&mut self, plan: &Plan<'_>, domid: u16, then: Then) -> Result<Link, Cause> {
         let mut link = match self.links.appeared(&vif_name(domid, 0), self.bound) {
-            Err(crate::net::Error::NotAppeared { .. }) if !self.has_kernel()? => {
+            Err(mayfly_links::Error::NotAppeared { .. }) if !self.has_kernel()? => {
                 return Err(Cause::Deaf);
             }
             link => link?,
@@ -431,7 +431,7 @@ impl Builder {
     }
 
     /// Queues requests.
-    pub(super) fn send(&mut self, ops: &[Op]) -> Result<Vec<Id>, crate::xenstore::Error> {
+    pub(super) fn send(&mut self, ops: &[Op]) -> Result<Vec<Id>, mayfly_xenstore::Error> {
         ops.iter().map(|op| self.store.send(op.request())).collect()
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::create::Builder;
 use super::keys::{self, Op};
 use super::{Cause, Taken};
-use crate::xenstore::{Client, Error, Id, Request};
+use mayfly_xenstore::{Client, Error, Id, Request};
 
 /// The first of the pauses after which Xen is asked again.
 const FIRST: Duration = Duration::from_micros(100);
@@ -191,7 +191,9 @@ impl Builder {
     /// Waits, but not for long, until netback has nothing to do any more for a guest that is to be removed: it takes badly to
     /// losing its directory while it works on it.
     pub(super) fn quiet(&mut self, domid: u16, is_connecting: bool) {
-        let appeared = self.links.appeared(&crate::net::vif_name(domid, 0), QUIET);
+        let appeared = self
+            .links
+            .appeared(&mayfly_links::vif_name(domid, 0), QUIET);
         if appeared.is_ok() && is_connecting {
             // Until then it has not said that it is connected.
             let _ = self.remove(&[keys::plug(domid)]);
@@ -210,7 +212,7 @@ impl Builder {
     pub fn settle(&mut self, domid: u16) -> Result<(), Cause> {
         let end = Instant::now() + self.bound;
         self.links
-            .gone(&crate::net::vif_name(domid, 0), self.bound)?;
+            .gone(&mayfly_links::vif_name(domid, 0), self.bound)?;
         // Xen tells only one listener of a domain's end, and that is xenstored.
         let mut pause = FIRST;
         while self.xen.info(domid)?.is_some() {

@@ -8,7 +8,8 @@ use zerocopy::IntoBytes;
 use super::layout::{
     ACPI_GFN, INFO_CMDLINE, INFO_MEMMAP, INFO_MODULES, INFO_NETWORK, INFO_PAGES, Layout,
 };
-use crate::xen::abi::{self, PAGE_SIZE};
+use super::start_info as abi;
+use mayfly_xen::PAGE_SIZE;
 
 /// The pages' octets.
 pub(crate) fn encode(layout: &Layout, cmdline: &str, network: Option<&Preconnected>) -> Vec<u8> {

@@ -16,7 +16,7 @@
 //! The last one is written, and answered, before there is a domain, so that one of this UUID whose maker is gone is known
 //! as a remainder.
 
-use crate::xenstore::{Access, Perm, Request};
+use mayfly_xenstore::{Access, Perm, Request};
 
 use super::config::{Config, Vif};
 use super::layout::{CONSOLE_GFN, XENSTORE_GFN};

@@ -19,8 +19,8 @@ use mayfly_drivers::abi::NET_RX_RING_SIZE;
 use mayfly_drivers::netfront::preconnected;
 
 use super::image::{Headers, RAM_MAX};
-use crate::xen::MapEntry;
-use crate::xen::abi;
+use super::start_info as abi;
+use mayfly_xen::MapEntry;
 
 const PAGE: u64 = 4096;
 /// `HVM_BELOW_4G_RAM_END` of libxl less its special pages: X86_HVM_END_SPECIAL_REGION - X86_HVM_NR_SPECIAL_PAGES.

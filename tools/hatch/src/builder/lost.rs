@@ -7,7 +7,7 @@ use std::path::Path;
 use super::Cause;
 use super::create::Builder;
 use super::keys::{self, Op};
-use crate::xenstore::Error;
+use mayfly_xenstore::Error;
 
 /// What the kernel writes when it has set its watches, which it does once (drivers/xen/manage.c of Linux, `setup_shutdown_watcher`).
 const KERNEL: &str = "/local/domain/0/control/feature-poweroff";

@@ -31,6 +31,7 @@ mod making;
 mod names;
 pub mod report;
 mod rings;
+mod start_info;
 mod steps;
 
 pub use actions::{Action, Actions, Watched, reason};
@@ -63,16 +64,16 @@ pub enum Cause {
     Taken(#[from] Taken),
     /// Xen refused.
     #[error(transparent)]
-    Xen(#[from] crate::xen::Error),
+    Xen(#[from] mayfly_xen::Error),
     /// xenstored refused, or is not there.
     #[error(transparent)]
-    Store(#[from] crate::xenstore::Error),
+    Store(#[from] mayfly_xenstore::Error),
     /// A file could not be read, or a page not written.
     #[error("{0}")]
     Io(#[from] io::Error),
     /// The interface did not appear, or could not be made a port of the bridge.
     #[error(transparent)]
-    Net(#[from] crate::net::Error),
+    Net(#[from] mayfly_links::Error),
     /// The kernel watches nothing of this xenstored.
     #[error("the kernel knows nothing of this xenstored, which was started after another")]
     Deaf,

@@ -13,8 +13,8 @@ use rustix::fs::{FlockOperation, fcntl_lock};
 use super::config::Config;
 use super::keys;
 use super::making::Maker;
-use crate::xen::Xen;
-use crate::xenstore::{Client, Code, Error, Id, Request, TransactionId};
+use mayfly_xen::Xen;
+use mayfly_xenstore::{Client, Code, Error, Id, Request, TransactionId};
 
 /// The lock of `xl` (tools/xl/xl.h, XL_LOCK_FILE); `/var/lock` is most often a link to `/run/lock`.
 const XL_LOCK: &str = "/var/lock/xl";

@@ -4,8 +4,8 @@ use anyhow::Context as _;
 use clap::Args;
 use hatch::builder::{domain_path, name_path, reason};
 use hatch::privileges;
-use hatch::xen::{DomainInfo, Xen};
-use hatch::xenstore::{Client, Error, Request};
+use mayfly_xen::{DomainInfo, Xen};
+use mayfly_xenstore::{Client, Error, Request};
 use rustix::thread::CapabilitySet;
 use serde::Serialize;
 

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
+use hatch::builder;
 use hatch::builder::{Cause, DestroyError};
 use hatch::config::{Problems, TemplateError};
-use hatch::{builder, net, xen, xenstore};
 
 /// Exit codes other than 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,14 +66,14 @@ impl From<TemplateError> for Failure {
     }
 }
 
-impl From<xenstore::Error> for Failure {
-    fn from(error: xenstore::Error) -> Self {
+impl From<mayfly_xenstore::Error> for Failure {
+    fn from(error: mayfly_xenstore::Error) -> Self {
         Self::new(of_store(&error), error.to_string())
     }
 }
 
-impl From<xen::Error> for Failure {
-    fn from(error: xen::Error) -> Self {
+impl From<mayfly_xen::Error> for Failure {
+    fn from(error: mayfly_xen::Error) -> Self {
         Self::new(of_xen(&error), error.to_string())
     }
 }
@@ -103,7 +103,7 @@ impl From<DestroyError> for Failure {
     }
 }
 
-fn of_store(error: &xenstore::Error) -> Exit {
+fn of_store(error: &mayfly_xenstore::Error) -> Exit {
     if error.is_permission() {
         Exit::Permission
     } else {
@@ -111,7 +111,7 @@ fn of_store(error: &xenstore::Error) -> Exit {
     }
 }
 
-fn of_xen(error: &xen::Error) -> Exit {
+fn of_xen(error: &mayfly_xen::Error) -> Exit {
     match error {
         error if error.is_permission() => Exit::Permission,
         error if error.is_no_such_domain() => Exit::NoSuchDomain,
@@ -125,7 +125,7 @@ fn of_cause(cause: &Cause) -> Exit {
         Cause::Taken(_) => Exit::Taken,
         Cause::Xen(error) => of_xen(error),
         Cause::Store(error) => of_store(error),
-        Cause::Net(error) if net::Error::is_permission(error) => Exit::Permission,
+        Cause::Net(error) if mayfly_links::Error::is_permission(error) => Exit::Permission,
         Cause::Io(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
             Exit::Permission
         }

@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use clap::Args;
-use hatch::xenstore::{Client, Request};
+use mayfly_xenstore::{Client, Request};
 use serde::Serialize;
 
 use super::domains::{Domain, Ways, domid, optional};

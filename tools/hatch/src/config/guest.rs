@@ -8,7 +8,7 @@ use super::error::{Problem, Problems, shown};
 use super::settings::{self, Settings};
 use super::vif::{self, Vif};
 use crate::builder::{self, Action, Actions, Config, Connect, Watched};
-use crate::xen::TscMode;
+use mayfly_xen::TscMode;
 
 /// `hvm_start_info` has no bound; Linux has 2048 and Xen's own 1024 for dom0. A page less the NUL is what hatch keeps for it.
 const CMDLINE_MAX: usize = 4095;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::builder::Action;
-use crate::xen::TscMode;
+use mayfly_xen::TscMode;
 
 const LEAST: &str = "name = 'm'\ntype = 'pvh'\nkernel = '/k'\nmemory = 8\n";
 

@@ -41,7 +41,7 @@ pub(super) fn parse(
                 Some(mac) => vif.mac = Some(mac),
                 None => wrong("is no MAC address of a device"),
             },
-            "bridge" => match crate::net::check_name(value) {
+            "bridge" => match mayfly_links::check_name(value) {
                 Ok(()) => vif.bridge = Some(value.to_owned()),
                 Err(_) => wrong("is not what a network link can be called"),
             },

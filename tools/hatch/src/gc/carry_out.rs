@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Action;
 use crate::builder::{Builder, DestroyError};
-use crate::xenstore::{Client, Error, Request};
+use mayfly_xenstore::{Client, Error, Request};
 
 /// Carries the actions out, one after the other, and says of each that failed why.
 pub fn carry_out(builder: &mut Builder, actions: &[Action]) -> Vec<String> {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Domain, Maker, Snapshot};
 use crate::builder::{self, name_path, uuid};
-use crate::xen::{self, Xen};
-use crate::xenstore::{Client, Error, Request};
+use mayfly_xen::{self as xen, Xen};
+use mayfly_xenstore::{Client, Error, Request};
 
 /// Why it could not be read.
 #[derive(Debug, thiserror::Error)]

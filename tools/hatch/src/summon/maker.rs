@@ -16,9 +16,9 @@ use crate::builder::{
     Vif, random_uuid,
 };
 use crate::gc::{self, Snapshot};
-use crate::net::Link;
-use crate::xen::TscMode;
-use crate::xenstore::Client;
+use mayfly_links::Link;
+use mayfly_xen::TscMode;
+use mayfly_xenstore::Client;
 
 /// How long Xen, xenstored or the kernel may let us wait.
 const BOUND: Duration = Duration::from_secs(10);

@@ -26,8 +26,8 @@ use crate::builder::{
     watched_path,
 };
 use crate::readable::readable;
-use crate::xen::DomainInfo;
-use crate::xenstore::{self, Client};
+use mayfly_xen::DomainInfo;
+use mayfly_xenstore::{self as xenstore, Client};
 
 use pace::Pace;
 use presence::Lock;

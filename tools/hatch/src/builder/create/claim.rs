@@ -8,7 +8,7 @@ use super::super::keys;
 use super::super::making::Maker;
 use super::super::names;
 use super::{Builder, Done};
-use crate::xenstore::{Client, Code, Id, Request, TransactionId};
+use mayfly_xenstore::{Client, Code, Id, Request, TransactionId};
 
 /// How long the claim of a name is tried again that meets other people's changes.
 const CLAIM_BOUND: Duration = Duration::from_secs(2);

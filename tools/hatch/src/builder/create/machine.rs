@@ -13,9 +13,9 @@ use super::super::keys::{self, Ports};
 use super::super::layout::{self, ACPI_GFN, CONSOLE_GFN, IDENT_PT_GFN, XENSTORE_GFN};
 use super::super::rings::{self, Grants};
 use super::{Builder, Plan};
-use crate::xen::TscMode;
-use crate::xen::abi::PAGE_SIZE;
-use crate::xen::sys::Mapping;
+use mayfly_xen::Mapping;
+use mayfly_xen::PAGE_SIZE;
+use mayfly_xen::TscMode;
 
 /// `HVM_PARAM_*` (hvm/params.h).
 const HVM_PARAM_STORE_PFN: u32 = 1;

@@ -12,8 +12,8 @@ use super::super::names::{self, XlLock};
 use super::super::steps::{Step, Steps};
 use super::super::{Cause, Error, Failure, info};
 use super::{Builder, Created, Done, Ready, Then};
-use crate::net::{Bridge, Link};
-use crate::xen::abi::PAGE_SIZE;
+use mayfly_links::{Bridge, Link};
+use mayfly_xen::PAGE_SIZE;
 
 /// A guest that waits, paused, to be told who it is.
 #[derive(Debug)]

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::builder::Connect;
-use crate::xen::TscMode;
-use crate::xenstore::check_path;
+use mayfly_xen::TscMode;
+use mayfly_xenstore::check_path;
 
 fn config() -> Config {
     Config {

@@ -12,7 +12,7 @@ use super::service::{Seen, service};
 use super::table::{Found, Table};
 use super::{Config, Daemon, Limits, Named, SOCKET};
 use crate::config::{BRIDGE, Problems};
-use crate::net::check_name;
+use mayfly_links::check_name;
 
 /// Seconds; more than a year is a mistake.
 const TIME_MAX: f64 = 366.0 * 86400.0;

@@ -10,7 +10,7 @@ use super::super::log::{Level, line};
 use super::super::wire::Witness;
 use super::super::wire::frame::{Sign, sign};
 use super::Daemon;
-use crate::net::Link;
+use mayfly_links::Link;
 
 /// A new guest is looked at for so long, if it does not answer sooner.
 const WATCHED: Duration = Duration::from_secs(10);

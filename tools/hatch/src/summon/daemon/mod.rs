@@ -39,9 +39,9 @@ use super::maker::{Order, Told};
 use super::names::Names;
 use super::status::Status;
 use super::wire::Port;
-use crate::net::Links;
-use crate::xen::Xen;
 use guests::Guest;
+use mayfly_links::Links;
+use mayfly_xen::Xen;
 use report::Away;
 
 /// How often guests that run are looked at.

@@ -24,8 +24,8 @@ use super::super::{asker, bell, dns::Dns};
 use super::guests::Guest;
 use super::report::Away;
 use super::{Daemon, Entry, Signals};
-use crate::net::{Links, vif_name};
-use crate::xen::Xen;
+use mayfly_links::{Links, vif_name};
+use mayfly_xen::Xen;
 
 /// Why there is no daemon.
 #[derive(Debug, thiserror::Error)]
@@ -35,13 +35,13 @@ pub enum Error {
     Config(String),
     /// A link.
     #[error(transparent)]
-    Net(#[from] crate::net::Error),
+    Net(#[from] mayfly_links::Error),
     /// The names.
     #[error(transparent)]
     Names(#[from] super::super::names::Error),
     /// Xen.
     #[error(transparent)]
-    Xen(#[from] crate::xen::Error),
+    Xen(#[from] mayfly_xen::Error),
     /// A socket.
     #[error("{0}")]
     Listen(String),

@@ -1,6 +1,6 @@
 //! Classic BPF (`linux/filter.h`), whose jumps are to names instead of distances.
 
-use crate::net::Instruction;
+use mayfly_links::Instruction;
 
 /// `linux/bpf_common.h`: the accumulator from the frame, by width; with `IND`, at X and further on.
 const LD: u16 = 0x00;

@@ -1,7 +1,7 @@
 //! Runs a program of classic BPF over a frame, as `bpf(4)` of the BSDs says, and as the kernel does but for loads from beyond the
 //! frame's end: those would let it pass there, and are an error here.
 
-use crate::net::Instruction;
+use mayfly_links::Instruction;
 
 /// What it returns, or what it does wrong.
 pub(super) fn run(program: &[Instruction], frame: &[u8], tagged: bool) -> Result<u32, String> {

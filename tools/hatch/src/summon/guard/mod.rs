@@ -33,7 +33,7 @@ mod tests;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::net::{Error, Links};
+use mayfly_links::{Error, Links};
 
 /// Who a guest is, and who dom0 is to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub struct Identity {
     pub ipv4: Option<Ipv4Addr>,
     /// Its IPv6 address; without one it may send no IPv6.
     pub ipv6: Option<Ipv6Addr>,
-    /// The MAC address of its bridge: [`crate::net::Bridge::mac`].
+    /// The MAC address of its bridge: [`mayfly_links::Bridge::mac`].
     pub host: [u8; 6],
 }
 

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::Identity;
 use super::assembler::{Assembler, To};
-use crate::net::Instruction;
+use mayfly_links::Instruction;
 
 /// `linux/pkt_cls.h`.
 pub(super) const TC_ACT_OK: u32 = 0;

@@ -25,7 +25,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 
-use crate::net::{Bridge, Error, Link, Links};
+use mayfly_links::{Bridge, Error, Link, Links};
 pub use sys::packet_socket;
 
 /// The largest frame that is read: what is longer is cut, and so is no IP packet.

@@ -452,7 +452,7 @@ impl Xen {
     }
 
     /// Maps pages of a domain, in the order given.
-    pub(crate) fn map(&self, domain: u16, gfns: &[u64]) -> Result<Mapping, Error> {
+    pub fn map(&self, domain: u16, gfns: &[u64]) -> Result<Mapping, Error> {
         let call = "IOCTL_PRIVCMD_MMAPBATCH_V2";
         self.privcmd
             .map(domain, gfns)
@@ -460,7 +460,7 @@ impl Xen {
     }
 
     /// Maps the first frame of a domain's grant table: 512 entries of version 1.
-    pub(crate) fn map_grants(&self, domain: u16) -> Result<Mapping, Error> {
+    pub fn map_grants(&self, domain: u16) -> Result<Mapping, Error> {
         let (kind, id) = (
             abi::XENMEM_RESOURCE_GRANT_TABLE,
             abi::XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED,

@@ -9,7 +9,7 @@ use std::mem::{offset_of, size_of};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Octets in a frame.
-pub(crate) const PAGE_SIZE: usize = 4096;
+pub const PAGE_SIZE: usize = 4096;
 
 // --- xen.h -------------------------------------------------------------------
 
@@ -402,53 +402,3 @@ pub(crate) struct hvm_hw_mtrr {
     pub(crate) msr_mtrr_def_type: u64,
 }
 const _: () = assert!(size_of::<hvm_hw_mtrr>() == 240);
-
-// --- arch-x86/hvm/start_info.h -------------------------------------------------
-
-/// `XEN_HVM_START_MAGIC_VALUE`.
-pub(crate) const XEN_HVM_START_MAGIC_VALUE: u32 = 0x336e_c578;
-/// `XEN_HVM_MEMMAP_TYPE_RAM`.
-pub(crate) const XEN_HVM_MEMMAP_TYPE_RAM: u32 = 1;
-/// `XEN_HVM_MEMMAP_TYPE_RESERVED`.
-pub(crate) const XEN_HVM_MEMMAP_TYPE_RESERVED: u32 = 2;
-/// `XEN_HVM_MEMMAP_TYPE_ACPI`.
-pub(crate) const XEN_HVM_MEMMAP_TYPE_ACPI: u32 = 3;
-
-/// `struct hvm_start_info`, version 1.
-#[repr(C)]
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub(crate) struct hvm_start_info {
-    pub(crate) magic: u32,
-    pub(crate) version: u32,
-    pub(crate) flags: u32,
-    pub(crate) nr_modules: u32,
-    pub(crate) modlist_paddr: u64,
-    pub(crate) cmdline_paddr: u64,
-    pub(crate) rsdp_paddr: u64,
-    pub(crate) memmap_paddr: u64,
-    pub(crate) memmap_entries: u32,
-    pub(crate) reserved: u32,
-}
-const _: () = assert!(size_of::<hvm_start_info>() == 56);
-
-/// `struct hvm_modlist_entry`.
-#[repr(C)]
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub(crate) struct hvm_modlist_entry {
-    pub(crate) paddr: u64,
-    pub(crate) size: u64,
-    pub(crate) cmdline_paddr: u64,
-    pub(crate) reserved: u64,
-}
-const _: () = assert!(size_of::<hvm_modlist_entry>() == 32);
-
-/// `struct hvm_memmap_table_entry`.
-#[repr(C)]
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub(crate) struct hvm_memmap_table_entry {
-    pub(crate) addr: u64,
-    pub(crate) size: u64,
-    pub(crate) type_: u32,
-    pub(crate) reserved: u32,
-}
-const _: () = assert!(size_of::<hvm_memmap_table_entry>() == 24);

@@ -1,8 +1,8 @@
-//! dom0's way to Xen, and the only unsafe file of hatch: hypercalls through `/dev/xen/privcmd`, and foreign pages.
+//! dom0's way to Xen, and the only unsafe file of this crate: hypercalls through `/dev/xen/privcmd`, and foreign pages.
 //!
 //! ABI: Linux `xen/privcmd.h` and `/dev/xen/hypercall` (5.0 and later). Memory of another domain is copied in and out through
 //! [`Mapping`], which hands out no reference: the other domain, or a back end, may change it at any time.
-#![allow(unsafe_code, reason = "the one file of hatch that has to")]
+#![allow(unsafe_code, reason = "the one file of this crate that has to")]
 
 use std::fs::File;
 use std::io;
@@ -254,7 +254,7 @@ impl Drop for Privcmd {
 
 /// Pages of another domain. They are written and read by copying only.
 #[derive(Debug)]
-pub(crate) struct Mapping {
+pub struct Mapping {
     start: *mut u8,
     length: usize,
 }
@@ -274,7 +274,7 @@ impl Mapping {
     }
 
     /// Copies octets in.
-    pub(crate) fn write(&self, offset: usize, octets: &[u8]) -> io::Result<()> {
+    pub fn write(&self, offset: usize, octets: &[u8]) -> io::Result<()> {
         let to = self.at(offset, octets.len())?;
         // SAFETY: mapped, writable, and in no Rust object: the pages are the other domain's. Who else may write there is a
         // guest that does not run yet or a back end that gets to see them later; in any case these are only octets.
@@ -283,7 +283,7 @@ impl Mapping {
     }
 
     /// Zeroes octets.
-    pub(crate) fn zero(&self, offset: usize, length: usize) -> io::Result<()> {
+    pub fn zero(&self, offset: usize, length: usize) -> io::Result<()> {
         let to = self.at(offset, length)?;
         // SAFETY: as in `write`.
         unsafe { ptr::write_bytes(to, 0, length) };
@@ -291,7 +291,7 @@ impl Mapping {
     }
 
     /// Reads a part of a file right into the pages.
-    pub(crate) fn read_file(
+    pub fn read_file(
         &self,
         offset: usize,
         length: usize,

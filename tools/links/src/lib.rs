@@ -2,13 +2,13 @@
 //!
 //! ```no_run
 //! use std::time::Duration;
-//! use hatch::net::{Links, vif_name};
+//! use mayfly_links::{Links, vif_name};
 //!
 //! let mut links = Links::open()?; // before the vif is asked for, so that its birth is heard of
 //! let bridge = links.bridge("xenbr0")?;
 //! let mut vif = links.appeared(&vif_name(5, 0), Duration::from_secs(10))?;
 //! links.attach(&mut vif, &bridge, None)?;
-//! # Ok::<(), hatch::net::Error>(())
+//! # Ok::<(), mayfly_links::Error>(())
 //! ```
 //!
 //! What Xen's own `vif-bridge` script does (4.17: `tools/hotplug/Linux`) is done as well, or is so already: netback itself gives the vif the address
@@ -19,6 +19,7 @@
 //! which is here anyway, for the socket. `rtnetlink` needs tokio; `neli` (BSD) has types for less of `RTM_NEWLINK` and brings its
 //! own sockets. What comes is read attribute by attribute rather than as the crate's `LinkMessage`,
 //! because that one fails as a whole on an attribute that a later kernel has changed.
+#![forbid(unsafe_code)]
 
 mod error;
 mod ingress;

@@ -2,7 +2,7 @@
 //!
 //! ```no_run
 //! use std::time::Duration;
-//! use hatch::xenstore::{Client, Request};
+//! use mayfly_xenstore::{Client, Request};
 //!
 //! let mut xenstore = Client::connect(Duration::from_secs(5))?;
 //! // One burst, one round trip.
@@ -13,7 +13,7 @@
 //! xenstore.answer(ours)?;
 //! // One at a time.
 //! let domains = xenstore.directory("/local/domain")?;
-//! # Ok::<(), hatch::xenstore::Error>(())
+//! # Ok::<(), mayfly_xenstore::Error>(())
 //! ```
 //!
 //! Wire format and requests are those of Xen's `public/io/xs_wire.h` and `docs/misc/xenstore.txt` (4.17; nothing in them
@@ -22,6 +22,7 @@
 //!
 //! What xenstored sends is not believed: a length beyond the protocol's, an answer to what was not asked or of another
 //! type, and an event that is not two strings break the connection for good ([`Error::Protocol`]). Every wait has a bound.
+#![forbid(unsafe_code)]
 
 mod client;
 mod device;

@@ -1,7 +1,7 @@
 //! The client against a real xenstored, in a dom0, because none runs without Xen. By hand in the lab:
 //!
 //! ```console
-//! $ cargo test -p hatch --test xenstored --no-run
+//! $ cargo test -p mayfly-xenstore --test xenstored --no-run
 //! $ cargo xtask lab cp target/debug/deps/xenstored-... :/run/xenstored-test
 //! $ cargo xtask lab exec /run/xenstored-test --ignored
 //! ```
@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use hatch::xenstore::{Client, Code, Error, Perm, Request};
+use mayfly_xenstore::{Client, Code, Error, Perm, Request};
 
 const BOUND: Duration = Duration::from_secs(20);
 
