@@ -20,7 +20,7 @@ use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::num::NonZeroU16;
 
-use crate::services::dns;
+use mayfly_dns as dns;
 
 /// The number of interface addresses that one guest may be given.
 pub const MAX_ADDRESSES: usize = 4;

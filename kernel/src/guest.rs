@@ -15,9 +15,9 @@ use smoltcp::time::Instant;
 use crate::line::Line;
 use crate::nic::Nic;
 use crate::report::Report;
-use crate::services::site::Pages;
 use crate::stack::{Memory, Stack};
 use crate::timeline::{Phase, Timeline};
+use mayfly_site::Pages;
 
 /// xenstore messages handled in one step; a flood of watch events waits for the next.
 const STORE_BATCH: usize = 32;

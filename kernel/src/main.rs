@@ -18,13 +18,13 @@ use mayfly::cmdline;
 use mayfly::guest::{Guest, instant};
 use mayfly::nic::Nic;
 use mayfly::report::{Facts, Report, WithReport};
-use mayfly::services::site::{BuiltIn, Pack, Site};
 use mayfly::stack::Stack;
 use mayfly::timeline::{Phase, Timeline};
 use mayfly_boot::exceptions;
 use mayfly_drivers::grant::GrantTable;
 use mayfly_drivers::netfront::{self, NetFront};
 use mayfly_drivers::{Hypervisor, SystemTime};
+use mayfly_site::{BuiltIn, Pack, Site};
 
 /// A xenstored that has not answered the first burst by then is not going to.
 const XENSTORE_PATIENCE_NS: u64 = 10_000_000_000;

@@ -8,10 +8,11 @@ use mayfly_drivers::netfront;
 use smoltcp::time::Instant;
 
 use crate::cmdline::Endpoints;
-use crate::services::site::{Broken, File, Pages, Resource};
-use crate::services::{dns, http};
 use crate::stack;
 use crate::timeline::{JsonMembers, OneLine, Timeline, ticks_to_ns};
+use mayfly_dns as dns;
+use mayfly_http as http;
+use mayfly_site::{Broken, File, Pages, Resource};
 
 /// Figures of the boot path, taken when the first frame was queued or sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

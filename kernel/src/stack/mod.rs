@@ -30,10 +30,12 @@ use crate::announce::Announcer;
 use crate::cmdline::Config;
 use crate::nic::{Ethernet, Ip, Mac, Nic, Tx};
 use crate::report::{Report, Snapshot};
-use crate::services::site::{Pages, Site};
-use crate::services::{Millis, dns, http};
 use crate::timeline::Phase;
 use frame::Frame;
+use mayfly_dns as dns;
+use mayfly_http as http;
+use mayfly_site::{Pages, Site};
+use mayfly_stream::Millis;
 pub use sizing::{LARGE, Sizing};
 use tcp::{Connections, Services};
 

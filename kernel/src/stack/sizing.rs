@@ -3,8 +3,9 @@
 use smoltcp::iface::SocketStorage;
 
 use super::tcp::SLOT_SIZE;
-use crate::services::dns::Server;
-use crate::services::http::{RENDERED_AT_ONCE, RENDERED_MAX};
+use mayfly_dns::Server;
+use mayfly_http::RENDERED_AT_ONCE;
+use mayfly_site::RENDERED_MAX;
 
 /// How much the stack may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

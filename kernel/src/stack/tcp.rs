@@ -28,8 +28,8 @@ use super::list::List;
 use super::sizing::{LARGE, Sizing};
 use super::{Memory, Stats, millis};
 use crate::nic::{Ip, Tx};
-use crate::services::Millis;
-use crate::services::site::Pages;
+use mayfly_site::Pages;
+use mayfly_stream::Millis;
 
 use path::{hash, is_same};
 use slot::{CLOSING, Connection, NEVER, Phase, Service, Slot};

@@ -11,9 +11,9 @@ use smoltcp::wire::IpAddress;
 use super::frame::Path;
 use crate::checksum::Sum;
 use crate::nic::{Tx, ethernet_header};
-use crate::services::Millis;
-use crate::services::dns::{Client, Server, Transport};
-use crate::services::site::Zones;
+use mayfly_dns::{Client, Server, Transport};
+use mayfly_site::Zones;
+use mayfly_stream::Millis;
 
 const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;

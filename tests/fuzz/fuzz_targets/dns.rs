@@ -9,10 +9,9 @@ use std::num::NonZeroU16;
 use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
-use mayfly::services;
-use mayfly::services::dns::{Client, Config, Identity, Server, Transport, UDP_MAX};
+use mayfly_dns::{Client, Config, Identity, Server, Transport, UDP_MAX};
 
-#[path = "../../../kernel/src/services/dns/tests/model.rs"]
+#[path = "../../../kernel/services/dns/src/tests/model.rs"]
 #[allow(dead_code)]
 mod model;
 

@@ -6,11 +6,10 @@
 use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
-use mayfly::services;
-use mayfly::services::dns::{Config, Connection, Server};
-use mayfly::services::{Input, Next};
+use mayfly_dns::{Config, Connection, Server};
+use mayfly_stream::{Input, Next};
 
-#[path = "../../../kernel/src/services/dns/tests/model.rs"]
+#[path = "../../../kernel/services/dns/src/tests/model.rs"]
 #[allow(dead_code)]
 mod model;
 

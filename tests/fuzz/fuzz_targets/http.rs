@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mayfly::services::site::{Broken, Coding, File, Pages, Resource, Variant};
+use mayfly_site::{Broken, Coding, File, Pages, Resource, Variant};
 use mayfly_http_tests::feed;
 
 const HEAD_MAX: usize = 512;

@@ -5,9 +5,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mayfly::services::site::pack::read::hash;
-use mayfly::services::site::pack::{HEADER, HEADER_SUMMED};
-use mayfly::services::site::{Broken, File, Node, Pack, Pages, Resource, Zone, Zones, records};
+use mayfly_site::pack::read::hash;
+use mayfly_site::pack::{HEADER, HEADER_SUMMED};
+use mayfly_site::{Broken, File, Node, Pack, Pages, Resource, Zone, Zones, records};
 
 /// No more of anything is looked at, so that a run is short.
 const MANY: usize = 24;

@@ -18,10 +18,11 @@ use crate::client::{Client, guest4, guest6};
 use crate::frames::{self, Question};
 use crate::random::Random;
 use crate::{GUEST_MAC, Net, SECOND, STEP_NS, Setup};
-use mayfly::services::http::{RENDERED_AT_ONCE, RENDERED_MAX};
 use mayfly::stack::{LARGE, Sizing};
 use mayfly_drivers::SystemTime;
 use mayfly_drivers::fake::Packet;
+use mayfly_http::RENDERED_AT_ONCE;
+use mayfly_site::RENDERED_MAX;
 use peer::Peers;
 
 /// Steps that the guest may take for one case without time passing, besides one for each 16 frames.

@@ -24,7 +24,6 @@ use mayfly::cmdline;
 use mayfly::guest::{Guest, instant};
 use mayfly::nic::Nic;
 use mayfly::report::{Facts, Memory, Report, WithReport};
-use mayfly::services::site::{BuiltIn, Pack, Site};
 use mayfly::stack::{Sizing, Stack};
 use mayfly::timeline::{Phase, Timeline};
 use mayfly_drivers::fake::{FakeXen, Packet};
@@ -33,6 +32,7 @@ use mayfly_drivers::netfront::preconnected::Preconnected;
 use mayfly_drivers::netfront::{self, NetFront};
 use mayfly_drivers::xenstore::Xenstore;
 use mayfly_drivers::{Hypervisor, SystemTime};
+use mayfly_site::{BuiltIn, Pack, Site};
 use smoltcp::time::Instant;
 
 /// The guest's address in most tests.

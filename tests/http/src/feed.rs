@@ -1,8 +1,8 @@
 //! A connection in memory.
 
-use mayfly::services::http::{Connection, Shared};
-use mayfly::services::site::Pages;
-use mayfly::services::{Input, Next};
+use mayfly_http::{Connection, Shared};
+use mayfly_site::Pages;
+use mayfly_stream::{Input, Next};
 
 /// Any time, in seconds since 1970: later than all that a site was modified.
 const NOW: u64 = 1_800_000_000;

@@ -1,8 +1,8 @@
 //! The table against a packed site, in memory.
 #![allow(clippy::unwrap_used)]
 
-use mayfly::services::site::Pack;
 use mayfly_http_tests::feed;
+use mayfly_site::Pack;
 
 /// The longest header section in a guest.
 const HEAD_MAX: usize = 2048;

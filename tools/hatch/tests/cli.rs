@@ -6,7 +6,7 @@ mod common;
 mod site;
 
 use common::hatch;
-use mayfly::services::site::Pack;
+use mayfly_site::Pack;
 
 #[test]
 fn packs_checks_and_lists() {

@@ -1,7 +1,7 @@
 //! Looks at all of a pack with the reader that the guest has.
 
-use mayfly::services::site::pack::{OpenError, TRAILER, canonical_order};
-use mayfly::services::site::{Broken, File, Node, Pack, Pages, Resource, Zone, Zones, records};
+use mayfly_site::pack::{OpenError, TRAILER, canonical_order};
+use mayfly_site::{Broken, File, Node, Pack, Pages, Resource, Zone, Zones, records};
 use sha2::{Digest, Sha256};
 
 /// So many problems are told.

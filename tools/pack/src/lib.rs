@@ -22,7 +22,7 @@
 //! ```
 //!
 //! The pack goes to the guest as its PVH module: `ramdisk=` of xl, `<initrd>` of libvirt. Its format is
-//! documented with its reader, [`mayfly::services::site::pack`].
+//! documented with its reader, [`mayfly_site::pack`].
 #![forbid(unsafe_code)]
 
 mod check;

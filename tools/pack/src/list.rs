@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use mayfly::date::imf_fixdate;
-use mayfly::services::site::{Broken, Coding, Pack, Resource, Zones as _, records};
+use mayfly_site::date::imf_fixdate;
+use mayfly_site::{Broken, Coding, Pack, Resource, Zones as _, records};
 use serde::Serialize;
 
 use super::zone::presentation;

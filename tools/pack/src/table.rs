@@ -1,7 +1,7 @@
 //! Hash tables as the pack has them.
 
-use mayfly::services::site::pack::PROBES;
-use mayfly::services::site::pack::read::{home, tag};
+use mayfly_site::pack::PROBES;
+use mayfly_site::pack::read::{home, tag};
 
 /// A table of records with their hashes, or nothing when a record would be too far from its home.
 pub(crate) fn table(mut records: Vec<(u64, u32)>) -> Option<Vec<u8>> {

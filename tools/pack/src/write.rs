@@ -4,10 +4,8 @@ use std::fs::File;
 use std::io::{self, Read as _, Write};
 use std::path::Path;
 
-use mayfly::services::site::pack::read::hash;
-use mayfly::services::site::pack::{
-    HEADER, HEADER_SUMMED, MAGIC, Section, TRAILER, VERSION, path_hash,
-};
+use mayfly_site::pack::read::hash;
+use mayfly_site::pack::{HEADER, HEADER_SUMMED, MAGIC, Section, TRAILER, VERSION, path_hash};
 use sha2::{Digest, Sha256};
 
 use super::Packed;

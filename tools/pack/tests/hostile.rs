@@ -3,10 +3,10 @@
 
 mod common;
 
-use mayfly::services::site::pack::read::hash;
-use mayfly::services::site::pack::{HEADER, HEADER_SUMMED, OpenError, Section, TRAILER};
-use mayfly::services::site::{Broken, Node, Pack, Pages, Resource, Zone, Zones, records};
 use mayfly_pack::{check, list};
+use mayfly_site::pack::read::hash;
+use mayfly_site::pack::{HEADER, HEADER_SUMMED, OpenError, Section, TRAILER};
+use mayfly_site::{Broken, Node, Pack, Pages, Resource, Zone, Zones, records};
 use proptest::prelude::*;
 use proptest::sample::Index;
 

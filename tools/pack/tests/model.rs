@@ -5,7 +5,7 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mayfly::services::site::{Node, Pack, Zone, Zones, records};
+use mayfly_site::{Node, Pack, Zone, Zones, records};
 use proptest::prelude::*;
 
 /// Labels from the top down, in lower case: their order is the canonical one.

@@ -7,8 +7,8 @@ use std::io::Read as _;
 use std::os::unix::fs::symlink;
 
 use common::{errors, folder, options, packed, warnings};
-use mayfly::services::site::{Coding, File, Pack, Pages, Resource, Variant};
 use mayfly_pack::pack_dir;
+use mayfly_site::{Coding, File, Pack, Pages, Resource, Variant};
 
 fn file<'a>(pack: &'a Pack<'_>, host: &str, path: &str) -> File<'a> {
     match pack.resource(host.as_bytes(), path.as_bytes()).unwrap() {

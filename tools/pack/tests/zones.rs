@@ -4,7 +4,7 @@
 mod common;
 
 use common::{errors, packed, warnings};
-use mayfly::services::site::{Pack, Zones, records};
+use mayfly_site::{Pack, Zones, records};
 use proptest::prelude::*;
 
 /// A zone with these lines from line 4 on.

@@ -21,12 +21,12 @@ const STEP: Duration = Duration::from_secs(5);
 /// The tests that write the seeds: package, and the rest of the command.
 const SEEDS: [&[&str]; 3] = [
     &[
-        "mayfly",
+        "mayfly-dns",
         "--lib",
         "--",
         "--ignored",
         "--exact",
-        "services::dns::tests::hostile::write_seeds",
+        "tests::hostile::write_seeds",
     ],
     &[
         "mayfly-http-tests",

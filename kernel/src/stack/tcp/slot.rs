@@ -4,11 +4,13 @@ use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{self, State};
 use smoltcp::time::Instant;
 
-use crate::services::site::{Node, Pages, Site};
-use crate::services::{Input, Millis, Next, Progress, dns, http};
 use crate::stack::frame::Path;
 use crate::stack::list::Links;
 use crate::timeline::{Phase as Boot, Timeline};
+use mayfly_dns as dns;
+use mayfly_http as http;
+use mayfly_site::{Node, Pages, Site};
+use mayfly_stream::{Input, Millis, Next, Progress};
 
 /// Time in which a connection that the guest has closed must come to its
 /// end, whatever the peer sends meanwhile.

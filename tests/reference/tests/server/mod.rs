@@ -3,12 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
-use mayfly::services::dns::{Client, Config, Identity, Server, Transport as Way};
-use mayfly::services::site::Pack;
+use mayfly_dns::{Client, Config, Identity, Server, Transport as Way};
 use mayfly_pack::{Options, pack_dir};
 use mayfly_reference::SITE;
 use mayfly_reference::client::Answers;
 use mayfly_reference::questions::{Question, Transport};
+use mayfly_site::Pack;
 
 /// Any time: cookies are as old as it.
 const NOW: u64 = 1_767_225_600;

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use clap::{ArgGroup, Args};
-use mayfly::services::site::Pack;
 use mayfly_pack::{self as pack, Options};
+use mayfly_site::Pack;
 
 /// Packs zones and files into one file that the guest serves, or looks at such a file.
 #[derive(Args)]

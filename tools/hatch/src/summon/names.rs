@@ -6,10 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use domain::base::iana::Rtype;
 use domain::base::{Message, Name, ToName as _};
-use mayfly::services::Millis;
-use mayfly::services::dns::{self, Client};
-use mayfly::services::site::pack::OpenError;
-use mayfly::services::site::{Pack, Zones as _};
+use mayfly_dns::{self as dns, Client};
+use mayfly_site::pack::OpenError;
+use mayfly_site::{Pack, Zones as _};
+use mayfly_stream::Millis;
 
 use super::config::{Config, Service};
 use super::fleet::Id;

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use mayfly::services::site::Coding;
-use mayfly::services::site::pack::{FILE, HOST, REDIRECT, RESOURCE, VARIANT};
+use mayfly_site::Coding;
+use mayfly_site::pack::{FILE, HOST, REDIRECT, RESOURCE, VARIANT};
 
 use super::super::Options;
 use super::super::config::{self, Checked};

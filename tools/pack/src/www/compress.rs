@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 
-use mayfly::services::site::Coding;
+use mayfly_site::Coding;
 use sha2::{Digest, Sha256};
 
 use super::super::config::Compression;

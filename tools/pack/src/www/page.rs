@@ -5,8 +5,8 @@ use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use mayfly::date::imf_fixdate;
-use mayfly::services::site::Coding;
+use mayfly_site::Coding;
+use mayfly_site::date::imf_fixdate;
 
 use super::super::Options;
 use super::super::config::Checked;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use mayfly::services::site::pack::{NODE, RRSET, ZONE};
+use mayfly_site::pack::{NODE, RRSET, ZONE};
 
 use super::super::problem::Findings;
 use super::read::{Record, Records, canonical_key};
@@ -237,7 +237,7 @@ impl Zones {
     }
 
     fn nsec3_entries(&self) -> u32 {
-        let octets = mayfly::services::site::pack::NSEC3;
+        let octets = mayfly_site::pack::NSEC3;
         u32::try_from(self.nsec3.len() / octets).unwrap_or(u32::MAX)
     }
 
@@ -551,7 +551,7 @@ fn sets(records: &Records, group: &[Record], zone: &Zone, findings: &mut Finding
             findings.warning(file, line, what);
         }
         let octets = rdata(records, run, findings);
-        let count = mayfly::services::site::records(&octets).count();
+        let count = mayfly_site::records(&octets).count();
         // The first two are in place; the next one is too much.
         let second = run.get(1).unwrap_or(&run[0]);
         if rtype == SOA && !apex {

@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use mayfly::services::dns::{Client, Config as ServerConfig, Identity, Server, Transport};
+use mayfly_dns::{Client, Config as ServerConfig, Identity, Server, Transport};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 
 use super::fleet::Id;

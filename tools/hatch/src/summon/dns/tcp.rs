@@ -6,9 +6,9 @@ use std::net::{IpAddr, TcpStream};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use mayfly::services::dns::{Connection, ROOM_MIN, Server, TCP_QUERY_MAX};
-use mayfly::services::site::{Pack, Zones};
-use mayfly::services::{Input, Next};
+use mayfly_dns::{Connection, ROOM_MIN, Server, TCP_QUERY_MAX};
+use mayfly_site::{Pack, Zones};
+use mayfly_stream::{Input, Next};
 
 use super::super::fleet::Id;
 use super::super::names::Names;

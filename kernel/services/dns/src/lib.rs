@@ -1,0 +1,569 @@
+//! An authoritative DNS server over bytes.
+//!
+//! | what | RFC |
+//! |---|---|
+//! | names, messages, lookups | 1034, 1035, 2181, 4343, 8020, 9619 |
+//! | negative answers | 2308 |
+//! | wildcards | 4592 |
+//! | unknown types | 3597 |
+//! | DNAME | 6672 |
+//! | EDNS, NSID, cookies | 6891, 5001, 7873 and 9018 |
+//! | ANY | 8482, section 4.1 |
+//! | signed zones, NSEC, NSEC3 | 4034, 4035, 5155, 9276 |
+//! | glue | 9471 |
+//! | TCP | 7766 |
+//! | zone transfer | 5936 |
+//!
+//! Where they leave a choice it is made as by NSD, which this server is compared with.
+//!
+//! An answer is composed straight into the caller's buffer, in one pass: `wire` reads the query in
+//! place, `lookup` walks the zone and has `compose` write each set of records as it is found,
+//! `denial` adds the proofs that something is not there. Nothing is allocated.
+#![no_std]
+#![forbid(unsafe_code)]
+
+use core::net::IpAddr;
+use core::num::NonZeroU16;
+
+use self::compose::{Fault, Owner, Writer};
+use self::cookie::Cookie;
+use self::lookup::Lookup;
+use self::rate::{Limiter, Verdict};
+use self::tail::Tails;
+use self::wire::{
+    Edns, Extra, HEADER_LEN, Header, NAME_MAX, OPT_LEN, OPTION_COOKIE, OPTION_NSID, Question,
+    class, flag, rcode, rtype,
+};
+use mayfly_site::Zones;
+use mayfly_stream::Millis;
+
+mod compose;
+mod cookie;
+mod denial;
+mod lookup;
+mod rate;
+mod tail;
+mod tcp;
+mod transfer;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+pub use tcp::{Connection, TCP_QUERY_MAX, TCP_TIMEOUT};
+
+/// The largest answer over UDP by default, and the size that OPT announces: what fits an IPv6 packet
+/// of the smallest MTU (RFC 9715 appendix A).
+pub const UDP_MAX: u16 = 1232;
+/// The largest answer over UDP to a query without OPT (RFC 1035 section 2.3.4).
+const UDP_MAX_PLAIN: u16 = 512;
+/// Octets in the longest name that a server can give itself.
+pub const IDENTITY_MAX: usize = 64;
+/// Octets of room with which every query over UDP can be answered: header, question, OPT with all
+/// options.
+pub const ROOM_MIN: usize = HEADER_LEN + NAME_MAX + 4 + OPT_LEN + OPTIONS_MAX;
+const OPTIONS_MAX: usize = 4 + IDENTITY_MAX + 4 + cookie::COOKIE_LEN;
+
+/// How a query came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// In a datagram: the answer is truncated to what the client can take.
+    Udp,
+    /// On a connection.
+    Tcp,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// From where.
+    pub address: IpAddr,
+    /// And how.
+    pub transport: Transport,
+}
+
+/// What a server is called: the octets of NSID (RFC 5001), and of `id.server` (RFC 4892).
+pub type Identity = heapless::Vec<u8, IDENTITY_MAX>;
+
+/// What a server can be told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its name; without one it has no NSID, and refuses to answer `id.server`.
+    pub identity: Identity,
+    /// What its cookies are made with.
+    pub cookie_secret: [u8; 16],
+    /// Answers a second to one /24 or /56 over UDP; no limit when `None`.
+    pub rate_limit: Option<NonZeroU16>,
+    /// The largest answer over UDP.
+    pub udp_max: u16,
+    /// Whether to leave out what was not asked for and is not needed: the zone's NS with an answer,
+    /// and addresses of names in it.
+    pub minimal: bool,
+}
+
+impl Config {
+    /// Answers a second that are a lot for one network.
+    pub const RATE_LIMIT: NonZeroU16 = NonZeroU16::new(1000).unwrap();
+
+    /// The defaults, with a secret that nobody else knows.
+    #[must_use]
+    pub fn new(cookie_secret: [u8; 16]) -> Self {
+        Self {
+            identity: Identity::new(),
+            cookie_secret,
+            rate_limit: Some(Self::RATE_LIMIT),
+            udp_max: UDP_MAX,
+            minimal: false,
+        }
+    }
+}
+
+/// Types of questions that are counted on their own (IANA "Resource Record (RR) TYPEs").
+pub const COUNTED_TYPES: [(u16, &str); 16] = [
+    (rtype::A, "A"),
+    (rtype::NS, "NS"),
+    (rtype::CNAME, "CNAME"),
+    (rtype::SOA, "SOA"),
+    (rtype::PTR, "PTR"),
+    (rtype::MX, "MX"),
+    (rtype::TXT, "TXT"),
+    (rtype::AAAA, "AAAA"),
+    (rtype::SRV, "SRV"),
+    (rtype::DS, "DS"),
+    (rtype::DNSKEY, "DNSKEY"),
+    (rtype::SVCB, "SVCB"),
+    (rtype::HTTPS, "HTTPS"),
+    (rtype::IXFR, "IXFR"),
+    (rtype::AXFR, "AXFR"),
+    (rtype::ANY, "ANY"),
+];
+
+/// Counters, which wrap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Queries over UDP that were answered, with whatever response code.
+    pub udp: u32,
+    /// The same over TCP.
+    pub tcp: u32,
+    /// Answers by response code, 0 to 15; BADVERS (16) and above count as the last.
+    pub rcodes: [u32; 16],
+    /// Questions by type, as in [`COUNTED_TYPES`].
+    pub types: [u32; COUNTED_TYPES.len()],
+    /// Questions for another type.
+    pub other_types: u32,
+    /// Answers with TC set because they did not fit.
+    pub truncated: u32,
+    /// Answers with TC set because there were too many to one network.
+    pub slipped: u32,
+    /// Answers that were not sent because there were too many to one network.
+    pub limited: u32,
+    /// Messages that get no answer: responses, and shorter than a header.
+    pub dropped: u32,
+    /// Answers of SERVFAIL because the zone contradicts itself.
+    pub broken: u32,
+    /// Queries with a cookie of this server that is good.
+    pub cookies: u32,
+    /// Zone transfers that were begun.
+    pub transfers: u32,
+    /// TCP connections that were reset for breaking the framing or a deadline.
+    pub aborted: u32,
+}
+
+fn count(counter: &mut u32) {
+    *counter = counter.wrapping_add(1);
+}
+
+impl Stats {
+    fn count_type(&mut self, rtype: u16) {
+        // What is asked for most needs no search.
+        let index = match rtype {
+            rtype::A => Some(0),
+            _ => COUNTED_TYPES.iter().position(|(known, _)| *known == rtype),
+        };
+        let counter = index.and_then(|index| self.types.get_mut(index));
+        count(counter.unwrap_or(&mut self.other_types));
+    }
+}
+
+/// An authoritative server: what it was told, and what it keeps.
+#[derive(Clone, Debug)]
+pub struct Server {
+    config: Config,
+    limiter: Limiter,
+    tails: Tails,
+    /// What it has done so far.
+    pub stats: Stats,
+}
+
+impl Server {
+    /// A server that has not done anything yet.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        let [a, b, c, d, e, f, g, h, ..] = config.cookie_secret;
+        let seed = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        Self {
+            limiter: Limiter::new(config.rate_limit, seed),
+            config,
+            tails: Tails::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// Answers one message: how many octets were written to `out`, or `None` when there is no answer.
+    ///
+    /// `zones` are the same each time.
+    ///
+    /// No answer goes to a response (two servers would answer each other for ever), to what is
+    /// shorter than a header, to a network that gets too many, and when `out` is too short
+    /// ([`ROOM_MIN`] is enough). What does not fit is truncated over UDP, and SERVFAIL over TCP. A
+    /// zone transfer is answered by [`Connection`] only.
+    pub fn answer(
+        &mut self,
+        zones: &impl Zones,
+        now: Millis,
+        unix_seconds: u64,
+        client: Client,
+        query: &[u8],
+        out: &mut [u8],
+    ) -> Option<usize> {
+        let Some(header) = Header::read(query).filter(|header| header.flags & flag::QR == 0) else {
+            count(&mut self.stats.dropped);
+            return None;
+        };
+        let mut request = Request::read(query, &header);
+        let mut cookie = None;
+        if let Some(data) = request.edns.and_then(|edns| edns.cookie) {
+            let secret = &self.config.cookie_secret;
+            cookie = Cookie::read(data, secret, client.address, unix_seconds);
+            if cookie.is_none() {
+                request.refuse(rcode::FORMERR);
+            }
+        }
+        let is_valid = cookie.is_some_and(|cookie| cookie.is_valid);
+        if is_valid {
+            count(&mut self.stats.cookies);
+        }
+        let verdict = match client.transport {
+            Transport::Udp if !is_valid => self.limiter.count(now, client.address),
+            _ => Verdict::Send,
+        };
+        if verdict == Verdict::Drop {
+            count(&mut self.stats.limited);
+            return None;
+        }
+        let truncate = verdict == Verdict::Truncate;
+        if truncate {
+            count(&mut self.stats.slipped);
+        }
+        let written = self.respond(zones, client, &header, &request, cookie, truncate, out);
+        match (written, client.transport) {
+            (None, _) => count(&mut self.stats.dropped),
+            (Some(_), Transport::Udp) => count(&mut self.stats.udp),
+            (Some(_), Transport::Tcp) => count(&mut self.stats.tcp),
+        }
+        written
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what a query is, taken apart once"
+    )]
+    fn respond(
+        &mut self,
+        zones: &impl Zones,
+        client: Client,
+        header: &Header,
+        request: &Request<'_>,
+        cookie: Option<Cookie>,
+        truncate: bool,
+        out: &mut [u8],
+    ) -> Option<usize> {
+        let limit = usize::from(match (client.transport, request.edns) {
+            (Transport::Tcp, _) => u16::MAX,
+            (Transport::Udp, None) => UDP_MAX_PLAIN,
+            (Transport::Udp, Some(edns)) => {
+                edns.udp_size.min(self.config.udp_max).max(UDP_MAX_PLAIN)
+            }
+        });
+        let limit = limit.min(out.len());
+        let nsid = request.edns.is_some_and(|edns| edns.nsid) && !self.config.identity.is_empty();
+        let mut reserved = 0;
+        if request.edns.is_some() {
+            reserved += OPT_LEN;
+            reserved += if nsid {
+                4 + self.config.identity.len()
+            } else {
+                0
+            };
+            reserved += cookie.map_or(0, |cookie| 4 + cookie.reply.len());
+        }
+        let question = request.question.map_or(&[][..], |question| question.octets);
+        let mut message = Writer::new(out, limit.checked_sub(reserved)?, question)?;
+
+        let mut found = Answer::of(request.rcode);
+        if let (false, Some(question)) = (truncate, &request.question)
+            && request.rcode == rcode::NOERROR
+        {
+            self.stats.count_type(question.qtype);
+            found = self.look_up(zones, client, question, request.edns, &mut message);
+        }
+        if truncate {
+            found.truncated = true;
+        } else if found.truncated {
+            count(&mut self.stats.truncated);
+        }
+
+        message.set_limit(limit);
+        if let Some(edns) = request.edns {
+            let options = u16::try_from(reserved - OPT_LEN).ok()?.to_be_bytes();
+            let [s0, s1] = self.config.udp_max.to_be_bytes();
+            let extended = (found.rcode >> 4).to_be_bytes()[1];
+            let flags = if edns.dnssec_ok { 0x80 } else { 0 };
+            let [t0, t1] = rtype::OPT.to_be_bytes();
+            let opt = [
+                0, t0, t1, s0, s1, extended, 0, flags, 0, options[0], options[1],
+            ];
+            message.bytes(&opt).ok()?;
+            if nsid {
+                option(&mut message, OPTION_NSID, &self.config.identity)?;
+            }
+            if let Some(cookie) = cookie {
+                option(&mut message, OPTION_COOKIE, &cookie.reply)?;
+            }
+            found.counts[2] += 1;
+        }
+        if let Some(counter) = self.stats.rcodes.get_mut(usize::from(found.rcode.min(15))) {
+            count(counter);
+        }
+        let mut flags = header.flags & (flag::OPCODE | flag::RD) | flag::QR;
+        flags |= found.rcode & flag::RCODE;
+        if found.authoritative {
+            flags |= flag::AA;
+        }
+        if found.truncated {
+            flags |= flag::TC;
+        }
+        let [answer, authority, additional] = found.counts;
+        let counts = [
+            request.question.is_some().into(),
+            answer,
+            authority,
+            additional,
+        ];
+        message.finish(header.id, flags, counts)
+    }
+
+    /// Fills in the sections of an answer.
+    fn look_up(
+        &mut self,
+        zones: &impl Zones,
+        client: Client,
+        question: &Question<'_>,
+        edns: Option<Edns<'_>>,
+        message: &mut Writer<'_>,
+    ) -> Answer {
+        if question.qclass == class::CH {
+            return self.chaos(question, message);
+        }
+        if matches!(question.qtype, rtype::AXFR | rtype::IXFR) {
+            return self.transfer(zones, client, question, message);
+        }
+        let mark = message.mark();
+        let options = lookup::Options {
+            minimal: self.config.minimal,
+            dnssec: edns.is_some_and(|edns| edns.dnssec_ok),
+            ipv6: client.address.is_ipv6(),
+            transport: client.transport,
+        };
+        let found = Lookup::new(zones, question, options, message, &mut self.tails).run();
+        found.unwrap_or_else(|fault| {
+            // A part of an answer is worse than none (RFC 2181 section 9).
+            message.rewind(mark);
+            self.fail(fault)
+        })
+    }
+
+    fn fail(&mut self, fault: Fault) -> Answer {
+        if fault == Fault::Broken {
+            count(&mut self.stats.broken);
+        }
+        Answer::of(rcode::SERVFAIL)
+    }
+
+    /// Answers a query for a zone transfer that does not become one: those do that come over a
+    /// [`Connection`] and are allowed.
+    fn transfer(
+        &mut self,
+        zones: &impl Zones,
+        client: Client,
+        question: &Question<'_>,
+        message: &mut Writer<'_>,
+    ) -> Answer {
+        let is_udp = client.transport == Transport::Udp;
+        if is_udp && question.qtype == rtype::AXFR {
+            return Answer::of(rcode::NOTIMP);
+        }
+        let zone = match lookup::apex(zones, question.name) {
+            Ok(Some(zone)) => zone,
+            Ok(None) => return Answer::of(rcode::NOTAUTH),
+            Err(fault) => return self.fail(fault),
+        };
+        if !zone.transfer {
+            return Answer::of(rcode::REFUSED);
+        }
+        if !is_udp {
+            return Answer::of(rcode::SERVFAIL);
+        }
+        // The serial number says whether it is worth to come back over TCP (RFC 1995 section 2).
+        let soa = zones.rrset(zone.apex, rtype::SOA).map_err(Fault::from);
+        let written = soa
+            .and_then(|soa| soa.ok_or(Fault::Broken))
+            .and_then(|soa| message.set(Owner::At(HEADER_LEN), &soa, false, None));
+        match written {
+            Ok(written) => Answer {
+                authoritative: true,
+                counts: [written.count, 0, 0],
+                ..Answer::of(rcode::NOERROR)
+            },
+            Err(fault) => self.fail(fault),
+        }
+    }
+
+    /// Counts a zone transfer as an answer.
+    fn count_transfer(&mut self) {
+        count(&mut self.stats.tcp);
+        if let Some(counter) = self.stats.rcodes.first_mut() {
+            count(counter);
+        }
+        self.stats.count_type(rtype::AXFR);
+    }
+
+    /// Says who and what this server is (RFC 4892).
+    fn chaos(&self, question: &Question<'_>, message: &mut Writer<'_>) -> Answer {
+        let is = |name: &[u8]| question.name.eq_ignore_ascii_case(name);
+        let text = match question.qtype {
+            rtype::TXT | rtype::ANY if is(b"\x07version\x04bind\0") => Some(VERSION),
+            rtype::TXT | rtype::ANY if is(b"\x07version\x06server\0") => Some(VERSION),
+            rtype::TXT | rtype::ANY if is(b"\x02id\x06server\0") => Some(&*self.config.identity),
+            rtype::TXT | rtype::ANY if is(b"\x08hostname\x04bind\0") => {
+                Some(&*self.config.identity)
+            }
+            _ => None,
+        };
+        let mut answer = Answer::of(rcode::REFUSED);
+        if let Some(text) = text.filter(|text| !text.is_empty())
+            && message.text(HEADER_LEN, class::CH, text).is_ok()
+        {
+            answer.rcode = rcode::NOERROR;
+            answer.counts[0] = 1;
+        }
+        answer
+    }
+}
+
+/// What `version.bind` is answered with.
+const VERSION: &[u8] = concat!("mayfly ", env!("CARGO_PKG_VERSION")).as_bytes();
+
+fn option(message: &mut Writer<'_>, code: u16, data: &[u8]) -> Option<()> {
+    let length = u16::try_from(data.len()).ok()?;
+    message.bytes(&code.to_be_bytes()).ok()?;
+    message.bytes(&length.to_be_bytes()).ok()?;
+    message.bytes(data).ok()
+}
+
+/// What an answer's header says of it.
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    rcode: u16,
+    authoritative: bool,
+    truncated: bool,
+    /// Records in the answer, authority and additional sections.
+    counts: [u16; 3],
+}
+
+impl Answer {
+    fn of(rcode: u16) -> Self {
+        Self {
+            rcode,
+            authoritative: false,
+            truncated: false,
+            counts: [0; 3],
+        }
+    }
+}
+
+/// What can be read of a query, and the response code that this alone calls for.
+#[derive(Clone, Copy, Debug)]
+struct Request<'q> {
+    question: Option<Question<'q>>,
+    edns: Option<Edns<'q>>,
+    rcode: u16,
+}
+
+impl<'q> Request<'q> {
+    fn read(message: &'q [u8], header: &Header) -> Self {
+        let mut request = Self {
+            question: None,
+            edns: None,
+            rcode: rcode::NOERROR,
+        };
+        let is_query = header.flags & flag::OPCODE == 0;
+        let read = request.try_read(message, header, is_query);
+        // An operation other than QUERY may have another format: what can be read of it is echoed.
+        if !is_query {
+            request.refuse(rcode::NOTIMP);
+        } else if read.is_none() {
+            request = Self {
+                question: None,
+                edns: None,
+                rcode: rcode::FORMERR,
+            };
+        }
+        request
+    }
+
+    fn try_read(&mut self, message: &'q [u8], header: &Header, is_query: bool) -> Option<()> {
+        let [questions, answers, authority, additional] = header.counts;
+        let mut at = HEADER_LEN;
+        // RFC 9619: one question; or none, in order to get a cookie (RFC 7873 section 5.4).
+        match questions {
+            0 => {}
+            1 => {
+                let question = Question::read(message)?;
+                at += question.octets.len();
+                self.question = Some(question);
+            }
+            _ => return None,
+        }
+        let is_ixfr = matches!(self.question, Some(question) if question.qtype == rtype::IXFR);
+        if is_query && (answers > 0 || authority > 0 && !is_ixfr) {
+            return None;
+        }
+        for _ in 0..u32::from(answers) + u32::from(authority) {
+            at = wire::skip_record(message, at)?;
+        }
+        let extra = Extra::read(message, at, additional)?;
+        self.edns = extra.edns;
+        match (&self.question, extra.edns) {
+            (_, Some(edns)) if edns.version != 0 => self.refuse(rcode::BADVERS),
+            (None, Some(edns)) if edns.cookie.is_some() => {}
+            (None, _) => return None,
+            _ if extra.is_signed => self.refuse(rcode::NOTAUTH),
+            (Some(question), _) => match question.qclass {
+                class::IN | class::CH | class::ANY => {}
+                _ => self.refuse(rcode::REFUSED),
+            },
+        }
+        Some(())
+    }
+
+    fn refuse(&mut self, rcode: u16) {
+        self.rcode = rcode;
+    }
+}
+
+/// The low half of a number.
+fn low(number: u64) -> u32 {
+    let [a, b, c, d, ..] = number.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
+}

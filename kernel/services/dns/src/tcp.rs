@@ -1,0 +1,158 @@
+//! DNS on a TCP connection: messages after their length in 16 bits (RFC 1035 section 4.2.2),
+//! pipelined as the client likes, answered in order (RFC 7766).
+
+use core::net::IpAddr;
+
+use super::transfer::Transfer;
+use super::wire::HEADER_LEN;
+use super::{Client, Server, Transport, count};
+use mayfly_site::Zones;
+use mayfly_stream::{Input, Millis, Next, Progress};
+
+/// The longest query that is taken over TCP.
+pub const TCP_QUERY_MAX: usize = 1024;
+/// Time for the next whole query to arrive, and for an answer to find room.
+pub const TCP_TIMEOUT: Millis = 10_000;
+/// The longest message of a zone transfer: more names are compressed no better.
+const TRANSFER_MAX: usize = 16 * 1024;
+
+/// A connection from a client to a server of zones with such nodes ([`Zones::Node`]).
+#[derive(Debug)]
+pub struct Connection<N> {
+    /// When the client must have sent the rest of a query, or have taken an answer.
+    deadline: Millis,
+    closed: bool,
+    /// What is being sent.
+    transfer: Option<Transfer<N>>,
+}
+
+impl<N: Copy + Eq> Connection<N> {
+    /// A connection that was accepted now.
+    #[must_use]
+    pub fn new(now: Millis) -> Self {
+        Self {
+            deadline: now.saturating_add(TCP_TIMEOUT),
+            closed: false,
+            transfer: None,
+        }
+    }
+
+    /// When `process` must be called again, whatever happens until then.
+    #[must_use]
+    pub fn deadline(&self) -> Millis {
+        self.deadline
+    }
+
+    /// Answers the queries in `input` for which `out` has room.
+    ///
+    /// An answer is written when `out` has `room` octets or more, and is at most that long (with its
+    /// length): what does not fit is answered with SERVFAIL. `room` is at most the size of the send
+    /// buffer, at least [`ROOM_MIN`](super::ROOM_MIN) and 2; `input` must be able to grow to
+    /// [`TCP_QUERY_MAX`] and 2.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a server, a client, and two buffers"
+    )]
+    pub fn process(
+        &mut self,
+        server: &mut Server,
+        zones: &impl Zones<Node = N>,
+        now: Millis,
+        unix_seconds: u64,
+        address: IpAddr,
+        input: Input<'_>,
+        out: &mut [u8],
+        room: usize,
+    ) -> Progress {
+        let (mut consumed, mut written) = (0, 0);
+        // Whether what is missing is the peer's to send; otherwise it is room for the answer.
+        let mut starved = true;
+        while !self.closed {
+            let rest = input.octets.get(consumed..).unwrap_or_default();
+            let mut query = None;
+            if self.transfer.is_none() {
+                let Some((length, tail)) = rest.split_first_chunk() else {
+                    break;
+                };
+                let length = usize::from(u16::from_be_bytes(*length));
+                if !(HEADER_LEN..=TCP_QUERY_MAX).contains(&length) {
+                    return self.abort(server, input, written);
+                }
+                query = tail.get(..length);
+                if query.is_none() {
+                    break;
+                }
+            }
+            let space = out
+                .get_mut(written..)
+                .and_then(|space| space.get_mut(..room));
+            let Some((prefix, space)) = space.and_then(<[u8]>::split_first_chunk_mut) else {
+                starved = false;
+                break;
+            };
+            if let Some(query) = query {
+                consumed += 2 + query.len();
+                self.transfer = Transfer::begin(zones, query);
+                if self.transfer.is_some() {
+                    count(&mut server.stats.transfers);
+                }
+            }
+            let length = match (&mut self.transfer, query) {
+                (Some(transfer), _) => {
+                    let end = space.len().min(TRANSFER_MAX);
+                    let space = space.get_mut(..end).unwrap_or_default();
+                    let Ok(length) = transfer.write(zones, space) else {
+                        count(&mut server.stats.broken);
+                        return self.abort(server, input, written);
+                    };
+                    if transfer.is_done() {
+                        self.transfer = None;
+                        server.count_transfer();
+                    }
+                    Some(length)
+                }
+                (None, Some(query)) => {
+                    let client = Client {
+                        address,
+                        transport: Transport::Tcp,
+                    };
+                    server.answer(zones, now, unix_seconds, client, query, space)
+                }
+                (None, None) => None,
+            };
+            if let Some(length) = length {
+                *prefix = u16::try_from(length).unwrap_or(0).to_be_bytes();
+                written += prefix.len() + length;
+            }
+            self.deadline = now.saturating_add(TCP_TIMEOUT);
+        }
+        let expired = now >= self.deadline;
+        if !starved && expired {
+            return self.abort(server, input, written);
+        }
+        self.closed |= starved && (input.ended || expired);
+        if self.closed {
+            return Progress {
+                consumed: input.octets.len(),
+                written,
+                next: Next::Close,
+            };
+        }
+        Progress {
+            consumed,
+            written,
+            next: Next::Keep,
+        }
+    }
+
+    fn abort(&mut self, server: &mut Server, input: Input<'_>, written: usize) -> Progress {
+        self.closed = true;
+        self.transfer = None;
+        count(&mut server.stats.aborted);
+        Progress {
+            consumed: input.octets.len(),
+            written,
+            next: Next::Abort,
+        }
+    }
+}

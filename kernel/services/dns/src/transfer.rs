@@ -1,0 +1,158 @@
+//! Zone transfers (AXFR, RFC 5936): a whole zone as a stream of messages, from the SOA record to the
+//! SOA record. A difference (IXFR, RFC 1995) is answered with the whole, which is allowed.
+
+use super::Request;
+use super::compose::{Fault, Owner, Writer};
+use super::wire::{Header, class, flag, rcode, rtype};
+use mayfly_site::{RrSet, Zone, Zones, records};
+
+/// Where a transfer is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Transfer<N> {
+    id: [u8; 2],
+    flags: u16,
+    zone: Zone<N>,
+    /// The type that was asked for, until the first message has repeated the question.
+    question: Option<u16>,
+    at: Position,
+}
+
+/// What is sent next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Position {
+    Begin,
+    /// A record of a set of a node; signatures come after what they sign.
+    Record {
+        node: usize,
+        set: usize,
+        record: usize,
+    },
+    End,
+    Done,
+}
+
+impl<N: Copy + Eq> Transfer<N> {
+    /// A transfer, if this is a query for one that is allowed.
+    pub(super) fn begin(zones: &impl Zones<Node = N>, query: &[u8]) -> Option<Self> {
+        let header = Header::read(query)?;
+        let request = Request::read(query, &header);
+        let question = request.question?;
+        let is_transfer = matches!(question.qtype, rtype::AXFR | rtype::IXFR)
+            && question.qclass == class::IN
+            && header.flags & flag::QR == 0
+            && request.rcode == rcode::NOERROR;
+        if !is_transfer {
+            return None;
+        }
+        let zone = super::lookup::apex(zones, question.name).ok()??;
+        zone.transfer.then_some(Self {
+            id: header.id,
+            flags: flag::QR | flag::AA | header.flags & flag::RD,
+            zone,
+            question: Some(question.qtype),
+            at: Position::Begin,
+        })
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.at == Position::Done
+    }
+
+    /// Writes the next message.
+    pub(super) fn write(
+        &mut self,
+        zones: &impl Zones<Node = N>,
+        out: &mut [u8],
+    ) -> Result<usize, Fault> {
+        let apex = zones.name(self.zone.apex)?;
+        let mut message = Writer::new(out, usize::MAX, &[]).ok_or(Fault::Full)?;
+        let is_first = self.question.is_some();
+        if let Some(qtype) = self.question.take() {
+            message.question(apex, qtype)?;
+        }
+        let mut count = 0_u16;
+        let mut known = None;
+        while self.at != Position::Done && count < u16::MAX {
+            match self.step(zones, apex, &mut message, &mut known) {
+                Ok(written) => count += written,
+                Err(Fault::Full) if count > 0 => break,
+                Err(fault) => return Err(fault),
+            }
+        }
+        message
+            .finish(self.id, self.flags, [is_first.into(), count, 0, 0])
+            .ok_or(Fault::Full)
+    }
+
+    /// Writes the next record, if it is one, and goes on. Returns how many were written.
+    ///
+    /// `known` is the node whose name is in the message, and where.
+    fn step(
+        &mut self,
+        zones: &impl Zones<Node = N>,
+        apex: &[u8],
+        message: &mut Writer<'_>,
+        known: &mut Option<(usize, usize)>,
+    ) -> Result<u16, Fault> {
+        match self.at {
+            Position::Begin | Position::End => {
+                let soa = zones.rrset(self.zone.apex, rtype::SOA)?;
+                let soa = soa.ok_or(Fault::Broken)?;
+                let rdata = records(soa.rdata).next().ok_or(Fault::Broken)?;
+                message.record(Owner::Name(apex), soa.rtype, soa.ttl, rdata)?;
+                self.at = match self.at {
+                    Position::Begin => Position::Record {
+                        node: 0,
+                        set: 0,
+                        record: 0,
+                    },
+                    _ => Position::Done,
+                };
+                Ok(1)
+            }
+            Position::Record { node, set, record } => {
+                let Some(handle) = zones.nth_node(self.zone, node)? else {
+                    self.at = Position::End;
+                    return Ok(0);
+                };
+                let Some(found) = zones.nth_rrset(handle, set)? else {
+                    self.at = Position::Record {
+                        node: node + 1,
+                        set: 0,
+                        record: 0,
+                    };
+                    return Ok(0);
+                };
+                let is_soa = node == 0 && found.rtype == rtype::SOA;
+                let Some((rtype, rdata)) = nth(&found, is_soa, record) else {
+                    self.at = Position::Record {
+                        node,
+                        set: set + 1,
+                        record: 0,
+                    };
+                    return Ok(0);
+                };
+                let owner = match *known {
+                    Some((same, at)) if same == node => Owner::At(at),
+                    _ => Owner::Name(zones.name(handle)?),
+                };
+                let place = message.record(owner, rtype, found.ttl, rdata)?;
+                *known = place.owner.map(|at| (node, at));
+                self.at = Position::Record {
+                    node,
+                    set,
+                    record: record + 1,
+                };
+                Ok(1)
+            }
+            Position::Done => Ok(0),
+        }
+    }
+}
+
+/// A record of a set, or one that signs it. The SOA record itself is at the ends.
+fn nth<'z>(set: &RrSet<'z>, is_soa: bool, index: usize) -> Option<(u16, &'z [u8])> {
+    let data = records(if is_soa { &[] } else { set.rdata }).map(|rdata| (set.rtype, rdata));
+    let signatures = records(set.signatures).map(|rdata| (rtype::RRSIG, rdata));
+    data.chain(signatures).nth(index)
+}

@@ -1,0 +1,376 @@
+//! An HTTP/1.1 server over bytes (RFC 9110, RFC 9112): GET, HEAD and OPTIONS of what a site has.
+//!
+//! The end of a header section is found by looking at each octet once, however slowly they come;
+//! then its fields are parsed by `httparse` in the receive buffer. Request content is passed over
+//! within a bound, and then the response is sent: content from where the site has it, header lines
+//! too. Requests are answered in order, one at a time; the next one is looked at when the last
+//! octet of the answer before it has found room.
+//!
+//! What can be read in two ways is answered with 400 and the connection closed; `request` has the list.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod answer;
+mod body;
+mod conditions;
+mod negotiate;
+mod octets;
+mod range;
+mod request;
+mod response;
+mod status;
+mod target;
+#[cfg(test)]
+mod tests;
+
+use alloc::rc::Rc;
+
+use answer::Answer;
+pub use body::BODY_MAX;
+use body::Body;
+use mayfly_site::date::{IMF_FIXDATE_LEN, imf_fixdate};
+use mayfly_site::{Pages, RENDERED_MAX};
+use mayfly_stream::{Input, Millis, Next, Progress};
+use request::{Expect, FIELDS_FEW, FIELDS_MAX, Refusal, Request, Scan, Scanner};
+use response::Response;
+pub use status::Stats;
+use status::{MethodClass, Status};
+
+/// Answers that hold memory of their own at once, of all connections together: others get 503.
+pub const RENDERED_AT_ONCE: usize = 4;
+/// Time that a connection may be without a request.
+pub const IDLE_TIMEOUT: Millis = 15_000;
+/// Time from the first octet of a request to the end of its header section, and then of its content.
+pub const REQUEST_TIMEOUT: Millis = 10_000;
+/// Time in which a client must take [`WRITE_QUOTA`] octets of an answer, or the rest of it.
+pub const WRITE_TIMEOUT: Millis = 10_000;
+/// Octets that a client must take in each [`WRITE_TIMEOUT`].
+pub const WRITE_QUOTA: usize = 1024;
+
+/// What the connections of a server share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Counters.
+    pub stats: Stats,
+    /// The lines of `Server` and `Date` in this second.
+    stamp: [u8; STAMP_LEN],
+    stamp_second: Option<u64>,
+    /// Boundaries of multipart responses that were given out.
+    boundaries: u64,
+    /// Each clone is the right to hold memory for an answer.
+    token: Rc<()>,
+}
+
+const STAMP_BEFORE: &[u8] = b"Server: mayfly\r\nDate: ";
+const STAMP_LEN: usize = STAMP_BEFORE.len() + IMF_FIXDATE_LEN + 2;
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            stats: Stats::default(),
+            stamp: [0; STAMP_LEN],
+            stamp_second: None,
+            boundaries: 0,
+            token: Rc::new(()),
+        }
+    }
+}
+
+impl Shared {
+    fn stamp(&mut self, unix_seconds: u64) -> &[u8] {
+        if self.stamp_second != Some(unix_seconds) {
+            let (before, rest) = self.stamp.split_at_mut(STAMP_BEFORE.len());
+            let (date, end) = rest.split_at_mut(IMF_FIXDATE_LEN);
+            before.copy_from_slice(STAMP_BEFORE);
+            date.copy_from_slice(&imf_fixdate(unix_seconds));
+            end.copy_from_slice(b"\r\n");
+            self.stamp_second = Some(unix_seconds);
+        }
+        &self.stamp
+    }
+
+    /// Something that no multipart response before was made from.
+    fn boundary(&mut self, unix_seconds: u64) -> u64 {
+        self.boundaries = self.boundaries.wrapping_add(1);
+        (unix_seconds << 32).wrapping_add(self.boundaries)
+    }
+
+    fn token(&self) -> Option<Rc<()>> {
+        (Rc::strong_count(&self.token) <= RENDERED_AT_ONCE).then(|| self.token.clone())
+    }
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Connection<'a> {
+    /// The longest header section that is taken, request line included.
+    head_max: usize,
+    phase: Phase,
+    /// When the phase began, or the peer last took a quota of the response.
+    since: Millis,
+    scanner: Scanner,
+    /// What is left to write of an interim response.
+    interim: &'static [u8],
+    /// What is left of the request's content.
+    body: Body,
+    response: Response<'a>,
+    /// Octets taken by the peer since `since`.
+    taken: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// No octet of a request has come.
+    Idle,
+    /// A part of a header section has come.
+    Head,
+    /// The content of a request is being passed over.
+    Body,
+    /// A response is being written.
+    Respond,
+    /// Everything was written.
+    Closed,
+}
+
+impl<'a> Connection<'a> {
+    /// A connection that was accepted now, which takes header sections of up to `head_max` octets:
+    /// at most the size of the receive buffer.
+    #[must_use]
+    pub fn new(now: Millis, head_max: usize) -> Self {
+        Self {
+            head_max,
+            phase: Phase::Idle,
+            since: now,
+            scanner: Scanner::default(),
+            interim: b"",
+            body: Body::None,
+            response: Response::new(),
+            taken: 0,
+        }
+    }
+
+    /// When `process` must be called again, whatever happens until then.
+    #[must_use]
+    pub fn deadline(&self) -> Millis {
+        let timeout = match self.phase {
+            Phase::Idle => IDLE_TIMEOUT,
+            Phase::Head | Phase::Body => REQUEST_TIMEOUT,
+            Phase::Respond => WRITE_TIMEOUT,
+            Phase::Closed => 0,
+        };
+        self.since.saturating_add(timeout)
+    }
+
+    /// Whether no request has begun: such a connection may be dropped for another.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.phase == Phase::Idle
+    }
+
+    /// Since when the peer has owed what the deadline waits for: a request, the rest of one, or to
+    /// take the next [`WRITE_QUOTA`] octets. Of two connections, the one that has owed for longer
+    /// is the slower.
+    #[must_use]
+    pub fn waiting_since(&self) -> Millis {
+        self.since
+    }
+
+    /// Answers the requests in `input` as far as there is room in `out`.
+    ///
+    /// `unix_seconds` is the time of day for `Date`.
+    pub fn process<S: Pages + ?Sized>(
+        &mut self,
+        now: Millis,
+        unix_seconds: u64,
+        input: Input<'_>,
+        out: &mut [u8],
+        site: &'a S,
+        shared: &mut Shared,
+    ) -> Progress {
+        let (mut consumed, mut written) = (0, 0);
+        let next = loop {
+            let rest = input.octets.get(consumed..).unwrap_or_default();
+            let room = out.get_mut(written..).unwrap_or_default();
+            match self.phase {
+                Phase::Idle | Phase::Head => {
+                    consumed += leading_blank_lines(rest);
+                    let rest = input.octets.get(consumed..).unwrap_or_default();
+                    match self.scan(rest, now) {
+                        Scan::Head(extent) => {
+                            consumed += extent.length;
+                            let head = rest.get(..extent.length).unwrap_or_default();
+                            let (mut few, mut many);
+                            let fields = if extent.fields <= FIELDS_FEW {
+                                few = [httparse::EMPTY_HEADER; FIELDS_FEW];
+                                &mut few[..]
+                            } else {
+                                many = [httparse::EMPTY_HEADER; FIELDS_MAX];
+                                &mut many[..]
+                            };
+                            let request = Request::parse(head, extent.line, fields);
+                            self.receive(request, unix_seconds, site, shared);
+                            self.enter(Phase::Body, now);
+                        }
+                        Scan::Refused(status) => {
+                            shared.stats.method(MethodClass::Invalid);
+                            self.refuse(status, unix_seconds, site, shared);
+                            self.enter(Phase::Body, now);
+                        }
+                        Scan::Partial if input.ended => {
+                            shared.stats.incomplete += u64::from(self.phase == Phase::Head);
+                            break self.close();
+                        }
+                        Scan::Partial if now < self.deadline() => break Next::Keep,
+                        Scan::Partial => {
+                            shared.stats.expired += 1;
+                            if self.phase == Phase::Idle {
+                                break self.close();
+                            }
+                            self.refuse(Status::RequestTimeout, unix_seconds, site, shared);
+                            self.enter(Phase::Body, now);
+                        }
+                    }
+                }
+                Phase::Body => {
+                    written += self.write_interim(room);
+                    match self.body.skip(rest) {
+                        Ok(length) => consumed += length,
+                        Err(status) => self.refuse(status, unix_seconds, site, shared),
+                    }
+                    if self.body == Body::None {
+                        shared.stats.status(self.response.status);
+                        self.enter(Phase::Respond, now);
+                    } else if input.ended {
+                        shared.stats.incomplete += 1;
+                        break self.close();
+                    } else if now < self.deadline() {
+                        break Next::Keep;
+                    } else {
+                        shared.stats.expired += 1;
+                        self.refuse(Status::RequestTimeout, unix_seconds, site, shared);
+                    }
+                }
+                Phase::Respond => {
+                    let interim = self.write_interim(room);
+                    let copied = self
+                        .response
+                        .copy_to(room.get_mut(interim..).unwrap_or_default());
+                    let length = interim + copied.octets;
+                    written += length;
+                    shared.stats.content += copied.content as u64;
+                    self.taken = self.taken.saturating_add(length);
+                    if self.response.is_complete() {
+                        self.response.clear();
+                        if self.response.framing.close {
+                            break self.close();
+                        }
+                        self.enter(Phase::Idle, now);
+                    } else if self.taken >= WRITE_QUOTA {
+                        self.enter(Phase::Respond, now);
+                        break Next::Keep;
+                    } else if now < self.deadline() {
+                        break Next::Keep;
+                    } else {
+                        shared.stats.expired += 1;
+                        shared.stats.aborted += 1;
+                        self.close();
+                        break Next::Abort;
+                    }
+                }
+                Phase::Closed => break Next::Close,
+            }
+        };
+        if self.phase == Phase::Closed {
+            consumed = input.octets.len();
+        }
+        Progress {
+            consumed,
+            written,
+            next,
+        }
+    }
+
+    fn enter(&mut self, phase: Phase, now: Millis) {
+        self.phase = phase;
+        self.since = now;
+        self.taken = 0;
+        self.scanner = Scanner::default();
+    }
+
+    fn close(&mut self) -> Next {
+        self.phase = Phase::Closed;
+        self.response.clear();
+        Next::Close
+    }
+
+    /// Looks for the end of a header section at the start of `input`.
+    fn scan(&mut self, input: &[u8], now: Millis) -> Scan {
+        // A blank line that is not complete is no request yet.
+        if matches!(input, b"" | b"\r") {
+            return Scan::Partial;
+        }
+        if self.phase == Phase::Idle {
+            self.enter(Phase::Head, now);
+        }
+        self.scanner.scan(input, self.head_max)
+    }
+
+    /// Prepares the response to a request.
+    fn receive<S: Pages + ?Sized>(
+        &mut self,
+        request: Result<Request<'_, '_>, Refusal>,
+        unix_seconds: u64,
+        site: &'a S,
+        shared: &mut Shared,
+    ) {
+        shared.stats.method(match &request {
+            Ok(request) => request.method.class(),
+            Err(_) => MethodClass::Invalid,
+        });
+        let answer = Answer::new(&mut self.response, site, shared, unix_seconds);
+        match request {
+            Ok(request) => {
+                self.body = answer.request(&request);
+                if self.body != Body::None && request.expect == Expect::Continue {
+                    shared.stats.status(Status::Continue);
+                    self.interim = CONTINUE;
+                }
+            }
+            Err(refusal) => answer.refuse(refusal),
+        }
+    }
+
+    /// Makes an error the last response, in place of the one that was prepared.
+    fn refuse<S: Pages + ?Sized>(
+        &mut self,
+        status: Status,
+        unix_seconds: u64,
+        site: &'a S,
+        shared: &mut Shared,
+    ) {
+        let head_only = self.phase == Phase::Body && self.response.framing.head_only;
+        self.body = Body::None;
+        Answer::new(&mut self.response, site, shared, unix_seconds)
+            .refuse(Refusal { status, head_only });
+    }
+
+    /// Writes what is left of an interim response: the number of octets.
+    fn write_interim(&mut self, mut room: &mut [u8]) -> usize {
+        response::advance(&mut self.interim, &mut room)
+    }
+}
+
+/// The interim response to `Expect: 100-continue` (RFC 9110 section 15.2.1).
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Octets at the start of `input` that are blank lines, which a request line may follow
+/// (RFC 9112 section 2.2).
+fn leading_blank_lines(input: &[u8]) -> usize {
+    let mut rest = input;
+    while let Some(after) = rest.strip_prefix(b"\r\n") {
+        rest = after;
+    }
+    input.len() - rest.len()
+}

@@ -1,0 +1,541 @@
+extern crate std;
+
+mod deadlines;
+
+use core::fmt;
+use std::format;
+use std::string::String;
+use std::vec::Vec;
+
+use proptest::prelude::*;
+
+use super::*;
+use mayfly_site::{Broken, Coding, File, Resource, Variant};
+
+/// A file with one variant for each coding, whose header lines are as a pack has them.
+struct Stored {
+    etags: [String; 4],
+    lines: [(String, [usize; 3]); 4],
+    bodies: [Vec<u8>; 4],
+}
+
+const CODINGS: [(Coding, &str); 4] = [
+    (Coding::Identity, ""),
+    (Coding::Gzip, "gzip"),
+    (Coding::Brotli, "br"),
+    (Coding::Zstd, "zstd"),
+];
+
+impl Stored {
+    fn new(content_type: &str, body: &[u8]) -> Self {
+        let etags = CODINGS.map(|(_, name)| format!("\"{}{name}\"", body.len()));
+        let bodies = CODINGS.map(|(_, name)| [name.as_bytes(), body].concat());
+        let lines = core::array::from_fn(|n| {
+            let common = format!("ETag: {}\r\nVary: Accept-Encoding\r\n", etags[n]);
+            let encoded = match CODINGS[n].1 {
+                "" => String::new(),
+                name => format!("Content-Encoding: {name}\r\n"),
+            };
+            let typed = format!("Content-Type: {content_type}\r\n");
+            let marks = [0, encoded.len(), encoded.len() + typed.len()];
+            let marks = marks.map(|mark| mark + common.len());
+            let length = format!("Content-Length: {}\r\n", bodies[n].len());
+            (common + &encoded + &typed + &length, marks)
+        });
+        Self {
+            etags,
+            lines,
+            bodies,
+        }
+    }
+
+    fn variant(&self, n: usize) -> Variant<'_> {
+        let (lines, [common, encoded, typed]) = &self.lines[n];
+        Variant {
+            coding: CODINGS[n].0,
+            etag: self.etags[n].as_bytes(),
+            lines: lines.as_bytes(),
+            common: *common,
+            encoded: *encoded,
+            typed: *typed,
+            body: &self.bodies[n],
+        }
+    }
+
+    fn file(&self) -> File<'_> {
+        File {
+            modified: NOW - 1000,
+            variants: core::array::from_fn(|n| Some(self.variant(n))),
+        }
+    }
+}
+
+/// A site with resources of every kind.
+struct Site {
+    index: Stored,
+    other: Stored,
+    empty: Stored,
+    space: Stored,
+    large: Stored,
+    missing: Stored,
+}
+
+/// Renders this many digits.
+struct Digits(usize);
+
+impl fmt::Display for Digits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (0..self.0).try_for_each(|digit| write!(f, "{}", digit % 10))
+    }
+}
+
+impl Pages for Site {
+    fn resource(&self, host: &[u8], path: &[u8]) -> Result<Option<Resource<'_>>, Broken> {
+        let rendered = |text| Resource::Rendered {
+            content_type: "application/json",
+            text,
+        };
+        let redirect = |status, location| Resource::Redirect { status, location };
+        Ok(Some(match (host, path) {
+            (b"other", b"/") => Resource::File(self.other.file()),
+            (_, b"/") => Resource::File(self.index.file()),
+            (_, b"/empty") => Resource::File(self.empty.file()),
+            (_, b"/a b") => Resource::File(self.space.file()),
+            (_, b"/large") => Resource::File(self.large.file()),
+            (_, b"/rendered") => rendered(&Digits(12)),
+            (_, b"/longest") => rendered(&Digits(RENDERED_MAX)),
+            (_, b"/too-long") => rendered(&Digits(RENDERED_MAX + 1)),
+            (_, b"/payload") => Resource::Payload(3000),
+            (_, b"/old") => redirect(301, b"/new"),
+            (_, b"/old-query") => redirect(308, b"/new?a"),
+            (_, b"/old-fragment") => redirect(302, b"/new#a"),
+            (_, b"/bad-redirect") => redirect(200, b"/"),
+            (_, b"/broken") => return Err(Broken),
+            (_, b"/no-identity") => Resource::File(File {
+                modified: 0,
+                variants: [None; 4],
+            }),
+            (_, b"/bad-lines") => {
+                let mut file = self.index.file();
+                for variant in file.variants.iter_mut().flatten() {
+                    (variant.common, variant.typed) = (1000, 1000);
+                }
+                Resource::File(file)
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    fn error_page(&self, host: &[u8], status: u16) -> Result<Option<File<'_>>, Broken> {
+        match (host, status) {
+            (b"other", 404) => Ok(Some(self.missing.file())),
+            (b"broken", _) => Err(Broken),
+            _ => Ok(None),
+        }
+    }
+}
+
+fn site() -> Site {
+    let large: Vec<_> = (0..20_000_u32).map(|n| n.to_le_bytes()[0] | 0x80).collect();
+    site_with(&large)
+}
+
+fn site_with(large: &[u8]) -> Site {
+    Site {
+        index: Stored::new("text/html", b"<p>"),
+        other: Stored::new("text/html", b"<p>other"),
+        empty: Stored::new("text/plain", b""),
+        space: Stored::new("text/plain", b"space"),
+        large: Stored::new("image/x", large),
+        missing: Stored::new("text/html", b"<p>missing"),
+    }
+}
+
+const HEAD_LIMIT: usize = 1024;
+const NOW: u64 = 784_111_777;
+const DATE: &str = "Date: Sun, 06 Nov 1994 08:49:37 GMT";
+
+/// Feeds a stream in pieces that end at `cuts` to a connection, with room for `size` octets at a
+/// time; what it sends.
+fn feed(site: &Site, stream: &[u8], mut cuts: impl Iterator<Item = usize>, size: usize) -> Vec<u8> {
+    let mut connection = Connection::new(0, HEAD_LIMIT);
+    let mut shared = Shared::default();
+    let (mut start, mut end) = (0, 0);
+    let mut sent = Vec::new();
+    let mut out = std::vec![0; size];
+    loop {
+        let ended = end == stream.len();
+        let input = Input {
+            octets: &stream[start..end],
+            ended,
+        };
+        let progress = connection.process(0, NOW, input, &mut out, site, &mut shared);
+        start += progress.consumed;
+        assert!(start <= end, "no more is consumed than there is");
+        sent.extend_from_slice(&out[..progress.written]);
+        match progress.next {
+            Next::Keep if progress.written > 0 => {}
+            Next::Keep if ended => panic!("neither done nor getting on"),
+            Next::Keep => end = cuts.next().unwrap_or(stream.len()).clamp(end, stream.len()),
+            Next::Close => return sent,
+            Next::Abort => panic!("abort without a deadline"),
+        }
+    }
+}
+
+fn whole(site: &Site, stream: &[u8]) -> Vec<u8> {
+    feed(site, stream, core::iter::empty(), 1 << 20)
+}
+
+/// Each response in short: `status content-length[ head][ other lines]`.
+fn summary(mut sent: &[u8]) -> Vec<String> {
+    let mut responses = Vec::new();
+    while !sent.is_empty() {
+        let end = sent
+            .windows(4)
+            .position(|octets| octets == b"\r\n\r\n")
+            .expect("a whole head");
+        let head = core::str::from_utf8(&sent[..end]).unwrap();
+        sent = &sent[end + 4..];
+        let mut lines = head.split("\r\n");
+        let status = lines.next().unwrap().strip_prefix("HTTP/1.1 ").unwrap();
+        let mut text = String::from(&status[..3]);
+        if text != "100" {
+            assert_eq!(lines.next(), Some("Server: mayfly"));
+            assert_eq!(lines.next(), Some(DATE));
+        }
+        let mut rest: Vec<_> = lines.collect();
+        let length = rest
+            .iter()
+            .position(|line| line.starts_with("Content-Length: "));
+        if let Some(length) = length.map(|at| rest.remove(at)) {
+            let length: usize = length["Content-Length: ".len()..].parse().unwrap();
+            text = format!("{text} {length}");
+            if !sent.starts_with(b"HTTP/1.1 ") && !sent.is_empty() {
+                sent = &sent[length..];
+            } else if length > 0 {
+                text += " head";
+            }
+        }
+        rest.retain(|line| {
+            !["Content-Type: ", "ETag: ", "Vary: "]
+                .iter()
+                .any(|name| line.starts_with(name))
+        });
+        responses.push([&[text.as_str()], &rest[..]].concat().join(" "));
+    }
+    responses
+}
+
+const CLOSE: &str = "Connection: close";
+
+/// A stream with a bit of everything that keeps a connection open, and an error at the end.
+const STREAM: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n\
+    \r\nHEAD /large HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n\r\n\
+    GET /rendered HTTP/1.0\r\nConnection: keep-alive\r\n\r\n\
+    GET / HTTP/1.1\r\nHost: OTHER\r\nContent-Length: 13\r\n\r\nhello world\r\n\
+    POST /no HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n\
+    GET /a%20b?c HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nab\
+    GET /large HTTP/1.1\r\nHost: a\r\nRange: bytes=5-6,100-199,-1\r\n\r\n\
+    GET /payload HTTP/1.1\r\nHost: a\r\n\r\n\
+    GET /old?q HTTP/1.1\r\nHost: a\r\n\r\n\
+    GET / HTTP/1.1\r\nHost: a\r\nIf-None-Match: *\r\n\r\n\
+    GET /no HTTP/1.1\r\nHost: other\r\n\r\n\
+    GET / HTTP/3.0\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+#[test]
+fn every_cut() {
+    let site = site();
+    let expected = whole(&site, STREAM.as_bytes());
+    assert_eq!(
+        summary(&expected),
+        [
+            "200 3",
+            "200 20000 head",
+            "200 12 Connection: keep-alive Cache-Control: no-store",
+            "200 8",
+            "405 24 Allow: GET, HEAD, OPTIONS",
+            "100",
+            "200 5",
+            "206 376",
+            "200 3000 Cache-Control: no-store",
+            "301 23 Location: /new?q",
+            "304",
+            "404 10",
+            "505 32 Connection: close",
+        ]
+    );
+    for cut in 0..STREAM.len() {
+        assert_eq!(
+            feed(&site, STREAM.as_bytes(), core::iter::once(cut), 4096),
+            expected,
+            "{cut}"
+        );
+    }
+    for step in 1..64 {
+        let cuts = (0..STREAM.len()).step_by(step);
+        assert_eq!(
+            feed(&site, STREAM.as_bytes(), cuts, 4096),
+            expected,
+            "{step}"
+        );
+    }
+}
+
+/// A blank line in two pieces, and a request of one octet that is refused.
+#[test]
+fn blank_line_in_pieces() {
+    let site = site();
+    let sent = feed(&site, b"\r\n\x7f", 0..3, 4096);
+    assert_eq!(summary(&sent), ["400 17 Connection: close"]);
+}
+
+#[test]
+fn every_room() {
+    let site = site();
+    let stream = format!("GET /large HTTP/1.1\r\nHost: a\r\n\r\n{STREAM}");
+    let expected = whole(&site, stream.as_bytes());
+    for size in (1..300).chain([511, 512, 1023, 1460, 4096, 20_000, 30_000]) {
+        assert_eq!(
+            feed(&site, stream.as_bytes(), core::iter::empty(), size),
+            expected,
+            "{size}"
+        );
+        assert_eq!(
+            feed(&site, stream.as_bytes(), 0..stream.len(), size),
+            expected,
+            "{size}"
+        );
+    }
+}
+
+/// A connection whose time is told.
+struct Timed<'s> {
+    site: &'s Site,
+    connection: Connection<'s>,
+    shared: Shared,
+}
+
+impl<'s> Timed<'s> {
+    fn new(site: &'s Site) -> Self {
+        Self {
+            site,
+            connection: Connection::new(0, HEAD_LIMIT),
+            shared: Shared::default(),
+        }
+    }
+
+    /// What is sent, and what becomes of the connection.
+    fn at(&mut self, now: Millis, octets: &[u8], ended: bool, room: usize) -> (Vec<u8>, Next) {
+        let mut out = std::vec![0; room];
+        let input = Input { octets, ended };
+        let progress =
+            self.connection
+                .process(now, NOW, input, &mut out, self.site, &mut self.shared);
+        out.truncate(progress.written);
+        (out, progress.next)
+    }
+
+    /// Responses, and connections that expired, were reset, were ended inside a request.
+    fn figures(&self) -> (u64, u64, u64, u64) {
+        let stats = &self.shared.stats;
+        let responses = stats.statuses().map(|(_, count)| count).sum();
+        (responses, stats.expired, stats.aborted, stats.incomplete)
+    }
+}
+
+#[test]
+fn content_is_what_the_site_has() {
+    let site = site();
+    let sent = whole(&site, b"GET /large HTTP/1.0\r\n\r\n");
+    assert!(sent.ends_with(&site.large.bodies[0]));
+    let sent = whole(&site, b"GET /large HTTP/1.0\r\nAccept-Encoding: br\r\n\r\n");
+    assert!(sent.ends_with(&site.large.bodies[2]));
+    let sent = whole(&site, b"GET /rendered HTTP/1.0\r\n\r\n");
+    assert!(sent.ends_with(b"\r\n\r\n012345678901"));
+    let sent = whole(&site, b"GET /no HTTP/1.0\r\n\r\n");
+    assert!(sent.ends_with(b"\r\n\r\n404 Not Found\r\n"));
+    let sent = whole(&site, b"GET /no HTTP/1.0\r\nHost: other\r\n\r\n");
+    assert!(sent.ends_with(b"\r\n\r\n<p>missing"));
+    let sent = whole(&site, b"GET /old-fragment?q HTTP/1.0\r\n\r\n");
+    assert!(sent.ends_with(b"\r\nLocation: /new?q#a\r\n\r\n302 Found\r\n"));
+    let sent = whole(&site, b"HEAD /old-query?q HTTP/1.0\r\n\r\n");
+    assert!(sent.ends_with(b"\r\nLocation: /new?a\r\n\r\n"));
+    let sent = whole(&site, b"HEAD /old?q HTTP/1.0\r\n\r\n");
+    assert!(sent.ends_with(b"\r\nLocation: /new?q\r\n\r\n"));
+}
+
+#[test]
+fn multipart_is_framed() {
+    let site = site();
+    let sent = whole(
+        &site,
+        b"GET /a%20b HTTP/1.0\r\nRange: bytes=3-,0-1\r\nAccept-Encoding: gzip\r\n\r\n",
+    );
+    let text = String::from_utf8(sent).unwrap();
+    let (head, content) = text.split_once("\r\n\r\n").unwrap();
+    let boundary = head
+        .split_once("multipart/byteranges; boundary=")
+        .and_then(|(_, rest)| rest.get(..16))
+        .unwrap();
+    assert!(
+        head.contains("Content-Encoding: gzip\r\n") || head.ends_with("Content-Encoding: gzip")
+    );
+    assert!(head.contains(&format!("Content-Length: {}\r\n", content.len())));
+    let part = |range, octets| {
+        format!(
+            "\r\n--{boundary}\r\nContent-Range: bytes {range}/9\r\nContent-Type: text/plain\r\n\r\n{octets}"
+        )
+    };
+    let expected = part("3-8", "pspace") + &part("0-1", "gz") + &format!("\r\n--{boundary}--\r\n");
+    assert_eq!(content, expected);
+}
+
+/// What contradicts itself in a site becomes an error and is counted.
+#[test]
+fn broken_sites() {
+    let site = site();
+    for (request, status, broken) in [
+        ("GET /broken", "500 27", 1),
+        ("GET /no-identity", "500 27", 1),
+        ("GET /bad-lines", "500 27", 1),
+        ("GET /bad-redirect", "500 27", 1),
+        ("GET http://broken/no", "404 15", 1),
+        ("GET http://broken/broken", "500 27", 2),
+        ("GET /too-long", "503 25", 0),
+        ("GET /longest", "200 16384", 0),
+    ] {
+        let mut timed = Timed::new(&site);
+        let stream = format!("{request} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let (sent, next) = timed.at(0, stream.as_bytes(), false, 1 << 16);
+        assert_eq!(next, Next::Keep);
+        assert!(
+            summary(&sent)[0].starts_with(status),
+            "{request} {:?}",
+            summary(&sent)
+        );
+        assert_eq!(timed.shared.stats.broken, broken, "{request}");
+    }
+}
+
+#[test]
+fn counters() {
+    let site = site();
+    let mut timed = Timed::new(&site);
+    let (sent, _) = timed.at(0, STREAM.as_bytes(), false, 1 << 16);
+    let stats = timed.shared.stats;
+    let some = |counts: Vec<(&'static str, u64)>| -> Vec<_> {
+        counts.into_iter().filter(|(_, count)| *count > 0).collect()
+    };
+    assert_eq!(
+        some(stats.methods().collect()),
+        [("GET", 9), ("HEAD", 1), ("other", 1), ("invalid", 1)]
+    );
+    assert_eq!(
+        some(stats.statuses().collect()),
+        [
+            ("100", 1),
+            ("200", 6),
+            ("206", 1),
+            ("301", 1),
+            ("304", 1),
+            ("404", 1),
+            ("405", 1),
+            ("505", 1)
+        ]
+    );
+    assert_eq!((stats.class(2), stats.class(4)), (7, 2));
+    let content = summary(&sent)
+        .iter()
+        .filter(|text| !text.contains("head"))
+        .fold(0, |sum, text| {
+            sum + text
+                .split(' ')
+                .nth(1)
+                .and_then(|length| length.parse().ok())
+                .unwrap_or(0_u64)
+        });
+    // The end of the redirect's `Location` was made together with its content; what frames the
+    // parts of the multipart response is not counted.
+    let multipart = 376 - (2 + 100 + 1);
+    assert_eq!(
+        stats.content,
+        content + "?q\r\n\r\n".len() as u64 - multipart
+    );
+}
+
+#[test]
+fn longest_own_part_fits() {
+    let framing = request::Framing {
+        head_only: false,
+        close: true,
+        http10: false,
+    };
+    let mut shared = Shared::default();
+    let mut response = Response::new();
+    response.begin(Status::HeaderFieldsTooLarge, framing, shared.stamp(NOW));
+    response.own.push("x".repeat(144).as_bytes());
+    response.own.push(b"\r\nCache-Control: no-store\r\n");
+    response.own.push_length(u64::MAX);
+    assert!(response.own.octets().ends_with(b"18446744073709551615\r\n"));
+}
+
+fn mutated() -> impl Strategy<Value = Vec<u8>> {
+    let part = prop::sample::select(std::vec![
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "HEAD /large HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /rendered HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+        "GET /a%20b?c HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nabcd",
+        "POST http://a/ HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nab",
+        "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nIf-None-Match: W/\"3\", \"x\"\r\nIf-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n",
+        "GET /a%20b HTTP/1.1\r\nHost: a\r\nRange: bytes=0-1,3-\r\nIf-Range: \"5\"\r\nAccept-Encoding: gzip;q=0.5, br\r\n\r\n",
+        "POST /x HTTP/1.1\r\nHost: [::1]:80\r\nTransfer-Encoding: chunked\r\n\r\n2;x\r\nab\r\n0\r\nT: r\r\n\r\n",
+        "GET /old?q HTTP/1.1\r\nHost: OTHER\r\n\r\n",
+        "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+        "\r\n",
+    ]);
+    let value = prop_oneof![
+        any::<u8>(),
+        prop::sample::select(b"\r\n :/%?#,0123456789\0\tHT-;=*\"".to_vec()),
+    ];
+    let edit = (any::<prop::sample::Index>(), value, 0..4_u8);
+    (
+        prop::collection::vec(part, 1..4),
+        prop::collection::vec(edit, 0..6),
+    )
+        .prop_map(|(parts, edits)| {
+            let mut octets = parts.concat().into_bytes();
+            for (index, value, kind) in edits {
+                let at = index.index(octets.len() + 1);
+                match kind {
+                    0 => octets.insert(at, value),
+                    1 if at < octets.len() => _ = octets.remove(at),
+                    2 => octets.truncate(at.max(octets.len() / 2)),
+                    _ if at < octets.len() => octets[at] = value,
+                    _ => {}
+                }
+            }
+            octets
+        })
+}
+
+proptest! {
+    /// Whatever comes, what goes out is whole responses, the same in whatever pieces it came.
+    #[test]
+    fn mutated_streams(
+        stream in mutated(),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+        size in 1..2000_usize,
+    ) {
+        let site = site_with(&[0x80; 3000]);
+        let expected = whole(&site, &stream);
+        let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
+        cuts.sort_unstable();
+        prop_assert_eq!(&feed(&site, &stream, cuts.into_iter(), size), &expected);
+        let responses = summary(&expected);
+        for response in responses.iter().rev().skip(1) {
+            prop_assert!(!response.ends_with(CLOSE), "nothing follows the last response");
+        }
+    }
+}

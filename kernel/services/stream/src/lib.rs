@@ -1,0 +1,46 @@
+//! How a service over TCP is called: bytes in, bytes out.
+//!
+//! A connection of a service is a state machine that knows no socket. It looks at the receive buffer
+//! in place, says how much of it is done with, and writes into the send buffer:
+//!
+//! ```text
+//! progress = connection.process(now, ..., Input { octets, ended }, out, ...)
+//! ```
+//!
+//! Time is whatever the caller says it is. All input is hostile.
+#![no_std]
+#![forbid(unsafe_code)]
+
+/// A point in time: milliseconds on a clock that does not go backwards.
+pub type Millis = u64;
+
+/// What a TCP socket has received and not yet given up.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'i> {
+    /// Octets that were received and not consumed.
+    pub octets: &'i [u8],
+    /// Whether the peer has said that nothing follows them (FIN).
+    pub ended: bool,
+}
+
+/// What one call of a connection's `process` did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Octets of the input that are done with.
+    pub consumed: usize,
+    /// Octets written to the start of the output.
+    pub written: usize,
+    /// What is to become of the connection.
+    pub next: Next,
+}
+
+/// What is to become of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Call again when there is more input, more room, or at the deadline.
+    Keep,
+    /// Send what was written, then close (FIN). Further calls consume all input and say this again.
+    Close,
+    /// Reset: the peer has broken a rule or a deadline with octets still to be sent to it.
+    Abort,
+}
