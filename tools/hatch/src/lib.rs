@@ -1,12 +1,4 @@
-//! What mayfly needs on the host beside packing sites.
+//! The daemon that starts services when somebody asks for them.
 #![deny(unsafe_code)]
 
-pub mod builder;
-pub mod config;
-pub mod gc;
-mod line;
-pub mod pool;
-pub mod privileges;
-mod readable;
 pub mod summon;
-pub mod watch;

@@ -10,12 +10,12 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use hatch::builder::mac_text;
-use hatch::config::Overrides;
-use hatch::pool::{Order, Reply, Wanted};
 use hatch::summon::wire::packet_socket;
 use mayfly_stamp::exits::{EVENTS, Trace};
 use mayfly_stamp::{Birth, Guest, Job, Maker, Neighbour, Ready, TIMELINE, Traced, xenstored};
+use mayfly_toolstack::builder::mac_text;
+use mayfly_toolstack::config::Overrides;
+use mayfly_toolstack::pool::{Order, Reply, Wanted};
 use mayfly_xen::Xen;
 use mayfly_xenstore::Client;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
@@ -199,7 +199,11 @@ impl Dom0 {
 
     /// Takes a guest out of the pool, as a program does that is there already when it wants one.
     fn taken(&self, order: &Order) -> Result<Value> {
-        match hatch::pool::order(Path::new(hatch::pool::SOCKET), order, self.bound.0)? {
+        match mayfly_toolstack::pool::order(
+            Path::new(mayfly_toolstack::pool::SOCKET),
+            order,
+            self.bound.0,
+        )? {
             Some(Reply::Made(made)) => Ok(serde_json::to_value(made)?),
             other => bail!("the pool says {other:?}"),
         }
@@ -413,7 +417,7 @@ impl Dom0 {
 }
 
 fn wanted(guest: &Guest) -> Result<Order> {
-    let loaded = hatch::config::load(Path::new(&guest.config), &Overrides::default());
+    let loaded = mayfly_toolstack::config::load(Path::new(&guest.config), &Overrides::default());
     let loaded = loaded.map_err(|problems| anyhow!("{problems}"))?;
     Ok(Order::Create(Box::new(Wanted {
         // A shell has a UUID of its own.

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
-use hatch::builder::{Builder, Config, Image, Ramdisk, Then, mac_text, random_uuid};
-use hatch::config::{self, Guest, Overrides};
-use hatch::pool::{self, Made, Order, Reply, Wanted};
-use hatch::privileges;
-use hatch::watch::{Presence, presence};
+use mayfly_toolstack::builder::{Builder, Config, Image, Ramdisk, Then, mac_text, random_uuid};
+use mayfly_toolstack::config::{self, Guest, Overrides};
+use mayfly_toolstack::pool::{self, Made, Order, Reply, Wanted};
+use mayfly_toolstack::privileges;
+use mayfly_toolstack::watch::{Presence, presence};
 use serde_json::json;
 
 use super::exit::{Exit, Failure};
@@ -106,7 +106,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     #[cfg(feature = "faults")]
     if arguments.list_steps {
-        for step in hatch::builder::Step::ALL {
+        for step in mayfly_toolstack::builder::Step::ALL {
             println!("{step}");
         }
         return Ok(());
@@ -277,7 +277,7 @@ fn tell(
     let line = json!({
         "name": config.name,
         "domid": domid,
-        "uuid": hatch::builder::uuid(&config.uuid),
+        "uuid": mayfly_toolstack::builder::uuid(&config.uuid),
         "mac": mac,
         "paused": arguments.paused,
         "preconnected": preconnected,

@@ -1,7 +1,7 @@
 //! `hatch destroy`.
 
 use clap::Args;
-use hatch::watch;
+use mayfly_toolstack::watch;
 use rustix::thread::CapabilitySet;
 
 use super::builder;

@@ -2,8 +2,8 @@
 
 use anyhow::Context as _;
 use clap::Args;
-use hatch::builder::{domain_path, name_path, reason};
-use hatch::privileges;
+use mayfly_toolstack::builder::{domain_path, name_path, reason};
+use mayfly_toolstack::privileges;
 use mayfly_xen::{DomainInfo, Xen};
 use mayfly_xenstore::{Client, Error, Request};
 use rustix::thread::CapabilitySet;
@@ -108,7 +108,7 @@ impl Domain {
             domid: info.domid,
             name,
             ours,
-            uuid: hatch::builder::uuid(&info.handle),
+            uuid: mayfly_toolstack::builder::uuid(&info.handle),
             state: state(info),
             memory_kib: info.pages * 4,
             vcpus: info.vcpus,

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use hatch::builder;
-use hatch::builder::{Cause, DestroyError};
-use hatch::config::{Problems, TemplateError};
+use mayfly_toolstack::builder;
+use mayfly_toolstack::builder::{Cause, DestroyError};
+use mayfly_toolstack::config::{Problems, TemplateError};
 
 /// Exit codes other than 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

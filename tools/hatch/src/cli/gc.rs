@@ -1,7 +1,7 @@
 //! `hatch gc`.
 
 use clap::Args;
-use hatch::gc::{self, Action, Snapshot, SnapshotError};
+use mayfly_toolstack::gc::{self, Action, Snapshot, SnapshotError};
 use rustix::thread::CapabilitySet;
 use serde_json::json;
 

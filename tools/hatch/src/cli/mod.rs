@@ -21,9 +21,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use hatch::builder::Builder;
-use hatch::config::{self, Guest, Overrides};
-use hatch::privileges;
+use mayfly_toolstack::builder::Builder;
+use mayfly_toolstack::config::{self, Guest, Overrides};
+use mayfly_toolstack::privileges;
 use rustix::thread::CapabilitySet;
 use serde_json::json;
 

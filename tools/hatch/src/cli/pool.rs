@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
-use hatch::builder::{Image, random_uuid};
-use hatch::config::Overrides;
-use hatch::pool::{self, Limits, Order, Pool, Reply};
-use hatch::privileges;
+use mayfly_toolstack::builder::{Image, random_uuid};
+use mayfly_toolstack::config::Overrides;
+use mayfly_toolstack::pool::{self, Limits, Order, Pool, Reply};
+use mayfly_toolstack::privileges;
 use serde_json::json;
 
 use super::exit::{Exit, Failure};

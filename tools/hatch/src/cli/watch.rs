@@ -3,8 +3,8 @@
 use std::os::fd::AsFd as _;
 
 use clap::Args;
-use hatch::privileges;
-use hatch::watch::{Error, Watch};
+use mayfly_toolstack::privileges;
+use mayfly_toolstack::watch::{Error, Watch};
 use serde_json::json;
 
 use super::exit::{Exit, Failure};

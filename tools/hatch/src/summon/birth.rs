@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::daemon::Cause;
 use super::maker::Made;
-use crate::builder::report::Timeline;
+use mayfly_toolstack::builder::report::Timeline;
 
 /// Something that took time, or happened.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,13 +10,13 @@ use super::bell::Sender;
 use super::config::{Asleep, Service};
 use super::fleet::Id;
 use super::guard::{self, Identity};
-use crate::builder::report::Timeline;
-use crate::builder::{
+use mayfly_links::Link;
+use mayfly_toolstack::builder::report::Timeline;
+use mayfly_toolstack::builder::{
     Builder, Cause, Config, Connect, DestroyError, Image, Known, Ramdisk, Ready, Shell, Soon, Then,
     Vif, random_uuid,
 };
-use crate::gc::{self, Snapshot};
-use mayfly_links::Link;
+use mayfly_toolstack::gc::{self, Snapshot};
 use mayfly_xen::TscMode;
 use mayfly_xenstore::Client;
 

@@ -6,10 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use hatch::builder::mac_text;
 use mayfly_lab::{GUEST, Lab, Options, Placed, Report, Xenstored, static_program};
 use mayfly_stamp as stamp;
 use mayfly_stamp::{Job, Maker, Neighbour, Ready};
+use mayfly_toolstack::builder::mac_text;
 
 use super::serve::site;
 use super::vmlinux;

@@ -9,10 +9,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use hatch::builder::mac_text;
 use hatch::summon::status::{State, Step};
 use mayfly_lab::Xenstored;
 use mayfly_stamp::wakes::{By, Job, Report, Subject};
+use mayfly_toolstack::builder::mac_text;
 
 use super::figures::{Spread, ms, number};
 use super::job::{self, BOUND_S, Dom0, HATCH, STAMP};

@@ -18,8 +18,8 @@ use std::time::Duration;
 
 pub use smoltcp::wire::{Ipv4Cidr, Ipv6Cidr};
 
-use crate::builder::{Image, Ramdisk};
-use crate::config::{Problems, read_text};
+use mayfly_toolstack::builder::{Image, Ramdisk};
+use mayfly_toolstack::config::{Problems, read_text};
 
 /// Where the daemon tells how it is, if nothing else is said.
 pub const SOCKET: &str = "/run/hatch/summon";

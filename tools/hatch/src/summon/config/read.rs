@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use super::service::{Seen, service};
 use super::table::{Found, Table};
 use super::{Config, Daemon, Limits, Named, SOCKET};
-use crate::config::{BRIDGE, Problems};
 use mayfly_links::check_name;
+use mayfly_toolstack::config::{BRIDGE, Problems};
 
 /// Seconds; more than a year is a mistake.
 const TIME_MAX: f64 = 366.0 * 86400.0;

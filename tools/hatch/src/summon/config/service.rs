@@ -14,10 +14,10 @@ use smoltcp::wire::IpCidr;
 use super::read::{bridge, number, seconds, value};
 use super::table::{Found, Table};
 use super::{Asleep, Daemon, Ipv4Cidr, Ipv6Cidr, Named, Service};
-use crate::builder::image::RAM_MAX;
-use crate::builder::layout::CMDLINE_MAX;
-use crate::builder::{check_name, mac_text};
-use crate::config::{Problems, mac, own_mac, shown};
+use mayfly_toolstack::builder::image::RAM_MAX;
+use mayfly_toolstack::builder::layout::CMDLINE_MAX;
+use mayfly_toolstack::builder::{check_name, mac_text};
+use mayfly_toolstack::config::{Problems, mac, own_mac, shown};
 
 /// Seconds until a service sleeps, if nothing else is said.
 const IDLE: Duration = Duration::from_secs(60);

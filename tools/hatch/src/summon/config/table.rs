@@ -4,8 +4,8 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-use crate::config::{Problems, shown};
 use mayfly_pack::config::line;
+use mayfly_toolstack::config::{Problems, shown};
 
 /// A value, and its line.
 #[derive(Clone, Copy, Debug)]

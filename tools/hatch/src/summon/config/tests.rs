@@ -70,7 +70,7 @@ fn the_example_is_understood() {
     assert_eq!(wiki.asleep, Asleep::Pool);
     assert_eq!(wiki.command_line(), "ip=10.0.2.81/24");
     // What `hatch create` gives to a guest of this name.
-    assert_eq!(wiki.mac, crate::config::own_mac(b"wiki"));
+    assert_eq!(wiki.mac, mayfly_toolstack::config::own_mac(b"wiki"));
     assert_eq!(config.daemon.listen.len(), 2);
 }
 

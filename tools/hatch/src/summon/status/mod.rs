@@ -187,5 +187,5 @@ enum Question {
 /// # Errors
 /// It does not answer in time, or not as one does.
 pub fn ask(socket: &Path, bound: Duration) -> io::Result<Option<Status>> {
-    crate::line::ask(socket, &Question::Status, bound)
+    mayfly_toolstack::line::ask(socket, &Question::Status, bound)
 }

@@ -9,7 +9,7 @@ use std::thread::{self, Builder};
 use std::time::Duration;
 
 use super::{Question, Source, http};
-use crate::line;
+use mayfly_toolstack::line;
 
 /// Clients that are served at a time; who comes then is turned away.
 pub(super) const CLIENTS_MAX: usize = 16;

@@ -27,14 +27,15 @@ const SHOWN: usize = 60;
 
 impl Problems {
     /// Nothing wrong yet.
-    pub(crate) fn of(source: &str) -> Self {
+    pub fn of(source: &str) -> Self {
         Self {
             source: source.to_owned(),
             all: Vec::new(),
         }
     }
 
-    pub(crate) fn add(&mut self, line: usize, what: impl Into<String>) {
+    /// Adds what is wrong in a line.
+    pub fn add(&mut self, line: usize, what: impl Into<String>) {
         if self.all.len() < PROBLEMS_MAX {
             self.all.push(Problem {
                 line,
@@ -66,7 +67,7 @@ impl fmt::Display for Problems {
 impl std::error::Error for Problems {}
 
 /// A value as a message shows it: quoted, escaped, and not too long.
-pub(crate) fn shown(value: &str) -> String {
+pub fn shown(value: &str) -> String {
     let mut start: String = value.chars().take(SHOWN).collect();
     if start.len() < value.len() {
         start += "...";

@@ -21,7 +21,7 @@ const PRECONNECTED: u32 = 1;
 /// More program headers than this are no image's.
 const SEGMENTS_MAX: usize = 64;
 /// RAM of a guest ends below the devices and special pages (libxl's HVM_BELOW_4G_RAM_END).
-pub(crate) const RAM_MAX: u64 = 0xf000_0000;
+pub const RAM_MAX: u64 = 0xf000_0000;
 
 /// Why a file can't be a guest's image.
 #[derive(Debug, thiserror::Error)]

@@ -72,7 +72,7 @@ pub(super) fn parse(
 }
 
 /// Six bytes in hexadecimal, of one device and not of a group.
-pub(crate) fn mac(text: &str) -> Option<[u8; 6]> {
+pub fn mac(text: &str) -> Option<[u8; 6]> {
     let mut mac = [0; 6];
     let mut parts = text.split([':', '-']);
     for byte in &mut mac {

@@ -35,8 +35,7 @@ mod start_info;
 mod steps;
 
 pub use actions::{Action, Actions, Watched, reason};
-pub(crate) use config::check_name;
-pub use config::{Config, Connect, Error as ConfigError, NAME_MAX, Vif, random_uuid};
+pub use config::{Config, Connect, Error as ConfigError, NAME_MAX, Vif, check_name, random_uuid};
 pub use create::{Builder, Created, Ready, Shell, Soon, Then};
 pub use destroy::{DestroyError, Destroyed};
 pub use image::{Image, Ramdisk};

@@ -147,7 +147,7 @@ fn is_printable(text: &str) -> bool {
 }
 
 /// Checks a guest's name.
-pub(crate) fn check_name(name: &str) -> Result<(), Error> {
+pub fn check_name(name: &str) -> Result<(), Error> {
     let is_name = (1..=NAME_MAX).contains(&name.len()) && is_printable(name) && !name.contains('/');
     // A number would be taken for a domid by `xl`.
     if !is_name || name.bytes().all(|octet| octet.is_ascii_digit()) {

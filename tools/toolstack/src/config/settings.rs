@@ -26,7 +26,7 @@ struct Setting {
 }
 
 /// Reads a file, but not more of it than could be a configuration.
-pub(crate) fn read(path: &Path) -> Result<String, Problems> {
+pub fn read(path: &Path) -> Result<String, Problems> {
     let problem = |what: String| {
         let mut problems = Problems::of(&path.display().to_string());
         problems.add(0, what);

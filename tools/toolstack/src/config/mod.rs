@@ -31,12 +31,12 @@ mod vif;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use error::shown;
+pub use error::shown;
 pub use error::{Problem, Problems};
-pub(crate) use guest::{BRIDGE, own_mac};
+pub use guest::{BRIDGE, own_mac};
 pub use guest::{Guest, Overrides, load, parse};
 pub use settings::FILE_MAX;
-pub(crate) use settings::read as read_text;
+pub use settings::read as read_text;
 pub use template::{TemplateError, derived};
 pub use vif::Vif;
-pub(crate) use vif::mac;
+pub use vif::mac;

@@ -13,7 +13,7 @@ use mayfly_xen::TscMode;
 /// `hvm_start_info` has no bound; Linux has 2048 and Xen's own 1024 for dom0. A page less the NUL is what hatch keeps for it.
 const CMDLINE_MAX: usize = 4095;
 /// What libxl takes when there is no `bridge`.
-pub(crate) const BRIDGE: &str = "xenbr0";
+pub const BRIDGE: &str = "xenbr0";
 /// Xen's share of the MAC addresses (`libxl__device_nic_setdefault`).
 const OUI: [u8; 3] = [0x00, 0x16, 0x3e];
 /// MiB: what fits below the devices, as the builder has it.
@@ -387,7 +387,7 @@ fn actions(settings: &mut Settings, warnings: &mut Problems, unwatched: &mut Pro
 }
 
 /// The MAC address that follows from a UUID or a name.
-pub(crate) fn own_mac(seed: &[u8]) -> [u8; 6] {
+pub fn own_mac(seed: &[u8]) -> [u8; 6] {
     // The first bit is clear as in libxl's.
     let [a, b, c] = OUI;
     match Sha256::digest(seed).as_slice() {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 const LINE_MAX: u64 = 16 << 20;
 
 /// Makes a socket that only this user can open. One that nobody listens to any more is in nobody's way; `None` if somebody does.
-pub(crate) fn listen(path: &Path) -> io::Result<Option<UnixListener>> {
+pub fn listen(path: &Path) -> io::Result<Option<UnixListener>> {
     if let Some(folder) = path.parent() {
         std::fs::DirBuilder::new()
             .recursive(true)
@@ -32,7 +32,7 @@ pub(crate) fn listen(path: &Path) -> io::Result<Option<UnixListener>> {
 }
 
 /// Asks, and gives the answer; `None` when nobody listens.
-pub(crate) fn ask<T: for<'de> Deserialize<'de>>(
+pub fn ask<T: for<'de> Deserialize<'de>>(
     socket: &Path,
     question: &impl Serialize,
     bound: Duration,
@@ -57,14 +57,14 @@ pub(crate) fn ask<T: for<'de> Deserialize<'de>>(
 }
 
 /// Sends a line.
-pub(crate) fn send(mut stream: &UnixStream, message: &impl Serialize) -> io::Result<()> {
+pub fn send(mut stream: &UnixStream, message: &impl Serialize) -> io::Result<()> {
     let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');
     stream.write_all(&line)
 }
 
 /// Receives a line.
-pub(crate) fn receive<T: for<'de> Deserialize<'de>>(stream: &UnixStream) -> io::Result<T> {
+pub fn receive<T: for<'de> Deserialize<'de>>(stream: &UnixStream) -> io::Result<T> {
     let mut line = String::new();
     BufReader::new(stream.take(LINE_MAX)).read_line(&mut line)?;
     if !line.ends_with('\n') {

@@ -1,0 +1,11 @@
+//! Makes PVH guests from dom0, watches and removes them: what `hatch` and `hatch summon` are programs of.
+#![forbid(unsafe_code)]
+
+pub mod builder;
+pub mod config;
+pub mod gc;
+pub mod line;
+pub mod pool;
+pub mod privileges;
+mod readable;
+pub mod watch;
