@@ -625,6 +625,8 @@ mod tests {
     }
 
     proptest::proptest! {
+        #![proptest_config(mayfly_seeds::cases(256))]
+
         #[test]
         fn never_panics(cmdline in proptest::collection::vec(proptest::num::u8::ANY, 0..80)) {
             let _ = parse(&cmdline, &mut |_| ());

@@ -318,6 +318,8 @@ mod tests {
     }
 
     proptest::proptest! {
+        #![proptest_config(mayfly_seeds::cases(256))]
+
         #[test]
         fn any_octets_are_read_or_refused(mut octets: [u8; SIZE], keep: u8) {
             let from = right().encode();

@@ -107,6 +107,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #![proptest_config(mayfly_seeds::cases(256))]
+
         #[test]
         fn like_a_vector(ops in prop::collection::vec((any::<bool>(), 0_u16..12), 0..200)) {
             let mut slots = [Links::ALONE; 12];

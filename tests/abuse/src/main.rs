@@ -21,6 +21,9 @@ struct Arguments {
     guest: Ipv4Addr,
     /// For how long
     seconds: u64,
+    /// What random addresses, ports and octets follow from
+    #[arg(long, default_value_t = 20_260_101)]
+    seed: u64,
     #[command(subcommand)]
     what: What,
 }
@@ -82,6 +85,7 @@ const PACE: Duration = Duration::from_millis(500);
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    fastrand::seed(arguments.seed);
     let end = Instant::now() + Duration::from_secs(arguments.seconds);
     let guest = arguments.guest;
     match &arguments.what {

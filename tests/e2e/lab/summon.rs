@@ -711,11 +711,12 @@ fn fifty(place: &Place) -> Result<()> {
     let before = crate::hatch::state(place)?;
     let memory = taken(&summoned)?;
     let script = format!(
-        "client() {{ end=$(($(date +%s) + {seconds})); ok=0; bad=0
+        "client() {{ n=$1; end=$(($(date +%s) + {seconds})); ok=0; bad=0
          while [ $(date +%s) -lt $end ]; do
-             if wget -q -O /dev/null http://10.0.2.$((100 + $(od -An -N1 -tu1 /dev/urandom) % 50))/; then ok=$((ok + 1)); else bad=$((bad + 1)); fi
+             n=$(((n * 1103515245 + 12345) & 0x7fffffff))
+             if wget -q -O /dev/null http://10.0.2.$((100 + n / 65536 % 50))/; then ok=$((ok + 1)); else bad=$((bad + 1)); fi
          done; echo $ok $bad; }}
-         client & client & client & client & wait"
+         client 1 & client 2 & client 3 & client 4 & wait"
     );
     let output = summoned.lab().exec_with(
         &["sh", "-c", &script],

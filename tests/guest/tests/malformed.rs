@@ -1,7 +1,7 @@
 //! Malformed packets against driver, stack and services at once: no panic, bounded memory and
 //! work, and a good client is served afterwards.
 //!
-//! `MAYFLY_CASES=10000000` runs as many cases, `MAYFLY_SEED=7` the one guest of that seed, both
+//! `MAYFLY_SCALE=10` runs ten times as many cases, `MAYFLY_SEED=7` the one guest of that seed, both
 //! together as many from that seed on.
 #![allow(
     clippy::unwrap_used,
@@ -29,11 +29,6 @@ const CHECK_EVERY: u64 = 250;
 /// in a real guest: the pages of the fake, which later ones use again.
 const HELD: usize = 16 << 20;
 
-fn number(variable: &str) -> Option<u64> {
-    let value = std::env::var(variable).ok()?;
-    Some(value.replace('_', "").parse().expect("a number"))
-}
-
 /// A packed site with the names and the page that good clients ask for, and some that peers do.
 fn packed() -> &'static [u8] {
     let zone = "$TTL 300\n@ SOA ns hostmaster 1 3600 900 604800 60\n@ NS ns\nns A 10.0.2.80\n\
@@ -45,14 +40,16 @@ fn packed() -> &'static [u8] {
 #[test]
 fn mutated_frames_do_no_harm() {
     let started = Instant::now();
-    let (seed, cases) = (number("MAYFLY_SEED"), number("MAYFLY_CASES"));
+    let (seed, scale) = (mayfly_seeds::named_seed(), mayfly_seeds::named_scale());
     let first = seed.unwrap_or(1);
-    let usual = if seed.is_some() { PER_GUEST } else { CASES };
-    let guests = cases.unwrap_or(usual).div_ceil(PER_GUEST);
+    let guests = match (seed, scale) {
+        (Some(_), None) => 1,
+        _ => mayfly_seeds::scaled(CASES).div_ceil(PER_GUEST),
+    };
     let mut total = Figures::default();
     let site = packed();
     let before = HEAP.current_usage();
-    for seed in first..first + guests {
+    for seed in (0..guests).map(|guest| first.wrapping_add(guest)) {
         let pack = Some(site).filter(|_| seed % 2 == 0);
         total.add(&attack(seed, PER_GUEST, CHECK_EVERY, pack, || {
             HEAP.current_usage()

@@ -34,7 +34,7 @@ fn input() -> impl Strategy<Value = Input> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(mayfly_seeds::cases(1000))]
 
     #[test]
     fn there_is_a_link_exactly_in_the_states_that_have_one(inputs in prop::collection::vec(input(), 0..40)) {

@@ -378,7 +378,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(mayfly_seeds::cases(300))]
 
     #[test]
     fn whatever_it_does_it_can_be_replaced(ops in prop::collection::vec(op(), 1..120)) {

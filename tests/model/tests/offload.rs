@@ -251,7 +251,7 @@ fn who_wanted_a_long_frame_is_woken() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(mayfly_seeds::cases(60))]
 
     #[test]
     fn whatever_is_sent_arrives_in_order(

@@ -49,7 +49,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 250, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(mayfly_seeds::cases(250))]
 
     #[test]
     fn frames_arrive_once_and_in_order(

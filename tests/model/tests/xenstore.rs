@@ -322,7 +322,7 @@ fn run(ops: Vec<Op>) -> (Model, Option<Broken>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(mayfly_seeds::cases(400))]
 
     #[test]
     fn each_request_has_one_answer(ops in prop::collection::vec(harmless(), 1..80)) {

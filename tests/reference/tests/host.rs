@@ -13,9 +13,10 @@ use mayfly_reference::{COUNT, SEED, SITE, TRANSFERS};
 use server::mayfly;
 
 fn questions() -> Vec<Question> {
-    let seed = std::env::var("MAYFLY_SEED").map_or(SEED, |seed| seed.parse().unwrap());
-    println!("seed {seed}");
-    Questions::new(seed).unwrap().take(COUNT).collect()
+    let seed = mayfly_seeds::named_seed().unwrap_or(SEED);
+    println!("{}", mayfly_seeds::repeat(seed));
+    let count = usize::try_from(mayfly_seeds::scaled(COUNT as u64)).unwrap();
+    Questions::new(seed).unwrap().take(count).collect()
 }
 
 #[test]

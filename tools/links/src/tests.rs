@@ -130,6 +130,8 @@ fn names_of_links() {
 }
 
 proptest! {
+    #![proptest_config(mayfly_seeds::cases(256))]
+
     #[test]
     fn any_datagram(mut bytes in proptest::collection::vec(any::<u8>(), 0..128), sane in any::<bool>(), kind in 0u16..20) {
         if sane && bytes.len() >= 16 {

@@ -109,7 +109,7 @@ fn read(resource: Resource<'_>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(mayfly_seeds::cases(300))]
 
     #[test]
     fn changed_packs(

@@ -194,7 +194,7 @@ fn compare(pack: &Pack<'_>, zone: Zone<Node>, apex: usize, model: &Model, asked:
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(mayfly_seeds::cases(400))]
 
     #[test]
     fn names_are_found_as_in_the_model(

@@ -150,7 +150,7 @@ fn all_errors_are_told() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(mayfly_seeds::cases(500))]
 
     #[test]
     fn no_text_stops_the_packer(

@@ -406,6 +406,8 @@ fn transactions_need_a_number() {
 }
 
 proptest! {
+    #![proptest_config(mayfly_seeds::cases(256))]
+
     /// Any bytes are messages, an error, or too few; never more than there are, never a panic.
     #[test]
     fn any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..64), header in any::<[u8; 3]>()) {

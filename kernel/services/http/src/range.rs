@@ -191,6 +191,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(mayfly_seeds::cases(256))]
+
         /// The octets selected are those asked for; the parts neither overlap nor touch.
         #[test]
         fn parts_are_what_was_asked_for(

@@ -521,6 +521,8 @@ fn mutated() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
+    #![proptest_config(mayfly_seeds::cases(256))]
+
     /// Whatever comes, what goes out is whole responses, the same in whatever pieces it came.
     #[test]
     fn mutated_streams(

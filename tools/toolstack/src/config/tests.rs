@@ -402,6 +402,8 @@ fn the_address_of_a_template() {
 }
 
 proptest! {
+    #![proptest_config(mayfly_seeds::cases(256))]
+
     #[test]
     fn any_text(text in ".{0,200}") {
         let _ = read(&text);

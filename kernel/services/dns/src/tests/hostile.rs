@@ -292,6 +292,8 @@ fn mutated() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
+    #![proptest_config(mayfly_seeds::cases(256))]
+
     /// Whatever comes, what goes out is a response to it in good form, and within bounds.
     #[test]
     fn mutated_messages(message in mutated(), room in 0..1500_usize, tcp: bool) {

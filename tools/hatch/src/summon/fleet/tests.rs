@@ -396,6 +396,8 @@ fn a_guest_of_an_old_make_does_not_stay() {
 }
 
 proptest! {
+    #![proptest_config(mayfly_seeds::cases(256))]
+
     /// The seam: whenever frames come, are read, and the bridge is told of the vif, the guest gets each frame once. What was held is in its
     /// order.
     #[test]

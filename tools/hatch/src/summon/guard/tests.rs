@@ -329,6 +329,8 @@ fn one_family_alone() {
 }
 
 proptest! {
+    #![proptest_config(mayfly_seeds::cases(256))]
+
     /// No frame has it load from beyond its end, and of what passes the sender is the guest.
     #[test]
     fn any_frame(

@@ -197,6 +197,8 @@ fn the_same_through_a_file() {
 }
 
 proptest::proptest! {
+    #![proptest_config(mayfly_seeds::cases(256))]
+
     #[test]
     fn any_change_is_read_or_refused(changes: Vec<(u16, u8)>, length: u16) {
         let mut elf = Elf::new();

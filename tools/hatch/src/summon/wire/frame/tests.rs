@@ -181,6 +181,8 @@ fn signs_of_life() {
 }
 
 proptest! {
+    #![proptest_config(mayfly_seeds::cases(256))]
+
     #[test]
     fn any_octets(mut frame in proptest::collection::vec(any::<u8>(), 0..120), kind in 0usize..4) {
         let kinds: [u16; 4] = [0x0806, 0x0800, 0x86dd, 0x8100];
