@@ -128,7 +128,7 @@ impl<H: Hypervisor> Tx<'_, H> {
     /// Room to compose a frame in.
     #[inline]
     pub fn frame(&mut self, length: usize) -> Option<TxFrame<'_>> {
-        self.front.frame(length)
+        self.front.frame(length, false)
     }
 
     /// Takes note that a frame was sent.
@@ -139,8 +139,13 @@ impl<H: Hypervisor> Tx<'_, H> {
 
     /// Composes a frame in its pages and sends it.
     #[inline]
-    fn compose<R>(&mut self, length: usize, f: impl FnOnce(&mut [u8]) -> (R, Offload)) -> R {
-        let Some(mut room) = self.front.frame(length) else {
+    fn compose<R>(
+        &mut self,
+        length: usize,
+        segmented: bool,
+        f: impl FnOnce(&mut [u8]) -> (R, Offload),
+    ) -> R {
+        let Some(mut room) = self.front.frame(length, segmented) else {
             // There was room when smoltcp asked. A frame that finds none is lost as on any wire.
             return f(&mut vec![0; length]).0;
         };
@@ -214,7 +219,8 @@ pub struct EthernetToken<'a, 'h, H: Hypervisor>(&'a mut Tx<'h, H>);
 
 impl<H: Hypervisor> smoltcp::phy::TxToken for EthernetToken<'_, '_, H> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, f: F) -> R {
-        self.0.compose(length, |frame| (f(frame), Offload::None))
+        self.0
+            .compose(length, false, |frame| (f(frame), Offload::None))
     }
 }
 
@@ -259,7 +265,7 @@ impl<H: Hypervisor> smoltcp::phy::TxToken for IpToken<'_, '_, H> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, f: F) -> R {
         let Self { tx, peer, segment } = self;
         let (mac, features) = (tx.mac(), tx.features());
-        tx.compose(ETHERNET_HEADER + length, |frame| {
+        tx.compose(ETHERNET_HEADER + length, segment.is_some(), |frame| {
             let (header, packet) = frame.split_at_mut(ETHERNET_HEADER);
             let result = f(packet);
             let ipv4 = packet.first().is_some_and(|first| first >> 4 == 4);
@@ -347,7 +353,8 @@ impl<'n, 'h, H: Hypervisor> Device for Ip<'n, 'h, H> {
 
     #[inline]
     fn transmit(&mut self, _: Instant) -> Option<IpToken<'_, 'h, H>> {
-        if !self.tx.front.can_send_bytes(self.longest) {
+        let segmented = self.tx.features().segment;
+        if !self.tx.front.can_send_bytes(self.longest, segmented) {
             self.exhausted = true;
             return None;
         }

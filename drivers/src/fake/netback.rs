@@ -260,6 +260,12 @@ impl FakeNetback {
         true
     }
 
+    /// Answers what [`FakeNetback::hold_tx`] kept back.
+    pub fn release(&mut self, machine: &mut Machine) {
+        self.answer_pending();
+        self.publish(machine);
+    }
+
     /// Writes a response index off by `jump`, and notifies.
     pub fn jump(&mut self, machine: &mut Machine, ring: Ring, jump: u32) {
         if let Some(connection) = &self.connection {
@@ -426,9 +432,33 @@ impl FakeNetback {
         }
     }
 
+    /// Ends the interface for good when a ring has more requests without a response than slots: of the
+    /// transmit ring Linux' netback says "Impossible number of requests" (`xenvif_tx_build_gops`), and
+    /// a slot without a response that is written again is lost (`RING_REQUEST_PROD_OVERFLOW`, io/ring.h).
+    fn overflowed(&mut self, machine: &mut Machine) -> bool {
+        let Some(connection) = &self.connection else {
+            return false;
+        };
+        let requests =
+            |page: &SharedPage, answered| page.load_acquire(sring::REQ_PROD).wrapping_sub(answered);
+        let fault = if requests(&connection.tx, connection.tx_prod) > NET_TX_RING_SIZE {
+            "the guest overran the transmit ring"
+        } else if requests(&connection.rx, connection.rx_cons) > NET_RX_RING_SIZE {
+            "the guest overran the receive ring"
+        } else {
+            return false;
+        };
+        machine.violation(fault);
+        self.disconnect(machine);
+        true
+    }
+
     fn work(&mut self, machine: &mut Machine) {
         // RING_FINAL_CHECK_FOR_REQUESTS: look again after asking to be notified.
         loop {
+            if self.overflowed(machine) {
+                return;
+            }
             self.consume_tx(machine);
             self.produce_rx(machine);
             let Some(connection) = &mut self.connection else {
@@ -457,12 +487,6 @@ impl FakeNetback {
             return;
         };
         let prod = connection.tx.load_acquire(sring::REQ_PROD);
-        let waiting = prod.wrapping_sub(connection.tx_cons);
-        if waiting > NET_TX_RING_SIZE - connection.tx_pending.len() as u32 {
-            machine.violation("the guest overran the transmit ring");
-            connection.tx_cons = prod;
-            return;
-        }
         while connection.tx_cons != prod {
             match packet(connection, machine, prod) {
                 Ok(packet) => match offload::finish(packet.bytes, packet.flags, packet.gso) {
@@ -476,9 +500,16 @@ impl FakeNetback {
                 Err(fault) => machine.violation(fault),
             }
         }
-        if self.hold_tx {
-            return;
+        if !self.hold_tx {
+            self.answer_pending();
         }
+    }
+
+    /// Answers all transmit requests that it has taken.
+    fn answer_pending(&mut self) {
+        let Some(connection) = &mut self.connection else {
+            return;
+        };
         let status = self.tx_status;
         while let Some(id) = if self.reorder_tx {
             connection.tx_pending.pop_back()
@@ -502,11 +533,6 @@ impl FakeNetback {
             return;
         };
         while !self.to_guest.is_empty() {
-            let prod = connection.rx.load_acquire(sring::REQ_PROD);
-            if prod.wrapping_sub(connection.rx_cons) > NET_RX_RING_SIZE {
-                machine.violation("the guest overran the receive ring");
-                return;
-            }
             let Some(request) = next_rx(connection) else {
                 return;
             };

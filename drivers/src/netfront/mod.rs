@@ -11,12 +11,14 @@
 //! network before the guest ran. Frames may be queued as soon as it is live: nothing waits for
 //! the back end to be connected.
 
+mod buffers;
 pub mod handshake;
+mod link;
 pub mod preconnected;
 mod receive;
-mod report;
-mod ring;
+mod sring;
 mod transmit;
+mod types;
 mod xenbus;
 
 use alloc::collections::VecDeque;
@@ -26,18 +28,17 @@ use crate::abi::{PAGE_SIZE, XenbusState};
 use crate::grant::GrantTable;
 use crate::xenstore::{Event, ReqId, StoreError, Xenstore};
 use crate::{DomId, EventPort, Hypervisor, SystemTime};
+use buffers::Buffers;
 use handshake::{Actions, Input, State};
+use link::Link;
 use preconnected::Preconnected;
-pub use report::{
-    Checksum, Config, Counters, Features, LinkError, Notice, Offload, RingError, RxFrame, SendError,
-};
-use ring::Link;
-use transmit::Buffers;
+use transmit::Room;
 pub use transmit::TxFrame;
+pub use types::{
+    Checksum, Config, Counters, ETHERNET_HEADER, Features, LinkError, Notice, Offload, RingError,
+    RxFrame, SendError,
+};
 use xenbus::{FEATURES, Feature, HOME, MTU_MAX, Question, WATCH_BACKEND, WATCH_STATE};
-
-/// Bytes of an Ethernet header: no frame is shorter, and netback refuses such a one.
-pub const ETHERNET_HEADER: usize = 14;
 
 /// How long the other side may take for a step before the kernel hears of it.
 const PATIENCE_NS: u64 = 5_000_000_000;
@@ -129,7 +130,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
     /// Its pages are not there, or there is no memory for the transmit buffers.
     pub fn adopt(&mut self, network: &Preconnected) -> Result<(), Notice> {
         self.ready_buffers().map_err(Notice::Link)?;
-        let link = Link::adopt(self.xen, &mut self.grants, network, &mut self.buffers);
+        let link = Link::adopt(self.xen, network, &mut self.buffers);
         self.link = Some(link.map_err(Notice::Link)?);
         (self.state, _) = handshake::step(self.state, Input::Adopted);
         self.timer = Timer::Armed;
@@ -258,35 +259,35 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         self.link.as_mut()?.receive(frame, &mut self.counters)
     }
 
-    /// Whether a frame of up to one page can be sent.
+    /// Whether a frame of up to one page can be sent that the back end does not cut.
     #[inline]
     pub fn can_send(&mut self) -> bool {
-        self.has_room(1)
+        self.can_send_bytes(PAGE_SIZE, false)
     }
 
-    /// Whether a frame of so many bytes can be sent.
+    /// Whether a frame of so many bytes can be sent, which the back end cuts into segments if
+    /// `segmented`.
     #[inline]
-    pub fn can_send_bytes(&mut self, length: usize) -> bool {
-        self.has_room(length.div_ceil(PAGE_SIZE))
-    }
-
-    #[inline]
-    fn has_room(&mut self, pages: usize) -> bool {
+    pub fn can_send_bytes(&mut self, length: usize, segmented: bool) -> bool {
         match &mut self.link {
-            Some(link) => link.has_room(pages, &mut self.counters),
+            Some(link) => link.has_room(Room::new(length, segmented), &mut self.counters),
             None => false,
         }
     }
 
     /// Room to compose a frame of up to so many bytes in, where the back end will
-    /// read it; `None` without a link or while all pages are in flight.
+    /// read it; `None` without a link or while all pages are in flight. Only a frame that room was
+    /// asked for as `segmented` can be counted on to be sent with [`Offload::Segment`].
     #[inline]
-    pub fn frame(&mut self, length: usize) -> Option<TxFrame<'_>> {
+    pub fn frame(&mut self, length: usize, segmented: bool) -> Option<TxFrame<'_>> {
         let link = self.link.as_mut()?;
-        if !link.has_room(length.div_ceil(PAGE_SIZE), &mut self.counters) {
-            return None;
-        }
-        link.frame(self.xen, &mut self.grants, length, &mut self.counters)
+        link.frame(
+            self.xen,
+            &mut self.grants,
+            length,
+            segmented,
+            &mut self.counters,
+        )
     }
 
     /// Queues a copy of a frame, with complete checksums. It leaves with the next flush.
@@ -298,7 +299,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
             self.counters.tx_dropped += 1;
             return Err(SendError::Size);
         }
-        let Some(mut room) = self.frame(frame.len()) else {
+        let Some(mut room) = self.frame(frame.len(), false) else {
             self.counters.tx_dropped += 1;
             return Err(SendError::Full);
         };
@@ -399,6 +400,16 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// Takes back the pages that earlier back ends have let go of. Cheap when there are none.
+    pub fn sweep(&mut self) {
+        self.grants.sweep(self.xen);
+        match (&mut self.link, &mut self.buffers) {
+            (Some(link), _) => link.reclaim(&mut self.grants),
+            (None, Some(buffers)) => buffers.reclaim(&mut self.grants),
+            (None, None) => {}
+        }
     }
 
     /// Pages that a back end kept mapped after its link was closed.

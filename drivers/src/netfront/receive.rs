@@ -5,8 +5,8 @@
 use alloc::vec::Vec;
 use core::mem::size_of;
 
-use super::ring::{Granted, push};
-use super::{Checksum, Counters, ETHERNET_HEADER, RxFrame};
+use super::sring::{Granted, push};
+use super::types::{Checksum, Counters, ETHERNET_HEADER, RxFrame};
 use crate::abi::{
     NET_RX_RING_SIZE, NetRxFlags, PAGE_SIZE, XEN_NETIF_EXTRA_FLAG_MORE, netif_rx_request,
     netif_rx_response, sring,

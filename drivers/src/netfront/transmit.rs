@@ -1,124 +1,45 @@
-//! The transmit ring and its buffers.
+//! The transmit ring.
 //!
-//! Frames are composed in pages that the back end can read and not write. Each is granted
-//! when it is first used and stays granted, so no frame costs a grant operation. A frame lies in
-//! consecutive pages; each of them is one request, whose id is the page's number. What
-//! the back end is to cut into segments has an extra-info slot behind its first request.
+//! A frame lies in consecutive pages of the [`Buffers`]; each of them is one request, whose id is
+//! the page's number. What the back end is to cut into segments has an extra-info slot behind its
+//! first request.
 
-use alloc::vec::Vec;
 use core::mem::size_of;
 
-use super::ring::{Granted, available, push};
-use super::{Counters, ETHERNET_HEADER, LinkError, Offload, RingError, SendError};
+use super::buffers::{Buffers, PageSet};
+use super::sring::{Granted, available, push};
+use super::types::{Counters, ETHERNET_HEADER, Offload, RingError, SendError};
 use crate::abi::{
     NET_TX_RING_SIZE, NETIF_RSP_NULL, NETIF_RSP_OKAY, NetTxFlags, PAGE_SIZE,
-    XEN_NETIF_EXTRA_TYPE_GSO, XEN_NETIF_GSO_TYPE_TCPV4, XEN_NETIF_NR_SLOTS_MIN, netif_extra_gso,
-    netif_tx_request, netif_tx_response, sring,
+    XEN_NETIF_EXTRA_TYPE_GSO, XEN_NETIF_GSO_TYPE_TCPV4, netif_extra_gso, netif_tx_request,
+    netif_tx_response, sring,
 };
-use crate::grant::{GrantError, GrantTable};
-use crate::{DomId, GrantRef, Hypervisor, TransmitPages};
+use crate::grant::GrantTable;
+use crate::{DomId, Hypervisor};
 
-/// Pages of a frame at most. (Its length has to fit 16 bits as well.)
-pub(super) const FRAME_PAGES: usize = 16;
-const _: () = assert!(FRAME_PAGES <= XEN_NETIF_NR_SLOTS_MIN);
-
-/// One bit for each page.
-type Set = [u64; (NET_TX_RING_SIZE / 64) as usize];
-
-/// The bits of `count` pages in the word that they lie in.
-fn mask(page: usize, count: usize) -> u64 {
-    (u64::MAX >> (64 - count.clamp(1, 64))) << (page % 64)
+/// What a frame takes of the ring and of the buffers. A frame that takes more is greater.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Room {
+    /// Consecutive pages, each with a slot of its own.
+    pages: usize,
+    /// Slots for extra information.
+    extra: usize,
 }
 
-/// The pages that frames are composed in. They outlive a link.
-#[derive(Debug)]
-pub(super) struct Buffers {
-    pages: TransmitPages,
-    /// The grant of each page that has one.
-    grants: Vec<Option<GrantRef>>,
-    /// Pages that an earlier back end has not let go of.
-    held: Set,
-    /// Zero each page before it is granted.
-    scrub: bool,
-}
-
-impl Buffers {
-    /// Takes `count` consecutive pages from the kernel, 256 at most.
-    pub(super) fn new(xen: &impl Hypervisor, count: usize) -> Result<Self, LinkError> {
-        let count = count.clamp(1, NET_TX_RING_SIZE as usize);
-        let pages = xen.transmit_pages(count).ok_or(LinkError::NoMemory)?;
-        let mut grants = Vec::with_capacity(count);
-        grants.resize(count, None);
-        Ok(Self {
-            pages,
-            grants,
-            held: Set::default(),
-            scrub: false,
-        })
+impl Room {
+    /// For a frame of so many bytes, which the back end is to cut into segments or not.
+    #[inline]
+    pub(super) fn new(length: usize, segmented: bool) -> Self {
+        Self {
+            pages: length.div_ceil(PAGE_SIZE).max(1),
+            extra: usize::from(segmented),
+        }
     }
 
-    /// Pages of the longest frame that is let out: a few of them have room at once.
-    pub(super) fn frame_pages(&self) -> usize {
-        (self.grants.len() / 4).clamp(1, FRAME_PAGES)
-    }
-
-    fn grant(
-        &mut self,
-        xen: &impl Hypervisor,
-        grants: &mut GrantTable,
-        domain: DomId,
-        page: usize,
-    ) -> Result<GrantRef, GrantError> {
-        match self.grants.get(page) {
-            Some(Some(grant)) => return Ok(*grant),
-            Some(None) => {}
-            None => return Err(GrantError::Frame),
-        }
-        if self.scrub {
-            self.pages.bytes(page, PAGE_SIZE).fill(0);
-        }
-        let grant = grants.grant_transmit(xen, domain, &self.pages, page)?;
-        if let Some(slot) = self.grants.get_mut(page) {
-            *slot = Some(grant);
-        }
-        Ok(grant)
-    }
-
-    /// Ends all grants; a page that is still mapped is held back until it is not.
-    pub(super) fn revoke(&mut self, grants: &mut GrantTable) {
-        self.held = Set::default();
-        for (page, slot) in self.grants.iter_mut().enumerate() {
-            let Some(grant) = *slot else { continue };
-            if grants.end(grant).is_ok() {
-                *slot = None;
-            } else if let Some(word) = self.held.get_mut(page / 64) {
-                *word |= mask(page, 1);
-            }
-        }
-        self.scrub = true;
-    }
-
-    /// Pages that are held back.
-    pub(super) fn held(&self) -> usize {
-        self.held
-            .iter()
-            .map(|word| word.count_ones() as usize)
-            .sum()
-    }
-
-    /// The pages that can be used.
-    fn usable(&self) -> Set {
-        let mut set = Set::default();
-        for (index, word) in set.iter_mut().enumerate() {
-            let count = self.grants.len().saturating_sub(64 * index).min(64);
-            if count > 0 {
-                *word = mask(0, count);
-            }
-        }
-        for (word, held) in set.iter_mut().zip(self.held) {
-            *word &= !held;
-        }
-        set
+    /// Slots of the ring.
+    #[inline]
+    fn slots(self) -> usize {
+        self.pages + self.extra
     }
 }
 
@@ -131,17 +52,16 @@ pub(super) struct Transmit {
     pub(super) cons: u32,
     buffers: Buffers,
     /// Pages that can be used, in flight or not.
-    usable: Set,
+    usable: PageSet,
     /// Pages that are not in flight.
-    free: Set,
-    /// Pages that somebody asked for and that were not free.
-    wanted: usize,
+    free: PageSet,
+    /// What somebody asked for and did not get.
+    wanted: Room,
 }
 
 impl Transmit {
-    pub(super) fn new(ring: Granted, mut buffers: Buffers, grants: &mut GrantTable) -> Self {
-        // What an earlier back end held it may have let go of by now.
-        buffers.revoke(grants);
+    /// An empty ring over the buffers that no earlier back end has kept.
+    pub(super) fn new(ring: Granted, buffers: Buffers) -> Self {
         let usable = buffers.usable();
         Self {
             ring,
@@ -151,7 +71,7 @@ impl Transmit {
             usable,
             free: usable,
             buffers,
-            wanted: 0,
+            wanted: Room::default(),
         }
     }
 
@@ -168,20 +88,18 @@ impl Transmit {
         sring::RING + (index % NET_TX_RING_SIZE) as usize * size_of::<netif_tx_request>()
     }
 
-    /// Requests and extra-info slots without a response.
-    fn in_flight(&self) -> u32 {
-        self.prod.wrapping_sub(self.cons)
+    /// Whether so many more slots fit the ring: a slot without a response must not be overwritten,
+    /// and netback ends an interface for good that has more requests than the ring has slots
+    /// (`RING_REQUEST_PROD_OVERFLOW`, io/ring.h).
+    #[inline]
+    fn has_slots(&self, slots: usize) -> bool {
+        self.prod.wrapping_sub(self.cons) as usize + slots <= NET_TX_RING_SIZE as usize
     }
 
     /// How many completions we let pass before the back end wakes us.
+    #[allow(clippy::cast_possible_truncation, reason = "256 pages at most")]
     fn wake_after(&self) -> u32 {
-        (self
-            .usable
-            .iter()
-            .map(|word| word.count_ones())
-            .sum::<u32>()
-            / 2)
-        .max(1)
+        (self.usable.len() as u32 / 2).max(1)
     }
 
     /// Publishes what was sent; says whether the back end wants to know.
@@ -226,15 +144,10 @@ impl Transmit {
             return;
         }
         let id = usize::from(response.id);
-        let bit = mask(id, 1);
-        match (self.free.get_mut(id / 64), self.usable.get(id / 64)) {
-            (Some(free), Some(usable)) if !*free & *usable & bit != 0 => {
-                *free |= bit;
-                if response.status != NETIF_RSP_OKAY {
-                    counters.tx_errors += 1;
-                }
-            }
-            _ => counters.tx_bad_id += 1,
+        if !self.free.return_page(id, &self.usable) {
+            counters.tx_bad_id += 1;
+        } else if response.status != NETIF_RSP_OKAY {
+            counters.tx_errors += 1;
         }
     }
 
@@ -249,46 +162,35 @@ impl Transmit {
         Ok(available(&self.ring.0, self.cons, self.published)? >= after)
     }
 
-    /// The first of `count` consecutive free pages.
-    fn find(&self, count: usize) -> Option<usize> {
-        // A frame of several pages has an extra-info slot as well.
-        let slots = count + usize::from(count > 1);
-        if self.in_flight() as usize + slots > NET_TX_RING_SIZE as usize {
-            return None;
-        }
-        if count <= 1 {
-            // The lowest, which are used the most, are in the cache.
-            let (index, word) = self.free.iter().enumerate().find(|(_, word)| **word != 0)?;
-            return Some(64 * index + word.trailing_zeros() as usize);
-        }
-        let mut words = self.free.iter().enumerate().rev();
-        words.find_map(|(index, &word)| {
-            // A bit stays where the pages above it are free as well.
-            let run = (1..count).fold(word, |run, above| run & word >> above);
-            (run != 0).then(|| 64 * index + 63 - run.leading_zeros() as usize)
-        })
+    /// The first of the pages for a frame that has room.
+    #[inline]
+    fn find(&self, room: Room) -> Option<usize> {
+        self.has_slots(room.slots())
+            .then(|| self.free.find(room.pages))
+            .flatten()
     }
 
-    /// Whether a frame of so many pages has room; if not, somebody wants it.
+    /// Whether a frame has room; if not, somebody wants it.
     #[inline]
-    pub(super) fn has_room(&mut self, pages: usize) -> bool {
-        let found = self.find(pages).is_some();
+    pub(super) fn has_room(&mut self, room: Room) -> bool {
+        let found = self.find(room).is_some();
         if !found {
-            self.wanted = self.wanted.max(pages);
-        } else if pages >= self.wanted {
-            self.wanted = 0;
+            self.wanted = self.wanted.max(room);
+        } else if room >= self.wanted {
+            self.wanted = Room::default();
         }
         found
     }
 
     /// Whether there is room for a frame of one page.
     pub(super) fn find_one(&self) -> bool {
-        self.find(1).is_some()
+        self.find(Room::new(PAGE_SIZE, false)).is_some()
     }
 
-    /// The pages that somebody wanted in vain since this was last asked.
-    pub(super) fn take_wanted(&mut self) -> usize {
-        core::mem::take(&mut self.wanted)
+    /// What somebody wanted in vain since this was last asked.
+    pub(super) fn take_wanted(&mut self) -> Option<Room> {
+        let wanted = core::mem::take(&mut self.wanted);
+        (wanted != Room::default()).then_some(wanted)
     }
 
     /// Room for a frame of so many bytes in granted pages.
@@ -298,15 +200,14 @@ impl Transmit {
         xen: &impl Hypervisor,
         grants: &mut GrantTable,
         domain: DomId,
-        length: usize,
+        (length, room): (usize, Room),
         counters: &'t mut Counters,
     ) -> Option<TxFrame<'t>> {
-        let pages = length.div_ceil(PAGE_SIZE).max(1);
-        let first = self.find(pages)?;
-        for page in first..first + pages {
+        let first = self.find(room)?;
+        for page in first..first + room.pages {
             if self.buffers.grant(xen, grants, domain, page).is_err() {
                 self.give_up_ungranted();
-                self.wanted = self.wanted.max(pages);
+                self.wanted = self.wanted.max(room);
                 return None;
             }
         }
@@ -325,30 +226,24 @@ impl Transmit {
         grants: &mut GrantTable,
         domain: DomId,
     ) {
-        for page in 0..self.buffers.grants.len() {
-            if self.buffers.grant(xen, grants, domain, page).is_err() {
-                self.give_up_ungranted();
-                return;
-            }
+        if self.buffers.grant_all(xen, grants, domain).is_err() {
+            self.give_up_ungranted();
         }
     }
 
     /// No grant is left: goes on with the pages that have one.
     fn give_up_ungranted(&mut self) {
-        for (page, _) in self
-            .buffers
-            .grants
-            .iter()
-            .enumerate()
-            .filter(|(_, grant)| grant.is_none())
-        {
-            if let Some(word) = self.usable.get_mut(page / 64) {
-                *word &= !mask(page, 1);
-            }
-        }
-        for (free, usable) in self.free.iter_mut().zip(self.usable) {
-            *free &= usable;
-        }
+        self.buffers.give_up_ungranted();
+        self.usable = self.buffers.usable();
+        self.free = self.free.and(&self.usable);
+    }
+
+    /// Takes pages into use that an earlier back end has let go of, or that had no grant.
+    pub(super) fn reclaim(&mut self, grants: &mut GrantTable) {
+        self.buffers.reclaim(grants);
+        let usable = self.buffers.usable();
+        self.free = self.free.or(&usable.without(&self.usable));
+        self.usable = usable;
     }
 
     /// Queues the requests for a frame of `length` bytes in its pages.
@@ -369,7 +264,7 @@ impl Transmit {
             let more = left > PAGE_SIZE;
             let is_first = page == first;
             flags.set(NetTxFlags::MORE_DATA, more);
-            let Some(Some(grant)) = self.buffers.grants.get(page) else {
+            let Some(grant) = self.buffers.granted(page) else {
                 return;
             };
             #[allow(clippy::cast_possible_truncation, reason = "a page, of at most 256")]
@@ -398,9 +293,7 @@ impl Transmit {
             left -= here;
             page += 1;
         }
-        if let Some(word) = self.free.get_mut(first / 64) {
-            *word &= !mask(first, page - first);
-        }
+        self.free.remove(first, page - first);
     }
 
     fn write<T: zerocopy::IntoBytes + zerocopy::Immutable>(&mut self, slot: &T) {
@@ -422,26 +315,36 @@ impl TxFrame<'_> {
     /// Where the frame is composed; the bytes hold whatever was there.
     #[inline]
     pub fn bytes(&mut self) -> &mut [u8] {
-        self.transmit.buffers.pages.bytes(self.first, self.length)
+        self.transmit.buffers.bytes(self.first, self.length)
     }
 
     /// Queues the first `length` bytes as a frame. It leaves with the next flush.
     ///
     /// # Errors
-    /// [`SendError::Size`] when they are more than there are, or less than an Ethernet header.
+    /// [`SendError::Size`] when they are more than there are, or less than an Ethernet header;
+    /// [`SendError::Full`] when they are to be cut, room was asked for without that, and the one
+    /// slot more is not there.
     #[inline]
     pub fn send(self, length: usize, offload: Offload) -> Result<(), SendError> {
-        match u16::try_from(length) {
-            Ok(size) if (ETHERNET_HEADER..=self.length).contains(&length) => {
-                self.transmit.queue(self.first, size, offload);
-                self.counters.tx_frames += 1;
-                self.counters.tx_bytes += u64::from(size);
-                Ok(())
-            }
+        let Self {
+            transmit, counters, ..
+        } = self;
+        let size = match u16::try_from(length) {
+            Ok(size) if (ETHERNET_HEADER..=self.length).contains(&length) => size,
             _ => {
-                self.counters.tx_dropped += 1;
-                Err(SendError::Size)
+                counters.tx_dropped += 1;
+                return Err(SendError::Size);
             }
+        };
+        let room = Room::new(length, matches!(offload, Offload::Segment(_)));
+        if !transmit.has_slots(room.slots()) {
+            counters.tx_dropped += 1;
+            transmit.wanted = transmit.wanted.max(room);
+            return Err(SendError::Full);
         }
+        transmit.queue(self.first, size, offload);
+        counters.tx_frames += 1;
+        counters.tx_bytes += u64::from(size);
+        Ok(())
     }
 }

@@ -124,7 +124,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
 
     /// Makes a link and writes the eight keys that let the back end connect.
     pub(super) fn publish(&mut self, store: &mut Xenstore<'h, H>) {
-        self.grants.sweep(self.xen);
+        self.sweep();
         let link = self.make_link();
         let link = match link {
             Ok(link) => link,

@@ -1,6 +1,8 @@
 //! A guest that is only drivers: the kernel's boot order and event loop over the fake Xen.
 #![forbid(unsafe_code)]
 
+pub mod frames;
+
 use mayfly_drivers::abi::{GNTTAB_NR_RESERVED_ENTRIES, PAGE_SIZE};
 use mayfly_drivers::control::{Command, Control};
 use mayfly_drivers::fake::{FakeXen, World};

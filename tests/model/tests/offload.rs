@@ -5,6 +5,7 @@ use mayfly_drivers::Hypervisor;
 use mayfly_drivers::abi::{NETIF_RSP_NULL, NETIF_RSP_OKAY, PAGE_SIZE, netif_tx_response};
 use mayfly_drivers::fake::FakeXen;
 use mayfly_drivers::netfront::{Config, Features, Offload};
+use mayfly_model_tests::frames::{sum, tcp};
 use mayfly_model_tests::{Guest, numbered_frame};
 use proptest::prelude::*;
 
@@ -20,42 +21,6 @@ const ALL: Features = Features {
     segment: true,
 };
 
-fn sum(octets: &[u8]) -> u16 {
-    let mut sum = 0_u64;
-    for pair in octets.chunks(2) {
-        sum += u64::from(u16::from_be_bytes([
-            pair[0],
-            pair.get(1).copied().unwrap_or(0),
-        ]));
-    }
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    u16::try_from(sum).unwrap()
-}
-
-/// A TCP packet with so many octets of payload, its checksum blank.
-fn tcp(seq: u32, payload: usize) -> Vec<u8> {
-    let mut frame = vec![2; 12];
-    frame.extend([8, 0]);
-    let total = u16::try_from(40 + payload).unwrap().to_be_bytes();
-    let mut ip = vec![0x45, 0, total[0], total[1], 0, 0, 0x40, 0, 64, 6, 0, 0];
-    ip.extend([10, 0, 2, 80, 10, 0, 2, 2]);
-    let checksum = !sum(&ip);
-    ip[10..12].copy_from_slice(&checksum.to_be_bytes());
-    frame.extend(&ip);
-    let length = u16::try_from(20 + payload).unwrap().to_be_bytes();
-    let pseudo = sum(&[&ip[12..20], &[0, 6], &length].concat());
-    let mut segment = vec![0, 80, 0x30, 0x39];
-    segment.extend(seq.to_be_bytes());
-    segment.extend([0, 0, 0, 1, 0x50, 0x18, 0x10, 0]);
-    segment.extend(pseudo.to_be_bytes());
-    segment.extend([0, 0]);
-    frame.extend(segment);
-    frame.extend((0..payload).map(|at| u8::try_from((seq as usize + at) % 251).unwrap()));
-    frame
-}
-
 fn connected(xen: &FakeXen) -> Guest<'_> {
     let mut guest = Guest::boot(xen, CONFIG).unwrap();
     assert!(guest.turn_until(50, |guest| guest.net.features() == ALL));
@@ -63,8 +28,12 @@ fn connected(xen: &FakeXen) -> Guest<'_> {
     guest
 }
 
+fn segmented(offload: Offload) -> bool {
+    matches!(offload, Offload::Segment(_))
+}
+
 fn send(guest: &mut Guest<'_>, frame: &[u8], offload: Offload) -> bool {
-    match guest.net.frame(frame.len()) {
+    match guest.net.frame(frame.len(), segmented(offload)) {
         Some(mut room) => {
             room.bytes().copy_from_slice(frame);
             room.send(frame.len(), offload).unwrap();
@@ -186,7 +155,7 @@ fn long_and_short_frames_share_the_pages() {
     guest.world(|world| world.netback.hold_tx = true);
     let mut expected = Vec::new();
     let mut long = 0;
-    while guest.net.can_send_bytes(HEADERS + 64_000) {
+    while guest.net.can_send_bytes(HEADERS + 64_000, true) {
         let frame = tcp(long, 64_000);
         assert!(send(&mut guest, &frame, Offload::Segment(1460)));
         expected.extend(&frame[HEADERS..]);
@@ -223,7 +192,7 @@ fn long_and_short_frames_share_the_pages() {
     }
     assert_eq!(answered, 15 * 17 + 1);
     assert!(xen.evtchn_take(port));
-    assert!(guest.net.can_send_bytes(HEADERS + 64_000));
+    assert!(guest.net.can_send_bytes(HEADERS + 64_000, true));
     assert_eq!(guest.net.counters().tx_bad_id, 0);
     assert_eq!(guest.violations(), [""; 0]);
 }
@@ -237,7 +206,7 @@ fn who_wanted_a_long_frame_is_woken() {
         assert!(guest.net.send(&numbered_frame(number, 60)).is_ok());
     }
     guest.turn();
-    assert!(!guest.net.can_send_bytes(10 * PAGE_SIZE));
+    assert!(!guest.net.can_send_bytes(10 * PAGE_SIZE, true));
     assert!(guest.net.can_send());
     assert!(!guest.net.prepare_sleep());
     let [port, _] = guest.net.ports().unwrap();
@@ -246,7 +215,7 @@ fn who_wanted_a_long_frame_is_woken() {
         while world.netback.answer_tx(&mut world.machine, okay) {}
     });
     assert!(xen.evtchn_take(port), "asleep with all pages free");
-    assert!(guest.net.can_send_bytes(10 * PAGE_SIZE));
+    assert!(guest.net.can_send_bytes(10 * PAGE_SIZE, true));
     assert!(!guest.net.prepare_sleep());
 }
 
@@ -282,7 +251,7 @@ proptest! {
             } else {
                 continue;
             };
-            let room = guest.net.can_send_bytes(frame.len());
+            let room = guest.net.can_send_bytes(frame.len(), segmented(offload));
             prop_assert_eq!(send(&mut guest, &frame, offload), room);
             if room {
                 expected.extend(&frame[HEADERS..]);

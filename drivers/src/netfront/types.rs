@@ -1,9 +1,12 @@
-//! What goes in and out of the network front end besides frames: its
-//! configuration, errors, notices and counters.
+//! What the network front end is configured by, and what it says: features, errors,
+//! notices and counters.
 
 use crate::Errno;
 use crate::grant::GrantError;
 use crate::xenstore::StoreError;
+
+/// Bytes of an Ethernet header: no frame is shorter, and netback refuses such a one.
+pub const ETHERNET_HEADER: usize = 14;
 
 /// How many buffers each ring may have, 1 to 256.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

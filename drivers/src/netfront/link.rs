@@ -1,84 +1,18 @@
-//! The two rings of a network interface and their event channels.
+//! A link: the two rings of a network interface, their buffers and their event channels.
 //!
-//! Source: Xen 4.17 public/io/ring.h and io/netif.h.
+//! Source: Xen 4.17 public/io/netif.h.
 
 use alloc::vec::Vec;
 
+use super::buffers::Buffers;
 use super::preconnected::Preconnected;
 use super::receive::Receive;
-use super::transmit::{Buffers, Transmit, TxFrame};
-use super::{Counters, LinkError, RingError, RxFrame};
+use super::sring::{Granted, available, grant_page, release, ring_page};
+use super::transmit::{Room, Transmit, TxFrame};
+use super::types::{Counters, LinkError, RingError, RxFrame};
 use crate::abi::{NET_RX_RING_SIZE, sring};
-use crate::grant::{Access, GrantTable};
-use crate::{DomId, Errno, EventPort, Gfn, GrantRef, Hypervisor, SharedPage};
-
-/// A page and its grant.
-pub(super) type Granted = (SharedPage, GrantRef);
-
-fn grant_page<H: Hypervisor>(
-    xen: &H,
-    grants: &mut GrantTable,
-    domain: DomId,
-    scrub: bool,
-) -> Result<Granted, LinkError> {
-    let page = xen.alloc_page().ok_or(LinkError::NoMemory)?;
-    if scrub {
-        page.zero();
-    }
-    match grants.grant(xen, domain, &page, Access::ReadWrite) {
-        Ok(grant) => Ok((page, grant)),
-        Err(error) => {
-            xen.free_page(page);
-            Err(LinkError::Grant(error))
-        }
-    }
-}
-
-/// A fresh ring page.
-///
-/// `req_event` is 0 where SHARED_RING_INIT has 1: the back end always looks at
-/// the ring when it connects and then writes the index at which it wants to be
-/// notified. Until then a notification would be a hypercall for nothing.
-/// `rsp_event` is 1 on both rings: the first response says that frames move.
-fn ring_page<H: Hypervisor>(
-    xen: &H,
-    grants: &mut GrantTable,
-    domain: DomId,
-    scrub: bool,
-) -> Result<Granted, LinkError> {
-    let ring = grant_page(xen, grants, domain, scrub)?;
-    // The entries count only once an index covers them.
-    for offset in (0..sring::RING).step_by(8) {
-        ring.0.store64(offset, 0);
-    }
-    ring.0.store_release(sring::RSP_EVENT, 1);
-    Ok(ring)
-}
-
-/// Publishes requests up to `prod`; says whether the back end wants to know.
-#[inline]
-pub(super) fn push(page: &SharedPage, published: &mut u32, prod: u32) -> bool {
-    let old = *published;
-    if old == prod {
-        return false;
-    }
-    page.store_fence(sring::REQ_PROD, prod);
-    *published = prod;
-    // RING_PUSH_REQUESTS_AND_CHECK_NOTIFY: was req_event passed by this push?
-    let event = page.load_acquire(sring::REQ_EVENT);
-    prod.wrapping_sub(event) < prod.wrapping_sub(old)
-}
-
-/// Responses that wait between our index and the back end's.
-#[inline]
-pub(super) fn available(page: &SharedPage, cons: u32, published: u32) -> Result<u32, RingError> {
-    let count = page.load_acquire(sring::RSP_PROD).wrapping_sub(cons);
-    // More responses than requests: the index went back, or too far.
-    if count > published.wrapping_sub(cons) {
-        return Err(RingError::Index);
-    }
-    Ok(count)
-}
+use crate::grant::GrantTable;
+use crate::{DomId, Errno, EventPort, Gfn, GrantRef, Hypervisor};
 
 /// The event channels of a link, one for each ring (feature-split-event-channels).
 ///
@@ -179,7 +113,7 @@ impl Link {
         Ok(Self {
             domain,
             ports,
-            tx: Transmit::new(tx_ring, buffers, grants),
+            tx: Transmit::new(tx_ring, buffers),
             rx: Receive::new(rx_ring, rx_buffers),
             broken: None,
             active: false,
@@ -189,7 +123,6 @@ impl Link {
     /// Takes over a link that the toolstack has made. `buffers` are taken only if there is memory for it.
     pub(super) fn adopt<H: Hypervisor>(
         xen: &H,
-        grants: &mut GrantTable,
         network: &Preconnected,
         buffers: &mut Option<Buffers>,
     ) -> Result<Self, LinkError> {
@@ -213,7 +146,7 @@ impl Link {
                 tx: network.tx_port,
                 rx: network.rx_port,
             },
-            tx: Transmit::new(tx_ring, buffers, grants),
+            tx: Transmit::new(tx_ring, buffers),
             rx: Receive::adopt(rx_ring, rx_buffers),
             broken: None,
             active: false,
@@ -286,18 +219,18 @@ impl Link {
         None
     }
 
-    /// Whether [`Link::frame`] has so many pages.
+    /// Whether a frame has room.
     #[inline]
-    pub(super) fn has_room(&mut self, pages: usize, counters: &mut Counters) -> bool {
+    pub(super) fn has_room(&mut self, room: Room, counters: &mut Counters) -> bool {
         if self.broken.is_some() {
             return false;
         }
-        if self.tx.has_room(pages) {
+        if self.tx.has_room(room) {
             return true;
         }
         let reaped = self.tx.reap(counters);
         self.active |= self.check(reaped) == Some(true);
-        self.broken.is_none() && self.tx.has_room(pages)
+        self.broken.is_none() && self.tx.has_room(room)
     }
 
     /// Grants all transmit buffers.
@@ -305,16 +238,27 @@ impl Link {
         self.tx.grant_buffers(xen, grants, self.domain);
     }
 
-    /// Room for a frame of so many bytes.
+    /// Takes transmit buffers into use that an earlier back end has let go of.
+    pub(super) fn reclaim(&mut self, grants: &mut GrantTable) {
+        self.tx.reclaim(grants);
+    }
+
+    /// Room to compose a frame of so many bytes in, which the back end is to cut or not.
     #[inline]
     pub(super) fn frame<'l, H: Hypervisor>(
         &'l mut self,
         xen: &H,
         grants: &mut GrantTable,
         length: usize,
+        segmented: bool,
         counters: &'l mut Counters,
     ) -> Option<TxFrame<'l>> {
-        self.tx.frame(xen, grants, self.domain, length, counters)
+        let room = Room::new(length, segmented);
+        if !self.has_room(room, counters) {
+            return None;
+        }
+        self.tx
+            .frame(xen, grants, self.domain, (length, room), counters)
     }
 
     /// Publishes what was sent and posted since the last flush, with one notification of each ring at most.
@@ -342,9 +286,9 @@ impl Link {
         self.rx.ring.0.store_fence(sring::RSP_EVENT, event);
         let waiting = available(&self.rx.ring.0, self.rx.cons, self.rx.published);
         let waiting = self.check(waiting).unwrap_or(0) != 0;
-        if wanted == 0 {
+        let Some(wanted) = wanted else {
             return waiting;
-        }
+        };
         if self.tx.has_room(wanted) {
             // Who wanted it has to look again: there may be no further completion.
             return true;
@@ -359,16 +303,6 @@ impl Link {
     #[inline]
     fn check<T>(&mut self, result: Result<T, RingError>) -> Option<T> {
         result.map_err(|error| self.broken = Some(error)).ok()
-    }
-}
-
-fn release<H: Hypervisor>(
-    xen: &H,
-    grants: &mut GrantTable,
-    pages: impl IntoIterator<Item = Granted>,
-) {
-    for (page, grant) in pages {
-        grants.release(xen, grant, page);
     }
 }
 
@@ -408,8 +342,9 @@ mod tests {
         let (tx, rx) = (link.tx.ring.0.alias(), link.rx.ring.0.alias());
         for number in 0_u8..200 {
             let frame = [number; 60];
-            assert!(link.has_room(1, &mut counters));
-            let mut room = link.frame(&xen, &mut grants, 60, &mut counters).unwrap();
+            let mut room = link
+                .frame(&xen, &mut grants, 60, false, &mut counters)
+                .unwrap();
             room.bytes().copy_from_slice(&frame);
             room.send(60, Offload::None).unwrap();
             link.flush(&xen, &mut counters);
