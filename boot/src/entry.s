@@ -42,17 +42,6 @@
     .asciz "Xen"
     .long pvh_entry
 
-# A toolstack may connect the network of who has this note before it runs
-# (drivers/src/netfront/preconnected.rs).
-    .section .note.mayfly, "a", @note
-    .balign 4
-    .long 7                     # name size
-    .long 4                     # descriptor size
-    .long 1                     # preconnected network
-    .asciz "mayfly"
-    .balign 4
-    .long 1                     # its version
-
     .section .text.entry, "ax"
     .code32
     .global pvh_entry

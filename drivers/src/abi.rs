@@ -98,7 +98,7 @@ pub const GTF_READING: u16 = 1 << 3;
 /// `GTF_writing`: Xen says the other domain has it mapped for writing.
 pub const GTF_WRITING: u16 = 1 << 4;
 /// `GNTTAB_NR_RESERVED_ENTRIES`: entries that belong to the toolstack.
-pub const GNTTAB_NR_RESERVED_ENTRIES: u32 = 8;
+pub const GNTTAB_NR_RESERVED_ENTRIES: u32 = mayfly_handoff::network::GRANTS_RESERVED;
 
 // --- io/ring.h, io/netif.h -------------------------------------------------
 
@@ -210,6 +210,7 @@ pub const XEN_NETIF_NR_SLOTS_MIN: usize = 18;
 pub const NET_TX_RING_SIZE: u32 = 256;
 /// Entries in a one-page receive ring: (4096 - 64) / 8, rounded down to a power of two.
 pub const NET_RX_RING_SIZE: u32 = 256;
+const _: () = assert!(mayfly_handoff::sizing::RX_BUFFERS_MAX == NET_RX_RING_SIZE as usize);
 
 bitflags::bitflags! {
     /// `NETRXF_*` (io/netif.h).

@@ -20,7 +20,6 @@ pub mod netfront;
 pub mod shared;
 pub mod xenstore;
 
-pub use hypervisor::{
-    DomId, Errno, EventPort, Gfn, GrantRef, HvmParam, Hypervisor, ShutdownReason, SystemTime,
-};
+pub use hypervisor::{Errno, HvmParam, Hypervisor, ShutdownReason, SystemTime};
+pub use mayfly_handoff::{DomId, EventPort, Gfn, GrantRef};
 pub use shared::{SharedPage, TransmitPages};

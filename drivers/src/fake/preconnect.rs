@@ -9,8 +9,8 @@ use super::netback::{BACKEND, set_frontend};
 use crate::abi::{
     GNTTAB_NR_RESERVED_ENTRIES, GTF_PERMIT_ACCESS, grant_entry_v1, netif_rx_request, sring,
 };
-use crate::netfront::preconnected::{PATH_MAX, Preconnected, RINGS};
 use crate::{DomId, Gfn, GrantRef};
+use mayfly_handoff::network::{PATH_MAX, Preconnected, RINGS};
 
 impl FakeXen {
     /// A domain whose network interface is connected, and what its guest is told of it.

@@ -5,7 +5,6 @@
 use alloc::vec::Vec;
 
 use super::buffers::Buffers;
-use super::preconnected::Preconnected;
 use super::receive::Receive;
 use super::sring::{Granted, available, grant_page, release, ring_page};
 use super::transmit::{Room, Transmit, TxFrame};
@@ -13,6 +12,7 @@ use super::types::{Counters, LinkError, RingError, RxFrame};
 use crate::abi::{NET_RX_RING_SIZE, sring};
 use crate::grant::GrantTable;
 use crate::{DomId, Errno, EventPort, Gfn, GrantRef, Hypervisor};
+use mayfly_handoff::network::Preconnected;
 
 /// The event channels of a link, one for each ring (feature-split-event-channels).
 ///

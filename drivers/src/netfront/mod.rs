@@ -14,7 +14,6 @@
 mod buffers;
 pub mod handshake;
 mod link;
-pub mod preconnected;
 mod receive;
 mod sring;
 mod transmit;
@@ -31,7 +30,7 @@ use crate::{DomId, EventPort, Hypervisor, SystemTime};
 use buffers::Buffers;
 use handshake::{Actions, Input, State};
 use link::Link;
-use preconnected::Preconnected;
+use mayfly_handoff::network::Preconnected;
 use transmit::Room;
 pub use transmit::TxFrame;
 pub use types::{

@@ -8,6 +8,7 @@ use crate::abi::XenbusState;
 use crate::decimal::{Decimal, parse};
 use crate::xenstore::{ReqId, StoreErrno, StoreError, Xenstore};
 use crate::{DomId, Hypervisor};
+use mayfly_handoff::network;
 
 /// The front end's directory in xenstore, below the domain's home.
 pub(super) const HOME: &[u8] = b"device/vif/0/";
@@ -56,7 +57,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         let input = match question {
             Question::Backend => {
                 let path = value.unwrap_or_default();
-                let domain = domain_of(path);
+                let domain = network::domain_of(path);
                 self.backend.clear();
                 self.backend.extend_from_slice(path);
                 self.domain = domain.unwrap_or(DomId(0));
@@ -219,14 +220,6 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
             Err(error) => self.notice(Notice::Store(error)),
         }
     }
-}
-
-/// The domain that a path of xenstore belongs to, `/local/domain/N/...` (Xen's docs/misc/xenstore-paths).
-pub(super) fn domain_of(path: &[u8]) -> Option<DomId> {
-    let rest = path.strip_prefix(b"/local/domain/")?;
-    let end = rest.iter().position(|&byte| byte == b'/')?;
-    let id = parse(rest.get(..end)?)?;
-    u16::try_from(id).ok().map(DomId)
 }
 
 /// A MAC address as xenstore has it: six pairs of hexadecimal digits and colons between them.

@@ -19,8 +19,8 @@ use mayfly_boot::layout;
 use mayfly_boot::memory::{gap_above_ram, is_free, largest_free};
 use mayfly_boot::start_info::{self, MemoryRange, PhysicalMemory, StartInfo};
 use mayfly_drivers::abi::PAGE_SIZE;
-use mayfly_drivers::netfront::preconnected::{self, Preconnected};
 use mayfly_drivers::{Errno, Gfn, SharedPage, TransmitPages};
+use mayfly_handoff::network::{self, Preconnected};
 use spin::Mutex;
 
 use super::xen;
@@ -244,7 +244,7 @@ pub(crate) enum Error {
     /// A module that is nowhere, or somewhere else than in free memory.
     Module(Range<u64>),
     /// What the toolstack says of the network that it has connected is wrong.
-    Network(preconnected::Error),
+    Network(network::Error),
     /// The pages that it has shared are not the guest's free memory.
     NetworkPages(Range<u64>),
 }

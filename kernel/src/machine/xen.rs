@@ -16,12 +16,12 @@ use mayfly_drivers::abi::{
     XENMEM_ADD_TO_PHYSMAP, XENMEM_MEMORY_MAP, shared_info, xen_add_to_physmap, xen_hvm_param,
     xen_memory_map, xencons_interface,
 };
-use mayfly_drivers::netfront::preconnected::Preconnected;
 use mayfly_drivers::xenstore::Xenstore;
 use mayfly_drivers::{
     DomId, Errno, EventPort, Gfn, HvmParam, Hypervisor, SharedPage, ShutdownReason, SystemTime,
     TransmitPages, clock,
 };
+use mayfly_handoff::network::Preconnected;
 use x86_64::instructions::random::RdRand;
 use x86_64::registers::model_specific::Msr;
 

@@ -1,5 +1,6 @@
 //! How much the stack may hold, from the guest's memory.
 
+use mayfly_handoff::sizing::Buffers;
 use smoltcp::iface::SocketStorage;
 
 use super::tcp::SLOT_SIZE;
@@ -44,8 +45,8 @@ impl Sizing {
     /// socket's buffers are taken when it is first needed.
     #[must_use]
     pub fn for_memory(free: u64) -> Self {
-        const PAGE: usize = 4096;
         const KIB: usize = 1024;
+        let buffers = Buffers::for_memory(free);
         let free = usize::try_from(free).unwrap_or(usize::MAX);
         let is_ample = free >= 32 << 20;
         let tcp_rx = if is_ample { 4 * KIB } else { 2 * KIB };
@@ -68,8 +69,8 @@ impl Sizing {
         let slots = (http + dns_tcp) * (SLOT_SIZE + size_of::<SocketStorage<'_>>() + 64);
         let rendered = RENDERED_MAX * RENDERED_AT_ONCE.min(http);
         Self {
-            rx_pages: (free / 4 / PAGE).clamp(8, 256),
-            tx_pages: (free / 8 / PAGE).clamp(8, 256),
+            rx_pages: buffers.rx,
+            tx_pages: buffers.tx,
             http,
             dns_tcp,
             tcp_rx,

@@ -28,10 +28,10 @@ use mayfly::stack::{Sizing, Stack};
 use mayfly::timeline::{Phase, Timeline};
 use mayfly_drivers::fake::{FakeXen, Packet};
 use mayfly_drivers::grant::GrantTable;
-use mayfly_drivers::netfront::preconnected::Preconnected;
 use mayfly_drivers::netfront::{self, NetFront};
 use mayfly_drivers::xenstore::Xenstore;
 use mayfly_drivers::{Hypervisor, SystemTime};
+use mayfly_handoff::network::Preconnected;
 use mayfly_site::{BuiltIn, Pack, Site};
 use smoltcp::time::Instant;
 

@@ -7,10 +7,10 @@ use mayfly_drivers::abi::{GNTTAB_NR_RESERVED_ENTRIES, PAGE_SIZE};
 use mayfly_drivers::control::{Command, Control};
 use mayfly_drivers::fake::{FakeXen, World};
 use mayfly_drivers::grant::GrantTable;
-use mayfly_drivers::netfront::preconnected::Preconnected;
 use mayfly_drivers::netfront::{Config, NetFront, Notice, RxFrame};
 use mayfly_drivers::xenstore::{Broken, Xenstore};
 use mayfly_drivers::{GrantRef, Hypervisor, SystemTime};
+use mayfly_handoff::network::Preconnected;
 
 /// How long the guest sleeps at most, in ns.
 pub const NAP_NS: u64 = 100_000_000;

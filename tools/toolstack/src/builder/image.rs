@@ -8,16 +8,13 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 
-use mayfly_drivers::netfront::preconnected::VERSION;
+use mayfly_handoff::note;
 use object::elf::{FileHeader32, FileHeader64, PF_X, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, FileKind, ReadCache, ReadRef};
 
 /// `XEN_ELFNOTE_PHYS32_ENTRY` (elfnote.h).
 const PHYS32_ENTRY: u32 = 18;
-/// The note of an image that takes a network connected beforehand: owner `mayfly`, this type, and the version of
-/// [`mayfly_drivers::netfront::preconnected`] as a 32-bit number.
-const PRECONNECTED: u32 = 1;
 /// More program headers than this are no image's.
 const SEGMENTS_MAX: usize = 64;
 /// RAM of a guest ends below the devices and special pages (libxl's HVM_BELOW_4G_RAM_END).
@@ -140,7 +137,7 @@ fn parse<'data, Elf: FileHeader<Endian = Endianness>>(
         while let Some(note) = notes.next().map_err(|error| wrong(error.to_string()))? {
             let known = match (note.name(), note.n_type(endian).0) {
                 (b"Xen", PHYS32_ENTRY) => &mut entry,
-                (b"mayfly", PRECONNECTED) => &mut preconnected,
+                (note::NAME, note::TYPE) => &mut preconnected,
                 _ => continue,
             };
             let number =
@@ -247,7 +244,7 @@ impl Image {
     /// Whether its guest takes a network that is connected beforehand, as this builder connects it.
     #[must_use]
     pub fn takes_preconnected(&self) -> bool {
-        self.headers.preconnected == Some(VERSION)
+        self.headers.preconnected == Some(note::VERSION)
     }
 
     /// The file.

@@ -2,7 +2,7 @@
 //!
 //! Source: Xen 4.17 arch-x86/hvm/start_info.h, version 1 of the structure.
 
-use mayfly_drivers::netfront::preconnected::Preconnected;
+use mayfly_handoff::network::Preconnected;
 use zerocopy::IntoBytes;
 
 use super::layout::{
@@ -85,8 +85,8 @@ mod tests {
     use crate::builder::image::{Headers, Segment};
     use crate::builder::layout::CMDLINE_MAX;
     use mayfly_boot::start_info::{MEMMAP_RAM, PhysicalMemory, StartInfo};
-    use mayfly_drivers::netfront::preconnected::PATH_MAX;
     use mayfly_drivers::{DomId, EventPort, Gfn, GrantRef};
+    use mayfly_handoff::network::PATH_MAX;
 
     struct Ram {
         base: u64,

@@ -14,9 +14,8 @@
 
 use std::ops::Range;
 
-use mayfly::stack::Sizing;
-use mayfly_drivers::abi::NET_RX_RING_SIZE;
-use mayfly_drivers::netfront::preconnected;
+use mayfly_handoff::network;
+use mayfly_handoff::sizing::Buffers;
 
 use super::image::{Headers, RAM_MAX};
 use super::start_info as abi;
@@ -42,7 +41,7 @@ pub(crate) const INFO_MODULES: u64 = 192;
 pub(crate) const INFO_NETWORK: u64 = 256;
 pub(crate) const INFO_CMDLINE: u64 = 512;
 pub(crate) const INFO_PAGES: u64 = 2;
-const _: () = assert!(INFO_NETWORK + preconnected::SIZE as u64 <= INFO_CMDLINE);
+const _: () = assert!(INFO_NETWORK + network::SIZE as u64 <= INFO_CMDLINE);
 const _: () = assert!(INFO_CMDLINE + (CMDLINE_MAX as u64) < INFO_PAGES * PAGE);
 
 /// What can't be laid out.
@@ -91,7 +90,7 @@ impl Rings {
     /// The gfns of the receive buffers.
     #[must_use]
     pub fn buffers(&self) -> Range<u64> {
-        let first = self.first + preconnected::RINGS as u64;
+        let first = self.first + network::RINGS as u64;
         first..first + u64::from(self.buffers)
     }
 }
@@ -144,13 +143,9 @@ impl Layout {
         };
         let free = ram.checked_sub(used).ok_or_else(|| too_small(used))?;
         let rings = preconnected.then(|| {
-            let share = u32::try_from(Sizing::for_memory(free).rx_pages)
-                .unwrap_or(1)
-                .clamp(1, NET_RX_RING_SIZE);
-            // The largest power of two in it.
-            let buffers = 1 << share.ilog2();
+            let buffers = Buffers::for_memory(free).posted();
             Rings {
-                first: (ram / PAGE).saturating_sub(preconnected::RINGS as u64 + u64::from(buffers)),
+                first: (ram / PAGE).saturating_sub(network::RINGS as u64 + u64::from(buffers)),
                 buffers,
             }
         });

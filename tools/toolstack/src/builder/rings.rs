@@ -1,7 +1,7 @@
 //! What a back end finds when the network is connected beforehand: grant entries and both rings, as octets.
 //!
 //! Source: Xen 4.17 grant_table.h, io/ring.h, io/netif.h; the agreement with the guest is
-//! [`mayfly_drivers::netfront::preconnected`].
+//! [`mayfly_handoff::network`].
 
 use mayfly_drivers::abi::{
     GNTTAB_NR_RESERVED_ENTRIES, GTF_PERMIT_ACCESS, grant_entry_v1, netif_rx_request, sring,

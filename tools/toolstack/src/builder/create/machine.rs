@@ -2,8 +2,8 @@
 
 use std::os::fd::AsFd;
 
-use mayfly_drivers::netfront::preconnected::{PATH_MAX, Preconnected};
 use mayfly_drivers::{DomId, EventPort, Gfn, GrantRef};
+use mayfly_handoff::network::{PATH_MAX, Preconnected};
 
 use super::super::Cause;
 use super::super::acpi;

@@ -1,6 +1,6 @@
 //! Shells: guests made ahead, all but who they are.
 
-use mayfly_drivers::netfront::preconnected::Preconnected;
+use mayfly_handoff::network::Preconnected;
 
 use super::super::config::{Config, random_uuid};
 use super::super::image::{Image, Ramdisk};

@@ -3,8 +3,8 @@
 //! The toolstack allocates the event channels, writes the grant entries, makes both rings,
 //! posts the receive buffers and writes the front end's keys on the guest's behalf, so that the back
 //! end is `Connected` when the guest executes its first instruction. What the guest
-//! has to know of that is one structure of [`SIZE`] octets, a module of the PVH start info. It is
-//! found among the modules by its first eight octets.
+//! has to know of that is one structure, a module of the PVH start info. It is
+//! found among the modules by its first eight bytes.
 //!
 //! All numbers are little-endian.
 //!
@@ -12,7 +12,7 @@
 //! |---|---|---|
 //! | 0 | 8 | [`MAGIC`] |
 //! | 8 | 4 | version: [`VERSION`] |
-//! | 12 | 4 | octets of the structure; a later minor revision may be longer, and says more behind this |
+//! | 12 | 4 | bytes of the structure, at least [`SIZE_MIN`]; what is behind [`SIZE`] is not looked at |
 //! | 16 | 8 | gfn of the first of the pages, which follow each other: transmit ring, receive ring, receive buffers |
 //! | 24 | 4 | number of receive buffers: a power of two, 1 to 256 |
 //! | 28 | 4 | grant reference of the transmit ring |
@@ -31,36 +31,36 @@
 //! transmit ring no request; on the receive ring one request for each buffer, where
 //! request `i` has id `i` and the grant of buffer `i`, and `req_prod` says how many; `rsp_event` 1 on both. All grants let the
 //! back end read and write. What a back end has put into them since is the guest's to find.
+//!
+//! [The crate's first page](crate) says how a field is added.
 
-use crate::abi::{GNTTAB_NR_RESERVED_ENTRIES, NET_RX_RING_SIZE};
+pub use crate::note::VERSION;
+use crate::sizing::RX_BUFFERS_MAX;
 use crate::{DomId, EventPort, Gfn, GrantRef};
 
-/// The name of the ELF note by which an image says that its guest reads the structure. Its descriptor is the
-/// version that it knows, of 4 octets.
-pub const NOTE_NAME: &[u8] = b"mayfly";
-/// The type of that note.
-pub const NOTE_TYPE: u32 = 1;
 /// What the structure starts with.
 pub const MAGIC: [u8; 8] = *b"mayflyN1";
-/// The version that this describes.
-pub const VERSION: u32 = 1;
-/// Octets of the structure.
+/// Bytes of the structure that this crate writes.
 pub const SIZE: usize = 128;
-/// Octets of the longest path of a back end.
-pub const PATH_MAX: usize = SIZE - PATH;
+/// Bytes that a structure of this version has at least.
+pub const SIZE_MIN: usize = 128;
+/// Bytes of the longest path of a back end.
+pub const PATH_MAX: usize = SIZE_MIN - PATH;
 /// Pages before the receive buffers.
 pub const RINGS: usize = 2;
 
 const PATH: usize = 72;
 /// Entries of the first frame of the grant table.
-const GRANTS_MAX: u32 = 512;
+pub const GRANTS_MAX: u32 = 512;
+/// `GNTTAB_NR_RESERVED_ENTRIES` of public/grant_table.h: entries that belong to the toolstack.
+pub const GRANTS_RESERVED: u32 = 8;
 
 /// What is wrong with the structure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Error {
     /// It is of a version that this guest does not know.
     Version(u32),
-    /// It is shorter than it says, or than [`SIZE`].
+    /// It is shorter than it says, or than [`SIZE_MIN`].
     Length,
     /// The field of this name has a value that it can't have.
     Field(&'static str),
@@ -119,30 +119,26 @@ impl Preconnected {
     /// # Errors
     /// What is wrong with it. That the pages are RAM and nothing else is for the caller to see to.
     pub fn parse(module: &[u8]) -> Result<Self, Error> {
-        let field = |at: usize| {
-            module
-                .get(at..at + 4)
-                .and_then(|octets| octets.try_into().ok())
-                .map_or(0, u32::from_le_bytes)
-        };
-        let length = usize::try_from(field(12)).map_err(|_| Error::Length)?;
-        if !Self::is_one(module) || module.len() < 16 {
+        if !Self::is_one(module) {
             return Err(Error::Length);
         }
-        if field(8) != VERSION {
-            return Err(Error::Version(field(8)));
+        let header = Fields(module);
+        let (version, length) = (header.u32(8)?, header.u32(12)?);
+        if version != VERSION {
+            return Err(Error::Version(version));
         }
-        if length < SIZE || module.len() < length {
+        let length = usize::try_from(length).map_err(|_| Error::Length)?;
+        if length < SIZE_MIN {
             return Err(Error::Length);
         }
-        let gfn = |at| Gfn(u64::from(field(at)) | u64::from(field(at + 4)) << 32);
-        let rx_buffers = field(24);
-        if !rx_buffers.is_power_of_two() || rx_buffers > NET_RX_RING_SIZE {
+        let fields = Fields(module.get(..length).ok_or(Error::Length)?);
+        let rx_buffers = fields.u32(24)?;
+        if !rx_buffers.is_power_of_two() || rx_buffers as usize > RX_BUFFERS_MAX {
             return Err(Error::Field("the number of receive buffers"));
         }
-        let free = field(40);
-        let [tx_ring, rx_ring, rx_first] = [field(28), field(32), field(36)];
-        let in_use = GNTTAB_NR_RESERVED_ENTRIES..free;
+        let free = fields.u32(40)?;
+        let [tx_ring, rx_ring, rx_first] = [fields.u32(28)?, fields.u32(32)?, fields.u32(36)?];
+        let in_use = GRANTS_RESERVED..free;
         let rx_last = rx_first.saturating_add(rx_buffers - 1);
         let distinct = tx_ring != rx_ring
             && ![tx_ring, rx_ring]
@@ -156,24 +152,19 @@ impl Preconnected {
         {
             return Err(Error::Field("a grant reference"));
         }
-        let port = |at| EventPort::try_new(field(at)).ok_or(Error::Field("an event channel"));
+        let port = |at| EventPort::try_new(fields.u32(at)?).ok_or(Error::Field("an event channel"));
         let (tx_port, rx_port, store_port) = (port(44)?, port(48)?, port(60)?);
         if tx_port == rx_port || store_port == tx_port || store_port == rx_port {
             return Err(Error::Field("an event channel"));
         }
-        let mut mac = [0; 6];
-        mac.copy_from_slice(module.get(54..60).ok_or(Error::Length)?);
+        let mac: [u8; 6] = fields.array(54).ok_or(Error::Length)?;
         // A group address is no interface's own.
         if mac[0] & 1 != 0 || mac == [0; 6] {
             return Err(Error::Field("the MAC address"));
         }
-        let mut backend = [0; PATH_MAX];
-        backend.copy_from_slice(module.get(PATH..SIZE).ok_or(Error::Length)?);
-        let domain = field(52) & 0xffff;
-        #[allow(clippy::cast_possible_truncation, reason = "masked")]
-        let domain = DomId(domain as u16);
+        let domain = DomId(u16::from_le_bytes(fields.array(52).ok_or(Error::Length)?));
         let this = Self {
-            first: gfn(16),
+            first: Gfn(fields.u64(16)?),
             rx_buffers: rx_buffers as usize,
             tx_ring: GrantRef(tx_ring),
             rx_ring: GrantRef(rx_ring),
@@ -182,12 +173,12 @@ impl Preconnected {
             tx_port,
             rx_port,
             store_port,
-            store: gfn(64),
+            store: Gfn(fields.u64(64)?),
             domain,
             mac,
-            backend,
+            backend: fields.array(PATH).ok_or(Error::Length)?,
         };
-        if super::xenbus::domain_of(this.path()) != Some(domain) {
+        if domain_of(this.path()) != Some(domain) {
             return Err(Error::Field("the back end's path"));
         }
         Ok(this)
@@ -208,7 +199,7 @@ impl Preconnected {
         RINGS + self.rx_buffers
     }
 
-    /// The structure's octets, for a toolstack.
+    /// The structure's bytes, for a toolstack.
     #[must_use]
     pub fn encode(&self) -> [u8; SIZE] {
         let mut octets = [0; SIZE];
@@ -241,6 +232,37 @@ impl Preconnected {
         put(PATH, &self.backend);
         octets
     }
+}
+
+/// The structure's bytes, as far as they reach.
+struct Fields<'m>(&'m [u8]);
+
+impl Fields<'_> {
+    /// The bytes of a field; `None` when the structure ends before it does.
+    fn array<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        self.0.get(at..)?.first_chunk().copied()
+    }
+
+    fn u32(&self, at: usize) -> Result<u32, Error> {
+        self.array(at).map(u32::from_le_bytes).ok_or(Error::Length)
+    }
+
+    fn u64(&self, at: usize) -> Result<u64, Error> {
+        self.array(at).map(u64::from_le_bytes).ok_or(Error::Length)
+    }
+}
+
+/// The domain that a path of xenstore belongs to, `/local/domain/N/...` (Xen's docs/misc/xenstore-paths).
+#[must_use]
+pub fn domain_of(path: &[u8]) -> Option<DomId> {
+    let rest = path.strip_prefix(b"/local/domain/")?;
+    let end = rest.iter().position(|&byte| byte == b'/')?;
+    let digits = rest.get(..end).filter(|digits| !digits.is_empty())?;
+    let id = digits.iter().try_fold(0_u16, |id, digit| {
+        let digit = digit.is_ascii_digit().then(|| digit - b'0')?;
+        id.checked_mul(10)?.checked_add(digit.into())
+    });
+    id.map(DomId)
 }
 
 #[cfg(test)]

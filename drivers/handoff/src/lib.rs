@@ -1,0 +1,37 @@
+//! What a toolstack and the guest tell each other, in one place for both.
+//!
+//! | what | where | who writes it | who reads it |
+//! |---|---|---|---|
+//! | an ELF note: the guest can take a connected network | [`note`] | the guest's image | the toolstack |
+//! | a structure: the network that is connected | [`network`] | the toolstack | the guest |
+//! | how many buffers a guest of some size has | [`sizing`] | nobody: both compute it | |
+//!
+//! The guest's entry code, its front ends and the domain builder all take these from here, so that they can't differ.
+//!
+//! # How to extend the structure
+//!
+//! There are two ways, and the first is nearly always right.
+//!
+//! **A field that an older guest may ignore** goes behind the last one. The version stays.
+//! 1. Add a row to the table in [`network`], and a constant for its offset, which is the present [`network::SIZE`].
+//! 2. Raise [`network::SIZE`] to the end of the field. [`network::SIZE_MIN`] stays at 128: a structure of an older
+//!    toolstack ends there, and is still read.
+//! 3. Give [`network::Preconnected`] a field of type `Option`, which `parse` fills from `Fields::array`: that is `None`
+//!    beyond the end of the structure. `encode` writes it. All bytes zero should mean "absent", too.
+//! 4. The builder has room for 256 bytes, and asserts it (`INFO_NETWORK` in its `layout.rs`).
+//!
+//! **A change that an older guest would misunderstand** (a field with another meaning, pages in another order) raises
+//! [`note::VERSION`]. A toolstack that finds another version in an image's note than its own does not connect
+//! the network beforehand; a guest that finds another version in the structure stops with a line that says so.
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod network;
+pub mod note;
+pub mod sizing;
+mod types;
+
+pub use types::{DomId, EventPort, Gfn, GrantRef};
