@@ -7,7 +7,7 @@ use clap::Args;
 use mayfly_lab::workspace;
 
 use crate::progress::Progress;
-use crate::{bench, guest, host, size, unsafe_files};
+use crate::{bench, guest, host, size, sources};
 
 #[derive(Args)]
 pub(crate) struct Test {
@@ -27,13 +27,13 @@ pub(crate) struct Test {
     filter: Option<String>,
 }
 
-/// Formatting, lints, the unsafe allowlist and the unit tests.
+/// Formatting, lints, the rules for sources, and the tests that need no lab.
 pub(crate) fn check() -> Result<()> {
     let progress = Progress::new();
     progress.say("formatting");
     cargo(&["fmt", "--all", "--check"])?;
-    progress.say("files that may hold unsafe code");
-    unsafe_files::check(workspace())?;
+    progress.say("sources: unsafe code, lengths of files, seeds");
+    sources::check(workspace())?;
     progress.say("lints");
     let lints = |arguments: &[&str]| {
         let mut all = vec!["clippy", "--quiet"];

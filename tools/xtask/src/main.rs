@@ -12,8 +12,8 @@ mod lab;
 mod pack;
 mod progress;
 mod size;
+mod sources;
 mod summon;
-mod unsafe_files;
 
 use std::process::ExitCode;
 
@@ -39,11 +39,11 @@ enum Task {
     Bench(bench::Bench),
     /// Print what the guest's image is made of, and what has changed
     Size(size::Size),
-    /// Formatting, lints, the unsafe allowlist and unit tests
+    /// Formatting, lints, rules for sources, unit tests and property tests
     Check,
     /// Check, build, and the end-to-end tests on a real Xen
     Test(check::Test),
-    /// Fuzz what reads hostile octets, with the nightly toolchain
+    /// All random testing: fuzzers, and property tests from a random seed
     Fuzz(fuzz::Fuzz),
     /// A real Xen under QEMU, for a developer
     #[command(subcommand)]

@@ -1,14 +1,13 @@
-//! `cargo xtask fuzz`: runs the fuzzers of `tests/fuzz`, and says how far they got.
+//! The fuzzers of `tests/fuzz` under libFuzzer, with the nightly toolchain.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use clap::Args;
 use mayfly_lab::workspace;
 
 use crate::progress::Progress;
@@ -40,15 +39,6 @@ const SEEDS: [&[&str]; 3] = [
     &["mayfly-pack", "--test", "hostile", "--", "--exact", "seeds"],
 ];
 
-#[derive(Args)]
-pub(crate) struct Fuzz {
-    /// Which of them [default: all]
-    targets: Vec<String>,
-    /// Seconds of each
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
-    seconds: u32,
-}
-
 /// What a fuzzer has come to.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Figures {
@@ -64,31 +54,16 @@ struct Figures {
 }
 
 /// How one run ended.
-struct Run {
+pub(super) struct Run {
     target: String,
     figures: Figures,
     log: PathBuf,
     is_success: bool,
 }
 
-/// Runs the fuzzers one after the other. The exit code says whether one has found something.
-pub(crate) fn run(fuzz: &Fuzz) -> Result<ExitCode> {
-    ensure_tools()?;
-    let known = targets(&workspace().join(FOLDER).join("fuzz_targets"))?;
-    for target in &fuzz.targets {
-        ensure!(
-            known.contains(target),
-            "there is no fuzzer {target:?}; there are {}",
-            known.join(", ")
-        );
-    }
-    let wanted = if fuzz.targets.is_empty() {
-        &known
-    } else {
-        &fuzz.targets
-    };
-    let progress = Progress::new();
-    progress.say("writing the seeds");
+/// Writes the inputs that fuzzers begin with, by the tests that know them.
+pub(super) fn write_seeds(progress: &Progress) -> Result<()> {
+    progress.say("writing the inputs that fuzzers begin with");
     for test in SEEDS {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command
@@ -100,14 +75,26 @@ pub(crate) fn run(fuzz: &Fuzz) -> Result<ExitCode> {
         // A test that has another name now would be no test at all.
         ensure!(
             output.status.success() && text.contains("1 passed"),
-            "`cargo test --package {}` has written no seeds:\n{text}{}",
+            "`cargo test --package {}` has written no inputs:\n{text}{}",
             test.join(" "),
             String::from_utf8_lossy(&output.stderr)
         );
     }
+    Ok(())
+}
+
+/// Runs these fuzzers, each for so many seconds.
+pub(super) fn all(
+    targets: &[String],
+    seconds: u32,
+    seed: u32,
+    progress: &Progress,
+) -> Result<Vec<Run>> {
     let mut runs = Vec::new();
-    for target in wanted {
-        progress.say(&format!("building {target}"));
+    for target in targets {
+        progress.say(&format!(
+            "{target}: building, a minute or two the first time"
+        ));
         let built = cargo_fuzz("build", target).stdout(Stdio::null()).output();
         let built = built.context("cannot run cargo fuzz")?;
         ensure!(
@@ -115,32 +102,34 @@ pub(crate) fn run(fuzz: &Fuzz) -> Result<ExitCode> {
             "cannot build {target}:\n{}",
             String::from_utf8_lossy(&built.stderr)
         );
-        progress.say(&format!("fuzzing {target} for {} s", fuzz.seconds));
-        runs.push(one(target, fuzz.seconds, &|line| {
+        progress.say(&format!("{target}: fuzzing for {seconds} s"));
+        runs.push(one(target, seconds, seed, &|line| {
             progress.step(&format!("{target}: {line}"));
         })?);
     }
-    progress.finish();
-    print!("{}", table(&runs));
-    for run in runs.iter().filter(|run| !run.is_success) {
-        match &run.figures.crash {
-            Some(input) => println!(
-                "{}: {input} ends it; run it again with `cargo +nightly fuzz run --fuzz-dir {FOLDER} {} {input}`",
-                run.target, run.target
+    Ok(runs)
+}
+
+impl Run {
+    /// What was found, and how to see it again.
+    pub(super) fn finding(&self) -> Option<String> {
+        let Self { target, log, .. } = self;
+        let what = match &self.figures.crash {
+            _ if self.is_success => return None,
+            Some(input) => format!(
+                "{input} ends it; repeat: cargo +nightly fuzz run --fuzz-dir {FOLDER} {target} {input}"
             ),
-            None => println!("{}: has failed without an input", run.target),
-        }
-        println!("{}: all it said is in {}", run.target, run.log.display());
+            None => "it failed without an input".to_owned(),
+        };
+        Some(format!(
+            "{target}: {what}\n{target}: all it said is in {}",
+            log.display()
+        ))
     }
-    Ok(if runs.iter().all(|run| run.is_success) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
 }
 
 /// What libFuzzer needs and the guest does not.
-fn ensure_tools() -> Result<()> {
+pub(super) fn ensure_tools() -> Result<()> {
     let works = |words: &[&str]| {
         let mut command = Command::new("rustup");
         let output = command
@@ -151,19 +140,20 @@ fn ensure_tools() -> Result<()> {
     };
     ensure!(
         works(&["--version"]),
-        "fuzzing needs the nightly toolchain: rustup toolchain install nightly --profile minimal"
+        "fuzzing needs the nightly toolchain: get it with `rustup toolchain install nightly --profile minimal`; `cargo xtask fuzz properties` goes without"
     );
     ensure!(
         works(&["fuzz", "--version"]),
-        "fuzzing needs cargo-fuzz: cargo install cargo-fuzz"
+        "fuzzing needs cargo-fuzz: get it with `cargo install cargo-fuzz`; `cargo xtask fuzz properties` goes without"
     );
     Ok(())
 }
 
 /// The fuzzers that there are.
-fn targets(folder: &Path) -> Result<Vec<String>> {
+pub(super) fn targets() -> Result<Vec<String>> {
+    let folder = workspace().join(FOLDER).join("fuzz_targets");
     let mut names = Vec::new();
-    let entries = fs::read_dir(folder);
+    let entries = fs::read_dir(&folder);
     for entry in entries.with_context(|| format!("cannot read {}", folder.display()))? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "rs")
@@ -189,7 +179,7 @@ fn cargo_fuzz(task: &str, target: &str) -> Command {
 }
 
 /// Runs one fuzzer from its seeds and what earlier runs have kept.
-fn one(target: &str, seconds: u32, step: &dyn Fn(&str)) -> Result<Run> {
+fn one(target: &str, seconds: u32, seed: u32, step: &dyn Fn(&str)) -> Result<Run> {
     let folder = workspace().join(FOLDER);
     let corpus = folder.join("corpus").join(target);
     fs::create_dir_all(&corpus)?;
@@ -198,6 +188,7 @@ fn one(target: &str, seconds: u32, step: &dyn Fn(&str)) -> Result<Run> {
         .arg(&corpus)
         .arg(folder.join("seeds").join(target))
         .args(["--", "-print_final_stats=1"])
+        .arg(format!("-seed={seed}"))
         .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-timeout={INPUT_SECONDS}"));
     let words = folder.join(format!("{target}.dict"));
@@ -264,7 +255,7 @@ impl Figures {
     }
 }
 
-fn table(runs: &[Run]) -> String {
+pub(super) fn table(runs: &[Run]) -> String {
     let mut text = format!(
         "{:<10} {:>12} {:>8} {:>7} {:>7} {:>7}  {}\n",
         "fuzzer", "executions", "a second", "edges", "feats", "corpus", "crash"
@@ -321,7 +312,7 @@ stat::average_exec_per_sec:     50
     #[test]
     fn each_fuzzer_has_seeds() {
         let folder = workspace().join(FOLDER);
-        let all = targets(&folder.join("fuzz_targets")).unwrap();
+        let all = targets().unwrap();
         assert_eq!(all, ["dns", "dns_tcp", "http", "pack"]);
         for target in all {
             assert!(
