@@ -11,8 +11,8 @@ extern crate alloc;
 #[allow(unsafe_code, reason = "hypercalls, RAM and the end of the domain")]
 mod machine;
 
+use machine::builder::{self, Left};
 use machine::crash::crash;
-use machine::ram;
 use machine::xen::{self, Xen};
 use mayfly::cmdline;
 use mayfly::guest::{Guest, instant};
@@ -42,13 +42,14 @@ extern "C" fn mayfly_main(start_info: u32, entry_tsc: u64, long_mode_tsc: u64) -
         crash(format_args!("not on Xen: no CPUID leaf says so"));
     }
     timeline.stamp(Phase::HypercallPage);
-    let taken = ram::take(start_info).unwrap_or_else(|error| crash(format_args!("{error}")));
-    let ram::Taken {
+    let left = builder::read(start_info).unwrap_or_else(|error| crash(format_args!("{error}")));
+    let Left {
         info,
         ram,
         pack,
         network,
-    } = taken;
+        network_pages,
+    } = left;
     let config = cmdline::parse(info.cmdline, &mut |word| {
         xen::debug_print(format_args!("command line: {word}: unknown, ignored"));
     })
@@ -60,7 +61,8 @@ extern "C" fn mayfly_main(start_info: u32, entry_tsc: u64, long_mode_tsc: u64) -
             Err(error) => crash(format_args!("site pack (module 0): {error}")),
         },
     };
-    let xen = &Xen::new(ram).unwrap_or_else(|error| crash(format_args!("shared_info: {error}")));
+    let xen = &Xen::new(ram, network_pages)
+        .unwrap_or_else(|error| crash(format_args!("shared_info: {error}")));
     timeline.stamp(Phase::SharedInfo);
     let grants = match &network {
         None => GrantTable::new(xen),

@@ -1,9 +1,12 @@
-//! What only runs on the machine itself: Xen's hypercalls, RAM, the end.
+//! What only runs on the machine itself: Xen's hypercalls, RAM, the end of the domain.
 //!
 //! Every file here but this one may hold `unsafe`; what they give to the rest
 //! of the guest is safe.
 
+pub(crate) mod builder;
 pub(crate) mod crash;
+mod heap;
 mod mem;
+mod network;
 pub(crate) mod ram;
 pub(crate) mod xen;

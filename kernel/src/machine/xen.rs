@@ -25,6 +25,7 @@ use mayfly_handoff::network::Preconnected;
 use x86_64::instructions::random::RdRand;
 use x86_64::registers::model_specific::Msr;
 
+use super::network::NetworkPages;
 use super::ram::{Ram, shared_page};
 
 /// Xen's CPUID leaves lie in steps of 0x100 from here (arch-x86/cpuid.h).
@@ -35,6 +36,11 @@ const CPUID_LAST: u32 = 0x4001_0000;
 const SPECIAL_PAGES: u64 = 0xf000_0000;
 /// Xen's debug port: bytes come out on its console, a line at a time.
 const DEBUG_PORT: u16 = 0xe9;
+
+/// Errors that Xen has numbers for (public/errno.h) and that are found here.
+const ENOMEM: Errno = Errno(12);
+const ENODEV: Errno = Errno(19);
+const ENOSPC: Errno = Errno(28);
 
 /// Whether there is a Xen to call.
 static HYPERCALL_PAGE_IS_FILLED: AtomicBool = AtomicBool::new(false);
@@ -198,6 +204,7 @@ pub(crate) fn console_last_words(bytes: &[u8]) {
 /// Xen, as the drivers see it.
 pub(crate) struct Xen {
     ram: Ram,
+    network: NetworkPages,
     shared_info: SharedPage,
     clock: clock::Clock,
     special: RefCell<[Gfn; 4]>,
@@ -234,8 +241,7 @@ fn gfn(page: NonNull<u8>) -> Gfn {
 impl Xen {
     /// Maps `shared_info`, with every event channel masked: events set their
     /// pending bit and end `SCHEDOP_poll`, and no upcall is ever injected.
-    pub(crate) fn new(ram: Ram) -> Result<Self, Errno> {
-        const ENOMEM: Errno = Errno(12);
+    pub(crate) fn new(ram: Ram, network: NetworkPages) -> Result<Self, Errno> {
         let page = ram.place_for_xen().ok_or(ENOMEM)?;
         map(XENMAPSPACE_SHARED_INFO, 0, &page)?;
         for word in 0..64 {
@@ -243,6 +249,7 @@ impl Xen {
         }
         Ok(Self {
             ram,
+            network,
             shared_info: page,
             clock: clock::Clock::new(),
             special: RefCell::new([Gfn(0); 4]),
@@ -260,7 +267,6 @@ impl Xen {
         &self,
         network: Option<&Preconnected>,
     ) -> Result<Xenstore<'_, Self>, Errno> {
-        const ENODEV: Errno = Errno(19);
         let (gfn, port) = match network {
             Some(network) => (network.store, Some(network.store_port)),
             None => {
@@ -319,7 +325,7 @@ impl Hypervisor for Xen {
                 &mut argument,
             )?
         };
-        EventPort::try_new(argument.port).ok_or(Errno(28))
+        EventPort::try_new(argument.port).ok_or(ENOSPC)
     }
 
     fn evtchn_close(&self, port: EventPort) -> Result<(), Errno> {
@@ -413,11 +419,10 @@ impl Hypervisor for Xen {
     }
 
     fn preconnected_page(&self, gfn: Gfn) -> Option<SharedPage> {
-        self.ram.preconnected_page(gfn)
+        self.network.page(gfn)
     }
 
     fn grant_frame(&self, index: u32) -> Result<SharedPage, Errno> {
-        const ENOMEM: Errno = Errno(12);
         let page = self.ram.place_for_xen().ok_or(ENOMEM)?;
         map(XENMAPSPACE_GRANT_TABLE, index, &page)?;
         Ok(page)

@@ -1,0 +1,203 @@
+//! What the domain builder left in memory: start info, command line, modules; and which RAM that leaves.
+
+use core::fmt;
+use core::ops::Range;
+
+use mayfly_boot::layout;
+use mayfly_boot::memory::{gap_above_ram, is_free, largest_free};
+use mayfly_boot::start_info::{self, MemoryRange, PhysicalMemory, StartInfo};
+use mayfly_drivers::Errno;
+use mayfly_drivers::abi::PAGE_SIZE;
+use mayfly_handoff::network::{self, Preconnected};
+
+use super::network::NetworkPages;
+use super::ram::Ram;
+use super::xen;
+
+/// What the domain builder left in memory.
+struct BuilderMemory {
+    /// Where the image lies; nothing in it is the builder's to point at.
+    image: Range<u64>,
+}
+
+impl PhysicalMemory<'static> for BuilderMemory {
+    fn bytes(&self, address: u64, len: usize) -> Option<&'static [u8]> {
+        let end = address.checked_add(len as u64)?;
+        let in_reach = address >= PAGE_SIZE as u64 && end <= 1 << 32;
+        let in_image = address < self.image.end && end > self.image.start;
+        if !in_reach || in_image {
+            return None;
+        }
+        let base = core::ptr::with_exposed_provenance(usize::try_from(address).ok()?);
+        // SAFETY: mapped by the static page tables, outside the image, and what
+        // a start info names is kept out of `Ram` by `read`, so nothing writes it.
+        Some(unsafe { core::slice::from_raw_parts(base, len) })
+    }
+}
+
+/// Why there is no RAM to use.
+pub(crate) enum Error {
+    StartInfo(start_info::Error),
+    MemoryMap(Errno),
+    TooSmall(u64),
+    /// So many modules.
+    Modules(usize),
+    /// A module that is nowhere, or somewhere else than in free memory.
+    Module(Range<u64>),
+    /// What the toolstack says of the network that it has connected is wrong.
+    Network(network::Error),
+    /// The pages that it has shared are not the guest's free memory.
+    NetworkPages(Range<u64>),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::StartInfo(error) => write!(f, "{error}"),
+            Self::MemoryMap(error) => write!(f, "XENMEM_memory_map: {error}"),
+            Self::Modules(count) => write!(f, "start info: {count} modules are too many"),
+            Self::Module(range) => write!(
+                f,
+                "start info: module at {:#x}..{:#x} is not readable memory",
+                range.start, range.end
+            ),
+            Self::Network(error) => write!(f, "preconnected network: {error}"),
+            Self::NetworkPages(range) => write!(
+                f,
+                "preconnected network: pages at {:#x}..{:#x} are not free memory",
+                range.start, range.end
+            ),
+            Self::TooSmall(free) => write!(f, "memory is too small: {} KiB are free", free / 1024),
+        }
+    }
+}
+
+/// What the domain builder has left for the boot path.
+pub(crate) struct Left {
+    pub(crate) info: StartInfo<'static>,
+    pub(crate) ram: Ram,
+    /// A packed site, where the toolstack has put it.
+    pub(crate) pack: Option<&'static [u8]>,
+    /// A network that is connected already.
+    pub(crate) network: Option<Preconnected>,
+    /// Its pages.
+    pub(crate) network_pages: NetworkPages,
+}
+
+/// What the modules are.
+#[derive(Default)]
+struct Modules {
+    pack: Option<&'static [u8]>,
+    network: Option<Preconnected>,
+}
+
+impl Modules {
+    /// The toolstack's structure is recognised by what it starts with; the first other module is the site's pack.
+    fn read(memory: &BuilderMemory, info: &StartInfo<'static>) -> Result<Self, Error> {
+        let mut this = Self::default();
+        for (number, range) in info.modules().enumerate() {
+            let length = usize::try_from(range.end - range.start).ok();
+            let octets = length
+                .and_then(|length| memory.bytes(range.start, length))
+                .ok_or(Error::Module(range))?;
+            if this.network.is_none() && Preconnected::is_one(octets) {
+                this.network = Some(Preconnected::parse(octets).map_err(Error::Network)?);
+            } else if this.pack.is_none() {
+                this.pack = Some(octets);
+            } else {
+                let length = octets.len();
+                xen::debug_print(format_args!("module {number} ({length} bytes): ignored"));
+            }
+        }
+        Ok(this)
+    }
+
+    /// The pages of the network; empty without one.
+    fn network_pages(&self) -> Range<u64> {
+        let Some(network) = &self.network else {
+            return 0..0;
+        };
+        let start = network.first.0.saturating_mul(PAGE_SIZE as u64);
+        start..start.saturating_add((network.pages() * PAGE_SIZE) as u64)
+    }
+}
+
+/// How RAM is divided.
+struct Division {
+    free: Range<u64>,
+    gap: Range<u64>,
+    /// Whether the network's pages lie in RAM that nothing else occupies.
+    has_network: bool,
+}
+
+impl Division {
+    fn find(
+        map: impl Iterator<Item = MemoryRange> + Clone,
+        occupied: &mut Occupied,
+        network: Range<u64>,
+    ) -> Self {
+        let has_network = is_free(map.clone(), occupied, &network);
+        occupied[NETWORK] = network;
+        Self {
+            free: largest_free(map.clone(), occupied),
+            gap: gap_above_ram(map, occupied),
+            has_network,
+        }
+    }
+}
+
+/// Modules beyond this many can't be kept out of the way.
+const MODULES: usize = 8;
+/// The network's pages, behind the image, four parts of the start info, and the modules.
+const NETWORK: usize = 5 + MODULES;
+type Occupied = [Range<u64>; NETWORK + 1];
+
+/// Reads the start info and takes the largest run of RAM that nothing occupies.
+pub(crate) fn read(start_info: u32) -> Result<Left, Error> {
+    let image = layout::image();
+    let memory = BuilderMemory {
+        image: image.clone(),
+    };
+    let info = StartInfo::parse(&memory, start_info.into()).map_err(Error::StartInfo)?;
+    let count = info.modules().count();
+    if count > MODULES {
+        return Err(Error::Modules(count));
+    }
+    let modules = Modules::read(&memory, &info)?;
+    let network = modules.network_pages();
+    let mut occupied: Occupied = [const { 0..0 }; NETWORK + 1];
+    let taken = core::iter::once(image)
+        .chain(info.occupied.clone())
+        .chain(info.modules());
+    for (slot, range) in occupied.iter_mut().zip(taken) {
+        *slot = range;
+    }
+    let mut entries = [0; 20 * 32];
+    let division = if info.memory_map().next().is_some() {
+        Division::find(info.memory_map(), &mut occupied, network.clone())
+    } else {
+        let count = xen::memory_map(&mut entries).map_err(Error::MemoryMap)?;
+        let map = start_info::e820(entries.get(..20 * count).unwrap_or(&[]));
+        Division::find(map, &mut occupied, network.clone())
+    };
+    if modules.network.is_some() && !division.has_network {
+        return Err(Error::NetworkPages(network));
+    }
+    let Division { free, gap, .. } = division;
+    let size = free.end - free.start;
+    let pack = modules.pack.map_or(0, |pack| pack.len() as u64);
+    // SAFETY: `largest_free` gives whole pages of RAM, above the first MiB and
+    // below 4 GiB, so identity mapped, that neither the image nor anything the
+    // start info names lies in; `gap` is outside of all RAM. The boot path calls this once.
+    let ram = unsafe { Ram::take(free, gap, pack) }.ok_or(Error::TooSmall(size))?;
+    // SAFETY: `is_free` found them to be RAM between 1 MiB and 4 GiB that nothing else occupies, and
+    // `largest_free` then left them out.
+    let network_pages = unsafe { NetworkPages::new(network) };
+    Ok(Left {
+        info,
+        ram,
+        pack: modules.pack,
+        network: modules.network,
+        network_pages,
+    })
+}
