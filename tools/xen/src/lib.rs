@@ -8,6 +8,8 @@ mod abi;
 mod context;
 mod domctl;
 mod error;
+#[cfg(test)]
+mod golden;
 mod look;
 mod sys;
 
