@@ -63,6 +63,8 @@ pub(super) enum Remote {
     Store,
     Console,
     Netback,
+    /// A process that serves the guest in netback's place.
+    Process,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -134,6 +136,10 @@ pub struct Machine {
     /// Why the guest stopped, if it did.
     pub shutdown: Option<ShutdownReason>,
     violations: Vec<String>,
+    /// Ports by which the guest has notified a process that serves it.
+    raised: Vec<EventPort>,
+    /// How often each grant is mapped by such a process.
+    mapped: HashMap<u32, usize>,
 }
 
 impl Drop for Machine {
@@ -173,6 +179,8 @@ impl Machine {
             debug: Vec::new(),
             shutdown: None,
             violations: Vec::new(),
+            raised: Vec::new(),
+            mapped: HashMap::new(),
         };
         machine.console_port = machine.open_port(Remote::Console).expect("the first port");
         machine
@@ -299,30 +307,83 @@ impl Machine {
     }
 
     fn granted(&mut self, gref: u32, write: bool) -> Option<(SharedPage, SharedPage, usize)> {
+        match self.find_granted(gref, write) {
+            Ok(found) => Some(found),
+            Err(violation) => {
+                self.violation(violation);
+                None
+            }
+        }
+    }
+
+    fn find_granted(
+        &self,
+        gref: u32,
+        write: bool,
+    ) -> Result<(SharedPage, SharedPage, usize), &'static str> {
         let index = gref as usize;
-        let Some(frame) = self.grant_frames.get(index / PER_FRAME) else {
-            self.violation("a grant reference beyond the table");
-            return None;
-        };
+        let frame = self.grant_frames.get(index / PER_FRAME);
+        let frame = frame.ok_or("a grant reference beyond the table")?;
         let offset = index % PER_FRAME * ENTRY_SIZE;
         let entry: grant_entry_v1 = frame.read(offset);
-        let frame = frame.alias();
+        if entry.flags & GTF_PERMIT_ACCESS == 0 || entry.domid != 0 {
+            return Err("a grant reference that grants nothing");
+        }
+        if write && entry.flags & GTF_READONLY != 0 {
+            return Err("a page to be written is granted read-only");
+        }
         let page = (entry.frame as u64)
             .checked_sub(FIRST_GFN)
             .and_then(|index| self.pool.pages.get(index as usize))
-            .map(SharedPage::alias);
-        if entry.flags & GTF_PERMIT_ACCESS == 0 || entry.domid != 0 {
-            self.violation("a grant reference that grants nothing");
-            return None;
+            .ok_or("a grant of no page of the guest")?;
+        Ok((page.alias(), frame.alias(), offset))
+    }
+
+    /// The page behind a grant, if there is one: a process may ask for any.
+    pub(super) fn process_copies(&self, gref: u32, write: bool) -> Option<SharedPage> {
+        let (page, ..) = self.find_granted(gref, write).ok()?;
+        Some(page)
+    }
+
+    /// Maps a grant for a process, if there is one.
+    pub(super) fn process_maps(&mut self, gref: u32, write: bool) -> Option<SharedPage> {
+        let (page, frame, offset) = self.find_granted(gref, write).ok()?;
+        let in_use = if write {
+            GTF_READING | GTF_WRITING
+        } else {
+            GTF_READING
+        };
+        frame.store16(offset, frame.load16(offset) | in_use);
+        *self.mapped.entry(gref).or_default() += 1;
+        Some(page)
+    }
+
+    /// Ends one mapping of a grant by a process.
+    pub(super) fn process_unmaps(&mut self, gref: u32) {
+        if let Some(times) = self.mapped.get_mut(&gref) {
+            *times -= 1;
+            if *times == 0 {
+                self.mapped.remove(&gref);
+                self.unmap_grant(gref);
+            }
         }
-        if write && entry.flags & GTF_READONLY != 0 {
-            self.violation("a page to be written is granted read-only");
-            return None;
+    }
+
+    /// Grants that a process has mapped.
+    #[must_use]
+    pub fn mapped_by_process(&self) -> usize {
+        self.mapped.len()
+    }
+
+    /// The guest has notified a process.
+    pub(super) fn raise(&mut self, port: EventPort) {
+        if !self.raised.contains(&port) {
+            self.raised.push(port);
         }
-        if page.is_none() {
-            self.violation("a grant of no page of the guest");
-        }
-        page.map(|page| (page, frame, offset))
+    }
+
+    pub(super) fn take_raised(&mut self) -> Vec<EventPort> {
+        core::mem::take(&mut self.raised)
     }
 
     /// The page behind a grant, for one copy by the back end.
@@ -396,23 +457,29 @@ impl Machine {
 
     /// Binds netback to a port that the guest left unbound for domain 0.
     pub(super) fn bind(&mut self, number: u32) -> Option<EventPort> {
+        let port = self.bind_to(number, Remote::Netback);
+        if port.is_none() {
+            self.violation("an event channel that is not there to be bound");
+        }
+        port
+    }
+
+    /// Binds somebody in domain 0 to a port that the guest left unbound for it.
+    pub(super) fn bind_to(&mut self, number: u32, remote: Remote) -> Option<EventPort> {
         let port = EventPort::try_new(number)?;
         match self.port(port) {
             Ok(entry) if entry.remote == Remote::Unbound(DomId(0)) => {
-                entry.remote = Remote::Netback;
+                entry.remote = remote;
                 Some(port)
             }
-            _ => {
-                self.violation("an event channel that is not there to be bound");
-                None
-            }
+            _ => None,
         }
     }
 
-    /// Netback closes its end.
+    /// Netback, or a process, closes its end.
     pub(super) fn unbind(&mut self, port: EventPort) {
         if let Ok(entry) = self.port(port)
-            && entry.remote == Remote::Netback
+            && matches!(entry.remote, Remote::Netback | Remote::Process)
         {
             entry.remote = Remote::Unbound(DomId(0));
         }

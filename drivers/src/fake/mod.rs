@@ -19,12 +19,14 @@ mod machine;
 mod netback;
 mod offload;
 mod preconnect;
+mod process;
 mod store;
 
 use core::cell::RefCell;
 
 pub use machine::{Counts, Machine};
 pub use netback::{FakeNetback, Packet, Ring};
+pub use process::Process;
 pub use store::{FakeStore, Fault, HOME, Request};
 
 use crate::{
@@ -160,6 +162,7 @@ impl Hypervisor for FakeXen {
                 Remote::Unbound(_) | Remote::Console => {}
                 Remote::Store => world.store.kick(),
                 Remote::Netback => world.netback.kick(),
+                Remote::Process => world.machine.raise(port),
             }
             world.run();
             Ok(())

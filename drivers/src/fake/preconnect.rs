@@ -17,7 +17,23 @@ impl FakeXen {
     #[must_use]
     pub fn preconnected(rx_buffers: usize) -> (Self, Preconnected) {
         let xen = Self::new();
-        let network = xen.with(|world| {
+        let network = xen.connect(rx_buffers);
+        (xen, network)
+    }
+
+    /// The same, where a process of domain 0 is the back end ([`FakeXen::process`]), and has yet to bind and map. netback leaves it alone.
+    #[must_use]
+    pub fn preconnected_to_process(rx_buffers: usize) -> (Self, Preconnected) {
+        let xen = Self::new();
+        xen.with(|world| world.netback.never_connect = true);
+        let network = xen.connect(rx_buffers);
+        xen.process()
+            .store(|store| store.set([BACKEND, "/state"].concat().as_bytes(), b"4"));
+        (xen, network)
+    }
+
+    fn connect(&self, rx_buffers: usize) -> Preconnected {
+        self.with(|world| {
             let machine = &mut world.machine;
             let pages: Vec<_> = machine
                 .preconnect(RINGS + rx_buffers)
@@ -87,7 +103,6 @@ impl FakeXen {
                 mac: [0, 0x16, 0x3e, 0, 0, 1],
                 backend,
             }
-        });
-        (xen, network)
+        })
     }
 }

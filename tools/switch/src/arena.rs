@@ -1,0 +1,127 @@
+//! Where frames lie while they are moved: one buffer, which is used again from its start for each turn.
+
+use std::ops::Range;
+
+use crate::offload::Offload;
+use crate::vnet;
+
+/// Bytes before each frame, so that the header for the bridge can be written before it, and frames begin at a multiple of 16.
+const HEADROOM: usize = 16;
+/// The longest frame: a request names its length in 16 bits.
+pub const FRAME_MAX: usize = u16::MAX as usize;
+/// Bytes of the whole.
+const SIZE: usize = 8 * (FRAME_MAX + HEADROOM + 1);
+
+/// A frame in the arena, and what is left to do with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Where it is.
+    pub range: Range<usize>,
+    /// What is left to do.
+    pub offload: Offload,
+}
+
+/// The buffer.
+#[derive(Debug)]
+pub struct Arena {
+    bytes: Vec<u8>,
+    used: usize,
+}
+
+impl Default for Arena {
+    fn default() -> Self {
+        Self {
+            bytes: vec![0; SIZE],
+            used: 0,
+        }
+    }
+}
+
+impl Arena {
+    /// Forgets all frames.
+    pub fn clear(&mut self) {
+        self.used = 0;
+    }
+
+    /// Whether there is room for one more frame of any length, and then for one that is made of it.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.used + 2 * (HEADROOM + FRAME_MAX + 1) <= self.bytes.len()
+    }
+
+    /// Where the next frame will be: for [`Arena::forget_from`].
+    pub(crate) fn mark(&self) -> usize {
+        self.used
+    }
+
+    /// Forgets the frames that were taken since the mark.
+    pub(crate) fn forget_from(&mut self, mark: usize) {
+        self.used = self.used.min(mark);
+    }
+
+    /// Room for a frame of so many bytes, which hold whatever was there; nothing when there is none.
+    pub fn take(&mut self, length: usize) -> Option<Range<usize>> {
+        let start = self.used + HEADROOM;
+        let end = start.checked_add(length)?;
+        if end > self.bytes.len() {
+            return None;
+        }
+        self.used = end.next_multiple_of(HEADROOM);
+        Some(start..end)
+    }
+
+    /// Appends a copy of a frame.
+    pub fn push(&mut self, frame: &[u8]) -> Option<Range<usize>> {
+        let range = self.take(frame.len())?;
+        self.bytes.get_mut(range.clone())?.copy_from_slice(frame);
+        Some(range)
+    }
+
+    /// Appends a copy of a frame that is here already.
+    pub fn duplicate(&mut self, range: &Range<usize>) -> Option<Range<usize>> {
+        let to = self.take(range.len())?;
+        // What was taken is inside the buffer, and behind all that was before.
+        self.bytes.copy_within(range.clone(), to.start);
+        Some(to)
+    }
+
+    /// Where the next frame from the bridge can be read to: its header, and right behind it the frame.
+    pub(crate) fn read_room(&mut self) -> &mut [u8] {
+        let start = self.used + HEADROOM - vnet::SIZE;
+        let end = (start + vnet::SIZE + FRAME_MAX).min(self.bytes.len());
+        self.bytes.get_mut(start..end).unwrap_or_default()
+    }
+
+    /// Takes what was read to [`Arena::read_room`], of so many bytes: header and frame. Nothing when it is less than a header.
+    pub(crate) fn was_read(&mut self, length: usize) -> Option<([u8; vnet::SIZE], Range<usize>)> {
+        let header = *self.read_room().first_chunk()?;
+        let range = self.take(length.checked_sub(vnet::SIZE)?)?;
+        Some((header, range))
+    }
+
+    /// A frame.
+    #[must_use]
+    pub fn frame(&self, range: &Range<usize>) -> &[u8] {
+        self.bytes.get(range.clone()).unwrap_or_default()
+    }
+
+    /// A frame, to be changed.
+    pub fn frame_mut(&mut self, range: &Range<usize>) -> &mut [u8] {
+        self.bytes.get_mut(range.clone()).unwrap_or_default()
+    }
+
+    /// All of it: grants are copied into it and out of it.
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+
+    /// Writes the header for the bridge before a frame; gives both. The frame's checksum may be blank afterwards.
+    pub(crate) fn with_header(&mut self, frame: &mut Frame) -> &[u8] {
+        let header = vnet::encode(self.frame_mut(&frame.range), &mut frame.offload);
+        let start = frame.range.start - vnet::SIZE;
+        if let Some(place) = self.bytes.get_mut(start..frame.range.start) {
+            place.copy_from_slice(&header);
+        }
+        self.bytes.get(start..frame.range.end).unwrap_or_default()
+    }
+}

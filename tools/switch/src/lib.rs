@@ -1,0 +1,31 @@
+//! The network back end of guests, in user space: one process in dom0 serves the rings of many, and moves frames between them and one port on
+//! each bridge that they share.
+//!
+//! ```text
+//!   guest ── rings ──┐                        ┌── port on xenbr0 ── bridge
+//!   guest ── rings ──┤  switch: guard, table  ├── port on xenbr1 ── bridge
+//!   guest ── rings ──┘                        └── held, for guests that sleep
+//! ```
+//!
+//! - [`switch`]: who gets a frame, and whose turn it is;
+//! - the back end of one guest, as `xen/include/public/io/netif.h` has it ([`port`]);
+//! - [`guard`]: what a guest may send;
+//! - [`offload`] and [`vnet`]: checksums and segments, which guests and bridges leave to each other;
+//! - [`xen`]: what is needed of Xen and of bridges, as traits. A device each implements them in dom0, fakes in tests, so that everything here is tested
+//!   on any host.
+//!
+//! Everything that a guest can write is hostile: it is copied once and then checked, and never borrowed.
+#![forbid(unsafe_code)]
+
+pub mod arena;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
+pub mod frame;
+pub mod guard;
+pub mod offload;
+pub mod port;
+pub mod switch;
+pub mod vnet;
+pub mod xen;
+
+pub use switch::{Guest, Switch};

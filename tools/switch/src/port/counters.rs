@@ -1,0 +1,103 @@
+//! What is counted of one guest.
+
+use serde::{Deserialize, Serialize};
+
+/// Frames, and the bytes of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Frames.
+    pub frames: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// What has come of a guest's frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counters {
+    /// From the guest, what is dropped later included.
+    pub from_guest: Traffic,
+    /// To the guest.
+    pub to_guest: Traffic,
+    /// Notifications sent to the guest.
+    pub notifications: u64,
+    /// Events that it sent.
+    pub events: u64,
+    /// Frames to it that its ring had no room for.
+    pub dropped_full: u64,
+    /// Frames to it that it can't take: longer than a page, or than its MTU.
+    pub dropped_long: u64,
+    /// Requests with a grant that is none, both ways.
+    pub bad_grant: u64,
+    /// Requests with a size that can't be.
+    pub bad_size: u64,
+    /// Frames of more slots than the protocol allows.
+    pub too_many_slots: u64,
+    /// Frames to be finished here that are not TCP or UDP, or not what they say.
+    pub bad_offload: u64,
+    /// Frames that are longer than the bridge's MTU allows.
+    pub too_long: u64,
+    /// Frames that the bridge did not take.
+    pub refused: u64,
+    /// The guard's: from another MAC address.
+    pub guard_source: u64,
+    /// The guard's: of a kind that is not allowed, or malformed.
+    pub guard_kind: u64,
+    /// The guard's: a claim to somebody else's address.
+    pub guard_claim: u64,
+    /// The guard's: from another IP address.
+    pub guard_address: u64,
+    /// The guard's: what only routers and DHCP servers say.
+    pub guard_router: u64,
+    /// The guard's: to groups.
+    pub guard_group: u64,
+    /// The guard's: to dom0, and no answer.
+    pub guard_host: u64,
+}
+
+impl Counters {
+    /// Frames from the guest that were dropped, for whatever cause.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        [
+            self.bad_size,
+            self.too_many_slots,
+            self.bad_offload,
+            self.too_long,
+            self.refused,
+            self.guarded(),
+        ]
+        .iter()
+        .sum()
+    }
+
+    /// Frames that the guard dropped.
+    #[must_use]
+    pub fn guarded(&self) -> u64 {
+        [
+            self.guard_source,
+            self.guard_kind,
+            self.guard_claim,
+            self.guard_address,
+            self.guard_router,
+            self.guard_group,
+            self.guard_host,
+        ]
+        .iter()
+        .sum()
+    }
+
+    pub(crate) fn breach(&mut self, breach: crate::guard::Breach) {
+        use crate::guard::Breach;
+        let counter = match breach {
+            Breach::Source => &mut self.guard_source,
+            Breach::Kind => &mut self.guard_kind,
+            Breach::Claim => &mut self.guard_claim,
+            Breach::Address => &mut self.guard_address,
+            Breach::Router => &mut self.guard_router,
+            Breach::Group => &mut self.guard_group,
+            Breach::Host => &mut self.guard_host,
+        };
+        *counter += 1;
+    }
+}

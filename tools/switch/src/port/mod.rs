@@ -1,0 +1,397 @@
+//! The back end of one guest: two rings, its event channels, and what came of its frames.
+//!
+//! Source of the protocol: Xen 4.17 public/io/netif.h. The guest is not trusted: each request is copied once and checked, our own indices are
+//! kept here, and pages are only reached through what the guest has granted. What is wrong with one frame has it dropped and counted;
+//! what no sound front end does shuts the port, with the reason, and lets go of everything that the guest has granted.
+
+mod counters;
+mod groups;
+mod receive;
+mod ring;
+mod transmit;
+mod window;
+
+use std::collections::VecDeque;
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+pub use counters::{Counters, Traffic};
+pub(crate) use groups::Groups;
+pub(crate) use transmit::Budget;
+
+use crate::arena::{Arena, Frame};
+use crate::offload::{Checksum, Family, Offload};
+use crate::xen::{Access, PAGE, Pages, Xen};
+use receive::Receive;
+use transmit::{Room, Transmit};
+
+/// What the guest's front end takes (io/netif.h, the keys of these names).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(clippy::struct_excessive_bools, reason = "a front end's keys")]
+pub struct Features {
+    /// `feature-sg`: frames of several pages.
+    pub sg: bool,
+    /// `feature-gso-tcpv4`: TCP over IPv4 that is not cut.
+    pub gso_tcpv4: bool,
+    /// `feature-gso-tcpv6`: the same over IPv6.
+    pub gso_tcpv6: bool,
+    /// Not `feature-no-csum-offload`: blank checksums over IPv4.
+    pub csum4: bool,
+    /// `feature-ipv6-csum-offload`: the same over IPv6.
+    pub csum6: bool,
+    /// Grants stay for as long as the link lives, so that the pages may be mapped.
+    pub persistent: bool,
+}
+
+impl Default for Features {
+    fn default() -> Self {
+        Self {
+            sg: false,
+            gso_tcpv4: false,
+            gso_tcpv6: false,
+            csum4: true,
+            csum6: false,
+            persistent: false,
+        }
+    }
+}
+
+impl Features {
+    /// Whether such a frame can be put as it is.
+    #[must_use]
+    pub fn take(&self, frame: &Frame) -> bool {
+        match frame.offload.cut {
+            Some((Family::V4, _)) => self.sg && self.gso_tcpv4,
+            Some((Family::V6, _)) => self.sg && self.gso_tcpv6,
+            None => self.sg || frame.range.len() <= PAGE,
+        }
+    }
+
+    /// Whether a blank checksum may stay so.
+    #[must_use]
+    pub fn take_blank(&self, family: Family) -> bool {
+        match family {
+            Family::V4 => self.csum4,
+            Family::V6 => self.csum6,
+        }
+    }
+}
+
+/// Where the guest's rings and event channels are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rings {
+    /// The guest.
+    pub domain: u16,
+    /// The transmit ring's grant reference.
+    pub tx_ring: u32,
+    /// The receive ring's grant reference.
+    pub rx_ring: u32,
+    /// The transmit ring's event channel, as the guest numbers it; of both rings, if there is no other.
+    pub tx_port: u32,
+    /// The receive ring's event channel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rx_port: Option<u32>,
+}
+
+/// Why a port was shut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Shut {
+    /// A request index went back, or is further than the ring has entries.
+    #[error("its request index is not within the ring")]
+    Index,
+    /// A frame's extra-info slot is not there.
+    #[error("an extra-info slot is missing")]
+    MissingExtra,
+    /// Extra info of a type that there is not.
+    #[error("an extra-info slot has an unknown type")]
+    BadExtra,
+    /// To be cut into nothing, or by a protocol that there is not.
+    #[error("an extra-info slot asks for segments that there cannot be")]
+    BadGso,
+    /// A frame's further slots are not there.
+    #[error("slots of a frame are missing")]
+    MissingSlots,
+    /// A frame has more slots than any front end makes.
+    #[error("a frame has too many slots")]
+    TooManySlots,
+    /// The bytes of a slot are not within a page.
+    #[error("a slot crosses its page")]
+    CrossesPage,
+}
+
+/// How much waits at most for a guest whose ring is full.
+const QUEUE_FRAMES: usize = 256;
+const QUEUE_BYTES: usize = 512 * 1024;
+/// After how long without any room all that waits is dropped (netback's `rx_drain_timeout_msecs`), in ns.
+const QUEUE_PATIENCE: u64 = 10_000_000_000;
+
+/// A frame that waits for room in the ring.
+#[derive(Debug)]
+struct Waiting {
+    bytes: Vec<u8>,
+    offload: Offload,
+    since: u64,
+}
+
+/// The rings, while the port is open.
+struct Link<M> {
+    pages: M,
+    tx: Transmit<M>,
+    rx: Receive<M>,
+    /// Our end of each event channel.
+    tx_port: u32,
+    rx_port: u32,
+}
+
+/// The back end of one guest.
+pub(crate) struct Port<X: Xen> {
+    pub(crate) domain: u16,
+    pub(crate) features: Features,
+    pub(crate) groups: Groups,
+    pub(crate) counters: Counters,
+    link: Option<Link<X::Mapping>>,
+    queue: VecDeque<Waiting>,
+    queued_bytes: usize,
+    shut: Option<Shut>,
+}
+
+impl<X: Xen> Port<X> {
+    /// Maps the rings and binds the event channels. It goes on where the rings are.
+    ///
+    /// # Errors
+    /// The guest has not granted its rings, or has no such event channels.
+    pub(crate) fn open(xen: &X, rings: &Rings, features: Features) -> io::Result<Self> {
+        let references = [rings.tx_ring, rings.rx_ring];
+        let pages = xen.map(rings.domain, &references, Access::Write)?;
+        let (Some(tx), Some(rx)) = (pages.page(0), pages.page(1)) else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        let tx = Transmit::adopt(tx, features.persistent);
+        let rx = Receive::adopt(rx, features.persistent);
+        let tx_port = xen.bind(rings.domain, rings.tx_port)?;
+        let rx_port = match rings.rx_port {
+            None => tx_port,
+            Some(port) => xen.bind(rings.domain, port).inspect_err(|_| {
+                xen.unbind(tx_port);
+            })?,
+        };
+        Ok(Self {
+            domain: rings.domain,
+            features,
+            groups: Groups::default(),
+            counters: Counters::default(),
+            link: Some(Link {
+                pages,
+                tx,
+                rx,
+                tx_port,
+                rx_port,
+            }),
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            shut: None,
+        })
+    }
+
+    /// Our end of its event channels.
+    pub(crate) fn ports(&self) -> Option<[u32; 2]> {
+        let link = self.link.as_ref()?;
+        Some([link.tx_port, link.rx_port])
+    }
+
+    /// Why it was shut, if it was.
+    pub(crate) fn reason(&self) -> Option<Shut> {
+        self.shut
+    }
+
+    /// Pages of buffers that are mapped.
+    pub(crate) fn mapped(&self) -> usize {
+        let link = self.link.as_ref();
+        link.map_or(0, |link| link.tx.mapped() + link.rx.mapped())
+    }
+
+    /// Frames that wait for room in its ring.
+    pub(crate) fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Lets go of all that the guest has granted.
+    pub(crate) fn close(&mut self, xen: &X) {
+        if let Some(link) = self.link.take() {
+            xen.unbind(link.tx_port);
+            if link.rx_port != link.tx_port {
+                xen.unbind(link.rx_port);
+            }
+        }
+        self.counters.dropped_full += self.queue.len() as u64;
+        self.queue.clear();
+        self.queued_bytes = 0;
+    }
+
+    fn check<T>(&mut self, xen: &X, result: Result<T, Shut>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(reason) => {
+                self.shut = Some(reason);
+                self.close(xen);
+                None
+            }
+        }
+    }
+
+    /// Takes frames that the guest sends into the arena. They are answered by [`Port::answer`].
+    pub(crate) fn take(
+        &mut self,
+        xen: &X,
+        arena: &mut Arena,
+        budget: Budget,
+        frames: &mut Vec<Frame>,
+    ) {
+        let Some(link) = &mut self.link else {
+            return;
+        };
+        let Some(page) = link.pages.page(0) else {
+            return;
+        };
+        let mut room = Room {
+            page,
+            domain: self.domain,
+            arena,
+            groups: &mut self.groups,
+            counters: &mut self.counters,
+        };
+        let taken = link.tx.take(xen, &mut room, budget, frames);
+        if let Err(reason) = taken {
+            // What came before is forwarded and answered, and then it is the end.
+            self.shut = Some(reason);
+        }
+    }
+
+    /// Answers what was taken, and notifies the guest if it wants to know. Says whether anything was taken.
+    pub(crate) fn answer(&mut self, xen: &X) -> bool {
+        let mut is_any = false;
+        if let Some(link) = &mut self.link
+            && let Some(page) = link.pages.page(0)
+        {
+            is_any = link.tx.unanswered() != 0;
+            if link.tx.finish(page) {
+                self.counters.notifications += 1;
+                xen.notify(link.tx_port);
+            }
+        }
+        if self.shut.is_some() {
+            self.close(xen);
+        }
+        is_any
+    }
+
+    /// Asks to be notified of the next request; says whether it is there already.
+    pub(crate) fn rest(&mut self, xen: &X) -> bool {
+        let Some(link) = &self.link else {
+            return false;
+        };
+        let Some(page) = link.pages.page(0) else {
+            return false;
+        };
+        let result = link.tx.rest(page);
+        self.check(xen, result).unwrap_or(false)
+    }
+
+    /// Gives the guest a frame of the arena that it takes as it is ([`Features::take`]): puts it, or lets it wait while the ring is full.
+    /// Says whether there is something to flush now.
+    pub(crate) fn give(&mut self, xen: &X, arena: &mut Arena, frame: &Frame, now: u64) -> bool {
+        if self.link.is_none() {
+            return false;
+        }
+        if self.queue.is_empty() && self.put(xen, arena, frame) {
+            return true;
+        }
+        let length = frame.range.len();
+        if self.link.is_none() {
+            // It was shut by the look at its ring.
+        } else if self.queue.len() >= QUEUE_FRAMES || self.queued_bytes + length > QUEUE_BYTES {
+            self.counters.dropped_full += 1;
+        } else {
+            self.queued_bytes += length;
+            self.queue.push_back(Waiting {
+                bytes: arena.frame(&frame.range).to_vec(),
+                offload: frame.offload,
+                since: now,
+            });
+        }
+        false
+    }
+
+    fn put(&mut self, xen: &X, arena: &mut Arena, frame: &Frame) -> bool {
+        let Some(link) = &mut self.link else {
+            return false;
+        };
+        let Some(page) = link.pages.page(1) else {
+            return false;
+        };
+        match link.rx.has_room(page, receive::slots(frame)) {
+            Ok(true) => {
+                link.rx.put(xen, page, self.domain, arena, frame);
+                self.counters.to_guest.frames += 1;
+                self.counters.to_guest.bytes += frame.range.len() as u64;
+                true
+            }
+            Ok(false) => false,
+            Err(reason) => {
+                self.shut = Some(reason);
+                self.close(xen);
+                false
+            }
+        }
+    }
+
+    /// Puts what waits, as far as there is room in the ring and the arena. Says whether there is something to flush now.
+    pub(crate) fn drain(&mut self, xen: &X, arena: &mut Arena, now: u64) -> bool {
+        let mut is_any = false;
+        while let Some(first) = self.queue.front() {
+            let Some(range) = arena.push(&first.bytes) else {
+                break;
+            };
+            let (offload, since) = (first.offload, first.since);
+            if !self.put(xen, arena, &Frame { range, offload }) {
+                if now.saturating_sub(since) > QUEUE_PATIENCE {
+                    // Nobody waits for these any more.
+                    self.counters.dropped_full += self.queue.len() as u64;
+                    self.queue.clear();
+                    self.queued_bytes = 0;
+                }
+                break;
+            }
+            is_any = true;
+            if let Some(done) = self.queue.pop_front() {
+                self.queued_bytes -= done.bytes.len();
+            }
+        }
+        is_any
+    }
+
+    /// Makes what was put visible, and notifies the guest if it wants to know. Before this, the arena must not be cleared.
+    pub(crate) fn flush(&mut self, xen: &X, arena: &mut Arena) {
+        let Some(link) = &mut self.link else {
+            return;
+        };
+        let Some(page) = link.pages.page(1) else {
+            return;
+        };
+        if link
+            .rx
+            .flush(xen, page, self.domain, arena, &mut self.counters)
+        {
+            self.counters.notifications += 1;
+            xen.notify(link.rx_port);
+        }
+    }
+}
+
+/// Whether a frame's checksum must be filled in for a front end.
+pub(crate) fn must_complete(features: &Features, family: Family, offload: &Offload) -> bool {
+    offload.checksum == Checksum::Blank && !features.take_blank(family)
+}

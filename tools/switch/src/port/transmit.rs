@@ -1,0 +1,447 @@
+//! What the guest sends: requests become frames.
+//!
+//! Checked as Linux' netback does (drivers/net/xen-netback/netback.c, `xenvif_tx_build_gops`): what a front end can only do on purpose or
+//! when its ring is broken shuts its port; a frame that is wrong in itself is answered with an error, dropped and counted.
+
+use mayfly_drivers::SharedPage;
+use mayfly_drivers::abi::{
+    NETIF_RSP_NULL, NETIF_RSP_OKAY, NetTxFlags, XEN_NETIF_EXTRA_FLAG_MORE,
+    XEN_NETIF_EXTRA_TYPE_GSO, XEN_NETIF_GSO_TYPE_TCPV4, XEN_NETIF_NR_SLOTS_MIN, netif_extra_gso,
+    netif_tx_request, netif_tx_response,
+};
+
+use super::groups::Groups;
+use super::ring::Ring;
+use super::window::Window;
+use super::{Counters, Shut};
+use crate::arena::{Arena, Frame};
+use crate::offload::{Checksum, ETHERNET, Family, Offload, Transport};
+use crate::xen::{Access, PAGE, Pages, Segment, Xen};
+
+/// `NETIF_RSP_ERROR` (io/netif.h).
+const NETIF_RSP_ERROR: i16 = -1;
+/// `XEN_NETIF_EXTRA_TYPE_MCAST_ADD` and `_DEL`, and the first type that there is not.
+const EXTRA_MCAST_ADD: u8 = 2;
+const EXTRA_MCAST_DEL: u8 = 3;
+const EXTRA_TYPE_MAX: u8 = 6;
+/// `XEN_NETIF_GSO_TYPE_TCPV6`.
+const GSO_TYPE_TCPV6: u8 = 2;
+/// Slots of a frame from which on the front end is taken for malicious (netback's `fatal_skb_slots`).
+const SLOTS_FATAL: usize = 20;
+
+/// How much is taken at most.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    /// Frames.
+    pub(crate) frames: usize,
+    /// Bytes, up to which a further frame is begun.
+    pub(crate) bytes: usize,
+}
+
+/// A slot's answer.
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    id: u16,
+    status: i16,
+}
+
+/// A frame whose requests were read.
+struct Parsed {
+    /// Index of its first answer.
+    first: usize,
+    /// How many slots it has.
+    slots: usize,
+    parts: heapless::Vec<Part, SLOTS_FATAL>,
+    flags: NetTxFlags,
+    gso: Option<(Family, u16)>,
+    is_good: bool,
+}
+
+/// Bytes in one page.
+#[derive(Clone, Copy)]
+struct Part {
+    reference: u32,
+    offset: u16,
+    size: u16,
+}
+
+impl Part {
+    fn of(request: &netif_tx_request) -> Self {
+        Self {
+            reference: request.gref,
+            offset: request.offset,
+            size: request.size,
+        }
+    }
+
+    fn crosses_page(&self) -> bool {
+        usize::from(self.offset) + usize::from(self.size) > PAGE
+    }
+}
+
+/// The transmit ring.
+pub(super) struct Transmit<M> {
+    ring: Ring,
+    window: Window<M>,
+    answers: Vec<Answer>,
+    /// Of each copy that waits, the frame that it is of: its index in the list of frames, if it is in there.
+    copies: Vec<usize>,
+}
+
+/// What [`Transmit::take`] works with.
+pub(super) struct Room<'r> {
+    pub(super) page: &'r SharedPage,
+    pub(super) domain: u16,
+    pub(super) arena: &'r mut Arena,
+    pub(super) groups: &'r mut Groups,
+    pub(super) counters: &'r mut Counters,
+}
+
+/// A frame that is copied, and may turn out to be none.
+struct Copied {
+    frame: Frame,
+    parsed: Parsed,
+    is_whole: bool,
+}
+
+impl<M: Pages> Transmit<M> {
+    pub(super) fn adopt(page: &SharedPage, is_persistent: bool) -> Self {
+        Self {
+            ring: Ring::adopt(page, size_of::<netif_tx_request>()),
+            window: Window::new(Access::Read, is_persistent),
+            answers: Vec::new(),
+            copies: Vec::new(),
+        }
+    }
+
+    pub(super) fn mapped(&self) -> usize {
+        self.window.mapped()
+    }
+
+    /// Asks to be notified of the next request; says whether it is there already.
+    pub(super) fn rest(&self, page: &SharedPage) -> Result<bool, Shut> {
+        Ok(self.ring.ask(page, 1)? != 0)
+    }
+
+    /// Takes frames, copied into the arena. They are answered by [`Transmit::finish`].
+    pub(super) fn take(
+        &mut self,
+        xen: &impl Xen<Mapping = M>,
+        room: &mut Room<'_>,
+        budget: Budget,
+        frames: &mut Vec<Frame>,
+    ) -> Result<(), Shut> {
+        let mut copied: Vec<Copied> = Vec::new();
+        let mut left = self.ring.waiting(room.page)?;
+        let mut bytes = 0;
+        let mut slots = 0;
+        let mut shut = None;
+        while slots < left && copied.len() < budget.frames && bytes < budget.bytes {
+            if !room.arena.has_room() {
+                break;
+            }
+            let answers = self.answers.len();
+            let parsed = match self.parse(room, slots, left) {
+                Ok(parsed) => parsed,
+                Err(reason) => {
+                    // What came before it was sound.
+                    self.answers.truncate(answers);
+                    shut = Some(reason);
+                    break;
+                }
+            };
+            #[allow(clippy::cast_possible_truncation, reason = "no more than the ring has")]
+            {
+                slots += parsed.slots as u32;
+            }
+            if parsed.is_good
+                && let Some(one) = self.copy(xen, room, parsed, copied.len())
+            {
+                bytes += one.frame.range.len();
+                copied.push(one);
+            }
+            if slots == left {
+                left = self.ring.waiting(room.page).unwrap_or(left);
+            }
+        }
+        let done = self.window.flush(xen, room.domain, room.arena.bytes());
+        for (frame, is_done) in self.copies.drain(..).zip(done) {
+            if let Some(one) = copied.get_mut(frame) {
+                one.is_whole &= is_done;
+            }
+        }
+        for one in copied {
+            self.judge(one, room, frames);
+        }
+        shut.map_or(Ok(()), Err)
+    }
+
+    /// Reads the requests of one frame, each of them once.
+    fn parse(&mut self, room: &mut Room<'_>, at: u32, left: u32) -> Result<Parsed, Shut> {
+        let request: netif_tx_request = self.ring.read(room.page, at);
+        let flags = NetTxFlags::from_bits_truncate(request.flags);
+        let mut parsed = Parsed {
+            first: self.answers.len(),
+            slots: 1,
+            parts: heapless::Vec::new(),
+            flags,
+            gso: None,
+            is_good: true,
+        };
+        self.answers.push(Answer {
+            id: request.id,
+            status: NETIF_RSP_OKAY,
+        });
+        let mut at = at + 1;
+        if flags.contains(NetTxFlags::EXTRA_INFO)
+            && let Some(is_accepted) = self.extras(room, &mut at, left, &mut parsed)?
+        {
+            // A request about multicast groups, and no frame.
+            parsed.is_good = false;
+            if !is_accepted {
+                self.refuse(&parsed);
+            }
+            return Ok(parsed);
+        }
+        self.parts(room, &request, at, left, parsed)
+    }
+
+    /// Reads the further requests of a frame: its bytes are those of its first, less what the others have.
+    fn parts(
+        &mut self,
+        room: &mut Room<'_>,
+        request: &netif_tx_request,
+        mut at: u32,
+        left: u32,
+        mut parsed: Parsed,
+    ) -> Result<Parsed, Shut> {
+        let mut rest = request.size;
+        let mut fault = None;
+        let mut others: heapless::Vec<Part, SLOTS_FATAL> = heapless::Vec::new();
+        let mut more = parsed.flags.contains(NetTxFlags::MORE_DATA);
+        while more {
+            if at >= left {
+                return Err(Shut::MissingSlots);
+            }
+            if others.len() + 1 >= SLOTS_FATAL {
+                return Err(Shut::TooManySlots);
+            }
+            let request: netif_tx_request = self.ring.read(room.page, at);
+            at += 1;
+            parsed.slots += 1;
+            self.answers.push(Answer {
+                id: request.id,
+                status: NETIF_RSP_OKAY,
+            });
+            let part = Part::of(&request);
+            if part.crosses_page() {
+                return Err(Shut::CrossesPage);
+            }
+            match rest.checked_sub(part.size) {
+                Some(remaining) => rest = remaining,
+                None => fault = Some(&mut room.counters.bad_size),
+            }
+            let _ = others.push(part);
+            more = request.flags & NetTxFlags::MORE_DATA.bits() != 0;
+        }
+        if others.len() + 1 > XEN_NETIF_NR_SLOTS_MIN {
+            fault = Some(&mut room.counters.too_many_slots);
+        }
+        let first = Part {
+            size: rest,
+            ..Part::of(request)
+        };
+        if fault.is_none() && usize::from(rest) < ETHERNET {
+            fault = Some(&mut room.counters.bad_size);
+        }
+        if let Some(counter) = fault {
+            *counter += 1;
+            parsed.is_good = false;
+            self.refuse(&parsed);
+            return Ok(parsed);
+        }
+        if first.crosses_page() {
+            return Err(Shut::CrossesPage);
+        }
+        let _ = parsed.parts.push(first);
+        let _ = parsed.parts.extend_from_slice(&others);
+        Ok(parsed)
+    }
+
+    /// Reads the extra-info slots behind a frame's first. If one of them is about a multicast group, says whether it was accepted.
+    fn extras(
+        &mut self,
+        room: &mut Room<'_>,
+        at: &mut u32,
+        left: u32,
+        parsed: &mut Parsed,
+    ) -> Result<Option<bool>, Shut> {
+        let mut group = None;
+        let mut more = true;
+        while more {
+            if *at >= left {
+                return Err(Shut::MissingExtra);
+            }
+            let extra: netif_extra_gso = self.ring.read(room.page, *at);
+            *at += 1;
+            parsed.slots += 1;
+            self.answers.push(Answer {
+                id: 0,
+                status: NETIF_RSP_NULL,
+            });
+            if extra.type_ == 0 || extra.type_ >= EXTRA_TYPE_MAX {
+                return Err(Shut::BadExtra);
+            }
+            more = extra.flags & XEN_NETIF_EXTRA_FLAG_MORE != 0;
+            match extra.type_ {
+                XEN_NETIF_EXTRA_TYPE_GSO => {
+                    let family = match extra.gso_type {
+                        XEN_NETIF_GSO_TYPE_TCPV4 => Family::V4,
+                        GSO_TYPE_TCPV6 => Family::V6,
+                        _ => return Err(Shut::BadGso),
+                    };
+                    if extra.size == 0 {
+                        return Err(Shut::BadGso);
+                    }
+                    parsed.gso = Some((family, extra.size));
+                }
+                EXTRA_MCAST_ADD => group = Some(room.groups.add(address(&extra))),
+                EXTRA_MCAST_DEL => group = Some(room.groups.remove(address(&extra))),
+                // A hash of the flow, and XDP's headroom: nothing asks for either here.
+                _ => {}
+            }
+        }
+        Ok(group)
+    }
+
+    /// Has the parts copied into the arena.
+    fn copy(
+        &mut self,
+        xen: &impl Xen<Mapping = M>,
+        room: &mut Room<'_>,
+        parsed: Parsed,
+        number: usize,
+    ) -> Option<Copied> {
+        let length = parsed.parts.iter().map(|part| usize::from(part.size)).sum();
+        let range = room.arena.take(length)?;
+        let mut at = range.start;
+        for part in parsed.parts.iter().filter(|part| part.size != 0) {
+            let segment = Segment {
+                reference: part.reference,
+                offset: part.offset,
+                length: part.size,
+                at,
+                is_done: false,
+            };
+            at += usize::from(part.size);
+            let copy = self
+                .window
+                .copy(xen, room.domain, segment, room.arena.bytes());
+            if copy.is_some() {
+                self.copies.push(number);
+            }
+        }
+        Some(Copied {
+            frame: Frame {
+                range,
+                offload: Offload::NONE,
+            },
+            parsed,
+            is_whole: true,
+        })
+    }
+
+    /// Decides what is left to do with a frame, or drops it.
+    fn judge(&mut self, mut one: Copied, room: &mut Room<'_>, frames: &mut Vec<Frame>) {
+        if !one.is_whole {
+            room.counters.bad_grant += 1;
+            return self.refuse(&one.parsed);
+        }
+        let bytes = room.arena.frame_mut(&one.frame.range);
+        match offload(bytes, &one.parsed) {
+            Some(offload) => one.frame.offload = offload,
+            None => {
+                room.counters.bad_offload += 1;
+                return self.refuse(&one.parsed);
+            }
+        }
+        room.counters.from_guest.frames += 1;
+        room.counters.from_guest.bytes += bytes.len() as u64;
+        frames.push(one.frame);
+    }
+
+    /// Answers a frame's data slots with an error.
+    fn refuse(&mut self, parsed: &Parsed) {
+        let slots = self
+            .answers
+            .get_mut(parsed.first..parsed.first + parsed.slots);
+        for answer in slots.unwrap_or_default() {
+            if answer.status == NETIF_RSP_OKAY {
+                answer.status = NETIF_RSP_ERROR;
+            }
+        }
+    }
+
+    /// Answers what was taken; says whether the guest wants to know.
+    pub(super) fn finish(&mut self, page: &SharedPage) -> bool {
+        for answer in self.answers.drain(..) {
+            // The rest of the slot is left as it is: the response is shorter than the request.
+            let response = netif_tx_response {
+                id: answer.id,
+                status: answer.status,
+            };
+            self.ring.answer(page, &response);
+        }
+        self.ring.publish(page)
+    }
+
+    /// How many slots were taken and not answered.
+    pub(super) fn unanswered(&self) -> usize {
+        self.answers.len()
+    }
+}
+
+/// `u.mcast.addr`: the six bytes behind type and flags.
+fn address(extra: &netif_extra_gso) -> [u8; 6] {
+    let [a, b] = extra.size.to_le_bytes();
+    let [e, f] = extra.features.to_le_bytes();
+    [a, b, extra.gso_type, extra.pad, e, f]
+}
+
+/// What is left to do with a frame, by what its requests say; nothing when that can't be.
+fn offload(frame: &mut [u8], parsed: &Parsed) -> Option<Offload> {
+    let is_blank = parsed.flags.contains(NetTxFlags::CSUM_BLANK);
+    if !is_blank && parsed.gso.is_none() {
+        let is_valid = parsed.flags.contains(NetTxFlags::DATA_VALIDATED);
+        let checksum = if is_valid {
+            Checksum::Valid
+        } else {
+            Checksum::Unknown
+        };
+        return Some(Offload {
+            checksum,
+            cut: None,
+        });
+    }
+    let transport = Transport::of(frame)?;
+    let blank = Offload {
+        checksum: Checksum::Blank,
+        cut: None,
+    };
+    let Some((family, size)) = parsed.gso else {
+        return Some(blank);
+    };
+    let payload = transport
+        .payload(frame)
+        .filter(|_| transport.family == family)?;
+    if !is_blank {
+        // As old front ends send it; netback makes it blank.
+        transport.blank(frame);
+    }
+    // What is one segment already is not to be cut.
+    let is_long = transport.end - payload > usize::from(size);
+    Some(Offload {
+        cut: is_long.then_some((family, size)),
+        ..blank
+    })
+}

@@ -1,0 +1,314 @@
+//! Who gets a frame.
+//!
+//! All guests and sleepers of a bridge are known, so nothing is learned here: a frame for somebody else goes to the bridge, and what comes
+//! from there for nobody here is dropped. Who asks for the address of a guest that is known is heard by that guest alone; for one that
+//! sleeps it is answered here.
+
+use std::net::IpAddr;
+
+use super::{Cause, Guard, Live, Mac, Notice, Switch};
+use crate::arena::Frame;
+use crate::frame::{self, What};
+use crate::guard::Breach;
+use crate::offload::{self, Checksum, ETHERNET, Offload, Transport};
+use crate::port::must_complete;
+use crate::xen::{Wire, Xen};
+
+/// Bytes of a VLAN tag, by which a frame may be longer than the MTU allows.
+const TAG: usize = 4;
+
+fn target(frame: &[u8]) -> Mac {
+    frame.first_chunk().copied().unwrap_or_default()
+}
+
+fn is_group(mac: Mac) -> bool {
+    mac[0] & 1 != 0
+}
+
+impl<X: Xen> Live<X> {
+    /// Whether the guest may send this.
+    fn check(&self, frame: &[u8]) -> Result<(), Breach> {
+        match self.guest.guard {
+            Guard::Off => Ok(()),
+            Guard::Mac if frame.get(6..12) == Some(&self.guest.mac[..]) => Ok(()),
+            Guard::Mac => Err(Breach::Source),
+            Guard::Full => self.identity.check(frame),
+        }
+    }
+}
+
+impl<X: Xen, W: Wire> Switch<X, W> {
+    fn record(&mut self, at: usize, frame: &Frame, now: u64) {
+        let Some(Some(live)) = self.guests.get_mut(at) else {
+            return;
+        };
+        if let Some(dump) = live.dump.as_mut().filter(|dump| !dump.is_full()) {
+            dump.record(self.arena.frame(&frame.range), now);
+            if dump.is_full() {
+                let name = live.guest.name.clone();
+                self.tell(Notice::Dumped { name });
+            }
+        }
+    }
+
+    /// Forwards what a guest sends; gives how many have got it.
+    pub(super) fn forward(&mut self, at: usize, mut frame: Frame, now: u64) -> usize {
+        self.record(at, &frame, now);
+        let Some(Some(live)) = self.guests.get_mut(at) else {
+            return 0;
+        };
+        let bytes = self.arena.frame(&frame.range);
+        if let Err(breach) = live.check(bytes) {
+            live.port.counters.breach(breach);
+            return 0;
+        }
+        let net = live.net;
+        let mtu = self.nets.get(net).map_or(0, |net| net.mtu);
+        if frame.offload.cut.is_none() && bytes.len() > mtu + ETHERNET + TAG {
+            live.port.counters.too_long += 1;
+            return 0;
+        }
+        let to = target(bytes);
+        if is_group(to) {
+            // The bridge first: what it does to a frame's checksum is done for the others as well.
+            let mut copies = usize::from(self.send_out(at, net, &mut frame));
+            copies += self.give_group(net, Some(at), &frame, now);
+            return copies;
+        }
+        match self.by_mac.get(&(net, to)) {
+            Some(&other) if other == at => 0,
+            Some(&other) => self.give(other, &frame, now),
+            None if self.sleepers.contains_key(&(net, to)) => {
+                self.hold(net, to, &frame);
+                1
+            }
+            None => usize::from(self.send_out(at, net, &mut frame)),
+        }
+    }
+
+    fn send_out(&mut self, at: usize, net: usize, frame: &mut Frame) -> bool {
+        let Some(net) = self.nets.get_mut(net).filter(|net| !net.is_lost) else {
+            return false;
+        };
+        let is_sent = net.wire.write(self.arena.with_header(frame)).is_ok();
+        net.counters.sent += u64::from(is_sent);
+        if !is_sent && let Some(live) = self.live(at) {
+            live.port.counters.refused += 1;
+        }
+        is_sent
+    }
+
+    /// Delivers what comes from a bridge.
+    pub(super) fn deliver(&mut self, net: usize, frame: &Frame, now: u64) {
+        let bytes = self.arena.frame(&frame.range);
+        let to = target(bytes);
+        if let Some(&at) = self.by_mac.get(&(net, to)) {
+            self.give(at, frame, now);
+        } else if is_group(to) {
+            self.give_group(net, None, frame, now);
+        } else if self.sleepers.contains_key(&(net, to)) {
+            self.hold(net, to, frame);
+        } else if let Some(net) = self.nets.get_mut(net) {
+            net.counters.unknown += 1;
+        }
+    }
+
+    /// Gives a frame to all of a group but its sender; gives how many have got it.
+    fn give_group(&mut self, net: usize, from: Option<usize>, frame: &Frame, now: u64) -> usize {
+        let bytes = self.arena.frame(&frame.range);
+        let to = target(bytes);
+        // Who is looked for, if this is what the frame does.
+        let sought = match frame::look(bytes) {
+            Some(seen) if matches!(seen.what, What::Arp | What::Solicitation) => {
+                let mac = self.by_address.get(&(net, seen.to));
+                mac.map(|mac| (*mac, seen))
+            }
+            _ => None,
+        };
+        if let Some((mac, seen)) = sought {
+            return match self.by_mac.get(&(net, mac)) {
+                Some(&at) if Some(at) == from => 0,
+                Some(&at) => self.give(at, frame, now),
+                None => self.answer(net, from, mac, frame, &seen, now),
+            };
+        }
+        let mut copies = 0;
+        for at in 0..self.guests.len() {
+            let wants = |live: &Live<X>| live.net == net && live.port.groups.wants(to);
+            let live = self.guests.get(at).and_then(Option::as_ref);
+            if Some(at) != from && live.is_some_and(wants) {
+                copies += self.give(at, frame, now);
+            }
+        }
+        copies
+    }
+
+    /// Answers who looks for a sleeper.
+    fn answer(
+        &mut self,
+        net: usize,
+        from: Option<usize>,
+        mac: Mac,
+        frame: &Frame,
+        seen: &frame::Seen,
+        now: u64,
+    ) -> usize {
+        let Some(asleep) = self.sleepers.get(&(net, mac)) else {
+            return 0;
+        };
+        let name = asleep.sleeper.name.clone();
+        let Some(answer) = frame::answer(self.arena.frame(&frame.range), mac) else {
+            return 0;
+        };
+        // Who only wants to know whether the address is taken (RFC 5227, RFC 4862 section 5.4) is told so, and wants nobody.
+        if !seen.from.is_unspecified() {
+            let cause = if seen.what == What::Arp {
+                Cause::Arp
+            } else {
+                Cause::Nd
+            };
+            let from = seen.from;
+            self.tell(Notice::Wanted { name, cause, from });
+        }
+        let Some(range) = self.arena.push(&answer) else {
+            return 0;
+        };
+        let mut answer = Frame {
+            range,
+            offload: Offload::NONE,
+        };
+        match from {
+            Some(at) => self.give(at, &answer, now),
+            None => {
+                let Some(net) = self.nets.get_mut(net) else {
+                    return 0;
+                };
+                // If the bridge does not take it, it is asked again.
+                let is_sent = net.wire.write(self.arena.with_header(&mut answer)).is_ok();
+                usize::from(is_sent)
+            }
+        }
+    }
+
+    /// Holds a frame for a sleeper, if it is one that wakes it, or follows one that has.
+    fn hold(&mut self, net: usize, to: Mac, frame: &Frame) {
+        let bytes = self.arena.frame(&frame.range);
+        let Some(asleep) = self.sleepers.get_mut(&(net, to)) else {
+            return;
+        };
+        let seen = frame::look(bytes);
+        let cause = seen.and_then(|seen| {
+            let cause = match seen.what {
+                What::Syn => Cause::Syn,
+                What::Datagram => Cause::Udp,
+                What::Arp => Cause::Arp,
+                What::Solicitation => Cause::Nd,
+                What::Other => return None,
+            };
+            let is_its = |own: Option<IpAddr>| own == Some(seen.to);
+            let sleeper = &asleep.sleeper;
+            let own =
+                is_its(sleeper.ipv4.map(IpAddr::from)) || is_its(sleeper.ipv6.map(IpAddr::from));
+            own.then_some((cause, seen.from))
+        });
+        if cause.is_none() && asleep.held.len() == 0 {
+            asleep.held.dropped += 1;
+            return;
+        }
+        let is_held = asleep
+            .held
+            .push(bytes, frame.offload, asleep.sleeper.bounds);
+        if let Some((cause, from)) = cause.filter(|_| is_held) {
+            let name = asleep.sleeper.name.clone();
+            self.tell(Notice::Wanted { name, cause, from });
+        }
+    }
+
+    /// Gives a guest a frame as it takes it; gives how many frames that were.
+    pub(super) fn give(&mut self, at: usize, frame: &Frame, now: u64) -> usize {
+        self.record(at, frame, now);
+        let Some(Some(live)) = self.guests.get_mut(at) else {
+            return 0;
+        };
+        let features = live.port.features;
+        if !features.take(frame) {
+            return match frame.offload.cut {
+                Some((_, size)) => self.give_cut(at, frame, size, now),
+                None => {
+                    live.port.counters.dropped_long += 1;
+                    0
+                }
+            };
+        }
+        if frame.offload.checksum == Checksum::Blank
+            && let Some(found) = Transport::of(self.arena.frame(&frame.range))
+            && must_complete(&features, found.family, &frame.offload)
+        {
+            let Some(range) = self.arena.duplicate(&frame.range) else {
+                live.port.counters.dropped_full += 1;
+                return 0;
+            };
+            found.complete(self.arena.frame_mut(&range));
+            let offload = Offload {
+                checksum: Checksum::Valid,
+                cut: None,
+            };
+            self.put(at, &Frame { range, offload }, now);
+        } else {
+            self.put(at, frame, now);
+        }
+        1
+    }
+
+    fn put(&mut self, at: usize, frame: &Frame, now: u64) {
+        let Some(Some(live)) = self.guests.get_mut(at) else {
+            return;
+        };
+        if live.port.give(&self.xen, &mut self.arena, frame, now) {
+            if !live.is_dirty {
+                live.is_dirty = true;
+                self.dirty.push(at);
+            }
+        } else if live.port.queued() == 1 {
+            self.waiting.push(at);
+        } else if live.port.reason().is_some() {
+            // Its reason is told when it is next looked at.
+            self.activate(at);
+        }
+    }
+
+    /// Cuts a frame for a guest that takes no such long ones.
+    fn give_cut(&mut self, at: usize, frame: &Frame, size: u16, now: u64) -> usize {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        let bytes = self.arena.frame(&frame.range);
+        let ends = match Transport::of(bytes) {
+            Some(found) => offload::cut(bytes, &found, size, &mut scratch),
+            None => Vec::new(),
+        };
+        let mark = self.arena.mark();
+        let mut start = 0;
+        let mut copies = 0;
+        for end in ends {
+            let segment = scratch.get(start..end).unwrap_or_default();
+            start = end;
+            let mut range = self.arena.push(segment);
+            if range.is_none() {
+                // What was put is copied, and then its place is free.
+                self.flush();
+                self.arena.forget_from(mark);
+                range = self.arena.push(segment);
+            }
+            let Some(range) = range else {
+                break;
+            };
+            let offload = Offload {
+                checksum: Checksum::Blank,
+                cut: None,
+            };
+            copies += self.give(at, &Frame { range, offload }, now);
+        }
+        self.scratch = scratch;
+        copies
+    }
+}

@@ -1,0 +1,373 @@
+//! The switch: guests, the bridges that they share, and what goes between them.
+//!
+//! Everything is done in turns ([`Switch::turn`]) on one thread. A turn takes what has come from each bridge, at most [`BATCH`] frames, and then
+//! serves every guest that sends, for its share. What is put into a guest's ring in a turn becomes visible at once, with one
+//! notification at most. While a guest sends, its events stay masked and its ring is looked at in each turn; when there was nothing in
+//! one, the ring is told to notify again, and looked at once more.
+
+mod dump;
+mod forward;
+mod guest;
+mod held;
+mod share;
+mod status;
+mod turn;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::arena::{Arena, Frame};
+use crate::guard::Identity;
+use crate::port::Port;
+use crate::xen::{Wire, Xen};
+use dump::Dump;
+pub use dump::DumpBounds;
+pub use guest::{Cause, Guard, Guest, Notice, Refusal, Sleeper};
+pub use held::Bounds;
+use held::Held;
+use share::Share;
+pub use share::{FRAME_COST, Limits, QUANTUM};
+pub use status::{BridgeStatus, GuestStatus, SleeperStatus, Status};
+pub use turn::Rest;
+
+/// Frames that are moved before they are made visible: more would make the first of them wait.
+pub const BATCH: usize = 32;
+
+/// A MAC address.
+pub type Mac = [u8; 6];
+
+/// A bridge.
+struct Net<W> {
+    bridge: String,
+    /// dom0's own MAC address there.
+    host: Mac,
+    /// Bytes of an IP packet.
+    mtu: usize,
+    wire: W,
+    is_lost: bool,
+    counters: NetCounters,
+}
+
+/// What is counted of a bridge's port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetCounters {
+    /// Frames from the bridge.
+    pub frames: u64,
+    /// Of these, those that contradict the header before them, or are none.
+    pub malformed: u64,
+    /// Of these, those that are for nobody here.
+    pub unknown: u64,
+    /// Frames that guests sent to the bridge.
+    pub sent: u64,
+}
+
+/// A guest that is there.
+struct Live<X: Xen> {
+    guest: Guest,
+    net: usize,
+    identity: Identity,
+    port: Port<X>,
+    share: Share,
+    dump: Option<Dump>,
+    /// It may have sent something, and its events are masked.
+    is_active: bool,
+    /// Something was put into its ring that it can't see yet.
+    is_dirty: bool,
+    /// Of our ends of its event channels, those that events have come by.
+    masked: [bool; 2],
+    /// Our ends of its event channels.
+    local: [u32; 2],
+    /// That its port was shut has been told.
+    is_told: bool,
+}
+
+struct Asleep {
+    sleeper: Sleeper,
+    held: Held,
+}
+
+/// The switch.
+pub struct Switch<X: Xen, W: Wire> {
+    xen: X,
+    nets: Vec<Net<W>>,
+    guests: Vec<Option<Live<X>>>,
+    by_mac: HashMap<(usize, Mac), usize>,
+    by_address: HashMap<(usize, IpAddr), Mac>,
+    by_domain: HashMap<u16, usize>,
+    by_port: HashMap<u32, usize>,
+    sleepers: HashMap<(usize, Mac), Asleep>,
+    active: VecDeque<usize>,
+    dirty: Vec<usize>,
+    /// Guests with frames that wait for room in their ring.
+    waiting: Vec<usize>,
+    notices: VecDeque<Notice>,
+    arena: Arena,
+    /// Room for a turn's frames, kept from turn to turn.
+    frames: Vec<Frame>,
+    scratch: Vec<u8>,
+}
+
+/// Notices that wait at most: whoever asks for them late gets to know the first.
+const NOTICES_MAX: usize = 1024;
+
+impl<X: Xen, W: Wire> Switch<X, W> {
+    /// A switch without bridges and guests.
+    pub fn new(xen: X) -> Self {
+        Self {
+            xen,
+            nets: Vec::new(),
+            guests: Vec::new(),
+            by_mac: HashMap::new(),
+            by_address: HashMap::new(),
+            by_domain: HashMap::new(),
+            by_port: HashMap::new(),
+            sleepers: HashMap::new(),
+            active: VecDeque::new(),
+            dirty: Vec::new(),
+            waiting: Vec::new(),
+            notices: VecDeque::new(),
+            arena: Arena::default(),
+            frames: Vec::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Adds a port on a bridge: the MAC address of the bridge, and the bytes of an IP packet that it takes.
+    pub fn add_bridge(&mut self, bridge: &str, host: Mac, mtu: usize, wire: W) {
+        self.nets.push(Net {
+            bridge: bridge.to_owned(),
+            host,
+            mtu,
+            wire,
+            is_lost: false,
+            counters: NetCounters::default(),
+        });
+    }
+
+    /// The ports on bridges, in the order in which they were added.
+    pub fn wires(&self) -> impl Iterator<Item = &W> {
+        self.nets.iter().map(|net| &net.wire)
+    }
+
+    /// Grants and event channels.
+    pub fn xen(&self) -> &X {
+        &self.xen
+    }
+
+    /// The next thing that there is to tell.
+    pub fn notice(&mut self) -> Option<Notice> {
+        self.notices.pop_front()
+    }
+
+    fn tell(&mut self, notice: Notice) {
+        if self.notices.len() < NOTICES_MAX {
+            self.notices.push_back(notice);
+        }
+    }
+
+    fn net(&self, bridge: &str, mac: Mac) -> Result<usize, Refusal> {
+        if mac[0] & 1 != 0 || mac == [0; 6] {
+            return Err(Refusal::Mac);
+        }
+        let at = self.nets.iter().position(|net| net.bridge == bridge);
+        at.ok_or_else(|| Refusal::Bridge(bridge.to_owned()))
+    }
+
+    /// Serves a guest from now on. It goes on where its rings are, and is given what was held for it. Its first event need not have come: its
+    /// ring is looked at in the next turn.
+    ///
+    /// # Errors
+    /// The guest can't be served; nothing of it is held then.
+    pub fn attach(&mut self, guest: Guest, now: u64) -> Result<(), Refusal> {
+        let net = self.net(&guest.bridge, guest.mac)?;
+        if self.by_mac.contains_key(&(net, guest.mac)) {
+            return Err(Refusal::Taken("the MAC address"));
+        }
+        if self.by_domain.contains_key(&guest.rings.domain) {
+            return Err(Refusal::Taken("the domain"));
+        }
+        if self.find(&guest.name).is_some() {
+            return Err(Refusal::Taken("the name"));
+        }
+        let port = Port::open(&self.xen, &guest.rings, guest.features)?;
+        let ports = port.ports().unwrap_or_default();
+        let at = match self.guests.iter().position(Option::is_none) {
+            Some(at) => at,
+            None => {
+                self.guests.push(None);
+                self.guests.len() - 1
+            }
+        };
+        self.by_mac.insert((net, guest.mac), at);
+        self.by_domain.insert(guest.rings.domain, at);
+        for port in ports {
+            self.by_port.insert(port, at);
+        }
+        for address in addresses(guest.ipv4, guest.ipv6) {
+            self.by_address.insert((net, address), guest.mac);
+        }
+        let host = self.nets.get(net).map_or([0; 6], |net| net.host);
+        let asleep = self.sleepers.remove(&(net, guest.mac));
+        let live = Live {
+            identity: Identity {
+                mac: guest.mac,
+                ipv4: guest.ipv4,
+                ipv6: guest.ipv6,
+                host,
+            },
+            net,
+            port,
+            share: Share::new(guest.limits, now),
+            dump: None,
+            is_active: false,
+            is_dirty: false,
+            masked: [false; 2],
+            local: ports,
+            is_told: false,
+            guest,
+        };
+        if let Some(place) = self.guests.get_mut(at) {
+            *place = Some(live);
+        }
+        if let Some(mut asleep) = asleep {
+            self.replay(at, &mut asleep.held, now);
+        }
+        self.activate(at);
+        Ok(())
+    }
+
+    /// Gives a guest what was held for it.
+    fn replay(&mut self, at: usize, held: &mut Held, now: u64) {
+        self.arena.clear();
+        while let Some((bytes, offload)) = held.pop() {
+            if !self.arena.has_room() {
+                self.flush();
+                self.arena.clear();
+            }
+            if let Some(range) = self.arena.push(&bytes) {
+                self.give(at, &Frame { range, offload }, now);
+            }
+        }
+        self.flush();
+    }
+
+    /// Lets go of a guest: what it has granted is unmapped when this returns. Gives what was counted of it.
+    ///
+    /// # Errors
+    /// There is no such guest.
+    pub fn detach(&mut self, domain: u16) -> Result<GuestStatus, Refusal> {
+        let at = self.by_domain.remove(&domain).ok_or(Refusal::Unknown)?;
+        let live = self.guests.get_mut(at).and_then(Option::take);
+        let mut live = live.ok_or(Refusal::Unknown)?;
+        forget_ports(&mut self.by_port, at, live.local);
+        live.port.close(&self.xen);
+        self.by_mac.remove(&(live.net, live.guest.mac));
+        for address in addresses(live.guest.ipv4, live.guest.ipv6) {
+            self.by_address.remove(&(live.net, address));
+        }
+        for list in [&mut self.dirty, &mut self.waiting] {
+            list.retain(|other| *other != at);
+        }
+        self.active.retain(|other| *other != at);
+        Ok(GuestStatus::of(&live))
+    }
+
+    /// Holds what comes for a guest that is not there, from now on, and answers who looks for it.
+    ///
+    /// # Errors
+    /// There is a guest with its MAC address.
+    pub fn sleep(&mut self, sleeper: Sleeper) -> Result<(), Refusal> {
+        let net = self.net(&sleeper.bridge, sleeper.mac)?;
+        let key = (net, sleeper.mac);
+        if self.by_mac.contains_key(&key) {
+            return Err(Refusal::Taken("the MAC address"));
+        }
+        for address in addresses(sleeper.ipv4, sleeper.ipv6) {
+            self.by_address.insert((net, address), sleeper.mac);
+        }
+        self.sleepers.insert(
+            key,
+            Asleep {
+                sleeper,
+                held: Held::default(),
+            },
+        );
+        Ok(())
+    }
+
+    /// Forgets a sleeper, with what was held for it.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn forget(&mut self, name: &str) -> Result<(), Refusal> {
+        let mut sleepers = self.sleepers.iter();
+        let found = sleepers.find(|(_, asleep)| asleep.sleeper.name == name);
+        let key = found.map(|(key, _)| *key).ok_or(Refusal::Unknown)?;
+        if let Some(asleep) = self.sleepers.remove(&key) {
+            for address in addresses(asleep.sleeper.ipv4, asleep.sleeper.ipv6) {
+                self.by_address.remove(&(key.0, address));
+            }
+        }
+        Ok(())
+    }
+
+    /// Records a guest's traffic from now on; another record of it is given up.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn dump(&mut self, name: &str, bounds: DumpBounds) -> Result<(), Refusal> {
+        let live = self.find(name).and_then(|at| self.guests.get_mut(at));
+        let live = live.and_then(Option::as_mut).ok_or(Refusal::Unknown)?;
+        live.dump = Some(Dump::new(bounds));
+        Ok(())
+    }
+
+    /// Ends a record, and gives the pcap file.
+    ///
+    /// # Errors
+    /// There is none of this name, or nothing of it is recorded.
+    pub fn dumped(&mut self, name: &str) -> Result<Vec<u8>, Refusal> {
+        let live = self.find(name).and_then(|at| self.guests.get_mut(at));
+        let dump = live.and_then(|live| live.as_mut()?.dump.take());
+        dump.map(Dump::into_file).ok_or(Refusal::Unknown)
+    }
+
+    fn find(&self, name: &str) -> Option<usize> {
+        let is_it =
+            |live: &Option<Live<X>>| live.as_ref().is_some_and(|live| live.guest.name == name);
+        self.guests.iter().position(is_it)
+    }
+
+    /// All guests, as they were handed over.
+    pub fn guests(&self) -> impl Iterator<Item = &Guest> {
+        self.guests.iter().flatten().map(|live| &live.guest)
+    }
+
+    /// What is to be known of all.
+    pub fn status(&self) -> Status {
+        Status::of(self)
+    }
+
+    fn live(&mut self, at: usize) -> Option<&mut Live<X>> {
+        self.guests.get_mut(at)?.as_mut()
+    }
+}
+
+/// Forgets a guest's ports. Another may have got one of the numbers meanwhile, if the guest's own were closed.
+fn forget_ports(by_port: &mut HashMap<u32, usize>, at: usize, local: [u32; 2]) {
+    for port in local {
+        if by_port.get(&port) == Some(&at) {
+            by_port.remove(&port);
+        }
+    }
+}
+
+fn addresses(v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>) -> impl Iterator<Item = IpAddr> {
+    let v4 = v4.map(IpAddr::from);
+    v4.into_iter().chain(v6.map(IpAddr::from))
+}
+
+#[cfg(test)]
+mod tests;

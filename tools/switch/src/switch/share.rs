@@ -1,0 +1,185 @@
+//! How much of the switch a guest may have: deficit round robin between those that send, and limits for each.
+//!
+//! In each round every guest that sends may have frames taken that cost [`QUANTUM`]; what one frame costs beyond that, it has less in the next. So
+//! a guest that floods delays another by no more than its quantum and one frame, whatever it sends.
+
+use serde::{Deserialize, Serialize};
+
+/// What a guest may send in a round, as a cost.
+pub const QUANTUM: i64 = 64 * 1024;
+/// What a frame costs beside its bytes: moving a short one takes as long as copying so many.
+pub const FRAME_COST: i64 = 1024;
+/// Part of a second's limit that may be used at once.
+const BURST: u64 = 10;
+const SECOND: u64 = 1_000_000_000;
+
+/// What a guest may send in a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Frames.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frames: Option<u64>,
+    /// Bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+}
+
+/// A limit of so many a second.
+#[derive(Debug)]
+struct Bucket {
+    rate: u64,
+    /// What may be used now, times [`SECOND`]; below zero after a frame that was more than was left.
+    level: i128,
+    since: u64,
+}
+
+impl Bucket {
+    fn new(rate: u64, now: u64) -> Self {
+        let mut bucket = Self {
+            rate,
+            level: 0,
+            since: now,
+        };
+        bucket.level = bucket.full();
+        bucket
+    }
+
+    /// A tenth of a second's, but at least one frame's worth is always let pass when the level is above zero.
+    fn full(&self) -> i128 {
+        i128::from(self.rate) * i128::from(SECOND / BURST)
+    }
+
+    fn refill(&mut self, now: u64) {
+        let passed = now.saturating_sub(self.since);
+        self.since = now;
+        let gained = i128::from(self.rate) * i128::from(passed);
+        self.level = (self.level + gained).min(self.full());
+    }
+
+    fn charge(&mut self, amount: u64) {
+        self.level -= i128::from(amount) * i128::from(SECOND);
+    }
+
+    /// When something may be used again.
+    fn ready_at(&self) -> u64 {
+        if self.level > 0 || self.rate == 0 {
+            return self.since;
+        }
+        let wait = (-self.level) / i128::from(self.rate) + 1;
+        self.since
+            .saturating_add(u64::try_from(wait).unwrap_or(u64::MAX))
+    }
+}
+
+/// One guest's share.
+#[derive(Debug)]
+pub(super) struct Share {
+    deficit: i64,
+    frames: Option<Bucket>,
+    bytes: Option<Bucket>,
+}
+
+impl Share {
+    pub(super) fn new(limits: Limits, now: u64) -> Self {
+        // A limit of nothing would never end.
+        let bucket = |rate: u64| Bucket::new(rate.max(1), now);
+        Self {
+            deficit: 0,
+            frames: limits.frames.map(bucket),
+            bytes: limits.bytes.map(bucket),
+        }
+    }
+
+    /// A new round: what may be sent in it, as a cost; nothing while a limit is used up.
+    pub(super) fn begin(&mut self, now: u64) -> usize {
+        let mut is_ready = true;
+        for bucket in [&mut self.frames, &mut self.bytes].into_iter().flatten() {
+            bucket.refill(now);
+            is_ready &= bucket.level > 0;
+        }
+        if !is_ready {
+            return 0;
+        }
+        self.deficit = (self.deficit + QUANTUM).min(QUANTUM);
+        usize::try_from(self.deficit).unwrap_or(0)
+    }
+
+    /// A frame was forwarded to so many.
+    pub(super) fn charge(&mut self, bytes: usize, copies: usize) {
+        let length = i64::try_from(bytes).unwrap_or(i64::MAX / 2);
+        let copies = i64::try_from(copies.max(1)).unwrap_or(1);
+        self.deficit -= (length + FRAME_COST).saturating_mul(copies);
+        if let Some(frames) = &mut self.frames {
+            frames.charge(1);
+        }
+        if let Some(limit) = &mut self.bytes {
+            limit.charge(bytes as u64);
+        }
+    }
+
+    /// Until when a limit is used up.
+    pub(super) fn limited_until(&self) -> Option<u64> {
+        let buckets = [&self.frames, &self.bytes].into_iter().flatten();
+        buckets
+            .filter(|bucket| bucket.level <= 0)
+            .map(Bucket::ready_at)
+            .max()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_is_bounded_and_a_debt_is_paid_first() {
+        let mut share = Share::new(Limits::default(), 0);
+        assert_eq!(share.begin(0), 65_536);
+        // It is not saved up.
+        assert_eq!(share.begin(0), 65_536);
+        share.charge(65_535, 1);
+        share.charge(65_535, 3);
+        let mut rounds = 0;
+        while share.begin(0) == 0 {
+            rounds += 1;
+            assert!(rounds < 10);
+        }
+        // 4 * 66,559 are more than four rounds.
+        assert_eq!(rounds, 4 - 1);
+    }
+
+    #[test]
+    fn limits_hold_for_a_second_and_tell_when_they_end() {
+        let limits = Limits {
+            frames: Some(100),
+            bytes: None,
+        };
+        let mut share = Share::new(limits, 0);
+        let (mut now, mut sent) = (0, 0);
+        while now < 10 * SECOND {
+            if share.begin(now) > 0 {
+                share.charge(60, 1);
+                sent += 1;
+            }
+            now = share
+                .limited_until()
+                .unwrap_or(now + 1_000_000)
+                .max(now + 1);
+        }
+        assert!((1_000..=1_015).contains(&sent), "{sent}");
+    }
+
+    #[test]
+    fn a_limit_of_nothing_is_one_of_next_to_nothing() {
+        let limits = Limits {
+            frames: Some(0),
+            bytes: Some(0),
+        };
+        let mut share = Share::new(limits, 0);
+        share.begin(0);
+        share.charge(60, 1);
+        assert_eq!(share.begin(SECOND), 0);
+        assert!(share.limited_until().is_some_and(|until| until > SECOND));
+    }
+}

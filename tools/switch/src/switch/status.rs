@@ -1,0 +1,114 @@
+//! What is to be known of the switch.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Live, Mac, NetCounters, Switch};
+use crate::port::Counters;
+use crate::xen::{Wire, Xen};
+
+/// One guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestStatus {
+    /// Its name.
+    pub name: String,
+    /// Its domain.
+    pub domain: u16,
+    /// Its bridge.
+    pub bridge: String,
+    /// Its MAC address.
+    pub mac: Mac,
+    /// Its IPv4 address.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Its IPv6 address.
+    pub ipv6: Option<Ipv6Addr>,
+    /// Why its port was shut, if it was.
+    pub shut: Option<String>,
+    /// Frames that wait for room in its ring.
+    pub waiting: usize,
+    /// Pages of its buffers that are mapped.
+    pub mapped: usize,
+    /// What has come of its frames.
+    pub counters: Counters,
+}
+
+impl GuestStatus {
+    pub(super) fn of<X: Xen>(live: &Live<X>) -> Self {
+        let guest = &live.guest;
+        Self {
+            name: guest.name.clone(),
+            domain: guest.rings.domain,
+            bridge: guest.bridge.clone(),
+            mac: guest.mac,
+            ipv4: guest.ipv4,
+            ipv6: guest.ipv6,
+            shut: live.port.reason().map(|reason| reason.to_string()),
+            waiting: live.port.queued(),
+            mapped: live.port.mapped(),
+            counters: live.port.counters,
+        }
+    }
+}
+
+/// One bridge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BridgeStatus {
+    /// Its name.
+    pub bridge: String,
+    /// Whether the port on it is lost.
+    pub is_lost: bool,
+    /// What is counted of its port.
+    pub counters: NetCounters,
+}
+
+/// One sleeper.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SleeperStatus {
+    /// Its name.
+    pub name: String,
+    /// Frames that are held for it.
+    pub held: usize,
+    /// Frames for it that were not held.
+    pub dropped: u64,
+}
+
+/// All of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The guests, by name.
+    pub guests: Vec<GuestStatus>,
+    /// The bridges.
+    pub bridges: Vec<BridgeStatus>,
+    /// The sleepers, by name.
+    pub sleepers: Vec<SleeperStatus>,
+}
+
+impl Status {
+    pub(super) fn of<X: Xen, W: Wire>(switch: &Switch<X, W>) -> Self {
+        let mut guests: Vec<_> = switch
+            .guests
+            .iter()
+            .flatten()
+            .map(GuestStatus::of)
+            .collect();
+        guests.sort_by(|one, other| one.name.cmp(&other.name));
+        let bridges = switch.nets.iter().map(|net| BridgeStatus {
+            bridge: net.bridge.clone(),
+            is_lost: net.is_lost,
+            counters: net.counters,
+        });
+        let sleepers = switch.sleepers.values().map(|asleep| SleeperStatus {
+            name: asleep.sleeper.name.clone(),
+            held: asleep.held.len(),
+            dropped: asleep.held.dropped,
+        });
+        let mut sleepers: Vec<_> = sleepers.collect();
+        sleepers.sort_by(|one, other| one.name.cmp(&other.name));
+        Self {
+            guests,
+            bridges: bridges.collect(),
+            sleepers,
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! One that floods delays the others by a bounded time.
+
+use super::*;
+use crate::fake::{datagram, mac};
+use crate::switch::Limits;
+
+/// Fills a guest's ring with frames of this size.
+fn flood(memory: &std::cell::RefCell<fake::Memory>, domain: u16, payload: usize) {
+    let frame = datagram(domain, HOST, &vec![9; payload]);
+    let mut memory = memory.borrow_mut();
+    for index in 0..256 {
+        memory.send(index % 32, &frame);
+    }
+    memory.publish();
+}
+
+#[test]
+fn a_flood_delays_others_by_its_quantum() {
+    for payload in [1, 1472] {
+        let mut dom0 = Dom0::new();
+        let one = dom0.add(1);
+        let other = dom0.add(2);
+        dom0.run(1);
+        dom0.run(2);
+        flood(&one, 1, payload);
+        dom0.switch.event(1);
+        dom0.switch.turn(dom0.now);
+        // It comes in the middle, and is not behind all of the flood.
+        let mine = datagram(2, HOST, b"mine");
+        other.borrow_mut().send(0, &mine);
+        other.borrow().publish();
+        dom0.switch.event(2);
+        let _ = dom0.tap.frames();
+        dom0.switch.turn(dom0.now);
+        let frames = dom0.tap.frames();
+        let before = frames.iter().position(|frame| *frame == mine);
+        // A quantum of 64 KiB: 32 frames at most, and fewer of long ones.
+        assert!(before.is_some_and(|before| before <= 32), "{before:?}");
+        dom0.run(1);
+        assert_eq!(
+            dom0.switch.status().guests[0].counters.from_guest.frames,
+            256
+        );
+    }
+}
+
+#[test]
+fn what_comes_from_the_bridge_is_bounded_as_well() {
+    let mut dom0 = Dom0::new();
+    let memory = dom0.add(1);
+    dom0.run(1);
+    for _ in 0..1000 {
+        dom0.tap.send(&datagram(9, mac(1), &[0; 1000]));
+    }
+    memory.borrow_mut().send(0, &datagram(1, HOST, b"mine"));
+    memory.borrow().publish();
+    dom0.switch.event(1);
+    dom0.switch.turn(dom0.now);
+    assert_eq!(dom0.tap.unread(), 1000 - 32);
+    assert_eq!(dom0.tap.frames().len(), 1);
+}
+
+#[test]
+fn a_limit_is_held_and_the_guest_goes_on_later() {
+    let mut dom0 = Dom0::new();
+    let memory = dom0.machines.add(1);
+    let mut limited = guest(1);
+    limited.limits = Limits {
+        frames: Some(100),
+        bytes: None,
+    };
+    dom0.switch.attach(limited, dom0.now).unwrap();
+    flood(&memory, 1, 10);
+    dom0.switch.event(1);
+    let mut sent = 0;
+    let start = dom0.now;
+    while sent < 256 {
+        dom0.switch.turn(dom0.now);
+        sent += dom0.tap.frames().len();
+        match dom0.switch.rest(dom0.now) {
+            Rest::Busy => dom0.now += 1000,
+            Rest::Until(Some(time)) => {
+                assert!(time > dom0.now);
+                dom0.now = time;
+            }
+            Rest::Until(None) => break,
+        }
+        assert!(dom0.now < 10_000_000_000);
+    }
+    assert_eq!(sent, 256);
+    let seconds = (dom0.now - start) as f64 / 1e9;
+    assert!((2.0..2.6).contains(&seconds), "{seconds}");
+}

@@ -1,0 +1,385 @@
+//! dom0 around the switch: guests whose front end is the real one, and bridges that tests write frames to.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "each test uses a part of it, and stops at the first surprise"
+)]
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::Ipv4Addr;
+use std::rc::Rc;
+
+use mayfly_drivers::SharedPage;
+use mayfly_drivers::fake::FakeXen;
+use mayfly_drivers::netfront::Config;
+use mayfly_handoff::network::Preconnected;
+use mayfly_model_tests::Guest as Front;
+use mayfly_switch::port::{Features, Rings};
+use mayfly_switch::switch::{Guard, Guest, Limits, Rest};
+use mayfly_switch::vnet;
+use mayfly_switch::xen::{Access, Direction, Pages, Segment, Wire, Xen};
+
+pub type Switch<'x> = mayfly_switch::Switch<TestXen<'x>, Tap>;
+
+pub const BRIDGE: &str = "xenbr0";
+pub const HOST: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];
+
+/// Ports of a domain, as dom0 numbers them: these are the domain's own, and so many for each domain.
+const PORTS: u32 = 10_000;
+
+/// dom0's devices, over the machines of some guests.
+#[derive(Clone, Default)]
+pub struct TestXen<'x> {
+    guests: Rc<RefCell<HashMap<u16, &'x FakeXen>>>,
+    pub counts: Rc<RefCell<Counts>>,
+}
+
+#[derive(Default, Debug)]
+pub struct Counts {
+    pub copies: usize,
+    pub segments: usize,
+    pub maps: usize,
+    pub notifications: usize,
+    pub unmasked: Vec<u32>,
+}
+
+pub struct Mapping<'x> {
+    xen: &'x FakeXen,
+    references: Vec<u32>,
+    pages: Vec<SharedPage>,
+}
+
+impl Drop for Mapping<'_> {
+    fn drop(&mut self) {
+        for reference in &self.references {
+            self.xen.process().unmap(*reference);
+        }
+    }
+}
+
+impl Pages for Mapping<'_> {
+    fn page(&self, index: usize) -> Option<&SharedPage> {
+        self.pages.get(index)
+    }
+}
+
+impl<'x> TestXen<'x> {
+    fn guest(&self, domain: u16) -> io::Result<&'x FakeXen> {
+        let guests = self.guests.borrow();
+        guests
+            .get(&domain)
+            .copied()
+            .ok_or(io::ErrorKind::NotFound.into())
+    }
+
+    pub fn add(&self, domain: u16, xen: &'x FakeXen) {
+        self.guests.borrow_mut().insert(domain, xen);
+    }
+
+    /// What the guests have notified of.
+    fn raised(&self) -> Vec<u32> {
+        let guests = self.guests.borrow();
+        let raised = guests.iter().flat_map(|(domain, xen)| {
+            let ports = xen.process().raised();
+            ports
+                .into_iter()
+                .map(|port| u32::from(*domain) * PORTS + port)
+        });
+        raised.collect()
+    }
+}
+
+impl<'x> Xen for TestXen<'x> {
+    type Mapping = Mapping<'x>;
+
+    fn map(&self, domain: u16, references: &[u32], access: Access) -> io::Result<Mapping<'x>> {
+        let xen = self.guest(domain)?;
+        self.counts.borrow_mut().maps += 1;
+        let mut mapping = Mapping {
+            xen,
+            references: Vec::new(),
+            pages: Vec::new(),
+        };
+        for reference in references {
+            let page = xen.process().map(*reference, access == Access::Write);
+            mapping.pages.push(page.ok_or(io::ErrorKind::InvalidInput)?);
+            mapping.references.push(*reference);
+        }
+        Ok(mapping)
+    }
+
+    fn copy(
+        &self,
+        domain: u16,
+        direction: Direction,
+        segments: &mut [Segment],
+        buffer: &mut [u8],
+    ) -> io::Result<()> {
+        let xen = self.guest(domain)?;
+        let mut counts = self.counts.borrow_mut();
+        counts.copies += 1;
+        counts.segments += segments.len();
+        for segment in segments {
+            let (offset, length) = (usize::from(segment.offset), usize::from(segment.length));
+            assert!(offset + length <= 4096, "{segment:?}");
+            let local = &mut buffer[segment.at..segment.at + length];
+            let is_written = direction == Direction::ToGuest;
+            if let Some(page) = xen.process().page(segment.reference, is_written) {
+                match direction {
+                    Direction::FromGuest => page.copy_out(offset, local),
+                    Direction::ToGuest => page.copy_in(offset, local),
+                }
+                segment.is_done = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn bind(&self, domain: u16, port: u32) -> io::Result<u32> {
+        let bound = self.guest(domain)?.process().bind(port);
+        let bound = bound.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(u32::from(domain) * PORTS + bound)
+    }
+
+    fn unbind(&self, port: u32) {
+        if let Ok(xen) = self.guest(u16::try_from(port / PORTS).unwrap()) {
+            xen.process().unbind(port % PORTS);
+        }
+    }
+
+    fn notify(&self, port: u32) {
+        self.counts.borrow_mut().notifications += 1;
+        if let Ok(xen) = self.guest(u16::try_from(port / PORTS).unwrap()) {
+            xen.process().notify(port % PORTS);
+        }
+    }
+
+    fn unmask(&self, ports: &[u32]) {
+        self.counts.borrow_mut().unmasked.extend(ports);
+    }
+}
+
+/// A port on a bridge, whose other side the test is.
+#[derive(Clone, Default)]
+pub struct Tap(Rc<RefCell<Bridge>>);
+
+#[derive(Default)]
+struct Bridge {
+    to_switch: VecDeque<Vec<u8>>,
+    from_switch: VecDeque<Vec<u8>>,
+    is_lost: bool,
+}
+
+impl Tap {
+    /// A frame comes from the bridge.
+    pub fn send(&self, frame: &[u8]) {
+        self.send_with([0; vnet::SIZE], frame);
+    }
+
+    pub fn send_with(&self, header: [u8; vnet::SIZE], frame: &[u8]) {
+        let frame = [&header[..], frame].concat();
+        self.0.borrow_mut().to_switch.push_back(frame);
+    }
+
+    /// The next frame that went to the bridge, with its header.
+    pub fn received(&self) -> Option<([u8; vnet::SIZE], Vec<u8>)> {
+        let frame = self.0.borrow_mut().from_switch.pop_front()?;
+        let (header, frame) = frame.split_first_chunk().unwrap();
+        Some((*header, frame.to_vec()))
+    }
+
+    /// All frames that went there, without their headers.
+    pub fn frames(&self) -> Vec<Vec<u8>> {
+        std::iter::from_fn(|| self.received())
+            .map(|(_, frame)| frame)
+            .collect()
+    }
+
+    pub fn lose(&self) {
+        self.0.borrow_mut().is_lost = true;
+    }
+}
+
+impl Wire for Tap {
+    fn read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        let mut bridge = self.0.borrow_mut();
+        if bridge.is_lost {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        Ok(bridge.to_switch.pop_front().map(|frame| {
+            let length = frame.len().min(buffer.len());
+            buffer[..length].copy_from_slice(&frame[..length]);
+            length
+        }))
+    }
+
+    fn write(&self, frame: &[u8]) -> io::Result<()> {
+        assert!(frame.len() >= vnet::SIZE + 14);
+        self.0.borrow_mut().from_switch.push_back(frame.to_vec());
+        Ok(())
+    }
+}
+
+/// dom0.
+pub struct Dom0<'x> {
+    pub xen: TestXen<'x>,
+    pub tap: Tap,
+    pub switch: Switch<'x>,
+    pub now: u64,
+}
+
+impl<'x> Dom0<'x> {
+    pub fn new() -> Self {
+        let xen = TestXen::default();
+        let tap = Tap::default();
+        let switch = fresh(&xen, &tap);
+        Self {
+            xen,
+            tap,
+            switch,
+            now: 1,
+        }
+    }
+
+    /// The process is killed: what it had mapped and bound is let go by the kernel, and the next starts.
+    pub fn kill(&mut self) {
+        let guests: Vec<Guest> = self.switch.guests().cloned().collect();
+        for guest in &guests {
+            // A guest's ports are unbound when the process' descriptor is closed.
+            for port in [Some(guest.rings.tx_port), guest.rings.rx_port]
+                .into_iter()
+                .flatten()
+            {
+                self.xen
+                    .guest(guest.rings.domain)
+                    .unwrap()
+                    .process()
+                    .unbind(port);
+            }
+        }
+        self.switch = fresh(&self.xen, &self.tap);
+        for guest in guests {
+            self.switch.attach(guest, self.now).unwrap();
+        }
+    }
+
+    /// The loop, until there is nothing left to do.
+    pub fn run(&mut self) {
+        for _ in 0..10_000 {
+            self.now += 1_000;
+            for port in self.xen.raised() {
+                self.switch.event(port);
+            }
+            let is_busy = self.switch.turn(self.now);
+            if !is_busy && self.switch.rest(self.now) != Rest::Busy && self.xen.raised().is_empty()
+            {
+                return;
+            }
+        }
+        panic!("the switch does not come to rest");
+    }
+}
+
+fn fresh<'x>(xen: &TestXen<'x>, tap: &Tap) -> Switch<'x> {
+    let mut switch = Switch::new(xen.clone());
+    switch.add_bridge(BRIDGE, HOST, 1500, tap.clone());
+    switch
+}
+
+pub fn mac(number: u8) -> [u8; 6] {
+    [0, 0x16, 0x3e, 0, 0, number]
+}
+
+pub fn ip(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, 2, number)
+}
+
+/// What the builder hands over of a guest that is connected before it runs.
+pub fn guest(domain: u16, network: &Preconnected) -> Guest {
+    let number = u8::try_from(domain).unwrap();
+    Guest {
+        name: format!("guest{domain}"),
+        bridge: BRIDGE.to_owned(),
+        mac: mac(number),
+        ipv4: Some(ip(number)),
+        ipv6: None,
+        guard: Guard::Off,
+        rings: Rings {
+            domain,
+            tx_ring: network.tx_ring.0,
+            rx_ring: network.rx_ring.0,
+            tx_port: network.tx_port.get(),
+            rx_port: None,
+        },
+        features: Features {
+            persistent: true,
+            ..Features::default()
+        },
+        limits: Limits::default(),
+    }
+}
+
+/// Boots the front end of a guest that the switch serves already.
+pub fn boot<'x>(xen: &'x FakeXen, network: &Preconnected, config: Config) -> Front<'x> {
+    xen.process().store(|store| {
+        for (key, value) in [
+            ("feature-sg", "1"),
+            ("feature-gso-tcpv4", "1"),
+            ("feature-no-csum-offload", "0"),
+            ("feature-ipv6-csum-offload", "1"),
+            ("online", "1"),
+        ] {
+            let path = format!("/local/domain/0/backend/vif/1/0/{key}");
+            store.set(path.as_bytes(), value.as_bytes());
+        }
+    });
+    Front::adopt(xen, config, network).unwrap()
+}
+
+/// The one's complement sum.
+pub fn sum(bytes: &[u8]) -> u16 {
+    let mut sum = 0_u64;
+    for pair in bytes.chunks(2) {
+        sum += u64::from(u16::from_be_bytes([
+            pair[0],
+            pair.get(1).copied().unwrap_or(0),
+        ]));
+    }
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    u16::try_from(sum).unwrap()
+}
+
+/// A TCP packet between two guests with so many bytes of payload, its checksum blank.
+pub fn tcp(from: u8, to: [u8; 6], seq: u32, payload: usize) -> Vec<u8> {
+    let mut frame = [&to[..], &mac(from), &[8, 0]].concat();
+    let total = u16::try_from(40 + payload).unwrap().to_be_bytes();
+    let mut packet = vec![0x45, 0, total[0], total[1], 0, 0, 0x40, 0, 64, 6, 0, 0];
+    packet.extend(ip(from).octets());
+    packet.extend([10, 0, 2, 200]);
+    let checksum = !sum(&packet);
+    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+    let length = u16::try_from(20 + payload).unwrap().to_be_bytes();
+    let pseudo = sum(&[&packet[12..20], &[0, 6], &length].concat());
+    frame.extend(&packet);
+    frame.extend([0, 80, 0x30, 0x39]);
+    frame.extend(seq.to_be_bytes());
+    frame.extend([0, 0, 0, 1, 0x50, 0x18, 0x10, 0]);
+    frame.extend(pseudo.to_be_bytes());
+    frame.extend([0, 0]);
+    frame.extend((0..payload).map(|at| u8::try_from((seq as usize + at) % 251).unwrap()));
+    frame
+}
+
+/// Whether the checksums of a TCP packet over IPv4 are right.
+pub fn is_right(frame: &[u8]) -> bool {
+    let end = 14 + usize::from(u16::from_be_bytes([frame[16], frame[17]]));
+    let length = u16::try_from(end - 34).unwrap().to_be_bytes();
+    sum(&frame[14..34]) == 0xffff
+        && sum(&[&frame[26..34], &[0, 6], &length, &frame[34..end]].concat()) == 0xffff
+}
