@@ -7,7 +7,7 @@ use clap::Args;
 use mayfly_lab::workspace;
 
 use crate::progress::Progress;
-use crate::{bench, guest, host, size, sources};
+use crate::{bench, documents, guest, host, size, sources};
 
 #[derive(Args)]
 pub(crate) struct Test {
@@ -34,6 +34,8 @@ pub(crate) fn check() -> Result<()> {
     cargo(&["fmt", "--all", "--check"])?;
     progress.say("sources: unsafe code, lengths of files, seeds");
     sources::check(workspace())?;
+    progress.say("figures in documents");
+    documents::check()?;
     progress.say("lints");
     let lints = |arguments: &[&str]| {
         let mut all = vec!["clippy", "--quiet"];

@@ -5,6 +5,7 @@ mod bench;
 mod check;
 mod console;
 mod demo;
+mod documents;
 mod fuzz;
 mod guest;
 mod host;
@@ -39,6 +40,8 @@ enum Task {
     Bench(bench::Bench),
     /// Print what the guest's image is made of, and what has changed
     Size(size::Size),
+    /// Write the tables in the documents from the figures in tests/snapshots
+    Documents,
     /// Formatting, lints, rules for sources, unit tests and property tests
     Check,
     /// Check, build, and the end-to-end tests on a real Xen
@@ -66,6 +69,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Build(build) => guest::run(&build)?,
         Task::Bench(task) => return bench::run(task),
         Task::Size(size) => size::run(&size)?,
+        Task::Documents => documents::write()?,
         Task::Check => check::check()?,
         Task::Test(test) => check::test(&test)?,
         Task::Fuzz(fuzz) => return fuzz::run(&fuzz),

@@ -10,7 +10,7 @@ mod figures;
 mod job;
 mod picture;
 mod serve;
-mod snapshot;
+pub(crate) mod snapshot;
 mod summon;
 mod vmlinux;
 

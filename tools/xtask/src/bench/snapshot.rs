@@ -27,12 +27,18 @@ type Figures = BTreeMap<String, u64>;
 pub(crate) const BOOT: &str = "boot";
 /// Those that `bench summon` remembers.
 pub(crate) const SUMMON: &str = "summon";
+/// Those that `bench serve --counted` remembers, for the documents: no test compares with them.
+pub(crate) const SERVE: &str = "serve";
 
 fn path(name: &str) -> PathBuf {
     workspace().join(format!("tests/snapshots/{name}.json"))
 }
 
-fn read(name: &str) -> Result<Figures> {
+/// What was recorded.
+///
+/// # Errors
+/// There is no record, or it is not figures by name.
+pub(crate) fn read(name: &str) -> Result<Figures> {
     let path = path(name);
     let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     serde_json::from_slice(&text)

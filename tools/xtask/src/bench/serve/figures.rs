@@ -1,5 +1,6 @@
 //! From runs to a table.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anyhow::{Context, Result};
@@ -130,6 +131,29 @@ pub(super) fn table(runs: &[Run], counted: bool) -> Result<String> {
     latencies(&mut out, runs, &loads)?;
     sizes(&mut out, runs)?;
     Ok(out)
+}
+
+/// The figures of counted runs by name: answers in a virtual second, and instructions of the guest for an answer.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "rates and costs are positive and small"
+)]
+pub(super) fn by_name(runs: &[Run]) -> BTreeMap<String, u64> {
+    let figures = runs.iter().flat_map(|run| {
+        let server = match run.peer.server {
+            Server::Mayfly => "mayfly",
+            Server::Linux => "linux",
+        };
+        let name = |what: &str| format!("{}: {server}, {what}", title(&run.load));
+        let sample = &run.sample;
+        [
+            (name("answers"), sample.rate.round() as u64),
+            // Counted, a microsecond is a thousand instructions.
+            (name("instructions"), (sample.guest_us * 1e3).round() as u64),
+        ]
+    });
+    figures.collect()
 }
 
 fn text(spread: Spread) -> String {

@@ -21,6 +21,7 @@ use serde::Serialize;
 
 use self::bed::{Bed, Files, Peer, Server, Size};
 use self::load::{BULK, Load, Sample};
+use super::snapshot;
 use crate::progress::Progress;
 
 /// Queries or connections under way in a latency run.
@@ -56,6 +57,9 @@ pub(crate) struct Serve {
     /// Write every run as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Record the counted figures in tests/snapshots/serve.json, for the documents
+    #[arg(long, requires = "counted", conflicts_with_all = ["only", "small"])]
+    record: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -224,6 +228,9 @@ pub(crate) fn run(serve: &Serve) -> Result<()> {
         progress.finish();
         write(serve, &runs)?;
         print!("{}", figures::table(&runs, true)?);
+        if serve.record {
+            snapshot::write(snapshot::SERVE, &figures::by_name(&runs))?;
+        }
         return Ok(());
     }
     let bed = Some(Bed::up(&files, &peers, &report)?);
