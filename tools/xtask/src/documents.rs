@@ -100,14 +100,17 @@ fn figure(figures: &BTreeMap<String, u64>, name: &str) -> Result<u64> {
     figure.with_context(|| format!("tests/snapshots has no figure \"{name}\""))
 }
 
-/// Instructions as virtual milliseconds, with three digits that count.
+/// Instructions as virtual milliseconds, rounded to three digits that count.
 fn ms(instructions: u64) -> String {
-    let (whole, thousandths) = (instructions / 1_000_000, instructions / 1000 % 1000);
-    match whole {
-        0 => format!("0.{thousandths:03}"),
-        1..=9 => format!("{whole}.{:02}", (instructions / 10_000) % 100),
-        _ => format!("{whole}.{}", (instructions / 100_000) % 10),
-    }
+    let decimals = match instructions {
+        0..1_000_000 => 3,
+        1_000_000..10_000_000 => 2,
+        _ => 1,
+    };
+    let unit = 10_u64.pow(6 - decimals);
+    let (rounded, scale) = ((instructions + unit / 2) / unit, 10_u64.pow(decimals));
+    let decimals = usize::try_from(decimals).unwrap_or_default();
+    format!("{}.{:0decimals$}", rounded / scale, rounded % scale)
 }
 
 fn kib(bytes: u64) -> String {
@@ -223,11 +226,11 @@ fn serve(recorded: &Recorded) -> Result<String> {
 
 /// Thousands with one digit behind the point.
 fn tenths(count: u64) -> String {
-    format!("{}.{}", count / 1000, count / 100 % 10)
+    format!("{}.{}", (count + 50) / 1000, (count + 50) / 100 % 10)
 }
 
 fn ratio(a: u64, b: u64) -> String {
-    let hundredths = a * 100 / b.max(1);
+    let hundredths = (a * 100 + b / 2) / b.max(1);
     format!("{}.{:02}", hundredths / 100, hundredths % 100)
 }
 
@@ -263,11 +266,11 @@ mod tests {
 
     #[test]
     fn a_figure_has_three_digits() {
-        assert_eq!(ms(196_732), "0.196");
-        assert_eq!(ms(1_817_470), "1.81");
+        assert_eq!(ms(196_732), "0.197");
+        assert_eq!(ms(1_817_470), "1.82");
         assert_eq!(ms(20_413_754), "20.4");
         assert_eq!(ms(107_000_000), "107.0");
-        assert_eq!(ratio(26_133, 19_571), "1.33");
+        assert_eq!(ratio(26_133, 19_571), "1.34");
         assert_eq!(tenths(5_230), "5.2");
     }
 }
