@@ -10,8 +10,8 @@ use std::io::Cursor;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use hatch::summon::status::{Frames, Service, State, Status, Step, Totals, serve};
 use mayfly_lab::workspace;
+use mayfly_summon::status::{Frames, Service, State, Status, Step, Totals, serve};
 use page::Page;
 
 /// Markup, if the page took it for such.

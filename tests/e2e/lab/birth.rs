@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use mayfly_lab::ask::{self, Rtype};
-use mayfly_lab::{Lab, Output, static_program_with, workspace};
+use mayfly_lab::{Lab, Output, hatch_programs, workspace};
 
 /// Bound of everything a guest is expected to do.
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
@@ -53,11 +53,7 @@ impl Place {
         };
         lab.put("/guest/mayfly", 0o644, &read("target/guest/mayfly")?)?;
         lab.put(EXAMPLE, 0o644, &read("tools/examples/mayfly.cfg")?)?;
-        lab.put(
-            HATCH,
-            0o755,
-            &std::fs::read(static_program_with("hatch", "hatch", "faults")?)?,
-        )?;
+        lab.put_programs("/guest", &hatch_programs(true)?)?;
         let clean = traces(&lab)?;
         Ok(Self {
             lab,

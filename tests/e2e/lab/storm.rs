@@ -4,9 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use mayfly_lab::{
-    BRIDGE, DOM0, Lab, Options, Placed, static_program, static_program_with, workspace,
-};
+use mayfly_lab::{BRIDGE, DOM0, Lab, Options, Placed, hatch_programs, static_program, workspace};
 
 use crate::birth::{BOUND, HATCH, Place};
 use crate::cases::Case;
@@ -114,7 +112,6 @@ fn counted_flood(_: &Place) -> Result<()> {
          done
          sed 's/^/log /' /run/summon.log"
     );
-    let hatch = static_program_with("hatch", "hatch", "faults")?;
     let abuse = static_program("mayfly-abuse", "mayfly-abuse")?;
     let placed = |path: &str, mode, content| Placed {
         path: path.to_owned(),
@@ -122,17 +119,22 @@ fn counted_flood(_: &Place) -> Result<()> {
         content,
     };
     let services = www() + &service("one", ONE, "");
+    let mut files = vec![
+        placed(ABUSE, 0o755, std::fs::read(abuse)?),
+        placed(
+            "/guest/mayfly",
+            0o644,
+            std::fs::read(workspace().join("target/guest/mayfly"))?,
+        ),
+        placed(FILE, 0o644, file("", &services).into_bytes()),
+    ];
+    for program in hatch_programs(true)? {
+        let name = program.file_name().context("a program has a name")?;
+        let path = format!("/guest/{}", name.to_string_lossy());
+        files.push(placed(&path, 0o755, std::fs::read(&program)?));
+    }
     let options = Options {
-        files: vec![
-            placed(HATCH, 0o755, std::fs::read(hatch)?),
-            placed(ABUSE, 0o755, std::fs::read(abuse)?),
-            placed(
-                "/guest/mayfly",
-                0o644,
-                std::fs::read(workspace().join("target/guest/mayfly"))?,
-            ),
-            placed(FILE, 0o644, file("", &services).into_bytes()),
-        ],
+        files,
         ..Options::counted("e2e-flood", &["sh", "-c", &script])
     };
     let log = Lab::up(&options, &|_| {})?.wait_off(COUNTED)?;

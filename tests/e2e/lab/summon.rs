@@ -4,9 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use hatch::summon::wire::frame::{What, look};
 use mayfly_lab::ask::{self, Rtype};
 use mayfly_lab::{BRIDGE, DOM0, GUEST, Lab, Options, Protocol, static_program};
+use mayfly_summon::wire::frame::{What, look};
 use serde_json::Value;
 
 use crate::birth::{BOUND, HATCH, Place};
@@ -571,7 +571,7 @@ fn full_log(place: &Place) -> Result<()> {
 fn under_systemd(place: &Place) -> Result<()> {
     const UNIT: &str = include_str!("../../../tools/examples/hatch-summon.service");
     const START: &str = "mkdir -p /usr/local/sbin /etc/hatch /sys/fs/cgroup
-        ln -sf /guest/hatch /usr/local/sbin/hatch
+        ln -sf /guest/hatch /guest/hatch-summon /usr/local/sbin
         ln -sf /guest/summon.toml /etc/hatch/summon.toml
         mount -t cgroup2 none /sys/fs/cgroup
         container=other unshare -p -m -f sh -c 'mount -t proc proc /proc && exec /lib/systemd/systemd --unit=multi-user.target' </dev/null >/run/systemd.log 2>&1 &
@@ -592,7 +592,7 @@ fn under_systemd(place: &Place) -> Result<()> {
     lab.run(&["sh", "-c", START, "sh", PID])?;
     inside("systemctl start hatch-summon")?;
     // Of what it may use, it is given no more than the unit says, and its system calls are filtered.
-    let status = lab.shell("grep -E ^CapBnd:\\|^Seccomp: /proc/$(pidof hatch)/status")?;
+    let status = lab.shell("grep -E ^CapBnd:\\|^Seccomp: /proc/$(pidof hatch-summon)/status")?;
     let words: Vec<&str> = status.split_whitespace().collect();
     ensure!(
         words == ["CapBnd:", "0000000000003400", "Seccomp:", "2"],
@@ -600,7 +600,12 @@ fn under_systemd(place: &Place) -> Result<()> {
     );
     // Of the kernel's own files it may write where it lets netback go, and nothing else.
     let opened = |path| format!("sh -c ': >>{path}'");
-    let within = |path| lab.shell(&format!("nsenter -t $(pidof hatch) -m {}", opened(path)));
+    let within = |path| {
+        lab.shell(&format!(
+            "nsenter -t $(pidof hatch-summon) -m {}",
+            opened(path)
+        ))
+    };
     within("/sys/bus/xen-backend/drivers/vif/unbind")?;
     lab.shell(&opened("/sys/kernel/mm/ksm/run"))?;
     ensure!(
@@ -614,7 +619,7 @@ fn under_systemd(place: &Place) -> Result<()> {
     summoned.query(HOST)?;
     summoned.page()?;
     let domid = summoned.until("www", |www| www["state"] == "running")?["domid"].clone();
-    lab.shell("kill -9 $(pidof hatch)")?;
+    lab.shell("kill -9 $(pidof hatch-summon)")?;
     let end = Instant::now() + BOUND;
     loop {
         let log = inside("journalctl -u hatch-summon -o cat")?;

@@ -3,6 +3,9 @@
 
 mod common;
 
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
 use common::hatch;
 
 fn config(text: &str) -> tempfile::NamedTempFile {
@@ -97,32 +100,54 @@ fn completions_and_manual_pages() {
 }
 
 #[test]
-fn a_file_of_services_is_checked() {
-    let good = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/summon.toml");
-    let (code, stdout, stderr) = hatch(&["summon", "check", good]);
-    assert_eq!((code, stdout), (Some(0), format!("{good}: 2 services\n")));
-    // Warnings: the image of each, and the site of one, are dom0's.
-    assert_eq!(stderr.lines().count(), 3, "{stderr}");
-    assert!(stderr.contains(&format!("hatch: {good}:")), "{stderr}");
-    let file = config("[daemon]\nttl = 0\n[[services]]\nname = 'a b'\n");
-    let path = file.path().to_str().unwrap();
-    let (code, stdout, stderr) = hatch(&["summon", "check", path]);
-    assert_eq!((code, stdout.as_str()), (Some(2), ""));
-    for line in [1, 2, 3, 4] {
-        assert!(stderr.contains(&format!("{path}:{line}: ")), "{stderr}");
+fn what_is_not_understood() {
+    for arguments in [
+        &[][..],
+        &["hatch"],
+        &["pack"],
+        &["pack", "x"],
+        &["pack", "x", "--check", "y"],
+        &["summon"],
+    ] {
+        assert_eq!(hatch(arguments).0, Some(2), "{arguments:?}");
     }
 }
 
+/// `hatch pack` and `hatch summon` become programs that lie beside hatch, with the arguments as they were given.
 #[test]
-fn a_daemon_that_is_not_there_has_no_status() {
-    let asked = ["summon", "status", "--socket", "/nonexistent/summon"];
-    let (code, _, stderr) = hatch(&asked);
+fn verbs_that_are_programs_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let hatch = folder.path().join("hatch");
+    std::fs::copy(env!("CARGO_BIN_EXE_hatch"), &hatch).unwrap();
+    let call = |arguments: &[&str]| {
+        let output = Command::new(&hatch)
+            .args(arguments)
+            .env("PATH", "/nonexistent")
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    };
+    let (code, _, stderr) = call(&["pack", "--check", "x"]);
     assert_eq!(code, Some(1));
-    assert_eq!(
-        stderr,
-        "hatch: /nonexistent/summon: there is no `hatch summon`\n"
-    );
-    let (code, stdout, _) = hatch(&[&asked[..], &["--json"]].concat());
-    assert_eq!(code, Some(1));
-    assert!(stdout.starts_with("{\"error\":"), "{stdout}");
+    assert!(stderr.contains("hatch-pack: install it"), "{stderr}");
+    let other = folder.path().join("hatch-pack");
+    std::fs::write(
+        &other,
+        "#!/bin/sh\nfor word; do echo \"<$word>\"; done\nexit 7\n",
+    )
+    .unwrap();
+    std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (code, stdout, _) = call(&["pack", "--check", "a b"]);
+    assert_eq!((code, stdout.as_str()), (Some(7), "<--check>\n<a b>\n"));
+    // What hatch itself tells of them needs them not.
+    let (code, stdout, _) = call(&["summon", "status", "--help"]);
+    assert_eq!(code, Some(0));
+    assert!(stdout.contains("Usage: hatch summon status"), "{stdout}");
+    let (_, stdout, _) = call(&["completions", "bash"]);
+    assert!(stdout.contains("--check") && stdout.contains("--destroy"));
 }

@@ -34,7 +34,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-pub use cargo::{TARGET, static_program, static_program_with};
+pub use cargo::{TARGET, hatch_programs, static_program};
 pub use client::{Chunk, Output};
 pub use mayfly_agent::{BRIDGE, Xenstored};
 pub use packages::{Set, host_command, unpacked};

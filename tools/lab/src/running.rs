@@ -325,6 +325,21 @@ impl Lab {
             .with_context(|| format!("writing {path} in dom0"))
     }
 
+    /// Writes programs of this machine into a folder of dom0.
+    ///
+    /// # Errors
+    /// They can't be read; what dom0 or the way in says.
+    pub fn put_programs(&self, folder: &str, programs: &[PathBuf]) -> Result<()> {
+        for program in programs {
+            let name = program.file_name().context("a program has a name")?;
+            let path = format!("{folder}/{}", name.to_string_lossy());
+            let content = fs::read(program);
+            let content = content.with_context(|| format!("cannot read {}", program.display()))?;
+            self.put(&path, 0o755, &content)?;
+        }
+        Ok(())
+    }
+
     /// Reads a file of dom0.
     ///
     /// # Errors

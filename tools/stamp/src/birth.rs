@@ -10,9 +10,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use hatch::summon::wire::packet_socket;
 use mayfly_stamp::exits::{EVENTS, Trace};
 use mayfly_stamp::{Birth, Guest, Job, Maker, Neighbour, Ready, TIMELINE, Traced, xenstored};
+use mayfly_summon::wire::packet_socket;
 use mayfly_toolstack::builder::mac_text;
 use mayfly_toolstack::config::Overrides;
 use mayfly_toolstack::pool::{Order, Reply, Wanted};

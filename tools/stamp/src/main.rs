@@ -25,9 +25,9 @@ use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use anyhow::{Context, Result};
-use hatch::summon::guard::{self, Identity};
 use mayfly_links::Links;
 use mayfly_stamp::{Birth, Job, Line, MARK, density};
+use mayfly_summon::guard::{self, Identity};
 use mayfly_xen::{DomainInfo, Xen};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use hatch::summon::status::{State, Step};
+use mayfly_summon::status::{State, Step};
 use serde::{Deserialize, Serialize};
 
 /// Who is asked for connections.

@@ -9,9 +9,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use hatch::summon::config::SOCKET;
-use hatch::summon::status::{self, State, Status};
 use mayfly_stamp::wakes::{By, Connection, Job, Subject};
+use mayfly_summon::config::SOCKET;
+use mayfly_summon::status::{self, State, Status};
 
 use crate::birth::HATCH;
 use crate::many::page;

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use mayfly_lab::{TARGET, static_program, workspace};
+use mayfly_lab::{TARGET, hatch_programs, workspace};
 
 use crate::progress::Progress;
 
@@ -36,7 +36,7 @@ pub(crate) struct Build {
     /// Build twice in different folders and compare the bits
     #[arg(long)]
     verify: bool,
-    /// Build hatch for dom0 as one static file, and print its path too
+    /// Build hatch and the programs behind it for dom0 as static files, and print their paths too
     #[arg(long)]
     hatch: bool,
 }
@@ -48,7 +48,9 @@ pub(crate) fn run(build: &Build) -> Result<()> {
         verify(&path)?;
     }
     if build.hatch {
-        println!("{}", static_program("hatch", "hatch")?.display());
+        for program in hatch_programs(false)? {
+            println!("{}", program.display());
+        }
     }
     Ok(())
 }

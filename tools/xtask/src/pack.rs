@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use mayfly_lab::static_program;
+use mayfly_lab::hatch_programs;
 
 /// Packs a site folder, and gives the pack.
 ///
@@ -15,8 +15,9 @@ pub(crate) fn pack(site: &Path) -> Result<Vec<u8>> {
     let scratch = tempfile::tempdir()?;
     let to = scratch.path().join("site.mfs");
     // The one for dom0 runs here as well, and is built for speed: a large site is compressed while it is packed.
-    let hatch = static_program("hatch", "hatch")?;
-    let status = Command::new(&hatch)
+    let programs = hatch_programs(false)?;
+    let hatch = programs.first().context("there is no hatch")?;
+    let status = Command::new(hatch)
         .arg("pack")
         .arg(site)
         .arg("-o")

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use mayfly_lab::ask::{self, Rtype};
-use mayfly_lab::{DOM0, GUEST, Lab, Protocol, static_program, workspace};
+use mayfly_lab::{DOM0, GUEST, Lab, Protocol, hatch_programs, workspace};
 use serde::Deserialize;
 
 use crate::progress::Progress;
@@ -76,7 +76,7 @@ pub(crate) fn run(
     progress.step("building the guest");
     let mayfly = fs::read(guest::build(guest::MAYFLY)?)?;
     progress.step("building hatch");
-    let hatch = fs::read(static_program("hatch", "hatch")?)?;
+    let programs = hatch_programs(false)?;
     let site = pack::pack(&workspace().join(SITE))?;
     let mut options = machine.options(name);
     let dns = SocketAddrV4::new(DOM0, 53);
@@ -85,7 +85,7 @@ pub(crate) fn run(
     progress.say("Xen and dom0 are up");
     lab.put("/guest/mayfly", 0o644, &mayfly)?;
     lab.put("/guest/site.mfs", 0o644, &site)?;
-    lab.put(HATCH, 0o755, &hatch)?;
+    lab.put_programs("/guest", &programs)?;
     lab.put(FILE, 0o644, services().as_bytes())?;
     lab.shell(&format!(
         "{HATCH} summon {FILE} </dev/null >/run/summon.log 2>&1 &"

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::domains::{self, Domains, Ways};
-use super::exit::{Exit, Failure};
+use super::exit::Failure;
+use mayfly_commands::Exit;
 
 /// Stops guests where they are, until they are unpaused.
 #[derive(Args)]

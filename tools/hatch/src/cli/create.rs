@@ -11,8 +11,9 @@ use mayfly_toolstack::privileges;
 use mayfly_toolstack::watch::{Presence, presence};
 use serde_json::json;
 
-use super::exit::{Exit, Failure};
+use super::exit::Failure;
 use super::{BOUND, builder, guest};
+use mayfly_commands::Exit;
 
 /// Makes a guest from a configuration file as `xl create` takes it, on the network before its first instruction.
 ///

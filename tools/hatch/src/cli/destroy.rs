@@ -6,7 +6,8 @@ use rustix::thread::CapabilitySet;
 
 use super::builder;
 use super::domains::{self, Domains};
-use super::exit::{Exit, Failure};
+use super::exit::Failure;
+use mayfly_commands::Exit;
 
 /// Ends guests at once, whatever state they are in, and removes all that was made for them.
 #[derive(Args)]

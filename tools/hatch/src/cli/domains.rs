@@ -10,7 +10,8 @@ use rustix::thread::CapabilitySet;
 use serde::Serialize;
 
 use super::BOUND;
-use super::exit::{Exit, Failure};
+use super::exit::Failure;
+use mayfly_commands::Exit;
 
 /// What verbs on domains have in common.
 #[derive(Args)]

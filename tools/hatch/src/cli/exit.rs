@@ -2,24 +2,10 @@
 
 use std::process::ExitCode;
 
+use mayfly_commands::Exit;
 use mayfly_toolstack::builder;
 use mayfly_toolstack::builder::{Cause, DestroyError};
 use mayfly_toolstack::config::{Problems, TemplateError};
-
-/// Exit codes other than 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Exit {
-    /// Something did not work.
-    Failed = 1,
-    /// The command line or a configuration file can't be understood. clap ends with this as well.
-    NotUnderstood = 2,
-    /// There is no such domain.
-    NoSuchDomain = 3,
-    /// The name or the MAC address is another domain's.
-    Taken = 4,
-    /// It is not for this user.
-    Permission = 5,
-}
 
 /// Why the command did not do what it should.
 #[derive(Debug)]

@@ -6,7 +6,8 @@ use rustix::thread::CapabilitySet;
 use serde_json::json;
 
 use super::builder;
-use super::exit::{Exit, Failure};
+use super::exit::Failure;
+use mayfly_commands::Exit;
 
 /// Finds what a killed hatch has left behind, and removes that and nothing else.
 #[derive(Args)]

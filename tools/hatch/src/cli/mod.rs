@@ -8,9 +8,8 @@ mod exit;
 mod gc;
 mod list;
 mod manual;
-mod pack;
 mod pool;
-mod summon;
+mod programs;
 mod watch;
 
 use std::io::Write as _;
@@ -21,6 +20,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use mayfly_commands::{Pack, Summon};
 use mayfly_toolstack::builder::Builder;
 use mayfly_toolstack::config::{self, Guest, Overrides};
 use mayfly_toolstack::privileges;
@@ -46,7 +46,7 @@ Exit codes: 0 done; 1 it did not work; 2 the command line or a configuration was
 
 #[derive(Subcommand)]
 enum Command {
-    Pack(pack::Arguments),
+    Pack(Pack),
     Create(create::Arguments),
     Destroy(destroy::Arguments),
     Shutdown(control::Shutdown),
@@ -56,7 +56,7 @@ enum Command {
     Show(list::Show),
     Gc(gc::Arguments),
     Pool(pool::Arguments),
-    Summon(summon::Arguments),
+    Summon(Summon),
     Watch(watch::Arguments),
     Completions(manual::Completions),
     Man(manual::Man),
@@ -98,7 +98,7 @@ fn guest(file: &Path, overrides: &Overrides, is_watched: bool) -> Result<Guest, 
 impl Command {
     fn run(&self) -> Result<(), Failure> {
         match self {
-            Self::Pack(arguments) => Ok(pack::run(arguments)?),
+            Self::Pack(_) => Err(programs::become_program("pack")),
             Self::Create(arguments) => create::run(arguments),
             Self::Destroy(arguments) => destroy::run(arguments),
             Self::Shutdown(arguments) => control::shutdown(arguments),
@@ -108,14 +108,14 @@ impl Command {
             Self::Show(arguments) => list::show(arguments),
             Self::Gc(arguments) => gc::run(arguments),
             Self::Pool(arguments) => pool::run(arguments),
-            Self::Summon(arguments) => summon::run(arguments),
+            Self::Summon(_) => Err(programs::become_program("summon")),
             Self::Watch(arguments) => watch::run(arguments),
             Self::Completions(arguments) => manual::completions(arguments),
             Self::Man(arguments) => manual::man(arguments),
         }
     }
 
-    /// Whether an error is wanted as JSON as well. `pack` has told its errors line by line.
+    /// Whether an error is wanted as JSON as well.
     fn json(&self) -> bool {
         match self {
             Self::Create(arguments) => arguments.json,
@@ -129,7 +129,8 @@ impl Command {
             Self::Pool(arguments) => arguments.json,
             Self::Summon(arguments) => arguments.json(),
             Self::Watch(arguments) => arguments.json,
-            Self::Pack(_) | Self::Completions(_) | Self::Man(_) => false,
+            Self::Pack(arguments) => arguments.json,
+            Self::Completions(_) | Self::Man(_) => false,
         }
     }
 }

@@ -11,8 +11,9 @@ use mayfly_toolstack::pool::{self, Limits, Order, Pool, Reply};
 use mayfly_toolstack::privileges;
 use serde_json::json;
 
-use super::exit::{Exit, Failure};
+use super::exit::Failure;
 use super::{BOUND, builder, guest, stop};
+use mayfly_commands::Exit;
 
 /// Keeps a pool of guests made ahead, out of which `hatch create` takes, or tells how a pool is.
 ///

@@ -7,8 +7,9 @@ use mayfly_toolstack::privileges;
 use mayfly_toolstack::watch::{Error, Watch};
 use serde_json::json;
 
-use super::exit::{Exit, Failure};
+use super::exit::Failure;
 use super::{builder, stop};
+use mayfly_commands::Exit;
 
 /// Stays, and does at a guest's end what its configuration says: on_poweroff, on_reboot, on_crash, on_watchdog.
 ///

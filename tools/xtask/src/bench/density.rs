@@ -48,7 +48,7 @@ pub(crate) fn run(density: &Density) -> Result<()> {
     let progress = Progress::new();
     let step = |text: &str| progress.step(text);
     let mut files = Kind::Mayfly.files(&step)?;
-    files.push(job::hatch(&step)?);
+    files.push(job::hatch("hatch", &step)?);
     files.push(job::measuring(&step)?);
     let job = Job {
         config: "/bench/mayfly.cfg".into(),

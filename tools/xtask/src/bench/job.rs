@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use mayfly_lab::{GUEST, Lab, Options, Placed, Report, Xenstored, static_program};
+use mayfly_lab::{GUEST, Lab, Options, Placed, Report, Xenstored, hatch_programs, static_program};
 use mayfly_stamp as stamp;
 use mayfly_stamp::{Job, Maker, Neighbour, Ready};
 use mayfly_toolstack::builder::mac_text;
@@ -278,7 +278,7 @@ impl Plan {
             files.extend(kind.files(report)?);
         }
         if self.subjects.iter().any(|s| s.by.maker() != Maker::Xl) {
-            files.push(hatch(report)?);
+            files.push(hatch("hatch", report)?);
         }
         files.push(measuring(report)?);
         let job = Job {
@@ -299,16 +299,18 @@ impl Plan {
     }
 }
 
-/// `hatch`, for dom0.
+/// `hatch`, or a program behind it, for dom0.
 ///
 /// # Errors
 /// It can't be built.
-pub(super) fn hatch(report: Report<'_>) -> Result<Placed> {
+pub(super) fn hatch(program: &str, report: Report<'_>) -> Result<Placed> {
     report("building hatch");
+    let programs = hatch_programs(false)?;
+    let built = programs.iter().find(|path| path.ends_with(program));
     Ok(Placed {
-        path: HATCH.into(),
+        path: format!("/bench/{program}"),
         mode: 0o755,
-        content: read(&static_program("hatch", "hatch")?)?,
+        content: read(built.with_context(|| format!("{program} is not built"))?)?,
     })
 }
 

@@ -9,9 +9,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use hatch::summon::status::{State, Step};
 use mayfly_lab::Xenstored;
 use mayfly_stamp::wakes::{By, Job, Report, Subject};
+use mayfly_summon::status::{State, Step};
 use mayfly_toolstack::builder::mac_text;
 
 use super::figures::{Spread, ms, number};
@@ -170,7 +170,8 @@ impl Plan {
         let mayfly = fs::read(&mayfly).with_context(|| mayfly.display().to_string())?;
         let mut files = vec![
             job::placed(MAYFLY, mayfly),
-            job::hatch(report)?,
+            job::hatch("hatch", report)?,
+            job::hatch("hatch-summon", report)?,
             job::measuring(report)?,
         ];
         let mut services = format!(

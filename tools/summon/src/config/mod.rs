@@ -16,13 +16,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use mayfly_commands::SOCKET;
 pub use smoltcp::wire::{Ipv4Cidr, Ipv6Cidr};
 
 use mayfly_toolstack::builder::{Image, Ramdisk};
 use mayfly_toolstack::config::{Problems, read_text};
-
-/// Where the daemon tells how it is, if nothing else is said.
-pub const SOCKET: &str = "/run/hatch/summon";
 
 /// All that a file says.
 #[derive(Clone, Debug, PartialEq, Eq)]

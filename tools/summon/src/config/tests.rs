@@ -2,7 +2,7 @@
 
 use super::*;
 
-const EXAMPLE: &str = include_str!("../../../../examples/summon.toml");
+const EXAMPLE: &str = include_str!("../../../examples/summon.toml");
 const DAEMON: &str = "[daemon]\nlisten = []\n";
 /// Line 3 on, behind `DAEMON`.
 const WWW: &str = "[[services]]

@@ -1,66 +1,66 @@
-//! `hatch summon`.
+//! `hatch-summon`, the program behind `hatch summon`.
+#![forbid(unsafe_code)]
 
 use std::io::{IsTerminal as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{Args, Subcommand};
-use hatch::summon::config::{Config, SOCKET};
-use hatch::summon::{Daemon, status};
-
-use super::BOUND;
-use super::exit::{Exit, Failure};
+use clap::Parser;
+use mayfly_commands::{Exit, Status, Summon, Verb};
+use mayfly_summon::config::Config;
+use mayfly_summon::{Daemon, status};
+use serde_json::json;
 
 /// Between two tables of `--watch`.
 const WATCH: Duration = Duration::from_secs(1);
 
-/// Makes guests when somebody asks for them, and removes them when nobody does.
-///
-/// It runs until it gets SIGTERM or SIGINT, and reads its file again at SIGHUP. Guests outlive it, and the next one takes them over.
-#[derive(Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub(crate) struct Arguments {
-    /// The services.
-    #[arg(value_name = "FILE.toml", required = true)]
-    file: Option<PathBuf>,
+/// How long the daemon may let us wait.
+const BOUND: Duration = Duration::from_secs(10);
 
-    /// Removes all guests of the file at the end.
-    #[arg(long)]
-    destroy: bool,
-
-    #[command(subcommand)]
-    verb: Option<Verb>,
+#[derive(Parser)]
+#[command(name = "hatch summon", bin_name = "hatch summon")]
+struct Arguments {
+    #[command(flatten)]
+    summon: Summon,
 }
 
-#[derive(Subcommand)]
-enum Verb {
-    /// Names all that is wrong in a file, with its lines.
-    Check {
-        /// The services.
-        #[arg(value_name = "FILE.toml")]
-        file: PathBuf,
-    },
-    Status(Status),
+/// Why the command did not do what it should.
+struct Failure {
+    exit: Exit,
+    message: String,
 }
 
-/// Tells how the daemon and its services are.
-#[derive(Args)]
-struct Status {
-    /// Tells it again each second, until it is interrupted.
-    #[arg(long)]
-    watch: bool,
-
-    /// Prints JSON, a line each time.
-    #[arg(long)]
-    json: bool,
-
-    /// Where the daemon listens.
-    #[arg(long, value_name = "PATH", default_value = SOCKET)]
-    socket: PathBuf,
+impl Failure {
+    fn new(exit: Exit, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { exit, message }
+    }
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::new(Exit::Failed, format!("{error:#}"))
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse().summon;
+    let Err(failure) = run(&arguments) else {
+        return ExitCode::SUCCESS;
+    };
+    eprintln!("hatch: {}", failure.message);
+    if arguments.json() {
+        println!(
+            "{}",
+            json!({ "error": failure.message, "exit": failure.exit as u8 })
+        );
+    }
+    ExitCode::from(failure.exit as u8)
+}
+
+fn run(arguments: &Summon) -> Result<(), Failure> {
     match (&arguments.verb, &arguments.file) {
         (Some(Verb::Check { file }), _) => check(file),
         (Some(Verb::Status(arguments)), _) => tell(arguments),
@@ -76,14 +76,9 @@ fn serve(file: &Path, destroy: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-impl Arguments {
-    pub(crate) fn json(&self) -> bool {
-        matches!(&self.verb, Some(Verb::Status(Status { json: true, .. })))
-    }
-}
-
 fn check(file: &Path) -> Result<(), Failure> {
-    let (config, warnings) = Config::check(file)?;
+    let (config, warnings) = Config::check(file)
+        .map_err(|problems| Failure::new(Exit::NotUnderstood, problems.to_string()))?;
     for warning in warnings.to_string().lines() {
         eprintln!("hatch: {warning}");
     }

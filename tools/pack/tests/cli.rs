@@ -2,20 +2,33 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
-#[path = "../../pack/tests/common/mod.rs"]
-mod site;
 
-use common::hatch;
+use std::process::{Command, Output};
+
 use mayfly_site::Pack;
+
+/// Runs the program: its exit code, and what it wrote to stdout and stderr.
+fn pack(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = Command::new(env!("CARGO_BIN_EXE_hatch-pack"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    let text = |octets| String::from_utf8(octets).unwrap();
+    (status.code(), text(stdout), text(stderr))
+}
 
 #[test]
 fn packs_checks_and_lists() {
-    let site = site::folder(&site::sample());
+    let site = common::folder(&common::sample());
     let folder = site.path().to_str().unwrap();
     let out = site.path().join("site.mfs");
     let file = out.to_str().unwrap();
 
-    let (code, stdout, stderr) = hatch(&["pack", folder, "-o", file]);
+    let (code, stdout, stderr) = pack(&[folder, "-o", file]);
     assert_eq!((code, &stderr[..]), (Some(0), ""));
     assert!(
         stdout.starts_with(&format!("{file}: 4 zones (")),
@@ -24,11 +37,11 @@ fn packs_checks_and_lists() {
     let octets = std::fs::read(&out).unwrap();
     assert!(stdout.contains(&format!(" {} bytes, in ", octets.len())));
 
-    let (code, stdout, _) = hatch(&["pack", "--check", file]);
+    let (code, stdout, _) = pack(&["--check", file]);
     assert_eq!(code, Some(0));
     assert!(stdout.starts_with(&format!("{file}: right: 4 zones with ")));
 
-    let (code, stdout, _) = hatch(&["pack", "--list", file]);
+    let (code, stdout, _) = pack(&["--list", file]);
     assert_eq!(code, Some(0));
     for line in [
         "zone example.test.  serial 2026112101  ",
@@ -40,7 +53,7 @@ fn packs_checks_and_lists() {
     ] {
         assert!(stdout.contains(line), "{line}\n{stdout}");
     }
-    let (code, stdout, _) = hatch(&["pack", "--list", file, "--json"]);
+    let (code, stdout, _) = pack(&["--list", file, "--json"]);
     assert_eq!(code, Some(0));
     let listing: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(listing["zones"].as_array().unwrap().len(), 4);
@@ -50,7 +63,7 @@ fn packs_checks_and_lists() {
     let last = broken.len() - 1;
     broken[last] ^= 1;
     std::fs::write(&out, &broken).unwrap();
-    let (code, _, stderr) = hatch(&["pack", "--check", file]);
+    let (code, _, stderr) = pack(&["--check", file]);
     assert_eq!(code, Some(1));
     assert_eq!(
         stderr.lines().next().unwrap(),
@@ -64,14 +77,10 @@ fn packs_checks_and_lists() {
 
 #[test]
 fn errors_leave_no_file() {
-    let site = site::folder(&[("zones/a.test.zone", "a A oops\nb A 1.2.3\n")]);
+    let site = common::folder(&[("zones/a.test.zone", "a A oops\nb A 1.2.3\n")]);
     let out = site.path().join("site.mfs");
-    let (code, stdout, stderr) = hatch(&[
-        "pack",
-        site.path().to_str().unwrap(),
-        "-o",
-        out.to_str().unwrap(),
-    ]);
+    let (code, stdout, stderr) =
+        pack(&[site.path().to_str().unwrap(), "-o", out.to_str().unwrap()]);
     assert_eq!((code, &stdout[..]), (Some(1), ""));
     let lines: Vec<_> = stderr.lines().collect();
     assert!(lines[0].starts_with("zones/a.test.zone:1: "), "{stderr}");
@@ -85,21 +94,15 @@ fn errors_leave_no_file() {
 
 #[test]
 fn what_is_not_understood() {
-    for arguments in [
-        &[][..],
-        &["pack"],
-        &["pack", "x"],
-        &["pack", "x", "--check", "y"],
-        &["hatch"],
-    ] {
-        assert_eq!(hatch(arguments).0, Some(2), "{arguments:?}");
+    for arguments in [&[][..], &["x"], &["x", "--check", "y"]] {
+        assert_eq!(pack(arguments).0, Some(2), "{arguments:?}");
     }
     for arguments in [
-        &["pack", "/nowhere", "-o", "/nowhere/x"][..],
-        &["pack", "--check", "/nowhere"],
-        &["pack", "--list", "/dev/null"],
+        &["/nowhere", "-o", "/nowhere/x"][..],
+        &["--check", "/nowhere"],
+        &["--list", "/dev/null"],
     ] {
-        let (code, _, stderr) = hatch(arguments);
+        let (code, _, stderr) = pack(arguments);
         assert_eq!(code, Some(1), "{arguments:?}");
         assert!(stderr.lines().last().unwrap().starts_with("hatch: "));
     }

@@ -1,39 +1,34 @@
-//! `hatch pack`.
+//! `hatch-pack`, the program behind `hatch pack`.
+#![forbid(unsafe_code)]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
-use clap::{ArgGroup, Args};
-use mayfly_pack::{self as pack, Options};
+use clap::Parser;
+use mayfly_commands::Exit;
+use mayfly_pack::Options;
 use mayfly_site::Pack;
 
-/// Packs zones and files into one file that the guest serves, or looks at such a file.
-#[derive(Args)]
-#[command(group = ArgGroup::new("what").required(true).args(["site", "check", "list"]))]
-pub(crate) struct Arguments {
-    /// The site's folder: `zones/*.zone`, `www/`, and if need be `mayfly.toml`.
-    #[arg(value_name = "SITE_DIR", requires = "output")]
-    site: Option<PathBuf>,
-
-    /// The file to write.
-    #[arg(short, long, value_name = "FILE", requires = "site")]
-    output: Option<PathBuf>,
-
-    /// Checks a pack, with its checksum, as the guest will read it.
-    #[arg(long, value_name = "FILE")]
-    check: Option<PathBuf>,
-
-    /// Lists what is in a pack.
-    #[arg(long, value_name = "FILE")]
-    list: Option<PathBuf>,
-
-    /// Prints JSON.
-    #[arg(long)]
-    json: bool,
+#[derive(Parser)]
+#[command(name = "hatch pack", bin_name = "hatch pack")]
+struct Arguments {
+    #[command(flatten)]
+    pack: mayfly_commands::Pack,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match run(&Arguments::parse().pack) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("hatch: {error:#}");
+            ExitCode::from(Exit::Failed as u8)
+        }
+    }
+}
+
+fn run(arguments: &mayfly_commands::Pack) -> anyhow::Result<()> {
     if let Some(file) = &arguments.check {
         return check(file);
     }
@@ -48,7 +43,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 fn pack(site: &Path, output: &Path, json: bool) -> anyhow::Result<()> {
     let start = Instant::now();
-    let packed = match pack::pack_dir(site, &Options::default()) {
+    let packed = match mayfly_pack::pack_dir(site, &Options::default()) {
         Ok(packed) => packed,
         Err(problems) => {
             eprintln!("{problems}");
@@ -82,7 +77,7 @@ fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 fn check(file: &Path) -> anyhow::Result<()> {
-    match pack::check(&read(file)?) {
+    match mayfly_pack::check(&read(file)?) {
         Ok(seen) => {
             println!(
                 "{}: right: {} zones with {} names and {} records, {} paths",
@@ -106,7 +101,7 @@ fn check(file: &Path) -> anyhow::Result<()> {
 fn list(file: &Path, json: bool) -> anyhow::Result<()> {
     let octets = read(file)?;
     let pack = Pack::open(&octets).with_context(|| file.display().to_string())?;
-    let Ok(listing) = pack::list(&pack) else {
+    let Ok(listing) = mayfly_pack::list(&pack) else {
         bail!("{} contradicts itself: see --check", file.display());
     };
     if json {

@@ -16,6 +16,7 @@
 //! | [`config`] | the file: what is a service, and within which limits |
 //! | [`guard`] | what a guest may send: a filter at its interface, so that nobody takes another's address |
 //! | [`status`] | what the daemon tells of itself: a table, Prometheus' text, a page with pictures |
+#![deny(unsafe_code)]
 
 mod asker;
 mod bell;

@@ -1,0 +1,13 @@
+//! The command lines of `hatch pack` and `hatch summon`.
+//!
+//! Both are programs of their own, `hatch-pack` and `hatch-summon`, which `hatch` becomes. They read their command lines by these
+//! descriptions, and `hatch` shows the same in its help, its completions and its manual, without being linked with what they do.
+#![forbid(unsafe_code)]
+
+mod exit;
+mod pack;
+mod summon;
+
+pub use exit::Exit;
+pub use pack::Pack;
+pub use summon::{SOCKET, Status, Summon, Verb};
