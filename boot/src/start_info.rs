@@ -358,18 +358,109 @@ mod tests {
         );
     }
 
-    #[test]
-    fn any_single_changed_byte_is_survived() {
-        let whole = sample().0;
-        for at in 0..whole.len() {
-            for value in [0, 1, 0x7f, 0x80, 0xff] {
-                let mut ram = Ram(whole.clone());
-                ram.0[at] = value;
-                if let Ok(info) = StartInfo::parse(&&ram, BASE) {
-                    assert!(info.modules().count() <= ENTRIES_MAX as usize);
-                    assert!(info.memory_map().count() <= ENTRIES_MAX as usize);
-                }
-            }
+    /// A number of `len` bytes at `at`, as the header file has it: little-endian.
+    fn number(ram: &[u8], at: usize, len: usize) -> u64 {
+        let mut bytes = [0; 8];
+        bytes[..len].copy_from_slice(&ram[at..at + len]);
+        u64::from_le_bytes(bytes)
+    }
+
+    /// The bytes of `ram` from a physical address on; none when it is elsewhere.
+    fn from(ram: &[u8], address: u64) -> Option<&[u8]> {
+        ram.get(usize::try_from(address.checked_sub(BASE)?).ok()?..)
+    }
+
+    /// Whether a table that the fields at `count` and `address` speak of is one that may be read.
+    fn refusal(
+        ram: &[u8],
+        what: &'static str,
+        count: usize,
+        address: usize,
+        size: u64,
+    ) -> Option<Error> {
+        let n = number(ram, count, 4);
+        if n > ENTRIES_MAX.into() {
+            return Some(Error::TooMany(what, u32::try_from(n).unwrap()));
         }
+        let room = from(ram, number(ram, address, 8)).map_or(0, <[u8]>::len) as u64;
+        (n * size > room).then_some(Error::Unreadable(what))
+    }
+
+    /// What is given is what the structure says, and a refusal names what is wrong with it: for each value of each byte.
+    #[test]
+    fn a_changed_byte_changes_what_it_stands_for_or_is_refused() {
+        let whole = sample().0;
+        let (mut taken, mut refused) = (0, 0);
+        for (at, value) in (0..whole.len()).flat_map(|at| (0..=255).map(move |value| (at, value))) {
+            let mut ram = Ram(whole.clone());
+            ram.0[at] = value;
+            let bytes = &ram.0[..];
+            let version = number(bytes, 4, 4);
+            let text = from(bytes, number(bytes, 24, 8)).filter(|text| text.contains(&0));
+            let modules = refusal(bytes, "modules", 12, 16, 32);
+            let map = refusal(bytes, "memory map entries", 48, 40, 24).filter(|_| version >= 1);
+            let info = match StartInfo::parse(&&ram, BASE) {
+                Ok(info) => info,
+                Err(error) => {
+                    let is_right = match error {
+                        Error::Magic(_) => number(bytes, 0, 4) != u64::from(MAGIC),
+                        Error::Unreadable("command line") => {
+                            number(bytes, 24, 8) != 0 && text.is_none()
+                        }
+                        Error::Unreadable("modules") | Error::TooMany("modules", _) => {
+                            modules == Some(error)
+                        }
+                        Error::Unreadable("memory map entries")
+                        | Error::TooMany("memory map entries", _) => map == Some(error),
+                        Error::Overflow("module") => {
+                            let list = from(bytes, number(bytes, 16, 8)).unwrap_or_default();
+                            let count = usize::try_from(number(bytes, 12, 4)).unwrap();
+                            list.chunks(32).take(count).any(|entry| {
+                                let start = number(entry, 0, 8);
+                                start.checked_add(number(entry, 8, 8)).is_none()
+                            })
+                        }
+                        _ => false,
+                    };
+                    assert!(is_right, "byte {at:#x} is {value:#x}: {error:?}");
+                    refused += 1;
+                    continue;
+                }
+            };
+            taken += 1;
+            let is = std::format!("byte {at:#x} is {value:#x}: {info:?}");
+            assert_eq!((modules, map), (None, None), "{is}");
+            assert_eq!(number(bytes, 0, 4), u64::from(MAGIC), "{is}");
+            assert_eq!(u64::from(info.version), version, "{is}");
+            let text = text.map(|text| text.split(|byte| *byte == 0).next().unwrap());
+            assert_eq!(info.cmdline, text.unwrap_or_default(), "{is}");
+            let list = from(bytes, number(bytes, 16, 8)).unwrap_or_default();
+            let expected = list
+                .chunks(32)
+                .take(usize::try_from(number(bytes, 12, 4)).unwrap());
+            let expected = expected.map(|entry| {
+                let start = number(entry, 0, 8);
+                start..start + number(entry, 8, 8)
+            });
+            assert!(info.modules().eq(expected), "{is}");
+            let count = if version >= 1 {
+                number(bytes, 48, 4)
+            } else {
+                0
+            };
+            let list = from(bytes, number(bytes, 40, 8)).unwrap_or_default();
+            let expected = list.chunks(24).take(usize::try_from(count).unwrap());
+            let expected = expected.map(|entry| {
+                let start = number(entry, 0, 8);
+                let range = start..start.saturating_add(number(entry, 8, 8));
+                let kind = u32::try_from(number(entry, 16, 4)).unwrap();
+                MemoryRange { range, kind }
+            });
+            assert!(info.memory_map().eq(expected), "{is}");
+        }
+        assert!(
+            taken > 1000 && refused > 1000,
+            "{taken} taken, {refused} refused"
+        );
     }
 }

@@ -178,7 +178,7 @@ fn there_is_a_front_end_before_netback_looks_for_one() {
 fn rights_are_set_where_something_is_made_and_before_anything_is_in_it() {
     let ops = all();
     for (n, op) in ops.iter().enumerate() {
-        let Op::Perms(folder, perms) = op else {
+        let Op::Perms(folder, _) = op else {
             continue;
         };
         let inside = format!("{folder}/");
@@ -190,11 +190,59 @@ fn rights_are_set_where_something_is_made_and_before_anything_is_in_it() {
             .filter_map(path)
             .any(|path| path.starts_with(&inside));
         assert!(!early, "{folder} has something in it already");
-        let guests = ["control", "data"]
-            .iter()
-            .any(|key| *folder == format!("/local/domain/7/{key}"))
-            || folder.ends_with("device/vif/0");
-        assert_eq!(perms[0].domid, if guests { 7 } else { 0 }, "{folder}");
+    }
+}
+
+/// Which rights each directory has, in full, as xenstore's own text has them: the first is the owner's, and what all others may do.
+#[test]
+fn rights_are_no_more_than_each_needs() {
+    let letter = |access: Access| match access {
+        Access::None => 'n',
+        Access::Read => 'r',
+        Access::Write => 'w',
+        Access::Both => 'b',
+    };
+    let all = all();
+    let given = all.iter().filter_map(|op| match op {
+        Op::Perms(folder, perms) => {
+            let perms = perms
+                .iter()
+                .map(|p| format!("{}{}", letter(p.access), p.domid));
+            Some((folder.as_str(), perms.collect::<Vec<_>>().join(" ")))
+        }
+        _ => None,
+    });
+    let given: Vec<_> = given.collect();
+    let expected = [
+        // What is made below it takes over its rights: the guest reads, and writes nothing.
+        ("/local/domain/7", "n0 r7"),
+        // The guest's own half of the handshake, which netback reads.
+        ("/local/domain/7/device/vif/0", "n7 r0"),
+        ("/local/domain/0/backend/vif/7/0", "n0 r7"),
+        // The guest's to write; dom0 may read and write everything all the same.
+        ("/local/domain/7/data", "n7"),
+        ("/local/domain/7/control", "n7"),
+    ];
+    let given: Vec<_> = given
+        .iter()
+        .map(|(folder, perms)| (*folder, perms.as_str()))
+        .collect();
+    assert_eq!(given, expected);
+    // What the guest must not even read lies elsewhere, and has the rights of dom0's own.
+    for op in &all {
+        if let Op::Write(path, _) | Op::Mkdir(path) = op {
+            let known = [
+                "/local/domain/7/",
+                "/local/domain/0/backend/vif/7/0/",
+                "/vm/",
+                "/libxl/7/",
+                "/hatch/",
+            ];
+            assert!(
+                known.iter().any(|folder| path.starts_with(folder)),
+                "{path}"
+            );
+        }
     }
 }
 
