@@ -24,6 +24,10 @@ pub struct Pack {
     #[arg(long, value_name = "FILE")]
     pub list: Option<PathBuf>,
 
+    /// Lists the records of its zones instead, as a master file has them.
+    #[arg(long, requires = "list", conflicts_with = "json")]
+    pub records: bool,
+
     /// Prints JSON.
     #[arg(long)]
     pub json: bool,

@@ -1,12 +1,14 @@
 //! `mayfly.toml`: what a site's folder says beside its files.
 
 use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use globset::{Glob, GlobMatcher};
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::files;
 use super::problem::Findings;
 
 /// Its name in the site's folder.
@@ -226,14 +228,10 @@ const OURS: [&str; 16] = [
 /// Reads `mayfly.toml`, if it is there.
 pub(crate) fn read(site: &Path, findings: &mut Findings) -> Checked {
     let file = Path::new(FILE);
-    let text = match std::fs::read_to_string(site.join(FILE)) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(error) => {
-            findings.error(file, None, format!("cannot be read: {error}"));
-            String::new()
-        }
-    };
+    let text = text(site).unwrap_or_else(|what| {
+        findings.error(file, None, what);
+        String::new()
+    });
     let config: Config = toml::from_str(&text).unwrap_or_else(|error| {
         let line = error.span().map(|span| line(&text, span.start));
         findings.error(file, line, error.message());
@@ -309,6 +307,25 @@ pub(crate) fn read(site: &Path, findings: &mut Findings) -> Checked {
         }
     }
     checked
+}
+
+/// What the file says, which is nothing when it is not there.
+fn text(site: &Path) -> Result<String, String> {
+    let path = site.join(FILE);
+    if path
+        .symlink_metadata()
+        .is_err_and(|error| error.kind() == ErrorKind::NotFound)
+    {
+        return Ok(String::new());
+    }
+    let unread = |error: io::Error| format!("cannot be read: {error}");
+    let path = path.canonicalize().map_err(unread)?;
+    if !path.starts_with(site) {
+        return Err("is a symbolic link out of the site".to_owned());
+    }
+    let octets = files::read(&path).map_err(unread)?;
+    let text = String::from_utf8(octets).map_err(|_| "is not UTF-8")?;
+    Ok(text.trim_start_matches('\u{feff}').to_owned())
 }
 
 fn bad_value(name: &str) -> String {

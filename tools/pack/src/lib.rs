@@ -27,7 +27,9 @@
 
 mod check;
 pub mod config;
+mod files;
 mod list;
+mod print;
 mod problem;
 mod table;
 mod write;
@@ -40,6 +42,7 @@ use std::path::Path;
 
 pub use check::{Checked, check};
 pub use list::{Listing, list};
+pub use print::print_records;
 pub use problem::{Problem, Problems};
 
 use problem::Findings;
@@ -181,4 +184,10 @@ fn read(site: &Path, options: &Options, findings: &mut Findings) -> Option<Packe
             None
         }
     }
+}
+
+/// A record type as a master file has it: its mnemonic, or `TYPE` and its number (RFC 3597 section 5).
+#[must_use]
+pub fn type_name(rtype: u16) -> String {
+    zone::types::name(rtype)
 }

@@ -1,6 +1,7 @@
 //! `hatch-pack`, the program behind `hatch pack`.
 #![forbid(unsafe_code)]
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -33,7 +34,11 @@ fn run(arguments: &mayfly_commands::Pack) -> anyhow::Result<()> {
         return check(file);
     }
     if let Some(file) = &arguments.list {
-        return list(file, arguments.json);
+        return if arguments.records {
+            records(file)
+        } else {
+            list(file, arguments.json)
+        };
     }
     let (Some(site), Some(output)) = (&arguments.site, &arguments.output) else {
         bail!("a folder and a file to write are needed");
@@ -96,6 +101,15 @@ fn check(file: &Path) -> anyhow::Result<()> {
             bail!("{} is not a pack to be served", file.display())
         }
     }
+}
+
+fn records(file: &Path) -> anyhow::Result<()> {
+    let octets = read(file)?;
+    let pack = Pack::open(&octets).with_context(|| file.display().to_string())?;
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    mayfly_pack::print_records(&pack, &mut out).with_context(|| file.display().to_string())?;
+    out.flush()?;
+    Ok(())
 }
 
 fn list(file: &Path, json: bool) -> anyhow::Result<()> {

@@ -13,6 +13,8 @@ pub struct Problem {
     pub file: PathBuf,
     /// The line, from 1 on, where that says something.
     pub line: Option<usize>,
+    /// The column in octets, from 1 on, where that says something.
+    pub column: Option<usize>,
     /// What is wrong.
     pub what: String,
 }
@@ -22,6 +24,9 @@ impl fmt::Display for Problem {
         write!(f, "{}", self.file.display())?;
         if let Some(line) = self.line {
             write!(f, ":{line}")?;
+        }
+        if let Some(column) = self.column {
+            write!(f, ":{column}")?;
         }
         write!(f, ": {}", self.what)
     }
@@ -85,6 +90,14 @@ impl Findings {
         self.errors.add(problem(file, line, what.into()));
     }
 
+    /// An error at a line and a column.
+    pub(crate) fn error_at(&mut self, file: &Path, (line, column): (usize, usize), what: String) {
+        self.errors.add(Problem {
+            column: Some(column),
+            ..problem(file, Some(line), what)
+        });
+    }
+
     pub(crate) fn warning(&mut self, file: &Path, line: Option<usize>, what: impl Into<String>) {
         self.warnings.add(problem(file, line, what.into()));
     }
@@ -94,6 +107,7 @@ fn problem(file: &Path, line: Option<usize>, what: String) -> Problem {
     Problem {
         file: file.to_owned(),
         line,
+        column: None,
         what,
     }
 }

@@ -1,190 +1,51 @@
-//! Master files into records.
+//! Zone files into records: directives, owners, TTLs and classes (RFC 1035 section 5.1, RFC 2308 section 4).
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
-use domain::base::iana::Class;
-use domain::base::rdata::{ComposeRecordData, ParseRecordData, RecordData};
-use domain::base::{Name, ParsedName, Rtype, ToName};
-use domain::dep::octseq::Parser;
-use domain::rdata::ZoneRecordData;
-use domain::zonefile::inplace::{Entry, ScannedRecord, Zonefile};
-
+use super::super::files;
 use super::super::problem::Findings;
-use super::units::scan;
-use super::{presentation, type_name};
+use super::cursor::{Cursor, not};
+use super::generate::Generate;
+use super::name::presentation;
+use super::records::Records;
+use super::scan::{Entry, Place, Scanner, Token, Wrong};
+use super::time::seconds;
+use super::{rdata, types};
 
 /// `$INCLUDE` goes no deeper.
 const DEPTH: usize = 16;
-/// A zone has no more files.
-const FILES: usize = 10_000;
 /// After so many errors in one file the rest of it is left.
 const ERRORS: usize = 50;
+/// No TTL is greater (RFC 2181 section 8).
+const TTL_MAX: u32 = i32::MAX as u32;
 
-/// A place in the arena.
-#[derive(Clone, Copy, Default, Debug)]
-pub(super) struct Span {
-    at: usize,
-    octets: u16,
-}
+const SOA: u16 = 6;
+const IN: u16 = 1;
 
-/// A record of a zone.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Record {
-    /// Its name as it was written.
-    pub(super) owner: Span,
-    /// Its name so that octets compare as names do in canonical order.
-    pub(super) key: Span,
-    pub(super) rdata: Span,
-    pub(super) rtype: u16,
-    pub(super) ttl: u32,
-    file: u16,
-    line: u32,
-}
-
-/// The records of a zone, and what they are made of.
-#[derive(Default)]
-pub(super) struct Records {
-    arena: Vec<u8>,
-    pub(super) list: Vec<Record>,
-    files: Vec<PathBuf>,
-}
-
-impl Records {
-    pub(super) fn octets(&self, span: Span) -> &[u8] {
-        &self.arena[span.at..span.at + usize::from(span.octets)]
-    }
-
-    /// Where a record comes from.
-    pub(super) fn place(&self, record: &Record) -> (&Path, Option<usize>) {
-        (
-            &self.files[usize::from(record.file)],
-            Some(record.line as usize),
-        )
-    }
-
-    /// Keeps what was put at the end of the arena.
-    fn span(&self, at: usize) -> Option<Span> {
-        let octets = u16::try_from(self.arena.len() - at).ok()?;
-        Some(Span { at, octets })
-    }
-
-    /// Keeps a record; what is wrong with it alone is an error.
-    fn add(&mut self, record: &ScannedRecord, file: u16, line: usize) -> Result<(), String> {
-        if record.class() != Class::IN {
-            return Err(format!("class {}: only IN is served", record.class()));
-        }
-        let at = self.arena.len();
-        let Ok(()) = record.owner().compose(&mut self.arena);
-        let mut owner = self.span(at).ok_or("a name too long")?;
-        let mut key = Span::default();
-        // Most records have the name of the one before.
-        match self.list.last() {
-            Some(last) if self.octets(last.owner) == self.octets(owner) => {
-                self.arena.truncate(at);
-                (owner, key) = (last.owner, last.key);
-            }
-            _ => {
-                let at = self.arena.len();
-                let name = self.octets(owner).to_vec();
-                canonical_key(&name, &mut self.arena);
-                key = self.span(at).unwrap_or(key);
-            }
-        }
-        let at = self.arena.len();
-        let Ok(()) = record.data().compose_rdata(&mut self.arena);
-        let rdata = self.span(at).ok_or("its data has more than 65535 octets")?;
-        let rtype = record.data().rtype().to_int();
-        let name = || presentation(self.octets(owner));
-        // OPT, and QTYPEs and meta types (RFC 6895 section 3.1).
-        if rtype == 0 || rtype == 41 || (128..=255).contains(&rtype) {
-            return Err(format!(
-                "{} {}: a zone holds no such records",
-                name(),
-                type_name(rtype)
-            ));
-        }
-        if let ZoneRecordData::Unknown(_) = record.data() {
-            known_by_parser(record.data().rtype(), self.octets(rdata)).map_err(|error| {
-                format!("{} {}: its octets are {error}", name(), type_name(rtype))
-            })?;
-        }
-        let ttl = record.ttl().as_secs();
-        if i32::try_from(ttl).is_err() {
-            return Err(format!(
-                "TTL {ttl} is above 2147483647 (RFC 2181 section 8)"
-            ));
-        }
-        self.list.push(Record {
-            owner,
-            key,
-            rdata,
-            rtype,
-            ttl,
-            file,
-            line: u32::try_from(line).unwrap_or(u32::MAX),
-        });
-        Ok(())
-    }
-}
-
-/// Whether octets given in the form of RFC 3597 are data of a type with a form of its own.
-fn known_by_parser(rtype: Rtype, rdata: &[u8]) -> Result<(), String> {
-    let mut parser = Parser::from_ref(rdata);
-    ZoneRecordData::<_, ParsedName<_>>::parse_rdata(rtype, &mut parser)
-        .map_err(|error| error.to_string())?;
-    if parser.remaining() > 0 {
-        return Err("too many".to_owned());
-    }
-    Ok(())
-}
-
-/// A name as octets that compare as names do in canonical order (RFC 4034 section 6.1): labels from the top
-/// down in lower case, each with a NUL after it; what is below a name begins with its octets.
-pub(super) fn canonical_key(name: &[u8], out: &mut Vec<u8>) {
-    let mut labels = [&name[..0]; 128];
-    let mut count = 0;
-    let mut rest = name;
-    while let Some((&length, tail)) = rest.split_first() {
-        let Some((label, tail)) = tail.split_at_checked(length.into()) else {
-            break;
-        };
-        if length == 0 {
-            break;
-        }
-        labels[count] = label;
-        count += 1;
-        rest = tail;
-    }
-    for label in labels[..count].iter().rev() {
-        for octet in *label {
-            match octet.to_ascii_lowercase() {
-                octet @ (0 | 1) => out.extend([1, 1 + octet]),
-                octet => out.push(octet),
-            }
-        }
-        out.push(0);
-    }
-}
-
-/// Reads a zone file and what it includes.
+/// Reads a zone file and what it includes, whose paths go to `included`.
 pub(super) fn file(
     site: &Path,
     file: &Path,
-    origin: &Name<Bytes>,
+    origin: &[u8],
     records: &mut Records,
+    included: &mut BTreeSet<PathBuf>,
     findings: &mut Findings,
 ) {
     let mut reader = Reader {
         site,
         records,
+        included,
         findings,
     };
+    let state = State {
+        origin: origin.to_vec(),
+        owner: Owner::None,
+        default_ttl: None,
+        last_ttl: None,
+    };
     match site.join(file).canonicalize() {
-        Ok(path) => {
-            reader.read(&path, file, origin, None, 0);
-        }
+        Ok(path) => reader.read(&path, file, state, 0),
         Err(error) => reader
             .findings
             .error(file, None, format!("cannot be read: {error}")),
@@ -195,229 +56,317 @@ struct Reader<'a> {
     /// The site's folder, canonical.
     site: &'a Path,
     records: &'a mut Records,
+    included: &'a mut BTreeSet<PathBuf>,
     findings: &'a mut Findings,
 }
 
+/// What entries take from those before. An included file begins with what the including one has there, and leaves that
+/// as it was.
+#[derive(Clone)]
+struct State {
+    origin: Vec<u8>,
+    owner: Owner,
+    /// `$TTL`, or the MINIMUM of a SOA record that has no TTL before there was any.
+    default_ttl: Option<u32>,
+    /// The last TTL that a record had.
+    last_ttl: Option<u32>,
+}
+
+/// Whose an entry is that begins with white space.
+#[derive(Clone)]
+enum Owner {
+    /// There was none before.
+    None,
+    /// It was no name, as was told.
+    Wrong,
+    Name(Vec<u8>),
+}
+
+/// A file that is read.
+#[derive(Clone, Copy)]
+struct From<'a> {
+    /// Canonical.
+    path: &'a Path,
+    /// How it is called in errors.
+    shown: &'a Path,
+    number: u16,
+    depth: usize,
+}
+
+/// Whether a token can only be a TTL before a type.
+pub(super) fn is_ttl(token: &Token<'_>) -> bool {
+    !token.quoted && token.text.first().is_some_and(u8::is_ascii_digit)
+}
+
+/// The number of a class (RFC 3597 section 5).
+fn class(token: &Token<'_>) -> Option<u16> {
+    let named = [
+        ("IN", IN),
+        ("CH", 3),
+        ("HS", 4),
+        ("NONE", 254),
+        ("ANY", 255),
+    ];
+    let known = named.iter().find(|(name, _)| token.is(name));
+    let numbered = || types::numbered(token.text, "CLASS").filter(|_| !token.quoted);
+    known.map(|(_, number)| *number).or_else(numbered)
+}
+
+/// Whether a token is a class.
+pub(super) fn is_class(token: &Token<'_>) -> bool {
+    class(token).is_some()
+}
+
 impl Reader<'_> {
-    /// Reads one file; `path` is canonical, `shown` is how it is called in errors.
-    fn read(
-        &mut self,
-        path: &Path,
-        shown: &Path,
-        origin: &Name<Bytes>,
-        ttl: Option<u32>,
-        depth: usize,
-    ) {
+    /// Reads one file.
+    fn read(&mut self, path: &Path, shown: &Path, mut state: State, depth: usize) {
         if !path.starts_with(self.site) {
             let what = format!("is outside of the site: {}", path.display());
             return self.findings.error(shown, None, what);
         }
-        let text = match std::fs::read(path) {
+        let text = match files::read(path) {
             Ok(text) => text,
             Err(error) => {
                 let what = format!("cannot be read: {error}");
                 return self.findings.error(shown, None, what);
             }
         };
-        let number = self.records.files.len();
-        let Some(number) = u16::try_from(number).ok().filter(|_| number < FILES) else {
-            let what = format!("is one of more than {FILES} files of a zone");
-            return self.findings.error(shown, None, what);
+        let Some(number) = self.records.file(shown) else {
+            return self
+                .findings
+                .error(shown, None, "is one of too many files of a zone");
         };
-        self.records.files.push(shown.to_owned());
-
-        let text = scan(&text, &origin.fmt_with_dot().to_string()).text;
-        let mut lines = Lines {
-            text: &text,
-            at: 0,
-            line: 1,
-            ttl,
+        let text = match text.as_slice() {
+            [0xef, 0xbb, 0xbf, rest @ ..] => rest,
+            [0xfe, 0xff, ..] | [0xff, 0xfe, ..] => {
+                let what =
+                    "begins with the byte order mark of UTF-16: zone files are in UTF-8 or ASCII";
+                return self.findings.error(shown, Some(1), what);
+            }
+            text => text,
         };
-        let mut origin = origin.clone();
-        for _ in 0..ERRORS {
-            match self.entries(&mut lines, &mut origin, path, shown, number, depth) {
-                Ok(()) => return,
-                Err((line, what)) => {
-                    self.findings.error(shown, Some(line), what);
-                    lines.resume_after(line);
-                }
+        let from = From {
+            path,
+            shown,
+            number,
+            depth,
+        };
+        let mut scanner = Scanner::new(text);
+        let mut entry = Entry::default();
+        let mut errors = 0;
+        loop {
+            let done = match scanner.next(&mut entry) {
+                Ok(false) => return,
+                Ok(true) => self.entry(&entry, &mut state, from),
+                Err(wrong) => Err(wrong),
+            };
+            let Err(wrong) = done else {
+                continue;
+            };
+            let Place { line, column } = wrong.place;
+            self.findings.error_at(shown, (line, column), wrong.what);
+            errors += 1;
+            if errors == ERRORS {
+                return self
+                    .findings
+                    .error(shown, None, "the rest was not looked at");
             }
         }
-        self.findings
-            .error(shown, None, "the rest was not looked at");
     }
 
-    /// Reads entries from where `lines` are up to the end or the first that cannot be parsed.
-    fn entries(
-        &mut self,
-        lines: &mut Lines<'_>,
-        origin: &mut Name<Bytes>,
-        path: &Path,
-        shown: &Path,
-        number: u16,
-        depth: usize,
-    ) -> Result<(), (usize, String)> {
-        let (base, first_line) = (lines.at, lines.line);
-        // The parser does not say what its $TTL is, so it is told what is known from before.
-        let prefix = lines.ttl.map(|ttl| format!("$TTL {ttl}\n"));
-        let prefix = prefix.unwrap_or_default();
-        let mut text = &lines.text[base..];
-        let open = scan(text, ".").open;
-        if let Some(open) = open {
-            text = &text[..open];
+    /// A directive or a record.
+    fn entry(&mut self, entry: &Entry<'_>, state: &mut State, from: From<'_>) -> Result<(), Wrong> {
+        let Some((first, rest)) = entry.tokens.split_first() else {
+            return Ok(());
+        };
+        if entry.indented || first.quoted || !first.text.starts_with(b"$") {
+            return self.record(entry, None, state, from);
         }
-        let mut zonefile = Zonefile::with_capacity(prefix.len() + text.len() + 1);
-        zonefile.extend_from_slice(prefix.as_bytes());
-        zonefile.extend_from_slice(text);
-        // The parser wants the last line to end.
-        zonefile.extend_from_slice(b"\n");
-        zonefile.set_origin(origin.clone());
-        zonefile.set_default_class(Class::IN);
-        loop {
-            // The parser has been seen to panic on texts that `scan` now keeps from it.
-            let entry = catch_unwind(AssertUnwindSafe(|| zonefile.next_entry()));
-            let entry = entry.map_err(|_| (lines.line + 1, "the parser gave up".to_owned()))?;
-            let entry = entry.map_err(|error| {
-                let (line, what) = split(&error.to_string());
-                let line = line + first_line - 1 - usize::from(!prefix.is_empty());
-                if let Ok(now) = zonefile.origin() {
-                    *origin = now;
-                }
-                (line, what)
-            })?;
-            // Somewhere in the entry, past its type. The parser's buffer begins with an octet of its own.
-            let at = zonefile.current_offset().saturating_sub(prefix.len() + 1);
-            lines.advance(base + at);
-            match entry {
-                None => {
-                    if open.is_some() {
-                        lines.advance(base + text.len());
-                        let what = "a parenthesis or a quote is not closed";
-                        self.findings.error(shown, Some(lines.line), what);
-                    }
-                    return Ok(());
-                }
-                Some(Entry::Record(record)) => {
-                    if let Err(what) = self.records.add(&record, number, lines.line) {
-                        self.findings.error(shown, Some(lines.line), what);
-                    }
-                }
-                Some(Entry::Include {
-                    path: included,
-                    origin: other,
-                }) => {
-                    let Some(now) = other.or_else(|| zonefile.origin().ok()) else {
-                        continue;
-                    };
-                    self.include(path, shown, lines, &included, &now, depth);
-                }
+        let mut cursor = Cursor::new(rest, entry.end, &state.origin);
+        if first.is("$ORIGIN") {
+            let mut origin = Vec::new();
+            cursor.name(&mut origin)?;
+            cursor.end()?;
+            state.origin = origin;
+        } else if first.is("$TTL") {
+            let ttl = cursor.time()?;
+            cursor.end()?;
+            state.default_ttl = Some(bounded(ttl, rest.first().unwrap_or(first))?);
+        } else if first.is("$INCLUDE") {
+            let (file, path) = cursor.octets("the name of a file")?;
+            let mut state = state.clone();
+            if cursor.peek().is_some() {
+                let mut origin = Vec::new();
+                cursor.name(&mut origin)?;
+                state.origin = origin;
             }
+            cursor.end()?;
+            self.include(file, &path, state, from)?;
+        } else if first.is("$GENERATE") {
+            self.generate(first, rest, state, from)?;
+        } else {
+            let what = format!(
+                "expected $ORIGIN, $TTL, $INCLUDE or $GENERATE, found `{}` (`\\$` begins a name)",
+                first.shown()
+            );
+            return Err(Wrong::new(first.place, what));
         }
+        Ok(())
     }
 
     /// Follows an `$INCLUDE`, whose path is from the file on that it is in.
     fn include(
         &mut self,
-        from: &Path,
-        shown: &Path,
-        lines: &Lines<'_>,
-        included: &str,
-        origin: &Name<Bytes>,
-        depth: usize,
-    ) {
-        let line = Some(lines.line);
-        if depth >= DEPTH {
-            let what = format!("$INCLUDE goes deeper than {DEPTH} files");
-            return self.findings.error(shown, line, what);
+        token: &Token<'_>,
+        included: &[u8],
+        state: State,
+        from: From<'_>,
+    ) -> Result<(), Wrong> {
+        let wrong = |what: String| Wrong::new(token.place, what);
+        let shown = super::scan::shown(included);
+        if from.depth >= DEPTH {
+            return Err(wrong(format!("$INCLUDE goes deeper than {DEPTH} files")));
         }
-        let path = from.parent().unwrap_or(self.site).join(included);
-        let path = match path.canonicalize() {
-            Ok(path) => path,
-            Err(error) => {
-                let what = format!("$INCLUDE {included}: {error}");
-                return self.findings.error(shown, line, what);
-            }
-        };
-        let Ok(name) = path.strip_prefix(self.site) else {
-            let what = format!("$INCLUDE {included}: is outside of the site");
-            return self.findings.error(shown, line, what);
-        };
-        let name = name.to_owned();
-        self.read(&path, &name, origin, lines.ttl, depth + 1);
+        let included: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(included);
+        let path = from.path.parent().unwrap_or(self.site).join(included);
+        let path = path
+            .canonicalize()
+            .map_err(|error| wrong(format!("$INCLUDE {shown}: {error}")))?;
+        let name = path
+            .strip_prefix(self.site)
+            .map_err(|_| wrong(format!("$INCLUDE {shown}: is outside of the site")))?
+            .to_owned();
+        self.included.insert(path.clone());
+        self.read(&path, &name, state, from.depth + 1);
+        Ok(())
     }
-}
 
-/// The parser's message without the line and column that it begins with, and the line.
-fn split(message: &str) -> (usize, String) {
-    let mut parts = message.splitn(3, ':');
-    let mut number = || parts.next()?.parse::<usize>().ok();
-    match (number(), number(), parts.next()) {
-        // After a line's last token the parser is at the start of the next one.
-        (Some(line), Some(column), Some(what)) => {
-            let line = if column == 1 { line - 1 } else { line };
-            (line.max(1), what.trim().to_owned())
-        }
-        _ => (1, message.to_owned()),
-    }
-}
-
-/// How far a text has been read, in lines.
-struct Lines<'a> {
-    text: &'a [u8],
-    at: usize,
-    line: usize,
-    /// The last `$TTL`.
-    ttl: Option<u32>,
-}
-
-impl Lines<'_> {
-    /// Goes on to an offset.
-    fn advance(&mut self, to: usize) {
-        let to = to.min(self.text.len());
-        while self.at < to {
-            let rest = &self.text[self.at..];
-            let Some(length) = rest.iter().position(|octet| *octet == b'\n') else {
-                break;
+    /// Reads what a `$GENERATE` says, up to the first entry that is wrong.
+    fn generate(
+        &mut self,
+        directive: &Token<'_>,
+        tokens: &[Token<'_>],
+        state: &mut State,
+        from: From<'_>,
+    ) -> Result<(), Wrong> {
+        let place = directive.place;
+        for text in Generate::new(directive, tokens)?.entries() {
+            let text = text.map_err(|what| Wrong::new(place, what))?;
+            let generated = |wrong: Wrong| {
+                let shown = super::scan::shown(&text);
+                Wrong::new(place, format!("generates `{shown}`: {}", wrong.what))
             };
-            // Stays at the start of a line until all of it is behind.
-            if self.at + length >= to {
-                break;
+            let mut scanner = Scanner::new(&text);
+            let mut entry = Entry::default();
+            while scanner.next(&mut entry).map_err(generated)? {
+                self.record(&entry, Some(place), state, from)
+                    .map_err(generated)?;
             }
-            let mut tokens = rest[..length].split(u8::is_ascii_whitespace);
-            if tokens
-                .next()
-                .is_some_and(|first| first.eq_ignore_ascii_case(b"$TTL"))
-            {
-                let ttl = tokens.find(|token| !token.is_empty());
-                let ttl = ttl.and_then(|ttl| std::str::from_utf8(ttl).ok()?.parse().ok());
-                self.ttl = ttl.or(self.ttl);
-            }
-            self.at += length + 1;
-            self.line += 1;
         }
+        Ok(())
     }
 
-    /// Goes on to the first line after a line that may begin an entry with an owner.
-    fn resume_after(&mut self, line: usize) {
-        while self.at < self.text.len() {
-            let rest = &self.text[self.at..];
-            if self.line > line
-                && !matches!(
-                    rest.first(),
-                    Some(b' ' | b'\t' | b'\r' | b'\n' | b';' | b')')
-                )
-            {
-                return;
+    /// A record; `generated` is where it comes from when that is not where it stands.
+    fn record(
+        &mut self,
+        entry: &Entry<'_>,
+        generated: Option<Place>,
+        state: &mut State,
+        from: From<'_>,
+    ) -> Result<(), Wrong> {
+        let mut cursor = Cursor::new(&entry.tokens, entry.end, &state.origin);
+        let Some(first) = cursor.peek().copied() else {
+            return Ok(());
+        };
+        if !entry.indented {
+            let mut owner = Vec::new();
+            state.owner = Owner::Wrong;
+            cursor.name(&mut owner)?;
+            state.owner = Owner::Name(owner);
+        }
+        let owner = match &state.owner {
+            Owner::Name(owner) => owner,
+            // What is below a name that was wrong is not told as well.
+            Owner::Wrong => return Ok(()),
+            Owner::None => {
+                let what = "expected a name at the start of the line, as there is no record before";
+                return Err(Wrong::new(first.place, what));
             }
-            let length = rest.iter().position(|octet| *octet == b'\n');
-            let end = self.at + length.map_or(rest.len(), |length| length + 1);
-            let before = self.line;
-            self.advance(end);
-            if self.line == before {
-                // The last line has no end.
-                self.at = end;
-                self.line += 1;
+        };
+        let (ttl, rtype) = head(&mut cursor)?;
+        let data = rdata::scan(rtype, cursor).map_err(|wrong| of(owner, rtype, wrong))?;
+        if ttl.is_some() {
+            state.last_ttl = ttl;
+        }
+        let place = generated.unwrap_or(first.place);
+        let ttl = match ttl.or(state.default_ttl).or(state.last_ttl) {
+            Some(ttl) => ttl,
+            None if rtype == SOA => {
+                let minimum = data
+                    .last_chunk()
+                    .map_or(0, |octets| u32::from_be_bytes(*octets));
+                let minimum = minimum.min(TTL_MAX);
+                let what = format!(
+                    "there is no TTL: MINIMUM, {minimum}, is taken where none is said (write $TTL {minimum} before it)"
+                );
+                self.findings.warning(from.shown, Some(place.line), what);
+                state.default_ttl = Some(minimum);
+                minimum
             }
+            None => {
+                let what = "expected a TTL, as neither $TTL nor a record with one is before it";
+                return Err(Wrong::new(first.place, what));
+            }
+        };
+        self.records
+            .add(owner, (rtype, ttl, &data), from.number, place.line);
+        Ok(())
+    }
+}
+
+/// TTL and class, in either order, and the type.
+fn head(cursor: &mut Cursor<'_, '_>) -> Result<(Option<u32>, u16), Wrong> {
+    const EXPECTED: &str = "a TTL, a class or a type";
+    let (mut ttl, mut known) = (None, false);
+    loop {
+        let token = cursor.word(EXPECTED)?;
+        if ttl.is_none() && is_ttl(token) {
+            let seconds = seconds(token.text).ok_or_else(|| not(token, EXPECTED))?;
+            ttl = Some(bounded(seconds, token)?);
+        } else if let Some(class) = class(token).filter(|_| !known) {
+            if class != IN {
+                let what = format!("class {}: only IN is served", token.shown());
+                return Err(Wrong::new(token.place, what));
+            }
+            known = true;
+        } else {
+            let rtype = types::number(token.text);
+            let rtype = rtype.ok_or_else(|| not(token, if known { "a type" } else { EXPECTED }))?;
+            if types::is_elsewhere(rtype) {
+                let what = format!("{}: a zone holds no such records", types::name(rtype));
+                return Err(Wrong::new(token.place, what));
+            }
+            return Ok((ttl, rtype));
         }
     }
+}
+
+/// A TTL that is not too great.
+fn bounded(ttl: u32, token: &Token<'_>) -> Result<u32, Wrong> {
+    if ttl <= TTL_MAX {
+        return Ok(ttl);
+    }
+    let what = format!("TTL {ttl} is above {TTL_MAX} (RFC 2181 section 8)");
+    Err(Wrong::new(token.place, what))
+}
+
+/// Says of which record something is wrong.
+fn of(owner: &[u8], rtype: u16, wrong: Wrong) -> Wrong {
+    let what = format!(
+        "{} {}: {}",
+        presentation(owner),
+        types::name(rtype),
+        wrong.what
+    );
+    Wrong { what, ..wrong }
 }

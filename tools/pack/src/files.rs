@@ -1,0 +1,35 @@
+//! Reading what a site's folder holds: regular files and nothing that can keep a reader waiting.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+/// Opens a regular file.
+///
+/// # Errors
+///
+/// The kernel's, and that it is something else: a pipe, for example, which is opened without waiting for who writes to it.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let file = options
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::other("it is not a regular file"))
+}
+
+/// Reads a regular file.
+///
+/// # Errors
+///
+/// Those of [`open`] and of reading.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = open(path)?;
+    let mut octets = Vec::new();
+    file.read_to_end(&mut octets)?;
+    Ok(octets)
+}

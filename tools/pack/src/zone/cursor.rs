@@ -1,0 +1,171 @@
+//! The tokens of a record's data, one after another, each with what is expected there.
+
+use super::mnemonics::Names;
+use super::name;
+use super::scan::{Place, Token, Wrong, unescape};
+use super::time::seconds;
+
+/// What is left of a record.
+pub(crate) struct Cursor<'e, 't> {
+    tokens: &'e [Token<'t>],
+    /// Where the record ends.
+    end: Place,
+    /// What names without a dot at their end are below.
+    origin: &'e [u8],
+}
+
+impl<'e, 't> Cursor<'e, 't> {
+    pub(crate) fn new(tokens: &'e [Token<'t>], end: Place, origin: &'e [u8]) -> Self {
+        Self {
+            tokens,
+            end,
+            origin,
+        }
+    }
+
+    pub(crate) fn peek(&self) -> Option<&'e Token<'t>> {
+        self.tokens.first()
+    }
+
+    /// Takes the next token, if there is one.
+    pub(crate) fn take(&mut self) -> Option<&'e Token<'t>> {
+        let (token, rest) = self.tokens.split_first()?;
+        self.tokens = rest;
+        Some(token)
+    }
+
+    /// Takes the next token, which has to be there.
+    pub(crate) fn next(&mut self, expected: &str) -> Result<&'e Token<'t>, Wrong> {
+        self.take().ok_or_else(|| {
+            let what = format!("expected {expected}, and the record ends");
+            Wrong::new(self.end, what)
+        })
+    }
+
+    /// Takes a word that is not in quotes.
+    pub(crate) fn word(&mut self, expected: &str) -> Result<&'e Token<'t>, Wrong> {
+        let token = self.next(expected)?;
+        if token.quoted {
+            return Err(not(token, &format!("{expected} without quotes")));
+        }
+        Ok(token)
+    }
+
+    /// That all was taken.
+    pub(crate) fn end(&self) -> Result<(), Wrong> {
+        self.peek()
+            .map_or(Ok(()), |token| Err(not(token, "the end of the record")))
+    }
+
+    /// A number without a sign, up to a greatest one.
+    pub(crate) fn number(&mut self, most: u64) -> Result<u64, Wrong> {
+        let expected = format!("a number from 0 to {most}");
+        let token = self.word(&expected)?;
+        let number = decimal(token.text).filter(|number| *number <= most);
+        number.ok_or_else(|| not(token, &expected))
+    }
+
+    pub(crate) fn u8(&mut self) -> Result<u8, Wrong> {
+        let number = self.number(u8::MAX.into())?;
+        Ok(u8::try_from(number).unwrap_or(u8::MAX))
+    }
+
+    pub(crate) fn u16(&mut self) -> Result<u16, Wrong> {
+        let number = self.number(u16::MAX.into())?;
+        Ok(u16::try_from(number).unwrap_or(u16::MAX))
+    }
+
+    pub(crate) fn u32(&mut self) -> Result<u32, Wrong> {
+        let number = self.number(u32::MAX.into())?;
+        Ok(u32::try_from(number).unwrap_or(u32::MAX))
+    }
+
+    /// A number up to a greatest one, or one of the names that numbers have there.
+    pub(crate) fn named(&mut self, names: &Names, most: u16) -> Result<u16, Wrong> {
+        let expected = format!("{}: its name or a number from 0 to {most}", names.what);
+        let token = self.word(&expected)?;
+        let number = decimal(token.text).and_then(|number| u16::try_from(number).ok());
+        let number = number.or_else(|| names.number(token.text));
+        let number = number.filter(|number| *number <= most);
+        number.ok_or_else(|| not(token, &expected))
+    }
+
+    /// Seconds, also as `1w2d3h4m5s`.
+    pub(crate) fn time(&mut self) -> Result<u32, Wrong> {
+        let expected = "a time in seconds, or as in 1w2d3h4m5s";
+        let token = self.word(expected)?;
+        seconds(token.text).ok_or_else(|| not(token, expected))
+    }
+
+    /// What a word says that is text of its own kind.
+    pub(crate) fn parse<T>(
+        &mut self,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<T, Wrong> {
+        let token = self.word(expected)?;
+        let text = std::str::from_utf8(token.text).ok();
+        text.and_then(parse).ok_or_else(|| not(token, expected))
+    }
+
+    /// A name, in wire form at the end of `out`.
+    pub(crate) fn name(&mut self, out: &mut Vec<u8>) -> Result<(), Wrong> {
+        let token = self.word("a name")?;
+        name::scan(token.text, self.origin, out).map_err(|what| Wrong::new(token.place, what))
+    }
+
+    /// The octets of a string, in quotes or not.
+    pub(crate) fn octets(&mut self, expected: &str) -> Result<(&'e Token<'t>, Vec<u8>), Wrong> {
+        let token = self.next(expected)?;
+        Ok((token, octets(token)?))
+    }
+
+    /// A string of at most 255 octets, after its length (RFC 1035 section 3.3).
+    pub(crate) fn string(&mut self, expected: &str, out: &mut Vec<u8>) -> Result<(), Wrong> {
+        let (token, text) = self.octets(expected)?;
+        let length = u8::try_from(text.len()).map_err(|_| {
+            let what = format!(
+                "a string has {} octets: 255 are the most, and longer texts are several strings",
+                text.len()
+            );
+            Wrong::new(token.place, what)
+        })?;
+        out.push(length);
+        out.extend(text);
+        Ok(())
+    }
+
+    /// All words that are left, as one; and where the first one is.
+    pub(crate) fn rest(&mut self, expected: &str) -> Result<(Place, Vec<u8>), Wrong> {
+        let place = self.peek().map_or(self.end, |token| token.place);
+        let mut all = Vec::new();
+        while self.peek().is_some() {
+            all.extend_from_slice(self.word(expected)?.text);
+        }
+        Ok((place, all))
+    }
+}
+
+/// Something else was expected in the place of a token.
+pub(crate) fn not(token: &Token<'_>, expected: &str) -> Wrong {
+    let what = format!("expected {expected}, found `{}`", token.shown());
+    Wrong::new(token.place, what)
+}
+
+/// The octets that a token stands for.
+pub(crate) fn octets(token: &Token<'_>) -> Result<Vec<u8>, Wrong> {
+    let mut text = Vec::with_capacity(token.text.len());
+    unescape(token.text, |octet, _| {
+        text.push(octet);
+        Ok(())
+    })
+    .map_err(|what| Wrong::new(token.place, what))?;
+    Ok(text)
+}
+
+/// Digits and nothing else, as a number.
+pub(crate) fn decimal(text: &[u8]) -> Option<u64> {
+    let digits = text.iter().all(u8::is_ascii_digit);
+    let text = std::str::from_utf8(text).ok().filter(|_| digits)?;
+    text.parse().ok()
+}

@@ -1,0 +1,293 @@
+//! Of what the data of records is made: each kind of field from text to the wire and back.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::cursor::Cursor;
+use super::mnemonics::Names as Mnemonics;
+use super::scan::Wrong;
+use super::{bitmap, encoded, gateway, location, name, prefixes, service, text, time, types};
+
+/// A kind of field.
+#[derive(Clone, Copy)]
+pub(crate) enum Field {
+    /// A number in 8 bits, and in more.
+    U8,
+    U16,
+    U32,
+    U64,
+    /// A number in 8 or 16 bits that may have a name.
+    Named8(&'static Mnemonics),
+    Named16(&'static Mnemonics),
+    /// Seconds, in 32 bits.
+    Time,
+    /// A date, in 32 bits.
+    Date,
+    /// A type of records, in 16 bits.
+    RecordType,
+    /// A name.
+    Name,
+    /// Names up to the end, also none.
+    Names,
+    /// An address.
+    Ipv4,
+    Ipv6,
+    /// A string of at most 255 octets; of digits; of degrees up to a greatest number, or of metres (RFC 1712).
+    Text,
+    Digits,
+    Degrees(u32),
+    /// A string, or nothing.
+    OptionalText,
+    /// Strings up to the end, at least one.
+    Texts,
+    /// The tag of CAA (RFC 8659 section 4.1).
+    Tag,
+    /// A string without a length, up to the end.
+    LongText,
+    /// Octets up to the end: in base 64 (at least one; also none; `-` for none), or in base 16.
+    Base64,
+    OptionalBase64,
+    DashedBase64,
+    Hex,
+    /// The digest of CDS: also a single 0 (RFC 8078 section 4).
+    Digest,
+    /// The salt of NSEC3 in base 16, after its length.
+    Salt,
+    /// A hash of NSEC3 in base 32, after its length.
+    Hash,
+    /// Types of records (RFC 4034 section 4.1.2; RFC 2535 section 5.2).
+    Bitmap,
+    OldBitmap,
+    /// Protocol and services of WKS (RFC 1035 section 3.4.2).
+    Services,
+    /// An address of an NSAP (RFC 1706).
+    Nsap,
+    /// A place on Earth (RFC 1876).
+    Location,
+    /// Prefixes of addresses (RFC 3123).
+    Prefixes,
+    /// The gateway of IPSECKEY (RFC 4025 section 2.5), the relay of AMTRELAY (RFC 8777 section 4.2).
+    Gateway,
+    Relay,
+    /// What HIP has before its servers (RFC 8005 section 5).
+    HostIdentity,
+    /// What A6 has (RFC 2874 section 3.1).
+    Prefixed,
+    /// A MAC address with so many octets (RFC 7043).
+    Eui(usize),
+    /// 64 bits as four numbers of base 16 (RFC 6742 section 2.1.2).
+    Locator,
+    /// Parameters of SVCB (RFC 9460 section 2).
+    ServiceParameters,
+}
+
+impl Field {
+    /// Reads a field; `out` has the fields before it, from the start of the data on.
+    pub(crate) fn scan(self, from: &mut Cursor<'_, '_>, out: &mut Vec<u8>) -> Result<(), Wrong> {
+        match self {
+            Self::U8 => out.push(from.u8()?),
+            Self::U16 => out.extend(from.u16()?.to_be_bytes()),
+            Self::U32 => out.extend(from.u32()?.to_be_bytes()),
+            Self::U64 => out.extend(from.number(u64::MAX)?.to_be_bytes()),
+            Self::Named8(names) => {
+                let [_, number] = from.named(names, 255)?.to_be_bytes();
+                out.push(number);
+            }
+            Self::Named16(names) => out.extend(from.named(names, u16::MAX)?.to_be_bytes()),
+            Self::Time => out.extend(from.time()?.to_be_bytes()),
+            Self::Date => {
+                let expected = "a date as YYYYMMDDHHmmSS, or seconds since 1970";
+                out.extend(from.parse(expected, time::date)?.to_be_bytes());
+            }
+            Self::RecordType => out.extend(record_type(from)?.to_be_bytes()),
+            Self::Name => from.name(out)?,
+            Self::Names => {
+                while from.peek().is_some() {
+                    from.name(out)?;
+                }
+            }
+            Self::Ipv4 => out.extend(ipv4(from)?.octets()),
+            Self::Ipv6 => out.extend(ipv6(from)?.octets()),
+            Self::Text
+            | Self::Digits
+            | Self::Degrees(_)
+            | Self::OptionalText
+            | Self::Texts
+            | Self::Tag
+            | Self::LongText => text::scan(self, from, out)?,
+            Self::Base64
+            | Self::OptionalBase64
+            | Self::DashedBase64
+            | Self::Hex
+            | Self::Digest
+            | Self::Salt
+            | Self::Hash
+            | Self::Nsap
+            | Self::Eui(_)
+            | Self::Locator => encoded::scan(self, from, out)?,
+            Self::Bitmap => bitmap::scan(from, out)?,
+            Self::OldBitmap => bitmap::scan_old(from, out)?,
+            Self::Services => bitmap::scan_services(from, out)?,
+            Self::Location => location::scan(from, out)?,
+            Self::Prefixes => prefixes::scan(from, out)?,
+            Self::Gateway => gateway::scan_gateway(from, out)?,
+            Self::Relay => gateway::scan_relay(from, out)?,
+            Self::HostIdentity => gateway::scan_identity(from, out)?,
+            Self::Prefixed => gateway::scan_a6(from, out)?,
+            Self::ServiceParameters => service::scan(from, out)?,
+        }
+        Ok(())
+    }
+
+    /// How many octets the field has that begins at `at`.
+    ///
+    /// # Errors
+    ///
+    /// There is no such field.
+    pub(super) fn extent(self, data: &[u8], at: usize) -> Result<usize, String> {
+        let rest = data.get(at..).unwrap_or_default();
+        let fixed = match self {
+            Self::U8 | Self::Named8(_) => 1,
+            Self::U16 | Self::Named16(_) | Self::RecordType => 2,
+            Self::U32 | Self::Time | Self::Date | Self::Ipv4 => 4,
+            Self::U64 | Self::Locator => 8,
+            Self::Ipv6 => 16,
+            Self::Eui(octets) => octets,
+            Self::Name => return name::extent(rest),
+            Self::Names => {
+                let mut names = 0;
+                while names < rest.len() {
+                    names += name::extent(&rest[names..])?;
+                }
+                return Ok(names);
+            }
+            Self::Text
+            | Self::Digits
+            | Self::Degrees(_)
+            | Self::OptionalText
+            | Self::Texts
+            | Self::Tag
+            | Self::LongText => return text::extent(self, rest),
+            Self::OptionalBase64 | Self::DashedBase64 => return Ok(rest.len()),
+            Self::Base64 | Self::Hex | Self::Digest | Self::Nsap => rest.len().max(1),
+            Self::Salt | Self::Hash => 1 + usize::from(rest.first().copied().unwrap_or(0)),
+            Self::Bitmap => return bitmap::extent(rest),
+            Self::OldBitmap if rest.len() <= 16 => rest.len(),
+            Self::Services if (1..=8193).contains(&rest.len()) => rest.len(),
+            Self::OldBitmap | Self::Services => {
+                return Err("have more bits than there are numbers".to_owned());
+            }
+            Self::Location => return location::extent(rest),
+            Self::Prefixes => return prefixes::extent(rest),
+            Self::Gateway => return gateway::extent(data, at),
+            Self::Relay => return gateway::extent_relay(rest),
+            Self::HostIdentity => return gateway::extent_identity(rest),
+            Self::Prefixed => return gateway::extent_a6(rest),
+            Self::ServiceParameters => return service::extent(rest),
+        };
+        if fixed > rest.len() {
+            return Err(format!(
+                "are too few: {} more are needed",
+                fixed - rest.len()
+            ));
+        }
+        Ok(fixed)
+    }
+
+    /// Writes a field as a master file has it; `part` is the field in `data`.
+    pub(super) fn print(self, data: &[u8], part: &[u8], out: &mut String) {
+        let number = || {
+            part.iter()
+                .fold(0_u64, |all, octet| all << 8 | u64::from(*octet))
+        };
+        let short = || u16::try_from(number()).unwrap_or(u16::MAX);
+        match self {
+            Self::U8 | Self::U16 | Self::U32 | Self::U64 | Self::Named8(_) | Self::Time => {
+                out.push_str(&number().to_string())
+            }
+            Self::Named16(names) => match names.name(short()) {
+                Some(name) => out.push_str(name),
+                None => out.push_str(&number().to_string()),
+            },
+            Self::Date => {
+                let seconds = u32::try_from(number()).unwrap_or(u32::MAX);
+                out.push_str(&time::shown(seconds));
+            }
+            Self::RecordType => out.push_str(&types::name(short())),
+            Self::Name | Self::Names => names(part, out),
+            Self::Ipv4 | Self::Ipv6 => address(part, out),
+            Self::Text
+            | Self::Digits
+            | Self::Degrees(_)
+            | Self::OptionalText
+            | Self::Texts
+            | Self::Tag
+            | Self::LongText => text::print(self, part, out),
+            Self::Base64
+            | Self::OptionalBase64
+            | Self::DashedBase64
+            | Self::Hex
+            | Self::Digest
+            | Self::Salt
+            | Self::Hash
+            | Self::Nsap
+            | Self::Eui(_)
+            | Self::Locator => encoded::print(self, part, out),
+            Self::Bitmap => bitmap::print(part, out),
+            Self::OldBitmap => bitmap::print_old(part, out),
+            Self::Services => bitmap::print_services(part, out),
+            Self::Location => location::print(part, out),
+            Self::Prefixes => prefixes::print(part, out),
+            Self::Gateway => gateway::print(data, part, out),
+            Self::Relay => gateway::print_relay(part, out),
+            Self::HostIdentity => gateway::print_identity(part, out),
+            Self::Prefixed => gateway::print_a6(part, out),
+            Self::ServiceParameters => service::print(part, out),
+        }
+    }
+
+    /// Where in the field a name is, up to the field's end.
+    pub(super) fn name_at(self, data: &[u8], part: &[u8]) -> Option<usize> {
+        match self {
+            Self::Name | Self::Names => Some(0),
+            Self::Gateway => gateway::has_name(data).then_some(0),
+            Self::Relay => gateway::relay_has_name(part).then_some(1),
+            Self::Prefixed => gateway::a6_name_at(part),
+            _ => None,
+        }
+    }
+}
+
+/// An address of IPv4 in four numbers.
+pub(super) fn ipv4(from: &mut Cursor<'_, '_>) -> Result<Ipv4Addr, Wrong> {
+    from.parse("an IPv4 address", |text| text.parse().ok())
+}
+
+/// An address of IPv6.
+pub(super) fn ipv6(from: &mut Cursor<'_, '_>) -> Result<Ipv6Addr, Wrong> {
+    from.parse("an IPv6 address", |text| text.parse().ok())
+}
+
+/// A type of records by its name or as `TYPE` and a number.
+pub(super) fn record_type(from: &mut Cursor<'_, '_>) -> Result<u16, Wrong> {
+    from.parse("a record type", |text| types::number(text.as_bytes()))
+}
+
+/// The names that these octets are, with blanks between.
+pub(super) fn names(mut part: &[u8], out: &mut String) {
+    while let Ok(octets) = name::extent(part) {
+        out.push_str(&name::presentation(&part[..octets]));
+        part = &part[octets..];
+        if !part.is_empty() {
+            out.push(' ');
+        }
+    }
+}
+
+/// The address that 4 or 16 octets are.
+pub(super) fn address(part: &[u8], out: &mut String) {
+    if let Ok(octets) = <[u8; 4]>::try_from(part) {
+        out.push_str(&Ipv4Addr::from(octets).to_string());
+    } else if let Ok(octets) = <[u8; 16]>::try_from(part) {
+        out.push_str(&Ipv6Addr::from(octets).to_string());
+    }
+}

@@ -1,0 +1,216 @@
+//! Domain names: from text and to text.
+
+use std::fmt::Write as _;
+
+use super::scan::{shown, unescape};
+
+/// Octets of the longest name on the wire, and of the longest label (RFC 1035 section 2.3.4).
+const NAME: usize = 255;
+const LABEL: usize = 63;
+
+/// Puts a name at the end of `out` in wire form; one without a dot at its end is below the origin.
+///
+/// # Errors
+///
+/// What is wrong with it; `out` then has a part of it.
+pub(crate) fn scan(text: &[u8], origin: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+    let start = out.len();
+    match text {
+        b"@" => {
+            out.extend_from_slice(origin);
+            return Ok(());
+        }
+        b"." => {
+            out.push(0);
+            return Ok(());
+        }
+        _ => {}
+    }
+    let bad = |what: &str| Err(format!("`{}` is no name: {what}", shown(text)));
+    let mut length_at = out.len();
+    out.push(0);
+    let mut absolute = false;
+    let ended = unescape(text, |octet, escaped| {
+        if absolute {
+            // The dot before was not the last.
+            absolute = false;
+            length_at = out.len();
+            out.push(0);
+        }
+        if octet == b'.' && !escaped {
+            let length = out.len() - length_at - 1;
+            out[length_at] = match u8::try_from(length) {
+                Ok(0) => return Err("a label is empty".to_owned()),
+                Ok(length) if usize::from(length) <= LABEL => length,
+                _ => return Err(format!("a label is longer than {LABEL} octets")),
+            };
+            absolute = true;
+        } else {
+            out.push(octet);
+        }
+        if out.len() - start > NAME + LABEL {
+            return Err(format!("it is longer than {NAME} octets"));
+        }
+        Ok(())
+    });
+    if let Err(what) = ended {
+        return bad(&what);
+    }
+    if absolute {
+        out.push(0);
+    } else {
+        let length = out.len() - length_at - 1;
+        out[length_at] = match u8::try_from(length) {
+            Ok(0) => return bad("it is empty"),
+            Ok(length) if usize::from(length) <= LABEL => length,
+            _ => return bad(&format!("a label is longer than {LABEL} octets")),
+        };
+        out.extend_from_slice(origin);
+    }
+    if out.len() - start > NAME {
+        return bad(&format!("it is longer than {NAME} octets"));
+    }
+    Ok(())
+}
+
+/// How many octets the uncompressed name has that these begin with.
+///
+/// # Errors
+///
+/// There is none.
+pub(crate) fn extent(octets: &[u8]) -> Result<usize, String> {
+    let mut at = 0;
+    loop {
+        match octets.get(at) {
+            Some(0) if at < NAME => return Ok(at + 1),
+            Some(&length @ 1..64) => at += 1 + usize::from(length),
+            _ => return Err("have no whole name where one is".to_owned()),
+        }
+    }
+}
+
+/// A name as octets that compare as names do in canonical order (RFC 4034 section 6.1): labels from the top
+/// down in lower case, each with a NUL after it; what is below a name begins with its octets.
+pub(crate) fn canonical_key(name: &[u8], out: &mut Vec<u8>) {
+    let mut labels = [&name[..0]; 128];
+    let mut count = 0;
+    let mut rest = name;
+    while let Some((&length, tail)) = rest.split_first() {
+        let Some((label, tail)) = tail.split_at_checked(length.into()) else {
+            break;
+        };
+        if length == 0 {
+            break;
+        }
+        labels[count] = label;
+        count += 1;
+        rest = tail;
+    }
+    for label in labels[..count].iter().rev() {
+        for octet in *label {
+            match octet.to_ascii_lowercase() {
+                octet @ (0 | 1) => out.extend([1, 1 + octet]),
+                octet => out.push(octet),
+            }
+        }
+        out.push(0);
+    }
+}
+
+/// A name as a master file has it, from its wire form.
+pub(crate) fn presentation(name: &[u8]) -> String {
+    let mut text = String::new();
+    let mut rest = name;
+    while let Some((&length, tail)) = rest.split_first() {
+        let Some((label, tail)) = tail.split_at_checked(length.into()) else {
+            break;
+        };
+        if length == 0 {
+            break;
+        }
+        for &octet in label {
+            match octet {
+                b'.' | b'\\' | b'"' | b';' | b'(' | b')' | b'@' | b'$' => {
+                    text.push('\\');
+                    text.push(char::from(octet));
+                }
+                b'!'..=b'~' => text.push(char::from(octet)),
+                _ => {
+                    let _ = write!(text, "\\{octet:03}");
+                }
+            }
+        }
+        text.push('.');
+        rest = tail;
+    }
+    if text.is_empty() {
+        text.push('.');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn to_wire_and_back() {
+        for (text, wanted) in [
+            ("@", Ok("\\@.o.")),
+            ("a", Ok("a.o.")),
+            ("a.b.", Ok("a.b.")),
+            (".", Ok(".")),
+            ("a\\.b", Ok("a\\.b.o.")),
+            ("a\\.", Ok("a\\..o.")),
+            ("\\@", Ok("\\@.o.")),
+            ("\\000\\065\\032", Ok("\\000A\\032.o.")),
+            ("*", Ok("*.o.")),
+            ("", Err("it is empty")),
+            ("..", Err("a label is empty")),
+            (".a", Err("a label is empty")),
+            ("a..b", Err("a label is empty")),
+            ("a\\", Err("escapes nothing")),
+            ("a\\1", Err("three")),
+        ] {
+            let mut out = b"before".to_vec();
+            let got = scan(text.as_bytes(), b"\x01o\0", &mut out).map(|()| presentation(&out[6..]));
+            match wanted {
+                // The origin itself.
+                Ok(_) if text == "@" => assert_eq!(got.as_deref(), Ok("o.")),
+                Ok(wanted) => assert_eq!(got.as_deref(), Ok(wanted), "{text}"),
+                Err(wanted) => assert!(got.is_err_and(|what| what.contains(wanted)), "{text}"),
+            }
+        }
+    }
+
+    #[test]
+    fn lengths() {
+        let scan = |text: &str, origin: &[u8]| {
+            let mut out = Vec::new();
+            scan(text.as_bytes(), origin, &mut out).map(|()| out.len())
+        };
+        assert_eq!(scan(&"x".repeat(63), b"\0"), Ok(65));
+        assert!(scan(&"x".repeat(64), b"\0").is_err());
+        assert!(scan(&format!("{}.", "x".repeat(64)), b"\0").is_err());
+        let three = format!("{0}.{0}.{0}", "x".repeat(63));
+        assert_eq!(
+            scan(&format!("{three}.{}.", "x".repeat(61)), b"\0"),
+            Ok(255)
+        );
+        assert!(scan(&format!("{three}.{}.", "x".repeat(62)), b"\0").is_err());
+        assert!(scan(&format!("{three}.{}", "x".repeat(61)), b"\x01o\0").is_err());
+        assert!(scan(&"x.".repeat(100_000), b"\0").is_err());
+    }
+
+    #[test]
+    fn extents() {
+        assert_eq!(extent(b"\x01a\0more"), Ok(3));
+        assert_eq!(extent(b"\0"), Ok(1));
+        for wrong in [&b""[..], b"\x01a", b"\x05a\0", b"\xc0\x0c", b"\x40a"] {
+            assert!(extent(wrong).is_err());
+        }
+        let long = [&b"\x01a".repeat(127)[..], b"\0"].concat();
+        assert_eq!(extent(&long), Ok(255));
+        assert!(extent(&[&b"\x01a"[..], &long].concat()).is_err());
+    }
+}
