@@ -34,8 +34,8 @@ macro_rules! cell {
         fn $name(&self, offset: usize) -> &$atomic {
             const SIZE: usize = size_of::<$atomic>();
             assert!(offset.is_multiple_of(SIZE) && offset <= PAGE_SIZE - SIZE);
-            // SAFETY: by `from_raw` the page is mapped for good, and by the
-            // assertion the cell is aligned and lies inside it.
+            // SAFETY: by `from_raw` the page is mapped for as long as `self` lives, and by
+            // the assertion the cell is aligned and lies inside it.
             let cell = unsafe { self.base.add(offset) };
             // SAFETY: as above; all accesses on our side are atomic, and the
             // other side is not part of this program's abstract machine.
@@ -48,8 +48,8 @@ impl SharedPage {
     /// Takes the page at `base`.
     ///
     /// # Safety
-    /// `base` is 4 KiB aligned and mapped readable and writable for the rest
-    /// of the program, and nothing else in this program reaches the page but
+    /// `base` is 4 KiB aligned and mapped readable and writable for as long as
+    /// the value lives (readable alone, if nobody writes), and nothing else in this program reaches the page but
     /// through `SharedPage`s.
     #[must_use]
     pub const unsafe fn from_raw(base: NonNull<u8>) -> Self {
@@ -172,7 +172,7 @@ impl SharedPage {
     /// The page as words.
     #[inline(always)]
     fn words(&self) -> &[AtomicU64; PAGE_SIZE / 8] {
-        // SAFETY: by `from_raw` the page is mapped for good and aligned; all accesses on our side
+        // SAFETY: by `from_raw` the page is mapped while `self` lives, and aligned; all accesses on our side
         // are atomic, and the other side is not part of this program's abstract machine.
         unsafe { self.base.cast().as_ref() }
     }

@@ -19,7 +19,7 @@
 //! which is here anyway, for the socket. `rtnetlink` needs tokio; `neli` (BSD) has types for less of `RTM_NEWLINK` and brings its
 //! own sockets. What comes is read attribute by attribute rather than as the crate's `LinkMessage`,
 //! because that one fails as a whole on an attribute that a later kernel has changed.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod error;
 mod ingress;
@@ -27,6 +27,7 @@ mod link;
 mod message;
 mod port;
 mod socket;
+mod tap;
 
 #[cfg(test)]
 mod tests;
@@ -35,3 +36,4 @@ pub use error::Error;
 pub use ingress::Instruction;
 pub use link::{Bridge, Change, Link, Vif, check_name, vif_name};
 pub use socket::Links;
+pub use tap::{Offers, Tap};

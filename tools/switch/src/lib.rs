@@ -11,6 +11,8 @@
 //! - the back end of one guest, as `xen/include/public/io/netif.h` has it ([`port`]);
 //! - [`guard`]: what a guest may send;
 //! - [`offload`] and [`vnet`]: checksums and segments, which guests and bridges leave to each other;
+//! - [`program`]: the loop of `hatch switch`, with [`control`], by which the builder hands guests over, and the [`journal`], by which the next
+//!   switch finds them;
 //! - [`xen`]: what is needed of Xen and of bridges, as traits. A device each implements them in dom0, fakes in tests, so that everything here is tested
 //!   on any host.
 //!
@@ -18,12 +20,16 @@
 #![forbid(unsafe_code)]
 
 pub mod arena;
+pub mod control;
+pub mod dom0;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod frame;
 pub mod guard;
+pub mod journal;
 pub mod offload;
 pub mod port;
+pub mod program;
 pub mod switch;
 pub mod vnet;
 pub mod xen;

@@ -1,6 +1,6 @@
 //! Xen, as dom0 speaks to it.
 //!
-//! `sys` is the way there and the only file with `unsafe`, `abi` Xen's headers; `domctl` and `look` are the calls as safe
+//! `sys` is the way there, `abi` Xen's headers; `domctl` and `look` are the calls as safe
 //! functions, `context` is what a vCPU starts with.
 #![deny(unsafe_code)]
 
@@ -8,6 +8,8 @@ mod abi;
 mod context;
 mod domctl;
 mod error;
+mod evtchn;
+mod gntdev;
 #[cfg(test)]
 mod golden;
 mod look;
@@ -16,5 +18,7 @@ mod sys;
 pub use abi::PAGE_SIZE;
 pub use domctl::{MapEntry, NewDomain, TscMode, Xen};
 pub use error::Error;
+pub use evtchn::Evtchn;
+pub use gntdev::{Gntdev, GrantCopy, GrantMapping, MAP_MAX};
 pub use look::DomainInfo;
 pub use sys::Mapping;

@@ -47,6 +47,8 @@ struct Net<W> {
     mtu: usize,
     wire: W,
     is_lost: bool,
+    /// It may have frames to read.
+    is_readable: bool,
     counters: NetCounters,
 }
 
@@ -142,6 +144,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             mtu,
             wire,
             is_lost: false,
+            is_readable: true,
             counters: NetCounters::default(),
         });
     }

@@ -43,6 +43,20 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         }
     }
 
+    /// Events were lost: all guests may have something to send.
+    pub fn look_at_all(&mut self) {
+        for at in 0..self.guests.len() {
+            self.activate(at);
+        }
+    }
+
+    /// A bridge's port has frames to read, by its number in the order in which they were added.
+    pub fn readable(&mut self, net: usize) {
+        if let Some(net) = self.nets.get_mut(net) {
+            net.is_readable = true;
+        }
+    }
+
     pub(super) fn activate(&mut self, at: usize) {
         if let Some(live) = self.live(at)
             && !live.is_active
@@ -153,7 +167,11 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         self.arena.clear();
         let mut is_any = false;
         for _ in 0..BATCH {
-            let Some(place) = self.nets.get_mut(net).filter(|net| !net.is_lost) else {
+            let Some(place) = self
+                .nets
+                .get_mut(net)
+                .filter(|net| net.is_readable && !net.is_lost)
+            else {
                 break;
             };
             if !self.arena.has_room() {
@@ -161,7 +179,10 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             }
             let length = match place.wire.read(self.arena.read_room()) {
                 Ok(Some(length)) => length,
-                Ok(None) => break,
+                Ok(None) => {
+                    place.is_readable = false;
+                    break;
+                }
                 Err(error) => {
                     // It would be readable for ever.
                     place.is_lost = true;

@@ -274,6 +274,7 @@ impl<'x> Dom0<'x> {
             for port in self.xen.raised() {
                 self.switch.event(port);
             }
+            self.switch.readable(0);
             let is_busy = self.switch.turn(self.now);
             if !is_busy && self.switch.rest(self.now) != Rest::Busy && self.xen.raised().is_empty()
             {

@@ -44,6 +44,7 @@ impl Dom0 {
         self.switch.event(domain.into());
         for _ in 0..1000 {
             self.now += 1000;
+            self.switch.readable(0);
             if !self.switch.turn(self.now) && self.switch.rest(self.now) != Rest::Busy {
                 return;
             }

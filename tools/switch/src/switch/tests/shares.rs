@@ -55,6 +55,7 @@ fn what_comes_from_the_bridge_is_bounded_as_well() {
     memory.borrow_mut().send(0, &datagram(1, HOST, b"mine"));
     memory.borrow().publish();
     dom0.switch.event(1);
+    dom0.switch.readable(0);
     dom0.switch.turn(dom0.now);
     assert_eq!(dom0.tap.unread(), 1000 - 32);
     assert_eq!(dom0.tap.frames().len(), 1);

@@ -1,0 +1,204 @@
+//! What a switch that is killed leaves to the next: which guests it serves. A line of JSON for each change, written in one system call; what a
+//! kill has cut short is ignored.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::control::line;
+use crate::switch::{Guest, Sleeper};
+
+/// Where it is. What is in `/run` is gone with the machine's end, as the guests are.
+pub const PATH: &str = "/run/hatch/switch.journal";
+/// Bytes after which it is written anew, if it has grown to more than twice what it was then.
+const SIZE_MAX: u64 = 256 * 1024;
+
+/// A change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Entry {
+    /// A guest is served from now on.
+    Attach(Box<Guest>),
+    /// The guest of this domain is not served any more.
+    Detach(u16),
+    /// What comes for this one is held from now on.
+    Sleep(Box<Sleeper>),
+    /// The sleeper of this name is forgotten.
+    Forget(String),
+}
+
+/// Who is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The guests.
+    pub guests: Vec<Guest>,
+    /// The sleepers.
+    pub sleepers: Vec<Sleeper>,
+}
+
+impl Known {
+    fn take(&mut self, entry: Entry) {
+        match entry {
+            Entry::Attach(guest) => {
+                self.sleepers
+                    .retain(|sleeper| (&sleeper.bridge, sleeper.mac) != (&guest.bridge, guest.mac));
+                self.guests
+                    .retain(|other| other.rings.domain != guest.rings.domain);
+                self.guests.push(*guest);
+            }
+            Entry::Detach(domain) => self.guests.retain(|guest| guest.rings.domain != domain),
+            Entry::Sleep(sleeper) => {
+                self.sleepers.retain(|other| other.name != sleeper.name);
+                self.sleepers.push(*sleeper);
+            }
+            Entry::Forget(name) => self.sleepers.retain(|sleeper| sleeper.name != name),
+        }
+    }
+
+    /// Reads a journal. Lines that are none are passed over: the last may be cut.
+    fn parse(text: &[u8]) -> Self {
+        let mut known = Self::default();
+        for line in text.split(|byte| *byte == b'\n') {
+            if let Ok(entry) = serde_json::from_slice(line) {
+                known.take(entry);
+            }
+        }
+        known
+    }
+}
+
+/// The journal.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+    size: u64,
+    limit: u64,
+    known: Known,
+}
+
+impl Journal {
+    /// Opens it, and writes it anew; who was there is [`Journal::known`].
+    ///
+    /// # Errors
+    /// It can't be read or written.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        if let Some(folder) = path.parent() {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(folder)?;
+        }
+        let known = match fs::read(path) {
+            Ok(text) => Known::parse(&text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Known::default(),
+            Err(error) => return Err(error),
+        };
+        let (file, size) = rewrite(path, &known)?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            size,
+            limit: SIZE_MAX.max(2 * size),
+            known,
+        })
+    }
+
+    /// Who is there.
+    #[must_use]
+    pub fn known(&self) -> &Known {
+        &self.known
+    }
+
+    /// Writes a change down.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn write(&mut self, entry: Entry) -> io::Result<()> {
+        let line = line(&entry)?;
+        self.known.take(entry);
+        self.file.write_all(&line)?;
+        self.size += line.len() as u64;
+        if self.size > self.limit {
+            let (file, size) = rewrite(&self.path, &self.known)?;
+            self.file = file;
+            self.size = size;
+            self.limit = SIZE_MAX.max(2 * size);
+        }
+        Ok(())
+    }
+}
+
+/// Writes a journal that has only what is there now, and puts it in the place of the old one.
+fn rewrite(path: &Path, known: &Known) -> io::Result<(File, u64)> {
+    let new = path.with_extension("new");
+    let mut text = Vec::new();
+    for guest in &known.guests {
+        text.extend(line(&Entry::Attach(Box::new(guest.clone())))?);
+    }
+    for sleeper in &known.sleepers {
+        text.extend(line(&Entry::Sleep(Box::new(sleeper.clone())))?);
+    }
+    let mut file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?;
+    file.write_all(&text)?;
+    fs::rename(&new, path)?;
+    Ok((file, text.len() as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::guest;
+
+    fn names(journal: &Journal) -> Vec<String> {
+        let guests = journal.known().guests.iter();
+        guests.map(|guest| guest.name.clone()).collect()
+    }
+
+    #[test]
+    fn what_was_written_is_there_for_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hatch/journal");
+        let mut journal = Journal::open(&path).unwrap();
+        for domain in 1..=3 {
+            journal
+                .write(Entry::Attach(Box::new(guest(domain))))
+                .unwrap();
+        }
+        journal.write(Entry::Detach(2)).unwrap();
+        drop(journal);
+        // A kill in the middle of a line.
+        let mut file = File::options().append(true).open(&path).unwrap();
+        file.write_all(b"{\"attach\":{\"name\":\"cut").unwrap();
+        let mut journal = Journal::open(&path).unwrap();
+        assert_eq!(names(&journal), ["guest1", "guest3"]);
+        assert_eq!(journal.known().guests[0], guest(1));
+        journal.write(Entry::Attach(Box::new(guest(4)))).unwrap();
+        assert_eq!(
+            names(&Journal::open(&path).unwrap()),
+            ["guest1", "guest3", "guest4"]
+        );
+    }
+
+    #[test]
+    fn it_does_not_grow_without_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let mut journal = Journal::open(&path).unwrap();
+        journal.write(Entry::Attach(Box::new(guest(1)))).unwrap();
+        for _ in 0..3000 {
+            journal.write(Entry::Attach(Box::new(guest(2)))).unwrap();
+            journal.write(Entry::Detach(2)).unwrap();
+            assert!(fs::metadata(&path).unwrap().len() < SIZE_MAX + 1024);
+        }
+        assert_eq!(names(&Journal::open(&path).unwrap()), ["guest1"]);
+    }
+}

@@ -1,0 +1,320 @@
+//! The program: one loop over the devices, the bridges' ports and the control socket.
+
+mod client;
+mod power;
+mod start;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixListener;
+use std::time::{Duration, Instant};
+
+use mayfly_links::Tap;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::control::{Order, Reply, Told};
+use crate::dom0::Devices;
+use crate::journal::{Entry, Journal};
+use crate::switch::{Notice, Rest, Switch};
+use client::Client;
+pub use power::give_up;
+pub use start::{Options, StartError};
+
+/// Connections at once at most; another one waits.
+const CLIENTS_MAX: usize = 64;
+
+/// A record that somebody waits for.
+struct Recording {
+    client: u64,
+    name: String,
+    until: u64,
+}
+
+/// A switch that runs.
+pub struct Program {
+    switch: Switch<Devices, Tap>,
+    /// The name of the port on each bridge.
+    links: Vec<(String, String)>,
+    journal: Journal,
+    listener: UnixListener,
+    clients: Vec<Client>,
+    next_client: u64,
+    recordings: Vec<Recording>,
+    start: Instant,
+}
+
+/// What [`Program::wait`] has found.
+struct Ready {
+    events: bool,
+    listener: bool,
+    stop: bool,
+    wires: Vec<bool>,
+    clients: Vec<bool>,
+}
+
+impl Program {
+    /// ns since this process began.
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Serves, until something can be read from `stop`. The guests stay as they are for the next switch.
+    ///
+    /// # Errors
+    /// The kernel has no memory for what is polled.
+    pub fn run(&mut self, stop: BorrowedFd<'_>, report: &mut dyn FnMut(&str)) -> io::Result<()> {
+        let mut rest = Rest::Busy;
+        loop {
+            let ready = self.wait(stop, rest)?;
+            if ready.stop {
+                return Ok(());
+            }
+            if ready.events {
+                self.events(report);
+            }
+            for (net, _) in ready.wires.iter().enumerate().filter(|(_, ready)| **ready) {
+                self.switch.readable(net);
+            }
+            let now = self.now();
+            let is_busy = self.switch.turn(now);
+            if ready.listener {
+                self.accept(report);
+            }
+            for (at, _) in ready.clients.iter().enumerate().filter(|(_, is)| **is) {
+                self.client(at, report);
+            }
+            self.clients.retain(|client| !client.is_gone());
+            self.recordings(now);
+            while let Some(notice) = self.switch.notice() {
+                self.tell(&notice, report);
+            }
+            // While a guest sends, its ring is looked at in each turn.
+            rest = if is_busy {
+                Rest::Busy
+            } else {
+                self.switch.rest(now)
+            };
+        }
+    }
+
+    /// Waits for something to do.
+    fn wait(&self, stop: BorrowedFd<'_>, rest: Rest) -> io::Result<Ready> {
+        let recording = self
+            .recordings
+            .iter()
+            .map(|recording| recording.until)
+            .min();
+        let timeout = match rest {
+            Rest::Busy => Some(0),
+            Rest::Until(until) => {
+                let until = [until, recording].into_iter().flatten().min();
+                until.map(|until| until.saturating_sub(self.now()))
+            }
+        };
+        let timeout = timeout
+            .map(|ns| Timespec::try_from(Duration::from_nanos(ns)))
+            .transpose()
+            .map_err(io::Error::other)?;
+        let watched = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+        let mut fds = vec![
+            watched(self.switch.xen().as_fd()),
+            watched(stop),
+            watched(self.listener.as_fd()),
+        ];
+        fds.extend(self.switch.wires().map(|wire| watched(wire.as_fd())));
+        fds.extend(self.clients.iter().map(Client::poll));
+        let is_full = self.clients.len() >= CLIENTS_MAX;
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
+        let mut next = || ready.next().unwrap_or(false);
+        Ok(Ready {
+            events: next(),
+            stop: next(),
+            listener: next() && !is_full,
+            wires: (0..self.links.len()).map(|_| next()).collect(),
+            clients: (0..self.clients.len()).map(|_| next()).collect(),
+        })
+    }
+
+    fn events(&mut self, report: &mut dyn FnMut(&str)) {
+        let mut ports = Vec::new();
+        if let Err(error) = self.switch.xen().events(|port| ports.push(port)) {
+            report(&format!(
+                "events were lost, all guests are looked at: {error}"
+            ));
+            self.switch.look_at_all();
+        }
+        for port in ports {
+            self.switch.event(port);
+        }
+    }
+
+    fn accept(&mut self, report: &mut dyn FnMut(&str)) {
+        match self.listener.accept() {
+            Ok((stream, _)) => match Client::new(stream, self.next_client) {
+                Ok(client) => {
+                    self.next_client += 1;
+                    self.clients.push(client);
+                    // What it asks is there already, as a rule.
+                    self.client(self.clients.len() - 1, report);
+                }
+                Err(error) => report(&format!("a connection: {error}")),
+            },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => report(&format!("the control socket: {error}")),
+        }
+    }
+
+    /// Answers what a client asks.
+    fn client(&mut self, at: usize, report: &mut dyn FnMut(&str)) {
+        loop {
+            let Some(client) = self.clients.get_mut(at) else {
+                return;
+            };
+            client.flush();
+            let order = match client.order() {
+                Some(Ok(order)) => order,
+                Some(Err(error)) => {
+                    client.reply(&Reply::Error(error.to_string()));
+                    continue;
+                }
+                None => return,
+            };
+            let id = client.id;
+            if let Some(reply) = self.order(id, order, report)
+                && let Some(client) = self.clients.get_mut(at)
+            {
+                client.reply(&reply);
+            }
+        }
+    }
+
+    /// Does what is asked; no answer when it comes later.
+    fn order(&mut self, client: u64, order: Order, report: &mut dyn FnMut(&str)) -> Option<Reply> {
+        let now = self.now();
+        let done = match order {
+            Order::Attach(guest) => {
+                let link = self
+                    .links
+                    .iter()
+                    .find(|(bridge, _)| *bridge == guest.bridge);
+                let link = link.map(|(_, link)| link.clone()).unwrap_or_default();
+                // First what the next switch has to know: one that is killed in between finds no guest there, or this one.
+                self.write(Entry::Attach(guest.clone()), report);
+                let domain = guest.rings.domain;
+                match self.switch.attach(*guest, now) {
+                    Ok(()) => Ok(Reply::Attached { link }),
+                    Err(error) => {
+                        if self
+                            .switch
+                            .guests()
+                            .all(|other| other.rings.domain != domain)
+                        {
+                            self.write(Entry::Detach(domain), report);
+                        }
+                        Err(error)
+                    }
+                }
+            }
+            Order::Detach(domain) => self.switch.detach(domain).map(|status| {
+                self.write(Entry::Detach(domain), report);
+                Reply::Detached(Box::new(status))
+            }),
+            Order::Sleep(sleeper) => self.switch.sleep((*sleeper).clone()).map(|()| {
+                self.write(Entry::Sleep(sleeper), report);
+                Reply::Done
+            }),
+            Order::Forget(name) => self.switch.forget(&name).map(|()| {
+                self.write(Entry::Forget(name), report);
+                Reply::Done
+            }),
+            Order::Status => Ok(Reply::Status(Box::new(self.switch.status()))),
+            Order::Dump {
+                name,
+                bounds,
+                milliseconds,
+            } => match self.switch.dump(&name, bounds) {
+                Ok(()) => {
+                    let until = now.saturating_add(milliseconds.saturating_mul(1_000_000));
+                    self.recordings.push(Recording {
+                        client,
+                        name,
+                        until,
+                    });
+                    return None;
+                }
+                Err(error) => Err(error),
+            },
+            Order::Notices => {
+                let mut clients = self.clients.iter_mut();
+                if let Some(client) = clients.find(|other| other.id == client) {
+                    client.wants_notices = true;
+                }
+                Ok(Reply::Done)
+            }
+        };
+        Some(done.unwrap_or_else(|error| Reply::Error(error.to_string())))
+    }
+
+    fn write(&mut self, entry: Entry, report: &mut dyn FnMut(&str)) {
+        if let Err(error) = self.journal.write(entry) {
+            report(&format!(
+                "the journal: {error}; the next switch will not know of this"
+            ));
+        }
+    }
+
+    fn tell(&mut self, notice: &Notice, report: &mut dyn FnMut(&str)) {
+        match notice {
+            Notice::Shut {
+                name,
+                domain,
+                reason,
+            } => report(&format!(
+                "{name} (domain {domain}): {reason}; its port is shut"
+            )),
+            Notice::Lost { bridge, error } => {
+                report(&format!("the port on {bridge} is lost: {error}"));
+            }
+            Notice::Dumped { name } => {
+                for recording in &mut self.recordings {
+                    if recording.name == *name {
+                        recording.until = 0;
+                    }
+                }
+            }
+            Notice::Wanted { .. } => {}
+        }
+        if let Some(told) = Told::of(notice) {
+            for client in self
+                .clients
+                .iter_mut()
+                .filter(|client| client.wants_notices)
+            {
+                client.reply(&Reply::Notice(told.clone()));
+            }
+        }
+    }
+
+    /// Answers those whose records are full, or over.
+    fn recordings(&mut self, now: u64) {
+        while let Some(at) = self
+            .recordings
+            .iter()
+            .position(|recording| recording.until <= now)
+        {
+            let recording = self.recordings.swap_remove(at);
+            let file = self.switch.dumped(&recording.name);
+            let mut clients = self.clients.iter_mut();
+            if let Some(client) = clients.find(|client| client.id == recording.client) {
+                match file {
+                    Ok(file) => client.reply_with(&Reply::Dump(file.len()), &file),
+                    Err(_) => client.reply(&Reply::Error("the guest is gone".to_owned())),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! How the kernel gives the CPU to this process.
+#![allow(unsafe_code, reason = "a system call that no crate wraps")]
+
+use std::io;
+
+/// `SCHED_BATCH` (sched(7)): a process that wakes does not take the CPU from this one.
+pub(crate) fn batch() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the kernel reads one `sched_param`; 0 is this thread.
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
