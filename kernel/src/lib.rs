@@ -11,5 +11,6 @@ pub mod guest;
 pub mod line;
 pub mod nic;
 pub mod report;
+pub mod secrets;
 pub mod stack;
 pub mod timeline;

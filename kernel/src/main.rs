@@ -99,15 +99,14 @@ extern "C" fn mayfly_main(start_info: u32, entry_tsc: u64, long_mode_tsc: u64) -
     let mut nic = Nic::new(front, &timeline);
     let now = instant(xen.now());
     report.began.set(now);
+    let (root, is_random) = xen.root(network.as_ref());
+    if !is_random {
+        xen::debug_print(format_args!(
+            "neither the CPU nor the toolstack gives random numbers: secrets can be guessed"
+        ));
+    }
     let stack = Stack::new(
-        &mut nic,
-        &config,
-        xen::seed(),
-        &sizing,
-        site,
-        &pages,
-        &report,
-        now,
+        &mut nic, &config, &root, &sizing, site, &pages, &report, now,
     );
 
     // 4. Rings are granted and published; the first frame is queued before any back end looks.

@@ -33,9 +33,9 @@ use crate::timeline::{Phase, Timeline};
 /// Room for the longest frame without scatter-gather, a VLAN tag included.
 const FRAME_MAX: usize = 1536;
 /// Octets of an IPv4 header without options.
-const IPV4_HEADER: usize = 20;
+pub const IPV4_HEADER: usize = 20;
 /// Octets of an IPv6 header.
-const IPV6_HEADER: usize = 40;
+pub const IPV6_HEADER: usize = 40;
 
 /// A MAC address.
 pub type Mac = [u8; 6];

@@ -274,6 +274,8 @@ impl fmt::Display for Metrics<'_> {
             ("closing", closing),
         ];
         metric(f, "tcp_connections", GAUGE, "state", states)?;
+        let cookies = [("sent", stack.cookies_sent), ("taken", stack.cookies_taken)];
+        metric(f, "tcp_syn_cookies_total", COUNTER, "event", cookies)?;
         let frames = [("received", front.rx_frames), ("sent", front.tx_frames)];
         metric(f, "network_frames_total", COUNTER, "direction", frames)?;
         let bytes = [("received", front.rx_bytes), ("sent", front.tx_bytes)];

@@ -11,6 +11,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use mayfly::line::Line;
+use mayfly::secrets::{ROOT, Root, Sources};
 use mayfly_drivers::abi::{
     DOMID_SELF, HVMOP_GET_PARAM, PAGE_SIZE, XENMAPSPACE_GRANT_TABLE, XENMAPSPACE_SHARED_INFO,
     XENMEM_ADD_TO_PHYSMAP, XENMEM_MEMORY_MAP, shared_info, xen_add_to_physmap, xen_hvm_param,
@@ -285,6 +286,21 @@ impl Xen {
         clock::wall_clock(&self.shared_info, now).map_or(0, |wall| wall.seconds)
     }
 
+    /// The root of all secrets, and whether there is anything random in it.
+    pub(crate) fn root(&self, network: Option<&Preconnected>) -> (Root, bool) {
+        let now = self.now();
+        let wall = clock::wall_clock(&self.shared_info, now);
+        let wall = wall.map_or(0, |wall| wall.seconds << 30 | u64::from(wall.nanos));
+        let [a, b, c, d, e, f] = network.map_or([0; 6], |network| network.mac);
+        let mac = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
+        let sources = Sources {
+            cpu: cpu_random(),
+            toolstack: None,
+            differing: &[tsc(), now.0, wall, mac],
+        };
+        (Root::new(&sources), sources.is_random())
+    }
+
     /// TSC ticks spent in `SCHEDOP_poll` so far. From here on they are not counted: reading the TSC
     /// may be an exit.
     pub(crate) fn slept(&self) -> u64 {
@@ -297,11 +313,19 @@ impl Xen {
     }
 }
 
-/// What an outsider can't guess: the CPU's random numbers if it has them, and
-/// the TSC in any case.
-pub(crate) fn seed() -> u64 {
-    let random = RdRand::new().and_then(RdRand::get_u64).unwrap_or(0);
-    random ^ tsc()
+/// How often a CPU is asked for a random number that has none ready (Intel, "Digital Random Number
+/// Generator Software Implementation Guide", 5.2.1).
+const RDRAND_RETRIES: usize = 10;
+
+/// Random bytes of the CPU; `None` if it has no generator, or Xen hides it, or it does not deliver.
+fn cpu_random() -> Option<[u8; ROOT]> {
+    let generator = RdRand::new()?;
+    let mut bytes = [0; ROOT];
+    for part in bytes.chunks_exact_mut(8) {
+        let number = (0..=RDRAND_RETRIES).find_map(|_| generator.get_u64())?;
+        part.copy_from_slice(&number.to_le_bytes());
+    }
+    Some(bytes)
 }
 
 /// The time stamp counter.

@@ -40,6 +40,8 @@ pub(super) struct Segment<'f> {
     pub(super) is_opening: bool,
     /// The IP packet.
     pub(super) packet: &'f [u8],
+    /// What the packet carries: a TCP header that is all there, options included, and its payload.
+    pub(super) message: &'f [u8],
 }
 
 /// What a frame is.
@@ -192,6 +194,7 @@ impl<'f> Frame<'f> {
                     },
                     is_opening,
                     packet,
+                    message: payload,
                 })
             }
             _ => Self::Other,

@@ -30,6 +30,7 @@ use crate::announce::Announcer;
 use crate::cmdline::Config;
 use crate::nic::{Ethernet, Ip, Mac, Nic, Tx};
 use crate::report::{Report, Snapshot};
+use crate::secrets::{Purpose, Root};
 use crate::timeline::Phase;
 use frame::Frame;
 use mayfly_dns as dns;
@@ -37,7 +38,7 @@ use mayfly_http as http;
 use mayfly_site::{Pages, Site};
 use mayfly_stream::Millis;
 pub use sizing::{LARGE, Sizing};
-use tcp::{Connections, Services};
+use tcp::{Connections, Services, Wire};
 
 /// Frames taken from the device before connections and the transmit side get their turn.
 const INGRESS_BATCH: usize = 64;
@@ -51,8 +52,12 @@ pub struct Stats {
     pub evicted: u64,
     /// Half-open ones that were.
     pub half_open_evicted: u64,
-    /// SYNs that found no room at all.
+    /// SYNs, and peers that had completed a handshake by a cookie, that found no room at all.
     pub refused: u64,
+    /// SYNs that were answered with a cookie.
+    pub cookies_sent: u64,
+    /// Connections that a cookie has opened.
+    pub cookies_taken: u64,
     /// SYNs to ports that nobody listens on.
     pub nobody: u64,
     /// Frames that were broken or for somebody else.
@@ -87,6 +92,7 @@ pub struct Stack<'a, P: Pages> {
     announcer: Announcer,
     mtu: usize,
     features: Features,
+    /// For what smoltcp draws at random but sequence numbers.
     seed: u64,
     gateways: Gateways,
     zones: Site<'a>,
@@ -135,14 +141,6 @@ fn is_host(address: Ipv4Address) -> bool {
     IpAddress::from(address).is_unicast()
 }
 
-/// Another seed after each use.
-fn next_seed(seed: &mut u64) -> u64 {
-    *seed = seed
-        .wrapping_mul(6_364_136_223_846_793_005)
-        .wrapping_add(1_442_695_040_888_963_407);
-    *seed ^ *seed >> 29
-}
-
 impl<'a, P: Pages> Stack<'a, P> {
     /// The stack for these addresses, silent until [`Stack::link_up`].
     #[expect(
@@ -152,24 +150,20 @@ impl<'a, P: Pages> Stack<'a, P> {
     pub fn new<H: Hypervisor>(
         nic: &mut Nic<'_, H>,
         config: &Config,
-        seed: u64,
+        root: &Root,
         sizing: &Sizing,
         zones: Site<'a>,
         pages: &'a P,
         report: &'a Report<'a>,
         now: Instant,
     ) -> Self {
-        let mut seed = seed;
         let (_, tx) = nic.split();
         let mac = EthernetAddress(UNKNOWN_MAC).into();
-        let iface = interface(&mut Ethernet::new(None, tx), mac, next_seed(&mut seed), now);
-        let ip = ip_interface(tx, next_seed(&mut seed), now);
+        let [seed, _] = root.numbers(Purpose::Smoltcp);
+        let iface = interface(&mut Ethernet::new(None, tx), mac, seed, now);
+        let ip = ip_interface(tx, now);
         let mut sockets = SocketSet::new(Vec::with_capacity(usize::from(config.dhcp)));
         let dhcp = config.dhcp.then(|| sockets.add(dhcpv4::Socket::new()));
-        let mut secret = [0; 16];
-        for half in secret.chunks_exact_mut(8) {
-            half.copy_from_slice(&next_seed(&mut seed).to_le_bytes());
-        }
         let mut stack = Self {
             mtu: tx.mtu(),
             features: tx.features(),
@@ -178,8 +172,8 @@ impl<'a, P: Pages> Stack<'a, P> {
             sockets,
             dhcp,
             iface_wake: Some(now),
-            connections: Connections::new(sizing, next_seed(&mut seed)),
-            dns: Box::new(dns::Server::new(config.dns(secret))),
+            connections: Connections::new(sizing, root),
+            dns: Box::new(dns::Server::new(config.dns(root.key(Purpose::Dns)))),
             http: http::Shared::default(),
             announcer: Announcer::new(UNKNOWN_MAC),
             seed,
@@ -263,14 +257,14 @@ impl<'a, P: Pages> Stack<'a, P> {
         // smoltcp reads them when an interface is made, so they are made anew.
         let mac = self.iface.hardware_addr();
         let addresses = self.iface.ip_addrs();
-        let mut ip = ip_interface(tx, next_seed(&mut self.seed), now);
+        let mut ip = ip_interface(tx, now);
         ip.update_ip_addrs(|own| {
             let _ = own.extend_from_slice(addresses);
         });
         self.ip = ip;
         if mtu != self.mtu {
             let mut device = Ethernet::new(None, tx);
-            let mut iface = interface(&mut device, mac, next_seed(&mut self.seed), now);
+            let mut iface = interface(&mut device, mac, self.seed, now);
             iface.update_ip_addrs(|own| {
                 let _ = own.extend_from_slice(addresses);
             });
@@ -311,14 +305,12 @@ impl<'a, P: Pages> Stack<'a, P> {
                         self.report.timeline().first(Phase::FirstDns);
                     }
                 }
-                Frame::Segment(segment) => self.connections.receive(
-                    now,
-                    &segment,
-                    &mut self.ip,
-                    tx,
-                    memory,
-                    &mut self.stats,
-                ),
+                Frame::Segment(segment) => {
+                    let iface = &mut self.ip;
+                    let mut wire = Wire { now, iface, tx };
+                    self.connections
+                        .receive(&segment, &mut wire, memory, &mut self.stats);
+                }
                 Frame::Other => {
                     let mut device = Ethernet::new(Some(frame), tx);
                     self.iface
@@ -382,7 +374,9 @@ impl<'a, P: Pages> Stack<'a, P> {
             unix_seconds,
             timeline: self.report.timeline(),
         };
-        self.connections.serve(now, &mut self.ip, tx, &mut services);
+        let iface = &mut self.ip;
+        let mut wire = Wire { now, iface, tx };
+        self.connections.serve(&mut wire, &mut services);
     }
 
     fn poll_dhcp(&mut self, now: Instant) {
@@ -418,8 +412,8 @@ impl<'a, P: Pages> Stack<'a, P> {
     }
 }
 
-/// The interface for TCP.
-fn ip_interface<H: Hypervisor>(tx: &mut Tx<'_, H>, seed: u64, now: Instant) -> Interface {
+/// The interface for TCP. It is given a seed for each connection (`tcp/sequence.rs`).
+fn ip_interface<H: Hypervisor>(tx: &mut Tx<'_, H>, now: Instant) -> Interface {
     let mut device = Ip::new(None, tx, UNKNOWN_MAC);
-    interface(&mut device, HardwareAddress::Ip, seed, now)
+    interface(&mut device, HardwareAddress::Ip, 0, now)
 }

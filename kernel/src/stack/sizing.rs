@@ -3,7 +3,7 @@
 use mayfly_handoff::sizing::Buffers;
 use smoltcp::iface::SocketStorage;
 
-use super::tcp::SLOT_SIZE;
+use super::tcp::slot::SLOT_SIZE;
 use mayfly_dns::Server;
 use mayfly_http::RENDERED_AT_ONCE;
 use mayfly_site::RENDERED_MAX;

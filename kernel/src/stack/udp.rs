@@ -10,13 +10,11 @@ use smoltcp::wire::IpAddress;
 
 use super::frame::Path;
 use crate::checksum::Sum;
-use crate::nic::{Tx, ethernet_header};
+use crate::nic::{IPV4_HEADER, IPV6_HEADER, Tx, ethernet_header};
 use mayfly_dns::{Client, Server, Transport};
 use mayfly_site::Zones;
 use mayfly_stream::Millis;
 
-const IPV4_HEADER: usize = 20;
-const IPV6_HEADER: usize = 40;
 const UDP_HEADER: usize = 8;
 /// Octets of the longest answer that is composed.
 const ANSWER_MAX: usize = 1452;

@@ -1,7 +1,7 @@
 //! A smoltcp client at netback's end of the wire.
 
 use mayfly_drivers::Hypervisor;
-use mayfly_drivers::fake::{FakeXen, Packet};
+use mayfly_drivers::fake::FakeXen;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium};
 use smoltcp::socket::{tcp, udp};
@@ -9,6 +9,7 @@ use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr, IpEndpoint};
 
 use crate::frames::{self, Question};
+use crate::netem::Link;
 use crate::{GUEST4, Net};
 
 /// The client's MAC address.
@@ -19,16 +20,17 @@ const BUFFER: usize = 64 * 1024;
 /// Every frame of the guest that a client has taken, and when.
 pub type Log = Vec<(u64, Vec<u8>)>;
 
-/// netback as a smoltcp device.
+/// netback, and the link to it, as a smoltcp device.
 pub struct Wire<'w> {
     xen: &'w FakeXen,
     log: &'w mut Log,
+    link: &'w mut Link,
 }
 
 impl<'w> Wire<'w> {
     /// The wire of the guest on `xen`; received frames are also noted in `log`.
-    pub fn new(xen: &'w FakeXen, log: &'w mut Log) -> Self {
-        Self { xen, log }
+    pub fn new(xen: &'w FakeXen, log: &'w mut Log, link: &'w mut Link) -> Self {
+        Self { xen, log, link }
     }
 }
 
@@ -36,7 +38,7 @@ impl<'w> Wire<'w> {
 pub struct RxToken(Vec<u8>);
 
 /// Room for a frame to the guest.
-pub struct TxToken<'w>(&'w FakeXen);
+pub struct TxToken<'w>(&'w FakeXen, &'w mut Link);
 
 impl smoltcp::phy::RxToken for RxToken {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
@@ -48,8 +50,7 @@ impl smoltcp::phy::TxToken for TxToken<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
         let mut frame = vec![0; len];
         let result = f(&mut frame);
-        self.0
-            .with(|world| world.netback.deliver(Packet::new(&frame)));
+        self.1.send(self.0, frame);
         result
     }
 }
@@ -65,15 +66,13 @@ impl Device for Wire<'_> {
         Self: 't;
 
     fn receive(&mut self, _: Instant) -> Option<(RxToken, TxToken<'_>)> {
-        let frame = self
-            .xen
-            .with(|world| world.netback.transmitted.pop_front())?;
+        let frame = self.link.receive(self.xen)?;
         self.log.push((self.xen.now().0, frame.clone()));
-        Some((RxToken(frame), TxToken(self.xen)))
+        Some((RxToken(frame), TxToken(self.xen, self.link)))
     }
 
     fn transmit(&mut self, _: Instant) -> Option<TxToken<'_>> {
-        Some(TxToken(self.xen))
+        Some(TxToken(self.xen, self.link))
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
@@ -105,6 +104,8 @@ pub struct Client {
     pub stack: ClientStack,
     /// What the guest has sent.
     pub log: Log,
+    /// The way between the two.
+    pub link: Link,
 }
 
 impl Client {
@@ -119,8 +120,9 @@ impl Client {
     pub fn with_addresses(xen: &FakeXen, mac: [u8; 6], v4: [u8; 4], host: u16) -> Self {
         let mut config = Config::new(EthernetAddress(mac).into());
         config.random_seed = u64::from(host) + 77;
-        let mut log = Vec::new();
-        let mut iface = Interface::new(config, &mut Wire::new(xen, &mut log), Instant::ZERO);
+        let (mut log, mut link) = (Vec::new(), Link::default());
+        let wire = &mut Wire::new(xen, &mut log, &mut link);
+        let mut iface = Interface::new(config, wire, Instant::ZERO);
         let [a, b, c, d] = v4;
         iface.update_ip_addrs(|addresses| {
             for cidr in [
@@ -138,6 +140,7 @@ impl Client {
                 next_port: 40_000 + host,
             },
             log,
+            link,
         }
     }
 

@@ -14,6 +14,7 @@
 pub mod client;
 pub mod frames;
 pub mod fuzz;
+pub mod netem;
 pub mod peer;
 pub mod random;
 
@@ -24,6 +25,7 @@ use mayfly::cmdline;
 use mayfly::guest::{Guest, instant};
 use mayfly::nic::Nic;
 use mayfly::report::{Facts, Memory, Report, WithReport};
+use mayfly::secrets::{ROOT, Root, Sources};
 use mayfly::stack::{Sizing, Stack};
 use mayfly::timeline::{Phase, Timeline};
 use mayfly_drivers::fake::{FakeXen, Packet};
@@ -76,6 +78,8 @@ pub struct Setup {
     pub pack: Option<&'static [u8]>,
     /// The network that its toolstack has connected, if it has.
     pub network: Option<Preconnected>,
+    /// What its CPU says is random.
+    pub random: [u8; ROOT],
 }
 
 impl Setup {
@@ -104,6 +108,7 @@ impl Setup {
             sizing: Sizing::for_memory(RAM),
             pack: None,
             network: None,
+            random: *b"a guest's own 32 bytes of random",
         }
     }
 
@@ -171,11 +176,14 @@ impl Setup {
         let mut nic = Nic::new(front, &timeline);
         let now = instant(xen.now());
         report.began.set(now);
-        let seed = 0x6d61_7966_6c79;
+        let root = Root::new(&Sources {
+            cpu: Some(self.random),
+            ..Sources::default()
+        });
         let stack = Stack::new(
             &mut nic,
             &config,
-            seed,
+            &root,
             &self.sizing,
             site,
             &pages,
@@ -286,7 +294,7 @@ impl Net<'_> {
     pub fn turn(&mut self, end: SystemTime) {
         let now = self.instant();
         let seen = self.client.log.len();
-        let wire = &mut Wire::new(self.xen, &mut self.client.log);
+        let wire = &mut Wire::new(self.xen, &mut self.client.log, &mut self.client.link);
         let client_wake = self.client.stack.poll(wire, now);
         self.xen.run();
         let Some(wake) = self.step() else { return };
@@ -298,6 +306,11 @@ impl Net<'_> {
         let end = client_wake.map_or(end, |at| {
             end.min(SystemTime(at.total_micros().unsigned_abs() * 1_000 + 1_000))
         });
+        let end = self
+            .client
+            .link
+            .next()
+            .map_or(end, |at| end.min(SystemTime(at)));
         self.sleep(wake, end);
     }
 

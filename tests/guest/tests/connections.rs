@@ -347,7 +347,11 @@ fn an_answer_that_is_lost_is_sent_again() {
         net.client.write(handle, CLOSE);
         // The first answer is lost on its way.
         net.client.stack.poll(
-            &mut mayfly_guest_tests::client::Wire::new(net.xen, &mut Vec::new()),
+            &mut mayfly_guest_tests::client::Wire::new(
+                net.xen,
+                &mut Vec::new(),
+                &mut mayfly_guest_tests::netem::Link::default(),
+            ),
             net.xen.with(|world| {
                 smoltcp::time::Instant::from_micros(
                     i64::try_from(world.machine.now() / 1000).unwrap(),

@@ -25,6 +25,8 @@
 use core::net::IpAddr;
 use core::num::NonZeroU16;
 
+use siphasher::sip::SipHasher24;
+
 use self::compose::{Fault, Owner, Writer};
 use self::cookie::Cookie;
 use self::lookup::Lookup;
@@ -199,8 +201,9 @@ impl Server {
     /// A server that has not done anything yet.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        let [a, b, c, d, e, f, g, h, ..] = config.cookie_secret;
-        let seed = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        // A number from which the cookies' secret can't be found.
+        let hasher = SipHasher24::new_with_key(&config.cookie_secret);
+        let seed = hasher.hash(b"rate limit");
         Self {
             limiter: Limiter::new(config.rate_limit, seed),
             config,

@@ -89,7 +89,7 @@ pub(super) struct Slot<'a> {
     pub(super) is_active: bool,
 }
 
-/// No time.
+/// A time that does not come.
 pub(super) const NEVER: Instant = Instant::from_micros_const(i64::MAX);
 
 impl Slot<'_> {

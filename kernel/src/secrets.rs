@@ -1,0 +1,218 @@
+//! Secrets: one root key, and from it a key for each purpose.
+//!
+//! The root key is made of what the CPU and the toolstack say is random, 32 bytes each, joined by
+//! exclusive or: it is as good as the better of the two. What else differs from guest to guest and from
+//! boot to boot (times, the MAC address) is mixed in by a keyed hash, and is all there is when both are
+//! missing.
+//!
+//! A purpose's key is a keyed hash of its label: SipHash-2-4 (Aumasson and Bernstein, 2012), which was
+//! made to be a pseudorandom function, with one half of the root key as its key and the other half in
+//! its input. Who learns the key of one purpose, or anything made with it, learns nothing of the root
+//! or of another purpose's key. SipHash is linked for DNS cookies (RFC 9018) and is enough here: 128 bits
+//! of key and short inputs. BLAKE2s, BLAKE3 or ChaCha20 would do the same with kibibytes more of image.
+
+use siphasher::sip::SipHasher24;
+
+/// Bytes of the root key, and of what each source gives.
+pub const ROOT: usize = 32;
+
+/// Bytes that are hashed for a key: labels are shorter than 24.
+const INPUT: usize = 40;
+
+/// What a secret is for: no two purposes have keys of which one tells anything about the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The DNS server: its cookies and the table of its rate limit.
+    Dns,
+    /// The table of connections.
+    Connections,
+    /// Initial sequence numbers (RFC 6528).
+    Sequence,
+    /// SYN cookies (RFC 4987).
+    SynCookie,
+    /// What smoltcp takes random numbers for but sequence numbers: identifiers and delays.
+    Smoltcp,
+}
+
+impl Purpose {
+    const fn label(self) -> &'static [u8] {
+        match self {
+            Self::Dns => b"mayfly dns",
+            Self::Connections => b"mayfly connections",
+            Self::Sequence => b"mayfly sequence",
+            Self::SynCookie => b"mayfly syn cookie",
+            Self::Smoltcp => b"mayfly smoltcp",
+        }
+    }
+}
+
+/// Where the root key comes from.
+#[derive(Clone, Copy, Default)]
+pub struct Sources<'a> {
+    /// What the CPU says is random.
+    pub cpu: Option<[u8; ROOT]>,
+    /// What the toolstack has handed over.
+    pub toolstack: Option<[u8; ROOT]>,
+    /// What is no secret but differs: times, addresses.
+    pub differing: &'a [u64],
+}
+
+impl Sources<'_> {
+    /// Whether one of them is random, so that nobody can guess the root key.
+    #[must_use]
+    pub fn is_random(&self) -> bool {
+        self.cpu.is_some() || self.toolstack.is_some()
+    }
+}
+
+/// The root key. It never leaves here: only keys made of it do.
+#[derive(Clone)]
+pub struct Root {
+    key: [u8; 16],
+    message: [u8; 16],
+}
+
+impl Root {
+    /// The root key from these sources.
+    #[must_use]
+    pub fn new(sources: &Sources<'_>) -> Self {
+        let mut root = [0; ROOT];
+        for source in [sources.cpu, sources.toolstack].into_iter().flatten() {
+            for (to, from) in root.iter_mut().zip(source) {
+                *to ^= from;
+            }
+        }
+        let (mut key, mut message) = ([0; 16], [0; 16]);
+        let (first, second) = root.split_at(16);
+        key.copy_from_slice(first);
+        message.copy_from_slice(second);
+        // Each half is changed by a keyed hash under the other one: neither loses what was random in it.
+        stir(&mut key, &message, sources.differing);
+        stir(&mut message, &key, sources.differing);
+        Self { key, message }
+    }
+
+    /// The key for a purpose.
+    #[must_use]
+    pub fn key(&self, purpose: Purpose) -> [u8; 16] {
+        let mut key = [0; 16];
+        for (half, number) in key.chunks_exact_mut(8).zip(self.numbers(purpose)) {
+            half.copy_from_slice(&number.to_le_bytes());
+        }
+        key
+    }
+
+    /// The key for a purpose, as two numbers.
+    #[must_use]
+    pub fn numbers(&self, purpose: Purpose) -> [u64; 2] {
+        let hasher = SipHasher24::new_with_key(&self.key);
+        // One half of the root key, the label, and which half of the result this is.
+        let mut input = [0; INPUT];
+        for (to, from) in input
+            .iter_mut()
+            .zip(self.message.iter().chain(purpose.label()))
+        {
+            *to = *from;
+        }
+        [0, 1].map(|half| {
+            input[INPUT - 1] = half;
+            hasher.hash(&input)
+        })
+    }
+}
+
+/// Changes `half` by a keyed hash of numbers, under `key`.
+fn stir(half: &mut [u8; 16], key: &[u8; 16], numbers: &[u64]) {
+    use core::hash::Hasher as _;
+    for (part, number) in half.chunks_exact_mut(8).zip(0..) {
+        let mut hasher = SipHasher24::new_with_key(key);
+        hasher.write_u8(number);
+        for number in numbers {
+            hasher.write(&number.to_le_bytes());
+        }
+        for (to, from) in part.iter_mut().zip(hasher.finish().to_le_bytes()) {
+            *to ^= from;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::collections::BTreeSet;
+
+    const PURPOSES: [Purpose; 5] = [
+        Purpose::Dns,
+        Purpose::Connections,
+        Purpose::Sequence,
+        Purpose::SynCookie,
+        Purpose::Smoltcp,
+    ];
+
+    #[test]
+    fn labels_fit_beside_the_number_of_the_half() {
+        for purpose in PURPOSES {
+            assert!(purpose.label().len() < 24, "{purpose:?}");
+        }
+    }
+
+    #[test]
+    fn each_source_and_each_purpose_makes_another_key() {
+        let mut keys = BTreeSet::new();
+        let mut roots = 0;
+        for cpu in [None, Some([1; ROOT]), Some([2; ROOT])] {
+            for toolstack in [None, Some([4; ROOT]), Some([8; ROOT])] {
+                for differing in [&[][..], &[7], &[7, 8]] {
+                    let sources = Sources {
+                        cpu,
+                        toolstack,
+                        differing,
+                    };
+                    assert_eq!(sources.is_random(), cpu.or(toolstack).is_some());
+                    let root = Root::new(&sources);
+                    keys.extend(PURPOSES.map(|purpose| root.key(purpose)));
+                    roots += 1;
+                }
+            }
+        }
+        assert_eq!(keys.len(), roots * PURPOSES.len());
+    }
+
+    #[test]
+    fn each_bit_of_each_source_changes_about_half_of_a_key() {
+        let key = |sources: Sources<'_>| u128::from_le_bytes(Root::new(&sources).key(Purpose::Dns));
+        let random = core::array::from_fn(|i| u8::try_from(i * 7 + 1).unwrap());
+        let sources = Sources {
+            cpu: Some(random),
+            toolstack: Some([0x5a; ROOT]),
+            differing: &[1, 2],
+        };
+        let before = key(sources);
+        for bit in 0..ROOT * 8 {
+            let mut changed = random;
+            changed[bit / 8] ^= 1 << (bit % 8);
+            for sources in [
+                Sources {
+                    cpu: Some(changed),
+                    ..sources
+                },
+                Sources {
+                    toolstack: Some(changed),
+                    ..sources
+                },
+            ] {
+                let bits = (key(sources) ^ before).count_ones();
+                assert!((30..98).contains(&bits), "bit {bit}: {bits}");
+            }
+        }
+        for bit in 0..64 {
+            let differing = &[1, 2 ^ 1 << bit];
+            let bits = (key(Sources {
+                differing,
+                ..sources
+            }) ^ before)
+                .count_ones();
+            assert!((30..98).contains(&bits), "bit {bit}: {bits}");
+        }
+    }
+}

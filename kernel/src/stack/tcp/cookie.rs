@@ -1,0 +1,261 @@
+//! SYN cookies (RFC 4987 section 3.6): a SYN is answered without anything being kept of it.
+//!
+//! What would be kept is in our initial sequence number, which the peer's next segment brings back: a keyed
+//! hash of the connection, the peer's own number and the time, and which of eight MSS comes next to the
+//! peer's. 29 bits have to be guessed by who has not seen the number, and are good for half a minute.
+//!
+//! What is lost is the peer's window scale, so that its window is 64 KiB at most, its permission to send
+//! selective acknowledgements, and the exact MSS. So cookies are used only when a service has as many
+//! half-open connections as it may have.
+
+use siphasher::sip::SipHasher24;
+use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::{IpAddress, TcpOption, TcpPacket};
+
+use super::path::Tuple;
+use crate::stack::frame::{Path, Segment};
+
+/// A cookie is good in the period in which it was made and in the next one.
+const PERIOD: i64 = 16;
+/// What MSS is told apart, in bytes: who has less gets what fits the smallest packets there are; then the defaults of IPv4 and
+/// IPv6 (RFC 9293 section 3.7.1), tunnels, PPPoE, and Ethernet with either family.
+const SIZES: [u16; 8] = [64, 536, 1220, 1360, 1400, 1420, 1440, 1460];
+/// The bits of a cookie that say which.
+const SIZE_BITS: u32 = 7;
+
+/// What a cookie was made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Opened {
+    /// Our initial sequence number: the cookie.
+    pub(super) number: u32,
+    /// The peer's.
+    pub(super) peer: u32,
+    /// The peer's MSS in bytes, or what is next below it.
+    pub(super) mss: u16,
+}
+
+/// Makes cookies, and knows its own.
+pub(super) struct Cookies {
+    hasher: SipHasher24,
+    /// The last one that was made is good until then: before the first, and after it, no segment is taken for one.
+    until: Instant,
+}
+
+impl Cookies {
+    /// With the key of [`Purpose::SynCookie`](crate::secrets::Purpose).
+    pub(super) fn new(key: &[u8; 16]) -> Self {
+        Self {
+            hasher: SipHasher24::new_with_key(key),
+            until: Instant::ZERO,
+        }
+    }
+
+    /// The cookie for a SYN, and the peer's next sequence number.
+    pub(super) fn make(&mut self, now: Instant, syn: &Segment<'_>) -> (u32, u32) {
+        self.until = now + Duration::from_secs(2 * PERIOD.unsigned_abs());
+        let segment = TcpPacket::new_unchecked(syn.message);
+        let peer = segment.seq_number().0.cast_unsigned();
+        let mss = peers_mss(&segment, &syn.path);
+        let size = SIZES.iter().rposition(|&size| size <= mss).unwrap_or(0);
+        #[allow(clippy::cast_possible_truncation, reason = "less than 8")]
+        let size = size as u32;
+        let [hash, mask] = self.hash(period(now), &syn.path, peer);
+        let cookie = hash & !SIZE_BITS | (mask ^ size) & SIZE_BITS;
+        (cookie, peer.wrapping_add(1))
+    }
+
+    /// What the segment opens, if it answers a cookie. (It need not be the first one after it.)
+    pub(super) fn check(&self, now: Instant, segment: &Segment<'_>) -> Option<Opened> {
+        let packet = TcpPacket::new_unchecked(segment.message);
+        if now >= self.until || !packet.ack() || packet.syn() || packet.rst() {
+            return None;
+        }
+        let number = packet.ack_number().0.cast_unsigned().wrapping_sub(1);
+        let peer = packet.seq_number().0.cast_unsigned().wrapping_sub(1);
+        let this = period(now);
+        [this, this.wrapping_sub(1)].into_iter().find_map(|period| {
+            let [hash, mask] = self.hash(period, &segment.path, peer);
+            let size = (number ^ mask) & SIZE_BITS;
+            let mss = *SIZES.get(size as usize)?;
+            ((number ^ hash) & !SIZE_BITS == 0).then_some(Opened { number, peer, mss })
+        })
+    }
+
+    fn hash(&self, period: u32, path: &Path, peer: u32) -> [u32; 2] {
+        use core::hash::Hasher as _;
+        let mut hasher = self.hasher;
+        hasher.write(&period.to_le_bytes());
+        hasher.write(&peer.to_le_bytes());
+        hasher.write(Tuple::of(path).as_bytes());
+        let hash = hasher.finish();
+        #[allow(clippy::cast_possible_truncation, reason = "both halves are used")]
+        let halves = [hash as u32, (hash >> 32) as u32];
+        halves
+    }
+}
+
+fn period(now: Instant) -> u32 {
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "wraps after two thousand years"
+    )]
+    let period = (now.secs() / PERIOD) as u32;
+    period
+}
+
+/// The MSS that a SYN names, or the default of its family.
+fn peers_mss(syn: &TcpPacket<&[u8]>, path: &Path) -> u16 {
+    let mut options = syn.options();
+    while let Ok((rest, option)) = TcpOption::parse(options) {
+        match option {
+            TcpOption::MaxSegmentSize(mss) if mss > 0 => return mss,
+            TcpOption::EndOfList => break,
+            _ => options = rest,
+        }
+    }
+    match path.from {
+        IpAddress::Ipv4(_) => 536,
+        IpAddress::Ipv6(_) => 1220,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::opening::Opening;
+    use super::*;
+    use alloc::vec;
+    use alloc::vec::Vec;
+
+    const V4: Path = Path {
+        mac: [2; 6],
+        from: IpAddress::v4(198, 18, 0, 7),
+        from_port: 4000,
+        to: IpAddress::v4(10, 0, 2, 80),
+        to_port: 80,
+    };
+    const V6: Path = Path {
+        from: IpAddress::v6(0xfd00, 0, 0, 0, 0, 0, 0, 7),
+        to: IpAddress::v6(0xfd00, 0, 0, 0, 0, 0, 0, 0x80),
+        ..V4
+    };
+
+    /// The TCP message of a SYN.
+    fn syn(path: &Path, number: u32, mss: u16) -> Vec<u8> {
+        let syn = Opening::syn(path, number, mss);
+        let mut packet = vec![0; syn.length()];
+        syn.write(&mut packet);
+        packet.split_off(if matches!(path.from, IpAddress::Ipv4(_)) {
+            20
+        } else {
+            40
+        })
+    }
+
+    /// The TCP message with which a peer goes on after a SYN-ACK.
+    fn ack(number: u32, next: u32) -> Vec<u8> {
+        let mut message = vec![0; 20];
+        let mut packet = TcpPacket::new_unchecked(&mut message);
+        packet.set_header_len(20);
+        packet.set_ack(true);
+        packet.set_seq_number(smoltcp::wire::TcpSeqNumber(number.cast_signed()));
+        packet.set_ack_number(smoltcp::wire::TcpSeqNumber(next.cast_signed()));
+        message
+    }
+
+    fn segment<'m>(path: &Path, message: &'m [u8], is_opening: bool) -> Segment<'m> {
+        Segment {
+            path: *path,
+            is_opening,
+            packet: &[],
+            message,
+        }
+    }
+
+    #[test]
+    fn a_cookie_brings_back_what_it_was_made_of() {
+        let mut cookies = Cookies::new(&[7; 16]);
+        let now = Instant::from_secs(1000);
+        for path in [V4, V6] {
+            for (mss, expected) in [
+                (1460, 1460),
+                (9000, 1460),
+                (1459, 1440),
+                (536, 536),
+                (20, 64),
+            ] {
+                for peer in [0, 5, u32::MAX] {
+                    let message = syn(&path, peer, mss);
+                    let (number, next) = cookies.make(now, &segment(&path, &message, true));
+                    assert_eq!(next, peer.wrapping_add(1));
+                    let message = ack(next, number.wrapping_add(1));
+                    let opened = Opened {
+                        number,
+                        peer,
+                        mss: expected,
+                    };
+                    let answer = segment(&path, &message, false);
+                    for later in [0, 15, 16] {
+                        let at = now + Duration::from_secs(later);
+                        assert_eq!(cookies.check(at, &answer), Some(opened), "{path:?} {later}");
+                    }
+                    let late = now + Duration::from_secs(33);
+                    assert_eq!(cookies.check(late, &answer), None);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_cookie_is_not_taken_for_one() {
+        let mut cookies = Cookies::new(&[7; 16]);
+        let now = Instant::from_secs(1000);
+        let message = syn(&V4, 5, 1460);
+        let before = cookies.check(now, &segment(&V4, &ack(6, 1), false));
+        assert_eq!(before, None, "none was made yet");
+        let (number, next) = cookies.make(now, &segment(&V4, &message, true));
+        let right = ack(next, number.wrapping_add(1));
+        assert!(cookies.check(now, &segment(&V4, &right, false)).is_some());
+        // Each bit but those of the MSS; the peer's number; another connection; another key.
+        for bit in 3..32 {
+            let forged = ack(next, (number ^ 1 << bit).wrapping_add(1));
+            assert_eq!(
+                cookies.check(now, &segment(&V4, &forged, false)),
+                None,
+                "{bit}"
+            );
+        }
+        let forged = ack(next.wrapping_add(1), number.wrapping_add(1));
+        assert_eq!(cookies.check(now, &segment(&V4, &forged, false)), None);
+        let other = Path {
+            from_port: 4001,
+            ..V4
+        };
+        assert_eq!(cookies.check(now, &segment(&other, &right, false)), None);
+        let mut stranger = Cookies::new(&[8; 16]);
+        stranger.make(now, &segment(&V4, &message, true));
+        assert_eq!(stranger.check(now, &segment(&V4, &right, false)), None);
+        let mut reset = right;
+        TcpPacket::new_unchecked(&mut reset).set_rst(true);
+        assert_eq!(cookies.check(now, &segment(&V4, &reset, false)), None);
+    }
+
+    #[test]
+    fn options_that_are_broken_are_read_as_far_as_they_go() {
+        for (options, expected) in [
+            (&[][..], 536),
+            (&[1, 1, 2, 4, 5, 0xb4, 0, 0], 1460),
+            (&[4, 2, 3, 3, 7, 0, 2, 4], 536),
+            (&[2, 4, 0, 0], 536),
+            (&[2, 3, 5, 0xb4], 536),
+            (&[0, 0, 0, 0], 536),
+        ] {
+            let mut message = vec![0; 20 + options.len()];
+            message[20..].copy_from_slice(options);
+            let length = u8::try_from(message.len()).unwrap();
+            TcpPacket::new_unchecked(&mut message).set_header_len(length);
+            let packet = TcpPacket::new_unchecked(&message[..]);
+            assert_eq!(peers_mss(&packet, &V4), expected, "{options:?}");
+        }
+    }
+}

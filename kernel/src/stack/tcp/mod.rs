@@ -1,0 +1,434 @@
+//! TCP: connections, and who gets the next one.
+//!
+//! smoltcp looks through all sockets of a set for each segment and for each turn to send. Here each
+//! connection has a set of its own, and is found by its addresses and ports in a hash table: a
+//! segment costs the same with one connection as with a thousand, and only connections to which
+//! something has happened get a turn.
+//!
+//! A slot ([`slot`]) is a socket with its buffers, made when it is first needed and kept for good. It is free,
+//! half open (a SYN has come), open, or closing (only TCP's own waiting is left). Who gets one is
+//! decided in [`pool`].
+
+mod cookie;
+mod opening;
+mod path;
+mod pool;
+mod sequence;
+pub(super) mod slot;
+
+use alloc::vec::Vec;
+use core::ops::ControlFlow;
+
+use hashbrown::HashTable;
+use mayfly_drivers::Hypervisor;
+use smoltcp::iface::{Interface, PollResult, SocketSet};
+use smoltcp::phy::{Device, TxToken};
+use smoltcp::socket::tcp::State;
+use smoltcp::time::Instant;
+use smoltcp::wire::IpAddress;
+
+use super::frame::{Path, Segment};
+use super::sizing::Sizing;
+use super::{Memory, Stats, millis};
+use crate::nic::{IPV4_HEADER, IPV6_HEADER, Ip, Mac, Tx};
+use crate::secrets::{Purpose, Root};
+use mayfly_site::Pages;
+
+use cookie::{Cookies, Opened};
+use opening::Opening;
+use path::{hash, is_same};
+use pool::Pool;
+use sequence::Sequence;
+pub(super) use slot::Services;
+use slot::{CLOSING, Connection, NEVER, Phase, Service, Slot};
+
+/// Frames that a connection sends before the next one gets its turn.
+const EGRESS_BATCH: usize = 8;
+/// Bytes of a TCP header without options.
+const TCP_HEADER: usize = 20;
+
+/// What segments come in by and go out by, and when.
+pub(super) struct Wire<'w, 'h, H: Hypervisor> {
+    pub(super) now: Instant,
+    pub(super) iface: &'w mut Interface,
+    pub(super) tx: &'w mut Tx<'h, H>,
+}
+
+impl<H: Hypervisor> Wire<'_, '_, H> {
+    /// Gives a packet that has come from this MAC address to the sockets.
+    fn receive(&mut self, packet: &[u8], from: Mac, sockets: &mut SocketSet<'_>) {
+        let mut device = Ip::new(Some(packet), self.tx, from);
+        self.iface
+            .poll_ingress_single(self.now, &mut device, sockets);
+    }
+
+    /// Lets a slot's socket send one packet.
+    fn send(&mut self, slot: &mut Slot<'_>) {
+        let mut device = Ip::new(None, self.tx, slot.path.mac);
+        self.iface
+            .poll_egress(self.now, &mut device, &mut slot.sockets);
+    }
+
+    /// Sees to it that the connection which the next SYN opens has this initial sequence number.
+    fn prepare(&mut self, number: u32) {
+        let mut device = Ip::new(None, self.tx, [0; 6]);
+        sequence::prepare(self.iface, &mut device, number, self.now);
+    }
+
+    /// Answers a SYN of which nothing is kept.
+    fn answer(&mut self, path: &Path, number: u32, next: u32, window: u16) {
+        let header = match path.to {
+            IpAddress::Ipv4(_) => IPV4_HEADER,
+            IpAddress::Ipv6(_) => IPV6_HEADER,
+        };
+        let mss = self.tx.mtu().saturating_sub(header + TCP_HEADER);
+        let mss = u16::try_from(mss).unwrap_or(u16::MAX);
+        let answer = Opening::answer(path, number, next, mss, window);
+        // Without room it is lost as on any wire: the peer tries again.
+        if let Some(token) = Ip::new(None, self.tx, path.mac).transmit(self.now) {
+            token.consume(answer.length(), |packet| answer.write(packet));
+        }
+    }
+}
+
+/// All TCP connections.
+pub(super) struct Connections<'a> {
+    slots: Vec<Slot<'a>>,
+    by_path: HashTable<u16>,
+    /// What [`hash`] is keyed with.
+    seeds: [u64; 2],
+    sequence: Sequence,
+    cookies: Cookies,
+    dns: Pool,
+    http: Pool,
+    tcp_rx: usize,
+    /// Slots to which something has happened.
+    active: Vec<u16>,
+    /// Slots that are being served at the moment.
+    serving: Vec<u16>,
+    /// No slot wants its turn before.
+    earliest: Instant,
+    /// No socket at all: what answers a segment for nobody.
+    nobody: SocketSet<'static>,
+    /// What a connection has received, in one piece; taken from memory with the first slot.
+    scratch: &'static mut [u8],
+}
+
+impl<'a> Connections<'a> {
+    pub(super) fn new(sizing: &Sizing, root: &Root) -> Self {
+        let max = sizing.http + sizing.dns_tcp;
+        let [one, two] = root.numbers(Purpose::Connections);
+        Self {
+            // All at once: to grow later is to copy, and may find no room.
+            slots: Vec::with_capacity(max),
+            by_path: HashTable::with_capacity(max),
+            // To multiply by 0 is to lose the other factor.
+            seeds: [one | 1, two | 1],
+            sequence: Sequence::new(&root.key(Purpose::Sequence)),
+            cookies: Cookies::new(&root.key(Purpose::SynCookie)),
+            dns: Pool::new(sizing.dns_tcp, sizing.dns_tx, sizing.dns_tx_large),
+            http: Pool::new(sizing.http, sizing.http_tx, sizing.http_tx_large),
+            tcp_rx: sizing.tcp_rx,
+            active: Vec::with_capacity(max),
+            serving: Vec::with_capacity(max),
+            earliest: NEVER,
+            nobody: SocketSet::new(Vec::new()),
+            scratch: &mut [],
+        }
+    }
+
+    /// Connections that are half open, open and closing.
+    pub(super) fn counts(&self) -> [usize; 3] {
+        let sum = |count: fn(&Pool) -> usize| count(&self.dns) + count(&self.http);
+        [
+            sum(|pool| pool.half_open.len()),
+            sum(|pool| pool.open.len()),
+            sum(|pool| pool.closing.len()),
+        ]
+    }
+
+    /// Whether a connection waits for its turn.
+    pub(super) fn is_active(&self) -> bool {
+        !self.active.is_empty()
+    }
+
+    /// Whether a connection of HTTP may be served in the next turn.
+    pub(super) fn is_http_active(&self) -> bool {
+        let http = |slot: &u16| {
+            let slot = self.slots.get(usize::from(*slot));
+            slot.is_some_and(|slot| slot.service == Service::Http)
+        };
+        self.active.iter().any(http)
+    }
+
+    /// When a connection wants its turn at the latest.
+    pub(super) fn wake(&self) -> Option<Instant> {
+        (self.earliest != NEVER).then_some(self.earliest)
+    }
+
+    /// Gives all connections their turn: something has happened that concerns each.
+    pub(super) fn activate_all(&mut self) {
+        for slot in 0..self.slots.len() {
+            #[allow(
+                clippy::cast_possible_truncation,
+                reason = "as many as there are numbers"
+            )]
+            self.activate(slot as u16);
+        }
+    }
+
+    /// Takes a segment: for its connection, for a new one, or for nobody.
+    pub(super) fn receive<H: Hypervisor>(
+        &mut self,
+        segment: &Segment<'_>,
+        wire: &mut Wire<'_, '_, H>,
+        memory: &mut Memory<'_>,
+        stats: &mut Stats,
+    ) {
+        let path = &segment.path;
+        let hash = hash(self.seeds, path);
+        let mut slot = self.find(hash, path);
+        if let Some(old) = slot
+            && segment.is_opening
+            && self.phase(old) == Phase::Closing
+        {
+            // The same ports again: the old connection is over (RFC 9293 section 3.6.1, MAY-2).
+            self.release(old);
+            slot = None;
+        }
+        if slot.is_none() {
+            slot = match self.admit(segment, hash, wire, memory, stats) {
+                ControlFlow::Continue(slot) => slot,
+                ControlFlow::Break(()) => return,
+            };
+        }
+        match slot.and_then(|slot| self.slots.get_mut(usize::from(slot))) {
+            Some(this) => {
+                this.path.mac = path.mac;
+                // Also when a reset has made it listen again.
+                if segment.is_opening && this.socket().state() == State::Listen {
+                    wire.prepare(self.sequence.initial(wire.now, path));
+                }
+                wire.receive(segment.packet, path.mac, &mut this.sockets);
+            }
+            None => wire.receive(segment.packet, path.mac, &mut self.nobody),
+        }
+        if let Some(slot) = slot {
+            self.activate(slot);
+        }
+    }
+
+    /// A slot for a segment that may open a connection; breaks off when nothing more is to be done about it.
+    fn admit<H: Hypervisor>(
+        &mut self,
+        segment: &Segment<'_>,
+        hash: u64,
+        wire: &mut Wire<'_, '_, H>,
+        memory: &mut Memory<'_>,
+        stats: &mut Stats,
+    ) -> ControlFlow<(), Option<u16>> {
+        let path = &segment.path;
+        let Some(service) = Service::of_port(path.to_port) else {
+            stats.nobody += u64::from(segment.is_opening);
+            return ControlFlow::Continue(None);
+        };
+        if segment.is_opening {
+            let Some(slot) = self.take(service, memory) else {
+                if !self.pool(service).is_flooded() && self.spare(service, wire.now).is_none() {
+                    // The peer will try again.
+                    stats.refused += 1;
+                    return ControlFlow::Break(());
+                }
+                stats.cookies_sent += 1;
+                let (number, next) = self.cookies.make(wire.now, segment);
+                let window = u16::try_from(self.tcp_rx).unwrap_or(u16::MAX);
+                wire.answer(path, number, next, window);
+                return ControlFlow::Break(());
+            };
+            self.open(slot, wire.now, path, hash);
+            return ControlFlow::Continue(Some(slot));
+        }
+        let Some(opened) = self.cookies.check(wire.now, segment) else {
+            return ControlFlow::Continue(None);
+        };
+        let Some(slot) = self.claim(service, wire, memory, stats) else {
+            stats.refused += 1;
+            return ControlFlow::Break(());
+        };
+        stats.cookies_taken += 1;
+        self.open(slot, wire.now, path, hash);
+        self.replay(slot, &opened, wire);
+        ControlFlow::Continue(Some(slot))
+    }
+
+    /// Has the slot's socket take the SYN that a cookie stands for, and believe that it has answered it.
+    fn replay<H: Hypervisor>(&mut self, slot: u16, opened: &Opened, wire: &mut Wire<'_, '_, H>) {
+        let Some(this) = self.slots.get_mut(usize::from(slot)) else {
+            return;
+        };
+        let syn = Opening::syn(&this.path, opened.peer, opened.mss);
+        let mut packet = [0; Opening::LENGTH_MAX];
+        let Some(packet) = packet.get_mut(..syn.length()) else {
+            return;
+        };
+        syn.write(packet);
+        wire.prepare(opened.number);
+        wire.receive(packet, this.path.mac, &mut this.sockets);
+        wire.iface
+            .poll_egress(wire.now, &mut opening::Nowhere, &mut this.sockets);
+    }
+
+    /// Serves each connection to which something has happened or whose time has come.
+    pub(super) fn serve<H: Hypervisor, P: Pages>(
+        &mut self,
+        wire: &mut Wire<'_, '_, H>,
+        services: &mut Services<'_, 'a, P>,
+    ) {
+        if self.earliest <= wire.now {
+            self.expire(wire.now);
+        }
+        core::mem::swap(&mut self.serving, &mut self.active);
+        let mut serving = core::mem::take(&mut self.serving);
+        let mut exhausted = false;
+        for slot in serving.drain(..) {
+            if let Some(this) = self.slots.get_mut(usize::from(slot)) {
+                this.is_active = false;
+            }
+            // Without room to send, the others wait until they are served next.
+            if exhausted {
+                self.activate(slot);
+            } else {
+                exhausted = self.serve_one(slot, wire, services);
+            }
+        }
+        self.serving = serving;
+    }
+
+    fn phase(&self, slot: u16) -> Phase {
+        let slot = self.slots.get(usize::from(slot));
+        slot.map_or(Phase::Free, |slot| slot.phase)
+    }
+
+    fn find(&self, hash: u64, path: &Path) -> Option<u16> {
+        let is_it = |slot: &u16| {
+            let slot = self.slots.get(usize::from(*slot));
+            slot.is_some_and(|slot| is_same(&slot.path, path))
+        };
+        self.by_path.find(hash, is_it).copied()
+    }
+
+    fn activate(&mut self, slot: u16) {
+        if let Some(this) = self.slots.get_mut(usize::from(slot))
+            && this.phase != Phase::Free
+            && !core::mem::replace(&mut this.is_active, true)
+        {
+            self.active.push(slot);
+        }
+    }
+
+    /// Activates the slots whose time has come.
+    fn expire(&mut self, now: Instant) {
+        self.earliest = NEVER;
+        for index in 0..self.slots.len() {
+            let Some(slot) = self.slots.get(index) else {
+                break;
+            };
+            if slot.wake <= now {
+                #[allow(
+                    clippy::cast_possible_truncation,
+                    reason = "as many as there are numbers"
+                )]
+                self.activate(index as u16);
+            } else {
+                self.earliest = self.earliest.min(slot.wake);
+            }
+        }
+    }
+
+    /// Makes a slot free. Nothing more is sent for its connection.
+    fn release(&mut self, slot: u16) {
+        let Some(this) = self.slots.get_mut(usize::from(slot)) else {
+            return;
+        };
+        if this.phase == Phase::Free {
+            return;
+        }
+        this.connection = Connection::None;
+        this.wake = NEVER;
+        let path = this.path;
+        let hash = hash(self.seeds, &path);
+        if let Ok(entry) = self.by_path.find_entry(hash, |&other| other == slot) {
+            entry.remove();
+        }
+        self.enter(slot, Phase::Free);
+    }
+
+    /// Lets a connection read, write and send. Returns whether there was no room to send.
+    fn serve_one<H: Hypervisor, P: Pages>(
+        &mut self,
+        slot: u16,
+        wire: &mut Wire<'_, '_, H>,
+        services: &mut Services<'_, 'a, P>,
+    ) -> bool {
+        let head_max = self.tcp_rx;
+        let Some(this) = self.slots.get_mut(usize::from(slot)) else {
+            return false;
+        };
+        if this.phase == Phase::Free {
+            return false;
+        }
+        let since = this.since;
+        this.serve(millis(wire.now), services, self.scratch, head_max);
+
+        let (iface, now) = (&mut *wire.iface, wire.now);
+        let mut device = Ip::new(None, wire.tx, this.path.mac);
+        let mut frames = 0;
+        while frames < EGRESS_BATCH
+            && iface.poll_egress(now, &mut device, &mut this.sockets)
+                == PollResult::SocketStateChanged
+        {
+            frames += 1;
+        }
+        let exhausted = device.is_exhausted();
+
+        let is_connected = !matches!(this.connection, Connection::None);
+        let closing_deadline = this.since.saturating_add(CLOSING);
+        let mut deadline = this.connection.deadline();
+        let socket = this.socket();
+        let phase = match socket.state() {
+            // The handshake was refused or reset.
+            State::Listen => Phase::Free,
+            State::Closed if socket.remote_endpoint().is_none() => Phase::Free,
+            State::SynReceived => Phase::HalfOpen,
+            State::TimeWait => Phase::Closing,
+            _ if is_connected => Phase::Open,
+            state => {
+                deadline = Some(closing_deadline);
+                if state == State::FinWait2 {
+                    Phase::Closing
+                } else {
+                    Phase::Open
+                }
+            }
+        };
+        if phase == Phase::Free {
+            self.release(slot);
+            return exhausted;
+        }
+        let wake = iface.poll_at(now, &this.sockets).unwrap_or(NEVER);
+        let deadline = deadline.map_or(NEVER, |at| {
+            Instant::from_millis(i64::try_from(at).unwrap_or(i64::MAX / 1000))
+        });
+        let is_due = exhausted || wake <= now;
+        // What is due now has its turn in any case.
+        this.wake = if is_due { deadline } else { wake.min(deadline) };
+        self.earliest = self.earliest.min(this.wake);
+        if phase != this.phase || phase == Phase::Open && since != this.since {
+            self.enter(slot, phase);
+        }
+        if is_due {
+            self.activate(slot);
+        }
+        exhausted
+    }
+}

@@ -1,0 +1,129 @@
+//! The two segments that open a connection, composed here when no socket has a part in them.
+
+use alloc::vec;
+
+use smoltcp::phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, TxToken};
+use smoltcp::time::Instant;
+use smoltcp::wire::{IpProtocol, IpRepr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
+
+use crate::stack::frame::Path;
+
+/// Hops that a packet may take.
+const HOP_LIMIT: u8 = 64;
+
+/// A SYN or a SYN-ACK in its IP packet, with the MSS as its one option. Its checksums are 0.
+pub(super) struct Opening {
+    ip: IpRepr,
+    tcp: TcpRepr<'static>,
+}
+
+impl Opening {
+    /// Bytes of the longest: an IPv6 header, a TCP header, the MSS.
+    pub(super) const LENGTH_MAX: usize = 40 + 20 + 4;
+
+    fn new(
+        ip: (smoltcp::wire::IpAddress, smoltcp::wire::IpAddress),
+        tcp: TcpRepr<'static>,
+    ) -> Self {
+        let (from, to) = ip;
+        let ip = IpRepr::new(from, to, IpProtocol::Tcp, tcp.buffer_len(), HOP_LIMIT);
+        Self { ip, tcp }
+    }
+
+    /// What a peer has sent to us: a SYN with this sequence number and MSS.
+    pub(super) fn syn(path: &Path, number: u32, mss: u16) -> Self {
+        let tcp = TcpRepr {
+            src_port: path.from_port,
+            dst_port: path.to_port,
+            ..segment(number, None, mss)
+        };
+        Self::new((path.from, path.to), tcp)
+    }
+
+    /// What we answer to a SYN: a SYN-ACK with our sequence number, the next one of the peer, our MSS and
+    /// our window.
+    pub(super) fn answer(path: &Path, number: u32, next: u32, mss: u16, window: u16) -> Self {
+        let tcp = TcpRepr {
+            src_port: path.to_port,
+            dst_port: path.from_port,
+            window_len: window,
+            ..segment(number, Some(next), mss)
+        };
+        Self::new((path.to, path.from), tcp)
+    }
+
+    /// Bytes of the packet.
+    pub(super) fn length(&self) -> usize {
+        self.ip.buffer_len()
+    }
+
+    /// Writes the packet, which is as long as [`Opening::length`] says.
+    pub(super) fn write(&self, packet: &mut [u8]) {
+        let Some((header, message)) = packet.split_at_mut_checked(self.ip.header_len()) else {
+            return;
+        };
+        if message.len() < self.tcp.buffer_len() {
+            return;
+        }
+        let none = ChecksumCapabilities::ignored();
+        self.ip.emit(header, &none);
+        let mut message = TcpPacket::new_unchecked(message);
+        let (from, to) = (self.ip.src_addr(), self.ip.dst_addr());
+        self.tcp.emit(&mut message, &from, &to, &none);
+    }
+}
+
+/// A SYN without ports and window; with an acknowledgement a SYN-ACK.
+fn segment(number: u32, next: Option<u32>, mss: u16) -> TcpRepr<'static> {
+    TcpRepr {
+        src_port: 0,
+        dst_port: 0,
+        control: TcpControl::Syn,
+        seq_number: TcpSeqNumber(number.cast_signed()),
+        ack_number: next.map(|next| TcpSeqNumber(next.cast_signed())),
+        window_len: 0,
+        window_scale: None,
+        max_seg_size: Some(mss),
+        sack_permitted: false,
+        sack_ranges: [None; 3],
+        timestamp: None,
+        payload: &[],
+    }
+}
+
+/// A device that nothing comes from, and that sends nothing anywhere.
+pub(super) struct Nowhere;
+
+impl Device for Nowhere {
+    type RxToken<'a> = NoPacket;
+    type TxToken<'a> = NoPacket;
+
+    fn receive(&mut self, _: Instant) -> Option<(NoPacket, NoPacket)> {
+        None
+    }
+
+    fn transmit(&mut self, _: Instant) -> Option<NoPacket> {
+        Some(NoPacket)
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ip;
+        capabilities
+    }
+}
+
+/// No packet.
+pub(super) struct NoPacket;
+
+impl smoltcp::phy::RxToken for NoPacket {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        f(&[])
+    }
+}
+
+impl TxToken for NoPacket {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, f: F) -> R {
+        f(&mut vec![0; length])
+    }
+}

@@ -1,0 +1,88 @@
+//! A link that delays and loses frames, as Linux' netem does.
+
+use std::collections::VecDeque;
+
+use mayfly_drivers::Hypervisor;
+use mayfly_drivers::fake::{FakeXen, Packet};
+
+use crate::random::Random;
+
+/// Frames on their way in one direction, and when each arrives.
+type Queue = VecDeque<(u64, Vec<u8>)>;
+
+/// A link between the guest and the client. The default one is a wire: it delays and loses nothing.
+#[derive(Debug)]
+pub struct Link {
+    /// What a frame takes in either direction, in ns.
+    pub delay: u64,
+    /// How many of a million frames are lost, in either direction.
+    pub loss: usize,
+    /// Frames that were lost.
+    pub lost: u64,
+    random: Random,
+    to_guest: Queue,
+    to_client: Queue,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self {
+            delay: 0,
+            loss: 0,
+            lost: 0,
+            random: Random::new(1),
+            to_guest: Queue::new(),
+            to_client: Queue::new(),
+        }
+    }
+}
+
+impl Link {
+    fn loses(&mut self) -> bool {
+        let is_lost = self.loss > 0 && self.random.below(1_000_000) < self.loss;
+        self.lost += u64::from(is_lost);
+        is_lost
+    }
+
+    /// Takes a frame of the client.
+    pub fn send(&mut self, xen: &FakeXen, frame: Vec<u8>) {
+        if !self.loses() {
+            self.to_guest.push_back((xen.now().0 + self.delay, frame));
+        }
+        self.carry(xen);
+    }
+
+    /// A frame of the guest that has arrived by now.
+    pub fn receive(&mut self, xen: &FakeXen) -> Option<Vec<u8>> {
+        self.carry(xen);
+        let (at, _) = self.to_client.front()?;
+        if *at > xen.now().0 {
+            return None;
+        }
+        self.to_client.pop_front().map(|(_, frame)| frame)
+    }
+
+    /// Takes what the guest has sent, and gives it what has arrived by now.
+    pub fn carry(&mut self, xen: &FakeXen) {
+        let now = xen.now().0;
+        let sent: Vec<_> = xen.with(|world| world.netback.transmitted.drain(..).collect());
+        for frame in sent {
+            if !self.loses() {
+                self.to_client.push_back((now + self.delay, frame));
+            }
+        }
+        while let Some((_, frame)) = self.to_guest.pop_front_if(|(at, _)| *at <= now) {
+            xen.with(|world| world.netback.deliver(Packet::new(&frame)));
+        }
+    }
+
+    /// When the next frame arrives somewhere.
+    #[must_use]
+    pub fn next(&self) -> Option<u64> {
+        let first = |queue: &Queue| queue.front().map(|(at, _)| *at);
+        [first(&self.to_guest), first(&self.to_client)]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}
