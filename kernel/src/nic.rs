@@ -179,6 +179,8 @@ pub struct Ip<'n, 'h, H: Hypervisor> {
     longest: usize,
     /// There was no room for a frame.
     exhausted: bool,
+    /// What is sent goes nowhere.
+    is_nowhere: bool,
 }
 
 impl<'n, 'h, H: Hypervisor> Ip<'n, 'h, H> {
@@ -195,6 +197,16 @@ impl<'n, 'h, H: Hypervisor> Ip<'n, 'h, H> {
             peer,
             longest,
             exhausted: false,
+            is_nowhere: false,
+        }
+    }
+
+    /// A device that sends nothing anywhere. (As a type of its own it would have all of smoltcp's sending compiled once
+    /// more.)
+    pub fn nowhere(tx: &'n mut Tx<'h, H>) -> Self {
+        Self {
+            is_nowhere: true,
+            ..Self::new(None, tx, [0; 6])
         }
     }
 
@@ -258,12 +270,21 @@ pub struct IpToken<'a, 'h, H: Hypervisor> {
     tx: &'a mut Tx<'h, H>,
     peer: Mac,
     segment: Option<u16>,
+    is_nowhere: bool,
 }
 
 impl<H: Hypervisor> smoltcp::phy::TxToken for IpToken<'_, '_, H> {
     #[inline]
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, f: F) -> R {
-        let Self { tx, peer, segment } = self;
+        let Self {
+            tx,
+            peer,
+            segment,
+            is_nowhere,
+        } = self;
+        if is_nowhere {
+            return f(&mut vec![0; length]);
+        }
         let (mac, features) = (tx.mac(), tx.features());
         tx.compose(ETHERNET_HEADER + length, segment.is_some(), |frame| {
             let (header, packet) = frame.split_at_mut(ETHERNET_HEADER);
@@ -347,6 +368,7 @@ impl<'n, 'h, H: Hypervisor> Device for Ip<'n, 'h, H> {
             tx: self.tx,
             peer: self.peer,
             segment: None,
+            is_nowhere: self.is_nowhere,
         };
         Some((RxToken(packet), token))
     }
@@ -362,6 +384,7 @@ impl<'n, 'h, H: Hypervisor> Device for Ip<'n, 'h, H> {
             tx: self.tx,
             peer: self.peer,
             segment: None,
+            is_nowhere: self.is_nowhere,
         })
     }
 

@@ -274,8 +274,9 @@ impl<'a> Connections<'a> {
         syn.write(packet);
         wire.prepare(opened.number);
         wire.receive(packet, this.path.mac, &mut this.sockets);
+        let mut device = Ip::nowhere(wire.tx);
         wire.iface
-            .poll_egress(wire.now, &mut opening::Nowhere, &mut this.sockets);
+            .poll_egress(wire.now, &mut device, &mut this.sockets);
     }
 
     /// Serves each connection to which something has happened or whose time has come.

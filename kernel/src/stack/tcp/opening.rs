@@ -1,9 +1,6 @@
 //! The two segments that open a connection, composed here when no socket has a part in them.
 
-use alloc::vec;
-
-use smoltcp::phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, TxToken};
-use smoltcp::time::Instant;
+use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{IpProtocol, IpRepr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
 
 use crate::stack::frame::Path;
@@ -88,42 +85,5 @@ fn segment(number: u32, next: Option<u32>, mss: u16) -> TcpRepr<'static> {
         sack_ranges: [None; 3],
         timestamp: None,
         payload: &[],
-    }
-}
-
-/// A device that nothing comes from, and that sends nothing anywhere.
-pub(super) struct Nowhere;
-
-impl Device for Nowhere {
-    type RxToken<'a> = NoPacket;
-    type TxToken<'a> = NoPacket;
-
-    fn receive(&mut self, _: Instant) -> Option<(NoPacket, NoPacket)> {
-        None
-    }
-
-    fn transmit(&mut self, _: Instant) -> Option<NoPacket> {
-        Some(NoPacket)
-    }
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        let mut capabilities = DeviceCapabilities::default();
-        capabilities.medium = Medium::Ip;
-        capabilities
-    }
-}
-
-/// No packet.
-pub(super) struct NoPacket;
-
-impl smoltcp::phy::RxToken for NoPacket {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        f(&[])
-    }
-}
-
-impl TxToken for NoPacket {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, f: F) -> R {
-        f(&mut vec![0; length])
     }
 }
