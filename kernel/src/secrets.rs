@@ -11,13 +11,12 @@
 //! or of another purpose's key. SipHash is linked for DNS cookies (RFC 9018) and is enough here: 128 bits
 //! of key and short inputs. BLAKE2s, BLAKE3 or ChaCha20 would do the same with kibibytes more of image.
 
+use core::hash::Hasher as _;
+
 use siphasher::sip::SipHasher24;
 
 /// Bytes of the root key, and of what each source gives.
 pub const ROOT: usize = 32;
-
-/// Bytes that are hashed for a key: labels are shorter than 24.
-const INPUT: usize = 40;
 
 /// What a secret is for: no two purposes have keys of which one tells anything about the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +53,7 @@ pub struct Sources<'a> {
     /// What the toolstack has handed over.
     pub toolstack: Option<[u8; ROOT]>,
     /// What is no secret but differs: times, addresses.
-    pub differing: &'a [u64],
+    pub differing: &'a [[u8; 8]],
 }
 
 impl Sources<'_> {
@@ -105,32 +104,27 @@ impl Root {
     /// The key for a purpose, as two numbers.
     #[must_use]
     pub fn numbers(&self, purpose: Purpose) -> [u64; 2] {
-        let hasher = SipHasher24::new_with_key(&self.key);
-        // One half of the root key, the label, and which half of the result this is.
-        let mut input = [0; INPUT];
-        for (to, from) in input
-            .iter_mut()
-            .zip(self.message.iter().chain(purpose.label()))
-        {
-            *to = *from;
-        }
-        [0, 1].map(|half| {
-            input[INPUT - 1] = half;
-            hasher.hash(&input)
-        })
+        let half = |number| keyed_hash(&self.key, &[&[number], &self.message, purpose.label()]);
+        [half(0), half(1)]
     }
 }
 
+/// SipHash-2-4 of these pieces, one behind the other, under a key.
+#[inline(never)]
+#[must_use]
+pub fn keyed_hash(key: &[u8; 16], pieces: &[&[u8]]) -> u64 {
+    let mut hasher = SipHasher24::new_with_key(key);
+    for piece in pieces {
+        hasher.write(piece);
+    }
+    hasher.finish()
+}
+
 /// Changes `half` by a keyed hash of numbers, under `key`.
-fn stir(half: &mut [u8; 16], key: &[u8; 16], numbers: &[u64]) {
-    use core::hash::Hasher as _;
+fn stir(half: &mut [u8; 16], key: &[u8; 16], numbers: &[[u8; 8]]) {
     for (part, number) in half.chunks_exact_mut(8).zip(0..) {
-        let mut hasher = SipHasher24::new_with_key(key);
-        hasher.write_u8(number);
-        for number in numbers {
-            hasher.write(&number.to_le_bytes());
-        }
-        for (to, from) in part.iter_mut().zip(hasher.finish().to_le_bytes()) {
+        let hash = keyed_hash(key, &[&[number], numbers.as_flattened()]);
+        for (to, from) in part.iter_mut().zip(hash.to_le_bytes()) {
             *to ^= from;
         }
     }
@@ -150,19 +144,12 @@ mod tests {
     ];
 
     #[test]
-    fn labels_fit_beside_the_number_of_the_half() {
-        for purpose in PURPOSES {
-            assert!(purpose.label().len() < 24, "{purpose:?}");
-        }
-    }
-
-    #[test]
     fn each_source_and_each_purpose_makes_another_key() {
         let mut keys = BTreeSet::new();
         let mut roots = 0;
         for cpu in [None, Some([1; ROOT]), Some([2; ROOT])] {
             for toolstack in [None, Some([4; ROOT]), Some([8; ROOT])] {
-                for differing in [&[][..], &[7], &[7, 8]] {
+                for differing in [&[][..], &[[7; 8]], &[[7; 8], [8; 8]]] {
                     let sources = Sources {
                         cpu,
                         toolstack,
@@ -185,7 +172,7 @@ mod tests {
         let sources = Sources {
             cpu: Some(random),
             toolstack: Some([0x5a; ROOT]),
-            differing: &[1, 2],
+            differing: &[[1; 8], [2; 8]],
         };
         let before = key(sources);
         for bit in 0..ROOT * 8 {
@@ -206,7 +193,7 @@ mod tests {
             }
         }
         for bit in 0..64 {
-            let differing = &[1, 2 ^ 1 << bit];
+            let differing = &[[1; 8], (2_u64 ^ 1 << bit).to_le_bytes()];
             let bits = (key(Sources {
                 differing,
                 ..sources

@@ -292,11 +292,15 @@ impl Xen {
         let wall = clock::wall_clock(&self.shared_info, now);
         let wall = wall.map_or(0, |wall| wall.seconds << 30 | u64::from(wall.nanos));
         let [a, b, c, d, e, f] = network.map_or([0; 6], |network| network.mac);
-        let mac = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
         let sources = Sources {
             cpu: cpu_random(),
             toolstack: None,
-            differing: &[tsc(), now.0, wall, mac],
+            differing: &[
+                tsc().to_le_bytes(),
+                now.0.to_le_bytes(),
+                wall.to_le_bytes(),
+                [a, b, c, d, e, f, 0, 0],
+            ],
         };
         (Root::new(&sources), sources.is_random())
     }

@@ -8,11 +8,11 @@
 //! selective acknowledgements, and the exact MSS. So cookies are used only when a service has as many
 //! half-open connections as it may have.
 
-use siphasher::sip::SipHasher24;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{IpAddress, TcpOption, TcpPacket};
 
 use super::path::Tuple;
+use crate::secrets::keyed_hash;
 use crate::stack::frame::{Path, Segment};
 
 /// A cookie is good in the period in which it was made and in the next one.
@@ -36,16 +36,16 @@ pub(super) struct Opened {
 
 /// Makes cookies, and knows its own.
 pub(super) struct Cookies {
-    hasher: SipHasher24,
+    key: [u8; 16],
     /// The last one that was made is good until then: before the first, and after it, no segment is taken for one.
     until: Instant,
 }
 
 impl Cookies {
     /// With the key of [`Purpose::SynCookie`](crate::secrets::Purpose).
-    pub(super) fn new(key: &[u8; 16]) -> Self {
+    pub(super) fn new(key: [u8; 16]) -> Self {
         Self {
-            hasher: SipHasher24::new_with_key(key),
+            key,
             until: Instant::ZERO,
         }
     }
@@ -82,12 +82,9 @@ impl Cookies {
     }
 
     fn hash(&self, period: u32, path: &Path, peer: u32) -> [u32; 2] {
-        use core::hash::Hasher as _;
-        let mut hasher = self.hasher;
-        hasher.write(&period.to_le_bytes());
-        hasher.write(&peer.to_le_bytes());
-        hasher.write(Tuple::of(path).as_bytes());
-        let hash = hasher.finish();
+        let tuple = Tuple::of(path);
+        let times = [period.to_le_bytes(), peer.to_le_bytes()];
+        let hash = keyed_hash(&self.key, &[times.as_flattened(), tuple.as_bytes()]);
         #[allow(clippy::cast_possible_truncation, reason = "both halves are used")]
         let halves = [hash as u32, (hash >> 32) as u32];
         halves
@@ -174,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_cookie_brings_back_what_it_was_made_of() {
-        let mut cookies = Cookies::new(&[7; 16]);
+        let mut cookies = Cookies::new([7; 16]);
         let now = Instant::from_secs(1000);
         for path in [V4, V6] {
             for (mss, expected) in [
@@ -208,7 +205,7 @@ mod tests {
 
     #[test]
     fn what_is_no_cookie_is_not_taken_for_one() {
-        let mut cookies = Cookies::new(&[7; 16]);
+        let mut cookies = Cookies::new([7; 16]);
         let now = Instant::from_secs(1000);
         let message = syn(&V4, 5, 1460);
         let before = cookies.check(now, &segment(&V4, &ack(6, 1), false));
@@ -232,7 +229,7 @@ mod tests {
             ..V4
         };
         assert_eq!(cookies.check(now, &segment(&other, &right, false)), None);
-        let mut stranger = Cookies::new(&[8; 16]);
+        let mut stranger = Cookies::new([8; 16]);
         stranger.make(now, &segment(&V4, &message, true));
         assert_eq!(stranger.check(now, &segment(&V4, &right, false)), None);
         let mut reset = right;

@@ -56,26 +56,41 @@ pub(super) struct Wire<'w, 'h, H: Hypervisor> {
 
 impl<H: Hypervisor> Wire<'_, '_, H> {
     /// Gives a packet that has come from this MAC address to the sockets.
+    #[inline(never)]
     fn receive(&mut self, packet: &[u8], from: Mac, sockets: &mut SocketSet<'_>) {
         let mut device = Ip::new(Some(packet), self.tx, from);
         self.iface
             .poll_ingress_single(self.now, &mut device, sockets);
     }
 
-    /// Lets a slot's socket send one packet.
-    fn send(&mut self, slot: &mut Slot<'_>) {
-        let mut device = Ip::new(None, self.tx, slot.path.mac);
-        self.iface
-            .poll_egress(self.now, &mut device, &mut slot.sockets);
+    /// Lets a slot's socket send up to so many packets. Returns whether there was no room for one.
+    #[inline(never)]
+    fn send(&mut self, slot: &mut Slot<'_>, most: usize, nowhere: bool) -> bool {
+        let mut device = if nowhere {
+            Ip::nowhere(self.tx)
+        } else {
+            Ip::new(None, self.tx, slot.path.mac)
+        };
+        for _ in 0..most {
+            let result = self
+                .iface
+                .poll_egress(self.now, &mut device, &mut slot.sockets);
+            if result != PollResult::SocketStateChanged {
+                break;
+            }
+        }
+        device.is_exhausted()
     }
 
     /// Sees to it that the connection which the next SYN opens has this initial sequence number.
+    #[inline(never)]
     fn prepare(&mut self, number: u32) {
         let mut device = Ip::new(None, self.tx, [0; 6]);
         sequence::prepare(self.iface, &mut device, number, self.now);
     }
 
     /// Answers a SYN of which nothing is kept.
+    #[inline(never)]
     fn answer(&mut self, path: &Path, number: u32, next: u32, window: u16) {
         let header = match path.to {
             IpAddress::Ipv4(_) => IPV4_HEADER,
@@ -124,8 +139,8 @@ impl<'a> Connections<'a> {
             by_path: HashTable::with_capacity(max),
             // To multiply by 0 is to lose the other factor.
             seeds: [one | 1, two | 1],
-            sequence: Sequence::new(&root.key(Purpose::Sequence)),
-            cookies: Cookies::new(&root.key(Purpose::SynCookie)),
+            sequence: Sequence::new(root.key(Purpose::Sequence)),
+            cookies: Cookies::new(root.key(Purpose::SynCookie)),
             dns: Pool::new(sizing.dns_tcp, sizing.dns_tx, sizing.dns_tx_large),
             http: Pool::new(sizing.http, sizing.http_tx, sizing.http_tx_large),
             tcp_rx: sizing.tcp_rx,
@@ -219,6 +234,7 @@ impl<'a> Connections<'a> {
     }
 
     /// A slot for a segment that may open a connection; breaks off when nothing more is to be done about it.
+    #[inline(never)]
     fn admit<H: Hypervisor>(
         &mut self,
         segment: &Segment<'_>,
@@ -274,9 +290,7 @@ impl<'a> Connections<'a> {
         syn.write(packet);
         wire.prepare(opened.number);
         wire.receive(packet, this.path.mac, &mut this.sockets);
-        let mut device = Ip::nowhere(wire.tx);
-        wire.iface
-            .poll_egress(wire.now, &mut device, &mut this.sockets);
+        wire.send(this, 1, true);
     }
 
     /// Serves each connection to which something has happened or whose time has come.
@@ -381,16 +395,7 @@ impl<'a> Connections<'a> {
         let since = this.since;
         this.serve(millis(wire.now), services, self.scratch, head_max);
 
-        let (iface, now) = (&mut *wire.iface, wire.now);
-        let mut device = Ip::new(None, wire.tx, this.path.mac);
-        let mut frames = 0;
-        while frames < EGRESS_BATCH
-            && iface.poll_egress(now, &mut device, &mut this.sockets)
-                == PollResult::SocketStateChanged
-        {
-            frames += 1;
-        }
-        let exhausted = device.is_exhausted();
+        let exhausted = wire.send(this, EGRESS_BATCH, false);
 
         let is_connected = !matches!(this.connection, Connection::None);
         let closing_deadline = this.since.saturating_add(CLOSING);
@@ -416,11 +421,11 @@ impl<'a> Connections<'a> {
             self.release(slot);
             return exhausted;
         }
-        let wake = iface.poll_at(now, &this.sockets).unwrap_or(NEVER);
+        let wake = wire.iface.poll_at(wire.now, &this.sockets).unwrap_or(NEVER);
         let deadline = deadline.map_or(NEVER, |at| {
             Instant::from_millis(i64::try_from(at).unwrap_or(i64::MAX / 1000))
         });
-        let is_due = exhausted || wake <= now;
+        let is_due = exhausted || wake <= wire.now;
         // What is due now has its turn in any case.
         this.wake = if is_due { deadline } else { wake.min(deadline) };
         self.earliest = self.earliest.min(this.wake);

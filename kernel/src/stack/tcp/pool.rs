@@ -230,7 +230,7 @@ impl Connections<'_> {
                 stats.evicted += 1;
                 if let Some(this) = self.slots.get_mut(usize::from(slot)) {
                     this.socket().abort();
-                    wire.send(this);
+                    wire.send(this, 1, false);
                 }
                 self.release(slot);
             }

@@ -10,13 +10,13 @@
 //! That smoltcp still draws its numbers so is asserted by the test below, and by those of the whole
 //! guest that look at numbers.
 
-use siphasher::sip::SipHasher24;
 use smoltcp::iface::{Config, Interface};
 use smoltcp::phy::Device;
 use smoltcp::time::Instant;
 use smoltcp::wire::HardwareAddress;
 
 use super::path::Tuple;
+use crate::secrets::keyed_hash;
 use crate::stack::frame::Path;
 
 /// smoltcp 0.14 `rand.rs`: a state follows the last one as `state * MULTIPLIER + INCREMENT`.
@@ -85,15 +85,13 @@ pub(super) fn prepare(
 
 /// Initial sequence numbers.
 pub(super) struct Sequence {
-    hasher: SipHasher24,
+    key: [u8; 16],
 }
 
 impl Sequence {
     /// With the key of [`Purpose::Sequence`](crate::secrets::Purpose).
-    pub(super) fn new(key: &[u8; 16]) -> Self {
-        Self {
-            hasher: SipHasher24::new_with_key(key),
-        }
+    pub(super) fn new(key: [u8; 16]) -> Self {
+        Self { key }
     }
 
     /// The number for a connection that is opened now: `M + F(connection, key)` of RFC 6528 section 3, where M
@@ -106,7 +104,7 @@ impl Sequence {
         )]
         let (clock, hash) = (
             (now.total_micros() / 4) as u32,
-            self.hasher.hash(Tuple::of(path).as_bytes()) as u32,
+            keyed_hash(&self.key, &[Tuple::of(path).as_bytes()]) as u32,
         );
         clock.wrapping_add(hash)
     }
@@ -174,7 +172,7 @@ mod tests {
 
     #[test]
     fn numbers_differ_by_connection_and_grow_with_time() {
-        let sequence = Sequence::new(&[7; 16]);
+        let sequence = Sequence::new([7; 16]);
         let at = |micros, path: &Path| sequence.initial(Instant::from_micros(micros), path);
         let first = at(1_000_000, &PATH);
         // RFC 6528: of one connection the number counts up, by 250,000 in a second.
@@ -199,7 +197,7 @@ mod tests {
         ] {
             assert_ne!(at(1_000_000, &other), first);
         }
-        let other = Sequence::new(&[8; 16]);
+        let other = Sequence::new([8; 16]);
         assert_ne!(other.initial(Instant::from_micros(1_000_000), &PATH), first);
     }
 }
