@@ -16,6 +16,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 pub use mayfly_commands::SOCKET;
 pub use smoltcp::wire::{Ipv4Cidr, Ipv6Cidr};
 
@@ -46,6 +48,8 @@ pub struct Daemon {
     pub ttl: u32,
     /// Who is asked for what the file has no zone for. Without it such a query is refused.
     pub forward: Option<SocketAddr>,
+    /// The networks of the clients for whom it is asked; nobody else's queries are forwarded.
+    pub forward_for: Vec<IpNet>,
     /// How far it may go.
     pub limits: Limits,
     /// Guests that are kept ready for whoever is asked for next.

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 
 use super::service::{Seen, service};
@@ -73,6 +74,19 @@ fn daemon(mut table: Table<'_>, seen: &mut Seen, problems: &mut Problems) -> Dae
             problems.add(line, what);
         }
     }
+    let is_for_somebody = table.has("forward_for");
+    let forward_for = table.get::<Vec<IpNet>>("forward_for", problems);
+    match (&forward, &forward_for) {
+        (Some(forward), None) if !is_for_somebody => problems.add(
+            forward.line,
+            "forward needs forward_for, the networks whose queries are forwarded, like [\"10.0.2.0/24\", \"fd00:2::/64\"]",
+        ),
+        (None, Some(networks)) => problems.add(
+            networks.line,
+            "forward_for: there is no forward, the resolver's address, like \"192.0.2.53:53\"",
+        ),
+        _ => {}
+    }
     let limits = table.table("limits", "[daemon.limits]", problems);
     let daemon = Daemon {
         bridge: bridge(&mut table, problems).unwrap_or_else(|| BRIDGE.to_owned()),
@@ -80,6 +94,7 @@ fn daemon(mut table: Table<'_>, seen: &mut Seen, problems: &mut Problems) -> Dae
         socket: value(table.get("socket", problems)).unwrap_or_else(|| SOCKET.into()),
         ttl: number(&mut table, "ttl", 1..=3600, 10, problems),
         forward: value(forward),
+        forward_for: value(forward_for).unwrap_or_default(),
         limits: limits.map_or_else(Limits::default, |table| self::limits(table, problems)),
         pool: number(&mut table, "pool", 0..=1000, 0, problems),
         guard: value(table.get("guard", problems)).unwrap_or(true),

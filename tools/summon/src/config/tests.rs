@@ -77,7 +77,7 @@ fn the_example_is_understood() {
 /// Every key that is behind a `#` says the default, and no key is missing: with all of them it is the same configuration.
 #[test]
 fn the_example_says_the_defaults() {
-    let own = ["forward", "nsid", "mac"];
+    let own = ["forward", "forward_for", "nsid", "mac"];
     let all: Vec<_> = EXAMPLE
         .lines()
         .map(|line| match line.strip_prefix("# ") {
@@ -98,12 +98,21 @@ fn the_example_says_the_defaults() {
     let all = all.join("\n");
     assert!(all.contains("\nburst = 20"), "{all}");
     assert_eq!(parsed(&all), parsed(EXAMPLE));
-    for key in own {
-        let line = EXAMPLE
-            .lines()
-            .find(|line| line.starts_with(&format!("# {key} = ")));
-        let with = EXAMPLE.replace(line.unwrap(), line.unwrap().trim_start_matches("# "));
-        assert_ne!(parsed(&with), parsed(EXAMPLE), "{key}");
+    // The first two need each other.
+    for keys in [&own[..2], &own[2..3], &own[3..]] {
+        let is_one = |line: &str| {
+            let key = line
+                .strip_prefix("# ")
+                .and_then(|line| line.split(" = ").next());
+            key.is_some_and(|key| keys.contains(&key))
+        };
+        let lines = EXAMPLE.lines();
+        let with = lines.map(|line| match is_one(line) {
+            true => line.trim_start_matches("# "),
+            false => line,
+        });
+        let with: Vec<_> = with.collect();
+        assert_ne!(parsed(&with.join("\n")), parsed(EXAMPLE), "{keys:?}");
     }
 }
 
@@ -150,7 +159,7 @@ colour = \"red\"
         text,
         &[
             "f:1: [daemon] needs listen, like listen = [\"192.0.2.1:53\"], where",
-            "f:2: [daemon] has no \"lisen\"; it has listen, forward, limits, bridge,",
+            "f:2: [daemon] has no \"lisen\"; it has listen, forward, forward_for, limits, bridge,",
             "f:3: ttl: 0 is not 1 to 3600",
             "f:6: running: invalid type: string \"many\", expected usize",
             "f:8: [[services]] needs image, like image = \"/guest/mayfly\"",
@@ -187,8 +196,20 @@ fn what_the_daemon_cannot_have() {
     );
     wrong_daemon("status = \"here\"", "status: invalid socket address syntax");
     wrong_daemon(
-        "forward = \"0.0.0.0:53\"",
+        "forward = \"0.0.0.0:53\"\nforward_for = [\"10.0.0.0/8\"]",
         "forward: 0.0.0.0:53 is no other resolver's",
+    );
+    wrong_daemon(
+        "forward = \"192.0.2.53:53\"",
+        "forward needs forward_for, the networks whose queries are forwarded",
+    );
+    wrong_daemon(
+        "forward_for = [\"10.0.0.0/8\"]",
+        "forward_for: there is no forward",
+    );
+    wrong_daemon(
+        "forward_for = [\"10.0.0.0/33\"]\nforward = \"192.0.2.53:53\"",
+        "forward_for: invalid IP address syntax",
     );
     wrong_daemon(
         "pool = -1",

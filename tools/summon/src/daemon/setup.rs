@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::super::config::{Config, Service};
+use super::super::dns::{Dns, Elsewhere};
 use super::super::fleet::{Event, Fleet, Id, Spec};
 use super::super::held::Held;
 use super::super::log::{Level, line};
@@ -20,7 +21,7 @@ use super::super::maker::{Maker, Order};
 use super::super::names::Names;
 use super::super::status::Status;
 use super::super::wire::{FRAME_MAX, Port};
-use super::super::{asker, bell, dns::Dns};
+use super::super::{asker, bell};
 use super::guests::Guest;
 use super::report::Away;
 use super::{Daemon, Entry, Signals};
@@ -58,7 +59,7 @@ impl Daemon {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let config = load(path)?;
         let mut dns = Dns::open(&config.daemon.listen).map_err(Error::Listen)?;
-        dns.configure(config.daemon.nsid.as_deref(), config.daemon.forward)?;
+        dns.configure(config.daemon.nsid.as_deref(), elsewhere(&config))?;
         let (orders, received) = mpsc::channel();
         let (sender, told) = bell::channel()?;
         let maker = std::thread::Builder::new()
@@ -197,7 +198,7 @@ impl Daemon {
             }
         }
         self.dns
-            .configure(config.daemon.nsid.as_deref(), config.daemon.forward)?;
+            .configure(config.daemon.nsid.as_deref(), elsewhere(&config))?;
 
         self.next = next;
         self.names = names;
@@ -358,6 +359,14 @@ impl Signals {
 
 fn load(path: &Path) -> Result<Config, Error> {
     Config::load(path).map_err(|problems| Error::Config(problems.to_string()))
+}
+
+/// Who is asked for other names.
+fn elsewhere(config: &Config) -> Elsewhere<'_> {
+    Elsewhere {
+        resolver: config.daemon.forward,
+        clients: &config.daemon.forward_for,
+    }
 }
 
 /// Whether a guest of the one is no guest of the other.

@@ -1,111 +1,141 @@
-//! Queries for names that are not ours, given to a resolver over UDP, with bounds on all that is kept.
+//! Questions for names that are not ours, given to a resolver over UDP, with bounds on all that is kept.
+//!
+//! Each question has a socket of its own, whose port the kernel chooses by chance (RFC 5452 section 9.2), and takes nothing but
+//! the resolver's answer to it.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, Instant};
 
-/// Queries that may be under way.
-const PENDING: usize = 1024;
+use super::super::fleet::Prefix;
+use super::question::Question;
+
+/// Questions that may be under way, and those of the clients of one network.
+const PENDING: usize = 256;
+const OF_PREFIX: usize = PENDING / 8;
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Octets of the longest answer.
-const ANSWER_MAX: usize = 4096;
+/// Datagrams that are read for one question before something else has its turn: forgers send many.
+const TURN: usize = 16;
+/// Bytes of the longest datagram that is looked at.
+const DATAGRAM_MAX: usize = 4096;
 
-/// Who waits for an answer.
+/// Who asks, and by which of our sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Asker {
+    pub(super) socket: usize,
+    pub(super) address: SocketAddr,
+}
+
+/// A question, and who waits for its answer.
 struct Pending {
-    /// Its own number for its query.
-    id: [u8; 2],
-    /// The socket that it came by.
-    socket: usize,
-    client: SocketAddr,
+    question: Question,
+    asker: Asker,
+    prefix: Prefix,
+    socket: UdpSocket,
     until: Instant,
 }
 
-/// The way to the resolver.
+/// The questions under way, by numbers that are not used again.
 pub(super) struct Forward {
-    socket: UdpSocket,
-    pending: BTreeMap<[u8; 2], Pending>,
+    resolver: SocketAddr,
+    pending: BTreeMap<usize, Pending>,
+    next: usize,
 }
 
 impl Forward {
-    pub(super) fn open(resolver: SocketAddr) -> io::Result<Self> {
-        // The kernel chooses the port by chance (RFC 5452 section 9.2), and takes nothing but the resolver's datagrams.
-        let any: SocketAddr = match resolver {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-        };
-        let socket = UdpSocket::bind(any)?;
-        socket.connect(resolver)?;
-        socket.set_nonblocking(true)?;
-        Ok(Self {
-            socket,
+    pub(super) fn new(resolver: SocketAddr) -> Self {
+        Self {
+            resolver,
             pending: BTreeMap::new(),
-        })
+            next: 0,
+        }
     }
 
-    /// Sends a query on under a number of our own; whether that was possible.
-    pub(super) fn query(&mut self, query: &[u8], socket: usize, client: SocketAddr) -> bool {
-        // An answer is not to be sent on as if it were a query.
-        let (Some((&id, rest)), true) = (query.split_first_chunk(), self.pending.len() < PENDING)
-        else {
+    pub(super) fn resolver(&self) -> SocketAddr {
+        self.resolver
+    }
+
+    /// Sends a client's query on; whether that was possible.
+    pub(super) fn query(&mut self, query: &[u8], asker: Asker) -> bool {
+        let prefix = Prefix::from(asker.address.ip());
+        let same = self.pending.values().filter(|one| one.prefix == prefix);
+        if self.pending.len() >= PENDING || same.count() >= OF_PREFIX {
+            return false;
+        }
+        let Some(question) = Question::read(query) else {
             return false;
         };
-        if rest.first().is_none_or(|flags| flags & 0x80 != 0) {
+        let Ok(socket) = ask(self.resolver, &question) else {
             return false;
-        }
-        let mut number = [0; 2];
-        let random = rustix::rand::getrandom(&mut number, rustix::rand::GetRandomFlags::empty());
-        if random.is_err() || self.pending.contains_key(&number) {
-            return false;
-        }
-        if self.socket.send(&[&number, rest].concat()).is_err() {
-            return false;
-        }
-        let until = Instant::now() + PATIENCE;
-        let waiting = Pending {
-            id,
+        };
+        let pending = Pending {
+            question,
+            asker,
+            prefix,
             socket,
-            client,
-            until,
+            until: Instant::now() + PATIENCE,
         };
-        self.pending.insert(number, waiting);
+        self.next = self.next.wrapping_add(1);
+        self.pending.insert(self.next, pending);
         true
     }
 
-    /// The next answer that somebody waits for, by which socket it goes out, and to whom.
-    pub(super) fn answer(&mut self) -> Option<(Vec<u8>, usize, SocketAddr)> {
-        let mut answer = [0; ANSWER_MAX];
-        loop {
-            let length = match self.socket.recv(&mut answer) {
-                Ok(length) => length,
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
-                Err(_) => return None,
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
+        let pending = self.pending.iter();
+        pending.map(|(&n, one)| (n, one.socket.as_fd()))
+    }
+
+    /// Reads what has come for a question: the answer for its client, if it was that.
+    pub(super) fn answer(&mut self, n: usize) -> Option<(Vec<u8>, Asker)> {
+        let Pending {
+            question,
+            asker,
+            socket,
+            ..
+        } = self.pending.get(&n)?;
+        let mut bytes = [0; DATAGRAM_MAX];
+        for _ in 0..TURN {
+            let answer = match socket.recv(&mut bytes) {
+                Ok(length) => question.answer_over_udp(bytes.get(..length)?),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => None,
+                // Nobody is there, says the resolver's host.
+                Err(_) => Some(question.failure()),
             };
-            let answer = answer.get(..length)?;
-            let Some((number, rest)) = answer.split_first_chunk() else {
-                continue;
-            };
-            if let Some(waiting) = self.pending.remove(number) {
-                let answer = [&waiting.id, rest].concat();
-                return Some((answer, waiting.socket, waiting.client));
+            if let Some(answer) = answer {
+                let asker = *asker;
+                self.pending.remove(&n);
+                return Some((answer, asker));
             }
         }
+        None
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.pending.values().map(|waiting| waiting.until).min()
+        self.pending.values().map(|one| one.until).min()
     }
 
-    pub(super) fn expire(&mut self) {
+    /// Ends the questions that have waited for too long: what their clients are told.
+    pub(super) fn expire(&mut self) -> Vec<(Vec<u8>, Asker)> {
         let now = Instant::now();
-        self.pending.retain(|_, waiting| waiting.until > now);
+        let late = self.pending.extract_if(.., |_, one| one.until <= now);
+        late.map(|(_, one)| (one.question.failure(), one.asker))
+            .collect()
     }
 }
 
-impl AsFd for Forward {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
+/// Sends a question from a port of its own.
+fn ask(resolver: SocketAddr, question: &Question) -> io::Result<UdpSocket> {
+    let any: SocketAddr = match resolver {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = UdpSocket::bind(any)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(resolver)?;
+    socket.send(&question.query())?;
+    Ok(socket)
 }

@@ -1,6 +1,7 @@
 //! The sockets of the services' names: UDP and TCP, and who is asked for other names.
 
 mod forward;
+mod question;
 mod tcp;
 mod upstream;
 
@@ -12,12 +13,14 @@ use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use ipnet::IpNet;
 use mayfly_dns::{Client, Config as ServerConfig, Identity, Server, Transport};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 
 use super::fleet::Id;
 use super::names::{Asked, Names};
-use forward::Forward;
+use forward::{Asker, Forward};
+use question::Allowed;
 use tcp::{Connections, Place};
 use upstream::{Progress, Upstreams};
 
@@ -56,6 +59,15 @@ pub struct Query {
     pub answered: Instant,
 }
 
+/// Who is asked for names of no zone of ours, and for whom.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Elsewhere<'a> {
+    /// Its address; without one such a query is refused.
+    pub resolver: Option<SocketAddr>,
+    /// The networks of the clients that it is asked for; others are refused.
+    pub clients: &'a [IpNet],
+}
+
 /// The sockets, and what is kept between queries.
 pub struct Dns {
     udp: Vec<UdpSocket>,
@@ -64,7 +76,10 @@ pub struct Dns {
     forward: Option<Forward>,
     /// The same over TCP.
     upstreams: Option<Upstreams>,
+    /// Whose questions are forwarded.
+    allowed: Allowed,
     server: Server,
+    nsid: Identity,
     began: Instant,
     /// What was done.
     pub counts: Counts,
@@ -79,8 +94,8 @@ pub enum Source {
     Listener(usize),
     /// A connection.
     Connection(usize),
-    /// The way to the resolver.
-    Resolver,
+    /// A question's way to the resolver.
+    Resolver(usize),
     /// A connection to the resolver, for a client's.
     Upstream(usize),
 }
@@ -89,7 +104,7 @@ impl Dns {
     /// Opens the sockets.
     ///
     /// # Errors
-    /// An address that can't be listened on, named.
+    /// An address that can't be listened on, named; or there are no random numbers.
     pub fn open(addresses: &[SocketAddr]) -> Result<Self, String> {
         let mut udp = Vec::new();
         let mut listeners = Vec::new();
@@ -100,32 +115,37 @@ impl Dns {
             let socket = socket_listening(address).map_err(error)?;
             listeners.push(TcpListener::from(socket));
         }
+        let nsid = Identity::default();
         Ok(Self {
             udp,
             listeners,
             connections: Connections::default(),
             forward: None,
             upstreams: None,
-            server: Server::new(ServerConfig::new([0; 16])),
+            allowed: Allowed::default(),
+            server: server(&nsid).map_err(|error| format!("random numbers: {error}"))?,
+            nsid,
             began: Instant::now(),
             counts: Counts::default(),
         })
     }
 
-    /// Sets what is answered, and how.
+    /// Sets what is answered, and how. What stays as it is goes on: cookies, limits, connections, questions under way.
     ///
     /// # Errors
-    /// There are no random numbers, or there is no way to the resolver.
-    pub fn configure(&mut self, nsid: Option<&str>, forward: Option<SocketAddr>) -> io::Result<()> {
-        let mut secret = [0; 16];
-        rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty())?;
-        let mut config = ServerConfig::new(secret);
-        let nsid = nsid.unwrap_or_default().as_bytes();
-        config.identity = Identity::from_slice(nsid).unwrap_or_default();
-        self.server = Server::new(config);
-        self.connections.clear();
-        self.forward = forward.map(Forward::open).transpose()?;
-        self.upstreams = forward.map(Upstreams::new);
+    /// There are no random numbers.
+    pub fn configure(&mut self, nsid: Option<&str>, elsewhere: Elsewhere<'_>) -> io::Result<()> {
+        let nsid = Identity::from_slice(nsid.unwrap_or_default().as_bytes()).unwrap_or_default();
+        if self.nsid != nsid {
+            self.server = server(&nsid)?;
+            self.nsid = nsid;
+        }
+        self.allowed = Allowed(elsewhere.clients.to_vec());
+        if self.forward.as_ref().map(Forward::resolver) != elsewhere.resolver {
+            self.forward = elsewhere.resolver.map(Forward::new);
+            self.upstreams = elsewhere.resolver.map(Upstreams::new);
+            self.connections.close_forwarded();
+        }
         Ok(())
     }
 
@@ -134,13 +154,11 @@ impl Dns {
         let udp = self.udp.iter().enumerate();
         let udp = udp.map(|(n, socket)| (Source::Udp(n), socket.as_fd()));
         let listeners = self.listeners.iter().enumerate();
-        let listeners = listeners
-            .filter(|_| self.connections.has_room())
-            .map(|(n, socket)| (Source::Listener(n), socket.as_fd()));
+        let listeners = listeners.map(|(n, socket)| (Source::Listener(n), socket.as_fd()));
         let connections = self.connections.iter();
         let connections = connections.map(|(n, socket)| (Source::Connection(n), socket));
-        let resolver = self.forward.iter();
-        let resolver = resolver.map(|forward| (Source::Resolver, forward.as_fd()));
+        let resolver = self.forward.iter().flat_map(Forward::iter);
+        let resolver = resolver.map(|(n, socket)| (Source::Resolver(n), socket));
         let upstreams = self.upstreams.iter().flat_map(Upstreams::iter);
         let upstreams = upstreams.map(|(n, socket)| (Source::Upstream(n), socket));
         udp.chain(listeners)
@@ -181,8 +199,9 @@ impl Dns {
             Source::Listener(n) => {
                 if let Some(listener) = self.listeners.get(n)
                     && let Ok((stream, from)) = listener.accept()
+                    && let Some(evicted) = self.connections.add(stream, from.ip(), self.began)
                 {
-                    self.connections.add(stream, from.ip(), self.began);
+                    self.close(evicted);
                 }
             }
             Source::Connection(n) => self.connection(n, names, queries),
@@ -200,18 +219,18 @@ impl Dns {
                     Progress::Failed => self.connections.close(n),
                 }
             }
-            Source::Resolver => {
-                let Some(forward) = &mut self.forward else {
-                    return;
-                };
-                for _ in 0..TURN {
-                    let Some((answer, socket, to)) = forward.answer() else {
-                        break;
-                    };
-                    if let Some(socket) = self.udp.get(socket) {
-                        let _ = socket.send_to(&answer, to);
-                    }
-                }
+            Source::Resolver(n) => {
+                let answer = self.forward.as_mut().and_then(|forward| forward.answer(n));
+                self.tell(answer);
+            }
+        }
+    }
+
+    /// Sends clients what the resolver has answered.
+    fn tell(&self, answers: impl IntoIterator<Item = (Vec<u8>, Asker)>) {
+        for (answer, asker) in answers {
+            if let Some(socket) = self.udp.get(asker.socket) {
+                let _ = socket.send_to(&answer, asker.address);
             }
         }
     }
@@ -226,19 +245,20 @@ impl Dns {
             // What it has not taken by now it will not take.
             self.close(n);
         }
-        if let Some(forward) = &mut self.forward {
-            forward.expire();
-        }
+        let late = self.forward.as_mut().map(Forward::expire);
+        self.tell(late.into_iter().flatten());
     }
 
     /// Goes on with a client's connection.
     fn connection(&mut self, n: usize, names: &Names, queries: &mut Vec<Query>) {
         let server = &mut self.server;
+        let client = self.connections.address(n);
+        let is_allowed = client.is_some_and(|client| self.allowed.has(client));
         let place = Place {
             server,
             names,
             began: self.began,
-            forward: self.upstreams.as_mut(),
+            forward: self.upstreams.as_mut().filter(|_| is_allowed),
         };
         let before = place.server.stats.tcp;
         let done = self.connections.serve(n, place, queries);
@@ -309,11 +329,17 @@ impl Dns {
             }
             Asked::Nothing => self.counts.dropped += 1,
             Asked::Elsewhere => match &mut self.forward {
-                Some(forward) => match forward.query(query, n, from) {
+                Some(forward) if self.allowed.has(client.address) => match forward.query(
+                    query,
+                    Asker {
+                        socket: n,
+                        address: from,
+                    },
+                ) {
                     true => self.counts.forwarded += 1,
                     false => self.counts.dropped += 1,
                 },
-                None => {
+                _ => {
                     if length > 0 {
                         let _ = socket.send_to(answer.get(..length)?, from);
                     }
@@ -323,6 +349,15 @@ impl Dns {
         }
         Some(())
     }
+}
+
+/// A server that calls itself this, with a cookie secret of its own.
+fn server(nsid: &Identity) -> io::Result<Server> {
+    let mut secret = [0; 16];
+    rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty())?;
+    let mut config = ServerConfig::new(secret);
+    config.identity = nsid.clone();
+    Ok(Server::new(config))
 }
 
 /// Milliseconds since the start, as the DNS code counts time.

@@ -10,14 +10,14 @@ use mayfly_dns::{Connection, ROOM_MIN, Server, TCP_QUERY_MAX};
 use mayfly_site::{Pack, Zones};
 use mayfly_stream::{Input, Next};
 
-use super::super::fleet::Id;
+use super::super::fleet::{Id, Prefix};
 use super::super::names::Names;
 use super::upstream::Upstreams;
 use super::{Query, millis, unix_seconds};
 
-/// Connections at a time, and of one address.
+/// Connections at a time, and those of the clients of one network.
 const CONNECTIONS: usize = 256;
-const OF_ONE: usize = 16;
+const OF_PREFIX: usize = 64;
 /// Octets of answers that may wait to be sent. The zones here have no longer answers.
 const OUT: usize = 16 * 1024;
 
@@ -26,6 +26,9 @@ type Node = <Pack<'static> as Zones>::Node;
 struct Client {
     stream: TcpStream,
     address: IpAddr,
+    prefix: Prefix,
+    /// When something was last read from it or written to it.
+    active: Instant,
     connection: Connection<Node>,
     input: Vec<u8>,
     ended: bool,
@@ -53,12 +56,14 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    pub(super) fn clear(&mut self) {
-        self.clients.clear();
+    /// Closes those whose question is at a resolver that is asked no more.
+    pub(super) fn close_forwarded(&mut self) {
+        self.clients.retain(|_, client| !client.is_forwarded);
     }
 
-    pub(super) fn has_room(&self) -> bool {
-        self.clients.len() < CONNECTIONS
+    /// The address of a connection's client.
+    pub(super) fn address(&self, n: usize) -> Option<IpAddr> {
+        Some(self.clients.get(&n)?.address)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
@@ -81,25 +86,56 @@ impl Connections {
         Some(began + Duration::from_millis(first))
     }
 
-    pub(super) fn add(&mut self, stream: TcpStream, address: IpAddr, began: Instant) {
-        let address = address.to_canonical();
-        let same = self.clients.values();
-        let same = same.filter(|client| client.address == address).count();
-        if same >= OF_ONE || stream.set_nonblocking(true).is_err() {
-            return;
+    /// Takes a connection. It always has room: of the network with the most connections, the one that has been idle longest
+    /// makes way; the number of that one.
+    pub(super) fn add(
+        &mut self,
+        stream: TcpStream,
+        address: IpAddr,
+        began: Instant,
+    ) -> Option<usize> {
+        if stream.set_nonblocking(true).is_err() {
+            return None;
         }
+        let (address, now) = (address.to_canonical(), Instant::now());
         let client = Client {
             stream,
             address,
-            connection: Connection::new(millis(began, Instant::now())),
+            prefix: Prefix::from(address),
+            active: now,
+            connection: Connection::new(millis(began, now)),
             input: Vec::new(),
             ended: false,
             output: Vec::new(),
             is_forwarded: false,
             closing: false,
         };
+        let evicted = self.in_the_way_of(client.prefix);
         self.next = self.next.wrapping_add(1);
         self.clients.insert(self.next, client);
+        evicted
+    }
+
+    /// Who has to make way for one more connection from this network.
+    fn in_the_way_of(&self, prefix: Prefix) -> Option<usize> {
+        let mut networks: BTreeMap<Prefix, usize> = BTreeMap::new();
+        for client in self.clients.values() {
+            *networks.entry(client.prefix).or_default() += 1;
+        }
+        let own = networks.get(&prefix).copied().unwrap_or_default();
+        let most = match networks.values().max() {
+            Some(_) if own >= OF_PREFIX => own,
+            Some(&most) if self.clients.len() >= CONNECTIONS => most,
+            _ => return None,
+        };
+        let of = |client: &Client| match own >= OF_PREFIX {
+            true => client.prefix == prefix,
+            false => networks.get(&client.prefix) == Some(&most),
+        };
+        let candidates = self.clients.iter().filter(|(_, client)| of(client));
+        candidates
+            .min_by_key(|(_, client)| client.active)
+            .map(|(&n, _)| n)
     }
 
     /// Reads, answers and writes as far as that goes now; how many queries were forwarded, or `None` when it is over.
@@ -155,8 +191,8 @@ impl Client {
                 let Some(elsewhere) = elsewhere.filter(|_| all && !self.closing) else {
                     break;
                 };
-                let query = self.input.get(..elsewhere)?;
-                self.is_forwarded = place.forward.as_mut()?.ask(n, query);
+                let query = self.input.get(2..elsewhere)?;
+                self.is_forwarded = place.forward.as_mut()?.ask(n, self.address, query);
                 if !self.is_forwarded {
                     return None;
                 }
@@ -224,7 +260,10 @@ impl Client {
         while self.input.len() < octets.len() && !self.ended {
             match self.stream.read(&mut octets) {
                 Ok(0) => self.ended = true,
-                Ok(length) => self.input.extend_from_slice(octets.get(..length)?),
+                Ok(length) => {
+                    self.active = Instant::now();
+                    self.input.extend_from_slice(octets.get(..length)?);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return None,
@@ -237,7 +276,10 @@ impl Client {
         while !self.output.is_empty() {
             match self.stream.write(&self.output) {
                 Ok(0) => return None,
-                Ok(length) => drop(self.output.drain(..length)),
+                Ok(length) => {
+                    self.active = Instant::now();
+                    self.output.drain(..length);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return None,

@@ -3,15 +3,19 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 
-/// Connections to the resolver.
+use super::super::fleet::Prefix;
+use super::question::Question;
+
+/// Connections to the resolver, and those for the clients of one network.
 const UPSTREAMS: usize = 64;
+const OF_PREFIX: usize = UPSTREAMS / 4;
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Octets that are read at once.
@@ -19,6 +23,8 @@ const CHUNK: usize = 4096;
 
 /// A question, and as much of its answer as has come.
 struct Upstream {
+    question: Question,
+    prefix: Prefix,
     stream: TcpStream,
     output: Vec<u8>,
     input: Vec<u8>,
@@ -61,17 +67,25 @@ impl Upstreams {
         self.all.values().map(|upstream| upstream.until).min()
     }
 
-    /// Asks, with a query after its length; whether there was room for it.
-    pub(super) fn ask(&mut self, n: usize, query: &[u8]) -> bool {
-        if self.all.len() >= UPSTREAMS {
+    /// Asks what a client of this address asks; whether there was room for it.
+    pub(super) fn ask(&mut self, n: usize, client: IpAddr, query: &[u8]) -> bool {
+        let prefix = Prefix::from(client);
+        let same = self.all.values().filter(|one| one.prefix == prefix);
+        if self.all.len() >= UPSTREAMS || same.count() >= OF_PREFIX {
             return false;
         }
+        let Some(question) = Question::read(query) else {
+            return false;
+        };
         let Ok(stream) = begin(self.resolver) else {
             return false;
         };
+        let output = framed(&question.query());
         let upstream = Upstream {
+            question,
+            prefix,
             stream,
-            output: query.to_vec(),
+            output,
             input: Vec::new(),
             until: Instant::now() + PATIENCE,
         };
@@ -122,7 +136,10 @@ impl Upstream {
             if let Some((length, answer)) = self.input.split_first_chunk()
                 && let Some(answer) = answer.get(..u16::from_be_bytes(*length).into())
             {
-                return Ok(Progress::Answered([&length[..], answer].concat()));
+                let answer = self.question.answer(answer);
+                return Ok(answer.map_or(Progress::Failed, |answer| {
+                    Progress::Answered(framed(&answer))
+                }));
             }
             match self.stream.read(&mut octets) {
                 Ok(0) => return Ok(Progress::Failed),
@@ -137,6 +154,12 @@ impl Upstream {
             }
         }
     }
+}
+
+/// A message after its length (RFC 1035 section 4.2.2).
+fn framed(message: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(message.len()).unwrap_or(u16::MAX);
+    [&length.to_be_bytes()[..], message].concat()
 }
 
 /// Begins to connect. Whether that succeeds is seen when something is written.
