@@ -8,9 +8,10 @@ use super::zone::{presentation, rdata, types};
 
 const SOA: u16 = 6;
 const RRSIG: u16 = 46;
+const NSEC: u16 = 47;
 
 /// Writes the zones of a pack as a master file would have them, a record a line: owner, TTL, class, type and data with tabs
-/// between. Names are whole and in lower case, in canonical order (RFC 4034 section 6.1); of each name come the types
+/// between. Names are whole and, but for the next name of NSEC, in lower case; they come in canonical order (RFC 4034 section 6.1); of each name come the types
 /// in the order of their numbers, after them the signatures of each, and the SOA record before all. Data is in the form of its
 /// type, with numbers for algorithms; of what is no such data, and of unknown types, in the form of RFC 3597.
 ///
@@ -56,7 +57,11 @@ fn print_set(owner: &str, set: RrSet<'_>, out: &mut impl Write) -> io::Result<()
     for (rtype, octets) in [(set.rtype, set.rdata), (RRSIG, set.signatures)] {
         let name = types::name(rtype);
         for data in records(octets) {
-            let text = rdata::print(rtype, &rdata::folded(rtype, data));
+            // The next name of NSEC keeps its case in canonical form (RFC 6840 section 5.1).
+            let text = match rtype {
+                NSEC => rdata::print(rtype, data),
+                _ => rdata::print(rtype, &rdata::folded(rtype, data)),
+            };
             let line = format!("{owner}\t{}\tIN\t{name}\t{text}", set.ttl);
             writeln!(out, "{}", line.trim_end())?;
         }

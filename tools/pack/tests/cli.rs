@@ -83,8 +83,8 @@ fn errors_leave_no_file() {
         pack(&[site.path().to_str().unwrap(), "-o", out.to_str().unwrap()]);
     assert_eq!((code, &stdout[..]), (Some(1), ""));
     let lines: Vec<_> = stderr.lines().collect();
-    assert!(lines[0].starts_with("zones/a.test.zone:1: "), "{stderr}");
-    assert!(lines[1].starts_with("zones/a.test.zone:2: "), "{stderr}");
+    assert!(lines[0].starts_with("zones/a.test.zone:1:5: "), "{stderr}");
+    assert!(lines[1].starts_with("zones/a.test.zone:2:5: "), "{stderr}");
     assert_eq!(
         lines[2..],
         ["hatch: nothing was written, as there are 2 errors"]

@@ -95,6 +95,8 @@ pub(crate) fn test(test: &Test) -> Result<()> {
             "nsd",
             "--test",
             "host",
+            "--test",
+            "zones",
         ])?;
     }
     progress.say("end-to-end tests");
