@@ -182,7 +182,7 @@ pub struct netif_extra_gso {
     pub type_: u8,
     /// `XEN_NETIF_EXTRA_FLAG_MORE` or nothing.
     pub flags: u8,
-    /// `u.gso.size`: octets of TCP payload in each segment.
+    /// `u.gso.size`: bytes of TCP payload in each segment.
     pub size: u16,
     /// `u.gso.type`: `XEN_NETIF_GSO_TYPE_*`.
     pub gso_type: u8,
@@ -190,7 +190,7 @@ pub struct netif_extra_gso {
     pub pad: u8,
     /// `u.gso.features`: none exist.
     pub features: u16,
-    /// What a transmit request is longer.
+    /// A transmit request is longer by this.
     pub unused: u32,
 }
 const _: () = assert!(size_of::<netif_extra_gso>() == size_of::<netif_tx_request>());
@@ -282,6 +282,12 @@ pub mod xs {
     pub const ERROR: u32 = 16;
 }
 
+/// `XENSTORE_SERVER_FEATURE_RECONNECTION`: the server acts on [`XENSTORE_RECONNECT`].
+pub const XENSTORE_SERVER_FEATURE_RECONNECTION: u32 = 1;
+/// `XENSTORE_CONNECTED`, in the connection word: the steady state.
+pub const XENSTORE_CONNECTED: u32 = 0;
+/// `XENSTORE_RECONNECT`: the guest asks for the ring to be emptied and its connection to begin anew.
+pub const XENSTORE_RECONNECT: u32 = 1;
 /// `XENSTORE_PAYLOAD_MAX`.
 pub const XENSTORE_PAYLOAD_MAX: usize = 4096;
 
@@ -350,6 +356,22 @@ pub enum XenbusState {
 }
 
 impl XenbusState {
+    /// The state as xenstore has it: one digit.
+    #[must_use]
+    pub fn digit(self) -> &'static [u8] {
+        match self {
+            Self::Unknown => b"0",
+            Self::Initialising => b"1",
+            Self::InitWait => b"2",
+            Self::Initialised => b"3",
+            Self::Connected => b"4",
+            Self::Closing => b"5",
+            Self::Closed => b"6",
+            Self::Reconfiguring => b"7",
+            Self::Reconfigured => b"8",
+        }
+    }
+
     /// The state that a xenstore value names; `Unknown` for anything else.
     #[must_use]
     pub fn parse(value: &[u8]) -> Self {

@@ -3,9 +3,12 @@
 //! Source: Xen docs/misc/xenstore-paths.pandoc, "Domain Controlled Paths". A
 //! request is acknowledged by writing the empty value. All of this comes after
 //! the first packet.
+//!
+//! A xenstored that was started anew knows no watch of its predecessor's and says nothing of it. So the
+//! watch is asked for again now and then: a xenstored that has it answers `EEXIST`.
 
 use crate::Hypervisor;
-use crate::xenstore::{Event, ReqId, StoreError, Xenstore};
+use crate::xenstore::{Event, ReqId, StoreErrno, Xenstore};
 
 const SHUTDOWN: &[u8] = b"control/shutdown";
 const TOKEN: &[u8] = b"control";
@@ -32,53 +35,104 @@ impl Command {
     }
 }
 
+/// What is known of the watch on `control/shutdown`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WatchState {
+    /// xenstored has not confirmed it.
+    Unconfirmed,
+    /// xenstored has confirmed it.
+    Confirmed,
+}
+
 /// The watch on `control/shutdown`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Control {
     changed: bool,
     read: Option<ReqId>,
+    /// The command could not be read; it is read again at the next [`Control::renew`].
+    unread: bool,
     command: Option<Command>,
     unknown: u32,
+    watch: WatchState,
+    asked: Option<ReqId>,
+    lost: bool,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Control {
-    /// A control that does nothing until [`Control::start`].
+    /// A control that does nothing until [`Control::renew`].
     #[must_use]
     pub const fn new() -> Self {
         Self {
             changed: false,
             read: None,
+            unread: false,
             command: None,
             unknown: 0,
+            watch: WatchState::Unconfirmed,
+            asked: None,
+            lost: false,
         }
     }
 
-    /// Says what the guest can do, and watches for commands.
-    ///
-    /// # Errors
-    /// [`StoreError`]; the guest then can't be shut down by the toolstack, but destroyed.
-    pub fn start<H: Hypervisor>(&self, store: &mut Xenstore<'_, H>) -> Result<(), StoreError> {
-        store.write(&[b"control/feature-poweroff"], b"1")?;
-        store.write(&[b"control/feature-reboot"], b"1")?;
-        store.watch(&[SHUTDOWN], TOKEN)?;
+    /// Says what the guest can do and watches for commands; later, finds out whether xenstored still
+    /// has the watch. What can't be sent now is sent with the next call.
+    pub fn renew<H: Hypervisor>(&mut self, store: &mut Xenstore<'_, H>) {
+        if self.watch == WatchState::Unconfirmed {
+            for key in [
+                b"control/feature-poweroff".as_slice(),
+                b"control/feature-reboot",
+            ] {
+                let _ = store.write(&[key], b"1");
+            }
+        }
+        self.changed |= core::mem::take(&mut self.unread);
+        if self.asked.is_none() {
+            self.asked = store.watch(&[SHUTDOWN], TOKEN).ok();
+        }
         store.flush();
-        Ok(())
+    }
+
+    /// The connection to xenstored is a new one: nothing that was asked will be answered.
+    pub fn reconnected<H: Hypervisor>(&mut self, store: &mut Xenstore<'_, H>) {
+        (self.read, self.asked) = (None, None);
+        self.watch = WatchState::Unconfirmed;
+        self.renew(store);
+    }
+
+    /// Whether xenstored turned out to have forgotten the watch, and with it all others.
+    #[must_use]
+    pub fn take_lost(&mut self) -> bool {
+        core::mem::take(&mut self.lost)
     }
 
     /// Takes note of a xenstore event, if it is about `control/shutdown`.
     pub fn xenstore_event(&mut self, event: &Event<'_>) {
         match *event {
             Event::Watch { token, .. } => self.changed |= token == TOKEN,
-            Event::Answer(id, result) => {
-                if self.read == Some(id) {
-                    self.read = None;
-                    let value = result.unwrap_or_default();
-                    self.command = Command::parse(value);
-                    if self.command.is_none() && !value.is_empty() {
-                        self.unknown += 1;
-                    }
+            Event::Answer(id, result) if self.read == Some(id) => {
+                self.read = None;
+                self.unread = result == Err(StoreErrno::Other);
+                let value = result.unwrap_or_default();
+                self.command = Command::parse(value);
+                if self.command.is_none() && !value.is_empty() {
+                    self.unknown += 1;
                 }
             }
+            Event::Answer(id, result) if self.asked == Some(id) => {
+                self.asked = None;
+                self.lost |= result.is_ok() && self.watch == WatchState::Confirmed;
+                self.watch = match result {
+                    Ok(_) | Err(StoreErrno::Exists) => WatchState::Confirmed,
+                    Err(_) => WatchState::Unconfirmed,
+                };
+            }
+            Event::Answer(..) => {}
         }
     }
 

@@ -8,7 +8,7 @@ use core::fmt;
 use mayfly_drivers::console::Console;
 use mayfly_drivers::control::{Command, Control};
 use mayfly_drivers::netfront::Notice;
-use mayfly_drivers::xenstore::Xenstore;
+use mayfly_drivers::xenstore::{Change, Xenstore};
 use mayfly_drivers::{EventPort, Gfn, HvmParam, Hypervisor, ShutdownReason, SystemTime};
 use smoltcp::time::Instant;
 
@@ -27,6 +27,9 @@ const HOUSEKEEPING_AT_LATEST: u64 = 1_000_000_000;
 /// Once the first packet has left, housekeeping waits this long: its hypercalls
 /// and xenstored's work would delay the first answers.
 const FIRST_ANSWERS: u64 = 50_000_000;
+/// How often the guest asks xenstored whether it still has the guest's watches, and looks for
+/// pages that a back end has let go of.
+const RENEW_EVERY: u64 = 30_000_000_000;
 
 /// Everything that runs.
 pub struct Guest<'a, H: Hypervisor, P: Pages> {
@@ -50,13 +53,15 @@ pub struct Guest<'a, H: Hypervisor, P: Pages> {
     housekeeping: Housekeeping,
     /// `data/mayfly/ready` is written.
     is_ready: bool,
-    store_is_broken: bool,
 }
 
+/// What nobody waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Housekeeping {
-    DueAt(SystemTime),
-    Done,
+    /// The first time.
+    FirstAt(SystemTime),
+    /// The next look at what may have been lost without a word.
+    RenewAt(SystemTime),
 }
 
 impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
@@ -86,9 +91,8 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
             control: Control::new(),
             console: None,
             links: 0,
-            housekeeping: Housekeeping::DueAt(latest),
+            housekeeping: Housekeeping::FirstAt(latest),
             is_ready: false,
-            store_is_broken: false,
         }
     }
 
@@ -119,7 +123,7 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
         now: SystemTime,
         unix_seconds: u64,
     ) -> Option<SystemTime> {
-        self.xenstore();
+        self.xenstore(now);
         for port in self.nic.front().ports().into_iter().flatten() {
             self.xen.evtchn_take(port);
         }
@@ -133,14 +137,13 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
         if self.nic.front().prepare_sleep() || self.store.has_more() {
             return Some(now);
         }
-        let housekeeping = match self.housekeeping {
-            Housekeeping::DueAt(at) => Some(at),
-            Housekeeping::Done => None,
-        };
+        let (Housekeeping::FirstAt(housekeeping) | Housekeeping::RenewAt(housekeeping)) =
+            self.housekeeping;
         [
             wanted.map(system_time),
             self.nic.front().deadline(),
-            housekeeping,
+            self.store.supervise_at(),
+            Some(housekeeping),
         ]
         .into_iter()
         .flatten()
@@ -154,17 +157,31 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
         [store, tx, rx]
     }
 
-    fn xenstore(&mut self) {
+    fn xenstore(&mut self, now: SystemTime) {
         if self.xen.evtchn_take(self.store.port()) || self.store.has_more() {
             self.pump();
         }
-        // Found now, or while a request was sent.
-        if let Some(broken) = self.store.broken()
-            && !self.store_is_broken
-        {
-            self.store_is_broken = true;
-            self.log(format_args!("{}", broken.as_str()));
+        match self.store.supervise(now) {
+            None => {}
+            Some(Change::Lost(broken)) => self.log(format_args!("{}", broken.as_str())),
+            Some(Change::Again) => {
+                self.log(format_args!("xenstore: connected again"));
+                self.store_is_new();
+            }
         }
+        if self.control.take_lost() {
+            self.log(format_args!("xenstore: a new xenstored; watching again"));
+            self.store_is_new();
+        }
+    }
+
+    /// Goes on with a xenstored that knows nothing of what was asked and watched.
+    fn store_is_new(&mut self) {
+        self.nic.front().reconnected(&mut self.store);
+        if matches!(self.housekeeping, Housekeeping::RenewAt(_)) {
+            self.control.reconnected(&mut self.store);
+        }
+        self.is_ready = false;
     }
 
     /// Hands out what xenstored has sent.
@@ -183,8 +200,6 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
         while let Some(notice) = self.nic.front().take_notice() {
             match notice {
                 Notice::Carrier => self.timeline.first(Phase::BackendConnected),
-                // Said already, when it was found.
-                Notice::Store(_) if self.store_is_broken => {}
                 notice => self.log(format_args!("{}", notice.as_str())),
             }
         }
@@ -205,23 +220,25 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
         if sent && !self.is_ready {
             // The one key that launchers wait for.
             self.is_ready = self.store.write(&[b"data/mayfly/ready"], b"1").is_ok();
-            if let Housekeeping::DueAt(at) = &mut self.housekeeping {
+            if let Housekeeping::FirstAt(at) = &mut self.housekeeping {
                 *at = (*at).min(SystemTime(now.0.saturating_add(FIRST_ANSWERS)));
             }
         }
-        match self.housekeeping {
-            Housekeeping::Done => {}
-            Housekeeping::DueAt(at) if now < at => {}
-            Housekeeping::DueAt(_) => {
-                self.housekeeping = Housekeeping::Done;
+        let (Housekeeping::FirstAt(due) | Housekeeping::RenewAt(due)) = self.housekeeping;
+        if now >= due {
+            if matches!(self.housekeeping, Housekeeping::FirstAt(_)) {
                 self.nic.front().housekeeping(&mut self.store);
-                let _ = self.control.start(&mut self.store);
                 if self.console_wanted {
                     self.console = open_console(self.xen);
                 }
                 let line = self.report.line();
                 self.log(format_args!("{line}"));
+            } else {
+                self.nic.front().renew(&mut self.store);
             }
+            self.control.renew(&mut self.store);
+            self.housekeeping =
+                Housekeeping::RenewAt(SystemTime(now.0.saturating_add(RENEW_EVERY)));
         }
         self.store.flush();
     }

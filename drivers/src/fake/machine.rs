@@ -410,6 +410,21 @@ impl Machine {
         Some(page)
     }
 
+    /// Maps what is granted, as long as it is; says whether.
+    pub(super) fn keep_mapped(&mut self, gref: u32) -> bool {
+        let index = gref as usize;
+        let Some(frame) = self.grant_frames.get(index / PER_FRAME) else {
+            return false;
+        };
+        let offset = index % PER_FRAME * ENTRY_SIZE;
+        let flags = frame.load16(offset);
+        let is_granted = flags & GTF_PERMIT_ACCESS != 0;
+        if is_granted {
+            frame.store16(offset, flags | GTF_READING);
+        }
+        is_granted
+    }
+
     pub(super) fn unmap_grant(&mut self, gref: u32) {
         let index = gref as usize;
         if let Some(frame) = self.grant_frames.get(index / PER_FRAME) {

@@ -25,7 +25,7 @@ mod store;
 use core::cell::RefCell;
 
 pub use machine::{Counts, Machine};
-pub use netback::{FakeNetback, Packet, Ring};
+pub use netback::{BACKEND, FakeNetback, Packet, Ring};
 pub use process::Process;
 pub use store::{FakeStore, Fault, HOME, Request};
 

@@ -15,7 +15,8 @@ use crate::abi::{
 };
 use crate::{EventPort, SharedPage};
 
-pub(super) const BACKEND: &str = "/local/domain/0/backend/vif/1/0";
+/// The back end's directory in xenstore, until [`FakeNetback::remake`] names another.
+pub const BACKEND: &str = "/local/domain/0/backend/vif/1/0";
 const FRONTEND: &str = "device/vif/0";
 
 /// One of the two rings.
@@ -86,6 +87,14 @@ pub struct FakeNetback {
     pub tx_status: i16,
     /// Keeps its mapping of the rings when it closes.
     pub keep_mapped: bool,
+    /// Maps all that it was granted as well, and keeps that too.
+    pub map_all: bool,
+    /// The grants that it has kept.
+    kept: Vec<u32>,
+    /// The grants of transmit requests of the present connection.
+    tx_grants: Vec<u32>,
+    /// Its directory in xenstore.
+    path: String,
     /// Frames that the guest sent, oldest first, as they leave the machine: cut into segments,
     /// with their checksums.
     pub transmitted: VecDeque<Vec<u8>>,
@@ -116,6 +125,10 @@ impl FakeNetback {
             reorder_tx: false,
             tx_status: NETIF_RSP_OKAY,
             keep_mapped: false,
+            map_all: false,
+            kept: Vec::new(),
+            tx_grants: Vec::new(),
+            path: BACKEND.to_string(),
             transmitted: VecDeque::new(),
             segmented: 0,
             most_slots: 0,
@@ -132,20 +145,39 @@ impl FakeNetback {
         if self.state != XenbusState::Unknown {
             return;
         }
-        set_backend(store, "frontend-id", "1");
-        set_backend(store, "online", "1");
-        set_backend(store, "mtu", "1500");
+        self.make_directory(store);
+        set_frontend(store, "backend-id", "0");
+        set_frontend(store, "mac", "00:16:3e:00:00:01");
+        set_frontend(store, "state", "1");
+        set_frontend(store, "backend", &self.path);
+        self.switch(store, XenbusState::InitWait);
+    }
+
+    fn make_directory(&self, store: &mut FakeStore) {
+        self.set(store, "frontend-id", "1");
+        self.set(store, "online", "1");
+        self.set(store, "mtu", "1500");
         for key in [
             "feature-sg",
             "feature-gso-tcpv4",
             "feature-ipv6-csum-offload",
         ] {
-            set_backend(store, key, "1");
+            self.set(store, key, "1");
         }
-        set_frontend(store, "backend-id", "0");
-        set_frontend(store, "mac", "00:16:3e:00:00:01");
-        set_frontend(store, "state", "1");
-        set_frontend(store, "backend", BACKEND);
+    }
+
+    fn set(&self, store: &mut FakeStore, key: &str, value: &str) {
+        let path: String = [&self.path, "/", key].concat();
+        store.set(path.as_bytes(), value.as_bytes());
+    }
+
+    /// The toolstack removes the back end and makes another one, at a path of its own if it is not
+    /// the same; the front end's keys are the toolstack's next work.
+    pub fn remake(&mut self, machine: &mut Machine, store: &mut FakeStore, path: &str) {
+        self.disconnect(machine);
+        store.remove(self.path.as_bytes());
+        self.path = path.to_string();
+        self.make_directory(store);
         self.switch(store, XenbusState::InitWait);
     }
 
@@ -153,7 +185,7 @@ impl FakeNetback {
     pub fn unplug(&mut self, machine: &mut Machine, store: &mut FakeStore) {
         self.disconnect(machine);
         self.state = XenbusState::Unknown;
-        store.remove(BACKEND.as_bytes());
+        store.remove(self.path.as_bytes());
         store.remove(FRONTEND.as_bytes());
     }
 
@@ -162,7 +194,7 @@ impl FakeNetback {
         if self.state == XenbusState::Unknown {
             return;
         }
-        set_backend(store, "online", "0");
+        self.set(store, "online", "0");
         self.switch(store, XenbusState::Closing);
     }
 
@@ -177,7 +209,8 @@ impl FakeNetback {
 
     /// The module is loaded again.
     pub fn load(&mut self, store: &mut FakeStore) {
-        let there = store.get([BACKEND, "/state"].concat().as_bytes()).is_some();
+        let state: String = [&self.path, "/state"].concat();
+        let there = store.get(state.as_bytes()).is_some();
         if there && self.state == XenbusState::Unknown {
             self.switch(store, XenbusState::InitWait);
         }
@@ -293,6 +326,14 @@ impl FakeNetback {
         }
     }
 
+    /// Lets go of all that it has kept.
+    pub fn let_go(&mut self, machine: &mut Machine) {
+        (self.keep_mapped, self.map_all) = (false, false);
+        for gref in core::mem::take(&mut self.kept) {
+            machine.unmap_grant(gref);
+        }
+    }
+
     /// The grant references of the rings, transmit first.
     #[must_use]
     pub fn ring_refs(&self) -> Option<[u32; 2]> {
@@ -361,7 +402,7 @@ impl FakeNetback {
 
     fn switch(&mut self, store: &mut FakeStore, state: XenbusState) {
         self.state = state;
-        set_backend(store, "state", &(state as u8).to_string());
+        self.set(store, "state", &(state as u8).to_string());
     }
 
     fn connect(&mut self, machine: &mut Machine, store: &FakeStore) -> bool {
@@ -423,10 +464,29 @@ impl FakeNetback {
 
     fn disconnect(&mut self, machine: &mut Machine) {
         if let Some(connection) = self.connection.take() {
-            if !self.keep_mapped {
-                machine.unmap_grant(connection.tx_ref);
-                machine.unmap_grant(connection.rx_ref);
+            let rings = [connection.tx_ref, connection.rx_ref];
+            if self.keep_mapped {
+                self.kept.extend(rings);
+            } else {
+                self.unmap(machine, &rings);
             }
+            if self.map_all {
+                let slots = connection
+                    .rx
+                    .load_acquire(sring::REQ_PROD)
+                    .min(NET_RX_RING_SIZE);
+                let posted = (0..slots).map(|slot| -> netif_rx_request {
+                    // A response in its place has no grant.
+                    connection.rx.read(rx_entry(slot))
+                });
+                let grants = posted.map(|request| request.gref);
+                for gref in grants.chain(self.tx_grants.drain(..)) {
+                    if machine.keep_mapped(gref) {
+                        self.kept.push(gref);
+                    }
+                }
+            }
+            self.tx_grants.clear();
             machine.unbind(connection.tx_port);
             machine.unbind(connection.rx_port);
         }
@@ -491,6 +551,7 @@ impl FakeNetback {
             match packet(connection, machine, prod) {
                 Ok(packet) => match offload::finish(packet.bytes, packet.flags, packet.gso) {
                     Ok(frames) => {
+                        self.tx_grants.extend(packet.grants);
                         self.most_slots = self.most_slots.max(packet.slots);
                         self.segmented += u64::from(packet.gso.is_some());
                         self.transmitted.extend(frames);
@@ -596,6 +657,7 @@ struct Sent {
     flags: NetTxFlags,
     gso: Option<netif_extra_gso>,
     slots: usize,
+    grants: Vec<u32>,
 }
 
 /// Takes the requests of the next packet, as `xenvif_tx_build_gops` and `xenvif_count_requests` in
@@ -664,6 +726,7 @@ fn packet(
         flags,
         gso,
         slots: slots.len(),
+        grants: slots.iter().map(|slot| slot.gref).collect(),
     })
 }
 
@@ -701,10 +764,6 @@ fn put_rx(connection: &mut Connection, response: netif_rx_response) {
 fn put_tx(connection: &mut Connection, response: netif_tx_response) {
     connection.tx.write(tx_entry(connection.tx_prod), &response);
     connection.tx_prod = connection.tx_prod.wrapping_add(1);
-}
-
-fn set_backend(store: &mut FakeStore, key: &str, value: &str) {
-    store.set([BACKEND, "/", key].concat().as_bytes(), value.as_bytes());
 }
 
 pub(super) fn set_frontend(store: &mut FakeStore, key: &str, value: &str) {

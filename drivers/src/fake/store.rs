@@ -7,7 +7,10 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::machine::{Machine, Remote};
 use crate::abi::xenstore_domain_interface as ring;
-use crate::abi::{XENSTORE_PAYLOAD_MAX, xs, xsd_sockmsg};
+use crate::abi::{
+    XENSTORE_CONNECTED, XENSTORE_PAYLOAD_MAX, XENSTORE_RECONNECT,
+    XENSTORE_SERVER_FEATURE_RECONNECTION, xs, xsd_sockmsg,
+};
 use crate::{EventPort, SharedPage};
 
 /// The guest's home.
@@ -70,6 +73,8 @@ pub struct FakeStore {
     pub refuse: Option<Vec<u8>>,
     /// Does not look at the ring at all.
     pub dead: bool,
+    /// Times that it has emptied the ring because the guest asked for it.
+    pub reconnections: u64,
     /// What came so far.
     pub requests: Vec<Request>,
     /// Notifications sent.
@@ -95,6 +100,7 @@ impl FakeStore {
             piece: None,
             refuse: None,
             dead: false,
+            reconnections: 0,
             requests: Vec::new(),
             notifications: 0,
         }
@@ -151,6 +157,69 @@ impl FakeStore {
         }
     }
 
+    /// Offers reconnection, as oxenstored does.
+    pub fn offer_reconnection(&mut self) {
+        let features = XENSTORE_SERVER_FEATURE_RECONNECTION;
+        self.page.store_release(ring::SERVER_FEATURES, features);
+    }
+
+    /// Another xenstored takes its place: no watch is left, and nothing that was half read or half
+    /// answered. `empty` says that nothing is left of the tree either.
+    pub fn restart(&mut self, empty: bool) {
+        self.forget();
+        self.dead = false;
+        if empty {
+            self.tree.clear();
+        }
+    }
+
+    fn forget(&mut self) {
+        self.watches.clear();
+        self.input.clear();
+        self.output.clear();
+        self.late.clear();
+        self.faults.clear();
+        self.blocked = false;
+    }
+
+    /// The domain is introduced to the C xenstored (`do_introduce`, `domain_conn_reset`): it empties the
+    /// ring, and notifies the guest if that has asked for a reconnection.
+    pub fn introduce(&mut self, machine: &mut Machine) {
+        self.empty_ring();
+        if self.page.load_acquire(ring::CONNECTION) == XENSTORE_RECONNECT {
+            self.page
+                .store_release(ring::CONNECTION, XENSTORE_CONNECTED);
+            self.notify(machine);
+        }
+        // To bind an event channel is to have an event on it.
+        self.kicked = true;
+    }
+
+    fn empty_ring(&mut self) {
+        for index in [
+            ring::REQ_CONS,
+            ring::REQ_PROD,
+            ring::RSP_CONS,
+            ring::RSP_PROD,
+        ] {
+            self.page.store_release(index, 0);
+        }
+    }
+
+    /// Does what the connection word asks for (`Xb.reconnect` of oxenstored).
+    fn reconnect(&mut self, machine: &mut Machine) {
+        let asked = self.page.load_acquire(ring::CONNECTION) == XENSTORE_RECONNECT;
+        let features = self.page.load_acquire(ring::SERVER_FEATURES);
+        if asked && features & XENSTORE_SERVER_FEATURE_RECONNECTION != 0 {
+            self.forget();
+            self.empty_ring();
+            self.page
+                .store_release(ring::CONNECTION, XENSTORE_CONNECTED);
+            self.reconnections += 1;
+            self.notify(machine);
+        }
+    }
+
     /// Sends bytes that no request asked for.
     pub fn inject(&mut self, bytes: &[u8]) {
         self.output.extend(bytes);
@@ -190,6 +259,7 @@ impl FakeStore {
         let mut progress = false;
         if core::mem::take(&mut self.kicked) {
             self.blocked = false;
+            self.reconnect(machine);
             progress |= self.receive(machine);
         }
         let now = machine.now();
@@ -280,6 +350,7 @@ impl FakeStore {
                 Ok(b"OK\0".to_vec())
             }
             xs::WRITE | xs::RM => Err("EACCES"),
+            xs::WATCH if self.is_watched(&full, rest) => Err("EEXIST"),
             xs::WATCH => {
                 let token = rest.strip_suffix(b"\0").unwrap_or(rest);
                 self.watches.push((full, path.to_vec(), token.to_vec()));
@@ -339,6 +410,12 @@ impl FakeStore {
         if let Some(at) = watched {
             self.watch_event(at, None);
         }
+    }
+
+    fn is_watched(&self, path: &[u8], token: &[u8]) -> bool {
+        let token = token.strip_suffix(b"\0").unwrap_or(token);
+        let mut watches = self.watches.iter();
+        watches.any(|watch| watch.0 == path && watch.2 == token)
     }
 
     fn send(&mut self, machine: &mut Machine) -> bool {

@@ -233,6 +233,11 @@ impl Buffers {
         }
     }
 
+    /// Whether any page can be used.
+    pub(super) fn has_any(&self) -> bool {
+        self.usable() != PageSet::default()
+    }
+
     /// Pages that are held back.
     pub(super) fn held(&self) -> usize {
         self.held.len()

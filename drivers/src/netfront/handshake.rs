@@ -29,9 +29,11 @@ pub enum State {
     },
     /// We have left; the back end has yet to let go of the rings.
     Closing,
-    /// Nothing is shared. A back end that is ready again restarts the machine.
+    /// Nothing is shared. A back end that is ready again restarts the machine; and its state is
+    /// looked at again after a while, in case that nobody told of it.
     Closed,
     /// There is no network interface (any more), or what xenstore says of it makes no sense.
+    /// It is looked for again after a while.
     Absent,
 }
 
@@ -48,177 +50,178 @@ pub enum Input {
     NoBackend,
     /// `mac` was answered; `false` if it is no MAC address.
     Mac(bool),
+    /// xenstored could not say what `backend` or `mac` is.
+    Unreadable,
     /// The rings could not be made.
     LinkFailed,
     /// xenstored refused one of the keys that publish the rings.
     PublishRefused,
     /// The back end's state was read; `Unknown` when it is gone.
     Peer(XenbusState),
+    /// The back end says `Connected` and has not bound our event channel: it uses the rings of an
+    /// earlier link, and would not look at ours before it has let go of those.
+    Elsewhere,
     /// The back end has answered on a ring.
     Activity,
     /// The back end has written nonsense into a ring.
     RingBroken,
     /// The back end's `online` key: it waits to be connected again.
     Online,
-    /// `backend` in our directory was written or removed.
+    /// The toolstack has plugged the interface anew: what our directory says is not what the
+    /// present state was made from.
     Replugged,
-    /// Our own state was read; `Unknown` when it is gone.
-    Own(XenbusState),
+    /// The connection to xenstored is a new one: questions will not be answered.
+    StoreReset,
     /// The state's time is up.
     Timeout,
 }
 
-bitflags::bitflags! {
-    /// What the shell has to do, in this order.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub struct Actions: u16 {
-        /// Write states `Closing` and `Closed`.
-        const LEAVE = 1 << 0;
-        /// End the grants, close the port, free the pages.
-        const DISCONNECT = 1 << 1;
-        /// Read the back end's `online`.
-        const READ_ONLINE = 1 << 2;
-        /// Read our own state.
-        const CHECK = 1 << 3;
-        /// Read the back end's state.
-        const READ_STATE = 1 << 4;
-        /// Write state `Initialising`: the back end may get ready.
-        const OFFER = 1 << 5;
-        /// Read `backend` and `mac`.
-        const DISCOVER = 1 << 6;
-        /// Make the rings, publish them, write state `Connected`.
-        const CONNECT = 1 << 7;
-        /// Tell the kernel that frames move.
-        const CARRIER = 1 << 8;
-        /// Tell the kernel that there is no interface.
-        const REPORT_ABSENT = 1 << 9;
-        /// Tell the kernel that the interface makes no sense.
-        const REPORT_BAD = 1 << 10;
-        /// Tell the kernel that the back end has left.
-        const REPORT_LEFT = 1 << 11;
-        /// Tell the kernel that the state's time is up.
-        const REPORT_TIMEOUT = 1 << 12;
-    }
+/// What the shell has to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Write states `Closing` and `Closed`.
+    Leave,
+    /// End the grants, close the ports, free the pages.
+    Disconnect,
+    /// Read the back end's `online`.
+    ReadOnline,
+    /// Read the back end's state.
+    ReadState,
+    /// Write state `Initialising`: the back end may get ready.
+    Offer,
+    /// Read `backend` and `mac`.
+    Discover,
+    /// Make the rings, publish them, write state `Connected`.
+    Connect,
+    /// Write again what was written and not confirmed, and watch anew.
+    Resume,
+    /// Tell the kernel that frames move.
+    ReportCarrier,
+    /// Tell the kernel that there is no interface.
+    ReportAbsent,
+    /// Tell the kernel that the interface makes no sense.
+    ReportBad,
+    /// Tell the kernel that xenstored does not say what the interface is.
+    ReportUnreadable,
+    /// Tell the kernel that the back end has left.
+    ReportLeft,
+    /// Tell the kernel that the interface was plugged anew.
+    ReportReplugged,
+    /// Tell the kernel that the state's time is up.
+    ReportTimeout,
 }
+
+/// Actions, in the order in which they are to be done.
+pub type Actions = &'static [Action];
 
 const DISCOVERING: State = State::Discovering {
     backend: false,
     mac: false,
 };
+const LIVE: State = State::Live {
+    carrier: false,
+    confirmed: false,
+};
 
 /// The next state and what to do.
 #[must_use]
 pub fn step(state: State, input: Input) -> (State, Actions) {
+    use Action as A;
     use Input as I;
     use State as S;
-    use XenbusState as X;
-    let stay = (state, Actions::empty());
+    let stay = (state, [].as_slice());
     match (state, input) {
-        (S::Idle | S::Closed | S::Absent, I::Start | I::Replugged) => {
-            (DISCOVERING, Actions::DISCOVER)
-        }
-        (S::Idle, I::Adopted) => (
-            S::Live {
-                carrier: false,
-                confirmed: false,
-            },
-            Actions::empty(),
-        ),
+        (S::Idle | S::Closed | S::Absent, I::Start) => (DISCOVERING, &[A::Discover]),
+        (S::Idle, I::Adopted) => (LIVE, &[]),
         (S::Idle, _) => stay,
 
         (S::Discovering { mac, .. }, I::Backend(true)) => discovered(true, mac),
         (S::Discovering { backend, .. }, I::Mac(true)) => discovered(backend, true),
-        (S::Discovering { .. }, I::Backend(false) | I::Mac(false)) => {
-            (S::Absent, Actions::REPORT_BAD)
-        }
-        (S::Discovering { .. }, I::NoBackend) => (S::Absent, Actions::REPORT_ABSENT),
+        (S::Discovering { .. }, I::Backend(false) | I::Mac(false)) => (S::Absent, &[A::ReportBad]),
+        (S::Discovering { .. }, I::NoBackend) => (S::Absent, &[A::ReportAbsent]),
+        (S::Discovering { .. }, I::Unreadable) => (S::Absent, &[A::ReportUnreadable]),
         // A late answer is still an answer.
-        (S::Discovering { .. }, I::Timeout) => (state, Actions::REPORT_TIMEOUT),
-        // The answers to come may be about the old interface.
-        (S::Discovering { .. }, I::Replugged) => (DISCOVERING, Actions::DISCOVER),
+        (S::Discovering { .. }, I::Timeout) => (state, &[A::ReportTimeout]),
+        // The answers to come may be about the old interface, or never come.
+        (S::Discovering { .. }, I::Replugged | I::StoreReset) => (DISCOVERING, &[A::Discover]),
         (S::Discovering { .. }, _) => stay,
 
-        (S::Live { carrier, .. }, I::Peer(X::Connected)) => (
-            S::Live {
-                carrier: true,
-                confirmed: true,
-            },
-            carrier_if(!carrier),
-        ),
-        (S::Live { confirmed, .. }, I::Activity) => (
-            S::Live {
-                carrier: true,
-                confirmed,
-            },
-            Actions::CARRIER,
-        ),
-        (S::Live { .. }, I::Peer(X::Closing)) => {
-            (S::Closing, Actions::LEAVE | Actions::REPORT_LEFT)
-        }
-        (S::Live { .. }, I::Peer(X::Closed)) => (
-            S::Closed,
-            Actions::LEAVE | Actions::DISCONNECT | Actions::READ_ONLINE | Actions::REPORT_LEFT,
-        ),
-        (S::Live { .. }, I::Replugged) => (state, Actions::CHECK),
-        (S::Live { .. }, I::Own(X::Connected)) => stay,
-        // The back end is gone, or the toolstack has made our directory anew.
-        (
-            S::Live {
-                confirmed: true, ..
-            },
-            I::Peer(X::Unknown),
-        )
-        | (S::Live { .. }, I::Own(_)) => (
-            DISCOVERING,
-            Actions::DISCONNECT | Actions::DISCOVER | Actions::REPORT_LEFT,
-        ),
-        // It restarted so quickly that we only see the new one. That one may be
-        // connecting to the old rings at this moment, so it has to let go first.
-        (
-            S::Live {
-                confirmed: true, ..
-            },
-            I::Peer(X::Initialising | X::InitWait | X::Initialised),
-        ) => (S::Closing, Actions::LEAVE | Actions::REPORT_LEFT),
-        (S::Live { .. }, I::RingBroken) => (S::Closing, Actions::LEAVE),
-        (S::Live { .. }, I::LinkFailed | I::PublishRefused) => {
-            (S::Closed, Actions::LEAVE | Actions::DISCONNECT)
-        }
-        (S::Live { carrier: false, .. }, I::Timeout) => (state, Actions::REPORT_TIMEOUT),
-        (S::Live { .. }, _) => stay,
+        (S::Live { .. }, _) => live(state, input),
 
-        (S::Closing, I::Peer(X::Closed)) => (S::Closed, Actions::DISCONNECT | Actions::READ_ONLINE),
-        (S::Closing, I::Replugged) => (DISCOVERING, Actions::DISCONNECT | Actions::DISCOVER),
-        (S::Closing, I::Peer(X::Unknown)) => (S::Closed, Actions::DISCONNECT),
+        (S::Closing, I::Peer(XenbusState::Closed)) => (S::Closed, &[A::Disconnect, A::ReadOnline]),
+        (S::Closing, I::Replugged) => (DISCOVERING, &[A::Disconnect, A::Discover]),
+        (S::Closing, I::Peer(XenbusState::Unknown)) => (S::Closed, &[A::Disconnect]),
         // It may have become ready for a new start before it saw that we left.
-        (S::Closing, I::Timeout) => (S::Closed, Actions::DISCONNECT | Actions::READ_STATE),
+        (S::Closing, I::Timeout) => (S::Closed, &[A::Disconnect, A::ReadState]),
+        (S::Closing | S::Closed, I::StoreReset) => (state, &[A::Resume]),
         (S::Closing, _) => stay,
 
-        (S::Closed, I::Peer(X::Closed)) => (S::Closed, Actions::READ_ONLINE),
-        (S::Closed, I::Online) => (S::Closed, Actions::OFFER),
-        (S::Closed | S::Absent, I::Peer(X::InitWait)) => (DISCOVERING, Actions::DISCOVER),
+        (S::Closed, I::Peer(XenbusState::Closed)) => (S::Closed, &[A::ReadOnline]),
+        (S::Closed, I::Online) => (S::Closed, &[A::Offer]),
+        (S::Closed, I::Timeout) => (S::Closed, &[A::ReadState]),
+        (S::Closed | S::Absent, I::Replugged | I::Peer(XenbusState::InitWait)) => {
+            (DISCOVERING, &[A::Discover])
+        }
+        (S::Absent, I::StoreReset | I::Timeout) => (DISCOVERING, &[A::Discover]),
         (S::Closed | S::Absent, _) => stay,
     }
 }
 
-fn carrier_if(rises: bool) -> Actions {
-    if rises {
-        Actions::CARRIER
-    } else {
-        Actions::empty()
+/// The step from a state in which rings are published.
+fn live(state: State, input: Input) -> (State, Actions) {
+    use Action as A;
+    use Input as I;
+    use State as S;
+    use XenbusState as X;
+    let stay = (state, [].as_slice());
+    let S::Live { carrier, confirmed } = state else {
+        return stay;
+    };
+    match input {
+        I::Peer(X::Connected) => (
+            S::Live {
+                carrier: true,
+                confirmed: true,
+            },
+            if carrier { &[] } else { &[A::ReportCarrier] },
+        ),
+        I::Activity => (
+            S::Live {
+                carrier: true,
+                confirmed,
+            },
+            &[A::ReportCarrier],
+        ),
+        I::Peer(X::Closing) => (S::Closing, &[A::Leave, A::ReportLeft]),
+        I::Peer(X::Closed) => (
+            S::Closed,
+            &[A::Leave, A::Disconnect, A::ReadOnline, A::ReportLeft],
+        ),
+        // The back end is gone.
+        I::Peer(X::Unknown) if confirmed => {
+            (DISCOVERING, &[A::Disconnect, A::Discover, A::ReportLeft])
+        }
+        I::Replugged => (
+            DISCOVERING,
+            &[A::Disconnect, A::Discover, A::ReportReplugged],
+        ),
+        // It restarted so quickly that we only see the new one. That one may be
+        // connecting to the old rings at this moment, so it has to let go first.
+        I::Peer(X::Initialising | X::InitWait | X::Initialised) if confirmed => {
+            (S::Closing, &[A::Leave, A::ReportLeft])
+        }
+        I::RingBroken | I::Elsewhere => (S::Closing, &[A::Leave]),
+        I::LinkFailed | I::PublishRefused => (S::Closed, &[A::Leave, A::Disconnect]),
+        I::StoreReset => (state, &[A::Resume]),
+        I::Timeout if !carrier => (state, &[A::ReportTimeout]),
+        _ => stay,
     }
 }
 
 fn discovered(backend: bool, mac: bool) -> (State, Actions) {
     if backend && mac {
-        (
-            State::Live {
-                carrier: false,
-                confirmed: false,
-            },
-            Actions::CONNECT,
-        )
+        (LIVE, &[Action::Connect])
     } else {
-        (State::Discovering { backend, mac }, Actions::empty())
+        (State::Discovering { backend, mac }, &[])
     }
 }

@@ -14,6 +14,9 @@ use crate::grant::GrantTable;
 use crate::{DomId, Errno, EventPort, Gfn, GrantRef, Hypervisor};
 use mayfly_handoff::network::Preconnected;
 
+/// Pages of a link besides its receive buffers.
+pub(super) const RINGS: usize = 2;
+
 /// The event channels of a link, one for each ring (feature-split-event-channels).
 ///
 /// Linux' netback can lose the only event channel of a front end that queues frames before it
@@ -82,7 +85,7 @@ impl Link {
         scrub: bool,
     ) -> Result<Self, LinkError> {
         let rx_limit = rx_buffers.clamp(1, NET_RX_RING_SIZE as usize);
-        let mut held: Vec<Granted> = Vec::with_capacity(2 + rx_limit);
+        let mut held: Vec<Granted> = Vec::with_capacity(RINGS + rx_limit);
         let outcome = (|| {
             held.push(ring_page(xen, grants, domain, scrub)?);
             held.push(ring_page(xen, grants, domain, scrub)?);
@@ -102,7 +105,7 @@ impl Link {
                 return Err(error);
             }
         };
-        let mut rx_buffers = held.split_off(2);
+        let mut rx_buffers = held.split_off(RINGS);
         let power_of_two = 1 << rx_buffers.len().ilog2();
         release(xen, grants, rx_buffers.split_off(power_of_two));
         let (Some(rx_ring), Some(tx_ring), Some(buffers)) =
@@ -185,6 +188,11 @@ impl Link {
     /// Receive buffers that are posted.
     pub(super) fn rx_buffers(&self) -> usize {
         self.rx.buffers.len()
+    }
+
+    /// Whether the back end has the transmit ring's event channel bound.
+    pub(super) fn is_bound<H: Hypervisor>(&self, xen: &H) -> bool {
+        xen.evtchn_is_bound(self.ports.tx)
     }
 
     /// What the back end did wrong, if it did.

@@ -25,11 +25,11 @@ use alloc::vec::Vec;
 
 use crate::abi::{PAGE_SIZE, XenbusState};
 use crate::grant::GrantTable;
-use crate::xenstore::{Event, ReqId, StoreError, Xenstore};
+use crate::xenstore::{ReqId, StoreError, Xenstore};
 use crate::{DomId, EventPort, Hypervisor, SystemTime};
 use buffers::Buffers;
-use handshake::{Actions, Input, State};
-use link::Link;
+use handshake::{Action, Actions, Input, State};
+use link::{Link, RINGS};
 use mayfly_handoff::network::Preconnected;
 use transmit::Room;
 pub use transmit::TxFrame;
@@ -37,17 +37,21 @@ pub use types::{
     Checksum, Config, Counters, ETHERNET_HEADER, Features, LinkError, Notice, Offload, RingError,
     RxFrame, SendError,
 };
-use xenbus::{FEATURES, Feature, HOME, MTU_MAX, Question, WATCH_BACKEND, WATCH_STATE};
+use xenbus::{Check, Feature, FeaturesSaid, MTU_MAX, Question};
 
 /// How long the other side may take for a step before the kernel hears of it.
 const PATIENCE_NS: u64 = 5_000_000_000;
 /// How long frames must have moved on a link for it to count as one that works.
 const STEADY_NS: u64 = 10_000_000_000;
-/// Attempts in a row at a link that does not get to work for [`STEADY_NS`], before
-/// only a re-plugged interface is tried again: neither a back end nor xenstored
-/// must keep the guest busy with handshakes. A back end that is restarted now and
-/// then gets as many attempts each time.
+/// Attempts in a row at a link that does not get to work for [`STEADY_NS`], before attempts
+/// become rare: neither a back end nor xenstored must keep the guest busy with handshakes. A back
+/// end that is restarted now and then gets as many attempts each time.
 const MAX_ATTEMPTS: u32 = 16;
+/// The pause before a back end that has left or was given up, or an interface that is absent, is
+/// looked at again, though nobody told of it. Each further pause is twice as long.
+const FIRST_RETRY_NS: u64 = 60_000_000_000;
+/// The longest such pause.
+const LAST_RETRY_NS: u64 = 3_600_000_000_000;
 /// Notices that wait for the kernel at most; more are dropped and counted.
 const MAX_NOTICES: usize = 8;
 
@@ -68,23 +72,40 @@ pub struct NetFront<'h, H: Hypervisor> {
     config: Config,
     state: State,
     inputs: VecDeque<Input>,
-    questions: Vec<(ReqId, Question)>,
+    /// Requests without an answer.
+    asked: Vec<(ReqId, Question)>,
+    /// Requests that xenstored's queue had no room for.
+    unasked: VecDeque<Question>,
     link: Option<Link>,
     /// The transmit buffers, while there is no link.
     buffers: Option<Buffers>,
     domain: DomId,
     backend: Vec<u8>,
-    /// The back end whose state is watched.
-    watched: Option<Vec<u8>>,
-    housekeeping: bool,
-    peer_state_changed: bool,
     mac: [u8; 6],
     mtu: u16,
-    /// What the back end has said of each of [`FEATURES`].
-    features: [Option<bool>; FEATURES.len()],
+    /// The state that we have written last.
+    own_state: Option<XenbusState>,
+    housekeeping: bool,
+    home_watched: bool,
+    /// The back end whose state is watched.
+    watched: Option<Vec<u8>>,
+    /// Somebody has written the keys of our directory that say what is plugged.
+    plug_changed: bool,
+    /// Somebody, maybe we, has written our state.
+    state_changed: bool,
+    mtu_changed: bool,
+    peer_state_changed: bool,
+    check: Option<Check>,
+    /// xenstored is a new one, and has said nothing of our back end yet.
+    forgotten: bool,
+    features: FeaturesSaid,
     timer: Timer,
-    /// Attempts at a link since the last one that worked; one more once given up.
+    /// Attempts at a link since the last one that worked.
     attempts: u32,
+    /// The pause before the next look at a back end that has left.
+    retry_pause: u64,
+    /// What was said of an interface that does not come to work.
+    said: Option<Notice>,
     notices: VecDeque<Notice>,
     counters: Counters,
 }
@@ -98,19 +119,29 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
             config,
             state: State::Idle,
             inputs: VecDeque::with_capacity(8),
-            questions: Vec::with_capacity(16),
+            asked: Vec::with_capacity(16),
+            unasked: VecDeque::with_capacity(16),
             link: None,
             buffers: None,
             domain: DomId(0),
             backend: Vec::new(),
-            watched: None,
-            housekeeping: false,
-            peer_state_changed: false,
             mac: [0; 6],
             mtu: MTU_MAX,
-            features: [None; FEATURES.len()],
+            own_state: None,
+            housekeeping: false,
+            home_watched: false,
+            watched: None,
+            plug_changed: false,
+            state_changed: false,
+            mtu_changed: false,
+            peer_state_changed: false,
+            check: None,
+            forgotten: false,
+            features: FeaturesSaid::default(),
             timer: Timer::Off,
             attempts: 0,
+            retry_pause: FIRST_RETRY_NS,
+            said: None,
             notices: VecDeque::new(),
             counters: Counters::default(),
         }
@@ -134,6 +165,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         (self.state, _) = handshake::step(self.state, Input::Adopted);
         self.timer = Timer::Armed;
         self.counters.links += 1;
+        self.own_state = Some(XenbusState::Connected);
         self.domain = network.domain;
         self.mac = network.mac;
         self.backend.extend_from_slice(network.path());
@@ -149,7 +181,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         store: &mut Xenstore<'h, H>,
         deadline: SystemTime,
     ) -> Result<(), Notice> {
-        while !self.questions.is_empty() {
+        while !self.asked.is_empty() {
             store.wait(deadline).map_err(Notice::Store)?;
             match store.pump() {
                 Ok(Some(event)) => self.xenstore_event(&event),
@@ -173,37 +205,12 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         }
     }
 
-    /// What is left to do once the first frame is out: watches the back end and asks for the MTU.
+    /// What is left to do once the first frame is out: watches the interface and asks for the MTU.
     pub fn housekeeping(&mut self, store: &mut Xenstore<'h, H>) {
-        if self.housekeeping {
-            return;
-        }
-        self.housekeeping = true;
-        self.ask(
-            Question::Courtesy,
-            |_, store| store.watch(&[HOME, b"backend"], WATCH_BACKEND),
-            store,
-        );
-        self.watch_backend(store);
-        store.flush();
-    }
-
-    /// Takes note of a xenstore event, if it concerns this interface. [`NetFront::drive`] acts on it.
-    pub fn xenstore_event(&mut self, event: &Event<'_>) {
-        match *event {
-            Event::Watch { token, .. } => {
-                if token == WATCH_STATE {
-                    self.peer_state_changed = true;
-                } else if token == WATCH_BACKEND && self.inputs.back() != Some(&Input::Replugged) {
-                    self.inputs.push_back(Input::Replugged);
-                }
-            }
-            Event::Answer(id, result) => {
-                if let Some(at) = self.questions.iter().position(|&(asked, _)| asked == id) {
-                    let (_, question) = self.questions.swap_remove(at);
-                    self.answered(question, result);
-                }
-            }
+        if !self.housekeeping {
+            self.housekeeping = true;
+            self.watch(store);
+            store.flush();
         }
     }
 
@@ -222,10 +229,10 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         }
         match self.timer {
             Timer::Armed => {
-                let time = if self.carrier() {
-                    STEADY_NS
-                } else {
-                    PATIENCE_NS
+                let time = match self.state {
+                    State::Live { carrier: true, .. } => STEADY_NS,
+                    State::Closed | State::Absent => self.retry_pause,
+                    _ => PATIENCE_NS,
                 };
                 self.timer = Timer::At(SystemTime(now.0.saturating_add(time)));
             }
@@ -309,10 +316,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
     /// What the back end can do with the frames that we send.
     #[must_use]
     pub fn features(&self) -> Features {
-        let said = |feature: Feature| {
-            let at = FEATURES.iter().position(|&(known, _)| known == feature);
-            at.and_then(|at| self.features.get(at).copied().flatten())
-        };
+        let said = |feature| self.features.get(feature);
         let is = |feature| said(feature) == Some(true);
         let segments = is(Feature::ScatterGather) && self.longest_frame() > PAGE_SIZE;
         // IPv4 is on unless it says otherwise, IPv6 is off unless it says so (io/netif.h).
@@ -419,122 +423,140 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
     }
 
     fn run(&mut self, store: &mut Xenstore<'h, H>) {
+        self.ask_waiting(store);
         while let Some(input) = self.inputs.pop_front() {
             let before = self.state;
-            let (state, actions) = handshake::step(before, input);
-            match input {
-                // The kernel or the toolstack wants it: neither is the back end's doing.
-                Input::Start | Input::Replugged | Input::Own(_)
-                    if actions.contains(Actions::DISCOVER) =>
-                {
-                    self.attempts = 0;
-                }
-                Input::PublishRefused if matches!(before, State::Live { .. }) => {
-                    self.notice(Notice::Refused);
-                }
-                // What was timed ended before this input's turn came.
-                Input::Timeout if self.timer != Timer::Off => continue,
-                Input::Timeout if self.carrier() => self.attempts = 0,
-                _ => {}
+            // What was timed ended before this input's turn came.
+            if input == Input::Timeout && self.timer != Timer::Off {
+                continue;
             }
-            let (state, actions) = self.limit(state, actions);
+            let (state, actions) = handshake::step(before, input);
+            self.take_note(before, input, actions);
+            let struck = self.is_one_too_many(actions);
+            let state = if struck { State::Closed } else { state };
             self.state = state;
-            if core::mem::discriminant(&before) != core::mem::discriminant(&state) {
+            let is_retry = input == Input::Timeout && matches!(state, State::Closed);
+            if is_retry || core::mem::discriminant(&before) != core::mem::discriminant(&state) {
                 self.timer = match state {
-                    State::Discovering { .. } | State::Live { .. } | State::Closing => Timer::Armed,
-                    State::Idle | State::Closed | State::Absent => Timer::Off,
+                    State::Idle => Timer::Off,
+                    _ => Timer::Armed,
                 };
             }
-            self.perform(actions, store);
+            for &action in actions {
+                if !(struck && is_attempt(action)) {
+                    self.perform(action, store);
+                }
+            }
         }
-        if self.peer_state_changed {
-            self.peer_state_changed = false;
-            self.ask(
-                Question::PeerState,
-                |net, store| store.read(&[&net.backend, b"/state"]),
-                store,
-            );
-        }
+        self.follow_events(store);
         store.flush();
     }
 
-    /// Counts attempts at a link, and strikes out the one too many.
-    fn limit(&mut self, state: State, actions: Actions) -> (State, Actions) {
-        let attempt = Actions::OFFER | Actions::DISCOVER;
-        if !actions.intersects(attempt) {
-            return (state, actions);
+    /// What an input says of links that fail or work.
+    fn take_note(&mut self, before: State, input: Input, actions: Actions) {
+        match (before, input) {
+            // The kernel or the toolstack wants it: neither is the back end's doing.
+            (_, Input::Start | Input::Replugged) if actions.contains(&Action::Discover) => {
+                self.begin_trial();
+            }
+            (State::Live { carrier: true, .. }, Input::Timeout) => self.begin_trial(),
+            (State::Live { .. }, Input::PublishRefused) => self.notice(Notice::Refused),
+            (State::Closed | State::Absent, Input::Timeout) => {
+                self.retry_pause = self.retry_pause.saturating_mul(2).min(LAST_RETRY_NS);
+                self.allow_retry();
+            }
+            _ => {}
         }
-        if self.attempts < MAX_ATTEMPTS {
-            self.attempts += u32::from(actions.contains(Actions::DISCOVER));
-            return (state, actions);
-        }
-        if self.attempts == MAX_ATTEMPTS {
-            self.attempts += 1;
-            self.notice(Notice::GivenUp);
-        }
-        (State::Closed, actions.difference(attempt))
     }
 
-    fn perform(&mut self, actions: Actions, store: &mut Xenstore<'h, H>) {
-        if actions.contains(Actions::LEAVE) {
-            for state in [XenbusState::Closing, XenbusState::Closed] {
-                self.write_state(Question::Courtesy, state, store);
+    /// A link has worked for long enough, or a new interface deserves a new trial.
+    fn begin_trial(&mut self) {
+        self.attempts = 0;
+        self.retry_pause = FIRST_RETRY_NS;
+        self.said = None;
+    }
+
+    /// One more attempt, and a look whether somebody has plugged the interface anew meanwhile.
+    fn allow_retry(&mut self) {
+        self.counters.retries += 1;
+        self.attempts = self.attempts.min(MAX_ATTEMPTS - 1);
+        self.plug_changed = true;
+    }
+
+    /// Counts attempts at a link; says whether this one is one too many.
+    fn is_one_too_many(&mut self, actions: Actions) -> bool {
+        if !actions.iter().copied().any(is_attempt) {
+            return false;
+        }
+        if self.attempts < MAX_ATTEMPTS {
+            self.attempts += u32::from(actions.contains(&Action::Discover));
+            return false;
+        }
+        self.notice_once(Notice::GivenUp);
+        true
+    }
+
+    fn perform(&mut self, action: Action, store: &mut Xenstore<'h, H>) {
+        match action {
+            Action::Leave => {
+                self.write_state(XenbusState::Closing, store);
+                self.write_state(XenbusState::Closed, store);
             }
-        }
-        if actions.contains(Actions::DISCONNECT)
-            && let Some(link) = self.link.take()
-        {
-            self.buffers = Some(link.close(self.xen, &mut self.grants));
-            // The next back end may be another.
-            self.features = [None; FEATURES.len()];
-        }
-        if actions.contains(Actions::READ_ONLINE) {
-            self.ask(
-                Question::Online,
-                |net, store| store.read(&[&net.backend, b"/online"]),
-                store,
-            );
-        }
-        self.peer_state_changed |= actions.contains(Actions::READ_STATE);
-        if actions.contains(Actions::OFFER) {
-            self.write_state(Question::Courtesy, XenbusState::Initialising, store);
-        }
-        if actions.contains(Actions::CHECK) {
-            self.ask(
-                Question::OwnState,
-                |_, store| store.read(&[HOME, b"state"]),
-                store,
-            );
-        }
-        if actions.contains(Actions::DISCOVER) {
-            // Answers to older questions are about an older back end.
-            self.questions.clear();
-            for (question, key) in [
-                (Question::Backend, b"backend".as_slice()),
-                (Question::Mac, b"mac"),
-            ] {
-                self.ask(question, |_, store| store.read(&[HOME, key]), store);
+            Action::Disconnect => self.disconnect(),
+            Action::ReadOnline => self.ask(Question::Online, store),
+            Action::ReadState => self.peer_state_changed = true,
+            Action::Offer => self.write_state(XenbusState::Initialising, store),
+            Action::Discover => {
+                // Answers to older questions are about an older back end.
+                self.forget_questions();
+                self.ask(Question::Backend, store);
+                self.ask(Question::Mac, store);
             }
+            Action::Connect => self.connect_link(store),
+            Action::Resume => self.resume(store),
+            Action::ReportCarrier => {
+                // From here on it is the time until the link counts as one that works.
+                self.timer = Timer::Armed;
+                self.notice(Notice::Carrier);
+            }
+            Action::ReportAbsent => self.notice_once(Notice::NoVif),
+            Action::ReportBad => self.notice_once(Notice::BadConfig),
+            Action::ReportUnreadable => self.notice_once(Notice::Unreadable),
+            Action::ReportLeft => self.notice(Notice::Left),
+            Action::ReportReplugged => self.notice(Notice::Replugged),
+            Action::ReportTimeout => self.notice(Notice::Late),
         }
-        if actions.contains(Actions::CONNECT) {
-            self.publish(store);
+    }
+
+    fn disconnect(&mut self) {
+        let Some(link) = self.link.take() else {
+            return;
+        };
+        self.buffers = Some(link.close(self.xen, &mut self.grants));
+        // The next back end may be another.
+        self.features = FeaturesSaid::default();
+        self.forgotten = false;
+        if self.quarantined() > 0 {
+            self.notice(Notice::Kept);
         }
-        if actions.contains(Actions::CARRIER) {
-            // From here on it is the time until the link counts as one that works.
-            self.timer = Timer::Armed;
-            self.notice(Notice::Carrier);
-        }
-        if actions.contains(Actions::REPORT_ABSENT) {
-            self.notice(Notice::NoVif);
-        }
-        if actions.contains(Actions::REPORT_BAD) {
-            self.notice(Notice::BadConfig);
-        }
-        if actions.contains(Actions::REPORT_LEFT) {
-            self.notice(Notice::Left);
-        }
-        if actions.contains(Actions::REPORT_TIMEOUT) {
-            self.notice(Notice::Late);
+    }
+
+    /// Makes a link and publishes it.
+    fn connect_link(&mut self, store: &mut Xenstore<'h, H>) {
+        self.sweep();
+        match self.make_link() {
+            Ok(link) => {
+                self.link = Some(link);
+                self.counters.links += 1;
+                self.publish(store);
+                if self.housekeeping {
+                    self.watch(store);
+                }
+            }
+            Err(error) => {
+                self.notice(Notice::Link(error));
+                self.inputs.push_back(Input::LinkFailed);
+            }
         }
     }
 
@@ -547,14 +569,33 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
 
     fn make_link(&mut self) -> Result<Link, LinkError> {
         self.ready_buffers()?;
+        let buffers = self.buffers.as_ref();
+        if buffers.is_some_and(|buffers| !buffers.has_any()) {
+            return Err(LinkError::Kept);
+        }
+        // What earlier back ends keep counts as well: half as much again as a link takes is the bound.
+        let rx_buffers = self.config.rx_buffers;
+        let bound = rx_buffers + rx_buffers / 2 + 2 * RINGS;
+        let left = bound.saturating_sub(self.grants.quarantined() + RINGS);
+        if left == 0 {
+            return Err(LinkError::Kept);
+        }
         Link::new(
             self.xen,
             &mut self.grants,
             self.domain,
-            self.config.rx_buffers,
+            rx_buffers.min(left),
             &mut self.buffers,
             self.counters.links != 0,
         )
+    }
+
+    /// A notice that is repeated with each retry is said once.
+    fn notice_once(&mut self, notice: Notice) {
+        if self.said != Some(notice) {
+            self.said = Some(notice);
+            self.notice(notice);
+        }
     }
 
     fn notice(&mut self, notice: Notice) {
@@ -564,4 +605,9 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
             self.counters.lost_notices += 1;
         }
     }
+}
+
+/// Whether an action begins an attempt at a link.
+fn is_attempt(action: Action) -> bool {
+    matches!(action, Action::Offer | Action::Discover)
 }

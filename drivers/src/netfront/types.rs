@@ -86,6 +86,8 @@ pub enum LinkError {
     Grant(GrantError),
     /// No event channel.
     Port(Errno),
+    /// Earlier back ends keep too many pages mapped.
+    Kept,
 }
 
 /// What the kernel should know, each with one line for the log.
@@ -109,7 +111,13 @@ pub enum Notice {
     Left,
     /// The back end has broken a ring; the link is taken down.
     Broken(RingError),
-    /// Too many links in a row have failed early; only a re-plugged interface is tried again.
+    /// The toolstack has plugged the interface anew.
+    Replugged,
+    /// xenstored does not say what the interface is.
+    Unreadable,
+    /// A back end has left pages of ours mapped. They are used for nothing until it lets go.
+    Kept,
+    /// Too many links in a row have failed early; from now on attempts are rare.
     GivenUp,
 }
 
@@ -131,9 +139,13 @@ impl Notice {
             Self::Broken(RingError::Index) => {
                 "vif: the back end moved a ring index out of range; disconnected"
             }
-            Self::GivenUp => {
-                "vif: too many failures; waiting for the interface to be plugged again"
+            Self::Link(LinkError::Kept) => {
+                "vif: the back end keeps too many pages; no link until it lets go"
             }
+            Self::Replugged => "vif: plugged anew",
+            Self::Unreadable => "vif: xenstored does not say what backend or mac is",
+            Self::Kept => "vif: the back end keeps pages mapped; they are set aside",
+            Self::GivenUp => "vif: too many failures; trying again now and then",
         }
     }
 }
@@ -175,4 +187,8 @@ pub struct Counters {
     pub bad_mtu: u64,
     /// Notices that the kernel did not take in time.
     pub lost_notices: u64,
+    /// Requests to xenstored that found no room for too long.
+    pub lost_questions: u64,
+    /// Looks at a back end that had left or was given up, or at an absent interface.
+    pub retries: u64,
 }

@@ -2,37 +2,59 @@
 //!
 //! Source: Xen 4.17 public/io/netif.h and docs/misc/xenstore-paths.pandoc.
 
-use super::handshake::Input;
+use alloc::vec::Vec;
+
+use super::handshake::{Input, State};
 use super::{NetFront, Notice};
 use crate::abi::XenbusState;
 use crate::decimal::{Decimal, parse};
-use crate::xenstore::{ReqId, StoreErrno, StoreError, Xenstore};
+use crate::xenstore::{Event, ReqId, StoreErrno, StoreError, Xenstore};
 use crate::{DomId, Hypervisor};
 use mayfly_handoff::network;
 
-/// The front end's directory in xenstore, below the domain's home.
-pub(super) const HOME: &[u8] = b"device/vif/0/";
-pub(super) const WATCH_STATE: &[u8] = b"vif0/state";
-pub(super) const WATCH_BACKEND: &[u8] = b"vif0/backend";
+/// The front end's directory in xenstore, below the domain's home. One watch is on all of it.
+const HOME: &[u8] = b"device/vif/0";
+const WATCH_HOME: &[u8] = b"vif0";
+const WATCH_STATE: &[u8] = b"vif0/state";
 /// The MTU of Ethernet, and the most that a back end without scatter-gather carries.
 pub(super) const MTU_MAX: u16 = 1500;
 /// What every IPv4 host can receive in one datagram (RFC 1122, section 3.3.2), and
 /// enough for a DNS answer over UDP.
 const MTU_MIN: u16 = 576;
+/// Questions that wait for room in xenstored's queue at most; more are dropped and counted.
+const MAX_UNASKED: usize = 64;
 
-/// What a request of ours asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A request of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Question {
     Backend,
     Mac,
-    Publish,
+    /// A number that lets the back end connect.
+    Publish(&'static [u8], u32),
+    /// Our own state; `publishes` if the link depends on it.
+    State {
+        state: XenbusState,
+        publishes: bool,
+    },
     PeerState,
-    OwnState,
     Online,
     Mtu,
     Feature(Feature),
-    /// The answer does not matter.
-    Courtesy,
+    /// Is what our directory says of this key what the present state was made from?
+    Check(Key),
+    WatchHome,
+    WatchPeer,
+    /// Of an earlier back end.
+    UnwatchPeer(Vec<u8>),
+}
+
+/// A key in our directory that the toolstack writes when it plugs the interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Key {
+    Backend,
+    Mac,
+    /// The state that we have written last; the toolstack writes another one.
+    State(Option<XenbusState>),
 }
 
 /// The keys in the back end's directory that say what it can do with the frames that we send.
@@ -44,16 +66,98 @@ pub(super) enum Feature {
     Checksum6,
 }
 
-pub(super) const FEATURES: [(Feature, &[u8]); 4] = [
-    (Feature::ScatterGather, b"/feature-sg"),
-    (Feature::Segment4, b"/feature-gso-tcpv4"),
-    (Feature::NoChecksum4, b"/feature-no-csum-offload"),
-    (Feature::Checksum6, b"/feature-ipv6-csum-offload"),
-];
+impl Feature {
+    pub(super) const ALL: [Self; 4] = [
+        Self::ScatterGather,
+        Self::Segment4,
+        Self::NoChecksum4,
+        Self::Checksum6,
+    ];
+
+    fn key(self) -> &'static [u8] {
+        match self {
+            Self::ScatterGather => b"/feature-sg",
+            Self::Segment4 => b"/feature-gso-tcpv4",
+            Self::NoChecksum4 => b"/feature-no-csum-offload",
+            Self::Checksum6 => b"/feature-ipv6-csum-offload",
+        }
+    }
+}
+
+/// What the back end has said of each [`Feature`].
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct FeaturesSaid([Option<bool>; Feature::ALL.len()]);
+
+impl FeaturesSaid {
+    pub(super) fn get(&self, feature: Feature) -> Option<bool> {
+        self.0.get(feature as usize).copied().flatten()
+    }
+
+    fn set(&mut self, feature: Feature, said: bool) {
+        if let Some(slot) = self.0.get_mut(feature as usize) {
+            *slot = Some(said);
+        }
+    }
+}
+
+/// A look at our directory.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Check {
+    /// Answers to come.
+    missing: usize,
+    differs: bool,
+    gone: bool,
+}
 
 impl<'h, H: Hypervisor> NetFront<'h, H> {
-    pub(super) fn answered(&mut self, question: Question, answer: Result<&[u8], StoreErrno>) {
+    /// Takes note of a xenstore event, if it concerns this interface. [`NetFront::drive`] acts on it.
+    pub fn xenstore_event(&mut self, event: &Event<'_>) {
+        match *event {
+            Event::Watch { path, token } => {
+                if token == WATCH_STATE {
+                    self.peer_state_changed = true;
+                } else if token == WATCH_HOME {
+                    self.home_changed(path);
+                }
+            }
+            Event::Answer(id, result) => {
+                if let Some(at) = self.asked.iter().position(|&(asked, _)| asked == id) {
+                    let (_, question) = self.asked.swap_remove(at);
+                    self.answered(question, result);
+                }
+            }
+        }
+    }
+
+    /// Something in our directory has changed: whoever plugs an interface writes its keys in any order.
+    fn home_changed(&mut self, path: &[u8]) {
+        let key = path.strip_prefix(HOME).unwrap_or(path);
+        let is_plug = matches!(key, b"/backend" | b"/mac");
+        let is_any = key.is_empty();
+        match self.state {
+            // Nothing is shared: it can begin at once. (Answers on their way may be of before.)
+            State::Closed if is_plug => self.replugged(),
+            State::Discovering { .. } | State::Absent if is_plug || is_any => self.replugged(),
+            _ => {
+                self.plug_changed |= is_plug || is_any;
+                self.state_changed |= key == b"/state";
+            }
+        }
+        self.mtu_changed |= key == b"/mtu";
+    }
+
+    fn replugged(&mut self) {
+        if self.inputs.back() != Some(&Input::Replugged) {
+            self.inputs.push_back(Input::Replugged);
+        }
+    }
+
+    fn answered(&mut self, question: Question, answer: Result<&[u8], StoreErrno>) {
         let value = answer.ok();
+        if matches!(question, Question::State { .. }) && value.is_none() {
+            // What is there is somebody else's.
+            self.own_state = None;
+        }
         let input = match question {
             Question::Backend => {
                 let path = value.unwrap_or_default();
@@ -61,109 +165,198 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
                 self.backend.clear();
                 self.backend.extend_from_slice(path);
                 self.domain = domain.unwrap_or(DomId(0));
-                if answer == Err(StoreErrno::NoEntry) {
-                    Input::NoBackend
-                } else {
-                    Input::Backend(domain.is_some())
+                match answer {
+                    Err(StoreErrno::NoEntry) => Input::NoBackend,
+                    Err(StoreErrno::Other) => Input::Unreadable,
+                    _ => Input::Backend(domain.is_some()),
                 }
             }
             Question::Mac => {
                 let mac = value.and_then(parse_mac);
                 self.mac = mac.unwrap_or(self.mac);
-                Input::Mac(mac.is_some())
-            }
-            Question::Publish if value.is_none() => Input::PublishRefused,
-            Question::PeerState | Question::OwnState => {
-                let state = match answer {
-                    Ok(value) => match XenbusState::parse(value) {
-                        // No state at all says nothing.
-                        XenbusState::Unknown => return,
-                        state => state,
-                    },
-                    // A node that is gone may be answered either way.
-                    Err(StoreErrno::NoEntry | StoreErrno::Access) => XenbusState::Unknown,
-                    Err(_) => return,
-                };
-                if question == Question::OwnState {
-                    Input::Own(state)
-                } else {
-                    Input::Peer(state)
+                match answer {
+                    Err(StoreErrno::Other) => Input::Unreadable,
+                    _ => Input::Mac(mac.is_some()),
                 }
             }
+            Question::Publish(..)
+            | Question::State {
+                publishes: true, ..
+            } if value.is_none() => Input::PublishRefused,
+            Question::PeerState => match state_read(answer) {
+                Some(XenbusState::Unknown) if self.is_forgotten() => return,
+                Some(state) => {
+                    self.forgotten &= state == XenbusState::Unknown;
+                    let link = self
+                        .link
+                        .as_ref()
+                        .filter(|_| state == XenbusState::Connected);
+                    if link.is_some_and(|link| !link.active() && !link.is_bound(self.xen)) {
+                        Input::Elsewhere
+                    } else {
+                        Input::Peer(state)
+                    }
+                }
+                None => return,
+            },
             Question::Online if value == Some(b"1") => Input::Online,
-            Question::Mtu => {
-                match value.map(parse) {
-                    // Without the key the MTU is Ethernet's.
-                    None => self.mtu = MTU_MAX,
-                    Some(mtu) => match mtu.and_then(|mtu| u16::try_from(mtu).ok()) {
-                        Some(mtu) if (MTU_MIN..=MTU_MAX).contains(&mtu) => self.mtu = mtu,
-                        _ => self.counters.bad_mtu += 1,
-                    },
+            Question::Mtu => return self.mtu_answered(answer),
+            Question::Feature(feature) => return self.feature_answered(feature, answer),
+            Question::Check(key) => {
+                if !self.checked(key, answer) {
+                    return;
+                }
+                Input::Replugged
+            }
+            Question::WatchHome => {
+                self.home_watched = is_watched(answer);
+                return;
+            }
+            Question::WatchPeer => {
+                if !is_watched(answer) {
+                    self.watched = None;
                 }
                 return;
             }
-            Question::Feature(feature) => {
-                let said = match answer {
-                    Ok(value) => value == b"1",
-                    Err(StoreErrno::NoEntry) => false,
-                    Err(_) => return,
-                };
-                let at = FEATURES.iter().position(|&(known, _)| known == feature);
-                if let Some(slot) = at.and_then(|at| self.features.get_mut(at)) {
-                    *slot = Some(said);
-                }
-                if let Some(link) = self.link.as_mut().filter(|_| said) {
-                    // Frames of many pages are composed after there was said to be room.
-                    link.grant_buffers(self.xen, &mut self.grants);
-                }
-                return;
-            }
-            Question::Publish | Question::Online | Question::Courtesy => return,
+            Question::Publish(..)
+            | Question::State { .. }
+            | Question::Online
+            | Question::UnwatchPeer(_) => return,
         };
         self.inputs.push_back(input);
     }
 
-    /// Makes a link and writes the eight keys that let the back end connect.
-    pub(super) fn publish(&mut self, store: &mut Xenstore<'h, H>) {
-        self.sweep();
-        let link = self.make_link();
-        let link = match link {
-            Ok(link) => link,
-            Err(error) => {
-                self.notice(Notice::Link(error));
-                self.inputs.push_back(Input::LinkFailed);
-                return;
-            }
-        };
-        self.counters.links += 1;
-        let numbers = [
-            (b"tx-ring-ref".as_slice(), link.tx_ring().0),
-            (b"rx-ring-ref", link.rx_ring().0),
-            (b"event-channel-tx", link.ports().tx.get()),
-            (b"event-channel-rx", link.ports().rx.get()),
-            // For a back end without feature-split-event-channels: to ask first would be a round trip.
-            (b"event-channel", link.ports().tx.get()),
-            (b"request-rx-copy", 1),
-            (b"feature-rx-notify", 1),
-        ];
-        self.link = Some(link);
-        for (key, number) in numbers {
-            let value = Decimal::new(number);
-            self.ask(
-                Question::Publish,
-                |_, store| store.write(&[HOME, key], value.as_bytes()),
-                store,
-            );
-        }
-        self.write_state(Question::Publish, XenbusState::Connected, store);
-        if self.housekeeping {
-            self.watch_backend(store);
+    /// Whether a xenstored that has forgotten everything is to be believed less than the back end,
+    /// which has our event channel bound.
+    fn is_forgotten(&self) -> bool {
+        let link = self.link.as_ref().filter(|_| self.forgotten);
+        link.is_some_and(|link| link.is_bound(self.xen))
+    }
+
+    fn mtu_answered(&mut self, answer: Result<&[u8], StoreErrno>) {
+        match answer.map(parse) {
+            // Without the key the MTU is Ethernet's.
+            Err(StoreErrno::NoEntry) => self.mtu = MTU_MAX,
+            Err(_) => {}
+            Ok(mtu) => match mtu.and_then(|mtu| u16::try_from(mtu).ok()) {
+                Some(mtu) if (MTU_MIN..=MTU_MAX).contains(&mtu) => self.mtu = mtu,
+                _ => self.counters.bad_mtu += 1,
+            },
         }
     }
 
-    /// Watches the state of the present back end, instead of that of an older one, and asks for
-    /// the MTU and what the back end can do.
-    pub(super) fn watch_backend(&mut self, store: &mut Xenstore<'h, H>) {
+    fn feature_answered(&mut self, feature: Feature, answer: Result<&[u8], StoreErrno>) {
+        let said = match answer {
+            Ok(value) => value == b"1",
+            Err(StoreErrno::NoEntry) => false,
+            Err(_) => return,
+        };
+        self.features.set(feature, said);
+        if let Some(link) = self.link.as_mut().filter(|_| said) {
+            // Frames of many pages are composed after there was said to be room.
+            link.grant_buffers(self.xen, &mut self.grants);
+        }
+    }
+
+    /// Takes one answer of a [`Check`]; says whether the interface turned out to be plugged anew.
+    fn checked(&mut self, key: Key, answer: Result<&[u8], StoreErrno>) -> bool {
+        let Some(check) = &mut self.check else {
+            return false;
+        };
+        check.missing = check.missing.saturating_sub(1);
+        match (key, answer) {
+            // What could not be read says nothing.
+            (_, Err(StoreErrno::Other)) => {}
+            (Key::State(_), Err(_)) => check.gone = true,
+            (Key::State(written), Ok(value)) => {
+                check.differs |= written.is_some_and(|state| value != state.digit());
+            }
+            (Key::Backend, Ok(path)) => check.differs |= path != self.backend,
+            (Key::Mac, Ok(text)) => {
+                check.differs |= parse_mac(text).is_some_and(|mac| mac != self.mac);
+            }
+            (Key::Backend | Key::Mac, Err(_)) => {}
+        }
+        let Check {
+            missing: 0,
+            differs,
+            gone,
+        } = *check
+        else {
+            return false;
+        };
+        self.check = None;
+        // A directory that is gone says less than a back end that is still connected: if that one goes
+        // too, its own directory tells.
+        let is_bound = self
+            .link
+            .as_ref()
+            .is_some_and(|link| link.is_bound(self.xen));
+        differs || gone && !is_bound
+    }
+
+    /// Asks what events have made necessary.
+    pub(super) fn follow_events(&mut self, store: &mut Xenstore<'h, H>) {
+        if core::mem::take(&mut self.peer_state_changed) && !self.backend.is_empty() {
+            self.ask(Question::PeerState, store);
+        }
+        if core::mem::take(&mut self.mtu_changed) {
+            self.ask(Question::Mtu, store);
+        }
+        let can_check = matches!(
+            self.state,
+            State::Live { .. } | State::Closing | State::Closed
+        );
+        if !can_check || self.check.is_some() {
+            return;
+        }
+        let state = Key::State(self.own_state);
+        let all = [state, Key::Backend, Key::Mac];
+        let keys = match (self.plug_changed, self.state_changed) {
+            (true, _) => all.as_slice(),
+            (false, true) => &[state],
+            (false, false) => return,
+        };
+        (self.plug_changed, self.state_changed) = (false, false);
+        self.check = Some(Check {
+            missing: keys.len(),
+            ..Check::default()
+        });
+        for &key in keys {
+            self.ask(Question::Check(key), store);
+        }
+    }
+
+    /// Writes the keys that let the back end connect.
+    pub(super) fn publish(&mut self, store: &mut Xenstore<'h, H>) {
+        let Some(link) = &self.link else { return };
+        let numbers = [
+            (b"/tx-ring-ref".as_slice(), link.tx_ring().0),
+            (b"/rx-ring-ref", link.rx_ring().0),
+            (b"/event-channel-tx", link.ports().tx.get()),
+            (b"/event-channel-rx", link.ports().rx.get()),
+            // For a back end without feature-split-event-channels: to ask first would be a round trip.
+            (b"/event-channel", link.ports().tx.get()),
+            (b"/request-rx-copy", 1),
+            (b"/feature-rx-notify", 1),
+        ];
+        for (key, number) in numbers {
+            self.ask(Question::Publish(key, number), store);
+        }
+        let state = XenbusState::Connected;
+        self.ask(
+            Question::State {
+                state,
+                publishes: true,
+            },
+            store,
+        );
+    }
+
+    /// Watches our directory and the state of the present back end, instead of that of an older one.
+    /// Asks for the MTU and what the back end can do.
+    pub(super) fn watch(&mut self, store: &mut Xenstore<'h, H>) {
+        self.watch_home(store);
         if self.backend.is_empty() {
             return;
         }
@@ -172,54 +365,194 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
             self.peer_state_changed = true;
         } else {
             if let Some(old) = self.watched.take() {
-                self.ask(
-                    Question::Courtesy,
-                    |_, store| store.unwatch(&[&old, b"/state"], WATCH_STATE),
-                    store,
-                );
+                self.ask(Question::UnwatchPeer(old), store);
             }
-            self.ask(
-                Question::Courtesy,
-                |net, store| store.watch(&[&net.backend, b"/state"], WATCH_STATE),
-                store,
-            );
             self.watched = Some(self.backend.clone());
+            self.ask(Question::WatchPeer, store);
         }
-        self.ask(Question::Mtu, |_, store| store.read(&[HOME, b"mtu"]), store);
-        for (feature, key) in FEATURES {
-            self.ask(
-                Question::Feature(feature),
-                |net, store| store.read(&[&net.backend, key]),
-                store,
-            );
+        self.ask(Question::Mtu, store);
+        for feature in Feature::ALL {
+            self.ask(Question::Feature(feature), store);
         }
     }
 
-    pub(super) fn write_state(
-        &mut self,
-        question: Question,
-        state: XenbusState,
-        store: &mut Xenstore<'h, H>,
-    ) {
-        let digit = [b'0' + state as u8];
+    fn watch_home(&mut self, store: &mut Xenstore<'h, H>) {
+        if !self.home_watched {
+            // Until it is refused.
+            self.home_watched = true;
+            self.ask(Question::WatchHome, store);
+        }
+    }
+
+    /// Looks after what may have been lost without a word: watches that xenstored has refused, a back
+    /// end's state that a new xenstored does not know, pages that are free by now. To be called now
+    /// and then.
+    pub fn renew(&mut self, store: &mut Xenstore<'h, H>) {
+        let kept = self.quarantined();
+        self.sweep();
+        if self.quarantined() < kept && self.state == State::Closed {
+            self.allow_retry();
+            self.peer_state_changed = true;
+        }
+        if self.housekeeping {
+            self.watch_home(store);
+            let unwatched = self.watched.is_none() && !self.backend.is_empty();
+            if unwatched {
+                self.watch(store);
+            }
+            self.peer_state_changed |= self.forgotten;
+        }
+        self.run(store);
+    }
+
+    /// Goes on with a xenstored that knows nothing of what was asked, and maybe nothing of us at all.
+    pub fn reconnected(&mut self, store: &mut Xenstore<'h, H>) {
+        self.watched = None;
+        self.home_watched = false;
+        self.asked
+            .retain(|(_, question)| *question != Question::WatchHome);
+        self.unasked
+            .retain(|question| *question != Question::WatchHome);
+        self.inputs.push_back(Input::StoreReset);
+        self.run(store);
+        if self.housekeeping {
+            self.watch_home(store);
+            store.flush();
+        }
+    }
+
+    /// Does what [`Input::StoreReset`] asks for in a state that stays.
+    pub(super) fn resume(&mut self, store: &mut Xenstore<'h, H>) {
+        let publishes = |question: &Question| {
+            matches!(
+                question,
+                Question::Publish(..)
+                    | Question::State {
+                        publishes: true,
+                        ..
+                    }
+            )
+        };
+        let asked = || self.asked.iter().map(|(_, question)| question);
+        let unpublished = asked().chain(&self.unasked).any(publishes);
+        let is_state = |question: &Question| matches!(question, Question::State { .. });
+        let unwritten = asked().chain(&self.unasked).any(is_state);
+        self.forget_questions();
+        self.forgotten = self.carrier();
+        if unpublished && !self.carrier() {
+            self.publish(store);
+        } else if let Some(state) = self.own_state.filter(|_| unwritten) {
+            self.write_state(state, store);
+        }
+        if self.housekeeping {
+            self.watch(store);
+        }
+        self.peer_state_changed = true;
+    }
+
+    /// Drops all questions about the interface, with the answers that wait for their turn.
+    pub(super) fn forget_questions(&mut self) {
+        let stays = |question: &Question| matches!(question, Question::WatchHome);
+        self.asked.retain(|(_, question)| stays(question));
+        if self.unasked.contains(&Question::WatchPeer) {
+            self.watched = None;
+        }
+        self.unasked.retain(stays);
+        self.check = None;
+        let is_answer = |input: &Input| {
+            matches!(
+                input,
+                Input::Backend(_)
+                    | Input::NoBackend
+                    | Input::Mac(_)
+                    | Input::Unreadable
+                    | Input::Peer(_)
+                    | Input::Elsewhere
+                    | Input::Online
+                    | Input::PublishRefused
+            )
+        };
+        self.inputs.retain(|input| !is_answer(input));
+    }
+
+    pub(super) fn write_state(&mut self, state: XenbusState, store: &mut Xenstore<'h, H>) {
         self.ask(
-            question,
-            |_, store| store.write(&[HOME, b"state"], &digit),
+            Question::State {
+                state,
+                publishes: false,
+            },
             store,
         );
     }
 
-    pub(super) fn ask(
-        &mut self,
-        question: Question,
-        request: impl FnOnce(&Self, &mut Xenstore<'h, H>) -> Result<ReqId, StoreError>,
-        store: &mut Xenstore<'h, H>,
-    ) {
-        match request(self, store) {
-            Ok(id) => self.questions.push((id, question)),
-            Err(error) => self.notice(Notice::Store(error)),
+    /// Asks, or keeps the question until xenstored's queue has room for it.
+    pub(super) fn ask(&mut self, question: Question, store: &mut Xenstore<'h, H>) {
+        if let Question::State { state, .. } = question {
+            self.own_state = Some(state);
+        }
+        if self.unasked.len() < MAX_UNASKED {
+            self.unasked.push_back(question);
+        } else {
+            self.counters.lost_questions += 1;
+        }
+        self.ask_waiting(store);
+    }
+
+    /// Asks what waits, in its order.
+    pub(super) fn ask_waiting(&mut self, store: &mut Xenstore<'h, H>) {
+        while let Some(question) = self.unasked.pop_front() {
+            match self.request(&question, store) {
+                Ok(id) => self.asked.push((id, question)),
+                Err(StoreError::Full) => {
+                    self.unasked.push_front(question);
+                    return;
+                }
+                // The kernel says so, once; what comes after it begins anew.
+                Err(StoreError::Broken(_)) => {
+                    self.unasked.push_front(question);
+                    return;
+                }
+                Err(error) => self.notice(Notice::Store(error)),
+            }
         }
     }
+
+    fn request(
+        &self,
+        question: &Question,
+        store: &mut Xenstore<'h, H>,
+    ) -> Result<ReqId, StoreError> {
+        match question {
+            Question::Backend | Question::Check(Key::Backend) => store.read(&[HOME, b"/backend"]),
+            Question::Mac | Question::Check(Key::Mac) => store.read(&[HOME, b"/mac"]),
+            Question::Check(Key::State(_)) => store.read(&[HOME, b"/state"]),
+            Question::Publish(key, number) => {
+                store.write(&[HOME, key], Decimal::new(*number).as_bytes())
+            }
+            Question::State { state, .. } => store.write(&[HOME, b"/state"], state.digit()),
+            Question::PeerState => store.read(&[&self.backend, b"/state"]),
+            Question::Online => store.read(&[&self.backend, b"/online"]),
+            Question::Mtu => store.read(&[HOME, b"/mtu"]),
+            Question::Feature(feature) => store.read(&[&self.backend, feature.key()]),
+            Question::WatchHome => store.watch(&[HOME], WATCH_HOME),
+            Question::WatchPeer => store.watch(&[&self.backend, b"/state"], WATCH_STATE),
+            Question::UnwatchPeer(old) => store.unwatch(&[old, b"/state"], WATCH_STATE),
+        }
+    }
+}
+
+/// The state that an answer says, `Unknown` if the node is gone; `None` if it says nothing.
+fn state_read(answer: Result<&[u8], StoreErrno>) -> Option<XenbusState> {
+    match answer {
+        Ok(value) => Some(XenbusState::parse(value)).filter(|&state| state != XenbusState::Unknown),
+        // A node that is gone may be answered either way.
+        Err(StoreErrno::NoEntry | StoreErrno::Access) => Some(XenbusState::Unknown),
+        Err(_) => None,
+    }
+}
+
+fn is_watched(answer: Result<&[u8], StoreErrno>) -> bool {
+    matches!(answer, Ok(_) | Err(StoreErrno::Exists))
 }
 
 /// A MAC address as xenstore has it: six pairs of hexadecimal digits and colons between them.

@@ -8,12 +8,14 @@ use mayfly_drivers::control::{Command, Control};
 use mayfly_drivers::fake::{FakeXen, World};
 use mayfly_drivers::grant::GrantTable;
 use mayfly_drivers::netfront::{Config, NetFront, Notice, RxFrame};
-use mayfly_drivers::xenstore::{Broken, Xenstore};
+use mayfly_drivers::xenstore::{Broken, Change, Xenstore};
 use mayfly_drivers::{GrantRef, Hypervisor, SystemTime};
 use mayfly_handoff::network::Preconnected;
 
 /// How long the guest sleeps at most, in ns.
 pub const NAP_NS: u64 = 100_000_000;
+/// How often it looks after what may have been lost without a word, in ns.
+pub const RENEW_NS: u64 = 30_000_000_000;
 /// What the guest waits for the first answers at most, in ns.
 pub const BOOT_NS: u64 = 2_000_000_000;
 
@@ -32,8 +34,12 @@ pub struct Guest<'h> {
     pub command: Option<Command>,
     /// What the interface had to say.
     pub notices: Vec<Notice>,
-    /// Why xenstore can't be used any more.
-    pub broken: Option<Broken>,
+    /// Why the connection to xenstored was lost, each time.
+    pub broken: Vec<Broken>,
+    /// Times that the connection was there again, or xenstored turned out to be a new one.
+    pub reconnected: usize,
+    /// When it looks again after what may have been lost; before its housekeeping never.
+    renew: Option<SystemTime>,
     /// Frames received, oldest first.
     pub received: Vec<(Vec<u8>, RxFrame)>,
     /// Times that it slept.
@@ -77,7 +83,9 @@ impl<'h> Guest<'h> {
             control: Control::new(),
             command: None,
             notices: Vec::new(),
-            broken: None,
+            broken: Vec::new(),
+            reconnected: 0,
+            renew: None,
             received: Vec::new(),
             naps: 0,
         }
@@ -107,8 +115,32 @@ impl<'h> Guest<'h> {
     /// What the kernel does after the first frame.
     pub fn housekeeping(&mut self) {
         self.net.housekeeping(&mut self.store);
-        // A store that is broken already is seen by the next `service`.
-        let _ = self.control.start(&mut self.store);
+        self.control.renew(&mut self.store);
+        self.renew = Some(SystemTime(self.xen.now().0 + RENEW_NS));
+    }
+
+    fn supervise(&mut self, now: SystemTime) {
+        match self.store.supervise(now) {
+            None => {}
+            Some(Change::Lost(broken)) => self.broken.push(broken),
+            Some(Change::Again) => self.store_is_new(),
+        }
+        if self.control.take_lost() {
+            self.store_is_new();
+        }
+        if self.renew.is_some_and(|at| now >= at) {
+            self.renew = Some(SystemTime(now.0 + RENEW_NS));
+            self.net.renew(&mut self.store);
+            self.control.renew(&mut self.store);
+        }
+    }
+
+    fn store_is_new(&mut self) {
+        self.reconnected += 1;
+        self.net.reconnected(&mut self.store);
+        if self.renew.is_some() {
+            self.control.reconnected(&mut self.store);
+        }
     }
 
     /// Looks at everything once, as the kernel does before it sleeps.
@@ -117,27 +149,17 @@ impl<'h> Guest<'h> {
         for port in self.net.ports().into_iter().flatten() {
             self.xen.evtchn_take(port);
         }
-        if self.broken.is_none() {
-            loop {
-                match self.store.pump() {
-                    Ok(Some(event)) => {
-                        self.net.xenstore_event(&event);
-                        self.control.xenstore_event(&event);
-                    }
-                    Ok(None) => break,
-                    Err(broken) => {
-                        self.broken = Some(broken);
-                        break;
-                    }
-                }
-            }
+        while let Ok(Some(event)) = self.store.pump() {
+            self.net.xenstore_event(&event);
+            self.control.xenstore_event(&event);
         }
+        let now = self.xen.now();
+        self.supervise(now);
         let mut frame = [0; PAGE_SIZE];
         while let Some(received) = self.net.receive(&mut frame) {
             self.received
                 .push((frame[..received.len].to_vec(), received));
         }
-        let now = self.xen.now();
         self.net.drive(&mut self.store, now);
         self.command = self.command.or(self.control.drive(&mut self.store));
         self.net.flush();
@@ -158,10 +180,11 @@ impl<'h> Guest<'h> {
             return;
         }
         let nap = self.xen.now().0 + NAP_NS;
-        let deadline = self
-            .net
-            .deadline()
-            .map_or(nap, |deadline| nap.min(deadline.0));
+        let deadlines = [self.net.deadline(), self.store.supervise_at(), self.renew];
+        let deadline = deadlines
+            .into_iter()
+            .flatten()
+            .fold(nap, |nap, at| nap.min(at.0));
         let mut ports = vec![self.store.port()];
         ports.extend(self.net.ports().into_iter().flatten());
         self.naps += 1;

@@ -430,7 +430,7 @@ proptest! {
             }
         }
         prop_assert!(guest.received.iter().all(|(frame, _)| (14..=PAGE_SIZE).contains(&frame.len())));
-        prop_assert_eq!(guest.broken, None);
+        prop_assert_eq!(&guest.broken, &[]);
         // The toolstack replaces it by one that behaves.
         guest.world(|world| {
             world.netback.hold_tx = false;

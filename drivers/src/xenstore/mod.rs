@@ -6,8 +6,11 @@
 //! There are no transactions. Paths are relative to the domain's home.
 //!
 //! xenstored is not trusted to be well: an error answer is a value, and anything
-//! that the protocol forbids marks the connection as [`Broken`] for good, because
-//! a byte stream that lost its framing can't be trusted again.
+//! that the protocol forbids marks the connection as [`Broken`], because a stream of bytes that lost
+//! its framing says nothing any more. [`Xenstore::supervise`] then makes a new connection.
+
+mod error;
+mod recovery;
 
 use alloc::vec::Vec;
 use core::mem::size_of;
@@ -16,6 +19,9 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::abi::xenstore_domain_interface as ring;
 use crate::abi::{XENSTORE_PAYLOAD_MAX, xs, xsd_sockmsg};
 use crate::{EventPort, Hypervisor, SharedPage, SystemTime};
+pub use error::{Broken, StoreErrno, StoreError};
+pub use recovery::Change;
+use recovery::Recovery;
 
 const HEADER: usize = size_of::<xsd_sockmsg>();
 const RING_SIZE: u32 = ring::RING_SIZE;
@@ -31,126 +37,6 @@ const FREE_WAKEUPS: u32 = 16;
 /// Names a request until its answer has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReqId(u32);
-
-/// An error that xenstored answered with (`xsd_errors`, io/xs_wire.h).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StoreErrno {
-    /// `EINVAL`
-    Invalid,
-    /// `EACCES`
-    Access,
-    /// `EEXIST`
-    Exists,
-    /// `EISDIR`
-    IsDirectory,
-    /// `ENOENT`
-    NoEntry,
-    /// `ENOMEM`
-    NoMemory,
-    /// `ENOSPC`
-    NoSpace,
-    /// `EIO`
-    Io,
-    /// `ENOTEMPTY`
-    NotEmpty,
-    /// `ENOSYS`
-    NotImplemented,
-    /// `EROFS`
-    ReadOnly,
-    /// `EBUSY`
-    Busy,
-    /// `EAGAIN`
-    Again,
-    /// `EISCONN`
-    Connected,
-    /// `E2BIG`
-    TooBig,
-    /// `EPERM`
-    Permission,
-    /// A name that xs_wire.h does not list.
-    Other,
-}
-
-impl StoreErrno {
-    /// The error that a payload names, with or without its NUL.
-    #[must_use]
-    pub fn parse(payload: &[u8]) -> Self {
-        match payload.strip_suffix(b"\0").unwrap_or(payload) {
-            b"EINVAL" => Self::Invalid,
-            b"EACCES" => Self::Access,
-            b"EEXIST" => Self::Exists,
-            b"EISDIR" => Self::IsDirectory,
-            b"ENOENT" => Self::NoEntry,
-            b"ENOMEM" => Self::NoMemory,
-            b"ENOSPC" => Self::NoSpace,
-            b"EIO" => Self::Io,
-            b"ENOTEMPTY" => Self::NotEmpty,
-            b"ENOSYS" => Self::NotImplemented,
-            b"EROFS" => Self::ReadOnly,
-            b"EBUSY" => Self::Busy,
-            b"EAGAIN" => Self::Again,
-            b"EISCONN" => Self::Connected,
-            b"E2BIG" => Self::TooBig,
-            b"EPERM" => Self::Permission,
-            _ => Self::Other,
-        }
-    }
-}
-
-/// Why the connection can't be used any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Broken {
-    /// A ring index moved backwards or by more than the ring.
-    Index,
-    /// An answer longer than `XENSTORE_PAYLOAD_MAX`.
-    Length,
-    /// An answer to a request that was never made or was answered before.
-    UnknownId,
-    /// An answer of another type than its request.
-    Type,
-    /// A watch event without path and token.
-    Watch,
-}
-
-impl Broken {
-    /// One line for the log.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Index => "xenstore: xenstored moved a ring index out of range",
-            Self::Length => "xenstore: an answer is longer than the protocol allows",
-            Self::UnknownId => "xenstore: an answer to no request of ours",
-            Self::Type => "xenstore: an answer of the wrong type",
-            Self::Watch => "xenstore: a malformed watch event",
-        }
-    }
-}
-
-/// Why a request was not made or a wait ended without a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StoreError {
-    /// See [`Broken`].
-    Broken(Broken),
-    /// The deadline has passed.
-    Timeout,
-    /// Too many requests wait for an answer or for space.
-    Full,
-    /// The request is longer than `XENSTORE_PAYLOAD_MAX`.
-    TooLong,
-}
-
-impl StoreError {
-    /// One line for the log.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Broken(broken) => broken.as_str(),
-            Self::Timeout => "xenstore: xenstored does not answer",
-            Self::Full => "xenstore: too many requests are waiting",
-            Self::TooLong => "xenstore: a request is too long",
-        }
-    }
-}
 
 /// What xenstored sent.
 #[derive(Debug, PartialEq, Eq)]
@@ -179,6 +65,10 @@ pub struct Counters {
     pub errors: u32,
     /// Watch events.
     pub watch_events: u32,
+    /// Times that the connection was lost.
+    pub lost: u32,
+    /// Times that it was made again.
+    pub reconnections: u32,
 }
 
 /// Where the message in the buffer stands.
@@ -206,12 +96,15 @@ pub struct Xenstore<'h, H: Hypervisor> {
     /// Id and type of each request without an answer.
     outstanding: Vec<(u32, u32)>,
     next_id: u32,
+    /// Requests before this one belong to a connection that was lost: their answers are dropped.
+    first_id: u32,
     /// The message that is being received, or was handed out last.
     message: Vec<u8>,
     progress: Progress,
     /// Requests were published since the last counted round trip.
     burst: bool,
     broken: Option<Broken>,
+    recovery: Recovery,
     counters: Counters,
 }
 
@@ -231,10 +124,12 @@ impl<'h, H: Hypervisor> Xenstore<'h, H> {
             backlog: Vec::new(),
             outstanding: Vec::with_capacity(MAX_OUTSTANDING),
             next_id: 1,
+            first_id: 1,
             message: Vec::with_capacity(128),
             progress: Progress::Partial,
             burst: false,
             broken: None,
+            recovery: Recovery::default(),
             counters: Counters::default(),
         }
     }
@@ -245,7 +140,7 @@ impl<'h, H: Hypervisor> Xenstore<'h, H> {
         self.port
     }
 
-    /// Why the connection is dead, if it is.
+    /// Why the connection is lost, if it is.
     #[must_use]
     pub fn broken(&self) -> Option<Broken> {
         self.broken
@@ -301,7 +196,7 @@ impl<'h, H: Hypervisor> Xenstore<'h, H> {
     /// Tells xenstored of all requests made so far, with one notification.
     pub fn flush(&mut self) {
         self.push_backlog();
-        if self.published != self.req_prod && self.broken.is_none() {
+        if self.published != self.req_prod && self.is_ours() {
             self.page.store_release(ring::REQ_PROD, self.req_prod);
             self.published = self.req_prod;
             self.burst = true;
@@ -312,15 +207,23 @@ impl<'h, H: Hypervisor> Xenstore<'h, H> {
     /// The next message, if one has come completely. Never sleeps.
     ///
     /// # Errors
-    /// [`Broken`], now and from now on.
+    /// [`Broken`], now and until the connection is made again.
     pub fn pump(&mut self) -> Result<Option<Event<'_>>, Broken> {
-        if !self.receive()? {
-            return Ok(None);
-        }
-        self.progress = Progress::HandedOut;
-        let Ok((header, payload)) = xsd_sockmsg::read_from_prefix(&self.message) else {
-            return Ok(None);
+        let header = loop {
+            if !self.receive()? {
+                return Ok(None);
+            }
+            self.progress = Progress::HandedOut;
+            let Ok((header, _)) = xsd_sockmsg::read_from_prefix(&self.message) else {
+                return Ok(None);
+            };
+            let is_stale = header.req_id != 0 && header.req_id < self.first_id;
+            if header.type_ == xs::WATCH_EVENT || !is_stale {
+                break header;
+            }
         };
+        self.recovery.heard = true;
+        let payload = self.message.get(HEADER..).unwrap_or(&[]);
         let fault = if header.type_ == xs::WATCH_EVENT {
             self.counters.watch_events += 1;
             let mut parts = payload.split(|&byte| byte == 0);
@@ -408,7 +311,7 @@ impl<'h, H: Hypervisor> Xenstore<'h, H> {
             return Err(StoreError::TooLong);
         }
         let length = HEADER + payload;
-        let in_ring = self.backlog.is_empty() && length <= self.space() as usize;
+        let in_ring = self.is_ours() && self.backlog.is_empty() && length <= self.space() as usize;
         if let Some(broken) = self.broken {
             return Err(StoreError::Broken(broken));
         }
@@ -417,9 +320,7 @@ impl<'h, H: Hypervisor> Xenstore<'h, H> {
         {
             return Err(StoreError::Full);
         }
-        let id = self.next_id;
-        // Id 0 is what watch events carry.
-        self.next_id = id.checked_add(1).unwrap_or(1);
+        let id = self.take_id();
         #[allow(clippy::cast_possible_truncation, reason = "at most 4096")]
         let header = xsd_sockmsg {
             type_,
@@ -445,6 +346,14 @@ impl<'h, H: Hypervisor> Xenstore<'h, H> {
         Ok(ReqId(id))
     }
 
+    /// The id of the next request.
+    fn take_id(&mut self) -> u32 {
+        let id = self.next_id;
+        // Id 0 is what watch events carry.
+        self.next_id = id.checked_add(1).unwrap_or(1);
+        id
+    }
+
     /// Free bytes in the request ring; 0 when xenstored's index makes no sense.
     fn space(&mut self) -> u32 {
         let used = self
@@ -465,8 +374,18 @@ impl<'h, H: Hypervisor> Xenstore<'h, H> {
         self.backlog.drain(..count);
     }
 
+    /// Whether the connection stands, and the ring is the one that we have left: a xenstored that was
+    /// started anew empties it, and would never look at it again if it found an index of before.
+    fn is_ours(&mut self) -> bool {
+        if self.broken.is_none() && self.is_emptied() {
+            self.broken = Some(Broken::Reset);
+        }
+        self.broken.is_none()
+    }
+
     /// Moves bytes out of the ring until a message is complete or the ring is empty.
     fn receive(&mut self) -> Result<bool, Broken> {
+        self.is_ours();
         if let Some(broken) = self.broken {
             return Err(broken);
         }
@@ -482,28 +401,7 @@ impl<'h, H: Hypervisor> Xenstore<'h, H> {
             self.flush();
         }
         let start = self.rsp_cons;
-        loop {
-            let wanted = self.wanted()?;
-            if wanted == 0 {
-                self.progress = Progress::Complete;
-                break;
-            }
-            let available = self
-                .page
-                .load_acquire(ring::RSP_PROD)
-                .wrapping_sub(self.rsp_cons);
-            if available > RING_SIZE {
-                self.broken = Some(Broken::Index);
-                return Err(Broken::Index);
-            }
-            if available == 0 {
-                break;
-            }
-            let at = self.message.len();
-            let count = wanted.min(available as usize);
-            self.message.resize(at + count, 0);
-            self.rsp_cons = copy_from_ring(&self.page, self.rsp_cons, &mut self.message[at..]);
-        }
+        let moved = self.take_bytes();
         if self.rsp_cons != start {
             self.page.store_fence(ring::RSP_CONS, self.rsp_cons);
             // xenstored sleeps for us only if it found the ring full against our old index.
@@ -511,17 +409,44 @@ impl<'h, H: Hypervisor> Xenstore<'h, H> {
                 self.notify();
             }
         }
+        if let Err(broken) = moved {
+            self.broken = Some(broken);
+            return Err(broken);
+        }
         Ok(self.progress == Progress::Complete)
     }
 
+    fn take_bytes(&mut self) -> Result<(), Broken> {
+        loop {
+            let wanted = self.wanted()?;
+            if wanted == 0 {
+                self.progress = Progress::Complete;
+                return Ok(());
+            }
+            let available = self
+                .page
+                .load_acquire(ring::RSP_PROD)
+                .wrapping_sub(self.rsp_cons);
+            if available > RING_SIZE {
+                return Err(Broken::Index);
+            }
+            if available == 0 {
+                return Ok(());
+            }
+            let at = self.message.len();
+            let count = wanted.min(available as usize);
+            self.message.resize(at + count, 0);
+            self.rsp_cons = copy_from_ring(&self.page, self.rsp_cons, &mut self.message[at..]);
+        }
+    }
+
     /// Bytes that the current message lacks; 0 when it is complete.
-    fn wanted(&mut self) -> Result<usize, Broken> {
+    fn wanted(&self) -> Result<usize, Broken> {
         let Ok((header, payload)) = xsd_sockmsg::read_from_prefix(&self.message) else {
             return Ok(HEADER - self.message.len());
         };
         let length = header.len as usize;
         if length > XENSTORE_PAYLOAD_MAX {
-            self.broken = Some(Broken::Length);
             return Err(Broken::Length);
         }
         Ok(length - payload.len())
