@@ -26,6 +26,7 @@
 //! | 60 | 4 | event channel of the xenstore ring |
 //! | 64 | 8 | gfn of the xenstore ring |
 //! | 72 | 56 | path of the back end in xenstore, filled up with NULs |
+//! | 128 | 32 | random bytes for this guest alone, of the toolstack's `getrandom`; all 0 when there are none |
 //!
 //! The rings are as the back end finds them when it connects (Xen 4.17 public/io/ring.h and io/netif.h): on the
 //! transmit ring no request; on the receive ring one request for each buffer, where
@@ -41,7 +42,7 @@ use crate::{DomId, EventPort, Gfn, GrantRef};
 /// What the structure starts with.
 pub const MAGIC: [u8; 8] = *b"mayflyN1";
 /// Bytes of the structure that this crate writes.
-pub const SIZE: usize = 128;
+pub const SIZE: usize = 160;
 /// Bytes that a structure of this version has at least.
 pub const SIZE_MIN: usize = 128;
 /// Bytes of the longest path of a back end.
@@ -50,6 +51,7 @@ pub const PATH_MAX: usize = SIZE_MIN - PATH;
 pub const RINGS: usize = 2;
 
 const PATH: usize = 72;
+const RANDOM: usize = 128;
 /// Entries of the first frame of the grant table.
 pub const GRANTS_MAX: u32 = 512;
 /// `GNTTAB_NR_RESERVED_ENTRIES` of public/grant_table.h: entries that belong to the toolstack.
@@ -105,6 +107,18 @@ pub struct Preconnected {
     pub mac: [u8; 6],
     /// The path of the back end in xenstore, with NULs behind it.
     pub backend: [u8; PATH_MAX],
+    /// What the guest's secrets are made of; `None` from a toolstack that hands none over.
+    pub random: Option<Random>,
+}
+
+/// Random bytes that nobody else is told. They are not printed with the structure.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Random(pub [u8; 32]);
+
+impl core::fmt::Debug for Random {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Random")
+    }
 }
 
 impl Preconnected {
@@ -177,6 +191,10 @@ impl Preconnected {
             domain,
             mac,
             backend: fields.array(PATH).ok_or(Error::Length)?,
+            random: fields
+                .array(RANDOM)
+                .filter(|random| *random != [0; 32])
+                .map(Random),
         };
         if domain_of(this.path()) != Some(domain) {
             return Err(Error::Field("the back end's path"));
@@ -208,7 +226,7 @@ impl Preconnected {
                 place.copy_from_slice(field);
             }
         };
-        #[allow(clippy::cast_possible_truncation, reason = "128, and 256 at most")]
+        #[allow(clippy::cast_possible_truncation, reason = "160, and 256 at most")]
         let (size, rx_buffers) = (SIZE as u32, self.rx_buffers as u32);
         put(0, &MAGIC);
         put(16, &self.first.0.to_le_bytes());
@@ -230,6 +248,9 @@ impl Preconnected {
         put(52, &self.domain.0.to_le_bytes());
         put(54, &self.mac);
         put(PATH, &self.backend);
+        if let Some(Random(random)) = &self.random {
+            put(RANDOM, random);
+        }
         octets
     }
 }
@@ -287,7 +308,27 @@ mod tests {
             domain: DomId(0),
             mac: [0, 0x16, 0x3e, 1, 2, 3],
             backend,
+            random: Some(Random(*b"32 random bytes of the toolstack")),
         }
+    }
+
+    #[test]
+    fn a_structure_without_random_bytes_is_read() {
+        let none = Preconnected {
+            random: None,
+            ..right()
+        };
+        assert_eq!(Preconnected::parse(&none.encode()), Ok(none));
+        // An older toolstack's ends before them, or inside of them.
+        for length in [SIZE_MIN, SIZE_MIN + 4, SIZE - 1] {
+            let mut octets = right().encode();
+            octets[12] = u8::try_from(length).unwrap();
+            assert_eq!(Preconnected::parse(&octets[..length]), Ok(none), "{length}");
+        }
+        assert!(
+            !std::format!("{:?}", right()).contains("51"),
+            "they are not printed"
+        );
     }
 
     #[test]

@@ -102,6 +102,7 @@ impl FakeXen {
                 domain: DomId(0),
                 mac: [0, 0x16, 0x3e, 0, 0, 1],
                 backend,
+                random: None,
             }
         })
     }

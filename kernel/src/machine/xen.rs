@@ -294,7 +294,9 @@ impl Xen {
         let [a, b, c, d, e, f] = network.map_or([0; 6], |network| network.mac);
         let sources = Sources {
             cpu: cpu_random(),
-            toolstack: None,
+            toolstack: network
+                .and_then(|network| network.random)
+                .map(|random| random.0),
             differing: &[
                 tsc().to_le_bytes(),
                 now.0.to_le_bytes(),

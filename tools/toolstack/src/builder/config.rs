@@ -142,6 +142,14 @@ pub fn random_uuid() -> io::Result<[u8; 16]> {
     Ok(uuid)
 }
 
+/// Random bytes for a guest's secrets; `None` as long as the kernel has none that nobody can guess, which
+/// it says rather than wait.
+pub(crate) fn random_bytes() -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    let length = getrandom(&mut bytes, GetRandomFlags::NONBLOCK).ok()?;
+    (length == bytes.len()).then_some(bytes)
+}
+
 fn is_printable(text: &str) -> bool {
     text.bytes().all(|octet| octet.is_ascii_graphic())
 }

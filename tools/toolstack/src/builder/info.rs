@@ -86,7 +86,7 @@ mod tests {
     use crate::builder::layout::CMDLINE_MAX;
     use mayfly_boot::start_info::{MEMMAP_RAM, PhysicalMemory, StartInfo};
     use mayfly_drivers::{DomId, EventPort, Gfn, GrantRef};
-    use mayfly_handoff::network::PATH_MAX;
+    use mayfly_handoff::network::{self, PATH_MAX, Random};
 
     struct Ram {
         base: u64,
@@ -118,6 +118,7 @@ mod tests {
             domain: DomId(0),
             mac: [0, 0x16, 0x3e, 1, 2, 3],
             backend,
+            random: Some(Random([7; 32])),
         }
     }
 
@@ -158,7 +159,7 @@ mod tests {
                     assert_eq!(Some(&modules[0]), layout.module.as_ref());
                 }
                 let found = modules.last().unwrap();
-                let octets = (&ram).bytes(found.start, 128).unwrap();
+                let octets = (&ram).bytes(found.start, network::SIZE).unwrap();
                 assert_eq!(Preconnected::parse(octets), Ok(network));
                 let map: Vec<_> = info.memory_map().collect();
                 assert_eq!(map[0].range, 0..8 << 20);

@@ -3,10 +3,11 @@
 use std::os::fd::AsFd;
 
 use mayfly_drivers::{DomId, EventPort, Gfn, GrantRef};
-use mayfly_handoff::network::{PATH_MAX, Preconnected};
+use mayfly_handoff::network::{PATH_MAX, Preconnected, Random};
 
 use super::super::Cause;
 use super::super::acpi;
+use super::super::config::random_bytes;
 use super::super::image::Ramdisk;
 use super::super::info;
 use super::super::keys::{self, Ports};
@@ -223,6 +224,7 @@ impl Plan<'_> {
             domain: DomId(0),
             mac: vif.mac,
             backend,
+            random: random_bytes().map(Random),
         }))
     }
 }

@@ -1,8 +1,8 @@
 //! Shells: guests made ahead, all but who they are.
 
-use mayfly_handoff::network::Preconnected;
+use mayfly_handoff::network::{Preconnected, Random};
 
-use super::super::config::{Config, random_uuid};
+use super::super::config::{Config, random_bytes, random_uuid};
 use super::super::image::{Image, Ramdisk};
 use super::super::keys::{self, Op};
 use super::super::layout::{self, Layout};
@@ -220,6 +220,8 @@ impl Builder {
             let mac = config.vif.as_ref().map_or(shell.network.mac, |vif| vif.mac);
             let network = Preconnected {
                 mac,
+                // Its own: what its shell was told another guest from the same shell may have been told.
+                random: random_bytes().map(Random),
                 ..shell.network
             };
             let information = info::encode(layout, &config.cmdline, Some(&network));
