@@ -17,7 +17,7 @@ use mayfly_toolstack::builder::mac_text;
 use mayfly_toolstack::config::Overrides;
 use mayfly_toolstack::pool::{Order, Reply, Wanted};
 use mayfly_xen::Xen;
-use mayfly_xenstore::Client;
+use mayfly_xenstore::{Client, Store as _};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use serde_json::Value;
 

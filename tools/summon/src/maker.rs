@@ -13,12 +13,11 @@ use super::guard::{self, Identity};
 use mayfly_links::Link;
 use mayfly_toolstack::builder::report::Timeline;
 use mayfly_toolstack::builder::{
-    Builder, Cause, Config, Connect, DestroyError, Image, Known, Ramdisk, Ready, Shell, Soon, Then,
-    Vif, random_uuid,
+    Cause, Config, Connect, DestroyError, Image, Known, Ramdisk, Ready, Shell, Soon, Then,
+    Toolstack, Vif, random_uuid,
 };
 use mayfly_toolstack::gc::{self, Snapshot};
 use mayfly_xen::TscMode;
-use mayfly_xenstore::Client;
 
 /// How long Xen, xenstored or the kernel may let us wait.
 const BOUND: Duration = Duration::from_secs(10);
@@ -81,7 +80,7 @@ type Make = (PathBuf, u64);
 
 pub(super) struct Maker {
     told: Sender<Told>,
-    builder: Option<Builder>,
+    builder: Option<Toolstack>,
     /// Guests that run, for an index that is lost.
     known: BTreeMap<u16, Known>,
     /// Guests that are to be removed when xenstored is there again.
@@ -199,7 +198,7 @@ impl Maker {
         self.told.send(told);
     }
 
-    fn builder(&mut self) -> Result<&mut Builder, Cause> {
+    fn builder(&mut self) -> Result<&mut Toolstack, Cause> {
         let mut kept = self.builder.take();
         if kept
             .as_mut()
@@ -213,7 +212,7 @@ impl Maker {
         let builder = match kept {
             Some(builder) => builder,
             None => {
-                let mut builder = Builder::open(BOUND)?;
+                let mut builder = Toolstack::open(BOUND)?;
                 self.meet(&mut builder)?;
                 builder
             }
@@ -222,7 +221,7 @@ impl Maker {
     }
 
     /// Looks at a xenstored that was not spoken to yet. One that was started anew knows nothing of our guests, and the kernel nothing of it.
-    fn meet(&mut self, builder: &mut Builder) -> Result<(), Cause> {
+    fn meet(&mut self, builder: &mut Toolstack) -> Result<(), Cause> {
         let mut restored = 0_usize;
         for known in self.known.values() {
             restored += usize::from(builder.restore(known)?);
@@ -417,8 +416,8 @@ impl Maker {
         let trouble = match destroyed {
             Ok(_) | Err(DestroyError::NoSuchDomain(_)) => None,
             Err(error) => {
-                let store = self.builder.as_mut().map(Builder::store);
-                if store.is_none_or(Client::has_ended) {
+                let store = self.builder.as_mut().map(Toolstack::store);
+                if store.is_none_or(|store| store.has_ended()) {
                     self.left.push((id, domid));
                     return;
                 }

@@ -4,6 +4,7 @@
 pub mod builder;
 pub mod config;
 pub mod gc;
+pub mod host;
 pub mod line;
 pub mod pool;
 pub mod privileges;

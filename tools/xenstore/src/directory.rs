@@ -1,63 +1,48 @@
 //! Lists of children, in parts when they are longer than a message.
 
-use super::client::Client;
-use super::error::{Code, Error};
+use super::error::Error;
 use super::request::Request;
+use super::store::Store;
 
 /// A list that changes is begun anew this often.
 const RESTARTS: u32 = 32;
 /// The longest list that is believed: far beyond what xenstored's own quotas allow for one node.
 const LIST_MAX: usize = 16 << 20;
 
-impl Client {
-    /// The names right below a node.
-    ///
-    /// # Errors
-    /// As [`Self::ask`]; a list that never stands still.
-    pub fn directory(&mut self, path: &str) -> Result<Vec<String>, Error> {
-        match self.ask(Request::directory(path)) {
-            Ok(list) => names(path, &list),
-            Err(error) if error.is(&Code::E2BIG) => match self.directory_in_parts(path) {
-                // oxenstored 4.17 knows no parts; its socket has no need of them, the kernel's device would.
-                Err(other) if other.is(&Code::ENOSYS) => Err(error),
-                parts => parts,
-            },
-            Err(error) => Err(error),
-        }
-    }
-
-    /// `DIRECTORY_PART path offset`: a generation count, then as many names as fit from that offset on, and an
-    /// empty name behind the last.
-    fn directory_in_parts(&mut self, path: &str) -> Result<Vec<String>, Error> {
-        'anew: for _ in 0..RESTARTS {
-            let mut generation = None;
-            let mut list = Vec::new();
-            while list.len() < LIST_MAX {
-                let part = self.ask(Request::directory_part(path, list.len()))?;
-                let Some(end) = part.iter().position(|byte| *byte == 0) else {
-                    return Err(wrong(path, "a part of it has no generation count"));
-                };
-                let (this, names_too) = part.split_at(end);
-                let more = names_too.get(1..).unwrap_or_default();
-                if generation.get_or_insert_with(|| this.to_vec()) != this {
-                    continue 'anew;
-                }
-                if more.is_empty() {
-                    return Err(wrong(path, "a part of it is empty"));
-                }
-                list.extend_from_slice(more);
-                if list == [0] || list.ends_with(&[0, 0]) {
-                    list.pop();
-                    return names(path, &list);
-                }
+/// `DIRECTORY_PART path offset`: a generation count, then as many names as fit from that offset on, and an
+/// empty name behind the last.
+pub(super) fn in_parts(
+    store: &mut (impl Store + ?Sized),
+    path: &str,
+) -> Result<Vec<String>, Error> {
+    'anew: for _ in 0..RESTARTS {
+        let mut generation = None;
+        let mut list = Vec::new();
+        while list.len() < LIST_MAX {
+            let part = store.ask(Request::directory_part(path, list.len()))?;
+            let Some(end) = part.iter().position(|byte| *byte == 0) else {
+                return Err(wrong(path, "a part of it has no generation count"));
+            };
+            let (this, names_too) = part.split_at(end);
+            let more = names_too.get(1..).unwrap_or_default();
+            if generation.get_or_insert_with(|| this.to_vec()) != this {
+                continue 'anew;
             }
-            return Err(wrong(path, "it has no end"));
+            if more.is_empty() {
+                return Err(wrong(path, "a part of it is empty"));
+            }
+            list.extend_from_slice(more);
+            if list == [0] || list.ends_with(&[0, 0]) {
+                list.pop();
+                return names(path, &list);
+            }
         }
-        Err(wrong(path, "it changes faster than it can be read"))
+        return Err(wrong(path, "it has no end"));
     }
+    Err(wrong(path, "it changes faster than it can be read"))
 }
 
-fn names(path: &str, list: &[u8]) -> Result<Vec<String>, Error> {
+pub(super) fn names(path: &str, list: &[u8]) -> Result<Vec<String>, Error> {
     let Ok(list) = std::str::from_utf8(list) else {
         return Err(wrong(path, "it is not UTF-8"));
     };

@@ -2,7 +2,7 @@
 //!
 //! ```no_run
 //! use std::time::Duration;
-//! use mayfly_xenstore::{Client, Request};
+//! use mayfly_xenstore::{Client, Request, Store as _};
 //!
 //! let mut xenstore = Client::connect(Duration::from_secs(5))?;
 //! // One burst, one round trip.
@@ -30,11 +30,14 @@ mod directory;
 mod error;
 mod path;
 mod request;
+mod store;
 mod transaction;
-mod wire;
+pub mod wire;
 
+#[cfg(feature = "fake")]
+pub mod memory;
 #[cfg(test)]
-mod fake;
+mod peer;
 #[cfg(test)]
 mod tests;
 
@@ -42,5 +45,6 @@ pub use client::{Client, Id};
 pub use error::{Code, Error};
 pub use path::{PathError, check as check_path};
 pub use request::{Access, Perm, Request, TransactionId};
+pub use store::Store;
 pub use transaction::Transaction;
 pub use wire::Event;

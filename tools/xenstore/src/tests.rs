@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::device::Framing;
-use super::fake::{Asked, event, framed, message, pair, serve, take};
+use super::peer::{Asked, event, framed, message, pair, serve, take};
 use super::wire::Message;
 use super::*;
 
@@ -348,7 +348,7 @@ fn transactions_are_tried_again() {
         _ => asked.answer(b"OK\0"),
     });
     let mut bodies = 0;
-    let result: Result<_, Error> = client.transact(BOUND, |transaction| {
+    let result: Result<_, Error> = (&mut client as &mut dyn Store).transact(BOUND, |transaction| {
         bodies += 1;
         transaction.ask(Request::write("/a", "1"))?;
         Ok(bodies)
@@ -370,7 +370,7 @@ fn a_transaction_that_always_conflicts_ends() {
         6 => asked.answer(b"1\0"),
         _ => asked.error("EAGAIN"),
     });
-    let result: Result<(), Error> = client.transact(SHORT, |_| Ok(()));
+    let result: Result<(), Error> = (&mut client as &mut dyn Store).transact(SHORT, |_| Ok(()));
     assert!(matches!(result, Err(Error::Contended { .. })));
 }
 
@@ -381,9 +381,10 @@ fn a_body_that_fails_aborts() {
         2 => asked.error("ENOENT"),
         _ => asked.answer(b"OK\0"),
     });
-    let result: Result<(), Error> = client.transact(BOUND, |transaction| {
-        transaction.ask(Request::read("/a")).map(drop)
-    });
+    let result: Result<(), Error> = (&mut client as &mut dyn Store)
+        .transact(BOUND, |transaction| {
+            transaction.ask(Request::read("/a")).map(drop)
+        });
     assert!(result.unwrap_err().is_absent());
     drop(client);
     assert_eq!(server.join().unwrap().last().unwrap().text(), "F\0");
@@ -400,7 +401,7 @@ fn transactions_need_a_number() {
         b"\xff\0",
     ] {
         let (mut client, _server) = serve(BOUND, move |asked| asked.answer(answer));
-        let result: Result<(), Error> = client.transact(BOUND, |_| Ok(()));
+        let result: Result<(), Error> = (&mut client as &mut dyn Store).transact(BOUND, |_| Ok(()));
         assert!(matches!(result, Err(Error::Answer { .. })));
     }
 }

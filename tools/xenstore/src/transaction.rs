@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::client::{Client, Id};
+use super::client::Id;
 use super::error::{Code, Error};
 use super::request::{Request, TransactionId};
+use super::store::Store;
 
 /// A transaction that is open. What is asked through it is a part of it.
 pub struct Transaction<'a> {
-    client: &'a mut Client,
+    store: &'a mut dyn Store,
     id: TransactionId,
 }
 
@@ -16,37 +17,37 @@ impl Transaction<'_> {
     /// Queues a request. Its answer has to be taken: xenstored commits the rest when it has refused one.
     ///
     /// # Errors
-    /// As [`Client::send`].
+    /// As [`Store::send`].
     pub fn send(&mut self, request: Request<'_>) -> Result<Id, Error> {
-        self.client.send(request.within(self.id))
+        self.store.send(request.within(self.id))
     }
 
     /// Takes an answer.
     ///
     /// # Errors
-    /// As [`Client::answer`].
+    /// As [`Store::answer`].
     pub fn answer(&mut self, id: Id) -> Result<Vec<u8>, Error> {
-        self.client.answer(id)
+        self.store.answer(id)
     }
 
     /// Takes many answers and gives the first error.
     ///
     /// # Errors
-    /// As [`Client::answers`].
-    pub fn answers(&mut self, ids: impl IntoIterator<Item = Id>) -> Result<(), Error> {
-        self.client.answers(ids)
+    /// As [`Store::answers`].
+    pub fn answers(&mut self, ids: Vec<Id>) -> Result<(), Error> {
+        self.store.answers(ids)
     }
 
     /// Sends one request and waits for its answer.
     ///
     /// # Errors
-    /// As [`Client::ask`].
+    /// As [`Store::ask`].
     pub fn ask(&mut self, request: Request<'_>) -> Result<Vec<u8>, Error> {
-        self.client.ask(request.within(self.id))
+        self.store.ask(request.within(self.id))
     }
 }
 
-impl Client {
+impl dyn Store + '_ {
     /// Opens a transaction, has `body` fill it, commits it, and does all of it again while others' changes are in the way
     /// and `bound` is not over. When `body` fails, nothing of it has happened.
     ///
@@ -63,7 +64,7 @@ impl Client {
             tries += 1;
             let start = self.send(Request::transaction_start())?;
             let id = self.transaction(start)?;
-            let result = body(&mut Transaction { client: self, id });
+            let result = body(&mut Transaction { store: self, id });
             let ended = self.ask(Request::transaction_end(id, result.is_ok()));
             let value = result?;
             match ended {

@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use mayfly_xenstore::{Client, Code, Error, Perm, Request};
+use mayfly_xenstore::{Client, Code, Error, Perm, Request, Store};
 
 const BOUND: Duration = Duration::from_secs(20);
 
@@ -76,7 +76,7 @@ fn a_real_xenstored() {
     );
     // A claim that is contended once, and then is not.
     let mut tries = 0;
-    let tried: Result<_, Error> = ours.transact(BOUND, |transaction| {
+    let tried: Result<_, Error> = (&mut ours as &mut dyn Store).transact(BOUND, |transaction| {
         tries += 1;
         let seen = transaction.ask(Request::read("/test-hatch/a"))?;
         if tries == 1 {
@@ -87,7 +87,7 @@ fn a_real_xenstored() {
     });
     assert_eq!(tried.unwrap(), 2);
     assert_eq!(ours.read("/test-hatch/claim").unwrap(), "2");
-    let failed: Result<(), Error> = ours.transact(BOUND, |transaction| {
+    let failed: Result<(), Error> = (&mut ours as &mut dyn Store).transact(BOUND, |transaction| {
         transaction.ask(Request::write("/test-hatch/claim", "no"))?;
         transaction.ask(Request::read("/test-hatch/nothing"))?;
         Ok(())

@@ -7,6 +7,7 @@ use clap::Args;
 use super::domains::{self, Domains, Ways};
 use super::exit::Failure;
 use mayfly_commands::Exit;
+use mayfly_xenstore::Store as _;
 
 /// Stops guests where they are, until they are unpaused.
 #[derive(Args)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
-use mayfly_toolstack::builder::{Builder, Config, Image, Ramdisk, Then, mac_text, random_uuid};
+use mayfly_toolstack::builder::{Config, Image, Ramdisk, Then, Toolstack, mac_text, random_uuid};
 use mayfly_toolstack::config::{self, Guest, Overrides};
 use mayfly_toolstack::pool::{self, Made, Order, Reply, Wanted};
 use mayfly_toolstack::privileges;
@@ -157,7 +157,7 @@ fn make(arguments: &Arguments, guests: &[Guest]) -> Result<(), Failure> {
 
 /// What guests are made with. Files are read once, for all of them.
 struct Workshop {
-    builder: Builder,
+    builder: Toolstack,
     image: Image,
     ramdisk: Option<Ramdisk>,
 }

@@ -5,7 +5,7 @@ use clap::Args;
 use mayfly_toolstack::builder::{domain_path, name_path, reason};
 use mayfly_toolstack::privileges;
 use mayfly_xen::{DomainInfo, Xen};
-use mayfly_xenstore::{Client, Error, Request};
+use mayfly_xenstore::{Client, Error, Request, Store};
 use rustix::thread::CapabilitySet;
 use serde::Serialize;
 
@@ -129,7 +129,7 @@ fn state(info: &DomainInfo) -> &'static str {
 }
 
 /// The number of a name or a number. A name is looked up in hatch's index first; only those of other toolstacks are searched for.
-pub(crate) fn domid(store: &mut Client, what: &str) -> Result<u16, Failure> {
+pub(crate) fn domid(store: &mut dyn Store, what: &str) -> Result<u16, Failure> {
     if !what.is_empty() && what.bytes().all(|byte| byte.is_ascii_digit()) {
         return what.parse().map_err(|_| Failure::no_such_domain(what));
     }

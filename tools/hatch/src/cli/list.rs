@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use clap::Args;
-use mayfly_xenstore::{Client, Request};
+use mayfly_xenstore::{Request, Store};
 use serde::Serialize;
 
 use super::domains::{Domain, Ways, domid, optional};
@@ -123,7 +123,7 @@ pub(crate) fn show(arguments: &Show) -> Result<(), Failure> {
     Ok(())
 }
 
-fn details(store: &mut Client, domain: Domain) -> Result<Shown, Failure> {
+fn details(store: &mut dyn Store, domain: Domain) -> Result<Shown, Failure> {
     let domid = domain.domid;
     let back = format!("/local/domain/0/backend/vif/{domid}/0");
     let paths = [

@@ -21,7 +21,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use mayfly_commands::{Pack, Summon};
-use mayfly_toolstack::builder::Builder;
+use mayfly_toolstack::builder::Toolstack;
 use mayfly_toolstack::config::{self, Guest, Overrides};
 use mayfly_toolstack::privileges;
 use rustix::thread::CapabilitySet;
@@ -136,8 +136,8 @@ impl Command {
 }
 
 /// Opens what making and removing guests takes, and then gives up what this process may do beyond it but these.
-fn builder(kept: CapabilitySet) -> Result<Builder, Failure> {
-    let builder = Builder::open(BOUND)?;
+fn builder(kept: CapabilitySet) -> Result<Toolstack, Failure> {
+    let builder = Toolstack::open(BOUND)?;
     privileges::keep(kept).context("capabilities")?;
     Ok(builder)
 }

@@ -33,7 +33,8 @@ mod tests;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use mayfly_links::{Error, Links};
+use mayfly_links::Error;
+use mayfly_toolstack::host::Links;
 
 /// Who a guest is, and who dom0 is to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +53,7 @@ pub struct Identity {
 ///
 /// # Errors
 /// The kernel lacks what it takes, or has no such link.
-pub fn protect(links: &mut Links, vif: u32, identity: &Identity) -> Result<(), Error> {
+pub fn protect(links: &mut dyn Links, vif: u32, identity: &Identity) -> Result<(), Error> {
     links.filter(vif, &program::of(identity))
 }
 
@@ -60,6 +61,6 @@ pub fn protect(links: &mut Links, vif: u32, identity: &Identity) -> Result<(), E
 ///
 /// # Errors
 /// It is not protected, or has no such link.
-pub fn dropped(links: &mut Links, vif: u32) -> Result<u32, Error> {
+pub fn dropped(links: &mut mayfly_links::Links, vif: u32) -> Result<u32, Error> {
     links.filtered(vif)
 }

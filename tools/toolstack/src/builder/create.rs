@@ -15,9 +15,10 @@ use super::report::Timeline;
 use super::rings::Grants;
 use super::steps::{Step, Steps};
 use super::{Cause, Error, Failure};
-use mayfly_links::{Bridge, Link, Links, vif_name};
-use mayfly_xen::{NewDomain, Xen};
-use mayfly_xenstore::{Client, Id, Request, TransactionId};
+use crate::host::{Links, Store, Xen};
+use mayfly_links::{Bridge, Link, vif_name};
+use mayfly_xen::NewDomain;
+use mayfly_xenstore::{Id, Request, TransactionId};
 
 use claim::Claim;
 pub use shell::Shell;
@@ -33,10 +34,10 @@ const GLANCE: Duration = Duration::from_millis(1);
 const GLANCES: u32 = 10;
 
 /// Makes and removes guests. It can make many, one after the other.
-pub struct Builder {
-    pub(super) xen: Xen,
-    pub(super) store: Client,
-    pub(super) links: Links,
+pub struct Toolstack {
+    pub(super) xen: Box<dyn Xen>,
+    pub(super) store: Box<dyn Store>,
+    pub(super) links: Box<dyn Links>,
     /// How long the back end, the kernel and xenstored may take.
     pub(super) bound: Duration,
 }
@@ -59,7 +60,7 @@ pub struct Soon<'a> {
     /// Its interface, if it has one, and the bridge that this is a port of.
     pub port: Option<(&'a Link, &'a Bridge)>,
     /// dom0's links.
-    pub links: &'a mut Links,
+    pub links: &'a mut dyn Links,
 }
 
 /// What is called right before a guest runs. For sure, frames reach it when something was asked of the links, or set there.
@@ -105,36 +106,52 @@ struct Plan<'a> {
     bridge: Option<Bridge>,
 }
 
-impl Builder {
+impl Toolstack {
     /// Opens the ways to Xen and xenstored. `bound` is how long anybody may let us wait.
     ///
     /// # Errors
     /// One of them is not there, or not for us.
     pub fn open(bound: Duration) -> Result<Self, Cause> {
-        let store = Client::connect(bound)?;
-        let xen = Xen::open()?;
-        let links = Links::open()?;
-        Ok(Self {
+        let store = mayfly_xenstore::Client::connect(bound)?;
+        let xen = mayfly_xen::Xen::open()?;
+        let links = mayfly_links::Links::open()?;
+        Ok(Self::over(
+            Box::new(xen),
+            Box::new(store),
+            Box::new(links),
+            bound,
+        ))
+    }
+
+    /// The same over ways that are open.
+    #[must_use]
+    pub fn over(
+        xen: Box<dyn Xen>,
+        store: Box<dyn Store>,
+        links: Box<dyn Links>,
+        bound: Duration,
+    ) -> Self {
+        Self {
             xen,
             store,
             links,
             bound,
-        })
+        }
     }
 
     /// Xen, for what is not about making guests.
-    pub fn xen(&mut self) -> &mut Xen {
-        &mut self.xen
+    pub fn xen(&mut self) -> &mut dyn Xen {
+        &mut *self.xen
     }
 
     /// xenstored, for what is not about making guests.
-    pub fn store(&mut self) -> &mut Client {
-        &mut self.store
+    pub fn store(&mut self) -> &mut dyn Store {
+        &mut *self.store
     }
 
     /// Both, for what is about neither alone.
-    pub fn ways(&mut self) -> (&mut Client, &mut Xen) {
-        (&mut self.store, &mut self.xen)
+    pub fn ways(&mut self) -> (&mut dyn Store, &mut dyn Xen) {
+        (&mut *self.store, &mut *self.xen)
     }
 
     /// Makes a guest. When a step fails, what was done is undone.
@@ -288,7 +305,7 @@ impl Builder {
             self.claimed(config, domid, done)?;
             self.store.answers(answers)?;
             if !lock.is_ours() {
-                names::again(&mut self.store, &mut self.xen, config)?;
+                names::again(&mut *self.store, &mut *self.xen, config)?;
             }
             Ok::<_, Cause>(())
         })?;
@@ -318,7 +335,7 @@ impl Builder {
         port: Option<(&Link, &Bridge)>,
         ready: Ready<'_>,
     ) -> Result<(), Cause> {
-        let links = &mut self.links;
+        let links = &mut *self.links;
         ready(Soon { domid, port, links })?;
         self.xen.unpause(domid)?;
         // What is written beside it can wait until it has begun, where it shares a CPU with dom0.
@@ -445,7 +462,7 @@ impl Builder {
         }
         // Whether the claim was good is not known if the failure came first.
         if let Some(claim) = done.claim.take() {
-            done.claimed |= claim.ended(&mut self.store);
+            done.claimed |= claim.ended(&mut *self.store);
         }
         let is_lost = self.store.is_lost();
         if is_lost {

@@ -5,10 +5,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::create::Builder;
+use super::create::Toolstack;
 use super::keys::{self, Op};
 use super::{Cause, Taken};
-use mayfly_xenstore::{Client, Error, Id, Request};
+use mayfly_xenstore::{Error, Id, Request};
 
 /// The first of the pauses after which Xen is asked again.
 const FIRST: Duration = Duration::from_micros(100);
@@ -55,7 +55,7 @@ pub enum DestroyError {
     Cause(#[from] Cause),
 }
 
-impl Builder {
+impl Toolstack {
     /// Removes a guest. One that hatch did not make is left alone unless `force` says otherwise. What is then still under
     /// way in the kernel, [`Self::settle`] waits for.
     ///
@@ -177,11 +177,8 @@ impl Builder {
     pub(super) fn reconnect(&mut self) -> Result<(), Error> {
         let end = Instant::now() + QUIET;
         loop {
-            match Client::connect(self.bound) {
-                Ok(store) => {
-                    self.store = store;
-                    return Ok(());
-                }
+            match self.store.reconnect() {
+                Ok(()) => return Ok(()),
                 Err(error) if Instant::now() >= end => return Err(error),
                 Err(_) => std::thread::sleep(PAUSE),
             }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::Cause;
-use super::create::Builder;
+use super::create::Toolstack;
 use super::keys::{self, Op};
 use mayfly_xenstore::Error;
 
@@ -27,7 +27,7 @@ pub struct Known {
     pub mac: [u8; 6],
 }
 
-impl Builder {
+impl Toolstack {
     /// Whether the kernel knows this xenstored.
     ///
     /// # Errors

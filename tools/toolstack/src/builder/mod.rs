@@ -36,7 +36,7 @@ mod steps;
 
 pub use actions::{Action, Actions, Watched, reason};
 pub use config::{Config, Connect, Error as ConfigError, NAME_MAX, Vif, check_name, random_uuid};
-pub use create::{Builder, Created, Ready, Shell, Soon, Then};
+pub use create::{Created, Ready, Shell, Soon, Then, Toolstack};
 pub use destroy::{DestroyError, Destroyed};
 pub use image::{Image, Ramdisk};
 pub use keys::{

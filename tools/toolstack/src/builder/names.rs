@@ -13,8 +13,8 @@ use rustix::fs::{FlockOperation, fcntl_lock};
 use super::config::Config;
 use super::keys;
 use super::making::Maker;
-use mayfly_xen::Xen;
-use mayfly_xenstore::{Client, Code, Error, Id, Request, TransactionId};
+use crate::host::{Store, Xen};
+use mayfly_xenstore::{Code, Error, Id, Request, TransactionId};
 
 /// The lock of `xl` (tools/xl/xl.h, XL_LOCK_FILE); `/var/lock` is most often a link to `/run/lock`.
 const XL_LOCK: &str = "/var/lock/xl";
@@ -60,8 +60,8 @@ impl XlLock {
 ///
 /// A domain that is not there any more, because `xl` destroyed it, owns nothing, whatever the index says.
 pub(crate) fn begin(
-    store: &mut Client,
-    xen: &mut Xen,
+    store: &mut dyn Store,
+    xen: &mut dyn Xen,
     config: &Config,
 ) -> Result<TransactionId, super::Cause> {
     let transaction = store.send(Request::transaction_start())?;
@@ -109,8 +109,8 @@ pub(crate) fn begin(
 
 /// Looks at the guests that others made once more.
 pub(crate) fn again(
-    store: &mut Client,
-    xen: &mut Xen,
+    store: &mut dyn Store,
+    xen: &mut dyn Xen,
     config: &Config,
 ) -> Result<(), super::Cause> {
     let domains = store.send(Request::directory("/local/domain"))?;
@@ -122,7 +122,7 @@ pub(crate) fn again(
 
 /// Who has what was read.
 fn owner(
-    xen: &mut Xen,
+    xen: &mut dyn Xen,
     answer: Result<Vec<u8>, Error>,
     stale: &mut BTreeSet<u16>,
 ) -> Result<Option<String>, super::Cause> {
@@ -144,7 +144,7 @@ fn owner(
 }
 
 /// The numbers right below a path. A list that is too long for one answer is asked for in parts.
-fn numbers(store: &mut Client, id: Id, path: &str) -> Result<BTreeSet<u16>, Error> {
+fn numbers(store: &mut dyn Store, id: Id, path: &str) -> Result<BTreeSet<u16>, Error> {
     let number = |name: &[u8]| std::str::from_utf8(name).ok()?.parse().ok();
     match store.answer(id) {
         Ok(names) => Ok(names
@@ -163,7 +163,7 @@ fn numbers(store: &mut Client, id: Id, path: &str) -> Result<BTreeSet<u16>, Erro
 
 /// Whether the answer is this value. A domain that is not ours may go away at any time, and may lack any key. A MAC
 /// address may be written in capitals; names that differ in nothing else are taken to be the same.
-fn is(store: &mut Client, id: Id, wanted: &str) -> Result<bool, Error> {
+fn is(store: &mut dyn Store, id: Id, wanted: &str) -> Result<bool, Error> {
     match store.answer(id) {
         Ok(value) => Ok(value.eq_ignore_ascii_case(wanted.as_bytes())),
         Err(error) if error.is_absent() => Ok(false),
@@ -173,8 +173,8 @@ fn is(store: &mut Client, id: Id, wanted: &str) -> Result<bool, Error> {
 
 /// Compares with the guests that others made.
 fn strangers(
-    store: &mut Client,
-    xen: &mut Xen,
+    store: &mut dyn Store,
+    xen: &mut dyn Xen,
     domains: &BTreeSet<u16>,
     ours: &BTreeSet<u16>,
     config: &Config,
@@ -214,7 +214,7 @@ fn strangers(
 /// Whether a domain that is not in the index owns the name that it has. One that is no more owns nothing, and neither does one
 /// that a hatch is making which runs: if each gave way to what the other has written so far, nobody would get the name. The
 /// claims decide that, and one of them is the first.
-fn owns(store: &mut Client, xen: &mut Xen, domid: u16) -> Result<bool, super::Cause> {
+fn owns(store: &mut dyn Store, xen: &mut dyn Xen, domid: u16) -> Result<bool, super::Cause> {
     let Some(info) = xen.info(domid)? else {
         return Ok(false);
     };

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use super::Action;
-use crate::builder::{Builder, DestroyError};
-use mayfly_xenstore::{Client, Error, Request};
+use crate::builder::{DestroyError, Toolstack};
+use crate::host::Store;
+use mayfly_xenstore::{Error, Request};
 
 /// Carries the actions out, one after the other, and says of each that failed why.
-pub fn carry_out(builder: &mut Builder, actions: &[Action]) -> Vec<String> {
+pub fn carry_out(builder: &mut Toolstack, actions: &[Action]) -> Vec<String> {
     let mut failures = Vec::new();
     for action in actions {
         if let Err(error) = one(builder, action) {
@@ -17,7 +18,7 @@ pub fn carry_out(builder: &mut Builder, actions: &[Action]) -> Vec<String> {
     failures
 }
 
-fn one(builder: &mut Builder, action: &Action) -> Result<(), Box<dyn std::error::Error>> {
+fn one(builder: &mut Toolstack, action: &Action) -> Result<(), Box<dyn std::error::Error>> {
     match action {
         Action::Look { .. } => {}
         Action::Destroy { domid, uuid } => {
@@ -42,7 +43,7 @@ fn one(builder: &mut Builder, action: &Action) -> Result<(), Box<dyn std::error:
 }
 
 /// Another hatch may have made a guest of that name since.
-fn forget(store: &mut Client, path: &str, domid: u16) -> Result<(), Error> {
+fn forget(store: &mut dyn Store, path: &str, domid: u16) -> Result<(), Error> {
     const BOUND: Duration = Duration::from_secs(2);
     store.transact(BOUND, |transaction| {
         let value = match transaction.ask(Request::read(path)) {

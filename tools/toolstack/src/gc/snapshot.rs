@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Domain, Maker, Snapshot};
 use crate::builder::{self, name_path, uuid};
-use mayfly_xen::{self as xen, Xen};
-use mayfly_xenstore::{Client, Error, Request};
+use crate::host::{Store, Xen};
+use mayfly_xen as xen;
+use mayfly_xenstore::{Error, Request};
 
 /// Why it could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +24,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// Xen's or xenstored's.
-    pub fn read(store: &mut Client, xen: &mut Xen) -> Result<Self, SnapshotError> {
+    pub fn read(store: &mut dyn Store, xen: &mut dyn Xen) -> Result<Self, SnapshotError> {
         let marks = values(store, "/hatch/making", "")?;
         let names = values(store, "/hatch/name", "")?;
         let macs = values(store, "/hatch/mac", "")?;
@@ -92,7 +93,7 @@ fn maker(mark: Option<&str>) -> Maker {
     }
 }
 
-fn list(store: &mut Client, path: &str) -> Result<Vec<String>, Error> {
+fn list(store: &mut dyn Store, path: &str) -> Result<Vec<String>, Error> {
     match store.directory(path) {
         Err(error) if error.is_absent() => Ok(Vec::new()),
         other => other,
@@ -101,7 +102,7 @@ fn list(store: &mut Client, path: &str) -> Result<Vec<String>, Error> {
 
 /// The values of all that is right below a path, or of `below` below that.
 fn values(
-    store: &mut Client,
+    store: &mut dyn Store,
     path: &str,
     below: &str,
 ) -> Result<BTreeMap<String, Option<String>>, Error> {

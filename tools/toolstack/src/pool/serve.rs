@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::{Made, Order, Reply, Status, Wanted};
-use crate::builder::{Builder, Cause, Config, Image, Ramdisk, Shell};
+use crate::builder::{Cause, Config, Image, Ramdisk, Shell, Toolstack};
 use crate::line::{listen, receive, send};
 use crate::readable::readable;
 
@@ -45,7 +45,7 @@ pub enum ServeError {
 
 /// A pool.
 pub struct Pool {
-    builder: Builder,
+    builder: Toolstack,
     template: Config,
     kernel: PathBuf,
     image: Image,
@@ -63,7 +63,7 @@ impl Pool {
     /// # Errors
     /// The template has no network interface, or the image can't take one that is connected.
     pub fn new(
-        builder: Builder,
+        builder: Toolstack,
         template: Config,
         kernel: PathBuf,
         image: Image,

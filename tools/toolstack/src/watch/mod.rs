@@ -16,18 +16,19 @@ mod presence;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use crate::builder::{
-    Action, Builder, Cause, Config, Image, Maker, Ramdisk, Then, making_path, reason, restart_path,
-    watched_path,
+    Action, Cause, Config, Image, Maker, Ramdisk, Then, Toolstack, making_path, reason,
+    restart_path, watched_path,
 };
+use crate::host::Store;
 use crate::readable::readable;
 use mayfly_xen::DomainInfo;
-use mayfly_xenstore::{self as xenstore, Client};
+use mayfly_xenstore as xenstore;
 
 use pace::Pace;
 use presence::Lock;
@@ -120,7 +121,7 @@ struct Pending {
 
 /// One that watches.
 pub struct Watch {
-    builder: Builder,
+    builder: Toolstack,
     lock: Lock,
     pending: Vec<Pending>,
     /// By name.
@@ -134,7 +135,7 @@ impl Watch {
     ///
     /// # Errors
     /// There is one already.
-    pub fn new(builder: Builder) -> Result<Self, Error> {
+    pub fn new(builder: Toolstack) -> Result<Self, Error> {
         Ok(Self {
             builder,
             lock: Lock::take()?.ok_or(Error::Another)?,
@@ -164,7 +165,7 @@ impl Watch {
             let due = self.pending.iter().map(|pending| pending.due).min();
             let due = due.map(|due| due.saturating_duration_since(Instant::now()));
             let wait = due.into_iter().chain(in_the_making.then_some(MAKING)).min();
-            match readable(&[self.builder.store().as_fd(), stop], wait)? {
+            match readable(&[self.builder.store().descriptor(), stop], wait)? {
                 [_, true] => break,
                 [true, _] => self.builder.store().receive()?,
                 _ => {}
@@ -335,7 +336,7 @@ struct Trouble {
     is_lasting: bool,
 }
 
-fn birth(builder: &mut Builder, config: &Config) -> Result<u16, Trouble> {
+fn birth(builder: &mut Toolstack, config: &Config) -> Result<u16, Trouble> {
     let trouble = |what: String| Trouble {
         what,
         is_lasting: true,
@@ -361,7 +362,7 @@ fn birth(builder: &mut Builder, config: &Config) -> Result<u16, Trouble> {
 }
 
 /// What is noted down of a guest, if it can be understood.
-fn config(store: &mut Client, path: &str) -> Result<Option<Config>, xenstore::Error> {
+fn config(store: &mut dyn Store, path: &str) -> Result<Option<Config>, xenstore::Error> {
     let text = store.find(path)?;
     Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
 }
@@ -370,7 +371,7 @@ fn config(store: &mut Client, path: &str) -> Result<Option<Config>, xenstore::Er
 ///
 /// # Errors
 /// xenstored's.
-pub fn cancel(store: &mut Client, name: &str) -> Result<bool, xenstore::Error> {
+pub fn cancel(store: &mut dyn Store, name: &str) -> Result<bool, xenstore::Error> {
     let path = restart_path(name);
     let is_there = store.find(&path)?.is_some();
     if is_there {

@@ -7,8 +7,9 @@ use super::super::config::Config;
 use super::super::keys;
 use super::super::making::Maker;
 use super::super::names;
-use super::{Builder, Done};
-use mayfly_xenstore::{Client, Code, Id, Request, TransactionId};
+use super::{Done, Toolstack};
+use crate::host::Store;
+use mayfly_xenstore::{Code, Id, Request, TransactionId};
 
 /// How long the claim of a name is tried again that meets other people's changes.
 const CLAIM_BOUND: Duration = Duration::from_secs(2);
@@ -21,13 +22,13 @@ pub(super) struct Claim {
 
 impl Claim {
     /// Waits for the answers, whatever they are; says whether it was good.
-    pub(super) fn ended(self, store: &mut Client) -> bool {
+    pub(super) fn ended(self, store: &mut dyn Store) -> bool {
         let _ = store.answers(self.writes);
         store.answer(self.end).is_ok()
     }
 }
 
-impl Builder {
+impl Toolstack {
     /// Leaves the mark that a guest is being made, and sees whether its name is free.
     pub(super) fn names(
         &mut self,
@@ -39,7 +40,7 @@ impl Builder {
             .store
             .send(Request::write(&path, &Maker::this().to_string()))?;
         done.making = true;
-        let transaction = names::begin(&mut self.store, &mut self.xen, config)?;
+        let transaction = names::begin(&mut *self.store, &mut *self.xen, config)?;
         done.open = Some(transaction);
         self.store.answer(mark)?;
         Ok(transaction)
@@ -77,7 +78,7 @@ impl Builder {
                     written?;
                 }
                 Err(error) if error.is(&Code::EAGAIN) && Instant::now() < end => {
-                    let transaction = names::begin(&mut self.store, &mut self.xen, config)?;
+                    let transaction = names::begin(&mut *self.store, &mut *self.xen, config)?;
                     done.claim = Some(self.claim(config, domid, transaction)?);
                 }
                 Err(error) => return Err(error.into()),

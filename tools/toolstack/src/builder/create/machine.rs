@@ -13,8 +13,8 @@ use super::super::info;
 use super::super::keys::{self, Ports};
 use super::super::layout::{self, ACPI_GFN, CONSOLE_GFN, IDENT_PT_GFN, XENSTORE_GFN};
 use super::super::rings::{self, Grants};
-use super::{Builder, Plan};
-use mayfly_xen::Mapping;
+use super::{Plan, Toolstack};
+use crate::host::Pages;
 use mayfly_xen::PAGE_SIZE;
 use mayfly_xen::TscMode;
 
@@ -32,7 +32,7 @@ const SLACK_KIB: u64 = 1024;
 /// Pages of a module that are mapped at a time.
 const CHUNK: u64 = 1024;
 
-impl Builder {
+impl Toolstack {
     pub(super) fn limits(&mut self, plan: &Plan<'_>, domid: u16) -> Result<(), Cause> {
         self.xen.max_vcpus(domid, 1)?;
         self.xen
@@ -109,7 +109,7 @@ impl Builder {
         plan: &Plan<'_>,
         domid: u16,
         grants: Option<&Grants>,
-    ) -> Result<[Mapping; 2], Cause> {
+    ) -> Result<[Box<dyn Pages>; 2], Cause> {
         let mut gfns = special_pages(plan);
         let specials = gfns.len();
         if let Some(rings) = &plan.layout.rings {
@@ -141,7 +141,7 @@ impl Builder {
         plan: &Plan<'_>,
         domid: u16,
         network: Option<&Preconnected>,
-    ) -> Result<Mapping, Cause> {
+    ) -> Result<Box<dyn Pages>, Cause> {
         let first = plan.layout.image.start;
         let end = plan.layout.info / PAGE_SIZE as u64 + layout::INFO_PAGES;
         let gfns: Vec<u64> = (first..end).collect();
@@ -181,7 +181,7 @@ impl Builder {
             let now = (size - done).min(CHUNK * page);
             let first = (start + done) / page;
             let gfns: Vec<u64> = (first..first + now.div_ceil(page)).collect();
-            let pages: Mapping = self.xen.map(domid, &gfns)?;
+            let pages = self.xen.map(domid, &gfns)?;
             let octets = usize::try_from(now).unwrap_or(usize::MAX);
             pages.read_file(0, octets, ramdisk.file().as_fd(), done)?;
             // The guest sees the end of the last page as well.

@@ -11,7 +11,7 @@ use super::super::making::Maker;
 use super::super::names::{self, XlLock};
 use super::super::steps::{Step, Steps};
 use super::super::{Cause, Error, Failure, info};
-use super::{Builder, Created, Done, Ready, Then};
+use super::{Created, Done, Ready, Then, Toolstack};
 use mayfly_links::{Bridge, Link};
 use mayfly_xen::PAGE_SIZE;
 
@@ -35,7 +35,7 @@ impl Shell {
     }
 }
 
-impl Builder {
+impl Toolstack {
     /// Makes a shell: a guest like `template`, under a name and a MAC address of its own, whose interface is connected, and a port of
     /// the template's bridge which gets nothing that is for everybody. As long as this process does not give it away it counts as being made, so that it is
     /// a remainder when the process is gone.
@@ -167,7 +167,7 @@ impl Builder {
             None => None,
         };
         let transaction = steps.run(Step::Names, || {
-            names::begin(&mut self.store, &mut self.xen, config)
+            names::begin(&mut *self.store, &mut *self.xen, config)
         })?;
         let mut done = Done::default();
         let named = steps.run(Step::Keys, || {
@@ -182,7 +182,7 @@ impl Builder {
             self.claimed(config, domid, &mut done)?;
             self.store.answers(named)?;
             if !lock.is_ours() {
-                names::again(&mut self.store, &mut self.xen, config)?;
+                names::again(&mut *self.store, &mut *self.xen, config)?;
             }
             Ok::<_, Cause>(())
         });

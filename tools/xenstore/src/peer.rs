@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::client::Client;
 use super::device::Framing;
+use super::wire;
 
 /// What the client sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,31 +24,45 @@ impl Asked {
     }
 
     pub(super) fn answer(&self, payload: &[u8]) -> Vec<u8> {
-        message(self.kind, self.id, self.transaction, payload)
+        let mut out = Vec::new();
+        self.on_the_wire().answer(&mut out, payload);
+        out
     }
 
     pub(super) fn error(&self, name: &str) -> Vec<u8> {
-        message(
-            16,
-            self.id,
-            self.transaction,
-            &[name.as_bytes(), &[0]].concat(),
-        )
+        let mut out = Vec::new();
+        self.on_the_wire().refusal(&mut out, name);
+        out
+    }
+
+    fn on_the_wire(&self) -> wire::Asked<'_> {
+        wire::Asked {
+            kind: self.kind,
+            request: self.id,
+            transaction: self.transaction,
+            payload: &self.payload,
+        }
     }
 }
 
-pub(super) fn message(kind: u32, id: u32, transaction: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap();
-    let mut bytes: Vec<u8> = [kind, id, transaction, length]
-        .iter()
-        .flat_map(|word| word.to_ne_bytes())
-        .collect();
-    bytes.extend_from_slice(payload);
-    bytes
+/// A message of any type, also of one that there is not.
+pub(super) fn message(kind: u32, request: u32, transaction: u32, payload: &[u8]) -> Vec<u8> {
+    let any = wire::Asked {
+        kind,
+        request,
+        transaction,
+        payload: &[],
+    };
+    let mut out = Vec::new();
+    any.answer(&mut out, payload);
+    out
 }
 
 pub(super) fn event(path: &str, token: &str) -> Vec<u8> {
-    message(15, 0, 0, format!("{path}\0{token}\0").as_bytes())
+    let mut out = Vec::new();
+    let (path, token) = (path.to_owned(), token.to_owned());
+    wire::put_event(&mut out, &wire::Event { path, token });
+    out
 }
 
 /// The socket's two ends, both as they are.
@@ -82,18 +97,19 @@ pub(super) fn serve(
     (client, server)
 }
 
+/// Takes the next request; none when the client is gone.
 pub(super) fn take(stream: &mut UnixStream) -> Option<Asked> {
-    let mut words = [[0; 4]; 4];
-    for word in &mut words {
-        stream.read_exact(word).ok()?;
-    }
-    let [kind, id, transaction, length] = words.map(u32::from_ne_bytes);
-    let mut payload = vec![0; usize::try_from(length).unwrap()];
-    stream.read_exact(&mut payload).ok()?;
+    let mut bytes = vec![0; wire::HEADER];
+    stream.read_exact(&mut bytes).ok()?;
+    let length = wire::length(&bytes).unwrap();
+    bytes.resize(length, 0);
+    stream.read_exact(bytes.get_mut(wire::HEADER..)?).ok()?;
+    let (asked, taken) = wire::take_asked(&bytes).unwrap().unwrap();
+    assert_eq!(taken, length);
     Some(Asked {
-        kind,
-        id,
-        transaction,
-        payload,
+        kind: asked.kind,
+        id: asked.request,
+        transaction: asked.transaction,
+        payload: asked.payload.to_vec(),
     })
 }

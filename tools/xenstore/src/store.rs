@@ -1,0 +1,256 @@
+//! What can be asked of a xenstored, whatever the way to it.
+
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use super::client::Id;
+use super::directory;
+use super::error::{Code, Error};
+use super::request::{Perm, Request, TransactionId};
+use super::wire::Event;
+
+/// A xenstored: requests are queued, go out together, and are answered by id.
+pub trait Store {
+    /// Queues a request.
+    ///
+    /// # Errors
+    /// A path or a length that can't be sent. Nothing was queued then.
+    fn send(&mut self, request: Request<'_>) -> Result<Id, Error>;
+
+    /// Writes all that is queued, in one system call when the socket takes it. Answers that come meanwhile are kept.
+    /// Through the kernel's device each request waits for the answer to the one before.
+    ///
+    /// # Errors
+    /// xenstored takes nothing within the bound, or the connection is broken.
+    fn flush(&mut self) -> Result<(), Error>;
+
+    /// Takes a request's answer, and waits for it if need be.
+    ///
+    /// # Errors
+    /// xenstored refuses, or says nothing within the bound; the answer is forgotten then.
+    fn answer(&mut self, id: Id) -> Result<Vec<u8>, Error>;
+
+    /// The answer if it has come, without a wait; `None` leaves the request as it is.
+    fn answered(&mut self, id: &Id) -> Option<Result<Vec<u8>, Error>>;
+
+    /// Lets an answer go by.
+    fn forget(&mut self, id: Id);
+
+    /// The next watch event, or `None` when there is none within `timeout`.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    fn event(&mut self, timeout: Duration) -> Result<Option<Event>, Error>;
+
+    /// A watch event that has come already. Who polls the descriptor for several things has to empty this first,
+    /// because what was read with an answer makes it readable no more.
+    fn take_event(&mut self) -> Option<Event>;
+
+    /// Reads what has come, without a wait.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    fn receive(&mut self) -> Result<(), Error>;
+
+    /// Whether the connection is of no more use.
+    #[must_use]
+    fn is_lost(&self) -> bool;
+
+    /// The same, with a look at the connection first: who has nothing to ask is not told of its end.
+    fn has_ended(&mut self) -> bool;
+
+    /// Opens the way anew, as after an end. What was asked before is lost.
+    ///
+    /// # Errors
+    /// There is no xenstored, or no permission to speak to it.
+    fn reconnect(&mut self) -> Result<(), Error>;
+
+    /// What can be read from when something has come.
+    fn descriptor(&self) -> BorrowedFd<'_>;
+
+    /// Takes many answers, all of them, and gives the first error. Of a xenstored that is silent, no more are waited for.
+    ///
+    /// # Errors
+    /// As [`Self::answer`].
+    fn answers(&mut self, ids: Vec<Id>) -> Result<(), Error> {
+        let mut first = Ok(());
+        for id in ids {
+            if let Err(Error::Timeout { .. }) = first {
+                self.forget(id);
+                continue;
+            }
+            let answer = self.answer(id).map(drop);
+            if first.is_ok() {
+                first = answer;
+            }
+        }
+        first
+    }
+
+    /// Takes the opened transaction from the answer to [`Request::transaction_start`].
+    ///
+    /// # Errors
+    /// As [`Self::answer`].
+    fn transaction(&mut self, id: Id) -> Result<TransactionId, Error> {
+        let answer = self.answer(id)?;
+        let what = || "a transaction".to_owned();
+        match text(&answer, what)?.parse() {
+            // 0 would be no transaction at all.
+            Ok(0) | Err(_) => Err(Error::Answer {
+                what: what(),
+                why: "not a transaction's number",
+            }),
+            Ok(id) => Ok(TransactionId(id)),
+        }
+    }
+
+    /// Sends one request and waits for its answer.
+    ///
+    /// # Errors
+    /// As [`Self::send`] and [`Self::answer`].
+    fn ask(&mut self, request: Request<'_>) -> Result<Vec<u8>, Error> {
+        let id = self.send(request)?;
+        self.answer(id)
+    }
+
+    /// A node's value as text.
+    ///
+    /// # Errors
+    /// As [`Self::ask`]; a value that is not UTF-8.
+    fn read(&mut self, path: &str) -> Result<String, Error> {
+        let value = self.ask(Request::read(path))?;
+        String::from_utf8(value).map_err(|_| Error::Answer {
+            what: Request::read(path).what(),
+            why: "it is not UTF-8",
+        })
+    }
+
+    /// The same, or `None` when there is no such node.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    fn find(&mut self, path: &str) -> Result<Option<String>, Error> {
+        absent(self.read(path))
+    }
+
+    /// Sets a node's value.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    fn write(&mut self, path: &str, value: &str) -> Result<(), Error> {
+        self.ask(Request::write(path, value)).map(drop)
+    }
+
+    /// Makes a node.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    fn mkdir(&mut self, path: &str) -> Result<(), Error> {
+        self.ask(Request::mkdir(path)).map(drop)
+    }
+
+    /// Removes a node with all below it. That it is not there is no error.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    fn rm(&mut self, path: &str) -> Result<(), Error> {
+        // xenstored refuses only where the parent is missing as well.
+        absent(self.ask(Request::rm(path))).map(drop)
+    }
+
+    /// A node's permissions.
+    ///
+    /// # Errors
+    /// As [`Self::ask`]; an answer that is no list of permissions.
+    fn get_perms(&mut self, path: &str) -> Result<Vec<Perm>, Error> {
+        let answer = self.ask(Request::get_perms(path))?;
+        let what = || Request::get_perms(path).what();
+        let perms: Option<Vec<_>> = text(&answer, what)?.split('\0').map(Perm::parse).collect();
+        perms.ok_or_else(|| Error::Answer {
+            what: what(),
+            why: "it is no list of permissions",
+        })
+    }
+
+    /// Sets a node's permissions.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    fn set_perms(&mut self, path: &str, perms: &[Perm]) -> Result<(), Error> {
+        self.ask(Request::set_perms(path, perms)).map(drop)
+    }
+
+    /// Watches a path. Its first event comes at once.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    fn watch(&mut self, path: &str, token: &str) -> Result<(), Error> {
+        self.ask(Request::watch(path, token)).map(drop)
+    }
+
+    /// Tells xenstored of a domain.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    fn introduce(&mut self, domid: u16, gfn: u64, port: u32) -> Result<(), Error> {
+        self.ask(Request::introduce(domid, gfn, port)).map(drop)
+    }
+
+    /// Tells xenstored to let go of a domain.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    fn release(&mut self, domid: u16) -> Result<(), Error> {
+        self.ask(Request::release(domid)).map(drop)
+    }
+
+    /// A command of the daemon's own, which has to say OK.
+    ///
+    /// # Errors
+    /// As [`Self::ask`]; another answer than OK.
+    fn control(&mut self, words: &[&str]) -> Result<(), Error> {
+        let answer = self.ask(Request::control(words))?;
+        let what = || Request::control(words).what();
+        match text(&answer, what)? {
+            "OK" => Ok(()),
+            _ => Err(Error::Answer {
+                what: what(),
+                why: "it is not OK",
+            }),
+        }
+    }
+
+    /// The names right below a node.
+    ///
+    /// # Errors
+    /// As [`Self::ask`]; a list that never stands still.
+    fn directory(&mut self, path: &str) -> Result<Vec<String>, Error> {
+        match self.ask(Request::directory(path)) {
+            Ok(list) => directory::names(path, &list),
+            Err(error) if error.is(&Code::E2BIG) => match directory::in_parts(self, path) {
+                // oxenstored 4.17 knows no parts; its socket has no need of them, the kernel's device would.
+                Err(other) if other.is(&Code::ENOSYS) => Err(error),
+                parts => parts,
+            },
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Makes nothing of what is not there.
+fn absent<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_absent() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// An answer that has to be text, without its last NUL.
+fn text(answer: &[u8], what: impl Fn() -> String) -> Result<&str, Error> {
+    let text = std::str::from_utf8(answer).map_err(|_| Error::Answer {
+        what: what(),
+        why: "it is not UTF-8",
+    })?;
+    Ok(text.strip_suffix('\0').unwrap_or(text))
+}
