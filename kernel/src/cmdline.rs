@@ -7,8 +7,9 @@
 //! | `ip=10.0.2.80/24`, `ip=fd00::80/64` | an interface address and its prefix length; up to [`MAX_ADDRESSES`] |
 //! | `ip=dhcp` | ask DHCPv4; the default when there is no `ip=` at all |
 //! | `gw=10.0.2.2`, `gw=fd00::1` | the default gateway, one for each family |
-//! | `console=on`, `console=off` | whether the console ring is written to; on by default |
-//! | `endpoints=all`, `endpoints=none`, `endpoints=boot,healthz` | which of `/.mayfly/boot`, `/.mayfly/metrics`, `/.mayfly/healthz` and `/.mayfly/payload/N` are served; all by default |
+//! | `console=on`, `console=off` | whether the console ring is written to; on by default. Linux' words are taken as Linux means them: a device (`hvc0`, `ttyS0,115200`) as `on`, `null` and nothing as `off` |
+//! | `endpoints=healthz,boot`, `endpoints=none` | which of the guest's own pages are served: `boot`, `metrics`, `healthz` (`/.mayfly/boot` and so on), or `all` three; only `healthz` by default |
+//! | `endpoints=payload:1048576` | serves `/.mayfly/payload/N` with `N` up to this many bytes, for load tests; may stand in the same list |
 //! | `rrl=200`, `rrl=off` | DNS answers a second over UDP to one network (/24 or /56), or no limit; [`dns::Config::RATE_LIMIT`] by default |
 //! | `minimal-responses=on`, `minimal-responses=off` | whether DNS answers leave out the zone's NS records and addresses that were not asked for; off by default |
 //! | `nsid=ns1.example` | what the DNS server calls itself (RFC 5001): 1 to [`dns::IDENTITY_MAX`] printable ASCII characters |
@@ -19,6 +20,7 @@
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::num::NonZeroU16;
+use core::str::FromStr;
 
 use mayfly_dns as dns;
 
@@ -91,42 +93,55 @@ pub struct Endpoints {
     pub metrics: bool,
     /// `/.mayfly/healthz`
     pub healthz: bool,
-    /// `/.mayfly/payload/N`
-    pub payload: bool,
+    /// The greatest `N` of `/.mayfly/payload/N`; 0 when there is no such page.
+    pub payload: u64,
 }
 
+/// Bytes of the longest payload that a command line can allow.
+const PAYLOAD_MAX: u64 = 1 << 32;
+
 impl Endpoints {
-    /// All of them.
-    pub const ALL: Self = Self {
-        boot: true,
-        metrics: true,
-        healthz: true,
-        payload: true,
-    };
     /// None of them.
     pub const NONE: Self = Self {
         boot: false,
         metrics: false,
         healthz: false,
-        payload: false,
+        payload: 0,
+    };
+    /// What is served when the command line does not say: nothing that tells an outsider anything.
+    pub const DEFAULT: Self = Self {
+        healthz: true,
+        ..Self::NONE
     };
 
     fn parse(value: &str) -> Result<Self, Fault> {
-        match value {
-            "all" => return Ok(Self::ALL),
-            "none" => return Ok(Self::NONE),
-            _ => {}
-        }
         let mut endpoints = Self::NONE;
+        if value == "none" {
+            return Ok(endpoints);
+        }
         for name in value.split(',') {
-            let endpoint = match name {
-                "boot" => &mut endpoints.boot,
-                "metrics" => &mut endpoints.metrics,
-                "healthz" => &mut endpoints.healthz,
-                "payload" => &mut endpoints.payload,
-                _ => return Err(Fault::BadEndpoints),
+            let Self {
+                boot,
+                metrics,
+                healthz,
+                payload,
+            } = &mut endpoints;
+            let repeated = match name {
+                "all" => {
+                    [boot, metrics, healthz].map(|page| core::mem::replace(page, true))
+                        != [false; 3]
+                }
+                "boot" => core::mem::replace(boot, true),
+                "metrics" => core::mem::replace(metrics, true),
+                "healthz" => core::mem::replace(healthz, true),
+                "payload" => return Err(Fault::PayloadWithoutBound),
+                _ => {
+                    let bound = name.strip_prefix("payload:").ok_or(Fault::BadEndpoints)?;
+                    let bound = number(bound).filter(|bound| (1..=PAYLOAD_MAX).contains(bound));
+                    core::mem::replace(payload, bound.ok_or(Fault::PayloadWithoutBound)?) != 0
+                }
             };
-            if core::mem::replace(endpoint, true) {
+            if repeated {
                 return Err(Fault::Repeated);
             }
         }
@@ -199,17 +214,21 @@ pub enum Fault {
     GatewayIsSelf,
     /// A switch that is neither `on` nor `off`.
     NotOnOff,
+    /// Neither `on` nor `off`, nor the name of a device.
+    BadConsole,
     /// Something that is no endpoint.
     BadEndpoints,
+    /// `payload` without a number of bytes, or with one that is out of range.
+    PayloadWithoutBound,
     /// Neither `off` nor a number from 1 to 65535.
     BadRate,
     /// Empty, too long, or not of printable ASCII characters.
     BadName,
 }
 
-impl Fault {
-    const fn text(self) -> &'static str {
-        match self {
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
             Self::NotUtf8 => "not UTF-8",
             Self::BadAddress => "not an IP address",
             Self::NoPrefix => "a prefix length is missing, as in 10.0.2.80/24 or fd00::80/64",
@@ -217,18 +236,27 @@ impl Fault {
             Self::NotUnicast => "not a unicast address of an interface",
             Self::NotHost => "the network or broadcast address of its subnet",
             Self::Repeated => "given twice",
-            Self::TooMany => "more than 4 addresses",
+            Self::TooMany => return write!(f, "more than {MAX_ADDRESSES} addresses"),
             Self::DhcpAndStatic => "ip=dhcp excludes a static IPv4 address",
             Self::NoAddressForGateway => "there is no static address of this family",
             Self::GatewayUnreachable => "not in the subnet of any address",
             Self::GatewayIsSelf => "the guest's own address",
             Self::NotOnOff => "must be on or off",
+            Self::BadConsole => "must be on or off, or a device such as hvc0",
             Self::BadEndpoints => {
-                "must be all, none, or some of boot, metrics, healthz and payload with commas between"
+                "must be none, or some of boot, metrics, healthz (all: these three) and payload:BYTES with commas between"
+            }
+            Self::PayloadWithoutBound => {
+                return write!(
+                    f,
+                    "payload must have a bound of 1 to {PAYLOAD_MAX} bytes, as in payload:1048576"
+                );
             }
             Self::BadRate => "must be off or 1 to 65535",
-            Self::BadName => "must be 1 to 64 printable ASCII characters",
-        }
+            Self::BadName => {
+                return write!(f, "must be 1 to {} printable ASCII characters", dns::IDENTITY_MAX);
+            }
+        })
     }
 }
 
@@ -247,7 +275,7 @@ impl fmt::Display for CmdlineError<'_> {
             f,
             "command line: {}: {}",
             self.word.escape_ascii(),
-            self.fault.text()
+            self.fault
         )
     }
 }
@@ -262,103 +290,148 @@ pub fn parse<'a>(
     cmdline: &'a [u8],
     unknown: &mut dyn FnMut(&'a str),
 ) -> Result<Config, CmdlineError<'a>> {
-    let mut config = Config {
-        addresses: [None; MAX_ADDRESSES],
-        gw4: None,
-        gw6: None,
-        dhcp: false,
-        console: true,
-        endpoints: Endpoints::ALL,
-        rrl: Some(dns::Config::RATE_LIMIT),
-        nsid: dns::Identity::new(),
-        minimal: false,
-    };
-    // Gateways and `ip=dhcp` are checked against the addresses, which may come after them.
-    let (mut dhcp, mut gw4, mut gw6, mut console) = (None, None, None, None);
-    let (mut endpoints, mut rrl, mut nsid, mut minimal) = (None, None, None, None);
-
+    let mut words = Words::new();
     for word in cmdline
         .split(u8::is_ascii_whitespace)
         .filter(|word| !word.is_empty())
     {
         let error = |fault| CmdlineError { word, fault };
         let text = core::str::from_utf8(word).map_err(|_| error(Fault::NotUtf8))?;
-        match text.split_once('=') {
-            Some(("ip", "dhcp")) => set(&mut dhcp, word).map_err(error)?,
-            Some(("ip", value)) => {
-                let cidr = interface_address(value).map_err(error)?;
-                if config
-                    .addresses()
-                    .any(|known| known.address == cidr.address)
-                {
-                    return Err(error(Fault::Repeated));
-                }
-                let slot = config.addresses.iter_mut().find(|slot| slot.is_none());
-                *slot.ok_or(error(Fault::TooMany))? = Some(cidr);
-            }
-            Some(("gw", value)) => {
-                let address = unicast(value).map_err(error)?;
-                match address {
-                    IpAddr::V4(address) => {
-                        set(&mut gw4, word).map_err(error)?;
-                        config.gw4 = Some(address);
-                    }
-                    IpAddr::V6(address) => {
-                        set(&mut gw6, word).map_err(error)?;
-                        config.gw6 = Some(address);
-                    }
-                }
-            }
-            Some(("console", value)) => {
-                set(&mut console, word).map_err(error)?;
-                config.console = switch(value).map_err(error)?;
-            }
-            Some(("endpoints", value)) => {
-                set(&mut endpoints, word).map_err(error)?;
-                config.endpoints = Endpoints::parse(value).map_err(error)?;
-            }
-            Some(("rrl", value)) => {
-                set(&mut rrl, word).map_err(error)?;
-                config.rrl = match value {
-                    "off" => None,
-                    _ => Some(rate(value).ok_or(error(Fault::BadRate))?),
-                };
-            }
-            Some(("nsid", value)) => {
-                set(&mut nsid, word).map_err(error)?;
-                let is_plain =
-                    !value.is_empty() && value.bytes().all(|octet| octet.is_ascii_graphic());
-                config.nsid = dns::Identity::from_slice(value.as_bytes())
-                    .ok()
-                    .filter(|_| is_plain)
-                    .ok_or(error(Fault::BadName))?;
-            }
-            Some(("minimal-responses", value)) => {
-                set(&mut minimal, word).map_err(error)?;
-                config.minimal = switch(value).map_err(error)?;
-            }
-            _ => unknown(text),
+        let is_known = match text.split_once('=') {
+            Some((key, value)) => words.take(key, value, word).map_err(error)?,
+            None => false,
+        };
+        if !is_known {
+            unknown(text);
+        }
+    }
+    words.finish()
+}
+
+/// What the words so far have set, and the words themselves where they may stand once or are checked at the end:
+/// gateways and `ip=dhcp` are checked against the addresses, which may come after them.
+struct Words<'a> {
+    config: Config,
+    dhcp: Option<&'a [u8]>,
+    gw4: Option<&'a [u8]>,
+    gw6: Option<&'a [u8]>,
+    console: Option<&'a [u8]>,
+    endpoints: Option<&'a [u8]>,
+    rrl: Option<&'a [u8]>,
+    nsid: Option<&'a [u8]>,
+    minimal: Option<&'a [u8]>,
+}
+
+impl<'a> Words<'a> {
+    fn new() -> Self {
+        Self {
+            config: Config {
+                addresses: [None; MAX_ADDRESSES],
+                gw4: None,
+                gw6: None,
+                dhcp: false,
+                console: true,
+                endpoints: Endpoints::DEFAULT,
+                rrl: Some(dns::Config::RATE_LIMIT),
+                nsid: dns::Identity::new(),
+                minimal: false,
+            },
+            dhcp: None,
+            gw4: None,
+            gw6: None,
+            console: None,
+            endpoints: None,
+            rrl: None,
+            nsid: None,
+            minimal: None,
         }
     }
 
-    if let Some(word) = dhcp
-        && config.ipv4().is_some()
-    {
-        return Err(CmdlineError {
-            word,
-            fault: Fault::DhcpAndStatic,
-        });
-    }
-    config.dhcp = dhcp.is_some() || config.addresses().next().is_none();
-    for (word, gateway) in [
-        (gw4, config.gw4.map(IpAddr::V4)),
-        (gw6, config.gw6.map(IpAddr::V6)),
-    ] {
-        if let (Some(word), Some(gateway)) = (word, gateway) {
-            check_gateway(&config, gateway).map_err(|fault| CmdlineError { word, fault })?;
+    /// Takes the word `key=value`; false when the key is not known.
+    fn take(&mut self, key: &str, value: &str, word: &'a [u8]) -> Result<bool, Fault> {
+        match (key, value) {
+            ("ip", "dhcp") => set(&mut self.dhcp, word)?,
+            ("ip", _) => self.address(value)?,
+            ("gw", _) => match unicast(value)? {
+                IpAddr::V4(address) => {
+                    set(&mut self.gw4, word)?;
+                    self.config.gw4 = Some(address);
+                }
+                IpAddr::V6(address) => {
+                    set(&mut self.gw6, word)?;
+                    self.config.gw6 = Some(address);
+                }
+            },
+            ("console", "on" | "off") => {
+                set(&mut self.console, word)?;
+                self.config.console = value == "on";
+            }
+            // Linux' words, of which there may be several. What mayfly's own word says stands.
+            ("console", _) => {
+                let is_on = linux_console(value).ok_or(Fault::BadConsole)?;
+                if self.console.is_none() {
+                    self.config.console = is_on;
+                }
+            }
+            ("endpoints", _) => {
+                set(&mut self.endpoints, word)?;
+                self.config.endpoints = Endpoints::parse(value)?;
+            }
+            ("rrl", _) => {
+                set(&mut self.rrl, word)?;
+                self.config.rrl = match value {
+                    "off" => None,
+                    _ => Some(rate(value).ok_or(Fault::BadRate)?),
+                };
+            }
+            ("nsid", _) => {
+                set(&mut self.nsid, word)?;
+                let is_plain =
+                    !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_graphic());
+                self.config.nsid = dns::Identity::from_slice(value.as_bytes())
+                    .ok()
+                    .filter(|_| is_plain)
+                    .ok_or(Fault::BadName)?;
+            }
+            ("minimal-responses", _) => {
+                set(&mut self.minimal, word)?;
+                self.config.minimal = switch(value)?;
+            }
+            _ => return Ok(false),
         }
+        Ok(true)
     }
-    Ok(config)
+
+    fn address(&mut self, value: &str) -> Result<(), Fault> {
+        let cidr = interface_address(value)?;
+        if (self.config.addresses()).any(|known| known.address == cidr.address) {
+            return Err(Fault::Repeated);
+        }
+        let slot = self.config.addresses.iter_mut().find(|slot| slot.is_none());
+        *slot.ok_or(Fault::TooMany)? = Some(cidr);
+        Ok(())
+    }
+
+    /// Checks what can only be checked when all words are known.
+    fn finish(self) -> Result<Config, CmdlineError<'a>> {
+        let mut config = self.config;
+        if let Some(word) = self.dhcp
+            && config.ipv4().is_some()
+        {
+            let fault = Fault::DhcpAndStatic;
+            return Err(CmdlineError { word, fault });
+        }
+        config.dhcp = self.dhcp.is_some() || config.addresses().next().is_none();
+        for (word, gateway) in [
+            (self.gw4, config.gw4.map(IpAddr::V4)),
+            (self.gw6, config.gw6.map(IpAddr::V6)),
+        ] {
+            if let (Some(word), Some(gateway)) = (word, gateway) {
+                check_gateway(&config, gateway).map_err(|fault| CmdlineError { word, fault })?;
+            }
+        }
+        Ok(config)
+    }
 }
 
 /// Keeps the word that sets something which may be set once.
@@ -377,9 +450,27 @@ fn switch(value: &str) -> Result<bool, Fault> {
     }
 }
 
-fn rate(value: &str) -> Option<NonZeroU16> {
-    let is_plain = value.bytes().all(|octet| octet.is_ascii_digit());
+/// What Linux means by `console=VALUE` (its admin-guide/kernel-parameters, "console="): a device with a number, and
+/// options behind a comma; nothing or `null` for no console. `None` for what is neither.
+fn linux_console(value: &str) -> Option<bool> {
+    let device = value.split(',').next().unwrap_or_default();
+    if matches!(device, "" | "null") {
+        return Some(false);
+    }
+    let is_device = device.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        && device.starts_with(|first: char| first.is_ascii_alphabetic())
+        && (device.ends_with(|last: char| last.is_ascii_digit()) || device.starts_with("tty"));
+    is_device.then_some(true)
+}
+
+/// A number in decimal digits and nothing else.
+fn number<N: FromStr>(value: &str) -> Option<N> {
+    let is_plain = value.bytes().all(|byte| byte.is_ascii_digit());
     value.parse().ok().filter(|_| is_plain)
+}
+
+fn rate(value: &str) -> Option<NonZeroU16> {
+    number(value)
 }
 
 fn interface_address(value: &str) -> Result<IpCidr, Fault> {
@@ -388,11 +479,8 @@ fn interface_address(value: &str) -> Result<IpCidr, Fault> {
         None => return Err(unicast(value).err().unwrap_or(Fault::NoPrefix)),
     };
     let bits = if address.is_ipv4() { 32 } else { 128 };
-    let plain = prefix_len.bytes().all(|octet| octet.is_ascii_digit());
-    let prefix_len = prefix_len
-        .parse()
-        .ok()
-        .filter(|length| plain && (1..=bits).contains(length))
+    let prefix_len = number(prefix_len)
+        .filter(|length| (1..=bits).contains(length))
         .ok_or(Fault::BadPrefix)?;
     // RFC 3021 gives both addresses of a /31 to hosts.
     if let IpAddr::V4(address) = address
@@ -604,7 +692,10 @@ mod tests {
                 BadAddress,
             ),
             (b"ip=10.0.2.80/24 gw=239.0.0.1", b"gw=239.0.0.1", NotUnicast),
-            (b"console=yes", b"console=yes", NotOnOff),
+            (b"console=yes", b"console=yes", BadConsole),
+            (b"console=maybe", b"console=maybe", BadConsole),
+            (b"console=0", b"console=0", BadConsole),
+            (b"console=on console=on", b"console=on", Repeated),
             (b"console=on console=off", b"console=off", Repeated),
             (b"quiet \xff\xfe", b"\xff\xfe", NotUtf8),
         ] {
@@ -612,6 +703,26 @@ mod tests {
                 parse(cmdline, &mut |_| ()),
                 Err(CmdlineError { word, fault })
             );
+        }
+    }
+
+    #[test]
+    fn consoles_of_linux_are_taken() {
+        for (words, expected) in [
+            ("console=hvc0", true),
+            ("console=tty0 console=hvc0", true),
+            ("console=hvc0 console=hvc0", true),
+            ("console=ttyS0,115200n8", true),
+            ("console=tty", true),
+            ("console=ttyAMA0", true),
+            ("console=xvc0 earlyprintk=xen", true),
+            ("console=", false),
+            ("console=null", false),
+            ("console=off console=hvc0", false),
+            ("console=hvc0 console=off", false),
+            ("console=null console=on", true),
+        ] {
+            assert_eq!(ok(words).0.console, expected, "{words}");
         }
     }
 
@@ -645,7 +756,7 @@ mod tests {
     #[test]
     fn switches_of_the_services() {
         let (config, unknown) = ok("");
-        assert_eq!(config.endpoints, Endpoints::ALL);
+        assert_eq!(config.endpoints, Endpoints::DEFAULT);
         assert_eq!(config.rrl, Some(dns::Config::RATE_LIMIT));
         assert!(config.nsid.is_empty() && unknown.is_empty() && !config.minimal);
         let (config, _) =
@@ -663,9 +774,20 @@ mod tests {
         assert_eq!(ok("rrl=65535").0.rrl, NonZeroU16::new(65535));
         assert_eq!(ok("endpoints=none").0.endpoints, Endpoints::NONE);
         let long = std::format!("nsid={}", "x".repeat(dns::IDENTITY_MAX + 1));
+        let all = ok("endpoints=all").0.endpoints;
+        assert!(all.boot && all.metrics && all.healthz && all.payload == 0);
+        let some = ok("endpoints=payload:4294967296,boot").0.endpoints;
+        assert!(some.boot && !some.healthz && some.payload == 1 << 32);
         for (word, fault) in [
             ("endpoints=", Fault::BadEndpoints),
-            ("endpoints=all,boot", Fault::BadEndpoints),
+            ("endpoints=all,boot", Fault::Repeated),
+            ("endpoints=none,boot", Fault::BadEndpoints),
+            ("endpoints=payload", Fault::PayloadWithoutBound),
+            ("endpoints=payload:", Fault::PayloadWithoutBound),
+            ("endpoints=payload:0", Fault::PayloadWithoutBound),
+            ("endpoints=payload:+5", Fault::PayloadWithoutBound),
+            ("endpoints=payload:4294967297", Fault::PayloadWithoutBound),
+            ("endpoints=payload:5,payload:6", Fault::Repeated),
             ("endpoints=boot,boot", Fault::Repeated),
             ("rrl=0", Fault::BadRate),
             ("rrl=+5", Fault::BadRate),

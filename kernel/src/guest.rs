@@ -16,7 +16,7 @@ use crate::line::Line;
 use crate::nic::Nic;
 use crate::report::Report;
 use crate::stack::{Memory, Stack};
-use crate::timeline::{Phase, Timeline};
+use crate::timeline::Phase;
 use mayfly_site::Pages;
 
 /// xenstore messages handled in one step; a flood of watch events waits for the next.
@@ -41,8 +41,6 @@ pub struct Guest<'a, H: Hypervisor, P: Pages> {
     pub nic: Nic<'a, H>,
     /// The services.
     pub stack: Stack<'a, P>,
-    /// The boot timeline.
-    pub timeline: &'a Timeline,
     /// The boot report.
     pub report: &'a Report<'a>,
     /// Whether the console ring is to be used.
@@ -66,16 +64,11 @@ enum Housekeeping {
 
 impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
     /// Puts together what the boot path has made.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "the boot path's one call, each a thing of its own"
-    )]
     pub fn new(
         xen: &'a H,
         store: Xenstore<'a, H>,
         nic: Nic<'a, H>,
         stack: Stack<'a, P>,
-        timeline: &'a Timeline,
         report: &'a Report<'a>,
         console_wanted: bool,
     ) -> Self {
@@ -85,7 +78,6 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
             store,
             nic,
             stack,
-            timeline,
             report,
             console_wanted,
             control: Control::new(),
@@ -199,7 +191,7 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
         self.nic.front().drive(&mut self.store, now);
         while let Some(notice) = self.nic.front().take_notice() {
             match notice {
-                Notice::Carrier => self.timeline.first(Phase::BackendConnected),
+                Notice::Carrier => self.report.timeline.first(Phase::BackendConnected),
                 notice => self.log(format_args!("{}", notice.as_str())),
             }
         }
@@ -216,7 +208,7 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
     /// What nobody waits for: it follows the first packet, and leaves the time
     /// after it to the first answers.
     fn housekeeping(&mut self, now: SystemTime) {
-        let sent = self.timeline.has(Phase::BackendConnected);
+        let sent = self.report.timeline.has(Phase::BackendConnected);
         if sent && !self.is_ready {
             // The one key that launchers wait for.
             self.is_ready = self.store.write(&[b"data/mayfly/ready"], b"1").is_ok();

@@ -5,6 +5,7 @@
 extern crate alloc;
 
 pub mod announce;
+pub mod boot;
 pub mod checksum;
 pub mod cmdline;
 pub mod guest;

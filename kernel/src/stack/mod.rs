@@ -10,11 +10,13 @@
 mod frame;
 mod list;
 mod sizing;
+mod snapshot;
 mod tcp;
 mod udp;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::cell::RefCell;
 
 use mayfly_drivers::Hypervisor;
 use mayfly_drivers::netfront::Features;
@@ -29,15 +31,15 @@ use smoltcp::wire::{
 use crate::announce::Announcer;
 use crate::cmdline::Config;
 use crate::nic::{Ethernet, Ip, Mac, Nic, Tx};
-use crate::report::{Report, Snapshot};
 use crate::secrets::{Purpose, Root};
-use crate::timeline::Phase;
+use crate::timeline::{Phase, Timeline};
 use frame::Frame;
 use mayfly_dns as dns;
 use mayfly_http as http;
 use mayfly_site::{Pages, Site};
 use mayfly_stream::Millis;
 pub use sizing::{LARGE, Sizing};
+pub use snapshot::Snapshot;
 use tcp::{Connections, Services, Wire};
 
 /// Frames taken from the device before connections and the transmit side get their turn.
@@ -95,10 +97,20 @@ pub struct Stack<'a, P: Pages> {
     /// For what smoltcp draws at random but sequence numbers.
     seed: u64,
     gateways: Gateways,
-    zones: Site<'a>,
-    pages: &'a P,
-    report: &'a Report<'a>,
+    served: Served<'a, P>,
     stats: Stats,
+}
+
+/// What the stack serves, and where it leaves a record of that.
+pub struct Served<'a, P> {
+    /// The zones.
+    pub zones: Site<'a>,
+    /// The pages.
+    pub pages: &'a P,
+    /// The first packets are stamped here.
+    pub timeline: &'a Timeline,
+    /// The counters, as they are when somebody may ask for them.
+    pub snapshot: &'a RefCell<Snapshot>,
 }
 
 fn interface(
@@ -143,18 +155,12 @@ fn is_host(address: Ipv4Address) -> bool {
 
 impl<'a, P: Pages> Stack<'a, P> {
     /// The stack for these addresses, silent until [`Stack::link_up`].
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the boot path's one call, each a thing of its own"
-    )]
     pub fn new<H: Hypervisor>(
         nic: &mut Nic<'_, H>,
         config: &Config,
         root: &Root,
         sizing: &Sizing,
-        zones: Site<'a>,
-        pages: &'a P,
-        report: &'a Report<'a>,
+        served: Served<'a, P>,
         now: Instant,
     ) -> Self {
         let (_, tx) = nic.split();
@@ -178,9 +184,7 @@ impl<'a, P: Pages> Stack<'a, P> {
             announcer: Announcer::new(UNKNOWN_MAC),
             seed,
             gateways: (config.gw4, config.gw6),
-            zones,
-            pages,
-            report,
+            served,
             stats: Stats::default(),
         };
         stack.update_addresses(|addresses| {
@@ -300,9 +304,9 @@ impl<'a, P: Pages> Stack<'a, P> {
             let (frame, tx) = nic.split();
             match Frame::read(frame, own, self.iface.ip_addrs()) {
                 Frame::Query(path, query) => {
-                    let (server, zones) = (&mut self.dns, &self.zones);
+                    let (server, zones) = (&mut self.dns, &self.served.zones);
                     if udp::answer(server, zones, millis(now), unix_seconds, &path, query, tx) {
-                        self.report.timeline().first(Phase::FirstDns);
+                        self.served.timeline.first(Phase::FirstDns);
                     }
                 }
                 Frame::Segment(segment) => {
@@ -356,23 +360,23 @@ impl<'a, P: Pages> Stack<'a, P> {
     fn serve<H: Hypervisor>(&mut self, nic: &mut Nic<'_, H>, unix_seconds: u64, now: Instant) {
         if self.connections.is_http_active() {
             // A page of figures may be asked for.
-            self.report.publish(Snapshot {
+            *self.served.snapshot.borrow_mut() = Snapshot {
                 now,
                 stack: self.stats(),
                 dns: self.dns.stats,
                 http: self.http.stats,
                 bad_checksums: nic.bad_checksums(),
                 front: nic.front().counters(),
-            });
+            };
         }
         let (_, tx) = nic.split();
         let mut services = Services {
             dns: &mut self.dns,
             http: &mut self.http,
-            zones: &self.zones,
-            pages: self.pages,
+            zones: &self.served.zones,
+            pages: self.served.pages,
             unix_seconds,
-            timeline: self.report.timeline(),
+            timeline: self.served.timeline,
         };
         let iface = &mut self.ip;
         let mut wire = Wire { now, iface, tx };
@@ -403,7 +407,7 @@ impl<'a, P: Pages> Stack<'a, P> {
             .and_then(|(_, router)| router)
             .filter(|&router| is_host(router));
         set_gateways(&mut self.iface, self.gateways);
-        if let Site::BuiltIn(site) = &mut self.zones {
+        if let Site::BuiltIn(site) = &mut self.served.zones {
             site.set_ipv4(lease.map(|(address, _)| address.address()));
         }
         // A connection to an address that is gone is over.

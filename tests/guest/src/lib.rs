@@ -21,36 +21,34 @@ pub mod random;
 use std::cell::Cell;
 
 use client::{Client, Wire};
-use mayfly::cmdline;
+use mayfly::boot::{Machine, boot};
 use mayfly::guest::{Guest, instant};
-use mayfly::nic::Nic;
-use mayfly::report::{Facts, Memory, Report, WithReport};
+use mayfly::report::{Memory, WithReport};
 use mayfly::secrets::{ROOT, Root, Sources};
-use mayfly::stack::{Sizing, Stack};
+use mayfly::stack::Sizing;
 use mayfly::timeline::{Phase, Timeline};
 use mayfly_drivers::fake::{FakeXen, Packet};
-use mayfly_drivers::grant::GrantTable;
-use mayfly_drivers::netfront::{self, NetFront};
 use mayfly_drivers::xenstore::Xenstore;
 use mayfly_drivers::{Hypervisor, SystemTime};
 use mayfly_handoff::network::Preconnected;
-use mayfly_site::{BuiltIn, Pack, Site};
+use mayfly_site::Site;
 use smoltcp::time::Instant;
 
 /// The guest's address in most tests.
 pub const GUEST4: [u8; 4] = [10, 0, 2, 80];
 /// The guest's MAC address, which the fake's toolstack gives it.
 pub const GUEST_MAC: [u8; 6] = [0, 0x16, 0x3e, 0, 0, 1];
-/// The command line of most tests.
-pub const CMDLINE: &str = "ip=10.0.2.80/24 gw=10.0.2.2 ip=fd00::80/64 gw=fd00::2";
+/// The addresses of most tests, as words of the command line.
+pub const ADDRESSES: &str = "ip=10.0.2.80/24 gw=10.0.2.2 ip=fd00::80/64 gw=fd00::2";
+/// The command line of most tests: the guest also serves all pages of its own.
+pub const CMDLINE: &str =
+    "ip=10.0.2.80/24 gw=10.0.2.2 ip=fd00::80/64 gw=fd00::2 endpoints=all,payload:4294967296";
 /// Bytes of a guest's RAM in most tests, after the kernel has taken its own.
 pub const RAM: u64 = 1 << 20;
 /// What one step of the guest takes, in ns.
 pub const STEP_NS: u64 = 2_000;
 /// One second of virtual time, in ns.
 pub const SECOND: u64 = 1_000_000_000;
-/// As in `kernel/src/main.rs`.
-const XENSTORE_PATIENCE_NS: u64 = 10_000_000_000;
 /// 2026-01-01 00:00:00 UTC.
 const WALL_CLOCK: u64 = 1_767_225_600;
 /// Steps of the guest before a turn of the loop must have let it sleep.
@@ -133,7 +131,7 @@ impl Setup {
         self
     }
 
-    /// Boots, in the order of `kernel/src/main.rs`, and lets `test` use the guest.
+    /// Boots as `kernel/src/main.rs` does, and lets `test` use the guest.
     ///
     /// # Errors
     /// The line with which the kernel would have crashed.
@@ -141,78 +139,34 @@ impl Setup {
         let xen = &self.xen;
         let timeline = Timeline::new(tsc);
         timeline.stamp(Phase::Entry);
-        let config = cmdline::parse(self.cmdline.as_bytes(), &mut |_| ())
-            .map_err(|error| error.to_string())?;
-        let site = match self.pack {
-            None => Site::BuiltIn(BuiltIn::new(config.ipv4(), config.ipv6())),
-            Some(octets) => Site::Pack(Pack::open(octets).map_err(|error| error.to_string())?),
-        };
-        let grants = match &self.network {
-            None => GrantTable::new(xen),
-            Some(network) => GrantTable::used_below(xen, network.free),
-        };
-        let grants = grants.map_err(|error| format!("grant table: {error}"))?;
-        timeline.stamp(Phase::GrantTable);
-
         let (page, port) = xen.store_ring();
-        let mut store = Xenstore::new(xen, page, port);
-        let buffers = netfront::Config {
-            rx_buffers: self.sizing.rx_pages,
-            tx_buffers: self.sizing.tx_pages,
-        };
-        let mut front = NetFront::new(xen, grants, buffers);
-        if let Some(network) = &self.network {
-            let adopted = front.adopt(network);
-            adopted.map_err(|why| why.as_str().to_owned())?;
-            timeline.stamp(Phase::Preconnected);
-        } else {
-            front.start(&mut store);
-            timeline.stamp(Phase::XenstoreSent);
-        }
-
-        let figures = Memory::default;
-        let report = Report::new(&timeline, 1_000_000, &figures);
-        let pages = WithReport::new(site.clone(), &report, config.endpoints);
-        let mut nic = Nic::new(front, &timeline);
-        let now = instant(xen.now());
-        report.began.set(now);
-        let root = Root::new(&Sources {
+        let sources = Sources {
             cpu: Some(self.random),
             ..Sources::default()
-        });
-        let stack = Stack::new(
-            &mut nic,
-            &config,
-            &root,
-            &self.sizing,
-            site,
-            &pages,
-            &report,
-            now,
-        );
-
-        if self.network.is_none() {
-            let patience = SystemTime(xen.now().0 + XENSTORE_PATIENCE_NS);
-            nic.front()
-                .discover(&mut store, patience)
-                .map_err(|why| why.as_str().to_owned())?;
-            timeline.stamp(Phase::XenstoreAnswered);
-            nic.front()
-                .connect(&mut store)
-                .map_err(|why| why.as_str().to_owned())?;
-            timeline.stamp(Phase::RingsPosted);
-        }
-        let mut guest = Guest::new(xen, store, nic, stack, &timeline, &report, config.console);
-        guest.link_up(xen.now());
-        report.facts.set(Facts::default());
-        Ok(test(&mut Net {
+        };
+        let machine = Machine {
             xen,
-            guest,
-            client: Client::new(xen),
-            handed_out: 0,
-            steps: 0,
-            sleeps: 0,
-        }))
+            store: Xenstore::new(xen, page, port),
+            cmdline: self.cmdline.as_bytes(),
+            pack: self.pack,
+            network: self.network.as_ref(),
+            sizing: &self.sizing,
+            memory: &Memory::default,
+            root: &|| (Root::new(&sources), sources.is_random()),
+            tsc_khz: 1_000_000,
+            timeline: &timeline,
+        };
+        boot(machine, |guest| {
+            test(&mut Net {
+                xen,
+                guest,
+                client: Client::new(xen),
+                handed_out: 0,
+                steps: 0,
+                sleeps: 0,
+            })
+        })
+        .map_err(|failure| failure.to_string())
     }
 
     /// Boots a guest that is sure to boot.

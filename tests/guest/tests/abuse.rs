@@ -247,12 +247,14 @@ fn endpoints_are_served_and_switched_off() {
     };
     let paths = ["boot", "metrics", "healthz", "payload/5"];
     for (endpoints, on) in [
-        ("all", [true; 4]),
-        ("none", [false; 4]),
-        ("healthz,boot", [true, false, true, false]),
-        ("metrics,payload", [false, true, false, true]),
+        ("", [false, false, true, false]),
+        ("endpoints=all", [true, true, true, false]),
+        ("endpoints=none", [false; 4]),
+        ("endpoints=healthz,boot", [true, false, true, false]),
+        ("endpoints=metrics,payload:5", [false, true, false, true]),
+        ("endpoints=payload:4", [false; 4]),
     ] {
-        let cmdline = format!("{} endpoints={endpoints}", mayfly_guest_tests::CMDLINE);
+        let cmdline = format!("{} {endpoints}", mayfly_guest_tests::ADDRESSES);
         Setup::new().cmdline(&cmdline).run(|net| {
             for (path, on) in paths.into_iter().zip(on) {
                 let answer = ask(net, &format!("/.mayfly/{path}"));

@@ -1,0 +1,178 @@
+//! The boot order from the first request to xenstored until the guest runs, over any [`Hypervisor`]: the guest's
+//! `main.rs` and the tests' guest are the same from here on.
+//!
+//! Nothing here waits for anything that the first answer does not need. The
+//! only wait is for the first burst of xenstore answers, and it has a bound.
+
+use core::cell::RefCell;
+use core::fmt;
+
+use mayfly_drivers::grant::GrantTable;
+use mayfly_drivers::netfront::{self, NetFront, Notice};
+use mayfly_drivers::xenstore::Xenstore;
+use mayfly_drivers::{Errno, Hypervisor, SystemTime};
+use mayfly_handoff::network::Preconnected;
+use mayfly_site::pack::OpenError;
+use mayfly_site::{BuiltIn, Pack, Site};
+
+use crate::cmdline::{self, CmdlineError, Config};
+use crate::guest::{Guest, instant};
+use crate::line::Line;
+use crate::nic::Nic;
+use crate::report::{Memory, Report, WithReport};
+use crate::secrets::Root;
+use crate::stack::{Served, Sizing, Snapshot, Stack};
+use crate::timeline::{Phase, Timeline};
+
+/// A xenstored that has not answered the first burst by then is not going to.
+pub const XENSTORE_PATIENCE_NS: u64 = 10_000_000_000;
+
+/// What the guest boots on.
+pub struct Machine<'a, H: Hypervisor> {
+    /// Xen.
+    pub xen: &'a H,
+    /// The connection to xenstored, unused.
+    pub store: Xenstore<'a, H>,
+    /// The command line.
+    pub cmdline: &'a [u8],
+    /// The packed site, if there is one.
+    pub pack: Option<&'a [u8]>,
+    /// The network, if the toolstack has connected it.
+    pub network: Option<&'a Preconnected>,
+    /// What there is room for.
+    pub sizing: &'a Sizing,
+    /// The figures of memory.
+    pub memory: &'a dyn Fn() -> Memory,
+    /// Makes the root of all secrets, and says whether there is anything random in it.
+    pub root: &'a dyn Fn() -> (Root, bool),
+    /// The TSC's frequency.
+    pub tsc_khz: u64,
+    /// Where phases are stamped.
+    pub timeline: &'a Timeline,
+}
+
+/// Why a guest can't boot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure<'a> {
+    /// The command line is wrong.
+    Cmdline(CmdlineError<'a>),
+    /// The packed site can't be read.
+    Pack(OpenError),
+    /// Xen does not give the grant table.
+    Grants(Errno),
+    /// There is no network interface, or the one that the toolstack has connected is not right.
+    Network(Notice),
+}
+
+impl fmt::Display for Failure<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cmdline(error) => write!(f, "{error}"),
+            Self::Pack(error) => write!(f, "site pack (module 0): {error}"),
+            Self::Grants(error) => write!(f, "grant table: {error}"),
+            Self::Network(why) => f.write_str(why.as_str()),
+        }
+    }
+}
+
+/// Boots the guest and has `run` run it: a closure, because the guest borrows what lives here.
+///
+/// # Errors
+/// Why it can't boot; `run` was not called.
+pub fn boot<'a, H: Hypervisor, T>(
+    machine: Machine<'a, H>,
+    run: impl FnOnce(Guest<'_, H, WithReport<'_, Site<'a>>>) -> T,
+) -> Result<T, Failure<'a>> {
+    let Machine {
+        xen,
+        mut store,
+        network,
+        sizing,
+        timeline,
+        ..
+    } = machine;
+    let config = configuration(xen, machine.cmdline)?;
+    let site = site(machine.pack, &config)?;
+
+    // 1. The network is connected; or the first burst goes out: which back end, which MAC address?
+    let mut front = front_end(xen, network, sizing)?;
+    timeline.stamp(Phase::GrantTable);
+    if let Some(network) = network {
+        front.adopt(network).map_err(Failure::Network)?;
+        timeline.stamp(Phase::Preconnected);
+    } else {
+        front.start(&mut store);
+        timeline.stamp(Phase::XenstoreSent);
+    }
+
+    // 2. While xenstored works, if it has to: the services.
+    let snapshot = RefCell::new(Snapshot::default());
+    let report = Report::new(timeline, machine.tsc_khz, machine.memory, &snapshot);
+    let pages = WithReport::new(site.clone(), &report, config.endpoints);
+    let mut nic = Nic::new(front, timeline);
+    let now = instant(xen.now());
+    report.began.set(now);
+    let served = Served {
+        zones: site,
+        pages: &pages,
+        timeline,
+        snapshot: &snapshot,
+    };
+    let (root, is_random) = (machine.root)();
+    if !is_random {
+        print(
+            xen,
+            format_args!(
+                "neither the CPU nor the toolstack gives random numbers: secrets can be guessed"
+            ),
+        );
+    }
+    let stack = Stack::new(&mut nic, &config, &root, sizing, served, now);
+
+    // 3. Rings are granted and published; the first frame is queued before any back end looks.
+    if network.is_none() {
+        let patience = SystemTime(xen.now().0.saturating_add(XENSTORE_PATIENCE_NS));
+        (nic.front().discover(&mut store, patience)).map_err(Failure::Network)?;
+        timeline.stamp(Phase::XenstoreAnswered);
+        nic.front().connect(&mut store).map_err(Failure::Network)?;
+        timeline.stamp(Phase::RingsPosted);
+    }
+    let mut guest = Guest::new(xen, store, nic, stack, &report, config.console);
+    guest.link_up(xen.now());
+    Ok(run(guest))
+}
+
+fn print(xen: &impl Hypervisor, text: fmt::Arguments<'_>) {
+    xen.debug_write(Line::new(text).as_bytes());
+}
+
+fn configuration<'a>(xen: &impl Hypervisor, cmdline: &'a [u8]) -> Result<Config, Failure<'a>> {
+    cmdline::parse(cmdline, &mut |word| {
+        print(xen, format_args!("command line: {word}: unknown, ignored"));
+    })
+    .map_err(Failure::Cmdline)
+}
+
+fn site<'a>(pack: Option<&'a [u8]>, config: &Config) -> Result<Site<'a>, Failure<'a>> {
+    match pack {
+        None => Ok(Site::BuiltIn(BuiltIn::new(config.ipv4(), config.ipv6()))),
+        Some(bytes) => Pack::open(bytes).map(Site::Pack).map_err(Failure::Pack),
+    }
+}
+
+fn front_end<'a, H: Hypervisor>(
+    xen: &'a H,
+    network: Option<&Preconnected>,
+    sizing: &Sizing,
+) -> Result<NetFront<'a, H>, Failure<'static>> {
+    let grants = match network {
+        None => GrantTable::new(xen),
+        Some(network) => GrantTable::used_below(xen, network.free),
+    };
+    let buffers = netfront::Config {
+        rx_buffers: sizing.rx_pages,
+        tx_buffers: sizing.tx_pages,
+    };
+    let grants = grants.map_err(Failure::Grants)?;
+    Ok(NetFront::new(xen, grants, buffers))
+}

@@ -1,0 +1,121 @@
+//! What the guest tells of itself: `/.mayfly/boot`, `/.mayfly/metrics`, `/.mayfly/healthz`, and
+//! `/.mayfly/payload/N` for load tests.
+//!
+//! [`Report`] has the figures, `json` and `metrics` print them, `pages` puts them before the site's own.
+
+mod json;
+mod metrics;
+mod pages;
+
+use core::cell::{Cell, RefCell};
+
+use smoltcp::time::Instant;
+
+use crate::stack::Snapshot;
+use crate::timeline::{OneLine, Timeline};
+pub use pages::WithReport;
+
+/// Figures of the boot path, taken when the first frame was queued or sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// TSC ticks asleep in `SCHEDOP_poll` until the first frame was queued.
+    pub slept_tsc: u64,
+    /// Hypercalls until the first frame was queued.
+    pub hypercalls_to_first_tx: u32,
+    /// xenstore requests until the first frame was queued.
+    pub xenstore_requests: u32,
+    /// Bursts of them whose answer was waited for.
+    pub xenstore_round_trips: u32,
+}
+
+/// The guest's memory, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// RAM that was free when the guest had been loaded: without its image and its pack.
+    pub ram: u64,
+    /// Of that, what has not been given out yet.
+    pub ram_free: u64,
+    /// The heap.
+    pub heap: u64,
+    /// Of that, what is free.
+    pub heap_free: u64,
+    /// The packed site, which lies where Xen has put it.
+    pub pack: u64,
+}
+
+/// What is known of the guest.
+pub struct Report<'a> {
+    /// The boot timeline.
+    pub timeline: &'a Timeline,
+    tsc_khz: u64,
+    memory: &'a dyn Fn() -> Memory,
+    /// When the guest began, on the clock of [`Snapshot::now`].
+    pub began: Cell<Instant>,
+    /// The figures of the boot path, which fills them in.
+    pub facts: Cell<Facts>,
+    /// Bytes that the console had no room for.
+    pub console_dropped: Cell<u64>,
+    snapshot: &'a RefCell<Snapshot>,
+}
+
+impl<'a> Report<'a> {
+    /// A report on `timeline`, whose TSC runs at `tsc_khz`, on memory, and on what the stack publishes.
+    #[must_use]
+    pub fn new(
+        timeline: &'a Timeline,
+        tsc_khz: u64,
+        memory: &'a dyn Fn() -> Memory,
+        snapshot: &'a RefCell<Snapshot>,
+    ) -> Self {
+        Self {
+            timeline,
+            tsc_khz,
+            memory,
+            snapshot,
+            began: Cell::new(Instant::ZERO),
+            facts: Cell::new(Facts::default()),
+            console_dropped: Cell::new(0),
+        }
+    }
+
+    /// The timeline as one line.
+    #[must_use]
+    pub fn line(&self) -> OneLine<'a> {
+        OneLine {
+            timeline: self.timeline,
+            tsc_khz: self.tsc_khz,
+        }
+    }
+
+    /// How often something was dropped since boot, by cause.
+    fn drops(&self) -> [(&'static str, u64); 18] {
+        let Snapshot {
+            stack,
+            dns,
+            http,
+            front,
+            bad_checksums,
+            ..
+        } = &*self.snapshot.borrow();
+        [
+            ("rx_error", front.rx_errors),
+            ("rx_bad_id", front.rx_bad_id),
+            ("rx_bad_size", front.rx_bad_size),
+            ("rx_chain", front.rx_chains),
+            ("rx_bad_checksum", *bad_checksums),
+            ("rx_ignored", stack.ignored),
+            ("tx_error", front.tx_errors),
+            ("tx_bad_id", front.tx_bad_id),
+            ("link_broken", front.broken),
+            ("dns_dropped", dns.dropped.into()),
+            ("dns_limited", dns.limited.into()),
+            ("dns_aborted", dns.aborted.into()),
+            ("http_expired", http.expired),
+            ("tcp_evicted", stack.evicted),
+            ("tcp_half_open", stack.half_open_evicted),
+            ("tcp_refused", stack.refused),
+            ("tcp_no_service", stack.nobody),
+            ("console_bytes", self.console_dropped.get()),
+        ]
+    }
+}
