@@ -12,6 +12,11 @@ pub(crate) const BOUND: Duration = Duration::from_secs(60);
 /// Where the tests put the configuration in dom0: the very example of the repository.
 pub(crate) const EXAMPLE: &str = "/guest/mayfly.cfg";
 
+/// What is in it.
+fn example() -> String {
+    mayfly_lab::example_with("all,payload:10000000")
+}
+
 /// Where hatch is in dom0.
 pub(crate) const HATCH: &str = "/guest/hatch";
 /// The configuration with a test's own lines behind it.
@@ -52,7 +57,7 @@ impl Place {
             std::fs::read(workspace().join(path)).with_context(|| format!("no {path}"))
         };
         lab.put("/guest/mayfly", 0o644, &read("target/guest/mayfly")?)?;
-        lab.put(EXAMPLE, 0o644, &read("tools/examples/mayfly.cfg")?)?;
+        lab.put(EXAMPLE, 0o644, example().as_bytes())?;
         lab.put_programs("/guest", &hatch_programs(true)?)?;
         let clean = traces(&lab)?;
         Ok(Self {
@@ -76,7 +81,7 @@ impl Place {
 
     /// `hatch create` of the same.
     fn hatch_create(&self, name: &str, lines: &[&str]) -> Result<Output> {
-        let example = std::fs::read_to_string(workspace().join("tools/examples/mayfly.cfg"))?;
+        let example = example();
         let config = format!("{example}\nname = \"{name}\"\n{}\n", lines.join("\n"));
         self.lab.put(CHANGED, 0o644, config.as_bytes())?;
         self.lab.exec(&[HATCH, "create", "--console", CHANGED])

@@ -34,6 +34,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+/// The example configuration, whose guest also serves those of its own pages that `endpoints` names, as on its
+/// command line: tests and measurements read them.
+#[must_use]
+pub fn example_with(endpoints: &str) -> String {
+    let words = format!("extra = \"endpoints={endpoints} ");
+    include_str!("../../examples/mayfly.cfg").replacen("extra = \"", &words, 1)
+}
+
 pub use cargo::{TARGET, hatch_programs, static_program};
 pub use client::{Chunk, Output};
 pub use mayfly_agent::{BRIDGE, Xenstored};

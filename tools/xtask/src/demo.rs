@@ -19,7 +19,6 @@ use crate::{guest, host, lab, pack, summon};
 const NAME: &str = "demo";
 /// How long the guest may take to answer.
 const BOUND: Duration = Duration::from_secs(60);
-const MAYFLY_CONFIG: &str = include_str!("../../examples/mayfly.cfg");
 const LINUX_CONFIG: &str = include_str!("../../examples/linux.cfg");
 
 #[derive(Args)]
@@ -130,7 +129,7 @@ fn payload(demo: &Demo, progress: &Progress) -> Result<Vec<(&'static str, Vec<u8
             progress.step("building the guest");
             let path = guest::build(guest::MAYFLY)?;
             let mut files = vec![("/guest/mayfly", fs::read(path)?)];
-            let mut config = MAYFLY_CONFIG.to_owned();
+            let mut config = mayfly_lab::example_with("boot");
             if let Some(site) = &demo.site {
                 progress.step("packing the site");
                 let pack = pack::pack(site)?;

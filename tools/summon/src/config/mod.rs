@@ -191,11 +191,18 @@ impl Service {
             self.ipv6.map(|address| format!("ip={address}")),
             self.gateway.map(|address| format!("gw={address}")),
             Some(self.cmdline.clone()).filter(|words| !words.is_empty()),
+            // The daemon asks the guest for its open connections before it removes it.
+            (!self.names_endpoints()).then(|| "endpoints=healthz,metrics".into()),
         ];
         addresses
             .into_iter()
             .flatten()
             .collect::<Vec<_>>()
             .join(" ")
+    }
+
+    /// Whether the file says which of the guest's own pages are served.
+    fn names_endpoints(&self) -> bool {
+        (self.cmdline.split_ascii_whitespace()).any(|word| word.starts_with("endpoints="))
     }
 }

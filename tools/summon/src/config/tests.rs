@@ -68,7 +68,10 @@ fn the_example_is_understood() {
     );
     assert_eq!(www.idle_hard, Some(Duration::from_secs(3600)));
     assert_eq!(wiki.asleep, Asleep::Pool);
-    assert_eq!(wiki.command_line(), "ip=10.0.2.81/24");
+    assert_eq!(
+        wiki.command_line(),
+        "ip=10.0.2.81/24 endpoints=healthz,metrics"
+    );
     // What `hatch create` gives to a guest of this name.
     assert_eq!(wiki.mac, mayfly_toolstack::config::own_mac(b"wiki"));
     assert_eq!(config.daemon.listen.len(), 2);
@@ -267,7 +270,7 @@ fn what_a_service_cannot_have() {
     let long = format!("cmdline = \"{}\"", "x".repeat(4095));
     wrong(
         &format!("{DAEMON}{WWW}{long}"),
-        &["f:3: its command line has 4111 octets"],
+        &["f:3: its command line has 4137 octets"],
     );
     wrong(
         &format!("{DAEMON}limits.memory = 4\n{WWW}"),

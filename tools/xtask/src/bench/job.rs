@@ -19,7 +19,6 @@ use crate::pack;
 /// Without it, Xen's own vif-bridge is used.
 const SCRIPT: &str = ",script=vif-mayfly";
 /// The configuration that the end-to-end tests use as well.
-const EXAMPLE: &str = include_str!("../../../examples/mayfly.cfg");
 pub(super) const STAMP: &str = "/bench/stamp";
 pub(super) const HATCH: &str = "/bench/hatch";
 const JOB: &str = "/bench/job.json";
@@ -154,11 +153,12 @@ impl Kind {
     /// The guest's configuration: mayfly's own, or one that differs from it in the guest only.
     fn config(self) -> Result<String> {
         let mac = mac_text(&self.guest(By::Xl).mac);
+        let example = mayfly_lab::example_with("boot");
         ensure!(
-            EXAMPLE.contains("vif = [ \""),
+            example.contains("vif = [ \""),
             "the example configuration has changed its shape"
         );
-        let config = EXAMPLE.replace("vif = [ \"", &format!("vif = [ \"mac={mac},"));
+        let config = example.replace("vif = [ \"", &format!("vif = [ \"mac={mac},"));
         if self == Self::Mayfly {
             return Ok(config);
         }
