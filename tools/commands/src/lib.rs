@@ -10,4 +10,4 @@ mod summon;
 
 pub use exit::Exit;
 pub use pack::Pack;
-pub use summon::{SOCKET, Status, Summon, Verb};
+pub use summon::{SOCKET, Services, Status, Summon, Verb};

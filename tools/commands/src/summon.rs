@@ -37,6 +37,24 @@ pub enum Verb {
     },
     /// Tells how the daemon and its services are.
     Status(Status),
+    /// Makes a service's guest as if somebody had asked for it, even if it has failed lately.
+    Wake(Services),
+    /// Sends a service to sleep, whoever is connected.
+    Sleep(Services),
+    /// Gives a service a new guest.
+    Restart(Services),
+}
+
+/// Services of the daemon that runs.
+#[derive(Args, Debug)]
+pub struct Services {
+    /// Their names.
+    #[arg(value_name = "NAME", required = true)]
+    pub names: Vec<String>,
+
+    /// Where the daemon listens.
+    #[arg(long, value_name = "PATH", default_value = SOCKET)]
+    pub socket: PathBuf,
 }
 
 /// Tells how the daemon and its services are.

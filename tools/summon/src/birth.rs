@@ -38,6 +38,7 @@ impl Birth {
             Cause::Nd => "neighbour solicitation",
             Cause::Syn => "SYN",
             Cause::Udp => "datagram",
+            Cause::Command => "command",
         };
         let mut birth = Self {
             cause,

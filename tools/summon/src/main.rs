@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
-use mayfly_commands::{Exit, Status, Summon, Verb};
+use mayfly_commands::{Exit, Services, Status, Summon, Verb};
 use mayfly_summon::config::Config;
+use mayfly_summon::fleet::Command;
+use mayfly_summon::status::Request;
 use mayfly_summon::{Daemon, status};
 use serde_json::json;
 
@@ -64,6 +66,9 @@ fn run(arguments: &Summon) -> Result<(), Failure> {
     match (&arguments.verb, &arguments.file) {
         (Some(Verb::Check { file }), _) => check(file),
         (Some(Verb::Status(arguments)), _) => tell(arguments),
+        (Some(Verb::Wake(service)), _) => request(service, Command::Wake),
+        (Some(Verb::Sleep(service)), _) => request(service, Command::Sleep),
+        (Some(Verb::Restart(service)), _) => request(service, Command::Restart),
         (None, Some(file)) => serve(file, arguments.destroy),
         (None, None) => Err(Failure::new(Exit::NotUnderstood, "a file is needed")),
     }
@@ -86,16 +91,34 @@ fn check(file: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Has the daemon do something with each service; the first that it can't do ends it.
+fn request(services: &Services, command: Command) -> Result<(), Failure> {
+    let socket = &services.socket;
+    for service in &services.names {
+        let request = Request {
+            service: service.clone(),
+            command,
+        };
+        let done = status::request(socket, request, BOUND)
+            .with_context(|| socket.display().to_string())?
+            .ok_or_else(|| nobody(socket))?;
+        done.map_err(|why| Failure::new(Exit::Failed, why))?;
+    }
+    Ok(())
+}
+
+fn nobody(socket: &Path) -> Failure {
+    let message = format!("{}: there is no `hatch summon`", socket.display());
+    Failure::new(Exit::Failed, message)
+}
+
 fn tell(arguments: &Status) -> Result<(), Failure> {
     let socket = &arguments.socket;
     let mut out = std::io::stdout();
     let is_terminal = out.is_terminal();
     loop {
         let status = status::ask(socket, BOUND).with_context(|| socket.display().to_string())?;
-        let status = status.ok_or_else(|| {
-            let message = format!("{}: there is no `hatch summon`", socket.display());
-            Failure::new(Exit::Failed, message)
-        })?;
+        let status = status.ok_or_else(|| nobody(socket))?;
         let text = match arguments.json {
             true => serde_json::to_string(&status).context("JSON")?,
             false => status::table(&status, is_terminal.then(width).flatten()),

@@ -69,7 +69,14 @@ impl Names {
             }
         }
         for (zone, services) in &zones {
-            let text = zone_file(zone, services, config);
+            let own = match config.zones.get(*zone) {
+                Some(file) => Some(
+                    std::fs::read_to_string(file)
+                        .map_err(|error| Error::Zones(format!("{}: {error}", file.display())))?,
+                ),
+                None => None,
+            };
+            let text = zone_file(zone, services, config, own.as_deref());
             std::fs::write(folder.join(format!("{zone}.zone")), text)?;
         }
         let packed = pack::pack_dir(site.path(), &Options::default())
@@ -176,11 +183,37 @@ fn wire(name: &str) -> Result<Vec<u8>, Error> {
     Ok(name.as_slice().to_ascii_lowercase())
 }
 
-/// A zone as a master file. Its name server is the daemon.
-fn zone_file(zone: &str, services: &[&Service], config: &Config) -> String {
+/// A zone as a master file: the administrator's own, or a head that names the daemon as its name server; then the services' addresses.
+fn zone_file(zone: &str, services: &[&Service], config: &Config, own: Option<&str>) -> String {
     let ttl = config.daemon.ttl;
     let mut text = format!("$TTL {ttl}\n$ORIGIN {zone}.\n");
-    // The server's name is in the zone when it has an address that can be told.
+    match own {
+        Some(own) => text.push_str(own),
+        None => head(&mut text, config),
+    }
+    let _ = writeln!(text, "\n$ORIGIN {zone}.");
+    for service in services {
+        let own = [
+            service.ipv4.map(|cidr| IpAddr::from(cidr.address())),
+            service.ipv6.map(|cidr| IpAddr::from(cidr.address())),
+        ];
+        let own: Vec<IpAddr> = own.into_iter().flatten().collect();
+        let told = match service.answer.as_slice() {
+            [] => &own,
+            answer => answer,
+        };
+        for host in &service.hosts {
+            for &one in told {
+                address(&mut text, &format!("{host}."), ttl, one);
+            }
+        }
+    }
+    text
+}
+
+/// SOA and NS records. The server's name is in the zone when it has an address that can be told.
+fn head(text: &mut String, config: &Config) {
+    let ttl = config.daemon.ttl;
     let told: Vec<IpAddr> = config
         .daemon
         .listen
@@ -191,23 +224,12 @@ fn zone_file(zone: &str, services: &[&Service], config: &Config) -> String {
     let server = if told.is_empty() { "localhost." } else { "ns" };
     let _ = writeln!(text, "@ SOA {server} hostmaster 1 3600 600 604800 {ttl}");
     let _ = writeln!(text, "@ NS {server}");
-    let mut address = |name: &str, address: IpAddr| {
-        let rtype = if address.is_ipv4() { "A" } else { "AAAA" };
-        let _ = writeln!(text, "{name} {rtype} {address}");
-    };
     for told in told {
-        address("ns", told);
+        address(text, "ns", ttl, told);
     }
-    for service in services {
-        for host in &service.hosts {
-            let addresses = [
-                service.ipv4.map(|cidr| IpAddr::from(cidr.address())),
-                service.ipv6.map(|cidr| IpAddr::from(cidr.address())),
-            ];
-            for one in addresses.into_iter().flatten() {
-                address(&format!("{host}."), one);
-            }
-        }
-    }
-    text
+}
+
+fn address(text: &mut String, name: &str, ttl: u32, address: IpAddr) {
+    let rtype = if address.is_ipv4() { "A" } else { "AAAA" };
+    let _ = writeln!(text, "{name} {ttl} {rtype} {address}");
 }

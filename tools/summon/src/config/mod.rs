@@ -12,7 +12,8 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub struct Config {
     pub daemon: Daemon,
     /// At least one, with names, hosts, addresses and MAC addresses of their own.
     pub services: Vec<Service>,
+    /// Master files of zones, by the zones' names: what they have beside the services' addresses.
+    pub zones: BTreeMap<String, PathBuf>,
 }
 
 /// What is of no one service.
@@ -75,6 +78,8 @@ pub struct Limits {
     pub memory: u64,
     /// Services that may wait for room.
     pub queue: usize,
+    /// How long a guest may run, however busy, when others wait for its place.
+    pub turn: Duration,
     /// Frames that are held for a service while it is being made.
     pub held_frames: usize,
     /// Their octets.
@@ -90,6 +95,7 @@ impl Default for Limits {
             running: 100,
             memory: 1024,
             queue: 100,
+            turn: Duration::from_secs(300),
             held_frames: 64,
             held_octets: 64 * 1024,
         }
@@ -127,6 +133,12 @@ pub struct Service {
     pub idle: Duration,
     /// How long it may be there without a packet although a connection is open.
     pub idle_hard: Option<Duration>,
+    /// How long its guest may say nothing at its start, before that counts as a failure.
+    pub start_timeout: Duration,
+    /// How long a guest of it lives at most.
+    pub lifetime: Option<Duration>,
+    /// Addresses that DNS tells in place of its own: those that lead to it from outside.
+    pub answer: Vec<IpAddr>,
     /// What becomes of it then.
     pub asleep: Asleep,
     /// Whether it is there only when it is asked for, and not always.
@@ -165,6 +177,9 @@ impl Config {
         for (line, what, file) in named {
             let trouble = match what {
                 Named::Image => Image::open(&file).err().map(|error| error.to_string()),
+                Named::Zone => std::fs::metadata(&file)
+                    .err()
+                    .map(|error| error.to_string()),
                 Named::Site => Ramdisk::open(&file).err().map(|error| error.to_string()),
             };
             if let Some(trouble) = trouble {
@@ -180,6 +195,7 @@ impl Config {
 enum Named {
     Image,
     Site,
+    Zone,
 }
 
 impl Service {

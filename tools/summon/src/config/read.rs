@@ -9,7 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 
-use super::service::{Seen, service};
+use super::service::{Seen, name, service};
 use super::table::{Found, Table};
 use super::{Config, Daemon, Limits, Named, SOCKET};
 use mayfly_links::check_name;
@@ -34,6 +34,7 @@ pub(super) fn file(source: &str, text: &str) -> Result<Read, Problems> {
     }
     let table = top.table("daemon", "[daemon]", &mut problems);
     let tables = top.tables("services", "[[services]]", &mut problems);
+    let files = top.tables("zones", "[[zones]]", &mut problems);
     top.finish(&mut problems);
     let mut seen = Seen::default();
     let Some(table) = table else {
@@ -49,12 +50,43 @@ pub(super) fn file(source: &str, text: &str) -> Result<Read, Problems> {
         .filter_map(|table| service(table, &daemon, &mut seen, &mut problems))
         .collect();
     seen.check_zones(&mut problems);
+    let zones = files
+        .into_iter()
+        .filter_map(|table| zone(table, &mut seen, &mut problems))
+        .collect();
     if problems.all.is_empty() {
-        let (config, named) = (Config { daemon, services }, seen.named);
+        let config = Config {
+            daemon,
+            services,
+            zones,
+        };
+        let named = seen.named;
         return Ok(Read { config, named });
     }
     problems.all.sort_by_key(|problem| problem.line);
     Err(problems)
+}
+
+/// A zone's master file.
+fn zone(
+    mut table: Table<'_>,
+    seen: &mut Seen,
+    problems: &mut Problems,
+) -> Option<(String, PathBuf)> {
+    let found = table.needed::<String>("name", r#""example.test""#, problems);
+    let file = table.needed::<PathBuf>("file", r#""/etc/hatch/example.test.zone""#, problems);
+    let name = found.and_then(|found| name("name", &found, problems));
+    if let Some(Found { value, line }) = &name {
+        seen.take("zone's file", value, *line, problems);
+        if !seen.has_zone(value) {
+            problems.add(*line, format!("name: no service is in the zone {value}"));
+        }
+    }
+    if let Some(Found { value, line }) = &file {
+        seen.named.push((*line, Named::Zone, value.clone()));
+    }
+    table.finish(problems);
+    Some((name?.value.to_string(), file?.value))
 }
 
 /// What is wrong is told; the usual value stands in its place.
@@ -111,6 +143,7 @@ fn limits(mut table: Table<'_>, problems: &mut Problems) -> Limits {
     let births_per_second = count("births_per_second", 1000, usual.births_per_second);
     let burst = count("burst", 1000, usual.burst);
     let births_per_prefix = count("births_per_prefix", 10_000, usual.births_per_prefix);
+    let turn = seconds(&mut table, "turn", problems);
     let mut size = |key, range, usual| number(&mut table, key, range, usual, problems);
     let limits = Limits {
         births_per_second,
@@ -122,6 +155,7 @@ fn limits(mut table: Table<'_>, problems: &mut Problems) -> Limits {
         held_frames: size("held_frames", 1..=4096, usual.held_frames),
         // At least one frame of Ethernet's usual size.
         held_octets: size("held_octets", 1514..=16 << 20, usual.held_octets),
+        turn: value(turn).unwrap_or(usual.turn),
         memory: number(&mut table, "memory", 1..=1 << 24, usual.memory, problems),
     };
     table.finish(problems);

@@ -21,6 +21,8 @@ use mayfly_toolstack::config::{Problems, mac, own_mac, shown};
 
 /// Seconds until a service sleeps, if nothing else is said.
 const IDLE: Duration = Duration::from_secs(60);
+/// How long a guest may say nothing at its start, if nothing is said: mayfly needs a fraction of it.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What others have.
 #[derive(Default)]
@@ -76,6 +78,11 @@ impl Seen {
         self.networks.push((bridge.to_owned(), cidr, line));
     }
 
+    /// Whether a service is in this zone.
+    pub(super) fn has_zone(&self, zone: &Name<Bytes>) -> bool {
+        self.zones.contains_key(zone)
+    }
+
     /// A host is in the closest of the zones above it.
     pub(super) fn check_zones(&self, problems: &mut Problems) {
         for (host, zone, line) in &self.hosts {
@@ -118,6 +125,9 @@ pub(super) fn service(
     let (ipv4, ipv6, gateway) = addresses(t, &bridge, seen, problems);
     let mac = own(t, name.as_ref(), seen, problems);
     let (idle, idle_hard) = idle(t, daemon.ttl, problems);
+    let start_timeout = value(seconds(t, "start_timeout", problems)).unwrap_or(START_TIMEOUT);
+    let lifetime = value(seconds(t, "lifetime", problems));
+    let answer = value(t.get::<Vec<IpAddr>>("answer", problems)).unwrap_or_default();
     let service = Service {
         memory: memory(t, daemon.limits.memory, problems),
         cmdline: value(t.get("cmdline", problems)).unwrap_or_default(),
@@ -135,6 +145,9 @@ pub(super) fn service(
         bridge,
         idle,
         idle_hard,
+        start_timeout,
+        lifetime,
+        answer,
     };
     let length = service.command_line().len();
     if length > CMDLINE_MAX {
@@ -266,7 +279,11 @@ fn names(
 }
 
 /// A host's or a zone's name in lower case (RFC 1123 section 2.1, and underscores).
-fn name(key: &str, found: &Found<String>, problems: &mut Problems) -> Option<Found<Name<Bytes>>> {
+pub(super) fn name(
+    key: &str,
+    found: &Found<String>,
+    problems: &mut Problems,
+) -> Option<Found<Name<Bytes>>> {
     let lower = found.value.to_ascii_lowercase();
     let is_legal = |octet: u8| octet.is_ascii_alphanumeric() || b"-_.".contains(&octet);
     let name = Name::<Bytes>::from_str(&lower).ok();

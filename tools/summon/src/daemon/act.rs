@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::asker::{Question, Said};
+use super::super::birth::Birth;
 use super::super::fleet::{Action, Event, Id, Tell};
 use super::super::log::{Level, line};
 use super::super::maker::{Made, Order, Told};
+use super::super::status::{Done, Request};
 use super::guests::Guest;
-use super::{Daemon, Entry};
+use super::{Cause, Daemon, Entry};
 
 impl Daemon {
     /// Carries out all that is to be done, and what follows from that.
@@ -159,6 +161,27 @@ impl Daemon {
         }
         let open = said.map(|said| said.connections);
         self.step(Instant::now(), Event::Connections(id, open));
+    }
+
+    /// Does what the administrator wants of a service.
+    pub(super) fn request(&mut self, request: &Request) -> Done {
+        let Request { service, command } = request;
+        let id = self.ids.get(service).copied();
+        let id = id.ok_or_else(|| format!("there is no service {service:?}"))?;
+        let now = Instant::now();
+        let done = self.fleet.command(now, id, *command, &mut self.actions);
+        done.map_err(|why| format!("{service}: {why}"))?;
+        if self.fleet.holds(id) {
+            *self.wakes.entry(Cause::Command).or_default() += 1;
+            if let Some(entry) = self.entries.get_mut(&id) {
+                entry.birth = Some(Birth::new(Cause::Command, now));
+            }
+        }
+        line(Level::Info, "told")
+            .with("service", service)
+            .with("to", command.name())
+            .write();
+        Ok(())
     }
 
     fn log(&self, id: Id, tell: &Tell) {

@@ -37,12 +37,12 @@ use super::held::Held;
 use super::log::{Level, line};
 use super::maker::{Order, Told};
 use super::names::Names;
-use super::status::Status;
+use super::status::{Done, Request};
 use super::wire::Port;
 use guests::Guest;
 use mayfly_links::Links;
 use mayfly_xen::Xen;
-use report::Away;
+use report::{Away, Kept};
 
 /// How often guests that run are looked at.
 const TICK: Duration = Duration::from_millis(200);
@@ -64,11 +64,20 @@ pub enum Cause {
     Syn,
     /// A UDP datagram.
     Udp,
+    /// `hatch summon wake`, or `restart`.
+    Command,
 }
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Dns, Self::Arp, Self::Nd, Self::Syn, Self::Udp];
+    pub const ALL: [Self; 6] = [
+        Self::Dns,
+        Self::Arp,
+        Self::Nd,
+        Self::Syn,
+        Self::Udp,
+        Self::Command,
+    ];
 
     /// Its name.
     #[must_use]
@@ -79,6 +88,7 @@ impl Cause {
             Self::Nd => "nd",
             Self::Syn => "syn",
             Self::Udp => "udp",
+            Self::Command => "command",
         }
     }
 }
@@ -122,7 +132,10 @@ pub struct Daemon {
     answers: bell::Receiver<Answer>,
     signals: Signals,
     wakes: BTreeMap<Cause, u64>,
-    status: Arc<Mutex<Arc<Status>>>,
+    kept: Arc<Mutex<Kept>>,
+    /// What the administrator wants, and who waits for the answer.
+    requests: bell::Receiver<Wanted>,
+    requesting: bell::Sender<Wanted>,
     /// Guests that wait, made ahead.
     pool: usize,
     began: Instant,
@@ -141,6 +154,12 @@ pub struct Daemon {
     is_searched: bool,
 }
 
+/// What the administrator wants, and where the answer goes.
+struct Wanted {
+    request: Request,
+    done: mpsc::Sender<Done>,
+}
+
 /// What signals have been received, as descriptors that become readable.
 struct Signals {
     reload: UnixStream,
@@ -154,6 +173,7 @@ enum Source {
     Witness(Id),
     Told,
     Answers,
+    Requests,
     Reload,
     Stop,
 }
@@ -183,10 +203,17 @@ impl Daemon {
 
     /// Waits until something has happened, or it is time.
     fn wait(&self) -> Vec<Source> {
-        let mut sources = vec![Source::Told, Source::Answers, Source::Reload, Source::Stop];
+        let mut sources = vec![
+            Source::Told,
+            Source::Answers,
+            Source::Requests,
+            Source::Reload,
+            Source::Stop,
+        ];
         let mut polled = vec![
             PollFd::from_borrowed_fd(self.told.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.answers.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.requests.as_fd(), PollFlags::IN),
             PollFd::new(&self.signals.reload, PollFlags::IN),
             PollFd::new(&self.signals.stop, PollFlags::IN),
         ];
@@ -261,6 +288,12 @@ impl Daemon {
             Source::Answers => {
                 for (id, said) in self.answers.take() {
                     self.asked(id, said);
+                }
+            }
+            Source::Requests => {
+                for Wanted { request, done } in self.requests.take() {
+                    // Who has asked may have gone.
+                    let _ = done.send(self.request(&request));
                 }
             }
             Source::Reload => {
@@ -342,12 +375,14 @@ impl Daemon {
             }
             let end = Instant::now() + LAST;
             self.carry_out();
-            while self.fleet.used().0 > 0 && Instant::now() < end {
-                for source in self.wait() {
-                    if matches!(source, Source::Told) {
-                        self.come(source);
-                    }
-                }
+            // Nobody is served any more; only what the maker says counts.
+            while self.fleet.used().0 > 0
+                && let Some(left) = end.checked_duration_since(Instant::now())
+            {
+                let mut told = [PollFd::from_borrowed_fd(self.told.as_fd(), PollFlags::IN)];
+                let left = Timespec::try_from(left).unwrap_or_default();
+                let _ = poll(&mut told, Some(&left));
+                self.come(Source::Told);
             }
         } else {
             line(Level::Info, "ending; guests stay").write();

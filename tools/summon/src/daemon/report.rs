@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use super::super::fleet::{Id, State, Unit};
@@ -10,12 +10,24 @@ use super::super::log::{Level, line};
 use super::super::status::{Counts, Frames, Service, State as Told, Status, Step, Totals};
 use super::super::{guard, status};
 use super::setup::Error;
-use super::{Cause, Daemon, Entry};
+use super::{Cause, Daemon, Entry, Wanted};
+use mayfly_links::Links;
 
 /// How often guests are asked what they have served, at most.
 const COUNT: Duration = Duration::from_secs(5);
 /// How often the log says at most who was turned away.
 const COMPLAIN: Duration = Duration::from_secs(10);
+
+/// How long the daemon may take for what the administrator wants.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How everything was when it was last written down.
+#[derive(Clone, Default)]
+pub(super) struct Kept {
+    status: Status,
+    /// The index of each service's guarded vif; the filter there counts what it drops.
+    guarded: Vec<Option<u32>>,
+}
 
 /// Who was turned away, altogether.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,20 +67,28 @@ impl Daemon {
             .write();
     }
 
-    /// Serves the status from here on.
+    /// Serves the status from here on. What it has to ask the kernel for is asked by the threads that serve it, when somebody looks:
+    /// whoever takes an interface away holds the same lock for long.
     pub(super) fn serve_status(&self) -> Result<(), Error> {
-        let (kept, began) = (Arc::clone(&self.status), self.began);
+        let (kept, began) = (Arc::clone(&self.kept), self.began);
         let is_looked_at = Arc::clone(&self.is_looked_at);
+        let links = Arc::new(Mutex::new(Links::asking()?));
         let source = move || {
             is_looked_at.store(true, Ordering::Relaxed);
-            let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let Kept {
+                mut status,
+                guarded,
+            } = kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
             // It is written when something happens, and time passes without that.
-            let mut status = (**kept).clone();
             let before = std::mem::replace(&mut status.uptime_ms, millis(began.elapsed()));
             let passed = status.uptime_ms.saturating_sub(before);
-            let services = status.services.iter_mut();
-            for uptime_ms in services.filter_map(|service| service.uptime_ms.as_mut()) {
-                *uptime_ms = uptime_ms.saturating_add(passed);
+            let mut links = links.lock().unwrap_or_else(PoisonError::into_inner);
+            for (service, vif) in status.services.iter_mut().zip(guarded) {
+                if let Some(uptime_ms) = &mut service.uptime_ms {
+                    *uptime_ms = uptime_ms.saturating_add(passed);
+                }
+                let dropped = vif.and_then(|vif| guard::dropped(&mut links, vif).ok());
+                service.guarded = dropped.unwrap_or(0).into();
             }
             Arc::new(status)
         };
@@ -78,8 +98,15 @@ impl Daemon {
         if let Some(address) = daemon.status {
             status::serve(address, source.clone()).map_err(|error| listen(&address, error))?;
         }
+        let requesting = self.requesting.clone();
+        let doer = move |request| {
+            let (done, answer) = mpsc::channel();
+            requesting.send(Wanted { request, done });
+            let late = |_| Err("the daemon does not answer".to_owned());
+            answer.recv_timeout(PATIENCE).unwrap_or_else(late)
+        };
         let path = daemon.socket.display();
-        match status::tell(&daemon.socket, source) {
+        match status::tell(&daemon.socket, source, doer) {
             Ok(true) => Ok(()),
             Ok(false) => Err(Error::Listen(format!("{path}: another daemon has it"))),
             Err(error) => Err(listen(&path, error)),
@@ -111,26 +138,18 @@ impl Daemon {
             .iter()
             .filter_map(|service| self.ids.get(&service.name).copied())
             .collect();
-        let mut services = Vec::new();
+        let is_guarded = self.config.daemon.guard;
+        let mut kept = Kept::default();
         for id in names {
-            let guarded = match self.entries.get(&id).and_then(|entry| entry.guest.as_ref()) {
-                Some(guest) if self.config.daemon.guard => {
-                    guard::dropped(&mut self.links, guest.vif.index)
-                        .unwrap_or(0)
-                        .into()
-                }
-                _ => 0,
-            };
             if let (Some(entry), Some(unit)) = (self.entries.get(&id), self.fleet.unit(id)) {
-                services.push(service(entry, unit, guarded, now));
+                kept.status.services.push(service(entry, unit, now));
+                let guest = entry.guest.as_ref().filter(|_| is_guarded);
+                kept.guarded.push(guest.map(|guest| guest.vif.index));
             }
         }
-        let status = Status {
-            uptime_ms: millis(self.began.elapsed()),
-            services,
-            totals: self.totals(),
-        };
-        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(status);
+        kept.status.uptime_ms = millis(self.began.elapsed());
+        kept.status.totals = self.totals();
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = kept;
     }
 
     fn totals(&self) -> Totals {
@@ -173,7 +192,7 @@ fn counts<const N: usize>(counts: [(&str, u64); N]) -> Counts {
         .collect()
 }
 
-fn service(entry: &Entry, unit: &Unit, guarded: u64, now: Instant) -> Service {
+fn service(entry: &Entry, unit: &Unit, now: Instant) -> Service {
     let (state, since) = match unit.state {
         State::Asleep => (Told::Asleep, None),
         State::Queued => (Told::Queued, None),
@@ -211,7 +230,7 @@ fn service(entry: &Entry, unit: &Unit, guarded: u64, now: Instant) -> Service {
             replayed: entry.held.replayed,
             dropped: entry.held.dropped,
         },
-        guarded,
+        guarded: 0,
     }
 }
 

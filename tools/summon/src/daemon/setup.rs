@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -19,7 +19,6 @@ use super::super::held::Held;
 use super::super::log::{Level, line};
 use super::super::maker::{Maker, Order};
 use super::super::names::Names;
-use super::super::status::Status;
 use super::super::wire::{FRAME_MAX, Port};
 use super::super::{asker, bell};
 use super::guests::Guest;
@@ -58,6 +57,11 @@ impl Daemon {
     /// What of it can't be.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let config = load(path)?;
+        // Before anything is looked at, or taken over: all of it may be another daemon's.
+        if UnixStream::connect(&config.daemon.socket).is_ok() {
+            let socket = config.daemon.socket.display();
+            return Err(Error::Listen(format!("{socket}: another daemon has it")));
+        }
         let mut dns = Dns::open(&config.daemon.listen).map_err(Error::Listen)?;
         dns.configure(config.daemon.nsid.as_deref(), elsewhere(&config))?;
         let (orders, received) = mpsc::channel();
@@ -70,6 +74,7 @@ impl Daemon {
         std::thread::Builder::new()
             .name("asker".into())
             .spawn(move || asker::work(&asked, &sender))?;
+        let (requesting, requests) = bell::channel()?;
         let fleet = Fleet::new(config.daemon.limits);
         let mut daemon = Self {
             path: path.to_owned(),
@@ -93,7 +98,9 @@ impl Daemon {
             answers,
             signals: Signals::catch()?,
             wakes: BTreeMap::new(),
-            status: Arc::new(Mutex::new(Arc::new(Status::default()))),
+            kept: Arc::default(),
+            requests,
+            requesting,
             pool: 0,
             began: Instant::now(),
             tick_at: Instant::now(),
@@ -252,6 +259,8 @@ impl Daemon {
             memory: service.memory,
             idle: service.idle,
             idle_hard: service.idle_hard,
+            start_timeout: service.start_timeout,
+            lifetime: service.lifetime,
             asleep: service.asleep,
             on_demand: service.on_demand,
         };

@@ -30,6 +30,9 @@ fn config() -> Config {
         cmdline: String::new(),
         idle: Duration::from_secs(20),
         idle_hard: None,
+        start_timeout: Duration::from_secs(5),
+        lifetime: None,
+        answer: Vec::new(),
         asleep: super::super::config::Asleep::Destroy,
         on_demand: true,
     };
@@ -49,6 +52,7 @@ fn config() -> Config {
     Config {
         daemon,
         services: vec![service],
+        zones: BTreeMap::new(),
     }
 }
 
@@ -463,4 +467,49 @@ fn a_resolver_that_is_silent_is_not_waited_for() {
             .iter()
             .any(|(source, _)| matches!(source, Source::Connection(_)))
     );
+}
+
+#[test]
+fn a_zone_has_what_its_file_says_and_the_services_addresses() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("zone");
+    let text = "@ SOA ns.example.org. hostmaster.example.org. 2026010100 3600 600 604800 60\n\
+        @ NS ns.example.org.\n@ MX 10 mail\nmail A 192.0.2.25\n@ TXT \"v=spf1 mx -all\"\n";
+    std::fs::write(&file, text).unwrap();
+    let mut config = config();
+    config.zones.insert("example.test".into(), file.clone());
+    config.services[0].answer = vec!["203.0.113.7".parse().unwrap()];
+    let ids = BTreeMap::from([("www".to_owned(), WWW)]);
+    let names = Names::new(&config, &ids).unwrap();
+    let mut server = server(&Identity::default()).unwrap();
+    let mut told = |name: &str, rtype| {
+        let client = Client {
+            address: "192.0.2.1".parse().unwrap(),
+            transport: Transport::Udp,
+        };
+        let mut out = [0; 4096];
+        let (asked, length) =
+            names.answer(&mut server, 0, 0, client, &query(name, rtype), &mut out);
+        let answer = Message::from_octets(out[..length].to_vec()).unwrap();
+        let records = answer.answer().unwrap();
+        let data: Vec<_> = records
+            .map(|record| {
+                let record = record.unwrap();
+                let record = record.to_any_record::<domain::rdata::AllRecordData<_, _>>();
+                record.unwrap().data().to_string()
+            })
+            .collect();
+        (asked, data)
+    };
+    assert_eq!(told("example.test", Rtype::MX).1, ["10 mail.example.test."]);
+    assert_eq!(told("example.test", Rtype::NS).1, ["ns.example.org."]);
+    assert!(told("example.test", Rtype::SOA).1[0].contains("2026010100"));
+    // The address that leads to it from outside, and it wakes.
+    let outside = (Asked::Answered(Some(WWW)), vec!["203.0.113.7".to_owned()]);
+    assert_eq!(told("www.example.test", Rtype::A), outside);
+    assert_eq!(told("mail.example.test", Rtype::A).0, Asked::Answered(None));
+    // What is wrong in it is told, and where.
+    std::fs::write(&file, "@ MX mail\n").unwrap();
+    let error = Names::new(&config, &ids).err().unwrap().to_string();
+    assert!(error.contains("example.test.zone"), "{error}");
 }

@@ -22,13 +22,13 @@ mod unit;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::config::{Asleep, Limits};
 pub use limits::Prefix;
 use limits::{Bucket, Prefixes, Queue, Rate};
 pub use unit::{After, Running, State, Unit};
 
-/// A guest that runs has to be heard of in this time.
-pub const SILENCE: Duration = Duration::from_secs(5);
 /// How long after a guest was asked for its connections, and had some or did not answer, it is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How long it is looked whether somebody has come to a guest between its answer, that it has no connections, and the moment from which
@@ -48,6 +48,10 @@ pub struct Spec {
     pub idle: Duration,
     /// And after so long in any case, if there is such a limit.
     pub idle_hard: Option<Duration>,
+    /// A guest that runs has to be heard of in this time.
+    pub start_timeout: Duration,
+    /// No guest lives for longer, if there is such a limit.
+    pub lifetime: Option<Duration>,
     /// What becomes of it then.
     pub asleep: Asleep,
     /// Whether it sleeps at all.
@@ -100,6 +104,30 @@ pub enum Action {
     Tell(Id, Tell),
     /// It is not a service any more, and nothing of it is left.
     Gone(Id),
+}
+
+/// What the administrator wants of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Command {
+    /// A guest, even if it has failed lately.
+    Wake,
+    /// Sleep, whoever is connected.
+    Sleep,
+    /// A new guest in place of the one there is, or a first one.
+    Restart,
+}
+
+impl Command {
+    /// As it is written everywhere.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Wake => "wake",
+            Self::Sleep => "sleep",
+            Self::Restart => "restart",
+        }
+    }
 }
 
 /// What somebody should know.
@@ -276,6 +304,49 @@ impl Fleet {
         }
     }
 
+    /// Does what the administrator wants.
+    ///
+    /// # Errors
+    /// Why it can't be done.
+    pub fn command(
+        &mut self,
+        now: Instant,
+        id: Id,
+        command: Command,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), &'static str> {
+        let unit = self.units.get_mut(&id).filter(|unit| !unit.leaving);
+        let unit = unit.ok_or("it is not a service any more")?;
+        if let State::BackedOff(_) = unit.state
+            && command != Command::Sleep
+        {
+            unit.row = 0;
+            unit.state = State::Asleep;
+        }
+        match (command, unit.state) {
+            (Command::Sleep, _) if !unit.spec.on_demand => {
+                return Err("it never sleeps (on_demand = false)");
+            }
+            (Command::Sleep | Command::Restart, State::BeingBorn) => {
+                return Err("its guest is being made");
+            }
+            (Command::Sleep, State::Suspended(..)) => {}
+            (Command::Sleep, State::Running(Running { domid, .. })) => {
+                unit.sleep(now, id, domid, actions);
+            }
+            (Command::Sleep, _) => self.end(id, "it was told to sleep", actions),
+            (Command::Restart, _) => match unit.domid() {
+                Some(domid) => {
+                    unit.remove(id, domid, After::Birth(None), "restart", actions);
+                }
+                None => self.wanted(now, id, None, actions),
+            },
+            (Command::Wake, _) => self.wanted(now, id, None, actions),
+        }
+        self.pump(now, actions);
+        Ok(())
+    }
+
     /// Goes on with what has happened.
     pub fn step(&mut self, now: Instant, event: Event, actions: &mut Vec<Action>) {
         match event {
@@ -355,7 +426,7 @@ impl Fleet {
             let (guests, memory) = self.used();
             let need = self.units.get(&id).map_or(0, |unit| unit.spec.memory);
             if guests >= self.limits.running || memory + need > self.limits.memory {
-                self.make_room(actions);
+                self.make_room(now, actions);
                 return;
             }
             let rate = Rate {
@@ -374,8 +445,10 @@ impl Fleet {
         }
     }
 
-    /// Removes the guest that has been suspended for the longest, if none is on its way out already.
-    fn make_room(&mut self, actions: &mut Vec<Action>) {
+    /// Makes room for who waits, if nobody is on the way out already: the guest goes that has been suspended longest; without one,
+    /// the guest that has run longest, if it has had its turn. Otherwise one that sends something again and again, for whatever
+    /// reason, would keep its place for ever.
+    fn make_room(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let is_dying = |unit: &Unit| matches!(unit.state, State::Dying(_));
         if self.units.values().any(is_dying) {
             return;
@@ -388,7 +461,22 @@ impl Fleet {
                 _ => None,
             });
         if let Some((_, id)) = suspended.min() {
-            self.end(id, "others need the room", actions);
+            return self.end(id, "others need the room", actions);
+        }
+        let running = self
+            .units
+            .iter()
+            .filter_map(|(&id, unit)| match unit.state {
+                State::Running(running) if unit.spec.on_demand => Some((running.since, id)),
+                _ => None,
+            });
+        if let Some((since, id)) = running.min() {
+            let until = since + self.limits.turn;
+            if until <= now {
+                self.end(id, "others wait, and it has had its turn", actions);
+            } else {
+                self.pump_at = Some(until);
+            }
         }
     }
 
@@ -545,10 +633,22 @@ impl Fleet {
                 unit.state = State::Asleep;
                 self.again(now, id, actions);
             }
-            State::Proving(domid, since) if now.duration_since(*since) >= SILENCE => {
+            State::Proving(domid, since)
+                if now.duration_since(*since) >= unit.spec.start_timeout =>
+            {
                 let domid = *domid;
-                unit.trouble = Some(format!("its guest said nothing for {SILENCE:?}"));
+                let silence = unit.spec.start_timeout;
+                unit.trouble = Some(format!("its guest said nothing for {silence:?}"));
                 unit.remove(id, domid, After::BackOff, "it is silent", actions);
+            }
+            State::Running(running)
+                if unit
+                    .spec
+                    .lifetime
+                    .is_some_and(|most| now.duration_since(running.since) >= most) =>
+            {
+                let domid = running.domid;
+                unit.remove(id, domid, After::Sleep, "its lifetime is over", actions);
             }
             State::Running(running) if unit.spec.on_demand => {
                 let quiet = now.duration_since(running.heard);

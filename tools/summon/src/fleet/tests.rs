@@ -11,6 +11,8 @@ use super::*;
 const A: Id = Id(1);
 const B: Id = Id(2);
 const C: Id = Id(3);
+/// How long a guest may say nothing at its start.
+const SILENCE: Duration = Duration::from_secs(5);
 
 fn limits() -> Limits {
     Limits {
@@ -29,6 +31,8 @@ fn spec() -> Spec {
         memory: 10,
         idle: Duration::from_secs(20),
         idle_hard: None,
+        start_timeout: SILENCE,
+        lifetime: None,
         asleep: Asleep::Destroy,
         on_demand: true,
     }
@@ -474,4 +478,116 @@ proptest! {
             prop_assert!(play.fleet.queue.len() <= 3);
         }
     }
+}
+
+/// A guest of this service, up and heard.
+fn up(play: &mut Play, id: Id, domid: u16) {
+    play.step(Event::Wanted(id, client(0)));
+    play.step(Event::Made(id, domid));
+    play.step(Event::Heard(id));
+}
+
+#[test]
+fn who_chatters_keeps_nobody_out() {
+    let turn = Duration::from_secs(30);
+    let mut play = Play::new(Limits {
+        running: 1,
+        turn,
+        ..limits()
+    });
+    up(&mut play, A, 1);
+    play.step(Event::Wanted(B, client(1)));
+    // It is heard all the time, and so never quiet.
+    for _ in 0..29 {
+        play.step(Event::Heard(A));
+        assert!(!play.after(1).contains(&Action::Remove(A, 1)));
+    }
+    assert_eq!(
+        play.fleet.deadline(),
+        Some(play.now + Duration::from_secs(1))
+    );
+    assert!(play.after(1).contains(&Action::Remove(A, 1)));
+    assert!(
+        play.step(Event::Removed(A, None))
+            .contains(&Action::Make(B))
+    );
+}
+
+#[test]
+fn no_guest_outlives_its_lifetime() {
+    let mut play = Play::new(limits());
+    let lifetime = Some(Duration::from_secs(100));
+    let spec = Spec { lifetime, ..spec() };
+    play.fleet.change(A, spec, false, &mut Vec::new());
+    up(&mut play, A, 1);
+    for _ in 0..9 {
+        play.step(Event::Heard(A));
+        assert!(!play.after(11).contains(&Action::Remove(A, 1)));
+    }
+    play.step(Event::Heard(A));
+    assert!(play.after(1).contains(&Action::Remove(A, 1)));
+}
+
+#[test]
+fn a_slow_image_has_its_time() {
+    let mut play = Play::new(limits());
+    let start_timeout = Duration::from_secs(60);
+    let spec = Spec {
+        start_timeout,
+        ..spec()
+    };
+    play.fleet.change(A, spec, false, &mut Vec::new());
+    play.step(Event::Wanted(A, client(0)));
+    play.step(Event::Made(A, 1));
+    assert_eq!(play.after(59), []);
+    assert!(play.after(1).contains(&Action::Remove(A, 1)));
+}
+
+#[test]
+fn the_administrator_is_obeyed() {
+    let mut play = Play::new(limits());
+    let command = |play: &mut Play, id, command| {
+        let mut actions = Vec::new();
+        let done = play.fleet.command(play.now, id, command, &mut actions);
+        done.map(|()| actions)
+    };
+    assert_eq!(
+        command(&mut play, A, Command::Wake),
+        Ok(vec![Action::Make(A)])
+    );
+    assert!(command(&mut play, A, Command::Sleep).is_err());
+    play.step(Event::Made(A, 1));
+    play.step(Event::Heard(A));
+    assert!(
+        command(&mut play, A, Command::Restart)
+            .unwrap()
+            .contains(&Action::Remove(A, 1))
+    );
+    assert!(
+        play.step(Event::Removed(A, None))
+            .contains(&Action::Make(A))
+    );
+    play.step(Event::Made(A, 2));
+    play.step(Event::Heard(A));
+    assert!(
+        command(&mut play, A, Command::Sleep)
+            .unwrap()
+            .contains(&Action::Remove(A, 2))
+    );
+    play.step(Event::Removed(A, None));
+    // Who has failed lately is tried at once.
+    play.step(Event::Wanted(A, client(0)));
+    play.step(Event::NotMade(A, "no memory".into()));
+    assert_eq!(play.step(Event::Wanted(A, client(0))), []);
+    assert!(
+        command(&mut play, A, Command::Wake)
+            .unwrap()
+            .contains(&Action::Make(A))
+    );
+    let spec = Spec {
+        on_demand: false,
+        ..spec()
+    };
+    play.fleet.change(B, spec, false, &mut Vec::new());
+    assert!(command(&mut play, B, Command::Sleep).is_err());
 }

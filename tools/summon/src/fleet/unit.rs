@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{ASK_AGAIN, Action, Asleep, Id, LAST_LOOK, Prefix, SILENCE, Spec, Tell};
+use super::{ASK_AGAIN, Action, Asleep, Id, LAST_LOOK, Prefix, Spec, Tell};
 
 /// Who has lived for so long has come up, whatever happens then.
 const PROVEN: Duration = Duration::from_secs(10);
@@ -196,18 +196,25 @@ impl Unit {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.state {
-            State::Proving(_, since) => Some(since + SILENCE),
+            State::Proving(_, since) => Some(since + self.spec.start_timeout),
             State::BackedOff(until) => Some(until),
-            State::Running(running) if self.spec.on_demand => {
-                let soft = match (running.leaves, running.asked) {
-                    (Some(since), _) => since + LAST_LOOK,
-                    (None, Some(asked)) => asked + ASK_AGAIN,
-                    (None, None) => running.heard + self.spec.idle,
-                };
-                let hard = self.spec.idle_hard.map(|hard| running.heard + hard);
-                Some(hard.map_or(soft, |hard| soft.min(hard)))
+            State::Running(running) => {
+                let end = self.spec.lifetime.map(|most| running.since + most);
+                let sleep = self.spec.on_demand.then(|| self.sleeps_at(running));
+                end.into_iter().chain(sleep).min()
             }
             _ => None,
         }
+    }
+
+    /// When a guest that nobody uses has to be looked at.
+    fn sleeps_at(&self, running: Running) -> Instant {
+        let soft = match (running.leaves, running.asked) {
+            (Some(since), _) => since + LAST_LOOK,
+            (None, Some(asked)) => asked + ASK_AGAIN,
+            (None, None) => running.heard + self.spec.idle,
+        };
+        let hard = self.spec.idle_hard.map(|hard| running.heard + hard);
+        hard.map_or(soft, |hard| soft.min(hard))
     }
 }

@@ -1,5 +1,5 @@
 //! What the daemon tells of itself: one [`Status`], as a line of JSON for `hatch summon status`, as Prometheus' text, and as a page for
-//! a browser. All of it is read-only.
+//! a browser; and what `hatch summon wake`, `sleep` and `restart` want of it, over the local socket alone.
 
 mod http;
 mod metrics;
@@ -18,6 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use super::fleet::Command;
 
 pub use server::{serve, tell};
 pub use table::table;
@@ -175,17 +177,43 @@ pub trait Source: Fn() -> Arc<Status> + Send + Sync + 'static {}
 
 impl<T: Fn() -> Arc<Status> + Send + Sync + 'static> Source for T {}
 
-/// The one question that is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What is asked at the local socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Question {
     Status,
+    Do(Request),
 }
 
-/// Asks a daemon. `None` when there is none.
+/// What the administrator wants of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Its name.
+    pub service: String,
+    /// What.
+    pub command: Command,
+}
+
+/// Whether that is done: else why not.
+pub type Done = Result<(), String>;
+
+/// Who does what the administrator wants, at any time and from any thread.
+pub trait Doer: Fn(Request) -> Done + Send + Sync + 'static {}
+
+impl<T: Fn(Request) -> Done + Send + Sync + 'static> Doer for T {}
+
+/// Asks a daemon how it is. `None` when there is none.
 ///
 /// # Errors
 /// It does not answer in time, or not as one does.
 pub fn ask(socket: &Path, bound: Duration) -> io::Result<Option<Status>> {
     mayfly_toolstack::line::ask(socket, &Question::Status, bound)
+}
+
+/// Has a daemon do something. `None` when there is none.
+///
+/// # Errors
+/// It does not answer in time, or not as one does.
+pub fn request(socket: &Path, request: Request, bound: Duration) -> io::Result<Option<Done>> {
+    mayfly_toolstack::line::ask(socket, &Question::Do(request), bound)
 }

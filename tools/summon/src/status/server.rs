@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread::{self, Builder};
 use std::time::Duration;
 
-use super::{Question, Source, http};
+use super::{Doer, Question, Source, http};
 use mayfly_toolstack::line;
 
 /// Clients that are served at a time; who comes then is turned away.
@@ -31,19 +31,21 @@ pub fn serve(address: SocketAddr, source: impl Source) -> io::Result<SocketAddr>
     Ok(address)
 }
 
-/// Answers [`super::ask`] from here on; `false` when another daemon does.
+/// Answers [`super::ask`] and [`super::request`] from here on; `false` when another daemon does.
 ///
 /// # Errors
 /// The socket can't be made.
-pub fn tell(socket: &Path, source: impl Source) -> io::Result<bool> {
+pub fn tell(socket: &Path, source: impl Source, doer: impl Doer) -> io::Result<bool> {
     let Some(listener) = line::listen(socket)? else {
         return Ok(false);
     };
     let answer = move |stream: &UnixStream| {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        let Question::Status = line::receive(stream)?;
-        line::send(stream, &*source())
+        match line::receive(stream)? {
+            Question::Status => line::send(stream, &*source()),
+            Question::Do(request) => line::send(stream, &doer(request)),
+        }
     };
     let accept = move || Ok(listener.accept()?.0);
     spawn("status", accept, answer)?;

@@ -70,12 +70,26 @@ fn json_comes_back() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("below/summon");
     assert_eq!(ask(&socket, BOUND).unwrap(), None);
-    assert!(tell(&socket, || Arc::new(status())).unwrap());
+    let doer = |request: Request| match request.service.as_str() {
+        "www" => Ok(()),
+        other => Err(format!("there is no service {other:?}")),
+    };
+    assert!(tell(&socket, || Arc::new(status()), doer).unwrap());
+    for (service, done) in [
+        ("www", Ok(())),
+        ("ww", Err("there is no service \"ww\"".to_owned())),
+    ] {
+        let wanted = Request {
+            service: service.into(),
+            command: Command::Wake,
+        };
+        assert_eq!(request(&socket, wanted, BOUND).unwrap(), Some(done));
+    }
     // A client that says nothing keeps nobody out.
     let silent = std::os::unix::net::UnixStream::connect(&socket).unwrap();
     assert_eq!(ask(&socket, BOUND).unwrap(), Some(status()));
     assert!(
-        !tell(&socket, || Arc::new(status())).unwrap(),
+        !tell(&socket, || Arc::new(status()), doer).unwrap(),
         "two at one socket"
     );
     drop(silent);
