@@ -13,6 +13,8 @@ use mayfly_summon::config::Config;
 use mayfly_summon::fleet::Command;
 use mayfly_summon::status::Request;
 use mayfly_summon::{Daemon, status};
+use mayfly_toolstack::privileges::{self, FILES, PORTS};
+use rustix::thread::CapabilitySet;
 use serde_json::json;
 
 /// Between two tables of `--watch`.
@@ -75,6 +77,9 @@ fn run(arguments: &Summon) -> Result<(), Failure> {
 }
 
 fn serve(file: &Path, destroy: bool) -> Result<(), Failure> {
+    // Its threads come later, and have no more. systemd may have taken the rest already.
+    let kept = PORTS | FILES | CapabilitySet::NET_RAW | CapabilitySet::NET_BIND_SERVICE;
+    privileges::keep(kept).context("capabilities")?;
     let daemon = Daemon::open(file);
     let mut daemon = daemon.map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
     daemon.serve(destroy);

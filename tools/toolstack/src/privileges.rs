@@ -26,6 +26,13 @@ pub fn keep(kept: CapabilitySet) -> io::Result<()> {
         permitted: held.permitted & kept,
         inheritable: CapabilitySet::empty(),
     };
+    // Where a filter of system calls forbids to change them, there may be nothing to change.
+    if less.effective == held.effective
+        && less.permitted == held.permitted
+        && held.inheritable.is_empty()
+    {
+        return Ok(());
+    }
     Ok(set_capabilities(None, less)?)
 }
 

@@ -27,13 +27,13 @@ impl Daemon {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return,
                 Err(error) => {
-                    // It would be readable for ever.
-                    line(Level::Error, "the port is lost; services there sleep on")
+                    line(Level::Error, "the port does not work")
                         .with("bridge", bridge)
                         .with("why", error)
                         .write();
+                    // It would be readable for ever.
                     self.ports.remove(bridge);
-                    return;
+                    return self.mend_ports();
                 }
             };
             if let Some(seen) = frame::look(frame) {

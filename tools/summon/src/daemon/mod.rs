@@ -9,6 +9,7 @@
 //! | what it tells of itself | `report.rs` |
 
 mod act;
+mod bridges;
 mod frames;
 mod guests;
 mod report;
@@ -120,6 +121,8 @@ pub struct Daemon {
     names: Names,
     dns: Dns,
     links: Links,
+    /// What becomes of links.
+    hears: Links,
     xen: Xen,
     ports: BTreeMap<String, Port>,
     macs: BTreeMap<(String, [u8; 6]), Id>,
@@ -174,6 +177,7 @@ enum Source {
     Told,
     Answers,
     Requests,
+    Links,
     Reload,
     Stop,
 }
@@ -207,6 +211,7 @@ impl Daemon {
             Source::Told,
             Source::Answers,
             Source::Requests,
+            Source::Links,
             Source::Reload,
             Source::Stop,
         ];
@@ -214,6 +219,7 @@ impl Daemon {
             PollFd::from_borrowed_fd(self.told.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.answers.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.requests.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.hears.as_fd(), PollFlags::IN),
             PollFd::new(&self.signals.reload, PollFlags::IN),
             PollFd::new(&self.signals.stop, PollFlags::IN),
         ];
@@ -279,6 +285,7 @@ impl Daemon {
                 }
             }
             Source::Port(bridge) => self.frames(&bridge),
+            Source::Links => self.links_have_changed(),
             Source::Witness(id) => self.witness(id),
             Source::Told => {
                 for told in self.told.take() {

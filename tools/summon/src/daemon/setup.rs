@@ -6,9 +6,9 @@ use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -26,6 +26,9 @@ use super::report::Away;
 use super::{Daemon, Entry, Signals};
 use mayfly_links::{Links, vif_name};
 use mayfly_xen::Xen;
+
+/// How long Xen and xenstored may take to tell of an earlier daemon's guests.
+const SEARCH: Duration = Duration::from_secs(60);
 
 /// Why there is no daemon.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +90,7 @@ impl Daemon {
             buffer: vec![0; FRAME_MAX],
             dns,
             links: Links::asking()?,
+            hears: Links::open()?,
             xen: Xen::open()?,
             ports: BTreeMap::new(),
             macs: BTreeMap::new(),
@@ -126,10 +130,16 @@ impl Daemon {
         let wanted = self.entries.iter();
         let wanted = wanted.map(|(&id, entry)| (id, entry.service.name.clone(), entry.service.mac));
         self.send(Order::Find(wanted.collect()));
+        let end = Instant::now() + SEARCH;
         while !self.is_searched {
+            let left = end.checked_duration_since(Instant::now()).ok_or_else(|| {
+                Error::Io(io::Error::other(format!(
+                    "no word of earlier guests in {SEARCH:?}: is xenstored there?"
+                )))
+            })?;
+            let left = Timespec::try_from(left).unwrap_or_default();
             let mut polled = [PollFd::from_borrowed_fd(self.told.as_fd(), PollFlags::IN)];
-            // Xen and xenstored may let the maker wait, but not without a bound.
-            match poll(&mut polled, None) {
+            match poll(&mut polled, Some(&left)) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(Error::Io(error.into())),
             }

@@ -1,0 +1,113 @@
+//! Bridges that go and come again, and ports of ours that are lost: services that sleep there are reached again as soon as there is a
+//! way to them.
+
+use std::collections::BTreeSet;
+
+use super::super::log::{Level, line};
+use super::super::wire::Port;
+use super::Daemon;
+use mayfly_links::Change;
+
+impl Daemon {
+    /// Takes what the kernel tells of links.
+    pub(super) fn links_have_changed(&mut self) {
+        let mut is_ours = false;
+        loop {
+            match self.hears.change() {
+                Ok(Some(change)) => is_ours |= self.concerns(&change),
+                Ok(None) => break,
+                Err(error) => {
+                    line(Level::Error, "links").with("why", error).write();
+                    break;
+                }
+            }
+        }
+        if is_ours {
+            self.mend_ports();
+        }
+    }
+
+    /// Whether a change is about one of our bridges or ports. Most are about guests' vifs.
+    fn concerns(&self, change: &Change) -> bool {
+        match change {
+            Change::Lost => true,
+            Change::Gone { index, .. } => self.ports.values().any(|port| {
+                let link = port.link();
+                link.index == *index || link.master == Some(*index)
+            }),
+            Change::Is(link) | Change::Featured(link) => {
+                let is_new = |port: &Port| port.link().master != Some(link.index);
+                let is_bridge = match self.ports.get(&link.name) {
+                    Some(port) => is_new(port),
+                    None => self.has_services(&link.name),
+                };
+                let has_left = |port: &Port| {
+                    port.link().index == link.index && port.link().master != link.master
+                };
+                is_bridge || self.ports.values().any(has_left)
+            }
+        }
+    }
+
+    fn has_services(&self, bridge: &str) -> bool {
+        let mut entries = self.entries.values();
+        entries.any(|entry| entry.service.bridge == bridge)
+    }
+
+    /// Gives each bridge with services a port that works, if the bridge is there.
+    pub(super) fn mend_ports(&mut self) {
+        let entries = self.entries.values();
+        let bridges: BTreeSet<String> = entries.map(|entry| entry.service.bridge.clone()).collect();
+        for bridge in bridges {
+            if self.is_right(&bridge) {
+                continue;
+            }
+            let say = |level, what| line(level, what).with("bridge", &bridge);
+            // Before there is a new one: both would have one name.
+            if self.ports.remove(&bridge).is_some() {
+                say(Level::Error, "the port is lost; services there sleep on").write();
+            }
+            if self.links.bridge(&bridge).is_err() {
+                continue;
+            }
+            match Port::open(&mut self.links, &bridge) {
+                Ok(port) => {
+                    self.ports.insert(bridge.clone(), port);
+                    self.shut_all(&bridge);
+                    say(Level::Info, "the bridge has a port again").write();
+                }
+                Err(error) => say(Level::Error, "no port").with("why", error).write(),
+            }
+        }
+    }
+
+    /// Whether our port is where it should be.
+    fn is_right(&mut self, bridge: &str) -> bool {
+        let Some(port) = self.ports.get(bridge) else {
+            return false;
+        };
+        let there = self.links.bridge(bridge).map(|bridge| bridge.index);
+        let found = self.links.find(&port.link().name);
+        match (there, found) {
+            (Ok(there), Ok(found)) => {
+                found.index == port.link().index && found.master == Some(there)
+            }
+            _ => false,
+        }
+    }
+
+    /// Has a bridge give us what is meant for its services that sleep.
+    fn shut_all(&mut self, bridge: &str) {
+        let ids: Vec<_> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.service.bridge == bridge)
+            .map(|(&id, _)| id)
+            .collect();
+        for id in ids {
+            if !self.fleet.takes(id) {
+                self.shut(id);
+            }
+        }
+    }
+}
