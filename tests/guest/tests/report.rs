@@ -1,0 +1,86 @@
+//! What the guest tells of its boot.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use mayfly_guest_tests::client::guest4;
+use mayfly_guest_tests::{Net, Setup};
+use serde_json::Value;
+
+const CLOSE: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+
+/// The guest's report on its boot, after a page was asked for.
+fn boot_report(net: &mut Net<'_>) -> Value {
+    net.http(guest4(), CLOSE).unwrap();
+    let request = b"GET /.mayfly/boot HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let answer = net.http(guest4(), request).unwrap();
+    let at = answer
+        .windows(4)
+        .position(|four| four == b"\r\n\r\n")
+        .unwrap();
+    let (head, body) = answer.split_at(at + 4);
+    let head = String::from_utf8_lossy(head);
+    assert!(
+        head.contains("\r\nContent-Type: application/json\r\n"),
+        "{head}"
+    );
+    let length = format!("\r\nContent-Length: {}\r\n", body.len());
+    assert!(head.contains(&length), "{head}");
+    serde_json::from_slice(body).unwrap()
+}
+
+#[test]
+fn the_boot_report_is_json_and_its_phases_are_in_order() {
+    Setup::new().run(|net| {
+        let report = boot_report(net);
+        let members: Vec<_> = report.as_object().unwrap().keys().collect();
+        assert_eq!(
+            members,
+            ["counters", "dropped", "entry_tsc", "events", "tsc_khz"],
+            "{report}"
+        );
+        let events = report["events"].as_array().unwrap();
+        let phases: Vec<_> = events
+            .iter()
+            .map(|event| event["phase"].as_str().unwrap())
+            .collect();
+        // The boot order, and nothing twice. What only a real machine does is not here.
+        let order = [
+            "entry",
+            "grant_table",
+            "xenstore_sent",
+            "xenstore_answered",
+            "rings_posted",
+            "first_tx_queued",
+            "backend_connected",
+            "first_rx",
+            "first_http",
+        ];
+        assert_eq!(phases, order, "{report}");
+        let khz = report["tsc_khz"].as_u64().unwrap();
+        let first = report["entry_tsc"].as_u64().unwrap();
+        assert_eq!(events[0]["tsc"], first, "{report}");
+        let mut last = (0, 0);
+        for event in events {
+            let (tsc, ns) = (
+                event["tsc"].as_u64().unwrap(),
+                event["ns"].as_u64().unwrap(),
+            );
+            assert!((tsc, ns) >= last, "{report}");
+            // Both tell the same time, to the last digit of a division.
+            let expected = (tsc - first) * 1_000_000 / khz;
+            assert!(ns.abs_diff(expected) <= 1, "{event}: {expected}");
+            last = (tsc, ns);
+        }
+        assert!(last.1 > 0, "no time has passed: {report}");
+        for counter in [
+            "hypercalls_to_first_tx",
+            "slept_tsc",
+            "xenstore_requests",
+            "xenstore_round_trips",
+        ] {
+            assert!(report["counters"][counter].is_u64(), "{counter}: {report}");
+        }
+        let dropped = report["dropped"].as_object().unwrap();
+        assert!(dropped.len() > 10, "{report}");
+        assert!(dropped.values().all(|count| *count == 0), "{report}");
+    });
+}
