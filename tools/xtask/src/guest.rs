@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use mayfly_lab::{TARGET, hatch_programs, workspace};
+use mayfly_lab::{TARGET, hatch_programs, watched, workspace};
 
 use crate::progress::Progress;
 
@@ -62,11 +62,11 @@ pub(crate) fn build(guest: Guest) -> Result<PathBuf> {
 
 fn build_in(folder: &Path, guest: Guest) -> Result<PathBuf> {
     let target = folder.join("target/guest");
-    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
         .current_dir(folder)
         .args([
             "build",
-            "--quiet",
             "--locked",
             "--profile",
             "guest",
@@ -84,10 +84,8 @@ fn build_in(folder: &Path, guest: Guest) -> Result<PathBuf> {
         ])
         .arg(&target)
         // Cargo hands these to the guest's crates alone, and not to build scripts, because a target is named.
-        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(folder)?)
-        .status()
-        .context("cannot run cargo")?;
-    ensure!(status.success(), "cannot build {}", guest.name);
+        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(folder)?);
+    watched(command, &format!("the guest {}", guest.name), "a minute")?;
     let built = target.join(TARGET).join("guest").join(guest.name);
     let stripped = target.join(guest.name);
     fs::copy(&built, target.join(format!("{}.debug", guest.name)))?;

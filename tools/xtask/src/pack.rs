@@ -17,6 +17,7 @@ pub(crate) fn pack(site: &Path) -> Result<Vec<u8>> {
     // The one for dom0 runs here as well, and is built for speed: a large site is compressed while it is packed.
     let programs = hatch_programs(false)?;
     let hatch = programs.first().context("there is no hatch")?;
+    eprintln!("packing {}", site.display());
     let status = Command::new(hatch)
         .arg("pack")
         .arg(site)
