@@ -77,17 +77,28 @@ impl Client {
         }
     }
 
-    /// Ends the connection after so many requests of this process as `HATCH_CUT_AFTER` says, as if xenstored had gone.
+    /// After so many requests of this process as `HATCH_CUT_AFTER` says, ends the connection, as if xenstored had gone; after
+    /// `HATCH_KILL_AFTER` requests, ends the process as by `kill -9`.
     #[cfg(feature = "faults")]
     fn cut(&mut self) {
         use std::sync::atomic::{AtomicU32, Ordering};
         static SENT: AtomicU32 = AtomicU32::new(0);
         let sent = SENT.fetch_add(1, Ordering::Relaxed) + 1;
-        let after = std::env::var("HATCH_CUT_AFTER").ok();
-        if after.and_then(|after| after.parse().ok()) == Some(sent) {
+        let is_after = |variable| {
+            let after = std::env::var(variable).ok();
+            after.and_then(|after| after.parse().ok()) == Some(sent)
+        };
+        if is_after("HATCH_CUT_AFTER") {
             // What was sent so far is under way.
             let _ = self.flush();
             let _ = rustix::net::shutdown(&self.fd, rustix::net::Shutdown::Both);
+        }
+        if is_after("HATCH_KILL_AFTER") {
+            let _ = self.flush();
+            let _ = rustix::process::kill_process(
+                rustix::process::getpid(),
+                rustix::process::Signal::KILL,
+            );
         }
     }
 

@@ -60,13 +60,26 @@ impl fmt::Display for Step {
 
 /// Runs steps and writes down when.
 pub(crate) struct Steps {
+    /// What a test puts before a step's name to mean one of these.
+    kind: &'static str,
     start: Instant,
     timeline: Timeline,
 }
 
 impl Steps {
+    /// Those of a guest, or a shell, that is made from nothing.
     pub(crate) fn new() -> Self {
+        Self::of("")
+    }
+
+    /// Those of a shell that becomes a guest.
+    pub(crate) fn giving() -> Self {
+        Self::of("give ")
+    }
+
+    fn of(kind: &'static str) -> Self {
         Self {
+            kind,
             start: Instant::now(),
             timeline: Timeline::default(),
         }
@@ -90,7 +103,7 @@ impl Steps {
             .push(Span::new(step.name(), "hatch", start, self.now()));
         let failure = |cause| super::Failure { step, cause };
         let value = result.map_err(|error| failure(error.into()))?;
-        fault(step).map_err(failure)?;
+        fault(self.kind, step).map_err(failure)?;
         Ok(value)
     }
 
@@ -107,11 +120,12 @@ impl Steps {
     }
 }
 
-/// A fault at the end of a step, when all of it has been done: `HATCH_FAIL_AT` is an error, `HATCH_KILL_AT` the end of
+/// A fault at the end of a step (`claim`, or `give claim` where a shell becomes a guest), when all of it has been done: `HATCH_FAIL_AT` is an error, `HATCH_KILL_AT` the end of
 /// the process as by `kill -9`; at `HATCH_RUN_AT` the shell runs what `HATCH_RUN` says.
 #[cfg(feature = "faults")]
-fn fault(step: Step) -> Result<(), super::Cause> {
-    let is_at = |name| std::env::var_os(name).is_some_and(|at| at.to_str() == Some(step.name()));
+fn fault(kind: &str, step: Step) -> Result<(), super::Cause> {
+    let name = format!("{kind}{step}");
+    let is_at = |variable| std::env::var_os(variable).is_some_and(|at| at == *name);
     if is_at("HATCH_RUN_AT")
         && let Some(script) = std::env::var_os("HATCH_RUN")
     {
@@ -130,6 +144,6 @@ fn fault(step: Step) -> Result<(), super::Cause> {
 
 #[cfg(not(feature = "faults"))]
 #[allow(clippy::unnecessary_wraps, reason = "it can fail with the feature")]
-fn fault(_step: Step) -> Result<(), super::Cause> {
+fn fault(_kind: &str, _step: Step) -> Result<(), super::Cause> {
     Ok(())
 }

@@ -125,7 +125,7 @@ impl Toolstack {
         ramdisk: Option<&Ramdisk>,
         ready: Option<Ready<'_>>,
     ) -> Result<Created, Error> {
-        let mut steps = Steps::new();
+        let mut steps = Steps::giving();
         match self.rename(&shell, config, ramdisk, ready, &mut steps) {
             Ok(()) => Ok(Created {
                 domid: shell.domid,
