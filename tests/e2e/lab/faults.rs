@@ -12,6 +12,10 @@ pub(crate) const CASES: &[Case] = &[
         kills,
     ),
     ("a back end that closes leaves nothing behind", closed),
+    (
+        "a destruction that ends after any request is ended by the next",
+        destructions,
+    ),
     LOST,
 ];
 
@@ -143,4 +147,33 @@ fn lost(place: &Place) -> Result<()> {
         place.nothing_left().context(fault)?;
     }
     anyhow::bail!("a creation makes more than 200 requests")
+}
+
+/// `destroy` is killed, or loses xenstored, after each of its requests; what it has left, the next one and `gc` remove.
+fn destructions(place: &Place) -> Result<()> {
+    for fault in ["HATCH_KILL_AFTER", "HATCH_CUT_AFTER"] {
+        for requests in 1..100 {
+            let fault = format!("{fault}={requests}");
+            place.hatched(&["create", EXAMPLE]).context(fault.clone())?;
+            let output = place
+                .lab
+                .exec(&["env", &fault, HATCH, "destroy", "mayfly"])?;
+            if output.success() {
+                ensure!(requests > 8, "{fault}: it succeeds");
+                place.nothing_left().context(fault)?;
+                break;
+            }
+            // It has no name any more, or is still there.
+            let again = place.hatch(&["destroy", "mayfly"])?;
+            ensure!(
+                again.success() || again.code == 3,
+                "{fault}: destroyed again: exit code {}: {}",
+                again.code,
+                again.error_text()
+            );
+            place.hatched(&["gc"])?;
+            place.nothing_left().context(fault)?;
+        }
+    }
+    Ok(())
 }

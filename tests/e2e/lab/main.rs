@@ -4,9 +4,11 @@
 mod abuse;
 mod birth;
 mod cases;
+mod documents;
 mod faults;
 mod guard;
 mod hatch;
+mod pool;
 mod site;
 mod storm;
 mod summon;
@@ -31,7 +33,7 @@ fn run(
     current: &Current,
     options: &Options,
     maker: Maker,
-    case: fn(&Place) -> Result<()>,
+    case: impl FnOnce(&Place) -> Result<()>,
 ) -> Result<()> {
     // A case that panicked has left no half-made state: its guest was destroyed on the way.
     let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
@@ -123,13 +125,16 @@ fn main() -> ExitCode {
         by("hatch", hatch::CASES, &hatch),
         by("guard", guard::CASES, &hatch),
         by("hatch, faults", faults::CASES, &hatch),
+        by("hatch, pool", pool::CASES, &hatch),
         by("hatch, watch", watch::CASES, &hatch),
         by("hatch, site", site, &hatch),
         by("hatch, abuse", borne, &hatch),
         by("hatch, oxenstored", OTHER_DOM0, &hatch_other),
         by("hatch, oxenstored", hatch::OTHER_DOM0, &hatch_other),
     ];
-    let by_hatch = (by_hatch.into_iter().flatten().collect(), current);
+    let documents = documents::trials(&hatch, &current);
+    let by_hatch = by_hatch.into_iter().flatten().chain(documents);
+    let by_hatch = (by_hatch.collect(), current);
     let current = Current::default();
     let by = |prefix, cases, options| trials(prefix, cases, Maker::Hatch, options, &current);
     let by_summon = [

@@ -8,7 +8,8 @@ use mayfly_lab::{BRIDGE, DOM0, Lab, Options, Placed, hatch_programs, static_prog
 
 use crate::birth::{BOUND, HATCH, Place};
 use crate::cases::Case;
-use crate::summon::{FILE, Summoned, abused, file, from_dom0, service, www};
+use crate::summon::load::abused;
+use crate::summon::{FILE, Summoned, file, from_dom0, service, www};
 
 pub(crate) const CASES: &[Case] = &[
     ("a sweep of a network wakes no more than it may", sweep),

@@ -17,8 +17,11 @@ const README: &str = "README.md";
 const MEASUREMENTS: &str = "docs/measurements.md";
 const END: &str = "<!-- end -->";
 
+/// Writes one table.
+type Table = fn(&Recorded) -> Result<String>;
+
 /// Every table: the document, its name there, what writes it.
-const TABLES: [(&str, &str, fn(&Recorded) -> Result<String>); 5] = [
+const TABLES: [(&str, &str, Table); 5] = [
     (README, "summary", summary),
     (MEASUREMENTS, "boot", boot),
     (MEASUREMENTS, "wake", wake),

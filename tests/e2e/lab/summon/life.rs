@@ -1,0 +1,261 @@
+//! A service between its births, and the daemon between its own.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use mayfly_lab::{BRIDGE, GUEST};
+use serde_json::Value;
+
+use super::wakes::syns;
+use super::*;
+
+pub(super) fn takeover(place: &Place) -> Result<()> {
+    let summoned = Summoned::start(
+        place,
+        "",
+        &service("www", GUEST, "").replace("idle = 2", "idle = 20"),
+    )?;
+    summoned.page()?;
+    let domid = summoned.until("www", |www| www["state"] == "running")?["domid"].clone();
+    for signal in ["KILL", "TERM"] {
+        summoned.signal(signal)?;
+        summoned.page().context("nobody serves without a daemon")?;
+        place.lab.shell(&format!(
+            "while kill -0 $(cat {PID}) 2>/dev/null; do sleep 0.1; done"
+        ))?;
+        summoned.spawn()?;
+        let www = summoned.status("www")?;
+        ensure!(
+            www["domid"] == domid && www["births"] == 0,
+            "after SIG{signal}: {www}"
+        );
+        summoned.page()?;
+    }
+    summoned.asleep("www")?;
+    summoned.page()?;
+    Ok(())
+}
+
+/// The daemon is killed after each of its requests to xenstored in turn: as it starts, makes a guest ahead, gives one its name, suspends
+/// one, lets it go on, removes one. Whatever it was about, the next daemon serves both services, and nothing stays.
+pub(super) fn killed_anywhere(place: &Place) -> Result<()> {
+    // Requests of all that; more of them are none of it.
+    let step = if crate::is_long() { 1 } else { 23 };
+    let one = Ipv4Addr::new(10, 0, 2, 81);
+    let services =
+        service("www", GUEST, "asleep = \"suspend\"") + &service("one", one, "asleep = \"pool\"");
+    for requests in (5..400).step_by(step) {
+        let summoned = Summoned { place };
+        let flush = format!("ip neigh flush dev {BRIDGE}");
+        place.lab.shell(&flush)?;
+        summoned.write("pool = 1", &services)?;
+        summoned.spawn_to(LOG, &format!("HATCH_KILL_AFTER={requests}"))?;
+        // Both are born, sleep, and are woken; at some request of that it ends.
+        let ask = format!(
+            "wget -q -T 3 -O /dev/null http://{GUEST}/; wget -q -T 3 -O /dev/null http://{one}/"
+        );
+        let script = format!(
+            "for n in 1 2 3 4; do kill -0 $(cat {PID}) 2>/dev/null || break; ({ask}) & sleep 4; done; kill -0 $(cat {PID}) 2>/dev/null && echo lives; true"
+        );
+        let lives = place.lab.shell(&script)?.contains("lives");
+        // What its processes were that may be left has no daemon any more.
+        summoned.signal("KILL").ok();
+        let number = || format!("killed after {requests} requests");
+        summoned.spawn().with_context(number)?;
+        summoned.get(GUEST).with_context(number)?;
+        summoned.get(one).with_context(number)?;
+        let www = summoned.until("www", |www| www["state"] == "suspended");
+        www.and_then(|_| summoned.asleep("one"))
+            .with_context(number)?;
+        drop(summoned);
+        place.nothing_left().with_context(number)?;
+        if lives {
+            println!("it makes fewer than {requests} requests");
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn failures(place: &Place) -> Result<()> {
+    let one = Ipv4Addr::new(10, 0, 2, 81);
+    let two = Ipv4Addr::new(10, 0, 2, 82);
+    let services = [
+        www(),
+        // A word that the guest does not survive.
+        service("one", one, "cmdline = \"ip=nonsense\""),
+        service("two", two, "").replace("/guest/mayfly", "/guest/nowhere"),
+    ];
+    let summoned = Summoned::start(place, "", &services.concat())?;
+    for name in ["one", "two"] {
+        summoned.query(&format!("{name}.example.test"))?;
+        let failed = summoned.until(name, |one| one["state"] == "backed-off")?;
+        ensure!(failed["failures"] == 1, "it is {failed}");
+    }
+    let two = summoned.status("two")?;
+    let trouble = two["last_trouble"].as_str().unwrap_or_default();
+    ensure!(trouble.contains("/guest/nowhere"), "it is {two}");
+    summoned.page()?;
+    // It is tried again in its time, and then later.
+    summoned.asleep("one")?;
+    summoned.query("one.example.test")?;
+    summoned.until("one", |one| one["failures"] == 2)?;
+    Ok(())
+}
+
+pub(super) fn caps(place: &Place) -> Result<()> {
+    let one = Ipv4Addr::new(10, 0, 2, 81);
+    let services = www() + &service("one", one, "");
+    let summoned = Summoned::start(place, "[daemon.limits]\nrunning = 1", &services)?;
+    summoned.page()?;
+    summoned.query("one.example.test")?;
+    summoned.until("one", |one| one["state"] == "queued")?;
+    ensure!(summoned.totals()?["running"] == 1);
+    // As soon as the other one sleeps it is there, and so is who waits for it.
+    summoned.get(one)?;
+    let one = summoned.status("one")?;
+    ensure!(one["births"] == 1, "it is {one}");
+    Ok(())
+}
+
+pub(super) fn reload(place: &Place) -> Result<()> {
+    let two = Ipv4Addr::new(10, 0, 2, 82);
+    let long = |text: String| text.replace("idle = 2", "idle = 60");
+    let summoned = Summoned::start(place, "", &long(www() + &service("two", two, "")))?;
+    summoned.page()?;
+    summoned.get(two)?;
+    let domid = summoned.status("www")?["domid"].clone();
+    // What is wrong changes nothing.
+    summoned.write("nonsense = 1", &www())?;
+    summoned.signal("HUP")?;
+    summoned.logged("not reloaded")?;
+    let one = Ipv4Addr::new(10, 0, 2, 81);
+    summoned.write("", &long(www() + &service("one", one, "")))?;
+    summoned.signal("HUP")?;
+    summoned.logged("reloaded services=")?;
+    summoned.get(one)?;
+    let www = summoned.status("www")?;
+    ensure!(www["domid"] == domid, "it was {domid} and is {www}");
+    ensure!(summoned.status("two").is_err(), "two is still there");
+    let end = Instant::now() + BOUND;
+    while place.lab.exec(&[HATCH, "show", "two"])?.success() {
+        ensure!(Instant::now() < end, "two still runs");
+    }
+    ensure!(summoned.query("two.example.test").is_err());
+    Ok(())
+}
+
+pub(super) fn connection(place: &Place) -> Result<()> {
+    let summoned = Summoned::start(place, "", &www())?;
+    // A client that says nothing.
+    place.lab.shell(&format!(
+        "(sleep 6 | nc {GUEST} 80 >/dev/null) </dev/null >/dev/null 2>&1 &"
+    ))?;
+    summoned.until("www", |www| www["state"] == "running")?;
+    let start = Instant::now();
+    summoned.asleep("www")?;
+    let stayed = start.elapsed();
+    ensure!(
+        stayed > Duration::from_secs(4),
+        "it went to sleep after {stayed:?}"
+    );
+    Ok(())
+}
+
+/// A guest is asked for its connections after two seconds, and goes half a second later: clients come around both.
+pub(super) fn at_the_end(place: &Place) -> Result<()> {
+    let summoned = Summoned::start(place, "", &www())?;
+    let rounds = crate::cycles(5)?.clamp(5, 100);
+    for round in 0..rounds {
+        summoned.page().with_context(|| format!("round {round}"))?;
+        std::thread::sleep(Duration::from_millis(1950 + u64::from(round * 137 % 800)));
+    }
+    let www = summoned.asleep("www")?;
+    println!("{rounds} connections, {} births", www["births"]);
+    ensure!(
+        www["births"] == www["deaths"] && www["failures"] == 0,
+        "it is {www}"
+    );
+    Ok(())
+}
+
+pub(super) fn pool(place: &Place) -> Result<()> {
+    let services = service("www", GUEST, "asleep = \"pool\"");
+    let summoned = Summoned::start(place, "pool = 2", &services)?;
+    for births in 1..=3 {
+        let end = Instant::now() + BOUND;
+        while summoned.totals()?["pool"] != 2 {
+            ensure!(
+                Instant::now() < end,
+                "the pool is not full: {}",
+                summoned.log()?
+            );
+        }
+        summoned.page()?;
+        let www = summoned.until("www", |www| www["births"] == births)?;
+        let boot = www["last_boot"].as_array().context("no boot")?;
+        ensure!(
+            !boot.iter().any(|step| step["what"] == "memory"),
+            "it was made and not taken: {www}"
+        );
+        summoned.asleep("www")?;
+    }
+    summoned.signal("TERM")?;
+    summoned.logged("ending")?;
+    place.lab.shell(&format!(
+        "while kill -0 $(cat {PID}) 2>/dev/null; do sleep 0.1; done"
+    ))?;
+    Ok(())
+}
+
+pub(super) fn suspend(place: &Place) -> Result<()> {
+    let one = Ipv4Addr::new(10, 0, 2, 81);
+    let services = service("www", GUEST, "asleep = \"suspend\"") + &service("one", one, "");
+    let summoned = Summoned::start(place, "[daemon.limits]\nrunning = 1", &services)?;
+    let still =
+        |resumes: u32| move |www: &Value| www["state"] == "suspended" && www["resumes"] == resumes;
+    let before = syns(&place.lab)?;
+    summoned.page()?;
+    let domid = summoned.until("www", still(0))?["domid"].clone();
+    let list = place
+        .lab
+        .shell("xl list www | awk 'NR == 2 { print $5 }'")?;
+    ensure!(list.contains('p'), "it is not paused: {list}");
+    for resumes in 1..=5 {
+        if resumes % 2 == 0 {
+            summoned.query(HOST)?;
+        }
+        summoned.page()?;
+        let www = summoned.until("www", still(resumes))?;
+        ensure!(www["domid"] == domid && www["births"] == 1, "it is {www}");
+    }
+    let syns = syns(&place.lab)? - before;
+    ensure!(syns == 6, "6 connections, {syns} SYNs");
+    // What the bridge sends to all meanwhile does not wait for it: a queue that stands still would take its carrier.
+    let flood = "for n in $(seq 90 99); do ping -c 1 -W 1 10.0.2.$n >/dev/null & done; wait";
+    place.lab.shell(flood)?;
+    summoned.page()?;
+    summoned.until("www", still(6))?;
+    // Nobody else would let it go on.
+    summoned.signal("TERM")?;
+    place.lab.shell(&format!(
+        "while kill -0 $(cat {PID}) 2>/dev/null; do sleep 0.1; done"
+    ))?;
+    summoned
+        .page()
+        .context("it stands still without a daemon")?;
+    summoned.spawn()?;
+    let www = summoned.until("www", still(0))?;
+    ensure!(www["domid"] == domid, "it was {domid} and is {www}");
+    // Who dies can't let it go on: who comes next finds it.
+    summoned.signal("KILL")?;
+    summoned.spawn()?;
+    summoned.page()?;
+    let www = summoned.until("www", still(0))?;
+    ensure!(www["domid"] == domid, "it was {domid} and is {www}");
+    summoned.get(one)?;
+    let www = summoned.asleep("www")?;
+    ensure!(www["deaths"] == 1 && www["failures"] == 0, "it is {www}");
+    Ok(())
+}
