@@ -4,6 +4,9 @@
 //! They tell the bridge and the neighbours where the guest's addresses are
 //! before anybody asks. A busy dom0 loses the first frames of a new vif, so
 //! each is sent several times within the first second.
+//!
+//! Beside the second one goes a probe: an ARP request from 0.0.0.0 (RFC 5227, section 2.1.1) or a solicitation
+//! from `::` (RFC 4862, section 5.4.2). Who has the address already answers it, and is reported; nobody waits for that.
 
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::phy::{Device, TxToken};
@@ -23,8 +26,8 @@ const PAUSES: [Duration; 5] = [
     Duration::from_millis(450),
 ];
 
-/// ff02::1 as an Ethernet address (RFC 2464, section 7).
-const ALL_NODES_MAC: EthernetAddress = EthernetAddress([0x33, 0x33, 0, 0, 0, 1]);
+/// The round that a probe goes with.
+const PROBE: usize = 1;
 
 /// Says who has which address, a few times.
 pub struct Announcer {
@@ -50,31 +53,48 @@ impl Announcer {
         self.due = Some(now);
     }
 
+    /// Announces once more, at once.
+    pub fn again(&mut self, now: Instant) {
+        if self.due.is_none() {
+            self.sent = PAUSES.len();
+        }
+        self.due = Some(now);
+    }
+
     /// When the next announcement is due.
     #[must_use]
     pub fn poll_at(&self) -> Option<Instant> {
         self.due
     }
 
-    /// Sends what is due. An announcement that finds no room is skipped: the next follows soon.
+    /// Sends what is due; whether something was. An announcement that finds no room is skipped: the next follows soon.
     pub fn poll(
         &mut self,
         device: &mut (impl Device + ?Sized),
         addresses: &[IpCidr],
         now: Instant,
-    ) {
+    ) -> bool {
         match self.due {
             Some(due) if due <= now => {}
-            _ => return,
+            _ => return false,
         }
         for cidr in addresses {
             match cidr {
-                IpCidr::Ipv4(cidr) => self.arp(device, cidr.address(), now),
+                IpCidr::Ipv4(cidr) => self.arp(device, cidr.address(), cidr.address(), now),
                 IpCidr::Ipv6(cidr) => self.neighbor(device, cidr.address(), now),
+            }
+            if self.sent == PROBE {
+                match cidr {
+                    IpCidr::Ipv4(cidr) => {
+                        self.arp(device, Ipv4Address::UNSPECIFIED, cidr.address(), now);
+                    }
+                    IpCidr::Ipv6(cidr) => self.probe(device, cidr.address(), now),
+                }
             }
         }
         self.due = PAUSES.get(self.sent).map(|&pause| now + pause);
         self.sent += 1;
+        true
     }
 
     fn ethernet(&self, frame: &mut [u8], to: EthernetAddress, ethertype: EthernetProtocol) {
@@ -86,20 +106,56 @@ impl Announcer {
         repr.emit(&mut EthernetFrame::new_unchecked(frame));
     }
 
-    fn arp(&self, device: &mut (impl Device + ?Sized), address: Ipv4Address, now: Instant) {
-        let repr = ArpRepr::EthernetIpv4 {
+    /// Announces an address that is its own sender, or asks for it.
+    fn arp(
+        &self,
+        device: &mut (impl Device + ?Sized),
+        from: Ipv4Address,
+        address: Ipv4Address,
+        now: Instant,
+    ) {
+        let request = ArpRepr::EthernetIpv4 {
             operation: ArpOperation::Request,
             source_hardware_addr: self.mac,
-            source_protocol_addr: address,
+            source_protocol_addr: from,
             target_hardware_addr: EthernetAddress([0; 6]),
             target_protocol_addr: address,
         };
+        self.send_arp(device, EthernetAddress::BROADCAST, &request, now);
+    }
+
+    /// Answers somebody who has asked for an address of ours.
+    pub fn reply(
+        &self,
+        device: &mut (impl Device + ?Sized),
+        address: Ipv4Address,
+        mac: EthernetAddress,
+        to: Ipv4Address,
+        now: Instant,
+    ) {
+        let reply = ArpRepr::EthernetIpv4 {
+            operation: ArpOperation::Reply,
+            source_hardware_addr: self.mac,
+            source_protocol_addr: address,
+            target_hardware_addr: mac,
+            target_protocol_addr: to,
+        };
+        self.send_arp(device, mac, &reply, now);
+    }
+
+    fn send_arp(
+        &self,
+        device: &mut (impl Device + ?Sized),
+        to: EthernetAddress,
+        repr: &ArpRepr,
+        now: Instant,
+    ) {
         let Some(token) = device.transmit(now) else {
             return;
         };
         let header = EthernetFrame::<&[u8]>::header_len();
         token.consume(header + repr.buffer_len(), |frame| {
-            self.ethernet(frame, EthernetAddress::BROADCAST, EthernetProtocol::Arp);
+            self.ethernet(frame, to, EthernetProtocol::Arp);
             if let Some(payload) = frame.get_mut(header..) {
                 repr.emit(&mut ArpPacket::new_unchecked(payload));
             }
@@ -107,16 +163,38 @@ impl Announcer {
     }
 
     fn neighbor(&self, device: &mut (impl Device + ?Sized), address: Ipv6Address, now: Instant) {
-        let advert = Icmpv6Repr::Ndisc(NdiscRepr::NeighborAdvert {
+        let advert = NdiscRepr::NeighborAdvert {
             flags: NdiscNeighborFlags::OVERRIDE,
             target_addr: address,
             lladdr: Some(self.mac.into()),
-        });
+        };
+        let to = IPV6_LINK_LOCAL_ALL_NODES;
+        self.send_discovery(device, (address, to), advert, now);
+    }
+
+    /// Asks whether somebody has the address.
+    fn probe(&self, device: &mut (impl Device + ?Sized), address: Ipv6Address, now: Instant) {
+        let solicit = NdiscRepr::NeighborSolicit {
+            target_addr: address,
+            lladdr: None,
+        };
+        let to = solicited_node(address);
+        self.send_discovery(device, (Ipv6Address::UNSPECIFIED, to), solicit, now);
+    }
+
+    fn send_discovery(
+        &self,
+        device: &mut (impl Device + ?Sized),
+        (from, to): (Ipv6Address, Ipv6Address),
+        message: NdiscRepr<'_>,
+        now: Instant,
+    ) {
+        let message = Icmpv6Repr::Ndisc(message);
         let ip = Ipv6Repr {
-            src_addr: address,
-            dst_addr: IPV6_LINK_LOCAL_ALL_NODES,
+            src_addr: from,
+            dst_addr: to,
             next_header: IpProtocol::Icmpv6,
-            payload_len: advert.buffer_len(),
+            payload_len: message.buffer_len(),
             // A neighbour message that has crossed a router is ignored (RFC 4861, section 7.1.2).
             hop_limit: 255,
         };
@@ -125,8 +203,8 @@ impl Announcer {
         };
         let header = EthernetFrame::<&[u8]>::header_len();
         let ip_header = ip.buffer_len();
-        token.consume(header + ip_header + advert.buffer_len(), |frame| {
-            self.ethernet(frame, ALL_NODES_MAC, EthernetProtocol::Ipv6);
+        token.consume(header + ip_header + message.buffer_len(), |frame| {
+            self.ethernet(frame, group_mac(to), EthernetProtocol::Ipv6);
             let Some((ip_bytes, payload)) = frame
                 .get_mut(header..)
                 .and_then(|rest| rest.split_at_mut_checked(ip_header))
@@ -134,14 +212,31 @@ impl Announcer {
                 return;
             };
             ip.emit(&mut Ipv6Packet::new_unchecked(ip_bytes));
-            advert.emit(
-                &ip.src_addr,
-                &ip.dst_addr,
+            message.emit(
+                &from,
+                &to,
                 &mut Icmpv6Packet::new_unchecked(payload),
                 &ChecksumCapabilities::default(),
             );
         });
     }
+}
+
+/// The group in which an address's neighbours look for it (RFC 4291, section 2.7.1).
+#[must_use]
+pub fn solicited_node(address: Ipv6Address) -> Ipv6Address {
+    let [.., a, b, c] = address.octets();
+    let mut group = [0; 16];
+    group[..2].copy_from_slice(&[0xff, 2]);
+    group[11..].copy_from_slice(&[1, 0xff, a, b, c]);
+    group.into()
+}
+
+/// The Ethernet address of a group (RFC 2464, section 7).
+#[must_use]
+pub fn group_mac(group: Ipv6Address) -> EthernetAddress {
+    let [.., a, b, c, d] = group.octets();
+    EthernetAddress([0x33, 0x33, a, b, c, d])
 }
 
 #[cfg(test)]
@@ -157,6 +252,20 @@ mod tests {
             Some(rx.consume(<[u8]>::to_vec))
         })
         .collect()
+    }
+
+    /// Beside an announcement of either family comes a probe.
+    fn assert_probes(sent: &[Vec<u8>]) {
+        assert_eq!(sent.len(), 4);
+        let arp = ArpPacket::new_checked(&sent[1][14..]).unwrap();
+        assert_eq!(arp.source_protocol_addr(), [0; 4]);
+        assert_eq!(arp.target_protocol_addr(), [10, 0, 2, 80]);
+        assert_eq!(sent[3][..6], [0x33, 0x33, 0xff, 0, 0, 0x80]);
+        let ip = Ipv6Packet::new_checked(&sent[3][14..]).unwrap();
+        assert_eq!(ip.src_addr(), Ipv6Address::UNSPECIFIED);
+        let icmp = Icmpv6Packet::new_checked(ip.payload()).unwrap();
+        assert!(icmp.verify_checksum(&ip.src_addr(), &ip.dst_addr()));
+        assert_eq!(icmp.msg_type(), Icmpv6Message::NeighborSolicit);
     }
 
     #[test]
@@ -179,6 +288,12 @@ mod tests {
             assert!(at < Instant::from_secs(1));
             announcer.poll(&mut device, &addresses, at);
             let sent = frames(&mut device);
+            let sent = if rounds == PROBE {
+                assert_probes(&sent);
+                [sent[0].clone(), sent[2].clone()].to_vec()
+            } else {
+                sent
+            };
             assert_eq!(sent.len(), 2);
             let arp = EthernetFrame::new_checked(&sent[0][..]).unwrap();
             assert_eq!(arp.dst_addr(), EthernetAddress::BROADCAST);
@@ -186,7 +301,7 @@ mod tests {
             assert_eq!(arp.source_protocol_addr(), v4.octets());
             assert_eq!(arp.target_protocol_addr(), v4.octets());
             let ip = EthernetFrame::new_checked(&sent[1][..]).unwrap();
-            assert_eq!(ip.dst_addr(), ALL_NODES_MAC);
+            assert_eq!(ip.dst_addr(), EthernetAddress([0x33, 0x33, 0, 0, 0, 1]));
             let ip = Ipv6Packet::new_checked(ip.payload()).unwrap();
             let icmp = Icmpv6Packet::new_checked(ip.payload()).unwrap();
             assert!(icmp.verify_checksum(&ip.src_addr(), &ip.dst_addr()));

@@ -123,6 +123,11 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
         let wanted = self
             .stack
             .poll(&mut self.nic, memory, unix_seconds, instant(now));
+        if let Some((address, [a, b, c, d, e, f])) = self.stack.take_conflict() {
+            self.log(format_args!(
+                "{address} is in use by {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x} too"
+            ));
+        }
         self.nic.front().flush();
         self.housekeeping(now);
 

@@ -88,7 +88,7 @@ impl<'a> Report<'a> {
     }
 
     /// How often something was dropped since boot, by cause.
-    fn drops(&self) -> [(&'static str, u64); 18] {
+    fn drops(&self) -> [(&'static str, u64); 19] {
         let Snapshot {
             stack,
             dns,
@@ -104,6 +104,7 @@ impl<'a> Report<'a> {
             ("rx_chain", front.rx_chains),
             ("rx_bad_checksum", *bad_checksums),
             ("rx_ignored", stack.ignored),
+            ("address_conflict", stack.conflicts),
             ("tx_error", front.tx_errors),
             ("tx_bad_id", front.tx_bad_id),
             ("link_broken", front.broken),

@@ -51,6 +51,12 @@ pub(super) enum Frame<'f> {
     Query(Path, &'f [u8]),
     /// A TCP segment to one of our addresses.
     Segment(Segment<'f>),
+    /// A datagram to the port of DHCP clients: the sender's MAC and IP addresses, and its payload.
+    Dhcp(Mac, [u8; 4], &'f [u8]),
+    /// An IPv6 packet for a group whose routers are to look at it: a query of MLD, if it is anything to us.
+    Group(&'f [u8]),
+    /// What nobody here takes: a datagram to another port, or another protocol. Its sender may be told.
+    Unwanted,
     /// Something else that may be for us.
     Other,
     /// Not for us, or broken.
@@ -101,10 +107,10 @@ impl<'f> Frame<'f> {
         if !addresses.iter().any(|own| own.address() == to.into()) {
             // What a DHCP server sends to an address that it offers, or to all. (Nothing else that goes to
             // a group is for us, and no group should be told so: RFC 1122 section 3.2.2.)
-            let payload = octets.get(header.len()..).unwrap_or(&[]);
-            let is_dhcp = packet.next_header() == IpProtocol::Udp
-                && UdpPacket::new_checked(payload).is_ok_and(|datagram| datagram.dst_port() == 68);
-            return if is_dhcp { Self::Other } else { Self::Nothing };
+            return match dhcp(octets.get(header.len()..), packet.next_header()) {
+                Some(payload) => Self::Dhcp(mac.0, from.octets(), payload),
+                None => Self::Nothing,
+            };
         }
         let is_broadcast = |own: &IpCidr| match own {
             IpCidr::Ipv4(own) => own.broadcast() == Some(from),
@@ -116,6 +122,9 @@ impl<'f> Frame<'f> {
         }
         let whole = octets.get(..packet.total_len().into()).unwrap_or(octets);
         let payload = whole.get(header.len()..).unwrap_or(&[]);
+        if let Some(payload) = dhcp(Some(payload), packet.next_header()) {
+            return Self::Dhcp(mac.0, packet.src_addr().octets(), payload);
+        }
         Self::message(packet.next_header(), whole, payload, mac, from, to.into())
     }
 
@@ -135,10 +144,10 @@ impl<'f> Frame<'f> {
         if !addresses.iter().any(|own| own.address() == to.into()) {
             // Neighbours are looked for in groups. (smoltcp takes a packet for its own by the last 16 bits
             // of an address, and answers what it does not know, RFC 4443 section 2.4 notwithstanding.)
-            return if to.is_multicast() && packet.next_header() == IpProtocol::Icmpv6 {
-                Self::Other
-            } else {
-                Self::Nothing
+            return match packet.next_header() {
+                IpProtocol::Icmpv6 if to.is_multicast() => Self::Other,
+                IpProtocol::HopByHop if to.is_multicast() => Self::Group(octets),
+                _ => Self::Nothing,
             };
         }
         if !is_unicast || !from.is_unicast() {
@@ -163,7 +172,7 @@ impl<'f> Frame<'f> {
                     return Self::Nothing;
                 };
                 if datagram.dst_port() != 53 || datagram.src_port() == 0 {
-                    return Self::Other;
+                    return Self::Unwanted;
                 }
                 let path = Path {
                     mac: mac.0,
@@ -197,7 +206,16 @@ impl<'f> Frame<'f> {
                     message: payload,
                 })
             }
-            _ => Self::Other,
+            IpProtocol::Icmp | IpProtocol::Icmpv6 => Self::Other,
+            _ => Self::Unwanted,
         }
     }
+}
+
+/// The payload of a datagram that a DHCP server has sent to a client.
+fn dhcp(message: Option<&[u8]>, protocol: IpProtocol) -> Option<&[u8]> {
+    let message = message.filter(|_| protocol == IpProtocol::Udp)?;
+    let datagram = UdpPacket::new_checked(message).ok()?;
+    let is_dhcp = datagram.src_port() == 67 && datagram.dst_port() == 68;
+    message.get(8..datagram.len().into()).filter(|_| is_dhcp)
 }

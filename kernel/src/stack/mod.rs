@@ -7,8 +7,13 @@
 //! [`Stack::poll`] does a bounded amount of work and says when it wants to be
 //! called again; the caller sleeps in between. Memory comes from the caller.
 
+mod dhcp;
 mod frame;
+mod interface;
+mod limit;
 mod list;
+mod listener;
+mod neighbors;
 mod sizing;
 mod snapshot;
 mod tcp;
@@ -24,9 +29,7 @@ use smoltcp::iface::{Config as IfaceConfig, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::Device;
 use smoltcp::socket::dhcpv4;
 use smoltcp::time::{Duration, Instant};
-use smoltcp::wire::{
-    EthernetAddress, HardwareAddress, IpAddress, IpCidr, Ipv4Address, Ipv6Address, Ipv6Cidr,
-};
+use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr, Ipv4Address, Ipv6Address, Ipv6Cidr};
 
 use crate::announce::Announcer;
 use crate::cmdline::Config;
@@ -34,6 +37,7 @@ use crate::nic::{Ethernet, Ip, Mac, Nic, Tx};
 use crate::secrets::{Purpose, Root};
 use crate::timeline::{Phase, Timeline};
 use frame::Frame;
+use limit::Limit;
 use mayfly_dns as dns;
 use mayfly_http as http;
 use mayfly_site::{Pages, Site};
@@ -64,6 +68,8 @@ pub struct Stats {
     pub nobody: u64,
     /// Frames that were broken or for somebody else.
     pub ignored: u64,
+    /// Messages by which another host says that it has an address of ours.
+    pub conflicts: u64,
     /// Connections that are half open, open, and closing.
     pub connections: [usize; 3],
 }
@@ -85,6 +91,10 @@ pub struct Stack<'a, P: Pages> {
     ip: Interface,
     sockets: SocketSet<'static>,
     dhcp: Option<SocketHandle>,
+    /// Since when there has been no lease.
+    dhcp_since: Instant,
+    /// What the DHCP server has said last.
+    dhcp_said: dhcp::Said,
     /// When `iface` wants its turn.
     iface_wake: Option<Instant>,
     connections: Connections<'a>,
@@ -92,6 +102,11 @@ pub struct Stack<'a, P: Pages> {
     dns: Box<dns::Server>,
     http: http::Shared,
     announcer: Announcer,
+    /// Reports of groups that are due.
+    groups: listener::Due,
+    conflicts: neighbors::Conflicts,
+    /// Of what is sent because of a frame that nobody takes.
+    errors: Limit,
     mtu: usize,
     features: Features,
     /// For what smoltcp draws at random but sequence numbers.
@@ -149,10 +164,6 @@ fn millis(now: Instant) -> Millis {
     u64::try_from(now.total_millis()).unwrap_or(0)
 }
 
-fn is_host(address: Ipv4Address) -> bool {
-    IpAddress::from(address).is_unicast()
-}
-
 impl<'a, P: Pages> Stack<'a, P> {
     /// The stack for these addresses, silent until [`Stack::link_up`].
     pub fn new<H: Hypervisor>(
@@ -169,7 +180,11 @@ impl<'a, P: Pages> Stack<'a, P> {
         let iface = interface(&mut Ethernet::new(None, tx), mac, seed, now);
         let ip = ip_interface(tx, now);
         let mut sockets = SocketSet::new(Vec::with_capacity(usize::from(config.dhcp)));
-        let dhcp = config.dhcp.then(|| sockets.add(dhcpv4::Socket::new()));
+        let dhcp = config.dhcp.then(|| {
+            let mut socket = dhcpv4::Socket::new();
+            socket.set_parameter_request_list(dhcp::WANTED);
+            sockets.add(socket)
+        });
         let mut stack = Self {
             mtu: tx.mtu(),
             features: tx.features(),
@@ -177,11 +192,16 @@ impl<'a, P: Pages> Stack<'a, P> {
             ip,
             sockets,
             dhcp,
+            dhcp_since: now,
+            dhcp_said: dhcp::Said::default(),
             iface_wake: Some(now),
             connections: Connections::new(sizing, root),
             dns: Box::new(dns::Server::new(config.dns(root.key(Purpose::Dns)))),
             http: http::Shared::default(),
             announcer: Announcer::new(UNKNOWN_MAC),
+            groups: listener::Due::default(),
+            conflicts: neighbors::Conflicts::default(),
+            errors: Limit::FULL,
             seed,
             gateways: (config.gw4, config.gw6),
             served,
@@ -246,6 +266,13 @@ impl<'a, P: Pages> Stack<'a, P> {
                 let _ = addresses.push(IpCidr::Ipv6(link_local(mac)));
             }
         });
+        // It may be another network.
+        if let Some(handle) = self.dhcp {
+            self.sockets.get_mut::<dhcpv4::Socket<'_>>(handle).reset();
+            self.dhcp_since = now;
+            self.dhcp_said = dhcp::Said::default();
+            self.poll_dhcp(now);
+        }
         self.announcer = Announcer::new(mac);
         self.announcer.restart(now);
         self.iface_wake = Some(now);
@@ -283,8 +310,14 @@ impl<'a, P: Pages> Stack<'a, P> {
     pub fn transmit<H: Hypervisor>(&mut self, nic: &mut Nic<'_, H>, now: Instant) {
         let (_, tx) = nic.split();
         let mut device = Ethernet::new(None, tx);
-        self.announcer.poll(&mut device, self.iface.ip_addrs(), now);
+        let mut due = self.groups.take(now);
+        if self.announcer.poll(&mut device, self.iface.ip_addrs(), now) {
+            due = Some(listener::Report::Joined);
+        }
         self.iface.poll_egress(now, &mut device, &mut self.sockets);
+        if let Some(report) = due {
+            listener::report(report, self.iface.ip_addrs(), tx);
+        }
     }
 
     /// Receives, serves and transmits, all bounded. Returns when to call again
@@ -315,12 +348,21 @@ impl<'a, P: Pages> Stack<'a, P> {
                     self.connections
                         .receive(&segment, &mut wire, memory, &mut self.stats);
                 }
-                Frame::Other => {
-                    let mut device = Ethernet::new(Some(frame), tx);
-                    self.iface
-                        .poll_ingress_single(now, &mut device, &mut self.sockets);
-                    self.iface_wake = Some(now);
+                Frame::Dhcp(from, address, payload) => {
+                    match dhcp::Message::read(payload, address, own) {
+                        Some(message) => self.lease(message, from, tx, now),
+                        None => self.stats.ignored += 1,
+                    }
                 }
+                Frame::Group(packet) => {
+                    if let Some((delay, report)) = listener::query(packet, own) {
+                        self.groups.ask(now + delay, report);
+                        let wake = [self.iface_wake, self.groups.at()];
+                        self.iface_wake = wake.into_iter().flatten().min();
+                    }
+                }
+                Frame::Unwanted if !self.errors.take(now) => self.stats.ignored += 1,
+                Frame::Other | Frame::Unwanted => self.other(frame, tx, now),
                 Frame::Nothing => self.stats.ignored += 1,
             }
         }
@@ -329,7 +371,7 @@ impl<'a, P: Pages> Stack<'a, P> {
             self.poll_dhcp(now);
             self.transmit(nic, now);
             let sockets = self.iface.poll_at(now, &self.sockets);
-            let wake = [sockets, self.announcer.poll_at()];
+            let wake = [sockets, self.announcer.poll_at(), self.groups.at()];
             self.iface_wake = wake.into_iter().flatten().min();
         }
         self.serve(nic, unix_seconds, now);
@@ -381,38 +423,6 @@ impl<'a, P: Pages> Stack<'a, P> {
         let iface = &mut self.ip;
         let mut wire = Wire { now, iface, tx };
         self.connections.serve(&mut wire, &mut services);
-    }
-
-    fn poll_dhcp(&mut self, now: Instant) {
-        let Some(handle) = self.dhcp else { return };
-        let socket = self.sockets.get_mut::<dhcpv4::Socket<'_>>(handle);
-        let lease = match socket.poll() {
-            None => return,
-            // A server that is no host can't be asked to renew: smoltcp would panic.
-            Some(dhcpv4::Event::Configured(lease)) if !is_host(lease.server.address) => {
-                socket.reset();
-                return;
-            }
-            Some(dhcpv4::Event::Configured(lease)) => Some((lease.address, lease.router)),
-            Some(dhcpv4::Event::Deconfigured) => None,
-        };
-        self.update_addresses(|addresses| {
-            addresses.retain(|cidr| matches!(cidr, IpCidr::Ipv6(_)));
-            if let Some((address, _)) = lease {
-                let _ = addresses.push(IpCidr::Ipv4(address));
-            }
-        });
-        // The same goes for a router.
-        self.gateways.0 = lease
-            .and_then(|(_, router)| router)
-            .filter(|&router| is_host(router));
-        set_gateways(&mut self.iface, self.gateways);
-        if let Site::BuiltIn(site) = &mut self.served.zones {
-            site.set_ipv4(lease.map(|(address, _)| address.address()));
-        }
-        // A connection to an address that is gone is over.
-        self.connections.activate_all();
-        self.announcer.restart(now);
     }
 }
 

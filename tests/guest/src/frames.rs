@@ -304,9 +304,22 @@ pub struct Dhcp {
 }
 
 impl Dhcp {
-    /// The message as the payload of a datagram from port 67 to 68.
+    /// The options that are usual, by number.
     #[must_use]
-    pub fn message(&self) -> Vec<u8> {
+    pub fn options(&self) -> Vec<(u8, Vec<u8>)> {
+        let mut options = vec![
+            (53, vec![self.kind]),
+            (54, self.server.to_vec()),
+            (51, self.lease.to_be_bytes().to_vec()),
+            (1, vec![255, 255, 255, 0]),
+        ];
+        options.extend(self.router.map(|router| (3, router.to_vec())));
+        options
+    }
+
+    /// A message with these octets as its options, and as its field for a file's name.
+    #[must_use]
+    pub fn message_with(&self, options: &[u8], file: &[u8]) -> Vec<u8> {
         let mut message = vec![2, 1, 6, 0];
         message.extend(self.xid.to_be_bytes());
         message.extend([0, 0, 0x80, 0, 0, 0, 0, 0]);
@@ -314,31 +327,51 @@ impl Dhcp {
         message.extend(self.server);
         message.extend([0; 4]);
         message.extend(self.mac);
+        message.resize(108, 0);
+        message.extend(file);
         message.resize(236, 0);
-        message.extend([0x63, 0x82, 0x53, 0x63, 53, 1, self.kind, 54, 4]);
-        message.extend(self.server);
-        message.extend([51, 4]);
-        message.extend(self.lease.to_be_bytes());
-        message.extend([1, 4, 255, 255, 255, 0]);
-        if let Some(router) = self.router {
-            message.extend([3, 4]);
-            message.extend(router);
-        }
-        message.push(255);
+        message.extend([0x63, 0x82, 0x53, 0x63]);
+        message.extend(options);
         message
+    }
+
+    /// The message as the payload of a datagram from port 67 to 68.
+    #[must_use]
+    pub fn message(&self) -> Vec<u8> {
+        let mut options = encoded(&self.options());
+        options.push(255);
+        self.message_with(&options, b"")
     }
 
     /// The whole frame, broadcast.
     #[must_use]
     pub fn frame(&self, mac: [u8; 6]) -> Vec<u8> {
+        Self::frame_of(mac, self.server, &self.message())
+    }
+
+    /// A message as a broadcast frame from this address.
+    #[must_use]
+    pub fn frame_of(mac: [u8; 6], from: [u8; 4], message: &[u8]) -> Vec<u8> {
         let path = Path {
             mac,
             to_mac: BROADCAST,
-            from: self.server.into(),
+            from: from.into(),
             to: [255; 4].into(),
         };
-        udp(&path, 67, 68, &self.message())
+        udp(&path, 67, 68, message)
     }
+}
+
+/// Options as they stand in a message.
+#[must_use]
+pub fn encoded(options: &[(u8, Vec<u8>)]) -> Vec<u8> {
+    let mut octets = Vec::new();
+    for (code, value) in options {
+        octets.push(*code);
+        octets.extend(&length16(value.len())[1..]);
+        octets.extend(value);
+    }
+    octets
 }
 
 /// Where the IP packet of a frame ends and its message begins, and the protocol of that;

@@ -1,0 +1,106 @@
+//! What the interface does for itself: ARP, neighbour discovery, ICMP, DHCP.
+
+use mayfly_drivers::Hypervisor;
+use mayfly_site::{Pages, Site};
+use smoltcp::socket::dhcpv4;
+use smoltcp::time::Instant;
+use smoltcp::wire::{IpAddress, IpCidr, Ipv4Address};
+
+use super::neighbors::{self, Verdict};
+use super::{Stack, dhcp, set_gateways};
+use crate::nic::{Ethernet, Mac, Tx};
+
+fn is_host(address: Ipv4Address) -> bool {
+    IpAddress::from(address).is_unicast()
+}
+
+impl<P: Pages> Stack<'_, P> {
+    /// Handles what is for the interface itself: ARP, neighbour discovery, ICMP.
+    pub(super) fn other(&mut self, frame: &[u8], tx: &mut Tx<'_, impl Hypervisor>, now: Instant) {
+        let own = tx.mac();
+        let mut device = Ethernet::new(Some(frame), tx);
+        match neighbors::judge(frame, own, self.iface.ip_addrs()) {
+            Verdict::Pass => {
+                self.iface
+                    .poll_ingress_single(now, &mut device, &mut self.sockets);
+                self.iface_wake = Some(now);
+            }
+            Verdict::Drop => self.stats.ignored += 1,
+            Verdict::Reply(address, mac, to) => {
+                self.announcer.reply(&mut device, address, mac, to, now);
+            }
+            Verdict::Advertise => {
+                if self.errors.take(now) {
+                    self.announcer.again(now);
+                    self.iface_wake = Some(now);
+                }
+            }
+            Verdict::Conflict(address, mac) => {
+                self.stats.conflicts += 1;
+                if self.conflicts.note(address, mac, now) {
+                    self.announcer.again(now);
+                    self.iface_wake = Some(now);
+                }
+            }
+        }
+    }
+
+    /// Somebody else who says that an address of ours is theirs, if that is to be reported.
+    pub fn take_conflict(&mut self) -> Option<(IpAddress, Mac)> {
+        self.conflicts.take()
+    }
+
+    /// Gives a DHCP server's message to the client.
+    pub(super) fn lease<H: Hypervisor>(
+        &mut self,
+        mut message: dhcp::Message<'_>,
+        from: Mac,
+        tx: &mut Tx<'_, H>,
+        now: Instant,
+    ) {
+        message.complete(&mut self.dhcp_said);
+        let mut frame = [0; dhcp::FRAME_MAX];
+        let length = message.write(&mut frame, from);
+        let mut device = Ethernet::new(frame.get(..length), tx);
+        self.iface
+            .poll_ingress_single(now, &mut device, &mut self.sockets);
+        self.iface_wake = Some(now);
+    }
+
+    /// Takes what the DHCP client has come to.
+    pub(super) fn poll_dhcp(&mut self, now: Instant) {
+        let Some(handle) = self.dhcp else { return };
+        let socket = self.sockets.get_mut::<dhcpv4::Socket<'_>>(handle);
+        socket.set_retry_config(dhcp::patience(now - self.dhcp_since));
+        let lease = match socket.poll() {
+            None => return,
+            // A server that is no host can't be asked to renew: smoltcp would panic.
+            Some(dhcpv4::Event::Configured(lease)) if !is_host(lease.server.address) => {
+                socket.reset();
+                return;
+            }
+            Some(dhcpv4::Event::Configured(lease)) => Some((lease.address, lease.router)),
+            Some(dhcpv4::Event::Deconfigured) => {
+                self.dhcp_since = now;
+                None
+            }
+        };
+        self.update_addresses(|addresses| {
+            addresses.retain(|cidr| matches!(cidr, IpCidr::Ipv6(_)));
+            if let Some((address, _)) = lease {
+                let _ = addresses.push(IpCidr::Ipv4(address));
+            }
+        });
+        // The same goes for a router.
+        self.gateways.0 = lease
+            .and_then(|(_, router)| router)
+            .filter(|&router| is_host(router));
+        set_gateways(&mut self.iface, self.gateways);
+        if let Site::BuiltIn(site) = &mut self.served.zones {
+            site.set_ipv4(lease.map(|(address, _)| address.address()));
+        }
+        // A connection to an address that is gone is over.
+        self.connections.activate_all();
+        self.announcer.restart(now);
+    }
+}
