@@ -9,6 +9,7 @@ pub mod boot;
 pub mod checksum;
 pub mod cmdline;
 pub mod guest;
+pub mod last_words;
 pub mod line;
 pub mod nic;
 pub mod report;

@@ -5,6 +5,9 @@ use core::fmt::{self, Write};
 /// Longer lines are cut. (Xen begins a new line of its console after 200 bytes.)
 const MAX: usize = 1024;
 
+/// What each line begins with.
+const PREFIX: &str = "mayfly: ";
+
 /// A line that begins with `mayfly: ` and ends in a newline.
 pub struct Line {
     bytes: [u8; MAX],
@@ -19,7 +22,7 @@ impl Line {
             bytes: [0; MAX],
             len: 0,
         };
-        let _ = write!(line, "mayfly: {text}");
+        let _ = write!(line, "{PREFIX}{text}");
         line.len = line.len.min(MAX - 1);
         let _ = line.write_str("\n");
         line
@@ -29,6 +32,12 @@ impl Line {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or(&[])
+    }
+
+    /// The text alone, without what each line begins and ends with.
+    #[must_use]
+    pub fn text(&self) -> &[u8] {
+        (self.bytes.get(PREFIX.len()..self.len.saturating_sub(1))).unwrap_or(&[])
     }
 }
 
@@ -52,6 +61,7 @@ mod tests {
     fn a_long_line_is_cut_and_still_ends() {
         let short = Line::new(format_args!("{}", 1));
         assert_eq!(short.as_bytes(), b"mayfly: 1\n");
+        assert_eq!(short.text(), b"1");
         let long = Line::new(format_args!("{:2000}", 1));
         assert_eq!(long.as_bytes().len(), MAX);
         assert!(long.as_bytes().ends_with(b" \n"));

@@ -1,7 +1,8 @@
 //! The end of the domain when something is wrong: one line, then SHUTDOWN_crash.
 //!
-//! The line goes to Xen's debug port, which needs no ring and no daemon, and to
-//! the console ring if there is room. Nothing here waits or allocates.
+//! The line goes to Xen's debug port, which needs no ring and no daemon, to
+//! the console ring if there is room, and to `data/mayfly/error` in xenstore, whose
+//! answer is waited for within a bound. Nothing here allocates.
 
 use core::fmt;
 use core::panic::PanicInfo;
@@ -21,6 +22,7 @@ pub(crate) fn crash(reason: fmt::Arguments<'_>) -> ! {
         let line = Line::new(reason);
         xen::debug_write(line.as_bytes());
         xen::console_last_words(line.as_bytes());
+        xen::xenstore_last_words(line.text());
     }
     xen::shutdown(ShutdownReason::Crash)
 }

@@ -10,6 +10,7 @@ use core::fmt;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use mayfly::last_words;
 use mayfly::line::Line;
 use mayfly::secrets::{ROOT, Root, Sources};
 use mayfly_drivers::abi::{
@@ -200,6 +201,54 @@ pub(crate) fn console_last_words(bytes: &[u8]) {
     }
     ring.store_release(xencons_interface::OUT_PROD, produced);
     let _ = evtchn_send(u32::try_from(port).unwrap_or(0));
+}
+
+/// Writes why the domain ends to xenstore, and waits until xenstored has taken it, for some 2^32 ticks of the TSC:
+/// one to four seconds.
+pub(crate) fn xenstore_last_words(text: &[u8]) {
+    const PATIENCE: u64 = 1 << 32;
+    if !HYPERCALL_PAGE_IS_FILLED.load(Ordering::Relaxed) {
+        return;
+    }
+    let (Ok(pfn), Ok(port)) = (
+        hvm_param(HvmParam::StorePfn),
+        hvm_param(HvmParam::StoreEvtchn),
+    ) else {
+        return;
+    };
+    let Ok(port @ 1..) = u32::try_from(port) else {
+        return;
+    };
+    if pfn == 0 || pfn >= 1 << 20 {
+        return;
+    }
+    // SAFETY: below 4 GiB and not page 0, by the test above, and Xen says that it is a ring. The xenstore driver may
+    // have a handle too, but its code does not run again.
+    let ring = unsafe { shared_page(pfn * PAGE_SIZE as u64) };
+    let start = tsc();
+    last_words::write(
+        &ring,
+        text,
+        &mut || {
+            let _ = evtchn_send(port);
+        },
+        &mut || {
+            give_way();
+            tsc().wrapping_sub(start) < PATIENCE
+        },
+    );
+}
+
+/// `SCHEDOP_yield`: lets others run on this CPU.
+fn give_way() {
+    // SAFETY: Xen takes no argument.
+    let _ = unsafe {
+        call(
+            xen_sys::__HYPERVISOR_sched_op,
+            u64::from(xen_sys::SCHEDOP_yield),
+            &mut 0_u32,
+        )
+    };
 }
 
 /// Xen, as the drivers see it.
