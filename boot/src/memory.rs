@@ -72,6 +72,20 @@ pub fn is_free(
             .any(|o| !o.is_empty() && o.start < range.end && o.end > range.start)
 }
 
+/// Whether each byte of a range is RAM, by one or several entries of the map. (Xen has nothing behind other addresses:
+/// to read there ends the domain without a word.)
+pub fn is_ram(map: impl Iterator<Item = MemoryRange> + Clone, range: &Range<u64>) -> bool {
+    let mut at = range.start;
+    while at < range.end {
+        let ram = map.clone().filter(|entry| entry.kind == MEMMAP_RAM);
+        let Some(end) = ram.map(|entry| entry.range).find(|ram| ram.contains(&at)) else {
+            return false;
+        };
+        at = end.end;
+    }
+    true
+}
+
 fn page_up(address: u64) -> u64 {
     address.saturating_add(4095) & !4095
 }
@@ -132,6 +146,31 @@ mod tests {
         assert!(!free(0x0f_0000..0x0f_1000));
         assert!(!free(0x7f_f000..0x80_1000));
         assert!(!free(0x70_0000..0x70_0000));
+    }
+
+    #[test]
+    fn ram_may_be_in_several_entries_and_has_no_holes() {
+        let hole = MemoryRange {
+            range: 0x40_0000..0x50_0000,
+            kind: 2,
+        };
+        let map = [
+            ram(0x20_0000..0x30_0000),
+            ram(0..0x20_0000),
+            hole,
+            ram(0x50_0000..0x60_0000),
+        ];
+        let is_ram = |range| is_ram(map.iter().cloned(), &range);
+        assert!(is_ram(0x10_0000..0x30_0000));
+        assert!(is_ram(0x2f_ffff..0x30_0000));
+        assert!(is_ram(0x50_0000..0x60_0000));
+        assert!(!is_ram(0x2f_ffff..0x30_0001));
+        assert!(!is_ram(0x30_0000..0x30_0001));
+        assert!(!is_ram(0x48_0000..0x48_0001));
+        assert!(!is_ram(0x3f_0000..0x51_0000));
+        assert!(!is_ram(0x5f_0000..u64::MAX));
+        // Nothing has no address.
+        assert!(is_ram(0x48_0000..0x48_0000));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use core::fmt;
 use core::ops::Range;
 
 use mayfly_boot::layout;
-use mayfly_boot::memory::{gap_above_ram, is_free, largest_free};
+use mayfly_boot::memory::{gap_above_ram, is_free, is_ram, largest_free};
 use mayfly_boot::start_info::{self, MemoryRange, PhysicalMemory, StartInfo};
 use mayfly_drivers::Errno;
 use mayfly_drivers::abi::PAGE_SIZE;
@@ -93,11 +93,16 @@ struct Modules {
 
 impl Modules {
     /// The toolstack's structure is recognised by what it starts with; the first other module is the site's pack.
-    fn read(memory: &BuilderMemory, info: &StartInfo<'static>) -> Result<Self, Error> {
+    fn read(
+        memory: &BuilderMemory,
+        info: &StartInfo<'static>,
+        map: impl Iterator<Item = MemoryRange> + Clone,
+    ) -> Result<Self, Error> {
         let mut this = Self::default();
         for (number, range) in info.modules().enumerate() {
             let length = usize::try_from(range.end - range.start).ok();
             let octets = length
+                .filter(|_| is_ram(map.clone(), &range))
                 .and_then(|length| memory.bytes(range.start, length))
                 .ok_or(Error::Module(range))?;
             if this.network.is_none() && Preconnected::is_one(octets) {
@@ -163,7 +168,15 @@ pub(crate) fn read(start_info: u32) -> Result<Left, Error> {
     if count > MODULES {
         return Err(Error::Modules(count));
     }
-    let modules = Modules::read(&memory, &info)?;
+    let mut entries = [0; 20 * 32];
+    let count = match info.memory_map().next() {
+        Some(_) => 0,
+        None => xen::memory_map(&mut entries).map_err(Error::MemoryMap)?,
+    };
+    // One of the two is empty.
+    let asked = start_info::e820(entries.get(..20 * count).unwrap_or(&[]));
+    let map = info.memory_map().chain(asked);
+    let modules = Modules::read(&memory, &info, map.clone())?;
     let network = modules.network_pages();
     let mut occupied: Occupied = [const { 0..0 }; NETWORK + 1];
     let taken = core::iter::once(image)
@@ -172,14 +185,7 @@ pub(crate) fn read(start_info: u32) -> Result<Left, Error> {
     for (slot, range) in occupied.iter_mut().zip(taken) {
         *slot = range;
     }
-    let mut entries = [0; 20 * 32];
-    let division = if info.memory_map().next().is_some() {
-        Division::find(info.memory_map(), &mut occupied, network.clone())
-    } else {
-        let count = xen::memory_map(&mut entries).map_err(Error::MemoryMap)?;
-        let map = start_info::e820(entries.get(..20 * count).unwrap_or(&[]));
-        Division::find(map, &mut occupied, network.clone())
-    };
+    let division = Division::find(map, &mut occupied, network.clone());
     if modules.network.is_some() && !division.has_network {
         return Err(Error::NetworkPages(network));
     }
