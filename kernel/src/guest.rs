@@ -108,12 +108,12 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
     }
 
     /// Handles whatever has come by now. Returns when to be called again at the latest;
-    /// a time that is past means at once.
+    /// a time that is past means at once. `unix_seconds` is the time of day, if it is known.
     pub fn step(
         &mut self,
         memory: &mut Memory<'_>,
         now: SystemTime,
-        unix_seconds: u64,
+        unix_seconds: Option<u64>,
     ) -> Option<SystemTime> {
         self.xenstore(now);
         for port in self.nic.front().ports().into_iter().flatten() {

@@ -16,3 +16,4 @@ pub mod report;
 pub mod secrets;
 pub mod stack;
 pub mod timeline;
+pub mod wall;

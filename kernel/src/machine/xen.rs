@@ -13,6 +13,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use mayfly::last_words;
 use mayfly::line::Line;
 use mayfly::secrets::{ROOT, Root, Sources};
+use mayfly::wall::Wall;
 use mayfly_drivers::abi::{
     DOMID_SELF, HVMOP_GET_PARAM, PAGE_SIZE, XENMAPSPACE_GRANT_TABLE, XENMAPSPACE_SHARED_INFO,
     XENMEM_ADD_TO_PHYSMAP, XENMEM_MEMORY_MAP, shared_info, xen_add_to_physmap, xen_hvm_param,
@@ -257,6 +258,7 @@ pub(crate) struct Xen {
     network: NetworkPages,
     shared_info: SharedPage,
     clock: clock::Clock,
+    wall: Wall,
     special: RefCell<[Gfn; 4]>,
     /// While it is counted.
     slept: Cell<Option<u64>>,
@@ -302,6 +304,7 @@ impl Xen {
             network,
             shared_info: page,
             clock: clock::Clock::new(),
+            wall: Wall::default(),
             special: RefCell::new([Gfn(0); 4]),
             slept: Cell::new(Some(0)),
         })
@@ -330,9 +333,10 @@ impl Xen {
         Ok(Xenstore::new(self, page, port))
     }
 
-    /// Seconds since 1970 at a time, from Xen's wall clock; 0 while Xen is setting it.
-    pub(crate) fn unix_seconds(&self, now: SystemTime) -> u64 {
-        clock::wall_clock(&self.shared_info, now).map_or(0, |wall| wall.seconds)
+    /// Seconds since 1970 at a time, from Xen's wall clock.
+    pub(crate) fn unix_seconds(&self, now: SystemTime) -> Option<u64> {
+        let read = clock::wall_clock(&self.shared_info, now).map(|wall| wall.seconds);
+        self.wall.unix_seconds(read, now)
     }
 
     /// The root of all secrets, and whether there is anything random in it.

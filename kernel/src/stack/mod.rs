@@ -326,7 +326,7 @@ impl<'a, P: Pages> Stack<'a, P> {
         &mut self,
         nic: &mut Nic<'_, H>,
         memory: &mut Memory<'_>,
-        unix_seconds: u64,
+        unix_seconds: Option<u64>,
         now: Instant,
     ) -> Option<Instant> {
         self.follow(nic, now);
@@ -338,7 +338,8 @@ impl<'a, P: Pages> Stack<'a, P> {
             match Frame::read(frame, own, self.iface.ip_addrs()) {
                 Frame::Query(path, query) => {
                     let (server, zones) = (&mut self.dns, &self.served.zones);
-                    if udp::answer(server, zones, millis(now), unix_seconds, &path, query, tx) {
+                    let seconds = unix_seconds.unwrap_or(0);
+                    if udp::answer(server, zones, millis(now), seconds, &path, query, tx) {
                         self.served.timeline.first(Phase::FirstDns);
                     }
                 }
@@ -399,7 +400,12 @@ impl<'a, P: Pages> Stack<'a, P> {
             .is_none()
     }
 
-    fn serve<H: Hypervisor>(&mut self, nic: &mut Nic<'_, H>, unix_seconds: u64, now: Instant) {
+    fn serve<H: Hypervisor>(
+        &mut self,
+        nic: &mut Nic<'_, H>,
+        unix_seconds: Option<u64>,
+        now: Instant,
+    ) {
         if self.connections.is_http_active() {
             // A page of figures may be asked for.
             *self.served.snapshot.borrow_mut() = Snapshot {

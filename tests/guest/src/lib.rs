@@ -225,7 +225,7 @@ impl Net<'_> {
     pub fn step(&mut self) -> Option<Option<SystemTime>> {
         self.steps += 1;
         let now = self.xen.now();
-        let unix_seconds = WALL_CLOCK + now.0 / SECOND;
+        let unix_seconds = Some(WALL_CLOCK + now.0 / SECOND);
         let wake = self
             .guest
             .step(&mut memory(&mut self.handed_out), now, unix_seconds);

@@ -2,10 +2,13 @@
 
 use mayfly_http::{Connection, Shared};
 use mayfly_site::Pages;
-use mayfly_stream::{Input, Next};
+use mayfly_stream::{Input, Moment, Next};
 
 /// Any time, in seconds since 1970: later than all that a site was modified.
-const NOW: u64 = 1_800_000_000;
+const MOMENT: Moment = Moment {
+    now: 0,
+    unix_seconds: Some(1_800_000_000),
+};
 
 /// What a connection sends that gets a stream in pieces of at most `piece` octets, each when it can't get on without, and has
 /// room for `room` octets at a time; and what it has counted.
@@ -27,7 +30,7 @@ pub fn feed<P: Pages>(
         let octets = stream.get(start..end).ok_or("more taken than given")?;
         let ended = end == stream.len();
         let input = Input { octets, ended };
-        let progress = connection.process(0, NOW, input, &mut out, pages, &mut shared);
+        let progress = connection.process(MOMENT, input, &mut out, pages, &mut shared);
         start += progress.consumed;
         let written = out.get(..progress.written);
         sent.extend_from_slice(written.ok_or("more written than there is room")?);

@@ -23,7 +23,7 @@ pub(super) struct Answer<'r, 'a, S: ?Sized> {
     pub(super) response: &'r mut Response<'a>,
     pub(super) site: &'a S,
     pub(super) shared: &'r mut Shared,
-    pub(super) unix_seconds: u64,
+    pub(super) unix_seconds: Option<u64>,
     framing: Framing,
     /// What of the request is to be passed over before the response goes out.
     body: Body,
@@ -34,7 +34,7 @@ impl<'r, 'a, S: Pages + ?Sized> Answer<'r, 'a, S> {
         response: &'r mut Response<'a>,
         site: &'a S,
         shared: &'r mut Shared,
-        unix_seconds: u64,
+        unix_seconds: Option<u64>,
     ) -> Self {
         let framing = Framing {
             head_only: false,
@@ -208,8 +208,9 @@ impl<'r, 'a, S: Pages + ?Sized> Answer<'r, 'a, S> {
         // RFC 9110 section 14.2: for GET, after the other preconditions.
         let ranged = request.ranged && request.method == Method::Get;
         let range = ranged.then(|| request.value("range")).flatten();
-        let range =
-            range.filter(|_| conditions::allows_range(request, validators, self.unix_seconds));
+        let range = range.filter(|_| {
+            conditions::allows_range(request, validators, self.unix_seconds.unwrap_or(0))
+        });
         let Some(parts) = range.and_then(|range| range::select(range, body.len())) else {
             self.begin(Status::Ok);
             self.response.own.push_length(body.len() as u64);
@@ -251,7 +252,7 @@ impl<'r, 'a, S: Pages + ?Sized> Answer<'r, 'a, S> {
         if !request.conditional {
             return Ok(false);
         }
-        match conditions::evaluate(request, validators, self.unix_seconds) {
+        match conditions::evaluate(request, validators, self.unix_seconds.unwrap_or(0)) {
             Outcome::Proceed => Ok(false),
             Outcome::Failed => Err(Status::PreconditionFailed),
             Outcome::NotModified => {

@@ -32,7 +32,7 @@ pub use body::BODY_MAX;
 use body::Body;
 use mayfly_site::date::{IMF_FIXDATE_LEN, imf_fixdate};
 use mayfly_site::{Pages, RENDERED_MAX};
-use mayfly_stream::{Input, Millis, Next, Progress};
+use mayfly_stream::{Input, Millis, Moment, Next, Progress};
 use request::{Expect, FIELDS_FEW, FIELDS_MAX, Refusal, Request, Scan, Scanner};
 use response::Response;
 pub use status::Stats;
@@ -54,7 +54,7 @@ pub const WRITE_QUOTA: usize = 1024;
 pub struct Shared {
     /// Counters.
     pub stats: Stats,
-    /// The lines of `Server` and `Date` in this second.
+    /// The lines of `Server` and, where the time is known, `Date`, in this second.
     stamp: [u8; STAMP_LEN],
     stamp_second: Option<u64>,
     /// Boundaries of multipart responses that were given out.
@@ -63,6 +63,7 @@ pub struct Shared {
     token: Rc<()>,
 }
 
+const SERVER_LINE: &[u8] = b"Server: mayfly\r\n";
 const STAMP_BEFORE: &[u8] = b"Server: mayfly\r\nDate: ";
 const STAMP_LEN: usize = STAMP_BEFORE.len() + IMF_FIXDATE_LEN + 2;
 
@@ -79,7 +80,11 @@ impl Default for Shared {
 }
 
 impl Shared {
-    fn stamp(&mut self, unix_seconds: u64) -> &[u8] {
+    /// The lines that each response has. Without a clock there is no `Date` (RFC 9110 section 6.6.1).
+    fn stamp(&mut self, unix_seconds: Option<u64>) -> &[u8] {
+        let Some(unix_seconds) = unix_seconds else {
+            return SERVER_LINE;
+        };
         if self.stamp_second != Some(unix_seconds) {
             let (before, rest) = self.stamp.split_at_mut(STAMP_BEFORE.len());
             let (date, end) = rest.split_at_mut(IMF_FIXDATE_LEN);
@@ -92,9 +97,9 @@ impl Shared {
     }
 
     /// Something that no multipart response before was made from.
-    fn boundary(&mut self, unix_seconds: u64) -> u64 {
+    fn boundary(&mut self, unix_seconds: Option<u64>) -> u64 {
         self.boundaries = self.boundaries.wrapping_add(1);
-        (unix_seconds << 32).wrapping_add(self.boundaries)
+        (unix_seconds.unwrap_or(0) << 32).wrapping_add(self.boundaries)
     }
 
     fn token(&self) -> Option<Rc<()>> {
@@ -178,17 +183,15 @@ impl<'a> Connection<'a> {
     }
 
     /// Answers the requests in `input` as far as there is room in `out`.
-    ///
-    /// `unix_seconds` is the time of day for `Date`.
     pub fn process<S: Pages + ?Sized>(
         &mut self,
-        now: Millis,
-        unix_seconds: u64,
+        moment: Moment,
         input: Input<'_>,
         out: &mut [u8],
         site: &'a S,
         shared: &mut Shared,
     ) -> Progress {
+        let Moment { now, unix_seconds } = moment;
         let (mut consumed, mut written) = (0, 0);
         let next = loop {
             let rest = input.octets.get(consumed..).unwrap_or_default();
@@ -321,7 +324,7 @@ impl<'a> Connection<'a> {
     fn receive<S: Pages + ?Sized>(
         &mut self,
         request: Result<Request<'_, '_>, Refusal>,
-        unix_seconds: u64,
+        unix_seconds: Option<u64>,
         site: &'a S,
         shared: &mut Shared,
     ) {
@@ -346,7 +349,7 @@ impl<'a> Connection<'a> {
     fn refuse<S: Pages + ?Sized>(
         &mut self,
         status: Status,
-        unix_seconds: u64,
+        unix_seconds: Option<u64>,
         site: &'a S,
         shared: &mut Shared,
     ) {

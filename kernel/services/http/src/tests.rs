@@ -5,6 +5,7 @@ mod deadlines;
 use core::fmt;
 use std::format;
 use std::string::String;
+use std::vec;
 use std::vec::Vec;
 
 use proptest::prelude::*;
@@ -153,6 +154,13 @@ fn site_with(large: &[u8]) -> Site {
 
 const HEAD_LIMIT: usize = 1024;
 const NOW: u64 = 784_111_777;
+
+fn at(now: Millis) -> Moment {
+    Moment {
+        now,
+        unix_seconds: Some(NOW),
+    }
+}
 const DATE: &str = "Date: Sun, 06 Nov 1994 08:49:37 GMT";
 
 /// Feeds a stream in pieces that end at `cuts` to a connection, with room for `size` octets at a
@@ -169,7 +177,7 @@ fn feed(site: &Site, stream: &[u8], mut cuts: impl Iterator<Item = usize>, size:
             octets: &stream[start..end],
             ended,
         };
-        let progress = connection.process(0, NOW, input, &mut out, site, &mut shared);
+        let progress = connection.process(at(0), input, &mut out, site, &mut shared);
         start += progress.consumed;
         assert!(start <= end, "no more is consumed than there is");
         sent.extend_from_slice(&out[..progress.written]);
@@ -331,7 +339,7 @@ impl<'s> Timed<'s> {
         let input = Input { octets, ended };
         let progress =
             self.connection
-                .process(now, NOW, input, &mut out, self.site, &mut self.shared);
+                .process(at(now), input, &mut out, self.site, &mut self.shared);
         out.truncate(progress.written);
         (out, progress.next)
     }
@@ -473,7 +481,11 @@ fn longest_own_part_fits() {
     };
     let mut shared = Shared::default();
     let mut response = Response::new();
-    response.begin(Status::HeaderFieldsTooLarge, framing, shared.stamp(NOW));
+    response.begin(
+        Status::HeaderFieldsTooLarge,
+        framing,
+        shared.stamp(Some(NOW)),
+    );
     response.own.push("x".repeat(144).as_bytes());
     response.own.push(b"\r\nCache-Control: no-store\r\n");
     response.own.push_length(u64::MAX);
@@ -540,4 +552,29 @@ proptest! {
             prop_assert!(!response.ends_with(CLOSE), "nothing follows the last response");
         }
     }
+}
+
+#[test]
+fn without_a_clock_there_is_no_date() {
+    let site = site();
+    let mut shared = Shared::default();
+    let mut answer = |unix_seconds| {
+        let mut connection = Connection::new(0, 1024);
+        let input = Input {
+            octets: b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+            ended: true,
+        };
+        let moment = Moment {
+            now: 0,
+            unix_seconds,
+        };
+        let mut out = vec![0; 4096];
+        let progress = connection.process(moment, input, &mut out, &site, &mut shared);
+        String::from_utf8_lossy(&out[..progress.written]).into_owned()
+    };
+    let known = answer(Some(NOW));
+    assert!(known.contains("\r\nServer: mayfly\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n"));
+    let unknown = answer(None);
+    assert!(unknown.contains("\r\nServer: mayfly\r\n") && !unknown.contains("Date:"));
+    assert_eq!(answer(Some(NOW)), known);
 }

@@ -14,6 +14,15 @@
 /// A point in time: milliseconds on a clock that does not go backwards.
 pub type Millis = u64;
 
+/// When a service is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// For deadlines.
+    pub now: Millis,
+    /// The time of day in seconds since 1970; `None` where nobody knows it.
+    pub unix_seconds: Option<u64>,
+}
+
 /// What a TCP socket has received and not yet given up.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'i> {

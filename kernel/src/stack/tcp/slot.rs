@@ -10,7 +10,7 @@ use crate::timeline::{Phase as Boot, Timeline};
 use mayfly_dns as dns;
 use mayfly_http as http;
 use mayfly_site::{Node, Pages, Site};
-use mayfly_stream::{Input, Millis, Next, Progress};
+use mayfly_stream::{Input, Millis, Moment, Next, Progress};
 
 /// Time in which a connection that the guest has closed must come to its
 /// end, whatever the peer sends meanwhile.
@@ -108,7 +108,7 @@ pub(in crate::stack) struct Services<'s, 'a, P> {
     pub(in crate::stack) http: &'s mut http::Shared,
     pub(in crate::stack) zones: &'s Site<'a>,
     pub(in crate::stack) pages: &'a P,
-    pub(in crate::stack) unix_seconds: u64,
+    pub(in crate::stack) unix_seconds: Option<u64>,
     pub(in crate::stack) timeline: &'s Timeline,
 }
 
@@ -174,7 +174,7 @@ impl<'a> Slot<'a> {
             }
             Connection::Dns(connection) => {
                 let Services { dns, zones, .. } = services;
-                let unix_seconds = services.unix_seconds;
+                let unix_seconds = services.unix_seconds.unwrap_or(0);
                 let room = socket.send_capacity() / 2;
                 converse(socket, scratch, |input, out| {
                     let progress = connection.process(
@@ -196,10 +196,11 @@ impl<'a> Slot<'a> {
                 })
             }
             Connection::Http(connection) => {
-                let (pages, unix_seconds) = (services.pages, services.unix_seconds);
+                let pages = services.pages;
+                let unix_seconds = services.unix_seconds;
+                let moment = Moment { now, unix_seconds };
                 let next = converse(socket, scratch, |input, out| {
-                    let progress =
-                        connection.process(now, unix_seconds, input, out, pages, services.http);
+                    let progress = connection.process(moment, input, out, pages, services.http);
                     if progress.written > 0 {
                         services.timeline.first(Boot::FirstHttp);
                     }

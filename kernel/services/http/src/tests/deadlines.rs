@@ -125,7 +125,7 @@ fn answers_that_hold_memory_are_few() {
             octets,
             ended: false,
         };
-        let progress = connection.process(0, NOW, input, &mut out, site, shared);
+        let progress = connection.process(at(0), input, &mut out, site, shared);
         out.truncate(progress.written);
         (connection, out)
     }
