@@ -5,7 +5,7 @@ use smoltcp::iface::SocketStorage;
 
 use super::tcp::slot::SLOT_SIZE;
 use mayfly_dns::Server;
-use mayfly_http::RENDERED_AT_ONCE;
+use mayfly_http::LOANS;
 use mayfly_site::RENDERED_MAX;
 
 /// How much the stack may hold.
@@ -67,7 +67,7 @@ impl Sizing {
         let dns_tcp = (most / 4).clamp(2, 128);
         // Each socket and connection in its table, and some of the pages made for a request.
         let slots = (http + dns_tcp) * (SLOT_SIZE + size_of::<SocketStorage<'_>>() + 64);
-        let rendered = RENDERED_MAX * RENDERED_AT_ONCE.min(http);
+        let rendered = RENDERED_MAX * LOANS.min(http);
         Self {
             rx_pages: buffers.rx,
             tx_pages: buffers.tx,

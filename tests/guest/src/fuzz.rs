@@ -21,7 +21,7 @@ use crate::{GUEST_MAC, Net, SECOND, STEP_NS, Setup};
 use mayfly::stack::{LARGE, Sizing};
 use mayfly_drivers::SystemTime;
 use mayfly_drivers::fake::Packet;
-use mayfly_http::RENDERED_AT_ONCE;
+use mayfly_http::LOANS;
 use mayfly_site::RENDERED_MAX;
 use peer::Peers;
 
@@ -118,7 +118,7 @@ fn socket_bytes(sizing: &Sizing) -> usize {
 /// The most that a guest's heap use may grow, besides: a socket with its
 /// connection, for each connection, and the pages that are made for requests.
 fn heap_bytes(sizing: &Sizing) -> usize {
-    (sizing.http + sizing.dns_tcp) * 4096 + 2 * RENDERED_AT_ONCE * RENDERED_MAX + (128 << 10)
+    (sizing.http + sizing.dns_tcp) * 4096 + 2 * LOANS * RENDERED_MAX + (128 << 10)
 }
 
 /// Prints what led to a failure when the test panics.

@@ -82,3 +82,14 @@ fn a_query_to_a_group_or_a_broadcast_address_is_not_answered() {
         assert_eq!(net.violations(), [""; 0]);
     });
 }
+
+/// RFC 9112 section 3: 8,000 bytes of target, through receive buffers that are smaller.
+#[test]
+fn long_targets_are_read() {
+    Setup::new().run(|net| {
+        let query = "q".repeat(8000);
+        let request = format!("GET /?{query} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let answer = net.http(guest4(), request.as_bytes()).expect("an answer");
+        assert!(answer.starts_with(b"HTTP/1.1 200 "));
+    });
+}

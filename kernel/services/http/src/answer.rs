@@ -1,11 +1,10 @@
 //! From a request and a site to a response.
 
-use alloc::rc::Rc;
-use alloc::vec::Vec;
 use core::fmt::{self, Write};
 
 use super::body::Body;
 use super::conditions::{self, Outcome, Validators};
+use super::loan::Loan;
 use super::negotiate;
 use super::range;
 use super::request::{Expect, Framing, Method, Refusal, Request};
@@ -324,54 +323,49 @@ impl<'r, 'a, S: Pages + ?Sized> Answer<'r, 'a, S> {
         if self.is_settled(request, Validators::NONE)? {
             return Ok(());
         }
-        let (octets, token) = self.memory(RENDERED_MAX)?;
-        let mut page = Page(octets);
-        write!(page, "{text}").map_err(|_| Status::ServiceUnavailable)?;
+        let loan = self.memory(RENDERED_MAX)?;
+        write!(Page(&loan), "{text}").map_err(|_| Status::ServiceUnavailable)?;
+        let length = loan.bytes().map_or(0, |bytes| bytes.len());
         self.begin(Status::Ok);
         let own = &mut self.response.own;
         own.push(b"Content-Type: ");
         own.push(content_type.as_bytes());
         own.push(b"\r\n");
         own.push(NO_STORE);
-        own.push_length(page.0.len() as u64);
-        self.response
-            .set_content(Content::Made(Made::new(page.0, token)));
+        own.push_length(length as u64);
+        self.response.set_content(Content::Made(Made::new(loan)));
         Ok(())
     }
 
-    /// Memory for something that is made for one response, and the token that goes with it. Such a
+    /// Memory for something that is made for one response. Such a
     /// response does not wait for the content of its request: others would have to wait too.
-    fn memory(&mut self, length: usize) -> Result<(Vec<u8>, Rc<()>), Status> {
-        let token = self.shared.token().ok_or(Status::ServiceUnavailable)?;
-        let mut octets = Vec::new();
-        octets
-            .try_reserve_exact(length)
-            .map_err(|_| Status::ServiceUnavailable)?;
+    fn memory(&mut self, length: usize) -> Result<Loan, Status> {
+        let loan = self.shared.loans.lend(length);
+        let loan = loan.ok_or(Status::ServiceUnavailable)?;
         if self.body != Body::None {
             self.close();
         }
-        Ok((octets, token))
+        Ok(loan)
     }
 
     fn make(&mut self, parts: &[&[u8]]) -> Result<Content<'a>, Status> {
         let length = parts.iter().map(|part| part.len()).sum();
-        let (mut octets, token) = self.memory(length)?;
+        let loan = self.memory(length)?;
         for part in parts {
-            octets.extend_from_slice(part);
+            loan.push(part).ok_or(Status::ServiceUnavailable)?;
         }
-        Ok(Content::Made(Made::new(octets, token)))
+        Ok(Content::Made(Made::new(loan)))
     }
 }
 
-/// A page in the making, which does not grow.
-struct Page(Vec<u8>);
+/// A page in the making, which does not grow beyond its loan.
+struct Page<'l>(&'l Loan);
 
-impl Write for Page {
+impl Write for Page<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        if self.0.capacity() - self.0.len() < text.len() {
-            return Err(fmt::Error);
+        match self.0.push(text.as_bytes()) {
+            Some(length) if length == text.len() => Ok(()),
+            _ => Err(fmt::Error),
         }
-        self.0.extend_from_slice(text.as_bytes());
-        Ok(())
     }
 }

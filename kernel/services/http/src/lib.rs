@@ -15,6 +15,7 @@ extern crate alloc;
 mod answer;
 mod body;
 mod conditions;
+mod loan;
 mod negotiate;
 mod octets;
 mod range;
@@ -25,21 +26,22 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-use alloc::rc::Rc;
-
 use answer::Answer;
 pub use body::BODY_MAX;
 use body::Body;
+pub use loan::LOANS;
+use loan::{Loan, Loans};
 use mayfly_site::date::{IMF_FIXDATE_LEN, imf_fixdate};
 use mayfly_site::{Pages, RENDERED_MAX};
 use mayfly_stream::{Input, Millis, Moment, Next, Progress};
-use request::{Expect, FIELDS_FEW, FIELDS_MAX, Refusal, Request, Scan, Scanner};
+use request::{Expect, Extent, FIELDS_FEW, FIELDS_MAX, Refusal, Request, Scan, Scanner};
 use response::Response;
 pub use status::Stats;
 use status::{MethodClass, Status};
 
-/// Answers that hold memory of their own at once, of all connections together: others get 503.
-pub const RENDERED_AT_ONCE: usize = 4;
+/// Bytes of the longest header section, request line included: enough for a target of 8,000 bytes (RFC 9112
+/// section 3) with the usual fields.
+pub const HEAD_MAX: usize = 8 * 1024 + 512;
 /// Time that a connection may be without a request.
 pub const IDLE_TIMEOUT: Millis = 15_000;
 /// Time from the first octet of a request to the end of its header section, and then of its content.
@@ -59,8 +61,7 @@ pub struct Shared {
     stamp_second: Option<u64>,
     /// Boundaries of multipart responses that were given out.
     boundaries: u64,
-    /// Each clone is the right to hold memory for an answer.
-    token: Rc<()>,
+    loans: Loans,
 }
 
 const SERVER_LINE: &[u8] = b"Server: mayfly\r\n";
@@ -74,7 +75,7 @@ impl Default for Shared {
             stamp: [0; STAMP_LEN],
             stamp_second: None,
             boundaries: 0,
-            token: Rc::new(()),
+            loans: Loans::default(),
         }
     }
 }
@@ -101,21 +102,19 @@ impl Shared {
         self.boundaries = self.boundaries.wrapping_add(1);
         (unix_seconds.unwrap_or(0) << 32).wrapping_add(self.boundaries)
     }
-
-    fn token(&self) -> Option<Rc<()>> {
-        (Rc::strong_count(&self.token) <= RENDERED_AT_ONCE).then(|| self.token.clone())
-    }
 }
 
 /// One connection.
 #[derive(Debug)]
 pub struct Connection<'a> {
-    /// The longest header section that is taken, request line included.
-    head_max: usize,
+    /// Bytes of the receive buffer.
+    input_max: usize,
     phase: Phase,
     /// When the phase began, or the peer last took a quota of the response.
     since: Millis,
     scanner: Scanner,
+    /// The beginning of a header section that is longer than the receive buffer.
+    long_head: Option<Loan>,
     /// What is left to write of an interim response.
     interim: &'static [u8],
     /// What is left of the request's content.
@@ -140,15 +139,15 @@ enum Phase {
 }
 
 impl<'a> Connection<'a> {
-    /// A connection that was accepted now, which takes header sections of up to `head_max` octets:
-    /// at most the size of the receive buffer.
+    /// A connection that was accepted now, whose receive buffer has `input_max` bytes.
     #[must_use]
-    pub fn new(now: Millis, head_max: usize) -> Self {
+    pub fn new(now: Millis, input_max: usize) -> Self {
         Self {
-            head_max,
+            input_max,
             phase: Phase::Idle,
             since: now,
             scanner: Scanner::default(),
+            long_head: None,
             interim: b"",
             body: Body::None,
             response: Response::new(),
@@ -198,22 +197,15 @@ impl<'a> Connection<'a> {
             let room = out.get_mut(written..).unwrap_or_default();
             match self.phase {
                 Phase::Idle | Phase::Head => {
-                    consumed += leading_blank_lines(rest);
+                    if self.long_head.is_none() {
+                        consumed += leading_blank_lines(rest);
+                    }
                     let rest = input.octets.get(consumed..).unwrap_or_default();
-                    match self.scan(rest, now) {
+                    let (taken, scan) = self.scan(rest, now, shared);
+                    consumed += taken;
+                    match scan {
                         Scan::Head(extent) => {
-                            consumed += extent.length;
-                            let head = rest.get(..extent.length).unwrap_or_default();
-                            let (mut few, mut many);
-                            let fields = if extent.fields <= FIELDS_FEW {
-                                few = [httparse::EMPTY_HEADER; FIELDS_FEW];
-                                &mut few[..]
-                            } else {
-                                many = [httparse::EMPTY_HEADER; FIELDS_MAX];
-                                &mut many[..]
-                            };
-                            let request = Request::parse(head, extent.line, fields);
-                            self.receive(request, unix_seconds, site, shared);
+                            consumed += self.receive_head(rest, extent, unix_seconds, site, shared);
                             self.enter(Phase::Body, now);
                         }
                         Scan::Refused(status) => {
@@ -264,6 +256,11 @@ impl<'a> Connection<'a> {
                     written += length;
                     shared.stats.content += copied.content as u64;
                     self.taken = self.taken.saturating_add(length);
+                    if self.response.is_lost() {
+                        shared.stats.aborted += 1;
+                        self.close();
+                        break Next::Abort;
+                    }
                     if self.response.is_complete() {
                         self.response.clear();
                         if self.response.framing.close {
@@ -300,24 +297,84 @@ impl<'a> Connection<'a> {
         self.since = now;
         self.taken = 0;
         self.scanner = Scanner::default();
+        if phase != Phase::Head {
+            self.long_head = None;
+        }
     }
 
     fn close(&mut self) -> Next {
         self.phase = Phase::Closed;
+        self.long_head = None;
         self.response.clear();
         Next::Close
     }
 
-    /// Looks for the end of a header section at the start of `input`.
-    fn scan(&mut self, input: &[u8], now: Millis) -> Scan {
+    /// Looks for the end of a header section at the start of `input`, behind what was put aside of it; and how many bytes
+    /// of `input` were put aside now, because the receive buffer has no room for the rest.
+    fn scan(&mut self, input: &[u8], now: Millis, shared: &mut Shared) -> (usize, Scan) {
+        const NO_MEMORY: Scan = Scan::Refused(Status::ServiceUnavailable);
         // A blank line that is not complete is no request yet.
-        if matches!(input, b"" | b"\r") {
-            return Scan::Partial;
+        if self.long_head.is_none() && matches!(input, b"" | b"\r") {
+            return (0, Scan::Partial);
         }
         if self.phase == Phase::Idle {
             self.enter(Phase::Head, now);
         }
-        self.scanner.scan(input, self.head_max)
+        if self.long_head.is_none() {
+            let scan = self.scanner.scan(input, HEAD_MAX);
+            if scan != Scan::Partial || input.len() < self.input_max {
+                return (0, scan);
+            }
+            self.long_head = shared.loans.lend(HEAD_MAX);
+        }
+        let Some(head) = &self.long_head else {
+            return (0, NO_MEMORY);
+        };
+        let Some(length) = head.push(input) else {
+            return (0, NO_MEMORY);
+        };
+        let scan = head.bytes().map(|head| self.scanner.scan(&head, HEAD_MAX));
+        match (scan, head.bytes()) {
+            // What stands behind the head is still to be read.
+            (Some(Scan::Head(extent)), Some(head)) => {
+                let behind = head.len().saturating_sub(extent.length);
+                (length.saturating_sub(behind), Scan::Head(extent))
+            }
+            (scan, _) => (length, scan.unwrap_or(NO_MEMORY)),
+        }
+    }
+
+    /// Prepares the response to a request whose header section is complete: in what was put aside, or else at the start of
+    /// `input`, of which the number of bytes is given that are done with.
+    fn receive_head<S: Pages + ?Sized>(
+        &mut self,
+        input: &[u8],
+        extent: Extent,
+        unix_seconds: Option<u64>,
+        site: &'a S,
+        shared: &mut Shared,
+    ) -> usize {
+        let long_head = self.long_head.take();
+        let long_head = long_head.as_ref().and_then(Loan::bytes);
+        let length = if long_head.is_some() {
+            0
+        } else {
+            extent.length
+        };
+        let head = (long_head.as_deref().unwrap_or(input))
+            .get(..extent.length)
+            .unwrap_or_default();
+        let (mut few, mut many);
+        let fields = if extent.fields <= FIELDS_FEW {
+            few = [httparse::EMPTY_HEADER; FIELDS_FEW];
+            &mut few[..]
+        } else {
+            many = [httparse::EMPTY_HEADER; FIELDS_MAX];
+            &mut many[..]
+        };
+        let request = Request::parse(head, extent.line, fields);
+        self.receive(request, unix_seconds, site, shared);
+        length
     }
 
     /// Prepares the response to a request.

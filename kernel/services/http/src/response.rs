@@ -1,8 +1,6 @@
 //! A response that is being written: what is its own, and what it shows from where the site has it.
 
-use alloc::rc::Rc;
-use alloc::vec::Vec;
-
+use super::loan::Loan;
 use super::range::{Parts, Span};
 use super::request::Framing;
 use super::status::Status;
@@ -87,23 +85,27 @@ pub(super) enum Content<'a> {
 /// Octets that were made for one response.
 #[derive(Debug)]
 pub(super) struct Made {
-    octets: Vec<u8>,
+    octets: Loan,
     sent: usize,
-    /// The right to hold memory, which others get when this is dropped.
-    _token: Rc<()>,
 }
 
 impl Made {
-    pub(super) fn new(octets: Vec<u8>, token: Rc<()>) -> Self {
-        Self {
-            octets,
-            sent: 0,
-            _token: token,
-        }
+    pub(super) fn new(octets: Loan) -> Self {
+        Self { octets, sent: 0 }
     }
 
-    fn rest(&self) -> &[u8] {
-        self.octets.get(self.sent..).unwrap_or_default()
+    /// Copies as much as there is room for: how much.
+    fn copy_to(&mut self, room: &mut &mut [u8]) -> usize {
+        let Some(octets) = self.octets.bytes() else {
+            return 0;
+        };
+        let length = copy(octets.get(self.sent..).unwrap_or_default(), room);
+        self.sent += length;
+        length
+    }
+
+    fn is_sent(&self) -> bool {
+        (self.octets.bytes()).is_some_and(|octets| self.sent >= octets.len())
     }
 }
 
@@ -251,11 +253,7 @@ impl<'a> Response<'a> {
             octets += advance(&mut self.blank, &mut room);
             let content = match &mut self.content {
                 Content::Site(content) => advance(content, &mut room),
-                Content::Made(made) => {
-                    let length = copy(made.rest(), &mut room);
-                    made.sent += length;
-                    length
-                }
+                Content::Made(made) => made.copy_to(&mut room),
                 Content::Payload(left) => {
                     let length = usize::try_from(*left).unwrap_or(usize::MAX).min(room.len());
                     *left -= length as u64;
@@ -281,9 +279,14 @@ impl<'a> Response<'a> {
             && self.blank.is_empty()
             && match &self.content {
                 Content::Site(content) => content.is_empty(),
-                Content::Made(made) => made.rest().is_empty(),
+                Content::Made(made) => made.is_sent(),
                 Content::Payload(left) => *left == 0,
             }
+    }
+
+    /// Whether what was made for it was taken back before it was sent.
+    pub(super) fn is_lost(&self) -> bool {
+        matches!(&self.content, Content::Made(made) if made.octets.is_lost())
     }
 
     pub(super) fn is_complete(&self) -> bool {

@@ -578,3 +578,69 @@ fn without_a_clock_there_is_no_date() {
     assert!(unknown.contains("\r\nServer: mayfly\r\n") && !unknown.contains("Date:"));
     assert_eq!(answer(Some(NOW)), known);
 }
+
+/// A head that is longer than the receive buffer, in pieces of any size, with content and another request behind it.
+#[test]
+fn a_head_longer_than_the_receive_buffer_is_put_aside() {
+    let site = site();
+    let ask = |stream: &[u8], step: usize| {
+        let mut shared = Shared::default();
+        let mut connection = Connection::new(0, HEAD_LIMIT);
+        let (mut start, mut end, mut sent) = (0, 0, Vec::new());
+        loop {
+            let window = end.min(start + HEAD_LIMIT);
+            let input = Input {
+                octets: &stream[start..window],
+                ended: window == stream.len(),
+            };
+            let mut out = [0; 300];
+            let progress = connection.process(at(0), input, &mut out, &site, &mut shared);
+            start += progress.consumed;
+            sent.extend_from_slice(&out[..progress.written]);
+            match progress.next {
+                Next::Keep => end = stream.len().min(end + step),
+                _ => {
+                    return (
+                        summary(&sent),
+                        shared.stats.methods().map(|(_, n)| n).sum::<u64>(),
+                    );
+                }
+            }
+        }
+    };
+    let query = "q".repeat(8000);
+    let cookie = "c".repeat(3000);
+    let stream = format!(
+        "GET /?{query} HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc\
+         GET / HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    );
+    let whole = ask(stream.as_bytes(), stream.len());
+    assert_eq!(whole.1, 3);
+    assert!(
+        whole.0.iter().all(|answer| answer.starts_with("200")),
+        "{whole:?}"
+    );
+    for step in [1, 7, 511, 1024, 1500, 9000] {
+        assert_eq!(ask(stream.as_bytes(), step), whole, "{step}");
+    }
+    for (stream, status) in [
+        (
+            format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(HEAD_MAX)),
+            "414",
+        ),
+        (
+            format!(
+                "GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n",
+                "x".repeat(HEAD_MAX)
+            ),
+            "431",
+        ),
+    ] {
+        for step in [100, 5000, 20_000] {
+            assert!(
+                ask(stream.as_bytes(), step).0[0].starts_with(status),
+                "{status} {step}"
+            );
+        }
+    }
+}
