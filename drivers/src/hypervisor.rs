@@ -100,7 +100,8 @@ pub trait Hypervisor {
     /// A page of guest memory for rings and buffers, content undefined; `None` when memory is out.
     fn alloc_page(&self) -> Option<SharedPage>;
 
-    /// Gives back what [`Hypervisor::alloc_page`] gave.
+    /// Gives back what [`Hypervisor::alloc_page`] gave. No other domain may reach the page any more:
+    /// it can become ordinary memory.
     fn free_page(&self, page: SharedPage);
 
     /// Consecutive pages of guest memory for good, to compose frames in, content undefined;

@@ -12,6 +12,7 @@ pub mod guest;
 pub mod last_words;
 pub mod line;
 pub mod nic;
+pub mod ranges;
 pub mod report;
 pub mod secrets;
 pub mod stack;

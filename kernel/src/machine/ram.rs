@@ -1,5 +1,5 @@
 //! Guest RAM: pages for rings from the bottom, bytes for sockets from the top; and
-//! places above it for Xen's own frames.
+//! places above it for Xen's own frames. What is free is kept by [`Ranges`].
 //!
 //! Ownership: [`Ram::take`] is called once, with the RAM that neither the image
 //! nor the domain builder's data occupies (`mayfly_boot::memory`). From then on
@@ -9,7 +9,7 @@ use core::cell::{Cell, RefCell};
 use core::ops::Range;
 use core::ptr::NonNull;
 
-use alloc::vec::Vec;
+use mayfly::ranges::Ranges;
 use mayfly::report::Memory;
 use mayfly::stack::Sizing;
 use mayfly_drivers::abi::PAGE_SIZE;
@@ -22,13 +22,11 @@ pub(crate) struct Ram {
     end: u64,
     gap: Cell<u64>,
     gap_end: u64,
-    bottom: Cell<u64>,
-    top: Cell<u64>,
+    free: RefCell<Ranges>,
     sizing: Sizing,
     /// What there was at first, and of that what a packed site occupies.
     size: u64,
     pack: u64,
-    freed: RefCell<Vec<SharedPage>>,
 }
 
 impl Ram {
@@ -47,18 +45,16 @@ impl Ram {
         }
         let block = core::ptr::with_exposed_provenance_mut(usize::try_from(heap_start).ok()?);
         // SAFETY: the top of `free`, which by contract is ours; it is given to
-        // nothing else, for `top` starts below it. This is the only call, by our contract.
+        // nothing else, for `Ranges` ends below it. This is the only call, by our contract.
         unsafe { heap::init(block, sizing.heap) };
         Some(Self {
             end: free.end.max(gap.end),
             gap: Cell::new(gap.start),
             gap_end: gap.end,
-            bottom: Cell::new(free.start),
-            top: Cell::new(heap_start),
+            free: RefCell::new(Ranges::new(free.start..heap_start)),
             sizing,
             size: free.end - free.start,
             pack,
-            freed: RefCell::new(Vec::new()),
         })
     }
 
@@ -79,9 +75,9 @@ impl Ram {
         }
     }
 
-    /// Bytes not given out yet.
+    /// Bytes that are given to nobody.
     fn available(&self) -> u64 {
-        self.top.get() - self.bottom.get()
+        self.free.borrow().free()
     }
 
     /// Where it ends: nothing of ours lies above.
@@ -91,30 +87,17 @@ impl Ram {
 
     /// A page, its content whatever it held.
     pub(crate) fn page(&self) -> Option<SharedPage> {
-        if let Some(page) = self.freed.borrow_mut().pop() {
-            return Some(page);
-        }
-        let address = self.bottom.get();
-        if self.available() < PAGE_SIZE as u64 {
-            return None;
-        }
-        self.bottom.set(address + PAGE_SIZE as u64);
-        // SAFETY: RAM between `bottom` and `top`, given to nobody; moving
-        // `bottom` above it keeps it so.
+        let address = self.free.borrow_mut().take_pages(1)?;
+        // SAFETY: RAM that was free, so given to nobody; `Ranges` gives it once, until it comes back.
         Some(unsafe { shared_page(address) })
     }
 
     /// Consecutive pages for good, which other domains will only read.
     pub(crate) fn transmit_pages(&self, count: usize) -> Option<TransmitPages> {
-        let start = self.bottom.get();
-        let end = start.checked_add(count.checked_mul(PAGE_SIZE)? as u64)?;
-        if end > self.top.get() {
-            return None;
-        }
-        self.bottom.set(end);
+        let start = self.free.borrow_mut().take_pages(count)?;
         let base = core::ptr::with_exposed_provenance_mut(usize::try_from(start).ok()?);
-        // SAFETY: RAM between `bottom` and `top`, given to nobody; moving `bottom` above it keeps
-        // it so. RAM always holds some value. Only `grant_transmit` grants these pages, to be read.
+        // SAFETY: RAM that was free, so given to nobody, and taken for good. RAM always holds some
+        // value. Only `grant_transmit` grants these pages, to be read.
         NonNull::new(base).map(|base| unsafe { TransmitPages::from_raw(base, count) })
     }
 
@@ -130,22 +113,19 @@ impl Ram {
         Some(unsafe { shared_page(address) })
     }
 
-    /// Takes a page back for the next [`Ram::page`].
+    /// Takes a page back; it may become part of anything again.
     pub(crate) fn give_back(&self, page: SharedPage) {
-        self.freed.borrow_mut().push(page);
+        let address = page.address().addr().get() as u64;
+        self.free.borrow_mut().give_back(address);
     }
 
     /// `len` bytes for good, their content whatever they held: nothing is
     /// spent on zeroing what a ring buffer overwrites.
     pub(crate) fn bytes(&self, len: usize) -> Option<&'static mut [u8]> {
-        let start = self.top.get().checked_sub(len as u64)? & !15;
-        if start < self.bottom.get() {
-            return None;
-        }
-        self.top.set(start);
+        let start = self.free.borrow_mut().take_bytes(len)?;
         let base = core::ptr::with_exposed_provenance_mut(usize::try_from(start).ok()?);
-        // SAFETY: between `bottom` and `top`, so RAM that was given to nobody;
-        // moving `top` below it keeps it so. RAM always holds some value.
+        // SAFETY: RAM that was free, so given to nobody and granted to no other domain, and taken for
+        // good. RAM always holds some value.
         Some(unsafe { core::slice::from_raw_parts_mut(base, len) })
     }
 }
