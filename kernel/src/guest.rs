@@ -246,7 +246,7 @@ fn open_console<H: Hypervisor>(xen: &H) -> Option<Console<'_, H>> {
     let port = xen.hvm_param(HvmParam::ConsoleEvtchn).ok()?;
     let port = EventPort::try_new(u32::try_from(port).ok()?)?;
     let page = xen.special_page(Gfn(gfn))?;
-    Some(Console::new(xen, Some((page, port))))
+    Some(Console::new(xen, page, port))
 }
 
 /// System time as smoltcp counts it.

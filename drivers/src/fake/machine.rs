@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::string::String;
 use std::vec::Vec;
 
+use super::counts::Counts;
 use crate::abi::{
     GTF_PERMIT_ACCESS, GTF_READING, GTF_READONLY, GTF_WRITING, PAGE_SIZE, grant_entry_v1,
 };
@@ -71,41 +72,6 @@ pub(super) enum Remote {
 struct Port {
     remote: Remote,
     pending: bool,
-}
-
-/// How often the guest called, by kind. All but `now` are hypercalls on a real Xen.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// `EVTCHNOP_alloc_unbound`
-    pub evtchn_alloc_unbound: u64,
-    /// `EVTCHNOP_close`
-    pub evtchn_close: u64,
-    /// `EVTCHNOP_send`
-    pub evtchn_send: u64,
-    /// `EVTCHNOP_status`
-    pub evtchn_status: u64,
-    /// `SCHEDOP_poll`
-    pub poll: u64,
-    /// `HVMOP_get_param`
-    pub hvm_param: u64,
-    /// `XENMEM_add_to_physmap` of a grant frame
-    pub grant_frame: u64,
-    /// Looks at the clock
-    pub now: u64,
-}
-
-impl Counts {
-    /// Hypercalls of all kinds.
-    #[must_use]
-    pub fn hypercalls(&self) -> u64 {
-        self.evtchn_alloc_unbound
-            + self.evtchn_close
-            + self.evtchn_send
-            + self.evtchn_status
-            + self.poll
-            + self.hvm_param
-            + self.grant_frame
-    }
 }
 
 /// The machine under the guest.

@@ -15,6 +15,7 @@
     reason = "host-side test code"
 )]
 
+mod counts;
 mod machine;
 mod netback;
 mod offload;
@@ -24,7 +25,8 @@ mod store;
 
 use core::cell::RefCell;
 
-pub use machine::{Counts, Machine};
+pub use counts::Counts;
+pub use machine::Machine;
 pub use netback::{BACKEND, FakeNetback, Packet, Ring};
 pub use process::Process;
 pub use store::{FakeStore, Fault, HOME, Request};

@@ -6,14 +6,16 @@
 //!   └──── the back end is ready again ◄── closed ◄── it left or wrote nonsense ────┘
 //! ```
 //!
-//! The machine is [`handshake::step`]; this file is the shell that carries out
-//! its actions, and `xenbus.rs` what it says to xenstore. It has two entries: [`NetFront::start`], and [`NetFront::adopt`] where the toolstack has connected the
-//! network before the guest ran. Frames may be queued as soon as it is live: nothing waits for
-//! the back end to be connected.
+//! The machine is [`handshake::step`]. `actions.rs` carries out what it says, `xenbus.rs` is what is
+//! read and written in xenstore, `questions.rs` how it is asked; `link.rs` is the two rings. There are two entries:
+//! [`NetFront::start`], and [`NetFront::adopt`] where the toolstack has connected the network before the guest
+//! ran. Frames may be queued as soon as the interface is live: nothing waits for the back end to be connected.
 
+mod actions;
 mod buffers;
 pub mod handshake;
 mod link;
+mod questions;
 mod receive;
 mod sring;
 mod transmit;
@@ -28,32 +30,25 @@ use crate::grant::GrantTable;
 use crate::xenstore::{ReqId, StoreError, Xenstore};
 use crate::{DomId, EventPort, Hypervisor, SystemTime};
 use buffers::Buffers;
-use handshake::{Action, Actions, Input, State};
-use link::{Link, RINGS};
+use handshake::{Input, State};
+use link::Link;
 use mayfly_handoff::network::Preconnected;
+use questions::{Feature, FeaturesSaid, Question};
 use transmit::Room;
 pub use transmit::TxFrame;
 pub use types::{
     Checksum, Config, Counters, ETHERNET_HEADER, Features, LinkError, Notice, Offload, RingError,
     RxFrame, SendError,
 };
-use xenbus::{Check, Feature, FeaturesSaid, MTU_MAX, Question};
+use xenbus::{Check, MTU_MAX};
 
 /// How long the other side may take for a step before the kernel hears of it.
 const PATIENCE_NS: u64 = 5_000_000_000;
 /// How long frames must have moved on a link for it to count as one that works.
 const STEADY_NS: u64 = 10_000_000_000;
-/// Attempts in a row at a link that does not get to work for [`STEADY_NS`], before attempts
-/// become rare: neither a back end nor xenstored must keep the guest busy with handshakes. A back
-/// end that is restarted now and then gets as many attempts each time.
-const MAX_ATTEMPTS: u32 = 16;
 /// The pause before a back end that has left or was given up, or an interface that is absent, is
 /// looked at again, though nobody told of it. Each further pause is twice as long.
 const FIRST_RETRY_NS: u64 = 60_000_000_000;
-/// The longest such pause.
-const LAST_RETRY_NS: u64 = 3_600_000_000_000;
-/// Notices that wait for the kernel at most; more are dropped and counted.
-const MAX_NOTICES: usize = 8;
 
 /// The time that the present state has left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -421,193 +416,4 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         let buffers = self.link.as_ref().map(Link::buffers);
         self.grants.quarantined() + buffers.or(self.buffers.as_ref()).map_or(0, Buffers::held)
     }
-
-    fn run(&mut self, store: &mut Xenstore<'h, H>) {
-        self.ask_waiting(store);
-        while let Some(input) = self.inputs.pop_front() {
-            let before = self.state;
-            // What was timed ended before this input's turn came.
-            if input == Input::Timeout && self.timer != Timer::Off {
-                continue;
-            }
-            let (state, actions) = handshake::step(before, input);
-            self.take_note(before, input, actions);
-            let struck = self.is_one_too_many(actions);
-            let state = if struck { State::Closed } else { state };
-            self.state = state;
-            let is_retry = input == Input::Timeout && matches!(state, State::Closed);
-            if is_retry || core::mem::discriminant(&before) != core::mem::discriminant(&state) {
-                self.timer = match state {
-                    State::Idle => Timer::Off,
-                    _ => Timer::Armed,
-                };
-            }
-            for &action in actions {
-                if !(struck && is_attempt(action)) {
-                    self.perform(action, store);
-                }
-            }
-        }
-        self.follow_events(store);
-        store.flush();
-    }
-
-    /// What an input says of links that fail or work.
-    fn take_note(&mut self, before: State, input: Input, actions: Actions) {
-        match (before, input) {
-            // The kernel or the toolstack wants it: neither is the back end's doing.
-            (_, Input::Start | Input::Replugged) if actions.contains(&Action::Discover) => {
-                self.begin_trial();
-            }
-            (State::Live { carrier: true, .. }, Input::Timeout) => self.begin_trial(),
-            (State::Live { .. }, Input::PublishRefused) => self.notice(Notice::Refused),
-            (State::Closed | State::Absent, Input::Timeout) => {
-                self.retry_pause = self.retry_pause.saturating_mul(2).min(LAST_RETRY_NS);
-                self.allow_retry();
-            }
-            _ => {}
-        }
-    }
-
-    /// A link has worked for long enough, or a new interface deserves a new trial.
-    fn begin_trial(&mut self) {
-        self.attempts = 0;
-        self.retry_pause = FIRST_RETRY_NS;
-        self.said = None;
-    }
-
-    /// One more attempt, and a look whether somebody has plugged the interface anew meanwhile.
-    fn allow_retry(&mut self) {
-        self.counters.retries += 1;
-        self.attempts = self.attempts.min(MAX_ATTEMPTS - 1);
-        self.plug_changed = true;
-    }
-
-    /// Counts attempts at a link; says whether this one is one too many.
-    fn is_one_too_many(&mut self, actions: Actions) -> bool {
-        if !actions.iter().copied().any(is_attempt) {
-            return false;
-        }
-        if self.attempts < MAX_ATTEMPTS {
-            self.attempts += u32::from(actions.contains(&Action::Discover));
-            return false;
-        }
-        self.notice_once(Notice::GivenUp);
-        true
-    }
-
-    fn perform(&mut self, action: Action, store: &mut Xenstore<'h, H>) {
-        match action {
-            Action::Leave => {
-                self.write_state(XenbusState::Closing, store);
-                self.write_state(XenbusState::Closed, store);
-            }
-            Action::Disconnect => self.disconnect(),
-            Action::ReadOnline => self.ask(Question::Online, store),
-            Action::ReadState => self.peer_state_changed = true,
-            Action::Offer => self.write_state(XenbusState::Initialising, store),
-            Action::Discover => {
-                // Answers to older questions are about an older back end.
-                self.forget_questions();
-                self.ask(Question::Backend, store);
-                self.ask(Question::Mac, store);
-            }
-            Action::Connect => self.connect_link(store),
-            Action::Resume => self.resume(store),
-            Action::ReportCarrier => {
-                // From here on it is the time until the link counts as one that works.
-                self.timer = Timer::Armed;
-                self.notice(Notice::Carrier);
-            }
-            Action::ReportAbsent => self.notice_once(Notice::NoVif),
-            Action::ReportBad => self.notice_once(Notice::BadConfig),
-            Action::ReportUnreadable => self.notice_once(Notice::Unreadable),
-            Action::ReportLeft => self.notice(Notice::Left),
-            Action::ReportReplugged => self.notice(Notice::Replugged),
-            Action::ReportTimeout => self.notice(Notice::Late),
-        }
-    }
-
-    fn disconnect(&mut self) {
-        let Some(link) = self.link.take() else {
-            return;
-        };
-        self.buffers = Some(link.close(self.xen, &mut self.grants));
-        // The next back end may be another.
-        self.features = FeaturesSaid::default();
-        self.forgotten = false;
-        if self.quarantined() > 0 {
-            self.notice(Notice::Kept);
-        }
-    }
-
-    /// Makes a link and publishes it.
-    fn connect_link(&mut self, store: &mut Xenstore<'h, H>) {
-        self.sweep();
-        match self.make_link() {
-            Ok(link) => {
-                self.link = Some(link);
-                self.counters.links += 1;
-                self.publish(store);
-                if self.housekeeping {
-                    self.watch(store);
-                }
-            }
-            Err(error) => {
-                self.notice(Notice::Link(error));
-                self.inputs.push_back(Input::LinkFailed);
-            }
-        }
-    }
-
-    fn ready_buffers(&mut self) -> Result<(), LinkError> {
-        if self.buffers.is_none() {
-            self.buffers = Some(Buffers::new(self.xen, self.config.tx_buffers)?);
-        }
-        Ok(())
-    }
-
-    fn make_link(&mut self) -> Result<Link, LinkError> {
-        self.ready_buffers()?;
-        let buffers = self.buffers.as_ref();
-        if buffers.is_some_and(|buffers| !buffers.has_any()) {
-            return Err(LinkError::Kept);
-        }
-        // What earlier back ends keep counts as well: half as much again as a link takes is the bound.
-        let rx_buffers = self.config.rx_buffers;
-        let bound = rx_buffers + rx_buffers / 2 + 2 * RINGS;
-        let left = bound.saturating_sub(self.grants.quarantined() + RINGS);
-        if left == 0 {
-            return Err(LinkError::Kept);
-        }
-        Link::new(
-            self.xen,
-            &mut self.grants,
-            self.domain,
-            rx_buffers.min(left),
-            &mut self.buffers,
-            self.counters.links != 0,
-        )
-    }
-
-    /// A notice that is repeated with each retry is said once.
-    fn notice_once(&mut self, notice: Notice) {
-        if self.said != Some(notice) {
-            self.said = Some(notice);
-            self.notice(notice);
-        }
-    }
-
-    fn notice(&mut self, notice: Notice) {
-        if self.notices.len() < MAX_NOTICES {
-            self.notices.push_back(notice);
-        } else {
-            self.counters.lost_notices += 1;
-        }
-    }
-}
-
-/// Whether an action begins an attempt at a link.
-fn is_attempt(action: Action) -> bool {
-    matches!(action, Action::Offer | Action::Discover)
 }

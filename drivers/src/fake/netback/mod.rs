@@ -5,15 +5,20 @@ use std::collections::VecDeque;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
+mod packet;
+mod plug;
+mod script;
+
 use super::machine::Machine;
 use super::offload;
 use super::store::FakeStore;
 use crate::abi::{
-    NET_RX_RING_SIZE, NET_TX_RING_SIZE, NETIF_RSP_NULL, NETIF_RSP_OKAY, NetRxFlags, NetTxFlags,
-    PAGE_SIZE, XEN_NETIF_EXTRA_TYPE_GSO, XEN_NETIF_NR_SLOTS_MIN, XenbusState, netif_extra_gso,
-    netif_rx_request, netif_rx_response, netif_tx_request, netif_tx_response, sring,
+    NET_RX_RING_SIZE, NET_TX_RING_SIZE, NETIF_RSP_NULL, NETIF_RSP_OKAY, NetRxFlags, XenbusState,
+    netif_rx_request, netif_rx_response, netif_tx_response, sring,
 };
 use crate::{EventPort, SharedPage};
+pub use packet::Packet;
+use packet::{packet, tx_entry};
 
 /// The back end's directory in xenstore, until [`FakeNetback::remake`] names another.
 pub const BACKEND: &str = "/local/domain/0/backend/vif/1/0";
@@ -26,29 +31,6 @@ pub enum Ring {
     Tx,
     /// Back end to guest.
     Rx,
-}
-
-/// A frame on its way to the guest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Packet {
-    /// The Ethernet frame.
-    pub bytes: Vec<u8>,
-    /// `NETRXF_*` of its slot.
-    pub flags: u16,
-    /// Where in the page it is put.
-    pub offset: u16,
-}
-
-impl Packet {
-    /// A frame without flags at the start of its page.
-    #[must_use]
-    pub fn new(bytes: &[u8]) -> Self {
-        Self {
-            bytes: bytes.to_vec(),
-            flags: 0,
-            offset: 0,
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -140,82 +122,6 @@ impl FakeNetback {
         }
     }
 
-    /// The toolstack adds the interface and netback gets ready.
-    pub fn plug(&mut self, store: &mut FakeStore) {
-        if self.state != XenbusState::Unknown {
-            return;
-        }
-        self.make_directory(store);
-        set_frontend(store, "backend-id", "0");
-        set_frontend(store, "mac", "00:16:3e:00:00:01");
-        set_frontend(store, "state", "1");
-        set_frontend(store, "backend", &self.path);
-        self.switch(store, XenbusState::InitWait);
-    }
-
-    fn make_directory(&self, store: &mut FakeStore) {
-        self.set(store, "frontend-id", "1");
-        self.set(store, "online", "1");
-        self.set(store, "mtu", "1500");
-        for key in [
-            "feature-sg",
-            "feature-gso-tcpv4",
-            "feature-ipv6-csum-offload",
-        ] {
-            self.set(store, key, "1");
-        }
-    }
-
-    fn set(&self, store: &mut FakeStore, key: &str, value: &str) {
-        let path: String = [&self.path, "/", key].concat();
-        store.set(path.as_bytes(), value.as_bytes());
-    }
-
-    /// The toolstack removes the back end and makes another one, at a path of its own if it is not
-    /// the same; the front end's keys are the toolstack's next work.
-    pub fn remake(&mut self, machine: &mut Machine, store: &mut FakeStore, path: &str) {
-        self.disconnect(machine);
-        store.remove(self.path.as_bytes());
-        self.path = path.to_string();
-        self.make_directory(store);
-        self.switch(store, XenbusState::InitWait);
-    }
-
-    /// The toolstack removes the interface by force.
-    pub fn unplug(&mut self, machine: &mut Machine, store: &mut FakeStore) {
-        self.disconnect(machine);
-        self.state = XenbusState::Unknown;
-        store.remove(self.path.as_bytes());
-        store.remove(FRONTEND.as_bytes());
-    }
-
-    /// The toolstack asks for the interface to be closed (`xl network-detach`).
-    pub fn begin_close(&mut self, store: &mut FakeStore) {
-        if self.state == XenbusState::Unknown {
-            return;
-        }
-        self.set(store, "online", "0");
-        self.switch(store, XenbusState::Closing);
-    }
-
-    /// The module is unloaded: it closes without waiting for the front end.
-    pub fn unload(&mut self, machine: &mut Machine, store: &mut FakeStore) {
-        if self.state != XenbusState::Unknown {
-            self.disconnect(machine);
-            self.switch(store, XenbusState::Closed);
-            self.state = XenbusState::Unknown;
-        }
-    }
-
-    /// The module is loaded again.
-    pub fn load(&mut self, store: &mut FakeStore) {
-        let state: String = [&self.path, "/state"].concat();
-        let there = store.get(state.as_bytes()).is_some();
-        if there && self.state == XenbusState::Unknown {
-            self.switch(store, XenbusState::InitWait);
-        }
-    }
-
     /// Whether it is connected.
     #[must_use]
     pub fn is_connected(&self) -> bool {
@@ -251,95 +157,6 @@ impl FakeNetback {
                 .load_acquire(sring::REQ_PROD)
                 .wrapping_sub(connection.rx_cons)
         })
-    }
-
-    /// Answers the next receive request with this response, whatever it says;
-    /// `data` is put at the start of the page. Says whether there was a request.
-    pub fn answer_rx(
-        &mut self,
-        machine: &mut Machine,
-        response: impl FnOnce(u16) -> netif_rx_response,
-        data: &[u8],
-    ) -> bool {
-        let Some(connection) = &mut self.connection else {
-            return false;
-        };
-        let Some(request) = next_rx(connection) else {
-            return false;
-        };
-        if let Some(page) = machine.copy_grant(request.gref, true) {
-            page.copy_in(0, &data[..data.len().min(PAGE_SIZE)]);
-        }
-        put_rx(connection, response(request.id));
-        self.publish(machine);
-        true
-    }
-
-    /// Answers a held transmit request with this response, whatever it says.
-    /// Says whether there was a request.
-    pub fn answer_tx(
-        &mut self,
-        machine: &mut Machine,
-        response: impl FnOnce(u16) -> netif_tx_response,
-    ) -> bool {
-        let Some(connection) = &mut self.connection else {
-            return false;
-        };
-        let Some(id) = connection.tx_pending.pop_front() else {
-            return false;
-        };
-        put_tx(connection, response(id.unwrap_or(0)));
-        self.publish(machine);
-        true
-    }
-
-    /// Answers what [`FakeNetback::hold_tx`] kept back.
-    pub fn release(&mut self, machine: &mut Machine) {
-        self.answer_pending();
-        self.publish(machine);
-    }
-
-    /// Writes a response index off by `jump`, and notifies.
-    pub fn jump(&mut self, machine: &mut Machine, ring: Ring, jump: u32) {
-        if let Some(connection) = &self.connection {
-            let (page, index) = match ring {
-                Ring::Tx => (&connection.tx, connection.tx_prod),
-                Ring::Rx => (&connection.rx, connection.rx_cons),
-            };
-            page.store_release(sring::RSP_PROD, index.wrapping_add(jump));
-            self.notifications += 1;
-            machine.notify_guest(connection.tx_port);
-        }
-    }
-
-    /// Notifies the guest for nothing.
-    pub fn notify(&mut self, machine: &mut Machine) {
-        if let Some(connection) = &self.connection {
-            machine.notify_guest(connection.tx_port);
-        }
-    }
-
-    /// Lets go of what [`FakeNetback::keep_mapped`] kept.
-    pub fn unmap(&mut self, machine: &mut Machine, grefs: &[u32]) {
-        for &gref in grefs {
-            machine.unmap_grant(gref);
-        }
-    }
-
-    /// Lets go of all that it has kept.
-    pub fn let_go(&mut self, machine: &mut Machine) {
-        (self.keep_mapped, self.map_all) = (false, false);
-        for gref in core::mem::take(&mut self.kept) {
-            machine.unmap_grant(gref);
-        }
-    }
-
-    /// The grant references of the rings, transmit first.
-    #[must_use]
-    pub fn ring_refs(&self) -> Option<[u32; 2]> {
-        self.connection
-            .as_ref()
-            .map(|connection| [connection.tx_ref, connection.rx_ref])
     }
 
     pub(super) fn kick(&mut self) {
@@ -651,100 +468,6 @@ fn push(page: &SharedPage, published: &mut u32, prod: u32) -> bool {
     prod.wrapping_sub(event) < prod.wrapping_sub(old)
 }
 
-/// A packet that the guest sent.
-struct Sent {
-    bytes: Vec<u8>,
-    flags: NetTxFlags,
-    gso: Option<netif_extra_gso>,
-    slots: usize,
-    grants: Vec<u32>,
-}
-
-/// Takes the requests of the next packet, as `xenvif_tx_build_gops` and `xenvif_count_requests` in
-/// Linux' xen-netback/netback.c.
-fn packet(
-    connection: &mut Connection,
-    machine: &mut Machine,
-    prod: u32,
-) -> Result<Sent, &'static str> {
-    let first = take_tx(connection)?;
-    let flags = NetTxFlags::from_bits(first.flags).ok_or("a transmit flag that does not exist")?;
-    let mut gso = None;
-    if flags.contains(NetTxFlags::EXTRA_INFO) {
-        if connection.tx_cons == prod {
-            return Err("an extra-info slot that is missing");
-        }
-        let extra: netif_extra_gso = connection.tx.read(tx_entry(connection.tx_cons));
-        connection.tx_cons = connection.tx_cons.wrapping_add(1);
-        connection.tx_pending.push_back(None);
-        if extra.type_ != XEN_NETIF_EXTRA_TYPE_GSO || extra.flags != 0 || extra.size == 0 {
-            return Err("an extra-info slot that netback refuses");
-        }
-        gso = Some(extra);
-    }
-    let mut slots = std::vec![first];
-    let mut more = flags.contains(NetTxFlags::MORE_DATA);
-    while more {
-        if connection.tx_cons == prod {
-            return Err("a packet whose last slots are missing");
-        }
-        let slot = take_tx(connection)?;
-        more = slot.flags & NetTxFlags::MORE_DATA.bits() != 0;
-        slots.push(slot);
-        if slots.len() > XEN_NETIF_NR_SLOTS_MIN {
-            return Err("a packet of too many slots");
-        }
-    }
-    let rest: usize = slots
-        .iter()
-        .skip(1)
-        .map(|slot| usize::from(slot.size))
-        .sum();
-    let total = usize::from(first.size);
-    let Some(head) = total.checked_sub(rest).filter(|&head| head >= 14) else {
-        return Err("a packet shorter than its slots");
-    };
-    slots[0].size = u16::try_from(head).map_err(|_| "a slot that is too long")?;
-    let mut bytes = Vec::with_capacity(total);
-    for slot in &slots {
-        let (offset, size) = (usize::from(slot.offset), usize::from(slot.size));
-        if offset + size > PAGE_SIZE {
-            return Err("a slot that crosses its page");
-        }
-        if machine.is_writable(slot.gref) {
-            return Err("a transmit page that the back end may write");
-        }
-        let page = machine
-            .copy_grant(slot.gref, false)
-            .ok_or("a slot without a page")?;
-        let at = bytes.len();
-        bytes.resize(at + size, 0);
-        page.copy_out(offset, &mut bytes[at..]);
-    }
-    Ok(Sent {
-        bytes,
-        flags,
-        gso,
-        slots: slots.len(),
-        grants: slots.iter().map(|slot| slot.gref).collect(),
-    })
-}
-
-fn take_tx(connection: &mut Connection) -> Result<netif_tx_request, &'static str> {
-    let request: netif_tx_request = connection.tx.read(tx_entry(connection.tx_cons));
-    connection.tx_cons = connection.tx_cons.wrapping_add(1);
-    let again = connection.tx_pending.contains(&Some(request.id));
-    connection.tx_pending.push_back(Some(request.id));
-    if again {
-        return Err("a transmit id that is in flight already");
-    }
-    Ok(request)
-}
-
-fn tx_entry(index: u32) -> usize {
-    sring::RING + (index % NET_TX_RING_SIZE) as usize * size_of::<netif_tx_request>()
-}
-
 fn rx_entry(index: u32) -> usize {
     sring::RING + (index % NET_RX_RING_SIZE) as usize * size_of::<netif_rx_request>()
 }
@@ -766,6 +489,6 @@ fn put_tx(connection: &mut Connection, response: netif_tx_response) {
     connection.tx_prod = connection.tx_prod.wrapping_add(1);
 }
 
-pub(super) fn set_frontend(store: &mut FakeStore, key: &str, value: &str) {
+pub(in crate::fake) fn set_frontend(store: &mut FakeStore, key: &str, value: &str) {
     store.set([FRONTEND, "/", key].concat().as_bytes(), value.as_bytes());
 }

@@ -1,0 +1,211 @@
+//! What the front end does when the handshake says so, and how often it may try.
+
+use super::buffers::Buffers;
+use super::handshake::{self, Action, Actions, Input, State};
+use super::link::{Link, RINGS};
+use super::questions::{FeaturesSaid, Question};
+use super::types::{LinkError, Notice};
+use super::{FIRST_RETRY_NS, NetFront, Timer};
+use crate::Hypervisor;
+use crate::abi::XenbusState;
+use crate::xenstore::Xenstore;
+
+/// Attempts in a row at a link that does not get to work for [`STEADY_NS`], before attempts
+/// become rare: neither a back end nor xenstored must keep the guest busy with handshakes. A back
+/// end that is restarted now and then gets as many attempts each time.
+const MAX_ATTEMPTS: u32 = 16;
+/// The longest such pause.
+const LAST_RETRY_NS: u64 = 3_600_000_000_000;
+/// Notices that wait for the kernel at most; more are dropped and counted.
+const MAX_NOTICES: usize = 8;
+
+impl<'h, H: Hypervisor> NetFront<'h, H> {
+    pub(super) fn run(&mut self, store: &mut Xenstore<'h, H>) {
+        self.ask_waiting(store);
+        while let Some(input) = self.inputs.pop_front() {
+            let before = self.state;
+            // What was timed ended before this input's turn came.
+            if input == Input::Timeout && self.timer != Timer::Off {
+                continue;
+            }
+            let (state, actions) = handshake::step(before, input);
+            self.take_note(before, input, actions);
+            let struck = self.is_one_too_many(actions);
+            let state = if struck { State::Closed } else { state };
+            self.state = state;
+            let is_retry = input == Input::Timeout && matches!(state, State::Closed);
+            if is_retry || core::mem::discriminant(&before) != core::mem::discriminant(&state) {
+                self.timer = match state {
+                    State::Idle => Timer::Off,
+                    _ => Timer::Armed,
+                };
+            }
+            for &action in actions {
+                if !(struck && is_attempt(action)) {
+                    self.perform(action, store);
+                }
+            }
+        }
+        self.follow_events(store);
+        store.flush();
+    }
+
+    /// What an input says of links that fail or work.
+    fn take_note(&mut self, before: State, input: Input, actions: Actions) {
+        match (before, input) {
+            // The kernel or the toolstack wants it: neither is the back end's doing.
+            (_, Input::Start | Input::Replugged) if actions.contains(&Action::Discover) => {
+                self.begin_trial();
+            }
+            (State::Live { carrier: true, .. }, Input::Timeout) => self.begin_trial(),
+            (State::Live { .. }, Input::PublishRefused) => self.notice(Notice::Refused),
+            (State::Closed | State::Absent, Input::Timeout) => {
+                self.retry_pause = self.retry_pause.saturating_mul(2).min(LAST_RETRY_NS);
+                self.allow_retry();
+            }
+            _ => {}
+        }
+    }
+
+    /// A link has worked for long enough, or a new interface deserves a new trial.
+    pub(super) fn begin_trial(&mut self) {
+        self.attempts = 0;
+        self.retry_pause = FIRST_RETRY_NS;
+        self.said = None;
+    }
+
+    /// One more attempt, and a look whether somebody has plugged the interface anew meanwhile.
+    pub(super) fn allow_retry(&mut self) {
+        self.counters.retries += 1;
+        self.attempts = self.attempts.min(MAX_ATTEMPTS - 1);
+        self.plug_changed = true;
+    }
+
+    /// Counts attempts at a link; says whether this one is one too many.
+    fn is_one_too_many(&mut self, actions: Actions) -> bool {
+        if !actions.iter().copied().any(is_attempt) {
+            return false;
+        }
+        if self.attempts < MAX_ATTEMPTS {
+            self.attempts += u32::from(actions.contains(&Action::Discover));
+            return false;
+        }
+        self.notice_once(Notice::GivenUp);
+        true
+    }
+
+    fn perform(&mut self, action: Action, store: &mut Xenstore<'h, H>) {
+        match action {
+            Action::Leave => {
+                self.write_state(XenbusState::Closing, store);
+                self.write_state(XenbusState::Closed, store);
+            }
+            Action::Disconnect => self.disconnect(),
+            Action::ReadOnline => self.ask(Question::Online, store),
+            Action::ReadState => self.peer_state_changed = true,
+            Action::Offer => self.write_state(XenbusState::Initialising, store),
+            Action::Discover => {
+                // Answers to older questions are about an older back end.
+                self.forget_questions();
+                self.ask(Question::Backend, store);
+                self.ask(Question::Mac, store);
+            }
+            Action::Connect => self.connect_link(store),
+            Action::Resume => self.resume(store),
+            Action::ReportCarrier => {
+                // From here on it is the time until the link counts as one that works.
+                self.timer = Timer::Armed;
+                self.notice(Notice::Carrier);
+            }
+            Action::ReportAbsent => self.notice_once(Notice::NoVif),
+            Action::ReportBad => self.notice_once(Notice::BadConfig),
+            Action::ReportUnreadable => self.notice_once(Notice::Unreadable),
+            Action::ReportLeft => self.notice(Notice::Left),
+            Action::ReportReplugged => self.notice(Notice::Replugged),
+            Action::ReportTimeout => self.notice(Notice::Late),
+        }
+    }
+
+    fn disconnect(&mut self) {
+        let Some(link) = self.link.take() else {
+            return;
+        };
+        self.buffers = Some(link.close(self.xen, &mut self.grants));
+        // The next back end may be another.
+        self.features = FeaturesSaid::default();
+        self.forgotten = false;
+        if self.quarantined() > 0 {
+            self.notice(Notice::Kept);
+        }
+    }
+
+    /// Makes a link and publishes it.
+    fn connect_link(&mut self, store: &mut Xenstore<'h, H>) {
+        self.sweep();
+        match self.make_link() {
+            Ok(link) => {
+                self.link = Some(link);
+                self.counters.links += 1;
+                self.publish(store);
+                if self.housekeeping {
+                    self.watch(store);
+                }
+            }
+            Err(error) => {
+                self.notice(Notice::Link(error));
+                self.inputs.push_back(Input::LinkFailed);
+            }
+        }
+    }
+
+    pub(super) fn ready_buffers(&mut self) -> Result<(), LinkError> {
+        if self.buffers.is_none() {
+            self.buffers = Some(Buffers::new(self.xen, self.config.tx_buffers)?);
+        }
+        Ok(())
+    }
+
+    fn make_link(&mut self) -> Result<Link, LinkError> {
+        self.ready_buffers()?;
+        let buffers = self.buffers.as_ref();
+        if buffers.is_some_and(|buffers| !buffers.has_any()) {
+            return Err(LinkError::Kept);
+        }
+        // What earlier back ends keep counts as well: half as much again as a link takes is the bound.
+        let rx_buffers = self.config.rx_buffers;
+        let bound = rx_buffers + rx_buffers / 2 + 2 * RINGS;
+        let left = bound.saturating_sub(self.grants.quarantined() + RINGS);
+        if left == 0 {
+            return Err(LinkError::Kept);
+        }
+        Link::new(
+            self.xen,
+            &mut self.grants,
+            self.domain,
+            rx_buffers.min(left),
+            &mut self.buffers,
+            self.counters.links != 0,
+        )
+    }
+
+    /// A notice that is repeated with each retry is said once.
+    fn notice_once(&mut self, notice: Notice) {
+        if self.said != Some(notice) {
+            self.said = Some(notice);
+            self.notice(notice);
+        }
+    }
+
+    pub(super) fn notice(&mut self, notice: Notice) {
+        if self.notices.len() < MAX_NOTICES {
+            self.notices.push_back(notice);
+        } else {
+            self.counters.lost_notices += 1;
+        }
+    }
+}
+
+/// Whether an action begins an attempt at a link.
+fn is_attempt(action: Action) -> bool {
+    matches!(action, Action::Offer | Action::Discover)
+}
