@@ -28,6 +28,7 @@
 mod check;
 pub mod config;
 mod files;
+mod host;
 mod list;
 mod print;
 mod problem;
@@ -36,7 +37,6 @@ mod write;
 mod www;
 mod zone;
 
-use std::fmt;
 use std::num::NonZero;
 use std::path::Path;
 
@@ -44,9 +44,9 @@ pub use check::{Checked, check};
 pub use list::{Listing, list};
 pub use print::print_records;
 pub use problem::{Problem, Problems};
+pub use write::{Packed, Summary};
 
 use problem::Findings;
-use serde::Serialize;
 
 /// How to pack.
 #[derive(Clone, Debug)]
@@ -67,56 +67,6 @@ impl Default for Options {
                 .and_then(|epoch| epoch.parse().ok()),
         }
     }
-}
-
-/// What a pack holds, in figures.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Summary {
-    /// Zones.
-    pub zones: usize,
-    /// Names with records, and empty non-terminals.
-    pub names: usize,
-    /// Sets of records.
-    pub rrsets: u64,
-    /// Records as written.
-    pub records: u64,
-    /// Names of hosts.
-    pub hosts: usize,
-    /// Files.
-    pub files: usize,
-    /// Variants of files, the identity among them.
-    pub variants: usize,
-    /// Redirects, those of folders among them.
-    pub redirects: usize,
-    /// Octets of the pack.
-    pub bytes: u64,
-}
-
-impl fmt::Display for Summary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} zones ({} names, {} RRsets, {} records), {} files ({} variants, {} redirects, {} host names), {} bytes",
-            self.zones,
-            self.names,
-            self.rrsets,
-            self.records,
-            self.files,
-            self.variants,
-            self.redirects,
-            self.hosts,
-            self.bytes
-        )
-    }
-}
-
-/// A site that was found to be right and can be written.
-pub struct Packed {
-    /// What it holds.
-    pub summary: Summary,
-    /// What may not be meant so.
-    pub warnings: Problems,
-    plan: write::Plan,
 }
 
 /// Reads a site's folder and checks all of it.
@@ -150,7 +100,7 @@ fn read(site: &Path, options: &Options, findings: &mut Findings) -> Option<Packe
     };
     let config = config::read(&site, findings);
     let zones = zone::pack(&site, &config, findings);
-    let www = www::pack(&site, &config, options, findings);
+    let www = www::pack(&site, &config, options.threads, options.epoch, findings);
     if findings.errors.count() > 0 {
         return None;
     }

@@ -1,21 +1,73 @@
 //! The parts of a pack into one stream of octets.
 
-use std::fs::File;
+use std::fmt;
 use std::io::{self, Read as _, Write};
 use std::path::Path;
 
 use mayfly_site::pack::read::hash;
 use mayfly_site::pack::{HEADER, HEADER_SUMMED, MAGIC, Section, TRAILER, VERSION, path_hash};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::Packed;
+use super::files;
+use super::problem::Problems;
 use super::table::table;
-use super::www::{Body, Source, Www};
+use super::www::{Body, Source, Spool, Www};
 use super::zone::Zones;
 
 /// A seed after which tables that do not come out are given up: with twice as many homes as records
 /// the first one does in practice.
 const SEEDS: u64 = 64;
+
+/// What a pack holds, in figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// Zones.
+    pub zones: usize,
+    /// Names with records, and empty non-terminals.
+    pub names: usize,
+    /// Sets of records.
+    pub rrsets: u64,
+    /// Records as written.
+    pub records: u64,
+    /// Names of hosts.
+    pub hosts: usize,
+    /// Files.
+    pub files: usize,
+    /// Variants of files, the identity among them.
+    pub variants: usize,
+    /// Redirects, those of folders among them.
+    pub redirects: usize,
+    /// Octets of the pack.
+    pub bytes: u64,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} zones ({} names, {} RRsets, {} records), {} files ({} variants, {} redirects, {} host names), {} bytes",
+            self.zones,
+            self.names,
+            self.rrsets,
+            self.records,
+            self.files,
+            self.variants,
+            self.redirects,
+            self.hosts,
+            self.bytes
+        )
+    }
+}
+
+/// A site that was found to be right and can be written.
+pub struct Packed {
+    /// What it holds.
+    pub summary: Summary,
+    /// What may not be meant so.
+    pub warnings: Problems,
+    pub(super) plan: Plan,
+}
 
 /// Everything but the bodies of files, in memory.
 pub(super) struct Plan {
@@ -24,6 +76,8 @@ pub(super) struct Plan {
     bodies: Vec<Body>,
     /// Octets of the section of bodies.
     bodies_octets: u64,
+    /// What of the bodies was made.
+    spool: Option<Spool>,
 }
 
 impl Plan {
@@ -68,6 +122,7 @@ impl Plan {
             head,
             bodies: www.bodies,
             bodies_octets: www.octets,
+            spool: www.spool,
         };
         let octets = u32::try_from(plan.octets()).map_err(|_| {
             format!(
@@ -146,7 +201,10 @@ impl Packed {
             let gap = start + body.at - out.octets;
             io::copy(&mut io::repeat(0).take(gap), &mut out)?;
             match &body.source {
-                Source::Made(octets) => out.write_all(octets)?,
+                Source::Made(kept) => match &self.plan.spool {
+                    Some(spool) => spool.copy(*kept, &mut out)?,
+                    None => return Err(io::Error::other("what was made is lost")),
+                },
                 Source::File {
                     path,
                     shown,
@@ -201,7 +259,7 @@ fn readable() -> std::fs::Permissions {
 /// Copies a file that has to be what it was when it was read.
 fn copy(path: &Path, octets: u64, digest: &[u8; 32], out: &mut impl Write) -> io::Result<()> {
     let mut hash = Sha256::new();
-    let mut file = File::open(path)?.take(octets + 1);
+    let mut file = files::open(path)?.take(octets + 1);
     let mut buffer = vec![0; 64 << 10];
     let mut copied = 0;
     loop {

@@ -6,45 +6,9 @@ mod common;
 use std::io::Read as _;
 use std::os::unix::fs::symlink;
 
-use common::{errors, folder, options, packed, warnings};
+use common::{body, errors, file, folder, options, packed, redirect, text, variant, warnings};
 use mayfly_pack::pack_dir;
-use mayfly_site::{Coding, File, Pack, Pages, Resource, Variant};
-
-fn file<'a>(pack: &'a Pack<'_>, host: &str, path: &str) -> File<'a> {
-    match pack.resource(host.as_bytes(), path.as_bytes()).unwrap() {
-        Some(Resource::File(file)) => file,
-        Some(Resource::Redirect { .. }) => panic!("{path} is a redirect"),
-        _ => panic!("there is no {path}"),
-    }
-}
-
-fn variant<'a>(file: &File<'a>, coding: Coding) -> Option<Variant<'a>> {
-    file.variants
-        .into_iter()
-        .flatten()
-        .find(|variant| variant.coding == coding)
-}
-
-fn body<'a>(pack: &'a Pack<'_>, host: &str, path: &str) -> &'a [u8] {
-    variant(&file(pack, host, path), Coding::Identity)
-        .unwrap()
-        .body
-}
-
-/// Status and location, or `None` when there is nothing.
-fn redirect(pack: &Pack<'_>, host: &str, path: &str) -> Option<(u16, String)> {
-    match pack.resource(host.as_bytes(), path.as_bytes()).unwrap() {
-        Some(Resource::Redirect { status, location }) => {
-            Some((status, String::from_utf8(location.to_vec()).unwrap()))
-        }
-        Some(_) => panic!("{path} is a file"),
-        None => None,
-    }
-}
-
-fn text(octets: &[u8]) -> &str {
-    std::str::from_utf8(octets).unwrap()
-}
+use mayfly_site::{Coding, Pack, Pages, Resource};
 
 #[test]
 fn hosts_and_paths() {

@@ -197,9 +197,14 @@ fn answers(lab: &Lab, demo: &Demo) -> Result<String> {
     Ok(text)
 }
 
-/// What the guest is asked by DNS: for the built-in zone's address, or for the SOA of each zone of the site.
+/// What the guest is asked by DNS: for the built-in zone's address, or for the SOA of each zone of the site. A zone has the name that
+/// the pack says, which need not be its file's; NSD serves it by the name of its file.
 fn questions(demo: &Demo) -> Result<Vec<(String, Rtype)>> {
     Ok(match &demo.site {
+        Some(site) if demo.payload == Payload::Mayfly => pack::zones(site)?
+            .into_iter()
+            .map(|name| (name, Rtype::SOA))
+            .collect(),
         Some(site) => linux::zones(site)?
             .into_iter()
             .map(|(origin, _)| (origin, Rtype::SOA))

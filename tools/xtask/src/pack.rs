@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use mayfly_lab::hatch_programs;
+use serde::Deserialize;
 
 /// Packs a site folder, and gives the pack.
 ///
@@ -14,17 +15,52 @@ use mayfly_lab::hatch_programs;
 pub(crate) fn pack(site: &Path) -> Result<Vec<u8>> {
     let scratch = tempfile::tempdir()?;
     let to = scratch.path().join("site.mfs");
-    // The one for dom0 runs here as well, and is built for speed: a large site is compressed while it is packed.
-    let programs = hatch_programs(false)?;
-    let hatch = programs.first().context("there is no hatch")?;
+    pack_to(site, &to)?;
+    fs::read(&to).with_context(|| format!("cannot read {}", to.display()))
+}
+
+/// Packs a site folder, and gives the names of its zones.
+///
+/// # Errors
+/// What is wrong with the site, as `hatch pack` says it.
+pub(crate) fn zones(site: &Path) -> Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Listing {
+        zones: Vec<Zone>,
+    }
+    #[derive(Deserialize)]
+    struct Zone {
+        name: String,
+    }
+    let scratch = tempfile::tempdir()?;
+    let to = scratch.path().join("site.mfs");
+    pack_to(site, &to)?;
+    let output = hatch()?
+        .args(["pack", "--json", "--list"])
+        .arg(&to)
+        .output()
+        .context("cannot run hatch")?;
+    let listing: Listing =
+        serde_json::from_slice(&output.stdout).context("`hatch pack --list` gives no list")?;
+    Ok(listing.zones.into_iter().map(|zone| zone.name).collect())
+}
+
+fn pack_to(site: &Path, to: &Path) -> Result<()> {
     eprintln!("packing {}", site.display());
-    let status = Command::new(hatch)
+    let status = hatch()?
         .arg("pack")
         .arg(site)
         .arg("-o")
-        .arg(&to)
+        .arg(to)
         .status()
-        .with_context(|| format!("cannot run {}", hatch.display()))?;
+        .context("cannot run hatch")?;
     ensure!(status.success(), "`hatch pack {}` failed", site.display());
-    fs::read(&to).with_context(|| format!("cannot read {}", to.display()))
+    Ok(())
+}
+
+fn hatch() -> Result<Command> {
+    // The one for dom0 runs here as well, and is built for speed: a large site is compressed while it is packed.
+    let programs = hatch_programs(false)?;
+    let hatch = programs.first().context("there is no hatch")?;
+    Ok(Command::new(hatch))
 }

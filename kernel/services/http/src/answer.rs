@@ -24,6 +24,8 @@ pub(super) struct Answer<'r, 'a, S: ?Sized> {
     pub(super) shared: &'r mut Shared,
     pub(super) unix_seconds: Option<u64>,
     framing: Framing,
+    /// Header lines that the site has for whatever is at the path.
+    extra: &'a [u8],
     /// What of the request is to be passed over before the response goes out.
     body: Body,
 }
@@ -46,6 +48,7 @@ impl<'r, 'a, S: Pages + ?Sized> Answer<'r, 'a, S> {
             shared,
             unix_seconds,
             framing,
+            extra: b"",
             body: Body::None,
         }
     }
@@ -95,9 +98,27 @@ impl<'r, 'a, S: Pages + ?Sized> Answer<'r, 'a, S> {
                 Status::MethodNotAllowed => ALLOW,
                 _ => b"",
             };
+            self.look_up_lines(request, host);
             self.error(host, status, line);
         }
         self.body
+    }
+
+    /// Looks up the header lines that the site has for whatever is at the path of a request.
+    fn look_up_lines(&mut self, request: &Request<'_, '_>, host: &[u8]) {
+        let Target::Resource { path, plain, .. } = request.target else {
+            return;
+        };
+        let decoded = (!plain).then(|| target::decode(path));
+        let path = match &decoded {
+            None => path,
+            Some(Ok(decoded)) => decoded.octets(),
+            Some(Err(_)) => return,
+        };
+        self.extra = self.site.lines(host, path).unwrap_or_else(|Broken| {
+            self.shared.stats.broken += 1;
+            b""
+        });
     }
 
     /// Makes the response the last, whatever follows of the request.
@@ -114,6 +135,7 @@ impl<'r, 'a, S: Pages + ?Sized> Answer<'r, 'a, S> {
     /// Answers with an error: with the page that the site has for it, or else in a few words.
     fn error(&mut self, host: &[u8], status: Status, line: &[u8]) {
         self.begin(status);
+        self.response.extra = self.extra;
         self.response.own.push(line);
         let page = self.error_page(host, status).unwrap_or_else(|Broken| {
             self.shared.stats.broken += 1;
@@ -162,9 +184,11 @@ impl<'r, 'a, S: Pages + ?Sized> Answer<'r, 'a, S> {
         let served = match self.site.resource(host, path) {
             Ok(None) => return Err(Status::NotFound),
             Ok(Some(Resource::Redirect { status, location })) => {
+                self.look_up_lines(request, host);
                 self.redirect(status, location, query)
             }
             Ok(Some(_)) if request.method == Method::Options => {
+                self.look_up_lines(request, host);
                 self.options();
                 return Ok(());
             }
@@ -183,6 +207,7 @@ impl<'r, 'a, S: Pages + ?Sized> Answer<'r, 'a, S> {
 
     fn options(&mut self) {
         self.begin(Status::NoContent);
+        self.response.extra = self.extra;
         self.response.own.push(ALLOW);
     }
 
@@ -196,7 +221,7 @@ impl<'r, 'a, S: Pages + ?Sized> Answer<'r, 'a, S> {
         let variant = negotiate::choose(request, &file.variants).ok_or(BROKEN)?;
         let validators = Validators {
             etag: Some(variant.etag),
-            modified: Some(file.modified),
+            modified: (file.modified != 0).then_some(file.modified),
         };
         if self.is_settled(request, validators)? {
             self.response.lines = variant.lines.get(..variant.common).ok_or(BROKEN)?;
@@ -223,6 +248,7 @@ impl<'r, 'a, S: Pages + ?Sized> Answer<'r, 'a, S> {
                 line.push(b"Content-Range: bytes */");
                 line.push_decimal(body.len() as u64);
                 line.push(b"\r\n");
+                self.look_up_lines(request, host);
                 self.error(host, Status::RangeNotSatisfiable, line.octets());
             }
             [span] => {
@@ -287,10 +313,10 @@ impl<'r, 'a, S: Pages + ?Sized> Answer<'r, 'a, S> {
             _ => None,
         };
         self.begin(status);
+        (self.response.extra, self.response.name) = (self.extra, b"Location: ");
         let own = &mut self.response.own;
         own.push(b"Content-Type: text/plain\r\n");
         own.push_length(text.len() as u64);
-        own.push(b"Location: ");
         match made {
             Some(made) => self.response.set_end(address, made),
             None => {

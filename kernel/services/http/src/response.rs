@@ -121,13 +121,17 @@ struct Multipart<'a> {
     boundary: [u8; BOUNDARY],
 }
 
-/// A response that is being written: `own`, `lines`, `blank` and `content`, and then the next part.
+/// A response that is being written: `own`, `extra`, `name`, `lines`, `blank` and `content`, and then the next part.
 #[derive(Debug)]
 pub(super) struct Response<'a> {
     pub(super) status: Status,
     pub(super) framing: Framing,
     pub(super) own: Text<OWN_MAX>,
     own_sent: usize,
+    /// Header lines that the site has for whatever is at the path.
+    pub(super) extra: &'a [u8],
+    /// The name of the field whose value `lines` are.
+    pub(super) name: &'static [u8],
     /// Header lines of the site, each with its line end.
     pub(super) lines: &'a [u8],
     /// What stands between them and the content.
@@ -156,6 +160,8 @@ impl<'a> Response<'a> {
             },
             own: Text::new(),
             own_sent: 0,
+            extra: b"",
+            name: b"",
             lines: b"",
             blank: b"",
             content: Content::Site(b""),
@@ -179,6 +185,7 @@ impl<'a> Response<'a> {
 
     pub(super) fn clear(&mut self) {
         (self.own.length, self.own_sent) = (0, 0);
+        (self.extra, self.name) = (b"", b"");
         (self.lines, self.blank) = (b"", b"");
         self.content = Content::Site(b"");
         self.multipart = None;
@@ -249,6 +256,8 @@ impl<'a> Response<'a> {
             let own = self.own.octets().get(self.own_sent..).unwrap_or_default();
             let mut octets = copy(own, &mut room);
             self.own_sent += octets;
+            octets += advance(&mut self.extra, &mut room);
+            octets += advance(&mut self.name, &mut room);
             octets += advance(&mut self.lines, &mut room);
             octets += advance(&mut self.blank, &mut room);
             let content = match &mut self.content {

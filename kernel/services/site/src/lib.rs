@@ -155,6 +155,11 @@ pub trait Pages {
 
     /// The file that a host shows with an error status, if it has one.
     fn error_page(&self, host: &[u8], status: u16) -> Result<Option<File<'_>>, Broken>;
+
+    /// The site's own header lines for answers at a path that are not its file: errors, redirects, `OPTIONS`.
+    fn lines(&self, _host: &[u8], _path: &[u8]) -> Result<&[u8], Broken> {
+        Ok(b"")
+    }
 }
 
 /// What is at a path.
@@ -188,7 +193,7 @@ pub enum Resource<'a> {
 /// A file with its variants.
 #[derive(Clone, Copy, Debug)]
 pub struct File<'a> {
-    /// When it was last modified, in seconds since 1970.
+    /// When it was last modified, in seconds since 1970; 0 when that is not known. Then there is no `Last-Modified` either.
     pub modified: u64,
     /// The variants, each of another coding, the smallest first; one of them is the identity.
     pub variants: Variants<'a>,
@@ -315,6 +320,10 @@ impl Pages for Site<'_> {
 
     fn error_page(&self, host: &[u8], status: u16) -> Result<Option<File<'_>>, Broken> {
         either!(self, site => site.error_page(host, status))
+    }
+
+    fn lines(&self, host: &[u8], path: &[u8]) -> Result<&[u8], Broken> {
+        either!(self, site => site.lines(host, path))
     }
 }
 

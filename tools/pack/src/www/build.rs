@@ -1,18 +1,20 @@
 //! Files and redirects into resources.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use mayfly_site::Coding;
-use mayfly_site::pack::{FILE, HOST, REDIRECT, RESOURCE, VARIANT};
+use mayfly_site::pack::{FILE, HOST, LINES, LINES_OF, REDIRECT, RESOURCE, VARIANT};
 
-use super::super::Options;
 use super::super::config::{self, Checked};
 use super::super::problem::Findings;
 use super::Body;
 use super::page::{Bodies, Page, page, read_all};
+use super::paths::{Entry, Paths};
 use super::redirects::{directories, redirects};
 use super::scan::{Files, Found, scan};
+use super::spool::Spool;
+use super::{dates, lines};
 
 /// Octets of all header lines of a file.
 const LINES_MAX: usize = 16 << 10;
@@ -26,6 +28,8 @@ pub(crate) struct Www {
     pub(crate) default_host: u32,
     pub(crate) listing: Vec<u8>,
     pub(crate) bodies: Vec<Body>,
+    /// What of the bodies was made.
+    pub(crate) spool: Option<Spool>,
     /// Octets of the section `bodies`.
     pub(crate) octets: u64,
     pub(crate) names: usize,
@@ -34,25 +38,12 @@ pub(crate) struct Www {
     pub(crate) redirects: usize,
 }
 
-/// What is at a path.
-#[derive(Clone)]
-pub(super) enum Entry {
-    /// The file with this number.
-    File(usize),
-    Redirect {
-        status: u16,
-        location: String,
-    },
-}
-
-/// What a host has by path; error pages have a path of their own.
-pub(super) type Paths = BTreeMap<Vec<u8>, Entry>;
-
-/// Reads and checks all that is below `www/`.
+/// Reads and checks all that is below `www/`: as many files at a time as there are `threads`, and no date after `epoch`.
 pub(crate) fn pack(
     site: &Path,
     config: &Checked,
-    options: &Options,
+    threads: usize,
+    epoch: Option<u64>,
     findings: &mut Findings,
 ) -> Www {
     let roots = scan(site, config, findings);
@@ -79,7 +70,6 @@ pub(crate) fn pack(
         }
         paths.push(entries);
     }
-    let numbers: Vec<Paths> = paths.clone();
     for paths in &mut paths {
         directories(paths);
     }
@@ -87,65 +77,9 @@ pub(crate) fn pack(
     for (host, paths) in hosts.iter().zip(&mut paths) {
         error_pages(host.0.as_deref(), config, paths, findings);
     }
-
-    let read = read_all(&files, config, options, findings);
-    let mut pages: Vec<Option<Page>> = Vec::new();
-    let mut bodies = Bodies::default();
-    let path_of: HashMap<usize, &Vec<u8>> = numbers
-        .iter()
-        .flatten()
-        .filter_map(|(path, entry)| match entry {
-            Entry::File(number) => Some((*number, path)),
-            Entry::Redirect { .. } => None,
-        })
-        .collect();
-    for (number, (found, read)) in files.iter().zip(read).enumerate() {
-        let path = path_of
-            .get(&number)
-            .map(|path| String::from_utf8_lossy(path));
-        let page = read.map(|read| {
-            page(
-                found,
-                read,
-                &path.unwrap_or_default(),
-                config,
-                options,
-                &mut bodies,
-            )
-        });
-        if let Some(page) = &page
-            && page
-                .variants
-                .iter()
-                .any(|variant| variant.lines.len() > LINES_MAX)
-        {
-            let what = format!("its header lines are longer than {LINES_MAX} bytes");
-            findings.error(&found.shown, None, what);
-        }
-        www.variants += page.as_ref().map_or(0, |page| page.variants.len());
-        pages.push(page);
-    }
-    www.files = files.len();
-    www.octets = bodies.octets;
-    www.bodies = bodies.list;
-
-    for (host, paths) in (0_u32..).zip(&paths) {
-        for (path, entry) in paths {
-            let at = match entry {
-                Entry::File(number) => match pages.get(*number) {
-                    Some(Some(page)) => www.file(host, path, page),
-                    // It is an error already.
-                    _ => continue,
-                },
-                Entry::Redirect { status, location } => {
-                    www.redirects += 1;
-                    www.redirect(host, path, *status, location)
-                }
-            };
-            www.listing.extend(at.to_le_bytes());
-            www.indexed.push((host, path.clone(), at));
-        }
-    }
+    dates::forget(&mut files, &config.config, epoch);
+    let pages = pages(&files, config, threads, &mut www, findings);
+    www.resources_of(&paths, &pages, config, findings);
     www.names = names.len();
     for (name, host) in names {
         let at = www.start(host, name.as_bytes(), HOST, 0);
@@ -155,6 +89,48 @@ pub(crate) fn pack(
         www.hosts.extend(host.to_le_bytes());
     }
     www
+}
+
+/// Reads all files.
+fn pages(
+    files: &[Found],
+    config: &Checked,
+    threads: usize,
+    www: &mut Www,
+    findings: &mut Findings,
+) -> Vec<Option<Page>> {
+    www.files = files.len();
+    if files.is_empty() {
+        return Vec::new();
+    }
+    let spool = match Spool::new() {
+        Ok(spool) => spool,
+        Err(error) => {
+            let what = format!("no temporary file can be made: {error}");
+            findings.error(Path::new(super::FOLDER), None, what);
+            return Vec::new();
+        }
+    };
+    let mut pages: Vec<Option<Page>> = Vec::new();
+    let mut bodies = Bodies::default();
+    let read = read_all(files, config, threads, &spool, findings);
+    for (found, read) in files.iter().zip(read) {
+        let page = read.map(|read| page(found, read, config, &mut bodies));
+        let variants = page.iter().flat_map(|page| &page.variants);
+        if variants
+            .clone()
+            .any(|variant| variant.lines.len() > LINES_MAX)
+        {
+            let what = format!("its header lines are longer than {LINES_MAX} bytes");
+            findings.error(&found.shown, None, what);
+        }
+        www.variants += variants.count();
+        pages.push(page);
+    }
+    www.octets = bodies.octets;
+    www.bodies = bodies.list;
+    www.spool = Some(spool);
+    pages
 }
 
 /// All names of hosts, and which is the default.
@@ -266,6 +242,45 @@ impl Www {
         u32::try_from(at).unwrap_or(u32::MAX)
     }
 
+    /// All that hosts have by path.
+    fn resources_of(
+        &mut self,
+        paths: &[Paths],
+        pages: &[Option<Page>],
+        config: &Checked,
+        findings: &mut Findings,
+    ) {
+        let below = lines::below(config);
+        for (host, paths) in (0_u32..).zip(paths) {
+            for (path, entry) in paths {
+                let at = match entry {
+                    Entry::File(number) => match pages.get(*number) {
+                        Some(Some(page)) => self.file(host, path, page),
+                        // It is an error already.
+                        _ => continue,
+                    },
+                    Entry::Redirect { status, location } => {
+                        self.redirects += 1;
+                        let shown = String::from_utf8_lossy(path);
+                        let lines = lines::at(&shown, "text/plain", config);
+                        self.redirect(host, path, (*status, location), &lines, findings)
+                    }
+                };
+                self.listing.extend(at.to_le_bytes());
+                self.indexed.push((host, path.clone(), at));
+            }
+            for (folder, lines) in &below {
+                let host = host | LINES_OF;
+                let at = self.start(host, folder.as_bytes(), LINES, 0);
+                self.resources.extend(u16_of(bounded(lines, findings)));
+                self.resources.extend([0; 6]);
+                self.resources.extend(folder.as_bytes());
+                self.resources.extend(lines.as_bytes());
+                self.indexed.push((host, folder.clone().into_bytes(), at));
+            }
+        }
+    }
+
     fn file(&mut self, host: u32, path: &[u8], page: &Page) -> u32 {
         let at = self.start(host, path, FILE, page.variants.len());
         self.resources.extend(page.modified.to_le_bytes());
@@ -296,13 +311,31 @@ impl Www {
         at
     }
 
-    fn redirect(&mut self, host: u32, path: &[u8], status: u16, location: &str) -> u32 {
+    fn redirect(
+        &mut self,
+        host: u32,
+        path: &[u8],
+        (status, location): (u16, &str),
+        lines: &str,
+        findings: &mut Findings,
+    ) -> u32 {
         let at = self.start(host, path, REDIRECT, 0);
         self.resources.extend(status.to_le_bytes());
         self.resources.extend(u16_of(location.len()));
-        self.resources.extend([0; 4]);
+        self.resources.extend(u16_of(bounded(lines, findings)));
+        self.resources.extend([0; 2]);
         self.resources.extend(path);
         self.resources.extend(location.as_bytes());
+        self.resources.extend(lines.as_bytes());
         at
     }
+}
+
+/// Octets of header lines, which are not too many.
+fn bounded(lines: &str, findings: &mut Findings) -> usize {
+    if lines.len() > LINES_MAX {
+        let what = format!("header lines for one path are longer than {LINES_MAX} bytes");
+        findings.error(Path::new(config::FILE), None, what);
+    }
+    lines.len()
 }

@@ -1,13 +1,15 @@
 //! What there is to say of a file, and its compressed variants.
 
-use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 
 use mayfly_site::Coding;
 use sha2::{Digest, Sha256};
 
 use super::super::config::Compression;
+use super::super::files;
 use super::scan::Found;
+use super::spool::{Kept, Spool};
+use super::types::{extension, is_utf8};
 
 /// Larger files are not compressed, and not read into memory.
 const LARGE: u64 = 32 << 20;
@@ -22,62 +24,105 @@ pub(super) struct Read {
     pub(super) digest: [u8; 32],
     /// With the charset, where it is known.
     pub(super) media_type: String,
+    /// What is served in the place of the file, when that is another.
+    pub(super) made: Option<Kept>,
     /// Smaller than the file, the smallest first.
-    pub(super) variants: Vec<(Coding, Vec<u8>)>,
+    pub(super) variants: Vec<(Coding, Kept)>,
 }
 
-/// Reads a file to the end.
-pub(super) fn read(found: &Found, media_type: &str, compression: &Compression) -> io::Result<Read> {
-    let mut file = File::open(&found.file)?;
+/// Reads a file to the end; what is made of it goes to `spool`.
+pub(super) fn read(
+    found: &Found,
+    media_type: &str,
+    compression: &Compression,
+    spool: &Spool,
+) -> io::Result<Read> {
+    let mut file = files::open(&found.file)?;
     let mut media_type = media_type.to_owned();
     if file.metadata()?.len() > LARGE {
-        let mut hash = Sha256::new();
-        let mut octets = 0;
-        let mut buffer = vec![0; 64 << 10];
-        loop {
-            let read = file.read(&mut buffer)?;
-            let Some(part) = buffer.get(..read).filter(|part| !part.is_empty()) else {
-                break;
-            };
-            hash.update(part);
-            octets += part.len() as u64;
-        }
+        let (octets, digest) = sum(&mut file)?;
         return Ok(Read {
             octets,
-            digest: hash.finalize().into(),
+            digest,
             media_type,
+            made: None,
             variants: Vec::new(),
         });
     }
     let mut content = Vec::new();
     file.read_to_end(&mut content)?;
+    let mut made = None;
+    let mut variants = Vec::new();
+    if extension(&found.file).as_deref() == Some("svgz") {
+        // What the site has is what it wants sent, whatever the size.
+        variants.push((Coding::Gzip, spool.keep(&content)?));
+        content = unpacked(&content)?;
+        made = Some(spool.keep(&content)?);
+    }
     if media_type.starts_with("text/")
         && !media_type.contains(';')
-        && std::str::from_utf8(&content).is_ok()
+        && is_utf8(&content, &media_type)
     {
         media_type.push_str("; charset=utf-8");
     }
-    let mut variants = Vec::new();
+    let gzip_wanted = compression.gzip && variants.is_empty();
     if content.len() >= SMALL && compressible(&media_type) {
-        if compression.gzip {
-            variants.push((Coding::Gzip, gzip(&content)?));
+        // One at a time is in memory.
+        let mut add = |coding, variant: Vec<u8>| {
+            // A few octets fewer are not worth another variant in every cache.
+            if variant.len() + 64 + content.len() / 50 <= content.len() {
+                variants.push((coding, spool.keep(&variant)?));
+            }
+            io::Result::Ok(())
+        };
+        if gzip_wanted {
+            add(Coding::Gzip, gzip(&content)?)?;
         }
         if compression.brotli {
-            variants.push((Coding::Brotli, brotli(&content)?));
+            add(Coding::Brotli, brotli(&content)?)?;
         }
         if compression.zstd {
-            variants.push((Coding::Zstd, zstd::bulk::compress(&content, 19)?));
+            add(Coding::Zstd, zstd::bulk::compress(&content, 19)?)?;
         }
-        // A few octets fewer are not worth another variant in every cache.
-        variants.retain(|(_, variant)| variant.len() + 64 + content.len() / 50 <= content.len());
-        variants.sort_by_key(|(_, variant)| variant.len());
     }
+    variants.sort_by_key(|(_, variant)| variant.octets);
     Ok(Read {
         octets: content.len() as u64,
         digest: Sha256::digest(&content).into(),
         media_type,
+        made,
         variants,
     })
+}
+
+/// Octets and digest of a file.
+fn sum(file: &mut std::fs::File) -> io::Result<(u64, [u8; 32])> {
+    let mut hash = Sha256::new();
+    let mut octets = 0;
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let read = file.read(&mut buffer)?;
+        let Some(part) = buffer.get(..read).filter(|part| !part.is_empty()) else {
+            return Ok((octets, hash.finalize().into()));
+        };
+        hash.update(part);
+        octets += part.len() as u64;
+    }
+}
+
+/// What is in an `.svgz`: the registration of `image/svg+xml` wants it sent as SVG with `Content-Encoding: gzip`.
+fn unpacked(content: &[u8]) -> io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    let decoder = flate2::read::MultiGzDecoder::new(content);
+    let wrong = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+    decoder
+        .take(LARGE + 1)
+        .read_to_end(&mut out)
+        .map_err(|error| wrong(format!("an .svgz is SVG in gzip, and this is not: {error}")))?;
+    if out.len() as u64 > LARGE {
+        return Err(wrong(format!("it has more than {LARGE} bytes unpacked")));
+    }
+    Ok(out)
 }
 
 /// Media types of what is not compressed already.
@@ -89,6 +134,12 @@ fn compressible(media_type: &str) -> bool {
         || essence.starts_with("font/") && !essence.starts_with("font/woff")
         || [
             "application/javascript",
+            "application/jsonl",
+            "application/sql",
+            "application/toml",
+            "application/vnd.apple.mpegurl",
+            "application/yaml",
+            "model/stl",
             "application/json",
             "application/manifest",
             "application/rtf",

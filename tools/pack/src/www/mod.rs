@@ -2,13 +2,19 @@
 
 mod build;
 mod compress;
+mod dates;
+mod lines;
 mod page;
+mod paths;
 mod redirects;
 mod scan;
+mod spool;
+mod types;
 
 use std::path::{Path, PathBuf};
 
 pub(crate) use build::{Www, pack};
+pub(crate) use spool::{Kept, Spool};
 
 /// The folder of web roots in a site's folder.
 const FOLDER: &str = "www";
@@ -30,15 +36,15 @@ pub(crate) enum Source {
         octets: u64,
         digest: [u8; 32],
     },
-    /// A variant that was made.
-    Made(Vec<u8>),
+    /// What was made of a file.
+    Made(Kept),
 }
 
 impl Source {
     pub(crate) fn octets(&self) -> u64 {
         match self {
             Self::File { octets, .. } => *octets,
-            Self::Made(octets) => octets.len() as u64,
+            Self::Made(kept) => kept.octets,
         }
     }
 }
@@ -56,26 +62,6 @@ pub(crate) fn escape(path: &str) -> String {
     out
 }
 
-/// Whether a folder's name is that of a host: labels of letters, digits, hyphens, at least two, the last one
-/// not a number (RFC 1123 section 2.1).
-pub(crate) fn is_host_name(name: &str) -> bool {
-    let labels: Vec<&str> = name.split('.').collect();
-    let label = |label: &&str| {
-        (1..=63).contains(&label.len())
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|octet| octet.is_ascii_alphanumeric() || octet == b'-')
-    };
-    labels.len() >= 2
-        && name.len() <= 253
-        && labels.iter().all(label)
-        && !labels
-            .last()
-            .is_some_and(|last| last.bytes().all(|octet| octet.is_ascii_digit()))
-}
-
 /// A path from the site's folder on.
 fn shown<'a>(site: &Path, path: &'a Path) -> &'a Path {
     path.strip_prefix(site).unwrap_or(path)
@@ -84,35 +70,6 @@ fn shown<'a>(site: &Path, path: &'a Path) -> &'a Path {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn host_names() {
-        for name in [
-            "example.test",
-            "a.b",
-            "www.example.test",
-            "1.a",
-            "xn--a.b-c",
-        ] {
-            assert!(is_host_name(name), "{name}");
-        }
-        for name in [
-            "a",
-            "",
-            ".",
-            "a.",
-            ".a",
-            ".well-known",
-            "v1.2",
-            "a..b",
-            "-a.b",
-            "a-.b",
-            "a_b.c",
-            "10.0.0.1",
-        ] {
-            assert!(!is_host_name(name), "{name}");
-        }
-    }
 
     #[test]
     fn escaped_paths() {

@@ -7,12 +7,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mayfly_site::Coding;
 use mayfly_site::date::imf_fixdate;
+use mayfly_site::pack::ACCEPT_RANGES;
 
-use super::super::Options;
 use super::super::config::Checked;
 use super::super::problem::Findings;
 use super::compress::{self, Read};
+use super::lines;
 use super::scan::Found;
+use super::spool::Spool;
+use super::types::media_type;
 use super::{Body, Source};
 
 /// Bodies of this size and above are at a page of their own.
@@ -40,21 +43,22 @@ pub(super) struct Page {
 pub(super) fn read_all(
     files: &[Found],
     config: &Checked,
-    options: &Options,
+    threads: usize,
+    spool: &Spool,
     findings: &mut Findings,
 ) -> Vec<Option<Read>> {
     let next = AtomicUsize::new(0);
     let results: Vec<Mutex<Option<io::Result<Read>>>> =
         files.iter().map(|_| Mutex::new(None)).collect();
-    let threads = options.threads.clamp(1, 64).min(files.len().max(1));
+    let threads = threads.clamp(1, 64).min(files.len().max(1));
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 while let Some(number) = Some(next.fetch_add(1, Ordering::Relaxed))
                     && let (Some(file), Some(result)) = (files.get(number), results.get(number))
                 {
-                    let media_type = media_type(file, config);
-                    let read = compress::read(file, &media_type, &config.config.compression);
+                    let media_type = media_type(&file.path, config);
+                    let read = compress::read(file, &media_type, &config.config.compression, spool);
                     if let Ok(mut place) = result.lock() {
                         *place = Some(read);
                     }
@@ -72,23 +76,6 @@ pub(super) fn read_all(
         read.push(result.ok());
     }
     read
-}
-
-/// What a file's extension says.
-fn media_type(file: &Found, config: &Checked) -> String {
-    let extension = file
-        .file
-        .extension()
-        .and_then(|extension| extension.to_str());
-    let own = extension.and_then(|extension| config.config.types.get(extension));
-    own.map_or_else(
-        || {
-            mime_guess::from_path(&file.file)
-                .first_or_octet_stream()
-                .to_string()
-        },
-        |own| own.get_ref().clone(),
-    )
 }
 
 /// The bodies, each with the same octets once.
@@ -115,54 +102,44 @@ impl Bodies {
 }
 
 /// A file with its variants, their header lines ready.
-pub(super) fn page(
-    found: &Found,
-    read: Read,
-    path: &str,
-    config: &Checked,
-    options: &Options,
-    bodies: &mut Bodies,
-) -> Page {
-    let modified = found.modified.min(options.epoch.unwrap_or(u64::MAX));
-    let mut own: Vec<(String, String)> = Vec::new();
-    for rule in &config.headers {
-        if rule.fits(path, &read.media_type) {
-            for (name, value) in &rule.lines {
-                own.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
-                own.push((name.clone(), value.clone()));
-            }
-        }
-    }
+pub(super) fn page(found: &Found, read: Read, config: &Checked, bodies: &mut Bodies) -> Page {
+    let path = &found.path;
+    let modified = found.modified.seconds;
+    let own = lines::at(path, &read.media_type, config);
     let cache = config.cache.iter();
     let cache = cache.rev().find(|rule| rule.fits(path, &read.media_type));
 
-    let date = imf_fixdate(modified);
-    let mut common = format!("Last-Modified: {}\r\n", String::from_utf8_lossy(&date));
+    let mut common = String::new();
+    if modified != 0 {
+        let date = imf_fixdate(modified);
+        common = format!("Last-Modified: {}\r\n", String::from_utf8_lossy(&date));
+    }
     for (name, value) in cache.iter().flat_map(|rule| &rule.lines) {
         common.push_str(&format!("{name}: {value}\r\n"));
     }
     if !read.variants.is_empty() {
         common.push_str("Vary: Accept-Encoding\r\n");
     }
-    common.push_str("Accept-Ranges: bytes\r\n");
-    for (name, value) in own {
-        common.push_str(&format!("{name}: {value}\r\n"));
-    }
+    common.push_str(&String::from_utf8_lossy(ACCEPT_RANGES));
+    common.push_str(&own);
     let digest: String = read.digest[..16]
         .iter()
         .map(|octet| format!("{octet:02x}"))
         .collect();
 
-    let identity = Source::File {
-        path: found.file.clone(),
-        shown: found.shown.clone(),
-        octets: read.octets,
-        digest: read.digest,
+    let identity = match read.made {
+        Some(kept) => Source::Made(kept),
+        None => Source::File {
+            path: found.file.clone(),
+            shown: found.shown.clone(),
+            octets: read.octets,
+            digest: read.digest,
+        },
     };
     let sources = read
         .variants
         .into_iter()
-        .map(|(coding, octets)| (coding, Source::Made(octets)))
+        .map(|(coding, kept)| (coding, Source::Made(kept)))
         .chain([(Coding::Identity, identity)]);
     let variants = sources.map(|(coding, source)| {
         let (suffix, token) = match coding {

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use super::super::config::{self, Checked};
 use super::super::problem::Findings;
-use super::build::{Entry, Paths};
 use super::escape;
-use super::scan::Files;
+use super::paths::{Entry, Paths};
+use super::scan::{Asked, Files, asked};
 
 /// The page of a folder.
 const INDEX: &str = "index.html";
@@ -37,6 +37,60 @@ pub(super) fn directories(paths: &mut Paths) {
     }
 }
 
+/// What keeps clients from asking for the path that a redirect is from; and what may not be meant so.
+fn unasked(from: &str) -> Option<Result<String, String>> {
+    if !from.starts_with('/') || from.chars().any(char::is_control) {
+        return Some(Err(format!("`{from}` is not a path")));
+    }
+    let never = |what: &str| Some(Err(format!("nobody can ask for `{from}`: {what}")));
+    let segments: Vec<&str> = from[1..].split('/').collect();
+    let (last, before) = segments.split_last()?;
+    if from.contains('?') {
+        return never("a query is not part of the path");
+    }
+    if from.contains('#') {
+        return never("a fragment is never sent");
+    }
+    if before.contains(&"") {
+        return never("empty segments are taken out of what is asked for");
+    }
+    if before
+        .iter()
+        .chain([last])
+        .any(|segment| matches!(*segment, "." | ".."))
+    {
+        return never("dot segments are taken out of what is asked for");
+    }
+    match asked(from) {
+        Asked::Always => {}
+        Asked::Seldom(octets) => {
+            return Some(Ok(format!(
+                "`{from}` has {octets} bytes in a request, which not every guest takes"
+            )));
+        }
+        Asked::Never(what) => return never(&what),
+    }
+    let decoded = unescape(from);
+    if decoded != from {
+        let slash = from.to_ascii_lowercase().contains("%2f") && !from.contains("%2F");
+        if slash {
+            return never("an escaped slash stays `%2F`");
+        }
+        let plain = unescape(&from.replace("%2F", "/")) == from.replace("%2F", "/");
+        if !plain {
+            return Some(Ok(format!(
+                "`{from}` is compared with the path that is asked for without its escapes: write `{decoded}`"
+            )));
+        }
+    }
+    if from.contains('*') {
+        return Some(Ok(format!(
+            "`{from}` is one path: `*` stands for nothing else"
+        )));
+    }
+    None
+}
+
 /// The redirects of `mayfly.toml`.
 pub(super) fn redirects(
     hosts: &[(Option<String>, Files)],
@@ -50,10 +104,13 @@ pub(super) fn redirects(
         let line = config.line(redirect);
         let redirect = redirect.get_ref();
         let (from, to) = (redirect.from.get_ref(), redirect.to.get_ref());
-        if !from.starts_with('/') || from.chars().any(char::is_control) {
-            let what = format!("`{from}` is not a path");
-            findings.error(file, config.line(&redirect.from), what);
-            continue;
+        match unasked(from) {
+            None => {}
+            Some(Ok(what)) => findings.warning(file, config.line(&redirect.from), what),
+            Some(Err(what)) => {
+                findings.error(file, config.line(&redirect.from), what);
+                continue;
+            }
         }
         if !is_reference(to) {
             let what = format!("`{to}` is neither a path nor a URI, percent-encoded");

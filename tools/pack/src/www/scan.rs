@@ -1,17 +1,23 @@
 //! Which files there are, and which host and path each is for.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use walkdir::WalkDir;
+use walkdir::{DirEntry, WalkDir};
 
 use super::super::config::{self, Checked};
+use super::super::host;
 use super::super::problem::Findings;
-use super::{FOLDER, is_host_name, shown};
+use super::{FOLDER, escape, shown};
 
 /// Octets of the longest path.
 const PATH_MAX: usize = 4000;
+/// Octets of the longest path with escapes or segments that begin with a dot, which the guest has to copy.
+const DECODED_MAX: usize = 1024;
+/// Requests for longer ones do not fit into what every guest has for the head of a request.
+const ASKED_MAX: usize = 1024;
 
 /// A file of a web root.
 #[derive(Clone)]
@@ -20,14 +26,23 @@ pub(super) struct Found {
     pub(super) file: PathBuf,
     /// From the site's folder on.
     pub(super) shown: PathBuf,
-    /// Seconds since 1970.
-    pub(super) modified: u64,
+    /// At which path of its host.
+    pub(super) path: String,
+    pub(super) modified: Modified,
+}
+
+/// When a file was modified, since 1970.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Modified {
+    pub(super) seconds: u64,
+    pub(super) nanoseconds: u32,
 }
 
 /// The files of a host by path.
 pub(super) type Files = BTreeMap<String, Found>;
 
 /// The files of the default host without a name, and of each host with one.
+#[derive(Default)]
 pub(super) struct Roots {
     pub(super) plain: Files,
     pub(super) hosts: BTreeMap<String, Files>,
@@ -35,95 +50,11 @@ pub(super) struct Roots {
 
 /// Finds all files; `site` is canonical.
 pub(super) fn scan(site: &Path, config: &Checked, findings: &mut Findings) -> Roots {
-    let mut roots = Roots {
-        plain: Files::new(),
-        hosts: BTreeMap::new(),
-    };
+    let mut roots = Roots::default();
     let root = site.join(FOLDER);
-    if !root.exists() {
-        return roots;
-    }
-    let hidden = |name: &std::ffi::OsStr| {
-        let name = name.to_string_lossy();
-        name.starts_with('.') && name != ".well-known" && !config.config.hidden
-    };
-    let mut walk = WalkDir::new(&root)
-        .follow_links(true)
-        .sort_by_file_name()
-        .into_iter();
-    while let Some(entry) = walk.next() {
-        let entry = match entry {
-            Ok(entry) => entry,
-            Err(error) => {
-                let path = error.path().unwrap_or(&root);
-                let what = match error.io_error() {
-                    Some(error) => format!("cannot be read: {error}"),
-                    None => format!("cannot be read: {error}"),
-                };
-                findings.error(shown(site, path), None, what);
-                continue;
-            }
-        };
-        let file = shown(site, entry.path()).to_owned();
-        if entry.depth() > 0 && hidden(entry.file_name()) {
-            let what = "is left out, as its name begins with a dot (`hidden = true` packs it)";
-            findings.warning(&file, None, what);
-            if entry.file_type().is_dir() {
-                walk.skip_current_dir();
-            }
-            continue;
-        }
-        if entry.path_is_symlink() {
-            match entry.path().canonicalize() {
-                Ok(path) if path.starts_with(site) => {}
-                Ok(_) => {
-                    findings.error(&file, None, "is a symbolic link out of the site");
-                    if entry.file_type().is_dir() {
-                        walk.skip_current_dir();
-                    }
-                    continue;
-                }
-                Err(error) => {
-                    findings.error(&file, None, format!("cannot be read: {error}"));
-                    continue;
-                }
-            }
-        }
-        if entry.file_type().is_dir() {
-            continue;
-        }
-        if !entry.file_type().is_file() {
-            findings.error(&file, None, "is neither a file nor a folder");
-            continue;
-        }
-        let modified = match entry.metadata() {
-            Ok(metadata) => metadata
-                .modified()
-                .ok()
-                .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
-                .map_or(0, |time| time.as_secs()),
-            Err(error) => {
-                findings.error(&file, None, format!("cannot be read: {error}"));
-                continue;
-            }
-        };
-        let inside = entry.path().strip_prefix(&root).unwrap_or(entry.path());
-        let (host, path) = match place(inside, config) {
-            Ok(place) => place,
-            Err(what) => {
-                findings.error(&file, None, what);
-                continue;
-            }
-        };
-        let found = Found {
-            file: entry.path().to_owned(),
-            shown: file,
-            modified,
-        };
-        match host {
-            Some(host) => roots.hosts.entry(host).or_default().insert(path, found),
-            None => roots.plain.insert(path, found),
-        };
+    // A symbolic link to nothing is looked at, and told.
+    if root.symlink_metadata().is_ok() {
+        walk(site, &root, config, &mut roots, findings);
     }
     for host in config.config.hosts.keys() {
         let name = host.get_ref();
@@ -136,6 +67,157 @@ pub(super) fn scan(site: &Path, config: &Checked, findings: &mut Findings) -> Ro
         }
     }
     roots
+}
+
+fn walk(site: &Path, root: &Path, config: &Checked, roots: &mut Roots, findings: &mut Findings) {
+    let mut walk = WalkDir::new(root)
+        .follow_links(true)
+        .sort_by_file_name()
+        .into_iter();
+    while let Some(entry) = walk.next() {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(error) => {
+                let path = error.path().unwrap_or(root);
+                let what = match error.io_error() {
+                    Some(error) => format!("cannot be read: {error}"),
+                    None => format!("cannot be read: {error}"),
+                };
+                findings.error(shown(site, path), None, what);
+                continue;
+            }
+        };
+        match look(site, &entry, config, findings) {
+            Looked::Left if entry.file_type().is_dir() => walk.skip_current_dir(),
+            Looked::Left | Looked::Folder => {}
+            Looked::File(modified) => take(site, root, &entry, modified, config, roots, findings),
+        }
+    }
+}
+
+/// What is to be done with something below `www/`.
+enum Looked {
+    /// Nothing, as was told.
+    Left,
+    Folder,
+    File(Modified),
+}
+
+fn look(site: &Path, entry: &DirEntry, config: &Checked, findings: &mut Findings) -> Looked {
+    let file = shown(site, entry.path());
+    let name = entry.file_name().to_string_lossy();
+    if entry.depth() > 0 && name.starts_with('.') && name != ".well-known" && !config.config.hidden
+    {
+        let what = "is left out, as its name begins with a dot (`hidden = true` packs it)";
+        findings.warning(file, None, what);
+        return Looked::Left;
+    }
+    let wrong = if entry.path_is_symlink() {
+        match entry.path().canonicalize() {
+            Ok(path) if path.starts_with(site) => None,
+            Ok(_) => Some("is a symbolic link out of the site".to_owned()),
+            Err(error) => Some(format!("cannot be read: {error}")),
+        }
+    } else {
+        None
+    };
+    if let Some(what) = wrong {
+        findings.error(file, None, what);
+        return Looked::Left;
+    }
+    if entry.file_type().is_dir() {
+        return Looked::Folder;
+    }
+    if !entry.file_type().is_file() {
+        findings.error(file, None, "is neither a file nor a folder");
+        return Looked::Left;
+    }
+    match entry.metadata() {
+        Ok(metadata) => {
+            let time = metadata.modified().ok();
+            let time = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+            Looked::File(time.map_or_else(Modified::default, |time| Modified {
+                seconds: time.as_secs(),
+                nanoseconds: time.subsec_nanos(),
+            }))
+        }
+        Err(error) => {
+            findings.error(file, None, format!("cannot be read: {error}"));
+            Looked::Left
+        }
+    }
+}
+
+/// Takes a file to where it is served.
+fn take(
+    site: &Path,
+    root: &Path,
+    entry: &DirEntry,
+    modified: Modified,
+    config: &Checked,
+    roots: &mut Roots,
+    findings: &mut Findings,
+) {
+    let file = shown(site, entry.path());
+    let inside = entry.path().strip_prefix(root).unwrap_or(entry.path());
+    let (host, path) = match place(inside, config) {
+        Ok(place) => place,
+        Err(what) => return findings.error(file, None, what),
+    };
+    match asked(&path) {
+        Asked::Always => {}
+        Asked::Seldom(octets) => {
+            let what = format!(
+                "its path has {octets} bytes in a request: a guest with little memory refuses more than {ASKED_MAX}"
+            );
+            findings.warning(file, None, what);
+        }
+        Asked::Never(what) => return findings.error(file, None, what),
+    }
+    let found = Found {
+        file: entry.path().to_owned(),
+        shown: file.to_owned(),
+        path: path.clone(),
+        modified,
+    };
+    let files = match host {
+        Some(host) => roots.hosts.entry(host).or_default(),
+        None => &mut roots.plain,
+    };
+    match files.entry(path) {
+        Entry::Vacant(place) => drop(place.insert(found)),
+        Entry::Occupied(other) => {
+            let what = format!("is at the path of {}", other.get().shown.display());
+            findings.error(file, None, what);
+        }
+    }
+}
+
+/// Whether clients can ask for a path.
+pub(super) enum Asked {
+    Always,
+    /// Its octets in a request are more than every guest takes.
+    Seldom(usize),
+    /// Why not.
+    Never(String),
+}
+
+/// Whether clients can ask for a path, which is not escaped.
+pub(super) fn asked(path: &str) -> Asked {
+    let escaped = escape(path);
+    let copied = escaped.len() != path.len() || path.contains("/.");
+    if path.len() > PATH_MAX {
+        return Asked::Never(format!("its path is longer than {PATH_MAX} bytes"));
+    }
+    if copied && path.len() > DECODED_MAX {
+        return Asked::Never(format!(
+            "its path is longer than {DECODED_MAX} bytes, the most for one with escapes or a dot at the start of a segment"
+        ));
+    }
+    if escaped.len() > ASKED_MAX {
+        return Asked::Seldom(escaped.len());
+    }
+    Asked::Always
 }
 
 /// The host and the path of a file.
@@ -153,23 +235,16 @@ fn place(inside: &Path, config: &Checked) -> Result<(Option<String>, String), &'
         segments.push(segment);
     }
     let folder = segments.first().filter(|_| segments.len() > 1);
-    let host = folder.filter(|folder| {
-        let named = || {
-            config
-                .config
-                .hosts
-                .keys()
-                .any(|host| host.get_ref() == **folder)
-        };
-        let excepted = || config.config.folders.iter().any(|name| name == **folder);
-        is_host_name(folder) && !excepted() || named()
+    let name = folder.and_then(|folder| host::ascii(folder).ok());
+    let host = name.filter(|name| {
+        let hosts = &config.config.hosts;
+        let named = || hosts.keys().any(|host| host.get_ref() == name);
+        let excepted = |other: &String| Some(other.as_str()) == folder.copied();
+        host::is_name(name) && !config.config.folders.iter().any(excepted) || named()
     });
     let segments = segments
         .get(usize::from(host.is_some())..)
         .unwrap_or_default();
     let path = format!("/{}", segments.join("/"));
-    if path.len() > PATH_MAX {
-        return Err("its path is longer than 4000 bytes");
-    }
     Ok((host.map(|host| host.to_ascii_lowercase()), path))
 }

@@ -39,6 +39,7 @@ pub(crate) use name::presentation;
 use records::Records;
 
 use super::config::Checked;
+use super::host;
 use super::problem::Findings;
 
 /// Reads and checks all `zones/*.zone`.
@@ -84,6 +85,8 @@ fn absolute(text: &str) -> Result<Vec<u8>, String> {
     if text == "@" {
         return Err("`@` stands for another".to_owned());
     }
+    // As the names of hosts are: a file's name is what people type.
+    let text = host::ascii(text)?;
     name::scan(text.as_bytes(), b"\0", &mut name)?;
     Ok(name)
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use mayfly_pack::{Options, Packed, Problems, pack_dir};
+use mayfly_site::{Coding, File, Pack, Pages as _, Resource, Variant};
 use tempfile::TempDir;
 
 /// What packs do not depend on is the same in all tests.
@@ -101,4 +102,40 @@ pub(crate) fn sample() -> Vec<(&'static str, Vec<u8>)> {
             include_bytes!("../sample/mayfly.toml").to_vec(),
         ),
     ]
+}
+
+pub(crate) fn file<'a>(pack: &'a Pack<'_>, host: &str, path: &str) -> File<'a> {
+    match pack.resource(host.as_bytes(), path.as_bytes()).unwrap() {
+        Some(Resource::File(file)) => file,
+        Some(Resource::Redirect { .. }) => panic!("{path} is a redirect"),
+        _ => panic!("there is no {path}"),
+    }
+}
+
+pub(crate) fn variant<'a>(file: &File<'a>, coding: Coding) -> Option<Variant<'a>> {
+    file.variants
+        .into_iter()
+        .flatten()
+        .find(|variant| variant.coding == coding)
+}
+
+pub(crate) fn body<'a>(pack: &'a Pack<'_>, host: &str, path: &str) -> &'a [u8] {
+    variant(&file(pack, host, path), Coding::Identity)
+        .unwrap()
+        .body
+}
+
+/// Status and location, or `None` when there is nothing.
+pub(crate) fn redirect(pack: &Pack<'_>, host: &str, path: &str) -> Option<(u16, String)> {
+    match pack.resource(host.as_bytes(), path.as_bytes()).unwrap() {
+        Some(Resource::Redirect { status, location }) => {
+            Some((status, String::from_utf8(location.to_vec()).unwrap()))
+        }
+        Some(_) => panic!("{path} is a file"),
+        None => None,
+    }
+}
+
+pub(crate) fn text(octets: &[u8]) -> &str {
+    std::str::from_utf8(octets).unwrap()
 }

@@ -93,11 +93,12 @@
 //! ```text
 //!  0 4  host
 //!  4 2  octets of the path
-//!  6 1  1: a file; 2: a redirect; 3: the name of a host, which is where the path would be
+//!  6 1  1: a file; 2: a redirect; 3: the name of a host, which is where the path would be; 4: header lines
 //!  7 1  variants of the file
-//!  8 8  when the file was modified, in seconds since 1970; or
-//!  8 2  status of the redirect
+//!  8 8  when the file was modified, in seconds since 1970, or 0 when that is not known; or
+//!  8 2  status of the redirect; of header lines their octets
 //! 10 2  octets of the location
+//! 12 2  octets of the header lines of the redirect
 //! 16    for each variant, the smallest first, 24 octets:
 //!        0 1  0: identity, 1: gzip, 2: brotli, 3: zstd
 //!        1 1  octets of the entity tag
@@ -113,6 +114,10 @@
 //! ```
 //!
 //! An error page is a resource whose path is a NUL and its status in two octets, big endian.
+//!
+//! Header lines of kind 4 go with answers for paths below theirs that are no file: their path is a folder's, with the
+//! slash at its end, their host has the uppermost bit set ([`LINES_OF`]), and they are in `paths` alone. A folder has them only
+//! when the one above has. A file's own lines of this sort are what follows `Accept-Ranges` up to `Content-Encoding`.
 
 mod names;
 mod pages;
@@ -156,6 +161,12 @@ pub const FILE: u8 = 1;
 pub const REDIRECT: u8 = 2;
 /// Kind of resource: the name of a host.
 pub const HOST: u8 = 3;
+/// Kind of resource: header lines for what is below a folder and no file.
+pub const LINES: u8 = 4;
+/// The bit of a host's number that header lines have.
+pub const LINES_OF: u32 = 1 << 31;
+/// The header line of a file before those that the site has for all answers at its path.
+pub const ACCEPT_RANGES: &[u8] = b"Accept-Ranges: bytes\r\n";
 /// A section and where its place is in the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]

@@ -1,7 +1,7 @@
 //! Pages of a pack.
 
 use super::read::{entry, hash, part, search, u8_at, u16_at, u32_at, u64_at};
-use super::{FILE, HOST, Pack, REDIRECT, RESOURCE, VARIANT};
+use super::{ACCEPT_RANGES, FILE, HOST, LINES, LINES_OF, Pack, REDIRECT, RESOURCE, VARIANT};
 use crate::{Broken, Coding, File, Pages, Resource, Variant};
 
 /// The hash of a path of a host.
@@ -50,6 +50,28 @@ impl<'a> Record<'a> {
                 }
                 Ok(Resource::Redirect { status, location })
             }
+            _ => Err(Broken),
+        }
+    }
+
+    /// The header lines for answers that are not a file's content.
+    fn lines(self, bodies: &'a [u8]) -> Result<&'a [u8], Broken> {
+        let behind = self.path_at()?.checked_add(self.path()?.len());
+        let behind = behind.ok_or(Broken)?;
+        match self.kind()? {
+            FILE => {
+                let variant = self.variant(0, bodies)?;
+                let common = part(variant.lines, 0, variant.common)?;
+                let mut windows = common.windows(ACCEPT_RANGES.len());
+                let at = windows.position(|line| line == ACCEPT_RANGES);
+                let at = at.map_or(common.len(), |at| at + ACCEPT_RANGES.len());
+                Ok(common.get(at..).unwrap_or_default())
+            }
+            REDIRECT => {
+                let location = usize::from(u16_at(self.0, 10)?);
+                part(self.0, behind + location, u16_at(self.0, 12)?.into())
+            }
+            LINES => part(self.0, behind, u16_at(self.0, 8)?.into()),
             _ => Err(Broken),
         }
     }
@@ -202,5 +224,25 @@ impl Pages for Pack<'_> {
         let [high, low] = status.to_be_bytes();
         let record = self.find_path(self.host(host)?, &[0, high, low])?;
         record.map(|record| record.file(self.bodies)).transpose()
+    }
+
+    fn lines(&self, host: &[u8], path: &[u8]) -> Result<&[u8], Broken> {
+        let host = self.host(host)?;
+        if path.first() != Some(&b'/') {
+            return Ok(b"");
+        }
+        if let Some(record) = self.find_path(host, path)? {
+            return record.lines(self.bodies);
+        }
+        let mut lines: &[u8] = b"";
+        let slashes = path.iter().enumerate().filter(|(_, octet)| **octet == b'/');
+        for (at, _) in slashes {
+            let folder = path.get(..=at).unwrap_or_default();
+            match self.find_path(host | LINES_OF, folder)? {
+                Some(record) => lines = record.lines(self.bodies)?,
+                None => break,
+            }
+        }
+        Ok(lines)
     }
 }

@@ -1,0 +1,17 @@
+//! What a host has by path.
+
+use std::collections::BTreeMap;
+
+/// What is at a path.
+#[derive(Clone)]
+pub(super) enum Entry {
+    /// The file with this number.
+    File(usize),
+    Redirect {
+        status: u16,
+        location: String,
+    },
+}
+
+/// What a host has by path; error pages have a path of their own.
+pub(super) type Paths = BTreeMap<Vec<u8>, Entry>;

@@ -1,0 +1,62 @@
+//! What is made of files, until it is written: in a file without a name, so that memory does not grow with the site.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::{Mutex, PoisonError};
+
+/// Octets that were made, one piece after another.
+pub(crate) struct Spool {
+    file: File,
+    /// Octets in it.
+    end: Mutex<u64>,
+}
+
+/// A piece.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kept {
+    at: u64,
+    pub(crate) octets: u64,
+}
+
+impl Spool {
+    /// # Errors
+    ///
+    /// There is no place for temporary files.
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self {
+            file: tempfile::tempfile()?,
+            end: Mutex::new(0),
+        })
+    }
+
+    /// Keeps a piece.
+    pub(super) fn keep(&self, piece: &[u8]) -> io::Result<Kept> {
+        let octets = piece.len() as u64;
+        let at = {
+            let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+            let at = *end;
+            *end += octets;
+            at
+        };
+        self.file.write_all_at(piece, at)?;
+        Ok(Kept { at, octets })
+    }
+
+    /// Copies a piece.
+    pub(crate) fn copy(&self, kept: Kept, out: &mut impl io::Write) -> io::Result<()> {
+        let mut buffer = vec![0; 64 << 10];
+        let (mut at, mut left) = (kept.at, kept.octets);
+        while left > 0 {
+            let length = usize::try_from(left)
+                .unwrap_or(usize::MAX)
+                .min(buffer.len());
+            let part = &mut buffer[..length];
+            self.file.read_exact_at(part, at)?;
+            out.write_all(part)?;
+            at += length as u64;
+            left -= length as u64;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,165 @@
+//! Media types of files.
+
+use std::path::Path;
+
+use super::super::config::Checked;
+
+/// What IANA's registry says of extensions of which `mime_guess` says nothing, something older, or something else.
+const TYPES: &[(&str, &str)] = &[
+    ("3mf", "model/3mf"),
+    ("adoc", "text/plain"),
+    ("apk", "application/vnd.android.package-archive"),
+    ("appinstaller", "application/appinstaller"),
+    ("atom", "application/atom+xml"),
+    ("avif", "image/avif"),
+    ("bmp", "image/bmp"),
+    ("cjs", "text/javascript"),
+    ("csv", "text/csv"),
+    ("eot", "application/vnd.ms-fontobject"),
+    ("epub", "application/epub+zip"),
+    ("flac", "audio/flac"),
+    ("geojson", "application/geo+json"),
+    ("glb", "model/gltf-binary"),
+    ("gltf", "model/gltf+json"),
+    ("gpx", "application/gpx+xml"),
+    ("gz", "application/gzip"),
+    ("heic", "image/heic"),
+    ("heif", "image/heif"),
+    ("ico", "image/vnd.microsoft.icon"),
+    ("ics", "text/calendar"),
+    ("jp2", "image/jp2"),
+    ("js", "text/javascript"),
+    ("json", "application/json"),
+    ("jsonl", "application/jsonl"),
+    ("jsonld", "application/ld+json"),
+    ("jxl", "image/jxl"),
+    ("kml", "application/vnd.google-earth.kml+xml"),
+    ("kmz", "application/vnd.google-earth.kmz"),
+    ("ktx2", "image/ktx2"),
+    ("m3u8", "application/vnd.apple.mpegurl"),
+    ("m4a", "audio/mp4"),
+    ("map", "application/json"),
+    ("markdown", "text/markdown"),
+    ("md", "text/markdown"),
+    ("mjs", "text/javascript"),
+    ("mkv", "video/matroska"),
+    ("mka", "audio/matroska"),
+    ("mp3", "audio/mpeg"),
+    ("mp4", "video/mp4"),
+    ("mpd", "application/dash+xml"),
+    ("ndjson", "application/x-ndjson"),
+    ("oga", "audio/ogg"),
+    ("ogg", "audio/ogg"),
+    ("opus", "audio/ogg"),
+    ("otf", "font/otf"),
+    ("pdf", "application/pdf"),
+    ("rss", "application/rss+xml"),
+    ("rtf", "application/rtf"),
+    ("sql", "application/sql"),
+    ("stl", "model/stl"),
+    ("svg", "image/svg+xml"),
+    ("svgz", "image/svg+xml"),
+    ("toml", "application/toml"),
+    ("ts", "video/mp2t"),
+    ("ttc", "font/collection"),
+    ("ttf", "font/ttf"),
+    ("vcf", "text/vcard"),
+    ("vtt", "text/vtt"),
+    ("wasm", "application/wasm"),
+    ("wav", "audio/wav"),
+    ("weba", "audio/webm"),
+    ("webm", "video/webm"),
+    ("webmanifest", "application/manifest+json"),
+    ("webp", "image/webp"),
+    ("wgsl", "text/wgsl"),
+    ("woff", "font/woff"),
+    ("woff2", "font/woff2"),
+    ("xhtml", "application/xhtml+xml"),
+    ("xml", "text/xml"),
+    ("yaml", "application/yaml"),
+    ("yml", "application/yaml"),
+    ("zip", "application/zip"),
+    ("zst", "application/zstd"),
+];
+
+/// The extension of a file in lower case.
+pub(super) fn extension(file: &Path) -> Option<String> {
+    let extension = file.extension()?.to_str()?;
+    Some(extension.to_lowercase())
+}
+
+/// What the site says of a path, or else what its extension says.
+pub(super) fn media_type(path: &str, config: &Checked) -> String {
+    let extension = extension(Path::new(path));
+    let extension = extension.as_deref();
+    if let Some(own) = config.media_type(path, extension) {
+        return own.to_owned();
+    }
+    let known = TYPES.iter().find(|(known, _)| Some(*known) == extension);
+    known.map_or_else(
+        || {
+            let guess = extension.map(mime_guess::from_ext);
+            let guess = guess.and_then(|guess| guess.first_raw());
+            guess.unwrap_or("application/octet-stream").to_owned()
+        },
+        |(_, known)| (*known).to_owned(),
+    )
+}
+
+/// Whether a text is in UTF-8 as far as it says itself: it is not when it switches character sets by escapes
+/// (ISO-2022-JP and its kin are valid UTF-8), or when a page names another one where browsers look (the first 1,024 bytes).
+pub(super) fn is_utf8(content: &[u8], media_type: &str) -> bool {
+    const ESCAPE: u8 = 0x1b;
+    let head = content.get(..1024).unwrap_or(content);
+    let head = String::from_utf8_lossy(head).to_ascii_lowercase();
+    let named = match media_type {
+        "text/html" => after(&head, "charset="),
+        "text/xml" => after(&head, "encoding="),
+        "text/css" => after(&head, "@charset "),
+        _ => None,
+    };
+    std::str::from_utf8(content).is_ok()
+        && !content.contains(&ESCAPE)
+        && named.is_none_or(|named| ["utf-8", "utf8", "us-ascii", "ascii"].contains(&named))
+}
+
+/// The name behind a mark, in quotes or not.
+fn after<'t>(text: &'t str, mark: &str) -> Option<&'t str> {
+    let at = text.find(mark)? + mark.len();
+    let rest = text[at..].trim_start_matches([' ', '"', '\'']);
+    let end = rest.find(|letter: char| !letter.is_ascii_alphanumeric() && !"-_:.".contains(letter));
+    let name = &rest[..end.unwrap_or(rest.len())];
+    (!name.is_empty()).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn character_sets() {
+        for (content, media_type, wanted) in [
+            (&b"<p>a"[..], "text/html", true),
+            (b"", "text/plain", true),
+            ("<p>ü".as_bytes(), "text/html", true),
+            (b"<p>\xfc", "text/html", false),
+            (b"<p>\x1b$B$3\x1b(B", "text/html", false),
+            (b"<meta charset=\"UTF-8\">", "text/html", true),
+            (b"<meta charset=iso-2022-jp>", "text/html", false),
+            (
+                b"<meta http-equiv=Content-Type content='text/html; charset=Shift_JIS'>",
+                "text/html",
+                false,
+            ),
+            (
+                b"<?xml version='1.0' encoding='ISO-8859-1'?>",
+                "text/xml",
+                false,
+            ),
+            (b"@charset \"iso-8859-15\";", "text/css", false),
+            (b"charset=iso-8859-1", "text/plain", true),
+        ] {
+            assert_eq!(is_utf8(content, media_type), wanted, "{content:?}");
+        }
+    }
+}
