@@ -533,7 +533,7 @@ impl Maker {
                 .builder()
                 .map_err(|error| error.to_string())
                 .and_then(|builder| {
-                    let removed = builder.destroy(shell.domid(), false);
+                    let removed = builder.destroy_known(shell.domid(), shell.uuid());
                     removed.map_err(|error| error.to_string())
                 });
             if let Err(why) = removed {

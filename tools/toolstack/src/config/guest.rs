@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::error::{Problem, Problems, shown};
-use super::settings::{self, Settings};
+use super::known;
+use super::settings::{self, Settings, number};
 use super::vif::{self, Vif};
 use crate::builder::{self, Action, Actions, Config, Connect, Watched};
 use mayfly_xen::TscMode;
@@ -73,9 +74,9 @@ pub struct Overrides {
 }
 
 /// Parameters of devices that mayfly has none of; xl's own examples have them as empty lists.
-const DEVICES: [&str; 12] = [
+const DEVICES: [&str; 19] = [
     "disk", "pci", "vfb", "usbctrl", "usbdev", "vtpm", "p9", "channel", "vkb", "vdispl", "vsnd",
-    "dtdev",
+    "dtdev", "ioports", "irqs", "iomem", "pvcalls", "virtio", "vif2", "vnuma",
 ];
 
 /// Reads a file, and what is to be otherwise.
@@ -102,6 +103,7 @@ pub fn parse(source: &str, text: &str, overrides: &Overrides) -> Result<Guest, P
     };
     let mut unwatched = warnings.clone();
     let actions = actions(&mut settings, &mut warnings, &mut unwatched);
+    known::settle(&mut settings, &mut warnings);
     let guest = guest(&mut settings, &mut warnings, overrides);
     settings.refuse_rest();
     match guest {
@@ -136,36 +138,7 @@ fn guest(settings: &mut Settings, warnings: &mut Problems, overrides: &Overrides
             );
         }
     }
-    let memory = settings.number("memory", 1..=MEMORY_MAX);
-    if let (Some((line, most)), Some((_, memory))) =
-        (settings.number("maxmem", 1..=MEMORY_MAX), memory)
-        && most != memory
-    {
-        settings
-            .problems
-            .add(line, "maxmem is not memory, and the guest has no balloon");
-    }
-    let memory = match overrides.memory {
-        Some(memory @ 1..=MEMORY_MAX) => Some(memory),
-        Some(memory) => {
-            settings
-                .problems
-                .add(0, format!("memory is {memory}, and not 1 to {MEMORY_MAX}"));
-            None
-        }
-        None => {
-            if memory.is_none()
-                && !settings
-                    .problems
-                    .all
-                    .iter()
-                    .any(|problem| problem.what.starts_with("memory"))
-            {
-                settings.problems.add(0, "memory is missing");
-            }
-            memory.map(|(_, memory)| memory)
-        }
-    };
+    let memory = memory(settings, warnings, overrides);
     let kernel = path(settings, "kernel", overrides.kernel.as_ref(), true);
     let ramdisk = path(settings, "ramdisk", overrides.ramdisk.as_ref(), false);
     let (line, name) = match &overrides.name {
@@ -194,6 +167,42 @@ fn guest(settings: &mut Settings, warnings: &mut Problems, overrides: &Overrides
         settings.problems.add(line, error.to_string());
     }
     Some(guest)
+}
+
+/// MiB. `maxmem` is what a balloon could make of it, and stands for `memory` where that is missing, as for xl.
+fn memory(settings: &mut Settings, warnings: &mut Problems, overrides: &Overrides) -> Option<u64> {
+    let is_said = ["memory", "maxmem"].map(|name| settings.has(name)) != [false; 2];
+    let said = settings.number("memory", 1..=MEMORY_MAX);
+    let most = settings.number("maxmem", 1..=u64::MAX);
+    match (said, most) {
+        (Some((_, memory)), Some((line, most))) if most < memory => settings
+            .problems
+            .add(line, format!("maxmem is {most}, and less than memory")),
+        (Some((_, memory)), Some((line, most))) if most > memory => warnings.add(
+            line,
+            "maxmem is of no effect: the guest gets memory, and has no balloon",
+        ),
+        _ => {}
+    }
+    let memory = match (overrides.memory, said.or(most)) {
+        (Some(memory), _) => (0, memory),
+        (None, Some(said)) => said,
+        (None, None) => {
+            // What is said of a wrong one suffices.
+            if !is_said {
+                settings.problems.add(0, "memory is missing");
+            }
+            return None;
+        }
+    };
+    match memory {
+        (_, memory @ 1..=MEMORY_MAX) => Some(memory),
+        (line, memory) => {
+            let what = format!("memory is {memory}, and not 1 to {MEMORY_MAX}");
+            settings.problems.add(line, what);
+            None
+        }
+    }
 }
 
 fn kind(settings: &mut Settings) {
@@ -252,10 +261,11 @@ fn tsc(settings: &mut Settings) -> TscMode {
     let Some((line, mode)) = settings.text("tsc_mode") else {
         return TscMode::Default;
     };
-    match mode.to_ascii_lowercase().as_str() {
-        "default" | "0" => TscMode::Default,
-        "always_emulate" | "1" => TscMode::AlwaysEmulate,
-        "native" | "2" => TscMode::Native,
+    let name = mode.to_ascii_lowercase();
+    match (name.as_str(), number(&mode)) {
+        ("default", _) | (_, Some(0)) => TscMode::Default,
+        ("always_emulate", _) | (_, Some(1)) => TscMode::AlwaysEmulate,
+        ("native", _) | (_, Some(2)) => TscMode::Native,
         _ => {
             settings
                 .problems
@@ -327,9 +337,10 @@ fn vif(settings: &mut Settings, warnings: &mut Problems, overrides: &Overrides) 
             .problems
             .add(*line, "the guest has a driver for one vif only");
     }
+    let bridged = overrides.bridge.is_some();
     let first = list
         .first()
-        .map(|(line, text)| vif::parse(*line, text, &mut settings.problems, warnings));
+        .map(|(line, text)| vif::parse(*line, text, bridged, &mut settings.problems, warnings));
     let mut vif = match first {
         Some(vif) => vif,
         None if overrides.mac.is_some() || overrides.bridge.is_some() => Vif::default(),
@@ -360,6 +371,11 @@ fn actions(settings: &mut Settings, warnings: &mut Problems, unwatched: &mut Pro
             "preserve" => (Action::Preserve, false),
             "coredump-destroy" => (Action::Destroy, true),
             "coredump-restart" => (Action::Restart, true),
+            // xl's own default; only a guest that does kexec asks for it.
+            "soft-reset" if name == "on_soft_reset" => {
+                warnings.add(line, "on_soft_reset=soft-reset: hatch destroys the guest");
+                (Action::Destroy, false)
+            }
             _ => {
                 let what = format!(
                     "{name} is {}, and hatch has destroy, restart and preserve",

@@ -113,6 +113,7 @@ impl<'a> Lexer<'a> {
             };
             match c {
                 '\0' => break Err("a string has a NUL".to_owned()),
+                char::REPLACEMENT_CHARACTER => break Err("a string is not UTF-8".to_owned()),
                 '\\' => match escape(&mut chars) {
                     Ok(c) => text.push(c),
                     Err(why) => break Err(why.to_owned()),
@@ -139,7 +140,7 @@ fn escape(chars: &mut impl Iterator<Item = (usize, char)>) -> Result<char, &'sta
         Some('r') => Ok('\r'),
         Some('t') => Ok('\t'),
         Some('v') => Ok('\x0b'),
-        // libxlu 4.17 reads both in ways of its own: \x skips a digit, and octal is decimal.
+        // libxlu 4.17 reads both in ways of its own, and puts nothing in their place.
         Some('x' | '0'..='7') => {
             Err("a string has a character as a number: write the character itself")
         }

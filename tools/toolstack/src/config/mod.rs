@@ -8,7 +8,7 @@
 //! | `kernel` | needed |
 //! | `ramdisk` | the site's pack |
 //! | `cmdline`; or `root` and `extra` | the command line, at most 4095 bytes |
-//! | `memory` | needed, in MiB; `maxmem` may only be the same |
+//! | `memory` | needed, in MiB, unless there is `maxmem`; a larger `maxmem` is of no effect |
 //! | `vcpus`, `maxvcpus` | 1 |
 //! | `uuid` | by chance without it |
 //! | `vif` | a list of at most one; see below |
@@ -17,10 +17,23 @@
 //! | `disk`, `pci`, `vfb` and the like | only as empty lists |
 //!
 //! A vif has `mac`, `bridge`, `ip`, `rate`, `mtu`, and may have what changes nothing: `type=vif`, `devid=0`, `backend=0`,
-//! and `script`, with a warning. Whatever else there is in a file is named with its line, and nothing is made.
+//! `trusted`, `model`, `script=vif-bridge`, and a script of one's own beside `bridge`, with a warning.
+//!
+//! Parameters that hatch does nothing for may stand in a file as long as they say what is so, and those that xl reads for other types
+//! of guests ([`known`]). Whatever else there is in a file is named with its line, and nothing is made.
+//!
+//! Where hatch differs from `xl create`, it is on purpose:
+//!
+//! - xl takes every name that it does not know, and passes over a value of the wrong kind with a warning (`memory = "x"` makes a
+//!   guest of 32 MiB, `vif = "bridge=b"` one without network); hatch makes nothing.
+//! - xl makes a PV guest without `type`, and one of 32 MiB without `memory`; hatch needs both.
+//! - hatch takes a byte order mark, carriage returns, and a comment that ends with the file, where xl finds errors; and
+//!   `builder = "generic"` beside `type = "pvh"`, which xl calls a contradiction.
+//! - Values are UTF-8. `\x41` and `\101` in strings are refused: xl takes them and puts nothing in their place.
 
 mod error;
 mod guest;
+mod known;
 mod lexer;
 mod rate;
 mod settings;

@@ -25,7 +25,11 @@ struct Setting {
     value: Value,
 }
 
-/// Reads a file, but not more of it than could be a configuration.
+/// Reads a file, but not more of it than could be a configuration. What is not UTF-8 becomes
+/// [`char::REPLACEMENT_CHARACTER`], which a comment may have and a value may not.
+///
+/// # Errors
+/// The file can't be read, or is too large.
 pub fn read(path: &Path) -> Result<String, Problems> {
     let problem = |what: String| {
         let mut problems = Problems::of(&path.display().to_string());
@@ -43,12 +47,14 @@ pub fn read(path: &Path) -> Result<String, Problems> {
             FILE_MAX / 1024
         )));
     }
-    String::from_utf8(octets).map_err(|_| problem("it is not UTF-8 text".to_owned()))
+    let text = String::from_utf8_lossy(&octets);
+    Ok(text.into_owned())
 }
 
 impl Settings {
     pub(super) fn parse(source: &str, text: &str) -> Self {
         let mut problems = Problems::of(source);
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let assignments = syntax::assignments(text, &mut problems);
         let mut settings = Self {
             all: BTreeMap::new(),
@@ -95,6 +101,11 @@ impl Settings {
         }
     }
 
+    /// Whether it is there, and nobody has looked at it.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.all.contains_key(name)
+    }
+
     /// The value of a parameter that is a string or a number.
     pub(super) fn text(&mut self, name: &str) -> Option<(usize, String)> {
         let Value { line, kind } = self.all.remove(name)?.value;
@@ -109,7 +120,7 @@ impl Settings {
 
     /// The same for one that has to be there, and not be empty.
     pub(super) fn needed(&mut self, name: &str) -> Option<(usize, String)> {
-        if !self.all.contains_key(name) {
+        if !self.has(name) {
             self.problems.add(0, format!("{name} is missing"));
         }
         let (line, text) = self.text(name)?;
@@ -147,6 +158,19 @@ impl Settings {
         None
     }
 
+    /// The line of a parameter, and its value if it is a string, or a list of one string.
+    pub(super) fn any(&mut self, name: &str) -> Option<(usize, Option<String>)> {
+        let Value { line, kind } = self.all.remove(name)?.value;
+        let text = match kind {
+            Kind::Atom(text) => Some(text),
+            Kind::List(list) => match <[Value; 1]>::try_from(list).map(|[one]| one.kind) {
+                Ok(Kind::Atom(text)) => Some(text),
+                _ => None,
+            },
+        };
+        Some((line, text))
+    }
+
     /// The values of a parameter that is a list of strings.
     pub(super) fn list(&mut self, name: &str) -> Option<Vec<(usize, String)>> {
         let Value { line, kind } = self.all.remove(name)?.value;
@@ -175,9 +199,11 @@ impl Settings {
     }
 }
 
-/// A number as strtol reads it with base 0: decimal, 0x.., or octal with a leading 0.
+/// A number as strtol reads it with base 0: blanks and a plus sign before it, decimal, 0x.., or octal with a leading 0.
 pub(super) fn number(text: &str) -> Option<u64> {
-    let (digits, radix) = match text.strip_prefix("0x") {
+    let text = text.trim_start_matches([' ', '\t', '\n', '\x0b', '\x0c', '\r']);
+    let text = text.strip_prefix('+').unwrap_or(text);
+    let (digits, radix) = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(digits) => (digits, 16),
         None if text.len() > 1 && text.starts_with('0') => (text, 8),
         None => (text, 10),

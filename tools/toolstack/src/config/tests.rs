@@ -92,6 +92,38 @@ fn spellings() {
 }
 
 #[test]
+fn spellings_of_files_that_others_wrote() {
+    for (text, memory) in [
+        ("memory = ' +0X10'", 16),
+        ("maxmem = 16", 8),
+        ("memory='8'\t;\tmaxmem=8;", 8),
+        ("maxmem = 99999", 8),
+    ] {
+        assert_eq!(with(text).memory, memory, "{text}");
+    }
+    let only_most = LEAST.replace("memory", "maxmem");
+    assert_eq!(read(&only_most).unwrap().memory, 8);
+    let marked = format!("\u{feff}{LEAST}");
+    assert_eq!(read(&marked).unwrap().name, "m");
+    // Bytes of any kind in a comment, and only there.
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(LEAST.as_bytes()).unwrap();
+    file.write_all(b"extra = 'ip=dhcp' # f\xfcr Z\xfcrich\n")
+        .unwrap();
+    let guest = load(file.path(), &Overrides::default()).unwrap();
+    assert_eq!(guest.cmdline, "ip=dhcp");
+    file.write_all(b"extra = 'f\xfcr'\n").unwrap();
+    let said = load(file.path(), &Overrides::default()).unwrap_err();
+    assert!(
+        said.to_string().ends_with(":6: a string is not UTF-8"),
+        "{said}"
+    );
+    // The hash is a comment's beginning only outside of strings.
+    let hashed = with("extra = \"a#b\" # 'c'");
+    assert_eq!(hashed.cmdline, "a#b");
+}
+
+#[test]
 fn all_of_a_vif() {
     let vif =
         with("vif=['mac=00:16:3E:0:2:ff,bridge=b,ip=10.0.0.1 10.0.0.2,rate=10Mb/s,mtu=9000']").vif;
@@ -117,8 +149,8 @@ fn what_is_wrong_is_named_with_its_line() {
             "test.cfg:5: memory is \"-1\", and not a number",
         ),
         (
-            "memory = '+1'",
-            "test.cfg:5: memory is \"+1\", and not a number",
+            "memory = '1 '",
+            "test.cfg:5: memory is \"1 \", and not a number",
         ),
         (
             "memory = 99999999999999999999999",
@@ -133,7 +165,11 @@ fn what_is_wrong_is_named_with_its_line() {
             "test.cfg:4: memory is a number, which += does not go with",
         ),
         ("memory = []", "test.cfg:5: memory is no list"),
-        ("maxmem = 16", "test.cfg:5: maxmem is not memory"),
+        (
+            "maxmem = 4",
+            "test.cfg:5: maxmem is 4, and less than memory",
+        ),
+        ("maxmem = 'x'", "test.cfg:5: maxmem is \"x\""),
         ("type = 'hvm'", "test.cfg:5: type is \"hvm\""),
         ("vif = 'bridge=b'", "test.cfg:5: vif has to be a list"),
         (
@@ -149,8 +185,24 @@ fn what_is_wrong_is_named_with_its_line() {
             "is not what a network link can be called",
         ),
         (
-            "vif = ['model=e1000']",
-            "test.cfg:5: vif: \"model=e1000\" is not supported",
+            "vif = ['type=ioemu']",
+            "test.cfg:5: vif: \"type=ioemu\" is not supported",
+        ),
+        (
+            "vif = ['script=vif-route,bridge=b']",
+            "test.cfg:5: vif: script \"vif-route\" is not run, and",
+        ),
+        (
+            "vif = ['bridge=b,script=/etc/xen/scripts/vif-nat']",
+            "script \"/etc/xen/scripts/vif-nat\" is not run, and",
+        ),
+        (
+            "vif = ['script=vif-openvswitch,bridge=ovsbr0']",
+            "script \"vif-openvswitch\" is not run, and",
+        ),
+        (
+            "vif = ['script=vif-of-mine']",
+            "name the bridge that the vif is to be a port of",
         ),
         (
             "vif = ['backend=driver']",
@@ -265,7 +317,7 @@ fn absurd_files() {
     assert!(said(&format!("vif = {}", "[".repeat(100_000))).contains("nested deeper"));
     assert_eq!(said(&"!\n".repeat(100_000)).lines().count(), 20);
     assert_eq!(said(&"nested=1;".repeat(20_000)).lines().count(), 1);
-    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(100 << 20).unwrap();
     let said = load(file.path(), &Overrides::default())
         .unwrap_err()
@@ -275,11 +327,6 @@ fn absurd_files() {
         "{said}"
     );
     file.as_file().set_len(0).unwrap();
-    file.write_all(b"name = '\xff'").unwrap();
-    let said = load(file.path(), &Overrides::default())
-        .unwrap_err()
-        .to_string();
-    assert!(said.ends_with("it is not UTF-8 text"), "{said}");
     let nowhere = load("/does/not/exist".as_ref(), &Overrides::default())
         .unwrap_err()
         .to_string();

@@ -19,13 +19,24 @@ pub struct Vif {
     pub mtu: Option<u32>,
 }
 
+/// Xen's hotplug scripts that do something else than to make the vif a port of a bridge of Linux'.
+const OTHER_SCRIPTS: [&str; 4] = [
+    "vif-route",
+    "vif-nat",
+    "vif-openvswitch",
+    "colo-proxy-setup",
+];
+
+/// Reads an entry. `bridged`: whether the command line names the bridge.
 pub(super) fn parse(
     line: usize,
     text: &str,
+    bridged: bool,
     problems: &mut Problems,
     warnings: &mut Problems,
 ) -> Vif {
     let mut vif = Vif::default();
+    let mut script = None;
     for part in text.split(',') {
         let part = part.trim_matches(' ');
         if part.is_empty() {
@@ -33,7 +44,9 @@ pub(super) fn parse(
         }
         let mut wrong = |why: &str| problems.add(line, format!("vif: {} {why}", shown(part)));
         let Some((key, value)) = part.split_once('=') else {
-            wrong("is not supported");
+            if part != "trusted" {
+                wrong("is not supported");
+            }
             continue;
         };
         match key {
@@ -55,10 +68,18 @@ pub(super) fn parse(
                 Some(mtu @ 68..=65535) => vif.mtu = Some(mtu),
                 _ => wrong("is not 68 to 65535"),
             },
-            "script" => warnings.add(
+            "script" => script = Some(value),
+            "model" => warnings.add(
                 line,
                 format!(
-                    "vif: {} is not run: hatch sets the bridge port itself",
+                    "vif: {} is for emulated cards, and of no effect",
+                    shown(part)
+                ),
+            ),
+            "gatewaydev" | "netdev" => warnings.add(
+                line,
+                format!(
+                    "vif: {} is for vif-route and vif-nat, and of no effect",
                     shown(part)
                 ),
             ),
@@ -67,6 +88,31 @@ pub(super) fn parse(
             "backend" if matches!(value, "0" | "Domain-0") => {}
             _ => wrong("is not supported"),
         }
+    }
+    let bridged = bridged || vif.bridge.is_some();
+    match script.map(|script| (script, script.rsplit('/').next().unwrap_or_default())) {
+        None | Some((_, "" | "vif-bridge")) => {}
+        Some((script, name)) if OTHER_SCRIPTS.contains(&name) => problems.add(
+            line,
+            format!(
+                "vif: script {} is not run, and hatch only makes the vif a port of a bridge",
+                shown(script)
+            ),
+        ),
+        Some((script, _)) if bridged => warnings.add(
+            line,
+            format!(
+                "vif: script {} is not run: hatch makes the vif a port of its bridge itself",
+                shown(script)
+            ),
+        ),
+        Some((script, _)) => problems.add(
+            line,
+            format!(
+                "vif: script {} is not run; name the bridge that the vif is to be a port of",
+                shown(script)
+            ),
+        ),
     }
     vif
 }

@@ -1,0 +1,281 @@
+//! Parameters of xl.cfg(5) that hatch has nothing to do for: taken when they say what is so, or when xl gives them no effect for
+//! a PVH guest either (Xen 4.17: tools/xl/xl_parse.c, `parse_config_data`).
+
+use super::error::{Problems, shown};
+use super::settings::{Settings, number};
+
+/// What is said of such a parameter.
+enum Rule {
+    /// xl reads it for HVM or PV guests alone: whatever it says is of no effect, and a warning says so.
+    OtherTypes,
+    /// Of no effect for what hatch makes, and nobody could want to know.
+    Silent,
+    /// It may only say what is so: one of these. Else the reason is told.
+    Is(&'static [&'static str], &'static str),
+    /// The same, but another value is a warning.
+    Hint(&'static [&'static str], &'static str),
+}
+
+use Rule::{Hint, Is, OtherTypes, Silent};
+
+const RULES: &[(&str, Rule)] = &[
+    (
+        "acpi",
+        Hint(
+            &["1"],
+            "whether there are ACPI tables follows from the image",
+        ),
+    ),
+    ("altp2m", Is(&["0", "disabled"], "hatch can't turn it on")),
+    ("bootloader", Is(&[""], "hatch loads `kernel` itself")),
+    ("builder", Is(&["generic"], "hatch makes only PVH guests")),
+    ("cap", Is(&["0"], "the guest gets the scheduler's defaults")),
+    (
+        "cpu_weight",
+        Is(&["256"], "the guest gets the scheduler's defaults"),
+    ),
+    (
+        "cpuid",
+        Is(&["", "host"], "the guest gets Xen's own default"),
+    ),
+    ("cpus", Is(&["all"], "hatch does not pin")),
+    ("cpus_soft", Is(&["all"], "hatch does not pin")),
+    ("driver_domain", Is(&["0"], "hatch makes no driver domains")),
+    (
+        "hap",
+        Is(
+            &["1"],
+            "hatch makes only guests with hardware-assisted paging",
+        ),
+    ),
+    ("localtime", Hint(&["0"], "the guest's clock is UTC")),
+    ("nestedhvm", Is(&["0"], "hatch can't turn it on")),
+    ("nomigrate", Silent),
+    ("oos", Silent),
+    (
+        "passthrough",
+        Is(&["disabled", "default"], "hatch can't pass devices on"),
+    ),
+    (
+        "pool",
+        Is(&["Pool-0", "0"], "hatch makes guests in Pool-0 only"),
+    ),
+    ("pvshim", Is(&["0"], "hatch can't boot PV guests")),
+    ("rtc_timeoffset", Hint(&["0"], "the guest's clock is UTC")),
+    (
+        "shadow_memory",
+        Hint(&[], "hatch reckons itself what Xen needs for it"),
+    ),
+    (
+        "timer_mode",
+        Hint(
+            &["1", "no_delay_for_missed_ticks"],
+            "of no effect: the guest's timer is Xen's",
+        ),
+    ),
+    ("vmtrace_buf_kb", Is(&["0"], "hatch can't turn it on")),
+];
+
+/// What xl reads for HVM or PV guests, or of device models, boot loaders and devices that a guest of hatch's has none of.
+const OTHER_TYPES: &[&str] = &[
+    "acpi_firmware",
+    "acpi_laptop_slate",
+    "acpi_s3",
+    "acpi_s4",
+    "altp2mhvm",
+    "apic",
+    "bios",
+    "bios_path_override",
+    "boot",
+    "bootloader_args",
+    "device_model",
+    "device_model_args",
+    "device_model_args_hvm",
+    "device_model_args_pv",
+    "device_model_override",
+    "device_model_stubdomain_override",
+    "device_model_stubdomain_seclabel",
+    "device_model_user",
+    "device_model_version",
+    "device_tree",
+    "display",
+    "dm_restrict",
+    "e820_host",
+    "firmware_override",
+    "gfx_passthru",
+    "hdtype",
+    "hpet",
+    "keymap",
+    "mca_caps",
+    "mmio_hole",
+    "ms_vm_genid",
+    "nographic",
+    "nx",
+    "opengl",
+    "pae",
+    "pci_msitranslate",
+    "pci_permissive",
+    "pci_power_mgmt",
+    "pci_seize",
+    "pvshim_cmdline",
+    "pvshim_extra",
+    "pvshim_path",
+    "rdm",
+    "rdm_mem_boundary",
+    "sdl",
+    "serial",
+    "smbios_firmware",
+    "soundhw",
+    "spice",
+    "spice_clipboard_sharing",
+    "spice_image_compression",
+    "spice_streaming_video",
+    "spiceagent_mouse",
+    "spicedisable_ticketing",
+    "spicehost",
+    "spicepasswd",
+    "spiceport",
+    "spicetls_port",
+    "spiceusbredirection",
+    "spicevdagent",
+    "stdvga",
+    "stubdomain_cmdline",
+    "stubdomain_kernel",
+    "stubdomain_memory",
+    "stubdomain_ramdisk",
+    "usb",
+    "usbdevice",
+    "usbversion",
+    "vendor_device",
+    "vga",
+    "videoram",
+    "viridian",
+    "vkb_device",
+    "vnc",
+    "vncdisplay",
+    "vnclisten",
+    "vncpasswd",
+    "vncunused",
+    "vncviewer",
+    "vpt_align",
+    "xauthority",
+    "xen_platform_pci",
+];
+
+/// Looks at all of them that a file has.
+pub(super) fn settle(settings: &mut Settings, warnings: &mut Problems) {
+    for name in OTHER_TYPES {
+        settle_one(settings, warnings, name, &OtherTypes);
+    }
+    for (name, rule) in RULES {
+        settle_one(settings, warnings, name, rule);
+    }
+}
+
+fn settle_one(settings: &mut Settings, warnings: &mut Problems, name: &str, rule: &Rule) {
+    let Some((line, value)) = settings.any(name) else {
+        return;
+    };
+    let is_so = |values: &[&str]| {
+        value
+            .as_deref()
+            .is_some_and(|value| values.iter().any(|so| says(value, so)))
+    };
+    let what = || match &value {
+        Some(value) => format!("{name} is {}", shown(value)),
+        None => format!("{name} is a list"),
+    };
+    match rule {
+        OtherTypes => warnings.add(line, format!("{name} is of no effect for a PVH guest")),
+        Silent => {}
+        Is(values, _) | Hint(values, _) if is_so(values) => {}
+        Is(_, why) => settings.problems.add(line, format!("{}: {why}", what())),
+        Hint(_, why) => warnings.add(line, format!("{}: {why}", what())),
+    }
+}
+
+/// Whether two values are the same for xl: as numbers, where both are.
+fn says(value: &str, so: &str) -> bool {
+    match (number(value), number(so)) {
+        (Some(value), Some(so)) => value == so,
+        _ => value == so,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Guest, Overrides, Problems, parse};
+
+    /// The least configuration with one line more.
+    fn read(more: &str) -> Result<Guest, Problems> {
+        let least = "name = 'm'\ntype = 'pvh'\nkernel = '/k'\nmemory = 8\n";
+        parse("test.cfg", &format!("{least}{more}"), &Overrides::default())
+    }
+
+    #[test]
+    fn parameters_that_say_what_is_so() {
+        for quiet in [
+            "acpi=1",
+            "hap=1",
+            "nomigrate=1",
+            "nomigrate=0",
+            "pool='Pool-0'",
+            "timer_mode=1",
+            "timer_mode='no_delay_for_missed_ticks'",
+            "localtime=0",
+            "rtc_timeoffset=0",
+            "builder='generic'",
+            "passthrough='disabled'",
+            "nestedhvm=0",
+            "driver_domain='0x0'",
+            "cpus='all'",
+            "cpus=['all']",
+            "cpu_weight=256",
+            "cpuid='host'",
+            "irqs=[]",
+            "vif=['bridge=b,trusted,script=vif-bridge']",
+            "vif=['bridge=b,script=/etc/xen/scripts/vif-bridge']",
+        ] {
+            assert_eq!(read(quiet).unwrap().warnings(true).count(), 0, "{quiet}");
+        }
+        for warned in [
+            "serial='pty'",
+            "serial=['pty', '/dev/ttyS1']",
+            "boot='n'",
+            "apic=1",
+            "vnc=1",
+            "acpi=0",
+            "localtime=1",
+            "timer_mode=3",
+            "shadow_memory=16",
+            "maxmem=16",
+            "on_soft_reset='soft-reset'",
+            "vif=['model=e1000']",
+            "vif=['gatewaydev=eth0']",
+            "vif=['bridge=b,script=vif-of-mine']",
+        ] {
+            assert_eq!(read(warned).unwrap().warnings(true).count(), 1, "{warned}");
+        }
+        for (refused, expected) in [
+            (
+                "hap=0",
+                "test.cfg:5: hap is \"0\": hatch makes only guests with",
+            ),
+            ("builder='hvm'", "builder is \"hvm\": hatch makes only PVH"),
+            ("pool='p'", "pool is \"p\": hatch makes guests in Pool-0"),
+            ("cpus='0-1'", "cpus is \"0-1\": hatch does not pin"),
+            ("cpus=['0', '1']", "cpus is a list: hatch does not pin"),
+            ("cpu_weight=512", "cpu_weight is \"512\""),
+            ("driver_domain=1", "driver_domain is \"1\""),
+            ("passthrough='enabled'", "passthrough is"),
+            ("bootloader='pygrub'", "bootloader is \"pygrub\""),
+            ("firmware='pvgrub64'", "\"firmware\" is not supported"),
+            ("seclabel='a:b:c'", "\"seclabel\" is not supported"),
+            ("irqs=[5]", "irqs: there is no driver for it"),
+            ("on_crash='soft-reset'", "on_crash is \"soft-reset\""),
+        ] {
+            let said = read(refused).unwrap_err().to_string();
+            assert!(said.contains(expected), "{refused:?} gives {said}");
+        }
+    }
+}
