@@ -5,9 +5,11 @@
 #![forbid(unsafe_code)]
 
 mod exit;
+mod message;
 mod pack;
 mod summon;
 
 pub use exit::Exit;
+pub use message::message;
 pub use pack::Pack;
 pub use summon::{SOCKET, Services, Status, Summon, Verb};

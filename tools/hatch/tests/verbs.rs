@@ -35,6 +35,26 @@ fn a_configuration_that_is_wrong_is_not_understood() {
 }
 
 #[test]
+fn what_would_be_made_is_told_without_xen() {
+    let file = config(
+        "name='m';type='pvh';kernel='/k';memory=8;extra='ip=10.0.2.80/24'\nvif=['mac=00:16:3e:00:00:01,rate=10Mb/s']",
+    );
+    let path = file.path().to_str().unwrap();
+    let (code, stdout, stderr) = hatch(&["create", "-N", "--template", "-n", "2", path]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let lines: Vec<serde_json::Value> = stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!(lines[1]["name"], "m-2");
+    assert_eq!(lines[1]["cmdline"], "ip=10.0.2.81/24");
+    assert_eq!(lines[1]["vif"]["mac"], "00:16:3e:00:00:02");
+    assert_eq!(lines[1]["vif"]["bridge"], "xenbr0");
+    assert_eq!(lines[1]["uuid"], serde_json::Value::Null);
+}
+
+#[test]
 fn without_xen_nothing_works_and_says_so() {
     for arguments in [
         &["list"][..],

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
-use mayfly_commands::Exit;
+use mayfly_commands::{Exit, message};
 use mayfly_pack::Options;
 use mayfly_site::Pack;
 
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     match run(&Arguments::parse().pack) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("hatch: {error:#}");
+            eprintln!("hatch: {}", message(&*error));
             ExitCode::from(Exit::Failed as u8)
         }
     }

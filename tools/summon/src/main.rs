@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
-use mayfly_commands::{Exit, Services, Status, Summon, Verb};
+use mayfly_commands::{Exit, Services, Status, Summon, Verb, message};
 use mayfly_summon::config::Config;
 use mayfly_summon::fleet::Command;
 use mayfly_summon::status::Request;
@@ -45,7 +45,7 @@ impl Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        Self::new(Exit::Failed, format!("{error:#}"))
+        Self::new(Exit::Failed, message(&*error))
     }
 }
 

@@ -394,25 +394,41 @@ impl Maker {
     fn open_files(&mut self, service: &Service) -> Result<(), String> {
         let error =
             |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-        if !self.images.contains_key(&service.image) {
+        let image = self.images.get(&service.image);
+        if image.is_none_or(|image| !image.is_current()) {
+            // What was made ahead of another image is nobody's any more.
+            self.images.remove(&service.image);
+            self.discard(&service.image);
             let image = Image::open(&service.image).map_err(|e| error(&service.image, &e))?;
             self.images.insert(service.image.clone(), image);
         }
         if let Some(path) = &service.site
-            && !self.sites.contains_key(path)
+            && self.sites.get(path).is_none_or(|site| !site.is_current())
         {
+            self.sites.remove(path);
             let site = Ramdisk::open(path).map_err(|e| error(path, &e))?;
             self.sites.insert(path.clone(), site);
         }
         Ok(())
     }
 
+    /// Removes the guests that were made ahead of an image.
+    fn discard(&mut self, image: &Path) {
+        let stale = self.shells.extract_if(.., |(path, _), _| path == image);
+        let stale: Vec<_> = stale.flat_map(|(_, shells)| shells).collect();
+        self.remove_shells(stale);
+    }
+
     /// Removes a guest, or sees to it that it is when xenstored is there again.
     fn remove(&mut self, id: Id, domid: u16) {
+        let uuid = self.known.get(&domid).map(|known| known.uuid);
         let destroyed = self
             .builder()
             .map_err(DestroyError::from)
-            .and_then(|builder| builder.destroy(domid, false));
+            .and_then(|builder| match uuid {
+                Some(uuid) => builder.destroy_known(domid, &uuid),
+                None => builder.destroy(domid, false),
+            });
         let trouble = match destroyed {
             Ok(_) | Err(DestroyError::NoSuchDomain(_)) => None,
             Err(error) => {
@@ -524,6 +540,10 @@ impl Maker {
                 gone.push(shell);
             }
         }
+        self.remove_shells(gone);
+    }
+
+    fn remove_shells(&mut self, gone: Vec<Shell>) {
         if gone.is_empty() {
             return;
         }

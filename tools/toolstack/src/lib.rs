@@ -10,3 +10,4 @@ pub mod pool;
 pub mod privileges;
 mod readable;
 pub mod watch;
+pub mod words;

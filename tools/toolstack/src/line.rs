@@ -1,7 +1,7 @@
 //! A question and its answer over a local socket: a line of JSON each way.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
@@ -22,9 +22,14 @@ pub fn listen(path: &Path) -> io::Result<Option<UnixListener>> {
     if UnixStream::connect(path).is_ok() {
         return Ok(None);
     }
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.file_type().is_socket() => std::fs::remove_file(path)?,
+        Ok(_) => {
+            let what = "there is a file that is no socket";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
@@ -74,4 +79,28 @@ pub fn receive<T: for<'de> Deserialize<'de>>(stream: &UnixStream) -> io::Result<
         ));
     }
     Ok(serde_json::from_str(&line)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_socket_that_nobody_listens_to_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run/socket");
+        let first = listen(&path).unwrap().unwrap();
+        assert!(listen(&path).unwrap().is_none(), "somebody listens");
+        drop(first);
+        assert!(listen(&path).unwrap().is_some());
+        // What is anything else stays, and so does what a link leads to.
+        let file = folder.path().join("file");
+        std::fs::write(&file, "precious").unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        for path in [&file, &link] {
+            assert!(listen(path).is_err());
+        }
+        assert_eq!(std::fs::read(&file).unwrap(), b"precious");
+    }
 }

@@ -136,6 +136,10 @@ pub(crate) const XEN_DOMCTL_SETHVMCONTEXT: u32 = 34;
 pub(crate) const XEN_DOMCTL_SETTSCINFO: u32 = 60;
 pub(crate) const XEN_DOMCTL_SET_PAGING_MEMPOOL_SIZE: u32 = 86;
 
+/// `SECINITSID_DOMU`: who a guest is to FLASK when nothing else is said, as for libxl (xen/xsm/flask/policy/initial_sids, counted
+/// from 1). Without FLASK nobody looks at it.
+pub(crate) const SECINITSID_DOMU: u32 = 12;
+
 /// `XEN_DOMCTL_CDF_hvm`.
 pub(crate) const XEN_DOMCTL_CDF_HVM: u32 = 1 << 0;
 /// `XEN_DOMCTL_CDF_hap`.

@@ -128,7 +128,7 @@ impl Xen {
     /// Xen's.
     pub fn create(&mut self, new: &NewDomain) -> Result<u16, Error> {
         let old = abi::xen_domctl_createdomain {
-            ssidref: 0,
+            ssidref: abi::SECINITSID_DOMU,
             handle: new.handle,
             flags: abi::XEN_DOMCTL_CDF_HVM | abi::XEN_DOMCTL_CDF_HAP,
             iommu_opts: 0,

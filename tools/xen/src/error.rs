@@ -39,7 +39,10 @@ fn hint(call: &str, error: &io::Error) -> &'static str {
         (
             "XENMEM_populate_physmap" | "XEN_DOMCTL_createdomain" | "XEN_DOMCTL_max_vcpus",
             Some(libc::ENOMEM),
-        ) => " (Xen has no free memory for this domain: see `xl info`, free_memory)",
+        ) => {
+            " (Xen has no free memory for this domain: see `xl info`, free_memory; dom0 may have it all, and hatch takes none from it, as \
+             autoballoon=\"on\" of xl.conf does: `xl mem-set 0 MIB`, or dom0_mem=MIB on Xen's command line)"
+        }
         ("XEN_DOMCTL_createdomain", Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ENODEV)) => {
             " (PVH needs a CPU with hardware-assisted paging, switched on in the firmware: see `xl info`, virt_caps)"
         }

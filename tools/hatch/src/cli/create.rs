@@ -1,16 +1,24 @@
 //! `hatch create`.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Args;
-use mayfly_toolstack::builder::{Config, Image, Ramdisk, Then, Toolstack, mac_text, random_uuid};
+use mayfly_toolstack::builder::{
+    Cause, Config, Image, Ramdisk, Then, Toolstack, Watched, mac_text, random_uuid, reason, uuid,
+};
 use mayfly_toolstack::config::{self, Guest, Overrides};
+use mayfly_toolstack::host::Xen;
 use mayfly_toolstack::pool::{self, Made, Order, Reply, Wanted};
 use mayfly_toolstack::privileges;
 use mayfly_toolstack::watch::{Presence, presence};
+use mayfly_toolstack::words;
+use mayfly_xen::DomainInfo;
+use mayfly_xenstore::Store;
 use serde_json::json;
 
+use super::domains::Ways;
 use super::exit::Failure;
 use super::{BOUND, builder, guest};
 use mayfly_commands::Exit;
@@ -18,8 +26,8 @@ use mayfly_commands::Exit;
 /// Makes a guest from a configuration file as `xl create` takes it, on the network before its first instruction.
 ///
 /// What the file has and hatch does not support is named, and nothing is made. With `-n` the file is a template: the
-/// guests are called NAME-1, NAME-2, ... (or as {n} in the name says); each address in the `ip=` words of the command line
-/// is counted up within its network, and so is a MAC address.
+/// guests are called NAME-1, NAME-2, ..., unless an n in braces in the name says where the number goes; each address in the
+/// `ip=` words of the command line is counted up within its network, and so is a MAC address.
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// The configuration.
@@ -29,6 +37,10 @@ pub(crate) struct Arguments {
     /// Leaves the guest paused.
     #[arg(short, long)]
     paused: bool,
+
+    /// Waits until the guest serves, for so many seconds at most; one that ends instead is an error, with its own words.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "60", conflicts_with_all = ["paused", "dry_run"], value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    wait: Option<u64>,
 
     /// How many guests to make of the file.
     #[arg(short = 'n', long, value_name = "N", requires = "template", value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -90,6 +102,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "ADDRESS/PREFIX")]
     ip: Vec<String>,
 
+    /// Only says what it would make, as JSON: one object a line.
+    #[arg(short = 'N', long)]
+    dry_run: bool,
+
     /// Tells what each step took.
     #[arg(long)]
     timeline: bool,
@@ -135,7 +151,40 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     } else {
         vec![guest]
     };
+    if arguments.dry_run {
+        return plans(&guests);
+    }
     make(arguments, &guests)
+}
+
+/// Says what would be made. A UUID is only there where a configuration gives one.
+fn plans(guests: &[Guest]) -> Result<(), Failure> {
+    for guest in guests {
+        let config = guest.config([0; 16]);
+        config.check().map_err(Cause::from)?;
+        let vif = config.vif.as_ref().map(|vif| {
+            json!({
+                "mac": mac_text(&vif.mac),
+                "bridge": vif.bridge,
+                "ip": vif.ip,
+                "rate": vif.rate,
+                "mtu": vif.mtu,
+            })
+        });
+        let line = json!({
+            "name": config.name,
+            "uuid": guest.uuid.as_ref().map(uuid),
+            "memory": config.memory,
+            "kernel": guest.kernel,
+            "ramdisk": guest.ramdisk,
+            "cmdline": config.cmdline,
+            "vif": vif,
+            "tsc_mode": config.tsc,
+            "actions": guest.actions,
+        });
+        println!("{line}");
+    }
+    Ok(())
 }
 
 fn make(arguments: &Arguments, guests: &[Guest]) -> Result<(), Failure> {
@@ -143,16 +192,79 @@ fn make(arguments: &Arguments, guests: &[Guest]) -> Result<(), Failure> {
         return Ok(());
     };
     let mut workshop = None;
+    let mut all = Vec::new();
     for (made, guest) in guests.iter().enumerate() {
-        one(arguments, &mut workshop, first, guest).map_err(|failure| match made {
+        let domid = one(arguments, &mut workshop, first, guest).map_err(|failure| match made {
             0 => failure,
             _ => Failure::new(
                 failure.exit,
                 format!("{}; the {made} before it are made", failure.message),
             ),
         })?;
+        all.push((domid, guest.name.as_str()));
     }
-    Ok(())
+    let Some(seconds) = arguments.wait else {
+        return Ok(());
+    };
+    let bound = Duration::from_secs(seconds);
+    match &mut workshop {
+        Some(Workshop { builder, .. }) => {
+            let (store, xen) = builder.ways();
+            until_they_serve(store, xen, &all, bound)
+        }
+        None => {
+            let Ways { store, xen } = &mut Ways::open()?;
+            until_they_serve(store, xen, &all, bound)
+        }
+    }
+}
+
+/// Waits until all guests serve, or one has ended.
+fn until_they_serve(
+    store: &mut dyn Store,
+    xen: &mut dyn Xen,
+    guests: &[(u16, &str)],
+    bound: Duration,
+) -> Result<(), Failure> {
+    let end = Instant::now() + bound;
+    // Before they are looked at, so that nothing is missed.
+    store.watch("@releaseDomain", "wait")?;
+    for (domid, _) in guests {
+        store.watch(&words::ready_path(*domid), "wait")?;
+        store.watch(&words::error_path(*domid), "wait")?;
+    }
+    let mut waiting = guests.to_vec();
+    loop {
+        let mut still = Vec::new();
+        for (domid, name) in waiting {
+            if store.find(&words::ready_path(domid))?.as_deref() == Some("1") {
+                continue;
+            }
+            let words = words::last(store, domid)?;
+            let info = xen.info(domid)?;
+            let has_ended = |info: &DomainInfo| info.is_dying() || info.shutdown().is_some();
+            if info.as_ref().is_none_or(has_ended) {
+                let reason = info.and_then(|info| info.shutdown()).map_or("gone", reason);
+                let words = words.map_or_else(String::new, |words| format!(": {words}"));
+                let message = format!("{name} (domain {domid}) has ended ({reason}){words}");
+                return Err(Failure::new(Exit::Failed, message));
+            }
+            still.push((domid, name));
+        }
+        waiting = still;
+        let left = end.saturating_duration_since(Instant::now());
+        let Some((domid, name)) = waiting.first() else {
+            return Ok(());
+        };
+        if store.event(left)?.is_none() {
+            let message = format!(
+                "{name} (domain {domid}) does not serve after {} s",
+                bound.as_secs()
+            );
+            return Err(Failure::new(Exit::Failed, message));
+        }
+        while store.take_event().is_some() {}
+    }
 }
 
 /// What guests are made with. Files are read once, for all of them.
@@ -182,18 +294,19 @@ fn one(
     workshop: &mut Option<Workshop>,
     first: &Guest,
     guest: &Guest,
-) -> Result<(), Failure> {
+) -> Result<u16, Failure> {
     let mut config = guest.config(random_uuid().context("a UUID")?);
     config.console = arguments.console;
     config.watched = (presence() != Presence::Nobody).then(|| guest.watched());
     if !arguments.no_pool
         && let Some(made) = from_pool(arguments, guest, &config)?
     {
+        config.uuid = made.uuid;
         tell(arguments, &config, made.domid, true, &made.timeline);
         if arguments.timeline && !arguments.json {
             println!("taken out of the pool in {} us", made.total_ns / 1000);
         }
-        return Ok(());
+        return Ok(made.domid);
     }
     let Workshop {
         builder,
@@ -224,7 +337,7 @@ fn one(
     if arguments.timeline && !arguments.json {
         println!("{}", created.timeline);
     }
-    Ok(())
+    Ok(created.domid)
 }
 
 /// A guest of the pool's; none where there is no pool, or none that has one, unless it has to be out of a pool.
@@ -233,10 +346,13 @@ fn from_pool(
     guest: &Guest,
     config: &Config,
 ) -> Result<Option<Made>, Failure> {
+    let Watched {
+        kernel, ramdisk, ..
+    } = guest.watched();
     let wanted = Wanted {
         config: config.clone(),
-        kernel: guest.kernel.clone(),
-        ramdisk: guest.ramdisk.clone(),
+        kernel,
+        ramdisk,
         has_uuid: guest.uuid.is_some(),
         unpause: !arguments.paused,
     };
@@ -278,7 +394,7 @@ fn tell(
     let line = json!({
         "name": config.name,
         "domid": domid,
-        "uuid": mayfly_toolstack::builder::uuid(&config.uuid),
+        "uuid": uuid(&config.uuid),
         "mac": mac,
         "paused": arguments.paused,
         "preconnected": preconnected,

@@ -1,11 +1,12 @@
 //! `hatch destroy`.
 
 use clap::Args;
+use mayfly_toolstack::builder::check_name;
 use mayfly_toolstack::watch;
 use rustix::thread::CapabilitySet;
 
 use super::builder;
-use super::domains::{self, Domains};
+use super::domains::{self, Domains, Meant};
 use super::exit::Failure;
 use mayfly_commands::Exit;
 
@@ -23,18 +24,24 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut builder = builder(CapabilitySet::empty())?;
     domains::each(&arguments.domains, "destroyed", |what| {
-        let domid = match domains::domid(builder.store(), what) {
-            // It has ended, and would be made again.
-            Err(failure)
-                if failure.exit == Exit::NoSuchDomain && watch::cancel(builder.store(), what)? =>
-            {
-                return Ok(None);
+        // One that has ended would be made again.
+        let is_cancelled = check_name(what).is_ok() && watch::cancel(builder.store(), what)?;
+        let (store, xen) = builder.ways();
+        let destroyed = match domains::meant(store, xen, what) {
+            Err(failure) if failure.exit == Exit::NoSuchDomain && is_cancelled => return Ok(None),
+            Err(failure) => return Err(failure),
+            Ok(Meant::Domain(domid)) => builder.destroy(domid, arguments.domains.force)?,
+            Ok(Meant::Remainder(entry)) => {
+                let destroyed = builder.destroy_entry(&entry)?;
+                let info = builder.xen().info(entry.domid)?;
+                if entry.has_successor(info.as_ref()) {
+                    return Ok(Some(destroyed.domid));
+                }
+                destroyed
             }
-            domid => domid?,
         };
-        let destroyed = builder.destroy(domid, arguments.domains.force)?;
         if arguments.wait {
-            builder.settle(domid)?;
+            builder.settle(destroyed.domid)?;
         }
         Ok(Some(destroyed.domid))
     })

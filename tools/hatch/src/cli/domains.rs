@@ -2,8 +2,9 @@
 
 use anyhow::Context as _;
 use clap::Args;
-use mayfly_toolstack::builder::{domain_path, name_path, reason};
-use mayfly_toolstack::privileges;
+use mayfly_toolstack::builder::index::{self, Entry, Named, Record};
+use mayfly_toolstack::builder::{check_name, domain_path, reason};
+use mayfly_toolstack::{host, privileges};
 use mayfly_xen::{DomainInfo, Xen};
 use mayfly_xenstore::{Client, Error, Request, Store};
 use rustix::thread::CapabilitySet;
@@ -60,20 +61,22 @@ impl Ways {
         Ok(ways)
     }
 
-    /// The number of a domain, which exists or has left traces in hatch's index. One that others made takes `force`.
+    /// The number of a domain, which exists. One that others made takes `force`.
     pub(crate) fn find(&mut self, what: &str, force: bool) -> Result<u16, Failure> {
-        let domid = domid(&mut self.store, what)?;
-        let ours = self.store.find(&domain_path(domid))?.is_some();
-        if !ours && self.xen.info(domid)?.is_none() {
+        let Meant::Domain(domid) = meant(&mut self.store, &mut self.xen, what)? else {
             return Err(Failure::no_such_domain(what));
-        }
+        };
+        let Some(info) = self.xen.info(domid)? else {
+            return Err(Failure::no_such_domain(what));
+        };
         if domid == 0 {
             return Err(Failure::new(
                 Exit::Failed,
                 "domain 0 is the one that this runs in",
             ));
         }
-        if !ours && !force {
+        let record = index::record(&mut self.store, domid)?;
+        if !force && !record.is_some_and(|record| record.is_of(&info)) {
             let message = format!(
                 "hatch has not made the domain {what}: `xl` handles it, or hatch with --force"
             );
@@ -96,7 +99,9 @@ impl Ways {
         let mut domains = Vec::new();
         for (info, (name, ours)) in infos.iter().zip(asked) {
             let name = optional(self.store.answer(name))?;
-            let ours = optional(self.store.answer(ours))?.is_some();
+            let record = optional(self.store.answer(ours))?;
+            let record = record.and_then(|record| record.parse::<Record>().ok());
+            let ours = record.is_some_and(|record| record.is_of(info));
             domains.push(Domain::new(info, name, ours));
         }
         Ok(domains)
@@ -128,14 +133,34 @@ fn state(info: &DomainInfo) -> &'static str {
     }
 }
 
-/// The number of a name or a number. A name is looked up in hatch's index first; only those of other toolstacks are searched for.
-pub(crate) fn domid(store: &mut dyn Store, what: &str) -> Result<u16, Failure> {
+/// What somebody means by a name or a number.
+pub(crate) enum Meant {
+    /// The domain of this number, if there is one.
+    Domain(u16),
+    /// What the index has of one that is no more; another may have its number.
+    Remainder(Entry),
+}
+
+/// What is meant by a name or a number. A name is looked up in hatch's index first; only those of other toolstacks are searched for.
+pub(crate) fn meant(
+    store: &mut dyn Store,
+    xen: &mut dyn host::Xen,
+    what: &str,
+) -> Result<Meant, Failure> {
     if !what.is_empty() && what.bytes().all(|byte| byte.is_ascii_digit()) {
-        return what.parse().map_err(|_| Failure::no_such_domain(what));
+        let number = what.parse().map(Meant::Domain);
+        return number.map_err(|_| Failure::no_such_domain(what));
     }
-    if let Ok(Some(domid)) = store.find(&name_path(what)) {
-        return domid.parse().map_err(|_| Failure::no_such_domain(what));
-    }
+    // What can't be a name is none in the index.
+    let named = match check_name(what) {
+        Ok(()) => index::named(store, xen, what)?,
+        Err(_) => None,
+    };
+    let remainder = match named {
+        Some(Named::Domain(domid)) => return Ok(Meant::Domain(domid)),
+        Some(Named::Remainder(entry)) => Some(entry),
+        None => None,
+    };
     let mut asked = Vec::new();
     for domid in store.directory("/local/domain")? {
         let Ok(domid) = domid.parse::<u16>() else {
@@ -146,13 +171,20 @@ pub(crate) fn domid(store: &mut dyn Store, what: &str) -> Result<u16, Failure> {
             store.send(Request::read(&format!("/local/domain/{domid}/name")))?,
         ));
     }
-    let mut found = None;
+    let mut found = Vec::new();
     for (domid, name) in asked {
         if optional(store.answer(name))?.as_deref() == Some(what) {
-            found = Some(domid);
+            found.push(domid);
         }
     }
-    found.ok_or_else(|| Failure::no_such_domain(what))
+    // The home of the remainder has its name still, and one that is being taken apart has none any more.
+    for domid in found {
+        if xen.info(domid)?.is_some_and(|info| !info.is_dying()) {
+            return Ok(Meant::Domain(domid));
+        }
+    }
+    let remainder = remainder.map(Meant::Remainder);
+    remainder.ok_or_else(|| Failure::no_such_domain(what))
 }
 
 /// A value that may be missing, because domains come and go.

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use mayfly_commands::Exit;
+use mayfly_commands::{Exit, message};
 use mayfly_toolstack::builder;
 use mayfly_toolstack::builder::{Cause, DestroyError};
 use mayfly_toolstack::config::{Problems, TemplateError};
@@ -36,7 +36,7 @@ impl Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        Self::new(Exit::Failed, format!("{error:#}"))
+        Self::new(Exit::Failed, message(&*error))
     }
 }
 
@@ -81,9 +81,10 @@ impl From<DestroyError> for Failure {
         let exit = match &error {
             DestroyError::NoSuchDomain(_) => Exit::NoSuchDomain,
             DestroyError::Cause(cause) => of_cause(cause),
-            DestroyError::Dom0 | DestroyError::NotOurs(_) | DestroyError::Left { .. } => {
-                Exit::Failed
-            }
+            DestroyError::Dom0
+            | DestroyError::NotOurs(_)
+            | DestroyError::Devices(..)
+            | DestroyError::Left { .. } => Exit::Failed,
         };
         Self::new(exit, error.to_string())
     }

@@ -2,10 +2,11 @@
 
 use anyhow::Context as _;
 use clap::Args;
+use mayfly_toolstack::words;
 use mayfly_xenstore::{Request, Store};
 use serde::Serialize;
 
-use super::domains::{Domain, Ways, domid, optional};
+use super::domains::{Domain, Meant, Ways, meant, optional};
 use super::exit::Failure;
 
 /// Lists all domains, and says which of them hatch made.
@@ -40,6 +41,9 @@ struct Shown {
     vif: Option<Vif>,
     /// What mayfly writes when its first packet has left.
     ready: bool,
+    /// What it has said when it ended by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -82,7 +86,9 @@ pub(crate) fn list(arguments: &List) -> Result<(), Failure> {
 
 pub(crate) fn show(arguments: &Show) -> Result<(), Failure> {
     let mut ways = Ways::open()?;
-    let domid = domid(&mut ways.store, &arguments.domain)?;
+    let Meant::Domain(domid) = meant(&mut ways.store, &mut ways.xen, &arguments.domain)? else {
+        return Err(Failure::no_such_domain(&arguments.domain));
+    };
     let domain = ways.all()?.into_iter().find(|domain| domain.domid == domid);
     let domain = domain.ok_or_else(|| Failure::no_such_domain(&arguments.domain))?;
     let shown = details(&mut ways.store, domain)?;
@@ -90,7 +96,12 @@ pub(crate) fn show(arguments: &Show) -> Result<(), Failure> {
         println!("{}", serde_json::to_string(&shown).context("JSON")?);
         return Ok(());
     }
-    let Shown { domain, vif, ready } = shown;
+    let Shown {
+        domain,
+        vif,
+        ready,
+        error,
+    } = shown;
     let mut lines = vec![
         ("name", domain.name.unwrap_or_else(|| "-".to_owned())),
         ("domid", domain.domid.to_string()),
@@ -110,6 +121,7 @@ pub(crate) fn show(arguments: &Show) -> Result<(), Failure> {
         ("time", format!("{} s", seconds(domain.cpu_ns))),
         ("ready", if ready { "yes" } else { "no" }.to_owned()),
     ];
+    lines.extend(error.map(|error| ("error", error)));
     if let Some(vif) = vif {
         let text = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
         lines.push(("mac", text(vif.mac)));
@@ -128,10 +140,12 @@ fn details(store: &mut dyn Store, domain: Domain) -> Result<Shown, Failure> {
     let back = format!("/local/domain/0/backend/vif/{domid}/0");
     let paths = [
         format!("{back}/mac"),
-        format!("{back}/bridge"),
+        // libxl's copy, and hatch's: the back end's directory has it only of guests that libxl made.
+        format!("/libxl/{domid}/device/vif/0/bridge"),
         format!("/local/domain/{domid}/device/vif/0/state"),
         format!("{back}/state"),
-        format!("/local/domain/{domid}/data/mayfly/ready"),
+        words::ready_path(domid),
+        words::error_path(domid),
     ];
     let mut asked = Vec::new();
     for path in &paths {
@@ -141,8 +155,8 @@ fn details(store: &mut dyn Store, domain: Domain) -> Result<Shown, Failure> {
     for id in asked {
         answers.push(optional(store.answer(id))?);
     }
-    let [mac, bridge, frontend_state, backend_state, ready] =
-        <[_; 5]>::try_from(answers).unwrap_or_default();
+    let [mac, bridge, frontend_state, backend_state, ready, error] =
+        <[_; 6]>::try_from(answers).unwrap_or_default();
     let state = |state: Option<String>| state.map(|state| xenbus_state(&state));
     let vif = backend_state.is_some().then(|| Vif {
         mac,
@@ -154,6 +168,7 @@ fn details(store: &mut dyn Store, domain: Domain) -> Result<Shown, Failure> {
         domain,
         vif,
         ready: ready.as_deref() == Some("1"),
+        error: error.as_deref().and_then(words::shown),
     })
 }
 

@@ -161,4 +161,28 @@ mod tests {
     fn the_command_line_is_consistent() {
         super::Arguments::command().debug_assert();
     }
+
+    /// clap takes `{n}` for a line break (`StyledStr`), wherever it stands.
+    #[test]
+    fn no_help_has_what_clap_swallows() {
+        fn looks(command: &clap::Command) {
+            let mut texts = vec![
+                command.get_about(),
+                command.get_long_about(),
+                command.get_after_help(),
+            ];
+            for argument in command.get_arguments() {
+                texts.extend([argument.get_help(), argument.get_long_help()]);
+            }
+            for text in texts.into_iter().flatten() {
+                assert!(
+                    !text.to_string().contains("{n}"),
+                    "{}: {text}",
+                    command.get_name()
+                );
+            }
+            command.get_subcommands().for_each(looks);
+        }
+        looks(&super::Arguments::command());
+    }
 }

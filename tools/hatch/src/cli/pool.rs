@@ -63,7 +63,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         size: arguments.size.into(),
         spare: arguments.spare,
     };
-    let kernel = guest.kernel.clone();
+    // It is looked at again, and compared with what others name, whatever folder they are in.
+    let kernel = guest.watched().kernel;
     let pool = Pool::new(
         builder(privileges::PORTS | privileges::FILES)?,
         template,

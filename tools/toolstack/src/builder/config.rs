@@ -5,6 +5,7 @@ use std::io;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::actions::Watched;
+use super::index::Record;
 use mayfly_xen::TscMode;
 
 /// A guest to be made.
@@ -80,6 +81,12 @@ pub enum Error {
 }
 
 impl Config {
+    /// What the index has of it.
+    pub(crate) fn index(&self) -> Record {
+        let mac = self.vif.as_ref().map(|vif| &vif.mac);
+        Record::new(&self.uuid, mac, &self.name)
+    }
+
     /// The same as JSON: what `hatch watch` makes it from again.
     #[must_use]
     pub fn record(&self) -> String {

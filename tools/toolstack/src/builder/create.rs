@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::config::{Config, Connect};
 use super::image::{Image, Ramdisk};
+use super::index;
 use super::keys::{self, Op, Ports};
 use super::layout::{self, Layout};
 use super::names::{self, XlLock};
@@ -47,6 +48,8 @@ pub struct Toolstack {
 pub struct Created {
     /// Its number.
     pub domid: u16,
+    /// Its UUID: a shell's own, if it was one.
+    pub uuid: [u8; 16],
     /// Whether its network was connected before it runs.
     pub preconnected: bool,
     /// What took how long.
@@ -192,6 +195,7 @@ impl Toolstack {
         match self.steps(&plan, (then, ready), &mut steps, &mut done) {
             Ok(Born { domid, .. }) => Ok(Created {
                 domid,
+                uuid: config.uuid,
                 preconnected: plan.layout.rings.is_some(),
                 timeline: steps.finish(),
             }),
@@ -380,6 +384,9 @@ impl Toolstack {
         done.open = None;
         done.claim = Some(self.claim(plan.config, domid, transaction)?);
         done.keys = true;
+        for id in self.send(&keys::before(domid))? {
+            self.store.forget(id);
+        }
         let answers = self.send(&keys::birth(
             domid,
             plan.config,
@@ -467,8 +474,11 @@ impl Toolstack {
         let is_lost = self.store.is_lost();
         if is_lost {
             left.extend(self.reconnect().err().map(|error| error.to_string()));
-            let claimed = |domid| self.store.find(&keys::domain_path(domid));
-            done.claimed = matches!(done.domain.map(claimed), Some(Ok(Some(_))));
+            let record = done
+                .domain
+                .map(|domid| index::record(&mut *self.store, domid));
+            done.claimed =
+                matches!(record, Some(Ok(Some(record))) if record == plan.config.index());
         }
         if let Some(domid) = done.domain {
             if done.keys && plan.config.vif.is_some() {
@@ -484,14 +494,16 @@ impl Toolstack {
                 ops = keys::death(domid, Some(&plan.config.uuid));
             }
             if done.claimed {
-                let mac = plan.config.vif.as_ref().map(|vif| &vif.mac);
-                ops.extend(keys::forget(domid, Some(&plan.config.name), mac));
+                ops.push(Op::Release(domid));
             }
             left.extend(self.remove(&ops));
             left.extend(self.settle(domid).err().map(|error| error.to_string()));
             if is_lost {
                 // What had been sent before may have come after.
                 left.extend(self.remove(&ops));
+            }
+            if done.claimed || is_lost {
+                left.extend(self.forget(domid, &plan.config.index()));
             }
         }
         // Last, and only when nothing else is left: by this `hatch gc` finds what is.

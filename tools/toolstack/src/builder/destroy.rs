@@ -6,9 +6,11 @@
 use std::time::{Duration, Instant};
 
 use super::create::Toolstack;
+use super::index::{self, Entry, Named, Record};
 use super::keys::{self, Op};
 use super::{Cause, Taken};
-use mayfly_xenstore::{Error, Id, Request};
+use mayfly_xen::DomainInfo;
+use mayfly_xenstore::{Error, Id};
 
 /// The first of the pauses after which Xen is asked again.
 const FIRST: Duration = Duration::from_micros(100);
@@ -42,6 +44,11 @@ pub enum DestroyError {
         "domain {0} was not made by hatch: `xl destroy` removes it, or hatch when told to (--force)"
     )]
     NotOurs(u16),
+    /// It has more than hatch could remove.
+    #[error(
+        "domain {0} was not made by hatch, and has {1}: `xl destroy` removes it with all that belongs to it"
+    )]
+    Devices(u16, String),
     /// It is not quite removed.
     #[error("domain {domid} is not quite removed: {}", left.join("; "))]
     Left {
@@ -56,7 +63,7 @@ pub enum DestroyError {
 }
 
 impl Toolstack {
-    /// Removes a guest. One that hatch did not make is left alone unless `force` says otherwise. What is then still under
+    /// Removes the domain of a number. One that hatch did not make is left alone unless `force` says otherwise. What is then still under
     /// way in the kernel, [`Self::settle`] waits for.
     ///
     /// # Errors
@@ -65,35 +72,106 @@ impl Toolstack {
         if domid == 0 {
             return Err(DestroyError::Dom0);
         }
-        let cause = |error: Error| DestroyError::Cause(error.into());
-        let name = self
-            .store
-            .send(Request::read(&keys::domain_path(domid)))
-            .map_err(cause)?;
-        let mac = self
-            .store
-            .send(Request::read(&format!("{}/mac", keys::backend(domid))))
-            .map_err(cause)?;
-        let state = self
-            .store
-            .send(Request::read(&format!("{}/state", keys::backend(domid))))
-            .map_err(cause)?;
-        self.store.flush().map_err(cause)?;
-        let info = self
-            .xen
-            .info(domid)
-            .map_err(|error| DestroyError::Cause(error.into()))?;
-        let name = optional(self.store.answer(name)).map_err(cause)?;
-        let mac = optional(self.store.answer(mac)).map_err(cause)?;
-        let mac = mac.as_deref().and_then(keys::parse_mac);
-        let state = optional(self.store.answer(state)).map_err(cause)?;
-        if name.is_none() && !force {
-            return Err(if info.is_none() {
-                DestroyError::NoSuchDomain(domid)
-            } else {
-                DestroyError::NotOurs(domid)
-            });
+        let (info, record) = self.look(domid)?;
+        match (&info, &record) {
+            (None, None) if !force => return Err(DestroyError::NoSuchDomain(domid)),
+            (Some(info), record) => {
+                let is_ours = record.as_ref().is_some_and(|record| record.is_of(info));
+                if !is_ours && !force {
+                    return Err(DestroyError::NotOurs(domid));
+                }
+                if !is_ours {
+                    self.only_vifs(domid)?;
+                }
+            }
+            (None, _) => {}
         }
+        self.take_apart(domid, info.as_ref(), record)
+    }
+
+    /// Removes the domain of a number that has this UUID. If another has the number by now, what the index has of this one goes, and
+    /// nothing else.
+    ///
+    /// # Errors
+    /// There is no such domain; what of it is left.
+    pub fn destroy_known(
+        &mut self,
+        domid: u16,
+        handle: &[u8; 16],
+    ) -> Result<Destroyed, DestroyError> {
+        let uuid = keys::uuid(handle);
+        self.destroy_entry(&Entry { domid, uuid })
+    }
+
+    /// The same for an entry of the index.
+    ///
+    /// # Errors
+    /// As [`Self::destroy_known`]'s.
+    pub fn destroy_entry(&mut self, entry: &Entry) -> Result<Destroyed, DestroyError> {
+        let domid = entry.domid;
+        if domid == 0 {
+            return Err(DestroyError::Dom0);
+        }
+        let (info, record) = self.look(domid)?;
+        let record = record.filter(|record| record.uuid == entry.uuid);
+        let has_successor = entry.has_successor(info.as_ref());
+        match &record {
+            Some(record) if has_successor => {
+                let left: Vec<_> = self.forget(domid, record).into_iter().collect();
+                let name = Some(record.name.clone());
+                return match left.is_empty() {
+                    true => Ok(Destroyed { domid, name }),
+                    false => Err(DestroyError::Left { domid, left }),
+                };
+            }
+            None if has_successor || info.is_none() => {
+                return Err(DestroyError::NoSuchDomain(domid));
+            }
+            _ => {}
+        }
+        self.take_apart(domid, info.as_ref(), record)
+    }
+
+    /// What Xen and the index have of a number.
+    fn look(&mut self, domid: u16) -> Result<(Option<DomainInfo>, Option<Record>), Cause> {
+        let record = index::record(&mut *self.store, domid)?;
+        Ok((self.xen.info(domid)?, record))
+    }
+
+    /// Refuses a guest of another toolstack's with more than interfaces and a console: their back ends, and the processes behind them, only
+    /// who made them knows how to end.
+    fn only_vifs(&mut self, domid: u16) -> Result<(), DestroyError> {
+        let cause = |error: Error| DestroyError::Cause(error.into());
+        let path = format!("/libxl/{domid}/device");
+        let kinds = match self.store.directory(&path) {
+            Err(error) if error.is_absent() => Vec::new(),
+            kinds => kinds.map_err(cause)?,
+        };
+        let model = format!("/libxl/{domid}/dm-domid");
+        let image = format!("/local/domain/{domid}/image/device-model-pid");
+        let mut others: Vec<String> = kinds
+            .into_iter()
+            .filter(|kind| !matches!(kind.as_str(), "vif" | "console"))
+            .collect();
+        for path in [model, image] {
+            if self.store.find(&path).map_err(cause)?.is_some() {
+                others.push("a device model".to_owned());
+            }
+        }
+        match others.is_empty() {
+            true => Ok(()),
+            false => Err(DestroyError::Devices(domid, others.join(", "))),
+        }
+    }
+
+    fn take_apart(
+        &mut self,
+        domid: u16,
+        info: Option<&DomainInfo>,
+        record: Option<Record>,
+    ) -> Result<Destroyed, DestroyError> {
+        let cause = |error: Error| DestroyError::Cause(error.into());
+        let state = self.store.find(&keys::state(domid)).map_err(cause)?;
         if state.as_deref() == Some("1") {
             // Made by halves: netback is about to look at it.
             self.quiet(domid, false);
@@ -105,7 +183,7 @@ impl Toolstack {
         {
             left.push(error.to_string());
         }
-        let mut ops = keys::death(domid, info.as_ref().map(|info| &info.handle));
+        let mut ops = keys::death(domid, info.map(|info| &info.handle));
         // The kernel lets go of the interface while Xen takes the memory back.
         let mut ids = self.send(&ops).map_err(cause)?;
         self.store.flush().map_err(cause)?;
@@ -120,29 +198,46 @@ impl Toolstack {
         {
             left.push(format!("its interface: {error}"));
         }
-        // Only now: by these `hatch gc` would find it if this process ended before.
-        let forget = keys::forget(domid, name.as_deref(), mac.as_ref());
-        ids.extend(self.send(&forget).map_err(cause)?);
-        ops.extend(forget);
+        // Not before: xenconsoled looks at this whether the domain lives, and would keep its page of one that still does, for good, as
+        // nothing more would be told.
+        let release = Op::Release(domid);
+        ids.extend(self.send(std::slice::from_ref(&release)).map_err(cause)?);
+        ops.push(release);
         left.extend(self.removed(&ops, ids));
+        // Only now: by these `hatch gc` would find it if this process ended before.
+        left.extend(
+            record
+                .as_ref()
+                .and_then(|record| self.forget(domid, record)),
+        );
         // A back end that was neither connected nor without a front end may have been at work.
         if state.is_some_and(|state| state != "4") {
             left.extend(self.settle(domid).err().map(|error| error.to_string()));
         }
         if left.is_empty() {
+            let name = record.map(|record| record.name);
             Ok(Destroyed { domid, name })
         } else {
             Err(DestroyError::Left { domid, left })
         }
     }
 
-    /// The domain of a name in hatch's index.
+    /// Takes a domain that is dead out of the index, and says what could not be.
+    pub(super) fn forget(&mut self, domid: u16, record: &Record) -> Option<String> {
+        let forgotten = index::forget(&mut *self.store, &record.claims(domid));
+        forgotten.err().map(|error| error.to_string())
+    }
+
+    /// The domain that has a name in hatch's index, and lives.
     ///
     /// # Errors
-    /// xenstored's.
-    pub fn domid(&mut self, name: &str) -> Result<Option<u16>, Error> {
-        let answer = self.store.send(Request::read(&keys::name_path(name)))?;
-        Ok(optional(self.store.answer(answer))?.and_then(|domid| domid.parse().ok()))
+    /// Xen's or xenstored's.
+    pub fn domid(&mut self, name: &str) -> Result<Option<u16>, Cause> {
+        let named = index::named(&mut *self.store, &mut *self.xen, name)?;
+        Ok(match named {
+            Some(Named::Domain(domid)) => Some(domid),
+            Some(Named::Remainder(_)) | None => None,
+        })
     }
 
     /// Sends requests together and says which were refused. What is not there needs no removing.
@@ -221,14 +316,6 @@ impl Toolstack {
         }
         let _ = self.remove(&keys::remains(domid));
         Ok(())
-    }
-}
-
-fn optional(answer: Result<Vec<u8>, Error>) -> Result<Option<String>, Error> {
-    match answer {
-        Ok(value) => Ok(String::from_utf8(value).ok()),
-        Err(error) if error.is_absent() => Ok(None),
-        Err(error) => Err(error),
     }
 }
 

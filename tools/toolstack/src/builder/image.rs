@@ -3,10 +3,11 @@
 //! What is looked at are the program headers and the notes. Nothing in them is believed: sizes, offsets and addresses are
 //! checked against the file and against each other here, and against the guest's memory by [`super::layout`].
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::ops::Range;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use mayfly_handoff::note;
 use object::elf::{FileHeader32, FileHeader64, PF_X, PT_LOAD};
@@ -217,7 +218,66 @@ fn load<P: ProgramHeader<Endian = Endianness>>(
 #[derive(Debug)]
 pub struct Image {
     headers: Headers,
+    source: Source,
+}
+
+/// A file that is read later, and again and again, and what it was when it was opened.
+#[derive(Debug)]
+struct Source {
+    path: PathBuf,
     file: File,
+    state: FileState,
+}
+
+/// What tells one state of a file from another: a file that was put in its place, or written to, differs in one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileState {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl FileState {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+impl Source {
+    fn open(path: &Path) -> io::Result<(Self, Metadata)> {
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        let source = Self {
+            path: path.to_owned(),
+            file,
+            state: FileState::of(&metadata),
+        };
+        Ok((source, metadata))
+    }
+
+    /// Whether the file at a path is this one, as it was when it was opened.
+    fn is_at(&self, path: &Path) -> bool {
+        std::fs::metadata(path).is_ok_and(|now| FileState::of(&now) == self.state)
+    }
+
+    /// Fails when the open file was written to: what was read of it may be of both.
+    fn check(&self) -> io::Result<()> {
+        match FileState::of(&self.file.metadata()?) == self.state {
+            true => Ok(()),
+            false => Err(io::Error::other(format!(
+                "{} was changed since it was opened",
+                self.path.display()
+            ))),
+        }
+    }
 }
 
 impl Image {
@@ -226,13 +286,25 @@ impl Image {
     /// # Errors
     /// What is wrong with it.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let file = File::open(path)?;
-        if !file.metadata()?.is_file() {
+        let (source, metadata) = Source::open(path)?;
+        if !metadata.is_file() {
             return Err(Error::NotElf(", nor any ordinary file"));
         }
-        let cache = ReadCache::new(&file);
+        let cache = ReadCache::new(&source.file);
         let headers = Headers::parse(&cache)?;
-        Ok(Self { headers, file })
+        Ok(Self { headers, source })
+    }
+
+    /// Whether the file at a path is this image, as it was when it was opened.
+    #[must_use]
+    pub fn is_at(&self, path: &Path) -> bool {
+        self.source.is_at(path)
+    }
+
+    /// Whether what is at its path still is this image.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.is_at(&self.source.path)
     }
 
     /// What its headers say.
@@ -249,15 +321,19 @@ impl Image {
 
     /// The file.
     pub(crate) fn file(&self) -> &File {
-        &self.file
+        &self.source.file
+    }
+
+    /// Fails when the file is not what it was any more.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        self.source.check()
     }
 }
 
 /// What goes to the guest as it is, as PVH module: a packed site, or a Linux guest's initramfs.
 #[derive(Debug)]
 pub struct Ramdisk {
-    file: File,
-    size: u64,
+    source: Source,
 }
 
 impl Ramdisk {
@@ -266,29 +342,36 @@ impl Ramdisk {
     /// # Errors
     /// It can't be read, or is empty.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let metadata = file.metadata()?;
+        let (source, metadata) = Source::open(path)?;
         if !metadata.is_file() || metadata.len() == 0 {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "it is empty or no ordinary file",
             ));
         }
-        Ok(Self {
-            size: metadata.len(),
-            file,
-        })
+        Ok(Self { source })
     }
 
-    /// Its octets.
+    /// Its bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.size
+        self.source.state.size
+    }
+
+    /// Whether what is at its path still is this file, as it was when it was opened.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.source.is_at(&self.source.path)
     }
 
     /// The file.
     pub(crate) fn file(&self) -> &File {
-        &self.file
+        &self.source.file
+    }
+
+    /// Fails when the file is not what it was any more.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        self.source.check()
     }
 }
 

@@ -6,9 +6,9 @@
 //!
 //! | path | value |
 //! |---|---|
-//! | `/hatch/name/NAME` | domid; characters that a path can't have are `@` and two hexadecimal digits |
-//! | `/hatch/mac/MAC` | domid; twelve hexadecimal digits |
-//! | `/hatch/domain/DOMID` | name |
+//! | `/hatch/name/NAME` | domid and UUID; characters that a path can't have are `@` and two hexadecimal digits |
+//! | `/hatch/mac/MAC` | domid and UUID; twelve hexadecimal digits |
+//! | `/hatch/domain/DOMID` | UUID, MAC address and name: see [`super::index`] |
 //! | `/hatch/domain/DOMID/watched` | the configuration as JSON, if `hatch watch` is to see to its end |
 //! | `/hatch/restart/NAME` | the same, of a guest that has ended and is to be made again |
 //! | `/hatch/making/UUID` | process and its start time (`/proc/PID/stat`), as long as that process makes the guest |
@@ -19,6 +19,7 @@
 use mayfly_xenstore::{Access, Perm, Request};
 
 use super::config::{Config, Vif};
+use super::index::Record;
 use super::layout::{CONSOLE_GFN, XENSTORE_GFN};
 use super::rings::Grants;
 
@@ -162,8 +163,7 @@ pub(crate) fn backend(domid: u16) -> String {
 
 /// What claims name and MAC address: all of one transaction.
 pub(crate) fn claim(domid: u16, config: &Config) -> Vec<Op> {
-    let mac = config.vif.as_ref().map(|vif| &vif.mac);
-    let mut ops = entry(domid, &config.name, mac);
+    let mut ops = entry(domid, &config.index());
     if config.watched.is_some() {
         ops.push(write(watched_path(domid), config.record()));
     }
@@ -171,15 +171,19 @@ pub(crate) fn claim(domid: u16, config: &Config) -> Vec<Op> {
 }
 
 /// A guest's place in the index.
-pub(crate) fn entry(domid: u16, name: &str, mac: Option<&[u8; 6]>) -> Vec<Op> {
-    let mut ops = vec![
-        write(name_path(name), domid.to_string()),
-        write(domain_path(domid), name),
-    ];
-    if let Some(mac) = mac {
-        ops.push(write(mac_path(mac), domid.to_string()));
-    }
-    ops
+pub(crate) fn entry(domid: u16, record: &Record) -> Vec<Op> {
+    let claims = record.claims(domid).into_iter();
+    claims.map(|(path, value)| write(path, value)).collect()
+}
+
+/// What had this number before may have left keys, which would be this one's: a `control/shutdown` among them, or a back end's
+/// directory that netback wrote into when it had gone. (`/vm/UUID` may be that of a guest of the same UUID which lives.)
+pub(crate) fn before(domid: u16) -> [Op; 3] {
+    [
+        Op::Rm(backends(domid)),
+        Op::Rm(home(domid)),
+        Op::Rm(format!("/libxl/{domid}")),
+    ]
 }
 
 /// What is written as soon as there is a domain: its name, for others to see, and its network, for netback to have something
@@ -187,9 +191,10 @@ pub(crate) fn entry(domid: u16, name: &str, mac: Option<&[u8; 6]>) -> Vec<Op> {
 pub(crate) fn birth(domid: u16, config: &Config, preconnected: bool) -> Vec<Op> {
     let home = home(domid);
     let mut ops = Vec::with_capacity(32);
-    // This makes the directory; what is made in it afterwards takes over its rights.
-    ops.push(name(domid, &config.name));
+    // What is made in it afterwards takes over its rights: the guest reads its name, as it reads that of libxl's guests.
+    ops.push(Op::Mkdir(home.clone()));
     ops.push(Op::Perms(home.clone(), guest_reads(domid)));
+    ops.push(name(domid, &config.name));
     if let Some(vif) = &config.vif {
         network(&mut ops, domid, vif, preconnected);
     }
@@ -255,6 +260,9 @@ pub(crate) fn finish(domid: u16, config: &Config, ports: &Ports) -> Vec<Op> {
     ] {
         ops.push(write(format!("{home}/{key}"), value));
     }
+    ops.push(Op::Mkdir(vm.clone()));
+    ops.push(Op::Perms(vm.clone(), guest_reads(domid)));
+    ops.push(write(format!("{vm}/uuid"), uuid(&config.uuid)));
     ops.push(write(format!("{vm}/name"), config.name.clone()));
     ops.push(write(format!("/libxl/{domid}/type"), "pvh"));
     if let Some(vif) = &config.vif {
@@ -391,11 +399,7 @@ pub(crate) struct Ports {
 
 /// What removes all of a domain, its back end first, because that takes the longest.
 pub(crate) fn death(domid: u16, handle: Option<&[u8; 16]>) -> Vec<Op> {
-    let mut ops = vec![
-        Op::Rm(backends(domid)),
-        Op::Rm(home(domid)),
-        Op::Rm(format!("/libxl/{domid}")),
-    ];
+    let mut ops = before(domid).to_vec();
     if let Some(handle) = handle {
         ops.push(Op::Rm(format!("/vm/{}", uuid(handle))));
     }
@@ -444,20 +448,6 @@ pub(crate) fn rename(domid: u16, shell: &Config, config: &Config) -> Vec<Op> {
 pub(crate) fn remains(domid: u16) -> Vec<Op> {
     let error = format!("/local/domain/0/error/backend/vif/{domid}");
     vec![Op::Rm(backends(domid)), Op::Rm(error)]
-}
-
-/// What takes a domain that is dead already out of hatch's index, and tells of its end. Not before: xenconsoled looks at this
-/// whether the domain lives, and would keep its page of one that still does, for good, as nothing more would be told.
-pub(crate) fn forget(domid: u16, name: Option<&str>, mac: Option<&[u8; 6]>) -> Vec<Op> {
-    let mut ops = vec![Op::Release(domid)];
-    if let Some(name) = name {
-        ops.push(Op::Rm(name_path(name)));
-    }
-    if let Some(mac) = mac {
-        ops.push(Op::Rm(mac_path(mac)));
-    }
-    ops.push(Op::Rm(domain_path(domid)));
-    ops
 }
 
 /// Reads a MAC address, with colons or without.

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::Cause;
 use super::create::Toolstack;
+use super::index::Record;
 use super::keys::{self, Op};
 use mayfly_xenstore::Error;
 
@@ -45,7 +46,8 @@ impl Toolstack {
         if info.is_none_or(|info| info.is_dying() || info.handle != known.uuid) {
             return Ok(false);
         }
-        let mut ops = keys::entry(known.domid, &known.name, Some(&known.mac));
+        let record = Record::new(&known.uuid, Some(&known.mac), &known.name);
+        let mut ops = keys::entry(known.domid, &record);
         for op in &ops {
             // Somebody else may have the name by now.
             if let Op::Write(path, _) = op

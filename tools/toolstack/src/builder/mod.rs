@@ -23,6 +23,7 @@ mod config;
 mod create;
 mod destroy;
 pub mod image;
+pub mod index;
 mod info;
 mod keys;
 pub mod layout;

@@ -11,6 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use rustix::fs::{FlockOperation, fcntl_lock};
 
 use super::config::Config;
+use super::index::{Entry, Record};
 use super::keys;
 use super::making::Maker;
 use crate::host::{Store, Xen};
@@ -58,7 +59,7 @@ impl XlLock {
 /// written is sent only when that is answered: so a claim by anybody else, before or after, is seen here or is a conflict at
 /// the end, with either xenstored.
 ///
-/// A domain that is not there any more, because `xl` destroyed it, owns nothing, whatever the index says.
+/// A domain that is not there any more, because `xl` destroyed it, or that is being taken apart, owns nothing, whatever the index says.
 pub(crate) fn begin(
     store: &mut dyn Store,
     xen: &mut dyn Xen,
@@ -66,7 +67,7 @@ pub(crate) fn begin(
 ) -> Result<TransactionId, super::Cause> {
     let transaction = store.send(Request::transaction_start())?;
     let transaction = store.transaction(transaction)?;
-    let mut stale = BTreeSet::new();
+    let mut stale = Vec::new();
     let free = (|| {
         let name = store.send(Request::read(&keys::name_path(&config.name)).within(transaction))?;
         let mac = match &config.vif {
@@ -93,10 +94,15 @@ pub(crate) fn begin(
         if let (Some(owner), Some(vif)) = (mac, &config.vif) {
             return Err(Taken::Mac(keys::mac_text(&vif.mac), owner).into());
         }
-        // Else it would be taken for the name's owner when somebody destroys what is left of it.
-        for domid in stale {
-            let gone = store.send(Request::rm(&keys::domain_path(domid)).within(transaction))?;
-            store.answer(gone)?;
+        // What is left of it is not to have others look for a domain of this name.
+        for entry in stale {
+            let path = keys::domain_path(entry.domid);
+            let read = store.send(Request::read(&path).within(transaction))?;
+            let record = store.answer(read).ok().and_then(record);
+            if record.is_some_and(|record| record.uuid == entry.uuid) {
+                let gone = store.send(Request::rm(&path).within(transaction))?;
+                store.answer(gone)?;
+            }
         }
         strangers(store, xen, &domains, &ours, config)
     })();
@@ -120,27 +126,33 @@ pub(crate) fn again(
     strangers(store, xen, &domains, &ours, config)
 }
 
-/// Who has what was read.
+/// Who has what was read. An entry that leads to no domain that lives is stale, and who has it has nothing.
 fn owner(
     xen: &mut dyn Xen,
     answer: Result<Vec<u8>, Error>,
-    stale: &mut BTreeSet<u16>,
+    stale: &mut Vec<Entry>,
 ) -> Result<Option<String>, super::Cause> {
     let value = match answer {
         Ok(value) => value,
         Err(error) if error.is_absent() => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let domid = std::str::from_utf8(&value)
-        .ok()
-        .and_then(|text| text.parse().ok());
-    match domid {
-        Some(domid) if xen.info(domid)?.is_none() => {
-            stale.insert(domid);
-            Ok(None)
-        }
-        _ => Ok(Some(format!("domain {}", value.escape_ascii()))),
+    let entry = std::str::from_utf8(&value).ok().map(str::parse::<Entry>);
+    let Some(Ok(entry)) = entry else {
+        return Ok(Some(format!(
+            "{:?} in the index",
+            value.escape_ascii().to_string()
+        )));
+    };
+    if entry.leads_to(xen.info(entry.domid)?.as_ref()) {
+        return Ok(Some(format!("domain {}", entry.domid)));
     }
+    stale.push(entry);
+    Ok(None)
+}
+
+fn record(value: Vec<u8>) -> Option<Record> {
+    String::from_utf8(value).ok()?.parse().ok()
 }
 
 /// The numbers right below a path. A list that is too long for one answer is asked for in parts.
@@ -211,11 +223,11 @@ fn strangers(
     Ok(())
 }
 
-/// Whether a domain that is not in the index owns the name that it has. One that is no more owns nothing, and neither does one
+/// Whether a domain that is not in the index owns the name that it has. One that is no more, or is being taken apart, owns nothing, and neither does one
 /// that a hatch is making which runs: if each gave way to what the other has written so far, nobody would get the name. The
 /// claims decide that, and one of them is the first.
 fn owns(store: &mut dyn Store, xen: &mut dyn Xen, domid: u16) -> Result<bool, super::Cause> {
-    let Some(info) = xen.info(domid)? else {
+    let Some(info) = xen.info(domid)?.filter(|info| !info.is_dying()) else {
         return Ok(false);
     };
     let mark = store.find(&keys::making_path(&info.handle))?;

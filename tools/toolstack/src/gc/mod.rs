@@ -4,8 +4,9 @@
 //! (`/hatch/name`, `/hatch/mac`, `/hatch/domain`) while it lives. So there are remains of two kinds:
 //!
 //! - **half-made**: a mark whose maker runs no more. A domain of that UUID is ours to end when hatch's index has it, or when it has
-//!   never run: another toolstack may have been given the same UUID since.
-//! - **half-removed**: an index entry whose domain is gone, or dying. All keys under that domain's number go with it.
+//!   never run and has no home of its own yet: another toolstack, which writes that first, may have been given the same UUID since.
+//! - **half-removed**: an index entry whose domain is gone, or dying. All keys under that domain's number go with it, unless another
+//!   domain has the number by now: then the entry goes alone.
 //!
 //! [`decide`] is a pure function of a [`Snapshot`]. xenstore is read before Xen is asked for its domains, because hatch writes
 //! the index after there is a domain: an entry without one is then really without.
@@ -21,6 +22,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::builder::domain_path;
+use crate::builder::index::{Entry, Record};
 pub use carry_out::carry_out;
 pub use snapshot::SnapshotError;
 
@@ -31,12 +34,12 @@ pub struct Snapshot {
     pub domains: BTreeMap<u16, Domain>,
     /// The marks, by UUID.
     pub marks: BTreeMap<String, Maker>,
-    /// Names of the index, as they are below `/hatch/name`, and the domains that have them.
-    pub names: BTreeMap<String, Option<u16>>,
+    /// Names of the index, as they are below `/hatch/name`, and who has them, if that can be understood.
+    pub names: BTreeMap<String, Option<Entry>>,
     /// The same for MAC addresses, below `/hatch/mac`.
-    pub macs: BTreeMap<String, Option<u16>>,
-    /// The index's domains, and their name as it is below `/hatch/name`.
-    pub index: BTreeMap<u16, String>,
+    pub macs: BTreeMap<String, Option<Entry>>,
+    /// The index's domains, and what it has of them, if that can be understood.
+    pub index: BTreeMap<u16, Option<Record>>,
     /// What `/local/domain/DOMID/vm` says of each home.
     pub homes: BTreeMap<u16, Option<String>>,
     /// Domains with a directory below `/libxl`.
@@ -92,12 +95,12 @@ pub enum Action {
         /// What it is left from.
         why: &'static str,
     },
-    /// Remove an entry of the index, if it still leads to the same domain.
+    /// Remove an entry of the index, if it still says the same.
     Forget {
         /// The entry.
         path: String,
-        /// The domain.
-        domid: u16,
+        /// What it says.
+        value: String,
         /// What is wrong with it.
         why: &'static str,
     },
@@ -163,7 +166,8 @@ pub fn decide(seen: &Snapshot) -> Vec<Action> {
         }
         bury(seen, domid, uuid, &mut actions);
     }
-    stray_entries(seen, &half_made, &mut actions);
+    succeeded(seen, &mut actions);
+    stray_entries(seen, &mut actions);
     // Last: until all is gone, the mark tells the next gc where to look.
     for (uuid, path) in marks {
         let is_alive = seen.domains.values().any(|domain| domain.uuid == *uuid);
@@ -178,21 +182,31 @@ pub fn decide(seen: &Snapshot) -> Vec<Action> {
             why: "its maker is gone",
         });
     }
+    // The same entry may be wrong for two reasons.
     let mut done = BTreeSet::new();
-    actions.retain(|action| done.insert(action.to_string()));
+    actions.retain(|action| match action {
+        Action::Forget { path, value, .. } => done.insert(format!("{path} {value}")),
+        action => done.insert(action.to_string()),
+    });
     actions
 }
 
 /// Live domains that a maker who is gone has not finished.
 fn half_made_domains(seen: &Snapshot, uuid: &str) -> Vec<u16> {
-    let ours = |domid: &u16, domain: &Domain| {
-        domain.uuid == uuid && *domid != 0 && (domain.unborn || seen.index.contains_key(domid))
+    let ours = |domid: u16, domain: &Domain| {
+        let is_indexed = record(seen, domid).is_some_and(|record| record.uuid == uuid);
+        let home = seen.homes.get(&domid).and_then(Option::as_deref);
+        is_indexed || (domain.unborn && home != Some(uuid))
     };
     seen.domains
         .iter()
-        .filter(|(domid, domain)| ours(domid, domain))
+        .filter(|(domid, domain)| domain.uuid == uuid && **domid != 0 && ours(**domid, domain))
         .map(|(domid, _)| *domid)
         .collect()
+}
+
+fn record(seen: &Snapshot, domid: u16) -> Option<&Record> {
+    seen.index.get(&domid)?.as_ref()
 }
 
 /// Numbers of our domains that are no more: in the index, or of a home whose UUID has a mark of a maker who is gone.
@@ -207,6 +221,23 @@ fn dead(seen: &Snapshot) -> BTreeSet<u16> {
         .copied()
         .filter(|domid| *domid != 0 && !lives(domid))
         .collect()
+}
+
+/// Takes the entry of a domain back whose number another one has by now.
+fn succeeded(seen: &Snapshot, actions: &mut Vec<Action>) {
+    for (domid, domain) in &seen.domains {
+        if let Some(record) = record(seen, *domid)
+            && !domain.dying
+            && domain.uuid != record.uuid
+        {
+            forget_all(*domid, record, "another domain has its number", actions);
+        }
+    }
+}
+
+fn forget_all(domid: u16, record: &Record, why: &'static str, actions: &mut Vec<Action>) {
+    let claims = record.claims(domid).into_iter();
+    actions.extend(claims.map(|(path, value)| Action::Forget { path, value, why }));
 }
 
 /// Removes all that a dead domain has left, the back end first, because the kernel then lets go of its pages.
@@ -232,53 +263,43 @@ fn bury(seen: &Snapshot, domid: u16, uuid: Option<&str>, actions: &mut Vec<Actio
     {
         remove(format!("/vm/{uuid}"));
     }
-    for (folder, entries) in [("name", &seen.names), ("mac", &seen.macs)] {
-        for key in entries
-            .iter()
-            .filter(|(_, of)| **of == Some(domid))
-            .map(|(key, _)| key)
-        {
-            actions.push(Action::Forget {
-                path: format!("/hatch/{folder}/{key}"),
-                domid,
-                why: WHY,
-            });
-        }
-    }
-    let indexed = seen.index.contains_key(&domid);
     actions.push(Action::Release { domid });
-    if indexed {
-        actions.push(Action::Remove {
-            path: format!("/hatch/domain/{domid}"),
+    match seen.index.get(&domid) {
+        Some(Some(record)) => forget_all(domid, record, WHY, actions),
+        Some(None) => actions.push(Action::Remove {
+            path: domain_path(domid),
             why: WHY,
-        });
+        }),
+        None => {}
     }
 }
 
-/// Names and addresses that lead nowhere: to no domain of the index, or to one of another name.
-fn stray_entries(seen: &Snapshot, half_made: &BTreeSet<u16>, actions: &mut Vec<Action>) {
+/// Names and addresses that lead nowhere: to no domain of the index, or to one that has claimed another.
+fn stray_entries(seen: &Snapshot, actions: &mut Vec<Action>) {
     for (folder, entries) in [("name", &seen.names), ("mac", &seen.macs)] {
-        for (key, domid) in entries {
+        for (key, entry) in entries {
             let path = format!("/hatch/{folder}/{key}");
-            let Some(domid) = domid else {
+            let Some(entry) = entry else {
                 actions.push(Action::Look {
                     path,
-                    why: "it is no domain's number",
+                    why: "it does not say whose it is",
                 });
                 continue;
             };
-            let why = match seen.index.get(domid) {
+            let value = entry.to_string();
+            let why = match record(seen, entry.domid) {
                 None => "there is no such domain in the index",
-                Some(name) if folder == "name" && name != key => "the domain has another name",
+                Some(record) if record.uuid != entry.uuid => "another domain has its number",
+                Some(record)
+                    if !record
+                        .claims(entry.domid)
+                        .contains(&(path.clone(), value.clone())) =>
+                {
+                    "the domain has claimed another"
+                }
                 Some(_) => continue,
             };
-            if !half_made.contains(domid) {
-                actions.push(Action::Forget {
-                    path,
-                    domid: *domid,
-                    why,
-                });
-            }
+            actions.push(Action::Forget { path, value, why });
         }
     }
 }

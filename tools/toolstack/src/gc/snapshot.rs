@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Domain, Maker, Snapshot};
-use crate::builder::{self, name_path, uuid};
+use crate::builder::{self, uuid};
 use crate::host::{Store, Xen};
 use mayfly_xen as xen;
 use mayfly_xenstore::{Error, Request};
@@ -46,23 +46,22 @@ impl Snapshot {
             all.into_iter()
                 .filter_map(|(key, value)| Some((key.parse::<u16>().ok()?, value)))
         };
-        let domid = |value: Option<String>| value.and_then(|value| value.parse().ok());
+        let entries = |all: BTreeMap<String, Option<String>>| {
+            let entry = |value: Option<String>| value.and_then(|value| value.parse().ok());
+            all.into_iter()
+                .map(|(key, value)| (key, entry(value)))
+                .collect()
+        };
         Ok(Self {
             domains,
             marks: marks
                 .into_iter()
                 .map(|(key, value)| (key, maker(value.as_deref())))
                 .collect(),
-            names: names
-                .into_iter()
-                .map(|(key, value)| (key, domid(value)))
-                .collect(),
-            macs: macs
-                .into_iter()
-                .map(|(key, value)| (key, domid(value)))
-                .collect(),
+            names: entries(names),
+            macs: entries(macs),
             index: numbered(index)
-                .map(|(domid, name)| (domid, key(&name.unwrap_or_default())))
+                .map(|(domid, value)| (domid, value.and_then(|value| value.parse().ok())))
                 .collect(),
             homes: numbered(homes)
                 .map(|(domid, vm)| {
@@ -77,12 +76,6 @@ impl Snapshot {
             vms,
         })
     }
-}
-
-/// A name as it is below `/hatch/name`.
-fn key(name: &str) -> String {
-    let path = name_path(name);
-    path.rsplit('/').next().unwrap_or_default().to_owned()
 }
 
 fn maker(mark: Option<&str>) -> Maker {

@@ -13,14 +13,24 @@ fn domain(uuid: &str) -> Domain {
     }
 }
 
+fn entry(domid: u16, uuid: &str) -> Option<Entry> {
+    let uuid = uuid.to_owned();
+    Some(Entry { domid, uuid })
+}
+
 /// dom0, our guest 5 as it lives, and 9, which xl made.
 fn healthy() -> Snapshot {
     let zero = "00000000-0000-0000-0000-000000000000";
+    let record = Record {
+        uuid: OURS.to_owned(),
+        mac: Some([0, 0x16, 0x3e, 0, 0, 5]),
+        name: "ours".to_owned(),
+    };
     Snapshot {
         domains: [(0, domain(zero)), (5, domain(OURS)), (9, domain(OTHER))].into(),
-        names: [("ours".to_owned(), Some(5))].into(),
-        macs: [("00163e000005".to_owned(), Some(5))].into(),
-        index: [(5, "ours".to_owned())].into(),
+        names: [("ours".to_owned(), entry(5, OURS))].into(),
+        macs: [("00163e000005".to_owned(), entry(5, OURS))].into(),
+        index: [(5, Some(record))].into(),
         homes: [
             (0, None),
             (5, Some(OURS.to_owned())),
@@ -111,6 +121,14 @@ fn a_half_made_domain_is_ended() {
         Some(Action::Destroy { .. })
     ));
     seen.domains.get_mut(&5).unwrap().unborn = true;
+    // A home of this UUID is another toolstack's, which has made the guest since: `xl create -p` of the same file.
+    assert_eq!(removed(&decide(&seen)), [format!("/hatch/making/{OURS}")]);
+    assert!(!matches!(
+        decide(&seen).first(),
+        Some(Action::Destroy { .. })
+    ));
+    // hatch writes that last.
+    seen.homes.insert(5, None);
     assert!(matches!(
         decide(&seen).first(),
         Some(Action::Destroy { domid: 5, .. })
@@ -158,6 +176,45 @@ fn keys_of_a_domain_that_was_never_or_is_no_more() {
 }
 
 #[test]
+fn a_number_that_is_anothers_by_now_keeps_all_but_the_entry() {
+    let mut seen = healthy();
+    seen.domains.insert(5, domain(OTHER));
+    seen.domains.remove(&9);
+    let entries = [
+        "/hatch/name/ours",
+        "/hatch/mac/00163e000005",
+        "/hatch/domain/5",
+    ];
+    let actions = decide(&seen);
+    assert_eq!(removed(&actions), entries);
+    assert_eq!(actions.len(), 3, "{actions:?}");
+    // Taken back only as long as they say the same: hatch may be making that domain.
+    assert!(
+        actions
+            .iter()
+            .all(|action| matches!(action, Action::Forget { value, .. } if value.contains(OURS)))
+    );
+    // Even when its maker left a mark.
+    seen.marks.insert(OURS.to_owned(), Maker::Gone);
+    assert!(
+        !decide(&seen)
+            .iter()
+            .any(|action| matches!(action, Action::Destroy { .. }))
+    );
+}
+
+#[test]
+fn an_address_that_the_domain_has_not_claimed_is_stray() {
+    let mut seen = healthy();
+    // A shell that was given away, and whose pool was killed right then.
+    seen.macs.insert("0216aabbccdd".to_owned(), entry(5, OURS));
+    assert_eq!(removed(&decide(&seen)), ["/hatch/mac/0216aabbccdd"]);
+    // At once, although the guest goes as well, which has been given its name but not made to its end.
+    seen.marks.insert(OURS.to_owned(), Maker::Gone);
+    assert!(removed(&decide(&seen)).contains(&"/hatch/mac/0216aabbccdd"));
+}
+
+#[test]
 fn a_uuid_that_lives_on_keeps_its_node() {
     let mut seen = healthy();
     seen.domains.remove(&5);
@@ -174,11 +231,11 @@ fn a_uuid_that_lives_on_keeps_its_node() {
 #[test]
 fn entries_that_lead_nowhere() {
     let mut seen = healthy();
-    seen.names.insert("stale".to_owned(), Some(77));
-    seen.names.insert("other".to_owned(), Some(5));
-    seen.names.insert("foreign".to_owned(), Some(9));
+    seen.names.insert("stale".to_owned(), entry(77, OURS));
+    seen.names.insert("other".to_owned(), entry(5, OURS));
+    seen.names.insert("foreign".to_owned(), entry(9, OTHER));
     seen.names.insert("odd".to_owned(), None);
-    seen.macs.insert("00163e000077".to_owned(), Some(77));
+    seen.macs.insert("00163e000077".to_owned(), entry(77, OURS));
     let actions = decide(&seen);
     spares_others(&actions);
     let expected = [
@@ -207,7 +264,7 @@ fn dom0_is_never_a_remainder() {
     let mut seen = healthy();
     let zero = seen.domains.get(&0).unwrap().uuid.clone();
     seen.marks.insert(zero.clone(), Maker::Gone);
-    seen.index.insert(0, "zero".to_owned());
+    seen.index.insert(0, None);
     seen.homes.insert(0, Some(zero.clone()));
     let actions = decide(&seen);
     assert_eq!(removed(&actions), [format!("/hatch/making/{zero}")]);

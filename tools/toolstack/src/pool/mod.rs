@@ -36,9 +36,9 @@ pub enum Order {
 pub struct Wanted {
     /// What it is made from. What is not its identity has to be as the pool's guests are made.
     pub config: Config,
-    /// The image, which has to be the pool's.
+    /// The image, which has to be the pool's: an absolute path, as the pool runs in another folder.
     pub kernel: PathBuf,
-    /// What goes to it as its PVH module.
+    /// What goes to it as its PVH module: an absolute path.
     pub ramdisk: Option<PathBuf>,
     /// Whether it is to have the UUID of its configuration. Shells have one of their own.
     pub has_uuid: bool,
@@ -72,6 +72,8 @@ pub enum Reply {
 pub struct Made {
     /// Its number.
     pub domid: u16,
+    /// Its UUID, which the shell had.
+    pub uuid: [u8; 16],
     /// Nanoseconds that it took.
     pub total_ns: u64,
     /// Its timeline, as [`crate::builder::report::Timeline`] is written.

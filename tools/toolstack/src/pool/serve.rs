@@ -119,12 +119,15 @@ impl Pool {
                 Ok([true, _]) => {
                     if let Err(error) = listener
                         .accept()
-                        .and_then(|(stream, _)| self.answer(&stream))
+                        .and_then(|(stream, _)| self.answer(&stream, report))
                     {
                         report(&format!("an order: {error}"));
                     }
                 }
-                Ok(_) if self.wants_more() => self.fill(report),
+                Ok(_) if self.wants_more() => {
+                    self.renew(report);
+                    self.fill(report);
+                }
                 Ok(_) => {}
                 Err(error) => return Err(ServeError::Socket(socket.into(), error)),
             }
@@ -132,12 +135,47 @@ impl Pool {
         // Nobody new is to come, and who comes for a shell now is told that there is no pool.
         drop(listener);
         let _ = std::fs::remove_file(socket);
+        self.clear_out(report);
+        Ok(())
+    }
+
+    /// Removes the shells.
+    fn clear_out(&mut self, report: &mut dyn FnMut(&str)) {
         while let Some(shell) = self.shells.pop_front() {
-            if let Err(error) = self.builder.destroy(shell.domid(), false) {
+            if let Err(error) = self.builder.destroy_known(shell.domid(), shell.uuid()) {
                 report(&error.to_string());
             }
         }
-        Ok(())
+    }
+
+    /// Sees whether another image is at the path by now: then its guests are not what the shells would be. While that can't be
+    /// read, or is no image, there are none.
+    fn renew(&mut self, report: &mut dyn FnMut(&str)) {
+        if self.image.is_current() {
+            return;
+        }
+        self.clear_out(report);
+        match Image::open(&self.kernel) {
+            Ok(image) if image.takes_preconnected() => {
+                self.image = image;
+                report("the image is another by now: shells are made anew");
+            }
+            Ok(_) => self.fails(
+                "the image does not take a network that is connected beforehand".to_owned(),
+                report,
+            ),
+            Err(error) => self.fails(format!("{}: {error}", self.kernel.display()), report),
+        }
+    }
+
+    /// Tries again later, and says why if that is new.
+    fn fails(&mut self, trouble: String, report: &mut dyn FnMut(&str)) {
+        self.retry = Instant::now() + self.back_off;
+        self.back_off = (self.back_off * 2).min(BACK_OFF_MAX);
+        if self.trouble.as_ref() != Some(&trouble) {
+            report(&trouble);
+        }
+        self.trouble = Some(trouble);
     }
 
     fn wants_more(&self) -> bool {
@@ -168,22 +206,18 @@ impl Pool {
                     report("shells can be made again");
                 }
             }
-            Err(trouble) => {
-                self.retry = Instant::now() + self.back_off;
-                self.back_off = (self.back_off * 2).min(BACK_OFF_MAX);
-                if self.trouble.as_ref() != Some(&trouble) {
-                    report(&trouble);
-                }
-                self.trouble = Some(trouble);
-            }
+            Err(trouble) => self.fails(trouble, report),
         }
     }
 
-    fn answer(&mut self, stream: &UnixStream) -> io::Result<()> {
+    fn answer(&mut self, stream: &UnixStream, report: &mut dyn FnMut(&str)) -> io::Result<()> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let reply = match receive(stream)? {
-            Order::Create(wanted) => self.create(&wanted),
+            Order::Create(wanted) => {
+                self.renew(report);
+                self.create(&wanted)
+            }
             Order::Status => Reply::Status(Status {
                 ready: self.shells.len(),
                 size: self.limits.size,
@@ -220,6 +254,7 @@ impl Pool {
                 }
                 Reply::Made(Made {
                     domid: created.domid,
+                    uuid: created.uuid,
                     total_ns: created.timeline.total_ns,
                     timeline: serde_json::to_value(&created.timeline).unwrap_or_default(),
                 })
@@ -240,7 +275,7 @@ impl Pool {
         };
         let differences = [
             ("memory", ours.memory != theirs.memory),
-            ("kernel", self.kernel != wanted.kernel),
+            ("kernel", !self.image.is_at(&wanted.kernel)),
             ("console", ours.console != theirs.console),
             ("tsc_mode", ours.tsc != theirs.tsc),
             ("uuid", wanted.has_uuid),

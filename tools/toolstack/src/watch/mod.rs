@@ -22,11 +22,12 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::builder::{
-    Action, Cause, Config, Image, Maker, Ramdisk, Then, Toolstack, making_path, reason,
-    restart_path, watched_path,
+    Action, Cause, Config, DestroyError, Image, Maker, Ramdisk, Then, Toolstack, making_path,
+    reason, restart_path, watched_path,
 };
 use crate::host::Store;
 use crate::readable::readable;
+use crate::words;
 use mayfly_xen::DomainInfo;
 use mayfly_xenstore as xenstore;
 
@@ -36,6 +37,10 @@ pub use presence::{Presence, presence};
 
 /// How long it takes at most until a guest is looked at again that has ended before it was made.
 const MAKING: Duration = Duration::from_millis(50);
+
+/// A domain that could not be removed is tried again so much later; twice as much after each more.
+const AGAIN: Duration = Duration::from_millis(500);
+const AGAIN_MAX: Duration = Duration::from_secs(30);
 
 /// What a watch tells.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -49,6 +54,9 @@ pub enum Event {
         domid: u16,
         /// Why it has shut down.
         reason: &'static str,
+        /// What it has said itself, if anything.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
         /// What is done.
         action: Action,
     },
@@ -75,8 +83,13 @@ impl fmt::Display for Event {
                 name,
                 domid,
                 reason,
+                error,
                 action,
             } => {
+                let reason = match error {
+                    Some(error) => format!("{reason}: {error}"),
+                    None => (*reason).to_owned(),
+                };
                 let action = match action {
                     Action::Destroy => "is destroyed",
                     Action::Restart => "is to be made again",
@@ -119,11 +132,22 @@ struct Pending {
     due: Instant,
 }
 
+/// A domain that could not be removed yet.
+struct Undead {
+    domid: u16,
+    uuid: [u8; 16],
+    name: String,
+    what: String,
+    due: Instant,
+    pause: Duration,
+}
+
 /// One that watches.
 pub struct Watch {
     builder: Toolstack,
     lock: Lock,
     pending: Vec<Pending>,
+    undead: Vec<Undead>,
     /// By name.
     paces: HashMap<String, Pace>,
     /// Domains, by number and UUID, with which nothing more is to be done.
@@ -140,6 +164,7 @@ impl Watch {
             builder,
             lock: Lock::take()?.ok_or(Error::Another)?,
             pending: Vec::new(),
+            undead: Vec::new(),
             paces: HashMap::new(),
             settled: HashSet::new(),
         })
@@ -159,10 +184,13 @@ impl Watch {
         loop {
             let in_the_making = self.ended(report)?;
             // Whatever has asked xenstored something may have come across the next event.
-            if self.births(report)? | self.events() {
+            if self.bury(report) | self.births(report)? | self.events() {
                 continue;
             }
-            let due = self.pending.iter().map(|pending| pending.due).min();
+            let births = self.pending.iter().map(|pending| pending.due);
+            let due = births
+                .chain(self.undead.iter().map(|undead| undead.due))
+                .min();
             let due = due.map(|due| due.saturating_duration_since(Instant::now()));
             let wait = due.into_iter().chain(in_the_making.then_some(MAKING)).min();
             match readable(&[self.builder.store().descriptor(), stop], wait)? {
@@ -236,7 +264,6 @@ impl Watch {
                 in_the_making |= mark.parse::<Maker>().is_ok_and(|maker| maker.runs());
                 continue;
             }
-            // Whatever comes of it, it is not tried again and again.
             self.settled.insert((info.domid, info.handle));
             if let Some(config) = config(self.builder.store(), &watched_path(info.domid))?
                 && config.uuid == info.handle
@@ -266,6 +293,8 @@ impl Watch {
             name: name.clone(),
             domid,
             reason: reason(shutdown),
+            // Before it is removed with all that it wrote.
+            error: words::last(self.builder.store(), domid)?,
             action,
         });
         if action == Action::Preserve {
@@ -282,17 +311,63 @@ impl Watch {
             self.pending.retain(|pending| pending.config.name != name);
             self.pending.push(Pending { config, due });
         }
-        if let Err(error) = self.builder.destroy(domid, false) {
-            let what = error.to_string();
-            report(&Event::Trouble { name, what });
-        }
+        self.undead.push(Undead {
+            domid,
+            uuid: info.handle,
+            name,
+            what: String::new(),
+            due: Instant::now(),
+            pause: AGAIN,
+        });
+        self.bury(report);
         Ok(())
     }
 
-    /// Makes those that are due, and says whether there were any.
+    /// Removes those that are due, or says once what is in the way and tries again later. Says whether there were any.
+    fn bury(&mut self, report: &mut dyn FnMut(&Event)) -> bool {
+        let now = Instant::now();
+        let due: Vec<_> = self
+            .undead
+            .extract_if(.., |undead| undead.due <= now)
+            .collect();
+        let any = !due.is_empty();
+        for mut undead in due {
+            let what = match self.builder.destroy_known(undead.domid, &undead.uuid) {
+                Ok(_) | Err(DestroyError::NoSuchDomain(_)) => continue,
+                Err(error) => error.to_string(),
+            };
+            if undead.what != what {
+                let name = undead.name.clone();
+                let what = format!("{what}; it is tried again");
+                report(&Event::Trouble { name, what });
+            }
+            undead.what = what;
+            undead.due = Instant::now() + undead.pause;
+            undead.pause = (undead.pause * 2).min(AGAIN_MAX);
+            self.undead.push(undead);
+        }
+        any
+    }
+
+    /// Makes those that are due, and says whether there were any. As long as the last of its name is not removed, none is: it would find
+    /// the name taken.
     fn births(&mut self, report: &mut dyn FnMut(&Event)) -> Result<bool, Error> {
         let now = Instant::now();
-        let due = self.pending.extract_if(.., |pending| pending.due <= now);
+        let undead = &self.undead;
+        for pending in &mut self.pending {
+            let last = undead
+                .iter()
+                .find(|undead| undead.name == pending.config.name);
+            if let Some(last) = last {
+                pending.due = pending.due.max(last.due);
+            }
+        }
+        let due = self.pending.extract_if(.., |pending| {
+            pending.due <= now
+                && undead
+                    .iter()
+                    .all(|undead| undead.name != pending.config.name)
+        });
         let due: Vec<_> = due.collect();
         let any = !due.is_empty();
         for Pending { config, .. } in due {

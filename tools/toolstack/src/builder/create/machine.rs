@@ -160,6 +160,7 @@ impl Toolstack {
             let rest = offset(segment.memory.end)?.saturating_sub(at + size);
             pages.zero(at + size, rest)?;
         }
+        plan.image.check()?;
         let information = info::encode(&plan.layout, &plan.config.cmdline, network);
         pages.write(offset(plan.layout.info)?, &information)?;
         if let (Some(module), Some(ramdisk)) = (&plan.layout.module, plan.ramdisk) {
@@ -188,7 +189,7 @@ impl Toolstack {
             pages.zero(octets, gfns.len() * PAGE_SIZE - octets)?;
             done += now;
         }
-        Ok(())
+        Ok(ramdisk.check()?)
     }
 }
 

@@ -33,6 +33,12 @@ impl Shell {
     pub fn domid(&self) -> u16 {
         self.domid
     }
+
+    /// Its UUID, which it keeps.
+    #[must_use]
+    pub fn uuid(&self) -> &[u8; 16] {
+        &self.config.uuid
+    }
 }
 
 impl Toolstack {
@@ -129,14 +135,17 @@ impl Toolstack {
         match self.rename(&shell, config, ramdisk, ready, &mut steps) {
             Ok(()) => Ok(Created {
                 domid: shell.domid,
+                uuid: shell.config.uuid,
                 preconnected: true,
                 timeline: steps.finish(),
             }),
             Err(failure) => {
-                let left = match self.destroy(shell.domid, true) {
+                let mut left = match self.destroy_known(shell.domid, &shell.config.uuid) {
                     Ok(_) => self.remove(&[Op::Rm(keys::making_path(&shell.config.uuid))]),
                     Err(error) => vec![error.to_string()],
                 };
+                // If it has claimed its new name already, the index has nothing of the old one.
+                left.extend(self.forget(shell.domid, &shell.config.index()));
                 Err(Error { failure, left })
             }
         }

@@ -196,6 +196,39 @@ fn the_same_through_a_file() {
     assert!(Ramdisk::open(&path).is_err());
 }
 
+#[test]
+fn a_file_that_was_replaced_or_written_to_is_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, other) = (folder.path().join("image"), folder.path().join("other"));
+    std::fs::write(&path, Elf::new().octets).unwrap();
+    let image = Image::open(&path).unwrap();
+    let pack = Ramdisk::open(&path).unwrap();
+    assert!(image.is_current() && pack.is_current());
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    assert!(image.is_at(&link), "another name of the same file");
+    assert!(!image.is_at(&other));
+    // By rename: what is open is whole, and not what is asked for any more.
+    std::fs::write(&other, Elf::new().octets).unwrap();
+    std::fs::rename(&other, &path).unwrap();
+    assert!(!image.is_current() && !pack.is_current());
+    // (Its ctime has changed with the name.)
+    let image = Image::open(&path).unwrap();
+    let pack = Ramdisk::open(&path).unwrap();
+    image.check().unwrap();
+    pack.check().unwrap();
+    // In place: what was read of it may be of both.
+    let mut longer = Elf::new().octets;
+    longer.push(0);
+    std::fs::write(&path, longer).unwrap();
+    assert!(!image.is_current() && !pack.is_current());
+    let said = image.check().unwrap_err().to_string();
+    assert!(said.ends_with("was changed since it was opened"), "{said}");
+    assert!(pack.check().is_err());
+    std::fs::remove_file(&path).unwrap();
+    assert!(!image.is_current());
+}
+
 proptest::proptest! {
     #![proptest_config(mayfly_seeds::cases(256))]
 

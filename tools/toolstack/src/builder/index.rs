@@ -1,0 +1,281 @@
+//! Whose a name, a MAC address and a number are: hatch's index, and the one place where its entries are compared with Xen's domains.
+//!
+//! Xen gives numbers again, after 32,751 births at the latest, and what `xl destroy` leaves in the index stays there. So an entry says the
+//! UUID as well, and leads nowhere when Xen's domain of that number has another one. A domain that is being taken apart has no name any
+//! more: it runs no more, and nothing but netback holds it.
+//!
+//! | path | value |
+//! |---|---|
+//! | `/hatch/name/NAME`, `/hatch/mac/MAC` | an [`Entry`]: `DOMID UUID` |
+//! | `/hatch/domain/DOMID` | a [`Record`]: `UUID MAC NAME`, with `-` for no MAC address |
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::{Cause, keys};
+use crate::host::{Store, Xen};
+use mayfly_xen::DomainInfo;
+use mayfly_xenstore::{Error, Request};
+
+/// How long it is tried to take claims back that others' changes are in the way of.
+const BOUND: Duration = Duration::from_secs(2);
+
+/// Who has a name, or a MAC address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The domain's number.
+    pub domid: u16,
+    /// Its UUID, as text.
+    pub uuid: String,
+}
+
+impl Entry {
+    /// Whether the domain that Xen has of this number is the entry's, and has not ended for good.
+    #[must_use]
+    pub fn leads_to(&self, info: Option<&DomainInfo>) -> bool {
+        info.is_some_and(|info| !info.is_dying() && is(&self.uuid, &info.handle))
+    }
+
+    /// Whether another domain has the number by now.
+    #[must_use]
+    pub fn has_successor(&self, info: Option<&DomainInfo>) -> bool {
+        info.is_some_and(|info| !is(&self.uuid, &info.handle))
+    }
+}
+
+/// Whether this is the UUID of a domain: the comparison.
+fn is(uuid: &str, handle: &[u8; 16]) -> bool {
+    keys::uuid(handle) == uuid
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.domid, self.uuid)
+    }
+}
+
+impl FromStr for Entry {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (domid, uuid) = text.split_once(' ').ok_or(())?;
+        Ok(Self {
+            domid: domid.parse().map_err(drop)?,
+            uuid: uuid.to_owned(),
+        })
+    }
+}
+
+/// What the index has of a domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its UUID, as text.
+    pub uuid: String,
+    /// The MAC address that it has claimed.
+    pub mac: Option<[u8; 6]>,
+    /// The name that it has claimed.
+    pub name: String,
+}
+
+impl Record {
+    pub(crate) fn new(uuid: &[u8; 16], mac: Option<&[u8; 6]>, name: &str) -> Self {
+        Self {
+            uuid: keys::uuid(uuid),
+            mac: mac.copied(),
+            name: name.to_owned(),
+        }
+    }
+
+    /// Whether it is of this domain, and not of one that had the number before.
+    #[must_use]
+    pub fn is_of(&self, info: &DomainInfo) -> bool {
+        is(&self.uuid, &info.handle)
+    }
+
+    /// All that was claimed for a domain of this number: path and value.
+    pub(crate) fn claims(&self, domid: u16) -> Vec<(String, String)> {
+        let entry = Entry {
+            domid,
+            uuid: self.uuid.clone(),
+        };
+        let entry = entry.to_string();
+        let mac = self.mac.iter().map(keys::mac_path);
+        let mut claims: Vec<_> = std::iter::once(keys::name_path(&self.name))
+            .chain(mac)
+            .map(|path| (path, entry.clone()))
+            .collect();
+        // Last: by this `hatch gc` finds the others.
+        claims.push((keys::domain_path(domid), self.to_string()));
+        claims
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mac = self.mac.as_ref().map(keys::mac_text);
+        let mac = mac.as_deref().unwrap_or("-");
+        write!(f, "{} {mac} {}", self.uuid, self.name)
+    }
+}
+
+impl FromStr for Record {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut parts = text.splitn(3, ' ');
+        let (Some(uuid), Some(mac), Some(name)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err(());
+        };
+        let mac = match mac {
+            "-" => None,
+            mac => Some(keys::parse_mac(mac).ok_or(())?),
+        };
+        Ok(Self {
+            uuid: uuid.to_owned(),
+            mac,
+            name: name.to_owned(),
+        })
+    }
+}
+
+/// What the index has of a number, if that can be understood.
+///
+/// # Errors
+/// xenstored's.
+pub fn record(store: &mut dyn Store, domid: u16) -> Result<Option<Record>, Error> {
+    let value = store.find(&keys::domain_path(domid))?;
+    Ok(value.and_then(|value| value.parse().ok()))
+}
+
+/// Who is meant by a name of the index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// A domain that lives.
+    Domain(u16),
+    /// One that is no more, or is being taken apart; another may have its number.
+    Remainder(Entry),
+}
+
+/// Who has a name in the index.
+///
+/// # Errors
+/// Xen's or xenstored's.
+pub fn named(store: &mut dyn Store, xen: &mut dyn Xen, name: &str) -> Result<Option<Named>, Cause> {
+    let value = store.find(&keys::name_path(name))?;
+    let Some(entry) = value.and_then(|value| value.parse::<Entry>().ok()) else {
+        return Ok(None);
+    };
+    let lives = entry.leads_to(xen.info(entry.domid)?.as_ref());
+    Ok(Some(match lives {
+        true => Named::Domain(entry.domid),
+        false => Named::Remainder(entry),
+    }))
+}
+
+/// Takes claims back that still have these values: another domain may have claimed the same meanwhile, and keeps it.
+///
+/// # Errors
+/// xenstored's.
+pub(crate) fn forget(store: &mut dyn Store, claims: &[(String, String)]) -> Result<(), Error> {
+    store.transact(BOUND, |transaction| {
+        let mut asked = Vec::new();
+        for (path, _) in claims {
+            asked.push(transaction.send(Request::read(path))?);
+        }
+        let mut gone = Vec::new();
+        for ((path, value), id) in claims.iter().zip(asked) {
+            match transaction.answer(id) {
+                Ok(now) if now == value.as_bytes() => gone.push(path),
+                Ok(_) => {}
+                Err(error) if error.is_absent() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mut removed = Vec::new();
+        for path in gone {
+            removed.push(transaction.send(Request::rm(path))?);
+        }
+        transaction.answers(removed)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use mayfly_xenstore::memory::{FakeStore, Tree};
+
+    use super::*;
+
+    const UUID: [u8; 16] = [0xab; 16];
+
+    #[test]
+    fn an_entry_leads_to_its_own_domain_and_to_no_other() {
+        let entry = Entry {
+            domid: 7,
+            uuid: keys::uuid(&UUID),
+        };
+        assert_eq!(entry.to_string().parse(), Ok(entry.clone()));
+        assert!(is(&entry.uuid, &UUID));
+        assert!(!is(&entry.uuid, &[1; 16]), "the number is another's");
+        assert!(!entry.leads_to(None));
+        for odd in ["", "7", "x y", "70000 u", "-1 u"] {
+            assert!(odd.parse::<Entry>().is_err(), "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn a_claim_is_taken_back_by_whose_it_is_alone() {
+        let tree = Tree::default();
+        let mut store = FakeStore::new(&tree).unwrap();
+        let record = |uuid: &[u8; 16]| Record::new(uuid, Some(&[0, 0x16, 0x3e, 1, 2, 3]), "web");
+        let (first, next) = (record(&UUID), record(&[1; 16]));
+        for (path, value) in first.claims(7) {
+            tree.set(&path, &value);
+        }
+        tree.set("/hatch/domain/7/watched", "{}");
+        // Somebody destroyed it, and made it again, while another destroys it still.
+        for (path, value) in next.claims(8) {
+            tree.set(&path, &value);
+        }
+        forget(&mut store, &first.claims(7)).unwrap();
+        let left: Vec<_> = tree
+            .nodes()
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty())
+            .collect();
+        assert_eq!(left.len(), 3, "{left:?}");
+        for (path, value) in next.claims(8) {
+            assert_eq!(tree.get(&path), Some(value), "{path}");
+        }
+        // What is gone already is no error.
+        forget(&mut store, &first.claims(7)).unwrap();
+        forget(&mut store, &next.claims(8)).unwrap();
+        assert_eq!(tree.get("/hatch/name/web"), None);
+        assert_eq!(crate::builder::index::record(&mut store, 8).unwrap(), None);
+    }
+
+    #[test]
+    fn a_record_knows_what_was_claimed() {
+        let mac = [0, 0x16, 0x3e, 1, 2, 3];
+        for mac in [Some(&mac), None] {
+            let record = Record::new(&UUID, mac, "web.1");
+            assert_eq!(record.to_string().parse(), Ok(record.clone()));
+            assert!(is(&record.uuid, &UUID) && !is(&record.uuid, &[1; 16]));
+            let claims = record.claims(7);
+            let paths: Vec<_> = claims.iter().map(|(path, _)| path.as_str()).collect();
+            let all = [
+                "/hatch/name/web@2e1",
+                "/hatch/mac/00163e010203",
+                "/hatch/domain/7",
+            ];
+            let expected: Vec<_> = all
+                .into_iter()
+                .filter(|path| mac.is_some() || !path.contains("mac"))
+                .collect();
+            assert_eq!(paths, expected);
+        }
+        for odd in ["", "u", "u -", "u zz n", "7 name"] {
+            assert!(odd.parse::<Record>().is_err(), "{odd:?}");
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What a guest says when it ends by itself: one line at `data/mayfly/error` of its home, which it writes before it shuts down.
+
+use mayfly_xenstore::{Error, Store};
+
+/// Characters of a guest's line that are shown.
+const SHOWN: usize = 500;
+
+/// Where a guest says that it serves: `1` when its first packet has left.
+#[must_use]
+pub fn ready_path(domid: u16) -> String {
+    format!("/local/domain/{domid}/data/mayfly/ready")
+}
+
+/// Where a guest says why it has ended.
+#[must_use]
+pub fn error_path(domid: u16) -> String {
+    format!("/local/domain/{domid}/data/mayfly/error")
+}
+
+/// Why a guest has ended, in its own words, for a terminal; none if it has said nothing.
+///
+/// # Errors
+/// xenstored's.
+pub fn last(store: &mut dyn Store, domid: u16) -> Result<Option<String>, Error> {
+    Ok(store.find(&error_path(domid))?.as_deref().and_then(shown))
+}
+
+/// What a guest wrote may be anything: its first line, at most so much of it, and nothing but what ASCII can print.
+#[must_use]
+pub fn shown(text: &str) -> Option<String> {
+    let line = text.trim().lines().next()?;
+    let mut characters = line.chars();
+    let mut shown = String::new();
+    for c in characters.by_ref().take(SHOWN) {
+        match c {
+            ' '..='~' => shown.push(c),
+            c => shown.extend(c.escape_default()),
+        }
+    }
+    if characters.next().is_some() {
+        shown += "...";
+    }
+    Some(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_bounded_and_harmless() {
+        assert_eq!(shown(""), None);
+        assert_eq!(shown(" \n"), None);
+        let plain = "ip=x is no address: \"x\"";
+        assert_eq!(shown(plain).as_deref(), Some(plain));
+        assert_eq!(shown("one\ntwo").as_deref(), Some("one"));
+        assert_eq!(
+            shown("\u{1b}[2J\t\u{202e}\u{e9}").as_deref(),
+            Some("\\u{1b}[2J\\t\\u{202e}\\u{e9}")
+        );
+        let long = shown(&"x".repeat(4000)).unwrap();
+        assert_eq!(long.len(), SHOWN + 3);
+        assert!(shown(&"\u{1b}".repeat(4000)).unwrap().len() <= 6 * SHOWN + 3);
+    }
+}
