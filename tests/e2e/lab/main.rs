@@ -4,16 +4,19 @@
 mod abuse;
 mod birth;
 mod cases;
+mod config;
 mod documents;
 mod faults;
 mod guard;
 mod hatch;
+mod index;
 mod pool;
 mod replug;
 mod site;
 mod storm;
 mod summon;
 mod watch;
+mod words;
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -129,6 +132,9 @@ fn main() -> ExitCode {
     let by_hatch = [
         by("hatch", CASES, &hatch),
         by("hatch", hatch::CASES, &hatch),
+        by("hatch, index", config::CASES, &hatch),
+        by("hatch, words", words::CASES, &hatch),
+        by("hatch, index", index::CASES, &hatch),
         by("guard", guard::CASES, &hatch),
         by("hatch, faults", faults::CASES, &hatch),
         by("hatch, pool", pool::CASES, &hatch),
