@@ -1,6 +1,9 @@
 //! The thread that makes guests and removes them, one after the other, because that takes milliseconds. It owns the ways to
 //! Xen and xenstored, the files, and guests made ahead.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -78,8 +81,13 @@ pub(super) struct Made {
 /// What guests made ahead have to be alike in: the image, and MiB of memory.
 type Make = (PathBuf, u64);
 
+/// How a maker comes by a toolstack, at first and after xenstored has gone.
+type Open = Box<dyn Fn() -> Result<Toolstack, Cause>>;
+
 pub(super) struct Maker {
     told: Sender<Told>,
+    /// Opens the ways to Xen, xenstored and the links.
+    open: Open,
     builder: Option<Toolstack>,
     /// Guests that run, for an index that is lost.
     known: BTreeMap<u16, Known>,
@@ -105,8 +113,13 @@ pub(super) struct Maker {
 
 impl Maker {
     pub(super) fn new(told: Sender<Told>) -> Self {
+        Self::over(told, Box::new(|| Toolstack::open(BOUND)))
+    }
+
+    fn over(told: Sender<Told>, open: Open) -> Self {
         Self {
             told,
+            open,
             builder: None,
             known: BTreeMap::new(),
             left: Vec::new(),
@@ -212,7 +225,7 @@ impl Maker {
         let builder = match kept {
             Some(builder) => builder,
             None => {
-                let mut builder = Toolstack::open(BOUND)?;
+                let mut builder = (self.open)()?;
                 self.meet(&mut builder)?;
                 builder
             }

@@ -3,6 +3,8 @@
 
 pub mod builder;
 pub mod config;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 pub mod gc;
 pub mod host;
 pub mod line;

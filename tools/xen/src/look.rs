@@ -15,7 +15,7 @@ pub struct DomainInfo {
     /// Its UUID.
     pub handle: [u8; 16],
     /// `XEN_DOMINF_*`.
-    flags: u32,
+    pub flags: u32,
     /// Pages that it has.
     pub pages: u64,
     /// Pages that it may have.

@@ -98,6 +98,14 @@ impl Tree {
         inner.is_gone = for_good;
     }
 
+    /// It can be connected to again after an end, with what is in it.
+    pub fn starts_anew(&self) {
+        let mut inner = self.inner();
+        inner.ends_after = None;
+        inner.has_ended = false;
+        inner.is_gone = false;
+    }
+
     /// What was asked so far: `Write /path`.
     #[must_use]
     pub fn asked(&self) -> Vec<String> {

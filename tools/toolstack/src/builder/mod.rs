@@ -48,6 +48,9 @@ pub use making::Maker;
 pub use names::Taken;
 pub use steps::Step;
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 use std::io;
 
 /// Why a step failed.

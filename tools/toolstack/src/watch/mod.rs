@@ -12,6 +12,8 @@
 
 mod pace;
 mod presence;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;

@@ -50,7 +50,7 @@ impl Lock {
         Self::at(Path::new(FILE))
     }
 
-    fn at(path: &Path) -> io::Result<Option<Self>> {
+    pub(super) fn at(path: &Path) -> io::Result<Option<Self>> {
         if let Some(folder) = path.parent() {
             DirBuilder::new()
                 .recursive(true)

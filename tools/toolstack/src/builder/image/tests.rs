@@ -1,88 +1,9 @@
 //! Images that are right, and images whose headers lie.
 
 use super::*;
-
-/// A file with a head, three program headers (code, data, notes) and room for the octets.
-struct Elf {
-    octets: Vec<u8>,
-}
-
-/// Where program header `n` is.
-fn program(n: usize) -> usize {
-    64 + n * 56
-}
-
-const NOTES: usize = 0x200;
+use crate::fake::elf::{Elf, NOTES, program};
 
 impl Elf {
-    fn new() -> Self {
-        let mut elf = Self {
-            octets: vec![0; 0x2000],
-        };
-        elf.put(0, b"\x7fELF\x02\x01\x01");
-        elf.put16(16, 2); // ET_EXEC
-        elf.put16(18, 62); // EM_X86_64
-        elf.put32(20, 1);
-        elf.put64(32, 64); // e_phoff
-        elf.put16(52, 64);
-        elf.put16(54, 56);
-        elf.put16(56, 3);
-        elf.program(0, 1, 5, 0x1000, 0x10_0000, 0x800, 0x800);
-        elf.program(1, 1, 6, 0x1800, 0x10_1000, 0x100, 0x5000);
-        elf.program(2, 4, 4, NOTES as u64, 0x10_0000, 44, 44);
-        elf.note(NOTES, b"Xen\0", 18, 0x10_0010);
-        elf.note(NOTES + 20, b"mayfly\0\0", 1, 1);
-        elf.put32(NOTES + 20, 7);
-        elf
-    }
-
-    fn put(&mut self, at: usize, octets: &[u8]) {
-        self.octets[at..at + octets.len()].copy_from_slice(octets);
-    }
-
-    fn put16(&mut self, at: usize, value: u16) {
-        self.put(at, &value.to_le_bytes());
-    }
-
-    fn put32(&mut self, at: usize, value: u32) {
-        self.put(at, &value.to_le_bytes());
-    }
-
-    fn put64(&mut self, at: usize, value: u64) {
-        self.put(at, &value.to_le_bytes());
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "the fields of a program header")]
-    fn program(
-        &mut self,
-        n: usize,
-        kind: u32,
-        flags: u32,
-        offset: u64,
-        address: u64,
-        file: u64,
-        memory: u64,
-    ) {
-        let at = program(n);
-        self.put32(at, kind);
-        self.put32(at + 4, flags);
-        for (n, value) in [offset, address, address, file, memory, 4]
-            .into_iter()
-            .enumerate()
-        {
-            self.put64(at + 8 + n * 8, value);
-        }
-    }
-
-    /// A note of four octets; `name` is padded to a multiple of four.
-    fn note(&mut self, at: usize, name: &[u8], kind: u32, value: u32) {
-        self.put32(at, u32::try_from(name.len()).unwrap());
-        self.put32(at + 4, 4);
-        self.put32(at + 8, kind);
-        self.put(at + 12, name);
-        self.put32(at + 12 + name.len(), value);
-    }
-
     fn parse(&self) -> Result<Headers, Error> {
         Headers::parse(self.octets.as_slice())
     }

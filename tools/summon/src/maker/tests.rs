@@ -1,0 +1,164 @@
+//! The maker in a dom0 in memory.
+
+use mayfly_toolstack::fake::Host;
+use mayfly_toolstack::fake::elf::Elf;
+use tempfile::TempDir;
+
+use super::super::bell::{self, Receiver as Bell};
+use super::*;
+
+struct Bed {
+    host: Host,
+    folder: TempDir,
+    maker: Maker,
+    told: Bell<Told>,
+}
+
+fn bed() -> Bed {
+    let host = Host::new();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("image"), Elf::new().octets).unwrap();
+    let (sender, told) = bell::channel().unwrap();
+    let other = host.clone();
+    let open: Open = Box::new(move || Ok(other.toolstack()?));
+    Bed {
+        host,
+        folder,
+        maker: Maker::over(sender, open),
+        told,
+    }
+}
+
+/// A name for what was told.
+fn name(told: &Told) -> &'static str {
+    match told {
+        Told::Found(..) => "found",
+        Told::Searched => "searched",
+        Told::Made(..) => "made",
+        Told::Runs(..) => "runs",
+        Told::NotMade(..) => "not made",
+        Told::Removed(..) => "removed",
+        Told::Waiting(_) => "waiting",
+        Told::Trouble(_) => "trouble",
+    }
+}
+
+impl Bed {
+    fn service(&self, asleep: &str) -> Service {
+        let text = format!(
+            "[daemon]\nlisten = [\"127.0.0.1:53\"]\npool = 1\n[[services]]\nname = \"web\"\nhosts = [\"www.example.test\"]\n\
+             zone = \"example.test\"\nimage = {:?}\nmemory = 8\nipv4 = \"192.0.2.80/24\"\nasleep = {asleep:?}\n",
+            self.folder.path().join("image")
+        );
+        let file = self.folder.path().join("services.toml");
+        std::fs::write(&file, text).unwrap();
+        let mut config = super::super::config::Config::load(&file).unwrap();
+        config.services.remove(0)
+    }
+
+    fn does(&mut self, order: Order) -> Vec<Told> {
+        self.maker.carry_out(order);
+        self.told.take()
+    }
+
+    fn domid(&self) -> Option<u16> {
+        self.host.store.get("/hatch/name/web")?.parse().ok()
+    }
+}
+
+fn names(told: &[Told]) -> Vec<&'static str> {
+    told.iter().map(name).collect()
+}
+
+#[test]
+fn a_guest_is_made_guarded_and_removed() {
+    let mut bed = bed();
+    let service = Box::new(bed.service("destroy"));
+    let told = bed.does(Order::Make(Id(1), service, true));
+    assert_eq!(names(&told), ["made", "runs"]);
+    let Some(Told::Made(_, made)) = told.first() else {
+        panic!();
+    };
+    let domid = made.domid;
+    assert!(bed.host.links.is_filtered(domid));
+    assert_eq!(bed.domid(), Some(domid));
+    let told = bed.does(Order::Remove(Id(1), domid));
+    assert!(matches!(told[..], [Told::Removed(_, None)]));
+    assert!(bed.host.xen.domids().is_empty());
+}
+
+#[test]
+fn what_cannot_be_made_is_told_and_leaves_nothing() {
+    let mut bed = bed();
+    let service = bed.service("destroy");
+    bed.host.xen.refuses("populate", 12);
+    let told = bed.does(Order::Make(Id(1), Box::new(service.clone()), false));
+    assert_eq!(names(&told), ["not made"]);
+    assert!(bed.host.xen.domids().is_empty() && bed.domid().is_none());
+    bed.host.xen.refuses("", 0);
+    // The guard can't be set: a guest that nobody guards does not run.
+    bed.host.links.refuses("filter");
+    let told = bed.does(Order::Make(Id(1), Box::new(service), true));
+    assert_eq!(names(&told), ["not made"]);
+    assert!(bed.host.xen.domids().is_empty());
+}
+
+#[test]
+fn guests_are_made_ahead_and_taken() {
+    let mut bed = bed();
+    let service = bed.service("pool");
+    bed.does(Order::Ready(vec![service.clone()], 1));
+    let make = bed.maker.lacking().unwrap();
+    bed.maker.fill(make);
+    assert_eq!(bed.maker.lacking(), None);
+    let shell = bed.host.xen.domids()[0];
+    bed.told.take();
+    let told = bed.does(Order::Make(Id(1), Box::new(service), false));
+    let is_from_pool = told.iter().any(
+        |told| matches!(told, Told::Made(_, made) if made.is_from_pool && made.domid == shell),
+    );
+    assert!(is_from_pool, "{:?}", names(&told));
+    // No room: the next one is not made.
+    bed.does(Order::Room(0));
+    assert_eq!(bed.maker.lacking(), None);
+}
+
+#[test]
+fn guests_that_run_are_found() {
+    let mut bed = bed();
+    let service = bed.service("destroy");
+    let mac = service.mac;
+    bed.does(Order::Make(Id(1), Box::new(service), false));
+    let domid = bed.domid().unwrap();
+    // The daemon is another one.
+    let (sender, told) = bell::channel().unwrap();
+    let other = bed.host.clone();
+    bed.maker = Maker::over(sender, Box::new(move || Ok(other.toolstack()?)));
+    bed.told = told;
+    let told = bed.does(Order::Find(vec![(Id(4), "web".to_owned(), mac)]));
+    assert_eq!(names(&told), ["found", "searched"]);
+    assert!(matches!(told[0], Told::Found(_, found) if found == domid));
+}
+
+#[test]
+fn an_index_that_was_lost_is_made_anew() {
+    let mut bed = bed();
+    let service = bed.service("destroy");
+    bed.does(Order::Make(Id(1), Box::new(service), false));
+    let domid = bed.domid().unwrap();
+    // xenstored ends, and the next one knows nothing.
+    bed.host.store.remove("/hatch");
+    bed.host.store.ends_after(1, false);
+    let _ = bed
+        .maker
+        .builder()
+        .map(|toolstack| toolstack.store().find("/x"));
+    assert!(bed.host.store.get("/hatch/name/web").is_none());
+    bed.host.store.starts_anew();
+    bed.maker.builder = None;
+    bed.maker.is_gone = true;
+    bed.maker.look();
+    assert_eq!(bed.domid(), Some(domid));
+    let told = bed.told.take();
+    assert!(names(&told).contains(&"trouble"));
+}

@@ -1,0 +1,298 @@
+//! Guests made and removed in a dom0 in memory: whatever fails, nothing of them stays.
+
+use std::fs;
+
+use mayfly_xenstore::Code;
+use mayfly_xenstore::memory::Nodes;
+use tempfile::TempDir;
+
+use super::*;
+use crate::fake::Host;
+use crate::fake::elf::Elf;
+
+pub(crate) fn config(name: &str, last: u8) -> Config {
+    Config {
+        name: name.to_owned(),
+        uuid: [last; 16],
+        memory: 8,
+        cmdline: "ip=192.0.2.1/24".to_owned(),
+        vif: Some(Vif {
+            mac: [0x00, 0x16, 0x3e, 0, 0, last],
+            bridge: "xenbr0".to_owned(),
+            ip: None,
+            rate: None,
+            mtu: None,
+        }),
+        connect: Connect::Auto,
+        console: true,
+        tsc: mayfly_xen::TscMode::Native,
+        watched: None,
+    }
+}
+
+pub(crate) fn image() -> (TempDir, std::path::PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("image");
+    fs::write(&path, Elf::new().octets).unwrap();
+    (folder, path)
+}
+
+/// What stays of no guest in particular: folders that are made with the first one.
+fn without_folders(mut nodes: Nodes) -> Nodes {
+    nodes.retain(|_, value| !value.is_empty());
+    nodes
+}
+
+struct Bed {
+    host: Host,
+    image: Image,
+    _folder: TempDir,
+    before: Nodes,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let host = Host::new();
+        let (folder, path) = image();
+        let before = without_folders(host.store.nodes());
+        Self {
+            host,
+            image: Image::open(&path).unwrap(),
+            _folder: folder,
+            before,
+        }
+    }
+
+    fn create(&self) -> Result<Created, Error> {
+        let mut toolstack = self.host.toolstack().unwrap();
+        toolstack.create(&config("web", 1), &self.image, None, Then::Running)
+    }
+
+    fn is_as_before(&self, after: &str) {
+        assert!(self.host.xen.domids().is_empty(), "after {after}");
+        let nodes = without_folders(self.host.store.nodes());
+        assert_eq!(nodes, self.before, "after {after}");
+    }
+}
+
+#[test]
+fn a_guest_is_on_the_network_before_it_runs() {
+    let bed = Bed::new();
+    let mut toolstack = bed.host.toolstack().unwrap();
+    let mut seen = None;
+    let created = toolstack
+        .create_for(
+            &config("web", 1),
+            &bed.image,
+            None,
+            Then::Running,
+            &mut |soon| {
+                let (vif, bridge) = soon.port.unwrap();
+                let state = format!("/local/domain/0/backend/vif/{}/0/state", soon.domid);
+                seen = Some((
+                    vif.name.clone(),
+                    bridge.name.clone(),
+                    bed.host.store.get(&state),
+                ));
+                Ok(())
+            },
+        )
+        .unwrap();
+    let domid = created.domid;
+    assert!(created.preconnected);
+    let vif = format!("vif{domid}.0");
+    assert_eq!(
+        seen,
+        Some((vif.clone(), "xenbr0".to_owned(), Some("4".to_owned())))
+    );
+    let (store, xen) = (&bed.host.store, &bed.host.xen);
+    assert_eq!(store.get("/hatch/name/web"), Some(domid.to_string()));
+    let home = format!("/local/domain/{domid}");
+    assert_eq!(store.get(&format!("{home}/name")).as_deref(), Some("web"));
+    assert_eq!(store.introduced(), [domid]);
+    assert_eq!(store.get(&making_path(&[1; 16])), None, "it is made");
+    assert_eq!(bed.host.links.bridge_of(&vif).as_deref(), Some("xenbr0"));
+    let guest = xen.guest(domid).unwrap();
+    let all: Vec<u8> = guest.memory.into_values().flatten().collect();
+    let has = |wanted: &[u8]| all.windows(wanted.len()).any(|bytes| bytes == wanted);
+    assert!(has(b"ip=192.0.2.1/24\0"));
+    assert!(!guest.grants.is_empty());
+    let asked = xen.asked();
+    let at = |call| asked.iter().position(|asked| *asked == call).unwrap();
+    assert!(at("create") < at("populate") && at("pvh_context") < at("unpause"));
+}
+
+#[test]
+fn whatever_xen_refuses_nothing_is_left() {
+    const EIO: i32 = 5;
+    let calls = [
+        "create",
+        "max_vcpus",
+        "max_mem",
+        "tsc_mode",
+        "param",
+        "populate",
+        "memory_map",
+        "event_channel",
+        "map",
+        "map_grants",
+        "pvh_context",
+        "unpause",
+    ];
+    let bed = Bed::new();
+    for call in calls {
+        bed.host.xen.refuses(call, EIO);
+        let error = bed.create().unwrap_err();
+        assert!(error.left.is_empty(), "{call}: {error}");
+        assert!(matches!(error.failure.cause, Cause::Xen(_)), "{call}");
+        bed.is_as_before(call);
+    }
+    bed.host.xen.refuses("", 0);
+    bed.create().unwrap();
+}
+
+#[test]
+fn whatever_the_kernel_refuses_nothing_is_left() {
+    let bed = Bed::new();
+    for call in ["bridge", "appeared", "attach", "pass"] {
+        bed.host.links.refuses(call);
+        let error = bed.create().unwrap_err();
+        assert!(error.left.is_empty(), "{call}: {error}");
+        bed.is_as_before(call);
+    }
+    // Without word from the kernel, netback's own is waited for.
+    bed.host.links.refuses("connected");
+    bed.create().unwrap();
+}
+
+#[test]
+fn a_kernel_that_knows_nothing_of_xenstored_is_named() {
+    let bed = Bed::new();
+    bed.host.store.remove("/local/domain/0/control");
+    bed.host.links.refuses("appeared");
+    let error = bed.create().unwrap_err();
+    assert!(matches!(error.failure.cause, Cause::Deaf), "{error}");
+}
+
+#[test]
+fn whatever_xenstored_refuses_nothing_is_left() {
+    let bed = Bed::new();
+    bed.create().unwrap();
+    let mut toolstack = bed.host.toolstack().unwrap();
+    let first = bed.host.xen.domids()[0];
+    toolstack.destroy(first, false).unwrap();
+    // The next guest asks for the same with another number.
+    let asked: std::collections::BTreeSet<String> = bed
+        .host
+        .store
+        .asked()
+        .into_iter()
+        .filter(|asked| asked.starts_with("Write /") && !asked.contains("/hotplug-status"))
+        .collect();
+    assert!(asked.len() > 20);
+    for request in asked {
+        let next = Bed::new();
+        next.host.store.refuses(&request, Code::ENOSPC);
+        let error = next.create().unwrap_err();
+        assert!(error.left.is_empty(), "{request}: {error}");
+        next.is_as_before(&request);
+    }
+}
+
+#[test]
+fn a_xenstored_that_ends_at_any_request_leaves_a_guest_or_nothing() {
+    let mut made = 0;
+    for requests in 1.. {
+        let bed = Bed::new();
+        bed.host.store.ends_after(requests, false);
+        match bed.create() {
+            Ok(created) => {
+                made += 1;
+                let mut toolstack = bed.host.toolstack().unwrap();
+                bed.host.store.ends_after(usize::MAX, false);
+                let _ = toolstack.store().reconnect();
+                toolstack.destroy(created.domid, false).unwrap();
+                if made > 1 {
+                    break;
+                }
+            }
+            Err(error) => assert!(error.left.is_empty(), "{requests}: {error}"),
+        }
+        bed.is_as_before(&format!("{requests} requests"));
+    }
+}
+
+#[test]
+fn a_name_is_one_guests() {
+    let bed = Bed::new();
+    bed.create().unwrap();
+    let mut toolstack = bed.host.toolstack().unwrap();
+    let other = config("web", 2);
+    let error = toolstack
+        .create(&other, &bed.image, None, Then::Running)
+        .unwrap_err();
+    assert!(matches!(error.failure.cause, Cause::Taken(Taken::Name(..))));
+    let other = Config {
+        vif: config("web", 1).vif,
+        ..config("other", 3)
+    };
+    let error = toolstack
+        .create(&other, &bed.image, None, Then::Running)
+        .unwrap_err();
+    assert!(matches!(error.failure.cause, Cause::Taken(Taken::Mac(..))));
+    // One that `xl` has made is in no index.
+    bed.host.xen.add(77, [7; 16]);
+    bed.host.store.set("/local/domain/77/name", "theirs");
+    let error = toolstack
+        .create(&config("theirs", 4), &bed.image, None, Then::Running)
+        .unwrap_err();
+    assert!(matches!(error.failure.cause, Cause::Taken(Taken::Name(..))));
+    assert_eq!(bed.host.xen.domids().len(), 2);
+}
+
+#[test]
+fn what_is_removed_is_gone_and_what_is_not_ours_stays() {
+    let bed = Bed::new();
+    let domid = bed.create().unwrap().domid;
+    bed.host.xen.add(77, [7; 16]);
+    let mut toolstack = bed.host.toolstack().unwrap();
+    assert!(matches!(
+        toolstack.destroy(0, true),
+        Err(DestroyError::Dom0)
+    ));
+    assert!(matches!(
+        toolstack.destroy(77, false),
+        Err(DestroyError::NotOurs(77))
+    ));
+    assert!(matches!(
+        toolstack.destroy(99, false),
+        Err(DestroyError::NoSuchDomain(99))
+    ));
+    let destroyed = toolstack.destroy(domid, false).unwrap();
+    assert_eq!(destroyed.name.as_deref(), Some("web"));
+    assert_eq!(bed.host.xen.domids(), [77]);
+    toolstack.destroy(77, true).unwrap();
+    bed.is_as_before("destroy");
+}
+
+#[test]
+fn a_shell_becomes_who_it_is_told_to_be() {
+    let bed = Bed::new();
+    let mut toolstack = bed.host.toolstack().unwrap();
+    let shell = toolstack.shell(&config("template", 9), &bed.image).unwrap();
+    let domid = shell.domid();
+    let vif = format!("vif{domid}.0");
+    let (store, links) = (&bed.host.store, &bed.host.links);
+    assert!(!links.floods(&vif), "it gets nothing that is for everybody");
+    assert_eq!(store.get("/hatch/name/template"), None);
+    let created = toolstack
+        .give(shell, &config("web", 1), None, true)
+        .unwrap();
+    assert_eq!(created.domid, domid);
+    assert!(links.floods(&vif));
+    assert_eq!(store.get("/hatch/name/web"), Some(domid.to_string()));
+    let mac = format!("/local/domain/{domid}/device/vif/0/mac");
+    assert_eq!(store.get(&mac).as_deref(), Some("00:16:3e:00:00:01"));
+    toolstack.destroy(domid, false).unwrap();
+    bed.is_as_before("a guest out of a shell");
+}

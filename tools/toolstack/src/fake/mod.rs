@@ -1,0 +1,70 @@
+//! A dom0 in memory: Xen, its links and its xenstored, which do as they should until a test wants otherwise.
+#![allow(
+    clippy::missing_panics_doc,
+    reason = "only tests call it, and a test that cannot go on fails"
+)]
+
+pub mod elf;
+mod links;
+mod xen;
+
+use std::io;
+use std::time::Duration;
+
+pub use links::FakeLinks;
+pub use mayfly_xenstore::memory::{FakeStore, Tree};
+pub use xen::{FakeXen, Guest};
+
+use crate::builder::Toolstack;
+
+/// How long its parts may take; they take no time.
+const BOUND: Duration = Duration::from_millis(200);
+
+/// A test's own end of a dom0.
+#[derive(Clone, Default)]
+pub struct Host {
+    /// Its Xen.
+    pub xen: FakeXen,
+    /// What is in its xenstored.
+    pub store: Tree,
+    /// Its links.
+    pub links: FakeLinks,
+}
+
+impl Host {
+    /// One with a bridge, `xenbr0`, and a netback that connects as soon as it is asked to.
+    #[must_use]
+    pub fn new() -> Self {
+        let host = Self::default();
+        host.store.set("/local/domain/0/name", "Domain-0");
+        // Linux has set its watches.
+        host.store
+            .set("/local/domain/0/control/feature-poweroff", "1");
+        host.links.add_bridge("xenbr0");
+        host.store.behaves(|nodes, path| {
+            let front = path.strip_prefix("/local/domain/");
+            let domid = front.and_then(|rest| rest.strip_suffix("/device/vif/0/state"));
+            let state = nodes.get(path).cloned();
+            if let (Some(domid), Some(b"4")) = (domid, state.as_deref()) {
+                let back = format!("/local/domain/0/backend/vif/{domid}/0/state");
+                if let Some(value) = nodes.get_mut(&back) {
+                    *value = b"4".to_vec();
+                }
+            }
+        });
+        host
+    }
+
+    /// A toolstack of this dom0.
+    ///
+    /// # Errors
+    /// The kernel of the machine that the test runs on gives no descriptor.
+    pub fn toolstack(&self) -> io::Result<Toolstack> {
+        Ok(Toolstack::over(
+            Box::new(self.xen.clone()),
+            Box::new(FakeStore::new(&self.store)?),
+            Box::new(self.links.clone()),
+            BOUND,
+        ))
+    }
+}

@@ -1,0 +1,104 @@
+//! A pool in a dom0 in memory.
+
+use super::*;
+use crate::builder::tests::{config, image};
+use crate::fake::Host;
+
+struct Bed {
+    host: Host,
+    pool: Pool,
+    kernel: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+fn bed(size: usize) -> Bed {
+    let host = Host::new();
+    let (folder, kernel) = image();
+    let pool = Pool::new(
+        host.toolstack().unwrap(),
+        config("template", 9),
+        kernel.clone(),
+        Image::open(&kernel).unwrap(),
+        Limits { size, spare: 64 },
+    );
+    Bed {
+        host,
+        pool: pool.unwrap(),
+        kernel,
+        _folder: folder,
+    }
+}
+
+impl Bed {
+    fn wanted(&self, name: &str, last: u8) -> Wanted {
+        Wanted {
+            config: config(name, last),
+            kernel: self.kernel.clone(),
+            ramdisk: None,
+            has_uuid: false,
+            unpause: true,
+        }
+    }
+}
+
+#[test]
+fn a_guest_comes_out_of_it_and_it_is_filled_again() {
+    let mut bed = bed(2);
+    let mut said = Vec::new();
+    while bed.pool.wants_more() {
+        bed.pool.fill(&mut |what| said.push(what.to_owned()));
+    }
+    assert_eq!((bed.pool.shells.len(), said.len()), (2, 0));
+    let Reply::Made(made) = bed.pool.create(&bed.wanted("web", 1)) else {
+        panic!("no guest");
+    };
+    let name = bed.host.store.get("/hatch/name/web");
+    assert_eq!(name, Some(made.domid.to_string()));
+    assert!(bed.pool.wants_more());
+    // The name is taken: the shell that was to have it is gone, as nobody knows how far it came.
+    let reply = bed.pool.create(&bed.wanted("web", 2));
+    assert!(
+        matches!(reply, Reply::Failed { taken: true, .. }),
+        "{reply:?}"
+    );
+    assert_eq!(bed.host.xen.domids(), [made.domid]);
+    assert_eq!(bed.pool.create(&bed.wanted("other", 3)), Reply::Empty);
+}
+
+#[test]
+fn what_is_of_another_make_does_not_come_out_of_it() {
+    let mut bed = bed(1);
+    bed.pool.fill(&mut |_| ());
+    let mut wanted = bed.wanted("web", 1);
+    wanted.config.memory += 1;
+    wanted.has_uuid = true;
+    let Reply::Other(why) = bed.pool.create(&wanted) else {
+        panic!("it came");
+    };
+    assert!(why.contains("memory") && why.contains("uuid"), "{why}");
+    assert_eq!(bed.pool.shells.len(), 1);
+    wanted = bed.wanted("web", 1);
+    wanted.config.vif = None;
+    assert!(matches!(bed.pool.create(&wanted), Reply::Other(_)));
+}
+
+#[test]
+fn a_shell_that_cannot_be_made_is_told_of_once_and_tried_later() {
+    let mut bed = bed(1);
+    bed.host.xen.refuses("populate", 12);
+    let mut said = Vec::new();
+    bed.pool.fill(&mut |what| said.push(what.to_owned()));
+    assert_eq!(said.len(), 1);
+    let first = bed.pool.back_off;
+    // Not yet.
+    bed.pool.fill(&mut |what| said.push(what.to_owned()));
+    bed.pool.retry = Instant::now();
+    bed.pool.fill(&mut |what| said.push(what.to_owned()));
+    assert_eq!(said.len(), 1, "the same is told once");
+    assert_eq!(bed.pool.back_off, first * 2);
+    bed.host.xen.refuses("", 0);
+    bed.pool.retry = Instant::now();
+    bed.pool.fill(&mut |what| said.push(what.to_owned()));
+    assert_eq!(said.last().unwrap(), "shells can be made again");
+    assert_eq!(bed.pool.shells.len(), 1);
+}
