@@ -1,9 +1,22 @@
 //! No ring ever holds more requests than it has slots, whatever is sent and however full it is.
+//!
+//! What was verified of each ring, and where:
+//!
+//! | ring | requests beyond the ring | indices that lie |
+//! |---|---|---|
+//! | transmit | here, and by the fake at each look at either ring | `hostile_netback.rs`: a response index that goes back or beyond the requests breaks the link |
+//! | receive | here: a buffer is posted when its response has been taken, a power of two of them | `hostile_netback.rs`, the same |
+//! | xenstore | here: what has no space waits, 8 KiB at most | `xenstore.rs` and `store_lost.rs`: either index out of range, an emptied ring |
+//! | console | `console.rs` in `drivers`, beside the code: every pair of indices | the same: what makes no sense is a full ring, until it makes sense again |
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use mayfly_drivers::abi::{NET_RX_RING_SIZE, NET_TX_RING_SIZE, PAGE_SIZE};
+use mayfly_drivers::abi::{
+    NET_RX_RING_SIZE, NET_TX_RING_SIZE, PAGE_SIZE, xenstore_domain_interface,
+};
 use mayfly_drivers::fake::{FakeXen, Packet};
 use mayfly_drivers::netfront::{Config, Offload, SendError};
+use mayfly_drivers::xenstore::{Event, Xenstore};
+use mayfly_drivers::{Hypervisor, SystemTime};
 use mayfly_model_tests::frames::tcp;
 use mayfly_model_tests::{Guest, numbered_frame};
 
@@ -141,7 +154,7 @@ fn who_wants_two_slots_is_woken_when_they_are_there() {
     assert!(!guest.net.prepare_sleep());
     let [port, _] = guest.net.ports().unwrap();
     guest.world(|world| world.netback.release(&mut world.machine));
-    assert!(mayfly_drivers::Hypervisor::evtchn_take(&xen, port));
+    assert!(xen.evtchn_take(port));
     assert!(guest.net.can_send_bytes(3000, true));
 }
 
@@ -170,5 +183,47 @@ fn the_receive_ring_is_never_posted_beyond_its_slots() {
         }
         assert!(guest.turn_until(700, |guest| guest.received.len() == 600));
         assert_eq!(guest.violations(), [""; 0]);
+    }
+}
+
+#[test]
+fn the_request_ring_of_xenstore_takes_every_length_at_every_residue() {
+    const RING: usize = xenstore_domain_interface::RING_SIZE as usize;
+    /// Of a request: its header, its path and the NUL behind that.
+    const FIXED: usize = 16 + 9;
+    for left in 0..=80 {
+        for length in [0, 1, 15, 16, 40, 55, 56, 1000, 2000] {
+            let name = format!("{length} bytes where {left} are left");
+            let xen = FakeXen::new();
+            let (page, port) = xen.store_ring();
+            let mut store = Xenstore::new(&xen, page, port);
+            xen.with(|world| world.store.dead = true);
+            let first = vec![b'x'; RING - left - FIXED];
+            store.write(&[b"data/full"], &first).unwrap();
+            store.write(&[b"data/next"], &vec![b'y'; length]).unwrap();
+            store.flush();
+            let used = xen.with(|world| {
+                let page = world.store.page();
+                let prod = page.load_acquire(xenstore_domain_interface::REQ_PROD);
+                prod.wrapping_sub(page.load_acquire(xenstore_domain_interface::REQ_CONS))
+            });
+            assert!(used as usize <= RING, "{name}: {used}");
+            xen.with(|world| world.store.dead = false);
+            let deadline = SystemTime(xen.now().0 + 1_000_000_000);
+            let mut answers = 0;
+            while answers < 2 {
+                // Whoever was dead has missed the notification.
+                xen.evtchn_send(port).unwrap();
+                store.wait(deadline).unwrap();
+                let event = store.pump().unwrap();
+                answers += usize::from(matches!(event, Some(Event::Answer(_, Ok(b"OK\0")))));
+            }
+            xen.with(|world| {
+                assert_eq!(world.store.get(b"data/full"), Some(&first[..]), "{name}");
+                let next = world.store.get(b"data/next").map(<[u8]>::len);
+                assert_eq!(next, Some(length), "{name}");
+                assert_eq!(world.machine.violations(), [""; 0], "{name}");
+            });
+        }
     }
 }
