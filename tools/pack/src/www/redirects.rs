@@ -7,7 +7,7 @@ use super::super::config::{self, Checked};
 use super::super::problem::Findings;
 use super::escape;
 use super::paths::{Entry, Paths};
-use super::scan::{Asked, Files, asked};
+use super::scan::{Files, asked};
 
 /// The page of a folder.
 const INDEX: &str = "index.html";
@@ -61,14 +61,8 @@ fn unasked(from: &str) -> Option<Result<String, String>> {
     {
         return never("dot segments are taken out of what is asked for");
     }
-    match asked(from) {
-        Asked::Always => {}
-        Asked::Seldom(octets) => {
-            return Some(Ok(format!(
-                "`{from}` has {octets} bytes in a request, which not every guest takes"
-            )));
-        }
-        Asked::Never(what) => return never(&what),
+    if let Err(what) = asked(from) {
+        return never(&what);
     }
     let decoded = unescape(from);
     if decoded != from {

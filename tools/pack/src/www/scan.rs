@@ -16,8 +16,6 @@ use super::{FOLDER, escape, shown};
 const PATH_MAX: usize = 4000;
 /// Octets of the longest path with escapes or segments that begin with a dot, which the guest has to copy.
 const DECODED_MAX: usize = 1024;
-/// Requests for longer ones do not fit into what every guest has for the head of a request.
-const ASKED_MAX: usize = 1024;
 
 /// A file of a web root.
 #[derive(Clone)]
@@ -164,15 +162,8 @@ fn take(
         Ok(place) => place,
         Err(what) => return findings.error(file, None, what),
     };
-    match asked(&path) {
-        Asked::Always => {}
-        Asked::Seldom(octets) => {
-            let what = format!(
-                "its path has {octets} bytes in a request: a guest with little memory refuses more than {ASKED_MAX}"
-            );
-            findings.warning(file, None, what);
-        }
-        Asked::Never(what) => return findings.error(file, None, what),
+    if let Err(what) = asked(&path) {
+        return findings.error(file, None, what);
     }
     let found = Found {
         file: entry.path().to_owned(),
@@ -193,31 +184,22 @@ fn take(
     }
 }
 
-/// Whether clients can ask for a path.
-pub(super) enum Asked {
-    Always,
-    /// Its octets in a request are more than every guest takes.
-    Seldom(usize),
-    /// Why not.
-    Never(String),
-}
-
-/// Whether clients can ask for a path, which is not escaped.
-pub(super) fn asked(path: &str) -> Asked {
-    let escaped = escape(path);
-    let copied = escaped.len() != path.len() || path.contains("/.");
+/// That clients can ask for a path, which is not escaped.
+///
+/// # Errors
+///
+/// Why they can't.
+pub(super) fn asked(path: &str) -> Result<(), String> {
     if path.len() > PATH_MAX {
-        return Asked::Never(format!("its path is longer than {PATH_MAX} bytes"));
+        return Err(format!("its path is longer than {PATH_MAX} bytes"));
     }
+    let copied = escape(path).len() != path.len() || path.contains("/.");
     if copied && path.len() > DECODED_MAX {
-        return Asked::Never(format!(
+        return Err(format!(
             "its path is longer than {DECODED_MAX} bytes, the most for one with escapes or a dot at the start of a segment"
         ));
     }
-    if escaped.len() > ASKED_MAX {
-        return Asked::Seldom(escaped.len());
-    }
-    Asked::Always
+    Ok(())
 }
 
 /// The host and the path of a file.
