@@ -4,6 +4,13 @@ use mayfly_site::pack::{OpenError, TRAILER, canonical_order};
 use mayfly_site::{Broken, File, Node, Pack, Pages, Resource, Zone, Zones, records};
 use sha2::{Digest, Sha256};
 
+use super::zone::{presentation, rdata, types};
+
+const NS: u16 = 2;
+const RRSIG: u16 = 46;
+const NSEC: u16 = 47;
+const NSEC3: u16 = 50;
+
 /// So many problems are told.
 const TOLD: usize = 100;
 
@@ -80,7 +87,7 @@ impl Check<'_> {
     fn zone(&mut self, zone: Zone<Node>) -> Result<(), Broken> {
         let pack = self.pack;
         let apex = pack.name(zone.apex)?.to_ascii_lowercase();
-        let shown = super::zone::presentation(&apex);
+        let shown = presentation(&apex);
         let found = pack.zone(&apex)?;
         if found != Some(zone) {
             self.wrong(format!("zone {shown} is not found by its name"));
@@ -94,53 +101,21 @@ impl Check<'_> {
             };
             self.seen.nodes += 1;
             let name = pack.name(node)?.to_ascii_lowercase();
-            let shown = || super::zone::presentation(&name);
+            let shown = presentation(&name);
             if let Some(before) = &before
                 && !canonical_order(before, &name).ok_or(Broken)?.is_lt()
             {
-                self.wrong(format!("{} is not in canonical order", shown()));
+                self.wrong(format!("{shown} is not in canonical order"));
             }
             if index == 0 && node != zone.apex {
-                self.wrong(format!("{} is the first name and not the apex", shown()));
+                self.wrong(format!("{shown} is the first name and not the apex"));
             }
-            let mut types = Vec::new();
-            while let Some(set) = pack.nth_rrset(node, types.len())? {
-                if types.last().is_some_and(|last| *last >= set.rtype) {
-                    self.wrong(format!("types at {} are not in order", shown()));
-                }
-                types.push(set.rtype);
-                if pack.rrset(node, set.rtype)? != Some(set) {
-                    self.wrong(format!("type {} at {} is not found", set.rtype, shown()));
-                }
-                for octets in [set.rdata, set.signatures] {
-                    let whole: usize = records(octets).map(|rdata| 2 + rdata.len()).sum();
-                    if whole != octets.len() {
-                        self.wrong(format!("records of {} are cut short", shown()));
-                    }
-                    self.seen.records += records(octets).count();
-                }
-            }
-            let at = name.len().checked_sub(apex.len()).ok_or(Broken)?;
-            let found = pack.closest_encloser(Zone { at, ..zone }, &name)?;
-            let hashed = types == [50];
-            if !hashed && (found.node, found.at) != (node, 0) {
-                self.wrong(format!("{} is not found by its name", shown()));
-            }
-            if let Some(wildcard) = pack.wildcard(node)?
-                && pack.name(wildcard)?.to_ascii_lowercase() != [b"\x01*", &name[..]].concat()
-            {
-                self.wrong(format!("the wildcard below {} has another name", shown()));
-            }
-            if let Some(cut) = pack.delegation(node)?
-                && (pack.rrset(cut, 2)?.is_none()
-                    || !name.ends_with(&pack.name(cut)?.to_ascii_lowercase()))
-            {
-                self.wrong(format!("the delegation of {} is none", shown()));
-            }
-            if types.contains(&47) && nsec > 0 {
+            let types = self.sets(node, &shown)?;
+            self.ways(zone, node, &name, &types)?;
+            if types.contains(&NSEC) && nsec > 0 {
                 with_nsec += 1;
                 if pack.nsec(zone, &name)? != Some(node) {
-                    self.wrong(format!("NSEC of {} is not found", shown()));
+                    self.wrong(format!("NSEC of {shown} is not found"));
                 }
             }
             before = Some(name);
@@ -150,15 +125,82 @@ impl Check<'_> {
                 "{with_nsec} names of {shown} have NSEC, and {nsec} are listed"
             ));
         }
+        self.chain(zone, nsec3, &shown)
+    }
+
+    /// The types of a node, whose records were looked at.
+    fn sets(&mut self, node: Node, shown: &str) -> Result<Vec<u16>, Broken> {
+        let pack = self.pack;
+        let mut types = Vec::new();
+        while let Some(set) = pack.nth_rrset(node, types.len())? {
+            if types.last().is_some_and(|last| *last >= set.rtype) {
+                self.wrong(format!("types at {shown} are not in order"));
+            }
+            types.push(set.rtype);
+            if pack.rrset(node, set.rtype)? != Some(set) {
+                self.wrong(format!("type {} at {shown} is not found", set.rtype));
+            }
+            for (rtype, octets) in [(set.rtype, set.rdata), (RRSIG, set.signatures)] {
+                let whole: usize = records(octets).map(|rdata| 2 + rdata.len()).sum();
+                if whole != octets.len() {
+                    self.wrong(format!("records of {shown} are cut short"));
+                }
+                for data in records(octets) {
+                    self.seen.records += 1;
+                    if let Err(what) = rdata::check(rtype, data) {
+                        let name = types::name(rtype);
+                        self.wrong(format!("the octets of {shown} {name} {what}"));
+                    }
+                }
+            }
+        }
+        Ok(types)
+    }
+
+    /// The ways to a node and from it: its name, the wildcard below, the delegation that it is below of.
+    fn ways(
+        &mut self,
+        zone: Zone<Node>,
+        node: Node,
+        name: &[u8],
+        types: &[u16],
+    ) -> Result<(), Broken> {
+        let pack = self.pack;
+        let shown = || presentation(name);
+        let apex = pack.name(zone.apex)?;
+        let at = name.len().checked_sub(apex.len()).ok_or(Broken)?;
+        let found = pack.closest_encloser(Zone { at, ..zone }, name)?;
+        let hashed = types == [NSEC3];
+        if !hashed && (found.node, found.at) != (node, 0) {
+            self.wrong(format!("{} is not found by its name", shown()));
+        }
+        if let Some(wildcard) = pack.wildcard(node)?
+            && pack.name(wildcard)?.to_ascii_lowercase() != [b"\x01*", name].concat()
+        {
+            self.wrong(format!("the wildcard below {} has another name", shown()));
+        }
+        if let Some(cut) = pack.delegation(node)?
+            && (pack.rrset(cut, NS)?.is_none()
+                || !name.ends_with(&pack.name(cut)?.to_ascii_lowercase()))
+        {
+            self.wrong(format!("the delegation of {} is none", shown()));
+        }
+        Ok(())
+    }
+
+    /// The chain of NSEC3, which has so many names.
+    fn chain(&mut self, zone: Zone<Node>, names: usize, shown: &str) -> Result<(), Broken> {
+        let pack = self.pack;
         let mut before = None;
-        for index in 0..nsec3 {
+        for index in 0..names {
             let Some((hash, node)) = pack.nth_nsec3(zone, index)? else {
                 break;
             };
             if before >= Some(hash) {
                 self.wrong(format!("hashes of {shown} are not in order"));
             }
-            if pack.nsec3(zone, &hash)? != Some((node, true)) || pack.rrset(node, 50)?.is_none() {
+            if pack.nsec3(zone, &hash)? != Some((node, true)) || pack.rrset(node, NSEC3)?.is_none()
+            {
                 self.wrong(format!("an NSEC3 hash of {shown} is not found"));
             }
             before = Some(hash);
@@ -197,6 +239,9 @@ impl Check<'_> {
         for index in 0.. {
             match self.pack.nth_host(index) {
                 Ok(Some((name, _))) => {
+                    if !self.pack.lines(name, b"/\0").is_ok_and(are_fields) {
+                        self.wrong("header lines of a host are not as they should be".to_owned());
+                    }
                     if before >= Some(name) {
                         let shown = name.escape_ascii();
                         self.wrong(format!("host {shown} is not in order"));

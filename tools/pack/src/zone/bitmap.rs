@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::cursor::Cursor;
-use super::fields::record_type;
 use super::mnemonics::{PROTOCOLS, SERVICES};
+use super::plain::record_type;
 use super::scan::Wrong;
 use super::types;
 

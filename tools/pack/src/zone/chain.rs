@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use data_encoding::BASE32HEX_NOPAD;
 
 use super::super::problem::Findings;
-use super::presentation;
+use super::name::presentation;
 use super::records::{Record, Records};
 use super::types;
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use data_encoding::{BASE32HEX_NOPAD, BASE64, HEXLOWER, HEXLOWER_PERMISSIVE};
 
 use super::cursor::{Cursor, decimal, not};
-use super::fields::Field;
+use super::kinds::Field;
 use super::scan::{Place, Wrong, shown};
 
 const BASE_64: &str = "octets in base 64";

@@ -1,84 +1,10 @@
 //! Of what the data of records is made: each kind of field from text to the wire and back.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
 use super::cursor::Cursor;
-use super::mnemonics::Names as Mnemonics;
+use super::kinds::Field;
+use super::plain::{address, ipv4, ipv6, names, record_type};
 use super::scan::Wrong;
 use super::{bitmap, encoded, gateway, location, name, prefixes, service, text, time, types};
-
-/// A kind of field.
-#[derive(Clone, Copy)]
-pub(crate) enum Field {
-    /// A number in 8 bits, and in more.
-    U8,
-    U16,
-    U32,
-    U64,
-    /// A number in 8 or 16 bits that may have a name.
-    Named8(&'static Mnemonics),
-    Named16(&'static Mnemonics),
-    /// Seconds, in 32 bits.
-    Time,
-    /// A date, in 32 bits.
-    Date,
-    /// A type of records, in 16 bits.
-    RecordType,
-    /// A name.
-    Name,
-    /// Names up to the end, also none.
-    Names,
-    /// An address.
-    Ipv4,
-    Ipv6,
-    /// A string of at most 255 octets; of digits; of degrees up to a greatest number, or of metres (RFC 1712).
-    Text,
-    Digits,
-    Degrees(u32),
-    /// A string, or nothing.
-    OptionalText,
-    /// Strings up to the end, at least one.
-    Texts,
-    /// The tag of CAA (RFC 8659 section 4.1).
-    Tag,
-    /// A string without a length, up to the end.
-    LongText,
-    /// Octets up to the end: in base 64 (at least one; also none; `-` for none), or in base 16.
-    Base64,
-    OptionalBase64,
-    DashedBase64,
-    Hex,
-    /// The digest of CDS: also a single 0 (RFC 8078 section 4).
-    Digest,
-    /// The salt of NSEC3 in base 16, after its length.
-    Salt,
-    /// A hash of NSEC3 in base 32, after its length.
-    Hash,
-    /// Types of records (RFC 4034 section 4.1.2; RFC 2535 section 5.2).
-    Bitmap,
-    OldBitmap,
-    /// Protocol and services of WKS (RFC 1035 section 3.4.2).
-    Services,
-    /// An address of an NSAP (RFC 1706).
-    Nsap,
-    /// A place on Earth (RFC 1876).
-    Location,
-    /// Prefixes of addresses (RFC 3123).
-    Prefixes,
-    /// The gateway of IPSECKEY (RFC 4025 section 2.5), the relay of AMTRELAY (RFC 8777 section 4.2).
-    Gateway,
-    Relay,
-    /// What HIP has before its servers (RFC 8005 section 5).
-    HostIdentity,
-    /// What A6 has (RFC 2874 section 3.1).
-    Prefixed,
-    /// A MAC address with so many octets (RFC 7043).
-    Eui(usize),
-    /// 64 bits as four numbers of base 16 (RFC 6742 section 2.1.2).
-    Locator,
-    /// Parameters of SVCB (RFC 9460 section 2).
-    ServiceParameters,
-}
 
 impl Field {
     /// Reads a field; `out` has the fields before it, from the start of the data on.
@@ -254,40 +180,5 @@ impl Field {
             Self::Prefixed => gateway::a6_name_at(part),
             _ => None,
         }
-    }
-}
-
-/// An address of IPv4 in four numbers.
-pub(super) fn ipv4(from: &mut Cursor<'_, '_>) -> Result<Ipv4Addr, Wrong> {
-    from.parse("an IPv4 address", |text| text.parse().ok())
-}
-
-/// An address of IPv6.
-pub(super) fn ipv6(from: &mut Cursor<'_, '_>) -> Result<Ipv6Addr, Wrong> {
-    from.parse("an IPv6 address", |text| text.parse().ok())
-}
-
-/// A type of records by its name or as `TYPE` and a number.
-pub(super) fn record_type(from: &mut Cursor<'_, '_>) -> Result<u16, Wrong> {
-    from.parse("a record type", |text| types::number(text.as_bytes()))
-}
-
-/// The names that these octets are, with blanks between.
-pub(super) fn names(mut part: &[u8], out: &mut String) {
-    while let Ok(octets) = name::extent(part) {
-        out.push_str(&name::presentation(&part[..octets]));
-        part = &part[octets..];
-        if !part.is_empty() {
-            out.push(' ');
-        }
-    }
-}
-
-/// The address that 4 or 16 octets are.
-pub(super) fn address(part: &[u8], out: &mut String) {
-    if let Ok(octets) = <[u8; 4]>::try_from(part) {
-        out.push_str(&Ipv4Addr::from(octets).to_string());
-    } else if let Ok(octets) = <[u8; 16]>::try_from(part) {
-        out.push_str(&Ipv6Addr::from(octets).to_string());
     }
 }

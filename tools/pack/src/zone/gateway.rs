@@ -4,8 +4,8 @@ use data_encoding::{BASE64, HEXLOWER};
 
 use super::cursor::{Cursor, not};
 use super::encoded::{base64, hex};
-use super::fields::{address, ipv4, ipv6, names};
 use super::name;
+use super::plain::{address, ipv4, ipv6, names};
 use super::scan::Wrong;
 
 /// Kinds of gateways (RFC 4025 section 2.3) and relays (RFC 8777 section 4.2.3).

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::cursor::{decimal, not};
-use super::read::{is_class, is_ttl};
+use super::head::{is_class, is_ttl};
 use super::scan::{Token, Wrong};
 
 /// One directive generates no more entries.

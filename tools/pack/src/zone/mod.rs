@@ -3,8 +3,8 @@
 //! | file | what it does |
 //! |---|---|
 //! | `scan`, `cursor` | text into entries of tokens; tokens one after another, with what is expected |
-//! | `read`, `generate`, `records` | directives, owners, TTLs; records and where each comes from |
-//! | `types`, `fields` | which type has which fields; each kind of field from text to the wire and back |
+//! | `read`, `head`, `generate`, `records` | directives, owners; TTLs, classes and types; records and where each comes from |
+//! | `types`, `kinds`, `fields` | which type has which fields; each kind of field from text to the wire and back |
 //! | `rdata` | the data of a record by that table |
 //! | `build`, `sets`, `chain` | records into nodes, checked |
 
@@ -17,9 +17,12 @@ mod fields;
 mod folder;
 mod gateway;
 mod generate;
+mod head;
+mod kinds;
 mod location;
 mod mnemonics;
 mod name;
+mod plain;
 mod prefixes;
 pub(crate) mod rdata;
 mod read;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::cursor::Cursor;
-use super::fields::address;
+use super::plain::address;
 use super::scan::Wrong;
 
 /// Prefixes up to the end, also none.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::cursor::Cursor;
 use super::encoded;
-use super::fields::Field;
+use super::kinds::Field;
 use super::scan::{Entry, Scanner, Wrong};
 use super::types;
 

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use data_encoding::BASE64;
 
 use super::cursor::{Cursor, decimal, not, octets};
-use super::fields::address;
+use super::plain::address;
 use super::scan::{Token, Wrong};
 use super::text::quoted;
 use super::types::numbered;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::super::problem::Findings;
-use super::presentation;
+use super::name::presentation;
 use super::rdata::folded;
 use super::records::{Apex, Record, Records};
 use super::types;

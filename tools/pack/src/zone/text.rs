@@ -1,7 +1,7 @@
 //! Fields of text.
 
 use super::cursor::{Cursor, not};
-use super::fields::Field;
+use super::kinds::Field;
 use super::scan::Wrong;
 
 /// Reads such a field.

@@ -1,6 +1,6 @@
 //! Record types: their numbers, their names, and of which fields their data is (IANA's registry "Resource Record (RR) TYPEs").
 
-use super::fields::Field::{self, *};
+use super::kinds::Field::{self, *};
 use super::mnemonics::{
     ALGORITHMS, CERTIFICATES, DIGESTS, DSYNC_SCHEMES, KEY_PROTOCOLS, MATCHINGS, NSEC3_HASHES,
     SELECTORS, USAGES,

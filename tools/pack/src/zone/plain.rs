@@ -1,0 +1,42 @@
+//! Addresses, types and names: what several kinds of fields have in them.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::cursor::Cursor;
+use super::scan::Wrong;
+use super::{name, types};
+
+/// An address of IPv4 in four numbers.
+pub(super) fn ipv4(from: &mut Cursor<'_, '_>) -> Result<Ipv4Addr, Wrong> {
+    from.parse("an IPv4 address", |text| text.parse().ok())
+}
+
+/// An address of IPv6.
+pub(super) fn ipv6(from: &mut Cursor<'_, '_>) -> Result<Ipv6Addr, Wrong> {
+    from.parse("an IPv6 address", |text| text.parse().ok())
+}
+
+/// A type of records by its name or as `TYPE` and a number.
+pub(super) fn record_type(from: &mut Cursor<'_, '_>) -> Result<u16, Wrong> {
+    from.parse("a record type", |text| types::number(text.as_bytes()))
+}
+
+/// The names that these octets are, with blanks between.
+pub(super) fn names(mut part: &[u8], out: &mut String) {
+    while let Ok(octets) = name::extent(part) {
+        out.push_str(&name::presentation(&part[..octets]));
+        part = &part[octets..];
+        if !part.is_empty() {
+            out.push(' ');
+        }
+    }
+}
+
+/// The address that 4 or 16 octets are.
+pub(super) fn address(part: &[u8], out: &mut String) {
+    if let Ok(octets) = <[u8; 4]>::try_from(part) {
+        out.push_str(&Ipv4Addr::from(octets).to_string());
+    } else if let Ok(octets) = <[u8; 16]>::try_from(part) {
+        out.push_str(&Ipv6Addr::from(octets).to_string());
+    }
+}
