@@ -1,6 +1,13 @@
 //! Brings `mem.s` into the image: the memory functions that the compiler calls.
 //!
 //! They touch exactly the bytes that their callers own, as ISO C 7.24 defines
-//! `memcpy`, `memmove`, `memset` and `memcmp`; `bcmp` is `memcmp`.
+//! `memcpy`, `memmove`, `memset` and `memcmp`; `bcmp` is `memcmp`. `kernel/tests/mem.rs` runs them on the host.
 
-core::arch::global_asm!(include_str!("mem.s"), options(att_syntax));
+core::arch::global_asm!(
+    ".macro function name",
+    ".global \\name",
+    "\\name:",
+    ".endm",
+    include_str!("mem.s"),
+    options(att_syntax)
+);

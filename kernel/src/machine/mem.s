@@ -1,12 +1,15 @@
 # memcpy and its family: the compiler calls them and there is no libc.
 # System V ABI: RDI, RSI, RDX in, RAX out. Short copies, which are most of
 # them, take overlapping moves; long ones the string instructions.
+#
+# `function NAME` begins a global function. Who includes this file defines that
+# macro: the guest with the names themselves, the host's test with others.
 
     .section .text.mem, "ax"
-    .global memcpy, memmove, memset, memcmp, bcmp
 
     .balign 16
-memcpy:
+    function memcpy
+.Lmemcpy:
     movq %rdi, %rax
     cmpq $16, %rdx
     jae 2f
@@ -61,11 +64,11 @@ memcpy:
     ret
 
     .balign 16
-memmove:
+    function memmove
     movq %rdi, %rax
     subq %rsi, %rax
     cmpq %rdx, %rax                     # unsigned: destination not inside the source
-    jae memcpy
+    jae .Lmemcpy
     movq %rdi, %rax
     movq %rdx, %rcx                     # backwards
     leaq -8(%rsi,%rdx), %rsi
@@ -90,7 +93,7 @@ memmove:
 4:  ret
 
     .balign 16
-memset:
+    function memset
     movq %rdi, %r8
     movzbl %sil, %eax
     movabsq $0x0101010101010101, %rcx
@@ -109,8 +112,8 @@ memset:
     ret
 
     .balign 16
-bcmp:
-memcmp:
+    function bcmp
+    function memcmp
 1:  cmpq $8, %rdx
     jb 2f
     movq (%rdi), %rax
