@@ -238,6 +238,13 @@ fn malformed_words(place: &Place) -> Result<()> {
             .with_context(|| format!("extra={word:?}"))?;
         ensure!(line.starts_with("mayfly: "), "the line is {line:?}");
         birth.becomes(State::Crashed)?;
+        // Its owner sees it without Xen's console.
+        let path = format!("/local/domain/{}/data/mayfly/error", birth.domain);
+        let error = place.lab.run(&["xenstore-read", &path])?;
+        ensure!(
+            line.trim().ends_with(error.trim()),
+            "{path} has {error:?}, and the line is {line:?}"
+        );
         birth.destroy()?;
         place.nothing_left()?;
     }
