@@ -39,7 +39,7 @@ pub struct Machine<'a, H: Hypervisor> {
     pub pack: Option<&'a [u8]>,
     /// The network, if the toolstack has connected it.
     pub network: Option<&'a Preconnected>,
-    /// What there is room for.
+    /// How many buffers and connections there is memory for.
     pub sizing: &'a Sizing,
     /// The figures of memory.
     pub memory: &'a dyn Fn() -> Memory,
@@ -47,7 +47,7 @@ pub struct Machine<'a, H: Hypervisor> {
     pub root: &'a dyn Fn() -> (Root, bool),
     /// The TSC's frequency.
     pub tsc_khz: u64,
-    /// Where phases are stamped.
+    /// The boot timeline, in which phases are stamped.
     pub timeline: &'a Timeline,
 }
 

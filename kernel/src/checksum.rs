@@ -7,7 +7,7 @@ use smoltcp::wire::IpAddress;
 pub struct Sum(u64);
 
 impl Sum {
-    /// With more octets, which begin at an even place of what is summed up.
+    /// With more bytes, which begin at an even place of what is summed up.
     #[must_use]
     pub fn with(self, octets: &[u8]) -> Self {
         let Self(mut sum) = self;
@@ -28,7 +28,7 @@ impl Sum {
         Self(sum)
     }
 
-    /// With the pseudo-header of a message of so many octets (RFC 9293 section 3.1, RFC 8200 section 8.1).
+    /// With the pseudo-header of a message of so many bytes (RFC 9293 section 3.1, RFC 8200 section 8.1).
     #[must_use]
     pub fn pseudo_header(from: &IpAddress, to: &IpAddress, protocol: u8, length: usize) -> Self {
         let from = match from {

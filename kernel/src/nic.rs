@@ -32,9 +32,9 @@ use crate::timeline::{Phase, Timeline};
 
 /// Room for the longest frame without scatter-gather, a VLAN tag included.
 const FRAME_MAX: usize = 1536;
-/// Octets of an IPv4 header without options.
+/// Bytes of an IPv4 header without options.
 pub const IPV4_HEADER: usize = 20;
-/// Octets of an IPv6 header.
+/// Bytes of an IPv6 header.
 pub const IPV6_HEADER: usize = 40;
 
 /// A MAC address.
@@ -110,7 +110,7 @@ impl<H: Hypervisor> Tx<'_, H> {
         self.front.mac()
     }
 
-    /// The MTU, in octets of IP packet.
+    /// The MTU, in bytes of IP packet.
     pub fn mtu(&self) -> usize {
         usize::from(self.front.mtu())
     }
@@ -120,7 +120,7 @@ impl<H: Hypervisor> Tx<'_, H> {
         self.front.features()
     }
 
-    /// Octets of the longest TCP frame that is cut by somebody else.
+    /// Bytes of the longest TCP frame that is cut by somebody else.
     fn longest_frame(&self) -> usize {
         self.front.longest_frame()
     }
@@ -175,7 +175,7 @@ pub struct Ip<'n, 'h, H: Hypervisor> {
     packet: Option<&'n [u8]>,
     tx: &'n mut Tx<'h, H>,
     peer: Mac,
-    /// Octets of the longest frame that is left to the back end to be cut.
+    /// Bytes of the longest frame that is left to the back end to be cut.
     longest: usize,
     /// There was no room for a frame.
     exhausted: bool,

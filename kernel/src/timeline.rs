@@ -31,7 +31,7 @@ pub enum Phase {
     RingsPosted,
     /// The first frame is on the transmit ring.
     FirstTxQueued,
-    /// The backend has shown a sign of life on the rings.
+    /// The back end has shown a sign of life on the rings.
     BackendConnected,
     /// The first frame was received.
     FirstRx,

@@ -1,7 +1,7 @@
 //! The services on the network: DNS over UDP, TCP connections, addresses, announcements.
 //!
-//! A received frame goes one of three ways ([`frame`]): a DNS query over UDP is answered at once
-//! ([`udp`]), a TCP segment goes to its connection ([`tcp`]), and smoltcp's interface has the rest: ARP,
+//! A received frame goes one of three ways (`frame.rs`): a DNS query over UDP is answered at once
+//! (`udp.rs`), a TCP segment goes to its connection (`tcp/`), and smoltcp's interface has the rest: ARP,
 //! neighbour discovery, ICMP, DHCP.
 //!
 //! [`Stack::poll`] does a bounded amount of work and says when it wants to be

@@ -317,7 +317,7 @@ impl Dhcp {
         options
     }
 
-    /// A message with these octets as its options, and as its field for a file's name.
+    /// A message with these bytes as its options, and as its field for a file's name.
     #[must_use]
     pub fn message_with(&self, options: &[u8], file: &[u8]) -> Vec<u8> {
         let mut message = vec![2, 1, 6, 0];

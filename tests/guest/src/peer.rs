@@ -47,9 +47,9 @@ pub struct Peer {
     pub port: u16,
     /// The guest's port.
     pub to_port: u16,
-    /// The next octet to send.
+    /// The next byte to send.
     pub seq: u32,
-    /// The next octet to receive.
+    /// The next byte to receive.
     pub ack: u32,
     /// Its window.
     pub window: u16,

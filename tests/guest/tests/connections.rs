@@ -144,7 +144,7 @@ fn a_request_that_does_not_end_is_answered_with_408() {
         let handle = open(net, 80);
         net.client.write(handle, b"GET / HTTP/1.1\r\nHost: x\r\n");
         let start = net.now().0;
-        // One more octet each second does not help.
+        // One more byte each second does not help.
         while !is_closed(net, handle) && net.now().0 - start < 30 * SECOND {
             let _ = net.client.tcp(handle).send_slice(b"x");
             net.run_for(1.0);

@@ -10,8 +10,8 @@ const MOMENT: Moment = Moment {
     unix_seconds: Some(1_800_000_000),
 };
 
-/// What a connection sends that gets a stream in pieces of at most `piece` octets, each when it can't get on without, and has
-/// room for `room` octets at a time; and what it has counted.
+/// What a connection sends that gets a stream in pieces of at most `piece` bytes, each when it can't get on without, and has
+/// room for `room` bytes at a time; and what it has counted.
 ///
 /// # Errors
 /// When it resets the connection although no time passes, does not get on, or takes what it was not given.

@@ -1,7 +1,7 @@
 //! A table of raw HTTP requests with the answers that RFC 9110 and RFC 9112 ask for: `requests.txt`.
 //!
 //! The requests are about the site in `site/`, packed. What carries them is up to the caller: a
-//! connection in memory ([`feed`]), or TCP to a guest. [`Case::run`] takes it as a function that sends octets,
+//! connection in memory ([`feed`]), or TCP to a guest. [`Case::run`] takes it as a function that sends bytes,
 //! says that nothing follows them, and gives all that comes back until the server closes.
 //!
 //! ```text
@@ -18,7 +18,7 @@
 //!
 //! | written | stands for |
 //! |---|---|
-//! | `\r` `\n` `\t` `\0` `\\` `\x7f` | one octet |
+//! | `\r` `\n` `\t` `\0` `\\` `\x7f` | one byte |
 //! | `{a*300}` | 300 times `a` |
 //! | `{etag PATH}`, `{etag PATH br}` | the `ETag` of a path, in a content coding |
 //! | `{modified PATH}` | its `Last-Modified` |
@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 
 pub use feed::feed;
 
-/// Sends octets and the end of the stream; gives what comes back until the server closes.
+/// Sends bytes and the end of the stream; gives what comes back until the server closes.
 pub type Exchange<'x> = dyn FnMut(&[u8]) -> Result<Vec<u8>, String> + 'x;
 
 /// A request whose answer is known, and not sent by any case: 204 with `Allow`.
@@ -57,7 +57,7 @@ pub struct Case {
     pub section: &'static str,
     /// The answers as they are written there.
     pub expected: &'static str,
-    /// The octets as they are written there.
+    /// The bytes as they are written there.
     pub request: &'static str,
     answers: Vec<Answer>,
     end: End,
@@ -154,7 +154,7 @@ fn parse_check(line: &'static str) -> Result<Check, String> {
     Ok(Check::Field(name, value))
 }
 
-/// The octets that a text stands for.
+/// The bytes that a text stands for.
 fn expand(text: &str, exchange: &mut Exchange<'_>) -> Result<Vec<u8>, String> {
     let mut octets = Vec::new();
     let mut rest = text;
@@ -215,7 +215,7 @@ fn expand_braces(inner: &str, exchange: &mut Exchange<'_>) -> Result<Vec<u8>, St
 }
 
 impl Case {
-    /// The octets that are sent, with [`PROBE`] behind them if the answer to it is waited for.
+    /// The bytes that are sent, with [`PROBE`] behind them if the answer to it is waited for.
     ///
     /// # Errors
     /// When what they are made from can't be had.
@@ -292,7 +292,7 @@ struct Response<'r> {
 }
 
 impl<'r> Response<'r> {
-    /// The first response in some octets, and what follows it.
+    /// The first response in some bytes, and what follows it.
     fn parse(octets: &'r [u8], bare: bool) -> Result<(Self, &'r [u8]), String> {
         let end = octets
             .windows(4)

@@ -101,7 +101,7 @@ pub(super) struct Mark {
 }
 
 impl<'o> Writer<'o> {
-    /// A message of a header, to be filled in at the end, and the question's octets.
+    /// A message of a header, to be filled in at the end, and the question's bytes.
     pub(super) fn new(octets: &'o mut [u8], limit: usize, question: &[u8]) -> Option<Self> {
         let limit = limit.min(octets.len());
         let len = HEADER_LEN + question.len();
@@ -131,7 +131,7 @@ impl<'o> Writer<'o> {
         self.limit = limit.min(self.octets.len());
     }
 
-    /// Octets so far.
+    /// Bytes so far.
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -141,7 +141,7 @@ impl<'o> Writer<'o> {
         self.octets.get(..self.len).unwrap_or_default()
     }
 
-    /// Makes the two octets at `at` a pointer, if one can express `to`.
+    /// Makes the two bytes at `at` a pointer, if one can express `to`.
     pub(super) fn point(&mut self, at: usize, to: usize) -> bool {
         match self.octets.get_mut(at..at + 2) {
             Some(place) if Self::can_point_to(to) => {

@@ -7,9 +7,9 @@ use siphasher::sip::SipHasher24;
 
 use super::low;
 
-/// Octets of a client's cookie.
+/// Bytes of a client's cookie.
 const CLIENT_LEN: usize = 8;
-/// Octets of a client's and a server's cookie.
+/// Bytes of a client's and a server's cookie.
 pub(super) const COOKIE_LEN: usize = 24;
 /// Seconds that a server's cookie is good for, those that it may be ahead, and those after which a
 /// new one is given (RFC 9018 section 4.3).

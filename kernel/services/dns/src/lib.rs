@@ -59,9 +59,9 @@ pub use tcp::{Connection, TCP_QUERY_MAX, TCP_TIMEOUT};
 pub const UDP_MAX: u16 = 1232;
 /// The largest answer over UDP to a query without OPT (RFC 1035 section 2.3.4).
 const UDP_MAX_PLAIN: u16 = 512;
-/// Octets in the longest name that a server can give itself.
+/// Bytes in the longest name that a server can give itself.
 pub const IDENTITY_MAX: usize = 64;
-/// Octets of room with which every query over UDP can be answered: header, question, OPT with all
+/// Bytes of room with which every query over UDP can be answered: header, question, OPT with all
 /// options.
 pub const ROOM_MIN: usize = HEADER_LEN + NAME_MAX + 4 + OPT_LEN + OPTIONS_MAX;
 const OPTIONS_MAX: usize = 4 + IDENTITY_MAX + 4 + cookie::COOKIE_LEN;
@@ -78,13 +78,13 @@ pub enum Transport {
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Client {
-    /// From where.
+    /// The address that the query came from.
     pub address: IpAddr,
-    /// And how.
+    /// The transport that it came over.
     pub transport: Transport,
 }
 
-/// What a server is called: the octets of NSID (RFC 5001), and of `id.server` (RFC 4892).
+/// What a server is called: the bytes of NSID (RFC 5001), and of `id.server` (RFC 4892).
 pub type Identity = heapless::Vec<u8, IDENTITY_MAX>;
 
 /// What a server can be told.
@@ -212,7 +212,7 @@ impl Server {
         }
     }
 
-    /// Answers one message: how many octets were written to `out`, or `None` when there is no answer.
+    /// Answers one message: how many bytes were written to `out`, or `None` when there is no answer.
     ///
     /// `zones` are the same each time.
     ///

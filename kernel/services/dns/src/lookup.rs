@@ -637,7 +637,7 @@ impl Key {
         at: usize,
         look: impl FnOnce(&[u8]) -> T,
     ) -> Option<T> {
-        // The label before it has at least two octets, which lend their place to `*`.
+        // The label before it has at least two bytes, which lend their place to `*`.
         let start = at.checked_sub(2)?;
         let place: &mut [u8; 2] = self.octets.get_mut(start..at)?.try_into().ok()?;
         let kept = core::mem::replace(place, *b"\x01*");

@@ -2,7 +2,7 @@
 //!
 //! Answers over UDP are counted by the prefix of the client's address, which may be forged. When
 //! there are too many, every second one is dropped and the others are truncated to nothing: a client
-//! that did ask comes again over TCP, and a victim gets no more octets than were sent to it.
+//! that did ask comes again over TCP, and a victim gets no more bytes than were sent to it.
 //!
 //! A bucket belongs to all prefixes that hash to it. So no flood of forged addresses can push a
 //! prefix out of the table; what it can do is to make honest clients that share a bucket use TCP.

@@ -14,7 +14,7 @@ use heapless::Vec;
 use super::compose::{Writer, target_of};
 use super::wire::{HEADER_LEN, is_below, name_length, rtype};
 
-/// Octets of the longest tail that is kept.
+/// Bytes of the longest tail that is kept.
 const OCTETS_MAX: usize = 512;
 /// Pointers in it at most.
 const POINTERS_MAX: usize = 32;
@@ -30,9 +30,9 @@ pub(super) struct Id {
     pub(super) zone: u32,
     /// The type of the one set in the authority section: NS, or SOA of a negative answer.
     pub(super) rtype: u16,
-    /// With signatures.
+    /// Whether the client wants signatures.
     pub(super) dnssec: bool,
-    /// AAAA before A.
+    /// Whether AAAA records come before A records.
     pub(super) ipv6: bool,
 }
 
@@ -77,7 +77,7 @@ struct Tail {
     counts: [u16; 2],
 }
 
-/// Octets of a label, its first one and its last one: what other labels may share, but the same ones do.
+/// A label's length, its first byte and its last: the same for equal labels, and nearly always another for others.
 type Label = [u8; 3];
 
 fn label(octets: &[u8]) -> Option<Label> {
@@ -126,7 +126,7 @@ impl Tails {
     }
 
     /// Appends the tail, if it is known and fits. `apex` is where the apex is in the question,
-    /// and `below` the octets of the question from the label right below it on.
+    /// and `below` the bytes of the question from the label right below it on.
     pub(super) fn append(
         &mut self,
         id: Id,

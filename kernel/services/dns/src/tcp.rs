@@ -45,7 +45,7 @@ impl<N: Copy + Eq> Connection<N> {
 
     /// Answers the queries in `input` for which `out` has room.
     ///
-    /// An answer is written when `out` has `room` octets or more, and is at most that long (with its
+    /// An answer is written when `out` has `room` bytes or more, and is at most that long (with its
     /// length): what does not fit is answered with SERVFAIL. `room` is at most the size of the send
     /// buffer, at least [`ROOM_MIN`](super::ROOM_MIN) and 2; `input` must be able to grow to
     /// [`TCP_QUERY_MAX`] and 2.

@@ -1,10 +1,10 @@
 //! The wire format of a query, read in place, and of names (RFC 1035 section 4, RFC 6891).
 
-/// Octets of a message's header.
+/// Bytes of a message's header.
 pub(super) const HEADER_LEN: usize = 12;
-/// Octets in the longest name (RFC 1035 section 2.3.4).
+/// Bytes in the longest name (RFC 1035 section 2.3.4).
 pub(super) const NAME_MAX: usize = 255;
-/// Octets of an OPT record without options.
+/// Bytes of an OPT record without options.
 pub(super) const OPT_LEN: usize = 11;
 
 /// Types of records (IANA "Resource Record (RR) TYPEs").
@@ -134,7 +134,7 @@ pub(super) fn name_length(octets: &[u8]) -> Option<usize> {
     }
 }
 
-/// Whether a record's octets are a name and nothing more.
+/// Whether a record's bytes are a name and nothing more.
 pub(super) fn is_name(octets: &[u8]) -> bool {
     name_length(octets) == Some(octets.len())
 }
@@ -147,7 +147,7 @@ pub(super) fn is_below(name: &[u8], suffix: &[u8]) -> bool {
     let mut at = 0;
     while at < start {
         match name.get(at) {
-            // A suffix of the octets is a suffix of the labels only where a label begins.
+            // A suffix of the bytes is a suffix of the labels only where a label begins.
             Some(length) => at += 1 + usize::from(*length),
             None => return false,
         }
@@ -219,7 +219,7 @@ impl<'q> Extra<'q> {
     /// Reads the `count` records of the additional section. `None` when they break the format.
     ///
     /// There are at most OPT, wherever it is (RFC 6891 section 6.1.1), and TSIG, which is the last
-    /// (RFC 8945 section 5.1). Octets after them are ignored.
+    /// (RFC 8945 section 5.1). Bytes after them are ignored.
     pub(super) fn read(message: &'q [u8], mut at: usize, count: u16) -> Option<Self> {
         let mut extra = Self::default();
         for _ in 0..count {
@@ -243,7 +243,7 @@ impl<'q> Extra<'q> {
     }
 }
 
-/// Whether octets are the RDATA of a TSIG record (RFC 8945 section 4.2).
+/// Whether bytes are the RDATA of a TSIG record (RFC 8945 section 4.2).
 fn is_signature(data: &[u8]) -> bool {
     let other = || {
         // Algorithm, time and fudge, MAC, original ID and error.

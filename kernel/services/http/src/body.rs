@@ -6,7 +6,7 @@ use super::status::Status;
 /// The longest request content that is passed over, and as much again for the framing of chunks; a
 /// longer one is refused.
 pub const BODY_MAX: u32 = 16 * 1024;
-/// Octets in the line that begins a chunk, and in a trailer field.
+/// Bytes in the line that begins a chunk, and in a trailer field.
 const LINE_MAX: u32 = 256;
 
 /// The content of a request, as far as it has not been passed over.
@@ -14,7 +14,7 @@ const LINE_MAX: u32 = 256;
 pub(super) enum Body {
     /// There is none, or all of it has been passed over.
     None,
-    /// So many octets.
+    /// So many bytes.
     Length(u32),
     /// Longer than is taken.
     TooLong,
@@ -22,17 +22,17 @@ pub(super) enum Body {
     Chunked(Chunked),
 }
 
-/// Where in a chunked body the next octet belongs.
+/// Where in a chunked body the next byte belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Chunked {
     place: Place,
-    /// Octets of the chunk that are still to come, or its size as far as it was read.
+    /// Bytes of the chunk that are still to come, or its size as far as it was read.
     chunk: u32,
-    /// Octets of all chunks.
+    /// Bytes of all chunks.
     total: u32,
-    /// Octets of the line so far, its end included.
+    /// Bytes of the line so far, its end included.
     line: u32,
-    /// Octets that are not of a chunk.
+    /// Bytes that are not of a chunk.
     framing: u32,
 }
 
@@ -64,7 +64,7 @@ enum Place {
     ValueEnd,
     /// The LF of the last line.
     Last,
-    /// Behind it.
+    /// The body has ended.
     End,
 }
 
@@ -87,7 +87,7 @@ impl Body {
         })
     }
 
-    /// Passes over what is in `input`: the number of octets.
+    /// Passes over what is in `input`: the number of bytes.
     pub(super) fn skip(&mut self, input: &[u8]) -> Result<usize, Status> {
         match self {
             Self::None | Self::TooLong => Ok(0),
@@ -200,7 +200,7 @@ mod tests {
 
     use super::*;
 
-    /// Octets passed over of a body and what follows, in pieces of `step`; `None` when more must come.
+    /// Bytes passed over of a body and what follows, in pieces of `step`; `None` when more must come.
     fn skip(input: &[u8], step: usize) -> Result<Option<usize>, Status> {
         let mut body = Body::chunked();
         let (mut start, mut end) = (0, 0);

@@ -1,10 +1,10 @@
 //! An HTTP/1.1 server over bytes (RFC 9110, RFC 9112): GET, HEAD and OPTIONS of what a site has.
 //!
-//! The end of a header section is found by looking at each octet once, however slowly they come;
+//! The end of a header section is found by looking at each byte once, however slowly they come;
 //! then its fields are parsed by `httparse` in the receive buffer. Request content is passed over
 //! within a bound, and then the response is sent: content from where the site has it, header lines
 //! too. Requests are answered in order, one at a time; the next one is looked at when the last
-//! octet of the answer before it has found room.
+//! byte of the answer before it has found room.
 //!
 //! What can be read in two ways is answered with 400 and the connection closed; `request` has the list.
 #![no_std]
@@ -44,11 +44,11 @@ use status::{MethodClass, Status};
 pub const HEAD_MAX: usize = 8 * 1024 + 512;
 /// Time that a connection may be without a request.
 pub const IDLE_TIMEOUT: Millis = 15_000;
-/// Time from the first octet of a request to the end of its header section, and then of its content.
+/// Time from the first byte of a request to the end of its header section, and then of its content.
 pub const REQUEST_TIMEOUT: Millis = 10_000;
-/// Time in which a client must take [`WRITE_QUOTA`] octets of an answer, or the rest of it.
+/// Time in which a client must take [`WRITE_QUOTA`] bytes of an answer, or the rest of it.
 pub const WRITE_TIMEOUT: Millis = 10_000;
-/// Octets that a client must take in each [`WRITE_TIMEOUT`].
+/// Bytes that a client must take in each [`WRITE_TIMEOUT`].
 pub const WRITE_QUOTA: usize = 1024;
 
 /// What the connections of a server share.
@@ -120,13 +120,13 @@ pub struct Connection<'a> {
     /// What is left of the request's content.
     body: Body,
     response: Response<'a>,
-    /// Octets taken by the peer since `since`.
+    /// Bytes taken by the peer since `since`.
     taken: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// No octet of a request has come.
+    /// No byte of a request has come.
     Idle,
     /// A part of a header section has come.
     Head,
@@ -174,7 +174,7 @@ impl<'a> Connection<'a> {
     }
 
     /// Since when the peer has owed what the deadline waits for: a request, the rest of one, or to
-    /// take the next [`WRITE_QUOTA`] octets. Of two connections, the one that has owed for longer
+    /// take the next [`WRITE_QUOTA`] bytes. Of two connections, the one that has owed for longer
     /// is the slower.
     #[must_use]
     pub fn waiting_since(&self) -> Millis {
@@ -416,7 +416,7 @@ impl<'a> Connection<'a> {
             .refuse(Refusal { status, head_only });
     }
 
-    /// Writes what is left of an interim response: the number of octets.
+    /// Writes what is left of an interim response: the number of bytes.
     fn write_interim(&mut self, mut room: &mut [u8]) -> usize {
         response::advance(&mut self.interim, &mut room)
     }
@@ -425,7 +425,7 @@ impl<'a> Connection<'a> {
 /// The interim response to `Expect: 100-continue` (RFC 9110 section 15.2.1).
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// Octets at the start of `input` that are blank lines, which a request line may follow
+/// Bytes at the start of `input` that are blank lines, which a request line may follow
 /// (RFC 9112 section 2.2).
 fn leading_blank_lines(input: &[u8]) -> usize {
     let mut rest = input;

@@ -1,4 +1,4 @@
-//! What octets are, by table, and finding the end of a line.
+//! What bytes are, by table, and finding the end of a line.
 
 /// `tchar` of RFC 9110 section 5.6.2.
 pub(super) const TOKEN: u8 = 1;
@@ -35,19 +35,19 @@ const fn mark(classes: &mut [u8; 256], octets: &[u8], class: u8) {
     }
 }
 
-/// Whether an octet is of a class.
+/// Whether a byte is of a class.
 pub(super) fn is(octet: u8, class: u8) -> bool {
     CLASSES[usize::from(octet)] & class != 0
 }
 
-/// Where the first LF is, eight octets at a time.
+/// Where the first LF is, eight bytes at a time.
 pub(super) fn line_feed(octets: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGH: u64 = ONES << 7;
     const LINE_FEEDS: u64 = ONES * b'\n' as u64;
     let (words, rest) = octets.as_chunks();
     for (index, word) in words.iter().enumerate() {
-        // An octet that is zero borrows; those above it may seem to be zero as well.
+        // A byte that is zero borrows; those above it may seem to be zero as well.
         let differences = u64::from_le_bytes(*word) ^ LINE_FEEDS;
         let zeros = differences.wrapping_sub(ONES) & !differences & HIGH;
         if zeros != 0 {

@@ -5,7 +5,7 @@ pub(super) const PARTS_MAX: usize = 16;
 /// The most range specifiers in one request that has a partial answer.
 const SPECIFIERS_MAX: usize = 64;
 
-/// A part of a representation: its first octet, and the one behind its last.
+/// A part of a representation: its first byte, and the one behind its last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Span {
     pub(super) first: usize,
@@ -193,7 +193,7 @@ mod tests {
     proptest! {
         #![proptest_config(mayfly_seeds::cases(256))]
 
-        /// The octets selected are those asked for; the parts neither overlap nor touch.
+        /// The bytes selected are those asked for; the parts neither overlap nor touch.
         #[test]
         fn parts_are_what_was_asked_for(
             spans in prop::collection::vec((0..40_usize, 0..40_usize), 1..12),

@@ -1,4 +1,4 @@
-//! From octets to a request: where its head ends, what it asks for, how it is framed.
+//! From bytes to a request: where its head ends, what it asks for, how it is framed.
 //!
 //! What a proxy in front could understand in another way is refused and the connection closed
 //! (RFC 9112 sections 2.2, 5.1, 5.2, 6.1, 6.3 and 11.2): a bare LF or CR, white space before a
@@ -16,10 +16,10 @@ pub(super) const FIELDS_MAX: usize = 64;
 /// Header fields that few requests have more of.
 pub(super) const FIELDS_FEW: usize = 16;
 
-/// Finds the end of a header section, looking at each octet once however the octets come.
+/// Finds the end of a header section, looking at each byte once however the bytes come.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Scanner {
-    /// Octets that were looked at.
+    /// Bytes that were looked at.
     seen: usize,
     /// Where the line begins that is not complete.
     line: usize,
@@ -30,11 +30,11 @@ pub(super) struct Scanner {
 /// Where a header section and its parts end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Extent {
-    /// Octets of the request line, its end included.
+    /// Bytes of the request line, its end included.
     pub(super) line: usize,
     /// Lines between the request line and the blank line.
     pub(super) fields: usize,
-    /// Octets of all, the blank line included.
+    /// Bytes of all, the blank line included.
     pub(super) length: usize,
 }
 
@@ -45,7 +45,7 @@ pub(super) enum Scan {
     Partial,
     /// A header section.
     Head(Extent),
-    /// None of at most so many octets that can be read in one way only.
+    /// No header section: it is too long, or it can be read in more than one way.
     Refused(Status),
 }
 
@@ -167,7 +167,7 @@ pub(super) struct Refusal {
 }
 
 impl<'h, 'i> Request<'h, 'i> {
-    /// Parses a whole header section, whose request line has `line` octets, into `fields`.
+    /// Parses a whole header section, whose request line has `line` bytes, into `fields`.
     pub(super) fn parse(
         head: &'i [u8],
         line: usize,

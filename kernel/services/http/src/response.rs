@@ -6,9 +6,9 @@ use super::request::Framing;
 use super::status::Status;
 
 /// Room for what a response says by itself: status line, `Server`, `Date`, `Connection`, and the
-/// longest of `Content-Length` with `Content-Range`, with `Content-Type` of 128 octets, or with `Allow`.
+/// longest of `Content-Length` with `Content-Range`, with `Content-Type` of 128 bytes, or with `Allow`.
 const OWN_MAX: usize = 384;
-/// Octets in the boundary of a multipart response (RFC 2046 section 5.1.1).
+/// Bytes in the boundary of a multipart response (RFC 2046 section 5.1.1).
 const BOUNDARY: usize = 16;
 
 /// A short text in the making. What does not fit is left out.
@@ -59,7 +59,7 @@ impl<const N: usize> Text<N> {
         self.push(b"\r\n");
     }
 
-    /// A line of `Content-Range` for a part of a representation of `length` octets.
+    /// A line of `Content-Range` for a part of a representation of `length` bytes.
     fn push_range(&mut self, span: Span, length: usize) {
         self.push(b"Content-Range: bytes ");
         self.push_decimal(span.first as u64);
@@ -74,15 +74,15 @@ impl<const N: usize> Text<N> {
 /// What follows the head of a response.
 #[derive(Debug)]
 pub(super) enum Content<'a> {
-    /// Octets of the site.
+    /// Bytes of the site.
     Site(&'a [u8]),
-    /// Octets that were made for this response.
+    /// Bytes that were made for this response.
     Made(Made),
-    /// So many octets that mean nothing.
+    /// So many bytes that mean nothing.
     Payload(u64),
 }
 
-/// Octets that were made for one response.
+/// Bytes that were made for one response.
 #[derive(Debug)]
 pub(super) struct Made {
     octets: Loan,
@@ -143,7 +143,7 @@ pub(super) struct Response<'a> {
 /// What a call of [`Response::copy_to`] did.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Copied {
-    /// Octets written.
+    /// Bytes written.
     pub(super) octets: usize,
     /// Those of them that are content.
     pub(super) content: usize,
@@ -321,7 +321,7 @@ impl<'a> Response<'a> {
 }
 
 impl<'a> Multipart<'a> {
-    /// Begins the next part: writes what stands before its `Content-Type`, and gives its octets.
+    /// Begins the next part: writes what stands before its `Content-Type`, and gives its bytes.
     /// The boundary behind the last part counts as one.
     fn next(&mut self, own: &mut Text<OWN_MAX>) -> Option<&'a [u8]> {
         let spans = self.parts.spans();
@@ -357,7 +357,7 @@ fn boundary(seed: u64) -> [u8; BOUNDARY] {
     })
 }
 
-/// Copies what fits to the start of the room, which shrinks; the number of octets.
+/// Copies what fits to the start of the room, which shrinks; the number of bytes.
 fn copy(from: &[u8], room: &mut &mut [u8]) -> usize {
     let length = from.len().min(room.len());
     if let (Some(from), Some((to, rest))) = (

@@ -83,11 +83,11 @@ const METHODS: [&str; 5] = ["GET", "HEAD", "OPTIONS", "other", "invalid"];
 pub struct Stats {
     methods: [u64; METHODS.len()],
     statuses: [u64; COUNT],
-    /// Octets of content that were given to the connections, without the framing of multipart responses.
+    /// Bytes of content that were given to the connections, without the framing of multipart responses.
     pub content: u64,
     /// Connections that were closed or reset at a deadline, 408 included.
     pub expired: u64,
-    /// Those of them that were reset with octets still to be sent.
+    /// Those of them that were reset with bytes still to be sent.
     pub aborted: u64,
     /// Connections that the peer ended inside a request.
     pub incomplete: u64,

@@ -136,7 +136,7 @@ fn is_reg_name(value: &[u8]) -> bool {
     true
 }
 
-/// Octets that were made of others.
+/// Bytes that were made of others.
 #[derive(Debug)]
 pub(super) struct Short<const N: usize> {
     octets: [u8; N],

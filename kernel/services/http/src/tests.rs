@@ -163,7 +163,7 @@ fn at(now: Millis) -> Moment {
 }
 const DATE: &str = "Date: Sun, 06 Nov 1994 08:49:37 GMT";
 
-/// Feeds a stream in pieces that end at `cuts` to a connection, with room for `size` octets at a
+/// Feeds a stream in pieces that end at `cuts` to a connection, with room for `size` bytes at a
 /// time; what it sends.
 fn feed(site: &Site, stream: &[u8], mut cuts: impl Iterator<Item = usize>, size: usize) -> Vec<u8> {
     let mut connection = Connection::new(0, HEAD_LIMIT);
@@ -290,7 +290,7 @@ fn every_cut() {
     }
 }
 
-/// A blank line in two pieces, and a request of one octet that is refused.
+/// A blank line in two pieces, and a request of one byte that is refused.
 #[test]
 fn blank_line_in_pieces() {
     let site = site();

@@ -243,7 +243,7 @@ mod tests {
             (b"\x04test\0", None, None),
             (b"\0", None, None),
             (b"", None, None),
-            // The octets of the apex, but inside a label.
+            // The bytes of the apex, but inside a label.
             (b"\x0ea\x06mayfly\x04test\x01\0", None, None),
             (b"\x0da\x06mayfly\x04test\0", None, None),
         ] {

@@ -3,7 +3,7 @@
 const DAYS: &[u8; 21] = b"SunMonTueWedThuFriSat";
 const MONTHS: &[u8; 36] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
 
-/// Octets in an IMF-fixdate.
+/// Bytes in an IMF-fixdate.
 pub const IMF_FIXDATE_LEN: usize = 29;
 
 /// The last second of the year 9999: an IMF-fixdate has four digits for the year.

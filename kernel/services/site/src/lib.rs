@@ -142,7 +142,7 @@ pub fn records(octets: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Octets in the longest page that is made for a request.
+/// Bytes in the longest page that is made for a request.
 pub const RENDERED_MAX: usize = 16 * 1024;
 
 /// The pages of a site.
@@ -179,14 +179,14 @@ pub enum Resource<'a> {
         /// when it has none of its own.
         location: &'a [u8],
     },
-    /// Text that is made for each request, at most [`RENDERED_MAX`] octets.
+    /// Text that is made for each request, at most [`RENDERED_MAX`] bytes.
     Rendered {
         /// The value of `Content-Type`.
         content_type: &'a str,
         /// The representation.
         text: &'a dyn fmt::Display,
     },
-    /// So many octets that mean nothing, for load tests.
+    /// So many bytes that mean nothing, for load tests.
     Payload(u64),
 }
 
@@ -218,7 +218,7 @@ pub type Variants<'a> = [Option<Variant<'a>>; 4];
 /// A file in one coding.
 #[derive(Clone, Copy, Debug)]
 pub struct Variant<'a> {
-    /// In which.
+    /// The coding that its bytes are in.
     pub coding: Coding,
     /// The strong entity tag, with its quotes.
     pub etag: &'a [u8],
@@ -226,13 +226,13 @@ pub struct Variant<'a> {
     /// `Last-Modified`, `Cache-Control`, `Vary`, `Accept-Ranges`, the site's own), `Content-Encoding`,
     /// `Content-Type`, `Content-Length`. `Date`, `Server` and `Connection` are not there.
     pub lines: &'a [u8],
-    /// Octets of `lines` that go with 304: up to `Content-Encoding`.
+    /// Bytes of `lines` that go with 304: up to `Content-Encoding`.
     pub common: usize,
-    /// Octets of `lines` up to `Content-Type`.
+    /// Bytes of `lines` up to `Content-Type`.
     pub encoded: usize,
-    /// Octets of `lines` up to `Content-Length`.
+    /// Bytes of `lines` up to `Content-Length`.
     pub typed: usize,
-    /// The octets, which are there as long as the site is: sent from where they are.
+    /// The bytes, which are there as long as the site is: sent from where they are.
     pub body: &'a [u8],
 }
 
@@ -328,7 +328,7 @@ impl Pages for Site<'_> {
 }
 
 /// How many labels a name in wire form has, the root label not among them; nothing when it is not a
-/// whole name of at most 255 octets.
+/// whole name of at most 255 bytes.
 fn labels(name: &[u8]) -> Option<usize> {
     let mut count = 0;
     let mut at = 0_usize;

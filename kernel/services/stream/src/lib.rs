@@ -4,7 +4,7 @@
 //! in place, says how much of it is done with, and writes into the send buffer:
 //!
 //! ```text
-//! progress = connection.process(now, ..., Input { octets, ended }, out, ...)
+//! progress = connection.process(now, ..., Input { bytes, ended }, out, ...)
 //! ```
 //!
 //! Time is whatever the caller says it is. All input is hostile.
@@ -26,7 +26,7 @@ pub struct Moment {
 /// What a TCP socket has received and not yet given up.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'i> {
-    /// Octets that were received and not consumed.
+    /// Bytes that were received and not consumed.
     pub octets: &'i [u8],
     /// Whether the peer has said that nothing follows them (FIN).
     pub ended: bool,
@@ -35,9 +35,9 @@ pub struct Input<'i> {
 /// What one call of a connection's `process` did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Octets of the input that are done with.
+    /// Bytes of the input that are done with.
     pub consumed: usize,
-    /// Octets written to the start of the output.
+    /// Bytes written to the start of the output.
     pub written: usize,
     /// What is to become of the connection.
     pub next: Next,
@@ -50,6 +50,6 @@ pub enum Next {
     Keep,
     /// Send what was written, then close (FIN). Further calls consume all input and say this again.
     Close,
-    /// Reset: the peer has broken a rule or a deadline with octets still to be sent to it.
+    /// Reset: the peer has broken a rule or a deadline with bytes still to be sent to it.
     Abort,
 }

@@ -12,7 +12,7 @@ use mayfly_drivers::fake::Packet;
 
 /// Connections that are remembered.
 const MAX_CONNECTIONS: usize = 48;
-/// The peers that exist, by the last octet of their addresses; the first is the router.
+/// The peers that exist, by the last byte of their addresses; the first is the router.
 const HOSTS: [u8; 5] = [2, 3, 4, 5, 6];
 /// The kinds of frames below this are TCP segments.
 const SEGMENTS: usize = 8;
@@ -28,9 +28,9 @@ struct Connection {
     path: Path,
     from_port: u16,
     to_port: u16,
-    /// The next octet to send.
+    /// The next byte to send.
     seq: u32,
-    /// The next octet to receive.
+    /// The next byte to receive.
     ack: u32,
     window: u16,
     established: bool,

@@ -80,7 +80,7 @@ fn age_of_cookies() {
         assert_eq!(again.is_valid, is_valid, "{later}");
         assert_eq!(again.reply == fresh.reply, is_kept, "{later}");
     }
-    // Another address, secret, or octet.
+    // Another address, secret, or byte.
     let other = "198.51.100.8".parse().unwrap();
     assert!(
         !Cookie::read(&fresh.reply, &secret, other, now)
@@ -144,7 +144,7 @@ fn rates() {
     assert!((0..100_000).all(|_| limiter.count(0, ADDRESS) == Verdict::Send));
 }
 
-/// A victim is sent no more octets than were sent in its name; who has a cookie, or comes over TCP,
+/// A victim is sent no more bytes than were sent in its name; who has a cookie, or comes over TCP,
 /// gets all.
 #[test]
 fn no_amplifier() {

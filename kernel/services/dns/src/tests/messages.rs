@@ -110,7 +110,7 @@ fn headers() {
         ),
         (
             "pointer into the header",
-            // The ID's octets are no name, those of the counts are: the root at offset 6.
+            // The ID's bytes are no name, those of the counts are: the root at offset 6.
             [
                 header(0, [1, 0, 0, 0]),
                 b"\x01a\xc0\x06\x00\x01\x00\x01".to_vec(),

@@ -4,7 +4,7 @@ use super::*;
 
 const QUESTION: usize = 12 + 4;
 
-/// TC, records in each section, and octets.
+/// TC, records in each section, and bytes.
 fn shape(zones: &impl Zones, message: &[u8], transport: Transport) -> (bool, [u16; 3], usize) {
     let response = ask(zones, message, transport).unwrap();
     dump(&response);

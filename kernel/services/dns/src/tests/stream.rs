@@ -10,7 +10,7 @@ fn framed(message: &[u8]) -> Vec<u8> {
 /// Enough for what is asked here, and too little for two answers.
 const ROOM: usize = 514;
 
-/// Feeds a stream in pieces of `step` octets to a connection whose send buffer is emptied after
+/// Feeds a stream in pieces of `step` bytes to a connection whose send buffer is emptied after
 /// each call.
 fn run(
     server: &mut Server,
@@ -109,7 +109,7 @@ fn deadlines() {
         next: Next::Keep,
     };
 
-    // Octets that trickle in do not move the deadline; a whole query does.
+    // Bytes that trickle in do not move the deadline; a whole query does.
     let mut connection = Connection::new(100);
     let mut out = [0; 2048];
     assert_eq!(

@@ -47,7 +47,7 @@ fn slow_requests_get_408() {
         (Vec::new(), Next::Keep)
     );
     assert!(!timed.connection.is_idle());
-    // More octets do not move the deadline.
+    // More bytes do not move the deadline.
     for (length, now) in (2..request.len()).zip((9_000..19_000).step_by(500)) {
         assert_eq!(
             timed.at(now, &request[..length], false, 512),
@@ -160,7 +160,7 @@ fn slow_readers_are_reset() {
     let site = site();
     let request = b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n";
 
-    // One that takes nothing after the first octets.
+    // One that takes nothing after the first bytes.
     let mut timed = Timed::new(&site);
     assert_eq!(timed.at(0, request, false, 100).1, Next::Keep);
     assert_eq!(timed.connection.deadline(), WRITE_TIMEOUT);

@@ -1,45 +1,45 @@
 //! The packed site: zones and files in the form in which they are served, made by `hatch pack`.
 //!
-//! A pack is one block of octets that is served from where it lies. Nothing in it is believed:
+//! A pack is one block of bytes that is served from where it lies. Nothing in it is believed:
 //! [`Pack::open`] looks at the header in constant time, and every offset and length is checked
 //! again where it is used ([`read`]); what contradicts itself there is [`Broken`]. Whatever the
-//! octets are, nothing panics, and the work for one look-up is bounded.
+//! bytes are, nothing panics, and the work for one look-up is bounded.
 //!
 //! # Format, version 1
 //!
-//! Numbers are little endian and unsigned; but for the octets that go on the wire as they are.
-//! Offsets count octets from the start of the section that is named with them, and say nothing of where the pack
-//! lies in memory. A pack is shorter than 4 GiB. Unused octets are zero.
+//! Numbers are little endian and unsigned; but for the bytes that go on the wire as they are.
+//! Offsets count bytes from the start of the section that is named with them, and say nothing of where the pack
+//! lies in memory. A pack is shorter than 4 GiB. Unused bytes are zero.
 //!
 //! ```text
-//! header, 128 octets
+//! header, 128 bytes
 //!      0  8  magic: 89 'M' 'A' 'Y' 'F' 'L' 'Y' 0a
 //!      8  4  version: 1
-//!     12  4  octets in the whole pack
+//!     12  4  bytes in the whole pack
 //!     16  8  seed of the hash
 //!     24  1  labels of the shortest apex (the root label does not count)
 //!     25  1  labels of the longest apex
 //!     28  4  host that is the default
-//!     32 80  ten sections, each: offset from the start of the pack, octets
+//!     32 80  ten sections, each: offset from the start of the pack, bytes
 //!    112  8  unused
-//!    120  8  hash of the 120 octets before, with seed 0
+//!    120  8  hash of the 120 bytes before, with seed 0
 //! sections, each at a multiple of 64, in this order
-//! trailer, the last 32 octets
+//! trailer, the last 32 bytes
 //!         32  SHA-256 of all before: `hatch pack --check` verifies it, the guest does not
 //! ```
 //!
 //! | section | holds |
 //! |---|---|
 //! | 0 names | hash table of the names of all zones, to `nodes` |
-//! | 1 nodes | one record for each name, after 8 octets of nothing |
+//! | 1 nodes | one record for each name, after 8 bytes of nothing |
 //! | 2 zones | one record for each zone |
-//! | 3 order | offsets of nodes, 4 octets each: for each zone all in canonical order (RFC 4034 section 6.1), then those with NSEC |
-//! | 4 nsec3 | for each zone in the order of hashes: 20 octets of hash, 4 of node |
+//! | 3 order | offsets of nodes, 4 bytes each: for each zone all in canonical order (RFC 4034 section 6.1), then those with NSEC |
+//! | 4 nsec3 | for each zone in the order of hashes: 20 bytes of hash, 4 of node |
 //! | 5 hosts | names of hosts in the order of octets: 4 octets offset in `resources`, 4 of host |
 //! | 6 paths | hash table of the paths of all hosts, to `resources` |
-//! | 7 resources | one record for each path or name of a host, after 8 octets of nothing |
-//! | 8 listing | offsets of resources, 4 octets each, in the order of host and path |
-//! | 9 bodies | the octets of files, each at a multiple of 16, from 64 KiB on of 4096 |
+//! | 7 resources | one record for each path or name of a host, after 8 bytes of nothing |
+//! | 8 listing | offsets of resources, 4 bytes each, in the order of host and path |
+//! | 9 bodies | the bytes of files, each at a multiple of 16, from 64 KiB on of 4096 |
 //!
 //! ## Hash tables
 //!
@@ -50,7 +50,7 @@
 //! seed when a record would be further away.
 //!
 //! The hash is [`read::hash`]: of a name, which is in wire form and lower case, with the seed of the header; of a path
-//! with the hash of the four octets of its host as the seed. It need not withstand an adversary: who asks does not
+//! with the hash of the four bytes of its host as the seed. It need not withstand an adversary: who asks does not
 //! choose what is in the table.
 //!
 //! ## Nodes
@@ -60,14 +60,14 @@
 //!  4 4  the wildcard right below, or 0
 //!  8 4  the delegation that it is or is below of, or 0
 //! 12 2  RRsets
-//! 14 1  octets of the name
+//! 14 1  bytes of the name
 //! 15 1  1: an apex
 //! 16    for each RRset, in the order of types, 20 octets:
 //!        0 2  type
 //!        4 4  TTL
 //!        8 4  offset of its RDATA from the start of the node
-//!       12 4  octets of RDATA, each after its length in 16 bits, big endian
-//!       16 4  octets of RDATA of the RRSIG records that cover it, in the same form, right after
+//!       12 4  bytes of RDATA, each after its length in 16 bits, big endian
+//!       16 4  bytes of RDATA of the RRSIG records that cover it, in the same form, right after
 //!       the name in wire form as it was written; RDATA
 //! ```
 //!
@@ -85,35 +85,35 @@
 //!  8 8  first in `order` (index), how many: all nodes
 //! 16 8  the same: nodes with NSEC
 //! 24 8  first in `nsec3` (index), how many
-//! 32 8  offset of the NSEC3 salt in `nodes`, octets of it
+//! 32 8  offset of the NSEC3 salt in `nodes`, bytes of it
 //! ```
 //!
 //! ## Resources
 //!
 //! ```text
 //!  0 4  host
-//!  4 2  octets of the path
+//!  4 2  bytes of the path
 //!  6 1  1: a file; 2: a redirect; 3: the name of a host, which is where the path would be; 4: header lines
 //!  7 1  variants of the file
 //!  8 8  when the file was modified, in seconds since 1970, or 0 when that is not known; or
-//!  8 2  status of the redirect; of header lines their octets
-//! 10 2  octets of the location
-//! 12 2  octets of the header lines of the redirect
+//!  8 2  status of the redirect; of header lines their bytes
+//! 10 2  bytes of the location
+//! 12 2  bytes of the header lines of the redirect
 //! 16    for each variant, the smallest first, 24 octets:
 //!        0 1  0: identity, 1: gzip, 2: brotli, 3: zstd
-//!        1 1  octets of the entity tag
+//!        1 1  bytes of the entity tag
 //!        2 2  offset of the entity tag in the header lines
 //!        4 4  offset of the header lines from the start of the resource
-//!        8 2  octets of the header lines
+//!        8 2  bytes of the header lines
 //!       10 2  of these up to `Content-Encoding`
 //!       12 2  of these up to `Content-Type`
 //!       14 2  of these up to `Content-Length`
 //!       16 4  offset of the body in `bodies`
-//!       20 4  octets of the body
+//!       20 4  bytes of the body
 //!       the path, percent-decoded; the location; header lines
 //! ```
 //!
-//! An error page is a resource whose path is a NUL and its status in two octets, big endian.
+//! An error page is a resource whose path is a NUL and its status in two bytes, big endian.
 //!
 //! Header lines of kind 4 go with answers for paths below theirs that are no file: their path is a folder's, with the
 //! slash at its end, their host has the uppermost bit set ([`LINES_OF`]), and they are in `paths` alone. A folder has them only
@@ -135,25 +135,25 @@ use read::{Table, part, u32_at, u64_at};
 pub const MAGIC: [u8; 8] = *b"\x89MAYFLY\n";
 /// The version that is read.
 pub const VERSION: u32 = 1;
-/// Octets of the header.
+/// Bytes of the header.
 pub const HEADER: usize = 128;
-/// Octets of the header that its checksum covers.
+/// Bytes of the header that its checksum covers.
 pub const HEADER_SUMMED: usize = 120;
-/// Octets of the trailer.
+/// Bytes of the trailer.
 pub const TRAILER: usize = 32;
 /// Slots that a record may be in.
 pub const PROBES: usize = 32;
-/// Octets of a node before its RRsets.
+/// Bytes of a node before its RRsets.
 pub const NODE: usize = 16;
-/// Octets of an RRset in a node.
+/// Bytes of an RRset in a node.
 pub const RRSET: usize = 20;
-/// Octets of a zone.
+/// Bytes of a zone.
 pub const ZONE: usize = 40;
-/// Octets of an entry of the section `nsec3`.
+/// Bytes of an entry of the section `nsec3`.
 pub const NSEC3: usize = 24;
-/// Octets of a resource before its variants.
+/// Bytes of a resource before its variants.
 pub const RESOURCE: usize = 16;
-/// Octets of a variant in a resource.
+/// Bytes of a variant in a resource.
 pub const VARIANT: usize = 24;
 /// Kind of resource: a file.
 pub const FILE: u8 = 1;
@@ -240,7 +240,7 @@ pub struct Pack<'a> {
 /// Why something is not a pack that can be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenError {
-    /// Fewer octets than a header and a trailer have: so many.
+    /// Fewer bytes than a header and a trailer have: so many.
     Short(usize),
     /// It begins with something else.
     Magic,
@@ -248,7 +248,7 @@ pub enum OpenError {
     Checksum,
     /// A version that is not read here.
     Version(u32),
-    /// The pack has octets that are not there: it says how many, and there are so many.
+    /// The pack has bytes that are not there: it says how many, and there are so many.
     Cut(u32, usize),
     /// A section is not inside the pack.
     Section(Section),
@@ -276,7 +276,7 @@ impl core::error::Error for OpenError {}
 impl<'a> Pack<'a> {
     /// Looks at the header of a pack, in constant time.
     ///
-    /// Octets after its end do not matter.
+    /// Bytes after its end do not matter.
     ///
     /// # Errors
     ///
@@ -342,13 +342,13 @@ impl<'a> Pack<'a> {
         })
     }
 
-    /// The octets of the pack.
+    /// The bytes of the pack.
     #[must_use]
     pub fn octets(&self) -> &'a [u8] {
         self.octets
     }
 
-    /// The octets of a section, for who checks all of it.
+    /// The bytes of a section, for who checks all of it.
     #[must_use]
     pub fn section(&self, section: Section) -> &'a [u8] {
         match section {

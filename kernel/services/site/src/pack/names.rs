@@ -52,7 +52,7 @@ pub fn canonical_order(one: &[u8], other: &[u8]) -> Option<Ordering> {
     }
 }
 
-/// A node, from its first octet to the end of the section.
+/// A node, from its first byte to the end of the section.
 #[derive(Clone, Copy)]
 struct NodeRecord<'a>(&'a [u8]);
 

@@ -13,7 +13,7 @@ pub fn path_hash(seed: u64, host: u32, path: &[u8]) -> u64 {
 /// A resource in the listing: its host, its path, and what is there.
 pub type Listed<'a> = (u32, &'a [u8], Resource<'a>);
 
-/// A resource, from its first octet to the end of the section.
+/// A resource, from its first byte to the end of the section.
 #[derive(Clone, Copy)]
 struct Record<'a>(&'a [u8]);
 
@@ -160,7 +160,7 @@ impl<'a> Pack<'a> {
         })
     }
 
-    /// The `index`th name of a host in the order of their octets, and the host.
+    /// The `index`th name of a host in the order of their bytes, and the host.
     ///
     /// # Errors
     ///

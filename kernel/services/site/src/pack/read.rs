@@ -3,19 +3,19 @@
 use super::PROBES;
 use crate::Broken;
 
-/// `length` octets at an offset.
+/// `length` bytes at an offset.
 pub(super) fn part(octets: &[u8], at: usize, length: usize) -> Result<&[u8], Broken> {
     let tail = octets.get(at..).ok_or(Broken)?;
     tail.get(..length).ok_or(Broken)
 }
 
-/// As many octets as there are in an array, at an offset.
+/// As many bytes as there are in an array, at an offset.
 fn array<const N: usize>(octets: &[u8], at: usize) -> Result<[u8; N], Broken> {
     let tail = octets.get(at..).ok_or(Broken)?;
     tail.first_chunk().copied().ok_or(Broken)
 }
 
-/// The octet at an offset.
+/// The byte at an offset.
 pub(super) fn u8_at(octets: &[u8], at: usize) -> Result<u8, Broken> {
     octets.get(at).copied().ok_or(Broken)
 }
@@ -35,7 +35,7 @@ pub(super) fn u64_at(octets: &[u8], at: usize) -> Result<u64, Broken> {
     array(octets, at).map(u64::from_le_bytes)
 }
 
-/// The `index`th of a run of `count` entries of `N` octets that begins with the entry `first`.
+/// The `index`th of a run of `count` entries of `N` bytes that begins with the entry `first`.
 pub(super) fn entry<const N: usize>(
     octets: &[u8],
     first: u32,
@@ -48,7 +48,8 @@ pub(super) fn entry<const N: usize>(
     array(octets, at.ok_or(Broken)?)
 }
 
-/// How many of a run of `count` entries in order come before the place that `goes_on` tells.
+/// Searches `count` sorted entries: how many come before the place that is looked for. `goes_on(i)` says whether entry
+/// `i` is before that place.
 pub(super) fn search(
     count: usize,
     mut goes_on: impl FnMut(usize) -> Result<bool, Broken>,
