@@ -7,6 +7,7 @@
 //! | `ip=10.0.2.80/24`, `ip=fd00::80/64` | an interface address and its prefix length; up to [`MAX_ADDRESSES`] |
 //! | `ip=dhcp` | ask DHCPv4; the default when there is no `ip=` at all |
 //! | `gw=10.0.2.2`, `gw=fd00::1` | the default gateway, one for each family |
+//! | `mtu=1400` | the greatest MTU, [`MTU`] bytes of IP packet; that of the interface counts where it is less. With an IPv6 address it is 1280 at least |
 //! | `console=on`, `console=off` | whether the console ring is written to; on by default. Linux' words are taken as Linux means them: a device (`hvc0`, `ttyS0,115200`) as `on`, `null` and nothing as `off` |
 //! | `endpoints=healthz,boot`, `endpoints=none` | which of the guest's own pages are served: `boot`, `metrics`, `healthz` (`/.mayfly/boot` and so on), or `all` three; only `healthz` by default |
 //! | `endpoints=payload:1048576` | serves `/.mayfly/payload/N` with `N` up to this many bytes, for load tests; may stand in the same list |
@@ -20,9 +21,15 @@
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::num::NonZeroU16;
+use core::ops::RangeInclusive;
 use core::str::FromStr;
 
 use mayfly_dns as dns;
+
+/// What may be given as an MTU: what every host must take (RFC 791) to what Ethernet carries.
+pub const MTU: RangeInclusive<u16> = 576..=1500;
+/// The least MTU with IPv6 (RFC 8200 section 5).
+const MTU6: u16 = 1280;
 
 /// The number of interface addresses that one guest may be given.
 pub const MAX_ADDRESSES: usize = 4;
@@ -72,6 +79,8 @@ pub struct Config {
     pub gw6: Option<Ipv6Addr>,
     /// Whether to ask DHCPv4 for an address.
     pub dhcp: bool,
+    /// The greatest MTU, in bytes of IP packet.
+    pub mtu: Option<u16>,
     /// Whether to write to the console ring.
     pub console: bool,
     /// Which of the guest's own pages are served.
@@ -220,6 +229,10 @@ pub enum Fault {
     BadEndpoints,
     /// `payload` without a number of bytes, or with one that is out of range.
     PayloadWithoutBound,
+    /// Not a number in [`MTU`].
+    BadMtu,
+    /// Less than IPv6 needs.
+    MtuOfIpv6,
     /// Neither `off` nor a number from 1 to 65535.
     BadRate,
     /// Empty, too long, or not of printable ASCII characters.
@@ -252,6 +265,10 @@ impl fmt::Display for Fault {
                     "payload must have a bound of 1 to {PAYLOAD_MAX} bytes, as in payload:1048576"
                 );
             }
+            Self::BadMtu => {
+                return write!(f, "must be {} to {}", MTU.start(), MTU.end());
+            }
+            Self::MtuOfIpv6 => return write!(f, "must be {MTU6} or more with an IPv6 address"),
             Self::BadRate => "must be off or 1 to 65535",
             Self::BadName => {
                 return write!(f, "must be 1 to {} printable ASCII characters", dns::IDENTITY_MAX);
@@ -315,6 +332,7 @@ struct Words<'a> {
     dhcp: Option<&'a [u8]>,
     gw4: Option<&'a [u8]>,
     gw6: Option<&'a [u8]>,
+    mtu: Option<&'a [u8]>,
     console: Option<&'a [u8]>,
     endpoints: Option<&'a [u8]>,
     rrl: Option<&'a [u8]>,
@@ -330,6 +348,7 @@ impl<'a> Words<'a> {
                 gw4: None,
                 gw6: None,
                 dhcp: false,
+                mtu: None,
                 console: true,
                 endpoints: Endpoints::DEFAULT,
                 rrl: Some(dns::Config::RATE_LIMIT),
@@ -339,6 +358,7 @@ impl<'a> Words<'a> {
             dhcp: None,
             gw4: None,
             gw6: None,
+            mtu: None,
             console: None,
             endpoints: None,
             rrl: None,
@@ -362,6 +382,11 @@ impl<'a> Words<'a> {
                     self.config.gw6 = Some(address);
                 }
             },
+            ("mtu", _) => {
+                set(&mut self.mtu, word)?;
+                let mtu = number(value).filter(|mtu| MTU.contains(mtu));
+                self.config.mtu = Some(mtu.ok_or(Fault::BadMtu)?);
+            }
             ("console", "on" | "off") => {
                 set(&mut self.console, word)?;
                 self.config.console = value == "on";
@@ -419,6 +444,13 @@ impl<'a> Words<'a> {
             && config.ipv4().is_some()
         {
             let fault = Fault::DhcpAndStatic;
+            return Err(CmdlineError { word, fault });
+        }
+        if let Some(word) = self.mtu
+            && config.mtu.is_some_and(|mtu| mtu < MTU6)
+            && config.ipv6().is_some()
+        {
+            let fault = Fault::MtuOfIpv6;
             return Err(CmdlineError { word, fault });
         }
         config.dhcp = self.dhcp.is_some() || config.addresses().next().is_none();
@@ -588,6 +620,18 @@ mod tests {
     }
 
     #[test]
+    fn an_mtu() {
+        assert_eq!(ok("").0.mtu, None);
+        for (cmdline, mtu) in [
+            ("mtu=576", 576),
+            ("mtu=1500", 1500),
+            ("mtu=1280 ip=fd00::80/64", 1280),
+        ] {
+            assert_eq!(ok(cmdline).0.mtu, Some(mtu));
+        }
+    }
+
+    #[test]
     fn accepted() {
         for (cmdline, dhcp, addresses) in [
             ("ip=dhcp", true, 0),
@@ -618,6 +662,11 @@ mod tests {
         for (cmdline, word, fault) in [
             (&b"ip="[..], &b"ip="[..], BadAddress),
             (b"ip=dhcp6", b"ip=dhcp6", BadAddress),
+            (b"mtu=575", b"mtu=575", BadMtu),
+            (b"mtu=1501", b"mtu=1501", BadMtu),
+            (b"mtu=+1400", b"mtu=+1400", BadMtu),
+            (b"mtu=1400 mtu=1400", b"mtu=1400", Repeated),
+            (b"mtu=1279 ip=fd00::80/64", b"mtu=1279", MtuOfIpv6),
             (b"ip=10.0.2.256/24", b"ip=10.0.2.256/24", BadAddress),
             (b"ip=10.0.2.080/24", b"ip=10.0.2.080/24", BadAddress),
             (b"quiet ip=10.0.2.80", b"ip=10.0.2.80", NoPrefix),

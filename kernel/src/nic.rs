@@ -53,13 +53,19 @@ pub struct Nic<'h, H: Hypervisor> {
 pub struct Tx<'h, H: Hypervisor> {
     front: NetFront<'h, H>,
     timeline: &'h Timeline,
+    /// The MTU that the command line sets as the greatest.
+    mtu_max: Option<u16>,
 }
 
 impl<'h, H: Hypervisor> Nic<'h, H> {
     /// Wraps a front end in whatever state it is.
     pub fn new(front: NetFront<'h, H>, timeline: &'h Timeline) -> Self {
         Self {
-            tx: Tx { front, timeline },
+            tx: Tx {
+                front,
+                timeline,
+                mtu_max: None,
+            },
             frame: [0; FRAME_MAX],
             length: 0,
             bad_checksums: 0,
@@ -112,7 +118,13 @@ impl<H: Hypervisor> Tx<'_, H> {
 
     /// The MTU, in bytes of IP packet.
     pub fn mtu(&self) -> usize {
-        usize::from(self.front.mtu())
+        let mtu = self.front.mtu();
+        usize::from(self.mtu_max.map_or(mtu, |most| mtu.min(most)))
+    }
+
+    /// Sets the greatest MTU.
+    pub fn limit_mtu(&mut self, most: Option<u16>) {
+        self.mtu_max = most;
     }
 
     /// What the back end does with what we send.
@@ -181,6 +193,10 @@ pub struct Ip<'n, 'h, H: Hypervisor> {
     exhausted: bool,
     /// What is sent goes nowhere.
     is_nowhere: bool,
+    /// The MTU of the way to the peer.
+    mtu: usize,
+    /// The sequence number behind the last octet that was sent.
+    sent: Option<u32>,
 }
 
 impl<'n, 'h, H: Hypervisor> Ip<'n, 'h, H> {
@@ -193,12 +209,28 @@ impl<'n, 'h, H: Hypervisor> Ip<'n, 'h, H> {
         };
         Self {
             packet,
-            tx,
             peer,
             longest,
             exhausted: false,
             is_nowhere: false,
+            mtu: tx.mtu(),
+            sent: None,
+            tx,
         }
+    }
+
+    /// With an MTU that is no greater than the interface's. Only an interface that is made with it heeds it.
+    #[must_use]
+    pub fn with_mtu(self, mtu: usize) -> Self {
+        Self {
+            mtu: self.mtu.min(mtu),
+            ..self
+        }
+    }
+
+    /// The sequence number behind the last octet of a segment that was sent, if one with octets was.
+    pub fn sent(&self) -> Option<u32> {
+        self.sent
     }
 
     /// A device that sends nothing anywhere. (As a type of its own it would have all of smoltcp's sending compiled once
@@ -271,6 +303,7 @@ pub struct IpToken<'a, 'h, H: Hypervisor> {
     peer: Mac,
     segment: Option<u16>,
     is_nowhere: bool,
+    sent: &'a mut Option<u32>,
 }
 
 impl<H: Hypervisor> smoltcp::phy::TxToken for IpToken<'_, '_, H> {
@@ -281,6 +314,7 @@ impl<H: Hypervisor> smoltcp::phy::TxToken for IpToken<'_, '_, H> {
             peer,
             segment,
             is_nowhere,
+            sent,
         } = self;
         if is_nowhere {
             return f(&mut vec![0; length]);
@@ -291,6 +325,7 @@ impl<H: Hypervisor> smoltcp::phy::TxToken for IpToken<'_, '_, H> {
             let result = f(packet);
             let ipv4 = packet.first().is_some_and(|first| first >> 4 == 4);
             ethernet_header(header, peer, mac, ipv4);
+            *sent = sequence_end(packet, ipv4).or(*sent);
             (result, finish_tcp(packet, ipv4, segment, features))
         })
     }
@@ -311,6 +346,16 @@ pub fn ethernet_header(header: &mut [u8], to: Mac, from: Mac, ipv4: bool) {
     if let Some(header) = header.first_chunk_mut::<ETHERNET_HEADER>() {
         *header = [a, b, c, d, e, f, g, h, i, j, k, l, m, n];
     }
+}
+
+/// The sequence number behind the last octet of a TCP packet; `None` if it has no octets.
+fn sequence_end(packet: &[u8], ipv4: bool) -> Option<u32> {
+    let header = if ipv4 { IPV4_HEADER } else { IPV6_HEADER };
+    let message = packet.get(header..)?;
+    let (start, offset) = (message.get(4..8)?.first_chunk()?, message.get(12)? >> 4);
+    let octets = message.len().checked_sub(usize::from(offset) * 4)?;
+    let octets = u32::try_from(octets).ok().filter(|octets| *octets > 0)?;
+    Some(u32::from_be_bytes(*start).wrapping_add(octets))
 }
 
 /// Writes the checksums of a TCP packet whose fields for them are 0; says what is left to the back end.
@@ -369,6 +414,7 @@ impl<'n, 'h, H: Hypervisor> Device for Ip<'n, 'h, H> {
             peer: self.peer,
             segment: None,
             is_nowhere: self.is_nowhere,
+            sent: &mut self.sent,
         };
         Some((RxToken(packet), token))
     }
@@ -385,6 +431,7 @@ impl<'n, 'h, H: Hypervisor> Device for Ip<'n, 'h, H> {
             peer: self.peer,
             segment: None,
             is_nowhere: self.is_nowhere,
+            sent: &mut self.sent,
         })
     }
 
@@ -393,7 +440,7 @@ impl<'n, 'h, H: Hypervisor> Device for Ip<'n, 'h, H> {
         let longest = NonZeroUsize::new(self.longest - ETHERNET_HEADER);
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ip;
-        capabilities.max_transmission_unit = self.tx.mtu();
+        capabilities.max_transmission_unit = self.mtu;
         // Received ones are verified before they come here, sent ones are made or left in `finish_tcp`.
         capabilities.checksum.ipv4 = Checksum::None;
         capabilities.checksum.tcp = Checksum::None;

@@ -6,6 +6,7 @@ use smoltcp::wire::{
     Ipv6Packet, TcpPacket, UdpPacket,
 };
 
+use super::too_big::TooBig;
 use crate::checksum::Sum;
 use crate::nic::Mac;
 
@@ -55,6 +56,8 @@ pub(super) enum Frame<'f> {
     Dhcp(Mac, [u8; 4], &'f [u8]),
     /// An IPv6 packet for a group whose routers are to look at it: a query of MLD, if it is anything to us.
     Group(&'f [u8]),
+    /// A router says that a segment of ours is too long.
+    TooBig(TooBig),
     /// What nobody here takes: a datagram to another port, or another protocol. Its sender may be told.
     Unwanted,
     /// Something else that may be for us.
@@ -206,7 +209,9 @@ impl<'f> Frame<'f> {
                     message: payload,
                 })
             }
-            IpProtocol::Icmp | IpProtocol::Icmpv6 => Self::Other,
+            IpProtocol::Icmp | IpProtocol::Icmpv6 => {
+                TooBig::read(payload, &from, to).map_or(Self::Other, Self::TooBig)
+            }
             _ => Self::Unwanted,
         }
     }

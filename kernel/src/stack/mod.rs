@@ -17,6 +17,7 @@ mod neighbors;
 mod sizing;
 mod snapshot;
 mod tcp;
+mod too_big;
 mod udp;
 
 use alloc::boxed::Box;
@@ -175,6 +176,7 @@ impl<'a, P: Pages> Stack<'a, P> {
         now: Instant,
     ) -> Self {
         let (_, tx) = nic.split();
+        tx.limit_mtu(config.mtu);
         let mac = EthernetAddress(UNKNOWN_MAC).into();
         let [seed, _] = root.numbers(Purpose::Smoltcp);
         let iface = interface(&mut Ethernet::new(None, tx), mac, seed, now);
@@ -362,6 +364,7 @@ impl<'a, P: Pages> Stack<'a, P> {
                         self.iface_wake = wake.into_iter().flatten().min();
                     }
                 }
+                Frame::TooBig(told) => self.connections.narrow(&told),
                 Frame::Unwanted if !self.errors.take(now) => self.stats.ignored += 1,
                 Frame::Other | Frame::Unwanted => self.other(frame, tx, now),
                 Frame::Nothing => self.stats.ignored += 1,

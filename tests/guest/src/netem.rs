@@ -11,14 +11,21 @@ use crate::random::Random;
 type Queue = VecDeque<(u64, Vec<u8>)>;
 
 /// A link between the guest and the client. The default one is a wire: it delays and loses nothing.
-#[derive(Debug)]
 pub struct Link {
     /// What a frame takes in either direction, in ns.
     pub delay: u64,
+    /// What each octet takes on the way from the guest, in ns, one behind the other.
+    pub octet: u64,
     /// How many of a million frames are lost, in either direction.
     pub loss: usize,
+    /// Says of each frame of the guest whether it is lost.
+    pub loses: Option<Box<dyn FnMut(&[u8]) -> bool>>,
     /// Frames that were lost.
     pub lost: u64,
+    /// What the guest has sent and when, what is lost included, as long as somebody wants to know.
+    pub taken: Option<Vec<(u64, Vec<u8>)>>,
+    /// When the last octet from the guest has left.
+    free_at: u64,
     random: Random,
     to_guest: Queue,
     to_client: Queue,
@@ -28,8 +35,12 @@ impl Default for Link {
     fn default() -> Self {
         Self {
             delay: 0,
+            octet: 0,
+            free_at: 0,
             loss: 0,
+            loses: None,
             lost: 0,
+            taken: None,
             random: Random::new(1),
             to_guest: Queue::new(),
             to_client: Queue::new(),
@@ -38,7 +49,7 @@ impl Default for Link {
 }
 
 impl Link {
-    fn loses(&mut self) -> bool {
+    fn is_lost(&mut self) -> bool {
         let is_lost = self.loss > 0 && self.random.below(1_000_000) < self.loss;
         self.lost += u64::from(is_lost);
         is_lost
@@ -46,7 +57,7 @@ impl Link {
 
     /// Takes a frame of the client.
     pub fn send(&mut self, xen: &FakeXen, frame: Vec<u8>) {
-        if !self.loses() {
+        if !self.is_lost() {
             self.to_guest.push_back((xen.now().0 + self.delay, frame));
         }
         self.carry(xen);
@@ -67,8 +78,16 @@ impl Link {
         let now = xen.now().0;
         let sent: Vec<_> = xen.with(|world| world.netback.transmitted.drain(..).collect());
         for frame in sent {
-            if !self.loses() {
-                self.to_client.push_back((now + self.delay, frame));
+            if let Some(taken) = &mut self.taken {
+                taken.push((now, frame.clone()));
+            }
+            if self.loses.as_mut().is_some_and(|loses| loses(&frame)) {
+                self.lost += 1;
+                continue;
+            }
+            if !self.is_lost() {
+                self.free_at = self.free_at.max(now) + frame.len() as u64 * self.octet;
+                self.to_client.push_back((self.free_at + self.delay, frame));
             }
         }
         while let Some((_, frame)) = self.to_guest.pop_front_if(|(at, _)| *at <= now) {

@@ -55,7 +55,7 @@ impl Cookies {
         self.until = now + Duration::from_secs(2 * PERIOD.unsigned_abs());
         let segment = TcpPacket::new_unchecked(syn.message);
         let peer = segment.seq_number().0.cast_unsigned();
-        let mss = peers_mss(&segment, &syn.path);
+        let mss = mss(syn);
         let size = SIZES.iter().rposition(|&size| size <= mss).unwrap_or(0);
         #[allow(clippy::cast_possible_truncation, reason = "less than 8")]
         let size = size as u32;
@@ -102,6 +102,10 @@ fn period(now: Instant) -> u32 {
 }
 
 /// The MSS that a SYN names, or the default of its family.
+pub(super) fn mss(syn: &Segment<'_>) -> u16 {
+    peers_mss(&TcpPacket::new_unchecked(syn.message), &syn.path)
+}
+
 fn peers_mss(syn: &TcpPacket<&[u8]>, path: &Path) -> u16 {
     let mut options = syn.options();
     while let Ok((rest, option)) = TcpOption::parse(options) {

@@ -29,6 +29,7 @@ use smoltcp::wire::IpAddress;
 
 use super::frame::{Path, Segment};
 use super::sizing::Sizing;
+use super::too_big::TooBig;
 use super::{Memory, Stats, millis};
 use crate::nic::{IPV4_HEADER, IPV6_HEADER, Ip, Mac, Tx};
 use crate::secrets::{Purpose, Root};
@@ -66,18 +67,23 @@ impl<H: Hypervisor> Wire<'_, '_, H> {
     /// Lets a slot's socket send up to so many packets. Returns whether there was no room for one.
     #[inline(never)]
     fn send(&mut self, slot: &mut Slot<'_>, most: usize, nowhere: bool) -> bool {
+        let is_narrow = slot.mtu < self.tx.mtu();
         let mut device = if nowhere {
             Ip::nowhere(self.tx)
         } else {
-            Ip::new(None, self.tx, slot.path.mac)
+            Ip::new(None, self.tx, slot.path.mac).with_mtu(slot.mtu)
         };
+        // smoltcp knows the MTU of interfaces alone, so a narrow way has one of its own.
+        let mut narrow = is_narrow.then(|| sequence::anew(self.iface, &mut device, 0, self.now));
+        let iface = narrow.as_mut().unwrap_or(self.iface);
         for _ in 0..most {
-            let result = self
-                .iface
-                .poll_egress(self.now, &mut device, &mut slot.sockets);
+            let result = iface.poll_egress(self.now, &mut device, &mut slot.sockets);
             if result != PollResult::SocketStateChanged {
                 break;
             }
+        }
+        if let Some(sent) = device.sent() {
+            slot.sent = sent;
         }
         device.is_exhausted()
     }
@@ -233,6 +239,21 @@ impl<'a> Connections<'a> {
         }
     }
 
+    /// Lowers the MTU of the connection that a router has found too wide, if it is one of ours.
+    pub(super) fn narrow(&mut self, told: &TooBig) {
+        let slot = self.find(hash(self.seeds, &told.path), &told.path);
+        let Some(slot) = slot.and_then(|slot| self.slots.get_mut(usize::from(slot))) else {
+            return;
+        };
+        // Only who has seen what was sent can quote it (RFC 5927 section 7.2): it lies before the last octet that was
+        // sent, by no more than can be under way.
+        let ago = slot.sent.wrapping_sub(told.number);
+        let most = slot.socket().send_capacity();
+        if ago > 0 && usize::try_from(ago).is_ok_and(|ago| ago <= most) {
+            slot.mtu = slot.mtu.min(told.mtu);
+        }
+    }
+
     /// A slot for a segment that may open a connection; breaks off when nothing more is to be done about it.
     #[inline(never)]
     fn admit<H: Hypervisor>(
@@ -261,7 +282,7 @@ impl<'a> Connections<'a> {
                 wire.answer(path, number, next, window);
                 return ControlFlow::Break(());
             };
-            self.open(slot, wire.now, path, hash);
+            self.open(slot, wire.now, path, hash, cookie::mss(segment));
             return ControlFlow::Continue(Some(slot));
         }
         let Some(opened) = self.cookies.check(wire.now, segment) else {
@@ -272,7 +293,7 @@ impl<'a> Connections<'a> {
             return ControlFlow::Break(());
         };
         stats.cookies_taken += 1;
-        self.open(slot, wire.now, path, hash);
+        self.open(slot, wire.now, path, hash, opened.mss);
         self.replay(slot, &opened, wire);
         ControlFlow::Continue(Some(slot))
     }

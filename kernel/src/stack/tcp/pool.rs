@@ -141,15 +141,24 @@ impl Connections<'_> {
     }
 
     /// Lets the slot listen for the SYN of a connection.
-    pub(super) fn open(&mut self, slot: u16, now: Instant, path: &Path, hash: u64) -> Option<()> {
+    pub(super) fn open(
+        &mut self,
+        slot: u16,
+        now: Instant,
+        path: &Path,
+        hash: u64,
+        mss: u16,
+    ) -> Option<()> {
         let this = self.slots.get_mut(usize::from(slot))?;
         this.path = *path;
         this.since = millis(now);
+        this.mtu = usize::MAX;
         let port = this.service.port();
         let socket = this.socket();
         // Whatever is left of its last connection ends here, silently.
         socket.abort();
         let _ = socket.listen(port);
+        this.start(mss);
         let (slots, seeds) = (&self.slots, self.seeds);
         let rehash = |&slot: &u16| {
             let slot = slots.get(usize::from(slot));

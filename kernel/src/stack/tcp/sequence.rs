@@ -74,13 +74,23 @@ pub(super) fn prepare(
     number: u32,
     now: Instant,
 ) {
+    *iface = anew(iface, device, seed(number), now);
+}
+
+/// An interface with the addresses of this one, for a device for IP packets.
+pub(super) fn anew(
+    iface: &Interface,
+    device: &mut (impl Device + ?Sized),
+    seed: u64,
+    now: Instant,
+) -> Interface {
     let mut config = Config::new(HardwareAddress::Ip);
-    config.random_seed = seed(number);
+    config.random_seed = seed;
     let mut fresh = Interface::new(config, device, now);
     fresh.update_ip_addrs(|addresses| {
         let _ = addresses.extend_from_slice(iface.ip_addrs());
     });
-    *iface = fresh;
+    fresh
 }
 
 /// Initial sequence numbers.

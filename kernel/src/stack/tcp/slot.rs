@@ -1,7 +1,7 @@
 //! A slot: a socket with its buffers, and the connection that it is used for.
 
 use smoltcp::iface::{SocketHandle, SocketSet};
-use smoltcp::socket::tcp::{self, State};
+use smoltcp::socket::tcp::{self, CongestionControl, State};
 use smoltcp::time::Instant;
 
 use crate::stack::frame::Path;
@@ -87,7 +87,31 @@ pub(super) struct Slot<'a> {
     /// When it wants its turn at the latest.
     pub(super) wake: Instant,
     pub(super) is_active: bool,
+    /// The MTU of the way to the peer, where a router has said that it is less than the interface's.
+    pub(super) mtu: usize,
+    /// The sequence number behind the last octet that was sent.
+    pub(super) sent: u32,
+    flight: Flight,
 }
+
+/// What has been sent so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flight {
+    /// Nothing of it has been acknowledged: so many octets may be sent, are queued, and have been since then.
+    First {
+        window: usize,
+        queued: usize,
+        since: Millis,
+    },
+    /// Reno's controller says how much may be sent.
+    Controlled,
+}
+
+/// Octets and segments that may be sent before anything is acknowledged (RFC 6928 section 2).
+const INITIAL_WINDOW: usize = 14_600;
+const INITIAL_SEGMENTS: usize = 10;
+/// What is not acknowledged within the shortest time after which smoltcp sends again is lost.
+const LOST: Millis = 1_000;
 
 /// A time that does not come.
 pub(super) const NEVER: Instant = Instant::from_micros_const(i64::MAX);
@@ -126,6 +150,60 @@ impl<'a> Slot<'a> {
             since: 0,
             wake: NEVER,
             is_active: false,
+            mtu: usize::MAX,
+            sent: 0,
+            flight: Flight::Controlled,
+        }
+    }
+
+    /// Begins to send to a peer with this MSS.
+    ///
+    /// smoltcp's controller begins with 2 KiB, and can't be told otherwise; RFC 6928 allows ten segments, which most pages fit into. So
+    /// a connection of HTTP begins without the controller, and may queue that much; as soon as something of it has been acknowledged, or
+    /// must have been lost, the controller takes over. It is set anew each time, because smoltcp keeps that of a
+    /// socket's last connection.
+    pub(super) fn start(&mut self, mss: u16) {
+        let mss = usize::from(mss);
+        self.flight = match self.service {
+            Service::Dns => Flight::Controlled,
+            Service::Http => Flight::First {
+                window: (INITIAL_SEGMENTS * mss).min(INITIAL_WINDOW.max(2 * mss)),
+                queued: 0,
+                since: 0,
+            },
+        };
+        let control = match self.flight {
+            Flight::First { .. } => CongestionControl::None,
+            Flight::Controlled => CongestionControl::Reno,
+        };
+        self.socket().set_congestion_control(control);
+    }
+
+    /// Has the controller take over when the first flight is over; how much more may be queued.
+    fn control(&mut self, now: Millis) -> usize {
+        let socket: &mut tcp::Socket<'static> = self.sockets.get_mut(self.socket);
+        let here = socket.send_queue();
+        match &mut self.flight {
+            Flight::Controlled => usize::MAX,
+            Flight::First { queued, since, .. }
+                if here < *queued || *queued > 0 && now >= since.saturating_add(LOST) =>
+            {
+                socket.set_congestion_control(CongestionControl::Reno);
+                self.flight = Flight::Controlled;
+                usize::MAX
+            }
+            Flight::First { window, .. } => window.saturating_sub(here),
+        }
+    }
+
+    /// Takes note of what was queued in the first flight.
+    fn queued(&mut self, now: Millis) {
+        let here = self.socket().send_queue();
+        if let Flight::First { queued, since, .. } = &mut self.flight {
+            if *queued == 0 {
+                *since = now;
+            }
+            *queued = here;
         }
     }
 
@@ -149,13 +227,27 @@ impl<'a> Slot<'a> {
         scratch: &mut [u8],
         head_max: usize,
     ) {
-        let socket: &mut tcp::Socket<'static> = self.sockets.get_mut(self.socket);
         if matches!(
-            socket.state(),
+            self.socket().state(),
             State::Listen | State::SynReceived | State::Closed
         ) {
             return;
         }
+        let room = self.control(now);
+        self.serve_connection(now, services, scratch, head_max, room);
+        self.queued(now);
+    }
+
+    /// Lets the connection read, and write so many octets at most.
+    fn serve_connection<P: Pages>(
+        &mut self,
+        now: Millis,
+        services: &mut Services<'_, 'a, P>,
+        scratch: &mut [u8],
+        head_max: usize,
+        window: usize,
+    ) {
+        let socket: &mut tcp::Socket<'static> = self.sockets.get_mut(self.socket);
         if self.phase == Phase::HalfOpen && matches!(self.connection, Connection::None) {
             self.since = now;
             self.connection = match self.service {
@@ -176,7 +268,7 @@ impl<'a> Slot<'a> {
                 let Services { dns, zones, .. } = services;
                 let unix_seconds = services.unix_seconds.unwrap_or(0);
                 let room = socket.send_capacity() / 2;
-                converse(socket, scratch, |input, out| {
+                converse(socket, scratch, window, |input, out| {
                     let progress = connection.process(
                         dns,
                         *zones,
@@ -199,7 +291,7 @@ impl<'a> Slot<'a> {
                 let pages = services.pages;
                 let unix_seconds = services.unix_seconds;
                 let moment = Moment { now, unix_seconds };
-                let next = converse(socket, scratch, |input, out| {
+                let next = converse(socket, scratch, window, |input, out| {
                     let progress = connection.process(moment, input, out, pages, services.http);
                     if progress.written > 0 {
                         services.timeline.first(Boot::FirstHttp);
@@ -220,10 +312,11 @@ impl<'a> Slot<'a> {
     }
 }
 
-/// Lets a connection read and write until it can do neither.
+/// Lets a connection read and write until it can do neither, or has written as much as the window takes.
 fn converse(
     socket: &mut tcp::Socket<'static>,
     scratch: &mut [u8],
+    mut window: usize,
     mut process: impl FnMut(Input<'_>, &mut [u8]) -> Progress,
 ) -> Next {
     loop {
@@ -239,13 +332,15 @@ fn converse(
             ended,
         };
         let progress = socket.send(|out| {
-            let progress = process(input, out);
+            let most = out.len().min(window);
+            let progress = process(input, out.get_mut(..most).unwrap_or(&mut []));
             (progress.written, progress)
         });
         // The send half is closed: nothing can be answered any more.
         let Ok(progress) = progress else {
             return Next::Abort;
         };
+        window = window.saturating_sub(progress.written);
         // In two parts, where the ring buffer wraps.
         let mut left = progress.consumed;
         while left > 0 {
