@@ -323,11 +323,13 @@ impl Attack<'_> {
     /// Lets time pass.
     fn pass(&mut self, net: &mut Net<'_>, nanoseconds: u64) {
         let end = SystemTime(net.now().0 + nanoseconds);
-        // Retransmissions and announcements: a few for each second and connection.
-        let mut allowed = 200 + nanoseconds / SECOND * 100;
+        // Retransmissions and announcements: a few for each second and connection. And each answer of a peer ends a sleep.
+        let allowed = 200 + nanoseconds / SECOND * 100;
+        let (before, mut steps) = (self.figures.frames, 0);
         while net.now() < end {
-            allowed -= 1;
-            assert!(allowed > 0, "the guest does not sleep");
+            steps += 1;
+            let answers = self.figures.frames - before;
+            assert!(steps < allowed + 2 * answers, "the guest does not sleep");
             if let Some(wake) = net.step() {
                 net.sleep(wake, end);
             }

@@ -10,6 +10,9 @@ use crate::random::Random;
 /// Frames on their way in one direction, and when each arrives.
 type Queue = VecDeque<(u64, Vec<u8>)>;
 
+/// Says of a frame whether it is lost.
+pub type Loses = Box<dyn FnMut(&[u8]) -> bool>;
+
 /// A link between the guest and the client. The default one is a wire: it delays and loses nothing.
 pub struct Link {
     /// What a frame takes in either direction, in ns.
@@ -19,7 +22,7 @@ pub struct Link {
     /// How many of a million frames are lost, in either direction.
     pub loss: usize,
     /// Says of each frame of the guest whether it is lost.
-    pub loses: Option<Box<dyn FnMut(&[u8]) -> bool>>,
+    pub loses: Option<Loses>,
     /// Frames that were lost.
     pub lost: u64,
     /// What the guest has sent and when, what is lost included, as long as somebody wants to know.

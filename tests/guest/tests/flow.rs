@@ -20,7 +20,7 @@ const MS: u64 = 1_000_000;
 
 /// A guest that makes up payloads, and a client 25 ms away.
 fn far<T>(test: impl FnOnce(&mut Net<'_>) -> T) -> T {
-    let cmdline = format!("{CMDLINE}");
+    let cmdline = CMDLINE.to_owned();
     Setup::new().ram(AMPLE).cmdline(&cmdline).run(|net| {
         net.run_for(2.0);
         // ARP, before it is far.
@@ -298,7 +298,7 @@ fn a_router_that_finds_segments_too_big_is_believed_if_it_has_seen_them() {
         IpAddress::Ipv6(address) => address,
         IpAddress::Ipv4(_) => unreachable!(),
     };
-    let cmdline = format!("{CMDLINE}");
+    let cmdline = CMDLINE.to_owned();
     for (path, headers, mtu, forged) in [
         (Peer::path(), 40, 1400, 500),
         (
@@ -392,5 +392,38 @@ fn the_command_line_sets_an_mtu() {
             .find(|frame| frames::seen(frame).is_some_and(|seen| seen.flags == SYN | ACK))
             .expect("a SYN-ACK");
         assert_eq!(answer[54..58], [2, 4, 5, 0x50]);
+    });
+}
+
+#[test]
+fn a_peer_with_an_mss_of_one_is_served_and_keeps_nobody_awake() {
+    Setup::new().run(|net| {
+        net.run_for(2.0);
+        let segment = |flags, seq, ack, payload: &[u8]| Segment {
+            from_port: 4000,
+            to_port: 80,
+            seq,
+            ack,
+            flags,
+            window: 60_000,
+            options: if flags == SYN {
+                vec![2, 4, 0, 1]
+            } else {
+                Vec::new()
+            },
+            payload: payload.to_vec(),
+        };
+        net.deliver(&frames::tcp(&Peer::path(), &segment(SYN, 1000, 0, b"")));
+        let ack = segments(net, 4000)[0].seq.wrapping_add(1);
+        let request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+        net.client.log.clear();
+        net.deliver(&frames::tcp(
+            &Peer::path(),
+            &segment(ACK | PSH, 1001, ack, request),
+        ));
+        let steps = net.steps;
+        net.run_for(5.0);
+        assert!(longest(net, 4000).1 > 0);
+        assert!(net.steps - steps < 300, "{} steps", net.steps - steps);
     });
 }

@@ -110,6 +110,8 @@ enum Flight {
 /// Octets and segments that may be sent before anything is acknowledged (RFC 6928 section 2).
 const INITIAL_WINDOW: usize = 14_600;
 const INITIAL_SEGMENTS: usize = 10;
+/// The least MSS that is reckoned with: the default of IPv4 (RFC 9293 section 3.7.1).
+const MSS_MIN: u16 = 536;
 /// What is not acknowledged within the shortest time after which smoltcp sends again is lost.
 const LOST: Millis = 1_000;
 
@@ -163,7 +165,8 @@ impl<'a> Slot<'a> {
     /// must have been lost, the controller takes over. It is set anew each time, because smoltcp keeps that of a
     /// socket's last connection.
     pub(super) fn start(&mut self, mss: u16) {
-        let mss = usize::from(mss);
+        // A head has to fit into the window, whatever a peer says of itself.
+        let mss = usize::from(mss.max(MSS_MIN));
         self.flight = match self.service {
             Service::Dns => Flight::Controlled,
             Service::Http => Flight::First {
