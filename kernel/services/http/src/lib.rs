@@ -138,6 +138,31 @@ enum Phase {
     Closed,
 }
 
+/// What a connection is served with.
+struct Cx<'x, 'a, S: ?Sized> {
+    moment: Moment,
+    site: &'a S,
+    shared: &'x mut Shared,
+}
+
+/// What was done in one phase.
+#[derive(Clone, Copy, Debug, Default)]
+struct Step {
+    consumed: usize,
+    written: usize,
+    /// `None` to go on in the phase that is the connection's now.
+    next: Option<Next>,
+}
+
+impl Step {
+    fn end(next: Next) -> Self {
+        Self {
+            next: Some(next),
+            ..Self::default()
+        }
+    }
+}
+
 impl<'a> Connection<'a> {
     /// A connection that was accepted now, whose receive buffer has `input_max` bytes.
     #[must_use]
@@ -190,96 +215,28 @@ impl<'a> Connection<'a> {
         site: &'a S,
         shared: &mut Shared,
     ) -> Progress {
-        let Moment { now, unix_seconds } = moment;
         let (mut consumed, mut written) = (0, 0);
+        let mut cx = Cx {
+            moment,
+            site,
+            shared,
+        };
         let next = loop {
-            let rest = input.octets.get(consumed..).unwrap_or_default();
+            let rest = Input {
+                octets: input.octets.get(consumed..).unwrap_or_default(),
+                ..input
+            };
             let room = out.get_mut(written..).unwrap_or_default();
-            match self.phase {
-                Phase::Idle | Phase::Head => {
-                    if self.long_head.is_none() {
-                        consumed += leading_blank_lines(rest);
-                    }
-                    let rest = input.octets.get(consumed..).unwrap_or_default();
-                    let (taken, scan) = self.scan(rest, now, shared);
-                    consumed += taken;
-                    match scan {
-                        Scan::Head(extent) => {
-                            consumed += self.receive_head(rest, extent, unix_seconds, site, shared);
-                            self.enter(Phase::Body, now);
-                        }
-                        Scan::Refused(status) => {
-                            shared.stats.method(MethodClass::Invalid);
-                            self.refuse(status, unix_seconds, site, shared);
-                            self.enter(Phase::Body, now);
-                        }
-                        Scan::Partial if input.ended => {
-                            shared.stats.incomplete += u64::from(self.phase == Phase::Head);
-                            break self.close();
-                        }
-                        Scan::Partial if now < self.deadline() => break Next::Keep,
-                        Scan::Partial => {
-                            shared.stats.expired += 1;
-                            if self.phase == Phase::Idle {
-                                break self.close();
-                            }
-                            self.refuse(Status::RequestTimeout, unix_seconds, site, shared);
-                            self.enter(Phase::Body, now);
-                        }
-                    }
-                }
-                Phase::Body => {
-                    written += self.write_interim(room);
-                    match self.body.skip(rest) {
-                        Ok(length) => consumed += length,
-                        Err(status) => self.refuse(status, unix_seconds, site, shared),
-                    }
-                    if self.body == Body::None {
-                        shared.stats.status(self.response.status);
-                        self.enter(Phase::Respond, now);
-                    } else if input.ended {
-                        shared.stats.incomplete += 1;
-                        break self.close();
-                    } else if now < self.deadline() {
-                        break Next::Keep;
-                    } else {
-                        shared.stats.expired += 1;
-                        self.refuse(Status::RequestTimeout, unix_seconds, site, shared);
-                    }
-                }
-                Phase::Respond => {
-                    let interim = self.write_interim(room);
-                    let copied = self
-                        .response
-                        .copy_to(room.get_mut(interim..).unwrap_or_default());
-                    let length = interim + copied.octets;
-                    written += length;
-                    shared.stats.content += copied.content as u64;
-                    self.taken = self.taken.saturating_add(length);
-                    if self.response.is_lost() {
-                        shared.stats.aborted += 1;
-                        self.close();
-                        break Next::Abort;
-                    }
-                    if self.response.is_complete() {
-                        self.response.clear();
-                        if self.response.framing.close {
-                            break self.close();
-                        }
-                        self.enter(Phase::Idle, now);
-                    } else if self.taken >= WRITE_QUOTA {
-                        self.enter(Phase::Respond, now);
-                        break Next::Keep;
-                    } else if now < self.deadline() {
-                        break Next::Keep;
-                    } else {
-                        shared.stats.expired += 1;
-                        shared.stats.aborted += 1;
-                        self.close();
-                        break Next::Abort;
-                    }
-                }
-                Phase::Closed => break Next::Close,
+            let step = match self.phase {
+                Phase::Idle | Phase::Head => self.read_head(rest, &mut cx),
+                Phase::Body => self.skip_body(rest, room, &mut cx),
+                Phase::Respond => self.respond(room, &mut cx),
+                Phase::Closed => Step::end(Next::Close),
+            };
+            consumed += step.consumed;
+            written += step.written;
+            if let Some(next) = step.next {
+                break next;
             }
         };
         if self.phase == Phase::Closed {
@@ -287,6 +244,120 @@ impl<'a> Connection<'a> {
         }
         Progress {
             consumed,
+            written,
+            next,
+        }
+    }
+
+    /// Looks for a header section, and prepares the response to the request.
+    fn read_head<S: Pages + ?Sized>(&mut self, input: Input<'_>, cx: &mut Cx<'_, 'a, S>) -> Step {
+        let now = cx.moment.now;
+        let mut consumed = 0;
+        if self.long_head.is_none() {
+            consumed += leading_blank_lines(input.octets);
+        }
+        let rest = input.octets.get(consumed..).unwrap_or_default();
+        let (taken, scan) = self.scan(rest, now, cx.shared);
+        consumed += taken;
+        let next = match scan {
+            Scan::Head(extent) => {
+                consumed += self.receive_head(rest, extent, cx);
+                self.enter(Phase::Body, now);
+                None
+            }
+            Scan::Refused(status) => {
+                cx.shared.stats.method(MethodClass::Invalid);
+                self.refuse(status, cx);
+                self.enter(Phase::Body, now);
+                None
+            }
+            Scan::Partial if input.ended => {
+                cx.shared.stats.incomplete += u64::from(self.phase == Phase::Head);
+                Some(self.close())
+            }
+            Scan::Partial if now < self.deadline() => Some(Next::Keep),
+            Scan::Partial => {
+                cx.shared.stats.expired += 1;
+                if self.phase == Phase::Idle {
+                    Some(self.close())
+                } else {
+                    self.refuse(Status::RequestTimeout, cx);
+                    self.enter(Phase::Body, now);
+                    None
+                }
+            }
+        };
+        Step {
+            consumed,
+            written: 0,
+            next,
+        }
+    }
+
+    /// Passes over the content of a request.
+    fn skip_body<S: Pages + ?Sized>(
+        &mut self,
+        input: Input<'_>,
+        room: &mut [u8],
+        cx: &mut Cx<'_, 'a, S>,
+    ) -> Step {
+        let now = cx.moment.now;
+        let mut step = Step {
+            written: self.write_interim(room),
+            ..Step::default()
+        };
+        match self.body.skip(input.octets) {
+            Ok(length) => step.consumed = length,
+            Err(status) => self.refuse(status, cx),
+        }
+        if self.body == Body::None {
+            cx.shared.stats.status(self.response.status);
+            self.enter(Phase::Respond, now);
+        } else if input.ended {
+            cx.shared.stats.incomplete += 1;
+            step.next = Some(self.close());
+        } else if now < self.deadline() {
+            step.next = Some(Next::Keep);
+        } else {
+            cx.shared.stats.expired += 1;
+            self.refuse(Status::RequestTimeout, cx);
+        }
+        step
+    }
+
+    /// Writes as much of the response as there is room for.
+    fn respond<S: Pages + ?Sized>(&mut self, room: &mut [u8], cx: &mut Cx<'_, 'a, S>) -> Step {
+        let (now, stats) = (cx.moment.now, &mut cx.shared.stats);
+        let interim = self.write_interim(room);
+        let copied = self
+            .response
+            .copy_to(room.get_mut(interim..).unwrap_or_default());
+        let written = interim + copied.octets;
+        stats.content += copied.content as u64;
+        self.taken = self.taken.saturating_add(written);
+        let is_late =
+            !self.response.is_complete() && self.taken < WRITE_QUOTA && now >= self.deadline();
+        let next = if is_late || self.response.is_lost() {
+            stats.expired += u64::from(is_late);
+            stats.aborted += 1;
+            self.close();
+            Some(Next::Abort)
+        } else if self.response.is_complete() {
+            self.response.clear();
+            if self.response.framing.close {
+                Some(self.close())
+            } else {
+                self.enter(Phase::Idle, now);
+                None
+            }
+        } else {
+            if self.taken >= WRITE_QUOTA {
+                self.enter(Phase::Respond, now);
+            }
+            Some(Next::Keep)
+        };
+        Step {
+            consumed: 0,
             written,
             next,
         }
@@ -350,9 +421,7 @@ impl<'a> Connection<'a> {
         &mut self,
         input: &[u8],
         extent: Extent,
-        unix_seconds: Option<u64>,
-        site: &'a S,
-        shared: &mut Shared,
+        cx: &mut Cx<'_, 'a, S>,
     ) -> usize {
         let long_head = self.long_head.take();
         let long_head = long_head.as_ref().and_then(Loan::bytes);
@@ -373,7 +442,7 @@ impl<'a> Connection<'a> {
             &mut many[..]
         };
         let request = Request::parse(head, extent.line, fields);
-        self.receive(request, unix_seconds, site, shared);
+        self.receive(request, cx);
         length
     }
 
@@ -381,20 +450,19 @@ impl<'a> Connection<'a> {
     fn receive<S: Pages + ?Sized>(
         &mut self,
         request: Result<Request<'_, '_>, Refusal>,
-        unix_seconds: Option<u64>,
-        site: &'a S,
-        shared: &mut Shared,
+        cx: &mut Cx<'_, 'a, S>,
     ) {
-        shared.stats.method(match &request {
+        cx.shared.stats.method(match &request {
             Ok(request) => request.method.class(),
             Err(_) => MethodClass::Invalid,
         });
-        let answer = Answer::new(&mut self.response, site, shared, unix_seconds);
+        let unix_seconds = cx.moment.unix_seconds;
+        let answer = Answer::new(&mut self.response, cx.site, cx.shared, unix_seconds);
         match request {
             Ok(request) => {
                 self.body = answer.request(&request);
                 if self.body != Body::None && request.expect == Expect::Continue {
-                    shared.stats.status(Status::Continue);
+                    cx.shared.stats.status(Status::Continue);
                     self.interim = CONTINUE;
                 }
             }
@@ -403,16 +471,11 @@ impl<'a> Connection<'a> {
     }
 
     /// Makes an error the last response, in place of the one that was prepared.
-    fn refuse<S: Pages + ?Sized>(
-        &mut self,
-        status: Status,
-        unix_seconds: Option<u64>,
-        site: &'a S,
-        shared: &mut Shared,
-    ) {
+    fn refuse<S: Pages + ?Sized>(&mut self, status: Status, cx: &mut Cx<'_, 'a, S>) {
         let head_only = self.phase == Phase::Body && self.response.framing.head_only;
         self.body = Body::None;
-        Answer::new(&mut self.response, site, shared, unix_seconds)
+        let unix_seconds = cx.moment.unix_seconds;
+        Answer::new(&mut self.response, cx.site, cx.shared, unix_seconds)
             .refuse(Refusal { status, head_only });
     }
 
