@@ -45,7 +45,7 @@ pub enum Offload {
     /// Its TCP or UDP checksum field holds the sum of the pseudo-header, not inverted
     /// (`NETTXF_csum_blank`).
     Checksum,
-    /// The same, and it is to be cut into TCP segments of so many octets, over IPv4
+    /// The same, and it is to be cut into TCP segments of so many bytes, over IPv4
     /// (`XEN_NETIF_GSO_TYPE_TCPV4`).
     Segment(u16),
 }

@@ -106,7 +106,6 @@ fn main() -> ExitCode {
         ..Options::named(name)
     };
     let (xl_other, hatch_other) = (other("e2e-xl-ocaml"), other("e2e-hatch-ocaml"));
-    let (xl_lost, xl_other_lost) = (Options::named("e2e-lost"), other("e2e-lost-ocaml"));
     let summoned = summon::options();
     // What is the guest's to do or to bear, whoever has made it, only the long run tries with both makers, and all of it.
     let (site, abuse, borne): (_, _, &[Case]) = match is_long() {
@@ -123,8 +122,6 @@ fn main() -> ExitCode {
         by("C xenstored", replug::CASES, &xl),
         by("oxenstored, no xenconsoled", OTHER_DOM0, &xl_other),
         by("oxenstored, no xenconsoled", replug::CASES, &xl_other),
-        by("C xenstored", replug::LOST, &xl_lost),
-        by("oxenstored", replug::LOST, &xl_other_lost),
     ];
     let by_xl = (by_xl.into_iter().flatten().collect(), current);
     let current = Current::default();

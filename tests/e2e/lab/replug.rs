@@ -1,26 +1,19 @@
-//! An interface that is taken away and plugged anew, and a xenstored that is lost, while a guest serves.
+//! An interface that is taken away and plugged anew while a guest serves.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use mayfly_lab::{GUEST, static_program};
+use mayfly_lab::GUEST;
 use mayfly_pack::{Options, pack_dir};
 
-use crate::birth::{BOUND, Birth, Maker, Place};
+use crate::birth::{BOUND, Birth, Place};
 use crate::cases::Case;
 
 pub(crate) const CASES: &[Case] = &[
     ("detached and attached while a file is loaded", attached),
     ("plugged anew with its keys in any order", any_order),
 ];
-
-/// What leaves a xenstored behind that knows less than the one before.
-pub(crate) const LOST: &[Case] = &[(
-    "poweroff is obeyed after xenstored was killed and started again",
-    lost,
-)];
 
 const PACK: &str = "/guest/large.mfs";
 /// Bytes of the file that is loaded.
@@ -140,80 +133,4 @@ fn any_order(place: &Place) -> Result<()> {
         .with_context(|| format!("{order}; it says {:?}", birth.lines()))?;
     }
     birth.destroy()
-}
-
-fn lost(place: &Place) -> Result<()> {
-    const STAMP: &str = "/guest/stamp";
-    let lab = &place.lab;
-    lab.put(
-        STAMP,
-        0o755,
-        &std::fs::read(static_program("mayfly-stamp", "stamp")?)?,
-    )?;
-    let birth = place.create_by(Maker::Hatch, "mayfly", &[])?;
-    birth.ready()?;
-    birth.answers()?;
-    let domain = birth.domain;
-    let before = lab.shell("xenstore-ls -f")?;
-    let home = format!("/local/domain/{domain}");
-    let command =
-        lab.shell("tr '\\0' ' ' </proc/$(pidof xenstored || pidof oxenstored)/cmdline")?;
-    // Its interface lives on without one.
-    lab.shell("kill -9 $(pidof xenstored || pidof oxenstored)")?;
-    std::thread::sleep(Duration::from_secs(3));
-    birth.answers()?;
-    lab.shell(&format!(
-        "rm -f /run/xen/*xenstored.pid /run/xenstored.pid; {command}"
-    ))?;
-    lab.shell(&format!(
-        "until xenstore-read -s / >/dev/null 2>&1; do sleep 0.1; done; xen-init-dom0
-         xenstore-write {home}/control/shutdown '' && xenstore-chmod -r {home} n0 b{domain}"
-    ))?;
-    // The first port that hatch makes is xenstored's, and the ring page is where all builders put it.
-    let introduced = lab.exec(&[STAMP, "introduce", &domain.to_string(), "1044476", "1"])?;
-    ensure!(
-        introduced.success(),
-        "introduce: {}",
-        introduced.error_text()
-    );
-    birth.answers()?;
-    let start = Instant::now();
-    lab.run(&[
-        "xenstore-write",
-        &format!("{home}/control/shutdown"),
-        "poweroff",
-    ])?;
-    loop {
-        let list = lab.run(&["xl", "list"])?;
-        let line = list
-            .lines()
-            .find(|line| line.split_whitespace().nth(1) == Some(&domain.to_string()));
-        match line.and_then(|line| line.split_whitespace().nth(4)) {
-            Some(flags) if !flags.contains('s') => {}
-            // It has shut down, and who watches for that does not see it.
-            _ => break,
-        }
-        ensure!(
-            start.elapsed() < BOUND + BOUND,
-            "it does not power off; it says {:?}\n{list}",
-            birth.lines()
-        );
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    println!(
-        "{:?} until it powered off; it said {:?}",
-        start.elapsed(),
-        birth.lines()
-    );
-    birth.destroy()?;
-    // So that the next case finds what this one had.
-    for line in before.lines() {
-        if let Some((path, value)) = line
-            .split_once(" = ")
-            .filter(|(path, _)| !path.contains(&home))
-        {
-            let _ = lab.exec(&["xenstore-write", path, value.trim_matches('"')])?;
-        }
-    }
-    Ok(())
 }

@@ -8,7 +8,6 @@
 //!   [`Job`](mayfly_stamp::wakes::Job) in that file says.
 //! - `stamp profile DOMID SECONDS` looks a thousand times a second where the domain executes, and prints each address with how
 //!   often it was seen, and address 0 for a domain that sleeps.
-//! - `stamp introduce DOMID GFN PORT` tells a new xenstored of a domain that runs.
 //! - `stamp guard VIF BRIDGE MAC ADDRESS` has hatch's guard look at all that a vif's guest sends; `stamp guard VIF` prints how many frames
 //!   it has dropped.
 #![deny(unsafe_code)]
@@ -48,13 +47,12 @@ fn main() -> ExitCode {
         ["profile", domain, seconds] => profile(domain, seconds),
         ["density", path] => many_guests(path),
         ["cost", count, program @ ..] => cost(count, program),
-        ["introduce", domain, gfn, port] => introduce(domain, gfn, port),
         ["guard", vif] => dropped(vif),
         ["guard", vif, bridge, mac, address] => guard(vif, bridge, mac, address),
         ["wakes", path] => return told(|seen| woken::run(&job(path)?, seen)),
         [path] => return told(|seen| births(&job(path)?, seen)),
         _ => Err(anyhow::anyhow!(
-            "usage: stamp JOB | stamp density JOB | stamp cpu DOMID... | stamp cost COUNT PROGRAM ... | stamp wakes JOB | stamp profile DOMID SECONDS | stamp introduce DOMID GFN PORT | stamp guard VIF [BRIDGE MAC ADDRESS]"
+            "usage: stamp JOB | stamp density JOB | stamp cpu DOMID... | stamp cost COUNT PROGRAM ... | stamp wakes JOB | stamp profile DOMID SECONDS | stamp guard VIF [BRIDGE MAC ADDRESS]"
         )),
     };
     match result {
@@ -64,12 +62,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn introduce(domain: &str, gfn: &str, port: &str) -> Result<()> {
-    use mayfly_xenstore::Store as _;
-    let mut store = mayfly_xenstore::Client::connect(Duration::from_secs(10))?;
-    Ok(store.introduce(domain.parse()?, gfn.parse()?, port.parse()?)?)
 }
 
 fn cpu(domains: &[&str]) -> Result<()> {
