@@ -15,6 +15,8 @@ use super::{rdata, types};
 
 /// `$INCLUDE` goes no deeper.
 const DEPTH: usize = 16;
+/// All `$GENERATE` of a zone make no more records.
+const GENERATED: usize = 1 << 22;
 /// After so many errors in one file the rest of it is left.
 const ERRORS: usize = 50;
 const SOA: u16 = 6;
@@ -33,6 +35,7 @@ pub(super) fn file(
         records,
         included,
         findings,
+        generated: 0,
     };
     let state = State {
         origin: origin.to_vec(),
@@ -54,6 +57,8 @@ struct Reader<'a> {
     records: &'a mut Records,
     included: &'a mut BTreeSet<PathBuf>,
     findings: &'a mut Findings,
+    /// How many records `$GENERATE` has made.
+    generated: usize,
 }
 
 /// What entries take from those before. An included file begins with what the including one has there, and leaves that
@@ -224,6 +229,11 @@ impl Reader<'_> {
         let place = directive.place;
         for text in Generate::new(directive, tokens)?.entries() {
             let text = text.map_err(|what| Wrong::new(place, what))?;
+            self.generated += 1;
+            if self.generated > GENERATED {
+                let what = format!("more than {GENERATED} records of a zone are generated");
+                return Err(Wrong::new(place, what));
+            }
             let generated = |wrong: Wrong| {
                 let shown = super::scan::shown(&text);
                 Wrong::new(place, format!("generates `{shown}`: {}", wrong.what))
