@@ -15,6 +15,7 @@ mod replug;
 mod site;
 mod storm;
 mod summon;
+mod switch;
 mod watch;
 mod words;
 
@@ -136,6 +137,7 @@ fn main() -> ExitCode {
         by("hatch, faults", faults::CASES, &hatch),
         by("hatch, pool", pool::CASES, &hatch),
         by("hatch, watch", watch::CASES, &hatch),
+        by("switch", switch::CASES, &hatch),
         by("hatch, site", site, &hatch),
         by("hatch, abuse", borne, &hatch),
         by("hatch, oxenstored", OTHER_DOM0, &hatch_other),

@@ -18,10 +18,11 @@ pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 const EACH: u64 = 10;
 
 /// hatch and the programs behind it: package and program.
-const HATCH: [(&str, &str); 3] = [
+const HATCH: [(&str, &str); 4] = [
     ("hatch", "hatch"),
     ("mayfly-pack", "hatch-pack"),
     ("mayfly-summon", "hatch-summon"),
+    ("mayfly-switch", "hatch-switch"),
 ];
 
 /// Builds the program `bin` of the workspace's `package` as one static file that runs in dom0, and gives its path.

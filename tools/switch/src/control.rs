@@ -11,8 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::switch::{Cause, DumpBounds, Guest, GuestStatus, Notice, Sleeper, Status};
 
-/// Where it listens.
-pub const SOCKET: &str = "/run/hatch/switch.sock";
+pub use mayfly_commands::SWITCH_SOCKET as SOCKET;
 /// Bytes of the longest question.
 pub const QUESTION_MAX: usize = 16 * 1024;
 /// Bytes of the longest answer.

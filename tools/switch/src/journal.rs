@@ -11,8 +11,6 @@ use serde::{Deserialize, Serialize};
 use crate::control::line;
 use crate::switch::{Guest, Sleeper};
 
-/// Where it is. What is in `/run` is gone with the machine's end, as the guests are.
-pub const PATH: &str = "/run/hatch/switch.journal";
 /// Bytes after which it is written anew, if it has grown to more than twice what it was then.
 const SIZE_MAX: u64 = 256 * 1024;
 

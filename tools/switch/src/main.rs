@@ -5,76 +5,30 @@ mod schedule;
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use clap::{Parser, Subcommand};
-use mayfly_switch::control::{self, Connection, Order, Reply};
-use mayfly_switch::journal;
+use clap::Parser;
+use mayfly_commands::{Switch, SwitchVerb};
+use mayfly_switch::control::{Connection, Order, Reply};
 use mayfly_switch::program::{Options, Program, give_up};
 use mayfly_switch::switch::{DumpBounds, GuestStatus, Status};
 
 /// How long a running switch may take to answer.
 const BOUND: Duration = Duration::from_secs(10);
 
-/// Serves the network of guests, in netback's place: one process for all, with a port of its own on each bridge.
-///
-/// It runs until it gets SIGTERM or SIGINT. The guests that it serves go on when it starts again.
+/// The command line.
 #[derive(Parser)]
-#[command(
-    name = "hatch switch",
-    bin_name = "hatch switch",
-    version,
-    args_conflicts_with_subcommands = true
-)]
+#[command(name = "hatch switch", bin_name = "hatch switch", version)]
 struct Arguments {
-    #[command(subcommand)]
-    command: Option<Command>,
-
-    /// The bridges that it has ports on.
-    #[arg(long = "bridge", value_name = "BRIDGE", default_value = "xenbr0")]
-    bridges: Vec<String>,
-
-    /// Where it listens.
-    #[arg(long, value_name = "PATH", default_value = control::SOCKET, global = true)]
-    socket: PathBuf,
-
-    /// Where it writes down whom it serves, for the next one.
-    #[arg(long, value_name = "PATH", default_value = journal::PATH)]
-    journal: PathBuf,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Tells what comes of the guests' frames.
-    Status {
-        /// Prints JSON.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Records a guest's traffic as a pcap file, on standard output.
-    Dump {
-        /// The guest.
-        name: String,
-        /// Frames at most.
-        #[arg(long, value_name = "N", default_value_t = DumpBounds::default().frames)]
-        frames: usize,
-        /// Bytes of each frame.
-        #[arg(long, value_name = "N", default_value_t = DumpBounds::default().snap)]
-        snap: usize,
-        /// Bytes of the file at most.
-        #[arg(long, value_name = "N", default_value_t = DumpBounds::MAX.bytes)]
-        bytes: usize,
-        /// Seconds at most.
-        #[arg(long, value_name = "N", default_value_t = 10)]
-        seconds: u64,
-    },
+    #[command(flatten)]
+    switch: Switch,
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    match run(&Arguments::parse().switch) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("hatch switch: {error:#}");
@@ -83,17 +37,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> Result<()> {
-    let ask = |order, bound| -> Result<(Connection, Reply)> {
-        let path = arguments.socket.display();
-        let connection = Connection::open(&arguments.socket, bound);
+fn run(arguments: &Switch) -> Result<()> {
+    let ask = |socket: &Path, order, bound| -> Result<(Connection, Reply)> {
+        let path = socket.display();
+        let connection = Connection::open(socket, bound);
         let mut connection = connection.with_context(|| format!("{path}: no switch runs there"))?;
         let reply = connection.ask(&order).context("the switch")?;
         Ok((connection, reply))
     };
-    match &arguments.command {
+    match &arguments.verb {
         None => serve(arguments),
-        Some(Command::Status { json }) => match ask(Order::Status, BOUND)?.1 {
+        Some(SwitchVerb::Status { json, socket }) => match ask(socket, Order::Status, BOUND)?.1 {
             Reply::Status(status) if *json => {
                 println!("{}", serde_json::to_string(&status)?);
                 Ok(())
@@ -104,12 +58,13 @@ fn run(arguments: &Arguments) -> Result<()> {
             }
             other => bail!("{other:?}"),
         },
-        Some(Command::Dump {
+        Some(SwitchVerb::Dump {
             name,
             frames,
             snap,
             bytes,
             seconds,
+            socket,
         }) => {
             let order = Order::Dump {
                 name: name.clone(),
@@ -120,7 +75,7 @@ fn run(arguments: &Arguments) -> Result<()> {
                 },
                 milliseconds: seconds.saturating_mul(1000),
             };
-            match ask(order, BOUND + Duration::from_secs(*seconds))? {
+            match ask(socket, order, BOUND + Duration::from_secs(*seconds))? {
                 (mut connection, Reply::Dump(length)) => {
                     let file = connection.bytes(length).context("the switch")?;
                     Ok(std::io::stdout().write_all(&file)?)
@@ -132,7 +87,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
 }
 
-fn serve(arguments: &Arguments) -> Result<()> {
+fn serve(arguments: &Switch) -> Result<()> {
     let (stop, mut stopped) = UnixStream::pair().context("a pair of sockets")?;
     ctrlc::set_handler(move || {
         // The other end polls.

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use mayfly_toolstack::builder::{
-    Cause, Config, Image, Ramdisk, Then, Toolstack, Watched, mac_text, random_uuid, reason, uuid,
+    Cause, Config, Image, Ramdisk, Then, Toolstack, Watched, mac_text, random_uuid, reason,
+    switch_connection, uuid,
 };
 use mayfly_toolstack::config::{self, Guest, Overrides};
 use mayfly_toolstack::host::Xen;
@@ -70,6 +71,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PATH", default_value = pool::SOCKET)]
     socket: PathBuf,
 
+    /// What serves its network.
+    #[arg(long, value_name = "WHO", value_enum, default_value_t)]
+    network: Network,
+
     /// In place of `name`.
     #[arg(long)]
     name: Option<String>,
@@ -118,6 +123,16 @@ pub(crate) struct Arguments {
     #[cfg(feature = "faults")]
     #[arg(long)]
     list_steps: bool,
+}
+
+/// What serves a guest's network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Network {
+    /// The kernel of dom0.
+    #[default]
+    Netback,
+    /// `hatch switch`, which has to run.
+    Switch,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -299,6 +314,7 @@ fn one(
     config.console = arguments.console;
     config.watched = (presence() != Presence::Nobody).then(|| guest.watched());
     if !arguments.no_pool
+        && arguments.network == Network::Netback
         && let Some(made) = from_pool(arguments, guest, &config)?
     {
         config.uuid = made.uuid;
@@ -322,7 +338,14 @@ fn one(
     } else {
         Then::Running
     };
-    let created = builder.create(&config, image, ramdisk, then);
+    let created = match arguments.network {
+        Network::Netback => builder.create(&config, image, ramdisk, then),
+        Network::Switch => {
+            let mut switch = switch_connection(BOUND).context("no switch runs")?;
+            let what = (&config, image, ramdisk);
+            builder.create_on_switch(what, &mut switch, then, &mut |_| Ok(()))
+        }
+    };
     let created = created.map_err(|error| {
         let failure = Failure::from(error);
         Failure::new(failure.exit, format!("{}: {}", guest.name, failure.message))

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use mayfly_commands::{Pack, Summon};
+use mayfly_commands::{Pack, Summon, Switch};
 use mayfly_toolstack::builder::Toolstack;
 use mayfly_toolstack::config::{self, Guest, Overrides};
 use mayfly_toolstack::privileges;
@@ -57,6 +57,7 @@ enum Command {
     Gc(gc::Arguments),
     Pool(pool::Arguments),
     Summon(Summon),
+    Switch(Switch),
     Watch(watch::Arguments),
     Completions(manual::Completions),
     Man(manual::Man),
@@ -109,6 +110,7 @@ impl Command {
             Self::Gc(arguments) => gc::run(arguments),
             Self::Pool(arguments) => pool::run(arguments),
             Self::Summon(_) => Err(programs::become_program("summon")),
+            Self::Switch(_) => Err(programs::become_program("switch")),
             Self::Watch(arguments) => watch::run(arguments),
             Self::Completions(arguments) => manual::completions(arguments),
             Self::Man(arguments) => manual::man(arguments),
@@ -128,6 +130,7 @@ impl Command {
             Self::Gc(arguments) => arguments.json,
             Self::Pool(arguments) => arguments.json,
             Self::Summon(arguments) => arguments.json(),
+            Self::Switch(arguments) => arguments.json(),
             Self::Watch(arguments) => arguments.json,
             Self::Pack(arguments) => arguments.json,
             Self::Completions(_) | Self::Man(_) => false,

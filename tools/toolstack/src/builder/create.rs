@@ -1,6 +1,7 @@
 //! Making a guest, in the order in which it overlaps most.
 
 mod claim;
+mod connected;
 mod machine;
 mod shell;
 

@@ -184,6 +184,13 @@ impl Toolstack {
             left.push(error.to_string());
         }
         let mut ops = keys::death(domid, info.map(|info| &info.handle));
+        // What has no vif may be on the switch, which lets go before the domain does, so that nothing keeps it.
+        let switched = format!("{}/state", keys::switched(domid));
+        let is_switched = state.is_none() && self.store.find(&switched).map_err(cause)?.is_some();
+        if is_switched {
+            left.extend(super::switch::let_go(domid, self.bound).err());
+            ops.push(keys::unswitched(domid));
+        }
         // The kernel lets go of the interface while Xen takes the memory back.
         let mut ids = self.send(&ops).map_err(cause)?;
         self.store.flush().map_err(cause)?;
@@ -194,6 +201,7 @@ impl Toolstack {
             left.push(error.to_string());
         }
         if state.is_none()
+            && !is_switched
             && let Err(error) = super::lost::unbind(domid)
         {
             left.push(format!("its interface: {error}"));

@@ -161,6 +161,59 @@ pub(crate) fn backend(domid: u16) -> String {
     format!("/local/domain/0/backend/vif/{domid}/0")
 }
 
+/// The directory of a back end that is the switch: where the kernel's xenbus does not look for devices.
+pub(crate) fn switched(domid: u16) -> String {
+    format!("/local/domain/0/switch/{domid}")
+}
+
+/// Removes it.
+pub(crate) fn unswitched(domid: u16) -> Op {
+    Op::Rm(switched(domid))
+}
+
+/// The network of a guest that the switch serves: what its front end reads there, all of which a guest that was connected beforehand knows already or
+/// asks for later.
+pub(crate) fn switched_network(domid: u16, vif: &Vif) -> Vec<Op> {
+    let (front, back) = (format!("{}/device/vif/0", home(domid)), switched(domid));
+    let mac = mac_text(&vif.mac);
+    // These make the directories; what is made in them afterwards takes over their rights.
+    let mut ops = vec![
+        write(format!("{back}/mac"), mac.clone()),
+        Op::Perms(back.clone(), guest_reads(domid)),
+    ];
+    for (key, value) in [
+        ("frontend", front.as_str()),
+        ("feature-sg", "1"),
+        ("feature-gso-tcpv4", "1"),
+        ("feature-no-csum-offload", "0"),
+        ("feature-ipv6-csum-offload", "1"),
+        ("online", "1"),
+        ("state", "4"),
+    ] {
+        ops.push(write(format!("{back}/{key}"), value));
+    }
+    ops.push(write(format!("{front}/backend"), back));
+    ops.push(Op::Perms(
+        front.clone(),
+        vec![
+            Perm {
+                access: Access::None,
+                domid,
+            },
+            Perm {
+                access: Access::Read,
+                domid: 0,
+            },
+        ],
+    ));
+    if let Some(mtu) = vif.mtu {
+        ops.push(write(format!("{front}/mtu"), mtu.to_string()));
+    }
+    ops.push(write(format!("{front}/mac"), mac));
+    ops.push(write(format!("{front}/state"), "4"));
+    ops
+}
+
 /// What claims name and MAC address: all of one transaction.
 pub(crate) fn claim(domid: u16, config: &Config) -> Vec<Op> {
     let mut ops = entry(domid, &config.index());

@@ -34,6 +34,7 @@ pub mod report;
 mod rings;
 mod start_info;
 mod steps;
+mod switch;
 
 pub use actions::{Action, Actions, Watched, reason};
 pub use config::{Config, Connect, Error as ConfigError, NAME_MAX, Vif, check_name, random_uuid};
@@ -47,6 +48,7 @@ pub use lost::Known;
 pub use making::Maker;
 pub use names::Taken;
 pub use steps::Step;
+pub use switch::connection as switch_connection;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -86,6 +88,9 @@ pub enum Cause {
     /// The back end closed, or has not connected in time.
     #[error("the back end {0}")]
     Backend(&'static str),
+    /// The switch refused.
+    #[error("the switch: {0}")]
+    Switch(String),
     /// A test wants it.
     #[cfg(feature = "faults")]
     #[error("HATCH_FAIL_AT")]

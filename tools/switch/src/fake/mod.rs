@@ -6,6 +6,8 @@
     reason = "test code stops at the first surprise"
 )]
 
+pub mod script;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;

@@ -1,0 +1,229 @@
+//! `hatch switch`: a process of dom0 is the back end of a guest's network.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use mayfly_lab::ask::{self, Rtype};
+use mayfly_lab::{BRIDGE, Lab};
+use mayfly_pack::{Options, pack_dir};
+use serde_json::Value;
+
+use crate::birth::{BOUND, EXAMPLE, HATCH, Place};
+use crate::cases::Case;
+use crate::hatch::json;
+
+pub(crate) const CASES: &[Case] = &[
+    ("the switch serves a guest from its birth to its end", life),
+    ("a download outlives the switch", killed),
+    (
+        "what can't be on the switch is refused, and leaves nothing",
+        refused,
+    ),
+    (
+        "guests that end while no switch runs leave nothing",
+        away,
+    ),
+];
+
+const LOG: &str = "/run/switch.log";
+const PACK: &str = "/guest/switch.mfs";
+/// Bytes of the download.
+const SIZE: usize = 10 << 20;
+
+/// A switch that runs in dom0; dropping it ends it.
+struct Switch<'a> {
+    lab: &'a Lab,
+    pid: String,
+}
+
+impl<'a> Switch<'a> {
+    fn start(place: &'a Place) -> Result<Self> {
+        let lab = &place.lab;
+        let pid = lab.shell(&format!(
+            "setsid {HATCH} switch --bridge {BRIDGE} </dev/null >>{LOG} 2>&1 & echo $!"
+        ))?;
+        let this = Self {
+            lab,
+            pid: pid.trim().to_owned(),
+        };
+        let start = Instant::now();
+        while this.status().is_err() {
+            ensure!(
+                start.elapsed() < BOUND,
+                "no switch: {}",
+                lab.shell(&format!("cat {LOG}"))?
+            );
+        }
+        Ok(this)
+    }
+
+    fn status(&self) -> Result<Value> {
+        json(&self.lab.run(&[HATCH, "switch", "status", "--json"])?)
+    }
+
+    /// What is told of the guest of this name.
+    fn guest(&self, name: &str) -> Result<Value> {
+        let status = self.status()?;
+        let guests = status["guests"].as_array().context("no guests")?;
+        let guest = guests.iter().find(|guest| guest["name"] == name);
+        Ok(guest.context("no such guest")?.clone())
+    }
+
+    fn kill(&self) -> Result<()> {
+        self.lab.run(&["kill", "-9", &self.pid])?;
+        Ok(())
+    }
+}
+
+impl Drop for Switch<'_> {
+    fn drop(&mut self) {
+        let script = format!(
+            "kill {0} 2>/dev/null; while [ -d /proc/{0} ]; do usleep 10000; done; rm -f /run/hatch/switch.journal",
+            self.pid
+        );
+        let _ = self.lab.shell(&script);
+    }
+}
+
+fn create(place: &Place, words: &[&str]) -> Result<Value> {
+    let words = [&["create", "--network", "switch", "--json", EXAMPLE], words].concat();
+    json(&place.hatched(&words)?)
+}
+
+/// The guest answers: dom0, and the host, whose frames come by the bridge.
+fn answers(place: &Place) -> Result<()> {
+    let (status, body) = ask::http(place.lab.http()?, "/", BOUND)?;
+    ensure!(status == 200 && !body.is_empty(), "GET / gives {status}");
+    let records = ask::dns(place.lab.dns()?, "mayfly.test", Rtype::A, BOUND)?;
+    ensure!(records.len() == 1, "mayfly.test A gives {records:?}");
+    let page = place.lab.run(&["wget", "-q", "-O", "-", "http://10.0.2.80/"])?;
+    ensure!(!page.is_empty());
+    Ok(())
+}
+
+fn life(place: &Place) -> Result<()> {
+    let switch = Switch::start(place)?;
+    for _ in 0..3 {
+        let made = create(place, &[])?;
+        let domid = made["domid"].as_u64().context("no domid")?;
+        answers(place)?;
+        let ready = format!("/local/domain/{domid}/data/mayfly/ready");
+        place.lab.xenstore_wait(&ready, BOUND)?;
+        let guest = switch.guest("mayfly")?;
+        ensure!(
+            guest["shut"].is_null()
+                && guest["counters"]["from_guest"]["frames"].as_u64() > Some(10)
+                && guest["counters"]["guard_source"] == 0,
+            "{guest}"
+        );
+        // No vif, and xl sees a guest as any other.
+        let vif = format!("! [ -e /sys/class/net/vif{domid}.0 ] && xl domid mayfly");
+        ensure!(place.lab.shell(&vif)?.trim() == domid.to_string());
+        // A record of its traffic: while it is made, somebody asks.
+        let dump = format!(
+            "(usleep 300000; wget -q -O /dev/null http://10.0.2.80/) & {HATCH} switch dump mayfly --seconds 2 | wc -c"
+        );
+        let bytes: usize = place.lab.shell(&dump)?.trim().parse()?;
+        ensure!(bytes > 500, "a record of {bytes} bytes");
+        // Its end: nothing maps its pages any more.
+        place.hatched(&["destroy", "mayfly"])?;
+        let zombies = place.lab.shell("xl list | grep -c null || true")?;
+        ensure!(zombies.trim() == "0", "zombies: {zombies}");
+        ensure!(switch.status()?["guests"] == Value::Array(Vec::new()));
+    }
+    drop(switch);
+    place.nothing_left()
+}
+
+/// A site with a file that takes a while.
+fn pack() -> Result<Vec<u8>> {
+    let site = tempfile::tempdir()?;
+    let www = site.path().join("www");
+    std::fs::create_dir_all(&www)?;
+    // Nothing that a compressor could make shorter.
+    let mut state = 1_u64;
+    let random = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    });
+    let bytes: Vec<u8> = random.take(SIZE / 8).flatten().collect();
+    std::fs::write(www.join("large.bin"), &bytes)?;
+    std::fs::write(www.join("index.html"), "<p>large")?;
+    let packed = pack_dir(site.path(), &Options::default());
+    let packed = packed.map_err(|problems| anyhow::anyhow!("{problems}"))?;
+    Ok(packed.to_vec()?)
+}
+
+fn killed(place: &Place) -> Result<()> {
+    let switch = Switch::start(place)?;
+    place.lab.put(PACK, 0o644, &pack()?)?;
+    create(place, &["--ramdisk", PACK, "--memory", "32"])?;
+    const URL: &str = "http://10.0.2.80/large.bin";
+    let whole = place.lab.shell(&format!("wget -q -O - {URL} | sha256sum"))?;
+    // It is read slowly, so that the switch ends in the middle of it.
+    let script = format!(
+        "(wget -q -O - {URL} | (head -c 2000000; touch /run/begun; sleep 1; cat) | sha256sum >/run/sum; touch /run/over) & \
+        while ! [ -e /run/begun ]; do usleep 10000; done"
+    );
+    place.lab.shell(&format!("rm -f /run/begun /run/over; {script}"))?;
+    switch.kill()?;
+    let next = Switch::start(place)?;
+    let log = place.lab.shell(&format!("cat {LOG}"))?;
+    ensure!(log.contains("is taken over"), "{log}");
+    let over = "for n in $(seq 600); do [ -e /run/over ] && exec cat /run/sum; usleep 100000; done; exit 1";
+    let sum = place.lab.shell(over)?;
+    ensure!(sum == whole, "{sum} is not {whole}");
+    answers(place)?;
+    // The first is gone already; its journal is the next one's.
+    std::mem::forget(switch);
+    place.hatched(&["destroy", "mayfly"])?;
+    drop(next);
+    place.nothing_left()
+}
+
+fn refused(place: &Place) -> Result<()> {
+    let words = ["create", "--network", "switch", EXAMPLE];
+    let output = place.hatch(&words)?;
+    ensure!(
+        !output.success() && output.error_text().contains("no switch runs"),
+        "without a switch: {}",
+        output.error_text()
+    );
+    let switch = Switch::start(place)?;
+    let another = place.hatch(&["switch", "--bridge", BRIDGE])?;
+    ensure!(
+        !another.success() && another.error_text().contains("another switch has it"),
+        "{}",
+        another.error_text()
+    );
+    create(place, &[])?;
+    let output = place.hatch(&[&words[..], &["--name", "other"]].concat())?;
+    ensure!(
+        !output.success() && output.error_text().contains("the MAC address is taken"),
+        "of two with one MAC address: {}",
+        output.error_text()
+    );
+    answers(place)?;
+    place.hatched(&["destroy", "mayfly"])?;
+    drop(switch);
+    place.nothing_left()
+}
+
+fn away(place: &Place) -> Result<()> {
+    let switch = Switch::start(place)?;
+    create(place, &[])?;
+    answers(place)?;
+    switch.kill()?;
+    std::mem::forget(switch);
+    place.hatched(&["destroy", "mayfly"])?;
+    let zombies = place.lab.shell("xl list | grep -c null || true")?;
+    ensure!(zombies.trim() == "0", "zombies: {zombies}");
+    let next = Switch::start(place)?;
+    if next.status()?["guests"] != Value::Array(Vec::new()) {
+        bail!("it serves {}", next.status()?);
+    }
+    drop(next);
+    place.nothing_left()
+}

@@ -1,0 +1,31 @@
+//! The switch that runs, if one does.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use mayfly_switch::control::{Connection, Order, Reply, SOCKET};
+
+/// Connects to it.
+///
+/// # Errors
+/// None runs.
+pub fn connection(bound: Duration) -> io::Result<Connection> {
+    Connection::open(Path::new(SOCKET), bound)
+}
+
+/// Has it let go of a guest. A switch that does not run holds nothing, and the next one finds that the guest is gone.
+///
+/// # Errors
+/// It does not answer.
+pub(super) fn let_go(domid: u16, bound: Duration) -> Result<(), String> {
+    let Ok(mut switch) = connection(bound) else {
+        return Ok(());
+    };
+    match switch.ask(&Order::Detach(domid)) {
+        // That there is none of this domain is what is wanted.
+        Ok(Reply::Detached(_) | Reply::Error(_)) => Ok(()),
+        Ok(_) => Err("the switch does not answer what it was asked".to_owned()),
+        Err(error) => Err(format!("the switch: {error}")),
+    }
+}
