@@ -19,10 +19,7 @@ pub(crate) const CASES: &[Case] = &[
         "what can't be on the switch is refused, and leaves nothing",
         refused,
     ),
-    (
-        "guests that end while no switch runs leave nothing",
-        away,
-    ),
+    ("guests that end while no switch runs leave nothing", away),
 ];
 
 const LOG: &str = "/run/switch.log";
@@ -96,7 +93,9 @@ fn answers(place: &Place) -> Result<()> {
     ensure!(status == 200 && !body.is_empty(), "GET / gives {status}");
     let records = ask::dns(place.lab.dns()?, "mayfly.test", Rtype::A, BOUND)?;
     ensure!(records.len() == 1, "mayfly.test A gives {records:?}");
-    let page = place.lab.run(&["wget", "-q", "-O", "-", "http://10.0.2.80/"])?;
+    let page = place
+        .lab
+        .run(&["wget", "-q", "-O", "-", "http://10.0.2.80/"])?;
     ensure!(!page.is_empty());
     Ok(())
 }
@@ -161,13 +160,17 @@ fn killed(place: &Place) -> Result<()> {
     place.lab.put(PACK, 0o644, &pack()?)?;
     create(place, &["--ramdisk", PACK, "--memory", "32"])?;
     const URL: &str = "http://10.0.2.80/large.bin";
-    let whole = place.lab.shell(&format!("wget -q -O - {URL} | sha256sum"))?;
+    let whole = place
+        .lab
+        .shell(&format!("wget -q -O - {URL} | sha256sum"))?;
     // It is read slowly, so that the switch ends in the middle of it.
     let script = format!(
         "(wget -q -O - {URL} | (head -c 2000000; touch /run/begun; sleep 1; cat) | sha256sum >/run/sum; touch /run/over) & \
         while ! [ -e /run/begun ]; do usleep 10000; done"
     );
-    place.lab.shell(&format!("rm -f /run/begun /run/over; {script}"))?;
+    place
+        .lab
+        .shell(&format!("rm -f /run/begun /run/over; {script}"))?;
     switch.kill()?;
     let next = Switch::start(place)?;
     let log = place.lab.shell(&format!("cat {LOG}"))?;

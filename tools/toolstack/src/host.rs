@@ -205,6 +205,12 @@ pub trait Links {
     /// The kernel's.
     fn flood(&mut self, link: &Link, floods: bool) -> Result<(), mayfly_links::Error>;
 
+    /// Has a bridge send what is for a MAC address to this port of its.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn direct(&mut self, link: &Link, mac: [u8; 6]) -> Result<(), mayfly_links::Error>;
+
     /// Forgets what was told so far.
     ///
     /// # Errors
@@ -366,6 +372,10 @@ impl Links for mayfly_links::Links {
 
     fn flood(&mut self, link: &Link, floods: bool) -> Result<(), mayfly_links::Error> {
         Self::flood(self, link, floods)
+    }
+
+    fn direct(&mut self, link: &Link, mac: [u8; 6]) -> Result<(), mayfly_links::Error> {
+        Self::direct(self, link, mac)
     }
 
     fn pass(&mut self) -> Result<(), mayfly_links::Error> {

@@ -31,23 +31,9 @@ mod interpreter;
 #[cfg(test)]
 mod tests;
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
 use mayfly_links::Error;
+pub use mayfly_switch::guard::Identity;
 use mayfly_toolstack::host::Links;
-
-/// Who a guest is, and who dom0 is to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// Its MAC address.
-    pub mac: [u8; 6],
-    /// Its IPv4 address; without one it may send neither ARP nor IPv4.
-    pub ipv4: Option<Ipv4Addr>,
-    /// Its IPv6 address; without one it may send no IPv6.
-    pub ipv6: Option<Ipv6Addr>,
-    /// The MAC address of its bridge: [`mayfly_links::Bridge::mac`].
-    pub host: [u8; 6],
-}
 
 /// Keeps a guest to itself, from its next frame on. It holds until the vif goes, and can be said again.
 ///

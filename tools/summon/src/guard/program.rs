@@ -3,6 +3,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use mayfly_switch::guard::link_local;
+
 use super::Identity;
 use super::assembler::{Assembler, To};
 use mayfly_links::Instruction;
@@ -61,13 +63,6 @@ pub(super) fn of(identity: &Identity) -> Vec<Instruction> {
     }
     answers(&mut a);
     a.finish(TC_ACT_OK, TC_ACT_SHOT)
-}
-
-/// The link-local address of a MAC address (RFC 4291 section 2.5.6 and appendix A).
-pub(super) fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
-    let half = |high, low| u16::from_be_bytes([high, low]);
-    let own = [half(a ^ 2, b), half(c, 0xff), half(0xfe, d), half(e, f)];
-    Ipv6Addr::new(0xfe80, 0, 0, 0, own[0], own[1], own[2], own[3])
 }
 
 fn first([a, b, c, d, ..]: [u8; 6]) -> u32 {

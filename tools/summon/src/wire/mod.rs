@@ -17,7 +17,7 @@
 //! would have to tell what the bridge has forwarded by itself from what it has not. As our port offers no offloading, the kernel
 //! completes the checksums of what dom0 itself sends before it is read there.
 
-pub mod frame;
+pub use mayfly_switch::frame;
 mod sys;
 
 use std::io;

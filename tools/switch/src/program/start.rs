@@ -60,8 +60,9 @@ impl Program {
         let mut links = Links::asking()?;
         let mut ports = Vec::new();
         for name in &options.bridges {
-            let bridge = links.bridge(name)?;
             let (tap, link) = port(&mut links, name)?;
+            // A bridge may have taken its address from its new port.
+            let bridge = links.bridge(name)?;
             let mtu = usize::try_from(bridge.mtu).unwrap_or(usize::MAX);
             switch.add_bridge(name, bridge.mac, mtu, tap);
             ports.push((name.clone(), link));

@@ -171,46 +171,58 @@ pub(crate) fn unswitched(domid: u16) -> Op {
     Op::Rm(switched(domid))
 }
 
-/// The network of a guest that the switch serves: what its front end reads there, all of which a guest that was connected beforehand knows already or
-/// asks for later.
+/// What a guest that the switch serves reads first, and that it is introduced: before it runs, because xenstored takes the ring of a guest that it
+/// is told of for an empty one, and what the guest had written there would be lost. As few requests as can be: each is one that its
+/// first answer waits for.
+pub(crate) fn switched_birth(domid: u16, config: &Config, ports: &Ports) -> Vec<Op> {
+    let (front, back) = (format!("{}/device/vif/0", home(domid)), switched(domid));
+    // The first of each makes a directory; what is made in it afterwards takes over its rights.
+    let mut ops = vec![
+        name(domid, &config.name),
+        Op::Perms(home(domid), guest_reads(domid)),
+        write(format!("{back}/state"), "4"),
+        Op::Perms(back.clone(), guest_reads(domid)),
+        write(format!("{front}/backend"), back),
+        Op::Perms(
+            front.clone(),
+            vec![
+                Perm {
+                    access: Access::None,
+                    domid,
+                },
+                Perm {
+                    access: Access::Read,
+                    domid: 0,
+                },
+            ],
+        ),
+        write(format!("{front}/state"), "4"),
+    ];
+    ops.extend(introduce(domid, ports));
+    ops
+}
+
+/// What it reads some time after its first packet, and what others read of its network.
 pub(crate) fn switched_network(domid: u16, vif: &Vif) -> Vec<Op> {
     let (front, back) = (format!("{}/device/vif/0", home(domid)), switched(domid));
     let mac = mac_text(&vif.mac);
-    // These make the directories; what is made in them afterwards takes over their rights.
-    let mut ops = vec![
-        write(format!("{back}/mac"), mac.clone()),
-        Op::Perms(back.clone(), guest_reads(domid)),
-    ];
-    for (key, value) in [
-        ("frontend", front.as_str()),
+    let mut ops: Vec<Op> = [
         ("feature-sg", "1"),
         ("feature-gso-tcpv4", "1"),
         ("feature-no-csum-offload", "0"),
         ("feature-ipv6-csum-offload", "1"),
+        ("frontend", front.as_str()),
         ("online", "1"),
-        ("state", "4"),
-    ] {
-        ops.push(write(format!("{back}/{key}"), value));
-    }
-    ops.push(write(format!("{front}/backend"), back));
-    ops.push(Op::Perms(
-        front.clone(),
-        vec![
-            Perm {
-                access: Access::None,
-                domid,
-            },
-            Perm {
-                access: Access::Read,
-                domid: 0,
-            },
-        ],
-    ));
+        ("mac", mac.as_str()),
+    ]
+    .into_iter()
+    .map(|(key, value)| write(format!("{back}/{key}"), value))
+    .collect();
+    // These were made after the rights were set, and took them over.
     if let Some(mtu) = vif.mtu {
         ops.push(write(format!("{front}/mtu"), mtu.to_string()));
     }
     ops.push(write(format!("{front}/mac"), mac));
-    ops.push(write(format!("{front}/state"), "4"));
     ops
 }
 

@@ -1,8 +1,8 @@
-//! A guest whose back end is `hatch switch`: no request to xenstored or to the kernel's network is made before it runs.
+//! A guest whose back end is `hatch switch`: nothing is asked of the kernel's network before it runs, and of xenstored only what it has to know by then.
 //!
-//! The domain is made as any other; the switch maps its rings, and it runs. Then it is claimed and told to xenstored, in the same order as
-//! others: keys first, the introduction last. A name or MAC address that somebody else has is found here, after the guest has
-//! begun, and ends it; those of guests of the same switch the switch itself refuses before.
+//! The domain is made as any other; the switch maps its rings, xenstored is told of it, and it runs. Then it is claimed, and the rest is written. A name
+//! or MAC address that somebody else has is found here, after the guest has begun, and ends it; those of guests of the same switch the
+//! switch itself refuses before.
 //!
 //! The back end's directory is no device of the kernel's: [`keys::switched`] has it where xenbus does not look.
 
@@ -21,7 +21,8 @@ use super::super::rings::Grants;
 use super::super::steps::{Step, Steps};
 use super::super::{Cause, Error, Failure};
 use super::{Created, Done, GRANT_FRAMES, Plan, Ready, Then, Toolstack};
-use mayfly_xen::{Mapping, NewDomain};
+use crate::host::Pages;
+use mayfly_xen::NewDomain;
 use mayfly_xenstore::Request;
 
 /// A domain that the switch serves, before its first instruction.
@@ -30,7 +31,7 @@ struct OnSwitch {
     ports: Ports,
     /// The switch's port on the bridge.
     link: String,
-    mapped: [Mapping; 3],
+    mapped: [Box<dyn Pages>; 3],
 }
 
 /// The addresses of a command line's `ip=ADDRESS/PREFIX` words, the first of each family.
@@ -180,6 +181,12 @@ impl Toolstack {
                 _ => Err(Cause::Switch("it does not answer what it was asked".into())),
             }
         })?;
+        let introduced = steps.run(Step::Front, || {
+            done.keys = true;
+            let answers = self.send(&keys::switched_birth(domid, config, &ports))?;
+            self.store.flush()?;
+            Ok::<_, Cause>(answers)
+        })?;
         let image = steps.run(Step::Load, || {
             let mut network = plan.network(domid, &ports)?;
             if let Some(network) = &mut network {
@@ -192,6 +199,8 @@ impl Toolstack {
             self.xen
                 .pvh_context(domid, entry, u32::try_from(start_info).unwrap_or(u32::MAX))
         })?;
+        // By now xenstored has done it, where it has a CPU of its own.
+        steps.run(Step::Backend, || self.store.answers(introduced))?;
         Ok(OnSwitch {
             domid,
             ports,
@@ -221,17 +230,15 @@ impl Toolstack {
         let answers = steps.run(Step::Keys, || {
             done.open = None;
             done.claim = Some(self.claim(config, domid, transaction)?);
-            done.keys = true;
             let plain = Config {
                 vif: None,
                 ..config.clone()
             };
-            let mut ops = keys::birth(domid, &plain, true);
+            let mut ops = Vec::new();
             if let Some(vif) = &config.vif {
                 ops.extend(keys::switched_network(domid, vif));
             }
             ops.extend(keys::front(domid, &ports, None));
-            ops.extend(keys::introduce(domid, &ports));
             ops.extend(keys::finish(domid, &plain, &ports));
             ops.push(keys::made(config));
             let answers = self.send(&ops)?;
@@ -269,7 +276,7 @@ impl Toolstack {
             self.store.forget(end);
         }
         if let Some(claim) = done.claim.take() {
-            done.claimed |= claim.ended(&mut self.store);
+            done.claimed |= claim.ended(&mut *self.store);
         }
         if let Some(domid) = done.domain {
             // It may not have got so far; then there is nothing to let go of.
