@@ -135,6 +135,10 @@ impl Links for FakeLinks {
         Ok(())
     }
 
+    fn direct(&mut self, _: &Link, _: [u8; 6]) -> Result<(), Error> {
+        self.refused("direct")
+    }
+
     fn pass(&mut self) -> Result<(), Error> {
         self.refused("pass")
     }

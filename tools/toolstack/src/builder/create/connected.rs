@@ -110,6 +110,7 @@ impl Toolstack {
         });
         match made {
             Ok(domid) => Ok(Created {
+                uuid: config.uuid,
                 domid,
                 preconnected: true,
                 timeline: steps.finish(),
@@ -292,10 +293,12 @@ impl Toolstack {
                 ops.push(keys::unswitched(domid));
             }
             if done.claimed {
-                let mac = plan.config.vif.as_ref().map(|vif| &vif.mac);
-                ops.extend(keys::forget(domid, Some(&plan.config.name), mac));
+                ops.push(super::Op::Release(domid));
             }
             left.extend(self.remove(&ops));
+            if done.claimed {
+                left.extend(self.forget(domid, &plan.config.index()));
+            }
         }
         if done.making && left.is_empty() {
             left.extend(self.remove(&[super::Op::Rm(keys::making_path(&plan.config.uuid))]));
