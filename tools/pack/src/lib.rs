@@ -8,8 +8,8 @@
 //! | `mayfly.toml` | see [`config::Config`] |
 //!
 //! All that is wrong is found before a pack is written, and the same folder gives the same octets
-//! each time: modification times are the only thing taken from outside of the files, and
-//! `SOURCE_DATE_EPOCH` bounds them.
+//! each time: modification times are the only thing taken from outside of the files, and only where they
+//! tell when a file's content changed: not those that a tool has set, of the future, or after `SOURCE_DATE_EPOCH`.
 //!
 //! ```no_run
 //! use std::path::Path;
