@@ -210,7 +210,7 @@ const VIFS: &[(&str, Is, &str)] = &[
         "it is a group's",
     ),
     ("vif = [ ' bridge=b,  mac=00:16:3e:01:02:03,' ]\n", Same, ""),
-    ("vif = [ 'ip=10.0.2.80' ]\n", Same, ""),
+    ("vif = [ 'ip=10.0.2.80' ]\n", Stricter, LACKS),
     ("vif = [ 'rate=10Mb/s' ]\n", Same, ""),
     ("vif = [ 'rate=250KB/s' ]\n", Same, ""),
     ("vif = [ 'rate=1MB/s@20ms' ]\n", Same, ""),
@@ -348,7 +348,6 @@ fn differences(xl: &Value, hatch: &Value) -> Vec<String> {
             nic["bridge"].clone(),
             hatch["vif"]["bridge"].clone(),
         ),
-        ("ip", nic["ip"].clone(), hatch["vif"]["ip"].clone()),
         (
             "rate",
             rate.unwrap_or_default(),

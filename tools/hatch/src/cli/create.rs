@@ -181,7 +181,6 @@ fn plans(guests: &[Guest]) -> Result<(), Failure> {
             json!({
                 "mac": mac_text(&vif.mac),
                 "bridge": vif.bridge,
-                "ip": vif.ip,
                 "rate": vif.rate,
                 "mtu": vif.mtu,
             })

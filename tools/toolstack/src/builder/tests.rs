@@ -106,7 +106,8 @@ fn a_guest_is_on_the_network_before_it_runs() {
         Some((vif.clone(), "xenbr0".to_owned(), Some("4".to_owned())))
     );
     let (store, xen) = (&bed.host.store, &bed.host.xen);
-    assert_eq!(store.get("/hatch/name/web"), Some(domid.to_string()));
+    let entry = format!("{domid} {}", uuid(&[1; 16]));
+    assert_eq!(store.get("/hatch/name/web"), Some(entry));
     let home = format!("/local/domain/{domid}");
     assert_eq!(store.get(&format!("{home}/name")).as_deref(), Some("web"));
     assert_eq!(store.introduced(), [domid]);
@@ -290,9 +291,71 @@ fn a_shell_becomes_who_it_is_told_to_be() {
         .unwrap();
     assert_eq!(created.domid, domid);
     assert!(links.floods(&vif));
-    assert_eq!(store.get("/hatch/name/web"), Some(domid.to_string()));
+    let entry = format!("{domid} {}", uuid(&created.uuid));
+    assert_eq!(store.get("/hatch/name/web"), Some(entry));
     let mac = format!("/local/domain/{domid}/device/vif/0/mac");
     assert_eq!(store.get(&mac).as_deref(), Some("00:16:3e:00:00:01"));
     toolstack.destroy(domid, false).unwrap();
     bed.is_as_before("a guest out of a shell");
+}
+
+#[test]
+fn an_entry_that_is_left_leads_to_nobody_elses_domain() {
+    let bed = Bed::new();
+    let mut toolstack = bed.host.toolstack().unwrap();
+    let domid = bed.create().unwrap().domid;
+    // Gone without a word to hatch, and Xen has given the number to another.
+    bed.host.xen.add(domid, [8; 16]);
+    assert_eq!(toolstack.domid("web").unwrap(), None);
+    let refused = toolstack.destroy(domid, false);
+    assert!(
+        matches!(refused, Err(DestroyError::NotOurs(_))),
+        "{refused:?}"
+    );
+    let (store, xen) = toolstack.ways();
+    let Some(index::Named::Remainder(entry)) = index::named(store, xen, "web").unwrap() else {
+        panic!("whose is it?");
+    };
+    toolstack.destroy_entry(&entry).unwrap();
+    assert_eq!(
+        bed.host.xen.domids(),
+        [domid],
+        "it was destroyed by a stale name"
+    );
+    for path in ["/hatch/name/web".to_owned(), domain_path(domid)] {
+        assert_eq!(bed.host.store.get(&path), None, "{path}");
+    }
+    // Who is gone is nobody.
+    let again = toolstack.destroy_known(domid, &[1; 16]);
+    assert!(
+        matches!(again, Err(DestroyError::NoSuchDomain(_))),
+        "{again:?}"
+    );
+}
+
+#[test]
+fn a_stale_name_can_be_had_by_another() {
+    let bed = Bed::new();
+    let domid = bed.create().unwrap().domid;
+    bed.host.xen.add(domid, [8; 16]);
+    let mut toolstack = bed.host.toolstack().unwrap();
+    let next = toolstack.create(&config("web", 1), &bed.image, None, Then::Running);
+    let next = next.unwrap().domid;
+    assert_ne!(next, domid);
+    assert_eq!(toolstack.domid("web").unwrap(), Some(next));
+}
+
+#[test]
+fn a_guest_that_fails_on_its_way_out_of_a_pool_leaves_nothing() {
+    let bed = Bed::new();
+    let mut toolstack = bed.host.toolstack().unwrap();
+    let shell = toolstack.shell(&config("template", 9), &bed.image).unwrap();
+    // After its claim.
+    bed.host.xen.refuses("unpause", 5);
+    assert!(
+        toolstack
+            .give(shell, &config("web", 1), None, true)
+            .is_err()
+    );
+    bed.is_as_before("a guest that could not be let run");
 }

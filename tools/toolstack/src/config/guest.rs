@@ -419,7 +419,7 @@ impl Guest {
         let vif = self.vif.as_ref().map(|vif| builder::Vif {
             mac: vif.mac.unwrap_or_else(|| self.own_mac()),
             bridge: vif.bridge.clone().unwrap_or_else(|| BRIDGE.to_owned()),
-            ip: vif.ip.clone(),
+            ip: None,
             rate: vif.rate.clone(),
             mtu: vif.mtu,
         });

@@ -16,7 +16,7 @@
 //! | `on_poweroff`, `on_reboot`, `on_watchdog`, `on_crash`, `on_soft_reset` | `"destroy"`, `"restart"`, `"preserve"`, for [`crate::watch`]; `coredump-` before them is of no effect, and renaming is refused |
 //! | `disk`, `pci`, `vfb` and the like | only as empty lists |
 //!
-//! A vif has `mac`, `bridge`, `ip`, `rate`, `mtu`, and may have what changes nothing: `type=vif`, `devid=0`, `backend=0`,
+//! A vif has `mac`, `bridge`, `rate`, `mtu`, and may have what changes nothing: `type=vif`, `devid=0`, `backend=0`,
 //! `trusted`, `model`, `script=vif-bridge`, and a script of one's own beside `bridge`, with a warning.
 //!
 //! Parameters that hatch does nothing for may stand in a file as long as they say what is so, and those that xl reads for other types
@@ -29,6 +29,7 @@
 //! - xl makes a PV guest without `type`, and one of 32 MiB without `memory`; hatch needs both.
 //! - hatch takes a byte order mark, carriage returns, and a comment that ends with the file, where xl finds errors; and
 //!   `builder = "generic"` beside `type = "pvh"`, which xl calls a contradiction.
+//! - A vif's `ip` is refused: Xen's vif-bridge filters by it, and `hatch create` sets no filter.
 //! - Values are UTF-8. `\x41` and `\101` in strings are refused: xl takes them and puts nothing in their place.
 
 mod error;

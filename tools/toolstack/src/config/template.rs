@@ -5,7 +5,7 @@
 //! - its name has `{n}` replaced by N, or `-N` behind it when there is none;
 //! - `{n}` is replaced in the command line as well;
 //! - every address in an `ip=ADDRESS/PREFIX` word of its command line is N-1 further on, and has to be in the same network
-//!   still (not its last address, for IPv4); so is `ip` of the vif;
+//!   still (not its last address, for IPv4);
 //! - so is what `--ip` gives, which replaces `{ip}` in the command line;
 //! - the vif's MAC address, when the file has one, is N-1 further on in its last three bytes; else it follows from the name.
 
@@ -81,28 +81,15 @@ pub fn derived(template: &Guest, number: u32) -> Result<Guest, TemplateError> {
     if guest.cmdline().len() > 4095 {
         return Err(TemplateError::TooLong(number));
     }
-    if let Some(vif) = &mut guest.vif {
-        if let Some(ip) = &mut vif.ip {
-            let addresses = ip
-                .split(' ')
-                .map(|ip| {
-                    if is_address(ip) {
-                        address(ip)
-                    } else {
-                        Ok(ip.to_owned())
-                    }
-                })
-                .collect::<Result<Vec<_>, _>>()?;
-            *ip = addresses.join(" ");
-        }
-        if let Some([a, b, c, d, e, f]) = vif.mac {
-            let own = u32::from_be_bytes([0, d, e, f]).checked_add(step);
-            let own = own
-                .filter(|own| *own < 1 << 24)
-                .ok_or(TemplateError::Mac(number))?;
-            let [_, d, e, f] = own.to_be_bytes();
-            vif.mac = Some([a, b, c, d, e, f]);
-        }
+    if let Some(vif) = &mut guest.vif
+        && let Some([a, b, c, d, e, f]) = vif.mac
+    {
+        let own = u32::from_be_bytes([0, d, e, f]).checked_add(step);
+        let own = own
+            .filter(|own| *own < 1 << 24)
+            .ok_or(TemplateError::Mac(number))?;
+        let [_, d, e, f] = own.to_be_bytes();
+        vif.mac = Some([a, b, c, d, e, f]);
     }
     guest
         .config([0; 16])

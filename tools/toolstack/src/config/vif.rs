@@ -11,8 +11,6 @@ pub struct Vif {
     pub mac: Option<[u8; 6]>,
     /// Its bridge, if it was given.
     pub bridge: Option<String>,
-    /// Addresses, for the scripts of a firewall; the guest does not see them.
-    pub ip: Option<String>,
     /// As netback reads it.
     pub rate: Option<String>,
     /// The MTU, unless it is the bridge's.
@@ -58,7 +56,8 @@ pub(super) fn parse(
                 Ok(()) => vif.bridge = Some(value.to_owned()),
                 Err(_) => wrong("is not what a network link can be called"),
             },
-            "ip" => vif.ip = Some(value.to_owned()),
+            // vif-bridge makes a rule of it that the guest may send from nowhere else. To take it and do nothing would be a promise.
+            "ip" => wrong("asks for a filter of addresses, which only `hatch summon` sets"),
             "rate" => match rate::parse(value) {
                 Some(rate) => vif.rate = Some(rate),
                 None => wrong("is no rate like 10Mb/s or 1MB/s@20ms"),

@@ -40,6 +40,7 @@ impl Bed {
             builder: self.host.toolstack().unwrap(),
             lock: lock.unwrap(),
             pending: Vec::new(),
+            undead: Vec::new(),
             paces: HashMap::new(),
             settled: HashSet::new(),
         }
@@ -125,4 +126,27 @@ fn what_cannot_be_made_again_is_given_up_and_what_is_cancelled_is_not_made() {
     let told = round(&mut watch);
     assert!(matches!(&told[..], [Event::Trouble { what, .. }] if what.contains("given up")));
     assert!(!bed.is_to_be_made_again());
+}
+
+#[test]
+fn what_cannot_be_removed_is_tried_again_and_its_birth_waits() {
+    let (bed, domid) = Bed::new();
+    bed.host.xen.ends(domid, 1);
+    bed.host.xen.refuses("destroy", 16);
+    let mut watch = bed.watch();
+    let told = round(&mut watch);
+    assert!(
+        matches!(&told[..], [Event::Ended { .. }, Event::Trouble { what, .. }] if what.contains("tried again")),
+        "{told:?}"
+    );
+    assert!(bed.is_to_be_made_again(), "it was given up");
+    assert_eq!((watch.undead.len(), watch.pending.len()), (1, 1));
+    assert_eq!(bed.host.xen.domids(), [domid]);
+    // Xen lets it go, and the time has come.
+    bed.host.xen.refuses("", 0);
+    watch.undead[0].due = Instant::now();
+    watch.pending[0].due = Instant::now();
+    assert!(watch.bury(&mut |event| panic!("{event}")));
+    let told = round(&mut watch);
+    assert!(matches!(&told[..], [Event::Restarted { .. }]), "{told:?}");
 }

@@ -53,7 +53,8 @@ fn a_guest_comes_out_of_it_and_it_is_filled_again() {
         panic!("no guest");
     };
     let name = bed.host.store.get("/hatch/name/web");
-    assert_eq!(name, Some(made.domid.to_string()));
+    let uuid = crate::builder::uuid(&made.uuid);
+    assert_eq!(name, Some(format!("{} {uuid}", made.domid)));
     assert!(bed.pool.wants_more());
     // The name is taken: the shell that was to have it is gone, as nobody knows how far it came.
     let reply = bed.pool.create(&bed.wanted("web", 2));
@@ -101,4 +102,33 @@ fn a_shell_that_cannot_be_made_is_told_of_once_and_tried_later() {
     bed.pool.fill(&mut |what| said.push(what.to_owned()));
     assert_eq!(said.last().unwrap(), "shells can be made again");
     assert_eq!(bed.pool.shells.len(), 1);
+}
+
+#[test]
+fn nothing_of_an_image_that_was_replaced_comes_out_of_it() {
+    let mut bed = bed(1);
+    bed.pool.fill(&mut |_| ());
+    let old = bed.host.xen.domids();
+    let other = bed.kernel.with_extension("new");
+    std::fs::copy(&bed.kernel, &other).unwrap();
+    std::fs::rename(&other, &bed.kernel).unwrap();
+    bed.pool.renew(&mut |_| ());
+    assert!(
+        bed.host.xen.domids().is_empty(),
+        "the shells are of the old one"
+    );
+    assert_eq!(bed.pool.create(&bed.wanted("web", 1)), Reply::Empty);
+    bed.pool.fill(&mut |_| ());
+    assert!(
+        matches!(bed.pool.create(&bed.wanted("web", 1)), Reply::Made(made) if !old.contains(&made.domid))
+    );
+    // No image: nothing, until there is one.
+    std::fs::write(&bed.kernel, "no image").unwrap();
+    let mut said = Vec::new();
+    bed.pool.renew(&mut |what| said.push(what.to_owned()));
+    assert!(said[0].contains("ELF"), "{said:?}");
+    assert!(matches!(
+        bed.pool.create(&bed.wanted("other", 2)),
+        Reply::Other(_)
+    ));
 }
