@@ -22,6 +22,8 @@ const UDP_HEADER: usize = 8;
 /// Bytes of a message before its options, the magic number included.
 const FIXED: usize = 240;
 const MAGIC: [u8; 4] = [0x63, 0x82, 0x53, 0x63];
+/// Bytes of an option that are looked at: of classless routes, those of eight routes or more.
+const VALUE_MAX: usize = 72;
 /// Seconds of the shortest lease: a shorter one would be asked for all the time.
 const LEASE_MIN: u32 = 10;
 const OFFER: u8 = 2;
@@ -69,17 +71,17 @@ impl<'m> Message<'m> {
         if fixed[..3] != [2, 1, 6] || fixed[28..34] != own || fixed[236..] != MAGIC {
             return None;
         }
-        let overload = Value::<1>::of(52, [options, &[], &[]]).whole();
-        let [file, name] = match overload.unwrap_or([0])[0] {
+        let overload = Value::of(52, [options, &[], &[]]).whole();
+        let [file, name] = match overload.map_or(0, |[fields]| fields) {
             1 => [&fixed[108..236], &[][..]],
             2 => [&[][..], &fixed[44..108]],
             3 => [&fixed[108..236], &fixed[44..108]],
             _ => [&[][..]; 2],
         };
         let fields = [options, file, name];
-        let four = |code| Value::<4>::of(code, fields).whole();
-        let [kind] = Value::<1>::of(53, fields).whole()?;
-        let routes = Value::<255>::of(121, fields);
+        let four = |code| Value::of(code, fields).whole();
+        let [kind] = Value::of(53, fields).whole()?;
+        let routes = Value::of(121, fields);
         let router = if routes.length > 0 {
             default_route(routes.bytes())
         } else {
@@ -172,16 +174,17 @@ impl<'m> Message<'m> {
 }
 
 /// The first bytes of an option, all its parts joined (RFC 3396).
-struct Value<const N: usize> {
-    bytes: [u8; N],
+struct Value {
+    bytes: [u8; VALUE_MAX],
     length: usize,
 }
 
-impl<const N: usize> Value<N> {
+impl Value {
     /// The option of this number in fields of options, in their order; broken ones are read as far as they go.
+    #[inline(never)]
     fn of(wanted: u8, fields: [&[u8]; 3]) -> Self {
         let mut value = Self {
-            bytes: [0; N],
+            bytes: [0; VALUE_MAX],
             length: 0,
         };
         for mut field in fields {
@@ -220,9 +223,9 @@ impl<const N: usize> Value<N> {
         self.bytes.get(..self.length).unwrap_or(&[])
     }
 
-    /// All of the bytes, if there are so many.
-    fn whole(&self) -> Option<[u8; N]> {
-        (self.length == N).then_some(self.bytes)
+    /// The first bytes, if there are so many.
+    fn whole<const N: usize>(&self) -> Option<[u8; N]> {
+        self.bytes().first_chunk().copied()
     }
 }
 

@@ -18,15 +18,11 @@ impl<P: Pages> Stack<'_, P> {
     /// Handles what is for the interface itself: ARP, neighbour discovery, ICMP.
     pub(super) fn other(&mut self, frame: &[u8], tx: &mut Tx<'_, impl Hypervisor>, now: Instant) {
         let own = tx.mac();
-        let mut device = Ethernet::new(Some(frame), tx);
         match neighbors::judge(frame, own, self.iface.ip_addrs()) {
-            Verdict::Pass => {
-                self.iface
-                    .poll_ingress_single(now, &mut device, &mut self.sockets);
-                self.iface_wake = Some(now);
-            }
+            Verdict::Pass => self.ingress(frame, tx, now),
             Verdict::Drop => self.stats.ignored += 1,
             Verdict::Reply(address, mac, to) => {
+                let mut device = Ethernet::new(None, tx);
                 self.announcer.reply(&mut device, address, mac, to, now);
             }
             Verdict::Advertise => {
@@ -61,7 +57,13 @@ impl<P: Pages> Stack<'_, P> {
         message.complete(&mut self.dhcp_said);
         let mut frame = [0; dhcp::FRAME_MAX];
         let length = message.write(&mut frame, from);
-        let mut device = Ethernet::new(frame.get(..length), tx);
+        self.ingress(frame.get(..length).unwrap_or(&[]), tx, now);
+    }
+
+    /// Gives a frame to smoltcp. (Inlined twice, it is all of smoltcp's receiving twice.)
+    #[inline(never)]
+    fn ingress<H: Hypervisor>(&mut self, frame: &[u8], tx: &mut Tx<'_, H>, now: Instant) {
+        let mut device = Ethernet::new(Some(frame), tx);
         self.iface
             .poll_ingress_single(now, &mut device, &mut self.sockets);
         self.iface_wake = Some(now);
