@@ -13,8 +13,9 @@ use smoltcp::phy::{Device, TxToken};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
-    EthernetRepr, IPV6_LINK_LOCAL_ALL_NODES, Icmpv6Packet, Icmpv6Repr, IpCidr, IpProtocol,
-    Ipv4Address, Ipv6Address, Ipv6Packet, Ipv6Repr, NdiscNeighborFlags, NdiscRepr,
+    EthernetRepr, IPV6_LINK_LOCAL_ALL_NODES, IPV6_LINK_LOCAL_ALL_ROUTERS, Icmpv6Packet, Icmpv6Repr,
+    IpCidr, IpProtocol, Ipv4Address, Ipv6Address, Ipv6Packet, Ipv6Repr, NdiscNeighborFlags,
+    NdiscRepr,
 };
 
 /// Pauses before each repetition.
@@ -180,6 +181,15 @@ impl Announcer {
         };
         let to = solicited_node(address);
         self.send_discovery(device, (Ipv6Address::UNSPECIFIED, to), solicit, now);
+    }
+
+    /// Asks for routers (RFC 4861, section 6.3.7).
+    pub fn solicit(&self, device: &mut (impl Device + ?Sized), from: Ipv6Address, now: Instant) {
+        let solicit = NdiscRepr::RouterSolicit {
+            lladdr: Some(self.mac.into()),
+        };
+        let to = IPV6_LINK_LOCAL_ALL_ROUTERS;
+        self.send_discovery(device, (from, to), solicit, now);
     }
 
     fn send_discovery(

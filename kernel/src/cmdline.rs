@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `ip=10.0.2.80/24`, `ip=fd00::80/64` | an interface address and its prefix length; up to [`MAX_ADDRESSES`] |
 //! | `ip=dhcp` | ask DHCPv4; the default when there is no `ip=` at all |
+//! | `ip=auto` | an IPv6 address by router advertisements (SLAAC, RFC 4862), and their router as gateway |
 //! | `gw=10.0.2.2`, `gw=fd00::1` | the default gateway, one for each family |
 //! | `mtu=1400` | the greatest MTU, [`MTU`] bytes of IP packet; that of the interface counts where it is less. With an IPv6 address it is 1280 at least |
 //! | `console=on`, `console=off` | whether the console ring is written to; on by default. Linux' words are taken as Linux means them: a device (`hvc0`, `ttyS0,115200`) as `on`, `null` and nothing as `off` |
@@ -79,6 +80,8 @@ pub struct Config {
     pub gw6: Option<Ipv6Addr>,
     /// Whether to ask DHCPv4 for an address.
     pub dhcp: bool,
+    /// Whether to take an IPv6 address from router advertisements.
+    pub auto: bool,
     /// The greatest MTU, in bytes of IP packet.
     pub mtu: Option<u16>,
     /// Whether to write to the console ring.
@@ -330,6 +333,7 @@ pub fn parse<'a>(
 struct Words<'a> {
     config: Config,
     dhcp: Option<&'a [u8]>,
+    auto: Option<&'a [u8]>,
     gw4: Option<&'a [u8]>,
     gw6: Option<&'a [u8]>,
     mtu: Option<&'a [u8]>,
@@ -348,6 +352,7 @@ impl<'a> Words<'a> {
                 gw4: None,
                 gw6: None,
                 dhcp: false,
+                auto: false,
                 mtu: None,
                 console: true,
                 endpoints: Endpoints::DEFAULT,
@@ -356,6 +361,7 @@ impl<'a> Words<'a> {
                 minimal: false,
             },
             dhcp: None,
+            auto: None,
             gw4: None,
             gw6: None,
             mtu: None,
@@ -371,6 +377,7 @@ impl<'a> Words<'a> {
     fn take(&mut self, key: &str, value: &str, word: &'a [u8]) -> Result<bool, Fault> {
         match (key, value) {
             ("ip", "dhcp") => set(&mut self.dhcp, word)?,
+            ("ip", "auto") => set(&mut self.auto, word)?,
             ("ip", _) => self.address(value)?,
             ("gw", _) => match unicast(value)? {
                 IpAddr::V4(address) => {
@@ -448,12 +455,14 @@ impl<'a> Words<'a> {
         }
         if let Some(word) = self.mtu
             && config.mtu.is_some_and(|mtu| mtu < MTU6)
-            && config.ipv6().is_some()
+            && (config.ipv6().is_some() || self.auto.is_some())
         {
             let fault = Fault::MtuOfIpv6;
             return Err(CmdlineError { word, fault });
         }
-        config.dhcp = self.dhcp.is_some() || config.addresses().next().is_none();
+        config.auto = self.auto.is_some();
+        let is_silent = config.addresses().next().is_none() && !config.auto;
+        config.dhcp = self.dhcp.is_some() || is_silent;
         for (word, gateway) in [
             (self.gw4, config.gw4.map(IpAddr::V4)),
             (self.gw6, config.gw6.map(IpAddr::V6)),
@@ -637,6 +646,9 @@ mod tests {
             ("ip=dhcp", true, 0),
             ("ip=dhcp ip=fd00::80/64 gw=fe80::1", true, 1),
             ("ip=fd00::80/64", false, 1),
+            ("ip=auto", false, 0),
+            ("ip=auto ip=dhcp", true, 0),
+            ("ip=auto ip=10.0.0.1/8", false, 1),
             ("ip=10.0.0.1/31 gw=10.0.0.0", false, 1),
             ("ip=10.0.0.1/32", false, 1),
             ("ip=fd00::1/128", false, 1),
@@ -662,6 +674,8 @@ mod tests {
         for (cmdline, word, fault) in [
             (&b"ip="[..], &b"ip="[..], BadAddress),
             (b"ip=dhcp6", b"ip=dhcp6", BadAddress),
+            (b"ip=auto ip=auto", b"ip=auto", Repeated),
+            (b"mtu=1000 ip=auto", b"mtu=1000", MtuOfIpv6),
             (b"mtu=575", b"mtu=575", BadMtu),
             (b"mtu=1501", b"mtu=1501", BadMtu),
             (b"mtu=+1400", b"mtu=+1400", BadMtu),

@@ -3,8 +3,10 @@
 use mayfly_drivers::Hypervisor;
 use mayfly_site::{Pages, Site};
 use smoltcp::socket::dhcpv4;
-use smoltcp::time::Instant;
-use smoltcp::wire::{IpAddress, IpCidr, Ipv4Address};
+use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::{
+    IpAddress, IpCidr, Ipv4Address, Ipv6Address, Ipv6Cidr, NdiscPrefixInformation,
+};
 
 use super::neighbors::{self, Verdict};
 use super::{Stack, dhcp, set_gateways};
@@ -31,6 +33,9 @@ impl<P: Pages> Stack<'_, P> {
                     self.iface_wake = Some(now);
                 }
             }
+            Verdict::Router(router, lifetime, prefix) => {
+                self.routed(router, lifetime, prefix.as_ref(), now);
+            }
             Verdict::Conflict(address, mac) => {
                 self.stats.conflicts += 1;
                 if self.conflicts.note(address, mac, now) {
@@ -44,6 +49,76 @@ impl<P: Pages> Stack<'_, P> {
     /// Somebody else who says that an address of ours is theirs, if that is to be reported.
     pub fn take_conflict(&mut self) -> Option<(IpAddress, Mac)> {
         self.conflicts.take()
+    }
+
+    /// Our link-local address, once there is one.
+    fn link_local(&self) -> Option<Ipv6Address> {
+        self.iface.ip_addrs().iter().find_map(|cidr| match cidr {
+            IpCidr::Ipv6(v6) if v6.address().is_unicast_link_local() => Some(v6.address()),
+            _ => None,
+        })
+    }
+
+    /// Asks for routers, as long as an address is wanted.
+    pub(super) fn solicit<H: Hypervisor>(&mut self, tx: &mut Tx<'_, H>, now: Instant) {
+        let is_wanted = self.auto.is_some_and(|auto| auto.address().is_none());
+        if let Some(own) = self.link_local().filter(|_| is_wanted) {
+            let mut device = Ethernet::new(None, tx);
+            self.announcer.solicit(&mut device, own, now);
+        }
+    }
+
+    /// Takes what a router says of itself and of its network, where that is wanted.
+    fn routed(
+        &mut self,
+        router: Ipv6Address,
+        lifetime: Duration,
+        prefix: Option<&NdiscPrefixInformation>,
+        now: Instant,
+    ) {
+        let own = self.link_local();
+        let (Some(auto), Some(own)) = (&mut self.auto, own) else {
+            return;
+        };
+        let before = auto.address();
+        if let Some(prefix) = prefix {
+            auto.take(prefix, own, now);
+        }
+        let after = auto.address();
+        // A gateway of the command line's stands.
+        let gateway = &mut self.gateways.1;
+        if lifetime == Duration::ZERO {
+            gateway.take_if(|gateway| *gateway == router);
+        } else {
+            gateway.get_or_insert(router);
+        }
+        set_gateways(&mut self.iface, self.gateways);
+        if after != before {
+            self.readdress(before, after, now);
+        }
+        self.iface_wake = Some(now);
+    }
+
+    /// Gives up an address whose time is over.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let before = self.auto.and_then(|auto| auto.address());
+        if self.auto.as_mut().is_some_and(|auto| auto.expire(now)) {
+            self.readdress(before, None, now);
+        }
+    }
+
+    fn readdress(&mut self, before: Option<Ipv6Cidr>, after: Option<Ipv6Cidr>, now: Instant) {
+        self.update_addresses(|addresses| {
+            addresses.retain(|cidr| before.map(IpCidr::Ipv6) != Some(*cidr));
+            if let Some(cidr) = after.map(IpCidr::Ipv6)
+                && !addresses.contains(&cidr)
+            {
+                let _ = addresses.push(cidr);
+            }
+        });
+        self.connections.activate_all();
+        self.announcer.restart(now);
+        self.iface_wake = Some(now);
     }
 
     /// Gives a DHCP server's message to the client.

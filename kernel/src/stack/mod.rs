@@ -7,6 +7,7 @@
 //! [`Stack::poll`] does a bounded amount of work and says when it wants to be
 //! called again; the caller sleeps in between. Memory comes from the caller.
 
+mod auto;
 mod dhcp;
 mod frame;
 mod interface;
@@ -106,6 +107,8 @@ pub struct Stack<'a, P: Pages> {
     /// Reports of groups that are due.
     groups: listener::Due,
     conflicts: neighbors::Conflicts,
+    /// Where addresses are taken from router advertisements.
+    auto: Option<auto::Auto>,
     /// Of what is sent because of a frame that nobody takes.
     errors: Limit,
     mtu: usize,
@@ -203,6 +206,7 @@ impl<'a, P: Pages> Stack<'a, P> {
             announcer: Announcer::new(UNKNOWN_MAC),
             groups: listener::Due::default(),
             conflicts: neighbors::Conflicts::default(),
+            auto: config.auto.then(auto::Auto::default),
             errors: Limit::FULL,
             seed,
             gateways: (config.gw4, config.gw6),
@@ -260,15 +264,21 @@ impl<'a, P: Pages> Stack<'a, P> {
         self.iface
             .set_hardware_addr(HardwareAddress::Ethernet(address));
         self.follow(nic, now);
+        // It may be another network.
+        let old = self
+            .auto
+            .as_mut()
+            .and_then(|auto| core::mem::take(auto).address());
+        let is_auto = self.auto.is_some();
         self.update_addresses(|addresses| {
-            addresses.retain(
-                |cidr| !matches!(cidr, IpCidr::Ipv6(v6) if v6.address().is_unicast_link_local()),
-            );
-            if addresses.iter().any(|cidr| matches!(cidr, IpCidr::Ipv6(_))) {
+            addresses.retain(|cidr| match cidr {
+                IpCidr::Ipv6(v6) => !v6.address().is_unicast_link_local() && Some(*v6) != old,
+                IpCidr::Ipv4(_) => true,
+            });
+            if is_auto || addresses.iter().any(|cidr| matches!(cidr, IpCidr::Ipv6(_))) {
                 let _ = addresses.push(IpCidr::Ipv6(link_local(mac)));
             }
         });
-        // It may be another network.
         if let Some(handle) = self.dhcp {
             self.sockets.get_mut::<dhcpv4::Socket<'_>>(handle).reset();
             self.dhcp_since = now;
@@ -315,7 +325,10 @@ impl<'a, P: Pages> Stack<'a, P> {
         let mut due = self.groups.take(now);
         if self.announcer.poll(&mut device, self.iface.ip_addrs(), now) {
             due = Some(listener::Report::Joined);
+            self.solicit(tx, now);
         }
+        self.expire(now);
+        let mut device = Ethernet::new(None, tx);
         self.iface.poll_egress(now, &mut device, &mut self.sockets);
         if let Some(report) = due {
             listener::report(report, self.iface.ip_addrs(), tx);
@@ -375,7 +388,8 @@ impl<'a, P: Pages> Stack<'a, P> {
             self.poll_dhcp(now);
             self.transmit(nic, now);
             let sockets = self.iface.poll_at(now, &self.sockets);
-            let wake = [sockets, self.announcer.poll_at(), self.groups.at()];
+            let ends = self.auto.and_then(|auto| auto.ends());
+            let wake = [sockets, self.announcer.poll_at(), self.groups.at(), ends];
             self.iface_wake = wake.into_iter().flatten().min();
         }
         self.serve(nic, unix_seconds, now);

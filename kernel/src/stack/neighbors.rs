@@ -12,7 +12,8 @@ use mayfly_drivers::netfront::ETHERNET_HEADER;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
-    Icmpv6Packet, Icmpv6Repr, IpAddress, IpCidr, IpProtocol, Ipv4Address, Ipv6Packet, NdiscRepr,
+    Icmpv6Packet, Icmpv6Repr, IpAddress, IpCidr, IpProtocol, Ipv4Address, Ipv6Address, Ipv6Packet,
+    NdiscPrefixInformation, NdiscRepr,
 };
 
 use crate::nic::Mac;
@@ -31,6 +32,8 @@ pub(super) enum Verdict {
     Reply(Ipv4Address, EthernetAddress, Ipv4Address),
     /// An advertisement of our addresses to all.
     Advertise,
+    /// A router: how long it is one, and the prefix that it tells of.
+    Router(Ipv6Address, Duration, Option<NdiscPrefixInformation>),
     /// Somebody else has one of our addresses.
     Conflict(IpAddress, Mac),
 }
@@ -142,6 +145,11 @@ fn discovery(payload: &[u8], mac: Mac, own: Mac, addresses: &[IpCidr]) -> Verdic
                 Verdict::Advertise
             }
         }
+        NdiscRepr::RouterAdvert {
+            router_lifetime,
+            prefix_info,
+            ..
+        } if from.is_unicast_link_local() => Verdict::Router(from, router_lifetime, prefix_info),
         NdiscRepr::NeighborAdvert {
             target_addr,
             lladdr,
