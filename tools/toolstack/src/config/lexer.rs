@@ -140,7 +140,7 @@ fn escape(chars: &mut impl Iterator<Item = (usize, char)>) -> Result<char, &'sta
         Some('r') => Ok('\r'),
         Some('t') => Ok('\t'),
         Some('v') => Ok('\x0b'),
-        // libxlu 4.17 reads both in ways of its own, and puts nothing in their place.
+        // libxlu 4.17 finds no digits behind \x, and puts nothing in the place of the others.
         Some('x' | '0'..='7') => {
             Err("a string has a character as a number: write the character itself")
         }

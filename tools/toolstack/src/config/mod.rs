@@ -30,7 +30,7 @@
 //! - hatch takes a byte order mark, carriage returns, and a comment that ends with the file, where xl finds errors; and
 //!   `builder = "generic"` beside `type = "pvh"`, which xl calls a contradiction.
 //! - A vif's `ip` is refused: Xen's vif-bridge filters by it, and `hatch create` sets no filter.
-//! - Values are UTF-8. `\x41` and `\101` in strings are refused: xl takes them and puts nothing in their place.
+//! - Values are UTF-8. `\101` in a string is refused: xl takes it and puts nothing in its place.
 
 mod error;
 mod guest;
