@@ -15,6 +15,7 @@ use crate::hatch::json;
 pub(crate) const CASES: &[Case] = &[
     ("the switch serves a guest from its birth to its end", life),
     ("a download outlives the switch", killed),
+    ("a guest that xl destroys is let go of", stranger),
     (
         "what can't be on the switch is refused, and leaves nothing",
         refused,
@@ -210,6 +211,23 @@ fn refused(place: &Place) -> Result<()> {
     );
     answers(place)?;
     place.hatched(&["destroy", "mayfly"])?;
+    drop(switch);
+    place.nothing_left()
+}
+
+fn stranger(place: &Place) -> Result<()> {
+    let switch = Switch::start(place)?;
+    create(place, &[])?;
+    answers(place)?;
+    // Until it is looked for, what was mapped of it keeps it.
+    place.lab.run(&["xl", "destroy", "mayfly"])?;
+    let start = Instant::now();
+    while place.lab.shell("xl list | grep -c null || true")?.trim() != "0" {
+        ensure!(start.elapsed() < BOUND, "it is kept: {}", switch.status()?);
+    }
+    ensure!(switch.status()?["guests"] == Value::Array(Vec::new()));
+    // hatch's index still has it, and nobody else.
+    place.hatched(&["gc"])?;
     drop(switch);
     place.nothing_left()
 }

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use mayfly_commands::{Switch, SwitchVerb};
 use mayfly_switch::control::{Connection, Order, Reply};
-use mayfly_switch::program::{Options, Program, give_up};
+use mayfly_switch::program::{Options, Program, give_up, spawn_reaper};
 use mayfly_switch::switch::{DumpBounds, GuestStatus, Status};
 
 /// How long a running switch may take to answer.
@@ -104,6 +104,7 @@ fn serve(arguments: &Switch) -> Result<()> {
     // So it has a CPU for longer at a time, and moves more frames before guests and clients have theirs.
     schedule::batch().context("SCHED_BATCH")?;
     give_up().context("capabilities")?;
+    spawn_reaper(options.socket.clone()).context("a thread")?;
     report(&format!(
         "serves {} at {}",
         options.bridges.join(", "),

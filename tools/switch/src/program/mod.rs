@@ -2,6 +2,7 @@
 
 mod client;
 mod power;
+mod reaper;
 mod start;
 
 use std::io;
@@ -18,6 +19,7 @@ use crate::journal::{Entry, Journal};
 use crate::switch::{Notice, Rest, Switch};
 use client::Client;
 pub use power::give_up;
+pub use reaper::spawn as spawn_reaper;
 pub use start::{Options, StartError};
 
 /// Connections at once at most; another one waits.

@@ -8,7 +8,7 @@
 )]
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
@@ -18,10 +18,10 @@ use mayfly_drivers::fake::FakeXen;
 use mayfly_drivers::netfront::Config;
 use mayfly_handoff::network::Preconnected;
 use mayfly_model_tests::Guest as Front;
+use mayfly_switch::fake::Tap;
 use mayfly_switch::port::{Features, Rings};
 use mayfly_switch::switch::{Guard, Guest, Limits, Rest};
-use mayfly_switch::vnet;
-use mayfly_switch::xen::{Access, Direction, Pages, Segment, Wire, Xen};
+use mayfly_switch::xen::{Access, Direction, Pages, Segment, Xen};
 
 pub type Switch<'x> = mayfly_switch::Switch<TestXen<'x>, Tap>;
 
@@ -160,67 +160,6 @@ impl<'x> Xen for TestXen<'x> {
 
     fn unmask(&self, ports: &[u32]) {
         self.counts.borrow_mut().unmasked.extend(ports);
-    }
-}
-
-/// A port on a bridge, whose other side the test is.
-#[derive(Clone, Default)]
-pub struct Tap(Rc<RefCell<Bridge>>);
-
-#[derive(Default)]
-struct Bridge {
-    to_switch: VecDeque<Vec<u8>>,
-    from_switch: VecDeque<Vec<u8>>,
-    is_lost: bool,
-}
-
-impl Tap {
-    /// A frame comes from the bridge.
-    pub fn send(&self, frame: &[u8]) {
-        self.send_with([0; vnet::SIZE], frame);
-    }
-
-    pub fn send_with(&self, header: [u8; vnet::SIZE], frame: &[u8]) {
-        let frame = [&header[..], frame].concat();
-        self.0.borrow_mut().to_switch.push_back(frame);
-    }
-
-    /// The next frame that went to the bridge, with its header.
-    pub fn received(&self) -> Option<([u8; vnet::SIZE], Vec<u8>)> {
-        let frame = self.0.borrow_mut().from_switch.pop_front()?;
-        let (header, frame) = frame.split_first_chunk().unwrap();
-        Some((*header, frame.to_vec()))
-    }
-
-    /// All frames that went there, without their headers.
-    pub fn frames(&self) -> Vec<Vec<u8>> {
-        std::iter::from_fn(|| self.received())
-            .map(|(_, frame)| frame)
-            .collect()
-    }
-
-    pub fn lose(&self) {
-        self.0.borrow_mut().is_lost = true;
-    }
-}
-
-impl Wire for Tap {
-    fn read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        let mut bridge = self.0.borrow_mut();
-        if bridge.is_lost {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        Ok(bridge.to_switch.pop_front().map(|frame| {
-            let length = frame.len().min(buffer.len());
-            buffer[..length].copy_from_slice(&frame[..length]);
-            length
-        }))
-    }
-
-    fn write(&self, frame: &[u8]) -> io::Result<()> {
-        assert!(frame.len() >= vnet::SIZE + 14);
-        self.0.borrow_mut().from_switch.push_back(frame.to_vec());
-        Ok(())
     }
 }
 

@@ -1,0 +1,113 @@
+//! Guests that end without anybody telling the switch, as by `xl destroy` or of themselves: what is mapped of them would keep Xen from forgetting
+//! them.
+//!
+//! A thread of its own asks xenstored, which alone is told of a domain's end, and then asks the switch by its control socket as anybody would. So the
+//! loop that moves frames never waits for xenstored.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mayfly_xenstore::{Client, Error, Request, Store as _};
+
+use crate::control::{Connection, Order, Reply};
+
+/// How long an answer may take.
+const BOUND: Duration = Duration::from_secs(10);
+/// How often it is looked without being told.
+const PERIOD: Duration = Duration::from_secs(10);
+/// Looks at which xenstored has to have known nothing of a guest that it never knew anything of: it may be being born.
+const PATIENCE: u32 = 2;
+
+/// What was seen of the guests so far.
+#[derive(Debug, Default)]
+struct Seen {
+    /// By domain: whether xenstored has known it, and in how many looks since it has not.
+    guests: HashMap<u16, (bool, u32)>,
+}
+
+impl Seen {
+    /// Takes note of which guests xenstored knows; gives those that are gone. Only a look after a whole period counts for one that it never
+    /// knew.
+    fn gone(&mut self, now: &[(u16, bool)], is_period: bool) -> Vec<u16> {
+        self.guests
+            .retain(|domain, _| now.iter().any(|(other, _)| other == domain));
+        let mut gone = Vec::new();
+        for (domain, is_known) in now {
+            let (was_known, looks) = self.guests.entry(*domain).or_default();
+            if *is_known {
+                (*was_known, *looks) = (true, 0);
+                continue;
+            }
+            *looks += u32::from(is_period);
+            if *was_known || *looks >= PATIENCE {
+                gone.push(*domain);
+            }
+        }
+        gone
+    }
+}
+
+/// Looks for the ends of guests, for as long as this process lives.
+///
+/// # Errors
+/// The kernel has no room for a thread.
+pub fn spawn(socket: PathBuf) -> io::Result<()> {
+    let thread = std::thread::Builder::new().name("reaper".to_owned());
+    thread.spawn(move || {
+        let mut seen = Seen::default();
+        loop {
+            // xenstored, or the switch's own socket, may be away for a time.
+            let _ = look(&socket, &mut seen);
+            std::thread::sleep(PERIOD);
+        }
+    })?;
+    Ok(())
+}
+
+fn look(socket: &Path, seen: &mut Seen) -> Result<(), Box<dyn std::error::Error>> {
+    let mut store = Client::connect(BOUND)?;
+    store.watch("@releaseDomain", "switch")?;
+    store.watch("@introduceDomain", "switch")?;
+    let mut is_period = false;
+    loop {
+        let mut switch = Connection::open(socket, BOUND)?;
+        let Reply::Status(status) = switch.ask(&Order::Status)? else {
+            return Err("no status".into());
+        };
+        let mut now = Vec::new();
+        for guest in &status.guests {
+            now.push((guest.domain, is_introduced(&mut store, guest.domain)?));
+        }
+        for domain in seen.gone(&now, is_period) {
+            switch.ask(&Order::Detach(domain))?;
+        }
+        is_period = store.event(PERIOD)?.is_none();
+        while store.take_event().is_some() {}
+    }
+}
+
+fn is_introduced(store: &mut Client, domain: u16) -> Result<bool, Error> {
+    let answer = store.ask(Request::is_domain_introduced(domain))?;
+    Ok(answer.first() == Some(&b'T'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_known_is_gone_at_once_and_who_was_not_later() {
+        let mut seen = Seen::default();
+        assert_eq!(seen.gone(&[(1, true), (2, false)], false), [0_u16; 0]);
+        // Whatever happens elsewhere, it may still be being born.
+        assert_eq!(seen.gone(&[(1, true), (2, false)], false), [0_u16; 0]);
+        assert_eq!(seen.gone(&[(1, false), (2, false)], false), [1]);
+        assert_eq!(seen.gone(&[(2, false)], true), [0_u16; 0]);
+        assert_eq!(seen.gone(&[(2, false)], true), [2]);
+        // Another of the same number starts anew.
+        assert_eq!(seen.gone(&[], true), [0_u16; 0]);
+        assert_eq!(seen.gone(&[(2, false)], true), [0_u16; 0]);
+    }
+}
