@@ -3,6 +3,7 @@
 use super::super::{mutate, payload};
 use super::{Connection, MAX_CONNECTIONS, Peers};
 use crate::frames::{self, ACK, FIN, PSH, RST, SYN, Seen, Segment};
+use crate::random::Random;
 
 impl Peers {
     /// The SYN of a new connection.
@@ -54,19 +55,7 @@ impl Peers {
             self.connections.len() - 1 - self.random.below(newest)
         };
         let kind = self.random.below(16);
-        if self.connections[at].rest.is_empty() {
-            let rest = if self.connections[at].to_port == 53 {
-                let query = payload::query(&mut self.random);
-                let mut framed = frames::framed(&query);
-                if self.random.one_in(8) {
-                    mutate::bytes(&mut self.random, &mut framed);
-                }
-                framed
-            } else {
-                payload::request(&mut self.random)
-            };
-            self.connections[at].rest = rest;
-        }
+        self.refill(at);
         let random = &mut self.random;
         let connection = &mut self.connections[at];
         let mut segment = Segment {
@@ -103,35 +92,7 @@ impl Peers {
                 connection.window = random.pick(&[0, 0, 1, 50, 65_535]);
                 segment.window = connection.window;
             }
-            // Out of the window, or out of order.
-            12 => {
-                let jump = random.pick(&[
-                    1,
-                    10,
-                    1000,
-                    3000,
-                    100_000,
-                    1 << 31,
-                    u32::MAX,
-                    u32::MAX - 500,
-                ]);
-                segment.seq = segment.seq.wrapping_add(jump);
-                let count = random.below(1400);
-                segment.payload = random.bytes(count);
-            }
-            13 => {
-                let jump = random.pick(&[1, 1000, 100_000, 1 << 31, u32::MAX, u32::MAX - 5000]);
-                segment.ack = segment.ack.wrapping_add(jump);
-            }
-            14 => {
-                segment.flags = random.byte();
-                segment.options = random.noise(40);
-                segment.payload = random.noise(100);
-            }
-            _ => {
-                // An urgent pointer is not looked at; a SYN on a live connection is.
-                segment.flags |= SYN;
-            }
+            _ => deviate(random, kind, &mut segment),
         }
         if kind <= 9 {
             // Believed to arrive; when it does not, what follows is out of order, as it happens.
@@ -145,6 +106,24 @@ impl Peers {
             return frames::tcp(&path, &segment);
         }
         frames::tcp(&connection.path, &segment)
+    }
+
+    /// Gives a connection something to ask, if it has nothing left.
+    fn refill(&mut self, at: usize) {
+        if !self.connections[at].rest.is_empty() {
+            return;
+        }
+        let rest = if self.connections[at].to_port == 53 {
+            let query = payload::query(&mut self.random);
+            let mut framed = frames::framed(&query);
+            if self.random.one_in(8) {
+                mutate::bytes(&mut self.random, &mut framed);
+            }
+            framed
+        } else {
+            payload::request(&mut self.random)
+        };
+        self.connections[at].rest = rest;
     }
 
     /// Moves a connection on by a segment of the guest.
@@ -172,6 +151,41 @@ impl Peers {
         // What was lost or dropped is sent again from where the guest is.
         if self.random.one_in(4) {
             connection.seq = seen.ack;
+        }
+    }
+}
+
+/// Makes a segment one that does not fit its connection.
+fn deviate(random: &mut Random, kind: usize, segment: &mut Segment) {
+    match kind {
+        // Out of the window, or out of order.
+        12 => {
+            let jump = random.pick(&[
+                1,
+                10,
+                1000,
+                3000,
+                100_000,
+                1 << 31,
+                u32::MAX,
+                u32::MAX - 500,
+            ]);
+            segment.seq = segment.seq.wrapping_add(jump);
+            let count = random.below(1400);
+            segment.payload = random.bytes(count);
+        }
+        13 => {
+            let jump = random.pick(&[1, 1000, 100_000, 1 << 31, u32::MAX, u32::MAX - 5000]);
+            segment.ack = segment.ack.wrapping_add(jump);
+        }
+        14 => {
+            segment.flags = random.byte();
+            segment.options = random.noise(40);
+            segment.payload = random.noise(100);
+        }
+        _ => {
+            // An urgent pointer is not looked at; a SYN on a live connection is.
+            segment.flags |= SYN;
         }
     }
 }
