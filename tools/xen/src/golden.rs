@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::mem::{offset_of, size_of};
 
 use crate::abi::*;
-use crate::domctl::Interface;
+use crate::interface::Interface;
 
 const GOLDEN: &str = include_str!("../golden.txt");
 

@@ -1,7 +1,7 @@
 //! Xen, as dom0 speaks to it.
 //!
 //! `sys` is the way there, `abi` Xen's headers; `domctl` and `look` are the calls as safe
-//! functions, `context` is what a vCPU starts with.
+//! functions, `interface` what differs between versions of Xen, `context` what a vCPU starts with.
 #![deny(unsafe_code)]
 
 mod abi;
@@ -12,6 +12,7 @@ mod evtchn;
 mod gntdev;
 #[cfg(test)]
 mod golden;
+mod interface;
 mod look;
 mod sys;
 
