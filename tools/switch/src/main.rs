@@ -15,6 +15,7 @@ use mayfly_commands::{Switch, SwitchVerb};
 use mayfly_switch::control::{Connection, Order, Reply};
 use mayfly_switch::program::{Options, Program, give_up, spawn_reaper};
 use mayfly_switch::switch::{DumpBounds, GuestStatus, Status};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// How long a running switch may take to answer.
 const BOUND: Duration = Duration::from_secs(10);
@@ -88,12 +89,11 @@ fn run(arguments: &Switch) -> Result<()> {
 }
 
 fn serve(arguments: &Switch) -> Result<()> {
-    let (stop, mut stopped) = UnixStream::pair().context("a pair of sockets")?;
-    ctrlc::set_handler(move || {
-        // The other end polls.
-        let _ = stopped.write_all(b"!");
-    })
-    .context("a handler for SIGTERM")?;
+    let (stop, stopped) = UnixStream::pair().context("a pair of sockets")?;
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
+        let stopped = stopped.try_clone().context("a socket")?;
+        signal_hook::low_level::pipe::register(signal, stopped).context("a handler for signals")?;
+    }
     let options = Options {
         bridges: arguments.bridges.clone(),
         socket: arguments.socket.clone(),

@@ -11,6 +11,8 @@ use clap::{Args, ValueEnum};
 use mayfly_lab::ask::{self, Rtype};
 use mayfly_lab::{Lab, linux};
 use serde::Deserialize;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::progress::Progress;
 use crate::{guest, host, lab, pack, summon};
@@ -53,16 +55,19 @@ enum Payload {
 
 pub(crate) fn run(demo: &Demo) -> Result<()> {
     let (interrupt, interrupted) = mpsc::channel();
-    ctrlc::set_handler(move || {
-        // Anything may be under way in the main thread: the lab is found by name and taken down from here.
-        if let Ok(lab) = Lab::attach(NAME) {
-            eprintln!("\ntaking the lab down");
-            let _ = lab.down();
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    std::thread::spawn(move || {
+        for _ in signals.forever() {
+            // Anything may be under way in the main thread: the lab is found by name and taken down from here.
+            if let Ok(lab) = Lab::attach(NAME) {
+                eprintln!("\ntaking the lab down");
+                let _ = lab.down();
+            }
+            if interrupt.send(()).is_err() {
+                std::process::exit(130);
+            }
         }
-        if interrupt.send(()).is_err() {
-            std::process::exit(130);
-        }
-    })?;
+    });
     host::ensure_qemu(demo.yes)?;
     let progress = Progress::new();
     let start = Instant::now();

@@ -12,20 +12,21 @@ mod pool;
 mod programs;
 mod watch;
 
-use std::io::Write as _;
+use std::ffi::OsString;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::{Args as _, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use mayfly_commands::{Pack, Summon, Switch};
 use mayfly_toolstack::builder::Toolstack;
 use mayfly_toolstack::config::{self, Guest, Overrides};
 use mayfly_toolstack::privileges;
 use rustix::thread::CapabilitySet;
 use serde_json::json;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use exit::Failure;
 
@@ -64,7 +65,7 @@ enum Command {
 }
 
 pub(crate) fn main() -> ExitCode {
-    let command = Arguments::parse().command;
+    let command = parse(std::env::args_os().collect()).unwrap_or_else(|error| error.exit());
     let json = command.json();
     match command.run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -80,6 +81,27 @@ pub(crate) fn main() -> ExitCode {
             failure.code()
         }
     }
+}
+
+/// Verbs that scripts call for each guest, and what describes their arguments.
+const OFTEN: [(&str, fn(clap::Command) -> clap::Command); 2] = [
+    ("create", create::Arguments::augment_args),
+    ("destroy", destroy::Arguments::augment_args),
+];
+
+/// Reads the command line. Of a verb that is called often, no other is described beside it: to describe them all takes most of the
+/// memory that starting takes, a fault of a page each 4 KiB.
+fn parse(words: Vec<OsString>) -> Result<Command, clap::Error> {
+    let verb = words.get(1).and_then(|word| word.to_str());
+    let often = OFTEN.iter().find(|(name, _)| Some(*name) == verb);
+    let description = match often {
+        Some((name, describe)) => {
+            clap::Command::new("hatch").subcommand(describe(clap::Command::new(*name)))
+        }
+        None => Arguments::command(),
+    };
+    let matches = description.try_get_matches_from(words)?;
+    Ok(Arguments::from_arg_matches(&matches)?.command)
 }
 
 /// Reads a configuration, and tells what in it has no effect, or has none while nobody watches.
@@ -147,45 +169,34 @@ fn builder(kept: CapabilitySet) -> Result<Toolstack, Failure> {
 
 /// What can be read from as soon as SIGTERM or SIGINT has come.
 fn stop() -> Result<UnixStream, Failure> {
-    let (stop, mut stopped) = UnixStream::pair().context("a pair of sockets")?;
-    ctrlc::set_handler(move || {
-        // The other end polls.
-        let _ = stopped.write_all(b"!");
-    })
-    .context("a handler for SIGTERM")?;
+    let (stop, stopped) = UnixStream::pair().context("a pair of sockets")?;
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
+        let stopped = stopped.try_clone().context("a socket")?;
+        signal_hook::low_level::pipe::register(signal, stopped).context("a handler for signals")?;
+    }
     Ok(stop)
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        super::Arguments::command().debug_assert();
+        Arguments::command().debug_assert();
     }
 
-    /// clap takes `{n}` for a line break (`StyledStr`), wherever it stands.
+    /// Who is described alone is described as among all.
     #[test]
-    fn no_help_has_what_clap_swallows() {
-        fn looks(command: &clap::Command) {
-            let mut texts = vec![
-                command.get_about(),
-                command.get_long_about(),
-                command.get_after_help(),
-            ];
-            for argument in command.get_arguments() {
-                texts.extend([argument.get_help(), argument.get_long_help()]);
+    fn verbs_that_are_called_often_say_the_same() {
+        for (verb, _) in OFTEN {
+            for word in ["--help", "-h", "--nonsense"] {
+                let words = ["hatch", verb, word].map(OsString::from);
+                let alone = parse(words.to_vec()).err().map(|error| error.to_string());
+                let among = Arguments::try_parse_from(words).err();
+                assert_eq!(alone, among.map(|error| error.to_string()));
+                assert!(alone.is_some());
             }
-            for text in texts.into_iter().flatten() {
-                assert!(
-                    !text.to_string().contains("{n}"),
-                    "{}: {text}",
-                    command.get_name()
-                );
-            }
-            command.get_subcommands().for_each(looks);
         }
-        looks(&super::Arguments::command());
     }
 }

@@ -62,7 +62,7 @@ impl Bed {
     }
 
     fn domid(&self) -> Option<u16> {
-        self.host.store.get("/hatch/name/web")?.parse().ok()
+        self.host.domid("web")
     }
 }
 

@@ -140,13 +140,12 @@ impl Config {
 /// # Errors
 /// The kernel gives no random numbers.
 pub fn random_uuid() -> io::Result<[u8; 16]> {
-    let mut uuid = [0; 16];
-    if getrandom(&mut uuid, GetRandomFlags::INSECURE)? != uuid.len() {
+    let mut random = [0; 16];
+    if getrandom(&mut random, GetRandomFlags::INSECURE)? != random.len() {
         return Err(io::Error::other("no random numbers"));
     }
-    uuid[6] = uuid[6] & 0x0f | 0x40;
-    uuid[8] = uuid[8] & 0x3f | 0x80;
-    Ok(uuid)
+    let uuid = uuid::Builder::from_random_bytes(random).into_uuid();
+    Ok(uuid.into_bytes())
 }
 
 /// Random bytes for a guest's secrets; `None` as long as the kernel has none that nobody can guess, which

@@ -16,6 +16,8 @@
 //! The last one is written, and answered, before there is a domain, so that one of this UUID whose maker is gone is known
 //! as a remainder.
 
+use uuid::Uuid;
+
 use mayfly_xenstore::{Access, Perm, Request};
 
 use super::config::{Config, Vif};
@@ -77,14 +79,7 @@ fn guest_owns(domid: u16) -> Vec<Perm> {
 /// The UUID as text.
 #[must_use]
 pub fn uuid(handle: &[u8; 16]) -> String {
-    let mut text = String::with_capacity(36);
-    for (n, octet) in handle.iter().enumerate() {
-        if matches!(n, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        text += &format!("{octet:02x}");
-    }
-    text
+    Uuid::from_bytes(*handle).to_string()
 }
 
 /// The MAC address with colons, as back ends and `xl` have it.

@@ -10,6 +10,8 @@ use super::settings::{self, Settings, number};
 use super::vif::{self, Vif};
 use crate::builder::{self, Action, Actions, Config, Connect, Watched};
 use mayfly_xen::TscMode;
+use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 /// `hvm_start_info` has no bound; Linux has 2048 and Xen's own 1024 for dom0. A page less the NUL is what hatch keeps for it.
 const CMDLINE_MAX: usize = 4095;
@@ -237,14 +239,11 @@ fn path(
 
 fn uuid(settings: &mut Settings) -> Option<[u8; 16]> {
     let (line, text) = settings.text("uuid")?;
-    let parts: Vec<_> = text.split('-').collect();
-    let lengths: Vec<_> = parts.iter().map(|part| part.len()).collect();
-    let digits = parts.concat();
-    let parsed = (lengths == [8, 4, 4, 4, 12]
-        && digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
-    .then(|| u128::from_str_radix(&digits, 16).ok())
-    .flatten();
-    if parsed.is_none_or(|uuid| uuid == 0) {
+    // Of the ways to write one down, only that with hyphens and nothing around it.
+    let parsed = Uuid::try_parse(&text)
+        .ok()
+        .filter(|uuid| text.len() == Hyphenated::LENGTH && !uuid.is_nil());
+    if parsed.is_none() {
         settings.problems.add(
             line,
             format!(
@@ -254,7 +253,7 @@ fn uuid(settings: &mut Settings) -> Option<[u8; 16]> {
         );
         return None;
     }
-    parsed.map(u128::to_be_bytes)
+    parsed.map(Uuid::into_bytes)
 }
 
 fn tsc(settings: &mut Settings) -> TscMode {

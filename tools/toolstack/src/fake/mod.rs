@@ -15,7 +15,8 @@ pub use links::FakeLinks;
 pub use mayfly_xenstore::memory::{FakeStore, Tree};
 pub use xen::{FakeXen, Guest};
 
-use crate::builder::Toolstack;
+use crate::builder::index::Entry;
+use crate::builder::{Toolstack, name_path};
 
 /// How long its parts may take; they take no time.
 const BOUND: Duration = Duration::from_millis(200);
@@ -53,6 +54,13 @@ impl Host {
             }
         });
         host
+    }
+
+    /// The domain that a name leads to, as the index has it.
+    #[must_use]
+    pub fn domid(&self, name: &str) -> Option<u16> {
+        let entry = self.store.get(&name_path(name))?;
+        Some(entry.parse::<Entry>().ok()?.domid)
     }
 
     /// A toolstack of this dom0.
