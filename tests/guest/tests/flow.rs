@@ -191,8 +191,9 @@ fn throughput_with_loss_and_delay() {
     });
 }
 
-/// kB/s: half of what nginx sends over Linux' Reno on such a way (see the figures in the changelog).
-const FLOOR: u64 = 100;
+/// kB/s: half of what Linux 6's Reno, with selective acknowledgements, came to in three transfers over TUN devices with this
+/// delay, loss and rate between them (295, 308 and 298 kB/s).
+const FLOOR: u64 = 150;
 
 #[test]
 fn fresh_slots_begin_anew_after_losses() {
