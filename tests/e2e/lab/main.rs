@@ -3,6 +3,7 @@
 
 mod abuse;
 mod birth;
+mod care;
 mod cases;
 mod config;
 mod documents;
@@ -150,6 +151,7 @@ fn main() -> ExitCode {
     let by = |prefix, cases, options| trials(prefix, cases, Maker::Hatch, options, &current);
     let by_summon = [
         by("summon", summon::CASES, &summoned),
+        by("summon", care::CASES, &summoned),
         by("summon, abuse", storm::CASES, &summoned),
         by("summon, abuse", storm::XENSTORED, &storm::options()),
     ];

@@ -154,13 +154,21 @@ impl<'a> Summoned<'a> {
 
     /// Waits until something is in the log.
     pub(crate) fn logged(&self, what: &str) -> Result<()> {
+        self.logged_times(what, 1)
+    }
+
+    /// Waits until something is in the log so many times.
+    pub(crate) fn logged_times(&self, what: &str, times: usize) -> Result<()> {
         let end = Instant::now() + BOUND;
         loop {
             let log = self.log()?;
-            if log.contains(what) {
+            if log.matches(what).count() >= times {
                 return Ok(());
             }
-            ensure!(Instant::now() < end, "the log has no {what:?}:\n{log}");
+            ensure!(
+                Instant::now() < end,
+                "the log has {what:?} less than {times} times:\n{log}"
+            );
             std::thread::sleep(TICK);
         }
     }
