@@ -83,8 +83,11 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
+/// Adds a verb's arguments to its command.
+type Describe = fn(clap::Command) -> clap::Command;
+
 /// Verbs that scripts call for each guest, and what describes their arguments.
-const OFTEN: [(&str, fn(clap::Command) -> clap::Command); 2] = [
+const OFTEN: [(&str, Describe); 2] = [
     ("create", create::Arguments::augment_args),
     ("destroy", destroy::Arguments::augment_args),
 ];
