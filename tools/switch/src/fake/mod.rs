@@ -11,6 +11,7 @@ pub mod script;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::mem::ManuallyDrop;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 
@@ -161,8 +162,9 @@ impl Memory {
 type Shared = Rc<RefCell<Memory>>;
 
 thread_local! {
-    /// Memory of earlier machines, which is leaked for good: millions of them cost no more than one.
-    static POOL: RefCell<Vec<Shared>> = const { RefCell::new(Vec::new()) };
+    /// Memory of earlier machines: millions of them cost no more than one. Its pages are leaked for good, and so is the list, so that who looks for
+    /// leaks finds them in use.
+    static POOL: RefCell<ManuallyDrop<Vec<Shared>>> = const { RefCell::new(ManuallyDrop::new(Vec::new())) };
 }
 
 /// Guests by their domain.
