@@ -59,4 +59,8 @@ impl<P: Pages> Pages for WithReport<'_, P> {
     fn error_page(&self, host: &[u8], status: u16) -> Result<Option<File<'_>>, Broken> {
         self.site.error_page(host, status)
     }
+
+    fn lines(&self, host: &[u8], path: &[u8]) -> Result<&[u8], Broken> {
+        self.site.lines(host, path)
+    }
 }

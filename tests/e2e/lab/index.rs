@@ -37,7 +37,7 @@ fn stale(place: &Place, domid: u64, name: &str) -> Result<()> {
 /// An entry of the index that is left of another guest leads nowhere, whoever has its number now.
 fn succeeded(place: &Place) -> Result<()> {
     let other = "/run/other.cfg";
-    let text = "name='other'\ntype='pvh'\nkernel='/guest/mayfly'\nmemory=8\n";
+    let text = "name='other'\ntype='pvh'\nkernel='/guest/mayfly'\nmemory=8\nvcpus=1\n";
     place.lab.put(other, 0o644, text.as_bytes())?;
     place.lab.run(&["xl", "create", "-p", "-q", other])?;
     let result = (|| {
@@ -126,10 +126,8 @@ fn inherited(place: &Place) -> Result<()> {
         vm.trim() == format!("/vm/{}", uuid.trim()),
         "{vm} has {uuid}"
     );
-    let rights = format!("xenstore-ls -fp /local/domain/{next}/name");
-    let rights = place.lab.shell(&format!(
-        "{rights} 2>/dev/null || xenstore-ls -p /local/domain/{next} | grep name"
-    ))?;
+    let rights = format!("xenstore-ls -p -w /local/domain/{next} | grep '^name'");
+    let rights = place.lab.shell(&rights)?;
     ensure!(
         rights.contains(&format!("r{next}")),
         "the guest can't read its name: {rights}"
@@ -178,8 +176,9 @@ fn twice(place: &Place) -> Result<()> {
 /// xl's guest that was given the UUID of one that a killed hatch has not made to its end.
 fn namesake(place: &Place) -> Result<()> {
     let file = "/run/fixed.cfg";
-    let text =
-        format!("name='fixed'\nuuid='{GONE}'\ntype='pvh'\nkernel='/guest/mayfly'\nmemory=8\n");
+    let text = format!(
+        "name='fixed'\nuuid='{GONE}'\ntype='pvh'\nkernel='/guest/mayfly'\nmemory=8\nvcpus=1\n"
+    );
     place.lab.put(file, 0o644, text.as_bytes())?;
     let mark = format!("/hatch/making/{GONE}");
     place.lab.run(&["xenstore-write", &mark, "999999 1"])?;

@@ -566,8 +566,8 @@ impl Maker {
                 .builder()
                 .map_err(|error| error.to_string())
                 .and_then(|builder| {
-                    let removed = builder.destroy_known(shell.domid(), shell.uuid());
-                    removed.map_err(|error| error.to_string())
+                    let discarded = builder.discard(&shell);
+                    discarded.map_err(|error| error.to_string())
                 });
             if let Err(why) = removed {
                 self.tell(Told::Trouble(format!("the pool: {why}")));

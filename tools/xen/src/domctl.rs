@@ -24,6 +24,7 @@ pub struct NewDomain {
 
 /// How RDTSC behaves in a domain (`TSC_MODE_*`, asm-x86/time.h, and xl.cfg's `tsc_mode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TscMode {
     /// Emulated where the hardware can't do it right.
     #[default]

@@ -134,6 +134,10 @@ impl Pages for Site {
             _ => Ok(None),
         }
     }
+
+    fn lines(&self, _: &[u8], _: &[u8]) -> Result<&[u8], Broken> {
+        Ok(b"")
+    }
 }
 
 fn site() -> Site {

@@ -204,6 +204,10 @@ impl Pages for BuiltIn {
     fn error_page(&self, _: &[u8], _: u16) -> Result<Option<File<'_>>, Broken> {
         Ok(None)
     }
+
+    fn lines(&self, _host: &[u8], _path: &[u8]) -> Result<&[u8], Broken> {
+        Ok(b"")
+    }
 }
 
 #[cfg(test)]

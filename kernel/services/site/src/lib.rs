@@ -157,9 +157,7 @@ pub trait Pages {
     fn error_page(&self, host: &[u8], status: u16) -> Result<Option<File<'_>>, Broken>;
 
     /// The site's own header lines for answers at a path that are not its file: errors, redirects, `OPTIONS`.
-    fn lines(&self, _host: &[u8], _path: &[u8]) -> Result<&[u8], Broken> {
-        Ok(b"")
-    }
+    fn lines(&self, host: &[u8], path: &[u8]) -> Result<&[u8], Broken>;
 }
 
 /// What is at a path.

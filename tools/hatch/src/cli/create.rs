@@ -40,7 +40,7 @@ pub(crate) struct Arguments {
     paused: bool,
 
     /// Waits until the guest serves, for so many seconds at most; one that ends instead is an error, with its own words.
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "60", conflicts_with_all = ["paused", "dry_run"], value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "60", conflicts_with_all = ["paused", "dry_run"], value_parser = clap::value_parser!(u64).range(1..=86_400))]
     wait: Option<u64>,
 
     /// How many guests to make of the file.

@@ -327,8 +327,11 @@ impl Fleet {
             (Command::Sleep, _) if !unit.spec.on_demand => {
                 return Err("it never sleeps (on_demand = false)");
             }
-            (Command::Sleep | Command::Restart, State::BeingBorn) => {
-                return Err("its guest is being made");
+            // It sleeps as soon as it is made; and one that is being made is new.
+            (Command::Sleep, State::BeingBorn) => unit.is_old = true,
+            (Command::Restart, State::BeingBorn) => {}
+            (Command::Sleep, State::Dying(After::Birth(_))) => {
+                unit.state = State::Dying(After::Sleep);
             }
             (Command::Sleep, State::Suspended(..)) => {}
             (Command::Sleep, State::Running(Running { domid, .. })) => {

@@ -555,7 +555,13 @@ fn the_administrator_is_obeyed() {
         command(&mut play, A, Command::Wake),
         Ok(vec![Action::Make(A)])
     );
-    assert!(command(&mut play, A, Command::Sleep).is_err());
+    assert_eq!(command(&mut play, A, Command::Sleep), Ok(vec![]));
+    assert!(play.step(Event::Made(A, 9)).contains(&Action::Remove(A, 9)));
+    play.step(Event::Removed(A, None));
+    assert_eq!(
+        command(&mut play, A, Command::Restart),
+        Ok(vec![Action::Make(A)])
+    );
     play.step(Event::Made(A, 1));
     play.step(Event::Heard(A));
     assert!(
@@ -569,6 +575,11 @@ fn the_administrator_is_obeyed() {
     );
     play.step(Event::Made(A, 2));
     play.step(Event::Heard(A));
+    command(&mut play, A, Command::Restart).unwrap();
+    command(&mut play, A, Command::Sleep).unwrap();
+    let after = play.step(Event::Removed(A, None));
+    assert!(!after.contains(&Action::Make(A)), "{after:?}");
+    up(&mut play, A, 2);
     assert!(
         command(&mut play, A, Command::Sleep)
             .unwrap()

@@ -145,7 +145,7 @@ impl Pool {
     /// Removes the shells.
     fn clear_out(&mut self, report: &mut dyn FnMut(&str)) {
         while let Some(shell) = self.shells.pop_front() {
-            if let Err(error) = self.builder.destroy_known(shell.domid(), shell.uuid()) {
+            if let Err(error) = self.builder.discard(&shell) {
                 report(&error.to_string());
             }
         }

@@ -3,6 +3,7 @@
 use mayfly_handoff::network::{Preconnected, Random};
 
 use super::super::config::{Config, random_bytes, random_uuid};
+use super::super::destroy::DestroyError;
 use super::super::image::{Image, Ramdisk};
 use super::super::keys::{self, Op};
 use super::super::layout::{self, Layout};
@@ -140,14 +141,30 @@ impl Toolstack {
                 timeline: steps.finish(),
             }),
             Err(failure) => {
-                let mut left = match self.destroy_known(shell.domid, &shell.config.uuid) {
-                    Ok(_) => self.remove(&[Op::Rm(keys::making_path(&shell.config.uuid))]),
-                    Err(error) => vec![error.to_string()],
-                };
+                let discarded = self.discard(&shell);
+                let mut left: Vec<String> =
+                    discarded.err().map(|e| e.to_string()).into_iter().collect();
                 // If it has claimed its new name already, the index has nothing of the old one.
                 left.extend(self.forget(shell.domid, &shell.config.index()));
                 Err(Error { failure, left })
             }
+        }
+    }
+
+    /// Removes a shell that nobody wants any more, and then its mark, by which `hatch gc` would find it.
+    ///
+    /// # Errors
+    /// What of it is left.
+    pub fn discard(&mut self, shell: &Shell) -> Result<(), DestroyError> {
+        let (domid, uuid) = (shell.domid, &shell.config.uuid);
+        match self.destroy_known(domid, uuid) {
+            Ok(_) | Err(DestroyError::NoSuchDomain(_)) => {}
+            Err(error) => return Err(error),
+        }
+        let left = self.remove(&[Op::Rm(keys::making_path(uuid))]);
+        match left.is_empty() {
+            true => Ok(()),
+            false => Err(DestroyError::Left { domid, left }),
         }
     }
 
