@@ -26,7 +26,7 @@ fn waits(place: &Place) -> Result<()> {
     let output = place.hatch(&["create", "--wait", "--extra", CRASHES, EXAMPLE])?;
     let said = output.error_text();
     ensure!(
-        output.code == 1 && said.contains("mayfly") && said.contains("has ended (crash)"),
+        output.code == 1 && said.contains("mayfly") && said.contains("has ended (crashed)"),
         "exit code {}: {said}",
         output.code
     );
