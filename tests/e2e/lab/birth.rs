@@ -175,7 +175,7 @@ impl Place {
 fn traces(lab: &Lab) -> Result<String> {
     // The folders that libxl and hatch make for their first domain, and keep, do not count; what is in them does.
     lab.shell(
-        "xl list | awk '{ print \"domain\", $1, $2 }'; ls /sys/class/net; ps -o comm | grep '^xl$'; xenstore-ls -f | sed 's/ = .*//' | grep -vxE '/libxl|/vm|/hatch(/making|/name|/domain|/mac|/restart)?|/local/domain/0/backend(/vif)?' | sort",
+        "xl list | awk '{ print \"domain\", $1, $2 }'; ls /sys/class/net; ps -o comm | grep '^xl$'; xenstore-ls -f | sed 's/ = .*//' | grep -vxE '/libxl|/vm|/hatch(/making|/name|/domain|/mac|/restart)?|/local/domain/0/backend(/vif)?|/local/domain/0/switch' | sort",
     )
 }
 

@@ -156,9 +156,12 @@ pub(crate) fn backend(domid: u16) -> String {
     format!("/local/domain/0/backend/vif/{domid}/0")
 }
 
-/// The directory of a back end that is the switch: where the kernel's xenbus does not look for devices.
+/// Where the switch is the back end: the kernel's xenbus does not look for devices there.
+pub(crate) const SWITCHED: &str = "/local/domain/0/switch";
+
+/// The directory of a back end that is the switch.
 pub(crate) fn switched(domid: u16) -> String {
-    format!("/local/domain/0/switch/{domid}")
+    format!("{SWITCHED}/{domid}")
 }
 
 /// Removes it.

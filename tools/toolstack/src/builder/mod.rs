@@ -25,7 +25,7 @@ mod destroy;
 pub mod image;
 pub mod index;
 mod info;
-mod keys;
+pub(crate) mod keys;
 pub mod layout;
 mod lost;
 mod making;

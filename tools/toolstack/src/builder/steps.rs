@@ -45,7 +45,7 @@ steps! {
     Load "load" "see whether the files are still there and whole"
     Context "context" "see `xl dmesg`"
     Port "port" "see whether the bridge exists and xen-netback is loaded (`ip link`, `lsmod`)"
-    Connect "connect" "see whether xenstored runs (`xenstore-ls`)"
+    Connect "connect" "see whether xenstored runs (`xenstore-ls`); on the switch, `hatch switch status`"
     Backend "backend" "see `dmesg` for vif and xen-netback"
     Claim "claim" "another guest may be made of the same name or MAC address at this moment: try again"
     Unpause "unpause" "see `xl dmesg`"

@@ -22,8 +22,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::builder::domain_path;
 use crate::builder::index::{Entry, Record};
+use crate::builder::{domain_path, keys};
 pub use carry_out::carry_out;
 pub use snapshot::SnapshotError;
 
@@ -46,6 +46,8 @@ pub struct Snapshot {
     pub libxl: BTreeSet<u16>,
     /// Domains with a directory below `/local/domain/0/backend/vif`.
     pub backends: BTreeSet<u16>,
+    /// Domains with a directory below `/local/domain/0/switch`, where hatch alone writes.
+    pub switched: BTreeSet<u16>,
     /// UUIDs below `/vm`.
     pub vms: BTreeSet<String>,
 }
@@ -246,6 +248,9 @@ fn bury(seen: &Snapshot, domid: u16, uuid: Option<&str>, actions: &mut Vec<Actio
     let mut remove = |path: String| actions.push(Action::Remove { path, why: WHY });
     if seen.backends.contains(&domid) {
         remove(format!("/local/domain/0/backend/vif/{domid}"));
+    }
+    if seen.switched.contains(&domid) {
+        remove(keys::switched(domid));
     }
     if seen.homes.contains_key(&domid) {
         remove(format!("/local/domain/{domid}"));

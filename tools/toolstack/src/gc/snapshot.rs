@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Domain, Maker, Snapshot};
-use crate::builder::{self, uuid};
+use crate::builder::{self, keys, uuid};
 use crate::host::{Store, Xen};
 use mayfly_xen as xen;
 use mayfly_xenstore::{Error, Request};
@@ -32,6 +32,7 @@ impl Snapshot {
         let homes = values(store, "/local/domain", "/vm")?;
         let libxl = numbers(&list(store, "/libxl")?);
         let backends = numbers(&list(store, "/local/domain/0/backend/vif")?);
+        let switched = numbers(&list(store, keys::SWITCHED)?);
         let vms = list(store, "/vm")?.into_iter().collect();
         let mut domains = BTreeMap::new();
         for info in xen.list()? {
@@ -73,6 +74,7 @@ impl Snapshot {
                 .collect(),
             libxl,
             backends,
+            switched,
             vms,
         })
     }

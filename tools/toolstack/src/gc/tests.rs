@@ -39,6 +39,7 @@ fn healthy() -> Snapshot {
         .into(),
         libxl: [0, 5, 9].into(),
         backends: [5, 9].into(),
+        switched: [5].into(),
         vms: [OURS.to_owned(), OTHER.to_owned()].into(),
         ..Snapshot::default()
     }
@@ -142,6 +143,7 @@ fn keys_of_a_domain_that_was_never_or_is_no_more() {
     seen.domains.remove(&5);
     let everything = [
         "/local/domain/0/backend/vif/5",
+        "/local/domain/0/switch/5",
         "/local/domain/5",
         "/libxl/5",
         &format!("/vm/{OURS}"),
@@ -152,7 +154,7 @@ fn keys_of_a_domain_that_was_never_or_is_no_more() {
     let mark = format!("/hatch/making/{OURS}");
     let actions = decide(&seen);
     spares_others(&actions);
-    assert_eq!(removed(&actions)[..7], everything);
+    assert_eq!(removed(&actions)[..8], everything);
     assert_eq!(removed(&actions).last(), Some(&mark.as_str()));
     // Half-removed: the same without a mark. Dying counts as gone.
     seen.marks.clear();
