@@ -492,7 +492,7 @@ impl Toolstack {
             }
             let mut ops = Vec::new();
             if done.keys {
-                ops = keys::death(domid, Some(&plan.config.uuid));
+                ops = keys::death(domid, Some(&keys::uuid(&plan.config.uuid)));
             }
             if done.claimed {
                 ops.push(Op::Release(domid));

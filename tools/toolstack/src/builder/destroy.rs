@@ -183,7 +183,8 @@ impl Toolstack {
         {
             left.push(error.to_string());
         }
-        let mut ops = keys::death(domid, info.map(|info| &info.handle));
+        let uuid = self.uuid_of(info, record.as_ref())?;
+        let mut ops = keys::death(domid, uuid.as_deref());
         // What has no vif may be on the switch, which lets go before the domain does, so that nothing keeps it.
         let switched = format!("{}/state", keys::switched(domid));
         let is_switched = state.is_none() && self.store.find(&switched).map_err(cause)?.is_some();
@@ -228,6 +229,23 @@ impl Toolstack {
         } else {
             Err(DestroyError::Left { domid, left })
         }
+    }
+
+    /// The UUID whose `/vm` goes with a domain: Xen's word; of a domain that Xen has no more, the index's, unless another domain has
+    /// the same.
+    fn uuid_of(
+        &mut self,
+        info: Option<&DomainInfo>,
+        record: Option<&Record>,
+    ) -> Result<Option<String>, DestroyError> {
+        let (None, Some(record)) = (info, record) else {
+            return Ok(info.map(|info| keys::uuid(&info.handle)));
+        };
+        let all = self.xen.list().map_err(Cause::from)?;
+        let has_heir = all
+            .iter()
+            .any(|info| keys::uuid(&info.handle) == record.uuid);
+        Ok((!has_heir).then(|| record.uuid.clone()))
     }
 
     /// Takes a domain that is dead out of the index, and says what could not be.

@@ -461,11 +461,9 @@ pub(crate) struct Ports {
 }
 
 /// What removes all of a domain, its back end first, because that takes the longest.
-pub(crate) fn death(domid: u16, handle: Option<&[u8; 16]>) -> Vec<Op> {
+pub(crate) fn death(domid: u16, uuid: Option<&str>) -> Vec<Op> {
     let mut ops = before(domid).to_vec();
-    if let Some(handle) = handle {
-        ops.push(Op::Rm(format!("/vm/{}", uuid(handle))));
-    }
+    ops.extend(uuid.map(|uuid| Op::Rm(format!("/vm/{uuid}"))));
     ops
 }
 

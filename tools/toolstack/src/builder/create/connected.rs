@@ -289,7 +289,7 @@ impl Toolstack {
             }
             let mut ops = Vec::new();
             if done.keys {
-                ops = keys::death(domid, Some(&plan.config.uuid));
+                ops = keys::death(domid, Some(&keys::uuid(&plan.config.uuid)));
                 ops.push(keys::unswitched(domid));
             }
             if done.claimed {

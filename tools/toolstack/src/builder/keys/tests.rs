@@ -260,7 +260,7 @@ fn rights_are_no_more_than_each_needs() {
 
 #[test]
 fn all_that_was_written_is_removed() {
-    let mut gone: Vec<String> = death(7, Some(&[0xab; 16]))
+    let mut gone: Vec<String> = death(7, Some(&uuid(&[0xab; 16])))
         .iter()
         .filter_map(path)
         .map(String::from)
