@@ -73,8 +73,13 @@ pub(crate) fn compare(name: &str, figures: &Figures) -> Result<()> {
     Ok(())
 }
 
-/// What a figure may grow by.
+/// A birth from the pool is so short that the kernel's work for the guest before it falls into it, or does not: 1.68 to
+/// 2.55 ms were seen in one run.
+const POOL: u64 = 600_000;
+
+/// What a figure may grow by. `name` may begin with whose figure it is: `hatch: VM exits to first HTTP byte`.
 fn slack(name: &str, before: u64) -> u64 {
+    let (whose, name) = name.split_once(": ").unwrap_or(("", name));
     let margin = before * MARGIN / 100;
     if name.starts_with("VM exits") {
         margin.max(EXITS)
@@ -82,6 +87,8 @@ fn slack(name: &str, before: u64) -> u64 {
         margin.max(TICKS)
     } else if name.starts_with("SYN to SYN-ACK") {
         margin.max(WAKE)
+    } else if whose == "pool" && name.starts_with("create") {
+        margin.max(POOL)
     } else {
         margin
     }
@@ -146,6 +153,12 @@ mod tests {
         let old = figures(&[("VM exits to ready", 29)]);
         assert!(grown(&old, &figures(&[("VM exits to ready", 33)])).is_empty());
         assert_eq!(grown(&old, &figures(&[("VM exits to ready", 34)])).len(), 1);
+        let old = figures(&[("hatch: VM exits to ready", 15)]);
+        assert!(grown(&old, &figures(&[("hatch: VM exits to ready", 19)])).is_empty());
+        assert_eq!(
+            grown(&old, &figures(&[("hatch: VM exits to ready", 20)])).len(),
+            1
+        );
     }
 
     #[test]
