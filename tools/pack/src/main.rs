@@ -30,20 +30,16 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &mayfly_commands::Pack) -> anyhow::Result<()> {
-    if let Some(file) = &arguments.check {
-        return check(file);
+    let path = &arguments.path;
+    if let Some(output) = &arguments.output {
+        pack(path, output, arguments.json)
+    } else if arguments.check {
+        check(path)
+    } else if arguments.records {
+        records(path)
+    } else {
+        list(path, arguments.json)
     }
-    if let Some(file) = &arguments.list {
-        return if arguments.records {
-            records(file)
-        } else {
-            list(file, arguments.json)
-        };
-    }
-    let (Some(site), Some(output)) = (&arguments.site, &arguments.output) else {
-        bail!("a folder and a file to write are needed");
-    };
-    pack(site, output, arguments.json)
 }
 
 fn pack(site: &Path, output: &Path, json: bool) -> anyhow::Result<()> {

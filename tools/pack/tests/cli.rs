@@ -53,6 +53,12 @@ fn packs_checks_and_lists() {
     ] {
         assert!(stdout.contains(line), "{line}\n{stdout}");
     }
+    for words in [["--list", "--records", file], ["--records", "--list", file]] {
+        let (code, stdout, _) = pack(&words);
+        assert_eq!(code, Some(0));
+        assert!(stdout.contains("\tIN\tSOA\t"), "{stdout}");
+    }
+
     let (code, stdout, _) = pack(&["--list", file, "--json"]);
     assert_eq!(code, Some(0));
     let listing: serde_json::Value = serde_json::from_str(&stdout).unwrap();
@@ -94,7 +100,12 @@ fn errors_leave_no_file() {
 
 #[test]
 fn what_is_not_understood() {
-    for arguments in [&[][..], &["x"], &["x", "--check", "y"]] {
+    for arguments in [
+        &[][..],
+        &["x"],
+        &["x", "--check", "y"],
+        &["x", "-o", "y", "--check"],
+    ] {
         assert_eq!(pack(arguments).0, Some(2), "{arguments:?}");
     }
     for arguments in [
