@@ -3,14 +3,14 @@
 /// Exit codes other than 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// Something did not work.
+    /// The command failed.
     Failed = 1,
-    /// The command line or a configuration file can't be understood. clap ends with this as well.
+    /// The command line or a configuration file is invalid. clap uses this code too.
     NotUnderstood = 2,
-    /// There is no such domain.
+    /// No such domain.
     NoSuchDomain = 3,
-    /// The name or the MAC address is another domain's.
+    /// The name or the MAC address belongs to another domain.
     Taken = 4,
-    /// It is not for this user.
+    /// Permission denied.
     Permission = 5,
 }

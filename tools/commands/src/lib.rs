@@ -1,7 +1,8 @@
 //! The command lines of `hatch pack`, `hatch summon` and `hatch switch`.
 //!
-//! All are programs of their own, `hatch-pack`, `hatch-summon` and `hatch-switch`, which `hatch` becomes. They read their command lines by these
-//! descriptions, and `hatch` shows the same in its help, its completions and its manual, without being linked with what they do.
+//! Each is a program of its own (`hatch-pack`, `hatch-summon`, `hatch-switch`) that `hatch` executes. The program parses
+//! its command line with the description here. `hatch` uses the same description for its help, completions and manual,
+//! and so needs no code of the program.
 #![forbid(unsafe_code)]
 
 mod exit;

@@ -1,4 +1,4 @@
-//! What a person is told of an error.
+//! How an error is printed.
 
 use std::error::Error;
 

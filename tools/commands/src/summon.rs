@@ -4,77 +4,78 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-/// Where the daemon tells how it is, unless its file says otherwise.
+/// The default path of the status socket.
 pub const SOCKET: &str = "/run/hatch/summon";
 
-/// Makes guests when somebody asks for them, and removes them when nobody does.
+/// Starts guests on demand: a query or a SYN creates the guest that answers it. An idle guest is removed.
 ///
-/// It runs until it gets SIGTERM or SIGINT, and reads its file again at SIGHUP. Guests outlive it, and the next one takes them over.
+/// The daemon runs until SIGTERM or SIGINT and reads its file again on SIGHUP. Guests outlive the daemon; the next one
+/// takes them over.
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Summon {
-    /// The services.
+    /// The file that describes the services.
     #[arg(value_name = "FILE.toml", required = true)]
     pub file: Option<PathBuf>,
 
-    /// Removes all guests of the file at the end.
+    /// Removes all guests of the file when the daemon ends.
     #[arg(long)]
     pub destroy: bool,
 
-    /// In place of serving.
+    /// What to do instead of running the daemon.
     #[command(subcommand)]
     pub verb: Option<Verb>,
 }
 
-/// What else there is to do than to serve.
+/// What `hatch summon` does besides running the daemon.
 #[derive(Subcommand, Debug)]
 pub enum Verb {
-    /// Names all that is wrong in a file, with its lines.
+    /// Checks a file and lists all its errors with their lines.
     Check {
-        /// The services.
+        /// The file that describes the services.
         #[arg(value_name = "FILE.toml")]
         file: PathBuf,
     },
-    /// Tells how the daemon and its services are.
+    /// Shows the state of the daemon and of its services.
     Status(Status),
-    /// Makes a service's guest as if somebody had asked for it, even if it has failed lately.
+    /// Starts the guest of a service as a query would, even if it failed recently.
     Wake(Services),
-    /// Sends a service to sleep, whoever is connected.
+    /// Puts a service to sleep, even if clients are connected.
     Sleep(Services),
-    /// Gives a service a new guest.
+    /// Replaces the guest of a service by a new one.
     Restart(Services),
 }
 
-/// Services of the daemon that runs.
+/// Services of the running daemon.
 #[derive(Args, Debug)]
 pub struct Services {
-    /// Their names.
+    /// The names of the services.
     #[arg(value_name = "NAME", required = true)]
     pub names: Vec<String>,
 
-    /// Where the daemon listens.
+    /// The status socket of the daemon.
     #[arg(long, value_name = "PATH", default_value = SOCKET)]
     pub socket: PathBuf,
 }
 
-/// Tells how the daemon and its services are.
+/// Shows the state of the daemon and of its services.
 #[derive(Args, Debug)]
 pub struct Status {
-    /// Tells it again each second, until it is interrupted.
+    /// Repeats every second until interrupted.
     #[arg(long)]
     pub watch: bool,
 
-    /// Prints JSON, a line each time.
+    /// Prints JSON, one object a line.
     #[arg(long)]
     pub json: bool,
 
-    /// Where the daemon listens.
+    /// The status socket of the daemon.
     #[arg(long, value_name = "PATH", default_value = SOCKET)]
     pub socket: PathBuf,
 }
 
 impl Summon {
-    /// Whether an error is wanted as JSON as well.
+    /// Whether errors are printed as JSON too.
     #[must_use]
     pub fn json(&self) -> bool {
         matches!(&self.verb, Some(Verb::Status(Status { json: true, .. })))

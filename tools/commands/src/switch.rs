@@ -4,76 +4,76 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-/// Where the switch listens.
+/// The default path of the control socket of the switch.
 pub const SWITCH_SOCKET: &str = "/run/hatch/switch.sock";
-/// Where it writes down whom it serves.
+/// The default path of the journal.
 const JOURNAL: &str = "/run/hatch/switch.journal";
 
-/// Serves the network of guests, in netback's place: one process for all, with a port of its own on each bridge.
+/// Serves as the network back end of guests, in place of netback: one process for all guests, with one TAP port on each bridge.
 ///
-/// It runs until it gets SIGTERM or SIGINT. The guests that it serves go on when it starts again.
+/// It runs until SIGTERM or SIGINT. When it is started again, its guests go on.
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Switch {
-    /// In place of serving.
+    /// What to do instead of serving.
     #[command(subcommand)]
     pub verb: Option<SwitchVerb>,
 
-    /// The bridges that it has ports on.
+    /// A bridge to have a port on; may be given more than once.
     #[arg(long = "bridge", value_name = "BRIDGE", default_value = "xenbr0")]
     pub bridges: Vec<String>,
 
-    /// Where it listens.
+    /// The path of the control socket.
     #[arg(long, value_name = "PATH", default_value = SWITCH_SOCKET)]
     pub socket: PathBuf,
 
-    /// Where it writes down whom it serves, for the next one.
+    /// The file that lists the guests it serves, for its next start.
     #[arg(long, value_name = "PATH", default_value = JOURNAL)]
     pub journal: PathBuf,
 }
 
-/// What else there is to do than to serve.
+/// What `hatch switch` does besides serving.
 #[derive(Subcommand, Debug)]
 pub enum SwitchVerb {
-    /// Tells what comes of the guests' frames.
+    /// Shows the ports, with frames, bytes and drops by cause.
     Status {
         /// Prints JSON.
         #[arg(long)]
         json: bool,
 
-        /// Where the switch listens.
+        /// The control socket of the switch.
         #[arg(long, value_name = "PATH", default_value = SWITCH_SOCKET)]
         socket: PathBuf,
     },
-    /// Records a guest's traffic as a pcap file, on standard output.
+    /// Writes the traffic of a guest to standard output as a pcap file.
     Dump {
-        /// The guest.
+        /// The name of the guest.
         name: String,
 
-        /// Frames at most.
+        /// The greatest number of frames.
         #[arg(long, value_name = "N", default_value_t = 1000)]
         frames: usize,
 
-        /// Bytes of each frame.
+        /// The greatest number of bytes of each frame.
         #[arg(long, value_name = "N", default_value_t = 256)]
         snap: usize,
 
-        /// Bytes of the file at most.
+        /// The greatest number of bytes of the file.
         #[arg(long, value_name = "N", default_value_t = 16 << 20)]
         bytes: usize,
 
-        /// Seconds at most.
+        /// The greatest number of seconds.
         #[arg(long, value_name = "N", default_value_t = 10)]
         seconds: u64,
 
-        /// Where the switch listens.
+        /// The control socket of the switch.
         #[arg(long, value_name = "PATH", default_value = SWITCH_SOCKET)]
         socket: PathBuf,
     },
 }
 
 impl Switch {
-    /// Whether an error is wanted as JSON as well.
+    /// Whether errors are printed as JSON too.
     #[must_use]
     pub fn json(&self) -> bool {
         matches!(&self.verb, Some(SwitchVerb::Status { json: true, .. }))

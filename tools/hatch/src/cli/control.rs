@@ -9,27 +9,27 @@ use super::exit::Failure;
 use mayfly_commands::Exit;
 use mayfly_xenstore::Store as _;
 
-/// Stops guests where they are, until they are unpaused.
+/// Pauses guests.
 #[derive(Args)]
 pub(crate) struct Pause {
     #[command(flatten)]
     pub(crate) domains: Domains,
 }
 
-/// Lets paused guests run.
+/// Unpauses guests.
 #[derive(Args)]
 pub(crate) struct Unpause {
     #[command(flatten)]
     pub(crate) domains: Domains,
 }
 
-/// Asks guests to end by themselves. What is left of them stays until `hatch destroy`.
+/// Asks guests to shut down. A guest that has shut down stays listed until `hatch destroy`.
 #[derive(Args)]
 pub(crate) struct Shutdown {
     #[command(flatten)]
     pub(crate) domains: Domains,
 
-    /// Waits until they have ended, for this many seconds.
+    /// Waits until the guests have shut down, for at most this many seconds.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "60", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     wait: Option<u64>,
 }

@@ -24,14 +24,14 @@ use super::exit::Failure;
 use super::{BOUND, builder, guest};
 use mayfly_commands::Exit;
 
-/// Makes a guest from a configuration file as `xl create` takes it, on the network before its first instruction.
+/// Creates a guest from an xl configuration file. The guest is on the network before its first instruction.
 ///
-/// What the file has and hatch does not support is named, and nothing is made. With `-n` the file is a template: the
-/// guests are called NAME-1, NAME-2, ..., unless an n in braces in the name says where the number goes; each address in the
-/// `ip=` words of the command line is counted up within its network, and so is a MAC address.
+/// `create` lists unsupported settings and creates nothing if there is one. With `--template` the file is a template for
+/// `-n` guests, named NAME-1, NAME-2, ...; an n in braces in the name marks where the number goes. Each guest gets
+/// the next MAC address, and the next address of each `ip=` word within its network.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// The configuration.
+    /// The configuration file.
     #[arg(value_name = "GUEST.cfg", required = !cfg!(feature = "faults"))]
     file: Option<PathBuf>,
 
@@ -39,83 +39,83 @@ pub(crate) struct Arguments {
     #[arg(short, long)]
     paused: bool,
 
-    /// Waits until the guest serves, for so many seconds at most; one that ends instead is an error, with its own words.
+    /// Waits until the guest serves, for at most this many seconds. If the guest ends instead, prints its last words and fails.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "60", conflicts_with_all = ["paused", "dry_run"], value_parser = clap::value_parser!(u64).range(1..=86_400))]
     wait: Option<u64>,
 
-    /// How many guests to make of the file.
+    /// The number of guests to create.
     #[arg(short = 'n', long, value_name = "N", requires = "template", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     count: Option<u32>,
 
-    /// Takes the file as a template for many guests.
+    /// Uses the file as a template for several guests.
     #[arg(long)]
     template: bool,
 
-    /// The number of the template's first guest.
+    /// The number of the first guest.
     #[arg(long, value_name = "N", default_value_t = 1, requires = "template", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     first: u32,
 
-    /// Gives it a console that `xl console` can attach to.
+    /// Gives the guest a console for `xl console`.
     #[arg(long)]
     console: bool,
 
-    /// Takes it out of the pool, and fails where there is none (`hatch pool`).
+    /// Takes the guest from the pool of `hatch pool`; fails if no pool runs.
     #[arg(long, conflicts_with = "no_pool")]
     pool: bool,
 
-    /// Makes it from nothing even if there is a pool.
+    /// Does not use the pool, even if one runs.
     #[arg(long)]
     no_pool: bool,
 
-    /// Where the pool listens.
+    /// The socket of the pool.
     #[arg(long, value_name = "PATH", default_value = pool::SOCKET)]
     socket: PathBuf,
 
-    /// What serves its network.
+    /// The guest's network back end.
     #[arg(long, value_name = "WHO", value_enum, default_value_t)]
     network: Network,
 
-    /// In place of `name`.
+    /// Overrides `name`.
     #[arg(long)]
     name: Option<String>,
 
-    /// MiB, in place of `memory`.
+    /// Overrides `memory`, in MiB.
     #[arg(long, value_name = "MIB")]
     memory: Option<u64>,
 
-    /// The image, in place of `kernel`.
+    /// Overrides `kernel`, the image.
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
 
-    /// The pack, in place of `ramdisk`.
+    /// Overrides `ramdisk`, the pack.
     #[arg(long, value_name = "FILE")]
     ramdisk: Option<PathBuf>,
 
-    /// The command line, in place of `cmdline`, `root` and `extra`.
+    /// Overrides `cmdline`, `root` and `extra`, the command line.
     #[arg(long, value_name = "WORDS")]
     extra: Option<String>,
 
-    /// The vif's MAC address.
+    /// Overrides the MAC address of the vif.
     #[arg(long)]
     mac: Option<String>,
 
-    /// The vif's bridge.
+    /// Overrides the bridge of the vif.
     #[arg(long)]
     bridge: Option<String>,
 
-    /// An address, in place of all `ip=` words of the command line, or of {ip} in it; more than once for several.
+    /// Replaces all `ip=` words of the command line, or {ip} in it. May be given more than once.
     #[arg(long, value_name = "ADDRESS/PREFIX")]
     ip: Vec<String>,
 
-    /// Only says what it would make, as JSON: one object a line.
+    /// Creates nothing; prints what would be created as JSON, one object a line.
     #[arg(short = 'N', long)]
     dry_run: bool,
 
-    /// Tells what each step took.
+    /// Prints the time that each step took.
     #[arg(long)]
     timeline: bool,
 
-    /// Prints JSON: one object a line for each guest, with the timeline.
+    /// Prints JSON, one object a line for each guest, with its timeline.
     #[arg(long)]
     pub(crate) json: bool,
 
@@ -125,13 +125,13 @@ pub(crate) struct Arguments {
     list_steps: bool,
 }
 
-/// What serves a guest's network.
+/// A network back end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Network {
-    /// The kernel of dom0.
+    /// Linux' netback.
     #[default]
     Netback,
-    /// `hatch switch`, which has to run.
+    /// The process of `hatch switch`, which has to be running.
     Switch,
 }
 

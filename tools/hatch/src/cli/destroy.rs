@@ -10,13 +10,13 @@ use super::domains::{self, Domains, Meant};
 use super::exit::Failure;
 use mayfly_commands::Exit;
 
-/// Ends guests at once, whatever state they are in, and removes all that was made for them.
+/// Destroys guests at once, in any state, and removes everything that was created for them.
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) domains: Domains,
 
-    /// Waits until the kernel has let go of its interface as well, some tens of milliseconds later.
+    /// Also waits until the kernel has removed the network interface, which takes some tens of milliseconds.
     #[arg(long)]
     pub(crate) wait: bool,
 }

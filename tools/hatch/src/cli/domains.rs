@@ -1,4 +1,4 @@
-//! Which domains there are, whose they are, and which one is meant.
+//! Lists domains with their owners, and finds a domain by name or number.
 
 use anyhow::Context as _;
 use clap::Args;
@@ -14,29 +14,29 @@ use super::BOUND;
 use super::exit::Failure;
 use mayfly_commands::Exit;
 
-/// What verbs on domains have in common.
+/// Arguments that verbs on domains share.
 #[derive(Args)]
 pub(crate) struct Domains {
-    /// Names or numbers.
+    /// The names or numbers of domains.
     #[arg(required = true, value_name = "DOMAIN")]
     pub(crate) domains: Vec<String>,
 
-    /// Also where another toolstack has made it.
+    /// Also acts on domains that another toolstack created.
     #[arg(long)]
     pub(crate) force: bool,
 
-    /// Prints JSON: one object a line.
+    /// Prints JSON, one object a line.
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// A domain that is there.
+/// An existing domain.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Domain {
     pub(crate) domid: u16,
-    /// What xenstore calls it.
+    /// Its name in xenstore.
     pub(crate) name: Option<String>,
-    /// Whether hatch made it.
+    /// Whether hatch created it.
     pub(crate) ours: bool,
     pub(crate) uuid: String,
     pub(crate) state: &'static str,

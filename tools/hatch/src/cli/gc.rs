@@ -9,14 +9,14 @@ use super::builder;
 use super::exit::Failure;
 use mayfly_commands::Exit;
 
-/// Finds what a killed hatch has left behind, and removes that and nothing else.
+/// Finds and removes what a killed hatch has left behind. Removes nothing else.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Only says what it would do.
+    /// Removes nothing; prints what would be removed.
     #[arg(long)]
     dry_run: bool,
 
-    /// Prints JSON: one object.
+    /// Prints JSON, one object.
     #[arg(long)]
     pub(crate) json: bool,
 }

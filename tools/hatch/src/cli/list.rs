@@ -9,22 +9,22 @@ use serde::Serialize;
 use super::domains::{Domain, Meant, Ways, meant, optional};
 use super::exit::Failure;
 
-/// Lists all domains, and says which of them hatch made.
+/// Lists all domains and marks those that hatch created.
 #[derive(Args)]
 pub(crate) struct List {
-    /// Only those that hatch made.
+    /// Lists only domains that hatch created.
     #[arg(long)]
     ours: bool,
 
-    /// Prints JSON: one list.
+    /// Prints JSON, one array.
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// Shows all that is known of one domain.
+/// Shows one domain in detail.
 #[derive(Args)]
 pub(crate) struct Show {
-    /// Its name or number.
+    /// The name or the number of the domain.
     #[arg(value_name = "DOMAIN")]
     domain: String,
 

@@ -9,17 +9,17 @@ use clap_complete::Shell;
 
 use super::exit::Failure;
 
-/// Writes the completions of a shell to standard output.
+/// Writes the completion script of a shell to standard output.
 #[derive(Args)]
 pub(crate) struct Completions {
-    /// Which shell.
+    /// The shell.
     shell: Shell,
 }
 
-/// Writes the manual page to standard output, or one for every verb into a folder.
+/// Writes the manual page to standard output, or one page for each verb into a folder.
 #[derive(Args)]
 pub(crate) struct Man {
-    /// The folder, which exists.
+    /// An existing folder for the pages.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }

@@ -30,10 +30,10 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use exit::Failure;
 
-/// How long Xen, xenstored or the kernel may let us wait.
+/// The longest wait for Xen, xenstored or the kernel.
 const BOUND: Duration = Duration::from_secs(10);
 
-/// The tool for the host of mayfly, a unikernel for Xen that serves DNS and HTTP: packs sites, makes guests and removes them.
+/// Creates and manages guests of mayfly, a unikernel for Xen that serves DNS and HTTP.
 #[derive(Parser)]
 #[command(name = "hatch", version, after_help = EXIT_CODES)]
 struct Arguments {
@@ -42,8 +42,8 @@ struct Arguments {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 it did not work; 2 the command line or a configuration was not understood; 3 no such domain; \
-4 the name or MAC address is taken; 5 permission denied";
+Exit codes: 0 success; 1 failure; 2 invalid command line or configuration; 3 no such domain; \
+4 the name or the MAC address is taken; 5 permission denied";
 
 #[derive(Subcommand)]
 enum Command {
@@ -70,7 +70,7 @@ pub(crate) fn main() -> ExitCode {
     match command.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // For a person in any case: a script may read both.
+            // Always on standard error for a person; with --json also on standard output for a script.
             eprintln!("hatch: {}", failure.message);
             if json {
                 println!(
@@ -142,7 +142,7 @@ impl Command {
         }
     }
 
-    /// Whether an error is wanted as JSON as well.
+    /// Whether errors are printed as JSON too.
     fn json(&self) -> bool {
         match self {
             Self::Create(arguments) => arguments.json,

@@ -15,33 +15,33 @@ use super::exit::Failure;
 use super::{BOUND, builder, guest, stop};
 use mayfly_commands::Exit;
 
-/// Keeps a pool of guests made ahead, out of which `hatch create` takes, or tells how a pool is.
+/// Keeps a pool of guests that are created ahead of time, for `hatch create` to take.
 ///
-/// The guests are as the configuration says, but for their name, MAC address, bridge, command line and site, which
-/// `hatch create` gives them. It runs until it gets SIGTERM or SIGINT; then what was not taken is removed.
+/// The guests are as the configuration says. `hatch create` gives each its name, MAC address, bridge, command line and
+/// site. The pool runs until SIGTERM or SIGINT and then removes the guests that nobody took.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// The configuration.
+    /// The configuration file.
     #[arg(value_name = "GUEST.cfg", required_unless_present = "status")]
     file: Option<PathBuf>,
 
-    /// How many guests are to wait.
+    /// The number of guests to keep ready.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1000))]
     size: u16,
 
-    /// MiB of the host's memory that are left free.
+    /// Leaves this much memory of the host free, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 64)]
     spare: u64,
 
-    /// Gives them a console that `xl console` can attach to.
+    /// Gives the guests a console for `xl console`.
     #[arg(long)]
     console: bool,
 
-    /// Tells how the pool is.
+    /// Shows the state of a running pool.
     #[arg(long, conflicts_with = "file")]
     status: bool,
 
-    /// Where it listens.
+    /// The socket of the pool.
     #[arg(long, value_name = "PATH", default_value = pool::SOCKET)]
     socket: PathBuf,
 

@@ -11,14 +11,14 @@ use super::exit::Failure;
 use super::{builder, stop};
 use mayfly_commands::Exit;
 
-/// Stays, and does at a guest's end what its configuration says: on_poweroff, on_reboot, on_crash, on_watchdog.
+/// Watches guests and acts when one ends, as its configuration says: on_poweroff, on_reboot, on_crash, on_watchdog.
 ///
-/// Guests that are made while it runs, or is expected back after it was killed, are noted down for it; those from before are
-/// left alone. A guest is made again at once, and then no sooner than 5 seconds after it was made last, and ever later if
-/// it ends again and again. `hatch destroy` ends that as well. The watch runs until it gets SIGTERM or SIGINT.
+/// It watches guests that were created while it ran, or while it was to be restarted after a kill. Guests from before are
+/// left alone. A guest that ends is restarted at once, later restarts wait at least 5 seconds, and longer if the guest
+/// ends again and again. `hatch destroy` stops the restarts. The watch runs until SIGTERM or SIGINT.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Prints JSON: one object a line for each thing that happens.
+    /// Prints JSON, one object a line for each event.
     #[arg(long)]
     pub(crate) json: bool,
 }
