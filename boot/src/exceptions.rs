@@ -1,4 +1,4 @@
-//! Exceptions: each is the end of the domain, with one line that says where.
+//! Exception handlers: each prints one line that says where, and ends the domain.
 //!
 //! There are no interrupts in this guest, so every exception that the CPU has goes to one
 //! handler on one IST stack (the code that was interrupted may own a red zone

@@ -1,4 +1,4 @@
-//! The linker script's symbols, as numbers. The one file that reads them.
+//! The symbols of the linker script as numbers. No other file reads them.
 
 use core::ops::Range;
 

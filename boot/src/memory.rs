@@ -1,4 +1,4 @@
-//! Which RAM is left for the guest to use.
+//! Finds the RAM that is free for the guest.
 
 use core::ops::Range;
 

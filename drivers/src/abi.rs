@@ -1,4 +1,4 @@
-//! What `xen-sys` lacks of Xen's public headers, in the headers' names.
+//! Definitions of Xen's public headers that `xen-sys` lacks, under the headers' names.
 //!
 //! Source: Xen 4.17 `xen/include/public`. Every size and offset is asserted at
 //! compile time below its struct. Nothing here touches memory: values are

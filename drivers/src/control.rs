@@ -1,4 +1,4 @@
-//! `control/shutdown`: what the toolstack asks of the guest.
+//! `control/shutdown`: requests of the toolstack to the guest.
 //!
 //! Source: Xen docs/misc/xenstore-paths.pandoc, "Domain Controlled Paths". A
 //! request is acknowledged by writing the empty value. All of this comes after

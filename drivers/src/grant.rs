@@ -1,4 +1,4 @@
-//! The grant table, version 1: which of our frames another domain may touch.
+//! The grant table, version 1: the frames of ours that another domain may access.
 //!
 //! Source: Xen 4.17 public/grant_table.h. Entries are handed out by a bump
 //! index and a free list, so neither boot nor reuse scans the table. An entry

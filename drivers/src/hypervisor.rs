@@ -1,4 +1,4 @@
-//! What the front ends need of Xen, as one trait.
+//! The trait through which the front ends use Xen.
 //!
 //! The guest implements it with hypercalls (`kernel/src/machine/xen.rs`); tests and
 //! fuzzers implement it with [`crate::fake`]. Methods take `&self`: the guest has

@@ -1,4 +1,4 @@
-//! Memory that another domain, or Xen, reaches while we do.
+//! Memory shared with another domain or with Xen: copied in and out, never borrowed.
 //!
 //! This is the one file of the crate with `unsafe`. Everything above it sees
 //! words and copies: no reference into memory that another domain can write

@@ -1,4 +1,4 @@
-//! What a toolstack and the guest tell each other, in one place for both.
+//! The interface between toolstack and guest, defined once for both.
 //!
 //! | what | where | who writes it | who reads it |
 //! |---|---|---|---|

@@ -1,4 +1,4 @@
-//! Xen's numbers for things, each with a type of its own.
+//! Types for Xen's numbers: frame numbers, grant references, ports, domain numbers.
 
 /// A domain, as Xen numbers them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What the guest has asked of Xen.
+//! Counters of the guest's requests to Xen.
 
 /// How often the guest called, by kind. All but `now` are hypercalls on a real Xen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

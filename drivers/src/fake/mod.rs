@@ -1,4 +1,4 @@
-//! The other side of everything: Xen, xenstored and netback as scriptable fakes.
+//! Scriptable fakes of Xen, xenstored and netback.
 //!
 //! [`FakeXen`] implements [`Hypervisor`] on ordinary memory. Its peers run on the
 //! guest's thread, whenever the guest sends an event or polls, or when a test

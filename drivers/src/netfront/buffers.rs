@@ -1,4 +1,4 @@
-//! The pages that frames are composed in.
+//! The pages in which frames are composed.
 //!
 //! The back end can read them and not write them. Each is granted when it is first used and stays
 //! granted as long as the link lives, so no frame costs a grant operation.

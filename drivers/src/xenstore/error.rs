@@ -1,4 +1,4 @@
-//! What can go wrong with a request, and with the connection.
+//! Errors of a request and of the connection.
 
 /// An error that xenstored answered with (`xsd_errors`, io/xs_wire.h): those that make a difference here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! How a lost connection is made again.
+//! Re-establishes a lost connection.
 //!
 //! Source: Xen's docs/misc/xenstore-ring.txt, "The ring reconnection feature", and io/xs_wire.h. There
 //! are three ways, and all of them are tried:

@@ -1,4 +1,4 @@
-//! The end of the domain when something is wrong: one line, then SHUTDOWN_crash.
+//! Ends the domain after an error: prints one line, then SHUTDOWN_crash.
 //!
 //! The line goes to Xen's debug port, which needs no ring and no daemon, to
 //! the console ring if there is room, and to `data/mayfly/error` in xenstore, whose

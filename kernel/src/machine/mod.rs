@@ -1,4 +1,4 @@
-//! What only runs on the machine itself: Xen's hypercalls, RAM, the end of the domain.
+//! Code that runs only on the machine itself: hypercalls, RAM, the end of the domain.
 //!
 //! Every file here but this one may hold `unsafe`; what they give to the rest
 //! of the guest is safe.

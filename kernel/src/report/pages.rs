@@ -1,4 +1,4 @@
-//! The guest's own pages, before those of its site.
+//! The guest's own pages (`/.mayfly/`), which come before those of its site.
 
 use mayfly_site::{Broken, File, Pages, Resource};
 

@@ -1,4 +1,4 @@
-//! What DHCP servers send, as smoltcp's client understands it.
+//! Parses DHCP servers' messages for smoltcp's client.
 //!
 //! That client reads a message strictly: it takes a router only if there is exactly one, wants a subnet mask in each
 //! acknowledgement, renews with whoever sent the packet, knows neither long options in parts (RFC 3396) nor options in

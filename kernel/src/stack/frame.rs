@@ -1,4 +1,4 @@
-//! What a received frame is: for DNS over UDP, for TCP, for smoltcp to judge, or for nobody.
+//! Classifies a received frame: DNS over UDP, TCP, for smoltcp, or dropped.
 
 use mayfly_drivers::netfront::ETHERNET_HEADER;
 use smoltcp::wire::{

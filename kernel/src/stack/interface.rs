@@ -1,4 +1,4 @@
-//! What the interface does for itself: ARP, neighbour discovery, ICMP, DHCP.
+//! The interface's own protocols: ARP, neighbour discovery, ICMP, DHCP.
 
 use mayfly_drivers::Hypervisor;
 use mayfly_site::{Pages, Site};

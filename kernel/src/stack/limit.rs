@@ -1,4 +1,4 @@
-//! A limit for what is sent because somebody has sent something: a bucket of tokens.
+//! A token bucket for messages that others' messages cause.
 
 use smoltcp::time::Instant;
 

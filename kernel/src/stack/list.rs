@@ -1,4 +1,4 @@
-//! Lists of slots by their numbers: put at the end, taken from anywhere, in constant time.
+//! Lists of slots by number, with append and removal in constant time.
 
 /// No slot.
 const NONE: u16 = u16::MAX;

@@ -1,4 +1,4 @@
-//! How much the stack may hold, from the guest's memory.
+//! Sizes the stack by the guest's memory.
 
 use mayfly_handoff::sizing::Buffers;
 use smoltcp::iface::SocketStorage;

@@ -1,4 +1,4 @@
-//! Everything that the stack counts, for whoever reports it.
+//! All counters of the stack, for reports.
 
 use mayfly_dns as dns;
 use mayfly_drivers::netfront;

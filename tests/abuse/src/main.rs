@@ -1,4 +1,5 @@
-//! Clients that mean ill, or are slow, each for some seconds; what they did is printed, and failing is the caller's to notice.
+//! Hostile and slow clients. Each runs for some seconds and prints what it did; the caller decides whether that is a
+//! failure.
 #![forbid(unsafe_code)]
 
 mod frames;

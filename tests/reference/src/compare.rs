@@ -1,4 +1,4 @@
-//! Where two answers to one question differ.
+//! Compares two answers to one question.
 
 use std::collections::BTreeSet;
 

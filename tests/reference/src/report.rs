@@ -1,4 +1,4 @@
-//! What a comparison has found, and what it prints.
+//! The result of a comparison, and how it is printed.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

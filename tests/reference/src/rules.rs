@@ -1,4 +1,4 @@
-//! Differences that are nobody's error, or an error of NSD's, each with the RFC that says so.
+//! Differences that are no error, or an error of NSD's, each with its RFC.
 //!
 //! A rule is as narrow as what it is for: it says which of the two differs how, and in what situation. Where NSD's proof of what is
 //! not there differs, that of the server that is tested must hold, and NSD's must not (`proof.rs`).

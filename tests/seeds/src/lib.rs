@@ -1,4 +1,4 @@
-//! Where random tests get their randomness from: one seed, which is the same in every run.
+//! The seed of all random tests, the same in every run.
 //!
 //! So a newcomer's `cargo xtask test`, that of CI and yours pass or fail for the same reason.
 //! Two environment variables change it, and `cargo xtask fuzz` sets both:

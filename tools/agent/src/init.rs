@@ -1,4 +1,4 @@
-//! From the kernel's first user process to a dom0 in which `xl` works.
+//! Brings dom0 up, from the kernel's first process to a working `xl`.
 
 use std::io::Read;
 use std::process::{Command, Stdio};

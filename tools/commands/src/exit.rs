@@ -1,4 +1,4 @@
-//! Exit codes, so that a script can tell how a command ended.
+//! Exit codes.
 
 /// Exit codes other than 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What can go wrong with links.
+//! Errors of operations on links.
 
 use std::io;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Links, and their names.
+//! Links and their names.
 
 use serde::Serialize;
 

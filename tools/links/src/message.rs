@@ -1,4 +1,4 @@
-//! Messages of `NETLINK_ROUTE` about links: what is sent, what is understood.
+//! `NETLINK_ROUTE` messages about links, sent and received.
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REPLACE, NLM_F_REQUEST, NLMSG_DONE,

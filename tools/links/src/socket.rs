@@ -1,4 +1,4 @@
-//! The socket: requests and their outcomes, and what the kernel tells meanwhile.
+//! The netlink socket: requests, their outcomes, and notifications of the kernel.
 
 use std::collections::VecDeque;
 use std::io;

@@ -1,4 +1,4 @@
-//! Looks at all of a pack with the reader that the guest has.
+//! Checks a whole pack with the guest's own reader.
 
 use mayfly_site::pack::{OpenError, TRAILER, canonical_order};
 use mayfly_site::{Broken, File, Node, Pack, Pages, Resource, Zone, Zones, records};

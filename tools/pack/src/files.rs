@@ -1,4 +1,4 @@
-//! Reading what a site's folder holds: regular files and nothing that can keep a reader waiting.
+//! Reads regular files of a site's folder; refuses everything that could block a reader.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};

@@ -1,4 +1,4 @@
-//! What is in a pack, for people and programs.
+//! Lists the contents of a pack, for people and programs.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! What is wrong with a site, told with file and line, all of it at once.
+//! Errors in a site, with file and line, all reported at once.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Hash tables as the pack has them.
+//! The hash tables of a pack.
 
 use mayfly_site::pack::PROBES;
 use mayfly_site::pack::read::{home, tag};

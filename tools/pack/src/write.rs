@@ -1,4 +1,4 @@
-//! The parts of a pack into one stream of octets.
+//! Writes the parts of a pack into one stream of bytes.
 
 use std::fmt;
 use std::io::{self, Read as _, Write};

@@ -1,4 +1,4 @@
-//! VM exits and hypercalls out of the file that `xentrace` writes.
+//! Counts VM exits and hypercalls in the file that `xentrace` writes.
 //!
 //! The file is a sequence of records (`public/trace.h`, `struct t_rec`), the 32-bit words of which are little-endian:
 //! a header (bits 0 to 27 event, 28 to 30 number of extra words, 31 whether a time stamp follows), the time stamp in

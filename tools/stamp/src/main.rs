@@ -1,4 +1,4 @@
-//! What is measured in dom0.
+//! The measuring program, which runs in dom0.
 //!
 //! - `stamp JOB` does what the [`Job`] in that file says, and prints what it saw.
 //! - `stamp density JOB` makes many guests, as the [`density::Job`] in that file says, and prints what each costs.

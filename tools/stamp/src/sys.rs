@@ -1,4 +1,4 @@
-//! What no safe crate offers: the time stamp counter.
+//! The time stamp counter, which no safe crate offers.
 #![allow(unsafe_code)]
 
 /// The time stamp counter.

@@ -1,4 +1,4 @@
-//! The thread that asks guests how many connections they have, and what they have served.
+//! A thread that asks guests for their number of connections and their counters.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};

@@ -1,4 +1,4 @@
-//! Frames that have come for a guest that is not there yet: in their order, and not without a bound.
+//! Frames held for a guest that is being created: in order, and bounded.
 
 use std::collections::VecDeque;
 

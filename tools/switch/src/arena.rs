@@ -1,4 +1,4 @@
-//! Where frames lie while they are moved: one buffer, which is used again from its start for each turn.
+//! The buffer that frames are moved through, used again from its start in each turn.
 
 use std::ops::Range;
 

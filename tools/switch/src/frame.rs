@@ -1,4 +1,4 @@
-//! Frames that somebody sends to a service, and what is answered in its place as long as it does not run.
+//! Parses frames to a service, and composes the replies sent on behalf of a guest that does not run.
 //!
 //! Pure: octets in, octets out. Whatever they are, nothing panics.
 

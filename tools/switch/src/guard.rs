@@ -1,4 +1,4 @@
-//! What a guest may send: what is its own, and to dom0 nothing but answers.
+//! The guard: filters what a guest sends by its own addresses, and admits only replies to dom0.
 //!
 //! Dropped are
 //!

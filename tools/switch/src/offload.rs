@@ -1,4 +1,4 @@
-//! What is left to do with a frame before it leaves the machine: its checksum, and cutting it into segments.
+//! Completes a frame before it leaves the machine: checksum and segmentation.
 //!
 //! Guests and the bridge hand over frames of up to 64 KiB whose checksum is blank: its field has the sum of the pseudo-header alone
 //! (io/netif.h, `NETTXF_csum_blank`; linux/virtio_net.h, `VIRTIO_NET_HDR_F_NEEDS_CSUM`). Both ways that is passed on as it is to

@@ -1,4 +1,4 @@
-//! How the kernel gives the CPU to this process.
+//! The scheduling policy of this process.
 #![allow(unsafe_code, reason = "a system call that no crate wraps")]
 
 use std::io;

@@ -1,4 +1,4 @@
-//! What the switch needs of Xen and of a bridge, as traits: a device each in dom0, and fakes in tests.
+//! The traits through which the switch uses Xen and bridges; dom0's devices implement them, and fakes in tests.
 
 use std::io;
 

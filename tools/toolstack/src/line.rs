@@ -1,4 +1,4 @@
-//! A question and its answer over a local socket: a line of JSON each way.
+//! Requests and replies over a local socket, one line of JSON each.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};

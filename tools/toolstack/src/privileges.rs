@@ -1,4 +1,4 @@
-//! Less than root: what has been opened stays open, and nothing more is needed of most that root may do.
+//! Drops privileges: opened devices stay open, everything else that root may do is given up.
 //!
 //! `/dev/xen/privcmd` and xenstored's socket look at who opens them, and at nobody afterwards. netlink looks at who sends.
 //! What is given up is this thread's, and that of threads that it starts later; so it comes before there are others.

@@ -1,4 +1,4 @@
-//! What a guest says when it ends by itself: one line at `data/mayfly/error` of its home, which it writes before it shuts down.
+//! The last words of a guest: one line at `data/mayfly/error` below its domain path, written before it shuts down.
 
 use mayfly_xenstore::{Error, Store};
 

@@ -1,4 +1,4 @@
-//! What can go wrong between dom0 and Xen.
+//! Errors of hypercalls and of Xen's devices.
 
 use std::io;
 

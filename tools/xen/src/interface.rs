@@ -1,4 +1,4 @@
-//! What differs between the versions of Xen.
+//! The differences between versions of Xen.
 
 use super::abi;
 

@@ -1,4 +1,4 @@
-//! Xen, as dom0 speaks to it.
+//! Xen's interfaces for dom0.
 //!
 //! `sys` is the way there, `abi` Xen's headers; `domctl` and `look` are the calls as safe
 //! functions, `interface` what differs between versions of Xen, `context` what a vCPU starts with.

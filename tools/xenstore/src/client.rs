@@ -1,4 +1,4 @@
-//! The connection: what is to go out, what has come, and who waits for it.
+//! The connection: pending requests, received replies, and who waits for each.
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

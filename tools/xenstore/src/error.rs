@@ -1,4 +1,4 @@
-//! What can go wrong between xenstored and us.
+//! Errors of xenstored and of the connection to it.
 
 use std::fmt;
 use std::io;

@@ -1,4 +1,4 @@
-//! A xenstored that does as a test tells it, at the other end of a socket pair.
+//! A scripted xenstored at the other end of a socket pair, for tests.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

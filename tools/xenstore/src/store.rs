@@ -1,4 +1,4 @@
-//! What can be asked of a xenstored, whatever the way to it.
+//! The operations of a xenstored as a trait.
 
 use std::os::fd::BorrowedFd;
 use std::time::Duration;

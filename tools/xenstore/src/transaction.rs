@@ -1,4 +1,4 @@
-//! Transactions that are tried again when others were faster.
+//! Transactions that are retried after a conflict.
 
 use std::time::{Duration, Instant};
 

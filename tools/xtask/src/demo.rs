@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: from nothing to answers.
+//! `cargo xtask demo`: sets up the lab, boots a guest and shows its answers.
 
 use std::collections::BTreeMap;
 use std::fs;

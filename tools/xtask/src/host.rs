@@ -1,4 +1,4 @@
-//! What the host must have.
+//! Checks what the host must have, and installs QEMU.
 
 use std::io::{IsTerminal, stdin};
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! What concerns only this repository: `cargo xtask` builds the guest, runs the lab and the tests.
+//! `cargo xtask`: builds the guest, runs the lab and the tests.
 #![forbid(unsafe_code)]
 
 mod bench;

@@ -1,4 +1,4 @@
-//! What a person sees while something takes long: a spinner with the elapsed time, or plain lines where there is no terminal.
+//! Progress of long steps: a spinner with the elapsed time, or plain lines where there is no terminal.
 
 use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};

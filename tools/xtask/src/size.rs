@@ -1,4 +1,4 @@
-//! `cargo xtask size`: what the guest's image is made of, and what has changed.
+//! `cargo xtask size`: the parts of the guest's image, and their growth.
 
 use std::collections::BTreeMap;
 use std::fs;

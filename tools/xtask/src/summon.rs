@@ -1,4 +1,4 @@
-//! `cargo xtask demo --summon`: a service that nobody has asked for, asked for.
+//! `cargo xtask demo --summon`: asks for a service that does not run yet.
 
 use std::fs;
 use std::net::SocketAddrV4;

@@ -1,4 +1,4 @@
-//! What becomes of the back end as a whole: it is plugged, unplugged, made anew, unloaded, loaded.
+//! The life of the fake back end: plugged, unplugged, recreated, unloaded, loaded.
 
 use std::string::{String, ToString};
 

@@ -1,4 +1,4 @@
-//! What a test has the back end do by hand: answers of any content, indices that lie, pages that it lets go.
+//! Scripted misbehaviour of the fake back end: arbitrary responses, lying indices, pages kept or released.
 
 use super::{FakeNetback, Ring, next_rx, put_rx, put_tx};
 use crate::abi::{PAGE_SIZE, netif_rx_response, netif_tx_response, sring};

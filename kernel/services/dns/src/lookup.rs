@@ -1,4 +1,4 @@
-//! What to answer: one walk through the zones for one question (RFC 1034 section 4.3.2).
+//! Finds the answer to a question: one walk through the zones (RFC 1034 section 4.3.2).
 //!
 //! The answer section is written as the walk goes. What belongs into the authority section is noted
 //! and written next, required sets before the optional one; then the addresses of the names that

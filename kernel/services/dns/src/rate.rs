@@ -1,4 +1,4 @@
-//! Response rate limiting: no client is sent more than it may have asked for.
+//! Response rate limiting: bounds what each client network is sent.
 //!
 //! Answers over UDP are counted by the prefix of the client's address, which may be forged. When
 //! there are too many, every second one is dropped and the others are truncated to nothing: a client

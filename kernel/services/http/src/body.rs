@@ -1,4 +1,4 @@
-//! Request content, which is passed over: no method that is served gives it a meaning.
+//! Request content: skipped, as no supported method gives it a meaning.
 
 use super::octets::{TOKEN, is};
 use super::status::Status;

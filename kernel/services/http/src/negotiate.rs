@@ -1,4 +1,4 @@
-//! Which variant of a file a client gets (RFC 9110 section 12.5.3).
+//! Chooses the variant of a file for a client (RFC 9110 section 12.5.3).
 
 use super::request::{Request, members};
 use mayfly_site::{Coding, Variant, Variants};

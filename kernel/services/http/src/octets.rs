@@ -1,4 +1,4 @@
-//! What bytes are, by table, and finding the end of a line.
+//! Character classes by table, and the search for the end of a line.
 
 /// `tchar` of RFC 9110 section 5.6.2.
 pub(super) const TOKEN: u8 = 1;

@@ -1,4 +1,4 @@
-//! How a service over TCP is called: bytes in, bytes out.
+//! The interface of a service over TCP: bytes in, bytes out.
 //!
 //! A connection of a service is a state machine that knows no socket. It looks at the receive buffer
 //! in place, says how much of it is done with, and writes into the send buffer:

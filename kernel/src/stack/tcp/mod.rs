@@ -1,4 +1,4 @@
-//! TCP: connections, and who gets the next one.
+//! TCP: connections, and their assignment to slots.
 //!
 //! smoltcp looks through all sockets of a set for each segment and for each turn to send. Here each
 //! connection has a set of its own, and is found by its addresses and ports in a hash table: a

@@ -1,4 +1,4 @@
-//! The two segments that open a connection, composed here when no socket has a part in them.
+//! Composes the SYN-ACK and the reset that no socket sends.
 
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{IpProtocol, IpRepr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};

@@ -1,4 +1,4 @@
-//! Who a segment is from and for, as a key.
+//! The addresses and ports of a segment, as a key.
 
 use smoltcp::wire::IpAddress;
 

@@ -1,4 +1,4 @@
-//! The slots of one service, and who gets one.
+//! The slots of one service, and their assignment to connections.
 //!
 //! A SYN gets a slot that is free, one that can still be made, or one in which a connection is closing, as
 //! long as fewer than half of them are half open. Otherwise it gets a cookie ([`super::cookie`]), which

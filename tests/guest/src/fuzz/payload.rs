@@ -1,4 +1,4 @@
-//! What goes into the messages: DNS queries, HTTP requests, TCP options.
+//! Payloads of the messages: DNS queries, HTTP requests, TCP options.
 
 use super::mutate;
 use crate::frames::{self, Question};

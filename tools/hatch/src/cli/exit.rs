@@ -1,4 +1,4 @@
-//! How the command ends, so that a script can tell.
+//! Errors with their exit codes.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Which packages there are, by what they are for.
+//! Lists of packages by purpose.
 
 /// What dom0 is made of. libgcc_s is loaded by name when libxl cancels a thread; bash runs Xen's stock hotplug scripts.
 const DOM0: &[&str] = &[

@@ -1,4 +1,4 @@
-//! What the lab has said: the serial log, and what passed the bridge.
+//! The lab's logs: the serial console, and the frames on the bridge.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};

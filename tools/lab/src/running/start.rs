@@ -1,4 +1,4 @@
-//! From options to a dom0 that answers.
+//! Starts a lab: from options to a dom0 that answers.
 
 use std::fs::{self, File};
 use std::io::Read;

@@ -1,4 +1,4 @@
-//! Files and redirects into resources.
+//! Turns files and redirects into resources.
 
 use std::collections::BTreeMap;
 use std::path::Path;

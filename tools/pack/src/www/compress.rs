@@ -1,4 +1,4 @@
-//! What there is to say of a file, and its compressed variants.
+//! Compresses a file, and describes it.
 
 use std::io::{self, Read as _, Write as _};
 

@@ -1,4 +1,4 @@
-//! Which dates of files tell when their content changed.
+//! Decides which modification times can be trusted.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,4 +1,4 @@
-//! What a host has by path.
+//! The paths of a host.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Which files there are, and which host and path each is for.
+//! Finds the files of a web root, with the host and path of each.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

@@ -1,4 +1,4 @@
-//! Fields of octets in base 16, 32 and 64.
+//! Binary fields in base 16, 32 and 64.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! Of what the data of records is made: each kind of field from text to the wire and back.
+//! The kinds of fields in record data, each from text to the wire and back.
 
 use super::cursor::Cursor;
 use super::kinds::Field;

@@ -1,4 +1,4 @@
-//! Which files of a site are zones, and which may have been meant to be.
+//! Finds the zone files of a site, and files that look like zone files.
 
 use std::collections::BTreeSet;
 use std::io::Read as _;

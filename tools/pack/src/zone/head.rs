@@ -1,4 +1,4 @@
-//! What a record has before its data: TTL, class and type.
+//! The part of a record before its data: TTL, class and type.
 
 use super::cursor::{Cursor, not};
 use super::scan::{Token, Wrong};

@@ -1,4 +1,4 @@
-//! Addresses, types and names: what several kinds of fields have in them.
+//! Parsers that several kinds of fields share: addresses, types, names.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -1,4 +1,4 @@
-//! The file as a whole, and what is of no one service.
+//! Reads the file as a whole, and its global settings.
 
 use std::fmt::Display;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! A service, and what two of them can't both have.
+//! Reads a service, and finds conflicts between two services.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;

@@ -1,4 +1,4 @@
-//! What is understood, and what each mistake is told with.
+//! Valid files, and the message for each mistake.
 
 use super::*;
 

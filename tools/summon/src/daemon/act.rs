@@ -1,4 +1,4 @@
-//! Actions are carried out, and what others have done is taken.
+//! Carries out actions, and receives the results of other threads.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

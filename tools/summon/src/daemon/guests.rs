@@ -1,4 +1,4 @@
-//! Guests that run: whether they are heard, and whether they still live.
+//! Running guests: whether each can be heard, and whether it is alive.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;

@@ -1,4 +1,4 @@
-//! What the daemon tells of itself.
+//! Collects the status that the daemon reports.
 
 use std::fmt::Display;
 use std::sync::atomic::Ordering;

@@ -1,4 +1,4 @@
-//! From the file to a daemon that serves; from another file to one that serves that.
+//! Builds the daemon from its file, and rebuilds it from a new file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -1,4 +1,4 @@
-//! A service and how it is.
+//! A service and its state.
 
 use std::time::{Duration, Instant};
 

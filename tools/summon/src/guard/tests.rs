@@ -1,4 +1,4 @@
-//! Frames that a guest may send, and that it may not.
+//! Frames that the guard passes, and frames that it drops.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -1,4 +1,4 @@
-//! The page: everything is there when it is loaded, and it loads itself again.
+//! The status page: one self-contained document that reloads itself.
 
 use maud::{DOCTYPE, Markup, html};
 

@@ -1,5 +1,5 @@
-//! A birth as a picture: its steps from the packet that was its cause on, one below the other. SVG within the page, so that it is
-//! there without a script, in the page's colours and as text for whoever does not see it.
+//! Draws a birth as SVG. SVG within the page, so that it is there without a script, in the page's colours and as text
+//! for whoever does not see it.
 //!
 //! `cargo xtask bench` draws with `plotters`, which has its own colours and sizes in each of its elements; that
 //! would be twice as long as this, and white at night.

@@ -1,4 +1,4 @@
-//! The table for a terminal, and how figures are written in it and on the page.
+//! The status as a table for a terminal, and the format of its figures.
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 

@@ -1,4 +1,4 @@
-//! Packets that are finished here, and bytes that are none.
+//! Packets that are completed here, and invalid packets.
 
 use super::*;
 use proptest::prelude::*;

@@ -1,4 +1,4 @@
-//! What is counted of one guest.
+//! The counters of one guest.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! What the guest is sent: frames are put into the buffers that it has posted.
+//! Receive path of the guest: puts frames into the buffers that it posted.
 
 use mayfly_drivers::SharedPage;
 use mayfly_drivers::abi::{

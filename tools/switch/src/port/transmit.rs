@@ -1,4 +1,4 @@
-//! What the guest sends: requests become frames.
+//! Transmit path of the guest: turns its requests into frames.
 //!
 //! Checked as Linux' netback does (drivers/net/xen-netback/netback.c, `xenvif_tx_build_gops`): what a front end can only do on purpose or
 //! when its ring is broken shuts its port; a frame that is wrong in itself is answered with an error, dropped and counted.

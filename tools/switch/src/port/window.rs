@@ -1,4 +1,4 @@
-//! How the bytes of frames get into the guest's pages and out of them.
+//! Copies bytes between frames and the guest's pages.
 //!
 //! By a grant copy, which is one call for a batch and holds nothing. A front end that grants its buffers once and for as long as the link lives
 //! says so (`is_persistent`), and then pages that are used again and again are mapped, because a copy costs 3,500 instructions of the kernel

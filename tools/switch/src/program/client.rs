@@ -1,4 +1,4 @@
-//! One who asks: what was read of its questions, and what is still to be sent to it.
+//! A client of the control socket: bytes read from it and bytes still to be sent.
 
 use std::io;
 use std::os::fd::AsFd;

@@ -1,4 +1,4 @@
-//! Less power: what has been opened stays open, and nothing more is needed of most that root may do.
+//! Drops privileges: opened devices stay open, everything else that root may do is given up.
 
 use std::io;
 

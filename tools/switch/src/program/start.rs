@@ -1,4 +1,4 @@
-//! How a switch starts: devices, ports, the guests of the one before it; then less power.
+//! Starts the switch: opens devices and ports, takes over guests from the journal, drops privileges.
 
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};

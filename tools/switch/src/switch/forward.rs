@@ -1,4 +1,4 @@
-//! Who gets a frame.
+//! Decides which ports get a frame.
 //!
 //! All guests and sleepers of a bridge are known, so nothing is learned here: a frame for somebody else goes to the bridge, and what comes
 //! from there for nobody here is dropped. Who asks for the address of a guest that is known is heard by that guest alone; for one that

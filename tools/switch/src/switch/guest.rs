@@ -1,4 +1,4 @@
-//! Guests and sleepers, as they are handed over, and what there is to tell of them.
+//! Guests and sleeping guests as they are handed over, and their status.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

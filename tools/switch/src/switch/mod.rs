@@ -1,4 +1,4 @@
-//! The switch: guests, the bridges that they share, and what goes between them.
+//! The switch: guests, their bridges, and the frames between them.
 //!
 //! Everything is done in turns ([`Switch::turn`]) on one thread. A turn takes what has come from each bridge, at most [`BATCH`] frames, and then
 //! serves every guest that sends, for its share. What is put into a guest's ring in a turn becomes visible at once, with one

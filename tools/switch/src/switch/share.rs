@@ -1,4 +1,4 @@
-//! How much of the switch a guest may have: deficit round robin between those that send, and limits for each.
+//! Each guest's share of the switch: deficit round robin among senders, with limits for each.
 //!
 //! In each round every guest that sends may have frames taken that cost [`QUANTUM`]; what one frame costs beyond that, it has less in the next. So
 //! a guest that floods delays another by no more than its quantum and one frame, whatever it sends.

@@ -1,4 +1,4 @@
-//! What is to be known of the switch.
+//! The status of the switch.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -1,4 +1,4 @@
-//! One turn: what has come from the bridges, then each guest that sends.
+//! One turn of the switch: frames from the bridges first, then those of each guest that sends.
 
 use std::collections::{HashMap, VecDeque};
 

@@ -1,4 +1,4 @@
-//! Headers that come from the bridge, and those that go there.
+//! Headers from the bridge and to the bridge.
 
 use super::*;
 use proptest::prelude::*;

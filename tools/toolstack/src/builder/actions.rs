@@ -1,4 +1,4 @@
-//! What is to be done at a guest's end.
+//! The actions at the end of a guest: `on_poweroff` and its like.
 
 use std::path::PathBuf;
 

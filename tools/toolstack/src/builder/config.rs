@@ -1,4 +1,4 @@
-//! What a guest is made from.
+//! The description that a guest is created from.
 
 use std::io;
 

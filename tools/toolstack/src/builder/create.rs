@@ -1,4 +1,4 @@
-//! Making a guest, in the order in which it overlaps most.
+//! Creates a guest. The steps are ordered so that waits overlap.
 
 mod claim;
 mod connected;

@@ -1,4 +1,4 @@
-//! Removing a guest: quickly, without asking it, and wholly.
+//! Removes a guest at once and completely.
 //!
 //! The back end's directory goes first of all keys, because netback then lets go of the interface and of the guest's pages
 //! without waiting for a front end.

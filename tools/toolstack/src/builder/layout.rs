@@ -1,4 +1,4 @@
-//! Where everything lies in a guest's memory.
+//! The layout of a guest's memory.
 //!
 //! ```text
 //! 0                    low memory: free, as libxl leaves it to PVH guests

@@ -1,4 +1,4 @@
-//! Who makes a guest: a process, told from a later one of the same number by its start time.
+//! The process that creates a guest, identified by its number and start time.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! The timeline of a creation: what was done when, by whom, and beside what.
+//! The timeline of a creation: each step with its time, and the steps that ran beside it.
 
 use serde::Serialize;
 

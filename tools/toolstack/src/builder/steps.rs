@@ -1,4 +1,4 @@
-//! The steps of making a guest, what each of them took, and faults put into them by tests.
+//! The steps of a creation with their times, and faults that tests inject.
 
 use std::fmt;
 use std::time::Instant;

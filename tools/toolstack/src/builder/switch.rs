@@ -1,4 +1,4 @@
-//! The switch that runs, if one does.
+//! A connection to the running switch.
 
 use std::io;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Guests made and removed in a dom0 in memory: whatever fails, nothing of them stays.
+//! Creation and removal in a simulated dom0: nothing stays after a failure.
 
 use std::fs;
 

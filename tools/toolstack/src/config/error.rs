@@ -1,4 +1,4 @@
-//! What is wrong in a file, with its line.
+//! Errors in a file, with their lines.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! What a file says about each parameter, when all of it has been read.
+//! The parameters of a file, after the whole file was read.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

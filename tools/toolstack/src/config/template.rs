@@ -1,4 +1,4 @@
-//! Many guests from one file: `hatch create -n 100 --template`.
+//! Several guests from one file: `hatch create -n 100 --template`.
 //!
 //! The guest number N, from 1, is what the file says, but for these:
 //!

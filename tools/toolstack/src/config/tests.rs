@@ -1,4 +1,4 @@
-//! Files that are right, files that are wrong, and anything at all.
+//! Valid files, invalid files, and arbitrary bytes.
 
 use std::io::Write;
 

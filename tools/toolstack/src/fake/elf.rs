@@ -1,4 +1,4 @@
-//! An image, octet by octet.
+//! Builds an ELF image byte by byte.
 
 /// A file with a head, three program headers (code, data, notes) and room for the octets.
 pub struct Elf {

@@ -1,4 +1,4 @@
-//! dom0's links.
+//! The links of the simulated dom0.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,4 @@
-//! A dom0 in memory: Xen, its links and its xenstored, which do as they should until a test wants otherwise.
+//! A simulated dom0: Xen, links and xenstored in memory, with faults on request.
 #![allow(
     clippy::missing_panics_doc,
     reason = "only tests call it, and a test that cannot go on fails"

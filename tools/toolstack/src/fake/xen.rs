@@ -1,4 +1,4 @@
-//! A Xen that keeps domains.
+//! A simulated Xen that keeps domains.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

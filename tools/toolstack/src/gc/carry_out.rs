@@ -1,4 +1,4 @@
-//! Doing what was decided.
+//! Removes what the decision lists.
 
 use super::Action;
 use crate::builder::index::{self, Entry};

@@ -1,4 +1,4 @@
-//! Finding what a killed hatch has left, and nothing else.
+//! Finds what a killed hatch left behind, and nothing else.
 //!
 //! What hatch makes has its mark before it is there (`/hatch/making/UUID`, see [`crate::builder::making_path`]) and its place in the index
 //! (`/hatch/name`, `/hatch/mac`, `/hatch/domain`) while it lives. So there are remains of two kinds:

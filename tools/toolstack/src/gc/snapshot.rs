@@ -1,4 +1,4 @@
-//! Reading what there is: lists in one round trip, values in another.
+//! Reads the present state: lists in one round trip, values in another.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Snapshots, and what is to be done about them.
+//! Snapshots, and the decisions that follow from them.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! How soon a guest is made again: at once, and then ever later when its lives are short.
+//! The delay before a guest is restarted: none at first, then longer while its lives are short.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Whether anybody watches.
+//! Tells whether a watch is running.
 
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io;

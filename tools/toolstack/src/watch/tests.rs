@@ -1,4 +1,4 @@
-//! A watch in a dom0 in memory.
+//! A watch in a simulated dom0.
 
 use super::*;
 use crate::builder::tests::{config as guest, image};

@@ -1,4 +1,4 @@
-//! From births to figures: what is dropped, what is a median, what a target asks.
+//! Turns births into figures: what is dropped, medians, targets.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! What goes into dom0 to be measured there.
+//! Prepares the measuring job for dom0.
 
 use std::fs;
 use std::net::Ipv4Addr;

@@ -1,4 +1,4 @@
-//! A picture of what was measured: what one birth's time went to, and how all of them lie beside each other.
+//! Draws a measurement: the time of one birth, and the distribution of all.
 
 use anyhow::{Context, Result, ensure};
 use mayfly_stamp::{Birth, Report};

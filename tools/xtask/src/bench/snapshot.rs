@@ -1,4 +1,4 @@
-//! The figures that the repository remembers.
+//! The recorded figures in `tests/snapshots`.
 
 use std::collections::BTreeMap;
 use std::fs;

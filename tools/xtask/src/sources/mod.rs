@@ -1,4 +1,4 @@
-//! What must hold of the sources and neither rustc nor clippy sees.
+//! Rules for the sources that neither rustc nor clippy checks.
 
 mod length;
 mod seeds;

@@ -1,4 +1,4 @@
-//! The claim of a name and a MAC address: the one transaction of a creation.
+//! Claims a name and a MAC address: the one transaction of a creation.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The machine: its vCPU, memory, event channels, and what lies in its memory before it runs.
+//! Creates the machine: vCPU, memory, event channels, and the initial contents of memory.
 
 use std::os::fd::AsFd;
 

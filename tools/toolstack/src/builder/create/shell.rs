@@ -1,4 +1,4 @@
-//! Shells: guests made ahead, all but who they are.
+//! Shells: guests created ahead of time, without an identity.
 
 use mayfly_handoff::network::{Preconnected, Random};
 

@@ -1,4 +1,4 @@
-//! Images that are right, and images whose headers lie.
+//! Valid images, and images whose headers lie.
 
 use super::*;
 use crate::fake::elf::{Elf, NOTES, program};

@@ -1,4 +1,4 @@
-//! What is written for a guest, and what is removed of it.
+//! The keys that are written for a guest, and those that are removed.
 
 use super::*;
 use crate::builder::Connect;

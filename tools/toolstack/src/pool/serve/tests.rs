@@ -1,4 +1,4 @@
-//! A pool in a dom0 in memory.
+//! A pool in a simulated dom0.
 
 use super::*;
 use crate::builder::tests::{config, image};

@@ -1,4 +1,4 @@
-//! Tables of a run that was made up.
+//! Tables of an invented run.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The lab with the guests that are measured in it.
+//! The lab with the guests to be measured.
 
 use std::fs;
 use std::path::Path;

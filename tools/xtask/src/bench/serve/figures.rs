@@ -1,4 +1,4 @@
-//! From runs to a table.
+//! Turns runs into a table.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

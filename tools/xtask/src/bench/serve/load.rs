@@ -1,4 +1,4 @@
-//! What dnsperf and wrk are asked to do, and what they say.
+//! Runs dnsperf and wrk, and parses their output.
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! From addresses to the guest's functions.
+//! Maps addresses to functions of the guest.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

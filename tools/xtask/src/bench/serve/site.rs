@@ -1,4 +1,4 @@
-//! The sites that are served: made anew for each run, the same each time.
+//! The sites to be served, generated alike in each run.
 
 use std::fmt::Write as _;
 use std::fs;
