@@ -1,4 +1,4 @@
-//! Checks what the host must have, and installs QEMU.
+//! Finds and installs what the host must have: QEMU, and a browser for the tests of pictures.
 
 use std::io::{IsTerminal, stdin};
 use std::process::Command;
