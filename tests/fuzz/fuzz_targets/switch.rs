@@ -1,4 +1,4 @@
-//! The switch with two hostile guests and one honest guest that has to be served.
+//! [`mayfly_fuzz_targets::switch`] under libFuzzer.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| mayfly_switch::fake::script::run(bytes));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| mayfly_fuzz_targets::switch::run(data));
