@@ -30,7 +30,7 @@ pub const HVMOP_GET_PARAM: u64 = 1;
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct xen_add_to_physmap {
-    /// Whose address space changes.
+    /// The domain whose address space changes.
     pub domid: u16,
     /// Page count, for `gmfn_range` only.
     pub size: u16,
@@ -38,7 +38,7 @@ pub struct xen_add_to_physmap {
     pub space: u32,
     /// Index into the space.
     pub idx: u64,
-    /// Where the page shall appear.
+    /// The gfn at which the page shall appear.
     pub gpfn: u64,
 }
 const _: () = assert!(size_of::<xen_add_to_physmap>() == 24);
@@ -48,13 +48,13 @@ const _: () = assert!(offset_of!(xen_add_to_physmap, idx) == 8);
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct xen_hvm_param {
-    /// Whose parameter.
+    /// The domain whose parameter is read or written.
     pub domid: u16,
     /// Padding that the compiler would add.
     pub pad: u16,
     /// `HVM_PARAM_*`.
     pub index: u32,
-    /// In or out.
+    /// The value: input of `HVMOP_set_param`, output of `HVMOP_get_param`.
     pub value: u64,
 }
 const _: () = assert!(size_of::<xen_hvm_param>() == 16);
@@ -64,11 +64,11 @@ const _: () = assert!(offset_of!(xen_hvm_param, value) == 8);
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct xen_memory_map {
-    /// Capacity in, count out.
+    /// In: the capacity of the buffer in entries. Out: the number of entries.
     pub nr_entries: u32,
     /// Padding that the compiler would add.
     pub pad: u32,
-    /// E820 entries of 20 bytes.
+    /// The address of the E820 entries, 20 bytes each.
     pub buffer: u64,
 }
 const _: () = assert!(size_of::<xen_memory_map>() == 16);
@@ -188,9 +188,9 @@ pub struct netif_extra_gso {
     pub gso_type: u8,
     /// `u.gso.pad`.
     pub pad: u8,
-    /// `u.gso.features`: none exist.
+    /// `u.gso.features`: no feature is defined.
     pub features: u16,
-    /// A transmit request is longer by this.
+    /// Padding to the size of a transmit request.
     pub unused: u32,
 }
 const _: () = assert!(size_of::<netif_extra_gso>() == size_of::<netif_tx_request>());
@@ -203,7 +203,7 @@ pub const XEN_NETIF_EXTRA_TYPE_GSO: u8 = 1;
 pub const XEN_NETIF_EXTRA_FLAG_MORE: u8 = 1;
 /// `XEN_NETIF_GSO_TYPE_TCPV4`.
 pub const XEN_NETIF_GSO_TYPE_TCPV4: u8 = 1;
-/// `XEN_NETIF_NR_SLOTS_MIN`: slots of one packet that every back end takes.
+/// `XEN_NETIF_NR_SLOTS_MIN`: the number of slots that every back end accepts in one packet.
 pub const XEN_NETIF_NR_SLOTS_MIN: usize = 18;
 
 /// Entries in a one-page transmit ring: (4096 - 64) / 12, rounded down to a power of two.
@@ -257,14 +257,14 @@ pub struct xsd_sockmsg {
     pub type_: u32,
     /// Echoed in the answer.
     pub req_id: u32,
-    /// Zero: no transactions here.
+    /// The transaction; always zero, because this client uses none.
     pub tx_id: u32,
     /// Payload bytes that follow.
     pub len: u32,
 }
 const _: () = assert!(size_of::<xsd_sockmsg>() == 16);
 
-/// `enum xsd_sockmsg_type` (io/xs_wire.h), those that are used here.
+/// The members of `enum xsd_sockmsg_type` (io/xs_wire.h) that are used here.
 pub mod xs {
     /// `XS_READ`.
     pub const READ: u32 = 2;
@@ -335,11 +335,11 @@ pub mod xencons_interface {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum XenbusState {
-    /// The other end is gone or wrote something that is no state.
+    /// The other end is gone, or its value is not a state.
     Unknown = 0,
     /// `XenbusStateInitialising`.
     Initialising = 1,
-    /// `XenbusStateInitWait`: finished early initialisation, waits for the peer.
+    /// `XenbusStateInitWait`: has finished early initialisation and waits for the peer.
     InitWait = 2,
     /// `XenbusStateInitialised`.
     Initialised = 3,
@@ -356,7 +356,7 @@ pub enum XenbusState {
 }
 
 impl XenbusState {
-    /// The state as xenstore has it: one digit.
+    /// The state as it is written in xenstore: one digit.
     #[must_use]
     pub fn digit(self) -> &'static [u8] {
         match self {

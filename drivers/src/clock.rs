@@ -1,4 +1,4 @@
-//! Xen's paravirtual clock: system time and wall clock out of `shared_info`.
+//! Xen's paravirtual clock: system time and wall clock, read from `shared_info`.
 //!
 //! Source: Xen 4.17 public/xen.h, `struct vcpu_time_info` and `wc_*`. Both are
 //! sequence locks that Xen writes; a reader gives up after a bound instead of
@@ -51,7 +51,7 @@ impl TimeInfo {
         SystemTime(self.system_time.wrapping_add(delta))
     }
 
-    /// The TSC's frequency in kHz that the scale stands for; 0 when it stands for none.
+    /// The frequency of the TSC in kHz, computed from the scale; 0 if the scale is invalid.
     #[must_use]
     pub fn tsc_khz(&self) -> u64 {
         // mul / 2^32 ns a shifted tick, so 10^6 * 2^32 / mul shifted ticks a ms.
@@ -74,7 +74,7 @@ pub struct WallClock {
     pub nanos: u32,
 }
 
-/// Copies the first vCPU's time info and reads the TSC with it; `None` if it never settles.
+/// Copies the time info of the first vCPU and passes the TSC read beside it; `None` if Xen's copy never settles.
 #[inline]
 #[must_use]
 pub fn time_info(

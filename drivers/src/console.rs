@@ -1,7 +1,7 @@
 //! The console ring, for output only.
 //!
-//! Source: Xen 4.17 public/io/console.h. What does not fit is dropped and
-//! counted: a daemon that does not read never holds the guest up.
+//! Source: Xen 4.17 public/io/console.h. Bytes that do not fit are dropped and counted, so a console daemon that does
+//! not read never blocks the guest.
 
 use crate::abi::xencons_interface as ring;
 use crate::{EventPort, Hypervisor, SharedPage};
@@ -26,13 +26,13 @@ impl<'h, H: Hypervisor> Console<'h, H> {
         }
     }
 
-    /// Writes what fits, with one notification at most.
+    /// Writes as many bytes as fit, with one notification at most.
     pub fn write(&mut self, bytes: &[u8]) {
         let page = &self.page;
         // Read each time: another writer (a panic handler) may have used the ring meanwhile.
         let prod = page.load_acquire(ring::OUT_PROD);
         let used = prod.wrapping_sub(page.load_acquire(ring::OUT_CONS));
-        // A consumer index that makes no sense counts as a full ring.
+        // An invalid consumer index counts as a full ring.
         let space = ring::OUT_SIZE.saturating_sub(used) as usize;
         let (bytes, rest) = bytes.split_at(bytes.len().min(space));
         self.dropped += rest.len() as u64;
@@ -45,11 +45,11 @@ impl<'h, H: Hypervisor> Console<'h, H> {
         page.copy_in(ring::OUT, tail);
         #[allow(clippy::cast_possible_truncation, reason = "at most one ring")]
         page.store_release(ring::OUT_PROD, prod.wrapping_add(bytes.len() as u32));
-        // It fails if nobody is bound to the other end; the bytes stay in the ring.
+        // This fails if the other end is not bound; the bytes stay in the ring.
         let _ = self.xen.evtchn_send(self.port);
     }
 
-    /// Bytes that did not fit so far.
+    /// The number of bytes dropped so far because the ring was full.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.dropped

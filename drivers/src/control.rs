@@ -1,11 +1,10 @@
-//! `control/shutdown`: requests of the toolstack to the guest.
+//! `control/shutdown`: shutdown requests from the toolstack.
 //!
-//! Source: Xen docs/misc/xenstore-paths.pandoc, "Domain Controlled Paths". A
-//! request is acknowledged by writing the empty value. All of this comes after
-//! the first packet.
+//! Source: Xen docs/misc/xenstore-paths.pandoc, "Domain Controlled Paths". The guest acknowledges a request by writing
+//! the empty value. All of this happens after the first packet.
 //!
-//! A xenstored that was started anew knows no watch of its predecessor's and says nothing of it. So the
-//! watch is asked for again now and then: a xenstored that has it answers `EEXIST`.
+//! A restarted xenstored has lost all watches and does not tell its clients. So the guest asks for the watch again now
+//! and then: a xenstored that still has it answers `EEXIST`.
 
 use crate::Hypervisor;
 use crate::xenstore::{Event, ReqId, StoreErrno, Xenstore};
@@ -13,14 +12,14 @@ use crate::xenstore::{Event, ReqId, StoreErrno, Xenstore};
 const SHUTDOWN: &[u8] = b"control/shutdown";
 const TOKEN: &[u8] = b"control";
 
-/// What the toolstack asks for.
+/// A shutdown request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
     /// Stop for good.
     Poweroff,
     /// Stop and be created anew.
     Reboot,
-    /// Stop; the toolstack decides what becomes of the domain. For a guest the same as `Poweroff`.
+    /// Stop; the toolstack decides what happens to the domain. The guest treats it as `Poweroff`.
     Halt,
 }
 
@@ -35,7 +34,7 @@ impl Command {
     }
 }
 
-/// What is known of the watch on `control/shutdown`.
+/// The state of the watch on `control/shutdown`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WatchState {
     /// xenstored has not confirmed it.
@@ -80,8 +79,8 @@ impl Control {
         }
     }
 
-    /// Says what the guest can do and watches for commands; later, finds out whether xenstored still
-    /// has the watch. What can't be sent now is sent with the next call.
+    /// Advertises the guest's control features and watches for commands. Later calls check that xenstored still has the
+    /// watch. Requests that cannot be sent now are sent by the next call.
     pub fn renew<H: Hypervisor>(&mut self, store: &mut Xenstore<'_, H>) {
         if self.watch == WatchState::Unconfirmed {
             for key in [
@@ -98,20 +97,20 @@ impl Control {
         store.flush();
     }
 
-    /// The connection to xenstored is a new one: nothing that was asked will be answered.
+    /// To be called after a reconnection to xenstored: outstanding requests will not be answered.
     pub fn reconnected<H: Hypervisor>(&mut self, store: &mut Xenstore<'_, H>) {
         (self.read, self.asked) = (None, None);
         self.watch = WatchState::Unconfirmed;
         self.renew(store);
     }
 
-    /// Whether xenstored turned out to have forgotten the watch, and with it all others.
+    /// Whether xenstored has lost the watch, and with it all other watches. Clears the flag.
     #[must_use]
     pub fn take_lost(&mut self) -> bool {
         core::mem::take(&mut self.lost)
     }
 
-    /// Takes note of a xenstore event, if it is about `control/shutdown`.
+    /// Handles a xenstore event, if it is about `control/shutdown`.
     pub fn xenstore_event(&mut self, event: &Event<'_>) {
         match *event {
             Event::Watch { token, .. } => self.changed |= token == TOKEN,
@@ -136,7 +135,7 @@ impl Control {
         }
     }
 
-    /// Moves on; a command, acknowledged, once there is one to obey.
+    /// Sends pending requests. Returns a command once it has been read and acknowledged.
     pub fn drive<H: Hypervisor>(&mut self, store: &mut Xenstore<'_, H>) -> Option<Command> {
         if self.changed && self.read.is_none() {
             // A full queue is tried again with the next call.
@@ -153,7 +152,7 @@ impl Control {
         Some(command)
     }
 
-    /// Commands that were not understood, and ignored.
+    /// The number of unknown commands, which are ignored.
     #[must_use]
     pub fn unknown(&self) -> u32 {
         self.unknown

@@ -1,4 +1,4 @@
-//! Decimal numbers as xenstore has them, without `core::fmt`: its machinery costs more than the handshake.
+//! Decimal numbers as xenstore has them, without `core::fmt`, which costs more than the whole handshake.
 
 /// A number as ASCII digits.
 #[derive(Debug, Clone, Copy)]

@@ -1,9 +1,8 @@
-//! The grant table, version 1: the frames of ours that another domain may access.
+//! The grant table, version 1: the frames of this domain that other domains may access.
 //!
-//! Source: Xen 4.17 public/grant_table.h. Entries are handed out by a bump
-//! index and a free list, so neither boot nor reuse scans the table. An entry
-//! that the other domain still has mapped when it ends is quarantined with its
-//! page: neither is used again until Xen says that the mapping is gone.
+//! Source: Xen 4.17 public/grant_table.h. Entries are allocated from a bump index and a free list, so neither boot nor
+//! reuse scans the table. An entry that is still mapped by the other domain when it ends is quarantined together with
+//! its page: neither is used again until Xen reports that the mapping is gone.
 
 use alloc::vec::Vec;
 use core::mem::size_of;
@@ -14,15 +13,15 @@ use crate::abi::{
 };
 use crate::{DomId, Errno, Gfn, GrantRef, Hypervisor, SharedPage, TransmitPages};
 
-/// Entries in one frame of the table.
+/// The number of entries in one frame of the table.
 #[allow(clippy::cast_possible_truncation, reason = "512")]
 const PER_FRAME: u32 = (PAGE_SIZE / size_of::<grant_entry_v1>()) as u32;
-/// Frames that we ask for at most: more entries than one vif can have in flight, twice.
+/// The greatest number of frames that the guest asks for: twice the entries that one vif can have in flight.
 const MAX_FRAMES: usize = 4;
-/// Attempts at ending an entry whose flags change under us.
+/// The number of attempts to end an entry whose flags change meanwhile.
 const END_ATTEMPTS: usize = 4;
 
-/// What the other domain may do with a granted page.
+/// The access that a grant gives to the other domain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Read only.
@@ -31,10 +30,10 @@ pub enum Access {
     ReadWrite,
 }
 
-/// Why a page could not be granted.
+/// The error of a grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GrantError {
-    /// All entries of the frames that we may have are in use.
+    /// All entries of the greatest allowed number of frames are in use.
     Full,
     /// Xen refused another frame for the table.
     Xen(Errno),
@@ -95,7 +94,7 @@ impl GrantTable {
         self.grant_frame(xen, domain, xen.gfn(page), access)
     }
 
-    /// Lets `domain` read one of the pages that frames are composed in.
+    /// Grants `domain` read access to one of the transmit pages.
     ///
     /// # Errors
     /// [`GrantError`]; nothing is granted then.
@@ -110,7 +109,7 @@ impl GrantTable {
         self.grant_frame(xen, domain, xen.transmit_gfn(pages, page), Access::Read)
     }
 
-    /// Grants `domain` access to one of our frames.
+    /// Grants `domain` access to a frame of this domain.
     ///
     /// # Errors
     /// [`GrantError`]; nothing is granted then.
@@ -141,7 +140,7 @@ impl GrantTable {
         Ok(GrantRef(index))
     }
 
-    /// Ends a grant, so that its page may be used for something else.
+    /// Ends a grant, so that its page can be reused.
     ///
     /// # Errors
     /// [`InUse`] while the other domain has the page mapped. The entry stays as it is.
@@ -175,20 +174,20 @@ impl GrantTable {
         }
     }
 
-    /// Frees what was quarantined and is no longer mapped.
+    /// Frees quarantined pages and entries that are no longer mapped.
     pub fn sweep(&mut self, xen: &impl Hypervisor) {
         for (grant, page) in core::mem::take(&mut self.quarantine) {
             self.release(xen, grant, page);
         }
     }
 
-    /// Pages that another domain kept after their grant should have ended.
+    /// The number of quarantined pages: pages that another domain still maps although their grant has ended.
     #[must_use]
     pub fn quarantined(&self) -> usize {
         self.quarantine.len()
     }
 
-    /// An entry that was never used, mapping another frame of the table when the last is used up.
+    /// Allocates an entry that was never used. Maps another frame of the table when the last is used up.
     fn bump(&mut self, xen: &impl Hypervisor) -> Result<u32, GrantError> {
         let index = self.next;
         let frame = index / PER_FRAME;

@@ -35,7 +35,7 @@ pub enum HvmParam {
     ConsoleEvtchn = 18,
 }
 
-/// Why a domain stops (sched.h, `SHUTDOWN_*`).
+/// The reason for which a domain stops (sched.h, `SHUTDOWN_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShutdownReason {
     /// `SHUTDOWN_poweroff`.
@@ -72,9 +72,8 @@ pub trait Hypervisor {
     /// Clears the port's pending bit in `shared_info` and says whether it was set.
     fn evtchn_take(&self, port: EventPort) -> bool;
 
-    /// `SCHEDOP_poll`: sleeps until one of `ports` is pending or the deadline
-    /// has passed. Returns at once when one is pending already. Without a
-    /// deadline it sleeps until an event. The one place where the guest sleeps.
+    /// `SCHEDOP_poll`: sleeps until one of `ports` is pending or the deadline has passed. Returns at once if one is
+    /// pending already. Without a deadline it sleeps until an event. The guest sleeps nowhere else.
     fn poll(&self, ports: &[EventPort], deadline: Option<SystemTime>);
 
     /// `HVMOP_get_param` of this domain.
@@ -87,25 +86,25 @@ pub trait Hypervisor {
     /// when the frame is not one of Xen's special pages or was handed out before.
     fn special_page(&self, gfn: Gfn) -> Option<SharedPage>;
 
-    /// A page that the toolstack shared with the back end before the guest ran
-    /// ([`mayfly_handoff::network`]); `None` when the frame is none of them or was handed out before.
+    /// A page that the toolstack shared with the back end before the guest ran ([`mayfly_handoff::network`]); `None`
+    /// when the frame is not one of those or was handed out before.
     fn preconnected_page(&self, gfn: Gfn) -> Option<SharedPage>;
 
     /// Maps a frame of this domain's grant table (`XENMEM_add_to_physmap`).
     ///
     /// # Errors
-    /// Xen's errno, or `ENOMEM` when there is no room for it.
+    /// Xen's errno, or `ENOMEM` when there is no room for the frame.
     fn grant_frame(&self, index: u32) -> Result<SharedPage, Errno>;
 
-    /// A page of guest memory for rings and buffers, content undefined; `None` when memory is out.
+    /// A page of guest memory for rings and buffers, with undefined content; `None` when memory is exhausted.
     fn alloc_page(&self) -> Option<SharedPage>;
 
-    /// Gives back what [`Hypervisor::alloc_page`] gave. No other domain may reach the page any more:
-    /// it can become ordinary memory.
+    /// Frees a page from [`Hypervisor::alloc_page`]. No other domain may have access to the page any more: it can
+    /// become ordinary memory.
     fn free_page(&self, page: SharedPage);
 
-    /// Consecutive pages of guest memory for good, to compose frames in, content undefined;
-    /// `None` when there are not so many.
+    /// Consecutive pages of guest memory in which frames are composed, with undefined content. They are never freed.
+    /// `None` when there are not enough consecutive pages.
     fn transmit_pages(&self, count: usize) -> Option<TransmitPages>;
 
     /// The frame that holds a page from `alloc_page`.

@@ -1,10 +1,9 @@
 //! Memory shared with another domain or with Xen: copied in and out, never borrowed.
 //!
-//! This is the one file of the crate with `unsafe`. Everything above it sees
-//! words and copies: no reference into memory that another domain can write
-//! ever leaves it, so the other side can change a byte under us but never a
-//! value that we have already checked. What another domain can only read
-//! ([`TransmitPages`]) is ordinary memory.
+//! This is the only file of the crate with `unsafe`. The code above it sees only words and copies: no reference into
+//! memory that another domain can write ever leaves this file. So the other side can change a byte in the page at any
+//! time, but never a value that we have already checked. Memory that another domain can only read ([`TransmitPages`])
+//! is treated as ordinary memory.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
@@ -12,11 +11,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::abi::PAGE_SIZE;
 
-/// One 4 KiB page of shared memory, owned: whoever holds it is its only user in this domain.
+/// One 4 KiB page of shared memory, owned: the holder is its only user in this domain.
 ///
-/// All accesses are atomic, so a concurrent write by the other side is a
-/// surprise in the data and never undefined behaviour. Offsets are in bytes
-/// and are asserted to lie in the page.
+/// All accesses are atomic, so a concurrent write by the other side changes the data but is never undefined behaviour.
+/// Offsets are in bytes; an access outside the page panics.
 #[derive(Debug)]
 pub struct SharedPage {
     base: NonNull<u8>,
@@ -107,13 +105,13 @@ impl SharedPage {
         self.cell64(offset).store(value, Ordering::Relaxed);
     }
 
-    /// Clears the bits of `mask` in a 64-bit word and returns what was there.
+    /// Clears the bits of `mask` in a 64-bit word and returns the old value.
     #[inline(always)]
     pub fn fetch_clear64(&self, offset: usize, mask: u64) -> u64 {
         self.cell64(offset).fetch_and(!mask, Ordering::AcqRel)
     }
 
-    /// Replaces a 16-bit word if it still is `current`; else returns what it is.
+    /// Replaces a 16-bit word if it still is `current`, and returns the old value.
     ///
     /// # Errors
     /// The value found, when it is not `current`.
@@ -205,7 +203,7 @@ impl SharedPage {
         self.copy_into_word(at + 8 * words.len(), tail);
     }
 
-    /// Copies less than a word out, from within one.
+    /// Copies bytes out of a single word.
     fn copy_out_of_word(&self, offset: usize, to: &mut [u8]) {
         if !to.is_empty() {
             let word = self.cell64(offset & !7).load(Ordering::Relaxed);
@@ -214,8 +212,7 @@ impl SharedPage {
         }
     }
 
-    /// Copies less than a word in, to within one. Its other bytes stay: they may
-    /// be ours from an earlier call.
+    /// Copies bytes into a single word. Its other bytes are kept: they may be ours from an earlier call.
     fn copy_into_word(&self, offset: usize, from: &[u8]) {
         if !from.is_empty() {
             let cell = self.cell64(offset & !7);
@@ -226,14 +223,14 @@ impl SharedPage {
         }
     }
 
-    /// Zeroes the page, so that no older content is shown to the other side.
+    /// Zeroes the page, so that the other side never sees older content.
     pub fn zero(&self) {
         for offset in (0..PAGE_SIZE).step_by(8) {
             self.store64(offset, 0);
         }
     }
 
-    /// A second handle on the same page: what the fake's other side holds.
+    /// A second handle on the same page, for the other side of the fake.
     #[cfg(any(test, feature = "fake"))]
     #[must_use]
     pub fn alias(&self) -> Self {
@@ -248,7 +245,7 @@ impl SharedPage {
         Self::leak_many(1).next().expect("one page")
     }
 
-    /// Zeroed, consecutive pages of ordinary memory, never freed: what guest memory is on a host.
+    /// Zeroed, consecutive pages of ordinary memory, never freed. They are the guest's memory in tests.
     #[cfg(any(test, feature = "fake"))]
     pub fn leak_many(count: usize) -> impl Iterator<Item = Self> {
         #[derive(Clone)]
@@ -265,11 +262,11 @@ impl SharedPage {
     }
 }
 
-/// Consecutive pages that other domains may be granted to read, and never to write: frames are
-/// composed in them.
+/// Consecutive pages in which frames are composed. Other domains may be granted read access to them, never write
+/// access.
 ///
-/// What another domain can't write may be borrowed as ordinary bytes. It may read them while they
-/// are written, and then it has read nonsense.
+/// Memory that another domain cannot write may be borrowed as ordinary bytes. If the other domain reads them while they
+/// are written, it reads garbage, which harms only itself.
 #[derive(Debug)]
 pub struct TransmitPages {
     base: NonNull<u8>,
@@ -288,7 +285,7 @@ impl TransmitPages {
         Self { base, count }
     }
 
-    /// Pages of a slab that [`SharedPage::leak`] made, from one on.
+    /// `count` pages of a slab that [`SharedPage::leak_many`] made, from `first` on.
     #[cfg(any(test, feature = "fake"))]
     #[must_use]
     pub(crate) fn in_slab(first: &SharedPage, count: usize) -> Self {
@@ -298,7 +295,7 @@ impl TransmitPages {
         }
     }
 
-    /// How many there are.
+    /// The number of pages.
     #[must_use]
     pub fn count(&self) -> usize {
         self.count

@@ -4,13 +4,14 @@
 //! |---|---|---|---|
 //! | an ELF note: the guest can take a connected network | [`note`] | the guest's image | the toolstack |
 //! | a structure: the network that is connected | [`network`] | the toolstack | the guest |
-//! | how many buffers a guest of some size has | [`sizing`] | nobody: both compute it | |
+//! | how many buffers a guest has, from its memory | [`sizing`] | both compute it | |
 //!
-//! The guest's entry code, its front ends and the domain builder all take these from here, so that they can't differ.
+//! The guest's entry code, its front ends and the domain builder all take these definitions from here, so that they
+//! agree.
 //!
 //! # How to extend the structure
 //!
-//! There are two ways, and the first is nearly always right.
+//! There are two ways. Prefer the first.
 //!
 //! **A field that an older guest may ignore** goes behind the last one. The version stays.
 //! 1. Add a row to the table in [`network`], and a constant for its offset, which is the present [`network::SIZE`].
@@ -18,7 +19,7 @@
 //!    toolstack ends there, and is still read.
 //! 3. Give [`network::Preconnected`] a field of type `Option`, which `parse` fills from `Fields::array`: that is `None`
 //!    beyond the end of the structure. `encode` writes it. All bytes zero should mean "absent", too.
-//! 4. The builder has room for 256 bytes, and asserts it (`INFO_NETWORK` in its `layout.rs`).
+//! 4. The builder reserves 256 bytes and asserts that the structure fits (`INFO_NETWORK` in its `layout.rs`).
 //!
 //! **A change that an older guest would misunderstand** (a field with another meaning, pages in another order) raises
 //! [`note::VERSION`]. A toolstack that finds another version in an image's note than its own does not connect

@@ -1,10 +1,9 @@
-//! A network that the toolstack has connected before the guest runs, and how the guest is told of it.
+//! The structure that describes a network interface which the toolstack has connected before the guest runs.
 //!
-//! The toolstack allocates the event channels, writes the grant entries, makes both rings,
-//! posts the receive buffers and writes the front end's keys on the guest's behalf, so that the back
-//! end is `Connected` when the guest executes its first instruction. What the guest
-//! has to know of that is one structure, a module of the PVH start info. It is
-//! found among the modules by its first eight bytes.
+//! The toolstack allocates the event channels, writes the grant entries, makes both rings, posts the receive buffers
+//! and writes the front end's xenstore keys on the guest's behalf, so that the back end is `Connected` when the guest
+//! executes its first instruction. The toolstack describes all of it to the guest in one structure, which is a module
+//! of the PVH start info. The guest recognises the module by its first eight bytes.
 //!
 //! All numbers are little-endian.
 //!
@@ -12,26 +11,26 @@
 //! |---|---|---|
 //! | 0 | 8 | [`MAGIC`] |
 //! | 8 | 4 | version: [`VERSION`] |
-//! | 12 | 4 | bytes of the structure, at least [`SIZE_MIN`]; what is behind [`SIZE`] is not looked at |
-//! | 16 | 8 | gfn of the first of the pages, which follow each other: transmit ring, receive ring, receive buffers |
+//! | 12 | 4 | bytes of the structure, at least [`SIZE_MIN`]; bytes after [`SIZE`] are ignored |
+//! | 16 | 8 | gfn of the first page of consecutive pages: transmit ring, receive ring, receive buffers |
 //! | 24 | 4 | number of receive buffers: a power of two, 1 to 256 |
 //! | 28 | 4 | grant reference of the transmit ring |
 //! | 32 | 4 | grant reference of the receive ring |
-//! | 36 | 4 | grant reference of the first receive buffer; those of the others follow it |
-//! | 40 | 4 | the first grant reference that the guest may use for something else, with all above it |
+//! | 36 | 4 | grant reference of the first receive buffer; those of the other buffers follow it |
+//! | 40 | 4 | the first free grant reference; the guest may use it and all above it |
 //! | 44 | 4 | event channel of the transmit ring, unbound or bound to the back end |
 //! | 48 | 4 | event channel of the receive ring |
 //! | 52 | 2 | domain of the back end |
 //! | 54 | 6 | MAC address |
 //! | 60 | 4 | event channel of the xenstore ring |
 //! | 64 | 8 | gfn of the xenstore ring |
-//! | 72 | 56 | path of the back end in xenstore, filled up with NULs |
-//! | 128 | 32 | random bytes for this guest alone, of the toolstack's `getrandom`; all 0 when there are none |
+//! | 72 | 56 | path of the back end in xenstore, padded with NULs |
+//! | 128 | 32 | random bytes for this guest alone, from `getrandom` in the toolstack; all 0 when there are none |
 //!
-//! The rings are as the back end finds them when it connects (Xen 4.17 public/io/ring.h and io/netif.h): on the
-//! transmit ring no request; on the receive ring one request for each buffer, where
-//! request `i` has id `i` and the grant of buffer `i`, and `req_prod` says how many; `rsp_event` 1 on both. All grants let the
-//! back end read and write. What a back end has put into them since is the guest's to find.
+//! The rings are in the state in which a back end expects them when it connects (Xen 4.17 public/io/ring.h and
+//! io/netif.h). The transmit ring has no request. The receive ring has one request for each buffer: request `i` has id
+//! `i` and the grant of buffer `i`, and `req_prod` is the number of buffers. `rsp_event` is 1 on both. All grants allow
+//! reading and writing. By the time the guest runs, the back end may have written responses.
 //!
 //! [The crate's first page](crate) says how a field is added.
 
@@ -39,15 +38,15 @@ pub use crate::note::VERSION;
 use crate::sizing::RX_BUFFERS_MAX;
 use crate::{DomId, EventPort, Gfn, GrantRef};
 
-/// What the structure starts with.
+/// The first eight bytes of the structure.
 pub const MAGIC: [u8; 8] = *b"mayflyN1";
-/// Bytes of the structure that this crate writes.
+/// Size in bytes of the structure that this crate writes.
 pub const SIZE: usize = 160;
-/// Bytes that a structure of this version has at least.
+/// The smallest size of a structure of this version, in bytes.
 pub const SIZE_MIN: usize = 128;
-/// Bytes of the longest path of a back end.
+/// The longest path of a back end, in bytes.
 pub const PATH_MAX: usize = SIZE_MIN - PATH;
-/// Pages before the receive buffers.
+/// The number of ring pages, which precede the receive buffers.
 pub const RINGS: usize = 2;
 
 const PATH: usize = 72;
@@ -57,14 +56,14 @@ pub const GRANTS_MAX: u32 = 512;
 /// `GNTTAB_NR_RESERVED_ENTRIES` of public/grant_table.h: entries that belong to the toolstack.
 pub const GRANTS_RESERVED: u32 = 8;
 
-/// What is wrong with the structure.
+/// An error in the structure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Error {
-    /// It is of a version that this guest does not know.
+    /// The version is not [`VERSION`].
     Version(u32),
-    /// It is shorter than it says, or than [`SIZE_MIN`].
+    /// The module is shorter than its length field says, or than [`SIZE_MIN`].
     Length,
-    /// The field of this name has a value that it can't have.
+    /// The field of this name has a value that is out of range.
     Field(&'static str),
 }
 
@@ -81,9 +80,9 @@ impl core::fmt::Display for Error {
 /// A connected network interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Preconnected {
-    /// The first of the pages.
+    /// The first of [`Preconnected::pages`] consecutive pages: transmit ring, receive ring, receive buffers.
     pub first: Gfn,
-    /// How many receive buffers are posted.
+    /// The number of posted receive buffers, a power of two.
     pub rx_buffers: usize,
     /// The transmit ring's grant.
     pub tx_ring: GrantRef,
@@ -107,11 +106,11 @@ pub struct Preconnected {
     pub mac: [u8; 6],
     /// The path of the back end in xenstore, with NULs behind it.
     pub backend: [u8; PATH_MAX],
-    /// What the guest's secrets are made of; `None` from a toolstack that hands none over.
+    /// The seed of the guest's secrets; `None` if the toolstack hands none over.
     pub random: Option<Random>,
 }
 
-/// Random bytes that nobody else is told. They are not printed with the structure.
+/// Random bytes that only this guest knows. `Debug` does not print them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Random(pub [u8; 32]);
 
@@ -122,7 +121,7 @@ impl core::fmt::Debug for Random {
 }
 
 impl Preconnected {
-    /// Whether a module is such a structure, of whatever version.
+    /// Whether a module is such a structure, of any version.
     #[must_use]
     pub fn is_one(module: &[u8]) -> bool {
         module.starts_with(&MAGIC)
@@ -131,7 +130,7 @@ impl Preconnected {
     /// Reads the structure.
     ///
     /// # Errors
-    /// What is wrong with it. That the pages are RAM and nothing else is for the caller to see to.
+    /// [`Error`]. The caller checks that the pages are RAM and otherwise unused.
     pub fn parse(module: &[u8]) -> Result<Self, Error> {
         if !Self::is_one(module) {
             return Err(Error::Length);
@@ -172,7 +171,7 @@ impl Preconnected {
             return Err(Error::Field("an event channel"));
         }
         let mac: [u8; 6] = fields.array(54).ok_or(Error::Length)?;
-        // A group address is no interface's own.
+        // A multicast address is never the address of an interface.
         if mac[0] & 1 != 0 || mac == [0; 6] {
             return Err(Error::Field("the MAC address"));
         }
@@ -211,13 +210,13 @@ impl Preconnected {
             .unwrap_or_default()
     }
 
-    /// Pages, from [`Preconnected::first`] on.
+    /// The number of pages, from [`Preconnected::first`] on.
     #[must_use]
     pub fn pages(&self) -> usize {
         RINGS + self.rx_buffers
     }
 
-    /// The structure's bytes, for a toolstack.
+    /// The bytes of the structure, as the toolstack writes them.
     #[must_use]
     pub fn encode(&self) -> [u8; SIZE] {
         let mut octets = [0; SIZE];
@@ -255,7 +254,7 @@ impl Preconnected {
     }
 }
 
-/// The structure's bytes, as far as they reach.
+/// The bytes of a structure, which may be shorter than [`SIZE`].
 struct Fields<'m>(&'m [u8]);
 
 impl Fields<'_> {
@@ -273,7 +272,7 @@ impl Fields<'_> {
     }
 }
 
-/// The domain that a path of xenstore belongs to, `/local/domain/N/...` (Xen's docs/misc/xenstore-paths).
+/// The domain in a xenstore path, `/local/domain/N/...` (Xen's docs/misc/xenstore-paths).
 #[must_use]
 pub fn domain_of(path: &[u8]) -> Option<DomId> {
     let rest = path.strip_prefix(b"/local/domain/")?;
@@ -319,7 +318,7 @@ mod tests {
             ..right()
         };
         assert_eq!(Preconnected::parse(&none.encode()), Ok(none));
-        // An older toolstack's ends before them, or inside of them.
+        // The structure of an older toolstack ends before the random bytes, or within them.
         for length in [SIZE_MIN, SIZE_MIN + 4, SIZE - 1] {
             let mut octets = right().encode();
             octets[12] = u8::try_from(length).unwrap();
@@ -336,7 +335,7 @@ mod tests {
         let mut octets = right().encode().to_vec();
         assert_eq!(Preconnected::parse(&octets), Ok(right()));
         assert_eq!(right().path(), b"/local/domain/0/backend/vif/7/0");
-        // A later revision of the same version says more.
+        // A later revision of the same version is longer.
         octets.extend_from_slice(&[0xff; 16]);
         octets[12] += 16;
         assert_eq!(Preconnected::parse(&octets), Ok(right()));

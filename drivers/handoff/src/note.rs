@@ -3,14 +3,14 @@
 //! The image's entry code puts [`NOTE`] into its section `.note.mayfly`, which the linker script gives a `PT_NOTE`
 //! segment. A toolstack looks there for a note of this name and type, and compares the version.
 
-/// The name, without the NUL that an ELF note has behind it.
+/// The name of the note, without the NUL that terminates it in the ELF file.
 pub const NAME: &[u8] = b"mayfly";
-/// The type.
+/// The type of the note.
 pub const TYPE: u32 = 1;
 /// The version of [`crate::network::Preconnected`] that the guest knows: the note's descriptor, 32 bits little endian.
 pub const VERSION: u32 = 1;
 
-/// A note as it lies in the file (ELF gABI, "Note Section"): sizes, type, name and descriptor, the name filled up
+/// A note as it is stored in the file (ELF gABI, "Note Section"): sizes, type, name and descriptor. The name is padded
 /// with NULs to a multiple of 4 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]

@@ -1,18 +1,18 @@
-//! How many network buffers a guest has, which follows from its free memory.
+//! The number of network buffers of a guest, which follows from its free memory.
 //!
-//! The toolstack that connects the network beforehand grants and posts the receive buffers, so that it has to
-//! come to the number that the guest would choose.
+//! A toolstack that connects the network beforehand grants and posts the receive buffers, so it must compute the same
+//! number as the guest.
 
 /// Slots of the receive ring: the most buffers that can be posted (`NET_RX_RING_SIZE` of Linux' xen-netback, from
 /// `__RING_SIZE` of public/io/ring.h for one page).
 pub const RX_BUFFERS_MAX: usize = 256;
 
-/// Network buffers, of a page each.
+/// The number of network buffers, of a page each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Buffers {
     /// Receive buffers.
     pub rx: usize,
-    /// Pages that frames are composed in.
+    /// Transmit buffers: pages that frames are composed in.
     pub tx: usize,
 }
 
@@ -29,7 +29,7 @@ impl Buffers {
         }
     }
 
-    /// Receive buffers that a toolstack posts: the largest power of two in `rx`.
+    /// The number of receive buffers that a toolstack posts: the largest power of two in `rx`.
     #[must_use]
     pub fn posted(self) -> u32 {
         1 << self.rx.clamp(1, RX_BUFFERS_MAX).ilog2()

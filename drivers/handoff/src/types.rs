@@ -16,7 +16,7 @@ impl EventPort {
     /// Ports that the two-level ABI can name (64 words of 64 bits).
     pub const LIMIT: u32 = 4096;
 
-    /// A port from a number that Xen or a toolstack gave; `None` when it can't be one.
+    /// The port of a number; `None` if the number is not between 1 and 4095.
     #[must_use]
     pub fn try_new(port: u32) -> Option<Self> {
         (port != 0 && port < Self::LIMIT).then_some(Self(port))

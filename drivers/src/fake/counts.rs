@@ -1,6 +1,6 @@
 //! Counters of the guest's requests to Xen.
 
-/// How often the guest called, by kind. All but `now` are hypercalls on a real Xen.
+/// The number of calls by the guest, by kind. All but `now` are hypercalls on a real Xen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// `EVTCHNOP_alloc_unbound`
@@ -17,7 +17,7 @@ pub struct Counts {
     pub hvm_param: u64,
     /// `XENMEM_add_to_physmap` of a grant frame
     pub grant_frame: u64,
-    /// Looks at the clock
+    /// Reads of the clock
     pub now: u64,
 }
 

@@ -14,17 +14,17 @@ use crate::abi::{
 };
 use crate::{DomId, Errno, EventPort, Gfn, SharedPage, ShutdownReason, TransmitPages};
 
-/// Where the toolstack puts the xenstore ring.
+/// The gfn of the xenstore ring.
 pub(super) const STORE_GFN: u64 = 0xf_effc;
-/// Where the toolstack puts the console ring.
+/// The gfn of the console ring.
 pub(super) const CONSOLE_GFN: u64 = 0xf_effe;
 /// The gfn of the first page that the guest allocates.
 const FIRST_GFN: u64 = 0x100;
-/// Frames of the grant table at most.
+/// The greatest number of frames of the grant table.
 const MAX_GRANT_FRAMES: usize = 8;
-/// Pages that are next to each other in memory.
+/// The number of consecutive pages in one allocation.
 const SLAB: usize = 512;
-/// Pages that a guest may have, unless a test says less.
+/// The default limit of a guest's pages; a test may lower it.
 const MAX_PAGES: usize = 4096;
 const ENTRY_SIZE: usize = size_of::<grant_entry_v1>();
 const PER_FRAME: usize = PAGE_SIZE / ENTRY_SIZE;
@@ -57,14 +57,14 @@ impl Pool {
     }
 }
 
-/// Who is at the other end of a port.
+/// The peer of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Remote {
     Unbound(DomId),
     Store,
     Console,
     Netback,
-    /// A process that serves the guest in netback's place.
+    /// A process that is the back end in place of netback.
     Process,
 }
 
@@ -74,7 +74,7 @@ struct Port {
     pending: bool,
 }
 
-/// The machine under the guest.
+/// The fake machine that the guest runs on.
 #[derive(Debug)]
 pub struct Machine {
     pool: Pool,
@@ -83,28 +83,28 @@ pub struct Machine {
     allocated: usize,
     /// Pages that frames are composed in.
     transmit: usize,
-    /// Pages that the guest may have at once.
+    /// The greatest number of pages that the guest may hold at once.
     pub page_limit: usize,
-    /// Frames that its grant table may have.
+    /// The greatest number of frames of the guest's grant table.
     pub grant_frame_limit: usize,
     grant_frames: Vec<SharedPage>,
-    /// Pages that the toolstack has shared on the guest's behalf and the guest has not asked for yet.
+    /// Pages that the toolstack has shared on the guest's behalf and that the guest has not taken yet.
     preconnected: Vec<SharedPage>,
     ports: Vec<Option<Port>>,
     console: SharedPage,
     console_port: EventPort,
     console_given: bool,
     now: u64,
-    /// What the guest called.
+    /// The guest's calls, counted by kind.
     pub counts: Counts,
-    /// What the guest wrote to port 0xe9.
+    /// The bytes that the guest wrote to I/O port 0xe9.
     pub debug: Vec<u8>,
-    /// Why the guest stopped, if it did.
+    /// The reason for which the guest has stopped; `None` while it runs.
     pub shutdown: Option<ShutdownReason>,
     violations: Vec<String>,
-    /// Ports by which the guest has notified a process that serves it.
+    /// Ports on which the guest has notified a process of domain 0.
     raised: Vec<EventPort>,
-    /// How often each grant is mapped by such a process.
+    /// The number of mappings by such a process, by grant reference.
     mapped: HashMap<u32, usize>,
 }
 
@@ -163,18 +163,18 @@ impl Machine {
         self.now = self.now.max(now);
     }
 
-    /// What the guest did that a real machine would not have forgiven.
+    /// The guest's violations of the rules of Xen and its back ends.
     #[must_use]
     pub fn violations(&self) -> &[String] {
         &self.violations
     }
 
-    /// Notes something that the guest must not do.
+    /// Records a violation by the guest.
     pub fn violation(&mut self, what: &str) {
         self.violations.push(what.to_owned());
     }
 
-    /// Pages that the guest holds, but for those that it composes frames in, which it has for good.
+    /// The number of pages that the guest holds, without the transmit pages, which it never frees.
     #[must_use]
     pub fn pages_allocated(&self) -> usize {
         self.allocated
@@ -194,7 +194,7 @@ impl Machine {
         (!core::mem::replace(&mut self.console_given, true)).then(|| self.console.alias())
     }
 
-    /// A page that belongs to Xen or the toolstack.
+    /// Allocates a page that belongs to Xen or the toolstack.
     pub(super) fn own_page(&mut self) -> SharedPage {
         let page = self.pool.get(self.next_page);
         self.next_page += 1;
@@ -202,7 +202,7 @@ impl Machine {
         page
     }
 
-    /// Consecutive pages that the toolstack shares on the guest's behalf.
+    /// Allocates consecutive pages that the toolstack shares on the guest's behalf.
     pub(super) fn preconnect(&mut self, count: usize) -> &[SharedPage] {
         self.preconnected = (0..count).map(|_| self.own_page()).collect();
         &self.preconnected
@@ -305,13 +305,14 @@ impl Machine {
         Ok((page.alias(), frame.alias(), offset))
     }
 
-    /// The page behind a grant, if there is one: a process may ask for any.
+    /// The page of a grant; `None` if there is no such grant, which is no violation by the guest: a process may ask for
+    /// any reference.
     pub(super) fn process_copies(&self, gref: u32, write: bool) -> Option<SharedPage> {
         let (page, ..) = self.find_granted(gref, write).ok()?;
         Some(page)
     }
 
-    /// Maps a grant for a process, if there is one.
+    /// Maps a grant for a process; `None` if there is no such grant.
     pub(super) fn process_maps(&mut self, gref: u32, write: bool) -> Option<SharedPage> {
         let (page, frame, offset) = self.find_granted(gref, write).ok()?;
         let in_use = if write {
@@ -335,13 +336,13 @@ impl Machine {
         }
     }
 
-    /// Grants that a process has mapped.
+    /// The number of grants that a process has mapped.
     #[must_use]
     pub fn mapped_by_process(&self) -> usize {
         self.mapped.len()
     }
 
-    /// The guest has notified a process.
+    /// Records that the guest has notified a process.
     pub(super) fn raise(&mut self, port: EventPort) {
         if !self.raised.contains(&port) {
             self.raised.push(port);
@@ -352,7 +353,7 @@ impl Machine {
         core::mem::take(&mut self.raised)
     }
 
-    /// The page behind a grant, for one copy by the back end.
+    /// The page of a grant, for one copy by the back end.
     pub(super) fn copy_grant(&mut self, gref: u32, write: bool) -> Option<SharedPage> {
         self.granted(gref, write).map(|(page, ..)| page)
     }
@@ -376,7 +377,7 @@ impl Machine {
         Some(page)
     }
 
-    /// Maps what is granted, as long as it is; says whether.
+    /// Maps a grant if it still exists; returns whether it did.
     pub(super) fn keep_mapped(&mut self, gref: u32) -> bool {
         let index = gref as usize;
         let Some(frame) = self.grant_frames.get(index / PER_FRAME) else {
@@ -445,7 +446,7 @@ impl Machine {
         port
     }
 
-    /// Binds somebody in domain 0 to a port that the guest left unbound for it.
+    /// Binds a peer in domain 0 to a port that the guest left unbound for it.
     pub(super) fn bind_to(&mut self, number: u32, remote: Remote) -> Option<EventPort> {
         let port = EventPort::try_new(number)?;
         match self.port(port) {

@@ -1,12 +1,10 @@
 //! Scriptable fakes of Xen, xenstored and netback.
 //!
-//! [`FakeXen`] implements [`Hypervisor`] on ordinary memory. Its peers run on the
-//! guest's thread, whenever the guest sends an event or polls, or when a test
-//! calls [`FakeXen::run`]. They look only where they were notified, as the real
-//! ones do, so a lost notification is a hang that the fake reports. They touch
-//! only what was granted; a front end that hands out anything else is reported
-//! in [`Machine::violations`]. Pages are recycled, so millions of fakes cost no
-//! more memory than one.
+//! [`FakeXen`] implements [`Hypervisor`] on ordinary memory. Its peers run on the guest's thread, whenever the guest
+//! sends an event or polls, or when a test calls [`FakeXen::run`]. As real peers do, they look only at a ring for which
+//! they were notified, so a lost notification is a hang that the fake reports. They access only granted pages; a front
+//! end that hands out anything else is reported in [`Machine::violations`]. Pages are recycled, so millions of fakes
+//! use no more memory than one.
 #![allow(
     clippy::cast_possible_truncation,
     clippy::expect_used,
@@ -37,9 +35,9 @@ use crate::{
 };
 use machine::Remote;
 
-/// Rounds that the peers may take to come to rest; more means that they chase each other.
+/// The greatest number of rounds until the peers are idle; more means that they keep waking each other.
 const MAX_ROUNDS: usize = 10_000;
-/// What a poll that nothing can end takes, so that the test goes on and finds the violation.
+/// The length of a poll that nothing can end, in ns, after which the test goes on and finds the violation.
 const HANG_NS: u64 = 1_000_000_000;
 
 /// Everything behind the [`Hypervisor`] trait.
@@ -93,14 +91,14 @@ impl World {
     }
 }
 
-/// A machine with one guest, as the guest sees it.
+/// A fake machine with one guest: the guest's view of Xen.
 #[derive(Debug)]
 pub struct FakeXen {
     world: RefCell<World>,
 }
 
 impl FakeXen {
-    /// A domain with one network interface that waits to be connected, as the toolstack makes it.
+    /// A domain as the toolstack creates it, with one network interface that is not connected yet.
     #[must_use]
     pub fn new() -> Self {
         let mut machine = Machine::new();
@@ -124,12 +122,12 @@ impl FakeXen {
         xen
     }
 
-    /// Looks at, or changes, what is behind the trait.
+    /// Runs `f` on the world behind the trait.
     pub fn with<T>(&self, f: impl FnOnce(&mut World) -> T) -> T {
         f(&mut self.world.borrow_mut())
     }
 
-    /// Lets the peers do what they have to do.
+    /// Runs the peers until they are idle.
     pub fn run(&self) {
         self.with(World::run);
     }

@@ -1,5 +1,5 @@
-//! What a back end and the wire behind it do with a frame: fill its checksum in, cut it into
-//! segments. A frame that claims what does not hold is a violation.
+//! The offloads of a back end: it fills in a frame's checksum and cuts a frame into segments. A frame whose offload
+//! flags are untrue is a violation.
 
 use std::vec::Vec;
 
@@ -8,10 +8,10 @@ use crate::abi::{NetTxFlags, XEN_NETIF_GSO_TYPE_TCPV4, netif_extra_gso};
 const ETHERNET: usize = 14;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
-/// Of TCP: FIN, PSH and CWR are for the last or first segment only.
+/// TCP flags FIN and PSH, which only the last segment has. (CWR is for the first segment.)
 const FIN_PSH: u8 = 0x09;
 
-/// Where the parts of a TCP or UDP frame are.
+/// The offsets of the parts of a TCP or UDP frame.
 struct Layout {
     ipv4: bool,
     protocol: u8,
@@ -68,7 +68,7 @@ impl Layout {
         self.transport + if self.protocol == TCP { 16 } else { 6 }
     }
 
-    /// The sum of the pseudo-header for a message of so many octets.
+    /// The sum of the pseudo-header for a message of `length` bytes.
     fn pseudo(&self, frame: &[u8], length: usize) -> u16 {
         let addresses = if self.ipv4 {
             &frame[26..34]

@@ -1,4 +1,4 @@
-//! The toolstack that connects the network before the guest runs, as `hatch` does.
+//! The part of the fake toolstack that connects the network before the guest runs, as `hatch` does.
 
 use std::string::ToString;
 use std::vec::Vec;
@@ -13,7 +13,7 @@ use crate::{DomId, Gfn, GrantRef};
 use mayfly_handoff::network::{PATH_MAX, Preconnected, RINGS};
 
 impl FakeXen {
-    /// A domain whose network interface is connected, and what its guest is told of it.
+    /// A domain whose network interface is connected, and the structure that describes it to the guest.
     #[must_use]
     pub fn preconnected(rx_buffers: usize) -> (Self, Preconnected) {
         let xen = Self::new();
@@ -21,7 +21,8 @@ impl FakeXen {
         (xen, network)
     }
 
-    /// The same, where a process of domain 0 is the back end ([`FakeXen::process`]), and has yet to bind and map. netback leaves it alone.
+    /// The same, but the back end is a process of domain 0 ([`FakeXen::process`]), which has yet to bind and map.
+    /// netback is not involved.
     #[must_use]
     pub fn preconnected_to_process(rx_buffers: usize) -> (Self, Preconnected) {
         let xen = Self::new();

@@ -1,4 +1,5 @@
-//! A process of domain 0 that serves the guest's network in netback's place: what Xen lets it do with the guest's grants and event channels.
+//! A process of domain 0 that is the network back end in place of netback, and the operations that Xen offers it on the
+//! guest's grants and event channels.
 
 use std::vec::Vec;
 
@@ -7,7 +8,7 @@ use super::machine::Remote;
 use super::store::FakeStore;
 use crate::SharedPage;
 
-/// What a process of domain 0 can do. It runs when a test lets it.
+/// A process of domain 0. It acts only when a test calls it.
 #[derive(Debug, Clone, Copy)]
 pub struct Process<'x>(&'x FakeXen);
 
@@ -31,14 +32,14 @@ impl Process<'_> {
         self.0.with(|world| world.machine.process_unmaps(gref));
     }
 
-    /// A granted page, for one copy by Xen.
+    /// A granted page, for one grant copy by Xen.
     #[must_use]
     pub fn page(&self, gref: u32, write: bool) -> Option<SharedPage> {
         self.0
             .with(|world| world.machine.process_copies(gref, write))
     }
 
-    /// Binds to a port of the guest. Its own is of the same number.
+    /// Binds to a port of the guest. The process's own port has the same number.
     #[must_use]
     pub fn bind(&self, port: u32) -> Option<u32> {
         let bound = self
@@ -47,7 +48,7 @@ impl Process<'_> {
         bound.map(crate::EventPort::get)
     }
 
-    /// Closes its end.
+    /// Closes the process's end of an event channel.
     pub fn unbind(&self, port: u32) {
         if let Some(port) = crate::EventPort::try_new(port) {
             self.0.with(|world| world.machine.unbind(port));
@@ -61,14 +62,14 @@ impl Process<'_> {
         }
     }
 
-    /// The ports by which the guest has notified since this was last asked.
+    /// The ports on which the guest has notified the process since the last call.
     #[must_use]
     pub fn raised(&self) -> Vec<u32> {
         let ports = self.0.with(|world| world.machine.take_raised());
         ports.into_iter().map(crate::EventPort::get).collect()
     }
 
-    /// Looks at xenstore, or changes it.
+    /// Runs `f` on xenstore.
     pub fn store<T>(&self, f: impl FnOnce(&mut FakeStore) -> T) -> T {
         self.0.with(|world| f(&mut world.store))
     }

@@ -1,4 +1,4 @@
-//! xenstored: a tree, watches, and the ring with whatever faults a test asks for.
+//! The fake xenstored: a tree, watches, and a ring with the faults that a test asks for.
 
 use core::mem::size_of;
 use std::collections::{BTreeMap, VecDeque};
@@ -13,41 +13,41 @@ use crate::abi::{
 };
 use crate::{EventPort, SharedPage};
 
-/// The guest's home.
+/// The guest's directory in xenstore.
 pub const HOME: &[u8] = b"/local/domain/1/";
 const HEADER: usize = size_of::<xsd_sockmsg>();
 
-/// What goes wrong with one answer.
+/// A fault of one answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// It comes this many ns later; others overtake it.
+    /// The answer is this many ns late; others overtake it.
     Late(u64),
-    /// It is this error.
+    /// The answer is this error.
     Error(&'static str),
-    /// It never comes.
+    /// The answer never comes.
     Silent,
-    /// It carries the id of no request.
+    /// The answer has the id of no request.
     WrongId,
-    /// It comes twice.
+    /// The answer comes twice.
     Twice,
-    /// It has another type.
+    /// The answer has a wrong type.
     WrongType,
-    /// Its header promises more than the protocol allows.
+    /// The header has a length above the protocol's limit.
     TooLong,
-    /// Its payload is this.
+    /// The answer has this payload.
     Payload(Vec<u8>),
-    /// These bytes come instead.
+    /// These bytes are sent instead of the answer.
     Garbage(Vec<u8>),
     /// The producer index jumps by this much.
     Index(u32),
 }
 
-/// A request that came.
+/// A received request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// `XS_*`
     pub kind: u32,
-    /// As the guest wrote it.
+    /// The path as the guest wrote it.
     pub path: Vec<u8>,
 }
 
@@ -58,7 +58,7 @@ pub struct FakeStore {
     port: EventPort,
     given: bool,
     kicked: bool,
-    /// Found the ring full, and sleeps until the guest says that it has read.
+    /// The ring was full: sleeps until the guest notifies that it has read.
     blocked: bool,
     tree: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Absolute path, path as the guest gave it, token.
@@ -67,17 +67,17 @@ pub struct FakeStore {
     output: VecDeque<u8>,
     late: Vec<(u64, Vec<u8>)>,
     faults: VecDeque<Option<Fault>>,
-    /// Bytes of output per look at the ring, if limited.
+    /// The greatest number of output bytes for each look at the ring; `None` is no limit.
     pub piece: Option<usize>,
     /// A path that the guest may not write.
     pub refuse: Option<Vec<u8>>,
-    /// Does not look at the ring at all.
+    /// Whether the server ignores the ring.
     pub dead: bool,
-    /// Times that it has emptied the ring because the guest asked for it.
+    /// The number of times that it emptied the ring at the guest's request.
     pub reconnections: u64,
-    /// What came so far.
+    /// The requests received so far.
     pub requests: Vec<Request>,
-    /// Notifications sent.
+    /// The number of notifications sent.
     pub notifications: u64,
 }
 
@@ -126,7 +126,7 @@ impl FakeStore {
         self.kicked = true;
     }
 
-    /// The fault of the next request without one; `None` lets one pass.
+    /// Queues the fault of the next request; `None` answers that request normally.
     pub fn fault(&mut self, fault: Option<Fault>) {
         self.faults.push_back(fault);
     }
@@ -137,14 +137,14 @@ impl FakeStore {
         self.tree.get(&absolute(path)).map(Vec::as_slice)
     }
 
-    /// Writes a value, and fires watches.
+    /// Writes a value and fires the watches.
     pub fn set(&mut self, path: &[u8], value: &[u8]) {
         let path = absolute(path);
         self.tree.insert(path.clone(), value.to_vec());
         self.fire(&path);
     }
 
-    /// Removes a path and all below it, and fires watches.
+    /// Removes a path and all below it, and fires the watches.
     pub fn remove(&mut self, path: &[u8]) {
         let path = absolute(path);
         self.tree.retain(|key, _| !is_below(key, &path));
@@ -163,8 +163,8 @@ impl FakeStore {
         self.page.store_release(ring::SERVER_FEATURES, features);
     }
 
-    /// Another xenstored takes its place: no watch is left, and nothing that was half read or half
-    /// answered. `empty` says that nothing is left of the tree either.
+    /// Restarts xenstored: all watches and all half-read or half-answered requests are lost. `empty` says that the tree
+    /// is lost too.
     pub fn restart(&mut self, empty: bool) {
         self.forget();
         self.dead = false;
@@ -191,7 +191,7 @@ impl FakeStore {
                 .store_release(ring::CONNECTION, XENSTORE_CONNECTED);
             self.notify(machine);
         }
-        // To bind an event channel is to have an event on it.
+        // Binding an event channel raises an event on it.
         self.kicked = true;
     }
 
@@ -225,7 +225,7 @@ impl FakeStore {
         self.output.extend(bytes);
     }
 
-    /// When the next late answer is due.
+    /// The time at which the next late answer is due, in ns.
     pub(super) fn next_due(&self) -> Option<u64> {
         self.late.iter().map(|(due, _)| *due).min()
     }
@@ -238,7 +238,7 @@ impl FakeStore {
         }
     }
 
-    /// Queues an event; the path is given the way the watch was.
+    /// Queues an event. Its path is relative or absolute, like the path of the watch.
     fn watch_event(&mut self, at: usize, path: Option<&[u8]>) {
         let (absolute, given, token) = &self.watches[at];
         let mut payload = given.clone();
@@ -274,7 +274,7 @@ impl FakeStore {
             }
         }
         if self.send(machine) {
-            // In pieces, the next one comes with the next look.
+            // With limited output, the next piece comes with the next look.
             progress |= self.piece.is_none();
         }
         progress

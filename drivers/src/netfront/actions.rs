@@ -1,4 +1,4 @@
-//! What the front end does when the handshake says so, and how often it may try.
+//! The actions of the handshake, and the limit on attempts at a link.
 
 use super::buffers::Buffers;
 use super::handshake::{self, Action, Actions, Input, State};
@@ -10,13 +10,13 @@ use crate::Hypervisor;
 use crate::abi::XenbusState;
 use crate::xenstore::Xenstore;
 
-/// Attempts in a row at a link that does not get to work for [`STEADY_NS`], before attempts
-/// become rare: neither a back end nor xenstored must keep the guest busy with handshakes. A back
-/// end that is restarted now and then gets as many attempts each time.
+/// The number of successive attempts at a link that does not work for [`STEADY_NS`], before attempts become rare.
+/// Neither a back end nor xenstored must keep the guest busy with handshakes. A back end that is restarted now and then
+/// gets as many attempts each time.
 const MAX_ATTEMPTS: u32 = 16;
-/// The longest such pause.
+/// The longest pause between attempts, in ns.
 const LAST_RETRY_NS: u64 = 3_600_000_000_000;
-/// Notices that wait for the kernel at most; more are dropped and counted.
+/// The greatest number of notices that wait for the kernel; more are dropped and counted.
 const MAX_NOTICES: usize = 8;
 
 impl<'h, H: Hypervisor> NetFront<'h, H> {
@@ -24,7 +24,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         self.ask_waiting(store);
         while let Some(input) = self.inputs.pop_front() {
             let before = self.state;
-            // What was timed ended before this input's turn came.
+            // The state that was timed has ended before this input was handled.
             if input == Input::Timeout && self.timer != Timer::Off {
                 continue;
             }
@@ -50,10 +50,10 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         store.flush();
     }
 
-    /// What an input says of links that fail or work.
+    /// Counts links that fail and links that work.
     fn take_note(&mut self, before: State, input: Input, actions: Actions) {
         match (before, input) {
-            // The kernel or the toolstack wants it: neither is the back end's doing.
+            // The kernel or the toolstack asked for it, so it does not count against the back end.
             (_, Input::Start | Input::Replugged) if actions.contains(&Action::Discover) => {
                 self.begin_trial();
             }
@@ -67,21 +67,21 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         }
     }
 
-    /// A link has worked for long enough, or a new interface deserves a new trial.
+    /// Resets the limit on attempts: a link has worked for long enough, or there is a new interface.
     pub(super) fn begin_trial(&mut self) {
         self.attempts = 0;
         self.retry_pause = FIRST_RETRY_NS;
         self.said = None;
     }
 
-    /// One more attempt, and a look whether somebody has plugged the interface anew meanwhile.
+    /// Allows one more attempt, and checks whether the interface was plugged anew meanwhile.
     pub(super) fn allow_retry(&mut self) {
         self.counters.retries += 1;
         self.attempts = self.attempts.min(MAX_ATTEMPTS - 1);
         self.plug_changed = true;
     }
 
-    /// Counts attempts at a link; says whether this one is one too many.
+    /// Counts attempts at a link. Returns whether this one exceeds the limit.
     fn is_one_too_many(&mut self, actions: Actions) -> bool {
         if !actions.iter().copied().any(is_attempt) {
             return false;
@@ -105,7 +105,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
             Action::ReadState => self.peer_state_changed = true,
             Action::Offer => self.write_state(XenbusState::Initialising, store),
             Action::Discover => {
-                // Answers to older questions are about an older back end.
+                // Answers to older questions concern an older back end.
                 self.forget_questions();
                 self.ask(Question::Backend, store);
                 self.ask(Question::Mac, store);
@@ -113,7 +113,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
             Action::Connect => self.connect_link(store),
             Action::Resume => self.resume(store),
             Action::ReportCarrier => {
-                // From here on it is the time until the link counts as one that works.
+                // From here on the timer measures the time until the link counts as working.
                 self.timer = Timer::Armed;
                 self.notice(Notice::Carrier);
             }
@@ -131,7 +131,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
             return;
         };
         self.buffers = Some(link.close(self.xen, &mut self.grants));
-        // The next back end may be another.
+        // The next back end may have other features.
         self.features = FeaturesSaid::default();
         self.forgotten = false;
         if self.quarantined() > 0 {
@@ -171,7 +171,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         if buffers.is_some_and(|buffers| !buffers.has_any()) {
             return Err(LinkError::Kept);
         }
-        // What earlier back ends keep counts as well: half as much again as a link takes is the bound.
+        // Pages that earlier back ends keep mapped count too: the bound is one and a half times the pages of a link.
         let rx_buffers = self.config.rx_buffers;
         let bound = rx_buffers + rx_buffers / 2 + 2 * RINGS;
         let left = bound.saturating_sub(self.grants.quarantined() + RINGS);
@@ -188,7 +188,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         )
     }
 
-    /// A notice that is repeated with each retry is said once.
+    /// Gives a notice that would repeat with each retry only once.
     fn notice_once(&mut self, notice: Notice) {
         if self.said != Some(notice) {
             self.said = Some(notice);

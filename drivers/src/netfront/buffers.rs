@@ -10,7 +10,7 @@ use crate::abi::{NET_TX_RING_SIZE, PAGE_SIZE, XEN_NETIF_NR_SLOTS_MIN};
 use crate::grant::{GrantError, GrantTable};
 use crate::{DomId, GrantRef, Hypervisor, TransmitPages};
 
-/// Pages of a frame at most. (Its length has to fit 16 bits as well.)
+/// The greatest number of pages of a frame. (Its length must also fit 16 bits.)
 const FRAME_PAGES: usize = 16;
 const _: () = assert!(FRAME_PAGES <= XEN_NETIF_NR_SLOTS_MIN);
 
@@ -56,14 +56,14 @@ impl PageSet {
         }
     }
 
-    /// Whether a page is in it.
+    /// Whether a page is in the set.
     #[inline]
     fn contains(&self, page: usize) -> bool {
         let word = self.0.get(page / WORD);
         word.is_some_and(|word| word & bits(page, 1) != 0)
     }
 
-    /// Adds a page if it is in `all` and was missing; says whether.
+    /// Adds a page if it is in `all` and not yet in the set; returns whether it did.
     #[inline]
     pub(super) fn return_page(&mut self, page: usize, all: &Self) -> bool {
         let returns = all.contains(page) && !self.contains(page);
@@ -73,7 +73,7 @@ impl PageSet {
         returns
     }
 
-    /// The pages that are in both.
+    /// The pages that are in both sets.
     pub(super) fn and(mut self, other: &Self) -> Self {
         for (word, other) in self.0.iter_mut().zip(other.0) {
             *word &= other;
@@ -81,7 +81,7 @@ impl PageSet {
         self
     }
 
-    /// The pages that are in either.
+    /// The pages that are in either set.
     pub(super) fn or(mut self, other: &Self) -> Self {
         for (word, other) in self.0.iter_mut().zip(other.0) {
             *word |= other;
@@ -89,7 +89,7 @@ impl PageSet {
         self
     }
 
-    /// The pages that are in this one alone.
+    /// The pages of this set that are not in `other`.
     pub(super) fn without(mut self, other: &Self) -> Self {
         for (word, other) in self.0.iter_mut().zip(other.0) {
             *word &= !other;
@@ -97,7 +97,7 @@ impl PageSet {
         self
     }
 
-    /// How many there are.
+    /// The number of pages in the set.
     pub(super) fn len(&self) -> usize {
         self.0.iter().map(|word| word.count_ones() as usize).sum()
     }
@@ -106,13 +106,13 @@ impl PageSet {
     #[inline]
     pub(super) fn find(&self, count: usize) -> Option<usize> {
         if count <= 1 {
-            // The lowest, which are used the most, are in the cache.
+            // The lowest pages, which are used the most, are in the cache.
             let (index, word) = self.0.iter().enumerate().find(|(_, word)| **word != 0)?;
             return Some(WORD * index + word.trailing_zeros() as usize);
         }
-        // From the other end, so that short frames leave long runs alone.
+        // Search from the other end, so that short frames leave long runs alone.
         self.0.iter().enumerate().rev().find_map(|(index, &word)| {
-            // A bit stays where the pages above it are there as well.
+            // A bit stays set if the pages above it are in the set as well.
             let run = (1..count).fold(word, |run, above| run & word >> above);
             (run != 0).then(|| WORD * index + WORD - 1 - run.leading_zeros() as usize)
         })
@@ -125,11 +125,11 @@ pub(super) struct Buffers {
     pages: TransmitPages,
     /// The grant of each page that has one.
     grants: Vec<Option<GrantRef>>,
-    /// Pages that an earlier back end has not let go of.
+    /// Pages that an earlier back end still has mapped.
     held: PageSet,
     /// Pages for which no grant was left.
     ungranted: PageSet,
-    /// Zero each page before it is granted.
+    /// Whether each page is zeroed before it is granted.
     scrub: bool,
 }
 
@@ -149,13 +149,14 @@ impl Buffers {
         })
     }
 
-    /// Pages of the longest frame that is let out, so that a few of them have room at once.
+    /// The number of pages of the longest frame that may be sent; a quarter of the buffers at most, so that several
+    /// frames fit at once.
     pub(super) fn frame_pages(&self) -> usize {
         let most = (self.grants.len() / 4).clamp(1, FRAME_PAGES);
         if self.held == PageSet::default() && self.ungranted == PageSet::default() {
             return most;
         }
-        // What is missing may have left short runs only.
+        // The pages that cannot be used may have left short runs only.
         let usable = self.usable();
         let longest = (1..=most).rev().find(|&run| usable.find(run).is_some());
         longest.unwrap_or(1)
@@ -184,7 +185,7 @@ impl Buffers {
         Ok(grant)
     }
 
-    /// Grants all pages that can be used, or as many as there are grants for.
+    /// Grants all usable pages, or as many as the grant table has entries for.
     pub(super) fn grant_all(
         &mut self,
         xen: &impl Hypervisor,
@@ -194,20 +195,20 @@ impl Buffers {
         (0..self.grants.len()).try_for_each(|page| self.grant(xen, grants, domain, page).map(drop))
     }
 
-    /// The grant that a page has.
+    /// The grant of a page, if it has one.
     #[inline]
     pub(super) fn granted(&self, page: usize) -> Option<GrantRef> {
         self.grants.get(page).copied().flatten()
     }
 
-    /// Goes on with the pages that have a grant, because none is left.
+    /// Gives up the pages without a grant, because no grant is left.
     pub(super) fn give_up_ungranted(&mut self) {
         for (page, _) in self.grants.iter().enumerate().filter(|(_, g)| g.is_none()) {
             self.ungranted.insert(page, 1);
         }
     }
 
-    /// Ends all grants; a page that is still mapped is held back until it is not.
+    /// Ends all grants. A page that is still mapped is held back until it is unmapped.
     pub(super) fn revoke(&mut self, grants: &mut GrantTable) {
         for (page, grant) in self.grants.iter().enumerate() {
             if grant.is_some() {
@@ -218,8 +219,7 @@ impl Buffers {
         self.reclaim(grants);
     }
 
-    /// Takes pages back that were held back and are no longer mapped, and tries anew to grant
-    /// those that had no grant.
+    /// Returns held pages that are no longer mapped, and allows another attempt to grant pages that have no grant.
     pub(super) fn reclaim(&mut self, grants: &mut GrantTable) {
         self.ungranted = PageSet::default();
         if self.held == PageSet::default() {
@@ -238,12 +238,12 @@ impl Buffers {
         self.usable() != PageSet::default()
     }
 
-    /// Pages that are held back.
+    /// The number of pages that are held back.
     pub(super) fn held(&self) -> usize {
         self.held.len()
     }
 
-    /// The pages that can be used.
+    /// The usable pages.
     pub(super) fn usable(&self) -> PageSet {
         let all = PageSet::first(self.grants.len());
         all.without(&self.held).without(&self.ungranted)

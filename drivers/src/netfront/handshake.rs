@@ -1,18 +1,17 @@
 //! The xenbus handshake as a pure function: (state, input) to (state, actions).
 //!
-//! Source: Xen 4.17 public/io/netif.h and io/xenbus.h. The front end publishes
-//! its rings and goes straight to `Connected`, whatever state the back end is
-//! in: a back end looks at the front end's state when it is ready, and sends
-//! what it finds queued.
+//! Source: Xen 4.17 public/io/netif.h and io/xenbus.h. The front end publishes its rings and goes straight to
+//! `Connected`, in any state of the back end: a back end reads the front end's state when it is ready, and sends the
+//! frames that it finds queued.
 
 use crate::abi::XenbusState;
 
-/// Where the front end stands.
+/// The state of the front end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Not started.
     Idle,
-    /// The first burst of requests is out: who is the back end?
+    /// The first burst of requests, which asks for the back end, has been sent.
     Discovering {
         /// The path of the back end is known.
         backend: bool,
@@ -27,30 +26,30 @@ pub enum State {
         /// mean that it started anew: it may use the rings before it says so.
         confirmed: bool,
     },
-    /// We have left; the back end has yet to let go of the rings.
+    /// The front end has left; the back end still has to release the rings.
     Closing,
-    /// Nothing is shared. A back end that is ready again restarts the machine; and its state is
-    /// looked at again after a while, in case that nobody told of it.
+    /// Nothing is shared. A back end that becomes ready again restarts the state machine. The back end's state is also
+    /// read again after a while, in case a watch event was lost.
     Closed,
-    /// There is no network interface (any more), or what xenstore says of it makes no sense.
-    /// It is looked for again after a while.
+    /// There is no network interface (any more), or its xenstore keys are invalid. The front end looks again after a
+    /// while.
     Absent,
 }
 
-/// What can happen.
+/// An input of the handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
     /// The kernel wants a network.
     Start,
-    /// The toolstack has made the rings, and the back end uses them; it may not have said so yet.
+    /// The toolstack has made the rings and the back end uses them; it may not have written `Connected` yet.
     Adopted,
-    /// `backend` was answered; `false` if it is no path of a domain.
+    /// `backend` was read; `false` if it is not a domain's path.
     Backend(bool),
-    /// There is no `backend`.
+    /// The key `backend` does not exist.
     NoBackend,
-    /// `mac` was answered; `false` if it is no MAC address.
+    /// `mac` was read; `false` if it is not a MAC address.
     Mac(bool),
-    /// xenstored could not say what `backend` or `mac` is.
+    /// xenstored failed to read `backend` or `mac`.
     Unreadable,
     /// The rings could not be made.
     LinkFailed,
@@ -58,28 +57,27 @@ pub enum Input {
     PublishRefused,
     /// The back end's state was read; `Unknown` when it is gone.
     Peer(XenbusState),
-    /// The back end says `Connected` and has not bound our event channel: it uses the rings of an
-    /// earlier link, and would not look at ours before it has let go of those.
+    /// The back end is `Connected` but has not bound our event channel: it still uses the rings of an earlier link, and
+    /// must release those before it uses ours.
     Elsewhere,
-    /// The back end has answered on a ring.
+    /// The back end has written a response into a ring.
     Activity,
-    /// The back end has written nonsense into a ring.
+    /// The back end has written an invalid index into a ring.
     RingBroken,
     /// The back end's `online` key: it waits to be connected again.
     Online,
-    /// The toolstack has plugged the interface anew: what our directory says is not what the
-    /// present state was made from.
+    /// The toolstack has plugged the interface anew: the keys in our directory have changed since they were read.
     Replugged,
-    /// The connection to xenstored is a new one: questions will not be answered.
+    /// The connection to xenstored was made again: outstanding questions will not be answered.
     StoreReset,
     /// The state's time is up.
     Timeout,
 }
 
-/// What the shell has to do.
+/// An action that the caller carries out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Write states `Closing` and `Closed`.
+    /// Write the states `Closing` and `Closed`.
     Leave,
     /// End the grants, close the ports, free the pages.
     Disconnect,
@@ -87,21 +85,21 @@ pub enum Action {
     ReadOnline,
     /// Read the back end's state.
     ReadState,
-    /// Write state `Initialising`: the back end may get ready.
+    /// Write the state `Initialising`, so that the back end gets ready.
     Offer,
     /// Read `backend` and `mac`.
     Discover,
-    /// Make the rings, publish them, write state `Connected`.
+    /// Make the rings, publish them and write the state `Connected`.
     Connect,
-    /// Write again what was written and not confirmed, and watch anew.
+    /// Repeat unconfirmed writes, and set the watches again.
     Resume,
     /// Tell the kernel that frames move.
     ReportCarrier,
     /// Tell the kernel that there is no interface.
     ReportAbsent,
-    /// Tell the kernel that the interface makes no sense.
+    /// Tell the kernel that the keys of the interface are invalid.
     ReportBad,
-    /// Tell the kernel that xenstored does not say what the interface is.
+    /// Tell the kernel that xenstored failed to read the keys of the interface.
     ReportUnreadable,
     /// Tell the kernel that the back end has left.
     ReportLeft,
@@ -111,7 +109,7 @@ pub enum Action {
     ReportTimeout,
 }
 
-/// Actions, in the order in which they are to be done.
+/// Actions, in the order in which they are carried out.
 pub type Actions = &'static [Action];
 
 const DISCOVERING: State = State::Discovering {
@@ -142,7 +140,7 @@ pub fn step(state: State, input: Input) -> (State, Actions) {
         (S::Discovering { .. }, I::Unreadable) => (S::Absent, &[A::ReportUnreadable]),
         // A late answer is still an answer.
         (S::Discovering { .. }, I::Timeout) => (state, &[A::ReportTimeout]),
-        // The answers to come may be about the old interface, or never come.
+        // The outstanding answers may concern the old interface, or never come.
         (S::Discovering { .. }, I::Replugged | I::StoreReset) => (DISCOVERING, &[A::Discover]),
         (S::Discovering { .. }, _) => stay,
 
@@ -151,7 +149,7 @@ pub fn step(state: State, input: Input) -> (State, Actions) {
         (S::Closing, I::Peer(XenbusState::Closed)) => (S::Closed, &[A::Disconnect, A::ReadOnline]),
         (S::Closing, I::Replugged) => (DISCOVERING, &[A::Disconnect, A::Discover]),
         (S::Closing, I::Peer(XenbusState::Unknown)) => (S::Closed, &[A::Disconnect]),
-        // It may have become ready for a new start before it saw that we left.
+        // The back end may have become ready for a new start before it saw that we left.
         (S::Closing, I::Timeout) => (S::Closed, &[A::Disconnect, A::ReadState]),
         (S::Closing | S::Closed, I::StoreReset) => (state, &[A::Resume]),
         (S::Closing, _) => stay,
@@ -205,8 +203,8 @@ fn live(state: State, input: Input) -> (State, Actions) {
             DISCOVERING,
             &[A::Disconnect, A::Discover, A::ReportReplugged],
         ),
-        // It restarted so quickly that we only see the new one. That one may be
-        // connecting to the old rings at this moment, so it has to let go first.
+        // The back end restarted so quickly that we see only the new one. The new one may be connecting to the old
+        // rings at this moment, so it has to release them first.
         I::Peer(X::Initialising | X::InitWait | X::Initialised) if confirmed => {
             (S::Closing, &[A::Leave, A::ReportLeft])
         }

@@ -14,22 +14,21 @@ use crate::grant::GrantTable;
 use crate::{DomId, Errno, EventPort, Gfn, GrantRef, Hypervisor};
 use mayfly_handoff::network::Preconnected;
 
-/// Pages of a link besides its receive buffers.
+/// The number of ring pages of a link.
 pub(super) const RINGS: usize = 2;
 
 /// The event channels of a link, one for each ring (feature-split-event-channels).
 ///
-/// Linux' netback can lose the only event channel of a front end that queues frames before it
-/// connects: the interrupt that comes with the binding then finds work, its end is left to
-/// whoever does that work, and when netback's receive thread runs before `queue->rx_irq` is set,
-/// it ends the interrupt of irq 0 instead (drivers/net/xen-netback/rx.c, `xenvif_wait_for_rx_work`,
-/// Linux 6.1). The channel stays masked for good. The transmit ring's own channel is not
-/// that thread's to end.
+/// One channel is not enough: Linux' netback can lose the only event channel of a front end that queues frames before
+/// it connects. The interrupt that comes with the binding finds work, and netback leaves the end of the interrupt to
+/// the thread that does that work. When netback's receive thread runs before `queue->rx_irq` is set, it ends the
+/// interrupt of irq 0 instead (drivers/net/xen-netback/rx.c, `xenvif_wait_for_rx_work`, Linux 6.1), and the channel
+/// stays masked for good. The receive thread never ends the interrupt of the transmit ring's own channel.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ports {
-    /// Of the transmit ring; of both, with a back end that knows one channel only.
+    /// The port of the transmit ring; of both rings, with a back end that knows one channel only.
     pub(super) tx: EventPort,
-    /// Of the receive ring.
+    /// The port of the receive ring.
     pub(super) rx: EventPort,
 }
 
@@ -45,8 +44,7 @@ impl Ports {
         }
     }
 
-    /// Notifies the back end of what is new. It can fail only if the toolstack closed a channel;
-    /// xenstore then says so as well.
+    /// Notifies the back end. This fails only if the toolstack closed a channel, which xenstore reports too.
     fn notify<H: Hypervisor>(self, xen: &H, tx: bool, rx: bool) {
         // Rare: netback asks for it when it had no receive buffers left.
         let rx_has_its_own = rx && xen.evtchn_is_bound(self.rx);
@@ -59,7 +57,7 @@ impl Ports {
     }
 }
 
-/// Both rings, their buffers and their event channels: all that is shared with one back end.
+/// All that is shared with one back end: both rings, their buffers and their event channels.
 #[derive(Debug)]
 pub(super) struct Link {
     domain: DomId,
@@ -73,9 +71,8 @@ pub(super) struct Link {
 impl Link {
     /// Allocates the event channels, grants the rings and posts the receive buffers.
     ///
-    /// `rx_buffers` is rounded down to a power of two, and further if memory is
-    /// out. Pages are zeroed first when `scrub` says that memory has been used before.
-    /// `buffers` are taken only if the link can be made.
+    /// `rx_buffers` is rounded down to a power of two, and further if memory is exhausted. Pages are zeroed first if
+    /// `scrub` says that memory has been used before. `buffers` are taken only if the link can be made.
     pub(super) fn new<H: Hypervisor>(
         xen: &H,
         grants: &mut GrantTable,
@@ -123,7 +120,7 @@ impl Link {
         })
     }
 
-    /// Takes over a link that the toolstack has made. `buffers` are taken only if there is memory for it.
+    /// Takes over a link that the toolstack has made. `buffers` are taken only if there is enough memory.
     pub(super) fn adopt<H: Hypervisor>(
         xen: &H,
         network: &Preconnected,
@@ -156,10 +153,10 @@ impl Link {
         })
     }
 
-    /// Ends the grants, closes the ports and frees the pages; what is still mapped is
-    /// quarantined. The transmit buffers are for the next link.
+    /// Ends the grants, closes the ports and frees the pages; pages that are still mapped are quarantined. Returns the
+    /// transmit buffers for the next link.
     pub(super) fn close<H: Hypervisor>(self, xen: &H, grants: &mut GrantTable) -> Buffers {
-        // It can fail only if the port is closed already.
+        // This fails only if the port is closed already.
         let _ = xen.evtchn_close(self.ports.tx);
         let _ = xen.evtchn_close(self.ports.rx);
         let (tx_ring, mut buffers) = self.tx.into_parts();
@@ -185,7 +182,7 @@ impl Link {
         self.tx.buffers()
     }
 
-    /// Receive buffers that are posted.
+    /// The number of posted receive buffers.
     pub(super) fn rx_buffers(&self) -> usize {
         self.rx.buffers.len()
     }
@@ -195,7 +192,7 @@ impl Link {
         xen.evtchn_is_bound(self.ports.tx)
     }
 
-    /// What the back end did wrong, if it did.
+    /// The error of the back end, if it made one.
     pub(super) fn broken(&self) -> Option<RingError> {
         self.broken
     }
@@ -213,7 +210,7 @@ impl Link {
         if self.broken.is_some() {
             return None;
         }
-        // A ring's worth of bad responses at most: `available` is bounded by what was posted.
+        // At most one ring of bad responses: `available` is bounded by the posted requests.
         let mut count = self.check(available(&self.rx.ring.0, self.rx.cons, self.rx.published))?;
         while count > 0 {
             self.active = true;
@@ -227,7 +224,7 @@ impl Link {
         None
     }
 
-    /// Whether a frame has room.
+    /// Whether there is room for a frame.
     #[inline]
     pub(super) fn has_room(&mut self, room: Room, counters: &mut Counters) -> bool {
         if self.broken.is_some() {
@@ -246,12 +243,12 @@ impl Link {
         self.tx.grant_buffers(xen, grants, self.domain);
     }
 
-    /// Takes transmit buffers into use that an earlier back end has let go of.
+    /// Makes transmit buffers usable that an earlier back end has unmapped.
     pub(super) fn reclaim(&mut self, grants: &mut GrantTable) {
         self.tx.reclaim(grants);
     }
 
-    /// Room to compose a frame of so many bytes in, which the back end is to cut or not.
+    /// Room to compose a frame of `length` bytes; `segmented` if the back end is to cut it into segments.
     #[inline]
     pub(super) fn frame<'l, H: Hypervisor>(
         &'l mut self,
@@ -269,7 +266,7 @@ impl Link {
             .frame(xen, grants, self.domain, (length, room), counters)
     }
 
-    /// Publishes what was sent and posted since the last flush, with one notification of each ring at most.
+    /// Publishes the requests queued since the last flush, with one notification of each ring at most.
     #[inline]
     pub(super) fn flush<H: Hypervisor>(&mut self, xen: &H, counters: &mut Counters) {
         let rx = self.rx.push();
@@ -280,8 +277,8 @@ impl Link {
         }
     }
 
-    /// Asks to be notified of the next frame and of transmit room that somebody
-    /// wanted; `true` if there is work already, so the guest must not sleep.
+    /// Asks for a notification of the next received frame, and of transmit room if it was asked for and not available.
+    /// Returns `true` if there is work already: then the guest must not sleep.
     pub(super) fn prepare_sleep(&mut self, counters: &mut Counters) -> bool {
         if self.broken.is_some() {
             return false;
@@ -298,7 +295,7 @@ impl Link {
             return waiting;
         };
         if self.tx.has_room(wanted) {
-            // Who wanted it has to look again: there may be no further completion.
+            // The caller who found no room has to look again: there may be no further completion.
             return true;
         }
         let answered = self.tx.wake_for_room();
@@ -307,7 +304,7 @@ impl Link {
         answered || waiting && self.tx.find_one()
     }
 
-    /// Keeps an error: the back end is not to be trusted from here on.
+    /// Records an error: from here on the back end is not trusted.
     #[inline]
     fn check<T>(&mut self, result: Result<T, RingError>) -> Option<T> {
         result.map_err(|error| self.broken = Some(error)).ok()

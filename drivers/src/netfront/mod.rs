@@ -6,10 +6,10 @@
 //!   └──── the back end is ready again ◄── closed ◄── it left or wrote nonsense ────┘
 //! ```
 //!
-//! The machine is [`handshake::step`]. `actions.rs` carries out what it says, `xenbus.rs` is what is
-//! read and written in xenstore, `questions.rs` how it is asked; `link.rs` is the two rings. There are two entries:
-//! [`NetFront::start`], and [`NetFront::adopt`] where the toolstack has connected the network before the guest
-//! ran. Frames may be queued as soon as the interface is live: nothing waits for the back end to be connected.
+//! The state machine is [`handshake::step`]. `actions.rs` carries out its actions, `xenbus.rs` reads and writes
+//! xenstore, `questions.rs` queues the requests, and `link.rs` holds the two rings. There are two entries:
+//! [`NetFront::start`], and [`NetFront::adopt`] if the toolstack has connected the network before the guest ran. Frames
+//! may be queued as soon as the interface is live, before the back end is connected.
 
 mod actions;
 mod buffers;
@@ -42,19 +42,19 @@ pub use types::{
 };
 use xenbus::{Check, MTU_MAX};
 
-/// How long the other side may take for a step before the kernel hears of it.
+/// The time that the other side may take for a step before the kernel is told, in ns.
 const PATIENCE_NS: u64 = 5_000_000_000;
-/// How long frames must have moved on a link for it to count as one that works.
+/// The time that frames must move on a link before the link counts as working, in ns.
 const STEADY_NS: u64 = 10_000_000_000;
-/// The pause before a back end that has left or was given up, or an interface that is absent, is
-/// looked at again, though nobody told of it. Each further pause is twice as long.
+/// The first pause before the front end looks again at an absent interface or at a back end that has left or was given
+/// up, in case a watch event was lost; in ns. Each further pause is twice as long.
 const FIRST_RETRY_NS: u64 = 60_000_000_000;
 
-/// The time that the present state has left.
+/// The time limit of the present state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Timer {
     Off,
-    /// Starts when [`NetFront::drive`] next hears what time it is.
+    /// Starts at the next call of [`NetFront::drive`], which has the time.
     Armed,
     At(SystemTime),
 }
@@ -69,7 +69,7 @@ pub struct NetFront<'h, H: Hypervisor> {
     inputs: VecDeque<Input>,
     /// Requests without an answer.
     asked: Vec<(ReqId, Question)>,
-    /// Requests that xenstored's queue had no room for.
+    /// Questions that did not fit in the request queue.
     unasked: VecDeque<Question>,
     link: Option<Link>,
     /// The transmit buffers, while there is no link.
@@ -78,20 +78,20 @@ pub struct NetFront<'h, H: Hypervisor> {
     backend: Vec<u8>,
     mac: [u8; 6],
     mtu: u16,
-    /// The state that we have written last.
+    /// The state that the front end has written last.
     own_state: Option<XenbusState>,
     housekeeping: bool,
     home_watched: bool,
     /// The back end whose state is watched.
     watched: Option<Vec<u8>>,
-    /// Somebody has written the keys of our directory that say what is plugged.
+    /// The keys of our directory that describe the plugged interface were written.
     plug_changed: bool,
-    /// Somebody, maybe we, has written our state.
+    /// Our state was written, by us or another domain.
     state_changed: bool,
     mtu_changed: bool,
     peer_state_changed: bool,
     check: Option<Check>,
-    /// xenstored is a new one, and has said nothing of our back end yet.
+    /// xenstored was restarted and has not yet answered about our back end.
     forgotten: bool,
     features: FeaturesSaid,
     timer: Timer,
@@ -99,7 +99,7 @@ pub struct NetFront<'h, H: Hypervisor> {
     attempts: u32,
     /// The pause before the next look at a back end that has left.
     retry_pause: u64,
-    /// What was said of an interface that does not come to work.
+    /// The last notice given of an interface that does not work.
     said: Option<Notice>,
     notices: VecDeque<Notice>,
     counters: Counters,
@@ -142,17 +142,18 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         }
     }
 
-    /// Sends the first burst of requests: who is the back end? Also after
-    /// [`Notice::NoVif`], to look again.
+    /// Sends the first burst of requests, which ask for the back end. To be called again after [`Notice::NoVif`] to
+    /// look again.
     pub fn start(&mut self, store: &mut Xenstore<'h, H>) {
         self.inputs.push_back(Input::Start);
         self.run(store);
     }
 
-    /// Takes over a network that the toolstack has connected: frames may be sent and received at once, without a request to xenstored.
+    /// Takes over a network that the toolstack has connected: frames may be sent and received at once, without a
+    /// request to xenstored.
     ///
     /// # Errors
-    /// Its pages are not there, or there is no memory for the transmit buffers.
+    /// The pages of the network are missing, or there is no memory for the transmit buffers.
     pub fn adopt(&mut self, network: &Preconnected) -> Result<(), Notice> {
         self.ready_buffers().map_err(Notice::Link)?;
         let link = Link::adopt(self.xen, network, &mut self.buffers);
@@ -167,7 +168,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         Ok(())
     }
 
-    /// Waits for the first burst's answers.
+    /// Waits for the answers to the first burst.
     ///
     /// # Errors
     /// xenstored can't be used, or did not answer in time.
@@ -191,7 +192,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
     /// Afterwards frames may be sent, whether or not the back end is there yet.
     ///
     /// # Errors
-    /// Why there is no link; each is also the line to print.
+    /// The reason for which there is no link, as a notice to print.
     pub fn connect(&mut self, store: &mut Xenstore<'h, H>) -> Result<(), Notice> {
         self.run(store);
         match self.link {
@@ -200,7 +201,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         }
     }
 
-    /// What is left to do once the first frame is out: watches the interface and asks for the MTU.
+    /// Watches the interface and asks for the MTU. To be called once the first frame has been sent.
     pub fn housekeeping(&mut self, store: &mut Xenstore<'h, H>) {
         if !self.housekeeping {
             self.housekeeping = true;
@@ -209,7 +210,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         }
     }
 
-    /// Moves the handshake on. To be called after each xenstore event and before each sleep.
+    /// Advances the handshake. To be called after each xenstore event and before each sleep.
     pub fn drive(&mut self, store: &mut Xenstore<'h, H>, now: SystemTime) {
         if let Some(link) = &self.link {
             if let Some(error) = link.broken()
@@ -240,7 +241,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         self.run(store);
     }
 
-    /// When [`NetFront::drive`] wants to be called at the latest.
+    /// The latest time for the next call of [`NetFront::drive`].
     #[must_use]
     pub fn deadline(&self) -> Option<SystemTime> {
         match self.timer {
@@ -249,25 +250,24 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         }
     }
 
-    /// The next thing that the kernel should know.
+    /// Takes the next notice for the kernel.
     pub fn take_notice(&mut self) -> Option<Notice> {
         self.notices.pop_front()
     }
 
-    /// Copies the next frame out.
+    /// Copies the next received frame into `frame`.
     #[inline]
     pub fn receive(&mut self, frame: &mut [u8]) -> Option<RxFrame> {
         self.link.as_mut()?.receive(frame, &mut self.counters)
     }
 
-    /// Whether a frame of up to one page can be sent that the back end does not cut.
+    /// Whether a frame of up to one page can be sent, without segmentation by the back end.
     #[inline]
     pub fn can_send(&mut self) -> bool {
         self.can_send_bytes(PAGE_SIZE, false)
     }
 
-    /// Whether a frame of so many bytes can be sent, which the back end cuts into segments if
-    /// `segmented`.
+    /// Whether a frame of `length` bytes can be sent; `segmented` if the back end is to cut it into segments.
     #[inline]
     pub fn can_send_bytes(&mut self, length: usize, segmented: bool) -> bool {
         match &mut self.link {
@@ -276,9 +276,8 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         }
     }
 
-    /// Room to compose a frame of up to so many bytes in, where the back end will
-    /// read it; `None` without a link or while all pages are in flight. Only a frame that room was
-    /// asked for as `segmented` can be counted on to be sent with [`Offload::Segment`].
+    /// Room to compose a frame of up to `length` bytes, in pages that the back end reads; `None` without a link or
+    /// while all pages are in flight. Sending with [`Offload::Segment`] is sure to succeed only if `segmented` was set.
     #[inline]
     pub fn frame(&mut self, length: usize, segmented: bool) -> Option<TxFrame<'_>> {
         let link = self.link.as_mut()?;
@@ -308,7 +307,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         room.send(frame.len(), Offload::None)
     }
 
-    /// What the back end can do with the frames that we send.
+    /// The transmit offloads of the back end.
     #[must_use]
     pub fn features(&self) -> Features {
         let said = |feature| self.features.get(feature);
@@ -323,7 +322,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         }
     }
 
-    /// Bytes of the longest frame that may be sent to a back end that cuts it.
+    /// The longest frame that may be sent to a back end that cuts it into segments, in bytes.
     #[must_use]
     pub fn longest_frame(&self) -> usize {
         let buffers = self.link.as_ref().map(Link::buffers);
@@ -333,7 +332,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         (pages * PAGE_SIZE).min(usize::from(u16::MAX))
     }
 
-    /// Publishes the frames sent and buffers emptied since the last flush, with one notification at most.
+    /// Publishes the frames sent and buffers emptied since the last flush, with at most one notification of each ring.
     #[inline]
     pub fn flush(&mut self) {
         if let Some(link) = &mut self.link {
@@ -341,11 +340,10 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         }
     }
 
-    /// Flushes and asks to be notified of the next frame; `true` if there is
-    /// work already, so the guest must not sleep. A frame that waits while there
-    /// is no slot to answer it is no work: a completion will wake the guest. A
-    /// ring found broken is work, until [`NetFront::drive`] has left it. To be
-    /// called between the last look at the rings and the poll.
+    /// Flushes and asks for a notification of the next frame. Returns `true` if there is work already: then the guest
+    /// must not sleep. A received frame that waits for a transmit slot is not work, because a completion will wake the
+    /// guest. A broken ring is work, until [`NetFront::drive`] has left it. To be called between the last look at the
+    /// rings and the poll.
     pub fn prepare_sleep(&mut self) -> bool {
         self.flush();
         match &mut self.link {
@@ -363,7 +361,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         self.mac
     }
 
-    /// The MTU: bytes of IP packet, 1500 until xenstore says less.
+    /// The MTU in bytes of IP packet: 1500 until xenstore says less.
     #[must_use]
     pub fn mtu(&self) -> u16 {
         self.mtu
@@ -394,13 +392,13 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         self.link.as_ref().map_or(0, Link::rx_buffers)
     }
 
-    /// What the interface has done so far.
+    /// The counters of the interface since boot.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// Takes back the pages that earlier back ends have let go of. Cheap when there are none.
+    /// Takes back pages that earlier back ends have unmapped. Cheap when there are none.
     pub fn sweep(&mut self) {
         self.grants.sweep(self.xen);
         match (&mut self.link, &mut self.buffers) {

@@ -1,5 +1,4 @@
-//! The questions that the front end asks of xenstored: which there are, how each is sent, and what
-//! waits until there is room for it.
+//! The questions that the front end asks xenstored, and the queue of questions that wait for room.
 
 use alloc::vec::Vec;
 
@@ -11,10 +10,10 @@ use crate::abi::XenbusState;
 use crate::decimal::Decimal;
 use crate::xenstore::{ReqId, StoreError, Xenstore};
 
-/// Questions that wait for room in xenstored's queue at most; more are dropped and counted.
+/// The greatest number of questions that wait for room in the request queue; more are dropped and counted.
 const MAX_UNASKED: usize = 64;
 
-/// A request of ours.
+/// A request to xenstored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Question {
     Backend,
@@ -30,11 +29,11 @@ pub(super) enum Question {
     Online,
     Mtu,
     Feature(Feature),
-    /// Is what our directory says of this key what the present state was made from?
+    /// Reads a key of our directory again and compares it with the value that the present state was made from.
     Check(Key),
     WatchHome,
     WatchPeer,
-    /// Of an earlier back end.
+    /// Ends the watch on an earlier back end.
     UnwatchPeer(Vec<u8>),
 }
 
@@ -43,7 +42,7 @@ pub(super) enum Question {
 pub(super) enum Key {
     Backend,
     Mac,
-    /// The state that we have written last; the toolstack writes another one.
+    /// The state that we have written last. The toolstack writes a different one when it plugs the interface.
     State(Option<XenbusState>),
 }
 
@@ -74,7 +73,7 @@ impl Feature {
     }
 }
 
-/// What the back end has said of each [`Feature`].
+/// The value that the back end has written for each [`Feature`].
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct FeaturesSaid([Option<bool>; Feature::ALL.len()]);
 
@@ -91,7 +90,7 @@ impl FeaturesSaid {
 }
 
 impl<'h, H: Hypervisor> NetFront<'h, H> {
-    /// Drops all questions about the interface, with the answers that wait for their turn.
+    /// Drops all questions about the interface, and the answers that wait to be handled.
     pub(super) fn forget_questions(&mut self) {
         let stays = |question: &Question| matches!(question, Question::WatchHome);
         self.asked.retain(|(_, question)| stays(question));
@@ -116,7 +115,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         self.inputs.retain(|input| !is_answer(input));
     }
 
-    /// Asks, or keeps the question until xenstored's queue has room for it.
+    /// Sends a question, or keeps it until the request queue has room.
     pub(super) fn ask(&mut self, question: Question, store: &mut Xenstore<'h, H>) {
         if let Question::State { state, .. } = question {
             self.own_state = Some(state);
@@ -129,7 +128,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         self.ask_waiting(store);
     }
 
-    /// Asks what waits, in its order.
+    /// Sends the waiting questions in order.
     pub(super) fn ask_waiting(&mut self, store: &mut Xenstore<'h, H>) {
         while let Some(question) = self.unasked.pop_front() {
             match self.request(&question, store) {
@@ -138,7 +137,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
                     self.unasked.push_front(question);
                     return;
                 }
-                // The kernel says so, once; what comes after it begins anew.
+                // The kernel reports this once; the reconnection that follows asks anew.
                 Err(StoreError::Broken(_)) => {
                     self.unasked.push_front(question);
                     return;

@@ -12,7 +12,7 @@ use crate::abi::{
     netif_rx_response, sring,
 };
 
-/// What the next receive response is part of.
+/// The kind of slot that the next receive response must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expect {
     /// The first slot of a packet.
@@ -46,7 +46,7 @@ impl Receive {
         for _ in 0..rx.buffers.len() {
             rx.post();
         }
-        // Nobody listens yet, so this never asks for a notification.
+        // No back end is connected yet, so this never asks for a notification.
         rx.push();
         rx
     }
@@ -95,13 +95,13 @@ impl Receive {
         }
     }
 
-    /// Publishes what was posted; says whether the back end wants to know.
+    /// Publishes the posted requests. Returns whether the back end asked for a notification.
     #[inline]
     pub(super) fn push(&mut self) -> bool {
         push(&self.ring.0, &mut self.published, self.prod)
     }
 
-    /// Takes one response; a frame, if it is a good one.
+    /// Takes one response. Returns its frame if the response is good.
     #[inline]
     pub(super) fn take(&mut self, frame: &mut [u8], counters: &mut Counters) -> Option<RxFrame> {
         let entry = Self::entry(self.cons);
@@ -142,7 +142,7 @@ impl Receive {
             return None;
         };
         if more || flags.contains(NetRxFlags::GSO_PREFIX) {
-            // We advertise neither feature-sg nor any GSO: what we are sent is short.
+            // We advertise neither feature-sg nor any GSO, so a correct back end never sends a packet of several slots.
             counters.rx_chains += 1;
             return None;
         }

@@ -1,4 +1,4 @@
-//! A shared ring page: how it is made, and its two indices as a front end sees them.
+//! A shared ring page: its initialisation, and its two indices as a front end sees them.
 //!
 //! Source: Xen 4.17 public/io/ring.h.
 
@@ -50,7 +50,7 @@ pub(super) fn ring_page<H: Hypervisor>(
     Ok(ring)
 }
 
-/// Publishes requests up to `prod`; says whether the back end wants to know.
+/// Publishes requests up to `prod`. Returns whether the back end asked for a notification.
 #[inline]
 pub(super) fn push(page: &SharedPage, published: &mut u32, prod: u32) -> bool {
     let old = *published;
@@ -64,7 +64,7 @@ pub(super) fn push(page: &SharedPage, published: &mut u32, prod: u32) -> bool {
     prod.wrapping_sub(event) < prod.wrapping_sub(old)
 }
 
-/// Responses that wait between our index and the back end's.
+/// The number of unread responses, between our index and the back end's.
 #[inline]
 pub(super) fn available(page: &SharedPage, cons: u32, published: u32) -> Result<u32, RingError> {
     let count = page.load_acquire(sring::RSP_PROD).wrapping_sub(cons);
@@ -75,7 +75,7 @@ pub(super) fn available(page: &SharedPage, cons: u32, published: u32) -> Result<
     Ok(count)
 }
 
-/// Ends the grants of pages and frees them; what the other side still has mapped is quarantined.
+/// Ends the grants of pages and frees the pages; pages that the other side still maps are quarantined.
 pub(super) fn release<H: Hypervisor>(
     xen: &H,
     grants: &mut GrantTable,

@@ -1,8 +1,7 @@
 //! The transmit ring.
 //!
-//! A frame lies in consecutive pages of the [`Buffers`]; each of them is one request, whose id is
-//! the page's number. What the back end is to cut into segments has an extra-info slot behind its
-//! first request.
+//! A frame lies in consecutive pages of the [`Buffers`]. Each page is one request, whose id is the number of the page.
+//! A frame that the back end is to cut into segments has an extra-info slot after its first request.
 
 use core::mem::size_of;
 
@@ -17,7 +16,7 @@ use crate::abi::{
 use crate::grant::GrantTable;
 use crate::{DomId, Hypervisor};
 
-/// What a frame takes of the ring and of the buffers. A frame that takes more is greater.
+/// The ring slots and buffer pages that a frame needs. Ordered by size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Room {
     /// Consecutive pages, each with a slot of its own.
@@ -27,7 +26,7 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// For a frame of so many bytes, which the back end is to cut into segments or not.
+    /// The room for a frame of `length` bytes; `segmented` if the back end is to cut it into segments.
     #[inline]
     pub(super) fn new(length: usize, segmented: bool) -> Self {
         Self {
@@ -36,7 +35,7 @@ impl Room {
         }
     }
 
-    /// Slots of the ring.
+    /// The number of ring slots.
     #[inline]
     fn slots(self) -> usize {
         self.pages + self.extra
@@ -55,12 +54,12 @@ pub(super) struct Transmit {
     usable: PageSet,
     /// Pages that are not in flight.
     free: PageSet,
-    /// What somebody asked for and did not get.
+    /// The room that was asked for and not available.
     wanted: Room,
 }
 
 impl Transmit {
-    /// An empty ring over the buffers that no earlier back end has kept.
+    /// An empty ring over the buffers that no earlier back end keeps mapped.
     pub(super) fn new(ring: Granted, buffers: Buffers) -> Self {
         let usable = buffers.usable();
         Self {
@@ -88,21 +87,21 @@ impl Transmit {
         sring::RING + (index % NET_TX_RING_SIZE) as usize * size_of::<netif_tx_request>()
     }
 
-    /// Whether so many more slots fit the ring: a slot without a response must not be overwritten,
-    /// and netback ends an interface for good that has more requests than the ring has slots
-    /// (`RING_REQUEST_PROD_OVERFLOW`, io/ring.h).
+    /// Whether the ring has this many free slots. A slot without a response must not be overwritten, and netback
+    /// disables an interface for good if it has more requests than the ring has slots (`RING_REQUEST_PROD_OVERFLOW`,
+    /// io/ring.h).
     #[inline]
     fn has_slots(&self, slots: usize) -> bool {
         self.prod.wrapping_sub(self.cons) as usize + slots <= NET_TX_RING_SIZE as usize
     }
 
-    /// How many completions we let pass before the back end wakes us.
+    /// The number of completions after which the back end notifies us.
     #[allow(clippy::cast_possible_truncation, reason = "256 pages at most")]
     fn wake_after(&self) -> u32 {
         (self.usable.len() as u32 / 2).max(1)
     }
 
-    /// Publishes what was sent; says whether the back end wants to know.
+    /// Publishes the queued requests. Returns whether the back end asked for a notification.
     #[inline]
     pub(super) fn push(&mut self) -> bool {
         push(&self.ring.0, &mut self.published, self.prod)
@@ -122,7 +121,7 @@ impl Transmit {
             }
             progress |= count != 0;
             if self.cons == self.prod {
-                // All requests are answered, maybe some under ids that were not theirs.
+                // All requests are answered, some perhaps with wrong ids.
                 self.free = self.usable;
             }
             if count == 0 {
@@ -130,7 +129,7 @@ impl Transmit {
             }
             let event = self.cons.wrapping_add(self.wake_after());
             self.ring.0.store_fence(sring::RSP_EVENT, event);
-            // If it has passed the new index already, it will not notify.
+            // If the back end has passed the new index already, it will not notify.
             let behind = event.wrapping_sub(self.ring.0.load_acquire(sring::RSP_PROD));
             if behind != 0 && behind <= NET_TX_RING_SIZE {
                 return Ok(progress);
@@ -140,7 +139,7 @@ impl Transmit {
 
     fn complete(&mut self, response: netif_tx_response, counters: &mut Counters) {
         if response.status == NETIF_RSP_NULL {
-            // Of an extra-info slot: it has no id.
+            // The response to an extra-info slot, which has no id.
             return;
         }
         let id = usize::from(response.id);
@@ -151,9 +150,8 @@ impl Transmit {
         }
     }
 
-    /// Asks to be notified of an index that the requests in flight do reach, and
-    /// says whether it is reached by now. The one that [`Transmit::reap`] asked
-    /// for may be beyond them.
+    /// Asks for a notification at an index that the requests in flight do reach, and returns whether it is reached by
+    /// now. The index that [`Transmit::reap`] asked for may be beyond them.
     pub(super) fn wake_for_room(&self) -> Result<bool, RingError> {
         let in_flight = self.published.wrapping_sub(self.cons);
         let after = self.wake_after().min(in_flight).max(1);
@@ -162,7 +160,7 @@ impl Transmit {
         Ok(available(&self.ring.0, self.cons, self.published)? >= after)
     }
 
-    /// The first of the pages for a frame that has room.
+    /// The first page of a free run for a frame.
     #[inline]
     fn find(&self, room: Room) -> Option<usize> {
         self.has_slots(room.slots())
@@ -170,7 +168,7 @@ impl Transmit {
             .flatten()
     }
 
-    /// Whether a frame has room; if not, somebody wants it.
+    /// Whether there is room for a frame. If not, the room is recorded as wanted.
     #[inline]
     pub(super) fn has_room(&mut self, room: Room) -> bool {
         let found = self.find(room).is_some();
@@ -187,13 +185,13 @@ impl Transmit {
         self.find(Room::new(PAGE_SIZE, false)).is_some()
     }
 
-    /// What somebody wanted in vain since this was last asked.
+    /// Takes the room that was asked for and not available since the last call.
     pub(super) fn take_wanted(&mut self) -> Option<Room> {
         let wanted = core::mem::take(&mut self.wanted);
         (wanted != Room::default()).then_some(wanted)
     }
 
-    /// Room for a frame of so many bytes in granted pages.
+    /// Room for a frame of `length` bytes in granted pages.
     #[inline]
     pub(super) fn frame<'t>(
         &'t mut self,
@@ -219,7 +217,7 @@ impl Transmit {
         })
     }
 
-    /// Grants all buffers, or as many as there are grants for.
+    /// Grants all buffers, or as many as the grant table has entries for.
     pub(super) fn grant_buffers(
         &mut self,
         xen: &impl Hypervisor,
@@ -231,14 +229,14 @@ impl Transmit {
         }
     }
 
-    /// No grant is left: goes on with the pages that have one.
+    /// Gives up the pages without a grant, because no grant is left.
     fn give_up_ungranted(&mut self) {
         self.buffers.give_up_ungranted();
         self.usable = self.buffers.usable();
         self.free = self.free.and(&self.usable);
     }
 
-    /// Takes pages into use that an earlier back end has let go of, or that had no grant.
+    /// Makes pages usable that an earlier back end has unmapped or that had no grant.
     pub(super) fn reclaim(&mut self, grants: &mut GrantTable) {
         self.buffers.reclaim(grants);
         let usable = self.buffers.usable();
@@ -253,7 +251,7 @@ impl Transmit {
             Offload::Checksum => (true, None),
             Offload::Segment(size) => (true, Some(size)),
         };
-        // A complete checksum was made by us, so it need not be verified.
+        // A complete checksum was computed by us, so it need not be verified.
         let mut flags = NetTxFlags::DATA_VALIDATED;
         flags.set(NetTxFlags::CSUM_BLANK, blank);
         flags.set(NetTxFlags::EXTRA_INFO, gso.is_some());
@@ -302,7 +300,7 @@ impl Transmit {
     }
 }
 
-/// Room for a frame. Nothing has happened until it is sent.
+/// Room for a frame. It has no effect until the frame is sent.
 #[derive(Debug)]
 pub struct TxFrame<'t> {
     transmit: &'t mut Transmit,
@@ -312,7 +310,7 @@ pub struct TxFrame<'t> {
 }
 
 impl TxFrame<'_> {
-    /// Where the frame is composed; the bytes hold whatever was there.
+    /// The bytes in which the frame is composed. Their content is undefined.
     #[inline]
     pub fn bytes(&mut self) -> &mut [u8] {
         self.transmit.buffers.bytes(self.first, self.length)
@@ -321,9 +319,8 @@ impl TxFrame<'_> {
     /// Queues the first `length` bytes as a frame. It leaves with the next flush.
     ///
     /// # Errors
-    /// [`SendError::Size`] when they are more than there are, or less than an Ethernet header;
-    /// [`SendError::Full`] when they are to be cut, room was asked for without that, and the one
-    /// slot more is not there.
+    /// [`SendError::Size`] if `length` exceeds the room or is less than an Ethernet header. [`SendError::Full`] if the
+    /// frame is to be cut into segments, room was asked for without that, and the ring has no slot for the extra info.
     #[inline]
     pub fn send(self, length: usize, offload: Offload) -> Result<(), SendError> {
         let Self {

@@ -1,14 +1,13 @@
-//! What the network front end is configured by, and what it says: features, errors,
-//! notices and counters.
+//! Types of the network front end: configuration, features, errors, notices and counters.
 
 use crate::Errno;
 use crate::grant::GrantError;
 use crate::xenstore::StoreError;
 
-/// Bytes of an Ethernet header: no frame is shorter, and netback refuses such a one.
+/// The size of an Ethernet header in bytes. No frame is shorter: netback refuses it.
 pub const ETHERNET_HEADER: usize = 14;
 
-/// How many buffers each ring may have, 1 to 256.
+/// The number of buffers of each ring, 1 to 256.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
     /// Receive buffers, all of them posted at once; rounded down to a power of two.
@@ -17,51 +16,51 @@ pub struct Config {
     pub tx_buffers: usize,
 }
 
-/// What is known of a received frame's transport checksum.
+/// The state of the transport checksum of a received frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Checksum {
     /// It is not filled in: the frame has not left this machine (`NETRXF_csum_blank`).
     Blank,
     /// The back end has verified it (`NETRXF_data_validated`).
     Validated,
-    /// Nothing: it has to be verified.
+    /// The checksum is present and has to be verified.
     Unknown,
 }
 
 /// A received frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RxFrame {
-    /// Bytes, at the start of the caller's buffer.
+    /// Length in bytes, from the start of the caller's buffer.
     pub len: usize,
     /// State of the transport checksum.
     pub checksum: Checksum,
 }
 
-/// What the back end has to do with a frame before it leaves the machine.
+/// The work that the back end has to do on a frame before it leaves the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offload {
     /// Nothing: its checksums are right.
     None,
-    /// Its TCP or UDP checksum field holds the sum of the pseudo-header, not inverted
+    /// The back end fills in the TCP or UDP checksum. The field holds the sum of the pseudo-header, not inverted
     /// (`NETTXF_csum_blank`).
     Checksum,
-    /// The same, and it is to be cut into TCP segments of so many bytes, over IPv4
+    /// The same, and the back end cuts the frame into TCP segments with this many bytes of payload, over IPv4
     /// (`XEN_NETIF_GSO_TYPE_TCPV4`).
     Segment(u16),
 }
 
-/// What a back end can do with the frames that we send; nothing, until it has said so.
+/// The transmit offloads of a back end; none until it has advertised them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Features {
-    /// It fills TCP and UDP checksums in over IPv4.
+    /// The back end fills in TCP and UDP checksums over IPv4.
     pub checksum4: bool,
-    /// It fills them in over IPv6.
+    /// The back end fills in TCP and UDP checksums over IPv6.
     pub checksum6: bool,
-    /// It cuts TCP over IPv4 into segments.
+    /// The back end cuts TCP over IPv4 into segments.
     pub segment: bool,
 }
 
-/// Why a frame was not queued.
+/// The reason for which a frame was not queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendError {
     /// All slots are in flight, or there is no link.
@@ -70,54 +69,54 @@ pub enum SendError {
     Size,
 }
 
-/// What a back end did to a ring that can't be mended.
+/// An unrecoverable error of a back end on a ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RingError {
-    /// Its response index went back, or past our requests.
+    /// The response index went back, or past our requests.
     Index,
 }
 
-/// Why the rings could not be made.
+/// The reason for which the rings could not be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkError {
-    /// No page for a ring or buffer.
+    /// There is no free page for a ring or buffer.
     NoMemory,
-    /// No grant for it.
+    /// There is no grant for a ring or buffer.
     Grant(GrantError),
-    /// No event channel.
+    /// Xen refused an event channel.
     Port(Errno),
     /// Earlier back ends keep too many pages mapped.
     Kept,
 }
 
-/// What the kernel should know, each with one line for the log.
+/// A notice to the kernel, with one line for the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice {
-    /// Frames move.
+    /// The back end works: frames move.
     Carrier,
     /// xenstore has no `device/vif/0`.
     NoVif,
-    /// What xenstore says of the interface makes no sense.
+    /// The keys `backend` or `mac` in xenstore are invalid.
     BadConfig,
     /// The rings could not be made.
     Link(LinkError),
     /// xenstored refused a key.
     Refused,
-    /// xenstored can't be used.
+    /// The connection to xenstored cannot be used.
     Store(StoreError),
     /// The state's time is up: no answer from xenstored, or no connection by the back end.
     Late,
-    /// The back end has left; it will be connected again when it is back.
+    /// The back end has left; the front end connects again when it is back.
     Left,
-    /// The back end has broken a ring; the link is taken down.
+    /// The back end has broken a ring; the link is closed.
     Broken(RingError),
     /// The toolstack has plugged the interface anew.
     Replugged,
-    /// xenstored does not say what the interface is.
+    /// xenstored failed to read the keys of the interface.
     Unreadable,
-    /// A back end has left pages of ours mapped. They are used for nothing until it lets go.
+    /// A back end keeps pages of ours mapped. They are not used until it unmaps them.
     Kept,
-    /// Too many links in a row have failed early; from now on attempts are rare.
+    /// Too many links in a row have failed early; attempts are rare from now on.
     GivenUp,
 }
 
@@ -150,16 +149,16 @@ impl Notice {
     }
 }
 
-/// What the interface has done so far.
+/// Counters of the interface since boot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Frames received.
     pub rx_frames: u64,
-    /// Frames queued, one that is cut into segments counted once.
+    /// Frames queued. A frame that the back end cuts into segments counts once.
     pub tx_frames: u64,
     /// Frames not queued: see [`SendError`].
     pub tx_dropped: u64,
-    /// Bytes in them.
+    /// Bytes received.
     pub rx_bytes: u64,
     /// Bytes queued.
     pub tx_bytes: u64,
@@ -187,8 +186,8 @@ pub struct Counters {
     pub bad_mtu: u64,
     /// Notices that the kernel did not take in time.
     pub lost_notices: u64,
-    /// Requests to xenstored that found no room for too long.
+    /// Requests to xenstored that were dropped because the queue was full for too long.
     pub lost_questions: u64,
-    /// Looks at a back end that had left or was given up, or at an absent interface.
+    /// Retries after a back end had left or was given up, or while the interface was absent.
     pub retries: u64,
 }

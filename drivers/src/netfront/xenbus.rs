@@ -1,4 +1,4 @@
-//! What the front end asks of xenstore and writes there, and what it makes of the answers.
+//! The front end's xenstore keys: reads, writes and watches, and the handling of their answers.
 //!
 //! Source: Xen 4.17 public/io/netif.h and docs/misc/xenstore-paths.pandoc.
 
@@ -17,20 +17,20 @@ pub(super) const WATCH_HOME: &[u8] = b"vif0";
 pub(super) const WATCH_STATE: &[u8] = b"vif0/state";
 /// The MTU of Ethernet, and the most that a back end without scatter-gather carries.
 pub(super) const MTU_MAX: u16 = 1500;
-/// What every IPv4 host can receive in one datagram (RFC 1122, section 3.3.2), and
+/// The smallest MTU that is accepted: the datagram that every IPv4 host can receive (RFC 1122, section 3.3.2), and
 /// enough for a DNS answer over UDP.
 const MTU_MIN: u16 = 576;
-/// A look at our directory.
+/// A check of the keys in our directory.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Check {
-    /// Answers to come.
+    /// The number of outstanding answers.
     missing: usize,
     differs: bool,
     gone: bool,
 }
 
 impl<'h, H: Hypervisor> NetFront<'h, H> {
-    /// Takes note of a xenstore event, if it concerns this interface. [`NetFront::drive`] acts on it.
+    /// Handles a xenstore event, if it concerns this interface. [`NetFront::drive`] acts on it.
     pub fn xenstore_event(&mut self, event: &Event<'_>) {
         match *event {
             Event::Watch { path, token } => {
@@ -49,13 +49,13 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         }
     }
 
-    /// Something in our directory has changed: whoever plugs an interface writes its keys in any order.
+    /// Handles a change in our directory. A toolstack that plugs an interface writes its keys in any order.
     fn home_changed(&mut self, path: &[u8]) {
         let key = path.strip_prefix(HOME).unwrap_or(path);
         let is_plug = matches!(key, b"/backend" | b"/mac");
         let is_any = key.is_empty();
         match self.state {
-            // Nothing is shared: it can begin at once. (Answers on their way may be of before.)
+            // Nothing is shared, so the front end starts at once. (Outstanding answers may concern the old interface.)
             State::Closed if is_plug => self.replugged(),
             State::Discovering { .. } | State::Absent if is_plug || is_any => self.replugged(),
             _ => {
@@ -75,7 +75,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
     fn answered(&mut self, question: Question, answer: Result<&[u8], StoreErrno>) {
         let value = answer.ok();
         if matches!(question, Question::State { .. }) && value.is_none() {
-            // What is there is somebody else's.
+            // The state in xenstore was written by another domain.
             self.own_state = None;
         }
         let input = match question {
@@ -146,8 +146,8 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         self.inputs.push_back(input);
     }
 
-    /// Whether a xenstored that has forgotten everything is to be believed less than the back end,
-    /// which has our event channel bound.
+    /// Whether xenstored was restarted with an empty tree while the back end still has our event channel bound. Then
+    /// the back end counts as alive.
     fn is_forgotten(&self) -> bool {
         let link = self.link.as_ref().filter(|_| self.forgotten);
         link.is_some_and(|link| link.is_bound(self.xen))
@@ -173,19 +173,19 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         };
         self.features.set(feature, said);
         if let Some(link) = self.link.as_mut().filter(|_| said) {
-            // Frames of many pages are composed after there was said to be room.
+            // Room is promised before a frame of many pages is composed, so its pages need grants beforehand.
             link.grant_buffers(self.xen, &mut self.grants);
         }
     }
 
-    /// Takes one answer of a [`Check`]; says whether the interface turned out to be plugged anew.
+    /// Handles one answer of a [`Check`]. Returns whether the interface was plugged anew.
     fn checked(&mut self, key: Key, answer: Result<&[u8], StoreErrno>) -> bool {
         let Some(check) = &mut self.check else {
             return false;
         };
         check.missing = check.missing.saturating_sub(1);
         match (key, answer) {
-            // What could not be read says nothing.
+            // A failed read says nothing about the interface.
             (_, Err(StoreErrno::Other)) => {}
             (Key::State(_), Err(_)) => check.gone = true,
             (Key::State(written), Ok(value)) => {
@@ -206,8 +206,8 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
             return false;
         };
         self.check = None;
-        // A directory that is gone says less than a back end that is still connected: if that one goes
-        // too, its own directory tells.
+        // A missing directory does not count while the back end is still connected: if the back end goes too, its own
+        // directory tells.
         let is_bound = self
             .link
             .as_ref()
@@ -215,7 +215,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         differs || gone && !is_bound
     }
 
-    /// Asks what events have made necessary.
+    /// Sends the questions that earlier events have made necessary.
     pub(super) fn follow_events(&mut self, store: &mut Xenstore<'h, H>) {
         if core::mem::take(&mut self.peer_state_changed) && !self.backend.is_empty() {
             self.ask(Question::PeerState, store);
@@ -255,7 +255,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
             (b"/rx-ring-ref", link.rx_ring().0),
             (b"/event-channel-tx", link.ports().tx.get()),
             (b"/event-channel-rx", link.ports().rx.get()),
-            // For a back end without feature-split-event-channels: to ask first would be a round trip.
+            // For a back end without feature-split-event-channels: asking first would be a round trip.
             (b"/event-channel", link.ports().tx.get()),
             (b"/request-rx-copy", 1),
             (b"/feature-rx-notify", 1),
@@ -273,8 +273,8 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         );
     }
 
-    /// Watches our directory and the state of the present back end, instead of that of an older one.
-    /// Asks for the MTU and what the back end can do.
+    /// Watches our directory and the state of the present back end, and ends the watch on an older one. Asks for the
+    /// MTU and the features of the back end.
     pub(super) fn watch(&mut self, store: &mut Xenstore<'h, H>) {
         self.watch_home(store);
         if self.backend.is_empty() {
@@ -298,15 +298,14 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
 
     fn watch_home(&mut self, store: &mut Xenstore<'h, H>) {
         if !self.home_watched {
-            // Until it is refused.
+            // Assume success until xenstored refuses.
             self.home_watched = true;
             self.ask(Question::WatchHome, store);
         }
     }
 
-    /// Looks after what may have been lost without a word: watches that xenstored has refused, a back
-    /// end's state that a new xenstored does not know, pages that are free by now. To be called now
-    /// and then.
+    /// Repairs losses that no event reports: watches that xenstored refused, a back end's state that a restarted
+    /// xenstored does not know, and pages that are unmapped by now. To be called now and then.
     pub fn renew(&mut self, store: &mut Xenstore<'h, H>) {
         let kept = self.quarantined();
         self.sweep();
@@ -325,7 +324,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         self.run(store);
     }
 
-    /// Goes on with a xenstored that knows nothing of what was asked, and maybe nothing of us at all.
+    /// To be called after a reconnection: xenstored has lost all requests, and maybe the whole tree.
     pub fn reconnected(&mut self, store: &mut Xenstore<'h, H>) {
         self.watched = None;
         self.home_watched = false;
@@ -341,7 +340,8 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         }
     }
 
-    /// Does what [`Input::StoreReset`] asks for in a state that stays.
+    /// Carries out [`Action::Resume`](super::handshake::Action::Resume): repeats writes and watches in a state that
+    /// stays.
     pub(super) fn resume(&mut self, store: &mut Xenstore<'h, H>) {
         let publishes = |question: &Question| {
             matches!(
@@ -381,11 +381,11 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
     }
 }
 
-/// The state that an answer says, `Unknown` if the node is gone; `None` if it says nothing.
+/// The state in an answer: `Unknown` if the node is gone, `None` if the read failed.
 fn state_read(answer: Result<&[u8], StoreErrno>) -> Option<XenbusState> {
     match answer {
         Ok(value) => Some(XenbusState::parse(value)).filter(|&state| state != XenbusState::Unknown),
-        // A node that is gone may be answered either way.
+        // xenstored may answer either error for a missing node.
         Err(StoreErrno::NoEntry | StoreErrno::Access) => Some(XenbusState::Unknown),
         Err(_) => None,
     }
@@ -405,7 +405,7 @@ fn parse_mac(text: &[u8]) -> Option<[u8; 6]> {
         };
         *byte = hex(high)? << 4 | hex(low)?;
     }
-    // A group address is no interface's own.
+    // A multicast address is never the address of an interface.
     (parts.next().is_none() && mac[0] & 1 == 0).then_some(mac)
 }
 

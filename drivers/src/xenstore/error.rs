@@ -1,6 +1,7 @@
 //! Errors of a request and of the connection.
 
-/// An error that xenstored answered with (`xsd_errors`, io/xs_wire.h): those that make a difference here.
+/// An error answer of xenstored (`xsd_errors`, io/xs_wire.h). Only errors that this client treats differently are told
+/// apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreErrno {
     /// `ENOENT`
@@ -26,7 +27,7 @@ impl StoreErrno {
     }
 }
 
-/// Why the connection can't be used until it is made again.
+/// The reason for which the connection cannot be used until it is made again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Broken {
     /// A ring index moved backwards or by more than the ring.
@@ -37,9 +38,9 @@ pub enum Broken {
     UnknownId,
     /// An answer of another type than its request.
     Type,
-    /// A watch event without path and token.
+    /// A watch event without a path and a token.
     Watch,
-    /// Somebody else has written our indices: the ring was emptied for a new xenstored.
+    /// Our indices were overwritten: the ring was emptied for a new xenstored.
     Reset,
     /// Requests have waited for an answer for too long.
     Silent,
@@ -61,7 +62,7 @@ impl Broken {
     }
 }
 
-/// Why a request was not made or a wait ended without a message.
+/// The reason for which a request was not made or a wait ended without a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreError {
     /// See [`Broken`].

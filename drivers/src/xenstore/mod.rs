@@ -5,9 +5,9 @@
 //! notification for a burst); answers are matched by request id as they come.
 //! There are no transactions. Paths are relative to the domain's home.
 //!
-//! xenstored is not trusted to be well: an error answer is a value, and anything
-//! that the protocol forbids marks the connection as [`Broken`], because a stream of bytes that lost
-//! its framing says nothing any more. [`Xenstore::supervise`] then makes a new connection.
+//! xenstored is not trusted. An error answer is a value. Anything that the protocol forbids marks the connection as
+//! [`Broken`], because a byte stream without framing cannot be read any further. [`Xenstore::supervise`] then makes a
+//! new connection.
 
 mod error;
 mod recovery;
@@ -25,39 +25,38 @@ use recovery::Recovery;
 
 const HEADER: usize = size_of::<xsd_sockmsg>();
 const RING_SIZE: u32 = ring::RING_SIZE;
-/// Requests that may be waiting for their answer.
+/// The greatest number of requests without an answer.
 const MAX_OUTSTANDING: usize = 32;
-/// Bytes of requests that wait for space in the ring.
+/// The greatest number of request bytes that wait for space in the ring.
 const MAX_BACKLOG: usize = 8192;
-/// Wake-ups without a message before the clock is read on each one: xenstored
-/// also notifies for every piece of a request that it has read, and reading the
-/// TSC may be a VM exit.
+/// The number of wake-ups without a message before the clock is read on each one. xenstored also notifies for every
+/// piece of a request that it has read, and reading the TSC may be a VM exit.
 const FREE_WAKEUPS: u32 = 16;
 
-/// Names a request until its answer has come.
+/// The id of a request, valid until its answer has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReqId(u32);
 
-/// What xenstored sent.
+/// A message from xenstored.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
     /// The answer to a request: its payload (for a read, the value) or the error.
     Answer(ReqId, Result<&'a [u8], StoreErrno>),
-    /// Something changed at or below `path`, which is the path that was watched or one below it.
+    /// Something changed at `path`, which is the watched path or one below it.
     Watch {
-        /// What changed.
+        /// The path that changed.
         path: &'a [u8],
         /// The token that the watch was made with.
         token: &'a [u8],
     },
 }
 
-/// What the connection has done so far.
+/// Counters of the connection since boot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Requests made.
     pub requests: u32,
-    /// Bursts of requests whose answer had to be slept for.
+    /// Bursts of requests for whose answer the guest had to sleep.
     pub round_trips: u32,
     /// Notifications sent.
     pub notifications: u32,
@@ -65,20 +64,20 @@ pub struct Counters {
     pub errors: u32,
     /// Watch events.
     pub watch_events: u32,
-    /// Times that the connection was lost.
+    /// Losses of the connection.
     pub lost: u32,
-    /// Times that it was made again.
+    /// Reconnections.
     pub reconnections: u32,
 }
 
-/// Where the message in the buffer stands.
+/// The progress of the message in the buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
     /// Bytes are missing.
     Partial,
-    /// Waits for `pump`.
+    /// The message is complete and waits for `pump`.
     Complete,
-    /// `pump` gave it out; the buffer is cleared by the next look at the ring.
+    /// `pump` has returned the message; the next look at the ring clears the buffer.
     HandedOut,
 }
 
@@ -89,16 +88,17 @@ pub struct Xenstore<'h, H: Hypervisor> {
     page: SharedPage,
     port: EventPort,
     req_prod: u32,
-    /// What xenstored has been told of `req_prod`.
+    /// The value of `req_prod` that was published last.
     published: u32,
     rsp_cons: u32,
     backlog: Vec<u8>,
     /// Id and type of each request without an answer.
     outstanding: Vec<(u32, u32)>,
     next_id: u32,
-    /// Requests before this one belong to a connection that was lost: their answers are dropped.
+    /// The first id of this connection. Requests with earlier ids belong to a lost connection: their answers are
+    /// dropped.
     first_id: u32,
-    /// The message that is being received, or was handed out last.
+    /// The message that is being received or was returned last.
     message: Vec<u8>,
     progress: Progress,
     /// Requests were published since the last counted round trip.
@@ -111,7 +111,7 @@ pub struct Xenstore<'h, H: Hypervisor> {
 impl<'h, H: Hypervisor> Xenstore<'h, H> {
     /// Takes the ring page and port that the HVM parameters name.
     pub fn new(xen: &'h H, page: SharedPage, port: EventPort) -> Self {
-        // The ring may have been used before (a boot loader, a resume): go on where it is.
+        // The ring may have been used before (by a boot loader, or before a resume), so go on where it is.
         let req_prod = page.load_acquire(ring::REQ_PROD);
         let rsp_cons = page.load_acquire(ring::RSP_CONS);
         Self {
@@ -140,20 +140,19 @@ impl<'h, H: Hypervisor> Xenstore<'h, H> {
         self.port
     }
 
-    /// Why the connection is lost, if it is.
+    /// The reason for which the connection is lost, if it is.
     #[must_use]
     pub fn broken(&self) -> Option<Broken> {
         self.broken
     }
 
-    /// What the connection has done so far.
+    /// The counters of the connection since boot.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// Whether there are bytes in the ring or a message that is complete: [`Xenstore::pump`] should
-    /// be called before the next sleep.
+    /// Whether there are bytes in the ring or a complete message. If so, call [`Xenstore::pump`] before the next sleep.
     #[must_use]
     pub fn has_more(&self) -> bool {
         self.broken.is_none()
@@ -161,7 +160,7 @@ impl<'h, H: Hypervisor> Xenstore<'h, H> {
                 || self.page.load_acquire(ring::RSP_PROD) != self.rsp_cons)
     }
 
-    /// Asks for the value at a path, given in parts.
+    /// Asks for the value at a path, which is given in parts.
     ///
     /// # Errors
     /// [`StoreError`] but for `Timeout`; nothing is sent then.
@@ -177,7 +176,7 @@ impl<'h, H: Hypervisor> Xenstore<'h, H> {
         self.request(xs::WRITE, path, b"\0", value)
     }
 
-    /// Asks for events whenever something at or below `path` changes. One comes at once.
+    /// Watches `path`: an event comes whenever it or a path below it changes. The first one comes at once.
     ///
     /// # Errors
     /// As for [`Xenstore::read`].
@@ -193,7 +192,7 @@ impl<'h, H: Hypervisor> Xenstore<'h, H> {
         self.terminated(xs::UNWATCH, path, token)
     }
 
-    /// Tells xenstored of all requests made so far, with one notification.
+    /// Publishes all requests made so far, with one notification.
     pub fn flush(&mut self) {
         self.push_backlog();
         if self.published != self.req_prod && self.is_ours() {
@@ -204,7 +203,7 @@ impl<'h, H: Hypervisor> Xenstore<'h, H> {
         }
     }
 
-    /// The next message, if one has come completely. Never sleeps.
+    /// The next message, if one is complete. Never sleeps.
     ///
     /// # Errors
     /// [`Broken`], now and until the connection is made again.
@@ -349,12 +348,12 @@ impl<'h, H: Hypervisor> Xenstore<'h, H> {
     /// The id of the next request.
     fn take_id(&mut self) -> u32 {
         let id = self.next_id;
-        // Id 0 is what watch events carry.
+        // Watch events carry the id 0.
         self.next_id = id.checked_add(1).unwrap_or(1);
         id
     }
 
-    /// Free bytes in the request ring; 0 when xenstored's index makes no sense.
+    /// Free bytes in the request ring; 0 when xenstored's index is invalid.
     fn space(&mut self) -> u32 {
         let used = self
             .req_prod
@@ -374,8 +373,8 @@ impl<'h, H: Hypervisor> Xenstore<'h, H> {
         self.backlog.drain(..count);
     }
 
-    /// Whether the connection stands, and the ring is the one that we have left: a xenstored that was
-    /// started anew empties it, and would never look at it again if it found an index of before.
+    /// Whether the connection works and the ring is still ours. A restarted xenstored empties the ring, and would never
+    /// look at it again if it found an index of the old connection.
     fn is_ours(&mut self) -> bool {
         if self.broken.is_none() && self.is_emptied() {
             self.broken = Some(Broken::Reset);
@@ -404,7 +403,7 @@ impl<'h, H: Hypervisor> Xenstore<'h, H> {
         let moved = self.take_bytes();
         if self.rsp_cons != start {
             self.page.store_fence(ring::RSP_CONS, self.rsp_cons);
-            // xenstored sleeps for us only if it found the ring full against our old index.
+            // xenstored waits for our notification only if it found the ring full against our old index.
             if self.page.load_acquire(ring::RSP_PROD).wrapping_sub(start) >= RING_SIZE {
                 self.notify();
             }
@@ -440,7 +439,7 @@ impl<'h, H: Hypervisor> Xenstore<'h, H> {
         }
     }
 
-    /// Bytes that the current message lacks; 0 when it is complete.
+    /// The number of missing bytes of the current message; 0 when it is complete.
     fn wanted(&self) -> Result<usize, Broken> {
         let Ok((header, payload)) = xsd_sockmsg::read_from_prefix(&self.message) else {
             return Ok(HEADER - self.message.len());
@@ -454,7 +453,7 @@ impl<'h, H: Hypervisor> Xenstore<'h, H> {
 
     fn notify(&mut self) {
         self.counters.notifications += 1;
-        // It can fail only if the toolstack closed the channel, and then the deadline of the wait says so.
+        // This fails only if the toolstack closed the channel; then the wait ends at its deadline.
         let _ = self.xen.evtchn_send(self.port);
     }
 }

@@ -1,7 +1,7 @@
 //! Re-establishes a lost connection.
 //!
 //! Source: Xen's docs/misc/xenstore-ring.txt, "The ring reconnection feature", and io/xs_wire.h. There
-//! are three ways, and all of them are tried:
+//! are three ways, and the guest tries all of them:
 //!
 //! - oxenstored offers reconnection. The guest writes `XENSTORE_RECONNECT` into the ring page's
 //!   connection word; the server empties the ring and writes `XENSTORE_CONNECTED`.
@@ -12,7 +12,7 @@
 //! - A server that does neither goes on with the stream of bytes, whose framing is lost. The guest
 //!   drops what has come, asks a question, and looks for the header of its answer in what follows.
 //!
-//! Attempts become ever rarer, and never end.
+//! The pauses between attempts grow to a limit; the attempts never end.
 
 use zerocopy::IntoBytes;
 
@@ -23,44 +23,44 @@ use crate::abi::{
 };
 use crate::{Hypervisor, SystemTime};
 
-/// How long a request may wait for its answer before the connection counts as lost.
+/// The time that a request may wait for its answer before the connection counts as lost, in ns.
 const PATIENCE_NS: u64 = 30_000_000_000;
-/// The pause after the first attempt; each further one is twice as long.
+/// The pause after the first attempt, in ns; each further pause is twice as long.
 const FIRST_PAUSE_NS: u64 = 1_000_000_000;
-/// The longest pause between attempts.
+/// The longest pause between attempts, in ns.
 const LONGEST_PAUSE_NS: u64 = 300_000_000_000;
-/// A connection that has lasted for so long counts as a good one: what comes then is a new trouble.
+/// The age at which a connection counts as stable, in ns: a later loss starts again with the first pause.
 const STEADY_NS: u64 = 60_000_000_000;
-/// The time that a xenstored gets to finish with a ring that it is emptying.
+/// The time that xenstored gets to finish emptying a ring, in ns.
 const SETTLE_NS: u64 = 10_000_000;
-/// A path to ask for, whatever the answer is.
+/// The path that the probe reads. Any answer will do.
 const PROBE: &[u8] = b"domid\0";
 
-/// What became of the connection.
+/// A change of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// It is lost. Requests without an answer will have none, and watches may be gone.
+    /// The connection is lost. Requests without an answer will have none, and watches may be gone.
     Lost(Broken),
-    /// It is there again, without requests and watches of before.
+    /// The connection was made again, without the earlier requests and watches.
     Again,
 }
 
-/// The state of a connection that is watched over.
+/// The supervision of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Recovery {
     /// Attempts since the last connection that lasted.
     attempts: u32,
-    /// When the next attempt is due, while the connection is lost.
+    /// The time of the next attempt, while the connection is lost.
     next: Option<SystemTime>,
     /// `XENSTORE_RECONNECT` was written.
     asked: bool,
-    /// The request whose answer's header is looked for.
+    /// The id of the probe, whose answer the guest looks for in the byte stream.
     probe: Option<u32>,
-    /// When the connection was made again.
+    /// The time at which the connection was made again.
     since: Option<SystemTime>,
-    /// Since when requests wait without any answer.
+    /// The time since which requests have waited without any answer.
     waiting_since: Option<SystemTime>,
-    /// An answer has come since the last look.
+    /// Whether an answer has come since the last look.
     pub(super) heard: bool,
 }
 
@@ -76,8 +76,8 @@ fn after(now: SystemTime, pause: u64) -> SystemTime {
 }
 
 impl<H: Hypervisor> Xenstore<'_, H> {
-    /// Watches over the connection and makes it again when it is lost. To be called in each round of
-    /// the event loop; cheap as long as all is well.
+    /// Supervises the connection and makes it again when it is lost. To be called in each round of the event loop;
+    /// cheap while the connection works.
     pub fn supervise(&mut self, now: SystemTime) -> Option<Change> {
         if self.is_ours() && self.is_silent(now) {
             self.broken = Some(Broken::Silent);
@@ -99,7 +99,7 @@ impl<H: Hypervisor> Xenstore<'_, H> {
         None
     }
 
-    /// When [`Xenstore::supervise`] wants to be called at the latest.
+    /// The latest time for the next call of [`Xenstore::supervise`].
     #[must_use]
     pub fn supervise_at(&self) -> Option<SystemTime> {
         let patience = self.recovery.waiting_since;
@@ -108,7 +108,7 @@ impl<H: Hypervisor> Xenstore<'_, H> {
             .or(patience.map(|since| after(since, PATIENCE_NS)))
     }
 
-    /// Whether our two indices are not what we have written.
+    /// Whether our two indices differ from the values that we have written.
     pub(super) fn is_emptied(&self) -> bool {
         self.page.load_acquire(ring::REQ_PROD) != self.published
             || self.page.load_acquire(ring::RSP_CONS) != self.rsp_cons
@@ -149,7 +149,7 @@ impl<H: Hypervisor> Xenstore<'_, H> {
         features & XENSTORE_SERVER_FEATURE_RECONNECTION != 0
     }
 
-    /// Asks for a new connection in every way that there is.
+    /// Asks for a new connection in all three ways.
     fn attempt(&mut self, now: SystemTime) {
         self.recovery.attempts = self.recovery.attempts.saturating_add(1);
         self.recovery.next = Some(after(now, self.recovery.pause()));
@@ -162,8 +162,7 @@ impl<H: Hypervisor> Xenstore<'_, H> {
         self.notify();
     }
 
-    /// Takes an emptied ring over, if it is one. `settled` says that whoever empties it has had the
-    /// time for it.
+    /// Takes the ring over if it was emptied. `settled` says that xenstored has had the time to finish emptying it.
     fn is_connected_again(&mut self, broken: Broken, settled: bool) -> bool {
         let connection = self.page.load_acquire(ring::CONNECTION);
         let answered = self.recovery.asked && connection == XENSTORE_CONNECTED;
@@ -186,7 +185,7 @@ impl<H: Hypervisor> Xenstore<'_, H> {
 
     fn begin_anew(&mut self) {
         if core::mem::take(&mut self.recovery.asked) && !self.offers_reconnection() {
-            // Where it is not offered nobody else writes the word.
+            // A server that does not offer reconnection does not write the word, so the guest does.
             self.page
                 .store_release(ring::CONNECTION, XENSTORE_CONNECTED);
         }
@@ -199,7 +198,7 @@ impl<H: Hypervisor> Xenstore<'_, H> {
         self.broken = None;
     }
 
-    /// Drops what has come, and asks a question by whose answer the framing is found again.
+    /// Drops all received bytes and sends a probe, by whose answer the framing is found again.
     fn probe(&mut self) {
         self.rsp_cons = self.page.load_acquire(ring::RSP_PROD);
         self.page.store_fence(ring::RSP_CONS, self.rsp_cons);
@@ -207,7 +206,7 @@ impl<H: Hypervisor> Xenstore<'_, H> {
         let used = self
             .req_prod
             .wrapping_sub(self.page.load_acquire(ring::REQ_CONS));
-        // What xenstored has not read yet, it will answer before; nothing is gained by asking twice.
+        // xenstored has not read the last probe yet and will answer it first, so a second probe gains nothing.
         let unread = self.recovery.probe.is_some() && used != 0;
         let length = HEADER + PROBE.len();
         if unread
@@ -234,7 +233,7 @@ impl<H: Hypervisor> Xenstore<'_, H> {
         self.recovery.probe = Some(id);
     }
 
-    /// Looks for the header of the answer to the probe, byte by byte, through a ring's worth at most.
+    /// Looks for the header of the probe's answer, byte by byte, through one ring at most.
     fn found_probe(&mut self) -> bool {
         let Some(id) = self.recovery.probe else {
             return false;
@@ -260,7 +259,7 @@ impl<H: Hypervisor> Xenstore<'_, H> {
         self.page.store_fence(ring::RSP_CONS, self.rsp_cons);
         self.notify();
         if found {
-            // The rest of the answer follows, and is dropped as one to a request of before.
+            // The rest of the answer follows, and is dropped like an answer of the lost connection.
             let header = core::mem::take(&mut self.message);
             self.begin_anew();
             self.message = header;

@@ -27,9 +27,9 @@ const FRONTEND: &str = "device/vif/0";
 /// One of the two rings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ring {
-    /// Guest to back end.
+    /// The transmit ring, from guest to back end.
     Tx,
-    /// Back end to guest.
+    /// The receive ring, from back end to guest.
     Rx,
 }
 
@@ -45,7 +45,7 @@ struct Connection {
     tx_pending: VecDeque<Option<u16>>,
     rx: SharedPage,
     rx_ref: u32,
-    /// Requests taken, and with them responses given.
+    /// The number of requests taken, which is also the number of responses given.
     rx_cons: u32,
     rx_published: u32,
     tx_published: u32,
@@ -57,21 +57,21 @@ pub struct FakeNetback {
     state: XenbusState,
     connection: Option<Connection>,
     kicked: bool,
-    /// Knows only the key `event-channel`, as a back end without feature-split-event-channels.
+    /// Knows only the key `event-channel`, like a back end without feature-split-event-channels.
     pub one_channel: bool,
     /// Does not connect, whatever the front end writes.
     pub never_connect: bool,
-    /// Takes transmit requests but keeps their responses back.
+    /// Takes transmit requests but holds their responses back.
     pub hold_tx: bool,
-    /// Answers transmit requests last first.
+    /// Answers transmit requests in reverse order.
     pub reorder_tx: bool,
     /// The status of transmit responses.
     pub tx_status: i16,
     /// Keeps its mapping of the rings when it closes.
     pub keep_mapped: bool,
-    /// Maps all that it was granted as well, and keeps that too.
+    /// Also maps all granted buffers, and keeps those mappings when it closes.
     pub map_all: bool,
-    /// The grants that it has kept.
+    /// The grants that it kept mapped.
     kept: Vec<u32>,
     /// The grants of transmit requests of the present connection.
     tx_grants: Vec<u32>,
@@ -82,16 +82,16 @@ pub struct FakeNetback {
     pub transmitted: VecDeque<Vec<u8>>,
     /// Packets that were cut into segments.
     pub segmented: u64,
-    /// The most slots that a packet had.
+    /// The greatest number of slots of a packet.
     pub most_slots: usize,
     to_guest: VecDeque<Packet>,
-    /// Times that it connected.
+    /// The number of connections.
     pub connections: u64,
-    /// Times that keys were missing when it was to connect.
+    /// The number of connections that failed because keys were missing.
     pub refusals: u64,
-    /// Notifications sent.
+    /// The number of notifications sent.
     pub notifications: u64,
-    /// Looks at the rings because the guest had notified.
+    /// The number of looks at the rings after a notification by the guest.
     pub kicks: u64,
 }
 
@@ -134,13 +134,13 @@ impl FakeNetback {
         self.kicked = true;
     }
 
-    /// Frames that wait for a buffer of the guest.
+    /// The number of frames that wait for a receive buffer of the guest.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.to_guest.len()
     }
 
-    /// Transmit requests without a response.
+    /// The number of transmit requests without a response.
     #[must_use]
     pub fn held(&self) -> usize {
         self.connection
@@ -148,7 +148,7 @@ impl FakeNetback {
             .map_or(0, |connection| connection.tx_pending.len())
     }
 
-    /// Receive buffers that the guest has posted.
+    /// The number of receive buffers that the guest has posted.
     #[must_use]
     pub fn posted(&self) -> u32 {
         self.connection.as_ref().map_or(0, |connection| {
@@ -173,7 +173,7 @@ impl FakeNetback {
         progress
     }
 
-    /// Follows the front end's state, as `frontend_changed` in Linux' xen-netback/xenbus.c.
+    /// Follows the front end's state, like `frontend_changed` in Linux' xen-netback/xenbus.c.
     fn follow(&mut self, machine: &mut Machine, store: &mut FakeStore) -> bool {
         if self.state == XenbusState::Unknown {
             return false;
@@ -186,7 +186,7 @@ impl FakeNetback {
         let before = self.state;
         match (frontend, self.state) {
             (XenbusState::Connected, XenbusState::InitWait) if !self.never_connect => {
-                // What it can't connect to is fatal to it: xenbus_dev_fatal closes the device.
+                // A failed connection is fatal: xenbus_dev_fatal closes the device.
                 let connected = self.connect(machine, store);
                 self.switch(
                     store,
@@ -293,7 +293,7 @@ impl FakeNetback {
                     .load_acquire(sring::REQ_PROD)
                     .min(NET_RX_RING_SIZE);
                 let posted = (0..slots).map(|slot| -> netif_rx_request {
-                    // A response in its place has no grant.
+                    // The slot may hold a response already, which has no grant.
                     connection.rx.read(rx_entry(slot))
                 });
                 let grants = posted.map(|request| request.gref);
@@ -309,9 +309,9 @@ impl FakeNetback {
         }
     }
 
-    /// Ends the interface for good when a ring has more requests without a response than slots: of the
-    /// transmit ring Linux' netback says "Impossible number of requests" (`xenvif_tx_build_gops`), and
-    /// a slot without a response that is written again is lost (`RING_REQUEST_PROD_OVERFLOW`, io/ring.h).
+    /// Disables the interface for good when a ring has more requests without a response than slots: for the transmit
+    /// ring, Linux' netback reports "Impossible number of requests" (`xenvif_tx_build_gops`), and a slot that is
+    /// written again before its response is lost (`RING_REQUEST_PROD_OVERFLOW`, io/ring.h).
     fn overflowed(&mut self, machine: &mut Machine) -> bool {
         let Some(connection) = &self.connection else {
             return false;
@@ -396,7 +396,7 @@ impl FakeNetback {
         } {
             let response = match id {
                 Some(id) => netif_tx_response { id, status },
-                // An extra-info slot is answered as well, and the id is whatever is there.
+                // An extra-info slot is answered too; the id of that answer is arbitrary.
                 None => netif_tx_response {
                     id: 0x5a5a,
                     status: NETIF_RSP_NULL,
@@ -472,7 +472,7 @@ fn rx_entry(index: u32) -> usize {
     sring::RING + (index % NET_RX_RING_SIZE) as usize * size_of::<netif_rx_request>()
 }
 
-/// The next receive request, without taking it.
+/// The next receive request, which stays in the ring.
 fn next_rx(connection: &Connection) -> Option<netif_rx_request> {
     (connection.rx.load_acquire(sring::REQ_PROD) != connection.rx_cons)
         .then(|| connection.rx.read(rx_entry(connection.rx_cons)))

@@ -1,4 +1,5 @@
-//! Packets to the guest, and those that it sends as netback reads them: one that Linux' netback refuses is a violation.
+//! Packets to the guest, and packets from the guest as netback parses them. A packet that Linux' netback refuses is a
+//! violation.
 
 use core::mem::size_of;
 use std::vec::Vec;
@@ -17,7 +18,7 @@ pub struct Packet {
     pub bytes: Vec<u8>,
     /// `NETRXF_*` of its slot.
     pub flags: u16,
-    /// Where in the page it is put.
+    /// The offset of the frame in its page, in bytes.
     pub offset: u16,
 }
 
@@ -42,8 +43,8 @@ pub(super) struct Sent {
     pub(super) grants: Vec<u32>,
 }
 
-/// Takes the requests of the next packet, as `xenvif_tx_build_gops` and `xenvif_count_requests` in
-/// Linux' xen-netback/netback.c.
+/// Takes the requests of the next packet, like `xenvif_tx_build_gops` and `xenvif_count_requests` in Linux'
+/// xen-netback/netback.c.
 pub(super) fn packet(
     connection: &mut Connection,
     machine: &mut Machine,

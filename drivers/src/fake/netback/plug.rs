@@ -8,7 +8,7 @@ use crate::fake::machine::Machine;
 use crate::fake::store::FakeStore;
 
 impl FakeNetback {
-    /// The toolstack adds the interface and netback gets ready.
+    /// The toolstack adds the interface, and netback gets ready.
     pub fn plug(&mut self, store: &mut FakeStore) {
         if self.state != XenbusState::Unknown {
             return;
@@ -39,8 +39,7 @@ impl FakeNetback {
         store.set(path.as_bytes(), value.as_bytes());
     }
 
-    /// The toolstack removes the back end and makes another one, at a path of its own if it is not
-    /// the same; the front end's keys are the toolstack's next work.
+    /// The toolstack replaces the back end by another one, at `path`. It writes the front end's keys afterwards.
     pub fn remake(&mut self, machine: &mut Machine, store: &mut FakeStore, path: &str) {
         self.disconnect(machine);
         store.remove(self.path.as_bytes());
@@ -66,7 +65,7 @@ impl FakeNetback {
         self.switch(store, XenbusState::Closing);
     }
 
-    /// The module is unloaded: it closes without waiting for the front end.
+    /// The netback module is unloaded: the back end closes without waiting for the front end.
     pub fn unload(&mut self, machine: &mut Machine, store: &mut FakeStore) {
         if self.state != XenbusState::Unknown {
             self.disconnect(machine);
@@ -75,7 +74,7 @@ impl FakeNetback {
         }
     }
 
-    /// The module is loaded again.
+    /// The netback module is loaded again.
     pub fn load(&mut self, store: &mut FakeStore) {
         let state: String = [&self.path, "/state"].concat();
         let there = store.get(state.as_bytes()).is_some();

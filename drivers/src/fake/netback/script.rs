@@ -5,8 +5,8 @@ use crate::abi::{PAGE_SIZE, netif_rx_response, netif_tx_response, sring};
 use crate::fake::machine::Machine;
 
 impl FakeNetback {
-    /// Answers the next receive request with this response, whatever it says;
-    /// `data` is put at the start of the page. Says whether there was a request.
+    /// Answers the next receive request with an arbitrary response and puts `data` at the start of its page. Returns
+    /// whether there was a request.
     pub fn answer_rx(
         &mut self,
         machine: &mut Machine,
@@ -27,8 +27,7 @@ impl FakeNetback {
         true
     }
 
-    /// Answers a held transmit request with this response, whatever it says.
-    /// Says whether there was a request.
+    /// Answers a held transmit request with an arbitrary response. Returns whether there was a request.
     pub fn answer_tx(
         &mut self,
         machine: &mut Machine,
@@ -45,13 +44,13 @@ impl FakeNetback {
         true
     }
 
-    /// Answers what [`FakeNetback::hold_tx`] kept back.
+    /// Answers the requests that [`FakeNetback::hold_tx`] held back.
     pub fn release(&mut self, machine: &mut Machine) {
         self.answer_pending();
         self.publish(machine);
     }
 
-    /// Writes a response index off by `jump`, and notifies.
+    /// Writes a response index that is wrong by `jump`, and notifies.
     pub fn jump(&mut self, machine: &mut Machine, ring: Ring, jump: u32) {
         if let Some(connection) = &self.connection {
             let (page, index) = match ring {
@@ -64,21 +63,21 @@ impl FakeNetback {
         }
     }
 
-    /// Notifies the guest for nothing.
+    /// Notifies the guest without a response.
     pub fn notify(&mut self, machine: &mut Machine) {
         if let Some(connection) = &self.connection {
             machine.notify_guest(connection.tx_port);
         }
     }
 
-    /// Lets go of what [`FakeNetback::keep_mapped`] kept.
+    /// Unmaps grants that [`FakeNetback::keep_mapped`] kept mapped.
     pub fn unmap(&mut self, machine: &mut Machine, grefs: &[u32]) {
         for &gref in grefs {
             machine.unmap_grant(gref);
         }
     }
 
-    /// Lets go of all that it has kept.
+    /// Unmaps all grants that it kept mapped.
     pub fn let_go(&mut self, machine: &mut Machine) {
         (self.keep_mapped, self.map_all) = (false, false);
         for gref in core::mem::take(&mut self.kept) {
