@@ -1,4 +1,4 @@
-//! From a request and a site to a response.
+//! Makes the response to a request from a site.
 
 use core::fmt::{self, Write};
 
@@ -17,16 +17,16 @@ use mayfly_site::{Broken, File, Pages, Resource, Variant};
 const ALLOW: &[u8] = b"Allow: GET, HEAD, OPTIONS\r\n";
 const NO_STORE: &[u8] = b"Cache-Control: no-store\r\n";
 
-/// What a response is made from.
+/// The state from which a response is made.
 pub(super) struct Answer<'r, 'a, S: ?Sized> {
     pub(super) response: &'r mut Response<'a>,
     pub(super) site: &'a S,
     pub(super) shared: &'r mut Shared,
     pub(super) unix_seconds: Option<u64>,
     framing: Framing,
-    /// Header lines that the site has for whatever is at the path.
+    /// The site's own header lines for the path.
     extra: &'a [u8],
-    /// What of the request is to be passed over before the response goes out.
+    /// The part of the request's content that is skipped before the response is sent.
     body: Body,
 }
 
@@ -53,14 +53,13 @@ impl<'r, 'a, S: Pages + ?Sized> Answer<'r, 'a, S> {
         }
     }
 
-    /// Answers what can't be served; the response is the last.
+    /// Answers a request that cannot be served. The connection closes after the response.
     pub(super) fn refuse(mut self, refusal: Refusal) {
         self.framing.head_only = refusal.head_only;
         self.error(b"", refusal.status, b"");
     }
 
-    /// Answers a request. Gives its content, as far as that is to be passed over before the
-    /// response goes out.
+    /// Answers a request. Returns the part of its content that is skipped before the response is sent.
     pub(super) fn request(mut self, request: &Request<'_, '_>) -> Body {
         self.framing = request.framing;
         self.body = request.body;
@@ -73,7 +72,7 @@ impl<'r, 'a, S: Pages + ?Sized> Answer<'r, 'a, S> {
         };
         let done = match request.method {
             Method::Connect => {
-                // A client that expected a tunnel may have sent something else than requests.
+                // A client that expected a tunnel may send bytes that are not requests.
                 self.close();
                 Err(Status::MethodNotAllowed)
             }
@@ -89,8 +88,8 @@ impl<'r, 'a, S: Pages + ?Sized> Answer<'r, 'a, S> {
             Method::Get | Method::Head | Method::Options => self.serve(request, host),
         };
         if let Err(status) = done {
-            // A client that waits for 100 may send its content now or not (RFC 9110 section
-            // 10.1.1): there is no telling what comes next.
+            // A client that waits for 100 may or may not send its content now (RFC 9110 section 10.1.1), so the next
+            // bytes cannot be interpreted.
             if request.body == Body::TooLong || request.expect == Expect::Continue {
                 self.close();
             }
@@ -104,7 +103,7 @@ impl<'r, 'a, S: Pages + ?Sized> Answer<'r, 'a, S> {
         self.body
     }
 
-    /// Looks up the header lines that the site has for whatever is at the path of a request.
+    /// Looks up the site's own header lines for the path of a request.
     fn look_up_lines(&mut self, request: &Request<'_, '_>, host: &[u8]) {
         let Target::Resource { path, plain, .. } = request.target else {
             return;
@@ -121,7 +120,7 @@ impl<'r, 'a, S: Pages + ?Sized> Answer<'r, 'a, S> {
         });
     }
 
-    /// Makes the response the last, whatever follows of the request.
+    /// Closes the connection after this response, whatever the rest of the request is.
     fn close(&mut self) {
         self.framing.close = true;
         self.body = Body::None;
@@ -132,7 +131,7 @@ impl<'r, 'a, S: Pages + ?Sized> Answer<'r, 'a, S> {
         self.response.begin(status, self.framing, stamp);
     }
 
-    /// Answers with an error: with the page that the site has for it, or else in a few words.
+    /// Answers with an error: with the site's error page, or else with a short text.
     fn error(&mut self, host: &[u8], status: Status, line: &[u8]) {
         self.begin(status);
         self.response.extra = self.extra;
@@ -155,8 +154,8 @@ impl<'r, 'a, S: Pages + ?Sized> Answer<'r, 'a, S> {
         self.response.set_content(Content::Site(content));
     }
 
-    /// The file that is shown with an error. It is not validated, ranged or cached like the file
-    /// that it is: only what comes behind `common` goes with it.
+    /// The site's error page. It is not subject to preconditions, ranges or caching as a file is, so the lines before
+    /// `common` are not sent with it.
     fn error_page(&self, host: &[u8], status: Status) -> Result<Option<Variant<'a>>, Broken> {
         let Some(file) = self.site.error_page(host, status.code())? else {
             return Ok(None);
@@ -268,7 +267,7 @@ impl<'r, 'a, S: Pages + ?Sized> Answer<'r, 'a, S> {
         Ok(())
     }
 
-    /// Evaluates the preconditions: whether a 304 was begun.
+    /// Evaluates the preconditions. Returns whether they have settled the response, with a 304.
     fn is_settled(
         &mut self,
         request: &Request<'_, '_>,
@@ -363,8 +362,8 @@ impl<'r, 'a, S: Pages + ?Sized> Answer<'r, 'a, S> {
         Ok(())
     }
 
-    /// Memory for something that is made for one response. Such a
-    /// response does not wait for the content of its request: others would have to wait too.
+    /// Borrows memory for content that is made for one response. Such a response does not wait for the content of its
+    /// request: otherwise others would have to wait too.
     fn memory(&mut self, length: usize) -> Result<Loan, Status> {
         let loan = self.shared.loans.lend(length);
         let loan = loan.ok_or(Status::ServiceUnavailable)?;
@@ -384,7 +383,7 @@ impl<'r, 'a, S: Pages + ?Sized> Answer<'r, 'a, S> {
     }
 }
 
-/// A page in the making, which does not grow beyond its loan.
+/// A page that is being written into a loan and does not grow beyond it.
 struct Page<'l>(&'l Loan);
 
 impl Write for Page<'_> {

@@ -3,36 +3,36 @@
 use super::octets::{TOKEN, is};
 use super::status::Status;
 
-/// The longest request content that is passed over, and as much again for the framing of chunks; a
-/// longer one is refused.
+/// The longest request content that is skipped, in bytes. As many bytes again are allowed for the framing of chunks.
+/// Longer content is refused.
 pub const BODY_MAX: u32 = 16 * 1024;
-/// Bytes in the line that begins a chunk, and in a trailer field.
+/// The longest line that begins a chunk, and the longest trailer field, in bytes.
 const LINE_MAX: u32 = 256;
 
-/// The content of a request, as far as it has not been passed over.
+/// The unread part of the request's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Body {
-    /// There is none, or all of it has been passed over.
+    /// There is no content, or all of it has been skipped.
     None,
-    /// So many bytes.
+    /// The number of bytes that remain.
     Length(u32),
-    /// Longer than is taken.
+    /// The content is longer than [`BODY_MAX`].
     TooLong,
-    /// As many as the chunks say (RFC 9112 section 7.1).
+    /// Chunked content (RFC 9112 section 7.1), which ends at its last chunk.
     Chunked(Chunked),
 }
 
-/// Where in a chunked body the next byte belongs.
+/// The position of the parser in a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Chunked {
     place: Place,
-    /// Bytes of the chunk that are still to come, or its size as far as it was read.
+    /// The remaining bytes of the chunk, or its size as far as it was read.
     chunk: u32,
-    /// Bytes of all chunks.
+    /// The number of bytes in all chunks.
     total: u32,
-    /// Bytes of the line so far, its end included.
+    /// The number of bytes of the line so far, its end included.
     line: u32,
-    /// Bytes that are not of a chunk.
+    /// The number of bytes outside of chunks.
     framing: u32,
 }
 
@@ -87,7 +87,7 @@ impl Body {
         })
     }
 
-    /// Passes over what is in `input`: the number of bytes.
+    /// Skips content in `input`. Returns the number of skipped bytes.
     pub(super) fn skip(&mut self, input: &[u8]) -> Result<usize, Status> {
         match self {
             Self::None | Self::TooLong => Ok(0),
@@ -200,7 +200,8 @@ mod tests {
 
     use super::*;
 
-    /// Bytes passed over of a body and what follows, in pieces of `step`; `None` when more must come.
+    /// Skips a body that other bytes follow, in pieces of `step`. Returns the number of skipped bytes; `None` when the
+    /// body is incomplete.
     fn skip(input: &[u8], step: usize) -> Result<Option<usize>, Status> {
         let mut body = Body::chunked();
         let (mut start, mut end) = (0, 0);

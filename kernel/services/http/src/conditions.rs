@@ -3,32 +3,32 @@
 use super::request::Request;
 use mayfly_site::date::parse_http_date;
 
-/// What identifies a selected representation.
+/// The validators of a selected representation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Validators<'a> {
     /// A strong entity tag, with its quotes.
     pub(super) etag: Option<&'a [u8]>,
-    /// Seconds since 1970. The content can't have changed twice in that second without another
-    /// entity tag in the same site, so the date is a strong validator too (section 8.8.2.2).
+    /// The date of the last modification, in seconds since 1970. Within one site, content cannot change twice in that
+    /// second without another entity tag, so the date is a strong validator too (section 8.8.2.2).
     pub(super) modified: Option<u64>,
 }
 
 impl Validators<'_> {
-    /// Of what is made for each request.
+    /// The validators of content that is made for each request: none.
     pub(super) const NONE: Self = Self {
         etag: None,
         modified: None,
     };
 }
 
-/// What the preconditions of a request come to.
+/// The result of the preconditions of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// As if there were none.
+    /// The request is answered as if it had no precondition.
     Proceed,
-    /// 304.
+    /// The answer is 304.
     NotModified,
-    /// 412.
+    /// The answer is 412.
     Failed,
 }
 
@@ -80,14 +80,14 @@ pub(super) fn allows_range(
     }
 }
 
-/// How entity tags are compared (section 8.8.3.2).
+/// The comparison of entity tags (section 8.8.3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Comparison {
     Strong,
     Weak,
 }
 
-/// Whether a list of entity tags, or `*`, has one that matches. What is malformed matches nothing.
+/// Whether a list of entity tags, or `*`, matches. Malformed values match nothing.
 fn lists(value: &[u8], etag: Option<&[u8]>, comparison: Comparison) -> bool {
     if value == b"*" {
         return true;
@@ -114,7 +114,7 @@ fn lists(value: &[u8], etag: Option<&[u8]>, comparison: Comparison) -> bool {
         if tag == etag && (weak.is_none() || comparison == Comparison::Weak) {
             return true;
         }
-        // Behind a tag comes a comma or the end.
+        // After a tag comes a comma or the end.
         rest = tail.trim_ascii_start();
         if rest.first() != Some(&b',') {
             return false;

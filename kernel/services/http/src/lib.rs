@@ -1,12 +1,11 @@
 //! An HTTP/1.1 server over bytes (RFC 9110, RFC 9112): GET, HEAD and OPTIONS of what a site has.
 //!
-//! The end of a header section is found by looking at each byte once, however slowly they come;
-//! then its fields are parsed by `httparse` in the receive buffer. Request content is passed over
-//! within a bound, and then the response is sent: content from where the site has it, header lines
-//! too. Requests are answered in order, one at a time; the next one is looked at when the last
-//! byte of the answer before it has found room.
+//! The scanner looks at each byte of a header section once, however slowly the bytes arrive. `httparse` then parses the
+//! fields in the receive buffer. Request content is skipped, up to a limit; then the response is sent, with content and
+//! header lines copied straight from the site. Requests are answered in order, one at a time: the next request is read
+//! when the last byte of the answer before it has been written.
 //!
-//! What can be read in two ways is answered with 400 and the connection closed; `request` has the list.
+//! Ambiguous requests are answered with 400, and the connection is closed; `request` has the list.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -39,27 +38,28 @@ use response::Response;
 pub use status::Stats;
 use status::{MethodClass, Status};
 
-/// Bytes of the longest header section, request line included: enough for a target of 8,000 bytes (RFC 9112
-/// section 3) with the usual fields.
+/// The longest header section, request line included, in bytes: enough for a target of 8,000 bytes (RFC 9112 section 3)
+/// with the usual fields.
 pub const HEAD_MAX: usize = 8 * 1024 + 512;
-/// Time that a connection may be without a request.
+/// The time in ms that a connection may be without a request.
 pub const IDLE_TIMEOUT: Millis = 15_000;
-/// Time from the first byte of a request to the end of its header section, and then of its content.
+/// The time limit in ms from the first byte of a request to the end of its header section, and then again to the end of
+/// its content.
 pub const REQUEST_TIMEOUT: Millis = 10_000;
-/// Time in which a client must take [`WRITE_QUOTA`] bytes of an answer, or the rest of it.
+/// The time in ms in which a client must take [`WRITE_QUOTA`] bytes of an answer, or the rest of it.
 pub const WRITE_TIMEOUT: Millis = 10_000;
-/// Bytes that a client must take in each [`WRITE_TIMEOUT`].
+/// The number of bytes that a client must take in each [`WRITE_TIMEOUT`].
 pub const WRITE_QUOTA: usize = 1024;
 
-/// What the connections of a server share.
+/// State that all connections of a server share.
 #[derive(Debug)]
 pub struct Shared {
     /// Counters.
     pub stats: Stats,
-    /// The lines of `Server` and, where the time is known, `Date`, in this second.
+    /// The lines of `Server` and, if the time is known, `Date`, for the current second.
     stamp: [u8; STAMP_LEN],
     stamp_second: Option<u64>,
-    /// Boundaries of multipart responses that were given out.
+    /// The number of boundaries used for multipart responses.
     boundaries: u64,
     loans: Loans,
 }
@@ -97,7 +97,7 @@ impl Shared {
         &self.stamp
     }
 
-    /// Something that no multipart response before was made from.
+    /// A seed for a multipart boundary that no earlier response had.
     fn boundary(&mut self, unix_seconds: Option<u64>) -> u64 {
         self.boundaries = self.boundaries.wrapping_add(1);
         (unix_seconds.unwrap_or(0) << 32).wrapping_add(self.boundaries)
@@ -107,50 +107,50 @@ impl Shared {
 /// One connection.
 #[derive(Debug)]
 pub struct Connection<'a> {
-    /// Bytes of the receive buffer.
+    /// The size of the receive buffer in bytes.
     input_max: usize,
     phase: Phase,
-    /// When the phase began, or the peer last took a quota of the response.
+    /// The time at which the phase began, or at which the peer last took a quota of the response.
     since: Millis,
     scanner: Scanner,
     /// The beginning of a header section that is longer than the receive buffer.
     long_head: Option<Loan>,
-    /// What is left to write of an interim response.
+    /// The unwritten part of an interim response.
     interim: &'static [u8],
-    /// What is left of the request's content.
+    /// The unread part of the request's content.
     body: Body,
     response: Response<'a>,
-    /// Bytes taken by the peer since `since`.
+    /// The number of bytes that the peer has taken since `since`.
     taken: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// No byte of a request has come.
+    /// No byte of a request has arrived.
     Idle,
-    /// A part of a header section has come.
+    /// A part of a header section has arrived.
     Head,
-    /// The content of a request is being passed over.
+    /// The content of a request is being skipped.
     Body,
     /// A response is being written.
     Respond,
-    /// Everything was written.
+    /// All has been written.
     Closed,
 }
 
-/// What a connection is served with.
+/// The context in which a connection is served.
 struct Cx<'x, 'a, S: ?Sized> {
     moment: Moment,
     site: &'a S,
     shared: &'x mut Shared,
 }
 
-/// What was done in one phase.
+/// The result of one step in a phase.
 #[derive(Clone, Copy, Debug, Default)]
 struct Step {
     consumed: usize,
     written: usize,
-    /// `None` to go on in the phase that is the connection's now.
+    /// `None` to go on with the connection's current phase.
     next: Option<Next>,
 }
 
@@ -164,7 +164,7 @@ impl Step {
 }
 
 impl<'a> Connection<'a> {
-    /// A connection that was accepted now, whose receive buffer has `input_max` bytes.
+    /// A new connection, accepted at `now`, whose receive buffer has `input_max` bytes.
     #[must_use]
     pub fn new(now: Millis, input_max: usize) -> Self {
         Self {
@@ -180,7 +180,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// When `process` must be called again, whatever happens until then.
+    /// The time by which `process` must be called again, even if nothing happens.
     #[must_use]
     pub fn deadline(&self) -> Millis {
         let timeout = match self.phase {
@@ -198,15 +198,14 @@ impl<'a> Connection<'a> {
         self.phase == Phase::Idle
     }
 
-    /// Since when the peer has owed what the deadline waits for: a request, the rest of one, or to
-    /// take the next [`WRITE_QUOTA`] bytes. Of two connections, the one that has owed for longer
-    /// is the slower.
+    /// The time since which the server has waited for the peer: for a request, for the rest of one, or for the peer to
+    /// take the next [`WRITE_QUOTA`] bytes. Of two connections, the one with the earlier time is the slower.
     #[must_use]
     pub fn waiting_since(&self) -> Millis {
         self.since
     }
 
-    /// Answers the requests in `input` as far as there is room in `out`.
+    /// Answers the requests in `input`, as far as there is room in `out`.
     pub fn process<S: Pages + ?Sized>(
         &mut self,
         moment: Moment,
@@ -294,7 +293,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Passes over the content of a request.
+    /// Skips the content of a request.
     fn skip_body<S: Pages + ?Sized>(
         &mut self,
         input: Input<'_>,
@@ -325,7 +324,7 @@ impl<'a> Connection<'a> {
         step
     }
 
-    /// Writes as much of the response as there is room for.
+    /// Writes as much of the response as fits.
     fn respond<S: Pages + ?Sized>(&mut self, room: &mut [u8], cx: &mut Cx<'_, 'a, S>) -> Step {
         let (now, stats) = (cx.moment.now, &mut cx.shared.stats);
         let interim = self.write_interim(room);
@@ -380,11 +379,11 @@ impl<'a> Connection<'a> {
         Next::Close
     }
 
-    /// Looks for the end of a header section at the start of `input`, behind what was put aside of it; and how many bytes
-    /// of `input` were put aside now, because the receive buffer has no room for the rest.
+    /// Looks for the end of a header section in the set-aside bytes and `input`, which follows them. Returns also the
+    /// number of bytes of `input` that were set aside now, because the receive buffer has no room for the rest.
     fn scan(&mut self, input: &[u8], now: Millis, shared: &mut Shared) -> (usize, Scan) {
         const NO_MEMORY: Scan = Scan::Refused(Status::ServiceUnavailable);
-        // A blank line that is not complete is no request yet.
+        // An incomplete blank line does not begin a request.
         if self.long_head.is_none() && matches!(input, b"" | b"\r") {
             return (0, Scan::Partial);
         }
@@ -406,7 +405,7 @@ impl<'a> Connection<'a> {
         };
         let scan = head.bytes().map(|head| self.scanner.scan(&head, HEAD_MAX));
         match (scan, head.bytes()) {
-            // What stands behind the head is still to be read.
+            // The bytes after the head are still to be read.
             (Some(Scan::Head(extent)), Some(head)) => {
                 let behind = head.len().saturating_sub(extent.length);
                 (length.saturating_sub(behind), Scan::Head(extent))
@@ -415,8 +414,8 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Prepares the response to a request whose header section is complete: in what was put aside, or else at the start of
-    /// `input`, of which the number of bytes is given that are done with.
+    /// Prepares the response to a request whose header section is complete: in the set-aside bytes, or else at the
+    /// start of `input`. Returns the number of consumed bytes of `input`.
     fn receive_head<S: Pages + ?Sized>(
         &mut self,
         input: &[u8],
@@ -470,7 +469,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Makes an error the last response, in place of the one that was prepared.
+    /// Replaces the prepared response by an error, and closes the connection after it.
     fn refuse<S: Pages + ?Sized>(&mut self, status: Status, cx: &mut Cx<'_, 'a, S>) {
         let head_only = self.phase == Phase::Body && self.response.framing.head_only;
         self.body = Body::None;
@@ -479,7 +478,7 @@ impl<'a> Connection<'a> {
             .refuse(Refusal { status, head_only });
     }
 
-    /// Writes what is left of an interim response: the number of bytes.
+    /// Writes the rest of an interim response. Returns the number of bytes written.
     fn write_interim(&mut self, mut room: &mut [u8]) -> usize {
         response::advance(&mut self.interim, &mut room)
     }
@@ -488,8 +487,8 @@ impl<'a> Connection<'a> {
 /// The interim response to `Expect: 100-continue` (RFC 9110 section 15.2.1).
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// Bytes at the start of `input` that are blank lines, which a request line may follow
-/// (RFC 9112 section 2.2).
+/// The number of bytes at the start of `input` that are blank lines, which may precede a request line (RFC 9112 section
+/// 2.2).
 fn leading_blank_lines(input: &[u8]) -> usize {
     let mut rest = input;
     while let Some(after) = rest.strip_prefix(b"\r\n") {

@@ -1,34 +1,34 @@
-//! Memory that a connection borrows: for an answer that is composed for one request, and for a head that is longer
-//! than a receive buffer.
+//! Memory that a connection borrows: for an answer that is composed for one request, or for a head that is longer than
+//! the receive buffer.
 //!
-//! There are few loans for all connections together, so that many clients can't take much. Whoever needs one has it:
-//! the oldest is taken back then. A client that reads what it asked for gives its loan back at once, so those that
-//! lose one are slow.
+//! All connections together have few loans, so that many clients cannot take much memory. A new loan is always granted:
+//! if all are in use, the oldest is taken back. A client that reads its answer promptly returns its loan soon, so the
+//! clients that lose a loan are slow ones.
 
 use alloc::rc::{Rc, Weak};
 use alloc::vec::Vec;
 use core::cell::{Ref, RefCell};
 
-/// Loans at once.
+/// The greatest number of loans at a time.
 pub const LOANS: usize = 4;
 
-/// The bytes of a loan; none when it was taken back.
+/// The bytes of a loan; `None` when it was taken back.
 type Bytes = RefCell<Option<Vec<u8>>>;
 
-/// What all connections of a server may borrow.
+/// The loans of all connections of a server.
 #[derive(Debug, Default)]
 pub(super) struct Loans {
-    /// The loans that were made, and their numbers in order.
+    /// The current loans with their serial numbers.
     made: [(u64, Weak<Bytes>); LOANS],
     last: u64,
 }
 
-/// Memory that was borrowed; it goes back when this is dropped.
+/// Borrowed memory. Dropping it returns the memory.
 #[derive(Debug)]
 pub(super) struct Loan(Rc<Bytes>);
 
 impl Loans {
-    /// Lends room for `length` bytes; `None` when memory is out, or all that is lent is being read.
+    /// Lends room for `length` bytes; `None` when memory is exhausted, or when all loans are being read.
     pub(super) fn lend(&mut self, length: usize) -> Option<Loan> {
         let is_free = |loan: &Weak<Bytes>| match loan.upgrade() {
             None => true,
@@ -50,18 +50,18 @@ impl Loans {
 }
 
 impl Loan {
-    /// Whether it was taken back.
+    /// Whether the loan was taken back.
     pub(super) fn is_lost(&self) -> bool {
         self.0.try_borrow().is_ok_and(|bytes| bytes.is_none())
     }
 
-    /// The bytes so far; `None` when it was taken back.
+    /// The bytes written so far; `None` when the loan was taken back.
     pub(super) fn bytes(&self) -> Option<Ref<'_, [u8]>> {
         let bytes = self.0.try_borrow().ok()?;
         Ref::filter_map(bytes, |bytes| bytes.as_deref()).ok()
     }
 
-    /// Adds as many of these bytes as there is room for: how many; `None` when it was taken back.
+    /// Appends as many bytes as fit. Returns their number; `None` when the loan was taken back.
     pub(super) fn push(&self, more: &[u8]) -> Option<usize> {
         let mut bytes = self.0.try_borrow_mut().ok()?;
         let bytes = bytes.as_mut()?;
@@ -93,7 +93,7 @@ mod tests {
             (None, true)
         );
         drop(read);
-        // One that was given back is taken first.
+        // A returned loan is reused first.
         drop(fifth);
         let _sixth = loans.lend(8).unwrap();
         assert!(!held[0].is_lost() && !held[2].is_lost() && !held[3].is_lost());

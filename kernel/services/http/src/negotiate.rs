@@ -6,7 +6,7 @@ use mayfly_site::{Coding, Variant, Variants};
 /// A weight of 1, in thousandths.
 const ONE: u16 = 1000;
 
-/// What `Accept-Encoding` says of each coding, and of all others.
+/// The weights that `Accept-Encoding` gives to each coding, and to all others.
 #[derive(Clone, Copy, Debug, Default)]
 struct Weights {
     codings: [Option<u16>; 4],
@@ -43,7 +43,7 @@ impl Weights {
     }
 
     fn of(&self, coding: Coding) -> u16 {
-        // The identity is acceptable as long as nobody says otherwise.
+        // The identity is acceptable unless the field excludes it.
         let unsaid = u16::from(coding == Coding::Identity);
         let said = self.codings.get(coding as usize).copied().flatten();
         said.or(self.others).unwrap_or(unsaid)
@@ -73,8 +73,8 @@ fn weight(parameter: &[u8]) -> Option<u16> {
     (weight <= ONE).then_some(weight)
 }
 
-/// The variant with the highest weight, and of several the first, which is the smallest. When the
-/// client takes none, it gets the identity rather than an error (RFC 9110 section 12.1).
+/// The variant with the highest weight; among equals the first, which is the smallest. A client that accepts none gets
+/// the identity rather than an error (RFC 9110 section 12.1).
 pub(super) fn choose<'v, 'a>(
     request: &Request<'_, '_>,
     variants: &'v Variants<'a>,

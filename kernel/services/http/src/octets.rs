@@ -4,8 +4,8 @@
 pub(super) const TOKEN: u8 = 1;
 /// `unreserved` and `sub-delims` of RFC 3986: a registered name without percent-encoding.
 pub(super) const NAME: u8 = 2;
-/// Nothing that a request target can have (white space and control characters), or that makes one
-/// other than a plain path.
+/// Bytes that a request target cannot contain (white space and control characters), or that make it other than a plain
+/// path.
 pub(super) const SPECIAL: u8 = 4;
 
 static CLASSES: [u8; 256] = classes();
@@ -35,19 +35,19 @@ const fn mark(classes: &mut [u8; 256], octets: &[u8], class: u8) {
     }
 }
 
-/// Whether a byte is of a class.
+/// Whether a byte belongs to a class.
 pub(super) fn is(octet: u8, class: u8) -> bool {
     CLASSES[usize::from(octet)] & class != 0
 }
 
-/// Where the first LF is, eight bytes at a time.
+/// The index of the first LF, searched eight bytes at a time.
 pub(super) fn line_feed(octets: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGH: u64 = ONES << 7;
     const LINE_FEEDS: u64 = ONES * b'\n' as u64;
     let (words, rest) = octets.as_chunks();
     for (index, word) in words.iter().enumerate() {
-        // A byte that is zero borrows; those above it may seem to be zero as well.
+        // A zero byte causes a borrow, so the bytes above it may seem to be zero as well.
         let differences = u64::from_le_bytes(*word) ^ LINE_FEEDS;
         let zeros = differences.wrapping_sub(ONES) & !differences & HIGH;
         if zeros != 0 {
@@ -69,7 +69,7 @@ mod tests {
         for start in 0..8 {
             for at in start..octets.len() {
                 octets[at] = b'\n';
-                // What comes behind makes no difference.
+                // The bytes after the LF make no difference.
                 for behind in [0, 9, 10, 11, 0x8a, 0xff] {
                     octets[at + 1..].fill(behind);
                     assert_eq!(line_feed(&octets[start..]), Some(at - start));

@@ -1,18 +1,18 @@
 //! Byte ranges (RFC 9110 section 14).
 
-/// The most parts in one response. A request for more gets the whole, as one may (section 14.2).
+/// The greatest number of parts in one response. A request for more gets the whole, as section 14.2 allows.
 pub(super) const PARTS_MAX: usize = 16;
-/// The most range specifiers in one request that has a partial answer.
+/// The greatest number of range specifiers in a request that gets a partial answer.
 const SPECIFIERS_MAX: usize = 64;
 
-/// A part of a representation: its first byte, and the one behind its last.
+/// A part of a representation: the offset of its first byte, and the offset after its last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Span {
     pub(super) first: usize,
     pub(super) end: usize,
 }
 
-/// Parts that don't overlap, in the order in which they were asked for.
+/// Parts that do not overlap, in the requested order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Parts {
     spans: [Span; PARTS_MAX],
@@ -24,7 +24,7 @@ impl Parts {
         self.spans.get(..self.count).unwrap_or_default()
     }
 
-    /// Adds a span, in the place of the first that it touches. `None` when there are too many.
+    /// Adds a span, merged into the first span that it touches. `None` when there are too many.
     fn add(&mut self, mut span: Span) -> Option<()> {
         let mut place = None;
         let mut at = 0;
@@ -37,7 +37,7 @@ impl Parts {
             span.end = span.end.max(other.end);
             self.spans.get_mut(at..self.count)?.rotate_left(1);
             self.count -= 1;
-            // A wider span may touch one that the narrower did not.
+            // The wider span may touch one that the narrower span did not.
             place = Some(place.map_or(at, |place: usize| place.min(at)));
             at = 0;
         }
@@ -49,8 +49,8 @@ impl Parts {
     }
 }
 
-/// Evaluates a `Range` field for a representation of `length` octets: the parts that it selects,
-/// none of them if it can't be satisfied; `None` if it is to be ignored.
+/// Evaluates a `Range` field for a representation of `length` bytes: the parts that it selects, empty if it cannot be
+/// satisfied; `None` if it is to be ignored.
 ///
 /// Overlapping and adjacent ranges become one, so that no response is longer than the
 /// representation and its framing.
@@ -73,7 +73,7 @@ pub(super) fn select(value: &[u8], length: usize) -> Option<Parts> {
             (b"", suffix) => {
                 let suffix = position(suffix)?;
                 if suffix > 0 && length == 0 {
-                    // Satisfiable (section 14.1.2), but no part could be named.
+                    // The range is satisfiable (section 14.1.2), but there is no part to name.
                     return None;
                 }
                 Span {
@@ -103,7 +103,7 @@ pub(super) fn select(value: &[u8], length: usize) -> Option<Parts> {
     (count > 0).then_some(parts)
 }
 
-/// Digits and nothing else; larger than any file is as good as exact.
+/// A decimal number, digits only. A number larger than any file is capped.
 fn position(digits: &[u8]) -> Option<usize> {
     let value = super::request::decimal(digits).ok()?;
     Some(usize::try_from(value).unwrap_or(usize::MAX))

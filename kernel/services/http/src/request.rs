@@ -1,8 +1,8 @@
-//! From bytes to a request: where its head ends, what it asks for, how it is framed.
+//! Parses a request: the end of its head, its target, and its framing.
 //!
-//! What a proxy in front could understand in another way is refused and the connection closed
-//! (RFC 9112 sections 2.2, 5.1, 5.2, 6.1, 6.3 and 11.2): a bare LF or CR, white space before a
-//! colon, folded lines, a length and a transfer coding together, repeated lengths, codings or hosts.
+//! A request that a proxy could understand differently is refused, and the connection is closed (RFC 9112 sections 2.2,
+//! 5.1, 5.2, 6.1, 6.3 and 11.2): a bare LF or CR, white space before a colon, folded lines, a length and a transfer
+//! coding together, repeated lengths, codings or hosts.
 
 use httparse::Header;
 
@@ -11,46 +11,46 @@ use super::octets::{TOKEN, is, line_feed};
 use super::status::{MethodClass, Status};
 use super::target::{self, Target};
 
-/// Header fields in one request.
+/// The greatest number of header fields in one request.
 pub(super) const FIELDS_MAX: usize = 64;
-/// Header fields that few requests have more of.
+/// The number of header fields that most requests do not exceed.
 pub(super) const FIELDS_FEW: usize = 16;
 
-/// Finds the end of a header section, looking at each byte once however the bytes come.
+/// Finds the end of a header section. It looks at each byte once, in whatever pieces the bytes arrive.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Scanner {
-    /// Bytes that were looked at.
+    /// The number of scanned bytes.
     seen: usize,
-    /// Where the line begins that is not complete.
+    /// The offset of the incomplete line.
     line: usize,
-    /// Lines before it.
+    /// The extent of the complete lines.
     extent: Extent,
 }
 
-/// Where a header section and its parts end.
+/// The extent of a header section and of its parts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Extent {
-    /// Bytes of the request line, its end included.
+    /// The length of the request line with its end, in bytes.
     pub(super) line: usize,
-    /// Lines between the request line and the blank line.
+    /// The number of lines between the request line and the blank line.
     pub(super) fields: usize,
-    /// Bytes of all, the blank line included.
+    /// The length of the whole section with the blank line, in bytes.
     pub(super) length: usize,
 }
 
-/// What a [`Scanner`] has found.
+/// The result of a [`Scanner`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scan {
-    /// More must come.
+    /// The header section is incomplete.
     Partial,
-    /// A header section.
+    /// A complete header section.
     Head(Extent),
-    /// No header section: it is too long, or it can be read in more than one way.
+    /// The header section is too long or ambiguous.
     Refused(Status),
 }
 
 impl Scanner {
-    /// Goes on in `input`, which begins with a request line.
+    /// Continues the scan of `input`, which begins with a request line.
     pub(super) fn scan(&mut self, input: &[u8], max: usize) -> Scan {
         if input.first().is_some_and(|&octet| !is(octet, TOKEN)) {
             return Scan::Refused(Status::BadRequest);
@@ -85,16 +85,16 @@ impl Scanner {
     }
 }
 
-/// The methods that make a difference.
+/// The methods that the server distinguishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Method {
     Get,
     Head,
     Options,
     Connect,
-    /// One that is known and not allowed here.
+    /// A known method that is not allowed.
     Refused,
-    /// One that is not known.
+    /// An unknown method.
     Unknown,
 }
 
@@ -120,18 +120,18 @@ impl Method {
     }
 }
 
-/// How the response to a request is framed.
+/// The framing of the response to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Framing {
-    /// Whether it has no content (HEAD).
+    /// Whether the response has no content (HEAD).
     pub(super) head_only: bool,
-    /// Whether the connection ends with it.
+    /// Whether the connection closes after the response.
     pub(super) close: bool,
-    /// Whether the request is HTTP/1.0, where a connection that stays open is news.
+    /// Whether the request is HTTP/1.0, where a connection that stays open must be announced.
     pub(super) http10: bool,
 }
 
-/// What `Expect` asks for.
+/// The expectation of the `Expect` field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expect {
     Nothing,
@@ -144,22 +144,22 @@ pub(super) enum Expect {
 pub(super) struct Request<'h, 'i> {
     pub(super) method: Method,
     pub(super) framing: Framing,
-    /// Its content, which has no meaning for any method that is served here.
+    /// The content, which has no meaning for any method that is served here.
     pub(super) body: Body,
     pub(super) expect: Expect,
-    /// The host of the target, or else of `Host`.
+    /// The host from the target, or else from `Host`.
     pub(super) host: &'i [u8],
     pub(super) target: Target<'i>,
     fields: &'h [Header<'i>],
     /// Whether there is a precondition other than `If-Range` among the fields.
     pub(super) conditional: bool,
-    /// Whether there is `Range`.
+    /// Whether the request has a `Range` field.
     pub(super) ranged: bool,
-    /// Whether there is `Accept-Encoding`.
+    /// Whether the request has an `Accept-Encoding` field.
     pub(super) negotiated: bool,
 }
 
-/// A request that can't be served; nothing that follows on the connection can be trusted.
+/// A request that cannot be served. The bytes that follow it on the connection cannot be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) status: Status,
@@ -220,7 +220,7 @@ impl<'h, 'i> Request<'h, 'i> {
             Target::Resource {
                 host: Some(host), ..
             } => {
-                // RFC 9112 section 3.2.2: `Host` is ignored then.
+                // RFC 9112 section 3.2.2: with absolute-form, `Host` is ignored.
                 request.host = host;
                 Ok(request)
             }
@@ -266,7 +266,7 @@ impl<'h, 'i> Request<'h, 'i> {
             None if http10 => b"",
             None => return Err(Status::BadRequest),
         };
-        // RFC 9112 sections 6.1 and 6.3: where a body ends must be beyond doubt.
+        // RFC 9112 sections 6.1 and 6.3: the end of the body must be unambiguous.
         self.body = match (coding, length) {
             (None, None) => Body::None,
             (None, Some(length)) => Body::with_length(decimal(length)?),
@@ -276,7 +276,7 @@ impl<'h, 'i> Request<'h, 'i> {
             }
             (Some(_), _) => return Err(Status::BadRequest),
         };
-        // RFC 9110 section 10.1.1: not with HTTP/1.0.
+        // RFC 9110 section 10.1.1: `Expect` is ignored in HTTP/1.0.
         if http10 {
             self.expect = Expect::Nothing;
         }
@@ -284,20 +284,20 @@ impl<'h, 'i> Request<'h, 'i> {
         Ok(())
     }
 
-    /// The values of all fields with a name, in lower case.
+    /// The values of all fields with this name. The comparison ignores case.
     pub(super) fn values(&self, name: &'static str) -> impl Iterator<Item = &'i [u8]> {
         let named = move |field: &&Header<'i>| field.name.eq_ignore_ascii_case(name);
         self.fields.iter().filter(named).map(|field| field.value)
     }
 
-    /// The value of a field that must not come more than once, and is ignored when it does.
+    /// The value of a field that must occur once only; `None` if it is repeated.
     pub(super) fn value(&self, name: &'static str) -> Option<&'i [u8]> {
         let mut values = self.values(name);
         values.next().filter(|_| values.next().is_none())
     }
 }
 
-/// Takes note of a field that must not be repeated, not even with the same value.
+/// Stores the value of a field that must not be repeated, not even with the same value.
 fn once<'i>(place: &mut Option<&'i [u8]>, value: &'i [u8]) -> Result<(), Status> {
     match place.replace(value) {
         None => Ok(()),
@@ -343,7 +343,7 @@ pub(super) fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|member| !member.is_empty())
 }
 
-/// Digits and nothing else; larger than any limit is as good as exact.
+/// A decimal number, digits only. A number larger than any limit is capped.
 pub(super) fn decimal(value: &[u8]) -> Result<u64, Status> {
     if value.is_empty() {
         return Err(Status::BadRequest);
@@ -356,8 +356,8 @@ pub(super) fn decimal(value: &[u8]) -> Result<u64, Status> {
     })
 }
 
-/// Whether `Transfer-Encoding` is `chunked` and nothing else. Codings below it are not known here
-/// (RFC 9112 section 6.1); without it at the end the body has no end (section 6.3).
+/// Checks that `Transfer-Encoding` is `chunked` and nothing else. Other codings are not supported (RFC 9112 section
+/// 6.1); without `chunked` at the end the body has no end (section 6.3).
 fn chunked(value: &[u8]) -> Result<(), Status> {
     let is_chunked = |member: &[u8]| member.eq_ignore_ascii_case(b"chunked");
     if is_chunked(value) {

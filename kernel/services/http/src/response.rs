@@ -1,17 +1,17 @@
-//! A response that is being written: what is its own, and what it shows from where the site has it.
+//! A response that is being written: the part that it owns, and the parts that it borrows from the site.
 
 use super::loan::Loan;
 use super::range::{Parts, Span};
 use super::request::Framing;
 use super::status::Status;
 
-/// Room for what a response says by itself: status line, `Server`, `Date`, `Connection`, and the
-/// longest of `Content-Length` with `Content-Range`, with `Content-Type` of 128 bytes, or with `Allow`.
+/// Room in bytes for the header lines that are made for each response: status line, `Server`, `Date`, `Connection`, and
+/// the longest of `Content-Length` with `Content-Range`, with `Content-Type` of 128 bytes, or with `Allow`.
 const OWN_MAX: usize = 384;
-/// Bytes in the boundary of a multipart response (RFC 2046 section 5.1.1).
+/// The length of the boundary of a multipart response, in bytes (RFC 2046 section 5.1.1).
 const BOUNDARY: usize = 16;
 
-/// A short text in the making. What does not fit is left out.
+/// A short text that is being written. Bytes that do not fit are left out.
 #[derive(Debug)]
 pub(super) struct Text<const N: usize> {
     octets: [u8; N],
@@ -71,14 +71,14 @@ impl<const N: usize> Text<N> {
     }
 }
 
-/// What follows the head of a response.
+/// The content of a response, after its head.
 #[derive(Debug)]
 pub(super) enum Content<'a> {
     /// Bytes of the site.
     Site(&'a [u8]),
     /// Bytes that were made for this response.
     Made(Made),
-    /// So many bytes that mean nothing.
+    /// The number of meaningless bytes, for load tests.
     Payload(u64),
 }
 
@@ -94,7 +94,7 @@ impl Made {
         Self { octets, sent: 0 }
     }
 
-    /// Copies as much as there is room for: how much.
+    /// Copies as many bytes as fit. Returns their number.
     fn copy_to(&mut self, room: &mut &mut [u8]) -> usize {
         let Some(octets) = self.octets.bytes() else {
             return 0;
@@ -116,7 +116,7 @@ struct Multipart<'a> {
     /// The line of `Content-Type`.
     content_type: &'a [u8],
     parts: Parts,
-    /// How many of them were begun; one more when the last boundary was.
+    /// The number of parts begun, plus one when the last boundary was begun.
     begun: usize,
     boundary: [u8; BOUNDARY],
 }
@@ -128,24 +128,24 @@ pub(super) struct Response<'a> {
     pub(super) framing: Framing,
     pub(super) own: Text<OWN_MAX>,
     own_sent: usize,
-    /// Header lines that the site has for whatever is at the path.
+    /// The site's own header lines for the path.
     pub(super) extra: &'a [u8],
-    /// The name of the field whose value `lines` are.
+    /// The name of the field whose value `lines` begins with.
     pub(super) name: &'static [u8],
     /// Header lines of the site, each with its line end.
     pub(super) lines: &'a [u8],
-    /// What stands between them and the content.
+    /// The bytes between the header lines and the content.
     pub(super) blank: &'static [u8],
     content: Content<'a>,
     multipart: Option<Multipart<'a>>,
 }
 
-/// What a call of [`Response::copy_to`] did.
+/// The result of [`Response::copy_to`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Copied {
-    /// Bytes written.
+    /// The number of bytes written.
     pub(super) octets: usize,
-    /// Those of them that are content.
+    /// The number of those bytes that are content.
     pub(super) content: usize,
 }
 
@@ -169,7 +169,7 @@ impl<'a> Response<'a> {
         }
     }
 
-    /// Begins another response; `stamp` is the lines of `Server` and `Date`.
+    /// Begins another response; `stamp` has the lines of `Server` and `Date`.
     pub(super) fn begin(&mut self, status: Status, framing: Framing, stamp: &[u8]) {
         self.clear();
         (self.status, self.framing) = (status, framing);
@@ -191,14 +191,14 @@ impl<'a> Response<'a> {
         self.multipart = None;
     }
 
-    /// Sets the content, which is not sent when the response is a head alone.
+    /// Sets the content, which is not sent if the response is a head only.
     pub(super) fn set_content(&mut self, content: Content<'a>) {
         if !self.framing.head_only {
             self.content = content;
         }
     }
 
-    /// Sets the end of a `Location` line with all that follows, which was made for this response.
+    /// Sets the address of a `Location` line. `made` has the rest of that line, with all that follows it.
     pub(super) fn set_end(&mut self, address: &'a [u8], made: Content<'a>) {
         (self.lines, self.blank) = (address, b"");
         self.content = made;
@@ -212,8 +212,8 @@ impl<'a> Response<'a> {
         self.set_content(Content::Site(part));
     }
 
-    /// Sets several parts of a file as the content (RFC 9110 section 14.6). `lines` go before the
-    /// parts, `content_type` into each of them.
+    /// Sets several parts of a file as the content (RFC 9110 section 14.6). `lines` go before the parts, and
+    /// `content_type` goes into each of them.
     pub(super) fn set_parts(
         &mut self,
         lines: &'a [u8],
@@ -248,7 +248,7 @@ impl<'a> Response<'a> {
         self.multipart = (!self.framing.head_only).then_some(multipart);
     }
 
-    /// Copies as much as there is room for.
+    /// Copies as much of the response as fits.
     pub(super) fn copy_to(&mut self, out: &mut [u8]) -> Copied {
         let mut copied = Copied::default();
         let mut room = out;
@@ -293,7 +293,7 @@ impl<'a> Response<'a> {
             }
     }
 
-    /// Whether what was made for it was taken back before it was sent.
+    /// Whether the memory of its content was taken back before all was sent.
     pub(super) fn is_lost(&self) -> bool {
         matches!(&self.content, Content::Made(made) if made.octets.is_lost())
     }
@@ -302,7 +302,7 @@ impl<'a> Response<'a> {
         self.multipart.is_none() && self.segment_is_sent()
     }
 
-    /// Goes on to the next part, or to the boundary behind the last.
+    /// Goes on to the next part, or to the boundary after the last.
     fn next_part(&mut self) -> bool {
         let Some(multipart) = &mut self.multipart else {
             return false;
@@ -321,8 +321,8 @@ impl<'a> Response<'a> {
 }
 
 impl<'a> Multipart<'a> {
-    /// Begins the next part: writes what stands before its `Content-Type`, and gives its bytes.
-    /// The boundary behind the last part counts as one.
+    /// Begins the next part: writes the bytes before its `Content-Type`, and returns its content. The boundary after
+    /// the last part counts as a part.
     fn next(&mut self, own: &mut Text<OWN_MAX>) -> Option<&'a [u8]> {
         let spans = self.parts.spans();
         if self.begun > spans.len() {
@@ -357,7 +357,7 @@ fn boundary(seed: u64) -> [u8; BOUNDARY] {
     })
 }
 
-/// Copies what fits to the start of the room, which shrinks; the number of bytes.
+/// Copies as many bytes as fit to the start of the room, which shrinks. Returns their number.
 fn copy(from: &[u8], room: &mut &mut [u8]) -> usize {
     let length = from.len().min(room.len());
     if let (Some(from), Some((to, rest))) = (
@@ -370,7 +370,7 @@ fn copy(from: &[u8], room: &mut &mut [u8]) -> usize {
     length
 }
 
-/// Copies what fits, and leaves the rest.
+/// Copies as many bytes as fit and removes them from `from`.
 pub(super) fn advance(from: &mut &[u8], room: &mut &mut [u8]) -> usize {
     let length = copy(from, room);
     *from = from.get(length..).unwrap_or_default();

@@ -9,7 +9,7 @@ macro_rules! statuses {
             $($name,)*
         }
 
-        /// How many there are.
+        /// The number of statuses.
         const COUNT: usize = [$($code),*].len();
         const CODES: [u16; COUNT] = [$($code),*];
         const NAMES: [&str; COUNT] = [$(stringify!($code)),*];
@@ -58,7 +58,7 @@ impl Status {
             .as_bytes()
     }
 
-    /// Code and reason as the content of a response that has no other.
+    /// Code and reason, as the content of a response that has no other content.
     pub(super) fn text(self) -> &'static [u8] {
         self.line().get("HTTP/1.1 ".len()..).unwrap_or_default()
     }
@@ -70,9 +70,9 @@ pub(super) enum MethodClass {
     Get,
     Head,
     Options,
-    /// One that is refused.
+    /// A refused method.
     Other,
-    /// What came was no request.
+    /// The input was not a request.
     Invalid,
 }
 
@@ -87,21 +87,21 @@ pub struct Stats {
     pub content: u64,
     /// Connections that were closed or reset at a deadline, 408 included.
     pub expired: u64,
-    /// Those of them that were reset with bytes still to be sent.
+    /// Expired connections that were reset with bytes still to be sent.
     pub aborted: u64,
-    /// Connections that the peer ended inside a request.
+    /// Connections that the peer closed within a request.
     pub incomplete: u64,
-    /// Contradictions found in the site.
+    /// Inconsistencies found in the site.
     pub broken: u64,
 }
 
 impl Stats {
-    /// Requests by method: `GET`, `HEAD`, `OPTIONS`, `other` (refused), `invalid` (no request at all).
+    /// Requests by method: `GET`, `HEAD`, `OPTIONS`, `other` (refused), `invalid` (not a request).
     pub fn methods(&self) -> impl Iterator<Item = (&'static str, u64)> {
         METHODS.into_iter().zip(self.methods)
     }
 
-    /// Responses by status code, `100` among them, those that were never sent included.
+    /// Responses by status code. `100` is counted too, and so are responses that were never sent.
     pub fn statuses(&self) -> impl Iterator<Item = (&'static str, u64)> {
         NAMES.into_iter().zip(self.statuses)
     }

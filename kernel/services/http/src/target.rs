@@ -3,17 +3,17 @@
 use super::octets::{NAME, SPECIAL, is};
 use super::status::Status;
 
-/// The longest path, decoded, that has escapes, dot segments or empty segments in it.
+/// The longest decoded path that had escapes, dot segments or empty segments, in bytes.
 const DECODED_MAX: usize = 1024;
-/// The longest name of a host.
+/// The longest host name, in bytes.
 const HOST_MAX: usize = 255;
 
-/// What a request is about.
+/// The target of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Target<'i> {
-    /// The server.
+    /// The server as a whole (`*`).
     Asterisk,
-    /// A path of a host.
+    /// A path on a host.
     Resource {
         /// The host, when the target has one.
         host: Option<&'i [u8]>,
@@ -21,7 +21,7 @@ pub(super) enum Target<'i> {
         path: &'i [u8],
         /// Whether [`decode`] would change nothing.
         plain: bool,
-        /// What follows the question mark, if there is one.
+        /// The query, after the question mark, if there is one.
         query: Option<&'i [u8]>,
     },
 }
@@ -49,11 +49,11 @@ fn absolute(target: &[u8]) -> Result<Target<'_>, Status> {
     let (host, path) = rest
         .split_at_checked(end.unwrap_or(rest.len()))
         .ok_or(Status::BadRequest)?;
-    // RFC 9110 section 4.2.1: no host, no `http` URI.
+    // RFC 9110 section 4.2.1: an `http` URI without a host is invalid.
     let host = authority(host)
         .filter(|host| !host.is_empty())
         .ok_or(Status::BadRequest)?;
-    // RFC 9110 section 7.4: such a request was meant for another server.
+    // RFC 9110 section 7.4: a request with another scheme was meant for another server.
     if !scheme.eq_ignore_ascii_case(b"http") {
         return Err(Status::MisdirectedRequest);
     }
@@ -119,7 +119,7 @@ pub(super) fn authority(value: &[u8]) -> Option<&[u8]> {
     (is_port && host.len() <= HOST_MAX && !nowhere).then_some(host)
 }
 
-/// `reg-name` of RFC 3986 section 3.2.2, an IPv4 address among them.
+/// `reg-name` of RFC 3986 section 3.2.2, which includes IPv4 addresses.
 fn is_reg_name(value: &[u8]) -> bool {
     let mut rest = value;
     while let [octet, tail @ ..] = rest {
@@ -136,7 +136,7 @@ fn is_reg_name(value: &[u8]) -> bool {
     true
 }
 
-/// Bytes that were made of others.
+/// A short buffer of converted bytes.
 #[derive(Debug)]
 pub(super) struct Short<const N: usize> {
     octets: [u8; N],
@@ -166,14 +166,14 @@ impl<const N: usize> Short<N> {
 pub(super) fn lower_case(host: &[u8]) -> Short<HOST_MAX> {
     let mut made = Short::new();
     for octet in host {
-        // There is room: `authority` takes no longer one.
+        // There is room: `authority` accepts no longer host.
         let _ = made.push(octet.to_ascii_lowercase());
     }
     made
 }
 
-/// Undoes percent-encoding, but not of `/`, which would make another path of it (it becomes `%2F`);
-/// then removes dot segments (RFC 3986 section 5.2.4) and empty segments. No path leads out of the root.
+/// Decodes percent-encoding, but not that of `/`, which would change the path (it becomes `%2F`). Then removes dot
+/// segments (RFC 3986 section 5.2.4) and empty segments. No path leads out of the root.
 pub(super) fn decode(path: &[u8]) -> Result<Short<DECODED_MAX>, Status> {
     let mut made = Short::new();
     let push = |made: &mut Short<DECODED_MAX>, octet| made.push(octet).ok_or(Status::UriTooLong);
@@ -206,7 +206,7 @@ pub(super) fn decode(path: &[u8]) -> Result<Short<DECODED_MAX>, Status> {
         match made.octets.get(start..made.length) {
             Some(b"" | b".") => made.length = start,
             Some(b"..") => {
-                // To behind the slash before the last.
+                // Go back to just after the slash before the last.
                 let above = made.octets.get(..start.saturating_sub(1));
                 let slash = above.and_then(|above| above.iter().rposition(|&o| o == b'/'));
                 made.length = slash.ok_or(Status::BadRequest)? + 1;

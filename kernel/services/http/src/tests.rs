@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use super::*;
 use mayfly_site::{Broken, Coding, File, Resource, Variant};
 
-/// A file with one variant for each coding, whose header lines are as a pack has them.
+/// A file with one variant for each coding, with header lines as in a pack.
 struct Stored {
     etags: [String; 4],
     lines: [(String, [usize; 3]); 4],
@@ -167,8 +167,8 @@ fn at(now: Millis) -> Moment {
 }
 const DATE: &str = "Date: Sun, 06 Nov 1994 08:49:37 GMT";
 
-/// Feeds a stream in pieces that end at `cuts` to a connection, with room for `size` bytes at a
-/// time; what it sends.
+/// Feeds a stream to a connection in pieces that end at `cuts`, with room for `size` bytes at a time. Returns the bytes
+/// that the connection sends.
 fn feed(site: &Site, stream: &[u8], mut cuts: impl Iterator<Item = usize>, size: usize) -> Vec<u8> {
     let mut connection = Connection::new(0, HEAD_LIMIT);
     let mut shared = Shared::default();
@@ -199,7 +199,7 @@ fn whole(site: &Site, stream: &[u8]) -> Vec<u8> {
     feed(site, stream, core::iter::empty(), 1 << 20)
 }
 
-/// Each response in short: `status content-length[ head][ other lines]`.
+/// A summary of each response: `status content-length[ head][ other lines]`.
 fn summary(mut sent: &[u8]) -> Vec<String> {
     let mut responses = Vec::new();
     while !sent.is_empty() {
@@ -321,7 +321,7 @@ fn every_room() {
     }
 }
 
-/// A connection whose time is told.
+/// A connection whose clock is set by the test.
 struct Timed<'s> {
     site: &'s Site,
     connection: Connection<'s>,
@@ -337,7 +337,7 @@ impl<'s> Timed<'s> {
         }
     }
 
-    /// What is sent, and what becomes of the connection.
+    /// The bytes sent, and whether the connection goes on.
     fn at(&mut self, now: Millis, octets: &[u8], ended: bool, room: usize) -> (Vec<u8>, Next) {
         let mut out = std::vec![0; room];
         let input = Input { octets, ended };
@@ -348,7 +348,8 @@ impl<'s> Timed<'s> {
         (out, progress.next)
     }
 
-    /// Responses, and connections that expired, were reset, were ended inside a request.
+    /// The numbers of responses, and of connections that expired, that were reset, and that were closed within a
+    /// request.
     fn figures(&self) -> (u64, u64, u64, u64) {
         let stats = &self.shared.stats;
         let responses = stats.statuses().map(|(_, count)| count).sum();
@@ -403,7 +404,7 @@ fn multipart_is_framed() {
     assert_eq!(content, expected);
 }
 
-/// What contradicts itself in a site becomes an error and is counted.
+/// An inconsistency in a site becomes an error and is counted.
 #[test]
 fn broken_sites() {
     let site = site();
@@ -467,8 +468,8 @@ fn counters() {
                 .and_then(|length| length.parse().ok())
                 .unwrap_or(0_u64)
         });
-    // The end of the redirect's `Location` was made together with its content; what frames the
-    // parts of the multipart response is not counted.
+    // The end of the redirect's `Location` was made together with its content; the framing of the parts of the
+    // multipart response is not counted.
     let multipart = 376 - (2 + 100 + 1);
     assert_eq!(
         stats.content,
@@ -539,7 +540,7 @@ fn mutated() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #![proptest_config(mayfly_seeds::cases(256))]
 
-    /// Whatever comes, what goes out is whole responses, the same in whatever pieces it came.
+    /// For any input, the output is whole responses, and the same in whatever pieces the input arrives.
     #[test]
     fn mutated_streams(
         stream in mutated(),

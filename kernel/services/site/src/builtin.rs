@@ -1,4 +1,4 @@
-//! The site that is built in.
+//! The built-in site.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
@@ -7,7 +7,7 @@ use super::{
     Zones, labels, next_label,
 };
 
-/// The site that is served when no other was given: the zone `mayfly.test` and one page.
+/// The site that is served when the guest has no pack: the zone `mayfly.test` and one page.
 ///
 /// | name | records |
 /// |---|---|
@@ -30,7 +30,7 @@ const EMPTY: Node = Node(2);
 const WILDCARD: Node = Node(3);
 const WWW: Node = Node(4);
 
-/// In canonical order; a node is its index.
+/// The names in canonical order; a node is an index into them.
 const NAMES: [&[u8]; 5] = [
     b"\x06mayfly\x04test\0",
     b"\x02ns\x06mayfly\x04test\0",
@@ -38,7 +38,7 @@ const NAMES: [&[u8]; 5] = [
     b"\x01*\x04wild\x06mayfly\x04test\0",
     b"\x03www\x06mayfly\x04test\0",
 ];
-/// Labels of the apex.
+/// The number of labels of the apex.
 const APEX_LABELS: usize = 2;
 
 const A: u16 = 1;
@@ -47,7 +47,7 @@ const CNAME: u16 = 5;
 const SOA: u16 = 6;
 const TXT: u16 = 16;
 const AAAA: u16 = 28;
-/// The types in use, in their order.
+/// The types in use, in numerical order.
 const TYPES: [u16; 6] = [A, NS, CNAME, SOA, TXT, AAAA];
 
 const TTL: u32 = 300;
@@ -83,7 +83,7 @@ impl BuiltIn {
         site
     }
 
-    /// Takes note of an IPv4 address that came or went while the guest was running (DHCP).
+    /// Sets the IPv4 address, which may change while the guest runs (DHCP).
     pub fn set_ipv4(&mut self, ipv4: Option<Ipv4Addr>) {
         self.a = ipv4.map(|address| {
             let [a, b, c, d] = address.octets();
@@ -247,7 +247,7 @@ mod tests {
             (b"\x04test\0", None, None),
             (b"\0", None, None),
             (b"", None, None),
-            // The bytes of the apex, but inside a label.
+            // The bytes of the apex, but within a label.
             (b"\x0ea\x06mayfly\x04test\x01\0", None, None),
             (b"\x0da\x06mayfly\x04test\0", None, None),
         ] {

@@ -3,7 +3,7 @@
 const DAYS: &[u8; 21] = b"SunMonTueWedThuFriSat";
 const MONTHS: &[u8; 36] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
 
-/// Bytes in an IMF-fixdate.
+/// The length of an IMF-fixdate in bytes.
 pub const IMF_FIXDATE_LEN: usize = 29;
 
 /// The last second of the year 9999: an IMF-fixdate has four digits for the year.
@@ -30,8 +30,8 @@ pub fn imf_fixdate(unix_seconds: u64) -> [u8; IMF_FIXDATE_LEN] {
     text
 }
 
-/// Seconds since 1970-01-01T00:00:00Z of a date in any of the three forms that a recipient must
-/// take; a date before then is 0.
+/// Seconds since 1970-01-01T00:00:00Z of a date in any of the three forms that a recipient must accept; 0 for a date
+/// before then.
 ///
 /// A year of two digits is never more than 50 years after `unix_seconds`.
 #[must_use]
@@ -57,7 +57,7 @@ pub fn parse_http_date(text: &[u8], unix_seconds: u64) -> Option<u64> {
             };
             let latest = civil(unix_seconds.min(LAST) / 86_400).0 + 50;
             let short = number(&[*y, *e0])?;
-            // The last year that ends so and is not after the latest.
+            // The last year with these two digits that is not after the latest.
             let year = latest - (latest + 100 - short) % 100;
             (year, month, number(&[*d, *e])?, time)
         }
@@ -82,7 +82,7 @@ pub fn parse_http_date(text: &[u8], unix_seconds: u64) -> Option<u64> {
         return None;
     };
     let (hour, minute, second) = (number(&[*h, *o])?, number(&[*m, *i])?, number(&[*s, *e])?);
-    // A minute may have a leap second.
+    // A minute may have a leap second, so 60 is valid.
     if day == 0 || day > 31 || hour > 23 || minute > 59 || second > 60 {
         return None;
     }
@@ -123,7 +123,7 @@ fn civil(days: u64) -> (u64, u64, u64) {
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
-/// The day counted from 1970-01-01 of a date, or the first day for one before it; the inverse of [`civil`].
+/// The day of a date, counted from 1970-01-01; 0 for an earlier date. The inverse of [`civil`].
 fn days(year: u64, month: u64, day: u64) -> Option<u64> {
     if year < 1970 {
         return Some(0);

@@ -1,7 +1,7 @@
-//! The one interface behind which a zone and pages live, and the site that is built in.
+//! The interface of a site (its zones and its pages), and the built-in site.
 //!
-//! Everything is borrowed from the site in the form in which it goes on the wire, so that a zone of
-//! a million names or a file of hundreds of megabytes costs no copy.
+//! All data is borrowed from the site in wire form, so that a zone of a million names or a file of hundreds of
+//! megabytes costs no copy.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -17,15 +17,14 @@ use core::fmt;
 pub use builtin::BuiltIn;
 pub use pack::Pack;
 
-/// What is stored contradicts itself: a packed site is input like any other.
+/// The stored site is inconsistent. A packed site is input like any other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Broken;
 
 /// The zones of a site, of class IN.
 ///
-/// A name that is looked for is in wire form (RFC 1035 section 3.1) with the root label,
-/// uncompressed, ASCII letters in lower case: `\x06mayfly\x04test\0`. A name that is stored keeps
-/// the case of its zone file.
+/// A name that is looked up is in wire form (RFC 1035 section 3.1) with the root label, uncompressed, with ASCII
+/// letters in lower case: `\x06mayfly\x04test\0`. A stored name keeps the case of its zone file.
 pub trait Zones {
     /// A handle for a name of a zone: an owner of records, or an empty non-terminal.
     type Node: Copy + Eq + core::fmt::Debug;
@@ -33,52 +32,51 @@ pub trait Zones {
     /// The zone that `name` belongs to: the one with the longest apex that is a suffix of it.
     fn zone(&self, name: &[u8]) -> Result<Option<Zone<Self::Node>>, Broken>;
 
-    /// A number that stands for a zone, if nothing in it ever changes.
+    /// A number that identifies a zone whose content never changes; `None` if it may change.
     fn unchanging(&self, _zone: Zone<Self::Node>) -> Option<u32> {
         None
     }
 
-    /// The closest encloser of `name` in a zone that it belongs to (RFC 4592 section 3.3.1): the
-    /// name itself, when it exists.
+    /// The closest encloser of `name` in its zone (RFC 4592 section 3.3.1), which is the name itself if it exists.
     ///
-    /// Costs no more in a zone of a million names than in one of ten.
+    /// The cost does not depend on the number of names in the zone.
     fn closest_encloser(
         &self,
         zone: Zone<Self::Node>,
         name: &[u8],
     ) -> Result<Encloser<Self::Node>, Broken>;
 
-    /// The wildcard right below a node.
+    /// The wildcard directly below a node.
     fn wildcard(&self, node: Self::Node) -> Result<Option<Self::Node>, Broken>;
 
-    /// The delegation that a node is, or is below of: the topmost name below the apex with NS
-    /// records (RFC 1034 section 4.2.1).
+    /// The delegation at or above a node: the topmost name below the apex with NS records (RFC 1034 section 4.2.1).
     fn delegation(&self, node: Self::Node) -> Result<Option<Self::Node>, Broken>;
 
     /// The name of a node, in wire form with the root label.
     fn name(&self, node: Self::Node) -> Result<&[u8], Broken>;
 
-    /// The records of one type at a node; RRSIG records are not found so, but with what they cover.
+    /// The RRset of a type at a node. RRSIG records are part of the RRset that they cover, and are not found by their
+    /// own type.
     fn rrset(&self, node: Self::Node, rtype: u16) -> Result<Option<RrSet<'_>>, Broken>;
 
-    /// The `index`th set of records at a node, in the order of types.
+    /// The `index`th RRset at a node, in the order of types.
     fn nth_rrset(&self, node: Self::Node, index: usize) -> Result<Option<RrSet<'_>>, Broken>;
 
-    /// The `index`th node of a zone in canonical order (RFC 4034 section 6.1), the apex first,
-    /// empty non-terminals and what is below a delegation included: a zone transfer walks it.
+    /// The `index`th node of a zone in canonical order (RFC 4034 section 6.1), the apex first. Empty non-terminals and
+    /// names below a delegation are included: a zone transfer walks this order.
     fn nth_node(&self, zone: Zone<Self::Node>, index: usize) -> Result<Option<Self::Node>, Broken>;
 
-    /// The node with an NSEC set whose name is `name` or else the last one before it in canonical order.
+    /// The node with an NSEC RRset whose name is `name`, or else the last one before it in canonical order.
     fn nsec(&self, zone: Zone<Self::Node>, name: &[u8]) -> Result<Option<Self::Node>, Broken>;
 
-    /// How the names of a zone are hashed for NSEC3; `None` when it has none.
+    /// The NSEC3 parameters of a zone; `None` when it has none.
     fn nsec3_parameters(
         &self,
         zone: Zone<Self::Node>,
     ) -> Result<Option<Nsec3Parameters<'_>>, Broken>;
 
-    /// The node with an NSEC3 set whose hash is `hash` or else the last one before it, around the
-    /// end; and whether it is equal.
+    /// The node with an NSEC3 RRset whose hash is `hash`, or else the last one before it (before the first comes the
+    /// last); and whether the hash is equal.
     fn nsec3(
         &self,
         zone: Zone<Self::Node>,
@@ -86,14 +84,14 @@ pub trait Zones {
     ) -> Result<Option<(Self::Node, bool)>, Broken>;
 }
 
-/// A zone that a name belongs to.
+/// The zone that a name belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Zone<N> {
     /// The name at the top of the zone.
     pub apex: N,
-    /// Where the apex begins in the name that was asked for.
+    /// The offset of the apex in the name that was looked up.
     pub at: usize,
-    /// Whether everybody may have the whole zone (AXFR).
+    /// Whether anyone may transfer the whole zone (AXFR).
     pub transfer: bool,
     /// Whether the zone is signed: its apex has DNSKEY records.
     pub signed: bool,
@@ -104,34 +102,36 @@ pub struct Zone<N> {
 pub struct Encloser<N> {
     /// The longest suffix of the name that exists in its zone.
     pub node: N,
-    /// Where it begins in the name; 0 when it is the name.
+    /// The offset of the node's name in the name that was looked up; 0 when both are the same.
     pub at: usize,
 }
 
-/// What goes into an NSEC3 hash (RFC 5155 section 5), which is SHA-1.
+/// The parameters of an NSEC3 hash (RFC 5155 section 5), which is SHA-1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Nsec3Parameters<'a> {
-    /// Additional times that the hash is applied.
+    /// The number of additional iterations.
     pub iterations: u16,
-    /// Appended before each time.
+    /// The salt, appended in each iteration.
     pub salt: &'a [u8],
 }
 
-/// Records of one name and type.
+/// An RRset: the records of one name and type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RrSet<'a> {
-    /// Their type (IANA "Resource Record (RR) TYPEs").
+    /// The type of the records (IANA "Resource Record (RR) TYPEs").
     pub rtype: u16,
     /// Time to live in seconds.
     pub ttl: u32,
-    /// One or more RDATA in wire form without compression, each after its length in 16 bits, big endian.
+    /// The RDATA of one or more records, in wire form without compression. Each is preceded by its length in 16 bits,
+    /// big endian.
     pub rdata: &'a [u8],
-    /// RDATA of the RRSIG records that cover the set, in the same form, which have the same TTL
-    /// (RFC 4034 section 3); empty when it is not signed.
+    /// The RDATA of the RRSIG records that cover the set, in the same form, with the same TTL (RFC 4034 section 3);
+    /// empty when the set is not signed.
     pub signatures: &'a [u8],
 }
 
-/// The RDATA of each record in `octets`, each after its length. Stops at a length that reaches beyond the end.
+/// Iterates over the RDATA of the records in `octets`, each of which is preceded by its length. Stops at a length that
+/// reaches beyond the end.
 pub fn records(octets: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = octets;
     core::iter::from_fn(move || {
@@ -142,25 +142,25 @@ pub fn records(octets: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Bytes in the longest page that is made for a request.
+/// The longest page that is made for a request, in bytes.
 pub const RENDERED_MAX: usize = 16 * 1024;
 
 /// The pages of a site.
 pub trait Pages {
-    /// What is at a path of a host.
+    /// The resource at a path of a host.
     ///
-    /// `host` is in lower case, without a port, and empty when the client has not said; one that is
-    /// not known is the default host. `path` is absolute, percent-decoded (but for `%2F`), without a query.
+    /// `host` is in lower case, without a port, and empty when the client named none. An unknown host is the default
+    /// host. `path` is absolute, percent-decoded (but for `%2F`), without a query.
     fn resource(&self, host: &[u8], path: &[u8]) -> Result<Option<Resource<'_>>, Broken>;
 
-    /// The file that a host shows with an error status, if it has one.
+    /// The error page of a host for a status, if it has one.
     fn error_page(&self, host: &[u8], status: u16) -> Result<Option<File<'_>>, Broken>;
 
-    /// The site's own header lines for answers at a path that are not its file: errors, redirects, `OPTIONS`.
+    /// The site's own header lines for answers at a path that are not a file: errors, redirects, `OPTIONS`.
     fn lines(&self, host: &[u8], path: &[u8]) -> Result<&[u8], Broken>;
 }
 
-/// What is at a path.
+/// A resource at a path.
 #[derive(Clone, Copy)]
 #[expect(
     clippy::large_enum_variant,
@@ -169,12 +169,12 @@ pub trait Pages {
 pub enum Resource<'a> {
     /// A file.
     File(File<'a>),
-    /// It is elsewhere.
+    /// A redirect.
     Redirect {
         /// 301, 302, 307 or 308.
         status: u16,
-        /// The value of `Location`: a URI reference, escaped. The query of the request is appended
-        /// when it has none of its own.
+        /// The value of `Location`: a URI reference, escaped. The query of the request is appended if it has none of
+        /// its own.
         location: &'a [u8],
     },
     /// Text that is made for each request, at most [`RENDERED_MAX`] bytes.
@@ -184,23 +184,24 @@ pub enum Resource<'a> {
         /// The representation.
         text: &'a dyn fmt::Display,
     },
-    /// So many bytes that mean nothing, for load tests.
+    /// The number of meaningless bytes to serve, for load tests.
     Payload(u64),
 }
 
 /// A file with its variants.
 #[derive(Clone, Copy, Debug)]
 pub struct File<'a> {
-    /// When it was last modified, in seconds since 1970; 0 when that is not known. Then there is no `Last-Modified` either.
+    /// The time of the last modification in seconds since 1970; 0 when unknown. Then there is no `Last-Modified`
+    /// either.
     pub modified: u64,
-    /// The variants, each of another coding, the smallest first; one of them is the identity.
+    /// The variants, each in a different coding, the smallest first. One of them is the identity.
     pub variants: Variants<'a>,
 }
 
 /// The content codings that a file may be stored in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coding {
-    /// As it is.
+    /// The file as it is.
     Identity,
     /// `gzip`, RFC 1952.
     Gzip,
@@ -216,40 +217,40 @@ pub type Variants<'a> = [Option<Variant<'a>>; 4];
 /// A file in one coding.
 #[derive(Clone, Copy, Debug)]
 pub struct Variant<'a> {
-    /// The coding that its bytes are in.
+    /// The coding of the bytes.
     pub coding: Coding,
     /// The strong entity tag, with its quotes.
     pub etag: &'a [u8],
-    /// The header lines of a 200 (each ends in CRLF), in this order: what a 304 has as well (`ETag`,
-    /// `Last-Modified`, `Cache-Control`, `Vary`, `Accept-Ranges`, the site's own), `Content-Encoding`,
-    /// `Content-Type`, `Content-Length`. `Date`, `Server` and `Connection` are not there.
+    /// The header lines of a 200, each of which ends in CRLF, in this order: the lines that a 304 has as well (`ETag`,
+    /// `Last-Modified`, `Cache-Control`, `Vary`, `Accept-Ranges`, the site's own), `Content-Encoding`, `Content-Type`,
+    /// `Content-Length`. `Date`, `Server` and `Connection` are not included.
     pub lines: &'a [u8],
-    /// Bytes of `lines` that go with 304: up to `Content-Encoding`.
+    /// The length of the lines that a 304 has: the bytes of `lines` before `Content-Encoding`.
     pub common: usize,
-    /// Bytes of `lines` up to `Content-Type`.
+    /// The number of bytes of `lines` before `Content-Type`.
     pub encoded: usize,
-    /// Bytes of `lines` up to `Content-Length`.
+    /// The number of bytes of `lines` before `Content-Length`.
     pub typed: usize,
-    /// The bytes, which are there as long as the site is: sent from where they are.
+    /// The content, which lives as long as the site and is sent without a copy.
     pub body: &'a [u8],
 }
 
-/// A name of a site that is there.
+/// A handle for an existing name of a site.
 ///
-/// It means nothing to another site than the one that gave it.
+/// It is valid only for the site that returned it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Node(u32);
 
-/// The site of a guest: what is packed, or else what is built in.
+/// The site of a guest: a pack, or else the built-in site.
 #[derive(Clone, Debug)]
 pub enum Site<'a> {
-    /// The built-in one.
+    /// The built-in site.
     BuiltIn(BuiltIn),
-    /// The one that came as a module.
+    /// The pack that was loaded as a module.
     Pack(Pack<'a>),
 }
 
-/// Asks whichever site it is.
+/// Forwards a call to the site, whichever it is.
 macro_rules! either {
     ($site:expr, $inner:ident => $call:expr) => {
         match $site {
@@ -325,8 +326,8 @@ impl Pages for Site<'_> {
     }
 }
 
-/// How many labels a name in wire form has, the root label not among them; nothing when it is not a
-/// whole name of at most 255 bytes.
+/// The number of labels of a name in wire form, without the root label; `None` when it is not a whole name of at most
+/// 255 bytes.
 fn labels(name: &[u8]) -> Option<usize> {
     let mut count = 0;
     let mut at = 0_usize;
@@ -342,7 +343,7 @@ fn labels(name: &[u8]) -> Option<usize> {
     }
 }
 
-/// Where the label after the one at an offset begins.
+/// The offset of the label after the one at an offset.
 fn next_label(name: &[u8], at: usize) -> usize {
     at + 1 + usize::from(name.get(at).copied().unwrap_or(0))
 }

@@ -1,4 +1,4 @@
-//! Peers that are slow, and memory that is scarce.
+//! Slow peers, and scarce memory.
 
 use super::*;
 
@@ -140,14 +140,14 @@ fn answers_that_hold_memory_are_few() {
     let mut slow: Vec<_> = (0..LOANS)
         .map(|_| ask(&site, &mut shared, REQUEST, 100).0)
         .collect();
-    // Who comes is served, and the slowest makes way.
+    // A new client is served, and the slowest loses its loan.
     let (_, sent) = ask(&site, &mut shared, REQUEST, 1000);
     assert!(summary(&sent)[0].starts_with("200 12"));
     assert_eq!(go_on(&site, &mut shared, &mut slow[0]).next, Next::Abort);
     for rest in &mut slow[1..] {
         assert!(go_on(&site, &mut shared, rest).written > 0);
     }
-    // Nobody waits with such an answer for the content of a request.
+    // Such an answer does not wait for the content of its request.
     let (_, sent) = ask(&site, &mut shared, WITH_BODY, 1000);
     assert_eq!(
         summary(&sent),
@@ -160,7 +160,7 @@ fn slow_readers_are_reset() {
     let site = site();
     let request = b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n";
 
-    // One that takes nothing after the first bytes.
+    // A client that takes nothing after the first bytes.
     let mut timed = Timed::new(&site);
     assert_eq!(timed.at(0, request, false, 100).1, Next::Keep);
     assert_eq!(timed.connection.deadline(), WRITE_TIMEOUT);
@@ -178,13 +178,13 @@ fn slow_readers_are_reset() {
     );
     assert_eq!(timed.figures(), (1, 1, 1, 0));
 
-    // One that takes a little less than the quota.
+    // A client that takes a little less than the quota.
     let mut timed = Timed::new(&site);
     assert_eq!(timed.at(0, request, false, WRITE_QUOTA - 2).1, Next::Keep);
     assert_eq!(timed.at(9_999, b"", false, 1).1, Next::Keep);
     assert_eq!(timed.at(10_000, b"", false, 0).1, Next::Abort);
 
-    // One that takes just the quota, to the end.
+    // A client that takes exactly the quota, to the end.
     let mut timed = Timed::new(&site);
     let (mut sent, mut next) = timed.at(0, request, true, WRITE_QUOTA);
     let mut now = 0;

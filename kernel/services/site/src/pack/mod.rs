@@ -1,15 +1,14 @@
 //! The packed site: zones and files in the form in which they are served, made by `hatch pack`.
 //!
-//! A pack is one block of bytes that is served from where it lies. Nothing in it is believed:
-//! [`Pack::open`] looks at the header in constant time, and every offset and length is checked
-//! again where it is used ([`read`]); what contradicts itself there is [`Broken`]. Whatever the
-//! bytes are, nothing panics, and the work for one look-up is bounded.
+//! A pack is one block of bytes that is served in place. Its content is not trusted: [`Pack::open`] checks the header
+//! in constant time, and every offset and length is checked again where it is used ([`read`]); an inconsistency found
+//! there is [`Broken`]. For any bytes, nothing panics, and the work for one look-up is bounded.
 //!
 //! # Format, version 1
 //!
-//! Numbers are little endian and unsigned; but for the bytes that go on the wire as they are.
-//! Offsets count bytes from the start of the section that is named with them, and say nothing of where the pack
-//! lies in memory. A pack is shorter than 4 GiB. Unused bytes are zero.
+//! Numbers are unsigned and little endian, except in bytes that are sent as they are stored. An offset counts bytes
+//! from the start of the section that is named with it, and does not depend on where the pack lies in memory. A pack is
+//! shorter than 4 GiB. Unused bytes are zero.
 //!
 //! ```text
 //! header, 128 bytes
@@ -19,7 +18,7 @@
 //!     16  8  seed of the hash
 //!     24  1  labels of the shortest apex (the root label does not count)
 //!     25  1  labels of the longest apex
-//!     28  4  host that is the default
+//!     28  4  the default host
 //!     32 80  ten sections, each: offset from the start of the pack, bytes
 //!    112  8  unused
 //!    120  8  hash of the 120 bytes before, with seed 0
@@ -31,38 +30,37 @@
 //! | section | holds |
 //! |---|---|
 //! | 0 names | hash table of the names of all zones, to `nodes` |
-//! | 1 nodes | one record for each name, after 8 bytes of nothing |
+//! | 1 nodes | one record for each name, after 8 unused bytes |
 //! | 2 zones | one record for each zone |
-//! | 3 order | offsets of nodes, 4 bytes each: for each zone all in canonical order (RFC 4034 section 6.1), then those with NSEC |
+//! | 3 order | offsets of nodes, 4 bytes each: for each zone all nodes in canonical order (RFC 4034 section 6.1), then those with NSEC |
 //! | 4 nsec3 | for each zone in the order of hashes: 20 bytes of hash, 4 of node |
-//! | 5 hosts | names of hosts in the order of octets: 4 octets offset in `resources`, 4 of host |
+//! | 5 hosts | names of hosts in the order of bytes: 4 bytes offset in `resources`, 4 of host |
 //! | 6 paths | hash table of the paths of all hosts, to `resources` |
-//! | 7 resources | one record for each path or name of a host, after 8 bytes of nothing |
+//! | 7 resources | one record for each path or name of a host, after 8 unused bytes |
 //! | 8 listing | offsets of resources, 4 bytes each, in the order of host and path |
 //! | 9 bodies | the bytes of files, each at a multiple of 16, from 64 KiB on of 4096 |
 //!
 //! ## Hash tables
 //!
-//! Slots of 8 octets: the lower 32 bits of the hash, and the offset of a record, which is zero in an empty
-//! slot. A record is in its home slot, `(hash >> 32) * homes >> 32`, or one of the
-//! 31 after it ([`PROBES`]), with no empty slot between; the table has 31 slots more than homes
-//! so that it does not wrap. The packer makes twice as many homes as records, and tries another
-//! seed when a record would be further away.
+//! Slots of 8 bytes: the lower 32 bits of the hash, and the offset of a record, which is zero in an empty slot. A
+//! record is in its home slot, `(hash >> 32) * homes >> 32`, or in one of the 31 slots after it ([`PROBES`]), with no
+//! empty slot between. The table has 31 slots more than homes, so that it does not wrap. The packer makes twice as many
+//! homes as records, and tries another seed if a record would be further away.
 //!
-//! The hash is [`read::hash`]: of a name, which is in wire form and lower case, with the seed of the header; of a path
-//! with the hash of the four bytes of its host as the seed. It need not withstand an adversary: who asks does not
-//! choose what is in the table.
+//! The hash is [`read::hash`]: of a name in wire form and lower case, with the seed of the header; of a path, with the
+//! hash of the four bytes of its host as the seed. The hash need not withstand an adversary: a client does not choose
+//! the content of the table.
 //!
 //! ## Nodes
 //!
 //! ```text
 //!  0 4  zone (index)
-//!  4 4  the wildcard right below, or 0
-//!  8 4  the delegation that it is or is below of, or 0
+//!  4 4  the wildcard directly below, or 0
+//!  8 4  the delegation at or above the node, or 0
 //! 12 2  RRsets
 //! 14 1  bytes of the name
 //! 15 1  1: an apex
-//! 16    for each RRset, in the order of types, 20 octets:
+//! 16    for each RRset, in the order of types, 20 bytes:
 //!        0 2  type
 //!        4 4  TTL
 //!        8 4  offset of its RDATA from the start of the node
@@ -71,21 +69,21 @@
 //!       the name in wire form as it was written; RDATA
 //! ```
 //!
-//! A node is at a multiple of 8, and crosses no multiple of 64 when it is not longer than that: it is in one line of
-//! a cache. Empty non-terminals are nodes as well. A node with nothing but NSEC3 is in
-//! `order` and `nsec3`, but not in `names` (RFC 5155 section 7.2.8).
+//! A node is at a multiple of 8, and crosses no multiple of 64 unless it is longer than that, so it lies in one cache
+//! line. Empty non-terminals are nodes as well. A node with nothing but NSEC3 is in `order` and `nsec3`, but not in
+//! `names` (RFC 5155 section 7.2.8).
 //!
 //! ## Zones
 //!
 //! ```text
 //!  0 4  node of the apex
 //!  4 1  labels of the deepest name in `names`, from the apex on
-//!  5 1  1: everybody may have the whole zone; 2: signed
+//!  5 1  flags: 1: anyone may transfer the whole zone; 2: signed
 //!  6 2  NSEC3 iterations
-//!  8 8  first in `order` (index), how many: all nodes
-//! 16 8  the same: nodes with NSEC
-//! 24 8  first in `nsec3` (index), how many
-//! 32 8  offset of the NSEC3 salt in `nodes`, bytes of it
+//!  8 8  all nodes: first in `order` (index), number
+//! 16 8  nodes with NSEC: the same
+//! 24 8  first in `nsec3` (index), number
+//! 32 8  offset of the NSEC3 salt in `nodes`, its length in bytes
 //! ```
 //!
 //! ## Resources
@@ -93,13 +91,13 @@
 //! ```text
 //!  0 4  host
 //!  4 2  bytes of the path
-//!  6 1  1: a file; 2: a redirect; 3: the name of a host, which is where the path would be; 4: header lines
+//!  6 1  1: a file; 2: a redirect; 3: a host, whose name is in place of the path; 4: header lines
 //!  7 1  variants of the file
-//!  8 8  when the file was modified, in seconds since 1970, or 0 when that is not known; or
-//!  8 2  status of the redirect; of header lines their bytes
+//!  8 8  time of the file's modification in seconds since 1970, 0 if unknown; or
+//!  8 2  status of the redirect; or the number of bytes of the header lines
 //! 10 2  bytes of the location
 //! 12 2  bytes of the header lines of the redirect
-//! 16    for each variant, the smallest first, 24 octets:
+//! 16    for each variant, the smallest first, 24 bytes:
 //!        0 1  0: identity, 1: gzip, 2: brotli, 3: zstd
 //!        1 1  bytes of the entity tag
 //!        2 2  offset of the entity tag in the header lines
@@ -113,11 +111,12 @@
 //!       the path, percent-decoded; the location; header lines
 //! ```
 //!
-//! An error page is a resource whose path is a NUL and its status in two bytes, big endian.
+//! An error page is a resource whose path is a NUL and the status in two bytes, big endian.
 //!
-//! Header lines of kind 4 go with answers for paths below theirs that are no file: their path is a folder's, with the
-//! slash at its end, their host has the uppermost bit set ([`LINES_OF`]), and they are in `paths` alone. A folder has them only
-//! when the one above has. A file's own lines of this sort are what follows `Accept-Ranges` up to `Content-Encoding`.
+//! A resource of kind 4 holds the header lines of answers below a folder that are not a file. Its path is the folder's,
+//! with the final slash; its host has the uppermost bit set ([`LINES_OF`]); and it is in `paths` only. A folder has
+//! such a resource only if the folder above has one. In a file's own header lines, the same lines stand between
+//! `Accept-Ranges` and `Content-Encoding`.
 
 mod names;
 mod pages;
@@ -131,29 +130,29 @@ pub use pages::{Listed, path_hash};
 use super::Broken;
 use read::{Table, part, u32_at, u64_at};
 
-/// What a pack begins with.
+/// The first eight bytes of a pack.
 pub const MAGIC: [u8; 8] = *b"\x89MAYFLY\n";
-/// The version that is read.
+/// The supported version of the format.
 pub const VERSION: u32 = 1;
-/// Bytes of the header.
+/// The size of the header, in bytes.
 pub const HEADER: usize = 128;
-/// Bytes of the header that its checksum covers.
+/// The number of bytes of the header that its checksum covers.
 pub const HEADER_SUMMED: usize = 120;
-/// Bytes of the trailer.
+/// The size of the trailer, in bytes.
 pub const TRAILER: usize = 32;
-/// Slots that a record may be in.
+/// The number of slots that a record may be in, from its home slot on.
 pub const PROBES: usize = 32;
-/// Bytes of a node before its RRsets.
+/// The size of a node before its RRsets, in bytes.
 pub const NODE: usize = 16;
-/// Bytes of an RRset in a node.
+/// The size of an RRset in a node, in bytes.
 pub const RRSET: usize = 20;
-/// Bytes of a zone.
+/// The size of a zone, in bytes.
 pub const ZONE: usize = 40;
-/// Bytes of an entry of the section `nsec3`.
+/// The size of an entry of the section `nsec3`, in bytes.
 pub const NSEC3: usize = 24;
-/// Bytes of a resource before its variants.
+/// The size of a resource before its variants, in bytes.
 pub const RESOURCE: usize = 16;
-/// Bytes of a variant in a resource.
+/// The size of a variant in a resource, in bytes.
 pub const VARIANT: usize = 24;
 /// Kind of resource: a file.
 pub const FILE: u8 = 1;
@@ -161,13 +160,13 @@ pub const FILE: u8 = 1;
 pub const REDIRECT: u8 = 2;
 /// Kind of resource: the name of a host.
 pub const HOST: u8 = 3;
-/// Kind of resource: header lines for what is below a folder and no file.
+/// Kind of resource: the header lines of answers below a folder that are not a file.
 pub const LINES: u8 = 4;
-/// The bit of a host's number that header lines have.
+/// The bit that marks the host number of a resource of kind [`LINES`].
 pub const LINES_OF: u32 = 1 << 31;
-/// The header line of a file before those that the site has for all answers at its path.
+/// The header line that precedes the site's own lines in the lines of a file.
 pub const ACCEPT_RANGES: &[u8] = b"Accept-Ranges: bytes\r\n";
-/// A section and where its place is in the header.
+/// A section; its number is its position in the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 #[allow(missing_docs, reason = "named as in the documentation of the module")]
@@ -199,7 +198,7 @@ impl Section {
         Self::Bodies,
     ];
 
-    /// Its name in the documentation of the format.
+    /// The name of the section in the documentation of the format.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -217,7 +216,7 @@ impl Section {
     }
 }
 
-/// A packed site, borrowed from where it lies.
+/// A packed site, borrowed from the memory in which it lies.
 #[derive(Clone, Copy, Debug)]
 pub struct Pack<'a> {
     octets: &'a [u8],
@@ -225,7 +224,7 @@ pub struct Pack<'a> {
     names: Table<'a>,
     nodes: &'a [u8],
     zones: &'a [u8],
-    /// Labels of the shortest and the longest apex.
+    /// The numbers of labels of the shortest and of the longest apex.
     apex_labels: [u8; 2],
     order: &'a [u8],
     nsec3: &'a [u8],
@@ -237,20 +236,20 @@ pub struct Pack<'a> {
     bodies: &'a [u8],
 }
 
-/// Why something is not a pack that can be served.
+/// The reason for which bytes are not a servable pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenError {
-    /// Fewer bytes than a header and a trailer have: so many.
+    /// The number of bytes, which is less than a header and a trailer have.
     Short(usize),
-    /// It begins with something else.
+    /// The first bytes are not [`MAGIC`].
     Magic,
-    /// The header's checksum is of another header.
+    /// The checksum of the header is wrong.
     Checksum,
-    /// A version that is not read here.
+    /// The version is not [`VERSION`].
     Version(u32),
-    /// The pack has bytes that are not there: it says how many, and there are so many.
+    /// The pack is cut short: the length in the header, and the number of bytes present.
     Cut(u32, usize),
-    /// A section is not inside the pack.
+    /// A section reaches beyond the pack.
     Section(Section),
 }
 
@@ -274,13 +273,13 @@ impl fmt::Display for OpenError {
 impl core::error::Error for OpenError {}
 
 impl<'a> Pack<'a> {
-    /// Looks at the header of a pack, in constant time.
+    /// Checks the header of a pack, in constant time.
     ///
-    /// Bytes after its end do not matter.
+    /// Bytes after the end of the pack are ignored.
     ///
     /// # Errors
     ///
-    /// What is wrong with the header, in one line.
+    /// [`OpenError`], whose text is one line.
     pub fn open(octets: &'a [u8]) -> Result<Self, OpenError> {
         let there = octets.len();
         let short = |_| OpenError::Short(there);
@@ -348,7 +347,7 @@ impl<'a> Pack<'a> {
         self.octets
     }
 
-    /// The bytes of a section, for who checks all of it.
+    /// The bytes of a section, for a check of the whole pack.
     #[must_use]
     pub fn section(&self, section: Section) -> &'a [u8] {
         match section {

@@ -9,14 +9,14 @@ use crate::{Broken, Encloser, Node, Nsec3Parameters, RrSet, Zone, Zones, labels,
 /// NSEC, RFC 4034.
 const NSEC: u16 = 47;
 
-/// A flag of a node: it is an apex.
+/// A flag of a node: the node is an apex.
 const APEX: u8 = 1;
-/// A flag of a zone: everybody may have all of it.
+/// A flag of a zone: anyone may transfer the whole zone.
 const TRANSFER: u8 = 1;
-/// A flag of a zone: it is signed.
+/// A flag of a zone: the zone is signed.
 const SIGNED: u8 = 2;
 
-/// The labels of a name, from the top down; nothing when it is not a name.
+/// The labels of a name, from the top down; `None` when it is not a name.
 fn from_top<'n>(name: &'n [u8], room: &'n mut [u8; 127]) -> Option<impl Iterator<Item = &'n [u8]>> {
     let count = labels(name)?;
     let starts = room.get_mut(..count)?;
@@ -32,8 +32,7 @@ fn from_top<'n>(name: &'n [u8], room: &'n mut [u8; 127]) -> Option<impl Iterator
     }))
 }
 
-/// How two names in wire form compare in the canonical order of RFC 4034 section 6.1; nothing when one is not
-/// a name.
+/// Compares two names in wire form by the canonical order of RFC 4034 section 6.1; `None` when one is not a name.
 #[must_use]
 pub fn canonical_order(one: &[u8], other: &[u8]) -> Option<Ordering> {
     let (mut room, mut other_room) = ([0; 127], [0; 127]);
@@ -79,12 +78,12 @@ impl<'a> NodeRecord<'a> {
         part(self.0, NODE + RRSET * self.rrsets()?, length)
     }
 
-    /// The type of the `index`th RRset, which has to be there.
+    /// The type of the `index`th RRset, which must exist.
     fn rtype(self, index: usize) -> Result<u16, Broken> {
         u16_at(self.0, NODE + RRSET * index)
     }
 
-    /// The `index`th RRset, which has to be there.
+    /// The `index`th RRset, which must exist.
     fn rrset(self, index: usize) -> Result<RrSet<'a>, Broken> {
         let record = part(self.0, NODE + RRSET * index, RRSET)?;
         let at = u32_at(record, 8)? as usize;
@@ -115,7 +114,7 @@ impl ZoneRecord<'_> {
         u32_at(self.0, 0).map(Node)
     }
 
-    /// Labels of the deepest name, from the apex on.
+    /// The number of labels of the deepest name, counted from the apex.
     fn depth(self) -> Result<usize, Broken> {
         u8_at(self.0, 4).map(usize::from)
     }
@@ -135,7 +134,7 @@ impl ZoneRecord<'_> {
     }
 }
 
-/// Where the runs of a zone are in its record.
+/// The offsets of the runs in the record of a zone.
 const NODES: usize = 8;
 const NSECS: usize = 16;
 const NSEC3S: usize = 24;
@@ -156,7 +155,7 @@ impl<'a> Pack<'a> {
         self.zone_record(self.node_record(zone.apex)?.zone()?)
     }
 
-    /// The node with a name in lower case which fulfils a condition.
+    /// The node with a name, in lower case, that meets a condition.
     fn find(
         &self,
         name: &[u8],
@@ -188,7 +187,7 @@ impl<'a> Pack<'a> {
         }))
     }
 
-    /// The number of nodes of a zone, and how many of them have NSEC and NSEC3.
+    /// The number of nodes of a zone, of those with NSEC, and of those with NSEC3.
     ///
     /// # Errors
     ///
@@ -335,7 +334,7 @@ impl Zones for Pack<'_> {
             return Ok(None);
         };
         let node = self.ordered(first, index)?;
-        // Who asks for it relies on it.
+        // The caller relies on the node having an NSEC RRset.
         self.node_record(node)?.position(NSEC)?.ok_or(Broken)?;
         Ok(Some(node))
     }

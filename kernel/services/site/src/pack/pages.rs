@@ -10,7 +10,7 @@ pub fn path_hash(seed: u64, host: u32, path: &[u8]) -> u64 {
     hash(hash(seed, &host.to_le_bytes()), path)
 }
 
-/// A resource in the listing: its host, its path, and what is there.
+/// A resource in the listing: its host, its path and the resource itself.
 pub type Listed<'a> = (u32, &'a [u8], Resource<'a>);
 
 /// A resource, from its first byte to the end of the section.
@@ -84,7 +84,7 @@ impl<'a> Record<'a> {
         }
         let codings = variants.iter().flatten().map(|variant| variant.coding);
         let once = codings.fold(0_u16, |seen, coding| seen + (1 << (4 * coding as u16)));
-        // Four bits for each coding: none twice, and the identity there.
+        // Four bits count each coding: none may occur twice, and the identity must exist.
         if count > variants.len() || once & 0xeeee != 0 || once & 1 == 0 {
             return Err(Broken);
         }
@@ -138,7 +138,7 @@ impl<'a> Pack<'a> {
         self.resources.get(at..).map(Record).ok_or(Broken)
     }
 
-    /// The host that has a name, or else the default.
+    /// The host of a name, or else the default host.
     fn host(&self, name: &[u8]) -> Result<u32, Broken> {
         let count = self.hosts.len() / 8;
         let at = |index| self.nth_host(index)?.ok_or(Broken);
@@ -160,7 +160,7 @@ impl<'a> Pack<'a> {
         })
     }
 
-    /// The `index`th name of a host in the order of their bytes, and the host.
+    /// The `index`th host name in the order of bytes, and its host.
     ///
     /// # Errors
     ///
@@ -177,7 +177,7 @@ impl<'a> Pack<'a> {
         Ok(Some((record.path()?, u32_at(&entry, 4)?)))
     }
 
-    /// The host that is shown to who asks for none, or for one that is not known.
+    /// The host that serves requests with no host or an unknown one.
     #[must_use]
     pub fn default_host(&self) -> u32 {
         self.default_host
@@ -198,7 +198,7 @@ impl<'a> Pack<'a> {
         Ok(Some((record.host()?, record.path()?, resource)))
     }
 
-    /// What is at a path of the `host`th host; an error page has its own path.
+    /// The resource at a path of the host number `host`; an error page has its own path.
     ///
     /// # Errors
     ///
@@ -213,7 +213,7 @@ impl<'a> Pack<'a> {
 
 impl Pages for Pack<'_> {
     fn resource(&self, host: &[u8], path: &[u8]) -> Result<Option<Resource<'_>>, Broken> {
-        // Others are of error pages.
+        // Paths that do not begin with a slash are those of error pages.
         if path.first() != Some(&b'/') {
             return Ok(None);
         }

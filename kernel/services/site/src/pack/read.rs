@@ -1,4 +1,4 @@
-//! The checked reader that all else of the pack is read with, and the hash.
+//! The checked reader through which all of the pack is read, and the hash.
 
 use super::PROBES;
 use crate::Broken;
@@ -9,7 +9,7 @@ pub(super) fn part(octets: &[u8], at: usize, length: usize) -> Result<&[u8], Bro
     tail.get(..length).ok_or(Broken)
 }
 
-/// As many bytes as there are in an array, at an offset.
+/// `N` bytes at an offset, as an array.
 fn array<const N: usize>(octets: &[u8], at: usize) -> Result<[u8; N], Broken> {
     let tail = octets.get(at..).ok_or(Broken)?;
     tail.first_chunk().copied().ok_or(Broken)
@@ -35,7 +35,7 @@ pub(super) fn u64_at(octets: &[u8], at: usize) -> Result<u64, Broken> {
     array(octets, at).map(u64::from_le_bytes)
 }
 
-/// The `index`th of a run of `count` entries of `N` bytes that begins with the entry `first`.
+/// The `index`th entry of a run of entries of `N` bytes each that begins with the entry `first`.
 pub(super) fn entry<const N: usize>(
     octets: &[u8],
     first: u32,
@@ -48,8 +48,8 @@ pub(super) fn entry<const N: usize>(
     array(octets, at.ok_or(Broken)?)
 }
 
-/// Searches `count` sorted entries: how many come before the place that is looked for. `goes_on(i)` says whether entry
-/// `i` is before that place.
+/// Binary search in `count` sorted entries: the number of entries before the place that is looked for. `goes_on(i)`
+/// says whether entry `i` is before that place.
 pub(super) fn search(
     count: usize,
     mut goes_on: impl FnMut(usize) -> Result<bool, Broken>,
@@ -72,8 +72,8 @@ fn fold(hash: u64, word: u64) -> u64 {
     ((product ^ (product >> 64)) & 0xffff_ffff_ffff_ffff) as u64
 }
 
-/// The hash of octets: of words of 64 bits, little endian, and at the end of the number of octets with those that
-/// are left behind it, big endian.
+/// The hash of bytes. They are taken as 64-bit words, little endian, and a last word: the number of all bytes, followed
+/// by the remaining bytes, big endian.
 #[must_use]
 pub fn hash(seed: u64, octets: &[u8]) -> u64 {
     let (words, left) = octets.as_chunks::<8>();
@@ -88,7 +88,7 @@ pub fn hash(seed: u64, octets: &[u8]) -> u64 {
     fold(fold(hash, last), seed)
 }
 
-/// Whether two are equal but for the case of ASCII letters; quick when they are equal.
+/// Whether two names are equal but for the case of ASCII letters; quick when they are equal.
 pub(super) fn same_name(one: &[u8], other: &[u8]) -> bool {
     if one.len() != other.len() {
         return false;
@@ -102,17 +102,17 @@ pub(super) fn same_name(one: &[u8], other: &[u8]) -> bool {
     for (octet, other) in left.iter().zip(other_left) {
         odd |= u64::from(octet ^ other);
     }
-    // Letters differ from those of the other case in one bit.
+    // Upper and lower case letters differ in one bit.
     odd == 0 || odd & !0x2020_2020_2020_2020 == 0 && one.eq_ignore_ascii_case(other)
 }
 
-/// What a slot has of a hash.
+/// The hash fragment that a slot stores: the lower 32 bits.
 #[must_use]
 pub fn tag(hash: u64) -> u32 {
     (hash & 0xffff_ffff) as u32
 }
 
-/// The home slot of a hash in a table with so many homes.
+/// The home slot of a hash in a table with `homes` homes.
 #[must_use]
 pub fn home(hash: u64, homes: u32) -> u32 {
     (((hash >> 32) * u64::from(homes)) >> 32 & 0xffff_ffff) as u32
@@ -136,7 +136,7 @@ impl<'a> Table<'a> {
         self.slots
     }
 
-    /// The first record with a hash for which `is_it` has something.
+    /// The first result of `is_it` for the records with this hash.
     pub(super) fn find<T>(
         &self,
         hash: u64,

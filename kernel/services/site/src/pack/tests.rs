@@ -1,4 +1,4 @@
-//! What needs no packer: the reader's parts. Whole packs are tested where they are made (`tools/pack`).
+//! Tests of the parts of the reader, which need no packer. Whole packs are tested where they are made (`tools/pack`).
 
 use core::cmp::Ordering;
 use core::fmt::Write as _;
@@ -109,7 +109,7 @@ fn tables_are_searched_within_bounds() {
     const HASH: u64 = 0xffff_ffff_0000_0005;
     let none = Table::new(&[]);
     assert_eq!(none.find(HASH, |record| Ok(Some(record))), Ok(None));
-    // One home, at whose end a record is, and one slot that is beyond.
+    // A table with one home: a record in its last slot, and one slot beyond.
     let mut slots = [[0; 8]; PROBES];
     for slot in &mut slots {
         slot[..4].copy_from_slice(&4_u32.to_le_bytes());
