@@ -165,6 +165,12 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
                 self.log(format_args!("xenstore: connected again"));
                 self.store_is_new();
             }
+            // Before the housekeeping nothing was asked that would have to be asked again.
+            Some(Change::First) => {
+                if matches!(self.housekeeping, Housekeeping::RenewAt(_)) {
+                    self.store_is_new();
+                }
+            }
         }
         if self.control.take_lost() {
             self.log(format_args!("xenstore: a new xenstored; watching again"));

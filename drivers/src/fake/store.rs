@@ -163,6 +163,13 @@ impl FakeStore {
         self.page.store_release(ring::SERVER_FEATURES, features);
     }
 
+    /// The domain runs before it is introduced: xenstored does not look at its ring yet.
+    pub fn unintroduced(&mut self) {
+        self.dead = true;
+        self.page
+            .store_release(ring::CONNECTION, XENSTORE_RECONNECT);
+    }
+
     /// Restarts xenstored: all watches and all half-read or half-answered requests are lost. `empty` says that the tree
     /// is lost too.
     pub fn restart(&mut self, empty: bool) {
@@ -185,6 +192,7 @@ impl FakeStore {
     /// The domain is introduced to the C xenstored (`do_introduce`, `domain_conn_reset`): it empties the
     /// ring, and notifies the guest if that has asked for a reconnection.
     pub fn introduce(&mut self, machine: &mut Machine) {
+        self.dead = false;
         self.empty_ring();
         if self.page.load_acquire(ring::CONNECTION) == XENSTORE_RECONNECT {
             self.page
@@ -192,6 +200,13 @@ impl FakeStore {
             self.notify(machine);
         }
         // Binding an event channel raises an event on it.
+        self.kicked = true;
+    }
+
+    /// The domain is introduced to oxenstored (`Domains.create`): it leaves the ring as it is, and offers reconnection.
+    pub fn introduce_and_offer(&mut self) {
+        self.dead = false;
+        self.offer_reconnection();
         self.kicked = true;
     }
 

@@ -44,6 +44,8 @@ pub enum Broken {
     Reset,
     /// Requests have waited for an answer for too long.
     Silent,
+    /// The toolstack has not yet introduced this domain to xenstored.
+    Unintroduced,
 }
 
 impl Broken {
@@ -58,6 +60,7 @@ impl Broken {
             Self::Watch => "xenstore: a malformed watch event; reconnecting",
             Self::Reset => "xenstore: the ring was emptied; reconnecting",
             Self::Silent => "xenstore: xenstored does not answer; reconnecting",
+            Self::Unintroduced => "xenstore: xenstored does not know this domain yet",
         }
     }
 }

@@ -17,7 +17,7 @@ use core::mem::size_of;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::abi::xenstore_domain_interface as ring;
-use crate::abi::{XENSTORE_PAYLOAD_MAX, xs, xsd_sockmsg};
+use crate::abi::{XENSTORE_PAYLOAD_MAX, XENSTORE_RECONNECT, xs, xsd_sockmsg};
 use crate::{EventPort, Hypervisor, SharedPage, SystemTime};
 pub use error::{Broken, StoreErrno, StoreError};
 pub use recovery::Change;
@@ -110,10 +110,14 @@ pub struct Xenstore<'h, H: Hypervisor> {
 
 impl<'h, H: Hypervisor> Xenstore<'h, H> {
     /// Takes the ring page and port that the HVM parameters name.
+    ///
+    /// A toolstack that lets the domain run before it introduces it to xenstored leaves `XENSTORE_RECONNECT` in the
+    /// page's connection word. Then nothing is sent until xenstored has answered that.
     pub fn new(xen: &'h H, page: SharedPage, port: EventPort) -> Self {
         // The ring may have been used before (by a boot loader, or before a resume), so go on where it is.
         let req_prod = page.load_acquire(ring::REQ_PROD);
         let rsp_cons = page.load_acquire(ring::RSP_CONS);
+        let unintroduced = page.load_acquire(ring::CONNECTION) == XENSTORE_RECONNECT;
         Self {
             xen,
             page,
@@ -128,7 +132,7 @@ impl<'h, H: Hypervisor> Xenstore<'h, H> {
             message: Vec::with_capacity(128),
             progress: Progress::Partial,
             burst: false,
-            broken: None,
+            broken: unintroduced.then_some(Broken::Unintroduced),
             recovery: Recovery::default(),
             counters: Counters::default(),
         }

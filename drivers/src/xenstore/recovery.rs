@@ -13,6 +13,8 @@
 //!   drops what has come, asks a question, and looks for the header of its answer in what follows.
 //!
 //! The pauses between attempts grow to a limit; the attempts never end.
+//!
+//! A domain that runs before the toolstack introduces it starts as if the first attempt had been made.
 
 use zerocopy::IntoBytes;
 
@@ -43,6 +45,8 @@ pub enum Change {
     Lost(Broken),
     /// The connection was made again, without the earlier requests and watches.
     Again,
+    /// The connection was made for the first time: the domain ran before it was introduced.
+    First,
 }
 
 /// The supervision of a connection.
@@ -83,6 +87,11 @@ impl<H: Hypervisor> Xenstore<'_, H> {
             self.broken = Some(Broken::Silent);
         }
         let broken = self.broken?;
+        let first = broken == Broken::Unintroduced;
+        if first && self.recovery.next.is_none() {
+            self.recovery.asked = true;
+            self.recovery.next = Some(after(now, FIRST_PAUSE_NS));
+        }
         let Some(next) = self.recovery.next else {
             self.lose(broken, now);
             return Some(Change::Lost(broken));
@@ -90,6 +99,9 @@ impl<H: Hypervisor> Xenstore<'_, H> {
         if self.is_connected_again(broken, now >= next) || self.found_probe() {
             self.recovery.next = None;
             self.recovery.since = Some(now);
+            if first {
+                return Some(Change::First);
+            }
             self.counters.reconnections += 1;
             return Some(Change::Again);
         }

@@ -147,6 +147,7 @@ fn main() -> ExitCode {
         by("hatch, abuse", borne, &hatch),
         by("hatch, oxenstored", OTHER_DOM0, &hatch_other),
         by("hatch, oxenstored", hatch::OTHER_DOM0, &hatch_other),
+        by("switch, oxenstored", switch::OTHER_DOM0, &hatch_other),
     ];
     let documents = documents::trials(&hatch, &current);
     let by_hatch = by_hatch.into_iter().flatten().chain(documents);

@@ -21,7 +21,20 @@ pub(crate) const CASES: &[Case] = &[
         refused,
     ),
     ("guests that end while no switch runs leave nothing", away),
+    FOUND,
+    (
+        "a failure or kill -9 at any step of a birth leaves nothing, or what gc finds",
+        steps,
+    ),
 ];
+
+/// What is tried with oxenstored as well, which introduces guests otherwise.
+pub(crate) const OTHER_DOM0: &[Case] = &[FOUND];
+
+const FOUND: Case = (
+    "a guest that ran before xenstored knew it is found by all, and obeys",
+    found,
+);
 
 const LOG: &str = "/run/switch.log";
 const PACK: &str = "/guest/switch.mfs";
@@ -131,6 +144,80 @@ fn life(place: &Place) -> Result<()> {
         ensure!(zombies.trim() == "0", "zombies: {zombies}");
         ensure!(switch.status()?["guests"] == Value::Array(Vec::new()));
     }
+    drop(switch);
+    place.nothing_left()
+}
+
+/// What others see of it, the guest having run first: and that it hears what they say.
+fn found(place: &Place) -> Result<()> {
+    let switch = Switch::start(place)?;
+    for end in ["xl shutdown mayfly", "xl destroy mayfly"] {
+        let made = create(place, &["--console"])?;
+        let domid = made["domid"].as_u64().context("no domid")?;
+        let spans = made["timeline"]["spans"].as_array().context("no spans")?;
+        let at = |name: &str| spans.iter().position(|span| span["what"] == name);
+        ensure!(
+            at("unpause").is_some() && at("unpause") < at("names"),
+            "xenstored is asked before it runs: {made}"
+        );
+        answers(place)?;
+        let lab = &place.lab;
+        ensure!(lab.run(&["xl", "list", "mayfly"])?.contains("mayfly"));
+        ensure!(place.hatched(&["list"])?.contains("mayfly"));
+        let home = format!("/local/domain/{domid}");
+        lab.xenstore_wait(&format!("{home}/data/mayfly/ready"), BOUND)?;
+        if lab.run(&["ps", "-o", "comm"])?.contains("xenconsoled") {
+            lab.shell(&format!(
+                "for n in $(seq 600); do tty=$(xenstore-read {home}/console/tty); [ -c \"$tty\" ] && exit; usleep 100000; done; exit 1"
+            ))?;
+        }
+        // It has asked what the back end can do, and watches.
+        lab.xenstore_wait(&format!("{home}/control/feature-poweroff"), BOUND)?;
+        lab.shell(end)?;
+        lab.shell("for n in $(seq 600); do xl domid mayfly 2>/dev/null || exit 0; xl list | grep -q 'mayfly.*--s' && exit; usleep 100000; done; exit 1")
+            .with_context(|| end.to_owned())?;
+        // Who has shut down is still there; of who is gone hatch's index knows.
+        let _ = place.hatch(&["destroy", "mayfly"])?;
+        place.hatched(&["gc"])?;
+    }
+    drop(switch);
+    place.nothing_left()
+}
+
+/// Steps of a birth on the switch, in their order.
+const STEPS: [&str; 14] = [
+    "domain", "limits", "memory", "channels", "rings", "front", "load", "context", "connect",
+    "unpause", "names", "keys", "port", "claim",
+];
+
+fn steps(place: &Place) -> Result<()> {
+    let switch = Switch::start(place)?;
+    let words = ["create", "--network", "switch", EXAMPLE];
+    for step in STEPS {
+        for fault in ["HATCH_FAIL_AT", "HATCH_KILL_AT"] {
+            let fault = format!("{fault}={step}");
+            let words = [&["env", &fault, HATCH], &words[..]].concat();
+            let output = place.lab.exec(&words)?;
+            ensure!(!output.success(), "{fault}: it succeeds");
+            if fault.contains("KILL") {
+                place.hatched(&["gc"])?;
+            } else {
+                let text = output.error_text();
+                ensure!(text.contains(&format!("`{step}`")), "{fault}: {text}");
+            }
+            let guests = &switch.status()?["guests"];
+            ensure!(*guests == Value::Array(Vec::new()), "{fault}: {guests}");
+            let marks = place.lab.shell("ls /run/hatch/making")?;
+            ensure!(marks.trim().is_empty(), "{fault}: {marks}");
+            let left = place.hatched(&["gc", "--dry-run"])?;
+            ensure!(left.contains("nothing is left"), "{fault}: {left}");
+            let domains = place.lab.shell("xl list | wc -l")?;
+            ensure!(domains.trim() == "2", "{fault}: a domain stays");
+        }
+    }
+    create(place, &[])?;
+    answers(place)?;
+    place.hatched(&["destroy", "mayfly"])?;
     drop(switch);
     place.nothing_left()
 }

@@ -72,6 +72,46 @@ fn housekeeping_is_done() {
     });
 }
 
+/// The toolstack lets it run first, and introduces it to either xenstored after so many seconds, if at all.
+fn introduced_late(offers: bool, after: Option<f64>) {
+    let setup = Setup::preconnected();
+    setup.xen.with(|world| world.store.unintroduced());
+    setup.run(|net| {
+        assert_serves(net);
+        net.run_for(after.unwrap_or(600.0));
+        assert_serves(net);
+        assert_eq!(net.guest.store.counters().requests, 0);
+        if after.is_none() {
+            return;
+        }
+        net.xen.with(|world| match offers {
+            true => world.store.introduce_and_offer(),
+            false => world.store.introduce(&mut world.machine),
+        });
+        net.run_for(0.1);
+        assert!(net.key("data/mayfly/ready").is_some(), "{offers} {after:?}");
+        net.run_for(1.0);
+        assert!(net.key("control/feature-poweroff").is_some());
+        assert!(net.guest.nic.front().features().segment);
+        assert!(!net.debug().contains("xenstore:"), "{}", net.debug());
+        assert_eq!(net.guest.nic.front().counters().links, 1);
+        let before = net.steps;
+        net.run_for(60.0);
+        assert!(net.steps - before < 200);
+        assert_serves(net);
+    });
+}
+
+#[test]
+fn it_serves_before_it_is_introduced_to_xenstored() {
+    for offers in [false, true] {
+        for after in [0.0, 0.005, 0.04, 0.2, 5.0, 90.0] {
+            introduced_late(offers, Some(after));
+        }
+    }
+    introduced_late(false, None);
+}
+
 #[test]
 fn a_back_end_that_comes_back_is_served_again() {
     Setup::preconnected().run(|net| {

@@ -123,7 +123,7 @@ impl<'h> Guest<'h> {
         match self.store.supervise(now) {
             None => {}
             Some(Change::Lost(broken)) => self.broken.push(broken),
-            Some(Change::Again) => self.store_is_new(),
+            Some(Change::Again | Change::First) => self.store_is_new(),
         }
         if self.control.take_lost() {
             self.store_is_new();

@@ -307,10 +307,10 @@ impl Maker {
     /// Removes what a killed daemon has left half-made, and finds the guests that run.
     fn find(&mut self, wanted: &[(Id, String, [u8; 6])]) -> Result<(), Cause> {
         let builder = self.builder()?;
-        let (store, xen) = builder.ways();
-        let snapshot = Snapshot::read(store, xen).map_err(|error| match error {
+        let snapshot = Snapshot::read(builder).map_err(|error| match error {
             gc::SnapshotError::Xen(error) => Cause::from(error),
             gc::SnapshotError::Store(error) => Cause::from(error),
+            gc::SnapshotError::Io(error) => Cause::from(error),
         })?;
         let failures = gc::carry_out(builder, &gc::decide(&snapshot));
         let mut found = Vec::new();

@@ -124,6 +124,8 @@ impl Told {
 #[derive(Debug)]
 pub struct Connection {
     stream: BufReader<UnixStream>,
+    /// Questions whose answers were not waited for.
+    unanswered: usize,
 }
 
 impl Connection {
@@ -137,6 +139,7 @@ impl Connection {
         stream.set_write_timeout(Some(bound))?;
         Ok(Self {
             stream: BufReader::new(stream),
+            unanswered: 0,
         })
     }
 
@@ -145,8 +148,20 @@ impl Connection {
     /// # Errors
     /// The switch is gone, or says what is no answer.
     pub fn ask(&mut self, order: &Order) -> io::Result<Reply> {
+        self.settle()?;
         self.send(order)?;
         self.receive()
+    }
+
+    /// Waits for the answers to all that was asked so far, and drops them.
+    ///
+    /// # Errors
+    /// As [`Self::receive`]'s.
+    pub fn settle(&mut self) -> io::Result<()> {
+        while self.unanswered > 0 {
+            self.receive()?;
+        }
+        Ok(())
     }
 
     /// Asks.
@@ -154,7 +169,9 @@ impl Connection {
     /// # Errors
     /// The switch is gone.
     pub fn send(&mut self, order: &Order) -> io::Result<()> {
-        self.stream.get_mut().write_all(&line(order)?)
+        self.stream.get_mut().write_all(&line(order)?)?;
+        self.unanswered += 1;
+        Ok(())
     }
 
     /// Waits for an answer.
@@ -167,6 +184,7 @@ impl Connection {
         if !line.ends_with('\n') {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        self.unanswered = self.unanswered.saturating_sub(1);
         Ok(serde_json::from_str(&line)?)
     }
 

@@ -23,8 +23,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut builder = builder(CapabilitySet::empty())?;
-    let (store, xen) = builder.ways();
-    let seen = Snapshot::read(store, xen)?;
+    let seen = Snapshot::read(&mut builder)?;
     let actions = gc::decide(&seen);
     let failures = match arguments.dry_run {
         true => Vec::new(),
@@ -58,6 +57,7 @@ impl From<SnapshotError> for Failure {
         match error {
             SnapshotError::Xen(error) => error.into(),
             SnapshotError::Store(error) => error.into(),
+            SnapshotError::Io(error) => Self::new(Exit::Failed, error.to_string()),
         }
     }
 }

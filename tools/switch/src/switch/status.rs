@@ -9,7 +9,7 @@ use crate::port::Counters;
 use crate::xen::{Wire, Xen};
 
 /// One guest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestStatus {
     /// Its name.
     pub name: String,

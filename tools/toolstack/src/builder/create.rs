@@ -5,6 +5,7 @@ mod connected;
 mod machine;
 mod shell;
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::config::{Config, Connect};
@@ -12,6 +13,7 @@ use super::image::{Image, Ramdisk};
 use super::index;
 use super::keys::{self, Op, Ports};
 use super::layout::{self, Layout};
+use super::making::Mark;
 use super::names::{self, XlLock};
 use super::report::Timeline;
 use super::rings::Grants;
@@ -23,10 +25,14 @@ use mayfly_xen::NewDomain;
 use mayfly_xenstore::{Id, Request, TransactionId};
 
 use claim::Claim;
+pub use connected::Newborn;
 pub use shell::Shell;
 
 /// Frames of a guest's grant table: 2,048 entries.
 const GRANT_FRAMES: u16 = 4;
+
+/// What lives as long as this machine runs, as its domains do.
+const RUN: &str = "/run/hatch";
 
 /// How long netback is waited for without a look at what it says.
 const SOON: Duration = Duration::from_millis(200);
@@ -42,6 +48,8 @@ pub struct Toolstack {
     pub(super) links: Box<dyn Links>,
     /// How long the back end, the kernel and xenstored may take.
     pub(super) bound: Duration,
+    /// Where the marks of births are, and the switch's socket.
+    pub(super) run: PathBuf,
 }
 
 /// A guest that was made.
@@ -81,6 +89,8 @@ struct Born {
 #[derive(Default)]
 struct Done {
     making: bool,
+    /// The mark of a birth that xenstored is not told of yet.
+    mark: Option<Mark>,
     /// The transaction of the claim, as long as nothing is in it.
     open: Option<TransactionId>,
     domain: Option<u16>,
@@ -140,7 +150,20 @@ impl Toolstack {
             store,
             links,
             bound,
+            run: RUN.into(),
         }
+    }
+
+    /// With another folder than `/run/hatch`.
+    #[must_use]
+    pub fn with_run(mut self, folder: &Path) -> Self {
+        folder.clone_into(&mut self.run);
+        self
+    }
+
+    /// Where the marks are of births that xenstored knows nothing of yet.
+    pub(crate) fn marks(&self) -> PathBuf {
+        self.run.join("making")
     }
 
     /// Xen, for what is not about making guests.
@@ -343,7 +366,11 @@ impl Toolstack {
         let links = &mut *self.links;
         ready(Soon { domid, port, links })?;
         self.xen.unpause(domid)?;
-        // What is written beside it can wait until it has begun, where it shares a CPU with dom0.
+        self.begun(domid)
+    }
+
+    /// Waits until a guest has begun: what is written beside it can wait for that, where it shares a CPU with dom0.
+    fn begun(&mut self, domid: u16) -> Result<(), Cause> {
         for _ in 0..GLANCES {
             std::thread::sleep(GLANCE);
             if self.xen.info(domid)?.is_none_or(|info| info.cpu_ns > 0) {

@@ -186,10 +186,13 @@ impl Toolstack {
         let uuid = self.uuid_of(info, record.as_ref())?;
         let mut ops = keys::death(domid, uuid.as_deref());
         // What has no vif may be on the switch, which lets go before the domain does, so that nothing keeps it.
-        let switched = format!("{}/state", keys::switched(domid));
-        let is_switched = state.is_none() && self.store.find(&switched).map_err(cause)?.is_some();
-        if is_switched {
-            left.extend(super::switch::let_go(domid, self.bound).err());
+        // xenstore need not say so: its maker may have been killed before.
+        let mut is_switched = false;
+        if state.is_none() {
+            match super::switch::let_go(&self.run, domid, self.bound) {
+                Ok(had) => is_switched = had,
+                Err(error) => left.push(error),
+            }
             ops.push(keys::unswitched(domid));
         }
         // The kernel lets go of the interface while Xen takes the memory back.

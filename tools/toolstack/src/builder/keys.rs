@@ -169,9 +169,8 @@ pub(crate) fn unswitched(domid: u16) -> Op {
     Op::Rm(switched(domid))
 }
 
-/// What a guest that the switch serves reads first, and that it is introduced: before it runs, because xenstored takes the ring of a guest that it
-/// is told of for an empty one, and what the guest had written there would be lost. As few requests as can be: each is one that its
-/// first answer waits for.
+/// What is written of a guest that the switch serves, all of it when the guest runs already: what it reads of its network, then what
+/// xenconsoled looks at, and only then that it is introduced, because with that all of them begin to look.
 pub(crate) fn switched_birth(domid: u16, config: &Config, ports: &Ports) -> Vec<Op> {
     let (front, back) = (format!("{}/device/vif/0", home(domid)), switched(domid));
     // The first of each makes a directory; what is made in it afterwards takes over its rights.
@@ -180,7 +179,7 @@ pub(crate) fn switched_birth(domid: u16, config: &Config, ports: &Ports) -> Vec<
         Op::Perms(home(domid), guest_reads(domid)),
         write(format!("{back}/state"), "4"),
         Op::Perms(back.clone(), guest_reads(domid)),
-        write(format!("{front}/backend"), back),
+        write(format!("{front}/backend"), back.clone()),
         Op::Perms(
             front.clone(),
             vec![
@@ -196,31 +195,31 @@ pub(crate) fn switched_birth(domid: u16, config: &Config, ports: &Ports) -> Vec<
         ),
         write(format!("{front}/state"), "4"),
     ];
-    ops.extend(introduce(domid, ports));
-    ops
-}
-
-/// What it reads some time after its first packet, and what others read of its network.
-pub(crate) fn switched_network(domid: u16, vif: &Vif) -> Vec<Op> {
-    let (front, back) = (format!("{}/device/vif/0", home(domid)), switched(domid));
-    let mac = mac_text(&vif.mac);
-    let mut ops: Vec<Op> = [
-        ("feature-sg", "1"),
-        ("feature-gso-tcpv4", "1"),
-        ("feature-no-csum-offload", "0"),
-        ("feature-ipv6-csum-offload", "1"),
-        ("frontend", front.as_str()),
-        ("online", "1"),
-        ("mac", mac.as_str()),
-    ]
-    .into_iter()
-    .map(|(key, value)| write(format!("{back}/{key}"), value))
-    .collect();
-    // These were made after the rights were set, and took them over.
-    if let Some(mtu) = vif.mtu {
-        ops.push(write(format!("{front}/mtu"), mtu.to_string()));
+    if let Some(vif) = &config.vif {
+        let mac = mac_text(&vif.mac);
+        for (key, value) in [
+            ("feature-sg", "1"),
+            ("feature-gso-tcpv4", "1"),
+            ("feature-no-csum-offload", "0"),
+            ("feature-ipv6-csum-offload", "1"),
+            ("frontend", front.as_str()),
+            ("online", "1"),
+            ("mac", mac.as_str()),
+        ] {
+            ops.push(write(format!("{back}/{key}"), value));
+        }
+        if let Some(mtu) = vif.mtu {
+            ops.push(write(format!("{front}/mtu"), mtu.to_string()));
+        }
+        ops.push(write(format!("{front}/mac"), mac));
     }
-    ops.push(write(format!("{front}/mac"), mac));
+    ops.extend(self::front(domid, ports, None));
+    ops.extend(introduce(domid, ports));
+    let plain = Config {
+        vif: None,
+        ..config.clone()
+    };
+    ops.extend(finish(domid, &plain, ports));
     ops
 }
 

@@ -1,6 +1,11 @@
-//! The process that creates a guest, identified by its number and start time.
+//! The process that creates a guest, identified by its number and start time; and the marks, as files, of guests that run before xenstored is
+//! told of them.
 
 use std::fmt;
+use std::fs::{DirBuilder, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::OnceLock;
 
@@ -58,9 +63,124 @@ impl FromStr for Maker {
     }
 }
 
+/// The mark of a birth of which xenstored knows nothing yet: a file named by the UUID, with the maker and, as soon as there is one, the
+/// domain. To write it costs a tenth of a request to xenstored, and nobody waits for an answer.
+#[derive(Debug)]
+pub(super) struct Mark {
+    path: PathBuf,
+    file: File,
+}
+
+impl Mark {
+    /// Leaves it: before there is a domain, so that none of this UUID is nobody's.
+    pub(super) fn leave(folder: &Path, uuid: &str) -> io::Result<Self> {
+        let path = folder.join(uuid);
+        let leave = || {
+            let file = match File::create(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let mut builder = DirBuilder::new();
+                    builder.recursive(true).mode(0o700).create(folder)?;
+                    File::create(&path)
+                }
+                file => file,
+            };
+            file.and_then(|mut file| {
+                file.write_all(Maker::this().to_string().as_bytes())?;
+                Ok(file)
+            })
+        };
+        let file = leave().map_err(|error| {
+            let path = path.display();
+            io::Error::other(format!("{path}: {error}"))
+        })?;
+        Ok(Self { path, file })
+    }
+
+    /// Says which domain it is.
+    pub(super) fn name(&mut self, domid: u16) -> io::Result<()> {
+        self.file.write_all(format!(" {domid}").as_bytes())
+    }
+
+    /// Takes it away.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        remove_mark(&self.path)
+    }
+}
+
+/// Takes a mark away, if it is there.
+pub(crate) fn remove_mark(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+/// What a mark says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Marked {
+    pub(crate) maker: Maker,
+    pub(crate) domid: Option<u16>,
+}
+
+impl FromStr for Marked {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut words = text.splitn(3, ' ');
+        let (Some(pid), Some(start), domid) = (words.next(), words.next(), words.next()) else {
+            return Err(());
+        };
+        Ok(Self {
+            maker: format!("{pid} {start}").parse()?,
+            domid: domid.map(str::parse).transpose().map_err(drop)?,
+        })
+    }
+}
+
+/// All marks, by UUID, with what they say if that can be understood.
+pub(crate) fn marks(folder: &Path) -> io::Result<Vec<(String, Option<Marked>)>> {
+    let files = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        files => files?,
+    };
+    let mut all = Vec::new();
+    for file in files {
+        let file = file?;
+        match std::fs::read_to_string(file.path()) {
+            // Taken away since.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            text => {
+                let name = file.file_name().to_string_lossy().into_owned();
+                all.push((name, text.ok().and_then(|text| text.parse().ok())));
+            }
+        }
+    }
+    Ok(all)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mark_says_who_and_then_which() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("making");
+        assert_eq!(marks(&folder).unwrap(), []);
+        let mut mark = Mark::leave(&folder, "uuid").unwrap();
+        let maker = Maker::this();
+        let said = |domid| vec![("uuid".to_owned(), Some(Marked { maker, domid }))];
+        assert_eq!(marks(&folder).unwrap(), said(None));
+        mark.name(7).unwrap();
+        assert_eq!(marks(&folder).unwrap(), said(Some(7)));
+        for odd in ["", "1", "1 2 x", "1 2 70000", "x 2 3", "1 2 3 4"] {
+            std::fs::write(folder.join("odd"), odd).unwrap();
+            let all = marks(&folder).unwrap();
+            assert!(all.contains(&("odd".to_owned(), None)), "{odd:?}");
+        }
+        mark.remove().unwrap();
+        assert_eq!(marks(&folder).unwrap().len(), 1);
+    }
 
     #[test]
     fn this_process_runs_and_one_of_another_time_does_not() {

@@ -28,7 +28,7 @@ mod info;
 pub(crate) mod keys;
 pub mod layout;
 mod lost;
-mod making;
+pub(crate) mod making;
 mod names;
 pub mod report;
 mod rings;
@@ -38,7 +38,7 @@ mod switch;
 
 pub use actions::{Action, Actions, Watched, reason};
 pub use config::{Config, Connect, Error as ConfigError, NAME_MAX, Vif, check_name, random_uuid};
-pub use create::{Created, Ready, Shell, Soon, Then, Toolstack};
+pub use create::{Created, Newborn, Ready, Shell, Soon, Then, Toolstack};
 pub use destroy::{DestroyError, Destroyed};
 pub use image::{Image, Ramdisk};
 pub use keys::{

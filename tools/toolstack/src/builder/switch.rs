@@ -14,17 +14,19 @@ pub fn connection(bound: Duration) -> io::Result<Connection> {
     Connection::open(Path::new(SOCKET), bound)
 }
 
-/// Has it let go of a guest. A switch that does not run holds nothing, and the next one finds that the guest is gone.
+/// Has it let go of a guest; whether it had it. A switch that does not run holds nothing, and the next one finds that the guest is gone.
 ///
 /// # Errors
 /// It does not answer.
-pub(super) fn let_go(domid: u16, bound: Duration) -> Result<(), String> {
-    let Ok(mut switch) = connection(bound) else {
-        return Ok(());
+pub(super) fn let_go(run: &Path, domid: u16, bound: Duration) -> Result<bool, String> {
+    let name = Path::new(SOCKET).file_name().unwrap_or_default();
+    let Ok(mut switch) = Connection::open(&run.join(name), bound) else {
+        return Ok(false);
     };
     match switch.ask(&Order::Detach(domid)) {
+        Ok(Reply::Detached(_)) => Ok(true),
         // That there is none of this domain is what is wanted.
-        Ok(Reply::Detached(_) | Reply::Error(_)) => Ok(()),
+        Ok(Reply::Error(_)) => Ok(false),
         Ok(_) => Err("the switch does not answer what it was asked".to_owned()),
         Err(error) => Err(format!("the switch: {error}")),
     }

@@ -38,7 +38,7 @@ pub(crate) fn image() -> (TempDir, std::path::PathBuf) {
 }
 
 /// What stays of no guest in particular: folders that are made with the first one.
-fn without_folders(mut nodes: Nodes) -> Nodes {
+pub(crate) fn without_folders(mut nodes: Nodes) -> Nodes {
     nodes.retain(|_, value| !value.is_empty());
     nodes
 }

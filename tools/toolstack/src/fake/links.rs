@@ -82,7 +82,9 @@ impl Links for FakeLinks {
         self.refused("find")?;
         let domid: Option<u32> = name
             .strip_prefix("vif")
-            .and_then(|rest| rest.strip_suffix(".0")?.parse().ok());
+            .and_then(|rest| rest.strip_suffix(".0")?.parse().ok())
+            // A switch's port on a bridge.
+            .or_else(|| name.strip_prefix("switch")?.parse().ok());
         let domid = domid.ok_or_else(|| Error::NoSuchLink(name.to_owned()))?;
         Ok(Link {
             index: FIRST + domid,

@@ -2,7 +2,7 @@
 
 use super::Action;
 use crate::builder::index::{self, Entry};
-use crate::builder::{DestroyError, Toolstack};
+use crate::builder::{DestroyError, Toolstack, making};
 use mayfly_xenstore::Request;
 
 /// Carries the actions out, one after the other, and says of each that failed why.
@@ -37,6 +37,7 @@ fn one(builder: &mut Toolstack, action: &Action) -> Result<(), Box<dyn std::erro
         Action::Forget { path, value, .. } => {
             index::forget(builder.store(), &[(path.clone(), value.clone())])?
         }
+        Action::Unlink { file, .. } => making::remove_mark(file)?,
         Action::Remove { path, .. } => builder.store().rm(path)?,
     }
     Ok(())

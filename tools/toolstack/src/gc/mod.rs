@@ -1,10 +1,12 @@
 //! Finds what a killed hatch left behind, and nothing else.
 //!
-//! What hatch makes has its mark before it is there (`/hatch/making/UUID`, see [`crate::builder::making_path`]) and its place in the index
+//! What hatch makes has its mark before it is there (`/hatch/making/UUID`, see [`crate::builder::making_path`]; a file of that name for a
+//! guest that runs before xenstored is told of it) and its place in the index
 //! (`/hatch/name`, `/hatch/mac`, `/hatch/domain`) while it lives. So there are remains of two kinds:
 //!
 //! - **half-made**: a mark whose maker runs no more. A domain of that UUID is ours to end when hatch's index has it, or when it has
-//!   never run and has no home of its own yet: another toolstack, which writes that first, may have been given the same UUID since.
+//!   never run and has no home of its own yet: another toolstack, which writes that first, may have been given the same UUID since. A
+//!   mark that is a file says which domain it is, as soon as there is one.
 //! - **half-removed**: an index entry whose domain is gone, or dying. All keys under that domain's number go with it, unless another
 //!   domain has the number by now: then the entry goes alone.
 //!
@@ -19,6 +21,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::Serialize;
 
@@ -34,6 +37,8 @@ pub struct Snapshot {
     pub domains: BTreeMap<u16, Domain>,
     /// The marks, by UUID.
     pub marks: BTreeMap<String, Maker>,
+    /// The marks that are files, by UUID.
+    pub births: BTreeMap<String, Birth>,
     /// Names of the index, as they are below `/hatch/name`, and who has them, if that can be understood.
     pub names: BTreeMap<String, Option<Entry>>,
     /// The same for MAC addresses, below `/hatch/mac`.
@@ -74,6 +79,17 @@ pub enum Maker {
     Unknown,
 }
 
+/// A mark that is a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Birth {
+    /// Who left it.
+    pub maker: Maker,
+    /// The domain, if it was there by then.
+    pub domid: Option<u16>,
+    /// The file.
+    pub file: PathBuf,
+}
+
 /// Something to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "do", rename_all = "lowercase")]
@@ -94,6 +110,13 @@ pub enum Action {
     Remove {
         /// The node.
         path: String,
+        /// What it is left from.
+        why: &'static str,
+    },
+    /// Remove a file.
+    Unlink {
+        /// The file.
+        file: PathBuf,
         /// What it is left from.
         why: &'static str,
     },
@@ -125,6 +148,7 @@ impl fmt::Display for Action {
             Self::Remove { path, why } | Self::Forget { path, why, .. } => {
                 write!(f, "remove {path}: {why}")
             }
+            Self::Unlink { file, why } => write!(f, "remove {}: {why}", file.display()),
             Self::Look { path, why } => write!(f, "left alone: {path}: {why}"),
         }
     }
@@ -133,11 +157,25 @@ impl fmt::Display for Action {
 /// What is to be done, in its order.
 #[must_use]
 pub fn decide(seen: &Snapshot) -> Vec<Action> {
+    const GONE: &str = "its maker is gone";
     let mut actions = Vec::new();
     let mut marks = Vec::new();
     let mut half_made = BTreeSet::new();
-    for (uuid, maker) in &seen.marks {
+    let in_store = seen.marks.iter().map(|(uuid, maker)| {
         let path = format!("/hatch/making/{uuid}");
+        let remove = Action::Remove {
+            path: path.clone(),
+            why: GONE,
+        };
+        (uuid, (*maker, None), path, remove)
+    });
+    let in_files = seen.births.iter().map(|(uuid, birth)| {
+        let file = birth.file.clone();
+        let path = file.display().to_string();
+        let remove = Action::Unlink { file, why: GONE };
+        (uuid, (birth.maker, Some(birth)), path, remove)
+    });
+    for (uuid, (maker, birth), path, remove) in in_store.chain(in_files) {
         match maker {
             Maker::Runs => {}
             Maker::Unknown => actions.push(Action::Look {
@@ -145,8 +183,8 @@ pub fn decide(seen: &Snapshot) -> Vec<Action> {
                 why: "it does not say who makes the guest",
             }),
             Maker::Gone => {
-                half_made.extend(half_made_domains(seen, uuid));
-                marks.push((uuid, path));
+                half_made.extend(half_made_domains(seen, uuid, birth));
+                marks.push((uuid, remove));
             }
         }
     }
@@ -159,7 +197,7 @@ pub fn decide(seen: &Snapshot) -> Vec<Action> {
             });
         }
     }
-    let busy = |uuid: &str| seen.marks.get(uuid) == Some(&Maker::Runs);
+    let busy = |uuid: &str| makers(seen, uuid).any(|maker| maker == Maker::Runs);
     for domid in dead(seen) {
         // Somebody is at it.
         let uuid = seen.homes.get(&domid).and_then(Option::as_deref);
@@ -171,7 +209,7 @@ pub fn decide(seen: &Snapshot) -> Vec<Action> {
     succeeded(seen, &mut actions);
     stray_entries(seen, &mut actions);
     // Last: until all is gone, the mark tells the next gc where to look.
-    for (uuid, path) in marks {
+    for (uuid, remove) in marks {
         let is_alive = seen.domains.values().any(|domain| domain.uuid == *uuid);
         if !is_alive && seen.vms.contains(uuid) {
             actions.push(Action::Remove {
@@ -179,10 +217,7 @@ pub fn decide(seen: &Snapshot) -> Vec<Action> {
                 why: "of a guest that was never made",
             });
         }
-        actions.push(Action::Remove {
-            path,
-            why: "its maker is gone",
-        });
+        actions.push(remove);
     }
     // The same entry may be wrong for two reasons.
     let mut done = BTreeSet::new();
@@ -193,12 +228,23 @@ pub fn decide(seen: &Snapshot) -> Vec<Action> {
     actions
 }
 
-/// Live domains that a maker who is gone has not finished.
-fn half_made_domains(seen: &Snapshot, uuid: &str) -> Vec<u16> {
+/// Who left marks of this UUID.
+fn makers(seen: &Snapshot, uuid: &str) -> impl Iterator<Item = Maker> {
+    let birth = seen.births.get(uuid).map(|birth| birth.maker);
+    seen.marks.get(uuid).copied().into_iter().chain(birth)
+}
+
+/// Live domains that a maker who is gone has not finished. A mark that is a file may say which it is; one that is in the index by then has the other
+/// mark for as long as it is not finished.
+fn half_made_domains(seen: &Snapshot, uuid: &str, birth: Option<&Birth>) -> Vec<u16> {
     let ours = |domid: u16, domain: &Domain| {
         let is_indexed = record(seen, domid).is_some_and(|record| record.uuid == uuid);
         let home = seen.homes.get(&domid).and_then(Option::as_deref);
-        is_indexed || (domain.unborn && home != Some(uuid))
+        let is_unborn = domain.unborn && home != Some(uuid);
+        match birth {
+            Some(birth) => !is_indexed && (birth.domid == Some(domid) || is_unborn),
+            None => is_indexed || is_unborn,
+        }
     };
     seen.domains
         .iter()
@@ -216,7 +262,7 @@ fn dead(seen: &Snapshot) -> BTreeSet<u16> {
     let lives = |domid: &u16| seen.domains.get(domid).is_some_and(|domain| !domain.dying);
     let marked = seen.homes.iter().filter(|(_, uuid)| {
         uuid.as_ref()
-            .is_some_and(|uuid| seen.marks.get(uuid) == Some(&Maker::Gone))
+            .is_some_and(|uuid| makers(seen, uuid).any(|maker| maker == Maker::Gone))
     });
     let numbers = seen.index.keys().chain(marked.map(|(domid, _)| domid));
     numbers

@@ -1,10 +1,11 @@
 //! Reads the present state: lists in one round trip, values in another.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 
-use super::{Domain, Maker, Snapshot};
-use crate::builder::{self, keys, uuid};
-use crate::host::{Store, Xen};
+use super::{Birth, Domain, Maker, Snapshot};
+use crate::builder::{self, Toolstack, keys, making, uuid};
+use crate::host::Store;
 use mayfly_xen as xen;
 use mayfly_xenstore::{Error, Request};
 
@@ -17,14 +18,28 @@ pub enum SnapshotError {
     /// xenstored refused.
     #[error(transparent)]
     Store(#[from] Error),
+    /// The marks that are files.
+    #[error("the marks of births: {0}")]
+    Io(#[from] io::Error),
 }
 
 impl Snapshot {
     /// Reads it.
     ///
     /// # Errors
-    /// Xen's or xenstored's.
-    pub fn read(store: &mut dyn Store, xen: &mut dyn Xen) -> Result<Self, SnapshotError> {
+    /// Xen's, xenstored's or the marks'.
+    pub fn read(toolstack: &mut Toolstack) -> Result<Self, SnapshotError> {
+        let births = making::marks(&toolstack.marks())?;
+        let births = births.into_iter().map(|(uuid, marked)| {
+            let birth = Birth {
+                maker: maker(marked.map(|marked| marked.maker)),
+                domid: marked.and_then(|marked| marked.domid),
+                file: toolstack.marks().join(&uuid),
+            };
+            (uuid, birth)
+        });
+        let births = births.collect();
+        let (store, xen) = toolstack.ways();
         let marks = values(store, "/hatch/making", "")?;
         let names = values(store, "/hatch/name", "")?;
         let macs = values(store, "/hatch/mac", "")?;
@@ -57,8 +72,9 @@ impl Snapshot {
             domains,
             marks: marks
                 .into_iter()
-                .map(|(key, value)| (key, maker(value.as_deref())))
+                .map(|(key, value)| (key, maker(value.and_then(|mark| mark.parse().ok()))))
                 .collect(),
+            births,
             names: entries(names),
             macs: entries(macs),
             index: numbered(index)
@@ -80,8 +96,8 @@ impl Snapshot {
     }
 }
 
-fn maker(mark: Option<&str>) -> Maker {
-    match mark.and_then(|mark| mark.parse::<builder::Maker>().ok()) {
+fn maker(mark: Option<builder::Maker>) -> Maker {
+    match mark {
         Some(maker) if maker.runs() => Maker::Runs,
         Some(_) => Maker::Gone,
         None => Maker::Unknown,

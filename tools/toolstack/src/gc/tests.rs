@@ -67,7 +67,7 @@ fn spares_others(actions: &[Action]) {
                 );
                 assert!(!path.contains(OTHER), "{path}");
             }
-            Action::Look { .. } => {}
+            Action::Look { .. } | Action::Unlink { .. } => {}
         }
     }
 }
@@ -134,6 +134,56 @@ fn a_half_made_domain_is_ended() {
         decide(&seen).first(),
         Some(Action::Destroy { domid: 5, .. })
     ));
+}
+
+#[test]
+fn a_birth_that_xenstored_knows_nothing_of_is_ended() {
+    let file = PathBuf::from(format!("/run/hatch/making/{OURS}"));
+    let birth = |maker, domid| Birth {
+        maker,
+        domid,
+        file: file.clone(),
+    };
+    let mut seen = healthy();
+    seen.births
+        .insert(OURS.to_owned(), birth(Maker::Runs, Some(5)));
+    seen.names.clear();
+    seen.macs.clear();
+    seen.index.clear();
+    seen.homes.insert(5, None);
+    assert_eq!(decide(&seen), []);
+    seen.vms.remove(OURS);
+    // It runs, and nothing but the file says whose it is.
+    seen.births
+        .insert(OURS.to_owned(), birth(Maker::Gone, Some(5)));
+    let unlink = Action::Unlink {
+        file: file.clone(),
+        why: "its maker is gone",
+    };
+    let destroy = Action::Destroy {
+        domid: 5,
+        uuid: OURS.to_owned(),
+    };
+    assert_eq!(decide(&seen), [destroy.clone(), unlink.clone()]);
+    // Killed between the domain and its number in the file.
+    seen.births
+        .insert(OURS.to_owned(), birth(Maker::Gone, None));
+    assert_eq!(decide(&seen), std::slice::from_ref(&unlink));
+    seen.domains.get_mut(&5).unwrap().unborn = true;
+    assert_eq!(decide(&seen), [destroy, unlink.clone()]);
+    // The number is another's by now, or nobody's.
+    seen.births
+        .insert(OURS.to_owned(), birth(Maker::Gone, Some(5)));
+    seen.domains.insert(5, domain(OTHER));
+    assert_eq!(decide(&seen), std::slice::from_ref(&unlink));
+    // Made to its end but for the file.
+    let mut seen = healthy();
+    seen.births
+        .insert(OURS.to_owned(), birth(Maker::Gone, Some(5)));
+    assert_eq!(decide(&seen), [unlink]);
+    seen.births
+        .insert(OURS.to_owned(), birth(Maker::Unknown, None));
+    assert!(matches!(decide(&seen).as_slice(), [Action::Look { .. }]));
 }
 
 #[test]

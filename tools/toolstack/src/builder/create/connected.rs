@@ -1,12 +1,20 @@
-//! A guest whose back end is `hatch switch`: nothing is asked of the kernel's network before it runs, and of xenstored only what it has to know by then.
+//! A guest whose back end is `hatch switch`: before it runs nothing is asked of the kernel's network nor of xenstored.
 //!
-//! The domain is made as any other; the switch maps its rings, xenstored is told of it, and it runs. Then it is claimed, and the rest is written. A name
-//! or MAC address that somebody else has is found here, after the guest has begun, and ends it; those of guests of the same switch the
-//! switch itself refuses before.
+//! ```text
+//! hatch   mark ─ domain ─ limits ─ memory ─ channels ─ rings ┐┌ load ─ context ┐ unpause ┈┈ names ─ keys ─ port ─ claim
+//! switch                                                     └┤ maps the rings ├
+//! guest                                                                                 └ answers ─ xenstore
+//! ```
+//!
+//! It is born ([`Toolstack::bear`]) and runs; when it has answered for the first time xenstored and others are told of it
+//! ([`Toolstack::introduce`]). Until then a file has its mark, by which `hatch gc` finds what a maker that was killed has left. A name
+//! or MAC address that somebody else has is found at the second, and ends the guest; those of guests of the same switch the switch itself
+//! refuses at the first.
 //!
 //! The back end's directory is no device of the kernel's: [`keys::switched`] has it where xenbus does not look.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use mayfly_handoff::network::PATH_MAX;
 use mayfly_switch::control::{Connection, Order, Reply};
@@ -17,20 +25,42 @@ use super::super::config::{Config, Vif};
 use super::super::image::{Image, Ramdisk};
 use super::super::keys::{self, Ports};
 use super::super::layout::{self, Layout};
+use super::super::making::Mark;
 use super::super::rings::Grants;
 use super::super::steps::{Step, Steps};
-use super::super::{Cause, Error, Failure};
-use super::{Created, Done, GRANT_FRAMES, Plan, Ready, Then, Toolstack};
+use super::super::{Cause, Error, Failure, switch};
+use super::machine::introduced_later;
+use super::{Created, Done, GRANT_FRAMES, Plan, Ready, Soon, Then, Toolstack};
 use crate::host::Pages;
 use mayfly_xen::NewDomain;
 use mayfly_xenstore::Request;
 
-/// A domain that the switch serves, before its first instruction.
+/// How long a guest has for its first answer, once it has been on a CPU, before others are told of it.
+const FIRST_ANSWER: Duration = Duration::from_millis(1);
+
+/// A guest that the switch serves, and that nobody else knows of. To drop it is what the end of this process would be: `hatch gc` finds it.
+pub struct Newborn {
+    config: Config,
+    born: OnSwitch,
+    done: Done,
+    steps: Steps,
+}
+
+impl Newborn {
+    /// Its domain.
+    #[must_use]
+    pub fn domid(&self) -> u16 {
+        self.born.domid
+    }
+}
+
+/// A domain that the switch serves.
 struct OnSwitch {
     domid: u16,
     ports: Ports,
     /// The switch's port on the bridge.
     link: String,
+    /// The kernel takes its time to unmap a guest's pages: not while somebody waits for the guest.
     mapped: [Box<dyn Pages>; 3],
 }
 
@@ -77,13 +107,6 @@ fn handed(plan: &Plan<'_>, vif: &Vif, domid: u16, ports: &Ports) -> Result<Guest
     })
 }
 
-fn answered(reply: std::io::Result<Reply>) -> Result<Reply, Cause> {
-    match reply? {
-        Reply::Error(why) => Err(Cause::Switch(why)),
-        reply => Ok(reply),
-    }
-}
-
 impl Toolstack {
     /// Makes a guest whose network the switch serves, and calls `ready` right before it runs. When a step fails, what was done is undone.
     ///
@@ -91,32 +114,85 @@ impl Toolstack {
     /// The step that failed, why, and what of it could not be undone.
     pub fn create_on_switch(
         &mut self,
-        (config, image, ramdisk): (&Config, &Image, Option<&Ramdisk>),
+        what: (&Config, &Image, Option<&Ramdisk>),
         switch: &mut Connection,
         then: Then,
         ready: Ready<'_>,
     ) -> Result<Created, Error> {
+        let newborn = self.bear(what, switch, then, ready)?;
+        if then == Then::Running {
+            // One that ends meanwhile is found below.
+            let _ = self.begun(newborn.domid());
+            std::thread::sleep(FIRST_ANSWER);
+        }
+        self.introduce(newborn)
+    }
+
+    /// The first half of it: a guest that runs, if it is to run, and of which only the switch knows.
+    ///
+    /// # Errors
+    /// As [`Self::create_on_switch`]'s.
+    pub fn bear(
+        &mut self,
+        what: (&Config, &Image, Option<&Ramdisk>),
+        switch: &mut Connection,
+        then: Then,
+        ready: Ready<'_>,
+    ) -> Result<Newborn, Error> {
         let mut steps = Steps::new();
+        let (config, image, ramdisk) = what;
         let plan = steps.run(Step::Check, || {
             Self::plan_for_switch(config, image, ramdisk)
         })?;
         let mut done = Done::default();
-        let made = self.born(&plan, switch, &mut steps, &mut done);
-        let made = made.and_then(|born| {
+        let born = self.born(&plan, switch, &mut steps, &mut done);
+        let born = born.and_then(|born| {
             if then == Then::Running {
-                steps.run(Step::Unpause, || self.run(born.domid, None, ready))?;
+                let (domid, port, links) = (born.domid, None, &mut *self.links);
+                steps.run(Step::Unpause, || {
+                    ready(Soon { domid, port, links })?;
+                    Ok::<_, Cause>(self.xen.unpause(domid)?)
+                })?;
             }
-            self.told(&plan, born, &mut steps, &mut done)
+            Ok(born)
         });
-        match made {
-            Ok(domid) => Ok(Created {
+        match born {
+            Ok(born) => Ok(Newborn {
+                config: config.clone(),
+                born,
+                done,
+                steps,
+            }),
+            Err(failure) => {
+                // Before it is asked to let go: it would take the guest afterwards.
+                let _ = switch.settle();
+                let left = self.undo_on_switch(config, done);
+                Err(Error { failure, left })
+            }
+        }
+    }
+
+    /// The second half: what others want to read of a guest that runs already, and what the bridge has to know.
+    ///
+    /// # Errors
+    /// As [`Self::create_on_switch`]'s.
+    pub fn introduce(&mut self, newborn: Newborn) -> Result<Created, Error> {
+        let Newborn {
+            config,
+            born,
+            mut done,
+            mut steps,
+        } = newborn;
+        let domid = born.domid;
+        match self.told(&config, born, &mut steps, &mut done) {
+            Ok(()) => Ok(Created {
                 uuid: config.uuid,
                 domid,
                 preconnected: true,
                 timeline: steps.finish(),
             }),
             Err(failure) => {
-                let left = self.undo_on_switch(&plan, switch, done);
+                let left = self.undo_on_switch(&config, done);
                 Err(Error { failure, left })
             }
         }
@@ -158,35 +234,34 @@ impl Toolstack {
     ) -> Result<OnSwitch, Failure> {
         let config = plan.config;
         let domid = steps.run(Step::Domain, || {
+            let mark = Mark::leave(&self.marks(), &keys::uuid(&config.uuid))?;
+            let mark = done.mark.insert(mark);
             let new = NewDomain {
                 handle: config.uuid,
                 grant_frames: GRANT_FRAMES,
             };
             let domid = self.xen.create(&new)?;
             done.domain = Some(domid);
+            mark.name(domid)?;
             Ok::<_, Cause>(domid)
         })?;
         steps.run(Step::Limits, || self.limits(plan, domid))?;
         steps.run(Step::Memory, || self.memory(plan, domid))?;
         let ports = steps.run(Step::Channels, || self.channels(plan, domid))?;
         let grants = plan.layout.rings.as_ref().map(Grants::of);
-        let [pages, table] = steps.run(Step::Rings, || self.rings(plan, domid, grants.as_ref()))?;
-        let link = steps.run(Step::Connect, || {
+        let [pages, table] = steps.run(Step::Rings, || {
+            let mapped = self.rings(plan, domid, grants.as_ref())?;
+            introduced_later(&*mapped[0])?;
+            Ok::<_, Cause>(mapped)
+        })?;
+        // The switch maps the rings while the image is loaded, where it has a CPU of its own.
+        steps.run(Step::Front, || {
             let Some(vif) = &config.vif else {
                 return Err(Cause::Backend("has no interface"));
             };
             let guest = handed(plan, vif, domid, &ports)?;
-            let order = Order::Attach(Box::new(guest));
-            match answered(switch.ask(&order))? {
-                Reply::Attached { link } => Ok(link),
-                _ => Err(Cause::Switch("it does not answer what it was asked".into())),
-            }
-        })?;
-        let introduced = steps.run(Step::Front, || {
-            done.keys = true;
-            let answers = self.send(&keys::switched_birth(domid, config, &ports))?;
-            self.store.flush()?;
-            Ok::<_, Cause>(answers)
+            switch.settle()?;
+            Ok(switch.send(&Order::Attach(Box::new(guest)))?)
         })?;
         let image = steps.run(Step::Load, || {
             let mut network = plan.network(domid, &ports)?;
@@ -200,8 +275,11 @@ impl Toolstack {
             self.xen
                 .pvh_context(domid, entry, u32::try_from(start_info).unwrap_or(u32::MAX))
         })?;
-        // By now xenstored has done it, where it has a CPU of its own.
-        steps.run(Step::Backend, || self.store.answers(introduced))?;
+        let link = steps.run(Step::Connect, || match switch.receive()? {
+            Reply::Attached { link } => Ok(link),
+            Reply::Error(why) => Err(Cause::Switch(why)),
+            _ => Err(Cause::Switch("it does not answer what it was asked".into())),
+        })?;
         Ok(OnSwitch {
             domid,
             ports,
@@ -213,36 +291,27 @@ impl Toolstack {
     /// What others want to read of a guest that runs already, and what the bridge has to know.
     fn told(
         &mut self,
-        plan: &Plan<'_>,
+        config: &Config,
         born: OnSwitch,
         steps: &mut Steps,
         done: &mut Done,
-    ) -> Result<u16, Failure> {
-        let config = plan.config;
+    ) -> Result<(), Failure> {
         let OnSwitch {
             domid,
             ports,
             link,
             mapped,
         } = born;
-        // The kernel takes its time to unmap pages.
         drop(mapped);
         let transaction = steps.run(Step::Names, || self.names(config, done))?;
         let answers = steps.run(Step::Keys, || {
             done.open = None;
             done.claim = Some(self.claim(config, domid, transaction)?);
-            let plain = Config {
-                vif: None,
-                ..config.clone()
-            };
-            let mut ops = Vec::new();
-            if let Some(vif) = &config.vif {
-                ops.extend(keys::switched_network(domid, vif));
+            done.keys = true;
+            for id in self.send(&keys::before(domid))? {
+                self.store.forget(id);
             }
-            ops.extend(keys::front(domid, &ports, None));
-            ops.extend(keys::finish(domid, &plain, &ports));
-            ops.push(keys::made(config));
-            let answers = self.send(&ops)?;
+            let answers = self.send(&keys::switched_birth(domid, config, &ports))?;
             self.store.flush()?;
             Ok::<_, Cause>(answers)
         })?;
@@ -257,19 +326,22 @@ impl Toolstack {
             self.claimed(config, domid, done)?;
             self.store.answers(answers)?;
             match self.xen.info(domid)? {
-                Some(info) if !info.is_dying() => Ok(domid),
+                Some(info) if !info.is_dying() => Ok(()),
                 _ => Err(Cause::Destroyed),
             }
+        })?;
+        steps.run(Step::Finish, || {
+            let made = self.send(&[keys::made(config)])?;
+            self.store.answers(made)?;
+            if let Some(mark) = &done.mark {
+                mark.remove()?;
+            }
+            Ok::<_, Cause>(())
         })
     }
 
     /// Undoes what was done, and says what could not be.
-    fn undo_on_switch(
-        &mut self,
-        plan: &Plan<'_>,
-        switch: &mut Connection,
-        mut done: Done,
-    ) -> Vec<String> {
+    fn undo_on_switch(&mut self, config: &Config, mut done: Done) -> Vec<String> {
         let mut left = Vec::new();
         if let Some(open) = done.open
             && let Ok(end) = self.store.send(Request::transaction_end(open, false))
@@ -280,8 +352,8 @@ impl Toolstack {
             done.claimed |= claim.ended(&mut *self.store);
         }
         if let Some(domid) = done.domain {
-            // It may not have got so far; then there is nothing to let go of.
-            let _ = switch.ask(&Order::Detach(domid));
+            // On a connection of its own: of the builder's, it is not known whether all was answered.
+            left.extend(switch::let_go(&self.run, domid, self.bound).err());
             if let Err(error) = self.xen.destroy(domid)
                 && !error.is_no_such_domain()
             {
@@ -289,19 +361,22 @@ impl Toolstack {
             }
             let mut ops = Vec::new();
             if done.keys {
-                ops = keys::death(domid, Some(&keys::uuid(&plan.config.uuid)));
+                ops = keys::death(domid, Some(&keys::uuid(&config.uuid)));
                 ops.push(keys::unswitched(domid));
-            }
-            if done.claimed {
                 ops.push(super::Op::Release(domid));
             }
             left.extend(self.remove(&ops));
             if done.claimed {
-                left.extend(self.forget(domid, &plan.config.index()));
+                left.extend(self.forget(domid, &config.index()));
             }
         }
         if done.making && left.is_empty() {
-            left.extend(self.remove(&[super::Op::Rm(keys::making_path(&plan.config.uuid))]));
+            left.extend(self.remove(&[super::Op::Rm(keys::making_path(&config.uuid))]));
+        }
+        if let Some(mark) = &done.mark
+            && left.is_empty()
+        {
+            left.extend(mark.remove().err().map(|error| error.to_string()));
         }
         left
     }
@@ -318,15 +393,4 @@ fn path(domid: u16) -> [u8; PATH_MAX] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_address_of_each_family() {
-        let cmdline = "gw=10.0.2.2 ip=10.0.2.80/24 ip=fd00:2::80/64 ip=10.0.3.1/24 ip=dhcp";
-        let (v4, v6) = addresses(cmdline);
-        assert_eq!(v4, Some(Ipv4Addr::new(10, 0, 2, 80)));
-        assert_eq!(v6, "fd00:2::80".parse().ok());
-        assert_eq!(addresses("ip=dhcp quiet"), (None, None));
-    }
-}
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 
+use mayfly_drivers::abi::{XENSTORE_RECONNECT, xenstore_domain_interface};
 use mayfly_drivers::{DomId, EventPort, Gfn, GrantRef};
 use mayfly_handoff::network::{PATH_MAX, Preconnected, Random};
 
@@ -230,7 +231,14 @@ impl Plan<'_> {
     }
 }
 
-/// The special pages that the guest has. The first is that of the identity map, the last that of ACPI tables if there are any.
+/// Has the guest wait with xenstore until xenstored is told of it, given the special pages: xenstored of either kind answers this word then (xs_wire.h,
+/// "The ring reconnection feature" of xenstore-ring.txt).
+pub(super) fn introduced_later(pages: &dyn Pages) -> Result<(), Cause> {
+    let at = PAGE_SIZE + xenstore_domain_interface::CONNECTION;
+    Ok(pages.write(at, &XENSTORE_RECONNECT.to_le_bytes())?)
+}
+
+/// The special pages that the guest has. The second is xenstore's. The first is that of the identity map, the last that of ACPI tables if there are any.
 fn special_pages(plan: &Plan<'_>) -> Vec<u64> {
     let mut gfns = vec![IDENT_PT_GFN, XENSTORE_GFN];
     gfns.extend(plan.config.console.then_some(CONSOLE_GFN));

@@ -1,0 +1,265 @@
+//! Births on a switch that answers as it is told to, in a dom0 in memory.
+
+use std::cell::RefCell;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use mayfly_drivers::abi::{XENSTORE_RECONNECT, xenstore_domain_interface as ring};
+use mayfly_switch::control::line;
+use mayfly_switch::switch::GuestStatus;
+use tempfile::TempDir;
+
+use super::super::super::layout::XENSTORE_GFN;
+use super::super::super::tests::{config, image, without_folders};
+use super::super::super::{Taken, making_path};
+use super::*;
+use crate::fake::Host;
+use crate::gc::{self, Snapshot};
+
+const BOUND: Duration = Duration::from_secs(5);
+
+#[test]
+fn the_first_address_of_each_family() {
+    let cmdline = "gw=10.0.2.2 ip=10.0.2.80/24 ip=fd00:2::80/64 ip=10.0.3.1/24 ip=dhcp";
+    let (v4, v6) = addresses(cmdline);
+    assert_eq!(v4, Some(Ipv4Addr::new(10, 0, 2, 80)));
+    assert_eq!(v6, "fd00:2::80".parse().ok());
+    assert_eq!(addresses("ip=dhcp quiet"), (None, None));
+}
+
+/// The domains that a switch serves, and why it takes no more.
+#[derive(Default)]
+struct Served {
+    domains: Vec<u16>,
+    refuses: bool,
+}
+
+/// A switch that maps nothing.
+fn switch(run: &std::path::Path) -> Arc<Mutex<Served>> {
+    let listener = UnixListener::bind(run.join("switch.sock")).unwrap();
+    let served = Arc::<Mutex<Served>>::default();
+    let all = served.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (stream, served) = (stream.unwrap(), served.clone());
+            std::thread::spawn(move || {
+                let mut reader = BufReader::new(stream.try_clone().unwrap());
+                let mut question = String::new();
+                while reader.read_line(&mut question).is_ok_and(|count| count > 0) {
+                    let reply = answer(&mut served.lock().unwrap(), &question);
+                    if (&stream).write_all(&line(&reply).unwrap()).is_err() {
+                        return;
+                    }
+                    question.clear();
+                }
+            });
+        }
+    });
+    all
+}
+
+fn answer(served: &mut Served, question: &str) -> Reply {
+    let unknown = || Reply::Error("there is none".to_owned());
+    match serde_json::from_str(question).unwrap() {
+        Order::Attach(_) if served.refuses => Reply::Error("full".to_owned()),
+        Order::Attach(guest) => {
+            served.domains.push(guest.rings.domain);
+            Reply::Attached {
+                link: "switch2".to_owned(),
+            }
+        }
+        Order::Detach(domain) => match served.domains.iter().position(|other| *other == domain) {
+            Some(at) => {
+                served.domains.remove(at);
+                Reply::Detached(Box::<GuestStatus>::default())
+            }
+            None => unknown(),
+        },
+        _ => unknown(),
+    }
+}
+
+struct Bed {
+    host: Host,
+    image: Image,
+    folder: TempDir,
+    served: Arc<Mutex<Served>>,
+    switch: RefCell<Connection>,
+    before: mayfly_xenstore::memory::Nodes,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let host = Host::new();
+        let (folder, path) = image();
+        let served = switch(folder.path());
+        let switch = Connection::open(&folder.path().join("switch.sock"), BOUND).unwrap();
+        Self {
+            before: without_folders(host.store.nodes()),
+            host,
+            image: Image::open(&path).unwrap(),
+            folder,
+            served,
+            switch: RefCell::new(switch),
+        }
+    }
+
+    fn toolstack(&self) -> Toolstack {
+        let toolstack = self.host.toolstack().unwrap();
+        toolstack.with_run(self.folder.path())
+    }
+
+    fn bear(&self, toolstack: &mut Toolstack) -> Result<Newborn, Error> {
+        let config = config("web", 1);
+        let what = (&config, &self.image, None);
+        let mut switch = self.switch.borrow_mut();
+        toolstack.bear(what, &mut switch, Then::Running, &mut |_| Ok(()))
+    }
+
+    fn create(&self, name: &str, last: u8) -> Result<Created, Error> {
+        let config = config(name, last);
+        let what = (&config, &self.image, None);
+        let mut switch = self.switch.borrow_mut();
+        self.toolstack()
+            .create_on_switch(what, &mut switch, Then::Running, &mut |_| Ok(()))
+    }
+
+    fn mark(&self) -> PathBuf {
+        self.folder.path().join("making").join(keys::uuid(&[1; 16]))
+    }
+
+    fn is_as_before(&self, after: &str) {
+        assert!(self.host.xen.domids().is_empty(), "after {after}");
+        let nodes = without_folders(self.host.store.nodes());
+        assert_eq!(nodes, self.before, "after {after}");
+        assert!(!self.mark().exists(), "after {after}");
+        assert_eq!(
+            self.served.lock().unwrap().domains,
+            [0_u16; 0],
+            "after {after}"
+        );
+    }
+}
+
+#[test]
+fn it_runs_before_anything_is_asked_of_xenstored() {
+    let bed = Bed::new();
+    let mut toolstack = bed.toolstack();
+    let asked = bed.host.store.asked().len();
+    let newborn = bed.bear(&mut toolstack).unwrap();
+    let domid = newborn.domid();
+    assert_eq!(bed.host.store.asked().len(), asked);
+    assert_eq!(bed.host.store.introduced(), [0_u16; 0]);
+    assert_eq!(bed.served.lock().unwrap().domains, [domid]);
+    assert!(bed.host.xen.asked().contains(&"unpause"));
+    let mark = std::fs::read_to_string(bed.mark()).unwrap();
+    assert!(mark.ends_with(&format!(" {domid}")), "{mark}");
+    // Its xenstore waits for xenstored.
+    let guest = bed.host.xen.guest(domid).unwrap();
+    let page = &guest.memory[&XENSTORE_GFN];
+    let word = &page[ring::CONNECTION..ring::CONNECTION + 4];
+    assert_eq!(word, XENSTORE_RECONNECT.to_le_bytes());
+
+    let created = toolstack.introduce(newborn).unwrap();
+    assert_eq!(created.domid, domid);
+    assert_eq!(bed.host.domid("web"), Some(domid));
+    assert_eq!(bed.host.store.introduced(), [domid]);
+    let home = format!("/local/domain/{domid}");
+    for (path, value) in [
+        (format!("{home}/name"), "web".to_owned()),
+        (format!("{home}/device/vif/0/state"), "4".to_owned()),
+        (
+            format!("{home}/device/vif/0/backend"),
+            keys::switched(domid),
+        ),
+        (format!("{}/feature-sg", keys::switched(domid)), "1".into()),
+    ] {
+        assert_eq!(bed.host.store.get(&path), Some(value), "{path}");
+    }
+    assert_eq!(bed.host.store.get(&making_path(&[1; 16])), None);
+    assert!(!bed.mark().exists());
+    toolstack.destroy(domid, false).unwrap();
+    bed.is_as_before("its end");
+}
+
+#[test]
+fn what_a_number_had_before_is_not_the_next_ones() {
+    let bed = Bed::new();
+    bed.host
+        .store
+        .set("/local/domain/1/control/shutdown", "poweroff");
+    let created = bed.create("web", 1).unwrap();
+    assert_eq!(created.domid, 1);
+    let left = bed.host.store.get("/local/domain/1/control/shutdown");
+    assert_eq!(left, None);
+}
+
+#[test]
+fn a_maker_that_is_killed_before_it_tells_xenstored_leaves_what_gc_finds() {
+    let bed = Bed::new();
+    let mut toolstack = bed.toolstack();
+    let newborn = bed.bear(&mut toolstack).unwrap();
+    let domid = newborn.domid();
+    // Nobody takes what is being made away.
+    let seen = Snapshot::read(&mut toolstack).unwrap();
+    assert_eq!(gc::decide(&seen), []);
+    drop(newborn);
+    // Somebody of its number, and of another time, is its maker.
+    let mark = std::fs::read_to_string(bed.mark()).unwrap();
+    let (pid, _) = mark.split_once(' ').unwrap();
+    std::fs::write(bed.mark(), format!("{pid} 1 {domid}")).unwrap();
+    let seen = Snapshot::read(&mut toolstack).unwrap();
+    let failures = gc::carry_out(&mut toolstack, &gc::decide(&seen));
+    assert_eq!(failures, [""; 0]);
+    bed.is_as_before("gc");
+}
+
+#[test]
+fn whatever_is_refused_nothing_is_left() {
+    let bed = Bed::new();
+    for call in [
+        "create",
+        "max_vcpus",
+        "populate",
+        "event_channel",
+        "map",
+        "map_grants",
+        "pvh_context",
+        "unpause",
+    ] {
+        bed.host.xen.refuses(call, 5);
+        let error = bed.create("web", 1).unwrap_err();
+        assert!(error.left.is_empty(), "{call}: {error}");
+        bed.is_as_before(call);
+    }
+    bed.host.xen.refuses("", 0);
+    bed.served.lock().unwrap().refuses = true;
+    let error = bed.create("web", 1).unwrap_err();
+    assert!(error.to_string().contains("full"), "{error}");
+    bed.is_as_before("the switch refuses");
+    bed.served.lock().unwrap().refuses = false;
+    // The link of the switch is not there: found when the guest runs already.
+    bed.host.links.refuses("find");
+    let error = bed.create("web", 1).unwrap_err();
+    assert!(error.left.is_empty(), "{error}");
+    bed.is_as_before("no link");
+    bed.host.links.refuses("");
+    // The connection is as good as before.
+    let created = bed.create("web", 1).unwrap();
+    bed.toolstack().destroy(created.domid, false).unwrap();
+    bed.is_as_before("its end");
+}
+
+#[test]
+fn a_name_is_one_guests() {
+    let bed = Bed::new();
+    let first = bed.create("web", 1).unwrap().domid;
+    let error = bed.create("web", 2).unwrap_err();
+    assert!(matches!(error.failure.cause, Cause::Taken(Taken::Name(..))));
+    assert_eq!(bed.host.xen.domids(), [first]);
+    assert_eq!(bed.served.lock().unwrap().domains, [first]);
+    bed.toolstack().destroy(first, false).unwrap();
+    bed.is_as_before("its end");
+}
