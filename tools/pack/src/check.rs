@@ -11,27 +11,27 @@ const RRSIG: u16 = 46;
 const NSEC: u16 = 47;
 const NSEC3: u16 = 50;
 
-/// So many problems are told.
+/// The greatest number of problems that are reported.
 const TOLD: usize = 100;
 
-/// What was looked at in a pack that is right.
+/// The figures of a valid pack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
-    /// Zones.
+    /// The number of zones.
     pub zones: usize,
-    /// Nodes of all zones.
+    /// The number of nodes in all zones.
     pub nodes: usize,
-    /// Records of all nodes, signatures among them.
+    /// The number of records at all nodes, signatures included.
     pub records: usize,
-    /// Paths of all hosts.
+    /// The number of paths of all hosts.
     pub paths: usize,
 }
 
-/// Checks a pack: header, checksum, and that everything in it is found and read as the guest does.
+/// Checks a pack: the header, the checksum, and that all of its content can be found and read as the guest does it.
 ///
 /// # Errors
 ///
-/// What is wrong, a line for each, and at most a hundred.
+/// The problems, one line each, a hundred at most.
 pub fn check(octets: &[u8]) -> Result<Checked, Vec<String>> {
     let pack = Pack::open(octets).map_err(|error: OpenError| vec![error.to_string()])?;
     let mut check = Check {
@@ -128,7 +128,7 @@ impl Check<'_> {
         self.chain(zone, nsec3, &shown)
     }
 
-    /// The types of a node, whose records were looked at.
+    /// Checks the records of a node and returns their types.
     fn sets(&mut self, node: Node, shown: &str) -> Result<Vec<u16>, Broken> {
         let pack = self.pack;
         let mut types = Vec::new();
@@ -149,7 +149,7 @@ impl Check<'_> {
                     self.seen.records += 1;
                     if let Err(what) = rdata::check(rtype, data) {
                         let name = types::name(rtype);
-                        self.wrong(format!("the octets of {shown} {name} {what}"));
+                        self.wrong(format!("the bytes of {shown} {name} {what}"));
                     }
                 }
             }
@@ -157,7 +157,7 @@ impl Check<'_> {
         Ok(types)
     }
 
-    /// The ways to a node and from it: its name, the wildcard below, the delegation that it is below of.
+    /// Checks the links to a node and from it: its name, the wildcard below, the delegation at or above it.
     fn ways(
         &mut self,
         zone: Zone<Node>,
@@ -188,7 +188,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// The chain of NSEC3, which has so many names.
+    /// Checks the NSEC3 chain, which has `names` names.
     fn chain(&mut self, zone: Zone<Node>, names: usize, shown: &str) -> Result<(), Broken> {
         let pack = self.pack;
         let mut before = None;
@@ -283,7 +283,7 @@ impl Check<'_> {
     }
 }
 
-/// Whether these are whole field lines and nothing else (RFC 9112, section 5): an empty one would end the head.
+/// Whether these are whole field lines and nothing else (RFC 9112, section 5). An empty line would end the head.
 fn are_fields(lines: &[u8]) -> bool {
     let is_field = |line: &[u8]| {
         let Some(line) = line.strip_suffix(b"\r\n") else {
@@ -296,7 +296,7 @@ fn are_fields(lines: &[u8]) -> bool {
     lines.split_inclusive(|octet| *octet == b'\n').all(is_field)
 }
 
-/// Whether two are the same, from the same place.
+/// Whether two resources are the same, at the same address.
 fn same(one: Resource<'_>, other: Resource<'_>) -> bool {
     match (one, other) {
         (Resource::File(one), Resource::File(other)) => {

@@ -1,4 +1,4 @@
-//! Reads regular files of a site's folder; refuses everything that could block a reader.
+//! Reads regular files of a site's folder; refuses any file that could block a reader.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
@@ -9,7 +9,7 @@ use std::path::Path;
 ///
 /// # Errors
 ///
-/// The kernel's, and that it is something else: a pipe, for example, which is opened without waiting for who writes to it.
+/// The kernel's error, or that it is not a regular file. A pipe, for example, is opened without waiting for a writer.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let file = options
@@ -26,7 +26,7 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 ///
-/// Those of [`open`] and of reading.
+/// The errors of [`open`] and of reading.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut file = open(path)?;
     let mut octets = Vec::new();

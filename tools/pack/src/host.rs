@@ -1,10 +1,11 @@
 //! Names of hosts.
 
-/// A name with A-labels for labels that have letters beyond ASCII: `xn--bcher-kva.example` for `bücher.example`.
+/// A host name with A-labels in place of labels that have letters beyond ASCII: `xn--bcher-kva.example` for
+/// `bücher.example`.
 ///
 /// # Errors
 ///
-/// What keeps it from being one.
+/// The reason for which it is not a valid name.
 pub(crate) fn ascii(name: &str) -> Result<String, String> {
     if name.is_ascii() {
         return Ok(name.to_owned());
@@ -13,8 +14,8 @@ pub(crate) fn ascii(name: &str) -> Result<String, String> {
         .map_err(|_| format!("`{name}` is no internationalized name of a host (RFC 5891)"))
 }
 
-/// Whether a name is that of a host: labels of letters, digits, hyphens, at least two, the last one
-/// not a number (RFC 1123 section 2.1).
+/// Whether a name is a host name: at least two labels of letters, digits and hyphens, the last one not a number (RFC
+/// 1123 section 2.1).
 pub(crate) fn is_name(name: &str) -> bool {
     let labels: Vec<&str> = name.split('.').collect();
     let label = |label: &&str| {

@@ -1,15 +1,15 @@
 //! Packs a site's folder: `zones/*.zone`, `www/` and `mayfly.toml` into one file.
 //!
-//! | below the folder | is |
+//! | path in the folder | content |
 //! |---|---|
-//! | `zones/NAME.zone` | a master file (RFC 1035 section 5), whose origin is `NAME` until it says another |
+//! | `zones/NAME.zone` | a master file (RFC 1035 section 5), whose origin is `NAME` until `$ORIGIN` changes it |
 //! | `www/HOST/` | the web root of the virtual host `HOST`: a host name with a dot, or named in `mayfly.toml` |
-//! | `www/` | what else is there: the web root of who asks for none of these hosts |
+//! | `www/`, all else | the web root of requests for any other host |
 //! | `mayfly.toml` | see [`config::Config`] |
 //!
-//! All that is wrong is found before a pack is written, and the same folder gives the same octets
-//! each time: modification times are the only thing taken from outside of the files, and only where they
-//! tell when a file's content changed: not those that a tool has set, of the future, or after `SOURCE_DATE_EPOCH`.
+//! All errors are found before a pack is written, and the same folder always gives the same bytes. Modification times
+//! are the only input besides the content of files, and only those that tell when the content changed: not those that a
+//! tool has set, that are in the future, or that are after `SOURCE_DATE_EPOCH`.
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -48,17 +48,17 @@ pub use write::{Packed, Summary};
 
 use problem::Findings;
 
-/// How to pack.
+/// Options of packing.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How many files are compressed at a time.
+    /// The number of files that are compressed at a time.
     pub threads: usize,
-    /// No modification time is later than this, in seconds since 1970.
+    /// The latest modification time that is sent, in seconds since 1970.
     pub epoch: Option<u64>,
 }
 
 impl Default for Options {
-    /// A thread for each CPU, and the time in `SOURCE_DATE_EPOCH`, if it is there.
+    /// One thread for each CPU, and the time in `SOURCE_DATE_EPOCH`, if it is set.
     fn default() -> Self {
         Self {
             threads: std::thread::available_parallelism().map_or(1, NonZero::get),
@@ -73,7 +73,7 @@ impl Default for Options {
 ///
 /// # Errors
 ///
-/// All that is wrong with it.
+/// All errors of the site.
 pub fn pack_dir(site: &Path, options: &Options) -> Result<Packed, Problems> {
     let mut findings = Findings::default();
     let packed = read(site, options, &mut findings);
@@ -136,7 +136,7 @@ fn read(site: &Path, options: &Options, findings: &mut Findings) -> Option<Packe
     }
 }
 
-/// A record type as a master file has it: its mnemonic, or `TYPE` and its number (RFC 3597 section 5).
+/// A record type as a master file writes it: its mnemonic, or `TYPE` and its number (RFC 3597 section 5).
 #[must_use]
 pub fn type_name(rtype: u16) -> String {
     zone::types::name(rtype)

@@ -9,63 +9,63 @@ use serde::Serialize;
 
 use super::zone::presentation;
 
-/// What is in a pack.
+/// The contents of a pack.
 #[derive(Clone, Debug, Serialize)]
 pub struct Listing {
-    /// Octets of all of it.
+    /// The size of the pack in bytes.
     pub bytes: usize,
     /// Zones in the order of their files.
     pub zones: Vec<ZoneListing>,
-    /// Hosts; the first has no folder of its own.
+    /// Hosts; the first one has no folder of its own.
     pub hosts: Vec<HostListing>,
 }
 
 /// A zone of a pack.
 #[derive(Clone, Debug, Serialize)]
 pub struct ZoneListing {
-    /// Its name.
+    /// The name of the zone.
     pub name: String,
     /// The serial number of its SOA.
     pub serial: Option<u32>,
-    /// Names, empty non-terminals and NSEC3 among them.
+    /// The number of names, including empty non-terminals and NSEC3 names.
     pub names: usize,
-    /// Whether everybody may have all of it.
+    /// Whether anyone may transfer the whole zone (AXFR).
     pub transfer: bool,
-    /// `NSEC`, `NSEC3`, or nothing when it is not signed.
+    /// `NSEC` or `NSEC3`; `None` when the zone is not signed.
     pub denial: Option<&'static str>,
 }
 
 /// A host of a pack.
 #[derive(Clone, Debug, Serialize)]
 pub struct HostListing {
-    /// Its names.
+    /// The names of the host.
     pub names: Vec<String>,
-    /// Whether it is shown to who asks for another one.
+    /// Whether the host serves requests for an unknown host.
     pub default: bool,
-    /// What it has.
+    /// The paths of the host.
     pub paths: Vec<PathListing>,
 }
 
 /// A path of a host.
 #[derive(Clone, Debug, Serialize)]
 pub struct PathListing {
-    /// The path; of an error page its status.
+    /// The path; for an error page, its status.
     pub path: String,
-    /// Of a redirect: where to, and the status.
+    /// For a redirect: the status and the location.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redirect: Option<(u16, String)>,
-    /// Of a file: seconds since 1970.
+    /// For a file: its modification time in seconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub modified: Option<u64>,
-    /// Of a file: octets by coding.
+    /// For a file: its size in bytes, by coding.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub variants: BTreeMap<&'static str, usize>,
-    /// Of a file.
+    /// For a file: its media type.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
 }
 
-/// A path for people; an error page has its status in its place.
+/// A path as text; an error page has its status in place of the path.
 pub(super) fn path(path: &[u8]) -> String {
     match path {
         [0, high, low] => format!("error {}", u16::from_be_bytes([*high, *low])),
@@ -155,7 +155,7 @@ fn entry(path: String, resource: Resource<'_>) -> PathListing {
                     line.map(|line| String::from_utf8_lossy(line).trim_end().to_owned());
             }
         }
-        // They are made by the guest, and in no pack.
+        // The guest makes these; a pack has none.
         Resource::Rendered { .. } | Resource::Payload(_) => {}
     }
     entry

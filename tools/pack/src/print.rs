@@ -10,14 +10,15 @@ const SOA: u16 = 6;
 const RRSIG: u16 = 46;
 const NSEC: u16 = 47;
 
-/// Writes the zones of a pack as a master file would have them, a record a line: owner, TTL, class, type and data with tabs
-/// between. Names are whole and, but for the next name of NSEC, in lower case; they come in canonical order (RFC 4034 section 6.1); of each name come the types
-/// in the order of their numbers, after them the signatures of each, and the SOA record before all. Data is in the form of its
-/// type, with numbers for algorithms; of what is no such data, and of unknown types, in the form of RFC 3597.
+/// Writes the zones of a pack as a master file, one record a line: owner, TTL, class, type and data, separated by tabs.
+/// Names are absolute and in lower case, except the next name of NSEC. Names come in canonical order (RFC 4034 section
+/// 6.1); at each name, the types come in numerical order, each followed by its signatures, and the SOA record comes
+/// first. Data has the form of its type, with numbers for algorithms; unknown types, and data that is invalid for its
+/// type, have the form of RFC 3597.
 ///
 /// # Errors
 ///
-/// What `out` says, or that the pack contradicts itself.
+/// The error of `out`, or that the pack is inconsistent.
 pub fn print_records(pack: &Pack<'_>, out: &mut impl Write) -> io::Result<()> {
     let mut number = 0;
     while let Some(zone) = pack.nth_zone(number).map_err(broken)? {

@@ -3,19 +3,19 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Of each kind so many are kept; the rest is counted.
+/// The number of problems of each kind that are kept; the rest is only counted.
 const KEPT: usize = 100;
 
-/// Something that is wrong with a site.
+/// A problem of a site.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The file, from the site's folder on.
+    /// The file, relative to the site's folder.
     pub file: PathBuf,
-    /// The line, from 1 on, where that says something.
+    /// The line, from 1 on, if it is known.
     pub line: Option<usize>,
-    /// The column in octets, from 1 on, where that says something.
+    /// The column in bytes, from 1 on, if it is known.
     pub column: Option<usize>,
-    /// What is wrong.
+    /// The description of the problem.
     pub what: String,
 }
 
@@ -32,7 +32,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Problems of one kind: all are counted, the first hundred kept.
+/// Problems of one kind: all are counted, and the first hundred are kept.
 #[derive(Clone, Debug, Default)]
 pub struct Problems {
     kept: Vec<Problem>,
@@ -40,13 +40,13 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// The first of them.
+    /// The problems that were kept, which are the first ones.
     #[must_use]
     pub fn kept(&self) -> &[Problem] {
         &self.kept
     }
 
-    /// How many there were.
+    /// The number of all problems.
     #[must_use]
     pub fn count(&self) -> usize {
         self.count

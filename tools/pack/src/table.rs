@@ -3,13 +3,13 @@
 use mayfly_site::pack::PROBES;
 use mayfly_site::pack::read::{home, tag};
 
-/// A table of records with their hashes, or nothing when a record would be too far from its home.
+/// A hash table of records with their hashes; `None` when a record would be too far from its home.
 pub(crate) fn table(mut records: Vec<(u64, u32)>) -> Option<Vec<u8>> {
     if records.is_empty() {
         return Some(Vec::new());
     }
     let homes = u32::try_from(records.len() * 2).ok()?;
-    // In the order of homes each comes as near to its own as it can.
+    // In the order of homes, each record gets the slot nearest to its home.
     records.sort_unstable_by_key(|&(hash, record)| (home(hash, homes), hash, record));
     let slots = homes as usize + PROBES - 1;
     let mut octets = vec![0; slots * 8];

@@ -15,30 +15,30 @@ use super::table::table;
 use super::www::{Body, Source, Spool, Www};
 use super::zone::Zones;
 
-/// A seed after which tables that do not come out are given up: with twice as many homes as records
-/// the first one does in practice.
+/// The number of seeds to try before the hash tables are given up. With twice as many homes as records, the first one
+/// works in practice.
 const SEEDS: u64 = 64;
 
-/// What a pack holds, in figures.
+/// The figures of a pack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
-    /// Zones.
+    /// The number of zones.
     pub zones: usize,
-    /// Names with records, and empty non-terminals.
+    /// The number of names with records and of empty non-terminals.
     pub names: usize,
-    /// Sets of records.
+    /// The number of RRsets.
     pub rrsets: u64,
-    /// Records as written.
+    /// The number of records as written in the zone files.
     pub records: u64,
-    /// Names of hosts.
+    /// The number of host names.
     pub hosts: usize,
-    /// Files.
+    /// The number of files.
     pub files: usize,
-    /// Variants of files, the identity among them.
+    /// The number of variants of files, the identity included.
     pub variants: usize,
-    /// Redirects, those of folders among them.
+    /// The number of redirects, those of folders included.
     pub redirects: usize,
-    /// Octets of the pack.
+    /// The size of the pack in bytes.
     pub bytes: u64,
 }
 
@@ -60,23 +60,23 @@ impl fmt::Display for Summary {
     }
 }
 
-/// A site that was found to be right and can be written.
+/// A checked site, which can be written.
 pub struct Packed {
-    /// What it holds.
+    /// The figures of the pack.
     pub summary: Summary,
-    /// What may not be meant so.
+    /// Warnings: content that may be a mistake.
     pub warnings: Problems,
     pub(super) plan: Plan,
 }
 
-/// Everything but the bodies of files, in memory.
+/// All of the pack but the bodies of files, in memory.
 pub(super) struct Plan {
     /// Header and sections, up to the bodies.
     head: Vec<u8>,
     bodies: Vec<Body>,
-    /// Octets of the section of bodies.
+    /// The size of the section `bodies`.
     bodies_octets: u64,
-    /// What of the bodies was made.
+    /// The bodies that were made by the packer.
     spool: Option<Spool>,
 }
 
@@ -113,7 +113,7 @@ impl Plan {
             places[section as usize] = [head.len() as u64, octets.len() as u64];
             head.extend_from_slice(octets);
         }
-        // So that what is aligned in the section is in the pack.
+        // The section is aligned, so that its content is aligned in the pack.
         let align = if www.octets >= 4096 { 4096 } else { 64 };
         head.resize(head.len().next_multiple_of(align), 0);
         places[Section::Bodies as usize] = [head.len() as u64, www.octets];
@@ -150,7 +150,7 @@ impl Plan {
         header.extend([0; 2]);
         header.extend(default_host.to_le_bytes());
         for number in places.iter().flatten() {
-            // The whole is smaller than that.
+            // The whole pack is smaller than that.
             let number = u32::try_from(*number).unwrap_or(u32::MAX);
             header.extend(number.to_le_bytes());
         }
@@ -160,7 +160,7 @@ impl Plan {
         self
     }
 
-    /// Octets of the pack.
+    /// The size of the pack in bytes.
     pub(super) fn octets(&self) -> u64 {
         self.head.len() as u64 + self.bodies_octets + TRAILER as u64
     }
@@ -188,7 +188,7 @@ impl Packed {
     ///
     /// # Errors
     ///
-    /// What `out` says, or that a file is no longer what it was.
+    /// The error of `out`, or that a file has changed since it was read.
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let mut out = Summed {
             out,
@@ -224,18 +224,18 @@ impl Packed {
     ///
     /// # Errors
     ///
-    /// A file is no longer what it was.
+    /// A file has changed since it was read.
     pub fn to_vec(&self) -> io::Result<Vec<u8>> {
         let mut octets = Vec::with_capacity(usize::try_from(self.summary.bytes).unwrap_or(0));
         self.write(&mut octets)?;
         Ok(octets)
     }
 
-    /// Writes the pack to a file, which has its name when it is complete.
+    /// Writes the pack to a file, which gets its name when it is complete.
     ///
     /// # Errors
     ///
-    /// The file cannot be written, or a file of the site is no longer what it was.
+    /// The file cannot be written, or a file of the site has changed since it was read.
     pub fn save(&self, file: &Path) -> io::Result<()> {
         let folder = file
             .parent()
@@ -251,12 +251,12 @@ impl Packed {
     }
 }
 
-/// What a new file may be for everybody; the umask takes its part.
+/// The mode of a new file, before the umask: readable and writable by all.
 fn readable() -> std::fs::Permissions {
     std::os::unix::fs::PermissionsExt::from_mode(0o666)
 }
 
-/// Copies a file that has to be what it was when it was read.
+/// Copies a file, which must not have changed since it was read.
 fn copy(path: &Path, octets: u64, digest: &[u8; 32], out: &mut impl Write) -> io::Result<()> {
     let mut hash = Sha256::new();
     let mut file = files::open(path)?.take(octets + 1);
@@ -277,7 +277,7 @@ fn copy(path: &Path, octets: u64, digest: &[u8; 32], out: &mut impl Write) -> io
     Ok(())
 }
 
-/// Sums up what is written.
+/// A writer that computes the SHA-256 of all written bytes.
 struct Summed<'a, W> {
     out: &'a mut W,
     hash: Sha256,

@@ -1,4 +1,4 @@
-//! The command: what it prints where, and how it ends.
+//! The command line: output, error output and exit codes.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use mayfly_site::Pack;
 
-/// Runs the program: its exit code, and what it wrote to stdout and stderr.
+/// Runs the program. Returns its exit code, standard output and standard error.
 fn pack(arguments: &[&str]) -> (Option<i32>, String, String) {
     let Output {
         status,

@@ -1,4 +1,4 @@
-//! Packs that were changed, cut or made up: nothing panics, nothing goes on for ever, and `check` finds it.
+//! Changed, cut and random packs: nothing panics or runs for ever, and `check` finds the damage.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
@@ -10,7 +10,7 @@ use mayfly_site::{Broken, Node, Pack, Pages, Resource, Zone, Zones, records};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-/// The header's checksum is made right again, so that what was changed is looked at.
+/// Corrects the checksum of the header, so that the change behind it is reached.
 fn sum_up(octets: &mut [u8]) {
     if let Some(header) = octets.get_mut(..HEADER) {
         let sum = hash(0, &header[..HEADER_SUMMED]);
@@ -18,7 +18,7 @@ fn sum_up(octets: &mut [u8]) {
     }
 }
 
-/// Reads what the guest may read; all may be broken.
+/// Reads all that the guest may read; any of it may be broken.
 fn use_all(octets: &[u8]) {
     let Ok(pack) = Pack::open(octets) else {
         return;
@@ -118,7 +118,7 @@ proptest! {
         metadata: bool,
     ) {
         let mut octets = SAMPLE.with(Clone::clone);
-        // Most of a pack are bodies, in which nothing can go wrong.
+        // Most of a pack is bodies, in which nothing can go wrong.
         let end = if metadata {
             let pack = Pack::open(&octets).unwrap();
             pack.section(Section::Bodies).as_ptr() as usize - octets.as_ptr() as usize
@@ -240,22 +240,22 @@ fn each_error_of_open() {
 fn files_that_contradict_themselves() {
     let (octets, _) = common::pack(&[("www/a.txt", "x".repeat(5000))]).unwrap();
     let resources = Pack::open(&octets).unwrap().section(Section::Resources);
-    // The first resource is after 8 octets, its first variant (the smallest) after 16 more.
+    // The first resource is after 8 bytes, its first variant (the smallest) after 16 more.
     let first = resources.as_ptr() as usize - octets.as_ptr() as usize + 8;
     assert_eq!(octets[first..first + 8], [0, 0, 0, 0, 6, 0, 1, 4]);
     let variant = first + 16;
     for (at, value) in [
-        // None at all, too many.
+        // No variant, and too many.
         (first + 7, 0),
         (first + 7, 5),
-        // No such coding.
+        // An unknown coding.
         (variant, 4),
-        // Of the header lines: longer than the next, the tag beyond the end.
+        // Header lines: a part longer than the next one, and a tag beyond the end.
         (variant + 11, 1),
         (variant + 13, 1),
         (variant + 15, 1),
         (variant + 3, 1),
-        // The body is somewhere else.
+        // A body at another place or of another length.
         (variant + 19, 1),
         (variant + 23, 1),
     ] {

@@ -1,4 +1,4 @@
-//! Zones that were packed against a model that is slow and plain.
+//! Compares packed zones with a model that is slow and simple.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
@@ -63,7 +63,7 @@ fn wire(name: &[Vec<u8>]) -> Vec<u8> {
     octets
 }
 
-/// As a master file has it.
+/// A name as a master file writes it.
 fn text(name: &[Vec<u8>]) -> String {
     let mut text = String::new();
     for label in name.iter().rev() {
@@ -78,7 +78,7 @@ fn text(name: &[Vec<u8>]) -> String {
     text
 }
 
-/// One of the records that are given to a name.
+/// A record that a name is given.
 #[derive(Clone, Debug)]
 struct Wanted {
     name: Vec<Vec<u8>>,
@@ -144,7 +144,7 @@ fn zone(apex: &[&str], wanted: &[Wanted], signed: bool) -> (String, Model) {
     (file, model)
 }
 
-/// Asks the pack what the model knows.
+/// Compares look-ups in the pack with the model.
 fn compare(pack: &Pack<'_>, zone: Zone<Node>, apex: usize, model: &Model, asked: &[Vec<u8>]) {
     let name = lower(asked);
     let octets = wire(&name);
@@ -203,7 +203,7 @@ proptest! {
         asked in prop::collection::vec(below(), 0..40),
         signed: bool,
     ) {
-        // The inner zone has the name of what may be anything in the outer one.
+        // The apex of the inner zone may be any name of the outer zone.
         let zones = [(&["t"][..], &outer), (&["t", "a"], &inner)];
         let made = zones.map(|(apex, wanted)| zone(apex, wanted, signed));
         let octets = common::packed(&[
@@ -280,7 +280,7 @@ proptest! {
                 let name = pack.name(node).unwrap().to_vec();
                 let owner = domain::utils::base32::encode_string_hex(before);
                 prop_assert_eq!(&name, &[&[32][..], owner.as_bytes(), b"\x01t\0"].concat());
-                // By its name it does not exist.
+                // The name does not exist in the index of names.
                 let zone = Zone { at: 33, ..zone };
                 let found = pack.closest_encloser(zone, &name.to_ascii_lowercase()).unwrap();
                 prop_assert_eq!(found.node, zone.apex);

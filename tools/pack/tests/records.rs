@@ -1,4 +1,4 @@
-//! Records of every type: what they are on the wire, and as a master file has them.
+//! Records of every type: their wire form, and their text form.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use common::{packed, wire};
 use mayfly_site::{Pack, Zones, records};
 
-/// A record of every type that has a form of its own: type, data as it may be written, data as it is printed.
+/// A record of every type that has a text form of its own: number, name, data as input, data as printed.
 const RECORDS: &[(u16, &str, &str, &str)] = &[
     (1, "A", "192.0.2.1", "192.0.2.1"),
     (3, "MD", "host", "host.example.test."),
@@ -345,7 +345,7 @@ fn every_type_is_read_and_printed() {
         let (_, got) = printed.iter().find(|(name, _)| *name == owner).unwrap();
         assert_eq!(got, wanted, "{name} {text}");
     }
-    // All types of the table are here, but those of every zone and of chains.
+    // All types of the table are here, except those that every zone has and those of chains.
     let known: Vec<u16> = RECORDS.iter().map(|record| record.0).collect();
     for rtype in
         (1..=65_535).filter(|rtype| mayfly_pack::type_name(*rtype) != format!("TYPE{rtype}"))
@@ -378,7 +378,7 @@ fn every_type_by_its_number_and_as_octets() {
     }
 }
 
-/// What is cut or has more behind it is no data of its type, unless the type's last field goes on to the end.
+/// Data that is cut, or that extra bytes follow, is invalid, unless the last field of the type reaches to the end.
 #[test]
 fn octets_that_are_no_data_of_their_type_are_refused() {
     let octets = all();
@@ -392,7 +392,7 @@ fn octets_that_are_no_data_of_their_type_are_refused() {
             let line =
                 format!("$TTL 60\n@ SOA ns h 1 2 3 4 5\n@ NS ns\na {name} \\# {length} {hex}\n");
             let packed = common::pack(&[("zones/example.test.zone", line)]);
-            // What is taken is printed in the type's form and read as the same again.
+            // Valid data is printed in the form of the type and read back the same.
             if let Ok((octets, _)) = packed {
                 let text = printed(&octets)
                     .into_iter()
@@ -410,7 +410,7 @@ fn octets_that_are_no_data_of_their_type_are_refused() {
     }
 }
 
-/// The `domain` crate reads what is printed, and makes the same octets of it.
+/// The `domain` crate reads the printed text, and makes the same bytes of it.
 #[test]
 fn another_parser_reads_the_same() {
     use domain::base::rdata::{ComposeRecordData as _, RecordData as _};

@@ -1,4 +1,4 @@
-//! Web roots: what is at which path of which host, and what is wrong is told.
+//! Web roots: the resource at each path of each host, and errors in the site.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
@@ -52,7 +52,7 @@ fn hosts_and_paths() {
     assert!(pack.error_page(b"", 500).unwrap().is_none());
     assert!(pack.error_page(b"other.test", 404).unwrap().is_none());
 
-    // The same octets are there once, and large ones at a page of their own.
+    // Equal bodies are stored once, and large ones begin at a page of their own.
     let [one, other] = ["/a/data.bin", "/same.bin"].map(|path| body(&pack, "", path));
     assert_eq!((one.as_ptr(), one), (other.as_ptr(), &[7; 70_000][..]));
     assert_eq!((one.as_ptr() as usize - octets.as_ptr() as usize) % 4096, 0);
@@ -122,7 +122,7 @@ fn header_lines_and_variants() {
     tags.dedup();
     assert_eq!(tags.len(), 4);
 
-    // What is small, or not text, has no variants, and so does not vary.
+    // Small or binary files have no variants, and so do not vary.
     for path in ["/a/data.bin", "/empty", "/404.html"] {
         let file = file(&pack, "", path);
         assert_eq!(file.variants.iter().flatten().count(), 1);

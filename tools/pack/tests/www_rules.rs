@@ -1,4 +1,4 @@
-//! What a site says of its files: types, redirects, hosts, header lines; and what of it nobody could ask for.
+//! The rules of a site: types, redirects, hosts and header lines; and rules that no request could match.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
@@ -10,7 +10,7 @@ use common::{body, errors, file, folder, options, packed, redirect, text, varian
 use mayfly_pack::pack_dir;
 use mayfly_site::{Coding, Pack, Pages as _};
 
-/// The media type of a file alone at `/`, as it is sent.
+/// The media type that is sent for a single file.
 fn type_of(name: &str, content: &[u8], toml: &str) -> String {
     let octets = packed(&[
         (format!("www/{name}"), content),
@@ -76,7 +76,7 @@ fn media_types() {
     ] {
         assert_eq!(type_of(name, b"x", list), wanted, "{name}");
     }
-    // What says that it is in another character set.
+    // Content that declares another character set.
     let html = |content: &[u8]| type_of("a.html", content, "");
     assert_eq!(html("<p>ü".as_bytes()), "text/html; charset=utf-8");
     assert_eq!(html(b"<p>\x1b$B$3\x1b(B"), "text/html");
@@ -127,7 +127,7 @@ fn redirects_that_nobody_can_ask_for() {
 #[test]
 fn paths_that_nobody_can_ask_for() {
     let deep = |segment: &str, count: usize| format!("www/{}/x", vec![segment; count].join("/"));
-    // What fits into the head of a request.
+    // A path that fits into the head of a request.
     assert_eq!(warnings(&[(deep(&"d".repeat(100), 39), "")]), "");
     let longer = errors(&[(deep(&"d".repeat(100), 40), "")]);
     assert!(

@@ -1,4 +1,4 @@
-//! Zone files as other people write them: what is read, and what is named.
+//! Zone files in the wild: what is read, and what is reported.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
@@ -6,7 +6,7 @@ mod common;
 use common::{errors, packed, warnings};
 use mayfly_site::{Pack, Zones, records};
 
-/// The RDATA and TTL of a set in the only zone.
+/// The RDATA and TTL of an RRset in the only zone.
 fn ask(octets: &[u8], name: &str, rtype: u16) -> (u32, Vec<Vec<u8>>) {
     let pack = Pack::open(octets).unwrap();
     let name = common::wire(name);
@@ -65,7 +65,7 @@ fn directives_and_forms() {
     assert_eq!(numbers[4..8], 86_400_u32.to_be_bytes());
 }
 
-/// What is printed of these files, but the SOA and NS records of the apex; tabs are blanks.
+/// The printed records of these files, without the SOA and NS records of the apex; tabs are replaced by spaces.
 fn printed<C: AsRef<[u8]>>(files: &[(&str, C)]) -> Vec<String> {
     let octets = packed(files);
     let mut text = Vec::new();
@@ -102,19 +102,19 @@ fn included_files_go_on_where_the_including_one_is() {
 #[test]
 fn ttls_come_from_what_is_before() {
     for (head, lines, wanted) in [
-        // $TTL, with a comment right behind it.
+        // $TTL, directly followed by a comment.
         (
             "$TTL 86400;one day\n@ SOA ns h 7 1 1 1 5\n@ NS ns\n",
             "a A 192.0.2.1\nb 5 A 192.0.2.1\nc A 192.0.2.1",
             [86400, 5, 86400],
         ),
-        // The last one that was said (RFC 1035 section 5.1).
+        // The last TTL given (RFC 1035 section 5.1).
         (
             "@ 300 IN SOA ns h 7 1 1 1 5\n@ NS ns\n",
             "a A 192.0.2.1\nb IN 1h A 192.0.2.1\nc A 192.0.2.1",
             [300, 3600, 3600],
         ),
-        // MINIMUM, as BIND has it.
+        // MINIMUM, as BIND does.
         (
             "@ SOA ns h 7 1 1 1 5\n@ NS ns\n",
             "a A 192.0.2.1\nb 6 A 192.0.2.1\nc A 192.0.2.1",

@@ -1,4 +1,4 @@
-//! What is wrong with zones is told with file and line.
+//! Errors in zones are reported with file and line.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
@@ -59,11 +59,11 @@ fn errors_name_file_and_line() {
         ("a TYPE255 \\# 0", "4:3: ANY: a zone holds no such records"),
         (
             "a A \\# 3 0a0000",
-            "4:5: a.example.test. A: its octets are too few: 1 more are needed",
+            "4:5: a.example.test. A: its bytes are too few: 1 more are needed",
         ),
         (
             "a A \\# 5 0a00000001",
-            "4:5: a.example.test. A: its octets are 1 too many",
+            "4:5: a.example.test. A: its bytes are 1 too many",
         ),
         (
             "a NSEC3 2 0 0 - 00 A",
@@ -173,19 +173,19 @@ fn errors_say_what_was_expected_and_where() {
         ),
         (
             &format!("a TXT \"{}\"", "x".repeat(256)),
-            "4:7: a.example.test. TXT: a string has 256 octets: 255 are the most",
+            "4:7: a.example.test. TXT: a string has 256 bytes: 255 are the most",
         ),
         (
             &format!("{long} A 10.0.0.1"),
             &format!(
-                "4:1: `{}...` is no name: a label is longer than 63 octets",
+                "4:1: `{}...` is no name: a label is longer than 63 bytes",
                 &long[..60]
             ),
         ),
         (
             &format!("{name} A 10.0.0.1"),
             &format!(
-                "4:1: `{}...` is no name: it is longer than 255 octets",
+                "4:1: `{}...` is no name: it is longer than 255 bytes",
                 &name[..60]
             ),
         ),
@@ -217,15 +217,15 @@ fn errors_say_what_was_expected_and_where() {
         ),
         (
             "a DS 1 8 2 0",
-            "4:12: a.example.test. DS: expected octets in base 16, two digits each, found `0`",
+            "4:12: a.example.test. DS: expected bytes in base 16, two digits each, found `0`",
         ),
         (
             "a DS 1 8 2",
-            "4:11: a.example.test. DS: expected octets in base 16, two digits each, and the record ends",
+            "4:11: a.example.test. DS: expected bytes in base 16, two digits each, and the record ends",
         ),
         (
             "a DNSKEY 257 3 8 AQI",
-            "4:18: a.example.test. DNSKEY: expected octets in base 64, found `AQI`",
+            "4:18: a.example.test. DNSKEY: expected bytes in base 64, found `AQI`",
         ),
         (
             "a NSEC b A BOGUS",
@@ -285,7 +285,7 @@ fn errors_say_what_was_expected_and_where() {
         ),
         (
             "a NULL x",
-            "4:8: a.example.test. NULL: expected `\\#`, a length and octets in base 16",
+            "4:8: a.example.test. NULL: expected `\\#`, a length and bytes in base 16",
         ),
         (
             "a TYPE65280 x",
@@ -293,7 +293,7 @@ fn errors_say_what_was_expected_and_where() {
         ),
         (
             "a TYPE65280 \\# 2 00",
-            "4:18: a.example.test. TYPE65280: expected 2 octets, found 1",
+            "4:18: a.example.test. TYPE65280: expected 2 bytes, found 1",
         ),
         (
             "a TYPE65280 \\# x",
@@ -366,7 +366,7 @@ proptest! {
     ) {
         let text = parts.join(if spaced { " " } else { "" });
         for files in [zone(&text), [("zones/t.zone", text)]] {
-            // What is packed is read as the guest does.
+            // A packed zone is read as the guest does.
             if let Ok((octets, _)) = common::pack(&files) {
                 prop_assert_eq!(mayfly_pack::check(&octets).err(), None);
             }

@@ -1,4 +1,4 @@
-//! `mayfly.toml`: what a site's folder says beside its files.
+//! `mayfly.toml`: the configuration of a site.
 
 mod read;
 mod types;
@@ -11,43 +11,43 @@ use toml::Spanned;
 pub(crate) use read::{Checked, Rule, read};
 pub use types::{TypeRule, Types};
 
-/// Its name in the site's folder.
+/// The name of the file in the site's folder.
 pub const FILE: &str = "mayfly.toml";
 
-/// All that `mayfly.toml` may say; every key may be left out.
+/// The content of `mayfly.toml`. Every key is optional.
 ///
 /// ```toml
-/// default_host = "www.example.test"     # who asks for another host gets this one
-/// folders = ["v1.2"]                    # right below www/, with a dot, and yet no hosts
-/// last_modified = true                  # dates of files are sent: always; never with `false`; else unless a tool seems to have set them
+/// default_host = "www.example.test"     # the host for requests that name another one
+/// folders = ["v1.2"]                    # directly below www/, with a dot, but not hosts
+/// last_modified = true                  # send dates of files; default: unless a tool seems to have set them
 /// hidden = true                         # pack files whose name begins with a dot (`.well-known` always is)
 ///
 /// [hosts."www.example.test"]
 /// aliases = ["example.test"]
 /// error_pages = { 404 = "/missing.html" }
 ///
-/// [error_pages]                         # of every host that has the file
+/// [error_pages]                         # for every host that has the file
 /// 404 = "/404.html"
 ///
-/// [[cache]]                             # the last that fits counts
+/// [[cache]]                             # the last match counts
 /// files = "/assets/**"                  # a glob over paths; `*` does not cross a slash
-/// types = "image/*"                     # and, or instead, one over media types
+/// types = "image/*"                     # and/or a glob over media types
 /// control = "public, max-age=31536000, immutable"
 ///
-/// [[headers]]                           # all that fit count
-/// files = "/**"                         # one that ends in `/**` is also for what is not there below
+/// [[headers]]                           # all matches count
+/// files = "/**"                         # a glob that ends in `/**` also applies to missing files below
 /// set = { X-Content-Type-Options = "nosniff" }
 ///
 /// [[redirects]]
-/// host = "www.example.test"             # without it: of every host
+/// host = "www.example.test"             # default: every host
 /// from = "/old"
-/// to = "/new"                           # or a whole URI
+/// to = "/new"                           # a path or a whole URI
 /// status = 308                          # 301 (default), 302, 307 or 308
 ///
-/// [types]                               # by extension, whatever its case; or else:
+/// [types]                               # by extension, in any case; or as a list:
 /// wasm = "application/wasm"
 ///
-/// [[types]]                             # the last that fits counts
+/// [[types]]                             # the last match counts
 /// files = "/.well-known/matrix/*"       # a glob over paths, or ...
 /// type = "application/json"
 ///
@@ -55,38 +55,38 @@ pub const FILE: &str = "mayfly.toml";
 /// extension = "wasm"                    # ... an extension
 /// type = "application/wasm"
 ///
-/// [compression]                         # which variants are made
+/// [compression]                         # the variants to make
 /// gzip = true
 /// brotli = true
 /// zstd = true
 ///
 /// [zones."example.test"]
-/// transfer = true                       # everybody may have all of it (AXFR)
+/// transfer = true                       # anyone may transfer the zone (AXFR)
 /// ```
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The host that is shown to who asks for another one.
+    /// The host that serves requests for an unknown host.
     pub default_host: Option<Spanned<String>>,
-    /// Folders right below `www/` that are not hosts although they have a dot.
+    /// Folders directly below `www/` that are not hosts although their name has a dot.
     pub folders: Vec<String>,
     /// Whether files whose name begins with a dot are packed.
     pub hidden: bool,
-    /// Whether the dates of files tell when their content changed. Not said: unless a tool seems to have set them.
+    /// Whether the modification times of files are sent. By default they are, unless a tool seems to have set them.
     pub last_modified: Option<bool>,
     /// Hosts by their name.
     pub hosts: BTreeMap<Spanned<String>, Host>,
-    /// Paths of pages by status, for every host that has such a file.
+    /// Paths of error pages by status, for every host that has such a file.
     pub error_pages: BTreeMap<Spanned<String>, Spanned<String>>,
-    /// `Cache-Control`.
+    /// Rules for `Cache-Control`.
     pub cache: Vec<Spanned<Cache>>,
-    /// Other header lines.
+    /// Rules for other header fields.
     pub headers: Vec<Spanned<Headers>>,
     /// Redirects.
     pub redirects: Vec<Spanned<Redirect>>,
     /// Media types by extension or path.
     pub types: Types,
-    /// Which codings are made.
+    /// The codings that are made.
     pub compression: Compression,
     /// Zones by their name.
     pub zones: BTreeMap<Spanned<String>, Zone>,
@@ -96,9 +96,9 @@ pub struct Config {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Host {
-    /// Other names of it.
+    /// Other names of the host.
     pub aliases: Vec<Spanned<String>>,
-    /// Paths of pages by status.
+    /// Paths of error pages by status.
     pub error_pages: BTreeMap<Spanned<String>, Spanned<String>>,
 }
 
@@ -122,7 +122,7 @@ pub struct Headers {
     pub files: Option<Spanned<String>>,
     /// For media types that fit this glob.
     pub types: Option<Spanned<String>>,
-    /// Names and values.
+    /// Names and values of the header fields.
     pub set: BTreeMap<Spanned<String>, Spanned<String>>,
 }
 
@@ -130,7 +130,7 @@ pub struct Headers {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Redirect {
-    /// Of this host; else of every one.
+    /// The host of the redirect; by default every host.
     pub host: Option<Spanned<String>>,
     /// The path, not percent-encoded.
     pub from: Spanned<String>,
@@ -145,7 +145,7 @@ fn moved_permanently() -> u16 {
     301
 }
 
-/// Which codings are made beside the identity.
+/// The codings that are made besides the identity.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Compression {
@@ -167,15 +167,15 @@ impl Default for Compression {
     }
 }
 
-/// What is said of a zone.
+/// The settings of a zone.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Zone {
-    /// Whether everybody may have all of it.
+    /// Whether anyone may transfer the whole zone (AXFR).
     pub transfer: bool,
 }
 
-/// The line of an offset.
+/// The line of an offset, from 1 on.
 pub fn line(text: &str, at: usize) -> usize {
     let before = text.as_bytes().get(..at).unwrap_or_default();
     1 + before.iter().filter(|octet| **octet == b'\n').count()

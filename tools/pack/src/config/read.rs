@@ -11,17 +11,17 @@ use super::super::host;
 use super::super::problem::Findings;
 use super::{Cache, Config, FILE, Headers, TypeRule, line};
 
-/// A rule whose globs and lines were looked at.
+/// A rule whose globs and lines have been checked.
 pub(crate) struct Rule {
     files: Option<GlobMatcher>,
     types: Option<GlobMatcher>,
-    /// The folder below which it is for all, with the slash at its end.
+    /// The folder below which the rule applies to everything, with the final slash.
     pub(crate) folder: Option<String>,
     pub(crate) lines: Vec<(String, String)>,
 }
 
 impl Rule {
-    /// Whether it is for a file with this path and media type.
+    /// Whether the rule applies to a file with this path and media type.
     pub(crate) fn fits(&self, path: &str, media_type: &str) -> bool {
         let essence = media_type.split(';').next().unwrap_or_default().trim();
         let files = self.files.as_ref().is_none_or(|glob| glob.is_match(path));
@@ -33,7 +33,7 @@ impl Rule {
     }
 }
 
-/// The configuration, with what can be said of it without the files.
+/// The configuration, checked as far as possible without the files.
 pub(crate) struct Checked {
     pub(crate) config: Config,
     pub(crate) cache: Vec<Rule>,
@@ -43,13 +43,13 @@ pub(crate) struct Checked {
 }
 
 impl Checked {
-    /// Where something stands.
+    /// The line of a value in the file.
     pub(crate) fn line<T>(&self, what: &Spanned<T>) -> Option<usize> {
         Some(line(&self.text, what.span().start))
     }
 }
 
-/// A media type whose glob was looked at.
+/// A media type whose glob has been checked.
 struct Type {
     files: Option<GlobMatcher>,
     extension: Option<String>,
@@ -57,7 +57,7 @@ struct Type {
 }
 
 impl Checked {
-    /// The media type that the site says for a path, whose extension is in lower case.
+    /// The media type that the site sets for a path, whose extension is in lower case.
     pub(crate) fn media_type(&self, path: &str, extension: Option<&str>) -> Option<&str> {
         let fits = |rule: &&Type| {
             let by_path = rule.files.as_ref().is_none_or(|glob| glob.is_match(path));
@@ -89,7 +89,7 @@ const OURS: [&str; 16] = [
     "vary",
 ];
 
-/// Reads `mayfly.toml`, if it is there.
+/// Reads `mayfly.toml`, if it exists.
 pub(crate) fn read(site: &Path, findings: &mut Findings) -> Checked {
     let file = Path::new(FILE);
     let text = text(site).unwrap_or_else(|what| {
@@ -172,7 +172,8 @@ fn media_type(rule: &TypeRule, wrong: &mut impl FnMut(usize, String)) -> Type {
     }
 }
 
-/// Makes the names of hosts those that clients send: letters beyond ASCII become A-labels (RFC 5891 section 4.4).
+/// Converts the names of hosts to the form that clients send: letters beyond ASCII become A-labels (RFC 5891 section
+/// 4.4).
 fn hosts(config: &mut Config, wrong: &mut impl FnMut(usize, String)) {
     let mut ascii = |name: &mut Spanned<String>| match host::ascii(name.get_ref()) {
         Ok(ascii) => *name.get_mut() = ascii,
@@ -193,7 +194,7 @@ fn hosts(config: &mut Config, wrong: &mut impl FnMut(usize, String)) {
     }
 }
 
-/// A glob over paths or types, of which `*` crosses no slash.
+/// A glob over paths or types, in which `*` does not cross a slash.
 fn glob(
     text: Option<&Spanned<String>>,
     wrong: &mut impl FnMut(usize, String),
@@ -207,7 +208,7 @@ fn glob(
         .ok()
 }
 
-/// The folder below which a glob fits everything, if there is one.
+/// The folder below which a glob matches everything, if there is one.
 fn folder(glob: Option<&str>) -> Option<String> {
     let Some(glob) = glob else {
         return Some("/".to_owned());
@@ -239,7 +240,7 @@ fn field(name: &Spanned<String>, value: &Spanned<String>, wrong: &mut impl FnMut
     }
 }
 
-/// What the file says, which is nothing when it is not there.
+/// The text of the file, which is empty when the file does not exist.
 fn text(site: &Path) -> Result<String, String> {
     let path = site.join(FILE);
     if path
@@ -262,7 +263,7 @@ fn bad_value(name: &str) -> String {
     format!("the value of `{name}` has characters that a header line cannot hold, or too many")
 }
 
-/// RFC 9110 section 5.6.2.
+/// Whether a text is a token (RFC 9110 section 5.6.2).
 fn is_token(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 100
@@ -271,7 +272,7 @@ fn is_token(text: &str) -> bool {
             .all(|octet| octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet))
 }
 
-/// RFC 9110 section 5.5, without what is obsolete, and not without end.
+/// Whether a text is a field value (RFC 9110 section 5.5) without obsolete forms and of limited length.
 fn is_field_value(text: &str) -> bool {
     text.len() <= 4000
         && text.trim() == text

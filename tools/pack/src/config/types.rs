@@ -1,4 +1,4 @@
-//! Media types that a site says: `[types]` by extension, or a list of `[[types]]`.
+//! The media types that a site sets: `[types]` by extension, or a list of `[[types]]`.
 
 use std::fmt;
 
@@ -6,17 +6,17 @@ use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
-/// Media types; the last that fits counts.
+/// Rules for media types; the last match counts.
 #[derive(Debug, Default)]
 pub struct Types(pub Vec<TypeRule>);
 
-/// A media type.
+/// A rule for a media type.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TypeRule {
     /// For paths that fit this glob.
     pub files: Option<Spanned<String>>,
-    /// For files with this extension, whatever its case.
+    /// For files with this extension, in any case.
     pub extension: Option<Spanned<String>>,
     /// The type.
     #[serde(rename = "type")]
@@ -29,7 +29,7 @@ impl<'de> Deserialize<'de> for Types {
     }
 }
 
-/// Takes a table as well as a list of tables.
+/// Deserializes a table or a list of tables.
 struct Both;
 
 impl<'de> Visitor<'de> for Both {

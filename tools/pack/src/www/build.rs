@@ -16,7 +16,7 @@ use super::scan::{Files, Found, scan};
 use super::spool::Spool;
 use super::{dates, lines};
 
-/// Octets of all header lines of a file.
+/// The greatest size of the header lines of a file, in bytes.
 const LINES_MAX: usize = 16 << 10;
 /// The web roots of a site as sections of the pack.
 #[derive(Default)]
@@ -28,9 +28,9 @@ pub(crate) struct Www {
     pub(crate) default_host: u32,
     pub(crate) listing: Vec<u8>,
     pub(crate) bodies: Vec<Body>,
-    /// What of the bodies was made.
+    /// The bodies that were made by the packer.
     pub(crate) spool: Option<Spool>,
-    /// Octets of the section `bodies`.
+    /// The size of the section `bodies`.
     pub(crate) octets: u64,
     pub(crate) names: usize,
     pub(crate) files: usize,
@@ -38,7 +38,7 @@ pub(crate) struct Www {
     pub(crate) redirects: usize,
 }
 
-/// Reads and checks all that is below `www/`: as many files at a time as there are `threads`, and no date after `epoch`.
+/// Reads and checks all files below `www/`: `threads` files at a time, with no date after `epoch`.
 pub(crate) fn pack(
     site: &Path,
     config: &Checked,
@@ -133,7 +133,7 @@ fn pages(
     pages
 }
 
-/// All names of hosts, and which is the default.
+/// All names of hosts, and the default host.
 fn names(
     hosts: &[(Option<String>, Files)],
     config: &Checked,
@@ -147,7 +147,7 @@ fn names(
     }
     for (host, settings) in &config.config.hosts {
         let Some(&number) = names.get(host.get_ref()) else {
-            // It is an error already.
+            // The error has been reported already.
             continue;
         };
         for alias in &settings.aliases {
@@ -221,7 +221,7 @@ fn error_pages(host: Option<&str>, config: &Checked, paths: &mut Paths, findings
     }
 }
 
-/// The number as the pack has it; what is too large was refused before or makes the pack too large.
+/// A number as the pack stores it. A number that is too large was refused before, or makes the pack too large.
 fn u16_of(number: usize) -> [u8; 2] {
     u16::try_from(number).unwrap_or(u16::MAX).to_le_bytes()
 }
@@ -231,7 +231,7 @@ fn u32_of(number: u64) -> [u8; 4] {
 }
 
 impl Www {
-    /// Begins a resource with the first 8 octets; returns where it is.
+    /// Begins a resource with its first 8 bytes. Returns its offset.
     fn start(&mut self, host: u32, path: &[u8], kind: u8, variants: usize) -> u32 {
         let at = self.resources.len().next_multiple_of(8);
         self.resources.resize(at, 0);
@@ -242,7 +242,7 @@ impl Www {
         u32::try_from(at).unwrap_or(u32::MAX)
     }
 
-    /// All that hosts have by path.
+    /// Adds all resources of the hosts by path.
     fn resources_of(
         &mut self,
         paths: &[Paths],
@@ -256,7 +256,7 @@ impl Www {
                 let at = match entry {
                     Entry::File(number) => match pages.get(*number) {
                         Some(Some(page)) => self.file(host, path, page),
-                        // It is an error already.
+                        // The error has been reported already.
                         _ => continue,
                     },
                     Entry::Redirect { status, location } => {
@@ -331,7 +331,7 @@ impl Www {
     }
 }
 
-/// Octets of header lines, which are not too many.
+/// The size of header lines in bytes. Too many are an error.
 fn bounded(lines: &str, findings: &mut Findings) -> usize {
     if lines.len() > LINES_MAX {
         let what = format!("header lines for one path are longer than {LINES_MAX} bytes");

@@ -11,26 +11,26 @@ use super::scan::Found;
 use super::spool::{Kept, Spool};
 use super::types::{extension, is_utf8};
 
-/// Larger files are not compressed, and not read into memory.
+/// The size in bytes above which files are neither compressed nor read into memory.
 const LARGE: u64 = 32 << 20;
-/// Smaller files are not compressed.
+/// The size in bytes below which files are not compressed.
 const SMALL: usize = 256;
-/// Brotli of files beyond this size takes a quality that is ten times as fast.
+/// The size in bytes above which brotli uses a quality that is ten times as fast.
 const BROTLI_SLOW: usize = 1 << 20;
 
 /// A file that was read.
 pub(super) struct Read {
     pub(super) octets: u64,
     pub(super) digest: [u8; 32],
-    /// With the charset, where it is known.
+    /// The media type, with the charset if it is known.
     pub(super) media_type: String,
-    /// What is served in the place of the file, when that is another.
+    /// The content that is served in place of the file, if it is different.
     pub(super) made: Option<Kept>,
-    /// Smaller than the file, the smallest first.
+    /// The variants that are smaller than the file, the smallest first.
     pub(super) variants: Vec<(Coding, Kept)>,
 }
 
-/// Reads a file to the end; what is made of it goes to `spool`.
+/// Reads a file to the end. The variants made of it go to `spool`.
 pub(super) fn read(
     found: &Found,
     media_type: &str,
@@ -54,7 +54,7 @@ pub(super) fn read(
     let mut made = None;
     let mut variants = Vec::new();
     if extension(&found.file).as_deref() == Some("svgz") {
-        // What the site has is what it wants sent, whatever the size.
+        // The site's own gzip is always sent, whatever its size.
         variants.push((Coding::Gzip, spool.keep(&content)?));
         content = unpacked(&content)?;
         made = Some(spool.keep(&content)?);
@@ -67,9 +67,9 @@ pub(super) fn read(
     }
     let gzip_wanted = compression.gzip && variants.is_empty();
     if content.len() >= SMALL && compressible(&media_type) {
-        // One at a time is in memory.
+        // Only one variant at a time is in memory.
         let mut add = |coding, variant: Vec<u8>| {
-            // A few octets fewer are not worth another variant in every cache.
+            // Saving a few bytes is not worth another variant in every cache.
             if variant.len() + 64 + content.len() / 50 <= content.len() {
                 variants.push((coding, spool.keep(&variant)?));
             }
@@ -95,7 +95,7 @@ pub(super) fn read(
     })
 }
 
-/// Octets and digest of a file.
+/// The size and the digest of a file.
 fn sum(file: &mut std::fs::File) -> io::Result<(u64, [u8; 32])> {
     let mut hash = Sha256::new();
     let mut octets = 0;
@@ -110,7 +110,8 @@ fn sum(file: &mut std::fs::File) -> io::Result<(u64, [u8; 32])> {
     }
 }
 
-/// What is in an `.svgz`: the registration of `image/svg+xml` wants it sent as SVG with `Content-Encoding: gzip`.
+/// The content of an `.svgz` file. The registration of `image/svg+xml` asks for it to be sent as SVG with
+/// `Content-Encoding: gzip`.
 fn unpacked(content: &[u8]) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
     let decoder = flate2::read::MultiGzDecoder::new(content);
@@ -125,7 +126,7 @@ fn unpacked(content: &[u8]) -> io::Result<Vec<u8>> {
     Ok(out)
 }
 
-/// Media types of what is not compressed already.
+/// Whether a media type has content that is not compressed already.
 fn compressible(media_type: &str) -> bool {
     let essence = media_type.split(';').next().unwrap_or_default().trim();
     essence.starts_with("text/")
@@ -155,7 +156,7 @@ fn compressible(media_type: &str) -> bool {
         .contains(&essence)
 }
 
-/// RFC 1952, without a time and a name, so that it is the same each time.
+/// Compresses to gzip (RFC 1952), without a time and a name, so that the result is always the same.
 fn gzip(content: &[u8]) -> io::Result<Vec<u8>> {
     let level = flate2::Compression::best();
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
@@ -163,7 +164,7 @@ fn gzip(content: &[u8]) -> io::Result<Vec<u8>> {
     encoder.finish()
 }
 
-/// RFC 7932.
+/// Compresses to brotli (RFC 7932).
 fn brotli(content: &[u8]) -> io::Result<Vec<u8>> {
     let parameters = brotli::enc::BrotliEncoderParams {
         quality: if content.len() > BROTLI_SLOW { 9 } else { 11 },

@@ -5,12 +5,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::super::config::Config;
 use super::scan::Found;
 
-/// 2 January 1980: package managers and archives that forget dates set them to 0 or 1, or to the first day that ZIP knows.
+/// 2 January 1980. Package managers and archives without dates set them to 0 or 1, or to the first day that ZIP can
+/// express.
 const FORGOTTEN: u64 = 315_619_200;
 
-/// Sets to 0 the dates that say nothing of a file's content, so that nobody is told `Last-Modified` and served by it
-/// (RFC 9110 sections 8.8.2 and 13.1.5): those of before 1980 and of the future; those after `epoch`, in whose place reproducible
-/// builds have it (`SOURCE_DATE_EPOCH`); and all of them if they are one and the same whole second, as after such a build.
+/// Sets to 0 the dates that do not tell when a file's content changed, so that no client is served by a wrong
+/// `Last-Modified` (RFC 9110 sections 8.8.2 and 13.1.5). These are dates before 1980 and in the future; dates after
+/// `epoch`, which reproducible builds replace by it (`SOURCE_DATE_EPOCH`); and all dates, if they are the same whole
+/// second, as after such a build.
 pub(super) fn forget(files: &mut [Found], config: &Config, epoch: Option<u64>) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.map_or(0, |now| now.as_secs());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::config::{Checked, Rule};
 
-/// The lines of rules, later ones in the place of earlier ones of the same name.
+/// The header lines of rules. A later line replaces an earlier one of the same name.
 fn all<'r>(rules: impl Iterator<Item = &'r Rule>) -> String {
     let mut own: Vec<&(String, String)> = Vec::new();
     for line in rules.flat_map(|rule| &rule.lines) {
@@ -16,13 +16,13 @@ fn all<'r>(rules: impl Iterator<Item = &'r Rule>) -> String {
     lines.collect()
 }
 
-/// Those for what is at a path.
+/// The header lines for the file at a path.
 pub(super) fn at(path: &str, media_type: &str, config: &Checked) -> String {
     let rules = config.headers.iter();
     all(rules.filter(|rule| rule.fits(path, media_type)))
 }
 
-/// Those for what is not there, by the folder that it would be below. A folder is there when the one above is.
+/// The header lines for missing files, by folder. If a folder is listed, so is the one above it.
 pub(super) fn below(config: &Checked) -> BTreeMap<String, String> {
     let mut folders = BTreeMap::new();
     for folder in config

@@ -1,4 +1,4 @@
-//! Web roots: files in, resources of the pack out.
+//! Web roots: turns files into resources of the pack.
 
 mod build;
 mod compress;
@@ -21,22 +21,22 @@ const FOLDER: &str = "www";
 
 /// A body of a pack.
 pub(crate) struct Body {
-    /// Where it is in the section `bodies`.
+    /// The offset in the section `bodies`.
     pub(crate) at: u64,
     pub(crate) source: Source,
 }
 
-/// Where the octets of a body come from.
+/// The source of a body's bytes.
 pub(crate) enum Source {
-    /// A file, which has to be what it was: octets and SHA-256.
+    /// A file, which must not change: its size and SHA-256.
     File {
         path: PathBuf,
-        /// From the site's folder on.
+        /// The path relative to the site's folder, for messages.
         shown: PathBuf,
         octets: u64,
         digest: [u8; 32],
     },
-    /// What was made of a file.
+    /// Content that was made from a file.
     Made(Kept),
 }
 
@@ -49,7 +49,7 @@ impl Source {
     }
 }
 
-/// A path as a URI has it (RFC 3986 section 3.3).
+/// A path, percent-encoded for a URI (RFC 3986 section 3.3).
 pub(crate) fn escape(path: &str) -> String {
     let mut out = String::with_capacity(path.len());
     for octet in path.bytes() {
@@ -62,7 +62,7 @@ pub(crate) fn escape(path: &str) -> String {
     out
 }
 
-/// A path from the site's folder on.
+/// A path relative to the site's folder.
 fn shown<'a>(site: &Path, path: &'a Path) -> &'a Path {
     path.strip_prefix(site).unwrap_or(path)
 }

@@ -1,4 +1,4 @@
-//! Files with their variants, their header lines ready.
+//! Files with their variants and complete header lines.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,7 +18,7 @@ use super::spool::Spool;
 use super::types::media_type;
 use super::{Body, Source};
 
-/// Bodies of this size and above are at a page of their own.
+/// The size in bytes from which on a body begins at a page of its own.
 const LARGE: u64 = 64 << 10;
 
 /// A variant of a file.
@@ -39,7 +39,7 @@ pub(super) struct Page {
     pub(super) variants: Vec<Variant>,
 }
 
-/// Reads all files, as many at a time as there are threads; one that cannot be read is an error.
+/// Reads all files, as many at a time as there are threads. A file that cannot be read is an error.
 pub(super) fn read_all(
     files: &[Found],
     config: &Checked,
@@ -78,17 +78,17 @@ pub(super) fn read_all(
     read
 }
 
-/// The bodies, each with the same octets once.
+/// The bodies. Equal bodies are stored once.
 #[derive(Default)]
 pub(super) struct Bodies {
     pub(super) list: Vec<Body>,
     pub(super) octets: u64,
-    /// By the digest of what they are made of.
+    /// The known bodies, by the digest of their source.
     known: HashMap<([u8; 32], u8), (u64, u64)>,
 }
 
 impl Bodies {
-    /// Where a body is, and how many octets it has.
+    /// Adds a body. Returns its offset and its size.
     fn add(&mut self, digest: [u8; 32], coding: Coding, source: Source) -> (u64, u64) {
         let octets = source.octets();
         *self.known.entry((digest, coding as u8)).or_insert_with(|| {
@@ -101,7 +101,7 @@ impl Bodies {
     }
 }
 
-/// A file with its variants, their header lines ready.
+/// Makes a file with its variants and complete header lines.
 pub(super) fn page(found: &Found, read: Read, config: &Checked, bodies: &mut Bodies) -> Page {
     let path = &found.path;
     let modified = found.modified.seconds;

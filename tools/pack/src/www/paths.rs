@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// What is at a path.
+/// The resource at a path.
 #[derive(Clone)]
 pub(super) enum Entry {
     /// The file with this number.
@@ -13,5 +13,5 @@ pub(super) enum Entry {
     },
 }
 
-/// What a host has by path; error pages have a path of their own.
+/// The resources of a host by path; error pages have a path of their own.
 pub(super) type Paths = BTreeMap<Vec<u8>, Entry>;

@@ -1,4 +1,4 @@
-//! Redirects: those of folders, and those of `mayfly.toml`.
+//! Redirects: of folders, and from `mayfly.toml`.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -9,10 +9,10 @@ use super::escape;
 use super::paths::{Entry, Paths};
 use super::scan::{Files, asked};
 
-/// The page of a folder.
+/// The name of the page of a folder.
 const INDEX: &str = "index.html";
 
-/// A folder with a page is at its path with a slash, and without it leads there.
+/// Serves the page of a folder at the folder's path with a slash, and redirects from the path without it.
 pub(super) fn directories(paths: &mut Paths) {
     let pages: Vec<(Vec<u8>, Entry)> = paths
         .iter()
@@ -37,7 +37,8 @@ pub(super) fn directories(paths: &mut Paths) {
     }
 }
 
-/// What keeps clients from asking for the path that a redirect is from; and what may not be meant so.
+/// The reason for which no client can request the source path of a redirect, as an error; or a warning about a likely
+/// mistake.
 fn unasked(from: &str) -> Option<Result<String, String>> {
     if !from.starts_with('/') || from.chars().any(char::is_control) {
         return Some(Err(format!("`{from}` is not a path")));
@@ -128,7 +129,7 @@ pub(super) fn redirects(
             .filter(|(_, ((name, _), _))| of(name))
         {
             some = true;
-            // A folder without its slash may lead elsewhere.
+            // The redirect of a folder's path without its slash may be replaced.
             let taken = match paths.get(from.as_bytes()) {
                 Some(Entry::Redirect { location, .. }) => *location != format!("{}/", escape(from)),
                 other => other.is_some(),
@@ -160,7 +161,7 @@ pub(super) fn redirects(
     }
 }
 
-/// Whether who follows redirects of a host from a path comes to it again.
+/// Whether the redirects of a host lead from a path back to it.
 fn leads_back(made: &HashMap<(usize, String), String>, host: usize, from: &str) -> bool {
     let mut path = from.to_owned();
     for _ in 0..made.len() {
@@ -176,7 +177,7 @@ fn leads_back(made: &HashMap<(usize, String), String>, host: usize, from: &str) 
     false
 }
 
-/// Percent-decoded.
+/// Decodes percent-encoding.
 fn unescape(path: &str) -> String {
     let mut out = Vec::new();
     let mut rest = path.as_bytes();
@@ -199,7 +200,7 @@ fn unescape(path: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// Whether it is an absolute path or a URI, of characters that RFC 3986 allows.
+/// Whether a text is an absolute path or a URI, with only characters that RFC 3986 allows.
 fn is_reference(text: &str) -> bool {
     let scheme = text.split_once(':').is_some_and(|(scheme, _)| {
         scheme.starts_with(|first: char| first.is_ascii_alphabetic())

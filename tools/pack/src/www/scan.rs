@@ -12,24 +12,24 @@ use super::super::host;
 use super::super::problem::Findings;
 use super::{FOLDER, escape, shown};
 
-/// Octets of the longest path.
+/// The longest path, in bytes.
 const PATH_MAX: usize = 4000;
-/// Octets of the longest path with escapes or segments that begin with a dot, which the guest has to copy.
+/// The longest path with escapes or with segments that begin with a dot, in bytes. The guest has to copy such a path.
 const DECODED_MAX: usize = 1024;
 
 /// A file of a web root.
 #[derive(Clone)]
 pub(super) struct Found {
-    /// Where it is.
+    /// The path of the file.
     pub(super) file: PathBuf,
-    /// From the site's folder on.
+    /// The path relative to the site's folder, for messages.
     pub(super) shown: PathBuf,
-    /// At which path of its host.
+    /// The path on its host.
     pub(super) path: String,
     pub(super) modified: Modified,
 }
 
-/// When a file was modified, since 1970.
+/// The modification time of a file, since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Modified {
     pub(super) seconds: u64,
@@ -50,7 +50,7 @@ pub(super) struct Roots {
 pub(super) fn scan(site: &Path, config: &Checked, findings: &mut Findings) -> Roots {
     let mut roots = Roots::default();
     let root = site.join(FOLDER);
-    // A symbolic link to nothing is looked at, and told.
+    // A broken symbolic link is visited, and reported.
     if root.symlink_metadata().is_ok() {
         walk(site, &root, config, &mut roots, findings);
     }
@@ -93,9 +93,9 @@ fn walk(site: &Path, root: &Path, config: &Checked, roots: &mut Roots, findings:
     }
 }
 
-/// What is to be done with something below `www/`.
+/// The kind of an entry below `www/`.
 enum Looked {
-    /// Nothing, as was told.
+    /// The entry is skipped, and that has been reported.
     Left,
     Folder,
     File(Modified),
@@ -146,7 +146,7 @@ fn look(site: &Path, entry: &DirEntry, config: &Checked, findings: &mut Findings
     }
 }
 
-/// Takes a file to where it is served.
+/// Adds a file at the path at which it is served.
 fn take(
     site: &Path,
     root: &Path,
@@ -184,11 +184,11 @@ fn take(
     }
 }
 
-/// That clients can ask for a path, which is not escaped.
+/// Checks that clients can request a path, which is not escaped.
 ///
 /// # Errors
 ///
-/// Why they can't.
+/// The reason for which they cannot.
 pub(super) fn asked(path: &str) -> Result<(), String> {
     if path.len() > PATH_MAX {
         return Err(format!("its path is longer than {PATH_MAX} bytes"));
@@ -210,7 +210,7 @@ fn place(inside: &Path, config: &Checked) -> Result<(Option<String>, String), &'
         if segment.chars().any(char::is_control) {
             return Err("its name has a control character");
         }
-        // Servers leave this one escaped, as it is no separator; there is no other way to ask for it.
+        // Servers leave `%2F` escaped, because it is not a separator, so no request could name such a file.
         if segment.to_ascii_lowercase().contains("%2f") {
             return Err("its name has %2F, which a path cannot hold");
         }

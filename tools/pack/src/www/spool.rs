@@ -1,18 +1,19 @@
-//! What is made of files, until it is written: in a file without a name, so that memory does not grow with the site.
+//! Content made from files, until it is written. It is kept in a file without a name, so that memory does not grow with
+//! the site.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Mutex, PoisonError};
 
-/// Octets that were made, one piece after another.
+/// A temporary file of pieces, one after another.
 pub(crate) struct Spool {
     file: File,
-    /// Octets in it.
+    /// The size of the file in bytes.
     end: Mutex<u64>,
 }
 
-/// A piece.
+/// A piece of the spool.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kept {
     at: u64,
@@ -30,7 +31,7 @@ impl Spool {
         })
     }
 
-    /// Keeps a piece.
+    /// Appends a piece.
     pub(super) fn keep(&self, piece: &[u8]) -> io::Result<Kept> {
         let octets = piece.len() as u64;
         let at = {
@@ -43,7 +44,7 @@ impl Spool {
         Ok(Kept { at, octets })
     }
 
-    /// Copies a piece.
+    /// Copies a piece to `out`.
     pub(crate) fn copy(&self, kept: Kept, out: &mut impl io::Write) -> io::Result<()> {
         let mut buffer = vec![0; 64 << 10];
         let (mut at, mut left) = (kept.at, kept.octets);

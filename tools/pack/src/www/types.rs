@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::super::config::Checked;
 
-/// What IANA's registry says of extensions of which `mime_guess` says nothing, something older, or something else.
+/// Media types of IANA's registry for extensions that `mime_guess` lacks, or for which it has an older or another type.
 const TYPES: &[(&str, &str)] = &[
     ("3mf", "model/3mf"),
     ("adoc", "text/plain"),
@@ -88,7 +88,7 @@ pub(super) fn extension(file: &Path) -> Option<String> {
     Some(extension.to_lowercase())
 }
 
-/// What the site says of a path, or else what its extension says.
+/// The media type that the site sets for a path, or else that of the extension.
 pub(super) fn media_type(path: &str, config: &Checked) -> String {
     let extension = extension(Path::new(path));
     let extension = extension.as_deref();
@@ -106,8 +106,9 @@ pub(super) fn media_type(path: &str, config: &Checked) -> String {
     )
 }
 
-/// Whether a text is in UTF-8 as far as it says itself: it is not when it switches character sets by escapes
-/// (ISO-2022-JP and its kin are valid UTF-8), or when a page names another one where browsers look (the first 1,024 bytes).
+/// Whether a valid UTF-8 text may be declared as UTF-8. It may not if it switches character sets by escapes
+/// (ISO-2022-JP and its relatives are valid UTF-8), or if a page names another character set where browsers look (in
+/// the first 1,024 bytes).
 pub(super) fn is_utf8(content: &[u8], media_type: &str) -> bool {
     const ESCAPE: u8 = 0x1b;
     let head = content.get(..1024).unwrap_or(content);
@@ -123,7 +124,7 @@ pub(super) fn is_utf8(content: &[u8], media_type: &str) -> bool {
         && named.is_none_or(|named| ["utf-8", "utf8", "us-ascii", "ascii"].contains(&named))
 }
 
-/// The name behind a mark, in quotes or not.
+/// The name after a mark, in quotes or not.
 fn after<'t>(text: &'t str, mark: &str) -> Option<&'t str> {
     let at = text.find(mark)? + mark.len();
     let rest = text[at..].trim_start_matches([' ', '"', '\'']);

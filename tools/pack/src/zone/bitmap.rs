@@ -1,4 +1,4 @@
-//! Sets of types and of services as bits.
+//! Sets of types and of services as bitmaps.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use super::plain::record_type;
 use super::scan::Wrong;
 use super::types;
 
-/// Types up to the end, in windows of 256 (RFC 4034 section 4.1.2).
+/// Reads types up to the end of the record, and writes them in windows of 256 (RFC 4034 section 4.1.2).
 pub(super) fn scan(from: &mut Cursor<'_, '_>, out: &mut Vec<u8>) -> Result<(), Wrong> {
     let mut known = BTreeSet::new();
     while from.peek().is_some() {
@@ -24,7 +24,7 @@ pub(super) fn scan(from: &mut Cursor<'_, '_>, out: &mut Vec<u8>) -> Result<(), W
     Ok(())
 }
 
-/// Bits with the first one at the top of the first octet.
+/// A bitmap of numbers; number 0 is the highest bit of the first byte.
 fn bits(numbers: impl Iterator<Item = u16>) -> Vec<u8> {
     let mut bits = Vec::new();
     for number in numbers {
@@ -45,7 +45,7 @@ fn numbers(bits: &[u8]) -> impl Iterator<Item = u16> + '_ {
     })
 }
 
-/// That all to the end are whole windows in order.
+/// Checks that the bytes to the end are whole windows in order. Returns their number.
 pub(super) fn extent(rest: &[u8]) -> Result<usize, String> {
     let mut left = rest;
     let mut before = None;
@@ -80,7 +80,7 @@ pub(super) fn print(part: &[u8], out: &mut String) {
     }
 }
 
-/// Types below 128, in one piece (RFC 2535 section 5.2).
+/// Reads types below 128, in one bitmap (RFC 2535 section 5.2).
 pub(super) fn scan_old(from: &mut Cursor<'_, '_>, out: &mut Vec<u8>) -> Result<(), Wrong> {
     let mut known = BTreeSet::new();
     while from.peek().is_some() {
@@ -98,7 +98,7 @@ pub(super) fn print_old(part: &[u8], out: &mut String) {
     out.push_str(&names.join(" "));
 }
 
-/// A protocol and its services, by name or number (RFC 1035 section 3.4.2).
+/// Reads a protocol and its services, by name or number (RFC 1035 section 3.4.2).
 pub(super) fn scan_services(from: &mut Cursor<'_, '_>, out: &mut Vec<u8>) -> Result<(), Wrong> {
     let [_, protocol] = from.named(&PROTOCOLS, 255)?.to_be_bytes();
     let mut known = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! Records into nodes: sorted, checked, and laid out as the pack has them.
+//! Turns records into nodes: sorted, checked, and laid out in the format of the pack.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,13 +19,13 @@ const NSEC: u16 = 47;
 const DNSKEY: u16 = 48;
 const NSEC3: u16 = 50;
 
-/// Octets of a line of a cache, of which a small node needs no more than one.
+/// The size of a cache line in bytes. A small node lies in one.
 const LINE: usize = 64;
 
 /// The zones of a site as sections of the pack.
 pub(crate) struct Zones {
     pub(crate) nodes: Vec<u8>,
-    /// For the index of names: nodes that are found by their name.
+    /// The nodes for the index of names.
     pub(crate) indexed: Vec<u32>,
     pub(crate) order: Vec<u8>,
     pub(crate) nsec3: Vec<u8>,
@@ -41,12 +41,12 @@ pub(crate) struct Zone {
     apex: Apex,
     /// The apex.
     node: u32,
-    /// Labels of the deepest name that is indexed, from the apex on.
+    /// The number of labels of the deepest indexed name, counted from the apex.
     depth: u8,
     transfer: bool,
     signed: bool,
     iterations: u16,
-    /// Offset and octets.
+    /// Offset and length.
     salt: [u32; 2],
     /// First and count.
     nodes: [u32; 2],
@@ -57,7 +57,7 @@ pub(crate) struct Zone {
 impl Default for Zones {
     fn default() -> Self {
         Self {
-            // No node is at 0.
+            // Offset 0 means "no node".
             nodes: vec![0; 8],
             indexed: Vec::new(),
             order: Vec::new(),
@@ -69,16 +69,16 @@ impl Default for Zones {
     }
 }
 
-/// A node on the way from the apex to the one that is being made.
+/// A node between the apex and the node that is being made.
 struct Ancestor {
     key: Vec<u8>,
     at: u32,
     delegation: u32,
-    /// Its name, when it has DNAME.
+    /// The name of the node, if it has DNAME.
     dname: Option<String>,
 }
 
-/// What a zone has to prove denials with.
+/// The NSEC and NSEC3 nodes of a zone.
 #[derive(Default)]
 struct Chains {
     parameters: Option<Parameters>,
@@ -89,8 +89,8 @@ struct Chains {
 }
 
 impl Zones {
-    /// Adds the zone that these records are; an error keeps it out. What is missing is not told when
-    /// they are not all that the file has.
+    /// Adds the zone with these records; an error keeps it out. If the file could not be read whole, missing records
+    /// are not reported.
     pub(super) fn add(
         &mut self,
         file: &Path,
@@ -102,7 +102,7 @@ impl Zones {
         let before = findings.errors.count();
         let mut list = std::mem::take(&mut records.list);
         let records = &records;
-        // Signatures right after what they cover; otherwise as written.
+        // Signatures come directly after the RRset that they cover; otherwise the order is as written.
         list.sort_by(|one, other| {
             let octets = records.octets(one.key).cmp(records.octets(other.key));
             octets.then_with(|| rank(records, one).cmp(&rank(records, other)))
@@ -143,7 +143,7 @@ impl Zones {
         }
     }
 
-    /// A zone with nothing in it, whose apex is where its SOA record is.
+    /// A new, empty zone, whose apex is the owner of its SOA record.
     fn begin(
         &self,
         records: &Records,
@@ -177,7 +177,7 @@ impl Zones {
         }
     }
 
-    /// Adds the records of one name; what is missing there, if something is.
+    /// Adds the records of one name. Returns what is missing there, if anything.
     fn name_of(
         &mut self,
         records: &Records,
@@ -229,7 +229,7 @@ impl Zones {
         }
         let at_apex = key == zone.apex.key;
         self.push(stack, key, owner, at, has(NS) && !at_apex);
-        // The stack has the apex and all that is between.
+        // The stack has the apex and all names between.
         let depth = u8::try_from(stack.len() - 1).unwrap_or(u8::MAX);
         zone.depth = zone.depth.max(depth);
         if has(DNAME)
@@ -247,7 +247,7 @@ impl Zones {
         (!has(NS)).then_some("the zone has no NS record at its apex")
     }
 
-    /// Takes a zone whose nodes are all there into the list.
+    /// Appends a complete zone to the list.
     fn finish(&mut self, mut zone: Zone, chains: Chains, records: usize) {
         zone.nodes[1] = self.entries() - zone.nodes[0];
         zone.nsec = [
@@ -279,7 +279,7 @@ impl Zones {
         self.nodes[at as usize + 15] = 1;
     }
 
-    /// Leaves on the stack the nodes above a name, making those that have no records.
+    /// Reduces the stack to the nodes above a name, and makes those that have no records.
     fn ancestors(
         &mut self,
         stack: &mut Vec<Ancestor>,
@@ -291,7 +291,8 @@ impl Zones {
         while stack.last().is_some_and(|last| !key.starts_with(&last.key)) {
             stack.pop();
         }
-        // Its names, from the top down: those between the last on the stack and itself have no records.
+        // The names between the last one on the stack and the name itself have no records. They are visited from the
+        // top down.
         let mut suffixes = Vec::new();
         let mut rest = owner;
         while let Some((&length @ 1.., tail)) = rest.split_first() {
@@ -308,7 +309,7 @@ impl Zones {
             suffixes.push((rest, octets));
         }
         for (name, octets) in suffixes.into_iter().rev() {
-            // Without an apex there are no names above.
+            // The apex has no names above it.
             if octets == zone.apex.key {
                 continue;
             }
@@ -318,7 +319,7 @@ impl Zones {
         }
     }
 
-    /// Puts a node on the stack and ties it to those above.
+    /// Pushes a node on the stack and links it to those above.
     fn push(&mut self, stack: &mut Vec<Ancestor>, key: &[u8], name: &[u8], at: u32, cut: bool) {
         let above = stack.last().map_or(0, |above| above.delegation);
         let delegation = if above == 0 && cut { at } else { above };
@@ -341,7 +342,7 @@ impl Zones {
         self.nodes[at..at + 4].copy_from_slice(&value.to_le_bytes());
     }
 
-    /// Writes a node; returns where.
+    /// Writes a node. Returns its offset.
     fn node(&mut self, zone: u32, name: &[u8], sets: &[Set]) -> u32 {
         let octets = NODE + RRSET * sets.len() + name.len();
         let octets = octets + sets.iter().map(Set::octets).sum::<usize>();
@@ -350,7 +351,7 @@ impl Zones {
             start = start.next_multiple_of(LINE);
         }
         self.nodes.resize(start, 0);
-        // Checked when the zone is complete.
+        // The size is checked when the zone is complete.
         let at = u32::try_from(start).unwrap_or(0);
         self.order.extend(at.to_le_bytes());
         self.rrsets += sets.len() as u64;
@@ -383,7 +384,7 @@ impl Zones {
         at
     }
 
-    /// Two zones with one name are an error.
+    /// Reports two zones with the same name as an error.
     pub(super) fn check_names(&self, findings: &mut Findings) {
         let mut known: BTreeMap<&[u8], &Zone> = BTreeMap::new();
         for zone in &self.list {
@@ -398,7 +399,7 @@ impl Zones {
         }
     }
 
-    /// Says whether a zone may be transferred; whether there is such a zone.
+    /// Sets whether a zone may be transferred. Returns whether the zone exists.
     pub(super) fn configure(&mut self, name: &[u8], transfer: bool) -> bool {
         let zone = self.list.iter_mut().find(|zone| zone.apex.name == name);
         zone.map(|zone| zone.transfer = transfer).is_some()
@@ -430,7 +431,7 @@ impl Zones {
 }
 
 impl Zone {
-    /// Labels of the apex.
+    /// The number of labels of the apex.
     pub(crate) fn labels(&self) -> u8 {
         let labels = self.apex.key.iter().filter(|octet| **octet == 0).count();
         u8::try_from(labels).unwrap_or(u8::MAX)

@@ -1,4 +1,4 @@
-//! The chain of NSEC3 that a zone serves (RFC 5155).
+//! The NSEC3 chain that a zone serves (RFC 5155).
 
 use std::collections::BTreeMap;
 
@@ -12,14 +12,14 @@ use super::types;
 const NSEC3: u16 = 50;
 const NSEC3PARAM: u16 = 51;
 
-/// More NSEC3 iterations are refused: RFC 9276 section 3.1 wants none at all, and each costs every
-/// negative answer a hash.
+/// The greatest number of NSEC3 iterations. RFC 9276 section 3.1 asks for none, and each one costs every negative
+/// answer a hash.
 const ITERATIONS: u16 = 100;
 
-/// What NSEC3 records of a chain have in common: iterations and salt.
+/// The parameters of an NSEC3 chain: iterations and salt.
 pub(super) type Parameters = (u16, Vec<u8>);
 
-/// Which NSEC3 chain is served: the one that NSEC3PARAM tells, at the apex with flags 0.
+/// The parameters of the served NSEC3 chain: those of the NSEC3PARAM record at the apex with flags 0.
 pub(super) fn parameters(
     records: &Records,
     list: &[Record],
@@ -57,7 +57,7 @@ pub(super) fn parameters(
     chosen
 }
 
-/// Hash, flags, and what goes into the hash, of NSEC3 and NSEC3PARAM (RFC 5155 sections 3.2 and 4.2).
+/// The hash algorithm, the flags and the parameters in an NSEC3 or NSEC3PARAM record (RFC 5155 sections 3.2 and 4.2).
 fn nsec3_fields(rdata: &[u8]) -> Option<(u8, u8, Parameters)> {
     let [hash, flags, high, low, length, rest @ ..] = rdata else {
         return None;
@@ -67,7 +67,7 @@ fn nsec3_fields(rdata: &[u8]) -> Option<(u8, u8, Parameters)> {
     Some((*hash, *flags, (iterations, salt.to_vec())))
 }
 
-/// Takes a node with NSEC3 into the chain, if it is of the one that is served.
+/// Adds a node with NSEC3 to the chain, if it belongs to the served chain.
 pub(super) fn chain_link(
     records: &Records,
     group: &[Record],

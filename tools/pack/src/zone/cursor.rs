@@ -1,16 +1,16 @@
-//! The tokens of a record's data, one after another, each with what is expected there.
+//! Reads the tokens of a record's data one after another. Each call says what is expected.
 
 use super::mnemonics::Names;
 use super::name;
 use super::scan::{Place, Token, Wrong, unescape};
 use super::time::seconds;
 
-/// What is left of a record.
+/// The unread tokens of a record.
 pub(crate) struct Cursor<'e, 't> {
     tokens: &'e [Token<'t>],
-    /// Where the record ends.
+    /// The place of the record's end.
     end: Place,
-    /// What names without a dot at their end are below.
+    /// The origin of names without a dot at their end, in wire form.
     origin: &'e [u8],
 }
 
@@ -34,7 +34,7 @@ impl<'e, 't> Cursor<'e, 't> {
         Some(token)
     }
 
-    /// Takes the next token, which has to be there.
+    /// Takes the next token, which must exist.
     pub(crate) fn next(&mut self, expected: &str) -> Result<&'e Token<'t>, Wrong> {
         self.take().ok_or_else(|| {
             let what = format!("expected {expected}, and the record ends");
@@ -51,13 +51,13 @@ impl<'e, 't> Cursor<'e, 't> {
         Ok(token)
     }
 
-    /// That all was taken.
+    /// Checks that no token is left.
     pub(crate) fn end(&self) -> Result<(), Wrong> {
         self.peek()
             .map_or(Ok(()), |token| Err(not(token, "the end of the record")))
     }
 
-    /// A number without a sign, up to a greatest one.
+    /// Takes an unsigned number of at most `most`.
     pub(crate) fn number(&mut self, most: u64) -> Result<u64, Wrong> {
         let expected = format!("a number from 0 to {most}");
         let token = self.word(&expected)?;
@@ -80,7 +80,7 @@ impl<'e, 't> Cursor<'e, 't> {
         Ok(u32::try_from(number).unwrap_or(u32::MAX))
     }
 
-    /// A number up to a greatest one, or one of the names that numbers have there.
+    /// Takes a number of at most `most`, or one of its names.
     pub(crate) fn named(&mut self, names: &Names, most: u16) -> Result<u16, Wrong> {
         let expected = format!("{}: its name or a number from 0 to {most}", names.what);
         let token = self.word(&expected)?;
@@ -90,14 +90,14 @@ impl<'e, 't> Cursor<'e, 't> {
         number.ok_or_else(|| not(token, &expected))
     }
 
-    /// Seconds, also as `1w2d3h4m5s`.
+    /// Takes a time in seconds, also written as `1w2d3h4m5s`.
     pub(crate) fn time(&mut self) -> Result<u32, Wrong> {
         let expected = "a time in seconds, or as in 1w2d3h4m5s";
         let token = self.word(expected)?;
         seconds(token.text).ok_or_else(|| not(token, expected))
     }
 
-    /// What a word says that is text of its own kind.
+    /// Takes a word and parses it by a function.
     pub(crate) fn parse<T>(
         &mut self,
         expected: &str,
@@ -108,24 +108,24 @@ impl<'e, 't> Cursor<'e, 't> {
         text.and_then(parse).ok_or_else(|| not(token, expected))
     }
 
-    /// A name, in wire form at the end of `out`.
+    /// Takes a name and appends it to `out` in wire form.
     pub(crate) fn name(&mut self, out: &mut Vec<u8>) -> Result<(), Wrong> {
         let token = self.word("a name")?;
         name::scan(token.text, self.origin, out).map_err(|what| Wrong::new(token.place, what))
     }
 
-    /// The octets of a string, in quotes or not.
+    /// Takes a string, in quotes or not. Returns its bytes.
     pub(crate) fn octets(&mut self, expected: &str) -> Result<(&'e Token<'t>, Vec<u8>), Wrong> {
         let token = self.next(expected)?;
         Ok((token, octets(token)?))
     }
 
-    /// A string of at most 255 octets, after its length (RFC 1035 section 3.3).
+    /// Takes a string of at most 255 bytes and appends it after its length (RFC 1035 section 3.3).
     pub(crate) fn string(&mut self, expected: &str, out: &mut Vec<u8>) -> Result<(), Wrong> {
         let (token, text) = self.octets(expected)?;
         let length = u8::try_from(text.len()).map_err(|_| {
             let what = format!(
-                "a string has {} octets: 255 are the most, and longer texts are several strings",
+                "a string has {} bytes: 255 are the most, and longer texts are several strings",
                 text.len()
             );
             Wrong::new(token.place, what)
@@ -135,7 +135,7 @@ impl<'e, 't> Cursor<'e, 't> {
         Ok(())
     }
 
-    /// All words that are left, as one; and where the first one is.
+    /// Takes all remaining words as one. Returns also the place of the first one.
     pub(crate) fn rest(&mut self, expected: &str) -> Result<(Place, Vec<u8>), Wrong> {
         let place = self.peek().map_or(self.end, |token| token.place);
         let mut all = Vec::new();
@@ -146,13 +146,13 @@ impl<'e, 't> Cursor<'e, 't> {
     }
 }
 
-/// Something else was expected in the place of a token.
+/// The error that something else was expected in place of a token.
 pub(crate) fn not(token: &Token<'_>, expected: &str) -> Wrong {
     let what = format!("expected {expected}, found `{}`", token.shown());
     Wrong::new(token.place, what)
 }
 
-/// The octets that a token stands for.
+/// The bytes of a token, without escapes.
 pub(crate) fn octets(token: &Token<'_>) -> Result<Vec<u8>, Wrong> {
     let mut text = Vec::with_capacity(token.text.len());
     unescape(token.text, |octet, _| {
@@ -163,7 +163,7 @@ pub(crate) fn octets(token: &Token<'_>) -> Result<Vec<u8>, Wrong> {
     Ok(text)
 }
 
-/// Digits and nothing else, as a number.
+/// A decimal number, digits only.
 pub(crate) fn decimal(text: &[u8]) -> Option<u64> {
     let digits = text.iter().all(u8::is_ascii_digit);
     let text = std::str::from_utf8(text).ok().filter(|_| digits)?;

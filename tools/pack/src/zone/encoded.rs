@@ -8,10 +8,10 @@ use super::cursor::{Cursor, decimal, not};
 use super::kinds::Field;
 use super::scan::{Place, Wrong, shown};
 
-const BASE_64: &str = "octets in base 64";
-const BASE_16: &str = "octets in base 16, two digits each";
+const BASE_64: &str = "bytes in base 64";
+const BASE_16: &str = "bytes in base 16, two digits each";
 
-/// Reads such a field.
+/// Reads a binary field.
 pub(super) fn scan(
     field: Field,
     from: &mut Cursor<'_, '_>,
@@ -38,7 +38,7 @@ pub(super) fn scan(
             out.push(0);
         }
         Field::Salt => {
-            let expected = "a salt: 1 to 255 octets in base 16, or `-`";
+            let expected = "a salt: 1 to 255 bytes in base 16, or `-`";
             let salt = from.parse(expected, |text| bytes(&HEXLOWER_PERMISSIVE, text))?;
             out.push(u8::try_from(salt.len()).unwrap_or(u8::MAX));
             out.extend(salt);
@@ -51,7 +51,7 @@ pub(super) fn scan(
             out.extend(hash);
         }
         Field::Nsap => {
-            let expected = "`0x` and octets in base 16";
+            let expected = "`0x` and bytes in base 16";
             let parse = |text: &str| {
                 let digits = text
                     .strip_prefix("0x")
@@ -61,7 +61,7 @@ pub(super) fn scan(
             out.extend(from.parse(expected, parse)?);
         }
         Field::Eui(octets) => {
-            let expected = format!("{octets} octets in base 16 with hyphens between");
+            let expected = format!("{octets} bytes in base 16 with hyphens between");
             let parse = |text: &str| parts(text, '-', octets, 2);
             out.extend(from.parse(&expected, parse)?);
         }
@@ -77,33 +77,33 @@ pub(super) fn scan(
     Ok(())
 }
 
-/// 1 to 255 octets.
+/// Decodes 1 to 255 bytes.
 fn bytes(base: &data_encoding::Encoding, text: &str) -> Option<Vec<u8>> {
     let octets = base.decode(text.as_bytes()).ok()?;
     (1..=255).contains(&octets.len()).then_some(octets)
 }
 
-/// So many parts of so many digits.
+/// Decodes `count` parts of `digits` digits each.
 fn parts(text: &str, between: char, count: usize, digits: usize) -> Option<Vec<u8>> {
     let all: Vec<&str> = text.split(between).collect();
     let right = all.len() == count && all.iter().all(|part| part.len() == digits);
     bytes(&HEXLOWER_PERMISSIVE, &all.concat()).filter(|_| right)
 }
 
-/// 16 bits of up to four digits.
+/// 16 bits, as up to four hexadecimal digits.
 fn group(text: &str) -> Option<[u8; 2]> {
     let digits = text.bytes().all(|octet| octet.is_ascii_hexdigit()) && text.len() <= 4;
     let number = u16::from_str_radix(text, 16).ok().filter(|_| digits)?;
     Some(number.to_be_bytes())
 }
 
-/// At least one octet in base 64.
+/// Decodes at least one byte in base 64.
 pub(super) fn base64(place: Place, text: &[u8]) -> Result<Vec<u8>, Wrong> {
     let octets = BASE64.decode(text).ok().filter(|octets| !octets.is_empty());
     octets.ok_or_else(|| bad(place, BASE_64, text))
 }
 
-/// At least one octet in base 16.
+/// Decodes at least one byte in base 16.
 pub(super) fn hex(place: Place, text: &[u8]) -> Result<Vec<u8>, Wrong> {
     let octets = HEXLOWER_PERMISSIVE.decode(text).ok();
     let octets = octets.filter(|octets| !octets.is_empty());
@@ -118,7 +118,7 @@ fn bad(place: Place, expected: &str, text: &[u8]) -> Wrong {
     Wrong::new(place, format!("expected {expected}, {found}"))
 }
 
-/// What stands behind `\#`: a length and so many octets in base 16 (RFC 3597 section 5).
+/// Reads the data after `\#`: a length, and that number of bytes in base 16 (RFC 3597 section 5).
 pub(super) fn scan_generic(from: &mut Cursor<'_, '_>, out: &mut Vec<u8>) -> Result<(), Wrong> {
     let expected = "a length from 0 to 65535";
     let token = from.word(expected)?;
@@ -129,13 +129,13 @@ pub(super) fn scan_generic(from: &mut Cursor<'_, '_>, out: &mut Vec<u8>) -> Resu
         out.extend(hex(place, &text)?);
     }
     if out.len() as u64 != length {
-        let what = format!("expected {length} octets, found {}", out.len());
+        let what = format!("expected {length} bytes, found {}", out.len());
         return Err(Wrong::new(place, what));
     }
     Ok(())
 }
 
-/// Writes such a field.
+/// Prints a binary field.
 pub(super) fn print(field: Field, part: &[u8], out: &mut String) {
     match field {
         Field::DashedBase64 if part.is_empty() => out.push('-'),

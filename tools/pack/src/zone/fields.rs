@@ -1,4 +1,4 @@
-//! The kinds of fields in record data, each from text to the wire and back.
+//! The kinds of fields in record data: conversion from text to wire form and back.
 
 use super::cursor::Cursor;
 use super::kinds::Field;
@@ -7,7 +7,7 @@ use super::scan::Wrong;
 use super::{bitmap, encoded, gateway, location, name, prefixes, service, text, time, types};
 
 impl Field {
-    /// Reads a field; `out` has the fields before it, from the start of the data on.
+    /// Reads a field and appends it to `out`, which has the preceding fields of the data.
     pub(crate) fn scan(self, from: &mut Cursor<'_, '_>, out: &mut Vec<u8>) -> Result<(), Wrong> {
         match self {
             Self::U8 => out.push(from.u8()?),
@@ -64,11 +64,11 @@ impl Field {
         Ok(())
     }
 
-    /// How many octets the field has that begins at `at`.
+    /// The length in bytes of the field that begins at `at`.
     ///
     /// # Errors
     ///
-    /// There is no such field.
+    /// The bytes there are not a field of this kind.
     pub(super) fn extent(self, data: &[u8], at: usize) -> Result<usize, String> {
         let rest = data.get(at..).unwrap_or_default();
         let fixed = match self {
@@ -119,7 +119,7 @@ impl Field {
         Ok(fixed)
     }
 
-    /// Writes a field as a master file has it; `part` is the field in `data`.
+    /// Prints a field as a master file writes it; `part` is the field in `data`.
     pub(super) fn print(self, data: &[u8], part: &[u8], out: &mut String) {
         let number = || {
             part.iter()
@@ -171,7 +171,7 @@ impl Field {
         }
     }
 
-    /// Where in the field a name is, up to the field's end.
+    /// The offset of the domain name in the field. The name reaches to the end of the field.
     pub(super) fn name_at(self, data: &[u8], part: &[u8]) -> Option<usize> {
         match self {
             Self::Name | Self::Names => Some(0),

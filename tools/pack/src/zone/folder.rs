@@ -12,10 +12,10 @@ use super::scan::{Entry, Scanner};
 
 /// The folder of zones in a site's folder.
 const FOLDER: &str = "zones";
-/// So much of a file shows whether it looks like a zone.
+/// The number of bytes of a file that are checked for whether it looks like a zone.
 const LOOKED_AT: u64 = 64 << 10;
 
-/// The zone files, by name, from the site's folder on.
+/// The zone files in the order of their names, relative to the site's folder.
 pub(super) fn files(site: &Path, findings: &mut Findings) -> Vec<PathBuf> {
     let folder = Path::new(FOLDER);
     let entries = match std::fs::read_dir(site.join(folder)) {
@@ -57,14 +57,14 @@ fn is_hidden(file: &Path) -> bool {
     name.as_encoded_bytes().starts_with(b".")
 }
 
-/// Names the files that look like zones and were neither taken nor included.
+/// Reports files that look like zones and were neither packed nor included.
 pub(super) fn others(site: &Path, included: &BTreeSet<PathBuf>, findings: &mut Findings) {
     let below = |folder: &Path, depth| {
         let walk = WalkDir::new(folder).max_depth(depth).sort_by_file_name();
         walk.into_iter().filter_map(Result::ok)
     };
     let folder = site.join(FOLDER);
-    // A zone beside the folder is one that is not in it.
+    // A zone file beside the folder may have been put there by mistake.
     for entry in below(&folder, 16).chain(below(site, 1)) {
         let path = entry.path();
         let taken = path.parent() == Some(&folder)
@@ -95,7 +95,7 @@ fn looks_like_zone(path: &Path) -> bool {
     }
     let mut scanner = Scanner::new(&text);
     let mut entry = Entry::default();
-    // What cannot be read to its end may be cut.
+    // An unreadable end may be due to the limit on the size.
     while scanner.next(&mut entry).unwrap_or(false) {
         let mut tokens = entry.tokens.iter();
         let is_directive = tokens.clone().next().is_some_and(|first| {

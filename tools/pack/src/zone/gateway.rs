@@ -1,4 +1,5 @@
-//! Fields that say of what kind the next one is: gateways of IPSECKEY, relays of AMTRELAY, what HIP begins with, A6.
+//! Fields whose form depends on a preceding field: gateways of IPSECKEY, relays of AMTRELAY, the first fields of HIP,
+//! A6.
 
 use data_encoding::{BASE64, HEXLOWER};
 
@@ -14,7 +15,7 @@ const IPV4: u8 = 1;
 const IPV6: u8 = 2;
 const NAME: u8 = 3;
 
-/// What is of a kind.
+/// Reads a gateway or relay of a kind.
 fn scan_kind(from: &mut Cursor<'_, '_>, kind: u8, out: &mut Vec<u8>) -> Result<(), Wrong> {
     match kind {
         NONE => {
@@ -51,12 +52,12 @@ fn print_kind(kind: u8, part: &[u8], out: &mut String) {
     }
 }
 
-/// The second octet of IPSECKEY.
+/// The second byte of IPSECKEY.
 fn kind_of(data: &[u8]) -> u8 {
     data.get(1).copied().unwrap_or(NONE)
 }
 
-/// The gateway of IPSECKEY, of which `out` has precedence, gateway type and algorithm.
+/// Reads the gateway of IPSECKEY; `out` has precedence, gateway type and algorithm.
 pub(super) fn scan_gateway(from: &mut Cursor<'_, '_>, out: &mut Vec<u8>) -> Result<(), Wrong> {
     let kind = kind_of(out);
     match from.peek() {
@@ -80,7 +81,7 @@ pub(super) fn print(data: &[u8], part: &[u8], out: &mut String) {
     print_kind(kind_of(data), part, out);
 }
 
-/// Discovery, type and relay of AMTRELAY, of which the first two are one octet.
+/// Reads discovery, type and relay of AMTRELAY. The first two are in one byte.
 pub(super) fn scan_relay(from: &mut Cursor<'_, '_>, out: &mut Vec<u8>) -> Result<(), Wrong> {
     let discovery = u8::try_from(from.number(1)?).unwrap_or(1);
     let kind = u8::try_from(from.number(NAME.into())?).unwrap_or(NAME);
@@ -104,15 +105,16 @@ pub(super) fn print_relay(part: &[u8], out: &mut String) {
     }
 }
 
-/// Algorithm, host identity tag and public key of HIP; on the wire two lengths are before and between them.
+/// Reads algorithm, host identity tag and public key of HIP. In wire form, their two lengths come before and between
+/// them.
 pub(super) fn scan_identity(from: &mut Cursor<'_, '_>, out: &mut Vec<u8>) -> Result<(), Wrong> {
     let algorithm = from.u8()?;
     let token = from.word("a host identity tag in base 16")?;
     let tag = hex(token.place, token.text)?;
-    let length = u8::try_from(tag.len()).map_err(|_| not(token, "at most 255 octets"))?;
+    let length = u8::try_from(tag.len()).map_err(|_| not(token, "at most 255 bytes"))?;
     let token = from.word("a public key in base 64")?;
     let key = base64(token.place, token.text)?;
-    let key_length = u16::try_from(key.len()).map_err(|_| not(token, "at most 65535 octets"))?;
+    let key_length = u16::try_from(key.len()).map_err(|_| not(token, "at most 65535 bytes"))?;
     out.extend([length, algorithm]);
     out.extend(key_length.to_be_bytes());
     out.extend(tag);
@@ -142,7 +144,8 @@ pub(super) fn print_identity(part: &[u8], out: &mut String) {
     }
 }
 
-/// A6: the length of a prefix, what is not in it, and whose name it is when it is not empty.
+/// Reads A6: the length of the prefix, the address bits after the prefix, and the name of the prefix unless its length
+/// is 0.
 pub(super) fn scan_a6(from: &mut Cursor<'_, '_>, out: &mut Vec<u8>) -> Result<(), Wrong> {
     let prefix = u8::try_from(from.number(128)?).unwrap_or(128);
     out.push(prefix);
@@ -161,7 +164,7 @@ pub(super) fn scan_a6(from: &mut Cursor<'_, '_>, out: &mut Vec<u8>) -> Result<()
     Ok(())
 }
 
-/// How many octets of an address are not only prefix.
+/// The number of bytes of an address that are not wholly prefix.
 fn own_octets(prefix: u8) -> usize {
     usize::from((128 - prefix.min(128)).div_ceil(8))
 }

@@ -6,9 +6,9 @@ use super::cursor::{decimal, not};
 use super::head::{is_class, is_ttl};
 use super::scan::{Token, Wrong};
 
-/// One directive generates no more entries.
+/// The greatest number of entries that one directive generates.
 const MOST: i64 = 1 << 20;
-/// Digits of the widest number.
+/// The greatest width of a number, in digits.
 const WIDTH: usize = 255;
 
 /// A directive.
@@ -21,11 +21,11 @@ pub(super) struct Generate {
 }
 
 impl Generate {
-    /// Reads the tokens after `$GENERATE`: range, owner, if need be TTL and class, type, data.
+    /// Reads the tokens after `$GENERATE`: range, owner, optional TTL and class, type, data.
     ///
     /// # Errors
     ///
-    /// What is wrong, and where.
+    /// An error with its place.
     pub(super) fn new(directive: &Token<'_>, tokens: &[Token<'_>]) -> Result<Self, Wrong> {
         let usage = || {
             let what = "expected `$GENERATE RANGE OWNER [TTL] [CLASS] TYPE DATA`";
@@ -42,7 +42,7 @@ impl Generate {
             let what = format!("this range has {count} numbers: {MOST} are the most");
             return Err(Wrong::new(range.place, what));
         }
-        // Behind the owner and what may be before the type.
+        // Skip the owner, and the options that may precede the type.
         let options = rest.iter().skip(1);
         let options = options.take_while(|token| is_ttl(token) || is_class(token));
         let data = 1 + options.count() + 1;
@@ -60,7 +60,7 @@ impl Generate {
             template.extend_from_slice(token.text);
         }
         match data {
-            // What is alone in quotes is the text of the data, which may have quotes of its own.
+            // A single quoted token is the text of all the data, which may have quotes of its own.
             [data] if data.quoted => {
                 template.push(b' ');
                 template.extend(without_quoted_quotes(data.text));
@@ -90,7 +90,7 @@ impl Generate {
     }
 }
 
-/// `\"` is a quote.
+/// Replaces `\"` by a quote.
 fn without_quoted_quotes(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -127,7 +127,7 @@ fn numbers(text: &str) -> Option<(i64, i64, i64)> {
     (first <= last && step > 0).then_some((first, last, step))
 }
 
-/// A template with a number in the places of `$` and `${OFFSET,WIDTH,BASE}`; `\$` and `$$` are dollars.
+/// Expands a template: puts a number in place of `$` and `${OFFSET,WIDTH,BASE}`; `\$` and `$$` are dollars.
 fn expand(template: &[u8], number: i64) -> Result<Vec<u8>, String> {
     let mut out = Vec::with_capacity(template.len() + 8);
     let mut rest = template;
@@ -161,7 +161,7 @@ fn expand(template: &[u8], number: i64) -> Result<Vec<u8>, String> {
     Ok(out)
 }
 
-/// A number with an offset, at least so wide, in a base.
+/// Formats a number with the offset, minimum width and base in `text`.
 fn modified(text: &str, number: i64) -> Option<String> {
     let mut parts = text.split(',').map(str::trim);
     let offset = parts.next()?;
@@ -191,7 +191,7 @@ fn modified(text: &str, number: i64) -> Option<String> {
     })
 }
 
-/// Digits of base 16 as labels, the lowest first; dots count for the width.
+/// Hexadecimal digits as labels, the lowest first. Dots count for the width.
 fn nibbles(number: i64, width: usize) -> String {
     let mut out = String::new();
     let mut left = number;

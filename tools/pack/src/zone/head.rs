@@ -5,7 +5,7 @@ use super::scan::{Token, Wrong};
 use super::time::seconds;
 use super::types;
 
-/// No TTL is greater (RFC 2181 section 8).
+/// The greatest TTL in seconds (RFC 2181 section 8).
 pub(super) const TTL_MAX: u32 = i32::MAX as u32;
 
 const IN: u16 = 1;
@@ -34,7 +34,7 @@ pub(super) fn is_class(token: &Token<'_>) -> bool {
     class(token).is_some()
 }
 
-/// TTL and class, in either order, and the type.
+/// Reads TTL and class, in either order, and the type.
 pub(super) fn head(cursor: &mut Cursor<'_, '_>) -> Result<(Option<u32>, u16), Wrong> {
     const EXPECTED: &str = "a TTL, a class or a type";
     let (mut ttl, mut known) = (None, false);
@@ -61,7 +61,7 @@ pub(super) fn head(cursor: &mut Cursor<'_, '_>) -> Result<(Option<u32>, u16), Wr
     }
 }
 
-/// A TTL that is not too great.
+/// A TTL that does not exceed [`TTL_MAX`].
 pub(super) fn bounded(ttl: u32, token: &Token<'_>) -> Result<u32, Wrong> {
     if ttl <= TTL_MAX {
         return Ok(ttl);

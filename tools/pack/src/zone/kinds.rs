@@ -1,4 +1,4 @@
-//! The kinds of fields that the data of records is made of.
+//! The kinds of fields in record data.
 
 use super::mnemonics::Names as Mnemonics;
 
@@ -26,7 +26,7 @@ pub(crate) enum Field {
     /// An address.
     Ipv4,
     Ipv6,
-    /// A string of at most 255 octets; of digits; of degrees up to a greatest number, or of metres (RFC 1712).
+    /// A string of at most 255 bytes; a string of digits; degrees up to a maximum, or metres (RFC 1712).
     Text,
     Digits,
     Degrees(u32),
@@ -38,7 +38,7 @@ pub(crate) enum Field {
     Tag,
     /// A string without a length, up to the end.
     LongText,
-    /// Octets up to the end: in base 64 (at least one; also none; `-` for none), or in base 16.
+    /// Bytes up to the end: in base 64 (at least one; or also none; or `-` for none), or in base 16.
     Base64,
     OptionalBase64,
     DashedBase64,
@@ -63,11 +63,11 @@ pub(crate) enum Field {
     /// The gateway of IPSECKEY (RFC 4025 section 2.5), the relay of AMTRELAY (RFC 8777 section 4.2).
     Gateway,
     Relay,
-    /// What HIP has before its servers (RFC 8005 section 5).
+    /// The fields of HIP before its servers (RFC 8005 section 5).
     HostIdentity,
-    /// What A6 has (RFC 2874 section 3.1).
+    /// The fields of A6 (RFC 2874 section 3.1).
     Prefixed,
-    /// A MAC address with so many octets (RFC 7043).
+    /// A MAC address with this number of bytes (RFC 7043).
     Eui(usize),
     /// 64 bits as four numbers of base 16 (RFC 6742 section 2.1.2).
     Locator,

@@ -3,15 +3,15 @@
 use super::cursor::{Cursor, not};
 use super::scan::Wrong;
 
-/// Octets of the only version there is.
+/// The length of the data in bytes, in the only version there is (0).
 const OCTETS: usize = 16;
 /// The equator and the prime meridian, in thousandths of a second of arc.
 const MIDDLE: u32 = 1 << 31;
 /// Centimetres from the base of altitudes up to the reference spheroid.
 const BASE: i64 = 10_000_000;
-/// What size and precisions are when they are not said, in centimetres: 1 m, 10,000 m and 10 m.
+/// The defaults of size and precisions, in centimetres: 1 m, 10,000 m and 10 m.
 const DEFAULTS: [i64; 3] = [100, 1_000_000, 1000];
-/// The largest size and precision: 90,000 km.
+/// The largest size and precision in centimetres: 90,000 km.
 const LARGEST: i64 = 9_000_000_000;
 
 pub(super) fn scan(from: &mut Cursor<'_, '_>, out: &mut Vec<u8>) -> Result<(), Wrong> {
@@ -37,7 +37,7 @@ pub(super) fn scan(from: &mut Cursor<'_, '_>, out: &mut Vec<u8>) -> Result<(), W
     Ok(())
 }
 
-/// Degrees, minutes, seconds, of which the last two may be missing, and a direction.
+/// Reads degrees, minutes and seconds, of which the last two are optional, and a direction.
 fn angle(from: &mut Cursor<'_, '_>, most: u32, directions: [&str; 2]) -> Result<u32, Wrong> {
     let direction = |token: &super::scan::Token<'_>| {
         directions.iter().position(|direction| token.is(direction))
@@ -85,7 +85,7 @@ fn angle(from: &mut Cursor<'_, '_>, most: u32, directions: [&str; 2]) -> Result<
     })
 }
 
-/// A length in metres, with `m` or without, in centimetres.
+/// Reads a length in metres, with or without `m`. Returns centimetres.
 fn metres(
     from: &mut Cursor<'_, '_>,
     expected: &str,
@@ -97,7 +97,7 @@ fn metres(
     })
 }
 
-/// A decimal number with at most so many places behind the point, in units of the last one.
+/// A decimal number with at most `places` digits after the point, in units of the last digit.
 fn fixed(text: &str, places: usize) -> Option<i64> {
     let (sign, text) = text.strip_prefix('-').map_or((1, text), |text| (-1, text));
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
@@ -123,7 +123,7 @@ fn power(mut length: i64) -> u8 {
     u8::try_from(length << 4 | exponent).unwrap_or(u8::MAX)
 }
 
-/// That it is of the known version.
+/// Checks that the data is valid and of the known version. Returns its length.
 pub(super) fn extent(rest: &[u8]) -> Result<usize, String> {
     let digits = |octet: &u8| octet >> 4 < 10 && octet & 15 < 10;
     let numbers = |at: usize| Some(u32::from_be_bytes(*rest.get(at..)?.first_chunk()?));

@@ -1,8 +1,8 @@
-//! Numbers that master files may have by name (IANA's registries of DNSSEC, DS, CERT and DANE numbers).
+//! Numbers that master files may write by name (IANA's registries of DNSSEC, DS, CERT and DANE numbers).
 
-/// Names for numbers; the first one of a number is how it is printed where it is printed by name.
+/// Names of numbers. The first name of a number is the one that is printed.
 pub(crate) struct Names {
-    /// What they name, in messages.
+    /// The thing that they name, for messages.
     pub(crate) what: &'static str,
     pub(crate) list: &'static [(u16, &'static str)],
 }

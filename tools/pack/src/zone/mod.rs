@@ -1,12 +1,12 @@
-//! Zones: master files (RFC 1035 section 5) in, nodes of the pack out.
+//! Zones: turns master files (RFC 1035 section 5) into nodes of the pack.
 //!
-//! | file | what it does |
+//! | file | purpose |
 //! |---|---|
-//! | `scan`, `cursor` | text into entries of tokens; tokens one after another, with what is expected |
-//! | `read`, `head`, `generate`, `records` | directives, owners; TTLs, classes and types; records and where each comes from |
-//! | `types`, `kinds`, `fields` | which type has which fields; each kind of field from text to the wire and back |
-//! | `rdata` | the data of a record by that table |
-//! | `build`, `sets`, `chain` | records into nodes, checked |
+//! | `scan`, `cursor` | splits text into entries of tokens; reads tokens one after another |
+//! | `read`, `head`, `generate`, `records` | directives, owners; TTLs, classes and types; records and their places |
+//! | `types`, `kinds`, `fields` | the fields of each type; each kind of field between text and wire form |
+//! | `rdata` | conversion of a record's data by that table |
+//! | `build`, `sets`, `chain` | turns records into nodes, and checks them |
 
 mod bitmap;
 mod build;
@@ -88,7 +88,7 @@ fn absolute(text: &str) -> Result<Vec<u8>, String> {
     if text == "@" {
         return Err("`@` stands for another".to_owned());
     }
-    // As the names of hosts are: a file's name is what people type.
+    // Like host names, file names are what people type.
     let text = host::ascii(text)?;
     name::scan(text.as_bytes(), b"\0", &mut name)?;
     Ok(name)

@@ -4,15 +4,15 @@ use std::fmt::Write as _;
 
 use super::scan::{shown, unescape};
 
-/// Octets of the longest name on the wire, and of the longest label (RFC 1035 section 2.3.4).
+/// The greatest length in bytes of a name in wire form, and of a label (RFC 1035 section 2.3.4).
 const NAME: usize = 255;
 const LABEL: usize = 63;
 
-/// Puts a name at the end of `out` in wire form; one without a dot at its end is below the origin.
+/// Appends a name to `out` in wire form. A name without a dot at its end is below the origin.
 ///
 /// # Errors
 ///
-/// What is wrong with it; `out` then has a part of it.
+/// The reason for which it is not a name. `out` then has a part of it.
 pub(crate) fn scan(text: &[u8], origin: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
     let start = out.len();
     match text {
@@ -32,7 +32,7 @@ pub(crate) fn scan(text: &[u8], origin: &[u8], out: &mut Vec<u8>) -> Result<(), 
     let mut absolute = false;
     let ended = unescape(text, |octet, escaped| {
         if absolute {
-            // The dot before was not the last.
+            // The last dot was not the end of the name.
             absolute = false;
             length_at = out.len();
             out.push(0);
@@ -42,14 +42,14 @@ pub(crate) fn scan(text: &[u8], origin: &[u8], out: &mut Vec<u8>) -> Result<(), 
             out[length_at] = match u8::try_from(length) {
                 Ok(0) => return Err("a label is empty".to_owned()),
                 Ok(length) if usize::from(length) <= LABEL => length,
-                _ => return Err(format!("a label is longer than {LABEL} octets")),
+                _ => return Err(format!("a label is longer than {LABEL} bytes")),
             };
             absolute = true;
         } else {
             out.push(octet);
         }
         if out.len() - start > NAME + LABEL {
-            return Err(format!("it is longer than {NAME} octets"));
+            return Err(format!("it is longer than {NAME} bytes"));
         }
         Ok(())
     });
@@ -63,21 +63,21 @@ pub(crate) fn scan(text: &[u8], origin: &[u8], out: &mut Vec<u8>) -> Result<(), 
         out[length_at] = match u8::try_from(length) {
             Ok(0) => return bad("it is empty"),
             Ok(length) if usize::from(length) <= LABEL => length,
-            _ => return bad(&format!("a label is longer than {LABEL} octets")),
+            _ => return bad(&format!("a label is longer than {LABEL} bytes")),
         };
         out.extend_from_slice(origin);
     }
     if out.len() - start > NAME {
-        return bad(&format!("it is longer than {NAME} octets"));
+        return bad(&format!("it is longer than {NAME} bytes"));
     }
     Ok(())
 }
 
-/// How many octets the uncompressed name has that these begin with.
+/// The length of the uncompressed name at the start of these bytes.
 ///
 /// # Errors
 ///
-/// There is none.
+/// There is no whole name.
 pub(crate) fn extent(octets: &[u8]) -> Result<usize, String> {
     let mut at = 0;
     loop {
@@ -89,8 +89,8 @@ pub(crate) fn extent(octets: &[u8]) -> Result<usize, String> {
     }
 }
 
-/// A name as octets that compare as names do in canonical order (RFC 4034 section 6.1): labels from the top
-/// down in lower case, each with a NUL after it; what is below a name begins with its octets.
+/// A name as bytes whose order is the canonical order of names (RFC 4034 section 6.1): labels from the top down in
+/// lower case, each followed by a NUL. A name below another begins with the bytes of that one.
 pub(crate) fn canonical_key(name: &[u8], out: &mut Vec<u8>) {
     let mut labels = [&name[..0]; 128];
     let mut count = 0;
@@ -117,7 +117,7 @@ pub(crate) fn canonical_key(name: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// A name as a master file has it, from its wire form.
+/// A name in wire form as a master file writes it.
 pub(crate) fn presentation(name: &[u8]) -> String {
     let mut text = String::new();
     let mut rest = name;

@@ -6,22 +6,22 @@ use super::cursor::Cursor;
 use super::scan::Wrong;
 use super::{name, types};
 
-/// An address of IPv4 in four numbers.
+/// Takes an IPv4 address.
 pub(super) fn ipv4(from: &mut Cursor<'_, '_>) -> Result<Ipv4Addr, Wrong> {
     from.parse("an IPv4 address", |text| text.parse().ok())
 }
 
-/// An address of IPv6.
+/// Takes an IPv6 address.
 pub(super) fn ipv6(from: &mut Cursor<'_, '_>) -> Result<Ipv6Addr, Wrong> {
     from.parse("an IPv6 address", |text| text.parse().ok())
 }
 
-/// A type of records by its name or as `TYPE` and a number.
+/// Takes a record type, by its name or as `TYPE` and a number.
 pub(super) fn record_type(from: &mut Cursor<'_, '_>) -> Result<u16, Wrong> {
     from.parse("a record type", |text| types::number(text.as_bytes()))
 }
 
-/// The names that these octets are, with blanks between.
+/// Prints names in wire form, separated by spaces.
 pub(super) fn names(mut part: &[u8], out: &mut String) {
     while let Ok(octets) = name::extent(part) {
         out.push_str(&name::presentation(&part[..octets]));
@@ -32,7 +32,7 @@ pub(super) fn names(mut part: &[u8], out: &mut String) {
     }
 }
 
-/// The address that 4 or 16 octets are.
+/// Prints an address of 4 or 16 bytes.
 pub(super) fn address(part: &[u8], out: &mut String) {
     if let Ok(octets) = <[u8; 4]>::try_from(part) {
         out.push_str(&Ipv4Addr::from(octets).to_string());

@@ -6,7 +6,7 @@ use super::cursor::Cursor;
 use super::plain::address;
 use super::scan::Wrong;
 
-/// Prefixes up to the end, also none.
+/// Reads prefixes up to the end of the record. There may be none.
 pub(super) fn scan(from: &mut Cursor<'_, '_>, out: &mut Vec<u8>) -> Result<(), Wrong> {
     while from.peek().is_some() {
         let expected = "a prefix as 1:192.0.2.0/24 or !2:2001:db8::/32";
@@ -25,7 +25,7 @@ pub(super) fn scan(from: &mut Cursor<'_, '_>, out: &mut Vec<u8>) -> Result<(), W
     Ok(())
 }
 
-/// A prefix on the wire: family 1 or 2, length, whether it is negated, and its address without zeros at the end.
+/// A prefix in wire form: family 1 or 2, length, whether it is negated, and its address without trailing zeros.
 struct Prefix<'a> {
     family: u8,
     length: u8,
@@ -33,7 +33,7 @@ struct Prefix<'a> {
     address: &'a [u8],
 }
 
-/// Family, length, whether it is negated, address.
+/// Parses a prefix: family, length, whether it is negated, address.
 fn prefix(text: &str) -> Option<(u8, u8, bool, IpAddr)> {
     let (negated, text) = text
         .strip_prefix('!')
@@ -49,7 +49,7 @@ fn prefix(text: &str) -> Option<(u8, u8, bool, IpAddr)> {
     }
 }
 
-/// The first prefix, and what is behind it.
+/// The first prefix, and the bytes after it.
 fn split(octets: &[u8]) -> Option<(Prefix<'_>, &[u8])> {
     let [0, family @ 1..=2, length, address, rest @ ..] = octets else {
         return None;
@@ -69,7 +69,7 @@ fn split(octets: &[u8]) -> Option<(Prefix<'_>, &[u8])> {
     right.then_some((prefix, rest))
 }
 
-/// Octets of an address.
+/// The length of an address in bytes.
 fn longest(family: u8) -> usize {
     if family == 1 { 4 } else { 16 }
 }

@@ -1,4 +1,4 @@
-//! The data of records: from text to the wire and back, by the table of types.
+//! The data of records: conversion from text to wire form and back, by the table of types.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -9,14 +9,14 @@ use super::kinds::Field;
 use super::scan::{Entry, Scanner, Wrong};
 use super::types;
 
-/// Octets of the longest data.
+/// The longest data, in bytes.
 const LONGEST: usize = 65_535;
 
 /// Reads the data of a record of this type, in its own form or in the one of RFC 3597, to the end of the record.
 ///
 /// # Errors
 ///
-/// What is wrong, and where.
+/// An error with its place.
 pub(super) fn scan(rtype: u16, mut from: Cursor<'_, '_>) -> Result<Vec<u8>, Wrong> {
     let mut out = Vec::new();
     let start = from.peek().copied();
@@ -24,14 +24,14 @@ pub(super) fn scan(rtype: u16, mut from: Cursor<'_, '_>) -> Result<Vec<u8>, Wron
         from.take();
         encoded::scan_generic(&mut from, &mut out)?;
         check(rtype, &out).map_err(|what| {
-            let what = format!("its octets {what}");
+            let what = format!("its bytes {what}");
             Wrong::new(mark.place, what)
         })?;
         return Ok(out);
     }
     let Some(fields) = types::fields(rtype) else {
         let expected =
-            "`\\#`, a length and octets in base 16 (RFC 3597), as this type has no other form";
+            "`\\#`, a length and bytes in base 16 (RFC 3597), as this type has no other form";
         let token = from.next(expected)?;
         return Err(super::cursor::not(token, expected));
     };
@@ -39,7 +39,7 @@ pub(super) fn scan(rtype: u16, mut from: Cursor<'_, '_>) -> Result<Vec<u8>, Wron
         field.scan(&mut from, &mut out)?;
         if out.len() > LONGEST {
             let place = start.map(|token| token.place).unwrap_or_default();
-            let what = format!("its data has more than {LONGEST} octets");
+            let what = format!("its data has more than {LONGEST} bytes");
             return Err(Wrong::new(place, what));
         }
     }
@@ -47,11 +47,11 @@ pub(super) fn scan(rtype: u16, mut from: Cursor<'_, '_>) -> Result<Vec<u8>, Wron
     Ok(out)
 }
 
-/// Goes through the fields of data: each with its octets.
+/// Calls a function for each field of the data, with its offset and bytes.
 ///
 /// # Errors
 ///
-/// What keeps the octets from being data of the type.
+/// The reason for which the bytes are not data of the type.
 fn walk<'d>(
     rtype: u16,
     data: &'d [u8],
@@ -73,16 +73,16 @@ fn walk<'d>(
     }
 }
 
-/// Whether octets are data of a type.
+/// Checks that bytes are data of a type.
 ///
 /// # Errors
 ///
-/// What they are instead, as in "its octets ...".
+/// The reason for which they are not, as the rest of "its bytes ...".
 pub(crate) fn check(rtype: u16, data: &[u8]) -> Result<(), String> {
     walk(rtype, data, |_, _, _| {})
 }
 
-/// Data as a master file has it: in the form of its type when that says all of it, else as RFC 3597 has it.
+/// Data as a master file writes it: in the form of its type if that represents it fully, else in the form of RFC 3597.
 pub(crate) fn print(rtype: u16, data: &[u8]) -> String {
     let mut out = String::new();
     let walked = walk(rtype, data, |field, at, part| {
@@ -102,7 +102,7 @@ pub(crate) fn print(rtype: u16, data: &[u8]) -> String {
     out
 }
 
-/// Whether a text stands for data of a type: zeros at the end of a bitmap, for example, have no text.
+/// Whether a text reads as exactly this data of a type. Zeros at the end of a bitmap, for example, have no text.
 fn reads_as(rtype: u16, text: &str, data: &[u8]) -> bool {
     let mut entry = Entry::default();
     let scanned = Scanner::new(text.as_bytes()).next(&mut entry);
@@ -110,15 +110,15 @@ fn reads_as(rtype: u16, text: &str, data: &[u8]) -> bool {
     scanned.is_ok() && scan(rtype, cursor).is_ok_and(|again| again == data)
 }
 
-/// Data with the names in it in lower case, so that octets compare as RFC 4343 wants.
+/// Data with its names in lower case, so that comparing bytes compares names as RFC 4343 asks.
 pub(crate) fn folded(rtype: u16, data: &[u8]) -> Cow<'_, [u8]> {
     let mut folded = Cow::Borrowed(data);
-    // What is no data of the type has no names.
+    // Data that is invalid for the type has no names.
     let _ = walk(rtype, data, |field, at, part| {
         if let Some(name) = field.name_at(data, part)
             && part[name..].iter().any(u8::is_ascii_uppercase)
         {
-            // Lengths of labels are below the letters.
+            // The lengths of labels are smaller than letters, so they stay unchanged.
             folded.to_mut()[at + name..at + part.len()].make_ascii_lowercase();
         }
     });

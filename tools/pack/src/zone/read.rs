@@ -1,4 +1,4 @@
-//! Zone files into records: directives, owners, TTLs and classes (RFC 1035 section 5.1, RFC 2308 section 4).
+//! Reads zone files into records: directives, owners, TTLs and classes (RFC 1035 section 5.1, RFC 2308 section 4).
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,15 +13,15 @@ use super::records::Records;
 use super::scan::{Entry, Place, Scanner, Token, Wrong};
 use super::{rdata, types};
 
-/// `$INCLUDE` goes no deeper.
+/// The greatest depth of `$INCLUDE`.
 const DEPTH: usize = 16;
-/// All `$GENERATE` of a zone make no more records.
+/// The greatest number of records that all `$GENERATE` of a zone make.
 const GENERATED: usize = 1 << 22;
-/// After so many errors in one file the rest of it is left.
+/// The number of errors after which the rest of a file is skipped.
 const ERRORS: usize = 50;
 const SOA: u16 = 6;
 
-/// Reads a zone file and what it includes, whose paths go to `included`.
+/// Reads a zone file and the files that it includes, whose paths go to `included`.
 pub(super) fn file(
     site: &Path,
     file: &Path,
@@ -57,28 +57,28 @@ struct Reader<'a> {
     records: &'a mut Records,
     included: &'a mut BTreeSet<PathBuf>,
     findings: &'a mut Findings,
-    /// How many records `$GENERATE` has made.
+    /// The number of records that `$GENERATE` has made.
     generated: usize,
 }
 
-/// What entries take from those before. An included file begins with what the including one has there, and leaves that
-/// as it was.
+/// The values that entries take from earlier entries. An included file starts with those of the including file, and
+/// does not change them.
 #[derive(Clone)]
 struct State {
     origin: Vec<u8>,
     owner: Owner,
-    /// `$TTL`, or the MINIMUM of a SOA record that has no TTL before there was any.
+    /// `$TTL`, or the MINIMUM of a SOA record that has no TTL and none before it.
     default_ttl: Option<u32>,
-    /// The last TTL that a record had.
+    /// The TTL of the last record that had one.
     last_ttl: Option<u32>,
 }
 
-/// Whose an entry is that begins with white space.
+/// The owner of an entry that begins with white space.
 #[derive(Clone)]
 enum Owner {
-    /// There was none before.
+    /// There is no earlier entry.
     None,
-    /// It was no name, as was told.
+    /// The last name was invalid, which has been reported.
     Wrong,
     Name(Vec<u8>),
 }
@@ -86,9 +86,9 @@ enum Owner {
 /// A file that is read.
 #[derive(Clone, Copy)]
 struct From<'a> {
-    /// Canonical.
+    /// The canonical path.
     path: &'a Path,
-    /// How it is called in errors.
+    /// The path in error messages.
     shown: &'a Path,
     number: u16,
     depth: usize,
@@ -151,7 +151,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A directive or a record.
+    /// Reads a directive or a record.
     fn entry(&mut self, entry: &Entry<'_>, state: &mut State, from: From<'_>) -> Result<(), Wrong> {
         let Some((first, rest)) = entry.tokens.split_first() else {
             return Ok(());
@@ -191,7 +191,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Follows an `$INCLUDE`, whose path is from the file on that it is in.
+    /// Reads the file of an `$INCLUDE`, whose path is relative to the including file.
     fn include(
         &mut self,
         token: &Token<'_>,
@@ -218,7 +218,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Reads what a `$GENERATE` says, up to the first entry that is wrong.
+    /// Reads the entries of a `$GENERATE`, up to the first that is wrong.
     fn generate(
         &mut self,
         directive: &Token<'_>,
@@ -248,7 +248,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// A record; `generated` is where it comes from when that is not where it stands.
+    /// Reads a record; `generated` is its place if it was generated.
     fn record(
         &mut self,
         entry: &Entry<'_>,
@@ -268,7 +268,7 @@ impl Reader<'_> {
         }
         let owner = match &state.owner {
             Owner::Name(owner) => owner,
-            // What is below a name that was wrong is not told as well.
+            // Records of an invalid name are not reported as well.
             Owner::Wrong => return Ok(()),
             Owner::None => {
                 let what = "expected a name at the start of the line, as there is no record before";
@@ -306,7 +306,7 @@ impl Reader<'_> {
     }
 }
 
-/// Says of which record something is wrong.
+/// Adds the record to an error.
 fn of(owner: &[u8], rtype: u16, wrong: Wrong) -> Wrong {
     let what = format!(
         "{} {}: {}",

@@ -1,10 +1,10 @@
-//! The records of a zone as its files have them.
+//! The records of a zone in the order of its files.
 
 use std::path::{Path, PathBuf};
 
 use super::name::canonical_key;
 
-/// A zone has no more files.
+/// The greatest number of files of a zone.
 const FILES: usize = 10_000;
 
 /// A place in the arena.
@@ -17,9 +17,9 @@ pub(super) struct Span {
 /// A record of a zone.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Record {
-    /// Its name as it was written.
+    /// The owner as it was written.
     pub(super) owner: Span,
-    /// Its name so that octets compare as names do in canonical order.
+    /// The owner as bytes whose order is the canonical order of names.
     pub(super) key: Span,
     pub(super) rdata: Span,
     pub(super) rtype: u16,
@@ -30,13 +30,13 @@ pub(super) struct Record {
 
 /// The name of a zone.
 pub(super) struct Apex {
-    /// In wire form and lower case.
+    /// The name in wire form and lower case.
     pub(super) name: Vec<u8>,
-    /// So that octets compare as names do in canonical order.
+    /// The name as bytes whose order is the canonical order of names.
     pub(super) key: Vec<u8>,
 }
 
-/// The records of a zone, and what they are made of.
+/// The records of a zone, and the arena with their bytes.
 #[derive(Default)]
 pub(super) struct Records {
     arena: Vec<u8>,
@@ -49,13 +49,13 @@ impl Records {
         &self.arena[span.at..span.at + usize::from(span.octets)]
     }
 
-    /// Where a record comes from.
+    /// The file and line of a record.
     pub(super) fn place(&self, record: &Record) -> (&Path, Option<usize>) {
         let file = &self.files[usize::from(record.file)];
         (file, Some(record.line as usize))
     }
 
-    /// Notes a file; its number, or nothing when there are too many.
+    /// Adds a file. Returns its number; `None` when there are too many.
     pub(super) fn file(&mut self, shown: &Path) -> Option<u16> {
         let number = u16::try_from(self.files.len()).ok();
         let number = number.filter(|_| self.files.len() < FILES)?;
@@ -63,7 +63,7 @@ impl Records {
         Some(number)
     }
 
-    /// Keeps octets; more than 65,535 are cut, and nobody gives so many.
+    /// Stores bytes in the arena. More than 65,535 would be cut, but no caller gives that many.
     fn keep(&mut self, octets: &[u8]) -> Span {
         let at = self.arena.len();
         let length = u16::try_from(octets.len()).unwrap_or(u16::MAX);
@@ -71,7 +71,7 @@ impl Records {
         Span { at, octets: length }
     }
 
-    /// Keeps a record of a line of a file; its owner is in wire form.
+    /// Adds a record from a line of a file; its owner is in wire form.
     pub(super) fn add(
         &mut self,
         owner: &[u8],

@@ -1,16 +1,16 @@
-//! Text of a master file into entries of tokens (RFC 1035 section 5.1).
+//! Splits the text of a master file into entries of tokens (RFC 1035 section 5.1).
 //!
-//! An entry is what one line says, or several lines within parentheses. A token is what stands between white space, or
-//! between quotes. Escapes are left in it: [`unescape`] takes them out where a token's octets are wanted.
+//! An entry is one line, or several lines within parentheses. A token is a word between white space, or a string
+//! between quotes. Escapes stay in the token: [`unescape`] decodes them where the bytes are needed.
 
-/// Where something stands in a file: both count from 1, columns in octets.
+/// A place in a file: line and column, both from 1 on; columns count bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) line: usize,
     pub(crate) column: usize,
 }
 
-/// What is wrong, and where.
+/// An error with its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wrong {
     pub(crate) place: Place,
@@ -27,27 +27,27 @@ impl Wrong {
 /// A word or a quoted string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Token<'a> {
-    /// As it is written, without the quotes.
+    /// The text as it is written, without the quotes.
     pub(crate) text: &'a [u8],
     pub(crate) place: Place,
     pub(crate) quoted: bool,
-    /// Nothing stands between the token before and this one, as in `alpn="h2"`.
+    /// Whether nothing separates this token from the one before, as in `alpn="h2"`.
     pub(crate) joined: bool,
 }
 
 impl Token<'_> {
-    /// Whether it is this word, whatever the case.
+    /// Whether the token is this word, in any case.
     pub(crate) fn is(&self, word: &str) -> bool {
         !self.quoted && self.text.eq_ignore_ascii_case(word.as_bytes())
     }
 
-    /// As messages have it.
+    /// The token as text for messages.
     pub(crate) fn shown(&self) -> String {
         shown(self.text)
     }
 }
 
-/// Octets as messages have them: printable, and not without end.
+/// Bytes as text for messages: printable, and of limited length.
 pub(crate) fn shown(text: &[u8]) -> String {
     const SHOWN: usize = 60;
     let text = String::from_utf8_lossy(text);
@@ -64,17 +64,17 @@ fn printable(letter: char) -> impl Iterator<Item = char> {
     escaped.into_iter().flatten().chain(plain)
 }
 
-/// What one line, or several within parentheses, say.
+/// One line, or several lines within parentheses.
 #[derive(Debug, Default)]
 pub(crate) struct Entry<'a> {
-    /// It begins with white space: its owner is that of the entry before.
+    /// Whether the entry begins with white space, so that its owner is that of the entry before.
     pub(crate) indented: bool,
     pub(crate) tokens: Vec<Token<'a>>,
-    /// Right after the last token.
+    /// The place after the last token.
     pub(crate) end: Place,
 }
 
-/// Goes through a text entry by entry.
+/// Reads a text entry by entry.
 pub(crate) struct Scanner<'a> {
     text: &'a [u8],
     at: usize,
@@ -103,7 +103,7 @@ impl<'a> Scanner<'a> {
         self.text.get(self.at).copied()
     }
 
-    /// Goes past the end of a line: LF, CR, or CR and LF.
+    /// Skips the end of a line: LF, CR, or CR and LF.
     fn newline(&mut self) {
         self.at += if self.text[self.at..].starts_with(b"\r\n") {
             2
@@ -118,7 +118,7 @@ impl<'a> Scanner<'a> {
     ///
     /// # Errors
     ///
-    /// What is wrong with the entry; the next call reads the one after it.
+    /// The error of the entry; the next call reads the one after it.
     pub(crate) fn next(&mut self, entry: &mut Entry<'a>) -> Result<bool, Wrong> {
         loop {
             entry.tokens.clear();
@@ -182,7 +182,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// A string in quotes, which may hold anything, ends of lines too.
+    /// Reads a string in quotes, which may contain any byte, line ends too.
     fn quoted(&mut self) -> Result<Token<'a>, Wrong> {
         let place = self.place();
         self.at += 1;
@@ -233,11 +233,11 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// The octets of a token, each with whether it was escaped (RFC 1035 section 5.1: `\X` and `\DDD`).
+/// The bytes of a token, each with whether it was escaped (RFC 1035 section 5.1: `\X` and `\DDD`).
 ///
 /// # Errors
 ///
-/// An escape that says no octet.
+/// An invalid escape.
 pub(crate) fn unescape(
     text: &[u8],
     mut take: impl FnMut(u8, bool) -> Result<(), String>,
@@ -274,7 +274,7 @@ mod tests {
 
     use super::*;
 
-    /// The tokens of all entries; `"` stands before what was quoted, `+` before what was joined.
+    /// The tokens of all entries; `"` precedes a quoted token, `+` a joined one.
     fn all(text: &[u8]) -> Vec<Result<String, (usize, usize, String)>> {
         let mut scanner = Scanner::new(text);
         let mut entry = Entry::default();

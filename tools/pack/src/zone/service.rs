@@ -38,7 +38,8 @@ const KEYS: [(u16, &str); 10] = [
     (TLS_SUPPORTED_GROUPS, "tls-supported-groups"),
 ];
 
-/// A key by its name, and whether the value is in the form of this key; by its number the value is octets (section 2.1).
+/// A key, and whether its value has the form of the key. A key that is given by its number has a value of bytes
+/// (section 2.1).
 fn key(text: &[u8]) -> Option<(u16, bool)> {
     let named = KEYS.iter().find(|(_, name)| name.as_bytes() == text);
     if let Some((number, _)) = named {
@@ -55,7 +56,7 @@ fn key_name(number: u16) -> String {
     named.map_or_else(|| format!("key{number}"), |(_, name)| (*name).to_owned())
 }
 
-/// Parameters up to the end, in whatever order.
+/// Reads parameters up to the end of the record, in any order.
 pub(super) fn scan(from: &mut Cursor<'_, '_>, out: &mut Vec<u8>) -> Result<(), Wrong> {
     let mut parameters: BTreeMap<u16, (Token<'_>, Vec<u8>)> = BTreeMap::new();
     while from.peek().is_some() {
@@ -100,7 +101,7 @@ pub(super) fn scan(from: &mut Cursor<'_, '_>, out: &mut Vec<u8>) -> Result<(), W
     Ok(())
 }
 
-/// What parameters ask of each other (RFC 9460 sections 7.1.1 and 8).
+/// Checks the dependencies between parameters (RFC 9460 sections 7.1.1 and 8).
 fn consistent(parameters: &BTreeMap<u16, (Token<'_>, Vec<u8>)>) -> Result<(), Wrong> {
     if let Some((token, mandatory)) = parameters.get(&MANDATORY) {
         for number in numbers(mandatory) {
@@ -122,7 +123,7 @@ fn consistent(parameters: &BTreeMap<u16, (Token<'_>, Vec<u8>)>) -> Result<(), Wr
     }
 }
 
-/// The value of a key that was written by its name.
+/// Encodes the value of a key that was written by its name.
 fn from_text(number: u16, value: Option<&[u8]>) -> Result<Vec<u8>, String> {
     if matches!(number, NO_DEFAULT_ALPN | OHTTP) {
         let empty = value.is_none_or(<[u8]>::is_empty);
@@ -168,7 +169,7 @@ fn from_text(number: u16, value: Option<&[u8]>) -> Result<Vec<u8>, String> {
             IPV4HINT => "IPv4 addresses with commas between",
             IPV6HINT => "IPv6 addresses with commas between",
             TLS_SUPPORTED_GROUPS => "numbers from 0 to 65535 with commas between",
-            _ => "octets in base 64",
+            _ => "bytes in base 64",
         };
         format!("expects {expected}")
     })
@@ -178,7 +179,7 @@ fn number16(text: &str) -> Option<u16> {
     decimal(text.as_bytes()).and_then(|number| u16::try_from(number).ok())
 }
 
-/// A list of protocols: `\,` and `\\` are a comma and a backslash in one of them (RFC 9460 appendix A.1).
+/// Encodes a list of protocols, in which `\,` and `\\` are a comma and a backslash (RFC 9460 appendix A.1).
 fn protocols(value: &[u8]) -> Result<Vec<u8>, String> {
     let mut items = vec![Vec::new()];
     let mut rest = value.iter();
@@ -195,7 +196,7 @@ fn protocols(value: &[u8]) -> Result<Vec<u8>, String> {
     let mut out = Vec::new();
     for item in items {
         let length = u8::try_from(item.len()).ok().filter(|length| *length > 0);
-        out.push(length.ok_or("lists protocols of 1 to 255 octets")?);
+        out.push(length.ok_or("lists protocols of 1 to 255 bytes")?);
         out.extend(item);
     }
     Ok(out)
@@ -207,7 +208,7 @@ fn push(items: &mut [Vec<u8>], octet: u8) {
     }
 }
 
-/// Whether octets are a value of a key.
+/// Checks that bytes are a value of a key.
 fn valid(number: u16, value: &[u8]) -> Result<(), String> {
     let whole = |size: usize| !value.is_empty() && value.len().is_multiple_of(size);
     let right = match number {
@@ -244,13 +245,13 @@ fn valid(number: u16, value: &[u8]) -> Result<(), String> {
     right.then_some(()).ok_or_else(|| what.to_owned())
 }
 
-/// Pairs of octets as numbers.
+/// Pairs of bytes as numbers.
 fn numbers(value: &[u8]) -> impl Iterator<Item = u16> + '_ {
     let pairs = value.chunks_exact(2);
     pairs.map(|pair| u16::from_be_bytes([pair[0], pair[1]]))
 }
 
-/// The first parameter, and what is behind it.
+/// The first parameter (key and value), and the bytes after it.
 fn split(octets: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let [high, low, length_high, length_low, rest @ ..] = octets else {
         return None;
@@ -260,7 +261,7 @@ fn split(octets: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     Some((u16::from_be_bytes([*high, *low]), value, rest))
 }
 
-/// That all to the end are parameters in the order of keys, each with a value of its form.
+/// Checks that the bytes to the end are parameters in the order of keys, each with a valid value. Returns their number.
 pub(super) fn extent(rest: &[u8]) -> Result<usize, String> {
     let mut left = rest;
     let mut before = None;

@@ -1,4 +1,4 @@
-//! Records of one name into sets, checked.
+//! Groups the records of one name into RRsets, and checks them.
 
 use std::collections::HashSet;
 
@@ -17,7 +17,7 @@ const RRSIG: u16 = 46;
 const NSEC: u16 = 47;
 const NSEC3: u16 = 50;
 
-/// The order of types at a name, RRSIG after what they cover.
+/// The sort key of types at a name: RRSIG comes after the type that it covers.
 pub(super) fn rank(records: &Records, record: &Record) -> (u16, bool) {
     if record.rtype == RRSIG
         && let [high, low, ..] = records.octets(record.rdata)
@@ -27,11 +27,11 @@ pub(super) fn rank(records: &Records, record: &Record) -> (u16, bool) {
     (record.rtype, false)
 }
 
-/// Records of one name and type, in the form of the pack.
+/// An RRset in the format of the pack.
 pub(super) struct Set {
     pub(super) rtype: u16,
     pub(super) ttl: u32,
-    /// Each record's data after its length.
+    /// The data of each record, preceded by its length.
     pub(super) rdata: Vec<u8>,
     pub(super) signatures: Vec<u8>,
 }
@@ -42,7 +42,7 @@ impl Set {
     }
 }
 
-/// The sets of records at a name, checked.
+/// Makes and checks the RRsets at a name.
 pub(super) fn sets(
     records: &Records,
     group: &[Record],
@@ -79,7 +79,7 @@ pub(super) fn sets(
         }
         let octets = rdata(records, run, findings);
         let count = mayfly_site::records(&octets).count();
-        // The first two are in place; the next one is too much.
+        // Errors about too many records are reported at the second one.
         let second = run.get(1).unwrap_or(&run[0]);
         if rtype == SOA && !at_apex {
             let what = format!(
@@ -115,8 +115,8 @@ pub(super) fn sets(
     sets
 }
 
-/// The RDATA of records of one type, each after its length; the same again is left out. Names in it are the same
-/// whatever the case (RFC 4343).
+/// The RDATA of records of one type, each preceded by its length. Duplicates are left out; names in the data are
+/// compared without case (RFC 4343).
 fn rdata(records: &Records, run: &[Record], findings: &mut Findings) -> Vec<u8> {
     let mut out = Vec::new();
     let mut known = HashSet::new();

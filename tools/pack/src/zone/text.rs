@@ -4,7 +4,7 @@ use super::cursor::{Cursor, not};
 use super::kinds::Field;
 use super::scan::Wrong;
 
-/// Reads such a field.
+/// Reads a text field.
 pub(super) fn scan(
     field: Field,
     from: &mut Cursor<'_, '_>,
@@ -44,7 +44,7 @@ pub(super) fn scan(
     }
 }
 
-/// A string that is of its own kind.
+/// Reads a string that must meet a condition.
 fn limited(
     from: &mut Cursor<'_, '_>,
     out: &mut Vec<u8>,
@@ -61,7 +61,7 @@ fn limited(
     }
 }
 
-/// How many octets such a field has.
+/// The length of a text field in bytes.
 pub(super) fn extent(field: Field, rest: &[u8]) -> Result<usize, String> {
     let one = |rest: &[u8]| {
         let length = rest.first().map(|length| 1 + usize::from(*length));
@@ -83,7 +83,7 @@ pub(super) fn extent(field: Field, rest: &[u8]) -> Result<usize, String> {
     }
 }
 
-/// Writes such a field.
+/// Prints a text field.
 pub(super) fn print(field: Field, part: &[u8], out: &mut String) {
     match field {
         Field::LongText => quoted(part, out),
@@ -102,7 +102,7 @@ pub(super) fn print(field: Field, part: &[u8], out: &mut String) {
     }
 }
 
-/// Octets in quotes, what is not printable as `\DDD`.
+/// Prints bytes in quotes, unprintable ones as `\DDD`.
 pub(super) fn quoted(text: &[u8], out: &mut String) {
     out.push('"');
     for &octet in text {

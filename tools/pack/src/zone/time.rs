@@ -1,6 +1,6 @@
 //! Times: TTLs and intervals with units, and the dates of signatures.
 
-/// A time in seconds, which may be written with units as in `1w2d3h4m5s`, whatever the case.
+/// Parses a time in seconds, which may have units as in `1w2d3h4m5s`, in any case.
 pub(crate) fn seconds(text: &[u8]) -> Option<u32> {
     let mut all = 0_u32;
     let mut number: Option<u32> = None;
@@ -26,7 +26,8 @@ pub(crate) fn seconds(text: &[u8]) -> Option<u32> {
     all.checked_add(number.unwrap_or(0))
 }
 
-/// A date of a signature: `YYYYMMDDHHmmSS` in UTC, or seconds since 1970 (RFC 4034 section 3.2). It is kept modulo 2^32.
+/// Parses the date of a signature: `YYYYMMDDHHmmSS` in UTC, or seconds since 1970 (RFC 4034 section 3.2). It is kept
+/// modulo 2^32.
 pub(crate) fn date(text: &str) -> Option<u32> {
     if !text.bytes().all(|octet| octet.is_ascii_digit()) {
         return None;
@@ -45,7 +46,7 @@ pub(crate) fn date(text: &str) -> Option<u32> {
         .filter(|_| in_day && year >= 1970)
 }
 
-/// Days from 1970 to a date, if there is such a date.
+/// The number of days from 1970 to a date, if the date exists.
 fn days(year: i64, month: i64, day: i64) -> Option<i64> {
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let lengths = [
@@ -69,12 +70,12 @@ fn days(year: i64, month: i64, day: i64) -> Option<i64> {
     }
     let before = year - 1;
     let leaps = before / 4 - before / 100 + before / 400;
-    // 719,162 days are from 1 January of the year 1 to 1970.
+    // From 1 January of the year 1 to 1970 there are 719,162 days.
     let years = before * 365 + leaps - 719_162;
     Some(years + lengths[..month].iter().sum::<i64>() + day - 1)
 }
 
-/// Seconds since 1970 as `YYYYMMDDHHmmSS`.
+/// Formats seconds since 1970 as `YYYYMMDDHHmmSS`.
 pub(crate) fn shown(seconds: u32) -> String {
     let day = i64::from(seconds / 86_400);
     let clock = seconds % 86_400;

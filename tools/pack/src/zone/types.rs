@@ -1,4 +1,4 @@
-//! Record types: their numbers, their names, and of which fields their data is (IANA's registry "Resource Record (RR) TYPEs").
+//! Record types: their numbers, names and fields (IANA's registry "Resource Record (RR) TYPEs").
 
 use super::kinds::Field::{self, *};
 use super::mnemonics::{
@@ -10,7 +10,7 @@ use super::mnemonics::{
 pub(crate) struct Type {
     pub(crate) number: u16,
     pub(crate) name: &'static str,
-    /// In the order of the wire; without any it has only the form of RFC 3597.
+    /// The fields in wire order. A type without fields has only the form of RFC 3597.
     pub(crate) fields: &'static [Field],
 }
 
@@ -39,7 +39,7 @@ const SIGNATURE: &[Field] = &[
 const TLSA: &[Field] = &[Named8(&USAGES), Named8(&SELECTORS), Named8(&MATCHINGS), Hex];
 const SERVICE: &[Field] = &[U16, Name, ServiceParameters];
 
-/// All of them, in the order of numbers, but those that only questions have.
+/// All types in the order of numbers, except those that only questions have.
 static TYPES: &[Type] = &[
     of(1, "A", &[Ipv4]),
     of(2, "NS", &[Name]),
@@ -157,7 +157,7 @@ static TYPES: &[Type] = &[
     of(32769, "DLV", DS),
 ];
 
-/// Types of questions, of signalling and of no records (RFC 6895 section 3.1), which no zone holds.
+/// Types of questions and of signalling, which no zone contains (RFC 6895 section 3.1).
 const ELSEWHERE: &[(u16, &str)] = &[
     (41, "OPT"),
     (128, "NXNAME"),
@@ -170,14 +170,14 @@ const ELSEWHERE: &[(u16, &str)] = &[
     (255, "ANY"),
 ];
 
-/// Of which fields the data of a type is, if that is known.
+/// The fields of a type's data, if they are known.
 pub(crate) fn fields(number: u16) -> Option<&'static [Field]> {
     let index = TYPES.binary_search_by_key(&number, |known| known.number);
     let known = index.ok().and_then(|index| TYPES.get(index))?;
     (!known.fields.is_empty()).then_some(known.fields)
 }
 
-/// The type that a word names: by its mnemonic, or as `TYPE` and a number (RFC 3597 section 5).
+/// The type that a word names, by its mnemonic or as `TYPE` and a number (RFC 3597 section 5).
 pub(crate) fn number(word: &[u8]) -> Option<u16> {
     let named = |name: &str| word.eq_ignore_ascii_case(name.as_bytes());
     let known = TYPES.iter().find(|known| named(known.name));
@@ -197,7 +197,7 @@ pub(crate) fn numbered(word: &[u8], before: &str) -> Option<u16> {
     digits.parse().ok().filter(|_| right)
 }
 
-/// A type as a master file has it.
+/// A type as a master file writes it.
 pub(crate) fn name(number: u16) -> String {
     let index = TYPES.binary_search_by_key(&number, |known| known.number);
     let known = index.ok().and_then(|index| TYPES.get(index));
@@ -208,7 +208,7 @@ pub(crate) fn name(number: u16) -> String {
         .map_or_else(|| format!("TYPE{number}"), str::to_owned)
 }
 
-/// Whether a zone holds no records of a type: OPT, and the types of questions and meta types (RFC 6895 section 3.1).
+/// Whether no zone may contain records of a type: OPT, question types and meta types (RFC 6895 section 3.1).
 pub(crate) fn is_elsewhere(number: u16) -> bool {
     number == 0 || number == 41 || (128..=255).contains(&number)
 }

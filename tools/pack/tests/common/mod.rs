@@ -1,4 +1,4 @@
-//! Folders of sites for tests.
+//! Site folders for tests.
 #![allow(dead_code, reason = "each test uses some of it")]
 
 use std::fs;
@@ -8,7 +8,7 @@ use mayfly_pack::{Options, Packed, Problems, pack_dir};
 use mayfly_site::{Coding, File, Pack, Pages as _, Resource, Variant};
 use tempfile::TempDir;
 
-/// What packs do not depend on is the same in all tests.
+/// The options of all tests: packs do not depend on the number of threads.
 pub(crate) fn options() -> Options {
     Options {
         threads: 2,
@@ -27,7 +27,7 @@ pub(crate) fn folder<P: AsRef<Path>, C: AsRef<[u8]>>(files: &[(P, C)]) -> TempDi
     folder
 }
 
-/// The outcome of packing these files.
+/// The result of packing these files.
 pub(crate) fn pack<P: AsRef<Path>, C: AsRef<[u8]>>(
     files: &[(P, C)],
 ) -> Result<(Vec<u8>, Packed), Problems> {
@@ -38,14 +38,14 @@ pub(crate) fn pack<P: AsRef<Path>, C: AsRef<[u8]>>(
     Ok((octets, packed))
 }
 
-/// A pack of these files, which has to be right.
+/// A pack of these files, which must be valid.
 pub(crate) fn packed<P: AsRef<Path>, C: AsRef<[u8]>>(files: &[(P, C)]) -> Vec<u8> {
     let (octets, _) = pack(files).unwrap();
     mayfly_pack::check(&octets).unwrap();
     octets
 }
 
-/// What is said of files that cannot be packed.
+/// The errors of files that cannot be packed.
 pub(crate) fn errors<P: AsRef<Path>, C: AsRef<[u8]>>(files: &[(P, C)]) -> String {
     match pack(files) {
         Ok(_) => panic!("it was packed"),
@@ -53,7 +53,7 @@ pub(crate) fn errors<P: AsRef<Path>, C: AsRef<[u8]>>(files: &[(P, C)]) -> String
     }
 }
 
-/// What is said of files that are packed all the same.
+/// The warnings of files that can be packed.
 pub(crate) fn warnings<P: AsRef<Path>, C: AsRef<[u8]>>(files: &[(P, C)]) -> String {
     let (octets, packed) = pack(files).unwrap();
     mayfly_pack::check(&octets).unwrap();
@@ -71,7 +71,7 @@ pub(crate) fn wire(name: &str) -> Vec<u8> {
     octets
 }
 
-/// A site with something of everything.
+/// A site that uses every feature.
 pub(crate) fn sample() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         (
@@ -125,7 +125,7 @@ pub(crate) fn body<'a>(pack: &'a Pack<'_>, host: &str, path: &str) -> &'a [u8] {
         .body
 }
 
-/// Status and location, or `None` when there is nothing.
+/// The status and location at a path; `None` when there is no resource.
 pub(crate) fn redirect(pack: &Pack<'_>, host: &str, path: &str) -> Option<(u16, String)> {
     match pack.resource(host.as_bytes(), path.as_bytes()).unwrap() {
         Some(Resource::Redirect { status, location }) => {
