@@ -9,9 +9,10 @@ use anyhow::{Context, Result, ensure};
 use mayfly_agent::{BRIDGE, BRIDGE_MAC, CONTROL_MAC, Config, MODULES_PATH, Xenstored};
 use rustix::mount::{MountFlags, mount};
 
-/// Search path of everything that runs in dom0; Xen's own folder first, so that `xl` is the program and not Debian's wrapper.
+/// The search path of all programs in dom0. Xen's own folder comes first, so that `xl` is the program and not Debian's
+/// wrapper.
 const PATH: &str = "/usr/lib/xen-4.17/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// How long any one step may take.
+/// The time limit of each step.
 const STEP: Duration = Duration::from_secs(60);
 
 pub(crate) fn mounts() -> Result<()> {
@@ -84,13 +85,14 @@ fn network() -> Result<()> {
     fs::write(format!("/sys/class/net/{BRIDGE}/bridge/forward_delay"), "0")?;
     if let Some(card) = card(BRIDGE_MAC)? {
         run(&["ip", "link", "set", &card, "master", BRIDGE, "up"])?;
-        // A frame to a guest whose port is not up yet must not leave the lab: QEMU takes it whatever its MAC address, connects to that
-        // IP address on the host's own network, and what answers there is taken for the guest.
+        // A frame to a guest whose port is not up yet must not leave the lab: QEMU accepts it whatever its MAC address,
+        // connects to that IP address on the host's own network, and an answer from there would be taken for the
+        // guest's.
         fs::write(format!("/sys/class/net/{card}/brport/unicast_flood"), "0")
             .context("cannot keep unknown addresses inside the lab")?;
     }
     run(&["ip", "address", "add", "10.0.2.15/24", "dev", BRIDGE])?;
-    // An address that waits for duplicate detection could not be used in the first seconds.
+    // An address that waits for duplicate address detection could not be used in the first seconds.
     fs::write(format!("/proc/sys/net/ipv6/conf/{BRIDGE}/accept_dad"), "0")?;
     run(&["ip", "-6", "address", "add", "fd00:2::15/64", "dev", BRIDGE])?;
     run(&["ip", "link", "set", BRIDGE, "up"])?;
@@ -101,7 +103,7 @@ fn network() -> Result<()> {
     Ok(())
 }
 
-/// Name of the network card with this MAC address.
+/// The name of the network card with this MAC address.
 fn card(mac: &str) -> Result<Option<String>> {
     for entry in fs::read_dir("/sys/class/net")? {
         let entry = entry?;
@@ -141,7 +143,7 @@ fn run(argv: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Environment of what the agent starts for the host.
+/// Sets the environment of a program that the agent starts for the host.
 pub(crate) fn environment(command: &mut Command) -> &mut Command {
     command
         .env_clear()
@@ -150,12 +152,12 @@ pub(crate) fn environment(command: &mut Command) -> &mut Command {
         .env("TERM", "linux")
 }
 
-/// A shell on the serial console, for `cargo xtask lab console`; its loss harms nobody.
+/// Runs a shell on the serial console, for `cargo xtask lab console`. If it fails, the lab goes on without it.
 pub(crate) fn console_shell() {
     thread::spawn(|| -> io::Result<()> {
         loop {
             let console = || fs::File::options().read(true).write(true).open("/dev/hvc0");
-            // Only once somebody presses Enter: a prompt would run into the lines of the log.
+            // Start it only when Enter is pressed: a prompt would run into the lines of the log.
             while !matches!(console()?.read(&mut [0; 64])?, 1..) {}
             let mut shell = Command::new("/bin/setsid");
             environment(&mut shell).args(["-c", "/bin/sh"]);

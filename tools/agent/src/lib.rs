@@ -21,9 +21,9 @@ use serde::{Deserialize, Serialize};
 pub const PORT: u16 = 7070;
 /// Largest payload of a frame, in bytes.
 pub const MAX_PAYLOAD: usize = 64 * 1024;
-/// Where the lab puts [`Config`] in dom0's file system.
+/// The path of [`Config`] in dom0's file system.
 pub const CONFIG_PATH: &str = "/lab/config.json";
-/// Where the lab puts the ordered list of kernel modules, one path in a line.
+/// The path of the ordered list of kernel modules, one path a line.
 pub const MODULES_PATH: &str = "/lab/modules";
 /// Line on the serial console when dom0 is ready.
 pub const UP: &str = "mayfly-lab: up";
@@ -38,7 +38,7 @@ pub const BRIDGE_MAC: &str = "52:54:00:6d:61:01";
 /// MAC address of the network card that carries only the agent.
 pub const CONTROL_MAC: &str = "52:54:00:6d:61:02";
 
-/// Which xenstored dom0 runs.
+/// The xenstored that dom0 runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Xenstored {
@@ -49,10 +49,10 @@ pub enum Xenstored {
     Ocaml,
 }
 
-/// What dom0's init does, read from [`CONFIG_PATH`].
+/// The configuration of dom0's init, read from [`CONFIG_PATH`].
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Config {
-    /// Which xenstored to run.
+    /// The xenstored to run.
     pub xenstored: Xenstored,
     /// Whether to run xenconsoled.
     pub xenconsoled: bool,
@@ -62,7 +62,7 @@ pub struct Config {
     pub autorun: Option<Vec<String>>,
 }
 
-/// What the host asks for.
+/// A request of the host.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Op {
     /// Answer at once.
@@ -93,7 +93,7 @@ pub enum Op {
 pub struct Request {
     /// [`Config::token`].
     pub token: String,
-    /// What is asked for.
+    /// The requested operation.
     pub op: Op,
 }
 
@@ -108,7 +108,7 @@ pub enum Frame {
     Stderr(Vec<u8>),
     /// Exit code; 128 + n for a program that died of signal n.
     Exit(i32),
-    /// The request failed, and why.
+    /// The request failed, with the reason.
     Error(String),
 }
 
@@ -116,7 +116,7 @@ impl Frame {
     /// Writes the frame to `w`.
     ///
     /// # Errors
-    /// Those of `w`, and `InvalidInput` for a payload over [`MAX_PAYLOAD`].
+    /// The errors of `w`, and `InvalidInput` for a payload over [`MAX_PAYLOAD`].
     pub fn write(&self, w: &mut impl Write) -> io::Result<()> {
         let code;
         let (kind, payload): (u8, &[u8]) = match self {
@@ -144,7 +144,7 @@ impl Frame {
     /// Reads one frame from `r`.
     ///
     /// # Errors
-    /// Those of `r`, and `InvalidData` for anything that [`Frame::write`] does not write.
+    /// The errors of `r`, and `InvalidData` for bytes that [`Frame::write`] does not write.
     pub fn read(r: &mut impl Read) -> io::Result<Self> {
         let mut kind = [0];
         let mut length = [0; 4];

@@ -1,5 +1,5 @@
-//! dom0's init and its way in, for the lab: process 1 brings the machine up, starts this program
-//! again as the server, and from then on only collects dead processes.
+//! dom0's init and agent, for the lab. Process 1 brings the machine up, starts this program again as the server, and
+//! from then on only reaps dead processes.
 #![forbid(unsafe_code)]
 
 mod init;
@@ -74,7 +74,7 @@ fn server() -> Result<()> {
     }
 }
 
-/// Switches the machine off; returns only when the kernel refuses.
+/// Switches the machine off. Returns only if the kernel refuses.
 fn power_off() {
     rustix::fs::sync();
     let result = rustix::system::reboot(rustix::system::RebootCommand::PowerOff);

@@ -16,12 +16,13 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::init::environment;
 
-/// Longest request line that is read, in bytes.
+/// The longest accepted request line, in bytes.
 const MAX_REQUEST: u64 = 1024 * 1024;
-/// How long output is awaited after a program has ended: a daemon it started may hold the pipes open for ever.
+/// The time that output is awaited after a program has ended: a daemon that it started may hold the pipes open for
+/// ever.
 const AFTER_EXIT: Duration = Duration::from_millis(200);
 
-/// Listens, says that dom0 is up, and serves each connection in a thread of its own.
+/// Listens, reports that dom0 is up, and serves each connection in a thread of its own.
 pub(crate) fn serve(token: String) -> Result<()> {
     let listener = TcpListener::bind(("0.0.0.0", PORT)).context("cannot listen")?;
     println!("{UP}");
@@ -83,7 +84,7 @@ fn put(path: &str, mode: u32, reader: &mut impl Read) -> Result<()> {
         }
     }
     file.set_permissions(fs::Permissions::from_mode(mode & 0o7777))?;
-    // A program that is still open for writing cannot be run.
+    // A program whose file is still open for writing cannot be run.
     drop(file);
     fs::rename(&part, path).with_context(|| format!("cannot write {}", path.display()))
 }
@@ -104,7 +105,7 @@ fn get(path: &str, mut stream: &TcpStream) -> Result<()> {
 
 enum Event {
     Output(Frame),
-    /// One of the two output pipes is at its end.
+    /// One of the two output pipes has reached its end.
     Closed,
     Exited(ExitStatus),
     HungUp,
@@ -161,7 +162,7 @@ fn exec(argv: &[String], mut stream: &TcpStream, reader: BufReader<TcpStream>) -
             Event::HungUp => Err(io::ErrorKind::BrokenPipe.into()),
         };
         if let Err(e) = sent {
-            // The host is gone: nobody will read the output, and a half-done command must not run on.
+            // The host is gone, so the output has no reader, and a half-done command must not run on.
             let _ = kill_process_group(group, Signal::KILL);
             return Err(e.into());
         }
@@ -170,7 +171,7 @@ fn exec(argv: &[String], mut stream: &TcpStream, reader: BufReader<TcpStream>) -
     Ok(Frame::Exit(code).write(&mut stream)?)
 }
 
-/// Sends what a pipe gives as frames.
+/// Sends the output of a pipe as frames.
 fn pump(
     pipe: Option<impl Read + Send + 'static>,
     frame: fn(Vec<u8>) -> Frame,
@@ -191,7 +192,7 @@ fn pump(
     });
 }
 
-/// Gives the host's frames to the program, and notices when the host hangs up.
+/// Passes the host's input to the program, and notices when the host hangs up.
 fn feed(child: &mut Child, mut reader: BufReader<TcpStream>, sender: &Sender<Event>) {
     let mut stdin = child.stdin.take();
     let sender = sender.clone();
@@ -199,7 +200,7 @@ fn feed(child: &mut Child, mut reader: BufReader<TcpStream>, sender: &Sender<Eve
         loop {
             match Frame::read(&mut reader) {
                 Ok(Frame::Data(d)) => {
-                    // A program need not read its input.
+                    // A program need not read its input, so a failed write is no error.
                     if stdin
                         .as_mut()
                         .is_some_and(|pipe| pipe.write_all(&d).is_err())
@@ -217,7 +218,7 @@ fn feed(child: &mut Child, mut reader: BufReader<TcpStream>, sender: &Sender<Eve
     });
 }
 
-/// The exit code a shell would give: 128 + n for signal n.
+/// The exit code as a shell gives it: 128 + n for signal n.
 pub(crate) fn exit_code(status: ExitStatus) -> i32 {
     status
         .code()

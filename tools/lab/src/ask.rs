@@ -1,4 +1,4 @@
-//! Asking a guest from the host, as any client would.
+//! Queries to a guest from the host, as any client would make them.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -10,13 +10,13 @@ use domain::base::iana::Rcode;
 use domain::base::{Message, MessageBuilder, Name};
 use domain::rdata::AllRecordData;
 
-/// How long one answer may take before the question is asked again.
+/// The time for one answer before the query is repeated.
 const ATTEMPT: Duration = Duration::from_secs(2);
 
-/// Asks a question over UDP until there is an answer, and gives its records as text.
+/// Queries over UDP until there is an answer. Returns its records as text.
 ///
 /// # Errors
-/// No answer within `bound`, an answer that is not DNS, and an RCODE other than NOERROR.
+/// No answer within `bound`; an answer that is not DNS; an RCODE other than NOERROR.
 pub fn dns(server: SocketAddr, name: &str, rtype: Rtype, bound: Duration) -> Result<Vec<String>> {
     let name: Name<Vec<u8>> = name.parse().context("not a domain name")?;
     let socket = UdpSocket::bind(("127.0.0.1", 0))?;
@@ -37,7 +37,7 @@ pub fn dns(server: SocketAddr, name: &str, rtype: Rtype, bound: Duration) -> Res
                     return records(&answer);
                 }
             }
-            // Refused is what the host says while nothing listens at the forward's end.
+            // The host refuses the datagram while nothing listens at the other end of the forwarded port.
             Err(e)
                 if matches!(
                     e.kind(),
@@ -67,7 +67,7 @@ fn records(answer: &Message<&[u8]>) -> Result<Vec<String>> {
         .collect()
 }
 
-/// Gets a page, trying again until there is an answer, and gives status and body.
+/// Gets a page, and tries again until there is an answer. Returns status and body.
 ///
 /// # Errors
 /// No answer within `bound`.
@@ -93,7 +93,7 @@ pub fn http(server: SocketAddr, path: &str, bound: Duration) -> Result<(u16, Str
                 return Err(e)
                     .with_context(|| format!("no answer by HTTP within {} s", bound.as_secs()));
             }
-            // The forward accepts and then closes while the guest is not there yet.
+            // The forwarded port accepts and then closes while the guest is not there yet.
             Err(_) => std::thread::sleep(Duration::from_millis(100)),
         }
     }

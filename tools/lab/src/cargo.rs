@@ -11,13 +11,13 @@ use anyhow::{Context, Result, ensure};
 
 use crate::workspace;
 
-/// The only target the project assumes.
+/// The only target that the project supports on hosts.
 pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Seconds between two lines about one build.
+/// The time between two progress lines of a build, in seconds.
 const EACH: u64 = 10;
 
-/// hatch and the programs behind it: package and program.
+/// hatch and the programs behind it, each as package and program.
 const HATCH: [(&str, &str); 4] = [
     ("hatch", "hatch"),
     ("mayfly-pack", "hatch-pack"),
@@ -25,20 +25,21 @@ const HATCH: [(&str, &str); 4] = [
     ("mayfly-switch", "hatch-switch"),
 ];
 
-/// Builds the program `bin` of the workspace's `package` as one static file that runs in dom0, and gives its path.
+/// Builds the program `bin` of the workspace's `package` as a static file that runs in dom0. Returns its path.
 ///
 /// # Errors
-/// Those of Cargo, with what it printed.
+/// The errors of Cargo, with its output.
 pub fn static_program(package: &str, bin: &str) -> Result<PathBuf> {
     let folder = build(&[(package, bin)], "")?;
     Ok(folder.join(bin))
 }
 
-/// Builds hatch and the programs behind it, which have to lie in one folder, as static files that run in dom0; gives their paths, `hatch` first.
-/// With `faults` they fail where a test wants it, and lie in a folder of their own.
+/// Builds hatch and the programs behind it, which must lie in one folder, as static files that run in dom0. Returns
+/// their paths, `hatch` first. With `faults`, the programs have the fault injection of tests, and lie in a folder of
+/// their own.
 ///
 /// # Errors
-/// Those of Cargo, with what it printed.
+/// The errors of Cargo, with its output.
 pub fn hatch_programs(faults: bool) -> Result<Vec<PathBuf>> {
     let features = match faults {
         true => "hatch/faults,mayfly-summon/faults",
@@ -48,8 +49,8 @@ pub fn hatch_programs(faults: bool) -> Result<Vec<PathBuf>> {
     Ok(HATCH.map(|(_, bin)| folder.join(bin)).to_vec())
 }
 
-/// Builds programs with features of their packages, and gives the folder that they are in: one for each choice of features, since
-/// Cargo puts all of them in one place, and others may be building at the same time.
+/// Builds programs with features of their packages. Returns their folder. Each choice of features has its own folder,
+/// since Cargo writes all of them to one place, and others may build at the same time.
 fn build(programs: &[(&str, &str)], features: &str) -> Result<PathBuf> {
     let target = workspace().join("target/dom0");
     fs::create_dir_all(&target).with_context(|| format!("cannot create {}", target.display()))?;
@@ -76,7 +77,7 @@ fn build(programs: &[(&str, &str)], features: &str) -> Result<PathBuf> {
                 .iter()
                 .flat_map(|(package, bin)| ["--package", package, "--bin", bin]),
         )
-        // A program that can lie anywhere relocates itself at each start: a million instructions of hatch's.
+        // A position-independent program relocates itself at each start, which costs hatch a million instructions.
         .env(
             "RUSTFLAGS",
             "-C target-feature=+crt-static -C relocation-model=static",
@@ -95,7 +96,7 @@ fn build(programs: &[(&str, &str)], features: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Puts a program where somebody may be running or reading the last one.
+/// Replaces a program that may be running or may be read at the moment.
 fn replace(from: &Path, to: &Path) -> Result<()> {
     let new = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
     if fs::read(to).is_ok_and(|old| old == new) {
@@ -106,11 +107,11 @@ fn replace(from: &Path, to: &Path) -> Result<()> {
     fs::rename(&beside, to).with_context(|| format!("cannot write {}", to.display()))
 }
 
-/// Runs a `cargo build` and, if there is something to build, says on standard error what, how long that takes the `first` time,
-/// and now and then how far it is.
+/// Runs a `cargo build`. If there is something to build, prints to standard error what it is, how long that takes the
+/// `first` time, and now and then the progress.
 ///
 /// # Errors
-/// No Cargo; a build that fails, with what the compiler printed.
+/// No Cargo; a build that fails, with the output of the compiler.
 pub fn watched(mut command: Command, what: &str, first: &str) -> Result<()> {
     command.args(["--quiet", "--message-format", "json-render-diagnostics"]);
     let start = Instant::now();
@@ -120,7 +121,7 @@ pub fn watched(mut command: Command, what: &str, first: &str) -> Result<()> {
         .spawn()
         .context("cannot run cargo")?;
     let errors = child.stderr.take().context("no output")?;
-    // What the compiler prints must be taken while the messages are.
+    // The compiler's output must be read in parallel with the messages.
     let errors = thread::spawn(move || std::io::read_to_string(errors).unwrap_or_default());
     let (mut built, mut said) = (0, None);
     let messages = child.stdout.take().context("no output")?;

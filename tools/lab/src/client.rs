@@ -1,4 +1,4 @@
-//! The host's end of the way into dom0.
+//! The host's client of the agent in dom0.
 
 use std::io::{BufReader, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use mayfly_agent::{Frame, MAX_PAYLOAD, Op, Request};
 
-/// What a command in dom0 left.
+/// The result of a command in dom0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Output {
     /// Exit code; 128 + n for a program that died of signal n.
@@ -26,13 +26,13 @@ impl Output {
         self.code == 0
     }
 
-    /// Standard output as text, with what is no UTF-8 replaced.
+    /// Standard output as text, with invalid UTF-8 replaced.
     #[must_use]
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    /// Standard error as text, with what is no UTF-8 replaced.
+    /// Standard error as text, with invalid UTF-8 replaced.
     #[must_use]
     pub fn error_text(&self) -> String {
         String::from_utf8_lossy(&self.stderr).into_owned()
@@ -48,14 +48,14 @@ pub enum Chunk<'a> {
     Stderr(&'a [u8]),
 }
 
-/// Where the agent listens on the host, and the secret it wants.
+/// The agent's port on the host, and the secret that it wants.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     pub(crate) port: u16,
     pub(crate) token: String,
 }
 
-/// One request under way, with a time by which all of it must be done.
+/// A request in progress, with its deadline.
 struct Call {
     stream: TcpStream,
     reader: BufReader<TcpStream>,
@@ -122,7 +122,7 @@ impl Client {
         self.call(Op::PowerOff, bound)?.done()
     }
 
-    /// Runs a program; gives `None` when `each` broke off, which kills it.
+    /// Runs a program. Returns `None` if `each` broke off, which kills the program.
     pub(crate) fn exec(
         &self,
         argv: Vec<String>,

@@ -1,4 +1,4 @@
-//! dom0's initramfs: the same inputs give the same bytes, since a counted lab must repeat.
+//! dom0's initramfs. The same inputs give the same bytes, since a counted lab must repeat.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -18,7 +18,7 @@ const REGULAR: u32 = 0o100_000;
 const SYMLINK: u32 = 0o120_000;
 const CHARACTER: u32 = 0o020_000;
 
-/// Programs of Xen's private folder that are of use in the lab.
+/// Programs of Xen's private folder that the lab uses.
 const XEN_PROGRAMS: &[&str] = &[
     "libxl-save-helper",
     "lsevtchn",
@@ -38,7 +38,7 @@ const XEN_PROGRAMS: &[&str] = &[
 const XEN_FOLDER: &str = "usr/lib/xen-4.17/bin";
 const LIBRARIES: &str = "lib/x86_64-linux-gnu";
 
-/// Modules dom0 loads; what they depend on is found and put before them.
+/// The modules that dom0 loads. Their dependencies are found and put before them.
 pub(crate) const DOM0_MODULES: &[&str] = &[
     "xen_evtchn",
     "xen_gntdev",
@@ -50,7 +50,7 @@ pub(crate) const DOM0_MODULES: &[&str] = &[
     "xen_netback",
     "virtio_pci",
     "virtio_net",
-    // What hatch's guard is made of: the kernel can't load it by itself here.
+    // The modules that hatch's guard needs: here the kernel cannot load them by itself.
     "sch_ingress",
     "cls_bpf",
 ];
@@ -63,7 +63,7 @@ enum Content {
     Character(u32, u32),
 }
 
-/// A file system to be, sorted by path.
+/// The content of a file system, sorted by path.
 #[derive(Default)]
 pub(crate) struct Image {
     entries: BTreeMap<String, (u32, Content)>,
@@ -88,7 +88,7 @@ impl Image {
         self.insert(path, DIRECTORY | 0o755, Content::Directory);
     }
 
-    /// Adds what the kernel opens before any program can mount /dev.
+    /// Adds the console device, which the kernel opens before any program can mount /dev.
     pub(crate) fn console(&mut self) {
         self.insert("dev/console", CHARACTER | 0o600, Content::Character(5, 1));
     }
@@ -135,7 +135,7 @@ impl Image {
         Ok(())
     }
 
-    /// Adds a program of an unpacked package, with the libraries it and they name.
+    /// Adds a program of an unpacked package, with all libraries that it needs.
     pub(crate) fn program(&mut self, root: &Path, path: &str) -> Result<()> {
         self.file(path, 0o755, &find(root, path)?);
         let mut todo = needed(&find(root, path)?)?;
@@ -155,7 +155,7 @@ impl Image {
         Ok(())
     }
 
-    /// Adds kernel modules with what they depend on, and gives their paths in loading order.
+    /// Adds kernel modules with their dependencies. Returns their paths in loading order.
     pub(crate) fn modules(&mut self, root: &Path, names: &[&str]) -> Result<Vec<String>> {
         let mut files = BTreeMap::new();
         for entry in WalkDir::new(root.join("lib/modules")).sort_by_file_name() {
@@ -189,7 +189,7 @@ impl Image {
     }
 }
 
-/// Puts `name` into `order`, after all it depends on.
+/// Appends `name` to `order`, after all its dependencies.
 fn load_order(
     name: &str,
     files: &BTreeMap<String, PathBuf>,
@@ -267,7 +267,7 @@ fn needed(path: &Path) -> Result<BTreeSet<String>> {
     parse().with_context(|| format!("{} is not a sound ELF file", path.display()))
 }
 
-/// dom0's file system: what the packages give, without the agent and its configuration.
+/// dom0's file system from the packages, without the agent and its configuration.
 pub(crate) fn dom0(root: &Path) -> Result<Image> {
     let mut image = Image::default();
     image.console();
@@ -327,7 +327,7 @@ pub(crate) fn load(image: &mut Image, root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Adds systemd with its journal, and of its units only what those need: what is to be started says who adds it.
+/// Adds systemd with its journal, and only the units that these need. The caller adds the units to be started.
 pub(crate) fn systemd(image: &mut Image, root: &Path) -> Result<()> {
     const UNITS: &str = "lib/systemd/system";
     for program in [

@@ -34,8 +34,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-/// The example configuration, whose guest also serves those of its own pages that `endpoints` names, as on its
-/// command line: tests and measurements read them.
+/// The example configuration, with `endpoints` added to the guest's command line: the guest then also serves those of
+/// its own pages. Tests and measurements read them.
 #[must_use]
 pub fn example_with(endpoints: &str) -> String {
     let words = format!("extra = \"endpoints={endpoints} ");
@@ -56,10 +56,10 @@ pub const DOM0: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 /// IPv6 address of dom0 on the lab's bridge, in a /64.
 pub const DOM0_V6: &str = "fd00:2::15";
 
-/// Told of every step, as it begins.
+/// A callback that is told of every step as it begins.
 pub type Report<'a> = &'a dyn Fn(&str);
 
-/// A file that is in dom0 from the start.
+/// A file that dom0 has from the start.
 #[derive(Clone, Debug)]
 pub struct Placed {
     /// Absolute path in dom0.
@@ -70,12 +70,12 @@ pub struct Placed {
     pub content: Vec<u8>,
 }
 
-/// What lab to start.
+/// The options of a lab.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Names the lab's folder; two labs of one name cannot be up at once.
+    /// The name of the lab and of its folder; two labs of one name cannot be up at once.
     pub name: String,
-    /// Which xenstored dom0 runs.
+    /// The xenstored that dom0 runs.
     pub xenstored: Xenstored,
     /// Whether dom0 runs xenconsoled.
     pub xenconsoled: bool,
@@ -83,29 +83,30 @@ pub struct Options {
     pub memory: u32,
     /// Memory of dom0, in MiB.
     pub dom0_memory: u32,
-    /// Number of emulated CPUs. With more than one, on a busy host, Xen was seen to leave a runnable dom0 waiting for minutes; dom0 then
-    /// runs without Xen's spinlocks, with which that was seen.
+    /// The number of emulated CPUs. With more than one, on a busy host, Xen was seen to leave a runnable dom0 waiting
+    /// for minutes. dom0 then runs without Xen's spinlocks, because the fault was seen with them.
     pub cpus: u32,
-    /// Deterministic: one instruction takes one virtual nanosecond, and two runs of the same inputs give the same serial log.
-    /// There is no network card and no way in, so `autorun` is all that happens; `cpus` should be 1.
+    /// Whether the lab is deterministic: one instruction takes one virtual nanosecond, and two runs of the same inputs
+    /// give the same serial log. There is no network card and no agent, so dom0 runs `autorun` only; `cpus` should be
+    /// 1.
     pub counted: bool,
     /// Program that dom0 runs once it is up, its output on the serial console; dom0 powers off after it.
     pub autorun: Option<Vec<String>>,
     /// Whether dom0 has dnsperf and wrk.
     pub load: bool,
-    /// Whether dom0 has systemd, which can be started in name spaces of its own.
+    /// Whether dom0 has systemd, which can be started in namespaces of its own.
     pub systemd: bool,
     /// Files that are in dom0 from the start.
     pub files: Vec<Placed>,
-    /// Whether what passes the network card on the bridge is kept for [`Lab::captured`].
+    /// Whether the frames that pass the network card on the bridge are captured for [`Lab::captured`].
     pub capture: bool,
-    /// Ports of the host that lead into the lab, beside those of [`Lab::http`] and [`Lab::dns`].
+    /// Ports of the host that lead into the lab, besides those of [`Lab::http`] and [`Lab::dns`].
     pub forwards: Vec<(Protocol, SocketAddrV4)>,
-    /// Further words of Xen's command line.
+    /// Additional arguments on Xen's command line.
     pub xen_arguments: Vec<String>,
-    /// Further words of dom0's command line.
+    /// Additional arguments on dom0's command line.
     pub dom0_arguments: Vec<String>,
-    /// How long the machine may take from its start until dom0 is ready.
+    /// The time from the machine's start until dom0 must be ready.
     pub bound: Duration,
 }
 
@@ -152,7 +153,7 @@ pub fn workspace() -> &'static Path {
     here.parent().and_then(Path::parent).unwrap_or(here)
 }
 
-/// `target/lab`, created.
+/// `target/lab`, which is created if it is missing.
 fn cache() -> Result<PathBuf> {
     let folder = workspace().join("target/lab");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;

@@ -1,4 +1,4 @@
-//! The peers: a Debian cloud kernel as a PVH guest, with busybox's web server or with NSD and nginx.
+//! Linux guests to compare with: a Debian cloud kernel as a PVH guest, with busybox's web server or with NSD and nginx.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,7 +10,7 @@ use walkdir::WalkDir;
 use crate::image::{Image, find};
 use crate::{Report, Set, unpacked};
 
-/// What `xl` needs to create the Linux guest.
+/// The files that `xl` needs to create the Linux guest.
 #[derive(Clone, Debug)]
 pub struct LinuxGuest {
     /// The kernel, a bzImage.
@@ -19,7 +19,7 @@ pub struct LinuxGuest {
     pub ramdisk: Vec<u8>,
 }
 
-/// Kernel and initramfs of the Linux guest: it takes the address 10.0.2.80/24 and serves one page on port 80.
+/// Kernel and initramfs of a Linux guest that takes the address 10.0.2.80/24 and serves one page on port 80.
 ///
 /// # Errors
 /// Those of [`unpacked`].
@@ -42,7 +42,8 @@ pub fn guest(report: Report<'_>) -> Result<LinuxGuest> {
     finish(image, &root)
 }
 
-/// The same kernel with another process 1 and nothing else; `/modules` holds the paths of the modules to load, a line each.
+/// The same kernel with another process 1 and nothing else. `/modules` lists the paths of the modules to load, one a
+/// line.
 ///
 /// # Errors
 /// Those of [`unpacked`].
@@ -53,11 +54,12 @@ pub fn with_init(init: Vec<u8>, report: Report<'_>) -> Result<LinuxGuest> {
     finish(image, &unpacked(Set::LinuxGuest, report)?)
 }
 
-/// NSD and nginx in Debian's configuration, serving the site in a folder: every `zones/*.zone`, whose name is its origin, and
-/// `www/`. The guest takes the address that its command line gives as `address=10.0.2.82/24`.
+/// A guest with NSD and nginx in Debian's configuration, which serves the site in a folder: every `zones/*.zone`, whose
+/// name is its origin, and `www/`. The guest takes the address that its command line gives as `address=10.0.2.82/24`.
 ///
-/// What differs from Debian's configuration: NSD has its zones in memory alone, no rate limit, cookies, an NSID and transfers of
-/// `transfers` allowed to all; nginx writes no access log, and takes more connections than 768.
+/// Differences from Debian's configuration: NSD keeps its zones in memory only, has no rate limit, has cookies and an
+/// NSID, and allows all clients to transfer `transfers`; nginx writes no access log, and takes more connections than
+/// 768.
 ///
 /// # Errors
 /// Those of [`unpacked`], an unreadable folder, and a Debian configuration that is not as expected.
@@ -130,7 +132,7 @@ fn nginx_configuration(servers: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// Origin and path of every zone of a site, sorted.
+/// The origin and path of every zone of a site, sorted.
 ///
 /// # Errors
 /// An unreadable folder.
@@ -141,7 +143,7 @@ pub fn zones(site: &Path) -> Result<Vec<(String, PathBuf)>> {
         .collect())
 }
 
-/// Path below a folder, and path, of every file in it, sorted; none without the folder.
+/// The relative and the full path of every file below a folder, sorted; empty if there is no folder.
 fn files(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     let mut all = Vec::new();
     if !folder.is_dir() {
@@ -158,15 +160,15 @@ fn files(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     Ok(all)
 }
 
-/// NSD's configuration: `zones` from the folder `zonesdir`, `transfers` of them for everybody; `place` is where it runs,
-/// `user=NAME` as a daemon of that user or `port=NUMBER` on the host's loopback.
+/// NSD's configuration: `zones` from the folder `zonesdir`, of which all clients may transfer `transfers`. `place` is
+/// where NSD runs: `user=NAME` as a daemon of that user, or `port=NUMBER` on the host's loopback.
 pub(crate) fn nsd_configuration(
     zonesdir: &str,
     zones: &[(String, PathBuf)],
     transfers: &[&str],
     place: &str,
 ) -> String {
-    // The cookie's secret is no secret: nobody but a test asks.
+    // The cookie's secret is public, because only tests query this server.
     let mut text = format!(
         "server:
     zonesdir: \"{zonesdir}\"
@@ -219,7 +221,7 @@ fn finish(mut image: Image, root: &Path) -> Result<LinuxGuest> {
     })
 }
 
-/// The one kernel in an unpacked set.
+/// The only kernel in an unpacked set.
 pub(crate) fn kernel(root: &Path) -> Result<PathBuf> {
     let boot = root.join("boot");
     let mut kernels: Vec<_> = fs::read_dir(&boot)?

@@ -1,4 +1,4 @@
-//! NSD on the host itself, for comparisons that need no guest.
+//! NSD on the host, for comparisons that need no guest.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -12,10 +12,10 @@ use anyhow::{Context, Result, ensure};
 use crate::linux::{nsd_configuration, zones};
 use crate::{Report, Set, cache, host_command, qemu};
 
-/// How long NSD may take to load its zones.
+/// The time limit for NSD to load its zones.
 const BOUND: Duration = Duration::from_secs(30);
 
-/// A running NSD; dropping it ends it.
+/// A running NSD. Dropping this stops it.
 #[derive(Debug)]
 pub struct Nsd {
     child: Child,
@@ -23,8 +23,8 @@ pub struct Nsd {
 }
 
 impl Nsd {
-    /// Starts NSD of Debian's package on a free port of 127.0.0.1, with the zones of a site; it is the same NSD with the same
-    /// configuration as that of [`crate::linux::server`].
+    /// Starts NSD of Debian's package on a free port of 127.0.0.1, with the zones of a site. It is the same NSD with
+    /// the same configuration as that of [`crate::linux::server`].
     ///
     /// # Errors
     /// Those of [`crate::unpacked`], and an NSD that does not listen in time, with its log.
@@ -66,7 +66,7 @@ impl Nsd {
         Ok(nsd)
     }
 
-    /// Where it listens, over UDP and TCP.
+    /// The address on which NSD listens, over UDP and TCP.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -75,7 +75,7 @@ impl Nsd {
 
 impl Drop for Nsd {
     fn drop(&mut self) {
-        // Its processes end with the first when that is asked to, and not when it is killed.
+        // Its processes end with the first one if that is terminated, but not if it is killed.
         let pid = i32::try_from(self.child.id());
         if let Some(pid) = pid.ok().and_then(rustix::process::Pid::from_raw) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);

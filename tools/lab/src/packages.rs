@@ -22,16 +22,17 @@ struct Package {
     sha256: String,
 }
 
-/// Gives the folder with the unpacked set, downloading it when it is not there.
+/// Returns the folder with the unpacked set, and downloads the set if it is missing.
 ///
 /// # Errors
-/// No apt, no network, no room, an index without the packages, or a package whose SHA-256 is not the index's.
+/// No apt; no network; too little free space; an index without the packages; or a package whose SHA-256 differs from
+/// the index.
 pub fn unpacked(set: Set, report: Report<'_>) -> Result<PathBuf> {
     let base = cache()?.join("packages").join(set.folder());
     let root = base.join("root");
     let manifest = base.join("manifest.json");
     fs::create_dir_all(&base)?;
-    // Who comes second finds what the first has unpacked. Closing the file ends the lock.
+    // A second process waits here and then finds the unpacked set. Closing the file releases the lock.
     let lock = fs::File::create(base.join("lock"))?;
     lock.lock().context("cannot lock the packages")?;
     if complete(set, &manifest) && root.is_dir() {
@@ -55,7 +56,7 @@ pub fn unpacked(set: Set, report: Report<'_>) -> Result<PathBuf> {
     };
     let packages = fetch().or_else(|e| {
         report(&format!("fetching a package index of our own ({e:#})"));
-        // A hook of this machine's apt may fail for want of root after all has been fetched: what counts is the index.
+        // A hook of this machine's apt may fail without root after all has been fetched, so only the index decides.
         let updated = apt.update();
         fetch().map_err(|e| updated.err().unwrap_or(e))
     })?;
@@ -74,15 +75,16 @@ pub fn unpacked(set: Set, report: Report<'_>) -> Result<PathBuf> {
     }
     fs::rename(&part, &root)?;
     fs::write(&manifest, serde_json::to_vec_pretty(&packages)?)?;
-    // What is unpacked is not needed twice.
+    // The downloaded files are not needed once they are unpacked.
     fs::remove_dir_all(&debs)?;
     Ok(root)
 }
 
-/// A program of an unpacked set, to be run on the host with the set's own libraries; `path` is below the set's root.
+/// A command that runs a program of an unpacked set on the host, with the set's own libraries; `path` is relative to
+/// the set's root.
 ///
 /// # Errors
-/// Those of [`unpacked`], and a program that is not there.
+/// The errors of [`unpacked`], and a missing program.
 pub fn host_command(set: Set, path: &str, report: Report<'_>) -> Result<Command> {
     let root = unpacked(set, report)?;
     let program = root.join(path);
@@ -103,7 +105,7 @@ pub fn host_command(set: Set, path: &str, report: Report<'_>) -> Result<Command>
     Ok(command)
 }
 
-/// Whether the manifest on disk is one of this set of packages.
+/// Whether the manifest on disk is that of this set of packages.
 fn complete(set: Set, manifest: &Path) -> bool {
     let Ok(packages) = fs::read(manifest)
         .map_err(anyhow::Error::from)

@@ -34,7 +34,7 @@ pub struct Forward {
     pub protocol: Protocol,
     /// Port on the host, on 127.0.0.1.
     pub host: u16,
-    /// Where it leads.
+    /// The address in the lab that it leads to.
     pub to: SocketAddrV4,
 }
 
@@ -47,7 +47,7 @@ pub fn installed() -> bool {
         .is_ok_and(|o| o.status.success())
 }
 
-/// A port of 127.0.0.1 that is free for both TCP and UDP now: `preferred`, if it is.
+/// A port of 127.0.0.1 that is free for both TCP and UDP now; `preferred`, if that is free.
 pub(crate) fn free_port(preferred: u16) -> Result<u16> {
     let free = |port: u16| -> std::io::Result<u16> {
         let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
@@ -61,13 +61,14 @@ pub(crate) fn free_port(preferred: u16) -> Result<u16> {
         .context("no port of 127.0.0.1 is free for both TCP and UDP")
 }
 
-/// What passed the network card on the bridge, in a lab's folder.
+/// The name of the capture file of the bridge's network card, in a lab's folder.
 pub(crate) const CAPTURE: &str = "bridge.pcap";
 
-/// What differs from one lab to the next.
+/// The parameters of a lab's machine.
 pub(crate) struct Machine<'a> {
     pub(crate) options: &'a Options,
-    /// Where `xen`, `vmlinuz` and `initramfs` are; QEMU runs in it, so that no path has to pass through its options.
+    /// The folder of `xen`, `vmlinuz` and `initramfs`. QEMU runs in it, so that no path has to pass through its
+    /// options.
     pub(crate) folder: &'a Path,
     pub(crate) agent_port: u16,
     pub(crate) forwards: &'a [Forward],
@@ -103,7 +104,7 @@ impl Machine<'_> {
             &options.memory.to_string(),
         ]);
         if options.counted {
-            // One instruction is one nanosecond, and nothing of the host's time or chance reaches the machine.
+            // One instruction is one nanosecond, and neither the host's time nor its randomness reaches the machine.
             add(&[
                 "-accel",
                 "tcg,thread=single,tb-size=512",
@@ -143,7 +144,8 @@ impl Machine<'_> {
                 let dump = format!("filter-dump,id=dump,netdev=bridge,file={CAPTURE}");
                 add(&["-object", &dump]);
             }
-            // A card of its own for the agent: no test of the bridge can cut the way in, and no dom0 can reach the host by it.
+            // The agent has a network card of its own, so that no test of the bridge can cut it off, and dom0 cannot
+            // reach the host through it.
             let user = format!(
                 "user,id=control,net=10.0.3.0/24,restrict=on,hostfwd=tcp:127.0.0.1:{}-10.0.3.15:{PORT}",
                 self.agent_port
@@ -159,8 +161,9 @@ impl Machine<'_> {
         add(&["-kernel", "xen", "-initrd"]);
         let mut dom0 = String::from("vmlinuz console=hvc0 quiet panic=1");
         if options.cpus > 1 {
-            // With Xen's spinlocks a CPU of dom0 sleeps in SCHEDOP_poll until the holder of the lock kicks it, and the holder was
-            // seen runnable and yet not scheduled for minutes. A CPU that spins keeps the emulated machine awake.
+            // With Xen's spinlocks, a CPU of dom0 sleeps in SCHEDOP_poll until the holder of the lock wakes it, and the
+            // holder was seen runnable but not scheduled for minutes. A CPU that spins keeps the emulated machine
+            // awake.
             dom0.push_str(" nopvspin");
         }
         for word in &options.dom0_arguments {
@@ -172,7 +175,7 @@ impl Machine<'_> {
         arguments
     }
 
-    /// Starts the emulator; what it says itself goes to `qemu.log`.
+    /// Starts the emulator. Its own output goes to `qemu.log`.
     pub(crate) fn start(&self) -> Result<Child> {
         ensure!(
             installed(),
@@ -186,7 +189,7 @@ impl Machine<'_> {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
-            // Ctrl-C in the terminal is for the program that owns the lab: it takes the lab down in order.
+            // Ctrl-C in the terminal must reach only the program that owns the lab, which takes the lab down in order.
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot run {QEMU}"))
@@ -200,7 +203,7 @@ pub(crate) fn is_running(pid: u32, folder: &Path) -> bool {
         && read("cwd").is_some_and(|cwd| fs::canonicalize(folder).is_ok_and(|folder| cwd == folder))
 }
 
-/// Ends the emulator of the lab in `folder`, if it runs.
+/// Stops the emulator of the lab in `folder`, if it runs.
 pub(crate) fn stop(pid: u32, folder: &Path, child: Option<&mut Child>) -> Result<()> {
     let mut child = child;
     for (signal, bound) in [
@@ -218,7 +221,7 @@ pub(crate) fn stop(pid: u32, folder: &Path, child: Option<&mut Child>) -> Result
         let start = Instant::now();
         while start.elapsed() < bound {
             if let Some(child) = child.as_deref_mut() {
-                // Without this a dead child keeps its number.
+                // Without this, a dead child keeps its process number.
                 let _ = child.try_wait();
             }
             if test_kill_process(id).is_err() || !is_running(pid, folder) {

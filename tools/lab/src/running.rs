@@ -1,4 +1,4 @@
-//! A lab that is up.
+//! A running lab.
 
 mod log;
 mod start;
@@ -18,9 +18,9 @@ use crate::client::{Chunk, Client, Output};
 use crate::qemu::{self, Forward, Protocol};
 use crate::{GUEST, cache};
 
-/// How long a command in dom0 may take unless another bound is given.
+/// The default time limit of a command in dom0.
 const COMMAND: Duration = Duration::from_secs(120);
-/// How often a file or a process is looked at; nothing in the emulated machine runs for it.
+/// The interval at which a file or a process is polled; polling costs the emulated machine nothing.
 const TICK: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -31,7 +31,7 @@ struct State {
     forwards: Vec<Forward>,
 }
 
-/// A running lab; dropping it takes it down.
+/// A running lab. Dropping it takes the lab down.
 #[derive(Debug)]
 pub struct Lab {
     folder: PathBuf,
@@ -40,7 +40,7 @@ pub struct Lab {
     owned: bool,
 }
 
-/// Names of the labs that run.
+/// The names of the running labs.
 ///
 /// # Errors
 /// An unreadable build folder.
@@ -57,7 +57,7 @@ pub fn list() -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Where the serial log of the lab of this name is, also when it is down.
+/// The path of the serial log of the lab of this name, which remains when the lab is down.
 ///
 /// # Errors
 /// An unwritable build folder.
@@ -66,7 +66,7 @@ pub fn log_path(name: &str) -> Result<PathBuf> {
 }
 
 impl Lab {
-    /// The running lab of this name; dropping what this gives leaves it up.
+    /// The running lab of this name. Dropping the result leaves the lab up.
     ///
     /// # Errors
     /// No such lab runs.
@@ -120,7 +120,7 @@ impl Lab {
         &self.folder
     }
 
-    /// Where the host reaches TCP port 80 of 10.0.2.80.
+    /// The host's address that leads to TCP port 80 of 10.0.2.80.
     ///
     /// # Errors
     /// A counted lab has no ports.
@@ -128,7 +128,7 @@ impl Lab {
         self.forward(Protocol::Tcp, SocketAddrV4::new(GUEST, 80))
     }
 
-    /// Where the host reaches port 53 of 10.0.2.80, by TCP and UDP.
+    /// The host's address that leads to port 53 of 10.0.2.80, by TCP and UDP.
     ///
     /// # Errors
     /// A counted lab has no ports.
@@ -136,10 +136,10 @@ impl Lab {
         self.forward(Protocol::Udp, SocketAddrV4::new(GUEST, 53))
     }
 
-    /// Where the host reaches this address of the lab.
+    /// The host's address that leads to this address of the lab.
     ///
     /// # Errors
-    /// It was not in [`Options::forwards`].
+    /// The address was not in [`Options::forwards`].
     pub fn forward(&self, protocol: Protocol, to: SocketAddrV4) -> Result<SocketAddr> {
         let found = self
             .state
@@ -150,10 +150,11 @@ impl Lab {
         Ok((Ipv4Addr::LOCALHOST, forward.host).into())
     }
 
-    /// Runs a program in dom0 to its end, at most two minutes. A failed program is no error: see [`Output::code`].
+    /// Runs a program in dom0 to its end, for two minutes at most. A failed program is not an error: see
+    /// [`Output::code`].
     ///
     /// # Errors
-    /// No such program, no end in time, or no way in.
+    /// No such program; no end in time; no connection to the agent.
     pub fn exec<S: AsRef<str>>(&self, argv: &[S]) -> Result<Output> {
         self.exec_with(argv, &[], COMMAND)
     }
@@ -180,7 +181,8 @@ impl Lab {
         Ok(output)
     }
 
-    /// Runs a program in dom0 and gives its output as it comes; `each` may break off, which kills the program and gives `None`.
+    /// Runs a program in dom0 and passes its output on as it comes. `each` may break off, which kills the program and
+    /// returns `None`.
     ///
     /// # Errors
     /// As [`Lab::exec`].
@@ -198,7 +200,7 @@ impl Lab {
             .with_context(|| format!("in dom0: {line}"))
     }
 
-    /// Runs a program in dom0 that must succeed, and gives its standard output.
+    /// Runs a program in dom0 that must succeed. Returns its standard output.
     ///
     /// # Errors
     /// As [`Lab::exec`], and an exit code other than 0.
@@ -226,7 +228,7 @@ impl Lab {
     /// Writes a file in dom0, creating its folder.
     ///
     /// # Errors
-    /// What dom0 or the way in says.
+    /// An error of dom0 or of the connection.
     pub fn put(&self, path: &str, mode: u32, content: &[u8]) -> Result<()> {
         self.client()
             .put(path, mode, content, COMMAND)
@@ -236,7 +238,7 @@ impl Lab {
     /// Writes programs of this machine into a folder of dom0.
     ///
     /// # Errors
-    /// They can't be read; what dom0 or the way in says.
+    /// The programs cannot be read; an error of dom0 or of the connection.
     pub fn put_programs(&self, folder: &str, programs: &[PathBuf]) -> Result<()> {
         for program in programs {
             let name = program.file_name().context("a program has a name")?;
@@ -251,17 +253,17 @@ impl Lab {
     /// Reads a file of dom0.
     ///
     /// # Errors
-    /// What dom0 or the way in says.
+    /// An error of dom0 or of the connection.
     pub fn get(&self, path: &str) -> Result<Vec<u8>> {
         self.client()
             .get(path, COMMAND)
             .with_context(|| format!("reading {path} in dom0"))
     }
 
-    /// Waits until a xenstore path has a value, and gives it. It sleeps on a watch.
+    /// Waits until a xenstore path has a value, and returns it. It sleeps on a watch.
     ///
     /// # Errors
-    /// No value within `bound`, and those of [`Lab::exec`].
+    /// No value within `bound`, and the errors of [`Lab::exec`].
     pub fn xenstore_wait(&self, path: &str, bound: Duration) -> Result<String> {
         let mut found = Ok(None);
         let watched = self.stream(&["xenstore-watch", path], &[], bound, &mut |chunk| {
@@ -284,10 +286,10 @@ impl Lab {
         }
     }
 
-    /// Waits until the machine is off, takes down what is left, and gives the serial log.
+    /// Waits until the machine is off, takes the lab down, and returns the serial log.
     ///
     /// # Errors
-    /// It is not off within `bound`; the error has the last lines of the serial log.
+    /// The machine is not off within `bound`; the error has the last lines of the serial log.
     pub fn wait_off(mut self, bound: Duration) -> Result<String> {
         let start = Instant::now();
         loop {

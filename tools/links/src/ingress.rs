@@ -1,5 +1,5 @@
-//! A filter at a link's ingress: a program of classic BPF that sees each frame before the bridge does, as `tc`'s `bpf` filter with
-//! direct action (`net/sched/cls_bpf.c`). It goes when the link goes.
+//! A filter at the ingress of a link: a classic BPF program that sees each frame before the bridge does, as `tc`'s
+//! `bpf` filter with direct action (`net/sched/cls_bpf.c`). It is removed with the link.
 
 use netlink_packet_core::{DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_ECHO, NLM_F_REQUEST};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -16,9 +16,9 @@ const TCA_BPF_OPS_LEN: u16 = 4;
 const TCA_BPF_OPS: u16 = 5;
 /// `ETH_P_ALL` of `linux/if_ether.h`.
 const ETH_P_ALL: u16 = 3;
-/// Of the filters of a link, the first.
+/// The priority of the filter: the first one of the link.
 const PRIORITY: u16 = 1;
-/// What the kernel calls the ingress, by convention `ffff:0`.
+/// The handle of the ingress qdisc, by convention `ffff:0`.
 const QDISC: TcHandle = TcHandle {
     major: 0xffff,
     minor: 0,
@@ -27,25 +27,26 @@ const QDISC: TcHandle = TcHandle {
 /// One instruction of classic BPF: `struct sock_filter` of `linux/filter.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instruction {
-    /// What it does, by the constants of `linux/bpf_common.h`.
+    /// The operation, by the constants of `linux/bpf_common.h`.
     pub code: u16,
-    /// Instructions that are left out if a comparison is true.
+    /// The number of instructions to skip if the comparison is true.
     pub jt: u8,
-    /// The same, if it is false.
+    /// The number of instructions to skip if the comparison is false.
     pub jf: u8,
-    /// Its operand.
+    /// The operand.
     pub k: u32,
 }
 
 impl Links {
-    /// Has a program see every frame that comes in by a link, from the Ethernet header on, instead of one that may have been there before.
-    /// It returns `TC_ACT_OK`, 0, for what is to pass, and `TC_ACT_SHOT`, 2, for what is dropped and counted.
+    /// Installs a program that sees every frame which arrives by a link, from the Ethernet header on. It replaces an
+    /// earlier one. The program returns `TC_ACT_OK`, 0, for a frame to pass, and `TC_ACT_SHOT`, 2, for a frame to drop
+    /// and count.
     ///
     /// # Errors
-    /// The kernel lacks `sch_ingress` or `cls_bpf`, does not take the program, or has no such link.
+    /// The kernel lacks `sch_ingress` or `cls_bpf`, refuses the program, or has no such link.
     pub fn filter(&mut self, link: u32, program: &[Instruction]) -> Result<(), Error> {
         let (qdisc, filter) = (self.next(), self.next());
-        // Both in one datagram; the kernel works them off in their order.
+        // Both messages are sent in one datagram; the kernel handles them in order.
         let mut both = bytes(
             qdisc,
             NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE,
@@ -64,7 +65,7 @@ impl Links {
         for (code, module) in [(qdisc, "sch_ingress"), (filter, "cls_bpf")] {
             match code {
                 0 => {}
-                // ENOENT: no such kind.
+                // ENOENT: the kernel has no such kind.
                 -2 => return Err(Error::NoModule(module)),
                 code => {
                     return Err(refused(
@@ -78,14 +79,14 @@ impl Links {
         Ok(())
     }
 
-    /// How many frames the filter of a link has dropped.
+    /// The number of frames that the filter of a link has dropped.
     ///
     /// # Errors
-    /// No filter, or no link.
+    /// There is no filter, or no link.
     pub fn filtered(&mut self, link: u32) -> Result<u32, Error> {
         let sequence = self.next();
         let message = RouteNetlinkMessage::GetQueueDiscipline(ingress(link));
-        // Without an echo, the kernel tells it to everybody else.
+        // Without the echo flag, the kernel would send the answer to all listeners but us.
         self.ask(&bytes(sequence, NLM_F_REQUEST | NLM_F_ECHO, message))?;
         match self.reply(sequence, "an ingress qdisc")? {
             Told::Qdisc { drops, .. } => Ok(drops),
@@ -110,7 +111,7 @@ fn bpf(link: u32, program: &[Instruction]) -> TcMessage {
     let mut message = message(link, TcFilterBpf::KIND);
     message.header.parent = QDISC;
     message.header.handle = TcHandle { major: 0, minor: 1 };
-    // The protocol is in network order.
+    // The protocol is in network byte order.
     let info = TcHandle {
         major: PRIORITY,
         minor: ETH_P_ALL.to_be(),

@@ -1,24 +1,25 @@
-//! The bridge port, set from within: no script, no `ip`, one system call and two acknowledgements of the kernel's.
+//! Sets up a guest's bridge port by netlink, without scripts and without `ip`: one system call and two acknowledgements
+//! of the kernel.
 //!
 //! ```no_run
 //! use std::time::Duration;
 //! use mayfly_links::{Links, vif_name};
 //!
-//! let mut links = Links::open()?; // before the vif is asked for, so that its birth is heard of
+//! let mut links = Links::open()?; // before the vif is requested, so that no event is missed
 //! let bridge = links.bridge("xenbr0")?;
 //! let mut vif = links.appeared(&vif_name(5, 0), Duration::from_secs(10))?;
 //! links.attach(&mut vif, &bridge, None)?;
 //! # Ok::<(), mayfly_links::Error>(())
 //! ```
 //!
-//! What Xen's own `vif-bridge` script does (4.17: `tools/hotplug/Linux`) is done as well, or is so already: netback itself gives the vif the address
-//! fe:ff:ff:ff:ff:ff; it takes the bridge's MTU, becomes its port, and goes up. On top of that it gets no IPv6 address, so
-//! that dom0 sends no neighbour discovery into a guest's first packets.
+//! This does all that Xen's `vif-bridge` script does (4.17: `tools/hotplug/Linux`): the vif takes the bridge's MTU,
+//! becomes its port, and goes up; netback itself sets the vif's address to fe:ff:ff:ff:ff:ff. In addition, the vif gets
+//! no IPv6 address, so that dom0 sends no neighbour discovery into a guest's first packets.
 //!
-//! Crates weighed: `netlink-packet-core` and `netlink-packet-route` (MIT, kept, plain types, no runtime) for the messages, and `rustix`,
-//! which is here anyway, for the socket. `rtnetlink` needs tokio; `neli` (BSD) has types for less of `RTM_NEWLINK` and brings its
-//! own sockets. What comes is read attribute by attribute rather than as the crate's `LinkMessage`,
-//! because that one fails as a whole on an attribute that a later kernel has changed.
+//! Crates considered: `netlink-packet-core` and `netlink-packet-route` (MIT, used: plain types, no runtime) for the
+//! messages, and `rustix`, which the project uses anyway, for the socket. `rtnetlink` needs tokio; `neli` (BSD) covers
+//! less of `RTM_NEWLINK` and brings its own sockets. Received messages are read attribute by attribute rather than as
+//! the crate's `LinkMessage`, because that fails as a whole on an attribute that a later kernel has changed.
 #![deny(unsafe_code)]
 
 mod error;

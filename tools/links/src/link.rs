@@ -14,22 +14,22 @@ pub struct Link {
     pub index: u32,
     /// Its name.
     pub name: String,
-    /// Its MAC address, where it has one.
+    /// Its MAC address, if it has one.
     pub mac: Option<[u8; 6]>,
-    /// Its driver's kind, where that has one: `bridge`, `veth`, ...; `vif` for netback's, from 6.2 on.
+    /// The kind of its driver, if it has one: `bridge`, `veth`, ...; `vif` for netback's, from Linux 6.2 on.
     pub kind: Option<String>,
     /// The bridge or bond that it belongs to.
     pub master: Option<u32>,
-    /// The largest packet.
+    /// Its MTU in bytes.
     pub mtu: u32,
     /// Whether it was set up.
     pub up: bool,
-    /// Whether something is connected to it.
+    /// Whether it has a carrier: the other end is connected.
     pub running: bool,
 }
 
 impl Link {
-    /// Which guest's it is, when its name is one of netback's.
+    /// The guest's device, if the link's name is one of netback's.
     #[must_use]
     pub fn vif(&self) -> Option<Vif> {
         let (domid, device) = self.name.strip_prefix("vif")?.split_once('.')?;
@@ -37,7 +37,7 @@ impl Link {
             domid: domid.parse().ok()?,
             device: device.parse().ok()?,
         };
-        // No leading zeros or signs, and nothing like `vif1.0-emu`.
+        // Reject leading zeros, signs, and names like `vif1.0-emu`.
         (vif_name(vif.domid, vif.device) == self.name).then_some(vif)
     }
 }
@@ -47,7 +47,7 @@ impl Link {
 pub struct Vif {
     /// The guest.
     pub domid: u16,
-    /// Which of its devices.
+    /// The number of the guest's network device.
     pub device: u32,
 }
 
@@ -58,20 +58,20 @@ pub struct Bridge {
     pub index: u32,
     /// Its name.
     pub name: String,
-    /// Its MAC address: dom0's, to who is connected to it.
+    /// Its MAC address, which is dom0's address on the bridge.
     pub mac: [u8; 6],
-    /// The largest packet.
+    /// Its MTU in bytes.
     pub mtu: u32,
 }
 
-/// What the kernel tells without being asked.
+/// A notification of the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The link is there, or is another than before.
+    /// The link is new or has changed.
     Is(Link),
-    /// The same, and what it can do is other than before.
+    /// The link has changed, and so have its features.
     Featured(Link),
-    /// More has changed than could be kept: what was known of links has to be asked for again.
+    /// Notifications were lost: the state of links must be queried again.
     Lost,
     /// The link is gone.
     Gone {
@@ -82,7 +82,7 @@ pub enum Change {
     },
 }
 
-/// What netback calls a guest's link.
+/// The name that netback gives to a guest's link.
 #[must_use]
 pub fn vif_name(domid: u16, device: u32) -> String {
     format!("vif{domid}.{device}")
@@ -99,7 +99,7 @@ pub fn check_name(name: &str) -> Result<(), Error> {
         || matches!(name, "." | "..")
         || !name.bytes().all(legal)
     {
-        // What goes into a message is no longer than a name.
+        // Limit the length of the name in the message.
         return Err(Error::Name(name.chars().take(NAME_MAX * 2).collect()));
     }
     Ok(())

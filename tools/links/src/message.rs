@@ -20,7 +20,8 @@ use super::link::{Change, Link};
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_NEWQDISC: u16 = 36;
-/// `TCA_STATS`, of which `struct tc_stats` (`linux/gen_stats.h`) has the drops behind 8 bytes' and 4 packets' octets.
+/// `TCA_STATS`. In its `struct tc_stats` (`linux/gen_stats.h`), the count of drops comes after 8 bytes with the count
+/// of bytes and 4 bytes with the count of packets.
 const TCA_STATS: u16 = 3;
 const DROPS: std::ops::Range<usize> = 12..16;
 /// `linux/if_link.h`.
@@ -32,7 +33,7 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_EVENT: u16 = 44;
 const IFLA_EVENT_FEATURES: u32 = 2;
-/// `NLA_TYPE_MASK` of `linux/netlink.h`: without the bits that say how an attribute is written.
+/// `NLA_TYPE_MASK` of `linux/netlink.h`: excludes the flag bits.
 const NLA_TYPE_MASK: u16 = 0x3fff;
 /// `sizeof(struct nlmsghdr)` and `sizeof(struct ifinfomsg)`.
 const HEADER: usize = 16;
@@ -40,10 +41,10 @@ const LINK_HEADER: usize = 16;
 /// `sizeof(struct tcmsg)`.
 const TC_HEADER: usize = 20;
 
-/// One message of the kernel's.
+/// A message from the kernel.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Told {
-    /// A link, or the end of one.
+    /// A new, changed or removed link.
     Link {
         sequence: u32,
         change: Change,
@@ -51,9 +52,9 @@ pub(super) enum Told {
     },
     /// The end of a list.
     Done { sequence: u32, interrupted: bool },
-    /// A link's queueing discipline, as far as its count goes.
+    /// The count of drops of a link's queueing discipline.
     Qdisc { sequence: u32, drops: u32 },
-    /// A request's acknowledgement, 0, or a negative `errno`.
+    /// The outcome of a request: 0, or a negative `errno`.
     Outcome { sequence: u32, code: i32 },
 }
 
@@ -78,7 +79,7 @@ pub(super) fn list(sequence: u32) -> Vec<u8> {
     )
 }
 
-/// Wants no IPv6 address on a link.
+/// Disables the automatic IPv6 address of a link.
 pub(super) fn no_address(sequence: u32, index: u32) -> Vec<u8> {
     let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
     let spec = LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]);
@@ -98,7 +99,7 @@ pub(super) fn address(sequence: u32, index: u32, mac: [u8; 6]) -> Vec<u8> {
     change(sequence, index, LinkFlags::empty(), vec![mac])
 }
 
-/// Has a bridge learn nothing from a port, and send it all groups, as to a router.
+/// Sets a port from which the bridge learns no addresses and to which it sends all multicast, as to a router.
 pub(super) fn own_port(sequence: u32, index: u32) -> Vec<u8> {
     let port = vec![
         InfoBridgePort::Learning(false),
@@ -107,7 +108,7 @@ pub(super) fn own_port(sequence: u32, index: u32) -> Vec<u8> {
     set_port(sequence, index, port)
 }
 
-/// Has a bridge send to a port, or not, what is not for one MAC address that it knows.
+/// Sets whether a bridge floods a port with frames whose MAC address it does not know, and with groups.
 pub(super) fn flood(sequence: u32, index: u32, floods: bool) -> Vec<u8> {
     let port = vec![
         InfoBridgePort::UnicastFlood(floods),
@@ -130,7 +131,7 @@ fn set_port(sequence: u32, index: u32, port: Vec<InfoBridgePort>) -> Vec<u8> {
     )
 }
 
-/// Has a bridge send to one port what is meant for a MAC address: it neither forgets that nor learns otherwise.
+/// Adds a permanent entry by which a bridge sends frames for a MAC address to one port.
 pub(super) fn direct(sequence: u32, port: u32, mac: [u8; 6]) -> Vec<u8> {
     let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
     let message = RouteNetlinkMessage::NewNeighbour(forwarding(port, mac));
@@ -178,7 +179,7 @@ pub(super) fn bytes(sequence: u32, flags: u16, message: RouteNetlinkMessage) -> 
     bytes
 }
 
-/// Takes the first message of a datagram, and how many bytes it took. `None` in place of a message is one of no interest.
+/// Parses the first message of a datagram. Returns also its length in bytes. `None` is a message that is ignored.
 pub(super) fn take(datagram: &[u8]) -> Result<(Option<Told>, usize), String> {
     let buffer = NetlinkBuffer::new_checked(datagram).map_err(|error| error.to_string())?;
     let length = usize::try_from(buffer.length()).map_err(|error| error.to_string())?;
@@ -210,13 +211,13 @@ pub(super) fn take(datagram: &[u8]) -> Result<(Option<Told>, usize), String> {
         }),
         _ => None,
     };
-    // The next one begins at a multiple of four.
+    // The next message begins at a multiple of four.
     Ok((told, length.next_multiple_of(4).min(datagram.len())))
 }
 
 fn link(gone: bool, payload: &[u8]) -> Result<Option<Change>, String> {
     let header = LinkHeader::parse(payload).map_err(|error| error.to_string())?;
-    // A bridge tells of its ports in messages of its own, whose end is not the link's end.
+    // A bridge sends messages about its ports too. The end of such a message's port is not the end of the link.
     if header.interface_family != AddressFamily::Unspec {
         return Ok(None);
     }
@@ -253,8 +254,8 @@ fn link(gone: bool, payload: &[u8]) -> Result<Option<Change>, String> {
     }))
 }
 
-/// The attributes of a message, or of another attribute (`linux/netlink.h`, `struct nlattr`). By hand, because many links are told of in
-/// each guest's birth, with some fifty attributes each.
+/// The attributes of a message, or of another attribute (`linux/netlink.h`, `struct nlattr`). They are parsed by hand
+/// for speed, because each birth of a guest causes many messages with some fifty attributes each.
 fn attributes(mut rest: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), String>> {
     std::iter::from_fn(move || {
         let (&[low, high, kind, more], _) = rest.split_first_chunk()?;
@@ -276,7 +277,7 @@ fn find(all: &[u8], wanted: u16) -> Option<&[u8]> {
         .find_map(|(kind, value)| (kind == wanted).then_some(value))
 }
 
-/// A qdisc that says nothing has dropped nothing.
+/// The count of drops; 0 for a qdisc without statistics.
 fn drops(payload: &[u8]) -> u32 {
     let stats = find(payload.get(TC_HEADER..).unwrap_or_default(), TCA_STATS);
     stats

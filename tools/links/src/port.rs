@@ -1,16 +1,17 @@
-//! A port of our own on a bridge, and where the bridge sends what is meant for a MAC address.
+//! A port of our own on a bridge, and the bridge's forwarding of MAC addresses.
 
 use super::error::Error;
 use super::link::{Bridge, Link};
 use super::message;
 use super::socket::{Links, refused};
 
-/// The MAC address of ports that never are a bridge's own (as netback's): a bridge takes the lowest of its ports' for itself.
+/// The MAC address of our ports, as of netback's. A bridge takes the lowest address of its ports for itself, and this
+/// one never is.
 const PORT_MAC: [u8; 6] = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff];
 
 impl Links {
-    /// Makes a link of our own a port of a bridge. The bridge learns nothing from what it sends there, as that has other
-    /// people's MAC addresses, and gives it what is sent to groups, whoever has joined them.
+    /// Makes a link of our own a port of a bridge. The bridge learns no addresses from its frames, because they have
+    /// the MAC addresses of guests, and sends it all multicast, whether or not a group was joined.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -24,21 +25,21 @@ impl Links {
         self.done(sequence, "cannot set the bridge port", link)
     }
 
-    /// Whether the bridge that a link is a port of sends there what is for everybody, for a group, or for nobody that it knows.
+    /// Sets whether the bridge floods a port with broadcasts, multicast and frames for unknown addresses.
     ///
     /// # Errors
-    /// The kernel refuses, or the link is gone, or no port.
+    /// The kernel refuses; the link is gone; or it is not a port.
     pub fn flood(&mut self, link: &Link, floods: bool) -> Result<(), Error> {
         let sequence = self.next();
         self.ask(&message::flood(sequence, link.index, floods))?;
         self.done(sequence, "cannot set the bridge port", link)
     }
 
-    /// Has the bridge that a link is a port of send there, and nowhere else, what is meant for a MAC address. It holds until
-    /// the next call, or until the port is gone; the bridge does not learn otherwise.
+    /// Makes the bridge send frames for a MAC address to this port only, until the next call or until the port is gone.
+    /// The bridge does not learn otherwise.
     ///
     /// # Errors
-    /// The kernel refuses, or the link is gone, or no port.
+    /// The kernel refuses; the link is gone; or it is not a port.
     pub fn direct(&mut self, link: &Link, mac: [u8; 6]) -> Result<(), Error> {
         let sequence = self.next();
         self.ask(&message::direct(sequence, link.index, mac))?;

@@ -19,23 +19,23 @@ use super::message::{self, Told};
 
 /// `RTMGRP_LINK` of `linux/rtnetlink.h`: the group RTNLGRP_LINK as a bit.
 const RTMGRP_LINK: u32 = 1;
-/// What the kernel's datagrams fit into (`netlink_recvmsg` never makes a larger part of a list).
+/// The size of the buffer for a datagram (`netlink_recvmsg` never makes a larger part of a list).
 const DATAGRAM: usize = 32 * 1024;
-/// Room in the kernel for what nobody has read yet: the births of many vifs at once.
+/// The size of the socket's receive buffer in bytes: enough for the births of many vifs at once.
 const ROOM: usize = 4 << 20;
-/// How long the kernel, which answers within the system call, may take.
+/// The time limit for an answer of the kernel, which answers within the system call.
 const ANSWER: Duration = Duration::from_secs(5);
-/// A list that changes while it is read is begun anew this often.
+/// The number of times that a list is read again because it changed meanwhile.
 const LISTS: u32 = 16;
-/// Changes that nobody has taken; when there are more, they go, and who waits asks the kernel.
+/// The greatest number of stored changes. Beyond that, all are dropped, and the caller queries the kernel.
 const CHANGES_MAX: usize = 1024;
 
-/// dom0's links, and what becomes of them from the moment it was opened.
+/// dom0's links, and their changes since this was opened.
 pub struct Links {
     fd: OwnedFd,
     sequence: u32,
     datagram: Vec<u8>,
-    /// What has come and was not looked at.
+    /// Received messages that have not been handled.
     inbox: VecDeque<Told>,
     changes: VecDeque<Change>,
 }
@@ -44,15 +44,15 @@ impl Links {
     /// Opens the socket and asks to be told of changes.
     ///
     /// # Errors
-    /// A kernel without it, or that forbids it.
+    /// The kernel lacks or forbids netlink.
     pub fn open() -> Result<Self, Error> {
         Self::of(RTMGRP_LINK)
     }
 
-    /// Opens the socket for who only asks and sets: [`Self::appeared`] and the like see nothing by it.
+    /// Opens the socket for queries and settings only: [`Self::appeared`] and the like get no notifications.
     ///
     /// # Errors
-    /// As [`Self::open`]'s.
+    /// As [`Self::open`].
     pub fn asking() -> Result<Self, Error> {
         Self::of(0)
     }
@@ -62,7 +62,8 @@ impl Links {
         // NETLINK_ROUTE is protocol 0.
         let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)
             .map_err(io::Error::from)?;
-        // Beyond the administrator's limit it takes a privilege; without it a gap is more likely, and is noticed.
+        // A size beyond the administrator's limit needs a privilege. Without it, a loss of notifications is more
+        // likely, and is noticed.
         if sockopt::set_socket_recv_buffer_size_force(&fd, ROOM).is_err() {
             sockopt::set_socket_recv_buffer_size(&fd, ROOM).map_err(io::Error::from)?;
         }
@@ -79,7 +80,7 @@ impl Links {
     /// Finds a link by name.
     ///
     /// # Errors
-    /// No such link, or a name that none can have.
+    /// No such link, or an invalid name.
     pub fn find(&mut self, name: &str) -> Result<Link, Error> {
         check_name(name)?;
         let sequence = self.next();
@@ -97,7 +98,7 @@ impl Links {
     /// Finds a bridge by name.
     ///
     /// # Errors
-    /// No such link, or one that is no bridge.
+    /// No such link, or it is not a bridge.
     pub fn bridge(&mut self, name: &str) -> Result<Bridge, Error> {
         let Link {
             index,
@@ -108,7 +109,7 @@ impl Links {
             ..
         } = self.find(name)?;
         match kind.as_deref() {
-            // Open vSwitch' own links are not for RTM_NEWLINK to join.
+            // A link cannot join Open vSwitch by RTM_NEWLINK.
             Some("bridge") => Ok(Bridge {
                 index,
                 name,
@@ -129,7 +130,7 @@ impl Links {
     /// All links.
     ///
     /// # Errors
-    /// A kernel that does not answer, or a list that does not stand still.
+    /// The kernel does not answer, or the list keeps changing.
     pub fn list(&mut self) -> Result<Vec<Link>, Error> {
         for _ in 0..LISTS {
             let sequence = self.next();
@@ -163,10 +164,10 @@ impl Links {
         Err(Error::Unsteady)
     }
 
-    /// Waits for a link to appear; one that has since this was opened counts.
+    /// Waits for a link to appear. A link that has appeared since this was opened counts.
     ///
     /// # Errors
-    /// It does not within the bound.
+    /// The link does not appear within the bound.
     pub fn appeared(&mut self, name: &str, bound: Duration) -> Result<Link, Error> {
         check_name(name)?;
         let found = self.until(name, bound, |heard| heard.flatten())?;
@@ -176,10 +177,10 @@ impl Links {
         })
     }
 
-    /// Waits for a link to be gone, which it may be already.
+    /// Waits for a link to be gone. It may be gone already.
     ///
     /// # Errors
-    /// It is still there after the bound.
+    /// The link is still there after the bound.
     pub fn gone(&mut self, name: &str, bound: Duration) -> Result<(), Error> {
         if self.there(name)?.is_none() {
             return Ok(());
@@ -193,17 +194,18 @@ impl Links {
         })
     }
 
-    /// Makes a link a port of a bridge, without an IPv6 address of its own, and sets it up. `mtu` is the bridge's unless another is given.
+    /// Makes a link a port of a bridge, without an IPv6 address of its own, and sets it up. `mtu` defaults to the
+    /// bridge's.
     ///
     /// # Errors
-    /// The kernel refuses: what is wrong with the link, the bridge or the caller's rights.
+    /// The kernel refuses; the error names the link, the bridge or the missing permission.
     pub fn attach(
         &mut self,
         link: &mut Link,
         bridge: &Bridge,
         mtu: Option<u32>,
     ) -> Result<(), Error> {
-        // Setting an MTU that it has costs a notification to everybody.
+        // Setting the same MTU again would cost a notification to all listeners.
         let mtu = Some(mtu.unwrap_or(bridge.mtu)).filter(|mtu| *mtu != link.mtu && *mtu != 0);
         let what = format!("cannot make {} a port of {}", link.name, bridge.name);
         self.set_up(link, &what, |sequence, link| {
@@ -211,7 +213,7 @@ impl Links {
         })
     }
 
-    /// Sends a message that sets a link up, if it is not, and wants no IPv6 address on it before.
+    /// Sends a message that sets a link up, if it is down. Before that, it disables the link's IPv6 address.
     fn set_up(
         &mut self,
         link: &mut Link,
@@ -219,8 +221,9 @@ impl Links {
         message: impl FnOnce(u32, u32) -> Vec<u8>,
     ) -> Result<(), Error> {
         let (quiet, sequence) = (self.next(), self.next());
-        // Both in one datagram; the kernel works them off in their order. The first is a message of its own because
-        // kernels look at IFLA_AF_SPEC last, when the link is up and has its address, and one without IPv6 refuses it.
+        // Both messages are sent in one datagram; the kernel handles them in order. The first is a separate message
+        // because kernels read IFLA_AF_SPEC last, when the link is up and has its address, and because a kernel without
+        // IPv6 refuses it.
         let mut messages = Vec::new();
         if !link.up {
             messages = message::no_address(quiet, link.index);
@@ -237,7 +240,7 @@ impl Links {
         Ok(())
     }
 
-    /// Forgets what was heard so far.
+    /// Discards all notifications so far.
     ///
     /// # Errors
     /// The socket fails.
@@ -248,16 +251,17 @@ impl Links {
         Ok(())
     }
 
-    /// Waits until netback has connected a link, by what is heard from [`Self::pass`] on. False when that was not to be heard within
-    /// the bound, which it is not for a front end that can do all that netback can: who needs to know asks xenstored.
+    /// Waits until netback has connected a link, by the notifications since [`Self::pass`]. Returns false if there was
+    /// none within the bound. There is none for a front end that supports all of netback's features: a caller that
+    /// needs to know reads xenstore.
     ///
-    /// The link has its carrier as soon as a thread of netback's runs, and drops frames for some time yet. When all of it is there,
-    /// netback takes the kernel's lock of links, has it tell what the link can do with this front end, and lets frames pass
-    /// (`xenvif_carrier_on` of drivers/net/xen-netback/interface.c). So they pass when anything has been asked of the kernel's links, or
-    /// set, after this: that takes the lock as well.
+    /// The link has a carrier as soon as a thread of netback runs, but it still drops frames for some time. When all is
+    /// set up, netback takes the kernel's lock of links, updates the link's features for this front end, and lets
+    /// frames pass (`xenvif_carrier_on` of drivers/net/xen-netback/interface.c). So frames pass after any query or
+    /// setting of links that follows this call, because that takes the lock as well.
     ///
     /// # Errors
-    /// The socket fails; there is no such link any more.
+    /// The socket fails, or the link is gone.
     pub fn connected(&mut self, name: &str, bound: Duration) -> Result<bool, Error> {
         let end = Instant::now() + bound;
         let featured =
@@ -276,13 +280,14 @@ impl Links {
         Ok(true)
     }
 
-    /// Waits until something is connected to a link, and the bridge that it is a port of knows.
+    /// Waits until a link has a carrier and its bridge knows.
     ///
-    /// The kernel tells its bridges before it tells us (`netdev_state_change` of net/core/dev.c). It does so at once for a link that
-    /// was up when it got its carrier, and within a second for another (`linkwatch_urgent_event` of net/core/link_watch.c).
+    /// The kernel tells its bridges before it tells us (`netdev_state_change` of net/core/dev.c). It does so at once
+    /// for a link that was up when it got its carrier, and within a second for any other (`linkwatch_urgent_event` of
+    /// net/core/link_watch.c).
     ///
     /// # Errors
-    /// Nothing is within the bound.
+    /// The link has no carrier within the bound.
     pub fn running(&mut self, name: &str, bound: Duration) -> Result<(), Error> {
         let found = self.until(name, bound, |heard| {
             heard.flatten().filter(|link| link.running)
@@ -293,7 +298,8 @@ impl Links {
         })
     }
 
-    /// The next change that has come, without a wait. Who polls the descriptor for several things empties this first.
+    /// The next change received, without waiting. A caller that polls the descriptor along with others must empty this
+    /// first.
     ///
     /// # Errors
     /// The socket fails.
@@ -311,7 +317,7 @@ impl Links {
         }
     }
 
-    /// What the last change of a link made of it: `None` when nothing has been heard.
+    /// The link's state after its last change; `None` if there was no notification.
     fn heard(&mut self, name: &str) -> Result<Option<Option<Link>>, Error> {
         self.sort();
         for change in self.changes.iter().rev() {
@@ -322,7 +328,7 @@ impl Links {
                 Change::Gone { name: gone, .. } if gone == name => return Ok(Some(None)),
                 Change::Lost => {
                     let there = self.there(name)?;
-                    // It is the first whenever there is one.
+                    // If there is one, it is the first.
                     self.changes.pop_front();
                     return Ok(Some(there));
                 }
@@ -332,7 +338,7 @@ impl Links {
         Ok(None)
     }
 
-    /// Looks at what was heard of a link until something is found; `None` when the bound is over.
+    /// Checks the notifications about a link until `found` returns a value; `None` when the bound is over.
     fn until<T>(
         &mut self,
         name: &str,
@@ -353,7 +359,7 @@ impl Links {
     }
 
     pub(super) fn next(&mut self) -> u32 {
-        // 0 is the sequence number of what the kernel tells by itself.
+        // The kernel's notifications have the sequence number 0.
         self.sequence = self.sequence.checked_add(1).unwrap_or(1);
         self.sequence
     }
@@ -365,7 +371,7 @@ impl Links {
         }
     }
 
-    /// The outcome of a request; all else is kept.
+    /// Waits for the outcome of a request. Other messages are kept.
     pub(super) fn outcome(&mut self, wanted: u32, what: &'static str) -> Result<i32, Error> {
         let mine =
             |told: &Told| matches!(told, Told::Outcome { sequence, .. } if *sequence == wanted);
@@ -375,7 +381,7 @@ impl Links {
         }
     }
 
-    /// The next part of what was asked for, or the outcome; all else is kept.
+    /// Waits for the next part of an answer, or the outcome. Other messages are kept.
     pub(super) fn reply(&mut self, wanted: u32, what: &'static str) -> Result<Told, Error> {
         let mine = |told: &Told| match told {
             Told::Link { sequence, .. }
@@ -407,7 +413,7 @@ impl Links {
         }
     }
 
-    /// Keeps a change; outcomes that nobody waits for any more go.
+    /// Keeps a change. Late outcomes are dropped.
     fn keep(&mut self, told: Told) {
         let Told::Link { change, .. } = told else {
             return;
@@ -423,7 +429,7 @@ impl Links {
         self.changes.push_back(Change::Lost);
     }
 
-    /// Reads one datagram into the inbox; false when there is none.
+    /// Reads one datagram into the inbox. Returns false if there is none.
     fn receive(&mut self) -> Result<bool, Error> {
         loop {
             let flags = RecvFlags::TRUNC | RecvFlags::DONTWAIT;
@@ -431,14 +437,14 @@ impl Links {
                 Ok((_, length, from)) => (length, from),
                 Err(Errno::AGAIN) => return Ok(false),
                 Err(Errno::INTR) => continue,
-                // The kernel had no room for all that it had to tell.
+                // The socket's buffer was full, so notifications were lost.
                 Err(Errno::NOBUFS) => {
                     self.lose();
                     continue;
                 }
                 Err(error) => return Err(Error::Io(error.into())),
             };
-            // Other processes can write to the socket as well: what is not the kernel's does not count.
+            // Other processes can write to the socket as well. Only the kernel's messages count.
             let from = from.and_then(|from| SocketAddrNetlink::try_from(from).ok());
             if from.is_none_or(|from| from.pid() != 0) {
                 continue;
@@ -475,7 +481,7 @@ impl AsFd for Links {
     }
 }
 
-/// What a negative `errno` of the kernel's means.
+/// The error of a negative `errno` from the kernel.
 pub(super) fn refused(code: i32, what: &str, name: &str) -> Error {
     let code = code.saturating_neg();
     match Errno::from_raw_os_error(code) {

@@ -1,4 +1,4 @@
-//! A network link whose other end is a descriptor of ours: a port of a bridge that a process reads frames from and writes frames to.
+//! A TAP link: a network link whose frames a process reads and writes by a descriptor. It can be a port of a bridge.
 //!
 //! ABI: Linux `linux/if_tun.h`, `linux/if.h` and `linux/virtio_net.h`.
 #![allow(unsafe_code, reason = "two ioctls that no crate wraps")]
@@ -29,29 +29,29 @@ struct InterfaceRequest {
 }
 const _: () = assert!(size_of::<InterfaceRequest>() == size_of::<libc::ifreq>());
 
-/// What the kernel leaves to the process that reads frames, and takes from it: with the first two, each frame is behind a `struct virtio_net_hdr` of 10
-/// bytes, in both directions.
+/// The offloads between the kernel and the process that reads and writes frames. With `Checksums` and `Segments`, each
+/// frame follows a `struct virtio_net_hdr` of 10 bytes, in both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offers {
-    /// Frames as they are on a wire, without anything before them.
+    /// Frames are complete, as on a wire, without a header before them.
     Nothing,
-    /// Checksums need not be complete.
+    /// Checksums may be blank.
     Checksums,
-    /// And TCP need not be cut into segments.
+    /// Checksums may be blank, and TCP frames may be larger than a segment.
     Segments,
 }
 
-/// The link. It is gone when this is dropped.
+/// A TAP link. Dropping this removes it.
 #[derive(Debug)]
 pub struct Tap {
     device: File,
 }
 
 impl Tap {
-    /// Makes it.
+    /// Creates the link.
     ///
     /// # Errors
-    /// The kernel has no `tun`, or somebody has a link of that name, or it is no name.
+    /// The kernel has no `tun`; a link of that name exists; or the name is invalid.
     pub fn open(name: &str, offers: Offers) -> io::Result<Self> {
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let device = File::from(rustix::fs::open("/dev/net/tun", flags, Mode::empty())?);
@@ -87,10 +87,10 @@ impl Tap {
         Ok(Self { device })
     }
 
-    /// Reads a frame, and gives its length with that of the header, if there is one; nothing when no frame is there.
+    /// Reads a frame, after its header if there is one. Returns the length of both; `None` when there is no frame.
     ///
     /// # Errors
-    /// The link is not there any more, or was set down.
+    /// The link is gone or was set down.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         match rustix::io::read(&self.device, buffer) {
             Ok(length) => Ok(Some(length)),
@@ -99,10 +99,10 @@ impl Tap {
         }
     }
 
-    /// Gives a frame to the kernel, with the header before it, if there is one.
+    /// Passes a frame to the kernel, after its header if there is one.
     ///
     /// # Errors
-    /// It does not take it.
+    /// The kernel refuses the frame.
     pub fn write(&self, frame: &[u8]) -> io::Result<()> {
         rustix::io::write(&self.device, frame)?;
         Ok(())

@@ -1,4 +1,4 @@
-//! Messages from bytes here; with the kernel in `tests/links.rs`.
+//! Tests of parsing. `tests/links.rs` tests with the kernel.
 
 use proptest::prelude::*;
 

@@ -1,6 +1,6 @@
-//! Bridge ports with the kernel's help, in a network namespace of its own.
+//! Bridge ports in the kernel, in a network namespace of their own.
 //!
-//! As there are no vifs, one end of a veth pair stands for one; its name does not matter to the kernel.
+//! There are no vifs here, so one end of a veth pair stands for a vif; the name does not matter to the kernel.
 
 #![allow(
     clippy::unwrap_used,
@@ -32,7 +32,7 @@ fn a_port_comes_is_attached_and_goes() {
         links.appeared("vif5.0", SHORT),
         Err(Error::NotAppeared { .. })
     ));
-    // It appears while it is waited for.
+    // The link appears during the wait.
     let waiter = std::thread::spawn(|| {
         std::thread::sleep(SHORT);
         ip("link add vif5.0 address fe:ff:ff:ff:ff:ff type veth peer name guest");
@@ -50,7 +50,7 @@ fn a_port_comes_is_attached_and_goes() {
     assert!(vif.up);
     links.running("vif5.0", BOUND).unwrap();
     ip("link set guest down");
-    // The kernel tells of a lost carrier within a second.
+    // The kernel reports a lost carrier within a second.
     let end = Instant::now() + BOUND;
     while links.running("vif5.0", SHORT).is_ok() {
         assert!(Instant::now() < end);
@@ -62,7 +62,7 @@ fn a_port_comes_is_attached_and_goes() {
     ));
     ip("link set guest up");
     links.running("vif5.0", BOUND).unwrap();
-    // The guest's end gets its address of the kernel, the vif none.
+    // The kernel gives the guest's end an address, and the vif none.
     let addresses = std::fs::read_to_string("/proc/net/if_inet6").unwrap();
     assert!(!addresses.contains("vif5.0"), "{addresses}");
     let vifs: Vec<_> = links
@@ -73,7 +73,7 @@ fn a_port_comes_is_attached_and_goes() {
         .collect();
     assert_eq!(vifs.len(), 1);
     assert_eq!((vifs[0].domid, vifs[0].device), (5, 0));
-    // Leaving the bridge is not the end.
+    // A link that leaves the bridge is not gone.
     ip("link set vif5.0 nomaster");
     assert!(matches!(
         links.gone("vif5.0", SHORT),
@@ -86,7 +86,7 @@ fn a_port_comes_is_attached_and_goes() {
     links.gone("vif5.0", BOUND).unwrap();
     waiter.join().unwrap();
     links.gone("vif5.0", SHORT).unwrap();
-    // One that came and went has not appeared.
+    // A link that came and went has not appeared.
     assert!(matches!(
         links.appeared("vif5.0", SHORT),
         Err(Error::NotAppeared { .. })
@@ -120,7 +120,7 @@ fn changes_that_were_lost_are_asked_for() {
     }
     let mut links = Links::open().unwrap();
     ip("link add vif7.0 type veth peer name guest");
-    // More than is kept, behind it.
+    // More changes follow than are kept.
     for round in 0..1500 {
         let mtu = 1400 + round % 2;
         ip(&format!("link set guest mtu {mtu}"));

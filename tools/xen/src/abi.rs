@@ -1,14 +1,14 @@
-//! Xen's public headers as far as the domain builder speaks them, in the headers' names.
+//! The parts of Xen's public headers that the domain builder uses, under the headers' names.
 //!
-//! Source: Xen 4.17 `xen/include/public`, and 4.18 to 4.20 where a comment says so. Sizes and offsets are asserted below
-//! each struct. Nothing here touches memory: a value becomes octets, and [`super::sys`] copies those.
+//! Source: Xen 4.17 `xen/include/public`, and 4.18 to 4.20 where a comment says so. Sizes and offsets are asserted
+//! below each struct. Nothing here touches memory: a value becomes bytes, and [`super::sys`] copies those.
 #![allow(non_camel_case_types, reason = "the headers' names")]
 
 use std::mem::{offset_of, size_of};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Octets in a frame.
+/// The size of a frame in bytes.
 pub const PAGE_SIZE: usize = 4096;
 
 // --- xen.h -------------------------------------------------------------------
@@ -73,7 +73,7 @@ pub(crate) struct xen_foreign_memory_map {
 const _: () = assert!(size_of::<xen_foreign_memory_map>() == 24);
 const _: () = assert!(offset_of!(xen_foreign_memory_map, nr_entries) == 8);
 
-/// `struct e820entry` (tools' own, as XENMEM_set_memory_map takes it: 20 octets, packed).
+/// `struct e820entry` (tools' own, as XENMEM_set_memory_map takes it: 20 bytes, packed).
 pub(crate) const E820_ENTRY: usize = 20;
 
 // --- event_channel.h ---------------------------------------------------------
@@ -136,8 +136,8 @@ pub(crate) const XEN_DOMCTL_SETHVMCONTEXT: u32 = 34;
 pub(crate) const XEN_DOMCTL_SETTSCINFO: u32 = 60;
 pub(crate) const XEN_DOMCTL_SET_PAGING_MEMPOOL_SIZE: u32 = 86;
 
-/// `SECINITSID_DOMU`: who a guest is to FLASK when nothing else is said, as for libxl (xen/xsm/flask/policy/initial_sids, counted
-/// from 1). Without FLASK nobody looks at it.
+/// `SECINITSID_DOMU`: the default security label of a guest under FLASK, as for libxl
+/// (xen/xsm/flask/policy/initial_sids, counted from 1). Without FLASK it is ignored.
 pub(crate) const SECINITSID_DOMU: u32 = 12;
 
 /// `XEN_DOMCTL_CDF_hvm`.
@@ -147,7 +147,7 @@ pub(crate) const XEN_DOMCTL_CDF_HAP: u32 = 1 << 1;
 /// `XEN_X86_EMU_LAPIC` (arch-x86/xen.h): all that a PVH guest has emulated.
 pub(crate) const XEN_X86_EMU_LAPIC: u32 = 1 << 0;
 
-/// `struct xen_domctl`. What it holds beyond its head follows as octets.
+/// `struct xen_domctl`. The bytes of its union follow.
 #[repr(C)]
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub(crate) struct xen_domctl {
@@ -300,7 +300,7 @@ pub(crate) struct xen_sysctl_getdomaininfolist {
     pub(crate) pad2: u32,
     pub(crate) rest: [u64; 13],
 }
-// `struct xen_sysctl` is eight octets and a union of 128.
+// `struct xen_sysctl` is eight bytes and a union of 128.
 const _: () = assert!(size_of::<xen_sysctl_getdomaininfolist>() == 8 + 128);
 const _: () = assert!(offset_of!(xen_sysctl_getdomaininfolist, buffer) == 16);
 
@@ -355,7 +355,7 @@ pub(crate) struct hvm_save_header {
 }
 const _: () = assert!(size_of::<hvm_save_header>() == 24);
 
-/// `struct hvm_hw_cpu`, the same in 4.17 to 4.20; registers that are only ever 0 here are taken together.
+/// `struct hvm_hw_cpu`, the same in 4.17 to 4.20. Registers that are always 0 here are grouped.
 #[repr(C)]
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub(crate) struct hvm_hw_cpu {

@@ -1,8 +1,9 @@
-//! The state in which vCPU 0 of a PVH guest begins, as XEN_DOMCTL_sethvmcontext takes it.
+//! The initial state of vCPU 0 of a PVH guest, as XEN_DOMCTL_sethvmcontext takes it.
 //!
-//! Source: Xen docs/misc/pvh.pandoc; arch-x86/hvm/save.h, which is the same for these records in 4.17 to 4.20. The records
-//! are made here and not fetched from Xen first, which would be two more calls: of the header Xen checks magic and
-//! version, and the CPU's identity for a warning in its log; a `gtsc_khz` of 0 leaves the domain's frequency as it is.
+//! Source: Xen docs/misc/pvh.pandoc; arch-x86/hvm/save.h, which is the same for these records in 4.17 to 4.20. The
+//! records are made here rather than fetched from Xen first, which would be two more calls. Of the header, Xen checks
+//! magic and version, and the CPU's identity for a warning in its log. A `gtsc_khz` of 0 leaves the domain's frequency
+//! as it is.
 
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -21,7 +22,7 @@ const TSS: u32 = 0x8b;
 const PAT: u64 = 0x0007_0406_0007_0406;
 /// IA32_MTRRCAP as Xen gives it to each new vCPU (arch/x86/hvm/mtrr.c): write combining, fixed ranges, eight variable ones.
 const MTRR_CAP: u64 = 1 << 10 | 1 << 8 | 8;
-/// MTRRs on, and all memory write-back where no range says otherwise.
+/// MTRRs are on, and memory is write-back unless a range says otherwise.
 const MTRR_DEF_TYPE: u64 = 1 << 11 | 6;
 
 /// The records HEADER, CPU, MTRR and END.

@@ -1,7 +1,7 @@
-//! The calls that make, change and end domains.
+//! The calls that create, change and destroy domains.
 //!
-//! domctl's interface changes between versions of Xen without a way to negotiate it, so Xen's version decides on the
-//! layout, and a version whose headers were not looked at is refused.
+//! domctl's interface changes between versions of Xen without negotiation. So Xen's version selects the layout, and a
+//! version whose headers were not checked is refused.
 
 use std::io;
 
@@ -13,20 +13,20 @@ use super::error::Error;
 use super::interface::{Interface, create_4_19};
 use super::sys::{DATA_MAX, Mapping, Privcmd};
 
-/// What a domain is created with.
+/// The parameters of a new domain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewDomain {
     /// Its UUID.
     pub handle: [u8; 16],
-    /// Frames that its grant table may have.
+    /// The greatest number of frames of its grant table.
     pub grant_frames: u16,
 }
 
-/// How RDTSC behaves in a domain (`TSC_MODE_*`, asm-x86/time.h, and xl.cfg's `tsc_mode`).
+/// The behaviour of RDTSC in a domain (`TSC_MODE_*`, asm-x86/time.h, and xl.cfg's `tsc_mode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TscMode {
-    /// Emulated where the hardware can't do it right.
+    /// Emulated if the hardware cannot provide it correctly.
     #[default]
     Default = 0,
     /// Always emulated.
@@ -40,26 +40,26 @@ pub enum TscMode {
 pub struct MapEntry {
     /// Its first address.
     pub start: u64,
-    /// Octets.
+    /// Its size in bytes.
     pub size: u64,
     /// `XEN_HVM_MEMMAP_TYPE_*`.
     pub kind: u32,
 }
 
-/// Xen, as a privileged domain may speak to it.
+/// The interface of Xen for a privileged domain.
 pub struct Xen {
     pub(super) privcmd: Privcmd,
     interface: Interface,
 }
 
-/// How often a call is made again that Xen has cut short. Each time it has done a part of its work.
+/// The greatest number of repetitions of a call that Xen interrupts. Each call makes progress.
 const AGAIN_MAX: usize = 100_000;
 
 impl Xen {
-    /// Opens the way to Xen and looks at its version.
+    /// Opens the interface and checks Xen's version.
     ///
     /// # Errors
-    /// There is no Xen, no permission, or a Xen that is not known.
+    /// There is no Xen; no permission; or an unsupported version of Xen.
     pub fn open() -> Result<Self, Error> {
         let mut privcmd = Privcmd::open().map_err(|source| Error::Unreachable { source })?;
         let version = privcmd
@@ -95,7 +95,7 @@ impl Xen {
         Ok(argument)
     }
 
-    /// Creates an empty PVH domain with hardware-assisted paging; the number is Xen's choice.
+    /// Creates an empty PVH domain with hardware-assisted paging. Xen chooses its number.
     ///
     /// # Errors
     /// Xen's.
@@ -123,7 +123,7 @@ impl Xen {
         } else {
             old.as_bytes().to_vec()
         };
-        // 0 lets Xen choose, as does every number that is not a guest's.
+        // 0 lets Xen choose the number, as does every number that is not a guest's.
         let answer = self.domctl(
             "XEN_DOMCTL_createdomain",
             abi::XEN_DOMCTL_CREATEDOMAIN,
@@ -134,7 +134,7 @@ impl Xen {
         Ok(answer.domain)
     }
 
-    /// Sets how many vCPUs a domain has.
+    /// Sets the number of vCPUs of a domain.
     ///
     /// # Errors
     /// Xen's.
@@ -149,7 +149,7 @@ impl Xen {
         .map(drop)
     }
 
-    /// Sets how much memory a domain may have.
+    /// Sets the memory limit of a domain.
     ///
     /// # Errors
     /// Xen's.
@@ -164,7 +164,7 @@ impl Xen {
         .map(drop)
     }
 
-    /// Sets how much memory there is for the tables of a domain's address space; a new domain has 1 MiB.
+    /// Sets the memory in bytes for the paging structures of a domain. A new domain has 1 MiB.
     ///
     /// # Errors
     /// Xen's.
@@ -185,7 +185,7 @@ impl Xen {
         Err(endless("XEN_DOMCTL_set_paging_mempool_size"))
     }
 
-    /// Sets what RDTSC does.
+    /// Sets the behaviour of RDTSC.
     ///
     /// # Errors
     /// Xen's.
@@ -207,7 +207,7 @@ impl Xen {
         .map(drop)
     }
 
-    /// Gives vCPU 0 the state in which PVH begins (docs/misc/pvh.pandoc): at `entry`, with EBX at the start info.
+    /// Sets the initial PVH state of vCPU 0 (docs/misc/pvh.pandoc): it starts at `entry`, with EBX at the start info.
     ///
     /// # Errors
     /// Xen's.
@@ -229,7 +229,7 @@ impl Xen {
         .map(drop)
     }
 
-    /// Stops a domain, once more for each time.
+    /// Pauses a domain. Pauses are counted.
     ///
     /// # Errors
     /// Xen's.
@@ -244,7 +244,7 @@ impl Xen {
         .map(drop)
     }
 
-    /// Lets a domain run, when it has been called as often as the domain was stopped.
+    /// Undoes one [`Self::pause`]. The domain runs when all are undone.
     ///
     /// # Errors
     /// Xen's.
@@ -259,7 +259,7 @@ impl Xen {
         .map(drop)
     }
 
-    /// Takes a domain apart. It is gone when nobody maps any of its pages.
+    /// Destroys a domain. It is gone when none of its pages is mapped any more.
     ///
     /// # Errors
     /// Xen's.
@@ -279,10 +279,11 @@ impl Xen {
         Err(endless("XEN_DOMCTL_destroydomain"))
     }
 
-    /// Makes a domain's memory at `gfns`, each the first of 2^`order` pages, and says how many of them were made.
+    /// Allocates a domain's memory at `gfns`, each of which is the first of 2^`order` pages. Returns the number of
+    /// allocated extents.
     ///
     /// # Errors
-    /// Xen's. Less than all is no error when the order is not 0.
+    /// Xen's. A partial allocation is not an error unless the order is 0.
     pub fn populate(&mut self, domain: u16, gfns: &[u64], order: u32) -> Result<usize, Error> {
         let mut done = 0;
         for chunk in gfns.chunks(DATA_MAX / size_of::<u64>()) {
@@ -400,7 +401,7 @@ impl Xen {
         Ok(argument.port)
     }
 
-    /// Shuts a domain down from outside, as if it had done so itself.
+    /// Shuts a domain down from outside, as if it had shut itself down.
     ///
     /// # Errors
     /// Xen's.

@@ -2,25 +2,25 @@
 
 use std::io;
 
-/// Why Xen can't be asked, or what it said.
+/// An error of Xen or of the path to it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no way to Xen.
+    /// Xen cannot be reached.
     #[error(
         "cannot speak to Xen: {source}; hatch runs as root in dom0, and needs Linux 5.0 or later with xen-privcmd"
     )]
     Unreachable {
-        /// What the device said.
+        /// The error of the device.
         source: io::Error,
     },
-    /// A version of Xen whose interface is not known.
+    /// The version of Xen is not supported.
     #[error(
         "Xen {major}.{minor} is not known to hatch, which knows 4.17 to 4.20: its domctl interface may differ"
     )]
     Version {
-        /// As in 4.17.
+        /// The 4 of 4.17.
         major: u32,
-        /// As in 4.17.
+        /// The 17 of 4.17.
         minor: u32,
     },
     /// Xen, or the kernel on the way to it, refused a call.
@@ -33,7 +33,7 @@ pub enum Error {
     },
 }
 
-/// What may be the matter, for those errors whose number says little.
+/// A likely cause, for errors whose number says little.
 fn hint(call: &str, error: &io::Error) -> &'static str {
     match (call, error.raw_os_error()) {
         (
@@ -61,7 +61,7 @@ impl Error {
         matches!(self, Self::Call { source, .. } if source.raw_os_error() == Some(libc::ESRCH))
     }
 
-    /// Whether it is for want of permission.
+    /// Whether a permission is missing.
     #[must_use]
     pub fn is_permission(&self) -> bool {
         match self {

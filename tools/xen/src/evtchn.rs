@@ -1,7 +1,7 @@
 //! Event channels of a process of dom0, through `/dev/xen/evtchn`.
 //!
-//! ABI: Linux `include/uapi/xen/evtchn.h`. A port that an event has come by stays masked until it is written back. All ports are closed with the
-//! device, and the other end is then as it was before they were bound.
+//! ABI: Linux `include/uapi/xen/evtchn.h`. A port on which an event has come stays masked until it is written back.
+//! Closing the device closes all ports; the other ends are then unbound again.
 #![allow(unsafe_code, reason = "system calls that no crate wraps")]
 
 use std::fs::File;
@@ -39,7 +39,7 @@ struct Port {
 }
 const _: () = assert!(size_of::<Port>() == 4);
 
-/// Ports that are read at a time.
+/// The number of ports that are read at a time.
 const BATCH: usize = 64;
 
 /// The event channels of this process.
@@ -52,7 +52,7 @@ impl Evtchn {
     /// Opens the device. Reading never blocks.
     ///
     /// # Errors
-    /// It is not there, or not for us.
+    /// The device does not exist, or access is denied.
     pub fn open() -> io::Result<Self> {
         let path = "/dev/xen/evtchn";
         let flags =
@@ -78,7 +78,7 @@ impl Evtchn {
         u32::try_from(result).map_err(|_| io::Error::last_os_error())
     }
 
-    /// Binds to a port that a domain has left unbound for dom0; gives our own.
+    /// Binds to a port that a domain has left unbound for dom0. Returns the local port.
     ///
     /// # Errors
     /// There is no such port.
@@ -93,7 +93,7 @@ impl Evtchn {
     /// Closes a port of ours.
     ///
     /// # Errors
-    /// It is none.
+    /// The port is not bound.
     pub fn unbind(&self, port: u32) -> io::Result<()> {
         self.call(IOCTL_EVTCHN_UNBIND, &Port { port }).map(drop)
     }
@@ -101,16 +101,16 @@ impl Evtchn {
     /// Notifies the other end of a port of ours.
     ///
     /// # Errors
-    /// It is none.
+    /// The port is not bound.
     pub fn notify(&self, port: u32) -> io::Result<()> {
         self.call(IOCTL_EVTCHN_NOTIFY, &Port { port }).map(drop)
     }
 
-    /// Calls `each` with every port that an event has come by; it comes by none of them again before [`Evtchn::unmask`].
+    /// Calls `each` with every port on which an event has come. No further event comes on it before [`Evtchn::unmask`].
     ///
     /// # Errors
-    /// More events have come than the kernel has room for. What was not read is lost, and all ports are open for new ones: whoever serves them
-    /// has to look at all.
+    /// The kernel's buffer overflowed. Unread events are lost, and all ports are unmasked, so the caller must check all
+    /// of them.
     pub fn take(&self, mut each: impl FnMut(u32)) -> io::Result<()> {
         let mut ports = [0_u32; BATCH];
         loop {
@@ -135,12 +135,12 @@ impl Evtchn {
         }
     }
 
-    /// Lets events come by these ports again.
+    /// Unmasks these ports.
     ///
     /// # Errors
     /// The kernel's.
     pub fn unmask(&self, ports: &[u32]) -> io::Result<()> {
-        // The kernel takes a page at most, and ignores ports that are none.
+        // The kernel takes one page at most, and ignores unbound ports.
         for some in ports.chunks(BATCH) {
             rustix::io::write(&self.device, some.as_bytes())?;
         }

@@ -1,7 +1,7 @@
 //! Memory that guests have granted to dom0, through `/dev/xen/gntdev`: mapped, or copied by Xen.
 //!
-//! ABI: Linux `include/uapi/xen/gntdev.h`. What can be reached this way is what a guest has granted, and nothing else. Mapped pages keep a guest that
-//! is gone from being gone for good, so whoever maps has to let go.
+//! ABI: Linux `include/uapi/xen/gntdev.h`. Only pages that a guest has granted can be reached. A mapped page keeps a
+//! dead guest from being fully destroyed, so it must be unmapped.
 #![allow(
     unsafe_code,
     reason = "system calls that no crate wraps, and mapped memory"
@@ -24,13 +24,13 @@ use super::abi::PAGE_SIZE;
 const fn ioctl(number: u32, size: usize) -> libc::Ioctl {
     ((size as u32) << 16 | (b'G' as u32) << 8 | number) as libc::Ioctl
 }
-/// The kernel takes the size of the struct with one reference, however many there are.
+/// The ioctl number encodes the size of the struct with one reference, however many there are.
 const IOCTL_GNTDEV_MAP_GRANT_REF: libc::Ioctl =
     ioctl(0, size_of::<MapHeader>() + size_of::<Reference>());
 const IOCTL_GNTDEV_UNMAP_GRANT_REF: libc::Ioctl = ioctl(1, size_of::<Unmap>());
 const IOCTL_GNTDEV_GRANT_COPY: libc::Ioctl = ioctl(8, size_of::<Copy>());
 
-/// References that are mapped at a time.
+/// The greatest number of references that are mapped at a time.
 pub const MAP_MAX: usize = 256;
 
 /// `struct ioctl_gntdev_map_grant_ref`, without its references.
@@ -75,7 +75,7 @@ struct Copy {
 }
 const _: () = assert!(size_of::<Copy>() == 16);
 
-/// `struct gntdev_grant_copy_segment`. Either end is an address of ours, or a reference, an offset and a domain.
+/// `struct gntdev_grant_copy_segment`. Each end is a local address, or a reference, an offset and a domain.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct CopySegment {
@@ -100,15 +100,15 @@ const NOT_REACHED: i16 = 1;
 pub struct GrantCopy {
     /// The page's grant reference.
     pub reference: u32,
-    /// Where the bytes begin in the page.
+    /// The offset of the bytes in the page.
     pub offset: u16,
-    /// How many they are.
+    /// The number of bytes.
     pub length: u16,
-    /// Where they begin in our buffer.
+    /// The offset of the bytes in the local buffer.
     pub at: usize,
 }
 
-/// The way to granted memory.
+/// Access to granted memory.
 #[derive(Clone, Debug)]
 pub struct Gntdev {
     device: Rc<File>,
@@ -131,11 +131,11 @@ impl Gntdev {
         })
     }
 
-    /// Maps granted pages of a domain, at most [`MAP_MAX`]. Those that are granted for reading alone can only be mapped if `is_written` is false,
-    /// and must not be written then.
+    /// Maps granted pages of a domain, at most [`MAP_MAX`]. Pages that are granted read-only can be mapped only if
+    /// `is_written` is false, and must not be written then.
     ///
     /// # Errors
-    /// One of them is not granted, or the kernel has no room.
+    /// A page is not granted, or the kernel is out of memory.
     pub fn map(
         &self,
         domain: u16,
@@ -207,7 +207,7 @@ impl Gntdev {
         Ok(mapping)
     }
 
-    /// Copies out of granted pages into a buffer, in one call; says of each part whether it was done.
+    /// Copies from granted pages into a buffer, in one call. Returns for each part whether it was done.
     ///
     /// # Errors
     /// A part does not fit the buffer or its page.
@@ -221,7 +221,7 @@ impl Gntdev {
         self.copy(domain, parts, buffer, SOURCE_IS_GRANT, done)
     }
 
-    /// Copies out of a buffer into granted pages, in one call; says of each part whether it was done.
+    /// Copies from a buffer into granted pages, in one call. Returns for each part whether it was done.
     ///
     /// # Errors
     /// A part does not fit the buffer or its page.
@@ -289,7 +289,7 @@ impl Gntdev {
     }
 }
 
-/// Pages of a guest that are mapped for as long as this lives. They are written and read by copying only.
+/// Pages of a guest, mapped until this is dropped. They are accessed by copying only.
 #[derive(Debug)]
 pub struct GrantMapping {
     device: Rc<File>,

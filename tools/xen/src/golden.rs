@@ -1,4 +1,4 @@
-//! `abi` against numbers that a C compiler took from Xen's headers, for each version that is spoken to.
+//! Compares `abi` with numbers that a C compiler took from Xen's headers, for each supported version.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use crate::interface::Interface;
 
 const GOLDEN: &str = include_str!("../golden.txt");
 
-/// The numbers of one version, each taken out as it is compared.
+/// The numbers of one version. Each is removed when it is compared.
 struct Golden(RefCell<BTreeMap<&'static str, u64>>);
 
 impl Golden {
@@ -26,7 +26,7 @@ impl Golden {
         Self(RefCell::new(numbers.collect()))
     }
 
-    /// Compares one of ours.
+    /// Compares one number.
     fn is(&self, name: &str, ours: impl TryInto<u64>) {
         let theirs = self.0.borrow_mut().remove(name);
         assert_eq!(ours.try_into().ok(), theirs, "{name}");
@@ -85,8 +85,8 @@ impl Golden {
     }
 }
 
-/// Compares the size of a struct, under the header's name, and the offsets of its fields: those named as in the header, and those
-/// named otherwise as `header's name: offset`.
+/// Compares the size of a struct, under the header's name, and the offsets of its fields. A field with another name is
+/// given as `header's name: offset`.
 macro_rules! compare {
     ($golden:expr, $name:literal, $ours:ty, [$($field:ident),*] $(, { $($theirs:literal: $offset:expr),* })?) => {{
         $golden.is(concat!("struct ", $name), size_of::<$ours>());
@@ -196,7 +196,8 @@ fn arguments(golden: &Golden) {
     });
 }
 
-/// What a vCPU starts with. Registers that are only ever 0 are arrays here, of which first and last are compared.
+/// Compares the records of a vCPU's initial state. Registers that are always 0 are arrays here, of which the first and
+/// the last are compared.
 fn context(golden: &Golden) {
     compare!(
         golden,

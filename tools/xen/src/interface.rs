@@ -2,7 +2,7 @@
 
 use super::abi;
 
-/// A version of Xen that we know the domctl interface of.
+/// The domctl interface of a supported version of Xen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Interface {
     /// `XEN_DOMCTL_INTERFACE_VERSION`.
@@ -31,7 +31,7 @@ impl Interface {
     }
 }
 
-/// The structure as 4.19 and 4.20 have it.
+/// Converts the structure to the layout of 4.19 and 4.20.
 pub(super) fn create_4_19(old: &abi::xen_domctl_createdomain) -> abi::xen_domctl_createdomain_4_19 {
     abi::xen_domctl_createdomain_4_19 {
         ssidref: old.ssidref,

@@ -1,7 +1,7 @@
 //! Xen's interfaces for dom0.
 //!
-//! `sys` is the way there, `abi` Xen's headers; `domctl` and `look` are the calls as safe
-//! functions, `interface` what differs between versions of Xen, `context` what a vCPU starts with.
+//! `sys` makes the calls, `abi` has Xen's headers; `domctl` and `look` are the calls as safe functions, `interface` has
+//! the differences between versions of Xen, and `context` the initial state of a vCPU.
 #![deny(unsafe_code)]
 
 mod abi;

@@ -1,4 +1,4 @@
-//! The calls that look at domains and at the host.
+//! The calls that read the state of domains and of the host.
 
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -7,7 +7,7 @@ use super::domctl::Xen;
 use super::error::Error;
 use super::sys::DATA_MAX;
 
-/// What Xen says of a domain.
+/// Xen's information about a domain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DomainInfo {
     /// Its number.
@@ -16,42 +16,43 @@ pub struct DomainInfo {
     pub handle: [u8; 16],
     /// `XEN_DOMINF_*`.
     pub flags: u32,
-    /// Pages that it has.
+    /// The number of pages that it has.
     pub pages: u64,
-    /// Pages that it may have.
+    /// The greatest number of pages that it may have.
     pub max_pages: u64,
     /// Time on CPUs, in ns.
     pub cpu_ns: u64,
-    /// vCPUs that are online.
+    /// The number of online vCPUs.
     pub vcpus: u32,
 }
 
 impl DomainInfo {
-    /// Whether it is being taken apart.
+    /// Whether it is being destroyed.
     #[must_use]
     pub fn is_dying(&self) -> bool {
         self.flags & abi::XEN_DOMINF_DYING != 0
     }
 
-    /// Whether a toolstack has paused it.
+    /// Whether it is paused by a toolstack.
     #[must_use]
     pub fn is_paused(&self) -> bool {
         self.flags & abi::XEN_DOMINF_PAUSED != 0
     }
 
-    /// Whether all of its vCPUs wait for something.
+    /// Whether all of its vCPUs are blocked.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
         self.flags & abi::XEN_DOMINF_BLOCKED != 0
     }
 
-    /// Whether it runs right now.
+    /// Whether it is running at the moment.
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.flags & abi::XEN_DOMINF_RUNNING != 0
     }
 
-    /// Why it has shut down (`SHUTDOWN_*`, sched.h), if it has: 0 poweroff, 1 reboot, 2 suspend, 3 crash, 4 watchdog.
+    /// The reason of its shutdown, if it has shut down (`SHUTDOWN_*`, sched.h): 0 poweroff, 1 reboot, 2 suspend, 3
+    /// crash, 4 watchdog.
     #[must_use]
     pub fn shutdown(&self) -> Option<u8> {
         let reason = (self.flags >> abi::XEN_DOMINF_SHUTDOWNSHIFT) & 0xff;
@@ -72,12 +73,12 @@ impl DomainInfo {
     }
 }
 
-/// Where `user_regs.rip` is in `struct vcpu_guest_context` (arch-x86/xen.h): after `fpu_ctxt`, `flags`, fifteen registers and
-/// two words.
+/// The offset of `user_regs.rip` in `struct vcpu_guest_context` (arch-x86/xen.h): after `fpu_ctxt`, `flags`, fifteen
+/// registers and two words.
 const RIP: usize = 512 + 8 + 15 * 8 + 2 * 4;
 
 impl Xen {
-    /// What Xen knows of a domain, or `None` when there is none of this number.
+    /// Xen's information about a domain; `None` if there is no domain of this number.
     ///
     /// # Errors
     /// Xen's.
@@ -94,7 +95,7 @@ impl Xen {
             answer => answer?,
         };
         let info = abi::xen_domctl_getdomaininfo::read_from_prefix(&answer.u);
-        // Before 4.18 the answer is the next domain that exists.
+        // Before 4.18, the answer for a missing domain is the next existing one.
         Ok(info
             .ok()
             .map(|(info, _)| DomainInfo::of(&info))
@@ -110,7 +111,7 @@ impl Xen {
         let most = DATA_MAX / EACH;
         let mut all: Vec<DomainInfo> = Vec::new();
         let mut first = 0;
-        // One round for each `most` domains.
+        // Each round reads at most `most` domains.
         while first < abi::DOMID_FIRST_RESERVED {
             let mut argument = abi::xen_sysctl_getdomaininfolist::new_zeroed();
             argument.cmd = abi::XEN_SYSCTL_GETDOMAININFOLIST;
@@ -141,7 +142,7 @@ impl Xen {
         Ok(all)
     }
 
-    /// MiB of the host's memory that nobody has, what is still being scrubbed included.
+    /// The host's free memory in MiB, memory that is still being scrubbed included.
     ///
     /// # Errors
     /// Xen's.
@@ -158,7 +159,7 @@ impl Xen {
         Ok(argument.free_pages.saturating_add(argument.scrub_pages) >> 8)
     }
 
-    /// Where vCPU 0 of a domain executes: RIP, or EIP. Xen stops the vCPU for as long as that takes.
+    /// The instruction pointer of vCPU 0 of a domain. Xen stops the vCPU while it reads it.
     ///
     /// # Errors
     /// Xen's.

@@ -1,7 +1,7 @@
-//! dom0's way to Xen, and the only unsafe file of this crate: hypercalls through `/dev/xen/privcmd`, and foreign pages.
+//! Hypercalls through `/dev/xen/privcmd`, and mappings of foreign pages.
 //!
-//! ABI: Linux `xen/privcmd.h` and `/dev/xen/hypercall` (5.0 and later). Memory of another domain is copied in and out through
-//! [`Mapping`], which hands out no reference: the other domain, or a back end, may change it at any time.
+//! ABI: Linux `xen/privcmd.h` and `/dev/xen/hypercall` (5.0 and later). Memory of another domain is copied in and out
+//! through [`Mapping`], which hands out no reference, because the other domain or a back end may change it at any time.
 #![allow(unsafe_code, reason = "the one file of this crate that has to")]
 
 use std::fs::File;
@@ -56,15 +56,16 @@ struct MmapResource {
 }
 const _: () = assert!(size_of::<MmapResource>() == 32);
 
-/// Pages for hypercalls: one for the argument, the others for what it points to.
+/// The number of pages for hypercalls: one for the argument, the others for the data that it points to.
 const PAGES: usize = 8;
-/// Octets that an argument may point to.
+/// The greatest number of bytes that an argument may point to.
 pub(crate) const DATA_MAX: usize = (PAGES - 1) * PAGE_SIZE;
 
-/// dom0's way to Xen.
+/// The interface to Xen in dom0.
 pub(crate) struct Privcmd {
     device: File,
-    /// [`PAGES`] of `/dev/xen/hypercall`: the kernel never moves them, so Xen can write to them at any time during a call.
+    /// [`PAGES`] pages of `/dev/xen/hypercall`. The kernel never moves them, so Xen can write to them at any time
+    /// during a call.
     buffer: *mut u8,
 }
 
@@ -94,15 +95,16 @@ impl Privcmd {
         })
     }
 
-    /// Where [`Self::hypercall`] puts the data that an argument points to.
+    /// The address at which [`Self::hypercall`] puts the data that an argument points to.
     pub(crate) fn data_address(&self) -> u64 {
         self.buffer.wrapping_add(PAGE_SIZE) as u64
     }
 
-    /// Makes a hypercall of `op` with `command`, if it takes one, and the address of a copy of `argument`, whose content
-    /// afterwards is given back. `data` is what `argument` points to, by [`Self::data_address`].
+    /// Makes a hypercall `op` with `command`, if it takes one, and the address of a copy of `argument`, which is copied
+    /// back afterwards. `data` is copied to [`Self::data_address`], to which `argument` may point.
     ///
-    /// Each operation that is called this way reads and writes no memory but its argument and what that points to.
+    /// Each operation that is called this way reads and writes only its argument and the data that the argument points
+    /// to.
     pub(super) fn hypercall(
         &mut self,
         op: u64,
@@ -145,7 +147,7 @@ impl Privcmd {
         Ok(result)
     }
 
-    /// Copies out what a call has written to where [`Self::data_address`] is.
+    /// Copies out the data that a call has written at [`Self::data_address`].
     pub(super) fn data(&self, into: &mut [u8]) {
         let length = into.len().min(DATA_MAX);
         // SAFETY: no more than the pages hold, and no call is under way: those take `&mut self`.
@@ -220,7 +222,7 @@ impl Privcmd {
         Ok(mapping)
     }
 
-    /// Addresses for pages to be mapped to.
+    /// Reserves addresses at which pages can be mapped.
     fn reserve(&self, pages: usize) -> io::Result<Mapping> {
         let length = pages
             .checked_mul(PAGE_SIZE)
@@ -252,20 +254,20 @@ impl Drop for Privcmd {
     }
 }
 
-/// Pages of another domain. They are written and read by copying only.
+/// Mapped pages of another domain. They are accessed by copying only.
 #[derive(Debug)]
 pub struct Mapping {
     start: *mut u8,
     length: usize,
 }
 
-/// What lies outside of a mapping.
+/// The error of an access outside of a mapping.
 fn outside() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "outside of the mapped pages")
 }
 
 impl Mapping {
-    /// The address of `length` octets at `offset`, all of them mapped.
+    /// The address of `length` bytes at `offset`, all of which are mapped.
     fn at(&self, offset: usize, length: usize) -> io::Result<*mut u8> {
         match offset.checked_add(length) {
             Some(end) if end <= self.length => Ok(self.start.wrapping_add(offset)),
@@ -273,16 +275,16 @@ impl Mapping {
         }
     }
 
-    /// Copies octets in.
+    /// Copies bytes in.
     pub fn write(&self, offset: usize, octets: &[u8]) -> io::Result<()> {
         let to = self.at(offset, octets.len())?;
         // SAFETY: mapped, writable, and in no Rust object: the pages are the other domain's. Who else may write there is a
-        // guest that does not run yet or a back end that gets to see them later; in any case these are only octets.
+        // guest that does not run yet or a back end that gets to see them later; in any case these are only bytes.
         unsafe { ptr::copy_nonoverlapping(octets.as_ptr(), to, octets.len()) };
         Ok(())
     }
 
-    /// Zeroes octets.
+    /// Zeroes bytes.
     pub fn zero(&self, offset: usize, length: usize) -> io::Result<()> {
         let to = self.at(offset, length)?;
         // SAFETY: as in `write`.
@@ -290,7 +292,7 @@ impl Mapping {
         Ok(())
     }
 
-    /// Reads a part of a file right into the pages.
+    /// Reads a part of a file directly into the pages.
     pub fn read_file(
         &self,
         offset: usize,

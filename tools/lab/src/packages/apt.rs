@@ -12,7 +12,8 @@ use sha2::{Digest, Sha256};
 use super::{Package, Set};
 use crate::{Report, cache};
 
-/// apt, without root: it looks in the machine's own index first, and in one under the build folder when that lacks something.
+/// apt, without root. It looks in the machine's own index first, and in an index under the build folder if that lacks a
+/// package.
 pub(super) struct Apt {
     folder: PathBuf,
 }
@@ -58,7 +59,7 @@ impl Apt {
         names.extend(kernel.as_deref());
         let stanzas = self.show(&names)?;
         let one = |name: &&str| {
-            // The newest comes first; a version that is installed and in no index has no checksum.
+            // The newest version comes first. A version that is installed but in no index has no checksum.
             stanzas
                 .iter()
                 .filter(|stanza| stanza.get("Package").is_some_and(|p| p == name))
@@ -76,7 +77,7 @@ impl Apt {
         names.iter().map(one).collect()
     }
 
-    /// The kernel's own package, which the package `meta` depends on.
+    /// The package of the kernel that the package `meta` depends on.
     fn kernel(&self, meta: &str) -> Result<String> {
         let stanzas = self.show(&[meta])?;
         let kernel = stanzas

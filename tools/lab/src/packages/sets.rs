@@ -1,6 +1,6 @@
 //! Lists of packages by purpose.
 
-/// What dom0 is made of. libgcc_s is loaded by name when libxl cancels a thread; bash runs Xen's stock hotplug scripts.
+/// The packages of dom0. libxl loads libgcc_s by name when it cancels a thread; Xen's stock hotplug scripts need bash.
 const DOM0: &[&str] = &[
     "bash",
     "busybox-static",
@@ -28,7 +28,7 @@ const DOM0: &[&str] = &[
     "zlib1g",
 ];
 
-/// The servers that mayfly is compared with, and what they are linked with.
+/// The servers that mayfly is compared with, and their libraries.
 const SERVERS: &[&str] = &[
     "libc6",
     "libcap2",
@@ -50,7 +50,7 @@ const SERVERS: &[&str] = &[
     "zlib1g",
 ];
 
-/// What loads a server, from dom0.
+/// Load generators for dom0.
 const LOAD: &[&str] = &[
     "dnsperf",
     "libc6",
@@ -62,7 +62,7 @@ const LOAD: &[&str] = &[
     "wrk",
 ];
 
-/// What a person asks a server with, run on the host; the host's own libraries serve where the package is not named.
+/// The usual clients, run on the host. The host's own libraries serve where a package is not listed.
 const CLIENTS: &[&str] = &[
     "bind9-dnsutils",
     "bind9-libs",
@@ -112,7 +112,7 @@ const CLIENTS: &[&str] = &[
     "libzscanner4",
 ];
 
-/// systemd, with all that it is linked with.
+/// systemd, with its libraries.
 const SYSTEMD: &[&str] = &[
     "libacl1",
     "libapparmor1",
@@ -147,9 +147,9 @@ pub enum Set {
     Dom0,
     /// A kernel for a Linux guest.
     LinuxGuest,
-    /// NSD and nginx, with all they are linked with.
+    /// NSD and nginx, with their libraries.
     Servers,
-    /// dnsperf and wrk, with all they are linked with.
+    /// dnsperf and wrk, with their libraries.
     Load,
     /// systemd, for dom0.
     Systemd,
@@ -180,7 +180,7 @@ impl Set {
         }
     }
 
-    /// Free space that downloading and unpacking take, with a margin of about a half, in bytes.
+    /// The free space in bytes that downloading and unpacking take, with a margin of about a half.
     pub(super) fn room(self) -> u64 {
         match self {
             Self::Dom0 => 900 << 20,
@@ -190,7 +190,7 @@ impl Set {
         }
     }
 
-    /// The package that depends on the current kernel: the `-cloud-` flavour cannot be dom0.
+    /// The package that depends on the current kernel. The `-cloud-` flavour cannot be dom0.
     pub(super) fn kernel(self) -> Option<&'static str> {
         match self {
             Self::Dom0 => Some("linux-image-amd64"),

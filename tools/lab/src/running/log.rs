@@ -21,7 +21,7 @@ impl Lab {
         self.serial_from(0)
     }
 
-    /// Length of the serial log now, for [`Lab::serial_from`].
+    /// The current length of the serial log, for [`Lab::serial_from`].
     ///
     /// # Errors
     /// An unreadable file.
@@ -54,7 +54,7 @@ impl Lab {
         while let Some(packet) = packets.next_packet() {
             match packet {
                 Ok(packet) => frames.push(packet.data.into_owned()),
-                // The last one may still be incomplete.
+                // The last frame may still be incomplete.
                 Err(PcapError::IncompleteBuffer) => break,
                 Err(error) => return Err(error.into()),
             }
@@ -62,7 +62,7 @@ impl Lab {
         Ok(frames)
     }
 
-    /// Waits until a line of the serial log after `mark` contains `text`, and gives the line.
+    /// Waits until a line of the serial log after `mark` contains `text`, and returns the line.
     ///
     /// # Errors
     /// No such line within `bound`, or the machine has gone.

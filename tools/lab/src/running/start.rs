@@ -1,4 +1,4 @@
-//! Starts a lab: from options to a dom0 that answers.
+//! Starts a lab, until its dom0 answers.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -18,15 +18,16 @@ use crate::packages::{Set, unpacked};
 use crate::qemu::{self, Forward, Machine, Protocol};
 use crate::{GUEST, Options, Report, cache, cargo, image, linux};
 
-/// How many lines of the serial log an error shows.
+/// The number of lines of the serial log that an error shows.
 const TAIL: usize = 25;
 
 impl Lab {
-    /// Starts a lab and waits, at most [`Options::bound`], until dom0 is ready. A counted lab is only started: see [`Lab::wait_off`].
+    /// Starts a lab and waits, at most [`Options::bound`], until dom0 is ready. A counted lab is only started: see
+    /// [`Lab::wait_off`].
     ///
     /// # Errors
-    /// What [`unpacked`] says; a lab of that name that already runs; no QEMU; and a dom0 that does not come up in time, with the
-    /// last lines of the serial log.
+    /// The errors of [`unpacked`]; a lab of that name that already runs; no QEMU; a dom0 that does not come up in time,
+    /// with the last lines of the serial log.
     pub fn up(options: &Options, report: Report<'_>) -> Result<Self> {
         let name = &options.name;
         ensure!(
@@ -68,7 +69,7 @@ impl Lab {
         symlink(linux::kernel(&root)?, folder.join("vmlinuz"))?;
 
         report("starting Xen");
-        // Another process may take a port between its choice and QEMU's start: then choose again.
+        // Another process may take a port between its choice and QEMU's start. Then choose again.
         for _ in 0..3 {
             let agent_port = qemu::free_port(0)?;
             let forwards = forwards(options)?;
@@ -141,7 +142,7 @@ impl Lab {
         )
     }
 
-    /// Adds to an error what helps to understand it.
+    /// Adds the end of the logs to an error.
     pub(super) fn explain(&self, error: anyhow::Error) -> anyhow::Error {
         let log = self.serial().unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
@@ -214,7 +215,7 @@ fn assemble(
     write_private(to, &bytes)
 }
 
-/// QEMU wants Xen as the ELF file with its multiboot header, not compressed.
+/// Unpacks Xen: QEMU wants the ELF file with its multiboot header, not compressed.
 fn unzip(from: &Path, to: &Path) -> Result<()> {
     let file = File::open(from).with_context(|| format!("cannot read {}", from.display()))?;
     std::io::copy(&mut GzDecoder::new(file), &mut File::create(to)?)

@@ -1,6 +1,6 @@
 //! A network namespace for a test.
 //!
-//! The test runs itself again below `unshare`, because to change one's own namespace takes `unsafe`.
+//! The test runs itself again under `unshare`, because changing one's own namespace takes `unsafe`.
 
 use std::process::Command;
 
@@ -15,7 +15,7 @@ pub(crate) fn ip(arguments: &str) {
     assert!(status.success(), "ip {arguments}");
 }
 
-/// Runs the named test again in a namespace; false where this is that run.
+/// Runs the named test again in a namespace. Returns false if this is that run.
 pub(crate) fn outside(test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return false;
