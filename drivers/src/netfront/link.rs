@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use super::buffers::Buffers;
 use super::receive::Receive;
-use super::sring::{Granted, available, grant_page, release, ring_page};
+use super::sring::{Granted, available, grant_page, release, start_ring};
 use super::transmit::{Room, Transmit, TxFrame};
 use super::types::{Counters, LinkError, RingError, RxFrame};
 use crate::abi::{NET_RX_RING_SIZE, sring};
@@ -84,12 +84,10 @@ impl Link {
         let rx_limit = rx_buffers.clamp(1, NET_RX_RING_SIZE as usize);
         let mut held: Vec<Granted> = Vec::with_capacity(RINGS + rx_limit);
         let outcome = (|| {
-            held.push(ring_page(xen, grants, domain, scrub)?);
-            held.push(ring_page(xen, grants, domain, scrub)?);
-            for posted in 0..rx_limit {
+            for number in 0..RINGS + rx_limit {
                 match grant_page(xen, grants, domain, scrub) {
-                    Ok(buffer) => held.push(buffer),
-                    Err(error) if posted == 0 => return Err(error),
+                    Ok(page) => held.push(page),
+                    Err(error) if number <= RINGS => return Err(error),
                     Err(_) => break,
                 }
             }
@@ -102,14 +100,17 @@ impl Link {
                 return Err(error);
             }
         };
-        let mut rx_buffers = held.split_off(RINGS);
-        let power_of_two = 1 << rx_buffers.len().ilog2();
-        release(xen, grants, rx_buffers.split_off(power_of_two));
-        let (Some(rx_ring), Some(tx_ring), Some(buffers)) =
-            (held.pop(), held.pop(), buffers.take())
-        else {
+        let Some(buffers) = buffers.take() else {
+            release(xen, grants, held);
             return Err(LinkError::NoMemory);
         };
+        // Which page is what does not matter, and so hundreds of entries stay where they are. There are more than two.
+        let (tx_ring, rx_ring) = (held.swap_remove(0), held.swap_remove(0));
+        start_ring(&tx_ring.0);
+        start_ring(&rx_ring.0);
+        let mut rx_buffers = held;
+        let power_of_two = 1 << rx_buffers.len().ilog2();
+        release(xen, grants, rx_buffers.split_off(power_of_two));
         Ok(Self {
             domain,
             ports,
@@ -126,20 +127,19 @@ impl Link {
         network: &Preconnected,
         buffers: &mut Option<Buffers>,
     ) -> Result<Self, LinkError> {
-        let grants_of_buffers = (network.rx_first.0..).take(network.rx_buffers);
-        let all = [network.tx_ring.0, network.rx_ring.0]
-            .into_iter()
-            .chain(grants_of_buffers);
-        let mut held = (network.first.0..)
-            .zip(all)
-            .map(|(gfn, grant)| Some((xen.preconnected_page(Gfn(gfn))?, GrantRef(grant))));
-        let (Some(Some(tx_ring)), Some(Some(rx_ring))) = (held.next(), held.next()) else {
-            return Err(LinkError::NoMemory);
+        let mut next = network.first.0;
+        let mut page = || {
+            let page = xen.preconnected_page(Gfn(next));
+            next = next.saturating_add(1);
+            page.ok_or(LinkError::NoMemory)
         };
-        let rx_buffers: Option<Vec<Granted>> = held.collect();
-        let (Some(rx_buffers), Some(buffers)) = (rx_buffers, buffers.take()) else {
-            return Err(LinkError::NoMemory);
-        };
+        let (tx_ring, rx_ring) = ((page()?, network.tx_ring), (page()?, network.rx_ring));
+        // With room for all at once: hundreds of pages are adopted before the first frame.
+        let mut rx_buffers = Vec::with_capacity(network.rx_buffers);
+        for grant in (network.rx_first.0..).take(network.rx_buffers) {
+            rx_buffers.push((page()?, GrantRef(grant)));
+        }
+        let buffers = buffers.take().ok_or(LinkError::NoMemory)?;
         Ok(Self {
             domain: network.domain,
             ports: Ports {

@@ -29,25 +29,18 @@ pub(super) fn grant_page<H: Hypervisor>(
     }
 }
 
-/// A fresh ring page.
+/// Makes a ring of a fresh page.
 ///
 /// `req_event` is 0 where SHARED_RING_INIT has 1: the back end always looks at
 /// the ring when it connects and then writes the index at which it wants to be
 /// notified. Until then a notification would be a hypercall for nothing.
 /// `rsp_event` is 1 on both rings: the first response says that frames move.
-pub(super) fn ring_page<H: Hypervisor>(
-    xen: &H,
-    grants: &mut GrantTable,
-    domain: DomId,
-    scrub: bool,
-) -> Result<Granted, LinkError> {
-    let ring = grant_page(xen, grants, domain, scrub)?;
+pub(super) fn start_ring(page: &SharedPage) {
     // The entries count only once an index covers them.
     for offset in (0..sring::RING).step_by(8) {
-        ring.0.store64(offset, 0);
+        page.store64(offset, 0);
     }
-    ring.0.store_release(sring::RSP_EVENT, 1);
-    Ok(ring)
+    page.store_release(sring::RSP_EVENT, 1);
 }
 
 /// Publishes requests up to `prod`. Returns whether the back end asked for a notification.
