@@ -34,13 +34,14 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    const fn label(self) -> &'static [u8] {
+    /// Seven bytes, so that a key's number and what it is for are one block of SipHash.
+    const fn label(self) -> &'static [u8; 7] {
         match self {
-            Self::Dns => b"mayfly dns",
-            Self::Connections => b"mayfly connections",
-            Self::Sequence => b"mayfly sequence",
-            Self::SynCookie => b"mayfly syn cookie",
-            Self::Smoltcp => b"mayfly smoltcp",
+            Self::Dns => b"dns    ",
+            Self::Connections => b"connect",
+            Self::Sequence => b"sequenc",
+            Self::SynCookie => b"cookies",
+            Self::Smoltcp => b"smoltcp",
         }
     }
 }
@@ -85,9 +86,11 @@ impl Root {
         let (first, second) = root.split_at(16);
         key.copy_from_slice(first);
         message.copy_from_slice(second);
-        // Each half is changed by a keyed hash under the other one: neither loses what was random in it.
-        stir(&mut key, &message, sources.differing);
-        stir(&mut message, &key, sources.differing);
+        // 64 bits: more than is uncertain about times and addresses.
+        let hash = keyed_hash(&message, &[sources.differing.as_flattened()]);
+        for (to, from) in key.iter_mut().zip(hash.to_le_bytes()) {
+            *to ^= from;
+        }
         Self { key, message }
     }
 
@@ -104,8 +107,21 @@ impl Root {
     /// The key for a purpose, as two numbers.
     #[must_use]
     pub fn numbers(&self, purpose: Purpose) -> [u64; 2] {
-        let half = |number| keyed_hash(&self.key, &[&[number], &self.message, purpose.label()]);
-        [half(0), half(1)]
+        [self.half(0, purpose), self.half(1, purpose)]
+    }
+
+    /// Half of a key, for a purpose that needs no more.
+    #[must_use]
+    pub fn number(&self, purpose: Purpose) -> u64 {
+        self.half(0, purpose)
+    }
+
+    fn half(&self, number: u8, purpose: Purpose) -> u64 {
+        let mut input = [number; 24];
+        let (label, message) = input[1..].split_at_mut(7);
+        label.copy_from_slice(purpose.label());
+        message.copy_from_slice(&self.message);
+        keyed_hash(&self.key, &[&input])
     }
 }
 
@@ -118,16 +134,6 @@ pub fn keyed_hash(key: &[u8; 16], pieces: &[&[u8]]) -> u64 {
         hasher.write(piece);
     }
     hasher.finish()
-}
-
-/// Changes `half` by a keyed hash of numbers, under `key`.
-fn stir(half: &mut [u8; 16], key: &[u8; 16], numbers: &[[u8; 8]]) {
-    for (part, number) in half.chunks_exact_mut(8).zip(0..) {
-        let hash = keyed_hash(key, &[&[number], numbers.as_flattened()]);
-        for (to, from) in part.iter_mut().zip(hash.to_le_bytes()) {
-            *to ^= from;
-        }
-    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod auto;
 mod dhcp;
 mod frame;
 mod interface;
+mod late;
 mod limit;
 mod list;
 mod listener;
@@ -21,7 +22,6 @@ mod tcp;
 mod too_big;
 mod udp;
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
@@ -39,6 +39,7 @@ use crate::nic::{Ethernet, Ip, Mac, Nic, Tx};
 use crate::secrets::{Purpose, Root};
 use crate::timeline::{Phase, Timeline};
 use frame::Frame;
+use late::LateServer;
 use limit::Limit;
 use mayfly_dns as dns;
 use mayfly_http as http;
@@ -100,8 +101,7 @@ pub struct Stack<'a, P: Pages> {
     /// When `iface` wants its turn.
     iface_wake: Option<Instant>,
     connections: Connections<'a>,
-    /// Large, so that it is not moved with the rest.
-    dns: Box<dns::Server>,
+    dns: LateServer,
     http: http::Shared,
     announcer: Announcer,
     /// Reports of groups that are due.
@@ -143,6 +143,19 @@ fn interface(
     Interface::new(config, device, now)
 }
 
+/// The addresses of an interface.
+type Addresses = heapless::Vec<IpCidr, { smoltcp::config::IFACE_MAX_ADDR_COUNT }>;
+
+/// Changes the addresses of both interfaces.
+fn set_addresses(iface: &mut Interface, ip: &mut Interface, update: impl FnOnce(&mut Addresses)) {
+    iface.update_ip_addrs(update);
+    let addresses = iface.ip_addrs();
+    ip.update_ip_addrs(|own| {
+        own.clear();
+        let _ = own.extend_from_slice(addresses);
+    });
+}
+
 fn set_gateways(iface: &mut Interface, (gw4, gw6): Gateways) {
     iface.routes_mut().remove_default_ipv4_route();
     iface.routes_mut().remove_default_ipv6_route();
@@ -181,16 +194,23 @@ impl<'a, P: Pages> Stack<'a, P> {
         let (_, tx) = nic.split();
         tx.limit_mtu(config.mtu);
         let mac = EthernetAddress(UNKNOWN_MAC).into();
-        let [seed, _] = root.numbers(Purpose::Smoltcp);
-        let iface = interface(&mut Ethernet::new(None, tx), mac, seed, now);
-        let ip = ip_interface(tx, now);
+        let seed = root.number(Purpose::Smoltcp);
+        let mut iface = interface(&mut Ethernet::new(None, tx), mac, seed, now);
+        let mut ip = ip_interface(tx, now);
+        set_addresses(&mut iface, &mut ip, |addresses| {
+            for cidr in config.addresses() {
+                let _ = addresses.push(IpCidr::new(cidr.address.into(), cidr.prefix_len));
+            }
+        });
+        let gateways = (config.gw4, config.gw6);
+        set_gateways(&mut iface, gateways);
         let mut sockets = SocketSet::new(Vec::with_capacity(usize::from(config.dhcp)));
         let dhcp = config.dhcp.then(|| {
             let mut socket = dhcpv4::Socket::new();
             socket.set_parameter_request_list(dhcp::WANTED);
             sockets.add(socket)
         });
-        let mut stack = Self {
+        Self {
             mtu: tx.mtu(),
             features: tx.features(),
             iface,
@@ -201,7 +221,7 @@ impl<'a, P: Pages> Stack<'a, P> {
             dhcp_said: dhcp::Said::default(),
             iface_wake: Some(now),
             connections: Connections::new(sizing, root),
-            dns: Box::new(dns::Server::new(config.dns(root.key(Purpose::Dns)))),
+            dns: LateServer::new(root.clone(), |secret| config.dns(secret)),
             http: http::Shared::default(),
             announcer: Announcer::new(UNKNOWN_MAC),
             groups: listener::Due::default(),
@@ -209,17 +229,10 @@ impl<'a, P: Pages> Stack<'a, P> {
             auto: config.auto.then(auto::Auto::default),
             errors: Limit::FULL,
             seed,
-            gateways: (config.gw4, config.gw6),
+            gateways,
             served,
             stats: Stats::default(),
-        };
-        stack.update_addresses(|addresses| {
-            for cidr in config.addresses() {
-                let _ = addresses.push(IpCidr::new(cidr.address.into(), cidr.prefix_len));
-            }
-        });
-        set_gateways(&mut stack.iface, stack.gateways);
-        stack
+        }
     }
 
     /// The counters.
@@ -231,8 +244,8 @@ impl<'a, P: Pages> Stack<'a, P> {
     }
 
     /// The counters of DNS.
-    pub fn dns(&self) -> &dns::Stats {
-        &self.dns.stats
+    pub fn dns(&self) -> dns::Stats {
+        self.dns.stats()
     }
 
     /// The counters of HTTP.
@@ -245,16 +258,8 @@ impl<'a, P: Pages> Stack<'a, P> {
         self.iface.ip_addrs()
     }
 
-    fn update_addresses(
-        &mut self,
-        update: impl FnOnce(&mut heapless::Vec<IpCidr, { smoltcp::config::IFACE_MAX_ADDR_COUNT }>),
-    ) {
-        self.iface.update_ip_addrs(update);
-        let addresses = self.iface.ip_addrs();
-        self.ip.update_ip_addrs(|own| {
-            own.clear();
-            let _ = own.extend_from_slice(addresses);
-        });
+    fn update_addresses(&mut self, update: impl FnOnce(&mut Addresses)) {
+        set_addresses(&mut self.iface, &mut self.ip, update);
     }
 
     /// Takes the device's MAC address and MTU as they are now, and announces the
@@ -352,7 +357,7 @@ impl<'a, P: Pages> Stack<'a, P> {
             let (frame, tx) = nic.split();
             match Frame::read(frame, own, self.iface.ip_addrs()) {
                 Frame::Query(path, query) => {
-                    let (server, zones) = (&mut self.dns, &self.served.zones);
+                    let (server, zones) = (self.dns.get(), &self.served.zones);
                     let seconds = unix_seconds.unwrap_or(0);
                     if udp::answer(server, zones, millis(now), seconds, &path, query, tx) {
                         self.served.timeline.first(Phase::FirstDns);
@@ -428,7 +433,7 @@ impl<'a, P: Pages> Stack<'a, P> {
             *self.served.snapshot.borrow_mut() = Snapshot {
                 now,
                 stack: self.stats(),
-                dns: self.dns.stats,
+                dns: self.dns.stats(),
                 http: self.http.stats,
                 bad_checksums: nic.bad_checksums(),
                 front: nic.front().counters(),

@@ -12,7 +12,7 @@ use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{IpAddress, TcpOption, TcpPacket};
 
 use super::path::Tuple;
-use crate::secrets::keyed_hash;
+use crate::secrets::{Purpose, Root, keyed_hash};
 use crate::stack::frame::{Path, Segment};
 
 /// A cookie is good in the period in which it was made and in the next one.
@@ -36,55 +36,64 @@ pub(super) struct Opened {
 
 /// Makes cookies, and knows its own.
 pub(super) struct Cookies {
-    key: [u8; 16],
-    /// The last one that was made is good until then: before the first, and after it, no segment is taken for one.
-    until: Instant,
+    root: Root,
+    /// The key, and until when the last cookie is good. Before the first one is made no segment is taken for one, and
+    /// the boot path makes no key.
+    used: Option<(CookieKey, Instant)>,
 }
 
+#[derive(Clone, Copy)]
+struct CookieKey([u8; 16]);
+
 impl Cookies {
-    /// With the key of [`Purpose::SynCookie`](crate::secrets::Purpose).
-    pub(super) fn new(key: [u8; 16]) -> Self {
-        Self {
-            key,
-            until: Instant::ZERO,
-        }
+    /// With keys that are made of this root.
+    pub(super) fn new(root: Root) -> Self {
+        Self { root, used: None }
     }
 
     /// The cookie for a SYN, and the peer's next sequence number.
     pub(super) fn make(&mut self, now: Instant, syn: &Segment<'_>) -> (u32, u32) {
-        self.until = now + Duration::from_secs(2 * PERIOD.unsigned_abs());
+        let key = match self.used {
+            Some((key, _)) => key,
+            None => CookieKey(self.root.key(Purpose::SynCookie)),
+        };
+        let until = now + Duration::from_secs(2 * PERIOD.unsigned_abs());
+        self.used = Some((key, until));
         let segment = TcpPacket::new_unchecked(syn.message);
         let peer = segment.seq_number().0.cast_unsigned();
         let mss = mss(syn);
         let size = SIZES.iter().rposition(|&size| size <= mss).unwrap_or(0);
         #[allow(clippy::cast_possible_truncation, reason = "less than 8")]
         let size = size as u32;
-        let [hash, mask] = self.hash(period(now), &syn.path, peer);
+        let [hash, mask] = key.hash(period(now), &syn.path, peer);
         let cookie = hash & !SIZE_BITS | (mask ^ size) & SIZE_BITS;
         (cookie, peer.wrapping_add(1))
     }
 
     /// What the segment opens, if it answers a cookie. (It need not be the first one after it.)
     pub(super) fn check(&self, now: Instant, segment: &Segment<'_>) -> Option<Opened> {
+        let (key, until) = self.used?;
         let packet = TcpPacket::new_unchecked(segment.message);
-        if now >= self.until || !packet.ack() || packet.syn() || packet.rst() {
+        if now >= until || !packet.ack() || packet.syn() || packet.rst() {
             return None;
         }
         let number = packet.ack_number().0.cast_unsigned().wrapping_sub(1);
         let peer = packet.seq_number().0.cast_unsigned().wrapping_sub(1);
         let this = period(now);
         [this, this.wrapping_sub(1)].into_iter().find_map(|period| {
-            let [hash, mask] = self.hash(period, &segment.path, peer);
+            let [hash, mask] = key.hash(period, &segment.path, peer);
             let size = (number ^ mask) & SIZE_BITS;
             let mss = *SIZES.get(size as usize)?;
             ((number ^ hash) & !SIZE_BITS == 0).then_some(Opened { number, peer, mss })
         })
     }
+}
 
+impl CookieKey {
     fn hash(&self, period: u32, path: &Path, peer: u32) -> [u32; 2] {
         let tuple = Tuple::of(path);
         let times = [period.to_le_bytes(), peer.to_le_bytes()];
-        let hash = keyed_hash(&self.key, &[times.as_flattened(), tuple.as_bytes()]);
+        let hash = keyed_hash(&self.0, &[times.as_flattened(), tuple.as_bytes()]);
         #[allow(clippy::cast_possible_truncation, reason = "both halves are used")]
         let halves = [hash as u32, (hash >> 32) as u32];
         halves
@@ -125,8 +134,16 @@ fn peers_mss(syn: &TcpPacket<&[u8]>, path: &Path) -> u16 {
 mod tests {
     use super::super::opening::Opening;
     use super::*;
+    use crate::secrets::{ROOT, Sources};
     use alloc::vec;
     use alloc::vec::Vec;
+
+    fn cookies_of(random: u8) -> Cookies {
+        Cookies::new(Root::new(&Sources {
+            cpu: Some([random; ROOT]),
+            ..Sources::default()
+        }))
+    }
 
     const V4: Path = Path {
         mac: [2; 6],
@@ -175,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_cookie_brings_back_what_it_was_made_of() {
-        let mut cookies = Cookies::new([7; 16]);
+        let mut cookies = cookies_of(7);
         let now = Instant::from_secs(1000);
         for path in [V4, V6] {
             for (mss, expected) in [
@@ -209,7 +226,7 @@ mod tests {
 
     #[test]
     fn what_is_no_cookie_is_not_taken_for_one() {
-        let mut cookies = Cookies::new([7; 16]);
+        let mut cookies = cookies_of(7);
         let now = Instant::from_secs(1000);
         let message = syn(&V4, 5, 1460);
         let before = cookies.check(now, &segment(&V4, &ack(6, 1), false));
@@ -233,7 +250,7 @@ mod tests {
             ..V4
         };
         assert_eq!(cookies.check(now, &segment(&other, &right, false)), None);
-        let mut stranger = Cookies::new([8; 16]);
+        let mut stranger = cookies_of(8);
         stranger.make(now, &segment(&V4, &message, true));
         assert_eq!(stranger.check(now, &segment(&V4, &right, false)), None);
         let mut reset = right;

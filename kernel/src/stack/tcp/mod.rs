@@ -146,7 +146,7 @@ impl<'a> Connections<'a> {
             // To multiply by 0 is to lose the other factor.
             seeds: [one | 1, two | 1],
             sequence: Sequence::new(root.key(Purpose::Sequence)),
-            cookies: Cookies::new(root.key(Purpose::SynCookie)),
+            cookies: Cookies::new(root.clone()),
             dns: Pool::new(sizing.dns_tcp, sizing.dns_tx, sizing.dns_tx_large),
             http: Pool::new(sizing.http, sizing.http_tx, sizing.http_tx_large),
             tcp_rx: sizing.tcp_rx,

@@ -5,6 +5,7 @@ use smoltcp::socket::tcp::{self, CongestionControl, State};
 use smoltcp::time::Instant;
 
 use crate::stack::frame::Path;
+use crate::stack::late::LateServer;
 use crate::stack::list::Links;
 use crate::timeline::{Phase as Boot, Timeline};
 use mayfly_dns as dns;
@@ -130,7 +131,7 @@ impl Slot<'_> {
 
 /// What connections are served with.
 pub(in crate::stack) struct Services<'s, 'a, P> {
-    pub(in crate::stack) dns: &'s mut dns::Server,
+    pub(in crate::stack) dns: &'s mut LateServer,
     pub(in crate::stack) http: &'s mut http::Shared,
     pub(in crate::stack) zones: &'s Site<'a>,
     pub(in crate::stack) pages: &'a P,
@@ -268,13 +269,13 @@ impl<'a> Slot<'a> {
                 return;
             }
             Connection::Dns(connection) => {
-                let Services { dns, zones, .. } = services;
+                let (dns, zones) = (services.dns.get(), services.zones);
                 let unix_seconds = services.unix_seconds.unwrap_or(0);
                 let room = socket.send_capacity() / 2;
                 converse(socket, scratch, window, |input, out| {
                     let progress = connection.process(
                         dns,
-                        *zones,
+                        zones,
                         now,
                         unix_seconds,
                         address,
