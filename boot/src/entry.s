@@ -62,15 +62,14 @@ map_page_zero:                  # absent: a null pointer faults
 
     .macro fill until, low, high
     movl \until, %ecx
-1:  cmpl %ecx, %eax
-    jae 2f
-    leal \low(%eax), %edx
+    jmp 2f
+1:  leal \low(%eax), %edx
     movl %edx, (%edi)
     movl \high, 4(%edi)
     addl $8, %edi
     addl $0x1000, %eax
-    jmp 1b
-2:
+2:  cmpl %ecx, %eax
+    jb 1b
     .endm
 
 map_image:
