@@ -8,7 +8,7 @@
 use std::net::Ipv6Addr;
 
 use mayfly_guest_tests::client::{guest4, guest6};
-use mayfly_guest_tests::frames::{self, ACK, PSH, Path, SYN, Seen, Segment};
+use mayfly_guest_tests::frames::{self, ACK, FIN, PSH, Path, SYN, Seen, Segment};
 use mayfly_guest_tests::peer::{PEER_MAC, PEER4, Peer, segments};
 use mayfly_guest_tests::{CMDLINE, GUEST4, Net, Setup};
 use smoltcp::iface::SocketHandle;
@@ -170,6 +170,52 @@ fn when_a_whole_flight_is_lost_one_segment_is_sent_again_and_then_more() {
             }
         }
     });
+}
+
+/// Peers say again what they have when they are sent again what they have.
+#[test]
+fn a_fin_that_was_lost_is_sent_again_however_often_the_data_before_it_is_acknowledged() {
+    for (port, to_port, request) in [(4000, 80, &b"GET / HTTP/1.0\r\n\r\n"[..]), (4001, 53, b"")] {
+        for (repetitions, with_fin) in (1..9).flat_map(|n| [(n, false), (n, true)]) {
+            Setup::new().run(|net| {
+                net.run_for(2.0);
+                let mut peer = Peer::open(net, port, to_port).unwrap();
+                // The guest closes a connection to port 80 first, and one to port 53 after its peer.
+                let flags = match (request.is_empty(), with_fin) {
+                    (false, false) => ACK | PSH,
+                    (false, true) => ACK | PSH | FIN,
+                    (true, _) => ACK | FIN,
+                };
+                let answers = peer.send(net, flags, request);
+                assert!(answers.iter().any(|seen| seen.flags & FIN != 0));
+                // All but the FIN has come.
+                peer.ack = peer.ack.wrapping_sub(1);
+                for _ in 0..repetitions {
+                    let number = peer.ack;
+                    peer.send(net, ACK, b"");
+                    peer.ack = number;
+                }
+                net.client.log.clear();
+                net.run_for(4.0);
+                let log = net.client.log.iter();
+                let again = log
+                    .filter_map(|(_, frame)| frames::seen(frame))
+                    .filter(|seen| seen.to_port == port && seen.flags & FIN != 0);
+                assert!(again.count() >= 1, "{to_port}: {repetitions}, {with_fin}");
+
+                // And then it is over, for the guest as well.
+                peer.ack = peer.ack.wrapping_add(1);
+                let flags = if request.is_empty() || with_fin {
+                    ACK
+                } else {
+                    ACK | FIN
+                };
+                peer.send(net, flags, b"");
+                net.run_for(20.0);
+                assert_eq!(net.guest.stack.stats().connections, [0; 3]);
+            });
+        }
+    }
 }
 
 #[test]

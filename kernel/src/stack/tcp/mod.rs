@@ -230,7 +230,9 @@ impl<'a> Connections<'a> {
                 if segment.is_opening && this.socket().state() == State::Listen {
                     wire.prepare(self.sequence.initial(wire.now, path));
                 }
-                wire.receive(segment.packet, path.mac, &mut this.sockets);
+                if !this.waits_for_fin_still(segment.message) {
+                    wire.receive(segment.packet, path.mac, &mut this.sockets);
+                }
             }
             None => wire.receive(segment.packet, path.mac, &mut self.nobody),
         }

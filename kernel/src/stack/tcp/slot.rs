@@ -3,6 +3,7 @@
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{self, CongestionControl, State};
 use smoltcp::time::Instant;
+use smoltcp::wire::TcpPacket;
 
 use crate::stack::frame::Path;
 use crate::stack::late::LateServer;
@@ -92,6 +93,8 @@ pub(super) struct Slot<'a> {
     pub(super) mtu: usize,
     /// The sequence number behind the last octet that was sent.
     pub(super) sent: u32,
+    /// What the peer has acknowledged last, while nothing but our FIN is left to be acknowledged.
+    acknowledged: Option<u32>,
     flight: Flight,
 }
 
@@ -155,6 +158,7 @@ impl<'a> Slot<'a> {
             is_active: false,
             mtu: usize::MAX,
             sent: 0,
+            acknowledged: None,
             flight: Flight::Controlled,
         }
     }
@@ -181,6 +185,29 @@ impl<'a> Slot<'a> {
             Flight::Controlled => CongestionControl::Reno,
         };
         self.socket().set_congestion_control(control);
+    }
+
+    /// Whether a segment only says once more that all data has come, and our FIN has not.
+    ///
+    /// smoltcp 0.14 takes the third of them for a loss of data and stops its timer. Then it finds no data to send again,
+    /// and so the FIN would never be sent again either.
+    pub(super) fn waits_for_fin_still(&mut self, message: &[u8]) -> bool {
+        let socket = self.socket();
+        let is_only_fin_left = socket.send_queue() == 0
+            && matches!(
+                socket.state(),
+                State::FinWait1 | State::Closing | State::LastAck
+            );
+        if !is_only_fin_left {
+            self.acknowledged = None;
+            return false;
+        }
+        let segment = TcpPacket::new_unchecked(message);
+        if segment.segment_len() > 0 || segment.rst() || !segment.ack() {
+            return false;
+        }
+        let number = segment.ack_number().0.cast_unsigned();
+        self.acknowledged.replace(number) == Some(number)
     }
 
     /// Has the controller take over when the first flight is over; how much more may be queued.
