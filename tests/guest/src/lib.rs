@@ -12,6 +12,7 @@
 )]
 
 pub mod client;
+pub mod dhcp;
 pub mod frames;
 pub mod fuzz;
 pub mod netem;

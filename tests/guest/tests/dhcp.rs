@@ -6,120 +6,10 @@
 )]
 
 use mayfly_guest_tests::client::guest4;
+use mayfly_guest_tests::dhcp::{SERVER, SERVER_MAC, Said, Server, instead, usual};
 use mayfly_guest_tests::frames::{self, Dhcp, Path, Question};
-use mayfly_guest_tests::{GUEST_MAC, GUEST4, Net, Setup};
+use mayfly_guest_tests::{GUEST4, Net, Setup};
 use smoltcp::wire::IpAddress;
-
-const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
-const SERVER: [u8; 4] = [10, 0, 2, 2];
-
-/// Options, the field for a file's name, and the address that a message comes from.
-type Said = (Vec<u8>, Vec<u8>, [u8; 4]);
-
-fn usual(dhcp: &Dhcp) -> Said {
-    said(dhcp, |_| ())
-}
-
-/// The usual options, changed.
-fn said(dhcp: &Dhcp, change: impl FnOnce(&mut Vec<(u8, Vec<u8>)>)) -> Said {
-    let mut options = dhcp.options();
-    change(&mut options);
-    let mut octets = frames::encoded(&options);
-    octets.push(255);
-    (octets, Vec::new(), dhcp.server)
-}
-
-/// The usual options without those of these numbers, and with these.
-fn instead(dhcp: &Dhcp, without: &[u8], with: &[(u8, &[u8])]) -> Said {
-    said(dhcp, |options| {
-        options.retain(|(code, _)| !without.contains(code));
-        options.extend(with.iter().map(|(code, value)| (*code, value.to_vec())));
-    })
-}
-
-/// A server that leases one address as long as it is up.
-struct Server {
-    address: [u8; 4],
-    router: [u8; 4],
-    from: [u8; 4],
-    lease: u32,
-    /// What it says instead of the usual.
-    say: fn(&Dhcp) -> Said,
-    up: bool,
-    seen: usize,
-    requests: u32,
-}
-
-impl Server {
-    /// One that leases the usual address for so many seconds, and is the router.
-    fn new(lease: u32) -> Self {
-        Self {
-            address: GUEST4,
-            router: SERVER,
-            from: SERVER,
-            lease,
-            say: usual,
-            up: true,
-            seen: 0,
-            requests: 0,
-        }
-    }
-
-    /// Answers what has come since the last call.
-    fn serve(&mut self, net: &mut Net<'_>) {
-        let new = net.client.log[self.seen..].to_vec();
-        self.seen = net.client.log.len();
-        for (_, frame) in new {
-            // UDP from port 68 to 67.
-            if frame[12..14] != [8, 0] || frame[23] != 17 || frame[34..38] != [0, 68, 0, 67] {
-                continue;
-            }
-            let message = &frame[42..];
-            assert_eq!(message[..4], [1, 1, 6, 0]);
-            assert_eq!(message[28..34], GUEST_MAC);
-            let kind = option(message, 53).expect("a message type")[0];
-            let kind = match kind {
-                1 => 2,
-                3 => 5,
-                _ => continue,
-            };
-            self.requests += 1;
-            if self.up {
-                let answer = Dhcp {
-                    kind,
-                    xid: u32::from_be_bytes(message[4..8].try_into().unwrap()),
-                    mac: GUEST_MAC,
-                    address: self.address,
-                    server: self.from,
-                    router: Some(self.router),
-                    lease: self.lease,
-                };
-                let (options, file, from) = (self.say)(&answer);
-                let message = answer.message_with(&options, &file);
-                net.deliver(&Dhcp::frame_of(SERVER_MAC, from, &message));
-            }
-        }
-    }
-
-    fn run(&mut self, net: &mut Net<'_>, seconds: f64) {
-        net.until(seconds, |net| {
-            self.serve(net);
-            false
-        });
-    }
-}
-
-fn option(message: &[u8], wanted: u8) -> Option<&[u8]> {
-    let mut rest = message.get(240..)?;
-    while let [kind, length, tail @ ..] = rest {
-        let (value, tail) = tail.split_at_checked((*length).into())?;
-        if *kind == wanted {
-            return Some(value);
-        }
-        rest = tail;
-    }
-    None
-}
 
 /// The A records of the apex.
 fn addresses(net: &mut Net<'_>, to: IpAddress) -> Vec<[u8; 4]> {
@@ -564,24 +454,5 @@ fn a_message_for_another_client_changes_nothing() {
         server.say = |dhcp| instead(dhcp, &[1], &[]);
         server.run(net, 100.0);
         assert_eq!(net.guest.stack.addresses(), leased);
-    });
-}
-
-#[test]
-fn a_new_link_starts_anew() {
-    Setup::new().cmdline("").run(|net| {
-        let mut server = Server::new(100_000);
-        server.run(net, 2.0);
-        assert_eq!(net.guest.stack.addresses()[0].to_string(), "10.0.2.80/24");
-        // It is plugged into another network.
-        net.xen
-            .with(|world| world.netback.unload(&mut world.machine, &mut world.store));
-        net.run_for(1.0);
-        server.address = [10, 0, 3, 80];
-        server.from = [10, 0, 3, 2];
-        server.router = [10, 0, 3, 2];
-        net.xen.with(|world| world.netback.load(&mut world.store));
-        server.run(net, 2.0);
-        assert_eq!(net.guest.stack.addresses()[0].to_string(), "10.0.3.80/24");
     });
 }
