@@ -131,5 +131,7 @@ fn network_metrics(f: &mut fmt::Formatter<'_>, snapshot: &Snapshot) -> fmt::Resu
     let bytes = [("received", front.rx_bytes), ("sent", front.tx_bytes)];
     metric(f, "network_bytes_total", COUNTER, "direction", bytes)?;
     let notifications = [("", front.notifications)];
-    metric(f, "network_notifications_total", COUNTER, "", notifications)
+    metric(f, "network_notifications_total", COUNTER, "", notifications)?;
+    let quarantined = [("", snapshot.quarantined as u64)];
+    metric(f, "network_quarantined_pages", GAUGE, "", quarantined)
 }

@@ -7,7 +7,7 @@
 //! to it in the one form that it takes ([`Message::write`]).
 
 use smoltcp::socket::dhcpv4::RetryConfig;
-use smoltcp::time::Duration;
+use smoltcp::time::{Duration, Instant};
 
 use crate::checksum::Sum;
 use crate::nic::{IPV4_HEADER, Mac};
@@ -28,6 +28,7 @@ const VALUE_MAX: usize = 72;
 const LEASE_MIN: u32 = 10;
 const OFFER: u8 = 2;
 const ACK: u8 = 5;
+const NAK: u8 = 6;
 
 /// How long a client waits before it asks again, when it has asked for so long: first as short as announcements
 /// do, because the first frames of an interface may be lost; then as long as RFC 2131 section 4.1 says
@@ -47,6 +48,8 @@ pub(super) struct Said {
     server: [u8; 4],
     mask: Option<[u8; 4]>,
     router: Option<[u8; 4]>,
+    /// When the lease ends that it has acknowledged.
+    pub(super) ends: Option<Instant>,
 }
 
 /// A server's message to us: all of it that counts.
@@ -102,8 +105,14 @@ impl<'m> Message<'m> {
         })
     }
 
+    /// Whether the server says that the address which was asked for can't be had.
+    pub(super) fn is_refusal(&self) -> bool {
+        self.kind == NAK
+    }
+
     /// Completes the message by what its server has said before, and by the class of the address; notes what it says.
-    pub(super) fn complete(&mut self, said: &mut Said) {
+    pub(super) fn complete(&mut self, said: &mut Said, now: Instant) {
+        let until = |lease: u32| now + Duration::from_secs(lease.into());
         let xid = [self.fixed[4], self.fixed[5], self.fixed[6], self.fixed[7]];
         if self.kind == ACK && said.server == self.server {
             self.mask = self.mask.or(said.mask);
@@ -116,6 +125,7 @@ impl<'m> Message<'m> {
                 server: self.server,
                 mask: self.mask,
                 router: self.router,
+                ends: self.lease.filter(|_| self.kind == ACK).map(until),
             };
         }
         self.mask = self.mask.or(Some(class_mask(self.fixed[16])));

@@ -5,7 +5,7 @@ use mayfly_site::{Pages, Site};
 use smoltcp::socket::dhcpv4;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{
-    IpAddress, IpCidr, Ipv4Address, Ipv6Address, Ipv6Cidr, NdiscPrefixInformation,
+    IpAddress, IpCidr, Ipv4Address, Ipv4Cidr, Ipv6Address, Ipv6Cidr, NdiscPrefixInformation,
 };
 
 use super::neighbors::{self, Verdict};
@@ -99,8 +99,11 @@ impl<P: Pages> Stack<'_, P> {
         self.iface_wake = Some(now);
     }
 
-    /// Gives up an address whose time is over.
+    /// Gives up addresses whose time is over.
     pub(super) fn expire(&mut self, now: Instant) {
+        if self.dhcp_kept.is_some_and(|ends| ends <= now) {
+            self.take_lease(None, now);
+        }
         let before = self.auto.and_then(|auto| auto.address());
         if self.auto.as_mut().is_some_and(|auto| auto.expire(now)) {
             self.readdress(before, None, now);
@@ -129,7 +132,10 @@ impl<P: Pages> Stack<'_, P> {
         tx: &mut Tx<'_, H>,
         now: Instant,
     ) {
-        message.complete(&mut self.dhcp_said);
+        message.complete(&mut self.dhcp_said, now);
+        if message.is_refusal() {
+            self.dhcp_kept = self.dhcp_kept.map(|_| now);
+        }
         let mut frame = [0; dhcp::FRAME_MAX];
         let length = message.write(&mut frame, from);
         self.ingress(frame.get(..length).unwrap_or(&[]), tx, now);
@@ -142,6 +148,24 @@ impl<P: Pages> Stack<'_, P> {
         self.iface
             .poll_ingress_single(now, &mut device, &mut self.sockets);
         self.iface_wake = Some(now);
+    }
+
+    /// Has the DHCP client ask anew on a new link. To the same interface the address of the last one stays meanwhile, until its
+    /// lease ends or a server says otherwise (RFC 2131 section 3.2): most often it is the same network.
+    pub(super) fn restart_dhcp(&mut self, is_same_interface: bool, now: Instant) {
+        let Some(handle) = self.dhcp else { return };
+        let socket = self.sockets.get_mut::<dhcpv4::Socket<'_>>(handle);
+        socket.reset();
+        let said = core::mem::take(&mut self.dhcp_said);
+        self.dhcp_kept = said.ends.or(self.dhcp_kept);
+        self.dhcp_since = now;
+        if is_same_interface && self.dhcp_kept.is_some() {
+            // For the client it is gone, and is not taken away here.
+            let _ = socket.poll();
+        } else {
+            self.dhcp_kept = None;
+            self.poll_dhcp(now);
+        }
     }
 
     /// Takes what the DHCP client has come to.
@@ -162,6 +186,12 @@ impl<P: Pages> Stack<'_, P> {
                 None
             }
         };
+        self.take_lease(lease, now);
+    }
+
+    /// Goes on with the address and router of a lease, or without them.
+    fn take_lease(&mut self, lease: Option<(Ipv4Cidr, Option<Ipv4Address>)>, now: Instant) {
+        self.dhcp_kept = None;
         self.update_addresses(|addresses| {
             addresses.retain(|cidr| matches!(cidr, IpCidr::Ipv6(_)));
             if let Some((address, _)) = lease {

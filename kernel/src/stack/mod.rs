@@ -98,6 +98,8 @@ pub struct Stack<'a, P: Pages> {
     dhcp_since: Instant,
     /// What the DHCP server has said last.
     dhcp_said: dhcp::Said,
+    /// Until when a lease of an earlier link is used on, if no server says anything on this one.
+    dhcp_kept: Option<Instant>,
     /// When `iface` wants its turn.
     iface_wake: Option<Instant>,
     connections: Connections<'a>,
@@ -219,6 +221,7 @@ impl<'a, P: Pages> Stack<'a, P> {
             dhcp,
             dhcp_since: now,
             dhcp_said: dhcp::Said::default(),
+            dhcp_kept: None,
             iface_wake: Some(now),
             connections: Connections::new(sizing, root),
             dns: LateServer::new(root.clone(), |secret| config.dns(secret)),
@@ -265,9 +268,9 @@ impl<'a, P: Pages> Stack<'a, P> {
     /// Takes the device's MAC address and MTU as they are now, and announces the
     /// addresses: on the first link and on every new one.
     pub fn link_up<H: Hypervisor>(&mut self, nic: &mut Nic<'_, H>, mac: Mac, now: Instant) {
-        let address = EthernetAddress(mac);
-        self.iface
-            .set_hardware_addr(HardwareAddress::Ethernet(address));
+        let address = HardwareAddress::Ethernet(EthernetAddress(mac));
+        let is_same_interface = self.iface.hardware_addr() == address;
+        self.iface.set_hardware_addr(address);
         self.follow(nic, now);
         // It may be another network.
         let old = self
@@ -284,12 +287,7 @@ impl<'a, P: Pages> Stack<'a, P> {
                 let _ = addresses.push(IpCidr::Ipv6(link_local(mac)));
             }
         });
-        if let Some(handle) = self.dhcp {
-            self.sockets.get_mut::<dhcpv4::Socket<'_>>(handle).reset();
-            self.dhcp_since = now;
-            self.dhcp_said = dhcp::Said::default();
-            self.poll_dhcp(now);
-        }
+        self.restart_dhcp(is_same_interface, now);
         self.announcer = Announcer::new(mac);
         self.announcer.restart(now);
         self.iface_wake = Some(now);
@@ -394,7 +392,13 @@ impl<'a, P: Pages> Stack<'a, P> {
             self.transmit(nic, now);
             let sockets = self.iface.poll_at(now, &self.sockets);
             let ends = self.auto.and_then(|auto| auto.ends());
-            let wake = [sockets, self.announcer.poll_at(), self.groups.at(), ends];
+            let wake = [
+                sockets,
+                self.announcer.poll_at(),
+                self.groups.at(),
+                ends,
+                self.dhcp_kept,
+            ];
             self.iface_wake = wake.into_iter().flatten().min();
         }
         self.serve(nic, unix_seconds, now);
@@ -437,6 +441,7 @@ impl<'a, P: Pages> Stack<'a, P> {
                 http: self.http.stats,
                 bad_checksums: nic.bad_checksums(),
                 front: nic.front().counters(),
+                quarantined: nic.front().quarantined(),
             };
         }
         let (_, tx) = nic.split();

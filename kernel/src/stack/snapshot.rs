@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub bad_checksums: u64,
     /// The network interface.
     pub front: netfront::Counters,
+    /// Pages that back ends keep mapped after their time.
+    pub quarantined: usize,
 }
 
 impl Default for Snapshot {
@@ -33,6 +35,7 @@ impl Default for Snapshot {
             http: http::Stats::default(),
             bad_checksums: 0,
             front: netfront::Counters::default(),
+            quarantined: 0,
         }
     }
 }

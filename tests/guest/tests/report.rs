@@ -1,5 +1,9 @@
 //! What the guest tells of its boot.
-#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may stop at the first surprise"
+)]
 
 use mayfly_guest_tests::client::guest4;
 use mayfly_guest_tests::{Net, Setup};
@@ -82,5 +86,36 @@ fn the_boot_report_is_json_and_its_phases_are_in_order() {
         let dropped = report["dropped"].as_object().unwrap();
         assert!(dropped.len() > 10, "{report}");
         assert!(dropped.values().all(|count| *count == 0), "{report}");
+    });
+}
+
+/// The guest's metrics.
+fn metrics(net: &mut Net<'_>) -> String {
+    let request = b"GET /.mayfly/metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let answer = net.http(guest4(), request).unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+#[test]
+fn pages_that_a_back_end_keeps_are_told() {
+    Setup::new().run(|net| {
+        let pages = |net: &mut Net<'_>| -> usize {
+            let metrics = metrics(net);
+            let name = "\nmayfly_network_quarantined_pages ";
+            let line = metrics.split_once(name).expect(&metrics).1;
+            line.lines().next().unwrap().parse().unwrap()
+        };
+        assert_eq!(pages(net), 0);
+        net.xen.with(|world| {
+            world.netback.keep_mapped = true;
+            world.netback.map_all = true;
+            world.netback.unload(&mut world.machine, &mut world.store);
+        });
+        net.run_for(1.0);
+        net.xen.with(|world| world.netback.load(&mut world.store));
+        net.run_for(1.0);
+        let kept = pages(net);
+        assert!(kept > 2, "{kept}");
+        assert_eq!(net.violations(), [""; 0]);
     });
 }
