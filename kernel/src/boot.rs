@@ -20,7 +20,7 @@ use crate::guest::{Guest, instant};
 use crate::line::Line;
 use crate::nic::Nic;
 use crate::report::{Memory, Report, WithReport};
-use crate::secrets::Root;
+use crate::secrets::Entropy;
 use crate::stack::{Served, Sizing, Snapshot, Stack};
 use crate::timeline::{Phase, Timeline};
 
@@ -43,8 +43,8 @@ pub struct Machine<'a, H: Hypervisor> {
     pub sizing: &'a Sizing,
     /// The figures of memory.
     pub memory: &'a dyn Fn() -> Memory,
-    /// Makes the root of all secrets, and says whether there is anything random in it.
-    pub root: &'a dyn Fn() -> (Root, bool),
+    /// What secrets are made of, besides what the toolstack hands over.
+    pub entropy: &'a dyn Fn() -> Entropy,
     /// The TSC's frequency.
     pub tsc_khz: u64,
     /// The boot timeline, in which phases are stamped.
@@ -118,7 +118,7 @@ pub fn boot<'a, H: Hypervisor, T>(
         timeline,
         snapshot: &snapshot,
     };
-    let (root, is_random) = (machine.root)();
+    let (root, is_random) = (machine.entropy)().root(network);
     if !is_random {
         print(
             xen,

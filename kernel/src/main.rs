@@ -56,7 +56,7 @@ extern "C" fn mayfly_main(start_info: u32, entry_tsc: u64, long_mode_tsc: u64) -
         network: network.as_ref(),
         sizing: &xen.ram().sizing(),
         memory: &|| xen.ram().memory(),
-        root: &|| xen.root(network.as_ref()),
+        entropy: &|| xen.entropy(),
         tsc_khz: xen.tsc_khz(),
         timeline: &timeline,
     };

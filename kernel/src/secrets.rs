@@ -13,6 +13,7 @@
 
 use core::hash::Hasher as _;
 
+use mayfly_handoff::network::Preconnected;
 use siphasher::sip::SipHasher24;
 
 /// Bytes of the root key, and of what each source gives.
@@ -46,6 +47,15 @@ impl Purpose {
     }
 }
 
+/// What the machine itself has for the root key.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Entropy {
+    /// What the CPU says is random.
+    pub cpu: Option<[u8; ROOT]>,
+    /// Times that differ from boot to boot: the TSC, and what Xen tells.
+    pub times: [u64; 3],
+}
+
 /// Where the root key comes from.
 #[derive(Clone, Copy, Default)]
 pub struct Sources<'a> {
@@ -55,6 +65,24 @@ pub struct Sources<'a> {
     pub toolstack: Option<[u8; ROOT]>,
     /// What is no secret but differs: times, addresses.
     pub differing: &'a [[u8; 8]],
+}
+
+impl Entropy {
+    /// The root key of a guest that its toolstack has connected to a network, or not; and whether there is anything
+    /// random in it.
+    #[must_use]
+    pub fn root(&self, network: Option<&Preconnected>) -> (Root, bool) {
+        let [a, b, c] = self.times.map(u64::to_le_bytes);
+        let [d, e, f, g, h, i] = network.map_or([0; 6], |network| network.mac);
+        let sources = Sources {
+            cpu: self.cpu,
+            toolstack: network
+                .and_then(|network| network.random)
+                .map(|random| random.0),
+            differing: &[a, b, c, [d, e, f, g, h, i, 0, 0]],
+        };
+        (Root::new(&sources), sources.is_random())
+    }
 }
 
 impl Sources<'_> {

@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use mayfly::last_words;
 use mayfly::line::Line;
-use mayfly::secrets::{ROOT, Root, Sources};
+use mayfly::secrets::{Entropy, ROOT};
 use mayfly::wall::Wall;
 use mayfly_drivers::abi::{
     DOMID_SELF, HVMOP_GET_PARAM, PAGE_SIZE, XENMAPSPACE_GRANT_TABLE, XENMAPSPACE_SHARED_INFO,
@@ -339,25 +339,15 @@ impl Xen {
         self.wall.unix_seconds(read, now)
     }
 
-    /// The root of all secrets, and whether there is anything random in it.
-    pub(crate) fn root(&self, network: Option<&Preconnected>) -> (Root, bool) {
+    /// What secrets are made of, besides what the toolstack hands over.
+    pub(crate) fn entropy(&self) -> Entropy {
         let now = self.now();
         let wall = clock::wall_clock(&self.shared_info, now);
         let wall = wall.map_or(0, |wall| wall.seconds << 30 | u64::from(wall.nanos));
-        let [a, b, c, d, e, f] = network.map_or([0; 6], |network| network.mac);
-        let sources = Sources {
+        Entropy {
             cpu: cpu_random(),
-            toolstack: network
-                .and_then(|network| network.random)
-                .map(|random| random.0),
-            differing: &[
-                tsc().to_le_bytes(),
-                now.0.to_le_bytes(),
-                wall.to_le_bytes(),
-                [a, b, c, d, e, f, 0, 0],
-            ],
-        };
-        (Root::new(&sources), sources.is_random())
+            times: [tsc(), now.0, wall],
+        }
     }
 
     /// TSC ticks spent in `SCHEDOP_poll` so far. From here on they are not counted: reading the TSC

@@ -25,7 +25,7 @@ use client::{Client, Wire};
 use mayfly::boot::{Machine, boot};
 use mayfly::guest::{Guest, instant};
 use mayfly::report::{Memory, WithReport};
-use mayfly::secrets::{ROOT, Root, Sources};
+use mayfly::secrets::{Entropy, ROOT};
 use mayfly::stack::Sizing;
 use mayfly::timeline::{Phase, Timeline};
 use mayfly_drivers::fake::{FakeXen, Packet};
@@ -77,8 +77,8 @@ pub struct Setup {
     pub pack: Option<&'static [u8]>,
     /// The network that its toolstack has connected, if it has.
     pub network: Option<Preconnected>,
-    /// What its CPU says is random.
-    pub random: [u8; ROOT],
+    /// What its CPU says is random, if it says anything.
+    pub random: Option<[u8; ROOT]>,
 }
 
 impl Setup {
@@ -107,7 +107,7 @@ impl Setup {
             sizing: Sizing::for_memory(RAM),
             pack: None,
             network: None,
-            random: *b"a guest's own 32 bytes of random",
+            random: Some(*b"a guest's own 32 bytes of random"),
         }
     }
 
@@ -141,9 +141,9 @@ impl Setup {
         let timeline = Timeline::new(tsc);
         timeline.stamp(Phase::Entry);
         let (page, port) = xen.store_ring();
-        let sources = Sources {
-            cpu: Some(self.random),
-            ..Sources::default()
+        let entropy = Entropy {
+            cpu: self.random,
+            ..Entropy::default()
         };
         let machine = Machine {
             xen,
@@ -153,7 +153,7 @@ impl Setup {
             network: self.network.as_ref(),
             sizing: &self.sizing,
             memory: &Memory::default,
-            root: &|| (Root::new(&sources), sources.is_random()),
+            entropy: &|| entropy,
             tsc_khz: 1_000_000,
             timeline: &timeline,
         };

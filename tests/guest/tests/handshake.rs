@@ -40,7 +40,7 @@ fn number(net: &mut Net<'_>, port: u16) -> u32 {
 fn sequence_numbers_follow_a_clock_for_one_connection_and_tell_nothing_of_another() {
     let numbers = |random| {
         let mut setup = Setup::new();
-        setup.random = random;
+        setup.random = Some(random);
         setup.run(|net| {
             net.run_for(1.0);
             let first = number(net, 4000);
