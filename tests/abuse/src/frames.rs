@@ -1,4 +1,4 @@
-//! Frames that no socket would send.
+//! Frames that an ordinary socket would not send.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::num::NonZero;
@@ -17,15 +17,15 @@ use smoltcp::wire::{
     TcpSeqNumber, UdpPacket, UdpRepr,
 };
 
-/// Frames that are sent before the rest of the machine has its turn.
+/// The number of frames that are sent before the rest of the machine gets its turn.
 const BURST: u32 = 64;
 /// An IPv4 header without options, and the headers before it.
 const HEADERS: usize = ETHERNET + 20;
 const ETHERNET: usize = 14;
-/// `IPPROTO_RAW` (netinet/in.h): who sends has made the header of IP as well.
+/// `IPPROTO_RAW` (netinet/in.h): the sender also writes the IP header.
 const IPPROTO_RAW: u32 = 255;
 
-/// Sends frames that `make` makes, as fast as they go.
+/// Sends the frames that `make` returns, as fast as possible. Returns their number.
 fn send(interface: &str, end: Clock, mut make: impl FnMut() -> Vec<u8>) -> Result<u64> {
     let mut socket = RawSocket::new(interface, Medium::Ethernet).context("no raw socket")?;
     let mut sent = 0;
@@ -38,14 +38,14 @@ fn send(interface: &str, end: Clock, mut make: impl FnMut() -> Vec<u8>) -> Resul
             token.consume(frame.len(), |buffer| buffer.copy_from_slice(&frame));
             sent += 1;
         }
-        // dom0 has one CPU, and what it sends must get on.
+        // dom0 has one CPU, and the sent frames must be processed too.
         sleep(Duration::from_millis(1));
     }
     Ok(sent)
 }
 
-/// ARP requests and SYN for each address of the network in turn. Who has a MAC address for the SYN is asked by dom0's kernel, as a router
-/// would; how many there were of each.
+/// Sends an ARP request and a SYN to each address of the network in turn. For the SYN, dom0's kernel resolves the MAC
+/// address, as a router would. Returns the numbers of both.
 pub(crate) fn sweep(interface: &str, network: Ipv4Addr, end: Clock) -> Result<(u64, u64)> {
     let raw = Protocol::from_raw(const { NonZero::new(IPPROTO_RAW).unwrap() });
     let packets = socket_with(
@@ -63,14 +63,14 @@ pub(crate) fn sweep(interface: &str, network: Ipv4Addr, end: Clock) -> Result<(u
         let frame = segment(EthernetAddress::BROADCAST, target, TcpControl::Syn, &[]);
         let packet = frame.get(ETHERNET..).unwrap_or_default();
         let to = SocketAddrV4::new(target, 0);
-        // An address that nobody answers for has no room for more.
+        // The queue of an unresolved address is soon full.
         syns += u64::from(sendto(&packets, packet, SendFlags::empty(), &to).is_ok());
         request(target)
     })?;
     Ok((asked, syns))
 }
 
-/// An ARP request of somebody who is not there.
+/// An ARP request from a sender that does not exist.
 fn request(target: Ipv4Addr) -> Vec<u8> {
     let mac = EthernetAddress([2, 0, 0, fastrand::u8(..), fastrand::u8(..), 9]);
     let arp = ArpRepr::EthernetIpv4 {
@@ -181,7 +181,7 @@ fn datagram(to: EthernetAddress, guest: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
     })
 }
 
-/// SYN segments, each from another address.
+/// Sends SYN segments, each from another address.
 pub(crate) fn syn(
     interface: &str,
     mac: EthernetAddress,
@@ -191,7 +191,7 @@ pub(crate) fn syn(
     send(interface, end, || segment(mac, guest, TcpControl::Syn, &[]))
 }
 
-/// Frames that were right before some of their octets were changed, or their end cut off.
+/// Sends valid frames of which some bytes were changed, or the end cut off.
 pub(crate) fn malformed(
     interface: &str,
     mac: EthernetAddress,
@@ -207,7 +207,7 @@ pub(crate) fn malformed(
             2 => datagram(mac, guest, QUERY),
             _ => {
                 let mut octets = datagram(mac, guest, &vec![0; fastrand::usize(0..1200)]);
-                // ARP, IPv6 and what nobody knows, with octets that are not theirs.
+                // ARP, IPv6 and an unknown protocol, with random bytes.
                 let kind = fastrand::choice([[0x08, 0x06], [0x86, 0xdd], [0x12, 0x34]]);
                 if let (Some(place), Some(kind)) = (octets.get_mut(12..14), kind) {
                     place.copy_from_slice(&kind);
@@ -216,7 +216,7 @@ pub(crate) fn malformed(
             }
         };
         for _ in 0..fastrand::u8(0..4) {
-            // The link address stays, else the frame goes elsewhere.
+            // The link address is kept, so that the frame reaches the guest.
             let at = fastrand::usize(12..octets.len());
             if let Some(octet) = octets.get_mut(at) {
                 *octet = fastrand::u8(..);

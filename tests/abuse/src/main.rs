@@ -1,5 +1,4 @@
-//! Hostile and slow clients. Each runs for some seconds and prints what it did; the caller decides whether that is a
-//! failure.
+//! Hostile and slow clients. Each runs for some seconds and prints its counts; the caller judges them.
 #![forbid(unsafe_code)]
 
 mod frames;
@@ -15,14 +14,14 @@ use clap::{Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use smoltcp::wire::EthernetAddress;
 
-/// Clients that mean ill, or are slow.
+/// Hostile or slow clients.
 #[derive(Parser)]
 struct Arguments {
     /// The guest
     guest: Ipv4Addr,
-    /// For how long
+    /// The duration in seconds
     seconds: u64,
-    /// What random addresses, ports and octets follow from
+    /// The seed of random addresses, ports and bytes
     #[arg(long, default_value_t = 20_260_101)]
     seed: u64,
     #[command(subcommand)]
@@ -31,36 +30,36 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
-    /// SYN segments from addresses that are not there
+    /// SYN segments from addresses that do not exist
     Syn(Raw),
-    /// Frames of which some octets are wrong
+    /// Frames with some wrong bytes
     Frames(Raw),
-    /// DNS queries, as many as go out
+    /// DNS queries, as many as possible
     Queries {
-        /// For this name; a `*` in it is another word each time
+        /// The name to query; a `*` in it is replaced by a new word each time
         name: String,
-        /// So many a second
+        /// The number of queries a second
         #[arg(long)]
         rate: Option<u32>,
     },
-    /// ARP requests and SYN packets for all addresses of a /24, from senders that are not there
+    /// ARP requests and SYN packets for all addresses of a /24, from senders that do not exist
     Sweep {
         /// The interface to send ARP requests from
         interface: String,
     },
     /// Connections that send half a request and no more
     Half {
-        /// How many
+        /// The number of connections
         count: usize,
     },
     /// Connections that ask for much and read little of it
     Readers {
-        /// How many
+        /// The number of connections
         count: usize,
     },
-    /// Connections that send a request octet by octet
+    /// Connections that send a request byte by byte
     Writers {
-        /// How many
+        /// The number of connections
         count: usize,
     },
 }
@@ -79,9 +78,9 @@ fn mac(text: &str) -> Result<EthernetAddress, String> {
         .map_err(|_| format!("{text} is no link address"))
 }
 
-/// A connection under way at a time is what the client's own queue takes.
+/// The time limit of a connection attempt; attempts are made one at a time, which is what the client's own queue takes.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How often a slow client does something.
+/// The interval at which a slow client acts.
 const PACE: Duration = Duration::from_millis(500);
 
 fn main() -> Result<()> {
@@ -126,7 +125,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Takes a little of what has come.
+/// Reads a few of the received bytes.
 fn take(stream: &mut TcpStream) -> std::io::Result<()> {
     match stream.read(&mut [0; 16])? {
         0 => Err(ErrorKind::UnexpectedEof.into()),
@@ -134,7 +133,8 @@ fn take(stream: &mut TcpStream) -> std::io::Result<()> {
     }
 }
 
-/// Opens connections, sends `first` on each and goes on with `then` until the end; a connection that the guest ends is opened again.
+/// Opens connections, sends `first` on each, and calls `then` on them until the end. A connection that the guest closes
+/// is opened again.
 fn hold(
     guest: Ipv4Addr,
     count: usize,
@@ -143,7 +143,7 @@ fn hold(
     then: impl Fn(&mut TcpStream) -> std::io::Result<()>,
 ) -> Result<()> {
     let address = SocketAddr::from((guest, 80));
-    // A program may have some 1,000 files unless it asks for more; 16 are for all else.
+    // The default limit is about 1,000 files, so more are requested; 16 are for all else.
     let files = u64::try_from(count)?.saturating_add(16);
     let limit = Rlimit {
         current: Some(files),

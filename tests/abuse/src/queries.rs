@@ -1,4 +1,4 @@
-//! DNS queries (RFC 1035 section 4.1): as many as go out, or so many in a second.
+//! DNS queries (RFC 1035 section 4.1), as many as possible or at a given rate.
 
 use std::io::IoSlice;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 
-/// Queries that go to the kernel together.
+/// The number of queries in one system call.
 const BATCH: usize = 64;
 
-/// Asks a server for a name until the end, no faster than `rate` a second; how many queries were sent, and how many answers came.
+/// Queries a server for a name until the end, at most `rate` times a second. Returns the numbers of queries and of
+/// answers.
 pub(crate) fn flood(
     server: Ipv4Addr,
     name: &str,
@@ -29,7 +30,7 @@ pub(crate) fn flood(
         let queries: Vec<_> = queries
             .map(|number| query(number, &name.replace('*', &format!("x{number}"))))
             .collect::<Result<_>>()?;
-        // What the kernel has no room for is not sent.
+        // Queries that the kernel has no room for are not sent.
         sent += send(&socket, &queries)? as u64;
         while socket.recv(&mut answer).is_ok() {
             answered += 1;
@@ -43,7 +44,7 @@ pub(crate) fn flood(
     Ok((sent, answered))
 }
 
-/// Sends queries in one system call; how many of them were.
+/// Sends queries in one system call. Returns the number of sent queries.
 fn send(socket: &UdpSocket, queries: &[Vec<u8>]) -> Result<usize> {
     let slices: Vec<_> = queries.iter().map(|query| [IoSlice::new(query)]).collect();
     let mut controls: Vec<_> = queries
@@ -57,7 +58,7 @@ fn send(socket: &UdpSocket, queries: &[Vec<u8>]) -> Result<usize> {
         .collect();
     match sendmmsg(socket, &mut messages, SendFlags::empty()) {
         Ok(sent) => Ok(sent),
-        // Nobody listens there at the moment, or there is no room.
+        // There is no listener at the moment, or no room.
         Err(rustix::io::Errno::CONNREFUSED | rustix::io::Errno::AGAIN) => Ok(0),
         Err(error) => Err(error).context("cannot send queries"),
     }

@@ -1,7 +1,7 @@
-//! The commands that documents tell a reader to type, as steps that a test can take.
+//! The commands in documents, as steps that a test can run.
 //!
-//! CONTRIBUTING.md, "Commands in documents", says how they are written. `tests/e2e` takes the steps in its lab; the unit
-//! tests here look at every document without one, so that a block that can't be run is found by `cargo xtask check`.
+//! CONTRIBUTING.md, "Commands in documents", has the rules. `tests/e2e` runs the steps in its lab. The unit tests here
+//! parse every document without a lab, so that `cargo xtask check` finds a block that cannot be run.
 #![forbid(unsafe_code)]
 
 use std::fs;
@@ -9,78 +9,78 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// Where a command runs.
+/// The machine on which a command runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// On the host, as whoever runs the test (`$ `).
+    /// On the host, as the user who runs the test (`$ `).
     Host,
     /// In dom0, as root (`# `).
     Dom0,
 }
 
-/// When the next step is taken.
+/// The condition for the next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Until {
     /// The command has ended, with exit code 0.
     Ends,
-    /// It has begun, and goes on until the document's end.
+    /// The command has begun, and runs until the document's end.
     Begins,
-    /// It has printed this, and goes on until the document's end.
+    /// The command has printed this text, and runs until the document's end.
     Prints(String),
 }
 
-/// What is to be done.
+/// The action of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Run a command, in the words of a shell.
+    /// Run a shell command.
     Run {
-        /// Where.
+        /// The machine on which it runs.
         side: Side,
-        /// What the document says, without its prompt.
+        /// The command, without its prompt.
         command: String,
-        /// Until when.
+        /// The condition for the next step.
         until: Until,
     },
     /// Write a file: a relative name on the host, an absolute one in dom0.
     Write {
         /// Its name.
         name: String,
-        /// What is in it.
+        /// Its content.
         content: Content,
     },
 }
 
-/// What is in a file.
+/// The content of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// This text.
     Text(String),
-    /// What is in this file of the repository, or in this folder and below.
+    /// A copy of this file or folder of the repository.
     CopyOf(String),
 }
 
 /// One step of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// The line of the document where it stands, from 1.
+    /// Its line in the document, from 1 on.
     pub line: usize,
-    /// What is to be done.
+    /// The action.
     pub action: Action,
 }
 
-/// What a document tells a reader to do.
+/// The steps of a document.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Document {
-    /// In the document's order.
+    /// The steps, in the document's order.
     pub steps: Vec<Step>,
-    /// The line of each block that is not run, and why.
+    /// The line of each block that is not run, and the reason.
     pub left_out: Vec<(usize, String)>,
 }
 
 /// README.md and the documents of `docs/` below `root`, in the order of their names.
 ///
 /// # Errors
-/// They can't be listed.
+/// The documents cannot be listed.
 pub fn all(root: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = vec![root.join("README.md")];
     let folder = root.join("docs");
@@ -97,7 +97,7 @@ pub fn all(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// What a comment says of the block below it.
+/// A comment about the block below it.
 enum Note {
     NotRun(String),
     Keeps(Until),
@@ -147,7 +147,7 @@ pub fn parse(text: &str) -> Result<Document> {
     Ok(document)
 }
 
-/// Reads a line that may be a comment of ours; a copied file is a step at once.
+/// Reads a line that may be a comment for this runner. A copied file becomes a step at once.
 fn comment(text: &str, line: usize, document: &mut Document) -> Result<Option<Note>> {
     let inner = text
         .strip_prefix("<!--")
@@ -230,7 +230,7 @@ impl Block<'_> {
         Ok(())
     }
 
-    /// The block's commands; the lines between them are what they print.
+    /// The commands of the block. The lines between them are their output.
     fn commands(&self) -> Result<Vec<Step>> {
         let mut steps = Vec::new();
         let mut lines = (self.line + 1..).zip(&self.body);
@@ -375,7 +375,7 @@ $ not_even_rust
         }
     }
 
-    /// Every document of the repository follows the rules, names files that there are, and leaves little out.
+    /// Every document of the repository follows the rules, refers to existing files, and leaves few blocks out.
     #[test]
     fn documents_can_be_run() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");

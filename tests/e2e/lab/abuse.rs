@@ -28,9 +28,9 @@ const MAC: &str = "00:16:3e:00:00:80";
 /// Longest time that an honest client waits while others mean ill.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Octets that a connection's slot takes from RAM at least: its two buffers, in a guest of 64 MiB.
+/// Bytes that a connection's slot takes from RAM at least: its two buffers, in a guest of 64 MiB.
 const SLOT_RAM: f64 = (4096 + 32768) as f64;
-/// Octets that it takes from the heap at most.
+/// Bytes that it takes from the heap at most.
 const SLOT_HEAP: f64 = 1024.0;
 /// Slots that the second round may need beyond the first: an honest client's come when they come.
 const SLOTS: f64 = 8.0;
@@ -123,7 +123,7 @@ fn get(metrics: &Metrics, name: &str) -> Result<f64> {
     value.with_context(|| format!("no {name}"))
 }
 
-/// Octets that are free in the heap, and in the RAM that sockets get their buffers from.
+/// Bytes that are free in the heap, and in the RAM that sockets get their buffers from.
 fn free(metrics: &Metrics) -> Result<(f64, f64)> {
     let of = |kind: &str| get(metrics, &format!("mayfly_memory_bytes{{kind=\"{kind}\"}}"));
     Ok((of("heap_free")?, of("ram_free")?))

@@ -101,7 +101,7 @@ fn http_table(place: &Place) -> Result<()> {
     birth.destroy()
 }
 
-/// Sends octets and the end of the stream, and gives all that comes back.
+/// Sends bytes and the end of the stream, and gives all that comes back.
 fn exchange(server: SocketAddr, octets: &[u8]) -> Result<Vec<u8>> {
     let mut stream = TcpStream::connect(server)?;
     stream.set_read_timeout(Some(BOUND))?;

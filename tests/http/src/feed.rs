@@ -4,17 +4,17 @@ use mayfly_http::{Connection, Shared};
 use mayfly_site::Pages;
 use mayfly_stream::{Input, Moment, Next};
 
-/// Any time, in seconds since 1970: later than all that a site was modified.
+/// The time of the test: later than all modification times of a site.
 const MOMENT: Moment = Moment {
     now: 0,
     unix_seconds: Some(1_800_000_000),
 };
 
-/// What a connection sends that gets a stream in pieces of at most `piece` bytes, each when it can't get on without, and has
-/// room for `room` bytes at a time; and what it has counted.
+/// Feeds a stream to a connection in pieces of at most `piece` bytes, each when the connection needs more input, with
+/// room for `room` bytes at a time. Returns the bytes sent, and the counters.
 ///
 /// # Errors
-/// When it resets the connection although no time passes, does not get on, or takes what it was not given.
+/// The connection is reset although no time passes; it makes no progress; or it consumes more than it was given.
 pub fn feed<P: Pages>(
     pages: &P,
     head_max: usize,

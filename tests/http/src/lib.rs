@@ -1,8 +1,8 @@
 //! A table of raw HTTP requests with the answers that RFC 9110 and RFC 9112 ask for: `requests.txt`.
 //!
-//! The requests are about the site in `site/`, packed. What carries them is up to the caller: a
-//! connection in memory ([`feed`]), or TCP to a guest. [`Case::run`] takes it as a function that sends bytes,
-//! says that nothing follows them, and gives all that comes back until the server closes.
+//! The requests are for the site in `site/`, packed. The caller provides the transport: a connection in memory
+//! ([`feed`]), or TCP to a guest. [`Case::run`] takes it as a function that sends bytes and the end of the stream, and
+//! returns all bytes that come back until the server closes.
 //!
 //! ```text
 //! ## RFC 9110 section 14: ranges                         a heading
@@ -16,7 +16,7 @@
 //! cut        GET / HTTP/1.1\r\n                          none, and nothing more is sent
 //! ```
 //!
-//! | written | stands for |
+//! | text | meaning |
 //! |---|---|
 //! | `\r` `\n` `\t` `\0` `\\` `\x7f` | one byte |
 //! | `{a*300}` | 300 times `a` |
@@ -25,8 +25,8 @@
 //! | `= @a.txt`, `~ text` | the content is the file `site/www/a.txt`; there is this text in it |
 //! | `Name: *` | a field with any value |
 //!
-//! Unless `close` or `cut` is asked for, [`PROBE`] is sent behind the request: its answer shows that
-//! the server and the client are of one mind about where the request ends.
+//! Unless `close` or `cut` is expected, [`PROBE`] is sent after the request. Its answer shows that the server and the
+//! client agree on the end of the request.
 
 mod feed;
 
@@ -34,15 +34,15 @@ use std::path::{Path, PathBuf};
 
 pub use feed::feed;
 
-/// Sends bytes and the end of the stream; gives what comes back until the server closes.
+/// Sends bytes and the end of the stream. Returns all bytes that come back until the server closes.
 pub type Exchange<'x> = dyn FnMut(&[u8]) -> Result<Vec<u8>, String> + 'x;
 
-/// A request whose answer is known, and not sent by any case: 204 with `Allow`.
+/// A request with a known answer (204 with `Allow`) that no case sends.
 pub const PROBE: &[u8] = b"OPTIONS * HTTP/1.1\r\nHost: probe\r\n\r\n";
 
 const TABLE: &str = include_str!("../requests.txt");
 
-/// The folder of the site: what `hatch pack` is given.
+/// The folder of the site, the input of `hatch pack`.
 #[must_use]
 pub fn site() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("site")
@@ -51,13 +51,13 @@ pub fn site() -> PathBuf {
 /// A row of the table.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// The line that it stands in.
+    /// Its line in the table.
     pub line: usize,
     /// The heading above it.
     pub section: &'static str,
-    /// The answers as they are written there.
+    /// The expected answers, as written in the table.
     pub expected: &'static str,
-    /// The bytes as they are written there.
+    /// The bytes of the request, as written in the table.
     pub request: &'static str,
     answers: Vec<Answer>,
     end: End,
@@ -67,7 +67,7 @@ pub struct Case {
 #[derive(Clone, Copy, Debug)]
 struct Answer {
     status: u16,
-    /// Whether its content is not sent.
+    /// Whether the answer has no content.
     bare: bool,
 }
 
@@ -89,7 +89,7 @@ enum Check {
 /// The cases of the table.
 ///
 /// # Panics
-/// When the table is not as it should be.
+/// If the table is malformed.
 #[must_use]
 pub fn cases() -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
@@ -154,7 +154,7 @@ fn parse_check(line: &'static str) -> Result<Check, String> {
     Ok(Check::Field(name, value))
 }
 
-/// The bytes that a text stands for.
+/// Expands a text of the table to bytes.
 fn expand(text: &str, exchange: &mut Exchange<'_>) -> Result<Vec<u8>, String> {
     let mut octets = Vec::new();
     let mut rest = text;
@@ -215,10 +215,10 @@ fn expand_braces(inner: &str, exchange: &mut Exchange<'_>) -> Result<Vec<u8>, St
 }
 
 impl Case {
-    /// The bytes that are sent, with [`PROBE`] behind them if the answer to it is waited for.
+    /// The bytes that are sent, followed by [`PROBE`] if its answer is expected.
     ///
     /// # Errors
-    /// When what they are made from can't be had.
+    /// A value that the bytes contain cannot be fetched.
     pub fn stream(&self, exchange: &mut Exchange<'_>) -> Result<Vec<u8>, String> {
         let mut stream = expand(self.request, exchange)?;
         if self.end != End::Cut {
@@ -227,10 +227,10 @@ impl Case {
         Ok(stream)
     }
 
-    /// Sends the request and looks at the answers.
+    /// Sends the request and checks the answers.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// The error in the answers.
     pub fn run(&self, exchange: &mut Exchange<'_>) -> Result<(), String> {
         let stream = self.stream(exchange)?;
         let octets = exchange(&stream)?;
@@ -246,10 +246,10 @@ impl Case {
         })
     }
 
-    /// Looks at the answers.
+    /// Checks the answers.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// The error in the answers.
     pub fn judge(&self, octets: &[u8]) -> Result<(), String> {
         let probe = (self.end == End::Probe).then_some(Answer {
             status: 204,
@@ -284,7 +284,7 @@ impl Case {
     }
 }
 
-/// A response, as far as a client must understand it.
+/// A response, parsed as far as a client must understand it.
 struct Response<'r> {
     status: u16,
     fields: Vec<(&'r str, &'r str)>,
@@ -292,7 +292,7 @@ struct Response<'r> {
 }
 
 impl<'r> Response<'r> {
-    /// The first response in some bytes, and what follows it.
+    /// Parses the first response. Returns also the bytes after it.
     fn parse(octets: &'r [u8], bare: bool) -> Result<(Self, &'r [u8]), String> {
         let end = octets
             .windows(4)
@@ -328,7 +328,7 @@ impl<'r> Response<'r> {
         Ok((response, rest))
     }
 
-    /// The value of a field that comes at most once.
+    /// The value of a field that must occur at most once.
     fn field(&self, name: &str) -> Result<Option<&'r str>, String> {
         let mut values = self
             .fields
@@ -344,7 +344,7 @@ impl<'r> Response<'r> {
         self.field(name).map(|value| value.is_some())
     }
 
-    /// What goes for every response.
+    /// Checks the rules for every response.
     fn follows_the_rules(&self) -> Result<(), String> {
         if self.status < 200 {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Dates that tell nothing of a file's content are no validators (RFC 9110 sections 8.8.2 and 13.1.5).
+//! Dates that do not tell when a file's content changed are no validators (RFC 9110 sections 8.8.2 and 13.1.5).
 #![allow(clippy::unwrap_used)]
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,7 +7,7 @@ use mayfly_http_tests::feed;
 use mayfly_pack::{Options, pack_dir};
 use mayfly_site::Pack;
 
-/// What is answered about a site whose files have these contents and dates.
+/// The answer to a request for a site whose files have these contents and dates.
 fn ask(files: &[(&str, &str, Duration)], epoch: Option<u64>, fields: &str) -> String {
     let site = tempfile::TempDir::new().unwrap();
     std::fs::create_dir(site.path().join("www")).unwrap();
@@ -28,7 +28,7 @@ fn ask(files: &[(&str, &str, Duration)], epoch: Option<u64>, fields: &str) -> St
     String::from_utf8(answer).unwrap()
 }
 
-/// The date of a second, as a client repeats it.
+/// The HTTP date of a time, as a client repeats it.
 fn date(seconds: u64) -> String {
     String::from_utf8(mayfly_site::date::imf_fixdate(seconds).to_vec()).unwrap()
 }
@@ -41,11 +41,11 @@ fn dates_that_a_tool_has_set() {
     let exact = Duration::new(LATE, 5);
     let next = Duration::new(LATE + 1, 5);
     for (one, other, epoch, known) in [
-        // As files are when people write them.
+        // The dates of files that people write.
         (exact, next, None, true),
         (exact, exact, None, true),
         (whole(LATE), whole(LATE + 1), None, true),
-        // A store of packages, an archive without dates, layers of a container, a reproducible build.
+        // A package store, an archive without dates, container layers, a reproducible build.
         (whole(1), whole(1), None, false),
         (whole(1), next, None, false),
         (whole(0), whole(0), None, false),

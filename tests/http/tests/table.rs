@@ -1,4 +1,4 @@
-//! The table against a packed site, in memory.
+//! Runs the table with a packed site, in memory.
 #![allow(clippy::unwrap_used)]
 
 use mayfly_http_tests::feed;
@@ -36,8 +36,8 @@ fn table() {
     );
 }
 
-/// Of each section the first request with each kind of answer is where fuzzing starts from, behind
-/// two octets of the fuzz target's own.
+/// Writes the seeds of the fuzz target: of each section, the first request with each kind of answer, after two bytes
+/// for the fuzz target itself.
 #[test]
 #[ignore = "writes tests/fuzz/seeds/http: run it when the table has changed"]
 fn write_seeds() {
@@ -48,7 +48,7 @@ fn write_seeds() {
     for case in mayfly_http_tests::cases() {
         let mut validators = |_: &[u8]| Ok(VALIDATORS.to_vec());
         let stream = case.stream(&mut validators).unwrap();
-        // Longer ones teach a fuzzer nothing.
+        // Longer requests teach a fuzzer nothing.
         if stream.len() <= 400 && kinds.insert((case.section, case.expected)) {
             let section = case.section.split(':').next().unwrap();
             let name = format!("{section}-{}", case.expected).to_lowercase();
@@ -59,5 +59,5 @@ fn write_seeds() {
     }
 }
 
-/// What the fuzz target's own site answers with.
+/// The answer of the fuzz target's own site.
 const VALIDATORS: &[u8] = b"HTTP/1.1 200 OK\r\nETag: \"tag\"\r\nLast-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 0\r\n\r\n";

@@ -9,7 +9,7 @@ use domain::base::rdata::{ComposeRecordData, UnknownRecordData};
 use domain::base::{Message, ParsedName, ParsedRecord};
 use domain::rdata::AllRecordData;
 
-/// Bits of the header's third and fourth octet (RFC 1035 section 4.1.1, RFC 4035 section 3.2), highest first.
+/// Bits of the header's third and fourth byte (RFC 1035 section 4.1.1, RFC 4035 section 3.2), highest first.
 const FLAGS: [(u16, &str); 8] = [
     (0x8000, "QR"),
     (0x0400, "AA"),
@@ -24,7 +24,7 @@ const FLAGS: [(u16, &str); 8] = [
 /// A message, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// The header's third and fourth octet: flags, opcode, RCODE.
+    /// The header's third and fourth byte: flags, opcode, RCODE.
     pub flags: u16,
     /// The question section as it came, its count first.
     pub question: Vec<u8>,
@@ -32,7 +32,7 @@ pub struct Answer {
     pub sections: [Vec<Record>; 3],
     /// The OPT record.
     pub opt: Option<Opt>,
-    /// Octets of the message.
+    /// Bytes of the message.
     pub length: usize,
 }
 
@@ -73,7 +73,7 @@ impl Answer {
     /// Takes a message apart.
     ///
     /// # Errors
-    /// What is no message, or has octets after its end.
+    /// What is no message, or has bytes after its end.
     pub fn parse(octets: &[u8]) -> Result<Self> {
         let message = Message::from_octets(octets)?;
         let flags = octets.get(2..4).context("no header")?;

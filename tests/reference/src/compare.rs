@@ -18,7 +18,7 @@ pub enum Field {
     Flags,
     /// RCODE, with the upper bits of EDNS.
     Rcode,
-    /// The question section, octet for octet.
+    /// The question section, byte for byte.
     Question,
     /// The answer section.
     Answer,
@@ -49,7 +49,7 @@ pub struct Said {
     pub first: Option<Answer>,
     /// Its answer over TCP, where the first was truncated.
     pub whole: Option<Answer>,
-    /// What could not be read of them: why, and the octets.
+    /// What could not be read of them: why, and the bytes.
     pub unreadable: Option<(String, Vec<u8>)>,
 }
 
@@ -94,7 +94,7 @@ impl Case<'_> {
         Answer::parse(&self.question.octets).ok()
     }
 
-    /// The third and fourth octet of the query.
+    /// The third and fourth byte of the query.
     #[must_use]
     pub fn query_flags(&self) -> u16 {
         let octets = self.question.octets.get(2..4);
@@ -109,7 +109,7 @@ impl Case<'_> {
         self.query_flags() >> 11 & 0xf
     }
 
-    /// Octets that the client has room for.
+    /// Bytes that the client has room for.
     #[must_use]
     pub fn room(&self) -> usize {
         if self.question.transport == Transport::Tcp {
@@ -292,7 +292,7 @@ fn drop_optional(field: Field, whole: &Answer, a: &mut Vec<Record>, b: &mut Vec<
     b.retain(|record| keep(record, &all_a));
 }
 
-/// The part of a name that has so many octets, if a label begins there.
+/// The part of a name that has so many bytes, if a label begins there.
 fn suffix(name: &[u8], length: usize) -> Option<&[u8]> {
     let mut rest = name;
     while rest.len() > length {

@@ -311,7 +311,7 @@ impl Nsec3 {
     }
 }
 
-/// The octets that base32hex stands for (RFC 4648 section 7).
+/// The bytes that base32hex stands for (RFC 4648 section 7).
 fn base32hex(digits: &[u8]) -> Option<Vec<u8>> {
     let mut bits = 0_u64;
     let mut octets = Vec::new();
@@ -342,7 +342,7 @@ fn has_type(mut types: &[u8], rtype: u16) -> bool {
     false
 }
 
-/// The uncompressed name that some octets begin with.
+/// The uncompressed name that some bytes begin with.
 fn name_in(octets: &[u8]) -> Option<&[u8]> {
     let mut at = 0;
     loop {

@@ -87,7 +87,7 @@ fn reference(name: &str, file: &Path) -> Vec<Record> {
             name.clone_into(&mut origin);
             continue;
         }
-        // The type of what NSD prints as octets has a blank behind it.
+        // The type of what NSD prints as bytes has a blank behind it.
         let mut columns = line.splitn(4, '\t');
         let first = columns.next().unwrap();
         if !first.is_empty() {
@@ -162,7 +162,7 @@ fn same_escapes(text: &str) -> String {
     names.collect::<Vec<_>>().join(" ")
 }
 
-/// A record with octets for data, by packing it so and asking how it is printed.
+/// A record with bytes for data, by packing it so and asking how it is printed.
 fn in_text(record: &Record) -> String {
     let site = tempfile::TempDir::new().unwrap();
     std::fs::create_dir(site.path().join("zones")).unwrap();

@@ -1,13 +1,13 @@
 //! The seed of all random tests, the same in every run.
 //!
-//! So a newcomer's `cargo xtask test`, that of CI and yours pass or fail for the same reason.
-//! Two environment variables change it, and `cargo xtask fuzz` sets both:
+//! So `cargo xtask test` passes or fails for the same reason on every machine. Two environment variables change the
+//! seed and the number of cases, and `cargo xtask fuzz` sets both:
 //!
-//! - `MAYFLY_SEED=7` is another seed;
+//! - `MAYFLY_SEED=7` sets another seed;
 //! - `MAYFLY_SCALE=10` makes ten times as many cases.
 //!
 //! A property test takes its configuration from [`cases`]; a test with a generator of its own takes
-//! [`seed`] and [`scale`]. Each prints how to repeat it, which the test harness shows if the test
+//! [`seed`] and [`scaled`]. Each prints how to repeat it, which the test harness shows if the test
 //! fails. A case that has failed becomes a named test of its own.
 #![forbid(unsafe_code)]
 
@@ -15,11 +15,11 @@ use std::fmt::Write as _;
 
 use proptest::test_runner::{Config, RngSeed};
 
-/// The seed of every run that names no other.
+/// The default seed.
 pub const FIXED: u64 = 20_260_101;
-/// Names another seed: a decimal number of 64 bits.
+/// The variable that sets another seed: a decimal number of 64 bits.
 pub const SEED: &str = "MAYFLY_SEED";
-/// How many times as many cases: a decimal number, at least 1.
+/// The variable that multiplies the number of cases: a decimal number, at least 1.
 pub const SCALE: &str = "MAYFLY_SCALE";
 
 /// The configuration of a property test that has `cases` cases in a usual run.
@@ -27,13 +27,13 @@ pub const SCALE: &str = "MAYFLY_SCALE";
 /// `proptest!` begins with `#![proptest_config(mayfly_seeds::cases(500))]`; `cargo xtask check` looks for it.
 ///
 /// # Panics
-/// When one of the variables holds no number.
+/// If one of the variables is not a number.
 #[must_use]
 pub fn cases(cases: u32) -> Config {
     let config = Config {
         cases: u32::try_from(scaled(cases.into())).unwrap_or(u32::MAX),
         rng_seed: RngSeed::Fixed(seed()),
-        // A file beside the test would make this run differ from everybody else's.
+        // A file beside the test would make this run differ from those on other machines.
         failure_persistence: None,
         ..Config::default()
     };
@@ -44,25 +44,25 @@ pub fn cases(cases: u32) -> Config {
 /// The seed of this run.
 ///
 /// # Panics
-/// When `MAYFLY_SEED` holds no number.
+/// If `MAYFLY_SEED` is not a number.
 #[must_use]
 pub fn seed() -> u64 {
     named_seed().unwrap_or(FIXED)
 }
 
-/// The seed that `MAYFLY_SEED` names.
+/// The seed in `MAYFLY_SEED`, if it is set.
 ///
 /// # Panics
-/// When it holds no number.
+/// If it is not a number.
 #[must_use]
 pub fn named_seed() -> Option<u64> {
     number(SEED, std::env::var(SEED).ok().as_deref())
 }
 
-/// How many times as many cases `MAYFLY_SCALE` asks for; `None` without it.
+/// The factor in `MAYFLY_SCALE`; `None` if it is not set.
 ///
 /// # Panics
-/// When it holds no number, or 0.
+/// If it is not a number, or is 0.
 #[must_use]
 pub fn named_scale() -> Option<u64> {
     let scale = number(SCALE, std::env::var(SCALE).ok().as_deref());
@@ -70,10 +70,10 @@ pub fn named_scale() -> Option<u64> {
     scale
 }
 
-/// `cases`, as many times as `MAYFLY_SCALE` says.
+/// `cases` times the factor in `MAYFLY_SCALE`.
 ///
 /// # Panics
-/// When it holds no number, or 0.
+/// If it is not a number, or is 0.
 #[must_use]
 pub fn scaled(cases: u64) -> u64 {
     cases.saturating_mul(named_scale().unwrap_or(1))

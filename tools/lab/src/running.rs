@@ -139,7 +139,7 @@ impl Lab {
     /// The host's address that leads to this address of the lab.
     ///
     /// # Errors
-    /// The address was not in [`Options::forwards`].
+    /// The address was not in [`Options::forwards`](crate::Options::forwards).
     pub fn forward(&self, protocol: Protocol, to: SocketAddrV4) -> Result<SocketAddr> {
         let found = self
             .state

@@ -131,7 +131,7 @@ fn set_port(sequence: u32, index: u32, port: Vec<InfoBridgePort>) -> Vec<u8> {
     )
 }
 
-/// Adds a permanent entry by which a bridge sends frames for a MAC address to one port.
+/// Adds a static, sticky entry by which a bridge sends frames for a MAC address to one port only.
 pub(super) fn direct(sequence: u32, port: u32, mac: [u8; 6]) -> Vec<u8> {
     let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
     let message = RouteNetlinkMessage::NewNeighbour(forwarding(port, mac));

@@ -1,4 +1,5 @@
-//! One birth: made paused by `xl` or `hatch`, unpaused by the hypercall itself, watched, and destroyed by its maker.
+//! One birth: a guest is made paused by `xl` or `hatch`, unpaused by the hypercall itself, watched, and destroyed by
+//! its maker.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -25,20 +26,20 @@ use crate::look;
 use crate::sys::ticks;
 use crate::wait::{Bound, interrupt};
 
-/// Where `hatch` is in dom0.
+/// The path of `hatch` in dom0.
 pub(crate) const HATCH: &str = "/bench/hatch";
 const EXITS: &str = "/run/stamp-exits";
 const REQUESTS: &str = "/run/stamp-requests";
-/// Paths that do not exist: asking for them leaves a mark in xenstored's trace.
+/// Paths that do not exist: reading them leaves a mark in xenstored's trace.
 const FIRST_FRAME: &str = "/stamp/first-frame";
 const READY: &str = "/stamp/ready";
-/// What a birth leaves to the kernel's workers is over after this.
+/// The time after which the kernel's workers have finished the work that a birth leaves to them.
 const SETTLE: Duration = Duration::from_millis(100);
-/// How often a program is looked at that does not tell what is waited for.
+/// The interval at which a program is polled that does not notify.
 const GLANCE: Duration = Duration::from_millis(10);
 /// The system call poll, as `/proc/PID/syscall` names it.
 const POLL: &str = "7 ";
-/// Largest answer that is read.
+/// The largest answer that is read, in bytes.
 const ANSWER_MAX: u64 = 64 * 1024;
 
 pub(crate) struct Dom0 {
@@ -47,11 +48,11 @@ pub(crate) struct Dom0 {
     bound: Bound,
     neighbour: Neighbour,
     trace_pages: u32,
-    /// As long as it lives, there are shells.
+    /// The pool, which provides shells as long as it lives.
     _pool: Option<Pool>,
 }
 
-/// A `hatch pool` that runs.
+/// A running `hatch pool`.
 struct Pool(Child);
 
 impl Drop for Pool {
@@ -92,7 +93,7 @@ impl Dom0 {
             self.xenstore.control(&["logfile", REQUESTS])?;
             self.xenstore.control(&["log", "on"])?;
         }
-        // -e: no xl stays behind to act on the guest's end, which would be in the way of the stamps.
+        // -e: no xl process stays behind to handle the guest's end, which would disturb the measurement.
         let xl = ["xl", "create", "-p", "-e", "-q", &guest.config];
         let mut hatch = vec![HATCH, "create", "-p", "--json", "--no-pool", &guest.config];
         hatch.extend(guest.console.then_some("--console"));
@@ -140,11 +141,11 @@ impl Dom0 {
         let vif = fs::read_to_string(format!("/sys/class/net/vif{domid}.0/ifindex"))
             .with_context(|| format!("{} has no vif", guest.name))?;
         let frames = packet_socket(vif.trim().parse()?).context("cannot watch the vif")?;
-        // Its own connection: nothing but the watch's events comes over it.
+        // A separate connection, over which only the watch's events come.
         let mut releases = Client::connect(self.bound.0)?;
         if guest.ready == Ready::Shutdown {
             releases.watch("@releaseDomain", "stamp")?;
-            // The event that comes at once.
+            // The first event of the watch, which comes at once.
             self.bound.event(&mut releases, "the watch")?;
         }
         let address = guest.address.to_string();
@@ -153,11 +154,11 @@ impl Dom0 {
                 let mac = mac_text(&guest.mac);
                 self.bound.run(&["arp", "-s", &address, &mac])?;
             }
-            // Fails when the cache has no such entry, which is what is wanted.
+            // This fails if the cache has no such entry, which is the wanted state.
             Neighbour::Cold => drop(self.bound.run(&["arp", "-d", &address])),
         }
         let tracer = if traced { Some(self.trace()?) } else { None };
-        // The SYN waits in the ring of a guest whose network is connected.
+        // If the guest's network is connected, the SYN waits in its ring.
         let early = match guest.ready {
             Ready::Http if is_connected => Some(dial(guest)?),
             _ => None,
@@ -197,7 +198,7 @@ impl Dom0 {
         })
     }
 
-    /// Takes a guest out of the pool, as a program does that is there already when it wants one.
+    /// Takes a guest from the pool, as a long-running program would.
     fn taken(&self, order: &Order) -> Result<Value> {
         match mayfly_toolstack::pool::order(
             Path::new(mayfly_toolstack::pool::SOCKET),
@@ -209,7 +210,7 @@ impl Dom0 {
         }
     }
 
-    /// Waits until nothing is left of a guest: what the kernel still had to do for it, the next one would wait for.
+    /// Waits until a guest is completely gone: otherwise the next one would wait for the kernel's remaining work.
     fn gone(&mut self, domid: u16) -> Result<u64> {
         let end = Instant::now() + self.bound.0;
         let vif = format!("/sys/class/net/vif{domid}.0");
@@ -224,7 +225,7 @@ impl Dom0 {
     fn filled(&self) -> Result<()> {
         let end = Instant::now() + self.bound.0;
         loop {
-            // Until it listens, this fails.
+            // This fails until the pool listens.
             let status = self.bound.run(&[HATCH, "pool", "--status", "--json"]);
             let status = status.and_then(|text| Ok(serde_json::from_str::<Value>(&text)?));
             match &status {
@@ -248,7 +249,8 @@ impl Dom0 {
         bail!("xl has made no domain named {name}")
     }
 
-    /// The first frame, the connection, asked for at that frame if it was not before, the first byte of the answer.
+    /// Waits for the first frame, the connection (which is requested at that frame unless it was before), and the first
+    /// byte of the answer.
     fn answer(
         &mut self,
         guest: &Guest,
@@ -264,7 +266,7 @@ impl Dom0 {
                 Err(rustix::io::Errno::AGAIN) => continue,
                 Err(e) => return Err(e).context("the vif"),
             };
-            // What dom0 itself sends to the guest passes here as well.
+            // Frames from dom0 to the guest are seen here as well.
             if length >= 12 && frame.get(6..12) == Some(&guest.mac) {
                 break;
             }
@@ -289,7 +291,7 @@ impl Dom0 {
             "the answer is {:?}",
             String::from_utf8_lossy(line)
         );
-        // To close with unread data would reset the connection.
+        // Closing with unread data would reset the connection.
         std::io::copy(&mut stream.take(ANSWER_MAX), &mut std::io::sink())
             .context("the rest of the answer")?;
         Ok(Stamps {
@@ -341,7 +343,7 @@ impl Dom0 {
             .stderr(Stdio::null())
             .spawn()
             .context("cannot run xentrace")?;
-        // It does not tell when it has started to trace; then it waits for records, in poll.
+        // xentrace does not report when tracing has started. Once it has, it waits for records in poll.
         let syscall = format!("/proc/{}/syscall", tracer.id());
         let end = Instant::now() + self.bound.0;
         while !fs::read_to_string(&syscall)?.starts_with(POLL) {
@@ -375,7 +377,7 @@ impl Dom0 {
         let requests = fs::read(REQUESTS)?;
         let requests = String::from_utf8_lossy(&requests);
         let count = |marker| match guest.maker {
-            // It was introduced when it was a shell, and xenstored's trace names it by that.
+            // The guest was introduced as a shell, under whose name xenstored's trace has it.
             Maker::Pool => Ok(None),
             _ => xenstored::requests(&requests, domid, Some(marker))
                 .map(Some)
@@ -420,7 +422,7 @@ fn wanted(guest: &Guest) -> Result<Order> {
     let loaded = mayfly_toolstack::config::load(Path::new(&guest.config), &Overrides::default());
     let loaded = loaded.map_err(|problems| anyhow!("{problems}"))?;
     Ok(Order::Create(Box::new(Wanted {
-        // A shell has a UUID of its own.
+        // A shell has its own UUID.
         config: loaded.config([0; 16]),
         kernel: loaded.kernel.clone(),
         ramdisk: loaded.ramdisk.clone(),
@@ -440,7 +442,7 @@ fn pool(guest: &Guest) -> Result<Pool> {
     Ok(Pool(child))
 }
 
-/// Asks for a connection to the guest's port 80, and does not wait for it.
+/// Begins a connection to the guest's port 80, without waiting for it.
 fn dial(guest: &Guest) -> Result<OwnedFd> {
     let address = SocketAddr::from((guest.address, 80));
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
@@ -451,7 +453,8 @@ fn dial(guest: &Guest) -> Result<OwnedFd> {
     }
 }
 
-/// Ticks from the guest's entry to its first transmit request. Its counter runs as fast as dom0's, from another start.
+/// Ticks from the guest's entry to its first transmit request. The guest's counter runs as fast as dom0's, but started
+/// at another time.
 fn to_transmit(timeline: &Value) -> Result<u64> {
     let events = timeline["events"]
         .as_array()

@@ -1,4 +1,4 @@
-//! What one more guest costs when there are many: the job, and what was seen.
+//! The cost of one more guest when there are many: the job and its results.
 
 use std::net::Ipv4Addr;
 
@@ -6,55 +6,55 @@ use serde::{Deserialize, Serialize};
 
 use crate::{MARK, Maker};
 
-/// How many guests to make, and by whom.
+/// The numbers of guests to make, and their makers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
     /// Path of their common configuration in dom0.
     pub config: String,
-    /// MiB of each.
+    /// Memory of each, in MiB.
     pub memory: u32,
-    /// The first one's IPv4 address; the others' follow.
+    /// The IPv4 address of the first guest; those of the others follow it.
     pub first: Ipv4Addr,
-    /// How many, all there at once, by each maker in turn. `xl` is started for each, `hatch` once.
+    /// The number of guests that run at once, for each maker in turn. `xl` is started for each guest, `hatch` once.
     pub counts: Vec<(Maker, u32)>,
-    /// Bound of every single wait, in seconds.
+    /// The time limit of every single wait, in seconds.
     pub bound_s: u64,
 }
 
-/// What was seen of the guests of one maker.
+/// The results for the guests of one maker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// Who made them.
+    /// The maker.
     pub maker: Maker,
-    /// ns that each took to be made and unpaused, in their order. `hatch`, which makes all of them, says it itself; of `xl` it is
-    /// the program from its start to its end.
+    /// The time to make and unpause each guest, in ns, in order. `hatch`, which makes all of them, reports it; for `xl`
+    /// it is the run time of the program.
     pub create: Vec<u64>,
-    /// ns of CPU that xenstored took for the births of all.
+    /// The CPU time of xenstored for all births, in ns.
     pub xenstored: u64,
-    /// ns from asking each for its page until all of it was there, when all of them ran.
+    /// The time from the request for each guest's page to the end of the page, in ns, while all guests ran.
     pub serve: Vec<u64>,
-    /// ns of the program that destroyed each, in the same order.
+    /// The run time of the program that destroyed each guest, in ns, in the same order.
     pub destroy: Vec<u64>,
-    /// MiB of the host's memory that all of them had.
+    /// The host's memory that all of them used, in MiB.
     pub memory: u64,
 }
 
-/// A part of the output, on a line of its own behind [`MARK`].
+/// A line of output, which follows [`MARK`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Line {
-    /// What was seen.
+    /// A result.
     Outcome(Outcome),
-    /// It failed.
+    /// The measurement failed.
     Failed(String),
-    /// Nothing follows.
+    /// The end of the output.
     End,
 }
 
-/// Collects the outcomes out of everything that was on a console.
+/// Collects the outcomes from a console's output.
 ///
 /// # Errors
-/// The program's own, a line that is cut or is not JSON, and output without an end.
+/// The program's own error; a line that is cut or is not JSON; output without an end.
 pub fn outcomes(text: &str) -> Result<Vec<Outcome>, String> {
     let mut outcomes = Vec::new();
     for line in text.lines() {

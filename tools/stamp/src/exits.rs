@@ -14,12 +14,12 @@ const CPU_CHANGE: u32 = 0x0001_f003;
 const VMENTRY: u32 = 0x0008_1001;
 const VMEXIT: u32 = 0x0008_1002;
 const VMMCALL: u32 = 0x0008_2012;
-/// Set in events the addresses of which have 64 bits (`TRC_64_FLAG`).
+/// Set in events with 64-bit addresses (`TRC_64_FLAG`).
 const WIDE: u32 = 0x100;
-/// Set in events of nested guests, and the same event otherwise (`TRC_HVM_NESTEDFLAG`).
+/// Set in events of nested guests; the event is otherwise the same (`TRC_HVM_NESTEDFLAG`).
 const NESTED: u32 = 0x400;
 
-/// What to give to `xentrace -e`: `TRC_HVM`.
+/// The argument of `xentrace -e`: `TRC_HVM`.
 pub const EVENTS: &str = "0x0008f000";
 
 enum Event {
@@ -33,7 +33,7 @@ pub struct Trace(Vec<(u64, Event)>);
 
 #[derive(Default)]
 struct Cpu {
-    /// Time of the last exit: a hypercall's record carries none.
+    /// Time of the last exit: a hypercall's record has no time.
     exit: Option<u64>,
 }
 
@@ -41,7 +41,7 @@ impl Trace {
     /// Parses a whole file.
     ///
     /// # Errors
-    /// A cut record, records that Xen has lost for want of buffer space, and a hypercall outside a VM exit.
+    /// A cut record; records that Xen has lost because its buffer was full; a hypercall outside of a VM exit.
     pub fn parse(file: &[u8]) -> Result<Self, String> {
         let mut words = file.chunks_exact(4).map(|b| {
             b.iter()
@@ -100,7 +100,7 @@ impl Trace {
         Ok(Self(events))
     }
 
-    /// When the guest was entered first.
+    /// The time of the first VM entry, in ticks.
     #[must_use]
     pub fn entry(&self) -> Option<u64> {
         self.0
@@ -109,7 +109,7 @@ impl Trace {
             .map(|(time, _)| *time)
     }
 
-    /// What there was up to this tick.
+    /// The counts up to this tick.
     #[must_use]
     pub fn until(&self, tick: u64) -> Counts {
         let mut counts = Counts::default();

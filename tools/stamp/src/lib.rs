@@ -1,11 +1,11 @@
-//! What one boot of a guest costs, measured from dom0: the job that the host gives, the result that it gets back, and
-//! the two parsers that turn Xen's and xenstored's own traces into counts.
+//! The cost of a guest's boot, measured from dom0: the job from the host, the report to the host, and the two parsers
+//! that turn the traces of Xen and xenstored into counts.
 //!
-//! All times are ticks of the time stamp counter that dom0 reads ([`Report::tsc_hz`] of them make a second). On an
-//! emulated machine that counts instructions (QEMU's `-icount shift=0`) one tick is one instruction of everything
-//! together: hypervisor, dom0 and guest.
+//! All times are ticks of the time stamp counter in dom0 ([`Report::tsc_hz`] ticks make a second). On an emulated
+//! machine that counts instructions (QEMU's `-icount shift=0`), one tick is one instruction of hypervisor, dom0 and
+//! guest together.
 //!
-//! A birth is either plain or traced. Plain births give the times; traced ones the counts, and their times are kept
+//! A birth is either plain or traced. Plain births give the times. Traced births give the counts; their times serve
 //! only to bound the counts, because tracing costs instructions of its own.
 #![forbid(unsafe_code)]
 
@@ -20,10 +20,10 @@ use std::net::Ipv4Addr;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Start of each line of output that holds a [`Line`] as JSON; everything else on the console is not ours.
+/// The start of each line of output with a [`Line`] as JSON. All other lines on the console are ignored.
 pub const MARK: &str = "mayfly-stamp: ";
 
-/// What tells that a guest is ready.
+/// The event by which a guest counts as ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Ready {
@@ -33,18 +33,18 @@ pub enum Ready {
     Shutdown,
 }
 
-/// What dom0's neighbour cache holds for the guest's address when it is unpaused.
+/// The content of dom0's neighbour cache for the guest's address when the guest is unpaused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Neighbour {
-    /// The guest's link address, for good: what an earlier birth has left may be about to expire.
+    /// The guest's link address, as a permanent entry, because an entry from an earlier birth may be about to expire.
     #[default]
     Warm,
-    /// Nothing: the client asks for the address first.
+    /// No entry: the client resolves the address first.
     Cold,
 }
 
-/// Who makes a guest, and takes it away.
+/// The maker of a guest, which also destroys it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Maker {
@@ -52,44 +52,44 @@ pub enum Maker {
     Xl,
     /// `hatch create`.
     Hatch,
-    /// `hatch create`, out of a pool of `hatch pool`.
+    /// `hatch create`, from the pool of `hatch pool`.
     Pool,
 }
 
 /// A guest to be measured.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Guest {
-    /// What it is called in the results.
+    /// Its label in the results.
     pub label: String,
     /// Its name in `config`.
     pub name: String,
-    /// Who makes it.
+    /// Its maker.
     pub maker: Maker,
     /// Path of its configuration in dom0, as `xl` and `hatch` read it.
     pub config: String,
-    /// Whether it does not run without a console, which `xl` gives to all and `hatch` to who asks for it.
+    /// Whether it needs a console. `xl` gives one to all guests, `hatch` only on request.
     pub console: bool,
     /// Its MAC address.
     pub mac: [u8; 6],
     /// Its IPv4 address.
     pub address: Ipv4Addr,
-    /// When it counts as ready.
+    /// The event by which it counts as ready.
     pub ready: Ready,
     /// Whether it serves its boot timeline at [`TIMELINE`].
     pub timeline: bool,
 }
 
-/// Where a guest serves its own boot timeline.
+/// The path at which a guest serves its own boot timeline.
 pub const TIMELINE: &str = "/.mayfly/boot";
 
-/// Everything to be measured in one run of dom0.
+/// The measurements of one run of dom0.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
     /// The guests, born in turn.
     pub guests: Vec<Guest>,
-    /// Plain births of each.
+    /// The number of plain births of each guest.
     pub plain: u32,
-    /// Traced births of each, after the plain ones.
+    /// The number of traced births of each guest, after the plain ones.
     pub traced: u32,
     /// Bound of every single wait, in seconds.
     pub bound_s: u64,
@@ -99,7 +99,7 @@ pub struct Job {
     pub trace_pages: u32,
 }
 
-/// What was seen of a guest by the instant that the owner of this value names.
+/// The counts of a guest up to an instant, which the owner of this value names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// VM exits.
@@ -108,8 +108,8 @@ pub struct Counts {
     pub reasons: BTreeMap<u32, u64>,
     /// Hypercalls by number (`public/xen.h`).
     pub hypercalls: BTreeMap<u32, u64>,
-    /// Ticks spent in the guest, from each VM entry to the exit that follows it: the guest's own instructions where
-    /// ticks are instructions, and Xen's few hundred around each entry and exit.
+    /// Ticks spent in the guest, from each VM entry to the next exit: the guest's own instructions if ticks are
+    /// instructions, and Xen's few hundred around each entry and exit.
     pub guest_ticks: u64,
 }
 
@@ -126,55 +126,57 @@ pub struct Traced {
     pub to_ready: Counts,
     /// xenstore requests of the guest until dom0 has seen the first frame.
     pub xenstore_to_first_frame: Option<u64>,
-    /// xenstore requests of the guest until it was ready; not known of one that was introduced to xenstored before its birth.
+    /// xenstore requests of the guest until it was ready; unknown for a guest that was introduced to xenstored before
+    /// its birth.
     pub xenstore_to_ready: Option<u64>,
 }
 
-/// One boot of one guest. Instants are ticks; `None` is what this guest does not do.
+/// One boot of one guest. Instants are in ticks; `None` if this guest does not do it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Birth {
     /// [`Guest::label`].
     pub guest: String,
     /// Its number.
     pub domid: u16,
-    /// Before the program that makes it was started.
+    /// Before the start of the program that makes it.
     pub create: u64,
-    /// When it had ended.
+    /// At the end of that program.
     pub created: u64,
     /// Before the unpause hypercall.
     pub unpause: u64,
-    /// When the first frame from the guest was read from its vif.
+    /// At the first frame from the guest, read from its vif.
     pub first_frame: Option<u64>,
-    /// When the connection to port 80 was established: asked for at the first frame, or before the guest ran where its
-    /// network was connected by then.
+    /// At the establishment of the connection to port 80. It was requested at the first frame, or before the guest ran
+    /// if its network was connected by then.
     pub syn_ack: Option<u64>,
-    /// When it was ready.
+    /// When the guest was ready.
     pub ready: u64,
-    /// Before the program that destroys it was started.
+    /// Before the start of the program that destroys it.
     pub destroy: u64,
-    /// When it had ended.
+    /// At the end of that program.
     pub destroyed: u64,
-    /// When the kernel had taken its interface away, and Xen had forgotten it.
+    /// When its interface and its domain were gone.
     pub gone: u64,
     /// The guest's CPU time when it was ready, in ns, by `XEN_DOMCTL_getdomaininfo`.
     pub cpu_ns: u64,
     /// Counts, of a traced birth.
     pub traced: Option<Traced>,
-    /// What the guest says of its own boot.
+    /// The guest's own boot timeline.
     pub timeline: Option<serde_json::Value>,
-    /// What its maker says of its own work.
+    /// The maker's report of its own work.
     pub making: Option<serde_json::Value>,
 }
 
 impl Birth {
-    /// Ticks from nothing until it has answered, without what the measuring program does between making it and unpausing it.
+    /// Ticks from the start of the maker until the answer, without the work of the measuring program between making and
+    /// unpausing.
     #[must_use]
     pub fn whole(&self) -> u64 {
         self.created - self.create + self.ready - self.unpause
     }
 }
 
-/// Everything that was measured.
+/// All measurements.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Ticks in a second.
@@ -187,18 +189,18 @@ pub struct Report {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Line<T> {
-    /// Something that was measured.
+    /// A measurement.
     Seen(T),
-    /// What went wrong; nothing follows.
+    /// The error; it is the last line.
     Failed(String),
-    /// Ticks in a second; nothing follows.
+    /// Ticks in a second; it is the last line.
     End(u64),
 }
 
-/// Collects the lines that [`MARK`] starts out of everything that was on a console: what was measured, and the ticks in a second.
+/// Collects the lines that [`MARK`] starts from a console's output: the measurements, and the ticks in a second.
 ///
 /// # Errors
-/// The program's own, a line that is cut or is not JSON, and output without an end.
+/// The program's own error; a line that is cut or is not JSON; output without an end.
 pub fn seen<T: DeserializeOwned>(text: &str) -> Result<(Vec<T>, u64), String> {
     let mut seen = Vec::new();
     for line in text.lines() {
@@ -215,7 +217,7 @@ pub fn seen<T: DeserializeOwned>(text: &str) -> Result<(Vec<T>, u64), String> {
 }
 
 impl Report {
-    /// Collects the births out of everything that was on a console.
+    /// Collects the births from a console's output.
     ///
     /// # Errors
     /// Those of [`seen`].

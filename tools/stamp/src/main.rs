@@ -1,15 +1,15 @@
 //! The measuring program, which runs in dom0.
 //!
-//! - `stamp JOB` does what the [`Job`] in that file says, and prints what it saw.
-//! - `stamp density JOB` makes many guests, as the [`density::Job`] in that file says, and prints what each costs.
+//! - `stamp JOB` runs the [`Job`] in that file, and prints the results.
+//! - `stamp density JOB` makes many guests, as the [`density::Job`] in that file says, and prints the cost of each.
 //! - `stamp cpu DOMID...` prints the CPU time that each domain has used, in ns, a line each.
-//! - `stamp cost COUNT PROGRAM ...` runs a program so many times, and prints the ticks that each took.
+//! - `stamp cost COUNT PROGRAM ...` runs a program COUNT times, and prints the ticks of each run.
 //! - `stamp wakes JOB` connects to services of `hatch summon`, and to guests made for it, as the
 //!   [`Job`](mayfly_stamp::wakes::Job) in that file says.
-//! - `stamp profile DOMID SECONDS` looks a thousand times a second where the domain executes, and prints each address with how
-//!   often it was seen, and address 0 for a domain that sleeps.
-//! - `stamp guard VIF BRIDGE MAC ADDRESS` has hatch's guard look at all that a vif's guest sends; `stamp guard VIF` prints how many frames
-//!   it has dropped.
+//! - `stamp profile DOMID SECONDS` samples the instruction pointer of the domain a thousand times a second, and prints
+//!   each address with its number of samples; address 0 stands for a sleeping domain.
+//! - `stamp guard VIF BRIDGE MAC ADDRESS` installs hatch's guard at a vif; `stamp guard VIF` prints the number of
+//!   frames that it has dropped.
 #![deny(unsafe_code)]
 
 mod birth;
@@ -36,7 +36,7 @@ use serde::de::DeserializeOwned;
 use crate::birth::Dom0;
 use crate::sys::ticks;
 
-/// Time between two looks at a domain.
+/// The interval between two samples of a domain.
 const GLANCE: Duration = Duration::from_millis(1);
 
 fn main() -> ExitCode {
@@ -72,7 +72,7 @@ fn cpu(domains: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// What Xen says of a domain that has to be there.
+/// Xen's information about a domain, which must exist.
 fn look(xen: &mut Xen, domid: u16) -> Result<DomainInfo> {
     let info = xen.info(domid)?;
     info.with_context(|| format!("there is no domain {domid}"))
@@ -150,9 +150,9 @@ fn job<T: DeserializeOwned>(path: &str) -> Result<T> {
     serde_json::from_slice(&job).with_context(|| format!("{path} is no job"))
 }
 
-/// Prints what is seen, and at the end the ticks in a second or what went wrong.
+/// Prints the measurements, and at the end the ticks in a second or the error.
 fn told<T: Serialize>(run: impl FnOnce(&mut Vec<T>) -> Result<()>) -> ExitCode {
-    // Printed at the end: the console is slow, and its lines are Xen's work too.
+    // Printed at the end: the console is slow, and its lines cost Xen work too.
     let mut seen = Vec::new();
     let result = in_time(|| run(&mut seen));
     for one in seen {
@@ -177,7 +177,7 @@ fn print(line: &impl Serialize) {
     }
 }
 
-/// Does something long; gives the frequency of the time stamp counter, taken over all of that time.
+/// Runs something long. Returns the frequency of the time stamp counter, measured over that time.
 fn in_time(run: impl FnOnce() -> Result<()>) -> Result<u64> {
     let start = (ticks(), raw_ns());
     run()?;
@@ -199,8 +199,8 @@ fn births(job: &Job, births: &mut Vec<Birth>) -> Result<()> {
     Ok(())
 }
 
-/// The order of a round, the same in each run. No two rounds in a row have the same one, for what a large guest leaves for dom0
-/// and Xen to clear up falls on whoever is born next.
+/// The order of the guests in a round, the same in each run. No two successive rounds have the same order, because the
+/// clean-up that a large guest leaves to dom0 and Xen burdens the next birth.
 fn order<T>(guests: &[T], round: u32) -> Vec<&T> {
     let mut ordered: Vec<_> = guests.iter().collect();
     fastrand::Rng::with_seed(round.into()).shuffle(&mut ordered);

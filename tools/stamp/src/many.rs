@@ -1,4 +1,4 @@
-//! Many guests at once: made one after the other, asked for their page when all of them run, and destroyed.
+//! Many guests at once: they are made one after the other, asked for their page while all of them run, and destroyed.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -18,10 +18,10 @@ use crate::raw_ns;
 use crate::sys::ticks;
 use crate::wait::Bound;
 
-/// Time between two looks at what goes away by itself.
+/// The interval between two checks of guests that end by themselves.
 const GLANCE: Duration = Duration::from_millis(10);
 
-/// Does the job; `report` gets what was seen of each maker's guests.
+/// Runs the job; `report` gets the results of each maker.
 pub(crate) fn run(job: &Job, report: &mut dyn FnMut(Outcome)) -> Result<()> {
     let mut xen = Xen::open()?;
     for &(maker, count) in &job.counts {
@@ -77,7 +77,7 @@ fn guests(job: &Job, maker: Maker, count: u32, xen: &mut Xen) -> Result<Outcome>
     })
 }
 
-/// One `hatch create` for all.
+/// Makes all guests with one `hatch create`.
 fn by_hatch(job: &Job, count: u32, bound: Bound) -> Result<(Vec<String>, Vec<u64>)> {
     let (count, memory) = (count.to_string(), job.memory.to_string());
     let first = format!("{}/24", job.first);
@@ -104,7 +104,7 @@ fn by_hatch(job: &Job, count: u32, bound: Bound) -> Result<(Vec<String>, Vec<u64
     made.collect()
 }
 
-/// An `xl create` for each.
+/// Makes each guest with its own `xl create`.
 fn by_xl(job: &Job, count: u32, bound: Bound, clock: &Clock) -> Result<(Vec<String>, Vec<u64>)> {
     let mut made = (Vec::new(), Vec::new());
     for (number, address) in (1u32..).zip(addresses(job, count)) {
@@ -134,7 +134,7 @@ fn addresses(job: &Job, count: u32) -> impl Iterator<Item = Ipv4Addr> {
     (first..first.saturating_add(count)).map(Ipv4Addr::from_bits)
 }
 
-/// Asks a guest for its page, and takes all of it.
+/// Requests a guest's page, and reads all of it.
 pub(crate) fn page(mut stream: TcpStream, bound: Duration) -> Result<()> {
     stream.set_read_timeout(Some(bound))?;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: mayfly.test\r\nConnection: close\r\n\r\n")?;
@@ -148,13 +148,13 @@ pub(crate) fn page(mut stream: TcpStream, bound: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Ticks as ns: Linux' clock over a longer time says how fast the counter runs.
+/// Converts ticks to ns. Linux' clock over a longer time gives the frequency of the counter.
 struct Clock {
     hz: u128,
 }
 
 impl Clock {
-    /// Looks at both for a while.
+    /// Reads both clocks over a while.
     fn start() -> Self {
         let (start, ns) = (ticks(), raw_ns());
         sleep(Duration::from_secs(1));
@@ -170,7 +170,7 @@ impl Clock {
     }
 }
 
-/// The process of xenstored, whichever it is.
+/// The process of xenstored or oxenstored.
 struct Xenstored(String);
 
 impl Xenstored {

@@ -3,6 +3,6 @@
 
 /// The time stamp counter.
 pub(crate) fn ticks() -> u64 {
-    // SAFETY: RDTSC reads no memory; Linux leaves it to user programs unless one asks for the contrary with prctl.
+    // SAFETY: RDTSC reads no memory; Linux permits it to user programs unless prctl forbids it.
     unsafe { core::arch::x86_64::_rdtsc() }
 }

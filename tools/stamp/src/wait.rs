@@ -1,4 +1,4 @@
-//! Waits on file descriptors, each of them bounded; nothing spins, because on one CPU it would be the guest's time.
+//! Bounded waits on file descriptors. Nothing spins, because on one CPU that would cost the guest time.
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -10,7 +10,7 @@ use mayfly_xenstore::{Client, Store as _};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
-/// A bound on every single wait.
+/// The time limit of a single wait.
 #[derive(Clone, Copy)]
 pub(crate) struct Bound(pub(crate) Duration);
 
@@ -44,7 +44,7 @@ impl Bound {
         }
     }
 
-    /// Waits for a program's end, and kills it when it takes too long.
+    /// Waits for a program's end, and kills the program if it takes too long.
     pub(crate) fn exit(self, child: &mut Child, what: &str) -> Result<()> {
         let process = pidfd_open(pid(child)?, PidfdFlags::empty())?;
         let ended = self.readable(&process, what);
@@ -57,7 +57,7 @@ impl Bound {
         Ok(())
     }
 
-    /// Runs a program to its successful end; gives what it has printed.
+    /// Runs a program, which must succeed. Returns its output.
     pub(crate) fn run(self, argv: &[&str]) -> Result<String> {
         const OUTPUT: &str = "/run/stamp-output";
         const ERRORS: &str = "/run/stamp-errors";

@@ -1,43 +1,43 @@
-//! From a client's SYN to its SYN-ACK, whoever has to be made for that first: the job, and what was seen.
+//! The time from a client's SYN to its SYN-ACK, which includes making the guest if need be: the job and its results.
 
 use std::net::Ipv4Addr;
 
 use mayfly_summon::status::{State, Step};
 use serde::{Deserialize, Serialize};
 
-/// Who is asked for connections.
+/// The connections to measure.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
     /// Path of the services' file in dom0.
     pub services: String,
-    /// Guests made ahead that there are before each connection.
+    /// The number of pooled guests that exist before each connection.
     pub pool: usize,
-    /// Who is asked, each once in a round.
+    /// The subjects, each connected to once in a round.
     pub subjects: Vec<Subject>,
-    /// How often.
+    /// The number of rounds.
     pub rounds: u32,
     /// Bound of every single wait, in seconds.
     pub bound_s: u64,
 }
 
-/// Who is asked.
+/// A subject: an address to connect to.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Subject {
-    /// What it is called in the results, and its service.
+    /// Its name in the results, and the name of its service.
     pub name: String,
-    /// Where it is asked, at port 80.
+    /// Its address; the port is 80.
     pub address: Ipv4Addr,
-    /// Who has it answer.
+    /// The way in which its guest is started.
     pub by: By,
 }
 
-/// Who has a guest answer.
+/// The way in which a guest is started.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum By {
-    /// The daemon, whose service this is when nobody asks.
+    /// By the daemon; the state is that of the service when it is not in use.
     Summon(State),
-    /// A program that is started with the client's first packet, and one that removes what that has made.
+    /// By a program that is started with the client's first packet; the second program removes what the first has made.
     Programs(Vec<String>, Vec<String>),
 }
 
@@ -46,23 +46,25 @@ pub enum By {
 pub struct Connection {
     /// [`Subject::name`].
     pub subject: String,
-    /// From the client's call, and the start of the program, if there is one, until it is connected.
+    /// Ticks from the client's call (and the start of the program, if there is one) until the connection is
+    /// established.
     pub ticks: u64,
-    /// How the last guest of the service was born, as the daemon says: for this connection, if there was none.
+    /// The steps of the last birth of the service's guest, as the daemon reports them: for this connection, if there
+    /// was no guest before.
     pub steps: Vec<Step>,
 }
 
-/// Everything that was measured.
+/// All measurements.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Ticks in a second.
     pub tsc_hz: u64,
-    /// In their order.
+    /// The connections, in order.
     pub connections: Vec<Connection>,
 }
 
 impl Report {
-    /// Collects the connections out of everything that was on a console.
+    /// Collects the connections from a console's output.
     ///
     /// # Errors
     /// Those of [`super::seen`].

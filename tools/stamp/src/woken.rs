@@ -19,12 +19,12 @@ use crate::order;
 use crate::sys::ticks;
 use crate::wait::Bound;
 
-/// What the daemon and the programs say.
+/// The output of the daemon and of the programs.
 const LOG: &str = "/run/summon.log";
-/// What has happened, the daemon tells after less than this; and what is left of a guest for the kernel's workers is over.
+/// The time after which the daemon's status is up to date, and the kernel's workers have cleaned up after a guest.
 const SETTLE: Duration = Duration::from_millis(300);
 
-/// Does the job.
+/// Runs the job.
 pub(crate) fn run(job: &Job, seen: &mut Vec<Connection>) -> Result<()> {
     let place = Place {
         job,
@@ -72,11 +72,11 @@ impl Place<'_> {
         Ok(())
     }
 
-    /// Waits until nothing is being made or removed, and every service is as it is when nobody asks.
+    /// Waits until no guest is being made or removed, and every service is in its idle state.
     fn rest(&self) -> Result<()> {
         let end = Instant::now() + self.bound.0;
         loop {
-            // Before the first look too: it tells of what has just happened a moment later.
+            // Wait before the first check too: the status lags a little.
             sleep(SETTLE);
             match status::ask(Path::new(SOCKET), self.bound.0)? {
                 Some(status) if self.is_at_rest(&status) => return Ok(()),
@@ -91,7 +91,7 @@ impl Place<'_> {
             && subjects.all(|subject| match subject.by {
                 By::Programs(..) => true,
                 By::Summon(state) => status.services.iter().any(|service| {
-                    // Before the first time there is no guest, however it sleeps later.
+                    // Before its first birth, a service has no guest, whatever its idle state is.
                     let is_new = service.births == 0 && service.state == State::Asleep;
                     service.name == subject.name && (service.state == state || is_new)
                 }),
@@ -99,7 +99,7 @@ impl Place<'_> {
     }
 
     fn connection(&self, subject: &Subject) -> Result<Connection> {
-        // The client does not know the link address, whatever it has seen before. Fails where there is no such entry.
+        // The client must not know the link address. This fails if there is no such entry.
         drop(self.bound.run(&["arp", "-d", &subject.address.to_string()]));
         let start = ticks();
         let program = match &subject.by {
@@ -137,7 +137,7 @@ impl Place<'_> {
         let end = Instant::now() + self.bound.0;
         loop {
             match TcpStream::connect_timeout(&address, self.bound.0) {
-                // Nobody has told a link address for it in three seconds.
+                // Its link address was not resolved within three seconds.
                 Err(error) if error.kind() == ErrorKind::HostUnreachable => {
                     ensure!(Instant::now() < end, "{address}: {error}");
                 }

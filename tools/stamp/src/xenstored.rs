@@ -1,19 +1,19 @@
-//! A guest's xenstore requests out of the trace that the C xenstored writes (`xenstore-control log on`).
+//! Counts a guest's xenstore requests in the trace that the C xenstored writes (`xenstore-control log on`).
 //!
-//! The lines that matter, `PTR` being the daemon's name for a connection:
+//! The relevant lines, where `PTR` is the daemon's name for a connection:
 //! ```text
 //! IN PTR 20260101 00:00:13 INTRODUCE (3 1044476 1 )
 //! CREATE connection PTR
 //! IN PTR 20260101 00:00:13 WRITE (device/vif/0/state 1)
 //! DESTROY connection PTR
 //! ```
-//! The daemon answers one request of a connection before it reads the next, so its trace does not show which of them
-//! the guest sent without waiting: round trips are not in it.
+//! The daemon answers one request of a connection before it reads the next. So its trace does not show which requests
+//! the guest sent without waiting, and round trips cannot be counted.
 
-/// Requests of the guest `domid` that the trace shows before the one request for `marker`, or before its end.
+/// The number of requests of the guest `domid` in the trace before the one request for `marker`, or in all of it.
 ///
 /// # Errors
-/// A trace in which the guest is not introduced, or that does not hold the marker.
+/// The guest is not introduced in the trace, or the marker is missing.
 pub fn requests(trace: &str, domid: u16, marker: Option<&str>) -> Result<u64, String> {
     let introduction = format!("({domid} ");
     let mut lines = trace.lines();

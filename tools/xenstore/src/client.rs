@@ -1,4 +1,4 @@
-//! The connection: pending requests, received replies, and who waits for each.
+//! The connection: pending requests, received replies, and watch events.
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,11 +13,12 @@ use super::request::Request;
 use super::store::Store;
 use super::wire::{self, Event, Kind, Message};
 
-/// Events that nobody has taken. A caller that watches and never looks gets an error rather than a growing process.
+/// The greatest number of events that have not been taken. A caller that watches but never takes events gets an error
+/// rather than a growing process.
 const EVENTS_MAX: usize = 16 * 1024;
 const CHUNK: usize = 16 * 1024;
 
-/// A request that is under way; [`Client::answer`] takes it.
+/// A pending request. [`Client::answer`] takes it.
 #[derive(Debug)]
 #[must_use = "its answer is kept until it is taken or forgotten"]
 pub struct Id(pub(super) u32);
@@ -30,7 +31,7 @@ pub struct Client {
     next: u32,
     out: Vec<u8>,
     input: Vec<u8>,
-    /// What one read gets.
+    /// The buffer of one read.
     chunk: Box<[u8]>,
     waiting: HashMap<u32, Waiting>,
     events: VecDeque<Event>,
@@ -47,15 +48,15 @@ struct Waiting {
 enum State {
     Asked,
     Answered(Result<Vec<u8>, Code>),
-    /// Its answer is dropped when it comes.
+    /// The answer is dropped when it comes.
     Forgotten,
 }
 
 impl Client {
-    /// Connects; `bound` is how long any answer may take.
+    /// Connects; `bound` is the time limit of each answer.
     ///
     /// # Errors
-    /// No xenstored, or no permission to speak to it.
+    /// There is no xenstored, or no permission to connect.
     pub fn connect(bound: Duration) -> Result<Self, Error> {
         let (fd, framing) = device::open()?;
         Ok(Self::over(fd, framing, bound))
@@ -77,8 +78,8 @@ impl Client {
         }
     }
 
-    /// After so many requests of this process as `HATCH_CUT_AFTER` says, ends the connection, as if xenstored had gone; after
-    /// `HATCH_KILL_AFTER` requests, ends the process as by `kill -9`.
+    /// After the number of requests in `HATCH_CUT_AFTER`, closes the connection, as if xenstored had gone; after the
+    /// number in `HATCH_KILL_AFTER`, ends the process as by `kill -9`.
     #[cfg(feature = "faults")]
     fn cut(&mut self) {
         use std::sync::atomic::{AtomicU32, Ordering};
@@ -89,7 +90,7 @@ impl Client {
             after.and_then(|after| after.parse().ok()) == Some(sent)
         };
         if is_after("HATCH_CUT_AFTER") {
-            // What was sent so far is under way.
+            // Requests sent so far are delivered.
             let _ = self.flush();
             let _ = rustix::net::shutdown(&self.fd, rustix::net::Shutdown::Both);
         }
@@ -102,7 +103,7 @@ impl Client {
         }
     }
 
-    /// Writes so much of what is queued.
+    /// Writes `length` bytes of the queue.
     fn put_out(&mut self, length: usize) -> Result<(), Error> {
         let end = Instant::now() + self.bound;
         let mut at = 0;
@@ -115,7 +116,7 @@ impl Client {
                 Ok(written) => at += written,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
-                    // xenstored may wait for us to read before it reads on.
+                    // xenstored may wait for us to read before it reads more.
                     let ready = match self.wait(PollFlags::IN | PollFlags::OUT, end) {
                         Ok(ready) => ready,
                         Err(error) => break Err(error),
@@ -167,10 +168,10 @@ impl Client {
         }
     }
 
-    /// The same with a bound of its own.
+    /// As [`Self::answer`](Store::answer), with another time limit.
     ///
     /// # Errors
-    /// As [`Self::answer`].
+    /// As [`Self::answer`](Store::answer).
     pub fn answer_within(&mut self, id: Id, bound: Duration) -> Result<Vec<u8>, Error> {
         if !self.out.is_empty() {
             self.flush()?;
@@ -180,7 +181,7 @@ impl Client {
             if let Some(answer) = self.answered(&id) {
                 return answer;
             }
-            // Whatever has come is looked at before the connection's end is.
+            // Received messages are handled before the end of the connection.
             self.usable()?;
             if self.wait(PollFlags::IN, end)?.is_empty() {
                 let what = match self.waiting.get_mut(&id.0) {
@@ -196,7 +197,7 @@ impl Client {
         }
     }
 
-    /// Gives each message to who waits for it.
+    /// Assigns each received message to its request or to the events.
     fn sort(&mut self) -> Result<(), Error> {
         let input = std::mem::take(&mut self.input);
         let mut at = 0;
@@ -224,7 +225,7 @@ impl Client {
     fn deliver(&mut self, message: Message<'_>) -> Result<(), &'static str> {
         let (request, answer) = match message {
             Message::Event(event) => {
-                // The same twice in a row tells no more than once.
+                // The same event twice in a row carries no more information than once.
                 if self.events.back() != Some(&event) {
                     self.events.push_back(event);
                 }
@@ -266,7 +267,7 @@ impl Client {
         }
     }
 
-    /// What the descriptor is ready for, or nothing when it is `end`.
+    /// Waits for the descriptor. Returns the events that it is ready for; none at `end`.
     fn wait(&self, flags: PollFlags, end: Instant) -> Result<PollFlags, Error> {
         loop {
             let left = end.saturating_duration_since(Instant::now());
@@ -274,7 +275,7 @@ impl Client {
             let mut fds = [PollFd::new(&self.fd, flags)];
             match poll(&mut fds, left.as_ref()) {
                 Ok(0) => return Ok(PollFlags::empty()),
-                // A hang-up is read as an end of file.
+                // A hang-up shows as an end of file in the next read.
                 Ok(_) => {
                     let [fd] = fds;
                     let ready = fd.revents();
@@ -291,10 +292,10 @@ impl Client {
         }
     }
 
-    /// Takes a watch back; its events that nobody has taken go with it.
+    /// Removes a watch, and drops its events that have not been taken.
     ///
     /// # Errors
-    /// As [`Self::ask`].
+    /// As [`Self::ask`](Store::ask).
     pub fn unwatch(&mut self, path: &str, token: &str) -> Result<(), Error> {
         self.ask(Request::unwatch(path, token))?;
         self.events.retain(|event| event.token != token);
@@ -406,7 +407,7 @@ impl Store for Client {
                 }
                 Ok(got) => {
                     self.sort()?;
-                    // The rest can wait for the next poll; this one was most likely all.
+                    // A short read most likely emptied the socket; the rest can wait for the next poll.
                     if got < CHUNK {
                         break;
                     }

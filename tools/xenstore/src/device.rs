@@ -1,4 +1,4 @@
-//! The socket of xenstored, or the kernel's device: two file descriptors that are read and written alike.
+//! The socket of xenstored or the kernel's device. Both file descriptors are read and written alike.
 
 use std::env;
 use std::fs::OpenOptions;
@@ -12,20 +12,20 @@ use rustix::fs::OFlags;
 
 use super::error::Error;
 
-/// Whether several messages may go out in one write.
+/// Whether several messages may be sent in one write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
     Stream,
-    /// The kernel's device (drivers/xen/xenbus/xenbus_dev_frontend.c of Linux) takes one message a write, and keeps it in a
-    /// buffer that the next write overwrites, sent or not: so there is one request under way at a time.
+    /// The kernel's device (drivers/xen/xenbus/xenbus_dev_frontend.c of Linux) takes one message a write, and keeps it
+    /// in a buffer that the next write overwrites, even if it was not sent. So there is one pending request at a time.
     Messages,
 }
 
 const SOCKETS: [&str; 2] = ["/run/xenstored/socket", "/var/run/xenstored/socket"];
 const DEVICES: [&str; 2] = ["/dev/xen/xenbus", "/proc/xen/xenbus"];
 
-/// Opens what is there, in the order of libxenstore: what `XENSTORED_PATH` names and nothing else, or the sockets
-/// (in `XENSTORED_RUNDIR`, if set), or the device.
+/// Opens the connection in the order of libxenstore: only the path in `XENSTORED_PATH` if it is set, or else the
+/// sockets (in `XENSTORED_RUNDIR`, if set), or the device.
 pub(super) fn open() -> Result<(OwnedFd, Framing), Error> {
     let candidates: Vec<PathBuf> = match env::var_os("XENSTORED_PATH") {
         Some(path) => vec![path.into()],
@@ -39,12 +39,13 @@ pub(super) fn open() -> Result<(OwnedFd, Framing), Error> {
     for candidate in &candidates {
         match open_one(candidate) {
             Ok(opened) => return Ok(opened),
-            // Its xenstored has gone, and behind the device is the same one: whoever asks there waits until there is another.
+            // Its xenstored has gone, and the device leads to the same one: a request there would wait until there is
+            // another.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 reason = error;
                 break;
             }
-            // That a thing is not there says less than any other reason.
+            // "Not found" says less than any other reason.
             Err(error) if reason.kind() == io::ErrorKind::NotFound => reason = error,
             Err(_) => {}
         }

@@ -1,16 +1,16 @@
-//! Lists of children, in parts when they are longer than a message.
+//! Lists of children, read in parts if they are longer than a message.
 
 use super::error::Error;
 use super::request::Request;
 use super::store::Store;
 
-/// A list that changes is begun anew this often.
+/// The number of times that a list is read again because it changed.
 const RESTARTS: u32 = 32;
-/// The longest list that is believed: far beyond what xenstored's own quotas allow for one node.
+/// The longest accepted list, in bytes: far beyond what xenstored's own quotas allow for one node.
 const LIST_MAX: usize = 16 << 20;
 
-/// `DIRECTORY_PART path offset`: a generation count, then as many names as fit from that offset on, and an
-/// empty name behind the last.
+/// Reads a list by `DIRECTORY_PART path offset`. Each answer has a generation count, then as many names as fit from
+/// that offset on, and an empty name after the last.
 pub(super) fn in_parts(
     store: &mut (impl Store + ?Sized),
     path: &str,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::path::PathError;
 
-/// An error as xenstored names it (`xsd_errors` of `public/io/xs_wire.h`).
+/// An error name of xenstored (`xsd_errors` of `public/io/xs_wire.h`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "named as in errno.h")]
@@ -27,7 +27,7 @@ pub enum Code {
     EISCONN,
     E2BIG,
     EPERM,
-    /// What no header names; cut to a readable length.
+    /// An unknown name, cut to a readable length.
     Other(String),
 }
 
@@ -49,7 +49,7 @@ const NAMES: [(&str, Code); 16] = [
     ("E2BIG", Code::E2BIG),
     ("EPERM", Code::EPERM),
 ];
-/// As much of an unknown error as is repeated.
+/// The greatest length of an unknown error name in a message.
 const OTHER_MAX: usize = 32;
 
 impl Code {
@@ -77,18 +77,18 @@ impl fmt::Display for Code {
     }
 }
 
-/// Why a request came to nothing.
+/// The error of a request.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no xenstored to speak to.
+    /// xenstored cannot be reached.
     #[error("cannot reach xenstored ({tried}): {source}")]
     Unreachable {
         /// The socket and the device that were tried.
         tried: String,
-        /// The more telling of the two reasons.
+        /// The more informative of the two reasons.
         source: io::Error,
     },
-    /// xenstored said no.
+    /// xenstored refused the request.
     #[error("xenstored refuses {what}: {code}")]
     Refused {
         /// Request and path.
@@ -96,50 +96,50 @@ pub enum Error {
         /// xenstored's reason.
         code: Code,
     },
-    /// Nothing came within the bound.
+    /// There was no answer within the time limit.
     #[error("xenstored has not answered {what} within {} ms", bound.as_millis())]
     Timeout {
         /// Request and path.
         what: String,
-        /// How long was waited.
+        /// The waiting time.
         bound: Duration,
     },
-    /// A transaction met other people's changes until its bound was over.
+    /// A transaction conflicted with changes by others until its time limit.
     #[error("the transaction met changes by others for {} ms, {tries} times", bound.as_millis())]
     Contended {
-        /// How often it was tried.
+        /// The number of attempts.
         tries: u32,
-        /// For how long.
+        /// The time limit.
         bound: Duration,
     },
-    /// What may not be a path.
+    /// An invalid path.
     #[error("{path:?} cannot be a path of xenstore: {why}")]
     Path {
-        /// Its beginning.
+        /// The beginning of the path.
         path: String,
-        /// What is wrong with it.
+        /// The reason.
         why: PathError,
     },
-    /// More than a message holds, or a NUL where none may be.
+    /// The request is longer than a message, or has a NUL in a wrong place.
     #[error("{what} cannot be sent to xenstored: {why}")]
     Request {
         /// Request and path.
         what: String,
-        /// What is wrong with it.
+        /// The reason.
         why: &'static str,
     },
-    /// An answer that the protocol allows and that makes no sense.
+    /// An answer that the protocol allows but that is invalid.
     #[error("xenstored's answer to {what} makes no sense: {why}")]
     Answer {
         /// Request and path.
         what: String,
-        /// What is wrong with it.
+        /// The reason.
         why: &'static str,
     },
-    /// xenstored has broken the protocol; the connection is of no more use.
+    /// xenstored has broken the protocol; the connection is unusable.
     #[error("xenstored has broken its protocol: {0}")]
     Protocol(&'static str),
-    /// xenstored has gone.
+    /// xenstored has closed the connection.
     #[error("xenstored has closed the connection")]
     Closed,
     /// The socket or device failed.
@@ -160,7 +160,7 @@ impl Error {
         matches!(self, Self::Refused { code, .. } if code == wanted)
     }
 
-    /// Whether it is for want of permission.
+    /// Whether a permission is missing.
     #[must_use]
     pub fn is_permission(&self) -> bool {
         match self {

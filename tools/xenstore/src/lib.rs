@@ -1,4 +1,4 @@
-//! A client of xenstored for dom0: requests are queued, go out in one system call, and are answered by id.
+//! A client of xenstored for dom0. Requests are queued, sent in one system call, and answered by id.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -16,12 +16,12 @@
 //! # Ok::<(), mayfly_xenstore::Error>(())
 //! ```
 //!
-//! Wire format and requests are those of Xen's `public/io/xs_wire.h` and `docs/misc/xenstore.txt` (4.17; nothing in them
-//! that is used here has changed until 4.20). The C xenstored and oxenstored are both spoken to over their socket, or
-//! through the kernel's `/dev/xen/xenbus` where xenstored is another domain's; that one takes one request at a time.
+//! Wire format and requests are those of Xen's `public/io/xs_wire.h` and `docs/misc/xenstore.txt` (4.17; the parts used
+//! here are unchanged up to 4.20). The client connects to the C xenstored and to oxenstored over their socket, or
+//! through the kernel's `/dev/xen/xenbus` if xenstored runs in another domain; the device takes one request at a time.
 //!
-//! What xenstored sends is not believed: a length beyond the protocol's, an answer to what was not asked or of another
-//! type, and an event that is not two strings break the connection for good ([`Error::Protocol`]). Every wait has a bound.
+//! xenstored is not trusted: a length beyond the protocol's, an answer to no request or of another type, and an event
+//! that is not two strings break the connection for good ([`Error::Protocol`]). Every wait has a time limit.
 #![forbid(unsafe_code)]
 
 mod client;

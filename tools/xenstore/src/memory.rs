@@ -1,5 +1,5 @@
-//! A xenstored in memory, for tests of what speaks to one: a tree with transactions and watches, which counts, refuses and ends where
-//! a test wants it. Who may do what is not looked at.
+//! A xenstored in memory, for tests of its clients: a tree with transactions and watches, which counts requests,
+//! refuses them and ends as a test wants. It does not check permissions.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -17,17 +17,17 @@ use super::wire::{Event, Kind};
 /// Nodes by their paths.
 pub type Nodes = BTreeMap<String, Vec<u8>>;
 
-/// What else changes when a node is written: a back end, say.
+/// A callback that changes other nodes when a node is written, as a back end would.
 type Habit = Box<dyn FnMut(&mut Nodes, &str) + Send>;
 
-/// A test's own end of a [`FakeStore`].
+/// The test's view of a [`FakeStore`].
 #[derive(Clone, Default)]
 pub struct Tree(Arc<Mutex<Inner>>);
 
 #[derive(Default)]
 struct Inner {
     nodes: Nodes,
-    /// Goes up with each change outside of transactions.
+    /// Incremented with each change outside of transactions.
     version: u64,
     transactions: HashMap<u32, (u64, Nodes)>,
     next_transaction: u32,
@@ -37,7 +37,7 @@ struct Inner {
     asked: Vec<String>,
     refused: Vec<(String, Code)>,
     habit: Option<Habit>,
-    /// After so many requests the connection ends.
+    /// The number of requests after which the connection ends.
     ends_after: Option<usize>,
     has_ended: bool,
     is_gone: bool,
@@ -62,43 +62,43 @@ impl Tree {
         Some(String::from_utf8_lossy(value).into_owned())
     }
 
-    /// Somebody else writes.
+    /// Writes a node, as another client.
     pub fn set(&self, path: &str, value: &str) {
         let mut inner = self.inner();
         put(&mut inner.nodes, path, value.as_bytes());
         inner.changed(path);
     }
 
-    /// Somebody else removes.
+    /// Removes a node, as another client.
     pub fn remove(&self, path: &str) {
         let mut inner = self.inner();
         cut(&mut inner.nodes, path);
         inner.changed(path);
     }
 
-    /// Watches of this special path fire: a domain has ended.
+    /// Fires the watches of this special path: a domain has ended.
     pub fn fire(&self, path: &str) {
         self.inner().tell(path);
     }
 
-    /// Does this whenever a node was written outside of a transaction, or with the end of one.
+    /// Sets the callback for each write of a node outside of a transaction, or at the end of one.
     pub fn behaves(&self, habit: impl FnMut(&mut Nodes, &str) + Send + 'static) {
         self.inner().habit = Some(Box::new(habit));
     }
 
-    /// Refuses each request that begins like this, as [`Self::asked`] writes requests down.
+    /// Refuses each request that begins with this text, in the form of [`Self::asked`].
     pub fn refuses(&self, request: &str, code: Code) {
         self.inner().refused.push((request.to_owned(), code));
     }
 
-    /// Ends the connection after so many more requests. It can be opened again unless xenstored is gone then for good.
+    /// Ends the connection after this many more requests. `for_good` says that it cannot be opened again.
     pub fn ends_after(&self, requests: usize, for_good: bool) {
         let mut inner = self.inner();
         inner.ends_after = Some(requests);
         inner.is_gone = for_good;
     }
 
-    /// It can be connected to again after an end, with what is in it.
+    /// Allows new connections after an end, with the same tree.
     pub fn starts_anew(&self) {
         let mut inner = self.inner();
         inner.ends_after = None;
@@ -106,13 +106,13 @@ impl Tree {
         inner.is_gone = false;
     }
 
-    /// What was asked so far: `Write /path`.
+    /// The requests so far, as `Write /path`.
     #[must_use]
     pub fn asked(&self) -> Vec<String> {
         self.inner().asked.clone()
     }
 
-    /// The domains that it was told of.
+    /// The introduced domains.
     #[must_use]
     pub fn introduced(&self) -> Vec<u16> {
         self.inner().introduced.iter().copied().collect()
@@ -131,13 +131,13 @@ impl FakeStore {
     /// A connection to the xenstored of this tree.
     ///
     /// # Errors
-    /// The kernel gives no descriptor.
+    /// The kernel refuses a descriptor.
     pub fn new(tree: &Tree) -> std::io::Result<Self> {
         Ok(Self {
             tree: tree.clone(),
             next: 1,
             answers: HashMap::new(),
-            // It can always be read from: whoever polls it looks for events, and finds them or not.
+            // It is always readable, so a caller that polls it looks for events each time.
             bell: eventfd(1, EventfdFlags::CLOEXEC)?,
         })
     }
@@ -211,7 +211,7 @@ impl Store for FakeStore {
             return Err(Error::Closed);
         }
         inner.has_ended = false;
-        // They were of the connection that has ended.
+        // They belonged to the connection that has ended.
         inner.transactions.clear();
         inner.watches.clear();
         inner.events.clear();
@@ -279,7 +279,7 @@ impl Inner {
             Kind::Read => return nodes.get(path).cloned().ok_or(Code::ENOENT),
             Kind::Directory if is_there => return Ok(children(nodes, path)),
             Kind::Directory => return Err(Code::ENOENT),
-            // The path's NUL stands before the value.
+            // The path's NUL precedes the value.
             Kind::Write => put(nodes, path, rest.as_bytes()),
             Kind::Mkdir if !is_there => put(nodes, path, b""),
             Kind::Mkdir | Kind::SetPerms if is_there => {}
@@ -301,7 +301,7 @@ impl Inner {
     fn end(&mut self, transaction: u32, commit: bool) -> Result<Vec<u8>, Code> {
         let (version, nodes) = self.transactions.remove(&transaction).ok_or(Code::ENOENT)?;
         if commit {
-            // The C xenstored looks more closely, oxenstored merges: both may do this.
+            // A real xenstored conflicts more rarely (oxenstored merges changes), but each may do this.
             if version != self.version {
                 return Err(Code::EAGAIN);
             }
@@ -360,7 +360,7 @@ fn is_at_or_below(path: &str, top: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Sets a node, and makes what is above it.
+/// Sets a node, and creates the nodes above it.
 fn put(nodes: &mut Nodes, path: &str, value: &[u8]) {
     let mut parent = above(path);
     while let Some(path) = parent {
@@ -399,7 +399,7 @@ mod tests {
         assert_eq!(store.directory("/a").unwrap(), ["b"]);
         store.watch("/a", "token").unwrap();
         assert!(store.take_event().is_some(), "the first comes at once");
-        // What somebody else changes meanwhile is a conflict, once.
+        // A change by another client is a conflict, once.
         let mut rounds = 0;
         let result: Result<(), Error> = store.transact(Duration::from_secs(1), |transaction| {
             rounds += 1;

@@ -1,11 +1,11 @@
-//! What may be a path (`docs/misc/xenstore.txt`, "Xenstore keys"): checked before it is sent, so that the message says what
-//! is wrong, and so that a name from a configuration file can't reach another node than the one that was meant.
+//! Validity of paths (`docs/misc/xenstore.txt`, "Xenstore keys"). A path is checked before it is sent, so that the
+//! error says what is wrong, and so that a name from a configuration file cannot reach another node than intended.
 
 /// `XENSTORE_ABS_PATH_MAX` and `XENSTORE_REL_PATH_MAX` of `public/io/xs_wire.h`.
 const ABSOLUTE_MAX: usize = 3072;
 const RELATIVE_MAX: usize = 2048;
 
-/// What is wrong with a path.
+/// The error in a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "each has its message")]
 pub enum PathError {
@@ -22,7 +22,7 @@ pub enum PathError {
 /// Checks a path, absolute or relative to the caller's home.
 ///
 /// # Errors
-/// What xenstored would refuse.
+/// The reason for which xenstored would refuse it.
 pub fn check(path: &str) -> Result<(), PathError> {
     let bound = match path.as_bytes().first() {
         None => return Err(PathError::Empty),

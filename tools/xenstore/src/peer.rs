@@ -9,7 +9,7 @@ use super::client::Client;
 use super::device::Framing;
 use super::wire;
 
-/// What the client sent.
+/// A request from the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Asked {
     pub(super) kind: u32,
@@ -45,7 +45,7 @@ impl Asked {
     }
 }
 
-/// A message of any type, also of one that there is not.
+/// A message of any type, even of an undefined one.
 pub(super) fn message(kind: u32, request: u32, transaction: u32, payload: &[u8]) -> Vec<u8> {
     let any = wire::Asked {
         kind,
@@ -65,19 +65,19 @@ pub(super) fn event(path: &str, token: &str) -> Vec<u8> {
     out
 }
 
-/// The socket's two ends, both as they are.
+/// A client and the other end of its socket.
 pub(super) fn pair(bound: Duration) -> (Client, UnixStream) {
     framed(bound, Framing::Stream)
 }
 
-/// The same as if it were the kernel's device, or a socket.
+/// The same with the framing of the kernel's device or of a socket.
 pub(super) fn framed(bound: Duration, framing: Framing) -> (Client, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
     (Client::over(ours.into(), framing, bound), theirs)
 }
 
-/// Answers every request with what `script` makes of it; gives back all that was asked when the client is gone.
+/// Answers every request by `script`. Returns all requests when the client is gone.
 pub(super) fn serve(
     bound: Duration,
     mut script: impl FnMut(&Asked) -> Vec<u8> + Send + 'static,
@@ -97,7 +97,7 @@ pub(super) fn serve(
     (client, server)
 }
 
-/// Takes the next request; none when the client is gone.
+/// Reads the next request; `None` when the client is gone.
 pub(super) fn take(stream: &mut UnixStream) -> Option<Asked> {
     let mut bytes = vec![0; wire::HEADER];
     stream.read_exact(&mut bytes).ok()?;

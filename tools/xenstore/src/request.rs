@@ -1,4 +1,4 @@
-//! Requests, as `docs/misc/xenstore.txt` writes their payloads down.
+//! Requests, with payloads as `docs/misc/xenstore.txt` defines them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,37 +7,38 @@ use super::error::Error;
 use super::path;
 use super::wire::{Kind, PAYLOAD_MAX};
 
-/// As much of a path as an error message repeats.
+/// The greatest length of a path in an error message.
 const SHOWN: usize = 100;
 
 /// A transaction that xenstored has opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TransactionId(pub(super) u32);
 
-/// What a domain may do with a node.
+/// The access of a domain to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Nothing.
+    /// No access.
     None,
-    /// Read it.
+    /// Reading.
     Read,
-    /// Write it.
+    /// Writing.
     Write,
-    /// Both.
+    /// Reading and writing.
     Both,
 }
 
-/// One entry of a node's permissions. The first of them names the owner, and what all who are not named may do.
+/// One entry of a node's permissions. The first entry names the owner, and the access of all domains that are not
+/// named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Perm {
-    /// What may be done.
+    /// The access.
     pub access: Access,
-    /// By whom.
+    /// The domain.
     pub domid: u16,
 }
 
 impl Perm {
-    /// `nDOMID`: as the first entry, an owner with whom nothing is shared.
+    /// `nDOMID`: as the first entry, an owner whose node no other domain can access.
     #[must_use]
     pub const fn none(domid: u16) -> Self {
         Self {
@@ -46,7 +47,7 @@ impl Perm {
         }
     }
 
-    /// `rDOMID`.
+    /// `rDOMID`: read access.
     #[must_use]
     pub const fn read(domid: u16) -> Self {
         Self {
@@ -86,10 +87,10 @@ impl fmt::Display for Perm {
 pub struct Request<'a> {
     pub(super) kind: Kind,
     pub(super) transaction: u32,
-    /// The path that the rules for paths are applied to, with its NUL when there is something behind it.
+    /// The path, to which the rules for paths apply. Its NUL is added if more follows it.
     path: Option<&'a str>,
     rest: Cow<'a, [u8]>,
-    /// Whether a word has a NUL in it, and would be two for xenstored.
+    /// Whether a word contains a NUL, so that xenstored would take it for two.
     split: bool,
 }
 
@@ -119,12 +120,12 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// The value of a node.
+    /// Reads the value of a node.
     pub fn read(path: &'a str) -> Self {
         Self::of(Kind::Read, path)
     }
 
-    /// Sets a node's value, and makes it and what is above it if need be.
+    /// Sets a node's value. Creates the node and those above it if need be.
     pub fn write(path: &'a str, value: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
         Self {
             rest: Cow::Borrowed(value.as_ref()),
@@ -132,7 +133,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Makes a node that is empty, and what is above it, unless it is there.
+    /// Creates an empty node, and those above it, unless the node exists.
     pub fn mkdir(path: &'a str) -> Self {
         Self::of(Kind::Mkdir, path)
     }
@@ -142,7 +143,7 @@ impl<'a> Request<'a> {
         Self::of(Kind::Rm, path)
     }
 
-    /// The names right below a node, each with its NUL.
+    /// Lists the names directly below a node, each with its NUL.
     pub fn directory(path: &'a str) -> Self {
         Self::of(Kind::Directory, path)
     }
@@ -155,7 +156,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// A node's permissions.
+    /// Reads a node's permissions.
     pub fn get_perms(path: &'a str) -> Self {
         Self::of(Kind::GetPerms, path)
     }
@@ -173,7 +174,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Asks for an [`Event`](super::Event) at every change at or below a path, and for one at once.
+    /// Watches a path: an [`Event`](super::Event) comes at every change at or below it, and one at once.
     pub fn watch(path: &'a str, token: &str) -> Self {
         Self {
             path: Some(path),
@@ -181,7 +182,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Takes a watch back.
+    /// Removes a watch.
     pub fn unwatch(path: &'a str, token: &str) -> Self {
         Self {
             path: Some(path),
@@ -189,44 +190,44 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Tells xenstored of a domain, its xenstore page and the event channel to it.
+    /// Introduces a domain to xenstored, with its xenstore page and its event channel.
     pub fn introduce(domid: u16, gfn: u64, port: u32) -> Self {
         let [domid, gfn, port] = [domid.to_string(), gfn.to_string(), port.to_string()];
         Self::words(Kind::Introduce, &[&domid, &gfn, &port])
     }
 
-    /// Tells xenstored to let go of a domain.
+    /// Releases a domain.
     pub fn release(domid: u16) -> Self {
         Self::words(Kind::Release, &[&domid.to_string()])
     }
 
-    /// Whether xenstored has been told of a domain: `T` or `F`.
+    /// Whether a domain was introduced: `T` or `F`.
     pub fn is_domain_introduced(domid: u16) -> Self {
         Self::words(Kind::IsDomainIntroduced, &[&domid.to_string()])
     }
 
-    /// Where a domain's home is.
+    /// The path of a domain's home.
     pub fn get_domain_path(domid: u16) -> Self {
         Self::words(Kind::GetDomainPath, &[&domid.to_string()])
     }
 
-    /// Opens a transaction; [`Client::transaction`](super::Client::transaction) takes the answer.
+    /// Opens a transaction; [`Store::transaction`](super::Store::transaction) takes the answer.
     pub fn transaction_start() -> Self {
         Self::words(Kind::TransactionStart, &[""])
     }
 
-    /// Ends a transaction. EAGAIN is the answer when it can't be committed.
+    /// Ends a transaction. The answer is EAGAIN if it conflicts and cannot be committed.
     pub fn transaction_end(transaction: TransactionId, commit: bool) -> Self {
         let word = if commit { "T" } else { "F" };
         Self::words(Kind::TransactionEnd, &[word]).within(transaction)
     }
 
-    /// A command of the daemon's own, as `xenstore-control` gives it.
+    /// A control command of the daemon, as `xenstore-control` gives it.
     pub fn control(words: &[&str]) -> Self {
         Self::words(Kind::Control, words)
     }
 
-    /// The same as a part of a transaction.
+    /// The same request, within a transaction.
     pub fn within(self, transaction: TransactionId) -> Self {
         Self {
             transaction: transaction.0,

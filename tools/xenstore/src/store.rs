@@ -9,31 +9,31 @@ use super::error::{Code, Error};
 use super::request::{Perm, Request, TransactionId};
 use super::wire::Event;
 
-/// A xenstored: requests are queued, go out together, and are answered by id.
+/// A xenstored. Requests are queued, sent together, and answered by id.
 pub trait Store {
     /// Queues a request.
     ///
     /// # Errors
-    /// A path or a length that can't be sent. Nothing was queued then.
+    /// A path or a length that cannot be sent. Nothing is queued then.
     fn send(&mut self, request: Request<'_>) -> Result<Id, Error>;
 
-    /// Writes all that is queued, in one system call when the socket takes it. Answers that come meanwhile are kept.
-    /// Through the kernel's device each request waits for the answer to the one before.
+    /// Writes all queued requests, in one system call if the socket accepts that. Answers that come meanwhile are kept.
+    /// Through the kernel's device, each request waits for the answer to the one before.
     ///
     /// # Errors
-    /// xenstored takes nothing within the bound, or the connection is broken.
+    /// xenstored reads nothing within the time limit, or the connection is broken.
     fn flush(&mut self) -> Result<(), Error>;
 
-    /// Takes a request's answer, and waits for it if need be.
+    /// Takes the answer of a request. Waits for it if need be.
     ///
     /// # Errors
-    /// xenstored refuses, or says nothing within the bound; the answer is forgotten then.
+    /// xenstored refuses the request, or does not answer within the time limit; a late answer is then dropped.
     fn answer(&mut self, id: Id) -> Result<Vec<u8>, Error>;
 
-    /// The answer if it has come, without a wait; `None` leaves the request as it is.
+    /// The answer if it has come, without waiting. `None` leaves the request pending.
     fn answered(&mut self, id: &Id) -> Option<Result<Vec<u8>, Error>>;
 
-    /// Lets an answer go by.
+    /// Drops the answer of a request when it comes.
     fn forget(&mut self, id: Id);
 
     /// The next watch event, or `None` when there is none within `timeout`.
@@ -42,33 +42,33 @@ pub trait Store {
     /// The connection is broken.
     fn event(&mut self, timeout: Duration) -> Result<Option<Event>, Error>;
 
-    /// A watch event that has come already. Who polls the descriptor for several things has to empty this first,
-    /// because what was read with an answer makes it readable no more.
+    /// A watch event that has been received already. A caller that polls the descriptor along with others must empty
+    /// this first, because events that were read along with an answer do not make the descriptor readable again.
     fn take_event(&mut self) -> Option<Event>;
 
-    /// Reads what has come, without a wait.
+    /// Reads all received messages, without waiting.
     ///
     /// # Errors
     /// The connection is broken.
     fn receive(&mut self) -> Result<(), Error>;
 
-    /// Whether the connection is of no more use.
+    /// Whether the connection is unusable.
     #[must_use]
     fn is_lost(&self) -> bool;
 
-    /// The same, with a look at the connection first: who has nothing to ask is not told of its end.
+    /// The same, but checks the connection first: an idle client would not notice its end otherwise.
     fn has_ended(&mut self) -> bool;
 
-    /// Opens the way anew, as after an end. What was asked before is lost.
+    /// Connects again, as after an end. Pending requests are lost.
     ///
     /// # Errors
-    /// There is no xenstored, or no permission to speak to it.
+    /// There is no xenstored, or no permission to connect.
     fn reconnect(&mut self) -> Result<(), Error>;
 
-    /// What can be read from when something has come.
+    /// The descriptor, which is readable when a message has come.
     fn descriptor(&self) -> BorrowedFd<'_>;
 
-    /// Takes many answers, all of them, and gives the first error. Of a xenstored that is silent, no more are waited for.
+    /// Takes all these answers, and returns the first error. After a time-out, it does not wait for the others.
     ///
     /// # Errors
     /// As [`Self::answer`].
@@ -95,7 +95,7 @@ pub trait Store {
         let answer = self.answer(id)?;
         let what = || "a transaction".to_owned();
         match text(&answer, what)?.parse() {
-            // 0 would be no transaction at all.
+            // 0 means "no transaction".
             Ok(0) | Err(_) => Err(Error::Answer {
                 what: what(),
                 why: "not a transaction's number",
@@ -125,7 +125,7 @@ pub trait Store {
         })
     }
 
-    /// The same, or `None` when there is no such node.
+    /// As [`Self::read`]; `None` if there is no such node.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -141,7 +141,7 @@ pub trait Store {
         self.ask(Request::write(path, value)).map(drop)
     }
 
-    /// Makes a node.
+    /// Creates a node.
     ///
     /// # Errors
     /// As [`Self::ask`].
@@ -149,19 +149,19 @@ pub trait Store {
         self.ask(Request::mkdir(path)).map(drop)
     }
 
-    /// Removes a node with all below it. That it is not there is no error.
+    /// Removes a node with all below it. A missing node is no error.
     ///
     /// # Errors
     /// As [`Self::ask`].
     fn rm(&mut self, path: &str) -> Result<(), Error> {
-        // xenstored refuses only where the parent is missing as well.
+        // xenstored refuses only if the parent is missing as well.
         absent(self.ask(Request::rm(path))).map(drop)
     }
 
     /// A node's permissions.
     ///
     /// # Errors
-    /// As [`Self::ask`]; an answer that is no list of permissions.
+    /// As [`Self::ask`]; an answer that is not a list of permissions.
     fn get_perms(&mut self, path: &str) -> Result<Vec<Perm>, Error> {
         let answer = self.ask(Request::get_perms(path))?;
         let what = || Request::get_perms(path).what();
@@ -188,7 +188,7 @@ pub trait Store {
         self.ask(Request::watch(path, token)).map(drop)
     }
 
-    /// Tells xenstored of a domain.
+    /// Introduces a domain to xenstored.
     ///
     /// # Errors
     /// As [`Self::ask`].
@@ -196,7 +196,7 @@ pub trait Store {
         self.ask(Request::introduce(domid, gfn, port)).map(drop)
     }
 
-    /// Tells xenstored to let go of a domain.
+    /// Releases a domain.
     ///
     /// # Errors
     /// As [`Self::ask`].
@@ -204,7 +204,7 @@ pub trait Store {
         self.ask(Request::release(domid)).map(drop)
     }
 
-    /// A command of the daemon's own, which has to say OK.
+    /// Sends a control command to the daemon, which must answer OK.
     ///
     /// # Errors
     /// As [`Self::ask`]; another answer than OK.
@@ -220,15 +220,15 @@ pub trait Store {
         }
     }
 
-    /// The names right below a node.
+    /// The names directly below a node.
     ///
     /// # Errors
-    /// As [`Self::ask`]; a list that never stands still.
+    /// As [`Self::ask`]; a list that keeps changing.
     fn directory(&mut self, path: &str) -> Result<Vec<String>, Error> {
         match self.ask(Request::directory(path)) {
             Ok(list) => directory::names(path, &list),
             Err(error) if error.is(&Code::E2BIG) => match directory::in_parts(self, path) {
-                // oxenstored 4.17 knows no parts; its socket has no need of them, the kernel's device would.
+                // oxenstored 4.17 does not support parts. Its socket does not need them; the kernel's device would.
                 Err(other) if other.is(&Code::ENOSYS) => Err(error),
                 parts => parts,
             },
@@ -237,7 +237,7 @@ pub trait Store {
     }
 }
 
-/// Makes nothing of what is not there.
+/// Turns the error of a missing node into `None`.
 fn absent<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -246,7 +246,7 @@ fn absent<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
     }
 }
 
-/// An answer that has to be text, without its last NUL.
+/// An answer that must be text, without its final NUL.
 fn text(answer: &[u8], what: impl Fn() -> String) -> Result<&str, Error> {
     let text = std::str::from_utf8(answer).map_err(|_| Error::Answer {
         what: what(),

@@ -24,7 +24,7 @@ fn a_burst_is_written_at_once_and_answered_by_id() {
     assert_eq!(got, 16 + 3 + 16 + 4, "one write has both");
     let id = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
     let (first, second) = (id(4), id(19 + 4));
-    // The other way round, with an event between.
+    // The answers come in reverse order, with an event between.
     server.write_all(&message(11, second, 0, b"OK\0")).unwrap();
     server.write_all(&event("/w", "t")).unwrap();
     server.write_all(&message(2, first, 0, b"value")).unwrap();
@@ -41,7 +41,7 @@ fn through_the_kernels_device_there_is_one_request_at_a_time() {
     let server = std::thread::spawn(move || {
         for _ in 0..3 {
             let asked = take(&mut server).unwrap();
-            // The next must not come before this is answered.
+            // The next request must not come before this one is answered.
             server.set_read_timeout(Some(SHORT)).unwrap();
             let early = server.read(&mut [0; 1]);
             assert_eq!(early.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
@@ -58,7 +58,7 @@ fn through_the_kernels_device_there_is_one_request_at_a_time() {
     server.join().unwrap();
     assert_eq!(client.answer(third).unwrap(), b"/3\0");
     assert_eq!(client.answer(first).unwrap(), b"/1\0");
-    // Nobody answers any more.
+    // The peer is gone.
     assert!(matches!(client.read("/4"), Err(Error::Closed)));
 }
 
@@ -193,7 +193,7 @@ fn forgotten_answers_are_not_kept() {
     assert_eq!(client.read("/b").unwrap(), "x");
 }
 
-/// After `bytes` as the answer to a read, the connection is of no more use.
+/// After `bytes` as the answer to a read, the connection is unusable.
 fn breaks(bytes: impl Fn(&Asked) -> Vec<u8> + Send + 'static) {
     let (mut client, _server) = serve(BOUND, bytes);
     assert!(matches!(client.read("/a"), Err(Error::Protocol(_))));
@@ -324,7 +324,7 @@ fn lists_that_never_end_are_errors() {
     ] {
         let (mut client, _server) = serve(BOUND, move |asked| match asked.kind {
             1 => asked.error("E2BIG"),
-            // A generation that is always another.
+            // A generation that changes each time.
             _ if part.is_empty() => asked.answer(format!("{}\0x\0", asked.id).as_bytes()),
             _ if part == b"1\0again\0" => asked.answer(&[part, &[b'x'; 4000]].concat()),
             _ => asked.answer(part),
@@ -409,7 +409,7 @@ fn transactions_need_a_number() {
 proptest! {
     #![proptest_config(mayfly_seeds::cases(256))]
 
-    /// Any bytes are messages, an error, or too few; never more than there are, never a panic.
+    /// Any bytes are parsed as messages, an error, or too few; never more than there are, and never a panic.
     #[test]
     fn any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..64), header in any::<[u8; 3]>()) {
         let mut small = vec![header[0] % 24, 0, 0, 0, header[1], 0, 0, 0, 0, 0, 0, 0, header[2] % 64, 0, 0, 0];

@@ -7,14 +7,14 @@ use super::error::{Code, Error};
 use super::request::{Request, TransactionId};
 use super::store::Store;
 
-/// A transaction that is open. What is asked through it is a part of it.
+/// An open transaction. Requests through it are part of it.
 pub struct Transaction<'a> {
     store: &'a mut dyn Store,
     id: TransactionId,
 }
 
 impl Transaction<'_> {
-    /// Queues a request. Its answer has to be taken: xenstored commits the rest when it has refused one.
+    /// Queues a request. Its answer must be taken: otherwise a refusal goes unnoticed and xenstored commits the rest.
     ///
     /// # Errors
     /// As [`Store::send`].
@@ -30,7 +30,7 @@ impl Transaction<'_> {
         self.store.answer(id)
     }
 
-    /// Takes many answers and gives the first error.
+    /// Takes all these answers, and returns the first error.
     ///
     /// # Errors
     /// As [`Store::answers`].
@@ -48,11 +48,11 @@ impl Transaction<'_> {
 }
 
 impl dyn Store + '_ {
-    /// Opens a transaction, has `body` fill it, commits it, and does all of it again while others' changes are in the way
-    /// and `bound` is not over. When `body` fails, nothing of it has happened.
+    /// Runs `body` in a transaction and commits it. On a conflict with others' changes, it repeats all of that until
+    /// `bound` is over. If `body` fails, the transaction is aborted.
     ///
     /// # Errors
-    /// `body`'s; [`Error::Contended`]; what a request can meet.
+    /// The error of `body`; [`Error::Contended`]; the errors of requests.
     pub fn transact<T, E: From<Error>>(
         &mut self,
         bound: Duration,

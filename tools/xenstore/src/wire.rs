@@ -1,43 +1,43 @@
-//! Messages as they cross the socket, in both directions: `struct xsd_sockmsg` of `public/io/xs_wire.h`, then a payload.
+//! Messages on the wire, in both directions: `struct xsd_sockmsg` of `public/io/xs_wire.h`, then a payload.
 //!
-//! A client puts requests together with [`put`] and takes messages with [`take`]; a server takes requests with [`take_asked`], and
-//! puts answers together with [`Asked::answer`], [`Asked::refusal`] and [`put_event`].
+//! A client encodes requests with [`put`] and parses messages with [`take`]. A server parses requests with
+//! [`take_asked`], and encodes answers with [`Asked::answer`], [`Asked::refusal`] and [`put_event`].
 
-/// `enum xsd_sockmsg_type`, as far as it is used here.
+/// The members of `enum xsd_sockmsg_type` that are used here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Kind {
-    /// A command of the daemon's own.
+    /// A control command of the daemon.
     Control = 0,
-    /// The names right below a node.
+    /// Lists the names directly below a node.
     Directory = 1,
-    /// A node's value.
+    /// Reads a node's value.
     Read = 2,
-    /// A node's permissions.
+    /// Reads a node's permissions.
     GetPerms = 3,
-    /// To be told of changes.
+    /// Sets a watch.
     Watch = 4,
-    /// Not to be told any more.
+    /// Removes a watch.
     Unwatch = 5,
-    /// A new transaction.
+    /// Starts a transaction.
     TransactionStart = 6,
-    /// Commits a transaction, or not.
+    /// Commits or aborts a transaction.
     TransactionEnd = 7,
-    /// There is a domain.
+    /// Introduces a domain.
     Introduce = 8,
-    /// A domain is to be let go of.
+    /// Releases a domain.
     Release = 9,
-    /// Where a domain's home is.
+    /// The path of a domain's home.
     GetDomainPath = 10,
     /// Sets a node's value.
     Write = 11,
-    /// Makes a node.
+    /// Creates a node.
     Mkdir = 12,
     /// Removes a node.
     Rm = 13,
     /// Sets a node's permissions.
     SetPerms = 14,
-    /// Whether there is a domain.
+    /// Whether a domain was introduced.
     IsDomainIntroduced = 17,
     /// A part of a long list of names.
     DirectoryPart = 22,
@@ -77,13 +77,13 @@ const ERROR: u32 = 16;
 
 /// `XENSTORE_PAYLOAD_MAX`.
 pub const PAYLOAD_MAX: usize = 4096;
-/// The longest list that is believed: oxenstored 4.17 sends over its socket what is longer than a message may be, where
-/// the C xenstored says E2BIG.
+/// The longest accepted list, in bytes. oxenstored 4.17 sends lists over its socket that are longer than a message may
+/// be, where the C xenstored answers E2BIG.
 pub const LIST_MAX: usize = 1 << 20;
 /// `sizeof(struct xsd_sockmsg)`.
 pub const HEADER: usize = 16;
 
-/// Adds one request to `out`. The payload's length has been checked.
+/// Appends a request to `out`. The caller has checked the payload's length.
 pub fn put(out: &mut Vec<u8>, kind: Kind, request: u32, transaction: u32, payload: &[u8]) {
     put_message(out, [kind as u32, request, transaction], payload);
 }
@@ -96,43 +96,43 @@ fn put_message(out: &mut Vec<u8>, [kind, request, transaction]: [u32; 3], payloa
     out.extend_from_slice(payload);
 }
 
-/// Adds the news that what is watched with this token may have changed to `out`.
+/// Appends a watch event to `out`.
 pub fn put_event(out: &mut Vec<u8>, event: &Event) {
     let payload = format!("{}\0{}\0", event.path, event.token);
     put_message(out, [WATCH_EVENT, 0, 0], payload.as_bytes());
 }
 
-/// A request as a server gets it.
+/// A request as a server receives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked<'a> {
-    /// What is asked for: the number of a [`Kind`], or of what is none.
+    /// The type: the number of a [`Kind`], or an unknown one.
     pub kind: u32,
-    /// By which the client knows the answer.
+    /// The id by which the client finds the answer.
     pub request: u32,
-    /// Of which transaction it is a part; 0 is none.
+    /// The transaction; 0 is none.
     pub transaction: u32,
-    /// What it is about.
+    /// The payload.
     pub payload: &'a [u8],
 }
 
 impl Asked<'_> {
-    /// Adds its answer to `out`.
+    /// Appends its answer to `out`.
     pub fn answer(&self, out: &mut Vec<u8>, payload: &[u8]) {
         let words = [self.kind, self.request, self.transaction];
         put_message(out, words, payload);
     }
 
-    /// Adds to `out` that it is refused, with the error's name (`EINVAL`).
+    /// Appends its refusal to `out`, with the error's name (`EINVAL`).
     pub fn refusal(&self, out: &mut Vec<u8>, name: &str) {
         let payload = [name.as_bytes(), &[0]].concat();
         put_message(out, [ERROR, self.request, self.transaction], &payload);
     }
 }
 
-/// Takes the first request, or `None` while it is not complete; with it, how many bytes it took.
+/// Parses the first request; `None` while it is incomplete. Returns also its length in bytes.
 ///
 /// # Errors
-/// It is longer than a request may be.
+/// The request is longer than the protocol allows.
 pub fn take_asked(bytes: &[u8]) -> Result<Option<(Asked<'_>, usize)>, &'static str> {
     let (Some(end), Some(kind), Some(request), Some(transaction)) = (
         length(bytes),
@@ -157,52 +157,52 @@ pub fn take_asked(bytes: &[u8]) -> Result<Option<(Asked<'_>, usize)>, &'static s
     Ok(Some((asked, end)))
 }
 
-/// How long the first message in `bytes` is, its header included, or `None` while its header is not there.
+/// The length of the first message in `bytes`, its header included; `None` while its header is incomplete.
 #[must_use]
 pub fn length(bytes: &[u8]) -> Option<usize> {
     let payload = word(bytes, 3)?;
     usize::try_from(payload).ok()?.checked_add(HEADER)
 }
 
-/// Whose first message is in `bytes`.
+/// The request id of the first message in `bytes`.
 #[must_use]
 pub fn request(bytes: &[u8]) -> Option<u32> {
     word(bytes, 1)
 }
 
-/// Something has been watched and may have changed.
+/// A watch event: something may have changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// The path that changed, at or below what is watched.
+    /// The path that changed, at or below the watched path.
     pub path: String,
-    /// What the watch was set with.
+    /// The token of the watch.
     pub token: String,
 }
 
-/// A message of xenstored's.
+/// A message from xenstored.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Message<'a> {
-    /// What is watched may have changed.
+    /// A watch event.
     Event(Event),
     /// A request was refused.
     Error {
-        /// Which.
+        /// Its id.
         request: u32,
         /// The error's name.
         payload: &'a [u8],
     },
     /// A request was answered.
     Answer {
-        /// Which.
+        /// Its id.
         request: u32,
         /// Its type.
         kind: u32,
-        /// What it asked for.
+        /// The payload of the answer.
         payload: &'a [u8],
     },
 }
 
-/// Takes the first message, or `None` while it is not complete; with it, how many bytes it took.
+/// Parses the first message; `None` while it is incomplete. Returns also its length in bytes.
 ///
 /// # Errors
 /// xenstored breaks the protocol.
@@ -242,7 +242,7 @@ fn event(payload: &[u8]) -> Option<Event> {
         path: strings.next()?.to_owned(),
         token: strings.next()?.to_owned(),
     };
-    // The token has its NUL as well; what later protocols may add behind it is of no interest.
+    // The token has its NUL as well. Later protocols may add more after it, which is ignored.
     strings.next()?;
     Some(event)
 }

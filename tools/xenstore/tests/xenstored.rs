@@ -1,4 +1,4 @@
-//! The client against a real xenstored, in a dom0, because none runs without Xen. By hand in the lab:
+//! Tests the client with a real xenstored, in a dom0, because none runs without Xen. To be run by hand in the lab:
 //!
 //! ```console
 //! $ cargo test -p mayfly-xenstore --test xenstored --no-run
@@ -6,7 +6,7 @@
 //! $ cargo xtask lab exec /run/xenstored-test --ignored
 //! ```
 //!
-//! All is done below `/test-hatch`, which is removed.
+//! All nodes are below `/test-hatch`, which is removed.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::time::Duration;
@@ -21,7 +21,7 @@ fn a_real_xenstored() {
     let mut ours = Client::connect(BOUND).unwrap();
     let mut other = Client::connect(BOUND).unwrap();
     ours.rm("/test-hatch").unwrap();
-    // One node, every way.
+    // All operations on one node.
     ours.write("/test-hatch/a", "1").unwrap();
     assert_eq!(other.read("/test-hatch/a").unwrap(), "1");
     assert_eq!(other.find("/test-hatch/b").unwrap(), None);
@@ -58,7 +58,7 @@ fn a_real_xenstored() {
     }
     assert_eq!(events, 2000);
     ours.unwatch("/test-hatch/watched", "token").unwrap();
-    // Its list is longer than a message. oxenstored 4.17 can't send that through the kernel's device.
+    // The list is longer than a message. oxenstored 4.17 cannot send it through the kernel's device.
     match ours.directory("/test-hatch/watched") {
         Err(error) if std::env::var_os("XENSTORED_PATH").is_some() => {
             assert!(error.is(&Code::E2BIG))
@@ -74,7 +74,7 @@ fn a_real_xenstored() {
             .unwrap_err()
             .is_absent()
     );
-    // A claim that is contended once, and then is not.
+    // A transaction that conflicts once.
     let mut tries = 0;
     let tried: Result<_, Error> = (&mut ours as &mut dyn Store).transact(BOUND, |transaction| {
         tries += 1;

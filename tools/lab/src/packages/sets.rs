@@ -153,7 +153,7 @@ pub enum Set {
     Load,
     /// systemd, for dom0.
     Systemd,
-    /// curl, dig, delv, kdig and ldns-signzone, to be run on the host with [`host_command`].
+    /// curl, dig, delv, kdig and ldns-signzone, to be run on the host with [`host_command`](crate::host_command).
     Clients,
 }
 

@@ -45,7 +45,7 @@ impl Lab {
     /// The frames that have passed the network card on the bridge so far, in both directions.
     ///
     /// # Errors
-    /// The lab was not started with [`Options::capture`], or the file is not readable.
+    /// The lab was not started with [`Options::capture`](crate::Options::capture), or the file is not readable.
     pub fn captured(&self) -> Result<Vec<Vec<u8>>> {
         let path = self.folder.join(qemu::CAPTURE);
         let file = File::open(&path).with_context(|| format!("no capture {}", path.display()))?;
