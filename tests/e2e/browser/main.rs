@@ -1,4 +1,4 @@
-//! The daemon's page in a real browser, which runs no script: `cargo xtask test --browser` installs one.
+//! The daemon's page in a real browser with scripts disabled. `cargo xtask test --browser` installs one.
 //!
 //! The pictures stay in `target/browser`, for a person to look at.
 #![forbid(unsafe_code)]
@@ -14,7 +14,7 @@ use mayfly_lab::workspace;
 use mayfly_summon::status::{Frames, Service, State, Status, Step, Totals, serve};
 use page::Page;
 
-/// Markup, if the page took it for such.
+/// Text that would be markup if the page did not escape it.
 const HOSTILE: &str = "<b>bold</b><script>document.title='run'</script>";
 
 fn status() -> Status {
@@ -90,7 +90,7 @@ fn status() -> Status {
     }
 }
 
-/// Red, green and blue of a place with which the page begins: its background.
+/// The red, green and blue of the first pixel, which is the page's background.
 fn corner(picture: &[u8]) -> Result<[u8; 3]> {
     let mut reader = png::Decoder::new(Cursor::new(picture)).read_info()?;
     let size = reader.output_buffer_size();
@@ -119,7 +119,7 @@ fn the_page_is_there_without_a_script() -> Result<()> {
         let cell = format!("class=\"state {state}\">{state}</span>");
         ensure!(dom.contains(&cell), "no {state} in {dom}");
     }
-    // What the browser has made of the pictures: elements of SVG, one for each step.
+    // The pictures in the browser's document: SVG elements, one for each step.
     let count = |part: &str| dom.matches(part).count();
     ensure!(
         count("<svg ") == 2 && count("</svg>") == 2,
@@ -127,7 +127,7 @@ fn the_page_is_there_without_a_script() -> Result<()> {
         count("<svg ")
     );
     ensure!(count("<rect ") == 10, "{} bars", count("<rect "));
-    // A name is text, and nothing has run.
+    // A name is shown as text, and no script has run.
     ensure!(
         count("<script") == 0 && count("<b>") == 0 && count("&lt;b&gt;bold") > 1,
         "{dom}"
@@ -139,7 +139,7 @@ fn the_page_is_there_without_a_script() -> Result<()> {
     Ok(())
 }
 
-/// What a screen reader has of it.
+/// The page for a screen reader.
 #[test]
 fn it_can_be_heard() -> Result<()> {
     let nodes = open()?.accessible()?;
@@ -165,7 +165,7 @@ fn it_follows_light_and_dark() -> Result<()> {
     let folder = workspace().join("target/browser");
     fs::create_dir_all(&folder)?;
     let mut page = open()?;
-    // The style sheet's colours: it was loaded, as the page's policy allows.
+    // The style sheet's colours show that it was loaded, as the page's policy allows.
     for (scheme, background) in [("light", [0xff, 0xff, 0xff]), ("dark", [0x0d, 0x11, 0x17])] {
         let picture = page.picture(scheme)?;
         fs::write(folder.join(format!("{scheme}.png")), &picture)?;

@@ -1,4 +1,5 @@
-//! A page in Chromium, by the DevTools protocol over a pipe: what `--dump-dom` and `--screenshot` do takes scripts.
+//! A page in Chromium, controlled by the DevTools protocol over a pipe, because `--dump-dom` and `--screenshot` need
+//! scripts.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -8,10 +9,10 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Seconds that a browser lives at most.
+/// The greatest lifetime of a browser, in seconds.
 const BOUND: &str = "120";
 
-/// Nothing is asked of anybody but the page, and no script is run.
+/// The browser requests only the page, and runs no script.
 const FLAGS: [&str; 10] = [
     "--headless",
     "--no-sandbox",
@@ -39,7 +40,7 @@ impl Page {
     /// Opens a page, and waits until all of it is loaded.
     pub(crate) fn open(url: &str) -> Result<Self> {
         let profile = tempfile::tempdir()?;
-        // The protocol is spoken through the descriptors 3 and 4.
+        // The protocol uses the descriptors 3 and 4.
         let script = "exec timeout \"$0\" chromium \"$@\" 3<&0 4>&1 </dev/null >/dev/null";
         let mut child = Command::new("sh")
             .args(["-c", script, BOUND])
@@ -103,7 +104,7 @@ impl Page {
         Ok(answer["result"].take())
     }
 
-    /// The document as the browser has understood it.
+    /// The document as the browser has parsed it.
     pub(crate) fn html(&mut self) -> Result<String> {
         let document = self.ask("DOM.getDocument", json!({"depth": 0}))?;
         let root = json!({"nodeId": document["root"]["nodeId"]});
@@ -111,7 +112,7 @@ impl Page {
         Ok(html["outerHTML"].as_str().context("no HTML")?.to_owned())
     }
 
-    /// Role and name of all that a screen reader is told of.
+    /// The role and name of each node that a screen reader sees.
     pub(crate) fn accessible(&mut self) -> Result<Vec<(String, String)>> {
         let tree = self.ask("Accessibility.getFullAXTree", json!({}))?;
         let text = |value: &Value| value["value"].as_str().unwrap_or_default().to_owned();
@@ -122,7 +123,7 @@ impl Page {
             .collect())
     }
 
-    /// A picture, as PNG, for who prefers this colour scheme.
+    /// A screenshot, as PNG, with this preferred colour scheme.
     pub(crate) fn picture(&mut self, scheme: &str) -> Result<Vec<u8>> {
         let feature = json!({"name": "prefers-color-scheme", "value": scheme});
         self.ask("Emulation.setEmulatedMedia", json!({"features": [feature]}))?;

@@ -1,4 +1,4 @@
-//! Load and abuse: honest clients are answered all the time, memory stays flat, and the counters tell what happened.
+//! Load and abuse: honest clients are always answered, memory use stays flat, and the counters show what happened.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,26 +20,27 @@ pub(crate) const CASES: &[Case] = &[
     ("slow writers", writers),
 ];
 
-/// What a run that is not long tries.
+/// The cases of a short run.
 pub(crate) const BRIEF: &[Case] = &[("a flood of SYN", syn_flood), ("malformed frames", frames)];
 
 const PROGRAM: &str = "/guest/abuse";
 const MAC: &str = "00:16:3e:00:00:80";
-/// Longest time that an honest client waits while others mean ill.
+/// The longest time that an honest client may wait during an attack.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Bytes that a connection's slot takes from RAM at least: its two buffers, in a guest of 64 MiB.
+/// The least number of bytes of RAM of a connection's slot: its two buffers, in a guest of 64 MiB.
 const SLOT_RAM: f64 = (4096 + 32768) as f64;
-/// Bytes that it takes from the heap at most.
+/// The greatest number of bytes of heap of a connection's slot.
 const SLOT_HEAP: f64 = 1024.0;
-/// Slots that the second round may need beyond the first: an honest client's come when they come.
+/// The number of slots that the second round may need beyond the first, because the honest client's connections come at
+/// random times.
 const SLOTS: f64 = 8.0;
 
-/// Connections that a guest of 64 MiB has room for at the very most.
+/// An upper bound of the connections of a guest of 64 MiB.
 const SLOTS_MAX: usize = 800;
 const EVICTED: &str = "mayfly_dropped_total{cause=\"tcp_evicted\"}";
 
-/// Seconds of abuse, and connections of it: more of both when asked for.
+/// The duration of an attack in seconds, and its number of connections. Both are larger in a full run.
 fn scale(full: usize) -> Result<(u64, usize)> {
     let part = match std::env::var("MAYFLY_ABUSE").ok().as_deref() {
         None => 10,
@@ -52,7 +53,7 @@ fn scale(full: usize) -> Result<(u64, usize)> {
 fn syn_flood(place: &Place) -> Result<()> {
     let (seconds, _) = scale(1)?;
     let metrics = abused(place, seconds, &["syn", MAC, BRIDGE])?;
-    // When half of the connections are half open, SYNs get cookies: that is where a flood shows.
+    // Once half of the connections are half open, SYNs get cookies, so a flood shows in this counter.
     metrics.grown("mayfly_tcp_syn_cookies_total{event=\"sent\"}")
 }
 
@@ -65,7 +66,8 @@ fn frames(place: &Place) -> Result<()> {
 fn half(place: &Place) -> Result<()> {
     let (seconds, count) = scale(10_000)?;
     let metrics = abused(place, seconds, &["half", &count.to_string()])?;
-    // There are always more of them than the guest has room for: others go, and not the honest.
+    // There are always more hostile connections than the guest has room for; those are dropped, and not the honest
+    // ones.
     metrics.grown(EVICTED)
 }
 
@@ -87,20 +89,20 @@ fn writers(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// Rounds after which memory must have come to rest.
+/// The number of rounds after which memory use must be stable.
 const ROUNDS: u32 = 4;
 
-/// What a guest counts, by name.
+/// A guest's metrics, by name.
 type Metrics = BTreeMap<String, f64>;
 
-/// What the guest's counters said before and after a round.
+/// The guest's counters before and after a round.
 struct Counters {
     before: Metrics,
     after: Metrics,
 }
 
 impl Counters {
-    /// What was dropped in the last round.
+    /// The drops in the last round, as text.
     fn text(&self) -> String {
         let grown = |(name, after): (&String, &f64)| {
             let grown = after - self.before.get(name).copied().unwrap_or_default();
@@ -123,7 +125,7 @@ fn get(metrics: &Metrics, name: &str) -> Result<f64> {
     value.with_context(|| format!("no {name}"))
 }
 
-/// Bytes that are free in the heap, and in the RAM that sockets get their buffers from.
+/// The free bytes of the heap, and of the RAM from which sockets get their buffers.
 fn free(metrics: &Metrics) -> Result<(f64, f64)> {
     let of = |kind: &str| get(metrics, &format!("mayfly_memory_bytes{{kind=\"{kind}\"}}"));
     Ok((of("heap_free")?, of("ram_free")?))
@@ -141,7 +143,7 @@ fn metrics(place: &Place) -> Result<Metrics> {
         .collect()
 }
 
-/// The metrics when no connection is left but the one that asks for them.
+/// The metrics once no connection is left but the one that reads them.
 fn at_rest(place: &Place) -> Result<Metrics> {
     let start = Instant::now();
     loop {
@@ -164,7 +166,8 @@ fn at_rest(place: &Place) -> Result<Metrics> {
     }
 }
 
-/// Abuses a guest for some seconds, while an honest client asks by DNS and HTTP in turn and must be answered each time.
+/// Attacks a guest for some seconds, while an honest client queries by DNS and HTTP in turn and must be answered each
+/// time.
 fn round(place: &Place, seconds: u64, words: &[&str]) -> Result<Metrics> {
     let (http, dns) = (place.lab.http()?, place.lab.dns()?);
     let (guest, time) = (mayfly_lab::GUEST.to_string(), seconds.to_string());
@@ -202,9 +205,9 @@ fn round(place: &Place, seconds: u64, words: &[&str]) -> Result<Metrics> {
     at_rest(place)
 }
 
-/// Abuses a guest in rounds, until one of them takes nothing but what a few slots do. Slots of connections get their memory when they
-/// are first used, and keep it, and tables grow with what they have held at once: so the first rounds may take memory. What each
-/// round took would be lost.
+/// Attacks a guest in rounds, until a round costs no more memory than a few slots. Slots of connections get their
+/// memory at first use and keep it, and tables grow to the most that they have held at once, so the first rounds may
+/// cost memory. A leak would cost memory in each round.
 fn abused(place: &Place, seconds: u64, words: &[&str]) -> Result<Counters> {
     let program = static_program("mayfly-abuse", "mayfly-abuse")?;
     place.lab.put(PROGRAM, 0o755, &std::fs::read(program)?)?;

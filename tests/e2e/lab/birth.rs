@@ -7,23 +7,23 @@ use anyhow::{Context, Result, bail, ensure};
 use mayfly_lab::ask::{self, Rtype};
 use mayfly_lab::{Lab, Output, hatch_programs, workspace};
 
-/// Bound of everything a guest is expected to do.
+/// The time limit of everything that a guest is expected to do.
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
-/// Where the tests put the configuration in dom0: the very example of the repository.
+/// The path of the configuration in dom0: the example of the repository.
 pub(crate) const EXAMPLE: &str = "/guest/mayfly.cfg";
 
-/// What is in it.
+/// The content of that file.
 fn example() -> String {
     mayfly_lab::example_with("all,payload:10000000")
 }
 
-/// Where hatch is in dom0.
+/// The path of hatch in dom0.
 pub(crate) const HATCH: &str = "/guest/hatch";
-/// The configuration with a test's own lines behind it.
+/// The path of the configuration with a test's own lines appended.
 const CHANGED: &str = "/guest/changed.cfg";
 
-/// Runs `xl create`, and meanwhile writes the one key that libxl waits for from xenconsoled: Xen 4.17's `xl create` fails without it,
-/// whatever the guest does. Nothing ever reads the console ring.
+/// Runs `xl create`, and meanwhile writes the one key that libxl expects from xenconsoled: without it, Xen 4.17's `xl
+/// create` fails, whatever the guest does. The console ring is not read.
 const ANNOUNCE_TTY: &str = r#"
 "$@" & xl=$!
 while kill -0 $xl 2>/dev/null; do
@@ -35,7 +35,7 @@ done
 wait $xl
 "#;
 
-/// Who makes the guests.
+/// The maker of the guests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Maker {
     Xl,
@@ -47,7 +47,7 @@ pub(crate) struct Place {
     pub(crate) lab: Lab,
     pub(crate) maker: Cell<Maker>,
     has_xenconsoled: bool,
-    /// All of dom0 that a birth may leave something in, before the first one.
+    /// The state of dom0 before the first birth, of everything that a birth may leave traces in.
     clean: String,
 }
 
@@ -68,7 +68,7 @@ impl Place {
         })
     }
 
-    /// `xl create` of the example configuration with lines put after it, which take precedence.
+    /// `xl create` of the example configuration with lines appended, which take precedence.
     fn xl_create(&self, name: &str, lines: &[&str]) -> Result<Output> {
         let name = format!("name=\"{name}\"");
         let mut argv = vec!["xl", "create", EXAMPLE, &name];
@@ -79,7 +79,7 @@ impl Place {
         self.lab.exec(&argv)
     }
 
-    /// `hatch create` of the same.
+    /// `hatch create` of the same configuration.
     fn hatch_create(&self, name: &str, lines: &[&str]) -> Result<Output> {
         let example = example();
         let config = format!("{example}\nname = \"{name}\"\n{}\n", lines.join("\n"));
@@ -106,7 +106,7 @@ impl Place {
         self.create_by(self.maker.get(), name, lines)
     }
 
-    /// Creates a guest, whoever makes those that are tested.
+    /// Creates a guest with a given maker.
     pub(crate) fn create_by(
         &self,
         maker: Maker,
@@ -136,7 +136,7 @@ impl Place {
         })
     }
 
-    /// Creates a guest that must be refused, and gives what its maker says.
+    /// Creates a guest that must be refused. Returns the maker's output.
     pub(crate) fn refused(&self, name: &str, lines: &[&str]) -> Result<String> {
         let maker = self.maker.get();
         let output = self.make(maker, name, lines)?;
@@ -147,7 +147,8 @@ impl Place {
         Ok(output.error_text())
     }
 
-    /// Whether nothing is left of any guest: no domain, vif, xenstore node or `xl` process that was not there at the start.
+    /// Checks that no guest has left anything: no domain, vif, xenstore node or `xl` process that was not there at the
+    /// start.
     pub(crate) fn nothing_left(&self) -> Result<()> {
         let start = Instant::now();
         loop {
@@ -171,9 +172,9 @@ impl Place {
     }
 }
 
-/// Domains, vifs, xenstore's paths and `xl` processes.
+/// A list of domains, vifs, xenstore paths and `xl` processes.
 fn traces(lab: &Lab) -> Result<String> {
-    // The folders that libxl and hatch make for their first domain, and keep, do not count; what is in them does.
+    // The folders that libxl and hatch make for their first domain and keep do not count; their content does.
     lab.shell(
         "xl list | awk '{ print \"domain\", $1, $2 }'; ls /sys/class/net; ps -o comm | grep '^xl$'; xenstore-ls -f | sed 's/ = .*//' | grep -vxE '/libxl|/vm|/hatch(/making|/name|/domain|/mac|/restart)?|/local/domain/0/backend(/vif)?|/local/domain/0/switch' | sort",
     )
@@ -189,7 +190,7 @@ pub(crate) struct Birth<'a> {
 }
 
 impl Birth<'_> {
-    /// Waits until the guest says it is ready: its first packet has gone out.
+    /// Waits until the guest reports that it is ready: its first packet has been sent.
     pub(crate) fn ready(&self) -> Result<()> {
         let path = format!("/local/domain/{}/data/mayfly/ready", self.domain);
         let ready = self.place.lab.xenstore_wait(&path, BOUND);
@@ -206,7 +207,7 @@ impl Birth<'_> {
         })
     }
 
-    /// Asks the guest by HTTP and DNS, from the host.
+    /// Queries the guest by HTTP and DNS, from the host.
     pub(crate) fn answers(&self) -> Result<()> {
         let lab = &self.place.lab;
         let (status, body) = ask::http(lab.http()?, "/", BOUND)?;
@@ -220,7 +221,7 @@ impl Birth<'_> {
         Ok(())
     }
 
-    /// What the guest has written to port 0xe9, a line each.
+    /// The lines that the guest has written to I/O port 0xe9.
     pub(crate) fn lines(&self) -> Vec<String> {
         let log = self.place.lab.serial_from(self.mark).unwrap_or_default();
         let prefix = format!("(d{}) ", self.domain);
@@ -230,7 +231,7 @@ impl Birth<'_> {
             .collect()
     }
 
-    /// What xenconsoled has taken from the guest's console ring so far; it can be read once.
+    /// The guest's console output that xenconsoled has read so far. It can be read only once.
     pub(crate) fn console(&self) -> Result<String> {
         let node = format!("/local/domain/{}/console/tty", self.domain);
         let tty = self.place.lab.run(&["xenstore-read", &node])?;
@@ -247,7 +248,7 @@ impl Birth<'_> {
         Ok(output.text())
     }
 
-    /// Waits for a line of the guest that contains `text`, and gives it.
+    /// Waits for a line of the guest that contains `text`, and returns it.
     pub(crate) fn says(&self, text: &str) -> Result<String> {
         let start = Instant::now();
         loop {
@@ -263,7 +264,7 @@ impl Birth<'_> {
         }
     }
 
-    /// Waits until `xl list` shows that the domain has shut down with `state`: `c` for a crash, none of it when it is gone.
+    /// Waits until `xl list` shows that the domain has crashed (flag `c`) or is gone.
     pub(crate) fn becomes(&self, state: State) -> Result<()> {
         let start = Instant::now();
         loop {
@@ -293,7 +294,7 @@ impl Birth<'_> {
         }
     }
 
-    /// Has its maker destroy it.
+    /// Destroys the guest with its maker.
     pub(crate) fn destroy(self) -> Result<()> {
         let output = self.place.unmake(self.maker, self.name)?;
         let text = output.error_text();
@@ -306,7 +307,7 @@ impl Birth<'_> {
     }
 }
 
-/// What a domain may come to.
+/// The final state of a domain.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum State {
     Crashed,
@@ -315,7 +316,7 @@ pub(crate) enum State {
 
 impl Drop for Birth<'_> {
     fn drop(&mut self) {
-        // By name: a rebooted guest has another number.
+        // Destroy it by name: a rebooted guest has another number.
         let _ = self.place.unmake(self.maker, self.name);
     }
 }

@@ -1,4 +1,4 @@
-//! What an administrator does with a daemon that runs: words, and bridges that come again.
+//! Administration of a running daemon: commands, and bridges that are removed and made again.
 
 use std::net::Ipv4Addr;
 
@@ -14,7 +14,7 @@ pub(crate) const CASES: &[Case] = &[
     ("a bridge that was made anew is found", bridge),
 ];
 
-/// A bridge of this test's, and dom0 and a service on it.
+/// A bridge of this test, with dom0 and a service on it.
 const OTHER: &str = "br-other";
 const DOM0_THERE: &str = "10.9.0.1/24";
 const THERE: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 80);
@@ -61,7 +61,7 @@ fn bridge(place: &Place) -> Result<()> {
         summoned.until("there", |one| {
             one["state"] == "asleep" && one["births"] == 1
         })?;
-        // Twice: the port that was found must be found again.
+        // Do it twice: a port that was found again must be found again once more.
         for births in [2_usize, 3] {
             lab.shell(&remove)?;
             summoned.logged_times("the port is lost", births - 1)?;
@@ -72,7 +72,7 @@ fn bridge(place: &Place) -> Result<()> {
                 one["state"] == "asleep" && one["births"] == births
             })?;
         }
-        // The other bridge's services never noticed.
+        // The services on the other bridge are not affected.
         summoned.get(GUEST)?;
         lab.shell(&format!("{HATCH} summon check {FILE}")).map(drop)
     })();

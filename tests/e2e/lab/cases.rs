@@ -9,10 +9,10 @@ use mayfly_lab::{BRIDGE, GUEST};
 
 use crate::birth::{BOUND, Birth, Place, State};
 
-/// A title, and what must hold.
+/// The title and the function of a case.
 pub(crate) type Case = (&'static str, fn(&Place) -> Result<()>);
 
-/// What is tested with the C xenstored and xenconsoled, of guests that `xl` makes and of guests that `hatch` makes.
+/// The cases with the C xenstored and xenconsoled, for guests that `xl` makes and guests that `hatch` makes.
 pub(crate) const CASES: &[Case] = &[
     ("the host's own clients are answered", clients),
     ("births in a row leave nothing behind", births),
@@ -32,7 +32,7 @@ pub(crate) const CASES: &[Case] = &[
     ),
 ];
 
-/// What is about `xl` itself.
+/// The cases about `xl` itself.
 pub(crate) const XL: &[Case] = &[
     ("Xen's own vif-bridge connects it", stock_script),
     ("of two vifs it takes the first", two_vifs),
@@ -40,7 +40,7 @@ pub(crate) const XL: &[Case] = &[
     ("xl reboot is obeyed", reboot),
 ];
 
-/// What is tested with oxenstored, and with xenconsoled never started.
+/// The cases with oxenstored and without xenconsoled.
 pub(crate) const OTHER_DOM0: &[Case] = &[
     ("it serves without xenconsoled", no_xenconsoled),
     ("births in a row leave nothing behind", births),
@@ -54,14 +54,15 @@ fn served(place: &Place, lines: &[&str]) -> Result<()> {
     place.nothing_left()
 }
 
-/// dig and curl where the host has them; what they ask is asked in Rust too, so that the case means something on any host.
+/// Queries with dig and curl if the host has them. The same queries are made in Rust too, so that the case is
+/// meaningful on any host.
 fn clients(place: &Place) -> Result<()> {
     let birth = place.create("mayfly", &[])?;
     birth.ready()?;
     birth.answers()?;
     let (http, dns) = (place.lab.http()?, place.lab.dns()?);
     let address = GUEST.to_string();
-    // An alias, and what it stands for.
+    // An alias and its target.
     let records = ask::dns(dns, "www.mayfly.test", Rtype::A, BOUND)?;
     ensure!(
         records.last() == Some(&format!("A {address}")),
@@ -109,7 +110,7 @@ fn clients(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// Standard output of a program of the host; none where there is no such program.
+/// Standard output of a program of the host; `None` if there is no such program.
 fn host(command: &mut Command) -> Result<Option<String>> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = match command.output() {
@@ -137,7 +138,7 @@ fn small_memory(place: &Place) -> Result<()> {
     served(place, &["memory=4"])
 }
 
-/// The guest's report goes to the console after the first answers, and tells when to look; with `console=on` it is there.
+/// The guest's report comes after the first answers, so the test waits for it; with `console=on` it is on the console.
 fn console_off(place: &Place) -> Result<()> {
     for word in ["on", "off"] {
         let birth = place.create(
@@ -191,7 +192,7 @@ fn ipv6(place: &Place) -> Result<()> {
 
 /// QEMU's user network has a DHCP server behind the bridge; its first address is 10.0.2.100.
 fn dhcp(place: &Place) -> Result<()> {
-    // The same address for whoever makes it, and so the same lease.
+    // The MAC address is the same for both makers, and so is the lease.
     let vif = format!("vif=['mac=00:16:3e:00:00:64,bridge={BRIDGE},script=vif-mayfly']");
     let birth = place.create("mayfly", &["extra=\"ip=dhcp\"", &vif])?;
     birth.ready()?;
@@ -238,7 +239,7 @@ fn malformed_words(place: &Place) -> Result<()> {
             .with_context(|| format!("extra={word:?}"))?;
         ensure!(line.starts_with("mayfly: "), "the line is {line:?}");
         birth.becomes(State::Crashed)?;
-        // Its owner sees it without Xen's console.
+        // The guest's owner can read it without Xen's console.
         let path = format!("/local/domain/{}/data/mayfly/error", birth.domain);
         let error = place.lab.run(&["xenstore-read", &path])?;
         ensure!(
@@ -285,7 +286,7 @@ fn reboot(place: &Place) -> Result<()> {
     birth.ready()?;
     place.lab.run(&["xl", "reboot", "mayfly"])?;
     birth.becomes(State::Gone)?;
-    // The same name, created again by xl's own process.
+    // xl's own process creates a guest of the same name again.
     let start = std::time::Instant::now();
     while !place.lab.exec(&["xl", "domid", "mayfly"])?.success() {
         ensure!(start.elapsed() < BOUND, "it does not come again");

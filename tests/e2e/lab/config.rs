@@ -1,5 +1,6 @@
-//! Configuration files as `xl create -N` reads them, and as hatch does: the same files are taken, with the same values. Where the
-//! two differ, it is written down with the reason, and a difference that is gone is found as well.
+//! Compares hatch's reading of configuration files with that of `xl create -N`: both accept the same files, with the
+//! same values. Each difference is listed here with its reason, and a listed difference that has disappeared is an
+//! error too.
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -10,20 +11,20 @@ use crate::hatch::json;
 
 pub(crate) const CASES: &[Case] = &[("configurations are read as xl reads them", as_xl_reads_them)];
 
-/// How hatch's reading compares with xl's.
+/// The relation of hatch's reading to xl's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Is {
-    /// Both take it, with the same values, or neither does.
+    /// Both accept the file, with the same values, or both refuse it.
     Same,
-    /// Only xl takes it.
+    /// Only xl accepts the file.
     Stricter,
-    /// Only hatch takes it.
+    /// Only hatch accepts the file.
     Laxer,
 }
 
 use Is::{Laxer, Same, Stricter};
 
-/// What stands behind the least configuration, unless it begins with a name itself.
+/// The minimal configuration, to which each case is appended unless it begins with `name` or `type` itself.
 const LEAST: &str = "name = 'm'\ntype = 'pvh'\nkernel = '/guest/mayfly'\nmemory = 8\n";
 
 /// A byte order mark.
@@ -36,7 +37,7 @@ const EDITORS: &str = "editors leave it, and nothing else can be meant";
 const LACKS: &str = "hatch can't do it, and says so";
 const DEFAULTS: &str = "xl has a default that nobody could want";
 
-/// Syntax, and what is written often: xl.cfg(5), xl-network-configuration(5), Xen's own examples, and what people's files have.
+/// Syntax and common idioms: xl.cfg(5), xl-network-configuration(5), Xen's own examples, and files in the wild.
 const SYNTAX: &[(&str, Is, &str)] = &[
     ("", Same, ""),
     ("# a comment\n  # another\n\n", Same, ""),
@@ -243,7 +244,7 @@ const VIFS: &[(&str, Is, &str)] = &[
     ),
 ];
 
-/// Whole files of bytes.
+/// The complete files of all cases.
 fn files() -> Vec<(Vec<u8>, Is, &'static str)> {
     let with = |bytes: &[u8]| [LEAST.as_bytes(), bytes].concat();
     let mut all: Vec<_> = [SYNTAX, PARAMETERS, VIFS]
@@ -272,7 +273,7 @@ fn files() -> Vec<(Vec<u8>, Is, &'static str)> {
     all
 }
 
-/// Reads every file with both, and says what each made of it.
+/// Reads every file with both programs, and prints both results.
 const BOTH: &str = r#"
 cd /run/configs
 for file in *.cfg; do
@@ -288,7 +289,7 @@ for file in *.cfg; do
 done
 "#;
 
-/// What one of the two made of a file.
+/// The result of one of the programs.
 struct Read {
     /// The configuration, unless it was refused.
     taken: Option<Value>,
@@ -312,7 +313,7 @@ fn reads(text: &str) -> Result<Vec<Read>> {
     Ok(all)
 }
 
-/// Values that both have, in one form. What xl leaves out is its default, which a guest of hatch's may have of its own.
+/// The differences between values that both have. A value that xl omits is a default, which hatch may set differently.
 fn differences(xl: &Value, hatch: &Value) -> Vec<String> {
     let (create, build, nic) = (&xl["c_info"], &xl["b_info"], &xl["nics"][0]);
     let kib = |key: &str| build[key].as_u64();

@@ -1,4 +1,5 @@
-//! The commands of README.md and `docs/`, as a reader types them: CONTRIBUTING.md, "Commands in documents", has the rules.
+//! Runs the commands of README.md and `docs/` as a reader would. CONTRIBUTING.md, "Commands in documents", has the
+//! rules.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -20,16 +21,16 @@ use walkdir::WalkDir;
 use crate::Current;
 use crate::birth::{Maker, Place};
 
-/// How long a command may take.
+/// The time limit of a command.
 const BOUND: Duration = Duration::from_secs(180);
-/// How long a command that keeps running is looked at: by then it would have said what is wrong.
+/// The time for which a command that keeps running is watched: an error would show by then.
 const SETTLED: Duration = Duration::from_secs(1);
-/// Where commands run in dom0.
+/// The folder in which commands run in dom0.
 const DOM0: &str = "/root";
 
 /// One case for each document, in the lab of `options`.
 pub(crate) fn trials(options: &Options, current: &Current) -> Vec<Trial> {
-    // Documents that can't be listed are found by a unit test of theirs.
+    // A unit test of `tests/documents` reports documents that cannot be listed.
     let paths = mayfly_documents::all(workspace()).unwrap_or_default();
     let trial = |path: PathBuf| {
         let (options, current) = (options.clone(), Arc::clone(current));
@@ -42,7 +43,7 @@ pub(crate) fn trials(options: &Options, current: &Current) -> Vec<Trial> {
     paths.into_iter().map(trial).collect()
 }
 
-/// Takes every step of a document, and puts things back.
+/// Runs every step of a document, and cleans up.
 fn follow(place: &Place, path: &Path) -> Result<()> {
     let document = mayfly_documents::parse(&fs::read_to_string(path)?)?;
     let name = path.file_stem().context("a document has a name")?;
@@ -52,16 +53,16 @@ fn follow(place: &Place, path: &Path) -> Result<()> {
     result.and(ended)
 }
 
-/// Who follows a document.
+/// The state of a document's run.
 struct Reader<'l> {
     lab: &'l Lab,
-    /// Where the host's commands run: below the workspace, so that Cargo finds it.
+    /// The folder of the host's commands. It is below the workspace, so that Cargo finds the latter.
     folder: PathBuf,
-    /// The folders of hatch's programs, and what was the path before.
+    /// The value of `PATH`: the folders of hatch's programs, and the previous value.
     path: String,
-    /// What the host has made and dom0 has already.
+    /// The files made by the host's commands that have been copied to dom0.
     copied: HashMap<PathBuf, Vec<u8>>,
-    /// What keeps running on the host, and the process groups in dom0.
+    /// The commands that keep running on the host, and the process groups in dom0.
     running: Vec<Child>,
     dom0_running: Vec<String>,
 }
@@ -148,7 +149,7 @@ impl<'l> Reader<'l> {
             .args(["-c", command])
             .current_dir(&self.folder)
             .env("PATH", &self.path)
-            // Cargo has set these for this test, and a reader's Cargo would find them unset.
+            // Cargo has set these for this test; for a reader they would not be set.
             .env_remove("CARGO")
             .env_remove("CARGO_MANIFEST_DIR")
             .stdin(Stdio::null())
@@ -226,7 +227,7 @@ impl<'l> Reader<'l> {
         }
     }
 
-    /// Gives dom0 what the host's commands have made or changed.
+    /// Copies to dom0 the files that the host's commands have made or changed.
     fn copy(&mut self) -> Result<()> {
         for entry in WalkDir::new(&self.folder).sort_by_file_name() {
             let entry = entry?;
@@ -244,14 +245,14 @@ impl<'l> Reader<'l> {
         Ok(())
     }
 
-    /// Ends what runs, destroys the guests, and removes the files.
+    /// Ends the running commands, destroys the guests, and removes the files.
     fn leave(&mut self) -> Result<()> {
         self.running.iter_mut().for_each(end);
         for group in self.dom0_running.iter().rev() {
             let script = format!(
                 "kill -TERM -{group}; for n in $(seq 100); do kill -0 -{group} 2>/dev/null || exit 0; sleep 0.1; done; kill -KILL -{group}"
             );
-            // One that has ended by itself is gone.
+            // A group that has ended by itself is gone.
             let _ = self.lab.exec(&["sh", "-c", &script])?;
         }
         let script = format!(
@@ -266,7 +267,7 @@ impl<'l> Reader<'l> {
     }
 }
 
-/// Ends a command of the host with all that it has started: as Ctrl-C would, and for good after ten seconds.
+/// Ends a command of the host and its children: as Ctrl-C would, and by SIGKILL after ten seconds.
 fn end(child: &mut Child) {
     let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     for (signal, patience) in [(Signal::INT, 100), (Signal::KILL, 10)] {

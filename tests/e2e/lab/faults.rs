@@ -1,4 +1,4 @@
-//! What fails in the middle of hatch leaves nothing behind.
+//! Failures in the middle of hatch's work leave nothing behind.
 
 use anyhow::{Context, Result, ensure};
 
@@ -19,16 +19,16 @@ pub(crate) const CASES: &[Case] = &[
     LOST,
 ];
 
-/// A xenstored that loses its clients, of which there are two kinds.
+/// The connection to xenstored is lost. This is tested with both xenstoreds.
 pub(crate) const LOST: Case = (
     "a connection to xenstored that ends leaves nothing behind",
     lost,
 );
 
-/// Two of them would have the same addresses.
+/// Arguments for a second guest, so that the two have different addresses.
 const QUIET: &str = "ip=10.0.2.90/24";
 
-/// The steps of a creation, by the names that faults have.
+/// The steps of a creation, by the names under which faults are injected.
 fn steps(place: &Place) -> Result<Vec<String>> {
     let steps = place.hatched(&["create", "--list-steps"])?;
     let steps: Vec<String> = steps.lines().map(str::to_owned).collect();
@@ -67,7 +67,7 @@ fn kills(place: &Place) -> Result<()> {
     let result = (|| {
         for step in steps(place)? {
             if step == "finish" {
-                // The guest is whole, and runs: nobody's remainder.
+                // The guest is complete and runs, so gc must not touch it.
                 continue;
             }
             let fault = format!("HATCH_KILL_AT={step}");
@@ -87,7 +87,7 @@ fn kills(place: &Place) -> Result<()> {
                     "{fault}: {address} is not served any more"
                 );
             }
-            // What was left would be in the way of this.
+            // Leftovers would make this fail.
             place.hatched(&["create", EXAMPLE]).context(fault)?;
             place.hatched(&["destroy", "mayfly"])?;
         }
@@ -98,7 +98,7 @@ fn kills(place: &Place) -> Result<()> {
     result
 }
 
-/// Sets the state of the only back end, when it is connected: which it says only where the interface is said to be plugged.
+/// Sets the state of the only back end, once it is connected. It connects only after `hotplug-status` is set.
 const CLOSE: &str = "
     back=/local/domain/0/backend/vif/$(xenstore-list /local/domain/0/backend/vif)/0
     xenstore-write $back/hotplug-status connected
@@ -108,7 +108,7 @@ const CLOSE: &str = "
 fn closed(place: &Place) -> Result<()> {
     for state in ["5", "6"] {
         let script = format!("HATCH_RUN={CLOSE} {state}");
-        // The last step looks at the back end.
+        // The last step checks the back end.
         let output = place.lab.exec(&[
             "env",
             "HATCH_RUN_AT=claim",
@@ -129,7 +129,7 @@ fn closed(place: &Place) -> Result<()> {
 }
 
 fn lost(place: &Place) -> Result<()> {
-    // Requests that a creation makes; more of them are none of it.
+    // Go through the requests of a creation. Beyond them, it succeeds.
     let step = if crate::is_long() { 1 } else { 12 };
     for requests in (1..200).step_by(step) {
         let fault = format!("HATCH_CUT_AFTER={requests}");
@@ -149,7 +149,8 @@ fn lost(place: &Place) -> Result<()> {
     anyhow::bail!("a creation makes more than 200 requests")
 }
 
-/// `destroy` is killed, or loses xenstored, after each of its requests; what it has left, the next one and `gc` remove.
+/// `destroy` is killed, or loses xenstored, after each of its requests. The next `destroy` and `gc` remove the
+/// leftovers.
 fn destructions(place: &Place) -> Result<()> {
     for fault in ["HATCH_KILL_AFTER", "HATCH_CUT_AFTER"] {
         for requests in 1..100 {
@@ -163,7 +164,7 @@ fn destructions(place: &Place) -> Result<()> {
                 place.nothing_left().context(fault)?;
                 break;
             }
-            // It has no name any more, or is still there.
+            // The guest has lost its name, or still exists.
             let again = place.hatch(&["destroy", "mayfly"])?;
             ensure!(
                 again.success() || again.code == 3,

@@ -1,4 +1,5 @@
-//! A Linux guest takes what is another's, first as it likes, to see that this would do harm, and then with hatch's guard at its vif.
+//! A Linux guest steals another guest's addresses: first without hatch's guard at its vif, to see that this does harm,
+//! and then with it.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -23,14 +24,14 @@ const EXAMPLE: &str = include_str!("../../../tools/examples/linux.cfg");
 const VICTIM: &str = "00:16:3e:00:00:80";
 const THIEF: &str = "00:16:3e:00:00:90";
 const THIEF_ADDRESS: &str = "10.0.2.90";
-/// What the web server of the Linux guest says, and the victim's does not.
+/// Text of the Linux guest's page, which the victim's page does not have.
 const LINUX: &str = "A Linux guest answers";
-/// A page of dom0's own, which guests have no business with.
+/// The content of a page in dom0 that guests must not get.
 const SECRET: &str = "dom0's own";
-/// How often the victim is asked while it is robbed.
+/// The number of requests to the victim during the attack.
 const TIMES: u32 = 8;
 
-/// Whose page a client of an address gets.
+/// The guest whose page a client of an address gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reached {
     Victim,
@@ -38,7 +39,7 @@ enum Reached {
     Nobody,
 }
 
-/// The thief; dropping it destroys it.
+/// The attacking guest. Dropping this destroys it.
 struct Thief<'a> {
     place: &'a Place,
     vif: String,
@@ -51,7 +52,7 @@ impl Drop for Thief<'_> {
 }
 
 impl<'a> Thief<'a> {
-    /// Creates it; it does `then` as soon as it has its network.
+    /// Creates the guest, which runs `then` as soon as it has its network.
     fn new(place: &'a Place, guarded: bool, then: &str) -> Result<Self> {
         let config = format!(
             "{EXAMPLE}\nextra = 'console=hvc0 quiet address={THIEF_ADDRESS}/24 then=\"{then}\"'\n\
@@ -70,7 +71,7 @@ impl<'a> Thief<'a> {
         Ok(thief)
     }
 
-    /// How many of its frames were dropped.
+    /// The number of its frames that the guard dropped.
     fn dropped(&self) -> Result<u32> {
         let text = self.place.lab.run(&[STAMP, "guard", &self.vif])?;
         text.trim().parse().context("stamp guard gives no number")
@@ -88,7 +89,7 @@ fn reached(place: &Place, page: &str) -> Result<Reached> {
     })
 }
 
-/// Asks until somebody, or nobody, is reached.
+/// Requests the page until this guest, or none, is reached.
 fn until(place: &Place, page: &str, who: Reached) -> Result<()> {
     let start = Instant::now();
     loop {
@@ -104,7 +105,7 @@ fn until(place: &Place, page: &str, who: Reached) -> Result<()> {
     }
 }
 
-/// Has the thief rob the victim without and with the guard.
+/// Runs the attack without and with the guard.
 fn rob(
     place: &Place,
     then: &str,
@@ -128,7 +129,7 @@ fn rob(
         until(place, &page, robbed).context("the theft does no harm by itself")?;
         besides(place, false)?;
         drop(thief);
-        // Whoever remembers the thief forgets it.
+        // Flush all caches that have the attacker's address.
         victim.destroy()?;
         lab.shell(&format!("ip neigh flush dev {BRIDGE}"))?;
         let victim = place.create("mayfly", &[&vif])?;
@@ -162,7 +163,7 @@ fn address(place: &Place) -> Result<()> {
          while :; do arping -q -c 1 -A -I eth0 {GUEST}; sleep 1; done &"
     );
     rob(place, &then, Reached::Thief, |place, guarded| {
-        // Its own address is its own, and what it gets from dom0 can be read there.
+        // The guest may use its own address, and the page shows what it gets from dom0.
         until(place, &format!("http://{THIEF_ADDRESS}/"), Reached::Thief)?;
         let page = format!("http://{THIEF_ADDRESS}/secret");
         let words = ["timeout", "3", "wget", "-q", "-O", "-", &page];

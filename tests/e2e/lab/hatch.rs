@@ -1,5 +1,5 @@
-//! What is about hatch itself: its guests' network is connected before they run, others handle them, and what fails
-//! leaves nothing behind.
+//! Cases about hatch itself: its guests' network is connected before they run, other tools can manage them, and
+//! failures leave nothing behind.
 
 use std::time::Instant;
 
@@ -28,7 +28,7 @@ pub(crate) const CASES: &[Case] = &[
     ("many guests at once are all served", many),
 ];
 
-/// What depends on xenstored. (Without xenconsoled, `xl create` fails.)
+/// The cases that depend on xenstored. (Without xenconsoled, `xl create` fails.)
 pub(crate) const OTHER_DOM0: &[Case] = &[
     ("of two who want one name, one gets it", names),
     crate::faults::LOST,
@@ -40,7 +40,7 @@ impl Place {
         self.lab.exec(&[&[HATCH], words].concat())
     }
 
-    /// Runs hatch, which must succeed, and gives what it prints.
+    /// Runs hatch, which must succeed. Returns its output.
     pub(crate) fn hatched(&self, words: &[&str]) -> Result<String> {
         self.lab.run(&[&[HATCH], words].concat())
     }
@@ -62,7 +62,7 @@ fn connected(place: &Place) -> Result<()> {
         place.lab.shell(&port)?.trim() == "3",
         "the vif does not forward"
     );
-    // What is sent before the guest runs waits for it: no second ARP request, no second SYN.
+    // Packets that are sent before the guest runs wait for it: there is no second ARP request and no second SYN.
     let script = format!(
         "wget -q -O /run/page http://{GUEST}/.mayfly/boot & sleep 0.3; {HATCH} unpause mayfly; wait $!; cat /run/page"
     );
@@ -92,7 +92,7 @@ fn citizens(place: &Place) -> Result<()> {
     let tty = "xenstore-read /local/domain/$(xl domid mayfly)/console/tty";
     ensure!(place.lab.shell(tty)?.starts_with("/dev/pts/"));
     place.lab.run(&["xl", "destroy", "mayfly"])?;
-    // hatch's own index still has it; that is a remainder, and the name is free for all that.
+    // hatch's own index still has the guest. That entry is stale, and the name can be used again.
     place.hatched(&["create", "-p", EXAMPLE])?;
     place.hatched(&["destroy", "mayfly"])?;
     place.hatched(&["gc"])?;
@@ -138,7 +138,7 @@ fn rivals(place: &Place) -> Result<()> {
     contend(place, &format!("xl create -p -q {EXAMPLE}"))
 }
 
-/// Has hatch and somebody else make the same guest at the same time.
+/// Lets hatch and a rival make the same guest at the same time.
 fn contend(place: &Place, rival: &str) -> Result<()> {
     let rounds = if crate::is_long() { 50 } else { 5 };
     for round in 0..rounds {
@@ -165,10 +165,10 @@ fn contend(place: &Place, rival: &str) -> Result<()> {
     Ok(())
 }
 
-/// A user who may do nothing, and what runs something as him.
+/// Makes an unprivileged user, and runs a program as that user.
 const NOBODY: &str = "echo nobody:x:65534:65534::/:/bin/sh >/etc/passwd; chmod 755 /guest; start-stop-daemon -S -c nobody -x";
 
-/// CAP_NET_ADMIN, as /proc/PID/status has it.
+/// CAP_NET_ADMIN, in the form of /proc/PID/status.
 const PORTS: &str = "CapPrm:\t0000000000001000";
 
 fn rights(place: &Place) -> Result<()> {
@@ -222,7 +222,7 @@ fn refusals(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// What must be the same after many births: memory, nodes, interfaces, descriptors, event channels.
+/// Prints the state that must be the same after many births: memory, nodes, interfaces, descriptors, event channels.
 const STATE: &str = "
     xl info | awk '/^free_memory/ { print \"memory\", $3 }'
     echo nodes $(xenstore-ls | wc -l)
@@ -246,7 +246,7 @@ pub(crate) fn state(place: &Place) -> Result<Vec<(String, i64)>> {
 
 fn cycles(place: &Place) -> Result<()> {
     let count = crate::cycles(30)?;
-    // The first one makes what stays for good.
+    // The first birth makes what remains for good.
     let script = |count: u32| {
         format!(
             "for n in $(seq {count}); do {HATCH} create {EXAMPLE} >/dev/null && {HATCH} destroy mayfly >/dev/null || exit 1; done"
@@ -267,7 +267,7 @@ fn cycles(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// Waits until dom0 is again as it was: what RCU and Xen's scrubbing have yet to free is over soon.
+/// Waits until dom0's state is as before. RCU and Xen's scrubbing free some memory a little later.
 pub(crate) fn returns(place: &Place, before: &[(String, i64)]) -> Result<Vec<(String, i64)>> {
     let end = Instant::now() + BOUND;
     loop {

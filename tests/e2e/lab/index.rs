@@ -1,5 +1,5 @@
-//! hatch's index beside Xen: entries that are left of a guest whose number another has, and what others do with one name, one number or one
-//! UUID.
+//! hatch's index and Xen: stale entries of a guest whose number another domain has, and conflicts over one name, one
+//! number or one UUID.
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -14,7 +14,8 @@ pub(crate) const CASES: &[Case] = &[
     ("gc spares xl's guest of the same UUID", namesake),
 ];
 
-/// Writes entries of the index as a guest left them whose number another domain has by now: Xen gives numbers again.
+/// The UUID of a guest that is gone. `stale` writes the index entries of that guest with the number of another domain,
+/// because Xen reuses numbers.
 const GONE: &str = "11111111-2222-4333-8444-555555555555";
 
 fn stale(place: &Place, domid: u64, name: &str) -> Result<()> {
@@ -34,7 +35,7 @@ fn stale(place: &Place, domid: u64, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// An entry of the index that is left of another guest leads nowhere, whoever has its number now.
+/// A stale entry of the index leads nowhere, whatever domain has the number now.
 fn succeeded(place: &Place) -> Result<()> {
     let other = "/run/other.cfg";
     let text = "name='other'\ntype='pvh'\nkernel='/guest/mayfly'\nmemory=8\nvcpus=1\n";
@@ -65,7 +66,7 @@ fn succeeded(place: &Place) -> Result<()> {
             !place.hatch(&["destroy", &number])?.success(),
             "destroyed by number"
         );
-        // The name leads to what is left, and that goes alone.
+        // The name leads to the stale entries, and only those are removed.
         place.hatched(&["destroy", "web"])?;
         ensure!(
             place.lab.exec(&["xl", "domid", "other"])?.success(),
@@ -75,7 +76,7 @@ fn succeeded(place: &Place) -> Result<()> {
             .lab
             .shell("xenstore-ls -f /hatch | grep -c 5555 ; true")?;
         ensure!(left.trim() == "0", "{left} entries are left");
-        // So with gc; and a stale name can be had by another.
+        // The same with gc. A stale name can be used by another guest.
         stale(place, domid, "web")?;
         place.hatched(&["gc"])?;
         let left = place
@@ -94,7 +95,8 @@ fn succeeded(place: &Place) -> Result<()> {
     place.nothing_left()
 }
 
-/// What had the number before is not the next one's: neither a wish that it end, nor a back end's directory.
+/// A domain inherits nothing from the previous domain of its number: neither a shutdown request nor a back end's
+/// directory.
 fn inherited(place: &Place) -> Result<()> {
     place.hatched(&["create", "-p", EXAMPLE])?;
     let domid: u64 = place.lab.run(&["xl", "domid", "mayfly"])?.trim().parse()?;
@@ -115,7 +117,7 @@ fn inherited(place: &Place) -> Result<()> {
     );
     let left = place.lab.shell(&left)?;
     ensure!(left.trim().is_empty(), "it has inherited {left}");
-    // What libxl has for every guest.
+    // The keys that libxl sets for every guest.
     let vm = place
         .lab
         .run(&["xenstore-read", &format!("/local/domain/{next}/vm")])?;
@@ -132,7 +134,7 @@ fn inherited(place: &Place) -> Result<()> {
         rights.contains(&format!("r{next}")),
         "the guest can't read its name: {rights}"
     );
-    // `hatch show` tells its bridge, and its UUID.
+    // `hatch show` prints its bridge and its UUID.
     let shown = json(&place.hatched(&["show", "--json", "mayfly"])?)?;
     ensure!(
         shown["vif"]["bridge"] == "xenbr0" && shown["uuid"] == uuid.trim(),
@@ -142,7 +144,7 @@ fn inherited(place: &Place) -> Result<()> {
     place.nothing_left()
 }
 
-/// Two destroy one guest, and a third makes it anew meanwhile: its claim stays.
+/// Two processes destroy one guest, and a third makes it anew meanwhile. The new guest's claim remains.
 fn twice(place: &Place) -> Result<()> {
     let rounds = if crate::is_long() { 50 } else { 5 };
     for round in 0..rounds {
@@ -151,7 +153,7 @@ fn twice(place: &Place) -> Result<()> {
             "{HATCH} destroy mayfly & {HATCH} destroy mayfly & for n in $(seq 50); do {HATCH} create -p {EXAMPLE} 2>/run/said && break; done; wait"
         );
         place.lab.shell(&script)?;
-        // Whoever was last: a guest that lives has its claim.
+        // Whatever the order was, a living guest has its claim.
         let domid = place.lab.exec(&["xl", "domid", "mayfly"])?;
         if domid.success() {
             let domid = domid.text();
@@ -173,7 +175,7 @@ fn twice(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// xl's guest that was given the UUID of one that a killed hatch has not made to its end.
+/// A guest made by xl with the UUID of a guest that a killed hatch has left unfinished.
 fn namesake(place: &Place) -> Result<()> {
     let file = "/run/fixed.cfg";
     let text = format!(

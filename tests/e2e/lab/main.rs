@@ -1,4 +1,4 @@
-//! Real guests on a real Xen, with real xenstored, xl and netback; `cargo xtask test` runs it.
+//! End-to-end tests: real guests on a real Xen, with real xenstored, xl and netback. `cargo xtask test` runs them.
 #![forbid(unsafe_code)]
 
 mod abuse;
@@ -31,17 +31,17 @@ use mayfly_lab::{Lab, Options, Xenstored};
 use birth::{Maker, Place};
 use cases::{CASES, Case, OTHER_DOM0, XL};
 
-/// The lab of a group of cases that is up, under the name it was asked for.
+/// The running lab of a group of cases, with its name.
 type Current = Arc<Mutex<Option<(String, Place)>>>;
 
-/// Runs one case in the lab it wants, which is started if another one, or none, is up.
+/// Runs one case in its lab, which is started if another one, or none, is up.
 fn run(
     current: &Current,
     options: &Options,
     maker: Maker,
     case: impl FnOnce(&Place) -> Result<()>,
 ) -> Result<()> {
-    // A case that panicked has left no half-made state: its guest was destroyed on the way.
+    // A case that panicked has left no inconsistent state: its guest was destroyed by unwinding.
     let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
     if current
         .as_ref()
@@ -58,7 +58,8 @@ fn run(
     place.maker.set(maker);
     let result = case(place).and_then(|()| place.nothing_left());
     if result.is_err() {
-        // It may have left anything: the next case has another lab, and fails for reasons of its own.
+        // A failed case may have left anything. The next case gets a fresh lab, so that it does not fail for the same
+        // reason.
         *current = None;
     }
     result
@@ -82,12 +83,12 @@ fn trials(
         .collect()
 }
 
-/// Whether it may take hours.
+/// Whether the run may take hours.
 fn is_long() -> bool {
     std::env::var_os("MAYFLY_ABUSE").is_some()
 }
 
-/// How often something is done that is done often.
+/// The number of repetitions in tests that repeat.
 fn cycles(default: u32) -> Result<u32> {
     let cycles = std::env::var("MAYFLY_CYCLES").ok();
     cycles
@@ -113,7 +114,7 @@ fn main() -> ExitCode {
     };
     let (xl_other, hatch_other) = (other("e2e-xl-ocaml"), other("e2e-hatch-ocaml"));
     let summoned = summon::options();
-    // What is the guest's to do or to bear, whoever has made it, only the long run tries with both makers, and all of it.
+    // Cases that do not depend on the maker run with both makers, and completely, only in the long run.
     let (site, abuse, borne): (_, _, &[Case]) = match is_long() {
         true => (site::CASES, abuse::CASES, abuse::CASES),
         false => (site::BRIEF, abuse::BRIEF, &[]),
@@ -161,7 +162,8 @@ fn main() -> ExitCode {
         by("summon, abuse", storm::XENSTORED, &storm::options()),
     ];
     let by_summon = (by_summon.into_iter().flatten().collect(), current);
-    // A lab has one CPU, and most often waits for something: two CPUs are enough for three. With fewer, every bound would be meaningless.
+    // A lab has one CPU and is mostly waiting, so two CPUs are enough for three labs. With fewer, the time limits would
+    // be meaningless.
     let is_parallel = thread::available_parallelism().is_ok_and(|cpus| cpus.get() >= 2);
     let arguments = &arguments;
     let run = |(trials, current)| run_all(arguments, trials, &current);

@@ -29,19 +29,19 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 const LOG: &str = "/run/pool.log";
-/// The steps that give a shell its identity, in their order; each has a fault as `give STEP`.
+/// The steps that give a shell its identity, in order. The fault of each is named `give STEP`.
 const STEPS: [&str; 8] = [
     "check", "names", "keys", "port", "load", "claim", "unpause", "finish",
 ];
 
-/// A pool that runs.
+/// A running pool.
 struct Pool<'a> {
     place: &'a Place,
     pid: String,
 }
 
 impl<'a> Pool<'a> {
-    /// Starts one of this size, with a fault if there is one, and waits until it is full.
+    /// Starts a pool of this size, with a fault if one is given, and waits until it is full.
     fn start(place: &'a Place, size: usize, fault: &str) -> Result<Self> {
         let script = format!(
             "{fault} {HATCH} pool --size {size} {EXAMPLE} >{LOG} 2>&1 </dev/null & echo $!"
@@ -57,7 +57,7 @@ impl<'a> Pool<'a> {
         output.success().then(|| json(&output.text())).transpose()
     }
 
-    /// Waits until so many wait in it.
+    /// Waits until it has this number of guests.
     fn until(&self, ready: usize) -> Result<Value> {
         let start = Instant::now();
         loop {
@@ -78,7 +78,7 @@ impl<'a> Pool<'a> {
             .hatch(&[&["create", "--pool", "--json"], words, &[EXAMPLE]].concat())
     }
 
-    /// Ends it, and waits for its end.
+    /// Sends it a signal, and waits for its end.
     fn end(&self, signal: &str) -> Result<()> {
         let script = format!(
             "kill {signal} {0} 2>/dev/null; for n in $(seq 300); do kill -0 {0} 2>/dev/null || exit 0; sleep 0.1; done; exit 1",
@@ -126,16 +126,16 @@ fn taken(place: &Place) -> Result<()> {
             listed.to_string().contains("\"mayfly\""),
             "hatch list: {listed}"
         );
-        // It fills up again behind what was taken.
+        // It fills up again after a guest was taken.
         let status = pool.until(2)?;
         ensure!(status["taken"] == round, "it is {status}");
         place.hatched(&["destroy", "mayfly"])?;
     }
-    // Without being told to, `create` takes one as well.
+    // `create` takes one by default as well.
     let made = json(&place.hatched(&["create", "--json", EXAMPLE])?)?;
     served(place)?;
     pool.end("-TERM")?;
-    // What was taken is a guest like others; what was not is gone.
+    // A taken guest is a guest like others; those that were not taken are gone.
     ensure!(domids(place)? == [made["domid"].as_u64().context("no domid")?]);
     served(place)?;
     place.hatched(&["destroy", "mayfly"]).map(drop)
@@ -160,10 +160,10 @@ fn other(place: &Place) -> Result<()> {
             "{words:?}: {text}"
         );
     }
-    // Not told to take one out of the pool, it makes one.
+    // Without `--pool`, it makes a guest if the pool has none that fits.
     place.hatched(&["create", "--memory", "12", EXAMPLE])?;
     served(place)?;
-    // The name is taken: no shell is spent on it, or another takes its place.
+    // If the name is in use, no shell is used up, or it is replaced.
     let taken = pool.create(&[])?;
     ensure!(
         taken.code == 4,
@@ -181,10 +181,10 @@ fn killed(place: &Place) -> Result<()> {
     pool.until(3)?;
     pool.end("-KILL")?;
     place.hatched(&["gc"])?;
-    // The guest that was taken is none of gc's.
+    // gc does not touch the taken guest.
     ensure!(domids(place)?.len() == 1);
     served(place)?;
-    // The next pool finds the socket of the last one, and takes it over.
+    // The next pool finds the socket of the previous one, and takes it over.
     drop(Pool::start(place, 1, "")?);
     place.hatched(&["destroy", "mayfly"]).map(drop)
 }
@@ -214,7 +214,7 @@ fn kills(place: &Place) -> Result<()> {
         ensure!(!output.success(), "{fault}: it succeeds");
         place.hatched(&["gc"])?;
         if step == "finish" {
-            // The guest is whole, and runs: nobody's remainder.
+            // The guest is complete and runs, so gc must not touch it.
             served(place).context("finish")?;
             place.hatched(&["destroy", "mayfly"])?;
         }

@@ -1,4 +1,4 @@
-//! An interface that is taken away and plugged anew while a guest serves.
+//! An interface that is removed and plugged anew while a guest serves.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -16,11 +16,11 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 const PACK: &str = "/guest/large.mfs";
-/// Bytes of the file that is loaded.
+/// The size of the downloaded file in bytes.
 const LENGTH: usize = 6 << 20;
 
-/// Plugs the interface of domain $1 anew: the steps $2... in their order, of `back` (the back end's
-/// directory), `backend`, `mac` and `state`. No transaction holds them together.
+/// Plugs the interface of domain $1 anew. The steps $2..., in their order, are of `back` (the back end's directory),
+/// `backend`, `mac` and `state`. They are not in one transaction.
 const PLUG: &str = r#"
 d=$1; shift
 f=/local/domain/$d/device/vif/0 b=/local/domain/0/backend/vif/$d/0 vif=vif$d.0
@@ -48,7 +48,7 @@ fn with_file(place: &Place) -> Result<(Birth<'_>, Vec<u8>)> {
     let site = tempfile::tempdir()?;
     let www = site.path().join("www");
     std::fs::create_dir(&www)?;
-    // Nothing repeats, so that nothing is compressed.
+    // The content does not repeat, so that it is not compressed.
     let mut word = 0x1234_5678_9abc_def1_u64;
     let file: Vec<u8> = std::iter::repeat_with(|| {
         word ^= word << 13;
@@ -68,7 +68,7 @@ fn with_file(place: &Place) -> Result<(Birth<'_>, Vec<u8>)> {
     Ok((birth, file))
 }
 
-/// Loads the file, and calls `meanwhile` when the first of it has come.
+/// Downloads the file, and calls `meanwhile` when the first bytes have come.
 fn load(server: SocketAddr, file: &[u8], meanwhile: impl FnOnce() -> Result<()>) -> Result<()> {
     let mut stream = TcpStream::connect_timeout(&server, BOUND)?;
     stream.set_read_timeout(Some(BOUND))?;

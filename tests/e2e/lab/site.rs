@@ -1,4 +1,4 @@
-//! Packed sites: what is packed is served, by the standards' own measure and by what others' clients make of it.
+//! Packed sites are served correctly, according to the standards and to common clients.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -24,7 +24,7 @@ pub(crate) const CASES: &[Case] = &[
     ("a pack of 200 MiB is served from where it is", large_pack),
 ];
 
-/// What a run that is not long tries again with another maker.
+/// The cases that a short run repeats with the other maker.
 pub(crate) const BRIEF: &[Case] = &[
     ("the example site is served", example),
     ("every request of the HTTP table", http_table),
@@ -38,7 +38,7 @@ fn pack(site: &Path) -> Result<Vec<u8>> {
     Ok(packed.to_vec()?)
 }
 
-/// A guest with a pack, and memory for it beside what it has otherwise.
+/// A guest with a pack, with additional memory for it.
 fn served<'a>(place: &'a Place, pack: &[u8], words: &str) -> Result<Birth<'a>> {
     place.lab.put(PACK, 0o644, pack)?;
     let memory = 8 + pack.len().div_ceil(1 << 20);
@@ -76,7 +76,7 @@ fn http_table(place: &Place) -> Result<()> {
     let mut errors = Vec::new();
     let cases = mayfly_http_tests::cases();
     for case in &cases {
-        // QEMU's forward does not pass on that the client sends no more, which is what these are about.
+        // QEMU's forwarding does not pass on the end of the client's stream, which these cases need.
         let in_dom0 = case.expected == "cut";
         let exchange = &mut |octets: &[u8]| {
             let answer = if in_dom0 {
@@ -101,7 +101,7 @@ fn http_table(place: &Place) -> Result<()> {
     birth.destroy()
 }
 
-/// Sends bytes and the end of the stream, and gives all that comes back.
+/// Sends bytes and the end of the stream. Returns all bytes that come back.
 fn exchange(server: SocketAddr, octets: &[u8]) -> Result<Vec<u8>> {
     let mut stream = TcpStream::connect(server)?;
     stream.set_read_timeout(Some(BOUND))?;
@@ -152,7 +152,7 @@ fn curl(place: &Place) -> Result<()> {
         parts.starts_with("HTTP/1.1 206") && parts.contains("multipart/byteranges"),
         "two ranges are {parts}"
     );
-    // What curl has kept is still good: by its tag, and by its time.
+    // curl's copy is still valid: by its tag, and by its time.
     let scratch = tempfile::tempdir()?;
     let tag = scratch.path().join("tag").display().to_string();
     get(&["--etag-save", &tag], "/alphabet.txt")?;
@@ -162,19 +162,19 @@ fn curl(place: &Place) -> Result<()> {
     ensure!(again == "304", "by its tag it is {again}");
     let again = status(&["-z", "Fri, 31 Dec 2100 00:00:00 GMT"], "/alphabet.txt")?;
     ensure!(again == "304", "by its time it is {again}");
-    // curl takes the coding off again.
+    // curl decodes the content.
     let lines = file("lines.txt")?;
     let head = get(&["-I", "--compressed"], "/lines.txt")?.to_ascii_lowercase();
     ensure!(head.contains("content-encoding: "), "no coding in {head}");
     ensure!(get(&["--compressed"], "/lines.txt")? == lines);
-    // A body that is announced and not wanted.
+    // A request body that is announced and refused.
     let refused = status(&["-H", "Expect: 100-continue", "-d", "a=b"], "/")?;
     ensure!(refused == "405", "POST is {refused}");
     // Two requests over one connection.
     let second = format!("{base}/lines.txt");
     let text = get(&["-w", "%{num_connects}\n", &second], "/alphabet.txt")?;
     ensure!(text.ends_with("0\n"), "a second connection: {text}");
-    // Pipelined, as no curl does any more.
+    // Pipelined requests, which curl no longer supports.
     let request = "GET /alphabet.txt HTTP/1.1\r\nHost: a\r\n\r\n";
     let answers = exchange(place.lab.http()?, request.repeat(20).as_bytes())?;
     let answers = String::from_utf8_lossy(&answers).into_owned();
@@ -211,7 +211,7 @@ fn resolvers(place: &Place) -> Result<()> {
     );
     for zone in ["nsec.test", "nsec3.test", "optout.test"] {
         let anchor = anchor(zone)?;
-        // Where opt-out may hide names, that a name is not there cannot be proven (RFC 5155 section 6).
+        // Where opt-out may hide names, the absence of a name cannot be proven (RFC 5155 section 6).
         let certain = if zone == "optout.test" { 3 } else { usize::MAX };
         let questions = [
             (zone.to_owned(), "SOA", "; fully validated"),
@@ -248,7 +248,7 @@ fn resolvers(place: &Place) -> Result<()> {
     birth.destroy()
 }
 
-/// The key of a signed zone, as BIND's tools take one that is trusted.
+/// The key of a signed zone, in the form of a trust anchor for BIND's tools.
 fn anchor(zone: &str) -> Result<tempfile::NamedTempFile> {
     let path = Path::new(mayfly_reference::SITE).join(format!("keys/{zone}.key"));
     let key = std::fs::read_to_string(path)?;
@@ -281,7 +281,7 @@ fn reference(place: &Place) -> Result<()> {
         .put("/guest/vmlinuz", 0o644, &std::fs::read(nsd.kernel)?)?;
     place.lab.put("/guest/nsd", 0o644, &nsd.ramdisk)?;
     let birth = served(place, &pack(site)?, "rrl=off nsid=reference")?;
-    // A compressed kernel is only `xl`'s to unpack.
+    // Only `xl` unpacks a compressed kernel.
     let peer = place.create_by(
         Maker::Xl,
         "nsd",
@@ -308,7 +308,8 @@ fn reference(place: &Place) -> Result<()> {
     birth.destroy()
 }
 
-/// Each is refused at boot, with a line that tells why, or answers SERVFAIL or 500 later; none hangs or is served wrongly.
+/// Each broken pack is refused at boot with a line that says why, or is answered with SERVFAIL or 500 later. None hangs
+/// the guest or is served wrongly.
 fn wrong_packs(place: &Place) -> Result<()> {
     let good = pack(&workspace().join("tools/examples/site"))?;
     let changed = |at: usize, octets: &[u8]| {
@@ -343,7 +344,7 @@ fn large_pack(place: &Place) -> Result<()> {
     let site = tempfile::tempdir()?;
     std::fs::create_dir(site.path().join("www"))?;
     let mut content = vec![0; SIZE];
-    // No two places of 4 KiB are equal.
+    // No two blocks of 4 KiB are equal.
     for (number, place) in content.chunks_mut(4096).enumerate() {
         place.fill(b'a' + u8::try_from(number % 26)?);
         place

@@ -1,4 +1,4 @@
-//! `hatch summon` while others mean ill, or what it needs is not there: honest clients of its other services are served.
+//! `hatch summon` under attack, or without something that it needs. Honest clients of its other services are served.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ pub(crate) const CASES: &[Case] = &[
     ("guests made ahead give way", room),
 ];
 
-/// Last in a lab of its own: dom0's kernel never gets over it.
+/// These come last in a lab of their own, because dom0's kernel does not recover.
 pub(crate) const XENSTORED: &[Case] = &[
     ("xenstored replaced by a new one", replaced),
     ("xenstored killed and started anew", killed),
@@ -35,10 +35,10 @@ pub(crate) fn options() -> Options {
 const ONE: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 81);
 const TWO: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 82);
 
-/// How long a counted lab may take.
+/// The time limit of a counted lab.
 const COUNTED: Duration = Duration::from_secs(600);
 
-/// KiB that the daemon has in memory.
+/// The daemon's resident memory in KiB.
 fn resident(summoned: &Summoned<'_>) -> Result<u64> {
     let script = "awk '/^VmRSS:/ { print $2 }' /proc/$(cat /run/summon.pid)/status";
     let text = summoned.lab().shell(script)?;
@@ -59,7 +59,7 @@ fn sweep(place: &Place) -> Result<()> {
     let network = DOM0.to_string();
     let start = Instant::now();
     let said = abused(&summoned, &[&network, "10", "sweep", BRIDGE], ONE)?;
-    // Who sweeps takes most of dom0's one CPU: a birth may take as long.
+    // The sweep takes most of dom0's single CPU, so a birth may take as long.
     summoned.logged("up service=many")?;
     let seconds = start.elapsed().as_secs();
     let after = resident(&summoned)?;
@@ -96,7 +96,8 @@ fn sweep(place: &Place) -> Result<()> {
     summoned.logged("turned away")
 }
 
-/// In a lab of its own, where a second is a thousand million instructions: so many queries a second no emulated machine sends.
+/// In a counted lab, where a second is a thousand million instructions, because no emulated machine sends this many
+/// queries in a real second.
 fn counted_flood(_: &Place) -> Result<()> {
     const ABUSE: &str = "/guest/abuse";
     const SECONDS: u64 = 2;
@@ -166,14 +167,14 @@ fn counted_flood(_: &Place) -> Result<()> {
         floods.len() == 2 && floods.iter().all(|sent| *sent >= 10_000 * SECONDS),
         "{floods:?} queries were sent"
     );
-    // What comes while a guest is being made may find the socket's queue full.
+    // Queries that arrive while a guest is being made may find the socket's queue full.
     let lost = numbers("lost").last().copied().context("nothing lost")?;
     let sent: u64 = floods.iter().sum();
     ensure!(
         lost * 100 < sent,
         "{lost} of {sent} queries were lost:\n{log}"
     );
-    // Nobody asked for a service by a name that is not there.
+    // Queries for unknown names have woken no service.
     ensure!(
         matches!(guests.as_slice(), [..=1, ..=2]),
         "{guests:?} guests"
@@ -186,7 +187,7 @@ fn counted_flood(_: &Place) -> Result<()> {
     Ok(())
 }
 
-/// A guest that runs, and never does anything: the one that does nothing, but for its end.
+/// A guest that runs and never does anything: the null guest, without its final hypercall.
 fn silent(place: &Place) -> Result<()> {
     const VMMCALL: [u8; 3] = [0x0f, 0x01, 0xd9];
     const JUMP_HERE: [u8; 2] = [0xeb, 0xfe];
@@ -216,7 +217,7 @@ fn requests(place: &Place) -> Result<()> {
     place
         .lab
         .shell(&format!("nslookup mayfly.test {}", mayfly_lab::GUEST))?;
-    // nslookup asks for both addresses. That we have asked is not among them, however often that was.
+    // nslookup queries both address types. Our own status requests do not count, however many they were.
     for _ in 0..3 {
         summoned.until("www", |www| www["requests"] == 5)?;
         std::thread::sleep(Duration::from_secs(1));
@@ -224,7 +225,7 @@ fn requests(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// Guests made ahead are no reason to refuse a birth.
+/// The memory of pooled guests is no reason to refuse a birth.
 fn room(place: &Place) -> Result<()> {
     let services = service("www", mayfly_lab::GUEST, "asleep = \"pool\"\nmemory = 8")
         + &service("one", ONE, "memory = 16");
@@ -269,7 +270,7 @@ fn is_vif_gone(place: &Place, domid: &serde_json::Value) -> Result<()> {
     Ok(())
 }
 
-/// What xenstored's makers mean for it: a new process takes over all that the old one has.
+/// The upgrade that xenstored provides: a new process takes over the state of the old one.
 fn replaced(place: &Place) -> Result<()> {
     let services = www() + &service("one", ONE, "");
     let summoned = Summoned::start(place, "", &services)?;
@@ -289,8 +290,8 @@ fn replaced(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// One that starts with nothing: guests that run go on, are found again, and go; there are no new ones until the kernel has started
-/// anew, and the daemon says so.
+/// xenstored restarts with an empty tree. Running guests go on, are found again, and end. There are no new guests until
+/// the kernel has restarted, and the daemon says so.
 fn killed(place: &Place) -> Result<()> {
     const LONG: &str = "idle = 12";
     let lab = &place.lab;
@@ -307,7 +308,7 @@ fn killed(place: &Place) -> Result<()> {
     summoned
         .get(ONE)
         .context("nobody serves without xenstored")?;
-    // Who is not there can't be made, and says why; who is not asked any more waits to be removed.
+    // A guest that does not exist cannot be made, and the error says why. An unused guest waits to be removed.
     summoned.query("two.example.test")?;
     let two = summoned.until("two", |two| two["state"] == "backed-off")?;
     let trouble = two["last_trouble"].as_str().unwrap_or_default();
@@ -316,7 +317,7 @@ fn killed(place: &Place) -> Result<()> {
     summoned.get(ONE)?;
     lab.shell("xenstored --pid-file /run/xen/xenstored.pid && xen-init-dom0")?;
     summoned.logged("xenstored is there again")?;
-    // The one that was to go is gone, and the other in the index again.
+    // The guest that was to be removed is gone, and the other is in the index again.
     let asleep = summoned.asleep("www")?;
     ensure!(
         asleep["failures"] == 0 && asleep["deaths"] == 1,
@@ -329,7 +330,7 @@ fn killed(place: &Place) -> Result<()> {
     );
     lab.run(&[HATCH, "gc"])?;
     summoned.get(ONE)?;
-    // The kernel makes no interface any more, which takes nobody ten seconds to find out.
+    // The kernel makes no new interfaces, and that is found out in less than ten seconds.
     summoned.asleep("two")?;
     let start = Instant::now();
     summoned.query("two.example.test")?;
@@ -337,7 +338,7 @@ fn killed(place: &Place) -> Result<()> {
     let trouble = two["last_trouble"].as_str().unwrap_or_default();
     ensure!(trouble.contains("the kernel knows nothing"), "it is {two}");
     ensure!(start.elapsed() < Duration::from_secs(5));
-    // A daemon that is started now finds the guest, and removes it in its time.
+    // A new daemon finds the guest, and removes it in its time.
     summoned.signal("KILL")?;
     summoned.spawn()?;
     let found = summoned.status("one")?;
@@ -357,7 +358,7 @@ fn killed(place: &Place) -> Result<()> {
         other.error_text()
     );
     drop(summoned);
-    // So that the next one finds what it had.
+    // Restore the nodes for the next case.
     for line in before.lines() {
         let Some((path, value)) = line.split_once(" = ") else {
             bail!("xenstore has {line:?}");

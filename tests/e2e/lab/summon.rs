@@ -1,4 +1,4 @@
-//! `hatch summon`: services that sleep until somebody asks, by DNS or by a SYN alone, and go to sleep again.
+//! `hatch summon`: services that sleep until a DNS query or a SYN comes, and go to sleep again.
 
 mod life;
 pub(crate) mod load;
@@ -55,18 +55,19 @@ pub(crate) const CASES: &[Case] = &[
     ("fifty services and random clients", load::fifty),
 ];
 
-/// Where the tests' file is in dom0.
+/// The path of the tests' file in dom0.
 pub(crate) const FILE: &str = "/guest/summon.toml";
 const LOG: &str = "/run/summon.log";
 const PID: &str = "/run/summon.pid";
 const HOST: &str = "www.example.test";
-/// How often a change is looked for.
+/// The interval at which changes are polled.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Services that are woken in turn, so that one falls asleep while others are born.
+/// The number of services that are woken in turn, so that one falls asleep while others are born.
 const CIRCLE: u32 = 6;
 
-/// The lab that these cases want: what passes its network card is captured, and the host reaches dom0's DNS and some services.
+/// The lab of these cases: it captures the frames at its network card, and the host reaches dom0's DNS and some
+/// services.
 pub(crate) fn options() -> Options {
     let services = (0..CIRCLE).map(|n| (Protocol::Tcp, http(n)));
     Options {
@@ -79,12 +80,12 @@ pub(crate) fn options() -> Options {
     }
 }
 
-/// Where a service of the circle is.
+/// The HTTP address of service `n` of the circle.
 fn http(n: u32) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::from_bits(GUEST.to_bits() + n), 80)
 }
 
-/// A service of the file. Later lines go into it.
+/// A service for the file, with additional lines.
 pub(crate) fn service(name: &str, address: Ipv4Addr, lines: &str) -> String {
     format!(
         r#"
@@ -105,12 +106,12 @@ pub(crate) fn www() -> String {
     service("www", GUEST, "")
 }
 
-/// The daemon's file.
+/// The content of the daemon's file.
 pub(crate) fn file(daemon: &str, services: &str) -> String {
     format!("[daemon]\nlisten = [\"{DOM0}:53\"]\nttl = 1\n{daemon}\n{services}")
 }
 
-/// A daemon in dom0. Dropping it ends it, and its guests.
+/// A daemon in dom0. Dropping this ends it and its guests.
 pub(crate) struct Summoned<'a> {
     place: &'a Place,
 }
@@ -119,7 +120,7 @@ impl<'a> Summoned<'a> {
     /// Starts it, and waits until it is ready.
     pub(crate) fn start(place: &'a Place, daemon: &str, services: &str) -> Result<Self> {
         let summoned = Self { place };
-        // dom0 may know another MAC address of the same service, from an earlier case.
+        // dom0 may remember another MAC address of the same service from an earlier case.
         let flush = format!("ip neigh flush dev {BRIDGE}");
         place.lab.shell(&flush)?;
         summoned.write(daemon, services)?;
@@ -137,7 +138,7 @@ impl<'a> Summoned<'a> {
         self.logged("ready")
     }
 
-    /// Starts it with its log elsewhere, or with variables of the environment.
+    /// Starts it with another log, or with environment variables.
     fn spawn_to(&self, log: &str, variables: &str) -> Result<()> {
         let script =
             format!("{variables} {HATCH} summon {FILE} </dev/null >{log} 2>&1 & echo $! >{PID}");
@@ -152,12 +153,12 @@ impl<'a> Summoned<'a> {
         self.lab().shell(&format!("cat {LOG}"))
     }
 
-    /// Waits until something is in the log.
+    /// Waits until a text is in the log.
     pub(crate) fn logged(&self, what: &str) -> Result<()> {
         self.logged_times(what, 1)
     }
 
-    /// Waits until something is in the log so many times.
+    /// Waits until a text is in the log `times` times.
     pub(crate) fn logged_times(&self, what: &str, times: usize) -> Result<()> {
         let end = Instant::now() + BOUND;
         loop {
@@ -178,7 +179,7 @@ impl<'a> Summoned<'a> {
         self.lab().shell(&script).map(drop)
     }
 
-    /// How a service is.
+    /// The status of a service.
     pub(crate) fn status(&self, name: &str) -> Result<Value> {
         let told = self.lab().run(&[HATCH, "summon", "status", "--json"])?;
         let status: Value = serde_json::from_str(&told).context("no status")?;
@@ -194,7 +195,7 @@ impl<'a> Summoned<'a> {
         Ok(status["totals"].take())
     }
 
-    /// Waits until a service is as wanted.
+    /// Waits until the status of a service meets a condition.
     pub(crate) fn until(&self, name: &str, is_wanted: impl Fn(&Value) -> bool) -> Result<Value> {
         let end = Instant::now() + BOUND;
         loop {
@@ -218,7 +219,7 @@ impl<'a> Summoned<'a> {
         self.page_of(0)
     }
 
-    /// Gets that of a service of the circle.
+    /// Gets the page of service `n` of the circle.
     fn page_of(&self, n: u32) -> Result<()> {
         let server = self.lab().forward(Protocol::Tcp, http(n))?;
         let (status, page) = ask::http(server, "/", BOUND)?;
@@ -240,7 +241,7 @@ impl<'a> Summoned<'a> {
 
 impl Drop for Summoned<'_> {
     fn drop(&mut self) {
-        // What of it is left, `nothing_left` finds.
+        // `nothing_left` finds anything that is left of it.
         let script = format!(
             "kill -9 $(cat {PID}); for name in $(xl list | awk 'NR > 2 {{ print $1 }}'); do {HATCH} destroy $name; done; {HATCH} gc"
         );
@@ -266,7 +267,7 @@ fn full_log(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// The unit as it is given away, under a systemd in name spaces of its own.
+/// The example unit, under a systemd in namespaces of its own.
 fn under_systemd(place: &Place) -> Result<()> {
     const UNIT: &str = include_str!("../../../tools/examples/hatch-summon.service");
     const START: &str = "mkdir -p /usr/local/sbin /etc/hatch /sys/fs/cgroup
@@ -290,14 +291,14 @@ fn under_systemd(place: &Place) -> Result<()> {
     )?;
     lab.run(&["sh", "-c", START, "sh", PID])?;
     inside("systemctl start hatch-summon")?;
-    // Of what it may use, it is given no more than the unit says, and its system calls are filtered.
+    // It has only the capabilities that the unit lists, and its system calls are filtered.
     let status = lab.shell("grep -E ^CapBnd:\\|^Seccomp: /proc/$(pidof hatch-summon)/status")?;
     let words: Vec<&str> = status.split_whitespace().collect();
     ensure!(
         words == ["CapBnd:", "0000000000003400", "Seccomp:", "2"],
         "it may: {status}"
     );
-    // Of the kernel's own files it may write where it lets netback go, and nothing else.
+    // Of the kernel's files, it may write only the one for unbinding netback.
     let opened = |path| format!("sh -c ': >>{path}'");
     let within = |path| {
         lab.shell(&format!(

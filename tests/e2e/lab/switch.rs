@@ -38,10 +38,10 @@ const FOUND: Case = (
 
 const LOG: &str = "/run/switch.log";
 const PACK: &str = "/guest/switch.mfs";
-/// Bytes of the download.
+/// The size of the download in bytes.
 const SIZE: usize = 10 << 20;
 
-/// A switch that runs in dom0; dropping it ends it.
+/// A running switch in dom0. Dropping this ends it.
 struct Switch<'a> {
     lab: &'a Lab,
     pid: String,
@@ -72,7 +72,7 @@ impl<'a> Switch<'a> {
         json(&self.lab.run(&[HATCH, "switch", "status", "--json"])?)
     }
 
-    /// What is told of the guest of this name.
+    /// The switch's status of the guest with this name.
     fn guest(&self, name: &str) -> Result<Value> {
         let status = self.status()?;
         let guests = status["guests"].as_array().context("no guests")?;
@@ -101,7 +101,7 @@ fn create(place: &Place, words: &[&str]) -> Result<Value> {
     json(&place.hatched(&words)?)
 }
 
-/// The guest answers: dom0, and the host, whose frames come by the bridge.
+/// Checks that the guest answers dom0, and the host, whose frames come over the bridge.
 fn answers(place: &Place) -> Result<()> {
     let (status, body) = ask::http(place.lab.http()?, "/", BOUND)?;
     ensure!(status == 200 && !body.is_empty(), "GET / gives {status}");
@@ -129,16 +129,16 @@ fn life(place: &Place) -> Result<()> {
                 && guest["counters"]["guard_source"] == 0,
             "{guest}"
         );
-        // No vif, and xl sees a guest as any other.
+        // There is no vif, and xl sees the guest like any other.
         let vif = format!("! [ -e /sys/class/net/vif{domid}.0 ] && xl domid mayfly");
         ensure!(place.lab.shell(&vif)?.trim() == domid.to_string());
-        // A record of its traffic: while it is made, somebody asks.
+        // A dump of its traffic, with a request meanwhile.
         let dump = format!(
             "(usleep 300000; wget -q -O /dev/null http://10.0.2.80/) & {HATCH} switch dump mayfly --seconds 2 | wc -c"
         );
         let bytes: usize = place.lab.shell(&dump)?.trim().parse()?;
         ensure!(bytes > 500, "a record of {bytes} bytes");
-        // Its end: nothing maps its pages any more.
+        // After its end, none of its pages is mapped any more.
         place.hatched(&["destroy", "mayfly"])?;
         let zombies = place.lab.shell("xl list | grep -c null || true")?;
         ensure!(zombies.trim() == "0", "zombies: {zombies}");
@@ -222,12 +222,12 @@ fn steps(place: &Place) -> Result<()> {
     place.nothing_left()
 }
 
-/// A site with a file that takes a while.
+/// A site with a file whose download takes a while.
 fn pack() -> Result<Vec<u8>> {
     let site = tempfile::tempdir()?;
     let www = site.path().join("www");
     std::fs::create_dir_all(&www)?;
-    // Nothing that a compressor could make shorter.
+    // The content cannot be compressed.
     let mut state = 1_u64;
     let random = std::iter::repeat_with(|| {
         state ^= state << 13;
@@ -251,7 +251,8 @@ fn killed(place: &Place) -> Result<()> {
     let whole = place
         .lab
         .shell(&format!("wget -q -O - {URL} | sha256sum"))?;
-    // It is read slowly, so that the switch ends in the middle of it; byte by byte first, as nothing reads ahead then.
+    // The file is read slowly, so that the switch ends in the middle of it; byte by byte at first, so that nothing is
+    // read ahead.
     let script = format!(
         "(wget -q -O - {URL} | (dd bs=1 count=1000 2>/dev/null; touch /run/begun; sleep 1; cat) | sha256sum >/run/sum; touch /run/over) & \
         while ! [ -e /run/begun ]; do usleep 10000; done"
@@ -268,7 +269,7 @@ fn killed(place: &Place) -> Result<()> {
     ensure!(sum == whole, "{sum} is not {whole}");
     let (status, _) = ask::http(place.lab.http()?, "/", BOUND)?;
     ensure!(status == 200, "GET / gives {status}");
-    // The first is gone already; its journal is the next one's.
+    // The first switch is gone already; the next one owns its journal.
     std::mem::forget(switch);
     place.hatched(&["destroy", "mayfly"])?;
     drop(next);
@@ -310,14 +311,14 @@ fn stranger(place: &Place) -> Result<()> {
     let switch = Switch::start(place)?;
     create(place, &[])?;
     answers(place)?;
-    // Until it is looked for, what was mapped of it keeps it.
+    // The switch's mappings keep the domain until the switch notices its end.
     place.lab.run(&["xl", "destroy", "mayfly"])?;
     let start = Instant::now();
     while place.lab.shell("xl list | grep -c null || true")?.trim() != "0" {
         ensure!(start.elapsed() < BOUND, "it is kept: {}", switch.status()?);
     }
     ensure!(switch.status()?["guests"] == Value::Array(Vec::new()));
-    // hatch's index still has it, and nobody else.
+    // Only hatch's index still has the guest.
     place.hatched(&["gc"])?;
     drop(switch);
     place.nothing_left()

@@ -1,4 +1,4 @@
-//! `hatch watch`: what is done at a guest's end, by one that watches, and by the next one after it was killed.
+//! `hatch watch`: the actions at a guest's end, by a running watch, and by the next one after a kill.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -22,10 +22,10 @@ pub(crate) const CASES: &[Case] = &[
 
 const CONFIG: &str = "/guest/watched.cfg";
 const LOG: &str = "/run/watch.log";
-/// The guest ends with a crash at once.
+/// Makes the guest crash at once.
 const CRASHES: &str = "extra = \"ip=nonsense\"";
 
-/// A `hatch watch` that runs.
+/// A running `hatch watch`.
 struct Watch<'a> {
     place: &'a Place,
     pid: String,
@@ -46,13 +46,13 @@ impl<'a> Watch<'a> {
         Ok(self.place.lab.shell(&look)?.trim() == "runs")
     }
 
-    /// Ends it, by its pid, with this signal.
+    /// Ends it with this signal.
     fn end(&self, signal: &str) -> Result<()> {
         self.place.lab.run(&["kill", signal, &self.pid])?;
         until("the watch does not end", || Ok(!self.runs()?))
     }
 
-    /// How often it has told of this.
+    /// The number of times that its log has this text.
     fn told(&self, what: &str) -> Result<usize> {
         let log = self.place.lab.shell(&format!("cat {LOG}"))?;
         Ok(log.lines().filter(|line| line.contains(what)).count())
@@ -75,7 +75,7 @@ fn until(what: &str, mut is: impl FnMut() -> Result<bool>) -> Result<()> {
     Ok(())
 }
 
-/// Makes the example guest with lines put after it; gives what hatch says.
+/// Makes the example guest with lines appended. Returns hatch's output.
 fn create(place: &Place, lines: &[&str]) -> Result<String> {
     let example = std::fs::read_to_string(workspace().join("tools/examples/mayfly.cfg"))?;
     let config = format!("{example}\n{}\n", lines.join("\n"));
@@ -85,7 +85,7 @@ fn create(place: &Place, lines: &[&str]) -> Result<String> {
     Ok(output.error_text())
 }
 
-/// The guest's number, if it is there.
+/// The guest's number, if it exists.
 fn domid(place: &Place) -> Result<Option<u32>> {
     let output = place.lab.exec(&["xl", "domid", "mayfly"])?;
     match output.success() {
@@ -120,7 +120,7 @@ fn powers_off(place: &Place) -> Result<()> {
     until("the guest stays", || Ok(domid(place)?.is_none()))?;
     place.nothing_left()?;
     ensure!(watch.told("\"reason\":\"poweroff\"")? == 1);
-    // Its rights: ports of bridges, and files of whoever they are.
+    // Its capabilities: bridge ports, and files of any owner.
     let status = place
         .lab
         .shell(&format!("cat /proc/{}/status", watch.pid))?;
@@ -166,13 +166,13 @@ fn crashes(place: &Place) -> Result<()> {
     until("it is made again only once", || {
         Ok(watch.told("\"restarted\"")? >= 2)
     })?;
-    // Less what it took to be seen.
+    // The pause is shorter by the time until the crash was noticed.
     let pause = first.elapsed();
     ensure!(
         pause > Duration::from_secs(4),
         "it was made again after {pause:?}"
     );
-    // It waits to be made once more, which this ends.
+    // It waits to be made once more; destroying ends that.
     until("it does not crash", || Ok(domid(place)?.is_none()))?;
     place.hatched(&["destroy", "mayfly"])?;
     place.nothing_left()
@@ -184,7 +184,7 @@ fn taken_over(place: &Place) -> Result<()> {
     let first = domid(place)?;
     served(place)?;
     watch.end("-KILL")?;
-    // It ends while nobody sees it.
+    // The guest ends while no watch runs.
     ask(place, "reboot")?;
     until("the guest does not end", || {
         let listed = place.hatched(&["list", "--json"])?;
@@ -198,7 +198,7 @@ fn taken_over(place: &Place) -> Result<()> {
     place.hatched(&["destroy", "mayfly"])?;
     place.nothing_left()?;
 
-    // And this one is killed while a guest waits to be made again.
+    // This watch is killed while a guest waits to be made again.
     create(place, &["on_crash = \"restart\"", CRASHES])?;
     until("it does not wait", || {
         let waits = place
@@ -207,7 +207,7 @@ fn taken_over(place: &Place) -> Result<()> {
         Ok(next.told("\"restarted\"")? >= 2 && waits.success() && domid(place)?.is_none())
     })?;
     next.end("-KILL")?;
-    // Nobody is there, and one is expected back.
+    // No watch runs, but one is expected, so `create` warns.
     let said = place.lab.shell(&format!(
         "{HATCH} create -p --name other --extra ip=10.0.2.90/24 {CONFIG} 2>&1"
     ))?;
@@ -231,7 +231,7 @@ fn unwatched(place: &Place) -> Result<()> {
         let listed = place.hatched(&["list", "--json"])?;
         Ok(listed.contains("\"state\":\"poweroff\""))
     })?;
-    // Nobody has noted down what is to be done with it.
+    // No watch has recorded the action at its end.
     drop(Watch::start(place)?);
     if domid(place)?.is_none() {
         bail!("a watch that comes later destroys it");

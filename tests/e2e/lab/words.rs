@@ -1,4 +1,4 @@
-//! A guest's own words at its end, and `hatch create --wait`; `hatch pool` beside it.
+//! A guest's last message at its end, and `hatch create --wait`; and `hatch pool`.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ pub(crate) const CASES: &[Case] = &[
     ("a pool gives what was asked for, and nothing else", pool),
 ];
 
-/// The guest ends with a crash at once.
+/// Makes the guest crash at once.
 const CRASHES: &str = "ip=nonsense";
 
 fn waits(place: &Place) -> Result<()> {
@@ -51,7 +51,7 @@ fn told(place: &Place) -> Result<()> {
 
 const FOLDER: &str = "/run/pooled";
 
-/// How many guests wait.
+/// Waits until the pool has this number of guests.
 fn ready(place: &Place, wanted: u64) -> Result<()> {
     let end = Instant::now() + BOUND;
     loop {
@@ -99,7 +99,7 @@ fn pooled(place: &Place) -> Result<()> {
         let script = format!("cd {FOLDER}/{folder} && {HATCH} create --pool -p --json guest.cfg");
         place.lab.exec(&["sh", "-c", &script])
     };
-    // The same words in another folder are another file.
+    // The same relative paths in another folder are other files.
     let other = create("b")?;
     ensure!(
         !other.success() && other.error_text().contains("another kernel"),
@@ -125,7 +125,7 @@ fn pooled(place: &Place) -> Result<()> {
         entries.split_whitespace().eq(["1", "1"]),
         "the index has {entries}"
     );
-    // An image that was replaced is not what the shell has.
+    // A shell does not have the new image when the image file was replaced.
     let first = json(&place.hatched(&["list", "--json", "--ours"])?)?[0]["domid"].clone();
     place.lab.shell(&format!(
         "cp /guest/mayfly {FOLDER}/new && mv {FOLDER}/new {FOLDER}/a/image"
@@ -145,7 +145,7 @@ fn pooled(place: &Place) -> Result<()> {
         "the old image's shell was given"
     );
     place.hatched(&["destroy", "pooled"])?;
-    // While there is no image, nothing is given.
+    // Without an image, no guest is given.
     place
         .lab
         .shell(&format!("echo no image >{FOLDER}/a/image"))?;

@@ -21,10 +21,10 @@ pub fn sum(bytes: &[u8]) -> u16 {
     u16::from_be_bytes([high, low])
 }
 
-/// A TCP packet over IPv4 with so many bytes of payload, its checksum blank.
+/// A TCP packet over IPv4 with `payload` bytes of payload and a blank checksum.
 ///
 /// # Panics
-/// When it is longer than an IPv4 packet can be.
+/// If it is longer than an IPv4 packet can be.
 #[must_use]
 pub fn tcp(seq: u32, payload: usize) -> Vec<u8> {
     let mut frame = vec![2; 12];

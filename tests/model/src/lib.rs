@@ -1,4 +1,4 @@
-//! A guest that is only drivers: the kernel's boot order and event loop over the fake Xen.
+//! A guest with drivers only: the kernel's boot order and event loop over the fake Xen.
 #![forbid(unsafe_code)]
 
 pub mod frames;
@@ -12,17 +12,17 @@ use mayfly_drivers::xenstore::{Broken, Change, Xenstore};
 use mayfly_drivers::{GrantRef, Hypervisor, SystemTime};
 use mayfly_handoff::network::Preconnected;
 
-/// How long the guest sleeps at most, in ns.
+/// The longest sleep of the guest, in ns.
 pub const NAP_NS: u64 = 100_000_000;
-/// How often it looks after what may have been lost without a word, in ns.
+/// The interval at which it repairs losses that no event reports, in ns.
 pub const RENEW_NS: u64 = 30_000_000_000;
-/// What the guest waits for the first answers at most, in ns.
+/// The longest wait for the first answers, in ns.
 pub const BOOT_NS: u64 = 2_000_000_000;
 
 /// The guest.
 #[derive(Debug)]
 pub struct Guest<'h> {
-    /// What it runs on.
+    /// The fake Xen that it runs on.
     pub xen: &'h FakeXen,
     /// Its connection to xenstored.
     pub store: Xenstore<'h, FakeXen>,
@@ -30,24 +30,24 @@ pub struct Guest<'h> {
     pub net: NetFront<'h, FakeXen>,
     /// Its watch on `control/shutdown`.
     pub control: Control,
-    /// What it was told to do.
+    /// The command that it has received.
     pub command: Option<Command>,
-    /// What the interface had to say.
+    /// The notices of the interface.
     pub notices: Vec<Notice>,
-    /// Why the connection to xenstored was lost, each time.
+    /// The reasons for which the connection to xenstored was lost.
     pub broken: Vec<Broken>,
-    /// Times that the connection was there again, or xenstored turned out to be a new one.
+    /// The number of times that the connection was made again, or that xenstored turned out to have been restarted.
     pub reconnected: usize,
-    /// When it looks again after what may have been lost; before its housekeeping never.
+    /// The time of the next repair; `None` before its housekeeping.
     renew: Option<SystemTime>,
     /// Frames received, oldest first.
     pub received: Vec<(Vec<u8>, RxFrame)>,
-    /// Times that it slept.
+    /// The number of times that it slept.
     pub naps: u64,
 }
 
 impl<'h> Guest<'h> {
-    /// A guest whose first burst of requests is out.
+    /// A guest that has sent its first burst of requests.
     ///
     /// # Panics
     /// If the fake has no grant table.
@@ -61,7 +61,7 @@ impl<'h> Guest<'h> {
     /// A guest that has booted on a network that was connected before.
     ///
     /// # Errors
-    /// What the kernel would print.
+    /// The notice that the kernel would print.
     pub fn adopt(xen: &'h FakeXen, config: Config, network: &Preconnected) -> Result<Self, Notice> {
         let mut guest = Self::idle(xen, config, network.free.0);
         guest.net.adopt(network)?;
@@ -94,7 +94,7 @@ impl<'h> Guest<'h> {
     /// Waits for the answers and makes the link.
     ///
     /// # Errors
-    /// What the kernel would print.
+    /// The notice that the kernel would print.
     pub fn connect(&mut self) -> Result<(), Notice> {
         let deadline = SystemTime(self.xen.now().0 + BOOT_NS);
         self.net.discover(&mut self.store, deadline)?;
@@ -104,7 +104,7 @@ impl<'h> Guest<'h> {
     /// A guest that has booted: connected, and its housekeeping done.
     ///
     /// # Errors
-    /// What the kernel would print.
+    /// The notice that the kernel would print.
     pub fn boot(xen: &'h FakeXen, config: Config) -> Result<Self, Notice> {
         let mut guest = Self::start(xen, config);
         guest.connect()?;
@@ -112,7 +112,7 @@ impl<'h> Guest<'h> {
         Ok(guest)
     }
 
-    /// What the kernel does after the first frame.
+    /// The kernel's work after the first frame.
     pub fn housekeeping(&mut self) {
         self.net.housekeeping(&mut self.store);
         self.control.renew(&mut self.store);
@@ -143,7 +143,7 @@ impl<'h> Guest<'h> {
         }
     }
 
-    /// Looks at everything once, as the kernel does before it sleeps.
+    /// Handles everything once, as the kernel does before it sleeps.
     pub fn service(&mut self) {
         self.xen.evtchn_take(self.store.port());
         for port in self.net.ports().into_iter().flatten() {
@@ -191,7 +191,7 @@ impl<'h> Guest<'h> {
         self.xen.poll(&ports, Some(SystemTime(deadline)));
     }
 
-    /// Turns until `done` or for `turns` at most; says whether it was done.
+    /// Turns until `done`, at most `turns` times. Returns whether it was done.
     pub fn turn_until(&mut self, turns: usize, mut done: impl FnMut(&mut Self) -> bool) -> bool {
         for _ in 0..turns {
             self.service();
@@ -215,12 +215,12 @@ impl<'h> Guest<'h> {
         sent
     }
 
-    /// What is behind the guest.
+    /// Runs `f` on the world of the guest.
     pub fn world<T>(&self, f: impl FnOnce(&mut World) -> T) -> T {
         self.xen.with(f)
     }
 
-    /// What the guest did wrong so far.
+    /// The guest's violations so far.
     #[must_use]
     pub fn violations(&self) -> Vec<String> {
         self.xen.with(|world| world.machine.violations().to_vec())

@@ -1,4 +1,4 @@
-//! The boot path: what it costs, and what can be wrong with the domain.
+//! The boot path: its cost, and errors in the domain.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use mayfly_drivers::abi::{PAGE_SIZE, XenbusState, xs};
@@ -25,7 +25,7 @@ fn the_first_frame_costs_at_most_two_round_trips_and_ten_requests() {
     assert!(counters.round_trips <= 2, "{counters:?}");
     assert_eq!(counters.errors, 0);
     let counts = guest.world(|world| world.machine.counts);
-    // Grant frame, two ports, two store notifications, one poll, and not one for the network.
+    // Grant frame, two ports, two store notifications, one poll, and none for the network.
     assert!(counts.hypercalls() <= 7, "{counts:?}");
     guest.world(|world| {
         assert_eq!(world.netback.transmitted, [frame]);
@@ -64,7 +64,7 @@ fn a_back_end_that_never_connects_is_reported_and_costs_no_sleep() {
         guest.turn();
     }
     assert_eq!(guest.notices, [Notice::Late]);
-    // It sleeps for all of its nap, but for the few answers of xenstored.
+    // It sleeps for its whole naps, except for the few answers of xenstored.
     let now = guest.world(|world| world.machine.now());
     assert!(now > 80 * NAP_NS, "{now}");
     assert_eq!(guest.violations(), [""; 0]);
@@ -80,7 +80,7 @@ fn without_an_interface_there_is_one_clear_error() {
     }
     assert_eq!(guest.notices, []);
     assert!(!guest.net.can_send());
-    // Plugged later, it is found when the kernel looks again.
+    // An interface that is plugged later is found when the kernel looks again.
     guest.world(|world| world.netback.plug(&mut world.store));
     guest.net.start(&mut guest.store);
     assert!(guest.turn_until(20, |guest| guest.net.ports().is_some()));
@@ -146,7 +146,7 @@ fn memory_that_runs_out_shrinks_the_rings_and_leaks_nothing() {
         let mut guest = Guest::boot(&xen, CONFIG).unwrap();
         assert_eq!(guest.net.rx_buffers(), posted, "{limit} pages");
         assert!(guest.turn_until_carrier());
-        // Transmit works with whatever is left.
+        // Transmit works with the remaining pages.
         for number in 0..200 {
             assert!(guest.turn_until(3, |guest| guest.net.can_send()));
             let sent = guest.send(&numbered_frame(number, 60));
@@ -211,8 +211,8 @@ fn a_refused_key_takes_the_link_down_and_is_reported() {
         let mut guest = Guest::boot(&xen, CONFIG).unwrap();
         guest.service();
         assert!(guest.notices.contains(&Notice::Refused), "{refused}");
-        // It was refused once only: the next attempt succeeds, once a back end
-        // that could connect without the key has let go.
+        // It was refused only once: the next attempt succeeds after a back end that could connect without the key has
+        // let go.
         guest.turn_until(10, |_| false);
         assert!(guest.turn_until_carrier());
         assert!(guest.send(&numbered_frame(1, 60)));
@@ -229,13 +229,13 @@ fn keys_that_are_always_refused_end_in_giving_up() {
     });
     let mut guest = Guest::boot(&xen, CONFIG).unwrap();
     assert!(guest.turn_until(2000, |guest| guest.notices.contains(&Notice::GivenUp)));
-    // Answers were on their way.
+    // Let outstanding answers arrive.
     guest.turn_until(5, |_| false);
     let before = guest.store.counters().requests;
     guest.turn_until(100, |_| false);
     assert_eq!(guest.store.counters().requests, before, "it is quiet");
     assert_eq!(xen.with(|world| world.machine.pages_allocated()), 0);
-    // Plugged anew, it is tried again.
+    // When it is plugged anew, it is tried again.
     guest.world(|world| {
         world.store.refuse = None;
         world.netback.unplug(&mut world.machine, &mut world.store);
@@ -312,7 +312,7 @@ fn the_first_completion_wakes_the_guest_and_says_that_frames_move() {
     assert!(guest.send(&numbered_frame(1, 60)));
     guest.turn();
     xen.with(|world| world.netback.never_connect = false);
-    // Nothing watches the back end's state yet: only the ring tells.
+    // The back end's state is not watched yet: only the ring tells.
     let before = guest.world(|world| world.machine.now());
     assert!(guest.turn_until(3, |guest| guest.net.carrier()));
     assert_eq!(guest.world(|world| world.machine.now()), before);

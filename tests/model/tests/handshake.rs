@@ -64,7 +64,7 @@ proptest! {
     #[test]
     fn from_anywhere_a_back_end_that_comes_back_is_connected(inputs in prop::collection::vec(input(), 0..30)) {
         let mut state = inputs.into_iter().fold(State::Idle, |state, input| step(state, input).0);
-        // What the shell and a well-behaved back end do: leave, be ready again, answer.
+        // The inputs from the shell and a well-behaved back end: leave, be ready again, answer.
         for input in [
             Input::Start,
             Input::Backend(true),

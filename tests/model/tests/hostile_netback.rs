@@ -1,4 +1,4 @@
-//! A back end that lies: dropped, counted or disconnected, and never more than that.
+//! A hostile back end: its input is dropped and counted, or it is disconnected, and nothing worse happens.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use mayfly_drivers::SystemTime;
@@ -13,7 +13,7 @@ const CONFIG: Config = Config {
     tx_buffers: 32,
 };
 
-/// What a back end that lied about its state, ids or indices finds itself.
+/// Violations that a back end finds because it lied about its state, ids or indices.
 const ITS_OWN_FAULT: [&str; 5] = [
     "a grant reference that grants nothing",
     "a page to be written is granted read-only",
@@ -296,7 +296,7 @@ fn a_ring_that_is_found_broken_before_the_sleep_is_left_at_once() {
         assert!(!guest.net.prepare_sleep());
         guest.world(|world| world.netback.jump(&mut world.machine, ring, 1000));
         if receive {
-            // What the stack's poll does, after `drive`.
+            // The stack's poll, after `drive`.
             assert!(guest.net.receive(&mut [0; PAGE_SIZE]).is_none());
         }
         assert!(guest.net.prepare_sleep(), "{ring:?}");
@@ -335,7 +335,7 @@ fn a_flood_of_notifications_for_nothing_does_not_stop_the_clock() {
 #[derive(Debug, Clone)]
 enum Op {
     Rx(u16, u16, u16, i16),
-    /// Like `Rx`, but with the id that is due.
+    /// As `Rx`, but with the id that is due.
     RxDue(u16, u16, i16),
     Tx(u16, i16),
     TxDue(i16),
@@ -431,7 +431,7 @@ proptest! {
         }
         prop_assert!(guest.received.iter().all(|(frame, _)| (14..=PAGE_SIZE).contains(&frame.len())));
         prop_assert_eq!(&guest.broken, &[]);
-        // The toolstack replaces it by one that behaves.
+        // The toolstack replaces it by a correct one.
         guest.world(|world| {
             world.netback.hold_tx = false;
             world.netback.unplug(&mut world.machine, &mut world.store);

@@ -1,5 +1,4 @@
-//! A back end that keeps pages mapped, and one that never works: what they cost is bounded, and all of
-//! it comes back.
+//! A back end that keeps pages mapped, and one that never works: their cost is bounded, and all of it is returned.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use mayfly_drivers::fake::{FakeXen, Packet, Ring};
@@ -10,7 +9,7 @@ const CONFIG: Config = Config {
     rx_buffers: 64,
     tx_buffers: 32,
 };
-/// One and a half times what a link takes, of receive buffers; and the rings.
+/// One and a half times the receive buffers of a link, and the rings.
 const MOST_PAGES: usize = 64 + 32 + 4;
 const SECOND: u64 = 1_000_000_000;
 
@@ -32,7 +31,7 @@ fn assert_traffic(guest: &mut Guest<'_>) {
     assert!(guest.turn_until(20, |guest| guest.received.len() > before));
 }
 
-/// Works a little, leaves and comes back, as often as it is let.
+/// The back end works a little, leaves and comes back, `rounds` times at most.
 fn reconnect(guest: &mut Guest<'_>, rounds: usize) {
     for _ in 0..rounds {
         guest.turn_until(20, |guest| guest.net.carrier());
@@ -63,12 +62,12 @@ fn a_back_end_that_reconnects_and_keeps_everything_takes_bounded_memory() {
     assert!(guest.notices.contains(&Notice::Link(LinkError::Kept)));
     let kept = guest.net.quarantined();
     assert!(kept > 64 && kept <= MOST_PAGES + 32, "{kept} pages");
-    // However long it goes on.
+    // This holds however long it goes on.
     reconnect(&mut guest, 40);
     run_for(&mut guest, 4000);
     reconnect(&mut guest, 10);
     assert!(guest.notices.len() < 200, "{} lines", guest.notices.len());
-    // It lets go, and everything is as it was, within one look.
+    // It unmaps the pages, and everything is as before at the next look.
     guest.world(|world| world.netback.let_go(&mut world.machine));
     run_for(&mut guest, RENEW_NS / SECOND + 1);
     assert_eq!(guest.net.quarantined(), 0);
@@ -186,7 +185,7 @@ fn who_is_given_up_is_tried_again_ever_more_rarely() {
     let said = guest.notices.iter();
     assert_eq!(said.filter(|&&notice| notice == Notice::GivenUp).count(), 1);
     assert!(guest.net.counters().retries >= later.len() as u64);
-    // Nobody breaks it any more: the next attempt is one that lasts, and failures are forgotten.
+    // The rings are no longer broken: the next attempt lasts, and failures are forgotten.
     let hour = 3700;
     run_for(&mut guest, hour);
     assert!(guest.turn_until_carrier());

@@ -1,4 +1,4 @@
-//! What is left to the back end: checksums and segments, as frames of many pages.
+//! Offloads to the back end: checksums and segmentation, with frames of many pages.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use mayfly_drivers::Hypervisor;
@@ -43,7 +43,7 @@ fn send(guest: &mut Guest<'_>, frame: &[u8], offload: Offload) -> bool {
     }
 }
 
-/// The payload of the segments that have left, in order; each must be whole.
+/// The payload of the sent segments, in order; each must be complete.
 fn received(guest: &Guest<'_>) -> Vec<u8> {
     let frames: Vec<Vec<u8>> = guest.world(|world| world.netback.transmitted.drain(..).collect());
     let mut payload = Vec::new();
@@ -139,7 +139,7 @@ fn a_blank_checksum_is_filled_in() {
     assert!(send(&mut guest, &frame, Offload::Checksum));
     guest.net.flush();
     assert_eq!(received(&guest), &frame[HEADERS..]);
-    // The fake would know a lie.
+    // The fake checks that this is true.
     assert!(send(&mut guest, &frame, Offload::None));
     guest.net.flush();
     assert_eq!(
@@ -165,12 +165,12 @@ fn long_and_short_frames_share_the_pages() {
     assert_eq!(long, 15);
     guest.turn();
     assert_eq!(received(&guest), expected);
-    // One page is left on the ring for a short one.
+    // One slot is left on the ring for a short frame.
     assert!(send(&mut guest, &tcp(1, 10), Offload::Checksum));
     assert!(!guest.net.can_send());
     guest.turn();
     assert!(!guest.net.prepare_sleep());
-    // Everything comes back, the extra-info slots under no id at all.
+    // All slots come back; extra-info slots have no id.
     let [port, _] = guest.net.ports().unwrap();
     guest.world(|world| {
         world.netback.hold_tx = false;

@@ -1,13 +1,13 @@
-//! No ring ever holds more requests than it has slots, whatever is sent and however full it is.
+//! No ring ever holds more requests than slots, whatever is sent and however full it is.
 //!
-//! What was verified of each ring, and where:
+//! The tests of each ring:
 //!
-//! | ring | requests beyond the ring | indices that lie |
+//! | ring | requests beyond the ring | invalid indices |
 //! |---|---|---|
 //! | transmit | here, and by the fake at each look at either ring | `hostile_netback.rs`: a response index that goes back or beyond the requests breaks the link |
 //! | receive | here: a buffer is posted when its response has been taken, a power of two of them | `hostile_netback.rs`, the same |
-//! | xenstore | here: what has no space waits, 8 KiB at most | `xenstore.rs` and `store_lost.rs`: either index out of range, an emptied ring |
-//! | console | `console.rs` in `drivers`, beside the code: every pair of indices | the same: what makes no sense is a full ring, until it makes sense again |
+//! | xenstore | here: requests without space wait, 8 KiB at most | `xenstore.rs` and `store_lost.rs`: either index out of range, an emptied ring |
+//! | console | `console.rs` in `drivers`, beside the code: every pair of indices | the same: an invalid index counts as a full ring until it is valid again |
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use mayfly_drivers::abi::{
@@ -27,7 +27,7 @@ const CONFIG: Config = Config {
 /// Ethernet, IPv4 and TCP.
 const HEADERS: usize = 54;
 
-/// A guest whose back end can do everything and keeps its answers back.
+/// A guest whose back end has all features and holds its responses back.
 fn held(xen: &FakeXen, config: Config) -> Guest<'_> {
     let mut guest = Guest::boot(xen, config).unwrap();
     assert!(guest.turn_until(50, |guest| guest.net.features().segment));
@@ -36,7 +36,7 @@ fn held(xen: &FakeXen, config: Config) -> Guest<'_> {
     guest
 }
 
-/// What can be sent: bytes of TCP payload, whether it is cut, and the slots that it takes.
+/// The kinds of frames: bytes of TCP payload, offload, and ring slots.
 const KINDS: [(usize, Offload, usize); 8] = [
     (100, Offload::Checksum, 1),
     (PAGE_SIZE - HEADERS, Offload::Checksum, 1),
@@ -58,8 +58,8 @@ fn send(guest: &mut Guest<'_>, frame: &[u8], offload: Offload) -> bool {
     true
 }
 
-/// Fills the ring so far that `in_flight` slots have no answer: with single pages, or with frames of
-/// two slots on one page each, so that pages are left.
+/// Fills the ring until `in_flight` slots have no response: with single pages, or with frames of two slots on one page
+/// each, so that pages are left.
 fn fill(guest: &mut Guest<'_>, in_flight: usize, pages_left: bool) {
     let small = tcp(1, 700);
     let mut slots = 0;
@@ -98,7 +98,7 @@ fn every_kind_of_frame_at_every_residue_of_the_transmit_ring() {
                 let held = guest.world(|world| world.netback.held());
                 assert_eq!(held, in_flight + if room { slots } else { 0 }, "{name}");
                 assert_eq!(guest.violations(), [""; 0], "{name}");
-                // Once it answers, everything goes on.
+                // Once it answers, transmission goes on.
                 guest.world(|world| {
                     world.netback.hold_tx = false;
                     world.netback.release(&mut world.machine);
@@ -131,7 +131,7 @@ fn a_frame_of_one_page_to_be_cut_does_not_fit_one_slot() {
     assert!(guest.net.can_send(), "one slot is left");
     assert!(!guest.net.can_send_bytes(last.len(), true));
     assert!(!send(&mut guest, &last, Offload::Segment(633)));
-    // Who asked for room for a whole frame and then wants it cut is refused, and counted.
+    // A caller who asked for room without segmentation and then wants it is refused, and that is counted.
     let dropped = guest.net.counters().tx_dropped;
     let mut room = guest.net.frame(last.len(), false).unwrap();
     room.bytes().copy_from_slice(&last);
@@ -189,7 +189,7 @@ fn the_receive_ring_is_never_posted_beyond_its_slots() {
 #[test]
 fn the_request_ring_of_xenstore_takes_every_length_at_every_residue() {
     const RING: usize = xenstore_domain_interface::RING_SIZE as usize;
-    /// Of a request: its header, its path and the NUL behind that.
+    /// The fixed bytes of a request: its header, its path and the NUL after it.
     const FIXED: usize = 16 + 9;
     for left in 0..=80 {
         for length in [0, 1, 15, 16, 40, 55, 56, 1000, 2000] {
@@ -212,7 +212,7 @@ fn the_request_ring_of_xenstore_takes_every_length_at_every_residue() {
             let deadline = SystemTime(xen.now().0 + 1_000_000_000);
             let mut answers = 0;
             while answers < 2 {
-                // Whoever was dead has missed the notification.
+                // A dead xenstored has missed the notification.
                 xen.evtchn_send(port).unwrap();
                 store.wait(deadline).unwrap();
                 let event = store.pump().unwrap();

@@ -1,4 +1,4 @@
-//! A back end that leaves and comes back, in every way that it can.
+//! A back end that leaves and comes back, in every possible way.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use mayfly_drivers::fake::{FakeXen, Packet, World};
@@ -11,7 +11,7 @@ const CONFIG: Config = Config {
     tx_buffers: 16,
 };
 
-/// Frames go both ways.
+/// Checks that frames move in both directions.
 fn assert_traffic(guest: &mut Guest<'_>, number: u32) {
     let (out, back) = (numbered_frame(number, 60), numbered_frame(number + 1, 200));
     assert!(guest.send(&out));
@@ -22,7 +22,7 @@ fn assert_traffic(guest: &mut Guest<'_>, number: u32) {
     guest.world(|world| assert_eq!(world.netback.transmitted.back(), Some(&out)));
 }
 
-/// Boots by either entry, breaks the connection, mends it, and checks that nothing is left behind.
+/// Boots by either entry, breaks and restores the connection, and checks that nothing is left behind.
 fn survives(name: &str, leave: impl Fn(&mut World), come_back: impl Fn(&mut World)) {
     let xen = FakeXen::new();
     outlives(name, Guest::boot(&xen, CONFIG).unwrap(), &leave, &come_back);
@@ -153,7 +153,7 @@ fn pages_that_a_back_end_keeps_are_never_used_again() {
     guest.world(|world| {
         let new = world.netback.ring_refs().unwrap();
         assert!(new.iter().all(|gref| !refs.contains(gref)));
-        // It lets go at last, and the next link finds that out.
+        // It finally unmaps them, and the next link notices.
         world.netback.unmap(&mut world.machine, &refs);
         world.netback.unload(&mut world.machine, &mut world.store);
     });
@@ -177,17 +177,17 @@ fn a_back_end_that_starts_to_close_and_stops_is_left_after_a_while() {
     });
     xen.run();
     guest.service();
-    // xenstored is gone as well: no answer will ever tell.
+    // xenstored is gone as well, so no answer comes.
     guest.world(|world| world.store.dead = true);
     assert!(guest.turn_until(100, |guest| guest.net.state() == State::Closed));
     assert_eq!(guest.net.ports(), None);
 }
 
-/// Afterwards nothing that the back end does is answered, until it is plugged anew.
+/// Checks that the back end is ignored until it is plugged anew.
 fn assert_given_up(guest: &mut Guest<'_>, name: &str) {
     let given_up = |&&notice: &&Notice| notice == Notice::GivenUp;
     assert_eq!(guest.notices.iter().filter(given_up).count(), 1, "{name}");
-    // The event that comes with the watch itself may be taken for a plug.
+    // The event that comes with the watch itself may count as a plug.
     let links = guest.net.counters().links;
     assert!((16..=17).contains(&links), "{name}: {links} links");
     assert_eq!(guest.net.state(), State::Closed, "{name}");
@@ -253,7 +253,7 @@ fn a_long_life_has_room_for_any_number_of_restarts() {
         guest.turn();
         guest.world(|world| world.netback.load(&mut world.store));
     }
-    // The toolstack knows what it does, however often.
+    // A replug by the toolstack is always accepted, however often.
     for round in 0..40 {
         assert!(guest.turn_until_carrier(), "round {round}");
         guest.world(|world| world.netback.begin_close(&mut world.store));

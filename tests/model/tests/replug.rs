@@ -13,7 +13,7 @@ const CONFIG: Config = Config {
 const NEW_BACKEND: &str = "/local/domain/0/backend/vif/1/7";
 const NEW_MAC: &str = "00:16:3e:00:00:99";
 
-/// What a back end finds that is made while the keys of the old link stand.
+/// Violations that a back end finds which is made while the keys of the old link exist.
 const BY_THE_TOOLSTACK: [&str; 2] = [
     "a grant reference that grants nothing",
     "an event channel that is not there to be bound",
@@ -38,7 +38,7 @@ fn orders<T: Clone>(items: &[T]) -> Vec<Vec<T>> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    /// Another back end is made, in state `InitWait`.
+    /// Makes another back end, in state `InitWait`.
     MakeBackend,
     Key(&'static str),
 }
@@ -50,7 +50,7 @@ const STEPS: [Step; 4] = [
     Step::Key("state"),
 ];
 
-/// After which steps the guest runs.
+/// The steps after which the guest runs.
 #[derive(Debug, Clone, Copy)]
 enum Pace {
     All,
@@ -98,7 +98,7 @@ fn replug(order: &[Step], path: &str, mac: &str, pace: Pace) {
                 Pace::All | Pace::Two => {}
             }
         }
-        // What a broken link looks like is found within the patience of one state.
+        // A broken link is noticed within the time limit of one state.
         guest.turn_until(100, |_| false);
         assert!(guest.turn_until_carrier(), "{name} {round}");
         let as_plugged: Vec<String> = guest.net.mac().iter().map(|b| format!("{b:02x}")).collect();
@@ -133,8 +133,8 @@ fn in_all_orders_of_the_keys() {
 
 #[test]
 fn backend_before_state_with_nothing_else_to_tell() {
-    // Neither the path nor the MAC address is another one, and nothing becomes of the old back end:
-    // only the state says that the interface was plugged anew.
+    // The path and the MAC address are the same, and the old back end does not change: only the state says that the
+    // interface was plugged anew.
     let xen = FakeXen::new();
     let mut guest = Guest::boot(&xen, CONFIG).unwrap();
     assert!(guest.turn_until_carrier());

@@ -1,5 +1,4 @@
-//! A xenstored that is lost, lies, or is another one suddenly: the guest comes back to it, and the
-//! network goes on meanwhile.
+//! A xenstored that is lost, lies, or is suddenly replaced: the guest reconnects, and the network works meanwhile.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use mayfly_drivers::abi::{xenstore_domain_interface as ring, xs};
@@ -45,7 +44,7 @@ fn assert_traffic(guest: &mut Guest<'_>, name: &str) {
     assert!(received, "{name}");
 }
 
-/// The guest obeys within a few looks, and is told of its interface again.
+/// Checks that the guest obeys commands soon, and that its interface is watched again.
 fn assert_obeys(guest: &mut Guest<'_>, name: &str) {
     assert_traffic(guest, name);
     guest.world(|world| world.store.set(b"control/shutdown", b"poweroff"));
@@ -61,7 +60,7 @@ fn assert_obeys(guest: &mut Guest<'_>, name: &str) {
         "{name}: the link has lived on"
     );
     let mut violations = guest.violations();
-    // What the fake finds after it has moved its index itself.
+    // A violation that the fake caused itself by moving its index.
     violations.retain(|violation| violation != "the guest moved the answer index out of range");
     assert_eq!(violations, [""; 0], "{name}");
 }
@@ -141,7 +140,7 @@ fn a_consumer_index_that_lies_is_got_over_when_it_is_right_again() {
     assert_obeys(&mut guest, "consumer index");
 }
 
-/// Ways in which another xenstored takes over.
+/// The behaviours of a new xenstored.
 #[derive(Debug, Clone, Copy)]
 enum Successor {
     /// It empties the ring at the introduction of the domain.
@@ -161,7 +160,7 @@ fn a_xenstored_that_was_killed_and_started_again_is_found() {
             let mut guest = up(&xen, matches!(successor, Successor::Ocaml));
             guest.world(|world| world.store.dead = true);
             if busy {
-                // Something is under way that will never be answered.
+                // A request is pending that will never be answered.
                 guest.store.read(&[b"data/never"]).unwrap();
                 guest.store.flush();
             }
@@ -193,14 +192,14 @@ fn the_network_outlives_a_xenstored_that_knows_nothing_any_more() {
         run_for(&mut guest, 100);
     }
     assert_eq!(guest.net.counters().links, 1);
-    // The back end goes, and nobody can say so but its event channel.
+    // The back end goes, and only its event channel shows it.
     guest.world(|world| {
         world.netback.unplug(&mut world.machine, &mut world.store);
         world.store.restart(true);
     });
     let left = |guest: &mut Guest<'_>| matches!(guest.net.state(), State::Absent);
     assert!(guest.turn_until(2000, left), "{:?}", guest.net.state());
-    // It is plugged again, by a toolstack that knows the new xenstored.
+    // A toolstack that uses the new xenstored plugs it again.
     guest.world(|world| world.netback.plug(&mut world.store));
     let carrier = guest.turn_until(2000, |guest| guest.net.carrier());
     assert!(carrier, "{:?} {:?}", guest.net.state(), guest.notices);
@@ -238,7 +237,7 @@ fn a_xenstored_that_always_lies_is_asked_ever_more_rarely() {
         assert!(counters.lost < 40, "{counters:?}, {offers}");
         assert!(counters.notifications < 2000, "{counters:?}, {offers}");
         assert_traffic(&mut guest, "meanwhile");
-        // It is itself again.
+        // xenstored is restarted and works again.
         guest.world(|world| world.store.restart(false));
         run_for(&mut guest, 400);
         assert_obeys(&mut guest, "after all");
@@ -271,7 +270,7 @@ fn a_queue_that_is_full_loses_no_question() {
     let mut guest = up(&xen, false);
     guest.world(|world| world.store.dead = true);
     while guest.store.read(&[b"data/filler"]).is_ok() {}
-    // The interface is plugged anew; nothing can be asked now.
+    // The interface is plugged anew, while no request can be sent.
     guest.world(|world| {
         world.netback.unplug(&mut world.machine, &mut world.store);
         world.netback.plug(&mut world.store);

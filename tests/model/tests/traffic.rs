@@ -10,11 +10,11 @@ use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
 enum Op {
-    /// The guest queues so many frames, if it has the slots.
+    /// The guest queues this number of frames, if it has the slots.
     Send(usize),
-    /// The guest publishes what it queued.
+    /// The guest publishes the queued frames.
     Flush,
-    /// So many frames come for the guest.
+    /// This number of frames arrives for the guest.
     Deliver {
         count: usize,
         length: usize,
@@ -25,11 +25,11 @@ enum Op {
     Turn,
     /// The guest looks at its rings without sleeping.
     Service,
-    /// netback keeps completions back.
+    /// netback holds completions back.
     Hold(bool),
     /// netback completes the last request first.
     Reorder(bool),
-    /// netback notifies for nothing.
+    /// netback notifies without a response.
     Notify,
 }
 
@@ -93,8 +93,7 @@ proptest! {
                 Op::Notify => guest.world(|world| world.netback.notify(&mut world.machine)),
             }
         }
-        // Let everything come to rest. Waiting for a timeout would hide a lost
-        // notification, so the clock tells on it.
+        // Let all work finish. Waiting for a timeout would hide a lost notification, so the clock must not move.
         guest.net.flush();
         guest.world(|world| {
             world.netback.hold_tx = false;
@@ -119,7 +118,7 @@ proptest! {
             };
             prop_assert_eq!(frame.checksum, checksum);
         }
-        // All slots come back once the back end has answered.
+        // All slots are free once the back end has answered.
         guest.turn();
         let mut free = 0;
         while guest.net.can_send() && guest.net.send(&numbered_frame(0, 60)).is_ok() {
@@ -133,7 +132,7 @@ proptest! {
     }
 }
 
-/// A guest with so many buffers on each ring whose frames move.
+/// A guest with this number of buffers on each ring, whose frames move.
 fn connected(xen: &FakeXen, rx_buffers: usize, tx_buffers: usize) -> Guest<'_> {
     let config = Config {
         rx_buffers,
@@ -200,7 +199,7 @@ fn a_full_ring_wakes_the_guest_when_half_of_it_is_done() {
         });
     }
     assert!(xen.evtchn_take(port));
-    // A guest that looks for itself need not wait for that.
+    // A guest that checks the ring itself need not wait for that.
     assert!(guest.net.can_send());
 }
 
@@ -264,7 +263,7 @@ fn a_back_end_that_knows_one_channel_is_notified_there_of_both_rings() {
         )
         .unwrap();
         assert!(guest.turn_until_carrier());
-        // More than there are buffers: netback stops, and asks to be told of new ones.
+        // More frames than buffers: netback stops, and asks for a notification of new ones.
         guest.world(|world| {
             for number in 0..20 {
                 world

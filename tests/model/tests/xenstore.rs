@@ -1,4 +1,4 @@
-//! The xenstore client against a xenstored that is late, wrong, or talks in pieces.
+//! The xenstore client with a xenstored that is late, wrong, or sends in pieces.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::collections::HashMap;
@@ -115,7 +115,7 @@ fn too_many_requests_are_refused_and_lose_nothing() {
     xen.with(|world| world.store.dead = false);
     store.flush();
     for _ in 0..made {
-        // A dead daemon missed the notification; the timeout of the wait is the next look.
+        // The dead daemon missed the notification; the wait's time-out leads to the next look.
         let _ = xen.evtchn_send(store.port());
         assert!(answer(&xen, &mut store).unwrap().1.is_ok());
     }
@@ -205,7 +205,7 @@ fn a_consumer_index_out_of_range_is_found() {
 fn notifications_without_an_answer_do_not_outlast_the_deadline() {
     let xen = FakeXen::new();
     xen.with(|world| {
-        // 50 bytes, one for each look, of an answer that never ends.
+        // 50 bytes, one for each look, of an answer without an end.
         world.store.piece = Some(1);
         world.store.fault(Some(Fault::Garbage(
             [2_u32, 1, 0, 4000].map(u32::to_le_bytes).concat(),
@@ -258,7 +258,7 @@ fn hostile() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Requests with the answers that they must have, and the answers that came.
+/// The expected answer of each request, and the received answers.
 #[derive(Default)]
 struct Model {
     values: HashMap<u8, Vec<u8>>,
@@ -338,7 +338,7 @@ proptest! {
     #[test]
     fn nothing_that_it_sends_hangs_or_panics(ops in prop::collection::vec(hostile(), 1..80)) {
         let (model, _) = run(ops);
-        // Whatever happened, no request was answered twice.
+        // In any case, no request was answered twice.
         for (at, (id, _)) in model.answered.iter().enumerate() {
             prop_assert!(model.answered[..at].iter().all(|(other, _)| other != id));
         }

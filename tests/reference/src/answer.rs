@@ -1,4 +1,4 @@
-//! An answer in a form that two servers' can be compared in.
+//! An answer in a form in which the answers of two servers can be compared.
 
 use std::fmt;
 
@@ -21,23 +21,23 @@ const FLAGS: [(u16, &str); 8] = [
     (0x0010, "CD"),
 ];
 
-/// A message, taken apart.
+/// A parsed message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The header's third and fourth byte: flags, opcode, RCODE.
     pub flags: u16,
-    /// The question section as it came, its count first.
+    /// The question section as received, preceded by its count.
     pub question: Vec<u8>,
-    /// Records of the answer, authority and additional section, sorted; OPT is not among them.
+    /// Records of the answer, authority and additional section, sorted, without OPT.
     pub sections: [Vec<Record>; 3],
     /// The OPT record.
     pub opt: Option<Opt>,
-    /// Bytes of the message.
+    /// The length of the message in bytes.
     pub length: usize,
 }
 
-/// A record without a place: names in lower case, uncompressed. How it is written does not count: two that differ in the case of
-/// their names alone are equal.
+/// A record independent of its place: names in lower case, uncompressed. Records that differ only in the case of their
+/// names are equal.
 #[derive(Clone, Debug)]
 pub struct Record {
     /// The owner in wire form.
@@ -46,34 +46,34 @@ pub struct Record {
     pub rtype: u16,
     /// The class.
     pub class: u16,
-    /// Seconds.
+    /// The TTL in seconds.
     pub ttl: u32,
     /// RDATA in the canonical form of RFC 4034 section 6.2.
     pub rdata: Vec<u8>,
-    /// The record as a person reads it.
+    /// The record as text.
     pub text: String,
 }
 
-/// What an OPT record says (RFC 6891 section 6.1).
+/// The content of an OPT record (RFC 6891 section 6.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Opt {
-    /// Largest datagram that the sender takes.
+    /// The largest datagram that the sender accepts, in bytes.
     pub size: u16,
     /// The upper eight bits of the RCODE.
     pub rcode: u8,
     /// The version.
     pub version: u8,
-    /// DO and what is reserved.
+    /// DO and the reserved flags.
     pub flags: u16,
     /// Code and content of each option, sorted.
     pub options: Vec<(u16, Vec<u8>)>,
 }
 
 impl Answer {
-    /// Takes a message apart.
+    /// Parses a message.
     ///
     /// # Errors
-    /// What is no message, or has bytes after its end.
+    /// The bytes are not a message, or more bytes follow it.
     pub fn parse(octets: &[u8]) -> Result<Self> {
         let message = Message::from_octets(octets)?;
         let flags = octets.get(2..4).context("no header")?;
@@ -128,38 +128,38 @@ impl Answer {
         u16::from(upper) << 4 | self.flags & 0xf
     }
 
-    /// Whether the answer was cut.
+    /// Whether the answer was truncated.
     #[must_use]
     pub fn truncated(&self) -> bool {
         self.flags & 0x0200 != 0
     }
 
-    /// Whether the server has authority for the answer.
+    /// Whether the answer is authoritative.
     #[must_use]
     pub fn authoritative(&self) -> bool {
         self.flags & 0x0400 != 0
     }
 
-    /// Whether a section has a record of a type that `is` it.
+    /// Whether a section has a record of a type for which `is` holds.
     #[must_use]
     pub fn has(&self, section: usize, is: impl Fn(u16) -> bool) -> bool {
         self.section(section).iter().any(|r| is(r.rtype))
     }
 
-    /// Whether all records of a section are of types that `is` them.
+    /// Whether `is` holds for the types of all records of a section.
     #[must_use]
     pub fn all(&self, section: usize, is: impl Fn(u16) -> bool) -> bool {
         self.section(section).iter().all(|r| is(r.rtype))
     }
 
-    /// Whether `other` has every record of a section that this has.
+    /// Whether `other` has all records of a section of this answer.
     #[must_use]
     pub fn within(&self, other: &Self, section: usize) -> bool {
         let others = other.section(section);
         self.section(section).iter().all(|r| others.contains(r))
     }
 
-    /// Whether all records of a section that `other` lacks are of types that `is` them.
+    /// Whether `is` holds for the types of all records of a section that `other` lacks.
     #[must_use]
     pub fn lacking(&self, other: &Self, section: usize, is: impl Fn(u16) -> bool) -> bool {
         let others = other.section(section);
@@ -181,7 +181,7 @@ impl Answer {
         self.sections.get(index).map_or(&[], Vec::as_slice)
     }
 
-    /// Options as text, without what is a server's own.
+    /// The options as text, without values that differ between servers.
     #[must_use]
     pub fn options_text(&self) -> String {
         let options = self.opt.iter().flat_map(|opt| &opt.options);
@@ -200,7 +200,7 @@ impl Answer {
     }
 }
 
-/// An option, without what is a server's own.
+/// An option as text, without values that differ between servers.
 fn option(code: u16, data: &[u8]) -> String {
     match code {
         3 => "NSID".to_owned(),

@@ -1,4 +1,4 @@
-//! Asking a server many questions.
+//! Sends many questions to a server.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
@@ -9,28 +9,28 @@ use anyhow::{Context, Result, ensure};
 
 use crate::questions::{Question, Transport};
 
-/// Questions under way at a time over UDP.
+/// The number of pending questions over UDP.
 const WINDOW: usize = 32;
-/// Questions of one connection, and connections at a time for those that get one each.
+/// The number of questions of one connection, and of simultaneous connections for questions that get one each.
 const PIPELINE: usize = 16;
-/// Longest silence before what is unanswered is asked again, and for how long the last time.
+/// The silences after which unanswered questions are repeated; the last one ends the wait.
 const SILENCES: [Duration; 3] = [
     Duration::from_millis(500),
     Duration::from_millis(500),
     Duration::from_millis(1500),
 ];
-/// Pause before a question is asked again: NSD sends at most 100 errors a second.
+/// The pause before a question is repeated: NSD sends at most 100 errors a second.
 const PAUSE: Duration = Duration::from_millis(15);
-/// Longest wait on a connection that carries several questions.
+/// The longest wait on a connection with several questions.
 const CONNECTION: Duration = Duration::from_secs(5);
 
-/// The answer to each question, none where none came.
+/// The answer to each question; `None` if there was none.
 pub type Answers = Vec<Option<Vec<u8>>>;
 
-/// Asks all questions.
+/// Sends all questions, and collects the answers.
 ///
 /// # Errors
-/// More questions than there are identifiers, and what the sockets say.
+/// There are more questions than identifiers, or the sockets fail.
 pub fn ask(server: SocketAddr, questions: &[Question]) -> Result<Answers> {
     ensure!(questions.len() <= 65536, "more questions than identifiers");
     let mut answers = vec![None; questions.len()];
@@ -45,20 +45,20 @@ pub fn ask(server: SocketAddr, questions: &[Question]) -> Result<Answers> {
     Ok(answers)
 }
 
-/// What a server said to each question.
+/// The answers of a server to each question.
 #[derive(Default)]
 pub struct Heard {
-    /// To the question as it is.
+    /// The answer to the question as it is.
     pub first: Answers,
-    /// To the question over TCP, where an answer over UDP was truncated.
+    /// The answer over TCP, if the answer over UDP was truncated.
     pub whole: Answers,
 }
 
 impl Heard {
-    /// Asks all questions by `ask`, and over TCP those again whose answers were truncated.
+    /// Asks all questions by `ask`, and those with truncated answers again over TCP.
     ///
     /// # Errors
-    /// Those of `ask`.
+    /// The errors of `ask`.
     pub fn new(
         questions: &[Question],
         mut ask: impl FnMut(&[Question]) -> Result<Answers>,
@@ -99,19 +99,20 @@ impl Heard {
         Ok(Self { first, whole })
     }
 
-    /// What a server says over the network.
+    /// The answers of a server over the network.
     ///
     /// # Errors
-    /// Those of [`ask`].
+    /// The errors of [`ask`].
     pub fn from(server: SocketAddr, questions: &[Question]) -> Result<Self> {
         Self::new(questions, |questions| ask(server, questions))
     }
 
-    /// The same as [`Heard::from`] of a server that refuses a query whose RCODE is not 0, as NSD does: it is asked without.
-    /// RCODE is a response's (RFC 1035 section 4.1.1); what it is in a query must change nothing for the server that is tested.
+    /// As [`Heard::from`], for a server that refuses a query whose RCODE is not 0, as NSD does: it is asked with RCODE
+    /// 0. The RCODE belongs to responses (RFC 1035 section 4.1.1); in a query it must change nothing for the tested
+    /// server.
     ///
     /// # Errors
-    /// Those of [`ask`].
+    /// The errors of [`ask`].
     pub fn from_reference(server: SocketAddr, questions: &[Question]) -> Result<Self> {
         let mut questions = questions.to_vec();
         for flags in questions.iter_mut().filter_map(|q| q.octets.get_mut(3)) {
@@ -121,7 +122,7 @@ impl Heard {
     }
 }
 
-/// The message of a question, with its index as identifier.
+/// The message of a question, with its index as the identifier.
 fn message(questions: &[Question], index: usize) -> Vec<u8> {
     let mut octets = questions
         .get(index)
@@ -134,7 +135,7 @@ fn message(questions: &[Question], index: usize) -> Vec<u8> {
     octets
 }
 
-/// Takes an answer to its question.
+/// Stores an answer at its question. Returns the index.
 fn store(answers: &mut Answers, answer: &[u8]) -> Option<usize> {
     let index = usize::from(u16::from_be_bytes(*answer.first_chunk()?));
     let place = answers.get_mut(index)?;
@@ -156,7 +157,7 @@ fn datagrams(
     for (round, silence) in SILENCES.into_iter().enumerate() {
         socket.set_read_timeout(Some(silence))?;
         let mut left = todo.iter();
-        // Questions that have no answer keep their place in the window until there is silence.
+        // Questions without an answer keep their place in the window until there is silence.
         let mut open = 0;
         loop {
             while open < WINDOW
@@ -201,7 +202,7 @@ fn connections(
             store(answers, &answer);
         }
     }
-    // A server may close the connection on one question: the others are not to suffer.
+    // A server may close the connection because of one question: the others must not suffer.
     let unanswered = |answers: &Answers| -> Vec<usize> {
         let all = todo.iter().copied();
         all.filter(|&index| answers.get(index).is_some_and(Option::is_none))
@@ -233,7 +234,8 @@ fn connections(
     Ok(())
 }
 
-/// Asks questions one after the other over one connection, and gives all answers that come before it is closed or silent.
+/// Sends questions one after the other over one connection. Returns all answers that come before it is closed or
+/// silent.
 fn connection(
     server: SocketAddr,
     questions: &[Question],
@@ -263,7 +265,7 @@ fn connection(
         }
         Ok(())
     })();
-    // How a connection ends is no answer; that it ends early shows in what is missing.
+    // The end of a connection is no answer; an early end shows in the missing answers.
     let _ = result;
     Ok(answers)
 }

@@ -9,16 +9,16 @@ use crate::answer::{Answer, Record};
 use crate::questions::{Question, Transport};
 use crate::{SIGNED, ZONES, proof};
 
-/// Part of an answer.
+/// A part of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Field {
-    /// Whether there is an answer that can be read.
+    /// Whether there is a readable answer.
     Message,
     /// Opcode and flags.
     Flags,
     /// RCODE, with the upper bits of EDNS.
     Rcode,
-    /// The question section, byte for byte.
+    /// The question section, compared byte for byte.
     Question,
     /// The answer section.
     Answer,
@@ -28,33 +28,33 @@ pub enum Field {
     Additional,
     /// OPT: whether there is one, its version and flags.
     Edns,
-    /// OPT: which options there are.
+    /// OPT: its options.
     Options,
 }
 
-/// A question with what both servers said.
+/// A question with the answers of both servers.
 pub struct Case<'a> {
-    /// What was asked.
+    /// The question.
     pub question: &'a Question,
-    /// What the server that is tested said.
+    /// The tested server's answers.
     pub tested: Said,
-    /// What the server said that it is compared with.
+    /// The reference server's answers.
     pub reference: Said,
 }
 
-/// What a server said to a question.
+/// A server's answers to a question.
 #[derive(Default)]
 pub struct Said {
     /// Its answer.
     pub first: Option<Answer>,
-    /// Its answer over TCP, where the first was truncated.
+    /// Its answer over TCP, if the first was truncated.
     pub whole: Option<Answer>,
-    /// What could not be read of them: why, and the bytes.
+    /// An unreadable answer: the reason, and the bytes.
     pub unreadable: Option<(String, Vec<u8>)>,
 }
 
 impl Said {
-    /// Whether it can be read, in words.
+    /// A short description.
     fn text(&self) -> String {
         match (&self.unreadable, &self.first) {
             (Some((why, octets)), _) => format!("unreadable, {why}: {}", hex(octets)),
@@ -63,7 +63,7 @@ impl Said {
         }
     }
 
-    /// All that there is to say.
+    /// The complete answer.
     #[must_use]
     pub fn whole(&self) -> Option<&Answer> {
         self.whole.as_ref().or(self.first.as_ref())
@@ -73,22 +73,22 @@ impl Said {
 /// A difference.
 #[derive(Clone, Debug)]
 pub struct Difference {
-    /// In what.
+    /// The part that differs.
     pub field: Field,
-    /// What the tested server says.
+    /// The tested server's value.
     pub tested: String,
-    /// What the reference says.
+    /// The reference server's value.
     pub reference: String,
 }
 
 impl Case<'_> {
-    /// The type that is asked for.
+    /// The queried type.
     #[must_use]
     pub fn qtype(&self) -> Option<u16> {
         self.question.name_and_type().map(|(_, rtype)| rtype)
     }
 
-    /// The query, if it can be read.
+    /// The query, if it is readable.
     #[must_use]
     pub fn query(&self) -> Option<Answer> {
         Answer::parse(&self.question.octets).ok()
@@ -109,7 +109,7 @@ impl Case<'_> {
         self.query_flags() >> 11 & 0xf
     }
 
-    /// Bytes that the client has room for.
+    /// The greatest size of an answer that the client accepts, in bytes.
     #[must_use]
     pub fn room(&self) -> usize {
         if self.question.transport == Transport::Tcp {
@@ -122,7 +122,7 @@ impl Case<'_> {
         })
     }
 
-    /// Whether the name that is asked for is, or is below, the owner of an NSEC3 record.
+    /// Whether the queried name is at or below the owner of an NSEC3 record.
     #[must_use]
     pub fn below_hash(&self) -> bool {
         let Some((name, _)) = self.question.name_and_type() else {
@@ -139,7 +139,7 @@ impl Case<'_> {
         })
     }
 
-    /// Whether the name that is asked for is, or is below, a name.
+    /// Whether the queried name is at or below a name.
     #[must_use]
     pub fn is_below(&self, name: &str) -> bool {
         let asked = self.question.name_and_type();
@@ -147,7 +147,7 @@ impl Case<'_> {
         asked.is_some_and(|(asked, _)| suffix(&asked, name.len()) == Some(&name))
     }
 
-    /// Whether what a server said denies nothing without a proof that holds.
+    /// Whether all denials in a server's answers have a valid proof.
     #[must_use]
     pub fn is_proven(&self, said: &Said) -> bool {
         let (Some((name, rtype)), Some(answer)) = (self.question.name_and_type(), said.whole())
@@ -157,18 +157,18 @@ impl Case<'_> {
         proof::check(answer, &name, rtype).is_ok()
     }
 
-    /// Whether a proof is asked for, and this server can give one.
+    /// Whether a proof is required, and this server can give one.
     pub(crate) fn wants_proof(&self, answer: &Answer) -> bool {
         let dnssec = self.query().and_then(|query| query.opt);
         let signed = |name: &[u8]| SIGNED.iter().any(|zone| name.ends_with(&wire(zone)));
-        // The SOA record of who denies something, a proof, a signature that may be a wildcard's.
+        // The SOA record of a denial, a proof, or a signature that may be a wildcard's.
         let mut authority = answer.sections[1].iter();
         let is_denied = authority.any(|r| matches!(r.rtype, 6 | 47 | 50) && signed(&r.owner));
         let is_signed = answer.has(0, |rtype| rtype == 46);
         dnssec.is_some_and(|opt| opt.flags & 0x8000 != 0) && (is_denied || is_signed)
     }
 
-    /// Both answers, where there are two.
+    /// Both answers, if there are two.
     #[must_use]
     pub fn both(&self) -> Option<(&Answer, &Answer)> {
         self.tested
@@ -177,7 +177,7 @@ impl Case<'_> {
             .zip(self.reference.first.as_ref())
     }
 
-    /// All that both have to say.
+    /// The complete answers of both.
     #[must_use]
     pub fn wholes(&self) -> Option<(&Answer, &Answer)> {
         self.tested.whole().zip(self.reference.whole())
@@ -217,9 +217,9 @@ impl Case<'_> {
         );
         let question = |a: &Answer| a.question.escape_ascii().to_string();
         note(Field::Question, question(tested), question(reference));
-        // What is in an answer that was cut is nobody's business (RFC 2181 section 9): the whole one is.
+        // The content of a truncated answer does not count (RFC 2181 section 9); that of the complete one does.
         if let Some((whole, other)) = self.wholes() {
-            // Only one of them had all the room that it wanted.
+            // Only one of them had enough room.
             let is_short =
                 |said: &Said| self.question.transport == Transport::Udp && said.whole.is_none();
             let unequal = is_short(&self.tested) != is_short(&self.reference);
@@ -244,7 +244,7 @@ impl Case<'_> {
 }
 
 impl Difference {
-    /// The difference in so few words that others of the same cause have the same.
+    /// A short description of the difference, the same for differences of the same cause.
     pub(crate) fn kind(&self, case: &Case<'_>) -> String {
         let index = match self.field {
             Field::Message | Field::Flags | Field::Rcode | Field::Edns => {
@@ -274,8 +274,8 @@ impl Difference {
     }
 }
 
-/// Leaves out what an answer may lack for want of room (RFC 2181 section 9): additional records, and the zone's name servers beside
-/// an answer.
+/// Removes records that an answer may lack when there is no room (RFC 2181 section 9): additional records, and the
+/// zone's name servers beside an answer.
 fn drop_optional(field: Field, whole: &Answer, a: &mut Vec<Record>, b: &mut Vec<Record>) {
     let keep = |record: &Record, others: &[Record]| match field {
         Field::Additional => false,
@@ -292,7 +292,7 @@ fn drop_optional(field: Field, whole: &Answer, a: &mut Vec<Record>, b: &mut Vec<
     b.retain(|record| keep(record, &all_a));
 }
 
-/// The part of a name that has so many bytes, if a label begins there.
+/// The suffix of a name that has `length` bytes, if a label begins there.
 fn suffix(name: &[u8], length: usize) -> Option<&[u8]> {
     let mut rest = name;
     while rest.len() > length {

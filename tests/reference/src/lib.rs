@@ -1,9 +1,9 @@
-//! Two authoritative name servers are asked the same questions, and their answers compared: header, question, the records
-//! of every section as sets, and EDNS. Where an answer over UDP was truncated, the whole ones are compared. Where they
-//! differ, a [rule](rules) must say which RFC allows it; what no rule allows is an error in one of them. And whatever the
-//! tested server denies in a signed zone, it must [prove](proof).
+//! Asks two authoritative name servers the same questions, and compares their answers: header, question, the records of
+//! every section as sets, and EDNS. If an answer over UDP was truncated, the complete ones are compared. A difference
+//! must be allowed by a [rule](rules), which names the RFC; any other difference is an error in one of the servers. And
+//! all denials of the tested server in a signed zone must have a [proof](proof).
 //!
-//! The questions are made up from the zones of `site/`, by a generator that gives the same ones for the same seed.
+//! The questions are generated from the zones of `site/`. The same seed gives the same questions.
 #![forbid(unsafe_code)]
 
 pub mod answer;
@@ -31,16 +31,17 @@ pub const ZONES: [(&str, &str); 6] = [
     ),
 ];
 
-/// Those of them that are signed.
+/// The signed zones.
 pub const SIGNED: [&str; 3] = ["nsec.test", "nsec3.test", "optout.test"];
-/// An empty name above an unsigned delegation, which opt-out leaves without an NSEC3 record: nothing else is left out of these zones.
+/// An empty name above an unsigned delegation, which opt-out leaves without an NSEC3 record. It is the only such name
+/// in these zones.
 pub const LEFT_OUT: &str = "down.optout.test";
 
 /// The folder of the site, on the machine where this was built.
 pub const SITE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/site");
-/// The zones that everybody may have whole, as `site/mayfly.toml` says.
+/// The zones that anyone may transfer, as `site/mayfly.toml` says.
 pub const TRANSFERS: &[&str] = &["plain.test"];
-/// How many questions a comparison asks unless told otherwise.
+/// The default number of questions of a comparison.
 pub const COUNT: usize = 20_000;
-/// Where the generator starts unless told otherwise.
+/// The default seed of the generator.
 pub const SEED: u64 = 20_260_101;

@@ -1,4 +1,4 @@
-//! `reference`: asks two servers and prints where they differ; it fails where no rule allows a difference.
+//! `reference`: asks two servers and prints their differences. It fails if a difference is not allowed by a rule.
 #![forbid(unsafe_code)]
 
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ struct Arguments {
     /// Number of questions
     #[arg(long, default_value_t = COUNT)]
     count: usize,
-    /// Where the generator of questions starts
+    /// The seed of the question generator
     #[arg(long, default_value_t = SEED)]
     seed: u64,
 }
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether there is no difference but allowed ones.
+/// Runs the comparison. Returns whether all differences are allowed.
 fn run(arguments: &Arguments) -> Result<bool> {
     println!("seed {}", arguments.seed);
     let questions: Vec<_> = Questions::new(arguments.seed)?

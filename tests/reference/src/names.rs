@@ -7,9 +7,9 @@ use domain::zonefile::inplace::{Entry, Zonefile};
 
 use crate::ZONES;
 
-/// What the owners of all zones are good for.
+/// The owners of all zones, by kind.
 pub(crate) struct Names {
-    /// In wire form, as in the zone file.
+    /// All owners in wire form, as in the zone file.
     pub(crate) owners: Vec<Vec<u8>>,
     pub(crate) apexes: Vec<Vec<u8>>,
     /// Owners with NS records, below the apexes.
@@ -18,7 +18,7 @@ pub(crate) struct Names {
     pub(crate) dnames: Vec<Vec<u8>>,
     /// Owners with CNAME records.
     pub(crate) aliases: Vec<Vec<u8>>,
-    /// Owners whose first label is an asterisk, without it.
+    /// Owners whose first label is an asterisk, without that label.
     pub(crate) wild: Vec<Vec<u8>>,
     /// Names between an owner and its apex.
     pub(crate) between: Vec<Vec<u8>>,
@@ -86,7 +86,7 @@ impl Names {
     }
 }
 
-/// A name without its first label; none for the root.
+/// A name without its first label; `None` for the root.
 fn parent(name: &[u8]) -> Option<&[u8]> {
     let length = usize::from(*name.first()?);
     (length > 0).then(|| name.get(1 + length..)).flatten()

@@ -1,5 +1,5 @@
-//! Whether an answer proves what it denies, looked at as a validating resolver does, apart from the signatures themselves: there
-//! must be one for each NSEC and NSEC3 set.
+//! Checks that an answer proves its denials, as a validating resolver does, but without verifying signatures: each NSEC
+//! and NSEC3 RRset must have one.
 //!
 //! NSEC: RFC 4035 section 5.4, RFC 4592 for what a wildcard matches. NSEC3: RFC 5155 sections 8.3 to 8.8.
 
@@ -19,7 +19,7 @@ const NSEC: u16 = 47;
 const NSEC3: u16 = 50;
 const ANY: u16 = 255;
 
-/// The sets of one zone that say what there is not.
+/// The RRsets of one zone that prove denials.
 struct Denial<'a> {
     zone: &'a [u8],
     nsec: Vec<Nsec>,
@@ -41,21 +41,21 @@ struct Nsec3 {
     types: Vec<u8>,
 }
 
-/// How far a proof goes.
+/// The strength of a proof.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Held {
-    /// What is denied is not there.
+    /// The denied name or type is proven not to exist.
     Whole,
-    /// Opt-out has left out the name that is asked for: no more is known of it (RFC 5155 section 8.6).
+    /// Opt-out covers the queried name, so its existence is unknown (RFC 5155 section 8.6).
     LeftOut,
 }
 
 type Result<T> = std::result::Result<T, &'static str>;
 
-/// Looks at what an answer to a question with DO says about names and types that are not there.
+/// Checks the denials of names and types in an answer to a question with DO.
 ///
 /// # Errors
-/// What is not proven.
+/// The reason for which the proof fails.
 pub fn check(answer: &Answer, name: &[u8], qtype: u16) -> Result<Held> {
     for set in section(answer, 1).filter(|r| matches!(r.rtype, NSEC | NSEC3)) {
         let signed = section(answer, 1)
@@ -65,7 +65,7 @@ pub fn check(answer: &Answer, name: &[u8], qtype: u16) -> Result<Held> {
             return Err("a proof without its signature");
         }
     }
-    // A signature tells how many labels its wildcard has (RFC 4034 section 3.1.3).
+    // A signature has the number of labels of its wildcard (RFC 4034 section 3.1.3).
     for signature in section(answer, 0).filter(|r| r.rtype == RRSIG) {
         let of_wildcard = usize::from(*signature.rdata.get(3).ok_or("a short signature")?);
         let owner = &signature.owner;
@@ -82,7 +82,8 @@ pub fn check(answer: &Answer, name: &[u8], qtype: u16) -> Result<Held> {
         }
     }
     let mut name = name.to_ascii_lowercase();
-    // As many aliases as there are records, where they are not what is asked for; those that a DNAME makes are followed for ANY too.
+    // Follow as many aliases as there are records, unless the aliases themselves are queried. Aliases from a DNAME are
+    // followed for ANY too.
     let links = match qtype {
         CNAME | ANY if !answer.has(0, |rtype| rtype == DNAME) => 0,
         _ => section(answer, 0).count(),
@@ -105,7 +106,8 @@ pub fn check(answer: &Answer, name: &[u8], qtype: u16) -> Result<Held> {
     }
 }
 
-/// The zone that denies a name or a type: its SOA record says so; for all classes there is none, but the signer of a proof.
+/// The zone that denies a name or a type, which its SOA record names. An answer for all classes has no SOA record; then
+/// it is the signer of a proof.
 fn denied_by<'a>(answer: &'a Answer, name: &[u8], qtype: u16) -> Option<&'a [u8]> {
     let soa = section(answer, 1).find(|r| r.rtype == SOA);
     if let Some(soa) = soa {
@@ -146,7 +148,7 @@ impl<'a> Denial<'a> {
         Ok(denial)
     }
 
-    /// Whether a name is denied: by NSEC itself, by NSEC3 through the next closer one.
+    /// Whether a name is denied: by NSEC itself, or by NSEC3 through the next closer name.
     fn covers(&self, name: &[u8], next_closer: &[u8]) -> Result<bool> {
         if !self.nsec.is_empty() {
             return Ok(self.nsec.iter().any(|nsec| nsec.covers(name)));
@@ -163,7 +165,7 @@ impl<'a> Denial<'a> {
         all.find(|nsec3| nsec3.hash_of(name) == nsec3.hash)
     }
 
-    /// The closest encloser, and whether names without NSEC3 may be below it (RFC 5155 section 8.3).
+    /// The closest encloser, and whether names without NSEC3 may exist below it (RFC 5155 section 8.3).
     fn encloser<'n>(&self, name: &'n [u8]) -> Result<(&'n [u8], bool)> {
         let mut next_closer = None;
         for name in suffixes(name) {
@@ -204,7 +206,7 @@ impl<'a> Denial<'a> {
             if has_type(types, qtype) || has_type(types, CNAME) {
                 return Err("the type is there");
             }
-            // What the parent says of a delegation denies DS alone (RFC 6840 section 4.1).
+            // The parent's record of a delegation denies only DS (RFC 6840 section 4.1).
             if has_type(types, NS) && !has_type(types, SOA) && qtype != DS {
                 return Err("what the zone above says of a delegation");
             }
@@ -218,7 +220,7 @@ impl<'a> Denial<'a> {
             if let Some(nsec3) = self.matching(&wildcard(encloser)) {
                 return lacks(&nsec3.types);
             }
-            // An unsigned delegation, or what is empty above one (RFC 5155 sections 7.1 and 7.2.4).
+            // An unsigned delegation, or an empty non-terminal above one (RFC 5155 sections 7.1 and 7.2.4).
             return opt_out
                 .then_some(Held::LeftOut)
                 .ok_or("the name may be there");
@@ -249,19 +251,20 @@ impl Nsec {
     }
 
     fn covers(&self, name: &[u8]) -> bool {
-        // What is below a delegation is not this zone's to deny (RFC 6840 section 4.1).
+        // This zone cannot deny names below a delegation (RFC 6840 section 4.1).
         let is_cut = has_type(&self.types, NS) && !has_type(&self.types, SOA);
         if is_cut && suffixes(name).contains(&self.owner.as_slice()) {
             return false;
         }
         let after = canonical(&self.owner, name) == Ordering::Less;
         let before = canonical(name, &self.next) == Ordering::Less;
-        // The last one's next is the apex.
+        // The next name of the last record is the apex.
         let is_last = canonical(&self.next, &self.owner) != Ordering::Greater;
         after && (before || is_last)
     }
 
-    /// The closest encloser of a name that this covers: the most that it shares with one of the two.
+    /// The closest encloser of a name that this record covers: the longest suffix that the name shares with one of the
+    /// record's two names.
     fn encloser<'n>(&self, name: &'n [u8]) -> &'n [u8] {
         let (owner, next) = (suffixes(&self.owner), suffixes(&self.next));
         let mut all = suffixes(name).into_iter();
@@ -311,7 +314,7 @@ impl Nsec3 {
     }
 }
 
-/// The bytes that base32hex stands for (RFC 4648 section 7).
+/// Decodes base32hex (RFC 4648 section 7).
 fn base32hex(digits: &[u8]) -> Option<Vec<u8>> {
     let mut bits = 0_u64;
     let mut octets = Vec::new();
@@ -342,7 +345,7 @@ fn has_type(mut types: &[u8], rtype: u16) -> bool {
     false
 }
 
-/// The uncompressed name that some bytes begin with.
+/// The uncompressed name at the start of these bytes.
 fn name_in(octets: &[u8]) -> Option<&[u8]> {
     let mut at = 0;
     loop {

@@ -5,7 +5,7 @@ use fastrand::Rng;
 
 use crate::names::Names;
 
-/// How a question is asked.
+/// The transport of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// A datagram.
@@ -17,16 +17,16 @@ pub enum Transport {
 /// One message to a server.
 #[derive(Clone, Debug)]
 pub struct Question {
-    /// How it is asked.
+    /// The transport.
     pub transport: Transport,
     /// The message, with an identifier of 0.
     pub octets: Vec<u8>,
-    /// What the name was made to be, for the report.
+    /// The kind of name, for the report.
     pub about: &'static str,
 }
 
 impl Question {
-    /// The name, in lower case, and the type of the first question, if there is one that can be read.
+    /// The name in lower case and the type of the first question, if it is readable.
     #[must_use]
     pub fn name_and_type(&self) -> Option<(Vec<u8>, u16)> {
         let mut at = 12;
@@ -42,7 +42,7 @@ impl Question {
         Some((name, u16::from_be_bytes(rtype.try_into().ok()?)))
     }
 
-    /// Whether a transfer is asked for.
+    /// Whether it asks for a transfer.
     #[must_use]
     pub fn is_transfer(&self) -> bool {
         let asked = self.name_and_type();
@@ -50,12 +50,12 @@ impl Question {
     }
 }
 
-/// Types that are asked for.
+/// The queried types.
 const TYPES: [u16; 26] = [
     1, 2, 5, 6, 12, 13, 15, 16, 28, 29, 33, 35, 39, 43, 44, 46, 47, 48, 50, 51, 52, 64, 65, 99,
     257, 65280,
 ];
-/// Types that stand for several or for what is no data (RFC 6895 section 3.1).
+/// Types that stand for several types or for no data (RFC 6895 section 3.1).
 const ODD_TYPES: [u16; 8] = [0, 41, 249, 250, 251, 252, 253, 254];
 const IXFR: u16 = 251;
 const AXFR: u16 = 252;
@@ -71,7 +71,7 @@ impl Questions {
     /// The sequence of a seed.
     ///
     /// # Errors
-    /// A zone of [`ZONES`] that is no zone file.
+    /// A zone of [`ZONES`] is not a valid zone file.
     pub fn new(seed: u64) -> Result<Self> {
         Ok(Self {
             names: Names::of_site()?,
@@ -115,7 +115,7 @@ impl Questions {
         word.unwrap_or_default()
     }
 
-    /// One to three labels before a name, as far as they fit.
+    /// A name with one to three labels added in front, as far as they fit.
     fn below(&mut self, name: &[u8]) -> Vec<u8> {
         let mut name = name.to_vec();
         for _ in 0..self.random.u8(1..=3) {
@@ -198,7 +198,8 @@ impl Questions {
             option(3, b"");
         }
         if random.u8(0..100) < 25 {
-            // A client's cookie, one with a server's part that is not of this server, and lengths that are none (RFC 7873 section 5.2.2).
+            // A client's cookie, a cookie with a server part of another server, and invalid lengths (RFC 7873 section
+            // 5.2.2).
             let length = match random.u8(0..20) {
                 0..14 => 8,
                 14..17 => 24,
@@ -288,7 +289,7 @@ impl Questions {
         if self.chance(1) {
             flags |= self.random.u16(1..16);
         }
-        // An answer is not to be answered.
+        // A response must not be answered.
         if self.random.u16(0..500) == 0 {
             flags |= 0x8000;
         }
@@ -316,7 +317,7 @@ impl Questions {
             (name, rtype, class) = chaos;
         }
         if self.chance(40) {
-            // Lengths of labels are no letters.
+            // The lengths of labels are not letters, so they stay unchanged.
             for octet in &mut name {
                 if self.random.bool() {
                     *octet = octet.to_ascii_uppercase();
@@ -334,7 +335,7 @@ impl Questions {
         (octets, about)
     }
 
-    /// Makes a message into one that is not right.
+    /// Damages a message. Returns how.
     fn spoil(&mut self, octets: &mut Vec<u8>) -> &'static str {
         let at = |random: &mut Rng, octets: &[u8]| random.usize(0..octets.len().max(1));
         match self.random.u8(0..8) {
@@ -409,7 +410,7 @@ impl Iterator for Questions {
             octets,
             about,
         };
-        // Transfers are compared by themselves: an answer of several messages has no place in this comparison.
+        // Transfers are compared elsewhere: an answer of several messages does not fit this comparison.
         if !question.is_transfer() && self.chance(15) {
             question.transport = Transport::Tcp;
         }

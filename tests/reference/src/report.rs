@@ -13,33 +13,33 @@ use crate::proof::Held;
 use crate::questions::Question;
 use crate::{LEFT_OUT, proof, rules};
 
-/// What a comparison has found.
+/// The results of a comparison.
 #[derive(Default)]
 pub struct Report {
-    /// How often each rule was needed.
+    /// The number of uses of each rule.
     pub allowed: BTreeMap<&'static str, usize>,
-    /// What no rule allows, by a short description; the first cases of each in full.
+    /// Differences that no rule allows, by a short description; the first cases of each are in full.
     pub forbidden: BTreeMap<String, (usize, Vec<String>)>,
     /// Questions that both servers answered.
     pub answered: usize,
-    /// Answers of the tested server that had to prove something.
+    /// Answers of the tested server that needed a proof.
     pub denials: usize,
-    /// What it did not prove; the first cases of each in full.
+    /// Denials without a valid proof; the first cases of each are in full.
     pub unproven: BTreeMap<String, (usize, Vec<String>)>,
     /// Answers of the reference by RCODE.
     pub rcodes: BTreeMap<u16, usize>,
-    /// Questions.
+    /// The number of questions.
     pub asked: usize,
 }
 
-/// Cases of one description that are shown in full.
+/// The number of cases of one description that are shown in full.
 const SHOWN: usize = 2;
 
 impl Report {
     /// Compares the answers of two servers.
     ///
     /// # Errors
-    /// Fewer answers than questions.
+    /// There are fewer answers than questions.
     pub fn new(questions: &[Question], tested: &Heard, reference: &Heard) -> Result<Self> {
         ensure!(questions.len() == tested.first.len() && questions.len() == reference.first.len());
         let mut report = Self::default();
@@ -72,7 +72,7 @@ impl Report {
         Ok(report)
     }
 
-    /// Whether there is nothing to mend.
+    /// Whether there is no error.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.forbidden.is_empty() && self.unproven.is_empty()
@@ -89,7 +89,7 @@ impl Report {
         {
             self.denials += 1;
             let held = proof::check(answer, &name, rtype);
-            // Nothing but this is left out of the zones of the site.
+            // Opt-out leaves only these out of the zones of the site.
             let may_be_left_out = rtype == 43 || case.is_below(LEFT_OUT);
             let what = match held {
                 Err(what) => Some(what),
@@ -129,7 +129,7 @@ impl Report {
         }
     }
 
-    /// Everything, as text.
+    /// The whole report as text.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = format!(
@@ -185,7 +185,7 @@ fn full(case: &Case<'_>, differences: &[Difference]) -> String {
     text
 }
 
-/// A question as a person reads it.
+/// A question as text.
 fn asked(question: &Question) -> String {
     use domain::base::ToName;
     let octets = &question.octets;

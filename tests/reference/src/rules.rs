@@ -1,7 +1,7 @@
-//! Differences that are no error, or an error of NSD's, each with its RFC.
+//! Differences that are no errors, or errors of NSD, each with its RFC.
 //!
-//! A rule is as narrow as what it is for: it says which of the two differs how, and in what situation. Where NSD's proof of what is
-//! not there differs, that of the server that is tested must hold, and NSD's must not (`proof.rs`).
+//! A rule is as narrow as possible: it says which server differs, how, and in what situation. If NSD's proof of a
+//! denial differs, the tested server's proof must be valid, and NSD's must not (`proof.rs`).
 
 use crate::LEFT_OUT;
 use crate::answer::Answer;
@@ -10,11 +10,11 @@ use crate::questions::Transport;
 
 /// A difference that is allowed.
 pub struct Rule {
-    /// What differs.
+    /// A description of the difference.
     pub name: &'static str,
-    /// Why it may.
+    /// The reason for which it is allowed.
     pub why: &'static str,
-    /// Whether this is one.
+    /// Whether a difference is covered by this rule.
     is: fn(&Case<'_>, &Difference) -> bool,
 }
 
@@ -156,7 +156,7 @@ pub const ALL: &[Rule] = &[
             difference.field == Field::Rcode
                 && case.opcode() == NOTIFY
                 && case.both().is_some_and(|(a, b)| {
-                    // NSD is nobody's secondary here, and reads the question first.
+                    // NSD is not a secondary here, and reads the question first.
                     let kind = match b.rcode() {
                         FORMERR => case.query().is_none(),
                         rcode => matches!(rcode, NXDOMAIN | REFUSED),
@@ -269,7 +269,7 @@ pub const ALL: &[Rule] = &[
         is: |case, difference| {
             case.qtype() == Some(NSEC3)
                 && case.wholes().is_some_and(|(a, b)| {
-                    // Where NSD ends without data the other goes on.
+                    // The tested server goes on where NSD ends without data.
                     let ends =
                         b.rcode() == NOERROR && (all_classes(b) || b.has(1, |rtype| rtype == SOA));
                     let goes_on = a.lacking(b, 0, |rtype| matches!(rtype, CNAME | DNAME | RRSIG))
@@ -387,7 +387,7 @@ pub const ALL: &[Rule] = &[
     },
 ];
 
-/// Whether an answer is to a question about all classes: nothing says how long an absence may be remembered there.
+/// Whether an answer is to a question about all classes. Such an answer has no SOA record for negative caching.
 fn all_classes(answer: &Answer) -> bool {
     answer.question.ends_with(&[0, 255])
 }
@@ -396,13 +396,13 @@ fn is_nsec3(rtype: u16) -> bool {
     matches!(rtype, NSEC3 | RRSIG)
 }
 
-/// Whether an answer of the reference is an error without anything but its header.
+/// Whether an answer of the reference is an error with only a header.
 fn is_bare_error(reference: &Answer) -> bool {
     let is_known = matches!(reference.rcode(), FORMERR | NXDOMAIN | NOTIMP | REFUSED);
     is_known && reference.question == [0, 0] && reference.sections.iter().all(Vec::is_empty)
 }
 
-/// Whether the answers differ in the proof alone of what both deny, and only that of the tested server holds.
+/// Whether the answers differ only in the proof of the same denial, and only the tested server's proof is valid.
 fn proves_more(case: &Case<'_>) -> bool {
     let is_proof = |rtype: u16| matches!(rtype, NSEC | NSEC3 | RRSIG);
     case.wholes().is_some_and(|(a, b)| {
@@ -414,7 +414,7 @@ fn proves_more(case: &Case<'_>) -> bool {
         && !case.is_proven(&case.reference)
 }
 
-/// Whether the tested server's answer alone was truncated, and had to be.
+/// Whether only the tested server's answer was truncated, and had to be.
 fn is_cut_short(case: &Case<'_>) -> bool {
     case.both()
         .is_some_and(|(a, b)| a.flags & FLAGS == b.flags & FLAGS | TC)

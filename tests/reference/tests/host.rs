@@ -1,4 +1,4 @@
-//! The comparison on the host: NSD from Debian's package, and mayfly's own code in this very process.
+//! The comparison on the host: NSD from Debian's package, and mayfly's own code in this process.
 #![allow(clippy::unwrap_used)]
 
 mod server;
@@ -28,12 +28,12 @@ fn mayfly_agrees_with_nsd() {
     let report = Report::new(&questions, &tested, &reference).unwrap();
     println!("{}", report.text());
     assert!(report.answered > COUNT * 9 / 10, "{}", report.answered);
-    // What is looked at by itself is there to be looked at.
+    // Denials must occur, or the check of proofs would check nothing.
     assert!(report.denials > COUNT / 20, "{}", report.denials);
     assert!(report.is_clean());
 }
 
-/// What differs between NSD and itself would be the comparison's own error.
+/// A difference between NSD and itself would be an error of the comparison.
 #[test]
 fn nsd_agrees_with_itself() {
     let nsd = Nsd::start(Path::new(SITE), TRANSFERS, &|_| {}).unwrap();

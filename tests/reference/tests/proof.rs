@@ -1,4 +1,4 @@
-//! What mayfly denies it proves; and a proof of which a part is missing, or which is another's, is none.
+//! mayfly proves its denials. A proof that lacks a part, or that belongs to another name, is invalid.
 #![allow(clippy::unwrap_used)]
 
 mod server;
@@ -36,22 +36,23 @@ fn ask(name: &str, qtype: u16) -> Answer {
     Answer::parse(answers[0].as_ref().unwrap()).unwrap()
 }
 
-/// Names below each signed zone's apex, a type, the RCODE, and how many sets the proof has there: NSEC, NSEC3, NSEC3 with opt-out.
+/// Names below each signed zone's apex, a type, the RCODE, and the number of RRsets of the proof there: NSEC, NSEC3,
+/// NSEC3 with opt-out.
 const DENIED: [(&str, u16, u16, [usize; 3]); 10] = [
-    // Nothing of the name, and no wildcard.
+    // No such name, and no wildcard.
     ("nothing", A, 3, [2, 3, 3]),
     ("x.y.nothing", A, 3, [2, 3, 3]),
     ("exists.exists.wild", A, 3, [2, 3, 3]),
     // No such type.
     ("mail", TXT, 0, [1, 1, 1]),
     ("y.ent", A, 0, [1, 1, 1]),
-    // No such type at the wildcard, and at what it stands in for.
+    // No such type at the wildcard, for a name that the wildcard matches.
     ("any.wild", NS, 0, [2, 3, 3]),
     // Beyond a DNAME.
     ("nothing.dname", A, 3, [2, 3, 3]),
-    // A wildcard stands in.
+    // A wildcard matches.
     ("any.wild", A, 0, [1, 1, 1]),
-    // The parent says that a delegation is not signed; opt-out does not even say that it is there.
+    // The parent says that a delegation is unsigned; opt-out does not even prove that it exists.
     ("insecure", DS, 0, [1, 1, 2]),
     // An empty name above such a delegation.
     ("down", A, 0, [1, 1, 2]),
@@ -78,13 +79,13 @@ fn every_part_of_a_proof_is_needed() {
                 .filter(|r| of_proof(r.rtype))
                 .collect();
             owners.dedup_by_key(|r| &r.owner);
-            // Two of the three that RFC 5155 asks for may be one.
+            // Two of the three records that RFC 5155 asks for may be the same.
             assert!((1..=sets[column]).contains(&owners.len()), "{about}");
             for owner in owners {
                 let mut less = answer.clone();
                 less.sections[1].retain(|r| r.owner != owner.owner || r.rtype == SOA);
                 let held = check(&less, &name, qtype);
-                // Where opt-out covers a name, a proof that lacks the wildcard's part is less, and yet not none.
+                // Where opt-out covers a name, a proof without the wildcard's part is weaker, but still valid.
                 let is_less = column == 2 && held == Ok(Held::LeftOut) && expected == Held::Whole;
                 assert!(held.is_err() || is_less, "without {owner}: {about}");
                 let mut unsigned = answer.clone();

@@ -1,4 +1,4 @@
-//! What mayfly packs of zone files, beside what NSD reads in them.
+//! Compares the records that mayfly packs from zone files with those that NSD reads.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -10,13 +10,13 @@ use mayfly_pack::{Options, pack_dir, print_records};
 use mayfly_reference::SITE;
 use mayfly_site::Pack;
 
-/// Zone files of the kinds that other people write.
+/// The folder of zone files as they are found in the wild.
 const FAMILIES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/families");
 
 /// A record: owner, TTL, type and data.
 type Record = (String, String, String, String);
 
-/// Where the two differ for a reason: zone, owner, what NSD has, what mayfly has. Nothing else may differ.
+/// Known differences with a reason: zone, owner, NSD's data, mayfly's data, reason. No other difference is allowed.
 const DIFFERENT: &[(&str, &str, &str, &str, &str)] = &[
     (
         "svcb.test",
@@ -48,7 +48,7 @@ const DIFFERENT: &[(&str, &str, &str, &str, &str)] = &[
     ),
 ];
 
-/// What mayfly has in a pack of a site.
+/// mayfly's records in the pack of a site.
 fn packed(site: &Path) -> Vec<Record> {
     let packed = pack_dir(site, &Options::default()).unwrap();
     let octets = packed.to_vec().unwrap();
@@ -68,7 +68,7 @@ fn packed(site: &Path) -> Vec<Record> {
     text.lines().map(record).collect()
 }
 
-/// What NSD has of a zone: `nsd-checkzone -p` prints names below `$ORIGIN`, owners once, and SOA in two lines.
+/// NSD's records of a zone. `nsd-checkzone -p` prints names below `$ORIGIN`, owners once, and SOA in two lines.
 fn reference(name: &str, file: &Path) -> Vec<Record> {
     let mut command = host_command(Set::Servers, "usr/sbin/nsd-checkzone", &|_| {}).unwrap();
     command.arg("-p").arg(name).arg(file.file_name().unwrap());
@@ -87,7 +87,7 @@ fn reference(name: &str, file: &Path) -> Vec<Record> {
             name.clone_into(&mut origin);
             continue;
         }
-        // The type of what NSD prints as bytes has a blank behind it.
+        // NSD adds a space after the type of data that it prints as bytes.
         let mut columns = line.splitn(4, '\t');
         let first = columns.next().unwrap();
         if !first.is_empty() {
@@ -128,7 +128,7 @@ fn ends_with_dot(name: &str) -> bool {
     })
 }
 
-/// Names of data and owners with the same escapes whoever has written them: all but letters, digits, `-`, `_` and `*` as `\DDD`.
+/// Rewrites the escapes in names to one form: all but letters, digits, `-`, `_` and `*` as `\DDD`.
 fn same_escapes(text: &str) -> String {
     let names = text.split(' ').map(|word| {
         if !ends_with_dot(word) || word.starts_with('"') {
@@ -162,7 +162,7 @@ fn same_escapes(text: &str) -> String {
     names.collect::<Vec<_>>().join(" ")
 }
 
-/// A record with bytes for data, by packing it so and asking how it is printed.
+/// Converts a record with data in bytes to text, by packing it and printing it.
 fn in_text(record: &Record) -> String {
     let site = tempfile::TempDir::new().unwrap();
     std::fs::create_dir(site.path().join("zones")).unwrap();
@@ -176,7 +176,8 @@ fn in_text(record: &Record) -> String {
     found.unwrap().3
 }
 
-/// All records of a site's zones, sorted, by NSD and by mayfly; with what differs for a reason made the same.
+/// Compares all records of a site's zones, as read by NSD and by mayfly, except for known differences. Returns their
+/// number.
 fn compare(site: &Path) -> usize {
     let ours = packed(site);
     let mut zones = BTreeMap::new();
@@ -240,7 +241,7 @@ fn zones_that_others_write_are_what_nsd_reads() {
     assert!(compare(Path::new(FAMILIES)) > 150);
 }
 
-/// Of each type what its data is made of, for the generator.
+/// The fields of each type's data, for the generator.
 const SHAPES: &[(&str, &str)] = &[
     ("A", "ipv4"),
     ("NS", "name"),
@@ -297,7 +298,7 @@ const SHAPES: &[(&str, &str)] = &[
     ("TYPE65280", "generic"),
 ];
 
-/// Makes up zones, the same ones for the same seed.
+/// Generates zones, the same ones for the same seed.
 struct Generator(fastrand::Rng);
 
 impl Generator {
@@ -332,7 +333,7 @@ impl Generator {
     }
 
     fn base64(&mut self) -> String {
-        // Whole groups need no padding, and any of their letters will do.
+        // Whole groups need no padding, and any letters are valid.
         const LETTERS: &[u8; 64] =
             b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
         let count = 4 * self.0.usize(1..20);

@@ -1,4 +1,4 @@
-//! A service between its births, and the daemon between its own.
+//! Services through sleep and death, and the daemon through restarts.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -37,10 +37,11 @@ pub(super) fn takeover(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// The daemon is killed after each of its requests to xenstored in turn: as it starts, makes a guest ahead, gives one its name, suspends
-/// one, lets it go on, removes one. Whatever it was about, the next daemon serves both services, and nothing stays.
+/// The daemon is killed after each of its requests to xenstored in turn: during start, making a pooled guest, giving
+/// one its name, suspending one, resuming one, and removing one. After each, the next daemon serves both services, and
+/// nothing is left.
 pub(super) fn killed_anywhere(place: &Place) -> Result<()> {
-    // Requests of all that; more of them are none of it.
+    // Go through the requests of all that. Beyond them, the daemon lives.
     let step = if crate::is_long() { 1 } else { 23 };
     let one = Ipv4Addr::new(10, 0, 2, 81);
     let services =
@@ -51,7 +52,7 @@ pub(super) fn killed_anywhere(place: &Place) -> Result<()> {
         place.lab.shell(&flush)?;
         summoned.write("pool = 1", &services)?;
         summoned.spawn_to(LOG, &format!("HATCH_KILL_AFTER={requests}"))?;
-        // Both are born, sleep, and are woken; at some request of that it ends.
+        // Both are born, sleep, and are woken. The daemon ends at one of the requests.
         let ask = format!(
             "wget -q -T 3 -O /dev/null http://{GUEST}/; wget -q -T 3 -O /dev/null http://{one}/"
         );
@@ -59,7 +60,7 @@ pub(super) fn killed_anywhere(place: &Place) -> Result<()> {
             "for n in 1 2 3 4; do kill -0 $(cat {PID}) 2>/dev/null || break; ({ask}) & sleep 4; done; kill -0 $(cat {PID}) 2>/dev/null && echo lives; true"
         );
         let lives = place.lab.shell(&script)?.contains("lives");
-        // What its processes were that may be left has no daemon any more.
+        // End processes of the daemon that may be left.
         summoned.signal("KILL").ok();
         let number = || format!("killed after {requests} requests");
         summoned.spawn().with_context(number)?;
@@ -83,7 +84,7 @@ pub(super) fn failures(place: &Place) -> Result<()> {
     let two = Ipv4Addr::new(10, 0, 2, 82);
     let services = [
         www(),
-        // A word that the guest does not survive.
+        // A word at which the guest crashes.
         service("one", one, "cmdline = \"ip=nonsense\""),
         service("two", two, "").replace("/guest/mayfly", "/guest/nowhere"),
     ];
@@ -97,7 +98,7 @@ pub(super) fn failures(place: &Place) -> Result<()> {
     let trouble = two["last_trouble"].as_str().unwrap_or_default();
     ensure!(trouble.contains("/guest/nowhere"), "it is {two}");
     summoned.page()?;
-    // It is tried again in its time, and then later.
+    // It is tried again after a pause, and then after a longer one.
     summoned.asleep("one")?;
     summoned.query("one.example.test")?;
     summoned.until("one", |one| one["failures"] == 2)?;
@@ -112,7 +113,7 @@ pub(super) fn caps(place: &Place) -> Result<()> {
     summoned.query("one.example.test")?;
     summoned.until("one", |one| one["state"] == "queued")?;
     ensure!(summoned.totals()?["running"] == 1);
-    // As soon as the other one sleeps it is there, and so is who waits for it.
+    // It is started as soon as the other one sleeps, and its waiting client is served.
     summoned.get(one)?;
     let one = summoned.status("one")?;
     ensure!(one["births"] == 1, "it is {one}");
@@ -126,7 +127,7 @@ pub(super) fn reload(place: &Place) -> Result<()> {
     summoned.page()?;
     summoned.get(two)?;
     let domid = summoned.status("www")?["domid"].clone();
-    // What is wrong changes nothing.
+    // A wrong file changes nothing.
     summoned.write("nonsense = 1", &www())?;
     summoned.signal("HUP")?;
     summoned.logged("not reloaded")?;
@@ -148,7 +149,7 @@ pub(super) fn reload(place: &Place) -> Result<()> {
 
 pub(super) fn connection(place: &Place) -> Result<()> {
     let summoned = Summoned::start(place, "", &www())?;
-    // A client that says nothing.
+    // A silent client.
     place.lab.shell(&format!(
         "(sleep 6 | nc {GUEST} 80 >/dev/null) </dev/null >/dev/null 2>&1 &"
     ))?;
@@ -163,7 +164,8 @@ pub(super) fn connection(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// A guest is asked for its connections after two seconds, and goes half a second later: clients come around both.
+/// A guest is asked for its connections after two seconds, and removed half a second later. Clients come around both
+/// times.
 pub(super) fn at_the_end(place: &Place) -> Result<()> {
     let summoned = Summoned::start(place, "", &www())?;
     let rounds = crate::cycles(5)?.clamp(5, 100);
@@ -232,12 +234,12 @@ pub(super) fn suspend(place: &Place) -> Result<()> {
     }
     let syns = syns(&place.lab)? - before;
     ensure!(syns == 6, "6 connections, {syns} SYNs");
-    // What the bridge sends to all meanwhile does not wait for it: a queue that stands still would take its carrier.
+    // Broadcasts on the bridge are not queued for the suspended guest: a full queue would take its carrier.
     let flood = "for n in $(seq 90 99); do ping -c 1 -W 1 10.0.2.$n >/dev/null & done; wait";
     place.lab.shell(flood)?;
     summoned.page()?;
     summoned.until("www", still(6))?;
-    // Nobody else would let it go on.
+    // Without the daemon, the guest would stay suspended, so the daemon resumes it.
     summoned.signal("TERM")?;
     place.lab.shell(&format!(
         "while kill -0 $(cat {PID}) 2>/dev/null; do sleep 0.1; done"
@@ -248,7 +250,7 @@ pub(super) fn suspend(place: &Place) -> Result<()> {
     summoned.spawn()?;
     let www = summoned.until("www", still(0))?;
     ensure!(www["domid"] == domid, "it was {domid} and is {www}");
-    // Who dies can't let it go on: who comes next finds it.
+    // A killed daemon cannot resume it. The next daemon finds it.
     summoned.signal("KILL")?;
     summoned.spawn()?;
     summoned.page()?;

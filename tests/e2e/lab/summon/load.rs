@@ -1,4 +1,4 @@
-//! Many services, and clients that mean ill.
+//! Many services, and hostile clients.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use mayfly_lab::{BRIDGE, DOM0, GUEST, static_program};
 
 use super::*;
 
-/// Has somebody who means ill at work for some seconds, and asks an honest service meanwhile; gives what the first says.
+/// Runs an attack for some seconds, and queries an honest service meanwhile. Returns the attacker's output.
 pub(crate) fn abused(summoned: &Summoned<'_>, words: &[&str], honest: Ipv4Addr) -> Result<String> {
     const ABUSE: &str = "/guest/abuse";
     let program = static_program("mayfly-abuse", "mayfly-abuse")?;
@@ -47,7 +47,7 @@ pub(super) fn query_flood(place: &Place) -> Result<()> {
     let totals = summoned.totals()?;
     let www = summoned.status("www")?;
     println!("{totals}");
-    // What does not exist has woken nobody; what does, once in each of its lives.
+    // Unknown names have woken no service; a known name has, once in each of its lives.
     ensure!(
         www["births"].as_u64().is_some_and(|births| births <= 5),
         "it is {www}"
@@ -70,7 +70,7 @@ pub(super) fn syn_flood(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// Random clients of many services that sleep after two seconds: all are answered, and nothing is left.
+/// Random clients of many services that sleep after two seconds. All are answered, and nothing is left.
 pub(super) fn fifty(place: &Place) -> Result<()> {
     let seconds = if crate::is_long() { 600 } else { 15 };
     let services: Vec<String> = (0..50)
@@ -78,7 +78,7 @@ pub(super) fn fifty(place: &Place) -> Result<()> {
         .collect();
     let limits = "[daemon.limits]\nbirths_per_second = 100\nburst = 100\nbirths_per_prefix = 1000";
     let summoned = Summoned::start(place, limits, &services.concat())?;
-    // The first of each leaves what stays for good.
+    // The first birth leaves what remains for good.
     summoned.get(Ipv4Addr::new(10, 0, 2, 100))?;
     summoned.asleep("s0")?;
     let before = crate::hatch::state(place)?;
@@ -114,14 +114,15 @@ pub(super) fn fifty(place: &Place) -> Result<()> {
     crate::hatch::returns(place, &before)?;
     let after = taken(&summoned)?;
     println!("KiB of dom0, xenstored and hatch: {memory:?} became {after:?}");
-    // Allocators keep some of what they once needed, dom0's kernel 0.1 MiB for each birth at first; what goes on growing shows in the long run.
+    // Allocators keep some memory, and dom0's kernel 0.1 MiB for each birth at first. Continuing growth shows in the
+    // long run.
     for ((before, after), may_grow) in memory.iter().zip(&after).zip([64 << 10, 4 << 10, 4 << 10]) {
         ensure!(after - before <= may_grow, "{before} KiB became {after}");
     }
     Ok(())
 }
 
-/// Memory that dom0 has given out, and that xenstored and the daemon have resident, in KiB.
+/// The memory in use in dom0, and the resident memory of xenstored and of the daemon, in KiB.
 pub(super) fn taken(summoned: &Summoned<'_>) -> Result<[i64; 3]> {
     let script = format!(
         "awk '/^MemTotal:/ {{ all = $2 }} /^MemAvailable:/ {{ print all - $2 }}' /proc/meminfo

@@ -1,4 +1,4 @@
-//! What wakes a service, and what does not.
+//! The packets that wake a service, and those that do not.
 
 use std::time::Instant;
 
@@ -8,12 +8,12 @@ use mayfly_summon::wire::frame::{What, look};
 
 use super::*;
 
-/// How many cold starts of each kind are tried.
+/// The number of cold starts of each kind.
 pub(super) fn starts() -> Result<u32> {
     Ok(crate::cycles(10)?.clamp(5, 200))
 }
 
-/// SYNs to services that the capture at the network card has.
+/// The number of SYNs to services in the capture at the network card.
 pub(super) fn syns(lab: &Lab) -> Result<usize> {
     let frames = lab.captured()?;
     let seen = frames.iter().filter_map(|frame| look(frame));
@@ -21,14 +21,14 @@ pub(super) fn syns(lab: &Lab) -> Result<usize> {
     Ok(syns.count())
 }
 
-/// Each connection is to a service that is not there, and there are no more SYNs than connections: none was sent twice.
+/// Each connection is to a sleeping service, and there are as many SYNs as connections, so none was sent twice.
 pub(super) fn cold_starts(place: &Place, is_asked: bool) -> Result<()> {
     let name = |n: u32| format!("s{n}");
     let services = (0..CIRCLE).map(|n| service(&name(n), *http(n).ip(), ""));
     let limits = "[daemon.limits]\nbirths_per_prefix = 1000";
     let services: Vec<String> = services.collect();
     let summoned = Summoned::start(place, limits, &services.concat())?;
-    // As often as it was born, it has gone again.
+    // A service is gone when it has died as often as it was born.
     let is_gone = |n: u32, births: u32| {
         summoned.until(&name(n), |one| {
             one["state"] == "asleep" && one["births"] == births && one["deaths"] == births
@@ -74,7 +74,7 @@ pub(super) fn by_query(place: &Place) -> Result<()> {
     cold_starts(place, true)
 }
 
-/// The kernel counts SYNs that it sent again.
+/// Uses the kernel's count of retransmitted SYNs.
 pub(super) fn by_dom0(place: &Place) -> Result<()> {
     const AGAIN: &str = "awk '/^TcpExt:/ { if (n) print $at; else for (i = 1; i <= NF; i++) if ($i == \"TCPSynRetrans\") at = i; n = 1 }' /proc/net/netstat";
     let summoned = Summoned::start(place, "", &www())?;

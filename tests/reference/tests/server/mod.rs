@@ -1,4 +1,4 @@
-//! mayfly's own code, in this very process.
+//! mayfly's own code, in this process.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -10,10 +10,10 @@ use mayfly_reference::client::Answers;
 use mayfly_reference::questions::{Question, Transport};
 use mayfly_site::Pack;
 
-/// Any time: cookies are as old as it.
+/// The time of the test, which cookies contain.
 const NOW: u64 = 1_767_225_600;
 
-/// What the guest would answer.
+/// The answers of the guest's code.
 pub(crate) fn mayfly(questions: &[Question]) -> Answers {
     let pack = pack_dir(Path::new(SITE), &Options::default())
         .unwrap()
