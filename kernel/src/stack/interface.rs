@@ -154,18 +154,14 @@ impl<P: Pages> Stack<'_, P> {
     /// lease ends or a server says otherwise (RFC 2131 section 3.2): most often it is the same network.
     pub(super) fn restart_dhcp(&mut self, is_same_interface: bool, now: Instant) {
         let Some(handle) = self.dhcp else { return };
-        let socket = self.sockets.get_mut::<dhcpv4::Socket<'_>>(handle);
-        socket.reset();
+        self.sockets.get_mut::<dhcpv4::Socket<'_>>(handle).reset();
         let said = core::mem::take(&mut self.dhcp_said);
         self.dhcp_kept = said.ends.or(self.dhcp_kept);
-        self.dhcp_since = now;
-        if is_same_interface && self.dhcp_kept.is_some() {
-            // For the client it is gone, and is not taken away here.
-            let _ = socket.poll();
-        } else {
-            self.dhcp_kept = None;
-            self.poll_dhcp(now);
+        if !is_same_interface && self.dhcp_kept.is_some() {
+            self.take_lease(None, now);
         }
+        self.dhcp_since = now;
+        self.poll_dhcp(now);
     }
 
     /// Takes what the DHCP client has come to.
@@ -181,6 +177,8 @@ impl<P: Pages> Stack<'_, P> {
                 return;
             }
             Some(dhcpv4::Event::Configured(lease)) => Some((lease.address, lease.router)),
+            // The client has begun anew, and the address stays.
+            Some(dhcpv4::Event::Deconfigured) if self.dhcp_kept.is_some() => return,
             Some(dhcpv4::Event::Deconfigured) => {
                 self.dhcp_since = now;
                 None

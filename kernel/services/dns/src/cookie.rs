@@ -1,7 +1,7 @@
 //! Server cookies (RFC 7873) of the interoperable form (RFC 9018).
 
 use core::hash::Hasher;
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr};
 
 use siphasher::sip::SipHasher24;
 
@@ -76,7 +76,14 @@ fn make(
     cookie
 }
 
+/// A number that depends on the secret and tells nothing of it: the hash of a cookie of version 0, which nobody is given.
+pub(super) fn seed(secret: &[u8; 16]) -> u64 {
+    let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    u64::from_le_bytes(hash(&[0; COOKIE_LEN], secret, nobody))
+}
+
 /// SipHash-2-4 over client cookie, version, reserved, timestamp and client address.
+#[inline(never)]
 fn hash(cookie: &[u8; COOKIE_LEN], secret: &[u8; 16], address: IpAddr) -> [u8; 8] {
     let mut hasher = SipHasher24::new_with_key(secret);
     hasher.write(&cookie[..16]);

@@ -25,8 +25,6 @@
 use core::net::IpAddr;
 use core::num::NonZeroU16;
 
-use siphasher::sip::SipHasher24;
-
 use self::compose::{Fault, Owner, Writer};
 use self::cookie::Cookie;
 use self::lookup::Lookup;
@@ -201,11 +199,8 @@ impl Server {
     /// A server that has not done anything yet.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        // A number from which the cookies' secret can't be found.
-        let hasher = SipHasher24::new_with_key(&config.cookie_secret);
-        let seed = hasher.hash(b"rate limit");
         Self {
-            limiter: Limiter::new(config.rate_limit, seed),
+            limiter: Limiter::new(config.rate_limit, cookie::seed(&config.cookie_secret)),
             config,
             tails: Tails::new(),
             stats: Stats::default(),
