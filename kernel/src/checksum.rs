@@ -83,6 +83,63 @@ impl Sum {
     }
 }
 
+/// A protocol whose messages have a checksum over addresses and content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// RFC 9293 section 3.1.
+    Tcp,
+    /// RFC 768.
+    Udp,
+    /// RFC 4443 section 2.3.
+    Icmp6,
+}
+
+impl Protocol {
+    /// Its number, and where the checksum is in a message.
+    const fn number_and_place(self) -> (u8, usize) {
+        match self {
+            Self::Tcp => (6, 16),
+            Self::Udp => (17, 6),
+            Self::Icmp6 => (58, 2),
+        }
+    }
+}
+
+/// Writes the checksum of an IPv4 header in which it is 0.
+#[inline]
+pub fn finish_ipv4(header: &mut [u8]) {
+    let checksum = Sum::default().with(header).checksum();
+    if let Some(field) = header.get_mut(10..12) {
+        field.copy_from_slice(&checksum);
+    }
+}
+
+/// Writes the checksums of a packet in which they are 0: the IPv4 header's, if it is one, without options, and the
+/// message's. What is `blank` gets the sum of the pseudo-header alone, and whoever sends it on does the rest.
+#[inline]
+pub fn finish(header: &mut [u8], message: &mut [u8], protocol: Protocol, blank: bool) {
+    let addresses = if header.first().is_some_and(|first| first >> 4 == 4) {
+        finish_ipv4(header);
+        header.get(12..20)
+    } else {
+        header.get(8..40)
+    };
+    let (number, place) = protocol.number_and_place();
+    let pseudo = Sum::message(addresses.unwrap_or(&[]), number, message.len());
+    let checksum = if blank {
+        pseudo.fold()
+    } else {
+        match pseudo.with(message).checksum() {
+            // Zero would say that there is none.
+            [0, 0] if protocol == Protocol::Udp => [0xff; 2],
+            checksum => checksum,
+        }
+    };
+    if let Some(field) = message.get_mut(place..place + 2) {
+        field.copy_from_slice(&checksum);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,7 +27,7 @@ use smoltcp::wire::{
     TcpPacket, UdpPacket,
 };
 
-use crate::checksum::Sum;
+use crate::checksum::{Protocol, Sum, finish};
 use crate::timeline::{Phase, Timeline};
 
 /// Room for the longest frame without scatter-gather, a VLAN tag included.
@@ -360,35 +360,12 @@ fn sequence_end(packet: &[u8], ipv4: bool) -> Option<u32> {
 
 /// Writes the checksums of a TCP packet whose fields for them are 0; says what is left to the back end.
 fn finish_tcp(packet: &mut [u8], ipv4: bool, segment: Option<u16>, features: Features) -> Offload {
-    const AT: usize = 16;
-    const TCP: u8 = 6;
     let header = if ipv4 { IPV4_HEADER } else { IPV6_HEADER };
     let Some((header, message)) = packet.split_at_mut_checked(header) else {
         return Offload::None;
     };
-    let addresses = if ipv4 {
-        let checksum = Sum::default().with(header).checksum();
-        if let Some(field) = header.get_mut(10..12) {
-            field.copy_from_slice(&checksum);
-        }
-        header.get(12..20)
-    } else {
-        header.get(8..40)
-    };
-    let blank = if ipv4 {
-        features.checksum4
-    } else {
-        features.checksum6
-    };
-    let pseudo = Sum::message(addresses.unwrap_or(&[]), TCP, message.len());
-    let checksum = if blank {
-        pseudo.fold()
-    } else {
-        pseudo.with(message).checksum()
-    };
-    if let Some(field) = message.get_mut(AT..AT + 2) {
-        field.copy_from_slice(&checksum);
-    }
+    let blank = features.completes_checksum(ipv4);
+    finish(header, message, Protocol::Tcp, blank);
     match segment {
         Some(size) => Offload::Segment(size),
         None if blank => Offload::Checksum,

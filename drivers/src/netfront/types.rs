@@ -60,6 +60,15 @@ pub struct Features {
     pub segment: bool,
 }
 
+impl Features {
+    /// Whether the back end completes transport checksums over IPv4, or over IPv6.
+    #[must_use]
+    #[inline]
+    pub fn completes_checksum(self, ipv4: bool) -> bool {
+        if ipv4 { self.checksum4 } else { self.checksum6 }
+    }
+}
+
 /// The reason for which a frame was not queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendError {

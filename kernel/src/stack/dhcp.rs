@@ -9,7 +9,7 @@
 use smoltcp::socket::dhcpv4::RetryConfig;
 use smoltcp::time::{Duration, Instant};
 
-use crate::checksum::Sum;
+use crate::checksum::finish_ipv4;
 use crate::nic::{IPV4_HEADER, Mac};
 use mayfly_drivers::netfront::ETHERNET_HEADER;
 
@@ -175,8 +175,7 @@ impl<'m> Message<'m> {
         ip[..12].copy_from_slice(&[0x45, 0, c, d, 0, 0, 0x40, 0, 64, 17, 0, 0]);
         ip[12..16].copy_from_slice(&self.server);
         ip[16..].fill(0xff);
-        let checksum = Sum::default().with(ip).checksum();
-        ip[10..12].copy_from_slice(&checksum);
+        finish_ipv4(ip);
         // No checksum: the datagram's own was verified when it came.
         udp.copy_from_slice(&[0, 67, 0, 68, a, b, 0, 0]);
         ETHERNET_HEADER + IPV4_HEADER + UDP_HEADER + length

@@ -10,7 +10,7 @@ use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{IpAddress, IpCidr, Ipv6Address, Ipv6Packet};
 
 use crate::announce::{group_mac, solicited_node};
-use crate::checksum::Sum;
+use crate::checksum::{Protocol, Sum, finish};
 use crate::nic::{IPV6_HEADER, Mac, Tx, ethernet_header};
 
 /// ff02::16, where version 2 reports go (RFC 3810 section 5.2.14).
@@ -87,7 +87,7 @@ pub(super) fn report<H: Hypervisor>(report: Report, addresses: &[IpCidr], tx: &m
             let mut message = [0; MESSAGE_1];
             message[0] = REPORT_1;
             message[8..].copy_from_slice(&group.octets());
-            send(from, group, &mut message, tx);
+            send(from, group, &message, tx);
         }
         return;
     }
@@ -101,18 +101,13 @@ pub(super) fn report<H: Hypervisor>(report: Report, addresses: &[IpCidr], tx: &m
         record[0] = kind;
         record[4..].copy_from_slice(&group.octets());
     }
-    if let Some(message) = message.get_mut(..length) {
+    if let Some(message) = message.get(..length) {
         send(from, ALL_ROUTERS, message, tx);
     }
 }
 
 /// Sends an MLD message, whose checksum is 0, to a group.
-fn send<H: Hypervisor>(from: Ipv6Address, to: Ipv6Address, message: &mut [u8], tx: &mut Tx<'_, H>) {
-    let sum = Sum::pseudo_header(&from.into(), &to.into(), ICMPV6, message.len());
-    let checksum = sum.with(message).checksum();
-    if let Some(field) = message.get_mut(2..4) {
-        field.copy_from_slice(&checksum);
-    }
+fn send<H: Hypervisor>(from: Ipv6Address, to: Ipv6Address, message: &[u8], tx: &mut Tx<'_, H>) {
     let headers = ETHERNET_HEADER + IPV6_HEADER + ALERT.len();
     let (length, own) = (headers + message.len(), tx.mac());
     let [.., a, b] = (ALERT.len() + message.len()).to_be_bytes();
@@ -131,6 +126,7 @@ fn send<H: Hypervisor>(from: Ipv6Address, to: Ipv6Address, message: &mut [u8], t
     alert.copy_from_slice(&ALERT);
     if let Some(payload) = payload.get_mut(..message.len()) {
         payload.copy_from_slice(message);
+        finish(ip, payload, Protocol::Icmp6, false);
     }
     if frame.send(length, Offload::None).is_ok() {
         tx.sent();

@@ -9,14 +9,14 @@ use mayfly_drivers::netfront::{ETHERNET_HEADER, Offload};
 use smoltcp::wire::IpAddress;
 
 use super::frame::Path;
-use crate::checksum::Sum;
+use crate::checksum::{Protocol, finish};
 use crate::nic::{IPV4_HEADER, IPV6_HEADER, Tx, ethernet_header};
 use mayfly_dns::{Client, Server, Transport};
 use mayfly_site::Zones;
 use mayfly_stream::Millis;
 
 const UDP_HEADER: usize = 8;
-/// Octets of the longest answer that is composed.
+/// Bytes of the longest answer that is composed.
 const ANSWER_MAX: usize = 1452;
 const UDP: u8 = 17;
 const HOP_LIMIT: u8 = 64;
@@ -31,10 +31,9 @@ pub(super) fn answer<H: Hypervisor>(
     query: &[u8],
     tx: &mut Tx<'_, H>,
 ) -> bool {
-    let (ip_header, blank) = match path.from {
-        IpAddress::Ipv4(_) => (IPV4_HEADER, tx.features().checksum4),
-        IpAddress::Ipv6(_) => (IPV6_HEADER, tx.features().checksum6),
-    };
+    let is_ipv4 = matches!(path.from, IpAddress::Ipv4(_));
+    let ip_header = if is_ipv4 { IPV4_HEADER } else { IPV6_HEADER };
+    let blank = tx.features().completes_checksum(is_ipv4);
     // Nothing is fragmented: what does not fit the MTU is truncated.
     let room = tx.mtu().saturating_sub(ip_header + UDP_HEADER);
     let headers = ETHERNET_HEADER + ip_header + UDP_HEADER;
@@ -43,7 +42,10 @@ pub(super) fn answer<H: Hypervisor>(
     let Some(mut frame) = tx.frame(headers + room.min(ANSWER_MAX)) else {
         return false;
     };
-    let Some((header, answer)) = frame.bytes().split_at_mut_checked(headers) else {
+    let Some((header, datagram)) = frame.bytes().split_at_mut_checked(headers - UDP_HEADER) else {
+        return false;
+    };
+    let Some((udp, answer)) = datagram.split_first_chunk_mut::<UDP_HEADER>() else {
         return false;
     };
     let client = Client {
@@ -51,27 +53,31 @@ pub(super) fn answer<H: Hypervisor>(
         transport: Transport::Udp,
     };
     let written = server.answer(zones, now, unix_seconds, client, query, answer);
-    let Some(answer) = written.and_then(|length| answer.get(..length)) else {
+    let Some(length) = written else {
         return false;
     };
-    let length = answer.len();
-    let (ethernet, header) = header.split_at_mut(ETHERNET_HEADER);
-    let (ip, udp) = header.split_at_mut(ip_header);
-    let is_ipv4 = ip_header == IPV4_HEADER;
+    let length = UDP_HEADER + length;
+    let [.., a, b] = length.to_be_bytes();
+    let [c, d] = path.from_port.to_be_bytes();
+    *udp = [0, 53, c, d, a, b, 0, 0];
+    let (ethernet, ip) = header.split_at_mut(ETHERNET_HEADER);
     ethernet_header(ethernet, path.mac, own, is_ipv4);
-    ip_header_of(ip, path, UDP_HEADER + length);
-    udp_header(udp, path, answer, blank);
+    ip_header_of(ip, path, length);
+    let Some(datagram) = datagram.get_mut(..length) else {
+        return false;
+    };
+    finish(ip, datagram, Protocol::Udp, blank);
     let offload = if blank {
         Offload::Checksum
     } else {
         Offload::None
     };
-    let sent = frame.send(headers + length, offload).is_ok();
+    let sent = frame.send(headers - UDP_HEADER + length, offload).is_ok();
     tx.sent();
     sent
 }
 
-/// Writes the IP header of an answer with so many octets of payload.
+/// Writes the IP header of an answer with so many bytes of payload, its checksum 0.
 fn ip_header_of(header: &mut [u8], path: &Path, payload: usize) {
     match (path.to, path.from) {
         (IpAddress::Ipv4(own), IpAddress::Ipv4(peer)) => {
@@ -84,8 +90,6 @@ fn ip_header_of(header: &mut [u8], path: &Path, payload: usize) {
             header[..12].copy_from_slice(&[0x45, 0, a, b, 0, 0, 0x40, 0, HOP_LIMIT, UDP, 0, 0]);
             header[12..16].copy_from_slice(&own.octets());
             header[16..].copy_from_slice(&peer.octets());
-            let checksum = Sum::default().with(header).checksum();
-            header[10..12].copy_from_slice(&checksum);
         }
         (IpAddress::Ipv6(own), IpAddress::Ipv6(peer)) => {
             let Some(header) = header.first_chunk_mut::<IPV6_HEADER>() else {
@@ -98,27 +102,4 @@ fn ip_header_of(header: &mut [u8], path: &Path, payload: usize) {
         }
         _ => {}
     }
-}
-
-/// Writes the UDP header of an answer; its checksum is the pseudo-header's sum if the rest is left to
-/// the back end.
-fn udp_header(header: &mut [u8], path: &Path, answer: &[u8], blank: bool) {
-    let Some(header) = header.first_chunk_mut::<UDP_HEADER>() else {
-        return;
-    };
-    let length = UDP_HEADER + answer.len();
-    let [.., a, b] = length.to_be_bytes();
-    let [c, d] = path.from_port.to_be_bytes();
-    *header = [0, 53, c, d, a, b, 0, 0];
-    let pseudo = Sum::pseudo_header(&path.to, &path.from, UDP, length);
-    let checksum = if blank {
-        pseudo.fold()
-    } else {
-        match pseudo.with(header).with(answer).checksum() {
-            // Zero would say that there is none (RFC 768).
-            [0, 0] => [0xff, 0xff],
-            checksum => checksum,
-        }
-    };
-    header[6..].copy_from_slice(&checksum);
 }
