@@ -11,7 +11,7 @@ use x86_64::VirtAddr;
 use x86_64::instructions::segmentation::{CS, SS, Segment};
 use x86_64::instructions::tables::load_tss;
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector};
-use x86_64::structures::idt::InterruptDescriptorTable;
+use x86_64::structures::idt::{Entry, InterruptDescriptorTable};
 use x86_64::structures::tss::TaskStateSegment;
 
 use crate::layout;
@@ -145,19 +145,21 @@ pub fn init() {
     IDT.call_once(idt).load();
 }
 
+/// Points an entry at its stub, on the exception stack. (Inlined, it would be 3 KiB for all of them.)
+#[inline(never)]
+fn point<F>(entry: &mut Entry<F>, vector: u64) {
+    let stubs = (&raw const exception_stubs).addr() as u64;
+    // SAFETY: the address is a stub of entry.s, which saves the
+    // registers and never returns, so the handler's type does not matter.
+    let options = unsafe { entry.set_handler_addr(VirtAddr::new(stubs + 16 * vector)) };
+    // SAFETY: IST slot 0 was filled in `init` with the top of a stack that is used for nothing else.
+    unsafe { options.set_stack_index(0) };
+}
+
 fn idt() -> InterruptDescriptorTable {
     let mut idt = InterruptDescriptorTable::new();
-    let stubs = (&raw const exception_stubs).addr() as u64;
-    let stub = |vector: u64| VirtAddr::new(stubs + 16 * vector);
-    /// Points an entry at its stub, on the exception stack.
     macro_rules! set {
-        ($($field:ident: $vector:expr),* $(,)?) => {$(
-            // SAFETY: the address is a stub of entry.s, which saves the
-            // registers and never returns, so the handler's type does not matter.
-            let options = unsafe { idt.$field.set_handler_addr(stub($vector)) };
-            // SAFETY: IST slot 0 was filled in `init` with the top of a stack that is used for nothing else.
-            unsafe { options.set_stack_index(0) };
-        )*};
+        ($($field:ident: $vector:expr),* $(,)?) => {$( point(&mut idt.$field, $vector); )*};
     }
     set! {
         divide_error: 0, debug: 1, non_maskable_interrupt: 2, breakpoint: 3, overflow: 4,
