@@ -28,7 +28,7 @@ pub(crate) const CASES: &[Case] = &[
     ),
 ];
 
-/// What is tried with oxenstored as well, which introduces guests otherwise.
+/// The cases that run with oxenstored as well, which introduces guests in another way.
 pub(crate) const OTHER_DOM0: &[Case] = &[FOUND];
 
 const FOUND: Case = (
@@ -148,7 +148,7 @@ fn life(place: &Place) -> Result<()> {
     place.nothing_left()
 }
 
-/// What others see of it, the guest having run first: and that it hears what they say.
+/// A guest that ran before xenstored knew of it is visible to other tools, and obeys their requests.
 fn found(place: &Place) -> Result<()> {
     let switch = Switch::start(place)?;
     for end in ["xl shutdown mayfly", "xl destroy mayfly"] {
@@ -171,12 +171,12 @@ fn found(place: &Place) -> Result<()> {
                 "for n in $(seq 600); do tty=$(xenstore-read {home}/console/tty); [ -c \"$tty\" ] && exit; usleep 100000; done; exit 1"
             ))?;
         }
-        // It has asked what the back end can do, and watches.
+        // It has advertised its control features, so its watches are set.
         lab.xenstore_wait(&format!("{home}/control/feature-poweroff"), BOUND)?;
         lab.shell(end)?;
         lab.shell("for n in $(seq 600); do xl domid mayfly 2>/dev/null || exit 0; xl list | grep -q 'mayfly.*--s' && exit; usleep 100000; done; exit 1")
             .with_context(|| end.to_owned())?;
-        // Who has shut down is still there; of who is gone hatch's index knows.
+        // A guest that was shut down still exists; hatch's index has one that is gone.
         let _ = place.hatch(&["destroy", "mayfly"])?;
         place.hatched(&["gc"])?;
     }

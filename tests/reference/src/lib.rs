@@ -1,7 +1,7 @@
 //! Asks two authoritative name servers the same questions, and compares their answers: header, question, the records of
 //! every section as sets, and EDNS. If an answer over UDP was truncated, the complete ones are compared. A difference
 //! must be allowed by a [rule](rules), which names the RFC; any other difference is an error in one of the servers. And
-//! all denials of the tested server in a signed zone must have a [proof](proof).
+//! all denials of the tested server in a signed zone must have a [proof].
 //!
 //! The questions are generated from the zones of `site/`. The same seed gives the same questions.
 #![forbid(unsafe_code)]

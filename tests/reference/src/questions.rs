@@ -71,7 +71,7 @@ impl Questions {
     /// The sequence of a seed.
     ///
     /// # Errors
-    /// A zone of [`ZONES`] is not a valid zone file.
+    /// A zone of [`ZONES`](crate::ZONES) is not a valid zone file.
     pub fn new(seed: u64) -> Result<Self> {
         Ok(Self {
             names: Names::of_site()?,
