@@ -100,24 +100,7 @@ impl Xen {
     /// # Errors
     /// Xen's.
     pub fn create(&mut self, new: &NewDomain) -> Result<u16, Error> {
-        let old = abi::xen_domctl_createdomain {
-            ssidref: abi::SECINITSID_DOMU,
-            handle: new.handle,
-            flags: abi::XEN_DOMCTL_CDF_HVM | abi::XEN_DOMCTL_CDF_HAP,
-            iommu_opts: 0,
-            max_vcpus: 1,
-            max_evtchn_port: 1023,
-            max_grant_frames: i32::from(new.grant_frames),
-            max_maptrack_frames: 0,
-            // Version 1 only: a table of prepared entries can't change its version under the back end.
-            grant_opts: 1,
-            vmtrace_size: 0,
-            cpupool_id: 0,
-            arch: abi::xen_arch_domainconfig {
-                emulation_flags: abi::XEN_X86_EMU_LAPIC,
-                misc_flags: 0,
-            },
-        };
+        let old = createdomain(new);
         let argument = if self.interface.altp2m_opts {
             create_4_19(&old).as_bytes().to_vec()
         } else {
@@ -446,6 +429,28 @@ impl Xen {
     }
 }
 
+/// What Xen is told of a new domain, as 4.17 and 4.18 take it.
+fn createdomain(new: &NewDomain) -> abi::xen_domctl_createdomain {
+    abi::xen_domctl_createdomain {
+        ssidref: abi::SECINITSID_DOMU,
+        handle: new.handle,
+        flags: abi::XEN_DOMCTL_CDF_HVM | abi::XEN_DOMCTL_CDF_HAP,
+        iommu_opts: 0,
+        max_vcpus: 1,
+        max_evtchn_port: 1023,
+        max_grant_frames: i32::from(new.grant_frames),
+        max_maptrack_frames: 0,
+        // Version 1 only: a table of prepared entries can't change its version under the back end.
+        grant_opts: 1,
+        vmtrace_size: 0,
+        cpupool_id: 0,
+        arch: abi::xen_arch_domainconfig {
+            emulation_flags: abi::XEN_X86_EMU_LAPIC,
+            misc_flags: 0,
+        },
+    }
+}
+
 const _: () = assert!(DATA_MAX.is_multiple_of(PAGE_SIZE));
 
 fn is_again(error: &io::Error) -> bool {
@@ -456,5 +461,25 @@ fn endless(call: &'static str) -> Error {
     Error::Call {
         call,
         source: io::Error::from_raw_os_error(libc::EAGAIN),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Without a label FLASK refuses what a guest asks for: `unlabeled_t` may do nothing.
+    #[test]
+    fn a_new_domain_has_the_label_of_a_guest() {
+        let new = NewDomain {
+            handle: [7; 16],
+            grant_frames: 4,
+        };
+        let old = createdomain(&new);
+        for bytes in [old.as_bytes(), create_4_19(&old).as_bytes()] {
+            let label = bytes.first_chunk().map(|label| u32::from_ne_bytes(*label));
+            assert_eq!(label, Some(12), "domU in xen/xsm/flask/policy/initial_sids");
+            assert_eq!(bytes.get(4..20), Some(&[7; 16][..]));
+        }
     }
 }

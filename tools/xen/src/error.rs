@@ -71,3 +71,23 @@ impl Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// hatch takes no memory from dom0, as xl does where autoballoon is on: it says so when there is none.
+    #[test]
+    fn want_of_memory_names_the_way_out() {
+        let error = |call, number| Error::Call {
+            call,
+            source: io::Error::from_raw_os_error(number),
+        };
+        let text = error("XENMEM_populate_physmap", libc::ENOMEM).to_string();
+        for word in ["autoballoon", "xl mem-set 0", "dom0_mem", "free_memory"] {
+            assert!(text.contains(word), "{word}: {text}");
+        }
+        let other = error("XENMEM_populate_physmap", libc::EBUSY).to_string();
+        assert!(!other.contains("autoballoon"), "{other}");
+    }
+}

@@ -6,7 +6,7 @@
 //!
 //! | path | value |
 //! |---|---|
-//! | `/hatch/name/NAME`, `/hatch/mac/MAC` | an [`Entry`]: `DOMID UUID` |
+//! | `/hatch/name/NAME`, `/hatch/mac/MAC` | an [`Entry`]: `DOMID UUID`; `DOMID` alone from an older hatch ([`Claimant`]) |
 //! | `/hatch/domain/DOMID` | a [`Record`]: `UUID MAC NAME`, with `-` for no MAC address |
 
 use std::fmt;
@@ -41,6 +41,29 @@ impl Entry {
     #[must_use]
     pub fn has_successor(&self, info: Option<&DomainInfo>) -> bool {
         info.is_some_and(|info| !is(&self.uuid, &info.handle))
+    }
+}
+
+/// Who has a name, or a MAC address, by the index's word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claimant {
+    /// A domain of ours.
+    Entry(Entry),
+    /// The number of a domain without its UUID, as hatch wrote it before the index had UUIDs.
+    Number(u16),
+    /// It does not say.
+    Unknown,
+}
+
+impl Claimant {
+    /// Reads the value of `/hatch/name/NAME` or `/hatch/mac/MAC`.
+    #[must_use]
+    pub fn of(value: &str) -> Self {
+        match (value.parse::<Entry>(), value.parse::<u16>()) {
+            (Ok(entry), _) => Self::Entry(entry),
+            (_, Ok(domid)) if domid.to_string() == value => Self::Number(domid),
+            _ => Self::Unknown,
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use rustix::fs::{FlockOperation, fcntl_lock};
 
 use super::config::Config;
-use super::index::{Entry, Record};
+use super::index::{Claimant, Entry, Record};
 use super::keys;
 use super::making::Maker;
 use crate::host::{Store, Xen};
@@ -137,18 +137,24 @@ fn owner(
         Err(error) if error.is_absent() => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let entry = std::str::from_utf8(&value).ok().map(str::parse::<Entry>);
-    let Some(Ok(entry)) = entry else {
-        return Ok(Some(format!(
-            "{:?} in the index",
-            value.escape_ascii().to_string()
-        )));
-    };
-    if entry.leads_to(xen.info(entry.domid)?.as_ref()) {
-        return Ok(Some(format!("domain {}", entry.domid)));
+    match std::str::from_utf8(&value).map_or(Claimant::Unknown, Claimant::of) {
+        Claimant::Entry(entry) if entry.leads_to(xen.info(entry.domid)?.as_ref()) => {
+            Ok(Some(format!("domain {}", entry.domid)))
+        }
+        Claimant::Entry(entry) => {
+            stale.push(entry);
+            Ok(None)
+        }
+        // Whose the number is by now is not known.
+        Claimant::Number(domid) => {
+            let info = xen.info(domid)?.filter(|info| !info.is_dying());
+            Ok(info.map(|_| format!("domain {domid}, by the word of an older hatch")))
+        }
+        Claimant::Unknown => {
+            let value = value.escape_ascii().to_string();
+            Ok(Some(format!("{value:?} in the index")))
+        }
     }
-    stale.push(entry);
-    Ok(None)
 }
 
 fn record(value: Vec<u8>) -> Option<Record> {

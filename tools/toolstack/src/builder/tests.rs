@@ -276,6 +276,53 @@ fn what_is_removed_is_gone_and_what_is_not_ours_stays() {
     bed.is_as_before("destroy");
 }
 
+/// What only its maker could end keeps another toolstack's guest, also from `--force`.
+#[test]
+fn force_does_not_remove_what_has_other_devices() {
+    let devices = [
+        ("/libxl/77/device/vbd", "vbd"),
+        ("/libxl/77/device/9pfs", "9pfs"),
+        ("/libxl/77/device/vtpm", "vtpm"),
+        ("/libxl/77/dm-domid", "a device model"),
+        ("/local/domain/77/image/device-model-pid", "a device model"),
+    ];
+    for (path, what) in devices {
+        let bed = Bed::new();
+        bed.host.xen.add(77, [7; 16]);
+        bed.host.store.set("/libxl/77/device/vif/0", "x");
+        bed.host.store.set("/libxl/77/device/console/0", "x");
+        bed.host.store.set(path, "x");
+        let before = bed.host.store.nodes();
+        let mut toolstack = bed.host.toolstack().unwrap();
+        let error = toolstack.destroy(77, true).unwrap_err();
+        assert!(
+            matches!(&error, DestroyError::Devices(77, devices) if devices == what),
+            "{path}: {error}"
+        );
+        assert_eq!(bed.host.xen.domids(), [77], "{path}");
+        assert!(!bed.host.xen.asked().contains(&"destroy"), "{path}");
+        assert_eq!(bed.host.store.nodes(), before, "{path}");
+        // Without it, what is left are interfaces and a console, which `--force` removes.
+        bed.host.store.remove(path);
+        toolstack.destroy(77, true).unwrap();
+        assert!(bed.host.xen.domids().is_empty(), "{path}");
+    }
+}
+
+#[test]
+fn what_an_older_hatch_claimed_is_free_when_its_domain_is_gone() {
+    let bed = Bed::new();
+    bed.host.xen.add(77, [7; 16]);
+    bed.host.store.set("/hatch/name/web", "77");
+    let error = bed.create().unwrap_err();
+    assert!(matches!(error.failure.cause, Cause::Taken(Taken::Name(..))));
+    let mut toolstack = bed.host.toolstack().unwrap();
+    toolstack.destroy(77, true).unwrap();
+    let domid = bed.create().unwrap().domid;
+    let entry = bed.host.store.get("/hatch/name/web").unwrap();
+    assert!(entry.starts_with(&format!("{domid} ")), "{entry}");
+}
+
 #[test]
 fn a_shell_becomes_who_it_is_told_to_be() {
     let bed = Bed::new();

@@ -25,7 +25,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::builder::index::{Entry, Record};
+use crate::builder::index::{Claimant, Record};
 use crate::builder::{domain_path, keys};
 pub use carry_out::carry_out;
 pub use snapshot::SnapshotError;
@@ -39,10 +39,10 @@ pub struct Snapshot {
     pub marks: BTreeMap<String, Maker>,
     /// The marks that are files, by UUID.
     pub births: BTreeMap<String, Birth>,
-    /// Names of the index, as they are below `/hatch/name`, and who has them, if that can be understood.
-    pub names: BTreeMap<String, Option<Entry>>,
+    /// Names of the index, as they are below `/hatch/name`, and who has them.
+    pub names: BTreeMap<String, Claimant>,
     /// The same for MAC addresses, below `/hatch/mac`.
-    pub macs: BTreeMap<String, Option<Entry>>,
+    pub macs: BTreeMap<String, Claimant>,
     /// The index's domains, and what it has of them, if that can be understood.
     pub index: BTreeMap<u16, Option<Record>>,
     /// What `/local/domain/DOMID/vm` says of each home.
@@ -327,30 +327,48 @@ fn bury(seen: &Snapshot, domid: u16, uuid: Option<&str>, actions: &mut Vec<Actio
 
 /// Names and addresses that lead nowhere: to no domain of the index, or to one that has claimed another.
 fn stray_entries(seen: &Snapshot, actions: &mut Vec<Action>) {
-    for (folder, entries) in [("name", &seen.names), ("mac", &seen.macs)] {
-        for (key, entry) in entries {
-            let path = format!("/hatch/{folder}/{key}");
-            let Some(entry) = entry else {
-                actions.push(Action::Look {
-                    path,
-                    why: "it does not say whose it is",
-                });
-                continue;
+    for (folder, claims) in [("name", &seen.names), ("mac", &seen.macs)] {
+        for (key, claimant) in claims {
+            actions.extend(stray(seen, format!("/hatch/{folder}/{key}"), claimant));
+        }
+    }
+}
+
+/// What is to be done about one name or address, if anything is.
+fn stray(seen: &Snapshot, path: String, claimant: &Claimant) -> Option<Action> {
+    let (value, why) = match claimant {
+        Claimant::Unknown => {
+            let why = "it does not say whose it is";
+            return Some(Action::Look { path, why });
+        }
+        Claimant::Number(domid) => {
+            let lives = seen.domains.get(domid).is_some_and(|domain| !domain.dying);
+            let why = match record(seen, *domid) {
+                Some(_) => "an older hatch wrote it, and another domain has its number",
+                None if !lives => "an older hatch wrote it, and its domain is gone",
+                None => {
+                    let why = "an older hatch wrote it, and a domain of this number lives: \
+                        it can be removed after `hatch destroy --force`";
+                    return Some(Action::Look { path, why });
+                }
             };
+            (domid.to_string(), why)
+        }
+        Claimant::Entry(entry) => {
             let value = entry.to_string();
             let why = match record(seen, entry.domid) {
                 None => "there is no such domain in the index",
                 Some(record) if record.uuid != entry.uuid => "another domain has its number",
-                Some(record)
-                    if !record
-                        .claims(entry.domid)
-                        .contains(&(path.clone(), value.clone())) =>
-                {
+                Some(record) => {
+                    let claim = (path.clone(), value.clone());
+                    if record.claims(entry.domid).contains(&claim) {
+                        return None;
+                    }
                     "the domain has claimed another"
                 }
-                Some(_) => continue,
             };
-            actions.push(Action::Forget { path, value, why });
+            (value, why)
         }
-    }
+    };
+    Some(Action::Forget { path, value, why })
 }

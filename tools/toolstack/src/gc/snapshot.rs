@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use super::{Birth, Domain, Maker, Snapshot};
+use crate::builder::index::Claimant;
 use crate::builder::{self, Toolstack, keys, making, uuid};
 use crate::host::Store;
 use mayfly_xen as xen;
@@ -63,9 +64,10 @@ impl Snapshot {
                 .filter_map(|(key, value)| Some((key.parse::<u16>().ok()?, value)))
         };
         let entries = |all: BTreeMap<String, Option<String>>| {
-            let entry = |value: Option<String>| value.and_then(|value| value.parse().ok());
+            let claimant =
+                |value: Option<String>| value.as_deref().map_or(Claimant::Unknown, Claimant::of);
             all.into_iter()
-                .map(|(key, value)| (key, entry(value)))
+                .map(|(key, value)| (key, claimant(value)))
                 .collect()
         };
         Ok(Self {

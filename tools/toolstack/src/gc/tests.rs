@@ -1,6 +1,7 @@
 //! Snapshots, and the decisions that follow from them.
 
 use super::*;
+use crate::builder::index::Entry;
 
 const OURS: &str = "00000000-0000-4000-8000-000000000005";
 const OTHER: &str = "00000000-0000-4000-8000-000000000009";
@@ -13,9 +14,9 @@ fn domain(uuid: &str) -> Domain {
     }
 }
 
-fn entry(domid: u16, uuid: &str) -> Option<Entry> {
+fn entry(domid: u16, uuid: &str) -> Claimant {
     let uuid = uuid.to_owned();
-    Some(Entry { domid, uuid })
+    Claimant::Entry(Entry { domid, uuid })
 }
 
 /// dom0, our guest 5 as it lives, and 9, which xl made.
@@ -286,7 +287,7 @@ fn entries_that_lead_nowhere() {
     seen.names.insert("stale".to_owned(), entry(77, OURS));
     seen.names.insert("other".to_owned(), entry(5, OURS));
     seen.names.insert("foreign".to_owned(), entry(9, OTHER));
-    seen.names.insert("odd".to_owned(), None);
+    seen.names.insert("odd".to_owned(), Claimant::Unknown);
     seen.macs.insert("00163e000077".to_owned(), entry(77, OURS));
     let actions = decide(&seen);
     spares_others(&actions);
@@ -302,6 +303,37 @@ fn entries_that_lead_nowhere() {
             .iter()
             .any(|action| matches!(action, Action::Look { path, .. } if path == "/hatch/name/odd"))
     );
+}
+
+/// What hatch wrote before its index had UUIDs: the number alone, and the name alone.
+#[test]
+fn what_an_older_hatch_wrote() {
+    let mut seen = healthy();
+    for (name, value) in [
+        ("gone", "77"),
+        ("taken", "5"),
+        ("lives", "9"),
+        ("odd", "09"),
+    ] {
+        seen.names.insert(name.to_owned(), Claimant::of(value));
+    }
+    seen.index.insert(77, None);
+    let actions = decide(&seen);
+    let expected = ["/hatch/domain/77", "/hatch/name/gone", "/hatch/name/taken"];
+    assert_eq!(removed(&actions), expected);
+    let looks: Vec<_> = actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Look { path, .. } => Some(path.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(looks, ["/hatch/name/lives", "/hatch/name/odd"]);
+    assert!(actions.iter().any(|action| {
+        action
+            .to_string()
+            .contains("/hatch/name/gone: an older hatch wrote it")
+    }));
 }
 
 #[test]
