@@ -136,7 +136,7 @@ impl Notice {
         match self {
             Self::Carrier => "vif: connected",
             Self::NoVif => "vif: no network interface is configured",
-            Self::BadConfig => "vif: backend or mac in xenstore makes no sense",
+            Self::BadConfig => "vif: backend or mac in xenstore is invalid",
             Self::Link(LinkError::NoMemory) => "vif: no memory for the rings",
             Self::Link(LinkError::Grant(_)) => "vif: no grant for the rings",
             Self::Link(LinkError::Port(_)) => "vif: no event channel",

@@ -45,7 +45,7 @@ pub fn check(octets: &[u8]) -> Result<Checked, Vec<String>> {
     }
     let (body, digest) = pack.octets().split_at(pack.octets().len() - TRAILER);
     if Sha256::digest(body)[..] != *digest {
-        check.wrong("the checksum is of other bytes: the pack was changed or cut".to_owned());
+        check.wrong("the checksum does not match: the pack was changed or cut".to_owned());
     }
     check.zones();
     check.pages();
@@ -183,7 +183,7 @@ impl Check<'_> {
             && (pack.rrset(cut, NS)?.is_none()
                 || !name.ends_with(&pack.name(cut)?.to_ascii_lowercase()))
         {
-            self.wrong(format!("the delegation of {} is none", shown()));
+            self.wrong(format!("the delegation of {} is wrong", shown()));
         }
         Ok(())
     }
@@ -240,7 +240,7 @@ impl Check<'_> {
             match self.pack.nth_host(index) {
                 Ok(Some((name, _))) => {
                     if !self.pack.lines(name, b"/\0").is_ok_and(are_fields) {
-                        self.wrong("header lines of a host are not as they should be".to_owned());
+                        self.wrong("header lines of a host are malformed".to_owned());
                     }
                     if before >= Some(name) {
                         let shown = name.escape_ascii();
@@ -277,7 +277,7 @@ impl Check<'_> {
                 || !tag.ends_with(b"\"")
                 || tag.len() < 2
             {
-                self.wrong(format!("header lines of {shown} are not as they should be"));
+                self.wrong(format!("header lines of {shown} are malformed"));
             }
         }
     }

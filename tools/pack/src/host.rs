@@ -11,7 +11,7 @@ pub(crate) fn ascii(name: &str) -> Result<String, String> {
         return Ok(name.to_owned());
     }
     idna::domain_to_ascii_strict(name)
-        .map_err(|_| format!("`{name}` is no internationalized name of a host (RFC 5891)"))
+        .map_err(|_| format!("`{name}` is not a valid internationalized host name (RFC 5891)"))
 }
 
 /// Whether a name is a host name: at least two labels of letters, digits and hyphens, the last one not a number (RFC

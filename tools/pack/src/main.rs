@@ -81,7 +81,7 @@ fn check(file: &Path) -> anyhow::Result<()> {
     match mayfly_pack::check(&read(file)?) {
         Ok(seen) => {
             println!(
-                "{}: right: {} zones with {} names and {} records, {} paths",
+                "{}: valid: {} zones with {} names and {} records, {} paths",
                 file.display(),
                 seen.zones,
                 seen.nodes,
@@ -94,7 +94,7 @@ fn check(file: &Path) -> anyhow::Result<()> {
             for problem in &problems {
                 eprintln!("{}: {problem}", file.display());
             }
-            bail!("{} is not a pack to be served", file.display())
+            bail!("{} is not a valid pack", file.display())
         }
     }
 }
@@ -112,7 +112,7 @@ fn list(file: &Path, json: bool) -> anyhow::Result<()> {
     let octets = read(file)?;
     let pack = Pack::open(&octets).with_context(|| file.display().to_string())?;
     let Ok(listing) = mayfly_pack::list(&pack) else {
-        bail!("{} contradicts itself: see --check", file.display());
+        bail!("{} is inconsistent: see --check", file.display());
     };
     if json {
         println!("{}", serde_json::to_string_pretty(&listing)?);

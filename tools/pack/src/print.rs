@@ -29,7 +29,7 @@ pub fn print_records(pack: &Pack<'_>, out: &mut impl Write) -> io::Result<()> {
 }
 
 fn broken(_: Broken) -> io::Error {
-    io::Error::other("it contradicts itself: see --check")
+    io::Error::other("it is inconsistent: see --check")
 }
 
 fn print_zone(pack: &Pack<'_>, zone: Zone<Node>, out: &mut impl Write) -> io::Result<()> {

@@ -39,7 +39,7 @@ fn packs_checks_and_lists() {
 
     let (code, stdout, _) = pack(&["--check", file]);
     assert_eq!(code, Some(0));
-    assert!(stdout.starts_with(&format!("{file}: right: 4 zones with ")));
+    assert!(stdout.starts_with(&format!("{file}: valid: 4 zones with ")));
 
     let (code, stdout, _) = pack(&["--list", file]);
     assert_eq!(code, Some(0));
@@ -73,7 +73,7 @@ fn packs_checks_and_lists() {
     assert_eq!(code, Some(1));
     assert_eq!(
         stderr.lines().next().unwrap(),
-        format!("{file}: the checksum is of other bytes: the pack was changed or cut")
+        format!("{file}: the checksum does not match: the pack was changed or cut")
     );
     assert!(
         Pack::open(&broken).is_ok(),

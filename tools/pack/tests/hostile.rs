@@ -231,7 +231,10 @@ fn each_error_of_open() {
     }
     assert_eq!(
         changed(12, &(length + 1).to_le_bytes(), true).to_string(),
-        format!("it has {} bytes, of which {length} are there", length + 1)
+        format!(
+            "it is cut short: {length} of its {} bytes are present",
+            length + 1
+        )
     );
 }
 

@@ -170,8 +170,8 @@ fn names_of_files() {
     );
     assert_eq!(
         warnings(&[("www/a", ""), ("www/.git/config", ""), ("www/.b", "")]),
-        "www/.b: is left out, as its name begins with a dot (`hidden = true` packs it)\n\
-         www/.git: is left out, as its name begins with a dot (`hidden = true` packs it)"
+        "www/.b: is left out, because its name begins with a dot (`hidden = true` packs it)\n\
+         www/.git: is left out, because its name begins with a dot (`hidden = true` packs it)"
     );
     let octets = packed(&[("www/.b", "b"), ("mayfly.toml", "hidden = true")]);
     assert_eq!(body(&Pack::open(&octets).unwrap(), "", "/.b"), b"b");

@@ -95,14 +95,14 @@ fn redirects_that_nobody_can_ask_for() {
     for (from, wanted) in [
         ("/index.php?page=about", "a query is not part of the path"),
         ("/frag#top", "a fragment is never sent"),
-        ("/a//b", "empty segments are taken out of what is asked for"),
-        ("//", "empty segments are taken out of what is asked for"),
-        ("/x/../y", "dot segments are taken out of what is asked for"),
-        ("/x/.", "dot segments are taken out of what is asked for"),
+        ("/a//b", "empty segments are removed from a request's path"),
+        ("//", "empty segments are removed from a request's path"),
+        ("/x/../y", "dot segments are removed from a request's path"),
+        ("/x/.", "dot segments are removed from a request's path"),
         ("/a%2fb", "an escaped slash stays `%2F`"),
     ] {
         let errors = errors(&site(from));
-        let wanted = format!("mayfly.toml:2: nobody can ask for `{from}`: {wanted}");
+        let wanted = format!("mayfly.toml:2: no client can request `{from}`: {wanted}");
         assert_eq!(errors, wanted);
     }
     for (from, wanted) in [
@@ -121,7 +121,7 @@ fn redirects_that_nobody_can_ask_for() {
         assert_eq!(warnings(&site(from)), "", "{from}");
     }
     let long = format!("/{}", "ü".repeat(600));
-    assert!(errors(&site(&long)).contains("nobody can ask for"));
+    assert!(errors(&site(&long)).contains("no client can request"));
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn hosts_with_letters_beyond_ascii() {
     );
     let wrong = errors(&[("www/x", ""), ("mayfly.toml", "[hosts.\"ü b\"]\n")]);
     assert!(
-        wrong.starts_with("mayfly.toml:1: `ü b` is no internationalized name of a host"),
+        wrong.starts_with("mayfly.toml:1: `ü b` is not a valid internationalized host name"),
         "{wrong}"
     );
 }

@@ -135,7 +135,7 @@ fn ttls_come_from_what_is_before() {
     }
     assert_eq!(
         warnings(&[("zones/t.zone", "@ SOA ns h 7 1 1 1 5\n@ NS ns\n")]),
-        "zones/t.zone:1: there is no TTL: MINIMUM, 5, is taken where none is said (write $TTL 5 before it)"
+        "zones/t.zone:1: there is no TTL, so MINIMUM, 5, is the default (write $TTL 5 before it)"
     );
     assert_eq!(
         errors(&[("zones/t.zone", "@ NS ns\n@ 5 SOA ns h 7 1 1 1 5\n")]),
@@ -259,7 +259,7 @@ fn files_that_are_not_taken_are_named() {
         ),
         ("zones/k.key", "t. IN DNSKEY 257 3 8 AQID\n".to_owned()),
     ];
-    let hidden = "is left out, as its name begins with a dot";
+    let hidden = "is left out, because its name begins with a dot";
     assert_eq!(
         warnings(&files).lines().collect::<Vec<_>>(),
         [

@@ -75,7 +75,7 @@ fn errors_name_file_and_line() {
         ),
         (
             "@ NSEC3PARAM 1 0 1 -\na NSEC3 1 0 1 - 00 A",
-            "5: a.example.test. is no hash of NSEC3",
+            "5: a.example.test. is not an NSEC3 hash",
         ),
         (
             "$INCLUDE missing.zone",
@@ -166,7 +166,10 @@ fn errors_say_what_was_expected_and_where() {
             "4:6: expected a time in seconds, or as in 1w2d3h4m5s, found `1y`",
         ),
         ("$TTL 1 2", "4:8: expected the end of the record, found `2`"),
-        ("$ORIGIN a..b", "4:9: `a..b` is no name: a label is empty"),
+        (
+            "$ORIGIN a..b",
+            "4:9: `a..b` is not a domain name: a label is empty",
+        ),
         (
             "$INCLUDE",
             "4:9: expected the name of a file, and the record ends",
@@ -178,20 +181,20 @@ fn errors_say_what_was_expected_and_where() {
         (
             &format!("{long} A 10.0.0.1"),
             &format!(
-                "4:1: `{}...` is no name: a label is longer than 63 bytes",
+                "4:1: `{}...` is not a domain name: a label is longer than 63 bytes",
                 &long[..60]
             ),
         ),
         (
             &format!("{name} A 10.0.0.1"),
             &format!(
-                "4:1: `{}...` is no name: it is longer than 255 bytes",
+                "4:1: `{}...` is not a domain name: it is longer than 255 bytes",
                 &name[..60]
             ),
         ),
         (
             "a\\1 A 10.0.0.1",
-            "4:1: `a\\1` is no name: `\\` and digits are three, from \\000 to \\255",
+            "4:1: `a\\1` is not a domain name: `\\` and digits are three, from \\000 to \\255",
         ),
         (
             "a TXT \\256",
@@ -237,7 +240,7 @@ fn errors_say_what_was_expected_and_where() {
         ),
         (
             "a SVCB 1 . port=443 port=443",
-            "4:21: a.example.test. SVCB: `port` is there twice",
+            "4:21: a.example.test. SVCB: `port` is repeated",
         ),
         (
             "a SVCB 1 . port=65536",
@@ -411,7 +414,7 @@ fn what_may_not_be_meant() {
         ),
         (
             "a A 10.0.0.1\na A 10.0.0.1",
-            "5: a.example.test. A is there twice",
+            "5: a.example.test. A is a duplicate",
         ),
         (
             "a RRSIG A 13 3 60 20501231000000 20260101000000 1 x AAAA",

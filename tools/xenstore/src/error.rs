@@ -129,7 +129,7 @@ pub enum Error {
         why: &'static str,
     },
     /// An answer that the protocol allows but that is invalid.
-    #[error("xenstored's answer to {what} makes no sense: {why}")]
+    #[error("xenstored's answer to {what} is invalid: {why}")]
     Answer {
         /// Request and path.
         what: String,

@@ -168,7 +168,7 @@ pub trait Store {
         let perms: Option<Vec<_>> = text(&answer, what)?.split('\0').map(Perm::parse).collect();
         perms.ok_or_else(|| Error::Answer {
             what: what(),
-            why: "it is no list of permissions",
+            why: "it is not a list of permissions",
         })
     }
 

@@ -43,7 +43,7 @@ fn unasked(from: &str) -> Option<Result<String, String>> {
     if !from.starts_with('/') || from.chars().any(char::is_control) {
         return Some(Err(format!("`{from}` is not a path")));
     }
-    let never = |what: &str| Some(Err(format!("nobody can ask for `{from}`: {what}")));
+    let never = |what: &str| Some(Err(format!("no client can request `{from}`: {what}")));
     let segments: Vec<&str> = from[1..].split('/').collect();
     let (last, before) = segments.split_last()?;
     if from.contains('?') {
@@ -53,14 +53,14 @@ fn unasked(from: &str) -> Option<Result<String, String>> {
         return never("a fragment is never sent");
     }
     if before.contains(&"") {
-        return never("empty segments are taken out of what is asked for");
+        return never("empty segments are removed from a request's path");
     }
     if before
         .iter()
         .chain([last])
         .any(|segment| matches!(*segment, "." | ".."))
     {
-        return never("dot segments are taken out of what is asked for");
+        return never("dot segments are removed from a request's path");
     }
     if let Err(what) = asked(from) {
         return never(&what);

@@ -106,7 +106,7 @@ fn look(site: &Path, entry: &DirEntry, config: &Checked, findings: &mut Findings
     let name = entry.file_name().to_string_lossy();
     if entry.depth() > 0 && name.starts_with('.') && name != ".well-known" && !config.config.hidden
     {
-        let what = "is left out, as its name begins with a dot (`hidden = true` packs it)";
+        let what = "is left out, because its name begins with a dot (`hidden = true` packs it)";
         findings.warning(file, None, what);
         return Looked::Left;
     }

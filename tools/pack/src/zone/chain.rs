@@ -93,7 +93,7 @@ pub(super) fn chain_link(
     match hash {
         Some(hash) => drop(chain.insert(hash, at)),
         None => {
-            let what = format!("{} is no hash of NSEC3", presentation(owner));
+            let what = format!("{} is not an NSEC3 hash", presentation(owner));
             findings.error(file, line, what);
         }
     }

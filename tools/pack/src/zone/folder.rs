@@ -45,7 +45,11 @@ pub(super) fn files(site: &Path, findings: &mut Findings) -> Vec<PathBuf> {
     files.retain(|file| {
         let hidden = is_hidden(file);
         if hidden {
-            findings.warning(file, None, "is left out, as its name begins with a dot");
+            findings.warning(
+                file,
+                None,
+                "is left out, because its name begins with a dot",
+            );
         }
         !hidden
     });

@@ -26,7 +26,7 @@ pub(crate) fn scan(text: &[u8], origin: &[u8], out: &mut Vec<u8>) -> Result<(), 
         }
         _ => {}
     }
-    let bad = |what: &str| Err(format!("`{}` is no name: {what}", shown(text)));
+    let bad = |what: &str| Err(format!("`{}` is not a domain name: {what}", shown(text)));
     let mut length_at = out.len();
     out.push(0);
     let mut absolute = false;

@@ -111,7 +111,7 @@ impl Reader<'_> {
         let Some(number) = self.records.file(shown) else {
             return self
                 .findings
-                .error(shown, None, "is one of too many files of a zone");
+                .error(shown, None, "exceeds the limit on files of a zone");
         };
         let text = match text.as_slice() {
             [0xef, 0xbb, 0xbf, rest @ ..] => rest,
@@ -289,7 +289,7 @@ impl Reader<'_> {
                     .map_or(0, |octets| u32::from_be_bytes(*octets));
                 let minimum = minimum.min(TTL_MAX);
                 let what = format!(
-                    "there is no TTL: MINIMUM, {minimum}, is taken where none is said (write $TTL {minimum} before it)"
+                    "there is no TTL, so MINIMUM, {minimum}, is the default (write $TTL {minimum} before it)"
                 );
                 self.findings.warning(from.shown, Some(place.line), what);
                 state.default_ttl = Some(minimum);

@@ -87,7 +87,7 @@ pub(super) fn scan(from: &mut Cursor<'_, '_>, out: &mut Vec<u8>) -> Result<(), W
         let wire = wire.and_then(|wire| valid(number, &wire).map(|()| wire));
         let wire = wire.map_err(|what| Wrong::new(token.place, format!("`{name}` {what}")))?;
         if parameters.insert(number, (*token, wire)).is_some() {
-            return Err(Wrong::new(token.place, format!("`{name}` is there twice")));
+            return Err(Wrong::new(token.place, format!("`{name}` is repeated")));
         }
     }
     consistent(&parameters)?;

@@ -125,7 +125,7 @@ fn rdata(records: &Records, run: &[Record], findings: &mut Findings) -> Vec<u8> 
         if run.len() > 1 && !known.insert(folded(record.rtype, octets)) {
             let (file, line) = records.place(record);
             let owner = presentation(records.octets(record.owner));
-            let what = format!("{owner} {} is there twice", types::name(record.rtype));
+            let what = format!("{owner} {} is a duplicate", types::name(record.rtype));
             findings.warning(file, line, what);
             continue;
         }

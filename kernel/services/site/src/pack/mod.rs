@@ -262,7 +262,10 @@ impl fmt::Display for OpenError {
             Self::Version(version) => {
                 write!(f, "its format is version {version}, and {VERSION} is read")
             }
-            Self::Cut(says, there) => write!(f, "it has {says} bytes, of which {there} are there"),
+            Self::Cut(says, there) => write!(
+                f,
+                "it is cut short: {there} of its {says} bytes are present"
+            ),
             Self::Section(section) => {
                 write!(f, "its section {} is not inside of it", section.name())
             }
