@@ -1,6 +1,7 @@
 //! The thread that makes guests and removes them, one after the other, because that takes milliseconds. It owns the ways to
 //! Xen and xenstored, the files, and guests made ahead.
 
+mod on_switch;
 #[cfg(test)]
 mod tests;
 
@@ -10,7 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::bell::Sender;
-use super::config::{Asleep, Service};
+use super::config::{Asleep, Network, Service};
 use super::fleet::Id;
 use super::guard::{self, Identity};
 use mayfly_links::Link;
@@ -21,6 +22,7 @@ use mayfly_toolstack::builder::{
 };
 use mayfly_toolstack::gc::{self, Snapshot};
 use mayfly_xen::TscMode;
+use on_switch::OnSwitch;
 
 /// How long Xen, xenstored or the kernel may let us wait.
 const BOUND: Duration = Duration::from_secs(10);
@@ -51,8 +53,8 @@ pub(super) enum Order {
 
 /// What was done.
 pub(super) enum Told {
-    /// A guest of a service runs already.
-    Found(Id, u16),
+    /// A guest of a service runs already, and this serves its network.
+    Found(Id, u16, Network),
     /// All were looked for.
     Searched,
     /// A guest's network is connected, and it is about to run.
@@ -72,7 +74,9 @@ pub(super) enum Told {
 /// A guest that is about to run.
 pub(super) struct Made {
     pub(super) domid: u16,
+    /// Its interface, or the switch's port.
     pub(super) vif: Link,
+    pub(super) network: Network,
     /// When it was begun.
     pub(super) began: Instant,
     pub(super) is_from_pool: bool,
@@ -109,6 +113,7 @@ pub(super) struct Maker {
     shells: BTreeMap<Make, VecDeque<Shell>>,
     retry: Instant,
     back_off: Duration,
+    switch: OnSwitch,
 }
 
 impl Maker {
@@ -135,6 +140,7 @@ impl Maker {
             shells: BTreeMap::new(),
             retry: Instant::now(),
             back_off: BACK_OFF,
+            switch: OnSwitch::default(),
         }
     }
 
@@ -151,11 +157,15 @@ impl Maker {
                 .map(|make| (make, self.retry.max(now + REST)));
             let has_guests = !self.known.is_empty() || !self.left.is_empty();
             let look_at = has_guests.then_some(self.look_at);
-            let until = fill.iter().map(|(_, at)| *at).chain(look_at).min();
+            let introduce_at = self.introduce_at(now);
+            let until = fill.iter().map(|(_, at)| *at).chain(look_at);
+            let until = until.chain(introduce_at).min();
             let order = match until {
                 Some(until) => match orders.recv_timeout(until.saturating_duration_since(now)) {
                     Err(RecvTimeoutError::Timeout) => {
-                        if let Some((make, at)) = fill
+                        if introduce_at.is_some_and(|at| at <= Instant::now()) {
+                            self.introduce();
+                        } else if let Some((make, at)) = fill
                             && at <= Instant::now()
                         {
                             self.fill(make);
@@ -171,6 +181,7 @@ impl Maker {
                 None => break,
             }
         }
+        while self.introduce() {}
         self.makes.clear();
         self.clear_out();
     }
@@ -327,7 +338,11 @@ impl Maker {
                 builder.xen().unpause(domid)?;
             }
             self.know(domid, name, *mac)?;
-            found.push(Told::Found(*id, domid));
+            let network = match self.builder()?.is_switched(domid)? {
+                true => Network::Switch,
+                false => Network::Netback,
+            };
+            found.push(Told::Found(*id, domid, network));
         }
         found.extend(failures.into_iter().map(Told::Trouble));
         for told in found {
@@ -340,6 +355,9 @@ impl Maker {
         let began = Instant::now();
         self.open_files(service)?;
         let config = config(service).map_err(|error| error.to_string())?;
+        if service.network == Network::Switch {
+            return self.bear(id, service, (config, guard, began));
+        }
         let key = (service.image.clone(), service.memory);
         let shell = match service.asleep {
             Asleep::Pool => self.shells.get_mut(&key).and_then(VecDeque::pop_front),
@@ -363,7 +381,9 @@ impl Maker {
         let told = &self.told;
         // Who waits for it goes on when its network is connected: what is held may be sent before it runs.
         let ready: Ready<'_> = &mut |soon| {
-            let Soon { domid, port, links } = soon;
+            let Soon {
+                domid, port, links, ..
+            } = soon;
             let Some((vif, bridge)) = port else {
                 return Err(Cause::Backend("has no interface"));
             };
@@ -379,6 +399,7 @@ impl Maker {
             let made = Made {
                 domid,
                 vif: vif.clone(),
+                network: Network::Netback,
                 began,
                 is_from_pool,
             };
@@ -434,6 +455,7 @@ impl Maker {
 
     /// Removes a guest, or sees to it that it is when xenstored is there again.
     fn remove(&mut self, id: Id, domid: u16) {
+        while self.is_newborn(domid) && self.introduce() {}
         let uuid = self.known.get(&domid).map(|known| known.uuid);
         let destroyed = self
             .builder()

@@ -31,6 +31,8 @@ pub enum Order {
     Forget(String),
     /// Tell what comes of the guests.
     Status,
+    /// Tell how many frames each guest has sent.
+    Frames,
     /// Record this guest's traffic, for so many milliseconds at most. The answer comes when the record is full or the time is over.
     Dump {
         /// Its name.
@@ -60,6 +62,8 @@ pub enum Reply {
     Done,
     /// What comes of the guests.
     Status(Box<Status>),
+    /// Domains, and the frames that each has sent.
+    Frames(Vec<(u16, u64)>),
     /// A pcap file of so many bytes, which follow the line.
     Dump(usize),
     /// It was not done.

@@ -35,3 +35,9 @@ pub mod vnet;
 pub mod xen;
 
 pub use switch::{Guest, Switch};
+
+/// The name of a switch's port on a bridge, which has the bridge's number in it: two switches on one bridge notice each other.
+#[must_use]
+pub fn port_name(bridge: u32) -> String {
+    format!("switch{bridge}")
+}

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use mayfly_toolstack::builder::{
-    Cause, Config, Image, Ramdisk, Then, Toolstack, Watched, mac_text, random_uuid, reason,
-    switch_connection, uuid,
+    Cause, Config, Image, Ramdisk, Then, Toolstack, Wanted as WantedOnSwitch, Watched, mac_text,
+    random_uuid, reason, uuid,
 };
 use mayfly_toolstack::config::{self, Guest, Overrides};
 use mayfly_toolstack::host::Xen;
@@ -340,9 +340,14 @@ fn one(
     let created = match arguments.network {
         Network::Netback => builder.create(&config, image, ramdisk, then),
         Network::Switch => {
-            let mut switch = switch_connection(BOUND).context("no switch runs")?;
-            let what = (&config, image, ramdisk);
-            builder.create_on_switch(what, &mut switch, then, &mut |_| Ok(()))
+            let mut switch = builder.switch().context("no switch runs")?;
+            let wanted = WantedOnSwitch {
+                config: &config,
+                image,
+                ramdisk,
+                is_guarded: true,
+            };
+            builder.create_on_switch(wanted, &mut switch, then, &mut |_| Ok(()))
         }
     };
     let created = created.map_err(|error| {

@@ -59,6 +59,8 @@ pub struct Daemon {
     pub pool: usize,
     /// Whether guests are kept from sending in others' names: see [`super::guard`].
     pub guard: bool,
+    /// What serves the network of services that do not say it.
+    pub network: Network,
     /// What the DNS server calls itself (RFC 5001).
     pub nsid: Option<String>,
 }
@@ -139,10 +141,22 @@ pub struct Service {
     pub lifetime: Option<Duration>,
     /// Addresses that DNS tells in place of its own: those that lead to it from outside.
     pub answer: Vec<IpAddr>,
+    /// What serves its network.
+    pub network: Network,
     /// What becomes of it then.
     pub asleep: Asleep,
     /// Whether it is there only when it is asked for, and not always.
     pub on_demand: bool,
+}
+
+/// What serves a guest's network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// The kernel of dom0, by a vif.
+    #[default]
+    Netback,
+    /// `hatch switch`, which has to run.
+    Switch,
 }
 
 /// What becomes of a guest that nobody asks for any more.

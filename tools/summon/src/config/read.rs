@@ -11,9 +11,9 @@ use serde::de::DeserializeOwned;
 
 use super::service::{Seen, name, service};
 use super::table::{Found, Table};
-use super::{Config, Daemon, Limits, Named, SOCKET};
+use super::{Config, Daemon, Limits, Named, Network, SOCKET};
 use mayfly_links::check_name;
-use mayfly_toolstack::config::{BRIDGE, Problems};
+use mayfly_toolstack::config::{BRIDGE, Problems, shown};
 
 /// Seconds; more than a year is a mistake.
 const TIME_MAX: f64 = 366.0 * 86400.0;
@@ -130,11 +130,30 @@ fn daemon(mut table: Table<'_>, seen: &mut Seen, problems: &mut Problems) -> Dae
         limits: limits.map_or_else(Limits::default, |table| self::limits(table, problems)),
         pool: number(&mut table, "pool", 0..=1000, 0, problems),
         guard: value(table.get("guard", problems)).unwrap_or(true),
+        network: value(network(&mut table, problems)).unwrap_or_default(),
         nsid: value(table.get("nsid", problems)),
         listen: listen.iter().map(|one| one.value).collect(),
     };
     table.finish(problems);
     daemon
+}
+
+/// What serves a network.
+pub(super) fn network(table: &mut Table<'_>, problems: &mut Problems) -> Option<Found<Network>> {
+    let Found { value, line } = table.get::<String>("network", problems)?;
+    let value = match value.as_str() {
+        "netback" => Network::Netback,
+        "switch" => Network::Switch,
+        other => {
+            let what = format!(
+                r#"network: {} is unknown; "netback" and "switch" are possible"#,
+                shown(other)
+            );
+            problems.add(line, what);
+            return None;
+        }
+    };
+    Some(Found { value, line })
 }
 
 fn limits(mut table: Table<'_>, problems: &mut Problems) -> Limits {

@@ -11,9 +11,9 @@ use bytes::Bytes;
 use domain::base::Name;
 use smoltcp::wire::IpCidr;
 
-use super::read::{bridge, number, seconds, value};
+use super::read::{bridge, network, number, seconds, value};
 use super::table::{Found, Table};
-use super::{Asleep, Daemon, Ipv4Cidr, Ipv6Cidr, Named, Service};
+use super::{Asleep, Daemon, Ipv4Cidr, Ipv6Cidr, Named, Network, Service};
 use mayfly_toolstack::builder::image::RAM_MAX;
 use mayfly_toolstack::builder::layout::CMDLINE_MAX;
 use mayfly_toolstack::builder::{check_name, mac_text};
@@ -128,10 +128,12 @@ pub(super) fn service(
     let start_timeout = value(seconds(t, "start_timeout", problems)).unwrap_or(START_TIMEOUT);
     let lifetime = value(seconds(t, "lifetime", problems));
     let answer = value(t.get::<Vec<IpAddr>>("answer", problems)).unwrap_or_default();
+    let network = value(network(t, problems)).unwrap_or(daemon.network);
     let service = Service {
         memory: memory(t, daemon.limits.memory, problems),
         cmdline: value(t.get("cmdline", problems)).unwrap_or_default(),
-        asleep: asleep(t, daemon.pool, problems),
+        asleep: asleep(t, (daemon.pool, network), problems),
+        network,
         on_demand: value(t.get("on_demand", problems)).unwrap_or(true),
         name: value(name).unwrap_or_default(),
         zone: zone.unwrap_or_default(),
@@ -172,12 +174,24 @@ fn memory(table: &mut Table<'_>, most: u64, problems: &mut Problems) -> u64 {
     memory
 }
 
-fn asleep(table: &mut Table<'_>, pool: usize, problems: &mut Problems) -> Asleep {
+fn asleep(
+    table: &mut Table<'_>,
+    (pool, network): (usize, Network),
+    problems: &mut Problems,
+) -> Asleep {
     let Some(Found { value, line }) = table.get::<String>("asleep", problems) else {
         return Asleep::default();
     };
     let wrong = match value.as_str() {
         "destroy" => return Asleep::Destroy,
+        other @ ("pool" | "suspend") if network == Network::Switch => {
+            let what = format!(
+                "asleep: {} needs network = \"netback\"; on the switch only \"destroy\" is possible",
+                shown(other)
+            );
+            problems.add(line, what);
+            return Asleep::Destroy;
+        }
         "suspend" => return Asleep::Suspend,
         "pool" if pool > 0 => return Asleep::Pool,
         "pool" => r#"there is no pool: [daemon] needs one, like pool = 4"#.to_owned(),

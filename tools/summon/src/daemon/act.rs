@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::super::asker::{Question, Said};
 use super::super::birth::Birth;
+use super::super::config::Network;
 use super::super::fleet::{Action, Event, Id, Tell};
 use super::super::log::{Level, line};
 use super::super::maker::{Made, Order, Told};
@@ -114,7 +115,12 @@ impl Daemon {
     /// What was held goes to the guest, and what comes from now on reaches it by itself.
     fn reopen(&mut self, id: Id) -> Result<(), String> {
         let entry = self.entries.get_mut(&id).ok_or("it is no service")?;
-        let guest = entry.guest.as_ref().ok_or("its guest is not known")?;
+        let guest = entry.guest.as_mut().ok_or("its guest is not known")?;
+        if guest.network == Network::Switch {
+            // Another switch, after the one that has ended, has another port of the same name.
+            let port = self.links.find(&guest.vif.name);
+            guest.vif = port.map_err(|error| error.to_string())?;
+        }
         let mac = entry.service.mac;
         let directed = self.links.direct(&guest.vif, mac);
         directed.map_err(|error| error.to_string())?;
@@ -232,7 +238,7 @@ impl Daemon {
                 self.step(now, Event::NotMade(id, why));
             }
             Told::Removed(id, trouble) => self.step(now, Event::Removed(id, trouble)),
-            Told::Found(id, domid) => self.found(now, id, domid),
+            Told::Found(id, domid, network) => self.found(now, id, (domid, network)),
             Told::Searched => self.searched(now),
             Told::Waiting(waiting) => self.pool = waiting,
             Told::Trouble(what) => line(Level::Warning, "trouble").with("what", what).write(),
@@ -248,7 +254,7 @@ impl Daemon {
                 birth.made(made);
             }
             let vif = &made.vif;
-            entry.guest = Some(Guest::new(domid, vif, now));
+            entry.guest = Some(Guest::new((domid, made.network), vif, now));
             entry.requests = None;
             if let Err(error) = self.links.direct(vif, entry.service.mac) {
                 line(Level::Error, "not reached").with("why", error).write();

@@ -1,19 +1,25 @@
 //! Running guests: whether each can be heard, and whether it is alive.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::super::config::Network;
 use super::super::fleet::{Event, Id};
 use super::super::log::{Level, line};
 use super::super::wire::Witness;
 use super::super::wire::frame::{Sign, sign};
 use super::Daemon;
 use mayfly_links::Link;
+use mayfly_switch::control::{Order, Reply};
+use mayfly_toolstack::builder::switch_connection;
 
 /// A new guest is looked at for so long, if it does not answer sooner.
 const WATCHED: Duration = Duration::from_secs(10);
+/// How long the switch may take to say what it counts.
+const PATIENCE: Duration = Duration::from_millis(100);
 /// Frames that are looked at before something else has its turn.
 const TURN: usize = 64;
 /// `SHUTDOWN_*` (sched.h): what is no failure.
@@ -23,7 +29,9 @@ const REBOOT: u8 = 1;
 /// A guest.
 pub(super) struct Guest {
     pub(super) domid: u16,
+    /// Its interface, or the switch's port.
     pub(super) vif: Link,
+    pub(super) network: Network,
     /// What it sends, and is sent, until it has answered.
     witness: Option<Witness>,
     watched_until: Instant,
@@ -41,10 +49,11 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    pub(super) fn new(domid: u16, vif: &Link, now: Instant) -> Self {
+    pub(super) fn new((domid, network): (u16, Network), vif: &Link, now: Instant) -> Self {
         Self {
             domid,
             vif: vif.clone(),
+            network,
             witness: Witness::open(vif).ok(),
             watched_until: now + WATCHED,
             frames: None,
@@ -57,10 +66,10 @@ impl Guest {
     }
 
     /// One of an earlier daemon's, which is not new.
-    pub(super) fn found(domid: u16, vif: &Link, now: Instant) -> Self {
+    pub(super) fn found(whose: (u16, Network), vif: &Link, now: Instant) -> Self {
         Self {
             witness: None,
-            ..Self::new(domid, vif, now)
+            ..Self::new(whose, vif, now)
         }
     }
 
@@ -74,7 +83,10 @@ impl Guest {
         self.witness.as_ref()
     }
 
-    fn count(&mut self) -> Option<u64> {
+    fn count(&mut self, on_switch: &BTreeMap<u16, u64>) -> Option<u64> {
+        if self.network == Network::Switch {
+            return on_switch.get(&self.domid).copied();
+        }
         if self.frames.is_none() {
             // From the guest's side it is sent; from the kernel's it is received.
             let path = format!("/sys/class/net/{}/statistics/rx_packets", self.vif.name);
@@ -90,11 +102,11 @@ impl Guest {
     }
 
     /// Whether it has sent anything since this was last asked. Its answers to our own question do not count.
-    fn is_heard(&mut self) -> bool {
+    fn is_heard(&mut self, on_switch: &BTreeMap<u16, u64>) -> bool {
         if self.is_asked {
             return false;
         }
-        let count = self.count().unwrap_or(self.seen);
+        let count = self.count(on_switch).unwrap_or(self.seen);
         let is_ending = std::mem::take(&mut self.is_ending);
         count != std::mem::replace(&mut self.seen, count) && !is_ending
     }
@@ -109,6 +121,7 @@ impl Guest {
 impl Daemon {
     pub(super) fn look_after_guests(&mut self, now: Instant) {
         let mut events = Vec::new();
+        let on_switch = self.frames_on_switch();
         for (&id, entry) in &mut self.entries {
             let Some(guest) = &mut entry.guest else {
                 continue;
@@ -116,7 +129,7 @@ impl Daemon {
             if now >= guest.watched_until {
                 guest.witness = None;
             }
-            if guest.is_heard() {
+            if guest.is_heard(&on_switch) {
                 events.push(Event::Heard(id));
             }
             let domid = guest.domid;
@@ -143,6 +156,29 @@ impl Daemon {
         for event in events {
             self.step(now, event);
         }
+    }
+
+    /// How many frames each guest on the switch has sent. Nothing is known of those of a switch that does not answer.
+    fn frames_on_switch(&mut self) -> BTreeMap<u16, u64> {
+        let mut guests = self
+            .entries
+            .values()
+            .filter_map(|entry| entry.guest.as_ref());
+        if !guests.any(|guest| guest.network == Network::Switch) {
+            return BTreeMap::new();
+        }
+        if self.switch.is_none() {
+            self.switch = switch_connection(PATIENCE).ok();
+        }
+        let said = self
+            .switch
+            .as_mut()
+            .map(|switch| switch.ask(&Order::Frames));
+        if let Some(Ok(Reply::Frames(frames))) = said {
+            return frames.into_iter().collect();
+        }
+        self.switch = None;
+        BTreeMap::new()
     }
 
     /// Looks at what goes through a new guest's vif.

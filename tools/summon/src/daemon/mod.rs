@@ -42,6 +42,7 @@ use super::status::{Done, Request};
 use super::wire::Port;
 use guests::Guest;
 use mayfly_links::Links;
+use mayfly_switch::control::Connection;
 use mayfly_xen::Xen;
 use report::{Away, Kept};
 
@@ -148,6 +149,8 @@ pub struct Daemon {
     /// Whether somebody has looked at the status since the guests were asked what they have served, and when they may be asked again.
     is_looked_at: Arc<AtomicBool>,
     count_at: Instant,
+    /// The switch, once a guest was on it.
+    switch: Option<Connection>,
     /// Who was turned away, as the log has it, and when it says so again.
     away: Away,
     complain_at: Instant,

@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::super::config::{Config, Service};
+use super::super::config::{Config, Network, Service};
 use super::super::dns::{Dns, Elsewhere};
 use super::super::fleet::{Event, Fleet, Id, Spec};
 use super::super::held::Held;
@@ -112,6 +112,7 @@ impl Daemon {
             is_looked_at: Arc::default(),
             count_at: Instant::now(),
             away: Away::default(),
+            switch: None,
             complain_at: Instant::now(),
             room: u64::MAX,
             is_searched: false,
@@ -321,7 +322,7 @@ impl Daemon {
     }
 
     /// A guest of an earlier daemon.
-    pub(super) fn found(&mut self, now: Instant, id: Id, domid: u16) {
+    pub(super) fn found(&mut self, now: Instant, id: Id, (domid, network): (u16, Network)) {
         self.step(now, Event::Found(id, domid));
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
@@ -331,7 +332,14 @@ impl Daemon {
                 .with("service", &entry.service.name)
                 .with("domid", domid)
         };
-        let vif = self.links.find(&vif_name(domid, 0));
+        let name = match network {
+            Network::Netback => Ok(vif_name(domid, 0)),
+            Network::Switch => {
+                let bridge = self.links.bridge(&entry.service.bridge);
+                bridge.map(|bridge| mayfly_switch::port_name(bridge.index))
+            }
+        };
+        let vif = name.and_then(|name| self.links.find(&name));
         let directed = vif.and_then(|vif| {
             // It may have been suspended.
             self.links.flood(&vif, true)?;
@@ -341,7 +349,7 @@ impl Daemon {
         match directed {
             Ok(vif) => {
                 told(Level::Info, "taken over").write();
-                entry.guest = Some(Guest::found(domid, &vif, now));
+                entry.guest = Some(Guest::found((domid, network), &vif, now));
             }
             Err(error) => {
                 let why = error.to_string();
@@ -398,6 +406,7 @@ fn makes_another(old: &Service, new: &Service) -> bool {
             service.command_line(),
             service.mac,
             service.bridge.clone(),
+            service.network,
         )
     };
     make(old) != make(new)

@@ -33,6 +33,7 @@ fn config() -> Config {
         start_timeout: Duration::from_secs(5),
         lifetime: None,
         answer: Vec::new(),
+        network: super::super::config::Network::Netback,
         asleep: super::super::config::Asleep::Destroy,
         on_demand: true,
     };
@@ -47,6 +48,7 @@ fn config() -> Config {
         limits: Limits::default(),
         pool: 0,
         guard: true,
+        network: super::super::config::Network::Netback,
         nsid: None,
     };
     Config {

@@ -1,7 +1,7 @@
 //! The maker in a dom0 in memory.
 
-use mayfly_toolstack::fake::Host;
 use mayfly_toolstack::fake::elf::Elf;
+use mayfly_toolstack::fake::{FakeSwitch, Host};
 use tempfile::TempDir;
 
 use super::super::bell::{self, Receiver as Bell};
@@ -20,7 +20,8 @@ fn bed() -> Bed {
     std::fs::write(folder.path().join("image"), Elf::new().octets).unwrap();
     let (sender, told) = bell::channel().unwrap();
     let other = host.clone();
-    let open: Open = Box::new(move || Ok(other.toolstack()?));
+    let run = folder.path().to_owned();
+    let open: Open = Box::new(move || Ok(other.toolstack()?.with_run(&run)));
     Bed {
         host,
         folder,
@@ -137,7 +138,7 @@ fn guests_that_run_are_found() {
     bed.told = told;
     let told = bed.does(Order::Find(vec![(Id(4), "web".to_owned(), mac)]));
     assert_eq!(names(&told), ["found", "searched"]);
-    assert!(matches!(told[0], Told::Found(_, found) if found == domid));
+    assert!(matches!(told[0], Told::Found(_, found, Network::Netback) if found == domid));
 }
 
 #[test]
@@ -161,4 +162,59 @@ fn an_index_that_was_lost_is_made_anew() {
     assert_eq!(bed.domid(), Some(domid));
     let told = bed.told.take();
     assert!(names(&told).contains(&"trouble"));
+}
+
+#[test]
+fn a_guest_on_the_switch_runs_before_it_is_introduced() {
+    let mut bed = bed();
+    let service = Service {
+        network: Network::Switch,
+        ..bed.service("destroy")
+    };
+    let make = |id| Order::Make(Id(id), Box::new(service.clone()), true);
+    let told = bed.does(make(1));
+    assert_eq!(names(&told), ["not made"], "no switch runs");
+    let switch = FakeSwitch::listen(bed.folder.path()).unwrap();
+    let told = bed.does(make(1));
+    assert_eq!(names(&told), ["made"]);
+    let Some(Told::Made(_, made)) = told.first() else {
+        panic!();
+    };
+    let domid = made.domid;
+    assert_eq!(
+        (made.network, made.vif.name.as_str()),
+        (Network::Switch, "switch1")
+    );
+    assert_eq!(switch.domains(), [domid]);
+    assert_eq!(bed.domid(), None);
+    let now = Instant::now();
+    assert!(bed.maker.introduce_at(now).is_some_and(|at| at > now));
+    // Others may wait to be made: then it is introduced between them.
+    assert_eq!(
+        bed.maker.introduce_at(now + Duration::from_millis(50)),
+        None
+    );
+    assert_eq!(names(&bed.told.take()), ["runs"]);
+    assert_eq!(bed.domid(), Some(domid));
+    let told = bed.does(Order::Find(vec![(Id(1), "web".to_owned(), service.mac)]));
+    assert!(matches!(told[0], Told::Found(_, found, Network::Switch) if found == domid));
+    let told = bed.does(Order::Remove(Id(1), domid));
+    assert!(matches!(told[..], [Told::Removed(_, None)]));
+    assert!(bed.host.xen.domids().is_empty());
+    assert!(switch.domains().is_empty());
+
+    // One that goes before it was introduced, and one whose name somebody has by then.
+    let told = bed.does(make(2));
+    let Some(Told::Made(_, made)) = told.first() else {
+        panic!();
+    };
+    let told = bed.does(Order::Remove(Id(2), made.domid));
+    assert_eq!(names(&told), ["runs", "removed"]);
+    bed.host.store.set("/local/domain/77/name", "web");
+    bed.host.xen.add(77, [7; 16]);
+    bed.does(make(3));
+    assert!(bed.maker.introduce());
+    assert_eq!(names(&bed.told.take()), ["not made"]);
+    assert_eq!(bed.host.xen.domids(), [77]);
+    assert!(switch.domains().is_empty());
 }

@@ -110,7 +110,7 @@ impl Program {
 /// Makes a port of a bridge. Its name has the bridge's number in it, so that two switches on one bridge notice each other.
 fn port(links: &mut Links, name: &str) -> Result<(Tap, Link), StartError> {
     let bridge = links.bridge(name)?;
-    let port = format!("switch{}", bridge.index);
+    let port = crate::port_name(bridge.index);
     let tap = Tap::open(&port, Offers::Checksums).map_err(|error| {
         let error = match Errno::from_io_error(&error) {
             Some(Errno::BUSY) => io::Error::other("another switch has it"),

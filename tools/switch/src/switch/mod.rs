@@ -353,6 +353,17 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         Status::of(self)
     }
 
+    /// The domain of each guest, and the frames that it has sent.
+    pub fn frames(&self) -> impl Iterator<Item = (u16, u64)> {
+        let live = self.guests.iter().flatten();
+        live.map(|live| {
+            (
+                live.guest.rings.domain,
+                live.port.counters.from_guest.frames,
+            )
+        })
+    }
+
     fn live(&mut self, at: usize) -> Option<&mut Live<X>> {
         self.guests.get_mut(at)?.as_mut()
     }

@@ -25,7 +25,7 @@ use mayfly_xen::NewDomain;
 use mayfly_xenstore::{Id, Request, TransactionId};
 
 use claim::Claim;
-pub use connected::Newborn;
+pub use connected::{Newborn, Wanted};
 pub use shell::Shell;
 
 /// Frames of a guest's grant table: 2,048 entries.
@@ -71,6 +71,8 @@ pub struct Soon<'a> {
     pub domid: u16,
     /// Its interface, if it has one, and the bridge that this is a port of.
     pub port: Option<(&'a Link, &'a Bridge)>,
+    /// The switch's port on its bridge, if it is on the switch.
+    pub switch: Option<&'a str>,
     /// dom0's links.
     pub links: &'a mut dyn Links,
 }
@@ -364,7 +366,12 @@ impl Toolstack {
         ready: Ready<'_>,
     ) -> Result<(), Cause> {
         let links = &mut *self.links;
-        ready(Soon { domid, port, links })?;
+        ready(Soon {
+            domid,
+            port,
+            switch: None,
+            links,
+        })?;
         self.xen.unpause(domid)?;
         self.begun(domid)
     }

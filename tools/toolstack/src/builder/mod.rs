@@ -38,7 +38,7 @@ mod switch;
 
 pub use actions::{Action, Actions, Watched, reason};
 pub use config::{Config, Connect, Error as ConfigError, NAME_MAX, Vif, check_name, random_uuid};
-pub use create::{Created, Newborn, Ready, Shell, Soon, Then, Toolstack};
+pub use create::{Created, Newborn, Ready, Shell, Soon, Then, Toolstack, Wanted};
 pub use destroy::{DestroyError, Destroyed};
 pub use image::{Image, Ramdisk};
 pub use keys::{

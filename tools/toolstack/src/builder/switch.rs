@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use super::{Cause, Toolstack, keys};
 use mayfly_switch::control::{Connection, Order, Reply, SOCKET};
 
 /// Connects to it.
@@ -14,13 +15,31 @@ pub fn connection(bound: Duration) -> io::Result<Connection> {
     Connection::open(Path::new(SOCKET), bound)
 }
 
+impl Toolstack {
+    /// Connects to the switch that runs.
+    ///
+    /// # Errors
+    /// None does.
+    pub fn switch(&self) -> io::Result<Connection> {
+        at(&self.run, self.bound)
+    }
+
+    /// Whether the switch serves a domain's network, as far as xenstored was told of it.
+    ///
+    /// # Errors
+    /// xenstored's.
+    pub fn is_switched(&mut self, domid: u16) -> Result<bool, Cause> {
+        let path = format!("{}/state", keys::switched(domid));
+        Ok(self.store.find(&path)?.is_some())
+    }
+}
+
 /// Has it let go of a guest; whether it had it. A switch that does not run holds nothing, and the next one finds that the guest is gone.
 ///
 /// # Errors
 /// It does not answer.
 pub(super) fn let_go(run: &Path, domid: u16, bound: Duration) -> Result<bool, String> {
-    let name = Path::new(SOCKET).file_name().unwrap_or_default();
-    let Ok(mut switch) = Connection::open(&run.join(name), bound) else {
+    let Ok(mut switch) = at(run, bound) else {
         return Ok(false);
     };
     match switch.ask(&Order::Detach(domid)) {
@@ -30,4 +49,9 @@ pub(super) fn let_go(run: &Path, domid: u16, bound: Duration) -> Result<bool, St
         Ok(_) => Err("the switch does not answer what it was asked".to_owned()),
         Err(error) => Err(format!("the switch: {error}")),
     }
+}
+
+fn at(run: &Path, bound: Duration) -> io::Result<Connection> {
+    let name = Path::new(SOCKET).file_name().unwrap_or_default();
+    Connection::open(&run.join(name), bound)
 }

@@ -6,6 +6,7 @@
 
 pub mod elf;
 mod links;
+mod switch;
 mod xen;
 
 use std::io;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 pub use links::FakeLinks;
 pub use mayfly_xenstore::memory::{FakeStore, Tree};
+pub use switch::FakeSwitch;
 pub use xen::{FakeXen, Guest};
 
 use crate::builder::index::Entry;

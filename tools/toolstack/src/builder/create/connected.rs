@@ -38,6 +38,19 @@ use mayfly_xenstore::Request;
 /// How long a guest has for its first answer, once it has been on a CPU, before others are told of it.
 const FIRST_ANSWER: Duration = Duration::from_millis(1);
 
+/// A guest that is to be made on the switch.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    /// What it is.
+    pub config: &'a Config,
+    /// Its image.
+    pub image: &'a Image,
+    /// Its site.
+    pub ramdisk: Option<&'a Ramdisk>,
+    /// Whether it is held to its IP addresses, if its command line says them, and not to its MAC address alone.
+    pub is_guarded: bool,
+}
+
 /// A guest that the switch serves, and that nobody else knows of. To drop it is what the end of this process would be: `hatch gc` finds it.
 pub struct Newborn {
     config: Config,
@@ -76,7 +89,12 @@ fn addresses(cmdline: &str) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
 }
 
 /// The guest, as it is handed to the switch. What has addresses of its own is held to them.
-fn handed(plan: &Plan<'_>, vif: &Vif, domid: u16, ports: &Ports) -> Result<Guest, Cause> {
+fn handed(
+    plan: &Plan<'_>,
+    (vif, is_guarded): (&Vif, bool),
+    domid: u16,
+    ports: &Ports,
+) -> Result<Guest, Cause> {
     let (Some(rings), Some((tx_port, _))) = (&plan.layout.rings, ports.network) else {
         return Err(Cause::Backend("has no rings"));
     };
@@ -89,7 +107,10 @@ fn handed(plan: &Plan<'_>, vif: &Vif, domid: u16, ports: &Ports) -> Result<Guest
         mac: vif.mac,
         ipv4,
         ipv6,
-        guard: if is_known { Guard::Full } else { Guard::Mac },
+        guard: match is_guarded && is_known {
+            true => Guard::Full,
+            false => Guard::Mac,
+        },
         rings: Rings {
             domain: domid,
             tx_ring: grants.tx_ring,
@@ -114,12 +135,12 @@ impl Toolstack {
     /// The step that failed, why, and what of it could not be undone.
     pub fn create_on_switch(
         &mut self,
-        what: (&Config, &Image, Option<&Ramdisk>),
+        wanted: Wanted<'_>,
         switch: &mut Connection,
         then: Then,
         ready: Ready<'_>,
     ) -> Result<Created, Error> {
-        let newborn = self.bear(what, switch, then, ready)?;
+        let newborn = self.bear(wanted, switch, then, ready)?;
         if then == Then::Running {
             // One that ends meanwhile is found below.
             let _ = self.begun(newborn.domid());
@@ -134,23 +155,27 @@ impl Toolstack {
     /// As [`Self::create_on_switch`]'s.
     pub fn bear(
         &mut self,
-        what: (&Config, &Image, Option<&Ramdisk>),
+        wanted: Wanted<'_>,
         switch: &mut Connection,
         then: Then,
         ready: Ready<'_>,
     ) -> Result<Newborn, Error> {
         let mut steps = Steps::new();
-        let (config, image, ramdisk) = what;
-        let plan = steps.run(Step::Check, || {
-            Self::plan_for_switch(config, image, ramdisk)
-        })?;
+        let config = wanted.config;
+        let plan = steps.run(Step::Check, || Self::plan_for_switch(wanted))?;
         let mut done = Done::default();
-        let born = self.born(&plan, switch, &mut steps, &mut done);
+        let whose = (&mut *switch, wanted.is_guarded);
+        let born = self.born(&plan, whose, &mut steps, &mut done);
         let born = born.and_then(|born| {
             if then == Then::Running {
-                let (domid, port, links) = (born.domid, None, &mut *self.links);
+                let (domid, links) = (born.domid, &mut *self.links);
                 steps.run(Step::Unpause, || {
-                    ready(Soon { domid, port, links })?;
+                    ready(Soon {
+                        domid,
+                        port: None,
+                        switch: Some(&born.link),
+                        links,
+                    })?;
                     Ok::<_, Cause>(self.xen.unpause(domid)?)
                 })?;
             }
@@ -198,11 +223,13 @@ impl Toolstack {
         }
     }
 
-    fn plan_for_switch<'a>(
-        config: &'a Config,
-        image: &'a Image,
-        ramdisk: Option<&'a Ramdisk>,
-    ) -> Result<Plan<'a>, Cause> {
+    fn plan_for_switch(wanted: Wanted<'_>) -> Result<Plan<'_>, Cause> {
+        let Wanted {
+            config,
+            image,
+            ramdisk,
+            ..
+        } = wanted;
         if config.vif.is_none() {
             return Err(Cause::Backend("is for guests that have a network"));
         }
@@ -228,7 +255,7 @@ impl Toolstack {
     fn born(
         &mut self,
         plan: &Plan<'_>,
-        switch: &mut Connection,
+        (switch, is_guarded): (&mut Connection, bool),
         steps: &mut Steps,
         done: &mut Done,
     ) -> Result<OnSwitch, Failure> {
@@ -259,7 +286,7 @@ impl Toolstack {
             let Some(vif) = &config.vif else {
                 return Err(Cause::Backend("has no interface"));
             };
-            let guest = handed(plan, vif, domid, &ports)?;
+            let guest = handed(plan, (vif, is_guarded), domid, &ports)?;
             switch.settle()?;
             Ok(switch.send(&Order::Attach(Box::new(guest)))?)
         })?;

@@ -1,24 +1,17 @@
 //! Births on a switch that answers as it is told to, in a dom0 in memory.
 
 use std::cell::RefCell;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
 
 use mayfly_drivers::abi::{XENSTORE_RECONNECT, xenstore_domain_interface as ring};
-use mayfly_switch::control::line;
-use mayfly_switch::switch::GuestStatus;
 use tempfile::TempDir;
 
 use super::super::super::layout::XENSTORE_GFN;
 use super::super::super::tests::{config, image, without_folders};
 use super::super::super::{Taken, making_path};
 use super::*;
-use crate::fake::Host;
+use crate::fake::{FakeSwitch, Host};
 use crate::gc::{self, Snapshot};
-
-const BOUND: Duration = Duration::from_secs(5);
 
 #[test]
 fn the_first_address_of_each_family() {
@@ -29,63 +22,11 @@ fn the_first_address_of_each_family() {
     assert_eq!(addresses("ip=dhcp quiet"), (None, None));
 }
 
-/// The domains that a switch serves, and why it takes no more.
-#[derive(Default)]
-struct Served {
-    domains: Vec<u16>,
-    refuses: bool,
-}
-
-/// A switch that maps nothing.
-fn switch(run: &std::path::Path) -> Arc<Mutex<Served>> {
-    let listener = UnixListener::bind(run.join("switch.sock")).unwrap();
-    let served = Arc::<Mutex<Served>>::default();
-    let all = served.clone();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let (stream, served) = (stream.unwrap(), served.clone());
-            std::thread::spawn(move || {
-                let mut reader = BufReader::new(stream.try_clone().unwrap());
-                let mut question = String::new();
-                while reader.read_line(&mut question).is_ok_and(|count| count > 0) {
-                    let reply = answer(&mut served.lock().unwrap(), &question);
-                    if (&stream).write_all(&line(&reply).unwrap()).is_err() {
-                        return;
-                    }
-                    question.clear();
-                }
-            });
-        }
-    });
-    all
-}
-
-fn answer(served: &mut Served, question: &str) -> Reply {
-    let unknown = || Reply::Error("there is none".to_owned());
-    match serde_json::from_str(question).unwrap() {
-        Order::Attach(_) if served.refuses => Reply::Error("full".to_owned()),
-        Order::Attach(guest) => {
-            served.domains.push(guest.rings.domain);
-            Reply::Attached {
-                link: "switch2".to_owned(),
-            }
-        }
-        Order::Detach(domain) => match served.domains.iter().position(|other| *other == domain) {
-            Some(at) => {
-                served.domains.remove(at);
-                Reply::Detached(Box::<GuestStatus>::default())
-            }
-            None => unknown(),
-        },
-        _ => unknown(),
-    }
-}
-
 struct Bed {
     host: Host,
     image: Image,
     folder: TempDir,
-    served: Arc<Mutex<Served>>,
+    served: FakeSwitch,
     switch: RefCell<Connection>,
     before: mayfly_xenstore::memory::Nodes,
 }
@@ -94,8 +35,9 @@ impl Bed {
     fn new() -> Self {
         let host = Host::new();
         let (folder, path) = image();
-        let served = switch(folder.path());
-        let switch = Connection::open(&folder.path().join("switch.sock"), BOUND).unwrap();
+        let served = FakeSwitch::listen(folder.path()).unwrap();
+        let toolstack = host.toolstack().unwrap().with_run(folder.path());
+        let switch = toolstack.switch().unwrap();
         Self {
             before: without_folders(host.store.nodes()),
             host,
@@ -111,16 +53,25 @@ impl Bed {
         toolstack.with_run(self.folder.path())
     }
 
+    fn wanted<'a>(&'a self, config: &'a Config) -> Wanted<'a> {
+        Wanted {
+            config,
+            image: &self.image,
+            ramdisk: None,
+            is_guarded: true,
+        }
+    }
+
     fn bear(&self, toolstack: &mut Toolstack) -> Result<Newborn, Error> {
         let config = config("web", 1);
-        let what = (&config, &self.image, None);
+        let what = self.wanted(&config);
         let mut switch = self.switch.borrow_mut();
         toolstack.bear(what, &mut switch, Then::Running, &mut |_| Ok(()))
     }
 
     fn create(&self, name: &str, last: u8) -> Result<Created, Error> {
         let config = config(name, last);
-        let what = (&config, &self.image, None);
+        let what = self.wanted(&config);
         let mut switch = self.switch.borrow_mut();
         self.toolstack()
             .create_on_switch(what, &mut switch, Then::Running, &mut |_| Ok(()))
@@ -135,11 +86,7 @@ impl Bed {
         let nodes = without_folders(self.host.store.nodes());
         assert_eq!(nodes, self.before, "after {after}");
         assert!(!self.mark().exists(), "after {after}");
-        assert_eq!(
-            self.served.lock().unwrap().domains,
-            [0_u16; 0],
-            "after {after}"
-        );
+        assert_eq!(self.served.domains(), [0_u16; 0], "after {after}");
     }
 }
 
@@ -152,7 +99,7 @@ fn it_runs_before_anything_is_asked_of_xenstored() {
     let domid = newborn.domid();
     assert_eq!(bed.host.store.asked().len(), asked);
     assert_eq!(bed.host.store.introduced(), [0_u16; 0]);
-    assert_eq!(bed.served.lock().unwrap().domains, [domid]);
+    assert_eq!(bed.served.domains(), [domid]);
     assert!(bed.host.xen.asked().contains(&"unpause"));
     let mark = std::fs::read_to_string(bed.mark()).unwrap();
     assert!(mark.ends_with(&format!(" {domid}")), "{mark}");
@@ -235,11 +182,11 @@ fn whatever_is_refused_nothing_is_left() {
         bed.is_as_before(call);
     }
     bed.host.xen.refuses("", 0);
-    bed.served.lock().unwrap().refuses = true;
+    bed.served.refuses(true);
     let error = bed.create("web", 1).unwrap_err();
-    assert!(error.to_string().contains("full"), "{error}");
+    assert!(error.to_string().contains("refused"), "{error}");
     bed.is_as_before("the switch refuses");
-    bed.served.lock().unwrap().refuses = false;
+    bed.served.refuses(false);
     // The link of the switch is not there: found when the guest runs already.
     bed.host.links.refuses("find");
     let error = bed.create("web", 1).unwrap_err();
@@ -259,7 +206,7 @@ fn a_name_is_one_guests() {
     let error = bed.create("web", 2).unwrap_err();
     assert!(matches!(error.failure.cause, Cause::Taken(Taken::Name(..))));
     assert_eq!(bed.host.xen.domids(), [first]);
-    assert_eq!(bed.served.lock().unwrap().domains, [first]);
+    assert_eq!(bed.served.domains(), [first]);
     bed.toolstack().destroy(first, false).unwrap();
     bed.is_as_before("its end");
 }

@@ -1,0 +1,187 @@
+//! Guests whose network `hatch switch` serves: xenstored and others are told of them when they have had the time for their first answer, and
+//! nobody waits.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use mayfly_links::Link;
+use mayfly_switch::control::Connection;
+use mayfly_toolstack::builder::{Cause, Config, Newborn, Ready, Soon, Then, Wanted};
+
+use super::super::config::{Network, Service};
+use super::super::fleet::Id;
+use super::{Made, Maker, Told};
+
+/// How long a guest has for its first answer.
+const FIRST_ANSWER: Duration = Duration::from_millis(4);
+/// After so long it is introduced even while others wait to be made: everybody finds a guest within 50 ms.
+const LATEST: Duration = Duration::from_millis(25);
+
+/// What the maker has to do with the switch.
+#[derive(Default)]
+pub(super) struct OnSwitch {
+    connection: Option<Connection>,
+    /// The switch's port that was looked up last.
+    port: Option<Link>,
+    /// Guests that run and that nobody was told of, the first one first.
+    newborns: VecDeque<Waiting>,
+}
+
+struct Waiting {
+    id: Id,
+    name: String,
+    mac: [u8; 6],
+    born: Instant,
+    newborn: Newborn,
+}
+
+impl Maker {
+    /// Makes a guest on the switch, and lets it run.
+    pub(super) fn bear(
+        &mut self,
+        id: Id,
+        service: &Service,
+        (config, is_guarded, began): (Config, bool, Instant),
+    ) -> Result<(), String> {
+        self.room = self.room.saturating_sub(service.memory);
+        self.clear_out();
+        let text = |cause: &dyn std::fmt::Display| cause.to_string();
+        self.builder().map_err(|error| text(&error))?;
+        let born = match self.switch.connection.is_some() {
+            // The switch that this leads to may have ended.
+            true => match self.born(id, service, (&config, is_guarded, began)) {
+                Err(Cause::Io(_)) => {
+                    self.switch.connection = None;
+                    self.born(id, service, (&config, is_guarded, began))
+                }
+                born => born,
+            },
+            false => self.born(id, service, (&config, is_guarded, began)),
+        };
+        let newborn = born.map_err(|cause| {
+            self.lost(&cause);
+            text(&cause)
+        })?;
+        self.switch.newborns.push_back(Waiting {
+            id,
+            name: service.name.clone(),
+            mac: service.mac,
+            born: Instant::now(),
+            newborn,
+        });
+        Ok(())
+    }
+
+    fn born(
+        &mut self,
+        id: Id,
+        service: &Service,
+        (config, is_guarded, began): (&Config, bool, Instant),
+    ) -> Result<Newborn, Cause> {
+        let image = self.images.get(&service.image);
+        let site = service.site.as_ref().and_then(|path| self.sites.get(path));
+        let (Some(builder), Some(image)) = (&mut self.builder, image) else {
+            return Err(std::io::Error::other("its image is not there").into());
+        };
+        let OnSwitch {
+            connection, port, ..
+        } = &mut self.switch;
+        let connection = match connection {
+            Some(connection) => connection,
+            None => {
+                // Another switch has another port.
+                *port = None;
+                let opened = builder.switch();
+                let opened = opened.map_err(|_| Cause::Switch("none runs".to_owned()))?;
+                connection.insert(opened)
+            }
+        };
+        let told = &self.told;
+        let ready: Ready<'_> = &mut |soon| {
+            let Soon {
+                domid,
+                switch,
+                links,
+                ..
+            } = soon;
+            let name = switch.ok_or(Cause::Backend("has no port"))?;
+            let vif = match port.take().filter(|port| port.name == name) {
+                Some(known) => known,
+                None => links.find(name)?,
+            };
+            *port = Some(vif.clone());
+            let made = Made {
+                domid,
+                vif,
+                network: Network::Switch,
+                began,
+                is_from_pool: false,
+            };
+            told.send(Told::Made(id, made));
+            Ok(())
+        };
+        let wanted = Wanted {
+            config,
+            image,
+            ramdisk: site,
+            is_guarded,
+        };
+        let born = builder.bear(wanted, connection, Then::Running, ready);
+        born.map_err(|error| match error.left.is_empty() {
+            true => error.failure.cause,
+            false => Cause::Switch(error.to_string()),
+        })
+    }
+
+    /// When a guest that runs is to be introduced; now, if it has waited for long enough.
+    pub(super) fn introduce_at(&mut self, now: Instant) -> Option<Instant> {
+        while let Some(first) = self.switch.newborns.front()
+            && first.born + LATEST <= now
+        {
+            self.introduce();
+        }
+        let first = self.switch.newborns.front();
+        first.map(|first| first.born + FIRST_ANSWER)
+    }
+
+    /// Tells xenstored and others of the guest that has waited longest; whether there was one.
+    pub(super) fn introduce(&mut self) -> bool {
+        let Some(Waiting {
+            id,
+            name,
+            mac,
+            newborn,
+            ..
+        }) = self.switch.newborns.pop_front()
+        else {
+            return false;
+        };
+        let domid = newborn.domid();
+        let introduced = match self.builder() {
+            Ok(builder) => builder
+                .introduce(newborn)
+                .map_err(|error| (error.to_string(), error.failure.cause)),
+            // `hatch gc` finds it when xenstored is there again.
+            Err(cause) => Err((cause.to_string(), cause)),
+        };
+        match introduced {
+            Ok(created) => {
+                if let Err(cause) = self.know(domid, &name, mac) {
+                    self.lost(&cause);
+                }
+                self.tell(Told::Runs(id, Box::new(created.timeline)));
+            }
+            Err((why, cause)) => {
+                self.lost(&cause);
+                self.tell(Told::NotMade(id, why));
+            }
+        }
+        true
+    }
+
+    /// Whether a guest was not introduced yet.
+    pub(super) fn is_newborn(&self, domid: u16) -> bool {
+        let mut newborns = self.switch.newborns.iter();
+        newborns.any(|waiting| waiting.newborn.domid() == domid)
+    }
+}

@@ -1,0 +1,81 @@
+//! A switch that maps nothing.
+
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mayfly_switch::control::{Order, Reply, line};
+use mayfly_switch::switch::GuestStatus;
+
+/// A switch, which answers in threads of its own.
+#[derive(Clone, Default)]
+pub struct FakeSwitch(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    domains: Vec<u16>,
+    refuses: bool,
+}
+
+impl FakeSwitch {
+    /// Listens where a toolstack with this folder looks for one.
+    ///
+    /// # Errors
+    /// There is one.
+    pub fn listen(run: &Path) -> io::Result<Self> {
+        let listener = UnixListener::bind(run.join("switch.sock"))?;
+        let this = Self::default();
+        let served = this.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let served = served.clone();
+                std::thread::spawn(move || served.serve(&stream));
+            }
+        });
+        Ok(this)
+    }
+
+    /// The domains that it serves.
+    #[must_use]
+    pub fn domains(&self) -> Vec<u16> {
+        self.state().domains.clone()
+    }
+
+    /// Whether it takes no more.
+    pub fn refuses(&self, does: bool) {
+        self.state().refuses = does;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn serve(&self, stream: &UnixStream) -> Option<()> {
+        for question in BufReader::new(stream).lines() {
+            let order = serde_json::from_str(&question.ok()?).ok()?;
+            let reply = self.state().answer(order);
+            let mut stream = stream;
+            stream.write_all(&line(&reply).ok()?).ok()?;
+        }
+        None
+    }
+}
+
+impl State {
+    fn answer(&mut self, order: Order) -> Reply {
+        match order {
+            Order::Attach(guest) if !self.refuses => {
+                self.domains.push(guest.rings.domain);
+                Reply::Attached {
+                    link: "switch1".to_owned(),
+                }
+            }
+            Order::Detach(domain) if self.domains.contains(&domain) => {
+                self.domains.retain(|other| *other != domain);
+                Reply::Detached(Box::<GuestStatus>::default())
+            }
+            _ => Reply::Error("refused".to_owned()),
+        }
+    }
+}
