@@ -21,15 +21,30 @@ use crate::wait::Bound;
 
 /// The output of the daemon and of the programs.
 const LOG: &str = "/run/summon.log";
+/// The socket of `hatch switch`.
+const SWITCH: &str = "/run/hatch/switch.sock";
 /// The time after which the daemon's status is up to date, and the kernel's workers have cleaned up after a guest.
 const SETTLE: Duration = Duration::from_millis(300);
 
 /// Runs the job.
 pub(crate) fn run(job: &Job, seen: &mut Vec<Connection>) -> Result<()> {
+    let bound = Bound(Duration::from_secs(job.bound_s));
+    let words = [HATCH, "switch", "--bridge", &job.switch].map(String::from);
+    let switch = Running(started(&words)?);
+    let end = Instant::now() + bound.0;
+    while !Path::new(SWITCH).exists() {
+        ensure!(Instant::now() < end, "there is no switch");
+        sleep(SETTLE);
+    }
     let place = Place {
         job,
-        bound: Bound(Duration::from_secs(job.bound_s)),
-        daemon: started(&[HATCH.into(), "summon".into(), job.services.clone()])?,
+        bound,
+        _switch: switch,
+        _daemon: Running(started(&[
+            HATCH.into(),
+            "summon".into(),
+            job.services.clone(),
+        ])?),
     };
     let result = place.rounds(seen);
     result.with_context(|| fs::read_to_string(LOG).unwrap_or_default())
@@ -50,13 +65,17 @@ fn started(words: &[String]) -> Result<Child> {
 struct Place<'a> {
     job: &'a Job,
     bound: Bound,
-    daemon: Child,
+    _daemon: Running,
+    _switch: Running,
 }
 
-impl Drop for Place<'_> {
+/// A program that runs; dropping it ends it.
+struct Running(Child);
+
+impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.daemon.kill();
-        let _ = self.daemon.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
