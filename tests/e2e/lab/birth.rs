@@ -46,6 +46,8 @@ pub(crate) enum Maker {
 pub(crate) struct Place {
     pub(crate) lab: Lab,
     pub(crate) maker: Cell<Maker>,
+    /// Whether services' guests are on `hatch switch`, which runs.
+    pub(crate) on_switch: Cell<bool>,
     has_xenconsoled: bool,
     /// The state of dom0 before the first birth, of everything that a birth may leave traces in.
     clean: String,
@@ -63,6 +65,7 @@ impl Place {
         Ok(Self {
             lab,
             maker: Cell::new(Maker::Xl),
+            on_switch: Cell::new(false),
             has_xenconsoled,
             clean,
         })

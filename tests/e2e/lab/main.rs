@@ -158,6 +158,7 @@ fn main() -> ExitCode {
     let by_summon = [
         by("summon", summon::CASES, &summoned),
         by("summon", care::CASES, &summoned),
+        by("summon, switch", summon::ON_SWITCH, &summoned),
         by("summon, abuse", storm::CASES, &summoned),
         by("summon, abuse", storm::XENSTORED, &storm::options()),
     ];

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::birth::{BOUND, HATCH, Place};
 use crate::cases::Case;
+use crate::switch;
 
 pub(crate) const CASES: &[Case] = &[
     (
@@ -53,6 +54,32 @@ pub(crate) const CASES: &[Case] = &[
     ),
     ("a flood of SYNs makes one guest", load::syn_flood),
     ("fifty services and random clients", load::fifty),
+];
+
+/// The cases that also run with guests on `hatch switch`.
+pub(crate) const ON_SWITCH: &[Case] = &[
+    ("a SYN wakes a service that answers it itself", |place| {
+        switch::under(place, wakes::by_syn)
+    }),
+    (
+        "a query wakes a service, and is answered at once",
+        |place| switch::under(place, wakes::by_query),
+    ),
+    ("clients of dom0 send each SYN once", |place| {
+        switch::under(place, wakes::by_dom0)
+    }),
+    ("by IPv6, and by a datagram", |place| {
+        switch::under(place, wakes::by_others)
+    }),
+    ("it outlives its daemon, and kill -9 of it", |place| {
+        switch::under(place, life::takeover)
+    }),
+    ("an open connection keeps a guest", |place| {
+        switch::under(place, life::connection)
+    }),
+    ("who comes as it is about to go is served", |place| {
+        switch::under(place, life::at_the_end)
+    }),
 ];
 
 /// The path of the tests' file in dom0.
@@ -129,8 +156,13 @@ impl<'a> Summoned<'a> {
     }
 
     pub(crate) fn write(&self, daemon: &str, services: &str) -> Result<()> {
+        let network = match self.place.on_switch.get() {
+            true => "network = \"switch\"\n",
+            false => "",
+        };
+        let daemon = format!("{network}{daemon}");
         self.lab()
-            .put(FILE, 0o644, file(daemon, services).as_bytes())
+            .put(FILE, 0o644, file(&daemon, services).as_bytes())
     }
 
     pub(crate) fn spawn(&self) -> Result<()> {

@@ -96,6 +96,16 @@ impl Drop for Switch<'_> {
     }
 }
 
+/// Tries a case of services with their guests on a switch that runs.
+pub(crate) fn under(place: &Place, case: fn(&Place) -> Result<()>) -> Result<()> {
+    let switch = Switch::start(place)?;
+    place.on_switch.set(true);
+    let result = case(place);
+    place.on_switch.set(false);
+    drop(switch);
+    result
+}
+
 fn create(place: &Place, words: &[&str]) -> Result<Value> {
     let words = [&["create", "--network", "switch", "--json", EXAMPLE], words].concat();
     json(&place.hatched(&words)?)

@@ -33,6 +33,8 @@ pub enum Order {
     Status,
     /// Tell how many frames each guest has sent.
     Frames,
+    /// Tell whether the guest of this domain still has memory.
+    There(u16),
     /// Record this guest's traffic, for so many milliseconds at most. The answer comes when the record is full or the time is over.
     Dump {
         /// Its name.
@@ -62,6 +64,8 @@ pub enum Reply {
     Done,
     /// What comes of the guests.
     Status(Box<Status>),
+    /// Whether it has.
+    There(bool),
     /// Domains, and the frames that each has sent.
     Frames(Vec<(u16, u64)>),
     /// A pcap file of so many bytes, which follow the line.

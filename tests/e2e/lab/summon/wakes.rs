@@ -10,7 +10,7 @@ use super::*;
 
 /// The number of cold starts of each kind.
 pub(super) fn starts() -> Result<u32> {
-    Ok(crate::cycles(10)?.clamp(5, 200))
+    Ok(crate::cycles(10)?.clamp(5, 500))
 }
 
 /// The number of SYNs to services in the capture at the network card.

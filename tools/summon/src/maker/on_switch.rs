@@ -10,7 +10,7 @@ use mayfly_toolstack::builder::{Cause, Config, Newborn, Ready, Soon, Then, Wante
 
 use super::super::config::{Network, Service};
 use super::super::fleet::Id;
-use super::{Made, Maker, Told};
+use super::{LOOK, Made, Maker, Told};
 
 /// How long a guest has for its first answer.
 const FIRST_ANSWER: Duration = Duration::from_millis(4);
@@ -137,43 +137,46 @@ impl Maker {
     pub(super) fn introduce_at(&mut self, now: Instant) -> Option<Instant> {
         while let Some(first) = self.switch.newborns.front()
             && first.born + LATEST <= now
-        {
-            self.introduce();
-        }
+            && self.introduce()
+        {}
         let first = self.switch.newborns.front();
         first.map(|first| first.born + FIRST_ANSWER)
     }
 
-    /// Tells xenstored and others of the guest that has waited longest; whether there was one.
+    /// Tells xenstored and others of the guest that has waited longest; whether there was one, and xenstored.
     pub(super) fn introduce(&mut self) -> bool {
-        let Some(Waiting {
+        if self.switch.newborns.is_empty() {
+            return false;
+        }
+        // It serves without xenstored, and is introduced when that is there again.
+        if self.builder().is_err() {
+            for waiting in &mut self.switch.newborns {
+                waiting.born = Instant::now() + LOOK;
+            }
+            return false;
+        }
+        let (Some(builder), Some(waiting)) = (&mut self.builder, self.switch.newborns.pop_front())
+        else {
+            return false;
+        };
+        let Waiting {
             id,
             name,
             mac,
             newborn,
             ..
-        }) = self.switch.newborns.pop_front()
-        else {
-            return false;
-        };
+        } = waiting;
         let domid = newborn.domid();
-        let introduced = match self.builder() {
-            Ok(builder) => builder
-                .introduce(newborn)
-                .map_err(|error| (error.to_string(), error.failure.cause)),
-            // `hatch gc` finds it when xenstored is there again.
-            Err(cause) => Err((cause.to_string(), cause)),
-        };
-        match introduced {
+        match builder.introduce(newborn) {
             Ok(created) => {
                 if let Err(cause) = self.know(domid, &name, mac) {
                     self.lost(&cause);
                 }
                 self.tell(Told::Runs(id, Box::new(created.timeline)));
             }
-            Err((why, cause)) => {
-                self.lost(&cause);
-                self.tell(Told::NotMade(id, why));
+            Err(error) => {
+                self.lost(&error.failure.cause);
+                self.tell(Told::NotMade(id, error.to_string()));
             }
         }
         true

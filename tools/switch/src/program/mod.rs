@@ -234,6 +234,7 @@ impl Program {
                 Reply::Done
             }),
             Order::Status => Ok(Reply::Status(Box::new(self.switch.status()))),
+            Order::There(domain) => self.switch.is_there(domain).map(Reply::There),
             Order::Frames => Ok(Reply::Frames(self.switch.frames().collect())),
             Order::Dump {
                 name,

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::arena::{Arena, Frame};
 use crate::guard::Identity;
 use crate::port::Port;
-use crate::xen::{Wire, Xen};
+use crate::xen::{Direction, Segment, Wire, Xen};
 use dump::Dump;
 pub use dump::DumpBounds;
 pub use guest::{Cause, Guard, Guest, Notice, Refusal, Sleeper};
@@ -351,6 +351,28 @@ impl<X: Xen, W: Wire> Switch<X, W> {
     /// What is to be known of all.
     pub fn status(&self) -> Status {
         Status::of(self)
+    }
+
+    /// Whether Xen still has a guest's memory: its transmit ring's grant leads somewhere. A domain that was taken apart has none, whoever maps its
+    /// pages.
+    ///
+    /// # Errors
+    /// There is no such guest.
+    pub fn is_there(&self, domain: u16) -> Result<bool, Refusal> {
+        let at = self.by_domain.get(&domain).ok_or(Refusal::Unknown)?;
+        let live = self.guests.get(*at).and_then(Option::as_ref);
+        let rings = &live.ok_or(Refusal::Unknown)?.guest.rings;
+        let mut segment = [Segment {
+            reference: rings.tx_ring,
+            offset: 0,
+            length: 4,
+            at: 0,
+            is_done: false,
+        }];
+        let copied = self
+            .xen
+            .copy(domain, Direction::FromGuest, &mut segment, &mut [0; 4]);
+        Ok(copied.is_ok() && segment.iter().all(|segment| segment.is_done))
     }
 
     /// The domain of each guest, and the frames that it has sent.
