@@ -23,11 +23,11 @@ pub(crate) struct Test {
     /// Do not ask before sudo
     #[arg(long)]
     yes: bool,
-    /// Only end-to-end tests with this in their title; without it, all and everything else
+    /// Only end-to-end tests with this text in their title; without it, all tests
     filter: Option<String>,
 }
 
-/// Formatting, lints, the rules for sources, and the tests that need no lab.
+/// Checks formatting, lints and the rules for sources, and runs the tests that need no lab.
 pub(crate) fn check() -> Result<()> {
     let progress = Progress::new();
     progress.say("formatting");
@@ -52,7 +52,8 @@ pub(crate) fn check() -> Result<()> {
         "--all-features",
         "--all-targets",
     ])?;
-    // By themselves: the tests turn on features that bring in std, which the guest cannot be linked with.
+    // These are checked separately, because the tests turn on features that need std, which the guest cannot be linked
+    // with.
     lints(&[
         "--package",
         "mayfly",
@@ -67,12 +68,12 @@ pub(crate) fn check() -> Result<()> {
     Ok(())
 }
 
-/// The checks, the build and the end-to-end tests.
+/// Runs the checks, the build and the end-to-end tests.
 pub(crate) fn test(test: &Test) -> Result<()> {
     if test.browser {
         return browser(test);
     }
-    // Nobody is asked in a run that nobody watches: root installs what is missing, and says so.
+    // An unattended run asks nothing: root installs missing packages, and prints that.
     host::ensure_qemu(test.yes)?;
     if test.filter.is_none() {
         check()?;
@@ -127,7 +128,7 @@ pub(crate) fn test(test: &Test) -> Result<()> {
     Ok(())
 }
 
-/// The page of `hatch summon` in a real browser.
+/// Tests the page of `hatch summon` in a real browser.
 fn browser(test: &Test) -> Result<()> {
     host::ensure_browser(test.yes)?;
     cargo(&[
@@ -140,7 +141,7 @@ fn browser(test: &Test) -> Result<()> {
         "--test",
         "browser",
         "--",
-        // One browser at a time.
+        // Run one browser at a time.
         "--test-threads=1",
     ])
 }

@@ -8,10 +8,10 @@ use anyhow::{Context, Result, ensure};
 use mayfly_lab::Lab;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
-/// Ctrl-], as in telnet: it leaves the console.
+/// Ctrl-], which leaves the console, as in telnet.
 const LEAVE: u8 = 0x1d;
 
-/// Puts the terminal back when it is dropped.
+/// The terminal in raw mode. Dropping this restores it.
 struct Raw(Termios);
 
 impl Raw {
@@ -30,13 +30,13 @@ impl Drop for Raw {
     }
 }
 
-/// Joins the terminal to the serial port, until Ctrl-] or the machine's end.
+/// Connects the terminal to the serial port, until Ctrl-] or the machine's end.
 pub(crate) fn attach(lab: &Lab) -> Result<()> {
     ensure!(
         stdin().is_terminal(),
         "the console needs a terminal; `cargo xtask lab exec` does not"
     );
-    // The name of a socket may be 108 bytes long, and the folder's is anything.
+    // The path of a socket has at most 108 bytes, and the folder's path may be longer.
     std::env::set_current_dir(lab.folder())?;
     let mut serial = UnixStream::connect("serial.sock")
         .context("cannot reach the serial port: is another console attached?")?;

@@ -19,7 +19,7 @@ use crate::{guest, host, lab, pack, summon};
 
 /// The demo's lab.
 const NAME: &str = "demo";
-/// How long the guest may take to answer.
+/// The time limit for the guest's answers.
 const BOUND: Duration = Duration::from_secs(60);
 const LINUX_CONFIG: &str = include_str!("../../examples/linux.cfg");
 
@@ -34,10 +34,10 @@ pub(crate) struct Demo {
     /// Serve this site: a folder with `zones/*.zone` and `www/`
     #[arg(long, value_name = "DIR")]
     site: Option<PathBuf>,
-    /// A service that sleeps until somebody asks: by DNS, and by a SYN alone
+    /// Show a service that sleeps until a DNS query or a SYN comes
     #[arg(long, conflicts_with_all = ["site", "payload"])]
     summon: bool,
-    /// Which guest
+    /// The guest to boot
     #[arg(long, value_enum, default_value_t)]
     payload: Payload,
     #[command(flatten)]
@@ -58,7 +58,7 @@ pub(crate) fn run(demo: &Demo) -> Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     std::thread::spawn(move || {
         for _ in signals.forever() {
-            // Anything may be under way in the main thread: the lab is found by name and taken down from here.
+            // The main thread may be busy with anything, so the lab is found by name and taken down here.
             if let Ok(lab) = Lab::attach(NAME) {
                 eprintln!("\ntaking the lab down");
                 let _ = lab.down();
@@ -122,12 +122,12 @@ pub(crate) fn run(demo: &Demo) -> Result<()> {
     println!(
         "\nIt runs until Ctrl-C. Look inside with `cargo xtask lab exec --name {NAME} xl list`."
     );
-    // The handler has taken the lab down by then.
+    // By then, the handler has taken the lab down.
     let _ = interrupted.recv();
     Ok(())
 }
 
-/// The files of dom0 that the guest is made of.
+/// The guest's files in dom0.
 fn payload(demo: &Demo, progress: &Progress) -> Result<Vec<(&'static str, Vec<u8>)>> {
     Ok(match demo.payload {
         Payload::Mayfly => {
@@ -167,18 +167,18 @@ fn payload(demo: &Demo, progress: &Progress) -> Result<Vec<(&'static str, Vec<u8
     })
 }
 
-/// Lines that hand a pack to a guest of the example configuration: `xl` takes the last of two lines with the same key. The pack
-/// is in the guest's memory, beside the `memory` MiB that it has otherwise.
+/// Lines that add a pack to a guest of the example configuration: `xl` uses the last of two lines with the same key.
+/// The pack takes memory in addition to the `memory` MiB of the guest.
 fn site_lines(octets: usize, memory: usize) -> String {
     let memory = memory + octets.div_ceil(1 << 20);
     format!("ramdisk = \"/guest/site.mfs\"\nmemory = {memory}\n")
 }
 
-/// Asks the guest and gives what a person may want to see of it.
+/// Queries the guest. Returns the interesting parts of the answers as text.
 fn answers(lab: &Lab, demo: &Demo) -> Result<String> {
     let (http, dns) = (lab.http()?, lab.dns()?);
     let (status, page) = ask::http(http, "/", BOUND)?;
-    // A site may be zones alone.
+    // A site may have zones only.
     let expected = status == 200 || demo.site.is_some() && status == 404;
     ensure!(expected, "GET / gives {status}");
     let page = page.lines().take(3).collect::<Vec<_>>().join("\n");
@@ -202,8 +202,8 @@ fn answers(lab: &Lab, demo: &Demo) -> Result<String> {
     Ok(text)
 }
 
-/// What the guest is asked by DNS: for the built-in zone's address, or for the SOA of each zone of the site. A zone has the name that
-/// the pack says, which need not be its file's; NSD serves it by the name of its file.
+/// The DNS queries: the address in the built-in zone, or the SOA of each zone of the site. A zone has the name that the
+/// pack gives, which may differ from its file's name; NSD serves it under the name of its file.
 fn questions(demo: &Demo) -> Result<Vec<(String, Rtype)>> {
     Ok(match &demo.site {
         Some(site) if demo.payload == Payload::Mayfly => pack::zones(site)?
@@ -260,7 +260,7 @@ fn timeline(json: &str) -> Result<String> {
     Ok(text)
 }
 
-/// What guests wrote to port 0xe9.
+/// The lines that guests wrote to I/O port 0xe9.
 fn guest_lines(lab: &Lab) -> String {
     let log = lab.serial().unwrap_or_default();
     let lines: BTreeMap<usize, &str> = log

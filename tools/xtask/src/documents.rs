@@ -1,7 +1,7 @@
-//! `cargo xtask documents`: the tables in the documents, written from the figures that the repository remembers.
+//! `cargo xtask documents`: writes the tables in the documents from the figures in `tests/snapshots`.
 //!
-//! A table stands between two comments, `<!-- figures: NAME -->` and `<!-- end -->`. `cargo xtask check` fails when one of
-//! them does not say what `tests/snapshots` says, so that no figure in a document is of another vintage than the rest.
+//! A table stands between two comments, `<!-- figures: NAME -->` and `<!-- end -->`. `cargo xtask check` fails when a
+//! table differs from `tests/snapshots`, so that all figures in the documents have the same age.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -20,7 +20,7 @@ const END: &str = "<!-- end -->";
 /// Writes one table.
 type Table = fn(&Recorded) -> Result<String>;
 
-/// Every table: the document, its name there, what writes it.
+/// Every table: its document, its name there, and the function that writes it.
 const TABLES: [(&str, &str, Table); 5] = [
     (README, "summary", summary),
     (MEASUREMENTS, "boot", boot),
@@ -29,7 +29,7 @@ const TABLES: [(&str, &str, Table); 5] = [
     (MEASUREMENTS, "size", image),
 ];
 
-/// The figures that the repository remembers, by name.
+/// The recorded figures, by name.
 struct Recorded {
     boot: BTreeMap<String, u64>,
     wake: BTreeMap<String, u64>,
@@ -51,7 +51,7 @@ impl Recorded {
 /// Writes every table.
 ///
 /// # Errors
-/// A document or snapshot that cannot be read, a missing figure, a document without the comments.
+/// A document or snapshot cannot be read; a figure is missing; a document lacks the comments.
 pub(crate) fn write() -> Result<()> {
     let recorded = Recorded::read()?;
     for (document, name, table) in TABLES {
@@ -67,10 +67,10 @@ pub(crate) fn write() -> Result<()> {
     Ok(())
 }
 
-/// Compares every table with what the repository remembers.
+/// Compares every table with the recorded figures.
 ///
 /// # Errors
-/// Those of [`write`], and a table that says something else.
+/// The errors of [`write()`]; a table that differs.
 pub(crate) fn check() -> Result<()> {
     let recorded = Recorded::read()?;
     for (document, name, table) in TABLES {
@@ -86,7 +86,7 @@ pub(crate) fn check() -> Result<()> {
     Ok(())
 }
 
-/// The document with this table between its two comments.
+/// The document with a table replaced between its two comments.
 fn replaced(document: &str, name: &str, table: &str) -> Result<String> {
     let begin = format!("<!-- figures: {name} -->");
     let (before, rest) = document
@@ -103,7 +103,7 @@ fn figure(figures: &BTreeMap<String, u64>, name: &str) -> Result<u64> {
     figure.with_context(|| format!("tests/snapshots has no figure \"{name}\""))
 }
 
-/// Instructions as virtual milliseconds, rounded to three digits that count.
+/// Instructions as virtual milliseconds, rounded to three significant digits.
 fn ms(instructions: u64) -> String {
     let decimals = match instructions {
         0..1_000_000 => 3,
@@ -154,7 +154,7 @@ fn summary(recorded: &Recorded) -> Result<String> {
     Ok(table)
 }
 
-/// By who makes the guest.
+/// The table of a birth, by maker.
 fn boot(recorded: &Recorded) -> Result<String> {
     const ROWS: [(&str, bool); 10] = [
         ("create", true),
@@ -199,7 +199,7 @@ fn wake(recorded: &Recorded) -> Result<String> {
     Ok(table)
 }
 
-/// One row for each load that was recorded; [`crate::bench`] names the figures.
+/// One row for each recorded load; [`crate::bench`] names the figures.
 fn serve(recorded: &Recorded) -> Result<String> {
     let mut table = String::from(
         "| load | answers a virtual second: mayfly, Linux | ratio | guest's instructions for an answer, thousands: mayfly, Linux | ratio |\n|---|---|---|---|---|\n",
@@ -227,7 +227,7 @@ fn serve(recorded: &Recorded) -> Result<String> {
     Ok(table)
 }
 
-/// Thousands with one digit behind the point.
+/// Thousands with one digit after the point.
 fn tenths(count: u64) -> String {
     format!("{}.{}", (count + 50) / 1000, (count + 50) / 100 % 10)
 }

@@ -55,7 +55,7 @@ pub(crate) fn run(build: &Build) -> Result<()> {
     Ok(())
 }
 
-/// Builds a guest, and gives the path of the stripped file; beside it, with `.debug` added, is the one with symbols.
+/// Builds a guest. Returns the path of the stripped file; beside it, with `.debug` appended, is the file with symbols.
 pub(crate) fn build(guest: Guest) -> Result<PathBuf> {
     build_in(workspace(), guest)
 }
@@ -83,7 +83,7 @@ fn build_in(folder: &Path, guest: Guest) -> Result<PathBuf> {
             "--target-dir",
         ])
         .arg(&target)
-        // Cargo hands these to the guest's crates alone, and not to build scripts, because a target is named.
+        // Cargo passes these to the guest's crates only, and not to build scripts, because a target is named.
         .env("CARGO_ENCODED_RUSTFLAGS", rustflags(folder)?);
     watched(command, &format!("the guest {}", guest.name), "a minute")?;
     let built = target.join(TARGET).join("guest").join(guest.name);
@@ -107,7 +107,7 @@ fn build_in(folder: &Path, guest: Guest) -> Result<PathBuf> {
 /// Flags of the guest's crates, in Cargo's encoding.
 fn rustflags(folder: &Path) -> Result<OsString> {
     let mut flags: Vec<OsString> = [
-        // No relocations: nothing would apply them.
+        // No relocations, because nothing would apply them.
         "-Crelocation-model=static",
         // xen-sys's hypercalls are `call`s in asm that claims `nostack`: their return addresses would overwrite the red zone.
         "-Cno-redzone=yes",
@@ -119,7 +119,7 @@ fn rustflags(folder: &Path) -> Result<OsString> {
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")))
         .context("neither CARGO_HOME nor HOME is set")?;
-    // The bits must not depend on where the sources are.
+    // The bits must not depend on the sources' folder.
     for (from, to) in [
         (home.join("registry/src"), "/registry"),
         (folder.to_owned(), "/mayfly"),
@@ -163,7 +163,7 @@ fn difference(a: &[u8], b: &[u8]) -> Option<usize> {
     a.iter().zip(b).position(|(a, b)| a != b)
 }
 
-/// Copies the sources: what Git would not ignore at the top.
+/// Copies the sources, without `target` and `.git`.
 fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     let wanted = |entry: &walkdir::DirEntry| {
         let name = entry.file_name().to_string_lossy();

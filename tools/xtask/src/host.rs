@@ -1,4 +1,4 @@
-//! Finds and installs what the host must have: QEMU, and a browser for the tests of pictures.
+//! Finds and installs the programs that the host must have: QEMU, and a browser for the tests of pictures.
 
 use std::io::{IsTerminal, stdin};
 use std::process::Command;
@@ -19,7 +19,7 @@ pub(crate) fn ensure_browser(yes: bool) -> Result<()> {
     ensure_package("chromium", installed, yes)
 }
 
-/// Makes sure that what `installed` looks for is there: by apt, as root at once, otherwise by sudo after asking, unless `yes`.
+/// Makes sure that a package is installed: by apt, as root at once, otherwise by sudo after asking, unless `yes`.
 fn ensure_package(package: &str, installed: fn() -> bool, yes: bool) -> Result<()> {
     if installed() {
         return Ok(());

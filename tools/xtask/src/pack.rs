@@ -8,10 +8,10 @@ use anyhow::{Context, Result, ensure};
 use mayfly_lab::hatch_programs;
 use serde::Deserialize;
 
-/// Packs a site folder, and gives the pack.
+/// Packs a site folder. Returns the pack.
 ///
 /// # Errors
-/// What is wrong with the site, as `hatch pack` says it.
+/// The errors of `hatch pack` for the site.
 pub(crate) fn pack(site: &Path) -> Result<Vec<u8>> {
     let scratch = tempfile::tempdir()?;
     let to = scratch.path().join("site.mfs");
@@ -19,10 +19,10 @@ pub(crate) fn pack(site: &Path) -> Result<Vec<u8>> {
     fs::read(&to).with_context(|| format!("cannot read {}", to.display()))
 }
 
-/// Packs a site folder, and gives the names of its zones.
+/// Packs a site folder. Returns the names of its zones.
 ///
 /// # Errors
-/// What is wrong with the site, as `hatch pack` says it.
+/// The errors of `hatch pack` for the site.
 pub(crate) fn zones(site: &Path) -> Result<Vec<String>> {
     #[derive(Deserialize)]
     struct Listing {
@@ -59,7 +59,7 @@ fn pack_to(site: &Path, to: &Path) -> Result<()> {
 }
 
 fn hatch() -> Result<Command> {
-    // The one for dom0 runs here as well, and is built for speed: a large site is compressed while it is packed.
+    // The program for dom0 runs here as well, and is optimized: a large site is compressed while it is packed.
     let programs = hatch_programs(false)?;
     let hatch = programs.first().context("there is no hatch")?;
     Ok(Command::new(hatch))

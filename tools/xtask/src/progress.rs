@@ -1,4 +1,4 @@
-//! Progress of long steps: a spinner with the elapsed time, or plain lines where there is no terminal.
+//! Progress of long steps: a spinner with the elapsed time, or plain lines if there is no terminal.
 
 use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ impl Progress {
         }
     }
 
-    /// Says something that stays on the screen.
+    /// Prints a line that stays on the screen.
     pub(crate) fn say(&self, text: &str) {
         let line = format!("[{:6.1} s] {text}", self.start.elapsed().as_secs_f64());
         match &self.bar {

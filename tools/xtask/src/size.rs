@@ -15,12 +15,12 @@ use serde::{Deserialize, Serialize};
 use crate::guest;
 
 const SNAPSHOT: &str = "tests/snapshots/size.json";
-/// Most bytes that the loadable segments may have in the file.
+/// The greatest size of the loadable segments in the file, in bytes.
 const LIMIT: u64 = 352 * 1024;
 
 #[derive(Args)]
 pub(crate) struct Size {
-    /// Keep these sizes as the ones to compare with
+    /// Record these sizes, for later comparison
     #[arg(long)]
     record: bool,
 }
@@ -30,9 +30,9 @@ pub(crate) struct Size {
 struct Sizes {
     /// The stripped file.
     file: u64,
-    /// What the loadable segments have in the file: what a domain builder copies.
+    /// The loadable segments in the file, which a domain builder copies.
     loadable: u64,
-    /// What they take in the guest's memory: with .bss.
+    /// The loadable segments in the guest's memory, with .bss.
     memory: u64,
     sections: BTreeMap<String, u64>,
 }
@@ -68,7 +68,7 @@ pub(crate) fn check(path: &Path) -> Result<()> {
 /// The recorded sizes in bytes, by name.
 ///
 /// # Errors
-/// There is no record, or it is not sizes.
+/// There is no record, or it is malformed.
 pub(crate) fn recorded() -> Result<BTreeMap<String, u64>> {
     let text = fs::read(workspace().join(SNAPSHOT)).with_context(|| SNAPSHOT.to_owned())?;
     let sizes: Sizes = serde_json::from_slice(&text).with_context(|| SNAPSHOT.to_owned())?;
@@ -80,7 +80,7 @@ pub(crate) fn recorded() -> Result<BTreeMap<String, u64>> {
     Ok(by_name.map(|(name, size)| (name.to_owned(), size)).into())
 }
 
-/// Sizes of an ELF file, none of whose segments is both writable and executable.
+/// The sizes of an ELF file. A segment that is both writable and executable is an error.
 fn measure(data: &[u8]) -> Result<Sizes> {
     let mut sizes = Sizes {
         file: u64::try_from(data.len())?,

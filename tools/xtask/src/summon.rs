@@ -1,4 +1,4 @@
-//! `cargo xtask demo --summon`: asks for a service that does not run yet.
+//! `cargo xtask demo --summon`: queries a service that does not run yet.
 
 use std::fs;
 use std::net::SocketAddrV4;
@@ -14,9 +14,9 @@ use serde::Deserialize;
 use crate::progress::Progress;
 use crate::{guest, lab, pack};
 
-/// How long anything may take.
+/// The time limit of each step.
 const BOUND: Duration = Duration::from_secs(60);
-/// How often a change is looked for.
+/// The interval at which changes are polled.
 const TICK: Duration = Duration::from_millis(100);
 const SITE: &str = "tools/examples/site";
 const HOST: &str = "www.example.test";
@@ -44,7 +44,7 @@ idle = 5
     )
 }
 
-/// `hatch summon status --json`, as far as it is shown.
+/// The parts of `hatch summon status --json` that are shown.
 #[derive(Deserialize)]
 struct Status {
     services: Vec<Service>,
@@ -65,7 +65,7 @@ struct Step {
     to_us: u64,
 }
 
-/// Runs it in a lab of this name, which is taken down by whoever is told of an interruption.
+/// Runs the demo in a lab of this name. The handler of the interruption takes the lab down.
 pub(crate) fn run(
     name: &str,
     machine: &lab::Machine,
@@ -106,7 +106,7 @@ pub(crate) fn run(
         dns.port(),
         lab.http()?
     );
-    // The handler has taken the lab down by then.
+    // By then, the handler has taken the lab down.
     let _ = interrupted.recv();
     Ok(())
 }
@@ -155,7 +155,7 @@ fn page(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the one service is as wanted.
+/// Waits until the status of the service meets a condition.
 fn until(lab: &Lab, is_wanted: impl Fn(&Service) -> bool) -> Result<Service> {
     let end = Instant::now() + BOUND;
     loop {
@@ -175,7 +175,7 @@ fn until(lab: &Lab, is_wanted: impl Fn(&Service) -> bool) -> Result<Service> {
     }
 }
 
-/// A line for each step, with a bar where it was.
+/// A line for each step, with a bar at its time.
 fn waterfall(www: &Service) -> String {
     const WIDTH: u64 = 60;
     let end = www.last_boot.iter().map(|step| step.to_us).max();

@@ -16,21 +16,21 @@ use super::vmlinux;
 use crate::guest::{MAYFLY, NULL, build};
 use crate::pack;
 
-/// Without it, Xen's own vif-bridge is used.
+/// The setting that selects the smallest hotplug script. Without it, `xl` uses Xen's own vif-bridge.
 const SCRIPT: &str = ",script=vif-mayfly";
 /// The configuration that the end-to-end tests use as well.
 pub(super) const STAMP: &str = "/bench/stamp";
 pub(super) const HATCH: &str = "/bench/hatch";
 const JOB: &str = "/bench/job.json";
-/// Largest wait for one thing in dom0, in seconds of dom0.
+/// The time limit of a single wait in dom0, in seconds of dom0.
 pub(super) const BOUND_S: u64 = 60;
-/// Largest time of a run, in seconds of the host.
+/// The time limit of a run, in seconds of the host.
 const RUN: Duration = Duration::from_secs(3600);
 
 /// Memory of a guest with a pack, in MiB: the same for both, so that only the pack differs.
 const SITE_MEMORY: u32 = 256;
 
-/// What can be measured.
+/// The guests that can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Kind {
     /// The project's guest.
@@ -39,13 +39,13 @@ pub(crate) enum Kind {
     MayflySmall,
     /// The same with a pack of one zone of 1,000,000 names.
     MayflyLarge,
-    /// The do-nothing guest: what Xen and `xl` cost.
+    /// The do-nothing guest, which shows the cost of Xen and `xl`.
     Null,
     /// The trimmed Linux guest.
     Linux,
 }
 
-/// Who makes a guest.
+/// The maker of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum By {
     /// `xl` with Xen's own hotplug script, vif-bridge.
@@ -54,7 +54,7 @@ pub(crate) enum By {
     Xl,
     /// `hatch`.
     Hatch,
-    /// `hatch`, out of a pool.
+    /// `hatch`, from a pool.
     Pool,
 }
 
@@ -70,7 +70,7 @@ impl By {
     }
 }
 
-/// A guest and who makes it.
+/// A guest and its maker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Subject {
     pub(crate) kind: Kind,
@@ -78,12 +78,13 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    /// Made as the end-to-end tests make guests.
+    /// A guest made by `xl` as in the end-to-end tests.
     pub(crate) fn by_xl(kind: Kind) -> Self {
         Self { kind, by: By::Xl }
     }
 
-    /// These guests, made by these; all of either where none is named. Only what takes a connected network comes out of a pool.
+    /// All combinations of these guests and makers; an empty list means all. Only guests that can take over a connected
+    /// network come from a pool.
     pub(crate) fn all(kinds: &[Kind], by: &[By]) -> Vec<Self> {
         let kinds = if kinds.is_empty() { &Kind::ALL } else { kinds };
         let by = if by.is_empty() { &By::ALL } else { by };
@@ -109,7 +110,7 @@ impl Subject {
 impl Kind {
     const ALL: [Self; 3] = [Self::Mayfly, Self::Null, Self::Linux];
 
-    /// Origin of the zone in the guest's pack, and how many names it has.
+    /// The origin of the zone in the guest's pack, and its number of names.
     fn zone(self) -> Option<(&'static str, u32)> {
         match self {
             Self::MayflySmall => Some(("small.test", site::SMALL)),
@@ -150,7 +151,7 @@ impl Kind {
         }
     }
 
-    /// The guest's configuration: mayfly's own, or one that differs from it in the guest only.
+    /// The guest's configuration: mayfly's own, or one that differs only in the guest.
     fn config(self) -> Result<String> {
         let mac = mac_text(&self.guest(By::Xl).mac);
         let example = mayfly_lab::example_with("boot");
@@ -190,7 +191,7 @@ impl Kind {
             lines.retain(|line| !line.starts_with("memory"));
             lines.push("memory = 128".into());
             lines.push("ramdisk = \"/guest/linux-initramfs\"".into());
-            // arp_notify: without it Linux says nothing on the network until it is asked.
+            // arp_notify: without it, Linux sends nothing on the network until it is asked.
             lines.push(
                 "extra = \"quiet pci=off cryptomgr.notests ipv6.disable=1 random.trust_cpu=on sysctl.net.ipv4.conf.all.arp_notify=1\"".into(),
             );
@@ -248,13 +249,13 @@ pub(super) fn placed(path: &str, content: impl Into<Vec<u8>>) -> Placed {
     }
 }
 
-/// What to measure, and how.
+/// The plan of a measurement.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) subjects: Vec<Subject>,
-    /// In instructions on the deterministic lab, or in time.
+    /// Whether instructions are counted, on the deterministic lab, or time is measured.
     pub(crate) counted: bool,
-    /// Births of each guest, the first of which is dropped later.
+    /// The number of births of each guest, of which the first is dropped later.
     pub(crate) births: u32,
     /// Traced births of each guest.
     pub(crate) traced: u32,
@@ -265,7 +266,7 @@ impl Plan {
     /// Runs the plan in a lab of its own.
     ///
     /// # Errors
-    /// What building the guests, the lab and dom0 say.
+    /// The errors of building the guests, of the lab and of dom0.
     pub(crate) fn run(&self, name: &str, report: Report<'_>) -> Result<stamp::Report> {
         let mut files = Vec::new();
         let mut kinds: Vec<Kind> = Vec::new();
@@ -327,10 +328,10 @@ pub(super) fn measuring(report: Report<'_>) -> Result<Placed> {
     })
 }
 
-/// Where something is measured.
+/// The lab of a measurement.
 #[derive(Clone, Copy)]
 pub(super) struct Dom0 {
-    /// In instructions on the deterministic lab, or in time.
+    /// Whether instructions are counted, on the deterministic lab, or time is measured.
     pub(super) counted: bool,
     pub(super) xenstored: Xenstored,
 }
@@ -338,7 +339,7 @@ pub(super) struct Dom0 {
 /// Runs the measuring program in a lab of its own, and reads what it printed.
 ///
 /// # Errors
-/// What the lab and dom0 say.
+/// The errors of the lab and of dom0.
 pub(super) fn measure<T>(
     name: &str,
     dom0: Dom0,
@@ -363,7 +364,7 @@ pub(super) fn measure<T>(
     } else {
         let lab = Lab::up(
             &Options {
-                // dom0 and the guest run at the same time, as they would on silicon.
+                // dom0 and the guest run at the same time, as they would on real hardware.
                 cpus: 2,
                 files,
                 xenstored,
@@ -381,7 +382,7 @@ pub(super) fn measure<T>(
     Ok(result)
 }
 
-/// Removes the logs of a lab that is down and whose run was good.
+/// Removes the logs of a stopped lab after a successful run.
 pub(super) fn forget(name: &str) -> Result<()> {
     let log = mayfly_lab::log_path(name)?;
     let folder = log.parent().context("a log in no folder")?;

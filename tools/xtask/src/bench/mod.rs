@@ -1,9 +1,10 @@
-//! `cargo xtask bench`: what serving costs ([`serve`]), what many guests cost ([`density`]), and what a boot costs, against the do-nothing guest and a trimmed Linux.
+//! `cargo xtask bench`: the cost of serving ([`serve`]), of many guests ([`density`]), of waking a service
+//! ([`summon`]), and of a boot, compared with the do-nothing guest and a trimmed Linux.
 //!
-//! Counted, on the deterministic lab, the figures are instructions, and two runs give the same. They do move, by a
-//! percent or two, when anything in dom0's initramfs changes, the measured guest included: so figures are compared
-//! with a margin, and those of two guests only within one run. Timed, they are real time on an emulated machine, tens
-//! of times slower than silicon: only their ratios mean anything.
+//! Counted, on the deterministic lab, the figures are instructions, and two runs give the same. They change by a
+//! percent or two when anything in dom0's initramfs changes, the measured guest included. So figures are compared with
+//! a margin, and those of two guests only within one run. Timed, they are real time on an emulated machine, tens of
+//! times slower than real hardware: only their ratios are meaningful.
 
 mod density;
 mod figures;
@@ -31,11 +32,11 @@ use crate::progress::Progress;
 
 #[derive(Subcommand)]
 pub(crate) enum Bench {
-    /// What a boot costs, beside the do-nothing guest and a trimmed Linux
+    /// The cost of a boot, compared with the do-nothing guest and a trimmed Linux
     Boot(Boot),
-    /// What one more guest costs when there are many, made by hatch and by xl
+    /// The cost of one more guest when there are many, made by hatch and by xl
     Density(density::Density),
-    /// How fast it serves, beside Linux with NSD and nginx
+    /// The speed of serving, compared with Linux with NSD and nginx
     Serve(serve::Serve),
     /// From a client's SYN to its SYN-ACK, when there is no guest yet
     Summon(summon::Summon),
@@ -52,19 +53,19 @@ pub(crate) struct Boot {
     /// Measure this guest only; may be given again for another
     #[arg(long = "guest", value_enum)]
     guests: Vec<Kind>,
-    /// Have guests made by this only; may be given again for another
+    /// Use this maker only; may be given again for another
     #[arg(long, value_enum)]
     by: Vec<By>,
     /// Measure mayfly with a pack of 1,000 and with one of 1,000,000 names: nothing at boot may grow with the pack
     #[arg(long, conflicts_with_all = ["guests", "by", "record"])]
     site: bool,
-    /// Let dom0 forget the guest's link address before each birth: its client then has to ask for it
+    /// Let dom0 forget the guest's link address before each birth, so that its client has to resolve it
     #[arg(long)]
     cold: bool,
     /// Write every birth as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Draw what one birth's time went to, and all births, as SVG
+    /// Draw the parts of one birth's time, and all births, as SVG
     #[arg(long, value_name = "FILE")]
     picture: Option<PathBuf>,
     /// Record mayfly's figures in tests/snapshots/boot.json, for `cargo xtask test` to compare with
@@ -135,17 +136,18 @@ pub(crate) fn run(task: Bench) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Part of `cargo xtask test`: two counted runs give the same figures, and none has grown beyond what is recorded.
+/// Part of `cargo xtask test`: checks that two counted runs give the same figures, and that no figure has grown beyond
+/// the recorded one.
 ///
 /// # Errors
-/// Those of the lab; figures that differ between the runs; and each figure that has grown, old and new.
+/// The errors of the lab; figures that differ between the runs; and each figure that has grown, old and new.
 pub(crate) fn gate(report: Report<'_>) -> Result<()> {
     let boot = recorded(report)?;
     snapshot::compare(snapshot::BOOT, &figures::by_name(&boot))?;
     snapshot::compare(snapshot::SUMMON, &summon::recorded(report)?)
 }
 
-/// mayfly's figures that are remembered.
+/// mayfly's recorded figures.
 fn recorded(report: Report<'_>) -> Result<Vec<Figures>> {
     let plan = Plan {
         subjects: Subject::all(&[Kind::Mayfly], &[By::Xl, By::Hatch, By::Pool]),
@@ -159,7 +161,7 @@ fn recorded(report: Report<'_>) -> Result<Vec<Figures>> {
     plan.subjects.iter().map(figures).collect()
 }
 
-/// Counts twice at the same time, in labs of these names, and gives what both say.
+/// Counts twice at the same time, in labs with this name. Returns the common result.
 fn twice<T: PartialEq + Debug + Send>(
     name: &str,
     report: Report<'_>,

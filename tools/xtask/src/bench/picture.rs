@@ -10,12 +10,12 @@ use super::job::Subject;
 
 const WIDTH: u32 = 1200;
 const ROW: u32 = 22;
-/// Title, axis and its name.
+/// The height of the title, the axis and the axis's name.
 const FRAME: u32 = 90;
-/// Room for the names of the rows.
+/// The width of the rows' names.
 const NAMES: u32 = 230;
 
-/// Something that took time, in ms since the beginning.
+/// A step that took time, in ms since the beginning.
 pub(super) struct Bar {
     pub(super) who: String,
     pub(super) what: String,
@@ -23,16 +23,16 @@ pub(super) struct Bar {
     pub(super) to: f64,
 }
 
-/// What the time of one went to, under a title.
+/// A title, and the parts of one time.
 pub(super) type Fall = (String, Vec<Bar>);
 
 /// All samples of one kind, in ms.
 pub(super) type Samples = (String, Vec<f64>);
 
-/// Draws the waterfall of the last birth of each subject that has something to show, and the distribution of all.
+/// Draws the waterfall of the last birth of each subject that has a timeline, and the distribution of all births.
 ///
 /// # Errors
-/// Those of drawing.
+/// The errors of drawing.
 pub(super) fn births(subjects: &[Subject], report: &Report, unit: &str) -> Result<String> {
     let mut falls = Vec::new();
     let mut all = Vec::new();
@@ -59,7 +59,7 @@ pub(super) fn births(subjects: &[Subject], report: &Report, unit: &str) -> Resul
 /// Draws waterfalls, and below them all samples under a title.
 ///
 /// # Errors
-/// No samples, and those of drawing.
+/// No samples; the errors of drawing.
 pub(super) fn draw(falls: &[Fall], title: &str, all: &[Samples], unit: &str) -> Result<String> {
     let rows = |count: usize| u32::try_from(count).unwrap_or(1) * ROW + FRAME;
     let heights: Vec<u32> = falls.iter().map(|(_, bars)| rows(bars.len())).collect();
@@ -80,8 +80,8 @@ pub(super) fn draw(falls: &[Fall], title: &str, all: &[Samples], unit: &str) -> 
     Ok(svg)
 }
 
-/// What a birth's time went to. The maker's own times are set against its end, the guest's against its unpausing; what the
-/// measuring program does between the two is left out.
+/// The parts of a birth's time. The maker's times are aligned with its end, the guest's with its unpausing; the work of
+/// the measuring program between the two is left out.
 fn bars(birth: &Birth, tsc_hz: u64) -> Result<Vec<Bar>> {
     let created = ms(birth.created - birth.create, tsc_hz);
     let bar = |who: &str, what: &str, from: f64, to: f64| Bar {

@@ -7,37 +7,38 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use mayfly_lab::workspace;
 
-/// The most by which a figure may grow, in percent. They move by one or two when dom0's initramfs changes.
+/// The greatest growth of a figure, in percent. Figures change by one or two percent when dom0's initramfs changes.
 const MARGIN: u64 = 3;
 
-/// Exits more than this many before their number counts as grown. How dom0's notifications fall together moves it by two
-/// when anything in dom0's initramfs changes, which is more than 3 % of so few.
+/// The growth of a number of exits that is allowed. Coincidence of dom0's notifications changes it by two when anything
+/// in dom0's initramfs changes, which is more than 3 % of so small a number.
 const EXITS: u64 = 4;
 
-/// What takes a vif away waits several times for the kernel's ticks (4 ms, `CONFIG_HZ=250`): one or two more or less, as they fall.
+/// The removal of a vif waits several times for the kernel's ticks (4 ms, `CONFIG_HZ=250`), so its time varies by one
+/// or two of them.
 const TICKS: u64 = 8_000_000;
 
-/// A wake of a sleeper, or a tick, falls into so short a time or not.
+/// The allowed growth of a short time, in which the wake of a sleeper or a tick may fall.
 const WAKE: u64 = 30_000;
 
 /// Figures by name.
 type Figures = BTreeMap<String, u64>;
 
-/// Those that `bench boot` remembers.
+/// The figures of `bench boot`.
 pub(crate) const BOOT: &str = "boot";
-/// Those that `bench summon` remembers.
+/// The figures of `bench summon`.
 pub(crate) const SUMMON: &str = "summon";
-/// Those that `bench serve --counted` remembers, for the documents: no test compares with them.
+/// The figures of `bench serve --counted`, for the documents: no test compares with them.
 pub(crate) const SERVE: &str = "serve";
 
 fn path(name: &str) -> PathBuf {
     workspace().join(format!("tests/snapshots/{name}.json"))
 }
 
-/// What was recorded.
+/// The recorded figures.
 ///
 /// # Errors
-/// There is no record, or it is not figures by name.
+/// There is no record, or it is malformed.
 pub(crate) fn read(name: &str) -> Result<Figures> {
     let path = path(name);
     let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -58,10 +59,10 @@ pub(crate) fn write(name: &str, figures: &Figures) -> Result<()> {
     Ok(())
 }
 
-/// Compares figures with what was recorded.
+/// Compares figures with the recorded ones.
 ///
 /// # Errors
-/// No record, or one that is not figures by name; and each figure that has grown, old and new.
+/// No record, or a malformed one; and each figure that has grown, old and new.
 pub(crate) fn compare(name: &str, figures: &Figures) -> Result<()> {
     let grown = grown(&read(name)?, figures);
     if !grown.is_empty() {
@@ -73,11 +74,11 @@ pub(crate) fn compare(name: &str, figures: &Figures) -> Result<()> {
     Ok(())
 }
 
-/// A birth from the pool is so short that the kernel's work for the guest before it falls into it, or does not: 1.68 to
-/// 2.55 ms were seen in one run.
+/// The allowed growth of a birth from the pool. It is so short that the kernel's work for the previous guest may fall
+/// into it: 1.68 to 2.55 ms were seen in one run.
 const POOL: u64 = 600_000;
 
-/// What a figure may grow by. `name` may begin with whose figure it is: `hatch: VM exits to first HTTP byte`.
+/// The allowed growth of a figure. `name` may have a maker as its prefix: `hatch: VM exits to first HTTP byte`.
 fn slack(name: &str, before: u64) -> u64 {
     let (whose, name) = name.split_once(": ").unwrap_or(("", name));
     let margin = before * MARGIN / 100;
@@ -94,7 +95,7 @@ fn slack(name: &str, before: u64) -> u64 {
     }
 }
 
-/// One line for each figure that has grown by more than the margin, or is in one of the two only.
+/// One line for each figure that has grown by more than the margin, or that only one of the two has.
 fn grown(old: &Figures, new: &Figures) -> Vec<String> {
     let mut lines = Vec::new();
     for (name, before) in old {

@@ -1,4 +1,4 @@
-//! The ELF kernel inside a bzImage: decompressing it in the guest would be most of what is measured.
+//! Extracts the ELF kernel from a bzImage, because decompressing it in the guest would dominate the measurement.
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -6,7 +6,7 @@ const LZ4_LEGACY: [u8; 4] = [0x02, 0x21, 0x4c, 0x18];
 /// Size of a decompressed block, except of the last (lz4's "legacy" frame format).
 const BLOCK: usize = 8 << 20;
 
-/// Takes the kernel out of a bzImage (Linux `Documentation/arch/x86/boot.rst`: `setup_sects`, `payload_offset` and
+/// Extracts the kernel from a bzImage (Linux `Documentation/arch/x86/boot.rst`: `setup_sects`, `payload_offset` and
 /// `payload_length`, from protocol 2.08 on).
 pub(crate) fn extract(image: &[u8]) -> Result<Vec<u8>> {
     ensure!(image.get(0x202..0x206) == Some(b"HdrS"), "not a bzImage");

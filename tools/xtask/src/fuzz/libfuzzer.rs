@@ -13,9 +13,9 @@ use mayfly_lab::workspace;
 use crate::progress::Progress;
 
 const FOLDER: &str = "tests/fuzz";
-/// Seconds that one input may take: what takes longer counts as a loop.
+/// The time limit of one input, in seconds: a slower one counts as an endless loop.
 const INPUT_SECONDS: u32 = 10;
-/// How often is said how far a fuzzer has got.
+/// The interval between progress lines of a fuzzer.
 const STEP: Duration = Duration::from_secs(5);
 /// The tests that write the seeds: package, and the rest of the command.
 const SEEDS: [&[&str]; 3] = [
@@ -39,21 +39,21 @@ const SEEDS: [&[&str]; 3] = [
     &["mayfly-pack", "--test", "hostile", "--", "--exact", "seeds"],
 ];
 
-/// What a fuzzer has come to.
+/// The figures of a fuzzer.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Figures {
     executions: u64,
     per_second: u64,
-    /// Edges and features that were reached.
+    /// The numbers of reached edges and features.
     coverage: u64,
     features: u64,
-    /// Inputs that are kept.
+    /// The number of kept inputs.
     corpus: u64,
     /// The input that ended it.
     crash: Option<String>,
 }
 
-/// How one run ended.
+/// The result of one run.
 pub(super) struct Run {
     target: String,
     figures: Figures,
@@ -61,7 +61,7 @@ pub(super) struct Run {
     is_success: bool,
 }
 
-/// Writes the inputs that fuzzers begin with, by the tests that know them.
+/// Writes the fuzzers' initial inputs, by running the tests that generate them.
 pub(super) fn write_seeds(progress: &Progress) -> Result<()> {
     progress.say("writing the inputs that fuzzers begin with");
     for test in SEEDS {
@@ -72,7 +72,7 @@ pub(super) fn write_seeds(progress: &Progress) -> Result<()> {
             .args(test);
         let output = command.output().context("cannot run cargo")?;
         let text = String::from_utf8_lossy(&output.stdout);
-        // A test that has another name now would be no test at all.
+        // A renamed test would not run, so the output must show that it did.
         ensure!(
             output.status.success() && text.contains("1 passed"),
             "`cargo test --package {}` has written no inputs:\n{text}{}",
@@ -83,7 +83,7 @@ pub(super) fn write_seeds(progress: &Progress) -> Result<()> {
     Ok(())
 }
 
-/// Runs these fuzzers, each for so many seconds.
+/// Runs these fuzzers, each for `seconds` seconds.
 pub(super) fn all(
     targets: &[String],
     seconds: u32,
@@ -111,7 +111,7 @@ pub(super) fn all(
 }
 
 impl Run {
-    /// What was found, and how to see it again.
+    /// The finding, and the command that repeats it.
     pub(super) fn finding(&self) -> Option<String> {
         let Self { target, log, .. } = self;
         let what = match &self.figures.crash {
@@ -128,7 +128,7 @@ impl Run {
     }
 }
 
-/// What libFuzzer needs and the guest does not.
+/// Checks for the tools that fuzzing needs and the guest does not.
 pub(super) fn ensure_tools() -> Result<()> {
     let works = |words: &[&str]| {
         let mut command = Command::new("rustup");
@@ -149,7 +149,7 @@ pub(super) fn ensure_tools() -> Result<()> {
     Ok(())
 }
 
-/// The fuzzers that there are.
+/// The names of all fuzzers.
 pub(super) fn targets() -> Result<Vec<String>> {
     let folder = workspace().join(FOLDER).join("fuzz_targets");
     let mut names = Vec::new();
@@ -166,7 +166,7 @@ pub(super) fn targets() -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// `cargo fuzz` of the nightly toolchain; the pinned one, which runs this program, has no say in it.
+/// `cargo fuzz` with the nightly toolchain, instead of the pinned one that runs this program.
 fn cargo_fuzz(task: &str, target: &str) -> Command {
     let mut command = Command::new("rustup");
     command
@@ -178,7 +178,7 @@ fn cargo_fuzz(task: &str, target: &str) -> Command {
     command
 }
 
-/// Runs one fuzzer from its seeds and what earlier runs have kept.
+/// Runs one fuzzer from its seeds and the inputs kept by earlier runs.
 fn one(target: &str, seconds: u32, seed: u32, step: &dyn Fn(&str)) -> Result<Run> {
     let folder = workspace().join(FOLDER);
     let corpus = folder.join("corpus").join(target);
@@ -205,7 +205,7 @@ fn one(target: &str, seconds: u32, seed: u32, step: &dyn Fn(&str)) -> Result<Run
     let (mut figures, mut last) = (Figures::default(), None);
     let said = child.stderr.take().context("no output")?;
     for line in BufReader::new(said).split(b'\n') {
-        // What is fuzzed may print anything.
+        // The fuzzed code may print anything.
         let line = line?;
         let line = String::from_utf8_lossy(&line);
         writeln!(kept, "{line}")?;
@@ -224,7 +224,7 @@ fn one(target: &str, seconds: u32, seed: u32, step: &dyn Fn(&str)) -> Result<Run
 }
 
 impl Figures {
-    /// Reads a line of libFuzzer's; whether it is about how far it got.
+    /// Parses a line of libFuzzer. Returns whether it is about progress.
     fn take(&mut self, line: &str) -> bool {
         if let Some((_, path)) = line.split_once("Test unit written to ") {
             self.crash = Some(path.trim().to_owned());
@@ -243,7 +243,7 @@ impl Figures {
         let words: Vec<_> = line.split_whitespace().collect();
         let after = |name: &str| {
             let at = words.iter().position(|word| *word == name)?;
-            // The corpus is written as its inputs and their size.
+            // The corpus is printed as the number of inputs and their size.
             words.get(at + 1)?.split('/').next()?.parse().ok()
         };
         let (Some(coverage), Some(features)) = (after("cov:"), after("ft:")) else {

@@ -1,5 +1,5 @@
-//! `cargo xtask fuzz`: all random testing. The fuzzers of `tests/fuzz` run under libFuzzer, and the property tests from a
-//! random seed with ten times as many cases. What was done, and found, is said in two tables.
+//! `cargo xtask fuzz`: all random testing. The fuzzers of `tests/fuzz` run under libFuzzer, and the property tests run
+//! from a random seed with ten times as many cases. Two tables show the runs and the findings.
 
 mod libfuzzer;
 mod properties;
@@ -25,12 +25,12 @@ pub(crate) struct Fuzz {
     /// Repeats a run with this seed [default: a random one]
     #[arg(long)]
     seed: Option<u32>,
-    /// How many times as many cases a property test has
+    /// The factor of the number of cases of a property test
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     scale: u32,
 }
 
-/// Runs what is wanted, one after the other. The exit code says whether something was found.
+/// Runs the targets one after the other. The exit code says whether something was found.
 pub(crate) fn run(fuzz: &Fuzz) -> Result<ExitCode> {
     let (fuzzers, packages) = (libfuzzer::targets()?, properties::packages()?);
     for target in &fuzz.targets {
@@ -83,7 +83,7 @@ pub(crate) fn run(fuzz: &Fuzz) -> Result<ExitCode> {
     })
 }
 
-/// A seed that no other run has, of the 32 bits that libFuzzer takes. 0 would let libFuzzer choose.
+/// A random seed of 32 bits, the size that libFuzzer takes. 0 would let libFuzzer choose.
 fn random() -> u32 {
     let bits = RandomState::new().hash_one(std::process::id()) >> 32;
     u32::try_from(bits).unwrap_or(1).max(1)

@@ -17,21 +17,21 @@ const SEEDS: &str = "mayfly-seeds";
 /// Features without which a package's random tests are not built.
 const FEATURES: [(&str, &str); 1] = [("mayfly-reference", "nsd")];
 
-/// How the tests of one package ended.
+/// The result of the tests of one package.
 #[derive(Debug)]
 pub(super) struct Run {
     package: String,
     passed: u32,
     failed: u32,
     took: Duration,
-    /// All that they said.
+    /// The log of the tests.
     log: PathBuf,
     is_success: bool,
-    /// The commands that repeat what failed.
+    /// The commands that repeat the failed tests.
     repeat: Vec<String>,
 }
 
-/// What is read of `cargo metadata`.
+/// The parts of `cargo metadata` that are used.
 #[derive(Deserialize)]
 struct Metadata {
     packages: Vec<Package>,
@@ -114,7 +114,7 @@ pub(super) fn all(
 }
 
 impl Run {
-    /// What was found, and how to see it again.
+    /// The finding, and the commands that repeat it.
     pub(super) fn finding(&self) -> Option<String> {
         if self.is_success {
             return None;
@@ -158,7 +158,7 @@ fn counts(text: &str) -> (u32, u32) {
     (passed, failed)
 }
 
-/// The commands that failed tests have printed; the harness shows nothing of the others.
+/// The commands that failed tests have printed; the harness shows no output of the others.
 fn repeats(text: &str) -> Vec<String> {
     let commands = text.lines().filter_map(|line| line.split_once("repeat: "));
     let mut commands: Vec<_> = commands.map(|(_, command)| command.to_owned()).collect();

@@ -1,14 +1,14 @@
-//! No file is longer than a reader takes in: the exceptions are in `tests/long-files.txt`, one `path: reason` in a line.
+//! Limits the length of files. The exceptions are in `tests/long-files.txt`, one `path: reason` a line.
 
 use std::collections::BTreeMap;
 
 use super::Source;
 
 pub(super) const ALLOWLIST: &str = "tests/long-files.txt";
-/// Lines that a file may have.
+/// The greatest number of lines of a file.
 const MOST: usize = 500;
 
-/// Names each file that is too long and not listed, and each entry that no long file calls for.
+/// Reports each file that is too long and not listed, and each entry without a long file.
 pub(super) fn check(
     sources: &[Source],
     mut allowed: BTreeMap<&str, &str>,

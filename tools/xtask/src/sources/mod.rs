@@ -13,7 +13,7 @@ use walkdir::WalkDir;
 
 /// A file of Rust or assembly.
 struct Source {
-    /// Below the workspace's folder.
+    /// The path relative to the workspace.
     path: String,
     text: String,
 }
@@ -29,7 +29,7 @@ impl Source {
 /// Checks the sources under `root`.
 ///
 /// # Errors
-/// All that is wrong, one line each.
+/// All violations, one line each.
 pub(crate) fn check(root: &Path) -> Result<()> {
     let sources = read(root)?;
     let mut wrong = Vec::new();
@@ -48,7 +48,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// All sources in the order of their paths, but for what was built.
+/// All sources in the order of their paths, without build results.
 fn read(root: &Path) -> Result<Vec<Source>> {
     let visible = |entry: &walkdir::DirEntry| {
         let name = entry.file_name().to_string_lossy();

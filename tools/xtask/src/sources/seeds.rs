@@ -1,4 +1,5 @@
-//! Property tests draw from the seed that `tests/seeds` gives: a configuration of its own would take another one in each run.
+//! Checks that property tests use the seed of `tests/seeds`: with another configuration, each run would use another
+//! seed.
 
 use std::str::FromStr;
 
@@ -7,12 +8,12 @@ use proc_macro2::{TokenStream, TokenTree};
 
 use super::Source;
 
-/// What `proptest!` begins with, without spaces.
+/// The required start of `proptest!`, without spaces.
 const CONFIGURED: &str = "#![proptest_config(mayfly_seeds::cases(";
 
-/// Names each file with a property test that begins otherwise.
+/// Reports each file with a property test that begins otherwise.
 pub(super) fn check(sources: &[Source], wrong: &mut Vec<String>) -> Result<()> {
-    // Parsing is only worth it where the word occurs at all.
+    // Parse only files that contain the word.
     let named = |source: &&Source| source.is_rust() && source.text.contains("proptest!");
     for Source { path, text } in sources.iter().filter(named) {
         let tokens = TokenStream::from_str(text).map_err(|e| anyhow!("{path} is not Rust: {e}"))?;

@@ -1,4 +1,4 @@
-//! The files that may hold `unsafe` or assembly: `tests/unsafe-allowlist.txt`, one `path: reason` in a line.
+//! Checks the files that contain `unsafe` or assembly against `tests/unsafe-allowlist.txt`, one `path: reason` a line.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -9,10 +9,11 @@ use proc_macro2::{TokenStream, TokenTree};
 use super::Source;
 
 pub(super) const ALLOWLIST: &str = "tests/unsafe-allowlist.txt";
-/// Words that leave safe Rust. As tokens they are found in macros too, and not in comments, strings or the names of lints.
+/// Words that leave safe Rust. They are searched as tokens, so they are found in macros, but not in comments, strings
+/// or the names of lints.
 const WORDS: [&str; 4] = ["unsafe", "asm", "global_asm", "naked_asm"];
 
-/// Names each file that holds unsafe code and is not listed, and each entry that nothing calls for any more.
+/// Reports each file that contains unsafe code and is not listed, and each entry that is no longer needed.
 pub(super) fn check(
     sources: &[Source],
     mut allowed: BTreeMap<&str, &str>,

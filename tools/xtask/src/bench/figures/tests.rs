@@ -1,4 +1,4 @@
-//! Tables of an invented run.
+//! Tests with an invented run.
 
 use std::collections::BTreeMap;
 

@@ -14,13 +14,13 @@ use super::site::{self, FILES, LARGE, SMALL};
 use crate::guest::{MAYFLY, build};
 use crate::pack;
 
-/// Memory of every guest, in MiB: NSD wants some 300 for the large zone.
+/// The memory of every guest, in MiB: NSD needs some 300 for the large zone.
 const MEMORY: u32 = 512;
-/// How long a guest may take until it serves: NSD reads a million names on an emulated machine.
+/// The time limit for a guest to serve: NSD reads a million names on an emulated machine.
 const READY: Duration = Duration::from_secs(300);
 const STAMP: &str = "/bench/stamp";
 
-/// Who serves.
+/// The server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Server {
@@ -30,7 +30,7 @@ pub(super) enum Server {
     Linux,
 }
 
-/// Which site.
+/// The size of the site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Size {
@@ -93,7 +93,7 @@ impl Peer {
         format!("10.0.2.{last}")
     }
 
-    /// Its configuration; where there are two CPUs, dom0 has the first, and the guests share the second.
+    /// Its configuration. If there are two CPUs, dom0 has the first, and the guests share the second.
     fn config(self, cpus: u32) -> String {
         let address = self.address();
         let (kernel, extra) = match self.server {
@@ -113,14 +113,14 @@ impl Peer {
     }
 }
 
-/// Everything that goes into dom0; made once.
+/// All files for dom0, which are made once.
 pub(super) struct Files(pub(super) Vec<(String, u32, Vec<u8>)>);
 
 impl Files {
     /// Makes the sites, their packs and the Linux guests' initramfs.
     ///
     /// # Errors
-    /// Those of building, packing and downloading.
+    /// The errors of building, packing and downloading.
     pub(super) fn make(sizes: &[Size], cpus: u32, report: Report<'_>) -> Result<Self> {
         let mut files = Vec::new();
         let mut add = |path: String, mode, content| files.push((path, mode, content));
@@ -155,7 +155,7 @@ impl Files {
     }
 }
 
-/// A lab for all of it, of so many CPUs.
+/// The options of a lab with `cpus` CPUs.
 pub(super) fn options(name: &str, cpus: u32) -> Options {
     Options {
         cpus,
@@ -182,10 +182,10 @@ pub(super) struct Bed {
 }
 
 impl Bed {
-    /// Starts the lab and the guests, and waits until each serves what it should.
+    /// Starts the lab and the guests, and waits until each guest serves.
     ///
     /// # Errors
-    /// Those of the lab; a guest that does not serve in time.
+    /// The errors of the lab; a guest that does not serve in time.
     pub(super) fn up(files: &Files, peers: &[Peer], report: Report<'_>) -> Result<Self> {
         let name = format!("serve-{}", std::process::id());
         let options = Options {
@@ -242,7 +242,7 @@ impl Bed {
         }
     }
 
-    /// What a guest wrote to port 0xe9.
+    /// The lines that a guest wrote to I/O port 0xe9.
     fn lines(&self, domain: &str) -> Result<String> {
         let log = self.lab.serial()?;
         let from = format!("(d{domain})");
@@ -250,7 +250,7 @@ impl Bed {
         Ok(lines.join("\n"))
     }
 
-    /// Makes sure that the peers serve the same octets.
+    /// Checks that the guests serve the same bytes.
     fn same_files(&self, peers: &[Peer]) -> Result<()> {
         for file in FILES {
             let mut sums = Vec::new();
@@ -285,7 +285,7 @@ impl Bed {
     /// Runs a load against a guest.
     ///
     /// # Errors
-    /// The load's program fails or does not end, and those of the lab.
+    /// The load's program fails or does not end; the errors of the lab.
     pub(super) fn run(&self, peer: Peer, load: &Load, seconds: u32) -> Result<Sample> {
         let script = script(peer, self.domain(peer)?, load, seconds);
         let bound = Duration::from_secs(u64::from(seconds) * 4 + 60);
@@ -295,7 +295,7 @@ impl Bed {
         sample(load, &text)
     }
 
-    /// Where a guest executes under a load: addresses, and how often each was seen.
+    /// Samples the addresses at which a guest executes under a load. Returns each address with its number of samples.
     ///
     /// # Errors
     /// As [`Bed::run`].
@@ -315,14 +315,14 @@ impl Bed {
     }
 }
 
-/// What the shell is to do for one run of a load. What it prints is for [`sample`].
+/// The shell script for one run of a load. [`sample`] parses its output.
 pub(super) fn script(peer: Peer, domain: &str, load: &Load, seconds: u32) -> String {
     let look = format!("{STAMP} cpu 0 {domain}; read up idle < /proc/uptime; echo $up");
     let command = load.command(&peer.address(), seconds);
     format!("ulimit -n 8192; {look}; {command}; {look}")
 }
 
-/// One run, from what was printed.
+/// Parses the output of one run.
 pub(super) fn sample(load: &Load, text: &str) -> Result<Sample> {
     let lines: Vec<&str> = text.lines().collect();
     let number = |index: Option<usize>| -> Result<f64> {
@@ -349,7 +349,7 @@ pub(super) fn sample(load: &Load, text: &str) -> Result<Sample> {
     Ok(sample)
 }
 
-/// What a guest serves when it is ready: the last name of its zone, and a page.
+/// A command that succeeds when a guest serves: it queries the last name of its zone, and gets a page.
 pub(super) fn serves(peer: Peer) -> String {
     let address = peer.address();
     let name = format!("n{:06}.{}", peer.size.names() - 1, peer.size.origin());

@@ -1,6 +1,7 @@
-//! The same on the deterministic lab, in instructions: there is one CPU and no way in, so that a script in dom0 does all of it.
+//! The same on the deterministic lab, in instructions. There is one CPU and no agent, so a script in dom0 does all of
+//! it.
 //!
-//! What an answer costs is then the same whatever else the host does: 1 us of CPU time is a thousand instructions.
+//! The cost of an answer is then the same whatever else the host does: 1 us of CPU time is a thousand instructions.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -14,17 +15,17 @@ use super::load::Load;
 use super::{Run, bed::config_path};
 
 const SCRIPT: &str = "/bench/run";
-/// Starts the line before each run's output.
+/// The start of the line before each run's output.
 const MARK: &str = "mayfly-serve: run ";
-/// Virtual seconds of each run.
+/// The length of each run, in virtual seconds.
 const SECONDS: u32 = 1;
-/// Largest time of everything, in seconds of the host.
+/// The time limit of all runs together.
 const BOUND: Duration = Duration::from_secs(3600);
 
 /// Runs each load once against each server.
 ///
 /// # Errors
-/// Those of the lab, a guest that does not serve, and output that is not as known.
+/// The errors of the lab; a guest that does not serve; malformed output.
 pub(super) fn run(
     files: Files,
     peers: &[Peer],
@@ -85,14 +86,14 @@ pub(super) fn run(
     Ok(runs)
 }
 
-/// The runs that a serial log tells of.
+/// Parses the runs in a serial log.
 fn read(log: &str, plan: Vec<(Peer, Load)>) -> Result<Vec<Run>> {
     let of_dom0 = |line: &&str| !line.starts_with("(XEN)") && !line.starts_with("(d");
     let mut parts = log.split(MARK).skip(1);
     plan.into_iter()
         .map(|(peer, load)| {
             let part = parts.next().context("the script did not get to its end")?;
-            // The mark's own line, and the empty line before the next.
+            // Skip the mark's own line, and the empty line before the next mark.
             let lines = part
                 .lines()
                 .skip(1)

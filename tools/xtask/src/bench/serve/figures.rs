@@ -9,7 +9,7 @@ use super::Run;
 use super::bed::{Peer, Server, Size};
 use super::load::{Load, Sample};
 
-/// Median, least and greatest of some samples.
+/// The median, minimum and maximum of some samples.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Spread {
     pub(super) median: f64,
@@ -18,7 +18,7 @@ pub(super) struct Spread {
 }
 
 impl Spread {
-    /// `None` without samples. Of an even number the lower middle one is the median.
+    /// `None` without samples. For an even number, the lower middle sample is the median.
     pub(super) fn of(samples: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut samples: Vec<_> = samples.into_iter().collect();
         samples.sort_by(f64::total_cmp);
@@ -30,7 +30,7 @@ impl Spread {
     }
 }
 
-/// A load in a few words.
+/// A short description of a load.
 pub(super) fn title(load: &Load) -> String {
     match load {
         Load::Dns {
@@ -60,7 +60,7 @@ pub(super) fn title(load: &Load) -> String {
     }
 }
 
-/// Loads that are worth a profile.
+/// Whether a load is worth a profile.
 pub(super) fn is_profiled(load: &Load) -> bool {
     match load {
         Load::Dns { concurrency, .. } => *concurrency == 64,
@@ -82,7 +82,7 @@ fn samples<'a>(
         .map(|run| &run.sample)
 }
 
-/// Everything that was measured, as text.
+/// All measurements as text.
 ///
 /// # Errors
 /// A load without runs.
@@ -149,7 +149,7 @@ pub(super) fn by_name(runs: &[Run]) -> BTreeMap<String, u64> {
         let sample = &run.sample;
         [
             (name("answers"), sample.rate.round() as u64),
-            // Counted, a microsecond is a thousand instructions.
+            // In a counted run, a microsecond is a thousand instructions.
             (name("instructions"), (sample.guest_us * 1e3).round() as u64),
         ]
     });
@@ -157,7 +157,7 @@ pub(super) fn by_name(runs: &[Run]) -> BTreeMap<String, u64> {
 }
 
 fn text(spread: Spread) -> String {
-    // A handful of MiB wants its digits.
+    // A small number of MiB needs digits after the point.
     let digits = usize::from(spread.median < 100.0) * 2;
     format!(
         "{:.digits$} ({:.digits$} to {:.digits$})",
@@ -209,7 +209,7 @@ fn latencies(out: &mut String, runs: &[Run], loads: &[&Load]) -> Result<()> {
     Ok(())
 }
 
-/// What the large zone costs beside the small one.
+/// Compares the cost of the large zone with that of the small one.
 fn sizes(out: &mut String, runs: &[Run]) -> Result<()> {
     let of = |server, size, field: fn(&Sample) -> f64| {
         let peer = Peer { server, size };

@@ -6,7 +6,7 @@ use serde::Serialize;
 /// The file whose transfer is counted in MiB.
 pub(super) const BULK: &str = "10m.bin";
 
-/// A load, as its program in dom0 is called.
+/// A load, with the arguments of its program in dom0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Load {
@@ -14,16 +14,16 @@ pub(super) enum Load {
     Dns {
         /// File with the questions.
         questions: &'static str,
-        /// Queries under way at a time.
+        /// The number of pending queries.
         concurrency: u32,
-        /// Queries per second; as many as there are answers, without it.
+        /// Queries per second; without it, as many as are answered.
         rate: Option<u64>,
     },
     /// wrk.
     Http {
         /// Path of the file.
         path: &'static str,
-        /// Connections at a time.
+        /// The number of simultaneous connections.
         connections: u32,
         /// Whether a connection carries more than one request.
         keep_alive: bool,
@@ -43,13 +43,13 @@ pub(super) struct Sample {
     pub(super) errors: u64,
     /// Median time to an answer, in ms.
     pub(super) p50_ms: Option<f64>,
-    /// Time to an answer that 99 of 100 keep, in ms.
+    /// The 99th percentile of the time to an answer, in ms.
     pub(super) p99_ms: Option<f64>,
     /// CPU time of the guest, in us for each answer.
     pub(super) guest_us: f64,
     /// CPU time of dom0, in us for each answer.
     pub(super) dom0_us: f64,
-    /// Part of the run that the guest's CPU was busy with it.
+    /// The fraction of the run in which the guest's CPU was busy with the guest.
     pub(super) guest_busy: f64,
 }
 
@@ -66,7 +66,7 @@ impl Load {
                 concurrency,
                 rate,
             } => {
-                // Each query's time is printed with -v; what they are made into comes after the run.
+                // Each query's time is printed with -v; the percentiles are computed after the run.
                 let rate = rate.map_or(String::new(), |rate| format!("-Q {rate} -v"));
                 // dnsperf takes at most 255 sockets.
                 let sockets = (*concurrency).min(255);
@@ -97,15 +97,15 @@ impl Load {
         }
     }
 
-    /// Whether MiB are counted and not answers, of which a run has few.
+    /// Whether MiB are counted instead of answers, because a run has few answers.
     pub(super) fn is_bulk(&self) -> bool {
         matches!(self, Self::Http { path, .. } if *path == BULK)
     }
 
-    /// What the program printed.
+    /// Parses the output of the program.
     ///
     /// # Errors
-    /// Output that is not as known.
+    /// Malformed output.
     pub(super) fn sample(&self, text: &str) -> Result<Sample> {
         let sample = match self {
             Self::Dns { .. } => dnsperf(text),

@@ -1,8 +1,9 @@
-//! `cargo xtask bench serve`: how fast the guest serves, beside Linux with NSD and nginx.
+//! `cargo xtask bench serve`: the speed of the guest, compared with Linux with NSD and nginx.
 //!
-//! All guests are in one lab boot, with the same content, memory and CPU, and take their turns; dnsperf and wrk run in dom0,
-//! which has a CPU of its own. On an emulated machine dom0's share of the work (netback, the bridge and the client itself) is
-//! large, so that beside the rates there is what each answer costs the guest: its CPU time, as Xen counts it.
+//! All guests run in one boot of the lab, with the same content, memory and CPU, and take turns. dnsperf and wrk run in
+//! dom0, which has its own CPU. On an emulated machine dom0's share of the work (netback, the bridge and the client
+//! itself) is large. So the tables have, besides the rates, the cost of each answer for the guest: its CPU time, as Xen
+//! counts it.
 
 mod bed;
 mod counted;
@@ -24,11 +25,11 @@ use self::load::{BULK, Load, Sample};
 use super::snapshot;
 use crate::progress::Progress;
 
-/// Queries or connections under way in a latency run.
+/// The number of pending queries or connections in a latency run.
 const LATENCY_CONCURRENCY: u32 = 16;
-/// How often a run is tried again in a new lab, when dom0 stalls.
+/// The number of attempts of a run, each in a new lab, when dom0 stalls.
 const ATTEMPTS: u32 = 3;
-/// Seconds of a profile.
+/// The length of a profile, in seconds.
 const PROFILE: u32 = 10;
 
 #[derive(Args)]
@@ -48,10 +49,10 @@ pub(crate) struct Serve {
     /// Only this protocol
     #[arg(long, value_enum)]
     only: Option<Protocol>,
-    /// Leave the zone of a million names out
+    /// Leave out the zone of a million names
     #[arg(long)]
     small: bool,
-    /// Also look where mayfly spends its time, a thousand times a second
+    /// Also sample the function in which mayfly executes, a thousand times a second
     #[arg(long)]
     profile: bool,
     /// Write every run as JSON
@@ -97,7 +98,7 @@ impl Serve {
         self.quick || self.counted
     }
 
-    /// The loads, with the site that each is for.
+    /// The loads, each with its site.
     fn loads(&self) -> Vec<(Size, Load)> {
         let mut loads = Vec::new();
         let concurrency: &[u32] = if self.is_short() {
@@ -124,7 +125,7 @@ impl Serve {
         if self.wants(Protocol::Http) {
             for file in site::FILES {
                 for keep_alive in [true, false] {
-                    // A thousand transfers of 10 MiB would outlast any run.
+                    // Many connections of 10 MiB each would outlast any run.
                     let few: &[u32] = if self.is_short() { &[8] } else { &[1, 8] };
                     let concurrency = if file.name == BULK { few } else { concurrency };
                     loads.extend(concurrency.iter().map(|&connections| {
@@ -144,11 +145,11 @@ impl Serve {
     }
 }
 
-/// Runs loads, in a new lab when one stalls.
+/// Runs loads, and starts a new lab when one stalls.
 struct Bench<'a> {
     files: Files,
     peers: Vec<Peer>,
-    /// None only while another one is started.
+    /// The current lab; `None` only while another one is started.
     bed: Option<Bed>,
     runs: Vec<Run>,
     seconds: u32,
@@ -173,12 +174,12 @@ impl Bench<'_> {
         unreachable!("the last attempt returns")
     }
 
-    /// Runs a load against both servers of a site in turn, and gives the median rates.
+    /// Runs a load against both servers of a site in turn. Returns the median rates.
     fn load(&mut self, size: Size, load: impl Fn(Server) -> Load) -> Result<[f64; 2]> {
         const SERVERS: [Server; 2] = [Server::Mayfly, Server::Linux];
         for round in 0..self.rounds {
             let mut turn = SERVERS;
-            // Neither is always the one that comes after the other.
+            // Alternate the order of the two servers.
             if round % 2 == 1 {
                 turn.reverse();
             }
@@ -246,7 +247,7 @@ pub(crate) fn run(serve: &Serve) -> Result<()> {
     let mut latency = Vec::new();
     for (size, load) in serve.loads() {
         let rates = bench.load(size, |_| load.clone())?;
-        // Half of what the slower one can: then both have the same to do.
+        // Half of the slower one's rate, so that both have the same work.
         let half = rates.into_iter().fold(f64::INFINITY, f64::min) / 2.0;
         if let Some(load) = at_half(&load, half) {
             latency.push((size, load));
@@ -288,7 +289,7 @@ fn write(serve: &Serve, runs: &[Run]) -> Result<()> {
     }
 }
 
-/// The latency run that belongs to a load: at a rate.
+/// The latency run of a load, at a fixed rate.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn at_half(load: &Load, rate: f64) -> Option<Load> {
     match *load {
@@ -310,7 +311,7 @@ fn at_half(load: &Load, rate: f64) -> Option<Load> {
             path,
             connections: LATENCY_CONCURRENCY,
             keep_alive: true,
-            // Each connection waits so long after an answer that all together ask at that rate, or less.
+            // The pause of each connection after an answer is such that all together do not exceed the rate.
             pause_ms: Some((f64::from(LATENCY_CONCURRENCY) * 1e3 / rate).ceil() as u64),
         }),
         _ => None,

@@ -8,13 +8,13 @@ use anyhow::{Context, Result};
 use mayfly_lab::workspace;
 use object::Object;
 
-/// Functions that are shown.
+/// The number of functions that are shown.
 const SHOWN: usize = 25;
 
-/// A table of the functions that were seen, the most frequent first.
+/// A table of the sampled functions, the most frequent first.
 ///
 /// # Errors
-/// No guest with symbols, which building it leaves beside it.
+/// The guest with symbols is missing; building the guest leaves it beside the guest.
 pub(super) fn table(title: &str, samples: &[(u64, u64)]) -> Result<String> {
     let path = workspace().join("target/guest/mayfly.debug");
     let data = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;

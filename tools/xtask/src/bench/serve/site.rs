@@ -1,4 +1,4 @@
-//! The sites to be served, generated alike in each run.
+//! The sites to be served, which are the same in each run.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-/// Names of the small and of the large zone.
+/// The numbers of names of the small and of the large zone.
 pub(in super::super) const SMALL: u32 = 1_000;
 pub(in super::super) const LARGE: u32 = 1_000_000;
-/// Questions in a file that dnsperf goes round in; the names are spread over the zone.
+/// The number of questions in dnsperf's file, which it repeats; the names are spread over the zone.
 const QUESTIONS: u32 = 10_000;
 
 /// A file of the site, and its size.
@@ -34,7 +34,7 @@ pub(super) const FILES: [File; 3] = [
     },
 ];
 
-/// Writes the folder of a site with one zone of so many names and, if asked for, the files.
+/// Writes the folder of a site with one zone of `names` names and, if asked for, the files.
 pub(in super::super) fn write(
     folder: &Path,
     origin: &str,
@@ -71,11 +71,11 @@ fn zone(names: u32) -> Result<String> {
     Ok(text)
 }
 
-/// Questions for dnsperf: names that are there, one in ten that is not.
+/// Questions for dnsperf: existing names, and one in ten that does not exist.
 pub(super) fn questions(origin: &str, names: u32) -> Result<String> {
     let mut text = String::new();
     for number in 0..QUESTIONS {
-        // A step that has no factor in common with the number of names goes through all of them.
+        // A step without a common factor with the number of names goes through all of them.
         let name = u64::from(number) * 387_413 % u64::from(names);
         let prefix = if number % 10 == 9 { "m" } else { "n" };
         writeln!(text, "{prefix}{name:06}.{origin} A")?;
@@ -83,7 +83,7 @@ pub(super) fn questions(origin: &str, names: u32) -> Result<String> {
     Ok(text)
 }
 
-/// Octets that cannot be compressed: multiplication and a xor shift.
+/// Bytes that cannot be compressed: multiplication and a xor shift.
 fn content(size: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut octets = Vec::with_capacity(size);
