@@ -56,6 +56,7 @@ pub(crate) fn bring_up(config: &Config) -> Result<()> {
     match config.xenstored {
         Xenstored::C => run(&["xenstored", "--pid-file", "/run/xen/xenstored.pid"])?,
         Xenstored::Ocaml => run(&["oxenstored"])?,
+        Xenstored::Hatch => run(&["hatch-xenstored", "--pid-file", "/run/xen/xenstored.pid"])?,
     }
     run(&["xen-init-dom0"])?;
     if config.xenconsoled {

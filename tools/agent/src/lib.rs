@@ -47,6 +47,8 @@ pub enum Xenstored {
     C,
     /// oxenstored.
     Ocaml,
+    /// Our own, `hatch-xenstored`.
+    Hatch,
 }
 
 /// The configuration of dom0's init, read from [`CONFIG_PATH`].

@@ -18,11 +18,12 @@ pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 const EACH: u64 = 10;
 
 /// hatch and the programs behind it, each as package and program.
-const HATCH: [(&str, &str); 4] = [
+const HATCH: [(&str, &str); 5] = [
     ("hatch", "hatch"),
     ("mayfly-pack", "hatch-pack"),
     ("mayfly-summon", "hatch-summon"),
     ("mayfly-switch", "hatch-switch"),
+    ("mayfly-store", "hatch-xenstored"),
 ];
 
 /// Builds the program `bin` of the workspace's `package` as a static file that runs in dom0. Returns its path.

@@ -19,6 +19,7 @@ use zerocopy::{FromZeros, IntoBytes};
 const fn ioctl<T>(number: u32) -> libc::Ioctl {
     ((size_of::<T>() as u32) << 16 | (b'E' as u32) << 8 | number) as libc::Ioctl
 }
+const IOCTL_EVTCHN_BIND_VIRQ: libc::Ioctl = ioctl::<BindVirq>(0);
 const IOCTL_EVTCHN_BIND_INTERDOMAIN: libc::Ioctl = ioctl::<BindInterdomain>(1);
 const IOCTL_EVTCHN_UNBIND: libc::Ioctl = ioctl::<Port>(3);
 const IOCTL_EVTCHN_NOTIFY: libc::Ioctl = ioctl::<Port>(4);
@@ -31,6 +32,16 @@ struct BindInterdomain {
     remote_port: u32,
 }
 const _: () = assert!(size_of::<BindInterdomain>() == 8);
+
+/// `struct ioctl_evtchn_bind_virq`.
+#[repr(C)]
+struct BindVirq {
+    virq: u32,
+}
+const _: () = assert!(size_of::<BindVirq>() == 4);
+
+/// `VIRQ_DOM_EXC` (Xen's `xen.h`).
+const VIRQ_DOM_EXC: u32 = 3;
 
 /// `struct ioctl_evtchn_unbind` and `struct ioctl_evtchn_notify`.
 #[repr(C)]
@@ -88,6 +99,15 @@ impl Evtchn {
             remote_port: port,
         };
         self.call(IOCTL_EVTCHN_BIND_INTERDOMAIN, &argument)
+    }
+
+    /// Binds to the news that a domain has shut down or gone; gives the port. Only one process of all can.
+    ///
+    /// # Errors
+    /// Another one has.
+    pub fn bind_domain_exceptions(&self) -> io::Result<u32> {
+        let argument = BindVirq { virq: VIRQ_DOM_EXC };
+        self.call(IOCTL_EVTCHN_BIND_VIRQ, &argument)
     }
 
     /// Closes a port of ours.

@@ -15,6 +15,7 @@ mod golden;
 mod interface;
 mod look;
 mod sys;
+mod xenbus;
 
 pub use abi::PAGE_SIZE;
 pub use domctl::{MapEntry, NewDomain, TscMode, Xen};
@@ -23,3 +24,4 @@ pub use evtchn::Evtchn;
 pub use gntdev::{Gntdev, GrantCopy, GrantMapping, MAP_MAX};
 pub use look::DomainInfo;
 pub use sys::Mapping;
+pub use xenbus::KernelRing;

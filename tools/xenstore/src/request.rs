@@ -56,7 +56,9 @@ impl Perm {
         }
     }
 
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    /// Reads what [`fmt::Display`] writes.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         let access = match text.as_bytes().first()? {
             b'n' => Access::None,
             b'r' => Access::Read,
@@ -254,6 +256,9 @@ impl<'a> Request<'a> {
             Kind::Rm => "to remove",
             Kind::SetPerms => "to set the permissions of",
             Kind::IsDomainIntroduced => "whether there is domain",
+            Kind::Resume => "to resume domain",
+            Kind::SetTarget => "to set the target of domain",
+            Kind::ResetWatches => "to take back all watches",
         };
         match (self.path, self.kind) {
             (Some(path), _) => format!("{kind} {}", shown(path)),

@@ -39,12 +39,18 @@ pub enum Kind {
     SetPerms = 14,
     /// Whether a domain was introduced.
     IsDomainIntroduced = 17,
+    /// A domain that was suspended runs again.
+    Resume = 18,
+    /// A domain has the rights of another as well.
+    SetTarget = 19,
+    /// Takes back all watches and transactions.
+    ResetWatches = 21,
     /// A part of a long list of names.
     DirectoryPart = 22,
 }
 
 impl Kind {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 20] = [
         Self::Control,
         Self::Directory,
         Self::Read,
@@ -61,6 +67,9 @@ impl Kind {
         Self::Rm,
         Self::SetPerms,
         Self::IsDomainIntroduced,
+        Self::Resume,
+        Self::SetTarget,
+        Self::ResetWatches,
         Self::DirectoryPart,
     ];
 
@@ -88,7 +97,8 @@ pub fn put(out: &mut Vec<u8>, kind: Kind, request: u32, transaction: u32, payloa
     put_message(out, [kind as u32, request, transaction], payload);
 }
 
-fn put_message(out: &mut Vec<u8>, [kind, request, transaction]: [u32; 3], payload: &[u8]) {
+/// Adds a message of any type to `out`: its type, the request that it answers, and the transaction.
+pub fn put_message(out: &mut Vec<u8>, [kind, request, transaction]: [u32; 3], payload: &[u8]) {
     let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
     for word in [kind, request, transaction, length] {
         out.extend_from_slice(&word.to_ne_bytes());

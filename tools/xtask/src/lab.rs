@@ -50,6 +50,8 @@ pub(crate) enum Xenstored {
     C,
     /// oxenstored
     Ocaml,
+    /// hatch xenstored
+    Hatch,
 }
 
 impl From<Xenstored> for mayfly_lab::Xenstored {
@@ -57,6 +59,7 @@ impl From<Xenstored> for mayfly_lab::Xenstored {
         match xenstored {
             Xenstored::C => Self::C,
             Xenstored::Ocaml => Self::Ocaml,
+            Xenstored::Hatch => Self::Hatch,
         }
     }
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args as _, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-use mayfly_commands::{Pack, Summon, Switch};
+use mayfly_commands::{Pack, Summon, Switch, Xenstored};
 use mayfly_toolstack::builder::Toolstack;
 use mayfly_toolstack::config::{self, Guest, Overrides};
 use mayfly_toolstack::privileges;
@@ -59,6 +59,7 @@ enum Command {
     Pool(pool::Arguments),
     Summon(Summon),
     Switch(Switch),
+    Xenstored(Xenstored),
     Watch(watch::Arguments),
     Completions(manual::Completions),
     Man(manual::Man),
@@ -136,6 +137,7 @@ impl Command {
             Self::Pool(arguments) => pool::run(arguments),
             Self::Summon(_) => Err(programs::become_program("summon")),
             Self::Switch(_) => Err(programs::become_program("switch")),
+            Self::Xenstored(_) => Err(programs::become_program("xenstored")),
             Self::Watch(arguments) => watch::run(arguments),
             Self::Completions(arguments) => manual::completions(arguments),
             Self::Man(arguments) => manual::man(arguments),
@@ -158,7 +160,7 @@ impl Command {
             Self::Switch(arguments) => arguments.json(),
             Self::Watch(arguments) => arguments.json,
             Self::Pack(arguments) => arguments.json,
-            Self::Completions(_) | Self::Man(_) => false,
+            Self::Completions(_) | Self::Man(_) | Self::Xenstored(_) => false,
         }
     }
 }

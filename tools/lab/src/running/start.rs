@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use flate2::read::GzDecoder;
-use mayfly_agent::{CONFIG_PATH, Config, FAILED, UP};
+use mayfly_agent::{CONFIG_PATH, Config, FAILED, UP, Xenstored};
 
 use super::{Lab, State, TICK};
 use crate::image::Image;
@@ -59,6 +59,10 @@ impl Lab {
         }
         if options.systemd {
             image::systemd(&mut image, &unpacked(Set::Systemd, report)?)?;
+        }
+        if options.xenstored == Xenstored::Hatch {
+            let program = cargo::static_program("mayfly-store", "hatch-xenstored")?;
+            image.file("usr/sbin/hatch-xenstored", 0o755, &program);
         }
         assemble(image, options, &agent, token.clone(), &initramfs)?;
         unzip(

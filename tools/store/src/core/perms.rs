@@ -1,0 +1,148 @@
+//! Who may do what with a node.
+
+use std::rc::Rc;
+
+use mayfly_xenstore::{Access, Code, Perm};
+
+use super::domains::Domains;
+use super::path::strings;
+
+/// To read a node.
+pub(super) const READ: u8 = 1;
+/// To write it.
+pub(super) const WRITE: u8 = 2;
+/// To be its owner.
+pub(super) const OWN: u8 = 4;
+
+/// On whose behalf something is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Who {
+    /// The domain.
+    pub domid: u16,
+    /// Whose rights it has as well (SET_TARGET).
+    pub target: Option<u16>,
+}
+
+impl Who {
+    /// A domain without a target.
+    #[must_use]
+    pub const fn domain(domid: u16) -> Self {
+        Self {
+            domid,
+            target: None,
+        }
+    }
+
+    /// Whether nothing is forbidden to it, and no quota holds for it.
+    #[must_use]
+    pub const fn is_privileged(&self) -> bool {
+        self.domid == 0
+    }
+
+    fn is(&self, domid: u16) -> bool {
+        self.domid == domid || self.target == Some(domid)
+    }
+}
+
+/// A node's permissions: the first entry names the owner, and what those may do who are not named.
+#[derive(Debug)]
+pub(super) struct Perms {
+    list: Vec<Entry>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    perm: Perm,
+    /// When it was set. It does not mean a domain that was made later with the same number.
+    stamp: u64,
+}
+
+impl PartialEq for Perms {
+    fn eq(&self, other: &Self) -> bool {
+        let perms = |perms: &Self| {
+            perms
+                .list
+                .iter()
+                .map(|entry| entry.perm)
+                .collect::<Vec<_>>()
+        };
+        perms(self) == perms(other)
+    }
+}
+
+impl Perms {
+    pub(super) fn new(list: &[Perm], stamp: u64) -> Self {
+        let entries = list.iter().map(|perm| Entry { perm: *perm, stamp });
+        Self {
+            list: entries.collect(),
+        }
+    }
+
+    /// Reads what stands behind the path of SET_PERMS.
+    pub(super) fn parse(payload: &[u8]) -> Result<Vec<Perm>, Code> {
+        let each = strings(payload).into_iter().map(|text| {
+            let text = std::str::from_utf8(text).ok()?;
+            Perm::parse(text)
+        });
+        let list = each.collect::<Option<Vec<_>>>().ok_or(Code::EINVAL)?;
+        match list.is_empty() {
+            true => Err(Code::EINVAL),
+            false => Ok(list),
+        }
+    }
+
+    /// As GET_PERMS gives them.
+    pub(super) fn text(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        for entry in &self.list {
+            text.extend_from_slice(entry.perm.to_string().as_bytes());
+            text.push(0);
+        }
+        text
+    }
+
+    pub(super) fn owner(&self) -> u16 {
+        self.list.first().map_or(0, |entry| entry.perm.domid)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// What somebody may do: a set of [`READ`], [`WRITE`] and [`OWN`].
+    pub(super) fn rights(&self, who: &Who, domains: &Domains) -> u8 {
+        if who.is_privileged() {
+            return READ | WRITE | OWN;
+        }
+        let means = |entry: &Entry| {
+            let domid = entry.perm.domid;
+            who.is(domid) && domains.is_since(domid, entry.stamp)
+        };
+        let Some((first, named)) = self.list.split_first() else {
+            return 0;
+        };
+        if means(first) {
+            return READ | WRITE | OWN;
+        }
+        let entry = named.iter().find(|entry| means(entry)).unwrap_or(first);
+        match entry.perm.access {
+            Access::None => 0,
+            Access::Read => READ,
+            Access::Write => WRITE,
+            Access::Both => READ | WRITE,
+        }
+    }
+
+    /// Those of a node that `who` makes below a node with these: the same, but an unprivileged maker owns what it makes.
+    pub(super) fn inherited(this: &Rc<Self>, who: &Who, now: u64) -> Rc<Self> {
+        if who.is_privileged() {
+            return Rc::clone(this);
+        }
+        let mut list = this.list.clone();
+        if let Some(owner) = list.first_mut() {
+            owner.perm.domid = who.domid;
+            owner.stamp = now;
+        }
+        Rc::new(Self { list })
+    }
+}

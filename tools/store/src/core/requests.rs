@@ -1,0 +1,272 @@
+//! What each request does that is not about nodes alone.
+
+use mayfly_xenstore::Code;
+use mayfly_xenstore::wire::{Asked, Kind, PAYLOAD_MAX};
+
+use super::connection::{Event, Id};
+use super::domains::Host;
+use super::nodes::Asker;
+use super::path::{domid, first, home, number, one, strings};
+use super::perms::Who;
+use super::server::{INTRODUCE, News, Server};
+use super::view::Edit;
+use super::watches::Watch;
+
+/// `DOMID_SELF`.
+const SELF: i64 = 0x7ff0;
+/// The longest path of a watch on `@...`.
+const SPECIAL_MAX: usize = 2048;
+
+fn ok() -> Vec<u8> {
+    b"OK\0".to_vec()
+}
+
+impl Server {
+    /// Answers a request, and tells watchers what it has changed.
+    pub(super) fn request(&mut self, id: Id, asked: &Asked<'_>, host: &mut dyn Host) {
+        let Some(connection) = self.connections.get(&id) else {
+            return;
+        };
+        let (who, home) = (connection.who.clone(), connection.home.clone());
+        let asker = Asker {
+            id,
+            who: &who,
+            home: &home,
+            transaction: asked.transaction,
+        };
+        let answer = self.answer(asker, asked, host);
+        // The events of a change come before the answer, as the C xenstored's do; that of a new watch comes after it.
+        let first = self.news.pop_if(|news| matches!(news, News::First { .. }));
+        self.tell(&who);
+        let mut bytes = Vec::with_capacity(64);
+        match answer {
+            Ok(payload) if payload.len() <= PAYLOAD_MAX => asked.answer(&mut bytes, &payload),
+            Ok(_) => asked.refusal(&mut bytes, "E2BIG"),
+            Err(code) => asked.refusal(&mut bytes, &code.to_string()),
+        }
+        self.send(id, bytes, &who, Event::None);
+        self.news.extend(first);
+        self.tell(&who);
+    }
+
+    fn answer(
+        &mut self,
+        asker: Asker<'_>,
+        asked: &Asked<'_>,
+        host: &mut dyn Host,
+    ) -> Result<Vec<u8>, Code> {
+        let kind = Kind::of(asked.kind).ok_or(Code::ENOSYS)?;
+        let is_for_dom0 = matches!(
+            kind,
+            Kind::Control
+                | Kind::Introduce
+                | Kind::Release
+                | Kind::IsDomainIntroduced
+                | Kind::Resume
+                | Kind::SetTarget
+        );
+        if is_for_dom0 && !asker.who.is_privileged() {
+            return Err(Code::EACCES);
+        }
+        if !matches!(kind, Kind::Watch | Kind::Unwatch) && asker.transaction != 0 {
+            let connection = self.connections.get(&asker.id).ok_or(Code::EIO)?;
+            if !connection.transactions.contains_key(&asker.transaction) {
+                return Err(Code::ENOENT);
+            }
+        }
+        let payload = asked.payload;
+        match kind {
+            Kind::Control => self.control(payload),
+            Kind::Directory => self.directory(asker, payload),
+            Kind::DirectoryPart => self.directory_part(asker, payload),
+            Kind::Read => self.read(asker, payload),
+            Kind::GetPerms => self.get_perms(asker, payload),
+            Kind::Write => self.write(asker, payload),
+            Kind::Mkdir => self.edit(asker, one(payload)?, Edit::Mkdir),
+            Kind::Rm => self.edit(asker, one(payload)?, Edit::Remove),
+            Kind::SetPerms => self.set_perms(asker, payload, host),
+            Kind::TransactionStart => self.start(asker),
+            Kind::TransactionEnd => self.end(asker, payload),
+            Kind::Watch => self.watch(asker, payload),
+            Kind::Unwatch => self.unwatch(asker, payload),
+            Kind::ResetWatches => {
+                self.reset_watches(asker.id);
+                Ok(ok())
+            }
+            Kind::Introduce => self.introduce(payload, host),
+            Kind::Release => {
+                let domid = self.introduced(payload)?;
+                self.release(domid, host);
+                Ok(ok())
+            }
+            Kind::Resume => {
+                let domid = self.introduced(payload)?;
+                if let Some(domain) = self.domains.get_mut(domid) {
+                    domain.is_shutdown = false;
+                }
+                Ok(ok())
+            }
+            Kind::IsDomainIntroduced => {
+                let number = number(one(payload)?);
+                let domid = u16::try_from(number).ok();
+                let is = domid.is_some_and(|domid| self.domains.is_introduced(domid));
+                let letter: &[u8] = if is || number == SELF { b"T\0" } else { b"F\0" };
+                Ok(letter.to_vec())
+            }
+            Kind::GetDomainPath => {
+                let domid = domid(one(payload)?).ok_or(Code::EINVAL)?;
+                Ok((home(domid) + "\0").into_bytes())
+            }
+            Kind::SetTarget => self.set_target(payload),
+        }
+    }
+
+    fn watch(&mut self, asker: Asker<'_>, payload: &[u8]) -> Result<Vec<u8>, Code> {
+        let (text, token) = self.watched(payload)?;
+        let is_special = text.first() == Some(&b'@');
+        let path = match std::str::from_utf8(text) {
+            Ok(text) if is_special && text.len() <= SPECIAL_MAX => text.to_owned(),
+            _ => self.resolve(asker, text)?,
+        };
+        let is_relative = !is_special && text.first() != Some(&b'/');
+        let usage = self.domains.usage(asker.who.domid);
+        let connection = self.connections.get_mut(&asker.id).ok_or(Code::EIO)?;
+        let key = (path, token.into());
+        if connection.watches.contains_key(&key) {
+            return Err(Code::EEXIST);
+        }
+        let bytes = key.0.len() + key.1.len();
+        if !asker.who.is_privileged() {
+            if usage.watches >= self.quota.watches {
+                return Err(Code::E2BIG);
+            }
+            if !self.domains.has_memory(asker.who.domid, bytes, &self.quota) {
+                return Err(Code::ENOMEM);
+            }
+        }
+        self.next_watch += 1;
+        let watch = Watch {
+            number: self.next_watch,
+            connection: asker.id,
+            token: key.1.clone(),
+            skipped: if is_relative { asker.home.len() + 1 } else { 0 },
+        };
+        let told = key.0.get(watch.skipped..).unwrap_or_default().to_owned();
+        self.news.push(News::First {
+            to: asker.id,
+            path: told,
+            token: key.1.clone(),
+        });
+        self.watches.add(&key.0, watch);
+        connection.watches.insert(key, self.next_watch);
+        self.add_watches(asker.who, 1, bytes);
+        Ok(ok())
+    }
+
+    /// Path and token of WATCH and UNWATCH.
+    fn watched<'a>(&self, payload: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), Code> {
+        let (text, rest) = first(payload)?;
+        let (token, _) = first(rest)?;
+        Ok((text, token))
+    }
+
+    fn unwatch(&mut self, asker: Asker<'_>, payload: &[u8]) -> Result<Vec<u8>, Code> {
+        let (text, token) = self.watched(payload)?;
+        let path = match std::str::from_utf8(text) {
+            Ok(text) if text.starts_with('@') => text.to_owned(),
+            // Nobody can have watched what is no path.
+            _ => self.resolve(asker, text).map_err(|_| Code::ENOENT)?,
+        };
+        let connection = self.connections.get_mut(&asker.id).ok_or(Code::EIO)?;
+        let key = (path, token.into());
+        let number = connection.watches.remove(&key).ok_or(Code::ENOENT)?;
+        self.watches.remove(&key.0, number);
+        self.add_watches(asker.who, -1, key.0.len() + key.1.len());
+        Ok(ok())
+    }
+
+    fn add_watches(&mut self, who: &Who, count: isize, bytes: usize) {
+        if who.is_privileged() {
+            return;
+        }
+        let bytes = isize::try_from(bytes).unwrap_or(isize::MAX);
+        self.domains.add_memory(who.domid, bytes * count);
+        if let Some(domain) = self.domains.get_mut(who.domid) {
+            let watches = &mut domain.usage.watches;
+            *watches = watches.saturating_add_signed(count);
+        }
+    }
+
+    /// Takes back all watches and transactions of a connection.
+    pub(super) fn reset_watches(&mut self, id: Id) {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        let who = connection.who.clone();
+        let transactions = std::mem::take(&mut connection.transactions);
+        for ((path, token), number) in std::mem::take(&mut connection.watches) {
+            self.watches.remove(&path, number);
+            self.add_watches(&who, -1, path.len() + token.len());
+        }
+        for transaction in transactions.into_values() {
+            self.forget_bytes(&who, transaction.bytes);
+        }
+    }
+
+    fn introduce(&mut self, payload: &[u8], host: &mut dyn Host) -> Result<Vec<u8>, Code> {
+        let [id, gfn, port, ..] = strings(payload)[..] else {
+            return Err(Code::EINVAL);
+        };
+        let domid = domid(id).ok_or(Code::EINVAL)?;
+        let gfn = u64::try_from(number(gfn)).unwrap_or(0);
+        let port = u32::try_from(number(port)).map_err(|_| Code::EINVAL)?;
+        if port == 0 {
+            return Err(Code::EINVAL);
+        }
+        match self.ring(domid) {
+            Some(id) => {
+                host.attach_again(domid, port);
+                self.silence(id);
+                self.list(id);
+            }
+            None => {
+                host.attach(domid, gfn, port)?;
+                self.now += 1;
+                let domain = self.domains.known(domid, self.now);
+                domain.is_introduced = true;
+                domain.is_shutdown = false;
+                let id = self.connect_ring(domid);
+                self.list(id);
+                self.news.push(News::Special(INTRODUCE));
+            }
+        }
+        Ok(ok())
+    }
+
+    /// The domain that is named, if it has been introduced and is not dom0.
+    fn introduced(&self, payload: &[u8]) -> Result<u16, Code> {
+        let number = number(one(payload)?);
+        if number == 0 {
+            return Err(Code::EINVAL);
+        }
+        let domid = u16::try_from(number).ok();
+        let domid = domid.filter(|domid| self.domains.is_introduced(*domid));
+        domid.ok_or(Code::ENOENT)
+    }
+
+    fn set_target(&mut self, payload: &[u8]) -> Result<Vec<u8>, Code> {
+        let [domain, target, ..] = strings(payload)[..] else {
+            return Err(Code::EINVAL);
+        };
+        let find = |text| {
+            let domid = domid(text).ok_or(Code::ENOENT)?;
+            let id = self.ring(domid).ok_or(Code::ENOENT)?;
+            Ok((domid, id))
+        };
+        let ((_, id), (target, _)) = (find(domain)?, find(target)?);
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.who.target = Some(target);
+        }
+        Ok(ok())
+    }
+}

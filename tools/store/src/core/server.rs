@@ -1,0 +1,356 @@
+//! The server: its connections, and who of them has something to do.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use mayfly_xenstore::{Perm, wire};
+
+use super::connection::{Connection, Event, Id, Sent};
+use super::domains::{Domains, Host, State};
+use super::perms::{Perms, Who};
+use super::quota::Quota;
+use super::tree::{self, Node};
+use super::view::Change;
+use super::watches::Watches;
+
+/// Why a connection is of no more use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Broken;
+
+/// What watchers are to be told when a request has been answered.
+#[derive(Debug)]
+pub(super) enum News {
+    Node(Change),
+    /// `@introduceDomain` or `@releaseDomain`.
+    Special(&'static str),
+    /// The event that comes with each new watch.
+    First {
+        to: Id,
+        path: String,
+        token: Rc<[u8]>,
+    },
+}
+
+pub(super) const INTRODUCE: &str = "@introduceDomain";
+pub(super) const RELEASE: &str = "@releaseDomain";
+
+/// Bytes that may wait for a connection whose requests are read.
+const OUTPUT_MAX: usize = 1 << 20;
+
+/// A xenstored.
+#[derive(Debug)]
+pub struct Server {
+    pub(super) root: Rc<Node>,
+    pub(super) domains: Domains,
+    pub(super) watches: Watches,
+    /// Who may hear of [`INTRODUCE`] and [`RELEASE`].
+    pub(super) special: HashMap<&'static str, Rc<Perms>>,
+    pub(super) connections: HashMap<Id, Connection>,
+    /// The connections of the domains' rings.
+    pub(super) rings: HashMap<u16, Id>,
+    pub(super) quota: Quota,
+    /// Counts changes.
+    pub(super) now: u64,
+    pub(super) next_watch: u64,
+    pub(super) news: Vec<News>,
+    pub(super) keeps_orphans: bool,
+    next_connection: Id,
+    listed: Vec<Id>,
+    /// Events that were not kept for domains that read none.
+    pub(super) lost: u64,
+}
+
+impl Server {
+    /// A xenstored with its first nodes and dom0.
+    #[must_use]
+    pub fn new(quota: Quota, keeps_orphans: bool) -> Self {
+        let perms = Rc::new(Perms::new(&[Perm::none(0)], 0));
+        let mut root = Rc::new(Node::new([].into(), Rc::clone(&perms), 0));
+        tree::make(&mut root, "/tool/xenstored", [].into(), &perms, 0);
+        let mut domains = Domains::default();
+        domains.known(0, 0).is_introduced = true;
+        let special = [INTRODUCE, RELEASE].map(|path| (path, Rc::clone(&perms)));
+        Self {
+            root,
+            domains,
+            watches: Watches::default(),
+            special: special.into(),
+            connections: HashMap::new(),
+            rings: HashMap::new(),
+            quota,
+            now: 1,
+            next_watch: 0,
+            news: Vec::new(),
+            keeps_orphans,
+            next_connection: 1,
+            listed: Vec::new(),
+            lost: 0,
+        }
+    }
+
+    /// What unprivileged domains may use.
+    #[must_use]
+    pub const fn quota(&self) -> &Quota {
+        &self.quota
+    }
+
+    /// A new connection by the socket, which dom0's processes use.
+    pub fn connect(&mut self) -> Id {
+        self.add(Connection::new(Who::domain(0), false))
+    }
+
+    /// The connection of a domain by its ring: dom0's kernel's, at the start.
+    pub fn connect_ring(&mut self, domid: u16) -> Id {
+        let id = self.add(Connection::new(Who::domain(domid), true));
+        self.rings.insert(domid, id);
+        id
+    }
+
+    fn add(&mut self, connection: Connection) -> Id {
+        let id = self.next_connection;
+        self.next_connection += 1;
+        self.connections.insert(id, connection);
+        id
+    }
+
+    /// The connection of a domain's ring.
+    #[must_use]
+    pub fn ring(&self, domid: u16) -> Option<Id> {
+        self.rings.get(&domid).copied()
+    }
+
+    /// All rings: their domains and connections.
+    #[must_use]
+    pub fn rings(&self) -> Vec<(u16, Id)> {
+        self.rings.iter().map(|(domid, id)| (*domid, *id)).collect()
+    }
+
+    /// The domain whose ring a connection is.
+    #[must_use]
+    pub fn domain_of(&self, id: Id) -> Option<u16> {
+        let connection = self.connections.get(&id)?;
+        connection.is_ring.then_some(connection.who.domid)
+    }
+
+    /// Forgets a connection with its watches and transactions.
+    pub fn disconnect(&mut self, id: Id) {
+        self.reset_watches(id);
+        if let Some(mut connection) = self.connections.remove(&id) {
+            let domid = connection.who.domid;
+            self.account(domid, connection.clear());
+            if connection.is_ring {
+                self.rings.remove(&domid);
+            }
+        }
+    }
+
+    /// Whether more of a connection's requests may be read. If not, it is listed when they may.
+    pub fn has_room(&mut self, id: Id) -> bool {
+        let waits = self.must_wait(id);
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return false;
+        };
+        connection.waits |= waits;
+        !waits && connection.queued < OUTPUT_MAX
+    }
+
+    /// Whether a domain has to take, or let others take, what it has caused before it is served again.
+    fn must_wait(&self, id: Id) -> bool {
+        let Some(connection) = self.connections.get(&id) else {
+            return true;
+        };
+        if connection.who.is_privileged() {
+            return false;
+        }
+        let usage = self.domains.usage(connection.who.domid);
+        usage.outstanding >= self.quota.outstanding || usage.memory >= self.quota.memory
+    }
+
+    /// Takes bytes that have come, and answers the requests that are complete.
+    ///
+    /// # Errors
+    /// A request is longer than any may be.
+    pub fn take(&mut self, id: Id, bytes: &[u8], host: &mut dyn Host) -> Result<(), Broken> {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return Err(Broken);
+        };
+        connection.input.extend_from_slice(bytes);
+        let input = std::mem::take(&mut connection.input);
+        let mut done = 0;
+        let mut result = Ok(());
+        while !self.must_wait(id) {
+            match wire::take_asked(input.get(done..).unwrap_or_default()) {
+                Ok(None) => break,
+                Ok(Some((asked, length))) => {
+                    done += length;
+                    self.request(id, &asked, host);
+                }
+                Err(_) => {
+                    result = Err(Broken);
+                    break;
+                }
+            }
+        }
+        let waits = self.must_wait(id);
+        // It may have been released, or introduced anew, by its own request.
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.waits |= waits;
+            connection.input = input;
+            connection.input.drain(..done);
+        }
+        result
+    }
+
+    /// The connections that have something to be sent, or whose requests can be served again, since this was last asked.
+    pub fn listed(&mut self) -> Vec<Id> {
+        let listed = std::mem::take(&mut self.listed);
+        for id in &listed {
+            if let Some(connection) = self.connections.get_mut(id) {
+                connection.is_listed = false;
+            }
+        }
+        listed
+    }
+
+    /// A connection does not take what is sent: those who have caused it are not to wait for it any longer.
+    pub fn forgive(&mut self, id: Id) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            let causes = connection.forgive();
+            self.account(0, Sent { bytes: 0, causes });
+        }
+    }
+
+    /// Nothing more is taken from a connection, nor sent on it, before it is introduced anew.
+    pub fn silence(&mut self, id: Id) {
+        self.reset_watches(id);
+        if let Some(connection) = self.connections.get_mut(&id) {
+            let (domid, sent) = (connection.who.domid, connection.clear());
+            self.account(domid, sent);
+        }
+    }
+
+    /// What is to be sent on a connection next: `most` bytes or a little more.
+    pub fn output(&mut self, id: Id, most: usize) -> &[u8] {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return &[];
+        };
+        let domid = connection.who.domid;
+        let (_, sent) = connection.output(most);
+        self.account(domid, sent);
+        let connection = self.connections.get_mut(&id);
+        connection.map_or(&[], |connection| connection.output(0).0)
+    }
+
+    /// So many bytes of the output have been sent.
+    pub fn sent(&mut self, id: Id, bytes: usize) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.sent(bytes);
+        }
+    }
+
+    /// Whether there is something to be sent.
+    #[must_use]
+    pub fn has_output(&self, id: Id) -> bool {
+        let connection = self.connections.get(&id);
+        connection.is_some_and(Connection::has_output)
+    }
+
+    pub(super) fn list(&mut self, id: Id) {
+        if let Some(connection) = self.connections.get_mut(&id)
+            && !connection.is_listed
+        {
+            connection.is_listed = true;
+            self.listed.push(id);
+        }
+    }
+
+    /// Sends a message that a request of `cause` has led to.
+    pub(super) fn send(&mut self, id: Id, bytes: Vec<u8>, cause: &Who, event: Event) {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        let receiver = connection.who.domid;
+        let length = bytes.len();
+        let cause = (!cause.is_privileged()).then_some(cause.domid);
+        if event != Event::None && !self.domains.has_memory(receiver, length, &self.quota) {
+            self.lost += 1;
+            return;
+        }
+        if !connection.push(bytes, cause, event) {
+            return;
+        }
+        if receiver != 0 {
+            let length = isize::try_from(length).unwrap_or(isize::MAX);
+            self.domains.add_memory(receiver, length);
+        }
+        if let Some(domain) = cause.and_then(|domid| self.domains.get_mut(domid)) {
+            domain.usage.outstanding += 1;
+        }
+        self.list(id);
+    }
+
+    /// Accounts what a connection of a domain keeps no more.
+    pub(super) fn account(&mut self, domid: u16, sent: Sent) {
+        if domid != 0 {
+            let bytes = isize::try_from(sent.bytes).unwrap_or(isize::MAX);
+            self.domains.add_memory(domid, -bytes);
+            self.serve_again(domid);
+        }
+        for cause in sent.causes {
+            if let Some(domain) = self.domains.get_mut(cause) {
+                let outstanding = &mut domain.usage.outstanding;
+                *outstanding = outstanding.saturating_sub(1);
+            }
+            self.serve_again(cause);
+        }
+    }
+
+    /// Lists a domain whose requests have waited.
+    fn serve_again(&mut self, domid: u16) {
+        let Some(id) = self.ring(domid) else { return };
+        let connection = self.connections.get_mut(&id);
+        if connection.is_some_and(|connection| std::mem::take(&mut connection.waits)) {
+            self.list(id);
+        }
+    }
+
+    /// Looks which domains have shut down or gone, of those that are known.
+    pub fn check_domains(&mut self, host: &mut dyn Host) {
+        let mut has_shut_down = false;
+        for domid in self.domains.numbers() {
+            if domid == 0 {
+                continue;
+            }
+            let state = host.state(domid);
+            let gone = state.is_none_or(|state| state.is_dying);
+            let Some(domain) = self.domains.get_mut(domid) else {
+                continue;
+            };
+            let shuts_down = state.is_some_and(|State { is_shutdown, .. }| is_shutdown);
+            if !domain.is_introduced {
+                if state.is_none() {
+                    self.remove_domain(domid);
+                }
+            } else if gone {
+                self.release(domid, host);
+            } else if shuts_down && !domain.is_shutdown {
+                domain.is_shutdown = true;
+                has_shut_down = true;
+            }
+        }
+        if has_shut_down {
+            self.news.push(News::Special(RELEASE));
+        }
+        self.tell(&Who::domain(0));
+    }
+
+    /// Lets go of a domain that is introduced; its nodes go with it.
+    pub(super) fn release(&mut self, domid: u16, host: &mut dyn Host) {
+        if let Some(id) = self.ring(domid) {
+            self.disconnect(id);
+        }
+        host.detach(domid);
+        self.remove_domain(domid);
+        self.news.push(News::Special(RELEASE));
+    }
+}

@@ -1,0 +1,671 @@
+//! The core from outside: bytes of requests in, messages out. Those that an advisory of Xen's was about have its number.
+
+use std::collections::HashMap;
+
+use mayfly_xenstore::Code;
+use mayfly_xenstore::wire::{self, Kind};
+
+use super::{Broken, Host, Id, Quota, Server, State};
+
+/// A machine whose domains are what a test says.
+#[derive(Default)]
+struct Machine(HashMap<u16, State>);
+
+impl Host for Machine {
+    fn state(&mut self, domid: u16) -> Option<State> {
+        self.0.get(&domid).copied()
+    }
+    fn attach(&mut self, domid: u16, _: u64, _: u32) -> Result<(), Code> {
+        self.0.get(&domid).map(drop).ok_or(Code::EINVAL)
+    }
+    fn attach_again(&mut self, _: u16, _: u32) {}
+    fn detach(&mut self, _: u16) {}
+}
+
+struct Store {
+    server: Server,
+    machine: Machine,
+    dom0: Id,
+}
+
+/// An answer's payload, or an error's name.
+type Answer = Result<String, String>;
+
+impl Store {
+    fn new() -> Self {
+        Self::with(Quota::default())
+    }
+
+    fn with(quota: Quota) -> Self {
+        let mut server = Server::new(quota, false);
+        let dom0 = server.connect();
+        let machine = Machine(HashMap::from([(0, State::default())]));
+        Self {
+            server,
+            machine,
+            dom0,
+        }
+    }
+
+    /// A new domain with a home of its own.
+    fn domain(&mut self, domid: u16) -> Id {
+        self.machine.0.insert(domid, State::default());
+        self.dom0(Kind::Introduce, &format!("{domid}\x001\x001\0"))
+            .unwrap();
+        let home = format!("/local/domain/{domid}");
+        self.dom0(Kind::Mkdir, &format!("{home}\0")).unwrap();
+        self.dom0(Kind::SetPerms, &format!("{home}\0n{domid}\0"))
+            .unwrap();
+        self.server.ring(domid).unwrap()
+    }
+
+    fn dies(&mut self, domid: u16) {
+        self.machine.0.remove(&domid);
+        self.server.check_domains(&mut self.machine);
+    }
+
+    fn post(&mut self, id: Id, kind: Kind, transaction: u32, payload: &str) {
+        let mut bytes = Vec::new();
+        wire::put_message(
+            &mut bytes,
+            [kind as u32, 7, transaction],
+            payload.as_bytes(),
+        );
+        self.server.take(id, &bytes, &mut self.machine).unwrap();
+    }
+
+    /// What has come: answers, and events as `path token`.
+    fn take(&mut self, id: Id) -> (Vec<Answer>, Vec<String>) {
+        let (mut answers, mut events) = (Vec::new(), Vec::new());
+        loop {
+            let bytes = self.server.output(id, 4096).to_vec();
+            if bytes.is_empty() {
+                return (answers, events);
+            }
+            self.server.sent(id, bytes.len());
+            let mut rest = bytes.as_slice();
+            while let Some(length) = wire::length(rest) {
+                let text = String::from_utf8_lossy(&rest[wire::HEADER..length]);
+                let text = text.trim_end_matches('\0').replace('\0', " ");
+                match rest[0] {
+                    15 => events.push(text),
+                    16 => answers.push(Err(text)),
+                    _ => answers.push(Ok(text)),
+                }
+                rest = &rest[length..];
+            }
+        }
+    }
+
+    fn ask(&mut self, id: Id, kind: Kind, transaction: u32, payload: &str) -> Answer {
+        self.post(id, kind, transaction, payload);
+        self.take(id).0.pop().unwrap()
+    }
+
+    fn dom0(&mut self, kind: Kind, payload: &str) -> Answer {
+        self.ask(self.dom0, kind, 0, payload)
+    }
+
+    fn start(&mut self, id: Id) -> u32 {
+        let number = self.ask(id, Kind::TransactionStart, 0, "\0");
+        number.unwrap().parse().unwrap()
+    }
+
+    fn end(&mut self, id: Id, transaction: u32) -> Answer {
+        self.ask(id, Kind::TransactionEnd, transaction, "T\0")
+    }
+
+    fn is_right(&mut self) {
+        assert_eq!(self.dom0(Kind::Control, "check\0").as_deref(), Ok("OK"));
+    }
+}
+
+fn refused<T>(code: &str) -> Result<T, String> {
+    Err(code.to_owned())
+}
+
+#[test]
+fn nodes_come_and_go() {
+    let mut store = Store::new();
+    store.dom0(Kind::Write, "/a/b/c\0one").unwrap();
+    assert_eq!(store.dom0(Kind::Read, "/a/b/c\0").as_deref(), Ok("one"));
+    assert_eq!(store.dom0(Kind::Read, "/a/b\0").as_deref(), Ok(""));
+    assert_eq!(store.dom0(Kind::Directory, "/\0").as_deref(), Ok("a tool"));
+    assert_eq!(store.dom0(Kind::Rm, "/a/x\0").as_deref(), Ok("OK"));
+    assert_eq!(store.dom0(Kind::Rm, "/x/y\0"), refused("ENOENT"));
+    assert_eq!(store.dom0(Kind::Rm, "/\0"), refused("EINVAL"));
+    assert_eq!(store.dom0(Kind::Rm, "/a\0").as_deref(), Ok("OK"));
+    assert_eq!(store.dom0(Kind::Read, "/a/b/c\0"), refused("ENOENT"));
+    // A path without its NUL; nothing at all.
+    assert_eq!(store.dom0(Kind::Read, "/a"), refused("EINVAL"));
+    assert_eq!(store.dom0(Kind::Write, ""), refused("EINVAL"));
+}
+
+#[test]
+fn a_long_list_comes_in_parts() {
+    let mut store = Store::new();
+    for index in 0..400 {
+        let path = format!("/list/{index:0>30}\0");
+        store.dom0(Kind::Mkdir, &path).unwrap();
+    }
+    assert_eq!(store.dom0(Kind::Directory, "/list\0"), refused("E2BIG"));
+    let (mut names, mut rounds) = (0, 0);
+    loop {
+        let asked = format!("/list\0{}\0", names * 31);
+        store.post(store.dom0, Kind::DirectoryPart, 0, &asked);
+        let bytes = store.server.output(store.dom0, 9999).to_vec();
+        store.server.sent(store.dom0, bytes.len());
+        assert!(bytes.len() <= wire::HEADER + wire::PAYLOAD_MAX);
+        let mut parts = bytes[wire::HEADER..].split(|byte| *byte == 0);
+        assert!(parts.next().unwrap().iter().all(u8::is_ascii_digit));
+        let parts: Vec<&[u8]> = parts.collect();
+        names += parts.iter().filter(|name| name.len() == 30).count();
+        rounds += 1;
+        if bytes.ends_with(b"\0\0") {
+            break;
+        }
+    }
+    assert_eq!((names, rounds), (400, 4));
+}
+
+#[test]
+fn a_commit_meets_only_what_it_has_seen() {
+    let mut store = Store::new();
+    store.dom0(Kind::Write, "/a\x001").unwrap();
+    store.dom0(Kind::Write, "/b\x001").unwrap();
+    let other = store.server.connect();
+    // What it has read has changed.
+    let transaction = store.start(other);
+    store.ask(other, Kind::Read, transaction, "/a\0").unwrap();
+    store
+        .ask(other, Kind::Write, transaction, "/mine\x001")
+        .unwrap();
+    store.dom0(Kind::Write, "/a\x002").unwrap();
+    assert_eq!(store.end(other, transaction), refused("EAGAIN"));
+    assert_eq!(store.dom0(Kind::Read, "/mine\0"), refused("ENOENT"));
+    // All else may: nodes beside it, below it, above it.
+    let transaction = store.start(other);
+    store.ask(other, Kind::Read, transaction, "/a\0").unwrap();
+    store
+        .ask(other, Kind::Write, transaction, "/mine/deep\x001")
+        .unwrap();
+    store.dom0(Kind::Write, "/b\x002").unwrap();
+    store.dom0(Kind::Write, "/a/below\x002").unwrap();
+    store.dom0(Kind::Write, "/mine/other\x002").unwrap();
+    assert_eq!(store.end(other, transaction).as_deref(), Ok("OK"));
+    assert_eq!(
+        store.dom0(Kind::Directory, "/mine\0").as_deref(),
+        Ok("deep other")
+    );
+    // A list that was read has changed.
+    let transaction = store.start(other);
+    store
+        .ask(other, Kind::Directory, transaction, "/mine\0")
+        .unwrap();
+    store.dom0(Kind::Mkdir, "/mine/more\0").unwrap();
+    assert_eq!(store.end(other, transaction), refused("EAGAIN"));
+    // A node that was not there is.
+    let transaction = store.start(other);
+    let nothing = store.ask(other, Kind::Read, transaction, "/new\0");
+    assert_eq!(nothing, refused("ENOENT"));
+    store.dom0(Kind::Mkdir, "/new\0").unwrap();
+    assert_eq!(store.end(other, transaction), refused("EAGAIN"));
+    assert_eq!(store.end(other, transaction), refused("ENOENT"));
+}
+
+#[test]
+fn a_transaction_sees_what_was_and_tells_nobody_before_its_end() {
+    let mut store = Store::new();
+    store.dom0(Kind::Watch, "/a\0token\0").unwrap();
+    let other = store.server.connect();
+    let transaction = store.start(other);
+    store
+        .ask(other, Kind::Write, transaction, "/a/b\x001")
+        .unwrap();
+    store
+        .ask(other, Kind::Write, transaction, "/a/b\x002")
+        .unwrap();
+    assert_eq!(store.dom0(Kind::Read, "/a/b\0"), refused("ENOENT"));
+    assert_eq!(store.take(store.dom0).1, [""; 0]);
+    store.end(other, transaction).unwrap();
+    assert_eq!(store.take(store.dom0).1, ["/a/b token"]);
+}
+
+#[test]
+fn a_removal_is_told_where_it_is_watched() {
+    let mut store = Store::new();
+    store.dom0(Kind::Write, "/a/b/c\x001").unwrap();
+    let other = store.server.connect();
+    for path in ["/a", "/a/b/c", "/a/b/nothing"] {
+        store
+            .ask(other, Kind::Watch, 0, &format!("{path}\0t\0"))
+            .unwrap();
+    }
+    store.take(other);
+    store.dom0(Kind::Rm, "/a\0").unwrap();
+    assert_eq!(store.take(other).1, ["/a/b/c t", "/a t"]);
+}
+
+#[test]
+fn domains_are_told_of_as_they_come_shut_down_and_go() {
+    let mut store = Store::new();
+    let other = store.server.connect();
+    store
+        .ask(other, Kind::Watch, 0, "@introduceDomain\0i\0")
+        .unwrap();
+    store
+        .ask(other, Kind::Watch, 0, "@releaseDomain\0r\0")
+        .unwrap();
+    store.take(other);
+    store.domain(3);
+    assert_eq!(store.take(other).1, ["@introduceDomain i"]);
+    let state = State {
+        is_shutdown: true,
+        is_dying: false,
+    };
+    store.machine.0.insert(3, state);
+    store.server.check_domains(&mut store.machine);
+    store.server.check_domains(&mut store.machine);
+    assert_eq!(store.take(other).1, ["@releaseDomain r"]);
+    store.dom0(Kind::Resume, "3\0").unwrap();
+    store.server.check_domains(&mut store.machine);
+    assert_eq!(store.take(other).1, ["@releaseDomain r"]);
+    assert_eq!(
+        store.dom0(Kind::IsDomainIntroduced, "3\0").as_deref(),
+        Ok("T")
+    );
+    store.dies(3);
+    assert_eq!(store.take(other).1, ["@releaseDomain r"]);
+    assert_eq!(
+        store.dom0(Kind::IsDomainIntroduced, "3\0").as_deref(),
+        Ok("F")
+    );
+    // What it owned is gone.
+    assert_eq!(
+        store.dom0(Kind::Read, "/local/domain/3\0"),
+        refused("ENOENT")
+    );
+    assert_eq!(store.dom0(Kind::Release, "3\0"), refused("ENOENT"));
+    assert_eq!(store.dom0(Kind::Release, "0\0"), refused("EINVAL"));
+}
+
+#[test]
+fn a_domain_may_not_do_what_is_for_dom0() {
+    let mut store = Store::new();
+    let guest = store.domain(3);
+    for kind in [
+        Kind::Control,
+        Kind::Introduce,
+        Kind::Release,
+        Kind::Resume,
+        Kind::SetTarget,
+        Kind::IsDomainIntroduced,
+    ] {
+        assert_eq!(
+            store.ask(guest, kind, 0, "1\x002\x003\0"),
+            refused("EACCES")
+        );
+    }
+    assert_eq!(
+        store.ask(guest, Kind::Write, 0, "/new\0"),
+        refused("EACCES")
+    );
+    assert_eq!(
+        store.ask(guest, Kind::Read, 0, "/tool\0"),
+        refused("EACCES")
+    );
+    // Nor is it told what is there and what is not.
+    assert_eq!(
+        store.ask(guest, Kind::Read, 0, "/none\0"),
+        refused("EACCES")
+    );
+    assert_eq!(
+        store.ask(guest, Kind::Write, 0, "data/x\x001").as_deref(),
+        Ok("OK")
+    );
+    store.is_right();
+}
+
+/// Who may not read a node does not hear of it, nor of domains.
+#[test]
+fn xsa_115() {
+    let mut store = Store::new();
+    let guest = store.domain(3);
+    for path in ["/", "/secret", "@introduceDomain", "@releaseDomain"] {
+        store
+            .ask(guest, Kind::Watch, 0, &format!("{path}\0t\0"))
+            .unwrap();
+    }
+    store.take(guest);
+    store.dom0(Kind::Write, "/secret/a\x001").unwrap();
+    let transaction = store.start(store.dom0);
+    store
+        .ask(store.dom0, Kind::Write, transaction, "/secret/b\x001")
+        .unwrap();
+    store.end(store.dom0, transaction).unwrap();
+    store.dom0(Kind::Rm, "/secret\0").unwrap();
+    store.domain(4);
+    store.dies(4);
+    // Of what it may read, it does.
+    store.dom0(Kind::Write, "/local/domain/3/x\x001").unwrap();
+    assert_eq!(store.take(guest).1, ["/local/domain/3/x t"]);
+    store
+        .dom0(Kind::SetPerms, "@releaseDomain\0n0\0r3\0")
+        .unwrap();
+    store.domain(4);
+    store.dies(4);
+    assert_eq!(store.take(guest).1, ["@releaseDomain t"]);
+}
+
+/// A new domain has no rights that another has had by the same number.
+#[test]
+fn xsa_322() {
+    let mut store = Store::new();
+    store.domain(3);
+    store.dom0(Kind::Write, "/shared\x001").unwrap();
+    store.dom0(Kind::SetPerms, "/shared\0n0\0b3\0").unwrap();
+    store.dies(3);
+    let guest = store.domain(3);
+    assert_eq!(
+        store.ask(guest, Kind::Read, 0, "/shared\0"),
+        refused("EACCES")
+    );
+    store.dom0(Kind::SetPerms, "/shared\0n0\0b3\0").unwrap();
+    assert_eq!(
+        store.ask(guest, Kind::Read, 0, "/shared\0").as_deref(),
+        Ok("1")
+    );
+    assert_eq!(
+        store.dom0(Kind::SetPerms, "/shared\0n9\0"),
+        refused("ENOENT")
+    );
+}
+
+/// Paths and tokens as long as they may be, by which an event is longer than a request, and longer ones.
+#[test]
+fn xsa_324() {
+    let mut store = Store::new();
+    let guest = store.domain(3);
+    let path = "a".repeat(2000);
+    let token = "t".repeat(2000);
+    store
+        .ask(guest, Kind::Watch, 0, &format!("{path}\0{token}\0"))
+        .unwrap();
+    store
+        .dom0(Kind::Write, &format!("/local/domain/3/{path}\x001"))
+        .unwrap();
+    let (_, events) = store.take(guest);
+    assert_eq!(events, [format!("{path} {token}")]);
+    let header: Vec<u8> = [4_u32, 0, 0, 4097]
+        .into_iter()
+        .flat_map(u32::to_ne_bytes)
+        .collect();
+    assert_eq!(
+        store.server.take(guest, &header, &mut store.machine),
+        Err(Broken)
+    );
+}
+
+/// What a domain can make wait is bounded: its unread answers, events that others cause, watches, nodes and transactions.
+#[test]
+fn xsa_326() {
+    let mut store = Store::new();
+    let guest = store.domain(3);
+    for _ in 0..100 {
+        store.post(guest, Kind::Read, 0, "domid\0");
+    }
+    // No more than its bound is answered before it takes what there is.
+    assert!(!store.server.has_room(guest));
+    assert_eq!(
+        store
+            .dom0(Kind::Control, "quota\x003\0")
+            .unwrap()
+            .matches("outstanding     :       20")
+            .count(),
+        1
+    );
+    let mut answers = 0;
+    loop {
+        answers += store.take(guest).0.len();
+        store.server.take(guest, &[], &mut store.machine).unwrap();
+        if !store.server.has_output(guest) {
+            break;
+        }
+    }
+    assert_eq!(answers, 100);
+    // An event that waits does not wait twice.
+    store.ask(guest, Kind::Watch, 0, "x\0t\0").unwrap();
+    store.take(guest);
+    for _ in 0..1000 {
+        store.dom0(Kind::Write, "/local/domain/3/x\x001").unwrap();
+    }
+    assert_eq!(store.take(guest).1.len(), 1);
+    // Events of ever other nodes are bounded by what is kept for a domain.
+    for index in 0..60_000 {
+        store
+            .dom0(Kind::Write, &format!("/local/domain/3/x/{index}\x001"))
+            .unwrap();
+    }
+    assert!(
+        store
+            .dom0(Kind::Control, "memreport\0")
+            .unwrap()
+            .contains("lost events")
+    );
+    assert!(store.server.connections[&guest].queued <= store.server.quota.memory);
+    store.is_right();
+}
+
+/// What a domain causes for others that take nothing stops it, until time is up for them.
+#[test]
+fn xsa_326_others_that_do_not_listen() {
+    let mut store = Store::new();
+    let (guest, deaf) = (store.domain(3), store.domain(4));
+    store.dom0(Kind::SetPerms, "/local/domain/3\0r3\0").unwrap();
+    store
+        .ask(deaf, Kind::Watch, 0, "/local/domain/3\0t\0")
+        .unwrap();
+    store.take(deaf);
+    for index in 0..30 {
+        store.post(guest, Kind::Write, 0, &format!("{index}\x001"));
+        store.take(guest);
+    }
+    assert!(!store.server.has_room(guest));
+    store.server.listed();
+    store.server.forgive(deaf);
+    assert_eq!(store.server.listed(), [guest]);
+    assert!(store.server.has_room(guest));
+}
+
+/// RESET_WATCHES gives back all that was accounted.
+#[test]
+fn xsa_330() {
+    let mut store = Store::new();
+    let guest = store.domain(3);
+    let before = store.server.domains.usage(3);
+    for _ in 0..5 {
+        for index in 0..128 {
+            store
+                .ask(guest, Kind::Watch, 0, &format!("x\0{index}\0"))
+                .unwrap();
+        }
+        assert_eq!(
+            store.ask(guest, Kind::Watch, 0, "x\0one more\0"),
+            refused("E2BIG")
+        );
+        let transaction = store.start(guest);
+        store
+            .ask(guest, Kind::Write, transaction, "data/x\x00value")
+            .unwrap();
+        store.ask(guest, Kind::ResetWatches, 0, "\0").unwrap();
+        assert_eq!(store.end(guest, transaction), refused("ENOENT"));
+        assert_eq!(store.server.domains.usage(3), before);
+    }
+}
+
+/// Nobody but dom0 gives a node away, or takes one.
+#[test]
+fn xsa_352() {
+    let mut store = Store::new();
+    let guest = store.domain(3);
+    store.domain(4);
+    for perms in ["n4\0", "n0\0b3\0"] {
+        let payload = format!("/local/domain/3\0{perms}");
+        assert_eq!(
+            store.ask(guest, Kind::SetPerms, 0, &payload),
+            refused("EPERM")
+        );
+    }
+    store.dom0(Kind::Write, "/shared\x001").unwrap();
+    store.dom0(Kind::SetPerms, "/shared\0b0\0").unwrap();
+    let payload = "/shared\0b3\0";
+    assert_eq!(
+        store.ask(guest, Kind::SetPerms, 0, payload),
+        refused("EACCES")
+    );
+}
+
+/// The root's permissions hold.
+#[test]
+fn xsa_353() {
+    let mut store = Store::new();
+    let guest = store.domain(3);
+    assert_eq!(
+        store.ask(guest, Kind::Write, 0, "/\x001"),
+        refused("EACCES")
+    );
+    assert_eq!(
+        store.ask(guest, Kind::Directory, 0, "/\0"),
+        refused("EACCES")
+    );
+    assert_eq!(store.ask(guest, Kind::Rm, 0, "/\0"), refused("EACCES"));
+    assert_eq!(
+        store.ask(guest, Kind::SetPerms, 0, "/\0n3\0"),
+        refused("EACCES")
+    );
+}
+
+/// A transaction that a bound stops leaves nothing half done, and what it kept is given back.
+#[test]
+fn xsa_415_416() {
+    let mut store = Store::new();
+    let guest = store.domain(3);
+    let before = store.server.domains.usage(3);
+    let transaction = store.start(guest);
+    let mut made = 0;
+    while store
+        .ask(guest, Kind::Write, transaction, &format!("{made}/x/y\x001"))
+        .is_ok()
+    {
+        made += 1;
+    }
+    assert_eq!(made, 333);
+    let memory = store.server.domains.usage(3).memory;
+    assert!(memory > before.memory);
+    store
+        .ask(guest, Kind::TransactionEnd, transaction, "F\0")
+        .unwrap();
+    assert_eq!(store.server.domains.usage(3), before);
+    store.is_right();
+}
+
+/// What a domain has left is neither there for the next one with its number, nor its own.
+#[test]
+fn xsa_417() {
+    let mut store = Store::new();
+    let guest = store.domain(3);
+    store.dom0(Kind::Mkdir, "/public\0").unwrap();
+    store.dom0(Kind::SetPerms, "/public\0b0\0").unwrap();
+    store
+        .ask(guest, Kind::Write, 0, "/public/of/three\x001")
+        .unwrap();
+    store.dies(3);
+    let guest = store.domain(3);
+    assert_eq!(
+        store.ask(guest, Kind::Read, 0, "/public/of\0"),
+        refused("ENOENT")
+    );
+    store.is_right();
+}
+
+/// A tree as deep as a path allows is read, watched, listed and removed.
+#[test]
+fn xsa_418() {
+    let mut store = Store::new();
+    let guest = store.domain(3);
+    store
+        .dom0(Kind::Control, "quota\0set\0nodes\09999\0")
+        .unwrap();
+    let path = "a/".repeat(1023) + "a";
+    store
+        .ask(guest, Kind::Write, 0, &format!("{path}\x001"))
+        .unwrap();
+    store
+        .ask(guest, Kind::Watch, 0, &format!("{path}\0t\0"))
+        .unwrap();
+    store.is_right();
+    store.ask(guest, Kind::Rm, 0, "a\0").unwrap();
+    store.is_right();
+    store
+        .ask(guest, Kind::Write, 0, &format!("{path}\x001"))
+        .unwrap();
+    store.dies(3);
+    store.is_right();
+}
+
+/// Nodes count for who owns them, wherever they are, until they are gone; a transaction is no way around it.
+#[test]
+fn xsa_419_421() {
+    let mut store = Store::new();
+    let (guest, friend) = (store.domain(3), store.domain(4));
+    store.dom0(Kind::SetPerms, "/local/domain/4\0b4\0").unwrap();
+    let transaction = store.start(guest);
+    let mut made = 1;
+    for index in 0.. {
+        let path = format!("/local/domain/4/{index}\x001");
+        let (one, id) = if index % 2 == 0 {
+            (transaction, guest)
+        } else {
+            (0, guest)
+        };
+        match store.ask(id, Kind::Write, one, &path) {
+            Ok(_) => made += 1,
+            Err(code) => {
+                assert_eq!(code, "ENOSPC");
+                break;
+            }
+        }
+    }
+    // Each way is bounded; together they are when the transaction ends.
+    let end = store.end(guest, transaction);
+    assert!(made > 1000 && end == refused("ENOSPC"), "{made} {end:?}");
+    assert!(store.server.domains.usage(3).nodes <= 1000);
+    store.is_right();
+    // The friend goes with its own nodes and all below them; so do those of the guest that were there.
+    let _ = friend;
+    store.dies(4);
+    store.is_right();
+    assert_eq!(store.server.domains.usage(3).nodes, 1);
+}
+
+/// Numbers that fit no domain's are none.
+#[test]
+fn xsa_420() {
+    let mut store = Store::new();
+    for number in ["-1", "65536", "4294967299", "99999999999999999999999"] {
+        let payload = format!("{number}\x001\x001\0");
+        assert_eq!(store.dom0(Kind::Introduce, &payload), refused("EINVAL"));
+        assert_eq!(
+            store.dom0(Kind::SetPerms, &format!("/tool\0n{number}\0")),
+            refused("EINVAL")
+        );
+    }
+    assert_eq!(
+        store.dom0(Kind::Introduce, "3\x001\x00-1\0"),
+        refused("EINVAL")
+    );
+    assert_eq!(
+        store.dom0(Kind::Introduce, "3\x001\x000\0"),
+        refused("EINVAL")
+    );
+}

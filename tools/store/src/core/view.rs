@@ -1,0 +1,218 @@
+//! What may be done with a version of the tree, on somebody's behalf.
+
+use std::rc::Rc;
+
+use mayfly_xenstore::{Code, Perm};
+
+use super::domains::{Domains, Ledger};
+use super::perms::{OWN, Perms, READ, WRITE, Who};
+use super::quota::Quota;
+use super::tree::{self, Node};
+
+/// A change that watchers are to be told of.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) path: String,
+    /// Whoever may read by one of these may be told: the node's, its parent's, those before.
+    pub(super) readable_by: Vec<Rc<Perms>>,
+    /// What was removed with all below it.
+    pub(super) removed: Option<Rc<Node>>,
+}
+
+/// A change that is asked for.
+#[derive(Clone, Debug)]
+pub(super) enum Edit {
+    Write(Rc<[u8]>),
+    Mkdir,
+    Remove,
+    SetPerms(Vec<Perm>),
+}
+
+/// A version of the tree, as somebody sees it.
+pub(super) struct View<'a> {
+    pub(super) root: &'a mut Rc<Node>,
+    pub(super) who: &'a Who,
+    pub(super) domains: &'a Domains,
+    pub(super) quota: &'a Quota,
+    /// What changes in who owns how much.
+    pub(super) ledger: &'a mut Ledger,
+    pub(super) now: u64,
+}
+
+/// A node, if somebody has all of the rights `need`.
+///
+/// # Errors
+/// EACCES; ENOENT, but only to whom the nearest node above allows a part of it.
+pub(super) fn look<'a>(
+    root: &'a Rc<Node>,
+    path: &str,
+    need: u8,
+    who: &Who,
+    domains: &Domains,
+) -> Result<&'a Rc<Node>, Code> {
+    let place = tree::find(root, path);
+    let rights = |node: &Rc<Node>| node.perms.rights(who, domains) & need;
+    match place.node {
+        Some(node) if rights(node) == need => Ok(node),
+        None if rights(place.above) != 0 => Err(Code::ENOENT),
+        _ => Err(Code::EACCES),
+    }
+}
+
+impl View<'_> {
+    fn may(&self, path: &str, need: u8) -> Result<(), Code> {
+        look(self.root, path, need, self.who, self.domains).map(drop)
+    }
+
+    /// Does what is asked for; tells what has changed.
+    ///
+    /// # Errors
+    /// As xenstored names them; nothing has changed then.
+    pub(super) fn edit(&mut self, path: &str, edit: &Edit) -> Result<Option<Change>, Code> {
+        match edit {
+            Edit::Write(value) => match self.may(path, WRITE) {
+                Ok(()) => self.set_value(path, value).map(Some),
+                Err(Code::ENOENT) => self.make(path, value).map(Some),
+                Err(code) => Err(code),
+            },
+            Edit::Mkdir => match self.may(path, WRITE) {
+                Ok(()) => Ok(None),
+                Err(Code::ENOENT) => self.make(path, &Rc::from([])).map(Some),
+                Err(code) => Err(code),
+            },
+            Edit::Remove => match self.may(path, WRITE) {
+                Ok(()) if path == "/" => Err(Code::EINVAL),
+                Ok(()) => Ok(self.remove(path)),
+                // What is not there need not be removed, if its parent is.
+                Err(Code::ENOENT) if tree::find(self.root, path).missing == 1 => Ok(None),
+                Err(code) => Err(code),
+            },
+            Edit::SetPerms(perms) => {
+                self.may(path, WRITE | OWN)?;
+                self.set_perms(path, perms)
+            }
+        }
+    }
+
+    /// Whether a node may have this many bytes.
+    fn fits(&self, size: usize) -> Result<(), Code> {
+        match self.who.is_privileged() || size < self.quota.node_size {
+            true => Ok(()),
+            false => Err(Code::ENOSPC),
+        }
+    }
+
+    /// Whether the asker may have more bytes in nodes that `owner` owns.
+    fn has_memory(&self, owner: u16, more: isize) -> Result<(), Code> {
+        let more = usize::try_from(self.ledger.of(owner).bytes + more).unwrap_or(0);
+        match self.who.is_privileged() || self.domains.has_memory(owner, more, self.quota) {
+            true => Ok(()),
+            false => Err(Code::ENOMEM),
+        }
+    }
+
+    fn set_value(&mut self, path: &str, value: &Rc<[u8]>) -> Result<Change, Code> {
+        let place = tree::find(self.root, path);
+        let node = place.node.ok_or(Code::ENOENT)?;
+        let change = changed(path, node, place.above);
+        let owner = node.perms.owner();
+        let more = signed(value.len()) - signed(node.value.len());
+        self.fits(node.size().saturating_add_signed(more))?;
+        self.has_memory(owner, more)?;
+        self.ledger.add(owner, 0, more);
+        if let Some(node) = tree::get_mut(self.root, path) {
+            node.value = Rc::clone(value);
+        }
+        Ok(change)
+    }
+
+    fn make(&mut self, path: &str, value: &Rc<[u8]>) -> Result<Change, Code> {
+        let place = tree::find(self.root, path);
+        let above = Rc::clone(place.above);
+        let missing = place.missing;
+        let perms = Perms::inherited(&above.perms, self.who, self.now);
+        let owner = perms.owner();
+        let new = path.rsplit('/').take(missing);
+        let names = new.clone().map(|name| name.len() + 1);
+        let lowest = Node::new(Rc::clone(value), Rc::clone(&perms), 0);
+        self.fits(lowest.size())?;
+        self.fits(above.size() + names.clone().last().unwrap_or(0))?;
+        let bytes = missing * lowest.size() - (missing.saturating_sub(1)) * value.len()
+            + names.sum::<usize>();
+        if !self.who.is_privileged() {
+            let used = signed(self.domains.usage(owner).nodes) + self.ledger.of(owner).nodes;
+            if used + signed(missing) > signed(self.quota.nodes) {
+                return Err(Code::ENOSPC);
+            }
+        }
+        self.has_memory(owner, signed(bytes))?;
+        self.ledger.add(owner, signed(missing), signed(bytes));
+        tree::make(self.root, path, Rc::clone(value), &perms, self.now);
+        let parent = if missing > 1 { &perms } else { &above.perms };
+        Ok(Change {
+            path: path.to_owned(),
+            readable_by: vec![Rc::clone(&perms), Rc::clone(parent)],
+            removed: None,
+        })
+    }
+
+    fn remove(&mut self, path: &str) -> Option<Change> {
+        let place = tree::find(self.root, path);
+        let node = Rc::clone(place.node?);
+        let mut change = changed(path, &node, place.above);
+        let name = path.rsplit('/').next().unwrap_or_default();
+        tree::walk(name, &node, &mut |name, node| {
+            self.ledger
+                .add(node.perms.owner(), -1, -signed(kept(name, node)));
+        });
+        tree::remove(self.root, path, self.now);
+        change.removed = Some(node);
+        Some(change)
+    }
+
+    fn set_perms(&mut self, path: &str, perms: &[Perm]) -> Result<Option<Change>, Code> {
+        let place = tree::find(self.root, path);
+        let node = place.node.ok_or(Code::ENOENT)?;
+        let old = Rc::clone(&node.perms);
+        let new = Rc::new(Perms::new(perms, self.now));
+        if !self.who.is_privileged() && new.owner() != old.owner() {
+            return Err(Code::EPERM);
+        }
+        let mut change = changed(path, node, place.above);
+        change.readable_by.push(Rc::clone(&new));
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let bytes = signed(kept(name, node));
+        self.fits(node.size())?;
+        self.ledger.add(old.owner(), -1, -bytes);
+        if let Some(node) = tree::get_mut(self.root, path) {
+            node.perms = Rc::clone(&new);
+            self.ledger.add(new.owner(), 1, signed(kept(name, node)));
+        }
+        Ok(Some(change))
+    }
+}
+
+/// Bytes that are accounted for a node: as [`View::make`] counts them.
+pub(super) fn kept(name: &str, node: &Node) -> usize {
+    node.size() - node.list_length() + name.len() + 1
+}
+
+/// A change of a node that is there.
+fn changed(path: &str, node: &Node, parent: &Node) -> Change {
+    Change {
+        path: path.to_owned(),
+        readable_by: vec![Rc::clone(&node.perms), Rc::clone(&parent.perms)],
+        removed: None,
+    }
+}
+
+/// Lengths are those of what is in memory, which no signed number is too small for.
+fn signed(length: usize) -> isize {
+    isize::try_from(length).unwrap_or(isize::MAX)
+}
+
+/// Whether somebody may be told of a change.
+pub(super) fn may_hear(readable_by: &[Rc<Perms>], who: &Who, domains: &Domains) -> bool {
+    let mut all = readable_by.iter();
+    who.is_privileged() || all.any(|perms| perms.rights(who, domains) & READ != 0)
+}

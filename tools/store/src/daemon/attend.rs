@@ -1,0 +1,175 @@
+//! What is done for one connection when its turn comes.
+
+use std::time::Instant;
+
+use crate::core::Id;
+
+use super::ring::{self, Fault};
+use super::{Daemon, Machine};
+
+/// Times that a connection is looked at in a turn, so that nobody waits for one that never stops.
+const ROUNDS: usize = 16;
+/// Bytes that are read from a socket at a time.
+const READ: usize = 16 << 10;
+/// Bytes that are sent on a socket at a time.
+const WRITE: usize = 64 << 10;
+
+impl<M: Machine> Daemon<M> {
+    /// Takes a connection's requests, answers them, and sends what there is to be sent.
+    pub(super) fn attend(&mut self, id: Id) {
+        if self.clients.contains_key(&id) {
+            return self.client(id);
+        }
+        if let Some(domid) = self.server.domain_of(id) {
+            self.ring(id, domid);
+        }
+    }
+
+    pub(super) fn ring(&mut self, id: Id, domid: u16) {
+        let mut is_notified = false;
+        let result = self.serve_ring(id, domid, &mut is_notified);
+        if let Err(fault) = result {
+            // Whatever it has asked before is undone as far as it lives in the connection; its domain may still be introduced anew.
+            self.server.silence(id);
+            if let Some(page) = self.machine.page(domid) {
+                ring::shut(page, fault);
+            }
+            self.machine.shut(domid);
+            is_notified = true;
+        }
+        if is_notified {
+            self.machine.notify(domid);
+        }
+    }
+
+    fn serve_ring(&mut self, id: Id, domid: u16, is_notified: &mut bool) -> Result<(), Fault> {
+        let mut buffer = [0; ring::SIZE];
+        for round in 0..=ROUNDS {
+            if self.machine.is_shut(domid) {
+                return Ok(());
+            }
+            let Some(page) = self.machine.page(domid) else {
+                return Ok(());
+            };
+            if domid != 0 && ring::wants_reset(page) {
+                self.server.silence(id);
+                ring::reset(page);
+                *is_notified = true;
+            }
+            let mut taken = 0;
+            if self.server.has_room(id) {
+                taken = ring::read(page, &mut buffer)?;
+                let bytes = buffer.get(..taken).unwrap_or_default();
+                let result = self.server.take(id, bytes, &mut self.machine);
+                if result.is_err() && self.server.domain_of(id).is_some() {
+                    return Err(Fault::Protocol);
+                }
+            }
+            let written = self.flush_ring(id, domid)?;
+            *is_notified |= taken > 0 || written > 0;
+            if taken == 0 {
+                return Ok(());
+            }
+            if round == ROUNDS {
+                self.next.push(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what there is room for; what stays is there when the domain has taken some.
+    fn flush_ring(&mut self, id: Id, domid: u16) -> Result<usize, Fault> {
+        let mut written = 0;
+        let had_output = self.server.has_output(id);
+        let Some(page) = self.machine.page(domid) else {
+            return Ok(0);
+        };
+        while self.server.has_output(id) {
+            let bytes = self.server.output(id, ring::SIZE);
+            let length = ring::write(page, bytes)?;
+            if length == 0 {
+                break;
+            }
+            self.server.sent(id, length);
+            written += length;
+        }
+        if had_output {
+            self.note_stalled(id, domid, written);
+        }
+        Ok(written)
+    }
+
+    fn note_stalled(&mut self, id: Id, domid: u16, written: usize) {
+        let is_stalled = domid != 0 && self.server.has_output(id);
+        if !is_stalled {
+            self.stalled.remove(&id);
+        } else if written > 0 || !self.stalled.contains_key(&id) {
+            let now = Instant::now();
+            self.stalled.insert(id, now);
+            self.stalls.push_back((now, id));
+        }
+    }
+
+    fn client(&mut self, id: Id) {
+        let mut buffer = [0; READ];
+        for round in 0..ROUNDS {
+            let mut is_done = true;
+            if self.server.has_room(id) {
+                let Some(client) = self.clients.get_mut(&id) else {
+                    return;
+                };
+                match client.read(&mut buffer) {
+                    Ok(Some(0)) | Err(_) => return self.end(id),
+                    Ok(Some(length)) => {
+                        is_done = length < READ;
+                        let bytes = buffer.get(..length).unwrap_or_default();
+                        if self.server.take(id, bytes, &mut self.machine).is_err() {
+                            return self.end(id);
+                        }
+                    }
+                    Ok(None) => {}
+                }
+            }
+            if !self.flush_client(id) || is_done {
+                return;
+            }
+            if round + 1 == ROUNDS {
+                self.next.push(id);
+            }
+        }
+    }
+
+    /// Sends what can be sent; says whether the client is still there.
+    fn flush_client(&mut self, id: Id) -> bool {
+        let has_room = self.server.has_room(id);
+        let Some(client) = self.clients.get_mut(&id) else {
+            return false;
+        };
+        let mut is_full = false;
+        while self.server.has_output(id) && !is_full {
+            let bytes = self.server.output(id, WRITE);
+            match client.write(bytes) {
+                Ok(Some(length)) => self.server.sent(id, length),
+                Ok(None) => is_full = true,
+                Err(_) => {
+                    self.end(id);
+                    return false;
+                }
+            }
+        }
+        if client
+            .wait_for(id, has_room || !is_full, is_full, &self.epoll)
+            .is_err()
+        {
+            self.end(id);
+            return false;
+        }
+        true
+    }
+
+    fn end(&mut self, id: Id) {
+        // Closing its file descriptor takes it out of the loop.
+        self.clients.remove(&id);
+        self.server.disconnect(id);
+    }
+}

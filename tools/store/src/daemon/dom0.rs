@@ -1,0 +1,193 @@
+//! Xen, as a xenstored in dom0 meets it.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use anyhow::{Context as _, Result};
+use mayfly_drivers::SharedPage;
+use mayfly_xen::{DomainInfo, Evtchn, Gntdev, GrantMapping, KernelRing, Xen};
+use mayfly_xenstore::Code;
+
+use super::machine::{Machine, News};
+use super::ring;
+use crate::core::{Host, State};
+
+/// `GNTTAB_RESERVED_XENSTORE` (Xen's `grant_table.h`): by which reference each domain has granted its ring.
+const RING: u32 = 1;
+
+enum Pages {
+    Kernel(SharedPage),
+    Granted(GrantMapping),
+}
+
+/// A domain's ring and event channel.
+struct Ring {
+    pages: Pages,
+    /// Our port; `None` when it could not be bound.
+    port: Option<u32>,
+    /// The domain has broken the protocol, and is not served.
+    is_shut: bool,
+}
+
+/// Xen, and what of it is ours.
+pub struct Dom0 {
+    events: Evtchn,
+    grants: Gntdev,
+    xen: Xen,
+    rings: HashMap<u16, Ring>,
+    ports: HashMap<u32, u16>,
+    exceptions: u32,
+    /// What [`Machine::look`] has found.
+    seen: Option<HashMap<u16, State>>,
+}
+
+fn state(info: &DomainInfo) -> State {
+    State {
+        is_shutdown: info.shutdown().is_some(),
+        is_dying: info.is_dying(),
+    }
+}
+
+impl Dom0 {
+    /// Opens the way to Xen, and binds to dom0's kernel.
+    ///
+    /// # Errors
+    /// This is not dom0, or another xenstored runs.
+    pub fn open() -> Result<Self> {
+        let events = Evtchn::open()?;
+        let exceptions = events
+            .bind_domain_exceptions()
+            .context("VIRQ_DOM_EXC: does another xenstored run?")?;
+        let kernel = KernelRing::open()?;
+        let port = events.bind(0, kernel.port);
+        let port = port.context("the kernel's event channel: does another xenstored run?")?;
+        let ring = Ring {
+            pages: Pages::Kernel(kernel.page),
+            port: Some(port),
+            is_shut: false,
+        };
+        Ok(Self {
+            events,
+            grants: Gntdev::open()?,
+            xen: Xen::open()?,
+            rings: HashMap::from([(0, ring)]),
+            ports: HashMap::from([(port, 0)]),
+            exceptions,
+            seen: None,
+        })
+    }
+
+    fn bind(&mut self, domid: u16, port: u32) -> Option<u32> {
+        let ours = self.events.bind(domid, port).ok()?;
+        self.ports.insert(ours, domid);
+        Some(ours)
+    }
+
+    fn unbind(&mut self, port: Option<u32>) {
+        if let Some(port) = port {
+            self.ports.remove(&port);
+            // It is gone in any case.
+            let _ = self.events.unbind(port);
+        }
+    }
+}
+
+impl Host for Dom0 {
+    fn state(&mut self, domid: u16) -> Option<State> {
+        if let Some(seen) = &self.seen {
+            return seen.get(&domid).copied();
+        }
+        // What can't be asked is taken to be there: nothing is removed for want of an answer.
+        match self.xen.info(domid) {
+            Ok(info) => info.map(|info| state(&info)),
+            Err(_) => Some(State::default()),
+        }
+    }
+
+    fn attach(&mut self, domid: u16, _: u64, port: u32) -> Result<(), Code> {
+        let mapping = self.grants.map(domid, &[RING], true);
+        let mapping = mapping.map_err(|_| Code::EINVAL)?;
+        ring::reset(mapping.page(0).ok_or(Code::EIO)?);
+        let port = self.bind(domid, port).ok_or(Code::EINVAL)?;
+        let ring = Ring {
+            pages: Pages::Granted(mapping),
+            port: Some(port),
+            is_shut: false,
+        };
+        self.rings.insert(domid, ring);
+        Ok(())
+    }
+
+    fn attach_again(&mut self, domid: u16, port: u32) {
+        let old = self.rings.get_mut(&domid).and_then(|ring| ring.port.take());
+        self.unbind(old);
+        let port = self.bind(domid, port);
+        if let Some(ring) = self.rings.get_mut(&domid) {
+            ring.port = port;
+            ring.is_shut = false;
+        }
+        if let Some(page) = self.page(domid) {
+            ring::reset(page);
+        }
+    }
+
+    fn detach(&mut self, domid: u16) {
+        if let Some(ring) = self.rings.remove(&domid) {
+            self.unbind(ring.port);
+        }
+    }
+}
+
+impl Machine for Dom0 {
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.events.as_fd())
+    }
+
+    fn events(&mut self) -> News {
+        let mut ports = Vec::new();
+        let result = self.events.take(|port| ports.push(port));
+        // Before the rings are looked at: what comes from now on is told again.
+        let _ = self.events.unmask(&ports);
+        if result.is_err() {
+            return News::Lost;
+        }
+        let rings = ports.iter().filter_map(|port| self.ports.get(port));
+        News::Of {
+            rings: rings.copied().collect(),
+            domains: ports.contains(&self.exceptions),
+        }
+    }
+
+    fn look(&mut self) {
+        let all = self.xen.list().ok();
+        self.seen = all.map(|all| all.iter().map(|info| (info.domid, state(info))).collect());
+    }
+
+    fn look_away(&mut self) {
+        self.seen = None;
+    }
+
+    fn page(&self, domid: u16) -> Option<&SharedPage> {
+        match &self.rings.get(&domid)?.pages {
+            Pages::Kernel(page) => Some(page),
+            Pages::Granted(mapping) => mapping.page(0),
+        }
+    }
+
+    fn notify(&self, domid: u16) {
+        if let Some(port) = self.rings.get(&domid).and_then(|ring| ring.port) {
+            // Whose other end is gone hears nothing.
+            let _ = self.events.notify(port);
+        }
+    }
+
+    fn shut(&mut self, domid: u16) {
+        if let Some(ring) = self.rings.get_mut(&domid) {
+            ring.is_shut = true;
+        }
+    }
+
+    fn is_shut(&self, domid: u16) -> bool {
+        self.rings.get(&domid).is_some_and(|ring| ring.is_shut)
+    }
+}

@@ -1,0 +1,132 @@
+//! `struct xenstore_domain_interface` of `public/io/xs_wire.h`: two rings of bytes in a page that the domain can write at any time.
+
+use mayfly_drivers::SharedPage;
+
+/// `XENSTORE_RING_SIZE`.
+pub(super) const SIZE: usize = 1024;
+const REQUESTS: usize = 0;
+const ANSWERS: usize = 1024;
+const REQ_CONS: usize = 2048;
+const REQ_PROD: usize = 2052;
+const RSP_CONS: usize = 2056;
+const RSP_PROD: usize = 2060;
+const FEATURES: usize = 2064;
+const CONNECTION: usize = 2068;
+const ERROR: usize = 2072;
+
+/// `XENSTORE_SERVER_FEATURE_RECONNECTION` and `_ERROR`.
+const OFFERED: u32 = 1 | 2;
+/// `XENSTORE_CONNECTED` and `XENSTORE_RECONNECT`.
+const CONNECTED: u32 = 0;
+const RECONNECT: u32 = 1;
+
+/// Why a ring is of no more use (`XENSTORE_ERROR_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// Its indices are further apart than the ring is long.
+    Indices = 2,
+    /// A request is longer than any may be.
+    Protocol = 3,
+}
+
+/// Makes both rings empty, as INTRODUCE does, and says what is offered.
+pub(super) fn reset(page: &SharedPage) {
+    for offset in [REQ_CONS, REQ_PROD, RSP_CONS, RSP_PROD, ERROR] {
+        page.store_release(offset, 0);
+    }
+    page.store_release(FEATURES, OFFERED);
+    page.store_release(CONNECTION, CONNECTED);
+}
+
+/// Whether the domain wants to begin anew; then [`reset`] is what it waits for.
+pub(super) fn wants_reset(page: &SharedPage) -> bool {
+    page.load_acquire(CONNECTION) == RECONNECT
+}
+
+/// Says that the ring is of no more use.
+pub(super) fn shut(page: &SharedPage, fault: Fault) {
+    page.store_release(ERROR, fault as u32);
+}
+
+/// Bytes between two indices, of which the domain may have written either.
+fn between(consumer: u32, producer: u32) -> Result<usize, Fault> {
+    let bytes = usize::try_from(producer.wrapping_sub(consumer)).unwrap_or(usize::MAX);
+    match bytes <= SIZE {
+        true => Ok(bytes),
+        false => Err(Fault::Indices),
+    }
+}
+
+/// Takes what there is of requests, as much as `into` has room for.
+pub(super) fn read(page: &SharedPage, into: &mut [u8; SIZE]) -> Result<usize, Fault> {
+    let consumer = page.load_acquire(REQ_CONS);
+    let producer = page.load_acquire(REQ_PROD);
+    let bytes = between(consumer, producer)?;
+    let at = usize::try_from(consumer).unwrap_or(0) % SIZE;
+    let (head, tail) = into.split_at_mut(bytes.min(SIZE - at));
+    page.copy_out(REQUESTS + at, head);
+    if let Some(tail) = tail.get_mut(..bytes - head.len()) {
+        page.copy_out(REQUESTS, tail);
+    }
+    // After the bytes have been copied: now the domain may write there.
+    let length = u32::try_from(bytes).unwrap_or(0);
+    page.store_fence(REQ_CONS, consumer.wrapping_add(length));
+    Ok(bytes)
+}
+
+/// Writes as much as there is room for; tells how much.
+pub(super) fn write(page: &SharedPage, bytes: &[u8]) -> Result<usize, Fault> {
+    let consumer = page.load_acquire(RSP_CONS);
+    let producer = page.load_acquire(RSP_PROD);
+    let room = SIZE - between(consumer, producer)?;
+    let bytes = bytes.get(..room).unwrap_or(bytes);
+    let at = usize::try_from(producer).unwrap_or(0) % SIZE;
+    let (head, tail) = bytes.split_at(bytes.len().min(SIZE - at));
+    page.copy_in(ANSWERS + at, head);
+    page.copy_in(ANSWERS, tail);
+    let length = u32::try_from(bytes.len()).unwrap_or(0);
+    page.store_fence(RSP_PROD, producer.wrapping_add(length));
+    Ok(bytes.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_go_around_the_end() {
+        let page = SharedPage::leak();
+        let mut into = [0; SIZE];
+        for round in 0..50_u32 {
+            let start = 990 + round;
+            page.store_release(RSP_CONS, start);
+            page.store_release(RSP_PROD, start);
+            assert_eq!(write(&page, &[7; 100]), Ok(100));
+            assert_eq!(write(&page, &[8; 1000]), Ok(924));
+            assert_eq!(write(&page, &[8; 1000]), Ok(0));
+            page.store_release(REQ_CONS, start);
+            page.store_release(REQ_PROD, start + 100);
+            for byte in 0..100 {
+                let at = usize::try_from(start + byte).unwrap() % SIZE;
+                page.copy_in(at, &[u8::try_from(byte).unwrap()]);
+            }
+            assert_eq!(read(&page, &mut into), Ok(100));
+            assert!(
+                into[..100]
+                    .iter()
+                    .enumerate()
+                    .all(|(at, byte)| at == usize::from(*byte))
+            );
+            assert_eq!(read(&page, &mut into), Ok(0));
+        }
+    }
+
+    #[test]
+    fn lying_indices_are_seen() {
+        let page = SharedPage::leak();
+        page.store_release(REQ_PROD, 1025);
+        page.store_release(RSP_PROD, u32::MAX);
+        assert_eq!(read(&page, &mut [0; SIZE]), Err(Fault::Indices));
+        assert_eq!(write(&page, &[1]), Err(Fault::Indices));
+    }
+}

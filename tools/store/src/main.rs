@@ -1,0 +1,158 @@
+//! `hatch xenstored`: the program.
+
+use std::io::{Read as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Parser;
+use mayfly_commands::Xenstored;
+use mayfly_store::core::Quota;
+use mayfly_store::daemon::{Daemon, Dom0, PidFile, listen, tell_ready};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+/// Where libxenstore looks for it.
+const FOLDER: &str = "/run/xenstored";
+/// Tells the process in the background that it is one.
+const BACKGROUND: &str = "HATCH_XENSTORED_BACKGROUND";
+const READY: &[u8] = b"ready\n";
+
+/// The command line.
+#[derive(Parser)]
+#[command(
+    name = "hatch xenstored",
+    bin_name = "hatch xenstored",
+    version,
+    disable_version_flag = true
+)]
+struct Arguments {
+    #[command(flatten)]
+    xenstored: Xenstored,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse().xenstored;
+    let is_background = std::env::var_os(BACKGROUND).is_some();
+    let result = match arguments.no_fork || is_background {
+        true => serve(&arguments, is_background),
+        false => start_in_background(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("hatch xenstored: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Starts this program again in the background, and waits until it can be asked.
+fn start_in_background() -> Result<()> {
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(std::env::args_os().skip(1))
+        .env(BACKGROUND, "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start in the background")?;
+    let mut said = Vec::new();
+    if let Some(mut output) = child.stdout.take() {
+        output.read_to_end(&mut said)?;
+    }
+    if said != READY {
+        bail!("it has ended: {}", child.wait()?);
+    }
+    Ok(())
+}
+
+/// Leaves the terminal, and tells who has started this that it can be asked.
+fn stay_in_background() -> Result<()> {
+    // It fails where this leads a session already.
+    let _ = rustix::process::setsid();
+    std::io::stdout().write_all(READY)?;
+    std::io::stdout().flush()?;
+    let null = std::fs::File::options().write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    Ok(())
+}
+
+fn serve(arguments: &Xenstored, is_background: bool) -> Result<()> {
+    let quota = quota(arguments)?;
+    let _pid_file = arguments
+        .pid_file
+        .as_deref()
+        .map(PidFile::new)
+        .transpose()?;
+    let (stop, stopped) = UnixStream::pair().context("a pair of sockets")?;
+    for signal in [SIGTERM, SIGINT] {
+        let stopped = stopped.try_clone().context("a socket")?;
+        signal_hook::low_level::pipe::register(signal, stopped).context("a handler for signals")?;
+    }
+    let machine = Dom0::open()?;
+    let listener = listen(&socket(arguments))?;
+    let mut daemon = Daemon::new(quota, arguments.keep_orphans, machine, listener)?;
+    tell_ready();
+    if is_background {
+        stay_in_background()?;
+    }
+    daemon.run(stop.as_fd()).context("the loop")
+}
+
+/// Where to listen, as the C xenstored finds it.
+fn socket(arguments: &Xenstored) -> PathBuf {
+    let named = |name| std::env::var_os(name).map(PathBuf::from);
+    let own = arguments.socket.clone();
+    own.or_else(|| named("XENSTORED_PATH")).unwrap_or_else(|| {
+        let folder = named("XENSTORED_RUNDIR");
+        folder
+            .as_deref()
+            .unwrap_or(Path::new(FOLDER))
+            .join("socket")
+    })
+}
+
+fn quota(arguments: &Xenstored) -> Result<Quota> {
+    let mut quota = Quota::default();
+    let numbers = [
+        ("nodes", arguments.entry_nb),
+        ("node-size", arguments.entry_size),
+        ("watches", arguments.watch_nb),
+        ("transactions", arguments.transaction),
+        ("permissions", arguments.perm_nb),
+        ("path-max", arguments.path_max),
+    ];
+    for (name, value) in numbers {
+        if let Some(value) = value {
+            quota.set(name, value);
+        }
+    }
+    for text in &arguments.quota {
+        let (name, value) = assignment(text)?;
+        if !quota.set(name, value) {
+            bail!("--quota {text}: there is no such bound");
+        }
+    }
+    for text in &arguments.timeout {
+        match assignment(text)? {
+            ("watch-event", seconds) => {
+                quota.event_timeout = Duration::from_secs(u64::try_from(seconds)?);
+            }
+            _ => bail!("--timeout {text}: there is no such timeout"),
+        }
+    }
+    Ok(quota)
+}
+
+fn assignment(text: &str) -> Result<(&str, usize)> {
+    let (name, value) = text
+        .split_once('=')
+        .with_context(|| format!("{text}: no WHAT=N"))?;
+    let value = value
+        .parse()
+        .with_context(|| format!("{text}: no number"))?;
+    Ok((name, value))
+}

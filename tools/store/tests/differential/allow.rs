@@ -1,0 +1,90 @@
+//! What ours and Debian's daemons may differ in.
+
+use std::collections::BTreeMap;
+
+use mayfly_xenstore::wire::Kind as Request;
+
+use crate::Message;
+use crate::daemon::Kind;
+use crate::script::Round;
+
+/// How often each difference was seen.
+#[derive(Debug, Default)]
+pub(crate) struct Seen(BTreeMap<&'static str, u32>);
+
+const ERROR: u32 = 16;
+
+/// Whether a commit is refused for what others have changed; ENOMEM is what the C xenstored says when a domain is gone whose nodes it has
+/// touched.
+pub(crate) fn is_refused(messages: &[Message]) -> bool {
+    let codes: [&[u8]; 2] = [b"EAGAIN\0", b"ENOMEM\0"];
+    let refused = |code: &[u8]| messages.contains(&(ERROR, code.to_vec()));
+    codes.into_iter().any(refused)
+}
+
+impl Seen {
+    pub(crate) fn count(&mut self, what: &'static str) {
+        *self.0.entry(what).or_default() += 1;
+    }
+
+    /// Whether two peers have said the same, but for what they may differ in.
+    pub(crate) fn same(
+        &mut self,
+        _kind: Kind,
+        round: &Round,
+        ours: &[Vec<Message>],
+        theirs: &[Vec<Message>],
+    ) -> bool {
+        let request = match round {
+            Round::Ask { kind, .. } => Request::of(*kind),
+            Round::Domain { .. } => None,
+        };
+        let mut all = ours.iter().zip(theirs);
+        let is_commit = round.is_commit();
+        all.all(|(ours, theirs)| {
+            let (mut ours, mut theirs) = (normal(request, ours), normal(request, theirs));
+            // No document gives children an order, nor events of several nodes: ours is that of the names, the C xenstored's that of
+            // their making.
+            let of_many = matches!(request, None | Some(Request::Rm | Request::TransactionEnd));
+            if ours != theirs && of_many {
+                self.count("orders of events of several nodes");
+                ours.sort_unstable();
+                theirs.sort_unstable();
+            }
+            ours == theirs || is_commit && self.has_more(&ours, &theirs)
+        })
+    }
+
+    /// A node that a transaction removes: whoever may read its parent hears of it, as without a transaction. The C xenstored looks at the
+    /// node's own permissions alone.
+    fn has_more(&mut self, ours: &[Message], theirs: &[Message]) -> bool {
+        let mut all = ours.iter();
+        let has = theirs.iter().all(|theirs| all.any(|ours| ours == theirs));
+        if has {
+            self.count("events of a commit that only ours sends");
+        }
+        has
+    }
+}
+
+fn normal(request: Option<Request>, messages: &[Message]) -> Vec<Message> {
+    let mut all = messages.to_vec();
+    for (kind, payload) in &mut all {
+        if *kind == 15 || *kind == ERROR {
+            continue;
+        }
+        match request {
+            Some(Request::TransactionStart) => payload.clear(),
+            Some(Request::Directory | Request::DirectoryPart) => {
+                let mut names: Vec<&[u8]> = payload.split(|byte| *byte == 0).collect();
+                if request == Some(Request::DirectoryPart) {
+                    names.remove(0);
+                }
+                names.sort_unstable();
+                *payload = names.join(&0);
+            }
+            _ => {}
+        }
+    }
+    all
+}

@@ -1,0 +1,137 @@
+//! The same random requests for ours and for Debian's C xenstored and oxenstored, which run without Xen over `tests/oracle/standin.c`.
+//!
+//! ```console
+//! $ cargo test -p mayfly-store --test differential -- --ignored
+//! ```
+//!
+//! It needs a C compiler and Debian's packages, which the lab unpacks. `MAYFLY_SEED` and `MAYFLY_SCALE` change what is asked. What the
+//! daemons may differ in is in `allow.rs`, each with the sentence that decides it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on fails"
+)]
+#![allow(clippy::cast_possible_truncation, reason = "small numbers of a test")]
+
+mod allow;
+mod daemon;
+mod ours;
+mod script;
+
+use daemon::{Debian, Kind};
+use ours::Ours;
+use script::{Round, Script};
+
+/// A message: its type, and its payload.
+pub(crate) type Message = (u32, Vec<u8>);
+
+/// What is asked of, whoever it is.
+pub(crate) trait Peer {
+    /// Asks on a connection; gives the answer and, for each connection, all that came.
+    fn ask(&mut self, round: &Round, transaction: u32) -> Vec<Vec<Message>>;
+    /// Domains change their state.
+    fn domain(&mut self, domid: u16, state: u8) -> Vec<Vec<Message>>;
+}
+
+/// Requests of a usual run.
+const REQUESTS: u64 = 20_000;
+
+/// What was asked last, for whoever reads of a failure.
+#[derive(Default)]
+struct Trail(std::collections::VecDeque<String>);
+
+impl Trail {
+    fn push(&mut self, line: String) {
+        self.0.push_back(line);
+        if self.0.len() > 60 {
+            self.0.pop_front();
+        }
+    }
+}
+
+impl Drop for Trail {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.0.make_contiguous().join("\n"));
+        }
+    }
+}
+
+fn compare(kind: Kind) {
+    let mut theirs = Debian::start(kind);
+    let mut ours = Ours::new();
+    let mut script = Script::new(mayfly_seeds::seed());
+    let mut seen = allow::Seen::default();
+    let mut trail = Trail::default();
+    for number in 0..mayfly_seeds::scaled(REQUESTS) {
+        let round = script.next();
+        trail.push(format!("{number}: {round:?}"));
+        let (mine, other) = match &round {
+            Round::Domain { domid, state } => {
+                (ours.domain(*domid, *state), theirs.domain(*domid, *state))
+            }
+            Round::Ask { connection, .. } => {
+                let (mine, other) = script.transaction(&round);
+                let theirs = theirs.ask(&round, other);
+                let is_commit = round.is_commit();
+                let ours = if is_commit && allow::is_refused(&theirs[*connection]) {
+                    // Ours need not be refused. It is given up, so that both go on from the same tree.
+                    seen.count("commits that they refuse");
+                    ours.ask(&round.given_up(), mine);
+                    theirs.clone()
+                } else {
+                    let answers = ours.ask(&round, mine);
+                    if is_commit && allow::is_refused(&answers[*connection]) {
+                        seen.count("commits that only ours refuses");
+                        for edit in script.edits(&round) {
+                            ours.ask(&edit, 0);
+                        }
+                        theirs.clone()
+                    } else {
+                        answers
+                    }
+                };
+                script.answered(&round, &ours[*connection], &theirs[*connection]);
+                (ours, theirs)
+            }
+        };
+        let mut allowed = seen.same(kind, &round, &mine, &other);
+        if !allowed && script.differs(&round) {
+            seen.count("answers within a transaction");
+            allowed = true;
+        }
+        assert!(
+            allowed,
+            "{number}: {round:?}\nours:   {}\ntheirs: {}\n{}",
+            shown(&mine),
+            shown(&other),
+            mayfly_seeds::repeat(mayfly_seeds::seed()),
+        );
+    }
+    eprintln!("{kind:?}: {seen:?}");
+}
+
+fn shown(all: &[Vec<Message>]) -> String {
+    let mut text = String::new();
+    for (connection, messages) in all.iter().enumerate() {
+        for (kind, payload) in messages {
+            text += &format!(
+                "\n  {connection}: {kind} {:?}",
+                String::from_utf8_lossy(payload)
+            );
+        }
+    }
+    text
+}
+
+#[test]
+#[ignore = "needs a C compiler and Debian's packages"]
+fn as_the_c_xenstored() {
+    compare(Kind::C);
+}
+
+#[test]
+#[ignore = "needs a C compiler and Debian's packages"]
+fn as_oxenstored() {
+    compare(Kind::Ocaml);
+}

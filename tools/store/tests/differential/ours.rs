@@ -1,0 +1,103 @@
+//! Ours, in this process.
+
+use std::collections::HashMap;
+
+use mayfly_store::core::{Host, Id, Quota, Server, State};
+use mayfly_xenstore::{Code, wire};
+
+use crate::script::{RINGS, Round, SOCKETS};
+use crate::{Message, Peer};
+
+#[derive(Default)]
+struct Domains(HashMap<u16, u8>);
+
+impl Host for Domains {
+    fn state(&mut self, domid: u16) -> Option<State> {
+        let state = *self.0.get(&domid)?;
+        (state != 0).then_some(State {
+            is_shutdown: state == 2,
+            is_dying: state == 3,
+        })
+    }
+    fn attach(&mut self, _: u16, _: u64, _: u32) -> Result<(), Code> {
+        Ok(())
+    }
+    fn attach_again(&mut self, _: u16, _: u32) {}
+    fn detach(&mut self, _: u16) {}
+}
+
+pub(crate) struct Ours {
+    server: Server,
+    domains: Domains,
+    sockets: Vec<Id>,
+}
+
+impl Ours {
+    pub(crate) fn new() -> Self {
+        let mut quota = Quota::default();
+        assert!(quota.set("outstanding", 100_000));
+        let mut server = Server::new(quota, false);
+        let sockets = (0..SOCKETS).map(|_| server.connect()).collect();
+        server.connect_ring(0);
+        Self {
+            server,
+            domains: Domains(HashMap::from([(0, 1)])),
+            sockets,
+        }
+    }
+
+    fn id(&self, connection: usize) -> Option<Id> {
+        match self.sockets.get(connection) {
+            Some(id) => Some(*id),
+            None => self.server.ring((connection + 1 - SOCKETS) as u16),
+        }
+    }
+
+    fn all(&mut self) -> Vec<Vec<Message>> {
+        let take = |connection| {
+            let mut seen = Vec::new();
+            let Some(id) = self.id(connection) else {
+                return seen;
+            };
+            loop {
+                let bytes = self.server.output(id, 1 << 20).to_vec();
+                if bytes.is_empty() {
+                    return seen;
+                }
+                self.server.sent(id, bytes.len());
+                let mut rest = &bytes[..];
+                while let Some(length) = wire::length(rest) {
+                    let kind = u32::from_ne_bytes(rest[..4].try_into().unwrap());
+                    seen.push((kind, rest[wire::HEADER..length].to_vec()));
+                    rest = &rest[length..];
+                }
+            }
+        };
+        (0..SOCKETS + RINGS).map(take).collect()
+    }
+}
+
+impl Peer for Ours {
+    fn ask(&mut self, round: &Round, transaction: u32) -> Vec<Vec<Message>> {
+        let Round::Ask {
+            connection,
+            kind,
+            payload,
+            ..
+        } = round
+        else {
+            unreachable!()
+        };
+        let mut message = Vec::new();
+        wire::put_message(&mut message, [*kind, 1, transaction], payload);
+        let id = self.id(*connection).unwrap();
+        self.server.take(id, &message, &mut self.domains).unwrap();
+        self.all()
+    }
+
+    fn domain(&mut self, domid: u16, state: u8) -> Vec<Vec<Message>> {
+        self.domains.0.insert(domid, state);
+        self.server.check_domains(&mut self.domains);
+        self.all()
+    }
+}
