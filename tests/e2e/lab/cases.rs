@@ -46,6 +46,12 @@ pub(crate) const OTHER_DOM0: &[Case] = &[
     ("births in a row leave nothing behind", births),
 ];
 
+/// What is tested with `hatch xenstored` in each run.
+pub(crate) const STORE: &[Case] = &[
+    ("births in a row leave nothing behind", births),
+    ("xl shutdown is obeyed", shutdown),
+];
+
 fn served(place: &Place, lines: &[&str]) -> Result<()> {
     let birth = place.create("mayfly", lines)?;
     birth.ready()?;

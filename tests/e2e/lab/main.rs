@@ -14,6 +14,7 @@ mod index;
 mod pool;
 mod replug;
 mod site;
+mod store;
 mod storm;
 mod summon;
 mod switch;
@@ -29,7 +30,7 @@ use libtest_mimic::{Arguments, Conclusion, Trial};
 use mayfly_lab::{Lab, Options, Xenstored};
 
 use birth::{Maker, Place};
-use cases::{CASES, Case, OTHER_DOM0, XL};
+use cases::{CASES, Case, OTHER_DOM0, STORE, XL};
 
 /// The running lab of a group of cases, with its name.
 type Current = Arc<Mutex<Option<(String, Place)>>>;
@@ -96,6 +97,14 @@ fn cycles(default: u32) -> Result<u32> {
         .context("MAYFLY_CYCLES")
 }
 
+/// The xenstored of all labs that are not about another one: the C xenstored, or what `MAYFLY_XENSTORED` names.
+fn usual_xenstored() -> Xenstored {
+    match std::env::var("MAYFLY_XENSTORED").as_deref() {
+        Ok("hatch") => Xenstored::Hatch,
+        _ => Xenstored::C,
+    }
+}
+
 /// Runs cases one after the other, and takes their last lab down.
 fn run_all(arguments: &Arguments, trials: Vec<Trial>, current: &Current) -> Conclusion {
     let conclusion = libtest_mimic::run(arguments, trials);
@@ -106,14 +115,20 @@ fn run_all(arguments: &Arguments, trials: Vec<Trial>, current: &Current) -> Conc
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let (xl, hatch) = (Options::named("e2e-xl"), Options::named("e2e-hatch"));
+    let usual = |options| Options {
+        xenstored: usual_xenstored(),
+        ..options
+    };
+    let (xl, hatch) = ("e2e-xl", "e2e-hatch");
+    let (xl, hatch) = (usual(Options::named(xl)), usual(Options::named(hatch)));
+    let store = store::options();
     let other = |name| Options {
         xenstored: Xenstored::Ocaml,
         xenconsoled: false,
         ..Options::named(name)
     };
     let (xl_other, hatch_other) = (other("e2e-xl-ocaml"), other("e2e-hatch-ocaml"));
-    let summoned = summon::options();
+    let summoned = usual(summon::options());
     // Cases that do not depend on the maker run with both makers, and completely, only in the long run.
     let (site, abuse, borne): (_, _, &[Case]) = match is_long() {
         true => (site::CASES, abuse::CASES, abuse::CASES),
@@ -149,6 +164,9 @@ fn main() -> ExitCode {
         by("hatch, oxenstored", OTHER_DOM0, &hatch_other),
         by("hatch, oxenstored", hatch::OTHER_DOM0, &hatch_other),
         by("switch, oxenstored", switch::OTHER_DOM0, &hatch_other),
+        by("hatch xenstored", store::CASES, &store),
+        by("hatch xenstored", hatch::OTHER_DOM0, &store),
+        trials("hatch xenstored, xl", STORE, Maker::Xl, &store, &current),
     ];
     let documents = documents::trials(&hatch, &current);
     let by_hatch = by_hatch.into_iter().flatten().chain(documents);

@@ -20,6 +20,9 @@ pub(crate) struct Test {
     /// Only the daemon's page, in Chromium, which is installed if it is missing
     #[arg(long, conflicts_with = "filter")]
     browser: bool,
+    /// Run all cases that are not about another xenstored with `hatch xenstored`
+    #[arg(long)]
+    hatch_xenstored: bool,
     /// Do not ask before sudo
     #[arg(long)]
     yes: bool,
@@ -117,6 +120,9 @@ pub(crate) fn test(test: &Test) -> Result<()> {
     command.env("MAYFLY_CYCLES", test.cycles.to_string());
     if test.full_abuse {
         command.env("MAYFLY_ABUSE", "full");
+    }
+    if test.hatch_xenstored {
+        command.env("MAYFLY_XENSTORED", "hatch");
     }
     run(&mut command)?;
     if test.filter.is_none() {

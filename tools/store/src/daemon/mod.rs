@@ -6,8 +6,6 @@ mod dom0;
 mod files;
 mod machine;
 mod ring;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
