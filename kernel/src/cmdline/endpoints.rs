@@ -1,0 +1,68 @@
+//! `endpoints=`.
+
+use super::{Fault, number};
+
+/// Which of the guest's own pages are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoints {
+    /// `/.mayfly/boot`
+    pub boot: bool,
+    /// `/.mayfly/metrics`
+    pub metrics: bool,
+    /// `/.mayfly/healthz`
+    pub healthz: bool,
+    /// The greatest `N` of `/.mayfly/payload/N`; 0 when there is no such page.
+    pub payload: u64,
+}
+
+/// Bytes of the longest payload that a command line can allow.
+pub(super) const PAYLOAD_MAX: u64 = 1 << 32;
+
+impl Endpoints {
+    /// None of them.
+    pub const NONE: Self = Self {
+        boot: false,
+        metrics: false,
+        healthz: false,
+        payload: 0,
+    };
+    /// What is served when the command line does not say: nothing that tells an outsider anything.
+    pub const DEFAULT: Self = Self {
+        healthz: true,
+        ..Self::NONE
+    };
+
+    pub(super) fn parse(value: &str) -> Result<Self, Fault> {
+        let mut endpoints = Self::NONE;
+        if value == "none" {
+            return Ok(endpoints);
+        }
+        for name in value.split(',') {
+            let Self {
+                boot,
+                metrics,
+                healthz,
+                payload,
+            } = &mut endpoints;
+            let repeated = match name {
+                "all" => {
+                    [boot, metrics, healthz].map(|page| core::mem::replace(page, true))
+                        != [false; 3]
+                }
+                "boot" => core::mem::replace(boot, true),
+                "metrics" => core::mem::replace(metrics, true),
+                "healthz" => core::mem::replace(healthz, true),
+                "payload" => return Err(Fault::PayloadWithoutBound),
+                _ => {
+                    let bound = name.strip_prefix("payload:").ok_or(Fault::BadEndpoints)?;
+                    let bound = number(bound).filter(|bound| (1..=PAYLOAD_MAX).contains(bound));
+                    core::mem::replace(payload, bound.ok_or(Fault::PayloadWithoutBound)?) != 0
+                }
+            };
+            if repeated {
+                return Err(Fault::Repeated);
+            }
+        }
+        Ok(endpoints)
+    }
+}
