@@ -15,14 +15,14 @@ use mayfly_handoff::network::Preconnected;
 use mayfly_site::pack::OpenError;
 use mayfly_site::{BuiltIn, Pack, Site};
 
-use crate::cmdline::{self, CmdlineError, Config};
+use crate::cmdline::{self, CmdlineError, GuestConfig};
 use crate::guest::{Guest, instant};
 use crate::line::Line;
 use crate::nic::Nic;
 use crate::report::{Memory, Report, WithReport};
 use crate::secrets::Entropy;
 use crate::stack::{Served, Sizing, Snapshot, Stack};
-use crate::timeline::{Phase, Timeline};
+use crate::timeline::{BootPhase, Timeline};
 
 /// A xenstored that has not answered the first burst by then is not going to.
 pub const XENSTORE_PATIENCE_NS: u64 = 10_000_000_000;
@@ -96,13 +96,13 @@ pub fn boot<'a, H: Hypervisor, T>(
 
     // 1. The network is connected; or the first burst goes out: which back end, which MAC address?
     let mut front = front_end(xen, network, sizing)?;
-    timeline.stamp(Phase::GrantTable);
+    timeline.stamp(BootPhase::GrantTable);
     if let Some(network) = network {
         front.adopt(network).map_err(Failure::Network)?;
-        timeline.stamp(Phase::Preconnected);
+        timeline.stamp(BootPhase::Preconnected);
     } else {
         front.start(&mut store);
-        timeline.stamp(Phase::XenstoreSent);
+        timeline.stamp(BootPhase::XenstoreSent);
     }
 
     // 2. While xenstored works, if it has to: the services.
@@ -133,9 +133,9 @@ pub fn boot<'a, H: Hypervisor, T>(
     if network.is_none() {
         let patience = SystemTime(xen.now().0.saturating_add(XENSTORE_PATIENCE_NS));
         (nic.front().discover(&mut store, patience)).map_err(Failure::Network)?;
-        timeline.stamp(Phase::XenstoreAnswered);
+        timeline.stamp(BootPhase::XenstoreAnswered);
         nic.front().connect(&mut store).map_err(Failure::Network)?;
-        timeline.stamp(Phase::RingsPosted);
+        timeline.stamp(BootPhase::RingsPosted);
     }
     let mut guest = Guest::new(xen, store, nic, stack, &report, config.console);
     guest.link_up(xen.now());
@@ -146,14 +146,14 @@ fn print(xen: &impl Hypervisor, text: fmt::Arguments<'_>) {
     xen.debug_write(Line::new(text).as_bytes());
 }
 
-fn configuration<'a>(xen: &impl Hypervisor, cmdline: &'a [u8]) -> Result<Config, Failure<'a>> {
+fn configuration<'a>(xen: &impl Hypervisor, cmdline: &'a [u8]) -> Result<GuestConfig, Failure<'a>> {
     cmdline::parse(cmdline, &mut |word| {
         print(xen, format_args!("command line: {word}: unknown, ignored"));
     })
     .map_err(Failure::Cmdline)
 }
 
-fn site<'a>(pack: Option<&'a [u8]>, config: &Config) -> Result<Site<'a>, Failure<'a>> {
+fn site<'a>(pack: Option<&'a [u8]>, config: &GuestConfig) -> Result<Site<'a>, Failure<'a>> {
     match pack {
         None => Ok(Site::BuiltIn(BuiltIn::new(config.ipv4(), config.ipv6()))),
         Some(bytes) => Pack::open(bytes).map(Site::Pack).map_err(Failure::Pack),
@@ -169,7 +169,7 @@ fn front_end<'a, H: Hypervisor>(
         None => GrantTable::new(xen),
         Some(network) => GrantTable::used_below(xen, network.free),
     };
-    let buffers = netfront::Config {
+    let buffers = netfront::BufferCounts {
         rx_buffers: sizing.rx_pages,
         tx_buffers: sizing.tx_pages,
     };

@@ -16,7 +16,7 @@ use crate::line::Line;
 use crate::nic::Nic;
 use crate::report::Report;
 use crate::stack::{Memory, Stack};
-use crate::timeline::Phase;
+use crate::timeline::BootPhase;
 use mayfly_site::Pages;
 
 /// xenstore messages handled in one step; a flood of watch events waits for the next.
@@ -202,7 +202,7 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
         self.nic.front().drive(&mut self.store, now);
         while let Some(notice) = self.nic.front().take_notice() {
             match notice {
-                Notice::Carrier => self.report.timeline.first(Phase::BackendConnected),
+                Notice::Carrier => self.report.timeline.first(BootPhase::BackendConnected),
                 notice => self.log(format_args!("{}", notice.as_str())),
             }
         }
@@ -219,7 +219,7 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
     /// What nobody waits for: it follows the first packet, and leaves the time
     /// after it to the first answers.
     fn housekeeping(&mut self, now: SystemTime) {
-        let sent = self.report.timeline.has(Phase::BackendConnected);
+        let sent = self.report.timeline.has(BootPhase::BackendConnected);
         if sent && !self.is_ready {
             // The one key that launchers wait for.
             self.is_ready = self.store.write(&[b"data/mayfly/ready"], b"1").is_ok();

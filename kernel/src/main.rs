@@ -15,7 +15,7 @@ use machine::crash::crash;
 use machine::xen::{self, Xen};
 use mayfly::boot::{Machine, boot};
 use mayfly::report::Facts;
-use mayfly::timeline::{Phase, Timeline};
+use mayfly::timeline::{BootPhase, Timeline};
 use mayfly_boot::exceptions;
 use mayfly_drivers::Hypervisor;
 
@@ -26,12 +26,12 @@ extern "C" fn mayfly_main(start_info: u32, entry_tsc: u64, long_mode_tsc: u64) -
     // 1. The machine: exceptions are reported, Xen can be called, RAM is ours.
     exceptions::init();
     let timeline = Timeline::new(xen::tsc);
-    timeline.stamp_at(Phase::Entry, entry_tsc);
-    timeline.stamp_at(Phase::LongMode, long_mode_tsc);
+    timeline.stamp_at(BootPhase::Entry, entry_tsc);
+    timeline.stamp_at(BootPhase::LongMode, long_mode_tsc);
     if !xen::init_hypercall_page() {
         crash(format_args!("not on Xen: no CPUID leaf says so"));
     }
-    timeline.stamp(Phase::HypercallPage);
+    timeline.stamp(BootPhase::HypercallPage);
     let left = builder::read(start_info).unwrap_or_else(|error| crash(format_args!("{error}")));
     let Left {
         info,
@@ -42,7 +42,7 @@ extern "C" fn mayfly_main(start_info: u32, entry_tsc: u64, long_mode_tsc: u64) -
     } = left;
     let xen = &Xen::new(ram, network_pages)
         .unwrap_or_else(|error| crash(format_args!("shared_info: {error}")));
-    timeline.stamp(Phase::SharedInfo);
+    timeline.stamp(BootPhase::SharedInfo);
     let store = xen
         .xenstore(network.as_ref())
         .unwrap_or_else(|error| crash(format_args!("xenstore: {error}")));

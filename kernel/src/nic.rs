@@ -28,7 +28,7 @@ use smoltcp::wire::{
 };
 
 use crate::checksum::{Protocol, Sum, finish};
-use crate::timeline::{Phase, Timeline};
+use crate::timeline::{BootPhase, Timeline};
 
 /// Room for the longest frame without scatter-gather, a VLAN tag included.
 const FRAME_MAX: usize = 1536;
@@ -90,7 +90,7 @@ impl<'h, H: Hypervisor> Nic<'h, H> {
         }
         while let Some(received) = self.tx.front.receive(&mut self.frame) {
             self.length = received.len;
-            self.tx.timeline.first(Phase::FirstRx);
+            self.tx.timeline.first(BootPhase::FirstRx);
             if received.checksum != FrameChecksum::Unknown
                 || transport_checksum_holds(self.split().0)
             {
@@ -146,7 +146,7 @@ impl<H: Hypervisor> Tx<'_, H> {
     /// Takes note that a frame was sent.
     #[inline]
     pub fn sent(&self) {
-        self.timeline.first(Phase::FirstTxQueued);
+        self.timeline.first(BootPhase::FirstTxQueued);
     }
 
     /// Composes a frame in its pages and sends it.

@@ -7,10 +7,10 @@
 use core::cell::Cell;
 use core::fmt;
 
-/// What happened. The names in the JSON are [`Phase::name`].
+/// What happened. The names in the JSON are [`BootPhase::name`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Phase {
+pub enum BootPhase {
     /// First instruction.
     Entry,
     /// First 64-bit instruction.
@@ -41,7 +41,7 @@ pub enum Phase {
     FirstHttp,
 }
 
-impl Phase {
+impl BootPhase {
     /// The phase's name in the JSON and on the debug port.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -70,7 +70,7 @@ const RING: usize = 32;
 /// The ring of events.
 pub struct Timeline {
     tsc: fn() -> u64,
-    events: [Cell<Option<(Phase, u64)>>; RING],
+    events: [Cell<Option<(BootPhase, u64)>>; RING],
     next: Cell<usize>,
     seen: Cell<u32>,
 }
@@ -88,7 +88,7 @@ impl Timeline {
     }
 
     /// Records an event that happened at `tsc`.
-    pub fn stamp_at(&self, phase: Phase, tsc: u64) {
+    pub fn stamp_at(&self, phase: BootPhase, tsc: u64) {
         let next = self.next.get();
         if let Some(slot) = self.events.get(next % RING) {
             slot.set(Some((phase, tsc)));
@@ -98,13 +98,13 @@ impl Timeline {
     }
 
     /// Records an event that happens now.
-    pub fn stamp(&self, phase: Phase) {
+    pub fn stamp(&self, phase: BootPhase) {
         self.stamp_at(phase, (self.tsc)());
     }
 
     /// Records an event unless one of its kind was recorded before.
     #[inline]
-    pub fn first(&self, phase: Phase) {
+    pub fn first(&self, phase: BootPhase) {
         if !self.has(phase) {
             self.stamp(phase);
         }
@@ -113,12 +113,12 @@ impl Timeline {
     /// Whether an event of this kind was recorded.
     #[inline]
     #[must_use]
-    pub fn has(&self, phase: Phase) -> bool {
+    pub fn has(&self, phase: BootPhase) -> bool {
         self.seen.get() & 1 << phase as u8 != 0
     }
 
     /// The events that are still in the ring, oldest first.
-    pub fn events(&self) -> impl Iterator<Item = (Phase, u64)> + '_ {
+    pub fn events(&self) -> impl Iterator<Item = (BootPhase, u64)> + '_ {
         let next = self.next.get();
         (next.saturating_sub(RING)..next)
             .filter_map(|i| self.events.get(i % RING).and_then(Cell::get))
@@ -158,7 +158,7 @@ impl fmt::Display for OneLine<'_> {
         let start = self.timeline.start();
         f.write_str("boot us:")?;
         for (phase, tsc) in self.timeline.events() {
-            if phase as u8 >= Phase::SharedInfo as u8 && phase != Phase::GrantTable {
+            if phase as u8 >= BootPhase::SharedInfo as u8 && phase != BootPhase::GrantTable {
                 let us = ticks_to_ns(tsc.saturating_sub(start), self.tsc_khz) / 1000;
                 write!(f, " {} {us}", phase.name())?;
             }
@@ -201,10 +201,10 @@ mod tests {
     #[test]
     fn the_json_has_each_event_with_ns_since_the_first() {
         let timeline = Timeline::new(|| 5_000);
-        timeline.stamp_at(Phase::Entry, 1_000);
-        timeline.stamp_at(Phase::LongMode, 3_000);
-        timeline.first(Phase::FirstRx);
-        timeline.first(Phase::FirstRx);
+        timeline.stamp_at(BootPhase::Entry, 1_000);
+        timeline.stamp_at(BootPhase::LongMode, 3_000);
+        timeline.first(BootPhase::FirstRx);
+        timeline.first(BootPhase::FirstRx);
         let line = OneLine {
             timeline: &timeline,
             tsc_khz: 2_000_000,
@@ -223,11 +223,11 @@ mod tests {
     fn the_ring_keeps_the_newest() {
         let timeline = Timeline::new(|| 0);
         for tsc in 0..100 {
-            timeline.stamp_at(Phase::BackendConnected, tsc);
+            timeline.stamp_at(BootPhase::BackendConnected, tsc);
         }
         assert_eq!(timeline.events().count(), RING);
         assert_eq!(timeline.start(), 100 - RING as u64);
-        assert!(timeline.has(Phase::BackendConnected) && !timeline.has(Phase::Entry));
+        assert!(timeline.has(BootPhase::BackendConnected) && !timeline.has(BootPhase::Entry));
     }
 
     #[test]

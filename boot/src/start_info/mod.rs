@@ -2,7 +2,7 @@
 //!
 //! The structure and all that it points to lie in guest memory. Here they are
 //! only ever bytes that a [`PhysicalMemory`] hands out, so a truncated or lying
-//! structure is an [`Error`] and nothing else.
+//! structure is an [`StartInfoError`] and nothing else.
 
 use core::fmt;
 use core::ops::Range;
@@ -29,7 +29,7 @@ const MEMMAP_ENTRY: usize = 24;
 
 /// What is wrong with a start info.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Error {
+pub enum StartInfoError {
     /// Part of it, named here, is not readable memory.
     Unreadable(&'static str),
     /// The magic is another value.
@@ -42,7 +42,7 @@ pub enum Error {
     Overflow(&'static str),
 }
 
-impl fmt::Display for Error {
+impl fmt::Display for StartInfoError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(what) => write!(f, "start info: {what} is not readable memory"),
@@ -109,60 +109,62 @@ fn table<'a>(
     address: u64,
     count: u32,
     size: usize,
-) -> Result<(&'a [u8], Range<u64>), Error> {
+) -> Result<(&'a [u8], Range<u64>), StartInfoError> {
     if count == 0 {
         return Ok((&[], 0..0));
     }
     if count > ENTRIES_MAX {
-        return Err(Error::TooMany(what, count));
+        return Err(StartInfoError::TooMany(what, count));
     }
     let len = count as usize * size;
-    let bytes = memory.bytes(address, len).ok_or(Error::Unreadable(what))?;
+    let bytes = memory
+        .bytes(address, len)
+        .ok_or(StartInfoError::Unreadable(what))?;
     Ok((bytes, range_of(address, len)))
 }
 
 /// The bytes up to a NUL, looked for in small steps so that a string at the
 /// very end of memory is found too.
-fn cstr<'a>(memory: &impl PhysicalMemory<'a>, address: u64) -> Result<&'a [u8], Error> {
+fn cstr<'a>(memory: &impl PhysicalMemory<'a>, address: u64) -> Result<&'a [u8], StartInfoError> {
     const STEP: usize = 64;
     let mut len = 0;
     while len < CMDLINE_MAX {
         let at = address
             .checked_add(len as u64)
-            .ok_or(Error::Overflow("command line"))?;
+            .ok_or(StartInfoError::Overflow("command line"))?;
         let readable = (1..=STEP)
             .rev()
             .find_map(|n| memory.bytes(at, n))
-            .ok_or(Error::Unreadable("command line"))?;
+            .ok_or(StartInfoError::Unreadable("command line"))?;
         if let Some(nul) = readable.iter().position(|&b| b == 0) {
             return memory
                 .bytes(address, len + nul)
-                .ok_or(Error::Unreadable("command line"));
+                .ok_or(StartInfoError::Unreadable("command line"));
         }
         len += readable.len();
     }
-    Err(Error::CmdlineUnterminated)
+    Err(StartInfoError::CmdlineUnterminated)
 }
 
 impl<'a> StartInfo<'a> {
     /// Reads the structure at `address`.
     ///
     /// # Errors
-    /// Whatever does not hold; see [`Error`].
-    pub fn parse(memory: &impl PhysicalMemory<'a>, address: u64) -> Result<Self, Error> {
+    /// Whatever does not hold; see [`StartInfoError`].
+    pub fn parse(memory: &impl PhysicalMemory<'a>, address: u64) -> Result<Self, StartInfoError> {
         let v0 = memory
             .bytes(address, HEADER_V0)
-            .ok_or(Error::Unreadable("header"))?;
+            .ok_or(StartInfoError::Unreadable("header"))?;
         let magic = u32_at(v0, 0);
         if magic != MAGIC {
-            return Err(Error::Magic(magic));
+            return Err(StartInfoError::Magic(magic));
         }
         let version = u32_at(v0, 4);
         // Later versions only add to the end.
         let (header, header_len) = if version >= 1 {
             let v1 = memory
                 .bytes(address, HEADER_V1)
-                .ok_or(Error::Unreadable("header"))?;
+                .ok_or(StartInfoError::Unreadable("header"))?;
             (v1, HEADER_V1)
         } else {
             (v0, HEADER_V0)
@@ -213,7 +215,7 @@ impl<'a> StartInfo<'a> {
             let entry = &info.modules[i * MODULE_ENTRY..];
             u64_at(entry, 0)
                 .checked_add(u64_at(entry, 8))
-                .ok_or(Error::Overflow("module"))?;
+                .ok_or(StartInfoError::Overflow("module"))?;
         }
         Ok(info)
     }

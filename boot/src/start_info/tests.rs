@@ -76,22 +76,22 @@ fn every_truncation_is_an_error() {
 
 #[test]
 fn lies_are_named() {
-    let cases: [(usize, &[u8], Error); 7] = [
-        (0, &[0; 4], Error::Magic(0)),
-        (12, &[0xff; 4], Error::TooMany("modules", u32::MAX)),
+    let cases: [(usize, &[u8], StartInfoError); 7] = [
+        (0, &[0; 4], StartInfoError::Magic(0)),
+        (12, &[0xff; 4], StartInfoError::TooMany("modules", u32::MAX)),
         (
             48,
             &129u32.to_le_bytes(),
-            Error::TooMany("memory map entries", 129),
+            StartInfoError::TooMany("memory map entries", 129),
         ),
-        (16, &[0xff; 8], Error::Unreadable("modules")),
-        (24, &[0xff; 8], Error::Unreadable("command line")),
+        (16, &[0xff; 8], StartInfoError::Unreadable("modules")),
+        (24, &[0xff; 8], StartInfoError::Unreadable("command line")),
         (
             40,
             &0u64.to_le_bytes(),
-            Error::Unreadable("memory map entries"),
+            StartInfoError::Unreadable("memory map entries"),
         ),
-        (0x48, &[0xff; 8], Error::Overflow("module")),
+        (0x48, &[0xff; 8], StartInfoError::Overflow("module")),
     ];
     for (at, bytes, error) in cases {
         let mut ram = sample();
@@ -107,7 +107,7 @@ fn a_command_line_without_end_is_refused() {
     ram.0.resize(0x200 + CMDLINE_MAX + 1, b'x');
     assert_eq!(
         StartInfo::parse(&&ram, BASE).unwrap_err(),
-        Error::CmdlineUnterminated
+        StartInfoError::CmdlineUnterminated
     );
 }
 
@@ -130,13 +130,13 @@ fn refusal(
     count: usize,
     address: usize,
     size: u64,
-) -> Option<Error> {
+) -> Option<StartInfoError> {
     let n = number(ram, count, 4);
     if n > ENTRIES_MAX.into() {
-        return Some(Error::TooMany(what, u32::try_from(n).unwrap()));
+        return Some(StartInfoError::TooMany(what, u32::try_from(n).unwrap()));
     }
     let room = from(ram, number(ram, address, 8)).map_or(0, <[u8]>::len) as u64;
-    (n * size > room).then_some(Error::Unreadable(what))
+    (n * size > room).then_some(StartInfoError::Unreadable(what))
 }
 
 /// Whether the map has RAM for the whole of what lies at an address: the samples are small and one entry is RAM.
@@ -163,7 +163,7 @@ fn what_lies_outside_of_ram_is_not_read() {
         put(&mut ram.0, 0x98, &0_u64.to_le_bytes());
         put(&mut ram.0, 0xa0, &(BASE + end).to_le_bytes());
         let read = StartInfo::parse(&&ram, BASE);
-        assert_eq!(read.unwrap_err(), Error::Unreadable(what));
+        assert_eq!(read.unwrap_err(), StartInfoError::Unreadable(what));
     }
 }
 
@@ -184,20 +184,19 @@ fn a_changed_byte_changes_what_it_stands_for_or_is_refused() {
             Ok(info) => info,
             Err(error) => {
                 let is_right = match error {
-                    Error::Magic(_) => number(bytes, 0, 4) != u64::from(MAGIC),
-                    Error::Unreadable("command line") => {
+                    StartInfoError::Magic(_) => number(bytes, 0, 4) != u64::from(MAGIC),
+                    StartInfoError::Unreadable("command line") => {
                         let at = number(bytes, 24, 8);
                         at != 0 && (text.is_none() || !has_ram(bytes, at))
                     }
-                    Error::Unreadable("modules") if modules.is_none() => {
+                    StartInfoError::Unreadable("modules") if modules.is_none() => {
                         !has_ram(bytes, number(bytes, 16, 8))
                     }
-                    Error::Unreadable("modules") | Error::TooMany("modules", _) => {
-                        modules == Some(error)
-                    }
-                    Error::Unreadable("memory map entries")
-                    | Error::TooMany("memory map entries", _) => map == Some(error),
-                    Error::Overflow("module") => {
+                    StartInfoError::Unreadable("modules")
+                    | StartInfoError::TooMany("modules", _) => modules == Some(error),
+                    StartInfoError::Unreadable("memory map entries")
+                    | StartInfoError::TooMany("memory map entries", _) => map == Some(error),
+                    StartInfoError::Overflow("module") => {
                         let list = from(bytes, number(bytes, 16, 8)).unwrap_or_default();
                         let count = usize::try_from(number(bytes, 12, 4)).unwrap();
                         list.chunks(32).take(count).any(|entry| {

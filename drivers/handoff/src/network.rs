@@ -58,7 +58,7 @@ pub const GRANTS_RESERVED: u32 = 8;
 
 /// An error in the structure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Error {
+pub enum HandoffError {
     /// The version is not [`VERSION`].
     Version(u32),
     /// The module is shorter than its length field says, or than [`SIZE_MIN`].
@@ -67,7 +67,7 @@ pub enum Error {
     Field(&'static str),
 }
 
-impl core::fmt::Display for Error {
+impl core::fmt::Display for HandoffError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Version(found) => write!(f, "version {found}, where {VERSION} is known"),
@@ -130,24 +130,24 @@ impl Preconnected {
     /// Reads the structure.
     ///
     /// # Errors
-    /// [`Error`]. The caller checks that the pages are RAM and otherwise unused.
-    pub fn parse(module: &[u8]) -> Result<Self, Error> {
+    /// [`HandoffError`]. The caller checks that the pages are RAM and otherwise unused.
+    pub fn parse(module: &[u8]) -> Result<Self, HandoffError> {
         if !Self::is_one(module) {
-            return Err(Error::Length);
+            return Err(HandoffError::Length);
         }
         let header = Fields(module);
         let (version, length) = (header.u32(8)?, header.u32(12)?);
         if version != VERSION {
-            return Err(Error::Version(version));
+            return Err(HandoffError::Version(version));
         }
-        let length = usize::try_from(length).map_err(|_| Error::Length)?;
+        let length = usize::try_from(length).map_err(|_| HandoffError::Length)?;
         if length < SIZE_MIN {
-            return Err(Error::Length);
+            return Err(HandoffError::Length);
         }
-        let fields = Fields(module.get(..length).ok_or(Error::Length)?);
+        let fields = Fields(module.get(..length).ok_or(HandoffError::Length)?);
         let rx_buffers = fields.u32(24)?;
         if !rx_buffers.is_power_of_two() || rx_buffers as usize > RX_BUFFERS_MAX {
-            return Err(Error::Field("the number of receive buffers"));
+            return Err(HandoffError::Field("the number of receive buffers"));
         }
         let free = fields.u32(40)?;
         let [tx_ring, rx_ring, rx_first] = [fields.u32(28)?, fields.u32(32)?, fields.u32(36)?];
@@ -163,19 +163,22 @@ impl Preconnected {
                 .iter()
                 .all(|grant| in_use.contains(grant))
         {
-            return Err(Error::Field("a grant reference"));
+            return Err(HandoffError::Field("a grant reference"));
         }
-        let port = |at| EventPort::try_new(fields.u32(at)?).ok_or(Error::Field("an event channel"));
+        let port =
+            |at| EventPort::try_new(fields.u32(at)?).ok_or(HandoffError::Field("an event channel"));
         let (tx_port, rx_port, store_port) = (port(44)?, port(48)?, port(60)?);
         if tx_port == rx_port || store_port == tx_port || store_port == rx_port {
-            return Err(Error::Field("an event channel"));
+            return Err(HandoffError::Field("an event channel"));
         }
-        let mac: [u8; 6] = fields.array(54).ok_or(Error::Length)?;
+        let mac: [u8; 6] = fields.array(54).ok_or(HandoffError::Length)?;
         // A multicast address is never the address of an interface.
         if mac[0] & 1 != 0 || mac == [0; 6] {
-            return Err(Error::Field("the MAC address"));
+            return Err(HandoffError::Field("the MAC address"));
         }
-        let domain = DomId(u16::from_le_bytes(fields.array(52).ok_or(Error::Length)?));
+        let domain = DomId(u16::from_le_bytes(
+            fields.array(52).ok_or(HandoffError::Length)?,
+        ));
         let this = Self {
             first: Gfn(fields.u64(16)?),
             rx_buffers: rx_buffers as usize,
@@ -189,14 +192,14 @@ impl Preconnected {
             store: Gfn(fields.u64(64)?),
             domain,
             mac,
-            backend: fields.array(PATH).ok_or(Error::Length)?,
+            backend: fields.array(PATH).ok_or(HandoffError::Length)?,
             random: fields
                 .array(RANDOM)
                 .filter(|random| *random != [0; 32])
                 .map(Random),
         };
         if domain_of(this.path()) != Some(domain) {
-            return Err(Error::Field("the back end's path"));
+            return Err(HandoffError::Field("the back end's path"));
         }
         Ok(this)
     }
@@ -263,12 +266,16 @@ impl Fields<'_> {
         self.0.get(at..)?.first_chunk().copied()
     }
 
-    fn u32(&self, at: usize) -> Result<u32, Error> {
-        self.array(at).map(u32::from_le_bytes).ok_or(Error::Length)
+    fn u32(&self, at: usize) -> Result<u32, HandoffError> {
+        self.array(at)
+            .map(u32::from_le_bytes)
+            .ok_or(HandoffError::Length)
     }
 
-    fn u64(&self, at: usize) -> Result<u64, Error> {
-        self.array(at).map(u64::from_le_bytes).ok_or(Error::Length)
+    fn u64(&self, at: usize) -> Result<u64, HandoffError> {
+        self.array(at)
+            .map(u64::from_le_bytes)
+            .ok_or(HandoffError::Length)
     }
 }
 
@@ -362,7 +369,7 @@ mod tests {
             change(&mut wrong);
             assert_eq!(
                 Preconnected::parse(&wrong.encode()),
-                Err(Error::Field(name)),
+                Err(HandoffError::Field(name)),
                 "{wrong:?}"
             );
         }
@@ -370,13 +377,13 @@ mod tests {
         for length in 0..octets.len() {
             assert_eq!(
                 Preconnected::parse(&octets[..length]),
-                Err(Error::Length),
+                Err(HandoffError::Length),
                 "{length}"
             );
         }
         let mut newer = octets;
         newer[8] = 2;
-        assert_eq!(Preconnected::parse(&newer), Err(Error::Version(2)));
+        assert_eq!(Preconnected::parse(&newer), Err(HandoffError::Version(2)));
     }
 
     proptest::proptest! {

@@ -1,7 +1,7 @@
 //! The actions of the handshake, and the limit on attempts at a link.
 
 use super::buffers::Buffers;
-use super::handshake::{self, Action, Actions, Input, State};
+use super::handshake::{self, Actions, Input, LinkAction, LinkState};
 use super::link::{Link, RINGS};
 use super::questions::{FeaturesSaid, Question};
 use super::types::{LinkError, Notice};
@@ -31,12 +31,12 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
             let (state, actions) = handshake::step(before, input);
             self.take_note(before, input, actions);
             let struck = self.is_one_too_many(actions);
-            let state = if struck { State::Closed } else { state };
+            let state = if struck { LinkState::Closed } else { state };
             self.state = state;
-            let is_retry = input == Input::Timeout && matches!(state, State::Closed);
+            let is_retry = input == Input::Timeout && matches!(state, LinkState::Closed);
             if is_retry || core::mem::discriminant(&before) != core::mem::discriminant(&state) {
                 self.timer = match state {
-                    State::Idle => Timer::Off,
+                    LinkState::Idle => Timer::Off,
                     _ => Timer::Armed,
                 };
             }
@@ -51,15 +51,15 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
     }
 
     /// Counts links that fail and links that work.
-    fn take_note(&mut self, before: State, input: Input, actions: Actions) {
+    fn take_note(&mut self, before: LinkState, input: Input, actions: Actions) {
         match (before, input) {
             // The kernel or the toolstack asked for it, so it does not count against the back end.
-            (_, Input::Start | Input::Replugged) if actions.contains(&Action::Discover) => {
+            (_, Input::Start | Input::Replugged) if actions.contains(&LinkAction::Discover) => {
                 self.begin_trial();
             }
-            (State::Live { carrier: true, .. }, Input::Timeout) => self.begin_trial(),
-            (State::Live { .. }, Input::PublishRefused) => self.notice(Notice::Refused),
-            (State::Closed | State::Absent, Input::Timeout) => {
+            (LinkState::Live { carrier: true, .. }, Input::Timeout) => self.begin_trial(),
+            (LinkState::Live { .. }, Input::PublishRefused) => self.notice(Notice::Refused),
+            (LinkState::Closed | LinkState::Absent, Input::Timeout) => {
                 self.retry_pause = self.retry_pause.saturating_mul(2).min(LAST_RETRY_NS);
                 self.allow_retry();
             }
@@ -87,42 +87,42 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
             return false;
         }
         if self.attempts < MAX_ATTEMPTS {
-            self.attempts += u32::from(actions.contains(&Action::Discover));
+            self.attempts += u32::from(actions.contains(&LinkAction::Discover));
             return false;
         }
         self.notice_once(Notice::GivenUp);
         true
     }
 
-    fn perform(&mut self, action: Action, store: &mut Xenstore<'h, H>) {
+    fn perform(&mut self, action: LinkAction, store: &mut Xenstore<'h, H>) {
         match action {
-            Action::Leave => {
+            LinkAction::Leave => {
                 self.write_state(XenbusState::Closing, store);
                 self.write_state(XenbusState::Closed, store);
             }
-            Action::Disconnect => self.disconnect(),
-            Action::ReadOnline => self.ask(Question::Online, store),
-            Action::ReadState => self.peer_state_changed = true,
-            Action::Offer => self.write_state(XenbusState::Initialising, store),
-            Action::Discover => {
+            LinkAction::Disconnect => self.disconnect(),
+            LinkAction::ReadOnline => self.ask(Question::Online, store),
+            LinkAction::ReadState => self.peer_state_changed = true,
+            LinkAction::Offer => self.write_state(XenbusState::Initialising, store),
+            LinkAction::Discover => {
                 // Answers to older questions concern an older back end.
                 self.forget_questions();
                 self.ask(Question::Backend, store);
                 self.ask(Question::Mac, store);
             }
-            Action::Connect => self.connect_link(store),
-            Action::Resume => self.resume(store),
-            Action::ReportCarrier => {
+            LinkAction::Connect => self.connect_link(store),
+            LinkAction::Resume => self.resume(store),
+            LinkAction::ReportCarrier => {
                 // From here on the timer measures the time until the link counts as working.
                 self.timer = Timer::Armed;
                 self.notice(Notice::Carrier);
             }
-            Action::ReportAbsent => self.notice_once(Notice::NoVif),
-            Action::ReportBad => self.notice_once(Notice::BadConfig),
-            Action::ReportUnreadable => self.notice_once(Notice::Unreadable),
-            Action::ReportLeft => self.notice(Notice::Left),
-            Action::ReportReplugged => self.notice(Notice::Replugged),
-            Action::ReportTimeout => self.notice(Notice::Late),
+            LinkAction::ReportAbsent => self.notice_once(Notice::NoVif),
+            LinkAction::ReportBad => self.notice_once(Notice::BadConfig),
+            LinkAction::ReportUnreadable => self.notice_once(Notice::Unreadable),
+            LinkAction::ReportLeft => self.notice(Notice::Left),
+            LinkAction::ReportReplugged => self.notice(Notice::Replugged),
+            LinkAction::ReportTimeout => self.notice(Notice::Late),
         }
     }
 
@@ -206,6 +206,6 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
 }
 
 /// Whether an action begins an attempt at a link.
-fn is_attempt(action: Action) -> bool {
-    matches!(action, Action::Offer | Action::Discover)
+fn is_attempt(action: LinkAction) -> bool {
+    matches!(action, LinkAction::Offer | LinkAction::Discover)
 }

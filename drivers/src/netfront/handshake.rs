@@ -8,7 +8,7 @@ use crate::abi::XenbusState;
 
 /// The state of the front end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum LinkState {
     /// Not started.
     Idle,
     /// The first burst of requests, which asks for the back end, has been sent.
@@ -76,7 +76,7 @@ pub enum Input {
 
 /// An action that the caller carries out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
+pub enum LinkAction {
     /// Write the states `Closing` and `Closed`.
     Leave,
     /// End the grants, close the ports, free the pages.
@@ -110,23 +110,23 @@ pub enum Action {
 }
 
 /// Actions, in the order in which they are carried out.
-pub type Actions = &'static [Action];
+pub type Actions = &'static [LinkAction];
 
-const DISCOVERING: State = State::Discovering {
+const DISCOVERING: LinkState = LinkState::Discovering {
     backend: false,
     mac: false,
 };
-const LIVE: State = State::Live {
+const LIVE: LinkState = LinkState::Live {
     carrier: false,
     confirmed: false,
 };
 
 /// The next state and what to do.
 #[must_use]
-pub fn step(state: State, input: Input) -> (State, Actions) {
-    use Action as A;
+pub fn step(state: LinkState, input: Input) -> (LinkState, Actions) {
     use Input as I;
-    use State as S;
+    use LinkAction as A;
+    use LinkState as S;
     let stay = (state, [].as_slice());
     match (state, input) {
         (S::Idle | S::Closed | S::Absent, I::Start) => (DISCOVERING, &[A::Discover]),
@@ -166,10 +166,10 @@ pub fn step(state: State, input: Input) -> (State, Actions) {
 }
 
 /// The step from a state in which rings are published.
-fn live(state: State, input: Input) -> (State, Actions) {
-    use Action as A;
+fn live(state: LinkState, input: Input) -> (LinkState, Actions) {
     use Input as I;
-    use State as S;
+    use LinkAction as A;
+    use LinkState as S;
     use XenbusState as X;
     let stay = (state, [].as_slice());
     let S::Live { carrier, confirmed } = state else {
@@ -216,10 +216,10 @@ fn live(state: State, input: Input) -> (State, Actions) {
     }
 }
 
-fn discovered(backend: bool, mac: bool) -> (State, Actions) {
+fn discovered(backend: bool, mac: bool) -> (LinkState, Actions) {
     if backend && mac {
-        (LIVE, &[Action::Connect])
+        (LIVE, &[LinkAction::Connect])
     } else {
-        (State::Discovering { backend, mac }, &[])
+        (LinkState::Discovering { backend, mac }, &[])
     }
 }

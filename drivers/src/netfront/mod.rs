@@ -30,15 +30,15 @@ use crate::grant::GrantTable;
 use crate::xenstore::{ReqId, StoreError, Xenstore};
 use crate::{DomId, EventPort, Hypervisor, SystemTime};
 use buffers::Buffers;
-use handshake::{Input, State};
+use handshake::{Input, LinkState};
 use link::Link;
 use mayfly_handoff::network::Preconnected;
 use questions::{Feature, FeaturesSaid, Question};
 use transmit::Room;
 pub use transmit::TxFrame;
 pub use types::{
-    Checksum, Config, Counters, ETHERNET_HEADER, Features, LinkError, Notice, Offload, RingError,
-    RxFrame, SendError,
+    BufferCounts, Checksum, Counters, ETHERNET_HEADER, Features, LinkError, Notice, Offload,
+    RingError, RxFrame, SendError,
 };
 use xenbus::{Check, MTU_MAX};
 
@@ -64,8 +64,8 @@ enum Timer {
 pub struct NetFront<'h, H: Hypervisor> {
     xen: &'h H,
     grants: GrantTable,
-    config: Config,
-    state: State,
+    config: BufferCounts,
+    state: LinkState,
     inputs: VecDeque<Input>,
     /// Requests without an answer.
     asked: Vec<(ReqId, Question)>,
@@ -107,12 +107,12 @@ pub struct NetFront<'h, H: Hypervisor> {
 
 impl<'h, H: Hypervisor> NetFront<'h, H> {
     /// An interface that is not started.
-    pub fn new(xen: &'h H, grants: GrantTable, config: Config) -> Self {
+    pub fn new(xen: &'h H, grants: GrantTable, config: BufferCounts) -> Self {
         Self {
             xen,
             grants,
             config,
-            state: State::Idle,
+            state: LinkState::Idle,
             inputs: VecDeque::with_capacity(8),
             asked: Vec::with_capacity(16),
             unasked: VecDeque::with_capacity(16),
@@ -214,20 +214,21 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
     pub fn drive(&mut self, store: &mut Xenstore<'h, H>, now: SystemTime) {
         if let Some(link) = &self.link {
             if let Some(error) = link.broken()
-                && matches!(self.state, State::Live { .. })
+                && matches!(self.state, LinkState::Live { .. })
             {
                 self.counters.broken += 1;
                 self.notice(Notice::Broken(error));
                 self.inputs.push_back(Input::RingBroken);
-            } else if matches!(self.state, State::Live { carrier: false, .. }) && link.active() {
+            } else if matches!(self.state, LinkState::Live { carrier: false, .. }) && link.active()
+            {
                 self.inputs.push_back(Input::Activity);
             }
         }
         match self.timer {
             Timer::Armed => {
                 let time = match self.state {
-                    State::Live { carrier: true, .. } => STEADY_NS,
-                    State::Closed | State::Absent => self.retry_pause,
+                    LinkState::Live { carrier: true, .. } => STEADY_NS,
+                    LinkState::Closed | LinkState::Absent => self.retry_pause,
                     _ => PATIENCE_NS,
                 };
                 self.timer = Timer::At(SystemTime(now.0.saturating_add(time)));
@@ -349,7 +350,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         match &mut self.link {
             Some(link) => {
                 link.prepare_sleep(&mut self.counters)
-                    || link.broken().is_some() && matches!(self.state, State::Live { .. })
+                    || link.broken().is_some() && matches!(self.state, LinkState::Live { .. })
             }
             None => false,
         }
@@ -377,12 +378,12 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
     /// Whether the back end is known to be connected.
     #[must_use]
     pub fn carrier(&self) -> bool {
-        matches!(self.state, State::Live { carrier: true, .. })
+        matches!(self.state, LinkState::Live { carrier: true, .. })
     }
 
     /// The state of the handshake.
     #[must_use]
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> LinkState {
         self.state
     }
 

@@ -9,7 +9,7 @@ pub const ETHERNET_HEADER: usize = 14;
 
 /// The number of buffers of each ring, 1 to 256.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Config {
+pub struct BufferCounts {
     /// Receive buffers, all of them posted at once; rounded down to a power of two.
     pub rx_buffers: usize,
     /// Pages that frames are composed in.

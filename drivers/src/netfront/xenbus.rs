@@ -3,7 +3,7 @@
 //! Source: Xen 4.17 public/io/netif.h and docs/misc/xenstore-paths.pandoc.
 
 use super::NetFront;
-use super::handshake::{Input, State};
+use super::handshake::{Input, LinkState};
 use super::questions::{Feature, Key, Question};
 use crate::abi::XenbusState;
 use crate::decimal::parse;
@@ -56,8 +56,10 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         let is_any = key.is_empty();
         match self.state {
             // Nothing is shared, so the front end starts at once. (Outstanding answers may concern the old interface.)
-            State::Closed if is_plug => self.replugged(),
-            State::Discovering { .. } | State::Absent if is_plug || is_any => self.replugged(),
+            LinkState::Closed if is_plug => self.replugged(),
+            LinkState::Discovering { .. } | LinkState::Absent if is_plug || is_any => {
+                self.replugged()
+            }
             _ => {
                 self.plug_changed |= is_plug || is_any;
                 self.state_changed |= key == b"/state";
@@ -225,7 +227,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         }
         let can_check = matches!(
             self.state,
-            State::Live { .. } | State::Closing | State::Closed
+            LinkState::Live { .. } | LinkState::Closing | LinkState::Closed
         );
         if !can_check || self.check.is_some() {
             return;
@@ -309,7 +311,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
     pub fn renew(&mut self, store: &mut Xenstore<'h, H>) {
         let kept = self.quarantined();
         self.sweep();
-        if self.quarantined() < kept && self.state == State::Closed {
+        if self.quarantined() < kept && self.state == LinkState::Closed {
             self.allow_retry();
             self.peer_state_changed = true;
         }
@@ -340,7 +342,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
         }
     }
 
-    /// Carries out [`Action::Resume`](super::handshake::Action::Resume): repeats writes and watches in a state that
+    /// Carries out [`LinkAction::Resume`](super::handshake::LinkAction::Resume): repeats writes and watches in a state that
     /// stays.
     pub(super) fn resume(&mut self, store: &mut Xenstore<'h, H>) {
         let publishes = |question: &Question| {

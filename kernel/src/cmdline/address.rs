@@ -2,7 +2,7 @@
 
 use core::net::IpAddr;
 
-use super::{Config, Fault, number};
+use super::{Fault, GuestConfig, number};
 
 /// An interface address and the length of its network prefix in bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ pub(super) fn unicast(value: &str) -> Result<IpAddr, Fault> {
 }
 
 /// Whether a gateway can be reached.
-pub(super) fn check_gateway(config: &Config, gateway: IpAddr) -> Result<(), Fault> {
+pub(super) fn check_gateway(config: &GuestConfig, gateway: IpAddr) -> Result<(), Fault> {
     let same_family = || {
         config
             .addresses()

@@ -45,7 +45,7 @@ pub const MAX_ADDRESSES: usize = 4;
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
+pub struct GuestConfig {
     addresses: [Option<IpCidr>; MAX_ADDRESSES],
     /// The IPv4 default gateway.
     pub gw4: Option<Ipv4Addr>,
@@ -69,7 +69,7 @@ pub struct Config {
     pub minimal: bool,
 }
 
-impl Config {
+impl GuestConfig {
     /// The static addresses, in the order given.
     pub fn addresses(&self) -> impl Iterator<Item = IpCidr> + '_ {
         self.addresses.iter().copied().flatten()
@@ -112,7 +112,7 @@ impl Config {
 pub fn parse<'a>(
     cmdline: &'a [u8],
     unknown: &mut dyn FnMut(&'a str),
-) -> Result<Config, CmdlineError<'a>> {
+) -> Result<GuestConfig, CmdlineError<'a>> {
     let mut words = Words::new();
     for word in cmdline
         .split(u8::is_ascii_whitespace)
@@ -134,7 +134,7 @@ pub fn parse<'a>(
 /// What the words so far have set, and the words themselves where they may stand once or are checked at the end:
 /// gateways and `ip=dhcp` are checked against the addresses, which may come after them.
 struct Words<'a> {
-    config: Config,
+    config: GuestConfig,
     dhcp: Option<&'a [u8]>,
     auto: Option<&'a [u8]>,
     gw4: Option<&'a [u8]>,
@@ -150,7 +150,7 @@ struct Words<'a> {
 impl<'a> Words<'a> {
     fn new() -> Self {
         Self {
-            config: Config {
+            config: GuestConfig {
                 addresses: [None; MAX_ADDRESSES],
                 gw4: None,
                 gw6: None,
@@ -248,7 +248,7 @@ impl<'a> Words<'a> {
     }
 
     /// Checks what can only be checked when all words are known.
-    fn finish(self) -> Result<Config, CmdlineError<'a>> {
+    fn finish(self) -> Result<GuestConfig, CmdlineError<'a>> {
         let mut config = self.config;
         if let Some(word) = self.dhcp
             && config.ipv4().is_some()

@@ -3,7 +3,7 @@ use super::*;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
-fn ok(cmdline: &str) -> (Config, Vec<String>) {
+fn ok(cmdline: &str) -> (GuestConfig, Vec<String>) {
     let mut words = Vec::new();
     let config = parse(cmdline.as_bytes(), &mut |word| words.push(word.to_string()));
     (

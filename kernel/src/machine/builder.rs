@@ -36,8 +36,8 @@ impl PhysicalMemory<'static> for BuilderMemory {
 }
 
 /// Why there is no RAM to use.
-pub(crate) enum Error {
-    StartInfo(start_info::Error),
+pub(crate) enum BuilderError {
+    StartInfo(start_info::StartInfoError),
     MemoryMap(Errno),
     TooSmall(u64),
     /// So many modules.
@@ -45,12 +45,12 @@ pub(crate) enum Error {
     /// A module that is nowhere, or somewhere else than in free memory.
     Module(Range<u64>),
     /// What the toolstack says of the network that it has connected is wrong.
-    Network(network::Error),
+    Network(network::HandoffError),
     /// The pages that it has shared are not the guest's free memory.
     NetworkPages(Range<u64>),
 }
 
-impl fmt::Display for Error {
+impl fmt::Display for BuilderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::StartInfo(error) => write!(f, "{error}"),
@@ -97,16 +97,16 @@ impl Modules {
         memory: &BuilderMemory,
         info: &StartInfo<'static>,
         map: impl Iterator<Item = MemoryRange> + Clone,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, BuilderError> {
         let mut this = Self::default();
         for (number, range) in info.modules().enumerate() {
             let length = usize::try_from(range.end - range.start).ok();
             let octets = length
                 .filter(|_| is_ram(map.clone(), &range))
                 .and_then(|length| memory.bytes(range.start, length))
-                .ok_or(Error::Module(range))?;
+                .ok_or(BuilderError::Module(range))?;
             if this.network.is_none() && Preconnected::is_one(octets) {
-                this.network = Some(Preconnected::parse(octets).map_err(Error::Network)?);
+                this.network = Some(Preconnected::parse(octets).map_err(BuilderError::Network)?);
             } else if this.pack.is_none() {
                 this.pack = Some(octets);
             } else {
@@ -158,20 +158,20 @@ const NETWORK: usize = 5 + MODULES;
 type Occupied = [Range<u64>; NETWORK + 1];
 
 /// Reads the start info and takes the largest run of RAM that nothing occupies.
-pub(crate) fn read(start_info: u32) -> Result<Left, Error> {
+pub(crate) fn read(start_info: u32) -> Result<Left, BuilderError> {
     let image = layout::image();
     let memory = BuilderMemory {
         image: image.clone(),
     };
-    let info = StartInfo::parse(&memory, start_info.into()).map_err(Error::StartInfo)?;
+    let info = StartInfo::parse(&memory, start_info.into()).map_err(BuilderError::StartInfo)?;
     let count = info.modules().count();
     if count > MODULES {
-        return Err(Error::Modules(count));
+        return Err(BuilderError::Modules(count));
     }
     let mut entries = [0; 20 * 32];
     let count = match info.memory_map().next() {
         Some(_) => 0,
-        None => xen::memory_map(&mut entries).map_err(Error::MemoryMap)?,
+        None => xen::memory_map(&mut entries).map_err(BuilderError::MemoryMap)?,
     };
     // One of the two is empty.
     let asked = start_info::e820(entries.get(..20 * count).unwrap_or(&[]));
@@ -187,7 +187,7 @@ pub(crate) fn read(start_info: u32) -> Result<Left, Error> {
     }
     let division = Division::find(map, &mut occupied, network.clone());
     if modules.network.is_some() && !division.has_network {
-        return Err(Error::NetworkPages(network));
+        return Err(BuilderError::NetworkPages(network));
     }
     let Division { free, gap, .. } = division;
     let size = free.end - free.start;
@@ -195,7 +195,7 @@ pub(crate) fn read(start_info: u32) -> Result<Left, Error> {
     // SAFETY: `largest_free` gives whole pages of RAM, above the first MiB and
     // below 4 GiB, so identity mapped, that neither the image nor anything the
     // start info names lies in; `gap` is outside of all RAM. The boot path calls this once.
-    let ram = unsafe { Ram::take(free, gap, pack) }.ok_or(Error::TooSmall(size))?;
+    let ram = unsafe { Ram::take(free, gap, pack) }.ok_or(BuilderError::TooSmall(size))?;
     // SAFETY: `is_free` found them to be RAM between 1 MiB and 4 GiB that nothing else occupies, and
     // `largest_free` then left them out.
     let network_pages = unsafe { NetworkPages::new(network) };

@@ -3,7 +3,7 @@
 
 use alloc::boxed::Box;
 
-use mayfly_dns::{Config, Server, Stats};
+use mayfly_dns as dns;
 
 use crate::secrets::{Purpose, Root};
 
@@ -11,14 +11,14 @@ use crate::secrets::{Purpose, Root};
 pub(super) struct LateServer {
     root: Root,
     /// All but the secret.
-    config: Config,
+    config: dns::Config,
     /// Large, so that it is not moved with the rest. The heap has room for it (`sizing.rs`).
-    server: Option<Box<Server>>,
+    server: Option<Box<dns::Server>>,
 }
 
 impl LateServer {
     /// A server whose secret will be made of the root.
-    pub(super) fn new(root: Root, config: impl FnOnce([u8; 16]) -> Config) -> Self {
+    pub(super) fn new(root: Root, config: impl FnOnce([u8; 16]) -> dns::Config) -> Self {
         Self {
             root,
             config: config([0; 16]),
@@ -27,9 +27,9 @@ impl LateServer {
     }
 
     /// The server.
-    pub(super) fn get(&mut self) -> &mut Server {
+    pub(super) fn get(&mut self) -> &mut dns::Server {
         self.server.get_or_insert_with(|| {
-            Box::new(Server::new(Config {
+            Box::new(dns::Server::new(dns::Config {
                 cookie_secret: self.root.key(Purpose::Dns),
                 ..self.config.clone()
             }))
@@ -37,8 +37,8 @@ impl LateServer {
     }
 
     /// What it has done so far.
-    pub(super) fn stats(&self) -> Stats {
+    pub(super) fn stats(&self) -> dns::Stats {
         let server = self.server.as_deref();
-        server.map_or_else(Stats::default, |server| server.stats)
+        server.map_or_else(dns::Stats::default, |server| server.stats)
     }
 }

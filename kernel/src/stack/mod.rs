@@ -27,17 +27,17 @@ use core::cell::RefCell;
 
 use mayfly_drivers::Hypervisor;
 use mayfly_drivers::netfront::Features;
-use smoltcp::iface::{Config as IfaceConfig, Interface, SocketHandle, SocketSet};
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::Device;
 use smoltcp::socket::dhcpv4;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr, Ipv4Address, Ipv6Address, Ipv6Cidr};
 
 use crate::announce::Announcer;
-use crate::cmdline::Config;
+use crate::cmdline::GuestConfig;
 use crate::nic::{Ethernet, Ip, Mac, Nic, Tx};
 use crate::secrets::{Purpose, Root};
-use crate::timeline::{Phase, Timeline};
+use crate::timeline::{BootPhase, Timeline};
 use frame::Frame;
 use late::LateServer;
 use limit::Limit;
@@ -56,7 +56,7 @@ const NO_ROOM_PAUSE: Duration = Duration::from_secs(1);
 
 /// Counters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stats {
+pub struct StackStats {
     /// Idle and slow connections that were dropped to make room for another.
     pub evicted: u64,
     /// Half-open ones that were.
@@ -119,7 +119,7 @@ pub struct Stack<'a, P: Pages> {
     seed: u64,
     gateways: Gateways,
     served: Served<'a, P>,
-    stats: Stats,
+    stats: StackStats,
 }
 
 /// What the stack serves, and where it leaves a record of that.
@@ -140,7 +140,7 @@ fn interface(
     seed: u64,
     now: Instant,
 ) -> Interface {
-    let mut config = IfaceConfig::new(address);
+    let mut config = Config::new(address);
     config.random_seed = seed;
     Interface::new(config, device, now)
 }
@@ -187,7 +187,7 @@ impl<'a, P: Pages> Stack<'a, P> {
     /// The stack for these addresses, silent until [`Stack::link_up`].
     pub fn new<H: Hypervisor>(
         nic: &mut Nic<'_, H>,
-        config: &Config,
+        config: &GuestConfig,
         root: &Root,
         sizing: &Sizing,
         served: Served<'a, P>,
@@ -234,13 +234,13 @@ impl<'a, P: Pages> Stack<'a, P> {
             seed,
             gateways,
             served,
-            stats: Stats::default(),
+            stats: StackStats::default(),
         }
     }
 
     /// The counters.
-    pub fn stats(&self) -> Stats {
-        Stats {
+    pub fn stats(&self) -> StackStats {
+        StackStats {
             connections: self.connections.counts(),
             ..self.stats
         }
@@ -358,7 +358,7 @@ impl<'a, P: Pages> Stack<'a, P> {
                     let (server, zones) = (self.dns.get(), &self.served.zones);
                     let seconds = unix_seconds.unwrap_or(0);
                     if udp::answer(server, zones, millis(now), seconds, &path, query, tx) {
-                        self.served.timeline.first(Phase::FirstDns);
+                        self.served.timeline.first(BootPhase::FirstDns);
                     }
                 }
                 Frame::Segment(segment) => {

@@ -5,7 +5,7 @@ use mayfly_drivers::netfront;
 use mayfly_http as http;
 use smoltcp::time::Instant;
 
-use super::Stats;
+use super::StackStats;
 
 /// Everything that is counted, at one time.
 #[derive(Debug, Clone, Copy)]
@@ -13,7 +13,7 @@ pub struct Snapshot {
     /// When.
     pub now: Instant,
     /// Connections.
-    pub stack: Stats,
+    pub stack: StackStats,
     /// DNS.
     pub dns: dns::Stats,
     /// HTTP.
@@ -30,7 +30,7 @@ impl Default for Snapshot {
     fn default() -> Self {
         Self {
             now: Instant::ZERO,
-            stack: Stats::default(),
+            stack: StackStats::default(),
             dns: dns::Stats::default(),
             http: http::Stats::default(),
             bad_checksums: 0,

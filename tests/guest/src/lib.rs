@@ -27,7 +27,7 @@ use mayfly::guest::{Guest, instant};
 use mayfly::report::{Memory, WithReport};
 use mayfly::secrets::{Entropy, ROOT};
 use mayfly::stack::Sizing;
-use mayfly::timeline::{Phase, Timeline};
+use mayfly::timeline::{BootPhase, Timeline};
 use mayfly_drivers::fake::{FakeXen, Packet};
 use mayfly_drivers::xenstore::Xenstore;
 use mayfly_drivers::{Hypervisor, SystemTime};
@@ -139,7 +139,7 @@ impl Setup {
     pub fn try_run<T>(self, test: impl FnOnce(&mut Net<'_>) -> T) -> Result<T, String> {
         let xen = &self.xen;
         let timeline = Timeline::new(tsc);
-        timeline.stamp(Phase::Entry);
+        timeline.stamp(BootPhase::Entry);
         let (page, port) = xen.store_ring();
         let entropy = Entropy {
             cpu: self.random,

@@ -7,7 +7,7 @@ use mayfly_drivers::abi::{GNTTAB_NR_RESERVED_ENTRIES, PAGE_SIZE};
 use mayfly_drivers::control::{Command, Control};
 use mayfly_drivers::fake::{FakeXen, World};
 use mayfly_drivers::grant::GrantTable;
-use mayfly_drivers::netfront::{Config, NetFront, Notice, RxFrame};
+use mayfly_drivers::netfront::{BufferCounts, NetFront, Notice, RxFrame};
 use mayfly_drivers::xenstore::{Broken, Change, Xenstore};
 use mayfly_drivers::{GrantRef, Hypervisor, SystemTime};
 use mayfly_handoff::network::Preconnected;
@@ -52,7 +52,7 @@ impl<'h> Guest<'h> {
     /// # Panics
     /// If the fake has no grant table.
     #[must_use]
-    pub fn start(xen: &'h FakeXen, config: Config) -> Self {
+    pub fn start(xen: &'h FakeXen, config: BufferCounts) -> Self {
         let mut guest = Self::idle(xen, config, GNTTAB_NR_RESERVED_ENTRIES);
         guest.net.start(&mut guest.store);
         guest
@@ -62,14 +62,18 @@ impl<'h> Guest<'h> {
     ///
     /// # Errors
     /// The notice that the kernel would print.
-    pub fn adopt(xen: &'h FakeXen, config: Config, network: &Preconnected) -> Result<Self, Notice> {
+    pub fn adopt(
+        xen: &'h FakeXen,
+        config: BufferCounts,
+        network: &Preconnected,
+    ) -> Result<Self, Notice> {
         let mut guest = Self::idle(xen, config, network.free.0);
         guest.net.adopt(network)?;
         guest.housekeeping();
         Ok(guest)
     }
 
-    fn idle(xen: &'h FakeXen, config: Config, free: u32) -> Self {
+    fn idle(xen: &'h FakeXen, config: BufferCounts, free: u32) -> Self {
         let (page, port) = xen.store_ring();
         let store = Xenstore::new(xen, page, port);
         let Ok(grants) = GrantTable::used_below(xen, GrantRef(free)) else {
@@ -105,7 +109,7 @@ impl<'h> Guest<'h> {
     ///
     /// # Errors
     /// The notice that the kernel would print.
-    pub fn boot(xen: &'h FakeXen, config: Config) -> Result<Self, Notice> {
+    pub fn boot(xen: &'h FakeXen, config: BufferCounts) -> Result<Self, Notice> {
         let mut guest = Self::start(xen, config);
         guest.connect()?;
         guest.housekeeping();

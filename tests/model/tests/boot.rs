@@ -4,11 +4,11 @@
 use mayfly_drivers::abi::{PAGE_SIZE, XenbusState, xs};
 use mayfly_drivers::control::Command;
 use mayfly_drivers::fake::{FakeXen, Fault, Packet};
-use mayfly_drivers::netfront::{Config, LinkError, Notice};
+use mayfly_drivers::netfront::{BufferCounts, LinkError, Notice};
 use mayfly_drivers::xenstore::StoreError;
 use mayfly_model_tests::{BOOT_NS, Guest, NAP_NS, numbered_frame};
 
-const CONFIG: Config = Config {
+const CONFIG: BufferCounts = BufferCounts {
     rx_buffers: 64,
     tx_buffers: 64,
 };

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use mayfly_drivers::abi::XenbusState;
-use mayfly_drivers::netfront::handshake::{Action, Input, State, step};
+use mayfly_drivers::netfront::handshake::{Input, LinkAction, LinkState, step};
 use proptest::prelude::*;
 
 fn peer() -> impl Strategy<Value = Input> {
@@ -36,25 +36,25 @@ proptest! {
 
     #[test]
     fn there_is_a_link_exactly_in_the_states_that_have_one(inputs in prop::collection::vec(input(), 0..40)) {
-        let mut state = State::Idle;
+        let mut state = LinkState::Idle;
         let mut link = false;
         for input in inputs {
             let (next, actions) = step(state, input);
-            if actions.contains(&Action::Disconnect) {
+            if actions.contains(&LinkAction::Disconnect) {
                 prop_assert!(link, "{state:?} {input:?}");
                 link = false;
             }
-            if actions.contains(&Action::Connect) {
+            if actions.contains(&LinkAction::Connect) {
                 prop_assert!(!link, "{state:?} {input:?}");
                 link = true;
             }
             prop_assert_eq!(
                 link,
-                matches!(next, State::Live { .. } | State::Closing),
+                matches!(next, LinkState::Live { .. } | LinkState::Closing),
                 "{:?} {:?}", state, input
             );
             // The back end is offered a new start only when nothing is shared.
-            if actions.contains(&Action::Offer) {
+            if actions.contains(&LinkAction::Offer) {
                 prop_assert!(!link);
             }
             state = next;
@@ -63,7 +63,7 @@ proptest! {
 
     #[test]
     fn from_anywhere_a_back_end_that_comes_back_is_connected(inputs in prop::collection::vec(input(), 0..30)) {
-        let mut state = inputs.into_iter().fold(State::Idle, |state, input| step(state, input).0);
+        let mut state = inputs.into_iter().fold(LinkState::Idle, |state, input| step(state, input).0);
         // The inputs from the shell and a well-behaved back end: leave, be ready again, answer.
         for input in [
             Input::Start,
@@ -80,34 +80,34 @@ proptest! {
         ] {
             state = step(state, input).0;
         }
-        prop_assert_eq!(state, State::Live { carrier: true, confirmed: true });
+        prop_assert_eq!(state, LinkState::Live { carrier: true, confirmed: true });
     }
 }
 
 #[test]
 fn the_boot_path_is_two_bursts() {
-    let mut state = State::Idle;
+    let mut state = LinkState::Idle;
     let mut all = Vec::new();
     for input in [Input::Start, Input::Backend(true), Input::Mac(true)] {
         let (next, actions) = step(state, input);
         state = next;
         all.push(actions);
     }
-    let bursts: [&[Action]; 3] = [&[Action::Discover], &[], &[Action::Connect]];
+    let bursts: [&[LinkAction]; 3] = [&[LinkAction::Discover], &[], &[LinkAction::Connect]];
     assert_eq!(all, bursts);
 }
 
 #[test]
 fn a_back_end_that_works_before_it_says_connected_is_not_taken_for_a_new_one() {
-    let live = State::Live {
+    let live = LinkState::Live {
         carrier: false,
         confirmed: false,
     };
     let (state, actions) = step(live, Input::Activity);
-    assert_eq!(actions, [Action::ReportCarrier]);
+    assert_eq!(actions, [LinkAction::ReportCarrier]);
     let (state, actions) = step(state, Input::Peer(XenbusState::InitWait));
     assert_eq!(actions, []);
     let (state, _) = step(state, Input::Peer(XenbusState::Connected));
     let (_, actions) = step(state, Input::Peer(XenbusState::InitWait));
-    assert!(actions.contains(&Action::Leave));
+    assert!(actions.contains(&LinkAction::Leave));
 }

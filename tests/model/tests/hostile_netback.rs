@@ -4,11 +4,11 @@
 use mayfly_drivers::SystemTime;
 use mayfly_drivers::abi::{NetRxFlags, PAGE_SIZE, netif_rx_response, netif_tx_response};
 use mayfly_drivers::fake::{FakeXen, Packet, Ring};
-use mayfly_drivers::netfront::{Config, Counters, Notice, RingError};
+use mayfly_drivers::netfront::{BufferCounts, Counters, Notice, RingError};
 use mayfly_model_tests::{Guest, numbered_frame};
 use proptest::prelude::*;
 
-const CONFIG: Config = Config {
+const CONFIG: BufferCounts = BufferCounts {
     rx_buffers: 32,
     tx_buffers: 32,
 };

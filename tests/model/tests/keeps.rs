@@ -2,10 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use mayfly_drivers::fake::{FakeXen, Packet, Ring};
-use mayfly_drivers::netfront::{Config, LinkError, Notice};
+use mayfly_drivers::netfront::{BufferCounts, LinkError, Notice};
 use mayfly_model_tests::{Guest, NAP_NS, RENEW_NS, numbered_frame};
 
-const CONFIG: Config = Config {
+const CONFIG: BufferCounts = BufferCounts {
     rx_buffers: 64,
     tx_buffers: 32,
 };
@@ -135,7 +135,7 @@ fn transmit_pages_that_are_let_go_are_used_again_while_the_link_lives() {
 fn grants_that_run_out_for_a_while_cost_no_page_for_good() {
     let xen = FakeXen::new();
     xen.with(|world| world.machine.grant_frame_limit = 1);
-    let config = Config {
+    let config = BufferCounts {
         rx_buffers: 256,
         tx_buffers: 256,
     };

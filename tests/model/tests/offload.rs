@@ -4,12 +4,12 @@
 use mayfly_drivers::Hypervisor;
 use mayfly_drivers::abi::{NETIF_RSP_NULL, NETIF_RSP_OKAY, PAGE_SIZE, netif_tx_response};
 use mayfly_drivers::fake::FakeXen;
-use mayfly_drivers::netfront::{Config, Features, Offload};
+use mayfly_drivers::netfront::{BufferCounts, Features, Offload};
 use mayfly_model_tests::frames::{sum, tcp};
 use mayfly_model_tests::{Guest, numbered_frame};
 use proptest::prelude::*;
 
-const CONFIG: Config = Config {
+const CONFIG: BufferCounts = BufferCounts {
     rx_buffers: 16,
     tx_buffers: 256,
 };
@@ -230,7 +230,7 @@ proptest! {
         reorder in any::<bool>(),
     ) {
         let xen = FakeXen::new();
-        let config = Config { tx_buffers, ..CONFIG };
+        let config = BufferCounts { tx_buffers, ..CONFIG };
         let mut guest = Guest::boot(&xen, config).unwrap();
         prop_assert!(guest.turn_until(50, |guest| guest.net.features().checksum4));
         prop_assert!(guest.turn_until_carrier());

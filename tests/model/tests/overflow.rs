@@ -14,13 +14,13 @@ use mayfly_drivers::abi::{
     NET_RX_RING_SIZE, NET_TX_RING_SIZE, PAGE_SIZE, xenstore_domain_interface,
 };
 use mayfly_drivers::fake::{FakeXen, Packet};
-use mayfly_drivers::netfront::{Config, Offload, SendError};
+use mayfly_drivers::netfront::{BufferCounts, Offload, SendError};
 use mayfly_drivers::xenstore::{Event, Xenstore};
 use mayfly_drivers::{Hypervisor, SystemTime};
 use mayfly_model_tests::frames::tcp;
 use mayfly_model_tests::{Guest, numbered_frame};
 
-const CONFIG: Config = Config {
+const CONFIG: BufferCounts = BufferCounts {
     rx_buffers: 256,
     tx_buffers: 256,
 };
@@ -28,7 +28,7 @@ const CONFIG: Config = Config {
 const HEADERS: usize = 54;
 
 /// A guest whose back end has all features and holds its responses back.
-fn held(xen: &FakeXen, config: Config) -> Guest<'_> {
+fn held(xen: &FakeXen, config: BufferCounts) -> Guest<'_> {
     let mut guest = Guest::boot(xen, config).unwrap();
     assert!(guest.turn_until(50, |guest| guest.net.features().segment));
     assert!(guest.turn_until_carrier());
@@ -121,7 +121,7 @@ fn a_frame_of_one_page_to_be_cut_does_not_fit_one_slot() {
     let xen = FakeXen::new();
     let mut guest = held(
         &xen,
-        Config {
+        BufferCounts {
             tx_buffers: 226,
             ..CONFIG
         },
@@ -162,7 +162,7 @@ fn who_wants_two_slots_is_woken_when_they_are_there() {
 fn the_receive_ring_is_never_posted_beyond_its_slots() {
     for rx_buffers in [1, 2, 64, 200, 255, 256] {
         let xen = FakeXen::new();
-        let config = Config {
+        let config = BufferCounts {
             rx_buffers,
             ..CONFIG
         };

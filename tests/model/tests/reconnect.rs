@@ -2,11 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use mayfly_drivers::fake::{FakeXen, Packet, World};
-use mayfly_drivers::netfront::handshake::State;
-use mayfly_drivers::netfront::{Config, Notice};
+use mayfly_drivers::netfront::handshake::LinkState;
+use mayfly_drivers::netfront::{BufferCounts, Notice};
 use mayfly_model_tests::{Guest, numbered_frame};
 
-const CONFIG: Config = Config {
+const CONFIG: BufferCounts = BufferCounts {
     rx_buffers: 32,
     tx_buffers: 16,
 };
@@ -179,7 +179,7 @@ fn a_back_end_that_starts_to_close_and_stops_is_left_after_a_while() {
     guest.service();
     // xenstored is gone as well, so no answer comes.
     guest.world(|world| world.store.dead = true);
-    assert!(guest.turn_until(100, |guest| guest.net.state() == State::Closed));
+    assert!(guest.turn_until(100, |guest| guest.net.state() == LinkState::Closed));
     assert_eq!(guest.net.ports(), None);
 }
 
@@ -190,7 +190,7 @@ fn assert_given_up(guest: &mut Guest<'_>, name: &str) {
     // The event that comes with the watch itself may count as a plug.
     let links = guest.net.counters().links;
     assert!((16..=17).contains(&links), "{name}: {links} links");
-    assert_eq!(guest.net.state(), State::Closed, "{name}");
+    assert_eq!(guest.net.state(), LinkState::Closed, "{name}");
     let pages = guest.world(|world| world.machine.pages_allocated());
     assert_eq!(pages, guest.net.quarantined(), "{name}");
     guest.world(|world| {

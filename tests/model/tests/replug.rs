@@ -2,11 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use mayfly_drivers::fake::{BACKEND, FakeXen, Packet};
-use mayfly_drivers::netfront::handshake::State;
-use mayfly_drivers::netfront::{Config, Notice};
+use mayfly_drivers::netfront::handshake::LinkState;
+use mayfly_drivers::netfront::{BufferCounts, Notice};
 use mayfly_model_tests::{Guest, numbered_frame};
 
-const CONFIG: Config = Config {
+const CONFIG: BufferCounts = BufferCounts {
     rx_buffers: 16,
     tx_buffers: 16,
 };
@@ -177,7 +177,7 @@ fn an_interface_that_is_plugged_later_is_found_in_any_order() {
         let mut guest = Guest::boot(&xen, CONFIG).unwrap();
         assert!(guest.turn_until_carrier());
         guest.world(|world| world.netback.unplug(&mut world.machine, &mut world.store));
-        assert!(guest.turn_until(50, |guest| guest.net.state() == State::Absent));
+        assert!(guest.turn_until(50, |guest| guest.net.state() == LinkState::Absent));
         for step in &order {
             guest.world(|world| match step {
                 Step::MakeBackend => {

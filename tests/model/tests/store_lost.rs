@@ -4,13 +4,13 @@
 use mayfly_drivers::abi::{xenstore_domain_interface as ring, xs};
 use mayfly_drivers::control::Command;
 use mayfly_drivers::fake::{FakeXen, Fault, Packet};
-use mayfly_drivers::netfront::Config;
-use mayfly_drivers::netfront::handshake::State;
+use mayfly_drivers::netfront::BufferCounts;
+use mayfly_drivers::netfront::handshake::LinkState;
 use mayfly_drivers::xenstore::Broken;
 use mayfly_model_tests::{Guest, RENEW_NS, numbered_frame};
 use proptest::prelude::*;
 
-const CONFIG: Config = Config {
+const CONFIG: BufferCounts = BufferCounts {
     rx_buffers: 16,
     tx_buffers: 16,
 };
@@ -197,7 +197,7 @@ fn the_network_outlives_a_xenstored_that_knows_nothing_any_more() {
         world.netback.unplug(&mut world.machine, &mut world.store);
         world.store.restart(true);
     });
-    let left = |guest: &mut Guest<'_>| matches!(guest.net.state(), State::Absent);
+    let left = |guest: &mut Guest<'_>| matches!(guest.net.state(), LinkState::Absent);
     assert!(guest.turn_until(2000, left), "{:?}", guest.net.state());
     // A toolstack that uses the new xenstored plugs it again.
     guest.world(|world| world.netback.plug(&mut world.store));

@@ -4,7 +4,7 @@
 use mayfly_drivers::Hypervisor;
 use mayfly_drivers::abi::netif_tx_response;
 use mayfly_drivers::fake::{FakeXen, Packet};
-use mayfly_drivers::netfront::{Checksum, Config};
+use mayfly_drivers::netfront::{BufferCounts, Checksum};
 use mayfly_model_tests::{Guest, numbered_frame};
 use proptest::prelude::*;
 
@@ -58,7 +58,7 @@ proptest! {
         ops in prop::collection::vec(op(), 1..80),
     ) {
         let xen = FakeXen::new();
-        let mut guest = Guest::boot(&xen, Config { rx_buffers, tx_buffers }).unwrap();
+        let mut guest = Guest::boot(&xen, BufferCounts { rx_buffers, tx_buffers }).unwrap();
         let mut sent = Vec::new();
         let mut delivered = Vec::new();
         for op in ops {
@@ -134,7 +134,7 @@ proptest! {
 
 /// A guest with this number of buffers on each ring, whose frames move.
 fn connected(xen: &FakeXen, rx_buffers: usize, tx_buffers: usize) -> Guest<'_> {
-    let config = Config {
+    let config = BufferCounts {
         rx_buffers,
         tx_buffers,
     };
@@ -256,7 +256,7 @@ fn a_back_end_that_knows_one_channel_is_notified_there_of_both_rings() {
         xen.with(|world| world.netback.one_channel = one_channel);
         let mut guest = Guest::boot(
             &xen,
-            Config {
+            BufferCounts {
                 rx_buffers: 8,
                 tx_buffers: 8,
             },

@@ -5,11 +5,11 @@ mod common;
 
 use common::{Dom0, boot, guest, is_right, mac, tcp};
 use mayfly_drivers::fake::FakeXen;
-use mayfly_drivers::netfront::{Checksum, Config, Offload};
+use mayfly_drivers::netfront::{BufferCounts, Checksum, Offload};
 use mayfly_model_tests::{Guest as Front, numbered_frame};
 use proptest::prelude::*;
 
-const CONFIG: Config = Config {
+const CONFIG: BufferCounts = BufferCounts {
     rx_buffers: 32,
     tx_buffers: 256,
 };
@@ -175,7 +175,7 @@ fn a_long_frame_is_cut_for_a_guest_that_takes_none() {
     let mut receiver = guest(2, &network_of_other);
     receiver.features.csum4 = false;
     dom0.switch.attach(receiver, 0).unwrap();
-    let config = Config {
+    let config = BufferCounts {
         rx_buffers: 256,
         ..CONFIG
     };
@@ -312,7 +312,7 @@ proptest! {
         let mut guest = guest(1, &network);
         guest.features.persistent = persistent;
         dom0.switch.attach(guest, 0).unwrap();
-        let mut front = boot(&xen, &network, Config { tx_buffers, ..CONFIG });
+        let mut front = boot(&xen, &network, BufferCounts { tx_buffers, ..CONFIG });
         let (mut sent, mut delivered) = (Vec::new(), 0_u32);
         for op in ops {
             match op {

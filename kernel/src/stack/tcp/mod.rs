@@ -30,7 +30,7 @@ use smoltcp::wire::IpAddress;
 use super::frame::{Path, Segment};
 use super::sizing::Sizing;
 use super::too_big::TooBig;
-use super::{Memory, Stats, millis};
+use super::{Memory, StackStats, millis};
 use crate::nic::{IPV4_HEADER, IPV6_HEADER, Ip, Mac, Tx};
 use crate::secrets::{Purpose, Root};
 use mayfly_site::Pages;
@@ -41,7 +41,7 @@ use path::{hash, is_same};
 use pool::Pool;
 use sequence::Sequence;
 pub(super) use slot::Services;
-use slot::{CLOSING, Connection, NEVER, Phase, Service, Slot};
+use slot::{CLOSING, Connection, NEVER, Service, Slot, SlotPhase};
 
 /// Frames that a connection sends before the next one gets its turn.
 const EGRESS_BATCH: usize = 8;
@@ -204,14 +204,14 @@ impl<'a> Connections<'a> {
         segment: &Segment<'_>,
         wire: &mut Wire<'_, '_, H>,
         memory: &mut Memory<'_>,
-        stats: &mut Stats,
+        stats: &mut StackStats,
     ) {
         let path = &segment.path;
         let hash = hash(self.seeds, path);
         let mut slot = self.find(hash, path);
         if let Some(old) = slot
             && segment.is_opening
-            && self.phase(old) == Phase::Closing
+            && self.phase(old) == SlotPhase::Closing
         {
             // The same ports again: the old connection is over (RFC 9293 section 3.6.1, MAY-2).
             self.release(old);
@@ -264,7 +264,7 @@ impl<'a> Connections<'a> {
         hash: u64,
         wire: &mut Wire<'_, '_, H>,
         memory: &mut Memory<'_>,
-        stats: &mut Stats,
+        stats: &mut StackStats,
     ) -> ControlFlow<(), Option<u16>> {
         let path = &segment.path;
         let Some(service) = Service::of_port(path.to_port) else {
@@ -342,9 +342,9 @@ impl<'a> Connections<'a> {
         self.serving = serving;
     }
 
-    fn phase(&self, slot: u16) -> Phase {
+    fn phase(&self, slot: u16) -> SlotPhase {
         let slot = self.slots.get(usize::from(slot));
-        slot.map_or(Phase::Free, |slot| slot.phase)
+        slot.map_or(SlotPhase::Free, |slot| slot.phase)
     }
 
     fn find(&self, hash: u64, path: &Path) -> Option<u16> {
@@ -357,7 +357,7 @@ impl<'a> Connections<'a> {
 
     fn activate(&mut self, slot: u16) {
         if let Some(this) = self.slots.get_mut(usize::from(slot))
-            && this.phase != Phase::Free
+            && this.phase != SlotPhase::Free
             && !core::mem::replace(&mut this.is_active, true)
         {
             self.active.push(slot);
@@ -388,7 +388,7 @@ impl<'a> Connections<'a> {
         let Some(this) = self.slots.get_mut(usize::from(slot)) else {
             return;
         };
-        if this.phase == Phase::Free {
+        if this.phase == SlotPhase::Free {
             return;
         }
         this.connection = Connection::None;
@@ -398,7 +398,7 @@ impl<'a> Connections<'a> {
         if let Ok(entry) = self.by_path.find_entry(hash, |&other| other == slot) {
             entry.remove();
         }
-        self.enter(slot, Phase::Free);
+        self.enter(slot, SlotPhase::Free);
     }
 
     /// Lets a connection read, write and send. Returns whether there was no room to send.
@@ -412,7 +412,7 @@ impl<'a> Connections<'a> {
         let Some(this) = self.slots.get_mut(usize::from(slot)) else {
             return false;
         };
-        if this.phase == Phase::Free {
+        if this.phase == SlotPhase::Free {
             return false;
         }
         let since = this.since;
@@ -426,21 +426,21 @@ impl<'a> Connections<'a> {
         let socket = this.socket();
         let phase = match socket.state() {
             // The handshake was refused or reset.
-            State::Listen => Phase::Free,
-            State::Closed if socket.remote_endpoint().is_none() => Phase::Free,
-            State::SynReceived => Phase::HalfOpen,
-            State::TimeWait => Phase::Closing,
-            _ if is_connected => Phase::Open,
+            State::Listen => SlotPhase::Free,
+            State::Closed if socket.remote_endpoint().is_none() => SlotPhase::Free,
+            State::SynReceived => SlotPhase::HalfOpen,
+            State::TimeWait => SlotPhase::Closing,
+            _ if is_connected => SlotPhase::Open,
             state => {
                 deadline = Some(closing_deadline);
                 if state == State::FinWait2 {
-                    Phase::Closing
+                    SlotPhase::Closing
                 } else {
-                    Phase::Open
+                    SlotPhase::Open
                 }
             }
         };
-        if phase == Phase::Free {
+        if phase == SlotPhase::Free {
             self.release(slot);
             return exhausted;
         }
@@ -452,7 +452,7 @@ impl<'a> Connections<'a> {
         // What is due now has its turn in any case.
         this.wake = if is_due { deadline } else { wake.min(deadline) };
         self.earliest = self.earliest.min(this.wake);
-        if phase != this.phase || phase == Phase::Open && since != this.since {
+        if phase != this.phase || phase == SlotPhase::Open && since != this.since {
             self.enter(slot, phase);
         }
         if is_due {

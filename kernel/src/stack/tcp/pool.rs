@@ -15,12 +15,12 @@ use smoltcp::storage::RingBuffer;
 use smoltcp::time::{Duration, Instant};
 
 use super::path::hash;
-use super::slot::{Phase, Service, Slot};
+use super::slot::{Service, Slot, SlotPhase};
 use super::{Connections, Wire};
 use crate::stack::frame::Path;
 use crate::stack::list::List;
 use crate::stack::sizing::LARGE;
-use crate::stack::{Memory, Stats, millis};
+use crate::stack::{Memory, StackStats, millis};
 use mayfly_stream::Millis;
 
 /// A peer that is gone, or never completed its handshake, loses its socket after this.
@@ -58,12 +58,12 @@ impl Pool {
         }
     }
 
-    fn list(&mut self, phase: Phase) -> Option<&mut List> {
+    fn list(&mut self, phase: SlotPhase) -> Option<&mut List> {
         match phase {
-            Phase::Free => None,
-            Phase::HalfOpen => Some(&mut self.half_open),
-            Phase::Open => Some(&mut self.open),
-            Phase::Closing => Some(&mut self.closing),
+            SlotPhase::Free => None,
+            SlotPhase::HalfOpen => Some(&mut self.half_open),
+            SlotPhase::Open => Some(&mut self.open),
+            SlotPhase::Closing => Some(&mut self.closing),
         }
     }
 
@@ -90,7 +90,7 @@ impl Connections<'_> {
     }
 
     /// Moves a slot to the end of the list of a phase.
-    pub(super) fn enter(&mut self, slot: u16, phase: Phase) {
+    pub(super) fn enter(&mut self, slot: u16, phase: SlotPhase) {
         let Some(this) = self.slots.get_mut(usize::from(slot)) else {
             return;
         };
@@ -124,7 +124,7 @@ impl Connections<'_> {
         service: Service,
         wire: &mut Wire<'_, '_, H>,
         memory: &mut Memory<'_>,
-        stats: &mut Stats,
+        stats: &mut StackStats,
     ) -> Option<u16> {
         let mut slot = self.pool(service).free.pop();
         if slot.is_none() {
@@ -165,7 +165,7 @@ impl Connections<'_> {
             slot.map_or(0, |slot| self::hash(seeds, &slot.path))
         };
         self.by_path.insert_unique(hash, slot, rehash);
-        self.enter(slot, Phase::HalfOpen);
+        self.enter(slot, SlotPhase::HalfOpen);
         Some(())
     }
 
@@ -232,7 +232,7 @@ impl Connections<'_> {
         &mut self,
         service: Service,
         wire: &mut Wire<'_, '_, H>,
-        stats: &mut Stats,
+        stats: &mut StackStats,
     ) {
         match self.spare(service, wire.now) {
             Some(Spare::Open(slot)) => {

@@ -8,7 +8,7 @@ use smoltcp::wire::TcpPacket;
 use crate::stack::frame::Path;
 use crate::stack::late::LateServer;
 use crate::stack::list::Links;
-use crate::timeline::{Phase as Boot, Timeline};
+use crate::timeline::{BootPhase, Timeline};
 use mayfly_dns as dns;
 use mayfly_http as http;
 use mayfly_site::{Node, Pages, Site};
@@ -68,7 +68,7 @@ impl Connection<'_> {
 
 /// What has become of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum SlotPhase {
     Free,
     HalfOpen,
     Open,
@@ -82,7 +82,7 @@ pub(super) struct Slot<'a> {
     pub(super) service: Service,
     pub(super) connection: Connection<'a>,
     pub(super) path: Path,
-    pub(super) phase: Phase,
+    pub(super) phase: SlotPhase,
     pub(super) links: Links,
     /// Since when the peer has had to do something.
     pub(super) since: Millis,
@@ -151,7 +151,7 @@ impl<'a> Slot<'a> {
             service,
             connection: Connection::None,
             path: Path::NOWHERE,
-            phase: Phase::Free,
+            phase: SlotPhase::Free,
             links: Links::ALONE,
             since: 0,
             wake: NEVER,
@@ -279,7 +279,7 @@ impl<'a> Slot<'a> {
         window: usize,
     ) {
         let socket: &mut tcp::Socket<'static> = self.sockets.get_mut(self.socket);
-        if self.phase == Phase::HalfOpen && matches!(self.connection, Connection::None) {
+        if self.phase == SlotPhase::HalfOpen && matches!(self.connection, Connection::None) {
             self.since = now;
             self.connection = match self.service {
                 Service::Dns => Connection::Dns(dns::Connection::new(now)),
@@ -311,7 +311,7 @@ impl<'a> Slot<'a> {
                         room,
                     );
                     if progress.written > 0 {
-                        services.timeline.first(Boot::FirstDns);
+                        services.timeline.first(BootPhase::FirstDns);
                         // The client has had its answer, and owes the next query.
                         self.since = now;
                     }
@@ -325,7 +325,7 @@ impl<'a> Slot<'a> {
                 let next = converse(socket, scratch, window, |input, out| {
                     let progress = connection.process(moment, input, out, pages, services.http);
                     if progress.written > 0 {
-                        services.timeline.first(Boot::FirstHttp);
+                        services.timeline.first(BootPhase::FirstHttp);
                     }
                     progress
                 });

@@ -15,7 +15,7 @@ use std::rc::Rc;
 
 use mayfly_drivers::SharedPage;
 use mayfly_drivers::fake::FakeXen;
-use mayfly_drivers::netfront::Config;
+use mayfly_drivers::netfront::BufferCounts;
 use mayfly_handoff::network::Preconnected;
 use mayfly_model_tests::Guest as Front;
 use mayfly_switch::fake::Tap;
@@ -264,7 +264,7 @@ pub fn guest(domain: u16, network: &Preconnected) -> Guest {
 }
 
 /// Boots the front end of a guest that the switch serves already.
-pub fn boot<'x>(xen: &'x FakeXen, network: &Preconnected, config: Config) -> Front<'x> {
+pub fn boot<'x>(xen: &'x FakeXen, network: &Preconnected, config: BufferCounts) -> Front<'x> {
     xen.process().store(|store| {
         for (key, value) in [
             ("feature-sg", "1"),
