@@ -29,10 +29,12 @@ use self::compose::{Fault, Owner, Writer};
 use self::cookie::Cookie;
 use self::lookup::Lookup;
 use self::rate::{Limiter, Verdict};
+use self::request::Request;
+use self::stats::count;
 use self::tail::Tails;
 use self::wire::{
-    Edns, Extra, HEADER_LEN, Header, NAME_MAX, OPT_LEN, OPTION_COOKIE, OPTION_NSID, Question,
-    class, flag, rcode, rtype,
+    Edns, HEADER_LEN, Header, NAME_MAX, OPT_LEN, OPTION_COOKIE, OPTION_NSID, Question, class, flag,
+    rcode, rtype,
 };
 use mayfly_site::Zones;
 use mayfly_stream::Millis;
@@ -40,9 +42,13 @@ use mayfly_stream::Millis;
 mod compose;
 mod cookie;
 mod denial;
+mod key;
 mod lookup;
 mod rate;
+mod request;
+mod stats;
 mod tail;
+mod targets;
 mod tcp;
 mod transfer;
 mod wire;
@@ -50,6 +56,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+pub use stats::{COUNTED_TYPES, Stats};
 pub use tcp::{Connection, TCP_QUERY_MAX, TCP_TIMEOUT};
 
 /// The largest answer over UDP by default, and the size that OPT announces: what fits an IPv6 packet
@@ -115,73 +122,6 @@ impl Config {
             udp_max: UDP_MAX,
             minimal: false,
         }
-    }
-}
-
-/// Types of questions that are counted on their own (IANA "Resource Record (RR) TYPEs").
-pub const COUNTED_TYPES: [(u16, &str); 16] = [
-    (rtype::A, "A"),
-    (rtype::NS, "NS"),
-    (rtype::CNAME, "CNAME"),
-    (rtype::SOA, "SOA"),
-    (rtype::PTR, "PTR"),
-    (rtype::MX, "MX"),
-    (rtype::TXT, "TXT"),
-    (rtype::AAAA, "AAAA"),
-    (rtype::SRV, "SRV"),
-    (rtype::DS, "DS"),
-    (rtype::DNSKEY, "DNSKEY"),
-    (rtype::SVCB, "SVCB"),
-    (rtype::HTTPS, "HTTPS"),
-    (rtype::IXFR, "IXFR"),
-    (rtype::AXFR, "AXFR"),
-    (rtype::ANY, "ANY"),
-];
-
-/// Counters, which wrap.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Queries over UDP that were answered, with whatever response code.
-    pub udp: u32,
-    /// The same over TCP.
-    pub tcp: u32,
-    /// Answers by response code, 0 to 15; BADVERS (16) and above count as the last.
-    pub rcodes: [u32; 16],
-    /// Questions by type, as in [`COUNTED_TYPES`].
-    pub types: [u32; COUNTED_TYPES.len()],
-    /// Questions for another type.
-    pub other_types: u32,
-    /// Answers with TC set because they did not fit.
-    pub truncated: u32,
-    /// Answers with TC set because there were too many to one network.
-    pub slipped: u32,
-    /// Answers that were not sent because there were too many to one network.
-    pub limited: u32,
-    /// Messages that get no answer: responses, and shorter than a header.
-    pub dropped: u32,
-    /// Answers of SERVFAIL because the zone contradicts itself.
-    pub broken: u32,
-    /// Queries with a cookie of this server that is good.
-    pub cookies: u32,
-    /// Zone transfers that were begun.
-    pub transfers: u32,
-    /// TCP connections that were reset for breaking the framing or a deadline.
-    pub aborted: u32,
-}
-
-fn count(counter: &mut u32) {
-    *counter = counter.wrapping_add(1);
-}
-
-impl Stats {
-    fn count_type(&mut self, rtype: u16) {
-        // What is asked for most needs no search.
-        let index = match rtype {
-            rtype::A => Some(0),
-            _ => COUNTED_TYPES.iter().position(|(known, _)| *known == rtype),
-        };
-        let counter = index.and_then(|index| self.types.get_mut(index));
-        count(counter.unwrap_or(&mut self.other_types));
     }
 }
 
@@ -487,76 +427,6 @@ impl Answer {
             truncated: false,
             counts: [0; 3],
         }
-    }
-}
-
-/// What can be read of a query, and the response code that this alone calls for.
-#[derive(Clone, Copy, Debug)]
-struct Request<'q> {
-    question: Option<Question<'q>>,
-    edns: Option<Edns<'q>>,
-    rcode: u16,
-}
-
-impl<'q> Request<'q> {
-    fn read(message: &'q [u8], header: &Header) -> Self {
-        let mut request = Self {
-            question: None,
-            edns: None,
-            rcode: rcode::NOERROR,
-        };
-        let is_query = header.flags & flag::OPCODE == 0;
-        let read = request.try_read(message, header, is_query);
-        // An operation other than QUERY may have another format: what can be read of it is echoed.
-        if !is_query {
-            request.refuse(rcode::NOTIMP);
-        } else if read.is_none() {
-            request = Self {
-                question: None,
-                edns: None,
-                rcode: rcode::FORMERR,
-            };
-        }
-        request
-    }
-
-    fn try_read(&mut self, message: &'q [u8], header: &Header, is_query: bool) -> Option<()> {
-        let [questions, answers, authority, additional] = header.counts;
-        let mut at = HEADER_LEN;
-        // RFC 9619: one question; or none, in order to get a cookie (RFC 7873 section 5.4).
-        match questions {
-            0 => {}
-            1 => {
-                let question = Question::read(message)?;
-                at += question.octets.len();
-                self.question = Some(question);
-            }
-            _ => return None,
-        }
-        let is_ixfr = matches!(self.question, Some(question) if question.qtype == rtype::IXFR);
-        if is_query && (answers > 0 || authority > 0 && !is_ixfr) {
-            return None;
-        }
-        for _ in 0..u32::from(answers) + u32::from(authority) {
-            at = wire::skip_record(message, at)?;
-        }
-        let extra = Extra::read(message, at, additional)?;
-        self.edns = extra.edns;
-        match (&self.question, extra.edns) {
-            (_, Some(edns)) if edns.version != 0 => self.refuse(rcode::BADVERS),
-            (None, Some(edns)) if edns.cookie.is_some() => {}
-            (None, _) => return None,
-            _ if extra.is_signed => self.refuse(rcode::NOTAUTH),
-            (Some(question), _) => match question.qclass {
-                class::IN | class::CH | class::ANY => {}
-                _ => self.refuse(rcode::REFUSED),
-            },
-        }
-        Some(())
-    }
-
-    fn refuse(&mut self, rcode: u16) {
-        self.rcode = rcode;
     }
 }
 

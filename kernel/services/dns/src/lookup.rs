@@ -4,13 +4,15 @@
 //! and written next, required sets before the optional one; then the addresses of the names that
 //! have come up.
 
+mod sections;
+
 use heapless::Vec;
 
-use super::compose::{Fault, Owner, Target, Targets, Writer};
+use super::compose::{Fault, Owner, Writer};
+use super::key::Key;
 use super::tail::{self, Tails};
-use super::wire::{
-    HEADER_LEN, NAME_MAX, Question, class, is_below, is_name, rcode, rtype, to_lower,
-};
+use super::targets::Targets;
+use super::wire::{HEADER_LEN, NAME_MAX, Question, class, is_below, is_name, rcode, rtype};
 use super::{Answer, Transport};
 use mayfly_site::{Encloser, RrSet, Zone, Zones, records};
 
@@ -412,174 +414,6 @@ impl<'m, 'o, 'z, Z: Zones> Lookup<'m, 'o, 'z, Z> {
         }
         Ok(self.follow(place.data, room))
     }
-
-    fn refer(&mut self, zone: Zone<Z::Node>, cut: Z::Node) -> Result<(), Fault> {
-        self.answer.authoritative = !self.links.is_empty() && self.question.qclass != class::ANY;
-        let name = self.zones.name(cut)?;
-        let at = self
-            .key
-            .len()
-            .checked_sub(name.len())
-            .ok_or(Fault::Broken)?;
-        let set = self.zones.rrset(cut, rtype::NS)?.ok_or(Fault::Broken)?;
-        self.note_at(cut, at, set, false)?;
-        if self.options.dnssec && zone.signed {
-            match self.zones.rrset(cut, rtype::DS)? {
-                Some(set) => self.note_at(cut, at, set, false)?,
-                None => self.prove_no_ds(zone, cut, at)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Says how long an absence may be remembered (RFC 2308 section 3).
-    fn note_soa(&mut self, zone: Zone<Z::Node>) -> Result<(), Fault> {
-        if self.question.qclass == class::ANY {
-            return Ok(());
-        }
-        let soa = self.zones.rrset(zone.apex, rtype::SOA)?;
-        let mut soa = soa.ok_or(Fault::Broken)?;
-        let minimum = records(soa.rdata).next().and_then(<[u8]>::last_chunk);
-        let minimum = u32::from_be_bytes(*minimum.ok_or(Fault::Broken)?);
-        soa.ttl = soa.ttl.min(minimum);
-        self.note_at(zone.apex, zone.at, soa, false)
-    }
-
-    /// The zone's name servers go with an answer.
-    fn note_servers(&mut self, zone: Zone<Z::Node>) -> Result<(), Fault> {
-        let is_large = matches!(self.question.qtype, rtype::DS | rtype::DNSKEY | rtype::ANY);
-        if self.options.minimal || is_large || self.question.qclass == class::ANY {
-            return Ok(());
-        }
-        match self.zones.rrset(zone.apex, rtype::NS)? {
-            Some(set) => self.note_at(zone.apex, zone.at, set, true),
-            None => Ok(()),
-        }
-    }
-
-    fn note_at(
-        &mut self,
-        node: Z::Node,
-        at: usize,
-        set: RrSet<'z>,
-        optional: bool,
-    ) -> Result<(), Fault> {
-        let owner = self.owner_at(node, at)?;
-        self.note(node, owner, set, optional)
-    }
-
-    /// The name of a node that begins at `at` in the name that is looked for.
-    fn owner_at(&self, node: Z::Node, at: usize) -> Result<Owner<'z>, Fault> {
-        if self.links.is_empty() {
-            return Ok(Owner::At(self.owner + at));
-        }
-        Ok(Owner::Name(self.zones.name(node)?))
-    }
-
-    pub(super) fn note(
-        &mut self,
-        node: Z::Node,
-        owner: Owner<'z>,
-        set: RrSet<'z>,
-        optional: bool,
-    ) -> Result<(), Fault> {
-        let item = Item {
-            node,
-            owner,
-            set,
-            optional,
-        };
-        self.authority.push(item).map_err(|_| Fault::Broken)
-    }
-
-    /// Writes what was noted. Returns whether there was room for all of it.
-    fn write_authority(&mut self) -> Result<bool, Fault> {
-        for optional in [false, true] {
-            for item in &self.authority {
-                let id = (item.node, item.set.rtype);
-                if item.optional != optional || self.sets.contains(&id) {
-                    continue;
-                }
-                let targets = Some(&mut self.targets);
-                let signed = self.options.dnssec;
-                match self.message.set(item.owner, &item.set, signed, targets) {
-                    Ok(written) => add(&mut self.answer.counts[1], written.count)?,
-                    Err(Fault::Full) if optional => return Ok(false),
-                    Err(fault) => return Err(fault),
-                }
-                let _ = self.sets.push(id);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Writes the addresses of names that have come up, as far as there is room. Returns whether that
-    /// was all of them.
-    fn write_additional(&mut self, end: &End<Z::Node>) -> Result<bool, Fault> {
-        if self.targets.is_empty() {
-            return Ok(true);
-        }
-        let zone = end.zone;
-        let apex = self.zones.name(zone.apex)?;
-        let cut = end.cut.map(|cut| self.zones.name(cut)).transpose()?;
-        let mut found: Vec<(Target<'z>, Z::Node, bool), { super::compose::TARGETS_MAX }> =
-            Vec::new();
-        for target in &self.targets {
-            if !is_below(target.name, apex) {
-                continue;
-            }
-            self.key = Key::new(target.name);
-            let at = self.key.len() - apex.len();
-            let encloser = self
-                .zones
-                .closest_encloser(Zone { at, ..zone }, self.key.from(0))?;
-            let is_glue =
-                encloser.node != zone.apex && self.zones.delegation(encloser.node)?.is_some();
-            let node = match encloser.at {
-                // Only name servers have addresses beyond a delegation.
-                0 if is_glue && !target.allows_glue => None,
-                0 => Some(encloser.node),
-                _ if is_glue => None,
-                _ => self.zones.wildcard(encloser.node)?,
-            };
-            // Without an address in the child zone a referral leads nowhere (RFC 9471 section 3.1).
-            let is_required = cut.is_some_and(|cut| is_below(target.name, cut));
-            if let Some(node) = node {
-                let _ = found.push((*target, node, is_required));
-            }
-        }
-        let order = match self.options.ipv6 {
-            false => [rtype::A, rtype::AAAA],
-            true => [rtype::AAAA, rtype::A],
-        };
-        for required in [true, false] {
-            for rtype in order {
-                let mut is_full = false;
-                for (target, node, _) in found.iter().filter(|(_, _, is)| *is == required) {
-                    if self.sets.contains(&(*node, rtype)) {
-                        continue;
-                    }
-                    let Some(set) = self.zones.rrset(*node, rtype)? else {
-                        continue;
-                    };
-                    let signed = self.options.dnssec;
-                    match self.message.set(target.owner(), &set, signed, None) {
-                        Ok(written) => {
-                            add(&mut self.answer.counts[2], written.count)?;
-                            let _ = self.sets.push((*node, rtype));
-                        }
-                        Err(Fault::Full) if !required => is_full = true,
-                        Err(fault) => return Err(fault),
-                    }
-                }
-                if is_full {
-                    return Ok(false);
-                }
-            }
-        }
-        // What is beyond the most targets was left out.
-        Ok(!self.targets.is_full())
-    }
 }
 
 /// The zone whose apex has this name.
@@ -591,60 +425,4 @@ pub(super) fn apex<Z: Zones>(zones: &Z, name: &[u8]) -> Result<Option<Zone<Z::No
 fn add(counter: &mut u16, count: u16) -> Result<(), Fault> {
     *counter = counter.checked_add(count).ok_or(Fault::Full)?;
     Ok(())
-}
-
-/// A name in lower case.
-#[derive(Debug)]
-pub(super) struct Key {
-    octets: [u8; NAME_MAX],
-    len: usize,
-}
-
-impl Key {
-    fn new(name: &[u8]) -> Self {
-        let mut octets = [0; NAME_MAX];
-        to_lower(name, &mut octets);
-        Self {
-            octets,
-            len: name.len().min(NAME_MAX),
-        }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.len
-    }
-
-    /// The part that begins at an offset, at which a label begins.
-    pub(super) fn from(&self, at: usize) -> &[u8] {
-        self.octets.get(at..self.len).unwrap_or_default()
-    }
-
-    /// The offset of the label before the one at `at`.
-    pub(super) fn before(&self, at: usize) -> Option<usize> {
-        let mut label = 0;
-        loop {
-            let next = label + 1 + usize::from(*self.octets.get(label)?);
-            if next >= at {
-                return (next == at).then_some(label);
-            }
-            label = next;
-        }
-    }
-
-    /// Calls `look` with the name of the wildcard right below the name at `at`, which is not 0.
-    pub(super) fn with_wildcard<T>(
-        &mut self,
-        at: usize,
-        look: impl FnOnce(&[u8]) -> T,
-    ) -> Option<T> {
-        // The label before it has at least two bytes, which lend their place to `*`.
-        let start = at.checked_sub(2)?;
-        let place: &mut [u8; 2] = self.octets.get_mut(start..at)?.try_into().ok()?;
-        let kept = core::mem::replace(place, *b"\x01*");
-        let result = look(self.from(start));
-        if let Some(place) = self.octets.get_mut(start..at) {
-            place.copy_from_slice(&kept);
-        }
-        Some(result)
-    }
 }

@@ -1,0 +1,59 @@
+//! A name as it is looked for.
+
+use super::wire::{NAME_MAX, to_lower};
+
+/// A name in lower case.
+#[derive(Debug)]
+pub(super) struct Key {
+    octets: [u8; NAME_MAX],
+    len: usize,
+}
+
+impl Key {
+    pub(super) fn new(name: &[u8]) -> Self {
+        let mut octets = [0; NAME_MAX];
+        to_lower(name, &mut octets);
+        Self {
+            octets,
+            len: name.len().min(NAME_MAX),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The part that begins at an offset, at which a label begins.
+    pub(super) fn from(&self, at: usize) -> &[u8] {
+        self.octets.get(at..self.len).unwrap_or_default()
+    }
+
+    /// The offset of the label before the one at `at`.
+    pub(super) fn before(&self, at: usize) -> Option<usize> {
+        let mut label = 0;
+        loop {
+            let next = label + 1 + usize::from(*self.octets.get(label)?);
+            if next >= at {
+                return (next == at).then_some(label);
+            }
+            label = next;
+        }
+    }
+
+    /// Calls `look` with the name of the wildcard right below the name at `at`, which is not 0.
+    pub(super) fn with_wildcard<T>(
+        &mut self,
+        at: usize,
+        look: impl FnOnce(&[u8]) -> T,
+    ) -> Option<T> {
+        // The label before it has at least two bytes, which lend their place to `*`.
+        let start = at.checked_sub(2)?;
+        let place: &mut [u8; 2] = self.octets.get_mut(start..at)?.try_into().ok()?;
+        let kept = core::mem::replace(place, *b"\x01*");
+        let result = look(self.from(start));
+        if let Some(place) = self.octets.get_mut(start..at) {
+            place.copy_from_slice(&kept);
+        }
+        Some(result)
+    }
+}
