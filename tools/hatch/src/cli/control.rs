@@ -10,21 +10,21 @@ use mayfly_commands::Exit;
 use mayfly_xenstore::Store as _;
 
 /// Pauses guests.
-#[derive(Args)]
+#[derive(Args, Debug)]
 pub(crate) struct Pause {
     #[command(flatten)]
     pub(crate) domains: Domains,
 }
 
 /// Unpauses guests.
-#[derive(Args)]
+#[derive(Args, Debug)]
 pub(crate) struct Unpause {
     #[command(flatten)]
     pub(crate) domains: Domains,
 }
 
 /// Asks guests to shut down. A guest that has shut down stays listed until `hatch destroy`.
-#[derive(Args)]
+#[derive(Args, Debug)]
 pub(crate) struct Shutdown {
     #[command(flatten)]
     pub(crate) domains: Domains,

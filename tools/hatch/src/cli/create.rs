@@ -29,7 +29,7 @@ use mayfly_commands::Exit;
 /// `create` lists unsupported settings and creates nothing if there is one. With `--template` the file is a template for
 /// `-n` guests, named NAME-1, NAME-2, ...; an n in braces in the name marks where the number goes. Each guest gets
 /// the next MAC address, and the next address of each `ip=` word within its network.
-#[derive(Args)]
+#[derive(Args, Debug, Default)]
 pub(crate) struct Arguments {
     /// The configuration file.
     #[arg(value_name = "GUEST.cfg", required = !cfg!(feature = "faults"))]
@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
 
     /// Leaves the guest paused.
     #[arg(short, long)]
-    paused: bool,
+    pub(super) paused: bool,
 
     /// Waits until the guest serves, for at most this many seconds. If the guest ends instead, prints its last words and fails.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "60", conflicts_with_all = ["paused", "dry_run"], value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -57,15 +57,15 @@ pub(crate) struct Arguments {
 
     /// Gives the guest a console for `xl console`.
     #[arg(long)]
-    console: bool,
+    pub(super) console: bool,
 
     /// Takes the guest from the pool of `hatch pool`; fails if no pool runs.
     #[arg(long, conflicts_with = "no_pool")]
-    pool: bool,
+    pub(super) pool: bool,
 
     /// Does not use the pool, even if one runs.
     #[arg(long)]
-    no_pool: bool,
+    pub(super) no_pool: bool,
 
     /// The socket of the pool.
     #[arg(long, value_name = "PATH", default_value = pool::SOCKET)]
@@ -113,7 +113,7 @@ pub(crate) struct Arguments {
 
     /// Prints the time that each step took.
     #[arg(long)]
-    timeline: bool,
+    pub(super) timeline: bool,
 
     /// Prints JSON, one object a line for each guest, with its timeline.
     #[arg(long)]
@@ -123,6 +123,18 @@ pub(crate) struct Arguments {
     #[cfg(feature = "faults")]
     #[arg(long)]
     list_steps: bool,
+}
+
+impl Arguments {
+    /// The arguments of a command line that names the file and says nothing else.
+    pub(super) fn of(file: &str) -> Self {
+        Self {
+            file: Some(PathBuf::from(file)),
+            first: 1,
+            socket: PathBuf::from(pool::SOCKET),
+            ..Self::default()
+        }
+    }
 }
 
 /// A network back end.

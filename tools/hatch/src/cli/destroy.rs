@@ -11,7 +11,7 @@ use super::exit::Failure;
 use mayfly_commands::Exit;
 
 /// Destroys guests at once, in any state, and removes everything that was created for them.
-#[derive(Args)]
+#[derive(Args, Debug)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) domains: Domains,

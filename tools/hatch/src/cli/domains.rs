@@ -15,7 +15,7 @@ use super::exit::Failure;
 use mayfly_commands::Exit;
 
 /// Arguments that verbs on domains share.
-#[derive(Args)]
+#[derive(Args, Debug, Default)]
 pub(crate) struct Domains {
     /// The names or numbers of domains.
     #[arg(required = true, value_name = "DOMAIN")]

@@ -10,7 +10,7 @@ use super::exit::Failure;
 use mayfly_commands::Exit;
 
 /// Finds and removes what a killed hatch has left behind. Removes nothing else.
-#[derive(Args)]
+#[derive(Args, Debug)]
 pub(crate) struct Arguments {
     /// Removes nothing; prints what would be removed.
     #[arg(long)]

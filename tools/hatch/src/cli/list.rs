@@ -10,7 +10,7 @@ use super::domains::{Domain, Meant, Ways, meant, optional};
 use super::exit::Failure;
 
 /// Lists all domains and marks those that hatch created.
-#[derive(Args)]
+#[derive(Args, Debug)]
 pub(crate) struct List {
     /// Lists only domains that hatch created.
     #[arg(long)]
@@ -22,7 +22,7 @@ pub(crate) struct List {
 }
 
 /// Shows one domain in detail.
-#[derive(Args)]
+#[derive(Args, Debug)]
 pub(crate) struct Show {
     /// The name or the number of the domain.
     #[arg(value_name = "DOMAIN")]

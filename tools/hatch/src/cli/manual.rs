@@ -10,14 +10,14 @@ use clap_complete::Shell;
 use super::exit::Failure;
 
 /// Writes the completion script of a shell to standard output.
-#[derive(Args)]
+#[derive(Args, Debug)]
 pub(crate) struct Completions {
     /// The shell.
     shell: Shell,
 }
 
 /// Writes the manual page to standard output, or one page for each verb into a folder.
-#[derive(Args)]
+#[derive(Args, Debug)]
 pub(crate) struct Man {
     /// An existing folder for the pages.
     #[arg(long, value_name = "DIR")]

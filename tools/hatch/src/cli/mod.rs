@@ -8,6 +8,7 @@ mod exit;
 mod gc;
 mod list;
 mod manual;
+mod plain;
 mod pool;
 mod programs;
 mod watch;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{Args as _, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use mayfly_commands::{Pack, Summon, Switch, Xenstored};
 use mayfly_toolstack::builder::Toolstack;
 use mayfly_toolstack::config::{self, Guest, Overrides};
@@ -34,7 +35,7 @@ use exit::Failure;
 const BOUND: Duration = Duration::from_secs(10);
 
 /// Creates and manages guests of mayfly, a unikernel for Xen that serves DNS and HTTP.
-#[derive(Parser)]
+#[derive(Debug, Parser)]
 #[command(name = "hatch", version, after_help = EXIT_CODES)]
 struct Arguments {
     #[command(subcommand)]
@@ -45,7 +46,7 @@ const EXIT_CODES: &str = "\
 Exit codes: 0 success; 1 failure; 2 invalid command line or configuration; 3 no such domain; \
 4 the name or the MAC address is taken; 5 permission denied";
 
-#[derive(Subcommand)]
+#[derive(Debug, Subcommand)]
 enum Command {
     Pack(Pack),
     Create(create::Arguments),
@@ -66,7 +67,8 @@ enum Command {
 }
 
 pub(crate) fn main() -> ExitCode {
-    let command = parse(std::env::args_os().collect()).unwrap_or_else(|error| error.exit());
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let command = plain::read(&words).unwrap_or_else(|| Arguments::parse_from(words).command);
     let json = command.json();
     match command.run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -82,30 +84,6 @@ pub(crate) fn main() -> ExitCode {
             failure.code()
         }
     }
-}
-
-/// Adds a verb's arguments to its command.
-type Describe = fn(clap::Command) -> clap::Command;
-
-/// Verbs that scripts call for each guest, and what describes their arguments.
-const OFTEN: [(&str, Describe); 2] = [
-    ("create", create::Arguments::augment_args),
-    ("destroy", destroy::Arguments::augment_args),
-];
-
-/// Reads the command line. Of a verb that is called often, no other is described beside it: to describe them all takes most of the
-/// memory that starting takes, a fault of a page each 4 KiB.
-fn parse(words: Vec<OsString>) -> Result<Command, clap::Error> {
-    let verb = words.get(1).and_then(|word| word.to_str());
-    let often = OFTEN.iter().find(|(name, _)| Some(*name) == verb);
-    let description = match often {
-        Some((name, describe)) => {
-            clap::Command::new("hatch").subcommand(describe(clap::Command::new(*name)))
-        }
-        None => Arguments::command(),
-    };
-    let matches = description.try_get_matches_from(words)?;
-    Ok(Arguments::from_arg_matches(&matches)?.command)
 }
 
 /// Reads a configuration, and tells what in it has no effect, or has none while nobody watches.
@@ -184,24 +162,12 @@ fn stop() -> Result<UnixStream, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
-    }
-
-    /// Who is described alone is described as among all.
-    #[test]
-    fn verbs_that_are_called_often_say_the_same() {
-        for (verb, _) in OFTEN {
-            for word in ["--help", "-h", "--nonsense"] {
-                let words = ["hatch", verb, word].map(OsString::from);
-                let alone = parse(words.to_vec()).err().map(|error| error.to_string());
-                let among = Arguments::try_parse_from(words).err();
-                assert_eq!(alone, among.map(|error| error.to_string()));
-                assert!(alone.is_some());
-            }
-        }
     }
 }

@@ -19,7 +19,7 @@ use mayfly_commands::Exit;
 ///
 /// The guests are as the configuration says. `hatch create` gives each its name, MAC address, bridge, command line and
 /// site. The pool runs until SIGTERM or SIGINT and then removes the guests that nobody took.
-#[derive(Args)]
+#[derive(Args, Debug)]
 pub(crate) struct Arguments {
     /// The configuration file.
     #[arg(value_name = "GUEST.cfg", required_unless_present = "status")]

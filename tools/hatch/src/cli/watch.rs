@@ -16,7 +16,7 @@ use mayfly_commands::Exit;
 /// It watches guests that were created while it ran, or while it was to be restarted after a kill. Guests from before are
 /// left alone. A guest that ends is restarted at once, later restarts wait at least 5 seconds, and longer if the guest
 /// ends again and again. `hatch destroy` stops the restarts. The watch runs until SIGTERM or SIGINT.
-#[derive(Args)]
+#[derive(Args, Debug)]
 pub(crate) struct Arguments {
     /// Prints JSON, one object a line for each event.
     #[arg(long)]
