@@ -17,6 +17,7 @@ use mayfly_toolstack::watch::{Presence, presence};
 use mayfly_toolstack::words;
 use mayfly_xen::DomainInfo;
 use mayfly_xenstore::Store;
+use serde::Serialize;
 use serde_json::json;
 
 use super::domains::Ways;
@@ -329,7 +330,7 @@ fn one(
         && let Some(made) = from_pool(arguments, guest, &config)?
     {
         config.uuid = made.uuid;
-        tell(arguments, &config, made.domid, true, &made.timeline);
+        tell(arguments, &config, made.domid, true, &made.timeline)?;
         if arguments.timeline && !arguments.json {
             println!("taken out of the pool in {} us", made.total_ns / 1000);
         }
@@ -371,8 +372,8 @@ fn one(
         &config,
         created.domid,
         created.preconnected,
-        &json!(created.timeline),
-    );
+        &created.timeline,
+    )?;
     if arguments.timeline && !arguments.json {
         println!("{}", created.timeline);
     }
@@ -418,26 +419,38 @@ fn from_pool(
     Ok(None)
 }
 
-fn tell(
+/// The line of JSON about a guest. It is written as it stands: a tree of values in between would be a tenth of the program's start and end.
+#[derive(Serialize)]
+struct MadeLine<'a, T> {
+    domid: u16,
+    mac: Option<String>,
+    name: &'a str,
+    paused: bool,
+    preconnected: bool,
+    timeline: &'a T,
+    uuid: String,
+}
+
+fn tell<T: Serialize>(
     arguments: &Arguments,
     config: &Config,
     domid: u16,
     preconnected: bool,
-    timeline: &serde_json::Value,
-) {
+    timeline: &T,
+) -> Result<(), Failure> {
     if !arguments.json {
         println!("{} is domain {domid}", config.name);
-        return;
+        return Ok(());
     }
-    let mac = config.vif.as_ref().map(|vif| mac_text(&vif.mac));
-    let line = json!({
-        "name": config.name,
-        "domid": domid,
-        "uuid": uuid(&config.uuid),
-        "mac": mac,
-        "paused": arguments.paused,
-        "preconnected": preconnected,
-        "timeline": timeline,
-    });
-    println!("{line}");
+    let line = MadeLine {
+        domid,
+        mac: config.vif.as_ref().map(|vif| mac_text(&vif.mac)),
+        name: &config.name,
+        paused: arguments.paused,
+        preconnected,
+        timeline,
+        uuid: uuid(&config.uuid),
+    };
+    println!("{}", serde_json::to_string(&line).context("JSON")?);
+    Ok(())
 }
