@@ -1,4 +1,5 @@
-//! What a toolstack works with: Xen, dom0's links, and (in `mayfly-xenstore`) xenstored. Tests put their own in the place of each.
+//! The interfaces that the toolstack works with: Xen, dom0's links, and (in `mayfly-xenstore`) xenstored. Tests
+//! implement each of them.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -8,39 +9,39 @@ use mayfly_links::{Bridge, Instruction, Link};
 use mayfly_xen::{DomainInfo, MapEntry, Mapping, NewDomain, TscMode};
 pub use mayfly_xenstore::Store;
 
-/// Xen, as dom0 speaks to it. [`mayfly_xen::Xen`] says more of each call.
+/// Xen's control interface in dom0. [`mayfly_xen::Xen`] describes each call in more detail.
 pub trait Xen {
-    /// Makes a domain, paused and empty; gives its number.
+    /// Creates a domain, paused and empty; returns its domid.
     ///
     /// # Errors
     /// Xen's.
     fn create(&mut self, new: &NewDomain) -> Result<u16, mayfly_xen::Error>;
 
-    /// How many vCPUs it has.
+    /// Sets the domain's number of vCPUs.
     ///
     /// # Errors
     /// Xen's.
     fn max_vcpus(&mut self, domain: u16, vcpus: u32) -> Result<(), mayfly_xen::Error>;
 
-    /// How much memory it may have.
+    /// Sets the domain's memory limit, in KiB.
     ///
     /// # Errors
     /// Xen's.
     fn max_mem(&mut self, domain: u16, kib: u64) -> Result<(), mayfly_xen::Error>;
 
-    /// Memory for its page tables.
+    /// Sets the size of the pool for the domain's page tables, in bytes.
     ///
     /// # Errors
     /// Xen's.
     fn paging_pool(&mut self, domain: u16, bytes: u64) -> Result<(), mayfly_xen::Error>;
 
-    /// How RDTSC behaves.
+    /// Sets the behaviour of RDTSC in the domain.
     ///
     /// # Errors
     /// Xen's.
     fn tsc_mode(&mut self, domain: u16, mode: TscMode) -> Result<(), mayfly_xen::Error>;
 
-    /// What its vCPU starts with.
+    /// Sets the initial state of the domain's vCPU.
     ///
     /// # Errors
     /// Xen's.
@@ -51,31 +52,32 @@ pub trait Xen {
         start_info: u32,
     ) -> Result<(), mayfly_xen::Error>;
 
-    /// Pauses it.
+    /// Pauses the domain.
     ///
     /// # Errors
     /// Xen's.
     fn pause(&mut self, domain: u16) -> Result<(), mayfly_xen::Error>;
 
-    /// Lets it run.
+    /// Unpauses the domain.
     ///
     /// # Errors
     /// Xen's.
     fn unpause(&mut self, domain: u16) -> Result<(), mayfly_xen::Error>;
 
-    /// Destroys it.
+    /// Destroys the domain.
     ///
     /// # Errors
     /// Xen's.
     fn destroy(&mut self, domain: u16) -> Result<(), mayfly_xen::Error>;
 
-    /// Has it end for this reason.
+    /// Shuts the domain down for this reason (`SHUTDOWN_*`, sched.h).
     ///
     /// # Errors
     /// Xen's.
     fn shutdown(&mut self, domain: u16, reason: u8) -> Result<(), mayfly_xen::Error>;
 
-    /// Gives it memory: extents of 2^`order` pages. Says how many were made.
+    /// Gives the domain memory: extents of 2^`order` pages at these gfns. Returns the number of extents that were
+    /// allocated.
     ///
     /// # Errors
     /// Xen's.
@@ -86,25 +88,25 @@ pub trait Xen {
         order: u32,
     ) -> Result<usize, mayfly_xen::Error>;
 
-    /// The memory map that it may ask for.
+    /// Sets the memory map that the domain may ask for.
     ///
     /// # Errors
     /// Xen's.
     fn memory_map(&mut self, domain: u16, entries: &[MapEntry]) -> Result<(), mayfly_xen::Error>;
 
-    /// Sets an `HVM_PARAM_*`.
+    /// Sets an `HVM_PARAM_*` of the domain.
     ///
     /// # Errors
     /// Xen's.
     fn param(&mut self, domain: u16, index: u32, value: u64) -> Result<(), mayfly_xen::Error>;
 
-    /// Makes an event channel of it to dom0.
+    /// Makes an event channel from the domain to dom0; returns the domain's port.
     ///
     /// # Errors
     /// Xen's.
     fn event_channel(&mut self, domain: u16) -> Result<u32, mayfly_xen::Error>;
 
-    /// What Xen knows of it, or `None` when there is none of this number.
+    /// Xen's information on the domain; `None` if there is no domain with this domid.
     ///
     /// # Errors
     /// Xen's.
@@ -116,43 +118,43 @@ pub trait Xen {
     /// Xen's.
     fn list(&mut self) -> Result<Vec<DomainInfo>, mayfly_xen::Error>;
 
-    /// MiB of the host's memory that are free.
+    /// The free memory of the host, in MiB.
     ///
     /// # Errors
     /// Xen's.
     fn free_memory(&mut self) -> Result<u64, mayfly_xen::Error>;
 
-    /// Pages of it, to be written to.
+    /// Maps pages of the domain for writing.
     ///
     /// # Errors
     /// Xen's.
     fn map(&self, domain: u16, gfns: &[u64]) -> Result<Box<dyn Pages>, mayfly_xen::Error>;
 
-    /// The first frame of its grant table, to be written to.
+    /// Maps the first frame of the domain's grant table for writing.
     ///
     /// # Errors
     /// Xen's.
     fn map_grants(&self, domain: u16) -> Result<Box<dyn Pages>, mayfly_xen::Error>;
 }
 
-/// Pages of a domain, one after the other.
+/// Mapped pages of a domain, addressed by the offset from the first.
 pub trait Pages {
     /// Copies bytes in.
     ///
     /// # Errors
-    /// They go beyond the pages.
+    /// The bytes go beyond the pages.
     fn write(&self, offset: usize, bytes: &[u8]) -> io::Result<()>;
 
     /// Zeroes bytes.
     ///
     /// # Errors
-    /// They go beyond the pages.
+    /// The bytes go beyond the pages.
     fn zero(&self, offset: usize, length: usize) -> io::Result<()>;
 
     /// Reads a part of a file into them.
     ///
     /// # Errors
-    /// It goes beyond the pages, or the file ends before.
+    /// The part goes beyond the pages, or beyond the file's end.
     fn read_file(
         &self,
         offset: usize,
@@ -162,7 +164,7 @@ pub trait Pages {
     ) -> io::Result<()>;
 }
 
-/// dom0's links. [`mayfly_links::Links`] says more of each call.
+/// dom0's network links. [`mayfly_links::Links`] describes each call in more detail.
 pub trait Links {
     /// The link of this name.
     ///
@@ -176,13 +178,13 @@ pub trait Links {
     /// The kernel's.
     fn bridge(&mut self, name: &str) -> Result<Bridge, mayfly_links::Error>;
 
-    /// Waits until a link is there.
+    /// Waits until a link exists.
     ///
     /// # Errors
     /// The kernel's.
     fn appeared(&mut self, name: &str, bound: Duration) -> Result<Link, mayfly_links::Error>;
 
-    /// Waits until it is gone.
+    /// Waits until a link is gone.
     ///
     /// # Errors
     /// The kernel's.
@@ -199,37 +201,37 @@ pub trait Links {
         mtu: Option<u32>,
     ) -> Result<(), mayfly_links::Error>;
 
-    /// Whether a port gets what is for everybody.
+    /// Sets whether a port is flooded with broadcast, multicast and unknown unicast frames.
     ///
     /// # Errors
     /// The kernel's.
     fn flood(&mut self, link: &Link, floods: bool) -> Result<(), mayfly_links::Error>;
 
-    /// Has a bridge send what is for a MAC address to this port of its.
+    /// Adds a MAC address to the bridge's forwarding table, for this port.
     ///
     /// # Errors
     /// The kernel's.
     fn direct(&mut self, link: &Link, mac: [u8; 6]) -> Result<(), mayfly_links::Error>;
 
-    /// Forgets what was told so far.
+    /// Discards the notifications so far.
     ///
     /// # Errors
     /// The kernel's.
     fn pass(&mut self) -> Result<(), mayfly_links::Error>;
 
-    /// Waits until something is connected to a link, as its features tell; says whether it was heard of.
+    /// Waits until a back end is connected to a link, as its features show; returns whether the kernel reported that.
     ///
     /// # Errors
     /// The kernel's.
     fn connected(&mut self, name: &str, bound: Duration) -> Result<bool, mayfly_links::Error>;
 
-    /// Waits until something is connected to a link.
+    /// Waits until a link has its carrier.
     ///
     /// # Errors
     /// The kernel's.
     fn running(&mut self, name: &str, bound: Duration) -> Result<(), mayfly_links::Error>;
 
-    /// Drops what comes from a link unless this program lets it pass.
+    /// Drops the frames that arrive from a link unless this program accepts them.
     ///
     /// # Errors
     /// The kernel's.

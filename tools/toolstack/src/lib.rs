@@ -1,4 +1,4 @@
-//! Makes PVH guests from dom0, watches and removes them: what `hatch` and `hatch summon` are programs of.
+//! The toolstack: creates, watches and removes PVH guests from dom0. `hatch` and `hatch summon` are built on it.
 #![forbid(unsafe_code)]
 
 pub mod builder;

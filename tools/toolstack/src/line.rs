@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Octets of the longest line.
+/// The longest line, in bytes.
 const LINE_MAX: u64 = 16 << 20;
 
-/// Makes a socket that only this user can open. One that nobody listens to any more is in nobody's way; `None` if somebody does.
+/// Makes a socket that only this user can open. It replaces a socket that no process listens to; `None` if one does.
 pub fn listen(path: &Path) -> io::Result<Option<UnixListener>> {
     if let Some(folder) = path.parent() {
         std::fs::DirBuilder::new()
@@ -36,7 +36,7 @@ pub fn listen(path: &Path) -> io::Result<Option<UnixListener>> {
     Ok(Some(listener))
 }
 
-/// Asks, and gives the answer; `None` when nobody listens.
+/// Sends a request and returns the reply; `None` if no process listens.
 pub fn ask<T: for<'de> Deserialize<'de>>(
     socket: &Path,
     question: &impl Serialize,
@@ -44,7 +44,7 @@ pub fn ask<T: for<'de> Deserialize<'de>>(
 ) -> io::Result<Option<T>> {
     let stream = match UnixStream::connect(socket) {
         Ok(stream) => stream,
-        // Nobody has made it, or who did is gone.
+        // The socket does not exist, or its process is gone.
         Err(e)
             if matches!(
                 e.kind(),
@@ -93,7 +93,7 @@ mod tests {
         assert!(listen(&path).unwrap().is_none(), "somebody listens");
         drop(first);
         assert!(listen(&path).unwrap().is_some());
-        // What is anything else stays, and so does what a link leads to.
+        // Any other file stays, and so does the target of a link.
         let file = folder.path().join("file");
         std::fs::write(&file, "precious").unwrap();
         let link = folder.path().join("link");

@@ -1,7 +1,8 @@
-//! Drops privileges: opened devices stay open, everything else that root may do is given up.
+//! Drops privileges. Open devices stay open; all other rights of root are given up.
 //!
-//! `/dev/xen/privcmd` and xenstored's socket look at who opens them, and at nobody afterwards. netlink looks at who sends.
-//! What is given up is this thread's, and that of threads that it starts later; so it comes before there are others.
+//! `/dev/xen/privcmd` and xenstored's socket check the rights of the process when it opens them, and not afterwards.
+//! netlink checks those of the sender of each message. Only this thread, and threads that it starts later, give up
+//! their rights; so this has to be called before there are other threads.
 
 use std::io;
 
@@ -9,15 +10,15 @@ use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs,
 };
 
-/// Makes interfaces ports of bridges.
+/// The capability to make interfaces ports of bridges.
 pub const PORTS: CapabilitySet = CapabilitySet::NET_ADMIN;
-/// Reads files of whoever they are, as who opens images and packs later needs it.
+/// The capability to read the files of all users, for processes that open images and packs later.
 pub const FILES: CapabilitySet = CapabilitySet::DAC_READ_SEARCH;
 
-/// Gives up all capabilities but these, and the way back to them through programs.
+/// Gives up all capabilities except these, and the ability to regain them by executing programs.
 ///
 /// # Errors
-/// The kernel's. It refuses nobody to become less.
+/// The kernel's. It does not refuse to drop capabilities.
 pub fn keep(kept: CapabilitySet) -> io::Result<()> {
     set_no_new_privs(true)?;
     let held = capabilities(None)?;
@@ -26,7 +27,7 @@ pub fn keep(kept: CapabilitySet) -> io::Result<()> {
         permitted: held.permitted & kept,
         inheritable: CapabilitySet::empty(),
     };
-    // Where a filter of system calls forbids to change them, there may be nothing to change.
+    // Where a system call filter forbids changes, there may be nothing to change.
     if less.effective == held.effective
         && less.permitted == held.permitted
         && held.inheritable.is_empty()
@@ -43,7 +44,7 @@ mod tests {
 
     #[test]
     fn what_is_given_up_does_not_come_back() {
-        // A thread of its own: the others keep what they have.
+        // In a thread of its own: the others keep their capabilities.
         let thread = std::thread::spawn(|| {
             let before = capabilities(None).unwrap();
             keep(PORTS | FILES).unwrap();
@@ -53,7 +54,7 @@ mod tests {
             assert!(after.inheritable.is_empty() && no_new_privs().unwrap());
             keep(CapabilitySet::empty()).unwrap();
             assert!(capabilities(None).unwrap().permitted.is_empty());
-            // More is refused, whoever runs this.
+            // More is refused, for every user.
             let more = CapabilitySets {
                 effective: PORTS,
                 permitted: PORTS,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// Waits until one of the descriptors can be read, or the time is over; says which.
+/// Waits until one of the descriptors can be read, or the time is over; returns which can be read.
 pub(crate) fn readable<const N: usize>(
     fds: &[BorrowedFd<'_>; N],
     timeout: Option<Duration>,

@@ -2,22 +2,22 @@
 
 use mayfly_xenstore::{Error, Store};
 
-/// Characters of a guest's line that are shown.
+/// The number of characters of a guest's line that are shown.
 const SHOWN: usize = 500;
 
-/// Where a guest says that it serves: `1` when its first packet has left.
+/// The path at which a guest reports that it serves: `1` when its first packet has left.
 #[must_use]
 pub fn ready_path(domid: u16) -> String {
     format!("/local/domain/{domid}/data/mayfly/ready")
 }
 
-/// Where a guest says why it has ended.
+/// The path at which a guest reports why it has ended.
 #[must_use]
 pub fn error_path(domid: u16) -> String {
     format!("/local/domain/{domid}/data/mayfly/error")
 }
 
-/// Why a guest has ended, in its own words, for a terminal; none if it has said nothing.
+/// The last words of a guest, for a terminal; `None` if it has written none.
 ///
 /// # Errors
 /// xenstored's.
@@ -25,7 +25,7 @@ pub fn last(store: &mut dyn Store, domid: u16) -> Result<Option<String>, Error> 
     Ok(store.find(&error_path(domid))?.as_deref().and_then(shown))
 }
 
-/// What a guest wrote may be anything: its first line, at most so much of it, and nothing but what ASCII can print.
+/// The first line of a guest's text, cut to `SHOWN` characters and to printable ASCII: a guest may write any bytes.
 #[must_use]
 pub fn shown(text: &str) -> Option<String> {
     let line = text.trim().lines().next()?;

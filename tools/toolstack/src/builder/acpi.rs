@@ -1,29 +1,31 @@
-//! The ACPI tables of a guest that is any operating system: the few that tell of its CPU, and that there is nothing else.
+//! The ACPI tables of a guest that may be any operating system. They describe its CPU and that there is no other
+//! device.
 //!
-//! Linux starts its local APIC without them, but no clock: it takes Xen's timer for a CPU's only where a MADT names that CPU
-//! (arch/x86/kernel/smpboot.c of Linux 6.1, `native_smp_prepare_cpus`).
+//! Without them Linux starts its local APIC but no clock: it uses Xen's timer as the clock of a CPU only where a MADT
+//! names that CPU (arch/x86/kernel/smpboot.c of Linux 6.1, `native_smp_prepare_cpus`).
 //!
-//! Source: ACPI 6.5, sections 5.2.5 to 5.2.12; what they say is what Xen 4.17's tools/libacpi says of a PVH guest.
+//! Source: ACPI 6.5, sections 5.2.5 to 5.2.12. The contents are those that Xen 4.17's tools/libacpi writes for a PVH
+//! guest.
 
-/// Octets of the description header that each table begins with.
+/// The size of the description header at the start of each table, in bytes.
 const HEADER: usize = 36;
-/// Octets of a FADT of revision 5.
+/// The size of a FADT of revision 5, in bytes.
 const FADT: usize = 268;
 /// FADT, flags: WBINVD works; there is no ACPI hardware.
 const WBINVD: u32 = 1 << 0;
 const HW_REDUCED_ACPI: u32 = 1 << 20;
-/// FADT, IA-PC boot architecture flags: no VGA, no MSI to be avoided, no CMOS clock; and no other legacy device.
+/// FADT, IA-PC boot architecture flags: no VGA, no MSI to be avoided, no CMOS clock, and no other legacy device.
 const NO_VGA: u16 = 1 << 2;
 const NO_CMOS_RTC: u16 = 1 << 5;
-/// Where the local APIC is.
+/// The physical address of the local APIC.
 const LOCAL_APIC: u32 = 0xfee0_0000;
 
-/// The tables as they are at `address`, where the RSDP is the first of them.
+/// The tables, laid out for the physical `address`. The RSDP is the first.
 pub(crate) fn tables(address: u64) -> Vec<u8> {
     const RSDP: usize = 36;
     const XSDT: usize = HEADER + 2 * 8;
     let at = |offset: usize| (address + offset as u64).to_le_bytes();
-    // Each is aligned to 8 octets.
+    // Each is aligned to 8 bytes.
     let xsdt = RSDP.next_multiple_of(8);
     let fadt = (xsdt + XSDT).next_multiple_of(8);
     let dsdt = (fadt + FADT).next_multiple_of(8);
@@ -44,7 +46,7 @@ pub(crate) fn tables(address: u64) -> Vec<u8> {
     octets
 }
 
-/// The octet that makes the sum of all of them 0.
+/// The byte that makes the sum of all bytes 0 (modulo 256).
 fn checksum(octets: &[u8]) -> u8 {
     octets
         .iter()
@@ -72,7 +74,7 @@ fn table(signature: &[u8; 4], revision: u8, body: &[u8]) -> Vec<u8> {
     let mut all = signature.to_vec();
     all.extend(length.to_le_bytes());
     all.extend([revision, 0]);
-    // Who has made it: OEMID, OEM table ID, its revision; and with what.
+    // OEMID, OEM table ID, OEM revision; then the creator's ID and revision.
     all.extend(b"mayflyguest   ");
     all.extend(1u32.to_le_bytes());
     all.extend(b"HTCH");
@@ -97,7 +99,7 @@ fn fixed(dsdt: [u8; 8]) -> Vec<u8> {
     };
     put(109, &(NO_VGA | NO_CMOS_RTC).to_le_bytes());
     put(112, &(WBINVD | HW_REDUCED_ACPI).to_le_bytes());
-    // X_DSDT; the field of 32 bits is not to be used beside it.
+    // X_DSDT. The 32-bit field must not be used beside it.
     put(140, &dsdt);
     body
 }

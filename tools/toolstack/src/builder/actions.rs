@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// What is to be done.
+/// What is done with a domain that has shut down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
@@ -28,7 +28,7 @@ pub struct Actions {
 }
 
 impl Default for Actions {
-    /// Those of xl.cfg(5), but that nobody resets a guest and leaves it running.
+    /// The defaults of xl.cfg(5), except that nothing resets a guest and leaves it running.
     fn default() -> Self {
         Self {
             on_poweroff: Action::Destroy,
@@ -41,27 +41,27 @@ impl Default for Actions {
 }
 
 impl Actions {
-    /// What is to be done when a domain has shut down for this reason (`SHUTDOWN_*`, sched.h).
+    /// The action for a domain that has shut down for this reason (`SHUTDOWN_*`, sched.h).
     #[must_use]
     pub fn of(&self, reason: u8) -> Action {
         match reason {
             0 => self.on_poweroff,
             1 => self.on_reboot,
-            // Suspended: whoever has asked for that goes on with it.
+            // Suspended: the program that asked for it goes on with it.
             2 => Action::Preserve,
             3 => self.on_crash,
             4 => self.on_watchdog,
             5 => self.on_soft_reset,
-            // As xl has it.
+            // As in xl.
             _ => Action::Destroy,
         }
     }
 }
 
-/// What `hatch watch` has to know of a guest beside its configuration.
+/// The data that `hatch watch` needs of a guest beside its configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watched {
-    /// What is to be done at its end.
+    /// The actions at its end.
     pub actions: Actions,
     /// The file of its image.
     pub kernel: PathBuf,

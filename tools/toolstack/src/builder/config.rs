@@ -8,48 +8,48 @@ use super::actions::Watched;
 use super::index::Record;
 use mayfly_xen::TscMode;
 
-/// A guest to be made.
+/// The description of a guest that is to be created.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Config {
-    /// Its name, which no other guest has.
+    /// The name, unique on the host.
     pub name: String,
-    /// Its UUID.
+    /// The UUID.
     pub uuid: [u8; 16],
-    /// MiB of memory.
+    /// The memory, in MiB.
     pub memory: u64,
     /// The command line.
     pub cmdline: String,
-    /// Its network interface.
+    /// The network interface, if there is one.
     pub vif: Option<Vif>,
     /// Whether the network is connected before the guest runs.
     pub connect: Connect,
-    /// Whether it has a console that `xl console` can attach to.
+    /// Whether there is a console that `xl console` can attach to.
     pub console: bool,
-    /// What RDTSC does.
+    /// The behaviour of RDTSC.
     pub tsc: TscMode,
-    /// What `hatch watch` has to know of it, if it is to see to its end.
+    /// The data for `hatch watch`, if that handles the guest's end.
     pub watched: Option<Watched>,
 }
 
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Vif {
-    /// Its MAC address, which no other guest has.
+    /// The MAC address, unique on the host.
     pub mac: [u8; 6],
-    /// The bridge that it is a port of.
+    /// The name of the bridge that the interface is a port of.
     pub bridge: String,
-    /// The address that the guest may use, as the bridge's scripts read it.
+    /// The IP address that the guest may use, in the format of the bridge's scripts.
     pub ip: Option<String>,
-    /// Octets and microseconds, as netback reads `rate`.
+    /// The rate limit as netback reads `rate`: bytes per interval and the interval in microseconds, `BYTES,USECS`.
     pub rate: Option<String>,
-    /// The MTU that is told to the guest.
+    /// The MTU that the guest is given.
     pub mtu: Option<u32>,
 }
 
-/// Who connects the network.
+/// Which side connects the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub enum Connect {
-    /// The builder, when the image has the note that says it can take that; else the guest.
+    /// The builder, if the image's note says that it takes a connected network; otherwise the guest.
     #[default]
     Auto,
     /// The builder, before the guest runs.
@@ -58,46 +58,46 @@ pub enum Connect {
     Guest,
 }
 
-/// Octets of the longest name.
+/// The longest name, in bytes.
 pub const NAME_MAX: usize = 128;
 
-/// Octets of the longest record: a message of xenstored's less the path that it is kept at.
+/// The longest record, in bytes: the largest message of xenstored less the path of the key.
 const RECORD_MAX: usize = 3900;
 
-/// What is wrong with a configuration.
+/// An error in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A name that can't be.
+    /// The name is not valid.
     #[error(
         "a name has 1 to {NAME_MAX} printable characters without blanks and slashes: {0:?} has not"
     )]
     Name(String),
-    /// The interface has a MAC address that is no interface's own.
+    /// The MAC address is a multicast address or all zeros.
     #[error("the MAC address {0} is a group's, or none")]
     Mac(String),
-    /// A value that is written to xenstore or given to the kernel as it is.
+    /// A value that is written to xenstore or given to the kernel unchanged is too long or has invalid characters.
     #[error("{0} is too long, or has characters that it can't have")]
     Value(&'static str),
 }
 
 impl Config {
-    /// What the index has of it.
+    /// The guest's record in the index.
     pub(crate) fn index(&self) -> Record {
         let mac = self.vif.as_ref().map(|vif| &vif.mac);
         Record::new(&self.uuid, mac, &self.name)
     }
 
-    /// The same as JSON: what `hatch watch` makes it from again.
+    /// The configuration as JSON, from which `hatch watch` makes the guest again.
     #[must_use]
     pub fn record(&self) -> String {
-        // There is no map with keys that are no text, which is all that could fail.
+        // Serialization fails only for maps whose keys are not strings, and there are none.
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Checks all that does not depend on the image.
+    /// Checks everything that does not depend on the image.
     ///
     /// # Errors
-    /// What is wrong.
+    /// The first error found.
     pub fn check(&self) -> Result<(), Error> {
         check_name(&self.name)?;
         if self.watched.is_some() && self.record().len() > RECORD_MAX {
@@ -109,7 +109,7 @@ impl Config {
         if vif.mac[0] & 1 != 0 || vif.mac == [0; 6] {
             return Err(Error::Mac(super::keys::mac_text(&vif.mac)));
         }
-        // IFNAMSIZ, with the NUL.
+        // IFNAMSIZ is 16, including the NUL.
         let is_interface = |name: &str| {
             (1..=15).contains(&name.len()) && is_printable(name) && !name.contains(['/', ':'])
         };
@@ -134,8 +134,8 @@ impl Config {
     }
 }
 
-/// A UUID by chance (RFC 9562, version 4). Without waiting for the kernel's pool to be seeded, which in a dom0 that has just
-/// been started may take seconds: it has to be unlike the others here, and is no secret.
+/// A random UUID (RFC 9562, version 4). It does not wait until the kernel's pool is seeded, which may take seconds in a
+/// dom0 that has just started: the UUID has to be unique on this host and is no secret.
 ///
 /// # Errors
 /// The kernel gives no random numbers.
@@ -148,8 +148,7 @@ pub fn random_uuid() -> io::Result<[u8; 16]> {
     Ok(uuid.into_bytes())
 }
 
-/// Random bytes for a guest's secrets; `None` as long as the kernel has none that nobody can guess, which
-/// it says rather than wait.
+/// Random bytes for a guest's secrets; `None` as long as the kernel's pool is not seeded. It does not wait.
 pub(crate) fn random_bytes() -> Option<[u8; 32]> {
     let mut bytes = [0; 32];
     let length = getrandom(&mut bytes, GetRandomFlags::NONBLOCK).ok()?;
@@ -163,7 +162,7 @@ fn is_printable(text: &str) -> bool {
 /// Checks a guest's name.
 pub fn check_name(name: &str) -> Result<(), Error> {
     let is_name = (1..=NAME_MAX).contains(&name.len()) && is_printable(name) && !name.contains('/');
-    // A number would be taken for a domid by `xl`.
+    // `xl` would take a number for a domid.
     if !is_name || name.bytes().all(|octet| octet.is_ascii_digit()) {
         return Err(Error::Name(name.chars().take(NAME_MAX).collect()));
     }

@@ -1,4 +1,4 @@
-//! Creates a guest. The steps are ordered so that waits overlap.
+//! Creates a guest. The order of the steps makes waits overlap.
 
 mod claim;
 mod connected;
@@ -28,27 +28,28 @@ use claim::Claim;
 pub use connected::{Newborn, Wanted};
 pub use shell::Shell;
 
-/// Frames of a guest's grant table: 2,048 entries.
+/// The frames of a guest's grant table, with room for 2,048 entries.
 const GRANT_FRAMES: u16 = 4;
 
-/// What lives as long as this machine runs, as its domains do.
+/// The folder of state that lasts until dom0 restarts, as its domains do.
 const RUN: &str = "/run/hatch";
 
-/// How long netback is waited for without a look at what it says.
+/// How long the kernel's word that netback is connected is waited for before netback's state in xenstore is read.
 const SOON: Duration = Duration::from_millis(200);
 
-/// How often, and how many times, it is looked whether a guest that was let run has had a CPU.
+/// The interval at which, and the number of times that, a guest that was just unpaused is checked for having run on a
+/// CPU.
 const GLANCE: Duration = Duration::from_millis(1);
 const GLANCES: u32 = 10;
 
-/// Makes and removes guests. It can make many, one after the other.
+/// Creates and removes guests, any number of them one after the other.
 pub struct Toolstack {
     pub(super) xen: Box<dyn Xen>,
     pub(super) store: Box<dyn Store>,
     pub(super) links: Box<dyn Links>,
-    /// How long the back end, the kernel and xenstored may take.
+    /// The longest wait for the back end, the kernel or xenstored.
     pub(super) bound: Duration,
-    /// Where the marks of births are, and the switch's socket.
+    /// The folder with the marks of births and the switch's socket.
     pub(super) run: PathBuf,
 }
 
@@ -57,43 +58,44 @@ pub struct Toolstack {
 pub struct Created {
     /// Its number.
     pub domid: u16,
-    /// Its UUID: a shell's own, if it was one.
+    /// The UUID; the shell's, if it was made from a shell.
     pub uuid: [u8; 16],
-    /// Whether its network was connected before it runs.
+    /// Whether its network was connected before it ran.
     pub preconnected: bool,
-    /// What took how long.
+    /// The duration of each step.
     pub timeline: Timeline,
 }
 
-/// A guest that is about to run.
+/// A guest right before it runs.
 pub struct Soon<'a> {
     /// Its number.
     pub domid: u16,
-    /// Its interface, if it has one, and the bridge that this is a port of.
+    /// The guest's interface, if it has one, and the bridge that the interface is a port of.
     pub port: Option<(&'a Link, &'a Bridge)>,
-    /// The switch's port on its bridge, if it is on the switch.
+    /// The name of the switch's port on the guest's bridge, if the switch serves the guest.
     pub switch: Option<&'a str>,
     /// dom0's links.
     pub links: &'a mut dyn Links,
 }
 
-/// What is called right before a guest runs. For sure, frames reach it when something was asked of the links, or set there.
+/// A function that is called right before a guest runs. Frames are certain to reach the guest once something was asked
+/// of the links, or set there.
 pub type Ready<'r> = &'r mut dyn FnMut(Soon<'_>) -> Result<(), Cause>;
 
-/// A domain that was made, and what a shell remembers of it.
+/// A domain that was created, with the data that a shell keeps.
 struct Born {
     domid: u16,
     ports: Ports,
     link: Option<Link>,
 }
 
-/// What has been done and would have to be undone.
+/// The completed parts of a creation, which a failure has to undo.
 #[derive(Default)]
 struct Done {
     making: bool,
-    /// The mark of a birth that xenstored is not told of yet.
+    /// The mark of a birth that xenstored has not been told of yet.
     mark: Option<Mark>,
-    /// The transaction of the claim, as long as nothing is in it.
+    /// The transaction of the claim, as long as nothing was written in it.
     open: Option<TransactionId>,
     domain: Option<u16>,
     keys: bool,
@@ -102,18 +104,18 @@ struct Done {
     claimed: bool,
 }
 
-/// What a guest is to become when it is made.
+/// The state that a guest is left in when it has been created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Then {
-    /// It waits to be unpaused.
+    /// It is paused and waits to be unpaused.
     Paused,
     /// It runs.
     Running,
-    /// It counts as being made until it is given away.
+    /// It is a shell, and counts as being made until it is given away.
     Shell,
 }
 
-/// All that is known before there is a domain.
+/// Everything that is decided before there is a domain.
 struct Plan<'a> {
     config: &'a Config,
     image: &'a Image,
@@ -123,10 +125,10 @@ struct Plan<'a> {
 }
 
 impl Toolstack {
-    /// Opens the ways to Xen and xenstored. `bound` is how long anybody may let us wait.
+    /// Opens the connections to Xen, xenstored and netlink. `bound` is the longest wait for any of them.
     ///
     /// # Errors
-    /// One of them is not there, or not for us.
+    /// One of them is missing, or access to it is denied.
     pub fn open(bound: Duration) -> Result<Self, Cause> {
         let store = mayfly_xenstore::Client::connect(bound)?;
         let xen = mayfly_xen::Xen::open()?;
@@ -139,7 +141,7 @@ impl Toolstack {
         ))
     }
 
-    /// The same over ways that are open.
+    /// The same over connections that are open.
     #[must_use]
     pub fn over(
         xen: Box<dyn Xen>,
@@ -156,34 +158,34 @@ impl Toolstack {
         }
     }
 
-    /// With another folder than `/run/hatch`.
+    /// Uses another folder than `/run/hatch`.
     #[must_use]
     pub fn with_run(mut self, folder: &Path) -> Self {
         folder.clone_into(&mut self.run);
         self
     }
 
-    /// Where the marks are of births that xenstored knows nothing of yet.
+    /// The folder of the marks of births that xenstored has not been told of.
     pub(crate) fn marks(&self) -> PathBuf {
         self.run.join("making")
     }
 
-    /// Xen, for what is not about making guests.
+    /// Xen, for purposes other than creating guests.
     pub fn xen(&mut self) -> &mut dyn Xen {
         &mut *self.xen
     }
 
-    /// xenstored, for what is not about making guests.
+    /// xenstored, for purposes other than creating guests.
     pub fn store(&mut self) -> &mut dyn Store {
         &mut *self.store
     }
 
-    /// Both, for what is about neither alone.
+    /// Both, for functions that need the two.
     pub fn ways(&mut self) -> (&mut dyn Store, &mut dyn Xen) {
         (&mut *self.store, &mut *self.xen)
     }
 
-    /// Makes a guest. When a step fails, what was done is undone.
+    /// Creates a guest. When a step fails, the steps before it are undone.
     ///
     /// # Errors
     /// The step that failed, why, and what of it could not be undone.
@@ -202,8 +204,9 @@ impl Toolstack {
         })
     }
 
-    /// Makes a guest, and calls `ready` right before it runs, when its network is connected if that is to be before
-    /// it runs: whatever somebody waits for with a guest can go on then. An error of `ready` is one of the step.
+    /// Creates a guest and calls `ready` right before it runs. If the network is to be connected before the guest runs,
+    /// it is connected by then, so that work that waits for the guest can go on. An error of `ready` is an error of the
+    /// step.
     ///
     /// # Errors
     /// As [`Self::create`]'s.
@@ -232,7 +235,7 @@ impl Toolstack {
         }
     }
 
-    /// Checks and decides all that can be before there is a domain.
+    /// Checks and decides everything that can be decided before there is a domain.
     fn plan<'a>(
         &mut self,
         config: &'a Config,
@@ -292,7 +295,8 @@ impl Toolstack {
         steps.run(Step::Memory, || self.memory(plan, domid))?;
         let ports = steps.run(Step::Channels, || self.channels(plan, domid))?;
         let grants = plan.layout.rings.as_ref().map(Grants::of);
-        // The kernel takes its time to unmap a guest's pages: not while somebody waits for the guest.
+        // The pages stay mapped until the guest runs: unmapping them takes long in the kernel, and would delay the
+        // guest.
         let mut mapped = Vec::new();
         steps.run(Step::Rings, || {
             mapped.extend(self.rings(plan, domid, grants.as_ref())?);
@@ -329,7 +333,7 @@ impl Toolstack {
             steps.run(Step::Backend, || self.on_the_network(domid))?;
             steps.beside("connects", "netback", connect_at);
         }
-        // Answers that nobody looks at wake nobody: by now most of them are there.
+        // Answers are read only now, when most have arrived: waiting earlier would mean more wake-ups.
         steps.run(Step::Claim, || {
             answers.extend(self.send(&keys::introduce(domid, &ports))?);
             self.claimed(config, domid, done)?;
@@ -342,7 +346,8 @@ impl Toolstack {
         steps.beside("keys", "xenstored", keys_at);
         let runs = then == Then::Running;
         let port = link.as_ref().zip(plan.bridge.as_ref());
-        // What is on the network needs nothing more for its first answer; another one may look for xenstored at once.
+        // A guest that is on the network needs nothing more for its first answer. Another one may look for xenstored at
+        // once.
         if runs && preconnected {
             steps.run(Step::Unpause, || self.run(domid, port, ready))?;
         }
@@ -376,7 +381,8 @@ impl Toolstack {
         self.begun(domid)
     }
 
-    /// Waits until a guest has begun: what is written beside it can wait for that, where it shares a CPU with dom0.
+    /// Waits until a guest has run on a CPU. What is written beside it can wait for that where it shares a CPU with
+    /// dom0.
     fn begun(&mut self, domid: u16) -> Result<(), Cause> {
         for _ in 0..GLANCES {
             std::thread::sleep(GLANCE);
@@ -387,8 +393,9 @@ impl Toolstack {
         Ok(())
     }
 
-    /// Writes what is written last. Of a guest that runs and is gone by then nothing is to be there: who destroyed it has not seen
-    /// what is written here. If its back end `connects`, that has to have come to its end.
+    /// Writes the last keys. If the guest ran and is gone by then, the keys have to go as well: the program that
+    /// destroyed it did not see them, so this is an error. If its back end `connects`, it has to have finished
+    /// connecting.
     fn finish(&mut self, domid: u16, ops: &[Op], connects: bool) -> Result<(), Cause> {
         let ids = self.send(ops)?;
         let state = match connects {
@@ -408,7 +415,7 @@ impl Toolstack {
         Ok(())
     }
 
-    /// Sends the claim, and all that can be written already.
+    /// Sends the claim and all keys that can be written already.
     fn keys(
         &mut self,
         plan: &Plan<'_>,
@@ -431,7 +438,8 @@ impl Toolstack {
         Ok(answers)
     }
 
-    /// Makes the interface a port of its bridge as soon as it is there. A shell's gets nothing yet of what is for everybody.
+    /// Makes the interface a port of its bridge as soon as it exists. The port of a shell is not flooded: it gets no
+    /// broadcast, multicast or unknown unicast frames yet.
     fn port(&mut self, plan: &Plan<'_>, domid: u16, then: Then) -> Result<Link, Cause> {
         let mut link = match self.links.appeared(&vif_name(domid, 0), self.bound) {
             Err(mayfly_links::Error::NotAppeared { .. }) if !self.has_kernel()? => {
@@ -449,8 +457,8 @@ impl Toolstack {
         Ok(link)
     }
 
-    /// Waits until frames go to and fro. That it is connected, netback says later, after some ten requests to xenstored which no
-    /// frame waits for.
+    /// Waits until frames pass in both directions. netback reports later that it is connected, after some ten requests
+    /// to xenstored that no frame waits for.
     fn on_the_network(&mut self, domid: u16) -> Result<(), Cause> {
         let vif = vif_name(domid, 0);
         if !matches!(self.links.connected(&vif, SOON), Ok(true)) {
@@ -481,10 +489,10 @@ impl Toolstack {
             }
             read = self.store.send(Request::read(&path))?;
         };
-        // Goes out with the next request.
+        // It is sent with the next request.
         let unwatched = self.store.send(Request::unwatch(&path, TOKEN))?;
         self.store.forget(unwatched);
-        // What it has reported since is of no interest any more.
+        // Later events of this watch are ignored.
         while self.store.take_event().is_some() {}
         result
     }
@@ -494,7 +502,7 @@ impl Toolstack {
         ops.iter().map(|op| self.store.send(op.request())).collect()
     }
 
-    /// Undoes what was done, and says what could not be.
+    /// Undoes the completed parts, and returns what could not be undone.
     fn undo(&mut self, plan: &Plan<'_>, mut done: Done) -> Vec<String> {
         let mut left = Vec::new();
         if let Some(open) = done.open
@@ -502,7 +510,7 @@ impl Toolstack {
         {
             self.store.forget(end);
         }
-        // Whether the claim was good is not known if the failure came first.
+        // If the failure came first, it is not known yet whether the claim succeeded.
         if let Some(claim) = done.claim.take() {
             done.claimed |= claim.ended(&mut *self.store);
         }
@@ -534,14 +542,14 @@ impl Toolstack {
             left.extend(self.remove(&ops));
             left.extend(self.settle(domid).err().map(|error| error.to_string()));
             if is_lost {
-                // What had been sent before may have come after.
+                // Requests that were sent earlier may have arrived after the removal.
                 left.extend(self.remove(&ops));
             }
             if done.claimed || is_lost {
                 left.extend(self.forget(domid, &plan.config.index()));
             }
         }
-        // Last, and only when nothing else is left: by this `hatch gc` finds what is.
+        // Last, and only when nothing else is left: `hatch gc` finds the remains by this mark.
         if done.making && left.is_empty() {
             left.extend(self.remove(&[Op::Rm(keys::making_path(&plan.config.uuid))]));
         }

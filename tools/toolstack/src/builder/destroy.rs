@@ -1,6 +1,6 @@
 //! Removes a guest at once and completely.
 //!
-//! The back end's directory goes first of all keys, because netback then lets go of the interface and of the guest's pages
+//! The back end's directory is removed before all other keys: netback then releases the interface and the guest's pages
 //! without waiting for a front end.
 
 use std::time::{Duration, Instant};
@@ -12,49 +12,49 @@ use super::{Cause, Taken};
 use mayfly_xen::DomainInfo;
 use mayfly_xenstore::{Error, Id};
 
-/// The first of the pauses after which Xen is asked again.
+/// The first pause before Xen is asked again.
 const FIRST: Duration = Duration::from_micros(100);
 
-/// The pause after which xenstored is tried again.
+/// The pause before xenstored is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// How long netback, or a xenstored that has gone, may take before a guest is removed that could not be made.
+/// The longest wait for netback, or for a xenstored that has gone, before a guest whose creation failed is removed.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// What was removed.
+/// A removed domain.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Destroyed {
-    /// Its number.
+    /// The domid.
     pub domid: u16,
-    /// Its name, if hatch made it.
+    /// The name, if hatch made it.
     pub name: Option<String>,
 }
 
 /// Why a guest was not removed.
 #[derive(Debug, thiserror::Error)]
 pub enum DestroyError {
-    /// There is none of this number, nor any trace of one.
+    /// There is no domain with this domid, nor any remains of one.
     #[error("there is no domain {0}")]
     NoSuchDomain(u16),
-    /// dom0.
+    /// The domain is dom0.
     #[error("domain 0 is the one that this runs in")]
     Dom0,
-    /// It is not in hatch's index.
+    /// The domain is not in hatch's index.
     #[error(
         "domain {0} was not made by hatch: `xl destroy` removes it, or hatch when told to (--force)"
     )]
     NotOurs(u16),
-    /// It has more than hatch could remove.
+    /// The domain has devices that hatch cannot remove.
     #[error(
         "domain {0} was not made by hatch, and has {1}: `xl destroy` removes it with all that belongs to it"
     )]
     Devices(u16, String),
-    /// It is not quite removed.
+    /// Parts of the domain are left.
     #[error("domain {domid} is not quite removed: {}", left.join("; "))]
     Left {
-        /// Its number.
+        /// The domid.
         domid: u16,
-        /// What is left.
+        /// The parts that are left, as text.
         left: Vec<String>,
     },
     /// Xen or xenstored refused.
@@ -63,11 +63,11 @@ pub enum DestroyError {
 }
 
 impl Toolstack {
-    /// Removes the domain of a number. One that hatch did not make is left alone unless `force` says otherwise. What is then still under
-    /// way in the kernel, [`Self::settle`] waits for.
+    /// Removes the domain with this domid. A domain that hatch did not make is left alone unless `force` is set. The
+    /// kernel may still be at work afterwards; [`Self::settle`] waits for that.
     ///
     /// # Errors
-    /// There is no such domain; what of it is left.
+    /// There is no such domain; parts of it are left.
     pub fn destroy(&mut self, domid: u16, force: bool) -> Result<Destroyed, DestroyError> {
         if domid == 0 {
             return Err(DestroyError::Dom0);
@@ -89,11 +89,11 @@ impl Toolstack {
         self.take_apart(domid, info.as_ref(), record)
     }
 
-    /// Removes the domain of a number that has this UUID. If another has the number by now, what the index has of this one goes, and
-    /// nothing else.
+    /// Removes the domain with this domid and this UUID. If another domain has the domid by now, only this one's
+    /// entries in the index are removed.
     ///
     /// # Errors
-    /// There is no such domain; what of it is left.
+    /// There is no such domain; parts of it are left.
     pub fn destroy_known(
         &mut self,
         domid: u16,
@@ -132,14 +132,14 @@ impl Toolstack {
         self.take_apart(domid, info.as_ref(), record)
     }
 
-    /// What Xen and the index have of a number.
+    /// The domain that Xen has with this domid, and the index's record of the domid.
     fn look(&mut self, domid: u16) -> Result<(Option<DomainInfo>, Option<Record>), Cause> {
         let record = index::record(&mut *self.store, domid)?;
         Ok((self.xen.info(domid)?, record))
     }
 
-    /// Refuses a guest of another toolstack's with more than interfaces and a console: their back ends, and the processes behind them, only
-    /// who made them knows how to end.
+    /// Refuses a guest of another toolstack with devices other than interfaces and a console: only its maker knows how
+    /// to end their back ends and the processes behind them.
     fn only_vifs(&mut self, domid: u16) -> Result<(), DestroyError> {
         let cause = |error: Error| DestroyError::Cause(error.into());
         let path = format!("/libxl/{domid}/device");
@@ -173,7 +173,7 @@ impl Toolstack {
         let cause = |error: Error| DestroyError::Cause(error.into());
         let state = self.store.find(&keys::state(domid)).map_err(cause)?;
         if state.as_deref() == Some("1") {
-            // Made by halves: netback is about to look at it.
+            // Half made: netback is about to look at it.
             self.quiet(domid, false);
         }
         let mut left = Vec::new();
@@ -185,8 +185,8 @@ impl Toolstack {
         }
         let uuid = self.uuid_of(info, record.as_ref())?;
         let mut ops = keys::death(domid, uuid.as_deref());
-        // What has no vif may be on the switch, which lets go before the domain does, so that nothing keeps it.
-        // xenstore need not say so: its maker may have been killed before.
+        // A domain without a vif may be on the switch, which lets go of it before it is destroyed, so that nothing
+        // holds its pages. xenstore may not say so, as its maker may have been killed before it wrote that.
         let mut is_switched = false;
         if state.is_none() {
             match super::switch::let_go(&self.run, domid, self.bound) {
@@ -195,7 +195,7 @@ impl Toolstack {
             }
             ops.push(keys::unswitched(domid));
         }
-        // The kernel lets go of the interface while Xen takes the memory back.
+        // The kernel releases the interface while Xen takes the memory back.
         let mut ids = self.send(&ops).map_err(cause)?;
         self.store.flush().map_err(cause)?;
         if info.is_some()
@@ -210,13 +210,13 @@ impl Toolstack {
         {
             left.push(format!("its interface: {error}"));
         }
-        // Not before: xenconsoled looks at this whether the domain lives, and would keep its page of one that still does, for good, as
-        // nothing more would be told.
+        // Not before this point: xenconsoled reacts to it by checking whether the domain lives. It would keep its page
+        // of a domain that still does for good, as no second event follows.
         let release = Op::Release(domid);
         ids.extend(self.send(std::slice::from_ref(&release)).map_err(cause)?);
         ops.push(release);
         left.extend(self.removed(&ops, ids));
-        // Only now: by these `hatch gc` would find it if this process ended before.
+        // Last: by these `hatch gc` would find the domain if this process ended before.
         left.extend(
             record
                 .as_ref()
@@ -234,8 +234,8 @@ impl Toolstack {
         }
     }
 
-    /// The UUID whose `/vm` goes with a domain: Xen's word; of a domain that Xen has no more, the index's, unless another domain has
-    /// the same.
+    /// The UUID whose node below `/vm` is removed with a domain. It is the one that Xen has; if Xen has the domain no
+    /// more, the index's, unless another domain has the same.
     fn uuid_of(
         &mut self,
         info: Option<&DomainInfo>,
@@ -251,13 +251,13 @@ impl Toolstack {
         Ok((!has_heir).then(|| record.uuid.clone()))
     }
 
-    /// Takes a domain that is dead out of the index, and says what could not be.
+    /// Removes a dead domain from the index; returns an error as text.
     pub(super) fn forget(&mut self, domid: u16, record: &Record) -> Option<String> {
         let forgotten = index::forget(&mut *self.store, &record.claims(domid));
         forgotten.err().map(|error| error.to_string())
     }
 
-    /// The domain that has a name in hatch's index, and lives.
+    /// The live domain with this name in hatch's index.
     ///
     /// # Errors
     /// Xen's or xenstored's.
@@ -269,7 +269,7 @@ impl Toolstack {
         })
     }
 
-    /// Sends requests together and says which were refused. What is not there needs no removing.
+    /// Sends requests together and returns those that were refused. A key that is missing is no error.
     pub(super) fn remove(&mut self, ops: &[Op]) -> Vec<String> {
         let ids = match self.send(ops) {
             Ok(ids) => ids,
@@ -284,12 +284,12 @@ impl Toolstack {
             match self.store.answer(id) {
                 Ok(_) => {}
                 Err(error) if error.is_absent() => {}
-                // It would take as long for each of them.
+                // The others would take as long.
                 Err(error @ Error::Timeout { .. }) => {
                     left.push(error.to_string());
                     break;
                 }
-                // xenstored says EINVAL of a domain that it was never told of, or has let go of by itself.
+                // xenstored answers EINVAL for a domain that it was never told of, or has released by itself.
                 Err(_) if matches!(op, Op::Release(_)) => {}
                 Err(error) => left.push(error.to_string()),
             }
@@ -297,7 +297,7 @@ impl Toolstack {
         left
     }
 
-    /// Speaks to xenstored anew, which may have been started anew.
+    /// Opens a new connection to xenstored, which may have been restarted.
     pub(super) fn reconnect(&mut self) -> Result<(), Error> {
         let end = Instant::now() + QUIET;
         loop {
@@ -309,14 +309,14 @@ impl Toolstack {
         }
     }
 
-    /// Waits, but not for long, until netback has nothing to do any more for a guest that is to be removed: it takes badly to
-    /// losing its directory while it works on it.
+    /// Waits, for a bounded time, until netback has finished its work for a guest that is to be removed: it fails badly
+    /// if its directory goes while it works on it.
     pub(super) fn quiet(&mut self, domid: u16, is_connecting: bool) {
         let appeared = self
             .links
             .appeared(&mayfly_links::vif_name(domid, 0), QUIET);
         if appeared.is_ok() && is_connecting {
-            // Until then it has not said that it is connected.
+            // Before this write it has not reported that it is connected.
             let _ = self.remove(&[keys::plug(domid)]);
             let bound = std::mem::replace(&mut self.bound, QUIET);
             let _ = self.connected(domid);
@@ -324,9 +324,9 @@ impl Toolstack {
         }
     }
 
-    /// Waits until nothing of a destroyed guest is left: netback maps none of its pages any more, so that Xen has forgotten
-    /// it, and the kernel has taken its interface away. They need nothing from anybody for that, but take their time
-    /// (RCU grace periods).
+    /// Waits until nothing of a destroyed guest is left: netback maps none of its pages, so that Xen has freed the
+    /// domain, and the kernel has removed its interface. Both happen without further requests, but take some time (RCU
+    /// grace periods).
     ///
     /// # Errors
     /// Something is left after the bound.
@@ -334,7 +334,7 @@ impl Toolstack {
         let end = Instant::now() + self.bound;
         self.links
             .gone(&mayfly_links::vif_name(domid, 0), self.bound)?;
-        // Xen tells only one listener of a domain's end, and that is xenstored.
+        // Xen reports a domain's end to one listener only, which is xenstored.
         let mut pause = FIRST;
         while self.xen.info(domid)?.is_some() {
             if Instant::now() >= end {
@@ -349,7 +349,7 @@ impl Toolstack {
 }
 
 impl Taken {
-    /// Whether it is the name that is taken.
+    /// Whether the name is taken, and not the MAC address.
     #[must_use]
     pub fn is_name(&self) -> bool {
         matches!(self, Self::Name(..))

@@ -1,6 +1,6 @@
-//! A guest's image: an ELF file that says where PVH enters it.
+//! A guest's image: an ELF file with a PVH entry point.
 //!
-//! What is looked at are the program headers and the notes. Nothing in them is believed: sizes, offsets and addresses are
+//! Only the program headers and the notes are read. Nothing in them is trusted: sizes, offsets and addresses are
 //! checked against the file and against each other here, and against the guest's memory by [`super::layout`].
 
 use std::fs::{File, Metadata};
@@ -16,50 +16,51 @@ use object::{Endianness, FileKind, ReadCache, ReadRef};
 
 /// `XEN_ELFNOTE_PHYS32_ENTRY` (elfnote.h).
 const PHYS32_ENTRY: u32 = 18;
-/// More program headers than this are no image's.
+/// The most program headers that an image may have.
 const SEGMENTS_MAX: usize = 64;
-/// RAM of a guest ends below the devices and special pages (libxl's HVM_BELOW_4G_RAM_END).
+/// The end of a guest's RAM, below the devices and special pages (libxl's HVM_BELOW_4G_RAM_END).
 pub const RAM_MAX: u64 = 0xf000_0000;
 
-/// Why a file can't be a guest's image.
+/// An error in a guest's image.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file can't be read.
     #[error("cannot read it: {0}")]
     Io(#[from] io::Error),
-    /// It is no ELF file for x86, or a compressed kernel.
+    /// The file is not an ELF file for x86, or is a compressed kernel.
     #[error("it is not an ELF file for x86{0}")]
     NotElf(&'static str),
-    /// What its headers say does not hold.
+    /// The headers contradict the file or each other.
     #[error("its ELF headers are wrong: {0}")]
     Headers(String),
-    /// It has no PVH entry.
+    /// The file has no PVH entry.
     #[error("it has no Xen note of type 18 (XEN_ELFNOTE_PHYS32_ENTRY), and so no PVH entry")]
     NoEntry,
-    /// There is nothing to load.
+    /// The file has no segment to load.
     #[error("it has nothing to load")]
     Empty,
 }
 
-/// A part of the file and where it goes.
+/// A part of the file and its place in the guest's memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
-    /// Physical addresses; what is beyond the octets of the file is zeroed.
+    /// The physical addresses. The part beyond the file's bytes is zeroed.
     pub memory: Range<u64>,
-    /// Where it is in the file.
+    /// The offset in the file, in bytes.
     pub offset: u64,
-    /// Its octets in the file.
+    /// The size in the file, in bytes.
     pub size: u64,
 }
 
-/// What an image's headers say.
+/// The data of an image's headers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Headers {
-    /// What is loaded, in the order of addresses, none of it over another.
+    /// The segments to be loaded, in the order of their addresses, without overlap.
     pub segments: Vec<Segment>,
-    /// Where the guest begins.
+    /// The entry point, a physical address.
     pub entry: u32,
-    /// The version of the structure by which it takes a network that is connected beforehand, if it does.
+    /// The version of the structure ([`mayfly_handoff::network`]) in which the image takes a connected network, if it
+    /// does.
     pub preconnected: Option<u32>,
 }
 
@@ -67,12 +68,12 @@ impl Headers {
     /// Reads and checks the headers.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// The first error found.
     pub fn parse<'data>(file: impl ReadRef<'data>) -> Result<Self, Error> {
         match FileKind::parse(file) {
             Ok(FileKind::Elf64) => parse::<FileHeader64<Endianness>>(file),
             Ok(FileKind::Elf32) => parse::<FileHeader32<Endianness>>(file),
-            // A bzImage has the boot sector's signature.
+            // A bzImage has the signature of its setup header.
             _ if file.read_bytes_at(0x202, 4) == Ok(b"HdrS") => Err(Error::NotElf(
                 " (a compressed Linux kernel is not unpacked here: extract its vmlinux)",
             )),
@@ -171,7 +172,7 @@ fn parse<'data, Elf: FileHeader<Endian = Endianness>>(
     })
 }
 
-/// A note's number: Xen takes four octets or eight.
+/// The number in a note. Xen takes four bytes or eight.
 fn number(desc: &[u8]) -> Option<u32> {
     match desc.len() {
         4 => Some(u32::from_le_bytes(desc.try_into().ok()?)),
@@ -214,14 +215,14 @@ fn load<P: ProgramHeader<Endian = Endianness>>(
     })
 }
 
-/// An image: what its headers say, and the file, kept open, from which each guest is loaded.
+/// An image: the data of its headers, and the open file that each guest is loaded from.
 #[derive(Debug)]
 pub struct Image {
     headers: Headers,
     source: Source,
 }
 
-/// A file that is read later, and again and again, and what it was when it was opened.
+/// A file that is read again for each guest, and its state when it was opened.
 #[derive(Debug)]
 struct Source {
     path: PathBuf,
@@ -229,7 +230,7 @@ struct Source {
     state: FileState,
 }
 
-/// What tells one state of a file from another: a file that was put in its place, or written to, differs in one of these.
+/// The identity of a file's contents: a file that was replaced or written to differs in one of these fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FileState {
     device: u64,
@@ -263,12 +264,12 @@ impl Source {
         Ok((source, metadata))
     }
 
-    /// Whether the file at a path is this one, as it was when it was opened.
+    /// Whether the file at a path is this one, unchanged since it was opened.
     fn is_at(&self, path: &Path) -> bool {
         std::fs::metadata(path).is_ok_and(|now| FileState::of(&now) == self.state)
     }
 
-    /// Fails when the open file was written to: what was read of it may be of both.
+    /// Fails if the open file was written to: the data read from it may be old in part.
     fn check(&self) -> io::Result<()> {
         match FileState::of(&self.file.metadata()?) == self.state {
             true => Ok(()),
@@ -284,7 +285,7 @@ impl Image {
     /// Opens a file and checks that it is an image.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The first error found.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let (source, metadata) = Source::open(path)?;
         if !metadata.is_file() {
@@ -295,25 +296,25 @@ impl Image {
         Ok(Self { headers, source })
     }
 
-    /// Whether the file at a path is this image, as it was when it was opened.
+    /// Whether the file at a path is this image, unchanged since it was opened.
     #[must_use]
     pub fn is_at(&self, path: &Path) -> bool {
         self.source.is_at(path)
     }
 
-    /// Whether what is at its path still is this image.
+    /// Whether the file at the image's path is still this image.
     #[must_use]
     pub fn is_current(&self) -> bool {
         self.is_at(&self.source.path)
     }
 
-    /// What its headers say.
+    /// The data of its headers.
     #[must_use]
     pub fn headers(&self) -> &Headers {
         &self.headers
     }
 
-    /// Whether its guest takes a network that is connected beforehand, as this builder connects it.
+    /// Whether the guest takes a network that this builder connected.
     #[must_use]
     pub fn takes_preconnected(&self) -> bool {
         self.headers.preconnected == Some(note::VERSION)
@@ -324,13 +325,13 @@ impl Image {
         &self.source.file
     }
 
-    /// Fails when the file is not what it was any more.
+    /// Fails if the file was changed since it was opened.
     pub(crate) fn check(&self) -> io::Result<()> {
         self.source.check()
     }
 }
 
-/// What goes to the guest as it is, as PVH module: a packed site, or a Linux guest's initramfs.
+/// A file that the guest gets unchanged as its PVH module: a packed site, or a Linux guest's initramfs.
 #[derive(Debug)]
 pub struct Ramdisk {
     source: Source,
@@ -352,13 +353,13 @@ impl Ramdisk {
         Ok(Self { source })
     }
 
-    /// Its bytes.
+    /// Its size, in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.source.state.size
     }
 
-    /// Whether what is at its path still is this file, as it was when it was opened.
+    /// Whether the file at its path is still this one, unchanged since it was opened.
     #[must_use]
     pub fn is_current(&self) -> bool {
         self.source.is_at(&self.source.path)
@@ -369,7 +370,7 @@ impl Ramdisk {
         &self.source.file
     }
 
-    /// Fails when the file is not what it was any more.
+    /// Fails if the file was changed since it was opened.
     pub(crate) fn check(&self) -> io::Result<()> {
         self.source.check()
     }

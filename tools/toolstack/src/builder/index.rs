@@ -1,8 +1,9 @@
-//! Whose a name, a MAC address and a number are: hatch's index, and the one place where its entries are compared with Xen's domains.
+//! hatch's index: the owners of names, MAC addresses and domids. Its entries are compared with Xen's domains here and
+//! nowhere else.
 //!
-//! Xen gives numbers again, after 32,751 births at the latest, and what `xl destroy` leaves in the index stays there. So an entry says the
-//! UUID as well, and leads nowhere when Xen's domain of that number has another one. A domain that is being taken apart has no name any
-//! more: it runs no more, and nothing but netback holds it.
+//! Xen reuses domids after at most 32,751 domains, and entries that `xl destroy` leaves in the index stay there. So an
+//! entry has the UUID as well, and is invalid when Xen's domain of that domid has another one. A domain that is dying
+//! owns no name any more: it does not run, and only netback holds its pages.
 //!
 //! | path | value |
 //! |---|---|
@@ -18,45 +19,45 @@ use crate::host::{Store, Xen};
 use mayfly_xen::DomainInfo;
 use mayfly_xenstore::{Error, Request};
 
-/// How long it is tried to take claims back that others' changes are in the way of.
+/// How long the removal of claims is retried when it conflicts with other transactions.
 const BOUND: Duration = Duration::from_secs(2);
 
-/// Who has a name, or a MAC address.
+/// The owner of a name or a MAC address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The domain's number.
+    /// The domid.
     pub domid: u16,
-    /// Its UUID, as text.
+    /// The UUID, as text.
     pub uuid: String,
 }
 
 impl Entry {
-    /// Whether the domain that Xen has of this number is the entry's, and has not ended for good.
+    /// Whether Xen's domain of this domid is the entry's, and has not ended for good.
     #[must_use]
     pub fn leads_to(&self, info: Option<&DomainInfo>) -> bool {
         info.is_some_and(|info| !info.is_dying() && is(&self.uuid, &info.handle))
     }
 
-    /// Whether another domain has the number by now.
+    /// Whether another domain has the domid by now.
     #[must_use]
     pub fn has_successor(&self, info: Option<&DomainInfo>) -> bool {
         info.is_some_and(|info| !is(&self.uuid, &info.handle))
     }
 }
 
-/// Who has a name, or a MAC address, by the index's word.
+/// The owner of a name or a MAC address as the index has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claimant {
-    /// A domain of ours.
+    /// A domain with its UUID.
     Entry(Entry),
-    /// The number of a domain without its UUID, as hatch wrote it before the index had UUIDs.
+    /// A domid without a UUID, as hatch wrote it before the index had UUIDs.
     Number(u16),
-    /// It does not say.
+    /// The value cannot be parsed.
     Unknown,
 }
 
 impl Claimant {
-    /// Reads the value of `/hatch/name/NAME` or `/hatch/mac/MAC`.
+    /// Parses the value of `/hatch/name/NAME` or `/hatch/mac/MAC`.
     #[must_use]
     pub fn of(value: &str) -> Self {
         match (value.parse::<Entry>(), value.parse::<u16>()) {
@@ -67,7 +68,7 @@ impl Claimant {
     }
 }
 
-/// Whether this is the UUID of a domain: the comparison.
+/// Whether this text is the UUID of a domain with this handle.
 fn is(uuid: &str, handle: &[u8; 16]) -> bool {
     keys::uuid(handle) == uuid
 }
@@ -90,14 +91,14 @@ impl FromStr for Entry {
     }
 }
 
-/// What the index has of a domain.
+/// The index's record of a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Its UUID, as text.
+    /// The UUID, as text.
     pub uuid: String,
-    /// The MAC address that it has claimed.
+    /// The MAC address that the domain has claimed.
     pub mac: Option<[u8; 6]>,
-    /// The name that it has claimed.
+    /// The name that the domain has claimed.
     pub name: String,
 }
 
@@ -110,13 +111,13 @@ impl Record {
         }
     }
 
-    /// Whether it is of this domain, and not of one that had the number before.
+    /// Whether the record is of this domain, and not of an earlier one with its domid.
     #[must_use]
     pub fn is_of(&self, info: &DomainInfo) -> bool {
         is(&self.uuid, &info.handle)
     }
 
-    /// All that was claimed for a domain of this number: path and value.
+    /// All claims of a domain with this domid, as paths and values.
     pub(crate) fn claims(&self, domid: u16) -> Vec<(String, String)> {
         let entry = Entry {
             domid,
@@ -128,7 +129,7 @@ impl Record {
             .chain(mac)
             .map(|path| (path, entry.clone()))
             .collect();
-        // Last: by this `hatch gc` finds the others.
+        // Last: `hatch gc` finds the others by this one.
         claims.push((keys::domain_path(domid), self.to_string()));
         claims
     }
@@ -162,7 +163,7 @@ impl FromStr for Record {
     }
 }
 
-/// What the index has of a number, if that can be understood.
+/// The index's record of a domid; `None` if there is none or it cannot be parsed.
 ///
 /// # Errors
 /// xenstored's.
@@ -171,16 +172,16 @@ pub fn record(store: &mut dyn Store, domid: u16) -> Result<Option<Record>, Error
     Ok(value.and_then(|value| value.parse().ok()))
 }
 
-/// Who is meant by a name of the index.
+/// The domain that a name of the index stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Named {
-    /// A domain that lives.
+    /// A live domain.
     Domain(u16),
-    /// One that is no more, or is being taken apart; another may have its number.
+    /// A domain that is gone or dying. Another domain may have its domid.
     Remainder(Entry),
 }
 
-/// Who has a name in the index.
+/// The owner of a name in the index.
 ///
 /// # Errors
 /// Xen's or xenstored's.
@@ -196,7 +197,7 @@ pub fn named(store: &mut dyn Store, xen: &mut dyn Xen, name: &str) -> Result<Opt
     }))
 }
 
-/// Takes claims back that still have these values: another domain may have claimed the same meanwhile, and keeps it.
+/// Removes those claims that still have these values. If another domain has claimed the same since, it keeps it.
 ///
 /// # Errors
 /// xenstored's.
@@ -256,7 +257,7 @@ mod tests {
             tree.set(&path, &value);
         }
         tree.set("/hatch/domain/7/watched", "{}");
-        // Somebody destroyed it, and made it again, while another destroys it still.
+        // One program destroyed it and made it again while another is still destroying it.
         for (path, value) in next.claims(8) {
             tree.set(&path, &value);
         }
@@ -270,7 +271,7 @@ mod tests {
         for (path, value) in next.claims(8) {
             assert_eq!(tree.get(&path), Some(value), "{path}");
         }
-        // What is gone already is no error.
+        // A claim that is gone already is no error.
         forget(&mut store, &first.claims(7)).unwrap();
         forget(&mut store, &next.claims(8)).unwrap();
         assert_eq!(tree.get("/hatch/name/web"), None);

@@ -1,4 +1,4 @@
-//! What the guest finds in the pages that EBX points to: `struct hvm_start_info` and all that it points to.
+//! The pages that EBX points to in a new guest: `struct hvm_start_info` and everything that it points to.
 //!
 //! Source: Xen 4.17 arch-x86/hvm/start_info.h, version 1 of the structure.
 
@@ -11,7 +11,7 @@ use super::layout::{
 use super::start_info as abi;
 use mayfly_xen::PAGE_SIZE;
 
-/// The pages' octets.
+/// The contents of the pages.
 pub(crate) fn encode(layout: &Layout, cmdline: &str, network: Option<&Preconnected>) -> Vec<u8> {
     let mut octets = vec![0; usize::try_from(INFO_PAGES).unwrap_or(0) * PAGE_SIZE];
     let mut put = |at: u64, part: &[u8]| {
@@ -74,7 +74,7 @@ pub(crate) fn encode(layout: &Layout, cmdline: &str, network: Option<&Preconnect
         put(at, entry.as_bytes());
         at += size_of_val(&entry) as u64;
     }
-    // Checked to be shorter than its room; the rest is NULs.
+    // The length was checked against the space; the rest is NULs.
     put(INFO_CMDLINE, cmdline.as_bytes());
     octets
 }

@@ -1,20 +1,22 @@
-//! What xenstore holds of a guest: the keys, who may see them, and in which order they are written.
+//! A guest's keys in xenstore, their permissions, and the order in which they are written.
 //!
-//! They are those that libxl writes for a PVH guest (tools/libs/light of Xen 4.17: libxl_create.c `libxl__domain_make`,
-//! libxl_dom.c `libxl__build_post`, libxl_nic.c, libxl_device.c `libxl__device_generic_add`), as far as a guest, a
-//! back end or `xl` reads them, so that `xl` handles our guests as its own. hatch's own:
+//! The keys are those that libxl writes for a PVH guest (tools/libs/light of Xen 4.17: libxl_create.c
+//! `libxl__domain_make`, libxl_dom.c `libxl__build_post`, libxl_nic.c, libxl_device.c `libxl__device_generic_add`), as
+//! far as a guest, a back end or `xl` reads them, so that `xl` handles these guests as its own. hatch's own keys:
 //!
 //! | path | value |
 //! |---|---|
-//! | `/hatch/name/NAME` | domid and UUID; characters that a path can't have are `@` and two hexadecimal digits |
+//! | `/hatch/name/NAME` | domid and UUID; characters that a path cannot have are written as `@` and two hexadecimal
+//! digits |
 //! | `/hatch/mac/MAC` | domid and UUID; twelve hexadecimal digits |
 //! | `/hatch/domain/DOMID` | UUID, MAC address and name: see [`super::index`] |
-//! | `/hatch/domain/DOMID/watched` | the configuration as JSON, if `hatch watch` is to see to its end |
+//! | `/hatch/domain/DOMID/watched` | the configuration as JSON, if `hatch watch` handles the guest's end |
 //! | `/hatch/restart/NAME` | the same, of a guest that has ended and is to be made again |
-//! | `/hatch/making/UUID` | process and its start time (`/proc/PID/stat`), as long as that process makes the guest |
+//! | `/hatch/making/UUID` | PID and start time (`/proc/PID/stat`) of the process that makes the guest, for as long as
+//! it does |
 //!
-//! The last one is written, and answered, before there is a domain, so that one of this UUID whose maker is gone is known
-//! as a remainder.
+//! The last one is written, and answered, before there is a domain, so that a domain of this UUID whose maker is gone
+//! is recognized as a remainder.
 
 use uuid::Uuid;
 
@@ -25,7 +27,7 @@ use super::index::Record;
 use super::layout::{CONSOLE_GFN, XENSTORE_GFN};
 use super::rings::Grants;
 
-/// A request, to be sent.
+/// A request that is to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Op {
     Write(String, String),
@@ -37,7 +39,7 @@ pub(crate) enum Op {
 }
 
 impl Op {
-    /// The request of the wire.
+    /// The request in the protocol's form.
     pub(crate) fn request(&self) -> Request<'_> {
         match self {
             Self::Write(path, value) => Request::write(path, value),
@@ -76,36 +78,36 @@ fn guest_owns(domid: u16) -> Vec<Perm> {
     }]
 }
 
-/// The UUID as text.
+/// A UUID as text.
 #[must_use]
 pub fn uuid(handle: &[u8; 16]) -> String {
     Uuid::from_bytes(*handle).to_string()
 }
 
-/// The MAC address with colons, as back ends and `xl` have it.
+/// A MAC address with colons, as back ends and `xl` write it.
 #[must_use]
 pub fn mac_text(mac: &[u8; 6]) -> String {
     mac.map(|octet| format!("{octet:02x}")).join(":")
 }
 
-/// The MAC address as a part of a path.
+/// A MAC address as a part of a path.
 fn mac_key(mac: &[u8; 6]) -> String {
     mac.map(|octet| format!("{octet:02x}")).concat()
 }
 
-/// Where the index has a name.
+/// The path of a name's entry in the index.
 #[must_use]
 pub fn name_path(name: &str) -> String {
     format!("/hatch/name/{}", name_key(name))
 }
 
-/// Where a guest of this name is that is to be made again.
+/// The path of the configuration of a guest of this name that is to be made again.
 #[must_use]
 pub fn restart_path(name: &str) -> String {
     format!("/hatch/restart/{}", name_key(name))
 }
 
-/// The name as a part of a path.
+/// A name as a part of a path.
 fn name_key(name: &str) -> String {
     let mut key = String::with_capacity(name.len());
     for octet in name.bytes() {
@@ -117,36 +119,36 @@ fn name_key(name: &str) -> String {
     key
 }
 
-/// Where the index has a MAC address.
+/// The path of a MAC address's entry in the index.
 #[must_use]
 pub fn mac_path(mac: &[u8; 6]) -> String {
     format!("/hatch/mac/{}", mac_key(mac))
 }
 
-/// Where the index has a domain.
+/// The path of a domain's record in the index.
 #[must_use]
 pub fn domain_path(domid: u16) -> String {
     format!("/hatch/domain/{domid}")
 }
 
-/// Where it says what `hatch watch` has to know of a domain: it goes with the index's entry.
+/// The path of the data for `hatch watch`, which is removed with the domain's record.
 #[must_use]
 pub fn watched_path(domid: u16) -> String {
     format!("{}/watched", domain_path(domid))
 }
 
-/// Where it says that a domain of this UUID is being made.
+/// The path of the mark that a domain of this UUID is being made.
 #[must_use]
 pub fn making_path(handle: &[u8; 16]) -> String {
     format!("/hatch/making/{}", uuid(handle))
 }
 
-/// The guest's home.
+/// The guest's home directory.
 pub(crate) fn home(domid: u16) -> String {
     format!("/local/domain/{domid}")
 }
 
-/// The back end's directory for all vifs of a domain.
+/// The back end's directory of all vifs of a domain.
 pub(crate) fn backends(domid: u16) -> String {
     format!("/local/domain/0/backend/vif/{domid}")
 }
@@ -156,7 +158,7 @@ pub(crate) fn backend(domid: u16) -> String {
     format!("/local/domain/0/backend/vif/{domid}/0")
 }
 
-/// Where the switch is the back end: the kernel's xenbus does not look for devices there.
+/// The directory of the back ends that are the switch. The kernel's xenbus does not look for devices there.
 pub(crate) const SWITCHED: &str = "/local/domain/0/switch";
 
 /// The directory of a back end that is the switch.
@@ -164,16 +166,16 @@ pub(crate) fn switched(domid: u16) -> String {
     format!("{SWITCHED}/{domid}")
 }
 
-/// Removes it.
+/// Removes that directory.
 pub(crate) fn unswitched(domid: u16) -> Op {
     Op::Rm(switched(domid))
 }
 
-/// What is written of a guest that the switch serves, all of it when the guest runs already: what it reads of its network, then what
-/// xenconsoled looks at, and only then that it is introduced, because with that all of them begin to look.
+/// The keys of a guest that the switch serves, all written when the guest runs already: first those that it reads of
+/// its network, then those that xenconsoled reads. The introduction is last, because the others begin to look at that.
 pub(crate) fn switched_birth(domid: u16, config: &Config, ports: &Ports) -> Vec<Op> {
     let (front, back) = (format!("{}/device/vif/0", home(domid)), switched(domid));
-    // The first of each makes a directory; what is made in it afterwards takes over its rights.
+    // The first key of each directory makes the directory. Keys made in it afterwards inherit its permissions.
     let mut ops = vec![
         name(domid, &config.name),
         Op::Perms(home(domid), guest_reads(domid)),
@@ -223,7 +225,7 @@ pub(crate) fn switched_birth(domid: u16, config: &Config, ports: &Ports) -> Vec<
     ops
 }
 
-/// What claims name and MAC address: all of one transaction.
+/// The claims of the name and the MAC address, all in one transaction.
 pub(crate) fn claim(domid: u16, config: &Config) -> Vec<Op> {
     let mut ops = entry(domid, &config.index());
     if config.watched.is_some() {
@@ -232,14 +234,15 @@ pub(crate) fn claim(domid: u16, config: &Config) -> Vec<Op> {
     ops
 }
 
-/// A guest's place in the index.
+/// A guest's entries in the index.
 pub(crate) fn entry(domid: u16, record: &Record) -> Vec<Op> {
     let claims = record.claims(domid).into_iter();
     claims.map(|(path, value)| write(path, value)).collect()
 }
 
-/// What had this number before may have left keys, which would be this one's: a `control/shutdown` among them, or a back end's
-/// directory that netback wrote into when it had gone. (`/vm/UUID` may be that of a guest of the same UUID which lives.)
+/// Removes the keys that an earlier domain with this domid may have left, which the new one would inherit: among them a
+/// `control/shutdown`, or a back end's directory that netback wrote to after it was removed. (`/vm/UUID` may belong to
+/// a live guest with the same UUID.)
 pub(crate) fn before(domid: u16) -> [Op; 3] {
     [
         Op::Rm(backends(domid)),
@@ -248,12 +251,12 @@ pub(crate) fn before(domid: u16) -> [Op; 3] {
     ]
 }
 
-/// What is written as soon as there is a domain: its name, for others to see, and its network, for netback to have something
-/// to do.
+/// The keys that are written as soon as there is a domain: its name, for other programs, and its network, so that
+/// netback can begin.
 pub(crate) fn birth(domid: u16, config: &Config, preconnected: bool) -> Vec<Op> {
     let home = home(domid);
     let mut ops = Vec::with_capacity(32);
-    // What is made in it afterwards takes over its rights: the guest reads its name, as it reads that of libxl's guests.
+    // Keys made in it afterwards inherit its permissions: the guest reads its name, as a guest of libxl does.
     ops.push(Op::Mkdir(home.clone()));
     ops.push(Op::Perms(home.clone(), guest_reads(domid)));
     ops.push(name(domid, &config.name));
@@ -263,14 +266,14 @@ pub(crate) fn birth(domid: u16, config: &Config, preconnected: bool) -> Vec<Op> 
     ops
 }
 
-/// What has the back end look at all that [`front`] writes. The interface is up by then: the kernel passes on at once
-/// that such a one has its carrier, and that of another within a second.
+/// The key that makes the back end read the keys of [`front`]. The interface is up by then: the kernel reports the
+/// carrier of such an interface at once, and that of another within a second.
 pub(crate) fn connect(domid: u16) -> Op {
     write(format!("{}/device/vif/0/state", home(domid)), "4")
 }
 
-/// From here on the guest may speak to xenstored, which takes its ring for an empty one when it is told of it. Not earlier than needed, as
-/// xenconsoled then begins to look at the guest.
+/// The requests after which the guest may speak to xenstored, which expects the guest's ring to be empty when it is
+/// told of it. They are sent no earlier than needed, as xenconsoled begins to look at the guest then.
 pub(crate) fn introduce(domid: u16, ports: &Ports) -> Vec<Op> {
     let mut ops = owned(domid, "data");
     ops.push(Op::Introduce {
@@ -281,28 +284,29 @@ pub(crate) fn introduce(domid: u16, ports: &Ports) -> Vec<Op> {
     ops
 }
 
-/// A directory of the guest's own.
+/// A directory that the guest owns.
 fn owned(domid: u16, key: &str) -> Vec<Op> {
     let path = format!("{}/{key}", home(domid));
     vec![Op::Mkdir(path.clone()), Op::Perms(path, guest_owns(domid))]
 }
 
-/// What netback waits for with saying that it is connected: that the interface is where it belongs. That is seen to otherwise, and no
-/// frame waits for it.
+/// The key that netback waits for before it reports that it is connected: that the interface is set up. The builder
+/// checks that in another way, and no frame waits for it.
 pub(crate) fn plug(domid: u16) -> Op {
     write(format!("{}/hotplug-status", backend(domid)), "connected")
 }
 
-/// Where netback says how far it is.
+/// The path of netback's state.
 pub(crate) fn state(domid: u16) -> String {
     format!("{}/state", backend(domid))
 }
 
-/// What is written last, when a guest whose network is connected runs already: all that it does not need itself.
+/// The keys that are written last, after a guest whose network is connected has started: those that it does not need
+/// itself.
 ///
-/// Each request costs xenstored some 40,000 instructions, so there is none for what nobody reads. What libxl makes and is not
-/// here: `cpu/0/availability`, `drivers`, `feature`, `attr`, `error`, and a
-/// node for each thing that a guest may say below `control`, which is the guest's as a whole instead.
+/// Each request costs xenstored some 40,000 instructions, so keys that nothing reads are left out. libxl makes these as
+/// well: `cpu/0/availability`, `drivers`, `feature`, `attr`, `error`, and a node for each key that a guest may write
+/// below `control`, which here the guest owns as a whole.
 pub(crate) fn finish(domid: u16, config: &Config, ports: &Ports) -> Vec<Op> {
     let home = home(domid);
     let mut ops = Vec::with_capacity(32);
@@ -328,30 +332,31 @@ pub(crate) fn finish(domid: u16, config: &Config, ports: &Ports) -> Vec<Op> {
     ops.push(write(format!("{vm}/name"), config.name.clone()));
     ops.push(write(format!("/libxl/{domid}/type"), "pvh"));
     if let Some(vif) = &config.vif {
-        // The guest was told in its memory, if it runs already.
+        // If the guest runs already, it was given the address in its memory.
         let mac = format!("{home}/device/vif/0/mac");
         ops.push(write(mac, mac_text(&vif.mac)));
-        // netback looks at it when the front end closes: without it the interface would go for good.
+        // netback reads it when the front end closes: without it the interface would be removed for good.
         ops.push(write(format!("{}/online", backend(domid)), "1"));
-        // `xl destroy` wants to know.
+        // `xl destroy` reads it.
         ops.push(write(format!("{}/type", backend(domid)), "vif"));
         libxl(&mut ops, domid, vif);
     }
     ops
 }
 
-/// netback does not probe without a script, and nobody runs it but `xl destroy`, which then has something to run.
+/// netback does not probe without a script. Only `xl destroy` runs it.
 const SCRIPT: &str = "/bin/true";
 
 /// The network interface.
 ///
-/// Each change below the back end's directory costs the kernel a round trip to xenstored (drivers/xen/xenbus/xenbus_probe.c of
-/// Linux 6.1, `xenbus_dev_changed`), so only what netback reads is there. What `xl` shows, it has from libxl's copy.
+/// Each change below the back end's directory costs the kernel a round trip to xenstored
+/// (drivers/xen/xenbus/xenbus_probe.c of Linux 6.1, `xenbus_dev_changed`), so only the keys that netback reads are
+/// there. `xl` shows those of libxl's copy.
 fn network(ops: &mut Vec<Op>, domid: u16, vif: &Vif, preconnected: bool) {
     let front = format!("{}/device/vif/0", home(domid));
     let back = backend(domid);
     let mac = mac_text(&vif.mac);
-    // This makes the directory; what is made in it afterwards takes over its rights.
+    // This makes the directory. Keys made in it afterwards inherit its permissions.
     ops.push(write(format!("{front}/backend"), back.clone()));
     ops.push(Op::Perms(
         front.clone(),
@@ -372,10 +377,10 @@ fn network(ops: &mut Vec<Op>, domid: u16, vif: &Vif, preconnected: bool) {
     if !preconnected {
         ops.push(write(format!("{front}/backend-id"), "0"));
     }
-    // Before there is a back end: netback gives a front end up that has no state.
+    // Before there is a back end: netback gives up on a front end that has no state.
     ops.push(write(format!("{front}/state"), "1"));
 
-    // As above; this one remains dom0's.
+    // As above; this directory stays dom0's.
     ops.push(write(format!("{back}/frontend"), front.clone()));
     ops.push(Op::Perms(back.clone(), guest_reads(domid)));
     let domain = domid.to_string();
@@ -390,7 +395,7 @@ fn network(ops: &mut Vec<Op>, domid: u16, vif: &Vif, preconnected: bool) {
     if let Some(rate) = &vif.rate {
         ops.push(write(format!("{back}/rate"), rate.clone()));
     }
-    // Last: until there is a state, the kernel takes it for no device.
+    // Last: until there is a state, the kernel does not take it for a device.
     ops.push(write(format!("{back}/state"), "1"));
 }
 
@@ -410,7 +415,7 @@ fn libxl(ops: &mut Vec<Op>, domid: u16, vif: &Vif) {
     }
 }
 
-/// What is written when pages, grants and event channels are there.
+/// The keys that are written when pages, grants and event channels exist.
 pub(crate) fn front(domid: u16, ports: &Ports, grants: Option<&Grants>) -> Vec<Op> {
     let home = home(domid);
     let mut ops = Vec::new();
@@ -445,7 +450,7 @@ pub(crate) fn front(domid: u16, ports: &Ports, grants: Option<&Grants>) -> Vec<O
     ops
 }
 
-/// What says that a guest is made: nobody's remainder.
+/// The removal of the mark: the guest is complete, and not a remainder.
 pub(crate) fn made(config: &Config) -> Op {
     Op::Rm(making_path(&config.uuid))
 }
@@ -455,23 +460,24 @@ pub(crate) fn made(config: &Config) -> Op {
 pub(crate) struct Ports {
     pub(crate) xenstore: u32,
     pub(crate) console: Option<u32>,
-    /// Of the transmit and of the receive ring.
+    /// The ports of the transmit ring and of the receive ring.
     pub(crate) network: Option<(u32, u32)>,
 }
 
-/// What removes all of a domain, its back end first, because that takes the longest.
+/// The removal of all keys of a domain, its back end's first, because that takes the longest.
 pub(crate) fn death(domid: u16, uuid: Option<&str>) -> Vec<Op> {
     let mut ops = before(domid).to_vec();
     ops.extend(uuid.map(|uuid| Op::Rm(format!("/vm/{uuid}"))));
     ops
 }
 
-/// A guest's name, for others to see.
+/// The key of a guest's name, for other programs.
 pub(crate) fn name(domid: u16, name: &str) -> Op {
     write(format!("{}/name", home(domid)), name)
 }
 
-/// What else makes a shell, of these names, the guest that `config` says. The guest does not need it.
+/// The remaining keys that turn a shell with this configuration into the guest of `config`. The guest does not need
+/// them.
 pub(crate) fn rename(domid: u16, shell: &Config, config: &Config) -> Vec<Op> {
     let mut ops = vec![
         Op::Rm(name_path(&shell.name)),
@@ -503,14 +509,14 @@ pub(crate) fn rename(domid: u16, shell: &Config, config: &Config) -> Vec<Op> {
     ops
 }
 
-/// What netback leaves behind when its directory goes while it works on it: it then writes into what is not there any more,
-/// and an error besides.
+/// The keys that netback leaves behind when its directory is removed while it works on it: it then writes to the
+/// removed paths, and an error.
 pub(crate) fn remains(domid: u16) -> Vec<Op> {
     let error = format!("/local/domain/0/error/backend/vif/{domid}");
     vec![Op::Rm(backends(domid)), Op::Rm(error)]
 }
 
-/// Reads a MAC address, with colons or without.
+/// Parses a MAC address, with colons or without.
 pub(crate) fn parse_mac(text: &str) -> Option<[u8; 6]> {
     let digits: Vec<u8> = text
         .chars()

@@ -10,7 +10,7 @@
 //! 0xfeff8000           special pages, as libxl has them; the first is for ACPI tables
 //! ```
 //!
-//! All of it is decided here, before a domain exists, from the configuration and the image's headers.
+//! The layout is decided before a domain exists, from the configuration and the image's headers.
 
 use std::ops::Range;
 
@@ -25,17 +25,18 @@ const PAGE: u64 = 4096;
 /// `HVM_BELOW_4G_RAM_END` of libxl less its special pages: X86_HVM_END_SPECIAL_REGION - X86_HVM_NR_SPECIAL_PAGES.
 const SPECIAL_FIRST: u64 = 0xfeff8;
 const SPECIAL_PAGES: u64 = 8;
-/// The page of ACPI tables: libxl's special page for a pager, which no guest of ours has.
+/// The page of the ACPI tables. libxl uses this special page for a pager, which no guest of hatch has.
 pub(crate) const ACPI_GFN: u64 = SPECIAL_FIRST;
 /// SPECIALPAGE_XENSTORE, SPECIALPAGE_IDENT_PT and SPECIALPAGE_CONSOLE (tools/libs/guest/xg_dom_x86.c).
 pub(crate) const XENSTORE_GFN: u64 = SPECIAL_FIRST + 4;
 pub(crate) const IDENT_PT_GFN: u64 = SPECIAL_FIRST + 6;
 pub(crate) const CONSOLE_GFN: u64 = SPECIAL_FIRST + 7;
 
-/// Octets of the longest command line (MAX_GUEST_CMDLINE of xen.h is 1024 and for others; this is Linux' and the guest's).
+/// The longest command line, in bytes. MAX_GUEST_CMDLINE of xen.h is 1024, and for other guests; this is the limit of
+/// Linux and of the guest.
 pub const CMDLINE_MAX: usize = 4095;
-/// Offsets in the pages of information. The command line has room for the longest one, so that another can be written
-/// into a guest that has not begun.
+/// Offsets in the pages of information, in bytes. The command line has space for the longest one, so that another can
+/// be written into a guest that has not started.
 pub(crate) const INFO_MEMMAP: u64 = 64;
 pub(crate) const INFO_MODULES: u64 = 192;
 pub(crate) const INFO_NETWORK: u64 = 256;
@@ -44,23 +45,23 @@ pub(crate) const INFO_PAGES: u64 = 2;
 const _: () = assert!(INFO_NETWORK + network::SIZE as u64 <= INFO_CMDLINE);
 const _: () = assert!(INFO_CMDLINE + (CMDLINE_MAX as u64) < INFO_PAGES * PAGE);
 
-/// What can't be laid out.
+/// An error of the layout.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// More memory than there can be below the devices, or none.
+    /// The memory size is 0, or more than fits below the devices.
     #[error("a guest has 1 to 3840 MiB of memory, and not {0}")]
     Memory(u64),
-    /// It does not fit.
+    /// The image does not fit into the guest's memory.
     #[error("the image{} and its buffers need {needs} MiB of memory, and the guest has {has}", if *.module { ", its module" } else { "" })]
     TooSmall {
-        /// MiB that would do.
+        /// The MiB that are needed.
         needs: u64,
-        /// MiB that the guest has.
+        /// The MiB that the guest has.
         has: u64,
         /// Whether there is a module.
         module: bool,
     },
-    /// A command line that is too long, or has a NUL in it.
+    /// The command line is too long, or has a NUL in it.
     #[error("the command line {0}")]
     CommandLine(&'static str),
 }
@@ -70,7 +71,7 @@ pub enum Error {
 pub struct Rings {
     /// The gfn of the first page: transmit ring, receive ring, receive buffers.
     pub first: u64,
-    /// Receive buffers: a power of two.
+    /// The number of receive buffers, a power of two.
     pub buffers: u32,
 }
 
@@ -95,25 +96,26 @@ impl Rings {
     }
 }
 
-/// Where everything lies.
+/// The layout of a guest's memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
-    /// Pages of RAM, from address 0 on.
+    /// The number of pages of RAM, which begins at address 0.
     pub ram_pages: u64,
-    /// The pages of the image: first gfn to behind the last.
+    /// The gfns of the image's pages.
     pub image: Range<u64>,
-    /// The address of the start info, and of the pages of information.
+    /// The physical address of the pages of information, at whose start the start info is.
     pub info: u64,
-    /// The addresses of the module.
+    /// The physical addresses of the module.
     pub module: Option<Range<u64>>,
     /// The rings, if the network is connected beforehand.
     pub rings: Option<Rings>,
-    /// Whether there are ACPI tables: for a guest that says nothing of itself, and may be any operating system.
+    /// Whether there are ACPI tables. A guest gets them if its image has no note of its own, as it may be any operating
+    /// system then.
     pub acpi: bool,
 }
 
 impl Layout {
-    /// Lays out a guest of `memory` MiB.
+    /// Lays out a guest with `memory` MiB of memory.
     ///
     /// # Errors
     /// It does not fit.
@@ -164,7 +166,7 @@ impl Layout {
         })
     }
 
-    /// The same with a module of so many octets in free memory.
+    /// The same layout with a module of this size in bytes, in free memory.
     ///
     /// # Errors
     /// It does not fit.
@@ -211,7 +213,7 @@ impl Layout {
         map
     }
 
-    /// RAM as extents: each order with the first gfns of its extents, the largest first.
+    /// RAM as extents: for each order the first gfns of its extents, the largest order first.
     #[must_use]
     pub fn extents(&self) -> Vec<(u32, Vec<u64>)> {
         let mut all = Vec::new();
@@ -227,8 +229,8 @@ impl Layout {
         all
     }
 
-    /// Octets for the tables of the guest's address space, where it needs more than the 1 MiB that every domain has:
-    /// a page for each 2 MiB that the guest may take apart, and some.
+    /// The size of the pool for the guest's page tables (p2m), in bytes, where it needs more than the 1 MiB that every
+    /// domain has: a page for each 2 MiB that the guest may split, and some more.
     #[must_use]
     pub fn paging_pool(&self) -> Option<u64> {
         const GIVEN: u64 = 1 << 20;

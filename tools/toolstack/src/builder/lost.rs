@@ -1,5 +1,6 @@
-//! A xenstored that was started after another one knows nothing of what the first was told. Guests that run go on serving; but they are in no
-//! index any more, and the kernel, whose watches went with the first, neither makes an interface nor takes one away.
+//! Recovery from a new xenstored. A xenstored that was started after another one has none of its keys. Guests that run
+//! go on serving, but they are missing in the index, and the kernel, whose watches ended with the first xenstored,
+//! neither makes nor removes interfaces.
 
 use std::io;
 use std::path::Path;
@@ -10,26 +11,27 @@ use super::index::Record;
 use super::keys::{self, Op};
 use mayfly_xenstore::Error;
 
-/// What the kernel writes when it has set its watches, which it does once (drivers/xen/manage.c of Linux, `setup_shutdown_watcher`).
+/// The key that the kernel writes once, when it has set its watches (drivers/xen/manage.c of Linux,
+/// `setup_shutdown_watcher`).
 const KERNEL: &str = "/local/domain/0/control/feature-poweroff";
-/// netback's folder.
+/// netback's folder in sysfs.
 const NETBACK: &str = "/sys/bus/xen-backend/drivers/vif";
 
-/// A guest, and what the index has of it.
+/// A guest with the data of its record in the index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
-    /// Its number.
+    /// The domid.
     pub domid: u16,
-    /// Its UUID: another domain may have the number later.
+    /// The UUID: another domain may have the domid later.
     pub uuid: [u8; 16],
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its MAC address.
+    /// The MAC address.
     pub mac: [u8; 6],
 }
 
 impl Toolstack {
-    /// Whether the kernel knows this xenstored.
+    /// Whether the kernel has set its watches in this xenstored.
     ///
     /// # Errors
     /// xenstored's.
@@ -37,7 +39,7 @@ impl Toolstack {
         Ok(self.store.find(KERNEL)?.is_some())
     }
 
-    /// Puts a guest that still runs into an index that has nothing of it; whether that was so.
+    /// Puts a guest that still runs and that the index does not have into the index. Returns whether it was missing.
     ///
     /// # Errors
     /// Xen's or xenstored's.
@@ -49,7 +51,7 @@ impl Toolstack {
         let record = Record::new(&known.uuid, Some(&known.mac), &known.name);
         let mut ops = keys::entry(known.domid, &record);
         for op in &ops {
-            // Somebody else may have the name by now.
+            // Another guest may have the name by now.
             if let Op::Write(path, _) = op
                 && self.store.find(path)?.is_some()
             {
@@ -63,7 +65,8 @@ impl Toolstack {
     }
 }
 
-/// Has netback let go of a domain without being told so by xenstored: it holds pages of it, without which Xen would keep the domain.
+/// Unbinds netback from a domain without xenstored: netback holds pages of the domain, and as long as it does Xen keeps
+/// the domain.
 pub(super) fn unbind(domid: u16) -> io::Result<()> {
     let device = format!("vif-{domid}-0");
     let netback = Path::new(NETBACK);

@@ -1,5 +1,5 @@
-//! The process that creates a guest, identified by its number and start time; and the marks, as files, of guests that run before xenstored is
-//! told of them.
+//! The process that creates a guest, identified by its PID and start time; and the marks, as files, of guests that run
+//! before xenstored is told of them.
 
 use std::fmt;
 use std::fs::{DirBuilder, File};
@@ -12,9 +12,9 @@ use std::sync::OnceLock;
 /// A process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Maker {
-    /// Its number.
+    /// The PID.
     pub pid: u32,
-    /// When it was started, in clock ticks since the boot (proc(5), /proc/PID/stat, field 22).
+    /// The start time, in clock ticks since the boot (proc(5), /proc/PID/stat, field 22).
     pub start: u64,
 }
 
@@ -31,7 +31,7 @@ impl Maker {
         })
     }
 
-    /// Whether it still runs.
+    /// Whether the process still runs.
     #[must_use]
     pub fn runs(&self) -> bool {
         start_of(self.pid) == Some(self.start)
@@ -40,7 +40,7 @@ impl Maker {
 
 fn start_of(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may have anything in it.
+    // The command's name, in parentheses, may contain any character.
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_whitespace().nth(19)?.parse().ok()
 }
@@ -63,8 +63,9 @@ impl FromStr for Maker {
     }
 }
 
-/// The mark of a birth of which xenstored knows nothing yet: a file named by the UUID, with the maker and, as soon as there is one, the
-/// domain. To write it costs a tenth of a request to xenstored, and nobody waits for an answer.
+/// The mark of a birth that xenstored has not been told of yet: a file named after the UUID, with the maker and, as
+/// soon as there is one, the domid. Writing it costs a tenth of a request to xenstored, and there is no answer to wait
+/// for.
 #[derive(Debug)]
 pub(super) struct Mark {
     path: PathBuf,
@@ -72,7 +73,7 @@ pub(super) struct Mark {
 }
 
 impl Mark {
-    /// Leaves it: before there is a domain, so that none of this UUID is nobody's.
+    /// Creates the mark, before there is a domain, so that every domain of this UUID has an owner.
     pub(super) fn leave(folder: &Path, uuid: &str) -> io::Result<Self> {
         let path = folder.join(uuid);
         let leave = || {
@@ -96,18 +97,18 @@ impl Mark {
         Ok(Self { path, file })
     }
 
-    /// Says which domain it is.
+    /// Adds the domid.
     pub(super) fn name(&mut self, domid: u16) -> io::Result<()> {
         self.file.write_all(format!(" {domid}").as_bytes())
     }
 
-    /// Takes it away.
+    /// Removes the mark.
     pub(super) fn remove(&self) -> io::Result<()> {
         remove_mark(&self.path)
     }
 }
 
-/// Takes a mark away, if it is there.
+/// Removes a mark, if it exists.
 pub(crate) fn remove_mark(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -115,7 +116,7 @@ pub(crate) fn remove_mark(path: &Path) -> io::Result<()> {
     }
 }
 
-/// What a mark says.
+/// The contents of a mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Marked {
     pub(crate) maker: Maker,
@@ -137,7 +138,7 @@ impl FromStr for Marked {
     }
 }
 
-/// All marks, by UUID, with what they say if that can be understood.
+/// All marks, by UUID, with their contents; `None` for contents that cannot be parsed.
 pub(crate) fn marks(folder: &Path) -> io::Result<Vec<(String, Option<Marked>)>> {
     let files = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -147,7 +148,7 @@ pub(crate) fn marks(folder: &Path) -> io::Result<Vec<(String, Option<Marked>)>> 
     for file in files {
         let file = file?;
         match std::fs::read_to_string(file.path()) {
-            // Taken away since.
+            // Removed since.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             text => {
                 let name = file.file_name().to_string_lossy().into_owned();

@@ -8,14 +8,16 @@
 //! guest                                                                                        └ answers
 //! ```
 //!
-//! [`image`] and [`layout`] decide everything before a domain exists; [`info`] and [`rings`] are the octets that go into
-//! its memory, [`keys`] what goes into xenstore; `create` carries all of it out, step by step ([`steps`]), and undoes it
-//! when a step fails; `destroy` removes a domain, whatever state it is in. [`report`] says what took how long.
+//! [`image`] and [`layout`] decide everything before a domain exists. `info` and `rings` are the bytes that are
+//! written to its memory, `keys` those that are written to xenstore. `create` carries all of it out, step by step
+//! (`steps`), and undoes it when a step fails; `destroy` removes a domain, whatever state it is in. [`report`] has
+//! the duration of each step.
 //!
-//! xenstore is written in three bursts, each of them one system call; nobody waits for the answers of the first two before the network
-//! is connected, and the third is beside the guest, which does not need it for its first answer. Between them are two requests that have
-//! others begin: netback, when the interface is up, and xenstored's side of the guest, right before it runs.
-//! Only the claim of the name and the MAC address is a transaction, and a small one.
+//! xenstore is written in three bursts, each of them one system call. The answers of the first two are not waited for
+//! before the network is connected, and the third is written while the guest runs, which does not need it for its first
+//! answer. Between them are two requests that start other programs: netback, when the interface is up, and xenstored's
+//! side of the guest, right before it runs. Only the claim of the name and the MAC address is a transaction, and a
+//! small one.
 
 mod acpi;
 mod actions;
@@ -55,43 +57,43 @@ pub(crate) mod tests;
 
 use std::io;
 
-/// Why a step failed.
+/// The cause of a failed step.
 #[derive(Debug, thiserror::Error)]
 pub enum Cause {
-    /// The configuration can't be.
+    /// The configuration is not valid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// It does not fit into the guest's memory.
+    /// The image does not fit into the guest's memory.
     #[error(transparent)]
     Layout(#[from] layout::Error),
-    /// Somebody has the name or the MAC address.
+    /// Another guest has the name or the MAC address.
     #[error(transparent)]
     Taken(#[from] Taken),
-    /// Xen refused.
+    /// Xen refused a request.
     #[error(transparent)]
     Xen(#[from] mayfly_xen::Error),
-    /// xenstored refused, or is not there.
+    /// xenstored refused a request, or does not run.
     #[error(transparent)]
     Store(#[from] mayfly_xenstore::Error),
-    /// A file could not be read, or a page not written.
+    /// A file could not be read, or a page could not be written.
     #[error("{0}")]
     Io(#[from] io::Error),
     /// The interface did not appear, or could not be made a port of the bridge.
     #[error(transparent)]
     Net(#[from] mayfly_links::Error),
-    /// The kernel watches nothing of this xenstored.
+    /// The kernel has no watches in this xenstored.
     #[error("the kernel knows nothing of this xenstored, which was started after another")]
     Deaf,
-    /// It was destroyed before it was made.
+    /// The guest was destroyed before it was complete.
     #[error("somebody has destroyed it meanwhile")]
     Destroyed,
     /// The back end closed, or has not connected in time.
     #[error("the back end {0}")]
     Backend(&'static str),
-    /// The switch refused.
+    /// The switch refused a request.
     #[error("the switch: {0}")]
     Switch(String),
-    /// A test wants it.
+    /// A fault that a test injected.
     #[cfg(feature = "faults")]
     #[error("HATCH_FAIL_AT")]
     Fault,
@@ -100,18 +102,18 @@ pub enum Cause {
 /// A step that failed.
 #[derive(Debug)]
 pub struct Failure {
-    /// Which.
+    /// The step.
     pub step: Step,
-    /// Why.
+    /// The cause.
     pub cause: Cause,
 }
 
-/// Why there is no guest.
+/// The error of a creation.
 #[derive(Debug)]
 pub struct Error {
-    /// What failed.
+    /// The failed step and its cause.
     pub failure: Failure,
-    /// What could not be undone, if anything: `hatch gc` removes that.
+    /// The parts that could not be undone, as text. `hatch gc` removes them.
     pub left: Vec<String>,
 }
 

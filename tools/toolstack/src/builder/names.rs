@@ -1,8 +1,8 @@
-//! Names and MAC addresses: nobody gets one that somebody has.
+//! The uniqueness of names and MAC addresses.
 //!
-//! Those of our guests are in an index, and looking there is one read. Guests that others made are not in it: their names
-//! are read one by one, all in one round trip. `xl create` is kept out meanwhile by its own lock; when it has that already,
-//! the names are looked at again at the end.
+//! Those of hatch's guests are in the index, and a lookup there is one read. Guests of other toolstacks are not in it:
+//! their names are read one by one, all in one round trip. Meanwhile `xl create` is kept out by its own lock; if `xl`
+//! holds the lock already, the names are read again at the end.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -20,10 +20,10 @@ use mayfly_xenstore::{Code, Error, Id, Request, TransactionId};
 /// The lock of `xl` (tools/xl/xl.h, XL_LOCK_FILE); `/var/lock` is most often a link to `/run/lock`.
 const XL_LOCK: &str = "/var/lock/xl";
 
-/// What dom0 is called (tools/helpers/init-dom0.c).
+/// The name of dom0 (tools/helpers/init-dom0.c).
 const DOM0: &str = "Domain-0";
 
-/// Somebody has it.
+/// A name or MAC address that is taken, and the owner as text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Taken {
     /// The name.
@@ -34,7 +34,7 @@ pub enum Taken {
     Mac(String, String),
 }
 
-/// The lock of `xl`, or not.
+/// The lock of `xl`; `None` if another process holds it.
 pub(crate) struct XlLock(Option<File>);
 
 impl XlLock {
@@ -55,11 +55,11 @@ impl XlLock {
     }
 }
 
-/// Begins the transaction of the claim, if name and MAC address are free. They are read inside of it, and what is to be
-/// written is sent only when that is answered: so a claim by anybody else, before or after, is seen here or is a conflict at
-/// the end, with either xenstored.
+/// Begins the transaction of the claim, if the name and the MAC address are free. They are read inside the transaction,
+/// and the writes are sent only when those reads are answered: so a claim by another process, before or after, is
+/// either seen here or a conflict at the end, with both implementations of xenstored.
 ///
-/// A domain that is not there any more, because `xl` destroyed it, or that is being taken apart, owns nothing, whatever the index says.
+/// A domain that is gone, because `xl` destroyed it, or that is dying owns nothing, whatever the index has.
 pub(crate) fn begin(
     store: &mut dyn Store,
     xen: &mut dyn Xen,
@@ -94,7 +94,7 @@ pub(crate) fn begin(
         if let (Some(owner), Some(vif)) = (mac, &config.vif) {
             return Err(Taken::Mac(keys::mac_text(&vif.mac), owner).into());
         }
-        // What is left of it is not to have others look for a domain of this name.
+        // The stale record must not lead others to a domain of this name.
         for entry in stale {
             let path = keys::domain_path(entry.domid);
             let read = store.send(Request::read(&path).within(transaction))?;
@@ -113,7 +113,7 @@ pub(crate) fn begin(
     free.map(|()| transaction)
 }
 
-/// Looks at the guests that others made once more.
+/// Checks the guests of other toolstacks once more.
 pub(crate) fn again(
     store: &mut dyn Store,
     xen: &mut dyn Xen,
@@ -126,7 +126,8 @@ pub(crate) fn again(
     strangers(store, xen, &domains, &ours, config)
 }
 
-/// Who has what was read. An entry that leads to no domain that lives is stale, and who has it has nothing.
+/// The owner of the name or address whose entry was read. An entry that leads to no live domain is stale, and its owner
+/// has nothing.
 fn owner(
     xen: &mut dyn Xen,
     answer: Result<Vec<u8>, Error>,
@@ -145,7 +146,7 @@ fn owner(
             stale.push(entry);
             Ok(None)
         }
-        // Whose the number is by now is not known.
+        // It is not known which domain has the domid by now.
         Claimant::Number(domid) => {
             let info = xen.info(domid)?.filter(|info| !info.is_dying());
             Ok(info.map(|_| format!("domain {domid}, by the word of an older hatch")))
@@ -161,7 +162,7 @@ fn record(value: Vec<u8>) -> Option<Record> {
     String::from_utf8(value).ok()?.parse().ok()
 }
 
-/// The numbers right below a path. A list that is too long for one answer is asked for in parts.
+/// The numbers right below a path. A list that is too long for one answer is read in parts.
 fn numbers(store: &mut dyn Store, id: Id, path: &str) -> Result<BTreeSet<u16>, Error> {
     let number = |name: &[u8]| std::str::from_utf8(name).ok()?.parse().ok();
     match store.answer(id) {
@@ -179,8 +180,8 @@ fn numbers(store: &mut dyn Store, id: Id, path: &str) -> Result<BTreeSet<u16>, E
     }
 }
 
-/// Whether the answer is this value. A domain that is not ours may go away at any time, and may lack any key. A MAC
-/// address may be written in capitals; names that differ in nothing else are taken to be the same.
+/// Whether the answer is this value. A domain of another toolstack may go away at any time and may lack any key. A MAC
+/// address may be written in capitals; names that differ only in case count as equal.
 fn is(store: &mut dyn Store, id: Id, wanted: &str) -> Result<bool, Error> {
     match store.answer(id) {
         Ok(value) => Ok(value.eq_ignore_ascii_case(wanted.as_bytes())),
@@ -189,7 +190,7 @@ fn is(store: &mut dyn Store, id: Id, wanted: &str) -> Result<bool, Error> {
     }
 }
 
-/// Compares with the guests that others made.
+/// Compares the name and the MAC address with those of other toolstacks' guests.
 fn strangers(
     store: &mut dyn Store,
     xen: &mut dyn Xen,
@@ -229,9 +230,9 @@ fn strangers(
     Ok(())
 }
 
-/// Whether a domain that is not in the index owns the name that it has. One that is no more, or is being taken apart, owns nothing, and neither does one
-/// that a hatch is making which runs: if each gave way to what the other has written so far, nobody would get the name. The
-/// claims decide that, and one of them is the first.
+/// Whether a domain that is not in the index owns the name that it has. A domain that is gone or dying owns nothing.
+/// Neither does one that a running hatch is making: if each hatch gave way to the keys that the other has written so
+/// far, neither would get the name. The claims decide that, and one of them is the first.
 fn owns(store: &mut dyn Store, xen: &mut dyn Xen, domid: u16) -> Result<bool, super::Cause> {
     let Some(info) = xen.info(domid)?.filter(|info| !info.is_dying()) else {
         return Ok(false);

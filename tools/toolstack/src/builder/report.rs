@@ -2,18 +2,19 @@
 
 use serde::Serialize;
 
-/// Something that took time.
+/// A step or another event that took time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Span {
-    /// What: the name of a step, or what somebody else did.
+    /// The name of a step, or of the work of another process.
     pub what: &'static str,
-    /// Who: `hatch`, `xenstored` or `netback`. For the others it ends when hatch sees that it is done.
+    /// The process: `hatch`, `xenstored` or `netback`. For the latter two the span ends when hatch sees that the work
+    /// is done.
     pub who: &'static str,
-    /// From, in ns since the start.
+    /// The begin, in ns since the start of the creation.
     pub start_ns: u64,
-    /// To, in ns since the start.
+    /// The end, in ns since the start of the creation.
     pub end_ns: u64,
-    /// What others did at the same time.
+    /// The spans of other processes at the same time.
     pub beside: Vec<&'static str>,
 }
 
@@ -29,17 +30,17 @@ impl Span {
     }
 }
 
-/// When everything happened.
+/// The timeline of a creation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Timeline {
-    /// All that took time, in the order in which it was done.
+    /// The spans, in the order in which they were recorded.
     pub spans: Vec<Span>,
-    /// From the start to the end.
+    /// The total duration, in ns.
     pub total_ns: u64,
 }
 
 impl Timeline {
-    /// Fills in what ran beside what.
+    /// Fills in [`Span::beside`].
     pub(crate) fn compare(&mut self) {
         let all = self.spans.clone();
         for span in &mut self.spans {

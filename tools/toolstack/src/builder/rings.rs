@@ -1,4 +1,4 @@
-//! What a back end finds when the network is connected beforehand: grant entries and both rings, as octets.
+//! The grant entries and both rings, as bytes, that a back end finds when the builder connects the network.
 //!
 //! Source: Xen 4.17 grant_table.h, io/ring.h, io/netif.h; the agreement with the guest is
 //! [`mayfly_handoff::network`].
@@ -10,7 +10,8 @@ use zerocopy::IntoBytes;
 
 use super::layout::{CONSOLE_GFN, Rings, XENSTORE_GFN};
 
-/// `GNTTAB_RESERVED_CONSOLE` and `GNTTAB_RESERVED_XENSTORE`: by these xenconsoled and xenstored map their pages.
+/// `GNTTAB_RESERVED_CONSOLE` and `GNTTAB_RESERVED_XENSTORE`: the references by which xenconsoled and xenstored map
+/// their pages.
 const GNTTAB_RESERVED_CONSOLE: usize = 0;
 const GNTTAB_RESERVED_XENSTORE: usize = 1;
 
@@ -20,12 +21,12 @@ pub(crate) struct Grants {
     pub(crate) tx_ring: u32,
     pub(crate) rx_ring: u32,
     pub(crate) rx_first: u32,
-    /// The first that is not in use.
+    /// The first reference that is not in use.
     pub(crate) free: u32,
 }
 
 impl Grants {
-    /// The references: those behind the reserved ones, one after the other.
+    /// The references after the reserved ones, in sequence.
     pub(crate) fn of(rings: &Rings) -> Self {
         let tx_ring = GNTTAB_NR_RESERVED_ENTRIES;
         let rx_first = tx_ring + 2;
@@ -38,7 +39,7 @@ impl Grants {
     }
 }
 
-/// The grant table's entries, from the first to the last that is in use. All of them are dom0's to map.
+/// The grant table's entries, from the first to the last that is in use. All of them grant access to dom0.
 pub(crate) fn grant_table(rings: Option<&Rings>, console: bool) -> Vec<u8> {
     let entry = |gfn: u64| grant_entry_v1 {
         flags: GTF_PERMIT_ACCESS,
@@ -66,7 +67,7 @@ pub(crate) fn grant_table(rings: Option<&Rings>, console: bool) -> Vec<u8> {
     entries.as_bytes().to_vec()
 }
 
-/// The head of a ring (SHARED_RING_INIT) with some requests on it.
+/// The head of a ring (SHARED_RING_INIT) with `req_prod` requests on it.
 fn head(req_prod: u32) -> Vec<u8> {
     let mut octets = vec![0; sring::RING];
     for (at, value) in [
@@ -82,7 +83,7 @@ fn head(req_prod: u32) -> Vec<u8> {
     octets
 }
 
-/// The transmit ring: empty. Nobody looks at an entry that no index covers, so they stay as they are.
+/// The transmit ring: empty. Entries outside the indices are never read, so they stay as they are.
 pub(crate) fn tx_ring() -> Vec<u8> {
     head(0)
 }
@@ -144,7 +145,7 @@ mod tests {
                     .iter()
                     .all(|entry| entry.flags == GTF_PERMIT_ACCESS && entry.domid == 0)
             );
-            // One frame of the grant table is all that is mapped.
+            // Only one frame of the grant table is mapped.
             assert!(table.len() <= PAGE_SIZE);
         }
         assert_eq!(grant_table(None, false).len(), 64);

@@ -1,4 +1,5 @@
-//! What a PVH guest finds in memory when it starts, in the header's names (Xen 4.17: `arch-x86/hvm/start_info.h`).
+//! The structures that a PVH guest finds in memory when it starts, under the header's names (Xen 4.17:
+//! `arch-x86/hvm/start_info.h`).
 #![allow(non_camel_case_types, reason = "the header's names")]
 
 use std::mem::size_of;

@@ -7,23 +7,23 @@ use super::report::{Span, Timeline};
 
 macro_rules! steps {
     ($($variant:ident $name:literal $advice:literal)*) => {
-        /// A step of making a guest.
+        /// A step of a creation.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Step {
             $(#[doc = $advice] $variant,)*
         }
 
         impl Step {
-            /// All of them, in their order.
+            /// All steps, in order.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// Its name.
+            /// The step's name.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
             }
 
-            /// What to look at when it fails.
+            /// Advice for when the step fails.
             #[must_use]
             pub fn advice(self) -> &'static str {
                 match self { $(Self::$variant => $advice,)* }
@@ -58,21 +58,21 @@ impl fmt::Display for Step {
     }
 }
 
-/// Runs steps and writes down when.
+/// Runs steps and records their times.
 pub(crate) struct Steps {
-    /// What a test puts before a step's name to mean one of these.
+    /// The prefix by which a test selects these steps.
     kind: &'static str,
     start: Instant,
     timeline: Timeline,
 }
 
 impl Steps {
-    /// Those of a guest, or a shell, that is made from nothing.
+    /// The steps of a guest or a shell that is created from nothing.
     pub(crate) fn new() -> Self {
         Self::of("")
     }
 
-    /// Those of a shell that becomes a guest.
+    /// The steps of a shell that becomes a guest.
     pub(crate) fn giving() -> Self {
         Self::of("give ")
     }
@@ -107,7 +107,7 @@ impl Steps {
         Ok(value)
     }
 
-    /// Writes down what somebody else did meanwhile.
+    /// Records the work of another process that ends now.
     pub(crate) fn beside(&mut self, what: &'static str, who: &'static str, start: u64) {
         let end = self.now();
         self.timeline.spans.push(Span::new(what, who, start, end));
@@ -120,8 +120,9 @@ impl Steps {
     }
 }
 
-/// A fault at the end of a step (`claim`, or `give claim` where a shell becomes a guest), when all of it has been done: `HATCH_FAIL_AT` is an error, `HATCH_KILL_AT` the end of
-/// the process as by `kill -9`; at `HATCH_RUN_AT` the shell runs what `HATCH_RUN` says.
+/// A fault at the end of a step (`claim`, or `give claim` where a shell becomes a guest), after all of its work:
+/// `HATCH_FAIL_AT` makes it return an error, `HATCH_KILL_AT` ends the process as `kill -9` does, and `HATCH_RUN_AT`
+/// runs the command of `HATCH_RUN` in the shell.
 #[cfg(feature = "faults")]
 fn fault(kind: &str, step: Step) -> Result<(), super::Cause> {
     let name = format!("{kind}{step}");

@@ -7,24 +7,24 @@ use std::time::Duration;
 use super::{Cause, Toolstack, keys};
 use mayfly_switch::control::{Connection, Order, Reply, SOCKET};
 
-/// Connects to it.
+/// Connects to the switch.
 ///
 /// # Errors
-/// None runs.
+/// No switch runs.
 pub fn connection(bound: Duration) -> io::Result<Connection> {
     Connection::open(Path::new(SOCKET), bound)
 }
 
 impl Toolstack {
-    /// Connects to the switch that runs.
+    /// Connects to the running switch.
     ///
     /// # Errors
-    /// None does.
+    /// No switch runs.
     pub fn switch(&self) -> io::Result<Connection> {
         at(&self.run, self.bound)
     }
 
-    /// Whether the switch serves a domain's network, as far as xenstored was told of it.
+    /// Whether the switch serves a domain's network, by its key in xenstore.
     ///
     /// # Errors
     /// xenstored's.
@@ -34,17 +34,18 @@ impl Toolstack {
     }
 }
 
-/// Has it let go of a guest; whether it had it. A switch that does not run holds nothing, and the next one finds that the guest is gone.
+/// Makes the switch release a guest; returns whether the switch had it. If no switch runs, none holds the guest, and
+/// the next one finds that the guest is gone.
 ///
 /// # Errors
-/// It does not answer.
+/// The switch does not answer.
 pub(super) fn let_go(run: &Path, domid: u16, bound: Duration) -> Result<bool, String> {
     let Ok(mut switch) = at(run, bound) else {
         return Ok(false);
     };
     match switch.ask(&Order::Detach(domid)) {
         Ok(Reply::Detached(_)) => Ok(true),
-        // That there is none of this domain is what is wanted.
+        // The switch has no guest of this domain: there is nothing to release.
         Ok(Reply::Error(_)) => Ok(false),
         Ok(_) => Err("the switch does not answer what it was asked".to_owned()),
         Err(error) => Err(format!("the switch: {error}")),

@@ -37,7 +37,7 @@ pub(crate) fn image() -> (TempDir, std::path::PathBuf) {
     (folder, path)
 }
 
-/// What stays of no guest in particular: folders that are made with the first one.
+/// Removes the folders, which are made with the first guest and stay.
 pub(crate) fn without_folders(mut nodes: Nodes) -> Nodes {
     nodes.retain(|_, value| !value.is_empty());
     nodes
@@ -161,7 +161,7 @@ fn whatever_the_kernel_refuses_nothing_is_left() {
         assert!(error.left.is_empty(), "{call}: {error}");
         bed.is_as_before(call);
     }
-    // Without word from the kernel, netback's own is waited for.
+    // If the kernel does not report it, netback's own state is waited for.
     bed.host.links.refuses("connected");
     bed.create().unwrap();
 }
@@ -182,7 +182,7 @@ fn whatever_xenstored_refuses_nothing_is_left() {
     let mut toolstack = bed.host.toolstack().unwrap();
     let first = bed.host.xen.domids()[0];
     toolstack.destroy(first, false).unwrap();
-    // The next guest asks for the same with another number.
+    // The next guest sends the same requests with another domid.
     let asked: std::collections::BTreeSet<String> = bed
         .host
         .store
@@ -241,7 +241,7 @@ fn a_name_is_one_guests() {
         .create(&other, &bed.image, None, Then::Running)
         .unwrap_err();
     assert!(matches!(error.failure.cause, Cause::Taken(Taken::Mac(..))));
-    // One that `xl` has made is in no index.
+    // A guest that `xl` made is not in the index.
     bed.host.xen.add(77, [7; 16]);
     bed.host.store.set("/local/domain/77/name", "theirs");
     let error = toolstack
@@ -276,7 +276,7 @@ fn what_is_removed_is_gone_and_what_is_not_ours_stays() {
     bed.is_as_before("destroy");
 }
 
-/// What only its maker could end keeps another toolstack's guest, also from `--force`.
+/// A guest of another toolstack with devices that only its maker can end is not removed, not even with `--force`.
 #[test]
 fn force_does_not_remove_what_has_other_devices() {
     let devices = [
@@ -302,7 +302,7 @@ fn force_does_not_remove_what_has_other_devices() {
         assert_eq!(bed.host.xen.domids(), [77], "{path}");
         assert!(!bed.host.xen.asked().contains(&"destroy"), "{path}");
         assert_eq!(bed.host.store.nodes(), before, "{path}");
-        // Without it, what is left are interfaces and a console, which `--force` removes.
+        // Without that device only interfaces and a console are left, which `--force` removes.
         bed.host.store.remove(path);
         toolstack.destroy(77, true).unwrap();
         assert!(bed.host.xen.domids().is_empty(), "{path}");
@@ -351,7 +351,7 @@ fn an_entry_that_is_left_leads_to_nobody_elses_domain() {
     let bed = Bed::new();
     let mut toolstack = bed.host.toolstack().unwrap();
     let domid = bed.create().unwrap().domid;
-    // Gone without a word to hatch, and Xen has given the number to another.
+    // Removed without hatch, and Xen has given the domid to another domain.
     bed.host.xen.add(domid, [8; 16]);
     assert_eq!(toolstack.domid("web").unwrap(), None);
     let refused = toolstack.destroy(domid, false);
@@ -372,7 +372,7 @@ fn an_entry_that_is_left_leads_to_nobody_elses_domain() {
     for path in ["/hatch/name/web".to_owned(), domain_path(domid)] {
         assert_eq!(bed.host.store.get(&path), None, "{path}");
     }
-    // Who is gone is nobody.
+    // A domain that is gone is not found.
     let again = toolstack.destroy_known(domid, &[1; 16]);
     assert!(
         matches!(again, Err(DestroyError::NoSuchDomain(_))),

@@ -2,31 +2,31 @@
 
 use std::fmt;
 
-/// One thing that is wrong.
+/// One error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Its line, from 1; 0 for the file as a whole.
+    /// The line, from 1; 0 for the file as a whole.
     pub line: usize,
-    /// What is wrong there.
+    /// The description of the error.
     pub what: String,
 }
 
-/// All that is wrong, as far as it was looked for.
+/// The errors of a file, up to a limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problems {
-    /// Where: a file's name, or the command line.
+    /// The source: a file's name, or the command line.
     pub source: String,
-    /// In the order of the file.
+    /// The errors, in the order of the file.
     pub all: Vec<Problem>,
 }
 
-/// A file that is not a configuration at all gets no longer list than this.
+/// The most errors that are listed, for files that are not configurations at all.
 pub(super) const PROBLEMS_MAX: usize = 20;
-/// As much of a value as a message repeats.
+/// The number of characters of a value that a message repeats.
 const SHOWN: usize = 60;
 
 impl Problems {
-    /// Nothing wrong yet.
+    /// An empty list.
     pub fn of(source: &str) -> Self {
         Self {
             source: source.to_owned(),
@@ -34,7 +34,7 @@ impl Problems {
         }
     }
 
-    /// Adds what is wrong in a line.
+    /// Adds an error in a line.
     pub fn add(&mut self, line: usize, what: impl Into<String>) {
         if self.all.len() < PROBLEMS_MAX {
             self.all.push(Problem {

@@ -1,4 +1,4 @@
-//! A guest as a file describes it, with what the command line says otherwise.
+//! A guest as a file and the command line describe it.
 
 use std::path::{Path, PathBuf};
 
@@ -13,48 +13,49 @@ use mayfly_xen::TscMode;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
-/// `hvm_start_info` has no bound; Linux has 2048 and Xen's own 1024 for dom0. A page less the NUL is what hatch keeps for it.
+/// The longest command line, in bytes. `hvm_start_info` has no limit; Linux has 2048, and Xen 1024 for dom0. hatch
+/// reserves a page, less the NUL.
 const CMDLINE_MAX: usize = 4095;
-/// What libxl takes when there is no `bridge`.
+/// libxl's default for `bridge`.
 pub const BRIDGE: &str = "xenbr0";
-/// Xen's share of the MAC addresses (`libxl__device_nic_setdefault`).
+/// The OUI of Xen's MAC addresses (`libxl__device_nic_setdefault`).
 const OUI: [u8; 3] = [0x00, 0x16, 0x3e];
-/// MiB: what fits below the devices, as the builder has it.
+/// The most memory of a guest, in MiB: what fits below the devices, as in the builder.
 const MEMORY_MAX: u64 = 3840;
 
-/// Stands for the address that the command line gives.
+/// The placeholder for the address of hatch's command line (`--ip`).
 pub(super) const ADDRESS: &str = "{ip}";
 
-/// A guest to be made.
+/// The description of a guest that is to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Guest {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its UUID, if it was given.
+    /// The UUID, if the file has one.
     pub uuid: Option<[u8; 16]>,
-    /// The file of its image.
+    /// The file of the image.
     pub kernel: PathBuf,
-    /// The file of its site's pack.
+    /// The file of the site's pack.
     pub ramdisk: Option<PathBuf>,
     /// The command line, in which `{ip}` may stand for `address`.
     pub(super) cmdline: String,
-    /// What `{ip}` stands for.
+    /// The address that replaces `{ip}`.
     pub(super) address: Option<String>,
-    /// MiB.
+    /// The memory, in MiB.
     pub memory: u64,
-    /// Its network device.
+    /// The network interface, if there is one.
     pub vif: Option<Vif>,
-    /// What RDTSC does.
+    /// The behaviour of RDTSC.
     pub tsc: TscMode,
-    /// What is to be done at its end.
+    /// The actions at its end.
     pub actions: Actions,
-    /// What the file says that has no effect.
+    /// Warnings of settings without effect.
     pub warnings: Problems,
-    /// What of it has none as long as nobody watches.
+    /// Warnings of settings that have no effect unless `hatch watch` runs.
     pub unwatched: Problems,
 }
 
-/// What the command line says in place of the file.
+/// The values of hatch's command line that override the file's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// In place of `name`.
@@ -75,16 +76,16 @@ pub struct Overrides {
     pub ip: Vec<String>,
 }
 
-/// Parameters of devices that mayfly has none of; xl's own examples have them as empty lists.
+/// Parameters of devices that mayfly does not support. xl's own examples have them as empty lists.
 const DEVICES: [&str; 19] = [
     "disk", "pci", "vfb", "usbctrl", "usbdev", "vtpm", "p9", "channel", "vkb", "vdispl", "vsnd",
     "dtdev", "ioports", "irqs", "iomem", "pvcalls", "virtio", "vif2", "vnuma",
 ];
 
-/// Reads a file, and what is to be otherwise.
+/// Reads a file and applies the overrides.
 ///
 /// # Errors
-/// All that is wrong, each with its line.
+/// The errors of the file, each with its line.
 pub fn load(path: &Path, overrides: &Overrides) -> Result<Guest, Problems> {
     parse(
         &path.display().to_string(),
@@ -93,10 +94,10 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<Guest, Problems> {
     )
 }
 
-/// The same with a file's contents; `source` is what messages call it.
+/// The same for a file's contents; `source` is the name in messages.
 ///
 /// # Errors
-/// All that is wrong, each with its line.
+/// The errors of the text, each with its line.
 pub fn parse(source: &str, text: &str, overrides: &Overrides) -> Result<Guest, Problems> {
     let mut settings = Settings::parse(source, text);
     let mut warnings = Problems {
@@ -122,7 +123,7 @@ pub fn parse(source: &str, text: &str, overrides: &Overrides) -> Result<Guest, P
     }
 }
 
-/// `None` only when a problem says why.
+/// `None` only if a problem was added.
 fn guest(settings: &mut Settings, warnings: &mut Problems, overrides: &Overrides) -> Option<Guest> {
     let vif = vif(settings, warnings, overrides);
     let uuid = uuid(settings);
@@ -164,14 +165,14 @@ fn guest(settings: &mut Settings, warnings: &mut Problems, overrides: &Overrides
         warnings: Problems::default(),
         unwatched: Problems::default(),
     };
-    // What the builder would refuse is better told with its line.
+    // The builder's check comes here too, so that its errors have a line.
     if let Err(error) = guest.config([0; 16]).check() {
         settings.problems.add(line, error.to_string());
     }
     Some(guest)
 }
 
-/// MiB. `maxmem` is what a balloon could make of it, and stands for `memory` where that is missing, as for xl.
+/// The memory, in MiB. `maxmem` is the limit of a balloon, and replaces `memory` where that is missing, as in xl.
 fn memory(settings: &mut Settings, warnings: &mut Problems, overrides: &Overrides) -> Option<u64> {
     let is_said = ["memory", "maxmem"].map(|name| settings.has(name)) != [false; 2];
     let said = settings.number("memory", 1..=MEMORY_MAX);
@@ -190,7 +191,7 @@ fn memory(settings: &mut Settings, warnings: &mut Problems, overrides: &Override
         (Some(memory), _) => (0, memory),
         (None, Some(said)) => said,
         (None, None) => {
-            // What is said of a wrong one suffices.
+            // The error about a wrong value is enough.
             if !is_said {
                 settings.problems.add(0, "memory is missing");
             }
@@ -233,13 +234,13 @@ fn path(
     } else {
         settings.text(name)?
     };
-    // An empty one is none, as for xl.
+    // An empty path counts as none, as in xl.
     (!path.is_empty()).then(|| PathBuf::from(path))
 }
 
 fn uuid(settings: &mut Settings) -> Option<[u8; 16]> {
     let (line, text) = settings.text("uuid")?;
-    // Of the ways to write one down, only that with hyphens and nothing around it.
+    // Of the notations of a UUID, only that with hyphens and nothing around it.
     let parsed = Uuid::try_parse(&text)
         .ok()
         .filter(|uuid| text.len() == Hyphenated::LENGTH && !uuid.is_nil());
@@ -295,7 +296,7 @@ fn cmdline(settings: &mut Settings, warnings: &mut Problems, overrides: &Overrid
         (None, None, None, None) => String::new(),
     };
     if text.contains(ADDRESS) {
-        // A template counts it up, whatever else is around it.
+        // A template counts this address up, with any text around it.
         match overrides.ip.as_slice() {
             [_] => {}
             _ => settings.problems.add(
@@ -370,7 +371,7 @@ fn actions(settings: &mut Settings, warnings: &mut Problems, unwatched: &mut Pro
             "preserve" => (Action::Preserve, false),
             "coredump-destroy" => (Action::Destroy, true),
             "coredump-restart" => (Action::Restart, true),
-            // xl's own default; only a guest that does kexec asks for it.
+            // xl's own default. Only a guest that does kexec asks for it.
             "soft-reset" if name == "on_soft_reset" => {
                 warnings.add(line, "on_soft_reset=soft-reset: hatch destroys the guest");
                 (Action::Destroy, false)
@@ -401,7 +402,7 @@ fn actions(settings: &mut Settings, warnings: &mut Problems, unwatched: &mut Pro
     actions
 }
 
-/// The MAC address that follows from a UUID or a name.
+/// The MAC address that is derived from a UUID or a name.
 pub fn own_mac(seed: &[u8]) -> [u8; 6] {
     // The first bit is clear as in libxl's.
     let [a, b, c] = OUI;
@@ -412,7 +413,7 @@ pub fn own_mac(seed: &[u8]) -> [u8; 6] {
 }
 
 impl Guest {
-    /// What the builder makes a guest from; `uuid` is for where the file gives none.
+    /// The builder's configuration of the guest. `uuid` is used if the file has none.
     #[must_use]
     pub fn config(&self, uuid: [u8; 16]) -> Config {
         let vif = self.vif.as_ref().map(|vif| builder::Vif {
@@ -435,10 +436,10 @@ impl Guest {
         }
     }
 
-    /// What `hatch watch` has to know of it.
+    /// The data for `hatch watch`.
     #[must_use]
     pub fn watched(&self) -> Watched {
-        // It runs in another folder.
+        // `hatch watch` runs in another folder.
         let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
         Watched {
             actions: self.actions,
@@ -456,7 +457,8 @@ impl Guest {
         }
     }
 
-    /// The address of a guest that was given none: always the same for the same UUID, or name where there is none.
+    /// The MAC address of a guest whose file has none: always the same for the same UUID, or for the same name where
+    /// there is no UUID.
     fn own_mac(&self) -> [u8; 6] {
         own_mac(match &self.uuid {
             Some(uuid) => uuid,
@@ -464,7 +466,7 @@ impl Guest {
         })
     }
 
-    /// Warnings for a person to read: more of them where nobody watches.
+    /// The warnings; without `hatch watch` there are more of them.
     pub fn warnings(&self, is_watched: bool) -> impl Iterator<Item = &Problem> {
         let unwatched = self.unwatched.all.iter().filter(move |_| !is_watched);
         self.warnings.all.iter().chain(unwatched)

@@ -1,18 +1,18 @@
-//! Parameters of xl.cfg(5) that hatch has nothing to do for: taken when they say what is so, or when xl gives them no effect for
-//! a PVH guest either (Xen 4.17: tools/xl/xl_parse.c, `parse_config_data`).
+//! Parameters of xl.cfg(5) that hatch does not act on. They are accepted if their value is what hatch does anyway, or
+//! if xl ignores them for a PVH guest as well (Xen 4.17: tools/xl/xl_parse.c, `parse_config_data`).
 
 use super::error::{Problems, shown};
 use super::settings::{Settings, number};
 
-/// What is said of such a parameter.
+/// The rule for such a parameter.
 enum Rule {
-    /// xl reads it for HVM or PV guests alone: whatever it says is of no effect, and a warning says so.
+    /// xl reads it only for HVM or PV guests: it has no effect, and a warning says so.
     OtherTypes,
-    /// Of no effect for what hatch makes, and nobody could want to know.
+    /// It has no effect for hatch's guests, and there is no warning.
     Silent,
-    /// It may only say what is so: one of these. Else the reason is told.
+    /// It may have only one of these values. For any other, the error gives the reason.
     Is(&'static [&'static str], &'static str),
-    /// The same, but another value is a warning.
+    /// The same, with a warning in place of the error.
     Hint(&'static [&'static str], &'static str),
 }
 
@@ -76,7 +76,8 @@ const RULES: &[(&str, Rule)] = &[
     ("vmtrace_buf_kb", Is(&["0"], "hatch can't turn it on")),
 ];
 
-/// What xl reads for HVM or PV guests, or of device models, boot loaders and devices that a guest of hatch's has none of.
+/// Parameters that xl reads for HVM or PV guests, or for device models, boot loaders and devices that hatch's guests do
+/// not have.
 const OTHER_TYPES: &[&str] = &[
     "acpi_firmware",
     "acpi_laptop_slate",
@@ -162,7 +163,7 @@ const OTHER_TYPES: &[&str] = &[
     "xen_platform_pci",
 ];
 
-/// Looks at all of them that a file has.
+/// Applies the rules to all such parameters of a file.
 pub(super) fn settle(settings: &mut Settings, warnings: &mut Problems) {
     for name in OTHER_TYPES {
         settle_one(settings, warnings, name, &OtherTypes);
@@ -206,7 +207,7 @@ fn says(value: &str, so: &str) -> bool {
 mod tests {
     use super::super::{Guest, Overrides, Problems, parse};
 
-    /// The least configuration with one line more.
+    /// Reads the least configuration with one more line.
     fn read(more: &str) -> Result<Guest, Problems> {
         let least = "name = 'm'\ntype = 'pvh'\nkernel = '/k'\nmemory = 8\n";
         parse("test.cfg", &format!("{least}{more}"), &Overrides::default())

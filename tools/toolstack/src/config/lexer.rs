@@ -1,5 +1,5 @@
-//! Tokens, as `xl` cuts them (Xen 4.17: tools/libs/util/libxlu_cfg_l.l): words begin with a small letter, numbers with a
-//! digit, strings stay on their line, `#` begins a comment.
+//! The lexer, with `xl`'s tokens (Xen 4.17: tools/libs/util/libxlu_cfg_l.l): words begin with a small letter, numbers
+//! with a digit, strings end on their line, `#` begins a comment.
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Token {
@@ -17,7 +17,7 @@ pub(super) enum Token {
 }
 
 impl Token {
-    /// For a message.
+    /// The token as messages show it.
     pub(super) fn what(&self) -> String {
         match self {
             Self::Name(name) => format!("the word {name}"),
@@ -48,7 +48,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// The next token and its line. An error takes the rest of its word with it.
+    /// The next token and its line. An error consumes the rest of its word.
     pub(super) fn next(&mut self) -> (usize, Result<Token, String>) {
         self.rest = self.rest.trim_start_matches([' ', '\t', '\r']);
         let line = self.line;
@@ -102,7 +102,8 @@ impl<'a> Lexer<'a> {
         taken
     }
 
-    /// A string between quotes, with the escapes of `xlu__cfgl_dequote`. What is wrong in it ends it at its line.
+    /// A string between quotes, with the escapes of `xlu__cfgl_dequote`. After an error in it the rest of the line is
+    /// skipped.
     fn string(&mut self, quote: char) -> Result<Token, String> {
         let line = self.rest.split('\n').next().unwrap_or_default();
         let mut chars = line.char_indices().skip(1);
@@ -140,7 +141,7 @@ fn escape(chars: &mut impl Iterator<Item = (usize, char)>) -> Result<char, &'sta
         Some('r') => Ok('\r'),
         Some('t') => Ok('\t'),
         Some('v') => Ok('\x0b'),
-        // libxlu 4.17 finds no digits behind \x, and puts nothing in the place of the others.
+        // libxlu 4.17 finds no digits after \x, and drops the other numeric escapes.
         Some('x' | '0'..='7') => {
             Err("a string has a character as a number: write the character itself")
         }

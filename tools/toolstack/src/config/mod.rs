@@ -1,4 +1,4 @@
-//! Guests' configuration files, as `xl create` takes them: the syntax of xl.cfg(5), and those of its parameters that a
+//! Guests' configuration files, as `xl create` takes them: the syntax of xl.cfg(5), and those parameters that a
 //! unikernel with one vCPU and one network device needs.
 //!
 //! | parameter | |
@@ -16,16 +16,17 @@
 //! | `on_poweroff`, `on_reboot`, `on_watchdog`, `on_crash`, `on_soft_reset` | `"destroy"`, `"restart"`, `"preserve"`, for [`crate::watch`]; `coredump-` before them is of no effect, and renaming is refused |
 //! | `disk`, `pci`, `vfb` and the like | only as empty lists |
 //!
-//! A vif has `mac`, `bridge`, `rate`, `mtu`, and may have what changes nothing: `type=vif`, `devid=0`, `backend=0`,
-//! `trusted`, `model`, `script=vif-bridge`, and a script of one's own beside `bridge`, with a warning.
+//! A vif has `mac`, `bridge`, `rate` and `mtu`. It may have values that change nothing: `type=vif`, `devid=0`,
+//! `backend=0`, `trusted`, `model`, `script=vif-bridge`, and, with a warning, another script beside `bridge`.
 //!
-//! Parameters that hatch does nothing for may stand in a file as long as they say what is so, and those that xl reads for other types
-//! of guests ([`known`]). Whatever else there is in a file is named with its line, and nothing is made.
+//! Parameters that hatch does not act on are accepted as long as their values are what hatch does, as are those that xl
+//! reads for other types of guests (`known`). Anything else in a file is an error with its line, and no guest is
+//! made.
 //!
-//! Where hatch differs from `xl create`, it is on purpose:
+//! hatch differs from `xl create` on purpose in these points:
 //!
-//! - xl takes every name that it does not know, and passes over a value of the wrong kind with a warning (`memory = "x"` makes a
-//!   guest of 32 MiB, `vif = "bridge=b"` one without network); hatch makes nothing.
+//! - xl accepts unknown names, and ignores a value of the wrong kind with a warning (`memory = "x"` makes a guest of 32
+//!   MiB, `vif = "bridge=b"` one without network); hatch makes no guest.
 //! - xl makes a PV guest without `type`, and one of 32 MiB without `memory`; hatch needs both.
 //! - hatch takes a byte order mark, carriage returns, and a comment that ends with the file, where xl finds errors; and
 //!   `builder = "generic"` beside `type = "pvh"`, which xl calls a contradiction.

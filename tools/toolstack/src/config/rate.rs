@@ -1,9 +1,9 @@
 //! `rate=` of a vif (xl-network-configuration(5)): `10Mb/s@20ms`.
 
-/// `vif_parse_rate_interval_usecs`'s own, when none is given.
+/// The default of `vif_parse_rate_interval_usecs`, in microseconds.
 const INTERVAL_US: u64 = 50_000;
 
-/// What netback reads from `rate`: the bytes of an interval and its microseconds.
+/// The value of netback's `rate`: the bytes per interval and the interval in microseconds, `BYTES,USECS`.
 pub(super) fn parse(text: &str) -> Option<String> {
     let (rate, interval) = match text.split_once('@') {
         Some((rate, interval)) => (rate, Some(interval)),
@@ -42,7 +42,7 @@ pub(super) fn parse(text: &str) -> Option<String> {
     Some(format!("{bytes},{interval}"))
 }
 
-/// A number between 1 and 2^32-1, and what is behind it.
+/// A number between 1 and 2^32-1, and the text after it.
 fn number(text: &str) -> Option<(u64, &str)> {
     let end = text
         .find(|c: char| !c.is_ascii_digit())

@@ -13,20 +13,20 @@ use super::syntax::{self, Assignment, Kind, Value};
 /// The largest file that is read.
 pub const FILE_MAX: u64 = 256 * 1024;
 
-/// The parameters, each of them taken out when it is looked at: what is left is not supported.
+/// The parameters of a file. Each is removed when it is read: those that are left are not supported.
 pub(super) struct Settings {
     all: BTreeMap<String, Setting>,
     pub(super) problems: Problems,
 }
 
 struct Setting {
-    /// Whether `+=` had a part in it.
+    /// Whether `+=` was used on it.
     added: bool,
     value: Value,
 }
 
-/// Reads a file, but not more of it than could be a configuration. What is not UTF-8 becomes
-/// [`char::REPLACEMENT_CHARACTER`], which a comment may have and a value may not.
+/// Reads a file of at most [`FILE_MAX`] bytes. Bytes that are not UTF-8 become [`char::REPLACEMENT_CHARACTER`], which a
+/// comment may have and a value may not.
 ///
 /// # Errors
 /// The file can't be read, or is too large.
@@ -66,7 +66,7 @@ impl Settings {
         settings
     }
 
-    /// The last assignment holds; `+=` puts a string or a list behind what there is.
+    /// The last assignment wins; `+=` appends a string or a list.
     fn assign(
         &mut self,
         Assignment {
@@ -101,7 +101,7 @@ impl Settings {
         }
     }
 
-    /// Whether it is there, and nobody has looked at it.
+    /// Whether the parameter exists and was not read yet.
     pub(super) fn has(&self, name: &str) -> bool {
         self.all.contains_key(name)
     }
@@ -118,7 +118,7 @@ impl Settings {
         }
     }
 
-    /// The same for one that has to be there, and not be empty.
+    /// The same for a parameter that is required and must not be empty.
     pub(super) fn needed(&mut self, name: &str) -> Option<(usize, String)> {
         if !self.has(name) {
             self.problems.add(0, format!("{name} is missing"));
@@ -190,7 +190,7 @@ impl Settings {
         Some(list)
     }
 
-    /// Names what nobody has looked at.
+    /// Adds an error for each parameter that was not read.
     pub(super) fn refuse_rest(&mut self) {
         for (name, Setting { value, .. }) in std::mem::take(&mut self.all) {
             self.problems

@@ -1,9 +1,9 @@
-//! Assignments, as `xl` takes them (Xen 4.17: tools/libs/util/libxlu_cfg_y.y).
+//! The parser of assignments, with `xl`'s grammar (Xen 4.17: tools/libs/util/libxlu_cfg_y.y).
 
 use super::error::Problems;
 use super::lexer::{Lexer, Token};
 
-/// Lists within lists, beyond which nothing makes sense; none of what is supported has any.
+/// The deepest nesting of lists that is parsed. No supported parameter has nested lists.
 const DEPTH_MAX: usize = 8;
 
 /// A value and its line.
@@ -27,7 +27,7 @@ pub(super) struct Assignment {
     pub(super) value: Value,
 }
 
-/// Reads all assignments that can be read.
+/// Parses all assignments that are valid; adds an error for each other one.
 pub(super) fn assignments(text: &str, problems: &mut Problems) -> Vec<Assignment> {
     let mut parser = Parser {
         lexer: Lexer::new(text),
@@ -69,7 +69,7 @@ impl Parser<'_> {
         })
     }
 
-    /// A token past line ends, as lists have them.
+    /// The next token that is not a line end, as inside of lists.
     fn token_in_list(&mut self) -> Result<(usize, Token), Unread> {
         loop {
             match self.token()? {
@@ -141,11 +141,11 @@ impl Parser<'_> {
                     }
                     close(&mut open)
                 }
-                // Behind the last comma.
+                // After the last comma.
                 (_, Token::Close) if !open.is_empty() => close(&mut open),
                 (line, other) => return Err(unexpected(line, &other, &expected)),
             };
-            // What follows a value; a list that ends is a value of the one around it.
+            // The token after a value. A list that ends is a value of the list around it.
             let mut value = value;
             loop {
                 let Some((_, list)) = open.last_mut() else {

@@ -1,41 +1,42 @@
 //! Several guests from one file: `hatch create -n 100 --template`.
 //!
-//! The guest number N, from 1, is what the file says, but for these:
+//! Guest number N, from 1, is made from the file with these changes:
 //!
-//! - its name has `{n}` replaced by N, or `-N` behind it when there is none;
+//! - `{n}` in its name is replaced by N; a name without it gets `-N` at its end;
 //! - `{n}` is replaced in the command line as well;
-//! - every address in an `ip=ADDRESS/PREFIX` word of its command line is N-1 further on, and has to be in the same network
+//! - every address in an `ip=ADDRESS/PREFIX` word of its command line is N-1 higher, and has to be in the same network
 //!   still (not its last address, for IPv4);
-//! - so is what `--ip` gives, which replaces `{ip}` in the command line;
-//! - the vif's MAC address, when the file has one, is N-1 further on in its last three bytes; else it follows from the name.
+//! - so is the address of `--ip`, which replaces `{ip}` in the command line;
+//! - the vif's MAC address, if the file has one, is N-1 higher in its last three bytes; otherwise it is derived from
+//!   the name.
 
 use std::net::IpAddr;
 
 use super::guest::{ADDRESS, Guest};
 
-/// Why there can't be that many.
+/// The reason why a template cannot make that many guests.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    /// All would have the same UUID.
+    /// All guests would have the same UUID.
     #[error("the file gives a uuid, which only one guest can have")]
     Uuid,
-    /// There are no more addresses in the network.
+    /// The network has no more addresses.
     #[error("guest {number} would have an address outside of the network of {address}")]
     Address {
-        /// Which guest.
+        /// The number of the guest.
         number: u32,
-        /// The first one's address.
+        /// The address of the first guest.
         address: String,
     },
-    /// There are no more MAC addresses.
+    /// There are no more MAC addresses with the same OUI.
     #[error("guest {0} would have a MAC address outside of its maker's")]
     Mac(u32),
-    /// What can't be a guest.
+    /// The configuration of a guest is not valid.
     #[error("guest {number}: {error}")]
     Config {
-        /// Which guest.
+        /// The number of the guest.
         number: u32,
-        /// Why.
+        /// The error.
         error: crate::builder::ConfigError,
     },
     /// The command line has become too long.
@@ -43,10 +44,10 @@ pub enum TemplateError {
     TooLong(u32),
 }
 
-/// The guest number `number` from 1.
+/// Guest number `number`, from 1.
 ///
 /// # Errors
-/// What would be the same for two guests, or has run out.
+/// A value that would be the same for two guests, or a range that has run out.
 pub fn derived(template: &Guest, number: u32) -> Result<Guest, TemplateError> {
     let mut guest = template.clone();
     let fill = |text: &str| text.replace("{n}", &number.to_string());
@@ -64,7 +65,7 @@ pub fn derived(template: &Guest, number: u32) -> Result<Guest, TemplateError> {
             address: text.to_owned(),
         })
     };
-    // Word by word only where there are addresses: other white space stays as it is.
+    // Only words with addresses are changed: other white space stays as it is.
     let words = fill(&template.cmdline)
         .split(' ')
         .map(|word| match word.strip_prefix("ip=") {
@@ -110,7 +111,7 @@ fn is_address(text: &str) -> bool {
     split(text).is_some()
 }
 
-/// The address that many further on, in the same network.
+/// The address that is `step` higher, in the same network.
 fn further(text: &str, step: u32) -> Option<String> {
     let (address, prefix) = split(text)?;
     let (start, bits) = match address {

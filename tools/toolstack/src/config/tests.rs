@@ -14,7 +14,7 @@ fn read(text: &str) -> Result<Guest, Problems> {
     parse("test.cfg", text, &Overrides::default())
 }
 
-/// What is said of the least configuration with more lines, the first of them line 5.
+/// The errors of the least configuration with more lines, the first of which is line 5.
 fn said(more: &str) -> String {
     read(&format!("{LEAST}{more}")).unwrap_err().to_string()
 }
@@ -40,7 +40,7 @@ fn the_example() {
         guest.vif.as_ref().unwrap().bridge.as_deref(),
         Some("xenbr0")
     );
-    // The script, and on_reboot = "restart" where nobody watches.
+    // The script; and on_reboot = "restart" if there is no watch.
     assert_eq!(guest.warnings(true).count(), 1);
     assert_eq!(guest.warnings(false).count(), 2);
     let text = include_str!("../../../examples/linux.cfg");
@@ -105,7 +105,7 @@ fn spellings_of_files_that_others_wrote() {
     assert_eq!(read(&only_most).unwrap().memory, 8);
     let marked = format!("\u{feff}{LEAST}");
     assert_eq!(read(&marked).unwrap().name, "m");
-    // Bytes of any kind in a comment, and only there.
+    // Any bytes are allowed in a comment, and only there.
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(LEAST.as_bytes()).unwrap();
     file.write_all(b"extra = 'ip=dhcp' # f\xfcr Z\xfcrich\n")
@@ -118,7 +118,7 @@ fn spellings_of_files_that_others_wrote() {
         said.to_string().ends_with(":6: a string is not UTF-8"),
         "{said}"
     );
-    // The hash is a comment's beginning only outside of strings.
+    // A `#` begins a comment only outside of strings.
     let hashed = with("extra = \"a#b\" # 'c'");
     assert_eq!(hashed.cmdline, "a#b");
 }
@@ -315,7 +315,7 @@ fn the_longest_command_line() {
 
 #[test]
 fn absurd_files() {
-    // Brackets without end, and more errors than anybody reads.
+    // Unclosed brackets, and more errors than are listed.
     assert!(said(&format!("vif = {}", "[".repeat(100_000))).contains("nested deeper"));
     assert_eq!(said(&"!\n".repeat(100_000)).lines().count(), 20);
     assert_eq!(said(&"nested=1;".repeat(20_000)).lines().count(), 1);
@@ -354,7 +354,7 @@ fn what_the_command_line_says_instead() {
     let config = guest.config([1; 16]);
     assert_eq!(config.vif.unwrap().mac, [0, 0x16, 0x3e, 0, 0, 9]);
     assert_eq!(config.uuid, [1; 16]);
-    // Overrides are no more believed than the file.
+    // Overrides are checked like the file.
     for bad in [
         Overrides {
             name: Some("a/b".to_owned()),
@@ -457,7 +457,7 @@ proptest! {
         let _ = read(&text);
     }
 
-    /// What a file may be made of, in any order; what is taken has been checked.
+    /// Tokens of a file in any order: a file that is accepted passes the builder's checks.
     #[test]
     fn any_tokens(parts in proptest::collection::vec(prop_oneof![
         Just("name"), Just("vif"), Just("memory"), Just("extra"), Just("="), Just("+="), Just("["), Just("]"),

@@ -4,20 +4,20 @@ use super::error::{Problems, shown};
 use super::rate;
 use super::settings::number;
 
-/// A network device as the file describes it.
+/// A network interface as the file describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Vif {
-    /// Its MAC address, if it was given.
+    /// The MAC address, if the file has one.
     pub mac: Option<[u8; 6]>,
-    /// Its bridge, if it was given.
+    /// The bridge, if the file names one.
     pub bridge: Option<String>,
-    /// As netback reads it.
+    /// The rate limit, in netback's format (`BYTES,USECS`).
     pub rate: Option<String>,
-    /// The MTU, unless it is the bridge's.
+    /// The MTU; `None` for the bridge's.
     pub mtu: Option<u32>,
 }
 
-/// Xen's hotplug scripts that do something else than to make the vif a port of a bridge of Linux'.
+/// Xen's hotplug scripts that do anything other than making the vif a port of a Linux bridge.
 const OTHER_SCRIPTS: [&str; 4] = [
     "vif-route",
     "vif-nat",
@@ -25,7 +25,7 @@ const OTHER_SCRIPTS: [&str; 4] = [
     "colo-proxy-setup",
 ];
 
-/// Reads an entry. `bridged`: whether the command line names the bridge.
+/// Parses an entry. `bridged` is whether the command line names the bridge.
 pub(super) fn parse(
     line: usize,
     text: &str,
@@ -56,13 +56,14 @@ pub(super) fn parse(
                 Ok(()) => vif.bridge = Some(value.to_owned()),
                 Err(_) => wrong("is not what a network link can be called"),
             },
-            // vif-bridge makes a rule of it that the guest may send from nowhere else. To take it and do nothing would be a promise.
+            // vif-bridge makes a rule from it by which the guest may send only from this address. Accepting it without
+            // the rule would be a false promise.
             "ip" => wrong("asks for a filter of addresses, which only `hatch summon` sets"),
             "rate" => match rate::parse(value) {
                 Some(rate) => vif.rate = Some(rate),
                 None => wrong("is no rate like 10Mb/s or 1MB/s@20ms"),
             },
-            // The least that Ethernet may have (RFC 894 has no less than 68 of RFC 791).
+            // The least MTU: 68 bytes (RFC 791); RFC 894 has no other for Ethernet.
             "mtu" => match number(value).and_then(|mtu| u32::try_from(mtu).ok()) {
                 Some(mtu @ 68..=65535) => vif.mtu = Some(mtu),
                 _ => wrong("is not 68 to 65535"),
@@ -116,7 +117,7 @@ pub(super) fn parse(
     vif
 }
 
-/// Six bytes in hexadecimal, of one device and not of a group.
+/// Parses a unicast MAC address: six bytes in hexadecimal.
 pub fn mac(text: &str) -> Option<[u8; 6]> {
     let mut mac = [0; 6];
     let mut parts = text.split([':', '-']);

@@ -1,17 +1,17 @@
 //! Builds an ELF image byte by byte.
 
-/// A file with a head, three program headers (code, data, notes) and room for the octets.
+/// A file with an ELF header, three program headers (code, data, notes) and space for the bytes.
 pub struct Elf {
-    /// The file.
+    /// The file's contents.
     pub octets: Vec<u8>,
 }
 
-/// Where program header `n` is.
+/// The offset of program header `n`, in bytes.
 pub(crate) fn program(n: usize) -> usize {
     64 + n * 56
 }
 
-/// Where the notes are.
+/// The offset of the notes, in bytes.
 pub(crate) const NOTES: usize = 0x200;
 
 impl Elf {
@@ -76,7 +76,7 @@ impl Elf {
         }
     }
 
-    /// A note of four octets; `name` is padded to a multiple of four.
+    /// Writes a note of four bytes; `name` is padded to a multiple of four.
     pub(crate) fn note(&mut self, at: usize, name: &[u8], kind: u32, value: u32) {
         self.put32(at, u32::try_from(name.len()).unwrap_or(u32::MAX));
         self.put32(at + 4, 4);

@@ -9,10 +9,10 @@ use mayfly_links::{Bridge, Error, Instruction, Link};
 
 use crate::host::Links;
 
-/// What interfaces have for numbers: this and their domain's.
+/// The interface index of domain 0's vif. Others add their domid.
 const FIRST: u32 = 100;
 
-/// dom0's links. A vif is there as soon as somebody waits for it.
+/// dom0's links. A vif exists as soon as it is waited for.
 #[derive(Clone, Default)]
 pub struct FakeLinks(Rc<RefCell<State>>);
 
@@ -39,19 +39,19 @@ impl FakeLinks {
         state.bridges.insert(name.to_owned(), bridge);
     }
 
-    /// Which bridge a link is a port of.
+    /// The bridge that a link is a port of.
     #[must_use]
     pub fn bridge_of(&self, link: &str) -> Option<String> {
         self.0.borrow().ports.get(link).cloned()
     }
 
-    /// Whether a port gets what is for everybody.
+    /// Whether a port is flooded.
     #[must_use]
     pub fn floods(&self, link: &str) -> bool {
         !self.0.borrow().quiet.contains(link)
     }
 
-    /// Whether there is a filter at a domain's interface.
+    /// Whether a domain's interface has a filter.
     #[must_use]
     pub fn is_filtered(&self, domid: u16) -> bool {
         self.0
@@ -60,7 +60,7 @@ impl FakeLinks {
             .contains(&(FIRST + u32::from(domid)))
     }
 
-    /// Refuses a call, by its name, or no more if it is empty.
+    /// Makes calls of this name fail, or none if it is empty.
     pub fn refuses(&self, call: &'static str) {
         let mut state = self.0.borrow_mut();
         state.refused.clear();

@@ -20,22 +20,22 @@ pub use xen::{FakeXen, Guest};
 use crate::builder::index::Entry;
 use crate::builder::{Toolstack, name_path};
 
-/// How long its parts may take; they take no time.
+/// The longest wait for a part of the simulation. None takes any time.
 const BOUND: Duration = Duration::from_millis(200);
 
-/// A test's own end of a dom0.
+/// A simulated dom0, as a test sees it.
 #[derive(Clone, Default)]
 pub struct Host {
     /// Its Xen.
     pub xen: FakeXen,
-    /// What is in its xenstored.
+    /// The contents of its xenstored.
     pub store: Tree,
     /// Its links.
     pub links: FakeLinks,
 }
 
 impl Host {
-    /// One with a bridge, `xenbr0`, and a netback that connects as soon as it is asked to.
+    /// A dom0 with a bridge, `xenbr0`, and a netback that connects as soon as it is asked to.
     #[must_use]
     pub fn new() -> Self {
         let host = Self::default();
@@ -58,7 +58,7 @@ impl Host {
         host
     }
 
-    /// The domain that a name leads to, as the index has it.
+    /// The domain of a name in the index.
     #[must_use]
     pub fn domid(&self, name: &str) -> Option<u16> {
         let entry = self.store.get(&name_path(name))?;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use mayfly_switch::control::{Order, Reply, line};
 use mayfly_switch::switch::GuestStatus;
 
-/// A switch, which answers in threads of its own.
+/// A switch that answers in threads of its own.
 #[derive(Clone, Default)]
 pub struct FakeSwitch(Arc<Mutex<State>>);
 
@@ -19,10 +19,10 @@ struct State {
 }
 
 impl FakeSwitch {
-    /// Listens where a toolstack with this folder looks for one.
+    /// Listens on the switch's socket in this folder.
     ///
     /// # Errors
-    /// There is one.
+    /// The socket cannot be made.
     pub fn listen(run: &Path) -> io::Result<Self> {
         let listener = UnixListener::bind(run.join("switch.sock"))?;
         let this = Self::default();
@@ -36,13 +36,13 @@ impl FakeSwitch {
         Ok(this)
     }
 
-    /// The domains that it serves.
+    /// The domids that it serves.
     #[must_use]
     pub fn domains(&self) -> Vec<u16> {
         self.state().domains.clone()
     }
 
-    /// Whether it takes no more.
+    /// Sets whether it refuses further guests.
     pub fn refuses(&self, does: bool) {
         self.state().refuses = does;
     }

@@ -17,10 +17,10 @@ const SHUTDOWN: u32 = 1 << 2;
 const PAUSED: u32 = 1 << 3;
 const SHUTDOWN_SHIFT: u32 = 16;
 
-/// The number of "no such process", which is what Xen says of a domain that is not there.
+/// ESRCH, Xen's error for a domain that does not exist.
 const ESRCH: i32 = 3;
 
-/// A Xen.
+/// A simulated Xen. Clones share their state.
 #[derive(Clone, Default)]
 pub struct FakeXen(Rc<RefCell<State>>);
 
@@ -38,13 +38,13 @@ pub struct Guest {
     handle: [u8; 16],
     flags: u32,
     ran: bool,
-    /// Its memory, by frame, as far as there is something in it.
+    /// The memory that was written, by frame.
     pub memory: BTreeMap<u64, Vec<u8>>,
-    /// The first frame of its grant table.
+    /// The first frame of the grant table.
     pub grants: Vec<u8>,
-    /// Its `HVM_PARAM_*`.
+    /// The `HVM_PARAM_*`.
     pub params: BTreeMap<u32, u64>,
-    /// MiB that it may have.
+    /// The memory limit, in MiB.
     pub max_mib: u64,
     ports: u32,
 }
@@ -62,7 +62,7 @@ impl FakeXen {
         self.0.borrow().guests.keys().copied().collect()
     }
 
-    /// Somebody else makes a domain.
+    /// Adds a domain that another toolstack made.
     pub fn add(&self, domid: u16, handle: [u8; 16]) {
         let guest = Guest {
             handle,
@@ -72,14 +72,14 @@ impl FakeXen {
         self.0.borrow_mut().guests.insert(domid, guest);
     }
 
-    /// A domain shuts down, for a reason of sched.h.
+    /// Shuts a domain down, for a reason of sched.h.
     pub fn ends(&self, domid: u16, reason: u32) {
         if let Some(guest) = self.0.borrow_mut().guests.get_mut(&domid) {
             guest.flags |= SHUTDOWN | reason << SHUTDOWN_SHIFT;
         }
     }
 
-    /// Refuses a call, by its name, with an error's number; none any more if the name is empty.
+    /// Makes calls of this name fail with this error number, or none if the name is empty.
     pub fn refuses(&self, call: &'static str, error: i32) {
         let mut state = self.0.borrow_mut();
         state.refused.clear();
@@ -88,7 +88,7 @@ impl FakeXen {
         }
     }
 
-    /// What was asked, by the calls' names.
+    /// The names of the calls so far.
     #[must_use]
     pub fn asked(&self) -> Vec<&'static str> {
         self.0.borrow().asked.clone()

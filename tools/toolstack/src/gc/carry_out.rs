@@ -1,11 +1,11 @@
-//! Removes what the decision lists.
+//! Carries out the actions of a decision.
 
 use super::Action;
 use crate::builder::index::{self, Entry};
 use crate::builder::{DestroyError, Toolstack, making};
 use mayfly_xenstore::Request;
 
-/// Carries the actions out, one after the other, and says of each that failed why.
+/// Carries out the actions, one after the other, and returns each that failed with its error.
 pub fn carry_out(builder: &mut Toolstack, actions: &[Action]) -> Vec<String> {
     let mut failures = Vec::new();
     for action in actions {
@@ -30,10 +30,10 @@ fn one(builder: &mut Toolstack, action: &Action) -> Result<(), Box<dyn std::erro
             }
         }
         Action::Release { domid } => {
-            // Refused when xenstored has let go of it by itself.
+            // xenstored refuses this if it has released the domain by itself.
             let _ = builder.store().ask(Request::release(*domid));
         }
-        // Another hatch may have claimed it since.
+        // Another hatch may have claimed the entry since.
         Action::Forget { path, value, .. } => {
             index::forget(builder.store(), &[(path.clone(), value.clone())])?
         }

@@ -1,17 +1,17 @@
 //! Finds what a killed hatch left behind, and nothing else.
 //!
-//! What hatch makes has its mark before it is there (`/hatch/making/UUID`, see [`crate::builder::making_path`]; a file of that name for a
-//! guest that runs before xenstored is told of it) and its place in the index
-//! (`/hatch/name`, `/hatch/mac`, `/hatch/domain`) while it lives. So there are remains of two kinds:
+//! A guest has a mark before its domain exists (`/hatch/making/UUID`, see [`crate::builder::making_path`]; a file of
+//! that name for a guest that runs before xenstored is told of it), and entries in the index (`/hatch/name`,
+//! `/hatch/mac`, `/hatch/domain`) while it lives. So there are two kinds of remains:
 //!
-//! - **half-made**: a mark whose maker runs no more. A domain of that UUID is ours to end when hatch's index has it, or when it has
-//!   never run and has no home of its own yet: another toolstack, which writes that first, may have been given the same UUID since. A
-//!   mark that is a file says which domain it is, as soon as there is one.
-//! - **half-removed**: an index entry whose domain is gone, or dying. All keys under that domain's number go with it, unless another
-//!   domain has the number by now: then the entry goes alone.
+//! - **half-made**: a mark whose maker does not run any more. A domain of that UUID is destroyed when hatch's index has
+//!   it, or when it has never run and has no home directory of its own: another toolstack, which writes that first, may
+//!   have been given the same UUID since. A mark that is a file has the domid as soon as there is one.
+//! - **half-removed**: an index entry whose domain is gone, or dying. All keys under that domain's domid are removed
+//!   with it. If another domain has the domid by now, only the entry is removed.
 //!
-//! [`decide`] is a pure function of a [`Snapshot`]. xenstore is read before Xen is asked for its domains, because hatch writes
-//! the index after there is a domain: an entry without one is then really without.
+//! [`decide`] is a pure function of a [`Snapshot`]. xenstore is read before Xen is asked for its domains: hatch writes
+//! the index after there is a domain, so an entry whose domain is missing then has none.
 
 mod carry_out;
 mod snapshot;
@@ -30,7 +30,7 @@ use crate::builder::{domain_path, keys};
 pub use carry_out::carry_out;
 pub use snapshot::SnapshotError;
 
-/// What there is.
+/// The state of xenstore, Xen and the marks' folder that decisions are made from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// Xen's domains.
@@ -39,101 +39,101 @@ pub struct Snapshot {
     pub marks: BTreeMap<String, Maker>,
     /// The marks that are files, by UUID.
     pub births: BTreeMap<String, Birth>,
-    /// Names of the index, as they are below `/hatch/name`, and who has them.
+    /// The names of the index, as they are below `/hatch/name`, with their owners.
     pub names: BTreeMap<String, Claimant>,
-    /// The same for MAC addresses, below `/hatch/mac`.
+    /// The MAC addresses of the index, below `/hatch/mac`, with their owners.
     pub macs: BTreeMap<String, Claimant>,
-    /// The index's domains, and what it has of them, if that can be understood.
+    /// The domids of the index with their records; `None` for a record that cannot be parsed.
     pub index: BTreeMap<u16, Option<Record>>,
-    /// What `/local/domain/DOMID/vm` says of each home.
+    /// The value of `/local/domain/DOMID/vm` in each home directory.
     pub homes: BTreeMap<u16, Option<String>>,
-    /// Domains with a directory below `/libxl`.
+    /// The domids with a directory below `/libxl`.
     pub libxl: BTreeSet<u16>,
-    /// Domains with a directory below `/local/domain/0/backend/vif`.
+    /// The domids with a directory below `/local/domain/0/backend/vif`.
     pub backends: BTreeSet<u16>,
-    /// Domains with a directory below `/local/domain/0/switch`, where hatch alone writes.
+    /// The domids with a directory below `/local/domain/0/switch`, where only hatch writes.
     pub switched: BTreeSet<u16>,
-    /// UUIDs below `/vm`.
+    /// The UUIDs below `/vm`.
     pub vms: BTreeSet<String>,
 }
 
 /// A domain of Xen's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Domain {
-    /// Its UUID.
+    /// The UUID.
     pub uuid: String,
-    /// It is being taken apart.
+    /// Whether it is dying.
     pub dying: bool,
-    /// It has never been on a CPU.
+    /// Whether it has never been on a CPU.
     pub unborn: bool,
 }
 
-/// Who left a mark.
+/// The maker of a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Maker {
     /// A process that runs.
     Runs,
-    /// A process that runs no more.
+    /// A process that does not run any more.
     Gone,
-    /// The mark says nothing that could be understood.
+    /// The mark cannot be parsed.
     Unknown,
 }
 
 /// A mark that is a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Birth {
-    /// Who left it.
+    /// The maker.
     pub maker: Maker,
-    /// The domain, if it was there by then.
+    /// The domid, if there was a domain by then.
     pub domid: Option<u16>,
     /// The file.
     pub file: PathBuf,
 }
 
-/// Something to do.
+/// An action of `hatch gc`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "do", rename_all = "lowercase")]
 pub enum Action {
-    /// End a half-made domain and remove its keys.
+    /// Destroys a half-made domain and removes its keys.
     Destroy {
-        /// Its number.
+        /// The domid.
         domid: u16,
-        /// Its UUID.
+        /// The UUID.
         uuid: String,
     },
-    /// Have xenstored let go of a domain that is no more.
+    /// Makes xenstored release a domain that is gone.
     Release {
-        /// Its number.
+        /// The domid.
         domid: u16,
     },
-    /// Remove a node with all below it.
+    /// Removes a node with everything below it.
     Remove {
         /// The node.
         path: String,
-        /// What it is left from.
+        /// The reason: what left it.
         why: &'static str,
     },
-    /// Remove a file.
+    /// Removes a file.
     Unlink {
         /// The file.
         file: PathBuf,
-        /// What it is left from.
+        /// The reason: what left it.
         why: &'static str,
     },
-    /// Remove an entry of the index, if it still says the same.
+    /// Removes an entry of the index if it still has this value.
     Forget {
         /// The entry.
         path: String,
-        /// What it says.
+        /// The value.
         value: String,
-        /// What is wrong with it.
+        /// The error in it.
         why: &'static str,
     },
-    /// Nothing, but somebody should look.
+    /// Does nothing; the user should look at the node.
     Look {
         /// The node.
         path: String,
-        /// What is odd.
+        /// The oddity.
         why: &'static str,
     },
 }
@@ -154,7 +154,7 @@ impl fmt::Display for Action {
     }
 }
 
-/// What is to be done, in its order.
+/// The actions for a snapshot, in order.
 #[must_use]
 pub fn decide(seen: &Snapshot) -> Vec<Action> {
     const GONE: &str = "its maker is gone";
@@ -188,7 +188,7 @@ pub fn decide(seen: &Snapshot) -> Vec<Action> {
             }
         }
     }
-    // Domains first: without them, nobody uses what is removed below.
+    // Domains first: the keys that are removed below are not used once they are gone.
     for domid in &half_made {
         if let Some(domain) = seen.domains.get(domid) {
             actions.push(Action::Destroy {
@@ -199,7 +199,7 @@ pub fn decide(seen: &Snapshot) -> Vec<Action> {
     }
     let busy = |uuid: &str| makers(seen, uuid).any(|maker| maker == Maker::Runs);
     for domid in dead(seen) {
-        // Somebody is at it.
+        // A running maker works on it.
         let uuid = seen.homes.get(&domid).and_then(Option::as_deref);
         if uuid.is_some_and(busy) {
             continue;
@@ -208,7 +208,7 @@ pub fn decide(seen: &Snapshot) -> Vec<Action> {
     }
     succeeded(seen, &mut actions);
     stray_entries(seen, &mut actions);
-    // Last: until all is gone, the mark tells the next gc where to look.
+    // Last: until everything is gone, the mark shows the next gc where to look.
     for (uuid, remove) in marks {
         let is_alive = seen.domains.values().any(|domain| domain.uuid == *uuid);
         if !is_alive && seen.vms.contains(uuid) {
@@ -219,7 +219,7 @@ pub fn decide(seen: &Snapshot) -> Vec<Action> {
         }
         actions.push(remove);
     }
-    // The same entry may be wrong for two reasons.
+    // An entry may be wrong for two reasons.
     let mut done = BTreeSet::new();
     actions.retain(|action| match action {
         Action::Forget { path, value, .. } => done.insert(format!("{path} {value}")),
@@ -228,14 +228,14 @@ pub fn decide(seen: &Snapshot) -> Vec<Action> {
     actions
 }
 
-/// Who left marks of this UUID.
+/// The makers of the marks of this UUID.
 fn makers(seen: &Snapshot, uuid: &str) -> impl Iterator<Item = Maker> {
     let birth = seen.births.get(uuid).map(|birth| birth.maker);
     seen.marks.get(uuid).copied().into_iter().chain(birth)
 }
 
-/// Live domains that a maker who is gone has not finished. A mark that is a file may say which it is; one that is in the index by then has the other
-/// mark for as long as it is not finished.
+/// The live domains that a maker which is gone has not completed. A mark that is a file may have the domid; if that
+/// domain is in the index by then, it has the other mark for as long as it is not complete.
 fn half_made_domains(seen: &Snapshot, uuid: &str, birth: Option<&Birth>) -> Vec<u16> {
     let ours = |domid: u16, domain: &Domain| {
         let is_indexed = record(seen, domid).is_some_and(|record| record.uuid == uuid);
@@ -257,7 +257,8 @@ fn record(seen: &Snapshot, domid: u16) -> Option<&Record> {
     seen.index.get(&domid)?.as_ref()
 }
 
-/// Numbers of our domains that are no more: in the index, or of a home whose UUID has a mark of a maker who is gone.
+/// The domids of hatch's domains that are gone: those in the index, and those of a home directory whose UUID has a mark
+/// of a maker that is gone.
 fn dead(seen: &Snapshot) -> BTreeSet<u16> {
     let lives = |domid: &u16| seen.domains.get(domid).is_some_and(|domain| !domain.dying);
     let marked = seen.homes.iter().filter(|(_, uuid)| {
@@ -271,7 +272,7 @@ fn dead(seen: &Snapshot) -> BTreeSet<u16> {
         .collect()
 }
 
-/// Takes the entry of a domain back whose number another one has by now.
+/// Removes the entry of a domain whose domid another domain has by now.
 fn succeeded(seen: &Snapshot, actions: &mut Vec<Action>) {
     for (domid, domain) in &seen.domains {
         if let Some(record) = record(seen, *domid)
@@ -288,7 +289,7 @@ fn forget_all(domid: u16, record: &Record, why: &'static str, actions: &mut Vec<
     actions.extend(claims.map(|(path, value)| Action::Forget { path, value, why }));
 }
 
-/// Removes all that a dead domain has left, the back end first, because the kernel then lets go of its pages.
+/// Removes everything that a dead domain has left, the back end first, because the kernel then releases its pages.
 fn bury(seen: &Snapshot, domid: u16, uuid: Option<&str>, actions: &mut Vec<Action>) {
     const WHY: &str = "its domain is gone";
     let mut remove = |path: String| actions.push(Action::Remove { path, why: WHY });
@@ -304,7 +305,7 @@ fn bury(seen: &Snapshot, domid: u16, uuid: Option<&str>, actions: &mut Vec<Actio
     if seen.libxl.contains(&domid) {
         remove(format!("/libxl/{domid}"));
     }
-    // The same UUID may live on as another domain.
+    // Another live domain may have the same UUID.
     if let Some(uuid) = uuid
         && seen.vms.contains(uuid)
         && !seen
@@ -325,7 +326,7 @@ fn bury(seen: &Snapshot, domid: u16, uuid: Option<&str>, actions: &mut Vec<Actio
     }
 }
 
-/// Names and addresses that lead nowhere: to no domain of the index, or to one that has claimed another.
+/// The names and MAC addresses that lead to no domain of the index, or to one that has claimed another.
 fn stray_entries(seen: &Snapshot, actions: &mut Vec<Action>) {
     for (folder, claims) in [("name", &seen.names), ("mac", &seen.macs)] {
         for (key, claimant) in claims {
@@ -334,7 +335,7 @@ fn stray_entries(seen: &Snapshot, actions: &mut Vec<Action>) {
     }
 }
 
-/// What is to be done about one name or address, if anything is.
+/// The action for one name or MAC address, if there is one.
 fn stray(seen: &Snapshot, path: String, claimant: &Claimant) -> Option<Action> {
     let (value, why) = match claimant {
         Claimant::Unknown => {

@@ -1,4 +1,4 @@
-//! Reads the present state: lists in one round trip, values in another.
+//! Reads the state of Xen, xenstore and the marks: lists in one round trip, values in another.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -10,25 +10,25 @@ use crate::host::Store;
 use mayfly_xen as xen;
 use mayfly_xenstore::{Error, Request};
 
-/// Why it could not be read.
+/// The error of reading the state.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    /// Xen refused.
+    /// Xen refused a request.
     #[error(transparent)]
     Xen(#[from] xen::Error),
-    /// xenstored refused.
+    /// xenstored refused a request.
     #[error(transparent)]
     Store(#[from] Error),
-    /// The marks that are files.
+    /// The marks that are files could not be read.
     #[error("the marks of births: {0}")]
     Io(#[from] io::Error),
 }
 
 impl Snapshot {
-    /// Reads it.
+    /// Reads the state.
     ///
     /// # Errors
-    /// Xen's, xenstored's or the marks'.
+    /// The errors of Xen, xenstored and the marks' folder.
     pub fn read(toolstack: &mut Toolstack) -> Result<Self, SnapshotError> {
         let births = making::marks(&toolstack.marks())?;
         let births = births.into_iter().map(|(uuid, marked)| {
@@ -113,7 +113,7 @@ fn list(store: &mut dyn Store, path: &str) -> Result<Vec<String>, Error> {
     }
 }
 
-/// The values of all that is right below a path, or of `below` below that.
+/// The values of the nodes right below a path, or of the node `below` in each.
 fn values(
     store: &mut dyn Store,
     path: &str,
@@ -128,7 +128,7 @@ fn values(
     for (key, id) in asked {
         let value = match store.answer(id) {
             Ok(value) => String::from_utf8(value).ok(),
-            // Gone since, or without that node.
+            // Gone since, or the node is missing.
             Err(error) if error.is_absent() => None,
             Err(error) => return Err(error),
         };

@@ -19,7 +19,7 @@ fn entry(domid: u16, uuid: &str) -> Claimant {
     Claimant::Entry(Entry { domid, uuid })
 }
 
-/// dom0, our guest 5 as it lives, and 9, which xl made.
+/// dom0, hatch's live guest 5, and guest 9, which xl made.
 fn healthy() -> Snapshot {
     let zero = "00000000-0000-0000-0000-000000000000";
     let record = Record {
@@ -56,7 +56,7 @@ fn removed(actions: &[Action]) -> Vec<&str> {
         .collect()
 }
 
-/// Nothing of dom0's, and nothing of xl's guest 9.
+/// Asserts that nothing of dom0 or of xl's guest 9 is removed.
 fn spares_others(actions: &[Action]) {
     for action in actions {
         match action {
@@ -113,7 +113,7 @@ fn a_half_made_domain_is_ended() {
         })
     );
     assert_eq!(removed(&actions), [format!("/hatch/making/{OURS}")]);
-    // Without the claim it counts that it has never run.
+    // Without the claim, it is destroyed because it has never run.
     seen.index.clear();
     seen.names.clear();
     seen.macs.clear();
@@ -123,7 +123,8 @@ fn a_half_made_domain_is_ended() {
         Some(Action::Destroy { .. })
     ));
     seen.domains.get_mut(&5).unwrap().unborn = true;
-    // A home of this UUID is another toolstack's, which has made the guest since: `xl create -p` of the same file.
+    // A home directory of this UUID belongs to another toolstack, which has made the guest since: `xl create -p` of the
+    // same file.
     assert_eq!(removed(&decide(&seen)), [format!("/hatch/making/{OURS}")]);
     assert!(!matches!(
         decide(&seen).first(),
@@ -154,7 +155,7 @@ fn a_birth_that_xenstored_knows_nothing_of_is_ended() {
     seen.homes.insert(5, None);
     assert_eq!(decide(&seen), []);
     seen.vms.remove(OURS);
-    // It runs, and nothing but the file says whose it is.
+    // It runs, and only the file has its maker.
     seen.births
         .insert(OURS.to_owned(), birth(Maker::Gone, Some(5)));
     let unlink = Action::Unlink {
@@ -166,18 +167,18 @@ fn a_birth_that_xenstored_knows_nothing_of_is_ended() {
         uuid: OURS.to_owned(),
     };
     assert_eq!(decide(&seen), [destroy.clone(), unlink.clone()]);
-    // Killed between the domain and its number in the file.
+    // Killed after the domain was created, and before its domid was in the file.
     seen.births
         .insert(OURS.to_owned(), birth(Maker::Gone, None));
     assert_eq!(decide(&seen), std::slice::from_ref(&unlink));
     seen.domains.get_mut(&5).unwrap().unborn = true;
     assert_eq!(decide(&seen), [destroy, unlink.clone()]);
-    // The number is another's by now, or nobody's.
+    // Another domain has the domid by now, or none has it.
     seen.births
         .insert(OURS.to_owned(), birth(Maker::Gone, Some(5)));
     seen.domains.insert(5, domain(OTHER));
     assert_eq!(decide(&seen), std::slice::from_ref(&unlink));
-    // Made to its end but for the file.
+    // Complete except for the removal of the file.
     let mut seen = healthy();
     seen.births
         .insert(OURS.to_owned(), birth(Maker::Gone, Some(5)));
@@ -241,13 +242,13 @@ fn a_number_that_is_anothers_by_now_keeps_all_but_the_entry() {
     let actions = decide(&seen);
     assert_eq!(removed(&actions), entries);
     assert_eq!(actions.len(), 3, "{actions:?}");
-    // Taken back only as long as they say the same: hatch may be making that domain.
+    // Removed only as long as they have the same value: hatch may be making that domain.
     assert!(
         actions
             .iter()
             .all(|action| matches!(action, Action::Forget { value, .. } if value.contains(OURS)))
     );
-    // Even when its maker left a mark.
+    // Also when its maker left a mark.
     seen.marks.insert(OURS.to_owned(), Maker::Gone);
     assert!(
         !decide(&seen)
@@ -262,7 +263,7 @@ fn an_address_that_the_domain_has_not_claimed_is_stray() {
     // A shell that was given away, and whose pool was killed right then.
     seen.macs.insert("0216aabbccdd".to_owned(), entry(5, OURS));
     assert_eq!(removed(&decide(&seen)), ["/hatch/mac/0216aabbccdd"]);
-    // At once, although the guest goes as well, which has been given its name but not made to its end.
+    // At once, although the guest is removed as well: it has its name, but is not complete.
     seen.marks.insert(OURS.to_owned(), Maker::Gone);
     assert!(removed(&decide(&seen)).contains(&"/hatch/mac/0216aabbccdd"));
 }
@@ -305,7 +306,7 @@ fn entries_that_lead_nowhere() {
     );
 }
 
-/// What hatch wrote before its index had UUIDs: the number alone, and the name alone.
+/// Entries that hatch wrote before its index had UUIDs: the domid alone, and the name alone.
 #[test]
 fn what_an_older_hatch_wrote() {
     let mut seen = healthy();

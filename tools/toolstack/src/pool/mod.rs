@@ -1,10 +1,10 @@
-//! A pool of guests made ahead: shells, with memory, image, rings and a connected interface, that wait, paused, to be told
-//! who they are.
+//! A pool of shells: paused guests without an identity, created ahead of time with memory, image, rings and a connected
+//! interface.
 //!
-//! `hatch pool` keeps it: one process that has the image open and fills the pool up behind what is taken. Whoever wants a guest sends
-//! one line of JSON, an [`Order`], to its socket and gets one back, a [`Reply`]. Only root can open the socket.
+//! `hatch pool` keeps the pool: one process that has the image open and replaces the shells that are taken. A client
+//! sends one line of JSON, an [`Order`], to its socket, and gets one back, a [`Reply`]. Only root can open the socket.
 //!
-//! A shell's interface is a port of its bridge that gets nothing for everybody, so that nothing that is meant for others fills its ring.
+//! A shell's interface is a port of its bridge that is not flooded, so that frames for others do not fill its ring.
 
 mod serve;
 
@@ -18,85 +18,85 @@ use crate::builder::Config;
 use crate::line;
 pub use serve::{Limits, Pool, ServeError};
 
-/// Where the pool listens, if nothing else is said.
+/// The default path of the pool's socket.
 pub const SOCKET: &str = "/run/hatch/pool";
 
-/// What somebody wants.
+/// A request to the pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Order {
-    /// A guest.
+    /// Take a guest.
     Create(Box<Wanted>),
-    /// To know how the pool is.
+    /// Report the pool's status.
     Status,
 }
 
-/// A guest that somebody wants.
+/// The guest that a client wants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wanted {
-    /// What it is made from. What is not its identity has to be as the pool's guests are made.
+    /// Its configuration. Everything except its identity has to be as in the pool's template.
     pub config: Config,
     /// The image, which has to be the pool's: an absolute path, as the pool runs in another folder.
     pub kernel: PathBuf,
-    /// What goes to it as its PVH module: an absolute path.
+    /// The file of its PVH module: an absolute path.
     pub ramdisk: Option<PathBuf>,
-    /// Whether it is to have the UUID of its configuration. Shells have one of their own.
+    /// Whether it has to have the UUID of its configuration. Shells have UUIDs of their own.
     pub has_uuid: bool,
-    /// Whether it is to run at once.
+    /// Whether it is unpaused at once.
     pub unpause: bool,
 }
 
-/// What the pool says.
+/// The pool's reply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reply {
-    /// The guest.
+    /// The guest was made.
     Made(Made),
-    /// There is no shell at this moment.
+    /// The pool has no shell at this moment.
     Empty,
-    /// The pool's guests are of another make; why.
+    /// The pool's guests are of another kind; the text is the difference.
     Other(String),
-    /// A step failed. The message says which, and what to do.
+    /// A step failed.
     Failed {
-        /// Somebody has the name, or the MAC address.
+        /// Whether another guest has the name or the MAC address.
         taken: bool,
-        /// What went wrong.
+        /// The step, its error, and advice.
         message: String,
     },
-    /// How the pool is.
+    /// The pool's status.
     Status(Status),
 }
 
 /// A guest that was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Made {
-    /// Its number.
+    /// The domid.
     pub domid: u16,
-    /// Its UUID, which the shell had.
+    /// The UUID, which is the shell's.
     pub uuid: [u8; 16],
-    /// Nanoseconds that it took.
+    /// The duration, in nanoseconds.
     pub total_ns: u64,
-    /// Its timeline, as [`crate::builder::report::Timeline`] is written.
+    /// The timeline, in the JSON form of [`crate::builder::report::Timeline`].
     pub timeline: serde_json::Value,
 }
 
-/// How a pool is.
+/// The status of a pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// Shells that wait.
+    /// The number of shells that are ready.
     pub ready: usize,
-    /// How many there are to be.
+    /// The number of shells that the pool keeps.
     pub size: usize,
-    /// Guests that were taken out of it.
+    /// The number of guests that were taken.
     pub taken: u64,
-    /// Why it is not being filled up, if it is not.
+    /// The reason why the pool is not filled up, if it is not.
     pub trouble: Option<String>,
 }
 
-/// Sends an order to a pool. `None` when there is no pool.
+/// Sends a request to a pool; `None` if there is no pool.
 ///
 /// # Errors
-/// It does not answer in time, or not as a pool does.
+/// The pool does not answer in time, or its reply cannot be parsed.
 pub fn order(socket: &Path, order: &Order, bound: Duration) -> io::Result<Option<Reply>> {
     line::ask(socket, order, bound)
 }

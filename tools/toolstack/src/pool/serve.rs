@@ -15,33 +15,34 @@ use crate::builder::{Cause, Config, Image, Ramdisk, Shell, Toolstack};
 use crate::line::{listen, receive, send};
 use crate::readable::readable;
 
-/// How long somebody who has connected may take to say what he wants, or to take the answer.
+/// The time that a client has to send its request, or to receive the reply.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// A guest that was just taken has the machine to itself for this long before the pool is filled up, unless it is empty.
+/// The pause between the taking of a guest and the filling of the pool, in which the guest has the machine to itself.
+/// There is none if the pool is empty.
 const REST: Duration = Duration::from_millis(50);
-/// After a shell that could not be made, the next is tried so much later; twice as much after each more.
+/// The delay before the next shell is made after one failed. It doubles after each failure, up to the second value.
 const BACK_OFF: Duration = Duration::from_millis(100);
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 
-/// How far a pool may go.
+/// The limits of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Shells that wait.
+    /// The number of shells to keep.
     pub size: usize,
-    /// MiB of the host's memory that it leaves free.
+    /// The memory of the host that the pool leaves free, in MiB.
     pub spare: u64,
 }
 
-/// Why a pool ends.
+/// The error that ends a pool.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The socket.
+    /// The socket cannot be made.
     #[error("{path}: {error}", path = .0.display(), error = .1)]
     Socket(PathBuf, io::Error),
-    /// Another pool listens there.
+    /// Another pool listens on the socket.
     #[error("{path}: another pool has it", path = .0.display())]
     InUse(PathBuf),
-    /// The template makes no shells.
+    /// Shells cannot be made from the template or the image.
     #[error("{0}")]
     Template(&'static str),
 }
@@ -61,7 +62,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// An empty pool of guests like `template`, whose name and MAC address do not matter.
+    /// An empty pool of guests like `template`; its name and MAC address are not used.
     ///
     /// # Errors
     /// The template has no network interface, or the image can't take one that is connected.
@@ -96,8 +97,8 @@ impl Pool {
         })
     }
 
-    /// Serves orders and fills the pool up, until something can be read from `stop`. Then the shells are removed.
-    /// `report` hears of what goes wrong, and gets better.
+    /// Serves requests and fills the pool, until something can be read from `stop`. Then the shells are removed.
+    /// `report` is called when an error occurs and when it is over.
     ///
     /// # Errors
     /// The socket can't be made.
@@ -111,7 +112,7 @@ impl Pool {
             .map_err(|error| ServeError::Socket(socket.into(), error))?
             .ok_or_else(|| ServeError::InUse(socket.into()))?;
         loop {
-            // Orders first: a shell is made only while nobody waits.
+            // Requests first: a shell is made only while no client waits.
             let wait = if self.wants_more() {
                 Some(self.retry.saturating_duration_since(Instant::now()))
             } else {
@@ -135,7 +136,7 @@ impl Pool {
                 Err(error) => return Err(ServeError::Socket(socket.into(), error)),
             }
         }
-        // Nobody new is to come, and who comes for a shell now is told that there is no pool.
+        // The socket is closed and removed first: a client that comes now is told that there is no pool.
         drop(listener);
         let _ = std::fs::remove_file(socket);
         self.clear_out(report);
@@ -151,8 +152,8 @@ impl Pool {
         }
     }
 
-    /// Sees whether another image is at the path by now: then its guests are not what the shells would be. While that can't be
-    /// read, or is no image, there are none.
+    /// Checks whether another image is at the path by now. If so, the shells are removed, as they are of the old one.
+    /// While the new file cannot be read or is not an image, there are no shells.
     fn renew(&mut self, report: &mut dyn FnMut(&str)) {
         if self.image.is_current() {
             return;
@@ -171,7 +172,7 @@ impl Pool {
         }
     }
 
-    /// Tries again later, and says why if that is new.
+    /// Schedules the next attempt, and reports the reason if it is new.
     fn fails(&mut self, trouble: String, report: &mut dyn FnMut(&str)) {
         self.retry = Instant::now() + self.back_off;
         self.back_off = (self.back_off * 2).min(BACK_OFF_MAX);
@@ -269,7 +270,7 @@ impl Pool {
         }
     }
 
-    /// Why a guest can't come out of this pool, if it can't.
+    /// The reason why a guest cannot be made from this pool's shells, if there is one.
     fn other(&self, wanted: &Wanted) -> Option<String> {
         let (ours, theirs) = (&self.template, &wanted.config);
         let vifs = (ours.vif.as_ref()?, theirs.vif.as_ref());

@@ -1,9 +1,9 @@
-//! Staying behind, to do at the end of each guest what its configuration says: `on_poweroff`, `on_reboot`, `on_crash`,
-//! `on_watchdog`.
+//! `hatch watch`: carries out, at the end of each guest, the action of its configuration: `on_poweroff`, `on_reboot`,
+//! `on_crash`, `on_watchdog`.
 //!
-//! `hatch watch` sleeps until xenstored tells of a domain's end (its special watch `@releaseDomain`). As long as there is
-//! a watch, `hatch create` notes down with the guest what is to be done then; guests that were made before are left alone.
-//! All of it is in xenstore, so that a watch that was killed loses nothing, and the next one goes on:
+//! `hatch watch` sleeps until xenstored reports a domain's end (its special watch `@releaseDomain`). As long as there
+//! is a watch, `hatch create` records the actions with the guest; guests that were made before are left alone. All
+//! state is in xenstore, so that a watch that is killed loses nothing and the next one continues:
 //!
 //! | path | value |
 //! |---|---|
@@ -37,43 +37,43 @@ use pace::Pace;
 use presence::Lock;
 pub use presence::{Presence, presence};
 
-/// How long it takes at most until a guest is looked at again that has ended before it was made.
+/// The interval at which a guest that ended before it was complete is looked at again.
 const MAKING: Duration = Duration::from_millis(50);
 
-/// A domain that could not be removed is tried again so much later; twice as much after each more.
+/// The delay before the removal of a domain is retried. It doubles after each failure, up to the second value.
 const AGAIN: Duration = Duration::from_millis(500);
 const AGAIN_MAX: Duration = Duration::from_secs(30);
 
-/// What a watch tells.
+/// A report of a watch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum Event {
-    /// A guest has ended, and this is done.
+    /// A guest has ended, and this action follows.
     Ended {
         /// Its name.
         name: String,
-        /// Its number.
+        /// The domid.
         domid: u16,
-        /// Why it has shut down.
+        /// The reason of its shutdown.
         reason: &'static str,
-        /// What it has said itself, if anything.
+        /// Its own last words, if it has written any.
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<String>,
-        /// What is done.
+        /// The action.
         action: Action,
     },
     /// A guest was made again.
     Restarted {
         /// Its name.
         name: String,
-        /// Its new number.
+        /// The new domid.
         domid: u16,
     },
-    /// Something did not work.
+    /// An action failed.
     Trouble {
         /// The guest's name.
         name: String,
-        /// What.
+        /// The error, as text.
         what: String,
     },
 }
@@ -108,16 +108,16 @@ impl fmt::Display for Event {
     }
 }
 
-/// Why a watch ends.
+/// The error that ends a watch.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is one already.
+    /// Another watch runs.
     #[error("another `hatch watch` runs")]
     Another,
-    /// The lock, or the wait.
+    /// The lock, or the wait for events, failed.
     #[error("/run/hatch/watch: {0}")]
     Io(#[from] io::Error),
-    /// Xen or xenstored.
+    /// An error of Xen or xenstored.
     #[error(transparent)]
     Cause(#[from] Cause),
 }
@@ -144,23 +144,23 @@ struct Undead {
     pause: Duration,
 }
 
-/// One that watches.
+/// A running watch.
 pub struct Watch {
     builder: Toolstack,
     lock: Lock,
     pending: Vec<Pending>,
     undead: Vec<Undead>,
-    /// By name.
+    /// The guests that are to be made again, by name.
     paces: HashMap<String, Pace>,
-    /// Domains, by number and UUID, with which nothing more is to be done.
+    /// Domains, by domid and UUID, that need nothing more.
     settled: HashSet<(u16, [u8; 16])>,
 }
 
 impl Watch {
-    /// Becomes the one that watches.
+    /// Takes the lock of the watch.
     ///
     /// # Errors
-    /// There is one already.
+    /// Another watch runs.
     pub fn new(builder: Toolstack) -> Result<Self, Error> {
         Ok(Self {
             builder,
@@ -175,7 +175,7 @@ impl Watch {
     /// Watches until something can be read from `stop`.
     ///
     /// # Errors
-    /// Xen or xenstored has gone, or refuses.
+    /// Xen or xenstored is gone, or refused a request.
     pub fn run(
         mut self,
         stop: BorrowedFd<'_>,
@@ -185,7 +185,7 @@ impl Watch {
         self.resume()?;
         loop {
             let in_the_making = self.ended(report)?;
-            // Whatever has asked xenstored something may have come across the next event.
+            // A request to xenstored may have received the next event before its answer.
             if self.bury(report) | self.births(report)? | self.events() {
                 continue;
             }
@@ -205,7 +205,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Takes what xenstored has told; which of its events it was does not matter.
+    /// Takes all events of xenstored, and returns whether there were any. They are not told apart.
     fn events(&mut self) -> bool {
         let mut any = false;
         while self.builder.store().take_event().is_some() {
@@ -214,7 +214,7 @@ impl Watch {
         any
     }
 
-    /// Takes over what another has left.
+    /// Takes over the guests that an earlier watch left.
     fn resume(&mut self) -> Result<(), Error> {
         let store = self.builder.store();
         let keys = match store.directory("/hatch/restart") {
@@ -232,7 +232,7 @@ impl Watch {
         }
         let alive = self.builder.xen().list().map_err(Cause::from)?;
         for config in left {
-            // It had not been removed yet, or has been made already.
+            // The guest was not removed yet, or has been made already.
             if alive
                 .iter()
                 .any(|info| info.handle == config.uuid && !info.is_dying())
@@ -246,7 +246,8 @@ impl Watch {
         Ok(())
     }
 
-    /// Does what is to be done with each domain that has ended. Says whether one of them is still being made, and has to wait for that.
+    /// Carries out the action of each domain that has ended. Returns whether one of them is still being made and has to
+    /// be waited for.
     fn ended(&mut self, report: &mut dyn FnMut(&Event)) -> Result<bool, Error> {
         let all = self.builder.xen().list().map_err(Cause::from)?;
         let ended = all.iter().filter(|info| info.shutdown().is_some());
@@ -262,7 +263,8 @@ impl Watch {
             }
             let mark = self.builder.store().find(&making_path(&info.handle))?;
             if let Some(mark) = mark {
-                // It runs before the last of its keys is written, which would stay if it went now. What nobody makes any more is for `hatch gc`.
+                // A guest runs before the last of its keys is written, and that key would stay if it were removed now.
+                // A guest whose maker is gone is left to `hatch gc`.
                 in_the_making |= mark.parse::<Maker>().is_ok_and(|maker| maker.runs());
                 continue;
             }
@@ -295,7 +297,7 @@ impl Watch {
             name: name.clone(),
             domid,
             reason: reason(shutdown),
-            // Before it is removed with all that it wrote.
+            // Read before the domain is removed with all that it wrote.
             error: words::last(self.builder.store(), domid)?,
             action,
         });
@@ -303,7 +305,7 @@ impl Watch {
             return Ok(());
         }
         if action == Action::Restart {
-            // Before the domain goes: from now on this is all that is left of it.
+            // Written before the domain is removed: from then on this is all that is left of the guest.
             let path = restart_path(&name);
             self.builder.store().write(&path, &config.record())?;
             let due = self
@@ -325,7 +327,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Removes those that are due, or says once what is in the way and tries again later. Says whether there were any.
+    /// Removes the domains that are due. A failure is reported once and retried later. Returns whether there were any.
     fn bury(&mut self, report: &mut dyn FnMut(&Event)) -> bool {
         let now = Instant::now();
         let due: Vec<_> = self
@@ -351,8 +353,8 @@ impl Watch {
         any
     }
 
-    /// Makes those that are due, and says whether there were any. As long as the last of its name is not removed, none is: it would find
-    /// the name taken.
+    /// Makes the guests that are due, and returns whether there were any. A guest waits until the last domain of its
+    /// name is removed, as it would find the name taken.
     fn births(&mut self, report: &mut dyn FnMut(&Event)) -> Result<bool, Error> {
         let now = Instant::now();
         let undead = &self.undead;
@@ -406,10 +408,10 @@ impl Watch {
     }
 }
 
-/// Why a guest was not made again.
+/// The reason why a guest was not made again.
 struct Trouble {
     what: String,
-    /// Whether time does not help.
+    /// Whether a retry cannot succeed.
     is_lasting: bool,
 }
 
@@ -438,13 +440,13 @@ fn birth(builder: &mut Toolstack, config: &Config) -> Result<u16, Trouble> {
         })
 }
 
-/// What is noted down of a guest, if it can be understood.
+/// The recorded configuration of a guest; `None` if there is none or it cannot be parsed.
 fn config(store: &mut dyn Store, path: &str) -> Result<Option<Config>, xenstore::Error> {
     let text = store.find(path)?;
     Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
 }
 
-/// Sees that a guest which has ended is not made again. Says whether there was one of this name.
+/// Removes the record by which a guest that has ended is made again. Returns whether there was one of this name.
 ///
 /// # Errors
 /// xenstored's.

@@ -4,22 +4,22 @@ use std::time::{Duration, Instant};
 
 /// The least time between two births of a guest.
 const LEAST: Duration = Duration::from_secs(5);
-/// The most that a guest is made to wait.
+/// The longest delay before a guest is made again.
 const MOST: Duration = Duration::from_secs(320);
-/// A guest that has lived for so long has not failed to start.
+/// The life after which a guest counts as started.
 const LONG: Duration = Duration::from_secs(60);
 
 /// The pace of one guest's births.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pace {
-    /// When it was made last, or that was tried.
+    /// The time of the last birth, or of the last attempt.
     born: Instant,
-    /// How long after that it may be made again.
+    /// The least time from then to the next birth.
     wait: Duration,
 }
 
 impl Pace {
-    /// Of a guest that is made now, after one of `before`.
+    /// The pace of a guest that is made now, after its last birth at the pace `before`.
     pub(super) fn born(before: Option<Self>, now: Instant) -> Self {
         let wait = match before {
             Some(before) if now.saturating_duration_since(before.born) < before.wait + LONG => {
@@ -30,12 +30,12 @@ impl Pace {
         Self { born: now, wait }
     }
 
-    /// When it may be made again.
+    /// The time from which it may be made again.
     pub(super) fn due(self) -> Instant {
         self.born + self.wait
     }
 
-    /// Whether it waits for as long as any does.
+    /// Whether its delay is the longest.
     pub(super) fn is_slowest(self) -> bool {
         self.wait >= MOST
     }

@@ -6,24 +6,26 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-/// The file that a watch has locked as long as it runs. One that is killed leaves it, as it is expected back.
+/// The file that a watch keeps locked as long as it runs. A watch that is killed leaves it, as it is expected to be
+/// restarted.
 const FILE: &str = "/run/hatch/watch";
-/// Who only looks has the lock for a moment: how often it is tried again, and after how long.
+/// The number of attempts to take the lock, and the pause between them: a process that only looks holds it for a
+/// moment.
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Who watches.
+/// The presence of a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
-    /// Nobody.
+    /// There is no watch.
     Nobody,
-    /// A watch that was killed and has not been started again: guests are noted down for it.
+    /// A watch was killed and has not been started again. Guests are recorded for it.
     Away,
-    /// A watch.
+    /// A watch runs.
     Here,
 }
 
-/// Looks whether anybody watches. It is one system call where nobody does.
+/// Whether a watch runs. It costs one system call where none does.
 #[must_use]
 pub fn presence() -> Presence {
     of(Path::new(FILE))
@@ -39,13 +41,13 @@ fn of(path: &Path) -> Presence {
     }
 }
 
-/// The lock of the one that watches.
+/// The lock of the watch.
 pub(super) struct Lock {
     _file: File,
 }
 
 impl Lock {
-    /// Takes it; `None` when another has it.
+    /// Takes the lock; `None` if another process has it.
     pub(super) fn take() -> io::Result<Option<Self>> {
         Self::at(Path::new(FILE))
     }
@@ -73,9 +75,9 @@ impl Lock {
         Ok(None)
     }
 
-    /// Nobody watches any more.
+    /// Ends the watch: removes the file and unlocks it.
     pub(super) fn end(self) {
-        // Before it is unlocked, so that it is not another's.
+        // Removed before it is unlocked: afterwards it could be another watch's file.
         let _ = std::fs::remove_file(FILE);
     }
 }

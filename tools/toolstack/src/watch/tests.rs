@@ -51,7 +51,7 @@ impl Bed {
     }
 }
 
-/// Looks once, and makes who is due; what it tells.
+/// Looks once and makes the guests that are due; returns the reports.
 fn round(watch: &mut Watch) -> Vec<Event> {
     let mut told = Vec::new();
     watch.ended(&mut |event| told.push(event.clone())).unwrap();
@@ -89,7 +89,7 @@ fn a_guest_that_powers_off_is_removed() {
 #[test]
 fn a_domain_of_somebody_else_is_left_alone() {
     let (bed, domid) = Bed::new();
-    // Its number, but another's UUID.
+    // The same domid with another UUID.
     bed.host.xen.add(domid, [8; 16]);
     bed.host.xen.ends(domid, 0);
     assert!(round(&mut bed.watch()).is_empty());
@@ -142,7 +142,7 @@ fn what_cannot_be_removed_is_tried_again_and_its_birth_waits() {
     assert!(bed.is_to_be_made_again(), "it was given up");
     assert_eq!((watch.undead.len(), watch.pending.len()), (1, 1));
     assert_eq!(bed.host.xen.domids(), [domid]);
-    // Xen lets it go, and the time has come.
+    // Xen destroys it, and the delay is over.
     bed.host.xen.refuses("", 0);
     watch.undead[0].due = Instant::now();
     watch.pending[0].due = Instant::now();

@@ -11,7 +11,7 @@ use super::{Done, Toolstack};
 use crate::host::Store;
 use mayfly_xenstore::{Code, Id, Request, TransactionId};
 
-/// How long the claim of a name is tried again that meets other people's changes.
+/// How long the claim of a name is retried when it conflicts with other transactions.
 const CLAIM_BOUND: Duration = Duration::from_secs(2);
 
 /// A claim that xenstored has not answered yet.
@@ -21,7 +21,7 @@ pub(super) struct Claim {
 }
 
 impl Claim {
-    /// Waits for the answers, whatever they are; says whether it was good.
+    /// Waits for all answers; returns whether the claim succeeded.
     pub(super) fn ended(self, store: &mut dyn Store) -> bool {
         let _ = store.answers(self.writes);
         store.answer(self.end).is_ok()
@@ -29,7 +29,7 @@ impl Claim {
 }
 
 impl Toolstack {
-    /// Leaves the mark that a guest is being made, and sees whether its name is free.
+    /// Leaves the mark that a guest is being made, and checks that its name and MAC address are free.
     pub(super) fn names(
         &mut self,
         config: &Config,
@@ -62,7 +62,7 @@ impl Toolstack {
         Ok(Claim { writes, end })
     }
 
-    /// Sees that the claim was good. What others changed at the same time makes it void, and then it is made again.
+    /// Checks that the claim succeeded. A change by others at the same time makes it void; it is then made again.
     pub(super) fn claimed(
         &mut self,
         config: &Config,

@@ -1,4 +1,4 @@
-//! A guest whose back end is `hatch switch`: before it runs nothing is asked of the kernel's network nor of xenstored.
+//! A guest whose back end is `hatch switch`. Before it runs, nothing is asked of the kernel's network or of xenstored.
 //!
 //! ```text
 //! hatch   mark ─ domain ─ limits ─ memory ─ channels ─ rings ┐┌ load ─ context ┐ unpause ┈┈ names ─ keys ─ port ─ claim
@@ -6,12 +6,12 @@
 //! guest                                                                                 └ answers ─ xenstore
 //! ```
 //!
-//! It is born ([`Toolstack::bear`]) and runs; when it has answered for the first time xenstored and others are told of it
-//! ([`Toolstack::introduce`]). Until then a file has its mark, by which `hatch gc` finds what a maker that was killed has left. A name
-//! or MAC address that somebody else has is found at the second, and ends the guest; those of guests of the same switch the switch itself
-//! refuses at the first.
+//! [`Toolstack::bear`] creates it and lets it run. When it has had the time for its first answer,
+//! [`Toolstack::introduce`] tells xenstored and the bridge of it. Until then a file is its mark, by which `hatch gc`
+//! finds the remains of a maker that was killed. A name or MAC address that another guest has is found in the second
+//! phase, and ends the guest; the switch itself refuses those of its own guests in the first.
 //!
-//! The back end's directory is no device of the kernel's: [`keys::switched`] has it where xenbus does not look.
+//! The back end's directory is not a device of the kernel's: [`keys::switched`] puts it where xenbus does not look.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -35,23 +35,26 @@ use crate::host::Pages;
 use mayfly_xen::NewDomain;
 use mayfly_xenstore::Request;
 
-/// How long a guest has for its first answer, once it has been on a CPU, before others are told of it.
+/// The time that a guest has for its first answer, once it has been on a CPU, before xenstored and the bridge are told
+/// of it.
 const FIRST_ANSWER: Duration = Duration::from_millis(1);
 
-/// A guest that is to be made on the switch.
+/// A guest that is to be created on the switch.
 #[derive(Clone, Copy)]
 pub struct Wanted<'a> {
-    /// What it is.
+    /// Its configuration.
     pub config: &'a Config,
     /// Its image.
     pub image: &'a Image,
-    /// Its site.
+    /// Its module, the packed site.
     pub ramdisk: Option<&'a Ramdisk>,
-    /// Whether it is held to its IP addresses, if its command line says them, and not to its MAC address alone.
+    /// Whether the switch lets the guest send only from the IP addresses of its command line, if that has any, and not
+    /// only from its MAC address.
     pub is_guarded: bool,
 }
 
-/// A guest that the switch serves, and that nobody else knows of. To drop it is what the end of this process would be: `hatch gc` finds it.
+/// A guest that the switch serves and that only the switch knows of. If it is dropped, `hatch gc` finds it as it does
+/// after this process ended.
 pub struct Newborn {
     config: Config,
     born: OnSwitch,
@@ -73,7 +76,7 @@ struct OnSwitch {
     ports: Ports,
     /// The switch's port on the bridge.
     link: String,
-    /// The kernel takes its time to unmap a guest's pages: not while somebody waits for the guest.
+    /// The mapped pages. They are kept until the guest runs: unmapping them takes long in the kernel.
     mapped: [Box<dyn Pages>; 3],
 }
 
@@ -88,7 +91,7 @@ fn addresses(cmdline: &str) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
     (v4, words().find_map(|address| address.parse().ok()))
 }
 
-/// The guest, as it is handed to the switch. What has addresses of its own is held to them.
+/// The guest as the switch is given it. A guest with addresses of its own is restricted to them.
 fn handed(
     plan: &Plan<'_>,
     (vif, is_guarded): (&Vif, bool),
@@ -116,7 +119,7 @@ fn handed(
             tx_ring: grants.tx_ring,
             rx_ring: grants.rx_ring,
             tx_port,
-            // The guest notifies by the transmit ring's as long as the other is unbound.
+            // The guest notifies through the transmit ring's event channel as long as the receive ring's is unbound.
             rx_port: None,
         },
         features: Features {
@@ -129,7 +132,8 @@ fn handed(
 }
 
 impl Toolstack {
-    /// Makes a guest whose network the switch serves, and calls `ready` right before it runs. When a step fails, what was done is undone.
+    /// Creates a guest whose network the switch serves, and calls `ready` right before it runs. When a step fails, the
+    /// steps before it are undone.
     ///
     /// # Errors
     /// The step that failed, why, and what of it could not be undone.
@@ -142,14 +146,14 @@ impl Toolstack {
     ) -> Result<Created, Error> {
         let newborn = self.bear(wanted, switch, then, ready)?;
         if then == Then::Running {
-            // One that ends meanwhile is found below.
+            // A guest that ends meanwhile is found below.
             let _ = self.begun(newborn.domid());
             std::thread::sleep(FIRST_ANSWER);
         }
         self.introduce(newborn)
     }
 
-    /// The first half of it: a guest that runs, if it is to run, and of which only the switch knows.
+    /// The first half of it: a guest that runs, if it is to run, and that only the switch knows of.
     ///
     /// # Errors
     /// As [`Self::create_on_switch`]'s.
@@ -189,7 +193,8 @@ impl Toolstack {
                 steps,
             }),
             Err(failure) => {
-                // Before it is asked to let go: it would take the guest afterwards.
+                // All answers first: a request that is still under way would give the switch the guest after it was
+                // asked to let go.
                 let _ = switch.settle();
                 let left = self.undo_on_switch(config, done);
                 Err(Error { failure, left })
@@ -197,7 +202,7 @@ impl Toolstack {
         }
     }
 
-    /// The second half: what others want to read of a guest that runs already, and what the bridge has to know.
+    /// The second half: the keys that other programs read of a guest that runs already, and the entries of the bridge.
     ///
     /// # Errors
     /// As [`Self::create_on_switch`]'s.
@@ -246,7 +251,7 @@ impl Toolstack {
             image,
             ramdisk,
             layout: Layout::new(config.memory, image.headers(), ramdisk_size, true)?,
-            // The switch has its own port there.
+            // The switch has its own port on the bridge.
             bridge: None,
         })
     }
@@ -281,7 +286,7 @@ impl Toolstack {
             introduced_later(&*mapped[0])?;
             Ok::<_, Cause>(mapped)
         })?;
-        // The switch maps the rings while the image is loaded, where it has a CPU of its own.
+        // The switch maps the rings while the image is loaded, if it has a CPU of its own.
         steps.run(Step::Front, || {
             let Some(vif) = &config.vif else {
                 return Err(Cause::Backend("has no interface"));
@@ -315,7 +320,7 @@ impl Toolstack {
         })
     }
 
-    /// What others want to read of a guest that runs already, and what the bridge has to know.
+    /// Writes the keys that other programs read of a guest that runs already, and the entries of the bridge.
     fn told(
         &mut self,
         config: &Config,
@@ -367,7 +372,7 @@ impl Toolstack {
         })
     }
 
-    /// Undoes what was done, and says what could not be.
+    /// Undoes the completed parts, and returns what could not be undone.
     fn undo_on_switch(&mut self, config: &Config, mut done: Done) -> Vec<String> {
         let mut left = Vec::new();
         if let Some(open) = done.open
@@ -379,7 +384,7 @@ impl Toolstack {
             done.claimed |= claim.ended(&mut *self.store);
         }
         if let Some(domid) = done.domain {
-            // On a connection of its own: of the builder's, it is not known whether all was answered.
+            // On a new connection: on the builder's, some requests may not have been answered.
             left.extend(switch::let_go(&self.run, domid, self.bound).err());
             if let Err(error) = self.xen.destroy(domid)
                 && !error.is_no_such_domain()
@@ -409,7 +414,7 @@ impl Toolstack {
     }
 }
 
-/// The back end's path, as the guest is told it.
+/// The back end's path in xenstore, in the form of the handoff structure.
 fn path(domid: u16) -> [u8; PATH_MAX] {
     let mut octets = [0; PATH_MAX];
     let path = keys::switched(domid);

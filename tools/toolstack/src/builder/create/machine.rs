@@ -28,9 +28,9 @@ const HVM_PARAM_CONSOLE_PFN: u32 = 17;
 const HVM_PARAM_CONSOLE_EVTCHN: u32 = 18;
 /// `HVMPTM_no_delay_for_missed_ticks`, libxl's choice.
 const NO_DELAY_FOR_MISSED_TICKS: u64 = 1;
-/// What libxl adds to a guest's limit of memory (LIBXL_MAXMEM_CONSTANT), in KiB: special pages, and some.
+/// The KiB that libxl adds to a guest's memory limit (LIBXL_MAXMEM_CONSTANT), for special pages and slack.
 const SLACK_KIB: u64 = 1024;
-/// Pages of a module that are mapped at a time.
+/// The number of a module's pages that are mapped at a time.
 const CHUNK: u64 = 1024;
 
 impl Toolstack {
@@ -58,7 +58,7 @@ impl Toolstack {
         Ok(())
     }
 
-    /// Makes extents, and smaller ones where Xen has none of that size.
+    /// Allocates extents, and smaller ones where Xen has none of that size.
     fn populate(&mut self, domid: u16, gfns: &[u64], order: u32) -> Result<(), Cause> {
         let made = self.xen.populate(domid, gfns, order)?;
         let smaller = if order > 9 { 9 } else { 0 };
@@ -104,7 +104,7 @@ impl Toolstack {
         })
     }
 
-    /// Fills the special pages, both rings and the grant table; gives what was mapped for that.
+    /// Fills the special pages, both rings and the grant table; returns the mappings.
     pub(super) fn rings(
         &mut self,
         plan: &Plan<'_>,
@@ -118,7 +118,7 @@ impl Toolstack {
         }
         let pages = self.xen.map(domid, &gfns)?;
         pages.write(0, &ident_pt())?;
-        // The page of xenstore, and of the console.
+        // The pages of xenstore and of the console.
         pages.zero(PAGE_SIZE, (specials - 1) * PAGE_SIZE)?;
         if plan.layout.acpi {
             let tables = acpi::tables(ACPI_GFN * PAGE_SIZE as u64);
@@ -136,7 +136,7 @@ impl Toolstack {
         Ok([pages, table])
     }
 
-    /// Loads image, information and module; gives what was mapped for the first two.
+    /// Loads the image, the start info and the module; returns the mappings of the first two.
     pub(super) fn load(
         &mut self,
         plan: &Plan<'_>,
@@ -186,7 +186,7 @@ impl Toolstack {
             let pages = self.xen.map(domid, &gfns)?;
             let octets = usize::try_from(now).unwrap_or(usize::MAX);
             pages.read_file(0, octets, ramdisk.file().as_fd(), done)?;
-            // The guest sees the end of the last page as well.
+            // The guest can read the last page to its end.
             pages.zero(octets, gfns.len() * PAGE_SIZE - octets)?;
             done += now;
         }
@@ -195,7 +195,7 @@ impl Toolstack {
 }
 
 impl Plan<'_> {
-    /// What the guest is told of its network, if that is connected before it runs.
+    /// The handoff structure of the guest's network, if that is connected before the guest runs.
     pub(super) fn network(&self, domid: u16, ports: &Ports) -> Result<Option<Preconnected>, Cause> {
         let (Some(rings), Some((tx, rx)), Some(vif)) =
             (&self.layout.rings, ports.network, &self.config.vif)
@@ -231,14 +231,15 @@ impl Plan<'_> {
     }
 }
 
-/// Has the guest wait with xenstore until xenstored is told of it, given the special pages: xenstored of either kind answers this word then (xs_wire.h,
-/// "The ring reconnection feature" of xenstore-ring.txt).
+/// Tells the guest, in the special pages, to wait until xenstored is told of it: both implementations of xenstored
+/// clear this word then (xs_wire.h, "The ring reconnection feature" of xenstore-ring.txt).
 pub(super) fn introduced_later(pages: &dyn Pages) -> Result<(), Cause> {
     let at = PAGE_SIZE + xenstore_domain_interface::CONNECTION;
     Ok(pages.write(at, &XENSTORE_RECONNECT.to_le_bytes())?)
 }
 
-/// The special pages that the guest has. The second is xenstore's. The first is that of the identity map, the last that of ACPI tables if there are any.
+/// The gfns of the guest's special pages: the identity map first, xenstore's second, then the others; that of the ACPI
+/// tables, if there are any, last.
 fn special_pages(plan: &Plan<'_>) -> Vec<u64> {
     let mut gfns = vec![IDENT_PT_GFN, XENSTORE_GFN];
     gfns.extend(plan.config.console.then_some(CONSOLE_GFN));
@@ -246,8 +247,8 @@ fn special_pages(plan: &Plan<'_>) -> Vec<u64> {
     gfns
 }
 
-/// A 32-bit page directory that maps 4 GiB one to one, for Intel's CPUs that can't run a guest without paging:
-/// present, writable, user, accessed, dirty, 4 MiB.
+/// A 32-bit page directory that maps 4 GiB one to one, for those Intel CPUs that cannot run a guest without paging:
+/// present, writable, user, accessed, dirty, 4 MiB pages.
 fn ident_pt() -> Vec<u8> {
     (0..1024u32)
         .flat_map(|n| (n << 22 | 0xe7).to_le_bytes())

@@ -16,7 +16,7 @@ use super::{Created, Done, Ready, Then, Toolstack};
 use mayfly_links::{Bridge, Link};
 use mayfly_xen::PAGE_SIZE;
 
-/// A guest that waits, paused, to be told who it is.
+/// A paused guest without an identity.
 #[derive(Debug)]
 pub struct Shell {
     domid: u16,
@@ -24,18 +24,18 @@ pub struct Shell {
     layout: Layout,
     network: Preconnected,
     link: Link,
-    /// What its interface is a port of.
+    /// The bridge that its interface is a port of.
     bridge: Bridge,
 }
 
 impl Shell {
-    /// Its number.
+    /// The domid.
     #[must_use]
     pub fn domid(&self) -> u16 {
         self.domid
     }
 
-    /// Its UUID, which it keeps.
+    /// The UUID, which stays when it gets its identity.
     #[must_use]
     pub fn uuid(&self) -> &[u8; 16] {
         &self.config.uuid
@@ -43,9 +43,9 @@ impl Shell {
 }
 
 impl Toolstack {
-    /// Makes a shell: a guest like `template`, under a name and a MAC address of its own, whose interface is connected, and a port of
-    /// the template's bridge which gets nothing that is for everybody. As long as this process does not give it away it counts as being made, so that it is
-    /// a remainder when the process is gone.
+    /// Creates a shell: a guest like `template`, with a name and a MAC address of its own, whose interface is connected
+    /// and is a port of the template's bridge that is not flooded. As long as this process does not give it away it
+    /// counts as being made, so that `hatch gc` removes it when the process is gone.
     ///
     /// # Errors
     /// The step that failed.
@@ -85,10 +85,10 @@ impl Toolstack {
         }
     }
 
-    /// Puts a shell into an index that has nothing of it, and marks it; whether that was so.
+    /// Puts a shell that the index does not have into the index, and marks it. Returns whether it was missing.
     ///
     /// # Errors
-    /// Xen's or xenstored's.
+    /// The errors of Xen and xenstored.
     pub fn restore_shell(&mut self, shell: &Shell) -> Result<bool, Cause> {
         let config = &shell.config;
         let known = Known {
@@ -105,8 +105,8 @@ impl Toolstack {
         Ok(is_restored)
     }
 
-    /// Gives a shell its identity: name, MAC address, bridge, command line, module. It is then a guest like others. When a
-    /// step fails, the shell is removed.
+    /// Gives a shell its identity: name, MAC address, bridge, command line, module. It is then a guest like others.
+    /// When a step fails, the shell is removed.
     ///
     /// # Errors
     /// The step that failed, and what of it could not be undone.
@@ -121,7 +121,7 @@ impl Toolstack {
         self.give_for(shell, config, ramdisk, unpause.then_some(ready))
     }
 
-    /// The same, and then lets it run: `ready` is called right before, as by [`Self::create_for`].
+    /// The same, and then lets the guest run. `ready` is called right before, as by [`Self::create_for`].
     ///
     /// # Errors
     /// As [`Self::give`]'s.
@@ -144,17 +144,17 @@ impl Toolstack {
                 let discarded = self.discard(&shell);
                 let mut left: Vec<String> =
                     discarded.err().map(|e| e.to_string()).into_iter().collect();
-                // If it has claimed its new name already, the index has nothing of the old one.
+                // If the new name is claimed already, the index has nothing under the old one.
                 left.extend(self.forget(shell.domid, &shell.config.index()));
                 Err(Error { failure, left })
             }
         }
     }
 
-    /// Removes a shell that nobody wants any more, and then its mark, by which `hatch gc` would find it.
+    /// Removes a shell that is not needed any more, and then its mark, by which `hatch gc` would find it.
     ///
     /// # Errors
-    /// What of it is left.
+    /// The parts of it that are left.
     pub fn discard(&mut self, shell: &Shell) -> Result<(), DestroyError> {
         let (domid, uuid) = (shell.domid, &shell.config.uuid);
         match self.destroy_known(domid, uuid) {
@@ -177,7 +177,7 @@ impl Toolstack {
         steps: &mut Steps,
     ) -> Result<(), Failure> {
         let domid = shell.domid;
-        // It keeps its UUID: Xen and xenstore have it in many places.
+        // The UUID stays: Xen and xenstore use it in many places.
         let config = &Config {
             uuid: shell.config.uuid,
             ..config.clone()
@@ -203,7 +203,7 @@ impl Toolstack {
             Ok::<_, Cause>(named)
         })?;
         let inside = self.identity(shell, config, bridge.as_ref(), (&layout, ramdisk), steps);
-        // Taken whatever became of the rest: nobody else would.
+        // These answers are taken even if another step failed: nothing else would take them.
         let outside = steps.run(Step::Claim, || {
             self.claimed(config, domid, &mut done)?;
             self.store.answers(named)?;
@@ -223,7 +223,8 @@ impl Toolstack {
         })
     }
 
-    /// What of an identity is not in xenstore: the port of the bridge, and what the guest is told.
+    /// Sets the parts of an identity that are not in xenstore: the port of the bridge, and the data that the guest is
+    /// given.
     fn identity(
         &mut self,
         shell: &Shell,
@@ -246,7 +247,7 @@ impl Toolstack {
             let mac = config.vif.as_ref().map_or(shell.network.mac, |vif| vif.mac);
             let network = Preconnected {
                 mac,
-                // Its own: what its shell was told another guest from the same shell may have been told.
+                // New random bytes: another guest made from a copy of the same shell may have the shell's.
                 random: random_bytes().map(Random),
                 ..shell.network
             };
@@ -263,7 +264,7 @@ impl Toolstack {
     }
 }
 
-/// The template under a name, a UUID and a MAC address that nobody else has.
+/// The template with a name, a UUID and a MAC address that no other guest has.
 fn anonymous(template: &Config) -> Result<Config, Cause> {
     let mut config = template.clone();
     let random = random_uuid()?;
@@ -275,7 +276,7 @@ fn anonymous(template: &Config) -> Result<Config, Cause> {
     config.cmdline.clear();
     config.watched = None;
     if let Some(vif) = &mut config.vif {
-        // Locally administered, so that it is none that a guest is given.
+        // Locally administered, so that no guest is given it.
         vif.mac = [0x02, 0x16, random[10], random[11], random[12], random[13]];
         vif.ip = None;
     }

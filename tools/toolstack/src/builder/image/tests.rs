@@ -1,4 +1,4 @@
-//! Valid images, and images whose headers lie.
+//! Valid images, and images with wrong headers.
 
 use super::*;
 use crate::fake::elf::{Elf, NOTES, program};
@@ -129,7 +129,7 @@ fn a_file_that_was_replaced_or_written_to_is_another() {
     std::os::unix::fs::symlink(&path, &link).unwrap();
     assert!(image.is_at(&link), "another name of the same file");
     assert!(!image.is_at(&other));
-    // By rename: what is open is whole, and not what is asked for any more.
+    // Replaced by a rename: the open file is unchanged, but is not the one at the path any more.
     std::fs::write(&other, Elf::new().octets).unwrap();
     std::fs::rename(&other, &path).unwrap();
     assert!(!image.is_current() && !pack.is_current());
@@ -138,7 +138,7 @@ fn a_file_that_was_replaced_or_written_to_is_another() {
     let pack = Ramdisk::open(&path).unwrap();
     image.check().unwrap();
     pack.check().unwrap();
-    // In place: what was read of it may be of both.
+    // Written in place: the data read from it may be of both versions.
     let mut longer = Elf::new().octets;
     longer.push(0);
     std::fs::write(&path, longer).unwrap();

@@ -54,7 +54,7 @@ fn path(op: &Op) -> Option<&str> {
 }
 
 fn value<'a>(ops: &'a [Op], wanted: &str) -> Option<&'a str> {
-    // The last one counts.
+    // The last write counts.
     ops.iter().rev().find_map(|op| match op {
         Op::Write(path, value) if path == wanted => Some(value.as_str()),
         _ => None,
@@ -171,7 +171,7 @@ fn states_are_written_last() {
         gfn: XENSTORE_GFN,
         port: 1
     }));
-    // As long as the mark is there, `hatch gc` knows of a guest that is not whole.
+    // As long as the mark exists, `hatch gc` takes the guest for incomplete.
     assert_eq!(made(&config()), Op::Rm(making_path(&[0xab; 16])));
     assert!(!ops.contains(&made(&config())));
 }
@@ -203,7 +203,8 @@ fn rights_are_set_where_something_is_made_and_before_anything_is_in_it() {
     }
 }
 
-/// Which rights each directory has, in full, as xenstore's own text has them: the first is the owner's, and what all others may do.
+/// The permissions of each directory, in full, in xenstore's text form: the first is the owner's entry, with the access
+/// of all other domains.
 #[test]
 fn rights_are_no_more_than_each_needs() {
     let letter = |access: Access| match access {
@@ -224,15 +225,15 @@ fn rights_are_no_more_than_each_needs() {
     });
     let given: Vec<_> = given.collect();
     let expected = [
-        // What is made below it takes over its rights: the guest reads, and writes nothing.
+        // Keys made below it inherit its permissions: the guest reads, and writes nothing.
         ("/local/domain/7", "n0 r7"),
         // The guest's own half of the handshake, which netback reads.
         ("/local/domain/7/device/vif/0", "n7 r0"),
         ("/local/domain/0/backend/vif/7/0", "n0 r7"),
-        // The guest's to write; dom0 may read and write everything all the same.
+        // The guest may write it; dom0 may read and write everything in any case.
         ("/local/domain/7/data", "n7"),
         ("/local/domain/7/control", "n7"),
-        // As libxl has them: the guest reads who it is.
+        // As libxl sets them: the guest reads its own identity.
         ("/vm/abababab-abab-abab-abab-abababababab", "n0 r7"),
     ];
     let given: Vec<_> = given
@@ -240,7 +241,7 @@ fn rights_are_no_more_than_each_needs() {
         .map(|(folder, perms)| (*folder, perms.as_str()))
         .collect();
     assert_eq!(given, expected);
-    // What the guest must not even read lies elsewhere, and has the rights of dom0's own.
+    // Keys that the guest must not read are outside these directories, with dom0's own permissions.
     for op in &all {
         if let Op::Write(path, _) | Op::Mkdir(path) = op {
             let known = [

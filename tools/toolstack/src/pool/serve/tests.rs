@@ -56,7 +56,7 @@ fn a_guest_comes_out_of_it_and_it_is_filled_again() {
     let uuid = crate::builder::uuid(&made.uuid);
     assert_eq!(name, Some(format!("{} {uuid}", made.domid)));
     assert!(bed.pool.wants_more());
-    // The name is taken: the shell that was to have it is gone, as nobody knows how far it came.
+    // The name is taken. The shell that was to get it is removed, as it may have been changed in part.
     let reply = bed.pool.create(&bed.wanted("web", 2));
     assert!(
         matches!(reply, Reply::Failed { taken: true, .. }),

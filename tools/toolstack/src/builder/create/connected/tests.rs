@@ -1,4 +1,4 @@
-//! Births on a switch that answers as it is told to, in a dom0 in memory.
+//! Births on a fake switch in a simulated dom0.
 
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -103,7 +103,7 @@ fn it_runs_before_anything_is_asked_of_xenstored() {
     assert!(bed.host.xen.asked().contains(&"unpause"));
     let mark = std::fs::read_to_string(bed.mark()).unwrap();
     assert!(mark.ends_with(&format!(" {domid}")), "{mark}");
-    // Its xenstore waits for xenstored.
+    // The guest's xenstore ring waits for xenstored.
     let guest = bed.host.xen.guest(domid).unwrap();
     let page = &guest.memory[&XENSTORE_GFN];
     let word = &page[ring::CONNECTION..ring::CONNECTION + 4];
@@ -149,11 +149,11 @@ fn a_maker_that_is_killed_before_it_tells_xenstored_leaves_what_gc_finds() {
     let mut toolstack = bed.toolstack();
     let newborn = bed.bear(&mut toolstack).unwrap();
     let domid = newborn.domid();
-    // Nobody takes what is being made away.
+    // A domain that is being made is not removed.
     let seen = Snapshot::read(&mut toolstack).unwrap();
     assert_eq!(gc::decide(&seen), []);
     drop(newborn);
-    // Somebody of its number, and of another time, is its maker.
+    // A process with the maker's PID and another start time.
     let mark = std::fs::read_to_string(bed.mark()).unwrap();
     let (pid, _) = mark.split_once(' ').unwrap();
     std::fs::write(bed.mark(), format!("{pid} 1 {domid}")).unwrap();
@@ -187,13 +187,13 @@ fn whatever_is_refused_nothing_is_left() {
     assert!(error.to_string().contains("refused"), "{error}");
     bed.is_as_before("the switch refuses");
     bed.served.refuses(false);
-    // The link of the switch is not there: found when the guest runs already.
+    // The switch's link is missing, which is found when the guest runs already.
     bed.host.links.refuses("find");
     let error = bed.create("web", 1).unwrap_err();
     assert!(error.left.is_empty(), "{error}");
     bed.is_as_before("no link");
     bed.host.links.refuses("");
-    // The connection is as good as before.
+    // The connection still works.
     let created = bed.create("web", 1).unwrap();
     bed.toolstack().destroy(created.domid, false).unwrap();
     bed.is_as_before("its end");
