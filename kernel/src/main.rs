@@ -12,7 +12,8 @@ use core::convert::Infallible;
 
 use machine::builder::{self, Left};
 use machine::crash::crash;
-use machine::xen::{self, Xen};
+use machine::hypercall;
+use machine::xen::Xen;
 use mayfly::boot::{Machine, boot};
 use mayfly::report::Facts;
 use mayfly::timeline::{BootPhase, Timeline};
@@ -25,10 +26,10 @@ use mayfly_drivers::Hypervisor;
 extern "C" fn mayfly_main(start_info: u32, entry_tsc: u64, long_mode_tsc: u64) -> ! {
     // 1. The machine: exceptions are reported, Xen can be called, RAM is ours.
     exceptions::init();
-    let timeline = Timeline::new(xen::tsc);
+    let timeline = Timeline::new(hypercall::tsc);
     timeline.stamp_at(BootPhase::Entry, entry_tsc);
     timeline.stamp_at(BootPhase::LongMode, long_mode_tsc);
-    if !xen::init_hypercall_page() {
+    if !hypercall::init_hypercall_page() {
         crash(format_args!("not on Xen: no CPUID leaf says so"));
     }
     timeline.stamp(BootPhase::HypercallPage);
@@ -63,7 +64,7 @@ extern "C" fn mayfly_main(start_info: u32, entry_tsc: u64, long_mode_tsc: u64) -
     let never = boot(machine, |mut guest| -> Infallible {
         guest.report.facts.set(Facts {
             slept_tsc: xen.slept(),
-            hypercalls_to_first_tx: xen::hypercalls(),
+            hypercalls_to_first_tx: hypercall::hypercalls(),
             xenstore_requests: guest.store.counters().requests,
             xenstore_round_trips: guest.store.counters().round_trips,
         });

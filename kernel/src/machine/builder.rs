@@ -10,9 +10,9 @@ use mayfly_drivers::Errno;
 use mayfly_drivers::abi::PAGE_SIZE;
 use mayfly_handoff::network::{self, Preconnected};
 
+use super::hypercall;
 use super::network::NetworkPages;
 use super::ram::Ram;
-use super::xen;
 
 /// What the domain builder left in memory.
 struct BuilderMemory {
@@ -111,7 +111,7 @@ impl Modules {
                 this.pack = Some(octets);
             } else {
                 let length = octets.len();
-                xen::debug_print(format_args!("module {number} ({length} bytes): ignored"));
+                hypercall::debug_print(format_args!("module {number} ({length} bytes): ignored"));
             }
         }
         Ok(this)
@@ -171,7 +171,7 @@ pub(crate) fn read(start_info: u32) -> Result<Left, BuilderError> {
     let mut entries = [0; 20 * 32];
     let count = match info.memory_map().next() {
         Some(_) => 0,
-        None => xen::memory_map(&mut entries).map_err(BuilderError::MemoryMap)?,
+        None => hypercall::memory_map(&mut entries).map_err(BuilderError::MemoryMap)?,
     };
     // One of the two is empty.
     let asked = start_info::e820(entries.get(..20 * count).unwrap_or(&[]));

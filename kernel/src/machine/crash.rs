@@ -12,7 +12,7 @@ use mayfly::line::Line;
 use mayfly_boot::exceptions::ExceptionFrame;
 use mayfly_drivers::ShutdownReason;
 
-use super::xen;
+use super::hypercall;
 
 /// Prints `mayfly: ` and the reason, and ends the domain.
 pub(crate) fn crash(reason: fmt::Arguments<'_>) -> ! {
@@ -20,11 +20,11 @@ pub(crate) fn crash(reason: fmt::Arguments<'_>) -> ! {
     // A fault while reporting ends the domain without another word.
     if !CRASHING.swap(true, Ordering::Relaxed) {
         let line = Line::new(reason);
-        xen::debug_write(line.as_bytes());
-        xen::console_last_words(line.as_bytes());
-        xen::xenstore_last_words(line.text());
+        hypercall::debug_write(line.as_bytes());
+        hypercall::console_last_words(line.as_bytes());
+        hypercall::xenstore_last_words(line.text());
     }
-    xen::shutdown(ShutdownReason::Crash)
+    hypercall::shutdown(ShutdownReason::Crash)
 }
 
 #[panic_handler]

@@ -6,6 +6,7 @@
 pub(crate) mod builder;
 pub(crate) mod crash;
 mod heap;
+pub(crate) mod hypercall;
 mod mem;
 mod network;
 pub(crate) mod ram;
