@@ -30,7 +30,7 @@ impl Seen {
     /// Whether two peers have said the same, but for what they may differ in.
     pub(crate) fn same(
         &mut self,
-        _kind: Kind,
+        kind: Kind,
         round: &Round,
         ours: &[Vec<Message>],
         theirs: &[Vec<Message>],
@@ -45,26 +45,49 @@ impl Seen {
             let (mut ours, mut theirs) = (normal(request, ours), normal(request, theirs));
             // No document gives children an order, nor events of several nodes: ours is that of the names, the C xenstored's that of
             // their making.
-            let of_many = matches!(request, None | Some(Request::Rm | Request::TransactionEnd));
+            // oxenstored answers first.
+            let of_many = matches!(request, None | Some(Request::Rm | Request::TransactionEnd))
+                || kind == Kind::Ocaml;
             if ours != theirs && of_many {
                 self.count("orders of events of several nodes");
                 ours.sort_unstable();
                 theirs.sort_unstable();
             }
-            ours == theirs || is_commit && self.has_more(&ours, &theirs)
+            if kind == Kind::Ocaml {
+                // An event that waits waits once, as with the C xenstored (XSA-326).
+                theirs.dedup();
+            }
+            // oxenstored tells of watches below a node that is removed whether there were nodes or not.
+            let removes = kind == Kind::Ocaml && (is_commit || request == Some(Request::Rm));
+            ours == theirs
+                || is_commit && self.has_more(&ours, &theirs)
+                || removes && self.has_less(&ours, &theirs)
         })
     }
 
     /// A node that a transaction removes: whoever may read its parent hears of it, as without a transaction. The C xenstored looks at the
     /// node's own permissions alone.
     fn has_more(&mut self, ours: &[Message], theirs: &[Message]) -> bool {
-        let mut all = ours.iter();
-        let has = theirs.iter().all(|theirs| all.any(|ours| ours == theirs));
+        let has = is_part(theirs, ours);
         if has {
             self.count("events of a commit that only ours sends");
         }
         has
     }
+
+    fn has_less(&mut self, ours: &[Message], theirs: &[Message]) -> bool {
+        let has = is_part(ours, theirs);
+        if has {
+            self.count("events of nodes that were not there");
+        }
+        has
+    }
+}
+
+/// Whether all of the first are among the second.
+fn is_part(some: &[Message], all: &[Message]) -> bool {
+    let mut all = all.iter();
+    some.iter().all(|one| all.any(|other| one == other))
 }
 
 fn normal(request: Option<Request>, messages: &[Message]) -> Vec<Message> {
@@ -80,6 +103,8 @@ fn normal(request: Option<Request>, messages: &[Message]) -> Vec<Message> {
                 if request == Some(Request::DirectoryPart) {
                     names.remove(0);
                 }
+                // oxenstored lists its special nodes.
+                names.retain(|name| !name.starts_with(b"@"));
                 names.sort_unstable();
                 *payload = names.join(&0);
             }

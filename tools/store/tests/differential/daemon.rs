@@ -20,8 +20,8 @@ pub(crate) enum Kind {
     Ocaml,
 }
 
-const FOLDER: &str = "usr/lib/xen-4.17/bin";
-const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+pub(crate) const FOLDER: &str = "usr/lib/xen-4.17/bin";
+pub(crate) const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 const BOUND: Duration = Duration::from_secs(10);
 
 /// A daemon, its socket and rings.
@@ -115,6 +115,37 @@ impl Debian {
         fs::write(&path, [0; 4096]).unwrap();
         let file = File::options().read(true).write(true).open(path).unwrap();
         self.rings.push(file);
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.path().join("run/xenstored/socket")
+    }
+
+    /// A domain that has been introduced watches a node; events are for it to take.
+    pub(crate) fn watches(&mut self, domid: u16, path: &str) {
+        let ring = usize::from(domid) - 1;
+        while self.rings.len() <= ring {
+            let folder = self.folder.path();
+            let path = folder.join(format!("ring-{}", self.rings.len() + 1));
+            self.rings
+                .push(File::options().read(true).write(true).open(path).unwrap());
+        }
+        let kind = wire::Kind::Watch as u32;
+        let number = self.asked(ring + SOCKETS, kind, 0, format!("{path}\0t\0").as_bytes());
+        self.until(ring + SOCKETS, number, &mut Vec::new());
+        // The event that comes with it.
+        while self.word(ring, 2056) == self.word(ring, 2060) {
+            std::thread::yield_now();
+        }
+        let produced = self.word(ring, 2060);
+        self.set_word(ring, 2056, produced);
+        self.notify(ring);
+    }
+
+    pub(crate) fn set_state(&self, domid: u16, state: u8) {
+        let domains = self.folder.path().join("domains");
+        let domains = File::options().write(true).open(domains).unwrap();
+        domains.write_all_at(&[state], u64::from(domid)).unwrap();
     }
 
     fn word(&self, ring: usize, offset: u64) -> u32 {
@@ -264,9 +295,7 @@ impl Peer for Debian {
     }
 
     fn domain(&mut self, domid: u16, state: u8) -> Vec<Vec<Message>> {
-        let domains = self.folder.path().join("domains");
-        let domains = File::options().write(true).open(domains).unwrap();
-        domains.write_all_at(&[state], u64::from(domid)).unwrap();
+        self.set_state(domid, state);
         self.events.write_all(&3_u32.to_ne_bytes()).unwrap();
         let mut seen = vec![Vec::new(); SOCKETS + crate::script::RINGS];
         // The daemon takes the event before or after the first request.

@@ -15,8 +15,10 @@
 
 mod allow;
 mod daemon;
+mod growth;
 mod ours;
 mod script;
+mod utilities;
 
 use daemon::{Debian, Kind};
 use ours::Ours;
@@ -60,7 +62,7 @@ impl Drop for Trail {
 fn compare(kind: Kind) {
     let mut theirs = Debian::start(kind);
     let mut ours = Ours::new();
-    let mut script = Script::new(mayfly_seeds::seed());
+    let mut script = Script::new(mayfly_seeds::seed(), kind);
     let mut seen = allow::Seen::default();
     let mut trail = Trail::default();
     for number in 0..mayfly_seeds::scaled(REQUESTS) {

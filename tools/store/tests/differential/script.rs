@@ -72,6 +72,9 @@ struct Open {
 
 pub(crate) struct Script {
     random: fastrand::Rng,
+    /// Whether domains come, ask and go. Of oxenstored only what dom0 asks for is compared: what it does for domains that are gone, and
+    /// what it calls a bound, differs from the C xenstored's throughout.
+    has_domains: bool,
     /// 0 not there, 1 there, 2 introduced, 3 introduced and shut down.
     domains: [u8; RINGS],
     /// Open transactions of each connection.
@@ -79,9 +82,10 @@ pub(crate) struct Script {
 }
 
 impl Script {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, kind: crate::daemon::Kind) -> Self {
         Self {
             random: fastrand::Rng::with_seed(seed),
+            has_domains: kind == crate::daemon::Kind::C,
             domains: [0; RINGS],
             open: HashMap::new(),
         }
@@ -128,6 +132,7 @@ impl Script {
             // The owner is most often one that is there.
             let domid = match (index, self.random.u8(..4)) {
                 (0, 0) => 0,
+                _ if !self.has_domains => 0,
                 _ => self.random.usize(..=RINGS),
             };
             text += &format!("{letter}{domid}\0");
@@ -149,7 +154,9 @@ impl Script {
             8..=9 => (Kind::Mkdir, String::new()),
             10 => (Kind::Rm, String::new()),
             11..=12 => (Kind::Directory, String::new()),
-            13 => (Kind::DirectoryPart, "0\0".to_owned()),
+            // oxenstored has none.
+            13 if self.has_domains => (Kind::DirectoryPart, "0\0".to_owned()),
+            13 => (Kind::Directory, String::new()),
             14..=15 => (Kind::GetPerms, String::new()),
             16..=17 => (Kind::SetPerms, self.perms()),
             18 => (Kind::Watch, self.pick(&["t\0", "u\0", "v w\0"]).to_owned()),
@@ -222,7 +229,7 @@ impl Script {
     }
 
     pub(crate) fn next(&mut self) -> Round {
-        if self.random.u8(..60) == 0 {
+        if self.has_domains && self.random.u8(..60) == 0 {
             return self.change_domain();
         }
         let there: Vec<usize> = (0..SOCKETS + RINGS)
@@ -235,7 +242,7 @@ impl Script {
             transaction = Some(self.random.usize(..open));
         }
         let (kind, payload) = match self.random.u8(..40) {
-            0 => self.other(connection),
+            0 if self.has_domains => self.other(connection),
             1 | 2 if open < 4 => {
                 transaction = None;
                 (Kind::TransactionStart, b"\0".to_vec())
