@@ -12,6 +12,7 @@ use clap::Parser;
 use mayfly_commands::Xenstored;
 use mayfly_store::core::Quota;
 use mayfly_store::daemon::{Daemon, Dom0, PidFile, listen, tell_ready};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// Where libxenstore looks for it.
@@ -92,6 +93,7 @@ fn serve(arguments: &Xenstored, is_background: bool) -> Result<()> {
         let stopped = stopped.try_clone().context("a socket")?;
         signal_hook::low_level::pipe::register(signal, stopped).context("a handler for signals")?;
     }
+    allow_many_clients();
     let machine = Dom0::open()?;
     let listener = listen(&socket(arguments))?;
     let mut daemon = Daemon::new(quota, arguments.keep_orphans, machine, listener)?;
@@ -100,6 +102,14 @@ fn serve(arguments: &Xenstored, is_background: bool) -> Result<()> {
         stay_in_background()?;
     }
     daemon.run(stop.as_fd()).context("the loop")
+}
+
+/// Has room for as many connections as the kernel lets this process have.
+fn allow_many_clients() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // What is there is enough for usual use.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 /// Where to listen, as the C xenstored finds it.

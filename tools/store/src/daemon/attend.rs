@@ -140,7 +140,7 @@ impl<M: Machine> Daemon<M> {
     }
 
     /// Sends what can be sent; says whether the client is still there.
-    fn flush_client(&mut self, id: Id) -> bool {
+    pub(super) fn flush_client(&mut self, id: Id) -> bool {
         let has_room = self.server.has_room(id);
         let Some(client) = self.clients.get_mut(&id) else {
             return false;
@@ -171,5 +171,6 @@ impl<M: Machine> Daemon<M> {
         // Closing its file descriptor takes it out of the loop.
         self.clients.remove(&id);
         self.server.disconnect(id);
+        self.hear_again();
     }
 }

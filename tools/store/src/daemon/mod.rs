@@ -38,6 +38,8 @@ pub struct Daemon<M> {
     listener: UnixListener,
     epoll: OwnedFd,
     clients: HashMap<Id, Client>,
+    /// Whether nobody new is accepted until somebody has gone.
+    is_deaf: bool,
     /// Who is to be looked at in the next turn.
     next: Vec<Id>,
     /// Rings whose domain does not take what is there for it, since when.
@@ -77,6 +79,7 @@ impl<M: Machine> Daemon<M> {
             listener,
             epoll,
             clients: HashMap::new(),
+            is_deaf: false,
             next: Vec::new(),
             stalled: HashMap::new(),
             stalls: VecDeque::new(),
@@ -161,7 +164,11 @@ impl<M: Machine> Daemon<M> {
                 return;
             }
             for id in listed {
-                self.attend(id);
+                // What a client sends, the kernel tells.
+                match self.clients.contains_key(&id) {
+                    true => drop(self.flush_client(id)),
+                    false => self.attend(id),
+                }
             }
         }
     }
@@ -179,9 +186,23 @@ impl<M: Machine> Daemon<M> {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Nobody more, or no more file descriptors: those who wait are still there in the next turn.
-                Err(_) => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // No more file descriptors, most likely: those who wait are heard when somebody has gone.
+                Err(_) => {
+                    self.is_deaf = epoll::delete(&self.epoll, self.listener.as_fd()).is_ok();
+                    return;
+                }
             }
+        }
+    }
+
+    /// Somebody has gone: there may be room for another one.
+    fn hear_again(&mut self) {
+        if self.is_deaf {
+            let data = epoll::EventData::new_u64(LISTENER);
+            let listener = self.listener.as_fd();
+            let result = epoll::add(&self.epoll, listener, data, epoll::EventFlags::IN);
+            self.is_deaf = result.is_err();
         }
     }
 

@@ -12,6 +12,7 @@ use crate::script::Round;
 #[derive(Debug, Default)]
 pub(crate) struct Seen(BTreeMap<&'static str, u32>);
 
+const EVENT: u32 = 15;
 const ERROR: u32 = 16;
 
 /// Whether a commit is refused for what others have changed; ENOMEM is what the C xenstored says when a domain is gone whose nodes it has
@@ -57,8 +58,19 @@ impl Seen {
                 // An event that waits waits once, as with the C xenstored (XSA-326).
                 theirs.dedup();
             }
+            let refuse = |messages: &[Message]| matches!(messages, [(ERROR, _)]);
+            if kind == Kind::Ocaml && ours != theirs && refuse(&ours) && refuse(&theirs) {
+                self.count("other errors");
+                return true;
+            }
+            if kind == Kind::Ocaml && is_commit && ours != theirs {
+                // Of a transaction it tells other nodes, and some twice; what it answers is compared, and the tree afterwards.
+                self.count("events of commits");
+                ours.retain(|(kind, _)| *kind != EVENT);
+                theirs.retain(|(kind, _)| *kind != EVENT);
+            }
             // oxenstored tells of watches below a node that is removed whether there were nodes or not.
-            let removes = kind == Kind::Ocaml && (is_commit || request == Some(Request::Rm));
+            let removes = kind == Kind::Ocaml && request == Some(Request::Rm);
             ours == theirs
                 || is_commit && self.has_more(&ours, &theirs)
                 || removes && self.has_less(&ours, &theirs)
@@ -93,7 +105,7 @@ fn is_part(some: &[Message], all: &[Message]) -> bool {
 fn normal(request: Option<Request>, messages: &[Message]) -> Vec<Message> {
     let mut all = messages.to_vec();
     for (kind, payload) in &mut all {
-        if *kind == 15 || *kind == ERROR {
+        if *kind == EVENT || *kind == ERROR {
             continue;
         }
         match request {

@@ -43,6 +43,7 @@ fn utilities() {
         said("xenstore-chmod", &["/test/c", "n0", "r7"]);
         let listed = said("xenstore-ls", &["-p", "/test"]);
         assert!(listed.contains("(n0,r7)"), "{listed}");
+        assert_eq!(said("xenstore-watch", &["-n", "1", "/test"]), "/test\n");
         said("xenstore-rm", &["/test"]);
         assert!(!run(socket, "xenstore-read", &["/test/c"]).status.success());
         assert!(said("xenstore-control", &["check"]).contains("OK"));
