@@ -1,9 +1,13 @@
 //! The fake xenstored: a tree, watches, and a ring with the faults that a test asks for.
 
+mod fault;
+
 use core::mem::size_of;
 use std::collections::{BTreeMap, VecDeque};
 use std::vec::Vec;
 use zerocopy::{FromBytes, IntoBytes};
+
+pub use fault::Fault;
 
 use super::machine::{Machine, Remote};
 use crate::abi::xenstore_domain_interface as ring;
@@ -16,31 +20,6 @@ use crate::{EventPort, SharedPage};
 /// The guest's directory in xenstore.
 pub const HOME: &[u8] = b"/local/domain/1/";
 const HEADER: usize = size_of::<xsd_sockmsg>();
-
-/// A fault of one answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fault {
-    /// The answer is this many ns late; others overtake it.
-    Late(u64),
-    /// The answer is this error.
-    Error(&'static str),
-    /// The answer never comes.
-    Silent,
-    /// The answer has the id of no request.
-    WrongId,
-    /// The answer comes twice.
-    Twice,
-    /// The answer has a wrong type.
-    WrongType,
-    /// The header has a length above the protocol's limit.
-    TooLong,
-    /// The answer has this payload.
-    Payload(Vec<u8>),
-    /// These bytes are sent instead of the answer.
-    Garbage(Vec<u8>),
-    /// The producer index jumps by this much.
-    Index(u32),
-}
 
 /// A received request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -347,13 +326,27 @@ impl FakeStore {
             machine.violation("a request in a transaction, or without an id");
         }
         let fault = self.faults.pop_front().flatten();
-        let full = absolute(path);
         let mut watched = None;
-        let answer: Result<Vec<u8>, &str> = match header.type_ {
-            _ if matches!(fault, Some(Fault::Error(_))) => match fault {
-                Some(Fault::Error(error)) => Err(error),
-                _ => Err("EIO"),
-            },
+        let answer = match fault {
+            Some(Fault::Error(error)) => Err(error),
+            _ => self.perform(header.type_, path, rest, &mut watched),
+        };
+        let is_sent = self.answer(header, answer, fault, machine);
+        if let Some(at) = watched.filter(|_| is_sent) {
+            self.watch_event(at, None);
+        }
+    }
+
+    /// Does what a request asks for. A new watch is noted, which has its first event after the answer.
+    fn perform(
+        &mut self,
+        kind: u32,
+        path: &[u8],
+        rest: &[u8],
+        watched: &mut Option<usize>,
+    ) -> Result<Vec<u8>, &'static str> {
+        let full = absolute(path);
+        match kind {
             xs::READ => self.tree.get(&full).cloned().ok_or("ENOENT"),
             xs::WRITE if self.refuse.as_deref() == Some(path) => Err("EACCES"),
             xs::WRITE if full.starts_with(HOME) => {
@@ -369,7 +362,7 @@ impl FakeStore {
             xs::WATCH => {
                 let token = rest.strip_suffix(b"\0").unwrap_or(rest);
                 self.watches.push((full, path.to_vec(), token.to_vec()));
-                watched = Some(self.watches.len() - 1);
+                *watched = Some(self.watches.len() - 1);
                 Ok(b"OK\0".to_vec())
             }
             xs::UNWATCH => {
@@ -387,7 +380,17 @@ impl FakeStore {
                 }
             }
             _ => Err("ENOSYS"),
-        };
+        }
+    }
+
+    /// Sends an answer, or what a fault makes of it; whether it goes out now.
+    fn answer(
+        &mut self,
+        header: xsd_sockmsg,
+        answer: Result<Vec<u8>, &str>,
+        fault: Option<Fault>,
+        machine: &mut Machine,
+    ) -> bool {
         let (kind, mut payload) = match answer {
             Ok(payload) => (header.type_, payload),
             Err(error) => {
@@ -403,9 +406,9 @@ impl FakeStore {
         match fault {
             Some(Fault::Late(delay)) => {
                 self.late.push((machine.now() + delay, bytes));
-                return;
+                return false;
             }
-            Some(Fault::Silent) => return,
+            Some(Fault::Silent) => return false,
             Some(Fault::WrongId) => bytes = message(kind, header.req_id ^ 0x8000_0000, &payload),
             Some(Fault::Twice) => self.output.extend(&bytes),
             Some(Fault::WrongType) => bytes = message(kind ^ 1, header.req_id, &payload),
@@ -417,14 +420,12 @@ impl FakeStore {
                     .store_release(ring::RSP_PROD, prod.wrapping_add(jump));
                 self.notify(machine);
                 self.dead = true;
-                return;
+                return false;
             }
             Some(Fault::Error(_) | Fault::Payload(_)) | None => {}
         }
         self.output.extend(bytes);
-        if let Some(at) = watched {
-            self.watch_event(at, None);
-        }
+        true
     }
 
     fn is_watched(&self, path: &[u8], token: &[u8]) -> bool {
