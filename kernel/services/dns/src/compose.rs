@@ -6,17 +6,17 @@ use super::targets::{Target, Targets, target};
 use super::wire::{HEADER_LEN, class, is_name, name_length, rtype};
 use mayfly_site::{Broken, RrSet, records};
 
-/// Names of which the place is remembered, to point to them.
+/// The names whose offset is remembered for compression pointers.
 const NAMES_MAX: usize = 48;
-/// The first offset that a pointer can't express (RFC 1035 section 4.1.4).
+/// The first offset that a pointer cannot express (RFC 1035 section 4.1.4).
 const POINTER_END: usize = 0x4000;
 
-/// Why something was not written.
+/// The reason why a record was not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// It does not fit.
+    /// The record does not fit.
     Full,
-    /// What is stored contradicts itself.
+    /// The stored zone contradicts itself.
     Broken,
 }
 
@@ -35,30 +35,30 @@ pub(super) enum Owner<'z> {
     Name(&'z [u8]),
 }
 
-/// What was written of a set.
+/// The written part of an RRset.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Written {
-    /// Records, signatures included.
+    /// The number of records, including signatures.
     pub(super) count: u16,
-    /// Where the RDATA of the last one is.
+    /// The offset of the last record's RDATA.
     pub(super) data: usize,
 }
 
-/// A message that grows.
+/// A message that is being written.
 #[derive(Debug)]
 pub(super) struct Writer<'o> {
     octets: &'o mut [u8],
     len: usize,
-    /// What may be written up to: what follows is kept for OPT.
+    /// The offset up to which records may be written. The bytes after it are reserved for OPT.
     limit: usize,
-    /// Where a name begins, and how long it is without compression; in the order written.
+    /// The offset of each name and its length without compression, in the order in which they were written.
     names: Vec<(u16, u8), NAMES_MAX>,
-    /// Whether the labels of the question have been put before them, and how many they are.
+    /// Whether the suffixes of the question's name come first in `names`, and their number.
     has_question: bool,
     question_names: usize,
 }
 
-/// A point to which a message can be taken back.
+/// A state of a message that it can be rewound to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mark {
     len: usize,
@@ -66,7 +66,7 @@ pub(super) struct Mark {
 }
 
 impl<'o> Writer<'o> {
-    /// A message of a header, to be filled in at the end, and the question's bytes.
+    /// A message of a header, which is filled in at the end, and the question's bytes.
     pub(super) fn new(octets: &'o mut [u8], limit: usize, question: &[u8]) -> Option<Self> {
         let limit = limit.min(octets.len());
         let len = HEADER_LEN + question.len();
@@ -84,7 +84,7 @@ impl<'o> Writer<'o> {
         })
     }
 
-    /// Writes a question of class IN, which nothing is compressed to but what follows.
+    /// Writes a question of class IN. Only later names are compressed.
     pub(super) fn question(&mut self, name: &[u8], qtype: u16) -> Result<(), Fault> {
         self.has_question = true;
         self.name(name)?;
@@ -96,17 +96,17 @@ impl<'o> Writer<'o> {
         self.limit = limit.min(self.octets.len());
     }
 
-    /// Bytes so far.
+    /// The length so far, in bytes.
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// What has been written.
+    /// The bytes that were written.
     pub(super) fn written(&self) -> &[u8] {
         self.octets.get(..self.len).unwrap_or_default()
     }
 
-    /// Makes the two bytes at `at` a pointer, if one can express `to`.
+    /// Replaces the two bytes at `at` by a pointer to `to`; returns false if a pointer cannot express that offset.
     pub(super) fn point(&mut self, at: usize, to: usize) -> bool {
         match self.octets.get_mut(at..at + 2) {
             Some(place) if Self::can_point_to(to) => {
@@ -117,7 +117,7 @@ impl<'o> Writer<'o> {
         }
     }
 
-    /// Takes back what was written behind `len`, in which no name was noted.
+    /// Removes the bytes from `len` on. No name in them may have been remembered.
     pub(super) fn shorten(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
@@ -151,7 +151,7 @@ impl<'o> Writer<'o> {
         at < POINTER_END
     }
 
-    /// Where the name at an offset begins, if it is a pointer.
+    /// The offset that the name at an offset points to, or the offset itself if there is no pointer.
     pub(super) fn resolve(&self, at: usize) -> usize {
         match self.octets.get(at..) {
             Some([high, low, ..]) if *high >= 0xc0 => target_of(*high, *low),
@@ -181,13 +181,13 @@ impl<'o> Writer<'o> {
         Ok(())
     }
 
-    /// Writes all of something, or nothing.
+    /// Calls `write`, and rewinds the message if it fails.
     fn whole<T>(&mut self, write: impl FnOnce(&mut Self) -> Result<T, Fault>) -> Result<T, Fault> {
         let mark = self.mark();
         write(self).inspect_err(|_| self.rewind(mark))
     }
 
-    /// Writes a set with what signs it, or nothing; and notes the names in it.
+    /// Writes an RRset with its signatures, or nothing; and adds the names in its RDATA to the targets.
     pub(super) fn set<'z>(
         &mut self,
         owner: Owner<'_>,
@@ -218,7 +218,7 @@ impl<'o> Writer<'o> {
                 && let Some(name) = rest.get(..length)
             {
                 let at = self.resolve(place.data + at);
-                // What finds no room there has its addresses left out.
+                // If the targets are full, the addresses of further names are left out.
                 let _ = targets.push(Target {
                     name,
                     at,
@@ -238,7 +238,7 @@ impl<'o> Writer<'o> {
         Ok(written)
     }
 
-    /// Writes the signatures of a set.
+    /// Writes the signatures of an RRset.
     pub(super) fn signatures(&mut self, owner: Owner<'_>, set: &RrSet<'_>) -> Result<u16, Fault> {
         let mut count = 0_u16;
         for rdata in records(set.signatures) {
@@ -248,7 +248,7 @@ impl<'o> Writer<'o> {
         Ok(count)
     }
 
-    /// Writes one record of class IN, or nothing. Returns where its owner and RDATA are.
+    /// Writes one record of class IN, or nothing. Returns the offsets of its owner and its RDATA.
     pub(super) fn record(
         &mut self,
         owner: Owner<'_>,
@@ -295,8 +295,8 @@ impl<'o> Writer<'o> {
         Ok(Place { owner, data })
     }
 
-    /// Writes RDATA; names in it are compressed only in the types of RFC 1035 (RFC 3597 section 4).
-    /// Returns whether its length is to be written anew.
+    /// Writes RDATA. Names in it are compressed only in the types of RFC 1035 (RFC 3597 section 4). Returns whether its
+    /// length has to be rewritten.
     fn rdata(&mut self, rtype: u16, rdata: &[u8]) -> Result<bool, Fault> {
         match rtype {
             rtype::NS
@@ -341,7 +341,7 @@ impl<'o> Writer<'o> {
         Ok(true)
     }
 
-    /// Writes a name, as far as it is not there yet.
+    /// Writes a name, with a pointer to the longest suffix that is in the message already.
     fn name(&mut self, name: &[u8]) -> Result<(), Fault> {
         if !self.has_question {
             self.has_question = true;
@@ -366,7 +366,7 @@ impl<'o> Writer<'o> {
             Some(place) => self.bytes(&pointer(place))?,
             None => self.bytes(&[0])?,
         }
-        // Only what was written in full is new.
+        // Only the labels that were written in full are new.
         let mut label = 0;
         while label < at && start + label < POINTER_END {
             let length = u8::try_from(name.len() - label).map_err(|_| Fault::Broken)?;
@@ -398,7 +398,7 @@ impl<'o> Writer<'o> {
         }
     }
 
-    /// Where a name is in the message. Case does not matter (RFC 4343 section 4.1).
+    /// The offset of a name in the message. Case is ignored (RFC 4343 section 4.1).
     fn find(&self, name: &[u8]) -> Option<usize> {
         self.names
             .iter()
@@ -407,7 +407,7 @@ impl<'o> Writer<'o> {
             .find(|place| self.is_at(*place, name))
     }
 
-    /// Whether `name` is what is written at `at`.
+    /// Whether the name at the offset `at` is `name`.
     pub(super) fn is_at(&self, mut at: usize, mut name: &[u8]) -> bool {
         let message = self.octets.get(..self.len).unwrap_or_default();
         loop {
@@ -439,12 +439,12 @@ impl<'o> Writer<'o> {
     }
 }
 
-/// Where the parts of a record are.
+/// The offsets of a record's parts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
-    /// Its owner, if a pointer can point to it.
+    /// The owner's, if a pointer can point to it.
     pub(super) owner: Option<usize>,
-    /// Its RDATA.
+    /// The RDATA's.
     pub(super) data: usize,
 }
 
@@ -453,11 +453,11 @@ pub(super) fn target_of(high: u8, low: u8) -> usize {
 }
 
 fn pointer(at: usize) -> [u8; 2] {
-    // Offsets are below `POINTER_END` where they come from.
+    // All offsets given here are below `POINTER_END`.
     (u16::try_from(at).unwrap_or(0) | 0xc000).to_be_bytes()
 }
 
-/// What is between a record's owner and its RDATA.
+/// The bytes between a record's owner and its RDATA: type, class, TTL and length.
 fn head(rtype: u16, ttl: u32, length: usize) -> Result<[u8; 10], Fault> {
     let length = u16::try_from(length).map_err(|_| Fault::Broken)?;
     let mut head = [0; 10];

@@ -7,12 +7,12 @@ use siphasher::sip::SipHasher24;
 
 use super::low;
 
-/// Bytes of a client's cookie.
+/// The length of a client's cookie, in bytes.
 const CLIENT_LEN: usize = 8;
-/// Bytes of a client's and a server's cookie.
+/// The length of a client's and a server's cookie together, in bytes.
 pub(super) const COOKIE_LEN: usize = 24;
-/// Seconds that a server's cookie is good for, those that it may be ahead, and those after which a
-/// new one is given (RFC 9018 section 4.3).
+/// The lifetime of a server's cookie, how far its timestamp may be ahead, and the age after which a new one is given,
+/// in seconds (RFC 9018 section 4.3).
 const LIFETIME: u32 = 3600;
 const SKEW: u32 = 300;
 const RENEWAL: u32 = 1800;
@@ -20,14 +20,14 @@ const RENEWAL: u32 = 1800;
 /// The COOKIE option of a query.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cookie {
-    /// What goes into the answer.
+    /// The cookies for the answer.
     pub(super) reply: [u8; COOKIE_LEN],
-    /// Whether the client has shown that it gets what is sent to its address.
+    /// Whether the client has proved that it receives packets at its address.
     pub(super) is_valid: bool,
 }
 
 impl Cookie {
-    /// Looks at an option's data; `None` when it breaks the format (RFC 7873 section 5.2.2).
+    /// Parses an option's data; `None` if the format is wrong (RFC 7873 section 5.2.2).
     pub(super) fn read(
         data: &[u8],
         secret: &[u8; 16],
@@ -38,7 +38,7 @@ impl Cookie {
             return None;
         }
         let client: &[u8; CLIENT_LEN] = data.first_chunk()?;
-        // Wraps in 2106, which serial number arithmetic (RFC 1982) does not mind.
+        // It wraps in 2106, which serial number arithmetic (RFC 1982) allows for.
         let now = low(unix_seconds);
         let fresh = make(client, now, secret, address);
         let mut cookie = Self {
@@ -76,7 +76,8 @@ fn make(
     cookie
 }
 
-/// A number that depends on the secret and tells nothing of it: the hash of a cookie of version 0, which nobody is given.
+/// A number that is derived from the secret without revealing it: the hash of a cookie of version 0, which is never
+/// given to a client.
 pub(super) fn seed(secret: &[u8; 16]) -> u64 {
     let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     u64::from_le_bytes(hash(&[0; COOKIE_LEN], secret, nobody))
@@ -94,7 +95,7 @@ fn hash(cookie: &[u8; COOKIE_LEN], secret: &[u8; 16], address: IpAddr) -> [u8; 8
     hasher.finish().to_le_bytes()
 }
 
-/// Zero when both are equal; takes as long in any case.
+/// Zero if both are equal. It takes constant time.
 fn differing(one: &[u8], other: &[u8]) -> u8 {
     let pairs = one.iter().zip(other);
     pairs.fold(0, |differing, (a, b)| differing | (a ^ b))

@@ -14,11 +14,11 @@
 //! | TCP | 7766 |
 //! | zone transfer | 5936 |
 //!
-//! Where they leave a choice it is made as by NSD, which this server is compared with.
+//! Where the RFCs leave a choice, it is made as in NSD, which this server is compared with.
 //!
-//! An answer is composed straight into the caller's buffer, in one pass: `wire` reads the query in
-//! place, `lookup` walks the zone and has `compose` write each set of records as it is found,
-//! `denial` adds the proofs that something is not there. Nothing is allocated.
+//! An answer is composed directly in the caller's buffer, in one pass: `wire` reads the query in place, `lookup` walks
+//! the zone and has `compose` write each RRset as it is found, and `denial` adds the proofs of nonexistence. Nothing is
+//! allocated.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -59,28 +59,28 @@ mod tests;
 pub use stats::{COUNTED_TYPES, Stats};
 pub use tcp::{Connection, TCP_QUERY_MAX, TCP_TIMEOUT};
 
-/// The largest answer over UDP by default, and the size that OPT announces: what fits an IPv6 packet
-/// of the smallest MTU (RFC 9715 appendix A).
+/// The default limit of an answer over UDP, in bytes, and the size that OPT announces: the payload that fits an IPv6
+/// packet of the smallest MTU (RFC 9715 appendix A).
 pub const UDP_MAX: u16 = 1232;
-/// The largest answer over UDP to a query without OPT (RFC 1035 section 2.3.4).
+/// The largest answer over UDP to a query without OPT, in bytes (RFC 1035 section 2.3.4).
 const UDP_MAX_PLAIN: u16 = 512;
-/// Bytes in the longest name that a server can give itself.
+/// The length of the longest server identity, in bytes.
 pub const IDENTITY_MAX: usize = 64;
-/// Bytes of room with which every query over UDP can be answered: header, question, OPT with all
+/// The buffer size with which every query over UDP can be answered, in bytes: header, question, and OPT with all
 /// options.
 pub const ROOM_MIN: usize = HEADER_LEN + NAME_MAX + 4 + OPT_LEN + OPTIONS_MAX;
 const OPTIONS_MAX: usize = 4 + IDENTITY_MAX + 4 + cookie::COOKIE_LEN;
 
-/// How a query came.
+/// The transport of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// In a datagram: the answer is truncated to what the client can take.
+    /// A datagram: the answer is truncated to the client's limit.
     Udp,
-    /// On a connection.
+    /// A connection.
     Tcp,
 }
 
-/// Who asks.
+/// The sender of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Client {
     /// The address that the query came from.
@@ -89,30 +89,30 @@ pub struct Client {
     pub transport: Transport,
 }
 
-/// What a server is called: the bytes of NSID (RFC 5001), and of `id.server` (RFC 4892).
+/// The identity of a server: the bytes of NSID (RFC 5001), and of `id.server` (RFC 4892).
 pub type Identity = heapless::Vec<u8, IDENTITY_MAX>;
 
-/// What a server can be told.
+/// The configuration of a server.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Its name; without one it has no NSID, and refuses to answer `id.server`.
+    /// The identity. A server without one sends no NSID, and refuses `id.server`.
     pub identity: Identity,
-    /// What its cookies are made with.
+    /// The secret of its cookies.
     pub cookie_secret: [u8; 16],
-    /// Answers a second to one /24 or /56 over UDP; no limit when `None`.
+    /// The limit of answers over UDP to one /24 or /56, per second; no limit if `None`.
     pub rate_limit: Option<NonZeroU16>,
-    /// The largest answer over UDP.
+    /// The largest answer over UDP, in bytes.
     pub udp_max: u16,
-    /// Whether to leave out what was not asked for and is not needed: the zone's NS with an answer,
-    /// and addresses of names in it.
+    /// Whether records that were not asked for and are not needed are left out: the zone's NS in an answer, and the
+    /// addresses of names in it.
     pub minimal: bool,
 }
 
 impl Config {
-    /// Answers a second that are a lot for one network.
+    /// The default of [`Self::rate_limit`], in answers per second: a high number for one network.
     pub const RATE_LIMIT: NonZeroU16 = NonZeroU16::new(1000).unwrap();
 
-    /// The defaults, with a secret that nobody else knows.
+    /// The defaults, with this secret.
     #[must_use]
     pub fn new(cookie_secret: [u8; 16]) -> Self {
         Self {
@@ -125,18 +125,18 @@ impl Config {
     }
 }
 
-/// An authoritative server: what it was told, and what it keeps.
+/// An authoritative server: its configuration and its state.
 #[derive(Clone, Debug)]
 pub struct Server {
     config: Config,
     limiter: Limiter,
     tails: Tails,
-    /// What it has done so far.
+    /// The counters.
     pub stats: Stats,
 }
 
 impl Server {
-    /// A server that has not done anything yet.
+    /// A server whose counters are 0.
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
@@ -147,14 +147,13 @@ impl Server {
         }
     }
 
-    /// Answers one message: how many bytes were written to `out`, or `None` when there is no answer.
+    /// Answers one message. Returns the number of bytes written to `out`, or `None` if there is no answer.
     ///
-    /// `zones` are the same each time.
+    /// `zones` have to be the same in each call.
     ///
-    /// No answer goes to a response (two servers would answer each other for ever), to what is
-    /// shorter than a header, to a network that gets too many, and when `out` is too short
-    /// ([`ROOM_MIN`] is enough). What does not fit is truncated over UDP, and SERVFAIL over TCP. A
-    /// zone transfer is answered by [`Connection`] only.
+    /// There is no answer to a response (two servers would answer each other for ever), to a message shorter than a
+    /// header, to a network above the rate limit, and if `out` is too short ([`ROOM_MIN`] is enough). An answer that
+    /// does not fit is truncated over UDP, and SERVFAIL over TCP. A zone transfer is answered only by [`Connection`].
     pub fn answer(
         &mut self,
         zones: &impl Zones,
@@ -315,7 +314,7 @@ impl Server {
         };
         let found = Lookup::new(zones, question, options, message, &mut self.tails).run();
         found.unwrap_or_else(|fault| {
-            // A part of an answer is worse than none (RFC 2181 section 9).
+            // A partial answer is worse than none (RFC 2181 section 9).
             message.rewind(mark);
             self.fail(fault)
         })
@@ -328,8 +327,8 @@ impl Server {
         Answer::of(rcode::SERVFAIL)
     }
 
-    /// Answers a query for a zone transfer that does not become one: those do that come over a
-    /// [`Connection`] and are allowed.
+    /// Answers a query for a zone transfer that is not carried out. Transfers are carried out only on a [`Connection`],
+    /// if they are allowed.
     fn transfer(
         &mut self,
         zones: &impl Zones,
@@ -352,7 +351,7 @@ impl Server {
         if !is_udp {
             return Answer::of(rcode::SERVFAIL);
         }
-        // The serial number says whether it is worth to come back over TCP (RFC 1995 section 2).
+        // The serial number shows whether a retry over TCP is worth it (RFC 1995 section 2).
         let soa = zones.rrset(zone.apex, rtype::SOA).map_err(Fault::from);
         let written = soa
             .and_then(|soa| soa.ok_or(Fault::Broken))
@@ -376,7 +375,7 @@ impl Server {
         self.stats.count_type(rtype::AXFR);
     }
 
-    /// Says who and what this server is (RFC 4892).
+    /// Answers the queries for this server's identity and version (RFC 4892).
     fn chaos(&self, question: &Question<'_>, message: &mut Writer<'_>) -> Answer {
         let is = |name: &[u8]| question.name.eq_ignore_ascii_case(name);
         let text = match question.qtype {
@@ -399,7 +398,7 @@ impl Server {
     }
 }
 
-/// What `version.bind` is answered with.
+/// The answer to `version.bind`.
 const VERSION: &[u8] = concat!("mayfly ", env!("CARGO_PKG_VERSION")).as_bytes();
 
 fn option(message: &mut Writer<'_>, code: u16, data: &[u8]) -> Option<()> {
@@ -409,13 +408,13 @@ fn option(message: &mut Writer<'_>, code: u16, data: &[u8]) -> Option<()> {
     message.bytes(data).ok()
 }
 
-/// What an answer's header says of it.
+/// The fields of an answer's header.
 #[derive(Clone, Copy, Debug)]
 struct Answer {
     rcode: u16,
     authoritative: bool,
     truncated: bool,
-    /// Records in the answer, authority and additional sections.
+    /// The numbers of records in the answer, authority and additional sections.
     counts: [u16; 3],
 }
 
@@ -430,7 +429,7 @@ impl Answer {
     }
 }
 
-/// The low half of a number.
+/// The low 32 bits of a number.
 fn low(number: u64) -> u32 {
     let [a, b, c, d, ..] = number.to_le_bytes();
     u32::from_le_bytes([a, b, c, d])

@@ -1,8 +1,7 @@
 //! Finds the answer to a question: one walk through the zones (RFC 1034 section 4.3.2).
 //!
-//! The answer section is written as the walk goes. What belongs into the authority section is noted
-//! and written next, required sets before the optional one; then the addresses of the names that
-//! have come up.
+//! The answer section is written during the walk. The RRsets of the authority section are noted and written next,
+//! required ones before the optional one; then the addresses of the names in them.
 
 mod sections;
 
@@ -16,47 +15,47 @@ use super::wire::{HEADER_LEN, NAME_MAX, Question, class, is_below, is_name, rcod
 use super::{Answer, Transport};
 use mayfly_site::{Encloser, RrSet, Zone, Zones, records};
 
-/// CNAME and DNAME records that are followed for one question.
+/// The most CNAME and DNAME records that are followed for one question.
 const LINKS_MAX: usize = 16;
-/// Sets in the authority section: each link may need a proof, the end a SOA record and three more.
+/// The most RRsets in the authority section: each link may need a proof, and the end a SOA record and three more.
 const AUTHORITY_MAX: usize = LINKS_MAX + 6;
-/// Sets that are remembered so that none is there twice.
+/// The most RRsets that are remembered so that none is written twice.
 const SETS_MAX: usize = 2 * AUTHORITY_MAX;
 
-/// What beside the question decides on an answer.
+/// The parameters of an answer beside the question.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Options {
-    /// Leave out what was not asked for and is not needed.
+    /// Whether records that were not asked for and are not needed are left out.
     pub(super) minimal: bool,
-    /// The client wants signatures and proofs (DO).
+    /// Whether the client wants signatures and proofs (DO).
     pub(super) dnssec: bool,
-    /// The client has come over IPv6, and so may prefer AAAA.
+    /// Whether the query came over IPv6, so that the client may prefer AAAA.
     pub(super) ipv6: bool,
     pub(super) transport: Transport,
 }
 
-/// One walk.
+/// The state of one walk.
 pub(super) struct Lookup<'m, 'o, 'z, Z: Zones> {
     pub(super) zones: &'z Z,
     pub(super) options: Options,
     question: Question<'m>,
     message: &'m mut Writer<'o>,
     tails: &'m mut Tails,
-    /// The name that is looked for, and where it is in the message.
+    /// The name that is looked up, and its offset in the message.
     pub(super) key: Key,
     owner: usize,
-    /// Where the names are that were looked for before it.
+    /// The offsets of the names that were looked up before it.
     links: Vec<usize, LINKS_MAX>,
     answer: Answer,
     authority: Vec<Item<'z, Z::Node>, AUTHORITY_MAX>,
-    /// Sets under their own name that are in the message.
+    /// The RRsets that are in the message under their own names.
     sets: Vec<(Z::Node, u16), SETS_MAX>,
     targets: Targets<'z>,
-    /// There is nothing in the answer section that what follows it depends on.
+    /// Whether the sections after the answer do not depend on the answer section's contents.
     is_plain: bool,
 }
 
-/// A set that goes into the authority section.
+/// An RRset for the authority section.
 struct Item<'z, N> {
     node: N,
     owner: Owner<'z>,
@@ -64,10 +63,10 @@ struct Item<'z, N> {
     optional: bool,
 }
 
-/// Where a walk has ended.
+/// The end of a walk.
 struct End<N> {
     zone: Zone<N>,
-    /// The delegation that is referred to.
+    /// The delegation of the referral.
     cut: Option<N>,
 }
 
@@ -131,8 +130,8 @@ impl<'m, 'o, 'z, Z: Zones> Lookup<'m, 'o, 'z, Z> {
         Ok(self.answer)
     }
 
-    /// Which tail belongs to an answer, if it is one that has none of its own, and where the label
-    /// right below the apex is.
+    /// The cached tail that fits an answer, if its tail does not depend on the answer itself, and the offset of the
+    /// label right below the apex.
     fn tail(&self, end: &End<Z::Node>) -> Result<Option<(tail::Id, usize)>, Fault> {
         let [item] = &*self.authority else {
             return Ok(None);
@@ -151,7 +150,7 @@ impl<'m, 'o, 'z, Z: Zones> Lookup<'m, 'o, 'z, Z> {
         Ok(id.zip(self.key.before(end.zone.at)))
     }
 
-    /// Keeps the tail that was written from `start` on.
+    /// Caches the tail that was written from `start` on.
     fn keep(&mut self, id: tail::Id, end: &End<Z::Node>, start: usize) -> Result<(), Fault> {
         let Some(item) = self.authority.first() else {
             return Ok(());
@@ -166,7 +165,7 @@ impl<'m, 'o, 'z, Z: Zones> Lookup<'m, 'o, 'z, Z> {
         Ok(())
     }
 
-    /// `None` when an answer over UDP did not fit, and has been truncated where a set ends.
+    /// `None` if an answer over UDP did not fit and was truncated at the end of an RRset.
     fn unless_full<T>(&mut self, result: Result<T, Fault>) -> Result<Option<T>, Fault> {
         match result {
             Err(Fault::Full) if self.options.transport == Transport::Udp => {
@@ -180,7 +179,7 @@ impl<'m, 'o, 'z, Z: Zones> Lookup<'m, 'o, 'z, Z> {
     fn walk(&mut self) -> Result<Option<End<Z::Node>>, Fault> {
         loop {
             let Some(zone) = self.zone()? else {
-                // The resolver goes on from where the zones end.
+                // After a CNAME or DNAME that leads out of the zones, the resolver goes on by itself.
                 if self.links.is_empty() {
                     self.answer.rcode = rcode::REFUSED;
                 }
@@ -190,7 +189,7 @@ impl<'m, 'o, 'z, Z: Zones> Lookup<'m, 'o, 'z, Z> {
             let is_exact = encloser.at == 0;
             let is_apex = encloser.node == zone.apex;
             if !is_apex && let Some(cut) = self.zones.delegation(encloser.node)? {
-                // What is said of a delegation by the zone above it are its DS records.
+                // Of the sets at a delegation, the zone above it is authoritative only for the DS records.
                 if !(is_exact && cut == encloser.node && self.question.qtype == rtype::DS) {
                     self.refer(zone, cut)?;
                     let cut = Some(cut);
@@ -199,7 +198,7 @@ impl<'m, 'o, 'z, Z: Zones> Lookup<'m, 'o, 'z, Z> {
             }
             self.answer.authoritative = self.question.qclass != class::ANY;
             if !is_apex && zone.signed && self.is_hash(zone, encloser)? {
-                // As if it did not exist (RFC 5155 section 7.2.8).
+                // As if the name did not exist (RFC 5155 section 7.2.8).
                 encloser = Encloser {
                     node: zone.apex,
                     at: zone.at,
@@ -211,11 +210,11 @@ impl<'m, 'o, 'z, Z: Zones> Lookup<'m, 'o, 'z, Z> {
         }
     }
 
-    /// The zone to look in.
+    /// The zone that is searched.
     fn zone(&self) -> Result<Option<Zone<Z::Node>>, Fault> {
         let name = self.key.from(0);
         let zone = self.zones.zone(name)?;
-        // DS records are the parent's (RFC 4035 section 3.1.4.1), if that is served as well.
+        // DS records are the parent's (RFC 4035 section 3.1.4.1), if the parent is served as well.
         if self.question.qtype == rtype::DS
             && let Some(Zone { at: 0, .. }) = zone
             && let Some(label @ 1..) = name.first()
@@ -229,7 +228,7 @@ impl<'m, 'o, 'z, Z: Zones> Lookup<'m, 'o, 'z, Z> {
         Ok(zone)
     }
 
-    /// Whether a name is the owner of an NSEC3 set: a hash right below the apex.
+    /// Whether a name owns an NSEC3 RRset: a hash right below the apex.
     fn is_hash(&self, zone: Zone<Z::Node>, encloser: Encloser<Z::Node>) -> Result<bool, Fault> {
         let label = self.key.from(encloser.at).first();
         let is_long = label == Some(&32) && encloser.at + 33 == zone.at;
@@ -258,7 +257,7 @@ impl<'m, 'o, 'z, Z: Zones> Lookup<'m, 'o, 'z, Z> {
         Ok(Step::Done)
     }
 
-    /// Answers with what is at a node: of the name itself, or of the wildcard below its encloser.
+    /// Answers with the RRsets of a node: that of the name itself, or of the wildcard below its encloser.
     fn answer_from(
         &mut self,
         zone: Zone<Z::Node>,
@@ -274,7 +273,7 @@ impl<'m, 'o, 'z, Z: Zones> Lookup<'m, 'o, 'z, Z> {
                 }
                 None
             }
-            // Those that there are belong to names that do not exist.
+            // The NSEC3 records here belong to names that do not exist for queries.
             rtype::NSEC3 => None,
             qtype => self.zones.rrset(node, qtype)?,
         };
@@ -295,7 +294,7 @@ impl<'m, 'o, 'z, Z: Zones> Lookup<'m, 'o, 'z, Z> {
         Ok(Step::Done)
     }
 
-    /// One set of those at a node (RFC 8482 section 4.1): one that is small and often asked for.
+    /// One RRset of a node (RFC 8482 section 4.1): a small one that is often asked for.
     fn any(&self, node: Z::Node) -> Result<Option<RrSet<'z>>, Fault> {
         let mut best = None;
         for index in 0..usize::from(u16::MAX) {
@@ -333,7 +332,7 @@ impl<'m, 'o, 'z, Z: Zones> Lookup<'m, 'o, 'z, Z> {
         Ok(count > 0)
     }
 
-    /// Writes a set into the answer section. Returns where the RDATA of its last record is.
+    /// Writes an RRset to the answer section. Returns the offset of its last record's RDATA.
     fn write_answer(
         &mut self,
         node: Z::Node,
@@ -356,8 +355,8 @@ impl<'m, 'o, 'z, Z: Zones> Lookup<'m, 'o, 'z, Z> {
         Ok(written.data)
     }
 
-    /// Goes on with the name of a CNAME record, which is in the message at `at`; unless that has
-    /// been looked for before, or enough links were followed.
+    /// Goes on with the target of a CNAME record, which is in the message at `at`; unless that name was looked up
+    /// before, or the most links were followed.
     fn follow(&mut self, at: usize, target: &[u8]) -> Step {
         let at = self.message.resolve(at);
         let is_known = |place: &usize| self.message.is_at(*place, target);
@@ -374,14 +373,14 @@ impl<'m, 'o, 'z, Z: Zones> Lookup<'m, 'o, 'z, Z> {
         Step::Follow
     }
 
-    /// Follows a DNAME record at the encloser: the name below it becomes another (RFC 6672 section 2.2).
+    /// Follows a DNAME record at the encloser, which replaces the end of the name (RFC 6672 section 2.2).
     #[inline(never)]
     fn redirect(&mut self, encloser: Encloser<Z::Node>, set: RrSet<'z>) -> Result<Step, Fault> {
         let target = records(set.rdata).next().filter(|target| is_name(target));
         let target = target.ok_or(Fault::Broken)?;
         self.is_plain = false;
         if self.sets.contains(&(encloser.node, rtype::DNAME)) {
-            // Names that grow at each step.
+            // The name would grow at each step.
             if is_below(target, self.zones.name(encloser.node)?) {
                 return Ok(Step::Done);
             }

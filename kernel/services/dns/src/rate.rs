@@ -1,11 +1,11 @@
-//! Response rate limiting: bounds what each client network is sent.
+//! Response rate limiting: bounds the answers to each client network.
 //!
-//! Answers over UDP are counted by the prefix of the client's address, which may be forged. When
-//! there are too many, every second one is dropped and the others are truncated to nothing: a client
-//! that did ask comes again over TCP, and a victim gets no more bytes than were sent to it.
+//! Answers over UDP are counted by the prefix of the client's address, which may be forged. Above the limit every
+//! second answer is dropped, and the others are truncated to the header and question: a client that did ask comes again
+//! over TCP, and a victim gets no more bytes than were sent in its name.
 //!
-//! A bucket belongs to all prefixes that hash to it. So no flood of forged addresses can push a
-//! prefix out of the table; what it can do is to make honest clients that share a bucket use TCP.
+//! A bucket is shared by all prefixes that hash to it. So a flood of forged addresses cannot push a prefix out of the
+//! table. It can only make honest clients that share a bucket use TCP.
 
 use core::net::IpAddr;
 use core::num::NonZeroU16;
@@ -13,13 +13,13 @@ use core::num::NonZeroU16;
 use super::low;
 use mayfly_stream::Millis;
 
-/// Buckets; a power of two.
+/// The number of buckets, a power of two.
 const BUCKETS: usize = 1024;
-/// Ticks of a bucket's clock in a millisecond, and in a second.
+/// The ticks of a bucket's clock in a millisecond, and in a second.
 const TICKS: u64 = 64;
 const SECOND: u32 = 64_000;
 
-/// What is to become of an answer.
+/// Whether an answer is sent, truncated or dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Send,
@@ -31,7 +31,7 @@ pub(super) enum Verdict {
 /// again (the generic cell rate algorithm, ITU-T I.371).
 #[derive(Clone, Debug)]
 pub(super) struct Limiter {
-    /// Ticks for one answer.
+    /// The ticks of one answer; `None` for no limit.
     cost: Option<u32>,
     seed: u64,
     full_at: [u32; BUCKETS],
@@ -56,9 +56,9 @@ impl Limiter {
         let Some(full_at) = self.full_at.get_mut(bucket(self.seed, address)) else {
             return Verdict::Send;
         };
-        // Wraps after 18 hours.
+        // It wraps after 18 hours.
         let now = low(now.wrapping_mul(TICKS));
-        // A time further ahead than a bucket can be is one that has passed.
+        // A time further ahead than a bucket can be has passed.
         let ahead = match full_at.wrapping_sub(now) {
             ahead @ 0..=SECOND => ahead,
             _ => 0,

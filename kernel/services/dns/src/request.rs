@@ -1,8 +1,8 @@
-//! A query, taken apart.
+//! The parsing of a query.
 
 use super::wire::{self, Edns, Extra, HEADER_LEN, Header, Question, class, flag, rcode, rtype};
 
-/// What can be read of a query, and the response code that this alone calls for.
+/// The parts of a query that could be parsed, and the response code that the parsing gave.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Request<'q> {
     pub(super) question: Option<Question<'q>>,
@@ -19,7 +19,7 @@ impl<'q> Request<'q> {
         };
         let is_query = header.flags & flag::OPCODE == 0;
         let read = request.try_read(message, header, is_query);
-        // An operation other than QUERY may have another format: what can be read of it is echoed.
+        // An operation other than QUERY may have another format: the parts that could be parsed are echoed.
         if !is_query {
             request.refuse(rcode::NOTIMP);
         } else if read.is_none() {

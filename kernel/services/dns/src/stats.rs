@@ -1,8 +1,8 @@
-//! What a server counts.
+//! The counters of a server.
 
 use super::wire::rtype;
 
-/// Types of questions that are counted on their own (IANA "Resource Record (RR) TYPEs").
+/// The query types with a counter of their own (IANA "Resource Record (RR) TYPEs").
 pub const COUNTED_TYPES: [(u16, &str); 16] = [
     (rtype::A, "A"),
     (rtype::NS, "NS"),
@@ -22,10 +22,10 @@ pub const COUNTED_TYPES: [(u16, &str); 16] = [
     (rtype::ANY, "ANY"),
 ];
 
-/// Counters, which wrap.
+/// The counters. They wrap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Queries over UDP that were answered, with whatever response code.
+    /// Queries over UDP that were answered, with any response code.
     pub udp: u32,
     /// The same over TCP.
     pub tcp: u32,
@@ -45,7 +45,7 @@ pub struct Stats {
     pub dropped: u32,
     /// Answers of SERVFAIL because the zone contradicts itself.
     pub broken: u32,
-    /// Queries with a cookie of this server that is good.
+    /// Queries with a valid cookie of this server.
     pub cookies: u32,
     /// Zone transfers that were begun.
     pub transfers: u32,
@@ -59,7 +59,7 @@ pub(super) fn count(counter: &mut u32) {
 
 impl Stats {
     pub(super) fn count_type(&mut self, rtype: u16) {
-        // What is asked for most needs no search.
+        // The most frequent types need no search.
         let index = match rtype {
             rtype::A => Some(0),
             _ => COUNTED_TYPES.iter().position(|(known, _)| *known == rtype),

@@ -1,9 +1,8 @@
-//! What follows the answer section of most answers, kept from one to the next.
+//! A cache of the sections after the answer section.
 //!
-//! Below one apex the authority and additional sections are the same but for where their compressed names
-//! point to: to the apex in the question, or to a name that these sections have themselves. So they are composed
-//! once, and from then on copied, and their pointers moved. A zone of which [`Zones::unchanging`] says nothing is
-//! composed each time.
+//! Below one apex the authority and additional sections of most answers are the same, except for the targets of their
+//! compression pointers: the apex in the question, or a name in these sections themselves. So they are composed once,
+//! then copied with their pointers moved. A zone for which [`Zones::unchanging`] returns nothing is composed each time.
 //!
 //! [`Zones::unchanging`]: mayfly_site::Zones::unchanging
 
@@ -14,21 +13,21 @@ use heapless::Vec;
 use super::compose::{Writer, target_of};
 use super::wire::{HEADER_LEN, is_below, name_length, rtype};
 
-/// Bytes of the longest tail that is kept.
+/// The length of the longest cached tail, in bytes.
 const OCTETS_MAX: usize = 512;
-/// Pointers in it at most.
+/// The most pointers in a cached tail.
 const POINTERS_MAX: usize = 32;
-/// Names in it at most.
+/// The most names in a cached tail.
 const NAMES_MAX: usize = 16;
-/// Tails that are kept.
+/// The number of cached tails.
 const SLOTS: usize = 8;
 
-/// What a tail belongs to.
+/// The key of a tail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Id {
     /// The zone.
     pub(super) zone: u32,
-    /// The type of the one set in the authority section: NS, or SOA of a negative answer.
+    /// The type of the only RRset in the authority section: NS, or SOA in a negative answer.
     pub(super) rtype: u16,
     /// Whether the client wants signatures.
     pub(super) dnssec: bool,
@@ -47,7 +46,7 @@ impl Id {
     }
 }
 
-/// What a pointer points into.
+/// The part of the message that a pointer points to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Base {
     /// The apex in the question.
@@ -58,10 +57,10 @@ enum Base {
 
 #[derive(Clone, Copy, Debug)]
 struct Pointer {
-    /// Where it is in the tail.
+    /// The pointer's offset in the tail.
     at: u16,
     base: Base,
-    /// Where it points to, from there.
+    /// The target's offset from the base.
     to: u16,
 }
 
@@ -70,14 +69,14 @@ struct Tail {
     id: Id,
     octets: Vec<u8, OCTETS_MAX>,
     pointers: Vec<Pointer, POINTERS_MAX>,
-    /// The labels right below the apex in the names of the tail. A question with one of them
-    /// has more in common with that name than the apex, and is composed.
+    /// The labels right below the apex in the names of the tail. A question with one of them shares more with that name
+    /// than the apex, so its tail is composed.
     labels: Vec<Label, NAMES_MAX>,
-    /// Records in the authority and the additional section.
+    /// The numbers of records in the authority and the additional section.
     counts: [u16; 2],
 }
 
-/// A label's length, its first byte and its last: the same for equal labels, and nearly always another for others.
+/// A label's length, its first byte and its last: equal for equal labels, and almost always different for others.
 type Label = [u8; 3];
 
 fn label(octets: &[u8]) -> Option<Label> {
@@ -107,11 +106,11 @@ fn label_below(name: &[u8], apex: &[u8]) -> Option<Label> {
     }
 }
 
-/// The tails that are kept.
+/// The cached tails.
 #[derive(Clone, Debug)]
 pub(super) struct Tails {
     slots: [Option<Tail>; SLOTS],
-    /// Tails that were appended.
+    /// The number of tails that were appended.
     #[cfg(test)]
     pub(super) hits: usize,
 }
@@ -125,8 +124,8 @@ impl Tails {
         }
     }
 
-    /// Appends the tail, if it is known and fits. `apex` is where the apex is in the question,
-    /// and `below` the bytes of the question from the label right below it on.
+    /// Appends the tail, if it is cached and fits. `apex` is the offset of the apex in the question, and `below` the
+    /// bytes of the question from the label right below it on.
     pub(super) fn append(
         &mut self,
         id: Id,
@@ -159,9 +158,8 @@ impl Tails {
         Some(tail.counts)
     }
 
-    /// Keeps what has been written from `start` on, if that can be told apart into names and the rest.
-    /// `apex` is where the apex is in the question, and its name; `names` are those in RDATA that were
-    /// looked for in the message.
+    /// Caches the bytes from `start` on, if they can be split into names and the rest. `apex` is the offset of the apex
+    /// in the question, and its name; `names` are the names in RDATA that may have been compressed.
     pub(super) fn keep<'n>(
         &mut self,
         id: Id,
@@ -194,7 +192,7 @@ impl Tails {
     }
 }
 
-/// Where the pointers are in records that were written from `start` on.
+/// The offsets of the pointers in the records that were written from `start` on.
 fn pointers(
     octets: &[u8],
     start: usize,

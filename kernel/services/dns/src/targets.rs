@@ -5,7 +5,7 @@ use heapless::Vec;
 use super::compose::{Owner, Writer};
 use super::wire::rtype;
 
-/// Names whose addresses go into the additional section.
+/// The most names whose addresses are added to the additional section.
 pub(super) const TARGETS_MAX: usize = 32;
 pub(super) type Targets<'z> = Vec<Target<'z>, TARGETS_MAX>;
 
@@ -13,9 +13,9 @@ pub(super) type Targets<'z> = Vec<Target<'z>, TARGETS_MAX>;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Target<'z> {
     pub(super) name: &'z [u8],
-    /// Where it is in the message.
+    /// Its offset in the message.
     pub(super) at: usize,
-    /// Whether addresses beyond a delegation will do.
+    /// Whether glue, addresses below a delegation, may be used.
     pub(super) allows_glue: bool,
 }
 
@@ -29,8 +29,7 @@ impl<'z> Target<'z> {
     }
 }
 
-/// Where in RDATA of a type a name is that has addresses worth to be added, and whether it is that
-/// of a name server.
+/// The offset of a name in a type's RDATA whose addresses are worth adding, and whether it is that of a name server.
 pub(super) fn target(rtype: u16) -> Option<(usize, bool)> {
     match rtype {
         rtype::NS => Some((0, true)),

@@ -1,5 +1,5 @@
-//! DNS on a TCP connection: messages after their length in 16 bits (RFC 1035 section 4.2.2),
-//! pipelined as the client likes, answered in order (RFC 7766).
+//! DNS on a TCP connection: messages with a 16-bit length before each (RFC 1035 section 4.2.2), pipelined as the client
+//! likes, and answered in order (RFC 7766).
 
 use core::net::IpAddr;
 
@@ -9,20 +9,20 @@ use super::{Client, Server, Transport, count};
 use mayfly_site::Zones;
 use mayfly_stream::{Input, Millis, Next, Progress};
 
-/// The longest query that is taken over TCP.
+/// The longest query that is accepted over TCP, in bytes.
 pub const TCP_QUERY_MAX: usize = 1024;
-/// Time for the next whole query to arrive, and for an answer to find room.
+/// The time, in milliseconds, in which the next whole query has to arrive, or an answer has to find room.
 pub const TCP_TIMEOUT: Millis = 10_000;
-/// The longest message of a zone transfer: more names are compressed no better.
+/// The longest message of a zone transfer, in bytes: compression pointers do not reach further.
 const TRANSFER_MAX: usize = 16 * 1024;
 
 /// A connection from a client to a server of zones with such nodes ([`Zones::Node`]).
 #[derive(Debug)]
 pub struct Connection<N> {
-    /// When the client must have sent the rest of a query, or have taken an answer.
+    /// The time by which the client must have sent the rest of a query, or have taken an answer.
     deadline: Millis,
     closed: bool,
-    /// What is being sent.
+    /// The zone transfer that is being sent.
     transfer: Option<Transfer<N>>,
 }
 
@@ -37,18 +37,17 @@ impl<N: Copy + Eq> Connection<N> {
         }
     }
 
-    /// When `process` must be called again, whatever happens until then.
+    /// The time at which `process` must be called again if nothing happens before.
     #[must_use]
     pub fn deadline(&self) -> Millis {
         self.deadline
     }
 
-    /// Answers the queries in `input` for which `out` has room.
+    /// Answers the queries in `input` for whose answers `out` has room.
     ///
-    /// An answer is written when `out` has `room` bytes or more, and is at most that long (with its
-    /// length): what does not fit is answered with SERVFAIL. `room` is at most the size of the send
-    /// buffer, at least [`ROOM_MIN`](super::ROOM_MIN) and 2; `input` must be able to grow to
-    /// [`TCP_QUERY_MAX`] and 2.
+    /// An answer is written when `out` has `room` bytes or more, and is at most that long (with its length). An answer
+    /// that does not fit is SERVFAIL. `room` is at most the size of the send buffer, and at least
+    /// [`ROOM_MIN`](super::ROOM_MIN) and 2; `input` must be able to grow to [`TCP_QUERY_MAX`] and 2.
     #[expect(
         clippy::too_many_arguments,
         reason = "a server, a client, and two buffers"
@@ -65,7 +64,7 @@ impl<N: Copy + Eq> Connection<N> {
         room: usize,
     ) -> Progress {
         let (mut consumed, mut written) = (0, 0);
-        // Whether what is missing is the peer's to send; otherwise it is room for the answer.
+        // Whether bytes of the peer are missing; otherwise there is no room for the answer.
         let mut starved = true;
         while !self.closed {
             let rest = input.octets.get(consumed..).unwrap_or_default();

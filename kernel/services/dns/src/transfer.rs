@@ -1,12 +1,12 @@
-//! Zone transfers (AXFR, RFC 5936): a whole zone as a stream of messages, from the SOA record to the
-//! SOA record. A difference (IXFR, RFC 1995) is answered with the whole, which is allowed.
+//! Zone transfers (AXFR, RFC 5936): a whole zone as a stream of messages, from the SOA record to the SOA record. A
+//! query for the difference (IXFR, RFC 1995) is answered with the whole zone, which is allowed.
 
 use super::Request;
 use super::compose::{Fault, Owner, Writer};
 use super::wire::{Header, class, flag, rcode, rtype};
 use mayfly_site::{RrSet, Zone, Zones, records};
 
-/// Where a transfer is.
+/// The progress of a transfer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Transfer<N> {
     id: [u8; 2],
@@ -17,11 +17,11 @@ pub(super) struct Transfer<N> {
     at: Position,
 }
 
-/// What is sent next.
+/// The record that is sent next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Position {
     Begin,
-    /// A record of a set of a node; signatures come after what they sign.
+    /// A record of an RRset of a node. Signatures come after the records that they sign.
     Record {
         node: usize,
         set: usize,
@@ -32,7 +32,7 @@ enum Position {
 }
 
 impl<N: Copy + Eq> Transfer<N> {
-    /// A transfer, if this is a query for one that is allowed.
+    /// A transfer, if this is a query for one and it is allowed.
     pub(super) fn begin(zones: &impl Zones<Node = N>, query: &[u8]) -> Option<Self> {
         let header = Header::read(query)?;
         let request = Request::read(query, &header);
@@ -84,9 +84,9 @@ impl<N: Copy + Eq> Transfer<N> {
             .ok_or(Fault::Full)
     }
 
-    /// Writes the next record, if it is one, and goes on. Returns how many were written.
+    /// Writes the record at the current position, if there is one, and advances. Returns the number of records written.
     ///
-    /// `known` is the node whose name is in the message, and where.
+    /// `known` is the node whose name is in the message, and the name's offset.
     fn step(
         &mut self,
         zones: &impl Zones<Node = N>,
@@ -150,7 +150,7 @@ impl<N: Copy + Eq> Transfer<N> {
     }
 }
 
-/// A record of a set, or one that signs it. The SOA record itself is at the ends.
+/// The record at an index of an RRset and its signatures. The SOA record itself is only at the ends of the transfer.
 fn nth<'z>(set: &RrSet<'z>, is_soa: bool, index: usize) -> Option<(u16, &'z [u8])> {
     let data = records(if is_soa { &[] } else { set.rdata }).map(|rdata| (set.rtype, rdata));
     let signatures = records(set.signatures).map(|rdata| (rtype::RRSIG, rdata));

@@ -1,10 +1,10 @@
 //! The wire format of a query, read in place, and of names (RFC 1035 section 4, RFC 6891).
 
-/// Bytes of a message's header.
+/// The length of a message's header, in bytes.
 pub(super) const HEADER_LEN: usize = 12;
-/// Bytes in the longest name (RFC 1035 section 2.3.4).
+/// The length of the longest name, in bytes (RFC 1035 section 2.3.4).
 pub(super) const NAME_MAX: usize = 255;
-/// Bytes of an OPT record without options.
+/// The length of an OPT record without options, in bytes.
 pub(super) const OPT_LEN: usize = 11;
 
 /// Types of records (IANA "Resource Record (RR) TYPEs").
@@ -61,7 +61,7 @@ pub(super) mod rcode {
     pub(crate) const BADVERS: u16 = 16;
 }
 
-/// Bits of the second 16 of a header.
+/// The flags: bits of the second 16-bit word of a header.
 pub(super) mod flag {
     pub(crate) const QR: u16 = 0x8000;
     pub(crate) const OPCODE: u16 = 0x7800;
@@ -94,17 +94,17 @@ impl Header {
 /// The question of a query.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Question<'q> {
-    /// As it came, uncompressed.
+    /// The name as received, uncompressed.
     pub(super) name: &'q [u8],
     pub(super) qtype: u16,
     pub(super) qclass: u16,
-    /// All of it, as it came.
+    /// The whole question's bytes, as received.
     pub(super) octets: &'q [u8],
 }
 
 impl<'q> Question<'q> {
-    /// Reads the first question of a message. Its name can't be compressed: there is nothing before
-    /// it that a pointer could point to.
+    /// Parses the first question of a message. Its name cannot be compressed: there is nothing before it that a pointer
+    /// could point to.
     pub(super) fn read(message: &'q [u8]) -> Option<Self> {
         let rest = message.get(HEADER_LEN..)?;
         let length = name_length(rest)?;
@@ -119,7 +119,7 @@ impl<'q> Question<'q> {
     }
 }
 
-/// Octets of the uncompressed name that `octets` begin with, with its root label.
+/// The length of the uncompressed name at the start of `octets`, in bytes, including its root label.
 pub(super) fn name_length(octets: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {
@@ -134,12 +134,12 @@ pub(super) fn name_length(octets: &[u8]) -> Option<usize> {
     }
 }
 
-/// Whether a record's bytes are a name and nothing more.
+/// Whether these bytes are exactly one uncompressed name.
 pub(super) fn is_name(octets: &[u8]) -> bool {
     name_length(octets) == Some(octets.len())
 }
 
-/// Whether `name` is `suffix` or below it; both are uncompressed. Case does not matter.
+/// Whether `name` is `suffix` or below it; both are uncompressed. Case is ignored.
 pub(super) fn is_below(name: &[u8], suffix: &[u8]) -> bool {
     let Some(start) = name.len().checked_sub(suffix.len()) else {
         return false;
@@ -147,7 +147,7 @@ pub(super) fn is_below(name: &[u8], suffix: &[u8]) -> bool {
     let mut at = 0;
     while at < start {
         match name.get(at) {
-            // A suffix of the bytes is a suffix of the labels only where a label begins.
+            // A suffix of the bytes is a suffix of the labels only if a label begins there.
             Some(length) => at += 1 + usize::from(*length),
             None => return false,
         }
@@ -158,18 +158,18 @@ pub(super) fn is_below(name: &[u8], suffix: &[u8]) -> bool {
             .is_some_and(|rest| rest.eq_ignore_ascii_case(suffix))
 }
 
-/// Copies a name in lower case. Lengths of labels are below the letters, and stay as they are.
+/// Copies a name in lower case. The length bytes of labels are less than any letter, and stay as they are.
 pub(super) fn to_lower(name: &[u8], to: &mut [u8]) {
     for (to, from) in to.iter_mut().zip(name) {
         *to = from.to_ascii_lowercase();
     }
 }
 
-/// What a query says beside its question.
+/// The additional section of a query.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Extra<'q> {
     pub(super) edns: Option<Edns<'q>>,
-    /// There is a transaction signature (RFC 8945), for which there is no key here.
+    /// Whether there is a transaction signature (RFC 8945). This server has no keys.
     pub(super) is_signed: bool,
 }
 
@@ -179,7 +179,7 @@ pub(super) struct Edns<'q> {
     pub(super) udp_size: u16,
     pub(super) version: u8,
     pub(super) dnssec_ok: bool,
-    /// The client would like to know who answers (RFC 5001).
+    /// Whether the client asks for the server's identity (RFC 5001).
     pub(super) nsid: bool,
     /// The data of the first COOKIE option (RFC 7873).
     pub(super) cookie: Option<&'q [u8]>,
@@ -216,10 +216,10 @@ impl<'q> Edns<'q> {
 }
 
 impl<'q> Extra<'q> {
-    /// Reads the `count` records of the additional section. `None` when they break the format.
+    /// Parses the `count` records of the additional section; `None` if their format is wrong.
     ///
-    /// There are at most OPT, wherever it is (RFC 6891 section 6.1.1), and TSIG, which is the last
-    /// (RFC 8945 section 5.1). Bytes after them are ignored.
+    /// There may be one OPT, at any place (RFC 6891 section 6.1.1), and one TSIG, which is the last (RFC 8945 section
+    /// 5.1). Bytes after them are ignored.
     pub(super) fn read(message: &'q [u8], mut at: usize, count: u16) -> Option<Self> {
         let mut extra = Self::default();
         for _ in 0..count {
@@ -232,7 +232,8 @@ impl<'q> Extra<'q> {
                 rtype::OPT if root && extra.edns.is_none() => {
                     extra.edns = Some(Edns::read([c0, c1], [t0, t1, t2, t3], data)?);
                 }
-                // What cannot be interpreted is corrupt (RFC 8945 section 5.2); of the rest no key is known.
+                // A TSIG that cannot be parsed is a format error (RFC 8945 section 5.2). For all others the key is
+                // unknown.
                 rtype::TSIG if fixed == [0, 255, 0, 0, 0, 0] && is_signature(data) => {
                     extra.is_signed = true;
                 }
@@ -256,7 +257,7 @@ fn is_signature(data: &[u8]) -> bool {
     other() == Some(true)
 }
 
-/// The type, class and TTL, and RDATA of the record at `at`, and where it ends.
+/// The type, the class and TTL, and the RDATA of the record at `at`, and the offset of its end.
 fn record(message: &[u8], at: usize) -> Option<(u16, [u8; 6], &[u8], usize)> {
     let at = skip_name(message, at)?;
     let rest = message.get(at..)?;
@@ -266,12 +267,12 @@ fn record(message: &[u8], at: usize) -> Option<(u16, [u8; 6], &[u8], usize)> {
     Some((rtype, *fixed, data, at + 10 + data.len()))
 }
 
-/// Where the record at `at` ends.
+/// The offset of the end of the record at `at`.
 pub(super) fn skip_record(message: &[u8], at: usize) -> Option<usize> {
     record(message, at).map(|(_, _, _, end)| end)
 }
 
-/// Where the name at `at`, possibly compressed, ends.
+/// The offset of the end of the name at `at`, which may be compressed.
 fn skip_name(message: &[u8], mut at: usize) -> Option<usize> {
     loop {
         match *message.get(at)? {

@@ -1,4 +1,4 @@
-//! What is answered: RFC 1034, 2181, 2308, 4343, 4592, 6672, 8020, 8482, 9471.
+//! Answers: RFC 1034, 2181, 2308, 4343, 4592, 6672, 8020, 8482, 9471.
 
 use super::*;
 
@@ -23,7 +23,7 @@ fn check(table: &[(&str, u16, &str)]) {
         for transport in [Transport::Udp, Transport::Tcp] {
             let response = ask(&zones, &query(&name, *qtype), transport).unwrap();
             assert_eq!(sections(&response).join("; "), expected, "{name} {qtype}");
-            // The header says nothing else, and OPT comes with OPT.
+            // The header has nothing else, and an OPT is answered with an OPT.
             let response = ask(&zones, &query_edns(&name, *qtype, 1232, 0), transport).unwrap();
             let mut with_opt = sections(&response);
             let additional = with_opt.pop().unwrap();
@@ -134,7 +134,7 @@ fn table() {
         ),
         ("ent.~", ANY, "0 qr aa rd; ; NEG; "),
         ("nothing.~", ANY, "3 qr aa rd; ; NEG; "),
-        // Wildcards; what exists, also as an empty non-terminal, is not covered (RFC 4592)
+        // Wildcards. They do not cover names that exist, including empty non-terminals (RFC 4592)
         (
             "x.wild.~",
             A,
@@ -347,14 +347,14 @@ fn table() {
             A,
             "3 qr aa rd; ; child.~ 60 SOA ns.child.~ hostmaster.~ 3 3600 900 604800 60; ",
         ),
-        // No zone of this server
+        // Not in a zone of this server
         (".", NS, "5 qr rd; ; ; "),
         ("test.", A, "5 qr rd; ; ; "),
         ("elsewhere.", A, "5 qr rd; ; ; "),
     ]);
 }
 
-/// What was not asked for is left out; addresses that a referral can't do without are not.
+/// Minimal answers leave out records that were not asked for, but not the addresses that a referral needs.
 #[test]
 fn minimal() {
     let zones = zones();
@@ -377,7 +377,7 @@ fn minimal() {
     }
 }
 
-/// Over IPv6 the client may rather have IPv6 addresses.
+/// Over IPv6, AAAA records come before A records.
 #[test]
 fn order_of_addresses() {
     let zones = zones();
@@ -395,8 +395,8 @@ fn order_of_addresses() {
     );
 }
 
-/// Every name of the zones, in another case: the question comes back as it is, and the answer is the
-/// same but for case.
+/// Every name of the zones, in another case: the question is echoed unchanged, and the answer is the same except for
+/// case.
 #[test]
 fn case_is_preserved() {
     let zones = zones();

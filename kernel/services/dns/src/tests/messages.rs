@@ -1,4 +1,4 @@
-//! What is said of a message itself: its header, OPT and options, class and opcode.
+//! The message itself: its header, OPT and options, class and opcode.
 
 use super::*;
 
@@ -27,7 +27,7 @@ fn headers() {
         other[at] = octet;
         [header(0, [1, 0, 0, 1]), ok.clone(), other].concat()
     };
-    // Behind the owner: type, class, TTL, length; then the algorithm, time, fudge, lengths.
+    // After the owner: type, class, TTL, length; then the algorithm, time, fudge, lengths.
     let (class, mac, error, other) = (
         wire("key").len() + 3,
         tsig.len() - 7,

@@ -1,8 +1,8 @@
-//! Signed zones: what RFC 4035 section 3.1 and RFC 5155 section 7.2 ask for.
+//! Signed zones: the requirements of RFC 4035 section 3.1 and RFC 5155 section 7.2.
 //!
-//! The proofs are checked here as a validating resolver does (RFC 5155 section 8, RFC 4035 section
-//! 5.4), with hashes and an order of names of the tests' own. That the signatures are those of the
-//! zone files is all there is to them: the zones were verified by `ldns-verify-zone`.
+//! The proofs are checked here as by a validating resolver (RFC 5155 section 8, RFC 4035 section 5.4), with the tests'
+//! own implementation of hashes and of the order of names. Signatures are only compared with those of the zone files,
+//! which were verified by `ldns-verify-zone`.
 
 use core::cmp::Ordering;
 
@@ -85,7 +85,7 @@ type Nsec = (Labels, Labels, Vec<u8>);
 /// Hash, next hash, opt-out, types.
 type Nsec3 = (Vec<u8>, Vec<u8>, bool, Vec<u8>);
 
-/// What NSEC and NSEC3 records of an answer prove.
+/// The NSEC and NSEC3 records of an answer.
 struct Proofs {
     nsec: Vec<Nsec>,
     nsec3: Vec<Nsec3>,
@@ -160,14 +160,14 @@ impl Proofs {
         nsec.map(|found| &*found.2).or(nsec3.map(|found| &*found.3))
     }
 
-    /// Whether a record says that there is no such name; and whether but for unsigned delegations.
+    /// Whether a record proves that there is no such name; and whether it excepts unsigned delegations (opt-out).
     fn covers(&self, name: &[Vec<u8>]) -> Option<bool> {
         let between = |low: Ordering, high: Ordering, wraps: bool| match wraps {
             false => low.is_lt() && high.is_lt(),
             true => low.is_lt() || high.is_lt(),
         };
         let nsec = self.nsec.iter().any(|(owner, next, _)| {
-            // What is below the next name does not make that an empty non-terminal.
+            // A name above the next name is an empty non-terminal, and exists.
             let is_above = next.starts_with(name);
             !is_above && between((**owner).cmp(name), name.cmp(next), next <= owner)
         });
@@ -198,7 +198,7 @@ impl Proofs {
     }
 }
 
-/// What an answer with DO has to prove.
+/// The proof that an answer with DO has to have.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Proof {
     Nothing,
@@ -272,10 +272,10 @@ fn check(zone: &str, name: &str, looked_for: &str, qtype: u16, rcode: u16, proof
                 }
             }
         }
-        // No proof is there that says nothing.
+        // There is no proof without a purpose.
         assert!(proofs.nsec.len() <= 2 && proofs.nsec3.len() <= 3, "{title}");
     }
-    // Without DO nothing of it is there.
+    // Without DO there are no proofs.
     let response = ask(&zones, &query(&full(name), qtype), Transport::Udp).unwrap();
     let (found, records) = read(&response);
     assert_eq!(found, rcode, "{title}");
@@ -413,7 +413,7 @@ fn signatures() {
     assert_eq!(covered, [A, NSEC]);
 }
 
-/// More iterations than are worth it are no way to keep the server busy (RFC 9276 section 3.2).
+/// A large number of iterations cannot be used to keep the server busy (RFC 9276 section 3.2).
 #[test]
 fn iterations() {
     let text = include_str!("zones/nsec3.zone");

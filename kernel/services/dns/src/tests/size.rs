@@ -1,10 +1,10 @@
-//! What fits, and what is left out when it does not.
+//! The sizes of answers, and the parts that are left out of those that do not fit.
 
 use super::*;
 
 const QUESTION: usize = 12 + 4;
 
-/// TC, records in each section, and bytes.
+/// TC, the numbers of records in each section, and the length in bytes.
 fn shape(zones: &impl Zones, message: &[u8], transport: Transport) -> (bool, [u16; 3], usize) {
     let response = ask(zones, message, transport).unwrap();
     dump(&response);
@@ -19,7 +19,7 @@ fn truncation() {
     let zones = zones();
     let (txt400, txt900) = ("txt400.example.test", "txt900.example.test");
     for (name, size, truncated, counts) in [
-        // The answer fits, and what goes with it does not: no TC.
+        // The answer fits, but the other sections do not: no TC.
         (txt400, None, false, [1, 0, 0]),
         (txt400, Some(0), false, [1, 0, 1]),
         (txt400, Some(511), false, [1, 0, 1]),
@@ -30,7 +30,7 @@ fn truncation() {
         (txt900, Some(512), true, [0, 0, 1]),
         (txt900, Some(900), false, [2, 0, 1]),
         (txt900, Some(1232), false, [2, 3, 4]),
-        // No client gets more than the server likes to send.
+        // The server's own limit holds for every client.
         ("txt1300.example.test", Some(65535), true, [0, 0, 1]),
     ] {
         let message = match size {
@@ -41,16 +41,16 @@ fn truncation() {
         assert_eq!((tc, found), (truncated, counts), "{name} {size:?} {length}");
         let limit = usize::from(size.unwrap_or(512).clamp(512, 1232));
         assert!(length <= limit, "{name} {size:?} {length}");
-        // TCP does not mind.
+        // The limits do not apply to TCP.
         let (tc, counts, _) = shape(&zones, &message, Transport::Tcp);
         assert!(!tc && counts[0] > 0 && counts[1] == 3);
     }
-    // A chain is shown as far as whole sets fit.
+    // A chain is included as far as whole RRsets fit.
     let message = query_edns("www.example.test", ANY, 1232, 0);
     assert_eq!(shape(&zones, &message, Transport::Udp).1, [1, 0, 1]);
 }
 
-/// A referral without the addresses below it leads nowhere (RFC 9471); others may be left out.
+/// A referral without its glue is useless (RFC 9471); other addresses may be left out.
 #[test]
 fn glue() {
     let zones = zones();
@@ -99,7 +99,7 @@ fn every_room() {
                 let counts = &header.counts[1..];
                 let is_enough = counts.iter().zip(needed).all(|(is, needed)| *is >= needed);
                 match (transport, header.flags & (flag::TC | flag::RCODE)) {
-                    // TC has no meaning over TCP (RFC 7766): SERVFAIL says that it does not work.
+                    // TC has no meaning over TCP (RFC 7766): the answer is SERVFAIL.
                     (Transport::Tcp, 2) => assert_eq!(counts, [0, 0, 1]),
                     (Transport::Udp, bits) if bits & flag::TC != 0 => sizes += 1,
                     (_, 0 | 3) => assert!(is_enough, "{name} {room} {counts:?}"),

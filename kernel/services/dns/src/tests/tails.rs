@@ -1,8 +1,8 @@
-//! What is kept of an answer for later ones does not show in them.
+//! The cache of tails does not change answers.
 
 use super::*;
 
-/// Questions that have much in common with one another and with the name servers of the zones.
+/// Questions that share labels with one another and with the name servers of the zones.
 fn questions(zones: &Model) -> Vec<Vec<u8>> {
     let mut names: Vec<Vec<u8>> = zones.names().map(|(name, _)| name.to_vec()).collect();
     for name in names.clone() {
@@ -27,7 +27,7 @@ fn questions(zones: &Model) -> Vec<Vec<u8>> {
     questions
 }
 
-/// An answer with so much room.
+/// The answer with this much room.
 fn answer(server: &mut Server, zones: &Model, query: &[u8], from: IpAddr, room: usize) -> Vec<u8> {
     let client = Client {
         address: from,
@@ -46,7 +46,7 @@ fn an_answer_is_the_same_after_others() {
     let mut warm = server();
     let mut hits = 0;
     let v6 = IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]);
-    // A prime that is no factor of their number goes through all of them.
+    // A step that is a prime and no factor of their number visits all of them.
     let step = [7919, 7927]
         .into_iter()
         .find(|step| !questions.len().is_multiple_of(*step));
