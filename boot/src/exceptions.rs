@@ -21,7 +21,7 @@ unsafe extern "C" {
     static exception_stubs: [[u8; 16]; 32];
 }
 
-/// What the stubs of entry.s leave on the stack, lowest address first.
+/// The frame that the stubs of entry.s leave on the stack, lowest address first.
 #[repr(C)]
 #[derive(Debug)]
 #[allow(missing_docs, reason = "the registers' names say it")]

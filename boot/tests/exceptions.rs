@@ -8,7 +8,7 @@ use x86_64::structures::idt::{Entry, HandlerFunc, InterruptDescriptorTable};
 const ENTRY: &str = include_str!("../src/entry.s");
 const EXCEPTIONS: &str = include_str!("../src/exceptions.rs");
 
-/// What lies between two texts of a source.
+/// The text between two texts of a source.
 fn between<'a>(source: &'a str, start: &str, end: &str) -> &'a str {
     let (_, rest) = source.split_once(start).unwrap();
     rest.split_once(end).unwrap().0

@@ -27,7 +27,7 @@ const HEADER_V1: usize = 56;
 const MODULE_ENTRY: usize = 32;
 const MEMMAP_ENTRY: usize = 24;
 
-/// What is wrong with a start info.
+/// An error in a start info.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartInfoError {
     /// Part of it, named here, is not readable memory.
@@ -71,7 +71,7 @@ pub struct MemoryRange {
 /// `XEN_HVM_MEMMAP_TYPE_RAM`.
 pub const MEMMAP_RAM: u32 = 1;
 
-/// What the domain builder told the guest; borrowed from guest memory.
+/// The domain builder's data for the guest, borrowed from guest memory.
 #[derive(Debug, Clone)]
 pub struct StartInfo<'a> {
     /// The structure's version; 0 carries no memory map.
@@ -80,7 +80,7 @@ pub struct StartInfo<'a> {
     pub cmdline: &'a [u8],
     modules: &'a [u8],
     memmap: &'a [u8],
-    /// Where the structure, its tables and the command line lie: not free memory.
+    /// The addresses of the structure, its tables and the command line, which are not free memory.
     pub occupied: [Range<u64>; 4],
 }
 
@@ -220,7 +220,7 @@ impl<'a> StartInfo<'a> {
         Ok(info)
     }
 
-    /// Where the modules lie, in the builder's order.
+    /// The address ranges of the modules, in the builder's order.
     pub fn modules(&self) -> impl Iterator<Item = Range<u64>> + use<'a> {
         self.modules.chunks_exact(MODULE_ENTRY).map(|entry| {
             let start = u64_at(entry, 0);

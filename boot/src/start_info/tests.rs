@@ -167,7 +167,7 @@ fn what_lies_outside_of_ram_is_not_read() {
     }
 }
 
-/// What is given is what the structure says, and a refusal names what is wrong with it: for each value of each byte.
+/// For each value of each byte, the result is what the structure contains, or an error that names the fault.
 #[test]
 fn a_changed_byte_changes_what_it_stands_for_or_is_refused() {
     let whole = sample().0;

@@ -46,7 +46,7 @@ pub(crate) const OTHER_DOM0: &[Case] = &[
     ("births in a row leave nothing behind", births),
 ];
 
-/// What is tested with `hatch xenstored` in each run.
+/// The cases that are run with `hatch xenstored` in each run.
 pub(crate) const STORE: &[Case] = &[
     ("births in a row leave nothing behind", births),
     ("xl shutdown is obeyed", shutdown),

@@ -14,7 +14,7 @@ pub(crate) fn options() -> Options {
     }
 }
 
-/// What is about it alone.
+/// The cases of `hatch xenstored` alone.
 pub(crate) const CASES: &[Case] = &[("Xen's own tools work with it", tools)];
 
 fn tools(place: &Place) -> Result<()> {

@@ -1,8 +1,9 @@
-//! How an error is printed.
+//! The printing of errors.
 
 use std::error::Error;
 
-/// An error and its causes in one line, each of them once: many errors say their cause themselves, and give it as well.
+/// An error and its causes in one line, without repetitions: many errors contain their cause in their text and return
+/// it as well.
 #[must_use]
 pub fn message(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();

@@ -429,7 +429,7 @@ impl Xen {
     }
 }
 
-/// What Xen is told of a new domain, as 4.17 and 4.18 take it.
+/// The parameters of a new domain, for Xen 4.17 and 4.18.
 fn createdomain(new: &NewDomain) -> abi::xen_domctl_createdomain {
     abi::xen_domctl_createdomain {
         ssidref: abi::SECINITSID_DOMU,

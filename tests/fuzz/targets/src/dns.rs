@@ -1,7 +1,7 @@
 //! One DNS query, over UDP and TCP, with and without what may be left out, from the zones of the
 //! unit tests.
 //!
-//! Input: the octets of room for the answer (times 8); flags: minimal answers, a limit of one answer
+//! Input: the bytes of room for the answer (times 8); flags: minimal answers, a limit of one answer
 //! a second; the query.
 
 use std::num::NonZeroU16;
@@ -58,7 +58,7 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// Where the name at `at` ends; every pointer points back.
+/// The offset of the end of the name at `at`. Every pointer points backwards.
 fn skip_name(message: &[u8], mut at: usize) -> usize {
     let mut end = None;
     loop {

@@ -1,6 +1,6 @@
 //! A stream of DNS messages over TCP: whatever it is cut into, the same answers come back.
 //!
-//! Input: octets of a piece; octets of room for an answer (times 8); the stream.
+//! Input: bytes of a piece; bytes of room for an answer (times 8); the stream.
 
 use std::sync::OnceLock;
 
@@ -31,7 +31,7 @@ pub fn run(data: &[u8]) {
     assert!(rest.is_empty());
 }
 
-/// What is answered to a stream, and how it ends, when all answers are taken at once.
+/// The answers to a stream and its end, if all answers are taken at once.
 fn answers(stream: &[u8], step: usize, room: usize) -> (Vec<u8>, Next, u32) {
     let zones = ZONES.get_or_init(model::zones);
     let mut server = Server::new(Config::new([7; 16]));

@@ -1,6 +1,6 @@
-//! An HTTP connection: the same octets in one piece and in several, with room for a few at a time.
+//! An HTTP connection: the same bytes in one piece and in several, with room for a few at a time.
 //!
-//! Input: the length of a piece, the octets of room, the stream.
+//! Input: the length of a piece, the bytes of room, the stream.
 
 use mayfly_http_tests::feed;
 use mayfly_site::{Broken, Coding, File, Pages, Resource, Variant};
@@ -75,7 +75,7 @@ impl Pages for Site {
     }
 }
 
-/// How many responses some octets are, the 100s among them.
+/// The number of responses in some bytes, including the 100s.
 fn responses(mut sent: &[u8]) -> u64 {
     let mut count = 0;
     while !sent.is_empty() {

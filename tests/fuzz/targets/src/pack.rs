@@ -1,6 +1,6 @@
 //! A packed site: opened, asked for names and paths, and walked through.
 //!
-//! Input: octets of the name, the name; octets of the path, the path; the pack, whose header gets the
+//! Input: bytes of the name, the name; bytes of the path, the path; the pack, whose header gets the
 //! checksum that it needs.
 
 use mayfly_site::pack::read::hash;
@@ -61,13 +61,13 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// Octets after their number, and the rest.
+/// Bytes after their number, and the rest.
 fn part(data: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, data) = data.split_first()?;
     data.split_at_checked(usize::from(*length))
 }
 
-/// What a query asks.
+/// Makes the look-ups of a query.
 fn ask(pack: &Pack<'_>, zone: Zone<Node>, name: &[u8]) -> Result<(), Broken> {
     let _ = pack.nsec(zone, name);
     let _ = pack.nsec3_parameters(zone);

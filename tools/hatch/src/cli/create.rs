@@ -294,7 +294,7 @@ fn until_they_serve(
     }
 }
 
-/// What guests are made with. Files are read once, for all of them.
+/// The toolstack and the files that guests are made with. Files are read once, for all of them.
 struct Workshop {
     builder: Toolstack,
     image: Image,

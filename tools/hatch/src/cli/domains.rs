@@ -133,15 +133,16 @@ fn state(info: &DomainInfo) -> &'static str {
     }
 }
 
-/// What somebody means by a name or a number.
+/// The domain that a name or a number stands for.
 pub(crate) enum Meant {
-    /// The domain of this number, if there is one.
+    /// The domain with this domid, if there is one.
     Domain(u16),
-    /// What the index has of one that is no more; another may have its number.
+    /// The index's entry of a domain that is gone. Another domain may have its domid.
     Remainder(Entry),
 }
 
-/// What is meant by a name or a number. A name is looked up in hatch's index first; only those of other toolstacks are searched for.
+/// Finds the domain of a name or a number. A name is looked up in hatch's index first; only the names of other
+/// toolstacks' domains are searched for.
 pub(crate) fn meant(
     store: &mut dyn Store,
     xen: &mut dyn host::Xen,

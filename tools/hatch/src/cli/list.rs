@@ -39,9 +39,9 @@ struct Shown {
     #[serde(flatten)]
     domain: Domain,
     vif: Option<Vif>,
-    /// What mayfly writes when its first packet has left.
+    /// Whether mayfly has reported that its first packet has left.
     ready: bool,
-    /// What it has said when it ended by itself.
+    /// Its own last words, if it has ended by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
@@ -190,7 +190,8 @@ fn seconds(ns: u64) -> String {
     format!("{}.{:03}", ns / 1_000_000_000, ns / 1_000_000 % 1000)
 }
 
-/// What a guest wrote may be anything: no control characters for the terminal.
+/// A guest's text for the terminal, cut to 128 characters and with control characters escaped: a guest may write any
+/// bytes.
 fn printable(text: &str) -> String {
     let shown: String = text.chars().take(128).collect();
     match shown.chars().any(char::is_control) {

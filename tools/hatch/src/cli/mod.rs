@@ -150,7 +150,7 @@ fn builder(kept: CapabilitySet) -> Result<Toolstack, Failure> {
     Ok(builder)
 }
 
-/// What can be read from as soon as SIGTERM or SIGINT has come.
+/// A socket that can be read from as soon as SIGTERM, SIGINT or SIGHUP has arrived.
 fn stop() -> Result<UnixStream, Failure> {
     let (stop, stopped) = UnixStream::pair().context("a pair of sockets")?;
     for signal in [SIGTERM, SIGINT, SIGHUP] {

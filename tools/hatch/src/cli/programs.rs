@@ -9,10 +9,10 @@ use mayfly_commands::Exit;
 
 use super::exit::Failure;
 
-/// Where distributions put programs that are called by programs.
+/// The folders in which distributions put programs that other programs call.
 const LIBEXEC: [&str; 2] = ["/usr/local/libexec/hatch", "/usr/libexec/hatch"];
 
-/// Becomes the program of a verb, with the arguments after it; comes back only if it can't.
+/// Replaces this process by the program of a verb, with the arguments after it; returns only on an error.
 pub(crate) fn become_program(verb: &str) -> Failure {
     let name = format!("hatch-{verb}");
     let this = env::current_exe().ok();
@@ -30,7 +30,7 @@ pub(crate) fn become_program(verb: &str) -> Failure {
     Failure::new(Exit::Failed, format!("{}: {error}", program.display()))
 }
 
-/// Where to look, best first: beside this program, below its prefix, in the usual folders, in `PATH`.
+/// The folders to search, best first: beside this program, below its prefix, in the usual folders, in `PATH`.
 fn folders(this: Option<&Path>, path: impl Iterator<Item = PathBuf>) -> Vec<PathBuf> {
     let beside = this.and_then(Path::parent);
     let prefix = beside.and_then(Path::parent);
