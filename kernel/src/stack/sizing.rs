@@ -3,7 +3,6 @@
 use mayfly_handoff::sizing::Buffers;
 use smoltcp::iface::SocketStorage;
 
-use super::tcp::slot::SLOT_SIZE;
 use mayfly_dns::Server;
 use mayfly_http::LOANS;
 use mayfly_site::RENDERED_MAX;
@@ -36,6 +35,8 @@ pub struct Sizing {
 
 /// Connections of a service with a larger send buffer.
 pub const LARGE: usize = 8;
+/// Bytes of a slot for a connection at most, which `tcp/slot.rs` asserts.
+pub(super) const SLOT_SIZE: usize = 1080;
 /// The front ends' queues and messages, and what fragmentation wastes.
 const FRONT_ENDS: usize = 64 * 1024;
 

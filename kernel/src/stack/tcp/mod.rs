@@ -14,7 +14,7 @@ mod opening;
 mod path;
 mod pool;
 mod sequence;
-pub(super) mod slot;
+mod slot;
 
 use alloc::vec::Vec;
 use core::ops::ControlFlow;

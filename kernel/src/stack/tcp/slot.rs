@@ -8,6 +8,7 @@ use smoltcp::wire::TcpPacket;
 use crate::stack::frame::Path;
 use crate::stack::late::LateServer;
 use crate::stack::list::Links;
+use crate::stack::sizing::SLOT_SIZE;
 use crate::timeline::{BootPhase, Timeline};
 use mayfly_dns as dns;
 use mayfly_http as http;
@@ -17,8 +18,7 @@ use mayfly_stream::{Input, Millis, Moment, Next, Progress};
 /// Time in which a connection that the guest has closed must come to its
 /// end, whatever the peer sends meanwhile.
 pub(super) const CLOSING: Millis = 20_000;
-/// Bytes of a slot.
-pub(in crate::stack) const SLOT_SIZE: usize = size_of::<Slot<'static>>();
+const _: () = assert!(size_of::<Slot<'_>>() <= SLOT_SIZE);
 
 /// Which service a slot is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
