@@ -1,6 +1,6 @@
 //! A name as it is looked for.
 
-use super::wire::{NAME_MAX, to_lower};
+use super::wire::{NAME_MAX, label_before, to_lower};
 
 /// A name in lower case.
 #[derive(Debug)]
@@ -30,14 +30,7 @@ impl Key {
 
     /// The offset of the label before the one at `at`.
     pub(super) fn before(&self, at: usize) -> Option<usize> {
-        let mut label = 0;
-        loop {
-            let next = label + 1 + usize::from(*self.octets.get(label)?);
-            if next >= at {
-                return (next == at).then_some(label);
-            }
-            label = next;
-        }
+        label_before(self.from(0), at)
     }
 
     /// Calls `look` with the name of the wildcard right below the name at `at`, which is not 0.

@@ -11,7 +11,7 @@ use core::ops::Range;
 use heapless::Vec;
 
 use super::compose::{Writer, target_of};
-use super::wire::{HEADER_LEN, is_below, name_length, rtype};
+use super::wire::{HEADER_LEN, is_below, label_before, name_length, rtype};
 
 /// The length of the longest cached tail, in bytes.
 const OCTETS_MAX: usize = 512;
@@ -96,14 +96,7 @@ fn label_below(name: &[u8], apex: &[u8]) -> Option<Label> {
     if end == 0 || !is_below(name, apex) {
         return None;
     }
-    let mut at = 0;
-    loop {
-        let next = at + 1 + usize::from(*name.get(at)?);
-        if next >= end {
-            return label(name.get(at..)?);
-        }
-        at = next;
-    }
+    label(name.get(label_before(name, end)?..)?)
 }
 
 /// The cached tails.

@@ -1,45 +1,13 @@
 //! The wire format of a query, read in place, and of names (RFC 1035 section 4, RFC 6891).
 
+pub(super) use mayfly_site::rtype;
+
 /// The length of a message's header, in bytes.
 pub(super) const HEADER_LEN: usize = 12;
 /// The length of the longest name, in bytes (RFC 1035 section 2.3.4).
 pub(super) const NAME_MAX: usize = 255;
 /// The length of an OPT record without options, in bytes.
 pub(super) const OPT_LEN: usize = 11;
-
-/// Types of records (IANA "Resource Record (RR) TYPEs").
-pub(super) mod rtype {
-    pub(crate) const A: u16 = 1;
-    pub(crate) const NS: u16 = 2;
-    pub(crate) const MD: u16 = 3;
-    pub(crate) const MF: u16 = 4;
-    pub(crate) const CNAME: u16 = 5;
-    pub(crate) const SOA: u16 = 6;
-    pub(crate) const MB: u16 = 7;
-    pub(crate) const MG: u16 = 8;
-    pub(crate) const MR: u16 = 9;
-    pub(crate) const PTR: u16 = 12;
-    pub(crate) const MINFO: u16 = 14;
-    pub(crate) const MX: u16 = 15;
-    pub(crate) const TXT: u16 = 16;
-    pub(crate) const RT: u16 = 21;
-    pub(crate) const AAAA: u16 = 28;
-    pub(crate) const SRV: u16 = 33;
-    pub(crate) const KX: u16 = 36;
-    pub(crate) const DNAME: u16 = 39;
-    pub(crate) const OPT: u16 = 41;
-    pub(crate) const DS: u16 = 43;
-    pub(crate) const RRSIG: u16 = 46;
-    pub(crate) const NSEC: u16 = 47;
-    pub(crate) const DNSKEY: u16 = 48;
-    pub(crate) const NSEC3: u16 = 50;
-    pub(crate) const SVCB: u16 = 64;
-    pub(crate) const HTTPS: u16 = 65;
-    pub(crate) const TSIG: u16 = 250;
-    pub(crate) const IXFR: u16 = 251;
-    pub(crate) const AXFR: u16 = 252;
-    pub(crate) const ANY: u16 = 255;
-}
 
 /// Classes (IANA "DNS CLASSes").
 pub(super) mod class {
@@ -156,6 +124,18 @@ pub(super) fn is_below(name: &[u8], suffix: &[u8]) -> bool {
         && name
             .get(at..)
             .is_some_and(|rest| rest.eq_ignore_ascii_case(suffix))
+}
+
+/// The offset of the label right before the one at `at`; `None` if none begins there.
+pub(super) fn label_before(name: &[u8], at: usize) -> Option<usize> {
+    let mut label = 0;
+    loop {
+        let next = label + 1 + usize::from(*name.get(label)?);
+        if next >= at {
+            return (next == at).then_some(label);
+        }
+        label = next;
+    }
 }
 
 /// Copies a name in lower case. The length bytes of labels are less than any letter, and stay as they are.

@@ -1,5 +1,6 @@
 //! The built-in site.
 
+use crate::rtype::{A, AAAA, CNAME, NS, SOA, TXT};
 use core::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{
@@ -41,12 +42,6 @@ const NAMES: [&[u8]; 5] = [
 /// The number of labels of the apex.
 const APEX_LABELS: usize = 2;
 
-const A: u16 = 1;
-const NS: u16 = 2;
-const CNAME: u16 = 5;
-const SOA: u16 = 6;
-const TXT: u16 = 16;
-const AAAA: u16 = 28;
 /// The types in use, in numerical order.
 const TYPES: [u16; 6] = [A, NS, CNAME, SOA, TXT, AAAA];
 

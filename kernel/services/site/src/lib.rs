@@ -11,6 +11,7 @@ extern crate alloc;
 mod builtin;
 pub mod date;
 pub mod pack;
+pub mod rtype;
 
 use core::fmt;
 

@@ -1,13 +1,11 @@
 //! Zones of a pack.
 
+use crate::rtype::NSEC;
 use core::cmp::Ordering;
 
 use super::read::{entry, hash, part, same_name, search, u8_at, u16_at, u32_at};
 use super::{NODE, NSEC3, Pack, RRSET, ZONE};
 use crate::{Broken, Encloser, Node, Nsec3Parameters, RrSet, Zone, Zones, labels, next_label};
-
-/// NSEC, RFC 4034.
-const NSEC: u16 = 47;
 
 /// A flag of a node: the node is an apex.
 const APEX: u8 = 1;

@@ -1,0 +1,33 @@
+//! Types of records that somebody here treats in their own way (IANA "Resource Record (RR) TYPEs").
+#![allow(missing_docs, reason = "the registry says what they are")]
+
+pub const A: u16 = 1;
+pub const NS: u16 = 2;
+pub const MD: u16 = 3;
+pub const MF: u16 = 4;
+pub const CNAME: u16 = 5;
+pub const SOA: u16 = 6;
+pub const MB: u16 = 7;
+pub const MG: u16 = 8;
+pub const MR: u16 = 9;
+pub const PTR: u16 = 12;
+pub const MINFO: u16 = 14;
+pub const MX: u16 = 15;
+pub const TXT: u16 = 16;
+pub const RT: u16 = 21;
+pub const AAAA: u16 = 28;
+pub const SRV: u16 = 33;
+pub const KX: u16 = 36;
+pub const DNAME: u16 = 39;
+pub const OPT: u16 = 41;
+pub const DS: u16 = 43;
+pub const RRSIG: u16 = 46;
+pub const NSEC: u16 = 47;
+pub const DNSKEY: u16 = 48;
+pub const NSEC3: u16 = 50;
+pub const SVCB: u16 = 64;
+pub const HTTPS: u16 = 65;
+pub const TSIG: u16 = 250;
+pub const IXFR: u16 = 251;
+pub const AXFR: u16 = 252;
+pub const ANY: u16 = 255;
