@@ -70,6 +70,11 @@ impl Seen {
                 theirs.retain(|(kind, _)| *kind != EVENT);
             }
             // oxenstored tells of watches below a node that is removed whether there were nodes or not.
+            let root = |(_, payload): &Message| !payload.starts_with(b"/\0");
+            if kind == Kind::Ocaml && ours != theirs {
+                // Nor does it tell of changes of the root.
+                ours.retain(root);
+            }
             let removes = kind == Kind::Ocaml && request == Some(Request::Rm);
             ours == theirs
                 || is_commit && self.has_more(&ours, &theirs)
