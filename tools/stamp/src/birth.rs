@@ -99,7 +99,7 @@ impl Dom0 {
         hatch.extend(guest.console.then_some("--console"));
         let unmake = match guest.maker {
             Maker::Xl => ["xl", "destroy", &guest.name],
-            Maker::Hatch | Maker::Pool => [HATCH, "destroy", &guest.name],
+            Maker::Hatch | Maker::Pool | Maker::Switch => [HATCH, "destroy", &guest.name],
         };
         let order = match guest.maker {
             Maker::Pool => Some(wanted(guest)?),

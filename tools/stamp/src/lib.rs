@@ -54,6 +54,8 @@ pub enum Maker {
     Hatch,
     /// `hatch create`, from the pool of `hatch pool`.
     Pool,
+    /// The measuring program itself, on `hatch switch`.
+    Switch,
 }
 
 /// A guest to be measured.

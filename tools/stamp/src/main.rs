@@ -14,6 +14,7 @@
 
 mod birth;
 mod many;
+mod switched;
 mod sys;
 mod wait;
 mod woken;

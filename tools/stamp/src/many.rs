@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::birth::HATCH;
 use crate::raw_ns;
+use crate::switched::Resident;
 use crate::sys::ticks;
 use crate::wait::Bound;
 
@@ -37,9 +38,16 @@ fn guests(job: &Job, maker: Maker, count: u32, xen: &mut Xen) -> Result<Outcome>
     let free = xen.free_memory()?;
     let xenstored = Xenstored::find()?;
     let before = xenstored.cpu_ns()?;
+    let mut resident = None;
     let (names, create) = match maker {
         Maker::Xl => by_xl(job, count, bound, &clock)?,
         Maker::Hatch => by_hatch(job, count, bound)?,
+        Maker::Switch => {
+            let (made, took) = Resident::make(job, addresses(job, count), bound.0)?;
+            resident = Some(made);
+            let create = took.into_iter().map(|ticks| clock.ns(ticks));
+            (Vec::new(), create.collect())
+        }
         Maker::Pool => bail!("a pool is of guests that are not there yet"),
     };
     let spent = xenstored.cpu_ns()? - before;
@@ -57,6 +65,10 @@ fn guests(job: &Job, maker: Maker, count: u32, xen: &mut Xen) -> Result<Outcome>
         _ => HATCH,
     };
     let mut destroy = Vec::new();
+    if let Some(resident) = &mut resident {
+        let took = resident.destroy()?.into_iter();
+        destroy.extend(took.map(|ticks| clock.ns(ticks)));
+    }
     for name in &names {
         let start = ticks();
         bound.run(&[program, "destroy", name])?;

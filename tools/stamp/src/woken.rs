@@ -16,26 +16,19 @@ use mayfly_summon::status::{self, State, Status};
 use crate::birth::HATCH;
 use crate::many::page;
 use crate::order;
+use crate::switched::Switch;
 use crate::sys::ticks;
 use crate::wait::Bound;
 
 /// The output of the daemon and of the programs.
 const LOG: &str = "/run/summon.log";
-/// The socket of `hatch switch`.
-const SWITCH: &str = "/run/hatch/switch.sock";
 /// The time after which the daemon's status is up to date, and the kernel's workers have cleaned up after a guest.
 const SETTLE: Duration = Duration::from_millis(300);
 
 /// Runs the job.
 pub(crate) fn run(job: &Job, seen: &mut Vec<Connection>) -> Result<()> {
     let bound = Bound(Duration::from_secs(job.bound_s));
-    let words = [HATCH, "switch", "--bridge", &job.switch].map(String::from);
-    let switch = Running(started(&words)?);
-    let end = Instant::now() + bound.0;
-    while !Path::new(SWITCH).exists() {
-        ensure!(Instant::now() < end, "there is no switch");
-        sleep(SETTLE);
-    }
+    let switch = Switch::start(&job.switch, bound.0)?;
     let place = Place {
         job,
         bound,
@@ -66,7 +59,7 @@ struct Place<'a> {
     job: &'a Job,
     bound: Bound,
     _daemon: Running,
-    _switch: Running,
+    _switch: Switch,
 }
 
 /// A program that runs; dropping it ends it.

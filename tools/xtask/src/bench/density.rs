@@ -28,10 +28,13 @@ pub(crate) struct Density {
     #[arg(long)]
     counted: bool,
     /// Guests made by hatch
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=200))]
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(0..=200))]
     hatch: u32,
+    /// Guests made by a resident process on `hatch switch`
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(0..=200))]
+    switch: u32,
     /// Guests made by xl, with the smallest hotplug script
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=200))]
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(0..=200))]
     xl: u32,
     /// Which xenstored dom0 runs
     #[arg(long, value_enum, default_value_t)]
@@ -49,12 +52,20 @@ pub(crate) fn run(density: &Density) -> Result<()> {
     let step = |text: &str| progress.step(text);
     let mut files = Kind::Mayfly.files(&step)?;
     files.push(job::hatch("hatch", &step)?);
+    files.push(job::hatch("hatch-switch", &step)?);
     files.push(job::measuring(&step)?);
     let job = Job {
         config: "/bench/mayfly.cfg".into(),
         memory: density.memory,
         first: Ipv4Addr::new(10, 0, 2, 20),
-        counts: vec![(Maker::Xl, density.xl), (Maker::Hatch, density.hatch)],
+        counts: [
+            (Maker::Xl, density.xl),
+            (Maker::Hatch, density.hatch),
+            (Maker::Switch, density.switch),
+        ]
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .collect(),
         bound_s: 1800,
     };
     files.push(job::placed(JOB, serde_json::to_vec(&job)?));
@@ -82,6 +93,7 @@ fn tell(outcome: &Outcome, unit: &str) {
     let name = match outcome.maker {
         Maker::Xl => "xl",
         Maker::Hatch | Maker::Pool => "hatch",
+        Maker::Switch => "a resident process on the switch",
     };
     println!(
         "{count} guests by {name}, all of them served: {} MiB of memory in all",

@@ -1,0 +1,115 @@
+//! Guests that this process makes on `hatch switch`, which it runs.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use mayfly_stamp::density::Job;
+use mayfly_switch::control::Connection;
+use mayfly_toolstack::builder::{Image, Then, Toolstack, Wanted, random_uuid};
+use mayfly_toolstack::config::{self, Overrides};
+
+use crate::birth::HATCH;
+use crate::sys::ticks;
+
+/// The socket of `hatch switch`.
+const SOCKET: &str = "/run/hatch/switch.sock";
+/// The time that a guest has for its first frames before it is introduced to xenstored.
+const FIRST_ANSWER: Duration = Duration::from_millis(4);
+
+/// A switch that runs; dropping it ends it.
+pub(crate) struct Switch(Child);
+
+impl Switch {
+    /// Starts it, and waits until it listens.
+    pub(crate) fn start(bridge: &str, bound: Duration) -> Result<Self> {
+        let child = Command::new(HATCH)
+            .args(["switch", "--bridge", bridge])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .context("cannot run the switch")?;
+        let this = Self(child);
+        let end = Instant::now() + bound;
+        while Connection::open(Path::new(SOCKET), bound).is_err() {
+            ensure!(Instant::now() < end, "there is no switch");
+            sleep(FIRST_ANSWER);
+        }
+        Ok(this)
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The guests that were made.
+pub(crate) struct Resident {
+    toolstack: Toolstack,
+    domains: Vec<u16>,
+    _switch: Switch,
+}
+
+impl Resident {
+    /// Makes a guest for each address; gives the ticks from the start of each until it was unpaused.
+    pub(crate) fn make(
+        job: &Job,
+        addresses: impl Iterator<Item = Ipv4Addr>,
+        bound: Duration,
+    ) -> Result<(Self, Vec<u64>)> {
+        let mut this = Self {
+            _switch: Switch::start("xenbr0", bound)?,
+            toolstack: Toolstack::open(bound)?,
+            domains: Vec::new(),
+        };
+        let mut connection = this.toolstack.switch()?;
+        let mut took = Vec::new();
+        let mut image = None;
+        for (number, address) in (1u32..).zip(addresses) {
+            let overrides = Overrides {
+                name: Some(format!("mayfly-{number}")),
+                memory: Some(job.memory.into()),
+                extra: Some(format!("ip={address}/24")),
+                ..Overrides::default()
+            };
+            let guest = config::load(Path::new(&job.config), &overrides);
+            let guest = guest.map_err(|problems| anyhow!("{problems}"))?;
+            let image = match &mut image {
+                Some(image) => &*image,
+                none => none.insert(Image::open(&guest.kernel)?),
+            };
+            let config = guest.config(random_uuid()?);
+            let wanted = Wanted {
+                config: &config,
+                image,
+                ramdisk: None,
+                is_guarded: true,
+            };
+            let start = ticks();
+            let toolstack = &mut this.toolstack;
+            let newborn =
+                toolstack.bear(wanted, &mut connection, Then::Running, &mut |_| Ok(()))?;
+            took.push(ticks() - start);
+            sleep(FIRST_ANSWER);
+            this.domains.push(toolstack.introduce(newborn)?.domid);
+        }
+        Ok((this, took))
+    }
+
+    /// Destroys all of them; gives the ticks that each took.
+    pub(crate) fn destroy(&mut self) -> Result<Vec<u64>> {
+        let mut took = Vec::new();
+        for domid in std::mem::take(&mut self.domains) {
+            let start = ticks();
+            self.toolstack.destroy(domid, false)?;
+            took.push(ticks() - start);
+        }
+        Ok(took)
+    }
+}
