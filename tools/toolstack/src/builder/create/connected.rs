@@ -13,7 +13,7 @@
 //!
 //! The back end's directory is not a device of the kernel's: [`keys::switched`] puts it where xenbus does not look.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use mayfly_handoff::network::PATH_MAX;
@@ -80,15 +80,21 @@ struct OnSwitch {
     mapped: [Box<dyn Pages>; 3],
 }
 
-/// The addresses of a command line's `ip=ADDRESS/PREFIX` words, the first of each family.
-fn addresses(cmdline: &str) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
-    let words = || {
-        cmdline
-            .split_ascii_whitespace()
-            .filter_map(|word| word.strip_prefix("ip=")?.split('/').next())
-    };
-    let v4 = words().find_map(|address| address.parse().ok());
-    (v4, words().find_map(|address| address.parse().ok()))
+/// The addresses of a command line's `ip=ADDRESS/PREFIX` words. Nothing if it has others as well that are not known (`ip=dhcp`), or more than
+/// one of a family: a guest can be held to one of each.
+fn addresses(cmdline: &str) -> Option<(Option<Ipv4Addr>, Option<Ipv6Addr>)> {
+    let (mut v4, mut v6) = (None, None);
+    let words = cmdline.split_ascii_whitespace();
+    for word in words.filter_map(|word| word.strip_prefix("ip=")) {
+        let is_second = match word.split('/').next()?.parse().ok()? {
+            IpAddr::V4(address) => v4.replace(address).is_some(),
+            IpAddr::V6(address) => v6.replace(address).is_some(),
+        };
+        if is_second {
+            return None;
+        }
+    }
+    (v4.is_some() || v6.is_some()).then_some((v4, v6))
 }
 
 /// The guest as the switch is given it. A guest with addresses of its own is restricted to them.
@@ -102,15 +108,15 @@ fn handed(
         return Err(Cause::Backend("has no rings"));
     };
     let grants = Grants::of(rings);
-    let (ipv4, ipv6) = addresses(&plan.config.cmdline);
-    let is_known = ipv4.is_some() || ipv6.is_some();
+    let known = addresses(&plan.config.cmdline);
+    let (ipv4, ipv6) = known.unwrap_or_default();
     Ok(Guest {
         name: plan.config.name.clone(),
         bridge: vif.bridge.clone(),
         mac: vif.mac,
         ipv4,
         ipv6,
-        guard: match is_guarded && is_known {
+        guard: match is_guarded && known.is_some() {
             true => Guard::Full,
             false => Guard::Mac,
         },

@@ -14,12 +14,24 @@ use crate::fake::{FakeSwitch, Host};
 use crate::gc::{self, Snapshot};
 
 #[test]
-fn the_first_address_of_each_family() {
-    let cmdline = "gw=10.0.2.2 ip=10.0.2.80/24 ip=fd00:2::80/64 ip=10.0.3.1/24 ip=dhcp";
-    let (v4, v6) = addresses(cmdline);
-    assert_eq!(v4, Some(Ipv4Addr::new(10, 0, 2, 80)));
-    assert_eq!(v6, "fd00:2::80".parse().ok());
-    assert_eq!(addresses("ip=dhcp quiet"), (None, None));
+fn one_address_of_each_family() {
+    let v4 = Ipv4Addr::new(10, 0, 2, 80);
+    let v6 = "fd00:2::80".parse().unwrap();
+    for (cmdline, known) in [
+        ("gw=10.0.2.2 ip=10.0.2.80/24", Some((Some(v4), None))),
+        ("ip=fd00:2::80/64 console=off", Some((None, Some(v6)))),
+        (
+            "ip=10.0.2.80/24 ip=fd00:2::80/64",
+            Some((Some(v4), Some(v6))),
+        ),
+        // Held to the first, it would lose what it says by the other.
+        ("ip=10.0.2.80/24 ip=10.0.3.1/24", None),
+        ("ip=fd00:2::80/64 ip=dhcp", None),
+        ("ip=dhcp quiet", None),
+        ("", None),
+    ] {
+        assert_eq!(addresses(cmdline), known, "{cmdline}");
+    }
 }
 
 struct Bed {
