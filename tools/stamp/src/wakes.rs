@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 pub struct Job {
     /// Path of the services' file in dom0.
     pub services: String,
-    /// The bridge that `hatch switch` has a port on.
-    pub switch: String,
+    /// The bridge that `hatch switch` has a port on, if it is to run.
+    pub switch: Option<String>,
     /// The number of pooled guests that exist before each connection.
     pub pool: usize,
     /// The subjects, each connected to once in a round.

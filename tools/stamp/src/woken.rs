@@ -28,7 +28,10 @@ const SETTLE: Duration = Duration::from_millis(300);
 /// Runs the job.
 pub(crate) fn run(job: &Job, seen: &mut Vec<Connection>) -> Result<()> {
     let bound = Bound(Duration::from_secs(job.bound_s));
-    let switch = Switch::start(&job.switch, bound.0)?;
+    let switch = job.switch.as_ref();
+    let switch = switch
+        .map(|bridge| Switch::start(bridge, bound.0))
+        .transpose()?;
     let place = Place {
         job,
         bound,
@@ -59,7 +62,7 @@ struct Place<'a> {
     job: &'a Job,
     bound: Bound,
     _daemon: Running,
-    _switch: Switch,
+    _switch: Option<Switch>,
 }
 
 /// A program that runs; dropping it ends it.
