@@ -1,23 +1,23 @@
-//! The buffer that frames are moved through, used again from its start in each turn.
+//! The buffer that frames are moved through. It is reused from its start in each turn.
 
 use std::ops::Range;
 
 use crate::offload::Offload;
 use crate::vnet;
 
-/// Bytes before each frame, so that the header for the bridge can be written before it, and frames begin at a multiple of 16.
+/// The bytes before each frame: the header for the bridge is written there, and frames begin at a multiple of 16.
 const HEADROOM: usize = 16;
-/// The longest frame: a request names its length in 16 bits.
+/// The longest frame, in bytes: the length in a request has 16 bits.
 pub const FRAME_MAX: usize = u16::MAX as usize;
-/// Bytes of the whole.
+/// The size of the buffer, in bytes.
 const SIZE: usize = 8 * (FRAME_MAX + HEADROOM + 1);
 
-/// A frame in the arena, and what is left to do with it.
+/// A frame in the arena, with the offload that is still to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// Where it is.
+    /// The frame's bytes in the arena.
     pub range: Range<usize>,
-    /// What is left to do.
+    /// The offload that is still to be done.
     pub offload: Offload,
 }
 
@@ -43,13 +43,13 @@ impl Arena {
         self.used = 0;
     }
 
-    /// Whether there is room for one more frame of any length, and then for one that is made of it.
+    /// Whether there is room for one more frame of any length and one that is made from it.
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.used + 2 * (HEADROOM + FRAME_MAX + 1) <= self.bytes.len()
     }
 
-    /// Where the next frame will be: for [`Arena::forget_from`].
+    /// The position of the next frame, for [`Arena::forget_from`].
     pub(crate) fn mark(&self) -> usize {
         self.used
     }
@@ -59,7 +59,7 @@ impl Arena {
         self.used = self.used.min(mark);
     }
 
-    /// Room for a frame of so many bytes, which hold whatever was there; nothing when there is none.
+    /// Room for a frame of `length` bytes, whose contents are undefined; `None` if there is none.
     pub fn take(&mut self, length: usize) -> Option<Range<usize>> {
         let start = self.used + HEADROOM;
         let end = start.checked_add(length)?;
@@ -80,19 +80,20 @@ impl Arena {
     /// Appends a copy of a frame that is here already.
     pub fn duplicate(&mut self, range: &Range<usize>) -> Option<Range<usize>> {
         let to = self.take(range.len())?;
-        // What was taken is inside the buffer, and behind all that was before.
+        // The new range is inside the buffer, and after all earlier ones.
         self.bytes.copy_within(range.clone(), to.start);
         Some(to)
     }
 
-    /// Where the next frame from the bridge can be read to: its header, and right behind it the frame.
+    /// The room for the next frame from the bridge: its header, and right after it the frame.
     pub(crate) fn read_room(&mut self) -> &mut [u8] {
         let start = self.used + HEADROOM - vnet::SIZE;
         let end = (start + vnet::SIZE + FRAME_MAX).min(self.bytes.len());
         self.bytes.get_mut(start..end).unwrap_or_default()
     }
 
-    /// Takes what was read to [`Arena::read_room`], of so many bytes: header and frame. Nothing when it is less than a header.
+    /// Takes the `length` bytes that were read to [`Arena::read_room`], header and frame; `None` if they are shorter
+    /// than a header.
     pub(crate) fn was_read(&mut self, length: usize) -> Option<([u8; vnet::SIZE], Range<usize>)> {
         let header = *self.read_room().first_chunk()?;
         let range = self.take(length.checked_sub(vnet::SIZE)?)?;
@@ -105,17 +106,17 @@ impl Arena {
         self.bytes.get(range.clone()).unwrap_or_default()
     }
 
-    /// A frame, to be changed.
+    /// A frame, mutable.
     pub fn frame_mut(&mut self, range: &Range<usize>) -> &mut [u8] {
         self.bytes.get_mut(range.clone()).unwrap_or_default()
     }
 
-    /// All of it: grants are copied into it and out of it.
+    /// The whole buffer: grant copies write to it and read from it.
     pub(crate) fn bytes(&mut self) -> &mut [u8] {
         &mut self.bytes
     }
 
-    /// Writes the header for the bridge before a frame; gives both. The frame's checksum may be blank afterwards.
+    /// Writes the header for the bridge before a frame, and returns both. The frame's checksum may be blank afterwards.
     pub(crate) fn with_header(&mut self, frame: &mut Frame) -> &[u8] {
         let header = vnet::encode(self.frame_mut(&frame.range), &mut frame.offload);
         let start = frame.range.start - vnet::SIZE;

@@ -1,5 +1,5 @@
-//! What a running switch is asked, and what it answers: a line of JSON each, over a socket of this machine. Many questions may follow each other
-//! on one connection, and are answered in their order; notices come between when they were asked for.
+//! The control protocol of a running switch: requests and replies, a line of JSON each, over a local socket. Requests
+//! on one connection are answered in order. Notices, if they were asked for, come between the replies.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::IpAddr;
@@ -12,67 +12,67 @@ use serde::{Deserialize, Serialize};
 use crate::switch::{Cause, DumpBounds, Guest, GuestStatus, Notice, Sleeper, Status};
 
 pub use mayfly_commands::SWITCH_SOCKET as SOCKET;
-/// Bytes of the longest question.
+/// The longest request, in bytes.
 pub const QUESTION_MAX: usize = 16 * 1024;
-/// Bytes of the longest answer.
+/// The longest reply, in bytes.
 const ANSWER_MAX: u64 = 64 << 20;
 
-/// A question.
+/// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Order {
-    /// Serve this guest.
+    /// Serves this guest.
     Attach(Box<Guest>),
-    /// Let go of the guest of this domain.
+    /// Releases the guest of this domain.
     Detach(u16),
-    /// Hold what comes for this guest, which is not there.
+    /// Holds the frames for this guest, which does not run.
     Sleep(Box<Sleeper>),
-    /// Forget the sleeper of this name.
+    /// Removes the sleeper of this name.
     Forget(String),
-    /// Tell what comes of the guests.
+    /// Returns the status.
     Status,
-    /// Tell how many frames each guest has sent.
+    /// Returns the number of frames that each guest has sent.
     Frames,
-    /// Tell whether the guest of this domain still has memory.
+    /// Returns whether the guest of this domain still has memory.
     There(u16),
-    /// Record this guest's traffic, for so many milliseconds at most. The answer comes when the record is full or the time is over.
+    /// Records this guest's traffic for a limited time. The reply comes when the record is full or the time is over.
     Dump {
         /// Its name.
         name: String,
-        /// How much.
+        /// The limits of the record.
         #[serde(default)]
         bounds: DumpBounds,
-        /// For how long.
+        /// The duration, in milliseconds.
         milliseconds: u64,
     },
-    /// Tell notices on this connection from now on.
+    /// Sends notices on this connection from now on.
     Notices,
 }
 
-/// An answer.
+/// A reply.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reply {
-    /// The guest is served: dom0's link, to which its bridge has to send what is for the guest.
+    /// The guest is served.
     Attached {
-        /// The link's name.
+        /// The name of the link in dom0 to which the guest's bridge has to send the frames for the guest.
         link: String,
     },
-    /// The guest is let go of.
+    /// The guest is released.
     Detached(Box<GuestStatus>),
-    /// It was done.
+    /// The request was carried out.
     Done,
-    /// What comes of the guests.
+    /// The status.
     Status(Box<Status>),
-    /// Whether it has.
+    /// Whether the guest has memory.
     There(bool),
-    /// Domains, and the frames that each has sent.
+    /// The domids, with the number of frames that each has sent.
     Frames(Vec<(u16, u64)>),
-    /// A pcap file of so many bytes, which follow the line.
+    /// A pcap file of this many bytes, which follow the line.
     Dump(usize),
-    /// It was not done.
+    /// The request failed.
     Error(String),
-    /// What there is to tell.
+    /// A notice.
     Notice(Told),
 }
 
@@ -80,7 +80,7 @@ pub enum Reply {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Told {
-    /// Somebody looks for a sleeper.
+    /// A sender wants to reach a sleeper.
     Wanted {
         /// Its name.
         name: String,
@@ -108,7 +108,7 @@ pub enum Told {
 }
 
 impl Told {
-    /// A notice, as it is told; nothing when it is told otherwise.
+    /// The protocol's form of a notice; `None` for those that are sent in another way.
     #[must_use]
     pub fn of(notice: &Notice) -> Option<Self> {
         Some(match notice.clone() {
@@ -132,15 +132,15 @@ impl Told {
 #[derive(Debug)]
 pub struct Connection {
     stream: BufReader<UnixStream>,
-    /// Questions whose answers were not waited for.
+    /// The number of requests whose replies were not waited for.
     unanswered: usize,
 }
 
 impl Connection {
-    /// Connects. `bound` is how long each answer may take.
+    /// Connects. `bound` is the longest wait for each reply.
     ///
     /// # Errors
-    /// Nobody listens, or not to us.
+    /// No switch listens, or access is denied.
     pub fn open(socket: &Path, bound: Duration) -> io::Result<Self> {
         let stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(bound))?;
@@ -151,17 +151,17 @@ impl Connection {
         })
     }
 
-    /// Asks, and gives the answer.
+    /// Sends a request and returns the reply.
     ///
     /// # Errors
-    /// The switch is gone, or says what is no answer.
+    /// The switch is gone, or its reply cannot be parsed.
     pub fn ask(&mut self, order: &Order) -> io::Result<Reply> {
         self.settle()?;
         self.send(order)?;
         self.receive()
     }
 
-    /// Waits for the answers to all that was asked so far, and drops them.
+    /// Waits for the replies to all requests so far, and drops them.
     ///
     /// # Errors
     /// As [`Self::receive`]'s.
@@ -172,7 +172,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Asks.
+    /// Sends a request.
     ///
     /// # Errors
     /// The switch is gone.
@@ -182,10 +182,10 @@ impl Connection {
         Ok(())
     }
 
-    /// Waits for an answer.
+    /// Waits for a reply.
     ///
     /// # Errors
-    /// The switch is gone, or says what is no answer.
+    /// The switch is gone, or its reply cannot be parsed.
     pub fn receive(&mut self) -> io::Result<Reply> {
         let mut line = String::new();
         (&mut self.stream).take(ANSWER_MAX).read_line(&mut line)?;
@@ -214,7 +214,7 @@ impl Connection {
 /// A message as a line.
 ///
 /// # Errors
-/// None that these messages have.
+/// None for the messages of this module.
 pub fn line(message: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');

@@ -1,6 +1,6 @@
 //! Parses frames to a service, and composes the replies sent on behalf of a guest that does not run.
 //!
-//! Pure: octets in, octets out. Whatever they are, nothing panics.
+//! Pure functions from bytes to bytes. No input makes them panic.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -15,17 +15,17 @@ use smoltcp::wire::{
 /// All nodes of a link (RFC 4291 section 2.7.1), and the MAC address of that group (RFC 2464 section 7).
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_NODES_MAC: EthernetAddress = EthernetAddress([0x33, 0x33, 0, 0, 0, 1]);
-/// The hop limit of what must come from the same link (RFC 4861 section 7.1.1).
+/// The hop limit of packets that must come from the same link (RFC 4861 section 7.1.1).
 const ON_LINK: u8 = 255;
-/// The hop limit of others.
+/// The hop limit of other packets.
 const HOPS: u8 = 64;
 
-/// What is asked for, or sent.
+/// The kind of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
-    /// Who has the address (RFC 826).
+    /// An ARP request (RFC 826).
     Arp,
-    /// The same of IPv6 (RFC 4861 section 4.3).
+    /// A neighbour solicitation (RFC 4861 section 4.3).
     Solicitation,
     /// The first segment of a TCP connection.
     Syn,
@@ -35,20 +35,21 @@ pub enum What {
     Other,
 }
 
-/// A frame.
+/// The parsed parts of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// What it is.
+    /// The kind.
     pub what: What,
-    /// The MAC address that it is sent to.
+    /// The destination MAC address.
     pub mac: [u8; 6],
-    /// The address that it asks for, or is sent to.
+    /// The address that it asks for, or the destination.
     pub to: IpAddr,
-    /// Who sent it. Unspecified in a probe for a duplicate address (RFC 5227 section 2.1.1, RFC 4862 section 5.4.2).
+    /// The source address. It is unspecified in a probe for a duplicate address (RFC 5227 section 2.1.1, RFC 4862
+    /// section 5.4.2).
     pub from: IpAddr,
 }
 
-/// Looks at a frame. Nothing when it is malformed, or is neither ARP nor IP.
+/// Parses a frame; `None` if it is malformed, or is neither ARP nor IP.
 #[must_use]
 pub fn look(frame: &[u8]) -> Option<Seen> {
     let ethernet = EthernetFrame::new_checked(frame).ok()?;
@@ -79,7 +80,7 @@ fn arp(payload: &[u8]) -> Option<(What, IpAddr, IpAddr)> {
     else {
         return None;
     };
-    // Who tells its own address asks for nothing (RFC 5227 section 3).
+    // An announcement of the sender's own address is no question (RFC 5227 section 3).
     let is_request = operation == ArpOperation::Request && from != to;
     let what = if is_request { What::Arp } else { What::Other };
     Some((what, to.into(), from.into()))
@@ -126,7 +127,8 @@ fn transport(protocol: IpProtocol, payload: &[u8]) -> What {
     }
 }
 
-/// The answer to an ARP request or a neighbour solicitation, as the one would give it who has the address. Nothing for other frames.
+/// The reply to an ARP request or a neighbour solicitation, as the owner of the address would send it; `None` for other
+/// frames.
 #[must_use]
 pub fn answer(frame: &[u8], mac: [u8; 6]) -> Option<Vec<u8>> {
     let ethernet = EthernetFrame::new_checked(frame).ok()?;
@@ -158,7 +160,7 @@ pub fn answer(frame: &[u8], mac: [u8; 6]) -> Option<Vec<u8>> {
             let packet = Ipv6Packet::new_checked(ethernet.payload()).ok()?;
             let from = packet.src_addr();
             let target = solicited(packet.payload(), from, packet.dst_addr())?;
-            // Who has no address yet is told as everybody is (RFC 4861 section 7.2.4).
+            // The reply to a sender without an address goes to all nodes (RFC 4861 section 7.2.4).
             let (to, to_mac) = match from.is_unspecified() {
                 true => (ALL_NODES, ALL_NODES_MAC),
                 false => (from, ethernet.src_addr()),
@@ -193,8 +195,8 @@ pub fn answer(frame: &[u8], mac: [u8; 6]) -> Option<Vec<u8>> {
     }
 }
 
-/// What the one who has the address says to a segment of a connection that is not there (RFC 9293 section 3.10.7.1): whoever had that
-/// connection with a guest that is gone need not wait for it. Nothing for other frames.
+/// The RST that the owner of an address sends in reply to a segment of a connection that does not exist (RFC 9293
+/// section 3.10.7.1), so that the peer of a guest that is gone does not wait for it; `None` for other frames.
 #[must_use]
 pub fn reset(frame: &[u8]) -> Option<Vec<u8>> {
     let ethernet = EthernetFrame::new_checked(frame).ok()?;
@@ -247,7 +249,7 @@ pub fn reset(frame: &[u8]) -> Option<Vec<u8>> {
     Some(octets)
 }
 
-/// A frame with its header, and where its payload begins.
+/// A frame with its header, and the offset of its payload.
 fn frame_of(
     from: EthernetAddress,
     to: EthernetAddress,
@@ -264,7 +266,7 @@ fn frame_of(
     (octets, header.buffer_len())
 }
 
-/// What an IP packet carries; nothing for a later fragment, and for what is no IP packet.
+/// The protocol and payload of an IP packet; `None` for a fragment other than the first, and for other frames.
 fn payload<'f>(ethernet: &EthernetFrame<&'f [u8]>) -> Option<(IpProtocol, &'f [u8])> {
     match ethernet.ethertype() {
         EthernetProtocol::Ipv4 => {
@@ -280,20 +282,20 @@ fn payload<'f>(ethernet: &EthernetFrame<&'f [u8]>) -> Option<(IpProtocol, &'f [u
     }
 }
 
-/// What a guest that has just been born does, and is sent.
+/// A sign of life of a new guest: a frame from it or to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sign {
     /// A SYN is on its way to it.
     SynIn,
-    /// It has sent anything.
+    /// It has sent a frame.
     Frame,
     /// It has answered a SYN.
     SynAck,
-    /// It has sent the first octets of an answer: a datagram, or a segment that is not empty.
+    /// It has sent the first bytes of an answer: a datagram, or a segment that is not empty.
     Answer,
 }
 
-/// Tells what a frame on a guest's vif is a sign of.
+/// The sign of life that a frame on a guest's vif is.
 #[must_use]
 pub fn sign(frame: &[u8], mac: [u8; 6]) -> Option<Sign> {
     let ethernet = EthernetFrame::new_checked(frame).ok()?;

@@ -1,27 +1,28 @@
-//! The guard: filters what a guest sends by its own addresses, and admits only replies to dom0.
+//! The guard: drops frames of a guest that are not from its own addresses, and lets only replies pass to dom0.
 //!
-//! Dropped are
+//! It drops
 //!
 //! - frames from another MAC address than its own, to the address of every vif on dom0's side, or of another kind than ARP, IPv4 and IPv6
 //!   (a VLAN tag is another kind);
-//! - ARP that says that an address is at its MAC address which is not its own (RFC 826, and RFC 5227's probes for others' addresses);
+//! - ARP that claims an address which is not the guest's own (RFC 826, and RFC 5227's probes for others' addresses);
 //! - IPv4 and IPv6 from another address than its own. Of IPv6, the link-local address of its MAC address is its own too, and the
 //!   unspecified one may look for duplicates of them (RFC 4862 section 5.4) and report multicast groups (RFC 3810);
 //! - neighbour advertisements of others' addresses, router advertisements and redirects (RFC 4861);
-//! - what DHCP servers send (source port 67, and 547 of IPv6);
-//! - IPv4 to groups, IPv6 to groups but for neighbour discovery and reports of multicast groups, and IPv6 with extension headers,
-//!   behind which all of this could hide (RFC 7113);
-//! - to dom0, which is whoever has the bridge's MAC address: TCP segments that open a connection, UDP that is not from a port
-//!   below 1024 to one from there on, ICMP that is neither an error nor an echo reply, fragments, and other protocols.
+//! - packets of DHCP servers (source port 67, and 547 of IPv6);
+//! - IPv4 to groups, IPv6 to groups except neighbour discovery and reports of multicast groups, and IPv6 with extension
+//!   headers, which could hide all of this (RFC 7113);
+//! - to dom0, which has the bridge's MAC address: TCP segments that open a connection, UDP other than from a port below
+//!   1024 to one of 1024 or above, ICMP other than errors and echo replies, fragments, and other protocols.
 //!
-//! These are the rules that `hatch summon` has the kernel apply to the vifs of netback's guests; a test compares the two. Nothing is
-//! remembered from one frame to the next. Whatever the bytes are, nothing here panics: what is too short to be judged is dropped.
+//! These are the rules that `hatch summon` installs in the kernel for the vifs of netback's guests; a test compares the
+//! two. The guard keeps no state from one frame to the next. No input makes it panic: a frame too short to be checked
+//! is dropped.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::offload::{ETHERNET, half};
 
-/// What netback calls every vif, on dom0's side.
+/// The MAC address that netback gives to every vif on dom0's side.
 const VIF: [u8; 6] = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff];
 
 const ARP: u16 = 0x0806;
@@ -35,7 +36,7 @@ const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 const HOP_BY_HOP: u8 = 0;
 
-/// Bytes of headers.
+/// The lengths of headers, in bytes.
 const ARP_SIZE: usize = 28;
 const IPV4_SIZE: usize = 20;
 const IPV6_SIZE: usize = 40;
@@ -48,10 +49,10 @@ const REDIRECT: u8 = 137;
 
 const DHCP_SERVER: u16 = 67;
 const DHCPV6_SERVER: u16 = 547;
-/// Where the ports of services end, and those of whoever asks them begin (RFC 6335 section 6).
+/// The first user port: ports below it are those of services, and clients use the others (RFC 6335 section 6).
 const USER_PORTS: u16 = 1024;
 
-/// Who a guest is, and who dom0 is to it.
+/// The addresses of a guest, and of dom0 on its bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// Its MAC address.
@@ -64,10 +65,10 @@ pub struct Identity {
     pub host: [u8; 6],
 }
 
-/// Which rule a frame breaks.
+/// The rule that a frame breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Breach {
-    /// Another MAC address than its own.
+    /// From another MAC address than its own.
     Source,
     /// To the address of every vif on dom0's side, or of another kind, or malformed.
     Kind,
@@ -75,11 +76,11 @@ pub enum Breach {
     Claim,
     /// From another IP address than its own.
     Address,
-    /// What only routers and DHCP servers say.
+    /// A message that only routers and DHCP servers send.
     Router,
-    /// To groups.
+    /// To a group.
     Group,
-    /// To dom0, and no answer.
+    /// To dom0, and not a reply.
     Host,
 }
 
@@ -107,7 +108,8 @@ impl Identity {
         if from != self.mac {
             return Err(Breach::Source);
         }
-        // The bridge gives dom0 what is for a port's own address. One that has vifs alone has taken that for itself.
+        // The bridge delivers frames to a port's own address to dom0. A bridge that has only vifs has taken their
+        // address for itself.
         if self.host != VIF && to == VIF {
             return Err(Breach::Kind);
         }
@@ -131,7 +133,7 @@ impl Identity {
     }
 }
 
-/// Whom a frame is for.
+/// The receiver of a frame.
 #[derive(Clone, Copy)]
 enum Target {
     Group,
@@ -140,7 +142,7 @@ enum Target {
 }
 
 impl Target {
-    /// Refuses what is for groups, lets pass what is not for dom0, and asks about what is.
+    /// Refuses frames to groups, accepts those that are not for dom0, and calls `answers` for those that are.
     fn decide(self, answers: impl FnOnce() -> bool) -> Verdict {
         match self {
             Self::Group => Err(Breach::Group),
@@ -153,13 +155,13 @@ impl Target {
 
 fn arp(packet: &[u8], mac: [u8; 6], own: Ipv4Addr) -> Verdict {
     let packet = packet.first_chunk::<ARP_SIZE>().ok_or(Breach::Kind)?;
-    // Of Ethernet, for IPv4, with addresses as long as theirs; a question, or an answer.
+    // Ethernet and IPv4 with their lengths of addresses; a request or a reply.
     if packet[..7] != [0, 1, 8, 0, 6, 4, 0] || !matches!(packet[7], 1 | 2) {
         return Err(Breach::Kind);
     }
     let (sender, target) = (&packet[14..18], &packet[24..28]);
     let own = own.octets();
-    // With nobody as the sender it is a probe: whether somebody else has the address already.
+    // With the unspecified address as the sender it is a probe: whether another host has the address already.
     let is_own = sender == own || (sender == [0; 4] && target == own);
     if packet[8..14] == mac && is_own {
         Ok(())
@@ -181,7 +183,7 @@ fn ipv4(packet: &[u8], own: Ipv4Addr, to: Target) -> Verdict {
     let data = packet
         .get(usize::from(header[0] & 15) * 4..)
         .unwrap_or_default();
-    // Of a fragment behind the first, the ports are elsewhere.
+    // A fragment other than the first has no ports.
     if protocol == UDP && fragment & 0x1fff == 0 {
         let (from, _) = ports(data).ok_or(Breach::Kind)?;
         if from == DHCP_SERVER {
@@ -204,7 +206,7 @@ fn ports(data: &[u8]) -> Option<(u16, u16)> {
     Some((half(data, 0)?, half(data, 2)?))
 }
 
-/// What dom0 gets of TCP and UDP.
+/// Whether dom0 may get a TCP segment or a UDP datagram.
 fn is_answer(protocol: u8, data: &[u8]) -> bool {
     match protocol {
         // Anything but SYN without ACK.
@@ -232,7 +234,7 @@ fn ipv6(packet: &[u8], own: [Ipv6Addr; 2], to: Target) -> Verdict {
         _ => Err(Breach::Claim),
     };
     if !own.contains(&from) {
-        // From nobody: whether somebody else has its address, and reports.
+        // From the unspecified address: duplicate address detection, and reports.
         return match (from.is_unspecified(), next, data.first()) {
             (true, HOP_BY_HOP, _) => report(data),
             (true, ICMPV6, Some(&NEIGHBOUR_SOLICITATION)) => about_own(),
@@ -263,7 +265,8 @@ fn ipv6(packet: &[u8], own: [Ipv6Addr; 2], to: Target) -> Verdict {
     }
 }
 
-/// A report of multicast groups (RFC 2710 section 3.1, RFC 3810 section 5.2), which is behind a header of eight bytes (section 5).
+/// A report of multicast groups (RFC 2710 section 3.1, RFC 3810 section 5.2), which follows a header of eight bytes
+/// (section 5).
 fn report(data: &[u8]) -> Verdict {
     let is_report = data
         .get(8)

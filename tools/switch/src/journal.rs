@@ -1,5 +1,5 @@
-//! What a switch that is killed leaves to the next: which guests it serves. A line of JSON for each change, written in one system call; what a
-//! kill has cut short is ignored.
+//! The journal: the guests and sleepers that a switch serves, for the next switch if this one is killed. It has a line
+//! of JSON for each change, written in one system call; a line that a kill has cut short is ignored.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::control::line;
 use crate::switch::{Guest, Sleeper};
 
-/// Bytes after which it is written anew, if it has grown to more than twice what it was then.
+/// The size, in bytes, from which the journal is rewritten if it has also grown to more than twice its size after the
+/// last rewrite.
 const SIZE_MAX: u64 = 256 * 1024;
 
 /// A change.
@@ -22,13 +23,13 @@ pub enum Entry {
     Attach(Box<Guest>),
     /// The guest of this domain is not served any more.
     Detach(u16),
-    /// What comes for this one is held from now on.
+    /// The frames for this guest are held from now on.
     Sleep(Box<Sleeper>),
-    /// The sleeper of this name is forgotten.
+    /// The sleeper of this name is removed.
     Forget(String),
 }
 
-/// Who is there.
+/// The guests and sleepers of a journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
     /// The guests.
@@ -56,7 +57,7 @@ impl Known {
         }
     }
 
-    /// Reads a journal. Lines that are none are passed over: the last may be cut.
+    /// Parses a journal. Invalid lines are skipped: the last may be cut.
     fn parse(text: &[u8]) -> Self {
         let mut known = Self::default();
         for line in text.split(|byte| *byte == b'\n') {
@@ -79,10 +80,10 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens it, and writes it anew; who was there is [`Journal::known`].
+    /// Opens and rewrites the journal. Its contents are [`Journal::known`].
     ///
     /// # Errors
-    /// It can't be read or written.
+    /// The file cannot be read or written.
     pub fn open(path: &Path) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
             fs::DirBuilder::new()
@@ -105,16 +106,16 @@ impl Journal {
         })
     }
 
-    /// Who is there.
+    /// The guests and sleepers at present.
     #[must_use]
     pub fn known(&self) -> &Known {
         &self.known
     }
 
-    /// Writes a change down.
+    /// Records a change.
     ///
     /// # Errors
-    /// It can't be written.
+    /// The file cannot be written.
     pub fn write(&mut self, entry: Entry) -> io::Result<()> {
         let line = line(&entry)?;
         self.known.take(entry);
@@ -130,7 +131,7 @@ impl Journal {
     }
 }
 
-/// Writes a journal that has only what is there now, and puts it in the place of the old one.
+/// Writes a journal with the present guests and sleepers, and replaces the old one.
 fn rewrite(path: &Path, known: &Known) -> io::Result<(File, u64)> {
     let new = path.with_extension("new");
     let mut text = Vec::new();

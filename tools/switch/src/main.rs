@@ -17,7 +17,7 @@ use mayfly_switch::program::{Options, Program, give_up, spawn_reaper};
 use mayfly_switch::switch::{DumpBounds, GuestStatus, Status};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-/// How long a running switch may take to answer.
+/// The longest wait for a running switch's reply.
 const BOUND: Duration = Duration::from_secs(10);
 
 /// The command line.
@@ -101,7 +101,8 @@ fn serve(arguments: &Switch) -> Result<()> {
     };
     let mut report = |text: &str| eprintln!("hatch switch: {text}");
     let mut program = Program::start(&options, &mut report)?;
-    // So it has a CPU for longer at a time, and moves more frames before guests and clients have theirs.
+    // With this scheduling policy the switch keeps a CPU for longer at a time, and moves more frames before guests and
+    // clients run.
     schedule::batch().context("SCHED_BATCH")?;
     give_up().context("capabilities")?;
     spawn_reaper(options.socket.clone()).context("a thread")?;

@@ -1,31 +1,31 @@
 //! Completes a frame before it leaves the machine: checksum and segmentation.
 //!
-//! Guests and the bridge hand over frames of up to 64 KiB whose checksum is blank: its field has the sum of the pseudo-header alone
-//! (io/netif.h, `NETTXF_csum_blank`; linux/virtio_net.h, `VIRTIO_NET_HDR_F_NEEDS_CSUM`). Both ways that is passed on as it is to
-//! who takes it, and done here for who does not.
+//! Guests and the bridge send frames of up to 64 KiB whose checksum is blank: its field has only the sum of the
+//! pseudo-header (io/netif.h, `NETTXF_csum_blank`; linux/virtio_net.h, `VIRTIO_NET_HDR_F_NEEDS_CSUM`). A frame is
+//! passed on unchanged in both directions to a receiver that supports this, and completed here for one that does not.
 //!
-//! Whatever the bytes are, nothing here panics.
+//! No input makes these functions panic.
 
 use std::ops::Range;
 
-/// Bytes of an Ethernet header.
+/// The length of an Ethernet header, in bytes.
 pub(crate) const ETHERNET: usize = 14;
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
 pub(crate) const TCP: u8 = 6;
 const UDP: u8 = 17;
-/// Bytes of an IPv6 header, and of the shortest headers of TCP and UDP.
+/// The lengths of an IPv6 header and of the shortest headers of TCP and UDP, in bytes.
 const IPV6_HEADER: usize = 40;
 const TCP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
-/// Extension headers that are looked behind: RFC 8200 section 4.1 has no more that may precede TCP.
+/// The most extension headers that are skipped: by RFC 8200 section 4.1 no more may precede TCP.
 const EXTENSIONS: usize = 6;
 /// TCP's flags (RFC 9293 section 3.1, RFC 3168 section 6.1).
 const FIN: u8 = 0x01;
 const PSH: u8 = 0x08;
 const CWR: u8 = 0x80;
 
-/// Internet protocol.
+/// The version of the Internet protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// Version 4.
@@ -34,45 +34,46 @@ pub enum Family {
     V6,
 }
 
-/// What is known of a TCP or UDP checksum.
+/// The state of a TCP or UDP checksum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Checksum {
-    /// Nothing: whoever receives the frame verifies it.
+    /// Unknown: the receiver of the frame verifies it.
     #[default]
     Unknown,
-    /// It is right, says who sent the frame.
+    /// The sender of the frame declares it valid.
     Valid,
-    /// It is to be filled in: the field has the pseudo-header's sum.
+    /// It has to be filled in: the field has the sum of the pseudo-header.
     Blank,
 }
 
-/// What is left to do with a frame.
+/// The offload that a frame still needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offload {
-    /// Its checksum.
+    /// The checksum.
     pub checksum: Checksum,
-    /// Bytes of TCP payload of each segment that it is to be cut into, and by which protocol. The checksum is blank then.
+    /// The protocol, and the TCP payload of each segment in bytes, if the frame is to be segmented. The checksum is
+    /// blank then.
     pub cut: Option<(Family, u16)>,
 }
 
 impl Offload {
-    /// A frame that is as it is.
+    /// No offload.
     pub const NONE: Self = Self {
         checksum: Checksum::Unknown,
         cut: None,
     };
 }
 
-/// Where a TCP segment or UDP datagram lies in a frame.
+/// The position of a TCP segment or UDP datagram in a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transport {
-    /// Of the packet around it.
+    /// The version of the IP packet.
     pub family: Family,
-    /// 6 or 17.
+    /// The protocol number: 6 or 17.
     pub protocol: u8,
-    /// Where its header begins.
+    /// The offset of the transport header.
     pub start: usize,
-    /// Where the packet ends. What is behind is padding.
+    /// The offset of the packet's end. The bytes after it are padding.
     pub end: usize,
 }
 
@@ -111,7 +112,8 @@ fn fold(mut sum: u64) -> u16 {
 }
 
 impl Transport {
-    /// Finds it. Nothing in a fragment, in what is neither TCP nor UDP, behind a VLAN tag, and in what is cut short.
+    /// Finds it; `None` for a fragment, for other protocols than TCP and UDP, for a frame with a VLAN tag, and for a
+    /// truncated one.
     #[must_use]
     pub fn of(frame: &[u8]) -> Option<Self> {
         let found = match half(frame, 12)? {
@@ -165,7 +167,7 @@ impl Transport {
         })
     }
 
-    /// Where the checksum's field is in the transport header.
+    /// The offset of the checksum in the transport header.
     #[must_use]
     pub fn checksum_offset(&self) -> usize {
         if self.protocol == TCP { 16 } else { 6 }
@@ -175,7 +177,7 @@ impl Transport {
         self.start + self.checksum_offset()
     }
 
-    /// Whether a datagram goes without a checksum, as IPv4 allows (RFC 768).
+    /// Whether a datagram has no checksum, as IPv4 allows (RFC 768).
     #[must_use]
     pub fn has_none(&self, frame: &[u8]) -> bool {
         self.protocol == UDP
@@ -183,7 +185,7 @@ impl Transport {
             && half(frame, self.checksum_at()) == Some(0)
     }
 
-    /// Where the TCP payload begins; nothing when the header says that it is shorter than it is, or longer than the packet.
+    /// The offset of the TCP payload; `None` if the length in the header is less than the least, or beyond the packet.
     #[must_use]
     pub fn payload(&self, frame: &[u8]) -> Option<usize> {
         let header = usize::from(*frame.get(self.start + 12)? >> 4) * 4;
@@ -191,7 +193,7 @@ impl Transport {
         (self.protocol == TCP && header >= TCP_HEADER && at <= self.end).then_some(at)
     }
 
-    /// The sum of the pseudo-header, folded, for a message of so many bytes.
+    /// The folded sum of the pseudo-header for a message of `length` bytes.
     fn pseudo(&self, frame: &[u8], length: usize) -> u16 {
         let addresses = match self.family {
             Family::V4 => ETHERNET + 12..ETHERNET + 20,
@@ -207,7 +209,7 @@ impl Transport {
         set_half(frame, self.checksum_at(), pseudo);
     }
 
-    /// Fills a blank checksum in.
+    /// Fills in a blank checksum.
     pub fn complete(&self, frame: &mut [u8]) {
         complete(frame, self.start..self.end, self.checksum_offset());
         if self.protocol == UDP && half(frame, self.checksum_at()) == Some(0) {
@@ -216,16 +218,16 @@ impl Transport {
     }
 }
 
-/// Fills a blank checksum in, of any protocol with that of the Internet: the field, at `offset` of the range, has the sum of what is not in
-/// the range.
+/// Fills in a blank checksum of any protocol with the Internet checksum: the field, at `offset` of the range, has the
+/// sum of the data outside of the range.
 pub(crate) fn complete(frame: &mut [u8], range: Range<usize>, offset: usize) {
     let at = range.start + offset;
     let filled = !fold(sum(frame.get(range).unwrap_or_default()));
     set_half(frame, at, filled);
 }
 
-/// Cuts a TCP packet into segments of at most `size` bytes of payload, which are appended to `out`; gives the end of each. Their checksums are
-/// blank. Nothing is appended when the packet can't be cut.
+/// Cuts a TCP packet into segments of at most `size` bytes of payload, which are appended to `out`; returns the end of
+/// each. Their checksums are blank. Nothing is appended if the packet cannot be cut.
 pub fn cut(frame: &[u8], transport: &Transport, size: u16, out: &mut Vec<u8>) -> Vec<usize> {
     let mut ends = Vec::new();
     let size = usize::from(size);
@@ -260,15 +262,15 @@ pub fn cut(frame: &[u8], transport: &Transport, size: u16, out: &mut Vec<u8>) ->
     ends
 }
 
-/// Which segment it is.
+/// The position of a segment in the packet.
 struct Place {
     index: usize,
     is_last: bool,
-    /// Bytes of payload before it.
+    /// The bytes of payload before it.
     offset: usize,
 }
 
-/// Makes the headers of a packet those of one of its segments.
+/// Changes the headers of a packet to those of one of its segments.
 #[allow(
     clippy::cast_possible_truncation,
     reason = "a packet has at most 65,535 bytes"

@@ -4,37 +4,37 @@ use std::io;
 
 use mayfly_drivers::SharedPage;
 
-/// Bytes of a page.
+/// The size of a page, in bytes.
 pub(crate) const PAGE: usize = mayfly_drivers::abi::PAGE_SIZE;
 
-/// Whether pages of a guest are only read, or written as well.
+/// The access to pages of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Read, as transmit buffers are, which guests may grant for reading alone.
+    /// Read only, as for transmit buffers, which guests may grant read-only.
     Read,
-    /// Read and written.
+    /// Read and write.
     Write,
 }
 
-/// Which way a copy goes.
+/// The direction of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// From the guest's pages into our buffer.
+    /// From the guest's pages to the buffer.
     FromGuest,
-    /// From our buffer into the guest's pages.
+    /// From the buffer to the guest's pages.
     ToGuest,
 }
 
-/// One part of a copy: bytes that lie in one page of the guest.
+/// One part of a copy: bytes in one page of the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// The page's grant reference.
     pub reference: u32,
-    /// Where the bytes begin in the page.
+    /// The offset in the page, in bytes.
     pub offset: u16,
-    /// How many they are; `offset + length` is at most a page.
+    /// The number of bytes; `offset + length` is at most a page.
     pub length: u16,
-    /// Where they begin in our buffer.
+    /// The offset in the buffer, in bytes.
     pub at: usize,
     /// Whether Xen has copied them.
     pub is_done: bool,
@@ -42,22 +42,22 @@ pub struct Segment {
 
 /// Pages of a guest that are mapped for as long as this lives.
 pub trait Pages {
-    /// One of them, in the order in which their grants were named.
+    /// A page, by its index in the list of grant references.
     fn page(&self, index: usize) -> Option<&SharedPage>;
 }
 
 /// Grants and event channels (Linux `xen/gntdev.h` and `xen/evtchn.h`).
 pub trait Xen {
-    /// Pages that are mapped.
+    /// Mapped pages.
     type Mapping: Pages;
 
     /// Maps granted pages of a domain.
     ///
     /// # Errors
-    /// One of them is not granted, or the kernel has no room.
+    /// A page is not granted, or the kernel has no memory.
     fn map(&self, domain: u16, references: &[u32], access: Access) -> io::Result<Self::Mapping>;
 
-    /// Copies all segments in one call, and says of each whether it was done.
+    /// Copies all segments in one call, and sets [`Segment::is_done`] of each.
     ///
     /// # Errors
     /// The call itself failed: nothing was copied.
@@ -69,33 +69,33 @@ pub trait Xen {
         buffer: &mut [u8],
     ) -> io::Result<()>;
 
-    /// Binds to an event channel that a domain has left unbound for us, and gives our own port.
+    /// Binds to an event channel that a domain has allocated for dom0, and returns the local port.
     ///
     /// # Errors
-    /// There is no such channel.
+    /// There is no such event channel.
     fn bind(&self, domain: u16, port: u32) -> io::Result<u32>;
 
-    /// Gives a port up. It can fail only if the port is not there any more.
+    /// Closes a port. It can fail only if the port does not exist any more.
     fn unbind(&self, port: u32);
 
-    /// Notifies the other end. It can fail only if the port is not there any more.
+    /// Notifies the other end. It can fail only if the port does not exist any more.
     fn notify(&self, port: u32);
 
-    /// Lets events of these ports come again, each of which has come before.
+    /// Unmasks these ports, each of which has had an event.
     fn unmask(&self, ports: &[u32]);
 }
 
-/// A port on a bridge: a frame for each read and write, behind a header of [`crate::vnet::SIZE`] bytes.
+/// A port on a bridge: each read and write is one frame, after a header of [`crate::vnet::SIZE`] bytes.
 pub trait Wire {
-    /// Reads a frame into the buffer, header first, and gives the length of both; nothing when none is there.
+    /// Reads a frame into the buffer, header first, and returns the length of both; `None` if there is no frame.
     ///
     /// # Errors
-    /// The port is not there any more, or was set down.
+    /// The port does not exist any more, or was set down.
     fn read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>>;
 
-    /// Gives a frame to the bridge, with its header.
+    /// Sends a frame to the bridge, with its header.
     ///
     /// # Errors
-    /// The bridge does not take it.
+    /// The bridge refuses it.
     fn write(&self, frame: &[u8]) -> io::Result<()>;
 }

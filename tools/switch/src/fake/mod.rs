@@ -1,5 +1,5 @@
-//! Guests that are nothing but shared memory, and a bridge that is a list of frames: for tests and fuzzers, which write into the rings what they
-//! want.
+//! Guests that are only shared memory, and a bridge that is a list of frames, for tests and fuzzers, which write
+//! anything into the rings.
 #![allow(
     clippy::missing_panics_doc,
     clippy::unwrap_used,
@@ -24,35 +24,35 @@ use crate::switch::{Guard, Guest, Limits, Mac};
 use crate::vnet;
 use crate::xen::{Access, Direction, PAGE, Pages, Segment, Wire, Xen};
 
-/// Grant references of the rings, and of the first buffer.
+/// The grant reference of the transmit ring.
 pub const TX_RING: u32 = 8;
-/// The receive ring.
+/// The grant reference of the receive ring.
 pub const RX_RING: u32 = 9;
-/// The first buffer's; the others follow it.
+/// The grant reference of the first buffer. The others follow it.
 pub const BUFFERS: u32 = 10;
 /// The event channel of both rings.
 pub const PORT: u32 = 3;
-/// How many buffers there are.
+/// The number of buffers.
 pub const COUNT: u32 = 64;
-/// The bridge of all.
+/// The bridge of all guests.
 pub const BRIDGE: &str = "xenbr0";
 /// dom0's address on it.
 pub const HOST: Mac = [0x52, 0x54, 0, 0, 0, 1];
 
-/// A guest's memory, and what of it is granted.
+/// A guest's memory and grants.
 #[derive(Debug)]
 pub struct Memory {
-    /// The page behind each grant reference, and whether it may be written.
+    /// The page of each grant reference, and whether it may be written.
     pub grants: BTreeMap<u32, (SharedPage, bool)>,
-    /// How often each is mapped.
+    /// The number of mappings of each page.
     mapped: BTreeMap<u32, usize>,
     is_bound: bool,
-    /// Notifications that have come.
+    /// The number of notifications so far.
     pub notified: usize,
-    /// Requests written so far.
+    /// The number of requests written so far.
     tx_prod: u32,
     rx_prod: u32,
-    /// Receive answers read so far.
+    /// The number of receive responses read so far.
     rx_cons: u32,
 }
 
@@ -75,7 +75,7 @@ impl Memory {
         memory
     }
 
-    /// A new guest in old memory.
+    /// Resets the memory for a new guest.
     fn reset(&mut self) {
         for (page, is_writable) in self.grants.values_mut() {
             *is_writable = true;
@@ -91,7 +91,7 @@ impl Memory {
         (self.tx_prod, self.rx_prod, self.rx_cons) = (0, 0, 0);
     }
 
-    /// A page that it has.
+    /// The page of a grant reference.
     #[must_use]
     pub fn page(&self, reference: u32) -> &SharedPage {
         &self.grants[&reference].0
@@ -128,7 +128,7 @@ impl Memory {
         self.rx_prod = self.rx_prod.wrapping_add(1);
     }
 
-    /// Publishes what was written.
+    /// Publishes the requests that were written.
     pub fn publish(&self) {
         self.page(TX_RING)
             .store_release(sring::REQ_PROD, self.tx_prod);
@@ -136,7 +136,7 @@ impl Memory {
             .store_release(sring::REQ_PROD, self.rx_prod);
     }
 
-    /// Reads the next receive answer, and what is in the buffer of its id.
+    /// Reads the next receive response, and the contents of its buffer.
     pub fn receive(&mut self) -> Option<(netif_rx_response, Vec<u8>)> {
         let page = self.page(RX_RING);
         if page.load_acquire(sring::RSP_PROD) == self.rx_cons {
@@ -152,7 +152,7 @@ impl Memory {
         Some((response, bytes))
     }
 
-    /// Pages that are mapped.
+    /// The number of mapped pages.
     #[must_use]
     pub fn mapped(&self) -> usize {
         self.mapped.len()
@@ -162,16 +162,16 @@ impl Memory {
 type Shared = Rc<RefCell<Memory>>;
 
 thread_local! {
-    /// Memory of earlier machines: millions of them cost no more than one. Its pages are leaked for good, and so is the list, so that who looks for
-    /// leaks finds them in use.
+    /// The memory of earlier machines, for reuse: millions of machines need no more than one. Its pages and the list
+    /// are leaked on purpose, so that a leak checker finds them in use.
     static POOL: RefCell<ManuallyDrop<Vec<Shared>>> = const { RefCell::new(ManuallyDrop::new(Vec::new())) };
 }
 
-/// Guests by their domain.
+/// The guests, by domid.
 #[derive(Clone, Debug, Default)]
 pub struct Machines(Rc<RefCell<BTreeMap<u16, Shared>>>);
 
-/// Pages of one guest that are mapped.
+/// Mapped pages of one guest.
 #[derive(Debug)]
 pub struct Mapping {
     memory: Shared,
@@ -199,7 +199,7 @@ impl Pages for Mapping {
 }
 
 impl Machines {
-    /// A new guest; what it has to do is up to the caller.
+    /// Adds a guest, which the caller acts for.
     #[must_use]
     pub fn add(&self, domain: u16) -> Shared {
         let old = POOL.with_borrow_mut(|pool| {
@@ -297,7 +297,7 @@ impl Xen for Machines {
     fn unmask(&self, _ports: &[u32]) {}
 }
 
-/// A port on a bridge, whose other side is the caller.
+/// A port on a bridge. The caller is the bridge's side.
 #[derive(Clone, Debug, Default)]
 pub struct Tap(Rc<RefCell<Bridge>>);
 
@@ -309,18 +309,18 @@ struct Bridge {
 }
 
 impl Tap {
-    /// A frame comes from the bridge.
+    /// Sends a frame from the bridge.
     pub fn send(&self, frame: &[u8]) {
         self.send_with([0; vnet::SIZE], frame);
     }
 
-    /// A frame comes from the bridge, behind this header.
+    /// Sends a frame from the bridge with this header.
     pub fn send_with(&self, header: [u8; vnet::SIZE], frame: &[u8]) {
         let frame = [&header[..], frame].concat();
         self.0.borrow_mut().to_switch.push_back(frame);
     }
 
-    /// Frames that the switch has not read yet.
+    /// The number of frames that the switch has not read yet.
     #[must_use]
     pub fn unread(&self) -> usize {
         self.0.borrow().to_switch.len()
@@ -334,7 +334,7 @@ impl Tap {
         Some((*header, frame.to_vec()))
     }
 
-    /// All frames that went there, without their headers.
+    /// All frames that went to the bridge, without their headers.
     #[must_use]
     pub fn frames(&self) -> Vec<Vec<u8>> {
         std::iter::from_fn(|| self.received())
@@ -342,7 +342,7 @@ impl Tap {
             .collect()
     }
 
-    /// The port is set down.
+    /// Sets the port down.
     pub fn lose(&self) {
         self.0.borrow_mut().is_lost = true;
     }
@@ -355,7 +355,7 @@ impl Wire for Tap {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         Ok(bridge.to_switch.pop_front().map(|frame| {
-            // What does not fit is cut, as the kernel does.
+            // A frame that does not fit is cut, as by the kernel.
             let length = frame.len().min(buffer.len());
             buffer[..length].copy_from_slice(&frame[..length]);
             length
@@ -384,7 +384,7 @@ pub fn ip(domain: u16) -> Ipv4Addr {
     Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits() + u32::from(domain))
 }
 
-/// A guest, as the builder hands it over.
+/// A guest as the builder gives it to the switch.
 #[must_use]
 pub fn guest(domain: u16) -> Guest {
     Guest {
@@ -406,7 +406,7 @@ pub fn guest(domain: u16) -> Guest {
     }
 }
 
-/// A UDP datagram from a guest, to this MAC address.
+/// A UDP datagram from a guest to this MAC address.
 #[must_use]
 pub fn datagram(from: u16, to: Mac, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(28 + payload.len()).unwrap();

@@ -1,4 +1,5 @@
-//! Bytes as a sequence of operations: two guests that do anything to what they share with the switch, and one that is sound.
+//! Interprets bytes as a sequence of operations: two hostile guests do anything to the memory that they share with the
+//! switch, and one guest is sound.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -13,13 +14,13 @@ use crate::port::Features;
 use crate::switch::Rest;
 use crate::vnet;
 
-/// The guests that do anything, and the sound one.
+/// The hostile guests, and the sound one.
 const HOSTILE: [u16; 2] = [1, 2];
 const SOUND: u16 = 3;
-/// Turns in which all has to come to rest: each ring has 256 slots.
+/// The turns in which all work has to be done: each ring has 256 slots.
 const TURNS: usize = 2000;
 
-/// What is left of the input.
+/// The unread part of the input.
 struct Input<'b>(&'b [u8]);
 
 impl Input<'_> {
@@ -29,7 +30,7 @@ impl Input<'_> {
         Some(*first)
     }
 
-    /// So many bytes; zeros where there are no more.
+    /// The next `N` bytes; zeros after the end of the input.
     fn array<const N: usize>(&mut self) -> [u8; N] {
         std::array::from_fn(|_| self.byte().unwrap_or(0))
     }
@@ -54,10 +55,11 @@ struct Run {
     memories: [Rc<RefCell<Memory>>; 3],
 }
 
-/// Does what the bytes say.
+/// Runs the operations that the bytes encode.
 ///
 /// # Panics
-/// When the switch does not come to rest, a frame is where it does not belong, the sound guest is not served, or something stays mapped.
+/// If the switch does not finish its work, a frame is delivered to the wrong receiver, the sound guest is not served,
+/// or a page stays mapped.
 pub fn run(bytes: &[u8]) {
     let mut input = Input(bytes);
     let flags = input.byte().unwrap_or(0);
@@ -93,10 +95,10 @@ pub fn run(bytes: &[u8]) {
 }
 
 impl Run {
-    /// A new switch takes over all guests that can be.
+    /// Starts a new switch, which takes over all guests that can be taken over.
     fn start(&mut self) {
         for memory in &self.memories {
-            // The kernel lets go of what a process had.
+            // The kernel releases the mappings of the old process.
             memory.borrow_mut().is_bound = false;
         }
         self.switch = Switch::new(self.machines.clone());
@@ -106,7 +108,7 @@ impl Run {
             if domain != SOUND {
                 guest.features = self.features;
             }
-            // Of a guest whose rings are not granted any more, there is nothing to serve.
+            // A guest whose rings are not granted any more cannot be served.
             let _ = self.switch.attach(guest, self.now);
         }
     }
@@ -119,7 +121,7 @@ impl Run {
         match op & 15 {
             0 => memory.borrow_mut().transmit(&input.array::<12>()),
             1 => {
-                // What is nearly right gets further.
+                // An almost valid request gets further.
                 let mut slot = input.array::<12>();
                 slot[..4].copy_from_slice(&(BUFFERS + buffer(input)).to_le_bytes());
                 slot[5] &= 0x0f;
@@ -211,7 +213,7 @@ impl Run {
         panic!("the switch does not come to rest");
     }
 
-    /// All frames that wait for the sound guest, whose buffers are posted again.
+    /// Takes all frames that wait for the sound guest, whose buffers are posted again.
     fn emptied(&mut self) -> Vec<Vec<u8>> {
         let sound = self.memories[2].clone();
         let mut all = Vec::new();
@@ -240,7 +242,7 @@ impl Run {
             let is_known = HOSTILE.into_iter().any(|domain| from == mac(domain));
             assert!(is_known, "a frame from {from:02x?} has left");
         }
-        // What has come so far is for it, and for nobody else.
+        // All frames so far are for this guest and no other.
         for frame in self.emptied() {
             let to = frame.get(..6).unwrap_or_default();
             assert!(to == mac(SOUND) || to.first().is_some_and(|first| first & 1 != 0));

@@ -1,4 +1,4 @@
-//! Frames as they come, and as they never should.
+//! Valid and malformed frames.
 
 use super::*;
 use proptest::prelude::*;
@@ -154,7 +154,7 @@ fn a_segment_of_no_connection_is_reset() {
             assert!(packet.verify_checksum() && packet.src_addr() == TO);
         }
     }
-    // Without ACK, as a scanner sends it: what was received is acknowledged.
+    // Without ACK, as a scanner sends it: the RST acknowledges the segment.
     let reply = reset(&ipv4(6, &tcp(0x01, b"ab"))).unwrap();
     let segment = TcpPacket::new_checked(&reply[34..]).unwrap();
     assert!(segment.rst() && segment.ack());
@@ -193,7 +193,7 @@ proptest! {
         let _ = (look(&frame), answer(&frame, SERVICE), reset(&frame), sign(&frame, SERVICE));
     }
 
-    /// What is changed a little gets further.
+    /// A frame with a small change gets further.
     #[test]
     fn any_change(at in 0usize..80, to in any::<u8>(), cut in 0usize..80) {
         for mut frame in [arp(1, FROM, TO), ipv4(6, &tcp(2, b"")), solicitation(FROM6), ipv6(FROM6, TO6, 17, &UDP)] {

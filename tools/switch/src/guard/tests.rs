@@ -58,7 +58,7 @@ fn arp(operation: u8, mac: [u8; 6], sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u
     ethernet(ALL, 0x0806, &payload)
 }
 
-/// An IPv4 packet with options of so many octets, and a fragment field.
+/// An IPv4 packet with options of so many bytes, and a fragment field.
 fn ipv4_with(
     to: [u8; 6],
     from: Ipv4Addr,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Frames, and the bytes of them.
+/// Numbers of frames and of their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
     /// Frames.
@@ -11,52 +11,52 @@ pub struct Traffic {
     pub bytes: u64,
 }
 
-/// What has come of a guest's frames.
+/// The counters of a guest's frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counters {
-    /// From the guest, what is dropped later included.
+    /// From the guest, including frames that are dropped later.
     pub from_guest: Traffic,
     /// To the guest.
     pub to_guest: Traffic,
     /// Notifications sent to the guest.
     pub notifications: u64,
-    /// Events that it sent.
+    /// Events that the guest sent.
     pub events: u64,
-    /// Frames to it that its ring had no room for.
+    /// Frames to the guest that its ring had no room for.
     pub dropped_full: u64,
-    /// Frames to it that it can't take: longer than a page, or than its MTU.
+    /// Frames to the guest that it cannot take: longer than a page, or than its MTU.
     pub dropped_long: u64,
-    /// Requests with a grant that is none, both ways.
+    /// Requests with an invalid grant reference, in both directions.
     pub bad_grant: u64,
-    /// Requests with a size that can't be.
+    /// Requests with an invalid size.
     pub bad_size: u64,
     /// Frames of more slots than the protocol allows.
     pub too_many_slots: u64,
-    /// Frames to be finished here that are not TCP or UDP, or not what they say.
+    /// Frames with an offload that are not TCP or UDP, or contradict it.
     pub bad_offload: u64,
     /// Frames that are longer than the bridge's MTU allows.
     pub too_long: u64,
-    /// Frames that the bridge did not take.
+    /// Frames that the bridge refused.
     pub refused: u64,
     /// The guard's: from another MAC address.
     pub guard_source: u64,
     /// The guard's: of a kind that is not allowed, or malformed.
     pub guard_kind: u64,
-    /// The guard's: a claim to somebody else's address.
+    /// The guard's: a claim to another host's address.
     pub guard_claim: u64,
     /// The guard's: from another IP address.
     pub guard_address: u64,
-    /// The guard's: what only routers and DHCP servers say.
+    /// The guard's: messages that only routers and DHCP servers send.
     pub guard_router: u64,
     /// The guard's: to groups.
     pub guard_group: u64,
-    /// The guard's: to dom0, and no answer.
+    /// The guard's: to dom0, and not a reply.
     pub guard_host: u64,
 }
 
 impl Counters {
-    /// Frames from the guest that were dropped, for whatever cause.
+    /// Frames from the guest that were dropped, for any cause.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         [

@@ -1,8 +1,9 @@
-//! The back end of one guest: two rings, its event channels, and what came of its frames.
+//! The back end of one guest: two rings, the event channels, and the counters of its frames.
 //!
-//! Source of the protocol: Xen 4.17 public/io/netif.h. The guest is not trusted: each request is copied once and checked, our own indices are
-//! kept here, and pages are only reached through what the guest has granted. What is wrong with one frame has it dropped and counted;
-//! what no sound front end does shuts the port, with the reason, and lets go of everything that the guest has granted.
+//! Source of the protocol: Xen 4.17 public/io/netif.h. The guest is not trusted: each request is copied once and
+//! checked, the switch's own indices are kept here, and pages are only reached through the guest's grants. A fault in
+//! one frame makes that frame be dropped and counted. A fault that no sound front end can make shuts the port, with the
+//! reason, and releases all grants of the guest.
 
 mod counters;
 mod groups;
@@ -26,14 +27,14 @@ use crate::xen::{Access, PAGE, Pages, Xen};
 use receive::Receive;
 use transmit::{Room, Transmit};
 
-/// What the guest's front end takes (io/netif.h, the keys of these names).
+/// The features of the guest's front end (io/netif.h, the keys of these names).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[allow(clippy::struct_excessive_bools, reason = "a front end's keys")]
 pub struct Features {
     /// `feature-sg`: frames of several pages.
     pub sg: bool,
-    /// `feature-gso-tcpv4`: TCP over IPv4 that is not cut.
+    /// `feature-gso-tcpv4`: TCP over IPv4 that is not segmented.
     pub gso_tcpv4: bool,
     /// `feature-gso-tcpv6`: the same over IPv6.
     pub gso_tcpv6: bool,
@@ -41,7 +42,7 @@ pub struct Features {
     pub csum4: bool,
     /// `feature-ipv6-csum-offload`: the same over IPv6.
     pub csum6: bool,
-    /// Grants stay for as long as the link lives, so that the pages may be mapped.
+    /// Grants are valid for the lifetime of the link, so that the pages may be mapped.
     pub persistent: bool,
 }
 
@@ -59,7 +60,7 @@ impl Default for Features {
 }
 
 impl Features {
-    /// Whether such a frame can be put as it is.
+    /// Whether the front end takes such a frame unchanged.
     #[must_use]
     pub fn take(&self, frame: &Frame) -> bool {
         match frame.offload.cut {
@@ -69,7 +70,7 @@ impl Features {
         }
     }
 
-    /// Whether a blank checksum may stay so.
+    /// Whether the front end takes a blank checksum.
     #[must_use]
     pub fn take_blank(&self, family: Family) -> bool {
         match family {
@@ -79,7 +80,7 @@ impl Features {
     }
 }
 
-/// Where the guest's rings and event channels are.
+/// The grant references and event channels of the guest's rings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rings {
@@ -89,43 +90,43 @@ pub struct Rings {
     pub tx_ring: u32,
     /// The receive ring's grant reference.
     pub rx_ring: u32,
-    /// The transmit ring's event channel, as the guest numbers it; of both rings, if there is no other.
+    /// The transmit ring's event channel, as the guest's port. It serves both rings if there is no other.
     pub tx_port: u32,
     /// The receive ring's event channel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rx_port: Option<u32>,
 }
 
-/// Why a port was shut.
+/// The reason why a port was shut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Shut {
-    /// A request index went back, or is further than the ring has entries.
+    /// A request index went backwards, or is further ahead than the ring has entries.
     #[error("its request index is not within the ring")]
     Index,
-    /// A frame's extra-info slot is not there.
+    /// A frame's extra-info slot is missing.
     #[error("an extra-info slot is missing")]
     MissingExtra,
-    /// Extra info of a type that there is not.
+    /// Extra info of an unknown type.
     #[error("an extra-info slot has an unknown type")]
     BadExtra,
-    /// To be cut into nothing, or by a protocol that there is not.
+    /// Segmentation with size 0, or of an unknown protocol.
     #[error("an extra-info slot asks for segments that there cannot be")]
     BadGso,
-    /// A frame's further slots are not there.
+    /// A frame's further slots are missing.
     #[error("slots of a frame are missing")]
     MissingSlots,
     /// A frame has more slots than any front end makes.
     #[error("a frame has too many slots")]
     TooManySlots,
-    /// The bytes of a slot are not within a page.
+    /// The bytes of a slot cross the end of a page.
     #[error("a slot crosses its page")]
     CrossesPage,
 }
 
-/// How much waits at most for a guest whose ring is full.
+/// The most frames, and bytes of frames, that wait for a guest whose ring is full.
 const QUEUE_FRAMES: usize = 256;
 const QUEUE_BYTES: usize = 512 * 1024;
-/// After how long without any room all that waits is dropped (netback's `rx_drain_timeout_msecs`), in ns.
+/// The time without room, in ns, after which all waiting frames are dropped (netback's `rx_drain_timeout_msecs`).
 const QUEUE_PATIENCE: u64 = 10_000_000_000;
 
 /// A frame that waits for room in the ring.
@@ -141,7 +142,7 @@ struct Link<M> {
     pages: M,
     tx: Transmit<M>,
     rx: Receive<M>,
-    /// Our end of each event channel.
+    /// The switch's end of each event channel.
     tx_port: u32,
     rx_port: u32,
 }
@@ -159,7 +160,7 @@ pub(crate) struct Port<X: Xen> {
 }
 
 impl<X: Xen> Port<X> {
-    /// Maps the rings and binds the event channels. It goes on where the rings are.
+    /// Maps the rings and binds the event channels. It continues at the rings' present indices.
     ///
     /// # Errors
     /// The guest has not granted its rings, or has no such event channels.
@@ -196,29 +197,29 @@ impl<X: Xen> Port<X> {
         })
     }
 
-    /// Our end of its event channels.
+    /// The switch's ends of its event channels.
     pub(crate) fn ports(&self) -> Option<[u32; 2]> {
         let link = self.link.as_ref()?;
         Some([link.tx_port, link.rx_port])
     }
 
-    /// Why it was shut, if it was.
+    /// The reason why it was shut, if it was.
     pub(crate) fn reason(&self) -> Option<Shut> {
         self.shut
     }
 
-    /// Pages of buffers that are mapped.
+    /// The number of mapped pages of buffers.
     pub(crate) fn mapped(&self) -> usize {
         let link = self.link.as_ref();
         link.map_or(0, |link| link.tx.mapped() + link.rx.mapped())
     }
 
-    /// Frames that wait for room in its ring.
+    /// The number of frames that wait for room in its ring.
     pub(crate) fn queued(&self) -> usize {
         self.queue.len()
     }
 
-    /// Lets go of all that the guest has granted.
+    /// Releases all grants of the guest.
     pub(crate) fn close(&mut self, xen: &X) {
         if let Some(link) = self.link.take() {
             xen.unbind(link.tx_port);
@@ -265,12 +266,13 @@ impl<X: Xen> Port<X> {
         };
         let taken = link.tx.take(xen, &mut room, budget, frames);
         if let Err(reason) = taken {
-            // What came before is forwarded and answered, and then it is the end.
+            // The frames before the fault are forwarded and answered; then the port is shut.
             self.shut = Some(reason);
         }
     }
 
-    /// Answers what was taken, and notifies the guest if it wants to know. Says whether anything was taken.
+    /// Answers the requests that were taken, and notifies the guest if it asked for that. Returns whether any were
+    /// taken.
     pub(crate) fn answer(&mut self, xen: &X) -> bool {
         let mut is_any = false;
         if let Some(link) = &mut self.link
@@ -288,7 +290,7 @@ impl<X: Xen> Port<X> {
         is_any
     }
 
-    /// Asks to be notified of the next request; says whether it is there already.
+    /// Asks to be notified of the next request; returns whether there is one already.
     pub(crate) fn rest(&mut self, xen: &X) -> bool {
         let Some(link) = &self.link else {
             return false;
@@ -300,8 +302,8 @@ impl<X: Xen> Port<X> {
         self.check(xen, result).unwrap_or(false)
     }
 
-    /// Gives the guest a frame of the arena that it takes as it is ([`Features::take`]): puts it, or lets it wait while the ring is full.
-    /// Says whether there is something to flush now.
+    /// Puts a frame of the arena into the guest's ring, or queues it while the ring is full. The guest has to take it
+    /// unchanged ([`Features::take`]). Returns whether there is something to flush now.
     pub(crate) fn give(&mut self, xen: &X, arena: &mut Arena, frame: &Frame, now: u64) -> bool {
         if self.link.is_none() {
             return false;
@@ -311,7 +313,7 @@ impl<X: Xen> Port<X> {
         }
         let length = frame.range.len();
         if self.link.is_none() {
-            // It was shut by the look at its ring.
+            // The check of its ring has shut the port.
         } else if self.queue.len() >= QUEUE_FRAMES || self.queued_bytes + length > QUEUE_BYTES {
             self.counters.dropped_full += 1;
         } else {
@@ -348,7 +350,8 @@ impl<X: Xen> Port<X> {
         }
     }
 
-    /// Puts what waits, as far as there is room in the ring and the arena. Says whether there is something to flush now.
+    /// Puts waiting frames, as far as there is room in the ring and the arena. Returns whether there is something to
+    /// flush now.
     pub(crate) fn drain(&mut self, xen: &X, arena: &mut Arena, now: u64) -> bool {
         let mut is_any = false;
         while let Some(first) = self.queue.front() {
@@ -358,7 +361,7 @@ impl<X: Xen> Port<X> {
             let (offload, since) = (first.offload, first.since);
             if !self.put(xen, arena, &Frame { range, offload }) {
                 if now.saturating_sub(since) > QUEUE_PATIENCE {
-                    // Nobody waits for these any more.
+                    // The senders do not wait for these frames any more.
                     self.counters.dropped_full += self.queue.len() as u64;
                     self.queue.clear();
                     self.queued_bytes = 0;
@@ -373,7 +376,8 @@ impl<X: Xen> Port<X> {
         is_any
     }
 
-    /// Makes what was put visible, and notifies the guest if it wants to know. Before this, the arena must not be cleared.
+    /// Publishes the frames that were put, and notifies the guest if it asked for that. The arena must not be cleared
+    /// before this.
     pub(crate) fn flush(&mut self, xen: &X, arena: &mut Arena) {
         let Some(link) = &mut self.link else {
             return;

@@ -32,7 +32,7 @@ struct ExtraGso {
 }
 const _: () = assert!(size_of::<ExtraGso>() == size_of::<netif_rx_response>());
 
-/// An answer that waits for its frame's copies.
+/// A response that waits for the copies of its frame.
 #[derive(Clone, Copy, Debug)]
 enum Answer {
     Data(netif_rx_response),
@@ -52,11 +52,11 @@ pub(super) struct Receive<M> {
     window: Window<M>,
     answers: Vec<Answer>,
     placed: Vec<Placed>,
-    /// Of each copy that waits, the frame that it is of.
+    /// The frame of each waiting copy.
     copies: Vec<usize>,
 }
 
-/// How many slots a frame takes.
+/// The number of slots that a frame takes.
 pub(super) fn slots(frame: &Frame) -> usize {
     frame.range.len().div_ceil(PAGE).max(1) + usize::from(frame.offload.cut.is_some())
 }
@@ -76,23 +76,23 @@ impl<M: Pages> Receive<M> {
         self.window.mapped()
     }
 
-    /// Buffers that are posted and not used yet.
+    /// The number of buffers that are posted and not used yet.
     fn room(&self, page: &SharedPage) -> Result<usize, Shut> {
         let waiting = self.ring.waiting(page)? as usize;
         Ok(waiting.saturating_sub(self.answers.len()))
     }
 
-    /// Whether a frame that takes so many slots can be put now. If not, the guest is asked to tell when it can.
+    /// Whether a frame that takes this many slots can be put now. If not, the guest is asked to notify when it can.
     pub(super) fn has_room(&self, page: &SharedPage, slots: usize) -> Result<bool, Shut> {
         if self.room(page)? >= slots {
             return Ok(true);
         }
-        // Behind what waits to be answered.
+        // After the requests that wait to be answered.
         let wanted = u32::try_from(self.answers.len() + slots).unwrap_or(SIZE);
         Ok(self.ring.ask(page, wanted)? >= wanted)
     }
 
-    /// Puts a frame, for which there is room. It is there for the guest after [`Receive::flush`].
+    /// Puts a frame, for which there must be room. The guest sees it after [`Receive::flush`].
     pub(super) fn put(
         &mut self,
         xen: &impl Xen<Mapping = M>,
@@ -165,14 +165,14 @@ impl<M: Pages> Receive<M> {
         });
     }
 
-    /// The request behind those that wait to be answered.
+    /// The request after those that wait to be answered.
     fn next(&self, page: &SharedPage) -> netif_rx_request {
         #[allow(clippy::cast_possible_truncation, reason = "no more than the ring has")]
         let ahead = self.answers.len() as u32;
         self.ring.read(page, ahead)
     }
 
-    /// Makes the copies that wait, and publishes their answers; says whether the guest wants to know.
+    /// Makes the waiting copies and publishes their responses; returns whether the guest asked to be notified.
     pub(super) fn flush(
         &mut self,
         xen: &impl Xen<Mapping = M>,
@@ -208,7 +208,7 @@ impl<M: Pages> Receive<M> {
     }
 }
 
-/// A part of a frame could not be copied: none of it counts.
+/// Marks a frame as failed: a part of it could not be copied.
 fn fail(answers: &mut [Answer], counters: &mut Counters) {
     let mut is_new = false;
     for answer in answers {

@@ -1,7 +1,8 @@
 //! Transmit path of the guest: turns its requests into frames.
 //!
-//! Checked as Linux' netback does (drivers/net/xen-netback/netback.c, `xenvif_tx_build_gops`): what a front end can only do on purpose or
-//! when its ring is broken shuts its port; a frame that is wrong in itself is answered with an error, dropped and counted.
+//! The checks are those of Linux' netback (drivers/net/xen-netback/netback.c, `xenvif_tx_build_gops`): a fault that a
+//! front end can make only on purpose, or with a broken ring, shuts its port; a faulty frame is answered with an error,
+//! dropped and counted.
 
 use mayfly_drivers::SharedPage;
 use mayfly_drivers::abi::{
@@ -20,25 +21,25 @@ use crate::xen::{Access, PAGE, Pages, Segment, Xen};
 
 /// `NETIF_RSP_ERROR` (io/netif.h).
 const NETIF_RSP_ERROR: i16 = -1;
-/// `XEN_NETIF_EXTRA_TYPE_MCAST_ADD` and `_DEL`, and the first type that there is not.
+/// `XEN_NETIF_EXTRA_TYPE_MCAST_ADD` and `_DEL`, and the first unknown type.
 const EXTRA_MCAST_ADD: u8 = 2;
 const EXTRA_MCAST_DEL: u8 = 3;
 const EXTRA_TYPE_MAX: u8 = 6;
 /// `XEN_NETIF_GSO_TYPE_TCPV6`.
 const GSO_TYPE_TCPV6: u8 = 2;
-/// Slots of a frame from which on the front end is taken for malicious (netback's `fatal_skb_slots`).
+/// The slots of a frame from which the front end counts as malicious (netback's `fatal_skb_slots`).
 const SLOTS_FATAL: usize = 20;
 
-/// How much is taken at most.
+/// The most that is taken in one call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Budget {
     /// Frames.
     pub(crate) frames: usize,
-    /// Bytes, up to which a further frame is begun.
+    /// Bytes. A further frame is begun below this number.
     pub(crate) bytes: usize,
 }
 
-/// A slot's answer.
+/// The response of a slot.
 #[derive(Clone, Copy, Debug)]
 struct Answer {
     id: u16,
@@ -47,9 +48,9 @@ struct Answer {
 
 /// A frame whose requests were read.
 struct Parsed {
-    /// Index of its first answer.
+    /// The index of its first response.
     first: usize,
-    /// How many slots it has.
+    /// The number of its slots.
     slots: usize,
     parts: heapless::Vec<Part, SLOTS_FATAL>,
     flags: NetTxFlags,
@@ -57,7 +58,7 @@ struct Parsed {
     is_good: bool,
 }
 
-/// Bytes in one page.
+/// A range of bytes in one page.
 #[derive(Clone, Copy)]
 struct Part {
     reference: u32,
@@ -84,11 +85,11 @@ pub(super) struct Transmit<M> {
     ring: Ring,
     window: Window<M>,
     answers: Vec<Answer>,
-    /// Of each copy that waits, the frame that it is of: its index in the list of frames, if it is in there.
+    /// The frame of each waiting copy: its index in the list of frames, if it is in there.
     copies: Vec<usize>,
 }
 
-/// What [`Transmit::take`] works with.
+/// The parameters of [`Transmit::take`].
 pub(super) struct Room<'r> {
     pub(super) page: &'r SharedPage,
     pub(super) domain: u16,
@@ -97,7 +98,7 @@ pub(super) struct Room<'r> {
     pub(super) counters: &'r mut Counters,
 }
 
-/// A frame that is copied, and may turn out to be none.
+/// A frame that is being copied, and may still be refused.
 struct Copied {
     frame: Frame,
     parsed: Parsed,
@@ -118,7 +119,7 @@ impl<M: Pages> Transmit<M> {
         self.window.mapped()
     }
 
-    /// Asks to be notified of the next request; says whether it is there already.
+    /// Asks to be notified of the next request; returns whether there is one already.
     pub(super) fn rest(&self, page: &SharedPage) -> Result<bool, Shut> {
         Ok(self.ring.ask(page, 1)? != 0)
     }
@@ -144,7 +145,7 @@ impl<M: Pages> Transmit<M> {
             let parsed = match self.parse(room, slots, left) {
                 Ok(parsed) => parsed,
                 Err(reason) => {
-                    // What came before it was sound.
+                    // The frames before it were valid.
                     self.answers.truncate(answers);
                     shut = Some(reason);
                     break;
@@ -196,7 +197,7 @@ impl<M: Pages> Transmit<M> {
         if flags.contains(NetTxFlags::EXTRA_INFO)
             && let Some(is_accepted) = self.extras(room, &mut at, left, &mut parsed)?
         {
-            // A request about multicast groups, and no frame.
+            // A request about multicast groups, without a frame.
             parsed.is_good = false;
             if !is_accepted {
                 self.refuse(&parsed);
@@ -206,7 +207,8 @@ impl<M: Pages> Transmit<M> {
         self.parts(room, &request, at, left, parsed)
     }
 
-    /// Reads the further requests of a frame: its bytes are those of its first, less what the others have.
+    /// Reads the further requests of a frame. The size in its first request is that of the whole frame, so the first
+    /// part has the rest.
     fn parts(
         &mut self,
         room: &mut Room<'_>,
@@ -268,7 +270,8 @@ impl<M: Pages> Transmit<M> {
         Ok(parsed)
     }
 
-    /// Reads the extra-info slots behind a frame's first. If one of them is about a multicast group, says whether it was accepted.
+    /// Reads the extra-info slots after a frame's first. If one of them is about a multicast group, returns whether it
+    /// was accepted.
     fn extras(
         &mut self,
         room: &mut Room<'_>,
@@ -307,14 +310,14 @@ impl<M: Pages> Transmit<M> {
                 }
                 EXTRA_MCAST_ADD => group = Some(room.groups.add(address(&extra))),
                 EXTRA_MCAST_DEL => group = Some(room.groups.remove(address(&extra))),
-                // A hash of the flow, and XDP's headroom: nothing asks for either here.
+                // A hash of the flow, or XDP's headroom, which this back end does not ask for.
                 _ => {}
             }
         }
         Ok(group)
     }
 
-    /// Has the parts copied into the arena.
+    /// Queues the copies of the parts into the arena.
     fn copy(
         &mut self,
         xen: &impl Xen<Mapping = M>,
@@ -351,7 +354,7 @@ impl<M: Pages> Transmit<M> {
         })
     }
 
-    /// Decides what is left to do with a frame, or drops it.
+    /// Determines the offload that a frame still needs, or drops it.
     fn judge(&mut self, mut one: Copied, room: &mut Room<'_>, frames: &mut Vec<Frame>) {
         if !one.is_whole {
             room.counters.bad_grant += 1;
@@ -382,10 +385,10 @@ impl<M: Pages> Transmit<M> {
         }
     }
 
-    /// Answers what was taken; says whether the guest wants to know.
+    /// Answers the requests that were taken; returns whether the guest asked to be notified.
     pub(super) fn finish(&mut self, page: &SharedPage) -> bool {
         for answer in self.answers.drain(..) {
-            // The rest of the slot is left as it is: the response is shorter than the request.
+            // The rest of the slot is unchanged: the response is shorter than the request.
             let response = netif_tx_response {
                 id: answer.id,
                 status: answer.status,
@@ -395,20 +398,20 @@ impl<M: Pages> Transmit<M> {
         self.ring.publish(page)
     }
 
-    /// How many slots were taken and not answered.
+    /// The number of slots that were taken and not answered.
     pub(super) fn unanswered(&self) -> usize {
         self.answers.len()
     }
 }
 
-/// `u.mcast.addr`: the six bytes behind type and flags.
+/// `u.mcast.addr`: the six bytes after type and flags.
 fn address(extra: &netif_extra_gso) -> [u8; 6] {
     let [a, b] = extra.size.to_le_bytes();
     let [e, f] = extra.features.to_le_bytes();
     [a, b, extra.gso_type, extra.pad, e, f]
 }
 
-/// What is left to do with a frame, by what its requests say; nothing when that can't be.
+/// The offload that a frame still needs, by its requests; `None` if it is invalid.
 fn offload(frame: &mut [u8], parsed: &Parsed) -> Option<Offload> {
     let is_blank = parsed.flags.contains(NetTxFlags::CSUM_BLANK);
     if !is_blank && parsed.gso.is_none() {
@@ -435,10 +438,10 @@ fn offload(frame: &mut [u8], parsed: &Parsed) -> Option<Offload> {
         .payload(frame)
         .filter(|_| transport.family == family)?;
     if !is_blank {
-        // As old front ends send it; netback makes it blank.
+        // Old front ends send it so; netback makes the checksum blank.
         transport.blank(frame);
     }
-    // What is one segment already is not to be cut.
+    // A frame that is one segment already is not cut.
     let is_long = transport.end - payload > usize::from(size);
     Some(Offload {
         cut: is_long.then_some((family, size)),

@@ -1,35 +1,37 @@
 //! Copies bytes between frames and the guest's pages.
 //!
-//! By a grant copy, which is one call for a batch and holds nothing. A front end that grants its buffers once and for as long as the link lives
-//! says so (`is_persistent`), and then pages that are used again and again are mapped, because a copy costs 3,500 instructions of the kernel
-//! and Xen, and to map one of many 4,000, once. A front end that ends its grants frame by frame (as Linux' does) must never find one mapped, so
-//! for these it stays with copies.
+//! By default by grant copies, which are one call for a batch and hold no grant. A front end that grants its buffers
+//! once and for the lifetime of the link declares that (`is_persistent`). Then pages that are used again and again are
+//! mapped, because a copy costs 3,500 instructions of the kernel and Xen, and mapping one page of many costs 4,000,
+//! once. A front end that ends its grants frame by frame, as Linux' does, must never find one mapped, so its pages are
+//! always copied.
 
 use crate::xen::{Access, Direction, Pages, Segment, Xen};
 
-/// Grant references that are mapped together.
+/// The number of grant references that are mapped together.
 const CHUNK: u32 = 16;
-/// A grant reference that is beyond this is never mapped: buffers of both rings, and those before.
+/// Grant references from this one on are never mapped. Those below are the buffers of both rings, and the reserved
+/// ones.
 const LIMIT: u32 = 1024;
-/// How often pages of a chunk are copied before it is mapped. When it can't be, because the guest has not granted all of it yet, it is tried
-/// again after four times as many.
+/// The number of copies of a chunk's pages before it is mapped. If it cannot be mapped, because the guest has not
+/// granted all of it yet, it is tried again after four times as many.
 const PATIENCE: u16 = 3;
 const PATIENCE_MAX: u16 = 4096;
 
 enum Chunk<M> {
-    /// So many copies were made, of so many before it is tried to be mapped.
+    /// The number of copies so far, and the number after which mapping is tried.
     Copied(u16, u16),
     Mapped(M),
-    /// It can't be mapped.
+    /// It cannot be mapped.
     Never,
 }
 
-/// The pages behind the requests of one ring.
+/// The pages of the requests of one ring.
 pub(super) struct Window<M> {
     access: Access,
     is_persistent: bool,
     chunks: Vec<Chunk<M>>,
-    /// Copies that are to be made by Xen.
+    /// The copies that Xen has to make.
     segments: Vec<Segment>,
 }
 
@@ -43,7 +45,8 @@ impl<M: Pages> Window<M> {
         }
     }
 
-    /// Copies at once if the page is mapped, and else with the others ([`Window::flush`]). Gives the number of the copy among those.
+    /// Copies at once if the page is mapped, otherwise with the next [`Window::flush`]. Returns the number of the copy
+    /// among those.
     pub(super) fn copy(
         &mut self,
         xen: &impl Xen<Mapping = M>,
@@ -67,7 +70,7 @@ impl<M: Pages> Window<M> {
         Some(self.segments.len() - 1)
     }
 
-    /// Makes the copies that wait, and says of each whether it was done.
+    /// Makes the waiting copies, and returns for each whether it was done.
     pub(super) fn flush(
         &mut self,
         xen: &impl Xen<Mapping = M>,
@@ -79,7 +82,7 @@ impl<M: Pages> Window<M> {
                 Access::Read => Direction::FromGuest,
                 Access::Write => Direction::ToGuest,
             };
-            // What the call did not reach is not done.
+            // Copies that the call did not reach are not done.
             let _ = xen.copy(domain, direction, &mut self.segments, buffer);
         }
         self.segments.drain(..).map(|segment| segment.is_done)
@@ -93,7 +96,7 @@ impl<M: Pages> Window<M> {
 }
 
 impl<M: Pages> Chunk<M> {
-    /// Copies if the chunk is mapped, or can be by now; says whether it has.
+    /// Copies if the chunk is mapped, or can be mapped by now; returns whether it has copied.
     fn copy(
         &mut self,
         xen: &impl Xen<Mapping = M>,

@@ -22,17 +22,17 @@ pub use power::give_up;
 pub use reaper::spawn as spawn_reaper;
 pub use start::{Options, StartError};
 
-/// Connections at once at most; another one waits.
+/// The most connections at a time. Others wait.
 const CLIENTS_MAX: usize = 64;
 
-/// A record that somebody waits for.
+/// A record that a client waits for.
 struct Recording {
     client: u64,
     name: String,
     until: u64,
 }
 
-/// A switch that runs.
+/// A running switch.
 pub struct Program {
     switch: Switch<Devices, Tap>,
     /// The name of the port on each bridge.
@@ -45,7 +45,7 @@ pub struct Program {
     start: Instant,
 }
 
-/// What [`Program::wait`] has found.
+/// The result of [`Program::wait`].
 struct Ready {
     events: bool,
     listener: bool,
@@ -55,15 +55,15 @@ struct Ready {
 }
 
 impl Program {
-    /// ns since this process began.
+    /// The time since this process began, in ns.
     fn now(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Serves, until something can be read from `stop`. The guests stay as they are for the next switch.
+    /// Serves until something can be read from `stop`. The guests stay as they are, for the next switch.
     ///
     /// # Errors
-    /// The kernel has no memory for what is polled.
+    /// The kernel has no memory for the poll.
     pub fn run(&mut self, stop: BorrowedFd<'_>, report: &mut dyn FnMut(&str)) -> io::Result<()> {
         let mut rest = Rest::Busy;
         loop {
@@ -90,7 +90,7 @@ impl Program {
             while let Some(notice) = self.switch.notice() {
                 self.tell(&notice, report);
             }
-            // While a guest sends, its ring is looked at in each turn.
+            // While a guest sends, its ring is checked in each turn.
             rest = if is_busy {
                 Rest::Busy
             } else {
@@ -160,7 +160,7 @@ impl Program {
                 Ok(client) => {
                     self.next_client += 1;
                     self.clients.push(client);
-                    // What it asks is there already, as a rule.
+                    // Its request has usually arrived already.
                     self.client(self.clients.len() - 1, report);
                 }
                 Err(error) => report(&format!("a connection: {error}")),
@@ -170,7 +170,7 @@ impl Program {
         }
     }
 
-    /// Answers what a client asks.
+    /// Answers the requests of a client.
     fn client(&mut self, at: usize, report: &mut dyn FnMut(&str)) {
         loop {
             let Some(client) = self.clients.get_mut(at) else {
@@ -194,7 +194,7 @@ impl Program {
         }
     }
 
-    /// Does what is asked; no answer when it comes later.
+    /// Carries out a request; `None` if the reply comes later.
     fn order(&mut self, client: u64, order: Order, report: &mut dyn FnMut(&str)) -> Option<Reply> {
         let now = self.now();
         let done = match order {
@@ -204,7 +204,7 @@ impl Program {
                     .iter()
                     .find(|(bridge, _)| *bridge == guest.bridge);
                 let link = link.map(|(_, link)| link.clone()).unwrap_or_default();
-                // First what the next switch has to know: one that is killed in between finds no guest there, or this one.
+                // First the journal: if this switch is killed in between, the next one finds this guest or none.
                 self.write(Entry::Attach(guest.clone()), report);
                 let domain = guest.rings.domain;
                 match self.switch.attach(*guest, now) {
@@ -303,7 +303,7 @@ impl Program {
         }
     }
 
-    /// Answers those whose records are full, or over.
+    /// Answers the clients whose records are full or whose time is over.
     fn recordings(&mut self, now: u64) {
         while let Some(at) = self
             .recordings

@@ -1,8 +1,8 @@
-//! Guests that end without anybody telling the switch, as by `xl destroy` or of themselves: what is mapped of them would keep Xen from forgetting
-//! them.
+//! Finds guests that ended without a request to the switch, as by `xl destroy` or by themselves. As long as their pages
+//! are mapped, Xen keeps them.
 //!
-//! A thread of its own asks xenstored, which alone is told of a domain's end, and then asks the switch by its control socket as anybody would. So the
-//! loop that moves frames never waits for xenstored.
+//! A thread asks xenstored, which alone is told of a domain's end, and then sends requests to the switch over its
+//! control socket, as any client would. So the loop that moves frames never waits for xenstored.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,23 +13,23 @@ use mayfly_xenstore::{Client, Error, Request, Store as _};
 
 use crate::control::{Connection, Order, Reply};
 
-/// How long an answer may take.
+/// The longest wait for a reply.
 const BOUND: Duration = Duration::from_secs(10);
-/// How often it is looked without being told.
+/// The interval of looks without an event.
 const PERIOD: Duration = Duration::from_secs(10);
-/// Looks at which xenstored has to have known nothing of a guest that it never knew anything of: it may be being born.
+/// The number of looks after which a guest that xenstored never knew counts as gone: it may still be being born.
 const PATIENCE: u32 = 2;
 
-/// What was seen of the guests so far.
+/// The state of the guests so far.
 #[derive(Debug, Default)]
 struct Seen {
-    /// By domain: whether xenstored has known it, and in how many looks since it has not.
+    /// By domid: whether xenstored has known the domain, and the number of looks since in which it has not.
     guests: HashMap<u16, (bool, u32)>,
 }
 
 impl Seen {
-    /// Takes note of which guests xenstored knows; gives those that are gone. Only a look after a whole period counts for one that it never
-    /// knew.
+    /// Records which guests xenstored knows; returns those that are gone. For a guest that it never knew, only looks
+    /// after a whole period count.
     fn gone(&mut self, now: &[(u16, bool)], is_period: bool) -> Vec<u16> {
         self.guests
             .retain(|domain, _| now.iter().any(|(other, _)| other == domain));
@@ -55,7 +55,7 @@ impl Seen {
     }
 }
 
-/// Looks for the ends of guests, for as long as this process lives.
+/// Starts the thread, which runs as long as this process.
 ///
 /// # Errors
 /// The kernel has no room for a thread.
@@ -64,7 +64,7 @@ pub fn spawn(socket: PathBuf) -> io::Result<()> {
     thread.spawn(move || {
         let mut seen = Seen::default();
         loop {
-            // xenstored, or the switch's own socket, may be away for a time.
+            // xenstored, or the switch's own socket, may be unavailable for some time.
             let _ = look(&socket, &mut seen);
             std::thread::sleep(PERIOD);
         }
@@ -87,7 +87,7 @@ fn look(socket: &Path, seen: &mut Seen) -> Result<(), Box<dyn std::error::Error>
             now.push((guest.domain, is_introduced(&mut store, guest.domain)?));
         }
         for domain in seen.gone(&now, is_period) {
-            // One that was never introduced may serve all the same.
+            // A guest that was never introduced may still serve.
             if !seen.was_known(domain) && switch.ask(&Order::There(domain))? == Reply::There(true) {
                 continue;
             }
@@ -111,13 +111,13 @@ mod tests {
     fn who_was_known_is_gone_at_once_and_who_was_not_later() {
         let mut seen = Seen::default();
         assert_eq!(seen.gone(&[(1, true), (2, false)], false), [0_u16; 0]);
-        // Whatever happens elsewhere, it may still be being born.
+        // Events of other domains do not count: it may still be being born.
         assert_eq!(seen.gone(&[(1, true), (2, false)], false), [0_u16; 0]);
         assert_eq!(seen.gone(&[(1, false), (2, false)], false), [1]);
         assert_eq!(seen.gone(&[(2, false)], true), [0_u16; 0]);
         assert_eq!(seen.gone(&[(2, false)], true), [2]);
         assert!(seen.was_known(1) || !seen.was_known(2));
-        // Another of the same number starts anew.
+        // Another domain with the same domid starts anew.
         assert_eq!(seen.gone(&[], true), [0_u16; 0]);
         assert_eq!(seen.gone(&[(2, false)], true), [0_u16; 0]);
     }

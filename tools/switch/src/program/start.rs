@@ -14,42 +14,43 @@ use crate::dom0::Devices;
 use crate::journal::{Entry, Journal};
 use crate::switch::Switch;
 
-/// What a switch is told.
+/// The options of a switch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// The bridges that it has ports on.
+    /// The bridges on which it has ports.
     pub bridges: Vec<String>,
-    /// Where it listens.
+    /// The path of the control socket.
     pub socket: PathBuf,
-    /// Where it writes down whom it serves.
+    /// The path of the journal.
     pub journal: PathBuf,
 }
 
-/// Why it did not start.
+/// The error of a start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Another one listens there.
+    /// Another switch listens on the socket.
     #[error("{path}: another switch has it", path = .0.display())]
     InUse(PathBuf),
-    /// A file or socket.
+    /// A file or socket cannot be opened.
     #[error("{path}: {error}", path = .0.display(), error = .1)]
     File(PathBuf, io::Error),
-    /// A device of Xen's.
+    /// A device of Xen cannot be opened.
     #[error("{0}")]
     Device(io::Error),
-    /// A port on a bridge.
+    /// A port on a bridge cannot be made.
     #[error("cannot make the port {0} of {1}: {2}")]
     Port(String, String, io::Error),
-    /// The bridge.
+    /// The bridge cannot be used.
     #[error(transparent)]
     Links(#[from] mayfly_links::Error),
 }
 
 impl Program {
-    /// Opens all that a switch needs, and takes over the guests that the one before it served. Afterwards nothing more needs a privilege.
+    /// Opens everything that a switch needs, and takes over the guests of the switch before it. No privilege is needed
+    /// afterwards.
     ///
     /// # Errors
-    /// Something can't be opened.
+    /// The first file, device or port that cannot be opened.
     pub fn start(options: &Options, report: &mut dyn FnMut(&str)) -> Result<Self, StartError> {
         let listener = listen(&options.socket)?;
         let file = |error| StartError::File(options.journal.clone(), error);
@@ -107,7 +108,7 @@ impl Program {
     }
 }
 
-/// Makes a port of a bridge. Its name has the bridge's number in it, so that two switches on one bridge notice each other.
+/// Makes a port on a bridge. Its name contains the bridge's index, so that two switches on one bridge collide.
 fn port(links: &mut Links, name: &str) -> Result<(Tap, Link), StartError> {
     let bridge = links.bridge(name)?;
     let port = crate::port_name(bridge.index);
@@ -123,7 +124,7 @@ fn port(links: &mut Links, name: &str) -> Result<(Tap, Link), StartError> {
     Ok((tap, link))
 }
 
-/// Makes a socket that only this user can open. One that nobody listens to any more is in nobody's way.
+/// Makes a socket that only this user can open. It replaces a socket that no process listens to.
 fn listen(path: &Path) -> Result<UnixListener, StartError> {
     let file = |error| StartError::File(path.to_owned(), error);
     if let Some(folder) = path.parent() {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 const ETHERNET: u32 = 1;
 const MAGIC: u32 = 0xa1b2_c3d4;
 
-/// How much is recorded at most; whichever ends first.
+/// The limits of a record. It ends at the first that is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DumpBounds {
@@ -29,14 +29,14 @@ impl Default for DumpBounds {
 }
 
 impl DumpBounds {
-    /// What may be asked for at most.
+    /// The largest limits that a client may ask for.
     pub const MAX: Self = Self {
         frames: 100_000,
         snap: 65_535,
         bytes: 16 << 20,
     };
 
-    /// These, or what may be asked for at most.
+    /// These limits, bounded by [`Self::MAX`].
     #[must_use]
     pub fn clamped(self) -> Self {
         Self {
@@ -77,7 +77,7 @@ impl Dump {
         }
     }
 
-    /// Records a frame, of `time` ns since 1970 or since the host's start.
+    /// Records a frame with its time, in ns since 1970 or since the host's start.
     pub(super) fn record(&mut self, frame: &[u8], time: u64) {
         let kept = frame.get(..self.bounds.snap).unwrap_or(frame);
         if self.is_full || self.file.len() + 16 + kept.len() > self.bounds.bytes {

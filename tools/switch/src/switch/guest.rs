@@ -1,4 +1,4 @@
-//! Guests and sleeping guests as they are handed over, and their status.
+//! Guests and sleeping guests as a client gives them to the switch, and notices.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,20 +9,20 @@ use super::held::Bounds;
 use super::{Limits, Mac};
 use crate::port::{Features, Rings, Shut};
 
-/// What is looked at of a guest's frames before they go on.
+/// The checks of a guest's frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Guard {
-    /// Nothing: the guest may be a bridge itself.
+    /// None: the guest may be a bridge itself.
     Off,
-    /// That they come from its MAC address.
+    /// The source MAC address has to be the guest's.
     Mac,
-    /// All of [`crate::guard`].
+    /// All rules of [`crate::guard`].
     #[default]
     Full,
 }
 
-/// A guest, as the builder hands it over.
+/// A guest as the builder gives it to the switch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Guest {
@@ -38,20 +38,20 @@ pub struct Guest {
     /// Its IPv6 address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<Ipv6Addr>,
-    /// What is looked at of its frames.
+    /// The checks of its frames.
     #[serde(default)]
     pub guard: Guard,
-    /// Where its rings are.
+    /// The rings.
     pub rings: Rings,
-    /// What its front end takes.
+    /// The features of its front end.
     #[serde(default)]
     pub features: Features,
-    /// What it may send.
+    /// The limits of its sending.
     #[serde(default)]
     pub limits: Limits,
 }
 
-/// A guest that is not there: what comes for it is held, and who looks for it is told that it is here.
+/// A guest that does not run: frames for it are held, and address requests for it are answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sleeper {
@@ -67,18 +67,18 @@ pub struct Sleeper {
     /// Its IPv6 address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<Ipv6Addr>,
-    /// How much is held for it.
+    /// The most that is held for it.
     #[serde(default)]
     pub bounds: Bounds,
 }
 
-/// Why somebody looks for a guest that is not there.
+/// The frame by which a sender wants to reach a guest that does not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Cause {
-    /// Who has its IPv4 address.
+    /// An ARP request for its IPv4 address.
     Arp,
-    /// Who has its IPv6 address.
+    /// A neighbour solicitation for its IPv6 address.
     Nd,
     /// The first segment of a TCP connection.
     Syn,
@@ -86,10 +86,10 @@ pub enum Cause {
     Udp,
 }
 
-/// What the switch has to tell.
+/// A notice of the switch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// Somebody looks for a sleeper.
+    /// A sender wants to reach a sleeper.
     Wanted {
         /// Its name.
         name: String,
@@ -111,7 +111,7 @@ pub enum Notice {
     Lost {
         /// The bridge.
         bridge: String,
-        /// What the kernel said.
+        /// The kernel's error.
         error: String,
     },
     /// A record that was asked for is full.
@@ -121,19 +121,19 @@ pub enum Notice {
     },
 }
 
-/// Why a guest or sleeper was not taken.
+/// The reason why a guest or sleeper was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// There is no port on such a bridge.
+    /// The switch has no port on this bridge.
     #[error("no port on a bridge {0}")]
     Bridge(String),
-    /// Somebody else of that bridge has its MAC address, name or domain.
+    /// Another guest of that bridge has its MAC address, name or domid.
     #[error("{0} is taken")]
     Taken(&'static str),
-    /// A group's MAC address, or none.
+    /// The MAC address is a multicast address or all zeros.
     #[error("no MAC address of one interface")]
     Mac,
-    /// The rings can't be mapped, or the event channels bound.
+    /// The rings cannot be mapped, or the event channels cannot be bound.
     #[error("its rings: {0}")]
     Rings(#[from] io::Error),
     /// There is no such guest.

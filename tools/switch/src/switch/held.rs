@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::offload::Offload;
 
-/// How much is held for one guest.
+/// The most that is held for one guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bounds {
     /// Frames.
     pub frames: usize,
-    /// Bytes of them.
+    /// Bytes of frames.
     pub bytes: usize,
 }
 
@@ -25,17 +25,17 @@ impl Default for Bounds {
     }
 }
 
-/// Frames, and what has become of them so far.
+/// The frames held for a guest, and the number that was dropped.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     frames: VecDeque<(Vec<u8>, Offload)>,
     bytes: usize,
-    /// Frames that were not held.
+    /// The number of frames that were not held.
     pub(super) dropped: u64,
 }
 
 impl Held {
-    /// Holds a frame, if there is room: those that were first are answered first.
+    /// Holds a frame if there is room. The earliest frames are kept.
     pub(super) fn push(&mut self, frame: &[u8], offload: Offload, bounds: Bounds) -> bool {
         let bytes = self.bytes + frame.len();
         if self.frames.len() >= bounds.frames || bytes > bounds.bytes {
@@ -51,7 +51,7 @@ impl Held {
         self.frames.len()
     }
 
-    /// Gives back the first of them.
+    /// Takes the first frame.
     pub(super) fn pop(&mut self) -> Option<(Vec<u8>, Offload)> {
         let first = self.frames.pop_front()?;
         self.bytes -= first.0.len();

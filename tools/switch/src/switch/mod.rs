@@ -1,9 +1,10 @@
 //! The switch: guests, their bridges, and the frames between them.
 //!
-//! Everything is done in turns ([`Switch::turn`]) on one thread. A turn takes what has come from each bridge, at most [`BATCH`] frames, and then
-//! serves every guest that sends, for its share. What is put into a guest's ring in a turn becomes visible at once, with one
-//! notification at most. While a guest sends, its events stay masked and its ring is looked at in each turn; when there was nothing in
-//! one, the ring is told to notify again, and looked at once more.
+//! Everything is done in turns ([`Switch::turn`]) on one thread. A turn takes the frames that have come from each
+//! bridge, at most [`BATCH`], and then serves every guest that sends, up to its share. The frames put into a guest's
+//! ring in a turn are published together at once, with one notification at most. While a guest sends, its events stay
+//! masked and its ring is checked in each turn. When a turn finds nothing in it, the ring is told to notify again, and
+//! checked once more.
 
 mod dump;
 mod forward;
@@ -32,7 +33,7 @@ pub use share::{FRAME_COST, Limits, QUANTUM};
 pub use status::{BridgeStatus, GuestStatus, SleeperStatus, Status};
 pub use turn::Rest;
 
-/// Frames that are moved before they are made visible: more would make the first of them wait.
+/// The number of frames that are moved before they are published: with more, the first of them would wait.
 pub const BATCH: usize = 32;
 
 /// A MAC address.
@@ -41,31 +42,31 @@ pub type Mac = [u8; 6];
 /// A bridge.
 struct Net<W> {
     bridge: String,
-    /// dom0's own MAC address there.
+    /// dom0's own MAC address on the bridge.
     host: Mac,
-    /// Bytes of an IP packet.
+    /// The longest IP packet, in bytes.
     mtu: usize,
     wire: W,
     is_lost: bool,
-    /// It may have frames to read.
+    /// Whether it may have frames to read.
     is_readable: bool,
     counters: NetCounters,
 }
 
-/// What is counted of a bridge's port.
+/// The counters of a bridge's port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetCounters {
     /// Frames from the bridge.
     pub frames: u64,
-    /// Of these, those that contradict the header before them, or are none.
+    /// Of these, those that contradict their header, or are malformed.
     pub malformed: u64,
-    /// Of these, those that are for nobody here.
+    /// Of these, those that are for no guest here.
     pub unknown: u64,
     /// Frames that guests sent to the bridge.
     pub sent: u64,
 }
 
-/// A guest that is there.
+/// A guest that is served.
 struct Live<X: Xen> {
     guest: Guest,
     net: usize,
@@ -73,15 +74,15 @@ struct Live<X: Xen> {
     port: Port<X>,
     share: Share,
     dump: Option<Dump>,
-    /// It may have sent something, and its events are masked.
+    /// Whether it may have sent something; its events are masked then.
     is_active: bool,
-    /// Something was put into its ring that it can't see yet.
+    /// Whether its ring has frames that are not published yet.
     is_dirty: bool,
-    /// Of our ends of its event channels, those that events have come by.
+    /// For each end in `local`, whether an event has come and it is masked.
     masked: [bool; 2],
-    /// Our ends of its event channels.
+    /// The switch's ends of its event channels.
     local: [u32; 2],
-    /// That its port was shut has been told.
+    /// Whether the notice that its port was shut was sent.
     is_told: bool,
 }
 
@@ -102,16 +103,16 @@ pub struct Switch<X: Xen, W: Wire> {
     sleepers: HashMap<(usize, Mac), Asleep>,
     active: VecDeque<usize>,
     dirty: Vec<usize>,
-    /// Guests with frames that wait for room in their ring.
+    /// The guests with frames that wait for room in their rings.
     waiting: Vec<usize>,
     notices: VecDeque<Notice>,
     arena: Arena,
-    /// Room for a turn's frames, kept from turn to turn.
+    /// The list of a turn's frames, kept to reuse its memory.
     frames: Vec<Frame>,
     scratch: Vec<u8>,
 }
 
-/// Notices that wait at most: whoever asks for them late gets to know the first.
+/// The most notices that wait. A client that asks for them late gets the first ones.
 const NOTICES_MAX: usize = 1024;
 
 impl<X: Xen, W: Wire> Switch<X, W> {
@@ -136,7 +137,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         }
     }
 
-    /// Adds a port on a bridge: the MAC address of the bridge, and the bytes of an IP packet that it takes.
+    /// Adds a port on a bridge, with the MAC address of the bridge and the longest IP packet that it takes, in bytes.
     pub fn add_bridge(&mut self, bridge: &str, host: Mac, mtu: usize, wire: W) {
         self.nets.push(Net {
             bridge: bridge.to_owned(),
@@ -159,7 +160,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         &self.xen
     }
 
-    /// The next thing that there is to tell.
+    /// The next notice.
     pub fn notice(&mut self) -> Option<Notice> {
         self.notices.pop_front()
     }
@@ -178,11 +179,11 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         at.ok_or_else(|| Refusal::Bridge(bridge.to_owned()))
     }
 
-    /// Serves a guest from now on. It goes on where its rings are, and is given what was held for it. Its first event need not have come: its
-    /// ring is looked at in the next turn.
+    /// Serves a guest from now on. It continues at the present indices of its rings, and delivers the frames that were
+    /// held for it. It does not depend on an event: the rings are checked in the next turn.
     ///
     /// # Errors
-    /// The guest can't be served; nothing of it is held then.
+    /// The guest cannot be served. None of its grants are mapped then.
     pub fn attach(&mut self, guest: Guest, now: u64) -> Result<(), Refusal> {
         let net = self.net(&guest.bridge, guest.mac)?;
         if self.by_mac.contains_key(&(net, guest.mac)) {
@@ -241,7 +242,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         Ok(())
     }
 
-    /// Gives a guest what was held for it.
+    /// Delivers the frames that were held for a guest.
     fn replay(&mut self, at: usize, held: &mut Held, now: u64) {
         self.arena.clear();
         while let Some((bytes, offload)) = held.pop() {
@@ -256,7 +257,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         self.flush();
     }
 
-    /// Lets go of a guest: what it has granted is unmapped when this returns. Gives what was counted of it.
+    /// Releases a guest. Its grants are unmapped when this returns. Returns its status.
     ///
     /// # Errors
     /// There is no such guest.
@@ -277,7 +278,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         Ok(GuestStatus::of(&live))
     }
 
-    /// Holds what comes for a guest that is not there, from now on, and answers who looks for it.
+    /// Holds the frames for a guest that does not run, from now on, and answers address requests for it.
     ///
     /// # Errors
     /// There is a guest with its MAC address.
@@ -300,10 +301,10 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         Ok(())
     }
 
-    /// Forgets a sleeper, with what was held for it.
+    /// Removes a sleeper, with the frames held for it.
     ///
     /// # Errors
-    /// There is none of this name.
+    /// There is no sleeper of this name.
     pub fn forget(&mut self, name: &str) -> Result<(), Refusal> {
         let mut sleepers = self.sleepers.iter();
         let found = sleepers.find(|(_, asleep)| asleep.sleeper.name == name);
@@ -316,10 +317,10 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         Ok(())
     }
 
-    /// Records a guest's traffic from now on; another record of it is given up.
+    /// Records a guest's traffic from now on. An earlier record of it is dropped.
     ///
     /// # Errors
-    /// There is none of this name.
+    /// There is no guest of this name.
     pub fn dump(&mut self, name: &str, bounds: DumpBounds) -> Result<(), Refusal> {
         let live = self.find(name).and_then(|at| self.guests.get_mut(at));
         let live = live.and_then(Option::as_mut).ok_or(Refusal::Unknown)?;
@@ -327,10 +328,10 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         Ok(())
     }
 
-    /// Ends a record, and gives the pcap file.
+    /// Ends a record, and returns the pcap file.
     ///
     /// # Errors
-    /// There is none of this name, or nothing of it is recorded.
+    /// There is no guest of this name, or it is not recorded.
     pub fn dumped(&mut self, name: &str) -> Result<Vec<u8>, Refusal> {
         let live = self.find(name).and_then(|at| self.guests.get_mut(at));
         let dump = live.and_then(|live| live.as_mut()?.dump.take());
@@ -343,18 +344,18 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         self.guests.iter().position(is_it)
     }
 
-    /// All guests, as they were handed over.
+    /// All guests, as they were given to the switch.
     pub fn guests(&self) -> impl Iterator<Item = &Guest> {
         self.guests.iter().flatten().map(|live| &live.guest)
     }
 
-    /// What is to be known of all.
+    /// The status of the switch.
     pub fn status(&self) -> Status {
         Status::of(self)
     }
 
-    /// Whether Xen still has a guest's memory: its transmit ring's grant leads somewhere. A domain that was taken apart has none, whoever maps its
-    /// pages.
+    /// Whether Xen still has a guest's memory: whether a grant copy from its transmit ring succeeds. A domain that was
+    /// destroyed has no grants, even if its pages are still mapped.
     ///
     /// # Errors
     /// There is no such guest.
@@ -375,7 +376,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         Ok(copied.is_ok() && segment.iter().all(|segment| segment.is_done))
     }
 
-    /// The domain of each guest, and the frames that it has sent.
+    /// The domid of each guest, and the number of frames that it has sent.
     pub fn frames(&self) -> impl Iterator<Item = (u16, u64)> {
         let live = self.guests.iter().flatten();
         live.map(|live| {
@@ -391,7 +392,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
     }
 }
 
-/// Forgets a guest's ports. Another may have got one of the numbers meanwhile, if the guest's own were closed.
+/// Removes a guest's ports. Another guest may have got one of the numbers since, if this guest's own were closed.
 fn forget_ports(by_port: &mut HashMap<u32, usize>, at: usize, local: [u32; 2]) {
     for port in local {
         if by_port.get(&port) == Some(&at) {

@@ -1,19 +1,20 @@
-//! Each guest's share of the switch: deficit round robin among senders, with limits for each.
+//! The shares of the guests: deficit round robin among senders, with limits for each.
 //!
-//! In each round every guest that sends may have frames taken that cost [`QUANTUM`]; what one frame costs beyond that, it has less in the next. So
-//! a guest that floods delays another by no more than its quantum and one frame, whatever it sends.
+//! In each round every guest that sends may send frames of a total cost of [`QUANTUM`]. The cost of the last frame
+//! beyond that is deducted in the next round. So a guest that floods delays another by no more than its quantum and one
+//! frame.
 
 use serde::{Deserialize, Serialize};
 
-/// What a guest may send in a round, as a cost.
+/// The cost that a guest may spend in a round.
 pub const QUANTUM: i64 = 64 * 1024;
-/// What a frame costs beside its bytes: moving a short one takes as long as copying so many.
+/// The cost of a frame beside its bytes: moving a short frame takes as long as copying this many bytes.
 pub const FRAME_COST: i64 = 1024;
-/// Part of a second's limit that may be used at once.
+/// The divisor of a second's limit that gives the burst.
 const BURST: u64 = 10;
 const SECOND: u64 = 1_000_000_000;
 
-/// What a guest may send in a second.
+/// The limits of a guest's sending, per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
@@ -25,11 +26,11 @@ pub struct Limits {
     pub bytes: Option<u64>,
 }
 
-/// A limit of so many a second.
+/// A token bucket for a limit per second.
 #[derive(Debug)]
 struct Bucket {
     rate: u64,
-    /// What may be used now, times [`SECOND`]; below zero after a frame that was more than was left.
+    /// The tokens times [`SECOND`]; negative after a frame that cost more than was left.
     level: i128,
     since: u64,
 }
@@ -45,7 +46,7 @@ impl Bucket {
         bucket
     }
 
-    /// A tenth of a second's, but at least one frame's worth is always let pass when the level is above zero.
+    /// The capacity: a tenth of a second's limit. A frame may pass whenever the level is above zero.
     fn full(&self) -> i128 {
         i128::from(self.rate) * i128::from(SECOND / BURST)
     }
@@ -61,7 +62,7 @@ impl Bucket {
         self.level -= i128::from(amount) * i128::from(SECOND);
     }
 
-    /// When something may be used again.
+    /// The time, in ns, from which the level is above zero again.
     fn ready_at(&self) -> u64 {
         if self.level > 0 || self.rate == 0 {
             return self.since;
@@ -82,7 +83,7 @@ pub(super) struct Share {
 
 impl Share {
     pub(super) fn new(limits: Limits, now: u64) -> Self {
-        // A limit of nothing would never end.
+        // A limit of 0 would never end.
         let bucket = |rate: u64| Bucket::new(rate.max(1), now);
         Self {
             deficit: 0,
@@ -91,7 +92,7 @@ impl Share {
         }
     }
 
-    /// A new round: what may be sent in it, as a cost; nothing while a limit is used up.
+    /// Begins a round; returns the cost that may be spent in it, or 0 while a limit is used up.
     pub(super) fn begin(&mut self, now: u64) -> usize {
         let mut is_ready = true;
         for bucket in [&mut self.frames, &mut self.bytes].into_iter().flatten() {
@@ -105,7 +106,7 @@ impl Share {
         usize::try_from(self.deficit).unwrap_or(0)
     }
 
-    /// A frame was forwarded to so many.
+    /// Charges for a frame that was forwarded to `copies` receivers.
     pub(super) fn charge(&mut self, bytes: usize, copies: usize) {
         let length = i64::try_from(bytes).unwrap_or(i64::MAX / 2);
         let copies = i64::try_from(copies.max(1)).unwrap_or(1);
@@ -118,7 +119,7 @@ impl Share {
         }
     }
 
-    /// Until when a limit is used up.
+    /// The time, in ns, until which a limit is used up.
     pub(super) fn limited_until(&self) -> Option<u64> {
         let buckets = [&self.frames, &self.bytes].into_iter().flatten();
         buckets
@@ -136,7 +137,7 @@ mod tests {
     fn a_round_is_bounded_and_a_debt_is_paid_first() {
         let mut share = Share::new(Limits::default(), 0);
         assert_eq!(share.begin(0), 65_536);
-        // It is not saved up.
+        // Unused cost is not saved.
         assert_eq!(share.begin(0), 65_536);
         share.charge(65_535, 1);
         share.charge(65_535, 3);

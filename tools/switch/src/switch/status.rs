@@ -8,7 +8,7 @@ use super::{Live, Mac, NetCounters, Switch};
 use crate::port::Counters;
 use crate::xen::{Wire, Xen};
 
-/// One guest.
+/// The status of a guest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestStatus {
     /// Its name.
@@ -23,13 +23,13 @@ pub struct GuestStatus {
     pub ipv4: Option<Ipv4Addr>,
     /// Its IPv6 address.
     pub ipv6: Option<Ipv6Addr>,
-    /// Why its port was shut, if it was.
+    /// The reason why its port was shut, if it was.
     pub shut: Option<String>,
-    /// Frames that wait for room in its ring.
+    /// The number of frames that wait for room in its ring.
     pub waiting: usize,
-    /// Pages of its buffers that are mapped.
+    /// The number of mapped pages of its buffers.
     pub mapped: usize,
-    /// What has come of its frames.
+    /// The counters.
     pub counters: Counters,
 }
 
@@ -51,29 +51,29 @@ impl GuestStatus {
     }
 }
 
-/// One bridge.
+/// The status of a bridge's port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BridgeStatus {
     /// Its name.
     pub bridge: String,
     /// Whether the port on it is lost.
     pub is_lost: bool,
-    /// What is counted of its port.
+    /// The counters of its port.
     pub counters: NetCounters,
 }
 
-/// One sleeper.
+/// The status of a sleeper.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SleeperStatus {
     /// Its name.
     pub name: String,
-    /// Frames that are held for it.
+    /// The number of frames that are held for it.
     pub held: usize,
-    /// Frames for it that were not held.
+    /// The number of frames for it that were not held.
     pub dropped: u64,
 }
 
-/// All of it.
+/// The status of the switch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// The guests, by name.

@@ -7,25 +7,25 @@ use crate::port::Budget;
 use crate::vnet;
 use crate::xen::{Wire, Xen};
 
-/// How long the loop may sleep.
+/// The time that the loop may sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rest {
     /// Not at all: there is work.
     Busy,
-    /// Until something comes, or this time in ns, if there is one.
+    /// Until an event, or until this time in ns, if there is one.
     Until(Option<u64>),
 }
 
-/// How long a frame that waits for a guest's ring to have room may lie there before it is looked at again, in ns: guests notify of new room, so this
-/// is only for those that never do.
+/// The interval, in ns, after which the ring of a guest with waiting frames is checked again. Guests notify of new
+/// room, so this is only for those that never do.
 const LOOK_AGAIN: u64 = 1_000_000_000;
 
 impl<X: Xen, W: Wire> Switch<X, W> {
-    /// An event has come by one of our ports, and comes no more until that is unmasked.
+    /// Handles an event on one of the switch's ports, which is masked until it is unmasked.
     pub fn event(&mut self, port: u32) {
         let at = self.by_port.get(&port).copied();
         let Some(live) = at.and_then(|at| self.live(at)) else {
-            // Of a guest that is gone; the port is as well.
+            // The guest is gone, and its port too.
             return;
         };
         live.port.counters.events += 1;
@@ -43,14 +43,14 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         }
     }
 
-    /// Events were lost: all guests may have something to send.
+    /// Marks all guests as sending, after events were lost.
     pub fn look_at_all(&mut self) {
         for at in 0..self.guests.len() {
             self.activate(at);
         }
     }
 
-    /// A bridge's port has frames to read, by its number in the order in which they were added.
+    /// Marks a bridge's port as readable, by its number in the order in which they were added.
     pub fn readable(&mut self, net: usize) {
         if let Some(net) = self.nets.get_mut(net) {
             net.is_readable = true;
@@ -66,7 +66,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         }
     }
 
-    /// Moves what there is, within bounds. Says whether anything was moved.
+    /// Moves frames, within the bounds of a turn. Returns whether any were moved.
     pub fn turn(&mut self, now: u64) -> bool {
         let mut is_busy = false;
         for net in 0..self.nets.len() {
@@ -89,13 +89,13 @@ impl<X: Xen, W: Wire> Switch<X, W> {
                 break;
             };
             is_busy |= self.serve(at, now);
-            // Its turn comes again after the others'.
+            // It is served again after the others.
             self.active.push_back(at);
         }
         is_busy
     }
 
-    /// Asks every guest that sends nothing any more to notify again.
+    /// Asks every guest that has stopped sending to notify again.
     pub fn rest(&mut self, now: u64) -> Rest {
         let mut is_busy = false;
         let mut until: Option<u64> = None;
@@ -109,7 +109,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
                 continue;
             };
             if let Some(time) = live.share.limited_until() {
-                // Its ring is not looked at before, so it need not notify.
+                // Its ring is not checked before that time, so it need not notify.
                 earliest(time.max(now + 1));
                 self.active.push_back(at);
                 continue;
@@ -141,7 +141,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         }
     }
 
-    /// Tells once that a guest's port was shut.
+    /// Sends, once, the notice that a guest's port was shut.
     fn shut(
         at: usize,
         live: &mut Live<X>,
@@ -184,7 +184,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
                     break;
                 }
                 Err(error) => {
-                    // It would be readable for ever.
+                    // Otherwise it would stay readable for ever.
                     place.is_lost = true;
                     let bridge = place.bridge.clone();
                     self.tell(Notice::Lost {
@@ -211,7 +211,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         is_any
     }
 
-    /// Takes what a guest sends, for its share, and forwards it.
+    /// Takes frames of a guest, up to its share, and forwards them.
     fn serve(&mut self, at: usize, now: u64) -> bool {
         self.arena.clear();
         let mut frames = std::mem::take(&mut self.frames);
@@ -244,7 +244,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         is_any
     }
 
-    /// Makes visible what was put into rings.
+    /// Publishes the frames that were put into rings.
     pub(super) fn flush(&mut self) {
         for at in std::mem::take(&mut self.dirty) {
             if let Some(Some(live)) = self.guests.get_mut(at) {

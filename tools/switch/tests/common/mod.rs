@@ -1,4 +1,4 @@
-//! dom0 around the switch: guests whose front end is the real one, and bridges that tests write frames to.
+//! A dom0 for the switch: guests with the real front end, and bridges that tests write frames to.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -28,7 +28,7 @@ pub type Switch<'x> = mayfly_switch::Switch<TestXen<'x>, Tap>;
 pub const BRIDGE: &str = "xenbr0";
 pub const HOST: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];
 
-/// Ports of a domain, as dom0 numbers them: these are the domain's own, and so many for each domain.
+/// dom0's ports of a domain: the domain's own port plus this number times the domid.
 const PORTS: u32 = 10_000;
 
 /// dom0's devices, over the machines of some guests.
@@ -80,7 +80,7 @@ impl<'x> TestXen<'x> {
         self.guests.borrow_mut().insert(domain, xen);
     }
 
-    /// What the guests have notified of.
+    /// The ports on which the guests have notified.
     fn raised(&self) -> Vec<u32> {
         let guests = self.guests.borrow();
         let raised = guests.iter().flat_map(|(domain, xen)| {
@@ -184,11 +184,11 @@ impl<'x> Dom0<'x> {
         }
     }
 
-    /// The process is killed: what it had mapped and bound is let go by the kernel, and the next starts.
+    /// Kills the process: the kernel releases its mappings and ports, and the next one starts.
     pub fn kill(&mut self) {
         let guests: Vec<Guest> = self.switch.guests().cloned().collect();
         for guest in &guests {
-            // A guest's ports are unbound when the process' descriptor is closed.
+            // The ports are unbound when the process' descriptor is closed.
             for port in [Some(guest.rings.tx_port), guest.rings.rx_port]
                 .into_iter()
                 .flatten()
@@ -206,7 +206,7 @@ impl<'x> Dom0<'x> {
         }
     }
 
-    /// The loop, until there is nothing left to do.
+    /// Runs the loop until there is no work left.
     pub fn run(&mut self) {
         for _ in 0..10_000 {
             self.now += 1_000;
@@ -238,7 +238,7 @@ pub fn ip(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 2, number)
 }
 
-/// What the builder hands over of a guest that is connected before it runs.
+/// The guest as the builder gives it to the switch, for one that is connected before it runs.
 pub fn guest(domain: u16, network: &Preconnected) -> Guest {
     let number = u8::try_from(domain).unwrap();
     Guest {
@@ -295,7 +295,7 @@ pub fn sum(bytes: &[u8]) -> u16 {
     u16::try_from(sum).unwrap()
 }
 
-/// A TCP packet between two guests with so many bytes of payload, its checksum blank.
+/// A TCP packet between two guests with `payload` bytes of payload and a blank checksum.
 pub fn tcp(from: u8, to: [u8; 6], seq: u32, payload: usize) -> Vec<u8> {
     let mut frame = [&to[..], &mac(from), &[8, 0]].concat();
     let total = u16::try_from(40 + payload).unwrap().to_be_bytes();

@@ -1,4 +1,4 @@
-//! Who gets a frame.
+//! The receivers of frames.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -144,7 +144,7 @@ fn what_comes_for_a_sleeper_is_in_its_ring_when_it_is_there() {
     let mut dom0 = Dom0::new();
     dom0.switch.sleep(sleeper(1)).unwrap();
     let other = dom0.add(2);
-    // Who looks for it is told that it is here, from the bridge and from a guest.
+    // Address requests for it are answered, from the bridge and from a guest.
     dom0.tap
         .send(&arp(CLIENT, Ipv4Addr::new(10, 0, 2, 9), ip(1)));
     dom0.run(2);
@@ -157,9 +157,9 @@ fn what_comes_for_a_sleeper_is_in_its_ring_when_it_is_there() {
     other.borrow().publish();
     dom0.run(2);
     assert_eq!(received(&other).len(), 1);
-    // A probe wants nobody.
+    // A probe does not count as a request.
     dom0.tap.send(&arp(CLIENT, Ipv4Addr::UNSPECIFIED, ip(1)));
-    // An old segment is not held, before something that is.
+    // A segment of an old connection is not held.
     dom0.tap.send(&segment(1, 0x10));
     dom0.run(2);
     let _ = dom0.tap.frames();
@@ -180,7 +180,7 @@ fn what_comes_for_a_sleeper_is_in_its_ring_when_it_is_there() {
         dom0.tap.send(&segment(1, 0x10));
     }
     dom0.run(2);
-    // The third was the last that there was room for.
+    // There was room for three.
     let by_syn = wanted(Cause::Syn, [10, 0, 2, 9]);
     assert_eq!(dom0.notices(), [by_syn.clone(), by_syn]);
     let status = dom0.switch.status().sleepers;
@@ -191,7 +191,7 @@ fn what_comes_for_a_sleeper_is_in_its_ring_when_it_is_there() {
         [segment(1, 0x02), segment(1, 0x10), segment(1, 0x02)]
     );
     assert!(dom0.switch.status().sleepers.is_empty());
-    // From now on it answers for itself.
+    // From now on the guest answers by itself.
     dom0.tap.send(&segment(1, 0x02));
     dom0.run(1);
     assert_eq!(received(&memory).len(), 1);
@@ -271,7 +271,7 @@ fn two_of_one_name_address_or_domain() {
     assert!(refused(&mut dom0, |other| other.rings.tx_ring = 700).starts_with("its rings: "));
     assert!(refused(&mut dom0, |other| other.rings.tx_port = 700).starts_with("its rings: "));
     assert!(refused(&mut dom0, |other| other.rings.rx_port = Some(9)).starts_with("its rings: "));
-    // What was tried holds nothing.
+    // The refused guests hold no grants.
     dom0.switch.attach(guest(2), 0).unwrap();
     assert!(dom0.switch.sleep(sleeper(1)).is_err());
     assert!(matches!(dom0.switch.detach(3), Err(Refusal::Unknown)));
@@ -289,7 +289,7 @@ fn a_guest_that_is_gone_leaves_nothing() {
         let gone = dom0.switch.detach(1).unwrap();
         assert_eq!(gone.counters.from_guest.frames, 1);
         assert_eq!(memory.borrow().mapped(), 0);
-        // A late event, and frames that are for nobody now.
+        // A late event, and frames whose receiver is gone.
         dom0.tap.send(&datagram(9, mac(1), b"x"));
         dom0.run(1);
         assert!(dom0.switch.status().guests.is_empty());
@@ -362,7 +362,7 @@ fn who_has_no_memory_any_more_is_not_there() {
     dom0.add(2);
     assert_eq!(dom0.switch.is_there(1).ok(), Some(true));
     assert_eq!(dom0.switch.frames().collect::<Vec<_>>(), [(1, 0), (2, 0)]);
-    // Xen has taken it apart: no grant leads anywhere.
+    // Xen has destroyed it: it has no grants.
     memory.borrow_mut().grants.clear();
     assert_eq!(dom0.switch.is_there(1).ok(), Some(false));
     assert_eq!(dom0.switch.is_there(2).ok(), Some(true));

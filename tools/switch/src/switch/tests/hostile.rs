@@ -1,4 +1,4 @@
-//! Guests that lie.
+//! Hostile guests.
 
 use mayfly_drivers::abi::{
     NETIF_RSP_NULL, NetTxFlags, netif_extra_gso, netif_tx_request, netif_tx_response, sring,
@@ -38,7 +38,7 @@ fn extra(type_: u8, flags: u8, size: u16, gso_type: u8) -> netif_extra_gso {
     }
 }
 
-/// Id and status of each answer from the start of the ring.
+/// The id and status of each response from the start of the ring.
 fn answers(memory: &Memory) -> Vec<(u16, i16)> {
     let page = memory.page(TX_RING);
     let count = page.load_acquire(sring::RSP_PROD) as usize;
@@ -49,7 +49,7 @@ fn answers(memory: &Memory) -> Vec<(u16, i16)> {
         .collect()
 }
 
-/// The others go on.
+/// Asserts that the other guests are served.
 #[track_caller]
 fn assert_others_are_served(dom0: &mut Dom0) {
     let _ = dom0.tap.frames();
@@ -66,7 +66,7 @@ fn assert_others_are_served(dom0: &mut Dom0) {
     assert_eq!(memory.borrow().mapped(), 0);
 }
 
-/// What a guest does to its ring has its port shut, and nobody else's.
+/// Asserts that a fault in a guest's ring shuts its port, and no other.
 #[track_caller]
 fn shuts(reason: Shut, what: impl FnOnce(&mut Memory)) {
     let mut dom0 = Dom0::new();
@@ -79,7 +79,7 @@ fn shuts(reason: Shut, what: impl FnOnce(&mut Memory)) {
         reason,
     };
     assert_eq!(dom0.notices(), [wanted]);
-    // Nothing of it is held, and it is not looked at again.
+    // None of its grants are held, and its ring is not read again.
     assert_eq!(memory.borrow().mapped(), 0);
     dom0.run(1);
     assert!(dom0.tap.frames().is_empty());
@@ -105,7 +105,7 @@ fn indices_that_lie() {
             .borrow()
             .page(RX_RING)
             .store_release(sring::REQ_PROD, jump);
-        // Nothing is amiss until something is sent to it.
+        // There is no fault until a frame is sent to it.
         dom0.run(1);
         assert_eq!(dom0.notices(), []);
         dom0.tap.send(&datagram(5, mac(1), &[0; 30]));
@@ -119,7 +119,7 @@ fn indices_that_lie() {
         ));
         assert_others_are_served(&mut dom0);
     }
-    // Our own index in the page is the guest's to write, and is not read.
+    // The back end's index in the page can be written by the guest, and is not read.
     let mut dom0 = Dom0::new();
     let memory = dom0.add(1);
     for ring in [TX_RING, RX_RING] {
@@ -189,7 +189,7 @@ fn what_no_front_end_does() {
     });
 }
 
-/// What is wrong with one frame has it answered with an error, and counted; the next is forwarded.
+/// Asserts that a faulty frame is answered with an error and counted, and that the next is forwarded.
 #[track_caller]
 fn drops(statuses: &[i16], wanted: impl FnOnce(&mut Counters), what: impl FnOnce(&mut Memory)) {
     let mut dom0 = Dom0::new();
@@ -293,7 +293,7 @@ fn grants_that_are_none() {
 #[test]
 fn offloads_that_do_not_hold() {
     let offload = |counters: &mut Counters| counters.bad_offload = 1;
-    // A blank checksum in what has none.
+    // A blank checksum in a protocol without one.
     drops(&[ERROR], offload, |memory| {
         memory.page(BUFFERS).copy_in(0, &[0xff; 100]);
         memory.transmit(&request(0, BLANK, 0, 100));
@@ -354,7 +354,7 @@ fn the_guard_and_the_mtu() {
 
 #[test]
 fn what_changes_after_it_was_checked_is_not_looked_at_again() {
-    // Whatever is in the buffer afterwards, what was judged is what is sent.
+    // The bytes that were checked are sent, even if the buffer changes afterwards.
     let mut dom0 = Dom0::new();
     let memory = dom0.add(1);
     let good = datagram(1, HOST, &[3; 30]);
@@ -388,7 +388,7 @@ fn answers_come_in_order_with_extra_info_between() {
         answers(&memory.borrow()),
         [(100, OK), (0, NETIF_RSP_NULL), (101, OK)]
     );
-    // The first answer was asked for.
+    // A notification was asked for with the first response.
     assert_eq!(memory.borrow().notified, 1);
 }
 
