@@ -272,14 +272,6 @@ impl Server {
         if let Some(counter) = self.stats.rcodes.get_mut(usize::from(found.rcode.min(15))) {
             count(counter);
         }
-        let mut flags = header.flags & (flag::OPCODE | flag::RD) | flag::QR;
-        flags |= found.rcode & flag::RCODE;
-        if found.authoritative {
-            flags |= flag::AA;
-        }
-        if found.truncated {
-            flags |= flag::TC;
-        }
         let [answer, authority, additional] = found.counts;
         let counts = [
             request.question.is_some().into(),
@@ -287,7 +279,7 @@ impl Server {
             authority,
             additional,
         ];
-        message.finish(header.id, flags, counts)
+        message.finish(header.id, found.flags(header), counts)
     }
 
     /// Fills in the sections of an answer.
@@ -426,6 +418,19 @@ impl Answer {
             truncated: false,
             counts: [0; 3],
         }
+    }
+
+    /// The flags of a message with this answer to a query.
+    fn flags(&self, query: &Header) -> u16 {
+        let mut flags = query.flags & (flag::OPCODE | flag::RD) | flag::QR;
+        flags |= self.rcode & flag::RCODE;
+        if self.authoritative {
+            flags |= flag::AA;
+        }
+        if self.truncated {
+            flags |= flag::TC;
+        }
+        flags
     }
 }
 

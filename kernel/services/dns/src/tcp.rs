@@ -16,6 +16,29 @@ pub const TCP_TIMEOUT: Millis = 10_000;
 /// The longest message of a zone transfer, in bytes: compression pointers do not reach further.
 const TRANSFER_MAX: usize = 16 * 1024;
 
+/// What the bytes of a client begin with.
+enum Framed<'i> {
+    /// A whole query, without its length.
+    Whole(&'i [u8]),
+    /// The rest of it has not come yet.
+    Incomplete,
+    /// A length that no query has.
+    Wrong,
+}
+
+impl<'i> Framed<'i> {
+    fn read(bytes: &'i [u8]) -> Self {
+        let Some((length, rest)) = bytes.split_first_chunk() else {
+            return Self::Incomplete;
+        };
+        let length = usize::from(u16::from_be_bytes(*length));
+        if !(HEADER_LEN..=TCP_QUERY_MAX).contains(&length) {
+            return Self::Wrong;
+        }
+        rest.get(..length).map_or(Self::Incomplete, Self::Whole)
+    }
+}
+
 /// A connection from a client to a server of zones with such nodes ([`Zones::Node`]).
 #[derive(Debug)]
 pub struct Connection<N> {
@@ -70,16 +93,10 @@ impl<N: Copy + Eq> Connection<N> {
             let rest = input.octets.get(consumed..).unwrap_or_default();
             let mut query = None;
             if self.transfer.is_none() {
-                let Some((length, tail)) = rest.split_first_chunk() else {
-                    break;
-                };
-                let length = usize::from(u16::from_be_bytes(*length));
-                if !(HEADER_LEN..=TCP_QUERY_MAX).contains(&length) {
-                    return self.abort(server, input, written);
-                }
-                query = tail.get(..length);
-                if query.is_none() {
-                    break;
+                match Framed::read(rest) {
+                    Framed::Whole(whole) => query = Some(whole),
+                    Framed::Incomplete => break,
+                    Framed::Wrong => return self.abort(server, input, written),
                 }
             }
             let space = out
@@ -130,17 +147,15 @@ impl<N: Copy + Eq> Connection<N> {
             return self.abort(server, input, written);
         }
         self.closed |= starved && (input.ended || expired);
-        if self.closed {
-            return Progress {
-                consumed: input.octets.len(),
-                written,
-                next: Next::Close,
-            };
-        }
+        let (consumed, next) = if self.closed {
+            (input.octets.len(), Next::Close)
+        } else {
+            (consumed, Next::Keep)
+        };
         Progress {
             consumed,
             written,
-            next: Next::Keep,
+            next,
         }
     }
 

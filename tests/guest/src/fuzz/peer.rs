@@ -350,28 +350,7 @@ impl Peers {
             }
             16 => self.extended(),
             17 => self.optioned(),
-            18 => {
-                // Groups and broadcasts.
-                let mut path = self.path();
-                path.to_mac =
-                    self.random
-                        .pick(&[BROADCAST, [0x33, 0x33, 0, 0, 0, 1], [1, 0, 0x5e, 0, 0, 1]]);
-                path.to = match path.to {
-                    IpAddr::V4(_) => {
-                        let group = self
-                            .random
-                            .pick(&[[255; 4], [10, 0, 2, 255], [224, 0, 0, 1]]);
-                        group.into()
-                    }
-                    IpAddr::V6(_) => Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1).into(),
-                };
-                if self.random.one_in(2) {
-                    let query = payload::query(&mut self.random);
-                    frames::udp(&path, 999, 53, &query)
-                } else {
-                    frames::echo_request(&path, 1, b"mayfly")
-                }
-            }
+            18 => self.group_datagram(),
             19 => {
                 let mac = self.mac();
                 let ethertype =
@@ -385,6 +364,29 @@ impl Peers {
                 self.history[at].clone()
             }
             _ => self.segment(),
+        }
+    }
+
+    /// A datagram to a group, or to everybody.
+    fn group_datagram(&mut self) -> Vec<u8> {
+        let mut path = self.path();
+        path.to_mac =
+            self.random
+                .pick(&[BROADCAST, [0x33, 0x33, 0, 0, 0, 1], [1, 0, 0x5e, 0, 0, 1]]);
+        path.to = match path.to {
+            IpAddr::V4(_) => {
+                let group = self
+                    .random
+                    .pick(&[[255; 4], [10, 0, 2, 255], [224, 0, 0, 1]]);
+                group.into()
+            }
+            IpAddr::V6(_) => Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1).into(),
+        };
+        if self.random.one_in(2) {
+            let query = payload::query(&mut self.random);
+            frames::udp(&path, 999, 53, &query)
+        } else {
+            frames::echo_request(&path, 1, b"mayfly")
         }
     }
 
