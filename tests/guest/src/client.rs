@@ -14,13 +14,13 @@ use crate::{GUEST4, Net};
 
 /// The client's MAC address.
 pub const MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
-/// Bytes of each socket buffer.
+/// The size of each socket buffer, in bytes.
 const BUFFER: usize = 64 * 1024;
 
-/// Every frame of the guest that a client has taken, and when.
+/// The frames of the guest that a client has received, with their times.
 pub type Log = Vec<(u64, Vec<u8>)>;
 
-/// netback, and the link to it, as a smoltcp device.
+/// netback, with the link to it, as a smoltcp device.
 pub struct Wire<'w> {
     xen: &'w FakeXen,
     log: &'w mut Log,
@@ -91,7 +91,7 @@ pub struct ClientStack {
 }
 
 impl ClientStack {
-    /// Receives, answers and sends. When it wants to be called again.
+    /// Receives, answers and sends. Returns the time of the next call.
     pub fn poll(&mut self, wire: &mut Wire<'_>, now: Instant) -> Option<Instant> {
         self.iface.poll(now, wire, &mut self.sockets);
         self.iface.poll_at(now, &self.sockets)
@@ -100,11 +100,11 @@ impl ClientStack {
 
 /// The client.
 pub struct Client {
-    /// Interface and sockets.
+    /// The interface and the sockets.
     pub stack: ClientStack,
-    /// What the guest has sent.
+    /// The frames that the guest has sent.
     pub log: Log,
-    /// The way between the two.
+    /// The link between the two.
     pub link: Link,
 }
 
@@ -154,7 +154,7 @@ impl Client {
         self.connect_with(to, port, BUFFER)
     }
 
-    /// Begins a connection with a receive buffer of so many bytes.
+    /// Begins a connection with a receive buffer of this many bytes.
     pub fn connect_with(
         &mut self,
         to: impl Into<IpAddress>,
@@ -180,7 +180,7 @@ impl Client {
         self.stack.sockets.get_mut(handle)
     }
 
-    /// Everything that has come on a connection and was not taken before.
+    /// Takes all unread bytes of a connection.
     pub fn read(&mut self, handle: SocketHandle) -> Vec<u8> {
         let socket = self.tcp(handle);
         let mut all = Vec::new();
@@ -221,7 +221,7 @@ impl Client {
         Some((bytes.to_vec(), metadata.endpoint))
     }
 
-    /// Forgets a socket.
+    /// Removes a socket.
     pub fn remove(&mut self, handle: SocketHandle) {
         self.stack.sockets.remove(handle);
     }
@@ -247,12 +247,12 @@ pub fn guest_link_local() -> IpAddress {
 }
 
 impl Net<'_> {
-    /// Asks over UDP, three times if need be, and returns the answer.
+    /// Asks over UDP, up to three times, and returns the answer.
     pub fn dns(&mut self, to: IpAddress, question: &Question<'_>) -> Option<Vec<u8>> {
         self.dns_within(to, question, 3.0)
     }
 
-    /// Asks over UDP once a second, for so many seconds.
+    /// Asks over UDP once a second, for this many seconds.
     pub fn dns_within(
         &mut self,
         to: IpAddress,
@@ -276,12 +276,12 @@ impl Net<'_> {
         Some(bytes)
     }
 
-    /// Sends a request on a connection of its own and returns what comes until the guest closes.
+    /// Sends a request on a new connection and returns all bytes until the guest closes.
     pub fn http(&mut self, to: IpAddress, request: &[u8]) -> Option<Vec<u8>> {
         self.http_within(to, request, 30.0)
     }
 
-    /// The same, with new connections while they are refused, for so many seconds.
+    /// The same, with new connections while they are refused, for this many seconds.
     pub fn http_within(&mut self, to: IpAddress, request: &[u8], seconds: f64) -> Option<Vec<u8>> {
         let end = self.after(seconds);
         while self.now() < end {

@@ -1,4 +1,4 @@
-//! A DHCP server that says what a test wants.
+//! A DHCP server whose answers a test controls.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,7 +13,7 @@ pub const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 /// Its IP address.
 pub const SERVER: [u8; 4] = [10, 0, 2, 2];
 
-/// Options, the field for a file's name, and the address that a message comes from.
+/// The options, the `file` field, and the source address of a message.
 pub type Said = (Vec<u8>, Vec<u8>, [u8; 4]);
 
 /// The usual options.
@@ -31,7 +31,7 @@ pub fn said(dhcp: &Dhcp, change: impl FnOnce(&mut Vec<(u8, Vec<u8>)>)) -> Said {
     (octets, Vec::new(), dhcp.server)
 }
 
-/// The usual options without those of these numbers, and with these.
+/// The usual options without those of the numbers `without`, and with those of `with`.
 #[must_use]
 pub fn instead(dhcp: &Dhcp, without: &[u8], with: &[(u8, &[u8])]) -> Said {
     said(dhcp, |options| {
@@ -44,24 +44,24 @@ pub fn instead(dhcp: &Dhcp, without: &[u8], with: &[(u8, &[u8])]) -> Said {
 pub struct Server {
     /// The address that it leases.
     pub address: [u8; 4],
-    /// The router that it tells.
+    /// The router in its answers.
     pub router: [u8; 4],
     /// Its own address.
     pub from: [u8; 4],
-    /// Seconds of a lease.
+    /// The duration of a lease, in seconds.
     pub lease: u32,
-    /// What it says instead of the usual.
+    /// The options, `file` field and source address of its answers.
     pub say: fn(&Dhcp) -> Said,
     /// Whether it answers.
     pub up: bool,
-    /// How many frames of the log it has looked at.
+    /// The number of frames of the log that it has read.
     pub seen: usize,
-    /// Messages of the client so far.
+    /// The number of messages of the client so far.
     pub requests: u32,
 }
 
 impl Server {
-    /// One that leases the usual address for so many seconds, and is the router.
+    /// A server that leases the usual address for this many seconds, and is the router.
     #[must_use]
     pub fn new(lease: u32) -> Self {
         Self {
@@ -76,7 +76,7 @@ impl Server {
         }
     }
 
-    /// Answers what has come since the last call.
+    /// Answers the messages since the last call.
     pub fn serve(&mut self, net: &mut Net<'_>) {
         let new = net.client.log[self.seen..].to_vec();
         self.seen = net.client.log.len();
@@ -112,7 +112,7 @@ impl Server {
         }
     }
 
-    /// Answers for so many seconds.
+    /// Answers for this many seconds.
     pub fn run(&mut self, net: &mut Net<'_>, seconds: f64) {
         net.until(seconds, |net| {
             self.serve(net);

@@ -8,7 +8,7 @@ use crate::GUEST_MAC;
 
 pub use dhcp::Dhcp;
 
-/// Bytes of an Ethernet header.
+/// The length of an Ethernet header, in bytes.
 pub const ETHERNET: usize = 14;
 /// Broadcast.
 pub const BROADCAST: [u8; 6] = [0xff; 6];
@@ -18,16 +18,16 @@ const ARP: [u8; 2] = [0x08, 0x06];
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-/// Who sends a frame, and to whom.
+/// The sender and the receiver of a frame.
 #[derive(Debug, Clone, Copy)]
 pub struct Path {
     /// The sender's MAC address.
     pub mac: [u8; 6],
     /// The receiver's MAC address.
     pub to_mac: [u8; 6],
-    /// The sender.
+    /// The sender's IP address.
     pub from: IpAddr,
-    /// The receiver.
+    /// The receiver's IP address.
     pub to: IpAddr,
 }
 
@@ -44,7 +44,7 @@ impl Path {
     }
 }
 
-/// The one's complement sum of RFC 1071 over several pieces of even length but for the last.
+/// The one's complement sum of RFC 1071 over several pieces. All but the last have an even length.
 fn checksum(pieces: &[&[u8]]) -> u16 {
     let mut sum = 0_u32;
     for piece in pieces {
@@ -85,7 +85,7 @@ pub fn ethernet(mac: [u8; 6], to_mac: [u8; 6], ethertype: [u8; 2], payload: &[u8
     [&to_mac, &mac, ethertype.as_slice(), payload].concat()
 }
 
-/// A frame with an IP packet of either family; the message's checksum is its own business.
+/// A frame with an IP packet of either family. The message's checksum is not changed.
 #[must_use]
 pub fn ip(path: &Path, protocol: u8, hop_limit: u8, message: &[u8]) -> Vec<u8> {
     let (from, to) = (octets(path.from), octets(path.to));
@@ -109,7 +109,7 @@ pub fn ip(path: &Path, protocol: u8, hop_limit: u8, message: &[u8]) -> Vec<u8> {
     }
 }
 
-/// The bytes of a message's checksum: a datagram's zero goes as all ones (RFC 768).
+/// The bytes of a message's checksum: a datagram's zero is sent as all ones (RFC 768).
 fn sum_bytes(protocol: u8, sum: u16) -> [u8; 2] {
     let sum = if protocol == UDP && sum == 0 {
         0xffff
@@ -239,7 +239,7 @@ pub fn arp(operation: u8, mac: [u8; 6], from: [u8; 4], to_mac: [u8; 6], to: [u8;
 /// A DNS question.
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'q> {
-    /// With dots, without the last.
+    /// The name with dots, without the last.
     pub name: &'q str,
     /// The type, as a number.
     pub rtype: u16,
@@ -282,13 +282,13 @@ pub fn dns_query(question: &Question<'_>) -> Vec<u8> {
     message
 }
 
-/// A message as it goes over TCP.
+/// A message with its length, as over TCP.
 #[must_use]
 pub fn framed(message: &[u8]) -> Vec<u8> {
     [&length16(message.len()), message].concat()
 }
 
-/// Options as they stand in a message.
+/// The encoded options of a message.
 #[must_use]
 pub fn encoded(options: &[(u8, Vec<u8>)]) -> Vec<u8> {
     let mut octets = Vec::new();
@@ -300,8 +300,8 @@ pub fn encoded(options: &[(u8, Vec<u8>)]) -> Vec<u8> {
     octets
 }
 
-/// Where the IP packet of a frame ends and its message begins, and the protocol of that;
-/// `None` for what is no IP packet or is cut off.
+/// The end of the IP packet in a frame, the start of its message, and the message's protocol; `None` if there is no IP
+/// packet or it is truncated.
 fn message_of(frame: &[u8]) -> Option<(usize, usize, u8)> {
     let packet = frame.get(ETHERNET..)?;
     match frame.get(12..14)? {
@@ -324,7 +324,7 @@ fn message_of(frame: &[u8]) -> Option<(usize, usize, u8)> {
     }
 }
 
-/// Makes the checksums of whatever the frame now is right again, as far as it is something.
+/// Corrects the checksums of a frame, as far as it can be parsed.
 pub fn fix_checksums(frame: &mut [u8]) {
     let Some((start, end, protocol)) = message_of(frame) else {
         return;
@@ -356,7 +356,7 @@ pub fn fix_checksums(frame: &mut [u8]) {
     message[at..at + 2].copy_from_slice(&sum_bytes(protocol, sum));
 }
 
-/// Spoils the TCP or UDP checksum of a frame.
+/// Makes the TCP or UDP checksum of a frame wrong.
 pub fn spoil_transport_checksum(frame: &mut [u8]) {
     if let Some((start, _, protocol)) = message_of(frame) {
         let at = start + if protocol == TCP { 17 } else { 7 };
@@ -367,7 +367,7 @@ pub fn spoil_transport_checksum(frame: &mut [u8]) {
 /// A TCP segment that the guest has sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
-    /// To whom.
+    /// The destination address.
     pub to: Vec<u8>,
     /// The guest's port.
     pub from_port: u16,
@@ -427,7 +427,7 @@ pub fn source(frame: &[u8]) -> Option<IpAddr> {
 pub fn asked_for(frame: &[u8]) -> Option<IpAddr> {
     if frame.get(12..14)? == ARP && frame.get(20..22)? == [0, 1] {
         let target = <[u8; 4]>::try_from(frame.get(38..42)?).ok()?;
-        // An announcement asks for its own sender.
+        // An announcement asks for its own sender's address.
         return (frame.get(28..32)? != target).then(|| target.into());
     }
     if message_of(frame)?.2 == 58 && *frame.get(54)? == 135 {

@@ -1,10 +1,9 @@
-//! Mutated frames against the whole guest.
+//! The fuzzer of the whole guest: mutated frames.
 //!
-//! A case is a short sequence of frames: each begins as a valid one (of a live
-//! TCP connection with the right numbers, where it is one) and most are then
-//! changed: fields, lengths, options, payload, order. Checksums are made right
-//! again most of the time, because a wrong one ends a frame's way early. One
-//! seed makes one guest and all of its cases, so a failure can be repeated.
+//! A case is a short sequence of frames. Each begins as a valid one (of a live TCP connection with the right numbers,
+//! if it is a segment), and most are then changed: fields, lengths, options, payload, order. Checksums are corrected
+//! most of the time, because a frame with a wrong one is dropped early. One seed makes one guest and all of its cases,
+//! so that a failure can be repeated.
 
 mod mutate;
 mod payload;
@@ -25,19 +24,19 @@ use mayfly_http::LOANS;
 use mayfly_site::RENDERED_MAX;
 use peer::Peers;
 
-/// Steps that the guest may take for one case without time passing, besides one for each 16 frames.
+/// The most steps that the guest may take for one case without time passing, besides one for each 16 frames.
 const MAX_STEPS: u64 = 32;
-/// Cases after which the peers make themselves known again; the guest forgets a neighbour in 60 s.
+/// The number of cases after which the peers announce themselves again: the guest forgets a neighbour in 60 s.
 const HELLO_EVERY: u64 = 50;
-/// Frames that the guest may send for one case.
+/// The most frames that the guest may send for one case.
 const MAX_SENT: usize = 600;
-/// Frames that are printed when a case fails.
+/// The number of frames that are printed when a case fails.
 const WITNESSED: usize = 32;
-/// Seconds in which the guest must answer a good client after an attack. The
-/// attack may have taken every socket, and its deadlines are 10 to 20 s.
+/// The time, in seconds, in which the guest must answer a good client after an attack. The attack may have taken every
+/// socket, and its deadlines are 10 to 20 s.
 const RECOVERY: f64 = 60.0;
 
-/// What was done, added up.
+/// The totals of a run.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Figures {
     /// Sequences of frames.
@@ -52,7 +51,7 @@ pub struct Figures {
     pub steps: u64,
     /// The most steps for one case.
     pub most_steps: u64,
-    /// TCP connections that came to be established.
+    /// TCP connections that were established.
     pub established: u64,
     /// HTTP responses.
     pub http: u64,
@@ -60,13 +59,13 @@ pub struct Figures {
     pub dns: u64,
     /// Frames dropped for a wrong TCP or UDP checksum.
     pub bad_checksums: u64,
-    /// Connections that made room for others.
+    /// Connections that were evicted for others.
     pub evicted: u64,
-    /// Half-open ones that did.
+    /// Half-open connections that were evicted for others.
     pub half_open_evicted: u64,
     /// Good clients served after an attack.
     pub checks: u64,
-    /// The longest that one of them waited for either answer, in virtual ms.
+    /// The longest wait of one of them for either answer, in virtual ms.
     pub longest_wait_ms: u64,
     /// Virtual seconds.
     pub seconds: u64,
@@ -74,12 +73,12 @@ pub struct Figures {
     pub socket_bytes: usize,
     /// Bytes of socket buffers that all guests have taken.
     pub all_socket_bytes: usize,
-    /// The most that a guest's heap use has grown after its boot, socket buffers left out.
+    /// The largest growth of a guest's heap after its boot, in bytes, without socket buffers.
     pub heap_growth: usize,
 }
 
 impl Figures {
-    /// Adds another guest's.
+    /// Adds another guest's figures.
     pub fn add(&mut self, other: &Self) {
         self.cases += other.cases;
         self.guests += other.guests;
@@ -115,8 +114,8 @@ fn socket_bytes(sizing: &Sizing) -> usize {
     http + dns
 }
 
-/// The most that a guest's heap use may grow, besides: a socket with its
-/// connection, for each connection, and the pages that are made for requests.
+/// The largest growth that a guest's heap may have besides, in bytes: a socket and its connection for each connection,
+/// and the pages that are made for requests.
 fn heap_bytes(sizing: &Sizing) -> usize {
     (sizing.http + sizing.dns_tcp) * 4096 + 2 * LOANS * RENDERED_MAX + (128 << 10)
 }
@@ -155,11 +154,11 @@ impl Drop for Witness {
     }
 }
 
-/// One guest and its cases, which serves a pack if there is one: it must have the zone and the front
-/// page that are asked for after every `check_every` cases. `heap` says how many bytes of heap are in use.
+/// Runs one guest and its cases. If it serves a pack, that must have the zone and the front page that are asked for
+/// after every `check_every` cases. `heap` returns the bytes of heap in use.
 ///
 /// # Panics
-/// When the guest does something that it must not; seed and frames are printed.
+/// If the guest does something that it must not. The seed and the frames are printed.
 #[must_use]
 pub fn attack(
     seed: u64,
@@ -239,7 +238,7 @@ struct Attack<'w> {
     peers: Peers,
     witness: &'w mut Witness,
     figures: Figures,
-    /// The guest's addresses when it was last looked at.
+    /// The guest's addresses at the last look.
     own: Vec<IpAddr>,
 }
 
@@ -270,7 +269,7 @@ impl Attack<'_> {
         assert_eq!(net.xen.with(|world| world.machine.shutdown), None);
     }
 
-    /// Lets the guest work until it wants to sleep, with no time passing but for its steps.
+    /// Lets the guest work until it wants to sleep. Only its steps take time.
     fn settle(&mut self, net: &mut Net<'_>, frames: usize) {
         let allowed = MAX_STEPS + frames as u64 / 16;
         for step in 1.. {
@@ -282,14 +281,14 @@ impl Attack<'_> {
             net.xen.run();
             let wake = net.step();
             self.look(net);
-            // What peers answered at once is work again.
+            // The immediate answers of peers are work again.
             if wake.is_some() && net.xen.with(|world| world.netback.waiting() == 0) {
                 break;
             }
         }
     }
 
-    /// Looks at what the guest has sent, and answers for the neighbours.
+    /// Reads the frames that the guest has sent, and answers for the neighbours.
     fn look(&mut self, net: &mut Net<'_>) {
         // DHCP may have changed the address in this very step.
         self.own.extend(addresses(net));
@@ -323,7 +322,8 @@ impl Attack<'_> {
     /// Lets time pass.
     fn pass(&mut self, net: &mut Net<'_>, nanoseconds: u64) {
         let end = SystemTime(net.now().0 + nanoseconds);
-        // Retransmissions and announcements: a few for each second and connection. And each answer of a peer ends a sleep.
+        // Retransmissions and announcements: a few for each second and connection. Each answer of a peer ends a sleep
+        // as well.
         let allowed = 200 + nanoseconds / SECOND * 100;
         let (before, mut steps) = (self.figures.frames, 0);
         while net.now() < end {
@@ -337,7 +337,7 @@ impl Attack<'_> {
         }
     }
 
-    /// A good client asks.
+    /// Asks as a good client.
     fn check(&mut self, net: &mut Net<'_>, cmdline: &str) {
         let address = if cmdline.contains("dhcp") || self.peers.random.one_in(2) {
             guest6()

@@ -1,8 +1,8 @@
 //! The whole guest on the host: the boot order and event loop of `kernel/src/main.rs` over the fake
 //! Xen, xenstored and netback, with a smoltcp client at the other end of the wire.
 //!
-//! Time is virtual. It passes while the guest sleeps, and a little with each step, so that a guest
-//! that spins is seen in the number of its steps.
+//! Time is virtual. It passes while the guest sleeps, and a little with each step, so that a guest that spins is
+//! detected by the number of its steps.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::missing_panics_doc,
@@ -44,15 +44,15 @@ pub const ADDRESSES: &str = "ip=10.0.2.80/24 gw=10.0.2.2 ip=fd00::80/64 gw=fd00:
 /// The command line of most tests: the guest also serves all pages of its own.
 pub const CMDLINE: &str =
     "ip=10.0.2.80/24 gw=10.0.2.2 ip=fd00::80/64 gw=fd00::2 endpoints=all,payload:4294967296";
-/// Bytes of a guest's RAM in most tests, after the kernel has taken its own.
+/// The RAM of a guest in most tests, in bytes, without the kernel's own.
 pub const RAM: u64 = 1 << 20;
-/// What one step of the guest takes, in ns.
+/// The duration of one step of the guest, in ns.
 pub const STEP_NS: u64 = 2_000;
 /// One second of virtual time, in ns.
 pub const SECOND: u64 = 1_000_000_000;
 /// 2026-01-01 00:00:00 UTC.
 const WALL_CLOCK: u64 = 1_767_225_600;
-/// Steps of the guest before a turn of the loop must have let it sleep.
+/// The most steps of the guest before it must sleep.
 const MAX_BUSY_STEPS: u32 = 10_000;
 
 thread_local! {
@@ -67,17 +67,17 @@ fn tsc() -> u64 {
 
 /// A guest that is to be booted.
 pub struct Setup {
-    /// What it runs on.
+    /// The Xen that it runs on.
     pub xen: FakeXen,
     /// The kernel command line.
     pub cmdline: String,
-    /// What its memory allows it.
+    /// The sizes that follow from its memory.
     pub sizing: Sizing,
     /// The packed site that it serves, if there is one.
     pub pack: Option<&'static [u8]>,
-    /// The network that its toolstack has connected, if it has.
+    /// The network that the toolstack has connected, if it has.
     pub network: Option<Preconnected>,
-    /// What its CPU says is random, if it says anything.
+    /// The random bytes of its CPU, if the CPU gives any.
     pub random: Option<[u8; ROOT]>,
 }
 
@@ -118,7 +118,7 @@ impl Setup {
         self
     }
 
-    /// With so many bytes of free RAM.
+    /// With this many bytes of free RAM.
     #[must_use]
     pub fn ram(mut self, bytes: u64) -> Self {
         self.sizing = Sizing::for_memory(bytes);
@@ -170,7 +170,7 @@ impl Setup {
         .map_err(|failure| failure.to_string())
     }
 
-    /// Boots a guest that is sure to boot.
+    /// Boots a guest, and panics if it does not boot.
     pub fn run<T>(self, test: impl FnOnce(&mut Net<'_>) -> T) -> T {
         match self.try_run(test) {
             Ok(value) => value,
@@ -185,7 +185,7 @@ impl Default for Setup {
     }
 }
 
-/// Memory for sockets, for good, as the kernel hands it out.
+/// Memory for sockets, which is never freed, as the kernel hands it out.
 fn memory(handed_out: &mut usize) -> impl FnMut(usize) -> Option<&'static mut [u8]> {
     |len| {
         *handed_out += len;
@@ -195,17 +195,17 @@ fn memory(handed_out: &mut usize) -> impl FnMut(usize) -> Option<&'static mut [u
 
 /// A guest that is up, and a client on its wire.
 pub struct Net<'a> {
-    /// What the guest runs on.
+    /// The Xen that the guest runs on.
     pub xen: &'a FakeXen,
     /// The guest.
     pub guest: Guest<'a, FakeXen, WithReport<'a, Site<'a>>>,
     /// The client.
     pub client: Client,
-    /// Bytes of socket buffers that the guest has taken.
+    /// The socket buffers that the guest has taken, in bytes.
     pub handed_out: usize,
-    /// Steps of the guest so far.
+    /// The number of steps of the guest so far.
     pub steps: u64,
-    /// Sleeps of the guest so far.
+    /// The number of sleeps of the guest so far.
     pub sleeps: u64,
 }
 
@@ -222,7 +222,7 @@ impl Net<'_> {
         instant(self.xen.now())
     }
 
-    /// One step of the guest; until when it wants to sleep, or `None` for no sleep.
+    /// Runs one step of the guest; returns the time until which it wants to sleep, or `None` for no sleep.
     pub fn step(&mut self) -> Option<Option<SystemTime>> {
         self.steps += 1;
         let now = self.xen.now();
@@ -245,7 +245,7 @@ impl Net<'_> {
         self.xen.poll(&ports, Some(wake));
     }
 
-    /// The client looks at the wire, the guest takes a step, and whoever waits waits, until `end` at most.
+    /// Runs the client and one step of the guest, and lets the guest sleep, until `end` at most.
     pub fn turn(&mut self, end: SystemTime) {
         let now = self.instant();
         let seen = self.client.log.len();
@@ -253,7 +253,7 @@ impl Net<'_> {
         let client_wake = self.client.stack.poll(wire, now);
         self.xen.run();
         let Some(wake) = self.step() else { return };
-        // Nobody sleeps over news: the caller may want to act on it.
+        // There is no sleep after a change: the caller may want to act on it.
         let news = self.client.log.len() != seen;
         if news || self.xen.with(|world| !world.netback.transmitted.is_empty()) {
             return;
@@ -269,7 +269,7 @@ impl Net<'_> {
         self.sleep(wake, end);
     }
 
-    /// Turns until `done`, for `seconds` of virtual time at most; says whether it was done.
+    /// Runs turns until `done`, for `seconds` of virtual time at most; returns whether it was done.
     pub fn until(&mut self, seconds: f64, mut done: impl FnMut(&mut Self) -> bool) -> bool {
         let end = self.after(seconds);
         let mut busy = 0;
@@ -287,12 +287,12 @@ impl Net<'_> {
         }
     }
 
-    /// Turns for so many seconds of virtual time.
+    /// Runs turns for this many seconds of virtual time.
     pub fn run_for(&mut self, seconds: f64) {
         self.until(seconds, |_| false);
     }
 
-    /// The time in so many seconds.
+    /// The time in this many seconds.
     #[must_use]
     pub fn after(&self, seconds: f64) -> SystemTime {
         #[allow(
@@ -304,7 +304,7 @@ impl Net<'_> {
         SystemTime(self.now().0 + ns)
     }
 
-    /// Puts a frame on the wire to the guest. Its checksums are known to nobody.
+    /// Puts a frame on the wire to the guest. Its checksums are not marked as verified.
     pub fn deliver(&self, frame: &[u8]) {
         self.deliver_flagged(frame, 0);
     }
@@ -334,14 +334,14 @@ impl Net<'_> {
         })
     }
 
-    /// What the guest has written to Xen's debug port.
+    /// The text that the guest has written to Xen's debug port.
     #[must_use]
     pub fn debug(&self) -> String {
         self.xen
             .with(|world| String::from_utf8_lossy(&world.machine.debug).into_owned())
     }
 
-    /// What the guest did that a real machine would not have forgiven.
+    /// The guest's violations of the rules of a real machine.
     #[must_use]
     pub fn violations(&self) -> Vec<String> {
         self.xen.with(|world| world.machine.violations().to_vec())

@@ -10,24 +10,24 @@ use crate::random::Random;
 /// Frames on their way in one direction, and when each arrives.
 type Queue = VecDeque<(u64, Vec<u8>)>;
 
-/// Says of a frame whether it is lost.
+/// Returns whether a frame is lost.
 pub type Loses = Box<dyn FnMut(&[u8]) -> bool>;
 
 /// A link between the guest and the client. The default one is a wire: it delays and loses nothing.
 pub struct Link {
-    /// What a frame takes in either direction, in ns.
+    /// The delay of a frame in either direction, in ns.
     pub delay: u64,
-    /// What each octet takes on the way from the guest, in ns, one behind the other.
+    /// The time to send each byte from the guest, in ns. Bytes are sent one after the other.
     pub octet: u64,
-    /// How many of a million frames are lost, in either direction.
+    /// The number of frames in a million that are lost, in either direction.
     pub loss: usize,
-    /// Says of each frame of the guest whether it is lost.
+    /// Returns of each frame of the guest whether it is lost.
     pub loses: Option<Loses>,
-    /// Frames that were lost.
+    /// The number of frames that were lost.
     pub lost: u64,
-    /// What the guest has sent and when, what is lost included, as long as somebody wants to know.
+    /// The frames that the guest has sent, with their times and including lost ones, if they are recorded.
     pub taken: Option<Vec<(u64, Vec<u8>)>>,
-    /// When the last octet from the guest has left.
+    /// The time at which the last byte from the guest has left.
     free_at: u64,
     random: Random,
     to_guest: Queue,
@@ -76,7 +76,7 @@ impl Link {
         self.to_client.pop_front().map(|(_, frame)| frame)
     }
 
-    /// Takes what the guest has sent, and gives it what has arrived by now.
+    /// Takes the frames that the guest has sent, and delivers those that have arrived by now.
     pub fn carry(&mut self, xen: &FakeXen) {
         let now = xen.now().0;
         let sent: Vec<_> = xen.with(|world| world.netback.transmitted.drain(..).collect());
@@ -98,7 +98,7 @@ impl Link {
         }
     }
 
-    /// When the next frame arrives somewhere.
+    /// The time at which the next frame arrives at either end.
     #[must_use]
     pub fn next(&self) -> Option<u64> {
         let first = |queue: &Queue| queue.front().map(|(at, _)| *at);

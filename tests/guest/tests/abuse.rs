@@ -1,4 +1,4 @@
-//! Load and abuse: memory stays as it is, honest clients are answered, counters tell what happened.
+//! Load and abuse: memory does not grow, honest clients are answered, and the counters show the attack.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -32,7 +32,7 @@ fn establish(net: &mut Net<'_>, number: u32) -> Option<Peer> {
     Some(peer)
 }
 
-/// How long an honest client waits for a page, in virtual ms.
+/// The time that an honest client waits for a page, in virtual ms.
 fn honest(net: &mut Net<'_>) -> u64 {
     let start = net.now().0;
     let answer = net.http_within(guest4(), CLOSE, 60.0);
@@ -90,7 +90,7 @@ fn a_thousand_slow_readers() {
             }
             waits.push(honest(net));
         }
-        // A reader that takes nothing for ten seconds has had its time.
+        // A reader that takes nothing for ten seconds is disconnected.
         net.run_for(30.0);
         let [half_open, open, _] = net.guest.stack.stats().connections;
         println!("honest clients waited {waits:?} ms; {open} left");
@@ -125,7 +125,7 @@ fn a_thousand_slow_writers() {
     });
 }
 
-/// Sends SYNs from as many addresses, `count` of them, none of which is ever heard of again.
+/// Sends `count` SYNs from as many addresses, which send nothing afterwards.
 fn flood(net: &Net<'_>, first: u32, count: u32) {
     for number in first..first + count {
         let path = Path::to_guest(PEER_MAC, host(number).into(), GUEST4.into());
@@ -143,7 +143,7 @@ fn flood(net: &Net<'_>, first: u32, count: u32) {
 
 #[test]
 fn ten_thousand_syns_a_second() {
-    // What a guest with `memory=8` has left, and a client at the other end of a continent.
+    // The memory of a guest with `memory=8`, and a client on another continent.
     Setup::new().ram(5 << 20).run(|net| {
         net.run_for(0.2);
         net.client.link.delay = 50_000_000;
@@ -186,7 +186,7 @@ fn ten_thousand_syns_a_second() {
         assert!(stats.cookies_taken >= 4, "{stats:?}");
         assert_eq!((stats.evicted, stats.refused), (0, 0));
         assert_eq!(net.violations(), [""; 0]);
-        // It is over: half-open connections end, and SYNs get slots again.
+        // After the flood, half-open connections end, and SYNs get slots again.
         net.run_for(60.0);
         assert_eq!(net.guest.stack.stats().connections, [0; 3]);
         let sent = stats.cookies_sent;
@@ -213,7 +213,7 @@ fn clients_that_answer_no_arp_delay_nobody() {
         for _ in 0..8 {
             net.step();
         }
-        // Each has its answer, at the MAC address that it came from, and nobody was asked where that is.
+        // Each has its answer, at the MAC address that it came from, without an ARP request.
         let sent = net.sent();
         assert_eq!(sent.len(), 200);
         assert!(

@@ -1,4 +1,4 @@
-//! How much TCP sends, and how long its segments are: congestion control and the MTU of the way.
+//! TCP's amount of data in flight and its segment size: congestion control and the path MTU.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -34,7 +34,7 @@ fn far<T>(test: impl FnOnce(&mut Net<'_>) -> T) -> T {
     })
 }
 
-/// Asks for so many octets; the connection, once the request is on its way.
+/// Asks for this many bytes; returns the connection, once the request is on its way.
 fn ask(net: &mut Net<'_>, octets: usize) -> SocketHandle {
     let handle = net.client.connect_with(guest4(), 80, 1 << 20);
     assert!(net.until(10.0, |net| net.client.tcp(handle).may_send()));
@@ -45,7 +45,7 @@ fn ask(net: &mut Net<'_>, octets: usize) -> SocketHandle {
     handle
 }
 
-/// Takes the whole answer; in how many ms.
+/// Takes the whole answer; returns the time that took, in ms.
 fn take(net: &mut Net<'_>, handle: SocketHandle, octets: usize) -> u64 {
     let start = net.now().0;
     let mut taken = 0;
@@ -58,7 +58,7 @@ fn take(net: &mut Net<'_>, handle: SocketHandle, octets: usize) -> u64 {
     (net.now().0 - start) / MS
 }
 
-/// What the guest has sent from port 80 since the request, lost segments included: when, and what.
+/// The segments that the guest has sent from port 80 since the request, including lost ones, with their times.
 fn sent(net: &Net<'_>) -> Vec<(u64, Seen)> {
     let taken = net.client.link.taken.as_ref().expect("it was noted");
     let segments = taken
@@ -69,7 +69,7 @@ fn sent(net: &Net<'_>) -> Vec<(u64, Seen)> {
         .collect()
 }
 
-/// Octets that were sent more than once.
+/// The number of bytes that were sent more than once.
 fn repeated(sent: &[(u64, Seen)]) -> usize {
     let first = sent.first().expect("something").1.seq;
     let mut end = 0;
@@ -172,7 +172,7 @@ fn when_a_whole_flight_is_lost_one_segment_is_sent_again_and_then_more() {
     });
 }
 
-/// Peers say again what they have when they are sent again what they have.
+/// Peers repeat their acknowledgement when they get data again.
 #[test]
 fn a_fin_that_was_lost_is_sent_again_however_often_the_data_before_it_is_acknowledged() {
     for (port, to_port, request) in [(4000, 80, &b"GET / HTTP/1.0\r\n\r\n"[..]), (4001, 53, b"")] {
@@ -188,7 +188,7 @@ fn a_fin_that_was_lost_is_sent_again_however_often_the_data_before_it_is_acknowl
                 };
                 let answers = peer.send(net, flags, request);
                 assert!(answers.iter().any(|seen| seen.flags & FIN != 0));
-                // All but the FIN has come.
+                // Everything except the FIN has arrived.
                 peer.ack = peer.ack.wrapping_sub(1);
                 for _ in 0..repetitions {
                     let number = peer.ack;
@@ -203,7 +203,7 @@ fn a_fin_that_was_lost_is_sent_again_however_often_the_data_before_it_is_acknowl
                     .filter(|seen| seen.to_port == port && seen.flags & FIN != 0);
                 assert!(again.count() >= 1, "{to_port}: {repetitions}, {with_fin}");
 
-                // And then it is over, for the guest as well.
+                // Then the connection is closed, at the guest as well.
                 peer.ack = peer.ack.wrapping_add(1);
                 let flags = if request.is_empty() || with_fin {
                     ACK
@@ -232,7 +232,7 @@ fn throughput_with_loss_and_delay() {
             net.client.link.lost
         );
         assert!(rate >= FLOOR, "{rate} kB/s");
-        // What is sent again is not much more than what was lost.
+        // Not much more is sent again than was lost.
         assert!(again < 10_000_000 / 100 * 6, "{again}");
     });
 }
@@ -279,7 +279,7 @@ fn open(net: &mut Net<'_>, path: &Path, port: u16) -> Seen {
     answer
 }
 
-/// "Too big", as a router says it about a segment of the guest.
+/// A router's "packet too big" about a segment of the guest.
 fn too_big(path: &Path, quoted: &[u8], mtu: u16) -> Vec<u8> {
     let [a, b] = mtu.to_be_bytes();
     let mut message = if path.to.is_ipv4() {
@@ -291,7 +291,7 @@ fn too_big(path: &Path, quoted: &[u8], mtu: u16) -> Vec<u8> {
     frames::icmp(path, 64, message)
 }
 
-/// The frames to a port, and after how many octets of payload the longest of them is.
+/// The frames with payload to a port, and the length of the longest payload, in bytes.
 fn longest(net: &mut Net<'_>, port: u16) -> (Vec<Vec<u8>>, usize) {
     let mut found = Vec::new();
     for (_, frame) in std::mem::take(&mut net.client.log) {
@@ -307,7 +307,8 @@ fn longest(net: &mut Net<'_>, port: u16) -> (Vec<Vec<u8>>, usize) {
     (found, most.unwrap_or(0))
 }
 
-/// Acknowledges what has come in order for some seconds; the longest segment of the second half of them.
+/// Acknowledges the data received in order for some seconds; returns the longest segment of the second half of that
+/// time.
 fn go_on(net: &mut Net<'_>, path: &Path, next: &mut u32) -> usize {
     let mut most = 0;
     for round in 0..40 {
@@ -364,7 +365,7 @@ fn a_router_that_finds_segments_too_big_is_believed_if_it_has_seen_them() {
             assert_eq!(most, 1500 - headers);
             let right = sent[1].clone();
 
-            // Somebody who does not know the sequence number, the ports, or what is too long.
+            // An error with a wrong sequence number, wrong ports, or a wrong length.
             let at = 14 + headers - 20;
             let mut elsewhere = right.clone();
             elsewhere[at + 4] ^= 0x80;
@@ -396,13 +397,13 @@ fn a_router_that_finds_segments_too_big_is_believed_if_it_has_seen_them() {
             net.deliver(&too_big(&path, &right, mtu));
             assert_eq!(go_on(net, &path, &mut next), usize::from(mtu) - headers);
 
-            // It is not believed that there is less than what every way takes.
+            // An MTU below the minimum of every path is ignored.
             net.deliver(&too_big(&path, &right, forged));
             let most = go_on(net, &path, &mut next);
             let least = if headers == 40 { 552 } else { 1280 };
             assert_eq!(most, least - headers);
 
-            // Another connection is as wide as before.
+            // Another connection has the same segment size as before.
             open(net, &path, 4001);
             net.run_for(0.1);
             assert_eq!(longest(net, 4001).1, 1500 - headers);
@@ -420,7 +421,7 @@ fn the_command_line_sets_an_mtu() {
         open(net, &Peer::path(), 4000);
         net.run_for(0.1);
         assert_eq!(longest(net, 4000).1, 1360);
-        // The SYN-ACK says what the guest takes.
+        // The SYN-ACK has the guest's MSS.
         let frame = frames::tcp(
             &Path::to_guest(PEER_MAC, PEER4.into(), GUEST4.into()),
             &Segment {

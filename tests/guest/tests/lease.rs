@@ -1,4 +1,4 @@
-//! What becomes of a DHCP lease when the interface gets another link.
+//! The DHCP lease of an interface that gets another link.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use mayfly_guest_tests::client::guest4;
@@ -25,7 +25,7 @@ fn a_new_link_starts_anew() {
     });
 }
 
-/// Offers as usual, and requests refused.
+/// Offers as usual, and refuses requests.
 fn refusal(dhcp: &Dhcp) -> Said {
     if dhcp.kind == 5 {
         instead(dhcp, &[53], &[(53, &[6])])
@@ -34,7 +34,7 @@ fn refusal(dhcp: &Dhcp) -> Said {
     }
 }
 
-/// A back end that goes and comes again; the guest has answered on the new link.
+/// Closes and reopens the back end, and waits until the guest has answered on the new link.
 fn reconnect(net: &mut Net<'_>) {
     net.xen
         .with(|world| world.netback.unload(&mut world.machine, &mut world.store));
@@ -112,7 +112,7 @@ fn an_address_that_is_refused_on_a_new_link_is_given_up() {
 
 #[test]
 fn another_interface_has_no_lease_before_it_has_asked() {
-    // Also after a link on which nobody has answered.
+    // Also after a link on which no server has answered.
     for links in [0, 1] {
         leased(|net, _| {
             for _ in 0..links {

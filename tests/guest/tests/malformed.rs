@@ -1,8 +1,8 @@
-//! Malformed packets against driver, stack and services at once: no panic, bounded memory and
-//! work, and a good client is served afterwards.
+//! Malformed packets against driver, stack and services at once: no panic, bounded memory and work, and a good client
+//! is served afterwards.
 //!
-//! `MAYFLY_SCALE=10` runs ten times as many cases, `MAYFLY_SEED=7` the one guest of that seed, both
-//! together as many from that seed on.
+//! `MAYFLY_SCALE=10` runs ten times as many cases, `MAYFLY_SEED=7` the one guest of that seed, and both together that
+//! many guests from that seed on.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -19,14 +19,14 @@ use peak_alloc::PeakAlloc;
 #[global_allocator]
 static HEAP: PeakAlloc = PeakAlloc;
 
-/// Cases of a usual run.
+/// The number of cases of a usual run.
 const CASES: u64 = 1_000_000;
-/// Cases for one guest.
+/// The number of cases for one guest.
 const PER_GUEST: u64 = 2_000;
-/// Cases between two good clients.
+/// The number of cases between two good clients.
 const CHECK_EVERY: u64 = 250;
-/// What the process may hold in the end besides the socket buffers, which are given for good, as
-/// in a real guest: the pages of the fake, which later ones use again.
+/// The memory that the process may hold at the end besides the socket buffers, in bytes: the pages of the fake, which
+/// later guests reuse. The socket buffers are never freed, as in a real guest.
 const HELD: usize = 16 << 20;
 
 /// A packed site with the names and the page that good clients ask for, and some that peers do.
@@ -59,7 +59,7 @@ fn mutated_frames_do_no_harm() {
     let seconds = started.elapsed().as_secs();
     println!("{total:#?}\n{held} bytes held after {guests} guests, {seconds} s");
     assert!(held <= total.all_socket_bytes + HELD, "{held} bytes");
-    // A generator that goes astray would test nothing.
+    // A generator that makes only useless frames would test nothing.
     assert!(
         total.established * 100 > total.cases,
         "few connections: {total:?}"

@@ -1,4 +1,4 @@
-//! What the guest tells of its boot.
+//! The guest's reports on its boot.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -46,7 +46,7 @@ fn the_boot_report_is_json_and_its_phases_are_in_order() {
             .iter()
             .map(|event| event["phase"].as_str().unwrap())
             .collect();
-        // The boot order, and nothing twice. What only a real machine does is not here.
+        // The boot order, without repetitions. The phases of a real machine alone are not here.
         let order = [
             "entry",
             "grant_table",
@@ -69,7 +69,7 @@ fn the_boot_report_is_json_and_its_phases_are_in_order() {
                 event["ns"].as_u64().unwrap(),
             );
             assert!((tsc, ns) >= last, "{report}");
-            // Both tell the same time, to the last digit of a division.
+            // Both have the same time, to the last digit of a division.
             let expected = (tsc - first) * 1_000_000 / khz;
             assert!(ns.abs_diff(expected) <= 1, "{event}: {expected}");
             last = (tsc, ns);

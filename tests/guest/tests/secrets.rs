@@ -1,4 +1,4 @@
-//! What a guest keeps secret depends on what is random, and on nothing that another guest has as well.
+//! A guest's secrets depend on random bytes, and on nothing that another guest shares.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use mayfly::secrets::ROOT;
@@ -9,12 +9,12 @@ use mayfly_guest_tests::{Net, Setup};
 use mayfly_handoff::network::Random;
 use smoltcp::wire::IpEndpoint;
 
-/// What is made with a guest's keys: initial sequence numbers, and the server's part of a DNS cookie.
+/// The values that are made with a guest's keys: initial sequence numbers, and the server's part of a DNS cookie.
 #[derive(Debug, PartialEq, Eq)]
 struct Made {
     numbers: Vec<u32>,
     cookie: Vec<u8>,
-    /// Whether it said that its secrets can be guessed.
+    /// Whether it warned that its secrets can be guessed.
     is_warned: bool,
 }
 
@@ -57,7 +57,7 @@ fn cookie(net: &mut Net<'_>) -> Vec<u8> {
     answer[at + 8..at + 24].to_vec()
 }
 
-/// Boots a guest with this of its CPU and this of its toolstack, like all others in everything else.
+/// Boots a guest with these random bytes of its CPU and of its toolstack. Everything else is the same for all.
 fn made(cpu: Option<u8>, toolstack: Option<u8>) -> Made {
     let mut setup = Setup::preconnected();
     setup.random = cpu.map(|byte| [byte; ROOT]);
@@ -88,7 +88,7 @@ fn guests_that_differ_in_random_bytes_alone_share_no_secret() {
     let all = kinds.map(|(cpu, toolstack)| made(cpu, toolstack));
     for (at, one) in all.iter().enumerate() {
         let (cpu, toolstack) = kinds[at];
-        // What is compared depends on these bytes alone.
+        // The compared values depend on these bytes alone.
         assert_eq!(*one, made(cpu, toolstack));
         assert_eq!(one.is_warned, cpu.is_none() && toolstack.is_none());
         for other in &all[..at] {

@@ -1,4 +1,4 @@
-//! What the guest answers, asked by a smoltcp client over both families.
+//! The answers of the guest to a smoltcp client over both families.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

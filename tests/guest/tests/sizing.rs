@@ -1,14 +1,14 @@
-//! What a guest takes of its memory, for any size that it may have.
+//! The memory use of a guest, for all sizes of its memory.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use mayfly::stack::{LARGE, Sizing};
 use proptest::prelude::*;
 
 const PAGE: usize = 4096;
-/// Free memory of a guest with `memory=4`: what lies above the image.
+/// The free memory of a guest with `memory=4`, above the image, in bytes.
 const SMALLEST: u64 = 5 << 19;
 
-/// Bytes of socket buffers when every connection is in use.
+/// The size of the socket buffers when every connection is in use, in bytes.
 fn sockets(sizing: &Sizing) -> usize {
     let one = |count: usize, tx: usize, large: usize| {
         count * (sizing.tcp_rx + tx) + count.min(LARGE) * (large - tx)
@@ -20,7 +20,7 @@ fn sockets(sizing: &Sizing) -> usize {
 proptest! {
     #![proptest_config(mayfly_seeds::cases(4096))]
 
-    /// All that may ever be asked for is there: no frame and no connection fails for want of memory.
+    /// There is memory for everything at once: no frame and no connection fails for lack of it.
     #[test]
     fn everything_in_use_at_once_fits(pages in SMALLEST / 4096..1 << 20) {
         let free = pages * 4096;
@@ -53,7 +53,7 @@ proptest! {
     }
 }
 
-/// A guest is made with few bytes more or less, too: near each step by which sizes change.
+/// The same for all sizes near each step by which sizes change.
 #[test]
 fn everything_fits_at_each_step() {
     for step in [SMALLEST, 4 << 20, 32 << 20, 96 << 20] {

@@ -1,4 +1,4 @@
-//! What the toolstack and xenstored do to the guest: shutdown, console, answers late or wrong.
+//! Requests and faults of the toolstack and xenstored: shutdown, console, answers late or wrong.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -88,7 +88,7 @@ fn a_flood_of_watch_events_hides_no_request() {
     });
 }
 
-/// What is in the console ring.
+/// The contents of the console ring.
 fn console(net: &Net<'_>) -> String {
     let page = net.xen.with(|world| world.machine.console());
     let mut bytes = vec![0; page.load_acquire(ring::OUT_PROD).min(ring::OUT_SIZE) as usize];
@@ -116,7 +116,7 @@ fn the_console_has_the_boot_line_unless_it_is_off() {
         });
 }
 
-/// What a guest sends in its first second, and how often it stepped.
+/// The frames that a guest sends in its first second, and the number of its steps.
 fn first_second(xen: FakeXen, cmdline: &str) -> (Vec<(u64, Vec<u8>)>, u64) {
     Setup::on(xen).cmdline(cmdline).run(|net| {
         net.run_for(1.0);
@@ -129,7 +129,7 @@ fn first_second(xen: FakeXen, cmdline: &str) -> (Vec<(u64, Vec<u8>)>, u64) {
 fn a_full_console_ring_costs_nothing() {
     let full = FakeXen::new();
     full.with(|world| {
-        // xenconsoled has never read, or its index makes no sense.
+        // xenconsoled has never read, or its index is invalid.
         world
             .machine
             .console()
@@ -152,7 +152,7 @@ fn a_full_console_ring_costs_nothing() {
 fn an_absent_console_costs_nothing() {
     let absent = FakeXen::new();
     let page = absent.hvm_param(HvmParam::ConsolePfn).unwrap();
-    // Somebody else has taken the page.
+    // The page has another use.
     assert!(absent.special_page(Gfn(page)).is_some());
     let usual = first_second(FakeXen::new(), "ip=10.0.2.80/24");
     assert!(first_second(absent, "ip=10.0.2.80/24") == usual);

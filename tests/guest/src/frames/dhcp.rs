@@ -2,12 +2,12 @@
 
 use super::{BROADCAST, Path, encoded, udp};
 
-/// What is to be in a DHCP message of a server.
+/// The contents of a DHCP message of a server.
 #[derive(Debug, Clone)]
 pub struct Dhcp {
     /// 2 offers, 5 acknowledges, 6 refuses.
     pub kind: u8,
-    /// As the client asked.
+    /// The client's transaction ID.
     pub xid: u32,
     /// The client.
     pub mac: [u8; 6],
@@ -17,12 +17,12 @@ pub struct Dhcp {
     pub server: [u8; 4],
     /// The router, if there is one.
     pub router: Option<[u8; 4]>,
-    /// Seconds.
+    /// The duration of the lease, in seconds.
     pub lease: u32,
 }
 
 impl Dhcp {
-    /// The options that are usual, by number.
+    /// The usual options, by number.
     #[must_use]
     pub fn options(&self) -> Vec<(u8, Vec<u8>)> {
         let mut options = vec![
@@ -35,7 +35,7 @@ impl Dhcp {
         options
     }
 
-    /// A message with these bytes as its options, and as its field for a file's name.
+    /// A message with these bytes as its options and its `file` field.
     #[must_use]
     pub fn message_with(&self, options: &[u8], file: &[u8]) -> Vec<u8> {
         let mut message = vec![2, 1, 6, 0];
