@@ -90,23 +90,37 @@ pub(super) fn parse(
         }
     }
     let bridged = bridged || vif.bridge.is_some();
-    match script.map(|script| (script, script.rsplit('/').next().unwrap_or_default())) {
-        None | Some((_, "" | "vif-bridge")) => {}
-        Some((script, name)) if OTHER_SCRIPTS.contains(&name) => problems.add(
+    if let Some(script) = script {
+        judge(line, script, bridged, problems, warnings);
+    }
+    vif
+}
+
+/// Warns of a script whose work hatch does itself, and refuses any other.
+fn judge(
+    line: usize,
+    script: &str,
+    bridged: bool,
+    problems: &mut Problems,
+    warnings: &mut Problems,
+) {
+    match script.rsplit('/').next().unwrap_or_default() {
+        "" | "vif-bridge" => {}
+        name if OTHER_SCRIPTS.contains(&name) => problems.add(
             line,
             format!(
                 "vif: script {} is not run, and hatch only makes the vif a port of a bridge",
                 shown(script)
             ),
         ),
-        Some((script, _)) if bridged => warnings.add(
+        _ if bridged => warnings.add(
             line,
             format!(
                 "vif: script {} is not run: hatch makes the vif a port of its bridge itself",
                 shown(script)
             ),
         ),
-        Some((script, _)) => problems.add(
+        _ => problems.add(
             line,
             format!(
                 "vif: script {} is not run; name the bridge that the vif is to be a port of",
@@ -114,7 +128,6 @@ pub(super) fn parse(
             ),
         ),
     }
-    vif
 }
 
 /// Parses a unicast MAC address: six bytes in hexadecimal.

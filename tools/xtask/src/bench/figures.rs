@@ -264,6 +264,12 @@ pub(crate) fn table(all: &[Figures], tsc_hz: u64, counted: bool) -> Result<Strin
         writeln!(out, "\n{label}, until ready: VM exits: {reasons}")?;
         writeln!(out, "  hypercalls: {hypercalls}")?;
     }
+    write_phases(&mut out, all)?;
+    Ok(out)
+}
+
+/// What each guest's time went to, by its own word.
+fn write_phases(out: &mut String, all: &[Figures]) -> Result<()> {
     for figures in all.iter().filter(|f| !f.phases.is_empty()) {
         writeln!(
             out,
@@ -282,7 +288,7 @@ pub(crate) fn table(all: &[Figures], tsc_hz: u64, counted: bool) -> Result<Strin
             before = spread.median;
         }
     }
-    Ok(out)
+    Ok(())
 }
 
 /// Ticks as milliseconds.

@@ -1,5 +1,7 @@
 //! Rules for the sources that neither rustc nor clippy checks.
 
+mod circles;
+mod functions;
 mod length;
 mod seeds;
 mod unsafe_files;
@@ -43,6 +45,11 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     let text = allowed(length::ALLOWLIST)?;
     let listed = entries(&text, length::ALLOWLIST)?;
     length::check(&sources, listed, &mut wrong);
+    let text = allowed(functions::ALLOWLIST)?;
+    let listed = entries(&text, functions::ALLOWLIST)?;
+    functions::check(&sources, listed, &mut wrong)?;
+    let text = allowed(circles::ALLOWLIST)?;
+    circles::check(&sources, &entries(&text, circles::ALLOWLIST)?, &mut wrong)?;
     seeds::check(&sources, &mut wrong)?;
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
@@ -113,6 +120,8 @@ mod tests {
             "# why\na.rs: it must\nb.s: entry\n",
         );
         write(length::ALLOWLIST, "c.rs: a table\n");
+        write(functions::ALLOWLIST, "");
+        write(circles::ALLOWLIST, "");
         write("a.rs", "unsafe fn f() {}");
         write("b.s", "ret");
         write("c.rs", &long);
