@@ -35,7 +35,7 @@ pub(crate) fn check() -> Result<()> {
     let progress = Progress::new();
     progress.say("formatting");
     cargo(&["fmt", "--all", "--check"])?;
-    progress.say("sources: unsafe code, lengths of files, seeds");
+    progress.say("sources: unsafe code, lengths, circles, seeds");
     sources::check(workspace())?;
     progress.say("figures in documents");
     documents::check()?;
