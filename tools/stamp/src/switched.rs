@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 use mayfly_stamp::density::Job;
 use mayfly_switch::control::Connection;
-use mayfly_toolstack::builder::{Image, Then, Toolstack, Wanted, random_uuid};
+use mayfly_toolstack::builder::{Image, Then, Toolstack, Wanted, mac_text, random_uuid};
 use mayfly_toolstack::config::{self, Overrides};
 
 use crate::birth::HATCH;
@@ -72,10 +72,12 @@ impl Resident {
         let mut took = Vec::new();
         let mut image = None;
         for (number, address) in (1u32..).zip(addresses) {
+            let [.., high, low] = number.to_be_bytes();
             let overrides = Overrides {
                 name: Some(format!("mayfly-{number}")),
                 memory: Some(job.memory.into()),
                 extra: Some(format!("ip={address}/24")),
+                mac: Some(mac_text(&[0x00, 0x16, 0x3e, 0x01, high, low])),
                 ..Overrides::default()
             };
             let guest = config::load(Path::new(&job.config), &overrides);
