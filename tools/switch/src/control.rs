@@ -86,7 +86,7 @@ pub enum Told {
         name: String,
         /// Why.
         cause: Cause,
-        /// Who.
+        /// The sender's address.
         from: IpAddr,
     },
     /// A guest's port was shut.

@@ -1,4 +1,4 @@
-//! What a test can have xenstored do wrong.
+//! The faults that a test can inject into xenstored.
 
 use std::vec::Vec;
 

@@ -16,7 +16,7 @@ pub const TCP_TIMEOUT: Millis = 10_000;
 /// The longest message of a zone transfer, in bytes: compression pointers do not reach further.
 const TRANSFER_MAX: usize = 16 * 1024;
 
-/// What the bytes of a client begin with.
+/// The start of a client's bytes.
 enum Framed<'i> {
     /// A whole query, without its length.
     Whole(&'i [u8]),

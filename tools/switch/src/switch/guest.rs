@@ -95,7 +95,7 @@ pub enum Notice {
         name: String,
         /// Why.
         cause: Cause,
-        /// Who.
+        /// The sender's address.
         from: IpAddr,
     },
     /// A guest's port was shut.

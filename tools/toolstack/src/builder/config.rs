@@ -46,7 +46,7 @@ pub struct Vif {
     pub mtu: Option<u32>,
 }
 
-/// Which side connects the network.
+/// The side that connects the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub enum Connect {
     /// The builder, if the image's note says that it takes a connected network; otherwise the guest.

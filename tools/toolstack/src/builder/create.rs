@@ -34,7 +34,8 @@ const GRANT_FRAMES: u16 = 4;
 /// The folder of state that lasts until dom0 restarts, as its domains do.
 const RUN: &str = "/run/hatch";
 
-/// How long the kernel's word that netback is connected is waited for before netback's state in xenstore is read.
+/// The longest wait for the kernel's notification that netback is connected. After it netback's state in xenstore is
+/// read.
 const SOON: Duration = Duration::from_millis(200);
 
 /// The interval at which, and the number of times that, a guest that was just unpaused is checked for having run on a

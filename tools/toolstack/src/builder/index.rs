@@ -19,7 +19,7 @@ use crate::host::{Store, Xen};
 use mayfly_xen::DomainInfo;
 use mayfly_xenstore::{Error, Request};
 
-/// How long the removal of claims is retried when it conflicts with other transactions.
+/// The time for which the removal of claims is retried when it conflicts with other transactions.
 const BOUND: Duration = Duration::from_secs(2);
 
 /// The owner of a name or a MAC address.

@@ -11,7 +11,7 @@ use super::{Done, Toolstack};
 use crate::host::Store;
 use mayfly_xenstore::{Code, Id, Request, TransactionId};
 
-/// How long the claim of a name is retried when it conflicts with other transactions.
+/// The time for which the claim of a name is retried when it conflicts with other transactions.
 const CLAIM_BOUND: Duration = Duration::from_secs(2);
 
 /// A claim that xenstored has not answered yet.
