@@ -164,7 +164,9 @@ impl Server {
                 now: server.now,
             };
             match view.edit(&path, &edit) {
-                Ok(_) => transaction.push(&path, edit),
+                Ok(Some(_)) => transaction.push(&path, edit),
+                // What had no effect has none in the commit: the node still is there, or still is not.
+                Ok(None) => transaction.note(&path, PRESENCE),
                 // What was refused was seen.
                 Err(code) => {
                     transaction.note(&path, PRESENCE | PERMS);

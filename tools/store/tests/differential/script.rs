@@ -32,13 +32,6 @@ impl Round {
             if *kind == Kind::TransactionEnd as u32 && payload == b"T\0")
     }
 
-    /// Whether something is forbidden to dom0.
-    pub(crate) fn is_forbidden_to_dom0(&self, answers: &[Vec<Message>]) -> bool {
-        let forbidden = (16, b"EACCES\0".to_vec());
-        matches!(self, Self::Ask { connection, .. }
-            if *connection < SOCKETS && answers[*connection].contains(&forbidden))
-    }
-
     /// The same, but a commit's transaction is given up.
     pub(crate) fn given_up(&self) -> Self {
         let mut this = self.clone();
@@ -173,6 +166,11 @@ impl Script {
                 self.pick(&["t\0", "u\0", "v w\0"]).to_owned(),
             ),
         };
+        // A domain that owns the root takes all of the C xenstored's tree with it when it dies.
+        let kind = match kind {
+            Kind::SetPerms if path == "/" => return (Kind::GetPerms, b"/\0".to_vec()),
+            kind => kind,
+        };
         let watches = matches!(kind, Kind::Watch | Kind::Unwatch) && self.random.u8(..8) == 0;
         let path = match watches {
             true => self
@@ -270,9 +268,9 @@ impl Script {
             transaction = None;
         }
         let mut kind = kind;
-        if !self.has_domains && transaction.is_some() && matches!(kind, Kind::Mkdir) {
-            // Of a node that others remove meanwhile: ours makes it again in the commit, oxenstored does not. Both are an order in which the
-            // two could have come.
+        let may_do_nothing = matches!(kind, Kind::Mkdir | Kind::Rm);
+        if !self.has_domains && transaction.is_some() && may_do_nothing {
+            // What does nothing is nothing to oxenstored. To ours and the C xenstored the node was seen.
             kind = Kind::Read;
         }
         self.settled(Round::Ask {

@@ -213,6 +213,12 @@ fn a_commit_meets_only_what_it_has_seen() {
     store.dom0(Kind::Mkdir, "/new\0").unwrap();
     assert_eq!(store.end(other, transaction), refused("EAGAIN"));
     assert_eq!(store.end(other, transaction), refused("ENOENT"));
+    // What had no effect has none later.
+    let transaction = store.start(other);
+    store.ask(other, Kind::Rm, transaction, "/later\0").unwrap();
+    store.dom0(Kind::Mkdir, "/later\0").unwrap();
+    assert_eq!(store.end(other, transaction), refused("EAGAIN"));
+    assert_eq!(store.dom0(Kind::Read, "/later\0").as_deref(), Ok(""));
 }
 
 #[test]
