@@ -54,6 +54,11 @@ impl Seen {
                 ours.sort_unstable();
                 theirs.sort_unstable();
             }
+            if matches!(round, Round::Domain { .. }) {
+                // Of a domain that goes and one that has shut down again after RESUME the C xenstored tells once or twice.
+                ours.dedup();
+                theirs.dedup();
+            }
             if kind == Kind::Ocaml {
                 // An event that waits waits once, as with the C xenstored (XSA-326).
                 theirs.dedup();
