@@ -86,3 +86,14 @@ fn too_few_births_are_an_error() {
     assert!(Figures::new(Subject::by_xl(Kind::Mayfly), &report).is_err());
     assert!(Figures::new(Subject::by_xl(Kind::Null), &report).is_err());
 }
+
+#[test]
+fn start_and_end_of_hatch_are_what_its_timeline_leaves() {
+    let mut one = birth(1_000_000, false);
+    assert_eq!(around(&one, 1_000_000_000), None, "xl does not say");
+    one.making = Some(json!({ "preconnected": true, "timeline": { "total_ns": 57_000_000 } }));
+    assert_eq!(around(&one, 1_000_000_000), Some(3_000_000));
+    assert_eq!(around(&one, 500_000_000), Some(31_500_000), "ticks of 2 ns");
+    one.making = Some(json!({ "timeline": { "total_ns": 57_000_000 } }));
+    assert_eq!(around(&one, 1_000_000_000), None, "a guest of the pool");
+}
