@@ -101,16 +101,16 @@ impl Modules {
         let mut this = Self::default();
         for (number, range) in info.modules().enumerate() {
             let length = usize::try_from(range.end - range.start).ok();
-            let octets = length
+            let bytes = length
                 .filter(|_| is_ram(map.clone(), &range))
                 .and_then(|length| memory.bytes(range.start, length))
                 .ok_or(BuilderError::Module(range))?;
-            if this.network.is_none() && Preconnected::is_one(octets) {
-                this.network = Some(Preconnected::parse(octets).map_err(BuilderError::Network)?);
+            if this.network.is_none() && Preconnected::is_one(bytes) {
+                this.network = Some(Preconnected::parse(bytes).map_err(BuilderError::Network)?);
             } else if this.pack.is_none() {
-                this.pack = Some(octets);
+                this.pack = Some(bytes);
             } else {
-                let length = octets.len();
+                let length = bytes.len();
                 hypercall::debug_print(format_args!("module {number} ({length} bytes): ignored"));
             }
         }

@@ -36,9 +36,9 @@ impl Auto {
         {
             return;
         }
-        let mut octets = prefix.octets();
-        octets[8..].copy_from_slice(&own.octets()[8..]);
-        let address = Ipv6Cidr::new(octets.into(), 64);
+        let mut bytes = prefix.octets();
+        bytes[8..].copy_from_slice(&own.octets()[8..]);
+        let address = Ipv6Cidr::new(bytes.into(), 64);
         let ends = now + told.valid_lifetime;
         match &mut self.address {
             Some((known, until)) if *known == address => {

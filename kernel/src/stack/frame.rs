@@ -90,16 +90,11 @@ impl<'f> Frame<'f> {
         }
     }
 
-    fn ipv4(
-        octets: &'f [u8],
-        is_unicast: bool,
-        mac: EthernetAddress,
-        addresses: &[IpCidr],
-    ) -> Self {
-        let Ok(packet) = Ipv4Packet::new_checked(octets) else {
+    fn ipv4(bytes: &'f [u8], is_unicast: bool, mac: EthernetAddress, addresses: &[IpCidr]) -> Self {
+        let Ok(packet) = Ipv4Packet::new_checked(bytes) else {
             return Self::Nothing;
         };
-        let header = octets.get(..packet.header_len().into()).unwrap_or(&[]);
+        let header = bytes.get(..packet.header_len().into()).unwrap_or(&[]);
         if packet.version() != 4 || !Sum::default().with(header).is_whole() {
             return Self::Nothing;
         }
@@ -110,7 +105,7 @@ impl<'f> Frame<'f> {
         if !addresses.iter().any(|own| own.address() == to.into()) {
             // What a DHCP server sends to an address that it offers, or to all. (Nothing else that goes to
             // a group is for us, and no group should be told so: RFC 1122 section 3.2.2.)
-            return match dhcp(octets.get(header.len()..), packet.next_header()) {
+            return match dhcp(bytes.get(header.len()..), packet.next_header()) {
                 Some(payload) => Self::Dhcp(mac.0, from.octets(), payload),
                 None => Self::Nothing,
             };
@@ -123,7 +118,7 @@ impl<'f> Frame<'f> {
         if !is_unicast || !from.is_unicast() || addresses.iter().any(is_broadcast) {
             return Self::Other;
         }
-        let whole = octets.get(..packet.total_len().into()).unwrap_or(octets);
+        let whole = bytes.get(..packet.total_len().into()).unwrap_or(bytes);
         let payload = whole.get(header.len()..).unwrap_or(&[]);
         if let Some(payload) = dhcp(Some(payload), packet.next_header()) {
             return Self::Dhcp(mac.0, packet.src_addr().octets(), payload);
@@ -131,13 +126,8 @@ impl<'f> Frame<'f> {
         Self::message(packet.next_header(), whole, payload, mac, from, to.into())
     }
 
-    fn ipv6(
-        octets: &'f [u8],
-        is_unicast: bool,
-        mac: EthernetAddress,
-        addresses: &[IpCidr],
-    ) -> Self {
-        let Ok(packet) = Ipv6Packet::new_checked(octets) else {
+    fn ipv6(bytes: &'f [u8], is_unicast: bool, mac: EthernetAddress, addresses: &[IpCidr]) -> Self {
+        let Ok(packet) = Ipv6Packet::new_checked(bytes) else {
             return Self::Nothing;
         };
         let (from, to) = (IpAddress::from(packet.src_addr()), packet.dst_addr());
@@ -149,14 +139,14 @@ impl<'f> Frame<'f> {
             // of an address, and answers what it does not know, RFC 4443 section 2.4 notwithstanding.)
             return match packet.next_header() {
                 IpProtocol::Icmpv6 if to.is_multicast() => Self::Other,
-                IpProtocol::HopByHop if to.is_multicast() => Self::Group(octets),
+                IpProtocol::HopByHop if to.is_multicast() => Self::Group(bytes),
                 _ => Self::Nothing,
             };
         }
         if !is_unicast || !from.is_unicast() {
             return Self::Other;
         }
-        let whole = octets.get(..packet.total_len()).unwrap_or(octets);
+        let whole = bytes.get(..packet.total_len()).unwrap_or(bytes);
         let payload = whole.get(packet.header_len()..).unwrap_or(&[]);
         Self::message(packet.next_header(), whole, payload, mac, from, to.into())
     }

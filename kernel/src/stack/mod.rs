@@ -172,10 +172,10 @@ fn set_gateways(iface: &mut Interface, (gw4, gw6): Gateways) {
 
 /// The link-local address that goes with a MAC address (RFC 4291, 2.5.6 and appendix A).
 fn link_local([a, b, c, d, e, f]: Mac) -> Ipv6Cidr {
-    let mut octets = [0; 16];
-    octets[..2].copy_from_slice(&[0xfe, 0x80]);
-    octets[8..].copy_from_slice(&[a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
-    Ipv6Cidr::new(Ipv6Address::from(octets), 64)
+    let mut bytes = [0; 16];
+    bytes[..2].copy_from_slice(&[0xfe, 0x80]);
+    bytes[8..].copy_from_slice(&[a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
+    Ipv6Cidr::new(Ipv6Address::from(bytes), 64)
 }
 
 /// Time as the services count it.

@@ -26,9 +26,9 @@ pub fn usual(dhcp: &Dhcp) -> Said {
 pub fn said(dhcp: &Dhcp, change: impl FnOnce(&mut Vec<(u8, Vec<u8>)>)) -> Said {
     let mut options = dhcp.options();
     change(&mut options);
-    let mut octets = frames::encoded(&options);
-    octets.push(255);
-    (octets, Vec::new(), dhcp.server)
+    let mut bytes = frames::encoded(&options);
+    bytes.push(255);
+    (bytes, Vec::new(), dhcp.server)
 }
 
 /// The usual options without those of the numbers `without`, and with those of `with`.

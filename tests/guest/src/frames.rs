@@ -291,13 +291,13 @@ pub fn framed(message: &[u8]) -> Vec<u8> {
 /// The encoded options of a message.
 #[must_use]
 pub fn encoded(options: &[(u8, Vec<u8>)]) -> Vec<u8> {
-    let mut octets = Vec::new();
+    let mut bytes = Vec::new();
     for (code, value) in options {
-        octets.push(*code);
-        octets.extend(&length16(value.len())[1..]);
-        octets.extend(value);
+        bytes.push(*code);
+        bytes.extend(&length16(value.len())[1..]);
+        bytes.extend(value);
     }
-    octets
+    bytes
 }
 
 /// The end of the IP packet in a frame, the start of its message, and the message's protocol; `None` if there is no IP

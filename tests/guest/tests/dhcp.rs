@@ -322,22 +322,22 @@ fn options_in_any_order_with_pads_and_noise_behind_the_end() {
     let say = |dhcp: &Dhcp| {
         let mut options = dhcp.options();
         options.reverse();
-        let mut octets = vec![0, 0];
+        let mut bytes = vec![0, 0];
         for option in &options {
-            octets.extend(frames::encoded(std::slice::from_ref(option)));
-            octets.extend([0, 0, 0]);
+            bytes.extend(frames::encoded(std::slice::from_ref(option)));
+            bytes.extend([0, 0, 0]);
         }
-        octets.extend([255, 1, 200, 3]);
-        (octets, Vec::new(), dhcp.server)
+        bytes.extend([255, 1, 200, 3]);
+        (bytes, Vec::new(), dhcp.server)
     };
     assert_eq!(comes_up(say), (24, ROUTER));
     // Without an end, and cut off in an option.
     let say = |dhcp: &Dhcp| (frames::encoded(&dhcp.options()), Vec::new(), dhcp.server);
     assert_eq!(comes_up(say), (24, ROUTER));
     let say = |dhcp: &Dhcp| {
-        let mut octets = frames::encoded(&dhcp.options());
-        octets.extend([6, 40, 1]);
-        (octets, Vec::new(), dhcp.server)
+        let mut bytes = frames::encoded(&dhcp.options());
+        bytes.extend([6, 40, 1]);
+        (bytes, Vec::new(), dhcp.server)
     };
     assert_eq!(comes_up(say), (24, ROUTER));
 }
@@ -345,12 +345,12 @@ fn options_in_any_order_with_pads_and_noise_behind_the_end() {
 #[test]
 fn options_in_the_field_for_a_file() {
     let say = |dhcp: &Dhcp| {
-        let (mut octets, _, from) = instead(dhcp, &[1, 3], &[(52, &[1])]);
-        octets.push(255);
+        let (mut bytes, _, from) = instead(dhcp, &[1, 3], &[(52, &[1])]);
+        bytes.push(255);
         let file = [(1, vec![255, 255, 255, 0]), (3, vec![10, 0, 2, 1])];
         let mut file = frames::encoded(&file);
         file.push(255);
-        (octets, file, from)
+        (bytes, file, from)
     };
     assert_eq!(comes_up(say), (24, ROUTER));
 }

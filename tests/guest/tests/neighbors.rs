@@ -152,13 +152,13 @@ fn announcements(net: &mut Net<'_>, seconds: f64) -> Vec<(u64, IpAddr)> {
             match frame[12..14] {
                 [8, 6] if frame[28..32] == frame[38..42] => {
                     assert_eq!(frame[..6], BROADCAST);
-                    let octets = <[u8; 4]>::try_from(&frame[28..32]).unwrap();
-                    Some((at, Ipv4Addr::from(octets).into()))
+                    let bytes = <[u8; 4]>::try_from(&frame[28..32]).unwrap();
+                    Some((at, Ipv4Addr::from(bytes).into()))
                 }
                 [0x86, 0xdd] if frame[20] == 58 && frame[54] == 136 => {
                     assert_eq!(frame[..6], [0x33, 0x33, 0, 0, 0, 1]);
-                    let octets = <[u8; 16]>::try_from(&frame[62..78]).unwrap();
-                    Some((at, Ipv6Addr::from(octets).into()))
+                    let bytes = <[u8; 16]>::try_from(&frame[62..78]).unwrap();
+                    Some((at, Ipv6Addr::from(bytes).into()))
                 }
                 _ => None,
             }
@@ -339,7 +339,7 @@ fn reported(frame: &[u8]) -> Vec<(u8, Ipv6Addr)> {
         sum += u32::from(u16::from_be_bytes([pair[0], pair[1]]));
     }
     assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff, "checksum");
-    let group = |octets: &[u8]| Ipv6Addr::from(<[u8; 16]>::try_from(octets).unwrap());
+    let group = |bytes: &[u8]| Ipv6Addr::from(<[u8; 16]>::try_from(bytes).unwrap());
     match message[0] {
         143 => {
             assert_eq!(frame[..6], [0x33, 0x33, 0, 0, 0, 0x16]);

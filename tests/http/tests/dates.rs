@@ -21,9 +21,9 @@ fn ask(files: &[(&str, &str, Duration)], epoch: Option<u64>, fields: &str) -> St
         epoch,
         ..Options::default()
     };
-    let octets = pack_dir(site.path(), &options).unwrap().to_vec().unwrap();
+    let bytes = pack_dir(site.path(), &options).unwrap().to_vec().unwrap();
     let request = format!("GET /a.txt HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
-    let pack = Pack::open(&octets).unwrap();
+    let pack = Pack::open(&bytes).unwrap();
     let (answer, _) = feed(&pack, 2048, request.as_bytes(), usize::MAX, 1 << 16).unwrap();
     String::from_utf8(answer).unwrap()
 }

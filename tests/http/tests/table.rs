@@ -11,9 +11,9 @@ const HEAD_MAX: usize = 2048;
 fn table() {
     let options = mayfly_pack::Options::default();
     let packed = mayfly_pack::pack_dir(&mayfly_http_tests::site(), &options).unwrap();
-    let mut octets = Vec::new();
-    packed.write(&mut octets).unwrap();
-    let pack = Pack::open(&octets).unwrap();
+    let mut bytes = Vec::new();
+    packed.write(&mut bytes).unwrap();
+    let pack = Pack::open(&bytes).unwrap();
     let cases = mayfly_http_tests::cases();
     assert!(cases.len() >= 250, "{} cases", cases.len());
     let mut errors = Vec::new();

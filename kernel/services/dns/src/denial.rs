@@ -175,9 +175,9 @@ fn hash(parameters: Nsec3Parameters<'_>, name: &[u8]) -> Result<[u8; 20], Fault>
     Ok(digest)
 }
 
-fn salted(octets: &[u8], salt: &[u8]) -> [u8; 20] {
+fn salted(bytes: &[u8], salt: &[u8]) -> [u8; 20] {
     let mut sha1 = Sha1::new();
-    sha1.update(octets);
+    sha1.update(bytes);
     sha1.update(salt);
     sha1.digest().bytes()
 }

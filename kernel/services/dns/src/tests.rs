@@ -48,17 +48,17 @@ fn server() -> Server {
 
 /// A query with ID 0x1234 and these flags and counts.
 fn header(flags: u16, counts: [u16; 4]) -> Vec<u8> {
-    let mut octets = Vec::from(0x1234_u16.to_be_bytes());
-    octets.extend(flags.to_be_bytes());
-    octets.extend(counts.iter().flat_map(|count| count.to_be_bytes()));
-    octets
+    let mut bytes = Vec::from(0x1234_u16.to_be_bytes());
+    bytes.extend(flags.to_be_bytes());
+    bytes.extend(counts.iter().flat_map(|count| count.to_be_bytes()));
+    bytes
 }
 
 fn question(name: &str, qtype: u16, class: u16) -> Vec<u8> {
-    let mut octets = wire(name);
-    octets.extend(qtype.to_be_bytes());
-    octets.extend(class.to_be_bytes());
-    octets
+    let mut bytes = wire(name);
+    bytes.extend(qtype.to_be_bytes());
+    bytes.extend(class.to_be_bytes());
+    bytes
 }
 
 fn query(name: &str, qtype: u16) -> Vec<u8> {
@@ -67,12 +67,12 @@ fn query(name: &str, qtype: u16) -> Vec<u8> {
 
 /// An OPT record; `ttl` is extended RCODE, version and flags.
 fn opt(size: u16, ttl: u32, options: &[u8]) -> Vec<u8> {
-    let mut octets = Vec::from(*b"\0\0\x29");
-    octets.extend(size.to_be_bytes());
-    octets.extend(ttl.to_be_bytes());
-    octets.extend(u16::try_from(options.len()).unwrap().to_be_bytes());
-    octets.extend_from_slice(options);
-    octets
+    let mut bytes = Vec::from(*b"\0\0\x29");
+    bytes.extend(size.to_be_bytes());
+    bytes.extend(ttl.to_be_bytes());
+    bytes.extend(u16::try_from(options.len()).unwrap().to_be_bytes());
+    bytes.extend_from_slice(options);
+    bytes
 }
 
 /// DO, in the TTL of OPT.
@@ -170,9 +170,9 @@ impl Dump<'_> {
     }
 
     fn rest(&mut self, end: usize) -> String {
-        let octets = &self.message[self.at..end];
+        let bytes = &self.message[self.at..end];
         self.at = end;
-        octets.escape_ascii().to_string()
+        bytes.escape_ascii().to_string()
     }
 
     fn record(&mut self) -> String {

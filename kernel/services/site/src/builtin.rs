@@ -214,15 +214,15 @@ mod tests {
 
     #[test]
     fn lengths_of_rdata() {
-        for (octets, length) in [
+        for (bytes, length) in [
             (NS_RDATA, 16),
             (CNAME_RDATA, 13),
             (TXT_RDATA, 45),
             (SOA_RDATA, 60),
         ] {
-            let lengths: Vec<_> = records(octets).map(<[u8]>::len).collect();
+            let lengths: Vec<_> = records(bytes).map(<[u8]>::len).collect();
             assert_eq!(lengths, [length]);
-            assert_eq!(octets.len(), 2 + length);
+            assert_eq!(bytes.len(), 2 + length);
         }
         assert_eq!(usize::from(TXT_RDATA[2]), TXT_RDATA.len() - 3);
     }

@@ -133,8 +133,8 @@ pub struct RrSet<'a> {
 
 /// Iterates over the RDATA of the records in `octets`, each of which is preceded by its length. Stops at a length that
 /// reaches beyond the end.
-pub fn records(octets: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = octets;
+pub fn records(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = bytes;
     core::iter::from_fn(move || {
         let (length, tail) = rest.split_first_chunk()?;
         let (rdata, tail) = tail.split_at_checked(u16::from_be_bytes(*length).into())?;

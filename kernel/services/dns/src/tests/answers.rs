@@ -422,9 +422,7 @@ fn compression() {
         {
             let message = query(&model::text(name), qtype);
             let response = ask(&zones, &message, Transport::Tcp).unwrap();
-            let written = response
-                .windows(6)
-                .filter(|octets| *octets == b"\x04test\0");
+            let written = response.windows(6).filter(|bytes| *bytes == b"\x04test\0");
             assert_eq!(written.count(), 1, "{} {qtype}", name.escape_ascii());
         }
     }

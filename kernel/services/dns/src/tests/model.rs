@@ -65,9 +65,9 @@ fn path(name: &[u8]) -> Path {
     labels
 }
 
-fn push(octets: &mut Vec<u8>, rdata: &[u8]) {
-    octets.extend(u16::try_from(rdata.len()).unwrap().to_be_bytes());
-    octets.extend(rdata);
+fn push(bytes: &mut Vec<u8>, rdata: &[u8]) {
+    bytes.extend(u16::try_from(rdata.len()).unwrap().to_be_bytes());
+    bytes.extend(rdata);
 }
 
 fn base32hex(text: &[u8]) -> Option<[u8; 20]> {
@@ -308,13 +308,13 @@ pub(crate) fn zones() -> Model {
 
 /// A name in wire form; `\.` is not needed here.
 pub(crate) fn wire(name: &str) -> Vec<u8> {
-    let mut octets = Vec::new();
+    let mut bytes = Vec::new();
     for label in name.split('.').filter(|label| !label.is_empty()) {
-        octets.push(u8::try_from(label.len()).unwrap());
-        octets.extend_from_slice(label.as_bytes());
+        bytes.push(u8::try_from(label.len()).unwrap());
+        bytes.extend_from_slice(label.as_bytes());
     }
-    octets.push(0);
-    octets
+    bytes.push(0);
+    bytes
 }
 
 /// The text of a name in wire form.

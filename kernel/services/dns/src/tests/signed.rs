@@ -70,10 +70,10 @@ fn has(bitmap: &[u8], rtype: u16) -> bool {
     false
 }
 
-fn name_end(octets: &[u8]) -> usize {
+fn name_end(bytes: &[u8]) -> usize {
     let mut at = 0;
-    while octets[at] > 0 {
-        at += 1 + usize::from(octets[at]);
+    while bytes[at] > 0 {
+        at += 1 + usize::from(bytes[at]);
     }
     at + 1
 }
@@ -137,19 +137,19 @@ impl Proofs {
     }
 
     fn hash(&self, name: &[Vec<u8>]) -> Vec<u8> {
-        let mut octets: Vec<u8> = Vec::new();
+        let mut bytes: Vec<u8> = Vec::new();
         for label in name.iter().rev() {
-            octets.push(u8::try_from(label.len()).unwrap());
-            octets.extend(label);
+            bytes.push(u8::try_from(label.len()).unwrap());
+            bytes.extend(label);
         }
-        octets.push(0);
+        bytes.push(0);
         for _ in 0..=self.iterations {
-            octets.extend(&self.salt);
+            bytes.extend(&self.salt);
             let mut sha1 = sha1_smol::Sha1::new();
-            sha1.update(&octets);
-            octets = sha1.digest().bytes().to_vec();
+            sha1.update(&bytes);
+            bytes = sha1.digest().bytes().to_vec();
         }
-        octets
+        bytes
     }
 
     /// The types at a name, if a record matches it.

@@ -343,10 +343,10 @@ impl Zones for Pack<'_> {
         if count == 0 {
             return Ok(None);
         }
-        let (at, octets) = record.run(SALT)?;
+        let (at, bytes) = record.run(SALT)?;
         Ok(Some(Nsec3Parameters {
             iterations: record.iterations()?,
-            salt: part(self.nodes, at as usize, octets)?,
+            salt: part(self.nodes, at as usize, bytes)?,
         }))
     }
 
