@@ -90,18 +90,16 @@ impl<N: Copy + Eq> Connection<N> {
         // Whether bytes of the peer are missing; otherwise there is no room for the answer.
         let mut starved = true;
         while !self.closed {
-            let rest = input.octets.get(consumed..).unwrap_or_default();
             let mut query = None;
             if self.transfer.is_none() {
-                match Framed::read(rest) {
+                match Framed::read(input.octets.get(consumed..).unwrap_or_default()) {
                     Framed::Whole(whole) => query = Some(whole),
                     Framed::Incomplete => break,
                     Framed::Wrong => return self.abort(server, input, written),
                 }
             }
-            let space = out
-                .get_mut(written..)
-                .and_then(|space| space.get_mut(..room));
+            let space = out.get_mut(written..);
+            let space = space.and_then(|space| space.get_mut(..room));
             let Some((prefix, space)) = space.and_then(<[u8]>::split_first_chunk_mut) else {
                 starved = false;
                 break;
@@ -109,14 +107,12 @@ impl<N: Copy + Eq> Connection<N> {
             if let Some(query) = query {
                 consumed += 2 + query.len();
                 self.transfer = Transfer::begin(zones, query);
-                if self.transfer.is_some() {
-                    count(&mut server.stats.transfers);
-                }
+                let begun = &mut server.stats.transfers;
+                *begun = begun.wrapping_add(self.transfer.is_some().into());
             }
             let length = match (&mut self.transfer, query) {
                 (Some(transfer), _) => {
-                    let end = space.len().min(TRANSFER_MAX);
-                    let space = space.get_mut(..end).unwrap_or_default();
+                    let (space, _) = space.split_at_mut(space.len().min(TRANSFER_MAX));
                     let Ok(length) = transfer.write(zones, space) else {
                         count(&mut server.stats.broken);
                         return self.abort(server, input, written);
@@ -147,10 +143,11 @@ impl<N: Copy + Eq> Connection<N> {
             return self.abort(server, input, written);
         }
         self.closed |= starved && (input.ended || expired);
-        let (consumed, next) = if self.closed {
-            (input.octets.len(), Next::Close)
+        let next = if self.closed {
+            consumed = input.octets.len();
+            Next::Close
         } else {
-            (consumed, Next::Keep)
+            Next::Keep
         };
         Progress {
             consumed,
