@@ -10,6 +10,7 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 use mayfly_lab::workspace;
 
+use crate::bench::figures::AROUND;
 use crate::bench::snapshot::{BOOT, SERVE, SUMMON, read};
 use crate::size;
 
@@ -156,8 +157,9 @@ fn summary(recorded: &Recorded) -> Result<String> {
 
 /// The table of a birth, by maker.
 fn boot(recorded: &Recorded) -> Result<String> {
-    const ROWS: [(&str, bool); 10] = [
+    const ROWS: [(&str, bool); 11] = [
         ("create", true),
+        (AROUND, true),
         ("unpause to first frame", true),
         ("unpause to SYN-ACK", true),
         ("unpause to first HTTP byte", true),
@@ -172,6 +174,11 @@ fn boot(recorded: &Recorded) -> Result<String> {
     for (name, is_time) in ROWS {
         write!(table, "| {name}{} |", if is_time { ", ms" } else { "" })?;
         for by in ["", "hatch: ", "pool: "] {
+            // Only hatch says how long its work took.
+            if name == AROUND && by != "hatch: " {
+                table.push_str(" |");
+                continue;
+            }
             let value = figure(&recorded.boot, &format!("{by}{name}"))?;
             let value = if is_time {
                 ms(value)

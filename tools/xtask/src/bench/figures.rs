@@ -48,7 +48,7 @@ const SPANS: [(&str, Span); 8] = [
 ];
 const CREATE: &str = "create";
 /// The part of `hatch create` that does not depend on the guest.
-const AROUND: &str = "create, start and end of the program";
+pub(crate) const AROUND: &str = "create, start and end of the program";
 const FIRST_FRAME: &str = "unpause to first frame";
 const WHOLE: &str = "create, and to first HTTP byte";
 const DESTROY: &str = "destroy";
@@ -406,9 +406,7 @@ pub(crate) fn by_name(all: &[Figures]) -> BTreeMap<String, u64> {
             By::Hatch => "hatch: ".into(),
             By::Pool => "pool: ".into(),
         };
-        // Not remembered yet: it has a target, and is shown beside the others.
         let figures = figures.by_name().into_iter();
-        let figures = figures.filter(|(name, _)| name != AROUND);
         figures.map(move |(name, figure)| (format!("{by}{name}"), figure))
     };
     all.iter()

@@ -7,7 +7,7 @@
 //! times slower than real hardware: only their ratios are meaningful.
 
 mod density;
-mod figures;
+pub(crate) mod figures;
 mod job;
 mod picture;
 mod serve;
