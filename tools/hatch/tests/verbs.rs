@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Command;
 
 use common::hatch;
@@ -133,12 +133,20 @@ fn what_is_not_understood() {
     }
 }
 
+/// Puts a program at a path by another process. Were it written by this one, a program that another test starts meanwhile
+/// could hold the file open for writing, and to run it would fail with ETXTBSY.
+fn install(from: &Path, to: &Path) {
+    let mut install = Command::new("install");
+    install.args(["-m", "755"]).args([from, to]);
+    assert!(install.status().unwrap().success());
+}
+
 /// `hatch pack` and `hatch summon` become programs that lie beside hatch, with the arguments as they were given.
 #[test]
 fn verbs_that_are_programs_of_their_own() {
     let folder = tempfile::tempdir().unwrap();
     let hatch = folder.path().join("hatch");
-    std::fs::copy(env!("CARGO_BIN_EXE_hatch"), &hatch).unwrap();
+    install(Path::new(env!("CARGO_BIN_EXE_hatch")), &hatch);
     let call = |arguments: &[&str]| {
         let output = Command::new(&hatch)
             .args(arguments)
@@ -155,13 +163,13 @@ fn verbs_that_are_programs_of_their_own() {
     let (code, _, stderr) = call(&["pack", "--check", "x"]);
     assert_eq!(code, Some(1));
     assert!(stderr.contains("hatch-pack: install it"), "{stderr}");
-    let other = folder.path().join("hatch-pack");
+    let script = folder.path().join("script");
     std::fs::write(
-        &other,
+        &script,
         "#!/bin/sh\nfor word; do echo \"<$word>\"; done\nexit 7\n",
     )
     .unwrap();
-    std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o755)).unwrap();
+    install(&script, &folder.path().join("hatch-pack"));
     let (code, stdout, _) = call(&["pack", "--check", "a b"]);
     assert_eq!((code, stdout.as_str()), (Some(7), "<--check>\n<a b>\n"));
     // What hatch itself tells of them needs them not.
