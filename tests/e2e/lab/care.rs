@@ -12,7 +12,15 @@ use crate::summon::{FILE, Summoned, service, www};
 pub(crate) const CASES: &[Case] = &[
     ("summon wakes, restarts and puts to sleep", words),
     ("a bridge that was made anew is found", bridge),
+    (
+        "summon's front has no power, and comes again when it is killed",
+        front,
+    ),
 ];
+
+/// The front's number: the daemon's only child.
+const FRONT: &str =
+    "grep -l \"^PPid:[[:space:]]*$(cat /run/summon.pid)$\" /proc/[0-9]*/status | cut -d/ -f3";
 
 /// A bridge of this test, with dom0 and a service on it.
 const OTHER: &str = "br-other";
@@ -78,4 +86,62 @@ fn bridge(place: &Place) -> Result<()> {
     })();
     let _ = lab.shell(&remove);
     result
+}
+
+/// Strangers reach a process that can do nothing but ask for services; what becomes of it harms no guest.
+fn front(place: &Place) -> Result<()> {
+    let status = "status = \"127.0.0.1:8053\"";
+    let summoned = Summoned::start(place, status, &www())?;
+    let lab = summoned.lab();
+    let of_front = || -> Result<u32> {
+        let text = lab.shell(FRONT)?;
+        let number = text.trim().parse();
+        number.with_context(|| format!("the daemon's children are {text:?}"))
+    };
+    let first = of_front()?;
+    let status = lab.shell(&format!("cat /proc/{first}/status"))?;
+    for line in [
+        "CapEff:\t0000000000000000",
+        "CapPrm:\t0000000000000000",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+    ] {
+        ensure!(status.contains(line), "{line:?} is not in {status}");
+    }
+    let files = lab.shell(&format!("ls -l /proc/{first}/fd"))?;
+    ensure!(
+        files.contains("/dev/net/tun") && files.contains("socket:"),
+        "{files}"
+    );
+    for kept in ["/dev/xen", "/proc/xen", "xenstored"] {
+        ensure!(!files.contains(kept), "the front has {kept}: {files}");
+    }
+
+    summoned.page()?;
+    let before = summoned.until("www", |www| www["state"] == "running")?;
+    lab.shell(&format!("kill -9 {first}"))?;
+    summoned.logged("the front is started again")?;
+    let second = of_front()?;
+    ensure!(first != second, "it is still {first}");
+    // The guest is as it was, and queries, the page and frames are served again.
+    let running = summoned.status("www")?;
+    ensure!(running["domid"] == before["domid"], "{before} {running}");
+    let addresses = summoned.query("www.example.test")?;
+    ensure!(addresses == [format!("A {GUEST}")], "{addresses:?}");
+    lab.shell("wget -q -O - http://127.0.0.1:8053/metrics | grep -q hatch_summon")?;
+    summoned.asleep("www")?;
+    summoned.page()?;
+    // In the middle of a birth: who is not answered sends again.
+    summoned.asleep("www")?;
+    lab.shell(&format!(
+        "wget -q -O /dev/null http://{GUEST}/ & kill -9 $({FRONT}); wait $!"
+    ))?;
+    summoned.logged_times("the front is started again", 2)?;
+    // The daemon's end is the front's.
+    let last = of_front()?;
+    summoned.signal("KILL")?;
+    lab.shell(&format!(
+        "while kill -0 {last} 2>/dev/null; do sleep 0.05; done"
+    ))
+    .map(drop)
 }

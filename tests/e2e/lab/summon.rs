@@ -308,6 +308,8 @@ fn under_systemd(place: &Place) -> Result<()> {
         let all = format!("nsenter -t $(cat {PID}) -m -p sh -c '{script}'");
         lab.shell(&all)
     };
+    // The maker's number is the lowest, the front's the highest.
+    let started = |which| format!("$(pidof hatch-summon | tr ' ' '\\n' | sort -n | {which} -n 1)");
     let summoned = Summoned { place };
     summoned.write("", &www())?;
     lab.put(
@@ -317,18 +319,26 @@ fn under_systemd(place: &Place) -> Result<()> {
     )?;
     lab.run(&["sh", "-c", START, "sh", PID])?;
     inside("systemctl start hatch-summon")?;
-    // It has only the capabilities that the unit lists, and its system calls are filtered.
-    let status = lab.shell("grep -E ^CapBnd:\\|^Seccomp: /proc/$(pidof hatch-summon)/status")?;
-    let words: Vec<&str> = status.split_whitespace().collect();
-    ensure!(
-        words == ["CapBnd:", "0000000000003400", "Seccomp:", "2"],
-        "it may: {status}"
-    );
+    // The maker has only the capabilities that the unit lists, the front has none, and the system calls of both are filtered.
+    for (which, capabilities, kept) in [
+        ("head", "CapBnd:", "0000000000003400"),
+        ("tail", "CapEff:", "0000000000000000"),
+    ] {
+        let process = started(which);
+        let keys = format!("-e ^{capabilities} -e ^Seccomp:");
+        let status = lab.shell(&format!("grep {keys} /proc/{process}/status"))?;
+        let words: Vec<&str> = status.split_whitespace().collect();
+        ensure!(
+            words == [capabilities, kept, "Seccomp:", "2"],
+            "it may: {status}"
+        );
+    }
     // Of the kernel's files, it may write only the one for unbinding netback.
     let opened = |path| format!("sh -c ': >>{path}'");
     let within = |path| {
         lab.shell(&format!(
-            "nsenter -t $(pidof hatch-summon) -m {}",
+            "nsenter -t {} -m {}",
+            started("head"),
             opened(path)
         ))
     };
@@ -345,7 +355,7 @@ fn under_systemd(place: &Place) -> Result<()> {
     summoned.query(HOST)?;
     summoned.page()?;
     let domid = summoned.until("www", |www| www["state"] == "running")?["domid"].clone();
-    lab.shell("kill -9 $(pidof hatch-summon)")?;
+    lab.shell(&format!("kill -9 {}", started("head")))?;
     let end = Instant::now() + BOUND;
     loop {
         let log = inside("journalctl -u hatch-summon -o cat")?;

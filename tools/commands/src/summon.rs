@@ -44,6 +44,9 @@ pub enum Verb {
     Sleep(Services),
     /// Replaces the guest of a service by a new one.
     Restart(Services),
+    /// What the daemon starts beside itself, with a socket as standard input.
+    #[command(hide = true)]
+    Front,
 }
 
 /// Services of the running daemon.

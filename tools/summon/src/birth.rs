@@ -88,6 +88,13 @@ impl Birth {
         self.spans.push(span);
     }
 
+    /// Something took from here to there, and only its first time counts.
+    pub fn span_once(&mut self, what: &str, from: Instant, to: Instant) {
+        if !self.spans.iter().any(|span| span.what == what) {
+            self.span(what, from, to);
+        }
+    }
+
     /// Something happened.
     pub fn event(&mut self, what: &str, at: Instant) {
         self.span(what, at, at);
@@ -95,9 +102,7 @@ impl Birth {
 
     /// Something happened, and only its first time counts.
     pub fn once(&mut self, what: &str, at: Instant) {
-        if !self.spans.iter().any(|span| span.what == what) {
-            self.event(what, at);
-        }
+        self.span_once(what, at, at);
     }
 
     /// The guest is about to run.

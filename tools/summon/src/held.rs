@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use super::status::Frames;
+
 /// How much is held for one service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
@@ -16,12 +18,8 @@ pub struct Bounds {
 pub struct Held {
     frames: VecDeque<Vec<u8>>,
     octets: usize,
-    /// Frames that were held.
-    pub held: u64,
-    /// Frames that were given to the guest.
-    pub replayed: u64,
-    /// Frames that were not held, or not until there was a guest.
-    pub dropped: u64,
+    /// What has become of them.
+    pub counts: Frames,
 }
 
 impl Held {
@@ -29,24 +27,24 @@ impl Held {
     pub fn push(&mut self, frame: &[u8], bounds: Bounds) {
         let octets = self.octets + frame.len();
         if self.frames.len() >= bounds.frames || octets > bounds.octets {
-            self.dropped += 1;
+            self.counts.dropped += 1;
             return;
         }
-        self.held += 1;
+        self.counts.held += 1;
         self.octets = octets;
         self.frames.push_back(frame.to_vec());
     }
 
     /// Gives back all frames, in their order.
     pub fn replay(&mut self) -> impl Iterator<Item = Vec<u8>> {
-        self.replayed += self.frames.len() as u64;
+        self.counts.replayed += self.frames.len() as u64;
         self.octets = 0;
         std::mem::take(&mut self.frames).into_iter()
     }
 
     /// Drops all frames: there will be no guest.
     pub fn drop_all(&mut self) {
-        self.dropped += self.frames.len() as u64;
+        self.counts.dropped += self.frames.len() as u64;
         self.octets = 0;
         self.frames.clear();
     }
@@ -61,6 +59,10 @@ mod tests {
         octets: 10,
     };
 
+    fn counts(held: &Held) -> (u64, u64, u64) {
+        (held.counts.held, held.counts.replayed, held.counts.dropped)
+    }
+
     #[test]
     fn in_their_order_and_within_bounds() {
         let mut held = Held::default();
@@ -69,11 +71,11 @@ mod tests {
         }
         let replayed: Vec<_> = held.replay().collect();
         assert_eq!(replayed, [&b"one"[..], b"two", b"3"]);
-        assert_eq!((held.held, held.replayed, held.dropped), (3, 3, 2));
+        assert_eq!(counts(&held), (3, 3, 2));
         held.push(&[0; 10], BOUNDS);
         held.drop_all();
         held.push(b"5", BOUNDS);
         assert_eq!(held.replay().count(), 1);
-        assert_eq!((held.held, held.replayed, held.dropped), (5, 4, 3));
+        assert_eq!(counts(&held), (5, 4, 3));
     }
 }

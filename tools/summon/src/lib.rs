@@ -6,11 +6,13 @@
 //!
 //! | module | |
 //! |---|---|
-//! | [`Daemon`] | the thread that polls everything, and has all else done |
+//! | [`Daemon`] | the process that makes guests: the thread that polls everything, and has all else done |
+//! | [`front`] | the process that strangers reach, with little power |
+//! | [`channel`], [`clock`] | what the two say to each other |
 //! | [`fleet`] | what becomes of each service: a pure machine, with its limits |
 //! | [`names`], [`dns`] | the services' names, and the sockets where they are asked for |
 //! | [`wire`], [`held`] | packets for a service that sleeps |
-//! | `maker`, `asker` | the threads that make guests, and ask them whether somebody is still there |
+//! | `maker` | the thread that makes guests |
 //! | [`birth`] | what a birth took |
 //! | [`log`] | what is written down |
 //! | [`config`] | the file: what is a service, and within which limits |
@@ -18,13 +20,15 @@
 //! | [`status`] | what the daemon tells of itself: a table, Prometheus' text, a page with pictures |
 #![deny(unsafe_code)]
 
-mod asker;
 mod bell;
 pub mod birth;
+pub mod channel;
+pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod dns;
 pub mod fleet;
+pub mod front;
 pub mod guard;
 pub mod held;
 pub mod log;

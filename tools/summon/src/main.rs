@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::io::{IsTerminal as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -71,6 +72,7 @@ fn run(arguments: &Summon) -> Result<(), Failure> {
         (Some(Verb::Wake(service)), _) => request(service, Command::Wake),
         (Some(Verb::Sleep(service)), _) => request(service, Command::Sleep),
         (Some(Verb::Restart(service)), _) => request(service, Command::Restart),
+        (Some(Verb::Front), _) => front(),
         (None, Some(file)) => serve(file, arguments.destroy),
         (None, None) => Err(Failure::new(Exit::NotUnderstood, "a file is needed")),
     }
@@ -82,7 +84,15 @@ fn serve(file: &Path, destroy: bool) -> Result<(), Failure> {
     privileges::keep(kept).context("capabilities")?;
     let daemon = Daemon::open(file);
     let mut daemon = daemon.map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
-    daemon.serve(destroy);
+    let served = daemon.serve(destroy);
+    served.map_err(|error| Failure::new(Exit::Failed, error.to_string()))
+}
+
+/// The process that strangers reach: `serve` starts it.
+fn front() -> Result<(), Failure> {
+    let socket = std::io::stdin().as_fd().try_clone_to_owned();
+    let socket = socket.context("standard input")?;
+    mayfly_summon::front::run(socket).context("the front")?;
     Ok(())
 }
 

@@ -11,9 +11,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::bell::Sender;
+use super::channel::{Stance, ToFront, Way};
 use super::config::{Asleep, Network, Service};
 use super::fleet::Id;
 use super::guard::{self, Identity};
+use super::wire::Witness;
 use mayfly_links::Link;
 use mayfly_toolstack::builder::report::Timeline;
 use mayfly_toolstack::builder::{
@@ -80,6 +82,10 @@ pub(super) struct Made {
     /// When it was begun.
     pub(super) began: Instant,
     pub(super) is_from_pool: bool,
+    /// A look at what goes through its vif.
+    pub(super) witness: Option<Witness>,
+    /// The front that was told of it.
+    pub(super) front: u64,
 }
 
 /// What guests made ahead have to be alike in: the image, and MiB of memory.
@@ -90,6 +96,7 @@ type Open = Box<dyn Fn() -> Result<Toolstack, Cause>>;
 
 pub(super) struct Maker {
     told: Sender<Told>,
+    front: Way,
     /// Opens the ways to Xen, xenstored and the links.
     open: Open,
     builder: Option<Toolstack>,
@@ -117,13 +124,14 @@ pub(super) struct Maker {
 }
 
 impl Maker {
-    pub(super) fn new(told: Sender<Told>) -> Self {
-        Self::over(told, Box::new(|| Toolstack::open(BOUND)))
+    pub(super) fn new(told: Sender<Told>, front: Way) -> Self {
+        Self::over(told, front, Box::new(|| Toolstack::open(BOUND)))
     }
 
-    fn over(told: Sender<Told>, open: Open) -> Self {
+    fn over(told: Sender<Told>, front: Way, open: Open) -> Self {
         Self {
             told,
+            front,
             open,
             builder: None,
             known: BTreeMap::new(),
@@ -378,8 +386,8 @@ impl Maker {
         let (Some(builder), Some(image)) = (&mut self.builder, image) else {
             return Err("its image is not there".into());
         };
-        let told = &self.told;
-        // Who waits for it goes on when its network is connected: what is held may be sent before it runs.
+        let (told, front) = (&self.told, &self.front);
+        // When its network is connected the bridge leads to it, and the front gives it what is held: that may be before it runs.
         let ready: Ready<'_> = &mut |soon| {
             let Soon {
                 domid, port, links, ..
@@ -396,12 +404,15 @@ impl Maker {
                 };
                 guard::protect(links, vif.index, &identity)?;
             }
+            links.direct(vif, service.mac)?;
             let made = Made {
                 domid,
                 vif: vif.clone(),
                 network: Network::Netback,
                 began,
                 is_from_pool,
+                witness: Witness::open(vif).ok(),
+                front: front.say_now(&ToFront::Is(id, Stance::Takes)),
             };
             told.send(Told::Made(id, made));
             Ok(())

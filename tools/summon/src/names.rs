@@ -21,6 +21,7 @@ const HEADER: usize = 12;
 const TC: u8 = 0x02;
 
 /// Zones as a pack, and what of them is a service.
+#[derive(Default)]
 pub struct Names {
     pack: Vec<u8>,
     hosts: HashMap<Vec<u8>, Id>,
@@ -84,6 +85,20 @@ impl Names {
         let pack = packed.to_vec()?;
         Pack::open(&pack).map_err(|error: OpenError| Error::Zones(error.to_string()))?;
         Ok(Self { pack, hosts })
+    }
+
+    /// Names that were packed by the other process.
+    #[must_use]
+    pub fn of(pack: Vec<u8>, hosts: Vec<(Vec<u8>, Id)>) -> Self {
+        let hosts = hosts.into_iter().collect();
+        Self { pack, hosts }
+    }
+
+    /// What [`Self::of`] needs.
+    #[must_use]
+    pub fn parts(&self) -> (Vec<u8>, Vec<(Vec<u8>, Id)>) {
+        let hosts = self.hosts.iter().map(|(host, &id)| (host.clone(), id));
+        (self.pack.clone(), hosts.collect())
     }
 
     /// Answers a query over UDP: what was asked, and how many octets of `out` are the answer. That is a refusal for what is

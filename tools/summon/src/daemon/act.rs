@@ -1,18 +1,16 @@
 //! Carries out actions, and receives the results of other threads.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Instant;
 
-use super::super::asker::{Question, Said};
 use super::super::birth::Birth;
+use super::super::channel::{Said, ToFront};
 use super::super::config::Network;
 use super::super::fleet::{Action, Event, Id, Tell};
 use super::super::log::{Level, line};
 use super::super::maker::{Made, Order, Told};
 use super::super::status::{Done, Request};
 use super::guests::Guest;
-use super::{Cause, Daemon, Entry};
+use super::{Cause, Daemon};
 
 impl Daemon {
     /// Carries out all that is to be done, and what follows from that.
@@ -21,10 +19,12 @@ impl Daemon {
             return;
         }
         while !self.actions.is_empty() {
+            self.publish();
             for action in std::mem::take(&mut self.actions) {
                 self.act(action);
             }
         }
+        self.publish();
         // Last: nobody waits for it.
         self.make_room();
     }
@@ -70,11 +70,7 @@ impl Daemon {
             Action::Suspend(id, domid) => self.suspend(id, domid),
             Action::Resume(id, domid) => self.resume(id, domid),
             Action::Ask(id) => self.ask(id),
-            Action::Drop(id) => {
-                if let Some(entry) = self.entries.get_mut(&id) {
-                    entry.held.drop_all();
-                }
-            }
+            Action::Drop(id) => self.way.say(&ToFront::Drop(id), None),
             Action::Tell(id, tell) => self.log(id, &tell),
             Action::Gone(id) => self.forget(id),
         }
@@ -99,11 +95,14 @@ impl Daemon {
             guest.goes_on(now);
         }
         let vif = self.guest(id).map(|guest| guest.vif.clone());
-        let flood = vif.map_or(Ok(()), |vif| self.links.flood(&vif, true));
-        let resumed = flood
-            .map_err(|error| error.to_string())
-            .and_then(|()| self.reopen(id))
-            .and_then(|()| self.xen.unpause(domid).map_err(|error| error.to_string()));
+        // What is for everybody comes last: nobody waits for it.
+        let resumed = self
+            .reopen(id)
+            .and_then(|()| self.xen.unpause(domid).map_err(|error| error.to_string()))
+            .and_then(|()| {
+                let flood = vif.map_or(Ok(()), |vif| self.links.flood(&vif, true));
+                flood.map_err(|error| error.to_string())
+            });
         if let Some(birth) = self.birth(id) {
             birth.span("resume", now, Instant::now());
         }
@@ -124,34 +123,23 @@ impl Daemon {
         let mac = entry.service.mac;
         let directed = self.links.direct(&guest.vif, mac);
         directed.map_err(|error| error.to_string())?;
-        replay(entry, &self.ports);
+        self.takes(id);
         Ok(())
     }
 
-    fn guest(&mut self, id: Id) -> Option<&mut Guest> {
+    pub(super) fn guest(&mut self, id: Id) -> Option<&mut Guest> {
         self.entries.get_mut(&id)?.guest.as_mut()
     }
 
     pub(super) fn ask(&mut self, id: Id) {
-        let Some(entry) = self.entries.get_mut(&id) else {
-            return;
-        };
-        let Some(address) = address(entry) else {
-            return;
-        };
-        let Some(guest) = &mut entry.guest else {
+        let Some(guest) = self.guest(id) else {
             return;
         };
         // A second question might come to a guest that has gone after the first one's answer, and wake it.
         if std::mem::replace(&mut guest.is_asked, true) {
             return;
         }
-        // The thread is there as long as this is.
-        let _ = self.questions.send(Question {
-            service: id,
-            address,
-            guest: Arc::downgrade(&guest.alive),
-        });
+        self.way.say(&ToFront::Ask(id), None);
     }
 
     pub(super) fn asked(&mut self, id: Id, said: Option<Said>) {
@@ -203,14 +191,14 @@ impl Daemon {
                 of(Level::Info, "up")
                     .with("domid", domid.unwrap_or_default())
                     .with("ms", took.unwrap_or_default().as_millis())
-                    .with("replayed", entry.held.replayed)
+                    .with("replayed", entry.frames.replayed)
                     .write();
             }
             Tell::Down(why) => of(Level::Info, "goes").with("why", why).write(),
             Tell::Asleep => of(Level::Info, "asleep").write(),
             Tell::Suspended => of(Level::Info, "suspended").write(),
             Tell::Resumed => of(Level::Info, "resumed")
-                .with("replayed", entry.held.replayed)
+                .with("replayed", entry.frames.replayed)
                 .write(),
             Tell::Failed(why, pause) => of(Level::Error, "failed")
                 .with("why", why)
@@ -222,7 +210,7 @@ impl Daemon {
     pub(super) fn told(&mut self, told: Told) {
         let now = Instant::now();
         match told {
-            Told::Made(id, made) => self.made(now, id, &made),
+            Told::Made(id, made) => self.made(now, id, made),
             Told::Runs(id, timeline) => {
                 if let Some(birth) = self.birth(id) {
                     birth.runs(&timeline);
@@ -245,24 +233,17 @@ impl Daemon {
         }
     }
 
-    /// The guest's network is connected, and it begins to run: what is held goes to it, and what comes from now on reaches it
-    /// by itself.
-    fn made(&mut self, now: Instant, id: Id, made: &Made) {
+    /// The guest's network is connected, the bridge leads to it, and the front knows that.
+    fn made(&mut self, now: Instant, id: Id, made: Made) {
         let domid = made.domid;
         if let Some(entry) = self.entries.get_mut(&id) {
             if let Some(birth) = &mut entry.birth {
-                birth.made(made);
+                birth.made(&made);
             }
-            let vif = &made.vif;
-            entry.guest = Some(Guest::new((domid, made.network), vif, now));
+            let front = made.front;
+            entry.guest = Some(Guest::new(made, now));
             entry.requests = None;
-            if let Err(error) = self.links.direct(vif, entry.service.mac) {
-                line(Level::Error, "not reached").with("why", error).write();
-            }
-            replay(entry, &self.ports);
-            if let Some(birth) = &mut entry.birth {
-                birth.span("replay", now, Instant::now());
-            }
+            self.takes_since(id, front);
         }
         self.step(now, Event::Made(id, domid));
     }
@@ -294,22 +275,6 @@ impl Daemon {
             }
         }
         self.ids.retain(|_, known| *known != id);
+        self.forget_stance(id);
     }
-}
-
-/// Gives what is held to the bridge again, which forwards it to the guest now.
-fn replay(entry: &mut Entry, ports: &BTreeMap<String, super::Port>) {
-    let Some(port) = ports.get(&entry.service.bridge) else {
-        return;
-    };
-    for frame in entry.held.replay() {
-        let _ = port.write(&frame);
-    }
-}
-
-/// Where a guest is asked.
-fn address(entry: &Entry) -> Option<std::net::IpAddr> {
-    let service = &entry.service;
-    let v4 = service.ipv4.map(|cidr| cidr.address().into());
-    v4.or(service.ipv6.map(|cidr| cidr.address().into()))
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use super::super::channel::ToFront;
 use super::super::log::{Level, line};
 use super::super::wire::Port;
 use super::Daemon;
@@ -64,19 +65,39 @@ impl Daemon {
             }
             let say = |level, what| line(level, what).with("bridge", &bridge);
             // Before there is a new one: both would have one name.
-            if self.ports.remove(&bridge).is_some() {
-                say(Level::Error, "the port is lost; services there sleep on").write();
-            }
+            self.lose_port(&bridge);
             if self.links.bridge(&bridge).is_err() {
                 continue;
             }
-            match Port::open(&mut self.links, &bridge) {
+            match self.links.port(&bridge) {
                 Ok(port) => {
-                    self.ports.insert(bridge.clone(), port);
+                    self.have_port(bridge.clone(), port);
                     self.shut_all(&bridge);
                     say(Level::Info, "the bridge has a port again").write();
                 }
                 Err(error) => say(Level::Error, "no port").with("why", error).write(),
+            }
+        }
+    }
+
+    /// Has a port from here on, and the front its frames.
+    pub(super) fn have_port(&mut self, bridge: String, port: Port) {
+        // Without descriptors it is as good as lost, and found again when links change.
+        if let Ok(frames) = port.frames() {
+            let message = ToFront::Port(bridge.clone());
+            self.way.say(&message, Some(frames));
+            self.ports.insert(bridge, port);
+        }
+    }
+
+    /// Gives a port up, if there is one.
+    pub(super) fn lose_port(&mut self, bridge: &str) {
+        if self.ports.remove(bridge).is_some() {
+            self.way.say_now(&ToFront::PortGone(bridge.to_owned()));
+            if self.has_services(bridge) {
+                line(Level::Error, "the port is lost; services there sleep on")
+                    .with("bridge", bridge)
+                    .write();
             }
         }
     }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::config::Network;
 use super::super::fleet::{Event, Id};
 use super::super::log::{Level, line};
+use super::super::maker::Made;
 use super::super::wire::Witness;
 use super::super::wire::frame::{Sign, sign};
 use super::Daemon;
@@ -38,8 +38,6 @@ pub(super) struct Guest {
     /// How many frames it has sent, as the kernel counts them; not there before it is first asked for, or when the vif was gone then.
     frames: Option<File>,
     seen: u64,
-    /// Gone when the guest is forgotten.
-    pub(super) alive: Arc<()>,
     /// It was asked for its connections, and so what it sends is its answer to us.
     pub(super) is_asked: bool,
     /// The end of that connection may still be under way.
@@ -49,27 +47,26 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    pub(super) fn new((domid, network): (u16, Network), vif: &Link, now: Instant) -> Self {
+    pub(super) fn new(made: Made, now: Instant) -> Self {
         Self {
-            domid,
-            vif: vif.clone(),
-            network,
-            witness: Witness::open(vif).ok(),
-            watched_until: now + WATCHED,
-            frames: None,
-            seen: 0,
-            alive: Arc::default(),
-            is_asked: false,
-            is_ending: false,
-            asked: 0,
+            witness: made.witness,
+            ..Self::found((made.domid, made.network), &made.vif, now)
         }
     }
 
     /// One of an earlier daemon's, which is not new.
-    pub(super) fn found(whose: (u16, Network), vif: &Link, now: Instant) -> Self {
+    pub(super) fn found((domid, network): (u16, Network), vif: &Link, now: Instant) -> Self {
         Self {
+            domid,
+            vif: vif.clone(),
+            network,
             witness: None,
-            ..Self::new(whose, vif, now)
+            watched_until: now + WATCHED,
+            frames: None,
+            seen: 0,
+            is_asked: false,
+            is_ending: false,
+            asked: 0,
         }
     }
 

@@ -1,23 +1,26 @@
-//! The daemon: one thread that polls everything and owns the machine of the services; what takes long is done by others.
+//! The maker: the process that has Xen's devices and makes guests. One thread of it polls everything and owns the machine of the
+//! services; what takes long is done by others, and what strangers send is read by another process, the front.
 //!
 //! | what | where |
 //! |---|---|
 //! | what has happened becomes events, and actions are carried out | this file, `act.rs` |
-//! | frames for services that sleep | `frames.rs` |
+//! | the front: how it is started, told and heard | `front.rs` |
 //! | guests that run: are they heard, do they still live | `guests.rs` |
 //! | the file, at the start and again at SIGHUP; guests of an earlier daemon | `setup.rs` |
 //! | what it tells of itself | `report.rs` |
 
 mod act;
 mod bridges;
-mod frames;
+mod dom0;
+mod front;
 mod guests;
 mod report;
 mod setup;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -27,24 +30,28 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::{Deserialize, Serialize};
 
-use super::asker::{Answer, Question};
 use super::bell;
 use super::birth::Birth;
+use super::channel::{ToFront, Wake, Way};
+use super::clock::Clock;
 use super::config::{Config, Service};
-use super::dns::{self, Dns};
+use super::dns::Counts;
 use super::fleet::{Action, Event, Fleet, Id, Prefix, State};
-use super::held::Held;
 use super::log::{Level, line};
 use super::maker::{Order, Told};
 use super::names::Names;
-use super::status::{Done, Request};
+use super::status::{Done, Frames, Request};
 use super::wire::Port;
+use dom0::Ports;
+use front::{Fronts, Listening, StatusSource};
 use guests::Guest;
 use mayfly_links::Links;
 use mayfly_switch::control::Connection;
-use mayfly_xen::Xen;
+use mayfly_toolstack::host;
 use report::{Away, Kept};
+pub use setup::Error;
 
 /// How often guests that run are looked at.
 const TICK: Duration = Duration::from_millis(200);
@@ -54,7 +61,7 @@ const TELL: Duration = Duration::from_millis(100);
 const LAST: Duration = Duration::from_secs(60);
 
 /// Why a service was woken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Cause {
     /// A DNS query.
     Dns,
@@ -98,7 +105,8 @@ impl Cause {
 /// What is kept of a service beside its state.
 struct Entry {
     service: Service,
-    held: Held,
+    /// What has become of frames that came while it had no guest.
+    frames: Frames,
     /// The birth that is under way, or the last one.
     birth: Option<Birth>,
     guest: Option<Guest>,
@@ -120,23 +128,26 @@ pub struct Daemon {
     /// What a frame is read to.
     buffer: Vec<u8>,
     names: Names,
-    dns: Dns,
-    links: Links,
+    /// DNS queries, as the fronts have counted them.
+    queries: Counts,
+    listening: Listening,
+    fronts: Fronts,
+    way: Way,
+    clock: Clock,
+    links: Box<dyn Ports>,
     /// What becomes of links.
     hears: Links,
-    xen: Xen,
+    xen: Box<dyn host::Xen>,
     ports: BTreeMap<String, Port>,
     macs: BTreeMap<(String, [u8; 6]), Id>,
-    addresses: BTreeMap<(String, IpAddr), Id>,
     /// Gone when the daemon ends: then the thread does.
     orders: Option<mpsc::Sender<Order>>,
     maker: Option<JoinHandle<()>>,
     told: bell::Receiver<Told>,
-    questions: mpsc::Sender<Question>,
-    answers: bell::Receiver<Answer>,
     signals: Signals,
     wakes: BTreeMap<Cause, u64>,
     kept: Arc<Mutex<Kept>>,
+    status: StatusSource,
     /// What the administrator wants, and who waits for the answer.
     requests: bell::Receiver<Wanted>,
     requesting: bell::Sender<Wanted>,
@@ -174,11 +185,9 @@ struct Signals {
 
 /// What may have something to read.
 enum Source {
-    Dns(dns::Source),
-    Port(String),
+    Front,
     Witness(Id),
     Told,
-    Answers,
     Requests,
     Links,
     Reload,
@@ -187,32 +196,36 @@ enum Source {
 
 impl Daemon {
     /// Serves until SIGTERM or SIGINT. Guests stay, unless they are to be destroyed then.
-    pub fn serve(&mut self, destroy: bool) {
+    ///
+    /// # Errors
+    /// No front lasts. Guests stay.
+    pub fn serve(&mut self, destroy: bool) -> Result<(), Error> {
         line(Level::Info, "ready")
             .with("services", self.entries.len())
             .write();
         loop {
-            let mut is_over = false;
+            let (mut is_over, mut heard) = (false, Ok(()));
             for source in self.wait() {
                 match source {
                     Source::Stop => is_over = true,
+                    Source::Front => heard = heard.and_then(|()| self.hear_front()),
                     source => self.come(source),
                 }
             }
             self.pass();
             self.carry_out();
-            if is_over {
-                break;
+            heard = heard.and_then(|()| self.mind_front());
+            if is_over || heard.is_err() {
+                self.end(destroy && heard.is_ok());
+                return heard.map_err(Error::Front);
             }
         }
-        self.end(destroy);
     }
 
     /// Waits until something has happened, or it is time.
     fn wait(&self) -> Vec<Source> {
         let mut sources = vec![
             Source::Told,
-            Source::Answers,
             Source::Requests,
             Source::Links,
             Source::Reload,
@@ -220,29 +233,22 @@ impl Daemon {
         ];
         let mut polled = vec![
             PollFd::from_borrowed_fd(self.told.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.answers.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.requests.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.hears.as_fd(), PollFlags::IN),
             PollFd::new(&self.signals.reload, PollFlags::IN),
             PollFd::new(&self.signals.stop, PollFlags::IN),
         ];
-        for (bridge, port) in &self.ports {
-            sources.push(Source::Port(bridge.clone()));
-            polled.push(PollFd::new(port, PollFlags::IN));
+        if let Some(front) = &self.fronts.current {
+            let mut flags = PollFlags::IN;
+            flags.set(PollFlags::OUT, self.way.is_waiting());
+            sources.push(Source::Front);
+            polled.push(PollFd::from_borrowed_fd(front.as_fd(), flags));
         }
         for (&id, entry) in &self.entries {
             if let Some(witness) = entry.guest.as_ref().and_then(Guest::witness) {
                 sources.push(Source::Witness(id));
                 polled.push(PollFd::new(witness, PollFlags::IN));
             }
-        }
-        for (source, fd) in self.dns.sources() {
-            let flags = match self.dns.is_writing(source) {
-                true => PollFlags::OUT,
-                false => PollFlags::IN,
-            };
-            sources.push(Source::Dns(source));
-            polled.push(PollFd::from_borrowed_fd(fd, flags));
         }
         let timeout = self.deadline().map(|at| {
             let wait = at.saturating_duration_since(Instant::now());
@@ -264,40 +270,19 @@ impl Daemon {
         let has_guests = self.entries.values().any(|entry| entry.guest.is_some());
         let tick = has_guests.then_some(self.tick_at);
         let fleet = self.fleet.deadline();
-        let deadlines = [tick, self.tell_at, fleet, self.dns.deadline()];
+        let deadlines = [tick, self.tell_at, fleet];
         deadlines.into_iter().flatten().min()
     }
 
     /// Takes what has come.
     fn come(&mut self, source: Source) {
-        self.tell_at.get_or_insert_with(|| Instant::now() + TELL);
+        self.is_news(Instant::now());
         match source {
-            Source::Dns(source) => {
-                let mut queries = Vec::new();
-                self.dns.serve(source, &self.names, &mut queries);
-                for query in queries {
-                    if let Some(entry) = self.entries.get_mut(&query.service) {
-                        entry.queries += 1;
-                    }
-                    self.wake(query.service, Cause::Dns, query.from, query.at);
-                    if let Some(birth) = self.birth(query.service)
-                        && birth.woken() == query.at
-                    {
-                        birth.span("answer", query.at, query.answered);
-                    }
-                }
-            }
-            Source::Port(bridge) => self.frames(&bridge),
             Source::Links => self.links_have_changed(),
             Source::Witness(id) => self.witness(id),
             Source::Told => {
                 for told in self.told.take() {
                     self.told(told);
-                }
-            }
-            Source::Answers => {
-                for (id, said) in self.answers.take() {
-                    self.asked(id, said);
                 }
             }
             Source::Requests => {
@@ -310,7 +295,7 @@ impl Daemon {
                 let _ = (&self.signals.reload).read(&mut [0; 16]);
                 self.reload();
             }
-            Source::Stop => {}
+            Source::Front | Source::Stop => {}
         }
         // What comes next may depend on it.
         self.carry_out();
@@ -331,46 +316,47 @@ impl Daemon {
         if self.fleet.deadline().is_some_and(|at| at <= now) {
             self.step(now, Event::Time);
         }
-        if self.dns.deadline().is_some_and(|at| at <= now) {
-            self.dns.expire(&self.names);
-        }
+    }
+
+    /// Something has happened that the status has to tell.
+    fn is_news(&mut self, now: Instant) {
+        self.tell_at.get_or_insert(now + TELL);
     }
 
     fn step(&mut self, now: Instant, event: Event) {
-        self.tell_at.get_or_insert(now + TELL);
+        self.is_news(now);
         self.fleet.step(now, event, &mut self.actions);
     }
 
-    /// Somebody wants a service; whether there is a guest, or will be one.
-    fn wake(&mut self, id: Id, cause: Cause, from: IpAddr, at: Instant) -> bool {
-        if self.fleet.takes(id) || self.fleet.holds(id) {
-            return true;
+    /// Somebody wants a service. If there is a guest, or will be one, what he has sent is for that.
+    fn wake(&mut self, wake: &Wake, at: Instant) {
+        let id = wake.service;
+        let has_guest = |fleet: &Fleet| fleet.takes(id) || fleet.holds(id);
+        let was_there = has_guest(&self.fleet)
+            || (self.fleet.unit(id)).is_some_and(|unit| matches!(unit.state, State::Running(_)));
+        if !has_guest(&self.fleet) {
+            self.step(at, Event::Wanted(id, Some(Prefix::from(wake.from))));
         }
-        let unit = self.fleet.unit(id);
-        let is_there = unit.is_some_and(|unit| matches!(unit.state, State::Running(_)));
-        self.step(at, Event::Wanted(id, Some(Prefix::from(from))));
-        if is_there {
-            // It was about to go.
-            self.carry_out();
-            return true;
+        let is_woken = has_guest(&self.fleet);
+        if let Some(ticket) = wake.ticket {
+            self.way.say(&ToFront::Decided(ticket, is_woken), None);
         }
-        let is_woken = self.fleet.takes(id) || self.fleet.holds(id);
-        if is_woken {
-            *self.wakes.entry(cause).or_default() += 1;
+        let is_born = is_woken && !was_there;
+        if is_born {
+            *self.wakes.entry(wake.cause).or_default() += 1;
             if let Some(entry) = self.entries.get_mut(&id) {
-                entry.birth = Some(Birth::new(cause, at));
-            }
-            // First what somebody waits for.
-            self.carry_out();
-            if let Some(entry) = self.entries.get(&id) {
-                line(Level::Info, "woken")
-                    .with("service", &entry.service.name)
-                    .with("by", cause.name())
-                    .with("from", from)
-                    .write();
+                entry.birth = Some(Birth::new(wake.cause, at));
             }
         }
-        is_woken
+        // First what somebody waits for.
+        self.carry_out();
+        if is_born && let Some(entry) = self.entries.get(&id) {
+            line(Level::Info, "woken")
+                .with("service", &entry.service.name)
+                .with("by", wake.cause.name())
+                .with("from", wake.from)
+                .write();
+        }
     }
 
     fn birth(&mut self, id: Id) -> Option<&mut Birth> {
@@ -404,6 +390,7 @@ impl Daemon {
                 self.resume(id, domid.unwrap_or_default());
             }
         }
+        self.fronts.current = None;
         self.orders = None;
         if let Some(maker) = self.maker.take() {
             // It removes the guests that were made ahead.

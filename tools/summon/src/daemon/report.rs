@@ -1,14 +1,15 @@
 //! Collects the status that the daemon reports.
 
 use std::fmt::Display;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use super::super::fleet::{Id, State, Unit};
 use super::super::log::{Level, line};
-use super::super::status::{Counts, Frames, Service, State as Told, Status, Step, Totals};
+use super::super::status::{Counts, Service, State as Told, Status, Step, Totals};
 use super::super::{guard, status};
+use super::front::StatusSource;
 use super::setup::Error;
 use super::{Cause, Daemon, Entry, Wanted};
 use mayfly_links::Links;
@@ -43,8 +44,8 @@ pub(super) struct Away {
 impl Daemon {
     /// Says who was turned away since it was last said.
     fn complain(&mut self, now: Instant) {
-        let (queries, refused) = (&self.dns.counts, &self.fleet.refused);
-        let held = self.entries.values().map(|entry| entry.held.dropped);
+        let (queries, refused) = (&self.queries, &self.fleet.refused);
+        let held = self.entries.values().map(|entry| entry.frames.dropped);
         let away = Away {
             queries: queries.limited + queries.dropped,
             wakes: refused.prefix + refused.queue + refused.backed_off,
@@ -67,37 +68,13 @@ impl Daemon {
             .write();
     }
 
-    /// Serves the status from here on. What it has to ask the kernel for is asked by the threads that serve it, when somebody looks:
-    /// whoever takes an interface away holds the same lock for long.
+    /// Tells the status, and takes the administrator's requests, at the local socket from here on.
     pub(super) fn serve_status(&self) -> Result<(), Error> {
-        let (kept, began) = (Arc::clone(&self.kept), self.began);
-        let is_looked_at = Arc::clone(&self.is_looked_at);
-        let links = Arc::new(Mutex::new(Links::asking()?));
-        let source = move || {
-            is_looked_at.store(true, Ordering::Relaxed);
-            let Kept {
-                mut status,
-                guarded,
-            } = kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            // It is written when something happens, and time passes without that.
-            let before = std::mem::replace(&mut status.uptime_ms, millis(began.elapsed()));
-            let passed = status.uptime_ms.saturating_sub(before);
-            let mut links = links.lock().unwrap_or_else(PoisonError::into_inner);
-            for (service, vif) in status.services.iter_mut().zip(guarded) {
-                if let Some(uptime_ms) = &mut service.uptime_ms {
-                    *uptime_ms = uptime_ms.saturating_add(passed);
-                }
-                let dropped = vif.and_then(|vif| guard::dropped(&mut links, vif).ok());
-                service.guarded = dropped.unwrap_or(0).into();
-            }
-            Arc::new(status)
-        };
         let daemon = &self.config.daemon;
         let listen =
             |at: &dyn Display, error| Error::Listen(format!("cannot listen on {at}: {error}"));
-        if let Some(address) = daemon.status {
-            status::serve(address, source.clone()).map_err(|error| listen(&address, error))?;
-        }
+        let status = Arc::clone(&self.status);
+        let source = move || status();
         let requesting = self.requesting.clone();
         let doer = move |request| {
             let (done, answer) = mpsc::channel();
@@ -158,7 +135,7 @@ impl Daemon {
         let queued = queued
             .filter(|(_, unit)| unit.state == State::Queued)
             .count();
-        let queries = &self.dns.counts;
+        let queries = &self.queries;
         let refused = &self.fleet.refused;
         Totals {
             queries: counts([
@@ -183,6 +160,36 @@ impl Daemon {
             pool: self.pool,
         }
     }
+}
+
+/// The status, from any thread. What it has to ask the kernel for is asked by the thread that tells it, when somebody looks: whoever
+/// takes an interface away holds the same lock for long.
+pub(super) fn source(
+    kept: &Arc<Mutex<Kept>>,
+    is_looked_at: &Arc<AtomicBool>,
+    began: Instant,
+) -> Result<StatusSource, Error> {
+    let (kept, is_looked_at) = (Arc::clone(kept), Arc::clone(is_looked_at));
+    let links = Mutex::new(Links::asking()?);
+    Ok(Arc::new(move || {
+        is_looked_at.store(true, Ordering::Relaxed);
+        let Kept {
+            mut status,
+            guarded,
+        } = kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // It is written when something happens, and time passes without that.
+        let before = std::mem::replace(&mut status.uptime_ms, millis(began.elapsed()));
+        let passed = status.uptime_ms.saturating_sub(before);
+        let mut links = links.lock().unwrap_or_else(PoisonError::into_inner);
+        for (service, vif) in status.services.iter_mut().zip(guarded) {
+            if let Some(uptime_ms) = &mut service.uptime_ms {
+                *uptime_ms = uptime_ms.saturating_add(passed);
+            }
+            let dropped = vif.and_then(|vif| guard::dropped(&mut links, vif).ok());
+            service.guarded = dropped.unwrap_or(0).into();
+        }
+        Arc::new(status)
+    }))
 }
 
 fn counts<const N: usize>(counts: [(&str, u64); N]) -> Counts {
@@ -225,11 +232,7 @@ fn service(entry: &Entry, unit: &Unit, now: Instant) -> Service {
         memory: entry.service.memory,
         queries: entry.queries,
         requests: entry.requests,
-        frames: Frames {
-            held: entry.held.held,
-            replayed: entry.held.replayed,
-            dropped: entry.held.dropped,
-        },
+        frames: entry.frames,
         guarded: 0,
     }
 }

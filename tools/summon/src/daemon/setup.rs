@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::TcpListener;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -12,23 +13,31 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use super::super::bell;
+use super::super::channel::Way;
+use super::super::clock::Clock;
 use super::super::config::{Config, Network, Service};
-use super::super::dns::{Dns, Elsewhere};
+use super::super::dns::{Counts, Sockets};
 use super::super::fleet::{Event, Fleet, Id, Spec};
-use super::super::held::Held;
 use super::super::log::{Level, line};
-use super::super::maker::{Maker, Order};
+use super::super::maker::{Maker, Order, Told};
 use super::super::names::Names;
-use super::super::wire::{FRAME_MAX, Port};
-use super::super::{asker, bell};
+use super::super::status::Frames;
+use super::super::wire::FRAME_MAX;
+use super::dom0::Ports;
+use super::front::{Fronts, Listening};
 use super::guests::Guest;
-use super::report::Away;
+use super::report::{self, Away};
 use super::{Daemon, Entry, Signals};
 use mayfly_links::{Links, vif_name};
+use mayfly_toolstack::host;
 use mayfly_xen::Xen;
 
 /// How long Xen and xenstored may take to tell of an earlier daemon's guests.
 const SEARCH: Duration = Duration::from_secs(60);
+
+/// How long an earlier daemon's front may take to go.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Why there is no daemon.
 #[derive(Debug, thiserror::Error)]
@@ -48,9 +57,25 @@ pub enum Error {
     /// A socket.
     #[error("{0}")]
     Listen(String),
+    /// The front.
+    #[error("the front: {0}")]
+    Front(super::super::channel::ChannelError),
     /// Something that the system always has.
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+/// What a daemon is made of.
+pub(super) struct Parts {
+    pub(super) path: PathBuf,
+    pub(super) listening: Listening,
+    pub(super) orders: mpsc::Sender<Order>,
+    pub(super) told: bell::Receiver<Told>,
+    pub(super) way: Way,
+    pub(super) links: Box<dyn Ports>,
+    pub(super) hears: Links,
+    pub(super) xen: Box<dyn host::Xen>,
+    pub(super) signals: Signals,
 }
 
 impl Daemon {
@@ -65,65 +90,83 @@ impl Daemon {
             let socket = config.daemon.socket.display();
             return Err(Error::Listen(format!("{socket}: another daemon has it")));
         }
-        let mut dns = Dns::open(&config.daemon.listen).map_err(Error::Listen)?;
-        dns.configure(config.daemon.nsid.as_deref(), elsewhere(&config))?;
+        let listening = again(|| listen(&config))?;
         let (orders, received) = mpsc::channel();
         let (sender, told) = bell::channel()?;
+        let way = Way::default();
+        let front = way.clone();
         let maker = std::thread::Builder::new()
             .name("maker".into())
-            .spawn(move || Maker::new(sender).work(&received))?;
-        let (questions, asked) = mpsc::channel();
-        let (sender, answers) = bell::channel()?;
-        std::thread::Builder::new()
-            .name("asker".into())
-            .spawn(move || asker::work(&asked, &sender))?;
-        let (requesting, requests) = bell::channel()?;
-        let fleet = Fleet::new(config.daemon.limits);
-        let mut daemon = Self {
+            .spawn(move || Maker::new(sender, front).work(&received))?;
+        let parts = Parts {
             path: path.to_owned(),
-            names: Names::new(&config, &BTreeMap::new())?,
-            ids: BTreeMap::new(),
-            next: 0,
-            entries: BTreeMap::new(),
-            fleet,
-            actions: Vec::new(),
-            buffer: vec![0; FRAME_MAX],
-            dns,
-            links: Links::asking()?,
-            hears: Links::open()?,
-            xen: Xen::open()?,
-            ports: BTreeMap::new(),
-            macs: BTreeMap::new(),
-            addresses: BTreeMap::new(),
-            orders: Some(orders),
-            maker: Some(maker),
+            listening,
+            orders,
             told,
-            questions,
-            answers,
+            way,
+            links: Box::new(Links::asking()?),
+            hears: Links::open()?,
+            xen: Box::new(Xen::open()?),
             signals: Signals::catch()?,
-            wakes: BTreeMap::new(),
-            kept: Arc::default(),
-            requests,
-            requesting,
-            pool: 0,
-            began: Instant::now(),
-            tick_at: Instant::now(),
-            tell_at: None,
-            is_looked_at: Arc::default(),
-            count_at: Instant::now(),
-            away: Away::default(),
-            switch: None,
-            complain_at: Instant::now(),
-            room: u64::MAX,
-            is_searched: false,
-            config: config.clone(),
         };
-        daemon.adopt(config)?;
+        let mut daemon = Self::new(parts, &config)?;
+        daemon.maker = Some(maker);
+        again(|| daemon.adopt(config.clone()))?;
         daemon.take_over()?;
         daemon.ready();
         daemon.tell();
         daemon.serve_status()?;
+        daemon.start_front().map_err(Error::Front)?;
         Ok(daemon)
+    }
+
+    /// One that serves nothing yet.
+    pub(super) fn new(parts: Parts, config: &Config) -> Result<Self, Error> {
+        let (requesting, requests) = bell::channel()?;
+        let (kept, is_looked_at) = (Arc::default(), Arc::default());
+        let began = Instant::now();
+        let status = report::source(&kept, &is_looked_at, began)?;
+        Ok(Self {
+            path: parts.path,
+            names: Names::default(),
+            ids: BTreeMap::new(),
+            next: 0,
+            entries: BTreeMap::new(),
+            fleet: Fleet::new(config.daemon.limits),
+            actions: Vec::new(),
+            buffer: vec![0; FRAME_MAX],
+            queries: Counts::default(),
+            listening: parts.listening,
+            fronts: Fronts::default(),
+            way: parts.way,
+            clock: Clock::new(),
+            links: parts.links,
+            hears: parts.hears,
+            xen: parts.xen,
+            ports: BTreeMap::new(),
+            macs: BTreeMap::new(),
+            orders: Some(parts.orders),
+            maker: None,
+            told: parts.told,
+            signals: parts.signals,
+            wakes: BTreeMap::new(),
+            kept,
+            status,
+            requests,
+            requesting,
+            pool: 0,
+            began,
+            tick_at: began,
+            tell_at: None,
+            is_looked_at,
+            count_at: began,
+            away: Away::default(),
+            switch: None,
+            complain_at: began,
+            room: u64::MAX,
+            is_searched: false,
+            config: config.clone(),
+        })
     }
 
     /// Finds the guests that run already, before anything is asked for, so that nobody gets a second one.
@@ -196,7 +239,7 @@ impl Daemon {
     }
 
     /// Goes over to a configuration. All that can fail comes first.
-    fn adopt(&mut self, config: Config) -> Result<(), Error> {
+    pub(super) fn adopt(&mut self, config: Config) -> Result<(), Error> {
         let mut ids = BTreeMap::new();
         let mut next = self.next;
         for service in &config.services {
@@ -212,15 +255,14 @@ impl Daemon {
         let mut opened = BTreeMap::new();
         for bridge in &bridges {
             if !self.ports.contains_key(*bridge) {
-                opened.insert((*bridge).clone(), Port::open(&mut self.links, bridge)?);
+                opened.insert((*bridge).clone(), self.links.port(bridge)?);
             }
         }
-        self.dns
-            .configure(config.daemon.nsid.as_deref(), elsewhere(&config))?;
 
         self.next = next;
-        self.names = names;
-        self.ports.extend(opened);
+        for (bridge, port) in opened {
+            self.have_port(bridge, port);
+        }
         self.fleet.limit(config.daemon.limits);
         let left = self.ids.iter().filter(|(name, _)| !ids.contains_key(*name));
         for id in left.map(|(_, &id)| id).collect::<Vec<_>>() {
@@ -229,6 +271,8 @@ impl Daemon {
         // Those that leave are known by their names until they are gone.
         self.ids.extend(ids);
         self.index(&config);
+        self.tell_table(&config, &names)?;
+        self.names = names;
         for service in &config.services {
             if let Some(&id) = self.ids.get(&service.name) {
                 self.take(id, service);
@@ -241,25 +285,22 @@ impl Daemon {
             .values()
             .map(|entry| entry.service.bridge.clone())
             .collect();
-        self.ports.retain(|bridge, _| bridges.contains(bridge));
+        let idle = self
+            .ports
+            .keys()
+            .filter(|bridge| !bridges.contains(*bridge));
+        for bridge in idle.cloned().collect::<Vec<_>>() {
+            self.lose_port(&bridge);
+        }
         Ok(())
     }
 
-    /// Who has which address.
+    /// Who has which MAC address.
     fn index(&mut self, config: &Config) {
         self.macs.clear();
-        self.addresses.clear();
         for service in &config.services {
-            let Some(&id) = self.ids.get(&service.name) else {
-                continue;
-            };
-            let bridge = || service.bridge.clone();
-            self.macs.insert((bridge(), service.mac), id);
-            if let Some(v4) = service.ipv4 {
-                self.addresses.insert((bridge(), v4.address().into()), id);
-            }
-            if let Some(v6) = service.ipv6 {
-                self.addresses.insert((bridge(), v6.address().into()), id);
+            if let Some(&id) = self.ids.get(&service.name) {
+                self.macs.insert((service.bridge.clone(), service.mac), id);
             }
         }
     }
@@ -297,7 +338,7 @@ impl Daemon {
             None => {
                 let entry = Entry {
                     service: service.clone(),
-                    held: Held::default(),
+                    frames: Frames::default(),
                     birth: None,
                     guest: None,
                     queries: 0,
@@ -350,6 +391,7 @@ impl Daemon {
             Ok(vif) => {
                 told(Level::Info, "taken over").write();
                 entry.guest = Some(Guest::found((domid, network), &vif, now));
+                self.takes(id);
             }
             Err(error) => {
                 let why = error.to_string();
@@ -388,12 +430,26 @@ fn load(path: &Path) -> Result<Config, Error> {
     Config::load(path).map_err(|problems| Error::Config(problems.to_string()))
 }
 
-/// Who is asked for other names.
-fn elsewhere(config: &Config) -> Elsewhere<'_> {
-    Elsewhere {
-        resolver: config.daemon.forward,
-        clients: &config.daemon.forward_for,
+/// Tries for a moment: the front of a daemon that was killed is gone only a little later, with its sockets and ports.
+fn again<T>(mut open: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    let end = Instant::now() + LINGER;
+    loop {
+        match open() {
+            Err(_) if Instant::now() < end => std::thread::sleep(LINGER / 50),
+            result => return result,
+        }
     }
+}
+
+/// Opens what the front listens on.
+fn listen(config: &Config) -> Result<Listening, Error> {
+    let dns = Sockets::open(&config.daemon.listen).map_err(Error::Listen)?;
+    let page = config.daemon.status.map(|address| {
+        let page = TcpListener::bind(address);
+        page.map_err(|error| Error::Listen(format!("cannot listen on {address}: {error}")))
+    });
+    let page = page.transpose()?;
+    Ok(Listening { dns, page })
 }
 
 /// Whether a guest of the one is no guest of the other.

@@ -5,12 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use rustix::net::{SocketType, connect};
+
 use super::super::fleet::Prefix;
 use super::question::Question;
+use super::unbound;
 
 /// Questions that may be under way, and those of the clients of one network.
 const PENDING: usize = 256;
@@ -127,15 +130,10 @@ impl Forward {
     }
 }
 
-/// Sends a question from a port of its own.
+/// Sends a question from a port of its own, which the kernel chooses when it is connected.
 fn ask(resolver: SocketAddr, question: &Question) -> io::Result<UdpSocket> {
-    let any: SocketAddr = match resolver {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    let socket = UdpSocket::bind(any)?;
-    socket.set_nonblocking(true)?;
-    socket.connect(resolver)?;
+    let socket = UdpSocket::from(unbound(resolver, SocketType::DGRAM)?);
+    connect(&socket, &resolver)?;
     socket.send(&question.query())?;
     Ok(socket)
 }

@@ -16,9 +16,11 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use ipnet::IpNet;
 use mayfly_dns::{Client, Config as ServerConfig, Identity, Server, Transport};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+use serde::{Deserialize, Serialize};
 
 use super::fleet::Id;
 use super::names::{Asked, Names};
+use super::status::sum;
 use forward::{Asker, Forward};
 use question::Allowed;
 use tcp::{Connections, Place};
@@ -32,7 +34,7 @@ const QUERY_MAX: usize = 4096;
 const BACKLOG: i32 = 64;
 
 /// What the queries were, since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Answered from our zones.
     pub answered: u64,
@@ -44,6 +46,32 @@ pub struct Counts {
     pub limited: u64,
     /// Left without an answer: malformed, or more than the resolver is given.
     pub dropped: u64,
+}
+
+impl Counts {
+    /// What has come since it was this.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            answered: self.answered - before.answered,
+            forwarded: self.forwarded - before.forwarded,
+            refused: self.refused - before.refused,
+            limited: self.limited - before.limited,
+            dropped: self.dropped - before.dropped,
+        }
+    }
+
+    /// With more, as the front tells them.
+    #[must_use]
+    pub fn and(&self, more: &Self) -> Self {
+        Self {
+            answered: sum(self.answered, more.answered),
+            forwarded: sum(self.forwarded, more.forwarded),
+            refused: sum(self.refused, more.refused),
+            limited: sum(self.limited, more.limited),
+            dropped: sum(self.dropped, more.dropped),
+        }
+    }
 }
 
 /// Somebody has asked for the address of a service.
@@ -100,30 +128,48 @@ pub enum Source {
     Upstream(usize),
 }
 
-impl Dns {
-    /// Opens the sockets.
+/// The sockets where queries come to.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    /// Over UDP.
+    pub udp: Vec<UdpSocket>,
+    /// Over TCP.
+    pub listeners: Vec<TcpListener>,
+}
+
+impl Sockets {
+    /// Opens them: for each address one of each kind.
     ///
     /// # Errors
-    /// An address that can't be listened on, named; or there are no random numbers.
+    /// An address that can't be listened on, named.
     pub fn open(addresses: &[SocketAddr]) -> Result<Self, String> {
-        let mut udp = Vec::new();
-        let mut listeners = Vec::new();
+        let mut sockets = Self::default();
         for &address in addresses {
             let error = |error: io::Error| format!("cannot listen on {address}: {error}");
             let socket = socket(address, SocketType::DGRAM).map_err(error)?;
-            udp.push(UdpSocket::from(socket));
+            sockets.udp.push(UdpSocket::from(socket));
             let socket = socket_listening(address).map_err(error)?;
-            listeners.push(TcpListener::from(socket));
+            sockets.listeners.push(TcpListener::from(socket));
         }
+        Ok(sockets)
+    }
+}
+
+impl Dns {
+    /// Serves through these sockets.
+    ///
+    /// # Errors
+    /// There are no random numbers.
+    pub fn over(sockets: Sockets) -> io::Result<Self> {
         let nsid = Identity::default();
         Ok(Self {
-            udp,
-            listeners,
+            udp: sockets.udp,
+            listeners: sockets.listeners,
             connections: Connections::default(),
             forward: None,
             upstreams: None,
             allowed: Allowed::default(),
-            server: server(&nsid).map_err(|error| format!("random numbers: {error}"))?,
+            server: server(&nsid)?,
             nsid,
             began: Instant::now(),
             counts: Counts::default(),
@@ -370,13 +416,18 @@ fn unix_seconds() -> u64 {
     since.map_or(0, |since| since.as_secs())
 }
 
-fn socket(address: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
+/// A socket for addresses like this one, without one of its own yet.
+fn unbound(address: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
     let family = match address {
         SocketAddr::V4(_) => AddressFamily::INET,
         SocketAddr::V6(_) => AddressFamily::INET6,
     };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(family, kind, flags, None)?;
+    Ok(socket_with(family, kind, flags, None)?)
+}
+
+fn socket(address: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
+    let socket = unbound(address, kind)?;
     if address.is_ipv6() {
         // `[::]` and `0.0.0.0` may both be listened on.
         sockopt::set_ipv6_v6only(&socket, true)?;

@@ -105,7 +105,8 @@ fn serve(dns: &mut Dns, names: &Names) -> Vec<Id> {
 }
 
 fn open(forward: Option<SocketAddr>) -> Dns {
-    let mut dns = Dns::open(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+    let sockets = Sockets::open(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+    let mut dns = Dns::over(sockets).unwrap();
     let clients = &["127.0.0.0/8".parse().unwrap()];
     dns.configure(
         None,

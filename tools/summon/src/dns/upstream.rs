@@ -8,10 +8,11 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
+use rustix::net::{SocketType, connect};
 
 use super::super::fleet::Prefix;
 use super::question::Question;
+use super::unbound;
 
 /// Connections to the resolver, and those for the clients of one network.
 const UPSTREAMS: usize = 64;
@@ -164,12 +165,7 @@ fn framed(message: &[u8]) -> Vec<u8> {
 
 /// Begins to connect. Whether that succeeds is seen when something is written.
 fn begin(resolver: SocketAddr) -> io::Result<TcpStream> {
-    let family = match resolver {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
-    };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+    let socket = unbound(resolver, SocketType::STREAM)?;
     match connect(&socket, &resolver) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(socket.into()),
         Err(error) => Err(error.into()),

@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::channel::Stance;
 use super::config::{Asleep, Limits};
 pub use limits::Prefix;
 use limits::{Bucket, Prefixes, Queue, Rate};
@@ -36,7 +37,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 const LAST_LOOK: Duration = Duration::from_millis(500);
 
 /// A service. It means the same one as long as the daemon runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Id(pub u32);
 
 /// What is to be known of a service here.
@@ -160,17 +161,6 @@ pub struct Refused {
     pub backed_off: u64,
 }
 
-/// What becomes of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Course {
-    /// It is held: there will be a guest.
-    Hold,
-    /// The bridge gets it back: there is a guest now, and it is forwarded to that.
-    Return,
-    /// Nobody is there for it.
-    Drop,
-}
-
 /// All services.
 pub struct Fleet {
     units: BTreeMap<Id, Unit>,
@@ -291,16 +281,16 @@ impl Fleet {
         }
     }
 
-    /// What becomes of a frame for a service that the bridge has given to us.
+    /// How the front is to stand to a service.
     #[must_use]
-    pub fn course(&self, id: Id) -> Course {
+    pub fn stance(&self, id: Id) -> Stance {
         let state = self.units.get(&id).map(|unit| unit.state);
-        // Whether somebody wants what leaves is to be seen yet.
-        let leaves = matches!(state, Some(State::Running(running)) if running.leaves());
-        match (self.holds(id) || leaves, self.takes(id)) {
-            (true, _) => Course::Hold,
-            (false, true) => Course::Return,
-            (false, false) => Course::Drop,
+        match state {
+            _ if self.holds(id) => Stance::Holds,
+            _ if self.takes(id) => Stance::Takes,
+            // Whether somebody wants what leaves is to be seen yet.
+            Some(State::Running(running)) if running.leaves() => Stance::Leaves,
+            _ => Stance::Sleeps,
         }
     }
 

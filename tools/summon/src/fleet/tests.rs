@@ -75,7 +75,7 @@ impl Play {
             self.step(Event::Connections(id, Some(0))),
             [Action::Shut(id)]
         );
-        assert_eq!(self.fleet.course(id), Course::Hold);
+        assert_eq!(self.fleet.stance(id), Stance::Leaves);
         assert!(!self.fleet.takes(id));
         self.now += LAST_LOOK;
         let mut actions = self.step(Event::Time);
@@ -424,20 +424,20 @@ proptest! {
                 if is_directed { guest.push(sent) } else { port.push_back(sent) }
                 sent += 1;
             } else if let Some(frame) = port.pop_front() {
-                match play.fleet.course(A) {
-                    Course::Hold => held.push(&[frame], bounds),
+                match play.fleet.stance(A) {
+                    Stance::Holds | Stance::Leaves => held.push(&[frame], bounds),
                     // The bridge forwards it to where it was told.
-                    Course::Return if is_directed => guest.push(frame),
-                    course => prop_assert!(false, "{frame} is lost: {course:?}"),
+                    Stance::Takes if is_directed => guest.push(frame),
+                    stance => prop_assert!(false, "{frame} is lost: {stance:?}"),
                 }
             }
         }
-        let replayed = usize::try_from(held.replayed).unwrap();
+        let replayed = usize::try_from(held.counts.replayed).unwrap();
         prop_assert!(guest[..replayed].is_sorted());
         let mut all = guest.clone();
         all.sort_unstable();
         prop_assert_eq!(all, (0..sent).collect::<Vec<u8>>());
-        prop_assert_eq!(held.dropped, 0);
+        prop_assert_eq!(held.counts.dropped, 0);
     }
 
     /// Whatever happens in whatever order: no more guests than there may be, and nobody is removed who is not there.

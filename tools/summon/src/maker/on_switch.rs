@@ -8,8 +8,10 @@ use mayfly_links::Link;
 use mayfly_switch::control::Connection;
 use mayfly_toolstack::builder::{Cause, Config, Newborn, Ready, Soon, Then, Wanted};
 
+use super::super::channel::{Stance, ToFront};
 use super::super::config::{Network, Service};
 use super::super::fleet::Id;
+use super::super::wire::Witness;
 use super::{LOOK, Made, Maker, Told};
 
 /// How long a guest has for its first answer.
@@ -96,7 +98,7 @@ impl Maker {
                 connection.insert(opened)
             }
         };
-        let told = &self.told;
+        let (told, front) = (&self.told, &self.front);
         let ready: Ready<'_> = &mut |soon| {
             let Soon {
                 domid,
@@ -110,12 +112,15 @@ impl Maker {
                 None => links.find(name)?,
             };
             *port = Some(vif.clone());
+            links.direct(&vif, service.mac)?;
             let made = Made {
                 domid,
+                witness: Witness::open(&vif).ok(),
                 vif,
                 network: Network::Switch,
                 began,
                 is_from_pool: false,
+                front: front.say_now(&ToFront::Is(id, Stance::Takes)),
             };
             told.send(Told::Made(id, made));
             Ok(())

@@ -25,7 +25,7 @@ fn bed() -> Bed {
     Bed {
         host,
         folder,
-        maker: Maker::over(sender, open),
+        maker: Maker::over(sender, Way::default(), open),
         told,
     }
 }
@@ -134,7 +134,11 @@ fn guests_that_run_are_found() {
     // The daemon is another one.
     let (sender, told) = bell::channel().unwrap();
     let other = bed.host.clone();
-    bed.maker = Maker::over(sender, Box::new(move || Ok(other.toolstack()?)));
+    bed.maker = Maker::over(
+        sender,
+        Way::default(),
+        Box::new(move || Ok(other.toolstack()?)),
+    );
     bed.told = told;
     let told = bed.does(Order::Find(vec![(Id(4), "web".to_owned(), mac)]));
     assert_eq!(names(&told), ["found", "searched"]);

@@ -21,8 +21,11 @@ use serde::{Deserialize, Serialize};
 
 use super::fleet::Command;
 
-pub use server::{serve, tell};
+pub use server::{serve, serve_at, tell};
 pub use table::table;
+
+/// The highest count: JSON has no higher one that is exact.
+const COUNT_MAX: u64 = 1 << 53;
 
 /// How the daemon and its services are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,6 +138,24 @@ pub struct Totals {
     pub queued: usize,
     /// Guests that wait in the pool.
     pub pool: usize,
+}
+
+/// The sum of a count and what the front adds to it, whatever that is: no count is so high that a few of them overflow.
+#[must_use]
+pub fn sum(count: u64, more: u64) -> u64 {
+    count.saturating_add(more).min(COUNT_MAX)
+}
+
+impl Frames {
+    /// With more, as the front tells them.
+    #[must_use]
+    pub fn and(&self, more: &Self) -> Self {
+        Self {
+            held: sum(self.held, more.held),
+            replayed: sum(self.replayed, more.replayed),
+            dropped: sum(self.dropped, more.dropped),
+        }
+    }
 }
 
 impl State {

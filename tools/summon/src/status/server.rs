@@ -25,10 +25,18 @@ const REST: Duration = Duration::from_millis(100);
 pub fn serve(address: SocketAddr, source: impl Source) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind(address)?;
     let address = listener.local_addr()?;
+    serve_at(listener, source)?;
+    Ok(address)
+}
+
+/// The same with a listener that is there already.
+///
+/// # Errors
+/// There is no thread to be had.
+pub fn serve_at(listener: TcpListener, source: impl Source) -> io::Result<()> {
     let answer = move |stream: &TcpStream| http::answer(stream, &source());
     let accept = move || Ok(listener.accept()?.0);
-    spawn("http", accept, answer)?;
-    Ok(address)
+    spawn("http", accept, answer)
 }
 
 /// Answers [`super::ask`] and [`super::request`] from here on; `false` when another daemon does.

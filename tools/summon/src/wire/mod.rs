@@ -25,7 +25,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 
-use mayfly_links::{Bridge, Error, Link, Links};
+use mayfly_links::{Bridge, Error, Link, Links, Offers, Tap};
 pub use sys::packet_socket;
 
 /// The largest frame that is read: what is longer is cut, and so is no IP packet.
@@ -33,7 +33,7 @@ pub const FRAME_MAX: usize = 64 * 1024;
 
 /// A port of the daemon's own on a bridge.
 pub struct Port {
-    fd: OwnedFd,
+    frames: OwnedFd,
     link: Link,
 }
 
@@ -45,7 +45,7 @@ impl Port {
     pub fn open(links: &mut Links, bridge: &str) -> Result<Self, Error> {
         let to: Bridge = links.bridge(bridge)?;
         let port = format!("summon{}", to.index);
-        let fd = sys::tap(&port).map_err(|source| {
+        let tap = Tap::open(&port, Offers::Nothing).map_err(|source| {
             let hint = match Errno::from_io_error(&source) {
                 Some(Errno::BUSY) => "; another daemon has it",
                 Some(Errno::NOENT | Errno::NODEV | Errno::NXIO) => "; is the kernel's tun there?",
@@ -58,7 +58,18 @@ impl Port {
         })?;
         let mut link = links.find(&port)?;
         links.attach_own(&mut link, &to)?;
-        Ok(Self { fd, link })
+        let frames = tap.as_fd().try_clone_to_owned();
+        let frames = frames.map_err(|source| Error::Refused {
+            what: format!("cannot keep the port {port}"),
+            source,
+        })?;
+        Ok(Self::of(frames, link))
+    }
+
+    /// One that was made already: its frames, and its link.
+    #[must_use]
+    pub fn of(frames: OwnedFd, link: Link) -> Self {
+        Self { frames, link }
     }
 
     /// Its link.
@@ -67,6 +78,27 @@ impl Port {
         &self.link
     }
 
+    /// Its frames, for another process.
+    ///
+    /// # Errors
+    /// There are no descriptors left.
+    pub fn frames(&self) -> io::Result<OwnedFd> {
+        self.frames.try_clone()
+    }
+}
+
+/// Frames of a port: one for each read and write. It does not block.
+pub struct Wire {
+    fd: OwnedFd,
+}
+
+impl From<OwnedFd> for Wire {
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+}
+
+impl Wire {
     /// Reads a frame, if there is one.
     ///
     /// # Errors
@@ -89,7 +121,7 @@ impl Port {
     }
 }
 
-impl AsFd for Port {
+impl AsFd for Wire {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
@@ -97,7 +129,7 @@ impl AsFd for Port {
 
 /// A look at what goes through a vif, in both directions, until a new guest has answered.
 pub struct Witness {
-    fd: OwnedFd,
+    wire: Wire,
 }
 
 impl Witness {
@@ -106,8 +138,8 @@ impl Witness {
     /// # Errors
     /// The kernel has no packet sockets, or forbids them.
     pub fn open(vif: &Link) -> io::Result<Self> {
-        let fd = packet_socket(vif.index)?;
-        Ok(Self { fd })
+        let wire = packet_socket(vif.index)?.into();
+        Ok(Self { wire })
     }
 
     /// Reads the start of a frame, if there is one.
@@ -115,16 +147,12 @@ impl Witness {
     /// # Errors
     /// The vif is gone.
     pub fn read<'b>(&self, buffer: &'b mut [u8]) -> io::Result<Option<&'b [u8]>> {
-        match rustix::io::read(&self.fd, &mut *buffer) {
-            Ok(length) => Ok(buffer.get(..length)),
-            Err(Errno::AGAIN | Errno::INTR) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        self.wire.read(buffer)
     }
 }
 
 impl AsFd for Witness {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.wire.as_fd()
     }
 }

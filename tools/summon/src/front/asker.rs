@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::set_socket_linger;
 
-use super::bell::Sender;
-use super::fleet::Id;
+use super::super::bell::Sender;
+use super::super::channel::Said;
+use super::super::fleet::Id;
 
 /// How long an answer may take.
 const BOUND: Duration = Duration::from_secs(1);
@@ -23,15 +24,6 @@ pub(super) struct Question {
     pub(super) address: IpAddr,
     /// Gone with the guest: the question would wake the next one.
     pub(super) guest: Weak<()>,
-}
-
-/// What a guest says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Said {
-    /// Connections that are open or half open, but for the one that asks.
-    pub(super) connections: u32,
-    /// HTTP requests before this one, and DNS queries that it has answered.
-    pub(super) requests: u64,
 }
 
 /// What they say, if they tell.

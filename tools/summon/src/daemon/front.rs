@@ -1,0 +1,352 @@
+//! The front, as the maker sees it: a process that is started, told, heard, and started again when it has ended.
+//!
+//! Guests go on without it. What a front has held is lost with it; clients send that again.
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::net::TcpListener;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::MemfdFlags;
+
+use super::super::channel::{
+    self, ChannelError, Place, Sender, Stance, Table, ToFront, ToMaker, Wake,
+};
+use super::super::config::Config;
+use super::super::dns::Sockets;
+use super::super::fleet::{Event, Id, State};
+use super::super::log::{Level, line};
+use super::super::names::Names;
+use super::super::status::Status;
+use super::{Cause, Daemon};
+
+/// Packets of the front's that are read before something else has its turn.
+const TURN: usize = 64;
+/// A front that has lived for so long has worked.
+const PROVEN: Duration = Duration::from_secs(60);
+/// Fronts in a row that may end sooner; after these the daemon ends.
+const FAILURES: u32 = 5;
+/// Between two times that the front is told the status.
+const PAUSE: Duration = Duration::from_millis(10);
+/// How often a port is made anew because the front says that it is lost.
+const LOST: Duration = Duration::from_secs(1);
+
+/// What the front listens on. The maker keeps it for the next one.
+pub(super) struct Listening {
+    pub(super) dns: Sockets,
+    pub(super) page: Option<TcpListener>,
+}
+
+/// A front.
+pub(super) struct Front {
+    child: Child,
+    /// What it says comes from there.
+    from: OwnedFd,
+    since: Instant,
+}
+
+/// What the maker keeps of fronts, beside the one there is.
+#[derive(Default)]
+pub(super) struct Fronts {
+    pub(super) current: Option<Front>,
+    /// How the current one stands to services, as it was told.
+    told: std::collections::BTreeMap<Id, Stance>,
+    failures: u32,
+    /// When it last said that a port is lost.
+    lost: Option<Instant>,
+}
+
+/// The status, from any thread.
+pub(super) type StatusSource = Arc<dyn Fn() -> Arc<Status> + Send + Sync>;
+
+impl Front {
+    /// Starts one, and hands it what it listens on.
+    fn start(
+        listening: &Listening,
+        status: &StatusSource,
+    ) -> Result<(Self, Sender<ToFront>), ChannelError> {
+        let (ours, theirs) = channel::pair()?;
+        let child = Command::new("/proc/self/exe")
+            .arg("front")
+            .env_clear()
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .spawn()?;
+        let mut to = Sender::new(ours.try_clone()?);
+        let front = Self {
+            child,
+            from: ours,
+            since: Instant::now(),
+        };
+        for socket in &listening.dns.udp {
+            to.push(&ToFront::Udp, Some(clone(socket)?))?;
+        }
+        for listener in &listening.dns.listeners {
+            to.push(&ToFront::Listener, Some(clone(listener)?))?;
+        }
+        if let Some(page) = &listening.page {
+            to.push(&ToFront::Page, Some(clone(page)?))?;
+            let (stream, theirs) = UnixStream::pair()?;
+            to.push(&ToFront::Status, Some(theirs.into()))?;
+            let status = Arc::clone(status);
+            thread::Builder::new()
+                .name("page".into())
+                .spawn(move || tell_status(&stream, &status))?;
+        }
+        Ok((front, to))
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl AsFd for Front {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.from.as_fd()
+    }
+}
+
+impl Daemon {
+    /// Starts a front, and tells it all that one has to know.
+    pub(super) fn start_front(&mut self) -> Result<(), ChannelError> {
+        // One at a time: both would read the same sockets.
+        self.fronts.current = None;
+        let (front, mut to) = Front::start(&self.listening, &self.status)?;
+        to.push(
+            &ToFront::Table,
+            Some(table(&self.config, &self.names, &self.ids)?),
+        )?;
+        for (bridge, port) in &self.ports {
+            to.push(&ToFront::Port(bridge.clone()), Some(port.frames()?))?;
+        }
+        self.fronts.told.clear();
+        for (id, _) in self.fleet.units() {
+            let stance = self.fleet.stance(id);
+            to.push(&ToFront::Is(id, stance), None)?;
+            self.fronts.told.insert(id, stance);
+        }
+        to.flush()?;
+        self.way.lead_to(to);
+        self.fronts.current = Some(front);
+        // Nobody answers any more what was asked.
+        for entry in self.entries.values_mut() {
+            if let Some(guest) = entry.guest.as_mut().filter(|guest| guest.is_asked) {
+                guest.answered();
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what the front says, and starts another one if it is gone.
+    ///
+    /// # Errors
+    /// No front lasts.
+    pub(super) fn hear_front(&mut self) -> Result<(), ChannelError> {
+        for _ in 0..TURN {
+            let Some(front) = &self.fronts.current else {
+                break;
+            };
+            let heard = match channel::receive::<ToMaker>(front) {
+                Ok(None) => break,
+                Ok(Some(messages)) => messages.into_iter().try_for_each(|said| self.said(said)),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = heard {
+                return self.replace_front(&error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what waits to be sent, and starts another front if this one does not take it.
+    ///
+    /// # Errors
+    /// No front lasts.
+    pub(super) fn mind_front(&mut self) -> Result<(), ChannelError> {
+        self.way.flush();
+        match self.way.trouble() {
+            Some(error) => self.replace_front(&error),
+            None => Ok(()),
+        }
+    }
+
+    fn replace_front(&mut self, why: &ChannelError) -> Result<(), ChannelError> {
+        let lived = self.fronts.current.take();
+        let lived = lived.map_or(Duration::ZERO, |front| front.since.elapsed());
+        self.fronts.failures = match lived >= PROVEN {
+            true => 1,
+            false => self.fronts.failures + 1,
+        };
+        line(Level::Error, "the front is started again")
+            .with("why", why)
+            .write();
+        if self.fronts.failures > FAILURES {
+            return Err(ChannelError::Ended);
+        }
+        self.start_front()
+    }
+
+    /// Tells the front how it is to stand to services, but for those whose guests take by themselves what comes: that is said when
+    /// the bridge knows it. It is told before anything is done, and so before a frame can come that it would misjudge.
+    pub(super) fn publish(&mut self) {
+        let mut is_new = false;
+        for (id, _) in self.fleet.units() {
+            let stance = self.fleet.stance(id);
+            let told = self.fronts.told.entry(id).or_default();
+            if *told != stance && stance != Stance::Takes {
+                *told = stance;
+                self.way.say(&ToFront::Is(id, stance), None);
+                is_new = true;
+            }
+        }
+        if is_new {
+            self.way.flush();
+        }
+    }
+
+    /// Tells the front that the bridge leads to a service's guest.
+    pub(super) fn takes(&mut self, id: Id) {
+        self.fronts.told.insert(id, Stance::Takes);
+        self.way.say_now(&ToFront::Is(id, Stance::Takes));
+    }
+
+    /// The same, when the thread that has made the guest has told it already, unless that was another front.
+    pub(super) fn takes_since(&mut self, id: Id, front: u64) {
+        if front == self.way.front() {
+            self.fronts.told.insert(id, Stance::Takes);
+        } else {
+            self.takes(id);
+        }
+    }
+
+    pub(super) fn forget_stance(&mut self, id: Id) {
+        self.fronts.told.remove(&id);
+    }
+
+    /// Tells the front of another file.
+    pub(super) fn tell_table(&self, config: &Config, names: &Names) -> io::Result<()> {
+        let table = table(config, names, &self.ids)?;
+        self.way.say(&ToFront::Table, Some(table));
+        Ok(())
+    }
+
+    /// Takes one message of the front's. It may be anybody's by now: nothing of it is taken for granted.
+    pub(super) fn said(&mut self, said: ToMaker) -> Result<(), ChannelError> {
+        let now = Instant::now();
+        self.is_news(now);
+        match said {
+            ToMaker::Wake(wake) => self.wanted(now, &wake)?,
+            ToMaker::Heard(id) => {
+                let state = self.fleet.unit(id).map(|unit| unit.state);
+                if matches!(state, Some(State::Running(running)) if running.leaves()) {
+                    self.step(now, Event::Heard(id));
+                }
+            }
+            ToMaker::Replayed(id, from, to) => {
+                let (from, to) = (self.clock.instant(from, now), self.clock.instant(to, now));
+                if let Some(birth) = self.birth(id) {
+                    birth.span_once("replay", from, to);
+                }
+            }
+            ToMaker::Said(id, said) => {
+                let guest = self.guest(id);
+                if guest.is_some_and(|guest| guest.is_asked) {
+                    self.asked(id, said);
+                }
+            }
+            ToMaker::Queries(more) => self.queries = self.queries.and(&more),
+            ToMaker::Counted(id, queries, frames) => {
+                if let Some(entry) = self.entries.get_mut(&id) {
+                    entry.queries = super::super::status::sum(entry.queries, queries);
+                    entry.frames = entry.frames.and(&frames);
+                }
+            }
+            ToMaker::PortLost(bridge) => {
+                let is_late = self.fronts.lost.is_none_or(|at| at + LOST <= now);
+                if is_late && self.ports.contains_key(&bridge) {
+                    self.fronts.lost = Some(now);
+                    self.lose_port(&bridge);
+                    self.mend_ports();
+                }
+            }
+        }
+        self.carry_out();
+        Ok(())
+    }
+
+    fn wanted(&mut self, now: Instant, wake: &Wake) -> Result<(), ChannelError> {
+        // An administrator's command does not come that way.
+        if wake.cause == Cause::Command {
+            return Err(ChannelError::Malformed);
+        }
+        let at = self.clock.instant(wake.at, now);
+        self.wake(wake, at);
+        if let Some(answered) = wake.answered {
+            let answered = self.clock.instant(answered, now);
+            if let Some(birth) = self.birth(wake.service)
+                && birth.woken() == at
+            {
+                birth.span_once("answer", at, answered);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Tells a front the status each time that it asks, until it is gone.
+fn tell_status(mut stream: &UnixStream, status: &StatusSource) {
+    while stream.read_exact(&mut [0]).is_ok()
+        && mayfly_toolstack::line::send(stream, &*status()).is_ok()
+    {
+        thread::sleep(PAUSE);
+    }
+    let _ = stream.flush();
+}
+
+fn clone(descriptor: &impl AsFd) -> io::Result<OwnedFd> {
+    descriptor.as_fd().try_clone_to_owned()
+}
+
+/// What the front has to know of the file, in a file without a name.
+fn table(
+    config: &Config,
+    names: &Names,
+    ids: &std::collections::BTreeMap<String, Id>,
+) -> io::Result<OwnedFd> {
+    let (pack, hosts) = names.parts();
+    let places = config.services.iter().filter_map(|service| {
+        let ipv4 = service.ipv4.map(|cidr| cidr.address().into());
+        let ipv6 = service.ipv6.map(|cidr| cidr.address().into());
+        Some(Place {
+            service: *ids.get(&service.name)?,
+            bridge: service.bridge.clone(),
+            mac: service.mac,
+            addresses: ipv4.into_iter().chain(ipv6).collect(),
+        })
+    });
+    let table = Table {
+        services: places.collect(),
+        held_frames: config.daemon.limits.held_frames,
+        held_bytes: config.daemon.limits.held_octets,
+        nsid: config.daemon.nsid.clone(),
+        forward: config.daemon.forward,
+        forward_for: config.daemon.forward_for.clone(),
+        pack,
+        hosts,
+    };
+    let bytes = postcard::to_allocvec(&table).map_err(io::Error::other)?;
+    let mut file = File::from(rustix::fs::memfd_create("table", MemfdFlags::CLOEXEC)?);
+    file.write_all(&bytes)?;
+    file.rewind()?;
+    Ok(file.into())
+}

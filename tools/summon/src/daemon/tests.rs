@@ -1,0 +1,371 @@
+//! The maker's first thread in a dom0 in memory, with a front that the test plays.
+
+use std::cell::RefCell;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::mpsc::Receiver;
+
+use mayfly_links::{Bridge, Error as LinkError, Link};
+use mayfly_toolstack::fake::Host;
+use tempfile::TempDir;
+
+use super::super::channel::{self, Said, Sender, Stance, ToMaker, receive_with};
+use super::super::clock::Moment;
+use super::super::fleet::Command;
+use super::super::maker::{Made, Order};
+use super::setup::Parts;
+use super::*;
+
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
+const GUEST: u16 = 7;
+
+/// dom0's links: the bridges' tables, by MAC address.
+#[derive(Clone, Default)]
+struct FakePorts(Rc<RefCell<BTreeMap<[u8; 6], String>>>);
+
+fn link(name: &str) -> Link {
+    Link {
+        index: 1,
+        name: name.to_owned(),
+        mac: None,
+        kind: None,
+        master: Some(9),
+        mtu: 1500,
+        up: true,
+        running: true,
+    }
+}
+
+impl Ports for FakePorts {
+    fn find(&mut self, name: &str) -> Result<Link, LinkError> {
+        Ok(link(name))
+    }
+
+    fn bridge(&mut self, name: &str) -> Result<Bridge, LinkError> {
+        Ok(Bridge {
+            index: 9,
+            name: name.to_owned(),
+            mac: [2; 6],
+            mtu: 1500,
+        })
+    }
+
+    fn port(&mut self, _: &str) -> Result<Port, LinkError> {
+        let (ours, _) = channel::pair().unwrap();
+        Ok(Port::of(ours, link("summon9")))
+    }
+
+    fn flood(&mut self, _: &Link, _: bool) -> Result<(), LinkError> {
+        Ok(())
+    }
+
+    fn direct(&mut self, link: &Link, mac: [u8; 6]) -> Result<(), LinkError> {
+        self.0.borrow_mut().insert(mac, link.name.clone());
+        Ok(())
+    }
+
+    fn undirect(&mut self, _: &Link, mac: [u8; 6]) -> Result<(), LinkError> {
+        self.0.borrow_mut().remove(&mac);
+        Ok(())
+    }
+}
+
+struct Bed {
+    daemon: Daemon,
+    host: Host,
+    ports: FakePorts,
+    orders: Receiver<Order>,
+    /// Where the front listens.
+    front: OwnedFd,
+    folder: TempDir,
+    _told: bell::Sender<Told>,
+}
+
+fn services(lines: &str) -> String {
+    let service = |name: &str, n: u8| {
+        format!(
+            "[[services]]\nname = \"{name}\"\nhosts = [\"{name}.example.test\"]\nzone = \"example.test\"\n\
+             image = \"IMAGE\"\nsite = \"SITE\"\nipv4 = \"192.0.2.{n}/24\"\n{lines}\n"
+        )
+    };
+    service("www", 80) + &service("one", 81)
+}
+
+fn bed(lines: &str) -> Bed {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["image", "site"] {
+        std::fs::write(folder.path().join(file), "first").unwrap();
+    }
+    let host = Host::new();
+    let ports = FakePorts::default();
+    let (orders, received) = mpsc::channel();
+    let (sender, told) = bell::channel().unwrap();
+    let way = Way::default();
+    let (ours, front) = channel::pair().unwrap();
+    way.lead_to(Sender::new(ours));
+    let (signals, _) = UnixStream::pair().unwrap();
+    let parts = Parts {
+        path: folder.path().join("file"),
+        listening: Listening {
+            dns: Default::default(),
+            page: None,
+        },
+        orders,
+        told,
+        way,
+        links: Box::new(ports.clone()),
+        hears: Links::asking().unwrap(),
+        xen: Box::new(host.xen.clone()),
+        signals: Signals {
+            reload: signals.try_clone().unwrap(),
+            stop: signals,
+        },
+    };
+    write(&folder, lines);
+    let config = Config::load(&parts.path).unwrap();
+    let mut daemon = Daemon::new(parts, &config).unwrap();
+    daemon.adopt(config).unwrap();
+    Bed {
+        daemon,
+        host,
+        ports,
+        orders: received,
+        front,
+        folder,
+        _told: sender,
+    }
+}
+
+fn write(folder: &TempDir, lines: &str) {
+    let path = |file| folder.path().join(file).to_string_lossy().into_owned();
+    let limits =
+        "[daemon]\nlisten = []\n[daemon.limits]\nbirths_per_prefix = 2\nqueue = 3\nrunning = 2\n";
+    let text = format!("{limits}{}", services(lines))
+        .replace("IMAGE", &path("image"))
+        .replace("SITE", &path("site"));
+    std::fs::write(path("file"), text).unwrap();
+}
+
+impl Bed {
+    /// No guests of an earlier daemon.
+    fn alone(mut self) -> Self {
+        self.daemon.told(Told::Searched);
+        self.daemon.way.flush();
+        self.heard();
+        self.ordered();
+        self
+    }
+
+    fn id(&self, name: &str) -> Id {
+        self.daemon.ids[name]
+    }
+
+    fn state(&self, name: &str) -> State {
+        self.daemon.fleet.unit(self.id(name)).unwrap().state
+    }
+
+    fn wake(&self, name: &str, ticket: Option<u32>) -> Wake {
+        Wake {
+            service: self.id(name),
+            cause: Cause::Syn,
+            from: CLIENT,
+            at: self.daemon.clock.moment(Instant::now()),
+            answered: None,
+            ticket,
+        }
+    }
+
+    fn says(&mut self, said: ToMaker) -> Result<(), channel::ChannelError> {
+        let result = self.daemon.said(said);
+        self.daemon.way.flush();
+        result
+    }
+
+    /// What the front was told.
+    fn heard(&self) -> Vec<ToFront> {
+        let mut all = Vec::new();
+        while let Some((messages, _)) = receive_with(&self.front).unwrap() {
+            all.extend(messages);
+        }
+        all
+    }
+
+    /// What the maker's other thread was told to make and remove.
+    fn ordered(&self) -> Vec<String> {
+        let orders = self.orders.try_iter().filter_map(|order| match order {
+            Order::Make(id, ..) => Some(format!("make {}", id.0)),
+            Order::Remove(id, domid) => Some(format!("remove {} {domid}", id.0)),
+            _ => None,
+        });
+        orders.collect()
+    }
+
+    /// A guest of a service is made, and runs.
+    fn made(&mut self, name: &str, domid: u16) {
+        self.host.xen.add(domid, [9; 16]);
+        let id = self.id(name);
+        let made = Made {
+            domid,
+            vif: link(&format!("vif{domid}.0")),
+            network: Default::default(),
+            began: Instant::now(),
+            is_from_pool: false,
+            witness: None,
+            front: self.daemon.way.say_now(&ToFront::Is(id, Stance::Takes)),
+        };
+        self.daemon.told(Told::Made(id, made));
+        self.daemon.step(Instant::now(), Event::Heard(id));
+        self.daemon.carry_out();
+    }
+}
+
+#[test]
+fn a_wake_is_decided_and_the_front_knows_how_to_stand() {
+    let mut bed = bed("").alone();
+    let id = bed.id("www");
+    bed.says(ToMaker::Wake(bed.wake("www", Some(5)))).unwrap();
+    assert_eq!(
+        bed.heard(),
+        [ToFront::Decided(5, true), ToFront::Is(id, Stance::Holds)]
+    );
+    assert_eq!(bed.ordered(), [format!("make {}", id.0)]);
+    bed.says(ToMaker::Wake(bed.wake("www", Some(6)))).unwrap();
+    assert_eq!(bed.heard(), [ToFront::Decided(6, true)]);
+    bed.made("www", GUEST);
+    assert_eq!(bed.heard(), [ToFront::Is(id, Stance::Takes)]);
+    // It is told to sleep: the front holds, before the bridge gives it anything.
+    bed.daemon.fleet.end(id, "test", &mut bed.daemon.actions);
+    bed.daemon.carry_out();
+    bed.daemon.way.flush();
+    assert_eq!(bed.heard(), [ToFront::Is(id, Stance::Sleeps)]);
+    assert_eq!(bed.ordered(), [format!("remove {} {GUEST}", id.0)]);
+    assert!(bed.ports.0.borrow().values().all(|port| port == "summon9"));
+}
+
+#[test]
+fn a_file_that_is_read_again_reaches_the_front_and_the_guests() {
+    let mut bed = bed("").alone();
+    let (www, one) = (bed.id("www"), bed.id("one"));
+    bed.says(ToMaker::Wake(bed.wake("www", None))).unwrap();
+    bed.made("www", GUEST);
+    bed.heard();
+    bed.ordered();
+    // What is no matter of a guest leaves it.
+    write(&bed.folder, "idle = 30");
+    bed.daemon.reload();
+    bed.daemon.way.flush();
+    assert_eq!(bed.heard(), [ToFront::Table]);
+    assert_eq!(bed.ordered(), Vec::<String>::new());
+    write(&bed.folder, "memory = 16");
+    bed.daemon.reload();
+    bed.daemon.way.flush();
+    let heard = bed.heard();
+    assert_eq!(heard.first(), Some(&ToFront::Table));
+    assert!(heard.contains(&ToFront::Is(www, Stance::Sleeps)));
+    assert!(!heard.contains(&ToFront::Is(one, Stance::Sleeps)));
+    assert_eq!(bed.ordered(), [format!("remove {} {GUEST}", www.0)]);
+}
+
+#[test]
+fn another_front_is_told_what_the_last_one_was() {
+    let mut bed = bed("").alone();
+    let id = bed.id("www");
+    bed.says(ToMaker::Wake(bed.wake("www", None))).unwrap();
+    // The guest is made while the front is replaced: the one that was told is gone.
+    let (ours, front) = channel::pair().unwrap();
+    let gone = bed.daemon.way.front();
+    bed.daemon.way.lead_to(Sender::new(ours));
+    bed.front = front;
+    bed.daemon.takes_since(id, gone);
+    assert_eq!(bed.heard(), [ToFront::Is(id, Stance::Takes)]);
+    let now = bed.daemon.way.front();
+    bed.daemon.takes_since(id, now);
+    assert_eq!(bed.heard(), []);
+}
+
+#[test]
+fn a_front_that_was_taken_over_gets_no_more_than_the_file_allows() {
+    let mut bed = bed("").alone();
+    let (www, one) = (bed.id("www"), bed.id("one"));
+    // Services that there are not: nothing, not even a word.
+    for id in [Id(0), Id(99), Id(u32::MAX)] {
+        let wake = Wake {
+            service: id,
+            ..bed.wake("www", None)
+        };
+        bed.says(ToMaker::Wake(wake)).unwrap();
+        bed.says(ToMaker::Heard(id)).unwrap();
+        bed.says(ToMaker::Said(id, None)).unwrap();
+        bed.says(ToMaker::Counted(id, 1, Frames::default()))
+            .unwrap();
+    }
+    assert_eq!((bed.heard(), bed.ordered()), (vec![], vec![]));
+    // An administrator's command is not the front's to give.
+    let wake = Wake {
+        cause: Cause::Command,
+        ..bed.wake("www", None)
+    };
+    assert!(bed.says(ToMaker::Wake(wake)).is_err());
+    // Guests that nobody has asked: what they are said to have said does not count.
+    bed.says(ToMaker::Wake(bed.wake("www", None))).unwrap();
+    bed.made("www", GUEST);
+    let before = bed.state("www");
+    let nobody = Said {
+        connections: 0,
+        requests: u64::MAX,
+    };
+    bed.says(ToMaker::Said(www, Some(nobody))).unwrap();
+    bed.says(ToMaker::Heard(www)).unwrap();
+    assert_eq!(bed.state("www"), before);
+    assert_eq!(bed.daemon.entries[&www].requests, None);
+    // Births of one network are limited, whatever time it is said to be.
+    for n in 0..20 {
+        bed.daemon.fleet.end(one, "test", &mut bed.daemon.actions);
+        bed.daemon.carry_out();
+        let wake = Wake {
+            at: Moment::default(),
+            ..bed.wake("one", Some(n))
+        };
+        bed.says(ToMaker::Wake(wake)).unwrap();
+        if bed.state("one") == State::BeingBorn {
+            bed.daemon.told(Told::NotMade(one, "test".into()));
+        }
+        let _ = bed
+            .daemon
+            .fleet
+            .command(Instant::now(), one, Command::Sleep, &mut Vec::new());
+    }
+    assert!(bed.daemon.fleet.refused.prefix >= 15);
+    assert!(bed.ordered().len() <= 5);
+    // Counts and spans have an end.
+    let most = Frames {
+        held: u64::MAX,
+        replayed: u64::MAX,
+        dropped: u64::MAX,
+    };
+    let queries = Counts {
+        dropped: u64::MAX,
+        limited: u64::MAX,
+        ..Counts::default()
+    };
+    for _ in 0..3 {
+        bed.says(ToMaker::Counted(www, u64::MAX, most)).unwrap();
+        bed.says(ToMaker::Counted(one, u64::MAX, most)).unwrap();
+        bed.says(ToMaker::Queries(queries)).unwrap();
+        let at = Moment::default();
+        bed.says(ToMaker::Replayed(www, at, at)).unwrap();
+        bed.says(ToMaker::PortLost("nowhere".into())).unwrap();
+    }
+    bed.daemon.tell();
+    let birth = bed.daemon.entries[&www].birth.as_ref().unwrap();
+    assert!(birth.spans().len() < 5);
+    // A port is made anew when it is said to be lost, but not again and again.
+    bed.heard();
+    for _ in 0..10 {
+        bed.says(ToMaker::PortLost("xenbr0".into())).unwrap();
+    }
+    let heard = bed.heard();
+    let made = heard.iter().filter(|m| matches!(m, ToFront::Port(_)));
+    assert_eq!(made.count(), 1, "{heard:?}");
+}

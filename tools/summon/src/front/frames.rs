@@ -1,0 +1,234 @@
+//! Frames that the bridge gives to our port: for services that sleep, or are being born.
+//!
+//! Whether a frame may wake its service is the maker's to say. Until it has, the frame waits, with those that come behind it.
+
+use std::time::Instant;
+
+use super::super::channel::{Stance, ToMaker, Wake};
+use super::super::daemon::Cause;
+use super::super::fleet::Id;
+use super::super::wire::frame::{self, Seen, What};
+use super::Front;
+
+/// Frames that are taken before something else has its turn.
+const TURN: usize = 64;
+/// Wakes that may be undecided at a time: more than the maker leaves lying for the time of one packet.
+const UNDECIDED: usize = 256;
+/// Frames that may wait behind the one that is a wake.
+const BEHIND: usize = 16;
+
+/// Frames of one service that wait for the maker's decision.
+pub(super) struct Waiting {
+    service: Id,
+    bridge: String,
+    /// Who has the address is asked, and the answer waits too.
+    is_question: bool,
+    frames: Vec<Vec<u8>>,
+}
+
+impl Front {
+    pub(super) fn frames(&mut self, bridge: &str) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        for _ in 0..TURN {
+            let Some(port) = self.ports.get(bridge) else {
+                break;
+            };
+            match port.read(&mut buffer) {
+                Ok(Some(frame)) => {
+                    if let Some(seen) = frame::look(frame) {
+                        self.frame(bridge, frame, &seen);
+                    }
+                }
+                Ok(None) => break,
+                Err(_) => {
+                    // It would be readable for ever. The maker makes another one.
+                    self.ports.remove(bridge);
+                    self.tell(&ToMaker::PortLost(bridge.to_owned()));
+                }
+            }
+        }
+        self.buffer = buffer;
+    }
+
+    pub(super) fn frame(&mut self, bridge: &str, frame: &[u8], seen: &Seen) {
+        let cause = match seen.what {
+            What::Arp => Cause::Arp,
+            What::Solicitation => Cause::Nd,
+            What::Syn => Cause::Syn,
+            What::Datagram => Cause::Udp,
+            What::Other => return self.other(bridge, frame, seen),
+        };
+        let by_address = self.addresses.get(&(bridge.to_owned(), seen.to));
+        let Some((&id, entry)) = by_address.and_then(|id| Some((id, self.entries.get(id)?))) else {
+            return;
+        };
+        let is_question = matches!(seen.what, What::Arp | What::Solicitation);
+        match (is_question, entry.stance) {
+            // A guest that runs answers by itself.
+            (true, Stance::Takes) => {}
+            // Who only wants to know whether the address is taken (RFC 5227) is told so, and wakes nobody.
+            (true, _) if seen.from.is_unspecified() => self.answer(bridge, frame, id),
+            // A broadcast is for nobody in particular.
+            (false, _) if entry.place.mac != seen.mac => {}
+            (_, Stance::Sleeps) => self.wake(bridge, frame, seen, (id, cause)),
+            (true, Stance::Holds | Stance::Leaves) => {
+                self.answer(bridge, frame, id);
+                self.stay(id);
+            }
+            (false, _) => {
+                self.hold(bridge, frame, id);
+                self.stay(id);
+            }
+        }
+    }
+
+    /// What wakes nobody. It may be for a guest that is being born, or has been just now.
+    fn other(&mut self, bridge: &str, frame: &[u8], seen: &Seen) {
+        let key = (bridge.to_owned(), seen.mac);
+        let Some((&id, entry)) =
+            (self.macs.get(&key)).and_then(|id| Some((id, self.entries.get(id)?)))
+        else {
+            return;
+        };
+        let (stance, ticket) = (entry.stance, entry.ticket);
+        // Part of what is a wake, perhaps: a later fragment.
+        if stance == Stance::Sleeps
+            && let Some(waiting) = ticket.and_then(|ticket| self.waiting.get_mut(&ticket))
+            && waiting.frames.len() <= BEHIND
+        {
+            return waiting.frames.push(frame.to_vec());
+        }
+        self.hold(bridge, frame, id);
+        self.stay(id);
+        if stance == Stance::Sleeps
+            && self.addresses.get(&(key.0, seen.to)) == Some(&id)
+            && let Some(reset) = frame::reset(frame)
+        {
+            self.write(bridge, &reset);
+        }
+    }
+
+    /// Asks the maker to wake a service for the one who has sent this frame.
+    fn wake(&mut self, bridge: &str, frame: &[u8], seen: &Seen, (id, cause): (Id, Cause)) {
+        let ticket = self.next_ticket;
+        let wake = Wake {
+            service: id,
+            cause,
+            from: seen.from,
+            at: self.clock.moment(Instant::now()),
+            answered: None,
+            ticket: Some(ticket),
+        };
+        if self.waiting.len() < UNDECIDED && self.tell(&ToMaker::Wake(wake)) {
+            let waiting = Waiting {
+                service: id,
+                bridge: bridge.to_owned(),
+                is_question: matches!(seen.what, What::Arp | What::Solicitation),
+                frames: vec![frame.to_vec()],
+            };
+            self.waiting.insert(ticket, waiting);
+            self.next_ticket = ticket.wrapping_add(1);
+            if let Some(entry) = self.entries.get_mut(&id) {
+                entry.ticket = Some(ticket);
+            }
+        } else {
+            self.hold(bridge, frame, id);
+        }
+    }
+
+    /// The maker has decided about a wake.
+    pub(super) fn decided(&mut self, ticket: u32, is_woken: bool) {
+        let Some(waiting) = self.waiting.remove(&ticket) else {
+            return;
+        };
+        let id = waiting.service;
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.ticket = entry.ticket.filter(|last| *last != ticket);
+        }
+        let mut frames = waiting.frames.into_iter();
+        if waiting.is_question
+            && let Some(question) = frames.next()
+            && is_woken
+        {
+            self.answer(&waiting.bridge, &question, id);
+        }
+        for frame in frames {
+            let bounds = self.bounds;
+            match self.entries.get_mut(&id) {
+                // What is said of its guest comes behind this.
+                Some(entry) if is_woken && entry.stance == Stance::Sleeps => {
+                    entry.held.push(&frame, bounds);
+                }
+                _ => self.hold(&waiting.bridge, &frame, id),
+            }
+        }
+    }
+
+    /// The maker has said how to stand to a service.
+    pub(super) fn stand(&mut self, id: Id, stance: Stance) {
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        entry.stance = stance;
+        entry.has_told = false;
+        match stance {
+            Stance::Sleeps | Stance::Holds => entry.guest = None,
+            Stance::Leaves => {}
+            Stance::Takes => {
+                entry.guest.get_or_insert_default();
+                let began = Instant::now();
+                let frames: Vec<_> = entry.held.replay().collect();
+                let bridge = entry.place.bridge.clone();
+                for frame in &frames {
+                    self.write(&bridge, frame);
+                }
+                if !frames.is_empty() {
+                    let (began, ended) = (began, Instant::now());
+                    let (began, ended) = (self.clock.moment(began), self.clock.moment(ended));
+                    self.tell_counts_of(id);
+                    self.tell(&ToMaker::Replayed(id, began, ended));
+                }
+            }
+        }
+    }
+
+    /// Somebody has come to a service. If its guest is about to go, it stays.
+    fn stay(&mut self, id: Id) {
+        if let Some(entry) = self.entries.get_mut(&id)
+            && entry.stance == Stance::Leaves
+            && !entry.has_told
+        {
+            entry.has_told = self.to.push(&ToMaker::Heard(id), None).is_ok();
+        }
+    }
+
+    fn answer(&self, bridge: &str, frame: &[u8], id: Id) {
+        if let Some(entry) = self.entries.get(&id)
+            && let Some(answer) = frame::answer(frame, entry.place.mac)
+        {
+            self.write(bridge, &answer);
+        }
+    }
+
+    /// Holds a frame for a guest that will be there, or gives it back to the bridge for one that is.
+    fn hold(&mut self, bridge: &str, frame: &[u8], id: Id) {
+        let bounds = self.bounds;
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        match entry.stance {
+            Stance::Holds | Stance::Leaves => entry.held.push(frame, bounds),
+            Stance::Takes => {
+                entry.held.counts.replayed += 1;
+                self.write(bridge, frame);
+            }
+            Stance::Sleeps => entry.held.counts.dropped += 1,
+        }
+    }
+
+    fn write(&self, bridge: &str, frame: &[u8]) {
+        if let Some(port) = self.ports.get(bridge) {
+            let _ = port.write(frame);
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! The process that strangers reach: it reads DNS queries, frames and requests for the page, and asks the maker for what it wants.
+//!
+//! It holds no device of Xen's, no capability and no file, and the kernel lets it do little (`sandbox.rs`). What it knows, the
+//! maker has told it ([`ToFront`]); what it wants, the maker decides ([`ToMaker`]). When either of the two is gone the other notices:
+//! the front ends, and the maker starts another one.
+
+mod asker;
+mod frames;
+mod sandbox;
+mod start;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::bell;
+use super::channel::{
+    ChannelError, Place, Sender, Stance, Table, ToFront, ToMaker, Wake, receive_with,
+};
+use super::clock::Clock;
+use super::daemon::Cause;
+use super::dns::{self, Counts, Dns, Elsewhere};
+use super::fleet::Id;
+use super::held::{Bounds, Held};
+use super::names::Names;
+use super::status::Frames;
+use super::wire::Wire;
+use asker::{Answer, Question};
+use frames::Waiting;
+
+pub use start::run;
+
+/// How long counts may wait until the maker is told of them.
+const COUNT: Duration = Duration::from_millis(100);
+/// Packets of the maker's that are read before something else has its turn.
+const TURN: usize = 64;
+
+/// A service, as the front knows it.
+struct Entry {
+    place: Place,
+    stance: Stance,
+    held: Held,
+    /// DNS queries for its address.
+    queries: u64,
+    /// What of these counts the maker knows.
+    told: (u64, Frames),
+    /// There while its guest is, so that nobody asks the next one in its place.
+    guest: Option<Arc<()>>,
+    /// The maker knows that somebody has come while its guest is about to go.
+    has_told: bool,
+    /// The last of its wakes that nothing was decided about yet.
+    ticket: Option<u32>,
+}
+
+/// The front.
+pub(super) struct Front {
+    clock: Clock,
+    from: OwnedFd,
+    to: Sender<ToMaker>,
+    dns: Dns,
+    names: Names,
+    bounds: Bounds,
+    entries: BTreeMap<Id, Entry>,
+    /// By bridge.
+    ports: BTreeMap<String, Wire>,
+    macs: BTreeMap<(String, [u8; 6]), Id>,
+    addresses: BTreeMap<(String, IpAddr), Id>,
+    /// Frames whose wake is not decided yet, by its ticket.
+    waiting: BTreeMap<u32, Waiting>,
+    next_ticket: u32,
+    /// What a frame is read to.
+    buffer: Vec<u8>,
+    questions: mpsc::Sender<Question>,
+    answers: bell::Receiver<Answer>,
+    /// What of the DNS counts the maker knows.
+    told: Counts,
+    count_at: Option<Instant>,
+}
+
+/// What may have something to read, or room to write.
+enum Source {
+    Maker,
+    Answers,
+    Port(String),
+    Dns(dns::Source),
+}
+
+impl Front {
+    /// Serves until the maker is gone.
+    fn serve(&mut self) -> ChannelError {
+        loop {
+            for source in self.wait() {
+                if let Err(error) = self.come(source) {
+                    return error;
+                }
+            }
+            if let Err(error) = self.pass() {
+                return error;
+            }
+        }
+    }
+
+    fn wait(&self) -> Vec<Source> {
+        let mut flags = PollFlags::IN;
+        flags.set(PollFlags::OUT, self.to.is_waiting());
+        let mut sources = vec![Source::Maker, Source::Answers];
+        let mut polled = vec![
+            PollFd::from_borrowed_fd(self.from.as_fd(), flags),
+            PollFd::from_borrowed_fd(self.answers.as_fd(), PollFlags::IN),
+        ];
+        for (bridge, port) in &self.ports {
+            sources.push(Source::Port(bridge.clone()));
+            polled.push(PollFd::from_borrowed_fd(port.as_fd(), PollFlags::IN));
+        }
+        for (source, fd) in self.dns.sources() {
+            let flags = match self.dns.is_writing(source) {
+                true => PollFlags::OUT,
+                false => PollFlags::IN,
+            };
+            sources.push(Source::Dns(source));
+            polled.push(PollFd::from_borrowed_fd(fd, flags));
+        }
+        let deadline = self.count_at.into_iter().chain(self.dns.deadline()).min();
+        let timeout = deadline.map(|at| {
+            let wait = at.saturating_duration_since(Instant::now());
+            // Not a moment too early, or it would be looked again.
+            Timespec::try_from(wait + Duration::from_millis(1)).unwrap_or_default()
+        });
+        if poll(&mut polled, timeout.as_ref()).is_err() {
+            return Vec::new();
+        }
+        let ready = polled.iter().map(|fd| !fd.revents().is_empty());
+        let ready = sources.into_iter().zip(ready);
+        ready
+            .filter_map(|(source, is)| is.then_some(source))
+            .collect()
+    }
+
+    /// Takes what has come.
+    fn come(&mut self, source: Source) -> Result<(), ChannelError> {
+        match source {
+            Source::Maker => {
+                self.to.flush()?;
+                for _ in 0..TURN {
+                    let Some((messages, mut descriptors)) = receive_with(&self.from)? else {
+                        break;
+                    };
+                    for message in messages {
+                        self.take(message, &mut descriptors)?;
+                    }
+                }
+            }
+            Source::Answers => {
+                for (service, said) in self.answers.take() {
+                    self.tell(&ToMaker::Said(service, said));
+                }
+            }
+            Source::Port(bridge) => {
+                self.count();
+                self.frames(&bridge);
+            }
+            Source::Dns(source) => {
+                self.count();
+                let mut queries = Vec::new();
+                self.dns.serve(source, &self.names, &mut queries);
+                for query in queries {
+                    self.queried(&query);
+                }
+            }
+        }
+        self.to.flush()
+    }
+
+    /// Does what is due.
+    fn pass(&mut self) -> Result<(), ChannelError> {
+        let now = Instant::now();
+        if self.dns.deadline().is_some_and(|at| at <= now) {
+            self.dns.expire(&self.names);
+        }
+        if self.count_at.is_some_and(|at| at <= now) {
+            self.count_at = None;
+            self.tell_counts();
+            self.to.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Tells the maker something that may be lost when it does not keep up.
+    fn tell(&mut self, message: &ToMaker) -> bool {
+        self.to.push(message, None).is_ok()
+    }
+
+    /// Counts are told of soon.
+    fn count(&mut self) {
+        self.count_at.get_or_insert_with(|| Instant::now() + COUNT);
+    }
+
+    fn tell_counts(&mut self) {
+        let queries = self.dns.counts.since(&self.told);
+        if queries != Counts::default() && self.tell(&ToMaker::Queries(queries)) {
+            self.told = self.dns.counts;
+        }
+        let ids: Vec<Id> = self.entries.keys().copied().collect();
+        for id in ids {
+            self.tell_counts_of(id);
+        }
+    }
+
+    fn tell_counts_of(&mut self, id: Id) {
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        let (queries, frames) = (entry.queries, entry.held.counts);
+        let (told_queries, told_frames) = entry.told;
+        if (queries, frames) == entry.told {
+            return;
+        }
+        let more = Frames {
+            held: frames.held - told_frames.held,
+            replayed: frames.replayed - told_frames.replayed,
+            dropped: frames.dropped - told_frames.dropped,
+        };
+        let counted = ToMaker::Counted(id, queries - told_queries, more);
+        if self.to.push(&counted, None).is_ok() {
+            entry.told = (queries, frames);
+        }
+    }
+
+    /// Somebody has asked for the address of a service.
+    fn queried(&mut self, query: &dns::Query) {
+        let Some(entry) = self.entries.get_mut(&query.service) else {
+            return;
+        };
+        entry.queries += 1;
+        if matches!(entry.stance, Stance::Sleeps | Stance::Leaves) {
+            let wake = Wake {
+                service: query.service,
+                cause: Cause::Dns,
+                from: query.from,
+                at: self.clock.moment(query.at),
+                answered: Some(self.clock.moment(query.answered)),
+                ticket: None,
+            };
+            self.tell(&ToMaker::Wake(wake));
+        }
+    }
+
+    /// Takes what the maker says.
+    fn take(
+        &mut self,
+        message: ToFront,
+        descriptors: &mut VecDeque<OwnedFd>,
+    ) -> Result<(), ChannelError> {
+        match message {
+            ToFront::Table => {
+                let file = descriptors.pop_front().ok_or(ChannelError::Malformed)?;
+                self.adopt(start::read_table(file)?)?;
+            }
+            ToFront::Port(bridge) => {
+                let port = descriptors.pop_front().ok_or(ChannelError::Malformed)?;
+                self.ports.insert(bridge, Wire::from(port));
+            }
+            ToFront::PortGone(bridge) => drop(self.ports.remove(&bridge)),
+            ToFront::Is(id, stance) => self.stand(id, stance),
+            ToFront::Decided(ticket, is_woken) => self.decided(ticket, is_woken),
+            ToFront::Drop(id) => {
+                if let Some(entry) = self.entries.get_mut(&id) {
+                    entry.held.drop_all();
+                    self.count();
+                }
+            }
+            ToFront::Ask(id) => self.ask(id),
+            // Only at the start.
+            ToFront::Udp | ToFront::Listener | ToFront::Page | ToFront::Status => {
+                return Err(ChannelError::Malformed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes over to another file. A service that stays keeps what is held for it.
+    fn adopt(&mut self, table: Table) -> Result<(), ChannelError> {
+        self.bounds = Bounds {
+            frames: table.held_frames,
+            octets: table.held_bytes,
+        };
+        self.names = Names::of(table.pack, table.hosts);
+        let elsewhere = Elsewhere {
+            resolver: table.forward,
+            clients: &table.forward_for,
+        };
+        self.dns.configure(table.nsid.as_deref(), elsewhere)?;
+        self.macs.clear();
+        self.addresses.clear();
+        let mut entries = BTreeMap::new();
+        for place in table.services {
+            let id = place.service;
+            self.macs.insert((place.bridge.clone(), place.mac), id);
+            for &address in &place.addresses {
+                self.addresses.insert((place.bridge.clone(), address), id);
+            }
+            let entry = match self.entries.remove(&id) {
+                Some(entry) => Entry { place, ..entry },
+                None => Entry::new(place),
+            };
+            entries.insert(id, entry);
+        }
+        self.entries = entries;
+        Ok(())
+    }
+
+    fn ask(&mut self, id: Id) {
+        let entry = self.entries.get(&id);
+        let asked = entry.and_then(|entry| {
+            Some(Question {
+                service: id,
+                address: *entry.place.addresses.first()?,
+                guest: Arc::downgrade(entry.guest.as_ref()?),
+            })
+        });
+        match asked {
+            // The thread is there as long as this is.
+            Some(question) => drop(self.questions.send(question)),
+            None => drop(self.tell(&ToMaker::Said(id, None))),
+        }
+    }
+}
+
+impl Entry {
+    fn new(place: Place) -> Self {
+        Self {
+            place,
+            stance: Stance::default(),
+            held: Held::default(),
+            queries: 0,
+            told: Default::default(),
+            guest: None,
+            has_told: false,
+            ticket: None,
+        }
+    }
+}

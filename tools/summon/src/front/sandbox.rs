@@ -1,0 +1,151 @@
+//! What the front may still do: read, write and poll what it has open, connect over IP, and nothing else.
+//!
+//! It has no capabilities, and no way to get any; it can open no file, start no program, send no signal, and load no code.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use mayfly_toolstack::privileges;
+use rustix::thread::CapabilitySet;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
+
+/// System calls with any arguments.
+const ANY: &[libc::c_long] = &[
+    // What is open.
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_readv,
+    libc::SYS_writev,
+    libc::SYS_pread64,
+    libc::SYS_lseek,
+    libc::SYS_close,
+    libc::SYS_fcntl,
+    libc::SYS_fstat,
+    libc::SYS_statx,
+    libc::SYS_eventfd2,
+    // Sockets.
+    libc::SYS_accept4,
+    libc::SYS_connect,
+    libc::SYS_getpeername,
+    libc::SYS_getsockname,
+    libc::SYS_getsockopt,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_sendto,
+    libc::SYS_shutdown,
+    // Time.
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_nanosleep,
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+    // Memory and threads.
+    libc::SYS_brk,
+    libc::SYS_madvise,
+    libc::SYS_mremap,
+    libc::SYS_munmap,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_futex,
+    libc::SYS_getpid,
+    libc::SYS_gettid,
+    libc::SYS_rseq,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_sched_yield,
+    libc::SYS_set_robust_list,
+    libc::SYS_sigaltstack,
+    libc::SYS_restart_syscall,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_getrandom,
+];
+
+/// Gives up all that is not needed. This is the process' first thread, and others come later.
+///
+/// # Errors
+/// The kernel can't do it.
+pub(super) fn enter() -> io::Result<()> {
+    privileges::keep(CapabilitySet::empty())?;
+    let program = program().map_err(io::Error::other)?;
+    seccompiler::apply_filter_all_threads(&program).map_err(io::Error::other)
+}
+
+/// The filter. What it does not name does not exist, as on a kernel that is older: libraries know what to do then.
+fn program() -> Result<BpfProgram, seccompiler::BackendError> {
+    let mut rules: BTreeMap<_, _> = ANY.iter().map(|&call| (call, Vec::new())).collect();
+    rules.insert(
+        libc::SYS_socket,
+        vec![
+            SeccompRule::new(vec![equals(0, libc::AF_INET)?])?,
+            SeccompRule::new(vec![equals(0, libc::AF_INET6)?])?,
+        ],
+    );
+    // Timeouts and how a connection ends; nothing of a protocol.
+    rules.insert(
+        libc::SYS_setsockopt,
+        vec![SeccompRule::new(vec![equals(1, libc::SOL_SOCKET)?])?],
+    );
+    // A descriptor that does not block.
+    rules.insert(
+        libc::SYS_ioctl,
+        vec![SeccompRule::new(vec![masked(
+            1,
+            u32::MAX.into(),
+            libc::FIONBIO,
+        )?])?],
+    );
+    // Memory that is not executed.
+    let no_code = masked(2, bit(libc::PROT_EXEC), 0)?;
+    rules.insert(
+        libc::SYS_mmap,
+        vec![SeccompRule::new(vec![no_code.clone()])?],
+    );
+    rules.insert(libc::SYS_mprotect, vec![SeccompRule::new(vec![no_code])?]);
+    // A thread, and its name.
+    let thread = bit(libc::CLONE_VM | libc::CLONE_THREAD);
+    rules.insert(
+        libc::SYS_clone,
+        vec![SeccompRule::new(vec![masked(0, thread, thread)?])?],
+    );
+    rules.insert(
+        libc::SYS_prctl,
+        vec![SeccompRule::new(vec![equals(0, libc::PR_SET_NAME)?])?],
+    );
+    let filter = SeccompFilter::new(
+        rules,
+        SeccompAction::Errno(libc::ENOSYS.unsigned_abs()),
+        SeccompAction::Allow,
+        TargetArch::x86_64,
+    )?;
+    filter.try_into()
+}
+
+fn bit(flags: libc::c_int) -> u64 {
+    flags.unsigned_abs().into()
+}
+
+fn equals(argument: u8, value: libc::c_int) -> Result<SeccompCondition, seccompiler::BackendError> {
+    SeccompCondition::new(
+        argument,
+        SeccompCmpArgLen::Dword,
+        SeccompCmpOp::Eq,
+        bit(value),
+    )
+}
+
+fn masked(
+    argument: u8,
+    mask: u64,
+    value: u64,
+) -> Result<SeccompCondition, seccompiler::BackendError> {
+    SeccompCondition::new(
+        argument,
+        SeccompCmpArgLen::Qword,
+        SeccompCmpOp::MaskedEq(mask),
+        value,
+    )
+}

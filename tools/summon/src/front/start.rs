@@ -1,0 +1,141 @@
+//! How the front starts: with little power before it reads anything, then with what the maker hands over.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use super::super::bell;
+use super::super::channel::{ChannelError, Sender, Table, ToFront, receive_with};
+use super::super::clock::Clock;
+use super::super::dns::{Counts, Dns, Sockets};
+use super::super::held::Bounds;
+use super::super::names::Names;
+use super::super::status::{self, Status};
+use super::super::wire::FRAME_MAX;
+use super::{Front, asker, sandbox};
+
+/// Bytes of the longest table, and of the longest status.
+const FILE_MAX: u64 = 64 << 20;
+
+/// Serves at the other end of this socket, until the maker is gone.
+///
+/// # Errors
+/// Why there is no front.
+pub fn run(socket: OwnedFd) -> Result<(), ChannelError> {
+    // Meant for the maker, and sent to both: the front ends with it.
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::default())?;
+    }
+    // As `ps` shows it.
+    rustix::thread::set_name(c"summon-front").map_err(std::io::Error::from)?;
+    sandbox::enter()?;
+    let mut front = Front::start(socket)?;
+    match front.serve() {
+        ChannelError::Ended => Ok(()),
+        error => Err(error),
+    }
+}
+
+impl Front {
+    /// Takes what the maker hands over, up to the first table.
+    fn start(socket: OwnedFd) -> Result<Self, ChannelError> {
+        let mut sockets = Sockets::default();
+        let (mut page, mut status) = (None, None);
+        loop {
+            let mut polled = [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN)];
+            match poll(&mut polled, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(io::Error::from(error).into()),
+            }
+            let Some((messages, mut descriptors)) = receive_with(&socket)? else {
+                continue;
+            };
+            let mut messages = messages.into_iter();
+            while let Some(message) = messages.next() {
+                let descriptor = descriptors.pop_front().ok_or(ChannelError::Malformed)?;
+                match message {
+                    ToFront::Udp => sockets.udp.push(descriptor.into()),
+                    ToFront::Listener => sockets.listeners.push(descriptor.into()),
+                    ToFront::Page => page = Some(TcpListener::from(descriptor)),
+                    ToFront::Status => status = Some(UnixStream::from(descriptor)),
+                    ToFront::Table => {
+                        if let (Some(page), Some(status)) = (page, status) {
+                            status::serve_at(page, asked(status))?;
+                        }
+                        let mut front = Self::new(socket, sockets)?;
+                        front.adopt(read_table(descriptor)?)?;
+                        for message in messages {
+                            front.take(message, &mut descriptors)?;
+                        }
+                        return Ok(front);
+                    }
+                    _ => return Err(ChannelError::Malformed),
+                }
+            }
+        }
+    }
+
+    /// One that knows no services yet.
+    pub(super) fn new(socket: OwnedFd, sockets: Sockets) -> Result<Self, ChannelError> {
+        let (questions, asked) = mpsc::channel();
+        let (sender, answers) = bell::channel()?;
+        std::thread::Builder::new()
+            .name("asker".into())
+            .spawn(move || asker::work(&asked, &sender))?;
+        Ok(Self {
+            clock: Clock::new(),
+            to: Sender::new(socket.try_clone()?),
+            from: socket,
+            dns: Dns::over(sockets)?,
+            names: Names::default(),
+            bounds: Bounds {
+                frames: 0,
+                octets: 0,
+            },
+            entries: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            macs: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            next_ticket: 0,
+            buffer: vec![0; FRAME_MAX],
+            questions,
+            answers,
+            told: Counts::default(),
+            count_at: None,
+        })
+    }
+}
+
+/// Reads what the maker has written to a file without a name.
+pub(super) fn read_table(file: OwnedFd) -> Result<Table, ChannelError> {
+    let mut bytes = Vec::new();
+    File::from(file).take(FILE_MAX).read_to_end(&mut bytes)?;
+    postcard::from_bytes(&bytes).map_err(|_| ChannelError::Malformed)
+}
+
+/// Asks the maker for the status each time that somebody looks at the page. Without an answer it is what it was.
+fn asked(stream: UnixStream) -> impl status::Source {
+    let stream = Mutex::new((BufReader::new(stream), Arc::<Status>::default()));
+    move || {
+        let mut kept = stream.lock().unwrap_or_else(PoisonError::into_inner);
+        let (stream, last) = &mut *kept;
+        let mut line = Vec::new();
+        let asked = stream.get_mut().write_all(&[0]).and_then(|()| {
+            stream.take(FILE_MAX).read_until(b'\n', &mut line)?;
+            Ok(serde_json::from_slice(&line)?)
+        });
+        if let Ok(status) = asked {
+            *last = Arc::new(status);
+        }
+        Arc::clone(last)
+    }
+}
