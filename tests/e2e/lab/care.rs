@@ -16,6 +16,10 @@ pub(crate) const CASES: &[Case] = &[
         "summon's front has no power, and comes again when it is killed",
         front,
     ),
+    (
+        "summon that is started again applies its file, and what was replaced reaches guests",
+        applies,
+    ),
 ];
 
 /// The front's number: the daemon's only child.
@@ -144,4 +148,74 @@ fn front(place: &Place) -> Result<()> {
         "while kill -0 {last} 2>/dev/null; do sleep 0.05; done"
     ))
     .map(drop)
+}
+
+/// What has changed while there was no daemon, and images that are replaced under their path.
+fn applies(place: &Place) -> Result<()> {
+    const IMAGE: &str = "/guest/image";
+    let lab = &place.lab;
+    let replace = format!("cp /guest/mayfly {IMAGE}.new && mv {IMAGE}.new {IMAGE}");
+    lab.shell(&replace)?;
+    let always = |name: &str, n: u8, lines: &str| {
+        service(
+            name,
+            Ipv4Addr::new(10, 0, 2, n),
+            &format!("on_demand = false\n{lines}"),
+        )
+        .replace("/guest/mayfly", IMAGE)
+    };
+    let others = always("kept", 91, "") + &always("fresh", 92, "on_change = \"restart when idle\"");
+    let www = |memory: u8| {
+        service("www", GUEST, &format!("memory = {memory}")).replace("idle = 2", "idle = 60")
+    };
+    let summoned = Summoned::start(place, "", &format!("{}{others}", www(8)))?;
+    let running = |name: &str| summoned.until(name, |one| one["state"] == "running");
+    summoned.page()?;
+    // What a guest was made of is told a moment after its birth.
+    let is_told = |domid: &serde_json::Value| {
+        let path = format!("/local/domain/{domid}/summon");
+        lab.shell(&format!(
+            "until xenstore-read {path} 2>/dev/null; do sleep 0.1; done"
+        ))
+    };
+    let [first, kept, fresh] = ["www", "kept", "fresh"].map(|name| {
+        let domid = running(name)?["domid"].clone();
+        is_told(&domid)?;
+        anyhow::Ok(domid)
+    });
+    let (first, kept, fresh) = (first?, kept?, fresh?);
+
+    let restart = |memory| -> Result<()> {
+        summoned.write("", &format!("{}{others}", www(memory)))?;
+        summoned.spawn()
+    };
+    summoned.signal("KILL")?;
+    restart(8)?;
+    for (name, domid) in [("www", &first), ("kept", &kept), ("fresh", &fresh)] {
+        let now = running(name)?;
+        ensure!(now["domid"] == *domid, "nothing has changed: {now}");
+    }
+    summoned.signal("KILL")?;
+    restart(16)?;
+    summoned.asleep("www")?;
+    summoned.page()?;
+    let has = lab.shell("xl list www | awk 'NR == 2 { print $3 }'")?;
+    let mib: u64 = has.trim().parse().context("its memory")?;
+    ensure!(mib > 12, "it has {mib} MiB");
+
+    // With a daemon that runs, and while there is none.
+    lab.shell(&replace)?;
+    let is_new = |before: &serde_json::Value| {
+        let before = before.clone();
+        move |one: &serde_json::Value| one["state"] == "running" && one["domid"] != before
+    };
+    let second = summoned.until("fresh", is_new(&fresh))?["domid"].clone();
+    is_told(&second)?;
+    summoned.signal("KILL")?;
+    lab.shell(&format!("sleep 2; {replace}"))?;
+    restart(16)?;
+    summoned.until("fresh", is_new(&second))?;
+    let still = running("kept")?;
+    ensure!(still["domid"] == kept, "it was to be kept: {still}");
+    lab.shell(&format!("rm {IMAGE}")).map(drop)
 }

@@ -14,6 +14,7 @@
 //! | [`wire`], [`held`] | packets for a service that sleeps |
 //! | `maker` | the thread that makes guests |
 //! | [`birth`] | what a birth took |
+//! | [`made_of`] | what a guest was made of, for later daemons |
 //! | [`log`] | what is written down |
 //! | [`config`] | the file: what is a service, and within which limits |
 //! | [`guard`] | what a guest may send: a filter at its interface, so that nobody takes another's address |
@@ -32,6 +33,7 @@ pub mod front;
 pub mod guard;
 pub mod held;
 pub mod log;
+pub mod made_of;
 mod maker;
 pub mod names;
 pub mod status;

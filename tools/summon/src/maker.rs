@@ -15,6 +15,7 @@ use super::channel::{Stance, ToFront, Way};
 use super::config::{Asleep, Network, Service};
 use super::fleet::Id;
 use super::guard::{self, Identity};
+use super::made_of::MadeOf;
 use super::wire::Witness;
 use mayfly_links::Link;
 use mayfly_toolstack::builder::report::Timeline;
@@ -55,8 +56,8 @@ pub(super) enum Order {
 
 /// What was done.
 pub(super) enum Told {
-    /// A guest of a service runs already, and this serves its network.
-    Found(Id, u16, Network),
+    /// A guest of a service runs already.
+    Found(Id, Found),
     /// All were looked for.
     Searched,
     /// A guest's network is connected, and it is about to run.
@@ -73,6 +74,15 @@ pub(super) enum Told {
     Trouble(String),
 }
 
+/// A guest that runs already.
+pub(super) struct Found {
+    pub(super) domid: u16,
+    /// What serves its network.
+    pub(super) network: Network,
+    /// What it was made of, if that is known.
+    pub(super) of: Option<MadeOf>,
+}
+
 /// A guest that is about to run.
 pub(super) struct Made {
     pub(super) domid: u16,
@@ -82,6 +92,8 @@ pub(super) struct Made {
     /// When it was begun.
     pub(super) began: Instant,
     pub(super) is_from_pool: bool,
+    /// Of what.
+    pub(super) of: Option<MadeOf>,
     /// A look at what goes through its vif.
     pub(super) witness: Option<Witness>,
     /// The front that was told of it.
@@ -102,6 +114,8 @@ pub(super) struct Maker {
     builder: Option<Toolstack>,
     /// Guests that run, for an index that is lost.
     known: BTreeMap<u16, Known>,
+    /// What they were made of, and whether that is beside them in xenstore.
+    made_of: BTreeMap<u16, (MadeOf, bool)>,
     /// Guests that are to be removed when xenstored is there again.
     left: Vec<(Id, u16)>,
     look_at: Instant,
@@ -135,6 +149,7 @@ impl Maker {
             open,
             builder: None,
             known: BTreeMap::new(),
+            made_of: BTreeMap::new(),
             left: Vec::new(),
             look_at: Instant::now(),
             is_gone: false,
@@ -258,6 +273,10 @@ impl Maker {
         for known in self.known.values() {
             restored += usize::from(builder.restore(known)?);
         }
+        // They are told it again, when there is time.
+        for (_, is_told) in self.made_of.values_mut() {
+            *is_told = false;
+        }
         for shell in self.shells.values().flatten() {
             restored += usize::from(builder.restore_shell(shell)?);
         }
@@ -306,7 +325,26 @@ impl Maker {
             for (id, domid) in std::mem::take(&mut self.left) {
                 self.remove(id, domid);
             }
+            if let Err(error) = self.tell_made_of() {
+                self.lost(&Cause::from(error));
+            }
         }
+    }
+
+    /// Writes down what guests were made of, which no birth waits for.
+    fn tell_made_of(&mut self) -> Result<(), mayfly_xenstore::Error> {
+        let Some(builder) = &mut self.builder else {
+            return Ok(());
+        };
+        for (domid, (made_of, is_told)) in &mut self.made_of {
+            if !*is_told {
+                builder
+                    .store()
+                    .write(&made_of_path(*domid), &made_of.to_string())?;
+                *is_told = true;
+            }
+        }
+        Ok(())
     }
 
     /// Remembers a guest that runs.
@@ -345,12 +383,21 @@ impl Maker {
             if info.is_paused() {
                 builder.xen().unpause(domid)?;
             }
+            let made_of = self.builder()?.store().find(&made_of_path(domid))?;
+            let made_of = made_of.and_then(|text| text.parse().ok());
+            self.made_of
+                .extend(made_of.map(|made_of| (domid, (made_of, true))));
             self.know(domid, name, *mac)?;
             let network = match self.builder()?.is_switched(domid)? {
                 true => Network::Switch,
                 false => Network::Netback,
             };
-            found.push(Told::Found(*id, domid, network));
+            let was_found = Found {
+                domid,
+                network,
+                of: made_of,
+            };
+            found.push(Told::Found(*id, was_found));
         }
         found.extend(failures.into_iter().map(Told::Trouble));
         for told in found {
@@ -361,10 +408,12 @@ impl Maker {
 
     fn make(&mut self, id: Id, service: &Service, guard: bool) -> Result<(), String> {
         let began = Instant::now();
+        // First: a file that is replaced in this moment is found to be another one later.
+        let made_of = MadeOf::now(service).ok();
         self.open_files(service)?;
         let config = config(service).map_err(|error| error.to_string())?;
         if service.network == Network::Switch {
-            return self.bear(id, service, (config, guard, began));
+            return self.bear(id, service, (config, guard, began, made_of));
         }
         let key = (service.image.clone(), service.memory);
         let shell = match service.asleep {
@@ -411,6 +460,7 @@ impl Maker {
                 network: Network::Netback,
                 began,
                 is_from_pool,
+                of: made_of,
                 witness: Witness::open(vif).ok(),
                 front: front.say_now(&ToFront::Is(id, Stance::Takes)),
             };
@@ -423,6 +473,8 @@ impl Maker {
         };
         match created {
             Ok(created) => {
+                self.made_of
+                    .extend(made_of.map(|made_of| (created.domid, (made_of, false))));
                 if let Err(cause) = self.know(created.domid, &service.name, service.mac) {
                     self.lost(&cause);
                 }
@@ -490,6 +542,7 @@ impl Maker {
             }
         };
         self.known.remove(&domid);
+        self.made_of.remove(&domid);
         self.tell(Told::Removed(id, trouble));
     }
 
@@ -607,6 +660,11 @@ impl Maker {
             }
         }
     }
+}
+
+/// Where it is written down what a guest was made of: the guest can read it, and not write it.
+fn made_of_path(domid: u16) -> String {
+    format!("/local/domain/{domid}/summon")
 }
 
 /// What a service's guest is made from.

@@ -57,6 +57,8 @@ pub struct Daemon {
     pub limits: Limits,
     /// Guests that are kept ready for whoever is asked for next.
     pub pool: usize,
+    /// What services say that say nothing of it themselves.
+    pub on_change: OnChange,
     /// Whether guests are kept from sending in others' names: see [`super::guard`].
     pub guard: bool,
     /// What serves the network of services that do not say it.
@@ -147,6 +149,18 @@ pub struct Service {
     pub asleep: Asleep,
     /// Whether it is there only when it is asked for, and not always.
     pub on_demand: bool,
+    /// What becomes of its guest when its image or its site is replaced.
+    pub on_change: OnChange,
+}
+
+/// What becomes of a guest whose image or site is replaced. The next one is made of the new ones in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnChange {
+    /// It stays as long as it would have.
+    #[default]
+    Keep,
+    /// It goes as soon as nobody uses it, and is made again if it is always there.
+    RestartWhenIdle,
 }
 
 /// What serves a guest's network.

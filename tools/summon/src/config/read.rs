@@ -9,9 +9,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 
-use super::service::{Seen, name, service};
+use super::service::{Seen, name, on_change, service};
 use super::table::{Found, Table};
-use super::{Config, Daemon, Limits, Named, Network, SOCKET};
+use super::{Config, Daemon, Limits, Named, Network, OnChange, SOCKET};
 use mayfly_links::check_name;
 use mayfly_toolstack::config::{BRIDGE, Problems, shown};
 
@@ -129,6 +129,7 @@ fn daemon(mut table: Table<'_>, seen: &mut Seen, problems: &mut Problems) -> Dae
         forward_for: value(forward_for).unwrap_or_default(),
         limits: limits.map_or_else(Limits::default, |table| self::limits(table, problems)),
         pool: number(&mut table, "pool", 0..=1000, 0, problems),
+        on_change: on_change(&mut table, OnChange::default(), problems),
         guard: value(table.get("guard", problems)).unwrap_or(true),
         network: value(network(&mut table, problems)).unwrap_or_default(),
         nsid: value(table.get("nsid", problems)),

@@ -13,7 +13,7 @@ use smoltcp::wire::IpCidr;
 
 use super::read::{bridge, network, number, seconds, value};
 use super::table::{Found, Table};
-use super::{Asleep, Daemon, Ipv4Cidr, Ipv6Cidr, Named, Network, Service};
+use super::{Asleep, Daemon, Ipv4Cidr, Ipv6Cidr, Named, Network, OnChange, Service};
 use mayfly_toolstack::builder::image::RAM_MAX;
 use mayfly_toolstack::builder::layout::CMDLINE_MAX;
 use mayfly_toolstack::builder::{check_name, mac_text};
@@ -135,6 +135,7 @@ pub(super) fn service(
         asleep: asleep(t, (daemon.pool, network), problems),
         network,
         on_demand: value(t.get("on_demand", problems)).unwrap_or(true),
+        on_change: on_change(t, daemon.on_change, problems),
         name: value(name).unwrap_or_default(),
         zone: zone.unwrap_or_default(),
         image: value(image).unwrap_or_default(),
@@ -202,6 +203,29 @@ fn asleep(
         format!(r#"asleep: {wrong}; "destroy", "pool" and "suspend" are possible"#),
     );
     Asleep::default()
+}
+
+/// What becomes of a guest whose files are replaced.
+pub(super) fn on_change(
+    table: &mut Table<'_>,
+    usual: OnChange,
+    problems: &mut Problems,
+) -> OnChange {
+    let Some(Found { value, line }) = table.get::<String>("on_change", problems) else {
+        return usual;
+    };
+    match value.as_str() {
+        "keep" => OnChange::Keep,
+        "restart when idle" => OnChange::RestartWhenIdle,
+        other => {
+            let other = shown(other);
+            let what = format!(
+                r#"on_change: {other} is unknown; "keep" and "restart when idle" are possible"#
+            );
+            problems.add(line, what);
+            usual
+        }
+    }
 }
 
 /// How long nobody has to ask. Whoever keeps an answer for its TTL must find the service there, or ask again.

@@ -129,6 +129,20 @@ fn the_example_says_the_defaults() {
 }
 
 #[test]
+fn what_becomes_of_guests_when_files_are_replaced() {
+    let of = |daemon: &str, service: &str| {
+        let text = format!("{DAEMON}{daemon}\n{WWW}{service}\n");
+        parsed(&text).services[0].on_change
+    };
+    let restart = "on_change = \"restart when idle\"";
+    let keep = "on_change = \"keep\"";
+    assert_eq!(of("", ""), OnChange::Keep);
+    assert_eq!(of("", restart), OnChange::RestartWhenIdle);
+    assert_eq!(of(restart, ""), OnChange::RestartWhenIdle);
+    assert_eq!(of(restart, keep), OnChange::Keep);
+}
+
+#[test]
 fn the_least_is_enough() {
     let config = parsed(&format!("{DAEMON}{WWW}"));
     assert_eq!(config.daemon.limits, Limits::default());

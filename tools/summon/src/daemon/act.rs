@@ -226,7 +226,7 @@ impl Daemon {
                 self.step(now, Event::NotMade(id, why));
             }
             Told::Removed(id, trouble) => self.step(now, Event::Removed(id, trouble)),
-            Told::Found(id, domid, network) => self.found(now, id, (domid, network)),
+            Told::Found(id, found) => self.found(now, id, &found),
             Told::Searched => self.searched(now),
             Told::Waiting(waiting) => self.pool = waiting,
             Told::Trouble(what) => line(Level::Warning, "trouble").with("what", what).write(),

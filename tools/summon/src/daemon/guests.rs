@@ -5,13 +5,14 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
-use super::super::config::Network;
+use super::super::config::{Network, OnChange};
 use super::super::fleet::{Event, Id};
 use super::super::log::{Level, line};
-use super::super::maker::Made;
+use super::super::made_of::MadeOf;
+use super::super::maker::{Found, Made};
 use super::super::wire::Witness;
 use super::super::wire::frame::{Sign, sign};
-use super::Daemon;
+use super::{Daemon, Entry};
 use mayfly_links::Link;
 use mayfly_switch::control::{Order, Reply};
 use mayfly_toolstack::builder::switch_connection;
@@ -20,6 +21,8 @@ use mayfly_toolstack::builder::switch_connection;
 const WATCHED: Duration = Duration::from_secs(10);
 /// How long the switch may take to say what it counts.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// How often it is looked whether images and sites were replaced.
+const FILES: Duration = Duration::from_secs(1);
 /// Frames that are looked at before something else has its turn.
 const TURN: usize = 64;
 /// `SHUTDOWN_*` (sched.h): what is no failure.
@@ -32,6 +35,8 @@ pub(super) struct Guest {
     /// Its interface, or the switch's port.
     pub(super) vif: Link,
     pub(super) network: Network,
+    /// What it was made of, if that is known.
+    of: Option<MadeOf>,
     /// What it sends, and is sent, until it has answered.
     witness: Option<Witness>,
     watched_until: Instant,
@@ -50,16 +55,25 @@ impl Guest {
     pub(super) fn new(made: Made, now: Instant) -> Self {
         Self {
             witness: made.witness,
-            ..Self::found((made.domid, made.network), &made.vif, now)
+            ..Self::found(
+                &Found {
+                    domid: made.domid,
+                    network: made.network,
+                    of: made.of,
+                },
+                &made.vif,
+                now,
+            )
         }
     }
 
     /// One of an earlier daemon's, which is not new.
-    pub(super) fn found((domid, network): (u16, Network), vif: &Link, now: Instant) -> Self {
+    pub(super) fn found(found: &Found, vif: &Link, now: Instant) -> Self {
         Self {
-            domid,
+            domid: found.domid,
+            of: found.of,
             vif: vif.clone(),
-            network,
+            network: found.network,
             witness: None,
             watched_until: now + WATCHED,
             frames: None,
@@ -176,6 +190,24 @@ impl Daemon {
         }
         self.switch = None;
         BTreeMap::new()
+    }
+
+    /// Looks whether images and sites were replaced, where the file says that this is a matter of guests that run.
+    pub(super) fn look_at_files(&mut self, now: Instant) {
+        if now < self.files_at {
+            return;
+        }
+        self.files_at = now + FILES;
+        let is_outdated = |entry: &Entry| {
+            let of = entry.guest.as_ref().and_then(|guest| guest.of);
+            entry.service.on_change == OnChange::RestartWhenIdle
+                && of.is_some_and(|of| of.has_other_files_than(&entry.service))
+        };
+        let outdated = (self.entries.iter()).filter(|(_, entry)| is_outdated(entry));
+        let outdated: Vec<_> = outdated.map(|(&id, _)| id).collect();
+        for id in outdated {
+            self.fleet.outdate(id, &mut self.actions);
+        }
     }
 
     /// Looks at what goes through a new guest's vif.

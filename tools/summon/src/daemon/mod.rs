@@ -155,6 +155,8 @@ pub struct Daemon {
     pool: usize,
     began: Instant,
     tick_at: Instant,
+    /// When it is looked whether images and sites were replaced.
+    files_at: Instant,
     /// When the status is written down again, as something has happened.
     tell_at: Option<Instant>,
     /// Whether somebody has looked at the status since the guests were asked what they have served, and when they may be asked again.
@@ -307,6 +309,7 @@ impl Daemon {
         if now >= self.tick_at {
             self.tick_at = now + TICK;
             self.look_after_guests(now);
+            self.look_at_files(now);
             self.count_requests(now);
         }
         if self.tell_at.is_some_and(|at| at <= now) {

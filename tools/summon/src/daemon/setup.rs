@@ -20,7 +20,8 @@ use super::super::config::{Config, Network, Service};
 use super::super::dns::{Counts, Sockets};
 use super::super::fleet::{Event, Fleet, Id, Spec};
 use super::super::log::{Level, line};
-use super::super::maker::{Maker, Order, Told};
+use super::super::made_of::MadeOf;
+use super::super::maker::{Found, Maker, Order, Told};
 use super::super::names::Names;
 use super::super::status::Frames;
 use super::super::wire::FRAME_MAX;
@@ -157,6 +158,7 @@ impl Daemon {
             pool: 0,
             began,
             tick_at: began,
+            files_at: began,
             tell_at: None,
             is_looked_at,
             count_at: began,
@@ -322,7 +324,7 @@ impl Daemon {
             }
             Some(entry) => {
                 let old = std::mem::replace(&mut entry.service, service.clone());
-                let is_other = makes_another(&old, service);
+                let is_other = MadeOf::differs(&old, service);
                 let has_moved = (&old.bridge, old.mac) != (&service.bridge, service.mac);
                 if has_moved
                     && !self.macs.contains_key(&(old.bridge.clone(), old.mac))
@@ -363,7 +365,8 @@ impl Daemon {
     }
 
     /// A guest of an earlier daemon.
-    pub(super) fn found(&mut self, now: Instant, id: Id, (domid, network): (u16, Network)) {
+    pub(super) fn found(&mut self, now: Instant, id: Id, found: &Found) {
+        let domid = found.domid;
         self.step(now, Event::Found(id, domid));
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
@@ -373,7 +376,7 @@ impl Daemon {
                 .with("service", &entry.service.name)
                 .with("domid", domid)
         };
-        let name = match network {
+        let name = match found.network {
             Network::Netback => Ok(vif_name(domid, 0)),
             Network::Switch => {
                 let bridge = self.links.bridge(&entry.service.bridge);
@@ -390,8 +393,13 @@ impl Daemon {
         match directed {
             Ok(vif) => {
                 told(Level::Info, "taken over").write();
-                entry.guest = Some(Guest::found((domid, network), &vif, now));
+                entry.guest = Some(Guest::found(found, &vif, now));
+                // What is not known may have been made by an earlier version.
+                let is_other = found.of.is_some_and(|of| !of.has_config_of(&entry.service));
                 self.takes(id);
+                if is_other {
+                    self.fleet.end(id, CHANGED, &mut self.actions);
+                }
             }
             Err(error) => {
                 let why = error.to_string();
@@ -452,18 +460,5 @@ fn listen(config: &Config) -> Result<Listening, Error> {
     Ok(Listening { dns, page })
 }
 
-/// Whether a guest of the one is no guest of the other.
-fn makes_another(old: &Service, new: &Service) -> bool {
-    let make = |service: &Service| {
-        (
-            service.image.clone(),
-            service.site.clone(),
-            service.memory,
-            service.command_line(),
-            service.mac,
-            service.bridge.clone(),
-            service.network,
-        )
-    };
-    make(old) != make(new)
-}
+/// Why a guest goes that the file describes no more.
+const CHANGED: &str = "its service has changed while there was no daemon";

@@ -13,7 +13,8 @@ use tempfile::TempDir;
 use super::super::channel::{self, Said, Sender, Stance, ToMaker, receive_with};
 use super::super::clock::Moment;
 use super::super::fleet::Command;
-use super::super::maker::{Made, Order};
+use super::super::made_of::MadeOf;
+use super::super::maker::{Found, Made, Order};
 use super::setup::Parts;
 use super::*;
 
@@ -201,6 +202,28 @@ impl Bed {
         orders.collect()
     }
 
+    /// What a service's guest would be made of now.
+    fn made_of(&self, name: &str) -> MadeOf {
+        let entry = &self.daemon.entries[&self.id(name)];
+        MadeOf::now(&entry.service).unwrap()
+    }
+
+    /// Puts another file in the place of one.
+    fn replace(&self, file: &str) {
+        let new = self.folder.path().join("new");
+        std::fs::write(&new, "other").unwrap();
+        std::fs::rename(new, self.folder.path().join(file)).unwrap();
+    }
+
+    /// So much time passes, in which nobody is heard.
+    fn passes(&mut self, time: Duration) {
+        let now = Instant::now() + time;
+        self.daemon.look_at_files(now);
+        self.daemon.step(now, Event::Time);
+        self.daemon.carry_out();
+        self.daemon.way.flush();
+    }
+
     /// A guest of a service is made, and runs.
     fn made(&mut self, name: &str, domid: u16) {
         self.host.xen.add(domid, [9; 16]);
@@ -211,6 +234,7 @@ impl Bed {
             network: Default::default(),
             began: Instant::now(),
             is_from_pool: false,
+            of: Some(self.made_of(name)),
             witness: None,
             front: self.daemon.way.say_now(&ToFront::Is(id, Stance::Takes)),
         };
@@ -265,6 +289,89 @@ fn a_file_that_is_read_again_reaches_the_front_and_the_guests() {
     assert!(heard.contains(&ToFront::Is(www, Stance::Sleeps)));
     assert!(!heard.contains(&ToFront::Is(one, Stance::Sleeps)));
     assert_eq!(bed.ordered(), [format!("remove {} {GUEST}", www.0)]);
+}
+
+/// A daemon that is started again finds a guest of this, or of nobody knows what.
+fn found(bed: &mut Bed, name: &str, made_of: Option<MadeOf>) -> Vec<String> {
+    bed.host.xen.add(GUEST, [9; 16]);
+    let id = bed.id(name);
+    let found = Found {
+        domid: GUEST,
+        network: Default::default(),
+        of: made_of,
+    };
+    bed.daemon.told(Told::Found(id, found));
+    bed.daemon.carry_out();
+    bed.daemon.told(Told::Searched);
+    bed.daemon.way.flush();
+    bed.ordered()
+}
+
+#[test]
+fn a_service_that_changed_without_a_daemon_gets_what_its_file_says() {
+    let before = bed("").made_of("www");
+    let mut same = bed("");
+    let made_of = same.made_of("www");
+    assert_eq!(found(&mut same, "www", Some(made_of)), Vec::<String>::new());
+    let id = same.id("www");
+    assert!(same.heard().contains(&ToFront::Is(id, Stance::Takes)));
+    // Of an earlier version's guests nothing is known: they stay.
+    let mut unknown = bed("");
+    assert_eq!(found(&mut unknown, "www", None), Vec::<String>::new());
+    // One that was made of something else goes, and one that never sleeps comes again.
+    for lines in ["memory = 16", "memory = 16\non_demand = false"] {
+        let mut other = bed(lines);
+        let removed = format!("remove {} {GUEST}", other.id("www").0);
+        let ordered = found(&mut other, "www", Some(before));
+        assert!(ordered.contains(&removed), "{ordered:?}");
+        let id = other.id("www");
+        other.daemon.told(Told::Removed(id, None));
+        other.daemon.carry_out();
+        let made = other.ordered().contains(&format!("make {}", id.0));
+        assert_eq!(made, lines.contains("on_demand"));
+    }
+}
+
+#[test]
+fn a_site_that_is_replaced_reaches_guests_as_the_file_says() {
+    for (lines, is_replaced) in [
+        ("on_demand = false", false),
+        ("on_demand = false\non_change = \"keep\"", false),
+        ("on_demand = false\non_change = \"restart when idle\"", true),
+    ] {
+        for file in ["site", "image"] {
+            let mut bed = bed(lines).alone();
+            bed.made("www", GUEST);
+            bed.ordered();
+            bed.passes(Duration::from_secs(100));
+            assert_eq!(bed.ordered(), Vec::<String>::new());
+            bed.replace(file);
+            bed.passes(Duration::from_secs(200));
+            let id = bed.id("www");
+            let asked = bed.heard().contains(&ToFront::Ask(id));
+            assert_eq!(asked, is_replaced, "{lines} {file}");
+            if is_replaced {
+                let nobody = Said {
+                    connections: 0,
+                    requests: 1,
+                };
+                bed.says(ToMaker::Said(id, Some(nobody))).unwrap();
+                bed.passes(Duration::from_secs(201));
+                assert_eq!(bed.ordered(), [format!("remove {} {GUEST}", id.0)]);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_an_earlier_daemons_guest_was_made_of_is_compared_too() {
+    let mut bed = bed("on_change = \"restart when idle\"\nasleep = \"suspend\"");
+    let before = bed.made_of("www");
+    bed.replace("site");
+    assert_eq!(found(&mut bed, "www", Some(before)), Vec::<String>::new());
+    bed.passes(Duration::from_secs(100));
+    let id = bed.id("www");
+    assert!(bed.daemon.fleet.unit(id).unwrap().is_outdated);
 }
 
 #[test]

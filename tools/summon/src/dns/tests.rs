@@ -9,7 +9,7 @@ use domain::base::iana::{Rcode, Rtype};
 use domain::base::{Message, MessageBuilder, Name};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::super::config::{Config, Daemon, Limits, SOCKET, Service};
+use super::super::config::{Config, Daemon, Limits, OnChange, SOCKET, Service};
 use super::*;
 
 const WWW: Id = Id(7);
@@ -36,6 +36,7 @@ fn config() -> Config {
         network: super::super::config::Network::Netback,
         asleep: super::super::config::Asleep::Destroy,
         on_demand: true,
+        on_change: OnChange::default(),
     };
     let daemon = Daemon {
         bridge: "xenbr0".into(),
@@ -49,6 +50,7 @@ fn config() -> Config {
         pool: 0,
         guard: true,
         network: super::super::config::Network::Netback,
+        on_change: OnChange::default(),
         nsid: None,
     };
     Config {

@@ -36,6 +36,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// on nothing has reached it any more.
 const LAST_LOOK: Duration = Duration::from_millis(500);
 
+/// Why a guest goes whose image or site was replaced.
+const OUTDATED: &str = "its image or its site was replaced";
+
 /// A service. It means the same one as long as the daemon runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Id(pub u32);
@@ -212,6 +215,21 @@ impl Fleet {
         }
     }
 
+    /// A service's guest is of files that were replaced, and goes as soon as nobody uses it.
+    pub fn outdate(&mut self, id: Id, actions: &mut Vec<Action>) {
+        let Some(unit) = self.units.get_mut(&id) else {
+            return;
+        };
+        match unit.state {
+            State::Suspended(domid, _) => {
+                unit.remove(id, domid, After::Sleep, OUTDATED, actions);
+            }
+            State::Proving(..) | State::Running(_) => unit.is_outdated = true,
+            // The next one is of the new ones.
+            _ => {}
+        }
+    }
+
     /// Removes a service. What there is of it is removed first.
     pub fn leave(&mut self, id: Id, actions: &mut Vec<Action>) {
         let Some(unit) = self.units.get_mut(&id) else {
@@ -355,6 +373,7 @@ impl Fleet {
                     && unit.state == State::Asleep
                 {
                     unit.state = State::Running(Running::new(domid, now));
+                    unit.is_outdated = false;
                 }
             }
             Event::Time => {
@@ -487,6 +506,7 @@ impl Fleet {
             return;
         };
         unit.births += 1;
+        unit.is_outdated = false;
         unit.state = State::Proving(domid, now);
         if unit.leaving || std::mem::take(&mut unit.is_old) {
             self.end(id, "it was changed meanwhile", actions);
@@ -643,7 +663,8 @@ impl Fleet {
                 let domid = running.domid;
                 unit.remove(id, domid, After::Sleep, "its lifetime is over", actions);
             }
-            State::Running(running) if unit.spec.on_demand => {
+            State::Running(running) if unit.spec.on_demand || unit.is_outdated => {
+                let hard = unit.spec.idle_hard.filter(|_| unit.spec.on_demand);
                 let quiet = now.duration_since(running.heard);
                 let domid = running.domid;
                 if let Some(since) = running.leaves {
@@ -652,7 +673,7 @@ impl Fleet {
                         actions.push(Action::Drop(id));
                         unit.sleep(now, id, domid, actions);
                     }
-                } else if unit.spec.idle_hard.is_some_and(|hard| quiet >= hard) {
+                } else if hard.is_some_and(|hard| quiet >= hard) {
                     unit.remove(id, domid, After::Sleep, "quiet for too long", actions);
                 } else if quiet >= unit.spec.idle
                     && running

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{ASK_AGAIN, Action, Asleep, Id, LAST_LOOK, Prefix, Spec, Tell};
+use super::{ASK_AGAIN, Action, Asleep, Id, LAST_LOOK, OUTDATED, Prefix, Spec, Tell};
 
 /// Who has lived for so long has come up, whatever happens then.
 const PROVEN: Duration = Duration::from_secs(10);
@@ -80,6 +80,8 @@ pub struct Unit {
     pub(super) leaving: bool,
     /// What is being made is of a make that is not wanted any more.
     pub(super) is_old: bool,
+    /// Its guest is of files that were replaced, and goes as soon as nobody uses it.
+    pub is_outdated: bool,
 }
 
 impl Running {
@@ -114,6 +116,7 @@ impl Unit {
             row: 0,
             leaving: false,
             is_old: false,
+            is_outdated: false,
         }
     }
 
@@ -149,6 +152,9 @@ impl Unit {
 
     /// Sends a guest to sleep that nobody asks for any more.
     pub(super) fn sleep(&mut self, now: Instant, id: Id, domid: u16, actions: &mut Vec<Action>) {
+        if self.is_outdated {
+            return self.remove(id, domid, After::Sleep, OUTDATED, actions);
+        }
         if self.spec.asleep != Asleep::Suspend {
             return self.remove(id, domid, After::Sleep, "nobody asks", actions);
         }
@@ -200,7 +206,8 @@ impl Unit {
             State::BackedOff(until) => Some(until),
             State::Running(running) => {
                 let end = self.spec.lifetime.map(|most| running.since + most);
-                let sleep = self.spec.on_demand.then(|| self.sleeps_at(running));
+                let goes = self.spec.on_demand || self.is_outdated;
+                let sleep = goes.then(|| self.sleeps_at(running));
                 end.into_iter().chain(sleep).min()
             }
             _ => None,
@@ -214,7 +221,8 @@ impl Unit {
             (None, Some(asked)) => asked + ASK_AGAIN,
             (None, None) => running.heard + self.spec.idle,
         };
-        let hard = self.spec.idle_hard.map(|hard| running.heard + hard);
+        let hard = self.spec.idle_hard.filter(|_| self.spec.on_demand);
+        let hard = hard.map(|hard| running.heard + hard);
         hard.map_or(soft, |hard| soft.min(hard))
     }
 }

@@ -11,6 +11,7 @@ use mayfly_toolstack::builder::{Cause, Config, Newborn, Ready, Soon, Then, Wante
 use super::super::channel::{Stance, ToFront};
 use super::super::config::{Network, Service};
 use super::super::fleet::Id;
+use super::super::made_of::MadeOf;
 use super::super::wire::Witness;
 use super::{LOOK, Made, Maker, Told};
 
@@ -34,6 +35,7 @@ struct Waiting {
     name: String,
     mac: [u8; 6],
     born: Instant,
+    of: Option<MadeOf>,
     newborn: Newborn,
 }
 
@@ -43,7 +45,7 @@ impl Maker {
         &mut self,
         id: Id,
         service: &Service,
-        (config, is_guarded, began): (Config, bool, Instant),
+        (config, is_guarded, began, of): (Config, bool, Instant, Option<MadeOf>),
     ) -> Result<(), String> {
         self.room = self.room.saturating_sub(service.memory);
         self.clear_out();
@@ -51,14 +53,14 @@ impl Maker {
         self.builder().map_err(|error| text(&error))?;
         let born = match self.switch.connection.is_some() {
             // The switch that this leads to may have ended.
-            true => match self.born(id, service, (&config, is_guarded, began)) {
+            true => match self.born(id, service, (&config, is_guarded, began, of)) {
                 Err(Cause::Io(_)) => {
                     self.switch.connection = None;
-                    self.born(id, service, (&config, is_guarded, began))
+                    self.born(id, service, (&config, is_guarded, began, of))
                 }
                 born => born,
             },
-            false => self.born(id, service, (&config, is_guarded, began)),
+            false => self.born(id, service, (&config, is_guarded, began, of)),
         };
         let newborn = born.map_err(|cause| {
             self.lost(&cause);
@@ -69,6 +71,7 @@ impl Maker {
             name: service.name.clone(),
             mac: service.mac,
             born: Instant::now(),
+            of,
             newborn,
         });
         Ok(())
@@ -78,7 +81,7 @@ impl Maker {
         &mut self,
         id: Id,
         service: &Service,
-        (config, is_guarded, began): (&Config, bool, Instant),
+        (config, is_guarded, began, of): (&Config, bool, Instant, Option<MadeOf>),
     ) -> Result<Newborn, Cause> {
         let image = self.images.get(&service.image);
         let site = service.site.as_ref().and_then(|path| self.sites.get(path));
@@ -120,6 +123,7 @@ impl Maker {
                 network: Network::Switch,
                 began,
                 is_from_pool: false,
+                of,
                 front: front.say_now(&ToFront::Is(id, Stance::Takes)),
             };
             told.send(Told::Made(id, made));
@@ -168,12 +172,14 @@ impl Maker {
             id,
             name,
             mac,
+            of,
             newborn,
             ..
         } = waiting;
         let domid = newborn.domid();
         match builder.introduce(newborn) {
             Ok(created) => {
+                self.made_of.extend(of.map(|of| (domid, (of, false))));
                 if let Err(cause) = self.know(domid, &name, mac) {
                     self.lost(&cause);
                 }

@@ -67,6 +67,10 @@ impl Bed {
     }
 }
 
+fn is_found(told: &Told, domid: u16, network: Network) -> bool {
+    matches!(told, Told::Found(_, found) if (found.domid, found.network) == (domid, network))
+}
+
 fn names(told: &[Told]) -> Vec<&'static str> {
     told.iter().map(name).collect()
 }
@@ -142,7 +146,7 @@ fn guests_that_run_are_found() {
     bed.told = told;
     let told = bed.does(Order::Find(vec![(Id(4), "web".to_owned(), mac)]));
     assert_eq!(names(&told), ["found", "searched"]);
-    assert!(matches!(told[0], Told::Found(_, found, Network::Netback) if found == domid));
+    assert!(is_found(&told[0], domid, Network::Netback));
 }
 
 #[test]
@@ -201,7 +205,7 @@ fn a_guest_on_the_switch_runs_before_it_is_introduced() {
     assert_eq!(names(&bed.told.take()), ["runs"]);
     assert_eq!(bed.domid(), Some(domid));
     let told = bed.does(Order::Find(vec![(Id(1), "web".to_owned(), service.mac)]));
-    assert!(matches!(told[0], Told::Found(_, found, Network::Switch) if found == domid));
+    assert!(is_found(&told[0], domid, Network::Switch));
     let told = bed.does(Order::Remove(Id(1), domid));
     assert!(matches!(told[..], [Told::Removed(_, None)]));
     assert!(bed.host.xen.domids().is_empty());
@@ -221,4 +225,45 @@ fn a_guest_on_the_switch_runs_before_it_is_introduced() {
     assert_eq!(names(&bed.told.take()), ["not made"]);
     assert_eq!(bed.host.xen.domids(), [77]);
     assert!(switch.domains().is_empty());
+}
+
+#[test]
+fn a_daemon_that_is_started_again_finds_what_a_guest_was_made_of() {
+    let mut bed = bed();
+    let service = bed.service("destroy");
+    let made_of = MadeOf::now(&service).unwrap();
+    let told = bed.does(Order::Make(Id(1), Box::new(service.clone()), false));
+    let Some(Told::Made(_, made)) = told.first() else {
+        panic!();
+    };
+    assert_eq!(made.of, Some(made_of));
+    let (domid, mac) = (made.domid, service.mac);
+    let find = |bed: &mut Bed| {
+        let (sender, told) = bell::channel().unwrap();
+        let other = bed.host.clone();
+        let open: Open = Box::new(move || Ok(other.toolstack()?));
+        let mut maker = Maker::over(sender, Way::default(), open);
+        maker.carry_out(Order::Find(vec![(Id(1), "web".into(), mac)]));
+        match told.take()[..] {
+            [Told::Found(Id(1), ref found), Told::Searched] if found.domid == domid => found.of,
+            ref other => panic!("{:?}", names(other)),
+        }
+    };
+    // Nobody waits for it at a birth, so one that is killed at once leaves nothing of it.
+    assert_eq!(find(&mut bed), None);
+    bed.maker.look();
+    assert_eq!(find(&mut bed), Some(made_of));
+    // A xenstored that was started anew is told it again.
+    let path = made_of_path(domid);
+    bed.maker.builder().unwrap().store().rm(&path).unwrap();
+    bed.maker.builder = None;
+    bed.maker.look();
+    assert_eq!(find(&mut bed), Some(made_of));
+    // What is no such text is nothing.
+    let store = |bed: &mut Bed, text| {
+        let builder = bed.maker.builder().unwrap();
+        builder.store().write(&path, text).unwrap();
+    };
+    store(&mut bed, "what somebody else has written");
+    assert_eq!(find(&mut bed), None);
 }
