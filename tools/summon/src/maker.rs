@@ -2,6 +2,8 @@
 //! Xen and xenstored, the files, and guests made ahead.
 
 mod on_switch;
+mod pool;
+mod store;
 #[cfg(test)]
 mod tests;
 
@@ -23,7 +25,6 @@ use mayfly_toolstack::builder::{
     Cause, Config, Connect, DestroyError, Image, Known, Ramdisk, Ready, Shell, Soon, Then,
     Toolstack, Vif, random_uuid,
 };
-use mayfly_toolstack::gc::{self, Snapshot};
 use mayfly_xen::TscMode;
 use on_switch::OnSwitch;
 
@@ -245,167 +246,6 @@ impl Maker {
         self.told.send(told);
     }
 
-    fn builder(&mut self) -> Result<&mut Toolstack, Cause> {
-        let mut kept = self.builder.take();
-        if kept
-            .as_mut()
-            .is_some_and(|builder| builder.store().has_ended())
-        {
-            kept = None;
-            if !std::mem::replace(&mut self.is_gone, true) {
-                self.tell(Told::Trouble("xenstored has gone".to_owned()));
-            }
-        }
-        let builder = match kept {
-            Some(builder) => builder,
-            None => {
-                let mut builder = (self.open)()?;
-                self.meet(&mut builder)?;
-                builder
-            }
-        };
-        Ok(self.builder.insert(builder))
-    }
-
-    /// Looks at a xenstored that was not spoken to yet. One that was started anew knows nothing of our guests, and the kernel nothing of it.
-    fn meet(&mut self, builder: &mut Toolstack) -> Result<(), Cause> {
-        let mut restored = 0_usize;
-        for known in self.known.values() {
-            restored += usize::from(builder.restore(known)?);
-        }
-        // They are told it again, when there is time.
-        for (_, is_told) in self.made_of.values_mut() {
-            *is_told = false;
-        }
-        for shell in self.shells.values().flatten() {
-            restored += usize::from(builder.restore_shell(shell)?);
-        }
-        let has_kernel = builder.has_kernel()?;
-        self.deaf = (self.had_kernel && !has_kernel).then(Instant::now);
-        self.had_kernel |= has_kernel;
-        if std::mem::take(&mut self.is_gone) {
-            let what = format!("xenstored is there again; {restored} guests had to be told to it");
-            self.tell(Told::Trouble(what));
-        }
-        if self.deaf.is_some() {
-            self.tell(Told::Trouble(Cause::Deaf.to_string()));
-        }
-        Ok(())
-    }
-
-    /// Without the kernel there is no interface: who would wait for one is told so at once.
-    fn hears(&mut self) -> Result<(), Cause> {
-        if let Some(since) = self.deaf {
-            if since.elapsed() < DEAF && !self.builder()?.has_kernel()? {
-                return Err(Cause::Deaf);
-            }
-            self.deaf = None;
-        }
-        Ok(())
-    }
-
-    /// xenstored was perhaps started anew: the way to it is opened again the next time.
-    fn lost(&mut self, cause: &Cause) {
-        match cause {
-            Cause::Store(_) => {
-                let builder = self.builder.take();
-                self.is_gone |= builder.is_some_and(|mut builder| builder.store().has_ended());
-            }
-            Cause::Deaf => self.deaf = Some(Instant::now()),
-            _ => {}
-        }
-    }
-
-    /// Sees whether xenstored is still there, and does what it is needed for.
-    fn look(&mut self) {
-        if self.known.is_empty() && self.left.is_empty() {
-            return;
-        }
-        if self.builder().is_ok() {
-            for (id, domid) in std::mem::take(&mut self.left) {
-                self.remove(id, domid);
-            }
-            if let Err(error) = self.tell_made_of() {
-                self.lost(&Cause::from(error));
-            }
-        }
-    }
-
-    /// Writes down what guests were made of, which no birth waits for.
-    fn tell_made_of(&mut self) -> Result<(), mayfly_xenstore::Error> {
-        let Some(builder) = &mut self.builder else {
-            return Ok(());
-        };
-        for (domid, (made_of, is_told)) in &mut self.made_of {
-            if !*is_told {
-                builder
-                    .store()
-                    .write(&made_of_path(*domid), &made_of.to_string())?;
-                *is_told = true;
-            }
-        }
-        Ok(())
-    }
-
-    /// Remembers a guest that runs.
-    fn know(&mut self, domid: u16, name: &str, mac: [u8; 6]) -> Result<(), Cause> {
-        if let Some(info) = self.builder()?.xen().info(domid)? {
-            let known = Known {
-                domid,
-                uuid: info.handle,
-                name: name.to_owned(),
-                mac,
-            };
-            self.known.insert(domid, known);
-        }
-        Ok(())
-    }
-
-    /// Removes what a killed daemon has left half-made, and finds the guests that run.
-    fn find(&mut self, wanted: &[(Id, String, [u8; 6])]) -> Result<(), Cause> {
-        let builder = self.builder()?;
-        let snapshot = Snapshot::read(builder).map_err(|error| match error {
-            gc::SnapshotError::Xen(error) => Cause::from(error),
-            gc::SnapshotError::Store(error) => Cause::from(error),
-            gc::SnapshotError::Io(error) => Cause::from(error),
-        })?;
-        let failures = gc::carry_out(builder, &gc::decide(&snapshot));
-        let mut found = Vec::new();
-        for (id, name, mac) in wanted {
-            let builder = self.builder()?;
-            let Some(domid) = builder.domid(name)? else {
-                continue;
-            };
-            let Some(info) = builder.xen().info(domid)?.filter(|info| !info.is_dying()) else {
-                continue;
-            };
-            // Killed right before it would have been let run.
-            if info.is_paused() {
-                builder.xen().unpause(domid)?;
-            }
-            let made_of = self.builder()?.store().find(&made_of_path(domid))?;
-            let made_of = made_of.and_then(|text| text.parse().ok());
-            self.made_of
-                .extend(made_of.map(|made_of| (domid, (made_of, true))));
-            self.know(domid, name, *mac)?;
-            let network = match self.builder()?.is_switched(domid)? {
-                true => Network::Switch,
-                false => Network::Netback,
-            };
-            let was_found = Found {
-                domid,
-                network,
-                of: made_of,
-            };
-            found.push(Told::Found(*id, was_found));
-        }
-        found.extend(failures.into_iter().map(Told::Trouble));
-        for told in found {
-            self.tell(told);
-        }
-        Ok(())
-    }
-
     fn make(&mut self, id: Id, service: &Service, guard: bool) -> Result<(), String> {
         let began = Instant::now();
         // First: a file that is replaced in this moment is found to be another one later.
@@ -509,13 +349,6 @@ impl Maker {
         Ok(())
     }
 
-    /// Removes the guests that were made ahead of an image.
-    fn discard(&mut self, image: &Path) {
-        let stale = self.shells.extract_if(.., |(path, _), _| path == image);
-        let stale: Vec<_> = stale.flat_map(|(_, shells)| shells).collect();
-        self.remove_shells(stale);
-    }
-
     /// Removes a guest, or sees to it that it is when xenstored is there again.
     fn remove(&mut self, id: Id, domid: u16) {
         while self.is_newborn(domid) && self.introduce() {}
@@ -545,126 +378,6 @@ impl Maker {
         self.made_of.remove(&domid);
         self.tell(Told::Removed(id, trouble));
     }
-
-    fn count(&self) {
-        self.tell(Told::Waiting(self.shells.values().map(VecDeque::len).sum()));
-    }
-
-    /// A make of which too few guests wait.
-    fn lacking(&self) -> Option<Make> {
-        let waiting = |make: &Make| self.shells.get(make).map_or(0, VecDeque::len);
-        let memory = self.memory();
-        let mut makes = self.makes.keys();
-        makes
-            .find(|make| waiting(make) < self.ready && memory + make.1 <= self.room)
-            .cloned()
-    }
-
-    /// MiB of guests made ahead.
-    fn memory(&self) -> u64 {
-        let shells = self.shells.iter();
-        shells.map(|(make, all)| make.1 * all.len() as u64).sum()
-    }
-
-    /// Makes one guest ahead.
-    fn fill(&mut self, make: Make) {
-        if Instant::now() < self.retry {
-            return;
-        }
-        match self.shell(&make) {
-            Ok(shell) => {
-                self.shells.entry(make).or_default().push_back(shell);
-                self.back_off = BACK_OFF;
-                self.count();
-            }
-            Err(why) => {
-                self.retry = Instant::now() + self.back_off;
-                self.back_off = (self.back_off * 2).min(BACK_OFF_MAX);
-                self.tell(Told::Trouble(format!("the pool: {why}")));
-            }
-        }
-    }
-
-    fn shell(&mut self, make: &Make) -> Result<Shell, String> {
-        let (path, memory) = make;
-        if !self.images.contains_key(path) {
-            let image = Image::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
-            self.images.insert(path.clone(), image);
-        }
-        self.hears().map_err(|error| error.to_string())?;
-        self.builder().map_err(|error| error.to_string())?;
-        let (Some(builder), Some(image)) = (&mut self.builder, self.images.get(path)) else {
-            return Err("its image is not there".into());
-        };
-        let bridge = self.makes.get(make).cloned().unwrap_or_default();
-        let template = Config {
-            name: "shell".into(),
-            uuid: [0; 16],
-            memory: *memory,
-            cmdline: String::new(),
-            // It gets a MAC address of its own.
-            vif: Some(Vif {
-                mac: [0x02, 0, 0, 0, 0, 0],
-                bridge,
-                ip: None,
-                rate: None,
-                mtu: None,
-            }),
-            connect: Connect::Before,
-            console: false,
-            tsc: TscMode::Native,
-            watched: None,
-        };
-        builder.shell(&template, image).map_err(|error| {
-            self.lost(&error.failure.cause);
-            error.to_string()
-        })
-    }
-
-    /// Removes guests made ahead that nobody can want any more, or that there is no room for.
-    fn clear_out(&mut self) {
-        let makes = self.makes.clone();
-        let ready = self.ready;
-        let mut gone = Vec::new();
-        for (make, shells) in &mut self.shells {
-            let keep = if makes.contains_key(make) { ready } else { 0 };
-            gone.extend(shells.drain(keep.min(shells.len())..));
-        }
-        let mut memory = self.memory();
-        for ((_, mib), shells) in &mut self.shells {
-            while memory > self.room
-                && let Some(shell) = shells.pop_back()
-            {
-                memory -= *mib;
-                gone.push(shell);
-            }
-        }
-        self.remove_shells(gone);
-    }
-
-    fn remove_shells(&mut self, gone: Vec<Shell>) {
-        if gone.is_empty() {
-            return;
-        }
-        self.count();
-        for shell in gone {
-            let removed = self
-                .builder()
-                .map_err(|error| error.to_string())
-                .and_then(|builder| {
-                    let discarded = builder.discard(&shell);
-                    discarded.map_err(|error| error.to_string())
-                });
-            if let Err(why) = removed {
-                self.tell(Told::Trouble(format!("the pool: {why}")));
-            }
-        }
-    }
-}
-
-/// Where it is written down what a guest was made of: the guest can read it, and not write it.
-fn made_of_path(domid: u16) -> String {
-    format!("/local/domain/{domid}/summon")
 }
 
 /// What a service's guest is made from.

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{ASK_AGAIN, Action, Asleep, Id, LAST_LOOK, OUTDATED, Prefix, Spec, Tell};
+use super::super::config::Asleep;
+use super::{ASK_AGAIN, Action, Id, LAST_LOOK, OUTDATED, Prefix, Spec, Tell};
 
 /// Who has lived for so long has come up, whatever happens then.
 const PROVEN: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! Frames that the bridge gives to our port: for services that sleep, or are being born.
+//! Frames that the bridge gives to the daemon's port, for guests that sleep or are being created.
 //!
 //! Whether a frame may wake its service is the maker's to say. Until it has, the frame waits, with those that come behind it.
 

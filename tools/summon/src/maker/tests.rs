@@ -5,6 +5,7 @@ use mayfly_toolstack::fake::{FakeSwitch, Host};
 use tempfile::TempDir;
 
 use super::super::bell::{self, Receiver as Bell};
+use super::store::made_of_path;
 use super::*;
 
 struct Bed {

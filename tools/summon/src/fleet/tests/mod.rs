@@ -1,11 +1,12 @@
 //! Sequences of events, and what has to be done about them.
 
-use std::collections::VecDeque;
+mod any;
+mod limits;
+mod outdated;
+
 use std::net::IpAddr;
 
-use proptest::prelude::*;
-
-use super::super::held::{Bounds, Held};
+use super::super::config::Asleep;
 use super::*;
 
 const A: Id = Id(1);
@@ -295,71 +296,6 @@ fn who_says_nothing_is_removed() {
 }
 
 #[test]
-fn one_network_can_not_have_all_births() {
-    let mut play = Play::new(Limits {
-        births_per_prefix: 1,
-        ..limits()
-    });
-    assert_eq!(play.step(Event::Wanted(A, client(1))), [Action::Make(A)]);
-    assert_eq!(play.step(Event::Wanted(B, client(1))), []);
-    assert_eq!(
-        (play.state(B), play.fleet.refused.prefix),
-        (State::Asleep, 1)
-    );
-    assert_eq!(play.step(Event::Wanted(B, client(2))), [Action::Make(B)]);
-    play.after(10);
-    assert_eq!(play.step(Event::Wanted(C, client(1))), [Action::Make(C)]);
-}
-
-#[test]
-fn who_is_over_a_cap_waits_for_room() {
-    for limits in [
-        Limits {
-            running: 1,
-            ..limits()
-        },
-        Limits {
-            memory: 19,
-            ..limits()
-        },
-    ] {
-        let mut play = Play::new(limits);
-        play.up(A, 7);
-        assert_eq!(
-            play.step(Event::Wanted(B, client(1))),
-            [Action::Tell(B, Tell::Queued)]
-        );
-        assert!(play.fleet.holds(B));
-        play.after(20);
-        play.quiet(A);
-        let actions = play.step(Event::Removed(A, None));
-        assert!(actions.contains(&Action::Make(B)), "{actions:?}");
-    }
-}
-
-#[test]
-fn births_are_limited_in_time_and_the_queue_in_length() {
-    let mut play = Play::new(Limits {
-        births_per_second: 1,
-        burst: 1,
-        queue: 1,
-        ..limits()
-    });
-    assert_eq!(play.step(Event::Wanted(A, client(1))), [Action::Make(A)]);
-    play.step(Event::Wanted(B, client(1)));
-    assert_eq!(play.step(Event::Wanted(C, client(1))), []);
-    assert_eq!(
-        (play.state(C), play.fleet.refused.queue),
-        (State::Asleep, 1)
-    );
-    assert_eq!(
-        play.fleet.deadline(),
-        Some(play.now + Duration::from_secs(1))
-    );
-    assert_eq!(play.after(1), [Action::Make(B)]);
-}
-
-#[test]
 fn what_never_sleeps_is_made_again() {
     let mut play = Play::new(limits());
     let always = Spec {
@@ -399,212 +335,6 @@ fn a_guest_of_an_old_make_does_not_stay() {
     assert!(play.step(Event::Made(A, 7)).contains(&Action::Remove(A, 7)));
 }
 
-/// Its files are replaced.
-fn outdate(play: &mut Play, id: Id) -> Vec<Action> {
-    let mut actions = Vec::new();
-    play.fleet.outdate(id, &mut actions);
-    actions
-}
-
-#[test]
-fn a_guest_whose_files_were_replaced_goes_when_nobody_uses_it() {
-    // One that never sleeps, one that sleeps, one that is suspended when it sleeps.
-    for (on_demand, asleep) in [
-        (false, Asleep::Destroy),
-        (true, Asleep::Destroy),
-        (true, Asleep::Suspend),
-    ] {
-        let mut play = Play::new(limits());
-        let spec = Spec {
-            on_demand,
-            asleep,
-            idle_hard: (!on_demand).then_some(Duration::from_secs(30)),
-            ..spec()
-        };
-        play.fleet.change(A, spec, false, &mut Vec::new());
-        play.up(A, 7);
-        assert_eq!(outdate(&mut play, A), []);
-        // As long as somebody is connected it stays, however quiet; and one that never sleeps whatever the file says of that.
-        assert_eq!(play.after(20), [Action::Ask(A)]);
-        assert_eq!(play.step(Event::Connections(A, Some(1))), []);
-        assert_eq!(play.after(20), [Action::Ask(A)]);
-        let actions = play.quiet(A);
-        assert_eq!(
-            actions,
-            [Action::Tell(A, Tell::Down(OUTDATED)), Action::Remove(A, 7)]
-        );
-        let actions = play.step(Event::Removed(A, None));
-        assert_eq!(actions.contains(&Action::Make(A)), !on_demand);
-        if on_demand {
-            continue;
-        }
-        // The next one is as it should be, and never sleeps.
-        play.step(Event::Made(A, 8));
-        play.step(Event::Heard(A));
-        assert_eq!(play.after(1000), []);
-    }
-}
-
-#[test]
-fn a_suspended_guest_whose_files_were_replaced_goes_at_once() {
-    let mut play = Play::new(limits());
-    let asleep = Asleep::Suspend;
-    play.fleet
-        .change(A, Spec { asleep, ..spec() }, false, &mut Vec::new());
-    play.up(A, 7);
-    assert_eq!(play.after(20), [Action::Ask(A)]);
-    assert!(play.quiet(A).contains(&Action::Suspend(A, 7)));
-    assert!(outdate(&mut play, A).contains(&Action::Remove(A, 7)));
-    // Nobody is there to be outdated.
-    play.step(Event::Removed(A, None));
-    assert_eq!(outdate(&mut play, A), []);
-    assert_eq!(outdate(&mut play, Id(99)), []);
-}
-
-proptest! {
-    #![proptest_config(mayfly_seeds::cases(256))]
-
-    /// The seam: whenever frames come, are read, and the bridge is told of the vif, the guest gets each frame once. What was held is in its
-    /// order.
-    #[test]
-    fn each_frame_reaches_the_guest_once(steps in proptest::collection::vec(0u8..3, 0..60), made_at in 0usize..60) {
-        let bounds = Bounds { frames: 100, octets: 100 };
-        let mut play = Play::new(limits());
-        let (mut held, mut port, mut guest) = (Held::default(), VecDeque::new(), Vec::new());
-        play.step(Event::Wanted(A, client(1)));
-        let mut sent = 0;
-        let mut is_directed = false;
-        let steps = steps.into_iter().map(Some).chain([None; 60]);
-        for (at, step) in steps.enumerate() {
-            if at == made_at {
-                // As `Daemon::made` does: the bridge first, then what is held.
-                is_directed = true;
-                guest.extend(held.replay().flatten());
-                play.step(Event::Made(A, 7));
-            }
-            if step == Some(0) {
-                if is_directed { guest.push(sent) } else { port.push_back(sent) }
-                sent += 1;
-            } else if let Some(frame) = port.pop_front() {
-                match play.fleet.stance(A) {
-                    Stance::Holds | Stance::Leaves => held.push(&[frame], bounds),
-                    // The bridge forwards it to where it was told.
-                    Stance::Takes if is_directed => guest.push(frame),
-                    stance => prop_assert!(false, "{frame} is lost: {stance:?}"),
-                }
-            }
-        }
-        let replayed = usize::try_from(held.counts.replayed).unwrap();
-        prop_assert!(guest[..replayed].is_sorted());
-        let mut all = guest.clone();
-        all.sort_unstable();
-        prop_assert_eq!(all, (0..sent).collect::<Vec<u8>>());
-        prop_assert_eq!(held.counts.dropped, 0);
-    }
-
-    /// Whatever happens in whatever order: no more guests than there may be, and nobody is removed who is not there.
-    #[test]
-    fn any_events(events in proptest::collection::vec((0u8..10, 1u32..4, 0u8..4), 0..200)) {
-        let limits = Limits { running: 2, queue: 2, ..limits() };
-        let mut play = Play::new(limits);
-        let asleep = Asleep::Suspend;
-        play.fleet.change(B, Spec { asleep, ..spec() }, false, &mut Vec::new());
-        let mut alive = std::collections::BTreeMap::new();
-        let mut still = std::collections::BTreeSet::new();
-        for (domid, (kind, id, n)) in (1u16..).zip(events) {
-            let id = Id(id);
-            let state = play.state(id);
-            // What the maker tells follows from what it was told.
-            let event = match kind {
-                0..=2 => Event::Wanted(id, client(n)),
-                3 if state == State::BeingBorn => { alive.insert(id, domid); Event::Made(id, domid) }
-                4 if state == State::BeingBorn => Event::NotMade(id, "no".into()),
-                5 => Event::Heard(id),
-                6 => Event::Connections(id, u32::from(n).checked_sub(1)),
-                7 => Event::Ended(id, n == 0, "ended".into()),
-                8 if matches!(state, State::Dying(_)) => { alive.remove(&id); Event::Removed(id, None) }
-                _ => { play.now += Duration::from_secs(u64::from(n) * 10); Event::Time }
-            };
-            for action in play.step(event) {
-                if let Action::Remove(id, domid) | Action::Suspend(id, domid) | Action::Resume(id, domid) = action {
-                    prop_assert_eq!(alive.get(&id), Some(&domid));
-                }
-                match action {
-                    Action::Suspend(id, _) => prop_assert!(still.insert(id)),
-                    Action::Resume(id, _) => prop_assert!(still.remove(&id)),
-                    Action::Remove(id, _) => drop(still.remove(&id)),
-                    _ => {}
-                }
-            }
-            prop_assert!(play.fleet.used().0 <= 2);
-            prop_assert!(play.fleet.queue.len() <= 3);
-        }
-    }
-}
-
-/// A guest of this service, up and heard.
-fn up(play: &mut Play, id: Id, domid: u16) {
-    play.step(Event::Wanted(id, client(0)));
-    play.step(Event::Made(id, domid));
-    play.step(Event::Heard(id));
-}
-
-#[test]
-fn who_chatters_keeps_nobody_out() {
-    let turn = Duration::from_secs(30);
-    let mut play = Play::new(Limits {
-        running: 1,
-        turn,
-        ..limits()
-    });
-    up(&mut play, A, 1);
-    play.step(Event::Wanted(B, client(1)));
-    // It is heard all the time, and so never quiet.
-    for _ in 0..29 {
-        play.step(Event::Heard(A));
-        assert!(!play.after(1).contains(&Action::Remove(A, 1)));
-    }
-    assert_eq!(
-        play.fleet.deadline(),
-        Some(play.now + Duration::from_secs(1))
-    );
-    assert!(play.after(1).contains(&Action::Remove(A, 1)));
-    assert!(
-        play.step(Event::Removed(A, None))
-            .contains(&Action::Make(B))
-    );
-}
-
-#[test]
-fn no_guest_outlives_its_lifetime() {
-    let mut play = Play::new(limits());
-    let lifetime = Some(Duration::from_secs(100));
-    let spec = Spec { lifetime, ..spec() };
-    play.fleet.change(A, spec, false, &mut Vec::new());
-    up(&mut play, A, 1);
-    for _ in 0..9 {
-        play.step(Event::Heard(A));
-        assert!(!play.after(11).contains(&Action::Remove(A, 1)));
-    }
-    play.step(Event::Heard(A));
-    assert!(play.after(1).contains(&Action::Remove(A, 1)));
-}
-
-#[test]
-fn a_slow_image_has_its_time() {
-    let mut play = Play::new(limits());
-    let start_timeout = Duration::from_secs(60);
-    let spec = Spec {
-        start_timeout,
-        ..spec()
-    };
-    play.fleet.change(A, spec, false, &mut Vec::new());
-    play.step(Event::Wanted(A, client(0)));
-    play.step(Event::Made(A, 1));
-    assert_eq!(play.after(59), []);
-    assert!(play.after(1).contains(&Action::Remove(A, 1)));
-}
-
 #[test]
 fn the_administrator_is_obeyed() {
     let mut play = Play::new(limits());
@@ -641,7 +371,7 @@ fn the_administrator_is_obeyed() {
     command(&mut play, A, Command::Sleep).unwrap();
     let after = play.step(Event::Removed(A, None));
     assert!(!after.contains(&Action::Make(A)), "{after:?}");
-    up(&mut play, A, 2);
+    play.up(A, 2);
     assert!(
         command(&mut play, A, Command::Sleep)
             .unwrap()

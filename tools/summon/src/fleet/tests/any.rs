@@ -1,0 +1,89 @@
+//! Whatever happens, in whatever order.
+
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+
+use super::super::super::held::{Bounds, Held};
+use super::*;
+
+proptest! {
+    #![proptest_config(mayfly_seeds::cases(256))]
+
+    /// The seam: whenever frames come, are read, and the bridge is told of the vif, the guest gets each frame once. What was held is in its
+    /// order.
+    #[test]
+    fn each_frame_reaches_the_guest_once(steps in proptest::collection::vec(0u8..3, 0..60), made_at in 0usize..60) {
+        let bounds = Bounds { frames: 100, octets: 100 };
+        let mut play = Play::new(limits());
+        let (mut held, mut port, mut guest) = (Held::default(), VecDeque::new(), Vec::new());
+        play.step(Event::Wanted(A, client(1)));
+        let mut sent = 0;
+        let mut is_directed = false;
+        let steps = steps.into_iter().map(Some).chain([None; 60]);
+        for (at, step) in steps.enumerate() {
+            if at == made_at {
+                // As `Daemon::made` does: the bridge first, then what is held.
+                is_directed = true;
+                guest.extend(held.replay().flatten());
+                play.step(Event::Made(A, 7));
+            }
+            if step == Some(0) {
+                if is_directed { guest.push(sent) } else { port.push_back(sent) }
+                sent += 1;
+            } else if let Some(frame) = port.pop_front() {
+                match play.fleet.stance(A) {
+                    Stance::Holds | Stance::Leaves => held.push(&[frame], bounds),
+                    // The bridge forwards it to where it was told.
+                    Stance::Takes if is_directed => guest.push(frame),
+                    stance => prop_assert!(false, "{frame} is lost: {stance:?}"),
+                }
+            }
+        }
+        let replayed = usize::try_from(held.counts.replayed).unwrap();
+        prop_assert!(guest[..replayed].is_sorted());
+        let mut all = guest.clone();
+        all.sort_unstable();
+        prop_assert_eq!(all, (0..sent).collect::<Vec<u8>>());
+        prop_assert_eq!(held.counts.dropped, 0);
+    }
+
+    /// Whatever happens in whatever order: no more guests than there may be, and nobody is removed who is not there.
+    #[test]
+    fn any_events(events in proptest::collection::vec((0u8..10, 1u32..4, 0u8..4), 0..200)) {
+        let limits = Limits { running: 2, queue: 2, ..limits() };
+        let mut play = Play::new(limits);
+        let asleep = Asleep::Suspend;
+        play.fleet.change(B, Spec { asleep, ..spec() }, false, &mut Vec::new());
+        let mut alive = std::collections::BTreeMap::new();
+        let mut still = std::collections::BTreeSet::new();
+        for (domid, (kind, id, n)) in (1u16..).zip(events) {
+            let id = Id(id);
+            let state = play.state(id);
+            // What the maker tells follows from what it was told.
+            let event = match kind {
+                0..=2 => Event::Wanted(id, client(n)),
+                3 if state == State::BeingBorn => { alive.insert(id, domid); Event::Made(id, domid) }
+                4 if state == State::BeingBorn => Event::NotMade(id, "no".into()),
+                5 => Event::Heard(id),
+                6 => Event::Connections(id, u32::from(n).checked_sub(1)),
+                7 => Event::Ended(id, n == 0, "ended".into()),
+                8 if matches!(state, State::Dying(_)) => { alive.remove(&id); Event::Removed(id, None) }
+                _ => { play.now += Duration::from_secs(u64::from(n) * 10); Event::Time }
+            };
+            for action in play.step(event) {
+                if let Action::Remove(id, domid) | Action::Suspend(id, domid) | Action::Resume(id, domid) = action {
+                    prop_assert_eq!(alive.get(&id), Some(&domid));
+                }
+                match action {
+                    Action::Suspend(id, _) => prop_assert!(still.insert(id)),
+                    Action::Resume(id, _) => prop_assert!(still.remove(&id)),
+                    Action::Remove(id, _) => drop(still.remove(&id)),
+                    _ => {}
+                }
+            }
+            prop_assert!(play.fleet.used().0 <= 2);
+            prop_assert!(play.fleet.queue.len() <= 3);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Who gets a guest when not all can have one.
+
+use super::*;
+
+#[test]
+fn one_network_can_not_have_all_births() {
+    let mut play = Play::new(Limits {
+        births_per_prefix: 1,
+        ..limits()
+    });
+    assert_eq!(play.step(Event::Wanted(A, client(1))), [Action::Make(A)]);
+    assert_eq!(play.step(Event::Wanted(B, client(1))), []);
+    assert_eq!(
+        (play.state(B), play.fleet.refused.prefix),
+        (State::Asleep, 1)
+    );
+    assert_eq!(play.step(Event::Wanted(B, client(2))), [Action::Make(B)]);
+    play.after(10);
+    assert_eq!(play.step(Event::Wanted(C, client(1))), [Action::Make(C)]);
+}
+
+#[test]
+fn who_is_over_a_cap_waits_for_room() {
+    for limits in [
+        Limits {
+            running: 1,
+            ..limits()
+        },
+        Limits {
+            memory: 19,
+            ..limits()
+        },
+    ] {
+        let mut play = Play::new(limits);
+        play.up(A, 7);
+        assert_eq!(
+            play.step(Event::Wanted(B, client(1))),
+            [Action::Tell(B, Tell::Queued)]
+        );
+        assert!(play.fleet.holds(B));
+        play.after(20);
+        play.quiet(A);
+        let actions = play.step(Event::Removed(A, None));
+        assert!(actions.contains(&Action::Make(B)), "{actions:?}");
+    }
+}
+
+#[test]
+fn births_are_limited_in_time_and_the_queue_in_length() {
+    let mut play = Play::new(Limits {
+        births_per_second: 1,
+        burst: 1,
+        queue: 1,
+        ..limits()
+    });
+    assert_eq!(play.step(Event::Wanted(A, client(1))), [Action::Make(A)]);
+    play.step(Event::Wanted(B, client(1)));
+    assert_eq!(play.step(Event::Wanted(C, client(1))), []);
+    assert_eq!(
+        (play.state(C), play.fleet.refused.queue),
+        (State::Asleep, 1)
+    );
+    assert_eq!(
+        play.fleet.deadline(),
+        Some(play.now + Duration::from_secs(1))
+    );
+    assert_eq!(play.after(1), [Action::Make(B)]);
+}
+
+/// A guest of this service, up and heard.
+fn up(play: &mut Play, id: Id, domid: u16) {
+    play.step(Event::Wanted(id, client(0)));
+    play.step(Event::Made(id, domid));
+    play.step(Event::Heard(id));
+}
+
+#[test]
+fn who_chatters_keeps_nobody_out() {
+    let turn = Duration::from_secs(30);
+    let mut play = Play::new(Limits {
+        running: 1,
+        turn,
+        ..limits()
+    });
+    up(&mut play, A, 1);
+    play.step(Event::Wanted(B, client(1)));
+    // It is heard all the time, and so never quiet.
+    for _ in 0..29 {
+        play.step(Event::Heard(A));
+        assert!(!play.after(1).contains(&Action::Remove(A, 1)));
+    }
+    assert_eq!(
+        play.fleet.deadline(),
+        Some(play.now + Duration::from_secs(1))
+    );
+    assert!(play.after(1).contains(&Action::Remove(A, 1)));
+    assert!(
+        play.step(Event::Removed(A, None))
+            .contains(&Action::Make(B))
+    );
+}
+
+#[test]
+fn no_guest_outlives_its_lifetime() {
+    let mut play = Play::new(limits());
+    let lifetime = Some(Duration::from_secs(100));
+    let spec = Spec { lifetime, ..spec() };
+    play.fleet.change(A, spec, false, &mut Vec::new());
+    up(&mut play, A, 1);
+    for _ in 0..9 {
+        play.step(Event::Heard(A));
+        assert!(!play.after(11).contains(&Action::Remove(A, 1)));
+    }
+    play.step(Event::Heard(A));
+    assert!(play.after(1).contains(&Action::Remove(A, 1)));
+}
+
+#[test]
+fn a_slow_image_has_its_time() {
+    let mut play = Play::new(limits());
+    let start_timeout = Duration::from_secs(60);
+    let spec = Spec {
+        start_timeout,
+        ..spec()
+    };
+    play.fleet.change(A, spec, false, &mut Vec::new());
+    play.step(Event::Wanted(A, client(0)));
+    play.step(Event::Made(A, 1));
+    assert_eq!(play.after(59), []);
+    assert!(play.after(1).contains(&Action::Remove(A, 1)));
+}

@@ -1,0 +1,65 @@
+//! Guests whose image or site was replaced.
+
+use super::*;
+
+/// Its files are replaced.
+fn outdate(play: &mut Play, id: Id) -> Vec<Action> {
+    let mut actions = Vec::new();
+    play.fleet.outdate(id, &mut actions);
+    actions
+}
+
+#[test]
+fn a_guest_whose_files_were_replaced_goes_when_nobody_uses_it() {
+    // One that never sleeps, one that sleeps, one that is suspended when it sleeps.
+    for (on_demand, asleep) in [
+        (false, Asleep::Destroy),
+        (true, Asleep::Destroy),
+        (true, Asleep::Suspend),
+    ] {
+        let mut play = Play::new(limits());
+        let spec = Spec {
+            on_demand,
+            asleep,
+            idle_hard: (!on_demand).then_some(Duration::from_secs(30)),
+            ..spec()
+        };
+        play.fleet.change(A, spec, false, &mut Vec::new());
+        play.up(A, 7);
+        assert_eq!(outdate(&mut play, A), []);
+        // As long as somebody is connected it stays, however quiet; and one that never sleeps whatever the file says of that.
+        assert_eq!(play.after(20), [Action::Ask(A)]);
+        assert_eq!(play.step(Event::Connections(A, Some(1))), []);
+        assert_eq!(play.after(20), [Action::Ask(A)]);
+        let actions = play.quiet(A);
+        assert_eq!(
+            actions,
+            [Action::Tell(A, Tell::Down(OUTDATED)), Action::Remove(A, 7)]
+        );
+        let actions = play.step(Event::Removed(A, None));
+        assert_eq!(actions.contains(&Action::Make(A)), !on_demand);
+        if on_demand {
+            continue;
+        }
+        // The next one is as it should be, and never sleeps.
+        play.step(Event::Made(A, 8));
+        play.step(Event::Heard(A));
+        assert_eq!(play.after(1000), []);
+    }
+}
+
+#[test]
+fn a_suspended_guest_whose_files_were_replaced_goes_at_once() {
+    let mut play = Play::new(limits());
+    let asleep = Asleep::Suspend;
+    play.fleet
+        .change(A, Spec { asleep, ..spec() }, false, &mut Vec::new());
+    play.up(A, 7);
+    assert_eq!(play.after(20), [Action::Ask(A)]);
+    assert!(play.quiet(A).contains(&Action::Suspend(A, 7)));
+    assert!(outdate(&mut play, A).contains(&Action::Remove(A, 7)));
+    // Nobody is there to be outdated.
+    play.step(Event::Removed(A, None));
+    assert_eq!(outdate(&mut play, A), []);
+    assert_eq!(outdate(&mut play, Id(99)), []);
+}
