@@ -13,6 +13,7 @@ use rustix::net::{SocketType, connect};
 
 use super::super::fleet::Prefix;
 use super::question::Question;
+use super::shares::Shares;
 use super::unbound;
 
 /// Questions that may be under way, and those of the clients of one network.
@@ -45,6 +46,7 @@ struct Pending {
 pub(super) struct Forward {
     resolver: SocketAddr,
     pending: BTreeMap<usize, Pending>,
+    shares: Shares,
     next: usize,
 }
 
@@ -53,6 +55,7 @@ impl Forward {
         Self {
             resolver,
             pending: BTreeMap::new(),
+            shares: Shares::default(),
             next: 0,
         }
     }
@@ -64,14 +67,14 @@ impl Forward {
     /// Sends a client's query on; whether that was possible.
     pub(super) fn query(&mut self, query: &[u8], asker: Asker) -> bool {
         let prefix = Prefix::from(asker.address.ip());
-        let same = self.pending.values().filter(|one| one.prefix == prefix);
-        if self.pending.len() >= PENDING || same.count() >= OF_PREFIX {
-            return false;
-        }
         let Some(question) = Question::read(query) else {
             return false;
         };
+        if !self.shares.take(prefix, OF_PREFIX, PENDING) {
+            return false;
+        }
         let Ok(socket) = ask(self.resolver, &question) else {
+            self.shares.give_back(prefix);
             return false;
         };
         let pending = Pending {
@@ -96,6 +99,7 @@ impl Forward {
         let Pending {
             question,
             asker,
+            prefix,
             socket,
             ..
         } = self.pending.get(&n)?;
@@ -109,8 +113,9 @@ impl Forward {
                 Err(_) => Some(question.failure()),
             };
             if let Some(answer) = answer {
-                let asker = *asker;
+                let (asker, prefix) = (*asker, *prefix);
                 self.pending.remove(&n);
+                self.shares.give_back(prefix);
                 return Some((answer, asker));
             }
         }
@@ -125,8 +130,11 @@ impl Forward {
     pub(super) fn expire(&mut self) -> Vec<(Vec<u8>, Asker)> {
         let now = Instant::now();
         let late = self.pending.extract_if(.., |_, one| one.until <= now);
-        late.map(|(_, one)| (one.question.failure(), one.asker))
-            .collect()
+        late.map(|(_, one)| {
+            self.shares.give_back(one.prefix);
+            (one.question.failure(), one.asker)
+        })
+        .collect()
     }
 }
 

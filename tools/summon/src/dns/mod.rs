@@ -2,6 +2,7 @@
 
 mod forward;
 mod question;
+mod shares;
 mod tcp;
 mod upstream;
 

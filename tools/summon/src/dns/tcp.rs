@@ -12,6 +12,7 @@ use mayfly_stream::{Input, Next};
 
 use super::super::fleet::{Id, Prefix};
 use super::super::names::Names;
+use super::shares::Shares;
 use super::upstream::Upstreams;
 use super::{Query, millis, unix_seconds};
 
@@ -52,13 +53,15 @@ pub(super) struct Place<'a> {
 #[derive(Default)]
 pub(super) struct Connections {
     clients: BTreeMap<usize, Client>,
+    shares: Shares,
     next: usize,
 }
 
 impl Connections {
     /// Closes those whose question is at a resolver that is asked no more.
     pub(super) fn close_forwarded(&mut self) {
-        self.clients.retain(|_, client| !client.is_forwarded);
+        let forwarded = self.clients.extract_if(.., |_, client| client.is_forwarded);
+        forwarded.for_each(|(_, client)| self.shares.give_back(client.prefix));
     }
 
     /// The address of a connection's client.
@@ -112,25 +115,21 @@ impl Connections {
         };
         let evicted = self.in_the_way_of(client.prefix);
         self.next = self.next.wrapping_add(1);
+        self.shares.add(client.prefix);
         self.clients.insert(self.next, client);
         evicted
     }
 
     /// Who has to make way for one more connection from this network.
     fn in_the_way_of(&self, prefix: Prefix) -> Option<usize> {
-        let mut networks: BTreeMap<Prefix, usize> = BTreeMap::new();
-        for client in self.clients.values() {
-            *networks.entry(client.prefix).or_default() += 1;
+        let is_over = self.shares.of(prefix) >= OF_PREFIX;
+        if !is_over && self.shares.all() < CONNECTIONS {
+            return None;
         }
-        let own = networks.get(&prefix).copied().unwrap_or_default();
-        let most = match networks.values().max() {
-            Some(_) if own >= OF_PREFIX => own,
-            Some(&most) if self.clients.len() >= CONNECTIONS => most,
-            _ => return None,
-        };
-        let of = |client: &Client| match own >= OF_PREFIX {
+        let most = self.shares.most();
+        let of = |client: &Client| match is_over {
             true => client.prefix == prefix,
-            false => networks.get(&client.prefix) == Some(&most),
+            false => self.shares.of(client.prefix) == most,
         };
         let candidates = self.clients.iter().filter(|(_, client)| of(client));
         candidates
@@ -160,7 +159,9 @@ impl Connections {
     }
 
     pub(super) fn close(&mut self, n: usize) {
-        self.clients.remove(&n);
+        if let Some(client) = self.clients.remove(&n) {
+            self.shares.give_back(client.prefix);
+        }
     }
 
     /// Those that have waited, or let wait, for too long. The resolver has a time of its own.

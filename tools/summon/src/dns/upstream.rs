@@ -12,6 +12,7 @@ use rustix::net::{SocketType, connect};
 
 use super::super::fleet::Prefix;
 use super::question::Question;
+use super::shares::Shares;
 use super::unbound;
 
 /// Connections to the resolver, and those for the clients of one network.
@@ -45,6 +46,7 @@ pub(super) enum Progress {
 pub(super) struct Upstreams {
     resolver: SocketAddr,
     all: BTreeMap<usize, Upstream>,
+    shares: Shares,
 }
 
 impl Upstreams {
@@ -52,6 +54,7 @@ impl Upstreams {
         Self {
             resolver,
             all: BTreeMap::new(),
+            shares: Shares::default(),
         }
     }
 
@@ -71,14 +74,14 @@ impl Upstreams {
     /// Asks what a client of this address asks; whether there was room for it.
     pub(super) fn ask(&mut self, n: usize, client: IpAddr, query: &[u8]) -> bool {
         let prefix = Prefix::from(client);
-        let same = self.all.values().filter(|one| one.prefix == prefix);
-        if self.all.len() >= UPSTREAMS || same.count() >= OF_PREFIX {
-            return false;
-        }
         let Some(question) = Question::read(query) else {
             return false;
         };
+        if !self.shares.take(prefix, OF_PREFIX, UPSTREAMS) {
+            return false;
+        }
         let Ok(stream) = begin(self.resolver) else {
+            self.shares.give_back(prefix);
             return false;
         };
         let output = framed(&question.query());
@@ -90,6 +93,7 @@ impl Upstreams {
             input: Vec::new(),
             until: Instant::now() + PATIENCE,
         };
+        // A client has one question at a time: there is none of that number.
         self.all.insert(n, upstream);
         true
     }
@@ -101,21 +105,27 @@ impl Upstreams {
             None => return Progress::Waits,
         };
         if progress != Progress::Waits {
-            self.all.remove(&n);
+            self.forget(n);
         }
         progress
     }
 
     /// Nobody waits for it any more.
     pub(super) fn forget(&mut self, n: usize) {
-        self.all.remove(&n);
+        if let Some(upstream) = self.all.remove(&n) {
+            self.shares.give_back(upstream.prefix);
+        }
     }
 
     /// Takes those out that have waited for too long.
     pub(super) fn expired(&mut self) -> Vec<usize> {
         let now = Instant::now();
         let late = self.all.extract_if(.., |_, upstream| upstream.until <= now);
-        late.map(|(n, _)| n).collect()
+        late.map(|(n, upstream)| {
+            self.shares.give_back(upstream.prefix);
+            n
+        })
+        .collect()
     }
 }
 
