@@ -10,6 +10,6 @@ pub mod host;
 pub mod line;
 pub mod pool;
 pub mod privileges;
-mod readable;
+pub mod readable;
 pub mod watch;
 pub mod words;

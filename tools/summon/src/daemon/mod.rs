@@ -29,7 +29,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use serde::{Deserialize, Serialize};
 
 use super::bell;
@@ -50,6 +50,7 @@ use guests::Guest;
 use mayfly_links::Links;
 use mayfly_switch::control::Connection;
 use mayfly_toolstack::host;
+use mayfly_toolstack::readable::ready;
 use report::{Away, Kept};
 pub use setup::Error;
 
@@ -226,46 +227,25 @@ impl Daemon {
 
     /// Waits until something has happened, or it is time.
     fn wait(&self) -> Vec<Source> {
+        let read = |source, fd| (source, fd, PollFlags::IN);
         let mut sources = vec![
-            Source::Told,
-            Source::Requests,
-            Source::Links,
-            Source::Reload,
-            Source::Stop,
-        ];
-        let mut polled = vec![
-            PollFd::from_borrowed_fd(self.told.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.requests.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.hears.as_fd(), PollFlags::IN),
-            PollFd::new(&self.signals.reload, PollFlags::IN),
-            PollFd::new(&self.signals.stop, PollFlags::IN),
+            read(Source::Told, self.told.as_fd()),
+            read(Source::Requests, self.requests.as_fd()),
+            read(Source::Links, self.hears.as_fd()),
+            read(Source::Reload, self.signals.reload.as_fd()),
+            read(Source::Stop, self.signals.stop.as_fd()),
         ];
         if let Some(front) = &self.fronts.current {
             let mut flags = PollFlags::IN;
             flags.set(PollFlags::OUT, self.way.is_waiting());
-            sources.push(Source::Front);
-            polled.push(PollFd::from_borrowed_fd(front.as_fd(), flags));
+            sources.push((Source::Front, front.as_fd(), flags));
         }
         for (&id, entry) in &self.entries {
             if let Some(witness) = entry.guest.as_ref().and_then(Guest::witness) {
-                sources.push(Source::Witness(id));
-                polled.push(PollFd::new(witness, PollFlags::IN));
+                sources.push(read(Source::Witness(id), witness.as_fd()));
             }
         }
-        let timeout = self.deadline().map(|at| {
-            let wait = at.saturating_duration_since(Instant::now());
-            // Not a moment too early, or it would be looked again.
-            Timespec::try_from(wait + Duration::from_millis(1)).unwrap_or_default()
-        });
-        if poll(&mut polled, timeout.as_ref()).is_err() {
-            // Interrupted by a signal: whose descriptor is readable the next time.
-            return Vec::new();
-        }
-        let ready = polled.iter().map(|fd| !fd.revents().is_empty());
-        let ready = sources.into_iter().zip(ready);
-        ready
-            .filter_map(|(source, is)| is.then_some(source))
-            .collect()
+        ready(sources, self.deadline()).unwrap_or_default()
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -375,12 +355,9 @@ impl Daemon {
             let end = Instant::now() + LAST;
             self.carry_out();
             // Nobody is served any more; only what the maker says counts.
-            while self.fleet.used().0 > 0
-                && let Some(left) = end.checked_duration_since(Instant::now())
-            {
-                let mut told = [PollFd::from_borrowed_fd(self.told.as_fd(), PollFlags::IN)];
-                let left = Timespec::try_from(left).unwrap_or_default();
-                let _ = poll(&mut told, Some(&left));
+            while self.fleet.used().0 > 0 && Instant::now() < end {
+                let told = [((), self.told.as_fd(), PollFlags::IN)];
+                let _ = ready(told, Some(end));
                 self.come(Source::Told);
             }
         } else {

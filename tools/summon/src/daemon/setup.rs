@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::event::PollFlags;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::super::bell;
@@ -32,6 +31,7 @@ use super::report::{self, Away};
 use super::{Daemon, Entry, Signals};
 use mayfly_links::{Links, vif_name};
 use mayfly_toolstack::host;
+use mayfly_toolstack::readable::ready;
 use mayfly_xen::Xen;
 
 /// How long Xen and xenstored may take to tell of an earlier daemon's guests.
@@ -178,17 +178,12 @@ impl Daemon {
         self.send(Order::Find(wanted.collect()));
         let end = Instant::now() + SEARCH;
         while !self.is_searched {
-            let left = end.checked_duration_since(Instant::now()).ok_or_else(|| {
-                Error::Io(io::Error::other(format!(
+            if Instant::now() >= end {
+                return Err(Error::Io(io::Error::other(format!(
                     "no word of earlier guests in {SEARCH:?}: is xenstored there?"
-                )))
-            })?;
-            let left = Timespec::try_from(left).unwrap_or_default();
-            let mut polled = [PollFd::from_borrowed_fd(self.told.as_fd(), PollFlags::IN)];
-            match poll(&mut polled, Some(&left)) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(Error::Io(error.into())),
+                ))));
             }
+            ready([((), self.told.as_fd(), PollFlags::IN)], Some(end))?;
             for told in self.told.take() {
                 self.told(told);
             }

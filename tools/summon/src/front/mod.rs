@@ -17,7 +17,8 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use mayfly_toolstack::readable::ready;
+use rustix::event::PollFlags;
 
 use super::bell;
 use super::channel::{
@@ -109,37 +110,23 @@ impl Front {
     fn wait(&self) -> Vec<Source> {
         let mut flags = PollFlags::IN;
         flags.set(PollFlags::OUT, self.to.is_waiting());
-        let mut sources = vec![Source::Maker, Source::Answers];
-        let mut polled = vec![
-            PollFd::from_borrowed_fd(self.from.as_fd(), flags),
-            PollFd::from_borrowed_fd(self.answers.as_fd(), PollFlags::IN),
+        let mut sources = vec![
+            (Source::Maker, self.from.as_fd(), flags),
+            (Source::Answers, self.answers.as_fd(), PollFlags::IN),
         ];
         for (bridge, port) in &self.ports {
-            sources.push(Source::Port(bridge.clone()));
-            polled.push(PollFd::from_borrowed_fd(port.as_fd(), PollFlags::IN));
+            let source = Source::Port(bridge.clone());
+            sources.push((source, port.as_fd(), PollFlags::IN));
         }
         for (source, fd) in self.dns.sources() {
             let flags = match self.dns.is_writing(source) {
                 true => PollFlags::OUT,
                 false => PollFlags::IN,
             };
-            sources.push(Source::Dns(source));
-            polled.push(PollFd::from_borrowed_fd(fd, flags));
+            sources.push((Source::Dns(source), fd, flags));
         }
-        let deadline = self.count_at.into_iter().chain(self.dns.deadline()).min();
-        let timeout = deadline.map(|at| {
-            let wait = at.saturating_duration_since(Instant::now());
-            // Not a moment too early, or it would be looked again.
-            Timespec::try_from(wait + Duration::from_millis(1)).unwrap_or_default()
-        });
-        if poll(&mut polled, timeout.as_ref()).is_err() {
-            return Vec::new();
-        }
-        let ready = polled.iter().map(|fd| !fd.revents().is_empty());
-        let ready = sources.into_iter().zip(ready);
-        ready
-            .filter_map(|(source, is)| is.then_some(source))
-            .collect()
+        let until = self.count_at.into_iter().chain(self.dns.deadline()).min();
+        ready(sources, until).unwrap_or_default()
     }
 
     /// Takes what has come.

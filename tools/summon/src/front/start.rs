@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
+use mayfly_toolstack::readable::ready;
+use rustix::event::PollFlags;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::super::bell;
@@ -50,11 +50,7 @@ impl Front {
         let mut sockets = Sockets::default();
         let (mut page, mut status) = (None, None);
         loop {
-            let mut polled = [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN)];
-            match poll(&mut polled, None) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(io::Error::from(error).into()),
-            }
+            ready([((), socket.as_fd(), PollFlags::IN)], None)?;
             let Some((messages, mut descriptors)) = receive_with(&socket)? else {
                 continue;
             };
