@@ -129,6 +129,23 @@ fn the_example_says_the_defaults() {
 }
 
 #[test]
+fn every_key_is_in_the_document() {
+    let document = include_str!("../../../../docs/summon.md");
+    let keys = document.split("## Keys").nth(1).unwrap();
+    for line in EXAMPLE.lines() {
+        let line = line.strip_prefix("# ").unwrap_or(line);
+        let Some((key, _)) = line
+            .split_once(" = ")
+            .filter(|(key, _)| !key.contains([' ', '`']))
+        else {
+            continue;
+        };
+        let names = [format!("| `{key}`"), format!(", `{key}` |")];
+        assert!(names.iter().any(|name| keys.contains(name)), "{key}");
+    }
+}
+
+#[test]
 fn what_becomes_of_guests_when_files_are_replaced() {
     let of = |daemon: &str, service: &str| {
         let text = format!("{DAEMON}{daemon}\n{WWW}{service}\n");
