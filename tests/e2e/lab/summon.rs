@@ -296,6 +296,8 @@ fn full_log(place: &Place) -> Result<()> {
 /// The example unit, under a systemd in namespaces of its own.
 fn under_systemd(place: &Place) -> Result<()> {
     const UNIT: &str = include_str!("../../../tools/examples/hatch-summon.service");
+    const MAKER: &str = "$(pidof hatch-summon)";
+    const FRONT: &str = "$(pidof summon-front)";
     const START: &str = "mkdir -p /usr/local/sbin /etc/hatch /sys/fs/cgroup
         ln -sf /guest/hatch /guest/hatch-summon /usr/local/sbin
         ln -sf /guest/summon.toml /etc/hatch/summon.toml
@@ -308,8 +310,6 @@ fn under_systemd(place: &Place) -> Result<()> {
         let all = format!("nsenter -t $(cat {PID}) -m -p sh -c '{script}'");
         lab.shell(&all)
     };
-    // The maker's number is the lowest, the front's the highest.
-    let started = |which| format!("$(pidof hatch-summon | tr ' ' '\\n' | sort -n | {which} -n 1)");
     let summoned = Summoned { place };
     summoned.write("", &www())?;
     lab.put(
@@ -320,11 +320,10 @@ fn under_systemd(place: &Place) -> Result<()> {
     lab.run(&["sh", "-c", START, "sh", PID])?;
     inside("systemctl start hatch-summon")?;
     // The maker has only the capabilities that the unit lists, the front has none, and the system calls of both are filtered.
-    for (which, capabilities, kept) in [
-        ("head", "CapBnd:", "0000000000003400"),
-        ("tail", "CapEff:", "0000000000000000"),
+    for (process, capabilities, kept) in [
+        (MAKER, "CapBnd:", "0000000000003400"),
+        (FRONT, "CapEff:", "0000000000000000"),
     ] {
-        let process = started(which);
         let keys = format!("-e ^{capabilities} -e ^Seccomp:");
         let status = lab.shell(&format!("grep {keys} /proc/{process}/status"))?;
         let words: Vec<&str> = status.split_whitespace().collect();
@@ -335,13 +334,7 @@ fn under_systemd(place: &Place) -> Result<()> {
     }
     // Of the kernel's files, it may write only the one for unbinding netback.
     let opened = |path| format!("sh -c ': >>{path}'");
-    let within = |path| {
-        lab.shell(&format!(
-            "nsenter -t {} -m {}",
-            started("head"),
-            opened(path)
-        ))
-    };
+    let within = |path| lab.shell(&format!("nsenter -t {MAKER} -m {}", opened(path)));
     within("/sys/bus/xen-backend/drivers/vif/unbind")?;
     lab.shell(&opened("/sys/kernel/mm/ksm/run"))?;
     ensure!(
@@ -355,7 +348,7 @@ fn under_systemd(place: &Place) -> Result<()> {
     summoned.query(HOST)?;
     summoned.page()?;
     let domid = summoned.until("www", |www| www["state"] == "running")?["domid"].clone();
-    lab.shell(&format!("kill -9 {}", started("head")))?;
+    lab.shell(&format!("kill -9 {MAKER}"))?;
     let end = Instant::now() + BOUND;
     loop {
         let log = inside("journalctl -u hatch-summon -o cat")?;
