@@ -198,18 +198,20 @@ impl Daemon {
 
     /// Tells the front how it is to stand to services, but for those whose guests take by themselves what comes: that is said when
     /// the bridge knows it. It is told before anything is done, and so before a frame can come that it would misjudge.
+    /// That a guest of a sleeping service is on its way is sent with what comes next: until then the front asks, and is
+    /// told the same.
     pub(super) fn publish(&mut self) {
-        let mut is_new = false;
+        let mut is_urgent = false;
         for (id, _) in self.fleet.units() {
             let stance = self.fleet.stance(id);
             let told = self.fronts.told.entry(id).or_default();
             if *told != stance && stance != Stance::Takes {
+                is_urgent |= (*told, stance) != (Stance::Sleeps, Stance::Holds);
                 *told = stance;
                 self.way.say(&ToFront::Is(id, stance), None);
-                is_new = true;
             }
         }
-        if is_new {
+        if is_urgent {
             self.way.flush();
         }
     }
