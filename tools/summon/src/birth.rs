@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::daemon::Cause;
+use super::cause::Cause;
 use super::maker::Made;
 use mayfly_toolstack::builder::report::Timeline;
 

@@ -23,6 +23,7 @@
 
 mod bell;
 pub mod birth;
+pub mod cause;
 pub mod channel;
 pub mod clock;
 pub mod config;

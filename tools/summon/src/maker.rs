@@ -255,11 +255,7 @@ impl Maker {
         if service.network == Network::Switch {
             return self.bear(id, service, (config, guard, began, made_of));
         }
-        let key = (service.image.clone(), service.memory);
-        let shell = match service.asleep {
-            Asleep::Pool => self.shells.get_mut(&key).and_then(VecDeque::pop_front),
-            Asleep::Destroy | Asleep::Suspend => None,
-        };
+        let shell = self.shell_for(service);
         let is_from_pool = shell.is_some();
         if is_from_pool {
             self.count();
@@ -325,6 +321,17 @@ impl Maker {
                 self.lost(&error.failure.cause);
                 Err(error.to_string())
             }
+        }
+    }
+
+    /// A guest that was made ahead, if the service takes such.
+    fn shell_for(&mut self, service: &Service) -> Option<Shell> {
+        match service.asleep {
+            Asleep::Pool => {
+                let key = (service.image.clone(), service.memory);
+                self.shells.get_mut(&key)?.pop_front()
+            }
+            Asleep::Destroy | Asleep::Suspend => None,
         }
     }
 

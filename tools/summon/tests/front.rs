@@ -9,8 +9,8 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use mayfly_summon::cause::Cause;
 use mayfly_summon::channel::{ChannelError, Place, Sender, Table, ToFront, ToMaker, pair, receive};
-use mayfly_summon::daemon::Cause;
 use mayfly_summon::dns::Sockets;
 use mayfly_summon::fleet::Id;
 use mayfly_summon::names::Names;

@@ -9,8 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::super::cause::Cause;
 use super::super::clock::Moment;
-use super::super::daemon::Cause;
 use super::super::dns::Counts;
 use super::super::fleet::Id;
 use super::super::status::Frames;

@@ -8,8 +8,8 @@ use std::time::Instant;
 use proptest::prelude::*;
 use rustix::net::send as send_bytes;
 
+use super::super::cause::Cause;
 use super::super::clock::Clock;
-use super::super::daemon::Cause;
 use super::super::dns::Counts;
 use super::super::fleet::Id;
 use super::super::status::Frames;

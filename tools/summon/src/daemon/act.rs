@@ -3,14 +3,15 @@
 use std::time::Instant;
 
 use super::super::birth::Birth;
+use super::super::cause::Cause;
 use super::super::channel::{Said, ToFront};
 use super::super::config::Network;
 use super::super::fleet::{Action, Event, Id, Tell};
 use super::super::log::{Level, line};
 use super::super::maker::{Made, Order, Told};
 use super::super::status::{Done, Request};
+use super::Daemon;
 use super::guests::Guest;
-use super::{Cause, Daemon};
 
 impl Daemon {
     /// Carries out all that is to be done, and what follows from that.

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::MemfdFlags;
 
+use super::super::cause::Cause;
 use super::super::channel::{
     self, ChannelError, Place, Sender, Stance, Table, ToFront, ToMaker, Wake,
 };
@@ -23,7 +24,7 @@ use super::super::fleet::{Event, Id, State};
 use super::super::log::{Level, line};
 use super::super::names::Names;
 use super::super::status::Status;
-use super::{Cause, Daemon};
+use super::Daemon;
 
 /// Packets of the front's that are read before something else has its turn.
 const TURN: usize = 64;

@@ -30,10 +30,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
-use serde::{Deserialize, Serialize};
 
 use super::bell;
 use super::birth::Birth;
+use super::cause::Cause;
 use super::channel::{ToFront, Wake, Way};
 use super::clock::Clock;
 use super::config::{Config, Service};
@@ -60,48 +60,6 @@ const TICK: Duration = Duration::from_millis(200);
 const TELL: Duration = Duration::from_millis(100);
 /// How long guests may take to go when the daemon ends with them.
 const LAST: Duration = Duration::from_secs(60);
-
-/// Why a service was woken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Cause {
-    /// A DNS query.
-    Dns,
-    /// An ARP request.
-    Arp,
-    /// A neighbour solicitation.
-    Nd,
-    /// A SYN.
-    Syn,
-    /// A UDP datagram.
-    Udp,
-    /// `hatch summon wake`, or `restart`.
-    Command,
-}
-
-impl Cause {
-    /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::Dns,
-        Self::Arp,
-        Self::Nd,
-        Self::Syn,
-        Self::Udp,
-        Self::Command,
-    ];
-
-    /// Its name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Dns => "dns",
-            Self::Arp => "arp",
-            Self::Nd => "nd",
-            Self::Syn => "syn",
-            Self::Udp => "udp",
-            Self::Command => "command",
-        }
-    }
-}
 
 /// What is kept of a service beside its state.
 struct Entry {

@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
+use super::super::cause::Cause;
 use super::super::fleet::{Id, State, Unit};
 use super::super::log::{Level, line};
 use super::super::status::{Counts, Service, State as Told, Status, Step, Totals};
 use super::super::{guard, status};
 use super::front::StatusSource;
 use super::setup::Error;
-use super::{Cause, Daemon, Entry, Wanted};
+use super::{Daemon, Entry, Wanted};
 use mayfly_links::Links;
 
 /// How often guests are asked what they have served, at most.

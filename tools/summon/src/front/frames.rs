@@ -4,8 +4,8 @@
 
 use std::time::Instant;
 
+use super::super::cause::Cause;
 use super::super::channel::{Stance, ToMaker, Wake};
-use super::super::daemon::Cause;
 use super::super::fleet::Id;
 use super::super::wire::frame::{self, Seen, What};
 use super::Front;

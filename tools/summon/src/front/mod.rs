@@ -21,11 +21,11 @@ use mayfly_toolstack::readable::ready;
 use rustix::event::PollFlags;
 
 use super::bell;
+use super::cause::Cause;
 use super::channel::{
     ChannelError, Place, Sender, Stance, Table, ToFront, ToMaker, Wake, receive_with,
 };
 use super::clock::Clock;
-use super::daemon::Cause;
 use super::dns::{self, Counts, Dns, Elsewhere};
 use super::fleet::Id;
 use super::held::{Bounds, Held};
