@@ -296,8 +296,9 @@ fn full_log(place: &Place) -> Result<()> {
 /// The example unit, under a systemd in namespaces of its own.
 fn under_systemd(place: &Place) -> Result<()> {
     const UNIT: &str = include_str!("../../../tools/examples/hatch-summon.service");
-    const MAKER: &str = "$(pidof hatch-summon)";
-    const FRONT: &str = "$(pidof summon-front)";
+    // By the name of the thread: both processes are of one program, as `pidof` looks.
+    const MAKER: &str = "$(grep -lx hatch-summon /proc/[0-9]*/comm | cut -d/ -f3)";
+    const FRONT: &str = "$(grep -lx summon-front /proc/[0-9]*/comm | cut -d/ -f3)";
     const START: &str = "mkdir -p /usr/local/sbin /etc/hatch /sys/fs/cgroup
         ln -sf /guest/hatch /guest/hatch-summon /usr/local/sbin
         ln -sf /guest/summon.toml /etc/hatch/summon.toml
@@ -319,6 +320,7 @@ fn under_systemd(place: &Place) -> Result<()> {
     )?;
     lab.run(&["sh", "-c", START, "sh", PID])?;
     inside("systemctl start hatch-summon")?;
+    lab.shell("until grep -qx summon-front /proc/[0-9]*/comm; do sleep 0.1; done")?;
     // The maker has only the capabilities that the unit lists, the front has none, and the system calls of both are filtered.
     for (process, capabilities, kept) in [
         (MAKER, "CapBnd:", "0000000000003400"),
