@@ -129,11 +129,6 @@ fn main() -> ExitCode {
     };
     let (xl_other, hatch_other) = (other("e2e-xl-ocaml"), other("e2e-hatch-ocaml"));
     let summoned = usual(summon::options());
-    // A lab of its own: the first of these cases gets no answer in a lab that the cases before it have used.
-    let on_switch = Options {
-        name: "e2e-summon-switch".into(),
-        ..summoned.clone()
-    };
     // Cases that do not depend on the maker run with both makers, and completely, only in the long run.
     let (site, abuse, borne): (_, _, &[Case]) = match is_long() {
         true => (site::CASES, abuse::CASES, abuse::CASES),
@@ -181,7 +176,7 @@ fn main() -> ExitCode {
     let by_summon = [
         by("summon", summon::CASES, &summoned),
         by("summon", care::CASES, &summoned),
-        by("summon, switch", summon::ON_SWITCH, &on_switch),
+        by("summon, switch", summon::ON_SWITCH, &summoned),
         by("summon, abuse", storm::CASES, &summoned),
         by("summon, abuse", storm::XENSTORED, &storm::options()),
     ];

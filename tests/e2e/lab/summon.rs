@@ -106,8 +106,16 @@ fn http(n: u32) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::from_bits(GUEST.to_bits() + n), 80)
 }
 
+/// The MAC address of an address, one in all cases: QEMU's router, through which the host's clients come, keeps the one
+/// that it has seen.
+fn mac(address: Ipv4Addr) -> String {
+    let [a, b, c, d] = address.octets();
+    format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
+}
+
 /// A service for the file, with additional lines.
 pub(crate) fn service(name: &str, address: Ipv4Addr, lines: &str) -> String {
+    let mac = mac(address);
     format!(
         r#"
 [[services]]
@@ -116,6 +124,7 @@ hosts = ["{name}.example.test"]
 zone = "example.test"
 image = "/guest/mayfly"
 ipv4 = "{address}/24"
+mac = "{mac}"
 gateway = "10.0.2.2"
 idle = 2
 {lines}

@@ -59,10 +59,9 @@ pub(super) fn query_flood(place: &Place) -> Result<()> {
 
 pub(super) fn syn_flood(place: &Place) -> Result<()> {
     let one = Ipv4Addr::new(10, 0, 2, 81);
-    let mac = "mac = \"00:16:3e:00:00:80\"";
-    let services = service("www", GUEST, mac) + &service("one", one, "");
+    let services = www() + &service("one", one, "");
     let summoned = Summoned::start(place, "", &services)?;
-    let words = [&GUEST.to_string(), "4", "syn", "00:16:3e:00:00:80", BRIDGE];
+    let words = [&GUEST.to_string(), "4", "syn", &mac(GUEST), BRIDGE];
     let said = abused(&summoned, &words, one)?;
     let www = summoned.until("www", |www| www["births"] == 1)?;
     println!("{}: {}", said.trim(), www["frames"]);
