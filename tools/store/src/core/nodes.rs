@@ -29,11 +29,6 @@ impl Server {
         path::resolve(text, asker.home, self.quota.path)
     }
 
-    fn transaction(&mut self, asker: Asker<'_>) -> Option<&mut Transaction> {
-        let connection = self.connections.get_mut(&asker.id)?;
-        connection.transactions.get_mut(&asker.transaction)
-    }
-
     /// Checks a transaction's bounds before it reads or changes another node, and accounts what it keeps afterwards.
     fn within<T>(
         &mut self,
@@ -138,22 +133,11 @@ impl Server {
         edit: Edit,
     ) -> Result<Vec<u8>, Code> {
         let path = self.resolve(asker, text)?;
-        self.now += 1;
         if asker.transaction == 0 {
-            let mut ledger = Ledger::default();
-            let mut view = View {
-                root: &mut self.root,
-                who: asker.who,
-                domains: &self.domains,
-                quota: &self.quota,
-                ledger: &mut ledger,
-                now: self.now,
-            };
-            let change = view.edit(&path, &edit)?;
-            ledger.settle(&mut self.domains);
-            self.news.extend(change.map(News::Node));
+            self.change(asker.who, &path, &edit)?;
             return Ok(b"OK\0".to_vec());
         }
+        self.now += 1;
         self.within(asker, |transaction, server| {
             let mut view = View {
                 root: &mut transaction.root,
@@ -175,6 +159,24 @@ impl Server {
             }
             Ok(b"OK\0".to_vec())
         })
+    }
+
+    /// Makes a change outside of transactions, accounts it and keeps it for the watchers.
+    fn change(&mut self, who: &Who, path: &str, edit: &Edit) -> Result<(), Code> {
+        let mut ledger = Ledger::default();
+        self.now += 1;
+        let mut view = View {
+            root: &mut self.root,
+            who,
+            domains: &self.domains,
+            quota: &self.quota,
+            ledger: &mut ledger,
+            now: self.now,
+        };
+        let change = view.edit(path, edit)?;
+        ledger.settle(&mut self.domains);
+        self.news.extend(change.map(News::Node));
+        Ok(())
     }
 
     pub(super) fn write(&mut self, asker: Asker<'_>, payload: &[u8]) -> Result<Vec<u8>, Code> {
@@ -247,8 +249,7 @@ impl Server {
             b"F" => false,
             _ => return Err(Code::EINVAL),
         };
-        self.transaction(asker).ok_or(Code::ENOENT)?;
-        let connection = self.connections.get_mut(&asker.id).ok_or(Code::EIO)?;
+        let connection = self.connections.get_mut(&asker.id).ok_or(Code::ENOENT)?;
         let transaction = connection.transactions.remove(&asker.transaction);
         let transaction = transaction.ok_or(Code::ENOENT)?;
         self.forget_bytes(asker.who, transaction.bytes);
@@ -312,27 +313,11 @@ impl Server {
                 owned(node, &mut start.to_owned(), domid, &mut found);
             }
             for path in found {
-                self.remove_orphan(&path);
+                // Dom0 may remove whatever is there.
+                let _ = self.change(&Who::domain(0), &path, &Edit::Remove);
             }
         }
         self.domains.forget(domid);
-    }
-
-    fn remove_orphan(&mut self, path: &str) {
-        let mut ledger = Ledger::default();
-        self.now += 1;
-        let mut view = View {
-            root: &mut self.root,
-            who: &Who::domain(0),
-            domains: &self.domains,
-            quota: &self.quota,
-            ledger: &mut ledger,
-            now: self.now,
-        };
-        if let Ok(change) = view.edit(path, &Edit::Remove) {
-            ledger.settle(&mut self.domains);
-            self.news.extend(change.map(News::Node));
-        }
     }
 
     /// Counts anew what each domain owns; tells whether that is what is accounted.
