@@ -54,10 +54,7 @@ pub fn hatch_programs(faults: bool) -> Result<Vec<PathBuf>> {
 /// since Cargo writes all of them to one place, and others may build at the same time.
 fn build(programs: &[(&str, &str)], features: &str) -> Result<PathBuf> {
     let target = workspace().join("target/dom0");
-    fs::create_dir_all(&target).with_context(|| format!("cannot create {}", target.display()))?;
-    let lock = File::create(target.join("lock"))?;
-    lock.lock()
-        .context("cannot lock the folder of dom0's programs")?;
+    let _lock = locked(&target)?;
     let names: Vec<&str> = programs.iter().map(|(_, bin)| *bin).collect();
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
@@ -97,8 +94,24 @@ fn build(programs: &[(&str, &str)], features: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Replaces a program that may be running or may be read at the moment.
-fn replace(from: &Path, to: &Path) -> Result<()> {
+/// Creates the `folder` if it is not there, and keeps others who build in it away as long as the result lives.
+///
+/// # Errors
+/// The folder can't be created or locked.
+pub fn locked(folder: &Path) -> Result<File> {
+    let name = || format!("cannot lock the folder {}", folder.display());
+    fs::create_dir_all(folder).with_context(name)?;
+    let lock = File::create(folder.join("lock")).with_context(name)?;
+    lock.lock().with_context(name)?;
+    Ok(lock)
+}
+
+/// Replaces a program that may be running or may be read at the moment: readers see the old file or the new one. The
+/// caller holds the folder of `to` [locked].
+///
+/// # Errors
+/// A file that can't be read or written.
+pub fn replace(from: &Path, to: &Path) -> Result<()> {
     let new = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
     if fs::read(to).is_ok_and(|old| old == new) {
         return Ok(());
@@ -144,4 +157,26 @@ pub fn watched(mut command: Command, what: &str, first: &str) -> Result<()> {
     let errors = errors.join().unwrap_or_default();
     ensure!(status.success(), "cannot build {what}:\n{errors}");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn a_reader_of_a_replaced_program_gets_the_whole_old_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let [built, program] = ["built", "program"].map(|name| folder.path().join(name));
+        fs::write(&built, "old").unwrap();
+        replace(&built, &program).unwrap();
+        let mut reader = File::open(&program).unwrap();
+        fs::write(&built, "new and longer").unwrap();
+        replace(&built, &program).unwrap();
+        let mut read = String::new();
+        reader.read_to_string(&mut read).unwrap();
+        assert_eq!(read, "old");
+        assert_eq!(fs::read_to_string(&program).unwrap(), "new and longer");
+    }
 }

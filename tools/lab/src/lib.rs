@@ -42,7 +42,7 @@ pub fn example_with(endpoints: &str) -> String {
     include_str!("../../examples/mayfly.cfg").replacen("extra = \"", &words, 1)
 }
 
-pub use cargo::{TARGET, hatch_programs, static_program, watched};
+pub use cargo::{TARGET, hatch_programs, locked, replace, static_program, watched};
 pub use client::{Chunk, Output};
 pub use mayfly_agent::{BRIDGE, Xenstored};
 pub use packages::{Set, host_command, unpacked};

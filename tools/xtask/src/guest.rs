@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use mayfly_lab::{TARGET, hatch_programs, watched, workspace};
+use mayfly_lab::{TARGET, hatch_programs, locked, replace, watched, workspace};
 
 use crate::progress::Progress;
 
@@ -62,6 +62,8 @@ pub(crate) fn build(guest: Guest) -> Result<PathBuf> {
 
 fn build_in(folder: &Path, guest: Guest) -> Result<PathBuf> {
     let target = folder.join("target/guest");
+    // Two counted labs prepare themselves at the same time, and one must not read what the other has half written.
+    let _lock = locked(&target)?;
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
         .current_dir(folder)
@@ -88,10 +90,10 @@ fn build_in(folder: &Path, guest: Guest) -> Result<PathBuf> {
     watched(command, &format!("the guest {}", guest.name), "a minute")?;
     let built = target.join(TARGET).join("guest").join(guest.name);
     let stripped = target.join(guest.name);
-    fs::copy(&built, target.join(format!("{}.debug", guest.name)))?;
+    let fresh = target.join(format!("{}.stripped", guest.name));
     let status = Command::new("strip")
         .args(["--strip-all", "-o"])
-        .arg(&stripped)
+        .arg(&fresh)
         .arg(&built)
         .status();
     ensure!(
@@ -101,6 +103,8 @@ fn build_in(folder: &Path, guest: Guest) -> Result<PathBuf> {
         "cannot strip {}",
         built.display()
     );
+    replace(&fresh, &stripped)?;
+    replace(&built, &target.join(format!("{}.debug", guest.name)))?;
     Ok(stripped)
 }
 
