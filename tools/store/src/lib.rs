@@ -1,11 +1,12 @@
-//! `hatch xenstored`: a xenstored for dom0, which takes the place of Debian's.
+//! `hatch xenstored`: a xenstored for dom0 that takes the place of the C xenstored or oxenstored.
 //!
-//! [`core`] is the store: bytes in, bytes out. [`daemon`] is what is around it in dom0: the socket, the rings and their event channels,
-//! and what Xen says of domains.
+//! [`core`] is the store: requests in, answers and events out, as bytes. [`daemon`] runs it in dom0: it owns the socket,
+//! the rings, their event channels and the queries to Xen about domains.
 //!
-//! What it costs does not grow with the number of domains. Versions of the tree share what is the same in them, so that a transaction
-//! is a reference; watches lie at the nodes that they watch, so that a change finds them on its way down; whoever has something to do
-//! is in a list, and nobody else is visited.
+//! The cost of a request does not grow with the number of domains:
+//! - Versions of the tree share all equal nodes, so the snapshot of a transaction is one reference.
+//! - Watches lie in a tree of the watched paths, so a change finds its watches on the way to the node.
+//! - Connections with work are in a list, so no other connection is visited.
 #![forbid(unsafe_code)]
 
 pub mod core;

@@ -15,9 +15,9 @@ use mayfly_store::daemon::{Daemon, Dom0, PidFile, listen, tell_ready};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-/// Where libxenstore looks for it.
+/// The folder in which libxenstore looks for the socket.
 const FOLDER: &str = "/run/xenstored";
-/// Tells the process in the background that it is one.
+/// The environment variable that tells the process that it is the one in the background.
 const BACKGROUND: &str = "HATCH_XENSTORED_BACKGROUND";
 const READY: &[u8] = b"ready\n";
 
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Starts this program again in the background, and waits until it can be asked.
+/// Starts this program again in the background, and waits until it answers requests.
 fn start_in_background() -> Result<()> {
     let mut child = Command::new(std::env::current_exe()?)
         .args(std::env::args_os().skip(1))
@@ -64,14 +64,14 @@ fn start_in_background() -> Result<()> {
         output.read_to_end(&mut said)?;
     }
     if said != READY {
-        bail!("it has ended: {}", child.wait()?);
+        bail!("the process in the background has ended: {}", child.wait()?);
     }
     Ok(())
 }
 
-/// Leaves the terminal, and tells who has started this that it can be asked.
+/// Leaves the terminal, and tells the starting process that requests are answered.
 fn stay_in_background() -> Result<()> {
-    // It fails where this leads a session already.
+    // This fails if the process leads a session already.
     let _ = rustix::process::setsid();
     std::io::stdout().write_all(READY)?;
     std::io::stdout().flush()?;
@@ -104,15 +104,15 @@ fn serve(arguments: &Xenstored, is_background: bool) -> Result<()> {
     daemon.run(stop.as_fd()).context("the loop")
 }
 
-/// Has room for as many connections as the kernel lets this process have.
+/// Raises the limit of open files to the greatest that the kernel allows this process: one for each connection.
 fn allow_many_clients() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    // What is there is enough for usual use.
+    // Without the raise, the limit is enough for usual use.
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
-/// Where to listen, as the C xenstored finds it.
+/// Returns the path of the socket, found as the C xenstored finds it.
 fn socket(arguments: &Xenstored) -> PathBuf {
     let named = |name| std::env::var_os(name).map(PathBuf::from);
     let own = arguments.socket.clone();
@@ -143,7 +143,7 @@ fn quota(arguments: &Xenstored) -> Result<Quota> {
     for text in &arguments.quota {
         let (name, value) = assignment(text)?;
         if !quota.set(name, value) {
-            bail!("--quota {text}: there is no such bound");
+            bail!("--quota {text}: unknown quota");
         }
     }
     for text in &arguments.timeout {
@@ -151,7 +151,7 @@ fn quota(arguments: &Xenstored) -> Result<Quota> {
             ("watch-event", seconds) => {
                 quota.event_timeout = Duration::from_secs(u64::try_from(seconds)?);
             }
-            _ => bail!("--timeout {text}: there is no such timeout"),
+            _ => bail!("--timeout {text}: unknown timeout"),
         }
     }
     Ok(quota)
@@ -160,9 +160,9 @@ fn quota(arguments: &Xenstored) -> Result<Quota> {
 fn assignment(text: &str) -> Result<(&str, usize)> {
     let (name, value) = text
         .split_once('=')
-        .with_context(|| format!("{text}: no WHAT=N"))?;
+        .with_context(|| format!("{text}: not of the form WHAT=N"))?;
     let value = value
         .parse()
-        .with_context(|| format!("{text}: no number"))?;
+        .with_context(|| format!("{text}: not a number"))?;
     Ok((name, value))
 }

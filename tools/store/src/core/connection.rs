@@ -1,4 +1,4 @@
-//! Those who ask: what of their requests has come, and what they have not been sent yet.
+//! Connections: the bytes that a client has sent and the messages that wait to be sent to it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
@@ -7,7 +7,7 @@ use super::path;
 use super::perms::Who;
 use super::transaction::Transaction;
 
-/// A connection's number; none is given twice.
+/// The number of a connection. No number is used twice.
 pub type Id = u64;
 
 /// A message that waits to be sent.
@@ -19,36 +19,38 @@ struct Message {
     cause: Option<u16>,
 }
 
-/// What has been handed over to be sent, and is accounted no more.
+/// Messages that no longer wait in a connection's queue, so that they must be taken off the accounts.
 #[derive(Debug, Default)]
 pub(super) struct Sent {
+    /// The length of these messages in bytes.
     pub(super) bytes: usize,
+    /// The unprivileged domains whose requests led to them, one entry for each message.
     pub(super) causes: Vec<u16>,
 }
 
-/// A connection, by a socket or a ring.
+/// A connection over a socket or a ring.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) who: Who,
     /// Whether it is a domain's ring.
     pub(super) is_ring: bool,
     pub(super) home: String,
-    /// What has come and is not answered yet.
+    /// Bytes that were received and not yet processed.
     pub(super) input: Vec<u8>,
     messages: VecDeque<Message>,
-    /// Events among them, so that none waits twice.
+    /// The events among `messages`, so that no event waits twice.
     events: HashSet<Rc<[u8]>>,
-    /// What is being sent.
+    /// Bytes that were taken from `messages` and not yet sent.
     output: Vec<u8>,
     pub(super) transactions: HashMap<u32, Transaction>,
     next_transaction: u32,
-    /// Watches by path and token.
+    /// The number of each watch, by path and token.
     pub(super) watches: HashMap<(String, Rc<[u8]>), u64>,
-    /// Bytes that wait to be sent.
+    /// The number of bytes that wait to be sent, in `messages` and `output`.
     pub(super) queued: usize,
-    /// Whether its requests wait until something has been taken.
+    /// Whether its requests wait until the quotas of its domain have room again.
     pub(super) waits: bool,
-    /// Whether it is in the list of those that have something to send or to be worked for.
+    /// Whether it is in `Server::listed`.
     pub(super) is_listed: bool,
 }
 
@@ -71,7 +73,7 @@ impl Connection {
         }
     }
 
-    /// A number for a new transaction.
+    /// Returns a number for a new transaction.
     pub(super) fn transaction_number(&mut self) -> u32 {
         loop {
             let number = self.next_transaction;
@@ -82,8 +84,8 @@ impl Connection {
         }
     }
 
-    /// Adds a message. An event that waits already is not added again (XSA-326); those of special paths are, since each tells of
-    /// another domain.
+    /// Queues a message. Returns `false` if the same event of a node waits already (XSA-326). Events of special paths are
+    /// always queued, because each one is about a different domain.
     pub(super) fn push(&mut self, bytes: Vec<u8>, cause: Option<u16>, event: Event) -> bool {
         let bytes: Rc<[u8]> = bytes.into();
         if event == Event::Node && !self.events.insert(Rc::clone(&bytes)) {
@@ -102,7 +104,8 @@ impl Connection {
         !self.output.is_empty() || !self.messages.is_empty()
     }
 
-    /// What is to be sent next: some messages, of which the first may have begun to be sent.
+    /// Returns the bytes to send next, `most` or a little more, and the messages that these take from the queue. The
+    /// first message may have been sent in part.
     pub(super) fn output(&mut self, most: usize) -> (&[u8], Sent) {
         let mut sent = Sent::default();
         while self.output.len() < most {
@@ -119,14 +122,15 @@ impl Connection {
         (&self.output, sent)
     }
 
-    /// Forgets what has been sent.
+    /// Drops the first `bytes` bytes of the output, which have been sent.
     pub(super) fn sent(&mut self, bytes: usize) {
         let bytes = bytes.min(self.output.len());
         self.queued -= bytes;
         self.output.drain(..bytes);
     }
 
-    /// Those who have caused what waits, who are asked for it no more.
+    /// Returns the causes of all waiting messages and removes them from the messages, so that those domains are no
+    /// longer charged.
     pub(super) fn forgive(&mut self) -> Vec<u16> {
         let messages = self.messages.iter_mut();
         messages
@@ -134,7 +138,7 @@ impl Connection {
             .collect()
     }
 
-    /// Forgets all that has come and that waits; gives what is accounted no more.
+    /// Drops all input and output. Returns the messages that were dropped.
     pub(super) fn clear(&mut self) -> Sent {
         self.input.clear();
         self.events.clear();
@@ -149,13 +153,13 @@ impl Connection {
     }
 }
 
-/// What kind of message is sent.
+/// The kind of a message to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// An answer.
     None,
-    /// A node's change.
+    /// The event of a changed node.
     Node,
-    /// That of `@introduceDomain` or `@releaseDomain`.
+    /// The event of `@introduceDomain` or `@releaseDomain`.
     Special,
 }

@@ -1,4 +1,4 @@
-//! CONTROL: commands of the daemon's own, as `xenstore-control` sends them.
+//! CONTROL requests: commands to the daemon itself, as `xenstore-control` sends them.
 
 use std::fmt::Write as _;
 
@@ -22,7 +22,7 @@ impl Server {
         let answer = match *words {
             [b"check"] => match self.is_accounted_right() {
                 true => "OK".to_owned(),
-                false => "what domains own is not what is accounted\n".to_owned(),
+                false => "the domains' nodes do not match their accounts\n".to_owned(),
             },
             [b"help"] => HELP.to_owned(),
             [b"log", b"on" | b"off"] => "OK".to_owned(),

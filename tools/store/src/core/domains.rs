@@ -1,4 +1,4 @@
-//! The domains that are known, and what each of them uses.
+//! The known domains and their use of what the quotas bound.
 
 use std::collections::HashMap;
 
@@ -6,47 +6,47 @@ use mayfly_xenstore::Code;
 
 use super::quota::Quota;
 
-/// How Xen sees a domain.
+/// The state of a domain in Xen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct State {
     /// It has shut down or crashed.
     pub is_shutdown: bool,
-    /// It is being taken apart.
+    /// It is being destroyed.
     pub is_dying: bool,
 }
 
-/// What the server asks of the machine that it runs on.
+/// The operations of the machine that the server needs.
 pub trait Host {
-    /// What Xen knows of a domain; `None` if there is none of this number.
+    /// Returns the state of a domain, `None` if Xen has no domain of this number.
     fn state(&mut self, domid: u16) -> Option<State>;
 
-    /// Maps a domain's ring, binds its event channel and makes the ring empty.
+    /// Maps a domain's ring, binds its event channel and empties the ring.
     ///
     /// # Errors
-    /// Its name is the answer to INTRODUCE.
+    /// The code that answers the INTRODUCE request.
     fn attach(&mut self, domid: u16, gfn: u64, port: u32) -> Result<(), Code>;
 
-    /// Binds the event channel of a domain that is attached anew, and makes its ring empty.
+    /// Binds the new event channel of a domain that is attached already, and empties its ring.
     fn attach_again(&mut self, domid: u16, port: u32);
 
-    /// Lets go of a domain's ring and event channel.
+    /// Unmaps a domain's ring and closes its event channel.
     fn detach(&mut self, domid: u16);
 }
 
-/// A domain that has been introduced or that permissions name.
+/// A domain that was introduced or that the permissions of a node name.
 #[derive(Debug, Default)]
 pub(super) struct Domain {
-    /// When it became known.
+    /// The value of `Server::now` when it became known.
     since: u64,
     /// Whether it has been introduced.
     pub(super) is_introduced: bool,
-    /// Whether its shutdown has been told.
+    /// Whether watchers were told of its shutdown.
     pub(super) is_shutdown: bool,
-    /// What it uses.
+    /// Its use of what [`Quota`] bounds.
     pub(super) usage: Usage,
 }
 
-/// What a domain uses of what [`Quota`] bounds.
+/// A domain's use of what [`Quota`] bounds. The fields have the same meanings as there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Usage {
     pub(super) nodes: usize,
@@ -56,7 +56,7 @@ pub(super) struct Usage {
     pub(super) memory: usize,
 }
 
-/// All domains that are known.
+/// All known domains.
 #[derive(Debug, Default)]
 pub(super) struct Domains {
     all: HashMap<u16, Domain>,
@@ -78,7 +78,7 @@ impl Domains {
             .unwrap_or_default()
     }
 
-    /// The entry of a domain, which is known from `now` on if it was not.
+    /// Returns the entry of a domain. A domain without one gets one, and is known since `now`.
     pub(super) fn known(&mut self, domid: u16, now: u64) -> &mut Domain {
         self.all.entry(domid).or_insert_with(|| Domain {
             since: now,
@@ -86,7 +86,7 @@ impl Domains {
         })
     }
 
-    /// Whether a number means the domain that it meant at a time.
+    /// Returns whether `domid` still means the domain that it meant at the time `stamp`. (Xen reuses numbers.)
     pub(super) fn is_since(&self, domid: u16, stamp: u64) -> bool {
         let domain = self.all.get(&domid);
         domain.is_some_and(|domain| domain.since <= stamp)
@@ -100,14 +100,14 @@ impl Domains {
         self.get(domid).is_some_and(|domain| domain.is_introduced)
     }
 
-    /// Those that are known, in the order of their numbers.
+    /// Returns the numbers of the known domains in ascending order.
     pub(super) fn numbers(&self) -> Vec<u16> {
         let mut numbers: Vec<u16> = self.all.keys().copied().collect();
         numbers.sort_unstable();
         numbers
     }
 
-    /// Accounts nodes that a domain has come to own or owns no more.
+    /// Adds to a domain's account nodes that it has gained or lost.
     pub(super) fn add_nodes(&mut self, domid: u16, change: Owned) {
         if let Some(domain) = self.all.get_mut(&domid) {
             let usage = &mut domain.usage;
@@ -116,25 +116,25 @@ impl Domains {
         }
     }
 
-    /// Accounts bytes that are kept for a domain.
+    /// Adds to a domain's account bytes that are kept for it, or no longer kept if `bytes` is negative.
     pub(super) fn add_memory(&mut self, domid: u16, bytes: isize) {
         self.add_nodes(domid, Owned { nodes: 0, bytes });
     }
 
-    /// Whether `more` bytes may be kept for a domain.
+    /// Returns whether the quota lets the server keep `more` bytes for a domain.
     pub(super) fn has_memory(&self, domid: u16, more: usize, quota: &Quota) -> bool {
         domid == 0 || self.usage(domid).memory.saturating_add(more) <= quota.memory
     }
 }
 
-/// By how much the nodes that a domain owns change.
+/// A change in the nodes that a domain owns: their number and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Owned {
     pub(super) nodes: isize,
     pub(super) bytes: isize,
 }
 
-/// By how much they change, for each domain.
+/// The changes of [`Owned`] that a request or a transaction makes, by domain.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     changes: HashMap<u16, Owned>,
@@ -142,7 +142,7 @@ pub(super) struct Ledger {
 
 impl Ledger {
     pub(super) fn add(&mut self, owner: u16, nodes: isize, bytes: isize) {
-        // Of dom0 nothing is counted.
+        // dom0 has no quota, so it has no account.
         if owner != 0 {
             let owned = self.changes.entry(owner).or_default();
             owned.nodes += nodes;
@@ -154,7 +154,7 @@ impl Ledger {
         self.changes.get(&owner).copied().unwrap_or_default()
     }
 
-    /// Carries the changes over into what is accounted.
+    /// Adds the changes to the domains' accounts.
     pub(super) fn settle(&mut self, domains: &mut Domains) {
         for (domid, change) in self.changes.drain() {
             domains.add_nodes(domid, change);

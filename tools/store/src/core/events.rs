@@ -1,4 +1,4 @@
-//! Who is told of what has changed.
+//! Watch events: which connections get them.
 
 use std::rc::Rc;
 
@@ -21,7 +21,7 @@ fn message(path: &str, token: &[u8]) -> Vec<u8> {
 }
 
 impl Server {
-    /// Tells the watchers all news, which come from `cause`'s request.
+    /// Sends the events of all news to the watchers. The request of `cause` has led to them.
     pub(super) fn tell(&mut self, cause: &Who) {
         for news in std::mem::take(&mut self.news) {
             match news {
@@ -32,7 +32,7 @@ impl Server {
         }
     }
 
-    /// Tells a new watch that it is one.
+    /// Sends the event that every new watch gets.
     fn tell_first(&mut self, id: Id, path: &str, token: &[u8], cause: &Who) {
         let event = match path.starts_with('@') {
             true => Event::Special,

@@ -1,4 +1,5 @@
-//! xenstored without Xen, sockets or a clock: bytes of requests in, bytes of answers and events out.
+//! The store as pure code, without Xen, sockets or a clock: it takes the bytes of requests and gives the bytes of
+//! answers and events.
 
 mod connection;
 mod control;

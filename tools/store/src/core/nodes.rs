@@ -1,4 +1,4 @@
-//! Requests about nodes, within a transaction or not.
+//! Requests about nodes, inside and outside of transactions.
 
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -14,13 +14,13 @@ use super::transaction::{LIST, PERMS, PRESENCE, Transaction, VALUE};
 use super::tree::{self, Node};
 use super::view::{Edit, View, kept, look};
 
-/// A request, as far as it is the same for all kinds.
+/// The origin of a request: its connection, domain and transaction.
 #[derive(Clone, Copy)]
 pub(super) struct Asker<'a> {
     pub(super) id: Id,
     pub(super) who: &'a Who,
     pub(super) home: &'a str,
-    /// The transaction; 0 is none.
+    /// The number of the transaction, 0 outside of transactions.
     pub(super) transaction: u32,
 }
 
@@ -29,7 +29,8 @@ impl Server {
         path::resolve(text, asker.home, self.quota.path)
     }
 
-    /// Checks a transaction's bounds before it reads or changes another node, and accounts what it keeps afterwards.
+    /// Runs `act` on the asker's transaction, if its quota allows another node. Charges the domain for the bytes by
+    /// which the transaction grows.
     fn within<T>(
         &mut self,
         asker: Asker<'_>,
@@ -58,7 +59,7 @@ impl Server {
         result
     }
 
-    /// A node that may be read, whose `what` is looked at.
+    /// Returns a node that the asker may read. A transaction notes that it has seen `what` of the node.
     pub(super) fn node(
         &mut self,
         asker: Asker<'_>,
@@ -95,7 +96,8 @@ impl Server {
         }
     }
 
-    /// A part of the list of children: the list's version, then whole names, and an empty one when those were the last.
+    /// Answers DIRECTORY_PART: the version of the list of children, then whole names from the offset on, and an empty
+    /// name after the last one.
     pub(super) fn directory_part(
         &mut self,
         asker: Asker<'_>,
@@ -107,7 +109,7 @@ impl Server {
         let node = self.node(asker, text, LIST)?;
         let offset = usize::try_from(path::number(offset)).map_err(|_| Code::EINVAL)?;
         let list = node.list();
-        // Whoever asks beyond the end has asked for another list.
+        // An offset beyond the end belongs to an earlier version of the list.
         let rest = list.get(offset..).ok_or(Code::EINVAL)?;
         let mut answer = format!("{}\0", node.listed).into_bytes();
         let room = wire::PAYLOAD_MAX - answer.len() - 1;
@@ -125,7 +127,7 @@ impl Server {
         Ok(answer)
     }
 
-    /// Does what WRITE, MKDIR, RM or SET_PERMS asks for.
+    /// Carries out WRITE, MKDIR, RM or SET_PERMS.
     pub(super) fn edit(
         &mut self,
         asker: Asker<'_>,
@@ -149,9 +151,9 @@ impl Server {
             };
             match view.edit(&path, &edit) {
                 Ok(Some(_)) => transaction.push(&path, edit),
-                // What had no effect has none in the commit: the node still is there, or still is not.
+                // A change without effect is not repeated by the commit. It has only seen whether the node exists.
                 Ok(None) => transaction.note(&path, PRESENCE),
-                // What was refused was seen.
+                // A refusal shows the asker whether the node exists and what its permissions are.
                 Err(code) => {
                     transaction.note(&path, PRESENCE | PERMS);
                     return Err(code);
@@ -161,7 +163,7 @@ impl Server {
         })
     }
 
-    /// Makes a change outside of transactions, accounts it and keeps it for the watchers.
+    /// Makes a change outside of transactions, accounts for it and queues its news for the watchers.
     fn change(&mut self, who: &Who, path: &str, edit: &Edit) -> Result<(), Code> {
         let mut ledger = Ledger::default();
         self.now += 1;
@@ -267,7 +269,7 @@ impl Server {
         }
     }
 
-    /// Makes all changes of a transaction in what is there now, or none.
+    /// Makes all changes of a transaction in the present tree, or none of them.
     fn commit(&mut self, asker: Asker<'_>, edits: &[(String, Edit)]) -> Result<(), Code> {
         let before = Rc::clone(&self.root);
         let mut ledger = Ledger::default();
@@ -303,7 +305,7 @@ impl Server {
     pub(super) fn remove_domain(&mut self, domid: u16) {
         let home = path::home(domid);
         for top in [home.as_str(), "/"] {
-            // Most domains have nothing left by now, or all of it in their home.
+            // Most domains own no node any more, or only nodes in their home: a search of the whole tree is rare.
             if self.domains.usage(domid).nodes == 0 || self.keeps_orphans {
                 break;
             }
@@ -313,14 +315,14 @@ impl Server {
                 owned(node, &mut start.to_owned(), domid, &mut found);
             }
             for path in found {
-                // Dom0 may remove whatever is there.
+                // dom0 may remove every node that exists.
                 let _ = self.change(&Who::domain(0), &path, &Edit::Remove);
             }
         }
         self.domains.forget(domid);
     }
 
-    /// Counts anew what each domain owns; tells whether that is what is accounted.
+    /// Counts the nodes of each domain again and returns whether the accounts agree.
     pub(super) fn is_accounted_right(&self) -> bool {
         let mut counted = std::collections::HashMap::<u16, (usize, usize)>::new();
         tree::walk("", &self.root, &mut |name, node| {
@@ -337,7 +339,7 @@ impl Server {
     }
 }
 
-/// The uppermost nodes that a domain owns.
+/// Collects the uppermost nodes that a domain owns in the subtree of `node`.
 fn owned(node: &Node, path: &mut String, domid: u16, found: &mut Vec<String>) {
     if node.perms.owner() == domid && !path.is_empty() {
         found.push(path.clone());

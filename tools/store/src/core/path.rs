@@ -1,16 +1,16 @@
-//! Which node a request means (`docs/misc/xenstore.txt`, "Xenstore keys").
+//! Paths, names and numbers in requests (Xen's `docs/misc/xenstore.txt`, "Xenstore keys").
 
 use mayfly_xenstore::{Code, check_path};
 
-/// Where domains have their homes.
+/// The directory of the domains' homes.
 const HOMES: &str = "/local/domain/";
 
-/// A domain's home: what a path that begins with no slash begins in.
+/// Returns a domain's home, in which its relative paths begin.
 pub(super) fn home(domid: u16) -> String {
     format!("{HOMES}{domid}")
 }
 
-/// Reads bytes that end in the only NUL among them.
+/// Reads the only string of a payload: it ends in a NUL and has no other.
 pub(super) fn one(payload: &[u8]) -> Result<&[u8], Code> {
     match payload.split_last() {
         Some((0, text)) if !text.contains(&0) => Ok(text),
@@ -18,21 +18,21 @@ pub(super) fn one(payload: &[u8]) -> Result<&[u8], Code> {
     }
 }
 
-/// The first string of a payload, and what stands behind its NUL.
+/// Splits a payload into its first string and the bytes behind the NUL of that.
 pub(super) fn first(payload: &[u8]) -> Result<(&[u8], &[u8]), Code> {
     let end = payload.iter().position(|byte| *byte == 0);
     let (text, rest) = payload.split_at(end.ok_or(Code::EINVAL)?);
     Ok((text, rest.get(1..).unwrap_or_default()))
 }
 
-/// All strings of a payload, each with its NUL; what stands behind the last NUL is none.
+/// Splits a payload into its strings, each of which ends in a NUL. Bytes behind the last NUL are ignored.
 pub(super) fn strings(payload: &[u8]) -> Vec<&[u8]> {
     let mut all: Vec<&[u8]> = payload.split(|byte| *byte == 0).collect();
     all.pop();
     all
 }
 
-/// A number as C's `atoi` reads it, which is what both other daemons do: digits up to the first byte that is none.
+/// Reads a number as C's `atoi` does, which both other daemons use: digits up to the first byte that is no digit.
 pub(super) fn number(text: &[u8]) -> i64 {
     let (sign, digits) = match text.strip_prefix(b"-") {
         Some(digits) => (-1, digits),
@@ -47,15 +47,15 @@ pub(super) fn number(text: &[u8]) -> i64 {
     sign * value
 }
 
-/// The number of a domain.
+/// Reads the number of a domain.
 pub(super) fn domid(text: &[u8]) -> Option<u16> {
     u16::try_from(number(text)).ok()
 }
 
-/// The absolute path of a node.
+/// Returns the absolute path of a node.
 ///
 /// # Errors
-/// EINVAL for what can be no path, or one longer below its domain's home than `longest`.
+/// EINVAL if `text` is no valid path, or if the path is longer than `longest` bytes below its domain's home.
 pub(super) fn resolve(text: &[u8], home: &str, longest: usize) -> Result<String, Code> {
     let text = std::str::from_utf8(text).map_err(|_| Code::EINVAL)?;
     let checked = check_path(text).map_err(|_| Code::EINVAL);
@@ -78,7 +78,7 @@ pub(super) fn resolve(text: &[u8], home: &str, longest: usize) -> Result<String,
     Ok(path)
 }
 
-/// The names on the way to a node; none for the root.
+/// Returns the names in an absolute path. The root's path has none.
 pub(super) fn names(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').filter(|name| !name.is_empty())
 }

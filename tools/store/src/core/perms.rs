@@ -1,4 +1,4 @@
-//! Who may do what with a node.
+//! The permissions of nodes.
 
 use std::rc::Rc;
 
@@ -7,19 +7,19 @@ use mayfly_xenstore::{Access, Code, Perm};
 use super::domains::Domains;
 use super::path::strings;
 
-/// To read a node.
+/// The right to read a node.
 pub(super) const READ: u8 = 1;
-/// To write it.
+/// The right to write it.
 pub(super) const WRITE: u8 = 2;
-/// To be its owner.
+/// The right of its owner, to change the permissions.
 pub(super) const OWN: u8 = 4;
 
-/// On whose behalf something is asked.
+/// The domain on whose behalf a request is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Who {
     /// The domain.
     pub domid: u16,
-    /// Whose rights it has as well (SET_TARGET).
+    /// Another domain whose rights it has as well (SET_TARGET).
     pub target: Option<u16>,
 }
 
@@ -33,7 +33,7 @@ impl Who {
         }
     }
 
-    /// Whether nothing is forbidden to it, and no quota holds for it.
+    /// Returns whether it is dom0, which has all rights and no quota.
     #[must_use]
     pub const fn is_privileged(&self) -> bool {
         self.domid == 0
@@ -44,7 +44,8 @@ impl Who {
     }
 }
 
-/// A node's permissions: the first entry names the owner, and what those may do who are not named.
+/// The permissions of a node. The first entry names the owner and gives the rights of all domains that no other entry
+/// names.
 #[derive(Debug)]
 pub(super) struct Perms {
     list: Vec<Entry>,
@@ -53,7 +54,7 @@ pub(super) struct Perms {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     perm: Perm,
-    /// When it was set. It does not mean a domain that was made later with the same number.
+    /// When it was set: the entry is not about a later domain with the same number.
     stamp: u64,
 }
 
@@ -78,7 +79,7 @@ impl Perms {
         }
     }
 
-    /// Reads what stands behind the path of SET_PERMS.
+    /// Reads the permissions in a SET_PERMS request: its payload behind the path.
     pub(super) fn parse(payload: &[u8]) -> Result<Vec<Perm>, Code> {
         let each = strings(payload).into_iter().map(|text| {
             let text = std::str::from_utf8(text).ok()?;
@@ -91,7 +92,7 @@ impl Perms {
         }
     }
 
-    /// As GET_PERMS gives them.
+    /// Returns the answer to GET_PERMS.
     pub(super) fn text(&self) -> Vec<u8> {
         let mut text = Vec::new();
         for entry in &self.list {
@@ -109,7 +110,7 @@ impl Perms {
         self.list.len()
     }
 
-    /// What somebody may do: a set of [`READ`], [`WRITE`] and [`OWN`].
+    /// Returns the rights of a domain: a set of [`READ`], [`WRITE`] and [`OWN`].
     pub(super) fn rights(&self, who: &Who, domains: &Domains) -> u8 {
         if who.is_privileged() {
             return READ | WRITE | OWN;
@@ -133,7 +134,8 @@ impl Perms {
         }
     }
 
-    /// Those of a node that `who` makes below a node with these: the same, but an unprivileged maker owns what it makes.
+    /// Returns the permissions of a new node that `who` makes below a node with these permissions. They are the same,
+    /// but an unprivileged domain owns the nodes that it makes.
     pub(super) fn inherited(this: &Rc<Self>, who: &Who, now: u64) -> Rc<Self> {
         if who.is_privileged() {
             return Rc::clone(this);

@@ -1,4 +1,4 @@
-//! What an unprivileged domain may use at most, with the C xenstored's names and defaults.
+//! Quotas of unprivileged domains, with the C xenstored's names and defaults.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ pub struct Quota {
     pub node_size: usize,
     /// Watches (`-W`).
     pub watches: usize,
-    /// Transactions that are open (`-t`).
+    /// Open transactions (`-t`).
     pub transactions: usize,
     /// Entries of a node's permissions (`-A`).
     pub perms: usize,
@@ -19,11 +19,11 @@ pub struct Quota {
     pub path: usize,
     /// Nodes that a transaction reads or writes (`-Q transaction-nodes`).
     pub transaction_nodes: usize,
-    /// Answers and events that wait for others to take them (`-Q outstanding`).
+    /// Answers and events that the domain has caused and that wait for their receivers to take them (`-Q outstanding`).
     pub outstanding: usize,
-    /// Bytes that xenstored keeps for a domain (`-Q memory`).
+    /// Bytes that the server keeps for a domain (`-Q memory`).
     pub memory: usize,
-    /// How long an event may wait for a domain to read it (`-w watch-event`).
+    /// The time that events may wait for a domain before their causes are no longer charged (`-w watch-event`).
     pub event_timeout: Duration,
 }
 
@@ -45,7 +45,7 @@ impl Default for Quota {
 }
 
 impl Quota {
-    /// The names by which `-Q` and CONTROL's `quota` know the bounds, and the bounds.
+    /// Returns the bounds with their names in `-Q` and in CONTROL's `quota`.
     pub(super) fn named(&mut self) -> [(&'static str, &mut usize); 9] {
         [
             ("nodes", &mut self.nodes),
@@ -60,7 +60,7 @@ impl Quota {
         ]
     }
 
-    /// Sets a bound by its name; says whether there is such a one.
+    /// Sets the bound with a name. Returns whether there is one.
     pub fn set(&mut self, name: &str, value: usize) -> bool {
         let mut all = self.named().into_iter();
         let Some((_, bound)) = all.find(|(known, _)| *known == name) else {

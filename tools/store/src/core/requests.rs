@@ -1,4 +1,4 @@
-//! What each request does that is not about nodes alone.
+//! Requests that are not about nodes alone, and the dispatch of all requests.
 
 use mayfly_xenstore::Code;
 use mayfly_xenstore::wire::{Asked, Kind, PAYLOAD_MAX};
@@ -21,8 +21,15 @@ fn ok() -> Vec<u8> {
     b"OK\0".to_vec()
 }
 
+/// Reads the payload of WATCH and UNWATCH.
+fn path_and_token(payload: &[u8]) -> Result<(&[u8], &[u8]), Code> {
+    let (path, rest) = first(payload)?;
+    let (token, _) = first(rest)?;
+    Ok((path, token))
+}
+
 impl Server {
-    /// Answers a request, and tells watchers what it has changed.
+    /// Answers a request and sends the events of its changes.
     pub(super) fn request(&mut self, id: Id, asked: &Asked<'_>, host: &mut dyn Host) {
         let Some(connection) = self.connections.get(&id) else {
             return;
@@ -35,7 +42,7 @@ impl Server {
             transaction: asked.transaction,
         };
         let answer = self.answer(asker, asked, host);
-        // The events of a change come before the answer, as the C xenstored's do; that of a new watch comes after it.
+        // The events of a change precede the answer, as with the C xenstored. The event of a new watch follows it.
         let first = self.news.pop_if(|news| matches!(news, News::First { .. }));
         self.tell(&who);
         let mut bytes = Vec::with_capacity(64);
@@ -122,7 +129,7 @@ impl Server {
     }
 
     fn watch(&mut self, asker: Asker<'_>, payload: &[u8]) -> Result<Vec<u8>, Code> {
-        let (text, token) = self.watched(payload)?;
+        let (text, token) = path_and_token(payload)?;
         let is_special = text.first() == Some(&b'@');
         let path = match std::str::from_utf8(text) {
             Ok(text) if is_special && text.len() <= SPECIAL_MAX => text.to_owned(),
@@ -163,18 +170,11 @@ impl Server {
         Ok(ok())
     }
 
-    /// Path and token of WATCH and UNWATCH.
-    fn watched<'a>(&self, payload: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), Code> {
-        let (text, rest) = first(payload)?;
-        let (token, _) = first(rest)?;
-        Ok((text, token))
-    }
-
     fn unwatch(&mut self, asker: Asker<'_>, payload: &[u8]) -> Result<Vec<u8>, Code> {
-        let (text, token) = self.watched(payload)?;
+        let (text, token) = path_and_token(payload)?;
         let path = match std::str::from_utf8(text) {
             Ok(text) if text.starts_with('@') => text.to_owned(),
-            // Nobody can have watched what is no path.
+            // An invalid path was never watched.
             _ => self.resolve(asker, text).map_err(|_| Code::ENOENT)?,
         };
         let connection = self.connections.get_mut(&asker.id).ok_or(Code::EIO)?;
@@ -197,7 +197,7 @@ impl Server {
         }
     }
 
-    /// Takes back all watches and transactions of a connection.
+    /// Ends all watches and transactions of a connection.
     pub(super) fn reset_watches(&mut self, id: Id) {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
@@ -243,7 +243,10 @@ impl Server {
         Ok(ok())
     }
 
-    /// The domain that is named, if it has been introduced and is not dom0.
+    /// Returns the domain that a payload names.
+    ///
+    /// # Errors
+    /// EINVAL for dom0, ENOENT for a domain that is not introduced.
     fn introduced(&self, payload: &[u8]) -> Result<u16, Code> {
         let number = number(one(payload)?);
         if number == 0 {

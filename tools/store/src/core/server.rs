@@ -1,4 +1,4 @@
-//! The server: its connections, and who of them has something to do.
+//! The server: its state, its connections, and the list of those that have work.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -13,17 +13,17 @@ use super::tree::{self, Node};
 use super::view::Change;
 use super::watches::Watches;
 
-/// Why a connection is of no more use.
+/// The connection cannot be used any more: the client broke the protocol, or the connection is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Broken;
 
-/// What watchers are to be told when a request has been answered.
+/// News for watchers, kept until the request is answered.
 #[derive(Debug)]
 pub(super) enum News {
     Node(Change),
     /// `@introduceDomain` or `@releaseDomain`.
     Special(&'static str),
-    /// The event that comes with each new watch.
+    /// The event that every new watch gets.
     First {
         to: Id,
         path: String,
@@ -34,7 +34,7 @@ pub(super) enum News {
 pub(super) const INTRODUCE: &str = "@introduceDomain";
 pub(super) const RELEASE: &str = "@releaseDomain";
 
-/// Bytes that may wait for a connection whose requests are read.
+/// A connection with this many bytes of output is not read from.
 const OUTPUT_MAX: usize = 1 << 20;
 
 /// A xenstored.
@@ -43,25 +43,25 @@ pub struct Server {
     pub(super) root: Rc<Node>,
     pub(super) domains: Domains,
     pub(super) watches: Watches,
-    /// Who may hear of [`INTRODUCE`] and [`RELEASE`].
+    /// The permissions of [`INTRODUCE`] and [`RELEASE`].
     pub(super) special: HashMap<&'static str, Rc<Perms>>,
     pub(super) connections: HashMap<Id, Connection>,
     /// The connections of the domains' rings.
     pub(super) rings: HashMap<u16, Id>,
     pub(super) quota: Quota,
-    /// Counts changes.
+    /// The number of changes so far, which serves as the time.
     pub(super) now: u64,
     pub(super) next_watch: u64,
     pub(super) news: Vec<News>,
     pub(super) keeps_orphans: bool,
     next_connection: Id,
     listed: Vec<Id>,
-    /// Events that were not kept for domains that read none.
+    /// The number of events dropped because their receiver had no memory left.
     pub(super) lost: u64,
 }
 
 impl Server {
-    /// A xenstored with its first nodes and dom0.
+    /// Returns a server with dom0 and the first nodes. `keeps_orphans` says that a domain's nodes outlive the domain.
     #[must_use]
     pub fn new(quota: Quota, keeps_orphans: bool) -> Self {
         let perms = Rc::new(Perms::new(&[Perm::none(0)], 0));
@@ -88,18 +88,18 @@ impl Server {
         }
     }
 
-    /// What unprivileged domains may use.
+    /// Returns the quotas of unprivileged domains.
     #[must_use]
     pub const fn quota(&self) -> &Quota {
         &self.quota
     }
 
-    /// A new connection by the socket, which dom0's processes use.
+    /// Adds a connection over the socket. It has dom0's rights.
     pub fn connect(&mut self) -> Id {
         self.add(Connection::new(Who::domain(0), false))
     }
 
-    /// The connection of a domain by its ring: dom0's kernel's, at the start.
+    /// Adds the connection over a domain's ring. INTRODUCE does that for guests; the caller does it for dom0's kernel.
     pub fn connect_ring(&mut self, domid: u16) -> Id {
         let id = self.add(Connection::new(Who::domain(domid), true));
         self.rings.insert(domid, id);
@@ -113,26 +113,26 @@ impl Server {
         id
     }
 
-    /// The connection of a domain's ring.
+    /// Returns the connection over a domain's ring.
     #[must_use]
     pub fn ring(&self, domid: u16) -> Option<Id> {
         self.rings.get(&domid).copied()
     }
 
-    /// All rings: their domains and connections.
+    /// Returns the domains with rings, and their connections.
     #[must_use]
     pub fn rings(&self) -> Vec<(u16, Id)> {
         self.rings.iter().map(|(domid, id)| (*domid, *id)).collect()
     }
 
-    /// The domain whose ring a connection is.
+    /// Returns the domain of a connection over a ring, `None` for a connection over the socket.
     #[must_use]
     pub fn domain_of(&self, id: Id) -> Option<u16> {
         let connection = self.connections.get(&id)?;
         connection.is_ring.then_some(connection.who.domid)
     }
 
-    /// Forgets a connection with its watches and transactions.
+    /// Removes a connection with its watches and transactions.
     pub fn disconnect(&mut self, id: Id) {
         self.reset_watches(id);
         if let Some(mut connection) = self.connections.remove(&id) {
@@ -144,7 +144,8 @@ impl Server {
         }
     }
 
-    /// Whether more of a connection's requests may be read. If not, it is listed when they may.
+    /// Returns whether more requests of a connection may be read. If not, [`Server::listed`] has the connection as soon
+    /// as they may.
     pub fn has_room(&mut self, id: Id) -> bool {
         let waits = self.must_wait(id);
         let Some(connection) = self.connections.get_mut(&id) else {
@@ -154,7 +155,7 @@ impl Server {
         !waits && connection.queued < OUTPUT_MAX
     }
 
-    /// Whether a domain has to take, or let others take, what it has caused before it is served again.
+    /// Returns whether a domain has reached its quota of outstanding messages or of memory. Then its requests wait.
     fn must_wait(&self, id: Id) -> bool {
         let Some(connection) = self.connections.get(&id) else {
             return true;
@@ -166,10 +167,10 @@ impl Server {
         usage.outstanding >= self.quota.outstanding || usage.memory >= self.quota.memory
     }
 
-    /// Takes bytes that have come, and answers the requests that are complete.
+    /// Takes received bytes and answers the requests that are complete.
     ///
     /// # Errors
-    /// A request is longer than any may be.
+    /// A request is longer than the protocol allows, or there is no such connection.
     pub fn take(&mut self, id: Id, bytes: &[u8], host: &mut dyn Host) -> Result<(), Broken> {
         let Some(connection) = self.connections.get_mut(&id) else {
             return Err(Broken);
@@ -192,7 +193,7 @@ impl Server {
             }
         }
         let waits = self.must_wait(id);
-        // It may have been released, or introduced anew, by its own request.
+        // The connection's own request may have released the domain, or introduced it anew.
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.waits |= waits;
             connection.input = input;
@@ -201,7 +202,7 @@ impl Server {
         result
     }
 
-    /// The connections that have something to be sent, or whose requests can be served again, since this was last asked.
+    /// Returns the connections that have got output since the last call, or whose requests may be read again.
     pub fn listed(&mut self) -> Vec<Id> {
         let listed = std::mem::take(&mut self.listed);
         for id in &listed {
@@ -212,7 +213,7 @@ impl Server {
         listed
     }
 
-    /// A connection does not take what is sent: those who have caused it are not to wait for it any longer.
+    /// Stops charging domains for the messages that they have caused on a connection, because its client takes none.
     pub fn forgive(&mut self, id: Id) {
         if let Some(connection) = self.connections.get_mut(&id) {
             let causes = connection.forgive();
@@ -220,7 +221,7 @@ impl Server {
         }
     }
 
-    /// Nothing more is taken from a connection, nor sent on it, before it is introduced anew.
+    /// Empties a connection: ends its watches and transactions and drops its input and output.
     pub fn silence(&mut self, id: Id) {
         self.reset_watches(id);
         if let Some(connection) = self.connections.get_mut(&id) {
@@ -229,7 +230,7 @@ impl Server {
         }
     }
 
-    /// What is to be sent on a connection next: `most` bytes or a little more.
+    /// Returns the bytes to send next on a connection: `most` bytes or a little more.
     pub fn output(&mut self, id: Id, most: usize) -> &[u8] {
         let Some(connection) = self.connections.get_mut(&id) else {
             return &[];
@@ -241,14 +242,14 @@ impl Server {
         connection.map_or(&[], |connection| connection.output(0).0)
     }
 
-    /// So many bytes of the output have been sent.
+    /// Drops the first `bytes` bytes of a connection's output, which have been sent.
     pub fn sent(&mut self, id: Id, bytes: usize) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.sent(bytes);
         }
     }
 
-    /// Whether there is something to be sent.
+    /// Returns whether a connection has bytes to send.
     #[must_use]
     pub fn has_output(&self, id: Id) -> bool {
         let connection = self.connections.get(&id);
@@ -264,7 +265,7 @@ impl Server {
         }
     }
 
-    /// Sends a message that a request of `cause` has led to.
+    /// Queues a message for a connection. A request of `cause` has led to it.
     pub(super) fn send(&mut self, id: Id, bytes: Vec<u8>, cause: &Who, event: Event) {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
@@ -289,7 +290,7 @@ impl Server {
         self.list(id);
     }
 
-    /// Accounts what a connection of a domain keeps no more.
+    /// Takes messages off the accounts of their receiver `domid` and of their causes.
     pub(super) fn account(&mut self, domid: u16, sent: Sent) {
         if domid != 0 {
             let bytes = isize::try_from(sent.bytes).unwrap_or(isize::MAX);
@@ -305,7 +306,7 @@ impl Server {
         }
     }
 
-    /// Lists a domain whose requests have waited.
+    /// Lists a domain's connection if its requests have waited.
     fn serve_again(&mut self, domid: u16) {
         let Some(id) = self.ring(domid) else { return };
         let connection = self.connections.get_mut(&id);
@@ -314,7 +315,7 @@ impl Server {
         }
     }
 
-    /// Looks which domains have shut down or gone, of those that are known.
+    /// Finds the known domains that have shut down or are gone, and sends the events of that.
     pub fn check_domains(&mut self, host: &mut dyn Host) {
         let mut has_shut_down = false;
         for domid in self.domains.numbers() {
@@ -344,7 +345,7 @@ impl Server {
         self.tell(&Who::domain(0));
     }
 
-    /// Lets go of a domain that is introduced; its nodes go with it.
+    /// Removes an introduced domain with its connection and its nodes.
     pub(super) fn release(&mut self, domid: u16, host: &mut dyn Host) {
         if let Some(id) = self.ring(domid) {
             self.disconnect(id);

@@ -1,7 +1,7 @@
-//! Transactions: a snapshot, what was seen of it, and what is to be changed.
+//! Transactions: a snapshot of the tree, a record of what was seen in it, and a list of changes.
 //!
-//! A commit asks two things: whether what was seen still is so, and whether each change can still be made. All else that others have
-//! changed meanwhile does not matter to it.
+//! A commit succeeds if everything that was seen is unchanged and if each change is still possible. Other changes since
+//! the start of the transaction do not matter.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -13,26 +13,26 @@ use super::quota::Quota;
 use super::tree::{self, Node};
 use super::view::Edit;
 
-/// What was seen of a node: a set of these.
+/// What was seen of a node, as a set of [`VALUE`], [`LIST`] (the names of its children) and [`PERMS`].
 pub(super) const VALUE: u8 = 1;
 pub(super) const LIST: u8 = 2;
 pub(super) const PERMS: u8 = 4;
-/// Nothing but whether it is there.
+/// Only whether the node exists was seen.
 pub(super) const PRESENCE: u8 = 0;
 
-/// A transaction that is open.
+/// An open transaction.
 #[derive(Debug)]
 pub(super) struct Transaction {
     /// The tree when it began.
     base: Rc<Node>,
-    /// The tree as it sees it.
+    /// The tree with the transaction's changes.
     pub(super) root: Rc<Node>,
     pub(super) ledger: Ledger,
     seen: BTreeMap<String, u8>,
     edits: Vec<(String, Edit)>,
-    /// Where in `edits` the value of a node stands that can be replaced there.
+    /// The index in `edits` of each WRITE whose value a later WRITE may replace, by path.
     written: HashMap<String, usize>,
-    /// Bytes that it keeps.
+    /// The number of bytes that it keeps, for the quota.
     pub(super) bytes: usize,
 }
 
@@ -49,12 +49,12 @@ impl Transaction {
         }
     }
 
-    /// Whether an unprivileged domain may read or change one more node.
+    /// Returns whether the quota allows another node to be read or changed.
     pub(super) fn has_room(&self, quota: &Quota) -> bool {
         self.seen.len() + self.edits.len() < quota.transaction_nodes
     }
 
-    /// Notes what was seen of a node.
+    /// Records that `what` of a node was seen.
     pub(super) fn note(&mut self, path: &str, what: u8) {
         match self.seen.get_mut(path) {
             Some(seen) => *seen |= what,
@@ -65,7 +65,7 @@ impl Transaction {
         }
     }
 
-    /// Notes a change that was made in it.
+    /// Records a change that was made in `root`.
     pub(super) fn push(&mut self, path: &str, edit: Edit) {
         let length = match &edit {
             Edit::Write(value) => value.len(),
@@ -83,7 +83,7 @@ impl Transaction {
                 }
                 self.written.insert(path.to_owned(), self.edits.len());
             }
-            // What was written before it can't be written later instead.
+            // A WRITE before a removal must not get the value of a WRITE after it.
             Edit::Remove => self.written.clear(),
             _ => {}
         }
@@ -91,10 +91,10 @@ impl Transaction {
         self.edits.push((path.to_owned(), edit));
     }
 
-    /// What is to be changed, if nothing that was seen has changed.
+    /// Returns the changes to make.
     ///
     /// # Errors
-    /// EAGAIN.
+    /// EAGAIN if something that was seen has changed.
     pub(super) fn commit(self, now: &Rc<Node>) -> Result<Vec<(String, Edit)>, Code> {
         let is_same = Rc::ptr_eq(&self.base, now)
             || self.seen.iter().all(|(path, what)| {

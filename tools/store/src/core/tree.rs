@@ -1,7 +1,7 @@
-//! The nodes: an immutable tree whose versions share what is the same in them.
+//! The tree of nodes. Versions of the tree share all nodes that are the same in them.
 //!
-//! A version is a reference to its root. What is changed is copied only as far as another version still refers to it: with no
-//! transaction open, nothing is.
+//! A version is a reference to its root. A change copies only nodes to which another version refers, on the way from
+//! the root. Without an open transaction there is no other version, and nothing is copied.
 
 use std::rc::Rc;
 
@@ -10,7 +10,7 @@ use rpds::RedBlackTreeMap;
 use super::path::names;
 use super::perms::Perms;
 
-/// A node and, through its children, all below it.
+/// A node with its children.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     pub(super) value: Rc<[u8]>,
@@ -37,7 +37,7 @@ impl Node {
         }
     }
 
-    /// Bytes as the quota `entry-size` counts them.
+    /// Returns the size in bytes as the quota `node-size` counts it.
     pub(super) fn size(&self) -> usize {
         RECORD + PERM * self.perms.len() + self.value.len() + self.names
     }
@@ -50,12 +50,12 @@ impl Node {
         self.children.iter()
     }
 
-    /// Bytes of what [`Node::list`] gives.
+    /// Returns the length of [`Node::list`] in bytes.
     pub(super) fn list_length(&self) -> usize {
         self.names
     }
 
-    /// The children's names, each with its NUL, in their order.
+    /// Returns the names of the children in ascending order, each with a NUL.
     pub(super) fn list(&self) -> Vec<u8> {
         let mut list = Vec::with_capacity(self.names);
         for name in self.children.keys() {
@@ -79,17 +79,17 @@ impl Node {
     }
 }
 
-/// Where a path leads.
+/// The result of following a path.
 pub(super) struct Place<'a> {
-    /// The node, if it is there.
+    /// The node, if it exists.
     pub(super) node: Option<&'a Rc<Node>>,
-    /// Its parent; of a node that is not there, the nearest that is above it.
+    /// Its parent; if the node does not exist, its nearest ancestor that does.
     pub(super) above: &'a Rc<Node>,
-    /// Names of the path that are not there.
+    /// The number of nodes on the path that do not exist.
     pub(super) missing: usize,
 }
 
-/// Follows a path as far as it goes.
+/// Follows a path as far as its nodes exist.
 pub(super) fn find<'a>(root: &'a Rc<Node>, path: &str) -> Place<'a> {
     let mut place = Place {
         node: Some(root),
@@ -108,23 +108,23 @@ pub(super) fn find<'a>(root: &'a Rc<Node>, path: &str) -> Place<'a> {
     place
 }
 
-/// The node at a path.
+/// Returns the node at a path.
 pub(super) fn get<'a>(root: &'a Rc<Node>, path: &str) -> Option<&'a Rc<Node>> {
     find(root, path).node
 }
 
-/// The node at a path, to be changed; what other versions share of the way there is copied.
+/// Returns the node at a path, to be changed. Nodes on the way to it that other versions share are copied.
 pub(super) fn get_mut<'a>(root: &'a mut Rc<Node>, path: &str) -> Option<&'a mut Node> {
     let mut node = Rc::make_mut(root);
     for name in names(path) {
-        // Else a way that leads nowhere would be copied.
+        // Checked first, so that nothing is copied on the way to a node that does not exist.
         node.child(name)?;
         node = Rc::make_mut(node.children.get_mut(name)?);
     }
     Some(node)
 }
 
-/// Makes a node and what is missing above it, all with the same permissions. The node must not be there.
+/// Makes a node that does not exist, and its missing ancestors, all with the same permissions.
 pub(super) fn make(root: &mut Rc<Node>, path: &str, value: Rc<[u8]>, perms: &Rc<Perms>, now: u64) {
     let mut node = Rc::make_mut(root);
     let mut all = names(path).peekable();
@@ -145,7 +145,7 @@ pub(super) fn make(root: &mut Rc<Node>, path: &str, value: Rc<[u8]>, perms: &Rc<
     }
 }
 
-/// Removes a node with all below it. The root stays.
+/// Removes a node with all nodes below it. The root cannot be removed.
 pub(super) fn remove(root: &mut Rc<Node>, path: &str, now: u64) {
     let (parent, name) = path.rsplit_once('/').unwrap_or_default();
     if let Some(parent) = get_mut(root, parent) {
@@ -153,7 +153,7 @@ pub(super) fn remove(root: &mut Rc<Node>, path: &str, now: u64) {
     }
 }
 
-/// Calls `each` with a node and all below it, and the name of each.
+/// Calls `each` with the name and the node, for a node and all nodes below it.
 pub(super) fn walk(name: &str, node: &Node, each: &mut dyn FnMut(&str, &Node)) {
     each(name, node);
     for (name, child) in node.children() {

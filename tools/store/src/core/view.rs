@@ -1,4 +1,4 @@
-//! What may be done with a version of the tree, on somebody's behalf.
+//! Access to a version of the tree with the rights and the quotas of a domain.
 
 use std::rc::Rc;
 
@@ -13,13 +13,13 @@ use super::tree::{self, Node};
 #[derive(Debug)]
 pub(super) struct Change {
     pub(super) path: String,
-    /// Whoever may read by one of these may be told: the node's, its parent's, those before.
+    /// Watchers that may read by one of these permissions are told: the node's, its parent's, the node's former ones.
     pub(super) readable_by: Vec<Rc<Perms>>,
-    /// What was removed with all below it.
+    /// The node that was removed with all nodes below it.
     pub(super) removed: Option<Rc<Node>>,
 }
 
-/// A change that is asked for.
+/// A requested change of a node.
 #[derive(Clone, Debug)]
 pub(super) enum Edit {
     Write(Rc<[u8]>),
@@ -28,21 +28,21 @@ pub(super) enum Edit {
     SetPerms(Vec<Perm>),
 }
 
-/// A version of the tree, as somebody sees it.
+/// A version of the tree, with the domain that reads and changes it.
 pub(super) struct View<'a> {
     pub(super) root: &'a mut Rc<Node>,
     pub(super) who: &'a Who,
     pub(super) domains: &'a Domains,
     pub(super) quota: &'a Quota,
-    /// What changes in who owns how much.
+    /// The changes in what the domains own.
     pub(super) ledger: &'a mut Ledger,
     pub(super) now: u64,
 }
 
-/// A node, if somebody has all of the rights `need`.
+/// Returns a node for which `who` has all of the rights `need`.
 ///
 /// # Errors
-/// EACCES; ENOENT, but only to whom the nearest node above allows a part of it.
+/// EACCES. ENOENT if the node does not exist and its nearest existing ancestor gives `who` one of the rights.
 pub(super) fn look<'a>(
     root: &'a Rc<Node>,
     path: &str,
@@ -64,10 +64,10 @@ impl View<'_> {
         look(self.root, path, need, self.who, self.domains).map(drop)
     }
 
-    /// Does what is asked for; tells what has changed.
+    /// Carries out a change. Returns `None` if it had no effect.
     ///
     /// # Errors
-    /// As xenstored names them; nothing has changed then.
+    /// The code that answers the request; then nothing has changed.
     pub(super) fn edit(&mut self, path: &str, edit: &Edit) -> Result<Option<Change>, Code> {
         match edit {
             Edit::Write(value) => match self.may(path, WRITE) {
@@ -83,7 +83,7 @@ impl View<'_> {
             Edit::Remove => match self.may(path, WRITE) {
                 Ok(()) if path == "/" => Err(Code::EINVAL),
                 Ok(()) => Ok(self.remove(path)),
-                // What is not there need not be removed, if its parent is.
+                // To remove a missing node succeeds if its parent exists.
                 Err(Code::ENOENT) if tree::find(self.root, path).missing == 1 => Ok(None),
                 Err(code) => Err(code),
             },
@@ -94,7 +94,7 @@ impl View<'_> {
         }
     }
 
-    /// Whether a node may have this many bytes.
+    /// Checks that the quota allows a node of `size` bytes.
     fn fits(&self, size: usize) -> Result<(), Code> {
         match self.who.is_privileged() || size < self.quota.node_size {
             true => Ok(()),
@@ -102,7 +102,7 @@ impl View<'_> {
         }
     }
 
-    /// Whether the asker may have more bytes in nodes that `owner` owns.
+    /// Checks that the quota of `owner` allows `more` bytes in its nodes.
     fn has_memory(&self, owner: u16, more: isize) -> Result<(), Code> {
         let more = usize::try_from(self.ledger.of(owner).bytes + more).unwrap_or(0);
         match self.who.is_privileged() || self.domains.has_memory(owner, more, self.quota) {
@@ -192,12 +192,12 @@ impl View<'_> {
     }
 }
 
-/// Bytes that are accounted for a node: as [`View::make`] counts them.
+/// Returns the bytes that a node's owner is charged for it: the same number as in [`View::make`].
 pub(super) fn kept(name: &str, node: &Node) -> usize {
     node.size() - node.list_length() + name.len() + 1
 }
 
-/// A change of a node that is there.
+/// Returns the change of an existing node.
 fn changed(path: &str, node: &Node, parent: &Node) -> Change {
     Change {
         path: path.to_owned(),
@@ -206,12 +206,12 @@ fn changed(path: &str, node: &Node, parent: &Node) -> Change {
     }
 }
 
-/// Lengths are those of what is in memory, which no signed number is too small for.
+/// Converts a length. No object in memory is longer than `isize::MAX` bytes.
 fn signed(length: usize) -> isize {
     isize::try_from(length).unwrap_or(isize::MAX)
 }
 
-/// Whether somebody may be told of a change.
+/// Returns whether `who` may be told of a change.
 pub(super) fn may_hear(readable_by: &[Rc<Perms>], who: &Who, domains: &Domains) -> bool {
     let mut all = readable_by.iter();
     who.is_privileged() || all.any(|perms| perms.rights(who, domains) & READ != 0)

@@ -1,4 +1,5 @@
-//! Who is told of what: watches lie at the nodes that they watch, whether those exist or not, so a change finds them on its way down.
+//! Watches, in a tree of the watched paths. A change finds its watches on the way from the root to the changed node.
+//! Watched nodes need not exist.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -11,13 +12,13 @@ use super::tree::Node;
 /// A watch.
 #[derive(Clone, Debug)]
 pub(super) struct Watch {
-    /// Counts up, so that the events of one change come in the order in which the watches were set.
+    /// Numbers ascend, so that the events of one change come in the order in which the watches were set.
     pub(super) number: u64,
-    /// Who is told.
+    /// The connection that gets the events.
     pub(super) connection: Id,
-    /// What it is told with.
+    /// The token in its events.
     pub(super) token: Rc<[u8]>,
-    /// Bytes of a path that it is not told, since it has set the watch with a relative path.
+    /// The number of bytes to leave out of each path, because the watch was set with a relative path.
     pub(super) skipped: usize,
 }
 
@@ -37,7 +38,7 @@ impl Place {
 #[derive(Debug, Default)]
 pub(super) struct Watches {
     root: Place,
-    /// Those of `@introduceDomain`, `@releaseDomain` and the like.
+    /// Watches of `@introduceDomain`, `@releaseDomain` and other paths that begin with `@`.
     special: HashMap<Rc<str>, Vec<Watch>>,
 }
 
@@ -71,12 +72,12 @@ impl Watches {
         remove(&mut self.root, &names, number);
     }
 
-    /// Those of a special path.
+    /// Returns the watches of a special path.
     pub(super) fn of_special(&self, path: &str) -> Vec<Watch> {
         self.special.get(path).cloned().unwrap_or_default()
     }
 
-    /// Those at a path and above it, in the order in which they were set.
+    /// Returns the watches of a path and of its ancestors, in the order in which they were set.
     pub(super) fn on_the_way(&self, path: &str) -> Vec<Watch> {
         let mut found = self.root.watches.clone();
         let mut place = &self.root;
@@ -91,7 +92,7 @@ impl Watches {
         found
     }
 
-    /// What is watched below a node that is removed: children first.
+    /// Returns the watched nodes below a node that is removed, children before their parents.
     pub(super) fn below(&self, path: &str, node: &Node) -> Vec<Lower> {
         let mut found = Vec::new();
         let mut place = &self.root;
@@ -106,7 +107,7 @@ impl Watches {
     }
 }
 
-/// A node that is removed with one above it.
+/// A watched node that is removed together with an ancestor.
 pub(super) struct Lower {
     pub(super) path: String,
     pub(super) watches: Vec<Watch>,
@@ -132,7 +133,7 @@ fn below(place: &Place, path: &mut String, node: &Node, found: &mut Vec<Lower>) 
         return;
     }
     let length = path.len();
-    // In the order of the children, whatever a hash map's is.
+    // In the order of the children: a hash map has none.
     for (name, child) in node.children() {
         let Some(place) = place.below.get(name) else {
             continue;

@@ -1,4 +1,4 @@
-//! What is done for one connection when its turn comes.
+//! The turn of one connection: its requests are read and answered, and its output is sent.
 
 use std::time::Instant;
 
@@ -7,15 +7,15 @@ use crate::core::Id;
 use super::ring::{self, Fault};
 use super::{Daemon, Machine};
 
-/// Times that a connection is looked at in a turn, so that nobody waits for one that never stops.
+/// The number of reads in a turn. A connection that never stops sending delays the others by this much only.
 const ROUNDS: usize = 16;
-/// Bytes that are read from a socket at a time.
+/// The number of bytes read from a socket at a time.
 const READ: usize = 16 << 10;
-/// Bytes that are sent on a socket at a time.
+/// The number of bytes sent on a socket at a time.
 const WRITE: usize = 64 << 10;
 
 impl<M: Machine> Daemon<M> {
-    /// Takes a connection's requests, answers them, and sends what there is to be sent.
+    /// Reads and answers a connection's requests, and sends its output.
     pub(super) fn attend(&mut self, id: Id) {
         if self.clients.contains_key(&id) {
             return self.client(id);
@@ -29,7 +29,7 @@ impl<M: Machine> Daemon<M> {
         let mut is_notified = false;
         let result = self.serve_ring(id, domid, &mut is_notified);
         if let Err(fault) = result {
-            // Whatever it has asked before is undone as far as it lives in the connection; its domain may still be introduced anew.
+            // The connection's watches and transactions end. It stays, because INTRODUCE may attach the ring again.
             self.server.silence(id);
             if let Some(page) = self.machine.page(domid) {
                 ring::shut(page, fault);
@@ -77,7 +77,7 @@ impl<M: Machine> Daemon<M> {
         Ok(())
     }
 
-    /// Writes what there is room for; what stays is there when the domain has taken some.
+    /// Writes as much output as the ring has room for. Returns the number of bytes written.
     fn flush_ring(&mut self, id: Id, domid: u16) -> Result<usize, Fault> {
         let mut written = 0;
         let had_output = self.server.has_output(id);
@@ -139,7 +139,7 @@ impl<M: Machine> Daemon<M> {
         }
     }
 
-    /// Sends what can be sent; says whether the client is still there.
+    /// Sends as much output as the socket takes. Returns whether the client is still connected.
     pub(super) fn flush_client(&mut self, id: Id) -> bool {
         let has_room = self.server.has_room(id);
         let Some(client) = self.clients.get_mut(&id) else {
@@ -168,7 +168,7 @@ impl<M: Machine> Daemon<M> {
     }
 
     fn end(&mut self, id: Id) {
-        // Closing its file descriptor takes it out of the loop.
+        // To close the file descriptor also removes it from the epoll set.
         self.clients.remove(&id);
         self.server.disconnect(id);
         self.hear_again();

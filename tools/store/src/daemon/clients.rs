@@ -1,4 +1,4 @@
-//! Connections by the socket.
+//! Connections over the socket.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -10,10 +10,10 @@ use rustix::net::SendFlags;
 
 use crate::core::Id;
 
-/// A process of dom0's.
+/// A process of dom0 that is connected to the socket.
 pub(super) struct Client {
     stream: UnixStream,
-    /// What the loop waits for.
+    /// The events of the socket that the loop waits for.
     waits_for: epoll::EventFlags,
 }
 
@@ -30,17 +30,17 @@ impl Client {
         Ok(Self { stream, waits_for })
     }
 
-    /// Bytes that have come; 0 at the end, `None` if there are none yet.
+    /// Reads bytes. Returns their number, 0 at the end of the stream, `None` if there are none yet.
     pub(super) fn read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         later(rustix::io::read(&self.stream, buffer))
     }
 
-    /// Bytes that have been sent; `None` if none can be.
+    /// Sends bytes. Returns the number of bytes sent, `None` if the socket takes none now.
     pub(super) fn write(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
         later(rustix::net::send(&self.stream, bytes, SendFlags::NOSIGNAL))
     }
 
-    /// Says what to wait for next.
+    /// Sets the events that the loop waits for: requests, room to send, or both.
     pub(super) fn wait_for(
         &mut self,
         id: Id,

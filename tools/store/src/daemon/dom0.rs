@@ -1,4 +1,4 @@
-//! Xen, as a xenstored in dom0 meets it.
+//! [`Machine`] on a real Xen: hypercalls, mapped rings and event channels of dom0.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -12,7 +12,7 @@ use super::machine::{Machine, News};
 use super::ring;
 use crate::core::{Host, State};
 
-/// `GNTTAB_RESERVED_XENSTORE` (Xen's `grant_table.h`): by which reference each domain has granted its ring.
+/// `GNTTAB_RESERVED_XENSTORE` (Xen's `grant_table.h`): the grant reference of every domain's ring.
 const RING: u32 = 1;
 
 enum Pages {
@@ -23,13 +23,13 @@ enum Pages {
 /// A domain's ring and event channel.
 struct Ring {
     pages: Pages,
-    /// Our port; `None` when it could not be bound.
+    /// The local port; `None` when the event channel could not be bound.
     port: Option<u32>,
-    /// The domain has broken the protocol, and is not served.
+    /// The domain has broken the protocol and is no longer served.
     is_shut: bool,
 }
 
-/// Xen, and what of it is ours.
+/// Handles to Xen's devices, and the rings and ports of this process.
 pub struct Dom0 {
     events: Evtchn,
     grants: Gntdev,
@@ -37,7 +37,7 @@ pub struct Dom0 {
     rings: HashMap<u16, Ring>,
     ports: HashMap<u32, u16>,
     exceptions: u32,
-    /// What [`Machine::look`] has found.
+    /// The states of all domains, between [`Machine::read_states`] and [`Machine::forget_states`].
     seen: Option<HashMap<u16, State>>,
 }
 
@@ -86,7 +86,7 @@ impl Dom0 {
     fn unbind(&mut self, port: Option<u32>) {
         if let Some(port) = port {
             self.ports.remove(&port);
-            // It is gone in any case.
+            // An error means that the port is closed already.
             let _ = self.events.unbind(port);
         }
     }
@@ -97,7 +97,7 @@ impl Host for Dom0 {
         if let Some(seen) = &self.seen {
             return seen.get(&domid).copied();
         }
-        // What can't be asked is taken to be there: nothing is removed for want of an answer.
+        // A domain whose state cannot be read counts as running, so that an error removes no nodes.
         match self.xen.info(domid) {
             Ok(info) => info.map(|info| state(&info)),
             Err(_) => Some(State::default()),
@@ -146,7 +146,7 @@ impl Machine for Dom0 {
     fn events(&mut self) -> News {
         let mut ports = Vec::new();
         let result = self.events.take(|port| ports.push(port));
-        // Before the rings are looked at: what comes from now on is told again.
+        // Unmasked before the rings are read, so that no later event is lost.
         let _ = self.events.unmask(&ports);
         if result.is_err() {
             return News::Lost;
@@ -158,12 +158,12 @@ impl Machine for Dom0 {
         }
     }
 
-    fn look(&mut self) {
+    fn read_states(&mut self) {
         let all = self.xen.list().ok();
         self.seen = all.map(|all| all.iter().map(|info| (info.domid, state(info))).collect());
     }
 
-    fn look_away(&mut self) {
+    fn forget_states(&mut self) {
         self.seen = None;
     }
 
@@ -176,7 +176,7 @@ impl Machine for Dom0 {
 
     fn notify(&self, domid: u16) {
         if let Some(port) = self.rings.get(&domid).and_then(|ring| ring.port) {
-            // Whose other end is gone hears nothing.
+            // This fails if the domain has closed its end. Then nobody waits for it.
             let _ = self.events.notify(port);
         }
     }

@@ -1,4 +1,4 @@
-//! What others find a xenstored by: its socket, its pid file, and systemd's word that it is ready.
+//! The socket, the pid file, and the message to systemd that the daemon is ready.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use rustix::fs::{FlockOperation, Mode, fcntl_lock};
 
-/// Listens on a socket that only its owner may connect to. One that was left behind is replaced.
+/// Listens on a socket to which only its owner may connect. Replaces a socket that an earlier daemon has left.
 ///
 /// # Errors
-/// The folder can't be made, or the socket can't.
+/// The folder or the socket cannot be made.
 pub fn listen(path: &Path) -> Result<UnixListener> {
     let shown = path.display();
     if let Some(folder) = path.parent() {
@@ -29,7 +29,7 @@ pub fn listen(path: &Path) -> Result<UnixListener> {
     listener.with_context(|| shown.to_string())
 }
 
-/// A file with this process' number, which is locked as long as it lives.
+/// A locked file with the number of this process. It is removed when it is dropped.
 pub struct PidFile {
     path: PathBuf,
     file: File,
@@ -39,7 +39,7 @@ impl PidFile {
     /// Makes and locks the file.
     ///
     /// # Errors
-    /// Another process has locked it.
+    /// The file cannot be written, or another process has locked it.
     pub fn new(path: &Path) -> Result<Self> {
         let shown = path.display();
         let file = File::options()
@@ -61,13 +61,13 @@ impl PidFile {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        // Nobody may take it for a running one's; if it can't be removed, at least it is empty.
+        // Emptied first: if it cannot be removed, it names no process at least.
         let _ = self.file.set_len(0);
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// Tells systemd, if it has started this, that requests are answered from now on.
+/// Tells systemd that requests are answered from now on, if systemd has started this process (sd_notify(3)).
 pub fn tell_ready() {
     let Some(address) = std::env::var_os("NOTIFY_SOCKET") else {
         return;

@@ -1,4 +1,4 @@
-//! What the loop asks of the machine, beyond what the core does.
+//! The operations of the machine that the loop needs, in addition to those of the core.
 
 use std::os::fd::BorrowedFd;
 
@@ -6,43 +6,43 @@ use mayfly_drivers::SharedPage;
 
 use crate::core::Host;
 
-/// What has happened.
+/// The events since the last call of [`Machine::events`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum News {
-    /// These rings' event channels have been notified; something has happened to domains, or not.
+    /// All of these, and nothing else, have happened.
     Of {
-        /// The rings' domains.
+        /// The domains whose event channels were notified.
         rings: Vec<u16>,
         /// Whether a domain has shut down or gone.
         domains: bool,
     },
-    /// More than can be told: all rings and domains are to be looked at.
+    /// Events were lost: all rings and domains have to be checked.
     Lost,
 }
 
-/// Xen, or what stands for it in tests.
+/// Xen, or a fake of it in tests.
 pub trait Machine: Host {
-    /// What becomes readable when something has happened.
+    /// Returns a file descriptor that is readable when events have happened; `None` if there is none to wait for.
     fn fd(&self) -> Option<BorrowedFd<'_>>;
 
-    /// What has happened since this was last asked. From then on, more can happen.
+    /// Returns the events since the last call, and unmasks their event channels.
     fn events(&mut self) -> News;
 
-    /// Gets to know what there is to know of all domains, for [`Host::state`] of as many as are asked next.
-    fn look(&mut self);
+    /// Reads the states of all domains at once, for the following calls of [`Host::state`].
+    fn read_states(&mut self);
 
-    /// From now on each domain is asked about anew.
-    fn look_away(&mut self);
+    /// Forgets these states: from now on [`Host::state`] asks Xen each time.
+    fn forget_states(&mut self);
 
-    /// The ring page of a domain that is attached.
+    /// Returns the ring page of an attached domain.
     fn page(&self, domid: u16) -> Option<&SharedPage>;
 
-    /// Notifies a domain that is attached.
+    /// Notifies an attached domain.
     fn notify(&self, domid: u16);
 
-    /// A domain has broken the protocol: it is not served before it is attached again.
+    /// Stops serving a domain that has broken the protocol, until it is attached again.
     fn shut(&mut self, domid: u16);
 
-    /// Whether it is not served.
+    /// Returns whether [`Machine::shut`] has stopped serving a domain.
     fn is_shut(&self, domid: u16) -> bool;
 }

@@ -1,4 +1,4 @@
-//! The core in dom0: one loop over the socket and the event channels.
+//! The daemon: one loop over the socket and the event channels, around [`crate::core`].
 
 mod attend;
 mod clients;
@@ -22,37 +22,37 @@ pub use dom0::Dom0;
 pub use files::{PidFile, listen, tell_ready};
 pub use machine::{Machine, News};
 
-/// What of the loop's file descriptors is ready, apart from clients, which have their connections' numbers.
+/// Numbers of the loop's file descriptors in epoll. Clients have the numbers of their connections.
 const LISTENER: u64 = u64::MAX;
 const EVENTS: u64 = u64::MAX - 1;
 const STOP: u64 = u64::MAX - 2;
-/// Events that are taken from the kernel at a time.
+/// The number of events taken from the kernel at a time.
 const BATCH: usize = 256;
-/// Connections that are accepted at a time.
+/// The number of connections accepted at a time.
 const ACCEPTED: usize = 64;
 
-/// A xenstored that runs.
+/// A running xenstored.
 pub struct Daemon<M> {
     server: Server,
     machine: M,
     listener: UnixListener,
     epoll: OwnedFd,
     clients: HashMap<Id, Client>,
-    /// Whether nobody new is accepted until somebody has gone.
+    /// Whether file descriptors have run out: no connection is accepted until one ends.
     is_deaf: bool,
-    /// Who is to be looked at in the next turn.
+    /// Connections whose turn was over before they were done.
     next: Vec<Id>,
-    /// Rings whose domain does not take what is there for it, since when.
+    /// Connections whose domain does not take its output, with the time since when.
     stalled: HashMap<Id, Instant>,
-    /// The same in the order of time, with some that have gone on since.
+    /// The same in ascending order of time. Entries that are not in `stalled` any more are out of date.
     stalls: VecDeque<(Instant, Id)>,
 }
 
 impl<M: Machine> Daemon<M> {
-    /// A xenstored that answers on a socket, on dom0's ring if the machine has one, and on those of domains that are introduced.
+    /// A daemon that serves a socket, dom0's ring if the machine has one, and the rings of introduced domains.
     ///
     /// # Errors
-    /// The kernel refuses to poll.
+    /// An error of epoll or of the socket.
     pub fn new(
         quota: Quota,
         keeps_orphans: bool,
@@ -87,16 +87,16 @@ impl<M: Machine> Daemon<M> {
         if this.machine.page(0).is_some() {
             let id = this.server.connect_ring(0);
             this.next.push(id);
-            // The kernel waits for a sign that somebody serves it.
+            // dom0's kernel waits for an event before it sends its first request.
             this.machine.notify(0);
         }
         Ok(this)
     }
 
-    /// Serves, until something can be read from `stop`.
+    /// Serves until `stop` is readable.
     ///
     /// # Errors
-    /// The kernel refuses to poll.
+    /// An error of epoll.
     pub fn run(&mut self, stop: BorrowedFd<'_>) -> io::Result<()> {
         let data = epoll::EventData::new_u64(STOP);
         epoll::add(&self.epoll, stop, data, epoll::EventFlags::IN)?;
@@ -122,14 +122,14 @@ impl<M: Machine> Daemon<M> {
         }
     }
 
-    /// How long there is nothing to do unless something happens.
+    /// The longest sleep: none while a connection waits for its turn, else until the next stalled one is over time.
     fn timeout(&self) -> Option<Timespec> {
         if !self.next.is_empty() {
             return Some(Timespec::default());
         }
         let (since, _) = self.stalls.front()?;
         let left = self.bound().saturating_sub(since.elapsed());
-        // A little later rather than a little too early.
+        // One millisecond is added, so that the loop does not wake a little too early and sleep again.
         let left = left + Duration::from_millis(1);
         Timespec::try_from(left).ok()
     }
@@ -138,7 +138,7 @@ impl<M: Machine> Daemon<M> {
         self.server.quota().event_timeout
     }
 
-    /// Whoever has not taken its events for too long is not waited for.
+    /// Stops charging domains for messages to receivers that have taken none for too long.
     fn forgive(&mut self) {
         let bound = self.bound();
         while let Some((since, id)) = self.stalls.front().copied() {
@@ -153,7 +153,7 @@ impl<M: Machine> Daemon<M> {
         }
     }
 
-    /// Looks at all who have something to be sent, and those whose turn was over before they were done.
+    /// Gives a turn to the connections with output, and to those whose last turn was over before they were done.
     fn attend_all(&mut self) {
         for id in std::mem::take(&mut self.next) {
             self.attend(id);
@@ -164,7 +164,7 @@ impl<M: Machine> Daemon<M> {
                 return;
             }
             for id in listed {
-                // What a client sends, the kernel tells.
+                // epoll reports a client's requests, so it only needs its output sent.
                 match self.clients.contains_key(&id) {
                     true => drop(self.flush_client(id)),
                     false => self.attend(id),
@@ -187,7 +187,7 @@ impl<M: Machine> Daemon<M> {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // No more file descriptors, most likely: those who wait are heard when somebody has gone.
+                // Most likely no file descriptor is left: new connections wait until another one ends.
                 Err(_) => {
                     self.is_deaf = epoll::delete(&self.epoll, self.listener.as_fd()).is_ok();
                     return;
@@ -196,7 +196,7 @@ impl<M: Machine> Daemon<M> {
         }
     }
 
-    /// Somebody has gone: there may be room for another one.
+    /// Accepts connections again: one has ended, so there may be a file descriptor for another.
     fn hear_again(&mut self) {
         if self.is_deaf {
             let data = epoll::EventData::new_u64(LISTENER);
@@ -228,8 +228,8 @@ impl<M: Machine> Daemon<M> {
     }
 
     fn check_domains(&mut self) {
-        self.machine.look();
+        self.machine.read_states();
         self.server.check_domains(&mut self.machine);
-        self.machine.look_away();
+        self.machine.forget_states();
     }
 }

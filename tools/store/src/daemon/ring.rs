@@ -1,4 +1,5 @@
-//! `struct xenstore_domain_interface` of `public/io/xs_wire.h`: two rings of bytes in a page that the domain can write at any time.
+//! `struct xenstore_domain_interface` (Xen 4.17 public/io/xs_wire.h): two rings of bytes in a page that the domain can
+//! write at any time.
 
 use mayfly_drivers::SharedPage;
 
@@ -20,16 +21,16 @@ const OFFERED: u32 = 1 | 2;
 const CONNECTED: u32 = 0;
 const RECONNECT: u32 = 1;
 
-/// Why a ring is of no more use (`XENSTORE_ERROR_*`).
+/// The reason for which a ring is shut (`XENSTORE_ERROR_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// Its indices are further apart than the ring is long.
+    /// Its indices differ by more than the ring's size.
     Indices = 2,
-    /// A request is longer than any may be.
+    /// A request is longer than the protocol allows.
     Protocol = 3,
 }
 
-/// Makes both rings empty, as INTRODUCE does, and says what is offered.
+/// Empties both rings, as INTRODUCE does, and offers the server's features.
 pub(super) fn reset(page: &SharedPage) {
     for offset in [REQ_CONS, REQ_PROD, RSP_CONS, RSP_PROD, ERROR] {
         page.store_release(offset, 0);
@@ -38,17 +39,17 @@ pub(super) fn reset(page: &SharedPage) {
     page.store_release(CONNECTION, CONNECTED);
 }
 
-/// Whether the domain wants to begin anew; then [`reset`] is what it waits for.
+/// Returns whether the domain asks for a new connection, which [`reset`] gives it.
 pub(super) fn wants_reset(page: &SharedPage) -> bool {
     page.load_acquire(CONNECTION) == RECONNECT
 }
 
-/// Says that the ring is of no more use.
+/// Writes the reason for which the ring is shut into its error word.
 pub(super) fn shut(page: &SharedPage, fault: Fault) {
     page.store_release(ERROR, fault as u32);
 }
 
-/// Bytes between two indices, of which the domain may have written either.
+/// Returns the number of bytes between two indices. The domain may have written either of them.
 fn between(consumer: u32, producer: u32) -> Result<usize, Fault> {
     let bytes = usize::try_from(producer.wrapping_sub(consumer)).unwrap_or(usize::MAX);
     match bytes <= SIZE {
@@ -57,7 +58,7 @@ fn between(consumer: u32, producer: u32) -> Result<usize, Fault> {
     }
 }
 
-/// Takes what there is of requests, as much as `into` has room for.
+/// Copies all bytes of requests out of the ring. Returns their number.
 pub(super) fn read(page: &SharedPage, into: &mut [u8; SIZE]) -> Result<usize, Fault> {
     let consumer = page.load_acquire(REQ_CONS);
     let producer = page.load_acquire(REQ_PROD);
@@ -68,13 +69,13 @@ pub(super) fn read(page: &SharedPage, into: &mut [u8; SIZE]) -> Result<usize, Fa
     if let Some(tail) = tail.get_mut(..bytes - head.len()) {
         page.copy_out(REQUESTS, tail);
     }
-    // After the bytes have been copied: now the domain may write there.
+    // Only after the copy: from here on the domain may overwrite the bytes.
     let length = u32::try_from(bytes).unwrap_or(0);
     page.store_fence(REQ_CONS, consumer.wrapping_add(length));
     Ok(bytes)
 }
 
-/// Writes as much as there is room for; tells how much.
+/// Writes as many bytes as the ring has room for. Returns their number.
 pub(super) fn write(page: &SharedPage, bytes: &[u8]) -> Result<usize, Fault> {
     let consumer = page.load_acquire(RSP_CONS);
     let producer = page.load_acquire(RSP_PROD);

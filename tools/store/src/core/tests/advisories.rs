@@ -1,10 +1,10 @@
-//! What Xen's security advisories about xenstored were about, each by its number.
+//! Xen's security advisories about xenstored: a test for each, named by its number.
 //!
-//! XSA-414 was about a wrong pointer after a node could not be made; `xsa_415_416` goes that way.
+//! XSA-414 was a use of a wrong pointer after a node could not be made. `xsa_415_416` takes the same path.
 
 use super::*;
 
-/// Who may not read a node does not hear of it, nor of domains.
+/// A domain that may not read a node gets no events of it. The same holds for the events of other domains.
 #[test]
 fn xsa_115() {
     let mut store = Store::new();
@@ -24,7 +24,7 @@ fn xsa_115() {
     store.dom0(Kind::Rm, "/secret\0").unwrap();
     store.domain(4);
     store.dies(4);
-    // Of what it may read, it does.
+    // It gets the events of nodes that it may read.
     store.dom0(Kind::Write, "/local/domain/3/x\x001").unwrap();
     assert_eq!(store.take(guest).1, ["/local/domain/3/x t"]);
     store
@@ -35,7 +35,7 @@ fn xsa_115() {
     assert_eq!(store.take(guest).1, ["@releaseDomain t"]);
 }
 
-/// A new domain has no rights that another has had by the same number.
+/// A new domain does not have the rights of an earlier domain with the same number.
 #[test]
 fn xsa_322() {
     let mut store = Store::new();
@@ -59,7 +59,7 @@ fn xsa_322() {
     );
 }
 
-/// Paths and tokens as long as they may be, by which an event is longer than a request, and longer ones.
+/// The longest path with the longest token makes an event longer than any request. A longer request ends the connection.
 #[test]
 fn xsa_324() {
     let mut store = Store::new();
@@ -84,7 +84,7 @@ fn xsa_324() {
     );
 }
 
-/// What a domain can make wait is bounded: its unread answers, events that others cause, watches, nodes and transactions.
+/// The memory that a domain can occupy is bounded: unread answers, and events that others cause.
 #[test]
 fn xsa_326() {
     let mut store = Store::new();
@@ -92,7 +92,7 @@ fn xsa_326() {
     for _ in 0..100 {
         store.post(guest, Kind::Read, 0, "domid\0");
     }
-    // No more than its bound is answered before it takes what there is.
+    // Beyond its quota, requests wait until it has taken some answers.
     assert!(!store.server.has_room(guest));
     assert_eq!(
         store
@@ -111,14 +111,14 @@ fn xsa_326() {
         }
     }
     assert_eq!(answers, 100);
-    // An event that waits does not wait twice.
+    // The same event waits only once.
     store.ask(guest, Kind::Watch, 0, "x\0t\0").unwrap();
     store.take(guest);
     for _ in 0..1000 {
         store.dom0(Kind::Write, "/local/domain/3/x\x001").unwrap();
     }
     assert_eq!(store.take(guest).1.len(), 1);
-    // Events of ever other nodes are bounded by what is kept for a domain.
+    // Different events are bounded by the quota of memory.
     for index in 0..60_000 {
         store
             .dom0(Kind::Write, &format!("/local/domain/3/x/{index}\x001"))
@@ -134,7 +134,7 @@ fn xsa_326() {
     store.is_right();
 }
 
-/// What a domain causes for others that take nothing stops it, until time is up for them.
+/// A domain waits if it has caused too many events that others do not take, until those are forgiven.
 #[test]
 fn xsa_326_others_that_do_not_listen() {
     let mut store = Store::new();
@@ -155,7 +155,7 @@ fn xsa_326_others_that_do_not_listen() {
     assert!(store.server.has_room(guest));
 }
 
-/// RESET_WATCHES gives back all that was accounted.
+/// RESET_WATCHES takes all watches and transactions off the account.
 #[test]
 fn xsa_330() {
     let mut store = Store::new();
@@ -181,7 +181,7 @@ fn xsa_330() {
     }
 }
 
-/// Nobody but dom0 gives a node away, or takes one.
+/// Only dom0 changes the owner of a node.
 #[test]
 fn xsa_352() {
     let mut store = Store::new();
@@ -203,7 +203,7 @@ fn xsa_352() {
     );
 }
 
-/// The root's permissions hold.
+/// The permissions of the root are checked.
 #[test]
 fn xsa_353() {
     let mut store = Store::new();
@@ -223,7 +223,7 @@ fn xsa_353() {
     );
 }
 
-/// A transaction that a bound stops leaves nothing half done, and what it kept is given back.
+/// A transaction that reaches its quota can be given up, and then nothing of it is accounted any more.
 #[test]
 fn xsa_415_416() {
     let mut store = Store::new();
@@ -247,7 +247,7 @@ fn xsa_415_416() {
     store.is_right();
 }
 
-/// What a domain has left is neither there for the next one with its number, nor its own.
+/// The nodes of a dead domain are removed, so the next domain with its number does not get them.
 #[test]
 fn xsa_417() {
     let mut store = Store::new();
@@ -266,7 +266,7 @@ fn xsa_417() {
     store.is_right();
 }
 
-/// A tree as deep as a path allows is read, watched, listed and removed.
+/// A tree as deep as the longest path allows is written, watched, checked and removed.
 #[test]
 fn xsa_418() {
     let mut store = Store::new();
@@ -291,7 +291,7 @@ fn xsa_418() {
     store.is_right();
 }
 
-/// Nodes count for who owns them, wherever they are, until they are gone; a transaction is no way around it.
+/// A node is charged to its owner wherever it is. A transaction cannot exceed the quota.
 #[test]
 fn xsa_419_421() {
     let mut store = Store::new();
@@ -314,19 +314,19 @@ fn xsa_419_421() {
             }
         }
     }
-    // Each way is bounded; together they are when the transaction ends.
+    // Each of the two ways is bounded at once, and their sum at the end of the transaction.
     let end = store.end(guest, transaction);
     assert!(made > 1000 && end == refused("ENOSPC"), "{made} {end:?}");
     assert!(store.server.domains.usage(3).nodes <= 1000);
     store.is_right();
-    // The friend goes with its own nodes and all below them; so do those of the guest that were there.
+    // When the other domain dies, its nodes go with all nodes below them, the guest's among them.
     let _ = friend;
     store.dies(4);
     store.is_right();
     assert_eq!(store.server.domains.usage(3).nodes, 1);
 }
 
-/// Numbers that fit no domain's are none.
+/// A number that cannot be a domain's is refused.
 #[test]
 fn xsa_420() {
     let mut store = Store::new();

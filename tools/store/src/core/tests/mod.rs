@@ -1,4 +1,4 @@
-//! The core from outside: bytes of requests in, messages out.
+//! Tests of the core through its interface: bytes of requests in, messages out.
 
 mod advisories;
 
@@ -9,7 +9,7 @@ use mayfly_xenstore::wire::{self, Kind};
 
 use super::{Broken, Host, Id, Quota, Server, State};
 
-/// A machine whose domains are what a test says.
+/// A fake machine. The test sets the states of its domains.
 #[derive(Default)]
 struct Machine(HashMap<u16, State>);
 
@@ -76,7 +76,7 @@ impl Store {
         self.server.take(id, &bytes, &mut self.machine).unwrap();
     }
 
-    /// What has come: answers, and events as `path token`.
+    /// Takes the messages of a connection: answers, and events as `path token`.
     fn take(&mut self, id: Id) -> (Vec<Answer>, Vec<String>) {
         let (mut answers, mut events) = (Vec::new(), Vec::new());
         loop {
@@ -176,7 +176,7 @@ fn a_commit_meets_only_what_it_has_seen() {
     store.dom0(Kind::Write, "/a\x001").unwrap();
     store.dom0(Kind::Write, "/b\x001").unwrap();
     let other = store.server.connect();
-    // What it has read has changed.
+    // A value that it has read has changed.
     let transaction = store.start(other);
     store.ask(other, Kind::Read, transaction, "/a\0").unwrap();
     store
@@ -185,7 +185,7 @@ fn a_commit_meets_only_what_it_has_seen() {
     store.dom0(Kind::Write, "/a\x002").unwrap();
     assert_eq!(store.end(other, transaction), refused("EAGAIN"));
     assert_eq!(store.dom0(Kind::Read, "/mine\0"), refused("ENOENT"));
-    // All else may: nodes beside it, below it, above it.
+    // Other nodes may change: beside it, below it, above it.
     let transaction = store.start(other);
     store.ask(other, Kind::Read, transaction, "/a\0").unwrap();
     store
@@ -206,14 +206,14 @@ fn a_commit_meets_only_what_it_has_seen() {
         .unwrap();
     store.dom0(Kind::Mkdir, "/mine/more\0").unwrap();
     assert_eq!(store.end(other, transaction), refused("EAGAIN"));
-    // A node that was not there is.
+    // A node that was missing exists now.
     let transaction = store.start(other);
     let nothing = store.ask(other, Kind::Read, transaction, "/new\0");
     assert_eq!(nothing, refused("ENOENT"));
     store.dom0(Kind::Mkdir, "/new\0").unwrap();
     assert_eq!(store.end(other, transaction), refused("EAGAIN"));
     assert_eq!(store.end(other, transaction), refused("ENOENT"));
-    // What had no effect has none later.
+    // A change without effect in the transaction has none in the commit.
     let transaction = store.start(other);
     store.ask(other, Kind::Rm, transaction, "/later\0").unwrap();
     store.dom0(Kind::Mkdir, "/later\0").unwrap();
@@ -288,7 +288,7 @@ fn domains_are_told_of_as_they_come_shut_down_and_go() {
         store.dom0(Kind::IsDomainIntroduced, "3\0").as_deref(),
         Ok("F")
     );
-    // What it owned is gone.
+    // Its nodes are gone.
     assert_eq!(
         store.dom0(Kind::Read, "/local/domain/3\0"),
         refused("ENOENT")
@@ -322,7 +322,7 @@ fn a_domain_may_not_do_what_is_for_dom0() {
         store.ask(guest, Kind::Read, 0, "/tool\0"),
         refused("EACCES")
     );
-    // Nor is it told what is there and what is not.
+    // It does not even learn which nodes exist.
     assert_eq!(
         store.ask(guest, Kind::Read, 0, "/none\0"),
         refused("EACCES")
