@@ -1,91 +1,42 @@
-//! Rings whose domains break the protocol are shut, and nobody else notices.
+//! A ring whose domain breaks the protocol is shut, and other connections are not affected.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod machine;
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex};
 
-use mayfly_drivers::SharedPage;
-use mayfly_store::core::{Host, Quota, State};
-use mayfly_store::daemon::{Daemon, Machine, News};
-use mayfly_xenstore::Code;
+use machine::{ERROR, Fake, RSP_PROD, Requests};
+use mayfly_store::core::Quota;
+use mayfly_store::daemon::Daemon;
 use mayfly_xenstore::wire::{self, Kind};
 
-const REQ_PROD: usize = 2052;
-const RSP_PROD: usize = 2060;
-const ERROR: usize = 2072;
-
-/// What has become of rings: the word that tells why one was shut, and how many bytes of answers it has.
+/// For each domain the error word of its ring, and the number of bytes of answers in the ring.
 type Seen = Arc<Mutex<HashMap<u16, (u32, u32)>>>;
-
-/// What a domain has in its ring when it is introduced.
-#[derive(Default)]
-struct Hostile {
-    pages: HashMap<u16, SharedPage>,
-    shut: Vec<u16>,
-    seen: Seen,
-}
 
 const LYING: u16 = 1;
 const LONG: u16 = 2;
 const HONEST: u16 = 3;
 
-impl Host for Hostile {
-    fn state(&mut self, _: u16) -> Option<State> {
-        Some(State::default())
-    }
-    fn attach(&mut self, domid: u16, _: u64, _: u32) -> Result<(), Code> {
-        let page = SharedPage::leak();
-        let mut bytes = Vec::new();
-        match domid {
-            LYING => bytes.resize(1, 0),
-            LONG => bytes.extend(
-                [2_u32, 1, 0, 1 << 20]
-                    .into_iter()
-                    .flat_map(u32::to_ne_bytes),
-            ),
-            _ => wire::put_message(&mut bytes, [Kind::Read as u32, 1, 0], b"x\0"),
+/// The requests in a domain's ring when it is introduced.
+fn requests(domid: u16) -> Requests {
+    match domid {
+        LYING => Requests {
+            bytes: vec![0],
+            produced: 5000,
+        },
+        LONG => {
+            let header = [2_u32, 1, 0, 1 << 20].into_iter();
+            Requests::honest(header.flat_map(u32::to_ne_bytes).collect())
         }
-        page.copy_in(0, &bytes);
-        let length = if domid == LYING {
-            5000
-        } else {
-            u32::try_from(bytes.len()).unwrap()
-        };
-        page.store_release(REQ_PROD, length);
-        self.pages.insert(domid, page);
-        Ok(())
-    }
-    fn attach_again(&mut self, _: u16, _: u32) {}
-    fn detach(&mut self, domid: u16) {
-        self.pages.remove(&domid);
-    }
-}
-
-impl Machine for Hostile {
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-    fn events(&mut self) -> News {
-        News::Lost
-    }
-    fn look(&mut self) {}
-    fn look_away(&mut self) {}
-    fn page(&self, domid: u16) -> Option<&SharedPage> {
-        self.pages.get(&domid)
-    }
-    fn notify(&self, domid: u16) {
-        let page = self.page(domid).unwrap();
-        let words = (page.load_acquire(ERROR), page.load_acquire(RSP_PROD));
-        self.seen.lock().unwrap().insert(domid, words);
-    }
-    fn shut(&mut self, domid: u16) {
-        self.shut.push(domid);
-    }
-    fn is_shut(&self, domid: u16) -> bool {
-        self.shut.contains(&domid)
+        _ => {
+            let mut bytes = Vec::new();
+            wire::put_message(&mut bytes, [Kind::Read as u32, 1, 0], b"x\0");
+            Requests::honest(bytes)
+        }
     }
 }
 
@@ -98,10 +49,10 @@ fn a_ring_that_lies_is_shut() {
     let seen = Seen::default();
     let machine_seen = Arc::clone(&seen);
     let server = std::thread::spawn(move || {
-        let machine = Hostile {
-            seen: machine_seen,
-            ..Hostile::default()
-        };
+        let machine = Fake::new(requests, |domid, page| {
+            let words = (page.load_acquire(ERROR), page.load_acquire(RSP_PROD));
+            machine_seen.lock().unwrap().insert(domid, words);
+        });
         let mut daemon = Daemon::new(Quota::default(), false, machine, listener).unwrap();
         daemon.run(stopped.as_fd()).unwrap();
     });
@@ -120,11 +71,11 @@ fn a_ring_that_lies_is_shut() {
         let answer = ask(Kind::Introduce, &format!("{domid}\x001\x001\0"));
         assert_eq!(answer, "OK\0");
     }
-    // Each turn of the loop looks at all who have something to do before it takes the next request.
+    // The loop gives every connection with work its turn before it takes the next request.
     ask(Kind::Write, "/still\0there");
     assert_eq!(ask(Kind::Read, "/still\0"), "there");
     let words = seen.lock().unwrap().clone();
-    // XENSTORE_ERROR_RINGIDX, XENSTORE_ERROR_PROTO; EACCES for who is honest.
+    // XENSTORE_ERROR_RINGIDX, XENSTORE_ERROR_PROTO; the honest domain gets the answer EACCES.
     assert_eq!(words[&LYING].0, 2);
     assert_eq!(words[&LONG].0, 3);
     assert_eq!(words[&HONEST], (0, 16 + 7));

@@ -1,4 +1,4 @@
-//! What ours and Debian's daemons may differ in.
+//! The differences that are allowed between our daemon and Debian's.
 
 use std::collections::BTreeMap;
 
@@ -8,15 +8,15 @@ use crate::Message;
 use crate::daemon::Kind;
 use crate::script::Round;
 
-/// How often each difference was seen.
+/// The number of times that each difference was seen.
 #[derive(Debug, Default)]
 pub(crate) struct Seen(BTreeMap<&'static str, u32>);
 
 const EVENT: u32 = 15;
 const ERROR: u32 = 16;
 
-/// Whether a commit is refused for what others have changed; ENOMEM is what the C xenstored says when a domain is gone whose nodes it has
-/// touched.
+/// Returns whether a commit was refused because of changes by others. The C xenstored answers ENOMEM when the
+/// transaction has touched nodes of a domain that is gone.
 pub(crate) fn is_refused(messages: &[Message]) -> bool {
     let codes: [&[u8]; 2] = [b"EAGAIN\0", b"ENOMEM\0"];
     let refused = |code: &[u8]| messages.contains(&(ERROR, code.to_vec()));
@@ -28,7 +28,7 @@ impl Seen {
         *self.0.entry(what).or_default() += 1;
     }
 
-    /// Whether two peers have said the same, but for what they may differ in.
+    /// Returns whether two peers have sent the same messages, apart from the allowed differences.
     pub(crate) fn same(
         &mut self,
         kind: Kind,
@@ -37,16 +37,16 @@ impl Seen {
         theirs: &[Vec<Message>],
     ) -> bool {
         let request = match round {
-            Round::Ask { kind, .. } => Request::of(*kind),
+            Round::Ask(ask) => Request::of(ask.kind),
             Round::Domain { .. } => None,
         };
         let mut all = ours.iter().zip(theirs);
-        let is_commit = round.is_commit();
+        let is_commit = matches!(round, Round::Ask(ask) if ask.is_commit());
         all.all(|(ours, theirs)| {
             let (mut ours, mut theirs) = (normal(request, ours), normal(request, theirs));
-            // No document gives children an order, nor events of several nodes: ours is that of the names, the C xenstored's that of
-            // their making.
-            // oxenstored answers first.
+            // No document gives an order for children or for the events of several nodes. Ours is the order of the
+            // names; the C xenstored's is the order in which the nodes were made. oxenstored answers before it sends
+            // events.
             let of_many = matches!(request, None | Some(Request::Rm | Request::TransactionEnd))
                 || kind == Kind::Ocaml;
             if ours != theirs && of_many {
@@ -55,12 +55,13 @@ impl Seen {
                 theirs.sort_unstable();
             }
             if matches!(round, Round::Domain { .. }) {
-                // Of a domain that goes and one that has shut down again after RESUME the C xenstored tells once or twice.
+                // When one domain goes and another has shut down again after RESUME, the C xenstored sends one event or
+                // two.
                 ours.dedup();
                 theirs.dedup();
             }
             if kind == Kind::Ocaml {
-                // An event that waits waits once, as with the C xenstored (XSA-326).
+                // oxenstored queues the same event twice; ours queues it once, as the C xenstored does (XSA-326).
                 theirs.dedup();
             }
             let refuse = |messages: &[Message]| matches!(messages, [(ERROR, _)]);
@@ -69,15 +70,15 @@ impl Seen {
                 return true;
             }
             if kind == Kind::Ocaml && is_commit && ours != theirs {
-                // Of a transaction it tells other nodes, and some twice; what it answers is compared, and the tree afterwards.
+                // oxenstored's commit sends events of other nodes, and some twice. The answer is compared, and later
+                // requests compare the tree.
                 self.count("events of commits");
                 ours.retain(|(kind, _)| *kind != EVENT);
                 theirs.retain(|(kind, _)| *kind != EVENT);
             }
-            // oxenstored tells of watches below a node that is removed whether there were nodes or not.
             let root = |(_, payload): &Message| !payload.starts_with(b"/\0");
             if kind == Kind::Ocaml && ours != theirs {
-                // Nor does it tell of changes of the root.
+                // oxenstored sends no events of the root.
                 ours.retain(root);
             }
             let removes = kind == Kind::Ocaml && request == Some(Request::Rm);
@@ -87,8 +88,8 @@ impl Seen {
         })
     }
 
-    /// A node that a transaction removes: whoever may read its parent hears of it, as without a transaction. The C xenstored looks at the
-    /// node's own permissions alone.
+    /// Our commit tells of a removed node whoever may read its parent, as outside of transactions. The C xenstored
+    /// checks the permissions of the node alone.
     fn has_more(&mut self, ours: &[Message], theirs: &[Message]) -> bool {
         let has = is_part(theirs, ours);
         if has {
@@ -97,6 +98,7 @@ impl Seen {
         has
     }
 
+    /// When a node is removed, oxenstored also fires watches of paths below it at which there was no node.
     fn has_less(&mut self, ours: &[Message], theirs: &[Message]) -> bool {
         let has = is_part(ours, theirs);
         if has {
@@ -106,7 +108,7 @@ impl Seen {
     }
 }
 
-/// Whether all of the first are among the second.
+/// Returns whether `some` are among `all`, in the same order.
 fn is_part(some: &[Message], all: &[Message]) -> bool {
     let mut all = all.iter();
     some.iter().all(|one| all.any(|other| one == other))
@@ -125,7 +127,7 @@ fn normal(request: Option<Request>, messages: &[Message]) -> Vec<Message> {
                 if request == Some(Request::DirectoryPart) {
                     names.remove(0);
                 }
-                // oxenstored lists its special nodes.
+                // oxenstored's lists have the special nodes.
                 names.retain(|name| !name.starts_with(b"@"));
                 names.sort_unstable();
                 *payload = names.join(&0);

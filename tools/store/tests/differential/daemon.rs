@@ -1,4 +1,4 @@
-//! Debian's daemons, as processes of this machine.
+//! Debian's daemons, run as processes of this machine.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use mayfly_lab::{Set, unpacked};
 use mayfly_xenstore::wire;
 
-use crate::script::{Round, SOCKETS};
+use crate::script::{Ask, RINGS, SOCKETS};
 use crate::{Message, Peer};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(crate) const FOLDER: &str = "usr/lib/xen-4.17/bin";
 pub(crate) const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 const BOUND: Duration = Duration::from_secs(10);
 
-/// A daemon, its socket and rings.
+/// A daemon with its socket and rings.
 pub(crate) struct Debian {
     child: Child,
     folder: tempfile::TempDir,
@@ -66,7 +66,7 @@ impl Debian {
         let mut command = match kind {
             Kind::C => {
                 let mut command = Command::new(root.join(FOLDER).join("xenstored"));
-                // The rings are read one after another, so what one of them waits for may be read last.
+                // The test reads the rings one after another. A small quota could stop the ring that it reads last.
                 command.args(["-N", "-Q", "outstanding=100000", "--pid-file"]);
                 command.arg(at("pid"));
                 command
@@ -104,7 +104,7 @@ impl Debian {
             child,
             folder,
         };
-        for domid in 1..=crate::script::RINGS {
+        for domid in 1..=RINGS {
             this.make_ring(domid as u16);
         }
         this
@@ -121,7 +121,7 @@ impl Debian {
         self.folder.path().join("run/xenstored/socket")
     }
 
-    /// A domain that has been introduced watches a node; events are for it to take.
+    /// Sets a watch from the ring of an introduced domain. Its events stay in the ring.
     pub(crate) fn watches(&mut self, domid: u16, path: &str) {
         let ring = usize::from(domid) - 1;
         while self.rings.len() <= ring {
@@ -133,7 +133,7 @@ impl Debian {
         let kind = wire::Kind::Watch as u32;
         let number = self.asked(ring + SOCKETS, kind, 0, format!("{path}\0t\0").as_bytes());
         self.until(ring + SOCKETS, number, &mut Vec::new());
-        // The event that comes with it.
+        // The event that every new watch gets.
         while self.word(ring, 2056) == self.word(ring, 2060) {
             std::thread::yield_now();
         }
@@ -250,7 +250,7 @@ impl Debian {
         self.number
     }
 
-    /// What has come on all connections that are there.
+    /// Takes the messages of all connections.
     fn settle(&mut self, seen: &mut [Vec<Message>]) {
         for (connection, seen) in seen.iter_mut().enumerate() {
             if connection >= SOCKETS && !self.is_introduced(connection - SOCKETS) {
@@ -274,22 +274,13 @@ impl Debian {
 }
 
 impl Peer for Debian {
-    fn ask(&mut self, round: &Round, transaction: u32) -> Vec<Vec<Message>> {
-        let Round::Ask {
-            connection,
-            kind,
-            payload,
-            ..
-        } = round
-        else {
-            unreachable!()
-        };
-        let mut seen = vec![Vec::new(); SOCKETS + crate::script::RINGS];
-        let number = self.asked(*connection, *kind, transaction, payload);
+    fn ask(&mut self, ask: &Ask, transaction: u32) -> Vec<Vec<Message>> {
+        let mut seen = vec![Vec::new(); SOCKETS + RINGS];
+        let number = self.asked(ask.connection, ask.kind, transaction, &ask.payload);
         let mut before = Vec::new();
-        let answer = self.until(*connection, number, &mut before);
-        seen[*connection] = before;
-        seen[*connection].push(answer);
+        let answer = self.until(ask.connection, number, &mut before);
+        seen[ask.connection] = before;
+        seen[ask.connection].push(answer);
         self.settle(&mut seen);
         seen
     }
@@ -297,7 +288,7 @@ impl Peer for Debian {
     fn domain(&mut self, domid: u16, state: u8) -> Vec<Vec<Message>> {
         self.set_state(domid, state);
         self.events.write_all(&3_u32.to_ne_bytes()).unwrap();
-        let mut seen = vec![Vec::new(); SOCKETS + crate::script::RINGS];
+        let mut seen = vec![Vec::new(); SOCKETS + RINGS];
         // The daemon takes the event before or after the first request.
         std::thread::sleep(Duration::from_millis(3));
         self.settle(&mut seen);

@@ -1,32 +1,31 @@
-//! What requests cost beside ever more domains that do nothing, of ours and of Debian's daemons.
+//! The cost of requests beside more and more idle domains, with our daemon and with Debian's.
 //!
 //! ```console
 //! $ cargo test --release -p mayfly-store --test differential -- --ignored --nocapture growth
 //! ```
 
-use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use mayfly_drivers::SharedPage;
-use mayfly_store::core::{Host, Quota, State};
-use mayfly_store::daemon::{Daemon, Machine, News};
-use mayfly_xenstore::Code;
+use mayfly_store::core::Quota;
+use mayfly_store::daemon::Daemon;
 use mayfly_xenstore::wire::{self, Kind as Request};
 
 use crate::daemon::{Debian, Kind};
+use crate::machine::{Fake, RSP_CONS, RSP_PROD, Requests};
 
-/// Idle domains.
+/// The numbers of idle domains.
 const DOMAINS: [u16; 4] = [0, 100, 1000, 10_000];
-/// How long the domains may take to come, before a daemon is given up.
+/// The time for making the domains of one step. A daemon that needs longer is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often each request is made.
+/// The number of times that each request is made.
 const ROUNDS: usize = 1000;
 
-/// What a usual guest watches.
+/// The paths that a usual guest watches.
 const WATCHED: [&str; 3] = ["control/shutdown", "memory/target", "device"];
 
 fn request(kind: Request, transaction: u32, payload: &[u8]) -> Vec<u8> {
@@ -35,57 +34,16 @@ fn request(kind: Request, transaction: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A machine on which every domain watches what a guest watches, and does nothing else.
-#[derive(Default)]
-struct Idle(HashMap<u16, SharedPage>);
-
-impl Host for Idle {
-    fn state(&mut self, _: u16) -> Option<State> {
-        Some(State::default())
-    }
-    fn attach(&mut self, domid: u16, _: u64, _: u32) -> Result<(), Code> {
-        let page = SharedPage::leak();
-        let mut bytes = Vec::new();
-        for path in WATCHED {
-            bytes.extend(request(
-                Request::Watch,
-                0,
-                format!("{path}\0t\0").as_bytes(),
-            ));
-        }
-        page.copy_in(0, &bytes);
-        page.store_release(2052, bytes.len() as u32);
-        self.0.insert(domid, page);
-        Ok(())
-    }
-    fn attach_again(&mut self, _: u16, _: u32) {}
-    fn detach(&mut self, domid: u16) {
-        self.0.remove(&domid);
-    }
+/// The first requests of a domain: its watches.
+fn watches(_: u16) -> Requests {
+    let requests =
+        WATCHED.map(|path| request(Request::Watch, 0, format!("{path}\0t\0").as_bytes()));
+    Requests::honest(requests.concat())
 }
 
-impl Machine for Idle {
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-    fn events(&mut self) -> News {
-        News::Lost
-    }
-    fn look(&mut self) {}
-    fn look_away(&mut self) {}
-    fn page(&self, domid: u16) -> Option<&SharedPage> {
-        self.0.get(&domid)
-    }
-    fn notify(&self, domid: u16) {
-        // It takes what there is at once.
-        if let Some(page) = self.page(domid) {
-            page.store_release(2056, page.load_acquire(2060));
-        }
-    }
-    fn shut(&mut self, _: u16) {}
-    fn is_shut(&self, _: u16) -> bool {
-        false
-    }
+/// Takes all answers and events in a ring.
+fn take_all(_: u16, page: &SharedPage) {
+    page.store_release(RSP_CONS, page.load_acquire(RSP_PROD));
 }
 
 struct Client(UnixStream);
@@ -166,7 +124,7 @@ fn median(mut act: impl FnMut()) -> f64 {
     times[times.len() / 2].as_secs_f64() * 1e6
 }
 
-/// Median microseconds of READ, WRITE, a transaction of one WRITE, and a connection with one READ.
+/// Returns the medians in microseconds of READ, WRITE, a transaction of one WRITE, and a connection with one READ.
 fn measure(socket: &Path) -> [f64; 4] {
     let mut client = Client(UnixStream::connect(socket).unwrap());
     let path = "/local/domain/0/backend/vif/1/0/feature";
@@ -189,10 +147,10 @@ fn measure(socket: &Path) -> [f64; 4] {
     [one, two, three, four]
 }
 
-/// Prints a line of the table for each number of domains that a daemon gets to in time.
+/// Prints a line of the table for each number of domains that a daemon reaches in time.
 fn grow(name: &str, socket: &Path, mut introduced: impl FnMut(u16)) {
     let mut client = Client(UnixStream::connect(socket).unwrap());
-    // What dom0's kernel and toolstack watch.
+    // The watches of dom0's kernel and toolstack.
     client.ask(Request::Watch, 0, b"/local/domain/0/backend\0kernel\0");
     client.ask(Request::Watch, 0, b"@releaseDomain\0toolstack\0");
     let mut there = 0;
@@ -218,7 +176,7 @@ fn grow(name: &str, socket: &Path, mut introduced: impl FnMut(u16)) {
     }
 }
 
-/// Runs ours, for as long as something is done with its socket.
+/// Runs our daemon while `act` uses its socket.
 pub(crate) fn with_ours(act: impl FnOnce(&Path)) {
     let folder = tempfile::tempdir().unwrap();
     let socket: PathBuf = folder.path().join("socket");
@@ -226,7 +184,7 @@ pub(crate) fn with_ours(act: impl FnOnce(&Path)) {
     let (stop, stopped) = UnixStream::pair().unwrap();
     let server = std::thread::spawn(move || {
         let quota = Quota::default();
-        let mut daemon = Daemon::new(quota, false, Idle::default(), listener).unwrap();
+        let mut daemon = Daemon::new(quota, false, Fake::new(watches, take_all), listener).unwrap();
         daemon.run(stopped.as_fd()).unwrap();
     });
     act(&socket);

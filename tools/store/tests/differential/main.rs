@@ -1,11 +1,12 @@
-//! The same random requests for ours and for Debian's C xenstored and oxenstored, which run without Xen over `tests/oracle/standin.c`.
+//! Sends the same random requests to our daemon and to Debian's C xenstored and oxenstored, and compares the messages.
+//! Debian's daemons run without Xen, over `tests/oracle/standin.c`.
 //!
 //! ```console
 //! $ cargo test -p mayfly-store --test differential -- --ignored
 //! ```
 //!
-//! It needs a C compiler and Debian's packages, which the lab unpacks. `MAYFLY_SEED` and `MAYFLY_SCALE` change what is asked. What the
-//! daemons may differ in is in `allow.rs`, each with the sentence that decides it.
+//! The test needs a C compiler and Debian's packages, which the lab unpacks. `MAYFLY_SEED` changes the requests,
+//! `MAYFLY_SCALE` the number of runs. `allow.rs` has the allowed differences, each with its reason.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,29 +17,31 @@
 mod allow;
 mod daemon;
 mod growth;
+#[path = "../machine/mod.rs"]
+mod machine;
 mod ours;
 mod script;
 mod utilities;
 
 use daemon::{Debian, Kind};
 use ours::Ours;
-use script::{Round, Script};
+use script::{Ask, Round, Script};
 
 /// A message: its type, and its payload.
 pub(crate) type Message = (u32, Vec<u8>);
 
-/// What is asked of, whoever it is.
+/// A xenstored under test.
 pub(crate) trait Peer {
-    /// Asks on a connection; gives the answer and, for each connection, all that came.
-    fn ask(&mut self, round: &Round, transaction: u32) -> Vec<Vec<Message>>;
-    /// Domains change their state.
+    /// Sends a request. Returns the messages of each connection, the answer among them.
+    fn ask(&mut self, ask: &Ask, transaction: u32) -> Vec<Vec<Message>>;
+    /// Changes the state of a domain. Returns the messages of each connection.
     fn domain(&mut self, domid: u16, state: u8) -> Vec<Vec<Message>>;
 }
 
-/// Requests of a run.
+/// The number of requests in a run.
 const REQUESTS: u64 = 20_000;
 
-/// What was asked last, for whoever reads of a failure.
+/// The last rounds, printed when a test fails.
 #[derive(Default)]
 struct Trail(std::collections::VecDeque<String>);
 
@@ -59,7 +62,7 @@ impl Drop for Trail {
     }
 }
 
-/// Asks two peers the same, `MAYFLY_SCALE` times with fresh ones.
+/// Compares our daemon with one of Debian's, `MAYFLY_SCALE` times, with new daemons each time.
 fn compare(kind: Kind) {
     for run in 0..mayfly_seeds::scaled(1) {
         compare_once(kind, mayfly_seeds::seed().wrapping_add(run));
@@ -79,20 +82,20 @@ fn compare_once(kind: Kind, seed: u64) {
             Round::Domain { domid, state } => {
                 (ours.domain(*domid, *state), theirs.domain(*domid, *state))
             }
-            Round::Ask { connection, .. } => {
-                let (mine, other) = script.transaction(&round);
-                let theirs = theirs.ask(&round, other);
-                let is_commit = round.is_commit();
-                let ours = if is_commit && allow::is_refused(&theirs[*connection]) {
-                    // Ours need not be refused. It is given up, so that both go on from the same tree.
+            Round::Ask(ask) => {
+                let (mine, other) = script.transaction(ask);
+                let theirs = theirs.ask(ask, other);
+                let is_commit = ask.is_commit();
+                let ours = if is_commit && allow::is_refused(&theirs[ask.connection]) {
+                    // Ours might succeed. The transaction is given up, so that both go on from the same tree.
                     seen.count("commits that they refuse");
-                    ours.ask(&round.given_up(), mine);
+                    ours.ask(&ask.given_up(), mine);
                     theirs.clone()
                 } else {
-                    let answers = ours.ask(&round, mine);
-                    if is_commit && allow::is_refused(&answers[*connection]) {
+                    let answers = ours.ask(ask, mine);
+                    if is_commit && allow::is_refused(&answers[ask.connection]) {
                         seen.count("commits that only ours refuses");
-                        for edit in script.edits(&round) {
+                        for edit in script.edits(ask) {
                             ours.ask(&edit, 0);
                         }
                         theirs.clone()
@@ -100,7 +103,7 @@ fn compare_once(kind: Kind, seed: u64) {
                         answers
                     }
                 };
-                script.answered(&round, &ours[*connection], &theirs[*connection]);
+                script.answered(ask, &ours[ask.connection], &theirs[ask.connection]);
                 (ours, theirs)
             }
         };

@@ -1,11 +1,11 @@
-//! Ours, in this process.
+//! Our server, in the test's process.
 
 use std::collections::HashMap;
 
 use mayfly_store::core::{Host, Id, Quota, Server, State};
 use mayfly_xenstore::{Code, wire};
 
-use crate::script::{RINGS, Round, SOCKETS};
+use crate::script::{Ask, RINGS, SOCKETS};
 use crate::{Message, Peer};
 
 #[derive(Default)]
@@ -78,19 +78,10 @@ impl Ours {
 }
 
 impl Peer for Ours {
-    fn ask(&mut self, round: &Round, transaction: u32) -> Vec<Vec<Message>> {
-        let Round::Ask {
-            connection,
-            kind,
-            payload,
-            ..
-        } = round
-        else {
-            unreachable!()
-        };
+    fn ask(&mut self, ask: &Ask, transaction: u32) -> Vec<Vec<Message>> {
         let mut message = Vec::new();
-        wire::put_message(&mut message, [*kind, 1, transaction], payload);
-        let id = self.id(*connection).unwrap();
+        wire::put_message(&mut message, [ask.kind, 1, transaction], &ask.payload);
+        let id = self.id(ask.connection).unwrap();
         self.server.take(id, &message, &mut self.domains).unwrap();
         self.all()
     }

@@ -1,4 +1,4 @@
-//! What is asked: random, and from one seed.
+//! The random requests of a run, from one seed.
 
 use std::collections::HashMap;
 
@@ -6,51 +6,50 @@ use mayfly_xenstore::wire::Kind;
 
 use crate::Message;
 
-/// Connections by the socket.
+/// The number of connections over the socket.
 pub(crate) const SOCKETS: usize = 2;
-/// Domains with rings: 1 and up.
+/// The number of domains with rings, whose numbers begin at 1.
 pub(crate) const RINGS: usize = 4;
+
+/// A request.
+#[derive(Clone)]
+pub(crate) struct Ask {
+    pub(crate) connection: usize,
+    pub(crate) kind: u32,
+    /// The index among the connection's open transactions, oldest first.
+    transaction: Option<usize>,
+    pub(crate) payload: Vec<u8>,
+}
 
 #[derive(Clone)]
 pub(crate) enum Round {
-    Ask {
-        connection: usize,
-        kind: u32,
-        /// Which of the connection's transactions, counted from its oldest.
-        transaction: Option<usize>,
-        payload: Vec<u8>,
-    },
-    Domain {
-        domid: u16,
-        state: u8,
-    },
+    Ask(Ask),
+    Domain { domid: u16, state: u8 },
 }
 
-impl Round {
+impl Ask {
     pub(crate) fn is_commit(&self) -> bool {
-        matches!(self, Self::Ask { kind, payload, .. }
-            if *kind == Kind::TransactionEnd as u32 && payload == b"T\0")
+        self.kind == Kind::TransactionEnd as u32 && self.payload == b"T\0"
     }
 
-    /// The same, but a commit's transaction is given up.
+    /// Returns the same request, but the transaction is given up instead of committed.
     pub(crate) fn given_up(&self) -> Self {
-        let mut this = self.clone();
-        if let Self::Ask { payload, .. } = &mut this {
-            *payload = b"F\0".to_vec();
+        Self {
+            payload: b"F\0".to_vec(),
+            ..self.clone()
         }
-        this
     }
 }
 
 impl std::fmt::Debug for Round {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Ask {
+            Self::Ask(Ask {
                 connection,
                 kind,
                 transaction,
                 payload,
-            } => {
+            }) => {
                 let kind = Kind::of(*kind);
                 let payload = payload.escape_ascii();
                 write!(f, "{connection} {kind:?} {transaction:?} {payload}")
@@ -60,22 +59,22 @@ impl std::fmt::Debug for Round {
     }
 }
 
-/// A transaction: its numbers, and whether the two have come to differ.
+/// An open transaction.
 #[derive(Clone, Default)]
 struct Open {
     ours: u32,
     theirs: u32,
     differs: bool,
-    /// What it changes.
-    edits: Vec<Round>,
+    /// Its changes so far.
+    edits: Vec<Ask>,
 }
 
 pub(crate) struct Script {
     random: fastrand::Rng,
-    /// Whether domains come, ask and go. Of oxenstored only what dom0 asks for is compared: what it does for domains that are gone, and
-    /// what it calls a bound, differs from the C xenstored's throughout.
+    /// Whether domains come, send requests and go. With oxenstored only dom0's requests are compared: its treatment of
+    /// dead domains and its quotas differ from the C xenstored's in most cases.
     has_domains: bool,
-    /// 0 not there, 1 there, 2 introduced, 3 introduced and shut down.
+    /// The state of each domain: 0 missing, 1 made, 2 introduced, 3 introduced and shut down.
     domains: [u8; RINGS],
     /// Open transactions of each connection.
     open: HashMap<usize, Vec<Open>>,
@@ -130,7 +129,7 @@ impl Script {
         let mut text = String::new();
         for index in 0..self.random.usize(1..4) {
             let letter = self.pick(&["n", "r", "w", "b"]);
-            // The owner is most often one that is there.
+            // The owner exists most of the time.
             let domid = match (index, self.random.u8(..4)) {
                 (0, 0) => 0,
                 _ if !self.has_domains => 0,
@@ -155,7 +154,7 @@ impl Script {
             8..=9 => (Kind::Mkdir, String::new()),
             10 => (Kind::Rm, String::new()),
             11..=12 => (Kind::Directory, String::new()),
-            // oxenstored has none.
+            // oxenstored does not know this request.
             13 if self.has_domains => (Kind::DirectoryPart, "0\0".to_owned()),
             13 => (Kind::Directory, String::new()),
             14..=15 => (Kind::GetPerms, String::new()),
@@ -166,7 +165,7 @@ impl Script {
                 self.pick(&["t\0", "u\0", "v w\0"]).to_owned(),
             ),
         };
-        // A domain that owns the root takes all of the C xenstored's tree with it when it dies.
+        // When a domain that owns the root dies, the C xenstored removes the whole tree.
         let kind = match kind {
             Kind::SetPerms if path == "/" => return (Kind::GetPerms, b"/\0".to_vec()),
             kind => kind,
@@ -194,7 +193,7 @@ impl Script {
         ];
         let kind = kinds[self.random.usize(..kinds.len())];
         let payload = match kind {
-            // dom0 introduces only whom the script has made.
+            // dom0 introduces only domains that the script has made.
             Kind::Introduce => return (Kind::Introduce, b"1\0".to_vec()),
             Kind::SetTarget if connection < SOCKETS => {
                 return (Kind::SetTarget, b"9\x001\0".to_vec());
@@ -214,15 +213,15 @@ impl Script {
             1 => {
                 self.domains[index] = 2;
                 self.open.remove(&(SOCKETS + index));
-                return Round::Ask {
+                return Round::Ask(Ask {
                     connection: 0,
                     kind: Kind::Introduce as u32,
                     transaction: None,
                     payload: format!("{domid}\x005\x007\0").into_bytes(),
-                };
+                });
             }
-            // What the C xenstored does to a transaction that has touched nodes of a domain that dies is no model: ENOMEM, and nodes
-            // of both trees.
+            // No domain dies while transactions are open: the C xenstored then fails a transaction that has touched its
+            // nodes with ENOMEM, or mixes nodes of both trees.
             2 | 3 if self.open.values().any(|open| !open.is_empty()) => (2, 3),
             2 if self.random.bool() => (2, 3),
             _ => {
@@ -270,103 +269,63 @@ impl Script {
         let mut kind = kind;
         let may_do_nothing = matches!(kind, Kind::Mkdir | Kind::Rm);
         if !self.has_domains && transaction.is_some() && may_do_nothing {
-            // What does nothing is nothing to oxenstored. To ours and the C xenstored the node was seen.
+            // oxenstored's transaction forgets a change without effect. Ours and the C xenstored's has seen the node.
             kind = Kind::Read;
         }
-        self.settled(Round::Ask {
+        let ask = Ask {
             connection,
             kind: kind as u32,
             transaction,
             payload,
+        };
+        let differs = self.open_of(&ask).is_some_and(|open| open.differs);
+        Round::Ask(match differs && kind == Kind::TransactionEnd {
+            true => ask.given_up(),
+            false => ask,
         })
     }
 
-    /// The numbers of a request's transaction, ours and theirs.
-    pub(crate) fn transaction(&self, round: &Round) -> (u32, u32) {
-        let Round::Ask {
-            connection,
-            transaction,
-            ..
-        } = round
-        else {
-            return (0, 0);
-        };
-        let open = self.open.get(connection);
-        let number = transaction.and_then(|at| open?.get(at));
-        number.map_or((0, 0), |open| (open.ours, open.theirs))
+    /// The transaction of a request.
+    fn open_of(&self, ask: &Ask) -> Option<&Open> {
+        self.open.get(&ask.connection)?.get(ask.transaction?)
     }
 
-    /// What the transaction changes that a round ends.
-    pub(crate) fn edits(&self, round: &Round) -> Vec<Round> {
-        let Round::Ask {
-            connection,
-            transaction: Some(at),
-            ..
-        } = round
-        else {
-            return Vec::new();
-        };
-        let open = self.open.get(connection).and_then(|open| open.get(*at));
+    /// Returns the numbers of a request's transaction: ours and theirs.
+    pub(crate) fn transaction(&self, ask: &Ask) -> (u32, u32) {
+        let open = self.open_of(ask);
+        open.map_or((0, 0), |open| (open.ours, open.theirs))
+    }
+
+    /// Returns the changes of the transaction that a request ends.
+    pub(crate) fn edits(&self, ask: &Ask) -> Vec<Ask> {
+        let open = self.open_of(ask);
         open.map(|open| open.edits.clone()).unwrap_or_default()
     }
 
-    /// The two have seen different trees in a transaction: it will be given up.
+    /// Notes that the peers have seen different trees in a transaction, which is given up later. Returns `false` if the
+    /// round is in no transaction.
     pub(crate) fn differs(&mut self, round: &Round) -> bool {
-        let Round::Ask {
+        let Round::Ask(Ask {
             connection,
             transaction: Some(at),
             ..
-        } = round
+        }) = round
         else {
             return false;
         };
-        let open = self
-            .open
-            .get_mut(connection)
-            .and_then(|open| open.get_mut(*at));
+        let open = self.open.get_mut(connection);
+        let open = open.and_then(|open| open.get_mut(*at));
         open.map(|open| open.differs = true).is_some()
     }
 
-    /// The round, or if it ends a transaction in which the two differ, that it is given up.
-    fn settled(&self, round: Round) -> Round {
-        let Round::Ask {
-            connection,
-            kind,
-            transaction: Some(at),
-            ..
-        } = &round
-        else {
-            return round;
-        };
-        let differs = self
-            .open
-            .get(connection)
-            .is_some_and(|open| open[*at].differs);
-        match differs && *kind == Kind::TransactionEnd as u32 {
-            true => round.given_up(),
-            false => round,
-        }
-    }
-
-    pub(crate) fn answered(&mut self, round: &Round, ours: &[Message], theirs: &[Message]) {
-        let Round::Ask {
-            connection,
-            kind,
-            transaction,
-            ..
-        } = round
-        else {
-            return;
-        };
-        let open = self.open.entry(*connection).or_default();
-        if *kind == Kind::TransactionStart as u32 {
+    pub(crate) fn answered(&mut self, ask: &Ask, ours: &[Message], theirs: &[Message]) {
+        let open = self.open.entry(ask.connection).or_default();
+        let is_answer = |(kind, _): &Message| *kind == ask.kind;
+        if ask.kind == Kind::TransactionStart as u32 {
             let number = |messages: &[Message]| {
-                let (_, payload) = messages.iter().find(|(answer, _)| answer == kind)?;
-                std::str::from_utf8(payload)
-                    .ok()?
-                    .trim_end_matches('\0')
-                    .parse()
-                    .ok()
+                let (_, payload) = messages.iter().find(|message| is_answer(message))?;
+                let text = std::str::from_utf8(payload).ok()?;
+                text.trim_end_matches('\0').parse().ok()
             };
             open.extend(number(ours).zip(number(theirs)).map(|(ours, theirs)| Open {
                 ours,
@@ -375,20 +334,19 @@ impl Script {
             }));
         }
         let edits = [Kind::Write, Kind::Mkdir, Kind::Rm, Kind::SetPerms];
-        if let Some(open) = transaction.and_then(|at| open.get_mut(at))
-            && edits.into_iter().any(|edit| *kind == edit as u32)
-            && ours.iter().any(|(answer, _)| answer == kind)
+        if let Some(open) = ask.transaction.and_then(|at| open.get_mut(at))
+            && edits.into_iter().any(|edit| ask.kind == edit as u32)
+            && ours.iter().any(is_answer)
         {
-            let mut edit = round.clone();
-            if let Round::Ask { transaction, .. } = &mut edit {
-                *transaction = None;
-            }
-            open.edits.push(edit);
+            open.edits.push(Ask {
+                transaction: None,
+                ..ask.clone()
+            });
         }
-        if *kind == Kind::TransactionEnd as u32 {
-            open.remove(transaction.unwrap());
+        if ask.kind == Kind::TransactionEnd as u32 {
+            open.remove(ask.transaction.unwrap());
         }
-        if *kind == Kind::ResetWatches as u32 {
+        if ask.kind == Kind::ResetWatches as u32 {
             open.clear();
         }
     }

@@ -1,4 +1,4 @@
-//! Debian's xenstore-utils, and Xen's own test of a xenstored, with ours.
+//! Debian's xenstore-utils and Xen's own test of a xenstored, run with our daemon.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -8,7 +8,7 @@ use mayfly_lab::{Set, unpacked};
 use crate::daemon::{FOLDER, LIBRARIES};
 use crate::growth::with_ours;
 
-/// Runs one of Debian's programs with the daemon of a socket.
+/// Runs one of Debian's programs with the daemon at a socket.
 fn run(socket: &Path, program: &str, words: &[&str]) -> Output {
     let root = unpacked(Set::Dom0, &|step| eprintln!("{step}")).unwrap();
     let own = root.join(FOLDER).join(program);
