@@ -1,12 +1,12 @@
 //! Announcements: gratuitous ARP (RFC 5227, section 3) and unsolicited neighbour
 //! advertisements (RFC 4861, section 7.2.6).
 //!
-//! They tell the bridge and the neighbours where the guest's addresses are
-//! before anybody asks. A busy dom0 loses the first frames of a new vif, so
-//! each is sent several times within the first second.
+//! They tell the bridge and the neighbours where the guest's addresses are before anybody asks. A busy dom0 loses the
+//! first frames of a new vif, so each announcement is sent several times within the first second.
 //!
-//! Beside the second one goes a probe: an ARP request from 0.0.0.0 (RFC 5227, section 2.1.1) or a solicitation
-//! from `::` (RFC 4862, section 5.4.2). Who has the address already answers it, and is reported; nobody waits for that.
+//! The second one is accompanied by a probe: an ARP request from 0.0.0.0 (RFC 5227, section 2.1.1) or a solicitation
+//! from `::` (RFC 4862, section 5.4.2). A host that has the address already answers the probe, and the conflict is
+//! reported. The guest does not wait for that.
 
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::phy::{Device, TxToken};
@@ -27,10 +27,10 @@ const PAUSES: [Duration; 5] = [
     Duration::from_millis(450),
 ];
 
-/// The round that a probe goes with.
+/// The index of the announcement that a probe accompanies.
 const PROBE: usize = 1;
 
-/// Says who has which address, a few times.
+/// Announces the guest's addresses, several times.
 pub struct Announcer {
     mac: EthernetAddress,
     sent: usize,
@@ -48,13 +48,13 @@ impl Announcer {
         }
     }
 
-    /// Begins anew: an announcement is due now.
+    /// Starts the announcements again from the first, which is due now.
     pub fn restart(&mut self, now: Instant) {
         self.sent = 0;
         self.due = Some(now);
     }
 
-    /// Announces once more, at once.
+    /// Schedules one more announcement, due now.
     pub fn again(&mut self, now: Instant) {
         if self.due.is_none() {
             self.sent = PAUSES.len();
@@ -68,7 +68,8 @@ impl Announcer {
         self.due
     }
 
-    /// Sends what is due; whether something was. An announcement that finds no room is skipped: the next follows soon.
+    /// Sends the announcement that is due, if one is, and returns whether one was. An announcement that finds no room
+    /// in the ring is skipped, because the next one follows soon.
     pub fn poll(
         &mut self,
         device: &mut (impl Device + ?Sized),
@@ -107,7 +108,7 @@ impl Announcer {
         repr.emit(&mut EthernetFrame::new_unchecked(frame));
     }
 
-    /// Announces an address that is its own sender, or asks for it.
+    /// Sends an ARP request for an address: an announcement if the sender is the address itself, else a probe.
     fn arp(
         &self,
         device: &mut (impl Device + ?Sized),
@@ -125,7 +126,7 @@ impl Announcer {
         self.send_arp(device, EthernetAddress::BROADCAST, &request, now);
     }
 
-    /// Answers somebody who has asked for an address of ours.
+    /// Sends an ARP reply to a host that has asked for an address of ours.
     pub fn reply(
         &self,
         device: &mut (impl Device + ?Sized),
@@ -173,7 +174,7 @@ impl Announcer {
         self.send_discovery(device, (address, to), advert, now);
     }
 
-    /// Asks whether somebody has the address.
+    /// Sends a probe: a solicitation that shows whether another host has the address.
     fn probe(&self, device: &mut (impl Device + ?Sized), address: Ipv6Address, now: Instant) {
         let solicit = NdiscRepr::NeighborSolicit {
             target_addr: address,
@@ -232,7 +233,7 @@ impl Announcer {
     }
 }
 
-/// The group in which an address's neighbours look for it (RFC 4291, section 2.7.1).
+/// The solicited-node multicast address of an address (RFC 4291, section 2.7.1).
 #[must_use]
 pub fn solicited_node(address: Ipv6Address) -> Ipv6Address {
     let [.., a, b, c] = address.octets();
@@ -242,7 +243,7 @@ pub fn solicited_node(address: Ipv6Address) -> Ipv6Address {
     group.into()
 }
 
-/// The Ethernet address of a group (RFC 2464, section 7).
+/// The Ethernet address of a multicast group (RFC 2464, section 7).
 #[must_use]
 pub fn group_mac(group: Ipv6Address) -> EthernetAddress {
     let [.., a, b, c, d] = group.octets();
@@ -264,7 +265,7 @@ mod tests {
         .collect()
     }
 
-    /// Beside an announcement of either family comes a probe.
+    /// Asserts that probes of both families accompany the announcements.
     fn assert_probes(sent: &[Vec<u8>]) {
         assert_eq!(sent.len(), 4);
         let arp = ArpPacket::new_checked(&sent[1][14..]).unwrap();

@@ -1,8 +1,8 @@
-//! The boot order from the first request to xenstored until the guest runs, over any [`Hypervisor`]: the guest's
-//! `main.rs` and the tests' guest are the same from here on.
+//! The boot order from the first request to xenstored until the guest runs, over any [`Hypervisor`]. The guest's
+//! `main.rs` and the tests call the same function, [`boot`].
 //!
-//! Nothing here waits for anything that the first answer does not need. The
-//! only wait is for the first burst of xenstore answers, and it has a bound.
+//! The boot waits only once: for the answers to the first burst of xenstore requests, and with a bound. It does nothing
+//! that the first answer to a client does not need.
 
 use core::cell::RefCell;
 use core::fmt;
@@ -24,14 +24,14 @@ use crate::secrets::Entropy;
 use crate::stack::{Served, Sizing, Snapshot, Stack};
 use crate::timeline::{BootPhase, Timeline};
 
-/// A xenstored that has not answered the first burst by then is not going to.
+/// The time that xenstored has to answer the first burst, in ns. After that the guest ends with an error.
 pub const XENSTORE_PATIENCE_NS: u64 = 10_000_000_000;
 
-/// What the guest boots on.
+/// The machine that the guest boots on.
 pub struct Machine<'a, H: Hypervisor> {
     /// Xen.
     pub xen: &'a H,
-    /// The connection to xenstored, unused.
+    /// The connection to xenstored, not used so far.
     pub store: Xenstore<'a, H>,
     /// The command line.
     pub cmdline: &'a [u8],
@@ -39,11 +39,11 @@ pub struct Machine<'a, H: Hypervisor> {
     pub pack: Option<&'a [u8]>,
     /// The network, if the toolstack has connected it.
     pub network: Option<&'a Preconnected>,
-    /// How many buffers and connections there is memory for.
+    /// The numbers of buffers and connections that the memory has room for.
     pub sizing: &'a Sizing,
-    /// The figures of memory.
+    /// Reads the figures of memory.
     pub memory: &'a dyn Fn() -> Memory,
-    /// What secrets are made of, besides what the toolstack hands over.
+    /// Reads the machine's own sources of the secrets. (The toolstack may hand over another one.)
     pub entropy: &'a dyn Fn() -> Entropy,
     /// The TSC's frequency.
     pub tsc_khz: u64,
@@ -51,16 +51,16 @@ pub struct Machine<'a, H: Hypervisor> {
     pub timeline: &'a Timeline,
 }
 
-/// Why a guest can't boot.
+/// The reason for which a guest cannot boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure<'a> {
-    /// The command line is wrong.
+    /// The command line has an error.
     Cmdline(CmdlineError<'a>),
-    /// The packed site can't be read.
+    /// The packed site cannot be read.
     Pack(OpenError),
-    /// Xen does not give the grant table.
+    /// Xen refused to map the grant table.
     Grants(Errno),
-    /// There is no network interface, or the one that the toolstack has connected is not right.
+    /// There is no network interface, or the toolstack has connected it wrongly.
     Network(Notice),
 }
 
@@ -75,10 +75,11 @@ impl fmt::Display for Failure<'_> {
     }
 }
 
-/// Boots the guest and has `run` run it: a closure, because the guest borrows what lives here.
+/// Boots the guest and calls `run` with it. `run` is a closure, because the guest borrows local variables of this
+/// function.
 ///
 /// # Errors
-/// Why it can't boot; `run` was not called.
+/// The reason for which the guest cannot boot. Then `run` was not called.
 pub fn boot<'a, H: Hypervisor, T>(
     machine: Machine<'a, H>,
     run: impl FnOnce(Guest<'_, H, WithReport<'_, Site<'a>>>) -> T,
@@ -94,7 +95,8 @@ pub fn boot<'a, H: Hypervisor, T>(
     let config = configuration(xen, machine.cmdline)?;
     let site = site(machine.pack, &config)?;
 
-    // 1. The network is connected; or the first burst goes out: which back end, which MAC address?
+    // 1. Take over the network if the toolstack has connected it; else ask xenstored for the back end and the MAC
+    //    address.
     let mut front = front_end(xen, network, sizing)?;
     timeline.stamp(BootPhase::GrantTable);
     if let Some(network) = network {
@@ -105,7 +107,7 @@ pub fn boot<'a, H: Hypervisor, T>(
         timeline.stamp(BootPhase::XenstoreSent);
     }
 
-    // 2. While xenstored works, if it has to: the services.
+    // 2. Make the services, while xenstored works on the first burst.
     let snapshot = RefCell::new(Snapshot::default());
     let report = Report::new(timeline, machine.tsc_khz, machine.memory, &snapshot);
     let pages = WithReport::new(site.clone(), &report, config.endpoints);
@@ -129,7 +131,7 @@ pub fn boot<'a, H: Hypervisor, T>(
     }
     let stack = Stack::new(&mut nic, &config, &root, sizing, served, now);
 
-    // 3. Rings are granted and published; the first frame is queued before any back end looks.
+    // 3. Grant and publish the rings, and queue the first frame before a back end looks at them.
     if network.is_none() {
         let patience = SystemTime(xen.now().0.saturating_add(XENSTORE_PATIENCE_NS));
         (nic.front().discover(&mut store, patience)).map_err(Failure::Network)?;

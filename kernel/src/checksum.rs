@@ -1,18 +1,18 @@
-//! The Internet checksum (RFC 1071), and where TCP and UDP have theirs.
+//! The Internet checksum (RFC 1071), and its place in IPv4, TCP, UDP and ICMPv6 headers.
 
 use smoltcp::wire::IpAddress;
 
-/// A sum of 16-bit words in the machine's own byte order, not folded yet.
+/// A sum of 16-bit words in the machine's byte order, not folded yet.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum(u64);
 
 impl Sum {
-    /// With more bytes, which begin at an even place of what is summed up.
+    /// Adds bytes, which begin at an even offset of the summed data.
     #[must_use]
-    pub fn with(self, octets: &[u8]) -> Self {
+    pub fn with(self, bytes: &[u8]) -> Self {
         let Self(mut sum) = self;
-        // Carries out of the low half are as good as words of their own: 2^32 of them would fit.
-        let (words, rest) = octets.as_chunks::<8>();
+        // The upper half of the sum counts the carries, and has room for 2^32 of them.
+        let (words, rest) = bytes.as_chunks::<8>();
         for word in words {
             let word = u64::from_ne_bytes(*word);
             sum += (word & 0xffff_ffff) + (word >> 32);
@@ -28,7 +28,7 @@ impl Sum {
         Self(sum)
     }
 
-    /// With the pseudo-header of a message of so many bytes (RFC 9293 section 3.1, RFC 8200 section 8.1).
+    /// Adds the pseudo-header of a message of `length` bytes (RFC 9293 section 3.1, RFC 8200 section 8.1).
     #[must_use]
     pub fn pseudo_header(from: &IpAddress, to: &IpAddress, protocol: u8, length: usize) -> Self {
         let from = match from {
@@ -42,7 +42,7 @@ impl Sum {
         both.rest_of_pseudo_header(protocol, length)
     }
 
-    /// The same from the addresses as they lie in the IP header, one behind the other.
+    /// The sum of a pseudo-header, from the two addresses as the IP header has them, one behind the other.
     #[must_use]
     pub fn message(addresses: &[u8], protocol: u8, length: usize) -> Self {
         let addresses = Self::default().with(addresses);
@@ -54,7 +54,7 @@ impl Sum {
         self.with(&[0, protocol, a, b])
     }
 
-    /// The sum as it goes into a field, not inverted.
+    /// The sum folded to 16 bits and not inverted, as bytes for a field.
     #[must_use]
     pub fn fold(self) -> [u8; 2] {
         let Self(mut sum) = self;
@@ -69,14 +69,14 @@ impl Sum {
         [a, b]
     }
 
-    /// The checksum: the sum inverted.
+    /// The checksum: the folded sum, inverted.
     #[must_use]
     pub fn checksum(self) -> [u8; 2] {
         let [a, b] = self.fold();
         [!a, !b]
     }
 
-    /// Whether what was summed up, checksum included, is whole.
+    /// Whether the summed data, its checksum included, is undamaged.
     #[must_use]
     pub fn is_whole(self) -> bool {
         self.fold() == [0xff; 2]
@@ -95,7 +95,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// Its number, and where the checksum is in a message.
+    /// The protocol's number, and the offset of the checksum in a message.
     const fn number_and_place(self) -> (u8, usize) {
         match self {
             Self::Tcp => (6, 16),
@@ -114,8 +114,8 @@ pub fn finish_ipv4(header: &mut [u8]) {
     }
 }
 
-/// Writes the checksums of a packet in which they are 0: the IPv4 header's, if it is one, without options, and the
-/// message's. What is `blank` gets the sum of the pseudo-header alone, and whoever sends it on does the rest.
+/// Writes the checksums of a packet whose checksum fields are 0: that of an IPv4 header without options, and the
+/// message's. If `blank` is set, the message gets the sum of the pseudo-header alone, which the back end completes.
 #[inline]
 pub fn finish(header: &mut [u8], message: &mut [u8], protocol: Protocol, blank: bool) {
     let addresses = if header.first().is_some_and(|first| first >> 4 == 4) {
@@ -130,7 +130,7 @@ pub fn finish(header: &mut [u8], message: &mut [u8], protocol: Protocol, blank: 
         pseudo.fold()
     } else {
         match pseudo.with(message).checksum() {
-            // Zero would say that there is none.
+            // Zero means that the datagram has no checksum (RFC 768).
             [0, 0] if protocol == Protocol::Udp => [0xff; 2],
             checksum => checksum,
         }
@@ -146,25 +146,25 @@ mod tests {
 
     #[test]
     fn the_example_of_rfc_1071() {
-        let octets = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
-        assert_eq!(Sum::default().with(&octets).fold(), [0xdd, 0xf2]);
-        assert_eq!(Sum::default().with(&octets).checksum(), [0x22, 0x0d]);
+        let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
+        assert_eq!(Sum::default().with(&bytes).fold(), [0xdd, 0xf2]);
+        assert_eq!(Sum::default().with(&bytes).checksum(), [0x22, 0x0d]);
     }
 
     #[test]
     fn any_length_sums_like_words_one_by_one() {
-        let octets: alloc::vec::Vec<u8> = (0..2000_u32)
+        let bytes: alloc::vec::Vec<u8> = (0..2000_u32)
             .map(|i| (i * 7 + i / 9).to_le_bytes()[0] | 1)
             .collect();
         for length in (0..80).chain([1459, 1460, 2000]) {
             let mut sum = 0_u32;
-            for pair in octets[..length].chunks(2) {
+            for pair in bytes[..length].chunks(2) {
                 let low = pair.get(1).copied().unwrap_or(0);
                 sum += u32::from(u16::from_be_bytes([pair[0], low]));
                 sum = (sum & 0xffff) + (sum >> 16);
             }
             let [_, _, high, low] = sum.to_be_bytes();
-            assert_eq!(Sum::default().with(&octets[..length]).fold(), [high, low]);
+            assert_eq!(Sum::default().with(&bytes[..length]).fold(), [high, low]);
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The guest after its boot path: one step of the event loop, over any [`Hypervisor`].
+//! The guest after the boot: one step of the event loop, over any [`Hypervisor`].
 //!
-//! A step takes what the other domains have sent, serves it, and says until
-//! when the guest may sleep. It does a bounded amount of work and never sleeps.
+//! A step takes the frames and messages that have arrived, serves them, and returns until when the guest may sleep. It
+//! does a bounded amount of work and never sleeps itself.
 
 use core::fmt;
 
@@ -19,19 +19,19 @@ use crate::stack::{Memory, Stack};
 use crate::timeline::BootPhase;
 use mayfly_site::Pages;
 
-/// xenstore messages handled in one step; a flood of watch events waits for the next.
+/// The number of xenstore messages handled in one step. More wait for the next one.
 const STORE_BATCH: usize = 32;
-/// Housekeeping waits this long for the first packet to leave; without a
-/// back end it would never come, and the guest still wants to be shut down.
+/// The latest time of the first housekeeping, in ns after boot: without a back end the first packet never leaves, but
+/// the guest must still obey a shutdown request.
 const HOUSEKEEPING_AT_LATEST: u64 = 1_000_000_000;
-/// Once the first packet has left, housekeeping waits this long: its hypercalls
-/// and xenstored's work would delay the first answers.
+/// The time from the first packet to the first housekeeping, in ns: its hypercalls and xenstored's work would delay the
+/// first answers.
 const FIRST_ANSWERS: u64 = 50_000_000;
-/// How often the guest asks xenstored whether it still has the guest's watches, and looks for
-/// pages that a back end has let go of.
+/// The time between two checks, in ns: whether xenstored still has the guest's watches, and whether a back end has
+/// unmapped pages.
 const RENEW_EVERY: u64 = 30_000_000_000;
 
-/// Everything that runs.
+/// The running guest.
 pub struct Guest<'a, H: Hypervisor, P: Pages> {
     /// Xen.
     pub xen: &'a H,
@@ -43,27 +43,27 @@ pub struct Guest<'a, H: Hypervisor, P: Pages> {
     pub stack: Stack<'a, P>,
     /// The boot report.
     pub report: &'a Report<'a>,
-    /// Whether the console ring is to be used.
+    /// Whether the command line allows the console ring.
     pub console_wanted: bool,
     control: Control,
     console: Option<Console<'a, H>>,
     links: u64,
     housekeeping: Housekeeping,
-    /// `data/mayfly/ready` is written.
+    /// Whether `data/mayfly/ready` was written.
     is_ready: bool,
 }
 
-/// What nobody waits for.
+/// The next housekeeping: work for which no client waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Housekeeping {
-    /// The first time.
+    /// The first one: watches, features, `control/`, the console, the boot line.
     FirstAt(SystemTime),
-    /// The next look at what may have been lost without a word.
+    /// A later one, which finds losses that no event reports.
     RenewAt(SystemTime),
 }
 
 impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
-    /// Puts together what the boot path has made.
+    /// A guest of the parts that the boot has made.
     pub fn new(
         xen: &'a H,
         store: Xenstore<'a, H>,
@@ -98,7 +98,7 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
         }
     }
 
-    /// Brings the link up in the stack, and queues the first frame. The next step sends it.
+    /// Tells the stack that there is a link, and queues the first frame. The next step sends it.
     pub fn link_up(&mut self, now: SystemTime) {
         let now = instant(now);
         self.links = self.nic.front().counters().links;
@@ -107,8 +107,8 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
         self.stack.transmit(&mut self.nic, now);
     }
 
-    /// Handles whatever has come by now. Returns when to be called again at the latest;
-    /// a time that is past means at once. `unix_seconds` is the time of day, if it is known.
+    /// Handles all frames and events that have arrived. Returns the latest time of the next call; a time in the past
+    /// means at once. `unix_seconds` is the time of day, if it is known.
     pub fn step(
         &mut self,
         memory: &mut Memory<'_>,
@@ -147,7 +147,7 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
         .min()
     }
 
-    /// The ports whose events end the sleep.
+    /// The event channels whose events end the sleep.
     pub fn ports(&mut self) -> [EventPort; 3] {
         let store = self.store.port();
         let [tx, rx] = self.nic.front().ports().unwrap_or([store; 2]);
@@ -165,7 +165,7 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
                 self.log(format_args!("xenstore: connected again"));
                 self.store_is_new();
             }
-            // Before the housekeeping nothing was asked that would have to be asked again.
+            // Before the first housekeeping there are no watches to set again.
             Some(Change::First) => {
                 if matches!(self.housekeeping, Housekeeping::RenewAt(_)) {
                     self.store_is_new();
@@ -178,7 +178,7 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
         }
     }
 
-    /// Goes on with a xenstored that knows nothing of what was asked and watched.
+    /// Repeats requests and watches on a new connection to xenstored, which knows none of them.
     fn store_is_new(&mut self) {
         self.nic.front().reconnected(&mut self.store);
         if matches!(self.housekeeping, Housekeeping::RenewAt(_)) {
@@ -187,7 +187,7 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
         self.is_ready = false;
     }
 
-    /// Hands out what xenstored has sent.
+    /// Gives the messages of xenstored to the front ends.
     fn pump(&mut self) {
         for _ in 0..STORE_BATCH {
             let Ok(Some(event)) = self.store.pump() else {
@@ -216,12 +216,11 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
         }
     }
 
-    /// What nobody waits for: it follows the first packet, and leaves the time
-    /// after it to the first answers.
+    /// Does the housekeeping that is due.
     fn housekeeping(&mut self, now: SystemTime) {
         let sent = self.report.timeline.has(BootPhase::BackendConnected);
         if sent && !self.is_ready {
-            // The one key that launchers wait for.
+            // Written at once, because launchers wait for it.
             self.is_ready = self.store.write(&[b"data/mayfly/ready"], b"1").is_ok();
             if let Housekeeping::FirstAt(at) = &mut self.housekeeping {
                 *at = (*at).min(SystemTime(now.0.saturating_add(FIRST_ANSWERS)));
@@ -255,14 +254,14 @@ fn open_console<H: Hypervisor>(xen: &H) -> Option<Console<'_, H>> {
     Some(Console::new(xen, page, port))
 }
 
-/// System time as smoltcp counts it.
+/// Xen's system time as smoltcp's instant, in microseconds.
 #[must_use]
 pub fn instant(time: SystemTime) -> Instant {
     Instant::from_micros(i64::try_from(time.0 / 1000).unwrap_or(i64::MAX))
 }
 
 fn system_time(instant: Instant) -> SystemTime {
-    // Rounded up: to wake a microsecond early is to wake twice.
+    // Rounded up: to wake too early would mean to wake twice.
     let micros = u64::try_from(instant.total_micros()).unwrap_or(0);
     SystemTime(micros.saturating_add(1).saturating_mul(1000))
 }

@@ -1,8 +1,9 @@
-//! Why a guest ends, written to `data/mayfly/error` in xenstore: there its owner finds it with any toolstack.
+//! Writes the reason for which a guest ends to `data/mayfly/error` in xenstore, where its owner finds it with any
+//! toolstack.
 //!
-//! It is written straight into the ring, whatever the driver was doing: that does not run again, and there
-//! may be no heap to run it in. (A driver that has published a part of a request makes xenstored take these words
-//! for the rest of it. Then they are lost, and nothing worse.) All that is waited for has the caller's bound.
+//! The request goes straight into the ring, without the driver: the driver may have been interrupted, and there may be
+//! no heap for it. (If the driver had published a part of a request, xenstored takes this one for the rest of it. Then
+//! the reason is lost, and nothing else happens.) The caller bounds every wait.
 
 use mayfly_drivers::SharedPage;
 use mayfly_drivers::abi::{xenstore_domain_interface as ring, xs, xsd_sockmsg};
@@ -10,14 +11,14 @@ use zerocopy::IntoBytes;
 
 /// Relative to the domain's own directory; the NUL ends it in the request (docs/misc/xenstore.txt, WRITE).
 const PATH: &[u8] = b"data/mayfly/error\0";
-/// Bytes of the longest text that is written. The whole request has room in an empty ring.
+/// The longest text in bytes. The whole request has room in an empty ring.
 pub const TEXT_MAX: usize = 768;
 
 /// Writes `text` to the domain's `data/mayfly/error` through the xenstore ring at `page`, and waits until xenstored
 /// has answered.
 ///
-/// `notify` sends the ring's event; `wait` lets time pass, and says false when there was enough of it. Returns
-/// whether the answer has come.
+/// `notify` sends an event on the ring's event channel. `wait` lets time pass, and returns `false` when the time is up.
+/// Returns whether the answer has come.
 pub fn write(
     page: &SharedPage,
     text: &[u8],
@@ -35,7 +36,7 @@ pub fn write(
     let mut produced = page.load_acquire(ring::REQ_PROD);
     for part in [header.as_bytes(), PATH, text] {
         for byte in part {
-            // Full, or an index that can't be: whoever waits long enough ends here in either case.
+            // The ring is full, or xenstored's index is invalid: the wait ends with its bound in either case.
             while produced.wrapping_sub(page.load_acquire(ring::REQ_CONS)) >= ring::RING_SIZE {
                 publish(page, produced, notify);
                 if !wait() {
@@ -49,7 +50,7 @@ pub fn write(
     }
     publish(page, produced, notify);
     loop {
-        // Answers are passed over, so that there is room for the next.
+        // Earlier answers are skipped, so that there is room for the next.
         let answered = page.load_acquire(ring::RSP_PROD);
         page.store_release(ring::RSP_CONS, answered);
         if page.load_acquire(ring::REQ_CONS) == produced && answered != before {

@@ -2,10 +2,10 @@
 
 use core::fmt::{self, Write};
 
-/// Longer lines are cut. (Xen begins a new line of its console after 200 bytes.)
+/// The longest line in bytes; longer ones are cut. (Xen's own console breaks lines after 200 bytes.)
 const MAX: usize = 1024;
 
-/// What each line begins with.
+/// The beginning of each line.
 const PREFIX: &str = "mayfly: ";
 
 /// A line that begins with `mayfly: ` and ends in a newline.
@@ -28,13 +28,13 @@ impl Line {
         line
     }
 
-    /// What was written.
+    /// The whole line.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or(&[])
     }
 
-    /// The text alone, without what each line begins and ends with.
+    /// The text without the prefix and the newline.
     #[must_use]
     pub fn text(&self) -> &[u8] {
         (self.bytes.get(PREFIX.len()..self.len.saturating_sub(1))).unwrap_or(&[])

@@ -1,17 +1,16 @@
-//! The network front end as smoltcp [`Device`]s, and the frames in between.
+//! The network interface: the front end with its frames, and smoltcp's [`Device`]s over it.
 //!
-//! A received frame is copied out of its shared page once, into a private buffer: nobody sees a byte
-//! that the back end can still change. A frame that is sent is composed in the page that the back end
-//! reads it from, which it can't write.
+//! A received frame is copied out of its shared page once, into a private buffer, so that the back end cannot change it
+//! any more. A frame to send is composed in the page from which the back end reads it. The back end cannot write that
+//! page.
 //!
-//! There are two devices. [`Ethernet`] is for all that needs neighbours: ARP, neighbour discovery,
-//! ICMP, DHCP. [`Ip`] is for TCP, each time for one peer: what is sent goes to the MAC address that the
-//! peer's last segment came from, and nobody is asked where that is.
+//! There are two devices. [`Ethernet`] is for the protocols of the link: ARP, neighbour discovery, ICMP, DHCP. [`Ip`]
+//! is for TCP and is made for one peer at a time. It sends to the MAC address from which the peer's last segment came,
+//! without ARP or neighbour discovery.
 //!
-//! Checksums: the back end passes frames of its own host with blank transport checksums
-//! (`NETRXF_csum_blank`), and says of others whether it has verified them. What nobody has verified
-//! is verified here, and smoltcp is told not to. What we send has its TCP or UDP checksum left to
-//! the back end, as soon as it is known to take that.
+//! Checksums: the back end passes frames of its own host with blank transport checksums (`NETRXF_csum_blank`), and says
+//! of other frames whether it has verified them. [`Nic::receive`] verifies the rest, and smoltcp verifies none. The
+//! back end fills in the TCP and UDP checksums of sent frames, once it has advertised that it can.
 
 use alloc::vec;
 use core::num::NonZeroUsize;
@@ -53,12 +52,12 @@ pub struct Nic<'h, H: Hypervisor> {
 pub struct Tx<'h, H: Hypervisor> {
     front: NetFront<'h, H>,
     timeline: &'h Timeline,
-    /// The MTU that the command line sets as the greatest.
+    /// The greatest MTU, from the command line.
     mtu_max: Option<u16>,
 }
 
 impl<'h, H: Hypervisor> Nic<'h, H> {
-    /// Wraps a front end in whatever state it is.
+    /// An interface over a front end in any state.
     pub fn new(front: NetFront<'h, H>, timeline: &'h Timeline) -> Self {
         Self {
             tx: Tx {
@@ -72,7 +71,7 @@ impl<'h, H: Hypervisor> Nic<'h, H> {
         }
     }
 
-    /// The front end, for all that is not frames.
+    /// The front end.
     pub fn front(&mut self) -> &mut NetFront<'h, H> {
         &mut self.tx.front
     }
@@ -82,7 +81,8 @@ impl<'h, H: Hypervisor> Nic<'h, H> {
         self.bad_checksums
     }
 
-    /// Takes the next frame. A frame may need an answer: without room for one it stays in its ring.
+    /// Takes the next frame. Returns `false` if there is none, or if there is no room to answer it: then it stays in
+    /// its ring.
     #[inline]
     pub fn receive(&mut self) -> bool {
         if !self.tx.front.can_send() {
@@ -127,12 +127,12 @@ impl<H: Hypervisor> Tx<'_, H> {
         self.mtu_max = most;
     }
 
-    /// What the back end does with what we send.
+    /// The transmit offloads of the back end.
     pub fn features(&self) -> Features {
         self.front.features()
     }
 
-    /// Bytes of the longest TCP frame that is cut by somebody else.
+    /// The longest TCP frame that the back end cuts into segments, in bytes.
     fn longest_frame(&self) -> usize {
         self.front.longest_frame()
     }
@@ -143,7 +143,7 @@ impl<H: Hypervisor> Tx<'_, H> {
         self.front.frame(length, false)
     }
 
-    /// Takes note that a frame was sent.
+    /// Stamps the first frame in the boot timeline. To be called after a frame was sent.
     #[inline]
     pub fn sent(&self) {
         self.timeline.first(BootPhase::FirstTxQueued);
@@ -158,7 +158,7 @@ impl<H: Hypervisor> Tx<'_, H> {
         f: impl FnOnce(&mut [u8]) -> (R, Offload),
     ) -> R {
         let Some(mut room) = self.front.frame(length, segmented) else {
-            // There was room when smoltcp asked. A frame that finds none is lost as on any wire.
+            // There was room when smoltcp asked. A frame that finds none now is lost, as on any wire.
             return f(&mut vec![0; length]).0;
         };
         let (result, offload) = f(room.bytes());
@@ -169,7 +169,7 @@ impl<H: Hypervisor> Tx<'_, H> {
     }
 }
 
-/// The device for what needs neighbours, with the frame that was received for it.
+/// The device for the protocols of the link, with the received frame if there is one.
 pub struct Ethernet<'n, 'h, H: Hypervisor> {
     frame: Option<&'n [u8]>,
     tx: &'n mut Tx<'h, H>,
@@ -187,15 +187,15 @@ pub struct Ip<'n, 'h, H: Hypervisor> {
     packet: Option<&'n [u8]>,
     tx: &'n mut Tx<'h, H>,
     peer: Mac,
-    /// Bytes of the longest frame that is left to the back end to be cut.
+    /// The longest frame that the back end cuts into segments, in bytes.
     longest: usize,
-    /// There was no room for a frame.
+    /// Whether there was no room for a frame.
     exhausted: bool,
-    /// What is sent goes nowhere.
+    /// Whether all that is sent is dropped.
     is_nowhere: bool,
-    /// The MTU of the way to the peer.
+    /// The MTU of the path to the peer.
     mtu: usize,
-    /// The sequence number behind the last octet that was sent.
+    /// The sequence number after the last byte sent.
     sent: Option<u32>,
 }
 
@@ -219,7 +219,8 @@ impl<'n, 'h, H: Hypervisor> Ip<'n, 'h, H> {
         }
     }
 
-    /// With an MTU that is no greater than the interface's. Only an interface that is made with it heeds it.
+    /// The device with the MTU of a path, at most the interface's. A smoltcp interface reads the MTU only when it is
+    /// made.
     #[must_use]
     pub fn with_mtu(self, mtu: usize) -> Self {
         Self {
@@ -228,13 +229,13 @@ impl<'n, 'h, H: Hypervisor> Ip<'n, 'h, H> {
         }
     }
 
-    /// The sequence number behind the last octet of a segment that was sent, if one with octets was.
+    /// The sequence number after the last byte sent; `None` if no segment with data was sent.
     pub fn sent(&self) -> Option<u32> {
         self.sent
     }
 
-    /// A device that sends nothing anywhere. (As a type of its own it would have all of smoltcp's sending compiled once
-    /// more.)
+    /// A device that drops all that is sent. (As a type of its own it would make a second copy of smoltcp's transmit
+    /// code in the image.)
     pub fn nowhere(tx: &'n mut Tx<'h, H>) -> Self {
         Self {
             is_nowhere: true,
@@ -242,13 +243,13 @@ impl<'n, 'h, H: Hypervisor> Ip<'n, 'h, H> {
         }
     }
 
-    /// Whether something could not be sent for want of room.
+    /// Whether there was no room for a frame.
     pub fn is_exhausted(&self) -> bool {
         self.exhausted
     }
 }
 
-/// What was received.
+/// A received frame or packet.
 pub struct RxToken<'a>(&'a [u8]);
 
 impl smoltcp::phy::RxToken for RxToken<'_> {
@@ -297,7 +298,7 @@ impl<'n, 'h, H: Hypervisor> Device for Ethernet<'n, 'h, H> {
     }
 }
 
-/// Room for a TCP segment to send, or for many that the back end cuts.
+/// Room for a TCP segment, or for a long one that the back end cuts.
 pub struct IpToken<'a, 'h, H: Hypervisor> {
     tx: &'a mut Tx<'h, H>,
     peer: Mac,
@@ -348,17 +349,17 @@ pub fn ethernet_header(header: &mut [u8], to: Mac, from: Mac, ipv4: bool) {
     }
 }
 
-/// The sequence number behind the last octet of a TCP packet; `None` if it has no octets.
+/// The sequence number after the last byte of a TCP packet; `None` if it has no data.
 fn sequence_end(packet: &[u8], ipv4: bool) -> Option<u32> {
     let header = if ipv4 { IPV4_HEADER } else { IPV6_HEADER };
     let message = packet.get(header..)?;
     let (start, offset) = (message.get(4..8)?.first_chunk()?, message.get(12)? >> 4);
-    let octets = message.len().checked_sub(usize::from(offset) * 4)?;
-    let octets = u32::try_from(octets).ok().filter(|octets| *octets > 0)?;
-    Some(u32::from_be_bytes(*start).wrapping_add(octets))
+    let length = message.len().checked_sub(usize::from(offset) * 4)?;
+    let length = u32::try_from(length).ok().filter(|length| *length > 0)?;
+    Some(u32::from_be_bytes(*start).wrapping_add(length))
 }
 
-/// Writes the checksums of a TCP packet whose fields for them are 0; says what is left to the back end.
+/// Writes the checksums of a TCP packet whose checksum fields are 0. Returns the work that is left to the back end.
 fn finish_tcp(packet: &mut [u8], ipv4: bool, segment: Option<u16>, features: Features) -> Offload {
     let header = if ipv4 { IPV4_HEADER } else { IPV6_HEADER };
     let Some((header, message)) = packet.split_at_mut_checked(header) else {
@@ -418,22 +419,22 @@ impl<'n, 'h, H: Hypervisor> Device for Ip<'n, 'h, H> {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ip;
         capabilities.max_transmission_unit = self.mtu;
-        // Received ones are verified before they come here, sent ones are made or left in `finish_tcp`.
+        // Checksums are verified before smoltcp gets a packet, and written after it has composed one (`finish_tcp`).
         capabilities.checksum.ipv4 = Checksum::None;
         capabilities.checksum.tcp = Checksum::None;
-        // Over IPv6 smoltcp 0.14 drops what is longer than the MTU, whatever the device can do.
+        // Over IPv6, smoltcp 0.14 drops packets longer than the MTU even if the device can cut them.
         capabilities.segmentation.tcpv4 = longest.filter(|_| features.segment);
         capabilities
     }
 }
 
-/// Whether the TCP or UDP checksum of a frame is right. What has none, or is
-/// too broken to say, is left for others to judge.
+/// Whether the TCP or UDP checksum of a frame is right. Returns `true` for frames that have none, and for malformed
+/// ones, which later code drops.
 fn transport_checksum_holds(frame: &[u8]) -> bool {
     fn message(protocol: IpProtocol, source: IpAddress, target: IpAddress, bytes: &[u8]) -> bool {
-        let is_whole = |octets: &[u8]| {
-            Sum::pseudo_header(&source, &target, protocol.into(), octets.len())
-                .with(octets)
+        let is_whole = |content: &[u8]| {
+            Sum::pseudo_header(&source, &target, protocol.into(), content.len())
+                .with(content)
                 .is_whole()
         };
         match protocol {
@@ -441,10 +442,10 @@ fn transport_checksum_holds(frame: &[u8]) -> bool {
             IpProtocol::Udp => UdpPacket::new_checked(bytes).map_or(true, |datagram| {
                 // Only IPv4 has datagrams without a checksum (RFC 8200, section 8.1).
                 let blank = datagram.checksum() == 0;
-                let octets = bytes.get(..usize::from(datagram.len())).unwrap_or(bytes);
-                blank && matches!(source, IpAddress::Ipv4(_)) || !blank && is_whole(octets)
+                let content = bytes.get(..usize::from(datagram.len())).unwrap_or(bytes);
+                blank && matches!(source, IpAddress::Ipv4(_)) || !blank && is_whole(content)
             }),
-            // The one extension header behind which smoltcp looks for a message.
+            // smoltcp looks for a message behind this extension header only.
             IpProtocol::HopByHop => Ipv6ExtHeader::new_checked(bytes).map_or(true, |header| {
                 let rest = bytes.get(usize::from(header.header_len()) * 8 + 8..);
                 let protocol = header.next_header();

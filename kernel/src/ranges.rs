@@ -1,7 +1,7 @@
-//! Free memory as ranges of addresses: pages are taken from the bottom, bytes from the top, and a page
-//! that comes back joins its neighbours, so that it serves either again.
+//! Free memory as ranges of addresses. Pages are taken from the bottom and bytes from the top. A page that is given
+//! back joins its neighbours and can be used for either again.
 //!
-//! Nothing here touches the memory itself.
+//! This module does not access the memory itself.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -17,7 +17,7 @@ pub struct Ranges {
 }
 
 impl Ranges {
-    /// One range, which begins at a page.
+    /// The free memory that consists of one range, which begins at a page.
     #[must_use]
     pub fn new(range: Range<u64>) -> Self {
         let mut ranges = Vec::with_capacity(4);
@@ -25,7 +25,7 @@ impl Ranges {
         Self { ranges }
     }
 
-    /// How many bytes are free.
+    /// The number of free bytes.
     #[must_use]
     pub fn free(&self) -> u64 {
         self.ranges
@@ -71,7 +71,7 @@ impl Ranges {
         Some(start)
     }
 
-    /// Takes a page back. One that is free already is not taken twice.
+    /// Gives a page back. Does nothing if the page is free already.
     pub fn give_back(&mut self, page: u64) {
         let end = page.saturating_add(PAGE);
         let at = self.ranges.partition_point(|range| range.start < page);
@@ -124,7 +124,7 @@ mod tests {
             let mut ranges = Ranges::new(0x10_0000..0x20_0000);
             let mut pages: Vec<u64> = core::iter::from_fn(|| ranges.take_pages(1)).collect();
             assert_eq!((pages.len(), ranges.take_bytes(16)), (256, None));
-            // A shuffle that is another one for each seed.
+            // A shuffle that depends on the seed.
             let mut state = seed;
             for at in (1..pages.len()).rev() {
                 state = state
@@ -149,7 +149,7 @@ mod tests {
             ranges.give_back(page);
         }
         assert_eq!(ranges.take_bytes(0x2800), Some(0x8_0800));
-        // What is less than a page is not taken for one.
+        // A remainder smaller than a page is not given out as a page.
         assert_eq!(ranges.take_pages(1), Some(0x10_0000));
         assert_eq!(ranges.take_pages(1), Some(0x30_0000));
         assert_eq!((ranges.free(), ranges.take_pages(1)), (0x800, None));

@@ -1,41 +1,40 @@
 //! Secrets: one root key, and from it a key for each purpose.
 //!
-//! The root key is made of what the CPU and the toolstack say is random, 32 bytes each, joined by
-//! exclusive or: it is as good as the better of the two. What else differs from guest to guest and from
-//! boot to boot (times, the MAC address) is mixed in by a keyed hash, and is all there is when both are
-//! missing.
+//! The root key is the exclusive or of 32 random bytes of the CPU and 32 random bytes of the toolstack, so it is as
+//! good as the better of the two. Values that differ between guests and between boots (times, the MAC address) are
+//! mixed in by a keyed hash. If neither source gives random bytes, these values are all that the key is made of.
 //!
-//! A purpose's key is a keyed hash of its label: SipHash-2-4 (Aumasson and Bernstein, 2012), which was
-//! made to be a pseudorandom function, with one half of the root key as its key and the other half in
-//! its input. Who learns the key of one purpose, or anything made with it, learns nothing of the root
-//! or of another purpose's key. SipHash is linked for DNS cookies (RFC 9018) and is enough here: 128 bits
-//! of key and short inputs. BLAKE2s, BLAKE3 or ChaCha20 would do the same with kibibytes more of image.
+//! The key of a purpose is a keyed hash of the purpose's label. The hash is SipHash-2-4 (Aumasson and Bernstein, 2012),
+//! a pseudorandom function; one half of the root key is its key, the other half is part of its input. An attacker who
+//! learns the key of one purpose, or anything made with it, learns nothing about the root key or another purpose's key.
+//! SipHash is linked anyway, for DNS cookies (RFC 9018), and suffices here: 128 bits of key and short inputs. BLAKE2s,
+//! BLAKE3 or ChaCha20 would do the same with kibibytes more of image.
 
 use core::hash::Hasher as _;
 
 use mayfly_handoff::network::Preconnected;
 use siphasher::sip::SipHasher24;
 
-/// Bytes of the root key, and of what each source gives.
+/// The size in bytes of the root key, and of the random bytes of each source.
 pub const ROOT: usize = 32;
 
-/// What a secret is for: no two purposes have keys of which one tells anything about the other.
+/// The purpose of a secret. The key of one purpose tells nothing about the key of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// The DNS server: its cookies and the table of its rate limit.
     Dns,
-    /// The table of connections.
+    /// The hash of the table of connections.
     Connections,
     /// Initial sequence numbers (RFC 6528).
     Sequence,
     /// SYN cookies (RFC 4987).
     SynCookie,
-    /// What smoltcp takes random numbers for but sequence numbers: identifiers and delays.
+    /// smoltcp's random numbers, except for sequence numbers: identifiers and delays.
     Smoltcp,
 }
 
 impl Purpose {
-    /// Seven bytes, so that a key's number and what it is for are one block of SipHash.
+    /// The label, seven bytes long, so that it forms one block of SipHash together with the number of the key's half.
     const fn label(self) -> &'static [u8; 7] {
         match self {
             Self::Dns => b"dns    ",
@@ -47,29 +46,29 @@ impl Purpose {
     }
 }
 
-/// What the machine itself has for the root key.
+/// The machine's own sources of the root key.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Entropy {
-    /// What the CPU says is random.
+    /// Random bytes of the CPU.
     pub cpu: Option<[u8; ROOT]>,
-    /// Times that differ from boot to boot: the TSC, and what Xen tells.
+    /// Times that differ from boot to boot: the TSC and Xen's clocks.
     pub times: [u64; 3],
 }
 
-/// Where the root key comes from.
+/// All sources of the root key.
 #[derive(Clone, Copy, Default)]
 pub struct Sources<'a> {
-    /// What the CPU says is random.
+    /// Random bytes of the CPU.
     pub cpu: Option<[u8; ROOT]>,
-    /// What the toolstack has handed over.
+    /// Random bytes of the toolstack.
     pub toolstack: Option<[u8; ROOT]>,
-    /// What is no secret but differs: times, addresses.
+    /// Values that are no secret but differ between guests and boots: times, addresses.
     pub differing: &'a [[u8; 8]],
 }
 
 impl Entropy {
-    /// The root key of a guest that its toolstack has connected to a network, or not; and whether there is anything
-    /// random in it.
+    /// The root key of a guest, with the random bytes in `network` if the toolstack has connected it; and whether any
+    /// source of the key is random.
     #[must_use]
     pub fn root(&self, network: Option<&Preconnected>) -> (Root, bool) {
         let [a, b, c] = self.times.map(u64::to_le_bytes);
@@ -86,14 +85,14 @@ impl Entropy {
 }
 
 impl Sources<'_> {
-    /// Whether one of them is random, so that nobody can guess the root key.
+    /// Whether a source is random, so that nobody can guess the root key.
     #[must_use]
     pub fn is_random(&self) -> bool {
         self.cpu.is_some() || self.toolstack.is_some()
     }
 }
 
-/// The root key. It never leaves here: only keys made of it do.
+/// The root key. It never leaves this module; only keys made of it do.
 #[derive(Clone)]
 pub struct Root {
     key: [u8; 16],
@@ -114,7 +113,7 @@ impl Root {
         let (first, second) = root.split_at(16);
         key.copy_from_slice(first);
         message.copy_from_slice(second);
-        // 64 bits: more than is uncertain about times and addresses.
+        // 64 bits hold more than the uncertainty of times and addresses.
         let hash = keyed_hash(&message, &[sources.differing.as_flattened()]);
         for (to, from) in key.iter_mut().zip(hash.to_le_bytes()) {
             *to ^= from;
@@ -122,7 +121,7 @@ impl Root {
         Self { key, message }
     }
 
-    /// The key for a purpose.
+    /// The key of a purpose.
     #[must_use]
     pub fn key(&self, purpose: Purpose) -> [u8; 16] {
         let mut key = [0; 16];
@@ -132,13 +131,13 @@ impl Root {
         key
     }
 
-    /// The key for a purpose, as two numbers.
+    /// The key of a purpose as two numbers.
     #[must_use]
     pub fn numbers(&self, purpose: Purpose) -> [u64; 2] {
         [self.half(0, purpose), self.half(1, purpose)]
     }
 
-    /// Half of a key, for a purpose that needs no more.
+    /// Half of the key of a purpose that needs no more.
     #[must_use]
     pub fn number(&self, purpose: Purpose) -> u64 {
         self.half(0, purpose)
@@ -153,7 +152,7 @@ impl Root {
     }
 }
 
-/// SipHash-2-4 of these pieces, one behind the other, under a key.
+/// SipHash-2-4 under a key, over all pieces in order.
 #[inline(never)]
 #[must_use]
 pub fn keyed_hash(key: &[u8; 16], pieces: &[&[u8]]) -> u64 {

@@ -7,7 +7,7 @@
 use core::cell::Cell;
 use core::fmt;
 
-/// What happened. The names in the JSON are [`BootPhase::name`].
+/// An event of the boot. [`BootPhase::name`] is its name in the JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum BootPhase {
@@ -21,11 +21,12 @@ pub enum BootPhase {
     SharedInfo,
     /// The grant table's first frame is mapped.
     GrantTable,
-    /// The rings that the toolstack has connected are taken over. What follows until `RingsPosted` is then left out.
+    /// The guest has taken over the rings that the toolstack has connected. Then the phases from here to `RingsPosted`
+    /// do not occur.
     Preconnected,
     /// The first burst of xenstore requests was sent.
     XenstoreSent,
-    /// Its last answer came.
+    /// The last answer to that burst has come.
     XenstoreAnswered,
     /// Both netif rings are granted, receive buffers are posted.
     RingsPosted,
@@ -64,7 +65,7 @@ impl BootPhase {
     }
 }
 
-/// Events kept; more overwrite the oldest.
+/// The number of events kept. A further event overwrites the oldest.
 const RING: usize = 32;
 
 /// The ring of events.

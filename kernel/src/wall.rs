@@ -4,19 +4,19 @@ use core::cell::Cell;
 
 use mayfly_drivers::SystemTime;
 
-/// 2020-01-01T00:00:00Z. A host whose clock says less has none: it begins with 1970 where nobody has set it.
+/// 2020-01-01T00:00:00Z in seconds since 1970. An earlier time means that the host's clock was never set.
 const PAST: u64 = 1_577_836_800;
 
-/// Remembers the time of day while Xen is setting its clock.
+/// The time of day, which is remembered while Xen is setting its clock.
 #[derive(Debug, Default)]
 pub struct Wall {
-    /// Seconds since 1970 when the system time was zero.
+    /// Seconds since 1970 at system time zero.
     began: Cell<Option<u64>>,
 }
 
 impl Wall {
-    /// Seconds since 1970 at `now`, where Xen's clock says `read` (`None` while it is being set); `None` when the host
-    /// has no clock that is right.
+    /// Seconds since 1970 at `now`; `None` if the host's clock was never set. `read` is the time by Xen's clock, `None`
+    /// while Xen is setting that.
     pub fn unix_seconds(&self, read: Option<u64>, now: SystemTime) -> Option<u64> {
         let uptime = now.0 / 1_000_000_000;
         if let Some(read) = read {

@@ -34,7 +34,7 @@ impl IpCidr {
     }
 }
 
-/// The bits of an IPv4 address beyond the prefix.
+/// The mask of an IPv4 address's host bits, which follow the prefix.
 fn host_mask4(prefix_len: u8) -> u32 {
     u32::MAX.checked_shr(u32::from(prefix_len)).unwrap_or(0)
 }
@@ -82,7 +82,7 @@ pub(super) fn unicast(value: &str) -> Result<IpAddr, Fault> {
     }
 }
 
-/// Whether a gateway can be reached.
+/// Checks that a gateway is in the subnet of an address, or link-local.
 pub(super) fn check_gateway(config: &GuestConfig, gateway: IpAddr) -> Result<(), Fault> {
     let same_family = || {
         config
@@ -95,7 +95,7 @@ pub(super) fn check_gateway(config: &GuestConfig, gateway: IpAddr) -> Result<(),
     if same_family().any(|cidr| cidr.address == gateway) {
         return Err(Fault::GatewayIsSelf);
     }
-    // A link-local router is on the link whatever the subnets are (RFC 4861 section 6.3.4).
+    // A link-local router is on the link whatever the subnets (RFC 4861 section 6.3.4).
     let link_local = matches!(gateway, IpAddr::V6(v6) if v6.is_unicast_link_local());
     if link_local || same_family().any(|cidr| cidr.contains(gateway)) {
         Ok(())

@@ -1,4 +1,4 @@
-//! `endpoints=`.
+//! The word `endpoints=`.
 
 use super::{Fault, number};
 
@@ -11,22 +11,22 @@ pub struct Endpoints {
     pub metrics: bool,
     /// `/.mayfly/healthz`
     pub healthz: bool,
-    /// The greatest `N` of `/.mayfly/payload/N`; 0 when there is no such page.
+    /// The greatest `N` of `/.mayfly/payload/N`, in bytes; 0 if payloads are not served.
     pub payload: u64,
 }
 
-/// Bytes of the longest payload that a command line can allow.
+/// The longest payload that a command line can allow, in bytes.
 pub(super) const PAYLOAD_MAX: u64 = 1 << 32;
 
 impl Endpoints {
-    /// None of them.
+    /// No page.
     pub const NONE: Self = Self {
         boot: false,
         metrics: false,
         healthz: false,
         payload: 0,
     };
-    /// What is served when the command line does not say: nothing that tells an outsider anything.
+    /// The default: only the page that tells nothing about the guest.
     pub const DEFAULT: Self = Self {
         healthz: true,
         ..Self::NONE

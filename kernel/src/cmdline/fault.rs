@@ -1,4 +1,4 @@
-//! What can be wrong with a command line.
+//! Errors in the command line.
 
 use core::fmt;
 
@@ -7,7 +7,7 @@ use mayfly_dns as dns;
 use super::endpoints::PAYLOAD_MAX;
 use super::{MAX_ADDRESSES, MTU, MTU6};
 
-/// What is wrong with a word.
+/// The error in a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The word is not UTF-8.
@@ -36,19 +36,19 @@ pub enum Fault {
     GatewayIsSelf,
     /// A switch that is neither `on` nor `off`.
     NotOnOff,
-    /// Neither `on` nor `off`, nor the name of a device.
+    /// A console that is neither `on`, `off` nor a device.
     BadConsole,
-    /// Something that is no endpoint.
+    /// An unknown endpoint.
     BadEndpoints,
     /// `payload` without a number of bytes, or with one that is out of range.
     PayloadWithoutBound,
-    /// Not a number in [`MTU`].
+    /// An MTU that is no number in [`MTU`].
     BadMtu,
-    /// Less than IPv6 needs.
+    /// An MTU below the least that IPv6 allows.
     MtuOfIpv6,
-    /// Neither `off` nor a number from 1 to 65535.
+    /// A rate that is neither `off` nor a number from 1 to 65535.
     BadRate,
-    /// Empty, too long, or not of printable ASCII characters.
+    /// A name that is empty, too long, or not of printable ASCII characters.
     BadName,
 }
 
@@ -90,12 +90,12 @@ impl fmt::Display for Fault {
     }
 }
 
-/// An error in the command line: the word, and what is wrong with it.
+/// An error in the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CmdlineError<'a> {
     /// The word as it was given.
     pub word: &'a [u8],
-    /// What is wrong with it.
+    /// The error in it.
     pub fault: Fault,
 }
 

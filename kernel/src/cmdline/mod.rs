@@ -8,16 +8,16 @@
 //! | `ip=dhcp` | ask DHCPv4; the default when there is no `ip=` at all |
 //! | `ip=auto` | an IPv6 address by router advertisements (SLAAC, RFC 4862), and their router as gateway |
 //! | `gw=10.0.2.2`, `gw=fd00::1` | the default gateway, one for each family |
-//! | `mtu=1400` | the greatest MTU, [`MTU`] bytes of IP packet; that of the interface counts where it is less. With an IPv6 address it is 1280 at least |
-//! | `console=on`, `console=off` | whether the console ring is written to; on by default. Linux' words are taken as Linux means them: a device (`hvc0`, `ttyS0,115200`) as `on`, `null` and nothing as `off` |
+//! | `mtu=1400` | the greatest MTU, in bytes of IP packet: a number in [`MTU`], at least 1280 with an IPv6 address. A smaller MTU of the interface takes precedence |
+//! | `console=on`, `console=off` | whether the console ring is written to; on by default. Linux' values have Linux' meaning: a device (`hvc0`, `ttyS0,115200`) is `on`, `null` and the empty value are `off` |
 //! | `endpoints=healthz,boot`, `endpoints=none` | which of the guest's own pages are served: `boot`, `metrics`, `healthz` (`/.mayfly/boot` and so on), or `all` three; only `healthz` by default |
 //! | `endpoints=payload:1048576` | serves `/.mayfly/payload/N` with `N` up to this many bytes, for load tests; may stand in the same list |
 //! | `rrl=200`, `rrl=off` | DNS answers a second over UDP to one network (/24 or /56), or no limit; [`dns::Config::RATE_LIMIT`] by default |
 //! | `minimal-responses=on`, `minimal-responses=off` | whether DNS answers leave out the zone's NS records and addresses that were not asked for; off by default |
-//! | `nsid=ns1.example` | what the DNS server calls itself (RFC 5001): 1 to [`dns::IDENTITY_MAX`] printable ASCII characters |
+//! | `nsid=ns1.example` | the DNS server's name for itself (RFC 5001): 1 to [`dns::IDENTITY_MAX`] printable ASCII characters |
 //!
-//! A known key with a bad value is an error, and so are words that contradict each other; a word
-//! with an unknown key is handed to the caller and ignored.
+//! A known key with an invalid value is an error, and so are words that contradict each other. A word with an unknown
+//! key is given to the caller and otherwise ignored.
 
 mod address;
 mod endpoints;
@@ -35,15 +35,16 @@ use self::address::{check_gateway, interface_address, unicast};
 pub use self::endpoints::Endpoints;
 pub use self::fault::{CmdlineError, Fault};
 
-/// What may be given as an MTU: what every host must take (RFC 791) to what Ethernet carries.
+/// The allowed MTUs in bytes: from the datagram that every IPv4 host accepts (RFC 791) to the most that Ethernet
+/// carries.
 pub const MTU: RangeInclusive<u16> = 576..=1500;
-/// The least MTU with IPv6 (RFC 8200 section 5).
+/// The least MTU of IPv6 in bytes (RFC 8200 section 5).
 const MTU6: u16 = 1280;
 
-/// The number of interface addresses that one guest may be given.
+/// The greatest number of `ip=ADDRESS/LENGTH` words.
 pub const MAX_ADDRESSES: usize = 4;
 
-/// What the command line asks for.
+/// The configuration that the command line gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuestConfig {
     addresses: [Option<IpCidr>; MAX_ADDRESSES],
@@ -63,9 +64,9 @@ pub struct GuestConfig {
     pub endpoints: Endpoints,
     /// DNS answers a second to one network over UDP; no limit when `None`.
     pub rrl: Option<NonZeroU16>,
-    /// What the DNS server calls itself.
+    /// The DNS server's name for itself (NSID).
     pub nsid: dns::Identity,
-    /// Whether DNS answers leave out what was not asked for and is not needed.
+    /// Whether DNS answers leave out the zone's NS records and addresses that were not asked for.
     pub minimal: bool,
 }
 
@@ -75,7 +76,7 @@ impl GuestConfig {
         self.addresses.iter().copied().flatten()
     }
 
-    /// What the DNS server is told, with a secret that nobody else knows.
+    /// The DNS server's configuration. The secret is for its cookies.
     #[must_use]
     pub fn dns(&self, cookie_secret: [u8; 16]) -> dns::Config {
         dns::Config {
@@ -131,8 +132,8 @@ pub fn parse<'a>(
     words.finish()
 }
 
-/// What the words so far have set, and the words themselves where they may stand once or are checked at the end:
-/// gateways and `ip=dhcp` are checked against the addresses, which may come after them.
+/// The settings of the words that were read so far. A word that may occur only once or is checked at the end is kept
+/// itself: gateways and `ip=dhcp` are checked against the addresses, which may follow them.
 struct Words<'a> {
     config: GuestConfig,
     dhcp: Option<&'a [u8]>,
@@ -176,7 +177,7 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// Takes the word `key=value`; false when the key is not known.
+    /// Reads the word `key=value`. Returns `false` if the key is unknown.
     fn take(&mut self, key: &str, value: &str, word: &'a [u8]) -> Result<bool, Fault> {
         match (key, value) {
             ("ip", "dhcp") => set(&mut self.dhcp, word)?,
@@ -201,7 +202,7 @@ impl<'a> Words<'a> {
                 set(&mut self.console, word)?;
                 self.config.console = value == "on";
             }
-            // Linux' words, of which there may be several. What mayfly's own word says stands.
+            // A value of Linux', which may occur several times. mayfly's own `on` and `off` take precedence.
             ("console", _) => {
                 let is_on = linux_console(value).ok_or(Fault::BadConsole)?;
                 if self.console.is_none() {
@@ -247,7 +248,7 @@ impl<'a> Words<'a> {
         Ok(())
     }
 
-    /// Checks what can only be checked when all words are known.
+    /// Checks gateways, DHCP and MTU, for which all words must be known.
     fn finish(self) -> Result<GuestConfig, CmdlineError<'a>> {
         let mut config = self.config;
         if let Some(word) = self.dhcp
@@ -264,8 +265,8 @@ impl<'a> Words<'a> {
             return Err(CmdlineError { word, fault });
         }
         config.auto = self.auto.is_some();
-        let is_silent = config.addresses().next().is_none() && !config.auto;
-        config.dhcp = self.dhcp.is_some() || is_silent;
+        let has_no_address = config.addresses().next().is_none() && !config.auto;
+        config.dhcp = self.dhcp.is_some() || has_no_address;
         for (word, gateway) in [
             (self.gw4, config.gw4.map(IpAddr::V4)),
             (self.gw6, config.gw6.map(IpAddr::V6)),
@@ -278,7 +279,7 @@ impl<'a> Words<'a> {
     }
 }
 
-/// Keeps the word that sets something which may be set once.
+/// Stores a word that may occur only once.
 fn set<'a>(slot: &mut Option<&'a [u8]>, word: &'a [u8]) -> Result<(), Fault> {
     match slot.replace(word) {
         None => Ok(()),
@@ -294,8 +295,8 @@ fn switch(value: &str) -> Result<bool, Fault> {
     }
 }
 
-/// What Linux means by `console=VALUE` (its admin-guide/kernel-parameters, "console="): a device with a number, and
-/// options behind a comma; nothing or `null` for no console. `None` for what is neither.
+/// Reads Linux' `console=VALUE` (admin-guide/kernel-parameters, "console="): a device with a number, and options behind
+/// a comma; the empty value or `null` for no console. Returns `None` for another value.
 fn linux_console(value: &str) -> Option<bool> {
     let device = value.split(',').next().unwrap_or_default();
     if matches!(device, "" | "null") {
@@ -307,7 +308,7 @@ fn linux_console(value: &str) -> Option<bool> {
     is_device.then_some(true)
 }
 
-/// A number in decimal digits and nothing else.
+/// Reads a number of decimal digits alone.
 fn number<N: FromStr>(value: &str) -> Option<N> {
     let is_plain = value.bytes().all(|byte| byte.is_ascii_digit());
     value.parse().ok().filter(|_| is_plain)

@@ -1,4 +1,5 @@
-//! What the domain builder left in memory: start info, command line, modules; and which RAM that leaves.
+//! Reads the data that the domain builder has left in memory (start info, command line, modules) and finds the free
+//! RAM.
 
 use core::fmt;
 use core::ops::Range;
@@ -14,9 +15,9 @@ use super::hypercall;
 use super::network::NetworkPages;
 use super::ram::Ram;
 
-/// What the domain builder left in memory.
+/// Memory with the domain builder's data.
 struct BuilderMemory {
-    /// Where the image lies; nothing in it is the builder's to point at.
+    /// The addresses of the image. No pointer of the builder may lead there.
     image: Range<u64>,
 }
 
@@ -35,18 +36,18 @@ impl PhysicalMemory<'static> for BuilderMemory {
     }
 }
 
-/// Why there is no RAM to use.
+/// An error in the domain builder's data, or in the RAM that it leaves.
 pub(crate) enum BuilderError {
     StartInfo(start_info::StartInfoError),
     MemoryMap(Errno),
     TooSmall(u64),
-    /// So many modules.
+    /// The number of modules, which is too great.
     Modules(usize),
-    /// A module that is nowhere, or somewhere else than in free memory.
+    /// A module outside of the free memory.
     Module(Range<u64>),
-    /// What the toolstack says of the network that it has connected is wrong.
+    /// An error in the structure that describes the connected network.
     Network(network::HandoffError),
-    /// The pages that it has shared are not the guest's free memory.
+    /// The shared pages of the network are not in the guest's free memory.
     NetworkPages(Range<u64>),
 }
 
@@ -72,19 +73,19 @@ impl fmt::Display for BuilderError {
     }
 }
 
-/// What the domain builder has left for the boot path.
+/// The result of [`read`], for the boot.
 pub(crate) struct Left {
     pub(crate) info: StartInfo<'static>,
     pub(crate) ram: Ram,
-    /// A packed site, where the toolstack has put it.
+    /// The packed site, if there is one, where the toolstack has put it.
     pub(crate) pack: Option<&'static [u8]>,
-    /// A network that is connected already.
+    /// The network, if the toolstack has connected it.
     pub(crate) network: Option<Preconnected>,
     /// Its pages.
     pub(crate) network_pages: NetworkPages,
 }
 
-/// What the modules are.
+/// The modules, by their content.
 #[derive(Default)]
 struct Modules {
     pack: Option<&'static [u8]>,
@@ -92,7 +93,8 @@ struct Modules {
 }
 
 impl Modules {
-    /// The toolstack's structure is recognised by what it starts with; the first other module is the site's pack.
+    /// Tells the modules apart: the network's structure begins with its magic number; the first other module is the
+    /// pack.
     fn read(
         memory: &BuilderMemory,
         info: &StartInfo<'static>,
@@ -151,13 +153,14 @@ impl Division {
     }
 }
 
-/// Modules beyond this many can't be kept out of the way.
+/// The greatest number of modules, all of which must be kept out of the free RAM.
 const MODULES: usize = 8;
-/// The network's pages, behind the image, four parts of the start info, and the modules.
+/// The index of the network's pages in the list of used ranges: after the image, four parts of the start info, and the
+/// modules.
 const NETWORK: usize = 5 + MODULES;
 type Occupied = [Range<u64>; NETWORK + 1];
 
-/// Reads the start info and takes the largest run of RAM that nothing occupies.
+/// Reads the start info and takes the largest free run of RAM.
 pub(crate) fn read(start_info: u32) -> Result<Left, BuilderError> {
     let image = layout::image();
     let memory = BuilderMemory {
@@ -173,7 +176,7 @@ pub(crate) fn read(start_info: u32) -> Result<Left, BuilderError> {
         Some(_) => 0,
         None => hypercall::memory_map(&mut entries).map_err(BuilderError::MemoryMap)?,
     };
-    // One of the two is empty.
+    // One of the two memory maps is empty.
     let asked = start_info::e820(entries.get(..20 * count).unwrap_or(&[]));
     let map = info.memory_map().chain(asked);
     let modules = Modules::read(&memory, &info, map.clone())?;

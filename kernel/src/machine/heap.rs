@@ -1,4 +1,4 @@
-//! The heap: for what has no place decided at boot. It is small, and nothing on the way of a packet uses it.
+//! The heap, for objects whose number or size is not known at boot. It is small, and no packet needs it.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
@@ -38,7 +38,7 @@ pub(super) unsafe fn init(start: *mut u8, size: usize) {
     unsafe { HEAP.0.lock().init(start, size) };
 }
 
-/// Bytes of the heap, and how many of them are free.
+/// The size of the heap and its free bytes.
 pub(super) fn usage() -> (u64, u64) {
     let heap = HEAP.0.lock();
     (heap.size() as u64, heap.free() as u64)

@@ -1,5 +1,5 @@
-//! Hypercalls through the hypercall page, and what needs nothing but them: the debug port, last words, the end
-//! of the domain.
+//! Hypercalls through the hypercall page, and the functions that need nothing else: the debug port, the last message,
+//! the end of the domain.
 //!
 //! `xen-sys` 0.0.0-pre2 supplies the call sequence for up to four arguments, the
 //! numbers and the event-channel structs; `mayfly_drivers::abi` what it lacks.
@@ -26,9 +26,9 @@ const CPUID_LAST: u32 = 0x4001_0000;
 /// Xen's debug port: bytes come out on its console, a line at a time.
 const DEBUG_PORT: u16 = 0xe9;
 
-/// Whether there is a Xen to call.
+/// Whether hypercalls can be made.
 static HYPERCALL_PAGE_IS_FILLED: AtomicBool = AtomicBool::new(false);
-/// Hypercalls made so far.
+/// The number of hypercalls so far.
 static HYPERCALLS: AtomicU32 = AtomicU32::new(0);
 
 /// Two-argument hypercall on a struct that Xen reads and may write.
@@ -48,7 +48,7 @@ pub(super) unsafe fn call<T>(op: u32, cmd: u64, argument: &mut T) -> Result<u64,
     u64::try_from(result).map_err(|_| Errno(i32::try_from(-result).unwrap_or(i32::MAX)))
 }
 
-/// Hypercalls made so far.
+/// The number of hypercalls so far.
 pub(crate) fn hypercalls() -> u32 {
     HYPERCALLS.load(Ordering::Relaxed)
 }
@@ -62,7 +62,7 @@ fn cpuid_base() -> Option<u32> {
     })
 }
 
-/// Has Xen fill the hypercall page; false when this is not Xen.
+/// Has Xen fill the hypercall page. Returns `false` if this is not Xen.
 pub(crate) fn init_hypercall_page() -> bool {
     unsafe extern "C" {
         static HYPERCALL_PAGE: [u8; PAGE_SIZE];
@@ -154,8 +154,7 @@ pub(super) fn evtchn_send(port: u32) -> Result<(), Errno> {
 
 /// Puts a crash line into the console ring, as much as fits, and wakes its reader.
 ///
-/// It asks Xen for the ring anew: whatever the console driver was doing when
-/// the crash came does not matter any more.
+/// It asks Xen for the ring again, so it does not depend on the state of the console driver.
 pub(crate) fn console_last_words(bytes: &[u8]) {
     if !HYPERCALL_PAGE_IS_FILLED.load(Ordering::Relaxed) {
         return;
@@ -187,8 +186,8 @@ pub(crate) fn console_last_words(bytes: &[u8]) {
     let _ = evtchn_send(u32::try_from(port).unwrap_or(0));
 }
 
-/// Writes why the domain ends to xenstore, and waits until xenstored has taken it, for some 2^32 ticks of the TSC:
-/// one to four seconds.
+/// Writes the reason for which the domain ends to xenstore, and waits until xenstored has taken it, at most 2^32 ticks
+/// of the TSC: one to four seconds.
 pub(crate) fn xenstore_last_words(text: &[u8]) {
     const PATIENCE: u64 = 1 << 32;
     if !HYPERCALL_PAGE_IS_FILLED.load(Ordering::Relaxed) {

@@ -1,4 +1,4 @@
-//! Brings `mem.s` into the image: the memory functions that the compiler calls.
+//! Includes `mem.s` in the image: the memory functions that the compiler calls.
 //!
 //! They touch exactly the bytes that their callers own, as ISO C 7.24 defines
 //! `memcpy`, `memmove`, `memset` and `memcmp`; `bcmp` is `memcmp`. `kernel/tests/mem.rs` runs them on the host.

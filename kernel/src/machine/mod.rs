@@ -1,7 +1,6 @@
 //! Code that runs only on the machine itself: hypercalls, RAM, the end of the domain.
 //!
-//! Every file here but this one may hold `unsafe`; what they give to the rest
-//! of the guest is safe.
+//! Every file here but this one may hold `unsafe`. Their interfaces to the rest of the guest are safe.
 
 pub(crate) mod builder;
 pub(crate) mod crash;

@@ -8,9 +8,9 @@ use mayfly_drivers::{Gfn, SharedPage};
 
 use super::ram::shared_page;
 
-/// The pages that nobody has asked for yet.
+/// The pages that were not taken yet.
 pub(crate) struct NetworkPages {
-    /// The address of the next one.
+    /// The address of the next page.
     next: Cell<u64>,
     end: u64,
 }
@@ -27,7 +27,7 @@ impl NetworkPages {
         }
     }
 
-    /// The page of this frame. They are given in their order.
+    /// Takes the page of a frame. Pages are taken in ascending order.
     pub(crate) fn page(&self, gfn: Gfn) -> Option<SharedPage> {
         let address = self.next.get();
         if address >= self.end || gfn.0.checked_mul(PAGE_SIZE as u64)? != address {

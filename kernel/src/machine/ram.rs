@@ -1,5 +1,5 @@
-//! Guest RAM: pages for rings from the bottom, bytes for sockets from the top; and
-//! places above it for Xen's own frames. What is free is kept by [`Ranges`].
+//! Guest RAM: pages for rings from the bottom, bytes for sockets from the top, and places above it for Xen's own
+//! frames. [`Ranges`] has the free parts.
 //!
 //! Ownership: [`Ram::take`] is called once, with the RAM that neither the image
 //! nor the domain builder's data occupies (`mayfly_boot::memory`). From then on
@@ -24,7 +24,7 @@ pub(crate) struct Ram {
     gap_end: u64,
     free: RefCell<Ranges>,
     sizing: Sizing,
-    /// What there was at first, and of that what a packed site occupies.
+    /// The bytes that were free at first, and the bytes of the packed site.
     size: u64,
     pack: u64,
 }
@@ -58,12 +58,12 @@ impl Ram {
         })
     }
 
-    /// How many buffers and connections the guest has room for.
+    /// The numbers of buffers and connections that the guest has room for.
     pub(crate) fn sizing(&self) -> Sizing {
         self.sizing
     }
 
-    /// How much memory there is, and how much of it is in use.
+    /// The figures of memory, for the report.
     pub(crate) fn memory(&self) -> Memory {
         let (heap, heap_free) = heap::usage();
         Memory {
@@ -75,24 +75,24 @@ impl Ram {
         }
     }
 
-    /// Bytes that are given to nobody.
+    /// The number of free bytes.
     fn available(&self) -> u64 {
         self.free.borrow().free()
     }
 
-    /// Where it ends: nothing of ours lies above.
+    /// The end of RAM: no memory of the guest lies above it.
     pub(crate) fn end(&self) -> u64 {
         self.end
     }
 
-    /// A page, its content whatever it held.
+    /// Takes a page. Its content is undefined.
     pub(crate) fn page(&self) -> Option<SharedPage> {
         let address = self.free.borrow_mut().take_pages(1)?;
         // SAFETY: RAM that was free, so given to nobody; `Ranges` gives it once, until it comes back.
         Some(unsafe { shared_page(address) })
     }
 
-    /// Consecutive pages for good, which other domains will only read.
+    /// Takes consecutive pages for good. Other domains will only read them.
     pub(crate) fn transmit_pages(&self, count: usize) -> Option<TransmitPages> {
         let start = self.free.borrow_mut().take_pages(count)?;
         let base = core::ptr::with_exposed_provenance_mut(usize::try_from(start).ok()?);
@@ -101,7 +101,7 @@ impl Ram {
         NonNull::new(base).map(|base| unsafe { TransmitPages::from_raw(base, count) })
     }
 
-    /// A place for a frame that Xen is going to map there.
+    /// Takes an address at which Xen can map a frame.
     pub(crate) fn place_for_xen(&self) -> Option<SharedPage> {
         let address = self.gap.get();
         if address >= self.gap_end {
@@ -113,14 +113,13 @@ impl Ram {
         Some(unsafe { shared_page(address) })
     }
 
-    /// Takes a page back; it may become part of anything again.
+    /// Gives a page back to the free RAM.
     pub(crate) fn give_back(&self, page: SharedPage) {
         let address = page.address().addr().get() as u64;
         self.free.borrow_mut().give_back(address);
     }
 
-    /// `len` bytes for good, their content whatever they held: nothing is
-    /// spent on zeroing what a ring buffer overwrites.
+    /// Takes `len` bytes for good. Their content is undefined: a ring buffer overwrites it anyway.
     pub(crate) fn bytes(&self, len: usize) -> Option<&'static mut [u8]> {
         let start = self.free.borrow_mut().take_bytes(len)?;
         let base = core::ptr::with_exposed_provenance_mut(usize::try_from(start).ok()?);

@@ -21,10 +21,9 @@ use super::hypercall::{call, debug_write, evtchn_send, hvm_param, shutdown, tsc}
 use super::network::NetworkPages;
 use super::ram::{Ram, shared_page};
 
-/// Domain builders leave the addresses from here to 4 GiB to devices and to
-/// Xen's special pages.
+/// The first of the addresses below 4 GiB that domain builders leave to devices and to Xen's special pages.
 const SPECIAL_PAGES: u64 = 0xf000_0000;
-/// Errors that Xen has numbers for (public/errno.h) and that are found here.
+/// `XEN_ENOMEM` (public/errno.h), for errors that are found in this file.
 const ENOMEM: Errno = Errno(12);
 const ENODEV: Errno = Errno(19);
 const ENOSPC: Errno = Errno(28);
@@ -37,11 +36,11 @@ pub(crate) struct Xen {
     clock: clock::Clock,
     wall: Wall,
     special: RefCell<[Gfn; 4]>,
-    /// While it is counted.
+    /// TSC ticks spent asleep, as long as they are counted.
     slept: Cell<Option<u64>>,
 }
 
-/// Has Xen put a page of its own where `page` is.
+/// Has Xen map a page of its own at the address of `page`.
 fn map(space: u32, index: u32, page: &SharedPage) -> Result<(), Errno> {
     let mut argument = xen_add_to_physmap {
         domid: DOMID_SELF,
@@ -62,7 +61,7 @@ fn map(space: u32, index: u32, page: &SharedPage) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Identity mapped, so the address says it.
+/// The gfn of a page, which follows from the address because memory is identity mapped.
 fn gfn(page: NonNull<u8>) -> Gfn {
     Gfn(page.addr().get() as u64 / PAGE_SIZE as u64)
 }
@@ -87,12 +86,12 @@ impl Xen {
         })
     }
 
-    /// The RAM that is left.
+    /// The free RAM.
     pub(crate) fn ram(&self) -> &Ram {
         &self.ram
     }
 
-    /// The connection to xenstored, on the ring that the toolstack has told of or, else, that the HVM parameters name.
+    /// The connection to xenstored, on the ring that `network` names, else on the ring that the HVM parameters name.
     pub(crate) fn xenstore(
         &self,
         network: Option<&Preconnected>,
@@ -116,7 +115,7 @@ impl Xen {
         self.wall.unix_seconds(read, now)
     }
 
-    /// What secrets are made of, besides what the toolstack hands over.
+    /// Reads the machine's own sources of the secrets.
     pub(crate) fn entropy(&self) -> Entropy {
         let now = self.now();
         let wall = clock::wall_clock(&self.shared_info, now);
@@ -127,8 +126,8 @@ impl Xen {
         }
     }
 
-    /// TSC ticks spent in `SCHEDOP_poll` so far. From here on they are not counted: reading the TSC
-    /// may be an exit.
+    /// The TSC ticks spent in `SCHEDOP_poll` so far. From this call on they are not counted, because reading the TSC
+    /// may be a VM exit.
     pub(crate) fn slept(&self) -> u64 {
         self.slept.take().unwrap_or(0)
     }
@@ -139,11 +138,11 @@ impl Xen {
     }
 }
 
-/// How often a CPU is asked for a random number that has none ready (Intel, "Digital Random Number
-/// Generator Software Implementation Guide", 5.2.1).
+/// The number of attempts to get a random number from the CPU (Intel, "Digital Random Number Generator Software
+/// Implementation Guide", 5.2.1).
 const RDRAND_RETRIES: usize = 10;
 
-/// Random bytes of the CPU; `None` if it has no generator, or Xen hides it, or it does not deliver.
+/// Random bytes of the CPU; `None` if it has no generator, if Xen hides it, or if it has no number ready.
 fn cpu_random() -> Option<[u8; ROOT]> {
     let generator = RdRand::new()?;
     let mut bytes = [0; ROOT];
@@ -211,7 +210,7 @@ impl Hypervisor for Xen {
     fn evtchn_take(&self, port: EventPort) -> bool {
         let bit = 1 << (port.get() % 64);
         let word = shared_info::EVTCHN_PENDING + 8 * (port.get() as usize / 64);
-        // A plain look first: most calls find nothing.
+        // A plain load first, because most calls find no event.
         self.shared_info.load64(word) & bit != 0
             && self.shared_info.fetch_clear64(word, bit) & bit != 0
     }
@@ -225,7 +224,7 @@ impl Hypervisor for Xen {
         let mut argument = xen_sys::sched_poll {
             ports: numbers.as_mut_ptr(),
             nr_ports: u32::try_from(count).unwrap_or(0),
-            // 0 means no timeout; a deadline of 0 is long past.
+            // 0 would mean no timeout; a deadline of 0 is in the past.
             timeout: deadline.map_or(0, |at| at.0.max(1)),
         };
         let before = self.slept.get().map(|slept| (slept, tsc()));

@@ -11,7 +11,7 @@ use crate::timeline::ticks_to_ns;
 const GAUGE: &str = "gauge";
 const COUNTER: &str = "counter";
 
-/// The page.
+/// The page `/.mayfly/metrics`.
 pub(super) struct Metrics<'a>(pub(super) &'a Report<'a>);
 
 /// Response codes by number (IANA "DNS RCODEs"); the last is for all from 15 on.
@@ -20,7 +20,7 @@ const RCODES: [&str; 16] = [
     "NXRRSET", "NOTAUTH", "NOTZONE", "11", "12", "13", "14", "extended",
 ];
 
-/// One metric: its type line, then a line for each label.
+/// Writes one metric: its type line, then a line for each label.
 fn metric<'v>(
     f: &mut fmt::Formatter<'_>,
     name: &str,

@@ -1,7 +1,7 @@
-//! What the guest tells of itself: `/.mayfly/boot`, `/.mayfly/metrics`, `/.mayfly/healthz`, and
-//! `/.mayfly/payload/N` for load tests.
+//! The guest's own pages: `/.mayfly/boot`, `/.mayfly/metrics`, `/.mayfly/healthz`, and `/.mayfly/payload/N` for load
+//! tests.
 //!
-//! [`Report`] has the figures, `json` and `metrics` print them, `pages` puts them before the site's own.
+//! [`Report`] has the figures, `json` and `metrics` print them, and `pages` serves them in front of the site's pages.
 
 mod json;
 mod metrics;
@@ -18,48 +18,48 @@ pub use pages::WithReport;
 /// Figures of the boot path, taken when the first frame was queued or sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// TSC ticks asleep in `SCHEDOP_poll` until the first frame was queued.
+    /// TSC ticks spent in `SCHEDOP_poll` until the first frame was queued.
     pub slept_tsc: u64,
     /// Hypercalls until the first frame was queued.
     pub hypercalls_to_first_tx: u32,
     /// xenstore requests until the first frame was queued.
     pub xenstore_requests: u32,
-    /// Bursts of them whose answer was waited for.
+    /// Bursts of these requests for whose answer the guest had to sleep.
     pub xenstore_round_trips: u32,
 }
 
 /// The guest's memory, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// RAM that was free when the guest had been loaded: without its image and its pack.
+    /// RAM without the image and the pack: free when the guest started.
     pub ram: u64,
-    /// Of that, what has not been given out yet.
+    /// The part of `ram` that is still free.
     pub ram_free: u64,
-    /// The heap.
+    /// The size of the heap.
     pub heap: u64,
-    /// Of that, what is free.
+    /// The free part of the heap.
     pub heap_free: u64,
-    /// The packed site, which lies where Xen has put it.
+    /// The size of the packed site.
     pub pack: u64,
 }
 
-/// What is known of the guest.
+/// The figures of the guest.
 pub struct Report<'a> {
     /// The boot timeline.
     pub timeline: &'a Timeline,
     tsc_khz: u64,
     memory: &'a dyn Fn() -> Memory,
-    /// When the guest began, on the clock of [`Snapshot::now`].
+    /// The time at which the guest started, on the clock of [`Snapshot::now`].
     pub began: Cell<Instant>,
-    /// The figures of the boot path, which fills them in.
+    /// The figures of the boot path, which sets them.
     pub facts: Cell<Facts>,
-    /// Bytes that the console had no room for.
+    /// Bytes that the console ring had no room for.
     pub console_dropped: Cell<u64>,
     snapshot: &'a RefCell<Snapshot>,
 }
 
 impl<'a> Report<'a> {
-    /// A report on `timeline`, whose TSC runs at `tsc_khz`, on memory, and on what the stack publishes.
+    /// A report on a boot timeline with a TSC of `tsc_khz`, on memory, and on the stack's counters.
     #[must_use]
     pub fn new(
         timeline: &'a Timeline,
@@ -78,7 +78,7 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// The timeline as one line.
+    /// The boot timeline as one line.
     #[must_use]
     pub fn line(&self) -> OneLine<'a> {
         OneLine {
@@ -87,7 +87,7 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// How often something was dropped since boot, by cause.
+    /// The numbers of frames, requests and bytes dropped since boot, by cause.
     fn drops(&self) -> [(&'static str, u64); 19] {
         let Snapshot {
             stack,

@@ -1,4 +1,4 @@
-//! The guest's own pages (`/.mayfly/`), which come before those of its site.
+//! The guest's own pages (`/.mayfly/`), which take precedence over the site's.
 
 use mayfly_site::{Broken, File, Pages, Resource};
 
@@ -6,7 +6,7 @@ use super::Report;
 use super::metrics::Metrics;
 use crate::cmdline::Endpoints;
 
-/// A site with the guest's own pages before it.
+/// A site together with the guest's own pages.
 pub struct WithReport<'a, P> {
     site: P,
     report: &'a Report<'a>,
@@ -15,7 +15,7 @@ pub struct WithReport<'a, P> {
 }
 
 impl<'a, P> WithReport<'a, P> {
-    /// The site with those of the guest's own pages that are wanted.
+    /// The site with the own pages that the command line asks for.
     pub fn new(site: P, report: &'a Report<'a>, endpoints: Endpoints) -> Self {
         Self {
             site,

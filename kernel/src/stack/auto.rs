@@ -3,10 +3,11 @@
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{Ipv6Address, Ipv6Cidr, NdiscPrefixInfoFlags, NdiscPrefixInformation};
 
-/// An advertisement, which anybody may forge, does not shorten what is left of an address's time to less (section 5.5.3 e).
+/// An advertisement cannot shorten the remaining lifetime of an address to less than this, because anybody may forge
+/// one (section 5.5.3 e).
 const LEAST: Duration = Duration::from_secs(2 * 3600);
 
-/// The address, if there is one.
+/// The address from an advertised prefix, if there is one.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Auto {
     address: Option<(Ipv6Cidr, Instant)>,
@@ -18,13 +19,13 @@ impl Auto {
         self.address.map(|(address, _)| address)
     }
 
-    /// When it ends.
+    /// The end of the address's lifetime.
     pub(super) fn ends(&self) -> Option<Instant> {
         self.address.map(|(_, ends)| ends)
     }
 
-    /// Takes an advertised prefix; the address in it has the last half of our link-local one. The first
-    /// prefix counts, until its time is over.
+    /// Takes an advertised prefix. The address consists of the prefix and the lower half of our link-local address. The
+    /// first prefix is used until its lifetime ends.
     pub(super) fn take(&mut self, told: &NdiscPrefixInformation, own: Ipv6Address, now: Instant) {
         let is_for_addresses = told.flags.contains(NdiscPrefixInfoFlags::ADDRCONF);
         let prefix = told.prefix;
@@ -49,7 +50,7 @@ impl Auto {
         }
     }
 
-    /// Gives the address up when its time is over; whether it was.
+    /// Gives the address up if its lifetime is over. Returns whether it was.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
         self.address.take_if(|(_, ends)| *ends <= now).is_some()
     }

@@ -1,10 +1,10 @@
-//! Parses DHCP servers' messages for smoltcp's client.
+//! Translates DHCP servers' messages for smoltcp's client.
 //!
-//! That client reads a message strictly: it takes a router only if there is exactly one, wants a subnet mask in each
-//! acknowledgement, renews with whoever sent the packet, knows neither long options in parts (RFC 3396) nor options in
-//! the fields for names (RFC 2132 section 9.3) nor classless routes (RFC 3442), and refuses a message with a client
-//! identifier that is no MAC address. So a message is read here first ([`Message::read`]), and given
-//! to it in the one form that it takes ([`Message::write`]).
+//! That client is strict: it takes a router only if there is exactly one, wants a subnet mask in each acknowledgement,
+//! renews with the sender of the packet, knows neither long options in parts (RFC 3396) nor options in the fields for
+//! names (RFC 2132 section 9.3) nor classless routes (RFC 3442), and refuses a message whose client identifier is no
+//! MAC address. So a message is read here first ([`Message::read`]), and written again in the form that the client
+//! takes ([`Message::write`]).
 
 use smoltcp::socket::dhcpv4::RetryConfig;
 use smoltcp::time::{Duration, Instant};
@@ -13,26 +13,26 @@ use crate::checksum::finish_ipv4;
 use crate::nic::{IPV4_HEADER, Mac};
 use mayfly_drivers::netfront::ETHERNET_HEADER;
 
-/// The options that are asked for: subnet mask, classless routes before routers (RFC 3442), lease times.
+/// The options to ask for: subnet mask, classless routes before routers (RFC 3442), lease times.
 pub(super) const WANTED: &[u8] = &[1, 121, 3, 51, 54, 58, 59];
-/// Bytes of the longest frame that is written.
+/// The longest frame that is written, in bytes.
 pub(super) const FRAME_MAX: usize = ETHERNET_HEADER + IPV4_HEADER + UDP_HEADER + FIXED + 48;
 
 const UDP_HEADER: usize = 8;
-/// Bytes of a message before its options, the magic number included.
+/// The size in bytes of a message before its options, the magic number included.
 const FIXED: usize = 240;
 const MAGIC: [u8; 4] = [0x63, 0x82, 0x53, 0x63];
-/// Bytes of an option that are looked at: of classless routes, those of eight routes or more.
+/// The number of bytes that are kept of an option: enough for eight classless routes or more.
 const VALUE_MAX: usize = 72;
-/// Seconds of the shortest lease: a shorter one would be asked for all the time.
+/// The shortest lease in seconds. A shorter one would have to be renewed all the time.
 const LEASE_MIN: u32 = 10;
 const OFFER: u8 = 2;
 const ACK: u8 = 5;
 const NAK: u8 = 6;
 
-/// How long a client waits before it asks again, when it has asked for so long: first as short as announcements
-/// do, because the first frames of an interface may be lost; then as long as RFC 2131 section 4.1 says
-/// for the first time, so that a server that comes up a little late is found soon; in the end half a minute.
+/// The client's timeouts, when it has asked for the time `asked_for`. The first ones are as short as the pauses of
+/// announcements, because the first frames of an interface may be lost. The next ones are RFC 2131's first timeout
+/// (section 4.1), so that a server that starts a little late is found soon. The last ones are half a minute.
 pub(super) fn patience(asked_for: Duration) -> RetryConfig {
     let mut config = RetryConfig::default();
     let soon = asked_for.clamp(Duration::from_millis(250), Duration::from_secs(4));
@@ -41,18 +41,18 @@ pub(super) fn patience(asked_for: Duration) -> RetryConfig {
     config
 }
 
-/// What a server has said that it may leave out the next time.
+/// Values of a server's last messages, for messages that leave them out.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Said {
     xid: [u8; 4],
     server: [u8; 4],
     mask: Option<[u8; 4]>,
     router: Option<[u8; 4]>,
-    /// When the lease ends that it has acknowledged.
+    /// The end of the lease that it has acknowledged.
     pub(super) ends: Option<Instant>,
 }
 
-/// A server's message to us: all of it that counts.
+/// A server's message to us: the parts that are used.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Message<'m> {
     fixed: &'m [u8; FIXED],
@@ -60,17 +60,17 @@ pub(super) struct Message<'m> {
     server: [u8; 4],
     mask: Option<[u8; 4]>,
     router: Option<[u8; 4]>,
-    /// The lease's, T1 and T2, in seconds; the latter two only together, and in order.
+    /// The lease time, and T1 with T2 if both are there and in order; in seconds.
     lease: Option<u32>,
     renewal: Option<(u32, u32)>,
 }
 
 impl<'m> Message<'m> {
-    /// Reads the payload of a datagram that came from an address to the client with a MAC address; `None` if it is no
-    /// message to this client.
+    /// Reads the payload of a datagram from the address `from`. Returns `None` if it is no message to the client with
+    /// the MAC address `own`.
     pub(super) fn read(payload: &'m [u8], from: [u8; 4], own: Mac) -> Option<Self> {
         let (fixed, options) = payload.split_first_chunk::<FIXED>()?;
-        // An answer, over Ethernet, to us.
+        // BOOTREPLY, Ethernet, six bytes of address; our MAC address; the magic number.
         if fixed[..3] != [2, 1, 6] || fixed[28..34] != own || fixed[236..] != MAGIC {
             return None;
         }
@@ -100,17 +100,18 @@ impl<'m> Message<'m> {
             mask: four(1).filter(|mask| is_mask(*mask)),
             router,
             lease,
-            // Without them it is half of the lease, and seven eighths (RFC 2131 section 4.4.5).
+            // Without T1 and T2, half and seven eighths of the lease count (RFC 2131 section 4.4.5).
             renewal: renewal.filter(|(t1, t2)| *t1 > 0 && t1 < t2 && Some(*t2) < lease),
         })
     }
 
-    /// Whether the server says that the address which was asked for can't be had.
+    /// Whether the server refuses the requested address (DHCPNAK).
     pub(super) fn is_refusal(&self) -> bool {
         self.kind == NAK
     }
 
-    /// Completes the message by what its server has said before, and by the class of the address; notes what it says.
+    /// Fills missing values in from the server's earlier messages and from the class of the address, and remembers this
+    /// message's values.
     pub(super) fn complete(&mut self, said: &mut Said, now: Instant) {
         let until = |lease: u32| now + Duration::from_secs(lease.into());
         let xid = [self.fixed[4], self.fixed[5], self.fixed[6], self.fixed[7]];
@@ -118,7 +119,7 @@ impl<'m> Message<'m> {
             self.mask = self.mask.or(said.mask);
             self.router = self.router.or(said.router);
         }
-        // The first of several offers is the one that is taken.
+        // Of several offers the client takes the first.
         if self.kind == ACK || self.kind == OFFER && said.xid != xid {
             *said = Said {
                 xid,
@@ -131,12 +132,12 @@ impl<'m> Message<'m> {
         self.mask = self.mask.or(Some(class_mask(self.fixed[16])));
     }
 
-    /// Writes the message as a broadcast frame from its server's address; how many bytes it has.
+    /// Writes the message as a broadcast frame from its server's address. Returns the frame's length in bytes.
     pub(super) fn write(&self, frame: &mut [u8; FRAME_MAX], from: Mac) -> usize {
         let (headers, message) = frame.split_at_mut(ETHERNET_HEADER + IPV4_HEADER + UDP_HEADER);
         message.fill(0);
         let (fixed, mut options) = message.split_at_mut(FIXED);
-        // The fields for names, and whose options they may hold, stay empty.
+        // The fields for names stay empty. Options in them were read.
         fixed[..44].copy_from_slice(&self.fixed[..44]);
         fixed[236..].copy_from_slice(&MAGIC);
         let mut length = FIXED + 1;
@@ -163,7 +164,7 @@ impl<'m> Message<'m> {
                 put(code, &value);
             }
         }
-        // The end; the rest is zeros.
+        // The option "end". The rest of the message is zeros.
         if let Some(end) = options.first_mut() {
             *end = 255;
         }
@@ -176,7 +177,7 @@ impl<'m> Message<'m> {
         ip[12..16].copy_from_slice(&self.server);
         ip[16..].fill(0xff);
         finish_ipv4(ip);
-        // No checksum: the datagram's own was verified when it came.
+        // No checksum: that of the received datagram was verified.
         udp.copy_from_slice(&[0, 67, 0, 68, a, b, 0, 0]);
         ETHERNET_HEADER + IPV4_HEADER + UDP_HEADER + length
     }
@@ -189,7 +190,7 @@ struct Value {
 }
 
 impl Value {
-    /// The option of this number in fields of options, in their order; broken ones are read as far as they go.
+    /// Reads an option from fields of options, in this order. A malformed field is read up to its error.
     #[inline(never)]
     fn of(wanted: u8, fields: [&[u8]; 3]) -> Self {
         let mut value = Self {
@@ -232,7 +233,7 @@ impl Value {
         self.bytes.get(..self.length).unwrap_or(&[])
     }
 
-    /// The first bytes, if there are so many.
+    /// The first `N` bytes, if the option has as many.
     fn whole<const N: usize>(&self) -> Option<[u8; N]> {
         self.bytes().first_chunk().copied()
     }
@@ -241,8 +242,8 @@ impl Value {
 /// The router of the default route among classless routes (RFC 3442).
 fn default_route(mut routes: &[u8]) -> Option<[u8; 4]> {
     while let [width, rest @ ..] = routes {
-        let octets = usize::from(*width).div_ceil(8);
-        let rest = rest.get(octets..).filter(|_| *width <= 32)?;
+        let bytes = usize::from(*width).div_ceil(8);
+        let rest = rest.get(bytes..).filter(|_| *width <= 32)?;
         let (router, rest) = rest.split_first_chunk::<4>()?;
         if *width == 0 {
             return Some(*router);
@@ -252,7 +253,7 @@ fn default_route(mut routes: &[u8]) -> Option<[u8; 4]> {
     None
 }
 
-/// Whether these are ones and then zeros.
+/// Whether a mask consists of ones followed by zeros.
 fn is_mask(mask: [u8; 4]) -> bool {
     let mask = u32::from_be_bytes(mask);
     mask.leading_ones() + mask.trailing_zeros() == 32

@@ -1,4 +1,4 @@
-//! Classifies a received frame: DNS over UDP, TCP, for smoltcp, or dropped.
+//! Classifies a received frame: a DNS query over UDP, a TCP segment, a message that others handle, or one to drop.
 
 use mayfly_drivers::netfront::ETHERNET_HEADER;
 use smoltcp::wire::{
@@ -10,10 +10,10 @@ use super::too_big::TooBig;
 use crate::checksum::Sum;
 use crate::nic::Mac;
 
-/// Who sent a message to whom.
+/// The addresses of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Path {
-    /// The MAC address that it came from.
+    /// The MAC address of the sender.
     pub(super) mac: Mac,
     pub(super) from: IpAddress,
     pub(super) from_port: u16,
@@ -23,7 +23,7 @@ pub(super) struct Path {
 }
 
 impl Path {
-    /// Of no message.
+    /// The path of no message.
     pub(super) const NOWHERE: Self = Self {
         mac: [0; 6],
         from: IpAddress::v4(0, 0, 0, 0),
@@ -37,15 +37,15 @@ impl Path {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Segment<'f> {
     pub(super) path: Path,
-    /// A SYN that is nothing else: somebody wants a connection.
+    /// Whether it is a SYN without other flags, which opens a connection.
     pub(super) is_opening: bool,
     /// The IP packet.
     pub(super) packet: &'f [u8],
-    /// What the packet carries: a TCP header that is all there, options included, and its payload.
+    /// The packet's payload: a whole TCP header with its options, and the data.
     pub(super) message: &'f [u8],
 }
 
-/// What a frame is.
+/// The class of a frame.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Frame<'f> {
     /// A datagram to port 53 of one of our addresses, and its payload.
@@ -54,24 +54,24 @@ pub(super) enum Frame<'f> {
     Segment(Segment<'f>),
     /// A datagram to the port of DHCP clients: the sender's MAC and IP addresses, and its payload.
     Dhcp(Mac, [u8; 4], &'f [u8]),
-    /// An IPv6 packet for a group whose routers are to look at it: a query of MLD, if it is anything to us.
+    /// An IPv6 packet to a group with a hop-by-hop header: perhaps an MLD query.
     Group(&'f [u8]),
     /// A router says that a segment of ours is too long.
     TooBig(TooBig),
-    /// What nobody here takes: a datagram to another port, or another protocol. Its sender may be told.
+    /// A datagram to another port, or another protocol. Its sender may get an ICMP error.
     Unwanted,
-    /// Something else that may be for us.
+    /// A frame that smoltcp handles: ARP, neighbour discovery, ICMP.
     Other,
-    /// Not for us, or broken.
+    /// A frame to drop: for another host, or malformed.
     Nothing,
 }
 
 impl<'f> Frame<'f> {
-    /// Looks at a frame that came to the interface with this MAC address and these IP addresses.
+    /// Classifies a frame that came to the interface with this MAC address and these IP addresses.
     ///
-    /// What is taken for a query or a segment has been checked down to its transport header: lengths,
-    /// the IPv4 header's checksum, that it is no fragment, that it comes from an address that can
-    /// be answered. (Transport checksums were verified before.)
+    /// A query or a segment is checked down to its transport header: its lengths, the IPv4 header's checksum, that it
+    /// is no fragment, and that its source can be answered. (Transport checksums are verified before, by
+    /// `Nic::receive`.)
     pub(super) fn read(frame: &'f [u8], own: Mac, addresses: &[IpCidr]) -> Self {
         let Ok(ethernet) = EthernetFrame::new_checked(frame) else {
             return Self::Nothing;
@@ -103,8 +103,8 @@ impl<'f> Frame<'f> {
         }
         let (from, to) = (packet.src_addr(), packet.dst_addr());
         if !addresses.iter().any(|own| own.address() == to.into()) {
-            // What a DHCP server sends to an address that it offers, or to all. (Nothing else that goes to
-            // a group is for us, and no group should be told so: RFC 1122 section 3.2.2.)
+            // A DHCP server sends to the offered address or to all hosts. (No other message to a group is for us, and
+            // such a message gets no ICMP error: RFC 1122 section 3.2.2.)
             return match dhcp(bytes.get(header.len()..), packet.next_header()) {
                 Some(payload) => Self::Dhcp(mac.0, from.octets(), payload),
                 None => Self::Nothing,
@@ -135,8 +135,8 @@ impl<'f> Frame<'f> {
             return Self::Nothing;
         }
         if !addresses.iter().any(|own| own.address() == to.into()) {
-            // Neighbours are looked for in groups. (smoltcp takes a packet for its own by the last 16 bits
-            // of an address, and answers what it does not know, RFC 4443 section 2.4 notwithstanding.)
+            // Neighbour solicitations go to groups. (smoltcp compares only the last 16 bits of a group's address, and
+            // answers unknown messages with errors although RFC 4443 section 2.4 forbids that for groups.)
             return match packet.next_header() {
                 IpProtocol::Icmpv6 if to.is_multicast() => Self::Other,
                 IpProtocol::HopByHop if to.is_multicast() => Self::Group(bytes),
@@ -207,7 +207,7 @@ impl<'f> Frame<'f> {
     }
 }
 
-/// The payload of a datagram that a DHCP server has sent to a client.
+/// The payload of a datagram from a DHCP server to a client.
 fn dhcp(message: Option<&[u8]>, protocol: IpProtocol) -> Option<&[u8]> {
     let message = message.filter(|_| protocol == IpProtocol::Udp)?;
     let datagram = UdpPacket::new_checked(message).ok()?;

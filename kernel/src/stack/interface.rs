@@ -1,4 +1,4 @@
-//! The interface's own protocols: ARP, neighbour discovery, ICMP, DHCP.
+//! The protocols of the interface itself: ARP, neighbour discovery, ICMP, DHCP.
 
 use mayfly_drivers::Hypervisor;
 use mayfly_site::{Pages, Site};
@@ -17,7 +17,7 @@ fn is_host(address: Ipv4Address) -> bool {
 }
 
 impl<P: Pages> Stack<'_, P> {
-    /// Handles what is for the interface itself: ARP, neighbour discovery, ICMP.
+    /// Handles a frame for the interface itself: ARP, neighbour discovery, ICMP.
     pub(super) fn other(&mut self, frame: &[u8], tx: &mut Tx<'_, impl Hypervisor>, now: Instant) {
         let own = tx.mac();
         match neighbors::judge(frame, own, self.iface.ip_addrs()) {
@@ -46,12 +46,12 @@ impl<P: Pages> Stack<'_, P> {
         }
     }
 
-    /// Somebody else who says that an address of ours is theirs, if that is to be reported.
+    /// Takes an address of ours that another host claims, with that host's MAC address, if it is to be reported.
     pub fn take_conflict(&mut self) -> Option<(IpAddress, Mac)> {
         self.conflicts.take()
     }
 
-    /// Our link-local address, once there is one.
+    /// Our link-local address, if there is one yet.
     fn link_local(&self) -> Option<Ipv6Address> {
         self.iface.ip_addrs().iter().find_map(|cidr| match cidr {
             IpCidr::Ipv6(v6) if v6.address().is_unicast_link_local() => Some(v6.address()),
@@ -59,7 +59,7 @@ impl<P: Pages> Stack<'_, P> {
         })
     }
 
-    /// Asks for routers, as long as an address is wanted.
+    /// Sends a router solicitation, as long as `ip=auto` has no address.
     pub(super) fn solicit<H: Hypervisor>(&mut self, tx: &mut Tx<'_, H>, now: Instant) {
         let is_wanted = self.auto.is_some_and(|auto| auto.address().is_none());
         if let Some(own) = self.link_local().filter(|_| is_wanted) {
@@ -68,7 +68,7 @@ impl<P: Pages> Stack<'_, P> {
         }
     }
 
-    /// Takes what a router says of itself and of its network, where that is wanted.
+    /// Handles a router advertisement, if the command line says `ip=auto`.
     fn routed(
         &mut self,
         router: Ipv6Address,
@@ -85,7 +85,7 @@ impl<P: Pages> Stack<'_, P> {
             auto.take(prefix, own, now);
         }
         let after = auto.address();
-        // A gateway of the command line's stands.
+        // A gateway of the command line takes precedence.
         let gateway = &mut self.gateways.1;
         if lifetime == Duration::ZERO {
             gateway.take_if(|gateway| *gateway == router);
@@ -99,7 +99,7 @@ impl<P: Pages> Stack<'_, P> {
         self.iface_wake = Some(now);
     }
 
-    /// Gives up addresses whose time is over.
+    /// Gives up addresses whose lifetime is over.
     pub(super) fn expire(&mut self, now: Instant) {
         if self.dhcp_kept.is_some_and(|ends| ends <= now) {
             self.take_lease(None, now);
@@ -141,7 +141,7 @@ impl<P: Pages> Stack<'_, P> {
         self.ingress(frame.get(..length).unwrap_or(&[]), tx, now);
     }
 
-    /// Gives a frame to smoltcp. (Inlined twice, it is all of smoltcp's receiving twice.)
+    /// Gives a frame to smoltcp. (Not inlined, because each copy has smoltcp's whole receive code.)
     #[inline(never)]
     fn ingress<H: Hypervisor>(&mut self, frame: &[u8], tx: &mut Tx<'_, H>, now: Instant) {
         let mut device = Ethernet::new(Some(frame), tx);
@@ -150,8 +150,8 @@ impl<P: Pages> Stack<'_, P> {
         self.iface_wake = Some(now);
     }
 
-    /// Has the DHCP client ask anew on a new link. To the same interface the address of the last one stays meanwhile, until its
-    /// lease ends or a server says otherwise (RFC 2131 section 3.2): most often it is the same network.
+    /// Restarts the DHCP client on a new link. The same interface keeps its address until the lease ends or a server
+    /// says otherwise (RFC 2131 section 3.2), because it is most often on the same network.
     pub(super) fn restart_dhcp(&mut self, is_same_interface: bool, now: Instant) {
         let Some(handle) = self.dhcp else { return };
         self.sockets.get_mut::<dhcpv4::Socket<'_>>(handle).reset();
@@ -164,20 +164,20 @@ impl<P: Pages> Stack<'_, P> {
         self.poll_dhcp(now);
     }
 
-    /// Takes what the DHCP client has come to.
+    /// Handles the next event of the DHCP client.
     pub(super) fn poll_dhcp(&mut self, now: Instant) {
         let Some(handle) = self.dhcp else { return };
         let socket = self.sockets.get_mut::<dhcpv4::Socket<'_>>(handle);
         socket.set_retry_config(dhcp::patience(now - self.dhcp_since));
         let lease = match socket.poll() {
             None => return,
-            // A server that is no host can't be asked to renew: smoltcp would panic.
+            // smoltcp would panic when it renews with a server whose address is no host's.
             Some(dhcpv4::Event::Configured(lease)) if !is_host(lease.server.address) => {
                 socket.reset();
                 return;
             }
             Some(dhcpv4::Event::Configured(lease)) => Some((lease.address, lease.router)),
-            // The client has begun anew, and the address stays.
+            // The client was restarted, and the address is kept.
             Some(dhcpv4::Event::Deconfigured) if self.dhcp_kept.is_some() => return,
             Some(dhcpv4::Event::Deconfigured) => {
                 self.dhcp_since = now;
@@ -187,7 +187,7 @@ impl<P: Pages> Stack<'_, P> {
         self.take_lease(lease, now);
     }
 
-    /// Goes on with the address and router of a lease, or without them.
+    /// Uses the address and the router of a lease, or none.
     fn take_lease(&mut self, lease: Option<(Ipv4Cidr, Option<Ipv4Address>)>, now: Instant) {
         self.dhcp_kept = None;
         self.update_addresses(|addresses| {
@@ -204,7 +204,7 @@ impl<P: Pages> Stack<'_, P> {
         if let Site::BuiltIn(site) = &mut self.served.zones {
             site.set_ipv4(lease.map(|(address, _)| address.address()));
         }
-        // A connection to an address that is gone is over.
+        // Connections to an address that is gone end.
         self.connections.activate_all();
         self.announcer.restart(now);
     }

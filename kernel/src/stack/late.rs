@@ -1,5 +1,4 @@
-//! The DNS server, made for its first question: its secret and its tables are of no use before, and the first
-//! frame does not wait for them.
+//! The DNS server, made when the first query arrives, so that the first frame does not wait for its secret and tables.
 
 use alloc::boxed::Box;
 
@@ -7,17 +6,17 @@ use mayfly_dns as dns;
 
 use crate::secrets::{Purpose, Root};
 
-/// The server, or what it is going to be made of.
+/// The server, or the values to make it of.
 pub(super) struct LateServer {
     root: Root,
-    /// All but the secret.
+    /// The configuration without the secret.
     config: dns::Config,
-    /// Large, so that it is not moved with the rest. The heap has room for it (`sizing.rs`).
+    /// Boxed, because it is large and would be moved with the rest. The heap has room for it (`sizing.rs`).
     server: Option<Box<dns::Server>>,
 }
 
 impl LateServer {
-    /// A server whose secret will be made of the root.
+    /// A server whose secret will be derived from the root key.
     pub(super) fn new(root: Root, config: impl FnOnce([u8; 16]) -> dns::Config) -> Self {
         Self {
             root,
@@ -26,7 +25,7 @@ impl LateServer {
         }
     }
 
-    /// The server.
+    /// The server, made at the first call.
     pub(super) fn get(&mut self) -> &mut dns::Server {
         self.server.get_or_insert_with(|| {
             Box::new(dns::Server::new(dns::Config {
@@ -36,7 +35,7 @@ impl LateServer {
         })
     }
 
-    /// What it has done so far.
+    /// The server's counters so far.
     pub(super) fn stats(&self) -> dns::Stats {
         let server = self.server.as_deref();
         server.map_or_else(dns::Stats::default, |server| server.stats)

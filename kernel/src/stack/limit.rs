@@ -1,13 +1,13 @@
-//! A token bucket for messages that others' messages cause.
+//! A token bucket, for messages that the messages of others cause.
 
 use smoltcp::time::Instant;
 
-/// Tokens that are there at most.
+/// The greatest number of tokens.
 const BURST: i64 = 50;
-/// Milliseconds until there is one more: a hundred in a second.
+/// The time between two tokens in milliseconds: a hundred tokens a second.
 const EACH: i64 = 10;
 
-/// A bucket of tokens, as the time at which it will be full.
+/// A bucket of tokens, stored as the time at which it will be full.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limit {
     full_at: i64,
@@ -16,7 +16,7 @@ pub(super) struct Limit {
 impl Limit {
     pub(super) const FULL: Self = Self { full_at: 0 };
 
-    /// Takes a token; whether there was one.
+    /// Takes a token. Returns `false` if there is none.
     pub(super) fn take(&mut self, now: Instant) -> bool {
         let now = now.total_millis();
         let full_at = self.full_at.max(now) + EACH;

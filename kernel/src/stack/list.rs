@@ -3,7 +3,7 @@
 /// No slot.
 const NONE: u16 = u16::MAX;
 
-/// The neighbours of a slot in its list.
+/// The slots before and after a slot in its list.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Links {
     before: u16,
@@ -17,7 +17,7 @@ impl Links {
     };
 }
 
-/// A list, oldest first.
+/// A list of slots, oldest first.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct List {
     first: u16,
@@ -36,19 +36,19 @@ impl List {
         self.length
     }
 
-    /// The oldest.
+    /// The oldest slot.
     pub(super) fn first(&self) -> Option<u16> {
         (self.first != NONE).then_some(self.first)
     }
 
-    /// From the oldest on.
+    /// All slots, oldest first.
     pub(super) fn iter<T>(
         &self,
         slots: &[T],
         links: impl Fn(&T) -> Links,
     ) -> impl Iterator<Item = u16> {
         let mut next = self.first;
-        // A list is as long as it says, whatever the links.
+        // The length bounds the loop, whatever the links are.
         (0..self.length).map_while(move |_| {
             let here = next;
             next = links(slots.get(usize::from(here))?).after;
@@ -56,7 +56,7 @@ impl List {
         })
     }
 
-    /// Puts a slot that is in no list at the end.
+    /// Appends a slot that is in no list.
     pub(super) fn push<T>(
         &mut self,
         slots: &mut [T],
@@ -77,7 +77,7 @@ impl List {
         self.length += 1;
     }
 
-    /// Takes a slot that is in this list out of it.
+    /// Removes a slot that is in this list.
     pub(super) fn remove<T>(
         &mut self,
         slots: &mut [T],

@@ -1,8 +1,8 @@
-//! Which multicast groups this guest listens to (MLD, RFC 3810 and RFC 2710): the solicited-node group of each IPv6 address.
+//! Multicast listener discovery (MLD, RFC 3810 and RFC 2710): reports the solicited-node group of each IPv6 address.
 //!
-//! A bridge that snoops, as Linux' do, forwards neighbour solicitations only to ports from which somebody has reported
-//! the group, as soon as there is a querier. So the groups are reported with the announcements, and to each query.
-//! (smoltcp's feature for it joins a group with the record that leaves it, so it is not used.)
+//! A bridge with multicast snooping, as Linux' have, and a querier forwards neighbour solicitations only to ports that
+//! have reported the group. So the groups are reported with the announcements, and in answer to each query. (smoltcp's
+//! own feature is not used: to join a group it sends the record that leaves it.)
 
 use mayfly_drivers::Hypervisor;
 use mayfly_drivers::netfront::{ETHERNET_HEADER, Offload};
@@ -13,34 +13,35 @@ use crate::announce::{group_mac, solicited_node};
 use crate::checksum::{Protocol, Sum, finish};
 use crate::nic::{IPV6_HEADER, Mac, Tx, ethernet_header};
 
-/// ff02::16, where version 2 reports go (RFC 3810 section 5.2.14).
+/// ff02::16, the destination of version 2 reports (RFC 3810 section 5.2.14).
 const ALL_ROUTERS: Ipv6Address = Ipv6Address::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16);
-/// A hop-by-hop header before ICMPv6 with the router alert for MLD (RFC 2711), padded.
+/// A hop-by-hop header with the router alert for MLD (RFC 2711), padded, before ICMPv6.
 const ALERT: [u8; 8] = [ICMPV6, 0, 5, 2, 0, 0, 1, 0];
 const ICMPV6: u8 = 58;
 const QUERY: u8 = 130;
 const REPORT_1: u8 = 131;
 const REPORT_2: u8 = 143;
-/// Bytes of a version 1 message, and of a version 2 record.
+/// The size in bytes of a version 1 message, and of a version 2 record.
 const MESSAGE_1: usize = 24;
 const RECORD: usize = 20;
-/// Milliseconds that a querier waits at most.
+/// The longest delay of an answer to a query, in milliseconds.
 const DELAY_MAX: u64 = 10_000;
-/// Groups that are reported at most: there are no more addresses.
+/// The greatest number of groups: one for each address.
 const GROUPS: usize = smoltcp::config::IFACE_MAX_ADDR_COUNT;
 
-/// Why groups are reported.
+/// The reason for a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Report {
-    /// They are new, or may have been missed.
+    /// The groups are new, or an earlier report may be lost.
     Joined,
-    /// A querier of version 2 has asked.
+    /// A query of version 2.
     Asked,
-    /// A querier of version 1 has asked.
+    /// A query of version 1.
     Asked1,
 }
 
-/// Reads a query from an IPv6 packet whose next header is the hop-by-hop one; how long the querier waits, and the report that it wants.
+/// Reads a query from an IPv6 packet with a hop-by-hop header. Returns the time after which to answer, and the report
+/// to answer with.
 pub(super) fn query(packet: &[u8], own: Mac) -> Option<(Duration, Report)> {
     let ip = Ipv6Packet::new_checked(packet).ok()?;
     let payload = packet.get(IPV6_HEADER..ip.total_len())?;
@@ -60,14 +61,14 @@ pub(super) fn query(packet: &[u8], own: Mac) -> Option<(Duration, Report)> {
     } else {
         Report::Asked
     };
-    // Not all guests answer at once (RFC 3810 section 6.2); which when is as good by their MAC addresses as by chance.
+    // Guests answer at different times (RFC 3810 section 6.2). MAC addresses spread them as well as random numbers.
     let [.., a, b] = own;
     let share = u64::from(u16::from_be_bytes([a, b]).wrapping_mul(40_503));
     let delay = (delay.min(DELAY_MAX) * share) >> 16;
     is_query.then_some((Duration::from_millis(delay), report))
 }
 
-/// Reports the groups of these addresses. Without room a report is lost, as on any wire.
+/// Reports the groups of these addresses. A report that finds no room is lost, as on any wire.
 pub(super) fn report<H: Hypervisor>(report: Report, addresses: &[IpCidr], tx: &mut Tx<'_, H>) {
     let mut groups = heapless::Vec::<Ipv6Address, GROUPS>::new();
     let mut from = None;
@@ -91,7 +92,7 @@ pub(super) fn report<H: Hypervisor>(report: Report, addresses: &[IpCidr], tx: &m
         }
         return;
     }
-    // MODE_IS_EXCLUDE or CHANGE_TO_EXCLUDE_MODE, of no source.
+    // MODE_IS_EXCLUDE or CHANGE_TO_EXCLUDE_MODE, without sources.
     let kind = if report == Report::Joined { 4 } else { 2 };
     let mut message = [0; 8 + GROUPS * RECORD];
     let length = 8 + groups.len() * RECORD;
@@ -106,7 +107,7 @@ pub(super) fn report<H: Hypervisor>(report: Report, addresses: &[IpCidr], tx: &m
     }
 }
 
-/// Sends an MLD message, whose checksum is 0, to a group.
+/// Sends an MLD message to a group. The checksum in `message` is 0 and is filled in.
 fn send<H: Hypervisor>(from: Ipv6Address, to: Ipv6Address, message: &[u8], tx: &mut Tx<'_, H>) {
     let headers = ETHERNET_HEADER + IPV6_HEADER + ALERT.len();
     let (length, own) = (headers + message.len(), tx.mac());
@@ -133,25 +134,25 @@ fn send<H: Hypervisor>(from: Ipv6Address, to: Ipv6Address, message: &[u8], tx: &
     }
 }
 
-/// Reports that are still due.
+/// The report that is still to be sent, with its time.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Due(Option<(Instant, Report)>);
 
 impl Due {
-    /// Takes note of a query.
+    /// Schedules a report.
     pub(super) fn ask(&mut self, at: Instant, report: Report) {
-        // Of several queries the first that is due is answered, with all groups.
+        // One report answers several queries, at the earliest of their times: it has all groups.
         if self.0.is_none_or(|(due, _)| at < due) {
             self.0 = Some((at, report));
         }
     }
 
-    /// When one is due.
+    /// The time of the report.
     pub(super) fn at(&self) -> Option<Instant> {
         self.0.map(|(at, _)| at)
     }
 
-    /// The report that is due now.
+    /// Takes the report, if it is due.
     pub(super) fn take(&mut self, now: Instant) -> Option<Report> {
         let (_, report) = self.0.take_if(|(at, _)| *at <= now)?;
         Some(report)

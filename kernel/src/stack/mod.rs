@@ -1,11 +1,11 @@
 //! The services on the network: DNS over UDP, TCP connections, addresses, announcements.
 //!
-//! A received frame goes one of three ways (`frame.rs`): a DNS query over UDP is answered at once
-//! (`udp.rs`), a TCP segment goes to its connection (`tcp/`), and smoltcp's interface has the rest: ARP,
-//! neighbour discovery, ICMP, DHCP.
+//! A received frame goes one of three ways (`frame.rs`): a DNS query over UDP is answered at once (`udp.rs`), a TCP
+//! segment goes to its connection (`tcp/`), and the interface handles the rest (`interface.rs`): ARP, neighbour
+//! discovery, ICMP, DHCP.
 //!
-//! [`Stack::poll`] does a bounded amount of work and says when it wants to be
-//! called again; the caller sleeps in between. Memory comes from the caller.
+//! [`Stack::poll`] does a bounded amount of work and returns when it has to be called again. The caller sleeps in
+//! between and supplies the memory.
 
 mod auto;
 mod dhcp;
@@ -49,19 +49,19 @@ pub use sizing::{LARGE, Sizing};
 pub use snapshot::Snapshot;
 use tcp::{Connections, Services, Wire};
 
-/// Frames taken from the device before connections and the transmit side get their turn.
+/// The number of frames taken from the device before connections and the transmit side get their turn.
 const INGRESS_BATCH: usize = 64;
-/// A device without room says when it has some; timers of the sockets are late by this at most.
+/// The greatest delay of the sockets' timers while the device has no room. (It sends an event when it has room again.)
 const NO_ROOM_PAUSE: Duration = Duration::from_secs(1);
 
-/// Counters.
+/// Counters of the stack.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StackStats {
     /// Idle and slow connections that were dropped to make room for another.
     pub evicted: u64,
-    /// Half-open ones that were.
+    /// Half-open connections that were dropped to make room for another.
     pub half_open_evicted: u64,
-    /// SYNs, and peers that had completed a handshake by a cookie, that found no room at all.
+    /// SYNs for which there was no room, and connections opened by a cookie for which there was none.
     pub refused: u64,
     /// SYNs that were answered with a cookie.
     pub cookies_sent: u64,
@@ -69,68 +69,68 @@ pub struct StackStats {
     pub cookies_taken: u64,
     /// SYNs to ports that nobody listens on.
     pub nobody: u64,
-    /// Frames that were broken or for somebody else.
+    /// Frames that were malformed or for another host.
     pub ignored: u64,
-    /// Messages by which another host says that it has an address of ours.
+    /// Messages in which another host claims an address of ours.
     pub conflicts: u64,
-    /// Connections that are half open, open, and closing.
+    /// The numbers of connections that are half open, open, and closing.
     pub connections: [usize; 3],
 }
 
-/// What the stack takes buffers from: bytes for good, their content undefined.
+/// The allocator of the stack's buffers: gives bytes for good, with undefined content; `None` if memory is exhausted.
 pub type Memory<'m> = dyn FnMut(usize) -> Option<&'static mut [u8]> + 'm;
 
 /// The default gateways of IPv4 and IPv6.
 type Gateways = (Option<Ipv4Address>, Option<Ipv6Address>);
 
-/// What stands for the MAC address until xenstore has told it.
+/// The placeholder of the MAC address until xenstored has told it.
 const UNKNOWN_MAC: Mac = [0; 6];
 
-/// Everything that is served.
+/// The network stack with its services.
 pub struct Stack<'a, P: Pages> {
-    /// For what needs neighbours.
+    /// smoltcp's interface for the protocols of the link.
     iface: Interface,
-    /// For TCP, which answers to where a segment came from.
+    /// smoltcp's interface for TCP, which answers to the MAC address from which a segment came.
     ip: Interface,
     sockets: SocketSet<'static>,
     dhcp: Option<SocketHandle>,
-    /// Since when there has been no lease.
+    /// The time since which there is no lease.
     dhcp_since: Instant,
-    /// What the DHCP server has said last.
+    /// Values of the DHCP server's last messages.
     dhcp_said: dhcp::Said,
-    /// Until when a lease of an earlier link is used on, if no server says anything on this one.
+    /// The end of a lease from an earlier link, which is used until a server answers on this one.
     dhcp_kept: Option<Instant>,
-    /// When `iface` wants its turn.
+    /// The time at which `iface` has to be polled.
     iface_wake: Option<Instant>,
     connections: Connections<'a>,
     dns: LateServer,
     http: http::Shared,
     announcer: Announcer,
-    /// Reports of groups that are due.
+    /// The MLD report that is still to be sent.
     groups: listener::Due,
     conflicts: neighbors::Conflicts,
-    /// Where addresses are taken from router advertisements.
+    /// The address from router advertisements, with `ip=auto`.
     auto: Option<auto::Auto>,
-    /// Of what is sent because of a frame that nobody takes.
+    /// The limit of ICMP errors and advertisements, which any host's frames can cause.
     errors: Limit,
     mtu: usize,
     features: Features,
-    /// For what smoltcp draws at random but sequence numbers.
+    /// The seed of smoltcp's random numbers, except for sequence numbers.
     seed: u64,
     gateways: Gateways,
     served: Served<'a, P>,
     stats: StackStats,
 }
 
-/// What the stack serves, and where it leaves a record of that.
+/// The content that the stack serves, and the records that it keeps.
 pub struct Served<'a, P> {
-    /// The zones.
+    /// The DNS zones.
     pub zones: Site<'a>,
-    /// The pages.
+    /// The HTTP pages.
     pub pages: &'a P,
-    /// The first packets are stamped here.
+    /// The boot timeline, in which the first packets are stamped.
     pub timeline: &'a Timeline,
-    /// The counters, as they are when somebody may ask for them.
+    /// The counters, updated before a page with them may be served.
     pub snapshot: &'a RefCell<Snapshot>,
 }
 
@@ -170,7 +170,7 @@ fn set_gateways(iface: &mut Interface, (gw4, gw6): Gateways) {
     }
 }
 
-/// The link-local address that goes with a MAC address (RFC 4291, 2.5.6 and appendix A).
+/// The link-local address of a MAC address (RFC 4291 section 2.5.6 and appendix A).
 fn link_local([a, b, c, d, e, f]: Mac) -> Ipv6Cidr {
     let mut bytes = [0; 16];
     bytes[..2].copy_from_slice(&[0xfe, 0x80]);
@@ -178,13 +178,13 @@ fn link_local([a, b, c, d, e, f]: Mac) -> Ipv6Cidr {
     Ipv6Cidr::new(Ipv6Address::from(bytes), 64)
 }
 
-/// Time as the services count it.
+/// Converts a time to the services' milliseconds.
 fn millis(now: Instant) -> Millis {
     u64::try_from(now.total_millis()).unwrap_or(0)
 }
 
 impl<'a, P: Pages> Stack<'a, P> {
-    /// The stack for these addresses, silent until [`Stack::link_up`].
+    /// A stack with the addresses of a configuration. It sends nothing until [`Stack::link_up`].
     pub fn new<H: Hypervisor>(
         nic: &mut Nic<'_, H>,
         config: &GuestConfig,
@@ -265,14 +265,14 @@ impl<'a, P: Pages> Stack<'a, P> {
         set_addresses(&mut self.iface, &mut self.ip, update);
     }
 
-    /// Takes the device's MAC address and MTU as they are now, and announces the
-    /// addresses: on the first link and on every new one.
+    /// Starts to use a link: takes the device's MAC address and MTU, and announces the addresses. To be called on the
+    /// first link and on every new one.
     pub fn link_up<H: Hypervisor>(&mut self, nic: &mut Nic<'_, H>, mac: Mac, now: Instant) {
         let address = HardwareAddress::Ethernet(EthernetAddress(mac));
         let is_same_interface = self.iface.hardware_addr() == address;
         self.iface.set_hardware_addr(address);
         self.follow(nic, now);
-        // It may be another network.
+        // The new link may be on another network.
         let old = self
             .auto
             .as_mut()
@@ -293,14 +293,14 @@ impl<'a, P: Pages> Stack<'a, P> {
         self.iface_wake = Some(now);
     }
 
-    /// Takes the device's MTU and features as they are now: xenstore tells them after the first packet.
+    /// Takes the device's present MTU and features, which become known after the first packet.
     fn follow<H: Hypervisor>(&mut self, nic: &mut Nic<'_, H>, now: Instant) {
         let (_, tx) = nic.split();
         let (mtu, features) = (tx.mtu(), tx.features());
         if (mtu, features) == (self.mtu, self.features) {
             return;
         }
-        // smoltcp reads them when an interface is made, so they are made anew.
+        // smoltcp reads them only when an interface is made, so both interfaces are made again.
         let mac = self.iface.hardware_addr();
         let addresses = self.iface.ip_addrs();
         let mut ip = ip_interface(tx, now);
@@ -321,7 +321,7 @@ impl<'a, P: Pages> Stack<'a, P> {
         self.connections.activate_all();
     }
 
-    /// Announces what is due, and lets DHCP speak. The boot path's first frame.
+    /// Sends the announcement that is due, and DHCP's messages. This sends the first frame of the boot.
     pub fn transmit<H: Hypervisor>(&mut self, nic: &mut Nic<'_, H>, now: Instant) {
         let (_, tx) = nic.split();
         let mut device = Ethernet::new(None, tx);
@@ -338,8 +338,8 @@ impl<'a, P: Pages> Stack<'a, P> {
         }
     }
 
-    /// Receives, serves and transmits, all bounded. Returns when to call again
-    /// at the latest: at once if work is left; never, without a packet, if `None`.
+    /// Receives, serves and transmits a bounded number of frames. Returns the latest time of the next call: now if work
+    /// is left, `None` if only an event can bring more.
     pub fn poll<H: Hypervisor>(
         &mut self,
         nic: &mut Nic<'_, H>,
@@ -412,13 +412,13 @@ impl<'a, P: Pages> Stack<'a, P> {
             .flatten()
             .min();
         if wake.is_some_and(|at| at <= now) && self.is_blocked(nic) {
-            // What is due can't be sent: the back end's next event ends the sleep.
+            // The frame that is due finds no room, and an event of the back end will end the sleep.
             wake = Some(now + NO_ROOM_PAUSE);
         }
         wake
     }
 
-    /// Whether the longest frame would find no room.
+    /// Whether there is no room for the longest frame.
     fn is_blocked<H: Hypervisor>(&self, nic: &mut Nic<'_, H>) -> bool {
         let (_, tx) = nic.split();
         Ip::new(None, tx, UNKNOWN_MAC)
@@ -433,7 +433,7 @@ impl<'a, P: Pages> Stack<'a, P> {
         now: Instant,
     ) {
         if self.connections.is_http_active() {
-            // A page of figures may be asked for.
+            // The request may be for a page of figures.
             *self.served.snapshot.borrow_mut() = Snapshot {
                 now,
                 stack: self.stats(),
@@ -459,7 +459,7 @@ impl<'a, P: Pages> Stack<'a, P> {
     }
 }
 
-/// The interface for TCP. It is given a seed for each connection (`tcp/sequence.rs`).
+/// The interface for TCP. Each connection sets its seed (`tcp/sequence.rs`).
 fn ip_interface<H: Hypervisor>(tx: &mut Tx<'_, H>, now: Instant) -> Interface {
     let mut device = Ip::new(None, tx, UNKNOWN_MAC);
     interface(&mut device, HardwareAddress::Ip, 0, now)

@@ -1,12 +1,15 @@
-//! What smoltcp leaves out of ARP and neighbour discovery: who asks from outside of our networks, and who else has our addresses.
+//! The parts of ARP and neighbour discovery that smoltcp lacks: requests from outside of our networks, and conflicts
+//! about our addresses.
 //!
-//! - An ARP request for one of our addresses is answered whoever sends it (RFC 826 asks for nothing else). smoltcp answers only senders in our
-//!   network, and so neither a host behind an address translator nor one that probes whether the address is
-//!   free (RFC 5227, sender 0.0.0.0).
-//! - A neighbour solicitation from `::` looks whether our address is free (RFC 4862 section 5.4.3): it is answered, to all.
-//! - Whoever says that one of our addresses is at another MAC address than ours is in conflict with us. That is
-//!   counted and reported, and the address is announced anew, once in ten seconds (RFC 5227 section 2.4 b, RFC 4862 section 5.4).
-//!   It is not given up: it was given to this guest by who runs it, and nobody waited for the answer to a probe.
+//! - An ARP request for one of our addresses is answered whoever sends it (RFC 826 has no other condition). smoltcp
+//!   answers only senders in our network: no host behind an address translator, and no host that probes whether the
+//!   address is free (RFC 5227, sender 0.0.0.0).
+//! - A neighbour solicitation from `::` asks whether our address is free (RFC 4862 section 5.4.3). It is answered to
+//!   all nodes.
+//! - A host that claims one of our addresses for another MAC address is in conflict with us. The conflict is counted
+//!   and reported, and the address is announced again, once in ten seconds (RFC 5227 section 2.4 b, RFC 4862 section
+//!   5.4). The guest keeps the address: its owner has assigned it, and the guest uses it without waiting for the result
+//!   of a probe.
 
 use mayfly_drivers::netfront::ETHERNET_HEADER;
 use smoltcp::time::{Duration, Instant};
@@ -18,27 +21,27 @@ use smoltcp::wire::{
 
 use crate::nic::Mac;
 
-/// Between two defences of our addresses (`DEFEND_INTERVAL` of RFC 5227 section 1.1).
+/// The least time between two defences of our addresses (`DEFEND_INTERVAL` of RFC 5227 section 1.1).
 const DEFEND: Duration = Duration::from_secs(10);
 
-/// What is to be done about a frame.
+/// The action that a frame needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// smoltcp knows.
+    /// smoltcp handles it.
     Pass,
-    /// Nothing.
+    /// It is dropped.
     Drop,
-    /// An ARP reply: our address, who asked.
+    /// Send an ARP reply: our address, and the asking host's MAC and IP addresses.
     Reply(Ipv4Address, EthernetAddress, Ipv4Address),
-    /// An advertisement of our addresses to all.
+    /// Advertise our addresses to all nodes.
     Advertise,
-    /// A router: how long it is one, and the prefix that it tells of.
+    /// It is a router advertisement: the router's address and lifetime, and the prefix that it advertises.
     Router(Ipv6Address, Duration, Option<NdiscPrefixInformation>),
-    /// Somebody else has one of our addresses.
+    /// Another host, with this MAC address, claims one of our addresses.
     Conflict(IpAddress, Mac),
 }
 
-/// What has been heard of conflicts.
+/// Conflicts about our addresses.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Conflicts {
     last: Option<Instant>,
@@ -46,7 +49,7 @@ pub(super) struct Conflicts {
 }
 
 impl Conflicts {
-    /// Takes note of one; whether our addresses are to be announced anew.
+    /// Records a conflict. Returns whether our addresses have to be announced again.
     pub(super) fn note(&mut self, address: IpAddress, mac: Mac, now: Instant) -> bool {
         if self.last.is_some_and(|last| now < last + DEFEND) {
             return false;
@@ -56,13 +59,13 @@ impl Conflicts {
         true
     }
 
-    /// The conflict that is to be reported, if there is one.
+    /// Takes the conflict that is to be reported, if there is one.
     pub(super) fn take(&mut self) -> Option<(IpAddress, Mac)> {
         self.told.take()
     }
 }
 
-/// Looks at a frame that came to the interface with this MAC address and these IP addresses.
+/// Decides about a frame that came to the interface with this MAC address and these IP addresses.
 pub(super) fn judge(frame: &[u8], own: Mac, addresses: &[IpCidr]) -> Verdict {
     let Ok(ethernet) = EthernetFrame::new_checked(frame) else {
         return Verdict::Drop;
@@ -98,8 +101,8 @@ fn arp(payload: &[u8], own: Mac, addresses: &[IpCidr]) -> Verdict {
             Verdict::Conflict(from.into(), mac.0)
         };
     }
-    // A probe by somebody else for an address that we are about to probe, too, is a conflict (RFC 5227 section 2.1.1);
-    // we have it already, so it is answered as any request.
+    // RFC 5227 section 2.1.1 calls a probe for an address that we are about to probe a conflict. But we use the address
+    // already, so the probe is answered like any request.
     let is_near = addresses.iter().any(|own| own.contains_addr(&from.into()));
     let is_host = IpAddress::from(from).is_unicast() || from.is_unspecified();
     if operation == ArpOperation::Request && is_ours(target) && !is_near && is_host {
@@ -116,7 +119,7 @@ fn discovery(payload: &[u8], mac: Mac, own: Mac, addresses: &[IpCidr]) -> Verdic
     let Ok(packet) = Ipv6Packet::new_checked(payload) else {
         return Verdict::Pass;
     };
-    // RFC 4861 section 7.1: what has crossed a router is none.
+    // RFC 4861 section 7.1: a neighbour discovery message has a hop limit of 255, so it has crossed no router.
     if packet.next_header() != IpProtocol::Icmpv6 || packet.hop_limit() != 255 {
         return Verdict::Pass;
     }

@@ -1,4 +1,4 @@
-//! Sizes the stack by the guest's memory.
+//! The sizes of the stack, which follow from the guest's memory.
 
 use mayfly_handoff::sizing::Buffers;
 use smoltcp::iface::SocketStorage;
@@ -7,7 +7,7 @@ use mayfly_dns::Server;
 use mayfly_http::LOANS;
 use mayfly_site::RENDERED_MAX;
 
-/// How much the stack may hold.
+/// The numbers and sizes of the stack's buffers and connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizing {
     /// Receive buffers on the netif ring.
@@ -18,32 +18,31 @@ pub struct Sizing {
     pub http: usize,
     /// DNS connections over TCP.
     pub dns_tcp: usize,
-    /// Bytes of each TCP receive buffer, which bounds a request head.
+    /// The size in bytes of each TCP receive buffer, which bounds the head of an HTTP request.
     pub tcp_rx: usize,
-    /// Bytes of the send buffer of an HTTP connection.
+    /// The size in bytes of an HTTP connection's send buffer.
     pub http_tx: usize,
-    /// Bytes of the send buffer of the first [`LARGE`] HTTP connections: who is alone
-    /// gets a window that a long way takes.
+    /// The size in bytes of the send buffers of the first [`LARGE`] HTTP connections: a client that is alone gets a
+    /// window for a path with a long delay.
     pub http_tx_large: usize,
-    /// Bytes of the send buffer of a DNS connection; an answer has half of it.
+    /// The size in bytes of a DNS connection's send buffer. An answer has at most half of it.
     pub dns_tx: usize,
-    /// Bytes of the send buffer of the first [`LARGE`] DNS connections.
+    /// The size in bytes of the send buffers of the first [`LARGE`] DNS connections.
     pub dns_tx_large: usize,
-    /// Bytes of heap that suffice when all of that is in use at once.
+    /// The size in bytes of a heap that suffices when all of these are in use at once.
     pub heap: usize,
 }
 
-/// Connections of a service with a larger send buffer.
+/// The number of connections of a service that have a larger send buffer.
 pub const LARGE: usize = 8;
-/// Bytes of a slot for a connection at most, which `tcp/slot.rs` asserts.
+/// The greatest size of a connection's slot in bytes, which `tcp/slot.rs` asserts.
 pub(super) const SLOT_SIZE: usize = 1080;
-/// The front ends' queues and messages, and what fragmentation wastes.
+/// The part of the heap for the front ends' queues and messages, and for fragmentation, in bytes.
 const FRONT_ENDS: usize = 64 * 1024;
 
 impl Sizing {
-    /// Sizes for `free` bytes of RAM: a quarter for receive pages, an eighth for transmit
-    /// pages, a quarter for sockets or more where that is ample, all within bounds. A
-    /// socket's buffers are taken when it is first needed.
+    /// The sizes for `free` bytes of RAM: a quarter for receive pages, an eighth for transmit pages, and a quarter for
+    /// sockets (two fifths from 32 MiB on), all within bounds. A socket's buffers are taken when it is first needed.
     #[must_use]
     pub fn for_memory(free: u64) -> Self {
         const KIB: usize = 1024;
@@ -61,12 +60,12 @@ impl Sizing {
             0x0040_0000.. => (4 * KIB, 32 * KIB),
             _ => (4 * KIB, 4 * KIB),
         };
-        // A slot's own size counts when there are many.
+        // The size of the slots themselves matters, because there are many.
         let share = if is_ample { free / 5 * 2 } else { free / 4 };
         let most = share / (tcp_rx + http_tx + SLOT_SIZE);
         let http = (most * 3 / 4).clamp(4, 1200);
         let dns_tcp = (most / 4).clamp(2, 128);
-        // Each socket and connection in its table, and some of the pages made for a request.
+        // Each connection's slot and socket, and a part of the pages that are made for a request.
         let slots = (http + dns_tcp) * (SLOT_SIZE + size_of::<SocketStorage<'_>>() + 64);
         let rendered = RENDERED_MAX * LOANS.min(http);
         Self {

@@ -7,22 +7,22 @@ use smoltcp::time::Instant;
 
 use super::StackStats;
 
-/// Everything that is counted, at one time.
+/// The counters at one time.
 #[derive(Debug, Clone, Copy)]
 pub struct Snapshot {
-    /// When.
+    /// The time.
     pub now: Instant,
-    /// Connections.
+    /// The counters of the stack.
     pub stack: StackStats,
-    /// DNS.
+    /// The counters of DNS.
     pub dns: dns::Stats,
-    /// HTTP.
+    /// The counters of HTTP.
     pub http: http::Stats,
-    /// Frames with a wrong checksum.
+    /// Frames dropped for a wrong TCP or UDP checksum.
     pub bad_checksums: u64,
-    /// The network interface.
+    /// The counters of the network interface.
     pub front: netfront::Counters,
-    /// Pages that back ends keep mapped after their time.
+    /// Pages that back ends keep mapped after their links were closed.
     pub quarantined: usize,
 }
 

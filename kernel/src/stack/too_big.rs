@@ -1,5 +1,5 @@
-//! "Fragmentation needed" (RFC 792, RFC 1191) and "packet too big" (RFC 4443 section 3.2): a router says that a segment of ours
-//! is longer than what comes behind it.
+//! "Fragmentation needed" (RFC 792, RFC 1191) and "packet too big" (RFC 4443 section 3.2): a router reports that a
+//! segment of ours exceeds the MTU of its next link.
 
 use smoltcp::wire::{IpAddress, IpProtocol, Ipv4Packet, Ipv6Packet};
 
@@ -7,25 +7,26 @@ use super::frame::Path;
 use crate::checksum::Sum;
 use crate::nic::IPV6_HEADER;
 
-/// The least MTU that is believed: Linux' for IPv4 (`net.ipv4.route.min_pmtu`), and that of IPv6 (RFC 8200 section 5).
+/// The least MTU that is believed, in bytes: Linux' for IPv4 (`net.ipv4.route.min_pmtu`), and IPv6's (RFC 8200
+/// section 5).
 const LEAST4: usize = 552;
 const LEAST6: usize = 1280;
-/// Bytes of an ICMP header with its second word.
+/// The size in bytes of an ICMP header with its second word.
 const ICMP_HEADER: usize = 8;
 
-/// What a router has said.
+/// A router's report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TooBig {
-    /// The connection whose segment it quotes, as its peer's segments come.
+    /// The connection whose segment it quotes: the path of the peer's segments.
     pub(super) path: Path,
-    /// The segment's sequence number.
+    /// The quoted segment's sequence number.
     pub(super) number: u32,
-    /// The MTU behind the router, in bytes of IP packet.
+    /// The MTU of the router's next link, in bytes of IP packet.
     pub(super) mtu: usize,
 }
 
 impl TooBig {
-    /// Reads an ICMP message that has come to one of our addresses; `None` if it says something else, or can't be so.
+    /// Reads an ICMP message to one of our addresses. Returns `None` if it is no such report, or an implausible one.
     pub(super) fn read(message: &[u8], from: &IpAddress, to: IpAddress) -> Option<Self> {
         let quoted = message.get(ICMP_HEADER..)?;
         let mtu: [u8; 4] = *message.get(4..)?.first_chunk()?;
@@ -35,7 +36,7 @@ impl TooBig {
                 if !Sum::default().with(message).is_whole() {
                     return None;
                 }
-                // The packet is cut off, so it is looked at without its length.
+                // The quoted packet is cut off, so its length is not checked.
                 let packet = Ipv4Packet::new_unchecked(quoted.get(..20)?);
                 let header = usize::from(packet.header_len());
                 let is_first = packet.frag_offset() == 0 && header >= 20;
@@ -44,7 +45,7 @@ impl TooBig {
                 }
                 let (own, peer) = (packet.src_addr().into(), packet.dst_addr().into());
                 let length = usize::from(packet.total_len());
-                // The upper half is not part of it. A router older than RFC 1191 says 0.
+                // The upper half of the word is unused. A router older than RFC 1191 sends 0.
                 let mtu = (mtu & 0xffff).max(LEAST4);
                 let (path, number) = segment(quoted.get(header..)?, own, peer)?;
                 (path, length, number, mtu)
@@ -65,12 +66,12 @@ impl TooBig {
             }
             _ => return None,
         };
-        // Only what is longer than the MTU can have been too long for it (RFC 5927 section 7.1).
+        // The quoted packet must be longer than the MTU (RFC 5927 section 7.1).
         (path.to == to && length > mtu).then_some(Self { path, number, mtu })
     }
 }
 
-/// The connection of a segment of ours, of which the first eight bytes are there, and its sequence number.
+/// Reads the first eight bytes of a segment of ours. Returns its connection and its sequence number.
 fn segment(header: &[u8], own: IpAddress, peer: IpAddress) -> Option<(Path, u32)> {
     let [a, b, c, d, e, f, g, h] = *header.first_chunk()?;
     let path = Path {

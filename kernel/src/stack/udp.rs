@@ -1,8 +1,7 @@
-//! DNS over UDP, without a socket: the answer to a query is composed in the page that the back end
-//! reads it from, and goes back to the MAC address that the query came from.
+//! DNS over UDP, without a socket: the answer to a query is composed in the page from which the back end reads it, and
+//! goes to the MAC address from which the query came.
 //!
-//! So nobody has to be asked where the client is, a client that does not answer ARP holds up nobody,
-//! and there is no queue that could be full.
+//! So no answer waits for ARP or neighbour discovery, and there is no queue that could be full.
 
 use mayfly_drivers::Hypervisor;
 use mayfly_drivers::netfront::{ETHERNET_HEADER, Offload};
@@ -16,12 +15,12 @@ use mayfly_site::Zones;
 use mayfly_stream::Millis;
 
 const UDP_HEADER: usize = 8;
-/// Bytes of the longest answer that is composed.
+/// The longest answer in bytes.
 const ANSWER_MAX: usize = 1452;
 const UDP: u8 = 17;
 const HOP_LIMIT: u8 = 64;
 
-/// Answers a query, if it gets an answer. Returns whether one was sent.
+/// Answers a query. Returns whether an answer was sent: some queries get none.
 pub(super) fn answer<H: Hypervisor>(
     server: &mut Server,
     zones: &impl Zones,
@@ -34,11 +33,11 @@ pub(super) fn answer<H: Hypervisor>(
     let is_ipv4 = matches!(path.from, IpAddress::Ipv4(_));
     let ip_header = if is_ipv4 { IPV4_HEADER } else { IPV6_HEADER };
     let blank = tx.features().completes_checksum(is_ipv4);
-    // Nothing is fragmented: what does not fit the MTU is truncated.
+    // An answer is never fragmented. If it does not fit the MTU, it is truncated.
     let room = tx.mtu().saturating_sub(ip_header + UDP_HEADER);
     let headers = ETHERNET_HEADER + ip_header + UDP_HEADER;
     let own = tx.mac();
-    // There is room, or the query would have stayed in its ring.
+    // There is room for an answer, because a query is only taken from its ring if there is.
     let Some(mut frame) = tx.frame(headers + room.min(ANSWER_MAX)) else {
         return false;
     };
@@ -77,7 +76,7 @@ pub(super) fn answer<H: Hypervisor>(
     sent
 }
 
-/// Writes the IP header of an answer with so many bytes of payload, its checksum 0.
+/// Writes the IP header of an answer with `payload` bytes of payload. The checksum is 0.
 fn ip_header_of(header: &mut [u8], path: &Path, payload: usize) {
     match (path.to, path.from) {
         (IpAddress::Ipv4(own), IpAddress::Ipv4(peer)) => {
@@ -85,8 +84,7 @@ fn ip_header_of(header: &mut [u8], path: &Path, payload: usize) {
                 return;
             };
             let [.., a, b] = (IPV4_HEADER + payload).to_be_bytes();
-            // An identification is for fragments; "don't fragment" says that there are none
-            // (RFC 6864 section 4.1, RFC 9715 R2).
+            // "Don't fragment", so the identification may be 0 (RFC 6864 section 4.1, RFC 9715 R2).
             header[..12].copy_from_slice(&[0x45, 0, a, b, 0, 0, 0x40, 0, HOP_LIMIT, UDP, 0, 0]);
             header[12..16].copy_from_slice(&own.octets());
             header[16..].copy_from_slice(&peer.octets());

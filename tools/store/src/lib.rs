@@ -1,7 +1,7 @@
 //! `hatch xenstored`: a xenstored for dom0 that takes the place of the C xenstored or oxenstored.
 //!
-//! [`core`] is the store: requests in, answers and events out, as bytes. [`daemon`] runs it in dom0: it owns the socket,
-//! the rings, their event channels and the queries to Xen about domains.
+//! [`core`] is the store: requests in, answers and events out, as bytes. [`daemon`] runs it in dom0: it owns the
+//! socket, the rings, their event channels and the queries to Xen about domains.
 //!
 //! The cost of a request does not grow with the number of domains:
 //! - Versions of the tree share all equal nodes, so the snapshot of a transaction is one reference.

@@ -1,12 +1,12 @@
-//! SYN cookies (RFC 4987 section 3.6): a SYN is answered without anything being kept of it.
+//! SYN cookies (RFC 4987 section 3.6): the guest answers a SYN without keeping any state of it.
 //!
-//! What would be kept is in our initial sequence number, which the peer's next segment brings back: a keyed
-//! hash of the connection, the peer's own number and the time, and which of eight MSS comes next to the
-//! peer's. 29 bits have to be guessed by who has not seen the number, and are good for half a minute.
+//! The state is in our initial sequence number, which the peer's next segment brings back: a keyed hash of the
+//! connection, the peer's initial sequence number and the time, and the index of an MSS, one of eight. An attacker who
+//! has not seen the number would have to guess 29 bits within half a minute.
 //!
-//! What is lost is the peer's window scale, so that its window is 64 KiB at most, its permission to send
-//! selective acknowledgements, and the exact MSS. So cookies are used only when a service has as many
-//! half-open connections as it may have.
+//! A cookie has no room for the peer's window scale (so its window is at most 64 KiB), its offer of selective
+//! acknowledgements, and the exact MSS. So cookies are used only when a service has as many half-open connections as it
+//! may have, or no slot left.
 
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{IpAddress, TcpOption, TcpPacket};
@@ -15,30 +15,31 @@ use super::path::Tuple;
 use crate::secrets::{Purpose, Root, keyed_hash};
 use crate::stack::frame::{Path, Segment};
 
-/// A cookie is good in the period in which it was made and in the next one.
+/// The length of a period in seconds. A cookie is valid in the period in which it was made and in the next one.
 const PERIOD: i64 = 16;
-/// What MSS is told apart, in bytes: who has less gets what fits the smallest packets there are; then the defaults of IPv4 and
-/// IPv6 (RFC 9293 section 3.7.1), tunnels, PPPoE, and Ethernet with either family.
+/// The MSS values that a cookie can hold, in bytes; a peer gets the greatest one that is not above its own. 64 is for
+/// the smallest packets; then come the defaults of IPv4 and IPv6 (RFC 9293 section 3.7.1), tunnels, PPPoE, and Ethernet
+/// with either family.
 const SIZES: [u16; 8] = [64, 536, 1220, 1360, 1400, 1420, 1440, 1460];
-/// The bits of a cookie that say which.
+/// The bits of a cookie that hold the index of the MSS.
 const SIZE_BITS: u32 = 7;
 
-/// What a cookie was made of.
+/// The values that a cookie was made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Opened {
     /// Our initial sequence number: the cookie.
     pub(super) number: u32,
-    /// The peer's.
+    /// The peer's initial sequence number.
     pub(super) peer: u32,
-    /// The peer's MSS in bytes, or what is next below it.
+    /// The peer's MSS in bytes, rounded down to one of [`SIZES`].
     pub(super) mss: u16,
 }
 
-/// Makes cookies, and knows its own.
+/// Makes cookies and recognises them.
 pub(super) struct Cookies {
     root: Root,
-    /// The key, and until when the last cookie is good. Before the first one is made no segment is taken for one, and
-    /// the boot path makes no key.
+    /// The key, and the end of the last cookie's validity. `None` until the first cookie: the boot path makes no key,
+    /// and no segment can answer a cookie.
     used: Option<(CookieKey, Instant)>,
 }
 
@@ -46,12 +47,12 @@ pub(super) struct Cookies {
 struct CookieKey([u8; 16]);
 
 impl Cookies {
-    /// With keys that are made of this root.
+    /// Cookies with a key that is derived from the root key.
     pub(super) fn new(root: Root) -> Self {
         Self { root, used: None }
     }
 
-    /// The cookie for a SYN, and the peer's next sequence number.
+    /// Makes the cookie for a SYN. Returns it and the peer's next sequence number.
     pub(super) fn make(&mut self, now: Instant, syn: &Segment<'_>) -> (u32, u32) {
         let key = match self.used {
             Some((key, _)) => key,
@@ -70,7 +71,8 @@ impl Cookies {
         (cookie, peer.wrapping_add(1))
     }
 
-    /// What the segment opens, if it answers a cookie. (It need not be the first one after it.)
+    /// Returns the connection that a segment opens, if it answers a cookie. (It need not be the peer's first segment
+    /// after the SYN.)
     pub(super) fn check(&self, now: Instant, segment: &Segment<'_>) -> Option<Opened> {
         let (key, until) = self.used?;
         let packet = TcpPacket::new_unchecked(segment.message);
@@ -110,7 +112,7 @@ fn period(now: Instant) -> u32 {
     period
 }
 
-/// The MSS that a SYN names, or the default of its family.
+/// The MSS in a SYN, or the default of its address family, in bytes.
 pub(super) fn mss(syn: &Segment<'_>) -> u16 {
     peers_mss(&TcpPacket::new_unchecked(syn.message), &syn.path)
 }
@@ -170,7 +172,7 @@ mod tests {
         })
     }
 
-    /// The TCP message with which a peer goes on after a SYN-ACK.
+    /// The TCP message by which a peer acknowledges a SYN-ACK.
     fn ack(number: u32, next: u32) -> Vec<u8> {
         let mut message = vec![0; 20];
         let mut packet = TcpPacket::new_unchecked(&mut message);
@@ -230,11 +232,11 @@ mod tests {
         let now = Instant::from_secs(1000);
         let message = syn(&V4, 5, 1460);
         let before = cookies.check(now, &segment(&V4, &ack(6, 1), false));
-        assert_eq!(before, None, "none was made yet");
+        assert_eq!(before, None, "no cookie was made yet");
         let (number, next) = cookies.make(now, &segment(&V4, &message, true));
         let right = ack(next, number.wrapping_add(1));
         assert!(cookies.check(now, &segment(&V4, &right, false)).is_some());
-        // Each bit but those of the MSS; the peer's number; another connection; another key.
+        // Every other bit of the cookie, the peer's number, the connection, and the key.
         for bit in 3..32 {
             let forged = ack(next, (number ^ 1 << bit).wrapping_add(1));
             assert_eq!(

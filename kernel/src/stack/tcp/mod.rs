@@ -1,13 +1,12 @@
-//! TCP: connections, and their assignment to slots.
+//! TCP: the connections and their slots.
 //!
-//! smoltcp looks through all sockets of a set for each segment and for each turn to send. Here each
-//! connection has a set of its own, and is found by its addresses and ports in a hash table: a
-//! segment costs the same with one connection as with a thousand, and only connections to which
-//! something has happened get a turn.
+//! smoltcp searches all sockets of a set for each segment and for each turn to send. Here each connection has a set of
+//! its own, and a hash table finds it by its addresses and ports. So a segment costs the same with one connection as
+//! with a thousand, and only connections with work get a turn.
 //!
-//! A slot ([`slot`]) is a socket with its buffers, made when it is first needed and kept for good. It is free,
-//! half open (a SYN has come), open, or closing (only TCP's own waiting is left). Who gets one is
-//! decided in [`pool`].
+//! A slot ([`slot`]) is a socket with its buffers, made when it is first needed and kept for good. It is free, half
+//! open (a SYN has come), open, or closing (only TCP's own timers are left). [`pool`] decides which connection gets a
+//! slot.
 
 mod cookie;
 mod opening;
@@ -43,12 +42,12 @@ use sequence::Sequence;
 pub(super) use slot::Services;
 use slot::{CLOSING, Connection, NEVER, Service, Slot, SlotPhase};
 
-/// Frames that a connection sends before the next one gets its turn.
+/// The number of frames that a connection sends before the next one gets its turn.
 const EGRESS_BATCH: usize = 8;
 /// Bytes of a TCP header without options.
 const TCP_HEADER: usize = 20;
 
-/// What segments come in by and go out by, and when.
+/// The way of segments in and out: smoltcp's interface and the device, at one time.
 pub(super) struct Wire<'w, 'h, H: Hypervisor> {
     pub(super) now: Instant,
     pub(super) iface: &'w mut Interface,
@@ -56,7 +55,7 @@ pub(super) struct Wire<'w, 'h, H: Hypervisor> {
 }
 
 impl<H: Hypervisor> Wire<'_, '_, H> {
-    /// Gives a packet that has come from this MAC address to the sockets.
+    /// Gives a packet from this MAC address to the sockets.
     #[inline(never)]
     fn receive(&mut self, packet: &[u8], from: Mac, sockets: &mut SocketSet<'_>) {
         let mut device = Ip::new(Some(packet), self.tx, from);
@@ -64,7 +63,8 @@ impl<H: Hypervisor> Wire<'_, '_, H> {
             .poll_ingress_single(self.now, &mut device, sockets);
     }
 
-    /// Lets a slot's socket send up to so many packets. Returns whether there was no room for one.
+    /// Lets a slot's socket send up to `most` packets, or drop them if `nowhere` is set. Returns whether there was no
+    /// room for a packet.
     #[inline(never)]
     fn send(&mut self, slot: &mut Slot<'_>, most: usize, nowhere: bool) -> bool {
         let is_narrow = slot.mtu < self.tx.mtu();
@@ -73,7 +73,7 @@ impl<H: Hypervisor> Wire<'_, '_, H> {
         } else {
             Ip::new(None, self.tx, slot.path.mac).with_mtu(slot.mtu)
         };
-        // smoltcp knows the MTU of interfaces alone, so a narrow way has one of its own.
+        // smoltcp knows only the MTU of an interface, so a path with a smaller MTU gets an interface of its own.
         let mut narrow = is_narrow.then(|| sequence::anew(self.iface, &mut device, 0, self.now));
         let iface = narrow.as_mut().unwrap_or(self.iface);
         for _ in 0..most {
@@ -88,14 +88,14 @@ impl<H: Hypervisor> Wire<'_, '_, H> {
         device.is_exhausted()
     }
 
-    /// Sees to it that the connection which the next SYN opens has this initial sequence number.
+    /// Sets the initial sequence number of the connection that the next SYN opens.
     #[inline(never)]
     fn prepare(&mut self, number: u32) {
         let mut device = Ip::new(None, self.tx, [0; 6]);
         sequence::prepare(self.iface, &mut device, number, self.now);
     }
 
-    /// Answers a SYN of which nothing is kept.
+    /// Answers a SYN with a cookie.
     #[inline(never)]
     fn answer(&mut self, path: &Path, number: u32, next: u32, window: u16) {
         let header = match path.to {
@@ -105,7 +105,7 @@ impl<H: Hypervisor> Wire<'_, '_, H> {
         let mss = self.tx.mtu().saturating_sub(header + TCP_HEADER);
         let mss = u16::try_from(mss).unwrap_or(u16::MAX);
         let answer = Opening::answer(path, number, next, mss, window);
-        // Without room it is lost as on any wire: the peer tries again.
+        // An answer that finds no room is lost, as on any wire. The peer tries again.
         if let Some(token) = Ip::new(None, self.tx, path.mac).transmit(self.now) {
             token.consume(answer.length(), |packet| answer.write(packet));
         }
@@ -116,22 +116,22 @@ impl<H: Hypervisor> Wire<'_, '_, H> {
 pub(super) struct Connections<'a> {
     slots: Vec<Slot<'a>>,
     by_path: HashTable<u16>,
-    /// What [`hash`] is keyed with.
+    /// The keys of [`hash`].
     seeds: [u64; 2],
     sequence: Sequence,
     cookies: Cookies,
     dns: Pool,
     http: Pool,
     tcp_rx: usize,
-    /// Slots to which something has happened.
+    /// Slots that have work.
     active: Vec<u16>,
     /// Slots that are being served at the moment.
     serving: Vec<u16>,
-    /// No slot wants its turn before.
+    /// The earliest time at which a slot has work again.
     earliest: Instant,
-    /// No socket at all: what answers a segment for nobody.
+    /// An empty set of sockets, with which smoltcp answers segments that belong to no connection.
     nobody: SocketSet<'static>,
-    /// What a connection has received, in one piece; taken from memory with the first slot.
+    /// A buffer for a connection's received bytes in one piece; taken from memory with the first slot.
     scratch: &'static mut [u8],
 }
 
@@ -140,10 +140,10 @@ impl<'a> Connections<'a> {
         let max = sizing.http + sizing.dns_tcp;
         let [one, two] = root.numbers(Purpose::Connections);
         Self {
-            // All at once: to grow later is to copy, and may find no room.
+            // Allocated in full: growing later would copy the slots, and might find no memory.
             slots: Vec::with_capacity(max),
             by_path: HashTable::with_capacity(max),
-            // To multiply by 0 is to lose the other factor.
+            // Odd, so that no multiplication in `hash` has the factor 0.
             seeds: [one | 1, two | 1],
             sequence: Sequence::new(root.key(Purpose::Sequence)),
             cookies: Cookies::new(root.clone()),
@@ -158,7 +158,7 @@ impl<'a> Connections<'a> {
         }
     }
 
-    /// Connections that are half open, open and closing.
+    /// The numbers of connections that are half open, open, and closing.
     pub(super) fn counts(&self) -> [usize; 3] {
         let sum = |count: fn(&Pool) -> usize| count(&self.dns) + count(&self.http);
         [
@@ -168,12 +168,12 @@ impl<'a> Connections<'a> {
         ]
     }
 
-    /// Whether a connection waits for its turn.
+    /// Whether a connection has work.
     pub(super) fn is_active(&self) -> bool {
         !self.active.is_empty()
     }
 
-    /// Whether a connection of HTTP may be served in the next turn.
+    /// Whether the next turn may serve a connection of HTTP.
     pub(super) fn is_http_active(&self) -> bool {
         let http = |slot: &u16| {
             let slot = self.slots.get(usize::from(*slot));
@@ -182,12 +182,12 @@ impl<'a> Connections<'a> {
         self.active.iter().any(http)
     }
 
-    /// When a connection wants its turn at the latest.
+    /// The earliest time at which a connection has work again.
     pub(super) fn wake(&self) -> Option<Instant> {
         (self.earliest != NEVER).then_some(self.earliest)
     }
 
-    /// Gives all connections their turn: something has happened that concerns each.
+    /// Gives all connections a turn, after an event that concerns each of them.
     pub(super) fn activate_all(&mut self) {
         for slot in 0..self.slots.len() {
             #[allow(
@@ -198,7 +198,7 @@ impl<'a> Connections<'a> {
         }
     }
 
-    /// Takes a segment: for its connection, for a new one, or for nobody.
+    /// Handles a segment: gives it to its connection, opens a connection, or answers with a reset.
     pub(super) fn receive<H: Hypervisor>(
         &mut self,
         segment: &Segment<'_>,
@@ -213,7 +213,7 @@ impl<'a> Connections<'a> {
             && segment.is_opening
             && self.phase(old) == SlotPhase::Closing
         {
-            // The same ports again: the old connection is over (RFC 9293 section 3.6.1, MAY-2).
+            // The peer uses the same ports again: the old connection is over (RFC 9293 section 3.6.1, MAY-2).
             self.release(old);
             slot = None;
         }
@@ -226,11 +226,11 @@ impl<'a> Connections<'a> {
         match slot.and_then(|slot| self.slots.get_mut(usize::from(slot))) {
             Some(this) => {
                 this.path.mac = path.mac;
-                // Also when a reset has made it listen again.
+                // The socket may also listen again because of a reset.
                 if segment.is_opening && this.socket().state() == State::Listen {
                     wire.prepare(self.sequence.initial(wire.now, path));
                 }
-                if !this.waits_for_fin_still(segment.message) {
+                if !this.only_repeats_acknowledgement(segment.message) {
                     wire.receive(segment.packet, path.mac, &mut this.sockets);
                 }
             }
@@ -241,14 +241,14 @@ impl<'a> Connections<'a> {
         }
     }
 
-    /// Lowers the MTU of the connection that a router has found too wide, if it is one of ours.
+    /// Lowers the MTU of the connection whose segment was too long for a router, if the connection exists.
     pub(super) fn narrow(&mut self, told: &TooBig) {
         let slot = self.find(hash(self.seeds, &told.path), &told.path);
         let Some(slot) = slot.and_then(|slot| self.slots.get_mut(usize::from(slot))) else {
             return;
         };
-        // Only who has seen what was sent can quote it (RFC 5927 section 7.2): it lies before the last octet that was
-        // sent, by no more than can be under way.
+        // The quoted sequence number must be of data in flight (RFC 5927 section 7.2), which a blind attacker does not
+        // know.
         let ago = slot.sent.wrapping_sub(told.number);
         let most = slot.socket().send_capacity();
         if ago > 0 && usize::try_from(ago).is_ok_and(|ago| ago <= most) {
@@ -256,7 +256,8 @@ impl<'a> Connections<'a> {
         }
     }
 
-    /// A slot for a segment that may open a connection; breaks off when nothing more is to be done about it.
+    /// Finds a slot for a segment that may open a connection. Returns `Continue(None)` if it opens none, `Break` if the
+    /// segment was answered or dropped.
     #[inline(never)]
     fn admit<H: Hypervisor>(
         &mut self,
@@ -274,7 +275,7 @@ impl<'a> Connections<'a> {
         if segment.is_opening {
             let Some(slot) = self.take(service, memory) else {
                 if !self.pool(service).is_flooded() && self.spare(service, wire.now).is_none() {
-                    // The peer will try again.
+                    // The SYN is dropped. The peer will try again.
                     stats.refused += 1;
                     return ControlFlow::Break(());
                 }
@@ -300,7 +301,7 @@ impl<'a> Connections<'a> {
         ControlFlow::Continue(Some(slot))
     }
 
-    /// Has the slot's socket take the SYN that a cookie stands for, and believe that it has answered it.
+    /// Gives the slot's socket the SYN that the cookie was made of, and drops its SYN-ACK, which was sent before.
     fn replay<H: Hypervisor>(&mut self, slot: u16, opened: &Opened, wire: &mut Wire<'_, '_, H>) {
         let Some(this) = self.slots.get_mut(usize::from(slot)) else {
             return;
@@ -316,7 +317,7 @@ impl<'a> Connections<'a> {
         wire.send(this, 1, true);
     }
 
-    /// Serves each connection to which something has happened or whose time has come.
+    /// Serves each connection that has work or whose time has come.
     pub(super) fn serve<H: Hypervisor, P: Pages>(
         &mut self,
         wire: &mut Wire<'_, '_, H>,
@@ -332,7 +333,7 @@ impl<'a> Connections<'a> {
             if let Some(this) = self.slots.get_mut(usize::from(slot)) {
                 this.is_active = false;
             }
-            // Without room to send, the others wait until they are served next.
+            // Without room to send, the others wait for the next call.
             if exhausted {
                 self.activate(slot);
             } else {
@@ -383,7 +384,7 @@ impl<'a> Connections<'a> {
         }
     }
 
-    /// Makes a slot free. Nothing more is sent for its connection.
+    /// Frees a slot. Nothing more is sent for its connection.
     fn release(&mut self, slot: u16) {
         let Some(this) = self.slots.get_mut(usize::from(slot)) else {
             return;
@@ -449,7 +450,7 @@ impl<'a> Connections<'a> {
             Instant::from_millis(i64::try_from(at).unwrap_or(i64::MAX / 1000))
         });
         let is_due = exhausted || wake <= wire.now;
-        // What is due now has its turn in any case.
+        // Work that is due now activates the slot below, so it does not count here.
         this.wake = if is_due { deadline } else { wake.min(deadline) };
         self.earliest = self.earliest.min(this.wake);
         if phase != this.phase || phase == SlotPhase::Open && since != this.since {

@@ -1,11 +1,11 @@
-//! Composes the SYN-ACK and the reset that no socket sends.
+//! Composes segments that no socket sends: the SYN-ACK with a cookie, and the SYN that is replayed for it.
 
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{IpProtocol, IpRepr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
 
 use crate::stack::frame::Path;
 
-/// Hops that a packet may take.
+/// The hop limit (time to live) of a packet.
 const HOP_LIMIT: u8 = 64;
 
 /// A SYN or a SYN-ACK in its IP packet, with the MSS as its one option. Its checksums are 0.
@@ -15,7 +15,7 @@ pub(super) struct Opening {
 }
 
 impl Opening {
-    /// Bytes of the longest: an IPv6 header, a TCP header, the MSS.
+    /// The longest packet in bytes: an IPv6 header, a TCP header, the MSS.
     pub(super) const LENGTH_MAX: usize = 40 + 20 + 4;
 
     fn new(
@@ -27,7 +27,7 @@ impl Opening {
         Self { ip, tcp }
     }
 
-    /// What a peer has sent to us: a SYN with this sequence number and MSS.
+    /// A SYN from a peer to us, with this sequence number and MSS.
     pub(super) fn syn(path: &Path, number: u32, mss: u16) -> Self {
         let tcp = TcpRepr {
             src_port: path.from_port,
@@ -37,8 +37,7 @@ impl Opening {
         Self::new((path.from, path.to), tcp)
     }
 
-    /// What we answer to a SYN: a SYN-ACK with our sequence number, the next one of the peer, our MSS and
-    /// our window.
+    /// Our SYN-ACK: our sequence number, the next one of the peer, our MSS and our window.
     pub(super) fn answer(path: &Path, number: u32, next: u32, mss: u16, window: u16) -> Self {
         let tcp = TcpRepr {
             src_port: path.to_port,
@@ -49,12 +48,12 @@ impl Opening {
         Self::new((path.to, path.from), tcp)
     }
 
-    /// Bytes of the packet.
+    /// The length of the packet in bytes.
     pub(super) fn length(&self) -> usize {
         self.ip.buffer_len()
     }
 
-    /// Writes the packet, which is as long as [`Opening::length`] says.
+    /// Writes the packet into a buffer of [`Opening::length`] bytes.
     pub(super) fn write(&self, packet: &mut [u8]) {
         let Some((header, message)) = packet.split_at_mut_checked(self.ip.header_len()) else {
             return;
@@ -70,7 +69,7 @@ impl Opening {
     }
 }
 
-/// A SYN without ports and window; with an acknowledgement a SYN-ACK.
+/// A SYN without ports and window; a SYN-ACK if `next` is given.
 fn segment(number: u32, next: Option<u32>, mss: u16) -> TcpRepr<'static> {
     TcpRepr {
         src_port: 0,

@@ -4,7 +4,7 @@ use smoltcp::wire::IpAddress;
 
 use crate::stack::frame::Path;
 
-/// Bytes of the longest [`Tuple`].
+/// The longest [`Tuple`] in bytes.
 const TUPLE_MAX: usize = 36;
 
 /// Whether two segments belong to the same connection.
@@ -15,14 +15,14 @@ pub(super) fn is_same(one: &Path, other: &Path) -> bool {
         && one.to == other.to
 }
 
-/// The addresses and ports of a path as bytes: no two connections have the same.
+/// The addresses and ports of a path as bytes, which differ between any two connections.
 pub(super) struct Tuple {
     bytes: [u8; TUPLE_MAX],
     length: usize,
 }
 
 impl Tuple {
-    /// Of a path.
+    /// The tuple of a path.
     pub(super) fn of(path: &Path) -> Self {
         let mut tuple = Self {
             bytes: [0; TUPLE_MAX],
@@ -53,9 +53,9 @@ impl Tuple {
     }
 }
 
-/// A hash of a path that nobody can choose who does not know the seeds.
+/// A keyed hash of a path: without the seeds, nobody can choose paths with the same hash.
 ///
-/// It is made for each segment, so it is three multiplications. It is never sent.
+/// It is computed for each segment, so it takes only three multiplications. It is never sent.
 pub(super) fn hash([one, two]: [u64; 2], path: &Path) -> u64 {
     fn mix(a: u64, b: u64) -> u64 {
         let product = u128::from(a) * u128::from(b);

@@ -1,9 +1,9 @@
 //! The slots of one service, and their assignment to connections.
 //!
-//! A SYN gets a slot that is free, one that can still be made, or one in which a connection is closing, as
-//! long as fewer than half of them are half open. Otherwise it gets a cookie ([`super::cookie`]), which
-//! takes no slot, or is dropped when no connection can be spared for another. Only a peer that has
-//! completed its handshake, and so is where it says, pushes another connection out.
+//! As long as fewer than half of the slots are half open, a SYN gets a free slot, a new one, or the slot of a
+//! connection that is closing. Otherwise it gets a cookie ([`super::cookie`]), which takes no slot. (It is ignored if
+//! all slots are in use and none of their connections may be dropped.) Only a peer that has completed its handshake,
+//! which proves its address, makes the guest drop another connection.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -23,12 +23,12 @@ use crate::stack::sizing::LARGE;
 use crate::stack::{Memory, StackStats, millis};
 use mayfly_stream::Millis;
 
-/// A peer that is gone, or never completed its handshake, loses its socket after this.
+/// The time after which a peer that does not answer loses its socket.
 const TCP_TIMEOUT: Duration = Duration::from_secs(20);
-/// A connection with a request in the making, or an answer on its way, can be spared when its peer
-/// has not done its part for so long.
+/// The time in milliseconds after which a connection may be dropped in the middle of a request or an answer, because
+/// its peer has not done its part.
 const SLOW: Millis = 250;
-/// How many connections are looked at to find one that is idle.
+/// The number of connections that are searched for an idle one.
 const SEARCH: usize = 16;
 
 /// The slots of one service.
@@ -37,7 +37,7 @@ pub(super) struct Pool {
     made: usize,
     tx_bytes: usize,
     tx_bytes_large: usize,
-    /// The ones used last on top.
+    /// The free slots, those used last at the end.
     free: Vec<u16>,
     pub(super) half_open: List,
     pub(super) open: List,
@@ -67,17 +67,17 @@ impl Pool {
         }
     }
 
-    /// Whether as many connections are half open as may be.
+    /// Whether the greatest allowed number of connections is half open.
     pub(super) fn is_flooded(&self) -> bool {
         self.half_open.len() >= (self.max / 2).max(1)
     }
 }
 
-/// A connection that can be spared.
+/// A connection that can be dropped for another.
 pub(super) enum Spare {
-    /// It waits for its peer, which is told.
+    /// It waits for its peer, which gets a reset.
     Open(u16),
-    /// Its handshake is not complete.
+    /// Its handshake is not complete. The peer gets no reset.
     HalfOpen(u16),
 }
 
@@ -108,7 +108,7 @@ impl Connections<'_> {
         }
     }
 
-    /// A slot for a SYN, if there is one without pushing anybody out.
+    /// Takes a slot for a SYN, if there is one for which no open connection must be dropped.
     pub(super) fn take(&mut self, service: Service, memory: &mut Memory<'_>) -> Option<u16> {
         if self.pool(service).is_flooded() {
             return None;
@@ -118,7 +118,7 @@ impl Connections<'_> {
             .or_else(|| self.take_closing(service))
     }
 
-    /// A slot for a peer that has completed its handshake; another connection goes for it if it must.
+    /// Takes a slot for a peer that has completed its handshake. If necessary, another connection is dropped.
     pub(super) fn claim<H: Hypervisor>(
         &mut self,
         service: Service,
@@ -155,7 +155,7 @@ impl Connections<'_> {
         this.mtu = usize::MAX;
         let port = this.service.port();
         let socket = this.socket();
-        // Whatever is left of its last connection ends here, silently.
+        // Ends what is left of the slot's last connection, without a reset.
         socket.abort();
         let _ = socket.listen(port);
         this.start(mss);
@@ -169,7 +169,7 @@ impl Connections<'_> {
         Some(())
     }
 
-    /// Makes another slot, if there may be one more.
+    /// Makes another slot, if the greatest number is not reached.
     fn make(&mut self, service: Service, memory: &mut Memory<'_>) -> Option<u16> {
         let rx_bytes = self.tcp_rx;
         if self.scratch.is_empty() {
@@ -187,7 +187,7 @@ impl Connections<'_> {
             pool.tx_bytes
         };
         let (Some(rx), Some(tx)) = (memory(rx_bytes), memory(tx_bytes)) else {
-            // Memory is out: go on with the slots there are.
+            // Memory is exhausted: no more slots are made.
             pool.max = pool.made;
             return None;
         };
@@ -201,18 +201,18 @@ impl Connections<'_> {
         Some(slot)
     }
 
-    /// The slot of the connection that has been closing for longest: only TCP's own waiting is left of it.
+    /// Takes the slot of the connection that has been closing for longest. Only TCP's own timers are left of it.
     fn take_closing(&mut self, service: Service) -> Option<u16> {
         let over = self.pool(service).closing.first()?;
         self.release(over);
         self.pool(service).free.pop()
     }
 
-    /// The connection that can best be spared, if one can.
+    /// The connection to drop for another, if one may be dropped.
     pub(super) fn spare(&mut self, service: Service, now: Instant) -> Option<Spare> {
         let pool = self.pool(service);
         let (open, half_open) = (pool.open, pool.half_open.first());
-        // Of those that wait for their peer the longest, one that is between two requests.
+        // The first choice is a connection between two requests, among those that wait longest for their peers.
         let mut idle = open.iter(&self.slots, |slot| slot.links).take(SEARCH);
         let idle = idle.find(|&slot| {
             let slot = self.slots.get(usize::from(slot));
@@ -227,7 +227,7 @@ impl Connections<'_> {
         open.or_else(|| half_open.map(Spare::HalfOpen))
     }
 
-    /// Frees the slot that can best be spared, if there is one.
+    /// Drops the connection that [`Connections::spare`] finds, and frees its slot.
     fn make_room<H: Hypervisor>(
         &mut self,
         service: Service,

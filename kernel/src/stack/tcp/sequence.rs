@@ -1,14 +1,12 @@
 //! Initial sequence numbers (RFC 6528), and how smoltcp comes to use them.
 //!
-//! smoltcp takes the number for a connection from the random generator of the interface that the SYN
-//! comes through, which is no generator for secrets (PCG, and public), and has no hook for another. But
-//! the generator is a function that can be inverted: an interface that is made with the right seed
-//! yields the number that we want as its first. So for each SYN that opens a connection the interface is
-//! made anew ([`prepare`]), which costs some copies. What an outsider sees of the generator are
-//! our own numbers, and nothing else is made with it.
+//! smoltcp draws the number of a connection from the random generator of the interface through which the SYN comes. The
+//! generator is not made for secrets (it is PCG, and public), and smoltcp has no hook for another. But it can be
+//! inverted: an interface that is made with the right seed yields our number as its first. So the interface is made
+//! again for each SYN that opens a connection ([`prepare`]), which costs some copies. The generator yields nothing but
+//! our own numbers, so it gives no secret away.
 //!
-//! That smoltcp still draws its numbers so is asserted by the test below, and by those of the whole
-//! guest that look at numbers.
+//! The test below, and tests of the whole guest, assert that smoltcp still draws its numbers in this way.
 
 use smoltcp::iface::{Config, Interface};
 use smoltcp::phy::Device;
@@ -19,16 +17,16 @@ use super::path::Tuple;
 use crate::secrets::keyed_hash;
 use crate::stack::frame::Path;
 
-/// smoltcp 0.14 `rand.rs`: a state follows the last one as `state * MULTIPLIER + INCREMENT`.
+/// smoltcp 0.14 `rand.rs`: the next state is `state * MULTIPLIER + INCREMENT`.
 const MULTIPLIER: u64 = 0xbb2e_fcec_3c39_611d;
 const INCREMENT: u64 = 0x7590_ef39;
-/// What undoes a multiplication by [`MULTIPLIER`].
+/// The inverse of [`MULTIPLIER`] modulo 2^64.
 const INVERSE: u64 = inverse(MULTIPLIER);
 const _: () = assert!(MULTIPLIER.wrapping_mul(INVERSE) == 1);
-/// A state whose top three bits are 0 yields the 32 bits from this one on.
+/// The lowest of the 32 bits that a state yields if its top three bits are 0.
 const SHIFT: u32 = 29;
 
-/// The inverse of an odd number modulo 2^64: each step of Newton's doubles the bits that are right.
+/// The inverse of an odd number modulo 2^64, by Newton's method: each step doubles the number of correct bits.
 const fn inverse(odd: u64) -> u64 {
     let mut inverse = odd;
     let mut bits = 3;
@@ -39,12 +37,12 @@ const fn inverse(odd: u64) -> u64 {
     inverse
 }
 
-/// The state that this one follows.
+/// The state before a state.
 const fn before(state: u64) -> u64 {
     state.wrapping_sub(INCREMENT).wrapping_mul(INVERSE)
 }
 
-/// What smoltcp makes of a state that it wants 16 bits of.
+/// The 16 bits that smoltcp draws from a state.
 fn word(state: u64) -> u16 {
     let shift = SHIFT - (state >> 61) as u32;
     let [_, _, _, _, a, b, c, d] = (state >> shift).to_be_bytes();
@@ -56,7 +54,7 @@ fn seed(number: u32) -> u64 {
     let mut seed = 0;
     for low in 0..8 {
         let state = u64::from(number) << SHIFT | low;
-        // An identification for IPv4 is drawn before, and drawn again if it is 0.
+        // smoltcp draws an IPv4 identification first, and again if it is 0.
         let identification = before(state);
         seed = before(identification);
         if word(identification) != 0 {
@@ -66,8 +64,8 @@ fn seed(number: u32) -> u64 {
     seed
 }
 
-/// Makes the interface anew, so that the connection that the next SYN through it opens has this initial
-/// sequence number. The device is one for IP packets.
+/// Makes the interface again, so that the connection that the next SYN opens has this initial sequence number. The
+/// device must be one for IP packets.
 pub(super) fn prepare(
     iface: &mut Interface,
     device: &mut (impl Device + ?Sized),
@@ -77,7 +75,7 @@ pub(super) fn prepare(
     *iface = anew(iface, device, seed(number), now);
 }
 
-/// An interface with the addresses of this one, for a device for IP packets.
+/// An interface with the same addresses, for a device for IP packets.
 pub(super) fn anew(
     iface: &Interface,
     device: &mut (impl Device + ?Sized),
@@ -99,13 +97,13 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
-    /// With the key of [`Purpose::Sequence`](crate::secrets::Purpose).
+    /// Numbers with the key of [`Purpose::Sequence`](crate::secrets::Purpose).
     pub(super) fn new(key: [u8; 16]) -> Self {
         Self { key }
     }
 
-    /// The number for a connection that is opened now: `M + F(connection, key)` of RFC 6528 section 3, where M
-    /// counts up every 4 microseconds.
+    /// The number of a connection that is opened now: `M + F(connection, key)` of RFC 6528 section 3. M grows by one
+    /// every 4 microseconds.
     pub(super) fn initial(&self, now: Instant, path: &Path) -> u32 {
         #[allow(
             clippy::cast_possible_truncation,
@@ -173,7 +171,7 @@ mod tests {
     fn smoltcp_uses_the_number_that_it_is_given() {
         let edges = [0, 1, 2, 0x7fff_ffff, 0x8000_0000, 0xffff_fffe, 0xffff_ffff];
         let many = (0..2000_u32).map(|i| i.wrapping_mul(0x9e37_79b9));
-        // Some whose identification would be 0 at first.
+        // Numbers for which the first identification would be 0.
         let again = (0..).filter(|&number| word(before(u64::from(number) << SHIFT)) == 0);
         for number in edges.into_iter().chain(many).chain(again.take(3)) {
             assert_eq!(answered_with(number), number);
@@ -185,7 +183,7 @@ mod tests {
         let sequence = Sequence::new([7; 16]);
         let at = |micros, path: &Path| sequence.initial(Instant::from_micros(micros), path);
         let first = at(1_000_000, &PATH);
-        // RFC 6528: of one connection the number counts up, by 250,000 in a second.
+        // RFC 6528: the number of one connection grows by 250,000 in a second.
         assert_eq!(at(2_000_000, &PATH).wrapping_sub(first), 250_000);
         for other in [
             Path {

@@ -1,4 +1,4 @@
-//! A slot: a socket with its buffers, and the connection that it is used for.
+//! A slot: a socket with its buffers, and the connection that uses it.
 
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{self, CongestionControl, State};
@@ -15,12 +15,11 @@ use mayfly_http as http;
 use mayfly_site::{Node, Pages, Site};
 use mayfly_stream::{Input, Millis, Moment, Next, Progress};
 
-/// Time in which a connection that the guest has closed must come to its
-/// end, whatever the peer sends meanwhile.
+/// The time in milliseconds in which a connection that the guest has closed must end, whatever the peer sends.
 pub(super) const CLOSING: Millis = 20_000;
 const _: () = assert!(size_of::<Slot<'_>>() <= SLOT_SIZE);
 
-/// Which service a slot is for.
+/// The service of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Service {
     Dns,
@@ -56,7 +55,7 @@ pub(super) enum Connection<'a> {
 }
 
 impl Connection<'_> {
-    /// When it wants its turn at the latest.
+    /// The latest time of its next turn.
     pub(super) fn deadline(&self) -> Option<Millis> {
         match self {
             Connection::Dns(connection) => Some(connection.deadline()),
@@ -66,7 +65,7 @@ impl Connection<'_> {
     }
 }
 
-/// What has become of a slot.
+/// The phase of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SlotPhase {
     Free,
@@ -75,7 +74,7 @@ pub(super) enum SlotPhase {
     Closing,
 }
 
-/// A socket, and the connection that it is used for.
+/// A socket, and the connection that uses it.
 pub(super) struct Slot<'a> {
     pub(super) sockets: SocketSet<'static>,
     pub(super) socket: SocketHandle,
@@ -84,42 +83,44 @@ pub(super) struct Slot<'a> {
     pub(super) path: Path,
     pub(super) phase: SlotPhase,
     pub(super) links: Links,
-    /// Since when the peer has had to do something.
+    /// The time since which the connection waits for its peer.
     pub(super) since: Millis,
-    /// When it wants its turn at the latest.
+    /// The latest time of its next turn.
     pub(super) wake: Instant,
     pub(super) is_active: bool,
-    /// The MTU of the way to the peer, where a router has said that it is less than the interface's.
+    /// The MTU of the path to the peer; `usize::MAX` until a router reports a smaller one than the interface's.
     pub(super) mtu: usize,
-    /// The sequence number behind the last octet that was sent.
+    /// The sequence number after the last byte sent.
     pub(super) sent: u32,
-    /// What the peer has acknowledged last, while nothing but our FIN is left to be acknowledged.
+    /// The peer's last acknowledgement, while only our FIN is not acknowledged.
     acknowledged: Option<u32>,
     flight: Flight,
 }
 
-/// What has been sent so far.
+/// The state of congestion control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flight {
-    /// Nothing of it has been acknowledged: so many octets may be sent, are queued, and have been since then.
+    /// The first flight: nothing of it was acknowledged. `window` bytes may be sent, and `queued` bytes were queued,
+    /// the first of them at `since`.
     First {
         window: usize,
         queued: usize,
         since: Millis,
     },
-    /// Reno's controller says how much may be sent.
+    /// smoltcp's Reno controller bounds the bytes in flight.
     Controlled,
 }
 
-/// Octets and segments that may be sent before anything is acknowledged (RFC 6928 section 2).
+/// The first flight in bytes and in segments (RFC 6928 section 2).
 const INITIAL_WINDOW: usize = 14_600;
 const INITIAL_SEGMENTS: usize = 10;
-/// The least MSS that is reckoned with: the default of IPv4 (RFC 9293 section 3.7.1).
+/// The least MSS for computing the first flight: the default of IPv4 (RFC 9293 section 3.7.1).
 const MSS_MIN: u16 = 536;
-/// What is not acknowledged within the shortest time after which smoltcp sends again is lost.
+/// The time in milliseconds without an acknowledgement after which the first flight counts as lost: smoltcp's shortest
+/// retransmission timeout.
 const LOST: Millis = 1_000;
 
-/// A time that does not come.
+/// A time that never comes.
 pub(super) const NEVER: Instant = Instant::from_micros_const(i64::MAX);
 
 impl Slot<'_> {
@@ -132,7 +133,7 @@ impl Slot<'_> {
     }
 }
 
-/// What connections are served with.
+/// The services' state and content.
 pub(in crate::stack) struct Services<'s, 'a, P> {
     pub(in crate::stack) dns: &'s mut LateServer,
     pub(in crate::stack) http: &'s mut http::Shared,
@@ -143,7 +144,7 @@ pub(in crate::stack) struct Services<'s, 'a, P> {
 }
 
 impl<'a> Slot<'a> {
-    /// A free one.
+    /// A free slot.
     pub(super) fn new(sockets: SocketSet<'static>, socket: SocketHandle, service: Service) -> Self {
         Self {
             sockets,
@@ -163,14 +164,14 @@ impl<'a> Slot<'a> {
         }
     }
 
-    /// Begins to send to a peer with this MSS.
+    /// Starts congestion control, for a peer with this MSS.
     ///
-    /// smoltcp's controller begins with 2 KiB, and can't be told otherwise; RFC 6928 allows ten segments, which most pages fit into. So
-    /// a connection of HTTP begins without the controller, and may queue that much; as soon as something of it has been acknowledged, or
-    /// must have been lost, the controller takes over. It is set anew each time, because smoltcp keeps that of a
-    /// socket's last connection.
+    /// smoltcp's controller starts with 2 KiB, which cannot be changed. RFC 6928 allows ten segments, which most pages
+    /// fit into. So an HTTP connection starts without the controller and may queue ten segments. The controller takes
+    /// over when some of that is acknowledged or must be lost. It is set again for each connection, because smoltcp
+    /// keeps the controller of a socket's last connection.
     pub(super) fn start(&mut self, mss: u16) {
-        // A head has to fit into the window, whatever a peer says of itself.
+        // The head of a response has to fit into the window, however small the peer's MSS is.
         let mss = usize::from(mss.max(MSS_MIN));
         self.flight = match self.service {
             Service::Dns => Flight::Controlled,
@@ -187,11 +188,12 @@ impl<'a> Slot<'a> {
         self.socket().set_congestion_control(control);
     }
 
-    /// Whether a segment only says once more that all data has come, and our FIN has not.
+    /// Whether a segment only repeats the peer's last acknowledgement, while only our FIN is not acknowledged. Such a
+    /// segment must not reach smoltcp.
     ///
-    /// smoltcp 0.14 takes the third of them for a loss of data and stops its timer. Then it finds no data to send again,
-    /// and so the FIN would never be sent again either.
-    pub(super) fn waits_for_fin_still(&mut self, message: &[u8]) -> bool {
+    /// smoltcp 0.14 takes the third one for a loss of data and stops its timer. It finds no data to send again, and
+    /// then it would never send the FIN again either.
+    pub(super) fn only_repeats_acknowledgement(&mut self, message: &[u8]) -> bool {
         let socket = self.socket();
         let is_only_fin_left = socket.send_queue() == 0
             && matches!(
@@ -210,7 +212,7 @@ impl<'a> Slot<'a> {
         self.acknowledged.replace(number) == Some(number)
     }
 
-    /// Has the controller take over when the first flight is over; how much more may be queued.
+    /// Lets the controller take over when the first flight is over. Returns the number of bytes that may be queued.
     fn control(&mut self, now: Millis) -> usize {
         let socket: &mut tcp::Socket<'static> = self.sockets.get_mut(self.socket);
         let here = socket.send_queue();
@@ -227,7 +229,7 @@ impl<'a> Slot<'a> {
         }
     }
 
-    /// Takes note of what was queued in the first flight.
+    /// Records the bytes queued in the first flight.
     fn queued(&mut self, now: Millis) {
         let here = self.socket().send_queue();
         if let Flight::First { queued, since, .. } = &mut self.flight {
@@ -269,7 +271,7 @@ impl<'a> Slot<'a> {
         self.queued(now);
     }
 
-    /// Lets the connection read, and write so many octets at most.
+    /// Lets the connection read, and write a bounded number of bytes.
     fn serve_connection<P: Pages>(
         &mut self,
         now: Millis,
@@ -289,7 +291,7 @@ impl<'a> Slot<'a> {
         let address = self.path.from.into();
         let next = match &mut self.connection {
             Connection::None => {
-                // Its connection has ended; only TCP's own closing is left, and TIME-WAIT ends by itself.
+                // The service has ended the connection. Only TCP's closing is left; TIME-WAIT ends by itself.
                 if socket.state() != State::TimeWait && now >= self.since.saturating_add(CLOSING) {
                     socket.abort();
                 }
@@ -312,7 +314,7 @@ impl<'a> Slot<'a> {
                     );
                     if progress.written > 0 {
                         services.timeline.first(BootPhase::FirstDns);
-                        // The client has had its answer, and owes the next query.
+                        // The client has got its answer. From now on the connection waits for the next query.
                         self.since = now;
                     }
                     progress
@@ -343,7 +345,7 @@ impl<'a> Slot<'a> {
     }
 }
 
-/// Lets a connection read and write until it can do neither, or has written as much as the window takes.
+/// Lets a connection read and write until it can do neither, or until the window is full.
 fn converse(
     socket: &mut tcp::Socket<'static>,
     scratch: &mut [u8],
@@ -352,7 +354,7 @@ fn converse(
 ) -> Next {
     loop {
         let received = socket.peek_slice(scratch).unwrap_or(0);
-        // `may_recv` says that octets can be read, which is so in CLOSE-WAIT as long as some are left.
+        // `may_recv` is also true in CLOSE-WAIT, as long as there are bytes to read.
         let may_come = matches!(
             socket.state(),
             tcp::State::Established | tcp::State::FinWait1 | tcp::State::FinWait2
@@ -367,16 +369,16 @@ fn converse(
             let progress = process(input, out.get_mut(..most).unwrap_or(&mut []));
             (progress.written, progress)
         });
-        // The send half is closed: nothing can be answered any more.
+        // The send half is closed, so nothing can be answered any more.
         let Ok(progress) = progress else {
             return Next::Abort;
         };
         window = window.saturating_sub(progress.written);
-        // In two parts, where the ring buffer wraps.
+        // Two parts, because the ring buffer may wrap.
         let mut left = progress.consumed;
         while left > 0 {
-            let taken = socket.recv(|octets| {
-                let n = left.min(octets.len());
+            let taken = socket.recv(|bytes| {
+                let n = left.min(bytes.len());
                 (n, n)
             });
             match taken {

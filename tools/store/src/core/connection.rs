@@ -84,8 +84,8 @@ impl Connection {
         }
     }
 
-    /// Queues a message. Returns `false` if the same event of a node waits already (XSA-326). Events of special paths are
-    /// always queued, because each one is about a different domain.
+    /// Queues a message. Returns `false` if the same event of a node waits already (XSA-326). Events of special paths
+    /// are always queued, because each one is about a different domain.
     pub(super) fn push(&mut self, bytes: Vec<u8>, cause: Option<u16>, event: Event) -> bool {
         let bytes: Rc<[u8]> = bytes.into();
         if event == Event::Node && !self.events.insert(Rc::clone(&bytes)) {

@@ -59,7 +59,8 @@ fn xsa_322() {
     );
 }
 
-/// The longest path with the longest token makes an event longer than any request. A longer request ends the connection.
+/// The longest path with the longest token makes an event longer than any request. A longer request ends the
+/// connection.
 #[test]
 fn xsa_324() {
     let mut store = Store::new();
