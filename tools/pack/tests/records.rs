@@ -105,7 +105,7 @@ const RECORDS: &[(u16, &str, &str, &str)] = &[
     (38, "A6", "64 ::1:2:3:4 a", "64 ::1:2:3:4 a.example.test."),
     (38, "A6", "128 a", "128 a.example.test."),
     (39, "DNAME", "a.b.", "a.b."),
-    (40, "SINK", "1 0 AQID", "1 0 AQID"),
+    (40, "SINK", "1 0 2 AQID", "1 0 2 AQID"),
     (
         42,
         "APL",

@@ -50,12 +50,12 @@ fn directives_and_forms() {
             vec![vec![10, 0, 0, 8]],
         ),
         ("z.y.other.test.example.test", 1, 7, vec![vec![10, 0, 0, 9]]),
-        ("x.sub.example.test", 1, 3600, vec![vec![10, 0, 0, 8]]),
+        ("x.sub.example.test", 1, 1, vec![vec![10, 0, 0, 8]]),
         ("z.y.sub.example.test", 1, 7, vec![vec![10, 0, 0, 9]]),
         ("last.y.sub.example.test", 1, 1, vec![vec![10, 0, 0, 10]]),
-        ("d.sub.example.test", 1, 3600, vec![vec![10, 0, 0, 4]]),
-        ("e.sub.example.test", 1, 3600, vec![vec![10, 0, 0, 5]]),
-        ("f.sub.example.test", 65280, 3600, vec![vec![]]),
+        ("d.sub.example.test", 1, 1, vec![vec![10, 0, 0, 4]]),
+        ("e.sub.example.test", 1, 1, vec![vec![10, 0, 0, 5]]),
+        ("f.sub.example.test", 65280, 1, vec![vec![]]),
         ("g.sub.example.test", 1, 9, vec![vec![10, 0, 0, 7]]),
     ] {
         assert_eq!(ask(&octets, name, rtype), (ttl, rdata), "{name}");
@@ -88,13 +88,68 @@ fn included_files_go_on_where_the_including_one_is() {
             ("zones/parts/with space.inc", blank),
         ]),
         [
-            "b.t. 3600 IN A 192.0.2.2",
-            "b.t. 3600 IN AAAA 2001:db8::1",
+            "b.t. 9 IN A 192.0.2.2",
+            "b.t. 9 IN AAAA 2001:db8::1",
             "z.y.sub.t. 9 IN A 192.0.2.9",
             "www.t. 3600 IN A 192.0.2.1",
-            "www.t. 3600 IN TXT \"back\"",
+            "www.t. 9 IN TXT \"back\"",
             "www.t. 3600 IN AAAA 2001:db8::1",
             "z.y.t. 9 IN A 192.0.2.9",
+        ]
+    );
+}
+
+#[test]
+fn ttls_go_on_from_an_included_file() {
+    let records = "@ NS ns\na A 192.0.2.1\n";
+    for (included, ttl) in [
+        // A file of the directive alone, and the SOA record in a file of its own, as scripts write it.
+        ("$TTL 77\n@ SOA ns h 7 1 1 1 5\n", 77),
+        ("@ 77 SOA ns h 7 1 1 1 5\n", 77),
+        ("@ SOA ns h 7 1 1 1 5\n", 5),
+        ("@ 8 SOA ns h 7 1 1 1 5\nb 77 TXT x\n", 77),
+    ] {
+        let found = printed(&[
+            ("zones/t.zone", format!("$INCLUDE x\n{records}")),
+            ("zones/x", included.to_owned()),
+        ]);
+        let wanted = format!("a.t. {ttl} IN A 192.0.2.1");
+        assert!(found.contains(&wanted), "{included}: {found:?}");
+    }
+}
+
+#[test]
+fn an_included_file_is_found_beside_either_file() {
+    let main = format!("{HEAD}$INCLUDE parts/x\n");
+    let files = |more: &[(&'static str, &'static str)]| {
+        let mut all = vec![("zones/t.zone", main.as_str())];
+        all.push(("zones/parts/x", "$INCLUDE y\n"));
+        all.extend(more);
+        all
+    };
+    for folder in ["zones/y", "zones/parts/y"] {
+        let found = printed(&files(&[(folder, "a A 192.0.2.1\n")]));
+        assert_eq!(found, ["a.t. 3600 IN A 192.0.2.1"], "{folder}");
+    }
+    let both = files(&[
+        ("zones/y", "a A 192.0.2.1\n"),
+        ("zones/parts/y", "a A 192.0.2.2\n"),
+    ]);
+    assert_eq!(printed(&both), ["a.t. 3600 IN A 192.0.2.2"]);
+    let warned = warnings(&both);
+    let expected = "zones/parts/x:1: $INCLUDE y: is zones/parts/y, and not zones/y";
+    assert!(warned.starts_with(expected), "{warned}");
+}
+
+#[test]
+fn an_owner_may_be_quoted() {
+    let lines = "\"a\" A 192.0.2.1\n\"b c\" A 192.0.2.2\n\"$d\" A 192.0.2.3\n";
+    assert_eq!(
+        printed(&[("zones/t.zone", format!("{HEAD}{lines}"))]),
+        [
+            "\\$d.t. 3600 IN A 192.0.2.3",
+            "a.t. 3600 IN A 192.0.2.1",
+            "b\\032c.t. 3600 IN A 192.0.2.2",
         ]
     );
 }
@@ -205,6 +260,21 @@ fn generated_records() {
             "u1.t. 3600 IN TXT \"a b1\" \"$\"",
             "u2.t. 3600 IN TXT \"a b2\" \"$\"",
             "v1.t. 3600 IN TXT \"a b1\"",
+        ]
+    );
+}
+
+#[test]
+fn records_after_generated_ones_go_on_from_before_them() {
+    let lines = "b 7 A 192.0.2.9\n$GENERATE 1-2 h$ 60 A 192.0.2.$\n  TXT x\n";
+    let head = "@ 5 SOA ns h 7 2h 15m 3w 5m\n@ NS ns\n";
+    assert_eq!(
+        printed(&[("zones/t.zone", format!("{head}{lines}"))]),
+        [
+            "b.t. 7 IN A 192.0.2.9",
+            "b.t. 7 IN TXT \"x\"",
+            "h1.t. 60 IN A 192.0.2.1",
+            "h2.t. 60 IN A 192.0.2.2",
         ]
     );
 }

@@ -114,6 +114,12 @@ impl<'e, 't> Cursor<'e, 't> {
         name::scan(token.text, self.origin, out).map_err(|what| Wrong::new(token.place, what))
     }
 
+    /// Takes the owner of a record, as [`Cursor::name`]. Quotes around it are of no effect, as in BIND and NSD.
+    pub(crate) fn owner(&mut self, out: &mut Vec<u8>) -> Result<(), Wrong> {
+        let token = self.next("a name")?;
+        name::scan(token.text, self.origin, out).map_err(|what| Wrong::new(token.place, what))
+    }
+
     /// Takes a string, in quotes or not. Returns its bytes.
     pub(crate) fn octets(&mut self, expected: &str) -> Result<(&'e Token<'t>, Vec<u8>), Wrong> {
         let token = self.next(expected)?;

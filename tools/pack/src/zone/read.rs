@@ -30,8 +30,10 @@ pub(super) fn file(
     included: &mut BTreeSet<PathBuf>,
     findings: &mut Findings,
 ) {
+    let folder = file.parent().unwrap_or(Path::new(""));
     let mut reader = Reader {
         site,
+        folder: site.join(folder),
         records,
         included,
         findings,
@@ -40,11 +42,12 @@ pub(super) fn file(
     let state = State {
         origin: origin.to_vec(),
         owner: Owner::None,
-        default_ttl: None,
-        last_ttl: None,
+        ttl: Ttl::default(),
     };
     match site.join(file).canonicalize() {
-        Ok(path) => reader.read(&path, file, state, 0),
+        Ok(path) => {
+            reader.read(&path, file, state, 0);
+        }
         Err(error) => reader
             .findings
             .error(file, None, format!("cannot be read: {error}")),
@@ -54,6 +57,8 @@ pub(super) fn file(
 struct Reader<'a> {
     /// The site's folder, canonical.
     site: &'a Path,
+    /// The folder of the zone file.
+    folder: PathBuf,
     records: &'a mut Records,
     included: &'a mut BTreeSet<PathBuf>,
     findings: &'a mut Findings,
@@ -61,16 +66,23 @@ struct Reader<'a> {
     generated: usize,
 }
 
-/// The values that entries take from earlier entries. An included file starts with those of the including file, and
-/// does not change them.
+/// The values that entries take from earlier entries. An included file starts with those of the including file. After
+/// it, origin and owner are what they were before it, as in BIND (RFC 1035 section 5.1 does not say it of the owner).
+/// TTLs go on from it, as in BIND and NSD: `$TTL` is for all records after it (RFC 2308 section 4).
 #[derive(Clone)]
 struct State {
     origin: Vec<u8>,
     owner: Owner,
+    ttl: Ttl,
+}
+
+/// The TTL of records that have none.
+#[derive(Clone, Copy, Default)]
+struct Ttl {
     /// `$TTL`, or the MINIMUM of a SOA record that has no TTL and none before it.
-    default_ttl: Option<u32>,
+    default: Option<u32>,
     /// The TTL of the last record that had one.
-    last_ttl: Option<u32>,
+    last: Option<u32>,
 }
 
 /// The owner of an entry that begins with white space.
@@ -95,30 +107,34 @@ struct From<'a> {
 }
 
 impl Reader<'_> {
-    /// Reads one file.
-    fn read(&mut self, path: &Path, shown: &Path, mut state: State, depth: usize) {
-        if !path.starts_with(self.site) {
-            let what = format!("is outside of the site: {}", path.display());
-            return self.findings.error(shown, None, what);
+    /// Reads one file. Returns the TTLs of its end.
+    fn read(&mut self, path: &Path, shown: &Path, mut state: State, depth: usize) -> Ttl {
+        if let Err((line, what)) = self.entries(path, shown, &mut state, depth) {
+            self.findings.error(shown, line, what);
         }
-        let text = match files::read(path) {
-            Ok(text) => text,
-            Err(error) => {
-                let what = format!("cannot be read: {error}");
-                return self.findings.error(shown, None, what);
-            }
-        };
-        let Some(number) = self.records.file(shown) else {
-            return self
-                .findings
-                .error(shown, None, "exceeds the limit on files of a zone");
-        };
+        state.ttl
+    }
+
+    /// Reads the entries of a file. An error is one of the whole file, and the line for it.
+    fn entries(
+        &mut self,
+        path: &Path,
+        shown: &Path,
+        state: &mut State,
+        depth: usize,
+    ) -> Result<(), (Option<usize>, String)> {
+        if !path.starts_with(self.site) {
+            return Err((None, format!("is outside of the site: {}", path.display())));
+        }
+        let text = files::read(path).map_err(|error| (None, format!("cannot be read: {error}")))?;
+        let number = self.records.file(shown);
+        let number = number.ok_or((None, "exceeds the limit on files of a zone".to_owned()))?;
         let text = match text.as_slice() {
             [0xef, 0xbb, 0xbf, rest @ ..] => rest,
             [0xfe, 0xff, ..] | [0xff, 0xfe, ..] => {
                 let what =
                     "begins with the byte order mark of UTF-16: zone files are in UTF-8 or ASCII";
-                return self.findings.error(shown, Some(1), what);
+                return Err((Some(1), what.to_owned()));
             }
             text => text,
         };
@@ -133,8 +149,8 @@ impl Reader<'_> {
         let mut errors = 0;
         loop {
             let done = match scanner.next(&mut entry) {
-                Ok(false) => return,
-                Ok(true) => self.entry(&entry, &mut state, from),
+                Ok(false) => return Ok(()),
+                Ok(true) => self.entry(&entry, state, from),
                 Err(wrong) => Err(wrong),
             };
             let Err(wrong) = done else {
@@ -144,9 +160,7 @@ impl Reader<'_> {
             self.findings.error_at(shown, (line, column), wrong.what);
             errors += 1;
             if errors == ERRORS {
-                return self
-                    .findings
-                    .error(shown, None, "the rest was not looked at");
+                return Err((None, "the rest was not looked at".to_owned()));
             }
         }
     }
@@ -168,19 +182,18 @@ impl Reader<'_> {
         } else if first.is("$TTL") {
             let ttl = cursor.time()?;
             cursor.end()?;
-            state.default_ttl = Some(bounded(ttl, rest.first().unwrap_or(first))?);
+            state.ttl.default = Some(bounded(ttl, rest.first().unwrap_or(first))?);
         } else if first.is("$INCLUDE") {
             let (file, path) = cursor.octets("the name of a file")?;
-            let mut state = state.clone();
+            let mut inner = state.clone();
             if cursor.peek().is_some() {
-                let mut origin = Vec::new();
-                cursor.name(&mut origin)?;
-                state.origin = origin;
+                inner.origin.clear();
+                cursor.name(&mut inner.origin)?;
             }
             cursor.end()?;
-            self.include(file, &path, state, from)?;
+            state.ttl = self.include(file, &path, inner, from)?;
         } else if first.is("$GENERATE") {
-            self.generate(first, rest, state, from)?;
+            self.generate(first, rest, state.clone(), from)?;
         } else {
             let what = format!(
                 "expected $ORIGIN, $TTL, $INCLUDE or $GENERATE, found `{}` (`\\$` begins a name)",
@@ -191,39 +204,58 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Reads the file of an `$INCLUDE`, whose path is relative to the including file.
+    /// Reads the file of an `$INCLUDE`. Its path is relative to the folder of the including file, as in Knot, or else to
+    /// that of the zone file, where BIND and NSD look for all included files. Returns the TTLs of its end.
     fn include(
         &mut self,
         token: &Token<'_>,
         included: &[u8],
         state: State,
         from: From<'_>,
-    ) -> Result<(), Wrong> {
+    ) -> Result<Ttl, Wrong> {
         let wrong = |what: String| Wrong::new(token.place, what);
         let shown = super::scan::shown(included);
         if from.depth >= DEPTH {
             return Err(wrong(format!("$INCLUDE goes deeper than {DEPTH} files")));
         }
         let included: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(included);
-        let path = from.path.parent().unwrap_or(self.site).join(included);
-        let path = path
-            .canonicalize()
+        let folder = from.path.parent().unwrap_or(self.site);
+        let near = folder.join(included).canonicalize();
+        let other = self.folder.join(included).canonicalize();
+        if let (Ok(near), Ok(other)) = (&near, &other)
+            && near != other
+        {
+            let what = format!(
+                "$INCLUDE {shown}: is {}, and not {}",
+                self.shown(near),
+                self.shown(other)
+            );
+            self.findings
+                .warning(from.shown, Some(token.place.line), what);
+        }
+        let path = near
+            .or_else(|error| other.map_err(|_| error))
             .map_err(|error| wrong(format!("$INCLUDE {shown}: {error}")))?;
         let name = path
             .strip_prefix(self.site)
             .map_err(|_| wrong(format!("$INCLUDE {shown}: is outside of the site")))?
             .to_owned();
         self.included.insert(path.clone());
-        self.read(&path, &name, state, from.depth + 1);
-        Ok(())
+        Ok(self.read(&path, &name, state, from.depth + 1))
     }
 
-    /// Reads the entries of a `$GENERATE`, up to the first that is wrong.
+    /// A path as messages show it.
+    fn shown<'p>(&self, path: &'p Path) -> std::path::Display<'p> {
+        path.strip_prefix(self.site).unwrap_or(path).display()
+    }
+
+    /// Reads the entries of a `$GENERATE`, up to the first that is wrong. Entries after it go on from what is before it,
+    /// as in BIND.
     fn generate(
         &mut self,
         directive: &Token<'_>,
         tokens: &[Token<'_>],
-        state: &mut State,
+        mut state: State,
         from: From<'_>,
     ) -> Result<(), Wrong> {
         let place = directive.place;
@@ -241,7 +273,7 @@ impl Reader<'_> {
             let mut scanner = Scanner::new(&text);
             let mut entry = Entry::default();
             while scanner.next(&mut entry).map_err(generated)? {
-                self.record(&entry, Some(place), state, from)
+                self.record(&entry, Some(place), &mut state, from)
                     .map_err(generated)?;
             }
         }
@@ -263,7 +295,7 @@ impl Reader<'_> {
         if !entry.indented {
             let mut owner = Vec::new();
             state.owner = Owner::Wrong;
-            cursor.name(&mut owner)?;
+            cursor.owner(&mut owner)?;
             state.owner = Owner::Name(owner);
         }
         let owner = match &state.owner {
@@ -278,10 +310,10 @@ impl Reader<'_> {
         let (ttl, rtype) = head(&mut cursor)?;
         let data = rdata::scan(rtype, cursor).map_err(|wrong| of(owner, rtype, wrong))?;
         if ttl.is_some() {
-            state.last_ttl = ttl;
+            state.ttl.last = ttl;
         }
         let place = generated.unwrap_or(first.place);
-        let ttl = match ttl.or(state.default_ttl).or(state.last_ttl) {
+        let ttl = match ttl.or(state.ttl.default).or(state.ttl.last) {
             Some(ttl) => ttl,
             None if rtype == SOA => {
                 let minimum = data
@@ -292,7 +324,7 @@ impl Reader<'_> {
                     "there is no TTL, so MINIMUM, {minimum}, is the default (write $TTL {minimum} before it)"
                 );
                 self.findings.warning(from.shown, Some(place.line), what);
-                state.default_ttl = Some(minimum);
+                state.ttl.default = Some(minimum);
                 minimum
             }
             None => {

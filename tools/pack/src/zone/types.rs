@@ -94,7 +94,7 @@ static TYPES: &[Type] = &[
     ),
     of(38, "A6", &[Prefixed]),
     of(39, "DNAME", &[Name]),
-    of(40, "SINK", &[U8, U8, OptionalBase64]),
+    of(40, "SINK", &[U8, U8, U8, OptionalBase64]),
     of(42, "APL", &[Prefixes]),
     of(43, "DS", DS),
     of(44, "SSHFP", &[U8, U8, Hex]),
