@@ -53,6 +53,7 @@ fn dates_that_a_tool_has_set() {
         (whole(LATE), whole(LATE), None, false),
         (exact, next, Some(LATE - 1), false),
         (exact, next, Some(LATE + 1), true),
+        (whole(LATE), next, Some(LATE), false),
     ] {
         let files = [("a.txt", "alphabet", one), ("b.txt", "b", other)];
         let seconds = one.as_secs().min(epoch.unwrap_or(u64::MAX));

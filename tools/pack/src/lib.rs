@@ -82,7 +82,7 @@ pub fn pack_dir(site: &Path, options: &Options) -> Result<Packed, Problems> {
             warnings: findings.warnings,
             ..packed
         }),
-        _ => Err(findings.errors),
+        _ => Err(findings.into_errors()),
     }
 }
 

@@ -47,6 +47,9 @@ fn pack(site: &Path, output: &Path, json: bool) -> anyhow::Result<()> {
     let packed = match mayfly_pack::pack_dir(site, &Options::default()) {
         Ok(packed) => packed,
         Err(problems) => {
+            if let Some(warnings) = problems.warnings() {
+                eprintln!("{warnings}");
+            }
             eprintln!("{problems}");
             match problems.count() {
                 1 => bail!("nothing was written, as there is an error"),

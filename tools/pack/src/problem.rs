@@ -37,6 +37,7 @@ impl fmt::Display for Problem {
 pub struct Problems {
     kept: Vec<Problem>,
     count: usize,
+    beside: Option<Box<Problems>>,
 }
 
 impl Problems {
@@ -50,6 +51,12 @@ impl Problems {
     #[must_use]
     pub fn count(&self) -> usize {
         self.count
+    }
+
+    /// For errors: the warnings about the same site, if there are any.
+    #[must_use]
+    pub fn warnings(&self) -> Option<&Self> {
+        self.beside.as_deref()
     }
 
     fn add(&mut self, problem: Problem) {
@@ -86,6 +93,15 @@ pub(crate) struct Findings {
 }
 
 impl Findings {
+    /// The errors, with the warnings beside them.
+    pub(crate) fn into_errors(self) -> Problems {
+        let warnings = Some(self.warnings).filter(|warnings| warnings.count > 0);
+        Problems {
+            beside: warnings.map(Box::new),
+            ..self.errors
+        }
+    }
+
     pub(crate) fn error(&mut self, file: &Path, line: Option<usize>, what: impl Into<String>) {
         self.errors.add(problem(file, line, what.into()));
     }

@@ -99,6 +99,22 @@ fn errors_leave_no_file() {
 }
 
 #[test]
+fn warnings_are_printed_beside_errors() {
+    let redirect = |from: &str| format!("[[redirects]]\nfrom = \"{from}\"\nto = \"/\"\n");
+    let rules = redirect("/a?b") + &redirect("/caf%C3%A9");
+    let site = common::folder(&[("mayfly.toml", rules), ("www/index.html", "x".to_owned())]);
+    let (code, _, stderr) = pack(&[site.path().to_str().unwrap(), "-o", "/nowhere/x"]);
+    assert_eq!(code, Some(1));
+    let lines: Vec<_> = stderr.lines().collect();
+    assert_eq!(lines.len(), 3, "{stderr}");
+    assert!(
+        lines[0].starts_with("mayfly.toml:5: `/caf%C3%A9`"),
+        "{stderr}"
+    );
+    assert!(lines[1].starts_with("mayfly.toml:2: no client"), "{stderr}");
+}
+
+#[test]
 fn what_is_not_understood() {
     for arguments in [
         &[][..],
