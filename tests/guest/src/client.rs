@@ -240,7 +240,7 @@ pub fn guest6() -> IpAddress {
     IpAddress::v6(0xfd00, 0, 0, 0, 0, 0, 0, 0x80)
 }
 
-/// The guest's link-local address, which goes with its MAC address.
+/// The guest's link-local address, which follows from its MAC address.
 #[must_use]
 pub fn guest_link_local() -> IpAddress {
     IpAddress::v6(0xfe80, 0, 0, 0, 0x0216, 0x3eff, 0xfe00, 0x0001)
@@ -281,7 +281,7 @@ impl Net<'_> {
         self.http_within(to, request, 30.0)
     }
 
-    /// The same, with new connections while they are refused, for this many seconds.
+    /// Does the same, and opens new connections while they are refused, for this many seconds.
     pub fn http_within(&mut self, to: IpAddress, request: &[u8], seconds: f64) -> Option<Vec<u8>> {
         let end = self.after(seconds);
         while self.now() < end {

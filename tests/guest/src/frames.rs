@@ -66,7 +66,7 @@ fn length16(length: usize) -> [u8; 2] {
     length.to_be_bytes()
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
+fn bytes_of(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
@@ -88,7 +88,7 @@ pub fn ethernet(mac: [u8; 6], to_mac: [u8; 6], ethertype: [u8; 2], payload: &[u8
 /// A frame with an IP packet of either family. The message's checksum is not changed.
 #[must_use]
 pub fn ip(path: &Path, protocol: u8, hop_limit: u8, message: &[u8]) -> Vec<u8> {
-    let (from, to) = (octets(path.from), octets(path.to));
+    let (from, to) = (bytes_of(path.from), bytes_of(path.to));
     match path.to {
         IpAddr::V4(_) => {
             let mut header = vec![0x45, 0];
@@ -120,7 +120,7 @@ fn sum_bytes(protocol: u8, sum: u16) -> [u8; 2] {
 }
 
 fn with_checksum(path: &Path, protocol: u8, at: usize, mut message: Vec<u8>) -> Vec<u8> {
-    let sum = transport_checksum(&octets(path.from), &octets(path.to), protocol, &message);
+    let sum = transport_checksum(&bytes_of(path.from), &bytes_of(path.to), protocol, &message);
     message[at..at + 2].copy_from_slice(&sum_bytes(protocol, sum));
     message
 }
@@ -218,7 +218,7 @@ pub fn icmp(path: &Path, hop_limit: u8, mut message: Vec<u8>) -> Vec<u8> {
 pub fn neighbor(path: &Path, kind: u8, target: IpAddr) -> Vec<u8> {
     let flags = if kind == 136 { 0x60 } else { 0 };
     let mut message = vec![kind, 0, 0, 0, flags, 0, 0, 0];
-    message.extend(octets(target));
+    message.extend(bytes_of(target));
     message.extend([if kind == 136 { 2 } else { 1 }, 1]);
     message.extend(path.mac);
     icmp(path, 255, message)

@@ -337,7 +337,7 @@ impl Attack<'_> {
         }
     }
 
-    /// Asks as a good client.
+    /// Sends a good client's queries and requests, and checks that they are answered.
     fn check(&mut self, net: &mut Net<'_>, cmdline: &str) {
         let address = if cmdline.contains("dhcp") || self.peers.random.one_in(2) {
             guest6()

@@ -65,7 +65,7 @@ fn tsc() -> u64 {
     TSC.get()
 }
 
-/// A guest that is to be booted.
+/// The setup of a guest to boot.
 pub struct Setup {
     /// The Xen that it runs on.
     pub xen: FakeXen,
@@ -75,9 +75,9 @@ pub struct Setup {
     pub sizing: Sizing,
     /// The packed site that it serves, if there is one.
     pub pack: Option<&'static [u8]>,
-    /// The network that the toolstack has connected, if it has.
+    /// The network, if the toolstack has connected it.
     pub network: Option<Preconnected>,
-    /// The random bytes of its CPU, if the CPU gives any.
+    /// The random bytes of its CPU, if the CPU gives some.
     pub random: Option<[u8; ROOT]>,
 }
 
@@ -88,7 +88,7 @@ impl Setup {
         Self::on(FakeXen::new())
     }
 
-    /// The usual guest, on the network before it runs.
+    /// The usual guest, with a network that the toolstack has connected.
     #[must_use]
     pub fn preconnected() -> Self {
         let (xen, network) = FakeXen::preconnected(64);
@@ -111,21 +111,21 @@ impl Setup {
         }
     }
 
-    /// With another command line.
+    /// Sets the command line.
     #[must_use]
     pub fn cmdline(mut self, cmdline: &str) -> Self {
         self.cmdline = cmdline.into();
         self
     }
 
-    /// With this many bytes of free RAM.
+    /// Sets the number of bytes of free RAM.
     #[must_use]
     pub fn ram(mut self, bytes: u64) -> Self {
         self.sizing = Sizing::for_memory(bytes);
         self
     }
 
-    /// With a packed site.
+    /// Sets the packed site.
     #[must_use]
     pub fn pack(mut self, pack: &'static [u8]) -> Self {
         self.pack = Some(pack);

@@ -18,10 +18,10 @@ pub struct Link {
     /// The delay of a frame in either direction, in ns.
     pub delay: u64,
     /// The time to send each byte from the guest, in ns. Bytes are sent one after the other.
-    pub octet: u64,
+    pub ns_per_byte: u64,
     /// The number of frames in a million that are lost, in either direction.
     pub loss: usize,
-    /// Returns of each frame of the guest whether it is lost.
+    /// Decides for each frame of the guest whether it is lost.
     pub loses: Option<Loses>,
     /// The number of frames that were lost.
     pub lost: u64,
@@ -38,7 +38,7 @@ impl Default for Link {
     fn default() -> Self {
         Self {
             delay: 0,
-            octet: 0,
+            ns_per_byte: 0,
             free_at: 0,
             loss: 0,
             loses: None,
@@ -89,7 +89,7 @@ impl Link {
                 continue;
             }
             if !self.is_lost() {
-                self.free_at = self.free_at.max(now) + frame.len() as u64 * self.octet;
+                self.free_at = self.free_at.max(now) + frame.len() as u64 * self.ns_per_byte;
                 self.to_client.push_back((self.free_at + self.delay, frame));
             }
         }

@@ -38,6 +38,26 @@ pub fn resets(net: &Net<'_>) -> Vec<u16> {
         .collect()
 }
 
+/// Sends SYNs to port 80 from 200 hosts that do not exist, so that a small guest answers the next SYN with a cookie.
+///
+/// # Panics
+/// If the guest sends no cookies.
+pub fn flood(net: &mut Net<'_>) {
+    for host in 0..200 {
+        let path = Path::to_guest(PEER_MAC, [198, 18, 0, host].into(), GUEST4.into());
+        let segment = Segment {
+            from_port: 1024,
+            to_port: 80,
+            flags: SYN,
+            window: 1000,
+            ..Segment::default()
+        };
+        net.deliver(&frames::tcp(&path, &segment));
+        let _ = segments(net, 1024);
+    }
+    assert!(net.guest.stack.stats().cookies_sent > 100);
+}
+
 /// A peer that speaks TCP by hand.
 #[derive(Debug, Clone)]
 pub struct Peer {
@@ -69,13 +89,13 @@ impl Peer {
         }
     }
 
-    /// The usual peer's way to the guest.
+    /// The path from the usual peer to the guest.
     #[must_use]
     pub fn path() -> Path {
         Path::to_guest(PEER_MAC, PEER4.into(), GUEST4.into())
     }
 
-    /// Sends a segment; the guest's answers.
+    /// Sends a segment and returns the guest's answers.
     pub fn send(&mut self, net: &mut Net<'_>, flags: u8, payload: &[u8]) -> Vec<Seen> {
         let frame = frames::tcp(
             &Path::to_guest(PEER_MAC, self.from.into(), GUEST4.into()),

@@ -20,7 +20,7 @@ fn host(number: u32) -> [u8; 4] {
     [198, 18, a, b]
 }
 
-/// A connection that is established, without waiting for anything.
+/// Establishes a connection without letting time pass.
 fn establish(net: &mut Net<'_>, number: u32) -> Option<Peer> {
     let port = u16::try_from(1024 + number % 60_000).unwrap();
     let mut peer = Peer::new(host(number), port, 80);

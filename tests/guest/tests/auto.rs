@@ -14,7 +14,7 @@ use smoltcp::wire::IpAddress;
 const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const ROUTER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
-/// An advertisement: for how long the router is one; flags, length, and time of the prefix fd00::.
+/// A router advertisement: the router's lifetime in seconds; flags, length and lifetime of the prefix fd00::.
 fn advertisement(router: u16, (flags, width, seconds): (u8, u8, u32)) -> Vec<u8> {
     let path = Path {
         mac: ROUTER_MAC,
@@ -57,7 +57,7 @@ fn an_address_is_asked_for_taken_and_given_up() {
         assert_eq!(addresses(net), [LINK_LOCAL, AUTO]);
         let own = IpAddress::v6(0xfd00, 0, 0, 0, 0x0216, 0x3eff, 0xfe00, 1);
         assert!(net.dns(own, &Question::a("mayfly.test")).is_some());
-        // A forged advertisement leaves two hours (RFC 4862 section 5.5.3 e).
+        // A forged advertisement cannot shorten the lifetime to less than two hours (RFC 4862 section 5.5.3 e).
         net.deliver(&advertisement(1800, (0xc0, 64, 1)));
         net.run_for(7000.0);
         assert_eq!(addresses(net), [LINK_LOCAL, AUTO]);
@@ -68,7 +68,7 @@ fn an_address_is_asked_for_taken_and_given_up() {
 }
 
 #[test]
-fn what_is_no_prefix_for_addresses_is_not_taken() {
+fn other_prefixes_are_ignored() {
     Setup::new().cmdline("ip=auto").run(|net| {
         net.run_for(2.0);
         for prefix in [
@@ -87,7 +87,7 @@ fn what_is_no_prefix_for_addresses_is_not_taken() {
         net.run_for(0.1);
         assert_eq!(addresses(net), [LINK_LOCAL]);
     });
-    // Nobody wants one.
+    // Without `ip=auto` no address is taken.
     Setup::new().run(|net| {
         net.run_for(2.0);
         let before = addresses(net);

@@ -1,4 +1,4 @@
-//! TCP connections: how long they may take, how many there may be, who goes first.
+//! TCP connections: their time limits, their number, and which one is dropped for another.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -23,7 +23,7 @@ fn open(net: &mut Net<'_>, port: u16) -> SocketHandle {
     handle
 }
 
-/// Whether the guest has closed or reset a connection; the client never does it first.
+/// Whether the guest has closed or reset a connection. The client never does so first.
 fn is_closed(net: &mut Net<'_>, handle: SocketHandle) -> bool {
     let state = net.client.tcp(handle).state();
     matches!(state, tcp::State::CloseWait | tcp::State::Closed)
@@ -97,7 +97,7 @@ fn large_answers_go_over_tcp_whole() {
         "$TTL 300\n@ SOA ns hostmaster 1 3600 900 604800 60\n@ NS ns\nns A 10.0.2.80\n{texts}"
     );
     let site = common::packed(&zone, "");
-    // What 32 MiB answer whole is too much for the buffers of 8.
+    // With 32 MiB the answer is whole; with 8 MiB it does not fit the send buffer.
     for (ram, rcode, least) in [(64 << 20, 0, 50_000), (7 << 20, 2, 12)] {
         Setup::new().ram(ram).pack(site).run(|net| {
             let handle = open(net, 53);
@@ -115,7 +115,7 @@ fn large_answers_go_over_tcp_whole() {
                     rest.len() == usize::from(u16::from_be_bytes(*length))
                 })
             }));
-            assert!(answer.len() >= least, "{} octets", answer.len());
+            assert!(answer.len() >= least, "{} bytes", answer.len());
             assert_eq!(answer[5] & 15, rcode);
         });
     }
@@ -129,7 +129,7 @@ fn an_idle_connection_is_closed() {
             let seconds = lifetime(net, handle, 40.0);
             assert!((5..=20).contains(&seconds), "{port}: {seconds} s");
         }
-        // The same after an answer.
+        // A connection that has had an answer is closed, too.
         let handle = open(net, 80);
         net.client.write(handle, KEEP);
         let seconds = lifetime(net, handle, 40.0);
@@ -191,7 +191,7 @@ fn the_oldest_idle_connection_makes_room() {
             net.run_for(0.1);
         }
         assert_eq!(net.guest.stack.stats().evicted, 0);
-        // All sockets are taken, so the first connection has to go, and is told.
+        // All sockets are in use, so the first connection is dropped with a reset.
         peers.push(Peer::open(net, 3004, 80).expect("room"));
         assert_eq!(net.guest.stack.stats().evicted, 1);
         assert_eq!(resets(net), [3000]);
@@ -204,7 +204,7 @@ fn the_oldest_idle_connection_makes_room() {
                     .any(|answer| answer.payload.starts_with(b"HTTP/1.1 200"))
             );
         }
-        // While they take their answers there is no room for newcomers.
+        // No connection is dropped while its client takes an answer.
         assert!(Peer::open(net, 4000, 80).is_none());
         assert_eq!(net.guest.stack.stats().evicted, 1);
         for peer in &mut peers[1..] {
@@ -230,7 +230,7 @@ fn a_client_that_never_closes_its_half_holds_no_socket() {
             peer.send(net, ACK, b"");
             peers.push(peer);
         }
-        // But it shows now and then that it is alive.
+        // It acknowledges now and then, so it does not look dead.
         for _ in 0..12 {
             net.run_for(5.0);
             for peer in &mut peers {
@@ -366,7 +366,7 @@ fn neighbors_that_do_not_answer_delay_the_others_by_a_second_at_most() {
         );
         let waited = net.now().0 - start;
         assert!(waited < 2 * SECOND, "{waited} ns");
-        // A client of which the guest knows nothing yet.
+        // A client that the guest does not know yet.
         net.client = Client::with_addresses(net.xen, [2, 0, 0, 0, 0, 9], [10, 0, 2, 9], 9);
         let start = net.now().0;
         assert!(
@@ -385,7 +385,7 @@ fn a_long_time_wait_costs_no_steps() {
         peer.send(net, ACK | PSH, CLOSE);
         peer.send(net, ACK, b"");
         net.run_for(15.0);
-        // The guest has closed long ago; now the client does, and TIME-WAIT begins.
+        // The guest has closed long ago. Now the client closes, and TIME-WAIT begins.
         peer.send(net, ACK | FIN, b"");
         let steps = net.steps;
         net.run_for(30.0);

@@ -30,7 +30,7 @@ fn a_lease_is_obtained_used_renewed_and_given_up() {
         assert_eq!(leased.len(), 1);
         assert_eq!(leased[0].to_string(), "10.0.2.80/24");
         assert_eq!(addresses(net, guest4()), [[10, 0, 2, 80]]);
-        // It was announced.
+        // The address was announced.
         let announced = net.client.log.iter().filter(|(_, frame)| {
             frame[12..14] == [8, 6]
                 && frame[28..32] == [10, 0, 2, 80]
@@ -38,7 +38,7 @@ fn a_lease_is_obtained_used_renewed_and_given_up() {
         });
         assert!(announced.count() >= 4);
 
-        // Renewed for ten minutes.
+        // It is renewed for ten minutes.
         for _ in 0..60 {
             server.run(net, 10.0);
             assert_eq!(net.guest.stack.addresses(), leased);
@@ -49,7 +49,7 @@ fn a_lease_is_obtained_used_renewed_and_given_up() {
             server.requests
         );
 
-        // The server is gone: the lease ends with its time.
+        // Without a server, the lease ends with its time.
         server.up = false;
         server.run(net, 125.0);
         assert_eq!(net.guest.stack.addresses(), []);
@@ -57,7 +57,7 @@ fn a_lease_is_obtained_used_renewed_and_given_up() {
         server.run(net, 60.0);
         assert!(net.steps - steps < 200, "{} steps", net.steps - steps);
 
-        // It is back, with another address.
+        // The server comes back and leases another address.
         server.up = true;
         server.address = [10, 0, 2, 81];
         server.run(net, 60.0);
@@ -150,7 +150,8 @@ fn gateway(net: &mut Net<'_>) -> Option<[u8; 4]> {
     })
 }
 
-/// Boots beside a server that says this; with which prefix it comes up within two seconds, and what gateway.
+/// Boots a guest beside a server with these answers. Returns the prefix length and the gateway that the guest has after
+/// two seconds.
 fn comes_up(say: fn(&Dhcp) -> Said) -> (u8, Option<[u8; 4]>) {
     Setup::new().cmdline("").run(|net| {
         let mut server = Server {
@@ -178,7 +179,7 @@ fn of_several_routers_the_first_is_the_gateway() {
 }
 
 #[test]
-fn routers_of_five_octets_are_read_as_far_as_they_go() {
+fn routers_of_five_bytes_are_read_as_far_as_they_go() {
     let say = |dhcp: &Dhcp| instead(dhcp, &[3], &[(3, &[10, 0, 2, 1, 9])]);
     assert_eq!(comes_up(say), (24, ROUTER));
     let say = |dhcp: &Dhcp| instead(dhcp, &[3], &[(3, &[10, 0, 2])]);
@@ -188,13 +189,13 @@ fn routers_of_five_octets_are_read_as_far_as_they_go() {
 #[test]
 fn without_a_mask_it_is_that_of_the_class() {
     assert_eq!(comes_up(|dhcp| instead(dhcp, &[1], &[])).0, 8);
-    // One that is none counts as none.
+    // An invalid mask is ignored.
     let say = |dhcp: &Dhcp| instead(dhcp, &[1], &[(1, &[255, 0, 255, 0])]);
     assert_eq!(comes_up(say).0, 8);
 }
 
 #[test]
-fn what_the_acknowledgement_leaves_out_the_offer_has_said() {
+fn values_missing_in_the_acknowledgement_come_from_the_offer() {
     let say = |dhcp: &Dhcp| instead(dhcp, if dhcp.kind == 5 { &[1, 3] } else { &[] }, &[]);
     assert_eq!(comes_up(say), (24, ROUTER));
 }
@@ -258,7 +259,7 @@ fn a_server_that_comes_late_is_found_within_seconds() {
             let mut server = Server::new(600);
             server.up = false;
             server.run(net, late);
-            // Often enough, but ever less often.
+            // The pauses grow, but not too much.
             assert!(server.requests <= most, "{} requests", server.requests);
             server.up = true;
             server.run(net, within);
@@ -269,7 +270,7 @@ fn a_server_that_comes_late_is_found_within_seconds() {
 
 #[test]
 fn a_slow_server_is_waited_for() {
-    // It looks with a ping for a second whether the address is free, as ISC's does.
+    // The server first checks for a second with a ping whether the address is free, as ISC's does.
     Setup::new().cmdline("").run(|net| {
         let mut server = Server::new(600);
         for _ in 0..8 {
@@ -397,7 +398,7 @@ fn odd_times_lead_to_no_storm() {
             server.run(net, 300.0);
             assert_eq!(net.guest.stack.addresses().len(), 1, "{number}");
             let requests = server.requests - requests;
-            // A lease of no time is one of ten seconds.
+            // A lease of zero seconds counts as one of ten.
             let most = if number == 7 { 70 } else { 12 };
             assert!(requests < most, "{number}: {requests} requests");
             assert!(

@@ -18,42 +18,42 @@ use smoltcp::wire::IpAddress;
 const AMPLE: u64 = 250 << 20;
 const MS: u64 = 1_000_000;
 
-/// A guest that makes up payloads, and a client 25 ms away.
+/// Boots a guest that serves payloads, and a client with a delay of 25 ms.
 fn far<T>(test: impl FnOnce(&mut Net<'_>) -> T) -> T {
     let cmdline = CMDLINE.to_owned();
     Setup::new().ram(AMPLE).cmdline(&cmdline).run(|net| {
         net.run_for(2.0);
-        // ARP, before it is far.
+        // ARP is done before the delay is set.
         assert!(net.http(guest4(), b"GET / HTTP/1.0\r\n\r\n").is_some());
         // 100 Mbit/s.
         net.client.link.delay = 25 * MS;
-        net.client.link.octet = 80;
+        net.client.link.ns_per_byte = 80;
         let value = test(net);
         assert_eq!(net.violations(), [""; 0]);
         value
     })
 }
 
-/// Asks for this many bytes; returns the connection, once the request is on its way.
-fn ask(net: &mut Net<'_>, octets: usize) -> SocketHandle {
+/// Requests a payload and returns the connection. The request is on its way then.
+fn ask(net: &mut Net<'_>, bytes: usize) -> SocketHandle {
     let handle = net.client.connect_with(guest4(), 80, 1 << 20);
     assert!(net.until(10.0, |net| net.client.tcp(handle).may_send()));
     net.client.link.taken = Some(Vec::new());
     let request =
-        format!("GET /.mayfly/payload/{octets} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        format!("GET /.mayfly/payload/{bytes} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     net.client.write(handle, request.as_bytes());
     handle
 }
 
-/// Takes the whole answer; returns the time that took, in ms.
-fn take(net: &mut Net<'_>, handle: SocketHandle, octets: usize) -> u64 {
+/// Takes the whole answer and returns the time that it took, in ms.
+fn take(net: &mut Net<'_>, handle: SocketHandle, bytes: usize) -> u64 {
     let start = net.now().0;
     let mut taken = 0;
     let is_all = net.until(600.0, |net| {
         taken += net.client.read(handle).len();
-        taken >= octets && !net.client.tcp(handle).may_recv()
+        taken >= bytes && !net.client.tcp(handle).may_recv()
     });
-    assert!(is_all, "{taken} octets in ten minutes");
+    assert!(is_all, "{taken} bytes in ten minutes");
     net.client.tcp(handle).abort();
     (net.now().0 - start) / MS
 }
@@ -87,7 +87,7 @@ fn repeated(sent: &[(u64, Seen)]) -> usize {
 fn the_first_flight_is_ten_segments() {
     far(|net| {
         for _ in 0..3 {
-            // On the first connection, and on those after it in the same slot.
+            // The first connection, and later ones in the same slot.
             let start = net.now().0;
             let handle = ask(net, 1_000_000);
             take(net, handle, 1_000_000);
@@ -100,7 +100,7 @@ fn the_first_flight_is_ten_segments() {
                 .map(|(_, segment)| segment.payload.len())
                 .sum();
             assert!((13_000..=14_600).contains(&flight), "{flight}");
-            // Then more with each round trip.
+            // The flight grows with each round trip.
             let flight: usize = sent
                 .iter()
                 .filter(|(at, _)| *at < first + 99 * MS)
@@ -133,16 +133,16 @@ fn after_a_loss_one_segment_is_sent_again() {
         take(net, handle, 2_000_000);
         assert_eq!(net.client.link.lost, 1);
         let repeated = repeated(&sent(net));
-        assert!((1..=2920).contains(&repeated), "{repeated} octets");
+        assert!((1..=2920).contains(&repeated), "{repeated} bytes");
     });
 }
 
 #[test]
 fn when_a_whole_flight_is_lost_one_segment_is_sent_again_and_then_more() {
     far(|net| {
-        for octets in [12_000, 2_000_000] {
-            let handle = ask(net, octets);
-            let from = if octets > 14_000 { 300 } else { 1 };
+        for bytes in [12_000, 2_000_000] {
+            let handle = ask(net, bytes);
+            let from = if bytes > 14_000 { 300 } else { 1 };
             let mut count = 0;
             let lost = net.client.link.lost;
             net.client.link.loses = Some(Box::new(move |frame| {
@@ -150,7 +150,7 @@ fn when_a_whole_flight_is_lost_one_segment_is_sent_again_and_then_more() {
                 count += u32::from(is_data);
                 is_data && (from..from + 60).contains(&count) && count < from + 9
             }));
-            take(net, handle, octets);
+            take(net, handle, bytes);
             assert!(net.client.link.lost > lost);
             net.client.link.loses = None;
             let sent = sent(net);
@@ -164,9 +164,9 @@ fn when_a_whole_flight_is_lost_one_segment_is_sent_again_and_then_more() {
                     .iter()
                     .filter(|(when, _)| (at..at + 40 * MS).contains(when));
                 let burst: usize = burst.map(|(_, segment)| segment.payload.len()).sum();
-                assert!(burst <= 3 * 1460, "{burst} octets at once");
+                assert!(burst <= 3 * 1460, "{burst} bytes at once");
             } else {
-                assert!(octets > 14_000, "a lost first flight ends in a timeout");
+                assert!(bytes > 14_000, "a lost first flight ends in a timeout");
             }
         }
     });
@@ -228,17 +228,17 @@ fn throughput_with_loss_and_delay() {
         let sent = sent(net);
         let again = repeated(&sent);
         println!(
-            "{rate} kB/s, {again} octets sent again, {} frames lost",
+            "{rate} kB/s, {again} bytes sent again, {} frames lost",
             net.client.link.lost
         );
         assert!(rate >= FLOOR, "{rate} kB/s");
-        // Not much more is sent again than was lost.
+        // Little more is sent again than was lost.
         assert!(again < 10_000_000 / 100 * 6, "{again}");
     });
 }
 
-/// kB/s: half of what Linux 6's Reno, with selective acknowledgements, came to in three transfers over TUN devices with this
-/// delay, loss and rate between them (295, 308 and 298 kB/s).
+/// The least rate in kB/s: half of the rate of Linux 6's Reno with selective acknowledgements, in three transfers over
+/// TUN devices with this delay, loss and rate (295, 308 and 298 kB/s).
 const FLOOR: u64 = 150;
 
 #[test]

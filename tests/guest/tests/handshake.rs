@@ -5,9 +5,9 @@
     reason = "a test may stop at the first surprise"
 )]
 
-use mayfly_guest_tests::frames::{self, ACK, FIN, PSH, Path, RST, SYN, Seen, Segment};
-use mayfly_guest_tests::peer::{PEER_MAC, PEER4, Peer, segments};
-use mayfly_guest_tests::{GUEST4, Net, Setup};
+use mayfly_guest_tests::frames::{self, ACK, FIN, PSH, RST, SYN, Seen, Segment};
+use mayfly_guest_tests::peer::{PEER4, Peer, flood, segments};
+use mayfly_guest_tests::{Net, Setup};
 
 const CLOSE: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 
@@ -61,12 +61,12 @@ fn sequence_numbers_follow_a_clock_for_one_connection_and_tell_nothing_of_anothe
         })
     };
     let one = numbers([1; 32]);
-    // Numbers that were seen say nothing of the next: neither they nor their differences are near to each other.
+    // The numbers of other connections do not help to guess one: neither numbers nor differences are close together.
     let mut high: Vec<_> = one.iter().map(|number| number >> 24).collect();
     high.sort_unstable();
     high.dedup();
     assert!(high.len() > 60, "{high:?}");
-    // Another secret, other numbers.
+    // Another secret gives other numbers.
     let other = numbers([2; 32]);
     assert!(
         one.iter()
@@ -92,7 +92,7 @@ fn a_reset_between_two_syns_of_one_turn_leads_to_no_other_numbers() {
         peer.seq = 1001;
         peer.send(net, RST, b"");
         let before = net.now().0;
-        // Somebody spoofs a SYN, resets it, looks at a number of their own, and spoofs it again.
+        // An attacker spoofs a SYN, resets it, gets a number for a connection of its own, and spoofs the SYN again.
         for segment in [
             segment(4000, SYN, 1000),
             segment(4000, RST, 1001),
@@ -112,30 +112,18 @@ fn a_reset_between_two_syns_of_one_turn_leads_to_no_other_numbers() {
     });
 }
 
-/// Fills up all half-open connections that a small guest may have.
+/// Runs a test on a guest that has as many half-open connections as it may have.
 fn flooded<T>(test: impl FnOnce(&mut Net<'_>) -> T) -> T {
     Setup::new().run(|net| {
         net.run_for(1.0);
-        for number in 0..200_u8 {
-            let path = Path::to_guest(PEER_MAC, [198, 18, 0, number].into(), GUEST4.into());
-            let segment = Segment {
-                from_port: 1024,
-                to_port: 80,
-                flags: SYN,
-                window: 1000,
-                ..Segment::default()
-            };
-            net.deliver(&frames::tcp(&path, &segment));
-            let _ = segments(net, 1024);
-        }
-        assert!(net.guest.stack.stats().cookies_sent > 100);
+        flood(net);
         let value = test(net);
         assert_eq!(net.violations(), [""; 0]);
         value
     })
 }
 
-/// Asks for a page on a connection that a cookie opens; the segments of the answer.
+/// Requests a page on a connection that a cookie opens. Returns the segments of the answer.
 fn ask(net: &mut Net<'_>, port: u16, options: &[u8], bare_ack: bool) -> Vec<Seen> {
     let answer = syn(net, port, options);
     let mut peer = Peer::new(PEER4, port, 80);
@@ -171,7 +159,7 @@ fn a_cookie_opens_a_connection_with_the_ack_or_with_the_request_itself() {
 #[test]
 fn a_cookie_brings_the_mss_back() {
     flooded(|net| {
-        // 600 is told apart from 536 by nobody; a window scale is not taken.
+        // A cookie rounds an MSS of 600 down to 536. The window scale is ignored.
         for (port, mss, longest) in [(4000, 600_u16, 536), (4001, 64, 64)] {
             let [a, b] = mss.to_be_bytes();
             let answers = ask(net, port, &[2, 4, a, b, 3, 3, 7, 0], true);
@@ -182,7 +170,7 @@ fn a_cookie_brings_the_mss_back() {
 }
 
 #[test]
-fn what_answers_no_cookie_is_reset_and_takes_no_slot() {
+fn a_segment_that_answers_no_cookie_is_reset_and_takes_no_slot() {
     flooded(|net| {
         let before = net.guest.stack.stats();
         let answer = syn(net, 4000, &[]);
@@ -200,7 +188,7 @@ fn what_answers_no_cookie_is_reset_and_takes_no_slot() {
         let after = net.guest.stack.stats();
         assert_eq!(after.connections, before.connections);
         assert_eq!(after.cookies_taken, 0);
-        // A cookie ends with its time.
+        // A cookie is invalid after its time.
         net.run_for(40.0);
         let mut peer = Peer::new(PEER4, 4000, 80);
         peer.seq = 1001;

@@ -1,11 +1,11 @@
-//! The words that a guest leaves in xenstore when it ends, beside a xenstored that reads them byte by byte.
+//! The reason for its end that a guest writes to xenstore, with a xenstored that reads it byte by byte.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use mayfly::last_words::{TEXT_MAX, write};
 use mayfly_drivers::SharedPage;
 use mayfly_drivers::abi::xenstore_domain_interface as ring;
 
-/// A xenstored that takes `pace` bytes each time it is waited for, and answers when it has all.
+/// A xenstored that takes `pace` bytes in each wait of the guest, and answers when it has the whole request.
 struct Store<'p> {
     page: &'p SharedPage,
     pace: u32,
@@ -76,7 +76,7 @@ fn a_long_text_is_cut() {
 
 #[test]
 fn a_store_that_does_not_answer_is_not_waited_for_without_end() {
-    // It takes nothing, with an empty ring and with a full one, or its index is nowhere near.
+    // xenstored takes nothing: the ring is empty, or full, or the index is invalid.
     for held in [0, 1024, 70_000] {
         let (is_told, taken, _) = told(100_000, held, 0, b"why.");
         assert!(!is_told && taken.is_empty());

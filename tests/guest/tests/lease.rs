@@ -12,7 +12,7 @@ fn a_new_link_starts_anew() {
         let mut server = Server::new(100_000);
         server.run(net, 2.0);
         assert_eq!(net.guest.stack.addresses()[0].to_string(), "10.0.2.80/24");
-        // It is plugged into another network.
+        // The interface is plugged into another network.
         net.xen
             .with(|world| world.netback.unload(&mut world.machine, &mut world.store));
         net.run_for(1.0);
@@ -46,7 +46,7 @@ fn reconnect(net: &mut Net<'_>) {
 
 const REQUEST: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
 
-/// Tries a guest with a lease of 100 seconds.
+/// Runs a test on a guest with a lease of 100 seconds.
 fn leased<T>(test: impl FnOnce(&mut Net<'_>, &mut Server) -> T) -> T {
     Setup::new().cmdline("").run(|net| {
         let mut server = Server::new(100);
@@ -68,7 +68,7 @@ fn on_a_new_link_the_address_stays_while_the_server_is_asked() {
             assert!(server.requests >= requests + 2, "it was asked for");
             assert_eq!(net.guest.stack.addresses()[0].to_string(), "10.0.2.80/24");
         }
-        // And is renewed as before.
+        // It is renewed as before.
         server.run(net, 300.0);
         assert!(net.http(guest4(), REQUEST).is_some());
     });
@@ -78,7 +78,7 @@ fn on_a_new_link_the_address_stays_while_the_server_is_asked() {
 fn without_an_answer_the_address_stays_until_its_lease_ends() {
     leased(|net, server| {
         server.up = false;
-        // Twice: the lease is not longer for that.
+        // Two reconnections do not make the lease longer.
         reconnect(net);
         server.run(net, 40.0);
         reconnect(net);
@@ -112,7 +112,7 @@ fn an_address_that_is_refused_on_a_new_link_is_given_up() {
 
 #[test]
 fn another_interface_has_no_lease_before_it_has_asked() {
-    // Also after a link on which no server has answered.
+    // This also holds after a link on which no server has answered.
     for links in [0, 1] {
         leased(|net, _| {
             for _ in 0..links {

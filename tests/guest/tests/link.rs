@@ -1,4 +1,4 @@
-//! The link: what the guest does when netback is late, leaves, comes back or has another MTU.
+//! The guest's behaviour when netback is late, leaves, comes back or has another MTU.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -24,7 +24,7 @@ fn assert_serves(net: &mut Net<'_>) {
     assert_eq!(net.violations(), [""; 0]);
 }
 
-/// Steps that the guest takes in so many seconds without a frame for it.
+/// Returns the number of steps that the guest takes in this many seconds without a frame for it.
 fn idle_steps(net: &mut Net<'_>, seconds: f64) -> u64 {
     let before = net.steps;
     net.run_for(seconds);
@@ -83,7 +83,7 @@ fn a_guest_whose_back_end_has_left_sleeps_with_connections_open() {
             assert!(net.until(1.0, |net| net.client.tcp(handle).may_send()));
             net.client
                 .write(handle, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
-            // The request is in the ring, the answer finds nobody.
+            // The request is in the ring, but the answer finds no back end.
             net.xen.with(|world| {
                 world.netback.transmitted.clear();
                 world.netback.hold_tx = true;
@@ -119,7 +119,7 @@ fn a_back_end_that_comes_back_is_served_again() {
             net.run_for(2.0);
             net.xen.with(|world| world.netback.load(&mut world.store));
             assert_serves(net);
-            // The connection that was open before is still one.
+            // The connection from before is still open.
             net.client.write(open, GET);
             assert!(net.until(5.0, |net| net.client.tcp(open).state()
                 == tcp::State::CloseWait));
@@ -197,7 +197,7 @@ fn the_mtu_of_xenstore_bounds_tcp_segments() {
         Setup::on(xen).run(|net| {
             net.run_for(1.0);
             assert_eq!(longest_frame(net), mtu + 14);
-            // And it holds for the next link.
+            // It also holds for the next link.
             net.xen
                 .with(|world| world.netback.unload(&mut world.machine, &mut world.store));
             net.run_for(1.0);

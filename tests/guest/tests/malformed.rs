@@ -1,8 +1,8 @@
 //! Malformed packets against driver, stack and services at once: no panic, bounded memory and work, and a good client
 //! is served afterwards.
 //!
-//! `MAYFLY_SCALE=10` runs ten times as many cases, `MAYFLY_SEED=7` the one guest of that seed, and both together that
-//! many guests from that seed on.
+//! `MAYFLY_SCALE=10` runs ten times as many cases. `MAYFLY_SEED=7` runs the one guest of that seed; with both, as many
+//! guests as the scale says from that seed on.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -29,7 +29,7 @@ const CHECK_EVERY: u64 = 250;
 /// later guests reuse. The socket buffers are never freed, as in a real guest.
 const HELD: usize = 16 << 20;
 
-/// A packed site with the names and the page that good clients ask for, and some that peers do.
+/// A packed site with the names and the page for good clients, and some names for the attackers.
 fn packed() -> &'static [u8] {
     let zone = "$TTL 300\n@ SOA ns hostmaster 1 3600 900 604800 60\n@ NS ns\nns A 10.0.2.80\n\
                 ns AAAA fd00::80\nwww CNAME @\n@ A 10.0.2.80\n*.wild TXT \"wild\"\nsub NS ns.sub\n\

@@ -17,7 +17,7 @@ const GUEST6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x80);
 const GUEST_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0x216, 0x3eff, 0xfe00, 1);
 const PEER_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 7);
 
-/// The guest's answers to a frame, its announcements left out.
+/// The guest's answers to a frame, without its announcements.
 fn answers(net: &mut Net<'_>, frame: &[u8]) -> Vec<Vec<u8>> {
     let _ = net.sent();
     net.deliver(frame);
@@ -33,7 +33,7 @@ fn answers(net: &mut Net<'_>, frame: &[u8]) -> Vec<Vec<u8>> {
     sent
 }
 
-/// Boots, and lets the announcements pass.
+/// Boots a guest and runs a test after the announcements.
 fn quiet<T>(test: impl FnOnce(&mut Net<'_>) -> T) -> T {
     Setup::new().run(|net| {
         net.run_for(2.0);
@@ -64,7 +64,7 @@ fn an_arp_request_is_answered() {
         let request = frames::arp(1, PEER_MAC, PEER4, [0; 6], GUEST4);
         let expected = frames::arp(2, GUEST_MAC, GUEST4, PEER_MAC, PEER4);
         assert_eq!(answers(net, &request), [expected]);
-        // One for somebody else is not.
+        // A request for another host is not answered.
         let other = frames::arp(1, PEER_MAC, PEER4, [0; 6], [10, 0, 2, 81]);
         assert_eq!(answers(net, &other), [[0; 0]; 0]);
     });
@@ -139,7 +139,7 @@ fn an_echo_request_is_answered_over_ipv6_and_link_local() {
     });
 }
 
-/// When each address was announced, by frame.
+/// The times of the announcements, with their addresses.
 fn announcements(net: &mut Net<'_>, seconds: f64) -> Vec<(u64, IpAddr)> {
     let start = net.now().0;
     net.client.log.clear();
@@ -195,13 +195,13 @@ fn addresses_are_announced_at_boot_and_after_a_reconnection() {
 #[test]
 fn an_arp_request_from_outside_of_the_network_is_answered() {
     quiet(|net| {
-        // A host whose address is translated, as with podman's port publishing; and a probe (RFC 5227).
+        // Hosts behind an address translator, as with podman's port publishing, and a probe (RFC 5227).
         for from in [[192, 168, 7, 9], [169, 254, 1, 1], [0; 4]] {
             let request = frames::arp(1, PEER_MAC, from, [0; 6], GUEST4);
             let expected = frames::arp(2, GUEST_MAC, GUEST4, PEER_MAC, from);
             assert_eq!(answers(net, &request), [expected]);
         }
-        // For another address it is not, nor is a group or everybody answered.
+        // Requests for another address, or from a group or broadcast address, are not answered.
         let other = frames::arp(1, PEER_MAC, [192, 168, 7, 9], [0; 6], [10, 0, 2, 81]);
         assert_eq!(answers(net, &other), [[0; 0]; 0]);
         for from in [[224, 0, 0, 1], [255; 4]] {
@@ -233,7 +233,7 @@ fn an_address_that_another_has_is_reported_and_defended() {
         .enumerate()
         {
             net.client.log.clear();
-            // A storm of it is counted, and answered once in ten seconds.
+            // A storm of conflicts is counted, and answered once in ten seconds.
             for _ in 0..50 {
                 net.deliver(claim);
                 net.run_for(0.01);
@@ -251,7 +251,7 @@ fn an_address_that_another_has_is_reported_and_defended() {
             .collect();
         assert_eq!(told.len(), 3, "{lines}");
         assert!(told[0].contains("10.0.2.80") && told[2].contains("fd00::80"));
-        // Our own announcements, as a bridge might reflect them, are none.
+        // Our own announcements, reflected by a bridge, are no conflict.
         let own = frames::arp(1, GUEST_MAC, GUEST4, [0; 6], GUEST4);
         net.deliver(&own);
         net.run_for(0.1);
@@ -262,7 +262,7 @@ fn an_address_that_another_has_is_reported_and_defended() {
 #[test]
 fn a_host_that_has_the_address_already_is_asked_and_reported() {
     Setup::new().run(|net| {
-        // It answers probes and nothing else, as Linux does.
+        // The host only answers probes, as Linux does.
         let mut seen = 0;
         net.until(2.0, |net| {
             let new = net.client.log[seen..].to_vec();
@@ -280,7 +280,7 @@ fn a_host_that_has_the_address_already_is_asked_and_reported() {
     });
 }
 
-/// A solicitation from `::` by somebody who wants the address.
+/// A solicitation from `::`, by a host that wants the address.
 fn duplicate_detection(target: Ipv6Addr) -> Vec<u8> {
     let (to_mac, to) = solicited_node(target);
     let mut message = vec![135, 0, 0, 0, 0, 0, 0, 0];
@@ -314,7 +314,7 @@ fn duplicate_address_detection_is_answered_to_all() {
         net.deliver(&duplicate_detection(PEER6));
         net.run_for(0.1);
         assert!(net.client.log.is_empty());
-        // A storm of them is not answered in kind.
+        // A storm of solicitations does not lead to a storm of answers.
         for _ in 0..2000 {
             net.deliver(&duplicate_detection(GUEST6));
             net.run_for(0.000_5);
@@ -370,7 +370,7 @@ fn query(version: u8, from: Ipv6Addr) -> Vec<u8> {
     if version == 2 {
         message.extend([0x02, 125, 0, 0]);
     }
-    // With the checksum of the message alone; the hop-by-hop header goes in between.
+    // The checksum does not cover the hop-by-hop header, which is inserted afterwards.
     let whole = frames::icmp(&path, 1, message);
     let (headers, message) = whole.split_at(54);
     let mut frame = [headers, &[58, 0, 5, 2, 0, 0, 1, 0], message].concat();
@@ -391,7 +391,7 @@ fn groups_are_reported_at_boot_and_to_a_querier() {
             let count = joins.iter().filter(|join| **join == (4, group)).count();
             assert!(count >= 2, "{group}: {joins:?}");
         }
-        // 2 in version 2, a message for each in version 1.
+        // MLDv2: records of type 2. MLDv1: a message of type 131 for each group.
         for (version, kind) in [(2, 2), (1, 131)] {
             net.client.log.clear();
             net.deliver(&query(version, PEER_LINK_LOCAL));
@@ -404,7 +404,7 @@ fn groups_are_reported_at_boot_and_to_a_querier() {
             expected.sort_unstable();
             assert_eq!(found, expected);
         }
-        // What is no neighbour's query is not answered.
+        // A query that no neighbour can have sent is not answered.
         net.client.log.clear();
         net.deliver(&query(2, PEER6));
         let mut far = query(2, PEER_LINK_LOCAL);
@@ -429,7 +429,7 @@ fn errors_of_icmp_are_limited() {
             (IpAddr::from(PEER4), IpAddr::from(GUEST4)),
             (PEER6.into(), GUEST6.into()),
         ] {
-            // So that the guest knows where the peer is.
+            // The guest learns the peer's MAC address.
             answers(net, &frames::arp(1, PEER_MAC, PEER4, [0; 6], GUEST4));
             let path = Path::to_guest(PEER_MAC, from, to);
             answers(net, &frames::neighbor(&path, 135, to));
@@ -452,7 +452,7 @@ fn errors_of_icmp_are_limited() {
             }
             let sent = errors(net);
             assert!((50..200).contains(&sent), "{sent} errors in a second");
-            // Echoes have no part in it.
+            // Echo replies are not limited.
             let echo = frames::echo_request(&path, 9, b"mayfly");
             assert_eq!(answers(net, &echo).len(), 1);
         }

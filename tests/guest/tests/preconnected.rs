@@ -38,7 +38,7 @@ fn it_answers_what_came_before_it_ran_without_asking_xenstore() {
     setup.run(|net| {
         assert!(net.sent().is_empty());
         net.step();
-        // The announcements, and the answer.
+        // The guest has sent the announcements and the answer.
         let sent = net.sent();
         assert!(
             sent.iter()
@@ -47,10 +47,10 @@ fn it_answers_what_came_before_it_ran_without_asking_xenstore() {
         );
         let counters = net.guest.store.counters();
         assert_eq!(counters.round_trips, 0);
-        // `data/mayfly/ready`, which follows the first packet.
+        // The only request is `data/mayfly/ready`, after the first packet.
         assert_eq!(counters.requests, 1);
         let counts = net.xen.with(|world| world.machine.counts);
-        // The grant table, the frames, and the key.
+        // The hypercalls are for the grant table, the frames, and the key.
         assert_eq!(counts.hypercalls() - before.hypercalls(), 3);
         assert_serves(net);
     });
@@ -63,7 +63,7 @@ fn housekeeping_is_done() {
         assert!(net.until(2.0, |net| net.key("control/feature-poweroff").is_some()));
         assert!(net.until(2.0, |net| net.debug().contains("boot us: preconnected")));
         net.run_for(1.0);
-        // It has asked what the back end can do.
+        // The guest has read the back end's features.
         assert!(net.guest.nic.front().features().segment);
         let before = net.steps;
         net.run_for(60.0);
@@ -72,7 +72,7 @@ fn housekeeping_is_done() {
     });
 }
 
-/// The toolstack lets it run first, and introduces it to either xenstored after so many seconds, if at all.
+/// Runs a guest that the toolstack introduces to xenstored only after this many seconds, or never.
 fn introduced_late(offers: bool, after: Option<f64>) {
     let setup = Setup::preconnected();
     setup.xen.with(|world| world.store.unintroduced());

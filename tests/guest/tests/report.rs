@@ -11,7 +11,7 @@ use serde_json::Value;
 
 const CLOSE: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 
-/// The guest's report on its boot, after a page was asked for.
+/// The guest's report on its boot, after it has served a page.
 fn boot_report(net: &mut Net<'_>) -> Value {
     net.http(guest4(), CLOSE).unwrap();
     let request = b"GET /.mayfly/boot HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
@@ -46,7 +46,7 @@ fn the_boot_report_is_json_and_its_phases_are_in_order() {
             .iter()
             .map(|event| event["phase"].as_str().unwrap())
             .collect();
-        // The boot order, without repetitions. The phases of a real machine alone are not here.
+        // The boot order, without repetitions and without the phases that only a real machine has.
         let order = [
             "entry",
             "grant_table",
@@ -69,7 +69,7 @@ fn the_boot_report_is_json_and_its_phases_are_in_order() {
                 event["ns"].as_u64().unwrap(),
             );
             assert!((tsc, ns) >= last, "{report}");
-            // Both have the same time, to the last digit of a division.
+            // TSC and nanoseconds agree, up to rounding.
             let expected = (tsc - first) * 1_000_000 / khz;
             assert!(ns.abs_diff(expected) <= 1, "{event}: {expected}");
             last = (tsc, ns);

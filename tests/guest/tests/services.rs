@@ -19,7 +19,7 @@ fn dns_over_udp() {
                 .dns(address, &Question::a("mayfly.test"))
                 .expect("an answer");
             assert_eq!(answer[..2], frames::QUERY_ID.to_be_bytes());
-            // The answer comes first, its name compressed.
+            // The first record is the answer, with a compressed name.
             let record = [
                 &[0xc0, 12, 0, 1, 0, 1, 0, 0, 1, 44, 0, 4][..],
                 &[10, 0, 2, 80],

@@ -20,7 +20,7 @@ fn sockets(sizing: &Sizing) -> usize {
 proptest! {
     #![proptest_config(mayfly_seeds::cases(4096))]
 
-    /// There is memory for everything at once: no frame and no connection fails for lack of it.
+    /// The memory suffices for everything at once: no frame and no connection fails for lack of memory.
     #[test]
     fn everything_in_use_at_once_fits(pages in SMALLEST / 4096..1 << 20) {
         let free = pages * 4096;
@@ -29,7 +29,7 @@ proptest! {
         prop_assert!(taken as u64 <= free, "{taken} of {free} bytes: {sizing:?}");
     }
 
-    /// More memory never means fewer buffers on the rings or less of a window, and everything stays within its bounds.
+    /// More memory never means fewer ring buffers or a smaller window, and all sizes stay within their bounds.
     #[test]
     fn more_memory_is_no_loss(free: u64, more: u64) {
         let (less, more) = (free.min(more), free.max(more));
@@ -53,7 +53,7 @@ proptest! {
     }
 }
 
-/// The same for all sizes near each step by which sizes change.
+/// Checks all memory sizes near each step at which the stack's sizes change.
 #[test]
 fn everything_fits_at_each_step() {
     for step in [SMALLEST, 4 << 20, 32 << 20, 96 << 20] {

@@ -152,7 +152,7 @@ fn a_full_console_ring_costs_nothing() {
 fn an_absent_console_costs_nothing() {
     let absent = FakeXen::new();
     let page = absent.hvm_param(HvmParam::ConsolePfn).unwrap();
-    // The page has another use.
+    // The guest uses the page for something else.
     assert!(absent.special_page(Gfn(page)).is_some());
     let usual = first_second(FakeXen::new(), "ip=10.0.2.80/24");
     assert!(first_second(absent, "ip=10.0.2.80/24") == usual);

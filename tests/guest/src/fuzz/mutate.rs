@@ -3,7 +3,7 @@
 use crate::frames;
 use crate::random::Random;
 
-/// Numbers that lengths and counts go wrong at.
+/// Numbers at which lengths and counts are often handled wrongly.
 const EDGES: [u16; 12] = [0, 1, 2, 7, 8, 15, 0x7f, 0xff, 0x100, 0x7fff, 0x8000, 0xffff];
 
 /// Changes bytes in a few places.
@@ -29,7 +29,7 @@ pub(super) fn bytes(random: &mut Random, bytes: &mut Vec<u8>) {
                 bytes.resize(length + count, fill);
             }
             6 if length > 0 => {
-                // A piece comes twice.
+                // Repeats a piece.
                 let end = at + random.below((length - at).min(40)) + 1;
                 let piece = bytes[at..end].to_vec();
                 bytes.splice(at..at, piece);
@@ -73,7 +73,7 @@ pub(super) fn frame(random: &mut Random, frame: &mut Vec<u8>, other: &[u8]) {
             let count = 1 + random.below(200);
             frame.resize(frame.len() + count, 0);
         }
-        // The head of one and the tail of another.
+        // Joins the head of one frame and the tail of another.
         8 => {
             let at = random.pick(&[14, 34, 42, 54, 62]);
             let from = random.pick(&[14, 34, 42, 54, 62]);

@@ -59,7 +59,7 @@ pub(super) fn request(random: &mut Random) -> Vec<u8> {
     match random.below(8) {
         0 | 1 => mutate::bytes(random, &mut request),
         2 => {
-            // A header section near or beyond what is taken.
+            // A header section near or beyond the greatest size.
             let fill = random.below(2600);
             let at = request.len() - 2;
             let mut field = b"X-Long: ".to_vec();

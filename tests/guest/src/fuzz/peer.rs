@@ -1,4 +1,4 @@
-//! The peers that attack: what they send, and what they remember of the guest's answers.
+//! The attacking peers: their frames, and their record of the guest's answers.
 
 mod tcp;
 
@@ -10,13 +10,13 @@ use crate::random::Random;
 use crate::{GUEST_MAC, GUEST4, SECOND};
 use mayfly_drivers::fake::Packet;
 
-/// Connections that are remembered.
+/// The greatest number of connections that are remembered.
 const MAX_CONNECTIONS: usize = 48;
 /// The peers that exist, by the last byte of their addresses; the first is the router.
 const HOSTS: [u8; 5] = [2, 3, 4, 5, 6];
 /// The kinds of frames below this are TCP segments.
 const SEGMENTS: usize = 8;
-/// Frames that are remembered for repeating and splicing.
+/// The greatest number of frames that are remembered for repeating and splicing.
 const MAX_HISTORY: usize = 48;
 
 const GUEST6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x80);
@@ -34,7 +34,7 @@ struct Connection {
     ack: u32,
     window: u16,
     established: bool,
-    /// A request of which a part is still to be sent.
+    /// The part of a request that is still to be sent.
     rest: Vec<u8>,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Peers {
     history: Vec<Vec<u8>>,
     dhcp: Option<u32>,
     next_port: u16,
-    /// Connections that came to be established.
+    /// The number of connections that were established.
     pub(super) established: u64,
 }
 
@@ -61,14 +61,14 @@ impl Peers {
         }
     }
 
-    /// After a good client's turn the sequence numbers are still right, but half of it starts anew.
+    /// Forgets half of the record after a good client's turn. The sequence numbers are still right.
     pub(super) fn forget(&mut self) {
         if self.random.one_in(2) {
             self.connections.clear();
         }
     }
 
-    /// Nanoseconds that pass after a case.
+    /// The pause after a case, in ns.
     pub(super) fn pause(&mut self) -> u64 {
         match self.random.below(1000) {
             0 => 30 * SECOND,
@@ -82,7 +82,7 @@ impl Peers {
 
     /// A frame as netback passes it on.
     pub(super) fn packet(&mut self, mut bytes: Vec<u8>) -> Packet {
-        // netback passes nothing shorter than a header on.
+        // netback passes on no frame that is shorter than a header.
         bytes.resize(bytes.len().max(14), 0);
         if self.history.len() < MAX_HISTORY {
             self.history.push(bytes.clone());
@@ -112,7 +112,7 @@ impl Peers {
         for _ in 0..count {
             let kind = flood.unwrap_or_else(|| self.random.below(24));
             let mut frame = self.valid(kind);
-            // What is in a live connection is changed while it is made, and mostly stays in order.
+            // A segment is changed when it is made, so it is changed less often here.
             let spare = if kind < SEGMENTS { 7 } else { 3 };
             if self.random.below(10) >= spare {
                 let other = match self.history.as_slice() {
@@ -132,7 +132,7 @@ impl Peers {
         frames
     }
 
-    /// What makes the guest know its neighbours, the routers among them.
+    /// Frames by which the guest learns its neighbours, the routers among them.
     pub(super) fn hello() -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
         for host in HOSTS {
@@ -157,7 +157,7 @@ impl Peers {
         [2, 0, 0, 0, 1, self.random.pick(&HOSTS)]
     }
 
-    /// A peer's way to the guest.
+    /// A path from a peer to the guest.
     fn path(&mut self) -> Path {
         let random = &mut self.random;
         let host = random.pick(&[2, 3, 4, 5, 6, 6, 6, 6, 200]);
@@ -242,7 +242,7 @@ impl Peers {
         message.frame(mac)
     }
 
-    /// An ICMP error about a packet of the guest, as far as one was seen.
+    /// An ICMP error about a packet of the guest, if one was seen.
     fn icmp_error(&mut self) -> Vec<u8> {
         let path = self.path();
         let kind = if path.to.is_ipv4() {
@@ -305,7 +305,7 @@ impl Peers {
         frame
     }
 
-    /// A frame that is right as it is.
+    /// A valid frame.
     fn valid(&mut self, kind: usize) -> Vec<u8> {
         match kind {
             0 | 1 => self.syn(),
@@ -367,7 +367,7 @@ impl Peers {
         }
     }
 
-    /// A datagram to a group, or to everybody.
+    /// A datagram to a multicast group or a broadcast address.
     fn group_datagram(&mut self) -> Vec<u8> {
         let mut path = self.path();
         path.to_mac =
@@ -390,7 +390,7 @@ impl Peers {
         }
     }
 
-    /// Takes note of a frame of the guest; the answer of a neighbour that is asked for.
+    /// Records a frame of the guest. Returns a neighbour's answer if the guest asks for that neighbour.
     pub(super) fn notice(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
         if let Some(seen) = frames::seen(frame) {
             self.follow(&seen);
@@ -403,7 +403,7 @@ impl Peers {
             return None;
         }
         let target = frames::asked_for(frame)?;
-        // Host 200 does not exist, and now and then nobody answers.
+        // Host 200 does not exist, and the others do not always answer.
         if matches!(target, IpAddr::V4(v4) if v4.octets()[3] == 200) || self.random.one_in(4) {
             return None;
         }

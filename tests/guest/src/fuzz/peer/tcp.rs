@@ -1,4 +1,4 @@
-//! TCP connections: segments that fit them, and what the guest's answers say.
+//! TCP connections: segments that fit them, and their updates by the guest's answers.
 
 use super::super::{mutate, payload};
 use super::{Connection, MAX_CONNECTIONS, Peers};
@@ -47,7 +47,7 @@ impl Peers {
         if self.connections.is_empty() {
             return self.syn();
         }
-        // The newest are more likely to live.
+        // The newest connections are most likely still open.
         let newest = self.connections.len().min(6);
         let at = if self.random.one_in(4) {
             self.random.below(self.connections.len())
@@ -69,7 +69,7 @@ impl Peers {
             payload: Vec::new(),
         };
         match kind {
-            // All of a request, or half of it, in order.
+            // A whole request or half of it, in order.
             0..=6 => {
                 let most = connection.rest.len().min(1400);
                 let count = if random.one_in(3) {
@@ -95,7 +95,8 @@ impl Peers {
             _ => deviate(random, kind, &mut segment),
         }
         if kind <= 9 {
-            // Believed to arrive; when it does not, what follows is out of order, as it happens.
+            // Counted as delivered. If the segment is lost, the next ones are out of order, which is also a case to
+            // test.
             let fin = u32::from(segment.flags & FIN != 0);
             let length = u32::try_from(segment.payload.len()).unwrap_or(0);
             connection.seq = connection.seq.wrapping_add(length + fin);
@@ -108,7 +109,7 @@ impl Peers {
         frames::tcp(&connection.path, &segment)
     }
 
-    /// Gives a connection something to ask, if it has nothing left.
+    /// Gives a connection a new request, if the last one was sent.
     fn refill(&mut self, at: usize) {
         if !self.connections[at].rest.is_empty() {
             return;
@@ -126,7 +127,7 @@ impl Peers {
         self.connections[at].rest = rest;
     }
 
-    /// Moves a connection on by a segment of the guest.
+    /// Updates a connection by a segment of the guest.
     pub(super) fn follow(&mut self, seen: &Seen) {
         let Some(at) = self.connections.iter().position(|connection| {
             connection.from_port == seen.to_port && connection.to_port == seen.from_port
@@ -148,14 +149,14 @@ impl Peers {
             connection.established = true;
             self.established += 1;
         }
-        // What was lost or dropped is sent again from where the guest is.
+        // Sends lost or dropped data again, from the guest's acknowledgement on.
         if self.random.one_in(4) {
             connection.seq = seen.ack;
         }
     }
 }
 
-/// Makes a segment one that does not fit its connection.
+/// Changes a segment so that it does not fit its connection.
 fn deviate(random: &mut Random, kind: usize, segment: &mut Segment) {
     match kind {
         // Out of the window, or out of order.
@@ -184,7 +185,7 @@ fn deviate(random: &mut Random, kind: usize, segment: &mut Segment) {
             segment.payload = random.noise(100);
         }
         _ => {
-            // An urgent pointer is not looked at; a SYN on a live connection is.
+            // The guest ignores an urgent pointer, but not a SYN on an open connection.
             segment.flags |= SYN;
         }
     }
