@@ -104,7 +104,7 @@ pub(crate) fn run(demo: &Demo) -> Result<()> {
         )
         .with_context(|| {
             format!(
-                "the guest does not get ready; what it said:\n{}",
+                "the guest does not get ready; its lines:\n{}",
                 guest_lines(&lab)
             )
         })?;

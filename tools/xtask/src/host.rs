@@ -42,7 +42,7 @@ fn ensure_package(package: &str, installed: fn() -> bool, yes: bool) -> Result<(
         if !yes {
             ensure!(
                 stdin().is_terminal(),
-                "{package} is not installed, and nobody can be asked: say --yes, or {}",
+                "{package} is not installed, and there is no terminal to ask on: give --yes, or {}",
                 remedy()
             );
             eprint!(

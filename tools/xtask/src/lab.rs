@@ -15,14 +15,14 @@ use mayfly_lab::{Chunk, Options};
 use crate::console;
 use crate::progress::Progress;
 
-/// Longest time that a counted command may take.
+/// The time limit of a counted command.
 const COUNT: Duration = Duration::from_secs(3600);
 
 #[derive(Subcommand)]
 pub(crate) enum Lab {
     /// Start a lab and leave it running
     Up(Up),
-    /// Run a command in dom0; its output and exit code are given
+    /// Run a command in dom0, and pass on its output and exit code
     Exec(Exec),
     /// Copy a file; `:` before a path means dom0
     Cp(Copy),
@@ -38,7 +38,7 @@ pub(crate) enum Lab {
 
 #[derive(Args)]
 pub(crate) struct Name {
-    /// Which lab
+    /// Name of the lab
     #[arg(long, default_value = "lab")]
     name: String,
 }
@@ -64,10 +64,10 @@ impl From<Xenstored> for mayfly_lab::Xenstored {
     }
 }
 
-/// The options that all that start a lab have in common.
+/// The options that all commands which start a lab have in common.
 #[derive(Args)]
 pub(crate) struct Machine {
-    /// Which xenstored dom0 runs
+    /// dom0's xenstored
     #[arg(long, value_enum, default_value_t)]
     xenstored: Xenstored,
     /// Memory of the machine, in MiB; dom0 has a third
@@ -110,7 +110,7 @@ pub(crate) struct Up {
 pub(crate) struct Exec {
     #[command(flatten)]
     name: Name,
-    /// Longest time the command may take, in seconds
+    /// Time limit of the command, in seconds
     #[arg(long, default_value_t = 3600)]
     bound: u64,
     /// Program and arguments; a single word with spaces is given to the shell
@@ -132,9 +132,9 @@ pub(crate) struct Count {
 pub(crate) struct Copy {
     #[command(flatten)]
     name: Name,
-    /// From where
+    /// Source
     from: String,
-    /// To where
+    /// Destination
     to: String,
 }
 
@@ -293,7 +293,7 @@ fn copy_file(copy: &Copy) -> Result<()> {
 }
 
 fn print_logs(logs: &Logs) -> Result<()> {
-    // The log of a lab that is down, or never came up, is of interest too.
+    // A lab that is down, or never came up, has a log as well.
     let lab = attach(&logs.name);
     let path = mayfly_lab::log_path(&logs.name.name)?;
     let mut file =

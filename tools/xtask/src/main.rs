@@ -35,10 +35,10 @@ enum Task {
     Demo(demo::Demo),
     /// Build the guest, and print its path
     Build(guest::Build),
-    /// Measure what a boot costs
+    /// Measure the cost of a boot, of serving, of many guests and of a wake
     #[command(subcommand)]
     Bench(bench::Bench),
-    /// Print what the guest's image is made of, and what has changed
+    /// Print the sizes of the guest's image, and their changes
     Size(size::Size),
     /// Write the tables in the documents from the figures in tests/snapshots
     Documents,

@@ -169,7 +169,10 @@ fn until(lab: &Lab, is_wanted: impl Fn(&Service) -> bool) -> Result<Service> {
             }
         }
         if Instant::now() > end {
-            bail!("the service is not as it should be: {}", told.text());
+            bail!(
+                "the service did not get into the expected state: {}",
+                told.text()
+            );
         }
         thread::sleep(TICK);
     }

@@ -1,4 +1,4 @@
-//! `cargo xtask bench density`: what one more guest costs when there are many, and xenstored's part of it.
+//! `cargo xtask bench density`: the cost of one more guest when there are many, and xenstored's part of it.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -15,9 +15,9 @@ use crate::lab::Xenstored;
 use crate::progress::Progress;
 
 const JOB: &str = "/bench/density.json";
-/// So many at either end of all are compared.
+/// The numbers of first and of last guests that are compared.
 const END: usize = 20;
-/// How much more the last ones may cost than the first.
+/// The greatest cost of the last guests, as a multiple of the first ones'.
 const GROWTH: f64 = 1.2;
 /// ns in a second.
 const SECOND: u64 = 1_000_000_000;
@@ -36,13 +36,13 @@ pub(crate) struct Density {
     /// Guests made by xl, with the smallest hotplug script
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(0..=200))]
     xl: u32,
-    /// Which xenstored dom0 runs
+    /// dom0's xenstored
     #[arg(long, value_enum, default_value_t)]
     xenstored: Xenstored,
     /// MiB of each guest
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(2..=8))]
     memory: u32,
-    /// Write what every guest took as JSON, in ns
+    /// Write the time of every guest as JSON, in ns
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -87,7 +87,7 @@ pub(crate) fn run(density: &Density) -> Result<()> {
     Ok(())
 }
 
-/// Prints what was seen of one maker's guests.
+/// Prints the figures of one maker's guests.
 fn tell(outcome: &Outcome, unit: &str) {
     let count = outcome.create.len();
     let name = match outcome.maker {
@@ -111,7 +111,7 @@ fn tell(outcome: &Outcome, unit: &str) {
             last / first
         );
         if what == "create" && outcome.maker == Maker::Hatch && last > GROWTH * first {
-            println!("  MISSED: at most {GROWTH} times was aimed at");
+            println!("  MISSED: the target is at most {GROWTH} times");
         }
     }
     let each = outcome.xenstored / u64::try_from(count).unwrap_or(1).max(1);
@@ -121,7 +121,7 @@ fn tell(outcome: &Outcome, unit: &str) {
     );
 }
 
-/// In ms.
+/// The median in ms.
 fn median<'a>(samples: impl Iterator<Item = &'a u64>) -> f64 {
     Spread::of(samples.copied()).map_or(f64::NAN, |spread| ms(spread.median, SECOND))
 }

@@ -1,4 +1,4 @@
-//! Turns births into figures: what is dropped, medians, targets.
+//! Turns births into figures: medians without the first birth, and targets.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -31,7 +31,7 @@ impl Spread {
     }
 }
 
-/// A span of a birth's life, in ticks, of which there are so many in a second.
+/// Computes a span of a birth in ticks. The second argument is the number of ticks in a second.
 type Span = fn(&Birth, u64) -> Option<u64>;
 
 const SPANS: [(&str, Span); 8] = [
@@ -52,21 +52,21 @@ pub(crate) const AROUND: &str = "create, start and end of the program";
 const FIRST_FRAME: &str = "unpause to first frame";
 const WHOLE: &str = "create, and to first HTTP byte";
 const DESTROY: &str = "destroy";
-/// For a guest that does not serve, until dom0 knows of its shutdown.
+/// The time until a guest serves. For a guest that serves nothing, the time until dom0 knows of its shutdown.
 const READY: &str = "unpause to first HTTP byte";
 
-/// The time of `hatch create` less that of its timeline: from the start of the program until it checks the guest's settings, and from the
-/// guest's last key until the parent has waited for the program. Only hatch says how long its work took.
+/// The time of `hatch create` without that of its timeline: from the start of the program until it checks the guest's
+/// settings, and from the guest's last key until the parent has waited for the program. Only hatch prints a timeline.
 fn around(birth: &Birth, tsc_hz: u64) -> Option<u64> {
     let making = birth.making.as_ref()?;
-    // A guest out of a pool is given by a program that runs already, and whose answer has no such word.
+    // A guest out of a pool comes from a program that is running already. Its answer has no such key.
     making.get("preconnected")?;
     let ns = u128::from(making["timeline"]["total_ns"].as_u64()?);
     let ticks = u64::try_from(ns * u128::from(tsc_hz) / 1_000_000_000).ok()?;
     (birth.created - birth.create).checked_sub(ticks)
 }
 
-/// The most that mayfly may cost, counted, by who makes it: figure, limit.
+/// Targets of counted figures by maker: figure, limit.
 const TARGETS: [(By, &[(&str, u64)]); 3] = [
     (
         By::Xl,
@@ -94,7 +94,7 @@ const TARGETS: [(By, &[(&str, u64)]); 3] = [
     ),
     (By::Pool, &[(WHOLE, 1_600_000)]),
 ];
-/// How many times as long `xl` takes at least, timed.
+/// Targets of timed figures: the least ratio of `xl`'s time to the maker's.
 const RATIOS: [(By, &str, u64); 3] = [
     (By::Hatch, CREATE, 10),
     (By::Hatch, WHOLE, 8),
@@ -106,14 +106,14 @@ const REQUESTS: &str = "xenstore requests to first packet";
 const ROUND_TRIPS: &str = "xenstore round trips to first transmit request";
 const EXITS: &str = "VM exits to first HTTP byte";
 
-/// What one kind of guest costs.
+/// The figures of one guest and maker.
 pub(crate) struct Figures {
     pub(crate) subject: Subject,
     spans: Vec<(&'static str, Spread)>,
     counts: Vec<(&'static str, u64)>,
-    /// Of the last traced birth.
+    /// The VM exits and hypercalls of the last traced birth until the guest serves.
     exits: Counts,
-    /// Phase, and ns since the guest's entry.
+    /// The phases of the guest's boot, in ns since its entry.
     phases: Vec<(String, Spread)>,
 }
 
@@ -141,7 +141,7 @@ impl Figures {
             })
             .collect();
         let mut counts = vec![(EXITS, traced.to_ready.exits)];
-        // A guest that counts itself counts to the instant; dom0 sees the frame some requests later.
+        // The guest's own count ends exactly with the first packet; dom0 sees the packet some requests later.
         let requests = match &birth.timeline {
             Some(timeline) => Some(counter(timeline, "xenstore_requests")?),
             None => traced.xenstore_to_first_frame,
@@ -218,7 +218,7 @@ fn phases(timelines: &[&Value]) -> Result<Vec<(String, Spread)>> {
     Ok(phases)
 }
 
-/// Everything that was measured, as text. `counted` says whether ticks are instructions.
+/// All figures as text. `counted` says whether ticks are instructions.
 pub(crate) fn table(all: &[Figures], tsc_hz: u64, counted: bool) -> Result<String> {
     let mut out = String::new();
     let ms = |ticks| ms(ticks, tsc_hz);
@@ -259,7 +259,7 @@ pub(crate) fn table(all: &[Figures], tsc_hz: u64, counted: bool) -> Result<Strin
         out,
         "(the null guest serves nothing: until dom0 knows that it has shut down)\n"
     )?;
-    // Timed, the guest's ticks are time.
+    // In a timed lab the guest's ticks are time, not instructions.
     let counts: Vec<_> = [EXITS, REQUESTS, HYPERCALLS, ROUND_TRIPS]
         .into_iter()
         .chain(counted.then_some(INSTRUCTIONS))
@@ -286,7 +286,7 @@ pub(crate) fn table(all: &[Figures], tsc_hz: u64, counted: bool) -> Result<Strin
     Ok(out)
 }
 
-/// What each guest's time went to, by its own word.
+/// Writes the phases of each guest's boot, as the guest reports them.
 fn write_phases(out: &mut String, all: &[Figures]) -> Result<()> {
     for figures in all.iter().filter(|f| !f.phases.is_empty()) {
         writeln!(
@@ -314,7 +314,7 @@ pub(super) fn ms(ticks: u64, tsc_hz: u64) -> f64 {
     number(ticks) * 1e3 / number(tsc_hz).max(1.0)
 }
 
-/// Exact below 2^53, and nothing here lasts that long.
+/// A count as a floating-point number, which is exact below 2^53.
 #[allow(clippy::cast_precision_loss, reason = "below 2^53")]
 pub(super) fn number(count: u64) -> f64 {
     count as f64
@@ -372,10 +372,10 @@ fn hypercall(number: u32) -> Option<&'static str> {
     })
 }
 
-/// The most that the large pack may cost until the first answer, in hundredths of what the small one does.
+/// The greatest cost of the large pack until the first answer, in percent of the small pack's.
 const GROWN: u64 = 110;
 
-/// What the large pack costs beside the small one.
+/// Compares the cost of the large pack with that of the small one.
 ///
 /// # Errors
 /// A missing figure.
@@ -397,7 +397,7 @@ pub(crate) fn grown(small: &Figures, large: &Figures) -> Result<String> {
     ))
 }
 
-/// The figures of several by name; those of what `xl` makes have no more of a name than the figure.
+/// The figures of several subjects by name. Those of guests by `xl` have no prefix with the maker's name.
 pub(crate) fn by_name(all: &[Figures]) -> BTreeMap<String, u64> {
     let named = |figures: &Figures| {
         let by = match figures.subject.by {
@@ -415,7 +415,7 @@ pub(crate) fn by_name(all: &[Figures]) -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// Each counted target with what was seen of mayfly.
+/// Compares mayfly's counted figures with the targets. Returns one line for each target.
 ///
 /// # Errors
 /// A figure that a target needs is missing.
@@ -443,7 +443,7 @@ pub(crate) fn targets(all: &[Figures]) -> Result<String> {
     Ok(out)
 }
 
-/// Each timed target with what was seen of mayfly: how much quicker than with `xl`.
+/// Compares mayfly's timed figures with the targets: how much faster than `xl`. Returns one line for each target.
 pub(crate) fn ratios(all: &[Figures]) -> Result<String> {
     let of = |by| {
         let subject = Subject {

@@ -35,9 +35,9 @@ const SITE_MEMORY: u32 = 256;
 pub(crate) enum Kind {
     /// The project's guest.
     Mayfly,
-    /// The same with a pack of one zone of 1,000 names.
+    /// The project's guest with a pack of one zone of 1,000 names.
     MayflySmall,
-    /// The same with a pack of one zone of 1,000,000 names.
+    /// The project's guest with a pack of one zone of 1,000,000 names.
     MayflyLarge,
     /// The do-nothing guest, which shows the cost of Xen and `xl`.
     Null,
@@ -303,7 +303,7 @@ impl Plan {
 /// `hatch`, or a program behind it, for dom0.
 ///
 /// # Errors
-/// It can't be built.
+/// The program cannot be built.
 pub(super) fn hatch(program: &str, report: Report<'_>) -> Result<Placed> {
     report("building hatch");
     let programs = hatch_programs(false)?;
@@ -318,7 +318,7 @@ pub(super) fn hatch(program: &str, report: Report<'_>) -> Result<Placed> {
 /// The measuring program, for dom0.
 ///
 /// # Errors
-/// It can't be built.
+/// The program cannot be built.
 pub(super) fn measuring(report: Report<'_>) -> Result<Placed> {
     report("building the measuring program");
     Ok(Placed {

@@ -122,7 +122,7 @@ impl Run {
             None => "it failed without an input".to_owned(),
         };
         Some(format!(
-            "{target}: {what}\n{target}: all it said is in {}",
+            "{target}: {what}\n{target}: its whole output is in {}",
             log.display()
         ))
     }

@@ -121,12 +121,10 @@ impl Run {
         }
         let (package, log) = (&self.package, self.log.display());
         let mut text = if self.failed == 0 {
-            format!(
-                "{package}: its tests were not built, or did not end; all they said is in {log}"
-            )
+            format!("{package}: its tests were not built, or did not end; their output is in {log}")
         } else {
             format!(
-                "{package}: {} tests failed; all they said is in {log}",
+                "{package}: {} tests failed; their output is in {log}",
                 self.failed
             )
         };

@@ -1,8 +1,9 @@
-//! Finds circles between the files of a crate. The exceptions are in `tests/circles.txt`, one `from -> to: reason` a line.
+//! Finds circles between the files of a crate. The exceptions are in `tests/circles.txt`, one `from -> to: reason` a
+//! line.
 //!
-//! A file needs another when a path in it, in a `use` or elsewhere, leads to a module of the same crate. A name that the module only
-//! re-exports leads on to where it comes from, and a re-export itself is no need: `mod.rs` may offer what its children define. A module
-//! may need the modules that it is in: it is a part of them. Tests are left out.
+//! A file needs another file if a path in it, in a `use` or elsewhere, leads to a module of the same crate. A
+//! re-exported name leads to the module that defines it. A re-export itself is no need, so `mod.rs` may re-export the
+//! items of its children. A module may need the modules that contain it. Tests are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +15,7 @@ use super::Source;
 
 pub(super) const ALLOWLIST: &str = "tests/circles.txt";
 
-/// The most re-exports that are followed for one name.
+/// The greatest number of re-exports that are followed for one name.
 const HOPS: usize = 8;
 
 /// The names of a module's path from the crate's root.
@@ -22,7 +23,7 @@ type Module = Vec<String>;
 /// Needs between files, by their paths.
 type Graph<'s> = BTreeMap<&'s str, BTreeSet<&'s str>>;
 
-/// Reports each circle that is left without the listed needs, and each entry that is in no circle.
+/// Reports each circle that remains without the listed needs, and each listed need that is in no circle.
 pub(super) fn check(
     sources: &[Source],
     allowed: &BTreeMap<&str, &str>,
@@ -57,7 +58,7 @@ pub(super) fn check(
                 "a circle between files: {}: move what both need, or give the reason for one arrow in {ALLOWLIST}",
                 circle.join(" -> ")
             ));
-            // Without its last arrow, so that the next circle is another one.
+            // The circle's last arrow is removed, so that the next search finds another circle.
             if let [.., from, to] = circle.as_slice()
                 && let Some(needed) = graph.get_mut(from)
             {
@@ -82,7 +83,7 @@ fn leads(graph: &Graph<'_>, from: &str, to: &str) -> bool {
     graph.get(from).is_some_and(|needed| needed.contains(to))
 }
 
-/// A way from one file to another, both included.
+/// A path from one file to another, both included.
 fn path<'s>(graph: &Graph<'s>, from: &str, to: &str) -> Option<Vec<&'s str>> {
     let (from, _) = graph.get_key_value(from)?;
     let mut came_from: BTreeMap<&str, &str> = BTreeMap::new();
@@ -107,7 +108,7 @@ fn path<'s>(graph: &Graph<'s>, from: &str, to: &str) -> Option<Vec<&'s str>> {
     None
 }
 
-/// Some circle; its first file stands at its end again.
+/// A circle, if there is one. Its first file is also its last.
 fn circle<'s>(graph: &Graph<'s>) -> Option<Vec<&'s str>> {
     graph.iter().find_map(|(file, needed)| {
         needed.iter().find_map(|next| {
@@ -118,7 +119,7 @@ fn circle<'s>(graph: &Graph<'s>) -> Option<Vec<&'s str>> {
     })
 }
 
-/// What each file of a crate needs of the others.
+/// The needs of each file of a crate.
 fn needs<'s>(root: &str, files: &[&'s Source]) -> Result<Graph<'s>> {
     let mut modules = BTreeMap::new();
     for source in files {
@@ -145,14 +146,14 @@ fn needs<'s>(root: &str, files: &[&'s Source]) -> Result<Graph<'s>> {
     Ok(graph)
 }
 
-/// Whether a module is one that the other is in.
+/// Whether one module contains the other.
 fn is_around(outer: &Module, inner: &Module) -> bool {
     outer.len() < inner.len() && inner.starts_with(outer)
 }
 
 type Modules<'s> = BTreeMap<Module, (&'s str, Reader)>;
 
-/// The module that a file is: `src/a/b.rs` and `src/a/b/mod.rs` are `a::b`, `src/lib.rs` is the root.
+/// The module of a file: `src/a/b.rs` and `src/a/b/mod.rs` are `a::b`, `src/lib.rs` is the root.
 fn module_of(path: &str, root: &str) -> Module {
     let inside = path.strip_prefix(root).unwrap_or(path);
     let inside = inside.strip_prefix("src/").unwrap_or(inside);
@@ -206,7 +207,7 @@ fn resolve<'s>(path: Module, modules: &Modules<'s>, hops: usize) -> Option<&'s s
             let module = path.get(..depth)?.to_vec();
             match absolute(&module, from, modules) {
                 Some(path) => resolve(path, modules, hops),
-                // It comes from another crate.
+                // The name comes from another crate.
                 None => Some(file),
             }
         }
@@ -217,16 +218,16 @@ fn resolve<'s>(path: Module, modules: &Modules<'s>, hops: usize) -> Option<&'s s
 /// The paths that a file names.
 #[derive(Default)]
 struct Reader {
-    /// How many modules inside of the file this is.
+    /// The number of inline modules around the present item.
     depth: usize,
-    /// As they are written, from the file's module.
+    /// The paths as they are written, relative to the file's module.
     paths: Vec<Vec<String>>,
-    /// Names that it re-exports, and from where.
+    /// The names that the file re-exports, with their paths.
     offers: BTreeMap<String, Vec<String>>,
 }
 
 impl Reader {
-    /// Notes a path. Inside of a module of this file, the first `super` lead out of that.
+    /// Records a path. Inside of an inline module, the first `super`s lead out of that.
     fn note(&mut self, mut path: Vec<String>) {
         for _ in 0..self.depth {
             match path.first().map(String::as_str) {

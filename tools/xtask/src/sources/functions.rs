@@ -1,5 +1,5 @@
-//! Limits the length of functions. The exceptions are in `tests/long-functions.txt`, one `path function: reason` a line. Tests may be
-//! longer.
+//! Limits the length of functions. The exceptions are in `tests/long-functions.txt`, one `path function: reason` a
+//! line. Tests may be longer.
 
 use std::collections::BTreeMap;
 

@@ -298,7 +298,7 @@ impl Bed {
     /// Samples the addresses at which a guest executes under a load. Returns each address with its number of samples.
     ///
     /// # Errors
-    /// As [`Bed::run`].
+    /// The errors of [`Bed::run`].
     pub(super) fn profile(&self, peer: Peer, load: &Load, seconds: u32) -> Result<Vec<(u64, u64)>> {
         let domain = self.domain(peer)?;
         let command = load.command(&peer.address(), seconds + 2);

@@ -1,5 +1,5 @@
-//! The same on the deterministic lab, in instructions. There is one CPU and no agent, so a script in dom0 does all of
-//! it.
+//! The speed of serving on the deterministic lab, in instructions. The lab has one CPU and no agent, so a script in
+//! dom0 runs all loads.
 //!
 //! The cost of an answer is then the same whatever else the host does: 1 us of CPU time is a thousand instructions.
 
