@@ -3,8 +3,8 @@
 //! Source: Xen docs/misc/xenstore-paths.pandoc, "Domain Controlled Paths". The guest acknowledges a request by writing
 //! the empty value. All of this happens after the first packet.
 //!
-//! A restarted xenstored has lost all watches and does not tell its clients. So the guest asks for the watch again now
-//! and then: a xenstored that still has it answers `EEXIST`.
+//! A restarted xenstored has lost all watches and does not tell its clients. So the guest regularly asks for the watch
+//! again: a xenstored that still has it answers `EEXIST`.
 
 use crate::Hypervisor;
 use crate::xenstore::{Event, ReqId, StoreErrno, Xenstore};

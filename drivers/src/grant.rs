@@ -64,7 +64,7 @@ impl GrantTable {
         Self::used_below(xen, GrantRef(GNTTAB_NR_RESERVED_ENTRIES))
     }
 
-    /// The same, where the toolstack has used all entries of that frame below `free`.
+    /// Maps the first frame of a table whose entries below `free` are used by the toolstack.
     ///
     /// # Errors
     /// Xen's errno.

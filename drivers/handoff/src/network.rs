@@ -222,9 +222,9 @@ impl Preconnected {
     /// The bytes of the structure, as the toolstack writes them.
     #[must_use]
     pub fn encode(&self) -> [u8; SIZE] {
-        let mut octets = [0; SIZE];
+        let mut bytes = [0; SIZE];
         let mut put = |at: usize, field: &[u8]| {
-            if let Some(place) = octets.get_mut(at..at + field.len()) {
+            if let Some(place) = bytes.get_mut(at..at + field.len()) {
                 place.copy_from_slice(field);
             }
         };
@@ -253,7 +253,7 @@ impl Preconnected {
         if let Some(Random(random)) = &self.random {
             put(RANDOM, random);
         }
-        octets
+        bytes
     }
 }
 
@@ -327,9 +327,9 @@ mod tests {
         assert_eq!(Preconnected::parse(&none.encode()), Ok(none));
         // The structure of an older toolstack ends before the random bytes, or within them.
         for length in [SIZE_MIN, SIZE_MIN + 4, SIZE - 1] {
-            let mut octets = right().encode();
-            octets[12] = u8::try_from(length).unwrap();
-            assert_eq!(Preconnected::parse(&octets[..length]), Ok(none), "{length}");
+            let mut bytes = right().encode();
+            bytes[12] = u8::try_from(length).unwrap();
+            assert_eq!(Preconnected::parse(&bytes[..length]), Ok(none), "{length}");
         }
         assert!(
             !std::format!("{:?}", right()).contains("51"),
@@ -339,13 +339,13 @@ mod tests {
 
     #[test]
     fn what_is_encoded_is_read() {
-        let mut octets = right().encode().to_vec();
-        assert_eq!(Preconnected::parse(&octets), Ok(right()));
+        let mut bytes = right().encode().to_vec();
+        assert_eq!(Preconnected::parse(&bytes), Ok(right()));
         assert_eq!(right().path(), b"/local/domain/0/backend/vif/7/0");
         // A later revision of the same version is longer.
-        octets.extend_from_slice(&[0xff; 16]);
-        octets[12] += 16;
-        assert_eq!(Preconnected::parse(&octets), Ok(right()));
+        bytes.extend_from_slice(&[0xff; 16]);
+        bytes[12] += 16;
+        assert_eq!(Preconnected::parse(&bytes), Ok(right()));
     }
 
     #[test]
@@ -373,15 +373,15 @@ mod tests {
                 "{wrong:?}"
             );
         }
-        let octets = right().encode();
-        for length in 0..octets.len() {
+        let bytes = right().encode();
+        for length in 0..bytes.len() {
             assert_eq!(
-                Preconnected::parse(&octets[..length]),
+                Preconnected::parse(&bytes[..length]),
                 Err(HandoffError::Length),
                 "{length}"
             );
         }
-        let mut newer = octets;
+        let mut newer = bytes;
         newer[8] = 2;
         assert_eq!(Preconnected::parse(&newer), Err(HandoffError::Version(2)));
     }
@@ -390,11 +390,11 @@ mod tests {
         #![proptest_config(mayfly_seeds::cases(256))]
 
         #[test]
-        fn any_octets_are_read_or_refused(mut octets: [u8; SIZE], keep: u8) {
+        fn any_bytes_are_read_or_refused(mut bytes: [u8; SIZE], keep: u8) {
             let from = right().encode();
             let keep = usize::from(keep) % SIZE;
-            octets[..keep].copy_from_slice(&from[..keep]);
-            if let Ok(read) = Preconnected::parse(&octets) {
+            bytes[..keep].copy_from_slice(&from[..keep]);
+            if let Ok(read) = Preconnected::parse(&bytes) {
                 assert!(read.rx_first.0 as usize + read.rx_buffers <= read.free.0 as usize);
             }
         }

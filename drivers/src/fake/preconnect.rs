@@ -21,7 +21,7 @@ impl FakeXen {
         (xen, network)
     }
 
-    /// The same, but the back end is a process of domain 0 ([`FakeXen::process`]), which has yet to bind and map.
+    /// Does the same for a back end that is a process of domain 0 ([`FakeXen::process`]), which has yet to bind and map.
     /// netback is not involved.
     #[must_use]
     pub fn preconnected_to_process(rx_buffers: usize) -> (Self, Preconnected) {

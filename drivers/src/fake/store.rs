@@ -268,7 +268,7 @@ impl FakeStore {
             }
         }
         if self.send(machine) {
-            // With limited output, the next piece comes with the next look.
+            // With limited output, the next piece is sent at the next look at the ring.
             progress |= self.piece.is_none();
         }
         progress

@@ -307,7 +307,7 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
     }
 
     /// Repairs losses that no event reports: watches that xenstored refused, a back end's state that a restarted
-    /// xenstored does not know, and pages that are unmapped by now. To be called now and then.
+    /// xenstored does not know, and pages that are unmapped by now. To be called regularly.
     pub fn renew(&mut self, store: &mut Xenstore<'h, H>) {
         let kept = self.quarantined();
         self.sweep();
