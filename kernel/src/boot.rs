@@ -92,13 +92,15 @@ pub fn boot<'a, H: Hypervisor, T>(
         timeline,
         ..
     } = machine;
+    // Step 3 of the boot order in ARCHITECTURE.md: the configuration, then the grant table.
     let config = configuration(xen, machine.cmdline)?;
     let site = site(machine.pack, &config)?;
 
-    // 1. Take over the network if the toolstack has connected it; else ask xenstored for the back end and the MAC
-    //    address.
     let mut front = front_end(xen, network, sizing)?;
     timeline.stamp(BootPhase::GrantTable);
+
+    // Step 4: ask xenstored for the back end and the MAC address. Or take over the network that the toolstack has
+    // connected.
     if let Some(network) = network {
         front.adopt(network).map_err(Failure::Network)?;
         timeline.stamp(BootPhase::Preconnected);
@@ -107,7 +109,7 @@ pub fn boot<'a, H: Hypervisor, T>(
         timeline.stamp(BootPhase::XenstoreSent);
     }
 
-    // 2. Make the services, while xenstored works on the first burst.
+    // Make the stack and the services, while xenstored works on the first burst.
     let snapshot = RefCell::new(Snapshot::default());
     let report = Report::new(timeline, machine.tsc_khz, machine.memory, &snapshot);
     let pages = WithReport::new(site.clone(), &report, config.endpoints);
@@ -131,7 +133,7 @@ pub fn boot<'a, H: Hypervisor, T>(
     }
     let stack = Stack::new(&mut nic, &config, &root, sizing, served, now);
 
-    // 3. Grant and publish the rings, and queue the first frame before a back end looks at them.
+    // Step 5: grant and publish the rings.
     if network.is_none() {
         let patience = SystemTime(xen.now().0.saturating_add(XENSTORE_PATIENCE_NS));
         (nic.front().discover(&mut store, patience)).map_err(Failure::Network)?;
@@ -139,6 +141,8 @@ pub fn boot<'a, H: Hypervisor, T>(
         nic.front().connect(&mut store).map_err(Failure::Network)?;
         timeline.stamp(BootPhase::RingsPosted);
     }
+
+    // Step 6: queue the first frame, before a back end looks at the rings.
     let mut guest = Guest::new(xen, store, nic, stack, &report, config.console);
     guest.link_up(xen.now());
     Ok(run(guest))

@@ -24,7 +24,7 @@ use mayfly_drivers::Hypervisor;
 #[allow(unsafe_code, reason = "entry.s calls it by name")]
 #[unsafe(no_mangle)]
 extern "C" fn mayfly_main(start_info: u32, entry_tsc: u64, long_mode_tsc: u64) -> ! {
-    // 1. The machine: report exceptions, set up hypercalls, take the free RAM.
+    // Step 2 of the boot order in ARCHITECTURE.md, the machine: exceptions, hypercalls, RAM, xenstored's ring.
     exceptions::init();
     let timeline = Timeline::new(hypercall::tsc);
     timeline.stamp_at(BootPhase::Entry, entry_tsc);
@@ -48,7 +48,7 @@ extern "C" fn mayfly_main(start_info: u32, entry_tsc: u64, long_mode_tsc: u64) -
         .xenstore(network.as_ref())
         .unwrap_or_else(|error| crash(format_args!("xenstore: {error}")));
 
-    // 2. The network and the services: `mayfly::boot` has their order.
+    // Steps 3 to 6, the network and the services: `mayfly::boot` has their order.
     let machine = Machine {
         xen,
         store,
@@ -68,7 +68,7 @@ extern "C" fn mayfly_main(start_info: u32, entry_tsc: u64, long_mode_tsc: u64) -
             xenstore_requests: guest.store.counters().requests,
             xenstore_round_trips: guest.store.counters().round_trips,
         });
-        // 3. The event loop. The guest sleeps only here.
+        // Step 7, the event loop. After the boot, the guest sleeps only here.
         let memory = &mut |len| xen.ram().bytes(len);
         loop {
             let now = xen.now();
