@@ -1,8 +1,9 @@
 //! The services' names: zones made from the file, packed, and answered from by the guest's own DNS code.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use domain::base::iana::Rtype;
 use domain::base::{Message, Name, ToName as _};
@@ -204,7 +205,7 @@ fn zone_file(zone: &str, services: &[&Service], config: &Config, own: Option<&st
     let mut text = format!("$TTL {ttl}\n$ORIGIN {zone}.\n");
     match own {
         Some(own) => text.push_str(own),
-        None => head(&mut text, config),
+        None => head(&mut text, config, services),
     }
     let _ = writeln!(text, "\n$ORIGIN {zone}.");
     for service in services {
@@ -226,22 +227,52 @@ fn zone_file(zone: &str, services: &[&Service], config: &Config, own: Option<&st
     text
 }
 
-/// SOA and NS records. The server's name is in the zone when it has an address that can be told.
-fn head(text: &mut String, config: &Config) {
+/// SOA and NS records. The server's name is in the zone when it has an address that can be told. The serial number is the time, so
+/// that it grows.
+fn head(text: &mut String, config: &Config, services: &[&Service]) {
     let ttl = config.daemon.ttl;
-    let told: Vec<IpAddr> = config
-        .daemon
-        .listen
-        .iter()
-        .map(SocketAddr::ip)
-        .filter(|address| !address.is_unspecified() && !address.is_loopback())
-        .collect();
+    let told = own_addresses(config, services);
     let server = if told.is_empty() { "localhost." } else { "ns" };
-    let _ = writeln!(text, "@ SOA {server} hostmaster 1 3600 600 604800 {ttl}");
+    let serial = SystemTime::now().duration_since(UNIX_EPOCH);
+    let serial = serial.map_or(1, |now| now.as_secs() & u64::from(u32::MAX));
+    let _ = writeln!(
+        text,
+        "@ SOA {server} hostmaster {serial} 3600 600 604800 {ttl}"
+    );
     let _ = writeln!(text, "@ NS {server}");
     for told in told {
         address(text, "ns", ttl, told);
     }
+}
+
+/// The addresses at which the daemon is asked. One that listens at all of the host's has those from which the host reaches the
+/// services.
+fn own_addresses(config: &Config, services: &[&Service]) -> BTreeSet<IpAddr> {
+    let listens = config.daemon.listen.iter().map(SocketAddr::ip);
+    let mut told: BTreeSet<_> = listens.clone().collect();
+    for any in listens.filter(IpAddr::is_unspecified) {
+        for service in services {
+            let ipv4 = service.ipv4.map(|cidr| IpAddr::from(cidr.address()));
+            let ipv6 = service.ipv6.map(|cidr| IpAddr::from(cidr.address()));
+            let reached = [ipv4, ipv6].into_iter().flatten();
+            // A socket of IPv6 is asked over IPv4 as well (RFC 3493 section 3.7).
+            let reached = reached.filter(|to| any.is_ipv6() || to.is_ipv4());
+            told.extend(reached.filter_map(local_address));
+        }
+    }
+    told.retain(|address| !address.is_loopback() && !address.is_unspecified());
+    told
+}
+
+/// The host's own address on the way to another; nothing is sent.
+fn local_address(to: IpAddr) -> Option<IpAddr> {
+    let any: IpAddr = match to {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect((to, 53)).ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }
 
 fn address(text: &mut String, name: &str, ttl: u32, address: IpAddr) {

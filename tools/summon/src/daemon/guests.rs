@@ -28,6 +28,7 @@ const TURN: usize = 64;
 /// `SHUTDOWN_*` (sched.h): what is no failure.
 const POWEROFF: u8 = 0;
 const REBOOT: u8 = 1;
+const SUSPEND: u8 = 2;
 
 /// A guest.
 pub(super) struct Guest {
@@ -146,11 +147,19 @@ impl Daemon {
             let domid = guest.domid;
             let ended = match self.xen.info(domid) {
                 Ok(Some(info)) if info.is_dying() => Some((false, "somebody else removes it")),
-                Ok(Some(info)) => info.shutdown().map(|reason| match reason {
-                    POWEROFF => (false, "it has switched itself off"),
-                    REBOOT => (false, "it wants to be started anew"),
-                    _ => (true, "it has crashed: see `xl dmesg`"),
-                }),
+                Ok(Some(info)) => {
+                    // An administrator has paused it, and expects to find it again.
+                    if info.is_paused() && self.fleet.runs(id) {
+                        events.push(Event::Heard(id));
+                    }
+                    match info.shutdown() {
+                        // Another toolstack saves it, and then removes it or lets it go on.
+                        None | Some(SUSPEND) => None,
+                        Some(POWEROFF) => Some((false, "it has switched itself off")),
+                        Some(REBOOT) => Some((false, "it wants to be started anew")),
+                        Some(_) => Some((true, "it has crashed: see `xl dmesg`")),
+                    }
+                }
                 Ok(None) => Some((false, "somebody else has removed it")),
                 // Nothing is known, and so nothing has changed.
                 Err(_) => None,

@@ -8,6 +8,7 @@ use std::sync::mpsc::Receiver;
 
 use mayfly_links::{Bridge, Error as LinkError, Link};
 use mayfly_toolstack::fake::Host;
+use mayfly_toolstack::host::Xen as _;
 use tempfile::TempDir;
 
 use super::super::channel::{self, Said, Sender, Stance, ToMaker, receive_with};
@@ -265,6 +266,28 @@ fn a_wake_is_decided_and_the_front_knows_how_to_stand() {
     assert_eq!(bed.heard(), [ToFront::Is(id, Stance::Sleeps)]);
     assert_eq!(bed.ordered(), [format!("remove {} {GUEST}", id.0)]);
     assert!(bed.ports.0.borrow().values().all(|port| port == "summon9"));
+}
+
+#[test]
+fn a_guest_that_was_paused_or_is_saved_stays() {
+    let mut bed = bed("").alone();
+    bed.says(ToMaker::Wake(bed.wake("www", None))).unwrap();
+    bed.made("www", GUEST);
+    bed.ordered();
+    let passes = |bed: &mut Bed, minute: u64| {
+        let time = Duration::from_secs(60 * minute);
+        bed.daemon.look_after_guests(Instant::now() + time);
+        bed.passes(time);
+        (bed.ordered(), matches!(bed.state("www"), State::Running(_)))
+    };
+    bed.host.xen.clone().pause(GUEST).unwrap();
+    for minute in 1..10 {
+        assert_eq!(passes(&mut bed, minute), (Vec::new(), true));
+    }
+    bed.host.xen.ends(GUEST, 2);
+    assert_eq!(passes(&mut bed, 10), (Vec::new(), true));
+    bed.host.xen.ends(GUEST, 3);
+    assert!(!passes(&mut bed, 10).1);
 }
 
 #[test]

@@ -165,6 +165,13 @@ impl Fleet {
         )
     }
 
+    /// Whether a service's guest runs, and was heard.
+    #[must_use]
+    pub fn runs(&self, id: Id) -> bool {
+        let state = self.units.get(&id).map(|unit| unit.state);
+        matches!(state, Some(State::Running(_)))
+    }
+
     /// Whether a service's guest takes by itself what is sent to it.
     #[must_use]
     pub fn takes(&self, id: Id) -> bool {

@@ -4,7 +4,7 @@ mod elsewhere;
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpStream, UdpSocket};
 use std::time::Duration;
 
 use domain::base::iana::{Rcode, Rtype};
@@ -336,4 +336,41 @@ fn a_zone_has_what_its_file_says_and_the_services_addresses() {
     std::fs::write(&file, "@ MX mail\n").unwrap();
     let error = Names::new(&config, &ids).err().unwrap().to_string();
     assert!(error.contains("example.test.zone"), "{error}");
+}
+
+/// The data of the records of a type that a zone without a file of its own has.
+fn head_of(listen: &str, rtype: Rtype, name: &str) -> Vec<String> {
+    let mut config = config();
+    config.daemon.listen = vec![listen.parse().unwrap()];
+    config.services[0].ipv6 = None;
+    let ids = BTreeMap::from([("www".to_owned(), WWW)]);
+    let names = Names::new(&config, &ids).unwrap();
+    let pack = names.pack().unwrap();
+    let mut text = Vec::new();
+    mayfly_pack::print_records(&pack, &mut text).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    let records = text
+        .lines()
+        .map(|line| line.split('\t').collect::<Vec<_>>());
+    let wanted = records.filter(|record| record[0] == name && record[3] == rtype.to_string());
+    wanted.map(|record| record[4].to_owned()).collect()
+}
+
+#[test]
+fn a_zone_names_the_daemon_where_it_can_be_asked() {
+    let ns = |listen| head_of(listen, Rtype::NS, "example.test.");
+    assert_eq!(ns("192.0.2.53:53"), ["ns.example.test."]);
+    let told = head_of("192.0.2.53:53", Rtype::A, "ns.example.test.");
+    assert_eq!(told, ["192.0.2.53"]);
+    // Nothing of a loopback address can be told.
+    assert_eq!(ns("127.0.0.1:53"), ["localhost."]);
+    // All addresses of the host: that from which it reaches the service, if there is a route to it.
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let routed = socket.connect("192.0.2.1:53").ok();
+    let own = routed.map(|()| socket.local_addr().unwrap().ip().to_string());
+    let told = head_of("0.0.0.0:53", Rtype::A, "ns.example.test.");
+    assert_eq!(told, Vec::from_iter(own));
+    let soa = head_of("192.0.2.53:53", Rtype::SOA, "example.test.");
+    let serial: u64 = soa[0].split(' ').nth(2).unwrap().parse().unwrap();
+    assert!(serial > 1_000_000_000, "{soa:?}");
 }
