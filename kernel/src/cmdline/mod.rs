@@ -304,7 +304,9 @@ fn linux_console(value: &str) -> Option<bool> {
     }
     let is_device = device.bytes().all(|byte| byte.is_ascii_alphanumeric())
         && device.starts_with(|first: char| first.is_ascii_alphabetic())
-        && (device.ends_with(|last: char| last.is_ascii_digit()) || device.starts_with("tty"));
+        && (device.ends_with(|last: char| last.is_ascii_digit())
+            || device.starts_with("tty")
+            || matches!(device, "uart" | "brl"));
     is_device.then_some(true)
 }
 

@@ -22,8 +22,8 @@ const UDP_HEADER: usize = 8;
 /// The size in bytes of a message before its options, the magic number included.
 const FIXED: usize = 240;
 const MAGIC: [u8; 4] = [0x63, 0x82, 0x53, 0x63];
-/// The number of bytes that are kept of an option: enough for eight classless routes or more.
-const VALUE_MAX: usize = 72;
+/// The number of bytes that are kept of an option: one whole part, because the default route may be the last of many.
+const VALUE_MAX: usize = 255;
 /// The shortest lease in seconds. A shorter one would have to be renewed all the time.
 const LEASE_MIN: u32 = 10;
 const OFFER: u8 = 2;
@@ -253,10 +253,11 @@ fn default_route(mut routes: &[u8]) -> Option<[u8; 4]> {
     None
 }
 
-/// Whether a mask consists of ones followed by zeros.
+/// Whether a mask consists of ones followed by zeros. With no ones at all, every address would be in the network, and no
+/// router be used.
 fn is_mask(mask: [u8; 4]) -> bool {
     let mask = u32::from_be_bytes(mask);
-    mask.leading_ones() + mask.trailing_zeros() == 32
+    mask != 0 && mask.leading_ones() + mask.trailing_zeros() == 32
 }
 
 /// The mask of an address's class (RFC 791), by its first byte.

@@ -192,6 +192,9 @@ fn without_a_mask_it_is_that_of_the_class() {
     // An invalid mask is ignored.
     let say = |dhcp: &Dhcp| instead(dhcp, &[1], &[(1, &[255, 0, 255, 0])]);
     assert_eq!(comes_up(say).0, 8);
+    // With one of zeros every address would be a neighbour's.
+    let say = |dhcp: &Dhcp| instead(dhcp, &[1], &[(1, &[0; 4])]);
+    assert_eq!(comes_up(say), (8, ROUTER));
 }
 
 #[test]
@@ -305,6 +308,16 @@ fn a_cloud_with_a_host_route_and_classless_routes() {
         instead(dhcp, &[1, 3], &[(1, &[255; 4]), (121, &routes)])
     };
     assert_eq!(comes_up(say), (32, ROUTER));
+    // The default route is the last of many.
+    let say = |dhcp: &Dhcp| {
+        let mut routes = Vec::new();
+        for net in 0..20 {
+            routes.extend([24, 10, 9, net, 10, 0, 2, 7]);
+        }
+        routes.extend([0, 10, 0, 2, 1]);
+        instead(dhcp, &[3], &[(121, &routes)])
+    };
+    assert_eq!(comes_up(say), (24, ROUTER));
     // RFC 3442: with classless routes, routers don't count.
     let say = |dhcp: &Dhcp| instead(dhcp, &[], &[(121, &[8, 10, 10, 0, 2, 9])]);
     assert_eq!(comes_up(say), (24, None));
