@@ -80,7 +80,9 @@ impl<'a> Lexer<'a> {
             }
             '"' | '\'' => self.string(first),
             _ => {
-                let word = self.take(|c| !c.is_ascii_whitespace());
+                // At least one character, which may be white space of another kind (a form feed).
+                let mut is_first = true;
+                let word = self.take(|c| std::mem::take(&mut is_first) || !c.is_ascii_whitespace());
                 Err(format!(
                     "{} cannot be understood",
                     super::error::shown(word)
@@ -95,7 +97,7 @@ impl<'a> Lexer<'a> {
         Ok(token)
     }
 
-    fn take(&mut self, legal: impl Fn(char) -> bool) -> &'a str {
+    fn take(&mut self, mut legal: impl FnMut(char) -> bool) -> &'a str {
         let end = self.rest.find(|c| !legal(c)).unwrap_or(self.rest.len());
         let (taken, rest) = self.rest.split_at(end);
         self.rest = rest;
@@ -146,5 +148,21 @@ fn escape(chars: &mut impl Iterator<Item = (usize, char)>) -> Result<char, &'sta
             Err("a string has a character as a number: write the character itself")
         }
         _ => Err("a string has a backslash before what it does not go with"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_call_takes_something() {
+        let odd = ['\u{85}', '\u{a0}', '\u{2028}', '\u{feff}', '\u{fffd}'];
+        for c in (0..=127).map(char::from).chain(odd) {
+            let text = format!("a{c}= {c}'b'{c}\n{c}");
+            let mut lexer = Lexer::new(&text);
+            let ends = (0..=text.len()).any(|_| lexer.next().1 == Ok(Token::End));
+            assert!(ends, "{c:?}");
+        }
     }
 }
