@@ -65,6 +65,8 @@ const SYNTAX: &[(&str, Is, &str)] = &[
     ("extra = 'a'; extra = 'b';\n", Same, ""),
     ("extra\t=\t'a'\t;\n", Same, ""),
     ("extra = 'a'\r\n", Laxer, EDITORS),
+    ("extra = 'a'\u{c}\n", Same, ""),
+    ("\u{b}extra = 'a'\n", Same, ""),
     ("extra = 'caf\u{e9}'\n", Same, ""),
     ("extra = a\n", Same, ""),
     ("Extra = 'a'\n", Same, ""),
@@ -147,6 +149,11 @@ const PARAMETERS: &[(&str, Is, &str)] = &[
     ("localtime = 1\n", Same, ""),
     (
         "nestedhvm = 0\npassthrough = 'disabled'\ndriver_domain = 0\n",
+        Same,
+        "",
+    ),
+    (
+        "max_event_channels = 1023\nmax_maptrack_frames = 0\ncpuid = []\npvh = 1\n",
         Same,
         "",
     ),

@@ -158,11 +158,13 @@ impl Settings {
         None
     }
 
-    /// The line of a parameter, and its value if it is a string, or a list of one string.
+    /// The line of a parameter, and its value if it is a string, or a list of one string; an empty list counts as an empty
+    /// string.
     pub(super) fn any(&mut self, name: &str) -> Option<(usize, Option<String>)> {
         let Value { line, kind } = self.all.remove(name)?.value;
         let text = match kind {
             Kind::Atom(text) => Some(text),
+            Kind::List(list) if list.is_empty() => Some(String::new()),
             Kind::List(list) => match <[Value; 1]>::try_from(list).map(|[one]| one.kind) {
                 Ok(Kind::Atom(text)) => Some(text),
                 _ => None,
