@@ -1,23 +1,23 @@
-//! A channel between threads whose other end can be polled.
+//! A channel between threads whose receiving end can be polled.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, mpsc};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-/// The end that things are put into.
+/// The sending end.
 pub(super) struct Sender<T> {
     sender: mpsc::Sender<T>,
     bell: Arc<OwnedFd>,
 }
 
-/// The end that things come out of. It is readable when there is something.
+/// The receiving end. Its file descriptor is readable when there is something to take.
 pub(super) struct Receiver<T> {
     receiver: mpsc::Receiver<T>,
     bell: Arc<OwnedFd>,
 }
 
-/// A channel.
+/// Makes a channel.
 pub(super) fn channel<T>() -> std::io::Result<(Sender<T>, Receiver<T>)> {
     let (sender, receiver) = mpsc::channel();
     let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
@@ -29,10 +29,10 @@ pub(super) fn channel<T>() -> std::io::Result<(Sender<T>, Receiver<T>)> {
 }
 
 impl<T> Sender<T> {
-    /// Puts something in. Where nobody is at the other end any more, nothing happens.
+    /// Sends a value. Does nothing if the receiving end is gone.
     pub(super) fn send(&self, one: T) {
         if self.sender.send(one).is_ok() {
-            // Only a full counter could refuse, and then it rings already.
+            // This fails only if the counter is full, and then the receiver is readable already.
             let _ = rustix::io::write(&*self.bell, &1u64.to_ne_bytes());
         }
     }
@@ -48,7 +48,7 @@ impl<T> Clone for Sender<T> {
 }
 
 impl<T> Receiver<T> {
-    /// Takes all that is there.
+    /// Takes all values that were sent.
     pub(super) fn take(&self) -> Vec<T> {
         let _ = rustix::io::read(&*self.bell, &mut [0; 8]);
         self.receiver.try_iter().collect()

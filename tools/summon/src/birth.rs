@@ -1,4 +1,4 @@
-//! One birth, from the packet that caused it to the first octet of an answer.
+//! One birth, from the packet that caused it to the first byte of an answer.
 
 use std::time::{Duration, Instant};
 
@@ -6,14 +6,14 @@ use super::cause::Cause;
 use super::maker::Made;
 use mayfly_toolstack::builder::report::Timeline;
 
-/// Something that took time, or happened.
+/// A step of a birth: a time span or a moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// What.
+    /// The name of the step.
     pub what: String,
-    /// From, in microseconds since the packet that caused it.
+    /// The beginning, in microseconds since the packet that caused the birth.
     pub from_us: u64,
-    /// To.
+    /// The end, likewise.
     pub to_us: u64,
 }
 
@@ -22,14 +22,14 @@ pub struct Span {
 pub struct Birth {
     cause: Cause,
     woken: Instant,
-    /// When its making was begun.
+    /// The time at which the making of the guest began.
     began: Instant,
     spans: Vec<Span>,
     is_from_pool: bool,
 }
 
 impl Birth {
-    /// One that this caused, now.
+    /// A birth with this cause that begins now. `woken` is the time at which the causing packet was read.
     #[must_use]
     pub fn new(cause: Cause, woken: Instant) -> Self {
         let what = match cause {
@@ -51,13 +51,13 @@ impl Birth {
         birth
     }
 
-    /// What caused it.
+    /// The cause of the birth.
     #[must_use]
     pub fn cause(&self) -> Cause {
         self.cause
     }
 
-    /// When the packet that caused it was read.
+    /// The time at which the packet that caused it was read.
     #[must_use]
     pub fn woken(&self) -> Instant {
         self.woken
@@ -69,7 +69,7 @@ impl Birth {
         self.is_from_pool
     }
 
-    /// Everything, in the order in which it began.
+    /// All steps, in the order in which they began.
     #[must_use]
     pub fn spans(&self) -> Vec<Span> {
         let mut spans = self.spans.clone();
@@ -77,7 +77,7 @@ impl Birth {
         spans
     }
 
-    /// Something took from here to there.
+    /// Records a step from one time to another.
     pub fn span(&mut self, what: &str, from: Instant, to: Instant) {
         let us = |at: Instant| micros(at.saturating_duration_since(self.woken));
         let span = Span {
@@ -88,31 +88,31 @@ impl Birth {
         self.spans.push(span);
     }
 
-    /// Something took from here to there, and only its first time counts.
+    /// Records a step, if no step of this name was recorded before.
     pub fn span_once(&mut self, what: &str, from: Instant, to: Instant) {
         if !self.spans.iter().any(|span| span.what == what) {
             self.span(what, from, to);
         }
     }
 
-    /// Something happened.
+    /// Records a moment.
     pub fn event(&mut self, what: &str, at: Instant) {
         self.span(what, at, at);
     }
 
-    /// Something happened, and only its first time counts.
+    /// Records a moment, if none of this name was recorded before.
     pub fn once(&mut self, what: &str, at: Instant) {
         self.span_once(what, at, at);
     }
 
-    /// The guest is about to run.
+    /// Records that the guest was made and is about to run.
     pub(super) fn made(&mut self, made: &Made) {
         self.is_from_pool = made.is_from_pool;
         self.began = made.began;
         self.span("wait", self.woken, made.began);
     }
 
-    /// It runs, and this was its making.
+    /// Records that the guest runs, with the timeline of its making.
     pub(super) fn runs(&mut self, making: &Timeline) {
         let began = self.began;
         for span in &making.spans {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Why a service was woken.
+/// The reason why a service was woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Cause {
     /// A DNS query.
@@ -20,7 +20,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// All of them.
+    /// All causes.
     pub const ALL: [Self; 6] = [
         Self::Dns,
         Self::Arp,
@@ -30,7 +30,7 @@ impl Cause {
         Self::Command,
     ];
 
-    /// Its name.
+    /// The name of the cause.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -1,18 +1,18 @@
-//! Moments that mean the same in both processes.
+//! Times that both processes understand.
 
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-/// How long ago a moment may be that the other process tells.
+/// The greatest age of a moment from the other process.
 const PAST: Duration = Duration::from_secs(60);
 
 /// Nanoseconds of the kernel's monotonic clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Moment(u64);
 
-/// Goes between moments and this process' instants.
+/// Converts between moments and this process' instants.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     instant: Instant,
@@ -20,7 +20,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Looks at both clocks.
+    /// Reads both clocks.
     #[must_use]
     pub fn new() -> Self {
         let time = clock_gettime(ClockId::Monotonic);
@@ -32,7 +32,7 @@ impl Clock {
         }
     }
 
-    /// What the other process is told.
+    /// Converts an instant, for the other process.
     #[must_use]
     pub fn moment(&self, at: Instant) -> Moment {
         let since = at.saturating_duration_since(self.instant).as_nanos();
@@ -40,7 +40,7 @@ impl Clock {
         Moment(self.nanoseconds.saturating_add(since))
     }
 
-    /// What the other process has told: not later than now, and not long ago, whatever it was.
+    /// Converts a moment of the other process. The result is bounded to the minute before `now`.
     #[must_use]
     pub fn instant(&self, moment: Moment, now: Instant) -> Instant {
         let since = Duration::from_nanos(moment.0.saturating_sub(self.nanoseconds));

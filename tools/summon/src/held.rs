@@ -4,26 +4,26 @@ use std::collections::VecDeque;
 
 use super::status::Frames;
 
-/// How much is held for one service.
+/// The bounds of what is held for one service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// Frames.
     pub frames: usize,
-    /// Octets of them.
+    /// The bytes of these frames.
     pub octets: usize,
 }
 
-/// Frames, and what has become of them so far.
+/// The held frames of a service.
 #[derive(Debug, Default)]
 pub struct Held {
     frames: VecDeque<Vec<u8>>,
     octets: usize,
-    /// What has become of them.
+    /// The counters of held, replayed and dropped frames.
     pub counts: Frames,
 }
 
 impl Held {
-    /// Holds a frame, if there is room: those that were first are answered first.
+    /// Holds a frame. Drops it if there is no room: earlier frames take precedence.
     pub fn push(&mut self, frame: &[u8], bounds: Bounds) {
         let octets = self.octets + frame.len();
         if self.frames.len() >= bounds.frames || octets > bounds.octets {
@@ -35,14 +35,14 @@ impl Held {
         self.frames.push_back(frame.to_vec());
     }
 
-    /// Gives back all frames, in their order.
+    /// Takes all frames, in their order.
     pub fn replay(&mut self) -> impl Iterator<Item = Vec<u8>> {
         self.counts.replayed += self.frames.len() as u64;
         self.octets = 0;
         std::mem::take(&mut self.frames).into_iter()
     }
 
-    /// Drops all frames: there will be no guest.
+    /// Drops all frames, because there will be no guest.
     pub fn drop_all(&mut self) {
         self.counts.dropped += self.frames.len() as u64;
         self.octets = 0;

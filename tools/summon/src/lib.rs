@@ -1,24 +1,24 @@
-//! Guests that are born when somebody asks for them: `hatch summon FILE.toml`.
+//! Services on demand: `hatch summon FILE.toml`.
 //!
-//! A service costs nothing while nobody asks. A DNS query for one of its names, or the first packet to its address, makes its
-//! guest; what has come before its network is connected is held and given to it, so that the guest itself answers the very
-//! packet that woke it. When nobody has asked for a while, the guest goes.
+//! A service has no guest while it is not used. A DNS query for one of its names, or the first packet to its address,
+//! makes the daemon create its guest. Packets that arrive before the guest's network is connected are held and given to
+//! the guest, so that it answers the very packet that woke it. An idle guest is removed.
 //!
-//! | module | |
+//! | module | content |
 //! |---|---|
-//! | [`Daemon`] | the process that makes guests: the thread that polls everything, and has all else done |
-//! | [`front`] | the process that strangers reach, with little power |
-//! | [`channel`], [`clock`] | what the two say to each other |
-//! | [`fleet`] | what becomes of each service: a pure machine, with its limits |
-//! | [`names`], [`dns`] | the services' names, and the sockets where they are asked for |
-//! | [`wire`], [`held`] | packets for a service that sleeps |
+//! | [`Daemon`] | the process that makes guests: the thread that polls and decides |
+//! | [`front`] | the process that reads strangers' input, with few privileges |
+//! | [`channel`], [`clock`] | the messages between the two, and their times |
+//! | [`fleet`] | the states of the services, as a pure machine, and the limits |
+//! | [`names`], [`dns`] | the services' names, and the DNS server for them |
+//! | [`wire`], [`held`] | the packets for a sleeping service |
 //! | `maker` | the thread that makes guests |
-//! | [`birth`] | what a birth took |
-//! | [`made_of`] | what a guest was made of, for later daemons |
-//! | [`log`] | what is written down |
-//! | [`config`] | the file: what is a service, and within which limits |
-//! | [`guard`] | what a guest may send: a filter at its interface, so that nobody takes another's address |
-//! | [`status`] | what the daemon tells of itself: a table, Prometheus' text, a page with pictures |
+//! | [`birth`] | the steps of a birth, with their times |
+//! | [`made_of`] | the record of a guest's settings and files, for later daemons |
+//! | [`log`] | the log lines |
+//! | [`config`] | the file: services and limits |
+//! | [`guard`] | the filter of a guest's frames: only its own addresses, only replies to dom0 |
+//! | [`status`] | the status as a table, as Prometheus' text, and as a page with pictures |
 #![deny(unsafe_code)]
 
 mod bell;

@@ -1,20 +1,20 @@
-//! One line for what happens, of words and `key=value`, for people and for journald.
+//! Log lines of words and `key=value`, for people and for journald.
 
 use std::fmt::{Display, Write as _};
 use std::io::{IsTerminal as _, Write as _, stderr};
 
-/// How much a line matters (syslog(3)).
+/// The level of a line (syslog(3)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     /// Something does not work.
     Error = 3,
-    /// Something is not as it should be.
+    /// Something is wrong, but the daemon goes on.
     Warning = 4,
     /// Something has happened.
     Info = 6,
 }
 
-/// A line that is being put together.
+/// A line that is being composed.
 pub struct Line {
     text: String,
 }
@@ -22,7 +22,7 @@ pub struct Line {
 /// Begins a line.
 #[must_use]
 pub fn line(level: Level, what: &str) -> Line {
-    // journald takes the level from there (sd-daemon(3)).
+    // journald reads the level from this prefix (sd-daemon(3)).
     let text = match stderr().is_terminal() {
         true => what.to_owned(),
         false => format!("<{}>{what}", level as u8),
@@ -31,7 +31,7 @@ pub fn line(level: Level, what: &str) -> Line {
 }
 
 impl Line {
-    /// Adds a value. What has blanks or quotes in it is quoted, so that nobody's text can look like another key or line.
+    /// Adds a value. A value with blanks or quotes is quoted, so that it cannot look like another key or line.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl Display) -> Self {
         let value = value.to_string();
@@ -44,7 +44,7 @@ impl Line {
         self
     }
 
-    /// Writes it. A log that can't be written is nobody's end.
+    /// Writes the line. An error is ignored: the daemon goes on without its log.
     pub fn write(mut self) {
         self.text.push('\n');
         let _ = stderr().write_all(self.text.as_bytes());

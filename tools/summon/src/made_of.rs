@@ -1,7 +1,7 @@
-//! What a guest was made of, so that a daemon knows later whether its file and what that names still are the same.
+//! A record of the settings and files that a guest was made of, so that a later daemon sees whether they have changed.
 //!
-//! It is beside the guest in xenstore, and goes with it. Two digests, as hexadecimal digits: of what the file says, and of the
-//! state of the image and the site.
+//! The record is in the guest's directory in xenstore and is removed with it. It consists of two digests in hexadecimal
+//! digits: of the service's settings, and of the state of the image and the site.
 
 use std::fmt::{self, Display};
 use std::io;
@@ -13,12 +13,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::config::Service;
 
-/// Bytes of a digest that are kept.
+/// The number of bytes that are kept of a digest.
 const LENGTH: usize = 8;
 
 type Short = [u8; LENGTH];
 
-/// What a guest was made of.
+/// The record of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MadeOf {
     config: Short,
@@ -26,10 +26,10 @@ pub struct MadeOf {
 }
 
 impl MadeOf {
-    /// What a service's guest would be made of now.
+    /// The record of a guest of this service that is made now.
     ///
     /// # Errors
-    /// Its image or its site is not there.
+    /// The image or the site does not exist.
     pub fn now(service: &Service) -> io::Result<Self> {
         Ok(Self {
             config: config(service),
@@ -37,19 +37,19 @@ impl MadeOf {
         })
     }
 
-    /// Whether the file says the same of the service.
+    /// Whether the service's settings are the same.
     #[must_use]
     pub fn has_config_of(&self, service: &Service) -> bool {
         self.config == config(service)
     }
 
-    /// Whether a guest of one service is no guest of the other, whatever is in their files.
+    /// Whether the settings of two services differ, so that a guest of one does not fit the other.
     #[must_use]
     pub fn differs(one: &Service, other: &Service) -> bool {
         config(one) != config(other)
     }
 
-    /// Whether the service's image or site was replaced, or written to. What is not there was not replaced.
+    /// Whether the service's image or site was replaced or written to. A missing file counts as unchanged.
     #[must_use]
     pub fn has_other_files_than(&self, service: &Service) -> bool {
         files(service).is_ok_and(|files| files != self.files)
@@ -80,7 +80,7 @@ impl FromStr for MadeOf {
     }
 }
 
-/// All of a service by which its guest differs from another one, but for what is in its files.
+/// The digest of all settings that make a difference to the guest, without the content of its files.
 fn config(service: &Service) -> Short {
     let path = |path: &Path| path.display().to_string();
     let parts = [
@@ -95,7 +95,7 @@ fn config(service: &Service) -> Short {
     digest(&parts.join("\0"))
 }
 
-/// What tells one state of the files from another.
+/// The digest of the state of the files.
 fn files(service: &Service) -> io::Result<Short> {
     let mut state = String::new();
     for path in [Some(&service.image), service.site.as_ref()] {
@@ -146,13 +146,13 @@ mod tests {
         assert_eq!(first.to_string().len(), 33);
         assert!(first.has_config_of(&web) && !first.has_other_files_than(&web));
         assert!(!first.has_config_of(&service(folder.path(), 16)));
-        // Replaced by one of the same size.
+        // The image is replaced by one of the same size.
         std::fs::write(at("new"), "other").unwrap();
         std::fs::rename(at("new"), at("site")).unwrap();
         assert!(first.has_other_files_than(&web));
         let second = MadeOf::now(&web).unwrap();
         assert!(second != first && second.has_config_of(&web));
-        // What is not there replaces nothing.
+        // A missing file counts as unchanged.
         std::fs::remove_file(at("image")).unwrap();
         assert!(!second.has_other_files_than(&web));
     }

@@ -18,10 +18,10 @@ use mayfly_toolstack::privileges::{self, FILES, PORTS};
 use rustix::thread::CapabilitySet;
 use serde_json::json;
 
-/// Between two tables of `--watch`.
+/// The time between two tables of `--watch`.
 const WATCH: Duration = Duration::from_secs(1);
 
-/// How long the daemon may let us wait.
+/// The time limit for the daemon's answer.
 const BOUND: Duration = Duration::from_secs(10);
 
 #[derive(Parser)]
@@ -31,7 +31,7 @@ struct Arguments {
     summon: Summon,
 }
 
-/// Why the command did not do what it should.
+/// An error of the command.
 struct Failure {
     exit: Exit,
     message: String,
@@ -79,7 +79,7 @@ fn run(arguments: &Summon) -> Result<(), Failure> {
 }
 
 fn serve(file: &Path, destroy: bool) -> Result<(), Failure> {
-    // Its threads come later, and have no more. systemd may have taken the rest already.
+    // Later threads inherit these. systemd may have removed the others already.
     let kept = PORTS | FILES | CapabilitySet::NET_RAW | CapabilitySet::NET_BIND_SERVICE;
     privileges::keep(kept).context("capabilities")?;
     let daemon = Daemon::open(file);
@@ -88,7 +88,7 @@ fn serve(file: &Path, destroy: bool) -> Result<(), Failure> {
     served.map_err(|error| Failure::new(Exit::Failed, error.to_string()))
 }
 
-/// The process that strangers reach: `serve` starts it.
+/// The front, which `serve` starts as a process of its own.
 fn front() -> Result<(), Failure> {
     let socket = std::io::stdin().as_fd().try_clone_to_owned();
     let socket = socket.context("standard input")?;
@@ -106,7 +106,7 @@ fn check(file: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Has the daemon do something with each service; the first that it can't do ends it.
+/// Sends a command for each service to the daemon. Stops at the first that fails.
 fn request(services: &Services, command: Command) -> Result<(), Failure> {
     let socket = &services.socket;
     for service in &services.names {
@@ -138,7 +138,7 @@ fn tell(arguments: &Status) -> Result<(), Failure> {
             true => serde_json::to_string(&status).context("JSON")?,
             false => status::table(&status, is_terminal.then(width).flatten()),
         };
-        // From the top left on, in place of what was there.
+        // Moves the cursor to the top left, so that the table replaces the last one.
         let before = match arguments.watch && is_terminal && !arguments.json {
             true => "\x1b[H\x1b[J",
             false => "",
@@ -151,7 +151,7 @@ fn tell(arguments: &Status) -> Result<(), Failure> {
     }
 }
 
-/// Columns of the terminal.
+/// The width of the terminal in columns.
 fn width() -> Option<u16> {
     let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
     Some(size.ws_col).filter(|columns| *columns > 0)

@@ -1,4 +1,4 @@
-//! The services' names: zones made from the file, packed, and answered from by the guest's own DNS code.
+//! The services' names: zones are made from the file and packed, and the guest's own DNS code answers from the pack.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
@@ -16,35 +16,35 @@ use super::config::{Config, Service};
 use super::fleet::Id;
 use mayfly_pack::{self as pack, Options};
 
-/// Octets of a DNS message's header (RFC 1035 section 4.1.1).
+/// The length of a DNS message's header in bytes (RFC 1035 section 4.1.1).
 const HEADER: usize = 12;
-/// The bit of its third octet that says that the answer is cut.
+/// The bit TC in its third byte: the answer is truncated.
 const TC: u8 = 0x02;
 
-/// Zones as a pack, and what of them is a service.
+/// The packed zones, and the services' names in them.
 #[derive(Default)]
 pub struct Names {
     pack: Vec<u8>,
     hosts: HashMap<Vec<u8>, Id>,
 }
 
-/// Why there are no names.
+/// The reason why the zones cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no room for the zones.
     #[error("the zones: {0}")]
     Io(#[from] std::io::Error),
-    /// They are not right.
+    /// The zones have mistakes.
     #[error("the zones: {0}")]
     Zones(String),
 }
 
-/// What a query was.
+/// The result of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// It was answered; which service it was for, if it asked for the address of one.
+    /// It was answered. The service is given if the query was for the address of one.
     Answered(Option<Id>),
-    /// None of our zones has the name.
+    /// The name is outside of our zones.
     Elsewhere,
     /// It gets no answer.
     Nothing,
@@ -54,7 +54,7 @@ impl Names {
     /// Packs the zones of all services.
     ///
     /// # Errors
-    /// There is no room for them, or they contradict each other.
+    /// There is no room for the zones, or they contradict each other.
     pub fn new(config: &Config, ids: &BTreeMap<String, Id>) -> Result<Self, Error> {
         let site = tempfile::tempdir()?;
         let folder = site.path().join("zones");
@@ -88,22 +88,22 @@ impl Names {
         Ok(Self { pack, hosts })
     }
 
-    /// Names that were packed by the other process.
+    /// Names from the parts that the other process has packed.
     #[must_use]
     pub fn of(pack: Vec<u8>, hosts: Vec<(Vec<u8>, Id)>) -> Self {
         let hosts = hosts.into_iter().collect();
         Self { pack, hosts }
     }
 
-    /// What [`Self::of`] needs.
+    /// The parts for [`Self::of`].
     #[must_use]
     pub fn parts(&self) -> (Vec<u8>, Vec<(Vec<u8>, Id)>) {
         let hosts = self.hosts.iter().map(|(host, &id)| (host.clone(), id));
         (self.pack.clone(), hosts.collect())
     }
 
-    /// Answers a query over UDP: what was asked, and how many octets of `out` are the answer. That is a refusal for what is
-    /// elsewhere.
+    /// Answers a query over UDP. Returns the result of the query and the length of the answer in `out`, in bytes. A
+    /// name outside of our zones is refused.
     pub fn answer(
         &self,
         server: &mut dns::Server,
@@ -119,7 +119,7 @@ impl Names {
         let (service, is_ours) = self.asked(&pack, query);
         match server.answer(&pack, now, unix_seconds, client, query, out) {
             answer if !is_ours => (Asked::Elsewhere, answer.unwrap_or(0)),
-            // Who gets nothing but an invitation to ask over TCP may be somebody else than it says.
+            // The source of a query with a truncated answer may be forged, so it does not wake a service.
             Some(length) if out.get(2).is_some_and(|flags| flags & TC != 0) => {
                 (Asked::Answered(None), length)
             }
@@ -133,8 +133,8 @@ impl Names {
         Pack::open(&self.pack).ok()
     }
 
-    /// The service that a query asks for the address of, and whether one of our zones has the name. What can't be read is ours to
-    /// answer.
+    /// The service for whose address a query asks, and whether the name is in one of our zones. A malformed query
+    /// counts as ours, so that it is answered here.
     fn asked(&self, pack: &Pack<'_>, query: &[u8]) -> (Option<Id>, bool) {
         let Ok(message) = Message::from_octets(query) else {
             return (None, true);
@@ -150,7 +150,8 @@ impl Names {
         (service, is_ours)
     }
 
-    /// Octets of the queries over TCP, each after its length, before the first whole one for what is elsewhere; and of that one.
+    /// Finds the first whole query over TCP for a name outside of our zones. Returns the number of bytes before it, and
+    /// its own, its length field included.
     pub fn before_elsewhere(&self, stream: &[u8]) -> (usize, Option<usize>) {
         let mut before = 0;
         if let Some(pack) = self.pack() {
@@ -159,7 +160,7 @@ impl Names {
                 && let Some(query) = rest.get(..u16::from_be_bytes(*length).into())
             {
                 let length = length.len() + query.len();
-                // An answer is not to be sent on as if it were a query.
+                // A response must not be forwarded as a query.
                 let is_query =
                     query.len() >= HEADER && query.get(2).is_some_and(|flags| flags & 0x80 == 0);
                 if is_query && !self.asked(&pack, query).1 {
@@ -171,7 +172,7 @@ impl Names {
         (stream.len(), None)
     }
 
-    /// The services that whole queries over TCP ask for: each is after its length in 16 bits.
+    /// The services for whose addresses whole queries over TCP ask. Each query has its length in 16 bits before it.
     pub fn asked_in(&self, mut stream: &[u8]) -> Vec<Id> {
         let mut services = Vec::new();
         let Some(pack) = self.pack() else {
@@ -199,7 +200,8 @@ fn wire(name: &str) -> Result<Vec<u8>, Error> {
     Ok(name.as_slice().to_ascii_lowercase())
 }
 
-/// A zone as a master file: the administrator's own, or a head that names the daemon as its name server; then the services' addresses.
+/// A zone as a master file: the administrator's own file, or SOA and NS records that name the daemon; then the
+/// services' addresses.
 fn zone_file(zone: &str, services: &[&Service], config: &Config, own: Option<&str>) -> String {
     let ttl = config.daemon.ttl;
     let mut text = format!("$TTL {ttl}\n$ORIGIN {zone}.\n");
@@ -227,8 +229,8 @@ fn zone_file(zone: &str, services: &[&Service], config: &Config, own: Option<&st
     text
 }
 
-/// SOA and NS records. The server's name is in the zone when it has an address that can be told. The serial number is the time, so
-/// that it grows.
+/// Writes SOA and NS records. The name server's name is in the zone if it has an address to give. The serial number is the
+/// time, so that it grows.
 fn head(text: &mut String, config: &Config, services: &[&Service]) {
     let ttl = config.daemon.ttl;
     let told = own_addresses(config, services);

@@ -1,8 +1,9 @@
-//! What the two processes say to each other: a small closed set.
+//! The messages between the two processes, a small closed set.
 //!
-//! The front is believed in nothing but this: somebody wants a service, or has sent something to it, and what a guest has answered that
-//! the maker has it ask. So a front that was taken over can have services woken that the file names, within the file's limits, and
-//! say of a guest which has been quiet for its idle time that it has no connections.
+//! The maker believes the front only this much: a client wants a service or has sent something to it, and a guest has
+//! given an answer for which the maker has told the front to ask. So a front that was taken over can wake services that
+//! the file names, within the file's limits, and claim that a guest which has been quiet for its idle time has no
+//! connections.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,122 +16,122 @@ use super::super::dns::Counts;
 use super::super::fleet::Id;
 use super::super::status::Frames;
 
-/// How the front stands to a service.
+/// The front's treatment of packets for a service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stance {
-    /// It has no guest that takes anything: who comes has to wake it.
+    /// No guest takes packets: a packet has to wake the service.
     #[default]
     Sleeps,
-    /// There will be a guest: what comes is held.
+    /// A guest is being made: packets are held.
     Holds,
-    /// Its guest takes by itself what is sent to it: the bridge gets back what comes here.
+    /// The guest takes its packets itself: a packet that comes here goes back to the bridge.
     Takes,
-    /// Its guest is about to go: what comes is held, and the maker is told of it.
+    /// The guest is about to be removed: packets are held, and reported to the maker.
     Leaves,
 }
 
-/// What the maker says.
+/// A message of the maker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToFront {
-    /// A socket for DNS over UDP is with it.
+    /// Use the attached socket for DNS over UDP.
     Udp,
-    /// A listener for DNS over TCP is with it.
+    /// Use the attached listener for DNS over TCP.
     Listener,
-    /// The listener of the page is with it.
+    /// Use the attached listener for the page.
     Page,
-    /// A stream is with it: for each byte that is written to it, the status comes from it as a line of JSON.
+    /// Use the attached stream for the status: each byte written to it gets the status as a line of JSON.
     Status,
-    /// A file with a [`Table`] is with it, which replaces the one before.
+    /// Read the [`Table`] in the attached file, which replaces the last one.
     Table,
-    /// The port on this bridge is with it.
+    /// Use the attached port on this bridge.
     Port(String),
-    /// There is no port on this bridge any more.
+    /// The port on this bridge is gone.
     PortGone(String),
-    /// How to stand to a service from now on; with [`Stance::Takes`], what is held goes to its guest.
+    /// Treat a service's packets like this from now on. With [`Stance::Takes`], the held packets go to its guest.
     Is(Id, Stance),
     /// Whether the wake with this ticket was granted.
     Decided(u32, bool),
-    /// Nobody will be there for what is held of a service.
+    /// Drop the held packets of a service: it gets no guest.
     Drop(Id),
-    /// Ask a service's guest for its connections.
+    /// Ask a service's guest for its open connections.
     Ask(Id),
 }
 
-/// Somebody wants a service.
+/// A client wants a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wake {
-    /// Which.
+    /// The service.
     pub service: Id,
-    /// What he has sent.
+    /// The kind of the client's packet.
     pub cause: Cause,
-    /// Who.
+    /// The client's address.
     pub from: IpAddr,
-    /// When it was read.
+    /// The time at which the packet was read.
     pub at: Moment,
-    /// When the answer to a query was sent.
+    /// The time at which a query was answered.
     pub answered: Option<Moment>,
-    /// If something waits for it, this is said with the decision.
+    /// If the front waits for the decision: the number that the decision repeats.
     pub ticket: Option<u32>,
 }
 
-/// What a guest says of itself.
+/// A guest's answer about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Said {
-    /// Connections that are open or half open, but for the one that asks.
+    /// Open and half-open connections, without the one that asks.
     pub connections: u32,
-    /// HTTP requests before this one, and DNS queries that it has answered.
+    /// HTTP requests before this one, plus DNS queries that it has answered.
     pub requests: u64,
 }
 
-/// What the front says.
+/// A message of the front.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToMaker {
-    /// Somebody wants a service.
+    /// A client wants a service.
     Wake(Wake),
-    /// Something was sent to a service whose guest is about to go.
+    /// A packet was sent to a service whose guest is about to be removed.
     Heard(Id),
-    /// What was held for a guest was given to it: from when to when.
+    /// The held packets were given to a guest, between these times.
     Replayed(Id, Moment, Moment),
-    /// What a guest has answered when it was asked for its connections; nothing when it does not say.
+    /// A guest's answer about its connections; `None` if it gives none.
     Said(Id, Option<Said>),
-    /// DNS queries since this was last said.
+    /// DNS queries since the last such message.
     Queries(Counts),
-    /// DNS queries for a service, and frames that came to it while it had no guest, since this was last said.
+    /// DNS queries for a service, and frames to it while it had no guest, since the last such message.
     Counted(Id, u64, Frames),
-    /// The port on this bridge can't be read any more.
+    /// The port on this bridge cannot be read any more.
     PortLost(String),
 }
 
-/// All that the front knows of the file.
+/// The parts of the file that the front needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
     /// The services.
     pub services: Vec<Place>,
-    /// Frames that are held for one service.
+    /// The greatest number of frames held for one service.
     pub held_frames: usize,
-    /// Bytes of them.
+    /// The greatest number of bytes of these frames.
     pub held_bytes: usize,
-    /// What the DNS server calls itself (RFC 5001).
+    /// The DNS server's name for itself (RFC 5001).
     pub nsid: Option<String>,
-    /// Who is asked for names of no zone of ours.
+    /// The resolver for names outside of our zones.
     pub forward: Option<SocketAddr>,
-    /// For whom.
+    /// The networks of clients whose queries are forwarded.
     pub forward_for: Vec<IpNet>,
-    /// The zones, packed.
+    /// The packed zones.
     pub pack: Vec<u8>,
     /// The services' hosts, as wire names in lower case.
     pub hosts: Vec<(Vec<u8>, Id)>,
 }
 
-/// Where a service is.
+/// The addresses of a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
-    /// Which.
+    /// The service.
     pub service: Id,
     /// The bridge.
     pub bridge: String,
     /// The MAC address.
     pub mac: [u8; 6],
-    /// The IP addresses; the first is where its guest is asked.
+    /// The IP addresses. The guest is asked for its connections at the first one.
     pub addresses: Vec<IpAddr>,
 }

@@ -1,9 +1,10 @@
 //! The socket between the two processes of `hatch summon`.
 //!
-//! It is a pair of `SOCK_SEQPACKET` sockets. A packet has one message or more, each as `postcard` writes it; a message of the
-//! maker's may have one descriptor with it. The front's packets have none: what is attached to them is closed by the kernel.
+//! It is a pair of `SOCK_SEQPACKET` sockets. A packet has one message or more, each encoded by `postcard`. A message of
+//! the maker may have one file descriptor attached. The front's messages have none: the kernel closes descriptors that
+//! the front attaches.
 //!
-//! Neither end waits for the other. What the kernel has no room for is kept here, within [`QUEUE_MAX`].
+//! Neither end waits for the other. Packets for which the kernel has no room are queued here, [`QUEUE_MAX`] at most.
 
 mod message;
 #[cfg(test)]
@@ -27,36 +28,36 @@ use serde::de::DeserializeOwned;
 pub use message::{Place, Said, Stance, Table, ToFront, ToMaker, Wake};
 pub use way::Way;
 
-/// Bytes of the longest packet.
+/// The longest packet in bytes.
 pub const PACKET_MAX: usize = 4096;
-/// Bytes of the longest message: what is longer is no message.
+/// The longest message in bytes. A longer one is malformed.
 pub const MESSAGE_MAX: usize = 256;
-/// Descriptors that one packet may have.
+/// The greatest number of descriptors of one packet.
 const DESCRIPTORS: usize = 8;
-/// Packets that may wait for room in the kernel.
+/// The greatest number of packets that wait for room in the kernel.
 const QUEUE_MAX: usize = 256;
 
-/// Why the other end is not spoken to any more.
+/// The reason why the channel cannot be used any more.
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelError {
-    /// It is gone.
+    /// The other end is gone.
     #[error("it has ended")]
     Ended,
-    /// It reads nothing.
-    #[error("it does not read what it is sent")]
+    /// The other end does not read.
+    #[error("it does not read its messages")]
     Stuck,
-    /// It has sent what is no message.
-    #[error("it has sent what is no message")]
+    /// The other end has sent something that is no message.
+    #[error("it has sent a malformed message")]
     Malformed,
-    /// The kernel.
+    /// An error of the kernel.
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
 
-/// The two ends.
+/// Makes the two ends.
 ///
 /// # Errors
-/// There are no descriptors left.
+/// No file descriptor is left.
 pub fn pair() -> std::io::Result<(OwnedFd, OwnedFd)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     Ok(socketpair(
@@ -67,14 +68,14 @@ pub fn pair() -> std::io::Result<(OwnedFd, OwnedFd)> {
     )?)
 }
 
-/// A packet that waits.
+/// A packet that waits to be sent.
 #[derive(Default)]
 struct Packet {
     bytes: Vec<u8>,
     descriptors: Vec<OwnedFd>,
 }
 
-/// The end that sends.
+/// The sending side of an end.
 pub struct Sender<M> {
     socket: OwnedFd,
     queue: VecDeque<Packet>,
@@ -82,7 +83,7 @@ pub struct Sender<M> {
 }
 
 impl<M: Serialize> Sender<M> {
-    /// Sends through this end of a pair.
+    /// The sending side of this end of a pair.
     #[must_use]
     pub fn new(socket: OwnedFd) -> Self {
         Self {
@@ -92,13 +93,13 @@ impl<M: Serialize> Sender<M> {
         }
     }
 
-    /// Puts a message behind those that wait. It goes out with [`Self::flush`].
+    /// Queues a message. [`Self::flush`] sends it.
     ///
     /// # Errors
-    /// Too much waits already. The message is lost then.
+    /// Too many packets wait already. Then the message is lost.
     pub fn push(&mut self, message: &M, descriptor: Option<OwnedFd>) -> Result<(), ChannelError> {
         let mut buffer = [0; MESSAGE_MAX];
-        // Ours are shorter, whatever is in them: see the tests.
+        // The longest possible message is shorter: the tests show it.
         let bytes =
             postcard::to_slice(message, &mut buffer).map_err(|_| ChannelError::Malformed)?;
         let has_room = |packet: &Packet| {
@@ -117,7 +118,7 @@ impl<M: Serialize> Sender<M> {
         Ok(())
     }
 
-    /// Sends what waits, as far as there is room.
+    /// Sends the waiting messages, as far as there is room.
     ///
     /// # Errors
     /// The other end is gone.
@@ -136,7 +137,7 @@ impl<M: Serialize> Sender<M> {
         Ok(())
     }
 
-    /// Whether something waits for room.
+    /// Whether messages wait for room.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         !self.queue.is_empty()
@@ -152,7 +153,7 @@ impl<M> AsFd for Sender<M> {
 fn send(socket: &OwnedFd, packet: &Packet) -> rustix::io::Result<()> {
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     if packet.descriptors.is_empty() {
-        // The front may not do it otherwise.
+        // The front's seccomp filter allows only this call.
         return rustix::net::send(socket, &packet.bytes, flags).map(drop);
     }
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
@@ -162,10 +163,10 @@ fn send(socket: &OwnedFd, packet: &Packet) -> rustix::io::Result<()> {
     sendmsg(socket, &[IoSlice::new(&packet.bytes)], &mut control, flags).map(drop)
 }
 
-/// Takes the messages of one packet, if there is one. What is attached to it is not taken.
+/// Receives the messages of one packet, if there is one. Attached descriptors are not taken.
 ///
 /// # Errors
-/// The other end is gone, or what it has sent is not all messages.
+/// The other end is gone, or has sent a malformed message.
 pub fn receive<M: DeserializeOwned>(socket: impl AsFd) -> Result<Option<Vec<M>>, ChannelError> {
     let mut bytes = [0; PACKET_MAX + 1];
     match recv(socket, &mut bytes, RecvFlags::DONTWAIT) {
@@ -176,10 +177,10 @@ pub fn receive<M: DeserializeOwned>(socket: impl AsFd) -> Result<Option<Vec<M>>,
     }
 }
 
-/// The same with the descriptors that are attached, in their order.
+/// Receives the messages of one packet and the attached descriptors, in their order.
 ///
 /// # Errors
-/// As [`receive`].
+/// Those of [`receive`].
 #[allow(clippy::type_complexity, reason = "messages, and descriptors")]
 pub fn receive_with<M: DeserializeOwned>(
     socket: impl AsFd,
@@ -205,7 +206,7 @@ pub fn receive_with<M: DeserializeOwned>(
     Ok(Some((messages, descriptors)))
 }
 
-/// The messages of a packet. One without any is how the kernel says that nobody is at the other end.
+/// Decodes the messages of a packet. An empty packet means that the other end is gone.
 fn messages<M: DeserializeOwned>(mut bytes: &[u8]) -> Result<Vec<M>, ChannelError> {
     if bytes.is_empty() {
         return Err(ChannelError::Ended);

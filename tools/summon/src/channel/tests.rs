@@ -1,4 +1,4 @@
-//! Messages that arrive as they were sent, and what is no message.
+//! Tests of messages that arrive as they were sent, and of malformed ones.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
@@ -15,7 +15,7 @@ use super::super::fleet::Id;
 use super::super::status::Frames;
 use super::*;
 
-/// The longest of each kind that the front says.
+/// The longest message of each kind of the front.
 fn longest() -> Vec<ToMaker> {
     let at = Clock::new().moment(Instant::now());
     let id = Id(u32::MAX);
@@ -49,7 +49,7 @@ fn longest() -> Vec<ToMaker> {
         ToMaker::Said(id, Some(said)),
         ToMaker::Queries(queries),
         ToMaker::Counted(id, u64::MAX, frames),
-        // A bridge's name has 15 bytes at most.
+        // A bridge's name has at most 15 bytes.
         ToMaker::PortLost("x".repeat(15)),
     ]
 }
@@ -87,7 +87,7 @@ fn descriptors_come_with_their_messages_and_the_maker_takes_none() {
         names.extend(messages.iter().map(|message| format!("{message:?}")));
     }
     assert_eq!(names.len(), 20);
-    // The other way: what a front attaches is nobody's descriptor.
+    // In the other direction, descriptors that the front attaches are not received.
     let mut hostile = Sender::new(theirs);
     let highest = || open().as_raw_fd();
     let before = highest();
@@ -105,7 +105,7 @@ fn what_is_no_message_ends_it() {
         send_bytes(&theirs, bytes, SendFlags::empty()).unwrap();
         matches!(receive::<ToMaker>(&ours), Err(ChannelError::Malformed))
     };
-    // No such kind; a kind and nothing of it; a number that does not end; a name that is longer than the packet, or than memory.
+    // An unknown kind; a kind without content; a number without end; a name longer than the packet, or than memory.
     let endless = [&[1][..], &[0xff; 20]].concat();
     let long = [6, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1];
     let cases = [
@@ -115,21 +115,21 @@ fn what_is_no_message_ends_it() {
         &endless,
         &[6, 20, b'x'],
         &long,
-        // One that is right, and more behind it.
+        // A valid message with bytes behind it.
         &[1, 1, 200],
-        // No text.
+        // A name that is not UTF-8.
         &[6, 2, 0xff, 0xfe],
     ];
     for case in cases {
         assert!(is_refused(case), "{case:?}");
     }
-    // Longer than a message, though its length is right; longer than a packet.
+    // A message that is too long although its length is right; a packet that is too long.
     let name = [&[6, 0x80, 0x04][..], &[b'x'; 512]].concat();
     assert!(is_refused(&name));
     assert!(is_refused(
         &[&[1, 1].repeat(PACKET_MAX / 2)[..], &[1, 1]].concat()
     ));
-    // As long as can be: all of them are messages.
+    // The longest packet, full of valid messages.
     send_bytes(&theirs, &[1, 1].repeat(PACKET_MAX / 2), SendFlags::empty()).unwrap();
     let most = receive::<ToMaker>(&ours).unwrap().unwrap();
     assert_eq!(most.len(), PACKET_MAX / 2);
@@ -145,7 +145,7 @@ fn who_reads_nothing_is_not_waited_for() {
     });
     assert!(matches!(stuck, Some(ChannelError::Stuck)));
     assert!(sender.is_waiting());
-    // All that was taken comes in its order, once there is room.
+    // All accepted messages arrive in order, once there is room.
     let mut next = 0;
     while let Some(messages) = receive::<ToFront>(&theirs).unwrap() {
         for message in messages {
@@ -160,7 +160,7 @@ fn who_reads_nothing_is_not_waited_for() {
 proptest! {
     #![proptest_config(mayfly_seeds::cases(256))]
 
-    /// Whatever the front sends: it is messages, or it is refused.
+    /// Any bytes of the front are valid messages or refused.
     #[test]
     fn any_bytes(bytes in proptest::collection::vec(any::<u8>(), 1..300)) {
         let (ours, theirs) = pair().unwrap();

@@ -1,9 +1,9 @@
-//! The file of `hatch summon`: TOML, of which all problems are named with their lines.
+//! The file of `hatch summon`, in TOML. All problems are reported with their lines.
 //!
-//! `tools/examples/summon.toml` has every key, with its default. `[daemon]` and `[daemon.limits]` may be left out but for
-//! `daemon.listen`; each `[[services]]` is one guest. A key that is not known, a value that can't be, what two services can't both
-//! have: nothing is started from such a file. An image or a site that is not there is a warning only, as it
-//! must fail no other service, and may be there when it is needed.
+//! `tools/examples/summon.toml` has every key with its default. Only `daemon.listen` is needed in `[daemon]`, and
+//! nothing in `[daemon.limits]`. Each `[[services]]` is one guest. The daemon does not start from a file with an
+//! unknown key, an invalid value, or a conflict between two services. A missing image or site is only a warning: other
+//! services must not fail because of it, and the file may exist by the time it is needed.
 
 mod read;
 mod service;
@@ -25,68 +25,68 @@ pub use smoltcp::wire::{Ipv4Cidr, Ipv6Cidr};
 use mayfly_toolstack::builder::{Image, Ramdisk};
 use mayfly_toolstack::config::{Problems, read_text};
 
-/// All that a file says.
+/// The content of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// What is of no one service.
+    /// The settings of the daemon.
     pub daemon: Daemon,
-    /// At least one, with names, hosts, addresses and MAC addresses of their own.
+    /// The services, at least one. Their names, hosts, addresses and MAC addresses differ.
     pub services: Vec<Service>,
-    /// Master files of zones, by the zones' names: what they have beside the services' addresses.
+    /// Master files with the zones' other records, by the zones' names.
     pub zones: BTreeMap<String, PathBuf>,
 }
 
-/// What is of no one service.
+/// The settings of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Daemon {
-    /// The bridge of services that name none.
+    /// The bridge of services without a bridge of their own.
     pub bridge: String,
-    /// Where DNS queries are answered, over UDP and TCP; nowhere, if there is none.
+    /// The addresses for DNS queries, over UDP and TCP. May be empty.
     pub listen: Vec<SocketAddr>,
-    /// Where the page and Prometheus' text are served.
+    /// The address of the page and of Prometheus' text.
     pub status: Option<SocketAddr>,
-    /// Where `hatch summon status` asks.
+    /// The socket for `hatch summon status` and other commands.
     pub socket: PathBuf,
-    /// Seconds that a DNS answer may be kept for.
+    /// The TTL of DNS answers in seconds.
     pub ttl: u32,
-    /// Who is asked for what the file has no zone for. Without it such a query is refused.
+    /// The resolver for names outside of the file's zones. Without one, such queries are refused.
     pub forward: Option<SocketAddr>,
-    /// The networks of the clients for whom it is asked; nobody else's queries are forwarded.
+    /// The networks of clients whose queries are forwarded. Others are refused.
     pub forward_for: Vec<IpNet>,
-    /// How far it may go.
+    /// The limits of the daemon.
     pub limits: Limits,
-    /// Guests that are kept ready for whoever is asked for next.
+    /// The number of guests made ahead, for each image and size.
     pub pool: usize,
-    /// What services say that say nothing of it themselves.
+    /// The default of [`Service::on_change`].
     pub on_change: OnChange,
-    /// Whether guests are kept from sending in others' names: see [`super::guard`].
+    /// Whether guests are kept from sending with others' addresses: see [`super::guard`].
     pub guard: bool,
-    /// What serves the network of services that do not say it.
+    /// The default of [`Service::network`].
     pub network: Network,
-    /// What the DNS server calls itself (RFC 5001).
+    /// The DNS server's name for itself (RFC 5001).
     pub nsid: Option<String>,
 }
 
-/// How far the daemon may go.
+/// The limits of the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Births in a second, in the long run.
     pub births_per_second: u32,
-    /// Births at once, after a quiet time.
+    /// Births at the same time, after a quiet time.
     pub burst: u32,
-    /// Births in ten seconds that the clients of one network, a /24 or a /56, may cause.
+    /// Births in ten seconds that the clients of one network (/24 or /56) may cause.
     pub births_per_prefix: u32,
-    /// Guests at a time.
+    /// Guests at the same time.
     pub running: usize,
-    /// MiB of all guests together.
+    /// The memory of all guests together, in MiB.
     pub memory: u64,
     /// Services that may wait for room.
     pub queue: usize,
-    /// How long a guest may run, however busy, when others wait for its place.
+    /// The time after which a guest makes room for waiting services, even if it is busy.
     pub turn: Duration,
-    /// Frames that are held for a service while it is being made.
+    /// Frames held for a service while its guest is being made.
     pub held_frames: usize,
-    /// Their octets.
+    /// The bytes of these frames.
     pub held_octets: usize,
 }
 
@@ -106,98 +106,98 @@ impl Default for Limits {
     }
 }
 
-/// A service: one guest, and who it is for.
+/// A service, which has one guest at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
-    /// Its guest's name.
+    /// The guest's name.
     pub name: String,
-    /// Host names that lead to it: in lower case, without a dot at the end, below `zone` or its apex.
+    /// Host names that lead to it: in lower case, without a dot at the end, in `zone`.
     pub hosts: Vec<String>,
-    /// The zone of its hosts, written likewise.
+    /// The zone of its hosts, in the same form.
     pub zone: String,
     /// The guest's image.
     pub image: PathBuf,
-    /// Its site, as `hatch pack` makes it.
+    /// Its packed site.
     pub site: Option<PathBuf>,
-    /// MiB of its memory, with the site in it.
+    /// Its memory in MiB, with room for the site.
     pub memory: u64,
-    /// Its IPv4 address and its network's prefix.
+    /// Its IPv4 address with the prefix length of its network.
     pub ipv4: Option<Ipv4Cidr>,
-    /// Its IPv6 address and its network's prefix.
+    /// Its IPv6 address with the prefix length of its network.
     pub ipv6: Option<Ipv6Cidr>,
     /// Its gateway.
     pub gateway: Option<Ipv4Addr>,
-    /// Its MAC address: without one in the file, what `hatch create` gives to a guest of this name.
+    /// Its MAC address: the file's, else the one that `hatch create` gives to a guest of this name.
     pub mac: [u8; 6],
     /// Its bridge.
     pub bridge: String,
-    /// What goes to its command line behind the addresses.
+    /// More words for its command line.
     pub cmdline: String,
-    /// How long nobody has to have asked before it goes; at least twice the TTL.
+    /// The time without a packet after which it sleeps if it has no connection; at least twice the TTL.
     pub idle: Duration,
-    /// How long it may be there without a packet although a connection is open.
+    /// The time without a packet after which it sleeps even if a connection is open.
     pub idle_hard: Option<Duration>,
-    /// How long its guest may say nothing at its start, before that counts as a failure.
+    /// The time in which a new guest must send something. Otherwise it has failed.
     pub start_timeout: Duration,
-    /// How long a guest of it lives at most.
+    /// The longest life of a guest.
     pub lifetime: Option<Duration>,
-    /// Addresses that DNS tells in place of its own: those that lead to it from outside.
+    /// The addresses in DNS answers in place of its own, for clients outside of an address translator.
     pub answer: Vec<IpAddr>,
-    /// What serves its network.
+    /// The back end of its network.
     pub network: Network,
-    /// What becomes of it then.
+    /// The state of its guest while it sleeps.
     pub asleep: Asleep,
-    /// Whether it is there only when it is asked for, and not always.
+    /// Whether its guest runs only on demand. Otherwise it always runs.
     pub on_demand: bool,
-    /// What becomes of its guest when its image or its site is replaced.
+    /// The treatment of its guest when its image or site is replaced.
     pub on_change: OnChange,
 }
 
-/// What becomes of a guest whose image or site is replaced. The next one is made of the new ones in any case.
+/// The treatment of a guest whose image or site is replaced. The next guest always uses the new files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnChange {
-    /// It stays as long as it would have.
+    /// It goes on.
     #[default]
     Keep,
-    /// It goes as soon as nobody uses it, and is made again if it is always there.
+    /// It is removed as soon as it is not in use, and made again if it always runs.
     RestartWhenIdle,
 }
 
-/// What serves a guest's network.
+/// The back end of a guest's network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Network {
-    /// The kernel of dom0, by a vif.
+    /// netback in dom0's kernel.
     #[default]
     Netback,
-    /// `hatch switch`, which has to run.
+    /// `hatch switch`, which must be running.
     Switch,
 }
 
-/// What becomes of a guest that nobody asks for any more.
+/// The state of a service's guest while the service sleeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Asleep {
     /// It is destroyed.
     #[default]
     Destroy,
-    /// It is destroyed, and is made from the pool the next time.
+    /// It is destroyed, and the next one comes from the pool.
     Pool,
-    /// It stands still, with its memory, as long as there is room for it.
+    /// It is paused and keeps its memory, as long as others do not need that.
     Suspend,
 }
 
 impl Config {
-    /// Reads a file. What it names is not looked at.
+    /// Reads a file. Does not check the images and sites that it names.
     ///
     /// # Errors
-    /// All that is wrong, in the order of the file.
+    /// All problems, in the order of the file.
     pub fn load(path: &Path) -> Result<Self, Problems> {
         Ok(read::file(&path.display().to_string(), &read_text(path)?)?.config)
     }
 
-    /// Reads a file, and looks at the images and sites that it names: what is the matter with them comes as warnings.
+    /// Reads a file and checks the images and sites that it names. Problems with these are warnings.
     ///
     /// # Errors
-    /// As [`Config::load`].
+    /// Those of [`Config::load`].
     pub fn check(path: &Path) -> Result<(Self, Problems), Problems> {
         let source = path.display().to_string();
         let read::Read { config, named } = read::file(&source, &read_text(path)?)?;
@@ -218,7 +218,7 @@ impl Config {
     }
 }
 
-/// What a file is named as.
+/// The role of a file that the configuration names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Named {
     Image,
@@ -227,7 +227,7 @@ enum Named {
 }
 
 impl Service {
-    /// The guest's command line: its addresses, its gateway, and what the file adds.
+    /// The guest's command line: its addresses, its gateway, and the file's words.
     #[must_use]
     pub fn command_line(&self) -> String {
         let addresses = [

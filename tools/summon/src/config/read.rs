@@ -1,4 +1,4 @@
-//! Reads the file as a whole, and its global settings.
+//! Reads a file and the settings of the daemon.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -15,10 +15,10 @@ use super::{Config, Daemon, Limits, Named, Network, OnChange, SOCKET};
 use mayfly_links::check_name;
 use mayfly_toolstack::config::{BRIDGE, Problems, shown};
 
-/// Seconds; more than a year is a mistake.
+/// The longest time in seconds: more than a year is a mistake.
 const TIME_MAX: f64 = 366.0 * 86400.0;
 
-/// A file, and what it names with its lines.
+/// The content of a file, and the files that it names, with their lines.
 pub(super) struct Read {
     pub(super) config: Config,
     pub(super) named: Vec<(usize, Named, PathBuf)>,
@@ -28,7 +28,7 @@ pub(super) struct Read {
 pub(super) fn file(source: &str, text: &str) -> Result<Read, Problems> {
     let mut problems = Problems::of(source);
     let mut top = Table::of_file(text, &mut problems);
-    // What follows from a line that is not understood is no help.
+    // If a line is not TOML, later problems would only follow from that.
     if !problems.all.is_empty() {
         return Err(problems);
     }
@@ -89,7 +89,7 @@ fn zone(
     Some((name?.value.to_string(), file?.value))
 }
 
-/// What is wrong is told; the usual value stands in its place.
+/// Reads `[daemon]`. An invalid value is reported and replaced by the default.
 fn daemon(mut table: Table<'_>, seen: &mut Seen, problems: &mut Problems) -> Daemon {
     let example = r#"["192.0.2.1:53"], where DNS queries come to, or [] for nowhere"#;
     let listen = table.list::<SocketAddr>("listen", example, problems);
@@ -139,7 +139,7 @@ fn daemon(mut table: Table<'_>, seen: &mut Seen, problems: &mut Problems) -> Dae
     daemon
 }
 
-/// What serves a network.
+/// Reads `network`.
 pub(super) fn network(table: &mut Table<'_>, problems: &mut Problems) -> Option<Found<Network>> {
     let Found { value, line } = table.get::<String>("network", problems)?;
     let value = match value.as_str() {
@@ -169,11 +169,11 @@ fn limits(mut table: Table<'_>, problems: &mut Problems) -> Limits {
         births_per_second,
         burst,
         births_per_prefix,
-        // As many as there are numbers for domains.
+        // The number of domain numbers.
         running: size("running", 1..=32_751, usual.running),
         queue: size("queue", 0..=10_000, usual.queue),
         held_frames: size("held_frames", 1..=4096, usual.held_frames),
-        // At least one frame of Ethernet's usual size.
+        // Room for one full Ethernet frame at least.
         held_octets: size("held_octets", 1514..=16 << 20, usual.held_octets),
         turn: value(turn).unwrap_or(usual.turn),
         memory: number(&mut table, "memory", 1..=1 << 24, usual.memory, problems),
@@ -186,7 +186,7 @@ pub(super) fn value<T>(found: Option<Found<T>>) -> Option<T> {
     found.map(|found| found.value)
 }
 
-/// A number that has bounds.
+/// Reads a number and checks its bounds.
 pub(super) fn number<T: DeserializeOwned + PartialOrd + Display>(
     table: &mut Table<'_>,
     key: &'static str,
@@ -205,7 +205,7 @@ pub(super) fn number<T: DeserializeOwned + PartialOrd + Display>(
     usual
 }
 
-/// Seconds, and parts of them.
+/// Reads a time in seconds, with or without a fraction.
 pub(super) fn seconds(
     table: &mut Table<'_>,
     key: &'static str,
@@ -223,7 +223,7 @@ pub(super) fn seconds(
     Some(Found { value, line })
 }
 
-/// A bridge's name.
+/// Reads the name of a bridge.
 pub(super) fn bridge(table: &mut Table<'_>, problems: &mut Problems) -> Option<String> {
     let Found { value, line } = table.get::<String>("bridge", problems)?;
     if let Err(error) = check_name(&value) {

@@ -19,26 +19,26 @@ use mayfly_toolstack::builder::layout::CMDLINE_MAX;
 use mayfly_toolstack::builder::{check_name, mac_text};
 use mayfly_toolstack::config::{Problems, mac, own_mac, shown};
 
-/// Seconds until a service sleeps, if nothing else is said.
+/// The default of `idle`, in seconds.
 const IDLE: Duration = Duration::from_secs(60);
-/// How long a guest may say nothing at its start, if nothing is said: mayfly needs a fraction of it.
+/// The default of `start_timeout`, in seconds. mayfly needs a fraction of it.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What others have.
+/// The names and addresses of the services that were read before.
 #[derive(Default)]
 pub(super) struct Seen {
-    /// What only one can have, as text, with the line.
+    /// Names and addresses that only one service can have, as text, with their lines.
     taken: BTreeMap<String, usize>,
     zones: BTreeMap<Name<Bytes>, usize>,
-    /// A host, its zone and its line.
+    /// The hosts, each with its zone and line.
     hosts: Vec<(Name<Bytes>, Name<Bytes>, usize)>,
-    /// A bridge, a network on it, and the line.
+    /// The networks, each with its bridge and line.
     networks: Vec<(String, IpCidr, usize)>,
     pub(super) named: Vec<(usize, Named, PathBuf)>,
 }
 
 impl Seen {
-    /// Takes what only one can have.
+    /// Takes a name or an address. Reports a service that has it already.
     pub(super) fn take(
         &mut self,
         what: &str,
@@ -55,13 +55,13 @@ impl Seen {
         }
     }
 
-    /// Takes an address that no service can have, however often.
+    /// Reserves an address that no service can have.
     pub(super) fn reserve(&mut self, address: IpAddr, line: usize) {
         let text = format!("address {address}");
         self.taken.entry(text).or_insert(line);
     }
 
-    /// Takes an address. All that share a bridge have the same idea of its networks.
+    /// Takes an address. Services on one bridge must agree on the prefix lengths of its networks.
     fn address(&mut self, bridge: &str, cidr: IpCidr, line: usize, problems: &mut Problems) {
         self.take("address", &cidr.address(), line, problems);
         let other = self.networks.iter().find(|(on, other, _)| {
@@ -83,7 +83,7 @@ impl Seen {
         self.zones.contains_key(zone)
     }
 
-    /// A host is in the closest of the zones above it.
+    /// Reports hosts whose zone is not the closest one above them.
     pub(super) fn check_zones(&self, problems: &mut Problems) {
         for (host, zone, line) in &self.hosts {
             let closer = self.zones.iter().find(|(other, _)| {
@@ -98,7 +98,7 @@ impl Seen {
     }
 }
 
-/// Reads a service; none if it lacks something, which was told.
+/// Reads a service. Returns `None` if something is missing, which is reported.
 pub(super) fn service(
     mut table: Table<'_>,
     daemon: &Daemon,
@@ -160,7 +160,7 @@ pub(super) fn service(
         problems.add(table.line, what);
     }
     table.finish(problems);
-    // What it lacks was told, and nothing of the file is used.
+    // Missing values were reported, so the file is not used.
     Some(service)
 }
 
@@ -205,7 +205,7 @@ fn asleep(
     Asleep::default()
 }
 
-/// What becomes of a guest whose files are replaced.
+/// Reads `on_change`.
 pub(super) fn on_change(
     table: &mut Table<'_>,
     usual: OnChange,
@@ -228,7 +228,8 @@ pub(super) fn on_change(
     }
 }
 
-/// How long nobody has to ask. Whoever keeps an answer for its TTL must find the service there, or ask again.
+/// Reads `idle` and `idle_hard`. A client that keeps a DNS answer for its TTL must find the guest running, so `idle` is
+/// at least twice the TTL.
 fn idle(table: &mut Table<'_>, ttl: u32, problems: &mut Problems) -> (Duration, Option<Duration>) {
     let least = Duration::from_secs(u64::from(ttl) * 2);
     let found = seconds(table, "idle", problems);
@@ -256,7 +257,7 @@ fn idle(table: &mut Table<'_>, ttl: u32, problems: &mut Problems) -> (Duration, 
     (idle, value(hard))
 }
 
-/// The MAC address: the file's, or what follows from the name.
+/// Reads the MAC address, or derives it from the name.
 fn own(
     table: &mut Table<'_>,
     name: Option<&Found<String>>,
@@ -281,7 +282,7 @@ fn own(
     Some(own)
 }
 
-/// Hosts and their zone.
+/// Reads the hosts and their zone.
 fn names(
     table: &mut Table<'_>,
     seen: &mut Seen,
@@ -316,7 +317,7 @@ fn names(
     (hosts, zone.map(|zone| zone.value.to_string()))
 }
 
-/// A host's or a zone's name in lower case (RFC 1123 section 2.1, and underscores).
+/// Reads the name of a host or zone, and converts it to lower case (RFC 1123 section 2.1, and underscores).
 pub(super) fn name(
     key: &str,
     found: &Found<String>,
@@ -338,7 +339,7 @@ pub(super) fn name(
     Some(Found { value, line })
 }
 
-/// Addresses, and the gateway.
+/// Reads the addresses and the gateway.
 fn addresses(
     table: &mut Table<'_>,
     bridge: &str,
@@ -393,8 +394,8 @@ fn family(cidr: &IpCidr) -> &'static str {
     }
 }
 
-/// Whether a host can have it: not a network's own address or its broadcast address (but RFC 3021), and not a link-local one of
-/// IPv6, which every guest has by itself.
+/// Whether a host can have an address: not the network or broadcast address (except for RFC 3021), and not a link-local
+/// address of IPv6, which every guest has anyway.
 fn is_host(cidr: &IpCidr) -> bool {
     let address = IpAddr::from(cidr.address());
     let is_plain = !address.is_unspecified() && !address.is_loopback() && !address.is_multicast();

@@ -1,4 +1,4 @@
-//! A table of the file, out of which each key is taken when it is looked at: what is left is not known.
+//! A table of the file. Each key is taken out when it is read, so the keys that remain are unknown ones.
 
 use serde::de::DeserializeOwned;
 use toml::Spanned;
@@ -7,25 +7,25 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 use mayfly_pack::config::line;
 use mayfly_toolstack::config::{Problems, shown};
 
-/// A value, and its line.
+/// A value with its line.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found<T> {
     pub(super) value: T,
     pub(super) line: usize,
 }
 
-/// A table with its header's line.
+/// A table with the line of its header.
 pub(super) struct Table<'t> {
     text: &'t str,
     name: &'static str,
     pub(super) line: usize,
     entries: DeTable<'t>,
-    /// The keys that were looked for, there or not.
+    /// The keys that were read, whether they exist or not.
     known: Vec<&'static str>,
 }
 
 impl<'t> Table<'t> {
-    /// The file's own, with what is not TOML told.
+    /// The top table of a file. Reports lines that are not TOML.
     pub(super) fn of_file(text: &'t str, problems: &mut Problems) -> Self {
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in errors {
@@ -54,7 +54,7 @@ impl<'t> Table<'t> {
         line(self.text, offset)
     }
 
-    /// A key's value. One of another type is told.
+    /// Takes the value of a key. Reports a value of a wrong type.
     pub(super) fn get<T: DeserializeOwned>(
         &mut self,
         key: &'static str,
@@ -65,7 +65,7 @@ impl<'t> Table<'t> {
         match T::deserialize(ValueDeserializer::from(value)) {
             Ok(value) => Some(Found { value, line }),
             Err(error) => {
-                // Of a value in a list, the line is its own.
+                // A value in a list has a line of its own.
                 let line = error.span().map_or(line, |span| self.at(span.start));
                 problems.add(line, format!("{key}: {}", error.message()));
                 None
@@ -73,7 +73,7 @@ impl<'t> Table<'t> {
         }
     }
 
-    /// A key that has to be there; `example` is what could stand there.
+    /// Takes the value of a needed key. Reports a missing one, with `example` as a possible value.
     pub(super) fn needed<T: DeserializeOwned>(
         &mut self,
         key: &'static str,
@@ -89,7 +89,7 @@ impl<'t> Table<'t> {
         self.get(key, problems)
     }
 
-    /// A list that has to be there: its values, each with its line.
+    /// Takes a needed list. Each value has its line.
     pub(super) fn list<T: DeserializeOwned>(
         &mut self,
         key: &'static str,
@@ -104,7 +104,7 @@ impl<'t> Table<'t> {
         Some(found.value.into_iter().map(with_line).collect())
     }
 
-    /// A table below this one.
+    /// Takes a table below this one.
     pub(super) fn table(
         &mut self,
         key: &'static str,
@@ -115,7 +115,7 @@ impl<'t> Table<'t> {
         self.below(value, name, problems)
     }
 
-    /// The tables of a list.
+    /// Takes the tables of a list.
     pub(super) fn tables(
         &mut self,
         key: &'static str,
@@ -159,7 +159,7 @@ impl<'t> Table<'t> {
         })
     }
 
-    /// Tells of the keys that nobody has looked for.
+    /// Reports the unknown keys.
     pub(super) fn finish(self, problems: &mut Problems) {
         for key in self.entries.keys() {
             let what = format!(

@@ -1,10 +1,10 @@
-//! Valid files, and the message for each mistake.
+//! Tests of valid files, and of the message for each mistake.
 
 use super::*;
 
 const EXAMPLE: &str = include_str!("../../../examples/summon.toml");
 const DAEMON: &str = "[daemon]\nlisten = []\n";
-/// Line 3 on, behind `DAEMON`.
+/// A service, from line 3 on, after `DAEMON`.
 const WWW: &str = "[[services]]
 name = \"www\"
 hosts = [\"www.example.test\"]
@@ -37,7 +37,7 @@ fn wrong(text: &str, expected: &[&str]) {
     }
 }
 
-/// One line more in `[daemon]`, which is line 3.
+/// Adds line 3 to `[daemon]`.
 #[track_caller]
 fn wrong_daemon(line: &str, expected: &str) {
     wrong(
@@ -46,7 +46,7 @@ fn wrong_daemon(line: &str, expected: &str) {
     );
 }
 
-/// One line more in the service, which is line 9.
+/// Adds line 9 to the service.
 #[track_caller]
 fn wrong_service(line: &str, expected: &str) {
     wrong(
@@ -72,12 +72,13 @@ fn the_example_is_understood() {
         wiki.command_line(),
         "ip=10.0.2.81/24 endpoints=healthz,metrics"
     );
-    // What `hatch create` gives to a guest of this name.
+    // The MAC address that `hatch create` gives to a guest of this name.
     assert_eq!(wiki.mac, mayfly_toolstack::config::own_mac(b"wiki"));
     assert_eq!(config.daemon.listen.len(), 2);
 }
 
-/// Every key that is behind a `#` says the default, and no key is missing: with all of them it is the same configuration.
+/// Every commented-out key of the example has its default, and no key is missing: with all of them the configuration is
+/// the same.
 #[test]
 fn the_example_says_the_defaults() {
     let own = [
@@ -110,7 +111,7 @@ fn the_example_says_the_defaults() {
     let all = all.join("\n");
     assert!(all.contains("\nburst = 20"), "{all}");
     assert_eq!(parsed(&all), parsed(EXAMPLE));
-    // The first two need each other.
+    // The first two keys need each other.
     for keys in [&own[..2], &own[2..3], &own[3..4], &own[4..5], &own[5..6]] {
         let is_one = |line: &str| {
             let key = line
@@ -377,12 +378,12 @@ fn what_two_services_cannot_both_have() {
         &format!("{DAEMON}{WWW}{}", other("10.0.2.81/16", "\"example.test\"")),
         &["f:14: the prefix length of 10.0.2.81/16 is another than that of 10.0.2.80/24 in line 8"],
     );
-    // Another network on the same bridge is no mistake.
+    // Another network on the same bridge is allowed.
     parsed(&format!(
         "{DAEMON}{WWW}{}",
         other("10.0.3.81/25", "\"a.example.test\"")
     ));
-    // A zone below the other, which would hide the host.
+    // A zone below another zone would hide the host.
     let below = WWW
         .replace("\"www\"", "\"third\"")
         .replace("www.example.test", "a.example.test");

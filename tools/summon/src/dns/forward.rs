@@ -1,7 +1,7 @@
-//! Questions for names that are not ours, given to a resolver over UDP, with bounds on all that is kept.
+//! Forwards queries for names outside of our zones to a resolver over UDP, with bounds on all state.
 //!
-//! Each question has a socket of its own, whose port the kernel chooses by chance (RFC 5452 section 9.2), and takes nothing but
-//! the resolver's answer to it.
+//! Each forwarded query has a socket of its own. The kernel chooses its port at random (RFC 5452 section 9.2), and the
+//! socket accepts only the resolver's answer to that query.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,24 +16,24 @@ use super::question::Question;
 use super::shares::Shares;
 use super::unbound;
 
-/// Questions that may be under way, and those of the clients of one network.
+/// The greatest number of pending queries, and of those from the clients of one network.
 const PENDING: usize = 256;
 const OF_PREFIX: usize = PENDING / 8;
-/// How long an answer may take.
+/// The time that the resolver has for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Datagrams that are read for one question before something else has its turn: forgers send many.
+/// The number of datagrams read for one query in a turn, because forgers may send many.
 const TURN: usize = 16;
-/// Bytes of the longest datagram that is looked at.
+/// The longest datagram that is read, in bytes.
 const DATAGRAM_MAX: usize = 4096;
 
-/// Who asks, and by which of our sockets.
+/// A client, and the socket of ours to which it has sent its query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Asker {
     pub(super) socket: usize,
     pub(super) address: SocketAddr,
 }
 
-/// A question, and who waits for its answer.
+/// A forwarded query and its client.
 struct Pending {
     question: Question,
     asker: Asker,
@@ -42,7 +42,7 @@ struct Pending {
     until: Instant,
 }
 
-/// The questions under way, by numbers that are not used again.
+/// The pending queries, by numbers that are not used again.
 pub(super) struct Forward {
     resolver: SocketAddr,
     pending: BTreeMap<usize, Pending>,
@@ -64,7 +64,7 @@ impl Forward {
         self.resolver
     }
 
-    /// Sends a client's query on; whether that was possible.
+    /// Forwards a client's query. Returns `false` if that is not possible.
     pub(super) fn query(&mut self, query: &[u8], asker: Asker) -> bool {
         let prefix = Prefix::from(asker.address.ip());
         let Some(question) = Question::read(query) else {
@@ -94,7 +94,7 @@ impl Forward {
         pending.map(|(&n, one)| (n, one.socket.as_fd()))
     }
 
-    /// Reads what has come for a question: the answer for its client, if it was that.
+    /// Reads the socket of a pending query. Returns the answer and its client, if the answer has come.
     pub(super) fn answer(&mut self, n: usize) -> Option<(Vec<u8>, Asker)> {
         let Pending {
             question,
@@ -109,7 +109,7 @@ impl Forward {
                 Ok(length) => question.answer_over_udp(bytes.get(..length)?),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => None,
-                // Nobody is there, says the resolver's host.
+                // An ICMP error: the resolver's host does not listen on the port.
                 Err(_) => Some(question.failure()),
             };
             if let Some(answer) = answer {
@@ -126,7 +126,7 @@ impl Forward {
         self.pending.values().map(|one| one.until).min()
     }
 
-    /// Ends the questions that have waited for too long: what their clients are told.
+    /// Ends the queries that have waited for too long. Returns the failures to send to their clients.
     pub(super) fn expire(&mut self) -> Vec<(Vec<u8>, Asker)> {
         let now = Instant::now();
         let late = self.pending.extract_if(.., |_, one| one.until <= now);
@@ -138,7 +138,7 @@ impl Forward {
     }
 }
 
-/// Sends a question from a port of its own, which the kernel chooses when it is connected.
+/// Sends a query from a port of its own, which the kernel chooses when the socket is connected.
 fn ask(resolver: SocketAddr, question: &Question) -> io::Result<UdpSocket> {
     let socket = UdpSocket::from(unbound(resolver, SocketType::DGRAM)?);
     connect(&socket, &resolver)?;

@@ -1,4 +1,4 @@
-//! The sockets of the services' names: UDP and TCP, and who is asked for other names.
+//! The DNS server for the services' names, over UDP and TCP, and the forwarding of other queries.
 
 mod forward;
 mod question;
@@ -27,30 +27,30 @@ use question::Allowed;
 use tcp::{Connections, Place};
 use upstream::{Progress, Upstreams};
 
-/// Queries that are answered before something else has its turn.
+/// The number of queries answered in a turn.
 const TURN: usize = 64;
-/// Octets of the longest query that is taken over UDP.
+/// The longest query over UDP, in bytes.
 const QUERY_MAX: usize = 4096;
-/// Connections that wait to be accepted.
+/// The number of connections that may wait to be accepted.
 const BACKLOG: i32 = 64;
 
-/// What the queries were, since the start.
+/// Counters of queries since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Answered from our zones.
     pub answered: u64,
-    /// Given to the resolver that the file names.
+    /// Forwarded to the resolver.
     pub forwarded: u64,
-    /// Refused, as the name is in no zone of ours.
+    /// Refused, because the name is outside of our zones.
     pub refused: u64,
-    /// Too many from one network: answered with an invitation to ask over TCP, or not at all.
+    /// Limited, because one network sent too many: truncated, so that the client comes over TCP, or not answered.
     pub limited: u64,
-    /// Left without an answer: malformed, or more than the resolver is given.
+    /// Not answered: malformed, or beyond the limits of forwarding.
     pub dropped: u64,
 }
 
 impl Counts {
-    /// What has come since it was this.
+    /// The difference to earlier counters.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
         Self {
@@ -62,7 +62,7 @@ impl Counts {
         }
     }
 
-    /// With more, as the front tells them.
+    /// The sum with other counters.
     #[must_use]
     pub fn and(&self, more: &Self) -> Self {
         Self {
@@ -75,61 +75,61 @@ impl Counts {
     }
 }
 
-/// Somebody has asked for the address of a service.
+/// A query for the address of a service.
 #[derive(Clone, Copy, Debug)]
 pub struct Query {
-    /// Which.
+    /// The service.
     pub service: Id,
-    /// Who.
+    /// The client.
     pub from: IpAddr,
-    /// When it was read.
+    /// The time at which the query was read.
     pub at: Instant,
-    /// When the answer was sent.
+    /// The time at which the answer was sent.
     pub answered: Instant,
 }
 
-/// Who is asked for names of no zone of ours, and for whom.
+/// The forwarding of queries for names outside of our zones.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Elsewhere<'a> {
-    /// Its address; without one such a query is refused.
+    /// The resolver's address. Without one, such queries are refused.
     pub resolver: Option<SocketAddr>,
-    /// The networks of the clients that it is asked for; others are refused.
+    /// The networks of clients whose queries are forwarded. Others are refused.
     pub clients: &'a [IpNet],
 }
 
-/// The sockets, and what is kept between queries.
+/// The DNS server with its sockets.
 pub struct Dns {
     udp: Vec<UdpSocket>,
     listeners: Vec<TcpListener>,
     connections: Connections,
     forward: Option<Forward>,
-    /// The same over TCP.
+    /// Forwarded queries over TCP.
     upstreams: Option<Upstreams>,
-    /// Whose questions are forwarded.
+    /// The clients whose queries are forwarded.
     allowed: Allowed,
     server: Server,
     nsid: Identity,
     began: Instant,
-    /// What was done.
+    /// The counters.
     pub counts: Counts,
 }
 
-/// A socket of it that can be polled.
+/// A socket of the server, to be polled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// A UDP socket.
+    /// A UDP socket for queries.
     Udp(usize),
-    /// A listener.
+    /// A TCP listener.
     Listener(usize),
-    /// A connection.
+    /// A client's TCP connection.
     Connection(usize),
-    /// A question's way to the resolver.
+    /// The socket of a query that was forwarded over UDP.
     Resolver(usize),
-    /// A connection to the resolver, for a client's.
+    /// A TCP connection to the resolver.
     Upstream(usize),
 }
 
-/// The sockets where queries come to.
+/// The sockets that receive queries.
 #[derive(Debug, Default)]
 pub struct Sockets {
     /// Over UDP.
@@ -139,10 +139,10 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Opens them: for each address one of each kind.
+    /// Opens a UDP and a TCP socket for each address.
     ///
     /// # Errors
-    /// An address that can't be listened on, named.
+    /// A text that names the address which cannot be listened on.
     pub fn open(addresses: &[SocketAddr]) -> Result<Self, String> {
         let mut sockets = Self::default();
         for &address in addresses {
@@ -157,10 +157,10 @@ impl Sockets {
 }
 
 impl Dns {
-    /// Serves through these sockets.
+    /// A server over these sockets.
     ///
     /// # Errors
-    /// There are no random numbers.
+    /// The kernel gives no random numbers.
     pub fn over(sockets: Sockets) -> io::Result<Self> {
         let nsid = Identity::default();
         Ok(Self {
@@ -177,10 +177,11 @@ impl Dns {
         })
     }
 
-    /// Sets what is answered, and how. What stays as it is goes on: cookies, limits, connections, questions under way.
+    /// Changes the configuration. State that does not depend on a change is kept: cookies, limits, connections, pending
+    /// queries.
     ///
     /// # Errors
-    /// There are no random numbers.
+    /// The kernel gives no random numbers.
     pub fn configure(&mut self, nsid: Option<&str>, elsewhere: Elsewhere<'_>) -> io::Result<()> {
         let nsid = Identity::from_slice(nsid.unwrap_or_default().as_bytes()).unwrap_or_default();
         if self.nsid != nsid {
@@ -196,7 +197,7 @@ impl Dns {
         Ok(())
     }
 
-    /// All that is to be polled.
+    /// All sockets to poll.
     pub fn sources(&self) -> Vec<(Source, BorrowedFd<'_>)> {
         let udp = self.udp.iter().enumerate();
         let udp = udp.map(|(n, socket)| (Source::Udp(n), socket.as_fd()));
@@ -215,7 +216,7 @@ impl Dns {
             .collect()
     }
 
-    /// Whether a connection waits for room to write, and not for more to read.
+    /// Whether a connection waits for room to write instead of bytes to read.
     pub fn is_writing(&self, source: Source) -> bool {
         match source {
             Source::Connection(n) => self.connections.is_writing(n),
@@ -224,7 +225,7 @@ impl Dns {
         }
     }
 
-    /// When [`Self::expire`] has to be called.
+    /// The time at which [`Self::expire`] has to be called.
     pub fn deadline(&self) -> Option<Instant> {
         let forward = self.forward.as_ref().and_then(Forward::deadline);
         let upstreams = self.upstreams.as_ref().and_then(Upstreams::deadline);
@@ -233,7 +234,7 @@ impl Dns {
         deadlines.into_iter().flatten().min()
     }
 
-    /// Does what is to be done at a socket, and tells who has asked for which service.
+    /// Serves a socket that is ready. Adds the queries for services to `queries`.
     pub fn serve(&mut self, source: Source, names: &Names, queries: &mut Vec<Query>) {
         match source {
             Source::Udp(n) => {
@@ -273,7 +274,7 @@ impl Dns {
         }
     }
 
-    /// Sends clients what the resolver has answered.
+    /// Sends the resolver's answers to the clients.
     fn tell(&self, answers: impl IntoIterator<Item = (Vec<u8>, Asker)>) {
         for (answer, asker) in answers {
             if let Some(socket) = self.udp.get(asker.socket) {
@@ -282,21 +283,21 @@ impl Dns {
         }
     }
 
-    /// Ends what has waited for too long.
+    /// Ends connections and queries that have waited for too long.
     pub fn expire(&mut self, names: &Names) {
         for n in self.upstreams.iter_mut().flat_map(Upstreams::expired) {
             self.connections.close(n);
         }
         for n in self.connections.late(self.began) {
             self.connection(n, names, &mut Vec::new());
-            // What it has not taken by now it will not take.
+            // The client had its time to take the rest of its answers.
             self.close(n);
         }
         let late = self.forward.as_mut().map(Forward::expire);
         self.tell(late.into_iter().flatten());
     }
 
-    /// Goes on with a client's connection.
+    /// Serves a client's connection.
     fn connection(&mut self, n: usize, names: &Names, queries: &mut Vec<Query>) {
         let server = &mut self.server;
         let client = self.connections.address(n);
@@ -316,7 +317,7 @@ impl Dns {
         }
     }
 
-    /// How often there were too many queries from one network.
+    /// The number of queries beyond the rate limit.
     fn limited(&self) -> u32 {
         let stats = &self.server.stats;
         stats.limited.wrapping_add(stats.slipped)
@@ -334,7 +335,7 @@ impl Dns {
         let mut query = [0; QUERY_MAX];
         let (length, from) = match socket.recv_from(&mut query) {
             Ok(read) => read,
-            // What a client's host says of an answer that nobody took.
+            // An ICMP error: nobody has taken an earlier answer.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Some(()),
             Err(_) => return None,
         };
@@ -357,7 +358,7 @@ impl Dns {
         );
         let socket = self.udp.get(n)?;
         match asked {
-            // Who is told to come over TCP is forwarded there too.
+            // A client that is told to come over TCP has its query forwarded there.
             _ if self.limited() != before => {
                 if length > 0 {
                     let _ = socket.send_to(answer.get(..length)?, from);
@@ -398,7 +399,7 @@ impl Dns {
     }
 }
 
-/// A server that calls itself this, with a cookie secret of its own.
+/// A server with this identity and a new cookie secret.
 fn server(nsid: &Identity) -> io::Result<Server> {
     let mut secret = [0; 16];
     rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty())?;
@@ -407,7 +408,7 @@ fn server(nsid: &Identity) -> io::Result<Server> {
     Ok(Server::new(config))
 }
 
-/// Milliseconds since the start, as the DNS code counts time.
+/// Converts a time to milliseconds since the start, the unit of the DNS code.
 fn millis(began: Instant, now: Instant) -> u64 {
     u64::try_from(now.saturating_duration_since(began).as_millis()).unwrap_or(u64::MAX)
 }
@@ -417,7 +418,7 @@ fn unix_seconds() -> u64 {
     since.map_or(0, |since| since.as_secs())
 }
 
-/// A socket for addresses like this one, without one of its own yet.
+/// A socket of an address's family that is not bound yet.
 fn unbound(address: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
     let family = match address {
         SocketAddr::V4(_) => AddressFamily::INET,
@@ -430,7 +431,7 @@ fn unbound(address: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
 fn socket(address: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
     let socket = unbound(address, kind)?;
     if address.is_ipv6() {
-        // `[::]` and `0.0.0.0` may both be listened on.
+        // So that `[::]` and `0.0.0.0` can be listened on together.
         sockopt::set_ipv6_v6only(&socket, true)?;
     }
     if kind == SocketType::STREAM {

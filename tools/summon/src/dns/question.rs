@@ -1,16 +1,16 @@
-//! A client's question on its way to the resolver, and what counts as its answer.
+//! A client's question for the resolver, and the check of the answer.
 //!
-//! The resolver gets a query of our own making: the question, the flags RD and CD, and OPT if the client sent one. What is
-//! between the client and us stays there: its message id, its cookie (RFC 7873 section 5), every other option.
+//! The resolver gets a new query with the question, the flags RD and CD, and OPT if the client sent one. The client's
+//! message id, its cookie (RFC 7873 section 5) and all other options are not forwarded.
 
 use std::net::IpAddr;
 
 use domain::base::iana::Opcode;
 use domain::base::{Message, Name, ToName as _};
 
-/// Bytes of a message's header (RFC 1035 section 4.1.1).
+/// The size in bytes of a message's header (RFC 1035 section 4.1.1).
 const HEADER: usize = 12;
-/// Bits of its third and fourth byte.
+/// Bits of the header's third and fourth byte.
 const QR: u8 = 0x80;
 const OPCODE: u8 = 0x78;
 const TC: u8 = 0x02;
@@ -18,29 +18,30 @@ const RD: u8 = 0x01;
 const RA: u8 = 0x80;
 const CD: u8 = 0x10;
 const SERVFAIL: u8 = 2;
-/// The longest answer over UDP that is asked for and passed on (RFC 9715 appendix A), and the longest to a client without OPT.
+/// The longest answer over UDP in bytes (RFC 9715 appendix A), and the longest for a client without OPT.
 const UDP_MAX: u16 = 1232;
 const UDP_PLAIN: u16 = 512;
 
-/// A question, without anything that could hold it up.
+/// A client's question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Question {
     /// The client's message id.
     id: [u8; 2],
-    /// The message id that the resolver has to answer with.
+    /// The message id of the query to the resolver, which its answer must have.
     number: [u8; 2],
     /// RD and CD, as the client has set them.
     flags: [u8; 2],
-    /// Name, type and class in wire form; the case of the name is the client's.
+    /// Name, type and class in wire form, in the client's spelling.
     asked: Vec<u8>,
-    /// Whether the client has sent OPT, and with DO.
+    /// Whether the client's OPT record has the flag DO; `None` if it sent no OPT record.
     opt: Option<bool>,
-    /// Bytes of the longest answer that the client takes over UDP.
+    /// The longest answer that the client takes over UDP, in bytes.
     room: usize,
 }
 
 impl Question {
-    /// Reads a client's query. `None` if it is no query with one question, or there are no random numbers.
+    /// Reads a client's query. Returns `None` if it is no query with one question, or if the kernel gives no random
+    /// numbers.
     pub(super) fn read(query: &[u8]) -> Option<Self> {
         let message = Message::from_octets(query).ok()?;
         let header = message.header();
@@ -75,7 +76,7 @@ impl Question {
             if let Some(additional) = query.get_mut(11) {
                 *additional = 1;
             }
-            // The root's name, type OPT, what we take, no extended flags but DO, no options (RFC 6891 section 6.1.2).
+            // The root's name, type OPT, our size, the flag DO, no options (RFC 6891 section 6.1.2).
             query.extend([0, 0, 41]);
             query.extend(UDP_MAX.to_be_bytes());
             query.extend([0, 0, u8::from(dnssec) << 7, 0, 0, 0]);
@@ -83,7 +84,7 @@ impl Question {
         query
     }
 
-    /// A header with one question, and the question.
+    /// A header and the question.
     fn head(&self, id: [u8; 2], flags: [u8; 2]) -> Vec<u8> {
         let mut message = vec![0; HEADER];
         let fields = id.into_iter().chain(flags).chain([0, 1]);
@@ -95,7 +96,7 @@ impl Question {
         message
     }
 
-    /// The answer as the client gets it, if this is the answer (RFC 5452 section 9.1): of this id, to this very question.
+    /// The answer for the client. Returns `None` if the id or the question does not match (RFC 5452 section 9.1).
     pub(super) fn answer(&self, answer: &[u8]) -> Option<Vec<u8>> {
         let (header, rest) = answer.split_first_chunk::<HEADER>()?;
         let is_it = header.starts_with(&self.number)
@@ -105,7 +106,7 @@ impl Question {
         is_it.then(|| [&self.id, answer.get(2..).unwrap_or_default()].concat())
     }
 
-    /// The same, over UDP: what is longer than the client takes is left out, so that it comes over TCP.
+    /// The answer for a client over UDP: truncated if it is too long, so that the client comes over TCP.
     pub(super) fn answer_over_udp(&self, answer: &[u8]) -> Option<Vec<u8>> {
         let whole = self.answer(answer)?;
         if whole.len() <= self.room {
@@ -117,14 +118,14 @@ impl Question {
         Some(self.head(self.id, [flags | TC, more]))
     }
 
-    /// What the client is told when the resolver has no answer.
+    /// The answer for the client when the resolver has none: SERVFAIL.
     pub(super) fn failure(&self) -> Vec<u8> {
         let [rd, cd] = self.flags;
         self.head(self.id, [QR | rd, RA | cd | SERVFAIL])
     }
 }
 
-/// Who may have questions forwarded.
+/// The networks of clients whose queries are forwarded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Allowed(pub(super) Vec<ipnet::IpNet>);
 

@@ -1,10 +1,10 @@
-//! How much of something the clients of each network have, so that no network has all of it.
+//! Counts how much of a resource the clients of each network have, so that no network gets all of it.
 
 use std::collections::BTreeMap;
 
 use super::super::fleet::Prefix;
 
-/// What is had, by networks.
+/// The counts, by network.
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     of: BTreeMap<Prefix, usize>,
@@ -12,7 +12,7 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    /// One more for a network, if neither it nor all together would have too many.
+    /// Counts one more for a network. Returns `false` if the network or all together would have too many.
     pub(super) fn take(&mut self, prefix: Prefix, of_prefix: usize, all: usize) -> bool {
         let has_room = self.all < all && self.of(prefix) < of_prefix;
         if has_room {
@@ -21,13 +21,13 @@ impl Shares {
         has_room
     }
 
-    /// One more, whatever there is.
+    /// Counts one more without a limit.
     pub(super) fn add(&mut self, prefix: Prefix) {
         *self.of.entry(prefix).or_default() += 1;
         self.all += 1;
     }
 
-    /// One less.
+    /// Counts one less.
     pub(super) fn give_back(&mut self, prefix: Prefix) {
         if let Some(own) = self.of.get_mut(&prefix) {
             *own -= 1;
@@ -38,17 +38,17 @@ impl Shares {
         }
     }
 
-    /// What a network has.
+    /// The count of a network.
     pub(super) fn of(&self, prefix: Prefix) -> usize {
         self.of.get(&prefix).copied().unwrap_or(0)
     }
 
-    /// What the network has that has most.
+    /// The greatest count of a network.
     pub(super) fn most(&self) -> usize {
         self.of.values().copied().max().unwrap_or(0)
     }
 
-    /// What all have.
+    /// The sum of all counts.
     pub(super) fn all(&self) -> usize {
         self.all
     }

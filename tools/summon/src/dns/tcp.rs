@@ -1,4 +1,4 @@
-//! Connections of clients that ask over TCP: the guest's own state machine, over sockets.
+//! Clients' connections over TCP: the guest's own state machine, over sockets.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
@@ -16,10 +16,10 @@ use super::shares::Shares;
 use super::upstream::Upstreams;
 use super::{Query, millis, unix_seconds};
 
-/// Connections at a time, and those of the clients of one network.
+/// The greatest number of connections, and of those from the clients of one network.
 const CONNECTIONS: usize = 256;
 const OF_PREFIX: usize = 64;
-/// Octets of answers that may wait to be sent. The zones here have no longer answers.
+/// The number of bytes of answers that may wait to be sent. The zones here have no longer answers.
 const OUT: usize = 16 * 1024;
 
 type Node = <Pack<'static> as Zones>::Node;
@@ -28,24 +28,24 @@ struct Client {
     stream: TcpStream,
     address: IpAddr,
     prefix: Prefix,
-    /// When something was last read from it or written to it.
+    /// The time of the last read or write.
     active: Instant,
     connection: Connection<Node>,
     input: Vec<u8>,
     ended: bool,
     output: Vec<u8>,
-    /// A question of it is at the resolver; what it asks after that waits.
+    /// Whether a query was forwarded and not answered yet. Later queries of the client wait.
     is_forwarded: bool,
-    /// All is written that ever will be; what is left of it goes out, and then it is closed.
+    /// Whether the connection is closed as soon as the output is sent.
     closing: bool,
 }
 
-/// What a query is answered from.
+/// The sources of answers.
 pub(super) struct Place<'a> {
     pub(super) server: &'a mut Server,
     pub(super) names: &'a Names,
     pub(super) began: Instant,
-    /// Who has the answers to what is elsewhere; without one that is refused.
+    /// The forwarding of queries for other names. Without it, they are refused.
     pub(super) forward: Option<&'a mut Upstreams>,
 }
 
@@ -58,7 +58,7 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    /// Closes those whose question is at a resolver that is asked no more.
+    /// Closes the connections that wait for a forwarded query.
     pub(super) fn close_forwarded(&mut self) {
         let forwarded = self.clients.extract_if(.., |_, client| client.is_forwarded);
         forwarded.for_each(|(_, client)| self.shares.give_back(client.prefix));
@@ -71,7 +71,7 @@ impl Connections {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
         let clients = self.clients.iter();
-        // Who waits for the resolver is read from when that has answered: until then it would be readable for ever.
+        // A client that waits for the resolver is not polled, because it would stay readable all the time.
         let clients =
             clients.filter(|(_, client)| !client.is_forwarded || !client.output.is_empty());
         clients.map(|(&n, client)| (n, client.stream.as_fd()))
@@ -89,8 +89,8 @@ impl Connections {
         Some(began + Duration::from_millis(first))
     }
 
-    /// Takes a connection. It always has room: of the network with the most connections, the one that has been idle longest
-    /// makes way; the number of that one.
+    /// Adds a connection. If there are too many, returns the number of the one to close: the one that has been idle
+    /// longest, of the network with the most connections.
     pub(super) fn add(
         &mut self,
         stream: TcpStream,
@@ -120,7 +120,7 @@ impl Connections {
         evicted
     }
 
-    /// Who has to make way for one more connection from this network.
+    /// The connection to close for one more from this network.
     fn in_the_way_of(&self, prefix: Prefix) -> Option<usize> {
         let is_over = self.shares.of(prefix) >= OF_PREFIX;
         if !is_over && self.shares.all() < CONNECTIONS {
@@ -137,7 +137,8 @@ impl Connections {
             .map(|(&n, _)| n)
     }
 
-    /// Reads, answers and writes as far as that goes now; how many queries were forwarded, or `None` when it is over.
+    /// Reads, answers and writes as far as possible now. Returns the number of queries forwarded, or `None` if the
+    /// connection is over.
     pub(super) fn serve(
         &mut self,
         n: usize,
@@ -150,7 +151,7 @@ impl Connections {
         client.serve(n, place, queries)
     }
 
-    /// The resolver has answered; the answer is after its length.
+    /// Adds the resolver's answer to the output. `answer` begins with its length.
     pub(super) fn answered(&mut self, n: usize, answer: &[u8]) {
         if let Some(client) = self.clients.get_mut(&n) {
             client.is_forwarded = false;
@@ -164,7 +165,7 @@ impl Connections {
         }
     }
 
-    /// Those that have waited, or let wait, for too long. The resolver has a time of its own.
+    /// The connections that are over time. Those that wait for the resolver are not among them.
     pub(super) fn late(&self, began: Instant) -> Vec<usize> {
         let now = millis(began, Instant::now());
         let clients = self.clients.iter();
@@ -176,7 +177,7 @@ impl Connections {
 }
 
 impl Client {
-    /// As [`Connections::serve`].
+    /// Serves the connection: see [`Connections::serve`].
     fn serve(&mut self, n: usize, mut place: Place<'_>, queries: &mut Vec<Query>) -> Option<u64> {
         let at = Instant::now();
         self.read()?;
@@ -201,7 +202,7 @@ impl Client {
                 forwarded += 1;
             }
             self.write()?;
-            // What there was no room for has it now, and nobody else would say so.
+            // If the output has become empty, there is room for more answers now, and no event would report that.
             if has_room || !self.output.is_empty() {
                 break;
             }
@@ -217,8 +218,8 @@ impl Client {
         (!is_over).then_some(forwarded)
     }
 
-    /// Answers what is in so many octets of the input, for which there is room; whether that was all. `is_last` when nothing else waits
-    /// behind it.
+    /// Answers the queries in the first `own` bytes of the input, as far as there is room. Returns whether all were
+    /// answered. `is_last` says that no other query follows them.
     fn answer(
         &mut self,
         place: &mut Place<'_>,
@@ -257,7 +258,7 @@ impl Client {
 
     fn read(&mut self) -> Option<()> {
         let mut octets = [0; TCP_QUERY_MAX + 2];
-        // No more than one query ahead of what was answered.
+        // The input has at most one query that is not answered.
         while self.input.len() < octets.len() && !self.ended {
             match self.stream.read(&mut octets) {
                 Ok(0) => self.ended = true,

@@ -1,5 +1,5 @@
-//! Queries that came over TCP for names that are not ours: each goes to the resolver over a connection of its own, because who has come
-//! that way has most often been told that the answer is too long for UDP (RFC 7766 section 5).
+//! Forwards queries that came over TCP, each over a TCP connection of its own: such a client was most often told that
+//! the answer is too long for UDP (RFC 7766 section 5).
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
@@ -15,15 +15,15 @@ use super::question::Question;
 use super::shares::Shares;
 use super::unbound;
 
-/// Connections to the resolver, and those for the clients of one network.
+/// The greatest number of connections to the resolver, and of those for the clients of one network.
 const UPSTREAMS: usize = 64;
 const OF_PREFIX: usize = UPSTREAMS / 4;
-/// How long an answer may take.
+/// The time that the resolver has for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Octets that are read at once.
+/// The number of bytes read at once.
 const CHUNK: usize = 4096;
 
-/// A question, and as much of its answer as has come.
+/// A forwarded query, and the part of its answer that has come.
 struct Upstream {
     question: Question,
     prefix: Prefix,
@@ -33,16 +33,16 @@ struct Upstream {
     until: Instant,
 }
 
-/// What has become of a question.
+/// The progress of a forwarded query.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     Waits,
-    /// The answer, after its length.
+    /// The answer, with its length before it.
     Answered(Vec<u8>),
     Failed,
 }
 
-/// One question for each client's connection at most, by that connection's number.
+/// The forwarded queries, at most one for each client's connection, by the number of that connection.
 pub(super) struct Upstreams {
     resolver: SocketAddr,
     all: BTreeMap<usize, Upstream>,
@@ -71,7 +71,7 @@ impl Upstreams {
         self.all.values().map(|upstream| upstream.until).min()
     }
 
-    /// Asks what a client of this address asks; whether there was room for it.
+    /// Forwards a query of a client. Returns `false` if there is no room for it.
     pub(super) fn ask(&mut self, n: usize, client: IpAddr, query: &[u8]) -> bool {
         let prefix = Prefix::from(client);
         let Some(question) = Question::read(query) else {
@@ -93,12 +93,12 @@ impl Upstreams {
             input: Vec::new(),
             until: Instant::now() + PATIENCE,
         };
-        // A client has one question at a time: there is none of that number.
+        // A client has one forwarded query at a time, so this number is free.
         self.all.insert(n, upstream);
         true
     }
 
-    /// Goes on with a question.
+    /// Continues with a forwarded query.
     pub(super) fn serve(&mut self, n: usize) -> Progress {
         let progress = match self.all.get_mut(&n) {
             Some(upstream) => upstream.serve().unwrap_or(Progress::Failed),
@@ -110,14 +110,14 @@ impl Upstreams {
         progress
     }
 
-    /// Nobody waits for it any more.
+    /// Drops a forwarded query whose client is gone.
     pub(super) fn forget(&mut self, n: usize) {
         if let Some(upstream) = self.all.remove(&n) {
             self.shares.give_back(upstream.prefix);
         }
     }
 
-    /// Takes those out that have waited for too long.
+    /// Removes the queries that have waited for too long, and returns their numbers.
     pub(super) fn expired(&mut self) -> Vec<usize> {
         let now = Instant::now();
         let late = self.all.extract_if(.., |_, upstream| upstream.until <= now);
@@ -134,7 +134,7 @@ impl Upstream {
         while !self.output.is_empty() {
             match self.stream.write(&self.output) {
                 Ok(length) => drop(self.output.drain(..length)),
-                // Not even connected, perhaps.
+                // The connection may not be established yet.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Ok(Progress::Waits);
                 }
@@ -167,13 +167,13 @@ impl Upstream {
     }
 }
 
-/// A message after its length (RFC 1035 section 4.2.2).
+/// A message with its length before it (RFC 1035 section 4.2.2).
 fn framed(message: &[u8]) -> Vec<u8> {
     let length = u16::try_from(message.len()).unwrap_or(u16::MAX);
     [&length.to_be_bytes()[..], message].concat()
 }
 
-/// Begins to connect. Whether that succeeds is seen when something is written.
+/// Begins to connect. The first write shows whether that has succeeded.
 fn begin(resolver: SocketAddr) -> io::Result<TcpStream> {
     let socket = unbound(resolver, SocketType::STREAM)?;
     match connect(&socket, &resolver) {

@@ -1,4 +1,4 @@
-//! What happens to services, and what is to be done about it.
+//! The events of services, and the actions that follow.
 
 use std::time::Duration;
 
@@ -7,91 +7,91 @@ use serde::{Deserialize, Serialize};
 use super::super::config::Asleep;
 use super::limits::Prefix;
 
-/// A service. It means the same one as long as the daemon runs.
+/// The number of a service. It stays the same as long as the daemon runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Id(pub u32);
 
-/// What is to be known of a service here.
+/// The settings of a service that the fleet needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
-    /// MiB of memory.
+    /// The memory of its guest, in MiB.
     pub memory: u64,
-    /// It goes to sleep when it has been quiet for so long, and has no connections.
+    /// The quiet time after which it sleeps if it has no connections.
     pub idle: Duration,
-    /// And after so long in any case, if there is such a limit.
+    /// The quiet time after which it sleeps in any case, if there is such a limit.
     pub idle_hard: Option<Duration>,
-    /// A guest that runs has to be heard of in this time.
+    /// The time in which a new guest must send something.
     pub start_timeout: Duration,
-    /// No guest lives for longer, if there is such a limit.
+    /// The longest life of a guest, if there is such a limit.
     pub lifetime: Option<Duration>,
-    /// What becomes of it then.
+    /// The state of its guest while it sleeps.
     pub asleep: Asleep,
-    /// Whether it sleeps at all.
+    /// Whether it sleeps. Otherwise its guest always runs.
     pub on_demand: bool,
 }
 
-/// What has happened.
+/// An event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Somebody wants the service. Nobody in particular when it is the daemon itself.
+    /// A client of this network wants the service; `None` if the daemon itself does.
     Wanted(Id, Option<Prefix>),
-    /// Its guest was made, and runs.
+    /// Its guest was made, and runs as this domain.
     Made(Id, u16),
-    /// It could not be made, and nothing of it is there.
+    /// Its guest could not be made, for this reason. Nothing of it is left.
     NotMade(Id, String),
     /// Its guest has sent something.
     Heard(Id),
-    /// How many connections its guest has; nothing when it does not say.
+    /// The number of its guest's connections; `None` if the guest did not answer.
     Connections(Id, Option<u32>),
-    /// Its guest has ended by itself; whether that is a failure, and what happened.
+    /// Its guest has ended by itself: whether that is a failure, and the reason.
     Ended(Id, bool, String),
-    /// Its guest was removed; what is left of it, if anything.
+    /// Its guest was removed. The text describes leftovers, if there are any.
     Removed(Id, Option<String>),
-    /// A guest of it was found, and runs.
+    /// A running guest of an earlier daemon was found, as this domain.
     Found(Id, u16),
     /// Time has passed.
     Time,
 }
 
-/// What is to be done.
+/// An action for the daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Make a guest.
     Make(Id),
-    /// Take what is sent to it, and remove its guest.
+    /// Take the service's packets, and remove its guest.
     Remove(Id, u16),
-    /// Take what is sent to it, and have its guest stand still.
+    /// Take the service's packets, and pause its guest.
     Suspend(Id, u16),
-    /// Let its guest go on.
+    /// Unpause its guest.
     Resume(Id, u16),
-    /// Take what is sent to it, though its guest runs.
+    /// Take the service's packets while its guest runs.
     Shut(Id),
-    /// Give to its guest what was taken, and what comes.
+    /// Give the held packets and all later ones to its guest.
     Open(Id),
     /// Ask its guest for its connections.
     Ask(Id),
-    /// Nobody will be there for what is held of it.
+    /// Drop the held packets.
     Drop(Id),
-    /// Somebody should know.
+    /// Log something.
     Tell(Id, Tell),
-    /// It is not a service any more, and nothing of it is left.
+    /// The service was removed, and nothing of it is left.
     Gone(Id),
 }
 
-/// What the administrator wants of a service.
+/// A command of the administrator for a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Command {
-    /// A guest, even if it has failed lately.
+    /// Make a guest, even if the service has failed lately.
     Wake,
-    /// Sleep, whoever is connected.
+    /// Sleep, even if connections are open.
     Sleep,
-    /// A new guest in place of the one there is, or a first one.
+    /// Replace the guest by a new one, or make one.
     Restart,
 }
 
 impl Command {
-    /// As it is written everywhere.
+    /// The name of the command.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -102,32 +102,32 @@ impl Command {
     }
 }
 
-/// What somebody should know.
+/// Something to log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tell {
-    /// It waits for others.
+    /// The service waits for room.
     Queued,
-    /// Its guest is there, and was heard.
+    /// Its guest runs and has sent something.
     Up,
-    /// Its guest goes, and why.
+    /// Its guest is removed, for this reason.
     Down(&'static str),
     /// It is asleep.
     Asleep,
-    /// It is asleep, and its guest stands still.
+    /// It is asleep, and its guest is paused.
     Suspended,
-    /// Its guest goes on.
+    /// Its guest was unpaused.
     Resumed,
-    /// It does not come up: why, and how long nobody tries.
+    /// It has failed, for this reason, and is not tried again for this time.
     Failed(String, Duration),
 }
 
-/// Why somebody does not get a guest.
+/// Counters of refused wakes, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Refused {
-    /// Their network has had too many.
+    /// The client's network has caused too many births.
     pub prefix: u64,
-    /// Too many wait.
+    /// Too many services wait for room.
     pub queue: u64,
-    /// The service has failed.
+    /// The service has failed lately.
     pub backed_off: u64,
 }

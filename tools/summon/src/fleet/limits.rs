@@ -1,15 +1,15 @@
-//! How many guests may be born, and for whom: token buckets, and a queue that serves clients' networks in turn.
+//! The limits of births: token buckets, and a queue that serves clients' networks in turn.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-/// Buckets for networks of clients. One belongs to all networks that hash to it, so that no flood of forged addresses makes it
-/// grow, or pushes anybody out.
+/// The number of buckets for clients' networks. A bucket serves all networks that hash to it, so a flood of forged
+/// addresses cannot make the table grow or push a network out.
 const BUCKETS: usize = 1024;
 
-/// The network that a client is counted with: its /24, or its /56.
+/// The network of a client: its /24 or /56.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Prefix(IpAddr);
 
@@ -22,25 +22,25 @@ impl From<IpAddr> for Prefix {
     }
 }
 
-/// A token bucket, as the time at which it will be full again (the generic cell rate algorithm, ITU-T I.371).
+/// A token bucket, stored as the time at which it will be full again (the generic cell rate algorithm, ITU-T I.371).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bucket {
     full_at: Option<Instant>,
 }
 
-/// How fast a bucket fills, and what it holds.
+/// The rate and the size of a bucket.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rate {
-    /// Time for one token.
+    /// The time between two tokens.
     pub(super) each: Duration,
-    /// Tokens in a full bucket.
+    /// The number of tokens in a full bucket.
     pub(super) burst: u32,
 }
 
 impl Bucket {
     pub(super) const FULL: Self = Self { full_at: None };
 
-    /// Takes a token. When there is none: when there will be.
+    /// Takes a token. If there is none, returns the time at which there will be one.
     pub(super) fn take(&mut self, rate: Rate, now: Instant) -> Result<(), Instant> {
         let full_at = self.full_at.map_or(now, |full_at| full_at.max(now));
         let room = rate.each.saturating_mul(rate.burst.saturating_sub(1));
@@ -54,7 +54,7 @@ impl Bucket {
     }
 }
 
-/// A bucket for each network.
+/// The buckets of clients' networks.
 pub(super) struct Prefixes {
     buckets: Vec<Bucket>,
     hasher: RandomState,
@@ -77,7 +77,7 @@ impl Prefixes {
     }
 }
 
-/// Who waits: networks in turn, and of each who has come first.
+/// A queue that serves networks in turn, and each network's entries in order.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
     turns: VecDeque<(Option<Prefix>, VecDeque<T>)>,
@@ -105,7 +105,7 @@ impl<T: PartialEq> Queue<T> {
         self.turns.front()?.1.front()
     }
 
-    /// Takes the first one; its network is then behind all others.
+    /// Takes the first entry. Its network then goes behind all others.
     pub(super) fn pop(&mut self) -> Option<T> {
         let (prefix, mut waiting) = self.turns.pop_front()?;
         let one = waiting.pop_front();

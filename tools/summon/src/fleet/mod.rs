@@ -1,4 +1,4 @@
-//! What becomes of each service: a pure machine of (state, event, time) to actions. It does no I/O and knows no clock.
+//! The states of the services: a pure function from (state, event, time) to actions, without I/O and without a clock.
 //!
 //! ```text
 //!                 wanted                made                  heard
@@ -9,10 +9,11 @@
 //!  └───────────────────────────┴───────────────────┘
 //! ```
 //!
-//! A guest that is to be suspended goes from running to suspended, and back as soon as it is wanted; it dies when others need its room.
+//! With `asleep = "suspend"`, a guest goes from running to suspended, and back as soon as it is wanted. It dies when
+//! others need its room.
 //!
-//! Births are limited: for each network of clients, altogether by time, and by how many guests and how much memory there may be. Who is over
-//! the first limit is refused; who is over the others waits in a queue that serves the networks in turn.
+//! Births are limited for each network of clients, in time, and by the number and memory of guests. Beyond the first
+//! limit a client is refused; beyond the others the service waits in a queue that serves the networks in turn.
 
 mod event;
 mod limits;
@@ -32,13 +33,13 @@ pub use limits::Prefix;
 use limits::{Bucket, Prefixes, Queue};
 pub use unit::{After, Running, State, Unit};
 
-/// How long after a guest was asked for its connections, and had some or did not answer, it is asked again.
+/// The time after which a guest is asked for its connections again, if it had some or did not answer.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// How long it is looked whether somebody has come to a guest between its answer, that it has no connections, and the moment from which
-/// on nothing has reached it any more.
+/// The time for which packets are held after a guest has answered that it has no connections. It shows whether a client
+/// came between that answer and the moment from which packets are held.
 const LAST_LOOK: Duration = Duration::from_millis(500);
 
-/// Why a guest goes whose image or site was replaced.
+/// The reason for removing a guest whose image or site was replaced.
 const OUTDATED: &str = "its image or its site was replaced";
 
 /// All services.
@@ -48,14 +49,14 @@ pub struct Fleet {
     births: Bucket,
     prefixes: Prefixes,
     queue: Queue<Id>,
-    /// When the queue has to be looked at again, if only time is in its way.
+    /// The time at which the queue can go on, if only the rate limit stops it.
     pump_at: Option<Instant>,
-    /// Who did not get a guest.
+    /// Counters of refused wakes.
     pub refused: Refused,
 }
 
 impl Fleet {
-    /// No services.
+    /// A fleet without services.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self {
@@ -74,12 +75,12 @@ impl Fleet {
         self.limits = limits;
     }
 
-    /// Adds a service, which is asleep.
+    /// Adds a service, asleep.
     pub fn add(&mut self, id: Id, spec: Spec) {
         self.units.insert(id, Unit::new(spec));
     }
 
-    /// Changes a service. `is_other` when a guest of the old one is no guest of the new one.
+    /// Changes a service. `is_other` says that its present guest does not fit the new settings.
     pub fn change(&mut self, id: Id, spec: Spec, is_other: bool, actions: &mut Vec<Action>) {
         let Some(unit) = self.units.get_mut(&id) else {
             return;
@@ -92,7 +93,7 @@ impl Fleet {
         }
     }
 
-    /// A service's guest is of files that were replaced, and goes as soon as nobody uses it.
+    /// Marks a service's guest as outdated, because its files were replaced: it is removed as soon as it is not in use.
     pub fn outdate(&mut self, id: Id, actions: &mut Vec<Action>) {
         let Some(unit) = self.units.get_mut(&id) else {
             return;
@@ -102,12 +103,12 @@ impl Fleet {
                 unit.remove(id, domid, After::Sleep, OUTDATED, actions);
             }
             State::Proving(..) | State::Running(_) => unit.is_outdated = true,
-            // The next one is of the new ones.
+            // The next guest uses the new files.
             _ => {}
         }
     }
 
-    /// Removes a service. What there is of it is removed first.
+    /// Removes a service, after its guest.
     pub fn leave(&mut self, id: Id, actions: &mut Vec<Action>) {
         let Some(unit) = self.units.get_mut(&id) else {
             return;
@@ -122,7 +123,7 @@ impl Fleet {
         }
     }
 
-    /// Ends a service's guest, or its wait for one.
+    /// Removes a service's guest, or ends its wait for one.
     pub fn end(&mut self, id: Id, why: &'static str, actions: &mut Vec<Action>) {
         let Some(unit) = self.units.get_mut(&id) else {
             return;
@@ -139,7 +140,7 @@ impl Fleet {
             | State::Suspended(domid, _) => {
                 unit.remove(id, domid, After::Sleep, why, actions);
             }
-            // One that is being made is looked at when it is made.
+            // A guest that is being made is removed when it is ready.
             State::Asleep | State::BeingBorn | State::Dying(_) => {}
         }
     }
@@ -155,7 +156,7 @@ impl Fleet {
         self.units.iter().map(|(&id, unit)| (id, unit))
     }
 
-    /// Whether what is sent to a service is to be held: there will be a guest for it.
+    /// Whether a service's packets are held, because there will be a guest for them.
     #[must_use]
     pub fn holds(&self, id: Id) -> bool {
         let state = self.units.get(&id).map(|unit| unit.state);
@@ -165,14 +166,14 @@ impl Fleet {
         )
     }
 
-    /// Whether a service's guest runs, and was heard.
+    /// Whether a service's guest runs and has sent something.
     #[must_use]
     pub fn runs(&self, id: Id) -> bool {
         let state = self.units.get(&id).map(|unit| unit.state);
         matches!(state, Some(State::Running(_)))
     }
 
-    /// Whether a service's guest takes by itself what is sent to it.
+    /// Whether a service's guest takes its packets itself.
     #[must_use]
     pub fn takes(&self, id: Id) -> bool {
         let state = self.units.get(&id).map(|unit| unit.state);
@@ -183,23 +184,23 @@ impl Fleet {
         }
     }
 
-    /// How the front is to stand to a service.
+    /// The front's treatment of packets for a service.
     #[must_use]
     pub fn stance(&self, id: Id) -> Stance {
         let state = self.units.get(&id).map(|unit| unit.state);
         match state {
             _ if self.holds(id) => Stance::Holds,
             _ if self.takes(id) => Stance::Takes,
-            // Whether somebody wants what leaves is to be seen yet.
+            // A packet would show that the guest is still wanted.
             Some(State::Running(running)) if running.leaves() => Stance::Leaves,
             _ => Stance::Sleeps,
         }
     }
 
-    /// Does what the administrator wants.
+    /// Carries out a command of the administrator.
     ///
     /// # Errors
-    /// Why it can't be done.
+    /// The reason why that is not possible.
     pub fn command(
         &mut self,
         now: Instant,
@@ -219,7 +220,7 @@ impl Fleet {
             (Command::Sleep, _) if !unit.spec.on_demand => {
                 return Err("it never sleeps (on_demand = false)");
             }
-            // It sleeps as soon as it is made; and one that is being made is new.
+            // A guest that is being made is removed when it is ready. For a restart it is new enough.
             (Command::Sleep, State::BeingBorn) => unit.is_old = true,
             (Command::Restart, State::BeingBorn) => {}
             (Command::Sleep, State::Dying(After::Birth(_))) => {
@@ -242,7 +243,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// When time has to be told next, whatever happens until then.
+    /// The latest time of the next [`Event::Time`].
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let units = self.units.values().filter_map(Unit::deadline);

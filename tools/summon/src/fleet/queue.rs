@@ -1,4 +1,4 @@
-//! Who gets a guest next: the limits, and who makes room when they are reached.
+//! The choice of the service that gets a guest next, and of the guest that makes room for it.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ impl Fleet {
         };
         match unit.state {
             State::Asleep | State::Dying(After::Sleep) => {}
-            // It costs nobody anything.
+            // A resume takes no room from others.
             State::Suspended(domid, _) => {
                 unit.resumes += 1;
                 unit.state = State::Running(Running::new(domid, now));
@@ -47,7 +47,7 @@ impl Fleet {
         } else if self.queue.len() < self.limits.queue {
             unit.state = State::Queued;
             self.queue.push(prefix, id);
-            // Most often only for a moment: until the event is done with.
+            // Most often the wait ends at once, when the event's other actions are known.
             self.pump(now, actions);
             if self.units.get(&id).map(|unit| unit.state) == Some(State::Queued) {
                 actions.push(Action::Tell(id, Tell::Queued));
@@ -57,7 +57,7 @@ impl Fleet {
         }
     }
 
-    /// Makes guests for who waits, as far as there is room.
+    /// Makes guests for waiting services, as far as there is room.
     pub(super) fn pump(&mut self, now: Instant, actions: &mut Vec<Action>) {
         self.pump_at = None;
         while let Some(&id) = self.queue.front() {
@@ -83,9 +83,9 @@ impl Fleet {
         }
     }
 
-    /// Makes room for who waits, if nobody is on the way out already: the guest goes that has been suspended longest; without one,
-    /// the guest that has run longest, if it has had its turn. Otherwise one that sends something again and again, for whatever
-    /// reason, would keep its place for ever.
+    /// Makes room for a waiting service, unless a guest is being removed already. Removes the guest that has been
+    /// suspended longest; if none is, the guest that has run longest, once it has had its turn. Without the turn, a
+    /// guest that sends something again and again would keep its place for ever.
     fn make_room(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let is_dying = |unit: &Unit| matches!(unit.state, State::Dying(_));
         if self.units.values().any(is_dying) {
@@ -118,7 +118,7 @@ impl Fleet {
         }
     }
 
-    /// Guests, and MiB of memory that they have.
+    /// The number of guests, and their memory in MiB.
     #[must_use]
     pub fn used(&self) -> (usize, u64) {
         let there = self.units.values().filter(|unit| unit.has_guest());

@@ -1,4 +1,4 @@
-//! One event after the other.
+//! The handling of each event.
 
 use std::time::Instant;
 
@@ -6,7 +6,7 @@ use super::super::config::Asleep;
 use super::{ASK_AGAIN, Action, After, Event, Fleet, Id, LAST_LOOK, Running, State, Tell};
 
 impl Fleet {
-    /// Goes on with what has happened.
+    /// Handles an event and adds the actions that follow.
     pub fn step(&mut self, now: Instant, event: Event, actions: &mut Vec<Action>) {
         match event {
             Event::Wanted(id, prefix) => self.wanted(now, id, prefix, actions),
@@ -80,14 +80,14 @@ impl Fleet {
         let State::Running(running) = &mut unit.state else {
             return;
         };
-        // Who was heard meanwhile is not quiet any more.
+        // The guest has sent something in the meantime, so it is not quiet any more.
         if running.asked.is_none() || running.leaves.is_some() {
             return;
         }
         let (domid, was_heard) = (running.domid, running.heard > running.since);
         match open {
             Some(1..) => running.asked = Some(now),
-            // It went on, and nothing was heard of it: perhaps it can't.
+            // The guest was unpaused and has sent nothing: perhaps it cannot.
             None if unit.spec.asleep == Asleep::Suspend && !was_heard => {
                 unit.remove(id, domid, After::Sleep, "it is silent", actions);
             }
@@ -159,7 +159,7 @@ impl Fleet {
         self.again(now, id, actions);
     }
 
-    /// What never sleeps is wanted at once.
+    /// Wakes a service that never sleeps.
     fn again(&mut self, now: Instant, id: Id, actions: &mut Vec<Action>) {
         if let Some(unit) = self.units.get(&id)
             && !unit.spec.on_demand
@@ -202,7 +202,7 @@ impl Fleet {
                 let domid = running.domid;
                 if let Some(since) = running.leaves {
                     if now.duration_since(since) >= LAST_LOOK {
-                        // Of connections that are no more.
+                        // The answer is about connections that are gone.
                         actions.push(Action::Drop(id));
                         unit.sleep(now, id, domid, actions);
                     }

@@ -5,88 +5,88 @@ use std::time::{Duration, Instant};
 use super::super::config::Asleep;
 use super::{ASK_AGAIN, Action, Id, LAST_LOOK, OUTDATED, Prefix, Spec, Tell};
 
-/// Who has lived for so long has come up, whatever happens then.
+/// The age at which a guest counts as started: its end is no failure to start.
 const PROVEN: Duration = Duration::from_secs(10);
-/// After a failure nobody tries for so long; twice as long after each more.
+/// The pause after a failure. Each further failure in a row doubles it, up to the second value.
 const BACK_OFF: Duration = Duration::from_secs(1);
 const BACK_OFF_MAX: Duration = Duration::from_secs(300);
 
-/// How a service is.
+/// The state of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// No guest.
     Asleep,
-    /// No guest yet: there is no room.
+    /// No guest yet, because there is no room.
     Queued,
-    /// Being made.
+    /// Its guest is being made.
     BeingBorn,
-    /// Runs, and was not heard yet.
+    /// Its guest runs, since this time, and has not sent anything yet.
     Proving(u16, Instant),
-    /// Runs.
+    /// Its guest runs.
     Running(Running),
-    /// Its guest stands still, since then.
+    /// Its guest is paused, since this time.
     Suspended(u16, Instant),
-    /// Being removed.
+    /// Its guest is being removed.
     Dying(After),
-    /// No guest until then: it has failed.
+    /// It has failed, and gets no guest before this time.
     BackedOff(Instant),
 }
 
-/// A guest that runs.
+/// A running guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Running {
-    /// Its number.
+    /// The number of its domain.
     pub domid: u16,
-    /// Since when.
+    /// The time since which it runs.
     pub since: Instant,
-    /// When it was last heard.
+    /// The time at which it last sent something.
     pub heard: Instant,
-    /// When it was asked for its connections, if that has to be waited for.
+    /// The time at which it was asked for its connections, while the answer counts.
     pub(super) asked: Option<Instant>,
-    /// Since when what is sent to it is held: it had no connections, and goes unless it is heard once more.
+    /// The time since which its packets are held: it had no connections, and is removed unless it sends something.
     pub(super) leaves: Option<Instant>,
 }
 
-/// What comes after a death.
+/// The state after the guest is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
     /// Sleep.
     Sleep,
-    /// A birth: somebody wants it already.
+    /// A birth, because a client wants the service already.
     Birth(Option<Prefix>),
-    /// A pause.
+    /// A pause after a failure.
     BackOff,
 }
 
-/// A service and what is known of it.
+/// A service.
 #[derive(Clone, Debug)]
 pub struct Unit {
-    /// What it is to be.
+    /// Its settings.
     pub spec: Spec,
-    /// How it is.
+    /// Its state.
     pub state: State,
     /// Guests that were made.
     pub births: u64,
-    /// Guests that went on after they had been suspended.
+    /// Guests that were unpaused after they had been suspended.
     pub resumes: u64,
-    /// Guests that are gone.
+    /// Guests that were removed or have ended.
     pub deaths: u64,
     /// Guests that could not be made, or have failed.
     pub failures: u64,
-    /// What was last wrong.
+    /// The last failure.
     pub trouble: Option<String>,
     /// Failures in a row.
     pub(super) row: u32,
-    /// It is to be removed for good.
+    /// Whether the service is to be removed.
     pub(super) leaving: bool,
-    /// What is being made is of a make that is not wanted any more.
+    /// Whether the guest that is being made is not wanted any more.
     pub(super) is_old: bool,
-    /// Its guest is of files that were replaced, and goes as soon as nobody uses it.
+    /// Whether the files of its guest were replaced. Then the guest is removed as soon as it is not in use.
     pub is_outdated: bool,
 }
 
 impl Running {
-    /// Whether it goes soon, unless it is heard once more.
+    /// Whether it is removed soon unless it sends something.
     #[must_use]
     pub fn leaves(&self) -> bool {
         self.leaves.is_some()
@@ -104,7 +104,7 @@ impl Running {
 }
 
 impl Unit {
-    /// A service that is asleep.
+    /// A service, asleep.
     pub(super) fn new(spec: Spec) -> Self {
         Self {
             spec,
@@ -121,7 +121,7 @@ impl Unit {
         }
     }
 
-    /// Whether it has memory.
+    /// Whether it has a guest, which occupies memory.
     pub(super) fn has_guest(&self) -> bool {
         !matches!(
             self.state,
@@ -129,7 +129,7 @@ impl Unit {
         )
     }
 
-    /// The number of its guest.
+    /// The number of its guest's domain.
     #[must_use]
     pub fn domid(&self) -> Option<u16> {
         match self.state {
@@ -140,7 +140,7 @@ impl Unit {
         }
     }
 
-    /// Who was about to go stays, and gets what was held.
+    /// Keeps a guest that was about to be removed, and gives it the held packets.
     pub(super) fn stay(&mut self, now: Instant, id: Id, actions: &mut Vec<Action>) {
         if let State::Running(running) = &mut self.state {
             running.heard = now;
@@ -151,7 +151,7 @@ impl Unit {
         }
     }
 
-    /// Sends a guest to sleep that nobody asks for any more.
+    /// Sends an idle guest to sleep.
     pub(super) fn sleep(&mut self, now: Instant, id: Id, domid: u16, actions: &mut Vec<Action>) {
         if self.is_outdated {
             return self.remove(id, domid, After::Sleep, OUTDATED, actions);
@@ -192,7 +192,7 @@ impl Unit {
         actions.push(Action::Tell(id, Tell::Failed(why, pause)));
     }
 
-    /// Forgets failures that were followed by a life.
+    /// Forgets failures, if a guest has started since.
     pub(super) fn settle(&mut self, now: Instant) {
         if let State::Running(running) = self.state
             && now.duration_since(running.since) >= PROVEN
@@ -215,7 +215,7 @@ impl Unit {
         }
     }
 
-    /// When a guest that nobody uses has to be looked at.
+    /// The time at which an idle guest has to be asked or removed.
     fn sleeps_at(&self, running: Running) -> Instant {
         let soft = match (running.leaves, running.asked) {
             (Some(since), _) => since + LAST_LOOK,

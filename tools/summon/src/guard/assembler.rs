@@ -1,4 +1,4 @@
-//! Classic BPF (`linux/filter.h`), whose jumps are to names instead of distances.
+//! An assembler for classic BPF (`linux/filter.h`) with named jump targets.
 
 use mayfly_links::Instruction;
 
@@ -22,23 +22,23 @@ const JEQ: u16 = 0x10;
 const JGE: u16 = 0x30;
 const JSET: u16 = 0x40;
 const X: u16 = 0x08;
-/// `SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT`: whether the kernel has taken a VLAN tag off.
+/// `SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT`: whether the kernel has removed a VLAN tag.
 const VLAN: u32 = 0xffff_f000 + 48;
 
-/// Where a jump leads: to the end of the program with a verdict, or to a place that is named by the rules.
+/// The target of a jump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum To {
-    /// The instruction that follows.
+    /// The next instruction.
     Next,
-    /// The frame passes.
+    /// The end of the program: the frame passes.
     Pass,
-    /// The frame is dropped.
+    /// The end of the program: the frame is dropped.
     Drop,
-    /// What begins with [`Assembler::at`] and this name.
+    /// The place with this name, set by [`Assembler::at`].
     Named(&'static str),
 }
 
-/// A program to be.
+/// A program that is being assembled.
 #[derive(Default)]
 pub(super) struct Assembler {
     code: Vec<(Instruction, To, To)>,
@@ -52,32 +52,32 @@ impl Assembler {
         self.code.push((instruction, To::Next, To::Next));
     }
 
-    /// Names the place of what follows.
+    /// Names the place of the next instruction.
     pub(super) fn at(&mut self, name: &'static str) {
         self.places.push((name, self.code.len()));
     }
 
-    /// Loads an octet of the frame.
+    /// Loads a byte of the frame.
     pub(super) fn octet(&mut self, at: u32) {
         self.push(LD | B | ABS, at);
     }
 
-    /// Loads two octets.
+    /// Loads two bytes.
     pub(super) fn half(&mut self, at: u32) {
         self.push(LD | H | ABS, at);
     }
 
-    /// Loads four octets.
+    /// Loads four bytes.
     pub(super) fn word(&mut self, at: u32) {
         self.push(LD | W | ABS, at);
     }
 
-    /// Loads an octet that is `at` behind X.
+    /// Loads the byte at X plus `at`.
     pub(super) fn octet_behind(&mut self, at: u32) {
         self.push(LD | B | IND, at);
     }
 
-    /// Loads two octets that are `at` behind X.
+    /// Loads two bytes at X plus `at`.
     pub(super) fn half_behind(&mut self, at: u32) {
         self.push(LD | H | IND, at);
     }
@@ -92,12 +92,12 @@ impl Assembler {
         self.push(LD | W | ABS, VLAN);
     }
 
-    /// Has X be four times the lower half of an octet: the length of the IPv4 header that begins there.
+    /// Sets X to four times the lower half of a byte: the length of the IPv4 header that begins there.
     pub(super) fn x_header(&mut self, at: u32) {
         self.push(LDX | B | MSH, at);
     }
 
-    /// Has X be a number.
+    /// Sets X to a number.
     pub(super) fn x(&mut self, number: u32) {
         self.push(LDX | W | IMM, number);
     }
@@ -117,32 +117,32 @@ impl Assembler {
         }
     }
 
-    /// Goes on according to whether what was loaded is this.
+    /// Jumps by whether the loaded value equals `k`.
     pub(super) fn is(&mut self, k: u32, yes: To, no: To) {
         self.jump(JEQ, k, yes, no);
     }
 
-    /// Goes on according to whether it is at least this.
+    /// Jumps by whether the loaded value is at least `k`.
     pub(super) fn is_at_least(&mut self, k: u32, yes: To, no: To) {
         self.jump(JGE, k, yes, no);
     }
 
-    /// Goes on according to whether it is at least X.
+    /// Jumps by whether the loaded value is at least X.
     pub(super) fn is_at_least_x(&mut self, yes: To, no: To) {
         self.jump(JGE | X, 0, yes, no);
     }
 
-    /// Goes on according to whether it has any of these bits.
+    /// Jumps by whether the loaded value has any of these bits.
     pub(super) fn has(&mut self, k: u32, yes: To, no: To) {
         self.jump(JSET, k, yes, no);
     }
 
-    /// Drops what is not this.
+    /// Drops the frame if the loaded value differs from `k`.
     pub(super) fn must_be(&mut self, k: u32) {
         self.is(k, To::Next, To::Drop);
     }
 
-    /// Drops a frame that is shorter than this.
+    /// Drops a frame that is shorter than this many bytes.
     pub(super) fn must_have(&mut self, octets: u32) {
         self.length();
         self.is_at_least(octets, To::Next, To::Drop);
@@ -153,10 +153,11 @@ impl Assembler {
         self.push(RET, verdict);
     }
 
-    /// The program; `pass` and `drop` are what it returns.
+    /// The program, which returns `pass` or `drop`.
     ///
     /// # Panics
-    /// A place that is not there, or lies behind the jump or too far ahead: the rules are wrong, whoever the guest is.
+    /// If a jump's target does not exist, precedes the jump, or is too far ahead. This depends on the rules only, not
+    /// on the guest.
     pub(super) fn finish(mut self, pass: u32, drop: u32) -> Vec<Instruction> {
         let end = self.code.len();
         self.end(pass);

@@ -1,9 +1,9 @@
-//! Runs a program of classic BPF over a frame, as `bpf(4)` of the BSDs says, and as the kernel does but for loads from beyond the
-//! frame's end: those would let it pass there, and are an error here.
+//! An interpreter of classic BPF, as `bpf(4)` of the BSDs describes it. A load beyond the frame's end is an error here;
+//! the kernel would let the frame pass.
 
 use mayfly_links::Instruction;
 
-/// What it returns, or what it does wrong.
+/// Runs a program over a frame. Returns the program's result, or the error that it makes.
 pub(super) fn run(program: &[Instruction], frame: &[u8], tagged: bool) -> Result<u32, String> {
     let (mut a, mut x, mut at) = (0u32, 0u32, 0usize);
     let load = |from: u32, width: u32| -> Result<u32, String> {

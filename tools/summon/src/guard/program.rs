@@ -1,5 +1,5 @@
-//! The rules of [`super`], as a program. A load from beyond the frame's end would let it pass, so that no load is before its length is known
-//! to suffice.
+//! The rules of [`super`] as a program. A load beyond the frame's end would let the frame pass, so the length is
+//! checked before each load.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -13,7 +13,7 @@ use mayfly_links::Instruction;
 pub(super) const TC_ACT_OK: u32 = 0;
 pub(super) const TC_ACT_SHOT: u32 = 2;
 
-/// What netback calls every vif, on dom0's side.
+/// The MAC address that netback gives to dom0's side of every vif.
 const VIF: [u8; 6] = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff];
 
 const ARP: u32 = 0x0806;
@@ -27,13 +27,13 @@ const UDP: u32 = 17;
 const ICMPV6: u32 = 58;
 const HOP_BY_HOP: u32 = 0;
 
-/// Octets of an Ethernet header: where IP and ARP begin.
+/// The length of an Ethernet header in bytes, which is the offset of IP and ARP.
 const ETH: u32 = 14;
-/// The headers with them.
+/// The ends of the ARP, IPv4 and IPv6 headers.
 const ARP_END: u32 = ETH + 28;
 const IPV4_END: u32 = ETH + 20;
 const IPV6_END: u32 = ETH + 40;
-/// Of ICMPv6, behind an IPv6 header alone: a neighbour message's target (RFC 4861 section 4.3).
+/// The offset of a neighbour message's target, without extension headers (RFC 4861 section 4.3).
 const TARGET: u32 = IPV6_END + 8;
 const TARGET_END: u32 = TARGET + 16;
 
@@ -47,7 +47,7 @@ const REPORTS: [u32; 3] = [131, 132, 143];
 
 const DHCP_SERVER: u32 = 67;
 const DHCPV6_SERVER: u32 = 547;
-/// Where the ports of services end, and those of whoever asks them begin (RFC 6335 section 6).
+/// The first port that is not for services but for their clients (RFC 6335 section 6).
 const USER_PORTS: u32 = 1024;
 
 /// The program for a guest.
@@ -74,13 +74,13 @@ fn last([.., e, f]: [u8; 6]) -> u32 {
 }
 
 fn ethernet(a: &mut Assembler, identity: &Identity) {
-    // The kernel has taken the tag off: behind it all would look right.
+    // The kernel has removed the tag, so the rest of the frame would look right.
     a.vlan();
     a.must_be(0);
     a.must_have(IPV4_END);
     a.word(6);
     a.must_be(first(identity.mac));
-    // The bridge gives dom0 what is for a port's own address. One that has vifs alone has taken that for itself.
+    // The bridge gives dom0 the frames to a port's own address. A bridge that has only vifs uses this address itself.
     if identity.host != VIF {
         a.word(0);
         a.is(first(VIF), To::Next, To::Named("kind"));
@@ -88,7 +88,7 @@ fn ethernet(a: &mut Assembler, identity: &Identity) {
         a.is(last(VIF), To::Drop, To::Next);
         a.at("kind");
     }
-    // The address' end, and the type: the kernel needs more time for a load than for all else here.
+    // The end of the address together with the type, because loads are the slowest instructions here.
     a.word(10);
     let known = |is_there, name| {
         if is_there { To::Named(name) } else { To::Drop }
@@ -103,10 +103,10 @@ fn ethernet(a: &mut Assembler, identity: &Identity) {
 fn arp(a: &mut Assembler, mac: [u8; 6], own: Ipv4Addr) {
     a.at("arp");
     a.must_have(ARP_END);
-    // Of Ethernet, for IPv4, with addresses as long as theirs.
+    // Hardware Ethernet, protocol IPv4, with the lengths of their addresses.
     a.word(ETH);
     a.must_be(0x0001_0800);
-    // A question, or an answer.
+    // A request or a reply.
     a.word(ETH + 4);
     a.is(0x0604_0001, To::Named("sender"), To::Next);
     a.must_be(0x0604_0002);
@@ -117,7 +117,7 @@ fn arp(a: &mut Assembler, mac: [u8; 6], own: Ipv4Addr) {
     a.must_be(last(mac));
     a.word(ETH + 14);
     a.is(own.to_bits(), To::Pass, To::Next);
-    // A probe: whether somebody else has it already.
+    // A probe (RFC 5227): its sender is 0.0.0.0.
     a.must_be(0);
     a.word(ETH + 24);
     a.is(own.to_bits(), To::Pass, To::Drop);
@@ -126,13 +126,13 @@ fn arp(a: &mut Assembler, mac: [u8; 6], own: Ipv4Addr) {
 fn ipv4(a: &mut Assembler, own: Ipv4Addr, host: [u8; 6]) {
     a.at("ipv4");
     a.octet(ETH);
-    // Version 4, and at least five words of header.
+    // Version 4 with a header of at least five words.
     a.is_at_least(0x45, To::Next, To::Drop);
     a.is_at_least(0x50, To::Drop, To::Next);
     a.word(ETH + 12);
     a.must_be(own.to_bits());
     a.x_header(ETH);
-    // Of a fragment behind the first, the ports are elsewhere. (The time to live is between its offset and the protocol.)
+    // Only the first fragment has the ports. (The time to live lies between the fragment offset and the protocol.)
     a.word(ETH + 6);
     a.and(0x1fff_00ff);
     a.is(UDP, To::Next, To::Named("ipv4 receiver"));
@@ -141,7 +141,7 @@ fn ipv4(a: &mut Assembler, own: Ipv4Addr, host: [u8; 6]) {
     a.is(DHCP_SERVER, To::Drop, To::Next);
     a.at("ipv4 receiver");
     is_for(a, host);
-    // No fragments at all.
+    // No fragments to dom0.
     a.word(ETH + 6);
     a.and(0x3fff_00ff);
     a.is(TCP, To::Named("tcp"), To::Next);
@@ -149,18 +149,19 @@ fn ipv4(a: &mut Assembler, own: Ipv4Addr, host: [u8; 6]) {
     a.must_be(ICMP);
     has_behind(a, 1);
     a.octet_behind(ETH);
-    // An echo reply; unreachable; too long on the way; a wrong header.
+    // Echo reply, destination unreachable, time exceeded, parameter problem.
     passes(a, &[0, 3, 11, 12]);
 }
 
-/// Drops a frame that has not so many octets behind the Ethernet header and X. Nothing that gets here has less than an IPv4 header.
+/// Drops a frame that has fewer than this many bytes behind the Ethernet header and X. All frames here have an IPv4
+/// header at least.
 fn has_behind(a: &mut Assembler, octets: u32) {
     a.length();
     a.subtract(ETH + octets);
     a.is_at_least_x(To::Next, To::Drop);
 }
 
-/// Lets pass what is one of these, and drops the rest.
+/// Lets a frame pass if the loaded value is one of these, and drops it otherwise.
 fn passes(a: &mut Assembler, all: &[u32]) {
     for one in all {
         a.is(*one, To::Pass, To::Next);
@@ -168,7 +169,7 @@ fn passes(a: &mut Assembler, all: &[u32]) {
     a.end(TC_ACT_SHOT);
 }
 
-/// Drops what is for groups, lets pass what is not for this MAC address, and goes on with what is.
+/// Drops frames to groups, lets frames to another MAC address than this one pass, and goes on with the rest.
 fn is_for(a: &mut Assembler, host: [u8; 6]) {
     a.word(0);
     a.has(0x0100_0000, To::Drop, To::Next);
@@ -190,7 +191,7 @@ fn ipv6(a: &mut Assembler, own: &[Ipv6Addr], host: [u8; 6]) {
         To::Named("ipv6 own"),
         ["source 1", "source 2"],
     );
-    // From nobody: whether somebody else has its address, and reports.
+    // From the unspecified address: probes for duplicates of its addresses, and reports.
     is_one_of(
         a,
         ETH + 8,
@@ -220,7 +221,7 @@ fn ipv6(a: &mut Assembler, own: &[Ipv6Addr], host: [u8; 6]) {
     a.is(DHCPV6_SERVER, To::Drop, To::Named("ipv6 receiver"));
 
     a.at("report");
-    // A header of eight octets before ICMPv6, as RFC 3810 section 5 has it.
+    // A hop-by-hop header of eight bytes before ICMPv6 (RFC 3810 section 5).
     a.must_have(IPV6_END + 9);
     a.half(IPV6_END);
     a.must_be(ICMPV6 << 8);
@@ -250,11 +251,11 @@ fn ipv6(a: &mut Assembler, own: &[Ipv6Addr], host: [u8; 6]) {
     a.is(TCP, To::Named("tcp"), To::Next);
     a.is(UDP, To::Named("udp"), To::Next);
     a.octet(IPV6_END);
-    // Errors, and an echo reply.
+    // Errors and an echo reply.
     passes(a, &[1, 2, 3, 4, 129]);
 }
 
-/// Goes to `yes` with one of these addresses, and on with another. `names` are those of the places between.
+/// Jumps to `yes` if the address at an offset is one of these. `names` are for the places in between.
 fn is_one_of(a: &mut Assembler, at: u32, all: &[Ipv6Addr], yes: To, names: [&'static str; 2]) {
     for (address, name) in all.iter().zip(names) {
         let bits = address.to_bits().to_be_bytes();
@@ -270,7 +271,7 @@ fn is_one_of(a: &mut Assembler, at: u32, all: &[Ipv6Addr], yes: To, names: [&'st
     }
 }
 
-/// What dom0 gets of TCP and UDP, whose header is behind X.
+/// The rules for TCP and UDP to dom0. The header begins at X.
 fn answers(a: &mut Assembler) {
     a.at("tcp");
     has_behind(a, 14);

@@ -1,4 +1,4 @@
-//! Frames that the guard passes, and frames that it drops.
+//! Tests of frames that the guard passes, and of frames that it drops.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -25,7 +25,7 @@ const IDENTITY: Identity = Identity {
     host: HOST,
 };
 
-/// What becomes of a frame. The switch, which has the same rules in plain code, says so too.
+/// The verdict on a frame. Asserts that the switch, which has the same rules in plain code, agrees.
 #[track_caller]
 fn verdict(identity: &Identity, frame: &[u8]) -> u32 {
     let verdict = interpreter::run(&program::of(identity), frame, false).unwrap();
@@ -37,7 +37,7 @@ fn verdict(identity: &Identity, frame: &[u8]) -> u32 {
 #[track_caller]
 fn passes(frame: &[u8]) {
     assert_eq!(verdict(&IDENTITY, frame), TC_ACT_OK, "{frame:02x?}");
-    // Nothing of it passes without the address.
+    // Without the address it is dropped.
     let nobody = Identity {
         ipv4: None,
         ipv6: None,
@@ -68,7 +68,7 @@ fn arp(operation: u8, mac: [u8; 6], sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u
     ethernet(ALL, 0x0806, &payload)
 }
 
-/// An IPv4 packet with options of so many octets, and a fragment field.
+/// An IPv4 packet with options and a fragment field.
 fn ipv4_with(
     to: [u8; 6],
     from: Ipv4Addr,
@@ -167,7 +167,7 @@ fn ipv4_from_its_own() {
     // To groups.
     drops(&ipv4(ALL, 17, &udp(53, 4000)));
     drops(&ipv4([1, 0, 0x5e, 0, 0, 1], 2, &[0x16; 8]));
-    // A version that is none, and a header that is too short.
+    // An invalid version, and a header that is too short.
     for start in [0x44, 0x50, 0x65, 0x05] {
         let mut frame = ipv4(OTHER, 6, &web);
         frame[14] = start;
@@ -181,12 +181,12 @@ fn no_dhcp_server() {
         drops(&ipv4_with(OTHER, V4, 17, options, 0, &udp(67, 68)));
         drops(&ipv4_with(OTHER, V4, 17, options, 0x2000, &udp(67, 68)));
         passes(&ipv4_with(OTHER, V4, 17, options, 0, &udp(53, 68)));
-        // What is behind the first fragment has no ports.
+        // Later fragments have no ports.
         passes(&ipv4_with(OTHER, V4, 17, options, 1, &udp(67, 68)));
-        // A header without its ports.
+        // A cut header without its ports.
         drops(&ipv4_with(OTHER, V4, 17, options, 0, &[0, 53, 0]));
     }
-    // A header that says that it is longer than the frame.
+    // A header whose length exceeds the frame.
     let mut frame = ipv4(OTHER, 17, &udp(53, 68));
     frame[14] = 0x4f;
     drops(&frame);
@@ -238,7 +238,7 @@ fn dom0_gets_answers() {
         check(&ipv6(to, V6, 58, &[128, 0, 0, 0]));
         passes(&arp(2, MAC, V4, OTHER4));
     }
-    // The address of each vif on dom0's side, which is dom0 as well.
+    // The address of dom0's side of each vif, which leads to dom0 as well.
     drops(&ipv4([0xfe, 0xff, 0xff, 0xff, 0xff, 0xff], 6, &tcp(0x12)));
     passes(&ipv4([0xfe, 0xff, 0xff, 0xff, 0xff, 0xfe], 6, &tcp(0x12)));
 }
@@ -251,7 +251,7 @@ fn ipv6_from_its_own() {
         passes(&ipv6(OTHER, from, 6, &tcp(0x02)));
         passes(&ipv6(OTHER, from, 17, &udp(546, 547)));
         passes(&ipv6(OTHER, from, 58, &[128, 0, 0, 0]));
-        // What no rule could look behind: routing, fragment, destination options, ESP.
+        // Headers behind which no rule can look: routing, fragment, destination options, ESP.
         for next in [43, 44, 60, 50] {
             drops(&ipv6(
                 OTHER,
@@ -339,7 +339,7 @@ fn one_family_alone() {
 proptest! {
     #![proptest_config(mayfly_seeds::cases(256))]
 
-    /// No frame has it load from beyond its end, and of what passes the sender is the guest.
+    /// No frame leads to a load beyond its end, and every passed frame has the guest as its sender.
     #[test]
     fn any_frame(
         kind in prop_oneof![Just(0x0806u16), Just(0x0800), Just(0x86dd)],

@@ -1,4 +1,4 @@
-//! One request, one answer, and the connection is closed: nothing else is needed for a page that is looked at now and then.
+//! A minimal HTTP server for the status page: one request and one answer on each connection.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use super::{Status, metrics, page};
 
-/// How long a client may take for its request, and again for the answer.
+/// The time that a client has for its request, and again for taking the answer.
 const BOUND: Duration = Duration::from_secs(5);
-/// Octets of the longest request, and how many header fields it has.
+/// The longest request in bytes, and its greatest number of header fields.
 pub(super) const HEAD_MAX: usize = 8 * 1024;
 const FIELDS_MAX: usize = 64;
 
-/// Nothing is loaded but the style, and nothing is run; nobody shows it as a part of his page.
+/// The header fields of the page: it loads only its style, runs nothing, and cannot be embedded in another page.
 const HEADERS: &str = "\
 Content-Security-Policy: default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n\
 X-Content-Type-Options: nosniff\r\n\
@@ -20,11 +20,11 @@ Referrer-Policy: no-referrer\r\n\
 Cache-Control: no-store\r\n\
 Connection: close\r\n";
 
-/// What is asked for.
+/// A request.
 enum Request {
-    /// A path, and whether its content is wanted.
+    /// A path, and whether the content is wanted (GET, not HEAD).
     Known(String, bool),
-    /// A status that says what is wrong with it.
+    /// A malformed request, with the status line of its answer.
     Wrong(&'static str),
 }
 
@@ -59,7 +59,7 @@ pub(super) fn answer(stream: &TcpStream, status: &Status) -> io::Result<()> {
     stream.shutdown(Shutdown::Write)
 }
 
-/// The head of a request. Whatever comes behind it is not read.
+/// Reads the head of a request. The rest is not read.
 fn request(mut stream: &TcpStream) -> io::Result<Request> {
     let end = Instant::now() + BOUND;
     let mut head = Vec::new();
@@ -125,7 +125,7 @@ fn plain(status: &'static str) -> Answer {
     }
 }
 
-/// Writes all of it, or nothing more once the client has had its time.
+/// Writes all bytes, unless the client's time is over before.
 fn write(mut stream: &TcpStream, mut octets: &[u8]) -> io::Result<()> {
     let end = Instant::now() + BOUND;
     while !octets.is_empty() {

@@ -1,4 +1,4 @@
-//! Prometheus' text, as OpenMetrics 1.0 has it.
+//! The status as Prometheus' text (OpenMetrics 1.0).
 
 use std::fmt::Error;
 
@@ -11,10 +11,10 @@ use prometheus_client::registry::Registry;
 
 use super::{Counts, Service, State, Status};
 
-/// Its media type.
+/// The media type of the text.
 pub(super) const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// All of a status.
+/// The text of a status.
 pub(super) fn text(status: &Status) -> String {
     let mut registry = Registry::with_prefix("hatch_summon");
     registry.register_collector(Box::new(Snapshot(status.clone())));
@@ -81,7 +81,7 @@ impl Collector for Snapshot {
         out.counters("service_queries", "DNS queries for its names", |service| {
             Some(service.queries)
         })?;
-        // A gauge, since each guest begins anew.
+        // A gauge, because each guest starts from 0.
         out.gauges(
             "service_requests",
             "What its guest has answered",
@@ -140,7 +140,7 @@ impl Out<'_, '_> {
         Ok(())
     }
 
-    /// One of each service and state, of which one is 1.
+    /// One metric for each service and state. The one of the present state is 1.
     fn states(&mut self) -> Result<(), Error> {
         let kind = ConstGauge::<u64>::TYPE;
         let mut encoder =

@@ -1,5 +1,5 @@
-//! What the daemon tells of itself: one [`Status`], as a line of JSON for `hatch summon status`, as Prometheus' text, and as a page for
-//! a browser; and what `hatch summon wake`, `sleep` and `restart` want of it, over the local socket alone.
+//! The daemon's status: one [`Status`], as a line of JSON for `hatch summon status`, as Prometheus' text, and as a page
+//! for a browser. The local socket also takes the commands of `hatch summon wake`, `sleep` and `restart`.
 
 mod http;
 mod metrics;
@@ -24,30 +24,30 @@ use super::fleet::Command;
 pub use server::{serve, serve_at, tell};
 pub use table::table;
 
-/// The highest count: JSON has no higher one that is exact.
+/// The highest count, because JSON has no exact number above it.
 const COUNT_MAX: u64 = 1 << 53;
 
-/// How the daemon and its services are.
+/// The status of the daemon and its services.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Milliseconds since the daemon began.
     pub uptime_ms: u64,
-    /// In the order of the file.
+    /// The services, in the order of the file.
     pub services: Vec<Service>,
-    /// What is of no one service.
+    /// The figures of the whole daemon.
     pub totals: Totals,
 }
 
-/// How a service is.
+/// The status of a service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
-    /// Its guest's name.
+    /// The guest's name.
     pub name: String,
     /// Host names that lead to it.
     pub hosts: Vec<String>,
-    /// What it does.
+    /// Its state.
     pub state: State,
-    /// Its guest's number.
+    /// The number of its guest's domain.
     pub domid: Option<u16>,
     /// Milliseconds since its guest was born.
     pub uptime_ms: Option<u64>,
@@ -55,99 +55,100 @@ pub struct Service {
     pub births: u64,
     /// Guests that were removed, or ended.
     pub deaths: u64,
-    /// Guests that went on after they had been suspended.
+    /// Guests that were unpaused after they had been suspended.
     pub resumes: u64,
     /// Births that failed.
     pub failures: u64,
-    /// What went wrong last.
+    /// The last failure.
     pub last_trouble: Option<String>,
-    /// How the last guest was born, in the order of the beginnings.
+    /// The steps of the last birth, in the order of their beginnings.
     pub last_boot: Vec<Step>,
-    /// MiB of its guest.
+    /// The memory of its guest, in MiB.
     pub memory: u64,
     /// DNS queries for its names.
     pub queries: u64,
     /// Requests that its guest has answered, as the guest counts them.
     pub requests: Option<u64>,
-    /// Frames that came before its guest could take them.
+    /// Frames that arrived before its guest could take them.
     pub frames: Frames,
-    /// Frames of its guest's that were dropped, as they were not its own: see [`super::guard`].
+    /// Frames of its guest that the guard has dropped: see [`super::guard`].
     pub guarded: u64,
 }
 
-/// What a service does.
+/// The state of a service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// Nobody asks.
+    /// It has no guest.
     #[default]
     Asleep,
-    /// It is asked for, and waits for room.
+    /// It waits for room.
     Queued,
     /// Its guest is being made.
     BeingBorn,
     /// Its guest runs.
     Running,
-    /// Nobody asks; its guest stands still.
+    /// Its guest is paused.
     Suspended,
     /// Its guest is being removed.
     Dying,
-    /// It has failed, and is not tried again yet.
+    /// It has failed and waits for the next attempt.
     BackedOff,
 }
 
-/// A part of a birth, relative to the packet that was its cause.
+/// A step of a birth. Its times are relative to the packet that caused the birth.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// What happens.
+    /// The name of the step.
     pub what: String,
-    /// When it begins, in microseconds.
+    /// Its beginning, in microseconds.
     pub from_us: u64,
-    /// When it is over; the same for what takes no time.
+    /// Its end, in microseconds; the same for a moment.
     pub to_us: u64,
 }
 
-/// Frames that came before a guest could take them.
+/// Counters of frames that arrived before a guest could take them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frames {
-    /// That were held.
+    /// Frames that were held.
     pub held: u64,
-    /// That were given to the guest.
+    /// Held frames that were given to the guest.
     pub replayed: u64,
-    /// For which there was no room, or that could not be given to it.
+    /// Frames that could not be held or could not be given to the guest.
     pub dropped: u64,
 }
 
-/// How many, of each kind.
+/// Counters by kind.
 pub type Counts = BTreeMap<String, u64>;
 
-/// What is of no one service.
+/// The figures of the whole daemon.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
-    /// DNS queries by what was answered: `noerror`, `nxdomain`, `refused`, `forwarded`, ...
+    /// DNS queries by answer: `noerror`, `nxdomain`, `refused`, `forwarded`, ...
     pub queries: Counts,
-    /// What has woken services: `dns`, `arp`, `nd`, `syn`, `udp`.
+    /// Wakes by cause: `dns`, `arp`, `nd`, `syn`, `udp`.
     pub wakes: Counts,
-    /// Wakes that were refused, by the limit.
+    /// Refused wakes, by limit.
     pub refused: Counts,
-    /// Guests that run.
+    /// Running guests.
     pub running: usize,
-    /// MiB of them.
+    /// The memory of these guests, in MiB.
     pub memory: u64,
     /// Services that wait for room.
     pub queued: usize,
-    /// Guests that wait in the pool.
+    /// Guests in the pool.
     pub pool: usize,
 }
 
-/// The sum of a count and what the front adds to it, whatever that is: no count is so high that a few of them overflow.
+/// Adds a number of the front, which may be anything, to a count. The result is at most [`COUNT_MAX`], so that sums of
+/// counts do not overflow.
 #[must_use]
 pub fn sum(count: u64, more: u64) -> u64 {
     count.saturating_add(more).min(COUNT_MAX)
 }
 
 impl Frames {
-    /// With more, as the front tells them.
+    /// The sum with counters of the front.
     #[must_use]
     pub fn and(&self, more: &Self) -> Self {
         Self {
@@ -159,7 +160,7 @@ impl Frames {
 }
 
 impl State {
-    /// As it is written everywhere.
+    /// The name of the state.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -185,7 +186,8 @@ impl State {
 }
 
 impl Service {
-    /// Microseconds from the packet that was its cause to the end of the last birth; none where there was nothing but that packet.
+    /// The time from the causing packet to the end of the last birth, in microseconds; `None` if there are no other
+    /// steps than the packet.
     #[must_use]
     pub fn last_boot_us(&self) -> Option<u64> {
         let ends = self.last_boot.iter().map(|step| step.to_us);
@@ -193,12 +195,12 @@ impl Service {
     }
 }
 
-/// Where a status comes from, at any time and from any thread.
+/// Gives the status, at any time and to any thread.
 pub trait Source: Fn() -> Arc<Status> + Send + Sync + 'static {}
 
 impl<T: Fn() -> Arc<Status> + Send + Sync + 'static> Source for T {}
 
-/// What is asked at the local socket.
+/// A request at the local socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Question {
@@ -206,35 +208,35 @@ enum Question {
     Do(Request),
 }
 
-/// What the administrator wants of a service.
+/// A command of the administrator for a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
-    /// Its name.
+    /// The service's name.
     pub service: String,
-    /// What.
+    /// The command.
     pub command: Command,
 }
 
-/// Whether that is done: else why not.
+/// The result of a command: an error is the reason why it was not carried out.
 pub type Done = Result<(), String>;
 
-/// Who does what the administrator wants, at any time and from any thread.
+/// Carries out commands, at any time and from any thread.
 pub trait Doer: Fn(Request) -> Done + Send + Sync + 'static {}
 
 impl<T: Fn(Request) -> Done + Send + Sync + 'static> Doer for T {}
 
-/// Asks a daemon how it is. `None` when there is none.
+/// Asks a daemon for its status. Returns `None` if there is no daemon.
 ///
 /// # Errors
-/// It does not answer in time, or not as one does.
+/// The daemon does not answer in time, or its answer is malformed.
 pub fn ask(socket: &Path, bound: Duration) -> io::Result<Option<Status>> {
     mayfly_toolstack::line::ask(socket, &Question::Status, bound)
 }
 
-/// Has a daemon do something. `None` when there is none.
+/// Sends a command to a daemon. Returns `None` if there is no daemon.
 ///
 /// # Errors
-/// It does not answer in time, or not as one does.
+/// The daemon does not answer in time, or its answer is malformed.
 pub fn request(socket: &Path, request: Request, bound: Duration) -> io::Result<Option<Done>> {
     mayfly_toolstack::line::ask(socket, &Question::Do(request), bound)
 }

@@ -6,11 +6,11 @@ use super::picture::waterfall;
 use super::table::{COLUMNS, cells, micros, time};
 use super::{Counts, Service, Status};
 
-/// Its style, which follows the reader's light and dark.
+/// The style of the page, for light and dark themes.
 pub(super) const STYLE: &str = include_str!("style.css");
-/// Seconds until it loads itself again.
+/// The number of seconds after which the page reloads itself.
 const AGAIN: u32 = 5;
-/// Columns of the table: what went wrong is told below, where there is room for it.
+/// The number of columns in the table. The last failure is below the table, where there is more room.
 const SHOWN: usize = COLUMNS.len() - 1;
 
 pub(super) fn page(status: &Status) -> String {

@@ -1,26 +1,25 @@
-//! Draws a birth as SVG. SVG within the page, so that it is there without a script, in the page's colours and as text
-//! for whoever does not see it.
+//! Draws a birth as inline SVG: it needs no script, has the page's colours, and is text for screen readers.
 //!
-//! `cargo xtask bench` draws with `plotters`, which has its own colours and sizes in each of its elements; that
-//! would be twice as long as this, and white at night.
+//! `cargo xtask bench` draws with `plotters`, which sets colours and sizes in each element. That would be twice as
+//! long, and white in a dark theme.
 
 use maud::{Markup, html};
 
 use super::Step;
 use super::table::micros;
 
-/// Pixels: the whole width, where bars begin, their widest, and the height of a row and of the scale below.
+/// Sizes in pixels: the whole width, the left edge of the bars, the widest bar, the height of a row and of the scale.
 const WIDTH: u64 = 720;
 const LEFT: u64 = 220;
 const SPAN: u64 = 400;
 const ROW: u64 = 22;
 const SCALE: u64 = 26;
-/// Nothing is so short that it can't be seen.
+/// The least width of a bar, so that every step is visible.
 const LEAST: u64 = 2;
-/// Steps that are drawn.
+/// The greatest number of steps that are drawn.
 const STEPS_MAX: usize = 64;
 
-/// The picture of a birth of the service `name`; `id` is what no other picture of the page has.
+/// The picture of a birth of the service `name`. `id` differs from the other pictures of the page.
 pub(super) fn waterfall(id: usize, name: &str, steps: &[Step]) -> Markup {
     let steps = steps.get(..STEPS_MAX.min(steps.len())).unwrap_or_default();
     let total = steps.iter().map(|step| step.to_us).max().unwrap_or(0);

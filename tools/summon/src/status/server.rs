@@ -1,4 +1,4 @@
-//! Threads that answer: at a local socket, and over HTTP. Nothing that a client does or leaves undone reaches the daemon.
+//! Threads that serve the status at the local socket and over HTTP. No client can delay the daemon.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,17 +11,17 @@ use std::time::Duration;
 use super::{Doer, Question, Source, http};
 use mayfly_toolstack::line;
 
-/// Clients that are served at a time; who comes then is turned away.
+/// The number of clients served at the same time. Further ones are turned away.
 pub(super) const CLIENTS_MAX: usize = 16;
-/// How long a client of the local socket may take for each way.
+/// The time that a client of the local socket has to send, and again to receive.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long nobody is accepted when the process has no descriptor left.
+/// The pause in accepting clients when the process has no file descriptor left.
 const REST: Duration = Duration::from_millis(100);
 
-/// Serves the page and the metrics over HTTP from here on, and gives the address.
+/// Starts to serve the page and the metrics over HTTP. Returns the address.
 ///
 /// # Errors
-/// The address is not to be had.
+/// The address cannot be listened on.
 pub fn serve(address: SocketAddr, source: impl Source) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind(address)?;
     let address = listener.local_addr()?;
@@ -29,20 +29,20 @@ pub fn serve(address: SocketAddr, source: impl Source) -> io::Result<SocketAddr>
     Ok(address)
 }
 
-/// The same with a listener that is there already.
+/// Starts to serve the page and the metrics at a listener.
 ///
 /// # Errors
-/// There is no thread to be had.
+/// No thread can be started.
 pub fn serve_at(listener: TcpListener, source: impl Source) -> io::Result<()> {
     let answer = move |stream: &TcpStream| http::answer(stream, &source());
     let accept = move || Ok(listener.accept()?.0);
     spawn("http", accept, answer)
 }
 
-/// Answers [`super::ask`] and [`super::request`] from here on; `false` when another daemon does.
+/// Starts to answer [`super::ask`] and [`super::request`]. Returns `false` if another daemon does so already.
 ///
 /// # Errors
-/// The socket can't be made.
+/// The socket cannot be made.
 pub fn tell(socket: &Path, source: impl Source, doer: impl Doer) -> io::Result<bool> {
     let Some(listener) = line::listen(socket)? else {
         return Ok(false);
@@ -60,7 +60,7 @@ pub fn tell(socket: &Path, source: impl Source, doer: impl Doer) -> io::Result<b
     Ok(true)
 }
 
-/// A thread that accepts, and one for each client.
+/// Starts a thread that accepts clients, and another one for each client.
 fn spawn<S: Send + 'static>(
     name: &'static str,
     accept: impl Fn() -> io::Result<S> + Send + 'static,
@@ -68,7 +68,7 @@ fn spawn<S: Send + 'static>(
 ) -> io::Result<()> {
     let named = move || Builder::new().name(name.to_owned());
     let answer = Arc::new(answer);
-    // Whoever is served has one of these.
+    // Each client that is being served holds a reference.
     let clients = Arc::new(());
     let accepting = move || {
         loop {
@@ -80,7 +80,7 @@ fn spawn<S: Send + 'static>(
                 continue;
             }
             let (client, answer) = (Arc::clone(&clients), Arc::clone(&answer));
-            // A thread that can't be had is a client that is turned away, and what goes wrong is the client's.
+            // Without a thread the client is turned away. Errors concern this client only.
             let _ = named().spawn(move || {
                 let _ = answer(&stream);
                 drop(client);

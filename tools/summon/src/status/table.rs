@@ -1,10 +1,10 @@
-//! The status as a table for a terminal, and the format of its figures.
+//! The status as a table for a terminal, and the formats of its figures.
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use super::{Service, Status};
 
-/// What [`cells`] gives.
+/// The names of the columns of [`cells`].
 pub(super) const COLUMNS: [&str; 10] = [
     "Service",
     "State",
@@ -18,7 +18,7 @@ pub(super) const COLUMNS: [&str; 10] = [
     "Trouble",
 ];
 
-/// The table, with a line of totals below; `width` is what a terminal has.
+/// The table with a line of totals below it, for a terminal of this width.
 #[must_use]
 pub fn table(status: &Status, width: Option<u16>) -> String {
     let mut table = Table::new();
@@ -62,7 +62,7 @@ pub fn table(status: &Status, width: Option<u16>) -> String {
     )
 }
 
-/// A service's row.
+/// The row of a service.
 pub(super) fn cells(service: &Service) -> [String; 10] {
     let or_none = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
     [
@@ -79,7 +79,7 @@ pub(super) fn cells(service: &Service) -> [String; 10] {
     ]
 }
 
-/// What comes from elsewhere must not reach a terminal as it is.
+/// Text for a terminal, without control characters, which could come from others.
 fn printable(text: &str) -> String {
     let visible = |c: char| {
         if c.is_control() {
@@ -91,7 +91,7 @@ fn printable(text: &str) -> String {
     text.chars().map(visible).collect()
 }
 
-/// Three digits, of microseconds.
+/// A time with three digits, from microseconds.
 pub(super) fn micros(us: u64) -> String {
     match us {
         0..1000 => format!("{us} us"),
@@ -100,7 +100,7 @@ pub(super) fn micros(us: u64) -> String {
     }
 }
 
-/// The two largest units, of milliseconds.
+/// A time in its two largest units, from milliseconds.
 pub(super) fn time(ms: u64) -> String {
     let s = ms / 1000;
     match s {

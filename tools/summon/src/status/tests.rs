@@ -1,4 +1,4 @@
-//! The same status in all its forms.
+//! Tests of one status in all its forms.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -8,7 +8,7 @@ use super::*;
 
 const BOUND: Duration = Duration::from_secs(5);
 
-/// A name that would be markup, a label's end, or a terminal's command, if nobody took care.
+/// A name that acts as markup, ends a label, or controls a terminal unless it is escaped.
 const HOSTILE: &str = "a\"<script>alert(1)</script>&\\\n\u{1b}[2J";
 
 fn status() -> Status {
@@ -85,7 +85,7 @@ fn json_comes_back() {
         };
         assert_eq!(request(&socket, wanted, BOUND).unwrap(), Some(done));
     }
-    // A client that says nothing keeps nobody out.
+    // A silent client does not keep others out.
     let silent = std::os::unix::net::UnixStream::connect(&socket).unwrap();
     assert_eq!(ask(&socket, BOUND).unwrap(), Some(status()));
     assert!(
@@ -146,7 +146,7 @@ fn prometheus_text() {
             "no {line} in\n{text}"
         );
     }
-    // The name is one label's value, in one line.
+    // The name is the value of one label, in one line.
     let escaped = r#"{service="a\"<script>alert(1)</script>&\\\n"#;
     assert!(text.contains(escaped), "{text}");
     for line in text.lines() {
@@ -242,7 +242,7 @@ fn http_answers() {
     assert!(asked(address, &long).starts_with("HTTP/1.1 431 ") || asked(address, &long).is_empty());
 }
 
-/// Clients that say nothing have their time, and then others theirs; nobody waits in vain for longer.
+/// Silent clients have their time, and then others are served.
 #[test]
 fn slow_clients_bound_nobody() {
     let address = server();
@@ -262,7 +262,7 @@ fn slow_clients_bound_nobody() {
         "the slow ones were not served: {whole:?}"
     );
     drop(silent);
-    // Who goes away in the midst of it is nobody's trouble.
+    // A client that disconnects early causes no error.
     let mut gone = TcpStream::connect(address).unwrap();
     gone.write_all(b"GET / HT").unwrap();
     gone.shutdown(Shutdown::Both).unwrap();

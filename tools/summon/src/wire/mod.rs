@@ -1,4 +1,4 @@
-//! The way to services that sleep: a port of the daemon's own on each bridge.
+//! The path to sleeping services: a port of the daemon on each bridge.
 //!
 //! ```text
 //!               asleep, being born            running
@@ -7,15 +7,15 @@
 //!                         └──────────┘
 //! ```
 //!
-//! The bridge itself decides, for each frame once, whether it goes to our port or to a vif: its forwarding database has an entry for each
-//! service's MAC address, and moving that from our port to the vif is one request to the kernel. So no frame comes both ways,
-//! and none is lost at the seam. What was held is then written back to our port, and the
-//! bridge forwards it as it does everything else; a frame that still came to our port is written back likewise. All that can
-//! happen is that a frame which comes in these microseconds overtakes one that was held.
+//! The bridge decides once for each frame whether it goes to our port or to a vif: its forwarding database has an entry
+//! for each service's MAC address, and one request to the kernel moves that from our port to the vif. So no frame goes
+//! both ways, and none is lost in between. The held frames are then written back to our port, and the bridge forwards
+//! them like any other; a frame that still arrives at our port is written back as well. At worst, a frame that arrives
+//! in these microseconds overtakes a held one.
 //!
-//! What was weighed: packet sockets on the bridge would see the traffic of guests that run as well, which costs it a copy each, and
-//! would have to tell what the bridge has forwarded by itself from what it has not. As our port offers no offloading, the kernel
-//! completes the checksums of what dom0 itself sends before it is read there.
+//! The alternative, packet sockets on the bridge, would also see the traffic of running guests, at the cost of a copy
+//! of each frame, and could not tell which frames the bridge has forwarded. Our port offers no offloading, so the
+//! kernel completes the checksums of dom0's own packets before they are read there.
 
 pub use mayfly_switch::frame;
 mod sys;
@@ -28,20 +28,20 @@ use rustix::io::Errno;
 use mayfly_links::{Bridge, Error, Link, Links, Offers, Tap};
 pub use sys::packet_socket;
 
-/// The largest frame that is read: what is longer is cut, and so is no IP packet.
+/// The longest frame that is read, in bytes. A longer one is cut, so it holds no valid IP packet.
 pub const FRAME_MAX: usize = 64 * 1024;
 
-/// A port of the daemon's own on a bridge.
+/// A port of the daemon on a bridge.
 pub struct Port {
     frames: OwnedFd,
     link: Link,
 }
 
 impl Port {
-    /// Makes it. Its name has the bridge's number in it, so that two daemons on one bridge notice each other.
+    /// Makes the port. Its name has the bridge's number in it, so that two daemons on one bridge notice each other.
     ///
     /// # Errors
-    /// There is no such bridge, or the kernel can't make ports (`tun`), or another daemon has it.
+    /// There is no such bridge, the kernel cannot make ports (`tun`), or another daemon has the port.
     pub fn open(links: &mut Links, bridge: &str) -> Result<Self, Error> {
         let to: Bridge = links.bridge(bridge)?;
         let port = format!("summon{}", to.index);
@@ -66,28 +66,28 @@ impl Port {
         Ok(Self::of(frames, link))
     }
 
-    /// One that was made already: its frames, and its link.
+    /// A port that was made before, from the descriptor of its frames and its link.
     #[must_use]
     pub fn of(frames: OwnedFd, link: Link) -> Self {
         Self { frames, link }
     }
 
-    /// Its link.
+    /// The link of the port.
     #[must_use]
     pub fn link(&self) -> &Link {
         &self.link
     }
 
-    /// Its frames, for another process.
+    /// The descriptor of the port's frames, for another process.
     ///
     /// # Errors
-    /// There are no descriptors left.
+    /// No file descriptor is left.
     pub fn frames(&self) -> io::Result<OwnedFd> {
         self.frames.try_clone()
     }
 }
 
-/// Frames of a port: one for each read and write. It does not block.
+/// The frames of a port: one for each read or write, which do not block.
 pub struct Wire {
     fd: OwnedFd,
 }
@@ -127,13 +127,13 @@ impl AsFd for Wire {
     }
 }
 
-/// A look at what goes through a vif, in both directions, until a new guest has answered.
+/// Sees the frames at a vif in both directions, until a new guest has answered.
 pub struct Witness {
     wire: Wire,
 }
 
 impl Witness {
-    /// Opens it.
+    /// Opens a packet socket at the vif.
     ///
     /// # Errors
     /// The kernel has no packet sockets, or forbids them.

@@ -1,8 +1,8 @@
-//! A look at somebody else's port: a descriptor that no safe crate offers.
+//! A packet socket bound to a link, which no safe crate offers.
 //!
 //! ABI: Linux `linux/if_packet.h`.
 #![allow(unsafe_code)]
-// Constants of the ABI that fit, and whose types in `libc` are wider than the fields they go into.
+// Constants of the ABI fit their fields, but their types in `libc` are wider.
 #![allow(clippy::cast_possible_truncation)]
 
 use std::io;

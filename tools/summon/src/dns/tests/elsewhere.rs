@@ -1,4 +1,4 @@
-//! Names of no zone of ours.
+//! Tests of queries for names outside of our zones.
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn what_is_elsewhere_is_asked_there() {
     let mut asked = [0; 512];
     let (length, from) = resolver.recv_from(&mut asked).unwrap();
     asked[2] |= 0x80;
-    // One that nobody has asked for comes first.
+    // An answer that was not asked for comes first.
     let other = [&[asked[0] ^ 1], &asked[1..length]].concat();
     resolver.send_to(&other, from).unwrap();
     resolver.send_to(&asked[..length], from).unwrap();
@@ -117,16 +117,16 @@ fn what_is_elsewhere_is_asked_there_over_tcp_too() {
     );
     let both = [framed(&ours), framed(&elsewhere), framed(&ours)].concat();
     client.write_all(&both).unwrap();
-    // What is behind it waits for it.
+    // The next query waits for the forwarded one.
     assert_eq!(serve(&mut dns, &names), [WWW]);
 
     let (mut asked, _) = resolver.accept().unwrap();
     asked.set_read_timeout(bound).unwrap();
     let mut answer = unframed(&mut asked);
-    // The same question, under a number of ours.
+    // The resolver gets the same question with a message id of ours.
     assert_eq!(answer[2..], elsewhere[2..]);
     answer[2] |= 0x80;
-    // One as long as they get, in pieces.
+    // The longest answer, in pieces.
     answer.resize(usize::from(u16::MAX), 0);
     let (first, rest) = answer.split_at(1000);
     asked.write_all(&u16::MAX.to_be_bytes()).unwrap();
@@ -149,7 +149,7 @@ fn what_is_elsewhere_is_asked_there_over_tcp_too() {
     }
     assert_eq!((dns.counts.answered, dns.counts.forwarded), (2, 1));
 
-    // A resolver that hangs up is no answer; and neither is one that is not there.
+    // A resolver that closes the connection, or does not exist, leads to SERVFAIL.
     client.write_all(&framed(&elsewhere)).unwrap();
     serve(&mut dns, &names);
     drop((asked, resolver.accept().unwrap()));
@@ -176,7 +176,7 @@ fn a_resolver_that_is_silent_is_not_waited_for() {
     serve(&mut dns, &names);
     let deadline = dns.deadline().unwrap() - start;
     assert!(deadline <= Duration::from_secs(6), "{deadline:?}");
-    // It does not turn round meanwhile, however much the client has sent.
+    // The loop sleeps in the meantime, however much the client has sent.
     let sources = dns.sources();
     assert!(
         !sources

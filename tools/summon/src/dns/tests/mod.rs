@@ -1,4 +1,4 @@
-//! The sockets, on the host's loopback, asked as clients ask.
+//! Tests of the server over the host's loopback, with real clients.
 
 mod elsewhere;
 
@@ -75,7 +75,7 @@ fn query(name: &str, rtype: Rtype) -> Vec<u8> {
     question.finish()
 }
 
-/// Serves until nothing more comes for a moment; who was asked for.
+/// Serves until nothing more comes for a moment. Returns the services that were asked for.
 fn serve(dns: &mut Dns, names: &Names) -> Vec<Id> {
     let mut queries = Vec::new();
     loop {
@@ -123,7 +123,7 @@ fn open(forward: Option<SocketAddr>) -> Dns {
     dns
 }
 
-/// Asks over UDP.
+/// Sends a query over UDP.
 fn ask(dns: &mut Dns, name: &str, rtype: Rtype) -> (Message<Vec<u8>>, Vec<Id>) {
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.connect(dns.udp[0].local_addr().unwrap()).unwrap();
@@ -184,7 +184,7 @@ fn over_tcp_too() {
     client
         .set_read_timeout(Some(Duration::from_secs(5)))
         .unwrap();
-    // Two at once, and one of them in pieces.
+    // Two queries at once, one of them in pieces.
     let query = query("www.example.test", Rtype::A);
     let length = u16::try_from(query.len()).unwrap().to_be_bytes();
     let both = [&length[..], &query, &length, &query].concat();
@@ -234,19 +234,19 @@ fn nobody_holds_tcp_shut() {
     let mut dns = open(None);
     let names = names();
     let address = dns.listeners[0].local_addr().unwrap();
-    // One network takes all it can get, from as many addresses.
+    // One network takes as many connections as it can get, from different addresses.
     let mut greedy = Vec::new();
     for n in 0..300_u16 {
         let own: SocketAddr = format!("127.0.0.{}:0", n % 250 + 2).parse().unwrap();
         greedy.push(connect_from(own, address));
-        // No more wait to be accepted than a listener lets.
+        // The listener's backlog bounds the connections that wait to be accepted.
         if n % 32 == 31 {
             serve(&mut dns, &names);
         }
     }
     serve(&mut dns, &names);
     assert_eq!(dns.connections.iter().count(), 64);
-    // Others push nobody out but it, and are served.
+    // Other networks are served, and push out connections of that network only.
     let mut others = Vec::new();
     for n in 1..=200 {
         others.push(connect_from(
@@ -279,7 +279,7 @@ fn connect_from(own: SocketAddr, to: SocketAddr) -> TcpStream {
     stream
 }
 
-/// A query, or an answer, after its length.
+/// A message with its length before it.
 fn framed(message: &[u8]) -> Vec<u8> {
     let length = u16::try_from(message.len()).unwrap().to_be_bytes();
     [&length[..], message].concat()
@@ -328,11 +328,11 @@ fn a_zone_has_what_its_file_says_and_the_services_addresses() {
     assert_eq!(told("example.test", Rtype::MX).1, ["10 mail.example.test."]);
     assert_eq!(told("example.test", Rtype::NS).1, ["ns.example.org."]);
     assert!(told("example.test", Rtype::SOA).1[0].contains("2026010100"));
-    // The address that leads to it from outside, and it wakes.
+    // The answer has the outside address, and the query wakes the service.
     let outside = (Asked::Answered(Some(WWW)), vec!["203.0.113.7".to_owned()]);
     assert_eq!(told("www.example.test", Rtype::A), outside);
     assert_eq!(told("mail.example.test", Rtype::A).0, Asked::Answered(None));
-    // What is wrong in it is told, and where.
+    // Mistakes in the file are reported with their lines.
     std::fs::write(&file, "@ MX mail\n").unwrap();
     let error = Names::new(&config, &ids).err().unwrap().to_string();
     assert!(error.contains("example.test.zone"), "{error}");

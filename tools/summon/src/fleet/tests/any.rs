@@ -1,4 +1,4 @@
-//! Whatever happens, in whatever order.
+//! Property tests with arbitrary events in arbitrary order.
 
 use std::collections::VecDeque;
 
@@ -10,8 +10,8 @@ use super::*;
 proptest! {
     #![proptest_config(mayfly_seeds::cases(256))]
 
-    /// The seam: whenever frames come, are read, and the bridge is told of the vif, the guest gets each frame once. What was held is in its
-    /// order.
+    /// The guest gets each frame once, whenever frames come, are read, and the bridge learns of the vif. Held frames
+    /// keep their order.
     #[test]
     fn each_frame_reaches_the_guest_once(steps in proptest::collection::vec(0u8..3, 0..60), made_at in 0usize..60) {
         let bounds = Bounds { frames: 100, octets: 100 };
@@ -23,7 +23,7 @@ proptest! {
         let steps = steps.into_iter().map(Some).chain([None; 60]);
         for (at, step) in steps.enumerate() {
             if at == made_at {
-                // As `Daemon::made` does: the bridge first, then what is held.
+                // As `Daemon::made` does: first the bridge, then the held frames.
                 is_directed = true;
                 guest.extend(held.replay().flatten());
                 play.step(Event::Made(A, 7));
@@ -34,7 +34,7 @@ proptest! {
             } else if let Some(frame) = port.pop_front() {
                 match play.fleet.stance(A) {
                     Stance::Holds | Stance::Leaves => held.push(&[frame], bounds),
-                    // The bridge forwards it to where it was told.
+                    // The bridge forwards the frame to the port of its entry.
                     Stance::Takes if is_directed => guest.push(frame),
                     stance => prop_assert!(false, "{frame} is lost: {stance:?}"),
                 }
@@ -48,7 +48,7 @@ proptest! {
         prop_assert_eq!(held.counts.dropped, 0);
     }
 
-    /// Whatever happens in whatever order: no more guests than there may be, and nobody is removed who is not there.
+    /// With any events in any order, the limit of guests holds, and only existing guests are removed.
     #[test]
     fn any_events(events in proptest::collection::vec((0u8..10, 1u32..4, 0u8..4), 0..200)) {
         let limits = Limits { running: 2, queue: 2, ..limits() };
@@ -60,7 +60,7 @@ proptest! {
         for (domid, (kind, id, n)) in (1u16..).zip(events) {
             let id = Id(id);
             let state = play.state(id);
-            // What the maker tells follows from what it was told.
+            // The maker's events follow from its actions.
             let event = match kind {
                 0..=2 => Event::Wanted(id, client(n)),
                 3 if state == State::BeingBorn => { alive.insert(id, domid); Event::Made(id, domid) }

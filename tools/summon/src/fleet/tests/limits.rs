@@ -1,4 +1,4 @@
-//! Who gets a guest when not all can have one.
+//! Tests of the limits: which service gets a guest when not all can have one.
 
 use super::*;
 
@@ -67,7 +67,7 @@ fn births_are_limited_in_time_and_the_queue_in_length() {
     assert_eq!(play.after(1), [Action::Make(B)]);
 }
 
-/// A guest of this service, up and heard.
+/// Makes a running guest of a service that has sent something.
 fn up(play: &mut Play, id: Id, domid: u16) {
     play.step(Event::Wanted(id, client(0)));
     play.step(Event::Made(id, domid));
@@ -84,7 +84,7 @@ fn who_chatters_keeps_nobody_out() {
     });
     up(&mut play, A, 1);
     play.step(Event::Wanted(B, client(1)));
-    // It is heard all the time, and so never quiet.
+    // It sends something all the time, so it is never quiet.
     for _ in 0..29 {
         play.step(Event::Heard(A));
         assert!(!play.after(1).contains(&Action::Remove(A, 1)));

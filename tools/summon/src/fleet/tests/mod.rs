@@ -1,4 +1,4 @@
-//! Sequences of events, and what has to be done about them.
+//! Tests of sequences of events and their actions.
 
 mod any;
 mod limits;
@@ -12,7 +12,7 @@ use super::*;
 const A: Id = Id(1);
 const B: Id = Id(2);
 const C: Id = Id(3);
-/// How long a guest may say nothing at its start.
+/// The start timeout of the services.
 const SILENCE: Duration = Duration::from_secs(5);
 
 fn limits() -> Limits {
@@ -70,7 +70,7 @@ impl Play {
         self.step(Event::Time)
     }
 
-    /// It has said that it has no connections, and nobody has come since.
+    /// The guest has no connections, and no client comes afterwards.
     fn quiet(&mut self, id: Id) -> Vec<Action> {
         assert_eq!(
             self.step(Event::Connections(id, Some(0))),
@@ -88,7 +88,7 @@ impl Play {
         self.fleet.unit(id).unwrap().state
     }
 
-    /// From asleep to running.
+    /// Brings a service from asleep to running.
     fn up(&mut self, id: Id, domid: u16) {
         assert_eq!(self.step(Event::Wanted(id, client(1))), [Action::Make(id)]);
         assert_eq!(self.step(Event::Made(id, domid)), []);
@@ -110,7 +110,7 @@ fn a_life() {
     play.step(Event::Heard(A));
     assert_eq!(play.after(19), []);
     assert_eq!(play.after(1), [Action::Ask(A)]);
-    // Somebody is still there; it is asked again, but not at once.
+    // It has a connection, so it is asked again, but not at once.
     assert_eq!(play.step(Event::Connections(A, Some(1))), []);
     assert_eq!(play.step(Event::Time), []);
     assert_eq!(play.after(1), [Action::Ask(A)]);
@@ -130,7 +130,7 @@ fn a_life() {
     assert_eq!((unit.births, unit.deaths, unit.failures), (1, 1, 0));
 }
 
-/// One that is suspended, having run as this domain.
+/// Brings a service to suspended, after it ran as this domain.
 fn suspended(play: &mut Play, id: Id, domid: u16) {
     let asleep = Asleep::Suspend;
     let spec = Spec { asleep, ..spec() };
@@ -158,7 +158,7 @@ fn a_suspended_guest_goes_on_at_once() {
     assert!(play.fleet.takes(A));
     play.now += Duration::from_secs(1);
     play.step(Event::Heard(A));
-    // It answers nobody now, but has been heard: perhaps there is no way to ask it.
+    // The guest does not answer, but has sent something: perhaps there is no route for the question.
     assert_eq!(play.after(20), [Action::Ask(A)]);
     assert_eq!(play.step(Event::Connections(A, None)), [Action::Shut(A)]);
     play.after(1);
@@ -275,7 +275,7 @@ fn failures_are_backed_off() {
         assert_eq!(play.after(pause), []);
     }
     assert_eq!(play.fleet.refused.backed_off, 4);
-    // A life puts it right.
+    // A long life resets the back-off.
     play.up(A, 7);
     play.after(10);
     play.step(Event::Ended(A, true, "crash".into()));
@@ -321,7 +321,7 @@ fn who_leaves_is_removed_first() {
     let actions = play.step(Event::Removed(A, None));
     assert_eq!(actions, [Action::Drop(A), Action::Gone(A)]);
     assert!(play.fleet.unit(A).is_none());
-    // One that is being made goes as soon as it is there.
+    // A guest that is being made is removed as soon as it is ready.
     play.step(Event::Wanted(B, client(1)));
     play.fleet.leave(B, &mut Vec::new());
     assert!(play.step(Event::Made(B, 8)).contains(&Action::Remove(B, 8)));
@@ -378,7 +378,7 @@ fn the_administrator_is_obeyed() {
             .contains(&Action::Remove(A, 2))
     );
     play.step(Event::Removed(A, None));
-    // Who has failed lately is tried at once.
+    // A service that has failed lately is tried at once.
     play.step(Event::Wanted(A, client(0)));
     play.step(Event::NotMade(A, "no memory".into()));
     assert_eq!(play.step(Event::Wanted(A, client(0))), []);

@@ -1,8 +1,8 @@
-//! Guests whose image or site was replaced.
+//! Tests of guests whose image or site was replaced.
 
 use super::*;
 
-/// Its files are replaced.
+/// Replaces the files of a service.
 fn outdate(play: &mut Play, id: Id) -> Vec<Action> {
     let mut actions = Vec::new();
     play.fleet.outdate(id, &mut actions);
@@ -11,7 +11,7 @@ fn outdate(play: &mut Play, id: Id) -> Vec<Action> {
 
 #[test]
 fn a_guest_whose_files_were_replaced_goes_when_nobody_uses_it() {
-    // One that never sleeps, one that sleeps, one that is suspended when it sleeps.
+    // A service that never sleeps, one that sleeps, and one that is suspended when it sleeps.
     for (on_demand, asleep) in [
         (false, Asleep::Destroy),
         (true, Asleep::Destroy),
@@ -27,7 +27,7 @@ fn a_guest_whose_files_were_replaced_goes_when_nobody_uses_it() {
         play.fleet.change(A, spec, false, &mut Vec::new());
         play.up(A, 7);
         assert_eq!(outdate(&mut play, A), []);
-        // As long as somebody is connected it stays, however quiet; and one that never sleeps whatever the file says of that.
+        // It stays as long as a connection is open, even if it is quiet.
         assert_eq!(play.after(20), [Action::Ask(A)]);
         assert_eq!(play.step(Event::Connections(A, Some(1))), []);
         assert_eq!(play.after(20), [Action::Ask(A)]);
@@ -41,7 +41,7 @@ fn a_guest_whose_files_were_replaced_goes_when_nobody_uses_it() {
         if on_demand {
             continue;
         }
-        // The next one is as it should be, and never sleeps.
+        // The next guest is up to date, and never sleeps.
         play.step(Event::Made(A, 8));
         play.step(Event::Heard(A));
         assert_eq!(play.after(1000), []);
@@ -58,7 +58,7 @@ fn a_suspended_guest_whose_files_were_replaced_goes_at_once() {
     assert_eq!(play.after(20), [Action::Ask(A)]);
     assert!(play.quiet(A).contains(&Action::Suspend(A, 7)));
     assert!(outdate(&mut play, A).contains(&Action::Remove(A, 7)));
-    // Nobody is there to be outdated.
+    // A service without a guest is not outdated.
     play.step(Event::Removed(A, None));
     assert_eq!(outdate(&mut play, A), []);
     assert_eq!(outdate(&mut play, Id(99)), []);
