@@ -78,7 +78,7 @@ pub(crate) fn run(demo: &Demo) -> Result<()> {
     if demo.summon {
         return summon::run(NAME, &demo.machine, demo.once, &progress, &interrupted);
     }
-    let files = payload(demo, &progress)?;
+    let Prepared { files, questions } = payload(demo, &progress)?;
     let lab = Lab::up(&demo.machine.options(NAME), &|step| progress.step(step))?;
     progress.say("Xen and dom0 are up");
     progress.step("creating the guest");
@@ -109,7 +109,7 @@ pub(crate) fn run(demo: &Demo) -> Result<()> {
             )
         })?;
     }
-    let answers = answers(&lab, demo)?;
+    let answers = answers(&lab, demo, &questions)?;
     progress.say(&format!(
         "the first answers came {:.0} s after the start",
         start.elapsed().as_secs_f64()
@@ -127,27 +127,45 @@ pub(crate) fn run(demo: &Demo) -> Result<()> {
     Ok(())
 }
 
-/// The guest's files in dom0.
-fn payload(demo: &Demo, progress: &Progress) -> Result<Vec<(&'static str, Vec<u8>)>> {
+/// A DNS query: a name and a type.
+type Question = (String, Rtype);
+
+/// A guest to boot.
+struct Prepared {
+    /// The guest's files in dom0, by path.
+    files: Vec<(&'static str, Vec<u8>)>,
+    /// The queries to show: the address in the built-in zone, or the SOA of each zone of the site.
+    questions: Vec<Question>,
+}
+
+fn soa(name: String) -> Question {
+    (name, Rtype::SOA)
+}
+
+/// Builds the guest and packs its site.
+fn payload(demo: &Demo, progress: &Progress) -> Result<Prepared> {
     Ok(match demo.payload {
         Payload::Mayfly => {
             progress.step("building the guest");
             let path = guest::build(guest::MAYFLY)?;
             let mut files = vec![("/guest/mayfly", fs::read(path)?)];
             let mut config = mayfly_lab::example_with("boot");
+            let mut questions = vec![("mayfly.test".into(), Rtype::A)];
             if let Some(site) = &demo.site {
                 progress.step("packing the site");
-                let pack = pack::pack(site)?;
+                let (pack, zones) = pack::pack_with_zones(site)?;
+                questions = zones.into_iter().map(soa).collect();
                 progress.say(&format!("the pack has {} bytes", pack.len()));
                 config.push_str(&site_lines(pack.len(), 8));
                 files.push(("/guest/site.mfs", pack));
             }
             files.push(("/guest/config", config.into()));
-            files
+            Prepared { files, questions }
         }
         Payload::Linux => {
             let report = |step: &str| progress.step(step);
             let mut config = LINUX_CONFIG.to_owned();
+            let mut questions = Vec::new();
             let guest = match &demo.site {
                 None => linux::guest(&report)?,
                 Some(site) => {
@@ -155,27 +173,31 @@ fn payload(demo: &Demo, progress: &Progress) -> Result<Vec<(&'static str, Vec<u8
                     config.push_str(&format!(
                         "memory = 512\nextra = \"console=hvc0 quiet address={address}/24\"\n"
                     ));
+                    // NSD serves a zone under the name of its file.
+                    let zones = linux::zones(site)?.into_iter();
+                    questions = zones.map(|(origin, _)| soa(origin)).collect();
                     linux::server(site, &[], &report)?
                 }
             };
-            vec![
+            let files = vec![
                 ("/guest/vmlinuz", fs::read(guest.kernel)?),
                 ("/guest/ramdisk", guest.ramdisk),
                 ("/guest/config", config.into()),
-            ]
+            ];
+            Prepared { files, questions }
         }
     })
 }
 
 /// Lines that add a pack to a guest of the example configuration: `xl` uses the last of two lines with the same key.
 /// The pack takes memory in addition to the `memory` MiB of the guest.
-fn site_lines(octets: usize, memory: usize) -> String {
-    let memory = memory + octets.div_ceil(1 << 20);
+fn site_lines(bytes: usize, memory: usize) -> String {
+    let memory = memory + bytes.div_ceil(1 << 20);
     format!("ramdisk = \"/guest/site.mfs\"\nmemory = {memory}\n")
 }
 
 /// Queries the guest. Returns the interesting parts of the answers as text.
-fn answers(lab: &Lab, demo: &Demo) -> Result<String> {
+fn answers(lab: &Lab, demo: &Demo, questions: &[Question]) -> Result<String> {
     let (http, dns) = (lab.http()?, lab.dns()?);
     let (status, page) = ask::http(http, "/", BOUND)?;
     // A site may have zones only.
@@ -188,8 +210,8 @@ fn answers(lab: &Lab, demo: &Demo) -> Result<String> {
         ensure!(status == 200, "GET /.mayfly/boot gives {status}");
         text.push_str(&timeline(&boot)?);
     }
-    for (name, rtype) in questions(demo)? {
-        let records = ask::dns(dns, &name, rtype, BOUND)?;
+    for (name, rtype) in questions {
+        let records = ask::dns(dns, name, *rtype, BOUND)?;
         ensure!(!records.is_empty(), "DNS gives no {rtype} of {name}");
         text.push_str(&format!(
             "\n$ dig @{} -p {} {name} {rtype}\n{}\n",
@@ -200,23 +222,6 @@ fn answers(lab: &Lab, demo: &Demo) -> Result<String> {
     }
     text.push_str(&format!("\n$ curl http://{http}/\n{page}\n"));
     Ok(text)
-}
-
-/// The DNS queries: the address in the built-in zone, or the SOA of each zone of the site. A zone has the name that the
-/// pack gives, which may differ from its file's name; NSD serves it under the name of its file.
-fn questions(demo: &Demo) -> Result<Vec<(String, Rtype)>> {
-    Ok(match &demo.site {
-        Some(site) if demo.payload == Payload::Mayfly => pack::zones(site)?
-            .into_iter()
-            .map(|name| (name, Rtype::SOA))
-            .collect(),
-        Some(site) => linux::zones(site)?
-            .into_iter()
-            .map(|(origin, _)| (origin, Rtype::SOA))
-            .collect(),
-        None if demo.payload == Payload::Mayfly => vec![("mayfly.test".into(), Rtype::A)],
-        None => Vec::new(),
-    })
 }
 
 /// `GET /.mayfly/boot`.

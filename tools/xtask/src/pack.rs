@@ -1,12 +1,15 @@
 //! Packing a site with the project's own tool.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use mayfly_lab::hatch_programs;
 use serde::Deserialize;
+
+/// The name of the packed site.
+const NAME: &str = "site.mfs";
 
 /// Packs a site folder. Returns the pack.
 ///
@@ -14,16 +17,14 @@ use serde::Deserialize;
 /// The errors of `hatch pack` for the site.
 pub(crate) fn pack(site: &Path) -> Result<Vec<u8>> {
     let scratch = tempfile::tempdir()?;
-    let to = scratch.path().join("site.mfs");
-    pack_to(site, &to)?;
-    fs::read(&to).with_context(|| format!("cannot read {}", to.display()))
+    pack_to(&hatch()?, site, &scratch.path().join(NAME))
 }
 
-/// Packs a site folder. Returns the names of its zones.
+/// Packs a site folder. Returns the pack and the names of its zones.
 ///
 /// # Errors
 /// The errors of `hatch pack` for the site.
-pub(crate) fn zones(site: &Path) -> Result<Vec<String>> {
+pub(crate) fn pack_with_zones(site: &Path) -> Result<(Vec<u8>, Vec<String>)> {
     #[derive(Deserialize)]
     struct Listing {
         zones: Vec<Zone>,
@@ -32,22 +33,23 @@ pub(crate) fn zones(site: &Path) -> Result<Vec<String>> {
     struct Zone {
         name: String,
     }
-    let scratch = tempfile::tempdir()?;
-    let to = scratch.path().join("site.mfs");
-    pack_to(site, &to)?;
-    let output = hatch()?
+    let (hatch, scratch) = (hatch()?, tempfile::tempdir()?);
+    let to = scratch.path().join(NAME);
+    let pack = pack_to(&hatch, site, &to)?;
+    let output = Command::new(hatch)
         .args(["pack", "--json", "--list"])
         .arg(&to)
         .output()
         .context("cannot run hatch")?;
     let listing: Listing =
         serde_json::from_slice(&output.stdout).context("`hatch pack --list` gives no list")?;
-    Ok(listing.zones.into_iter().map(|zone| zone.name).collect())
+    let zones = listing.zones.into_iter().map(|zone| zone.name);
+    Ok((pack, zones.collect()))
 }
 
-fn pack_to(site: &Path, to: &Path) -> Result<()> {
+fn pack_to(hatch: &Path, site: &Path, to: &Path) -> Result<Vec<u8>> {
     eprintln!("packing {}", site.display());
-    let status = hatch()?
+    let status = Command::new(hatch)
         .arg("pack")
         .arg(site)
         .arg("-o")
@@ -55,12 +57,11 @@ fn pack_to(site: &Path, to: &Path) -> Result<()> {
         .status()
         .context("cannot run hatch")?;
     ensure!(status.success(), "`hatch pack {}` failed", site.display());
-    Ok(())
+    fs::read(to).with_context(|| format!("cannot read {}", to.display()))
 }
 
-fn hatch() -> Result<Command> {
-    // The program for dom0 runs here as well, and is optimized: a large site is compressed while it is packed.
+/// Builds `hatch` for dom0. It runs here as well, and is optimized: a large site is compressed while it is packed.
+fn hatch() -> Result<PathBuf> {
     let programs = hatch_programs(false)?;
-    let hatch = programs.first().context("there is no hatch")?;
-    Ok(Command::new(hatch))
+    programs.into_iter().next().context("there is no hatch")
 }
