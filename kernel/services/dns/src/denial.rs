@@ -1,4 +1,4 @@
-//! Proofs that something is not in a signed zone: NSEC (RFC 4035 section 3.1.3) and NSEC3 (RFC 5155
+//! Proofs that a name or a type does not exist in a signed zone: NSEC (RFC 4035 section 3.1.3) and NSEC3 (RFC 5155
 //! section 7.2).
 
 use sha1_smol::Sha1;
@@ -8,11 +8,11 @@ use super::lookup::Lookup;
 use super::wire::rtype;
 use mayfly_site::{Encloser, Nsec3Parameters, Zone, Zones};
 
-/// More is not worth its cost (RFC 9276 section 3.2).
+/// The greatest number of additional NSEC3 iterations for which a hash is computed (RFC 9276 section 3.2).
 const ITERATIONS_MAX: u16 = 100;
 
 impl<'z, Z: Zones> Lookup<'_, '_, 'z, Z> {
-    /// Proves that the name does not exist, nor a wildcard that it would match.
+    /// Proves that neither the name nor a wildcard that matches it exists.
     pub(super) fn prove_no_name(
         &mut self,
         zone: Zone<Z::Node>,
@@ -31,7 +31,7 @@ impl<'z, Z: Zones> Lookup<'_, '_, 'z, Z> {
         self.note_nsec(wildcard.ok_or(Fault::Broken)??)
     }
 
-    /// Proves that the name itself does not exist, so that a wildcard stands in for it.
+    /// Proves that the name itself does not exist, so that the wildcard's records answer for it.
     pub(super) fn prove_expansion(
         &mut self,
         zone: Zone<Z::Node>,
@@ -44,8 +44,8 @@ impl<'z, Z: Zones> Lookup<'_, '_, 'z, Z> {
         self.note_nsec_of(zone, 0)
     }
 
-    /// Proves that there is nothing of the type at a node: that of the name, or of the wildcard that
-    /// stands in for it, which has been proven to.
+    /// Proves that a node has no records of the type: the node of the name, or of the wildcard that answers for it.
+    /// (The latter is proved separately.)
     pub(super) fn prove_no_type(
         &mut self,
         zone: Zone<Z::Node>,
@@ -63,7 +63,7 @@ impl<'z, Z: Zones> Lookup<'_, '_, 'z, Z> {
         if self.zones.rrset(node, rtype::NSEC)?.is_some() {
             return self.note_nsec(Some(node));
         }
-        // An empty non-terminal is what the name before it says.
+        // The NSEC record of the name before an empty non-terminal covers that.
         match expanded {
             None => self.note_nsec_of(zone, 0),
             Some(encloser) => {
@@ -76,7 +76,7 @@ impl<'z, Z: Zones> Lookup<'_, '_, 'z, Z> {
         }
     }
 
-    /// Proves that a delegation, which begins at `at` in the name, is not signed.
+    /// Proves that a delegation is not signed. Its name begins at `at` in the name that is looked up.
     pub(super) fn prove_no_ds(
         &mut self,
         zone: Zone<Z::Node>,
@@ -131,12 +131,11 @@ impl<'z, Z: Zones> Lookup<'_, '_, 'z, Z> {
         self.note_denial(found.map(|(node, _)| node), rtype::NSEC3)
     }
 
-    /// Proves which is the closest name at or above `at` that can be proven to exist, and that the
-    /// next closer one does not (RFC 5155 section 7.2.1): `next`, unless it is another. Returns where
-    /// it begins.
+    /// Proves the closest encloser (RFC 5155 section 7.2.1): that the closest provable name at or above `at` exists,
+    /// and that the next closer name does not. The latter is `next`, unless a name above is not provable. Returns the
+    /// offset of the closest encloser.
     ///
-    /// Under opt-out there may be names that can't be proven to exist: those of unsigned
-    /// delegations, and empty ones above them.
+    /// With opt-out, some names cannot be proved to exist: unsigned delegations, and empty non-terminals above them.
     fn prove_encloser(
         &mut self,
         zone: Zone<Z::Node>,

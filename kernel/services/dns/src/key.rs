@@ -1,4 +1,4 @@
-//! A name as it is looked for.
+//! The form of a name for look-ups.
 
 use super::wire::{NAME_MAX, label_before, to_lower};
 

@@ -27,7 +27,7 @@ pub const COUNTED_TYPES: [(u16, &str); 16] = [
 pub struct Stats {
     /// Queries over UDP that were answered, with any response code.
     pub udp: u32,
-    /// The same over TCP.
+    /// Queries over TCP that were answered, with any response code.
     pub tcp: u32,
     /// Answers by response code, 0 to 15; BADVERS (16) and above count as the last.
     pub rcodes: [u32; 16],

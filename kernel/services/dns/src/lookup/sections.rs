@@ -1,4 +1,4 @@
-//! The authority and the additional section: what is noted for them on the walk, and how it is written.
+//! The authority and the additional section: their RRsets are noted during the walk and written after it.
 
 use heapless::Vec;
 use mayfly_site::{RrSet, Zone, Zones, records};
@@ -29,7 +29,8 @@ impl<'z, Z: Zones> Lookup<'_, '_, 'z, Z> {
         Ok(())
     }
 
-    /// Says how long an absence may be remembered (RFC 2308 section 3).
+    /// Notes the SOA record of a negative answer. Its TTL is the time for which the answer may be cached (RFC 2308
+    /// section 3).
     pub(super) fn note_soa(&mut self, zone: Zone<Z::Node>) -> Result<(), Fault> {
         if self.question.qclass == class::ANY {
             return Ok(());
@@ -42,7 +43,7 @@ impl<'z, Z: Zones> Lookup<'_, '_, 'z, Z> {
         self.note_at(zone.apex, zone.at, soa, false)
     }
 
-    /// The zone's name servers go with an answer.
+    /// Notes the zone's NS records, which accompany an answer.
     pub(super) fn note_servers(&mut self, zone: Zone<Z::Node>) -> Result<(), Fault> {
         let is_large = matches!(self.question.qtype, rtype::DS | rtype::DNSKEY | rtype::ANY);
         if self.options.minimal || is_large || self.question.qclass == class::ANY {
@@ -65,7 +66,7 @@ impl<'z, Z: Zones> Lookup<'_, '_, 'z, Z> {
         self.note(node, owner, set, optional)
     }
 
-    /// The name of a node that begins at `at` in the name that is looked for.
+    /// The owner of a node whose name begins at `at` in the name that is looked up.
     pub(super) fn owner_at(&self, node: Z::Node, at: usize) -> Result<Owner<'z>, Fault> {
         if self.links.is_empty() {
             return Ok(Owner::At(self.owner + at));
@@ -89,7 +90,7 @@ impl<'z, Z: Zones> Lookup<'_, '_, 'z, Z> {
         self.authority.push(item).map_err(|_| Fault::Broken)
     }
 
-    /// Writes what was noted. Returns whether there was room for all of it.
+    /// Writes the noted RRsets. Returns whether there was room for all of them.
     pub(super) fn write_authority(&mut self) -> Result<bool, Fault> {
         for optional in [false, true] {
             for item in &self.authority {
@@ -110,8 +111,7 @@ impl<'z, Z: Zones> Lookup<'_, '_, 'z, Z> {
         Ok(true)
     }
 
-    /// Writes the addresses of names that have come up, as far as there is room. Returns whether that
-    /// was all of them.
+    /// Writes the addresses of the targets, as far as there is room. Returns whether all were written.
     pub(super) fn write_additional(&mut self, end: &End<Z::Node>) -> Result<bool, Fault> {
         if self.targets.is_empty() {
             return Ok(true);
@@ -173,7 +173,7 @@ impl<'z, Z: Zones> Lookup<'_, '_, 'z, Z> {
                 }
             }
         }
-        // What is beyond the most targets was left out.
+        // Targets beyond the greatest number were left out.
         Ok(!self.targets.is_full())
     }
 }
