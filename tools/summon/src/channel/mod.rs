@@ -4,7 +4,7 @@
 //! the maker may have one file descriptor attached. The front's messages have none: the kernel closes descriptors that
 //! the front attaches.
 //!
-//! Neither end waits for the other. Packets for which the kernel has no room are queued here, [`QUEUE_MAX`] at most.
+//! Neither end waits for the other. Packets for which the kernel has no room are queued here, `QUEUE_MAX` at most.
 
 mod message;
 #[cfg(test)]

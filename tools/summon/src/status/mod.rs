@@ -140,7 +140,7 @@ pub struct Totals {
     pub pool: usize,
 }
 
-/// Adds a number of the front, which may be anything, to a count. The result is at most [`COUNT_MAX`], so that sums of
+/// Adds a number of the front, which may be anything, to a count. The result is at most `COUNT_MAX`, so that sums of
 /// counts do not overflow.
 #[must_use]
 pub fn sum(count: u64, more: u64) -> u64 {
