@@ -1,5 +1,5 @@
-//! Bridges that go and come again, and ports of ours that are lost: services that sleep there are reached again as soon as there is a
-//! way to them.
+//! Recovery of bridges that disappear and come back, and of lost ports: sleeping services are reachable again as soon
+//! as their bridge has a port.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use super::Daemon;
 use mayfly_links::Change;
 
 impl Daemon {
-    /// Takes what the kernel tells of links.
+    /// Reads the kernel's events about links.
     pub(super) fn links_have_changed(&mut self) {
         let mut is_ours = false;
         loop {
@@ -55,7 +55,7 @@ impl Daemon {
         entries.any(|entry| entry.service.bridge == bridge)
     }
 
-    /// Gives each bridge with services a port that works, if the bridge is there.
+    /// Makes sure that each existing bridge with services has a working port.
     pub(super) fn mend_ports(&mut self) {
         let entries = self.entries.values();
         let bridges: BTreeSet<String> = entries.map(|entry| entry.service.bridge.clone()).collect();
@@ -64,7 +64,7 @@ impl Daemon {
                 continue;
             }
             let say = |level, what| line(level, what).with("bridge", &bridge);
-            // Before there is a new one: both would have one name.
+            // The old port goes first, because the new one has the same name.
             self.lose_port(&bridge);
             if self.links.bridge(&bridge).is_err() {
                 continue;
@@ -80,9 +80,9 @@ impl Daemon {
         }
     }
 
-    /// Has a port from here on, and the front its frames.
+    /// Keeps a port, and gives its frames to the front.
     pub(super) fn have_port(&mut self, bridge: String, port: Port) {
-        // Without descriptors it is as good as lost, and found again when links change.
+        // Without a descriptor for the front, the port counts as lost and is made again when links change.
         if let Ok(frames) = port.frames() {
             let message = ToFront::Port(bridge.clone());
             self.way.say(&message, Some(frames));
@@ -90,7 +90,7 @@ impl Daemon {
         }
     }
 
-    /// Gives a port up, if there is one.
+    /// Drops the port of a bridge, if there is one.
     pub(super) fn lose_port(&mut self, bridge: &str) {
         if self.ports.remove(bridge).is_some() {
             self.way.say_now(&ToFront::PortGone(bridge.to_owned()));
@@ -102,7 +102,7 @@ impl Daemon {
         }
     }
 
-    /// Whether our port is where it should be.
+    /// Whether our port exists and is on the bridge.
     fn is_right(&mut self, bridge: &str) -> bool {
         let Some(port) = self.ports.get(bridge) else {
             return false;
@@ -117,7 +117,7 @@ impl Daemon {
         }
     }
 
-    /// Has a bridge give us what is meant for its services that sleep.
+    /// Makes a bridge send the frames for its sleeping services to our port.
     fn shut_all(&mut self, bridge: &str) {
         let ids: Vec<_> = self
             .entries

@@ -1,9 +1,9 @@
-//! What the maker's first thread asks of dom0's links. Tests put their own in the place of them.
+//! The operations on dom0's links that the maker's first thread needs, as a trait for fakes in tests.
 
 use super::super::wire::Port;
 use mayfly_links::{Bridge, Error, Link, Links};
 
-/// dom0's links. [`mayfly_links::Links`] says more of each call.
+/// dom0's links. [`mayfly_links::Links`] documents each call.
 pub(super) trait Ports {
     /// The link of this name.
     fn find(&mut self, name: &str) -> Result<Link, Error>;
@@ -11,11 +11,11 @@ pub(super) trait Ports {
     fn bridge(&mut self, name: &str) -> Result<Bridge, Error>;
     /// Makes a port of our own on a bridge.
     fn port(&mut self, bridge: &str) -> Result<Port, Error>;
-    /// Whether a port gets what is for everybody.
+    /// Sets whether a port gets flooded frames.
     fn flood(&mut self, link: &Link, floods: bool) -> Result<(), Error>;
-    /// Has a bridge send what is for a MAC address to this port of its.
+    /// Makes the bridge send frames for a MAC address to this port.
     fn direct(&mut self, link: &Link, mac: [u8; 6]) -> Result<(), Error>;
-    /// Has it forget that.
+    /// Undoes [`Ports::direct`].
     fn undirect(&mut self, link: &Link, mac: [u8; 6]) -> Result<(), Error>;
 }
 

@@ -15,15 +15,15 @@ use super::setup::Error;
 use super::{Daemon, Entry, Wanted};
 use mayfly_links::Links;
 
-/// How often guests are asked what they have served, at most.
+/// The least time between two requests for guests' counters.
 const COUNT: Duration = Duration::from_secs(5);
-/// How often the log says at most who was turned away.
+/// The least time between two log lines about refused clients.
 const COMPLAIN: Duration = Duration::from_secs(10);
 
-/// How long the daemon may take for what the administrator wants.
+/// The time that the daemon has for a command of the administrator.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How everything was when it was last written down.
+/// The last recorded state.
 #[derive(Clone, Default)]
 pub(super) struct Kept {
     status: Status,
@@ -31,19 +31,19 @@ pub(super) struct Kept {
     guarded: Vec<Option<u32>>,
 }
 
-/// Who was turned away, altogether.
+/// Counters of what was refused or dropped since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Away {
-    /// DNS queries that were not answered, or cut.
+    /// DNS queries that were not answered, or answered truncated.
     queries: u64,
-    /// Wakes.
+    /// Refused wakes.
     wakes: u64,
-    /// Frames for services that slept.
+    /// Dropped frames for sleeping services.
     frames: u64,
 }
 
 impl Daemon {
-    /// Says who was turned away since it was last said.
+    /// Logs what was refused since the last such line.
     fn complain(&mut self, now: Instant) {
         let (queries, refused) = (&self.queries, &self.fleet.refused);
         let held = self.entries.values().map(|entry| entry.frames.dropped);
@@ -64,12 +64,12 @@ impl Daemon {
         line(Level::Warning, "turned away")
             .with("queries", away.queries - before.queries)
             .with("wakes", away.wakes - before.wakes)
-            // A service that is no more has taken its count with it.
+            // Saturating, because a removed service's count is missing.
             .with("frames", away.frames.saturating_sub(before.frames))
             .write();
     }
 
-    /// Tells the status, and takes the administrator's requests, at the local socket from here on.
+    /// Starts to serve the status and the administrator's commands at the local socket.
     pub(super) fn serve_status(&self) -> Result<(), Error> {
         let daemon = &self.config.daemon;
         let listen =
@@ -91,7 +91,7 @@ impl Daemon {
         }
     }
 
-    /// Asks guests that run what they have served, if somebody has looked at the status: the next look shows it.
+    /// Asks running guests for their counters, if the status was read since. The next status shows them.
     pub(super) fn count_requests(&mut self, now: Instant) {
         if now < self.count_at || !self.is_looked_at.swap(false, Ordering::Relaxed) {
             return;
@@ -106,7 +106,7 @@ impl Daemon {
         }
     }
 
-    /// Writes down how everything is.
+    /// Records the state of everything, for the status.
     pub(super) fn tell(&mut self) {
         let now = Instant::now();
         self.complain(now);
@@ -163,8 +163,8 @@ impl Daemon {
     }
 }
 
-/// The status, from any thread. What it has to ask the kernel for is asked by the thread that tells it, when somebody looks: whoever
-/// takes an interface away holds the same lock for long.
+/// The status, for any thread. The thread that serves it asks the kernel for its counters when it is read, because the
+/// removal of an interface holds the same lock in the kernel for long.
 pub(super) fn source(
     kept: &Arc<Mutex<Kept>>,
     is_looked_at: &Arc<AtomicBool>,
@@ -178,7 +178,7 @@ pub(super) fn source(
             mut status,
             guarded,
         } = kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        // It is written when something happens, and time passes without that.
+        // The record is written at events, so the times are brought up to date here.
         let before = std::mem::replace(&mut status.uptime_ms, millis(began.elapsed()));
         let passed = status.uptime_ms.saturating_sub(before);
         let mut links = links.lock().unwrap_or_else(PoisonError::into_inner);

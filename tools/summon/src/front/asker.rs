@@ -1,4 +1,4 @@
-//! A thread that asks guests for their number of connections and their counters.
+//! A thread that asks guests for the number of their connections and for their counters.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -12,21 +12,21 @@ use super::super::bell::Sender;
 use super::super::channel::Said;
 use super::super::fleet::Id;
 
-/// How long an answer may take.
+/// The time that a guest has for an answer.
 const BOUND: Duration = Duration::from_secs(1);
-/// Octets of the longest answer.
+/// The longest answer in bytes.
 const ANSWER_MAX: usize = 256 * 1024;
 const REQUEST: &str = "GET /.mayfly/metrics HTTP/1.1\r\nHost: metrics\r\nConnection: close\r\n\r\n";
 
-/// Whom to ask.
+/// A question for a guest.
 pub(super) struct Question {
     pub(super) service: Id,
     pub(super) address: IpAddr,
-    /// Gone with the guest: the question would wake the next one.
+    /// Dead as soon as the guest is gone: then the question is not sent, because it would wake the service again.
     pub(super) guest: Weak<()>,
 }
 
-/// What they say, if they tell.
+/// A service and its guest's answer, `None` without one.
 pub(super) type Answer = (Id, Option<Said>);
 
 pub(super) fn work(questions: &Receiver<Question>, answers: &Sender<Answer>) {
@@ -46,14 +46,14 @@ pub(super) fn work(questions: &Receiver<Question>, answers: &Sender<Answer>) {
 fn ask(address: SocketAddr) -> io::Result<String> {
     let end = Instant::now() + BOUND;
     let stream = TcpStream::connect_timeout(&address, BOUND)?;
-    // It ends with a reset, and so with the answer: what the guest sends from then on is for somebody else.
+    // The connection ends with a reset, so the guest sends nothing more on it that would count as traffic.
     set_socket_linger(&stream, Some(Duration::ZERO))?;
     stream.set_write_timeout(Some(BOUND))?;
     (&stream).write_all(REQUEST.as_bytes())?;
     let mut text = Vec::new();
     let mut part = [0; 4096];
     while text.len() < ANSWER_MAX {
-        // A timeout of zero would be none.
+        // A timeout of zero would mean no timeout.
         let left = end.saturating_duration_since(Instant::now());
         stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
         match (&stream).read(&mut part)? {
@@ -65,7 +65,7 @@ fn ask(address: SocketAddr) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// What a guest's metrics say. A connection that is closing has nobody at its other end who would miss it.
+/// Reads a guest's metrics. Closing connections do not count: their clients need nothing any more.
 fn said(text: &str) -> Option<Said> {
     let (mut connections, mut requests) = (None, 0);
     for line in text.lines() {

@@ -1,6 +1,6 @@
-//! What the front may still do: read, write and poll what it has open, connect over IP, and nothing else.
+//! The front's sandbox: it can read, write and poll its open descriptors, connect over IP, and nothing else.
 //!
-//! It has no capabilities, and no way to get any; it can open no file, start no program, send no signal, and load no code.
+//! It has no capabilities and cannot get any. It cannot open a file, start a program, send a signal or load code.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,9 +12,9 @@ use seccompiler::{
     SeccompRule, TargetArch,
 };
 
-/// System calls with any arguments.
+/// System calls that are allowed with any arguments.
 const ANY: &[libc::c_long] = &[
-    // What is open.
+    // Open descriptors.
     libc::SYS_read,
     libc::SYS_write,
     libc::SYS_readv,
@@ -64,17 +64,18 @@ const ANY: &[libc::c_long] = &[
     libc::SYS_getrandom,
 ];
 
-/// Gives up all that is not needed. This is the process' first thread, and others come later.
+/// Gives up all capabilities and installs the filter. Must be called on the only thread of the process; later threads
+/// inherit both.
 ///
 /// # Errors
-/// The kernel can't do it.
+/// The kernel refuses.
 pub(super) fn enter() -> io::Result<()> {
     privileges::keep(CapabilitySet::empty())?;
     let program = program().map_err(io::Error::other)?;
     seccompiler::apply_filter_all_threads(&program).map_err(io::Error::other)
 }
 
-/// The filter. What it does not name does not exist, as on a kernel that is older: libraries know what to do then.
+/// The filter. Other system calls fail with ENOSYS, as on an older kernel, which libraries can handle.
 fn program() -> Result<BpfProgram, seccompiler::BackendError> {
     let mut rules: BTreeMap<_, _> = ANY.iter().map(|&call| (call, Vec::new())).collect();
     rules.insert(
@@ -84,12 +85,12 @@ fn program() -> Result<BpfProgram, seccompiler::BackendError> {
             SeccompRule::new(vec![equals(0, libc::AF_INET6)?])?,
         ],
     );
-    // Timeouts and how a connection ends; nothing of a protocol.
+    // Socket options for timeouts and lingering, none of a protocol.
     rules.insert(
         libc::SYS_setsockopt,
         vec![SeccompRule::new(vec![equals(1, libc::SOL_SOCKET)?])?],
     );
-    // A descriptor that does not block.
+    // Makes a descriptor non-blocking.
     rules.insert(
         libc::SYS_ioctl,
         vec![SeccompRule::new(vec![masked(
@@ -98,14 +99,14 @@ fn program() -> Result<BpfProgram, seccompiler::BackendError> {
             libc::FIONBIO,
         )?])?],
     );
-    // Memory that is not executed.
+    // Memory without the right to execute.
     let no_code = masked(2, bit(libc::PROT_EXEC), 0)?;
     rules.insert(
         libc::SYS_mmap,
         vec![SeccompRule::new(vec![no_code.clone()])?],
     );
     rules.insert(libc::SYS_mprotect, vec![SeccompRule::new(vec![no_code])?]);
-    // A thread, and its name.
+    // A new thread and its name.
     let thread = bit(libc::CLONE_VM | libc::CLONE_THREAD);
     rules.insert(
         libc::SYS_clone,

@@ -1,4 +1,4 @@
-//! How the front starts: with little power before it reads anything, then with what the maker hands over.
+//! The start of the front: it enters its sandbox before it reads anything, then takes the maker's descriptors.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -22,19 +22,20 @@ use super::super::status::{self, Status};
 use super::super::wire::FRAME_MAX;
 use super::{Front, asker, sandbox};
 
-/// Bytes of the longest table, and of the longest status.
+/// The longest table, and the longest status, in bytes.
 const FILE_MAX: u64 = 64 << 20;
 
-/// Serves at the other end of this socket, until the maker is gone.
+/// Runs the front on its end of the channel, until the maker is gone.
 ///
 /// # Errors
-/// Why there is no front.
+/// The reason for which the front ends.
 pub fn run(socket: OwnedFd) -> Result<(), ChannelError> {
-    // Meant for the maker, and sent to both: the front ends with it.
+    // A terminal or systemd sends these signals to both processes. The front ignores them, because it ends with the
+    // maker.
     for signal in [SIGHUP, SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::default())?;
     }
-    // As `ps` shows it.
+    // The name in `ps`.
     rustix::thread::set_name(c"summon-front").map_err(std::io::Error::from)?;
     sandbox::enter()?;
     let mut front = Front::start(socket)?;
@@ -45,7 +46,7 @@ pub fn run(socket: OwnedFd) -> Result<(), ChannelError> {
 }
 
 impl Front {
-    /// Takes what the maker hands over, up to the first table.
+    /// Takes the maker's descriptors, up to the first table.
     fn start(socket: OwnedFd) -> Result<Self, ChannelError> {
         let mut sockets = Sockets::default();
         let (mut page, mut status) = (None, None);
@@ -79,7 +80,7 @@ impl Front {
         }
     }
 
-    /// One that knows no services yet.
+    /// A front without services.
     pub(super) fn new(socket: OwnedFd, sockets: Sockets) -> Result<Self, ChannelError> {
         let (questions, asked) = mpsc::channel();
         let (sender, answers) = bell::channel()?;
@@ -111,14 +112,14 @@ impl Front {
     }
 }
 
-/// Reads what the maker has written to a file without a name.
+/// Reads a table from a file without a name, into which the maker has written it.
 pub(super) fn read_table(file: OwnedFd) -> Result<Table, ChannelError> {
     let mut bytes = Vec::new();
     File::from(file).take(FILE_MAX).read_to_end(&mut bytes)?;
     postcard::from_bytes(&bytes).map_err(|_| ChannelError::Malformed)
 }
 
-/// Asks the maker for the status each time that somebody looks at the page. Without an answer it is what it was.
+/// Asks the maker for the status each time that the page is read. Without an answer, gives the last status.
 fn asked(stream: UnixStream) -> impl status::Source {
     let stream = Mutex::new((BufReader::new(stream), Arc::<Status>::default()));
     move || {

@@ -1,4 +1,4 @@
-//! The front between a bridge and a maker that the test plays.
+//! Tests of the front. The test acts as the bridge and as the maker.
 
 use std::net::Ipv4Addr;
 
@@ -17,9 +17,9 @@ const FROM: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 9);
 struct Bed {
     front: Front,
     maker: Sender<ToFront>,
-    /// What the front says.
+    /// The maker's end of the channel.
     said: OwnedFd,
-    /// What the bridge has for the front, and gets from it.
+    /// The bridge's end of the front's port.
     bridge: OwnedFd,
 }
 
@@ -52,7 +52,7 @@ fn bed() -> Bed {
     }
 }
 
-/// A frame with this behind its IPv4 header.
+/// A frame with an IPv4 header and this payload.
 fn packet(protocol: u8, payload: &[u8]) -> Vec<u8> {
     let header = EthernetRepr {
         src_addr: EthernetAddress(CLIENT),
@@ -89,7 +89,7 @@ fn arp() -> Vec<u8> {
 }
 
 impl Bed {
-    /// The bridge gives frames to the front; what the front says of them but for counts.
+    /// Sends frames from the bridge. Returns the front's messages, without counters.
     fn send(&mut self, frames: &[Vec<u8>]) -> Vec<ToMaker> {
         for frame in frames {
             rustix::io::write(&self.bridge, frame).unwrap();
@@ -106,7 +106,7 @@ impl Bed {
         all
     }
 
-    /// The maker says something.
+    /// Sends messages from the maker.
     fn tell(&mut self, messages: &[ToFront]) {
         for message in messages {
             self.maker.push(message, None).unwrap();
@@ -115,7 +115,7 @@ impl Bed {
         self.front.come(Source::Maker).unwrap();
     }
 
-    /// What the bridge has got.
+    /// The frames that the bridge has got.
     fn got(&self) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
         let mut buffer = [0; 2000];
@@ -151,7 +151,7 @@ fn a_syn_waits_for_the_decision_and_then_for_the_guest() {
         ToFront::Is(WWW, Stance::Holds),
         ToFront::Decided(wake.ticket.unwrap(), true),
     ]);
-    // What comes now is held behind it, and wakes nobody.
+    // Later frames are held behind it, and cause no further wake.
     let ack = segment(ACK, 1);
     assert_eq!(bed.send(std::slice::from_ref(&ack)), []);
     assert!(bed.got().is_empty());
@@ -162,7 +162,7 @@ fn a_syn_waits_for_the_decision_and_then_for_the_guest() {
         said[..],
         [ToMaker::Counted(WWW, 0, _), ToMaker::Replayed(WWW, ..)]
     ));
-    // What was still on its way goes back to the bridge.
+    // A frame that was still on its way goes back to the bridge.
     let late = segment(ACK, 2);
     assert_eq!(bed.send(std::slice::from_ref(&late)), []);
     assert_eq!(bed.got(), [late]);
@@ -171,7 +171,7 @@ fn a_syn_waits_for_the_decision_and_then_for_the_guest() {
 
 #[test]
 fn a_guest_that_goes_on_at_once_gets_what_woke_it() {
-    // It was suspended: the decision and the guest come in either order.
+    // For a suspended guest, the decision and the guest come in either order.
     for is_decided_first in [true, false] {
         let mut bed = bed();
         let syn = segment(SYN, 1);
@@ -203,7 +203,7 @@ fn what_is_refused_is_dropped_and_others_are_not() {
         ToFront::Is(WWW, Stance::Holds),
         ToFront::Decided(second, true),
         ToFront::Is(WWW, Stance::Takes),
-        // Nobody waits for that any more.
+        // Nothing waits for that decision any more.
         ToFront::Decided(first, true),
     ]);
     assert_eq!(bed.got(), [two, fragment]);
@@ -219,7 +219,7 @@ fn who_asks_for_the_address_is_answered_when_the_service_is_woken() {
         bed.tell(&[ToFront::Decided(ticket, is_woken)]);
         assert_eq!(bed.got().len(), usize::from(is_woken));
     }
-    // A probe wakes nobody (RFC 5227), and nobody asks for a guest that runs.
+    // A probe (RFC 5227) wakes no service, and a question for a running guest is not answered here.
     let mut probe = arp();
     probe[28..32].fill(0);
     assert_eq!(bed.send(&[probe]), []);
@@ -237,7 +237,7 @@ fn a_guest_that_is_about_to_go_stays_for_whoever_comes() {
         ToFront::Is(WWW, Stance::Leaves),
     ]);
     let frames = [segment(ACK, 1), segment(SYN, 2)];
-    // Once is enough.
+    // One message is enough.
     assert_eq!(bed.send(&frames), [ToMaker::Heard(WWW)]);
     bed.tell(&[ToFront::Is(WWW, Stance::Takes)]);
     assert_eq!(bed.got(), frames);
@@ -255,13 +255,13 @@ fn nobody_is_there_for_a_connection_of_a_guest_that_is_gone() {
 #[test]
 fn nothing_is_kept_without_a_bound() {
     let mut bed = bed();
-    // The maker decides nothing.
+    // The maker sends no decision.
     let frames: Vec<_> = (0..64).map(|n| segment(SYN, n)).collect();
     let said = (0..8).map(|_| bed.send(&frames).len()).sum::<usize>();
     assert_eq!(said, 256);
     assert_eq!(bed.front.waiting.len(), 256);
     assert_eq!(bed.counts().dropped, 8 * 64 - 256);
-    // The service is woken by all of them, and holds what the file says.
+    // After the wake, as many frames are held as the file allows.
     bed.tell(&[ToFront::Is(WWW, Stance::Holds)]);
     let decided: Vec<_> = (0..256).map(|n| ToFront::Decided(n, true)).collect();
     bed.tell(&decided);

@@ -1,5 +1,5 @@
-//! Guests whose network `hatch switch` serves: xenstored and others are told of them when they have had the time for their first answer, and
-//! nobody waits.
+//! Guests on `hatch switch`. They are introduced to xenstored and to other tools after they had time for their first
+//! answer, when no birth waits.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -15,18 +15,18 @@ use super::super::made_of::MadeOf;
 use super::super::wire::Witness;
 use super::{LOOK, Made, Maker, Told};
 
-/// How long a guest has for its first answer.
+/// The time that a guest has for its first answer.
 const FIRST_ANSWER: Duration = Duration::from_millis(4);
-/// After so long it is introduced even while others wait to be made: everybody finds a guest within 50 ms.
+/// The time after which a guest is introduced even if births wait, so that other tools find it within 50 ms.
 const LATEST: Duration = Duration::from_millis(25);
 
-/// What the maker has to do with the switch.
+/// The maker's state about the switch.
 #[derive(Default)]
 pub(super) struct OnSwitch {
     connection: Option<Connection>,
-    /// The switch's port that was looked up last.
+    /// The switch's port, as it was looked up last.
     port: Option<Link>,
-    /// Guests that run and that nobody was told of, the first one first.
+    /// Running guests that are not introduced yet, oldest first.
     newborns: VecDeque<Waiting>,
 }
 
@@ -52,7 +52,7 @@ impl Maker {
         let text = |cause: &dyn std::fmt::Display| cause.to_string();
         self.builder().map_err(|error| text(&error))?;
         let born = match self.switch.connection.is_some() {
-            // The switch that this leads to may have ended.
+            // The switch at the other end of this connection may have ended.
             true => match self.born(id, service, (&config, is_guarded, began, of)) {
                 Err(Cause::Io(_)) => {
                     self.switch.connection = None;
@@ -94,7 +94,7 @@ impl Maker {
         let connection = match connection {
             Some(connection) => connection,
             None => {
-                // Another switch has another port.
+                // A new switch has a new port.
                 *port = None;
                 let opened = builder.switch();
                 let opened = opened.map_err(|_| Cause::Switch("none runs".to_owned()))?;
@@ -142,7 +142,7 @@ impl Maker {
         })
     }
 
-    /// When a guest that runs is to be introduced; now, if it has waited for long enough.
+    /// The time at which the next guest is to be introduced, which may be now.
     pub(super) fn introduce_at(&mut self, now: Instant) -> Option<Instant> {
         while let Some(first) = self.switch.newborns.front()
             && first.born + LATEST <= now
@@ -152,12 +152,12 @@ impl Maker {
         first.map(|first| first.born + FIRST_ANSWER)
     }
 
-    /// Tells xenstored and others of the guest that has waited longest; whether there was one, and xenstored.
+    /// Introduces the guest that has waited longest. Returns `false` if there is none, or no xenstored.
     pub(super) fn introduce(&mut self) -> bool {
         if self.switch.newborns.is_empty() {
             return false;
         }
-        // It serves without xenstored, and is introduced when that is there again.
+        // The guest serves without xenstored, and is introduced when a xenstored is there again.
         if self.builder().is_err() {
             for waiting in &mut self.switch.newborns {
                 waiting.born = Instant::now() + LOOK;

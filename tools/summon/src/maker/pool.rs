@@ -1,4 +1,4 @@
-//! Guests made ahead, for services that say `asleep = "pool"`.
+//! Guests made ahead, for services with `asleep = "pool"`.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -10,7 +10,7 @@ use mayfly_xen::TscMode;
 use super::{BACK_OFF, BACK_OFF_MAX, Make, Maker, Told};
 
 impl Maker {
-    /// Removes the guests that were made ahead of an image.
+    /// Removes the guests that were made ahead from an image.
     pub(super) fn discard(&mut self, image: &Path) {
         let stale = self.shells.extract_if(.., |(path, _), _| path == image);
         let stale: Vec<_> = stale.flat_map(|(_, shells)| shells).collect();
@@ -21,7 +21,7 @@ impl Maker {
         self.tell(Told::Waiting(self.shells.values().map(VecDeque::len).sum()));
     }
 
-    /// A make of which too few guests wait.
+    /// A make of which there are too few guests in the pool.
     pub(super) fn lacking(&self) -> Option<Make> {
         let waiting = |make: &Make| self.shells.get(make).map_or(0, VecDeque::len);
         let memory = self.memory();
@@ -31,7 +31,7 @@ impl Maker {
             .cloned()
     }
 
-    /// MiB of guests made ahead.
+    /// The memory of the guests made ahead, in MiB.
     pub(super) fn memory(&self) -> u64 {
         let shells = self.shells.iter();
         shells.map(|(make, all)| make.1 * all.len() as u64).sum()
@@ -92,7 +92,7 @@ impl Maker {
         })
     }
 
-    /// Removes guests made ahead that nobody can want any more, or that there is no room for.
+    /// Removes guests made ahead that no service can use any more, or for which there is no room.
     pub(super) fn clear_out(&mut self) {
         let makes = self.makes.clone();
         let ready = self.ready;

@@ -1,4 +1,4 @@
-//! xenstored, which may go and come again; and what of our guests is known there.
+//! The connection to xenstored, which may be lost and come back, and the guests' entries there.
 
 use std::time::Instant;
 
@@ -31,13 +31,14 @@ impl Maker {
         Ok(self.builder.insert(builder))
     }
 
-    /// Looks at a xenstored that was not spoken to yet. One that was started anew knows nothing of our guests, and the kernel nothing of it.
+    /// Prepares a new connection to xenstored. A restarted xenstored does not know our guests, and dom0's kernel does
+    /// not know the new xenstored.
     pub(super) fn meet(&mut self, builder: &mut Toolstack) -> Result<(), Cause> {
         let mut restored = 0_usize;
         for known in self.known.values() {
             restored += usize::from(builder.restore(known)?);
         }
-        // They are told it again, when there is time.
+        // The records are written again when there is time.
         for (_, is_told) in self.made_of.values_mut() {
             *is_told = false;
         }
@@ -57,7 +58,8 @@ impl Maker {
         Ok(())
     }
 
-    /// Without the kernel there is no interface: who would wait for one is told so at once.
+    /// Checks that dom0's kernel is connected to xenstored: otherwise it makes no interface, and a birth would wait in
+    /// vain.
     pub(super) fn hears(&mut self) -> Result<(), Cause> {
         if let Some(since) = self.deaf {
             if since.elapsed() < DEAF && !self.builder()?.has_kernel()? {
@@ -68,7 +70,7 @@ impl Maker {
         Ok(())
     }
 
-    /// xenstored was perhaps started anew: the way to it is opened again the next time.
+    /// Drops the connection after an error, so that the next use opens it again: xenstored may have been restarted.
     pub(super) fn lost(&mut self, cause: &Cause) {
         match cause {
             Cause::Store(_) => {
@@ -80,7 +82,8 @@ impl Maker {
         }
     }
 
-    /// Sees whether xenstored is still there, and does what it is needed for.
+    /// Checks whether xenstored is still there. If so, removes the guests whose removal had to wait for it, and writes the
+    /// records of what guests were made of.
     pub(super) fn look(&mut self) {
         if self.known.is_empty() && self.left.is_empty() {
             return;
@@ -95,7 +98,7 @@ impl Maker {
         }
     }
 
-    /// Writes down what guests were made of, which no birth waits for.
+    /// Writes the records of what guests were made of. No birth waits for that.
     pub(super) fn tell_made_of(&mut self) -> Result<(), mayfly_xenstore::Error> {
         let Some(builder) = &mut self.builder else {
             return Ok(());
@@ -111,7 +114,7 @@ impl Maker {
         Ok(())
     }
 
-    /// Remembers a guest that runs.
+    /// Records a running guest.
     pub(super) fn know(&mut self, domid: u16, name: &str, mac: [u8; 6]) -> Result<(), Cause> {
         if let Some(info) = self.builder()?.xen().info(domid)? {
             let known = Known {
@@ -125,7 +128,7 @@ impl Maker {
         Ok(())
     }
 
-    /// Removes what a killed daemon has left half-made, and finds the guests that run.
+    /// Removes half-made guests of a killed daemon, and finds the running ones.
     pub(super) fn find(&mut self, wanted: &[(Id, String, [u8; 6])]) -> Result<(), Cause> {
         let builder = self.builder()?;
         let snapshot = Snapshot::read(builder).map_err(|error| match error {
@@ -143,7 +146,7 @@ impl Maker {
             let Some(info) = builder.xen().info(domid)?.filter(|info| !info.is_dying()) else {
                 continue;
             };
-            // Killed right before it would have been let run.
+            // The daemon was killed right before it unpaused the guest.
             if info.is_paused() {
                 builder.xen().unpause(domid)?;
             }
@@ -171,7 +174,7 @@ impl Maker {
     }
 }
 
-/// Where it is written down what a guest was made of: the guest can read it, and not write it.
+/// The path of the record of what a guest was made of. The guest can read it but not write it.
 pub(super) fn made_of_path(domid: u16) -> String {
     format!("/local/domain/{domid}/summon")
 }

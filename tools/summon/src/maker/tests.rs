@@ -1,4 +1,4 @@
-//! The maker in a dom0 in memory.
+//! Tests of the maker in a fake dom0.
 
 use mayfly_toolstack::fake::elf::Elf;
 use mayfly_toolstack::fake::{FakeSwitch, Host};
@@ -31,7 +31,7 @@ fn bed() -> Bed {
     }
 }
 
-/// A name for what was told.
+/// The name of an event of the maker.
 fn name(told: &Told) -> &'static str {
     match told {
         Told::Found(..) => "found",
@@ -102,7 +102,7 @@ fn what_cannot_be_made_is_told_and_leaves_nothing() {
     assert_eq!(names(&told), ["not made"]);
     assert!(bed.host.xen.domids().is_empty() && bed.domid().is_none());
     bed.host.xen.refuses("", 0);
-    // The guard can't be set: a guest that nobody guards does not run.
+    // The guard cannot be installed: an unguarded guest must not run.
     bed.host.links.refuses("filter");
     let told = bed.does(Order::Make(Id(1), Box::new(service), true));
     assert_eq!(names(&told), ["not made"]);
@@ -124,7 +124,7 @@ fn guests_are_made_ahead_and_taken() {
         |told| matches!(told, Told::Made(_, made) if made.is_from_pool && made.domid == shell),
     );
     assert!(is_from_pool, "{:?}", names(&told));
-    // No room: the next one is not made.
+    // Without room no further guest is made.
     bed.does(Order::Room(0));
     assert_eq!(bed.maker.lacking(), None);
 }
@@ -136,7 +136,7 @@ fn guests_that_run_are_found() {
     let mac = service.mac;
     bed.does(Order::Make(Id(1), Box::new(service), false));
     let domid = bed.domid().unwrap();
-    // The daemon is another one.
+    // A new daemon starts.
     let (sender, told) = bell::channel().unwrap();
     let other = bed.host.clone();
     bed.maker = Maker::over(
@@ -156,7 +156,7 @@ fn an_index_that_was_lost_is_made_anew() {
     let service = bed.service("destroy");
     bed.does(Order::Make(Id(1), Box::new(service), false));
     let domid = bed.domid().unwrap();
-    // xenstored ends, and the next one knows nothing.
+    // xenstored is restarted with an empty tree.
     bed.host.store.remove("/hatch");
     bed.host.store.ends_after(1, false);
     let _ = bed
@@ -198,7 +198,7 @@ fn a_guest_on_the_switch_runs_before_it_is_introduced() {
     assert_eq!(bed.domid(), None);
     let now = Instant::now();
     assert!(bed.maker.introduce_at(now).is_some_and(|at| at > now));
-    // Others may wait to be made: then it is introduced between them.
+    // While births wait, it is introduced between them.
     assert_eq!(
         bed.maker.introduce_at(now + Duration::from_millis(50)),
         None
@@ -212,7 +212,7 @@ fn a_guest_on_the_switch_runs_before_it_is_introduced() {
     assert!(bed.host.xen.domids().is_empty());
     assert!(switch.domains().is_empty());
 
-    // One that goes before it was introduced, and one whose name somebody has by then.
+    // A guest that is removed before it was introduced, and one whose name is taken by then.
     let told = bed.does(make(2));
     let Some(Told::Made(_, made)) = told.first() else {
         panic!();
@@ -250,17 +250,17 @@ fn a_daemon_that_is_started_again_finds_what_a_guest_was_made_of() {
             ref other => panic!("{:?}", names(other)),
         }
     };
-    // Nobody waits for it at a birth, so one that is killed at once leaves nothing of it.
+    // A birth does not wait for the record, so a daemon that is killed at once leaves none.
     assert_eq!(find(&mut bed), None);
     bed.maker.look();
     assert_eq!(find(&mut bed), Some(made_of));
-    // A xenstored that was started anew is told it again.
+    // A restarted xenstored gets the record again.
     let path = made_of_path(domid);
     bed.maker.builder().unwrap().store().rm(&path).unwrap();
     bed.maker.builder = None;
     bed.maker.look();
     assert_eq!(find(&mut bed), Some(made_of));
-    // What is no such text is nothing.
+    // A malformed record is ignored.
     let store = |bed: &mut Bed, text| {
         let builder = bed.maker.builder().unwrap();
         builder.store().write(&path, text).unwrap();
