@@ -169,7 +169,7 @@ mod tests {
         assert!(!is_ram(0x48_0000..0x48_0001));
         assert!(!is_ram(0x3f_0000..0x51_0000));
         assert!(!is_ram(0x5f_0000..u64::MAX));
-        // Nothing has no address.
+        // An empty range is RAM at any address.
         assert!(is_ram(0x48_0000..0x48_0000));
     }
 
@@ -183,7 +183,7 @@ mod tests {
             0x80_0000..0x81_0000
         );
         assert_eq!(gap(&[ram(0..0x7f_f001)]), 0x80_0000..0x81_0000);
-        // Something is there, or RAM reaches up to the devices, or there is none.
+        // There is no gap if the place is reserved, if RAM reaches up to the devices, or without RAM.
         assert!(gap(&[ram(0..0x80_0000), reserved(0x80_f000..0x81_0000)]).is_empty());
         assert!(gap(&[ram(0..0xefff_0000 + 1)]).is_empty());
         assert!(gap(&[ram(0..u64::MAX)]).is_empty());

@@ -150,7 +150,7 @@ impl<'a> StartInfo<'a> {
     /// Reads the structure at `address`.
     ///
     /// # Errors
-    /// Whatever does not hold; see [`StartInfoError`].
+    /// [`StartInfoError`]: the first error that is found.
     pub fn parse(memory: &impl PhysicalMemory<'a>, address: u64) -> Result<Self, StartInfoError> {
         let v0 = memory
             .bytes(address, HEADER_V0)
@@ -181,7 +181,7 @@ impl<'a> StartInfo<'a> {
         } else {
             (&[][..], 0..0)
         };
-        // What lies elsewhere is looked at only if the map has RAM there.
+        // From here on, only addresses in RAM are read, as the memory map has it.
         let memory = &InRam {
             memory,
             map: memmap,

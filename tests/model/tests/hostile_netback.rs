@@ -335,7 +335,7 @@ fn a_flood_of_notifications_for_nothing_does_not_stop_the_clock() {
 #[derive(Debug, Clone)]
 enum Op {
     Rx(u16, u16, u16, i16),
-    /// As `Rx`, but with the id that is due.
+    /// The same as `Rx`, but with the id that is due.
     RxDue(u16, u16, i16),
     Tx(u16, i16),
     TxDue(i16),

@@ -22,12 +22,12 @@ pub struct Summon {
     #[arg(long)]
     pub destroy: bool,
 
-    /// What to do instead of running the daemon.
+    /// A command to run instead of the daemon.
     #[command(subcommand)]
     pub verb: Option<Verb>,
 }
 
-/// What `hatch summon` does besides running the daemon.
+/// The commands of `hatch summon` besides running the daemon.
 #[derive(Subcommand, Debug)]
 pub enum Verb {
     /// Checks a file and lists all its errors with their lines.
@@ -44,7 +44,7 @@ pub enum Verb {
     Sleep(Services),
     /// Replaces the guest of a service by a new one.
     Restart(Services),
-    /// What the daemon starts beside itself, with a socket as standard input.
+    /// The front, which the daemon starts as a process of its own, with a socket as standard input.
     #[command(hide = true)]
     Front,
 }

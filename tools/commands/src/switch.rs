@@ -15,7 +15,7 @@ const JOURNAL: &str = "/run/hatch/switch.journal";
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Switch {
-    /// What to do instead of serving.
+    /// A command to run instead of serving.
     #[command(subcommand)]
     pub verb: Option<SwitchVerb>,
 
@@ -32,7 +32,7 @@ pub struct Switch {
     pub journal: PathBuf,
 }
 
-/// What `hatch switch` does besides serving.
+/// The commands of `hatch switch` besides serving.
 #[derive(Subcommand, Debug)]
 pub enum SwitchVerb {
     /// Shows the ports, with frames, bytes and drops by cause.

@@ -4,17 +4,17 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-/// Runs xenstored in dom0, in the place of Xen's own: the tree by which toolstacks, back ends and guests find each other.
+/// Runs a xenstored in dom0, in place of Xen's own.
 ///
-/// The options are those of Xen's C xenstored, by the same names. It goes to the background when it can be asked, unless `--no-fork` says that it
-/// is supervised; systemd is told when it is ready.
+/// The options have the names of the C xenstored's. The program goes to the background as soon as it answers requests.
+/// With `--no-fork` it stays in the foreground, and tells systemd when it is ready.
 #[derive(Args, Debug)]
 pub struct Xenstored {
     /// Stays in the foreground.
     #[arg(short = 'N', long)]
     pub no_fork: bool,
 
-    /// Where it writes its process' number.
+    /// The file for the process's number.
     #[arg(short = 'F', long, value_name = "PATH")]
     pub pid_file: Option<PathBuf>,
 
@@ -47,11 +47,12 @@ pub struct Xenstored {
     #[arg(short = 'Q', long, value_name = "WHAT=N")]
     pub quota: Vec<String>,
 
-    /// Is taken and has no effect: nothing is logged of a domain that comes near its bound.
+    /// Accepted without effect: there are no soft bounds.
     #[arg(short = 'q', long, value_name = "WHAT=N")]
     pub quota_soft: Vec<String>,
 
-    /// How long an event may wait for a domain before those who have caused it wait no longer: watch-event.
+    /// A time limit in seconds: watch-event, after which events that a domain does not take are no longer charged to the
+    /// domains that have caused them.
     #[arg(short = 'w', long, value_name = "WHAT=SECONDS")]
     pub timeout: Vec<String>,
 
@@ -59,19 +60,19 @@ pub struct Xenstored {
     #[arg(short = 'K', long)]
     pub keep_orphans: bool,
 
-    /// Is taken and has no effect: the tree is always in memory.
+    /// Accepted without effect: the tree is always in memory.
     #[arg(short = 'I', long)]
     pub internal_db: bool,
 
-    /// Is taken and has no effect: there is no trace.
+    /// Accepted without effect: there is no trace.
     #[arg(short = 'T', long, value_name = "PATH")]
     pub trace_file: Option<PathBuf>,
 
-    /// Is taken and has no effect.
+    /// Accepted without effect.
     #[arg(short = 'V', long)]
     pub verbose: bool,
 
-    /// Where it listens, if not where `XENSTORED_PATH` or `XENSTORED_RUNDIR` say.
+    /// The path of the socket, which `XENSTORED_PATH` or `XENSTORED_RUNDIR` give otherwise.
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
 }
