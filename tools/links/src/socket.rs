@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
@@ -71,7 +72,7 @@ impl Links {
         Ok(Self {
             fd,
             sequence: 0,
-            datagram: vec![0; DATAGRAM],
+            datagram: Vec::new(),
             inbox: VecDeque::new(),
             changes: VecDeque::new(),
         })
@@ -433,7 +434,11 @@ impl Links {
     fn receive(&mut self) -> Result<bool, Error> {
         loop {
             let flags = RecvFlags::TRUNC | RecvFlags::DONTWAIT;
-            let (length, from) = match recvfrom(&self.fd, self.datagram.as_mut_slice(), flags) {
+            // The memory is not written before the kernel does: most datagrams touch one page of it.
+            self.datagram.clear();
+            self.datagram.reserve_exact(DATAGRAM);
+            let space = spare_capacity(&mut self.datagram);
+            let (length, from) = match recvfrom(&self.fd, space, flags) {
                 Ok((_, length, from)) => (length, from),
                 Err(Errno::AGAIN) => return Ok(false),
                 Err(Errno::INTR) => continue,

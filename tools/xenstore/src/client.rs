@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
@@ -16,6 +17,7 @@ use super::wire::{self, Event, Kind, Message};
 /// The greatest number of events that have not been taken. A caller that watches but never takes events gets an error
 /// rather than a growing process.
 const EVENTS_MAX: usize = 16 * 1024;
+/// The room that there is at least for one read, in bytes.
 const CHUNK: usize = 16 * 1024;
 
 /// A pending request. [`Client::answer`] takes it.
@@ -31,8 +33,6 @@ pub struct Client {
     next: u32,
     out: Vec<u8>,
     input: Vec<u8>,
-    /// The buffer of one read.
-    chunk: Box<[u8]>,
     waiting: HashMap<u32, Waiting>,
     events: VecDeque<Event>,
     broken: Option<&'static str>,
@@ -70,7 +70,6 @@ impl Client {
             next: 1,
             out: Vec::new(),
             input: Vec::new(),
-            chunk: vec![0; CHUNK].into(),
             waiting: HashMap::new(),
             events: VecDeque::new(),
             broken: None,
@@ -397,10 +396,10 @@ impl Store for Client {
     fn receive(&mut self) -> Result<(), Error> {
         self.usable()?;
         loop {
-            let got = rustix::io::read(&self.fd, &mut self.chunk[..]);
-            let new = got.ok().and_then(|got| self.chunk.get(..got));
-            self.input.extend_from_slice(new.unwrap_or_default());
-            match got {
+            // The memory is not written before the kernel does: most reads touch one page of it.
+            self.input.reserve(CHUNK);
+            let space = self.input.capacity() - self.input.len();
+            match rustix::io::read(&self.fd, spare_capacity(&mut self.input)) {
                 Ok(0) | Err(Errno::CONNRESET) => {
                     self.closed = true;
                     break;
@@ -408,7 +407,7 @@ impl Store for Client {
                 Ok(got) => {
                     self.sort()?;
                     // A short read most likely emptied the socket; the rest can wait for the next poll.
-                    if got < CHUNK {
+                    if got < space {
                         break;
                     }
                 }
