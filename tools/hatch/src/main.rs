@@ -1,8 +1,7 @@
 //! mayfly's tool for the host.
-#![forbid(unsafe_code)]
+#![cfg_attr(not(test), no_main)]
+#![deny(unsafe_code)]
 
 mod cli;
-
-fn main() -> std::process::ExitCode {
-    cli::main()
-}
+#[cfg(not(test))]
+mod entry;

@@ -1,5 +1,6 @@
 //! `hatch create`.
 
+use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -230,11 +231,13 @@ fn make(arguments: &Arguments, guests: &[Guest]) -> Result<(), Failure> {
         })?;
         all.push((domid, guest.name.as_str()));
     }
+    // The kernel closes and unmaps all of it at once when the program ends.
+    let mut workshop = ManuallyDrop::new(workshop);
     let Some(seconds) = arguments.wait else {
         return Ok(());
     };
     let bound = Duration::from_secs(seconds);
-    match &mut workshop {
+    match &mut *workshop {
         Some(Workshop { builder, .. }) => {
             let (store, xen) = builder.ways();
             until_they_serve(store, xen, &all, bound)
@@ -451,6 +454,9 @@ fn tell<T: Serialize>(
         timeline,
         uuid: uuid(&config.uuid),
     };
-    println!("{}", serde_json::to_string(&line).context("JSON")?);
+    let mut line = serde_json::to_string(&line).context("JSON")?;
+    // With its end, so that it is written at once.
+    line.push('\n');
+    print!("{line}");
     Ok(())
 }

@@ -1,7 +1,5 @@
 //! Errors with their exit codes.
 
-use std::process::ExitCode;
-
 use mayfly_commands::{Exit, message};
 use mayfly_toolstack::builder;
 use mayfly_toolstack::builder::{Cause, DestroyError};
@@ -29,8 +27,8 @@ impl Failure {
         )
     }
 
-    pub(crate) fn code(&self) -> ExitCode {
-        ExitCode::from(self.exit as u8)
+    pub(crate) fn code(&self) -> u8 {
+        self.exit as u8
     }
 }
 

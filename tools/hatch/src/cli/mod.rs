@@ -14,16 +14,16 @@ mod programs;
 mod watch;
 
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use mayfly_commands::{Pack, Summon, Switch, Xenstored};
 use mayfly_toolstack::builder::Toolstack;
-use mayfly_toolstack::config::{self, Guest, Overrides};
+use mayfly_toolstack::config::{self, Guest, Overrides, Problem};
 use mayfly_toolstack::privileges;
 use rustix::thread::CapabilitySet;
 use serde_json::json;
@@ -66,12 +66,14 @@ enum Command {
     Man(manual::Man),
 }
 
-pub(crate) fn main() -> ExitCode {
+/// Does what the command line says; returns the exit code.
+#[cfg_attr(test, expect(dead_code, reason = "a test has an entry of its own"))]
+pub(crate) fn main() -> u8 {
     let words: Vec<OsString> = std::env::args_os().collect();
     let command = plain::read(&words).unwrap_or_else(|| Arguments::parse_from(words).command);
     let json = command.json();
     match command.run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(failure) => {
             // Always on standard error for a person; with --json also on standard output for a script.
             eprintln!("hatch: {}", failure.message);
@@ -89,14 +91,13 @@ pub(crate) fn main() -> ExitCode {
 /// Reads a configuration, and tells what in it has no effect, or has none while nobody watches.
 fn guest(file: &Path, overrides: &Overrides, is_watched: bool) -> Result<Guest, Failure> {
     let guest = config::load(file, overrides)?;
-    for warning in guest.warnings(is_watched) {
-        eprintln!(
-            "hatch: {}:{}: {}",
-            file.display(),
-            warning.line,
-            warning.what
-        );
+    let mut warnings = String::new();
+    for Problem { line, what } in guest.warnings(is_watched) {
+        // A string takes all of it.
+        let _ = writeln!(warnings, "hatch: {}:{line}: {what}", file.display());
     }
+    // Standard error has no buffer: each part of a format would be a system call.
+    eprint!("{warnings}");
     Ok(guest)
 }
 

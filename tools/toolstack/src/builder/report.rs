@@ -44,10 +44,11 @@ impl Timeline {
     pub(crate) fn compare(&mut self) {
         let all = self.spans.clone();
         for span in &mut self.spans {
-            let others = all.iter().filter(|other| other.who != span.who);
-            let beside =
-                others.filter(|other| other.start_ns < span.end_ns && span.start_ns < other.end_ns);
-            span.beside = beside.map(|other| other.what).collect();
+            let overlap =
+                |other: &&Span| other.start_ns < span.end_ns && span.start_ns < other.end_ns;
+            let beside = all.iter().filter(overlap);
+            let others = beside.filter(|other| other.who != span.who);
+            span.beside = others.map(|other| other.what).collect();
         }
     }
 }

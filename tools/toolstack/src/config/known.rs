@@ -18,6 +18,7 @@ enum Rule {
 
 use Rule::{Hint, Is, OtherTypes, Silent};
 
+/// In the order of the names, as is [`OTHER_TYPES`].
 const RULES: &[(&str, Rule)] = &[
     (
         "acpi",
@@ -178,11 +179,15 @@ const OTHER_TYPES: &[&str] = &[
 
 /// Applies the rules to all such parameters of a file.
 pub(super) fn settle(settings: &mut Settings, warnings: &mut Problems) {
-    for name in OTHER_TYPES {
-        settle_one(settings, warnings, name, &OtherTypes);
-    }
-    for (name, rule) in RULES {
-        settle_one(settings, warnings, name, rule);
+    // A file has fewer parameters than there are rules.
+    for name in settings.names() {
+        if OTHER_TYPES.binary_search(&name.as_str()).is_ok() {
+            settle_one(settings, warnings, &name, &OtherTypes);
+        } else if let Ok(at) = RULES.binary_search_by(|(known, _)| (*known).cmp(&name))
+            && let Some((_, rule)) = RULES.get(at)
+        {
+            settle_one(settings, warnings, &name, rule);
+        }
     }
 }
 
@@ -219,11 +224,17 @@ fn says(value: &str, so: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::{Guest, Overrides, Problems, parse};
+    use super::{OTHER_TYPES, RULES};
 
     /// Reads the least configuration with one more line.
     fn read(more: &str) -> Result<Guest, Problems> {
         let least = "name = 'm'\ntype = 'pvh'\nkernel = '/k'\nmemory = 8\n";
         parse("test.cfg", &format!("{least}{more}"), &Overrides::default())
+    }
+
+    #[test]
+    fn rules_are_found_by_name() {
+        assert!(OTHER_TYPES.is_sorted() && RULES.is_sorted_by_key(|(name, _)| name));
     }
 
     #[test]

@@ -37,7 +37,8 @@ pub fn read(path: &Path) -> Result<String, Problems> {
         problems
     };
     let file = File::open(path).map_err(|error| problem(error.to_string()))?;
-    let mut octets = Vec::new();
+    // Most files fit at once, and reading one takes two system calls.
+    let mut octets = Vec::with_capacity(4096);
     file.take(FILE_MAX + 1)
         .read_to_end(&mut octets)
         .map_err(|error| problem(error.to_string()))?;
@@ -99,6 +100,11 @@ impl Settings {
                 }
             }
         }
+    }
+
+    /// The names of the parameters that were not read yet.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.all.keys().cloned().collect()
     }
 
     /// Whether the parameter exists and was not read yet.
