@@ -78,7 +78,7 @@ fn build(programs: &[(&str, &str)], features: &str) -> Result<PathBuf> {
         // A position-independent program relocates itself at each start, which costs hatch a million instructions.
         .env(
             "RUSTFLAGS",
-            "-C target-feature=+crt-static -C relocation-model=static",
+            "-C target-feature=+crt-static -C relocation-model=static -C symbol-mangling-version=v0",
         )
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
     watched(command, names.first().unwrap_or(&"nothing"), "two minutes")?;
