@@ -113,6 +113,9 @@ pub(crate) struct Summon {
     /// Connections of each kind that count; one more is made first and dropped [default: 5 counted, 20 timed]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
+    /// Measure only what has this name in the table; may be given again for another
+    #[arg(long = "only", value_name = "NAME", value_parser = KINDS.map(|kind| kind.name))]
+    only: Vec<String>,
     /// Write every connection as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -120,7 +123,7 @@ pub(crate) struct Summon {
     #[arg(long, value_name = "FILE")]
     picture: Option<PathBuf>,
     /// Record the daemon's figures in tests/snapshots/summon.json, for `cargo xtask test` to compare with
-    #[arg(long, conflicts_with_all = ["rounds", "json", "picture"])]
+    #[arg(long, conflicts_with_all = ["rounds", "only", "json", "picture"])]
     record: bool,
 }
 
@@ -132,8 +135,10 @@ pub(crate) fn run(task: &Summon) -> Result<()> {
         progress.finish();
         return snapshot::write(snapshot::SUMMON, &figures);
     }
+    let is_wanted =
+        |kind: &Kind| task.only.is_empty() || task.only.iter().any(|name| name == kind.name);
     let plan = Plan {
-        kinds: KINDS.to_vec(),
+        kinds: KINDS.into_iter().filter(is_wanted).collect(),
         counted: task.counted,
         rounds: task.rounds.unwrap_or(if task.counted { 5 } else { 20 }) + 1,
     };
@@ -291,14 +296,15 @@ fn spreads(kinds: &[Kind], report: &Report) -> Result<Spreads> {
     kinds.iter().map(spread).collect()
 }
 
-fn of(spreads: &Spreads, name: &str) -> Result<u64> {
+/// The median of a kind, if it was measured.
+fn of(spreads: &Spreads, name: &str) -> Option<u64> {
     let found = spreads.iter().find(|(known, _)| *known == name);
-    Ok(found.with_context(|| format!("no {name:?}"))?.1.median)
+    found.map(|(_, spread)| spread.median)
 }
 
-/// How many times as long one takes as another.
-fn ratio(spreads: &Spreads, one: &str, other: &str) -> Result<f64> {
-    Ok(number(of(spreads, one)?) / number(of(spreads, other)?.max(1)))
+/// How many times as long one takes as another, if both were measured.
+fn ratio(spreads: &Spreads, one: &str, other: &str) -> Option<f64> {
+    Some(number(of(spreads, one)?) / number(of(spreads, other)?.max(1)))
 }
 
 fn table(spreads: &Spreads, tsc_hz: u64, unit: &str) -> Result<String> {
@@ -313,8 +319,11 @@ fn table(spreads: &Spreads, tsc_hz: u64, unit: &str) -> Result<String> {
             ms(spread.min),
             ms(spread.max)
         );
-        let times = ratio(spreads, name, COLD)?;
-        writeln!(out, "{name:16}{figures:>36}{times:10.3} times {COLD}")?;
+        write!(out, "{name:16}{figures:>36}")?;
+        if let Some(times) = ratio(spreads, name, COLD) {
+            write!(out, "{times:10.3} times {COLD}")?;
+        }
+        writeln!(out)?;
     }
     Ok(out)
 }
@@ -327,7 +336,9 @@ fn verdict(is_met: bool) -> &'static str {
 fn targets(spreads: &Spreads) -> Result<String> {
     let mut out = String::new();
     for (name, limit) in TARGETS {
-        let seen = of(spreads, name)?;
+        let Some(seen) = of(spreads, name) else {
+            continue;
+        };
         let verdict = verdict(seen <= limit);
         writeln!(out, "{name:16}{seen:12}, at most{limit:12}  {verdict}")?;
     }
@@ -340,7 +351,9 @@ fn ratios(spreads: &Spreads) -> Result<String> {
     let most = AT_MOST.map(|target| (target, "most"));
     let least = AT_LEAST.map(|target| (target, "least"));
     for ((one, limit, other), at) in most.into_iter().chain(least) {
-        let seen = ratio(spreads, one, other)?;
+        let Some(seen) = ratio(spreads, one, other) else {
+            continue;
+        };
         let is_met = if at == "most" {
             seen <= limit
         } else {
@@ -452,6 +465,9 @@ mod tests {
             text.contains("xl create: 7.50 times cold, at least 8  MISS"),
             "{text}"
         );
+        let few = super::spreads(&KINDS[..1], &report).unwrap();
+        assert_eq!(targets(&few).unwrap().lines().count(), 1);
+        assert_eq!(ratios(&few).unwrap(), "");
         report.connections.truncate(KINDS.len());
         assert!(super::spreads(&KINDS, &report).is_err());
     }
