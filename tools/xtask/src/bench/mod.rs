@@ -38,7 +38,7 @@ pub(crate) enum Bench {
     Density(density::Density),
     /// The speed of serving, compared with Linux with NSD and nginx
     Serve(serve::Serve),
-    /// From a client's SYN to its SYN-ACK, when there is no guest yet
+    /// The time from a client's SYN to its SYN-ACK, when there is no guest yet
     Summon(summon::Summon),
 }
 

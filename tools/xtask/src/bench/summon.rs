@@ -1,5 +1,6 @@
-//! `cargo xtask bench summon`: from a client's SYN to its SYN-ACK, from a host that has no guest, out of a pool, from a guest that is
-//! suspended, from one that runs already, and from guests that `hatch create` and `xl create` make when they are asked for.
+//! `cargo xtask bench summon`: the time from a client's SYN to its SYN-ACK. The kinds are a service without a guest,
+//! one with a pool, with a suspended guest and with a running one, and guests that `hatch create` and `xl create` make
+//! when the client comes.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -24,22 +25,22 @@ use crate::progress::Progress;
 const JOB: &str = "/bench/wakes.json";
 const SERVICES: &str = "/bench/summon.toml";
 const MAYFLY: &str = "/bench/mayfly";
-/// Guests made ahead.
+/// The number of guests made ahead.
 const POOL: usize = 1;
 
-/// Who answers.
+/// A kind of service.
 #[derive(Clone, Copy)]
 struct Kind {
     name: &'static str,
     made: Made,
 }
 
-/// By whom its guest is made.
+/// The maker of its guest.
 #[derive(Clone, Copy, PartialEq)]
 enum Made {
-    /// The daemon, as this line of its file says, and what it is when nobody asks.
+    /// The daemon: a line of its file, and the state of the service before the SYN.
     Summoned(&'static str, State),
-    /// Words before the guest's configuration, and those before its name that remove it.
+    /// A program: the words before the guest's configuration, and the words before its name that remove it.
     Program(&'static [&'static str], &'static [&'static str]),
 }
 
@@ -87,12 +88,12 @@ const KINDS: [Kind; 9] = [
     },
     Kind {
         name: BY_XL,
-        // -e: no xl stays behind.
+        // -e: no xl stays in the background.
         made: Made::Program(&["xl", "create", "-e", "-q"], &["xl", "destroy"]),
     },
 ];
 
-/// The most that a kind may take, counted, in ticks.
+/// Targets of counted times: kind, limit in ticks.
 const TARGETS: [(&str, u64); 5] = [
     (COLD, 13_000_000),
     (ON_SWITCH, 1_450_000),
@@ -100,9 +101,9 @@ const TARGETS: [(&str, u64); 5] = [
     (RUNNING_ON_SWITCH, 200_000),
     (FROM_POOL, 1_800_000),
 ];
-/// How many times as long as another one a kind may take, timed.
+/// Targets of timed figures: kind, greatest multiple of another kind's time, the other kind.
 const AT_MOST: [(&str, f64, &str); 2] = [(COLD, 1.3, BY_HATCH), (FROM_POOL, 5.0, RUNNING)];
-/// How many times as long it has to take.
+/// Targets of timed figures: kind, least multiple of another kind's time, the other kind.
 const AT_LEAST: [(&str, f64, &str); 1] = [(BY_XL, 8.0, COLD)];
 
 #[derive(Args)]
@@ -113,13 +114,13 @@ pub(crate) struct Summon {
     /// Connections of each kind that count; one more is made first and dropped [default: 5 counted, 20 timed]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
-    /// Measure only what has this name in the table; may be given again for another
+    /// Measure only the kind with this name in the table; may be given again for another
     #[arg(long = "only", value_name = "NAME", value_parser = KINDS.map(|kind| kind.name))]
     only: Vec<String>,
     /// Write every connection as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Draw what one connection's time went to, and all of them, as SVG
+    /// Draw the parts of one connection's time, and all connections, as SVG
     #[arg(long, value_name = "FILE")]
     picture: Option<PathBuf>,
     /// Record the daemon's figures in tests/snapshots/summon.json, for `cargo xtask test` to compare with
@@ -163,12 +164,12 @@ pub(crate) fn run(task: &Summon) -> Result<()> {
     Ok(())
 }
 
-/// What of it is remembered, counted twice at the same time: what the daemon does.
+/// The figures to record: the daemon's, counted twice at the same time.
 ///
 /// # Errors
-/// Those of the lab, and runs that differ.
+/// The errors of the lab; runs that differ.
 pub(super) fn recorded(report: mayfly_lab::Report<'_>) -> Result<BTreeMap<String, u64>> {
-    // The figures of guests on the switch are printed, and not compared yet.
+    // The figures of guests on the switch are printed but not compared yet.
     let is_daemons =
         |kind: &Kind| matches!(kind.made, Made::Summoned(..)) && !kind.name.starts_with(ON_SWITCH);
     let plan = Plan {
@@ -186,11 +187,11 @@ fn is_on_switch(kind: &Kind) -> bool {
     kind.name.starts_with(ON_SWITCH)
 }
 
-/// What to measure, and how.
+/// The plan of a measurement.
 struct Plan {
     kinds: Vec<Kind>,
     counted: bool,
-    /// The first of them is dropped later.
+    /// The number of connections of each kind. The first one is dropped later.
     rounds: u32,
 }
 
@@ -219,7 +220,7 @@ impl Plan {
                     By::Summon(state)
                 }
                 Made::Program(make, remove) => {
-                    // Its guest's name, and its file's.
+                    // The name of the guest and of its file.
                     let name = format!("guest-{last}");
                     let path = format!("/bench/{name}.cfg");
                     files.push(job::placed(&path, config(&name, address)));
@@ -268,7 +269,7 @@ fn service(name: &str, address: Ipv4Addr, line: &str) -> String {
     )
 }
 
-/// A configuration of the same guest.
+/// A configuration of the same guest for a program.
 fn config(name: &str, address: Ipv4Addr) -> String {
     let [.., last] = address.octets();
     let mac = mac_text(&[0x00, 0x16, 0x3e, 0, 0, last]);
@@ -278,7 +279,7 @@ fn config(name: &str, address: Ipv4Addr) -> String {
     )
 }
 
-/// Ticks of a kind's connections but for the first.
+/// The ticks of a kind's connections, without the first.
 fn samples<'a>(kind: &'a Kind, report: &'a Report) -> impl Iterator<Item = u64> + 'a {
     let connections = report.connections.iter();
     let own = connections.filter(|connection| connection.subject == kind.name);
@@ -302,7 +303,7 @@ fn of(spreads: &Spreads, name: &str) -> Option<u64> {
     found.map(|(_, spread)| spread.median)
 }
 
-/// How many times as long one takes as another, if both were measured.
+/// The ratio of two kinds' medians, if both were measured.
 fn ratio(spreads: &Spreads, one: &str, other: &str) -> Option<f64> {
     Some(number(of(spreads, one)?) / number(of(spreads, other)?.max(1)))
 }
@@ -332,7 +333,7 @@ fn verdict(is_met: bool) -> &'static str {
     if is_met { "pass" } else { "MISS" }
 }
 
-/// Each counted target with what was seen.
+/// Compares the counted figures with the targets. Returns one line for each target.
 fn targets(spreads: &Spreads) -> Result<String> {
     let mut out = String::new();
     for (name, limit) in TARGETS {
@@ -345,7 +346,7 @@ fn targets(spreads: &Spreads) -> Result<String> {
     Ok(out)
 }
 
-/// Each timed one.
+/// Compares the timed figures with the targets. Returns one line for each target.
 fn ratios(spreads: &Spreads) -> Result<String> {
     let mut out = String::new();
     let most = AT_MOST.map(|target| (target, "most"));
@@ -372,7 +373,7 @@ fn is_moment(step: &Step) -> bool {
     step.from_us == step.to_us
 }
 
-/// What the daemon says of the last connection of each kind, and all connections.
+/// A picture of the last connection of each kind, as the daemon reports it, and of all connections.
 fn drawn(kinds: &[Kind], report: &Report, unit: &str) -> Result<String> {
     let mut falls = Vec::new();
     let mut rows = Vec::new();
@@ -380,13 +381,13 @@ fn drawn(kinds: &[Kind], report: &Report, unit: &str) -> Result<String> {
         let mut connections = report.connections.iter().rev();
         let last = connections.find(|connection| connection.subject == kind.name);
         let steps = last.map_or(&[][..], |last| &last.steps);
-        // One that runs already was born for somebody else.
+        // A running guest was born for an earlier client.
         let is_born = kind.name != RUNNING && !steps.is_empty();
         if is_born {
             let bar = |step: &Step| Bar {
                 who: if is_moment(step) { "seen" } else { "daemon" }.into(),
                 what: step.what.clone(),
-                // A moment is shown by all that was before it.
+                // A moment has a bar from the step before it.
                 from: if is_moment(step) {
                     0.0
                 } else {
@@ -409,7 +410,7 @@ mod tests {
 
     use super::*;
 
-    /// Connections of all kinds, the first of each a slow one.
+    /// Connections of all kinds; the first of each is a slow one.
     fn report() -> Report {
         let step = |what: &str, from_us, to_us| Step {
             what: what.into(),
