@@ -117,6 +117,8 @@ pub(super) struct Maker {
     known: BTreeMap<u16, Known>,
     /// What they were made of, and whether that is beside them in xenstore.
     made_of: BTreeMap<u16, (MadeOf, bool)>,
+    /// What a service's next guest is made of, as long as its files are those that are open, and the daemon's file is the same.
+    next_of: BTreeMap<Id, MadeOf>,
     /// Guests that are to be removed when xenstored is there again.
     left: Vec<(Id, u16)>,
     look_at: Instant,
@@ -151,6 +153,7 @@ impl Maker {
             builder: None,
             known: BTreeMap::new(),
             made_of: BTreeMap::new(),
+            next_of: BTreeMap::new(),
             left: Vec::new(),
             look_at: Instant::now(),
             is_gone: false,
@@ -228,6 +231,7 @@ impl Maker {
             Order::Room(room) => self.room = room,
             Order::Ready(services, ready) => {
                 // Files may be others by now.
+                self.next_of.clear();
                 self.images.clear();
                 self.sites.clear();
                 self.ready = ready;
@@ -248,18 +252,14 @@ impl Maker {
 
     fn make(&mut self, id: Id, service: &Service, guard: bool) -> Result<(), String> {
         let began = Instant::now();
-        // First: a file that is replaced in this moment is found to be another one later.
-        let made_of = MadeOf::now(service).ok();
-        self.open_files(service)?;
+        let made_of = self.open_files(id, service)?;
         let config = config(service).map_err(|error| error.to_string())?;
         if service.network == Network::Switch {
             return self.bear(id, service, (config, guard, began, made_of));
         }
         let shell = self.shell_for(service);
         let is_from_pool = shell.is_some();
-        if is_from_pool {
-            self.count();
-        } else {
+        if !is_from_pool {
             self.hears().map_err(|error| error.to_string())?;
         }
         // What it needs of the memory, others have to make room for.
@@ -289,7 +289,12 @@ impl Maker {
                 };
                 guard::protect(links, vif.index, &identity)?;
             }
+            // It sees the first frame that is given to the guest.
+            let witness = Witness::open(vif).ok();
             links.direct(vif, service.mac)?;
+            let front = front.say_now(&ToFront::Is(id, Stance::Takes));
+            // Where the front shares a CPU with this thread, it goes first: then what is held is in the guest's ring when it begins.
+            std::thread::yield_now();
             let made = Made {
                 domid,
                 vif: vif.clone(),
@@ -297,8 +302,8 @@ impl Maker {
                 began,
                 is_from_pool,
                 of: made_of,
-                witness: Witness::open(vif).ok(),
-                front: front.say_now(&ToFront::Is(id, Stance::Takes)),
+                witness,
+                front,
             };
             told.send(Told::Made(id, made));
             Ok(())
@@ -307,6 +312,9 @@ impl Maker {
             Some(shell) => builder.give_for(shell, &config, site, Some(ready)),
             None => builder.create_for(&config, image, site, Then::Running, ready),
         };
+        if is_from_pool {
+            self.count();
+        }
         match created {
             Ok(created) => {
                 self.made_of
@@ -335,9 +343,26 @@ impl Maker {
         }
     }
 
-    fn open_files(&mut self, service: &Service) -> Result<(), String> {
+    /// Opens what a service's guest is made from, unless that is open and still the same. Returns what it is.
+    fn open_files(&mut self, id: Id, service: &Service) -> Result<Option<MadeOf>, String> {
+        let is_open = self.has_open(service);
+        if is_open && let Some(known) = self.next_of.get(&id) {
+            return Ok(Some(*known));
+        }
+        // First: a file that is replaced in this moment is found to be another one later.
+        let now = MadeOf::now(service).ok();
+        if is_open {
+            // Looked at twice, and the same both times: so it was in between.
+            if let Some(now) = now
+                && self.has_open(service)
+            {
+                self.next_of.insert(id, now);
+            }
+            return Ok(now);
+        }
         let error =
             |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        self.next_of.clear();
         let image = self.images.get(&service.image);
         if image.is_none_or(|image| !image.is_current()) {
             // What was made ahead of another image is nobody's any more.
@@ -353,7 +378,14 @@ impl Maker {
             let site = Ramdisk::open(path).map_err(|e| error(path, &e))?;
             self.sites.insert(path.clone(), site);
         }
-        Ok(())
+        Ok(now)
+    }
+
+    /// Whether a service's image and site are open, and still what is at their paths.
+    fn has_open(&self, service: &Service) -> bool {
+        let image = self.images.get(&service.image);
+        let site = |path| self.sites.get(path).is_some_and(Ramdisk::is_current);
+        image.is_some_and(Image::is_current) && service.site.as_ref().is_none_or(site)
     }
 
     /// Removes a guest, or sees to it that it is when xenstored is there again.

@@ -14,6 +14,8 @@ struct Line {
     sender: Option<Sender<ToFront>>,
     /// Which front it is: the first has number 1.
     front: u64,
+    /// Whether something waits that was said, and not only put there.
+    is_said: bool,
     /// Why nothing more goes that way.
     trouble: Option<ChannelError>,
 }
@@ -22,36 +24,50 @@ impl Way {
     /// Leads to a new front from here on.
     pub fn lead_to(&self, sender: Sender<ToFront>) {
         let mut line = self.line();
+        line.is_said = sender.is_waiting();
         line.sender = Some(sender);
         line.front += 1;
         line.trouble = None;
     }
 
-    /// Says something, behind what was said before; soon, with what comes next.
+    /// Puts something behind what was said before. It goes out with what is said next, or after [`Self::mark`].
+    pub fn put(&self, message: &ToFront) {
+        self.line().with(|sender| sender.push(message, None));
+    }
+
+    /// Says something, behind what was said before: it goes out with the next [`Self::flush`].
     pub fn say(&self, message: &ToFront, descriptor: Option<OwnedFd>) {
-        self.line().with(|sender| sender.push(message, descriptor));
+        let mut line = self.line();
+        line.with(|sender| sender.push(message, descriptor));
+        line.is_said = true;
     }
 
     /// Says something at once, and to which front that was.
     pub fn say_now(&self, message: &ToFront) -> u64 {
         let mut line = self.line();
-        line.with(|sender| {
-            sender.push(message, None)?;
-            sender.flush()
-        });
+        line.with(|sender| sender.push(message, None));
+        line.flush();
         line.front
+    }
+
+    /// What was only put there has been said.
+    pub fn mark(&self) {
+        self.line().is_said = true;
     }
 
     /// Sends what was said, as far as there is room.
     pub fn flush(&self) {
-        self.line().with(Sender::flush);
+        let mut line = self.line();
+        if line.is_said {
+            line.flush();
+        }
     }
 
-    /// Whether something waits for room.
+    /// Whether something that was said waits for room.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         let line = self.line();
-        line.sender.as_ref().is_some_and(Sender::is_waiting)
+        line.is_said && line.sender.as_ref().is_some_and(Sender::is_waiting)
     }
 
     /// The number of the front.
@@ -72,6 +88,11 @@ impl Way {
 }
 
 impl Line {
+    fn flush(&mut self) {
+        self.with(Sender::flush);
+        self.is_said = self.sender.as_ref().is_some_and(Sender::is_waiting);
+    }
+
     fn with(&mut self, say: impl FnOnce(&mut Sender<ToFront>) -> Result<(), ChannelError>) {
         if let Some(sender) = &mut self.sender
             && let Err(error) = say(sender)

@@ -10,6 +10,7 @@ use super::super::fleet::{Action, Event, Id, Tell};
 use super::super::log::{Level, line};
 use super::super::maker::{Made, Order, Told};
 use super::super::status::{Done, Request};
+use super::super::wire::Witness;
 use super::Daemon;
 use super::guests::Guest;
 
@@ -72,13 +73,15 @@ impl Daemon {
             Action::Resume(id, domid) => self.resume(id, domid),
             Action::Ask(id) => self.ask(id),
             Action::Drop(id) => self.way.say(&ToFront::Drop(id), None),
-            Action::Tell(id, tell) => self.log(id, &tell),
+            Action::Tell(id, tell) => self.log(id, tell),
             Action::Gone(id) => self.forget(id),
         }
     }
 
     /// Has a guest stand still that nothing is sent to any more but what is for everybody; and that neither: it would wait for long.
     fn suspend(&mut self, id: Id, domid: u16) {
+        // It may have gone on just now.
+        self.catch_up();
         let vif = self.guest(id).map(|guest| guest.vif.clone());
         let flood = vif.map_or(Ok(()), |vif| self.links.flood(&vif, false));
         let paused = flood
@@ -92,28 +95,45 @@ impl Daemon {
     /// Lets a guest go on: what is held goes to it, and what comes from now on reaches it by itself.
     pub(super) fn resume(&mut self, id: Id, domid: u16) {
         let now = Instant::now();
+        let witness = self.witness.take().or_else(|| Witness::new().ok());
         if let Some(guest) = self.guest(id) {
-            guest.goes_on(now);
+            guest.goes_on(now, witness);
         }
-        let vif = self.guest(id).map(|guest| guest.vif.clone());
-        // What is for everybody comes last: nobody waits for it.
         let resumed = self
-            .reopen(id)
-            .and_then(|()| self.xen.unpause(domid).map_err(|error| error.to_string()))
-            .and_then(|()| {
-                let flood = vif.map_or(Ok(()), |vif| self.links.flood(&vif, true));
-                flood.map_err(|error| error.to_string())
-            });
+            .redirect(id)
+            .and_then(|()| self.xen.unpause(domid).map_err(|error| error.to_string()));
+        match resumed {
+            Ok(()) => self.takes(id),
+            Err(why) => return self.step(now, Event::Ended(id, true, why)),
+        }
         if let Some(birth) = self.birth(id) {
             birth.span("resume", now, Instant::now());
         }
-        if let Err(why) = resumed {
-            self.step(now, Event::Ended(id, true, why));
+        self.later(move |daemon| {
+            daemon.flood(id, domid);
+            daemon.witness = Witness::new().ok();
+        });
+    }
+
+    /// Lets a guest have what is for everybody, which it had not while it stood still.
+    fn flood(&mut self, id: Id, domid: u16) {
+        let guest = self.guest(id).filter(|guest| guest.domid == domid);
+        if let Some(vif) = guest.map(|guest| guest.vif.clone())
+            && let Err(error) = self.links.flood(&vif, true)
+        {
+            self.step(Instant::now(), Event::Ended(id, true, error.to_string()));
         }
     }
 
     /// What was held goes to the guest, and what comes from now on reaches it by itself.
     fn reopen(&mut self, id: Id) -> Result<(), String> {
+        self.redirect(id)?;
+        self.takes(id);
+        Ok(())
+    }
+
+    /// Has the bridge give a guest what is meant for it.
+    fn redirect(&mut self, id: Id) -> Result<(), String> {
         let entry = self.entries.get_mut(&id).ok_or("it is no service")?;
         let guest = entry.guest.as_mut().ok_or("its guest is not known")?;
         if guest.network == Network::Switch {
@@ -123,9 +143,7 @@ impl Daemon {
         }
         let mac = entry.service.mac;
         let directed = self.links.direct(&guest.vif, mac);
-        directed.map_err(|error| error.to_string())?;
-        self.takes(id);
-        Ok(())
+        directed.map_err(|error| error.to_string())
     }
 
     pub(super) fn guest(&mut self, id: Id) -> Option<&mut Guest> {
@@ -179,33 +197,27 @@ impl Daemon {
         Ok(())
     }
 
-    fn log(&self, id: Id, tell: &Tell) {
+    fn log(&mut self, id: Id, tell: Tell) {
         let Some(entry) = self.entries.get(&id) else {
             return;
         };
-        let of = |level, what| line(level, what).with("service", &entry.service.name);
-        match tell {
-            Tell::Queued => of(Level::Warning, "waits for room").write(),
-            Tell::Up => {
-                let domid = entry.guest.as_ref().map(|guest| guest.domid);
-                let took = entry.birth.as_ref().map(|birth| birth.woken().elapsed());
-                of(Level::Info, "up")
-                    .with("domid", domid.unwrap_or_default())
-                    .with("ms", took.unwrap_or_default().as_millis())
-                    .with("replayed", entry.frames.replayed)
-                    .write();
-            }
-            Tell::Down(why) => of(Level::Info, "goes").with("why", why).write(),
-            Tell::Asleep => of(Level::Info, "asleep").write(),
-            Tell::Suspended => of(Level::Info, "suspended").write(),
-            Tell::Resumed => of(Level::Info, "resumed")
-                .with("replayed", entry.frames.replayed)
-                .write(),
+        let name = entry.service.name.clone();
+        let domid = entry.guest.as_ref().map(|guest| guest.domid);
+        let took = entry.birth.as_ref().map(|birth| birth.woken().elapsed());
+        let of = move |level, what| line(level, what).with("service", name);
+        self.note(move || match tell {
+            Tell::Queued => of(Level::Warning, "waits for room"),
+            Tell::Up => of(Level::Info, "up")
+                .with("domid", domid.unwrap_or_default())
+                .with("ms", took.unwrap_or_default().as_millis()),
+            Tell::Down(why) => of(Level::Info, "goes").with("why", why),
+            Tell::Asleep => of(Level::Info, "asleep"),
+            Tell::Suspended => of(Level::Info, "suspended"),
+            Tell::Resumed => of(Level::Info, "resumed"),
             Tell::Failed(why, pause) => of(Level::Error, "failed")
                 .with("why", why)
-                .with("next_ms", pause.as_millis())
-                .write(),
-        }
+                .with("next_ms", pause.as_millis()),
+        });
     }
 
     pub(super) fn told(&mut self, told: Told) {

@@ -26,8 +26,6 @@ use super::super::names::Names;
 use super::super::status::Status;
 use super::Daemon;
 
-/// Packets of the front's that are read before something else has its turn.
-const TURN: usize = 64;
 /// A front that has lived for so long has worked.
 const PROVEN: Duration = Duration::from_secs(60);
 /// Fronts in a row that may end sooner; after these the daemon ends.
@@ -153,20 +151,18 @@ impl Daemon {
     /// # Errors
     /// No front lasts.
     pub(super) fn hear_front(&mut self) -> Result<(), ChannelError> {
-        for _ in 0..TURN {
-            let Some(front) = &self.fronts.current else {
-                break;
-            };
-            let heard = match channel::receive::<ToMaker>(front) {
-                Ok(None) => break,
-                Ok(Some(messages)) => messages.into_iter().try_for_each(|said| self.said(said)),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = heard {
-                return self.replace_front(&error);
-            }
+        let Some(front) = &self.fronts.current else {
+            return Ok(());
+        };
+        // One packet: whether there is another one is seen when it is waited for.
+        let heard = channel::receive::<ToMaker>(front).and_then(|messages| {
+            let mut messages = messages.into_iter().flatten();
+            messages.try_for_each(|said| self.said(said))
+        });
+        match heard {
+            Ok(()) => Ok(()),
+            Err(error) => self.replace_front(&error),
         }
-        Ok(())
     }
 
     /// Sends what waits to be sent, and starts another front if this one does not take it.
@@ -197,22 +193,28 @@ impl Daemon {
         self.start_front()
     }
 
-    /// Tells the front how it is to stand to services, but for those whose guests take by themselves what comes: that is said when
-    /// the bridge knows it. It is told before anything is done, and so before a frame can come that it would misjudge.
-    /// That a guest of a sleeping service is on its way is sent with what comes next: until then the front asks, and is
-    /// told the same.
+    /// Tells the front how to stand to services whose state has changed. That a guest takes by itself what comes is not said here, but
+    /// when the bridge knows it. All else is said before anything is done, and so before a frame can come that the
+    /// front would misjudge; but that a guest of a sleeping service is on its way goes with what is said next. Until then the front
+    /// asks for each frame, and is told the same.
     pub(super) fn publish(&mut self) {
-        let mut is_urgent = false;
+        let mut is_new = false;
         for (id, _) in self.fleet.units() {
             let stance = self.fleet.stance(id);
             let told = self.fronts.told.entry(id).or_default();
             if *told != stance && stance != Stance::Takes {
-                is_urgent |= (*told, stance) != (Stance::Sleeps, Stance::Holds);
+                let message = ToFront::Is(id, stance);
+                match (*told, stance) {
+                    (Stance::Sleeps, Stance::Holds) => self.way.put(&message),
+                    _ => {
+                        self.way.say(&message, None);
+                        is_new = true;
+                    }
+                }
                 *told = stance;
-                self.way.say(&ToFront::Is(id, stance), None);
             }
         }
-        if is_urgent {
+        if is_new {
             self.way.flush();
         }
     }

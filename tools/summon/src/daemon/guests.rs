@@ -86,8 +86,8 @@ impl Guest {
     }
 
     /// It stood still, and is looked at like a new one.
-    pub(super) fn goes_on(&mut self, now: Instant) {
-        self.witness = Witness::open(&self.vif).ok();
+    pub(super) fn goes_on(&mut self, now: Instant, witness: Option<Witness>) {
+        self.witness = witness.filter(|witness| witness.look_at(&self.vif).is_ok());
         self.watched_until = now + WATCHED;
     }
 

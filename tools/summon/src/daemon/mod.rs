@@ -14,6 +14,7 @@ mod bridges;
 mod dom0;
 mod front;
 mod guests;
+mod later;
 mod report;
 mod setup;
 #[cfg(test)]
@@ -43,10 +44,11 @@ use super::log::{Level, line};
 use super::maker::{Order, Told};
 use super::names::Names;
 use super::status::{Done, Frames, Request};
-use super::wire::Port;
+use super::wire::{Port, Witness};
 use dom0::Ports;
 use front::{Fronts, Listening, StatusSource};
 use guests::Guest;
+use later::Later;
 use mayfly_links::Links;
 use mayfly_switch::control::Connection;
 use mayfly_toolstack::host;
@@ -118,6 +120,9 @@ pub struct Daemon {
     files_at: Instant,
     /// When the status is written down again, as something has happened.
     tell_at: Option<Instant>,
+    later: Later,
+    /// For the next guest that goes on: it was opened when nobody waited.
+    witness: Option<Witness>,
     /// Whether somebody has looked at the status since the guests were asked what they have served, and when they may be asked again.
     is_looked_at: Arc<AtomicBool>,
     count_at: Instant,
@@ -189,10 +194,12 @@ impl Daemon {
         let mut sources = vec![
             read(Source::Told, self.told.as_fd()),
             read(Source::Requests, self.requests.as_fd()),
-            read(Source::Links, self.hears.as_fd()),
             read(Source::Reload, self.signals.reload.as_fd()),
             read(Source::Stop, self.signals.stop.as_fd()),
         ];
+        if self.later.at().is_none() {
+            sources.push(read(Source::Links, self.hears.as_fd()));
+        }
         if let Some(front) = &self.fronts.current {
             let mut flags = PollFlags::IN;
             flags.set(PollFlags::OUT, self.way.is_waiting());
@@ -210,7 +217,7 @@ impl Daemon {
         let has_guests = self.entries.values().any(|entry| entry.guest.is_some());
         let tick = has_guests.then_some(self.tick_at);
         let fleet = self.fleet.deadline();
-        let deadlines = [tick, self.tell_at, fleet];
+        let deadlines = [tick, self.tell_at, self.later.at(), fleet];
         deadlines.into_iter().flatten().min()
     }
 
@@ -244,6 +251,9 @@ impl Daemon {
     /// Does what is due.
     fn pass(&mut self) {
         let now = Instant::now();
+        if self.later.at().is_some_and(|at| at <= now) {
+            self.catch_up();
+        }
         if now >= self.tick_at {
             self.tick_at = now + TICK;
             self.look_after_guests(now);
@@ -279,24 +289,36 @@ impl Daemon {
             self.step(at, Event::Wanted(id, Some(Prefix::from(wake.from))));
         }
         let is_woken = has_guest(&self.fleet);
-        if let Some(ticket) = wake.ticket {
-            self.way.say(&ToFront::Decided(ticket, is_woken), None);
-        }
         let is_born = is_woken && !was_there;
+        if let Some(ticket) = wake.ticket {
+            let decided = ToFront::Decided(ticket, is_woken);
+            match is_born {
+                // It goes with the news that the guest is there: the front has one message to read, and what it answers, or has held,
+                // leads to the guest at once. The front is not kept waiting for longer than all else that is put off.
+                true => self.way.put(&decided),
+                false => self.way.say(&decided, None),
+            }
+        }
         if is_born {
+            self.hurry(Instant::now());
             *self.wakes.entry(wake.cause).or_default() += 1;
             if let Some(entry) = self.entries.get_mut(&id) {
                 entry.birth = Some(Birth::new(wake.cause, at));
             }
         }
-        // First what somebody waits for.
-        self.carry_out();
         if is_born && let Some(entry) = self.entries.get(&id) {
-            line(Level::Info, "woken")
-                .with("service", &entry.service.name)
-                .with("by", wake.cause.name())
-                .with("from", wake.from)
-                .write();
+            let (name, cause, from) = (entry.service.name.clone(), wake.cause, wake.from);
+            self.note(move || {
+                line(Level::Info, "woken")
+                    .with("service", name)
+                    .with("by", cause.name())
+                    .with("from", from)
+            });
+        }
+        self.carry_out();
+        if is_born && wake.ticket.is_none() {
+            // Nothing waits for a decision, but who has asked for the name comes soon: the front then knows that it is to hold what he sends.
+            self.way.mark();
         }
     }
 
@@ -305,6 +327,7 @@ impl Daemon {
     }
 
     fn end(&mut self, destroy: bool) {
+        self.catch_up();
         if destroy {
             line(Level::Info, "ending, and all guests with it").write();
             for id in self.ids.clone().into_values() {

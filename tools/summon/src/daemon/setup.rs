@@ -160,6 +160,8 @@ impl Daemon {
             tick_at: began,
             files_at: began,
             tell_at: None,
+            later: Default::default(),
+            witness: None,
             is_looked_at,
             count_at: began,
             away: Away::default(),

@@ -182,11 +182,13 @@ impl Front {
                 for frame in &frames {
                     self.write(&bridge, frame);
                 }
-                if !frames.is_empty() {
-                    let (began, ended) = (began, Instant::now());
-                    let (began, ended) = (self.clock.moment(began), self.clock.moment(ended));
-                    self.tell_counts_of(id);
-                    self.tell(&ToMaker::Replayed(id, began, ended));
+                if !frames.is_empty()
+                    && let Some(entry) = self.entries.get_mut(&id)
+                {
+                    let moment = |at| self.clock.moment(at);
+                    entry.replayed = Some((moment(began), moment(Instant::now())));
+                    // The maker has time for that when the guest has answered.
+                    self.count();
                 }
             }
         }

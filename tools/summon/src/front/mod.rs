@@ -25,7 +25,7 @@ use super::cause::Cause;
 use super::channel::{
     ChannelError, Place, Sender, Stance, Table, ToFront, ToMaker, Wake, receive_with,
 };
-use super::clock::Clock;
+use super::clock::{Clock, Moment};
 use super::dns::{self, Counts, Dns, Elsewhere};
 use super::fleet::Id;
 use super::held::{Bounds, Held};
@@ -39,8 +39,6 @@ pub use start::run;
 
 /// How long counts may wait until the maker is told of them.
 const COUNT: Duration = Duration::from_millis(100);
-/// Packets of the maker's that are read before something else has its turn.
-const TURN: usize = 64;
 
 /// A service, as the front knows it.
 struct Entry {
@@ -51,6 +49,8 @@ struct Entry {
     queries: u64,
     /// What of these counts the maker knows.
     told: (u64, Frames),
+    /// From when to when its guest was given what was held, unless the maker knows it.
+    replayed: Option<(Moment, Moment)>,
     /// There while its guest is, so that nobody asks the next one in its place.
     guest: Option<Arc<()>>,
     /// The maker knows that somebody has come while its guest is about to go.
@@ -134,10 +134,8 @@ impl Front {
         match source {
             Source::Maker => {
                 self.to.flush()?;
-                for _ in 0..TURN {
-                    let Some((messages, mut descriptors)) = receive_with(&self.from)? else {
-                        break;
-                    };
+                // One packet: whether there is another one is seen when it is waited for.
+                if let Some((messages, mut descriptors)) = receive_with(&self.from)? {
                     for message in messages {
                         self.take(message, &mut descriptors)?;
                     }
@@ -203,6 +201,9 @@ impl Front {
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
+        if let Some((from, to)) = entry.replayed.take() {
+            let _ = self.to.push(&ToMaker::Replayed(id, from, to), None);
+        }
         let (queries, frames) = (entry.queries, entry.held.counts);
         let (told_queries, told_frames) = entry.told;
         if (queries, frames) == entry.told {
@@ -327,6 +328,7 @@ impl Entry {
             held: Held::default(),
             queries: 0,
             told: Default::default(),
+            replayed: None,
             guest: None,
             has_told: false,
             ticket: None,

@@ -157,10 +157,15 @@ fn a_syn_waits_for_the_decision_and_then_for_the_guest() {
     assert!(bed.got().is_empty());
     bed.tell(&[ToFront::Is(WWW, Stance::Takes)]);
     assert_eq!(bed.got(), [syn, ack]);
+    // The maker is told when there is time.
+    assert_eq!(bed.said(), []);
+    assert!(bed.front.count_at.is_some());
+    bed.front.tell_counts();
+    bed.front.to.flush().unwrap();
     let said = bed.said();
     assert!(matches!(
         said[..],
-        [ToMaker::Counted(WWW, 0, _), ToMaker::Replayed(WWW, ..)]
+        [ToMaker::Replayed(WWW, ..), ToMaker::Counted(WWW, 0, _)]
     ));
     // A frame that was still on its way goes back to the bridge.
     let late = segment(ACK, 2);

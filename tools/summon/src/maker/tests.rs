@@ -110,6 +110,33 @@ fn what_cannot_be_made_is_told_and_leaves_nothing() {
 }
 
 #[test]
+fn what_a_guest_is_made_of_is_looked_up_once_and_known_of_each() {
+    let mut bed = bed();
+    let service = bed.service("destroy");
+    let image = bed.folder.path().join("image");
+    let made_of = |bed: &mut Bed| {
+        let told = bed.does(Order::Make(Id(1), Box::new(service.clone()), false));
+        let Some(Told::Made(_, made)) = told.first() else {
+            panic!();
+        };
+        let of = made.of.unwrap();
+        bed.does(Order::Remove(Id(1), made.domid));
+        assert!(!of.has_other_files_than(&service));
+        of
+    };
+    let first = made_of(&mut bed);
+    assert_eq!([made_of(&mut bed), made_of(&mut bed)], [first; 2]);
+    assert!(bed.maker.next_of.contains_key(&Id(1)));
+    // Another file of the same name.
+    let new = bed.folder.path().join("new");
+    std::fs::write(&new, Elf::new().octets).unwrap();
+    std::fs::rename(new, image).unwrap();
+    let second = made_of(&mut bed);
+    assert_ne!(first, second);
+    assert_eq!([made_of(&mut bed), made_of(&mut bed)], [second; 2]);
+}
+
+#[test]
 fn guests_are_made_ahead_and_taken() {
     let mut bed = bed();
     let service = bed.service("pool");

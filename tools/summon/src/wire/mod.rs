@@ -133,13 +133,31 @@ pub struct Witness {
 }
 
 impl Witness {
-    /// Opens a packet socket at the vif.
+    /// Opens a packet socket that gets nothing yet.
     ///
     /// # Errors
     /// The kernel has no packet sockets, or forbids them.
-    pub fn open(vif: &Link) -> io::Result<Self> {
-        let wire = packet_socket(vif.index)?.into();
+    pub fn new() -> io::Result<Self> {
+        let wire = sys::unbound()?.into();
         Ok(Self { wire })
+    }
+
+    /// Receives the frames of a vif from now on.
+    ///
+    /// # Errors
+    /// The vif is gone.
+    pub fn look_at(&self, vif: &Link) -> io::Result<()> {
+        sys::bind(&self.wire.fd, vif.index)
+    }
+
+    /// Opens a packet socket at the vif.
+    ///
+    /// # Errors
+    /// Those of [`Self::new`] and [`Self::look_at`].
+    pub fn open(vif: &Link) -> io::Result<Self> {
+        let witness = Self::new()?;
+        witness.look_at(vif)?;
+        Ok(witness)
     }
 
     /// Reads the start of a frame, if there is one.

@@ -16,9 +16,30 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 /// # Errors
 /// There is no such link, or no permission.
 pub fn packet_socket(link: u32) -> io::Result<OwnedFd> {
-    // Protocol 0: nothing is received before the socket is bound to its link.
+    let socket = unbound()?;
+    bind(&socket, link)?;
+    Ok(socket)
+}
+
+/// The same before it is bound to a link: with protocol 0, it gets nothing until then.
+///
+/// # Errors
+/// There is no permission.
+pub(super) fn unbound() -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::PACKET, SocketType::RAW, flags, None)?;
+    Ok(socket_with(
+        AddressFamily::PACKET,
+        SocketType::RAW,
+        flags,
+        None,
+    )?)
+}
+
+/// Has such a socket get every frame of a link from now on.
+///
+/// # Errors
+/// There is no such link.
+pub(super) fn bind(socket: &OwnedFd, link: u32) -> io::Result<()> {
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
         sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
@@ -34,5 +55,5 @@ pub fn packet_socket(link: u32) -> io::Result<OwnedFd> {
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(socket)
+    Ok(())
 }

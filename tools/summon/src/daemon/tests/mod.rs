@@ -1,5 +1,7 @@
 //! The maker's first thread in a dom0 in memory, with a front that the test plays.
 
+mod wakes;
+
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
@@ -22,9 +24,12 @@ use super::*;
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
 const GUEST: u16 = 7;
 
-/// dom0's links: the bridges' tables, by MAC address.
+/// dom0's links: the bridges' tables, by MAC address, and what was said of ports and what is for everybody.
 #[derive(Clone, Default)]
-struct FakePorts(Rc<RefCell<BTreeMap<[u8; 6], String>>>);
+struct FakePorts(
+    Rc<RefCell<BTreeMap<[u8; 6], String>>>,
+    Rc<RefCell<Vec<bool>>>,
+);
 
 fn link(name: &str) -> Link {
     Link {
@@ -58,7 +63,8 @@ impl Ports for FakePorts {
         Ok(Port::of(ours, link("summon9")))
     }
 
-    fn flood(&mut self, _: &Link, _: bool) -> Result<(), LinkError> {
+    fn flood(&mut self, _: &Link, floods: bool) -> Result<(), LinkError> {
+        self.1.borrow_mut().push(floods);
         Ok(())
     }
 
@@ -243,29 +249,6 @@ impl Bed {
         self.daemon.step(Instant::now(), Event::Heard(id));
         self.daemon.carry_out();
     }
-}
-
-#[test]
-fn a_wake_is_decided_and_the_front_knows_how_to_stand() {
-    let mut bed = bed("").alone();
-    let id = bed.id("www");
-    bed.says(ToMaker::Wake(bed.wake("www", Some(5)))).unwrap();
-    assert_eq!(
-        bed.heard(),
-        [ToFront::Decided(5, true), ToFront::Is(id, Stance::Holds)]
-    );
-    assert_eq!(bed.ordered(), [format!("make {}", id.0)]);
-    bed.says(ToMaker::Wake(bed.wake("www", Some(6)))).unwrap();
-    assert_eq!(bed.heard(), [ToFront::Decided(6, true)]);
-    bed.made("www", GUEST);
-    assert_eq!(bed.heard(), [ToFront::Is(id, Stance::Takes)]);
-    // It is told to sleep: the front holds, before the bridge gives it anything.
-    bed.daemon.fleet.end(id, "test", &mut bed.daemon.actions);
-    bed.daemon.carry_out();
-    bed.daemon.way.flush();
-    assert_eq!(bed.heard(), [ToFront::Is(id, Stance::Sleeps)]);
-    assert_eq!(bed.ordered(), [format!("remove {} {GUEST}", id.0)]);
-    assert!(bed.ports.0.borrow().values().all(|port| port == "summon9"));
 }
 
 #[test]
