@@ -387,7 +387,7 @@ fn drawn(kinds: &[Kind], report: &Report, unit: &str) -> Result<String> {
             let bar = |step: &Step| Bar {
                 who: if is_moment(step) { "seen" } else { "daemon" }.into(),
                 what: step.what.clone(),
-                // A moment has a bar from the step before it.
+                // The bar of a moment begins at the SYN.
                 from: if is_moment(step) {
                     0.0
                 } else {
