@@ -128,49 +128,68 @@ impl Maker {
         Ok(())
     }
 
-    /// Removes half-made guests of a killed daemon, and finds the running ones.
-    pub(super) fn find(&mut self, wanted: &[(Id, String, [u8; 6])]) -> Result<(), Cause> {
+    /// Removes half-made guests of a killed daemon, and finds the running ones. A guest for which that fails is reported as trouble;
+    /// the others are found nevertheless.
+    pub(super) fn find(&mut self, wanted: &[(Id, String, [u8; 6])]) {
+        let mut trouble = self.clean_up().unwrap_or_else(|cause| {
+            self.lost(&cause);
+            vec![format!("takeover: {cause}")]
+        });
+        for (id, name, mac) in wanted {
+            let mut found = self.find_one(name, *mac);
+            if let Err(cause) = &found {
+                // With a new connection to xenstored, if the old one had failed.
+                self.lost(cause);
+                found = self.find_one(name, *mac);
+            }
+            match found {
+                Ok(Some(found)) => self.tell(Told::Found(*id, found)),
+                Ok(None) => {}
+                Err(cause) => {
+                    self.lost(&cause);
+                    trouble.push(format!("takeover of {name}: {cause}"));
+                }
+            }
+        }
+        for what in trouble {
+            self.tell(Told::Trouble(what));
+        }
+    }
+
+    /// Removes half-made guests of a killed daemon. Returns the failures.
+    fn clean_up(&mut self) -> Result<Vec<String>, Cause> {
         let builder = self.builder()?;
         let snapshot = Snapshot::read(builder).map_err(|error| match error {
             gc::SnapshotError::Xen(error) => Cause::from(error),
             gc::SnapshotError::Store(error) => Cause::from(error),
             gc::SnapshotError::Io(error) => Cause::from(error),
         })?;
-        let failures = gc::carry_out(builder, &gc::decide(&snapshot));
-        let mut found = Vec::new();
-        for (id, name, mac) in wanted {
-            let builder = self.builder()?;
-            let Some(domid) = builder.domid(name)? else {
-                continue;
-            };
-            let Some(info) = builder.xen().info(domid)?.filter(|info| !info.is_dying()) else {
-                continue;
-            };
-            // The daemon was killed right before it unpaused the guest.
-            if info.is_paused() {
-                builder.xen().unpause(domid)?;
-            }
-            let made_of = self.builder()?.store().find(&made_of_path(domid))?;
-            let made_of = made_of.and_then(|text| text.parse().ok());
-            self.made_of
-                .extend(made_of.map(|made_of| (domid, (made_of, true))));
-            self.know(domid, name, *mac)?;
-            let network = match self.builder()?.is_switched(domid)? {
-                true => Network::Switch,
-                false => Network::Netback,
-            };
-            let was_found = Found {
-                domid,
-                network,
-                of: made_of,
-            };
-            found.push(Told::Found(*id, was_found));
+        Ok(gc::carry_out(builder, &gc::decide(&snapshot)))
+    }
+
+    /// The guest of a service, if one runs.
+    fn find_one(&mut self, name: &str, mac: [u8; 6]) -> Result<Option<Found>, Cause> {
+        let builder = self.builder()?;
+        let Some(domid) = builder.domid(name)? else {
+            return Ok(None);
+        };
+        let Some(info) = builder.xen().info(domid)?.filter(|info| !info.is_dying()) else {
+            return Ok(None);
+        };
+        // The daemon was killed right before it unpaused the guest.
+        if info.is_paused() {
+            builder.xen().unpause(domid)?;
         }
-        found.extend(failures.into_iter().map(Told::Trouble));
-        for told in found {
-            self.tell(told);
-        }
-        Ok(())
+        let made_of = builder.store().find(&made_of_path(domid))?;
+        let of = made_of.and_then(|text| text.parse().ok());
+        let network = match builder.is_switched(domid)? {
+            true => Network::Switch,
+            false => Network::Netback,
+        };
+        self.made_of
+            .extend(of.map(|made_of| (domid, (made_of, true))));
+        self.know(domid, name, mac)?;
+        Ok(Some(Found { domid, network, of }))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use mayfly_toolstack::fake::elf::Elf;
 use mayfly_toolstack::fake::{FakeSwitch, Host};
+use mayfly_toolstack::host::Xen as _;
 use tempfile::TempDir;
 
 use super::super::bell::{self, Receiver as Bell};
@@ -175,6 +176,36 @@ fn guests_that_run_are_found() {
     let told = bed.does(Order::Find(vec![(Id(4), "web".to_owned(), mac)]));
     assert_eq!(names(&told), ["found", "searched"]);
     assert!(is_found(&told[0], domid, Network::Netback));
+}
+
+#[test]
+fn a_failure_of_a_takeover_loses_no_other_guest() {
+    let other = |bed: &Bed| Service {
+        name: "other".to_owned(),
+        mac: [2, 0, 0, 0, 0, 9],
+        ..bed.service("destroy")
+    };
+    // The guest that is found first cannot be let run; what is to be removed cannot be listed.
+    for (call, expected) in [
+        ("unpause", ["found", "trouble", "searched"]),
+        ("list", ["found", "found", "trouble"]),
+    ] {
+        let mut bed = bed();
+        let services = [bed.service("destroy"), other(&bed)];
+        let mut wanted = Vec::new();
+        for (id, service) in (1..).map(Id).zip(services) {
+            wanted.push((id, service.name.clone(), service.mac));
+            bed.does(Order::Make(id, Box::new(service), false));
+        }
+        let domid = bed.domid().unwrap();
+        if call == "unpause" {
+            bed.host.xen.clone().pause(domid).unwrap();
+        }
+        bed.host.xen.refuses(call, 22);
+        let told = bed.does(Order::Find(wanted));
+        assert_eq!(names(&told)[..3], expected, "{call}");
+        assert!(names(&told).ends_with(&["searched"]));
+    }
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! The maker's first thread in a dom0 in memory, with a front that the test plays.
 
+mod failures;
 mod wakes;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -24,12 +25,23 @@ use super::*;
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
 const GUEST: u16 = 7;
 
-/// dom0's links: the bridges' tables, by MAC address, and what was said of ports and what is for everybody.
+/// dom0's links: the bridges' tables, by MAC address, what was said of ports and what is for everybody, and whether links
+/// refuse to be changed.
 #[derive(Clone, Default)]
 struct FakePorts(
     Rc<RefCell<BTreeMap<[u8; 6], String>>>,
     Rc<RefCell<Vec<bool>>>,
+    Rc<Cell<bool>>,
 );
+
+impl FakePorts {
+    fn refuses(&self) -> Result<(), LinkError> {
+        match self.2.get() {
+            true => Err(LinkError::NoSuchLink("vif7.0".to_owned())),
+            false => Ok(()),
+        }
+    }
+}
 
 fn link(name: &str) -> Link {
     Link {
@@ -64,11 +76,13 @@ impl Ports for FakePorts {
     }
 
     fn flood(&mut self, _: &Link, floods: bool) -> Result<(), LinkError> {
+        self.refuses()?;
         self.1.borrow_mut().push(floods);
         Ok(())
     }
 
     fn direct(&mut self, link: &Link, mac: [u8; 6]) -> Result<(), LinkError> {
+        self.refuses()?;
         self.0.borrow_mut().insert(mac, link.name.clone());
         Ok(())
     }
