@@ -269,6 +269,24 @@ fn what_the_configuration_must_not_say() {
             "2: the value of `a` has characters",
         ),
         ("[types]\nx = \"text\"", "2: `text` is not a media type"),
+        ("[types]\nx = \"text/\"", "2: `text/` is not a media type"),
+        ("[types]\nx = \"a/b/c\"", "2: `a/b/c` is not a media type"),
+        (
+            "[types]\nx = \"text/html charset=utf-8\"",
+            "2: `text/html charset=utf-8` is not a media type",
+        ),
+        (
+            "[types]\nx = \"a/b; utf-8\"",
+            "2: `a/b; utf-8` is not a media type",
+        ),
+        (
+            "[[headers]]\nfiles = \"assets/**\"\nset = { a = \"x\" }",
+            "2: no path fits `assets/**`: paths begin with a slash",
+        ),
+        (
+            "[[types]]\nfiles = \"a.js\"\ntype = \"a/b\"",
+            "2: no path fits `a.js`",
+        ),
         (
             "[types]\nx = \"a/b\\r\\n\"",
             "2: `a/b\r\n` is not a media type",

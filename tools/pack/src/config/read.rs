@@ -130,8 +130,8 @@ fn cache(rule: &Cache, wrong: &mut impl FnMut(usize, String)) -> Rule {
         wrong(rule.control.span().start, bad_value("Cache-Control"));
     }
     Rule {
-        files: glob(rule.files.as_ref(), wrong),
-        types: glob(rule.types.as_ref(), wrong),
+        files: glob(rule.files.as_ref(), true, wrong),
+        types: glob(rule.types.as_ref(), false, wrong),
         folder: None,
         lines: vec![("Cache-Control".to_owned(), control)],
     }
@@ -145,8 +145,8 @@ fn headers(rule: &Headers, wrong: &mut impl FnMut(usize, String)) -> Rule {
     let lines = lines.map(|(name, value)| (name.get_ref().clone(), value.get_ref().clone()));
     let files = rule.files.as_ref().map(|files| files.get_ref().as_str());
     Rule {
-        files: glob(rule.files.as_ref(), wrong),
-        types: glob(rule.types.as_ref(), wrong),
+        files: glob(rule.files.as_ref(), true, wrong),
+        types: glob(rule.types.as_ref(), false, wrong),
         folder: folder(files).filter(|_| rule.types.is_none()),
         lines: lines.collect(),
     }
@@ -155,7 +155,7 @@ fn headers(rule: &Headers, wrong: &mut impl FnMut(usize, String)) -> Rule {
 fn media_type(rule: &TypeRule, wrong: &mut impl FnMut(usize, String)) -> Type {
     let text = rule.media_type.get_ref();
     let at = rule.media_type.span().start;
-    if !is_field_value(text) || text.len() > 200 || !text.contains('/') {
+    if !is_media_type(text) {
         wrong(at, format!("`{text}` is not a media type"));
     }
     if rule.files.is_none() && rule.extension.is_none() {
@@ -166,7 +166,7 @@ fn media_type(rule: &TypeRule, wrong: &mut impl FnMut(usize, String)) -> Type {
     }
     let extension = rule.extension.as_ref().map(Spanned::get_ref);
     Type {
-        files: glob(rule.files.as_ref(), wrong),
+        files: glob(rule.files.as_ref(), true, wrong),
         extension: extension.map(|text| text.trim_start_matches('.').to_lowercase()),
         media_type: text.clone(),
     }
@@ -197,9 +197,18 @@ fn hosts(config: &mut Config, wrong: &mut impl FnMut(usize, String)) {
 /// A glob over paths or types, in which `*` does not cross a slash.
 fn glob(
     text: Option<&Spanned<String>>,
+    of_paths: bool,
     wrong: &mut impl FnMut(usize, String),
 ) -> Option<GlobMatcher> {
     let text = text?;
+    let is_path = text.get_ref().starts_with(['/', '*', '?', '[', '{', '\\']);
+    if of_paths && !is_path {
+        let what = format!(
+            "no path fits `{}`: paths begin with a slash",
+            text.get_ref()
+        );
+        wrong(text.span().start, what);
+    }
     let glob = GlobBuilder::new(text.get_ref())
         .literal_separator(true)
         .build();
@@ -270,6 +279,17 @@ fn is_token(text: &str) -> bool {
         && text
             .bytes()
             .all(|octet| octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet))
+}
+
+/// Whether a text is a media type of limited length, with parameters or without (RFC 9110 section 8.3.1).
+fn is_media_type(text: &str) -> bool {
+    let (essence, rest) = text.split_at(text.find(';').unwrap_or(text.len()));
+    let names = essence.trim_end().split_once('/');
+    let mut parameters = rest.split(';').skip(1);
+    names.is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype))
+        && parameters.all(|parameter| parameter.trim().is_empty() || parameter.contains('='))
+        && text.len() <= 200
+        && is_field_value(text)
 }
 
 /// Whether a text is a field value (RFC 9110 section 5.5) without obsolete forms and of limited length.
