@@ -112,28 +112,49 @@ fn split(word: u64) -> [u32; 2] {
     ]
 }
 
-/// System time that never goes back, also when the vCPU moves to a CPU whose TSC lags.
+/// The guest's time: Xen's system time as long as the guest runs on one host. It never goes back, also when the vCPU
+/// moves to a CPU whose TSC lags, or the guest to a host that booted later.
 #[derive(Debug, Default)]
 pub struct Clock {
     last: Cell<u64>,
+    /// The guest's time minus Xen's system time, in ns.
+    ahead: Cell<i64>,
 }
 
 impl Clock {
     /// A clock at zero.
     #[must_use]
     pub const fn new() -> Self {
-        Self { last: Cell::new(0) }
+        Self {
+            last: Cell::new(0),
+            ahead: Cell::new(0),
+        }
     }
 
-    /// System time now; the last one again if `shared_info` is not consistent.
+    /// The guest's time now; the last one again if `shared_info` is not consistent.
     #[inline]
     pub fn now(&self, shared_info: &SharedPage, tsc: impl FnMut() -> u64) -> SystemTime {
         let mut now = self.last.get();
         if let Some((info, tsc)) = time_info(shared_info, tsc) {
-            now = now.max(info.at(tsc).0);
+            let guest = info.at(tsc).0.saturating_add_signed(self.ahead.get());
+            now = now.max(guest);
             self.last.set(now);
         }
         SystemTime(now)
+    }
+
+    /// Goes on from the last time that was told, in a domain whose system time is another one.
+    pub fn resumed(&self, shared_info: &SharedPage, tsc: impl FnMut() -> u64) {
+        if let Some((info, tsc)) = time_info(shared_info, tsc) {
+            let ahead = i128::from(self.last.get()) - i128::from(info.at(tsc).0);
+            self.ahead.set(i64::try_from(ahead).unwrap_or(0));
+        }
+    }
+
+    /// Xen's system time at a time of the guest's.
+    #[must_use]
+    pub fn system(&self, guest: SystemTime) -> SystemTime {
+        SystemTime(guest.0.saturating_sub_signed(self.ahead.get()))
     }
 }
 
@@ -252,6 +273,28 @@ mod tests {
         assert_eq!(clock.now(&page, || 2000).0, 5_001_000);
         page.store_release(layout::TIME_VERSION, 3);
         assert_eq!(clock.now(&page, || 9000).0, 5_001_000);
+    }
+
+    #[test]
+    fn time_goes_on_where_it_stopped_on_another_host() {
+        let clock = Clock::new();
+        let stopped = clock.now(&page(2, HALF), || 3000);
+        for system_time in [70_000, 9_000_000_000] {
+            let other = page(
+                2,
+                TimeInfo {
+                    system_time,
+                    ..HALF
+                },
+            );
+            clock.resumed(&other, || 1000);
+            assert_eq!(clock.now(&other, || 1000), stopped);
+            assert_eq!(clock.now(&other, || 1200).0, stopped.0 + 100);
+            let system = clock.system(SystemTime(stopped.0 + 100));
+            assert_eq!(system.0, system_time + 100);
+            assert!(clock.system(SystemTime(u64::MAX)).0 > u64::MAX / 2, "never");
+            clock.last.set(stopped.0);
+        }
     }
 
     #[test]

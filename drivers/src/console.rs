@@ -26,6 +26,11 @@ impl<'h, H: Hypervisor> Console<'h, H> {
         }
     }
 
+    /// Goes on with the port of the new domain in which the guest was resumed. The ring's page stays.
+    pub fn resumed(&mut self, port: EventPort) {
+        self.port = port;
+    }
+
     /// Writes as many bytes as fit, with one notification at most.
     pub fn write(&mut self, bytes: &[u8]) {
         let page = &self.page;

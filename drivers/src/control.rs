@@ -21,6 +21,8 @@ pub enum Command {
     Reboot,
     /// Stop; the toolstack decides what happens to the domain. The guest treats it as `Poweroff`.
     Halt,
+    /// Stop, to be saved, and go on later.
+    Suspend,
 }
 
 impl Command {
@@ -29,6 +31,7 @@ impl Command {
             b"poweroff" => Some(Self::Poweroff),
             b"reboot" => Some(Self::Reboot),
             b"halt" => Some(Self::Halt),
+            b"suspend" => Some(Self::Suspend),
             _ => None,
         }
     }
@@ -86,6 +89,7 @@ impl Control {
             for key in [
                 b"control/feature-poweroff".as_slice(),
                 b"control/feature-reboot",
+                b"control/feature-suspend",
             ] {
                 let _ = store.write(&[key], b"1");
             }

@@ -79,6 +79,18 @@ impl GrantTable {
         })
     }
 
+    /// Maps the table of the new domain in which the guest was resumed. Nothing is granted in it, so all entries that
+    /// were in use can be ended.
+    ///
+    /// # Errors
+    /// Xen's errno.
+    pub fn resumed(&self, xen: &impl Hypervisor) -> Result<(), Errno> {
+        for (index, page) in (0..).zip(&self.frames) {
+            xen.map_grant_frame(index, page)?;
+        }
+        Ok(())
+    }
+
     /// Grants `domain` access to a page.
     ///
     /// # Errors

@@ -18,7 +18,8 @@ impl core::fmt::Display for Errno {
     }
 }
 
-/// Nanoseconds of Xen's system time: since the host booted, the same for all domains.
+/// Nanoseconds of Xen's system time: since the host booted, the same for all domains. In a guest that was resumed
+/// elsewhere the time goes on where it stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SystemTime(pub u64);
 
@@ -44,6 +45,15 @@ pub enum ShutdownReason {
     Reboot = 1,
     /// `SHUTDOWN_crash`.
     Crash = 3,
+}
+
+/// The outcome of [`Hypervisor::suspend`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resumed {
+    /// The toolstack has cancelled it, or Xen refused it: all that was shared still is.
+    SameDomain,
+    /// The guest runs in a new domain: no event channel, grant or watch is left.
+    NewDomain,
 }
 
 /// Xen, as the front ends see it.
@@ -96,6 +106,13 @@ pub trait Hypervisor {
     /// Xen's errno, or `ENOMEM` when there is no room for the frame.
     fn grant_frame(&self, index: u32) -> Result<SharedPage, Errno>;
 
+    /// Maps a frame of this domain's grant table again where [`Hypervisor::grant_frame`] has placed it, after the guest
+    /// was resumed in a new domain.
+    ///
+    /// # Errors
+    /// Xen's errno.
+    fn map_grant_frame(&self, index: u32, page: &SharedPage) -> Result<(), Errno>;
+
     /// A page of guest memory for rings and buffers, with undefined content; `None` when memory is exhausted.
     fn alloc_page(&self) -> Option<SharedPage>;
 
@@ -118,6 +135,10 @@ pub trait Hypervisor {
 
     /// Writes to Xen's debug port (I/O port 0xe9): no ring, no daemon, no wait.
     fn debug_write(&self, bytes: &[u8]);
+
+    /// `SCHEDOP_shutdown` with `SHUTDOWN_suspend`: stops the guest, so that the toolstack can save it. Returns when the
+    /// guest runs again. In a new domain `shared_info` is mapped again by then; all else is the caller's.
+    fn suspend(&self) -> Resumed;
 
     /// `SCHEDOP_shutdown`. On Xen it does not return; a fake records it and does.
     fn shutdown(&self, reason: ShutdownReason);

@@ -18,8 +18,9 @@ mod hypervisor;
 pub mod netfront;
 #[allow(unsafe_code, reason = "the one file that touches shared memory")]
 pub mod shared;
+pub mod suspend;
 pub mod xenstore;
 
-pub use hypervisor::{Errno, HvmParam, Hypervisor, ShutdownReason, SystemTime};
+pub use hypervisor::{Errno, HvmParam, Hypervisor, Resumed, ShutdownReason, SystemTime};
 pub use mayfly_handoff::{DomId, EventPort, Gfn, GrantRef};
 pub use shared::{SharedPage, TransmitPages};

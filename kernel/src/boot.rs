@@ -122,16 +122,19 @@ pub fn boot<'a, H: Hypervisor, T>(
         timeline,
         snapshot: &snapshot,
     };
-    let (root, is_random) = (machine.entropy)().root(network);
-    if !is_random {
-        print(
-            xen,
-            format_args!(
-                "neither the CPU nor the toolstack gives random numbers: secrets can be guessed"
-            ),
-        );
-    }
-    let stack = Stack::new(&mut nic, &config, &root, sizing, served, now);
+    let root = || {
+        let (root, is_random) = (machine.entropy)().root(network);
+        if !is_random {
+            print(
+                xen,
+                format_args!(
+                    "neither the CPU nor the toolstack gives random numbers: secrets can be guessed"
+                ),
+            );
+        }
+        root
+    };
+    let stack = Stack::new(&mut nic, &config, &root(), sizing, served, now);
 
     // Step 5: grant and publish the rings.
     if network.is_none() {
@@ -143,7 +146,7 @@ pub fn boot<'a, H: Hypervisor, T>(
     }
 
     // Step 6: queue the first frame, before a back end looks at the rings.
-    let mut guest = Guest::new(xen, store, nic, stack, &report, config.console);
+    let mut guest = Guest::new(xen, store, nic, stack, &report, config.console, &root);
     guest.link_up(xen.now());
     Ok(run(guest))
 }

@@ -8,13 +8,15 @@ use core::fmt;
 use mayfly_drivers::console::Console;
 use mayfly_drivers::control::{Command, Control};
 use mayfly_drivers::netfront::Notice;
+use mayfly_drivers::suspend::SuspendChannel;
 use mayfly_drivers::xenstore::{Change, Xenstore};
-use mayfly_drivers::{EventPort, Gfn, HvmParam, Hypervisor, ShutdownReason, SystemTime};
+use mayfly_drivers::{EventPort, Gfn, HvmParam, Hypervisor, Resumed, ShutdownReason, SystemTime};
 use smoltcp::time::Instant;
 
 use crate::line::Line;
 use crate::nic::Nic;
 use crate::report::Report;
+use crate::secrets::Root;
 use crate::stack::{Memory, Stack};
 use crate::timeline::BootPhase;
 use mayfly_site::Pages;
@@ -30,6 +32,8 @@ const FIRST_ANSWERS: u64 = 50_000_000;
 /// The time between two checks, in ns: whether xenstored still has the guest's watches, and whether a back end has
 /// unmapped pages.
 const RENEW_EVERY: u64 = 30_000_000_000;
+/// The time that xenstored has to take the acknowledgement of `suspend` before the guest suspends, in ns.
+const ACKNOWLEDGED_AT_LATEST: u64 = 1_000_000_000;
 
 /// The running guest.
 pub struct Guest<'a, H: Hypervisor, P: Pages> {
@@ -45,7 +49,12 @@ pub struct Guest<'a, H: Hypervisor, P: Pages> {
     pub report: &'a Report<'a>,
     /// Whether the command line allows the console ring.
     pub console_wanted: bool,
+    /// Makes a root key.
+    root: &'a dyn Fn() -> Root,
     control: Control,
+    channel: SuspendChannel,
+    /// The guest is to suspend once xenstored has its acknowledgement, or at this time.
+    suspend_at: Option<SystemTime>,
     console: Option<Console<'a, H>>,
     links: u64,
     housekeeping: Housekeeping,
@@ -71,6 +80,7 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
         stack: Stack<'a, P>,
         report: &'a Report<'a>,
         console_wanted: bool,
+        root: &'a dyn Fn() -> Root,
     ) -> Self {
         let latest = SystemTime(xen.now().0.saturating_add(HOUSEKEEPING_AT_LATEST));
         Self {
@@ -80,7 +90,10 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
             stack,
             report,
             console_wanted,
+            root,
             control: Control::new(),
+            channel: SuspendChannel::new(),
+            suspend_at: None,
             console: None,
             links: 0,
             housekeeping: Housekeeping::FirstAt(latest),
@@ -130,6 +143,10 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
         }
         self.nic.front().flush();
         self.housekeeping(now);
+        if self.is_to_suspend(now) {
+            self.suspend();
+            return Some(now);
+        }
 
         if self.nic.front().prepare_sleep() || self.store.has_more() {
             return Some(now);
@@ -141,6 +158,7 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
             self.nic.front().deadline(),
             self.store.supervise_at(),
             Some(housekeeping),
+            self.suspend_at,
         ]
         .into_iter()
         .flatten()
@@ -148,10 +166,10 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
     }
 
     /// The event channels whose events end the sleep.
-    pub fn ports(&mut self) -> [EventPort; 3] {
+    pub fn ports(&mut self) -> [EventPort; 4] {
         let store = self.store.port();
         let [tx, rx] = self.nic.front().ports().unwrap_or([store; 2]);
-        [store, tx, rx]
+        [store, tx, rx, self.channel.port().unwrap_or(store)]
     }
 
     fn xenstore(&mut self, now: SystemTime) {
@@ -181,10 +199,55 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
     /// Repeats requests and watches on a new connection to xenstored, which knows none of them.
     fn store_is_new(&mut self) {
         self.nic.front().reconnected(&mut self.store);
+        self.control_is_new();
+    }
+
+    /// Tells a new xenstored what the toolstack wants to know, and watches for its commands.
+    fn control_is_new(&mut self) {
         if matches!(self.housekeeping, Housekeeping::RenewAt(_)) {
             self.control.reconnected(&mut self.store);
+            self.channel.offer(self.xen, &mut self.store);
         }
         self.is_ready = false;
+    }
+
+    fn is_to_suspend(&self, now: SystemTime) -> bool {
+        self.channel.take(self.xen)
+            || self
+                .suspend_at
+                .is_some_and(|at| self.store.is_idle() || now >= at)
+    }
+
+    /// Stops until the toolstack lets the guest go on, in this domain or in another one.
+    fn suspend(&mut self) {
+        self.suspend_at = None;
+        self.log(format_args!("suspending"));
+        match self.xen.suspend() {
+            Resumed::SameDomain => self.log(format_args!("resumed in the same domain")),
+            Resumed::NewDomain => self.resumed(),
+        }
+    }
+
+    /// Goes on in a new domain. It may be one of several copies, so secrets are made anew. Connections stay.
+    fn resumed(&mut self) {
+        self.stack.renew_secrets(&(self.root)());
+        self.channel.resumed();
+        let port = |param| {
+            let port = self.xen.hvm_param(param).ok();
+            port.and_then(|port| EventPort::try_new(u32::try_from(port).ok()?))
+        };
+        if let (Some(console), Some(port)) = (&mut self.console, port(HvmParam::ConsoleEvtchn)) {
+            console.resumed(port);
+        }
+        if let Some(port) = port(HvmParam::StoreEvtchn) {
+            self.store.resumed(port);
+        }
+        self.log(format_args!("resumed in a new domain"));
+        if let Err(error) = self.nic.front().resumed(&mut self.store) {
+            self.log(format_args!("grant table: {error}"));
+            self.xen.shutdown(ShutdownReason::Crash);
+        }
+        self.control_is_new();
     }
 
     /// Gives the messages of xenstored to the front ends.
@@ -212,13 +275,17 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
         match self.control.drive(&mut self.store) {
             Some(Command::Poweroff | Command::Halt) => self.xen.shutdown(ShutdownReason::Poweroff),
             Some(Command::Reboot) => self.xen.shutdown(ShutdownReason::Reboot),
+            Some(Command::Suspend) => {
+                self.suspend_at = Some(SystemTime(now.0.saturating_add(ACKNOWLEDGED_AT_LATEST)));
+            }
             None => {}
         }
     }
 
     /// Does the housekeeping that is due.
     fn housekeeping(&mut self, now: SystemTime) {
-        let sent = self.report.timeline.has(BootPhase::BackendConnected);
+        let sent =
+            self.report.timeline.has(BootPhase::BackendConnected) && self.nic.front().carrier();
         if sent && !self.is_ready {
             // Written at once, because launchers wait for it.
             self.is_ready = self.store.write(&[b"data/mayfly/ready"], b"1").is_ok();
@@ -239,6 +306,9 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
                 self.nic.front().renew(&mut self.store);
             }
             self.control.renew(&mut self.store);
+            if self.channel.port().is_none() {
+                self.channel.offer(self.xen, &mut self.store);
+            }
             self.housekeeping =
                 Housekeeping::RenewAt(SystemTime(now.0.saturating_add(RENEW_EVERY)));
         }

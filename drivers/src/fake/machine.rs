@@ -1,5 +1,7 @@
 //! Memory, grants, event channels and the clock of the fake Xen.
 
+mod renewal;
+
 use core::cell::RefCell;
 use core::mem::size_of;
 use core::ptr::NonNull;
@@ -12,7 +14,7 @@ use super::counts::Counts;
 use crate::abi::{
     GTF_PERMIT_ACCESS, GTF_READING, GTF_READONLY, GTF_WRITING, PAGE_SIZE, grant_entry_v1,
 };
-use crate::{DomId, Errno, EventPort, Gfn, SharedPage, ShutdownReason, TransmitPages};
+use crate::{DomId, Errno, EventPort, Gfn, Resumed, SharedPage, ShutdownReason, TransmitPages};
 
 /// The gfn of the xenstore ring.
 pub(super) const STORE_GFN: u64 = 0xf_effc;
@@ -101,6 +103,10 @@ pub struct Machine {
     pub debug: Vec<u8>,
     /// The reason for which the guest has stopped; `None` while it runs.
     pub shutdown: Option<ShutdownReason>,
+    /// The outcome of the guest's next suspends.
+    pub resumes: Resumed,
+    /// The number of times that the guest has suspended.
+    pub suspended: u32,
     violations: Vec<String>,
     /// Ports on which the guest has notified a process of domain 0.
     raised: Vec<EventPort>,
@@ -144,6 +150,8 @@ impl Machine {
             counts: Counts::default(),
             debug: Vec::new(),
             shutdown: None,
+            resumes: Resumed::SameDomain,
+            suspended: 0,
             violations: Vec::new(),
             raised: Vec::new(),
             mapped: HashMap::new(),

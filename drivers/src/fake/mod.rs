@@ -30,8 +30,8 @@ pub use process::Process;
 pub use store::{FakeStore, Fault, HOME, Request};
 
 use crate::{
-    DomId, Errno, EventPort, Gfn, HvmParam, Hypervisor, SharedPage, ShutdownReason, SystemTime,
-    TransmitPages,
+    DomId, Errno, EventPort, Gfn, HvmParam, Hypervisor, Resumed, SharedPage, ShutdownReason,
+    SystemTime, TransmitPages,
 };
 use machine::Remote;
 
@@ -244,6 +244,23 @@ impl Hypervisor for FakeXen {
 
     fn debug_write(&self, bytes: &[u8]) {
         self.with(|world| world.machine.debug.extend_from_slice(bytes));
+    }
+
+    fn map_grant_frame(&self, index: u32, page: &SharedPage) -> Result<(), Errno> {
+        self.with(|world| world.machine.map_grant_frame(index, page))
+    }
+
+    fn suspend(&self) -> Resumed {
+        self.with(|world| {
+            world.machine.suspended += 1;
+            if world.machine.resumes == Resumed::NewDomain {
+                world.netback.unplug(&mut world.machine, &mut world.store);
+                world.machine.renew();
+                world.store.renew(&mut world.machine);
+                world.netback.plug(&mut world.store);
+            }
+            world.machine.resumes
+        })
     }
 
     fn shutdown(&self, reason: ShutdownReason) {

@@ -1,6 +1,7 @@
 //! The fake xenstored: a tree, watches, and a ring with the faults that a test asks for.
 
 mod fault;
+mod renewal;
 
 use core::mem::size_of;
 use std::collections::{BTreeMap, VecDeque};

@@ -159,6 +159,11 @@ impl Link {
         // This fails only if the port is closed already.
         let _ = xen.evtchn_close(self.ports.tx);
         let _ = xen.evtchn_close(self.ports.rx);
+        self.abandon(xen, grants)
+    }
+
+    /// The same for a link whose ports are gone with the domain that they belonged to.
+    pub(super) fn abandon<H: Hypervisor>(self, xen: &H, grants: &mut GrantTable) -> Buffers {
         let (tx_ring, mut buffers) = self.tx.into_parts();
         buffers.revoke(grants);
         release(xen, grants, [tx_ring, self.rx.ring]);

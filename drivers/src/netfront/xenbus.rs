@@ -4,11 +4,11 @@
 
 use super::NetFront;
 use super::handshake::{Input, LinkState};
-use super::questions::{Feature, Key, Question};
+use super::questions::{Feature, FeaturesSaid, Key, Question};
 use crate::abi::XenbusState;
 use crate::decimal::parse;
 use crate::xenstore::{Event, StoreErrno, Xenstore};
-use crate::{DomId, Hypervisor};
+use crate::{DomId, Errno, Hypervisor};
 use mayfly_handoff::network;
 
 /// The front end's directory in xenstore, below the domain's home. One watch is on all of it.
@@ -328,18 +328,43 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
 
     /// To be called after a reconnection: xenstored has lost all requests, and maybe the whole tree.
     pub fn reconnected(&mut self, store: &mut Xenstore<'h, H>) {
+        self.begin_again(Input::StoreReset, store);
+    }
+
+    /// Goes on without the watches of a lost connection.
+    fn begin_again(&mut self, input: Input, store: &mut Xenstore<'h, H>) {
         self.watched = None;
         self.home_watched = false;
         self.asked
             .retain(|(_, question)| *question != Question::WatchHome);
         self.unasked
             .retain(|question| *question != Question::WatchHome);
-        self.inputs.push_back(Input::StoreReset);
-        self.run(store);
+        // Before any question: the watch's first event would else follow the answers, and end the link that they led to.
         if self.housekeeping {
             self.watch_home(store);
-            store.flush();
         }
+        self.inputs.push_back(input);
+        self.run(store);
+    }
+
+    /// To be called after the guest was resumed in a new domain, with a connection to its xenstored: the interface is
+    /// another one with the same buffers.
+    ///
+    /// # Errors
+    /// Xen does not give the grant table.
+    pub fn resumed(&mut self, store: &mut Xenstore<'h, H>) -> Result<(), Errno> {
+        self.grants.resumed(self.xen)?;
+        if let Some(link) = self.link.take() {
+            self.buffers = Some(link.abandon(self.xen, &mut self.grants));
+        }
+        self.sweep();
+        self.forget_questions();
+        self.features = FeaturesSaid::default();
+        self.forgotten = false;
+        self.own_state = None;
+        self.inputs.clear();
+        self.begin_again(Input::Replugged, store);
+        Ok(())
     }
 
     /// Carries out [`LinkAction::Resume`](super::handshake::LinkAction::Resume): repeats writes and watches in a state that

@@ -156,6 +156,12 @@ impl<'h, H: Hypervisor> Xenstore<'h, H> {
         self.counters
     }
 
+    /// Whether no request waits for its answer.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.outstanding.is_empty()
+    }
+
     /// Whether there are bytes in the ring or a complete message. If so, call [`Xenstore::pump`] before the next sleep.
     #[must_use]
     pub fn has_more(&self) -> bool {

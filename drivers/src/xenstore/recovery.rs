@@ -23,7 +23,7 @@ use crate::abi::{
     XENSTORE_CONNECTED, XENSTORE_PAYLOAD_MAX, XENSTORE_RECONNECT,
     XENSTORE_SERVER_FEATURE_RECONNECTION, xs, xsd_sockmsg,
 };
-use crate::{Hypervisor, SystemTime};
+use crate::{EventPort, Hypervisor, SystemTime};
 
 /// The time that a request may wait for its answer before the connection counts as lost, in ns.
 const PATIENCE_NS: u64 = 30_000_000_000;
@@ -111,6 +111,15 @@ impl<H: Hypervisor> Xenstore<'_, H> {
         None
     }
 
+    /// Begins anew with the port of the new domain in which the guest was resumed. The ring's page stays, and its
+    /// indices are as the toolstack has left them; requests and watches are lost.
+    pub fn resumed(&mut self, port: EventPort) {
+        self.port = port;
+        self.recovery = Recovery::default();
+        self.take_ring_over();
+        self.begin_anew();
+    }
+
     /// The latest time for the next call of [`Xenstore::supervise`].
     #[must_use]
     pub fn supervise_at(&self) -> Option<SystemTime> {
@@ -183,16 +192,22 @@ impl<H: Hypervisor> Xenstore<'_, H> {
             return false;
         }
         let index = |at| self.page.load_acquire(at);
-        let (req_prod, rsp_cons) = (index(ring::REQ_PROD), index(ring::RSP_CONS));
-        if req_prod.wrapping_sub(index(ring::REQ_CONS)) > RING_SIZE
-            || index(ring::RSP_PROD).wrapping_sub(rsp_cons) > RING_SIZE
+        if index(ring::REQ_PROD).wrapping_sub(index(ring::REQ_CONS)) > RING_SIZE
+            || index(ring::RSP_PROD).wrapping_sub(index(ring::RSP_CONS)) > RING_SIZE
         {
             return false;
         }
-        (self.req_prod, self.published, self.rsp_cons) = (req_prod, req_prod, rsp_cons);
-        self.backlog.clear();
+        self.take_ring_over();
         self.begin_anew();
         true
+    }
+
+    /// Goes on with the indices that the ring has.
+    fn take_ring_over(&mut self) {
+        self.req_prod = self.page.load_acquire(ring::REQ_PROD);
+        self.published = self.req_prod;
+        self.rsp_cons = self.page.load_acquire(ring::RSP_CONS);
+        self.backlog.clear();
     }
 
     fn begin_anew(&mut self) {

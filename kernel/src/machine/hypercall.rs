@@ -91,6 +91,21 @@ pub(crate) fn memory_map(buffer: &mut [u8]) -> Result<usize, Errno> {
     Ok(map.nr_entries as usize)
 }
 
+/// `SCHEDOP_shutdown` with `SHUTDOWN_suspend`. Returns when the guest runs again, in this domain or another one.
+pub(super) fn suspend() {
+    let mut argument = xen_sys::sched_shutdown {
+        reason: xen_sys::SHUTDOWN_suspend,
+    };
+    // SAFETY: Xen reads the struct. What the toolstack saves and restores is all of the guest's memory and registers.
+    let _ = unsafe {
+        call(
+            xen_sys::__HYPERVISOR_sched_op,
+            u64::from(xen_sys::SCHEDOP_shutdown),
+            &mut argument,
+        )
+    };
+}
+
 /// Ends the domain.
 pub(crate) fn shutdown(reason: ShutdownReason) -> ! {
     while HYPERCALL_PAGE_IS_FILLED.load(Ordering::Relaxed) {

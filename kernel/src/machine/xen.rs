@@ -9,15 +9,19 @@ use mayfly_drivers::abi::{
     DOMID_SELF, PAGE_SIZE, XENMAPSPACE_GRANT_TABLE, XENMAPSPACE_SHARED_INFO, XENMEM_ADD_TO_PHYSMAP,
     shared_info, xen_add_to_physmap,
 };
+use mayfly_drivers::clock::WallClock;
 use mayfly_drivers::xenstore::Xenstore;
 use mayfly_drivers::{
-    DomId, Errno, EventPort, Gfn, HvmParam, Hypervisor, SharedPage, ShutdownReason, SystemTime,
-    TransmitPages, clock,
+    DomId, Errno, EventPort, Gfn, HvmParam, Hypervisor, Resumed, SharedPage, ShutdownReason,
+    SystemTime, TransmitPages, clock,
 };
 use mayfly_handoff::network::Preconnected;
 use x86_64::instructions::random::RdRand;
 
-use super::hypercall::{call, debug_write, evtchn_send, hvm_param, shutdown, tsc};
+use super::crash::crash;
+use super::hypercall::{
+    call, debug_write, evtchn_send, hvm_param, init_hypercall_page, shutdown, tsc,
+};
 use super::network::NetworkPages;
 use super::ram::{Ram, shared_page};
 
@@ -61,20 +65,26 @@ fn map(space: u32, index: u32, page: &SharedPage) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Maps `shared_info`, with every event channel masked: events set their pending bit and end `SCHEDOP_poll`, and no
+/// upcall is ever injected.
+fn map_shared_info(page: &SharedPage) -> Result<(), Errno> {
+    map(XENMAPSPACE_SHARED_INFO, 0, page)?;
+    for word in 0..64 {
+        page.store64(shared_info::EVTCHN_MASK + 8 * word, u64::MAX);
+    }
+    Ok(())
+}
+
 /// The gfn of a page, which follows from the address because memory is identity mapped.
 fn gfn(page: NonNull<u8>) -> Gfn {
     Gfn(page.addr().get() as u64 / PAGE_SIZE as u64)
 }
 
 impl Xen {
-    /// Maps `shared_info`, with every event channel masked: events set their
-    /// pending bit and end `SCHEDOP_poll`, and no upcall is ever injected.
+    /// Maps `shared_info`.
     pub(crate) fn new(ram: Ram, network: NetworkPages) -> Result<Self, Errno> {
         let page = ram.place_for_xen().ok_or(ENOMEM)?;
-        map(XENMAPSPACE_SHARED_INFO, 0, &page)?;
-        for word in 0..64 {
-            page.store64(shared_info::EVTCHN_MASK + 8 * word, u64::MAX);
-        }
+        map_shared_info(&page)?;
         Ok(Self {
             ram,
             network,
@@ -111,14 +121,19 @@ impl Xen {
 
     /// Seconds since 1970 at a time, from Xen's wall clock.
     pub(crate) fn unix_seconds(&self, now: SystemTime) -> Option<u64> {
-        let read = clock::wall_clock(&self.shared_info, now).map(|wall| wall.seconds);
+        let read = self.wall_clock(now).map(|wall| wall.seconds);
         self.wall.unix_seconds(read, now)
+    }
+
+    /// Xen's wall clock at a time.
+    fn wall_clock(&self, now: SystemTime) -> Option<WallClock> {
+        clock::wall_clock(&self.shared_info, self.clock.system(now))
     }
 
     /// Reads the machine's own sources of the secrets.
     pub(crate) fn entropy(&self) -> Entropy {
         let now = self.now();
-        let wall = clock::wall_clock(&self.shared_info, now);
+        let wall = self.wall_clock(now);
         let wall = wall.map_or(0, |wall| wall.seconds << 30 | u64::from(wall.nanos));
         Entropy {
             cpu: cpu_random(),
@@ -225,7 +240,7 @@ impl Hypervisor for Xen {
             ports: numbers.as_mut_ptr(),
             nr_ports: u32::try_from(count).unwrap_or(0),
             // 0 would mean no timeout; a deadline of 0 is in the past.
-            timeout: deadline.map_or(0, |at| at.0.max(1)),
+            timeout: deadline.map_or(0, |at| self.clock.system(at).0.max(1)),
         };
         let before = self.slept.get().map(|slept| (slept, tsc()));
         // SAFETY: Xen reads the struct and `nr_ports` ports, all on this stack.
@@ -271,6 +286,10 @@ impl Hypervisor for Xen {
         Ok(page)
     }
 
+    fn map_grant_frame(&self, index: u32, page: &SharedPage) -> Result<(), Errno> {
+        map(XENMAPSPACE_GRANT_TABLE, index, page)
+    }
+
     fn alloc_page(&self) -> Option<SharedPage> {
         self.ram.page()
     }
@@ -297,6 +316,26 @@ impl Hypervisor for Xen {
 
     fn debug_write(&self, bytes: &[u8]) {
         debug_write(bytes);
+    }
+
+    fn suspend(&self) -> Resumed {
+        // What SCHEDOP_shutdown returns does not tell the outcomes apart: when the same domain goes on, the toolstack
+        // sets it to 1 only if the guest has a callback for events (tools/libs/guest/xg_resume.c). A port of the
+        // guest's own does: a new domain has none but xenstore's and the console's.
+        let Ok(token) = self.evtchn_alloc_unbound(DomId(DOMID_SELF)) else {
+            return Resumed::SameDomain;
+        };
+        super::hypercall::suspend();
+        if self.evtchn_close(token).is_ok() {
+            return Resumed::SameDomain;
+        }
+        // The CPU may be another vendor's, whose hypercalls are other instructions.
+        init_hypercall_page();
+        if let Err(error) = map_shared_info(&self.shared_info) {
+            crash(format_args!("resumed: shared_info: {error}"));
+        }
+        self.clock.resumed(&self.shared_info, tsc);
+        Resumed::NewDomain
     }
 
     fn shutdown(&self, reason: ShutdownReason) {

@@ -35,6 +35,14 @@ impl LateServer {
         })
     }
 
+    /// Takes another root key, of which the secret is derived.
+    pub(super) fn renew_secrets(&mut self, root: Root) {
+        if let Some(server) = &mut self.server {
+            server.set_cookie_secret(root.key(Purpose::Dns));
+        }
+        self.root = root;
+    }
+
     /// The server's counters so far.
     pub(super) fn stats(&self) -> dns::Stats {
         let server = self.server.as_deref();

@@ -238,6 +238,13 @@ impl<'a, P: Pages> Stack<'a, P> {
         }
     }
 
+    /// Takes another root key: from here on, nothing is made with a secret of the old one. Connections stay.
+    pub fn renew_secrets(&mut self, root: &Root) {
+        self.seed = root.number(Purpose::Smoltcp);
+        self.connections.renew_secrets(root);
+        self.dns.renew_secrets(root.clone());
+    }
+
     /// The counters.
     pub fn stats(&self) -> StackStats {
         StackStats {

@@ -74,12 +74,19 @@ impl Place {
     /// `xl create` of the example configuration with lines appended, which take precedence.
     fn xl_create(&self, name: &str, lines: &[&str]) -> Result<Output> {
         let name = format!("name=\"{name}\"");
-        let mut argv = vec!["xl", "create", EXAMPLE, &name];
-        if !self.has_xenconsoled {
-            argv.splice(0..0, ["sh", "-c", ANNOUNCE_TTY, "sh"]);
-        }
+        let mut argv = vec!["create", EXAMPLE, &name];
         argv.extend(lines);
-        self.lab.exec(&argv)
+        self.xl(&argv)
+    }
+
+    /// Runs a command of `xl` that makes a guest.
+    pub(crate) fn xl(&self, argv: &[&str]) -> Result<Output> {
+        let mut command = vec!["xl"];
+        if !self.has_xenconsoled {
+            command.splice(0..0, ["sh", "-c", ANNOUNCE_TTY, "sh"]);
+        }
+        command.extend(argv);
+        self.lab.exec(&command)
     }
 
     /// `hatch create` of the same configuration.

@@ -11,6 +11,7 @@ mod faults;
 mod guard;
 mod hatch;
 mod index;
+mod lifecycle;
 mod pool;
 mod replug;
 mod site;
@@ -142,8 +143,10 @@ fn main() -> ExitCode {
         by("site", site::CASES, &xl),
         by("abuse", abuse, &xl),
         by("C xenstored", replug::CASES, &xl),
+        by("C xenstored", lifecycle::CASES, &xl),
         by("oxenstored, no xenconsoled", OTHER_DOM0, &xl_other),
         by("oxenstored, no xenconsoled", replug::CASES, &xl_other),
+        by("oxenstored, no xenconsoled", lifecycle::CASES, &xl_other),
     ];
     let by_xl = (by_xl.into_iter().flatten().collect(), current);
     let current = Current::default();

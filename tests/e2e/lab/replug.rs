@@ -44,7 +44,7 @@ vif=$vif XENBUS_PATH=${b#/local/domain/0/} /etc/xen/scripts/vif-mayfly online
 "#;
 
 /// A guest that serves a file of [`LENGTH`] bytes, and the file.
-fn with_file(place: &Place) -> Result<(Birth<'_>, Vec<u8>)> {
+pub(crate) fn with_file(place: &Place) -> Result<(Birth<'_>, Vec<u8>)> {
     let site = tempfile::tempdir()?;
     let www = site.path().join("www");
     std::fs::create_dir(&www)?;
@@ -69,7 +69,11 @@ fn with_file(place: &Place) -> Result<(Birth<'_>, Vec<u8>)> {
 }
 
 /// Downloads the file, and calls `meanwhile` when the first bytes have come.
-fn load(server: SocketAddr, file: &[u8], meanwhile: impl FnOnce() -> Result<()>) -> Result<()> {
+pub(crate) fn load(
+    server: SocketAddr,
+    file: &[u8],
+    meanwhile: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     let mut stream = TcpStream::connect_timeout(&server, BOUND)?;
     stream.set_read_timeout(Some(BOUND))?;
     write!(

@@ -141,9 +141,11 @@ impl Setup {
         let timeline = Timeline::new(tsc);
         timeline.stamp(BootPhase::Entry);
         let (page, port) = xen.store_ring();
-        let entropy = Entropy {
+        let asked = Cell::new(0);
+        let entropy = || Entropy {
             cpu: self.random,
-            ..Entropy::default()
+            // The boot's is 0. Only time differs when it is asked again.
+            times: [asked.replace(asked.get() + 1), 0, 0],
         };
         let machine = Machine {
             xen,
@@ -153,7 +155,7 @@ impl Setup {
             network: self.network.as_ref(),
             sizing: &self.sizing,
             memory: &Memory::default,
-            entropy: &|| entropy,
+            entropy: &entropy,
             tsc_khz: 1_000_000,
             timeline: &timeline,
         };

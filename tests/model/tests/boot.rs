@@ -263,7 +263,8 @@ fn commands_are_acknowledged_and_obeyed_and_others_counted() {
         ("poweroff", Some(Command::Poweroff)),
         ("reboot", Some(Command::Reboot)),
         ("halt", Some(Command::Halt)),
-        ("suspend", None),
+        ("suspend", Some(Command::Suspend)),
+        ("crash", None),
         ("", None),
     ] {
         let xen = FakeXen::new();
@@ -273,6 +274,7 @@ fn commands_are_acknowledged_and_obeyed_and_others_counted() {
             let feature = |key| world.store.get(key).map(<[u8]>::to_vec);
             assert_eq!(feature(b"control/feature-poweroff"), Some(b"1".to_vec()));
             assert_eq!(feature(b"control/feature-reboot"), Some(b"1".to_vec()));
+            assert_eq!(feature(b"control/feature-suspend"), Some(b"1".to_vec()));
             world.store.set(b"control/shutdown", value.as_bytes());
         });
         guest.turn_until(10, |guest| guest.command.is_some());

@@ -147,6 +147,11 @@ impl Server {
         }
     }
 
+    /// Takes another secret for cookies: those that clients have are not valid any more.
+    pub fn set_cookie_secret(&mut self, secret: [u8; 16]) {
+        self.config.cookie_secret = secret;
+    }
+
     /// Answers one message. Returns the number of bytes written to `out`, or `None` if there is no answer.
     ///
     /// `zones` have to be the same in each call.

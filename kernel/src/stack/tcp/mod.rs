@@ -158,6 +158,12 @@ impl<'a> Connections<'a> {
         }
     }
 
+    /// Takes another root key for what is made with a secret from here on. The table of connections keeps its own.
+    pub(super) fn renew_secrets(&mut self, root: &Root) {
+        self.sequence = Sequence::new(root.key(Purpose::Sequence));
+        self.cookies = Cookies::new(root.clone());
+    }
+
     /// The numbers of connections that are half open, open, and closing.
     pub(super) fn counts(&self) -> [usize; 3] {
         let sum = |count: fn(&Pool) -> usize| count(&self.dns) + count(&self.http);

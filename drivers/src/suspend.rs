@@ -1,0 +1,54 @@
+//! The suspend event channel: a toolstack that notifies it has the guest suspended without a word to xenstore.
+//!
+//! Source: Xen docs/misc/xenstore-paths.pandoc, `~/device/suspend/event-channel`. The toolstack makes the node, and the
+//! guest writes the number of a port into it that domain 0 may bind.
+
+use crate::decimal::Decimal;
+use crate::xenstore::Xenstore;
+use crate::{DomId, EventPort, Hypervisor};
+
+const KEY: &[u8] = b"device/suspend/event-channel";
+/// The toolstack's domain.
+const TOOLSTACK: DomId = DomId(0);
+
+/// The suspend event channel.
+#[derive(Debug, Default)]
+pub struct SuspendChannel {
+    port: Option<EventPort>,
+}
+
+impl SuspendChannel {
+    /// A channel that is not offered yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { port: None }
+    }
+
+    /// Writes the port for the toolstack, and allocates it the first time. Where the toolstack has not made the node,
+    /// xenstored refuses, and the channel stays unused.
+    pub fn offer<H: Hypervisor>(&mut self, xen: &H, store: &mut Xenstore<'_, H>) {
+        if self.port.is_none() {
+            self.port = xen.evtchn_alloc_unbound(TOOLSTACK).ok();
+        }
+        if let Some(port) = self.port {
+            let _ = store.write(&[KEY], Decimal::new(port.get()).as_bytes());
+        }
+    }
+
+    /// The port, once the channel is offered.
+    #[must_use]
+    pub fn port(&self) -> Option<EventPort> {
+        self.port
+    }
+
+    /// Whether the toolstack has asked the guest to suspend. Clears the event.
+    #[must_use]
+    pub fn take<H: Hypervisor>(&self, xen: &H) -> bool {
+        self.port.is_some_and(|port| xen.evtchn_take(port))
+    }
+
+    /// To be called after the guest was resumed in a new domain, which does not have the port.
+    pub fn resumed(&mut self) {
+        self.port = None;
+    }
+}
