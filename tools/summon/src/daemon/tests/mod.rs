@@ -15,10 +15,8 @@ use mayfly_toolstack::host::Xen as _;
 use tempfile::TempDir;
 
 use super::super::channel::{self, Said, Sender, Stance, ToMaker, receive_with};
-use super::super::clock::Moment;
-use super::super::fleet::Command;
-use super::super::made_of::MadeOf;
 use super::super::maker::{Found, Made, Order};
+use super::super::{clock::Moment, fleet::Command, made_of::MadeOf};
 use super::setup::Parts;
 use super::*;
 
