@@ -1,5 +1,5 @@
-//! The thread that makes guests and removes them, one after the other, because that takes milliseconds. It owns the ways to
-//! Xen and xenstored, the files, and guests made ahead.
+//! The thread that makes and removes guests, one after the other, because each takes milliseconds. It owns the
+//! connections to Xen and xenstored, the open files, and the guests made ahead.
 
 mod on_switch;
 mod pool;
@@ -28,59 +28,59 @@ use mayfly_toolstack::builder::{
 use mayfly_xen::TscMode;
 use on_switch::OnSwitch;
 
-/// How long Xen, xenstored or the kernel may let us wait.
+/// The time limit for Xen, xenstored and the kernel.
 const BOUND: Duration = Duration::from_secs(10);
-/// Guests are made ahead when nothing else was to be done for so long.
+/// The time without other work after which guests are made ahead.
 const REST: Duration = Duration::from_millis(50);
-/// After a guest that could not be made ahead, the next is tried so much later; twice as much after each more.
+/// The pause after a guest that could not be made ahead. Each further failure doubles it.
 const BACK_OFF: Duration = Duration::from_secs(1);
 const BACK_OFF_MAX: Duration = Duration::from_secs(60);
 
-/// How often xenstored's end is looked for while nothing is asked of it, and how often what it is needed for is tried again.
+/// The time between two checks whether xenstored has ended, and between two attempts at work that needs it.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long nothing is made for a kernel that would not notice.
+/// The time for which no guest is made if dom0's kernel is not connected to xenstored.
 const DEAF: Duration = Duration::from_secs(60);
 
-/// What is to be done.
+/// An order to the thread.
 pub(super) enum Order {
-    /// Find the guests of these services, which have these names and MAC addresses.
+    /// Find the running guests of these services, by name and MAC address.
     Find(Vec<(Id, String, [u8; 6])>),
-    /// Make a guest.
+    /// Make a guest; the flag says whether with the guard.
     Make(Id, Box<Service>, bool),
-    /// Remove one.
+    /// Remove a guest.
     Remove(Id, u16),
-    /// Keep guests ready for these services; so many for each image and size.
+    /// Keep this number of guests ready for these services, for each image and size.
     Ready(Vec<Service>, usize),
-    /// They may have so many MiB together from here on.
+    /// Let the guests made ahead have this much memory together, in MiB.
     Room(u64),
 }
 
-/// What was done.
+/// A report of the thread.
 pub(super) enum Told {
-    /// A guest of a service runs already.
+    /// A running guest of a service was found.
     Found(Id, Found),
-    /// All were looked for.
+    /// The search is over.
     Searched,
     /// A guest's network is connected, and it is about to run.
     Made(Id, Made),
-    /// It runs, and all of it is made. What took how long since it was begun.
+    /// A guest runs and is complete, with the timeline of its making.
     Runs(Id, Box<Timeline>),
-    /// It was not made, or not to its end, and nothing of it is there.
+    /// A guest could not be made, for this reason. Nothing of it is left.
     NotMade(Id, String),
-    /// It was removed; what is left of it, if anything.
+    /// A guest was removed. The text describes leftovers, if there are any.
     Removed(Id, Option<String>),
-    /// So many guests wait that were made ahead.
+    /// The number of guests in the pool.
     Waiting(usize),
-    /// Something that is nobody's fault in particular.
+    /// A problem that concerns no single guest.
     Trouble(String),
 }
 
-/// A guest that runs already.
+/// A running guest of an earlier daemon.
 pub(super) struct Found {
     pub(super) domid: u16,
-    /// What serves its network.
+    /// The back end of its network.
     pub(super) network: Network,
-    /// What it was made of, if that is known.
+    /// The record of what it was made of, if there is one.
     pub(super) of: Option<MadeOf>,
 }
 
@@ -90,49 +90,49 @@ pub(super) struct Made {
     /// Its interface, or the switch's port.
     pub(super) vif: Link,
     pub(super) network: Network,
-    /// When it was begun.
+    /// The time at which its making began.
     pub(super) began: Instant,
     pub(super) is_from_pool: bool,
-    /// Of what.
+    /// The record of what it was made of.
     pub(super) of: Option<MadeOf>,
-    /// A look at what goes through its vif.
+    /// The packet socket at its vif.
     pub(super) witness: Option<Witness>,
     /// The front that was told of it.
     pub(super) front: u64,
 }
 
-/// What guests made ahead have to be alike in: the image, and MiB of memory.
+/// A kind of guests made ahead: the image and the memory in MiB.
 type Make = (PathBuf, u64);
 
-/// How a maker comes by a toolstack, at first and after xenstored has gone.
+/// Opens a toolstack, at the start and after xenstored was lost.
 type Open = Box<dyn Fn() -> Result<Toolstack, Cause>>;
 
 pub(super) struct Maker {
     told: Sender<Told>,
     front: Way,
-    /// Opens the ways to Xen, xenstored and the links.
+    /// Opens the connections to Xen, xenstored and the links.
     open: Open,
     builder: Option<Toolstack>,
-    /// Guests that run, for an index that is lost.
+    /// Running guests, to restore a lost index in xenstore.
     known: BTreeMap<u16, Known>,
-    /// What they were made of, and whether that is beside them in xenstore.
+    /// The records of what they were made of, and whether these are in xenstore.
     made_of: BTreeMap<u16, (MadeOf, bool)>,
-    /// What a service's next guest is made of, as long as its files are those that are open, and the daemon's file is the same.
+    /// The records of services' next guests, valid as long as the open files and the daemon's file are the same.
     next_of: BTreeMap<Id, MadeOf>,
     /// Guests that are to be removed when xenstored is there again.
     left: Vec<(Id, u16)>,
     look_at: Instant,
-    /// Whether xenstored has gone, and was told to have.
+    /// Whether xenstored is lost, and that was reported.
     is_gone: bool,
-    /// Whether the kernel was once seen to know xenstored; and since when it does not.
+    /// Whether dom0's kernel was connected to xenstored before, and the time since which it is not.
     had_kernel: bool,
     deaf: Option<Instant>,
     images: BTreeMap<PathBuf, Image>,
     sites: BTreeMap<PathBuf, Ramdisk>,
-    /// How many guests are to wait, of each make, and MiB that they may have.
+    /// The number of guests to keep ready of each make, and their memory in MiB.
     ready: usize,
     room: u64,
-    /// The makes, and a bridge that one of their services is on: for the others a guest goes over to another one.
+    /// The makes, each with the bridge of one of its services. For another service the guest moves to its bridge.
     makes: BTreeMap<Make, String>,
     shells: BTreeMap<Make, VecDeque<Shell>>,
     retry: Instant,
@@ -171,7 +171,7 @@ impl Maker {
         }
     }
 
-    /// Carries orders out until nobody gives any more. Then the guests made ahead are removed.
+    /// Carries out orders until the sender is gone. Then removes the guests made ahead.
     pub(super) fn work(mut self, orders: &Receiver<Order>) {
         loop {
             let now = Instant::now();
@@ -227,7 +227,7 @@ impl Maker {
             Order::Remove(id, domid) => self.remove(id, domid),
             Order::Room(room) => self.room = room,
             Order::Ready(services, ready) => {
-                // Files may be others by now.
+                // The files may have been replaced.
                 self.next_of.clear();
                 self.images.clear();
                 self.sites.clear();
@@ -259,7 +259,7 @@ impl Maker {
         if !is_from_pool {
             self.hears().map_err(|error| error.to_string())?;
         }
-        // What it needs of the memory, others have to make room for.
+        // Guests made ahead have to make room for its memory.
         self.room = self.room.saturating_sub(service.memory);
         self.clear_out();
         self.builder().map_err(|error| error.to_string())?;
@@ -269,7 +269,8 @@ impl Maker {
             return Err("its image is not there".into());
         };
         let (told, front) = (&self.told, &self.front);
-        // When its network is connected the bridge leads to it, and the front gives it what is held: that may be before it runs.
+        // Called when its network is connected: the bridge leads to the guest, and the front gives it the held frames,
+        // perhaps before it runs.
         let ready: Ready<'_> = &mut |soon| {
             let Soon {
                 domid, port, links, ..
@@ -286,11 +287,12 @@ impl Maker {
                 };
                 guard::protect(links, vif.index, &identity)?;
             }
-            // It sees the first frame that is given to the guest.
+            // Opened first, so that it sees the first frame to the guest.
             let witness = Witness::open(vif).ok();
             links.direct(vif, service.mac)?;
             let front = front.say_now(&ToFront::Is(id, Stance::Takes));
-            // Where the front shares a CPU with this thread, it goes first: then what is held is in the guest's ring when it begins.
+            // Lets the front run first if it shares this CPU, so that the held frames are in the guest's ring when it
+            // starts.
             std::thread::yield_now();
             let made = Made {
                 domid,
@@ -329,7 +331,7 @@ impl Maker {
         }
     }
 
-    /// A guest that was made ahead, if the service takes such.
+    /// A guest that was made ahead, if the service uses the pool.
     fn shell_for(&mut self, service: &Service) -> Option<Shell> {
         match service.asleep {
             Asleep::Pool => {
@@ -340,16 +342,17 @@ impl Maker {
         }
     }
 
-    /// Opens what a service's guest is made from, unless that is open and still the same. Returns what it is.
+    /// Opens the files of a service's guest, unless they are open and unchanged. Returns the record of what the guest
+    /// is made of.
     fn open_files(&mut self, id: Id, service: &Service) -> Result<Option<MadeOf>, String> {
         let is_open = self.has_open(service);
         if is_open && let Some(known) = self.next_of.get(&id) {
             return Ok(Some(*known));
         }
-        // First: a file that is replaced in this moment is found to be another one later.
+        // Read first, so that a file that is replaced at this moment shows as changed later.
         let now = MadeOf::now(service).ok();
         if is_open {
-            // Looked at twice, and the same both times: so it was in between.
+            // The same before and after opening, so also in between.
             if let Some(now) = now
                 && self.has_open(service)
             {
@@ -362,7 +365,7 @@ impl Maker {
         self.next_of.clear();
         let image = self.images.get(&service.image);
         if image.is_none_or(|image| !image.is_current()) {
-            // What was made ahead of another image is nobody's any more.
+            // No service can use guests that were made ahead from the old image.
             self.images.remove(&service.image);
             self.discard(&service.image);
             let image = Image::open(&service.image).map_err(|e| error(&service.image, &e))?;
@@ -378,14 +381,14 @@ impl Maker {
         Ok(now)
     }
 
-    /// Whether a service's image and site are open, and still what is at their paths.
+    /// Whether a service's image and site are open, and still the files at their paths.
     fn has_open(&self, service: &Service) -> bool {
         let image = self.images.get(&service.image);
         let site = |path| self.sites.get(path).is_some_and(Ramdisk::is_current);
         image.is_some_and(Image::is_current) && service.site.as_ref().is_none_or(site)
     }
 
-    /// Removes a guest, or sees to it that it is when xenstored is there again.
+    /// Removes a guest, now or when xenstored is there again.
     fn remove(&mut self, id: Id, domid: u16) {
         while self.is_newborn(domid) && self.introduce() {}
         let uuid = self.known.get(&domid).map(|known| known.uuid);
@@ -416,7 +419,7 @@ impl Maker {
     }
 }
 
-/// What a service's guest is made from.
+/// The configuration of a service's guest.
 fn config(service: &Service) -> std::io::Result<Config> {
     Ok(Config {
         name: service.name.clone(),

@@ -1,27 +1,27 @@
-//! The maker's way to the front, for all of its threads. Fronts come and go; the way stays.
+//! The maker's sending side to the front, shared by all of its threads. It outlives each front.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{ChannelError, Sender, ToFront};
 
-/// The way to the front that there is.
+/// The sending side to the present front.
 #[derive(Clone, Default)]
 pub struct Way(Arc<Mutex<Line>>);
 
 #[derive(Default)]
 struct Line {
     sender: Option<Sender<ToFront>>,
-    /// Which front it is: the first has number 1.
+    /// The number of the front; the first is 1.
     front: u64,
-    /// Whether something waits that was said, and not only put there.
+    /// Whether messages wait that must be sent soon, and not only such as may wait for the next ones.
     is_said: bool,
-    /// Why nothing more goes that way.
+    /// The error that has ended the channel.
     trouble: Option<ChannelError>,
 }
 
 impl Way {
-    /// Leads to a new front from here on.
+    /// Sends to a new front from here on.
     pub fn lead_to(&self, sender: Sender<ToFront>) {
         let mut line = self.line();
         line.is_said = sender.is_waiting();
@@ -30,19 +30,19 @@ impl Way {
         line.trouble = None;
     }
 
-    /// Puts something behind what was said before. It goes out with what is said next, or after [`Self::mark`].
+    /// Queues a message that may wait: it is sent with the next message of [`Self::say`], or after [`Self::mark`].
     pub fn put(&self, message: &ToFront) {
         self.line().with(|sender| sender.push(message, None));
     }
 
-    /// Says something, behind what was said before: it goes out with the next [`Self::flush`].
+    /// Queues a message, which the next [`Self::flush`] sends.
     pub fn say(&self, message: &ToFront, descriptor: Option<OwnedFd>) {
         let mut line = self.line();
         line.with(|sender| sender.push(message, descriptor));
         line.is_said = true;
     }
 
-    /// Says something at once, and to which front that was.
+    /// Sends a message at once. Returns the number of the front.
     pub fn say_now(&self, message: &ToFront) -> u64 {
         let mut line = self.line();
         line.with(|sender| sender.push(message, None));
@@ -50,12 +50,12 @@ impl Way {
         line.front
     }
 
-    /// What was only put there has been said.
+    /// Lets the next [`Self::flush`] send the messages of [`Self::put`].
     pub fn mark(&self) {
         self.line().is_said = true;
     }
 
-    /// Sends what was said, as far as there is room.
+    /// Sends the queued messages, as far as there is room.
     pub fn flush(&self) {
         let mut line = self.line();
         if line.is_said {
@@ -63,7 +63,7 @@ impl Way {
         }
     }
 
-    /// Whether something that was said waits for room.
+    /// Whether messages wait for room.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         let line = self.line();
@@ -76,7 +76,7 @@ impl Way {
         self.line().front
     }
 
-    /// Why the front is not spoken to any more, told once.
+    /// Takes the error that has ended the channel, if there is one.
     #[must_use]
     pub fn trouble(&self) -> Option<ChannelError> {
         self.line().trouble.take()

@@ -15,7 +15,7 @@ use super::Daemon;
 use super::guests::Guest;
 
 impl Daemon {
-    /// Carries out all that is to be done, and what follows from that.
+    /// Carries out all actions, and the ones that follow from them.
     pub(super) fn carry_out(&mut self) {
         if self.actions.is_empty() {
             return;
@@ -27,11 +27,11 @@ impl Daemon {
             }
         }
         self.publish();
-        // Last: nobody waits for it.
+        // Done last, because nothing waits for it.
         self.make_room();
     }
 
-    /// Guests that are wanted have the memory before those that were made ahead.
+    /// Sets the memory for guests made ahead: what the wanted guests leave.
     pub(super) fn make_room(&mut self) {
         let room = self.config.daemon.limits.memory;
         let room = room.saturating_sub(self.fleet.used().1);
@@ -42,7 +42,7 @@ impl Daemon {
 
     fn order(&self, order: Order) {
         if let Some(orders) = &self.orders {
-            // The thread is there as long as this is.
+            // The thread lives as long as the daemon.
             let _ = orders.send(order);
         }
     }
@@ -56,7 +56,7 @@ impl Daemon {
                 }
             }
             Action::Remove(id, domid) => {
-                // From here on nothing reaches it any more: who comes now has come for the next one.
+                // From here on nothing reaches the guest any more: new packets are for the next one.
                 self.shut(id);
                 if let Some(entry) = self.entries.get_mut(&id) {
                     entry.guest = None;
@@ -78,9 +78,10 @@ impl Daemon {
         }
     }
 
-    /// Has a guest stand still that nothing is sent to any more but what is for everybody; and that neither: it would wait for long.
+    /// Pauses a guest. Its own packets come here already; flooded frames are stopped as well, because they would wait
+    /// in its ring for long.
     fn suspend(&mut self, id: Id, domid: u16) {
-        // It may have gone on just now.
+        // Postponed work of a resume may still be left.
         self.catch_up();
         let vif = self.guest(id).map(|guest| guest.vif.clone());
         let flood = vif.map_or(Ok(()), |vif| self.links.flood(&vif, false));
@@ -92,7 +93,7 @@ impl Daemon {
         }
     }
 
-    /// Lets a guest go on: what is held goes to it, and what comes from now on reaches it by itself.
+    /// Unpauses a guest. The held packets go to it, and later ones reach it through the bridge.
     pub(super) fn resume(&mut self, id: Id, domid: u16) {
         let now = Instant::now();
         let witness = self.witness.take().or_else(|| Witness::new().ok());
@@ -115,7 +116,7 @@ impl Daemon {
         });
     }
 
-    /// Lets a guest have what is for everybody, which it had not while it stood still.
+    /// Lets flooded frames reach a guest again, which they did not while it was paused.
     fn flood(&mut self, id: Id, domid: u16) {
         let guest = self.guest(id).filter(|guest| guest.domid == domid);
         if let Some(vif) = guest.map(|guest| guest.vif.clone())
@@ -125,19 +126,19 @@ impl Daemon {
         }
     }
 
-    /// What was held goes to the guest, and what comes from now on reaches it by itself.
+    /// Gives the held packets to the guest. Later ones reach it through the bridge.
     fn reopen(&mut self, id: Id) -> Result<(), String> {
         self.redirect(id)?;
         self.takes(id);
         Ok(())
     }
 
-    /// Has the bridge give a guest what is meant for it.
+    /// Makes the bridge send a guest's frames to it.
     fn redirect(&mut self, id: Id) -> Result<(), String> {
         let entry = self.entries.get_mut(&id).ok_or("it is no service")?;
         let guest = entry.guest.as_mut().ok_or("its guest is not known")?;
         if guest.network == Network::Switch {
-            // Another switch, after the one that has ended, has another port of the same name.
+            // A restarted switch has a new port of the same name.
             let port = self.links.find(&guest.vif.name);
             guest.vif = port.map_err(|error| error.to_string())?;
         }
@@ -154,7 +155,7 @@ impl Daemon {
         let Some(guest) = self.guest(id) else {
             return;
         };
-        // A second question might come to a guest that has gone after the first one's answer, and wake it.
+        // A second question might arrive after the guest is gone, and wake the service.
         if std::mem::replace(&mut guest.is_asked, true) {
             return;
         }
@@ -167,7 +168,7 @@ impl Daemon {
         {
             guest.answered();
             if let Some(said) = said {
-                // What we have asked it before is among them.
+                // Our own questions are among the requests.
                 entry.requests = Some(said.requests.saturating_sub(guest.asked));
                 guest.asked += 1;
             }
@@ -176,7 +177,7 @@ impl Daemon {
         self.step(Instant::now(), Event::Connections(id, open));
     }
 
-    /// Does what the administrator wants of a service.
+    /// Carries out a command of the administrator.
     pub(super) fn request(&mut self, request: &Request) -> Done {
         let Request { service, command } = request;
         let id = self.ids.get(service).copied();
@@ -230,7 +231,7 @@ impl Daemon {
                 }
             }
             Told::NotMade(id, why) => {
-                // It may have been about to run.
+                // The guest may have been about to run.
                 if let Some(entry) = self.entries.get_mut(&id)
                     && entry.guest.take().is_some()
                 {
@@ -246,7 +247,7 @@ impl Daemon {
         }
     }
 
-    /// The guest's network is connected, the bridge leads to it, and the front knows that.
+    /// Takes a guest whose network is connected. The bridge leads to it, and the front knows that.
     fn made(&mut self, now: Instant, id: Id, made: Made) {
         let domid = made.domid;
         if let Some(entry) = self.entries.get_mut(&id) {
@@ -261,7 +262,7 @@ impl Daemon {
         self.step(now, Event::Made(id, domid));
     }
 
-    /// Has the bridge give us what is meant for a service.
+    /// Makes the bridge send a service's frames to our port.
     pub(super) fn shut(&mut self, id: Id) {
         let Some(entry) = self.entries.get(&id) else {
             return;
@@ -281,7 +282,7 @@ impl Daemon {
         if let Some(entry) = self.entries.remove(&id)
             && let Some(port) = self.ports.get(&entry.service.bridge)
         {
-            // There may be another service of that MAC address by now.
+            // Another service may have this MAC address by now.
             let key = (entry.service.bridge, entry.service.mac);
             if !self.macs.contains_key(&key) {
                 let _ = self.links.undirect(port.link(), key.1);

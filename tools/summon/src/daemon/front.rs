@@ -1,6 +1,7 @@
-//! The front, as the maker sees it: a process that is started, told, heard, and started again when it has ended.
+//! The maker's side of the front: starts the process, sends and receives messages, and starts it again when it has
+//! ended.
 //!
-//! Guests go on without it. What a front has held is lost with it; clients send that again.
+//! Guests go on without a front. The packets that it held are lost with it; clients send them again.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -26,37 +27,37 @@ use super::super::names::Names;
 use super::super::status::Status;
 use super::Daemon;
 
-/// A front that has lived for so long has worked.
+/// The age at which a front counts as working.
 const PROVEN: Duration = Duration::from_secs(60);
-/// Fronts in a row that may end sooner; after these the daemon ends.
+/// The number of fronts in a row that may end sooner. Then the daemon ends.
 const FAILURES: u32 = 5;
-/// Between two times that the front is told the status.
+/// The least time between two answers to the front's requests for the status.
 const PAUSE: Duration = Duration::from_millis(10);
-/// How often a port is made anew because the front says that it is lost.
+/// The least time between two ports that are made again because the front reports a loss.
 const LOST: Duration = Duration::from_secs(1);
 
-/// What the front listens on. The maker keeps it for the next one.
+/// The front's listening sockets. The maker keeps them for the next front.
 pub(super) struct Listening {
     pub(super) dns: Sockets,
     pub(super) page: Option<TcpListener>,
 }
 
-/// A front.
+/// A running front.
 pub(super) struct Front {
     child: Child,
-    /// What it says comes from there.
+    /// The channel's end from which its messages come.
     from: OwnedFd,
     since: Instant,
 }
 
-/// What the maker keeps of fronts, beside the one there is.
+/// The maker's record about the fronts.
 #[derive(Default)]
 pub(super) struct Fronts {
     pub(super) current: Option<Front>,
-    /// How the current one stands to services, as it was told.
+    /// The stances that the present front was told.
     told: std::collections::BTreeMap<Id, Stance>,
     failures: u32,
-    /// When it last said that a port is lost.
+    /// The time at which a front last reported a lost port.
     lost: Option<Instant>,
 }
 
@@ -64,7 +65,7 @@ pub(super) struct Fronts {
 pub(super) type StatusSource = Arc<dyn Fn() -> Arc<Status> + Send + Sync>;
 
 impl Front {
-    /// Starts one, and hands it what it listens on.
+    /// Starts a front and gives it its listening sockets.
     fn start(
         listening: &Listening,
         status: &StatusSource,
@@ -103,7 +104,7 @@ impl Front {
 
 impl Drop for Front {
     fn drop(&mut self) {
-        // It may be gone already.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -116,9 +117,9 @@ impl AsFd for Front {
 }
 
 impl Daemon {
-    /// Starts a front, and tells it all that one has to know.
+    /// Starts a front, and sends it the table, the ports and the stances.
     pub(super) fn start_front(&mut self) -> Result<(), ChannelError> {
-        // One at a time: both would read the same sockets.
+        // The old one goes first, because both would read the same sockets.
         self.fronts.current = None;
         let (front, mut to) = Front::start(&self.listening, &self.status)?;
         to.push(
@@ -137,7 +138,7 @@ impl Daemon {
         to.flush()?;
         self.way.lead_to(to);
         self.fronts.current = Some(front);
-        // Nobody answers any more what was asked.
+        // Pending questions to guests get no answer any more.
         for entry in self.entries.values_mut() {
             if let Some(guest) = entry.guest.as_mut().filter(|guest| guest.is_asked) {
                 guest.answered();
@@ -146,15 +147,15 @@ impl Daemon {
         Ok(())
     }
 
-    /// Takes what the front says, and starts another one if it is gone.
+    /// Receives the front's messages. Starts another front if this one is gone.
     ///
     /// # Errors
-    /// No front lasts.
+    /// Too many fronts in a row have ended.
     pub(super) fn hear_front(&mut self) -> Result<(), ChannelError> {
         let Some(front) = &self.fronts.current else {
             return Ok(());
         };
-        // One packet: whether there is another one is seen when it is waited for.
+        // Reads one packet; the next poll shows whether there is another one.
         let heard = channel::receive::<ToMaker>(front).and_then(|messages| {
             let mut messages = messages.into_iter().flatten();
             messages.try_for_each(|said| self.said(said))
@@ -165,10 +166,10 @@ impl Daemon {
         }
     }
 
-    /// Sends what waits to be sent, and starts another front if this one does not take it.
+    /// Sends the waiting messages. Starts another front if this one does not take them.
     ///
     /// # Errors
-    /// No front lasts.
+    /// Too many fronts in a row have ended.
     pub(super) fn mind_front(&mut self) -> Result<(), ChannelError> {
         self.way.flush();
         match self.way.trouble() {
@@ -193,10 +194,10 @@ impl Daemon {
         self.start_front()
     }
 
-    /// Tells the front how to stand to services whose state has changed. That a guest takes by itself what comes is not said here, but
-    /// when the bridge knows it. All else is said before anything is done, and so before a frame can come that the
-    /// front would misjudge; but that a guest of a sleeping service is on its way goes with what is said next. Until then the front
-    /// asks for each frame, and is told the same.
+    /// Sends the front the stances of services whose state has changed. [`Stance::Takes`] is not sent here, but when
+    /// the bridge leads to the guest. All others are sent before their actions are carried out, so before a frame can
+    /// come that the front would treat wrongly. Only the news that a sleeping service gets a guest waits for the next
+    /// message: until then the front asks for each frame, and gets the same answer.
     pub(super) fn publish(&mut self) {
         let mut is_new = false;
         for (id, _) in self.fleet.units() {
@@ -225,7 +226,7 @@ impl Daemon {
         self.way.say_now(&ToFront::Is(id, Stance::Takes));
     }
 
-    /// The same, when the thread that has made the guest has told it already, unless that was another front.
+    /// Does the same if the thread that has made the guest has told an earlier front.
     pub(super) fn takes_since(&mut self, id: Id, front: u64) {
         if front == self.way.front() {
             self.fronts.told.insert(id, Stance::Takes);
@@ -238,14 +239,14 @@ impl Daemon {
         self.fronts.told.remove(&id);
     }
 
-    /// Tells the front of another file.
+    /// Sends the front the table of a new file.
     pub(super) fn tell_table(&self, config: &Config, names: &Names) -> io::Result<()> {
         let table = table(config, names, &self.ids)?;
         self.way.say(&ToFront::Table, Some(table));
         Ok(())
     }
 
-    /// Takes one message of the front's. It may be anybody's by now: nothing of it is taken for granted.
+    /// Handles one message of the front. An attacker may have taken over the front, so everything in it is checked.
     pub(super) fn said(&mut self, said: ToMaker) -> Result<(), ChannelError> {
         let now = Instant::now();
         self.is_news(now);
@@ -290,7 +291,7 @@ impl Daemon {
     }
 
     fn wanted(&mut self, now: Instant, wake: &Wake) -> Result<(), ChannelError> {
-        // An administrator's command does not come that way.
+        // Commands of the administrator do not come from the front.
         if wake.cause == Cause::Command {
             return Err(ChannelError::Malformed);
         }
@@ -308,7 +309,7 @@ impl Daemon {
     }
 }
 
-/// Tells a front the status each time that it asks, until it is gone.
+/// Sends a front the status each time that it asks, until it is gone.
 fn tell_status(mut stream: &UnixStream, status: &StatusSource) {
     while stream.read_exact(&mut [0]).is_ok()
         && mayfly_toolstack::line::send(stream, &*status()).is_ok()
@@ -322,7 +323,7 @@ fn clone(descriptor: &impl AsFd) -> io::Result<OwnedFd> {
     descriptor.as_fd().try_clone_to_owned()
 }
 
-/// What the front has to know of the file, in a file without a name.
+/// The front's table, in a file without a name.
 fn table(
     config: &Config,
     names: &Names,

@@ -1,4 +1,4 @@
-//! Running guests: whether each can be heard, and whether it is alive.
+//! The supervision of running guests: whether each sends something, and whether it is alive.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -17,38 +17,38 @@ use mayfly_links::Link;
 use mayfly_switch::control::{Order, Reply};
 use mayfly_toolstack::builder::switch_connection;
 
-/// A new guest is looked at for so long, if it does not answer sooner.
+/// The time for which a new guest's frames are watched, if it does not answer sooner.
 const WATCHED: Duration = Duration::from_secs(10);
-/// How long the switch may take to say what it counts.
+/// The time that the switch has for its counters.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// How often it is looked whether images and sites were replaced.
+/// The time between two checks of the images and sites.
 const FILES: Duration = Duration::from_secs(1);
-/// Frames that are looked at before something else has its turn.
+/// The number of frames looked at in a turn.
 const TURN: usize = 64;
-/// `SHUTDOWN_*` (sched.h): what is no failure.
+/// `SHUTDOWN_*` (sched.h) that are no failures.
 const POWEROFF: u8 = 0;
 const REBOOT: u8 = 1;
 const SUSPEND: u8 = 2;
 
-/// A guest.
+/// A running guest.
 pub(super) struct Guest {
     pub(super) domid: u16,
     /// Its interface, or the switch's port.
     pub(super) vif: Link,
     pub(super) network: Network,
-    /// What it was made of, if that is known.
+    /// The record of what it was made of, if that is known.
     of: Option<MadeOf>,
-    /// What it sends, and is sent, until it has answered.
+    /// The frames at its vif, until it has answered.
     witness: Option<Witness>,
     watched_until: Instant,
-    /// How many frames it has sent, as the kernel counts them; not there before it is first asked for, or when the vif was gone then.
+    /// The kernel's counter of frames that it has sent. `None` until it is first needed, or if the vif was gone then.
     frames: Option<File>,
     seen: u64,
-    /// It was asked for its connections, and so what it sends is its answer to us.
+    /// Whether it was asked for its connections: then the frames that it sends are the answer to us.
     pub(super) is_asked: bool,
-    /// The end of that connection may still be under way.
+    /// Whether frames that end that connection may still come.
     is_ending: bool,
-    /// How often it has answered that.
+    /// The number of such questions that it has answered.
     pub(super) asked: u64,
 }
 
@@ -68,7 +68,7 @@ impl Guest {
         }
     }
 
-    /// One of an earlier daemon's, which is not new.
+    /// A running guest of an earlier daemon.
     pub(super) fn found(found: &Found, vif: &Link, now: Instant) -> Self {
         Self {
             domid: found.domid,
@@ -85,7 +85,7 @@ impl Guest {
         }
     }
 
-    /// It stood still, and is looked at like a new one.
+    /// Watches a guest that was unpaused like a new one.
     pub(super) fn goes_on(&mut self, now: Instant, witness: Option<Witness>) {
         self.witness = witness.filter(|witness| witness.look_at(&self.vif).is_ok());
         self.watched_until = now + WATCHED;
@@ -100,7 +100,7 @@ impl Guest {
             return on_switch.get(&self.domid).copied();
         }
         if self.frames.is_none() {
-            // From the guest's side it is sent; from the kernel's it is received.
+            // The guest's sent frames are the kernel's received ones.
             let path = format!("/sys/class/net/{}/statistics/rx_packets", self.vif.name);
             self.frames = File::open(path).ok();
         }
@@ -113,7 +113,7 @@ impl Guest {
             .ok()
     }
 
-    /// Whether it has sent anything since this was last asked. Its answers to our own question do not count.
+    /// Whether it has sent a frame since the last call. Its answers to our own questions do not count.
     fn is_heard(&mut self, on_switch: &BTreeMap<u16, u64>) -> bool {
         if self.is_asked {
             return false;
@@ -123,7 +123,7 @@ impl Guest {
         count != std::mem::replace(&mut self.seen, count) && !is_ending
     }
 
-    /// It has answered our question.
+    /// Records that it has answered our question.
     pub(super) fn answered(&mut self) {
         self.is_asked = false;
         self.is_ending = true;
@@ -148,12 +148,12 @@ impl Daemon {
             let ended = match self.xen.info(domid) {
                 Ok(Some(info)) if info.is_dying() => Some((false, "somebody else removes it")),
                 Ok(Some(info)) => {
-                    // An administrator has paused it, and expects to find it again.
+                    // A guest that an administrator has paused is left alone.
                     if info.is_paused() && self.fleet.runs(id) {
                         events.push(Event::Heard(id));
                     }
                     match info.shutdown() {
-                        // Another toolstack saves it, and then removes it or lets it go on.
+                        // Another toolstack is saving it, and will remove or unpause it.
                         None | Some(SUSPEND) => None,
                         Some(POWEROFF) => Some((false, "it has switched itself off")),
                         Some(REBOOT) => Some((false, "it wants to be started anew")),
@@ -161,7 +161,7 @@ impl Daemon {
                     }
                 }
                 Ok(None) => Some((false, "somebody else has removed it")),
-                // Nothing is known, and so nothing has changed.
+                // Its state cannot be read, so it counts as unchanged.
                 Err(_) => None,
             };
             if let Some((is_failure, what)) = ended {
@@ -178,7 +178,7 @@ impl Daemon {
         }
     }
 
-    /// How many frames each guest on the switch has sent. Nothing is known of those of a switch that does not answer.
+    /// The numbers of frames that the guests on the switch have sent. Empty if the switch does not answer.
     fn frames_on_switch(&mut self) -> BTreeMap<u16, u64> {
         let mut guests = self
             .entries
@@ -201,7 +201,7 @@ impl Daemon {
         BTreeMap::new()
     }
 
-    /// Looks whether images and sites were replaced, where the file says that this is a matter of guests that run.
+    /// Checks whether images and sites were replaced, for services whose running guests are then removed.
     pub(super) fn look_at_files(&mut self, now: Instant) {
         if now < self.files_at {
             return;
@@ -219,7 +219,7 @@ impl Daemon {
         }
     }
 
-    /// Looks at what goes through a new guest's vif.
+    /// Reads the frames at a new guest's vif.
     pub(super) fn witness(&mut self, id: Id) {
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut is_heard = false;

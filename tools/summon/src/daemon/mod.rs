@@ -1,13 +1,13 @@
-//! The maker: the process that has Xen's devices and makes guests. One thread of it polls everything and owns the machine of the
-//! services; what takes long is done by others, and what strangers send is read by another process, the front.
+//! The maker: the process that has Xen's devices and makes guests. One of its threads polls everything and owns the
+//! services' states. Other threads do what takes long, and another process, the front, reads the input of strangers.
 //!
-//! | what | where |
+//! | task | file |
 //! |---|---|
-//! | what has happened becomes events, and actions are carried out | this file, `act.rs` |
-//! | the front: how it is started, told and heard | `front.rs` |
-//! | guests that run: are they heard, do they still live | `guests.rs` |
-//! | the file, at the start and again at SIGHUP; guests of an earlier daemon | `setup.rs` |
-//! | what it tells of itself | `report.rs` |
+//! | turns input into events and carries out actions | this file, `act.rs` |
+//! | starts the front, and exchanges messages with it | `front.rs` |
+//! | supervises running guests | `guests.rs` |
+//! | reads the file, at the start and at SIGHUP; finds guests of an earlier daemon | `setup.rs` |
+//! | reports the status | `report.rs` |
 
 mod act;
 mod bridges;
@@ -56,24 +56,24 @@ use mayfly_toolstack::readable::ready;
 use report::{Away, Kept};
 pub use setup::Error;
 
-/// How often guests that run are looked at.
+/// The time between two checks of running guests.
 const TICK: Duration = Duration::from_millis(200);
-/// How long after something has happened the status tells of it.
+/// The delay of the status after an event.
 const TELL: Duration = Duration::from_millis(100);
-/// How long guests may take to go when the daemon ends with them.
+/// The time for removing all guests when the daemon ends with them.
 const LAST: Duration = Duration::from_secs(60);
 
-/// What is kept of a service beside its state.
+/// A service without its state, which is in the fleet.
 struct Entry {
     service: Service,
-    /// What has become of frames that came while it had no guest.
+    /// Counters of frames that came while it had no guest.
     frames: Frames,
-    /// The birth that is under way, or the last one.
+    /// The present or last birth.
     birth: Option<Birth>,
     guest: Option<Guest>,
     /// DNS queries for its address.
     queries: u64,
-    /// What its last guest had served when it was last asked.
+    /// The number of requests that its last guest had served when it was last asked.
     requests: Option<u64>,
 }
 
@@ -86,7 +86,7 @@ pub struct Daemon {
     entries: BTreeMap<Id, Entry>,
     fleet: Fleet,
     actions: Vec<Action>,
-    /// What a frame is read to.
+    /// The buffer for a frame.
     buffer: Vec<u8>,
     names: Names,
     /// DNS queries, as the fronts have counted them.
@@ -96,12 +96,12 @@ pub struct Daemon {
     way: Way,
     clock: Clock,
     links: Box<dyn Ports>,
-    /// What becomes of links.
+    /// The kernel's events about links.
     hears: Links,
     xen: Box<dyn host::Xen>,
     ports: BTreeMap<String, Port>,
     macs: BTreeMap<(String, [u8; 6]), Id>,
-    /// Gone when the daemon ends: then the thread does.
+    /// The orders to the maker's other thread. Dropped when the daemon ends, which ends the thread.
     orders: Option<mpsc::Sender<Order>>,
     maker: Option<JoinHandle<()>>,
     told: bell::Receiver<Told>,
@@ -109,47 +109,47 @@ pub struct Daemon {
     wakes: BTreeMap<Cause, u64>,
     kept: Arc<Mutex<Kept>>,
     status: StatusSource,
-    /// What the administrator wants, and who waits for the answer.
+    /// The administrator's commands, with the ways of their answers.
     requests: bell::Receiver<Wanted>,
     requesting: bell::Sender<Wanted>,
-    /// Guests that wait, made ahead.
+    /// The number of guests in the pool.
     pool: usize,
     began: Instant,
     tick_at: Instant,
-    /// When it is looked whether images and sites were replaced.
+    /// The time of the next check of images and sites.
     files_at: Instant,
-    /// When the status is written down again, as something has happened.
+    /// The time at which the status is recorded again, after an event.
     tell_at: Option<Instant>,
     later: Later,
-    /// For the next guest that goes on: it was opened when nobody waited.
+    /// A packet socket for the next guest that is unpaused, opened before it is needed.
     witness: Option<Witness>,
-    /// Whether somebody has looked at the status since the guests were asked what they have served, and when they may be asked again.
+    /// Whether the status was read since the guests were last asked for their counters.
     is_looked_at: Arc<AtomicBool>,
     count_at: Instant,
     /// The switch, once a guest was on it.
     switch: Option<Connection>,
-    /// Who was turned away, as the log has it, and when it says so again.
+    /// The refused clients that were logged, and the time of the next such line.
     away: Away,
     complain_at: Instant,
-    /// MiB that guests made ahead may have, as the maker knows it.
+    /// The memory for guests made ahead that the other thread was told, in MiB.
     room: u64,
     /// Whether the guests of an earlier daemon were found.
     is_searched: bool,
 }
 
-/// What the administrator wants, and where the answer goes.
+/// A command of the administrator, with the way of the answer.
 struct Wanted {
     request: Request,
     done: mpsc::Sender<Done>,
 }
 
-/// What signals have been received, as descriptors that become readable.
+/// Received signals, as descriptors that become readable.
 struct Signals {
     reload: UnixStream,
     stop: UnixStream,
 }
 
-/// What may have something to read.
+/// A source of input.
 enum Source {
     Front,
     Witness(Id),
@@ -164,7 +164,7 @@ impl Daemon {
     /// Serves until SIGTERM or SIGINT. Guests stay, unless they are to be destroyed then.
     ///
     /// # Errors
-    /// No front lasts. Guests stay.
+    /// Too many fronts in a row have ended. Guests stay.
     pub fn serve(&mut self, destroy: bool) -> Result<(), Error> {
         line(Level::Info, "ready")
             .with("services", self.entries.len())
@@ -188,7 +188,7 @@ impl Daemon {
         }
     }
 
-    /// Waits until something has happened, or it is time.
+    /// Waits for input or the next deadline.
     fn wait(&self) -> Vec<Source> {
         let read = |source, fd| (source, fd, PollFlags::IN);
         let mut sources = vec![
@@ -221,7 +221,7 @@ impl Daemon {
         deadlines.into_iter().flatten().min()
     }
 
-    /// Takes what has come.
+    /// Reads the input of a source.
     fn come(&mut self, source: Source) {
         self.is_news(Instant::now());
         match source {
@@ -234,7 +234,7 @@ impl Daemon {
             }
             Source::Requests => {
                 for Wanted { request, done } in self.requests.take() {
-                    // Who has asked may have gone.
+                    // The client may be gone.
                     let _ = done.send(self.request(&request));
                 }
             }
@@ -244,11 +244,11 @@ impl Daemon {
             }
             Source::Front | Source::Stop => {}
         }
-        // What comes next may depend on it.
+        // The next input may depend on these actions.
         self.carry_out();
     }
 
-    /// Does what is due.
+    /// Does the work that is due.
     fn pass(&mut self) {
         let now = Instant::now();
         if self.later.at().is_some_and(|at| at <= now) {
@@ -269,7 +269,7 @@ impl Daemon {
         }
     }
 
-    /// Something has happened that the status has to tell.
+    /// Schedules a new record of the status, after an event.
     fn is_news(&mut self, now: Instant) {
         self.tell_at.get_or_insert(now + TELL);
     }
@@ -279,7 +279,7 @@ impl Daemon {
         self.fleet.step(now, event, &mut self.actions);
     }
 
-    /// Somebody wants a service. If there is a guest, or will be one, what he has sent is for that.
+    /// Handles a wake. If there is a guest, or will be one, the client's packet is for it.
     fn wake(&mut self, wake: &Wake, at: Instant) {
         let id = wake.service;
         let has_guest = |fleet: &Fleet| fleet.takes(id) || fleet.holds(id);
@@ -293,8 +293,8 @@ impl Daemon {
         if let Some(ticket) = wake.ticket {
             let decided = ToFront::Decided(ticket, is_woken);
             match is_born {
-                // It goes with the news that the guest is there: the front has one message to read, and what it answers, or has held,
-                // leads to the guest at once. The front is not kept waiting for longer than all else that is put off.
+                // The decision goes together with the news that the guest is there, so that the front has one packet to
+                // read and sends the held frames at once. It waits no longer than other postponed work.
                 true => self.way.put(&decided),
                 false => self.way.say(&decided, None),
             }
@@ -317,7 +317,8 @@ impl Daemon {
         }
         self.carry_out();
         if is_born && wake.ticket.is_none() {
-            // Nothing waits for a decision, but who has asked for the name comes soon: the front then knows that it is to hold what he sends.
+            // No frame waits for this decision. But the client that has asked for the name will send one soon, and by
+            // then the front should know that it has to hold it.
             self.way.mark();
         }
     }
@@ -335,7 +336,7 @@ impl Daemon {
             }
             let end = Instant::now() + LAST;
             self.carry_out();
-            // Nobody is served any more; only what the maker says counts.
+            // Only the other thread's reports are handled any more.
             while self.fleet.used().0 > 0 && Instant::now() < end {
                 let told = [((), self.told.as_fd(), PollFlags::IN)];
                 let _ = ready(told, Some(end));
@@ -343,7 +344,7 @@ impl Daemon {
             }
         } else {
             line(Level::Info, "ending; guests stay").write();
-            // Nobody else would let them go on.
+            // Paused guests are unpaused, because no one else would do that.
             let units = self.fleet.units();
             let suspended = units.filter(|(_, unit)| matches!(unit.state, State::Suspended(..)));
             let suspended: Vec<_> = suspended.map(|(id, unit)| (id, unit.domid())).collect();
@@ -354,7 +355,7 @@ impl Daemon {
         self.fronts.current = None;
         self.orders = None;
         if let Some(maker) = self.maker.take() {
-            // It removes the guests that were made ahead.
+            // The thread removes the guests that were made ahead.
             let _ = maker.join();
         }
     }

@@ -1,4 +1,4 @@
-//! Builds the daemon from its file, and rebuilds it from a new file.
+//! Makes the daemon from its file, and changes it to a new file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -34,39 +34,39 @@ use mayfly_toolstack::host;
 use mayfly_toolstack::readable::ready;
 use mayfly_xen::Xen;
 
-/// How long Xen and xenstored may take to tell of an earlier daemon's guests.
+/// The time for finding an earlier daemon's guests.
 const SEARCH: Duration = Duration::from_secs(60);
 
-/// How long an earlier daemon's front may take to go.
+/// The time that an earlier daemon's front may need to end.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Why there is no daemon.
+/// The reason why the daemon cannot start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file.
+    /// An error in the file.
     #[error("{0}")]
     Config(String),
-    /// A link.
+    /// An error of a link.
     #[error(transparent)]
     Net(#[from] mayfly_links::Error),
-    /// The names.
+    /// An error in the zones.
     #[error(transparent)]
     Names(#[from] super::super::names::Error),
-    /// Xen.
+    /// An error of Xen.
     #[error(transparent)]
     Xen(#[from] mayfly_xen::Error),
-    /// A socket.
+    /// A socket that cannot be listened on.
     #[error("{0}")]
     Listen(String),
-    /// The front.
+    /// An error of the front.
     #[error("the front: {0}")]
     Front(super::super::channel::ChannelError),
-    /// Something that the system always has.
+    /// Another error of the system.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// What a daemon is made of.
+/// The parts of a daemon.
 pub(super) struct Parts {
     pub(super) path: PathBuf,
     pub(super) listening: Listening,
@@ -80,13 +80,13 @@ pub(super) struct Parts {
 }
 
 impl Daemon {
-    /// Reads the file, opens all that is listened on, and takes over the guests of an earlier daemon.
+    /// Reads the file, opens all sockets and ports, and takes over the guests of an earlier daemon.
     ///
     /// # Errors
-    /// What of it can't be.
+    /// [`Error`]: the first step that fails.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let config = load(path)?;
-        // Before anything is looked at, or taken over: all of it may be another daemon's.
+        // Checked first, because everything may belong to another daemon.
         if UnixStream::connect(&config.daemon.socket).is_ok() {
             let socket = config.daemon.socket.display();
             return Err(Error::Listen(format!("{socket}: another daemon has it")));
@@ -121,7 +121,7 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// One that serves nothing yet.
+    /// A daemon without services.
     pub(super) fn new(parts: Parts, config: &Config) -> Result<Self, Error> {
         let (requesting, requests) = bell::channel()?;
         let (kept, is_looked_at) = (Arc::default(), Arc::default());
@@ -173,7 +173,7 @@ impl Daemon {
         })
     }
 
-    /// Finds the guests that run already, before anything is asked for, so that nobody gets a second one.
+    /// Finds running guests before any client is served, so that no service gets a second guest.
     fn take_over(&mut self) -> Result<(), Error> {
         let wanted = self.entries.iter();
         let wanted = wanted.map(|(&id, entry)| (id, entry.service.name.clone(), entry.service.mac));
@@ -196,19 +196,19 @@ impl Daemon {
 
     fn send(&self, order: Order) {
         if let Some(orders) = &self.orders {
-            // The thread is there as long as this is.
+            // The thread lives as long as the daemon.
             let _ = orders.send(order);
         }
     }
 
-    /// Has guests made ahead.
+    /// Orders guests to be made ahead.
     fn ready(&mut self) {
         self.make_room();
         let services = self.config.services.clone();
         self.send(Order::Ready(services, self.config.daemon.pool));
     }
 
-    /// Reads the file again. One that is not right changes nothing; a service that has not changed keeps its guest.
+    /// Reads the file again. A file with mistakes changes nothing. A service that has not changed keeps its guest.
     pub(super) fn reload(&mut self) {
         let result = load(&self.path).and_then(|config| {
             let fixed = |config: &Config| {
@@ -237,7 +237,7 @@ impl Daemon {
         }
     }
 
-    /// Goes over to a configuration. All that can fail comes first.
+    /// Changes to a configuration. All steps that can fail come first.
     pub(super) fn adopt(&mut self, config: Config) -> Result<(), Error> {
         let mut ids = BTreeMap::new();
         let mut next = self.next;
@@ -267,7 +267,7 @@ impl Daemon {
         for id in left.map(|(_, &id)| id).collect::<Vec<_>>() {
             self.fleet.leave(id, &mut self.actions);
         }
-        // Those that leave are known by their names until they are gone.
+        // Removed services keep their names until they are gone.
         self.ids.extend(ids);
         self.index(&config);
         self.tell_table(&config, &names)?;
@@ -294,7 +294,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Who has which MAC address.
+    /// Builds the index of services by MAC address.
     fn index(&mut self, config: &Config) {
         self.macs.clear();
         for service in &config.services {
@@ -304,7 +304,7 @@ impl Daemon {
         }
     }
 
-    /// Takes a service as it is now.
+    /// Adds or changes a service.
     fn take(&mut self, id: Id, service: &Service) {
         let spec = Spec {
             memory: service.memory,
@@ -345,7 +345,7 @@ impl Daemon {
                 };
                 self.entries.insert(id, entry);
                 self.fleet.add(id, spec);
-                // At the start there may be a guest already.
+                // At the start, an earlier daemon's guest may exist.
                 if self.is_searched {
                     self.begin(Instant::now(), id);
                 }
@@ -353,7 +353,7 @@ impl Daemon {
         }
     }
 
-    /// Begins with a service that has no guest.
+    /// Starts a service without a guest.
     fn begin(&mut self, now: Instant, id: Id) {
         self.shut(id);
         if self.fleet.unit(id).is_some_and(|unit| !unit.spec.on_demand) {
@@ -361,7 +361,7 @@ impl Daemon {
         }
     }
 
-    /// A guest of an earlier daemon.
+    /// Takes over a guest of an earlier daemon.
     pub(super) fn found(&mut self, now: Instant, id: Id, found: &Found) {
         let domid = found.domid;
         self.step(now, Event::Found(id, domid));
@@ -382,7 +382,7 @@ impl Daemon {
         };
         let vif = name.and_then(|name| self.links.find(&name));
         let directed = vif.and_then(|vif| {
-            // It may have been suspended.
+            // The guest may have been suspended.
             self.links.flood(&vif, true)?;
             self.links.direct(&vif, entry.service.mac)?;
             Ok(vif)
@@ -391,7 +391,7 @@ impl Daemon {
             Ok(vif) => {
                 told(Level::Info, "taken over").write();
                 entry.guest = Some(Guest::found(found, &vif, now));
-                // What is not known may have been made by an earlier version.
+                // A guest without a record may be of an earlier version.
                 let is_other = found.of.is_some_and(|of| !of.has_config_of(&entry.service));
                 self.takes(id);
                 if is_other {
@@ -408,7 +408,7 @@ impl Daemon {
         }
     }
 
-    /// All guests of an earlier daemon were found.
+    /// Goes on after all guests of an earlier daemon were found.
     pub(super) fn searched(&mut self, now: Instant) {
         self.is_searched = true;
         let ids: Vec<Id> = self.entries.keys().copied().collect();
@@ -435,7 +435,7 @@ fn load(path: &Path) -> Result<Config, Error> {
     Config::load(path).map_err(|problems| Error::Config(problems.to_string()))
 }
 
-/// Tries for a moment: the front of a daemon that was killed is gone only a little later, with its sockets and ports.
+/// Repeats an attempt for a moment: the front of a killed daemon keeps its sockets and ports a little longer.
 fn again<T>(mut open: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
     let end = Instant::now() + LINGER;
     loop {
@@ -446,7 +446,7 @@ fn again<T>(mut open: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
     }
 }
 
-/// Opens what the front listens on.
+/// Opens the front's listening sockets.
 fn listen(config: &Config) -> Result<Listening, Error> {
     let dns = Sockets::open(&config.daemon.listen).map_err(Error::Listen)?;
     let page = config.daemon.status.map(|address| {
@@ -457,5 +457,5 @@ fn listen(config: &Config) -> Result<Listening, Error> {
     Ok(Listening { dns, page })
 }
 
-/// Why a guest goes that the file describes no more.
+/// The reason for removing a guest that does not fit the file any more.
 const CHANGED: &str = "its service has changed while there was no daemon";

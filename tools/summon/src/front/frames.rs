@@ -1,6 +1,6 @@
-//! Frames that the bridge gives to the daemon's port, for guests that sleep or are being created.
+//! Frames that the bridge sends to the daemon's port, for services without a running guest.
 //!
-//! Whether a frame may wake its service is the maker's to say. Until it has, the frame waits, with those that come behind it.
+//! The maker decides whether a frame wakes its service. Until then the frame waits, together with the frames after it.
 
 use std::time::Instant;
 
@@ -10,18 +10,18 @@ use super::super::fleet::Id;
 use super::super::wire::frame::{self, Seen, What};
 use super::Front;
 
-/// Frames that are taken before something else has its turn.
+/// The number of frames taken in a turn.
 const TURN: usize = 64;
-/// Wakes that may be undecided at a time: more than the maker leaves lying for the time of one packet.
+/// The greatest number of undecided wakes: more than come in the time that the maker needs for one packet.
 const UNDECIDED: usize = 256;
-/// Frames that may wait behind the one that is a wake.
+/// The greatest number of frames that wait behind a waking frame.
 const BEHIND: usize = 16;
 
 /// Frames of one service that wait for the maker's decision.
 pub(super) struct Waiting {
     service: Id,
     bridge: String,
-    /// Who has the address is asked, and the answer waits too.
+    /// Whether the first frame asks for the service's link address: the answer waits for the decision, too.
     is_question: bool,
     frames: Vec<Vec<u8>>,
 }
@@ -41,7 +41,7 @@ impl Front {
                 }
                 Ok(None) => break,
                 Err(_) => {
-                    // It would be readable for ever. The maker makes another one.
+                    // A broken port stays readable, so it is dropped. The maker makes another one.
                     self.ports.remove(bridge);
                     self.tell(&ToMaker::PortLost(bridge.to_owned()));
                 }
@@ -64,11 +64,11 @@ impl Front {
         };
         let is_question = matches!(seen.what, What::Arp | What::Solicitation);
         match (is_question, entry.stance) {
-            // A guest that runs answers by itself.
+            // A running guest answers itself.
             (true, Stance::Takes) => {}
-            // Who only wants to know whether the address is taken (RFC 5227) is told so, and wakes nobody.
+            // A probe of whether the address is in use (RFC 5227) is answered, but wakes no service.
             (true, _) if seen.from.is_unspecified() => self.answer(bridge, frame, id),
-            // A broadcast is for nobody in particular.
+            // A broadcast is not for this service.
             (false, _) if entry.place.mac != seen.mac => {}
             (_, Stance::Sleeps) => self.wake(bridge, frame, seen, (id, cause)),
             (true, Stance::Holds | Stance::Leaves) => {
@@ -82,7 +82,7 @@ impl Front {
         }
     }
 
-    /// What wakes nobody. It may be for a guest that is being born, or has been just now.
+    /// Handles a frame that wakes no service. It may be for a guest that is being made or was made just now.
     fn other(&mut self, bridge: &str, frame: &[u8], seen: &Seen) {
         let key = (bridge.to_owned(), seen.mac);
         let Some((&id, entry)) =
@@ -91,7 +91,7 @@ impl Front {
             return;
         };
         let (stance, ticket) = (entry.stance, entry.ticket);
-        // Part of what is a wake, perhaps: a later fragment.
+        // It may be a later fragment of a waking packet.
         if stance == Stance::Sleeps
             && let Some(waiting) = ticket.and_then(|ticket| self.waiting.get_mut(&ticket))
             && waiting.frames.len() <= BEHIND
@@ -108,7 +108,7 @@ impl Front {
         }
     }
 
-    /// Asks the maker to wake a service for the one who has sent this frame.
+    /// Asks the maker to wake a service because of this frame.
     fn wake(&mut self, bridge: &str, frame: &[u8], seen: &Seen, (id, cause): (Id, Cause)) {
         let ticket = self.next_ticket;
         let wake = Wake {
@@ -136,7 +136,7 @@ impl Front {
         }
     }
 
-    /// The maker has decided about a wake.
+    /// Handles the maker's decision about a wake.
     pub(super) fn decided(&mut self, ticket: u32, is_woken: bool) {
         let Some(waiting) = self.waiting.remove(&ticket) else {
             return;
@@ -155,7 +155,7 @@ impl Front {
         for frame in frames {
             let bounds = self.bounds;
             match self.entries.get_mut(&id) {
-                // What is said of its guest comes behind this.
+                // The stance with the guest follows this message.
                 Some(entry) if is_woken && entry.stance == Stance::Sleeps => {
                     entry.held.push(&frame, bounds);
                 }
@@ -164,7 +164,7 @@ impl Front {
         }
     }
 
-    /// The maker has said how to stand to a service.
+    /// Sets the stance to a service.
     pub(super) fn stand(&mut self, id: Id, stance: Stance) {
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
@@ -187,14 +187,14 @@ impl Front {
                 {
                     let moment = |at| self.clock.moment(at);
                     entry.replayed = Some((moment(began), moment(Instant::now())));
-                    // The maker has time for that when the guest has answered.
+                    // The maker has time for this when the guest has answered.
                     self.count();
                 }
             }
         }
     }
 
-    /// Somebody has come to a service. If its guest is about to go, it stays.
+    /// Reports a packet for a service whose guest is about to be removed, so that the guest stays.
     fn stay(&mut self, id: Id) {
         if let Some(entry) = self.entries.get_mut(&id)
             && entry.stance == Stance::Leaves
@@ -212,7 +212,7 @@ impl Front {
         }
     }
 
-    /// Holds a frame for a guest that will be there, or gives it back to the bridge for one that is.
+    /// Holds a frame for a guest that is being made, or gives it back to the bridge if there is a guest.
     fn hold(&mut self, bridge: &str, frame: &[u8], id: Id) {
         let bounds = self.bounds;
         let Some(entry) = self.entries.get_mut(&id) else {

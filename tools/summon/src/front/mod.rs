@@ -1,8 +1,9 @@
-//! The process that strangers reach: it reads DNS queries, frames and requests for the page, and asks the maker for what it wants.
+//! The front: the process that reads DNS queries, frames and requests for the page, and asks the maker to wake
+//! services.
 //!
-//! It holds no device of Xen's, no capability and no file, and the kernel lets it do little (`sandbox.rs`). What it knows, the
-//! maker has told it ([`ToFront`]); what it wants, the maker decides ([`ToMaker`]). When either of the two is gone the other notices:
-//! the front ends, and the maker starts another one.
+//! It has no device of Xen's, no capability and no file, and the kernel lets it do little (`sandbox.rs`). All that it
+//! knows comes from the maker ([`ToFront`]), and the maker decides about its requests ([`ToMaker`]). If the maker ends,
+//! the front ends; if the front ends, the maker starts another one.
 
 mod asker;
 mod frames;
@@ -37,25 +38,25 @@ use frames::Waiting;
 
 pub use start::run;
 
-/// How long counts may wait until the maker is told of them.
+/// The longest delay of counters to the maker.
 const COUNT: Duration = Duration::from_millis(100);
 
-/// A service, as the front knows it.
+/// A service.
 struct Entry {
     place: Place,
     stance: Stance,
     held: Held,
     /// DNS queries for its address.
     queries: u64,
-    /// What of these counts the maker knows.
+    /// The counters that the maker was told.
     told: (u64, Frames),
-    /// From when to when its guest was given what was held, unless the maker knows it.
+    /// The times between which the held frames were given to its guest, until the maker is told.
     replayed: Option<(Moment, Moment)>,
-    /// There while its guest is, so that nobody asks the next one in its place.
+    /// Lives as long as its guest, so that a question for this guest does not reach the next one.
     guest: Option<Arc<()>>,
-    /// The maker knows that somebody has come while its guest is about to go.
+    /// Whether the maker was told of a packet while its guest is about to be removed.
     has_told: bool,
-    /// The last of its wakes that nothing was decided about yet.
+    /// The ticket of its last undecided wake.
     ticket: Option<u32>,
 }
 
@@ -68,23 +69,23 @@ pub(super) struct Front {
     names: Names,
     bounds: Bounds,
     entries: BTreeMap<Id, Entry>,
-    /// By bridge.
+    /// The ports, by bridge.
     ports: BTreeMap<String, Wire>,
     macs: BTreeMap<(String, [u8; 6]), Id>,
     addresses: BTreeMap<(String, IpAddr), Id>,
     /// Frames whose wake is not decided yet, by its ticket.
     waiting: BTreeMap<u32, Waiting>,
     next_ticket: u32,
-    /// What a frame is read to.
+    /// The buffer for a frame.
     buffer: Vec<u8>,
     questions: mpsc::Sender<Question>,
     answers: bell::Receiver<Answer>,
-    /// What of the DNS counts the maker knows.
+    /// The DNS counters that the maker was told.
     told: Counts,
     count_at: Option<Instant>,
 }
 
-/// What may have something to read, or room to write.
+/// A source of input, or a connection that waits for room.
 enum Source {
     Maker,
     Answers,
@@ -129,12 +130,12 @@ impl Front {
         ready(sources, until).unwrap_or_default()
     }
 
-    /// Takes what has come.
+    /// Handles a source that is ready.
     fn come(&mut self, source: Source) -> Result<(), ChannelError> {
         match source {
             Source::Maker => {
                 self.to.flush()?;
-                // One packet: whether there is another one is seen when it is waited for.
+                // Reads one packet; the next poll shows whether there is another one.
                 if let Some((messages, mut descriptors)) = receive_with(&self.from)? {
                     for message in messages {
                         self.take(message, &mut descriptors)?;
@@ -162,7 +163,7 @@ impl Front {
         self.to.flush()
     }
 
-    /// Does what is due.
+    /// Does the work that is due.
     fn pass(&mut self) -> Result<(), ChannelError> {
         let now = Instant::now();
         if self.dns.deadline().is_some_and(|at| at <= now) {
@@ -176,12 +177,12 @@ impl Front {
         Ok(())
     }
 
-    /// Tells the maker something that may be lost when it does not keep up.
+    /// Sends the maker a message that may be lost if the maker does not keep up.
     fn tell(&mut self, message: &ToMaker) -> bool {
         self.to.push(message, None).is_ok()
     }
 
-    /// Counts are told of soon.
+    /// Schedules the counters for the maker.
     fn count(&mut self) {
         self.count_at.get_or_insert_with(|| Instant::now() + COUNT);
     }
@@ -220,7 +221,7 @@ impl Front {
         }
     }
 
-    /// Somebody has asked for the address of a service.
+    /// Handles a query for the address of a service.
     fn queried(&mut self, query: &dns::Query) {
         let Some(entry) = self.entries.get_mut(&query.service) else {
             return;
@@ -239,7 +240,7 @@ impl Front {
         }
     }
 
-    /// Takes what the maker says.
+    /// Handles a message of the maker.
     fn take(
         &mut self,
         message: ToFront,
@@ -264,7 +265,7 @@ impl Front {
                 }
             }
             ToFront::Ask(id) => self.ask(id),
-            // Only at the start.
+            // These messages come only at the start.
             ToFront::Udp | ToFront::Listener | ToFront::Page | ToFront::Status => {
                 return Err(ChannelError::Malformed);
             }
@@ -272,7 +273,7 @@ impl Front {
         Ok(())
     }
 
-    /// Goes over to another file. A service that stays keeps what is held for it.
+    /// Changes to another table. A service that stays keeps its held frames.
     fn adopt(&mut self, table: Table) -> Result<(), ChannelError> {
         self.bounds = Bounds {
             frames: table.held_frames,
@@ -313,7 +314,7 @@ impl Front {
             })
         });
         match asked {
-            // The thread is there as long as this is.
+            // The thread lives as long as the front.
             Some(question) => drop(self.questions.send(question)),
             None => drop(self.tell(&ToMaker::Said(id, None))),
         }

@@ -1,4 +1,4 @@
-//! The maker's first thread in a dom0 in memory, with a front that the test plays.
+//! Tests of the maker's first thread in a fake dom0. The test acts as the front.
 
 mod failures;
 mod wakes;
@@ -23,8 +23,7 @@ use super::*;
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
 const GUEST: u16 = 7;
 
-/// dom0's links: the bridges' tables, by MAC address, what was said of ports and what is for everybody, and whether links
-/// refuse to be changed.
+/// Fake links of dom0: the bridges' tables by MAC address, the settings of flooding, and whether links refuse changes.
 #[derive(Clone, Default)]
 struct FakePorts(
     Rc<RefCell<BTreeMap<[u8; 6], String>>>,
@@ -96,7 +95,7 @@ struct Bed {
     host: Host,
     ports: FakePorts,
     orders: Receiver<Order>,
-    /// Where the front listens.
+    /// The front's end of the channel.
     front: OwnedFd,
     folder: TempDir,
     _told: bell::Sender<Told>,
@@ -168,7 +167,7 @@ fn write(folder: &TempDir, lines: &str) {
 }
 
 impl Bed {
-    /// No guests of an earlier daemon.
+    /// Reports that there are no guests of an earlier daemon.
     fn alone(mut self) -> Self {
         self.daemon.told(Told::Searched);
         self.daemon.way.flush();
@@ -202,7 +201,7 @@ impl Bed {
         result
     }
 
-    /// What the front was told.
+    /// The messages to the front.
     fn heard(&self) -> Vec<ToFront> {
         let mut all = Vec::new();
         while let Some((messages, _)) = receive_with(&self.front).unwrap() {
@@ -211,7 +210,7 @@ impl Bed {
         all
     }
 
-    /// What the maker's other thread was told to make and remove.
+    /// The orders to the maker's other thread.
     fn ordered(&self) -> Vec<String> {
         let orders = self.orders.try_iter().filter_map(|order| match order {
             Order::Make(id, ..) => Some(format!("make {}", id.0)),
@@ -221,20 +220,20 @@ impl Bed {
         orders.collect()
     }
 
-    /// What a service's guest would be made of now.
+    /// The record of a guest of a service that is made now.
     fn made_of(&self, name: &str) -> MadeOf {
         let entry = &self.daemon.entries[&self.id(name)];
         MadeOf::now(&entry.service).unwrap()
     }
 
-    /// Puts another file in the place of one.
+    /// Replaces a file by another one.
     fn replace(&self, file: &str) {
         let new = self.folder.path().join("new");
         std::fs::write(&new, "other").unwrap();
         std::fs::rename(new, self.folder.path().join(file)).unwrap();
     }
 
-    /// So much time passes, in which nobody is heard.
+    /// Lets time pass in which no guest sends anything.
     fn passes(&mut self, time: Duration) {
         let now = Instant::now() + time;
         self.daemon.look_at_files(now);
@@ -243,7 +242,7 @@ impl Bed {
         self.daemon.way.flush();
     }
 
-    /// A guest of a service is made, and runs.
+    /// Reports that a guest of a service was made and runs.
     fn made(&mut self, name: &str, domid: u16) {
         self.host.xen.add(domid, [9; 16]);
         let id = self.id(name);
@@ -293,7 +292,7 @@ fn a_file_that_is_read_again_reaches_the_front_and_the_guests() {
     bed.made("www", GUEST);
     bed.heard();
     bed.ordered();
-    // What is no matter of a guest leaves it.
+    // A setting that does not concern the guest leaves it running.
     write(&bed.folder, "idle = 30");
     bed.daemon.reload();
     bed.daemon.way.flush();
@@ -309,7 +308,7 @@ fn a_file_that_is_read_again_reaches_the_front_and_the_guests() {
     assert_eq!(bed.ordered(), [format!("remove {} {GUEST}", www.0)]);
 }
 
-/// A daemon that is started again finds a guest of this, or of nobody knows what.
+/// Reports a guest of an earlier daemon, with or without a record. Returns the orders that follow.
 fn found(bed: &mut Bed, name: &str, made_of: Option<MadeOf>) -> Vec<String> {
     bed.host.xen.add(GUEST, [9; 16]);
     let id = bed.id(name);
@@ -333,10 +332,10 @@ fn a_service_that_changed_without_a_daemon_gets_what_its_file_says() {
     assert_eq!(found(&mut same, "www", Some(made_of)), Vec::<String>::new());
     let id = same.id("www");
     assert!(same.heard().contains(&ToFront::Is(id, Stance::Takes)));
-    // Of an earlier version's guests nothing is known: they stay.
+    // Guests of an earlier version have no record: they stay.
     let mut unknown = bed("");
     assert_eq!(found(&mut unknown, "www", None), Vec::<String>::new());
-    // One that was made of something else goes, and one that never sleeps comes again.
+    // A guest with another record is removed, and made again if its service never sleeps.
     for lines in ["memory = 16", "memory = 16\non_demand = false"] {
         let mut other = bed(lines);
         let removed = format!("remove {} {GUEST}", other.id("www").0);
@@ -397,7 +396,7 @@ fn another_front_is_told_what_the_last_one_was() {
     let mut bed = bed("").alone();
     let id = bed.id("www");
     bed.says(ToMaker::Wake(bed.wake("www", None))).unwrap();
-    // The guest is made while the front is replaced: the one that was told is gone.
+    // The guest is made while the front is replaced: the front that was told is gone.
     let (ours, front) = channel::pair().unwrap();
     let gone = bed.daemon.way.front();
     bed.daemon.way.lead_to(Sender::new(ours));
@@ -413,7 +412,7 @@ fn another_front_is_told_what_the_last_one_was() {
 fn a_front_that_was_taken_over_gets_no_more_than_the_file_allows() {
     let mut bed = bed("").alone();
     let (www, one) = (bed.id("www"), bed.id("one"));
-    // Services that there are not: nothing, not even a word.
+    // Unknown services: nothing happens and nothing is logged.
     for id in [Id(0), Id(99), Id(u32::MAX)] {
         let wake = Wake {
             service: id,
@@ -426,13 +425,13 @@ fn a_front_that_was_taken_over_gets_no_more_than_the_file_allows() {
             .unwrap();
     }
     assert_eq!((bed.heard(), bed.ordered()), (vec![], vec![]));
-    // An administrator's command is not the front's to give.
+    // The front cannot send a command of the administrator.
     let wake = Wake {
         cause: Cause::Command,
         ..bed.wake("www", None)
     };
     assert!(bed.says(ToMaker::Wake(wake)).is_err());
-    // Guests that nobody has asked: what they are said to have said does not count.
+    // An answer of a guest that was not asked does not count.
     bed.says(ToMaker::Wake(bed.wake("www", None))).unwrap();
     bed.made("www", GUEST);
     let before = bed.state("www");
@@ -444,7 +443,7 @@ fn a_front_that_was_taken_over_gets_no_more_than_the_file_allows() {
     bed.says(ToMaker::Heard(www)).unwrap();
     assert_eq!(bed.state("www"), before);
     assert_eq!(bed.daemon.entries[&www].requests, None);
-    // Births of one network are limited, whatever time it is said to be.
+    // Births of one network are limited, whatever times the front claims.
     for n in 0..20 {
         bed.daemon.fleet.end(one, "test", &mut bed.daemon.actions);
         bed.daemon.carry_out();
@@ -463,7 +462,7 @@ fn a_front_that_was_taken_over_gets_no_more_than_the_file_allows() {
     }
     assert!(bed.daemon.fleet.refused.prefix >= 15);
     assert!(bed.ordered().len() <= 5);
-    // Counts and spans have an end.
+    // Counters and time spans are bounded.
     let most = Frames {
         held: u64::MAX,
         replayed: u64::MAX,
@@ -485,7 +484,7 @@ fn a_front_that_was_taken_over_gets_no_more_than_the_file_allows() {
     bed.daemon.tell();
     let birth = bed.daemon.entries[&www].birth.as_ref().unwrap();
     assert!(birth.spans().len() < 5);
-    // A port is made anew when it is said to be lost, but not again and again.
+    // A port that is reported lost is made again, but not too often.
     bed.heard();
     for _ in 0..10 {
         bed.says(ToMaker::PortLost("xenbr0".into())).unwrap();

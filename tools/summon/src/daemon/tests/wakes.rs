@@ -1,4 +1,4 @@
-//! What is done at once when a service is woken, and what later.
+//! Tests of the work that a wake does at once, and of the work that it postpones.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn a_wake_is_decided_and_the_front_knows_how_to_stand() {
     let id = bed.id("www");
     bed.says(ToMaker::Wake(bed.wake("www", Some(5)))).unwrap();
     assert_eq!(bed.ordered(), [format!("make {}", id.0)]);
-    // The front is told with the next news, or a little later.
+    // The front is told with the next message, or a little later.
     assert_eq!(bed.heard(), []);
     bed.says(ToMaker::Wake(bed.wake("www", Some(6)))).unwrap();
     let (first, second) = (ToFront::Decided(5, true), ToFront::Decided(6, true));
@@ -16,7 +16,7 @@ fn a_wake_is_decided_and_the_front_knows_how_to_stand() {
     assert_eq!(bed.heard(), [first, holds, second]);
     bed.made("www", GUEST);
     assert_eq!(bed.heard(), [ToFront::Is(id, Stance::Takes)]);
-    // It is told to sleep: the front holds, before the bridge gives it anything.
+    // The service goes to sleep: the front holds frames before the bridge sends it any.
     bed.daemon.fleet.end(id, "test", &mut bed.daemon.actions);
     bed.daemon.carry_out();
     bed.daemon.way.flush();
@@ -39,12 +39,12 @@ fn what_nobody_waits_for_is_put_off_while_a_guest_is_made() {
     bed.daemon.way.flush();
     let decided = ToFront::Decided(5, true);
     assert_eq!(bed.heard(), [decided, ToFront::Is(id, Stance::Holds)]);
-    // Who has asked for the name comes soon.
+    // The client of a DNS query will send a packet soon.
     bed.says(ToMaker::Wake(bed.wake("one", None))).unwrap();
     assert_eq!(bed.heard(), [ToFront::Is(bed.id("one"), Stance::Holds)]);
     bed.daemon.told(Told::NotMade(bed.id("one"), "test".into()));
     bed.daemon.carry_out();
-    // Who is refused is told so at once.
+    // A refusal is sent at once.
     for n in 6..9 {
         bed.says(ToMaker::Wake(bed.wake("one", Some(n)))).unwrap();
         bed.daemon.told(Told::NotMade(bed.id("one"), "test".into()));
@@ -74,11 +74,11 @@ fn a_guest_goes_on_before_all_that_nobody_waits_for() {
     bed.daemon.way.flush();
     bed.heard();
     bed.says(ToMaker::Wake(bed.wake("www", Some(5)))).unwrap();
-    // One message with all that the front waits for.
+    // One packet has all messages that the front waits for.
     let takes = ToFront::Is(id, Stance::Takes);
     assert_eq!(bed.heard(), [ToFront::Decided(5, true), takes]);
     assert_eq!(*bed.ports.1.borrow(), [false]);
-    // It sleeps again before there was time: the last word counts.
+    // It sleeps again before the postponed work was done: the last state counts.
     sleep(&mut bed);
     assert_eq!(*bed.ports.1.borrow(), [false, true, false]);
     bed.daemon.catch_up();
