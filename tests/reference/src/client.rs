@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::questions::{Question, Transport};
 
@@ -24,15 +24,24 @@ const PAUSE: Duration = Duration::from_millis(15);
 /// The longest wait on a connection with several questions.
 const CONNECTION: Duration = Duration::from_secs(5);
 
+/// The number of messages that their identifiers tell apart.
+const IDENTIFIERS: usize = 1 << 16;
+
 /// The answer to each question; `None` if there was none.
 pub type Answers = Vec<Option<Vec<u8>>>;
 
 /// Sends all questions, and collects the answers.
 ///
 /// # Errors
-/// There are more questions than identifiers, or the sockets fail.
+/// The sockets fail.
 pub fn ask(server: SocketAddr, questions: &[Question]) -> Result<Answers> {
-    ensure!(questions.len() <= 65536, "more questions than identifiers");
+    let parts = questions.chunks(IDENTIFIERS);
+    let answers = parts.map(|part| ask_at_once(server, part));
+    Ok(answers.collect::<Result<Vec<_>>>()?.concat())
+}
+
+/// Sends questions that have an identifier each.
+fn ask_at_once(server: SocketAddr, questions: &[Question]) -> Result<Answers> {
     let mut answers = vec![None; questions.len()];
     let of = |transport| -> Vec<usize> {
         let all = questions.iter().enumerate();
