@@ -1,4 +1,4 @@
-//! The front as a process of its own, with the test in the maker's place.
+//! Tests of the front as a process of its own. The test acts as the maker.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::fs::{self, File};
@@ -109,7 +109,7 @@ impl Front {
         answer[..length].to_vec()
     }
 
-    /// What the front says next, but for counts.
+    /// The front's next message, without counters.
     fn next(&self) -> ToMaker {
         let end = Instant::now() + BOUND;
         while Instant::now() < end {
@@ -140,7 +140,7 @@ fn it_serves_with_next_to_no_power_and_ends_with_the_maker() {
     };
     assert_eq!((wake.service, wake.cause), (WWW, Cause::Dns));
     assert!(wake.answered.is_some() && wake.ticket.is_none());
-    // The page, whose content the maker has.
+    // The page, whose content comes from the maker.
     let status = Status {
         uptime_ms: 4711,
         ..Status::default()
@@ -158,7 +158,7 @@ fn it_serves_with_next_to_no_power_and_ends_with_the_maker() {
     client.read_to_string(&mut page).unwrap();
     assert!(page.contains("\"uptime_ms\":4711"), "{page}");
     maker.join().unwrap();
-    // A guest is asked, though nobody is there who would answer.
+    // The front asks a guest that does not exist.
     front.to.push(&ToFront::Ask(WWW), None).unwrap();
     front.to.flush().unwrap();
     assert_eq!(front.next(), ToMaker::Said(WWW, None));
@@ -188,7 +188,7 @@ fn it_serves_with_next_to_no_power_and_ends_with_the_maker() {
         );
     }
 
-    // What a service manager or a terminal sends to all is for the maker.
+    // Signals of a service manager or a terminal to both processes are for the maker.
     for signal in ["-HUP", "-INT", "-TERM"] {
         let number = front.child.id().to_string();
         let sent = Command::new("kill").args([signal, &number]).status();
@@ -217,14 +217,14 @@ fn one_that_is_killed_is_seen_to_be_gone_and_the_next_has_its_sockets() {
         .find_map(Result::err)
         .unwrap();
     assert!(matches!(end, ChannelError::Ended));
-    // What is asked meanwhile waits in the sockets.
+    // Queries in the meantime wait in the sockets.
     let (dns, page) = (&front.dns, &front.page);
     let mut next = start();
     for (message, descriptor) in [
         (ToFront::Udp, dns.udp[0].as_fd()),
         (ToFront::Page, page.as_fd()),
     ] {
-        // Only at the start: later it is no message of the maker's, and that front ends.
+        // These messages are valid only at the start: later the front ends because of them.
         let descriptor = descriptor.try_clone_to_owned().unwrap();
         next.to.push(&message, Some(descriptor)).unwrap();
     }

@@ -1,4 +1,4 @@
-//! The guard with the kernel's help, in a network namespace of its own.
+//! Tests of the guard in the kernel, in a network namespace of their own.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,7 +17,7 @@ use namespace::{ip, outside};
 
 const BOUND: Duration = Duration::from_secs(10);
 
-/// The kernel of the host takes the filter, looks with it at what comes, and counts; what each rule drops is in the guard's own tests.
+/// The host's kernel accepts the filter, applies it and counts. The guard's unit tests have what each rule drops.
 #[test]
 fn a_guest_is_kept_to_its_addresses() {
     if outside("a_guest_is_kept_to_its_addresses") {
@@ -43,7 +43,7 @@ fn a_guest_is_kept_to_its_addresses() {
     ip("address add 192.0.2.80/24 dev guest");
     ip("link set guest up");
     let ask = |times: u8| {
-        // Each address is asked for by ARP, from the guest's end.
+        // ARP requests from the guest's end, for each address.
         let socket = std::net::UdpSocket::bind("192.0.2.80:0").unwrap();
         for last in 100..100 + times {
             socket
@@ -56,18 +56,18 @@ fn a_guest_is_kept_to_its_addresses() {
         let bridge = counts
             .lines()
             .find_map(|line| line.trim().strip_prefix("xenbr0:"));
-        // Octets come before packets.
+        // The counter of bytes precedes that of packets.
         let packets = bridge.unwrap().split_whitespace().nth(1).unwrap();
         packets.parse::<u32>().unwrap()
     };
     ask(5);
-    // Among them is what the guest's end does by itself: duplicates are looked for, groups are joined.
+    // The guest's end also sends frames by itself: it probes for duplicates and joins groups.
     let end = Instant::now() + BOUND;
     while seen() < 5 {
         assert!(Instant::now() < end, "its own frames do not pass");
     }
     assert_eq!(guard::dropped(&mut links, vif.index).unwrap(), 0);
-    // Another's address, from the next frame on, without a gap.
+    // The filter is replaced by one for another address, and acts from the next frame on.
     guard::protect(&mut links, vif.index, &identity(81)).unwrap();
     ask(10);
     let dropped = loop {

@@ -1,9 +1,9 @@
-//! The command beside serving: what it prints where, and how it ends.
+//! Tests of the command line besides serving: its output and its exit codes.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::process::{Command, Output};
 
-/// Runs the program: its exit code, and what it wrote to stdout and stderr.
+/// Runs the program. Returns its exit code and its output on stdout and stderr.
 fn summon(arguments: &[&str]) -> (Option<i32>, String, String) {
     let Output {
         status,
@@ -22,7 +22,7 @@ fn a_file_of_services_is_checked() {
     let good = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/summon.toml");
     let (code, stdout, stderr) = summon(&["check", good]);
     assert_eq!((code, stdout), (Some(0), format!("{good}: 2 services\n")));
-    // Warnings: the image of each, and the site of one, are dom0's.
+    // Warnings, because the images and one site exist in dom0 only.
     assert_eq!(stderr.lines().count(), 3, "{stderr}");
     assert!(stderr.contains(&format!("hatch: {good}:")), "{stderr}");
     let file = tempfile::NamedTempFile::new().unwrap();

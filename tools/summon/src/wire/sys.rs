@@ -21,7 +21,7 @@ pub fn packet_socket(link: u32) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// The same before it is bound to a link: with protocol 0, it gets nothing until then.
+/// A packet socket that is not bound to a link yet. With protocol 0 it receives nothing until then.
 ///
 /// # Errors
 /// There is no permission.

@@ -362,7 +362,7 @@ fn a_zone_names_the_daemon_where_it_can_be_asked() {
     assert_eq!(ns("192.0.2.53:53"), ["ns.example.test."]);
     let told = head_of("192.0.2.53:53", Rtype::A, "ns.example.test.");
     assert_eq!(told, ["192.0.2.53"]);
-    // Nothing of a loopback address can be told.
+    // A loopback address is of no use to clients.
     assert_eq!(ns("127.0.0.1:53"), ["localhost."]);
     // All addresses of the host: that from which it reaches the service, if there is a route to it.
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
