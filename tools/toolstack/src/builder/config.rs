@@ -69,7 +69,7 @@ const RECORD_MAX: usize = 3900;
 pub enum Error {
     /// The name is not valid.
     #[error(
-        "a name has 1 to {NAME_MAX} printable characters without blanks and slashes: {0:?} has not"
+        "{0:?} is no name: a name has 1 to {NAME_MAX} printable characters without blanks and slashes, and is no number"
     )]
     Name(String),
     /// The MAC address is a multicast address or all zeros.
