@@ -1,23 +1,14 @@
-//! Frames held for a guest that is being created: in order, and bounded.
+//! Frames held for a guest that is being created, and their counters.
 
-use std::collections::VecDeque;
+use mayfly_switch::held;
 
 use super::status::Frames;
-
-/// The bounds of what is held for one service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
-    /// Frames.
-    pub frames: usize,
-    /// The bytes of these frames.
-    pub octets: usize,
-}
+pub use held::Bounds;
 
 /// The held frames of a service.
 #[derive(Debug, Default)]
 pub struct Held {
-    frames: VecDeque<Vec<u8>>,
-    octets: usize,
+    frames: held::Held<()>,
     /// The counters of held, replayed and dropped frames.
     pub counts: Frames,
 }
@@ -25,28 +16,23 @@ pub struct Held {
 impl Held {
     /// Holds a frame. Drops it if there is no room: earlier frames take precedence.
     pub fn push(&mut self, frame: &[u8], bounds: Bounds) {
-        let octets = self.octets + frame.len();
-        if self.frames.len() >= bounds.frames || octets > bounds.octets {
-            self.counts.dropped += 1;
-            return;
+        match self.frames.push(frame, (), bounds) {
+            true => self.counts.held += 1,
+            false => self.counts.dropped += 1,
         }
-        self.counts.held += 1;
-        self.octets = octets;
-        self.frames.push_back(frame.to_vec());
     }
 
     /// Takes all frames, in their order.
     pub fn replay(&mut self) -> impl Iterator<Item = Vec<u8>> {
-        self.counts.replayed += self.frames.len() as u64;
-        self.octets = 0;
-        std::mem::take(&mut self.frames).into_iter()
+        let mut frames = std::mem::take(&mut self.frames);
+        self.counts.replayed += frames.len() as u64;
+        std::iter::from_fn(move || frames.pop()).map(|(frame, ())| frame)
     }
 
     /// Drops all frames, because there will be no guest.
     pub fn drop_all(&mut self) {
-        self.counts.dropped += self.frames.len() as u64;
-        self.octets = 0;
-        self.frames.clear();
+        let frames = std::mem::take(&mut self.frames);
+        self.counts.dropped += frames.len() as u64;
     }
 }
 
@@ -56,7 +42,7 @@ mod tests {
 
     const BOUNDS: Bounds = Bounds {
         frames: 3,
-        octets: 10,
+        bytes: 10,
     };
 
     fn counts(held: &Held) -> (u64, u64, u64) {

@@ -10,6 +10,7 @@
 //! - [`switch`]: who gets a frame, and whose turn it is;
 //! - the back end of one guest, as `xen/include/public/io/netif.h` has it ([`port`]);
 //! - [`guard`]: what a guest may send;
+//! - [`held`]: frames for a guest that is being created;
 //! - [`offload`] and [`vnet`]: checksums and segments, which guests and bridges leave to each other;
 //! - [`program`]: the loop of `hatch switch`, with [`control`], by which the builder hands guests over, and the [`journal`], by which the next
 //!   switch finds them;
@@ -26,6 +27,7 @@ pub mod dom0;
 pub mod fake;
 pub mod frame;
 pub mod guard;
+pub mod held;
 pub mod journal;
 pub mod offload;
 pub mod port;

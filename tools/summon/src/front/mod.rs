@@ -277,7 +277,7 @@ impl Front {
     fn adopt(&mut self, table: Table) -> Result<(), ChannelError> {
         self.bounds = Bounds {
             frames: table.held_frames,
-            octets: table.held_bytes,
+            bytes: table.held_bytes,
         };
         self.names = Names::of(table.pack, table.hosts);
         let elsewhere = Elsewhere {

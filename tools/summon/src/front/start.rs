@@ -95,7 +95,7 @@ impl Front {
             names: Names::default(),
             bounds: Bounds {
                 frames: 0,
-                octets: 0,
+                bytes: 0,
             },
             entries: BTreeMap::new(),
             ports: BTreeMap::new(),

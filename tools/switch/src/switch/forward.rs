@@ -211,13 +211,14 @@ impl<X: Xen, W: Wire> Switch<X, W> {
                 is_its(sleeper.ipv4.map(IpAddr::from)) || is_its(sleeper.ipv6.map(IpAddr::from));
             own.then_some((cause, seen.from))
         });
-        if cause.is_none() && asleep.held.len() == 0 {
-            asleep.held.dropped += 1;
+        if cause.is_none() && asleep.held.is_empty() {
+            asleep.dropped += 1;
             return;
         }
         let is_held = asleep
             .held
             .push(bytes, frame.offload, asleep.sleeper.bounds);
+        asleep.dropped += u64::from(!is_held);
         if let Some((cause, from)) = cause.filter(|_| is_held) {
             let name = asleep.sleeper.name.clone();
             self.tell(Notice::Wanted { name, cause, from });

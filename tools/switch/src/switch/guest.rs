@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-use super::held::Bounds;
 use super::{Limits, Mac};
+use crate::held::Bounds;
 use crate::port::{Features, Rings, Shut};
 
 /// The checks of a guest's frames.

@@ -9,7 +9,6 @@
 mod dump;
 mod forward;
 mod guest;
-mod held;
 mod share;
 mod status;
 mod turn;
@@ -21,13 +20,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::arena::{Arena, Frame};
 use crate::guard::Identity;
+pub use crate::held::Bounds;
+use crate::held::Held;
+use crate::offload::Offload;
 use crate::port::Port;
 use crate::xen::{Direction, Segment, Wire, Xen};
 use dump::Dump;
 pub use dump::DumpBounds;
 pub use guest::{Cause, Guard, Guest, Notice, Refusal, Sleeper};
-pub use held::Bounds;
-use held::Held;
 use share::Share;
 pub use share::{FRAME_COST, Limits, QUANTUM};
 pub use status::{BridgeStatus, GuestStatus, SleeperStatus, Status};
@@ -88,7 +88,9 @@ struct Live<X: Xen> {
 
 struct Asleep {
     sleeper: Sleeper,
-    held: Held,
+    held: Held<Offload>,
+    /// The number of frames that were not held.
+    dropped: u64,
 }
 
 /// The switch.
@@ -243,7 +245,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
     }
 
     /// Delivers the frames that were held for a guest.
-    fn replay(&mut self, at: usize, held: &mut Held, now: u64) {
+    fn replay(&mut self, at: usize, held: &mut Held<Offload>, now: u64) {
         self.arena.clear();
         while let Some((bytes, offload)) = held.pop() {
             if !self.arena.has_room() {
@@ -296,6 +298,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             Asleep {
                 sleeper,
                 held: Held::default(),
+                dropped: 0,
             },
         );
         Ok(())

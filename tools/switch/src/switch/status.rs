@@ -101,7 +101,7 @@ impl Status {
         let sleepers = switch.sleepers.values().map(|asleep| SleeperStatus {
             name: asleep.sleeper.name.clone(),
             held: asleep.held.len(),
-            dropped: asleep.held.dropped,
+            dropped: asleep.dropped,
         });
         let mut sleepers: Vec<_> = sleepers.collect();
         sleepers.sort_by(|one, other| one.name.cmp(&other.name));

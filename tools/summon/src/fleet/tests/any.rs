@@ -14,7 +14,7 @@ proptest! {
     /// keep their order.
     #[test]
     fn each_frame_reaches_the_guest_once(steps in proptest::collection::vec(0u8..3, 0..60), made_at in 0usize..60) {
-        let bounds = Bounds { frames: 100, octets: 100 };
+        let bounds = Bounds { frames: 100, bytes: 100 };
         let mut play = Play::new(limits());
         let (mut held, mut port, mut guest) = (Held::default(), VecDeque::new(), Vec::new());
         play.step(Event::Wanted(A, client(1)));

@@ -1,10 +1,8 @@
-//! Frames held for a guest that is being created: in order, and bounded.
+//! Frames held for a guest that is being created, in their order and within bounds: here, and in `hatch summon`.
 
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
-
-use crate::offload::Offload;
 
 /// The most that is held for one guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,34 +23,48 @@ impl Default for Bounds {
     }
 }
 
-/// The frames held for a guest, and the number that was dropped.
-#[derive(Debug, Default)]
-pub(super) struct Held {
-    frames: VecDeque<(Vec<u8>, Offload)>,
+/// The frames held for a guest, each with `T`, what is known of it.
+#[derive(Debug)]
+pub struct Held<T> {
+    frames: VecDeque<(Vec<u8>, T)>,
     bytes: usize,
-    /// The number of frames that were not held.
-    pub(super) dropped: u64,
 }
 
-impl Held {
-    /// Holds a frame if there is room. The earliest frames are kept.
-    pub(super) fn push(&mut self, frame: &[u8], offload: Offload, bounds: Bounds) -> bool {
+impl<T> Default for Held<T> {
+    fn default() -> Self {
+        Self {
+            frames: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+}
+
+impl<T> Held<T> {
+    /// Holds a frame if there is room, and returns whether there was. The earliest frames are kept.
+    pub fn push(&mut self, frame: &[u8], known: T, bounds: Bounds) -> bool {
         let bytes = self.bytes + frame.len();
         if self.frames.len() >= bounds.frames || bytes > bounds.bytes {
-            self.dropped += 1;
             return false;
         }
         self.bytes = bytes;
-        self.frames.push_back((frame.to_vec(), offload));
+        self.frames.push_back((frame.to_vec(), known));
         true
     }
 
-    pub(super) fn len(&self) -> usize {
+    /// The number of held frames.
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.frames.len()
     }
 
+    /// Whether no frame is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
     /// Takes the first frame.
-    pub(super) fn pop(&mut self) -> Option<(Vec<u8>, Offload)> {
+    pub fn pop(&mut self) -> Option<(Vec<u8>, T)> {
         let first = self.frames.pop_front()?;
         self.bytes -= first.0.len();
         Some(first)
@@ -70,14 +82,14 @@ mod tests {
             bytes: 10,
         };
         let mut held = Held::default();
-        for frame in [&b"one"[..], b"two", b"12345", b"3", b"4"] {
-            held.push(frame, Offload::NONE, bounds);
-        }
+        let pushed = [&b"one"[..], b"two", b"12345", b"3", b"4"];
+        let pushed = pushed.map(|frame| held.push(frame, (), bounds));
+        assert_eq!(pushed, [true, true, false, true, false]);
         let all: Vec<_> = std::iter::from_fn(|| held.pop())
             .map(|(frame, _)| frame)
             .collect();
         assert_eq!(all, [&b"one"[..], b"two", b"3"]);
-        assert_eq!((held.dropped, held.len()), (2, 0));
-        assert!(held.push(&[0; 10], Offload::NONE, bounds));
+        assert!(held.is_empty());
+        assert!(held.push(&[0; 10], (), bounds));
     }
 }
