@@ -126,7 +126,7 @@ fn shown(lab: &Lab, dns: &std::net::SocketAddr, progress: &Progress) -> Result<(
     );
     page(lab)?;
     let www = until(lab, |www| {
-        www.last_boot.iter().any(|step| step.what == "first octet")
+        www.last_boot.iter().any(|step| step.what == "first byte")
     })?;
     println!("Its one boot, from the query on:\n{}", waterfall(&www));
     println!("Nobody asks any more ...");
@@ -136,7 +136,7 @@ fn shown(lab: &Lab, dns: &std::net::SocketAddr, progress: &Progress) -> Result<(
     println!("Without a query: the SYN wakes it.");
     page(lab)?;
     let www = until(lab, |www| {
-        www.births == 2 && www.last_boot.iter().any(|step| step.what == "first octet")
+        www.births == 2 && www.last_boot.iter().any(|step| step.what == "first byte")
     })?;
     println!("{}", waterfall(&www));
     Ok(())

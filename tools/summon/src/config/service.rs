@@ -155,7 +155,7 @@ pub(super) fn service(
     let length = service.command_line().len();
     if length > CMDLINE_MAX {
         let what = format!(
-            "its command line has {length} octets with the addresses, and can have {CMDLINE_MAX}"
+            "its command line has {length} bytes with the addresses, and can have {CMDLINE_MAX}"
         );
         problems.add(table.line, what);
     }

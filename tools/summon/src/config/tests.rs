@@ -323,7 +323,7 @@ fn what_a_service_cannot_have() {
     let long = format!("cmdline = \"{}\"", "x".repeat(4095));
     wrong(
         &format!("{DAEMON}{WWW}{long}"),
-        &["f:3: its command line has 4137 octets"],
+        &["f:3: its command line has 4137 bytes"],
     );
     wrong(
         &format!("{DAEMON}limits.memory = 4\n{WWW}"),

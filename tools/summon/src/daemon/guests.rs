@@ -249,7 +249,7 @@ impl Daemon {
                 Sign::SynIn => "SYN seen",
                 Sign::Frame => "first frame",
                 Sign::SynAck => "SYN-ACK",
-                Sign::Answer => "first octet",
+                Sign::Answer => "first byte",
             };
             if let Some(birth) = &mut entry.birth {
                 birth.once(what, Instant::now());

@@ -9,8 +9,7 @@ pub(super) fn run(program: &[Instruction], frame: &[u8], tagged: bool) -> Result
     let load = |from: u32, width: u32| -> Result<u32, String> {
         let from = from as usize;
         let octets = frame.get(from..from + width as usize);
-        let octets =
-            octets.ok_or_else(|| format!("{width} octets at {from} of {}", frame.len()))?;
+        let octets = octets.ok_or_else(|| format!("{width} bytes at {from} of {}", frame.len()))?;
         Ok(octets
             .iter()
             .fold(0, |word, octet| word << 8 | u32::from(*octet)))
