@@ -147,6 +147,19 @@ fn paths_that_nobody_can_ask_for() {
 }
 
 #[test]
+fn paths_of_the_guests_own_pages_are_named() {
+    let files = [
+        ("www/.mayfly/healthz", "x"),
+        ("www/a.mayfly/healthz", "x"),
+        ("mayfly.toml", "hidden = true"),
+    ];
+    assert_eq!(
+        warnings(&files),
+        "www/.mayfly/healthz: a page of the guest's own may be at its path, below /.mayfly/"
+    );
+}
+
+#[test]
 fn hosts_with_letters_beyond_ascii() {
     let toml = "default_host = \"bücher.example\"\n[hosts.\"bücher.example\"]\naliases = [\"www.bücher.example\"]\n\
                 [[redirects]]\nhost = \"bücher.example\"\nfrom = \"/a\"\nto = \"/\"\n[zones.\"bücher.example\"]\ntransfer = true\n";

@@ -14,6 +14,8 @@ use super::{FOLDER, escape, shown};
 
 /// The longest path, in bytes.
 const PATH_MAX: usize = 4000;
+/// The folder of the guest's own pages, which take precedence over those of a site.
+const OWN: &str = "/.mayfly/";
 /// The longest path with escapes or with segments that begin with a dot, in bytes. The guest has to copy such a path.
 const DECODED_MAX: usize = 1024;
 
@@ -164,6 +166,10 @@ fn take(
     };
     if let Err(what) = asked(&path) {
         return findings.error(file, None, what);
+    }
+    if path.starts_with(OWN) {
+        let what = format!("a page of the guest's own may be at its path, below {OWN}");
+        findings.warning(file, None, what);
     }
     let found = Found {
         file: entry.path().to_owned(),
