@@ -3,13 +3,16 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use serde::{Deserialize, Serialize};
 
-use crate::switch::{Cause, DumpBounds, Guest, GuestStatus, Notice, Sleeper, Status};
+use crate::switch::{Cause, DumpBounds, Guest, GuestStatus, Life, Notice, Sleeper, Status};
 
 pub use mayfly_commands::SWITCH_SOCKET as SOCKET;
 /// The longest request, in bytes.
@@ -25,9 +28,16 @@ pub enum Order {
     Attach(Box<Guest>),
     /// Releases the guest of this domain.
     Detach(u16),
-    /// Holds the frames for this guest, which does not run.
+    /// Holds the frames for this guest whenever it is not attached, and says in a notice when somebody wants it. This
+    /// ends with the connection.
     Sleep(Box<Sleeper>),
-    /// Removes the sleeper of this name.
+    /// Holds the frames for the guest of this name, which may sleep, though it is attached.
+    Hold(String),
+    /// Delivers the frames held for it, and holds no more.
+    Open(String),
+    /// Drops the frames held for it.
+    Drop(String),
+    /// Ends what [`Order::Sleep`] began.
     Forget(String),
     /// Returns the status.
     Status,
@@ -80,7 +90,7 @@ pub enum Reply {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Told {
-    /// A sender wants to reach a sleeper.
+    /// A sender wants to reach a guest that sleeps, or is held.
     Wanted {
         /// Its name.
         name: String,
@@ -88,6 +98,15 @@ pub enum Told {
         cause: Cause,
         /// The sender's address.
         from: IpAddr,
+    },
+    /// A new guest has sent its first frames.
+    Lives {
+        /// Its name.
+        name: String,
+        /// Its domain.
+        domain: u16,
+        /// What it has sent.
+        life: Life,
     },
     /// A guest's port was shut.
     Shut {
@@ -113,6 +132,7 @@ impl Told {
     pub fn of(notice: &Notice) -> Option<Self> {
         Some(match notice.clone() {
             Notice::Wanted { name, cause, from } => Self::Wanted { name, cause, from },
+            Notice::Lives { name, domain, life } => Self::Lives { name, domain, life },
             Notice::Shut {
                 name,
                 domain,
@@ -208,6 +228,75 @@ impl Connection {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         Ok(bytes)
+    }
+}
+
+/// A connection on which the switch sends notices, for a client that polls. Nothing here waits for the switch, but for
+/// room in the kernel, and that not for longer than the bound.
+#[derive(Debug)]
+pub struct Notices {
+    stream: UnixStream,
+    read: Vec<u8>,
+}
+
+impl Notices {
+    /// Connects, and asks for the notices. `bound` is the longest wait to send a request.
+    ///
+    /// # Errors
+    /// No switch listens, or access is denied.
+    pub fn open(socket: &Path, bound: Duration) -> io::Result<Self> {
+        let stream = UnixStream::connect(socket)?;
+        stream.set_write_timeout(Some(bound))?;
+        let mut this = Self {
+            stream,
+            read: Vec::new(),
+        };
+        this.send(&Order::Notices)?;
+        Ok(this)
+    }
+
+    /// Sends a request, whose reply comes among the notices.
+    ///
+    /// # Errors
+    /// The switch is gone, or reads nothing.
+    pub fn send(&mut self, order: &Order) -> io::Result<()> {
+        self.stream.write_all(&line(order)?)
+    }
+
+    /// Returns what has come, replies and notices.
+    ///
+    /// # Errors
+    /// The switch is gone, or has sent something else.
+    pub fn take(&mut self) -> io::Result<Vec<Reply>> {
+        let mut some = [0; 4096];
+        loop {
+            match rustix::net::recv(&self.stream, &mut some, RecvFlags::DONTWAIT) {
+                Ok((_, 0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok((_, length)) => self.read.extend(some.iter().take(length)),
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => break,
+                Err(error) => return Err(error.into()),
+            }
+            if self.read.len() > QUESTION_MAX && !self.read.contains(&b'\n') {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        }
+        let whole = self.read.iter().rposition(|byte| *byte == b'\n');
+        let Some(end) = whole else {
+            return Ok(Vec::new());
+        };
+        let lines: Vec<u8> = self.read.drain(..=end).collect();
+        let lines = lines.split(|byte| *byte == b'\n');
+        let lines = lines.filter(|line| !line.is_empty());
+        let replies = lines.map(|line| Ok(serde_json::from_slice(line)?));
+        replies.collect()
+    }
+}
+
+impl AsFd for Notices {
+    /// It can be read from when something has come, or the switch is gone.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
     }
 }
 

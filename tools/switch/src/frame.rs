@@ -4,12 +4,13 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use serde::{Deserialize, Serialize};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
-    EthernetRepr, Icmpv6Packet, Icmpv6Repr, IpAddress, IpProtocol, IpRepr, Ipv4Packet, Ipv6Packet,
-    Ipv6Repr, NdiscNeighborFlags, NdiscRepr, RawHardwareAddress, TcpControl, TcpPacket, TcpRepr,
-    TcpSeqNumber, UdpPacket,
+    EthernetRepr, Icmpv6Message, Icmpv6Packet, Icmpv6Repr, IpAddress, IpProtocol, IpRepr,
+    Ipv4Packet, Ipv6Packet, Ipv6Repr, NdiscNeighborFlags, NdiscRepr, RawHardwareAddress,
+    TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket,
 };
 
 /// All nodes of a link (RFC 4291 section 2.7.1), and the MAC address of that group (RFC 2464 section 7).
@@ -67,6 +68,30 @@ pub fn look(frame: &[u8]) -> Option<Seen> {
         to,
         from,
     })
+}
+
+/// Whether a frame announces its sender's own address, and nobody waits for it: a gratuitous ARP request or reply (RFC
+/// 5227 section 3), or a neighbour advertisement to all nodes.
+#[must_use]
+pub fn is_announcement(frame: &[u8]) -> bool {
+    let Ok(ethernet) = EthernetFrame::new_checked(frame) else {
+        return false;
+    };
+    match ethernet.ethertype() {
+        EthernetProtocol::Arp => matches!(
+            arp(ethernet.payload()),
+            Some((What::Other, to, from)) if to == from
+        ),
+        EthernetProtocol::Ipv6 if ethernet.dst_addr() == ALL_NODES_MAC => {
+            let Ok(packet) = Ipv6Packet::new_checked(ethernet.payload()) else {
+                return false;
+            };
+            packet.next_header() == IpProtocol::Icmpv6
+                && Icmpv6Packet::new_checked(packet.payload())
+                    .is_ok_and(|message| message.msg_type() == Icmpv6Message::NeighborAdvert)
+        }
+        _ => false,
+    }
 }
 
 fn arp(payload: &[u8]) -> Option<(What, IpAddr, IpAddr)> {
@@ -283,7 +308,8 @@ fn payload<'f>(ethernet: &EthernetFrame<&'f [u8]>) -> Option<(IpProtocol, &'f [u
 }
 
 /// A sign of life of a new guest: a frame from it or to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Sign {
     /// A SYN is on its way to it.
     SynIn,

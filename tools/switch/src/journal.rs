@@ -1,4 +1,4 @@
-//! The journal: the guests and sleepers that a switch serves, for the next switch if this one is killed. It has a line
+//! The journal: the guests that a switch serves, for the next switch if this one is killed. It has a line
 //! of JSON for each change, written in one system call; a line that a kill has cut short is ignored.
 
 use std::fs::{self, File};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::control::line;
-use crate::switch::{Guest, Sleeper};
+use crate::switch::Guest;
 
 /// The size, in bytes, from which the journal is rewritten if it has also grown to more than twice its size after the
 /// last rewrite.
@@ -23,37 +23,24 @@ pub enum Entry {
     Attach(Box<Guest>),
     /// The guest of this domain is not served any more.
     Detach(u16),
-    /// The frames for this guest are held from now on.
-    Sleep(Box<Sleeper>),
-    /// The sleeper of this name is removed.
-    Forget(String),
 }
 
-/// The guests and sleepers of a journal.
+/// The guests of a journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
     /// The guests.
     pub guests: Vec<Guest>,
-    /// The sleepers.
-    pub sleepers: Vec<Sleeper>,
 }
 
 impl Known {
     fn take(&mut self, entry: Entry) {
         match entry {
             Entry::Attach(guest) => {
-                self.sleepers
-                    .retain(|sleeper| (&sleeper.bridge, sleeper.mac) != (&guest.bridge, guest.mac));
                 self.guests
                     .retain(|other| other.rings.domain != guest.rings.domain);
                 self.guests.push(*guest);
             }
             Entry::Detach(domain) => self.guests.retain(|guest| guest.rings.domain != domain),
-            Entry::Sleep(sleeper) => {
-                self.sleepers.retain(|other| other.name != sleeper.name);
-                self.sleepers.push(*sleeper);
-            }
-            Entry::Forget(name) => self.sleepers.retain(|sleeper| sleeper.name != name),
         }
     }
 
@@ -106,7 +93,7 @@ impl Journal {
         })
     }
 
-    /// The guests and sleepers at present.
+    /// The guests at present.
     #[must_use]
     pub fn known(&self) -> &Known {
         &self.known
@@ -131,15 +118,12 @@ impl Journal {
     }
 }
 
-/// Writes a journal with the present guests and sleepers, and replaces the old one.
+/// Writes a journal with the present guests, and replaces the old one.
 fn rewrite(path: &Path, known: &Known) -> io::Result<(File, u64)> {
     let new = path.with_extension("new");
     let mut text = Vec::new();
     for guest in &known.guests {
         text.extend(line(&Entry::Attach(Box::new(guest.clone())))?);
-    }
-    for sleeper in &known.sleepers {
-        text.extend(line(&Entry::Sleep(Box::new(sleeper.clone())))?);
     }
     let mut file = File::options()
         .write(true)

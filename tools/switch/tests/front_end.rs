@@ -49,7 +49,7 @@ fn frames_go_both_ways_and_a_guest_that_sleeps_is_woken() {
     let (xen, network) = FakeXen::preconnected_to_process(32);
     let mut dom0 = Dom0::new();
     dom0.xen.add(1, &xen);
-    dom0.switch.attach(guest(1, &network), 0).unwrap();
+    dom0.attach(guest(1, &network));
     // What came before it ran is in its ring.
     let early = numbered(1, 60, mac(1), CLIENT);
     dom0.tap.send(&early);
@@ -92,7 +92,7 @@ fn what_is_not_persistent_is_never_mapped() {
     dom0.xen.add(1, &xen);
     let mut guest = guest(1, &network);
     guest.features.persistent = false;
-    dom0.switch.attach(guest, 0).unwrap();
+    dom0.attach(guest);
     let mut front = boot(&xen, &network, CONFIG);
     for number in 0..500 {
         assert!(front.send(&numbered(number, 60, CLIENT, mac(1))));
@@ -110,7 +110,7 @@ fn long_frames_pass_whole_and_blank_checksums_stay_blank() {
     let (xen, network) = FakeXen::preconnected_to_process(32);
     let mut dom0 = Dom0::new();
     dom0.xen.add(1, &xen);
-    dom0.switch.attach(guest(1, &network), 0).unwrap();
+    dom0.attach(guest(1, &network));
     let mut front = boot(&xen, &network, CONFIG);
     dom0.run();
     assert!(front.turn_until(50, |front| front.net.features().segment));
@@ -171,10 +171,10 @@ fn a_long_frame_is_cut_for_a_guest_that_takes_none() {
     let mut dom0 = Dom0::new();
     dom0.xen.add(1, &one);
     dom0.xen.add(2, &other);
-    dom0.switch.attach(guest(1, &network_of_one), 0).unwrap();
+    dom0.attach(guest(1, &network_of_one));
     let mut receiver = guest(2, &network_of_other);
     receiver.features.csum4 = false;
-    dom0.switch.attach(receiver, 0).unwrap();
+    dom0.attach(receiver);
     let config = BufferCounts {
         rx_buffers: 256,
         ..CONFIG
@@ -211,7 +211,7 @@ fn a_switch_that_was_killed_is_followed_by_one_that_goes_on() {
     let (xen, network) = FakeXen::preconnected_to_process(32);
     let mut dom0 = Dom0::new();
     dom0.xen.add(1, &xen);
-    dom0.switch.attach(guest(1, &network), 0).unwrap();
+    dom0.attach(guest(1, &network));
     let mut front = boot(&xen, &network, CONFIG);
     let (mut sent, mut back) = (Vec::new(), Vec::new());
     for number in 0..600 {
@@ -247,7 +247,7 @@ fn a_full_ring_lets_frames_wait_and_drops_what_is_too_much() {
     let (xen, network) = FakeXen::preconnected_to_process(16);
     let mut dom0 = Dom0::new();
     dom0.xen.add(1, &xen);
-    dom0.switch.attach(guest(1, &network), 0).unwrap();
+    dom0.attach(guest(1, &network));
     for number in 0..400 {
         dom0.tap.send(&numbered(number, 100, mac(1), CLIENT));
     }
@@ -311,7 +311,7 @@ proptest! {
         dom0.xen.add(1, &xen);
         let mut guest = guest(1, &network);
         guest.features.persistent = persistent;
-        dom0.switch.attach(guest, 0).unwrap();
+        dom0.attach(guest);
         let mut front = boot(&xen, &network, BufferCounts { tx_buffers, ..CONFIG });
         let (mut sent, mut delivered) = (Vec::new(), 0_u32);
         for op in ops {

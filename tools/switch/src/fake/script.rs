@@ -11,7 +11,7 @@ use super::{
 };
 use crate::Switch;
 use crate::port::Features;
-use crate::switch::Rest;
+use crate::switch::{Bounds, Rest, Sleeper};
 use crate::vnet;
 
 /// The hostile guests, and the sound one.
@@ -186,15 +186,40 @@ impl Run {
                 memory.borrow_mut().send(buffer(input), &frame);
             }
             13 => self.start(),
-            14 => {
-                let _ = self.switch.detach(domain);
-                assert_eq!(memory.borrow().mapped(), 0, "it is let go of");
-            }
+            14 => self.sleeps(usize::from(op >> 4) & 7, domain),
             _ => {
                 let mut again = guest(domain);
                 again.features = self.features;
                 let _ = self.switch.attach(again, self.now);
             }
+        }
+    }
+
+    /// A guest goes, or a client does something about one that may sleep.
+    fn sleeps(&mut self, what: usize, domain: u16) {
+        let guest = guest(domain);
+        // Most of it is refused, as it comes in any order.
+        let _ = match what & 7 {
+            0 => self.switch.sleep(
+                Sleeper {
+                    name: guest.name,
+                    bridge: guest.bridge,
+                    mac: guest.mac,
+                    ipv4: guest.ipv4,
+                    ipv6: guest.ipv6,
+                    bounds: Bounds::default(),
+                },
+                1,
+            ),
+            1 => self.switch.hold(&guest.name),
+            2 => self.switch.open(&guest.name, self.now),
+            3 => self.switch.drop_held(&guest.name),
+            4 => self.switch.forget(&guest.name),
+            _ => self.switch.detach(domain).map(drop),
+        };
+        if what >= 5 {
+            let memory = self.machines.get(domain).unwrap();
+            assert_eq!(memory.borrow().mapped(), 0, "it is let go of");
         }
     }
 
@@ -239,7 +264,9 @@ impl Run {
         while self.switch.notice().is_some() {}
         for frame in self.tap.frames() {
             let from = frame.get(6..12).unwrap_or_default();
-            let is_known = HOSTILE.into_iter().any(|domain| from == mac(domain));
+            // Address requests for the sound guest are answered, too.
+            let mut guests = HOSTILE.into_iter().chain([SOUND]);
+            let is_known = guests.any(|domain| from == mac(domain));
             assert!(is_known, "a frame from {from:02x?} has left");
         }
         // All frames so far are for this guest and no other.

@@ -56,6 +56,28 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// The number of frames that were dropped, by cause.
+    pub fn drops(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [
+            ("its ring was full", self.dropped_full),
+            ("too long for it", self.dropped_long),
+            ("bad grant", self.bad_grant),
+            ("bad size", self.bad_size),
+            ("too many slots", self.too_many_slots),
+            ("bad offload", self.bad_offload),
+            ("too long for the bridge", self.too_long),
+            ("refused by the bridge", self.refused),
+            ("guard: source", self.guard_source),
+            ("guard: kind", self.guard_kind),
+            ("guard: claim", self.guard_claim),
+            ("guard: address", self.guard_address),
+            ("guard: router", self.guard_router),
+            ("guard: group", self.guard_group),
+            ("guard: host", self.guard_host),
+        ]
+        .into_iter()
+    }
+
     /// Frames from the guest that were dropped, for any cause.
     #[must_use]
     pub fn dropped(&self) -> u64 {

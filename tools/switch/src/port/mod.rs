@@ -121,6 +121,9 @@ pub enum Shut {
     /// The bytes of a slot cross the end of a page.
     #[error("a slot crosses its page")]
     CrossesPage,
+    /// An event channel that was named cannot be bound.
+    #[error("its event channel cannot be bound")]
+    Channel,
 }
 
 /// The most frames, and bytes of frames, that wait for a guest whose ring is full.
@@ -142,14 +145,30 @@ struct Link<M> {
     pages: M,
     tx: Transmit<M>,
     rx: Receive<M>,
-    /// The switch's end of each event channel.
-    tx_port: u32,
-    rx_port: u32,
+    /// The switch's end of each event channel, transmit and receive, once they are bound.
+    local: Option<[u32; 2]>,
+    /// Whether the guest asked for a notification before they were.
+    is_notification_due: bool,
 }
+
+impl<M> Link<M> {
+    /// Notifies the guest through the event channel of one of the rings.
+    fn notify(&mut self, xen: &impl Xen, ring: usize) {
+        match self.local.and_then(|local| local.get(ring).copied()) {
+            Some(port) => xen.notify(port),
+            None => self.is_notification_due = true,
+        }
+    }
+}
+
+/// The numbers of the rings in [`Link::local`].
+const TX: usize = 0;
+const RX: usize = 1;
 
 /// The back end of one guest.
 pub(crate) struct Port<X: Xen> {
     pub(crate) domain: u16,
+    rings: Rings,
     pub(crate) features: Features,
     pub(crate) groups: Groups,
     pub(crate) counters: Counters,
@@ -160,10 +179,10 @@ pub(crate) struct Port<X: Xen> {
 }
 
 impl<X: Xen> Port<X> {
-    /// Maps the rings and binds the event channels. It continues at the rings' present indices.
+    /// Maps the rings. It continues at their present indices. The event channels are bound by [`Port::bind`].
     ///
     /// # Errors
-    /// The guest has not granted its rings, or has no such event channels.
+    /// The guest has not granted its rings.
     pub(crate) fn open(xen: &X, rings: &Rings, features: Features) -> io::Result<Self> {
         let references = [rings.tx_ring, rings.rx_ring];
         let pages = xen.map(rings.domain, &references, Access::Write)?;
@@ -172,15 +191,9 @@ impl<X: Xen> Port<X> {
         };
         let tx = Transmit::adopt(tx, features.persistent);
         let rx = Receive::adopt(rx, features.persistent);
-        let tx_port = xen.bind(rings.domain, rings.tx_port)?;
-        let rx_port = match rings.rx_port {
-            None => tx_port,
-            Some(port) => xen.bind(rings.domain, port).inspect_err(|_| {
-                xen.unbind(tx_port);
-            })?,
-        };
         Ok(Self {
             domain: rings.domain,
+            rings: *rings,
             features,
             groups: Groups::default(),
             counters: Counters::default(),
@@ -188,8 +201,8 @@ impl<X: Xen> Port<X> {
                 pages,
                 tx,
                 rx,
-                tx_port,
-                rx_port,
+                local: None,
+                is_notification_due: false,
             }),
             queue: VecDeque::new(),
             queued_bytes: 0,
@@ -197,10 +210,37 @@ impl<X: Xen> Port<X> {
         })
     }
 
-    /// The switch's ends of its event channels.
+    /// Binds the event channels, and makes up for a notification that the guest asked for before. Until then the guest
+    /// has to be looked at without an event. If that fails, the port is shut.
+    pub(crate) fn bind(&mut self, xen: &X) {
+        let Some(link) = self.link.as_mut().filter(|link| link.local.is_none()) else {
+            return;
+        };
+        let Ok(tx_port) = xen.bind(self.rings.domain, self.rings.tx_port) else {
+            self.shut = Some(Shut::Channel);
+            return self.close(xen);
+        };
+        let rx_port = match self.rings.rx_port {
+            None => Ok(tx_port),
+            Some(port) => xen.bind(self.rings.domain, port),
+        };
+        let Ok(rx_port) = rx_port else {
+            xen.unbind(tx_port);
+            self.shut = Some(Shut::Channel);
+            return self.close(xen);
+        };
+        link.local = Some([tx_port, rx_port]);
+        if std::mem::take(&mut link.is_notification_due) {
+            xen.notify(tx_port);
+            if rx_port != tx_port {
+                xen.notify(rx_port);
+            }
+        }
+    }
+
+    /// The switch's ends of its event channels, once they are bound.
     pub(crate) fn ports(&self) -> Option<[u32; 2]> {
-        let link = self.link.as_ref()?;
-        Some([link.tx_port, link.rx_port])
+        self.link.as_ref()?.local
     }
 
     /// The reason why it was shut, if it was.
@@ -221,10 +261,10 @@ impl<X: Xen> Port<X> {
 
     /// Releases all grants of the guest.
     pub(crate) fn close(&mut self, xen: &X) {
-        if let Some(link) = self.link.take() {
-            xen.unbind(link.tx_port);
-            if link.rx_port != link.tx_port {
-                xen.unbind(link.rx_port);
+        if let Some([tx_port, rx_port]) = self.link.take().and_then(|link| link.local) {
+            xen.unbind(tx_port);
+            if rx_port != tx_port {
+                xen.unbind(rx_port);
             }
         }
         self.counters.dropped_full += self.queue.len() as u64;
@@ -281,7 +321,7 @@ impl<X: Xen> Port<X> {
             is_any = link.tx.unanswered() != 0;
             if link.tx.finish(page) {
                 self.counters.notifications += 1;
-                xen.notify(link.tx_port);
+                link.notify(xen, TX);
             }
         }
         if self.shut.is_some() {
@@ -390,7 +430,7 @@ impl<X: Xen> Port<X> {
             .flush(xen, page, self.domain, arena, &mut self.counters)
         {
             self.counters.notifications += 1;
-            xen.notify(link.rx_port);
+            link.notify(xen, RX);
         }
     }
 }

@@ -25,6 +25,10 @@ pub use start::{Options, StartError};
 /// The most connections at a time. Others wait.
 const CLIENTS_MAX: usize = 64;
 
+/// The frames of a turn up to which the receivers run before the next turn. With more of them there is enough to do
+/// without them, and the next turn is not delayed.
+const FEW: usize = 2;
+
 /// A record that a client waits for.
 struct Recording {
     client: u64,
@@ -79,13 +83,20 @@ impl Program {
             }
             let now = self.now();
             let is_busy = self.switch.turn(now);
+            if (1..=FEW).contains(&self.switch.sent()) {
+                // The next frame is often an answer to what the receiver of these has to say first.
+                rustix::thread::sched_yield();
+            }
             if ready.listener {
                 self.accept(report);
             }
             for (at, _) in ready.clients.iter().enumerate().filter(|(_, is)| **is) {
                 self.client(at, report);
             }
-            self.clients.retain(|client| !client.is_gone());
+            let gone = self.clients.extract_if(.., |client| client.is_gone());
+            for client in gone {
+                self.switch.forget_all(client.id);
+            }
             self.recordings(now);
             while let Some(notice) = self.switch.notice() {
                 self.tell(&notice, report);
@@ -186,10 +197,15 @@ impl Program {
                 None => return,
             };
             let id = client.id;
+            let is_waited_for = matches!(order, Order::Attach(_));
             if let Some(reply) = self.order(id, order, report)
                 && let Some(client) = self.clients.get_mut(at)
             {
                 client.reply(&reply);
+                if is_waited_for {
+                    // The client lets the guest run now.
+                    rustix::thread::sched_yield();
+                }
             }
         }
     }
@@ -225,14 +241,11 @@ impl Program {
                 self.write(Entry::Detach(domain), report);
                 Reply::Detached(Box::new(status))
             }),
-            Order::Sleep(sleeper) => self.switch.sleep((*sleeper).clone()).map(|()| {
-                self.write(Entry::Sleep(sleeper), report);
-                Reply::Done
-            }),
-            Order::Forget(name) => self.switch.forget(&name).map(|()| {
-                self.write(Entry::Forget(name), report);
-                Reply::Done
-            }),
+            Order::Sleep(sleeper) => self.switch.sleep(*sleeper, client).map(|()| Reply::Done),
+            Order::Hold(name) => self.switch.hold(&name).map(|()| Reply::Done),
+            Order::Open(name) => self.switch.open(&name, now).map(|()| Reply::Done),
+            Order::Drop(name) => self.switch.drop_held(&name).map(|()| Reply::Done),
+            Order::Forget(name) => self.switch.forget(&name).map(|()| Reply::Done),
             Order::Status => Ok(Reply::Status(Box::new(self.switch.status()))),
             Order::There(domain) => self.switch.is_there(domain).map(Reply::There),
             Order::Frames => Ok(Reply::Frames(self.switch.frames().collect())),
@@ -290,7 +303,7 @@ impl Program {
                     }
                 }
             }
-            Notice::Wanted { .. } => {}
+            Notice::Wanted { .. } | Notice::Lives { .. } => {}
         }
         if let Some(told) = Told::of(notice) {
             for client in self

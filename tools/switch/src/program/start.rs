@@ -75,23 +75,13 @@ impl Program {
             if let Some((_, link)) = port {
                 links.direct(link, mac)?;
             }
+            // Its rings are looked at in the first turn.
             match switch.attach(guest, 0) {
                 Ok(()) => report(&format!("{name} (domain {domain}) is taken over")),
                 Err(error) => {
                     report(&format!("{name} (domain {domain}) is left alone: {error}"));
                     journal.write(Entry::Detach(domain)).map_err(file)?;
                 }
-            }
-        }
-        for sleeper in known.sleepers {
-            let port = ports.iter().find(|(bridge, _)| *bridge == sleeper.bridge);
-            if let Some((_, link)) = port {
-                links.direct(link, sleeper.mac)?;
-            }
-            let name = sleeper.name.clone();
-            if let Err(error) = switch.sleep(sleeper) {
-                report(&format!("{name} is left alone: {error}"));
-                journal.write(Entry::Forget(name)).map_err(file)?;
             }
         }
         let links = ports.into_iter().map(|(bridge, link)| (bridge, link.name));

@@ -1,8 +1,8 @@
 //! Decides which ports get a frame.
 //!
 //! All guests and sleepers of a bridge are known, so nothing is learned here: a frame for somebody else goes to the bridge, and what comes
-//! from there for nobody here is dropped. Who asks for the address of a guest that is known is heard by that guest alone; for one that
-//! sleeps it is answered here.
+//! from there for nobody here is dropped. Who asks for the address of a guest is answered here, if the guest may have no other address; a
+//! guest that may is asked itself, and alone.
 
 use std::net::IpAddr;
 
@@ -62,6 +62,9 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             live.port.counters.breach(breach);
             return 0;
         }
+        if let Some(signs) = &mut live.signs {
+            signs.note(bytes, live.guest.mac, now);
+        }
         let net = live.net;
         let mtu = self.nets.get(net).map_or(0, |net| net.mtu);
         if frame.offload.cut.is_none() && bytes.len() > mtu + ETHERNET + TAG {
@@ -75,11 +78,11 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             copies += self.give_group(net, Some(at), &frame, now);
             return copies;
         }
-        match self.by_mac.get(&(net, to)) {
-            Some(&other) if other == at => 0,
-            Some(&other) => self.give(other, &frame, now),
+        match self.receiver(net, to) {
+            Some(other) if other == at => 0,
+            Some(other) => self.give(other, &frame, now),
             None if self.sleepers.contains_key(&(net, to)) => {
-                self.hold(net, to, &frame);
+                self.keep((net, to), Some(at), &frame, now);
                 1
             }
             None => usize::from(self.send_out(at, net, &mut frame)),
@@ -92,6 +95,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         };
         let is_sent = net.wire.write(self.arena.with_header(frame)).is_ok();
         net.counters.sent += u64::from(is_sent);
+        self.sent += usize::from(is_sent);
         if !is_sent && let Some(live) = self.live(at) {
             live.port.counters.refused += 1;
         }
@@ -102,12 +106,12 @@ impl<X: Xen, W: Wire> Switch<X, W> {
     pub(super) fn deliver(&mut self, net: usize, frame: &Frame, now: u64) {
         let bytes = self.arena.frame(&frame.range);
         let to = target(bytes);
-        if let Some(&at) = self.by_mac.get(&(net, to)) {
+        if let Some(at) = self.receiver(net, to) {
             self.give(at, frame, now);
         } else if is_group(to) {
             self.give_group(net, None, frame, now);
         } else if self.sleepers.contains_key(&(net, to)) {
-            self.hold(net, to, frame);
+            self.keep((net, to), None, frame, now);
         } else if let Some(net) = self.nets.get_mut(net) {
             net.counters.unknown += 1;
         }
@@ -126,10 +130,10 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             _ => None,
         };
         if let Some((mac, seen)) = sought {
-            return match self.by_mac.get(&(net, mac)) {
-                Some(&at) if Some(at) == from => 0,
-                Some(&at) => self.give(at, frame, now),
-                None => self.answer(net, from, mac, frame, &seen, now),
+            return match self.receiver(net, mac) {
+                Some(at) if Some(at) == from => 0,
+                Some(at) if !self.is_answered_for(at) => self.give(at, frame, now),
+                _ => self.answer((net, mac), from, frame, &seen, now),
             };
         }
         let mut copies = 0;
@@ -143,85 +147,108 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         copies
     }
 
-    /// Answers who looks for a sleeper.
+    /// Whether address requests for a guest are answered here: its addresses are known, and no other may be its own.
+    fn is_answered_for(&self, at: usize) -> bool {
+        let live = self.guests.get(at).and_then(Option::as_ref);
+        live.is_some_and(|live| live.guest.guard == Guard::Full)
+    }
+
+    /// Answers an address request for a guest. If that sleeps, it is wanted.
     fn answer(
         &mut self,
-        net: usize,
+        (net, mac): (usize, Mac),
         from: Option<usize>,
-        mac: Mac,
         frame: &Frame,
         seen: &frame::Seen,
         now: u64,
     ) -> usize {
-        let Some(asleep) = self.sleepers.get(&(net, mac)) else {
-            return 0;
-        };
-        let name = asleep.sleeper.name.clone();
         let Some(answer) = frame::answer(self.arena.frame(&frame.range), mac) else {
             return 0;
         };
         // Who only wants to know whether the address is taken (RFC 5227, RFC 4862 section 5.4) is told so, and wants nobody.
-        if !seen.from.is_unspecified() {
+        if !seen.from.is_unspecified() && self.receiver(net, mac).is_none() {
             let cause = if seen.what == What::Arp {
                 Cause::Arp
             } else {
                 Cause::Nd
             };
-            let from = seen.from;
-            self.tell(Notice::Wanted { name, cause, from });
+            self.want((net, mac), cause, seen.from, now);
         }
-        let Some(range) = self.arena.push(&answer) else {
+        self.write_back(net, from, &answer, now)
+    }
+
+    /// Sends a frame of our own to the guest, or else the bridge, from which one has come; returns how many have got it.
+    fn write_back(&mut self, net: usize, to: Option<usize>, frame: &[u8], now: u64) -> usize {
+        let Some(range) = self.arena.push(frame) else {
             return 0;
         };
-        let mut answer = Frame {
+        let mut frame = Frame {
             range,
             offload: Offload::NONE,
         };
-        match from {
-            Some(at) => self.give(at, &answer, now),
+        match to {
+            Some(at) => self.give(at, &frame, now),
             None => {
                 let Some(net) = self.nets.get_mut(net) else {
                     return 0;
                 };
                 // If the bridge does not take it, it is asked again.
-                let is_sent = net.wire.write(self.arena.with_header(&mut answer)).is_ok();
+                let is_sent = net.wire.write(self.arena.with_header(&mut frame)).is_ok();
                 usize::from(is_sent)
             }
         }
     }
 
-    /// Holds a frame for a sleeper, if it is one that wakes it, or follows one that has.
-    fn hold(&mut self, net: usize, to: Mac, frame: &Frame) {
+    /// Tells the client that somebody wants a guest, unless it knows.
+    fn want(&mut self, key: (usize, Mac), cause: Cause, from: IpAddr, now: u64) {
+        let Some(asleep) = self.sleepers.get(&key).filter(|one| !one.is_told(now)) else {
+            return;
+        };
+        let name = asleep.sleeper.name.clone();
+        if self.tell(Notice::Wanted { name, cause, from })
+            && let Some(asleep) = self.sleepers.get_mut(&key)
+        {
+            asleep.told_at = Some(now);
+        }
+    }
+
+    /// Holds a frame for a guest that sleeps, if it is one that wakes it, or follows one that has; and any frame for a
+    /// guest that is held.
+    fn keep(&mut self, key: (usize, Mac), from: Option<usize>, frame: &Frame, now: u64) {
+        let is_there = self.by_mac.contains_key(&key);
         let bytes = self.arena.frame(&frame.range);
-        let Some(asleep) = self.sleepers.get_mut(&(net, to)) else {
+        let Some(asleep) = self.sleepers.get_mut(&key) else {
             return;
         };
         let seen = frame::look(bytes);
+        let is_its = |to: IpAddr| asleep.addresses().any(|own| own == to);
+        let seen = seen.filter(|seen| is_there || is_its(seen.to));
         let cause = seen.and_then(|seen| {
             let cause = match seen.what {
                 What::Syn => Cause::Syn,
                 What::Datagram => Cause::Udp,
                 What::Arp => Cause::Arp,
                 What::Solicitation => Cause::Nd,
+                What::Other if is_there => Cause::Other,
                 What::Other => return None,
             };
-            let is_its = |own: Option<IpAddr>| own == Some(seen.to);
-            let sleeper = &asleep.sleeper;
-            let own =
-                is_its(sleeper.ipv4.map(IpAddr::from)) || is_its(sleeper.ipv6.map(IpAddr::from));
-            own.then_some((cause, seen.from))
+            Some((cause, seen.from))
         });
-        if cause.is_none() && asleep.held.is_empty() {
+        if cause.is_none() && asleep.held.is_empty() && !asleep.is_told(now) {
             asleep.dropped += 1;
+            // The peer of a guest that is gone need not wait for it.
+            if seen.is_some()
+                && let Some(reset) = frame::reset(bytes)
+            {
+                self.write_back(key.0, from, &reset, now);
+            }
             return;
         }
-        let is_held = asleep
-            .held
-            .push(bytes, frame.offload, asleep.sleeper.bounds);
+        let bounds = asleep.sleeper.bounds;
+        let is_held = asleep.held.push(bytes, frame.offload, bounds);
         asleep.dropped += u64::from(!is_held);
         if let Some((cause, from)) = cause.filter(|_| is_held) {
-            let name = asleep.sleeper.name.clone();
-            self.tell(Notice::Wanted { name, cause, from });
+            self.want(key, cause, from, now);
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Limits, Mac};
+use super::{Life, Limits, Mac};
 use crate::held::Bounds;
 use crate::port::{Features, Rings, Shut};
 
@@ -51,7 +51,7 @@ pub struct Guest {
     pub limits: Limits,
 }
 
-/// A guest that does not run: frames for it are held, and address requests for it are answered.
+/// A guest that may sleep. While it is not attached, frames for it are held and address requests for it are answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sleeper {
@@ -84,12 +84,14 @@ pub enum Cause {
     Syn,
     /// A UDP datagram.
     Udp,
+    /// Any other frame. It wants only a guest that is attached and held.
+    Other,
 }
 
 /// A notice of the switch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// A sender wants to reach a sleeper.
+    /// A sender wants to reach a guest that sleeps, or is held.
     Wanted {
         /// Its name.
         name: String,
@@ -97,6 +99,15 @@ pub enum Notice {
         cause: Cause,
         /// The sender's address.
         from: IpAddr,
+    },
+    /// A guest that may sleep is there, and has sent its first frames.
+    Lives {
+        /// Its name.
+        name: String,
+        /// Its domain.
+        domain: u16,
+        /// What it has sent.
+        life: Life,
     },
     /// A guest's port was shut.
     Shut {

@@ -10,6 +10,8 @@ mod dump;
 mod forward;
 mod guest;
 mod share;
+mod signs;
+mod sleepers;
 mod status;
 mod turn;
 
@@ -30,11 +32,19 @@ pub use dump::DumpBounds;
 pub use guest::{Cause, Guard, Guest, Notice, Refusal, Sleeper};
 use share::Share;
 pub use share::{FRAME_COST, Limits, QUANTUM};
+use signs::Signs;
+pub use signs::{Life, Sign};
+use sleepers::Asleep;
 pub use status::{BridgeStatus, GuestStatus, SleeperStatus, Status};
 pub use turn::Rest;
 
 /// The number of frames that are moved before they are published: with more, the first of them would wait.
 pub const BATCH: usize = 32;
+
+/// The time, in ns, from the attachment of a guest until its event channels are bound. It takes the kernel as long as
+/// the rest of the attachment. The client starts the guest meanwhile, and the first frame of the guest is seen without
+/// an event.
+const BIND_AFTER: u64 = 100_000;
 
 /// A MAC address.
 pub type Mac = [u8; 6];
@@ -80,17 +90,14 @@ struct Live<X: Xen> {
     is_dirty: bool,
     /// For each end in `local`, whether an event has come and it is masked.
     masked: [bool; 2],
-    /// The switch's ends of its event channels.
-    local: [u32; 2],
+    /// The switch's ends of its event channels, once they are bound.
+    local: Option<[u32; 2]>,
     /// Whether the notice that its port was shut was sent.
     is_told: bool,
-}
-
-struct Asleep {
-    sleeper: Sleeper,
-    held: Held<Offload>,
-    /// The number of frames that were not held.
-    dropped: u64,
+    /// Whether the frames for it are held, though it is there ([`Switch::hold`]).
+    is_held: bool,
+    /// The signs of its life, until they were told.
+    signs: Option<Signs>,
 }
 
 /// The switch.
@@ -98,17 +105,27 @@ pub struct Switch<X: Xen, W: Wire> {
     xen: X,
     nets: Vec<Net<W>>,
     guests: Vec<Option<Live<X>>>,
+    /// The guests that are attached.
     by_mac: HashMap<(usize, Mac), usize>,
     by_address: HashMap<(usize, IpAddr), Mac>,
     by_domain: HashMap<u16, usize>,
     by_port: HashMap<u32, usize>,
+    /// The guests that may sleep, attached or not.
     sleepers: HashMap<(usize, Mac), Asleep>,
     active: VecDeque<usize>,
     dirty: Vec<usize>,
     /// The guests with frames that wait for room in their rings.
     waiting: Vec<usize>,
+    /// The guests whose event channels are not bound yet, and the time, in ns, at which they will be.
+    unbound: Vec<(usize, u64)>,
+    /// The guests whose signs of life were not told yet.
+    newborns: Vec<usize>,
     notices: VecDeque<Notice>,
     arena: Arena,
+    /// What new guests have announced in this turn.
+    late: Vec<(usize, Vec<u8>, Offload)>,
+    /// The number of frames that were sent to bridges since this was last asked for.
+    sent: usize,
     /// The list of a turn's frames, kept to reuse its memory.
     frames: Vec<Frame>,
     scratch: Vec<u8>,
@@ -132,8 +149,12 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             active: VecDeque::new(),
             dirty: Vec::new(),
             waiting: Vec::new(),
+            unbound: Vec::new(),
+            newborns: Vec::new(),
             notices: VecDeque::new(),
             arena: Arena::default(),
+            late: Vec::new(),
+            sent: 0,
             frames: Vec::new(),
             scratch: Vec::new(),
         }
@@ -162,15 +183,23 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         &self.xen
     }
 
+    /// The number of frames that were sent to bridges since this was last called.
+    pub fn sent(&mut self) -> usize {
+        std::mem::take(&mut self.sent)
+    }
+
     /// The next notice.
     pub fn notice(&mut self) -> Option<Notice> {
         self.notices.pop_front()
     }
 
-    fn tell(&mut self, notice: Notice) {
-        if self.notices.len() < NOTICES_MAX {
+    /// Queues a notice; returns whether there was room for it.
+    fn tell(&mut self, notice: Notice) -> bool {
+        let has_room = self.notices.len() < NOTICES_MAX;
+        if has_room {
             self.notices.push_back(notice);
         }
+        has_room
     }
 
     fn net(&self, bridge: &str, mac: Mac) -> Result<usize, Refusal> {
@@ -182,7 +211,8 @@ impl<X: Xen, W: Wire> Switch<X, W> {
     }
 
     /// Serves a guest from now on. It continues at the present indices of its rings, and delivers the frames that were
-    /// held for it. It does not depend on an event: the rings are checked in the next turn.
+    /// held for it: they are in its receive ring when this returns. It does not depend on an event: the rings are
+    /// checked in each turn, until the event channels are bound, which is [`BIND_AFTER`] later.
     ///
     /// # Errors
     /// The guest cannot be served. None of its grants are mapped then.
@@ -198,7 +228,6 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             return Err(Refusal::Taken("the name"));
         }
         let port = Port::open(&self.xen, &guest.rings, guest.features)?;
-        let ports = port.ports().unwrap_or_default();
         let at = match self.guests.iter().position(Option::is_none) {
             Some(at) => at,
             None => {
@@ -208,14 +237,12 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         };
         self.by_mac.insert((net, guest.mac), at);
         self.by_domain.insert(guest.rings.domain, at);
-        for port in ports {
-            self.by_port.insert(port, at);
-        }
         for address in addresses(guest.ipv4, guest.ipv6) {
             self.by_address.insert((net, address), guest.mac);
         }
         let host = self.nets.get(net).map_or([0; 6], |net| net.host);
-        let asleep = self.sleepers.remove(&(net, guest.mac));
+        let held = self.sleepers.get_mut(&(net, guest.mac));
+        let held = held.map(Asleep::take);
         let live = Live {
             identity: Identity {
                 mac: guest.mac,
@@ -230,15 +257,19 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             is_active: false,
             is_dirty: false,
             masked: [false; 2],
-            local: ports,
+            local: None,
             is_told: false,
+            is_held: false,
+            signs: held.as_ref().map(|held| Signs::new(now, held.len())),
             guest,
         };
         if let Some(place) = self.guests.get_mut(at) {
             *place = Some(live);
         }
-        if let Some(mut asleep) = asleep {
-            self.replay(at, &mut asleep.held, now);
+        self.unbound.push((at, now.saturating_add(BIND_AFTER)));
+        if let Some(mut held) = held {
+            self.newborns.push(at);
+            self.replay(at, &mut held, now);
         }
         self.activate(at);
         Ok(())
@@ -259,7 +290,8 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         self.flush();
     }
 
-    /// Releases a guest. Its grants are unmapped when this returns. Returns its status.
+    /// Releases a guest. Its grants are unmapped when this returns. Returns its status. If it may sleep, the frames for
+    /// it are held from now on.
     ///
     /// # Errors
     /// There is no such guest.
@@ -269,55 +301,24 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         let mut live = live.ok_or(Refusal::Unknown)?;
         forget_ports(&mut self.by_port, at, live.local);
         live.port.close(&self.xen);
-        self.by_mac.remove(&(live.net, live.guest.mac));
+        let key = (live.net, live.guest.mac);
+        self.by_mac.remove(&key);
         for address in addresses(live.guest.ipv4, live.guest.ipv6) {
             self.by_address.remove(&(live.net, address));
         }
-        for list in [&mut self.dirty, &mut self.waiting] {
-            list.retain(|other| *other != at);
-        }
-        self.active.retain(|other| *other != at);
-        Ok(GuestStatus::of(&live))
-    }
-
-    /// Holds the frames for a guest that does not run, from now on, and answers address requests for it.
-    ///
-    /// # Errors
-    /// There is a guest with its MAC address.
-    pub fn sleep(&mut self, sleeper: Sleeper) -> Result<(), Refusal> {
-        let net = self.net(&sleeper.bridge, sleeper.mac)?;
-        let key = (net, sleeper.mac);
-        if self.by_mac.contains_key(&key) {
-            return Err(Refusal::Taken("the MAC address"));
-        }
-        for address in addresses(sleeper.ipv4, sleeper.ipv6) {
-            self.by_address.insert((net, address), sleeper.mac);
-        }
-        self.sleepers.insert(
-            key,
-            Asleep {
-                sleeper,
-                held: Held::default(),
-                dropped: 0,
-            },
-        );
-        Ok(())
-    }
-
-    /// Removes a sleeper, with the frames held for it.
-    ///
-    /// # Errors
-    /// There is no sleeper of this name.
-    pub fn forget(&mut self, name: &str) -> Result<(), Refusal> {
-        let mut sleepers = self.sleepers.iter();
-        let found = sleepers.find(|(_, asleep)| asleep.sleeper.name == name);
-        let key = found.map(|(key, _)| *key).ok_or(Refusal::Unknown)?;
-        if let Some(asleep) = self.sleepers.remove(&key) {
-            for address in addresses(asleep.sleeper.ipv4, asleep.sleeper.ipv6) {
-                self.by_address.remove(&(key.0, address));
+        if let Some(asleep) = self.sleepers.get_mut(&key) {
+            asleep.told_at = None;
+            for address in asleep.addresses() {
+                self.by_address.insert((live.net, address), key.1);
             }
         }
-        Ok(())
+        for list in [&mut self.dirty, &mut self.waiting, &mut self.newborns] {
+            list.retain(|other| *other != at);
+        }
+        self.unbound.retain(|(other, _)| *other != at);
+        self.late.retain(|(other, ..)| *other != at);
+        self.active.retain(|other| *other != at);
+        Ok(GuestStatus::of(&live))
     }
 
     /// Records a guest's traffic from now on. An earlier record of it is dropped.
@@ -396,8 +397,8 @@ impl<X: Xen, W: Wire> Switch<X, W> {
 }
 
 /// Removes a guest's ports. Another guest may have got one of the numbers since, if this guest's own were closed.
-fn forget_ports(by_port: &mut HashMap<u32, usize>, at: usize, local: [u32; 2]) {
-    for port in local {
+fn forget_ports(by_port: &mut HashMap<u32, usize>, at: usize, local: Option<[u32; 2]>) {
+    for port in local.into_iter().flatten() {
         if by_port.get(&port) == Some(&at) {
             by_port.remove(&port);
         }

@@ -2,7 +2,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::{BATCH, Live, Notice, Switch, forget_ports};
+use super::{BATCH, BIND_AFTER, Live, Notice, Signs, Switch, forget_ports};
+use crate::arena::Frame;
+use crate::frame::is_announcement;
 use crate::port::Budget;
 use crate::vnet;
 use crate::xen::{Wire, Xen};
@@ -68,7 +70,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
 
     /// Moves frames, within the bounds of a turn. Returns whether any were moved.
     pub fn turn(&mut self, now: u64) -> bool {
-        let mut is_busy = false;
+        let mut is_busy = self.announce(now);
         for net in 0..self.nets.len() {
             is_busy |= self.take_in(net, now);
         }
@@ -92,7 +94,53 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             // It is served again after the others.
             self.active.push_back(at);
         }
+        self.bind(now, is_busy);
         is_busy
+    }
+
+    /// Forwards what new guests have announced; returns whether that was anything.
+    fn announce(&mut self, now: u64) -> bool {
+        if self.late.is_empty() {
+            return false;
+        }
+        self.arena.clear();
+        for (at, bytes, offload) in std::mem::take(&mut self.late) {
+            if !self.arena.has_room() {
+                self.flush();
+                self.arena.clear();
+            }
+            if let Some(range) = self.arena.push(&bytes) {
+                self.forward_charged(at, Frame { range, offload }, now);
+            }
+        }
+        self.flush();
+        true
+    }
+
+    fn forward_charged(&mut self, at: usize, frame: Frame, now: u64) {
+        let length = frame.range.len();
+        let copies = self.forward(at, frame, now);
+        if let Some(live) = self.live(at) {
+            live.share.charge(length, copies);
+        }
+    }
+
+    /// Binds the event channels of new guests when it is time; a little later if there are frames to be moved.
+    fn bind(&mut self, now: u64, is_busy: bool) {
+        for (at, time) in std::mem::take(&mut self.unbound) {
+            let Some(Some(live)) = self.guests.get_mut(at) else {
+                continue;
+            };
+            if time.saturating_add(if is_busy { BIND_AFTER } else { 0 }) > now {
+                self.unbound.push((at, time));
+                continue;
+            }
+            live.port.bind(&self.xen);
+            live.local = live.port.ports();
+            for port in live.local.into_iter().flatten() {
+                self.by_port.insert(port, at);
+            }
+        }
     }
 
     /// Asks every guest that has stopped sending to notify again.
@@ -108,6 +156,12 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             let Some(Some(live)) = self.guests.get_mut(at) else {
                 continue;
             };
+            if let Some((_, time)) = self.unbound.iter().find(|(other, _)| *other == at) {
+                // It cannot notify yet.
+                earliest(*time);
+                self.active.push_back(at);
+                continue;
+            }
             if let Some(time) = live.share.limited_until() {
                 // Its ring is not checked before that time, so it need not notify.
                 earliest(time.max(now + 1));
@@ -134,11 +188,52 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         if !self.waiting.is_empty() {
             earliest(now + LOOK_AGAIN);
         }
-        if is_busy {
+        if let Some(time) = Self::tell_lives(
+            now,
+            (&mut self.newborns, &mut self.guests),
+            &mut self.notices,
+        ) {
+            earliest(time);
+        }
+        if is_busy || !self.late.is_empty() {
             Rest::Busy
         } else {
             Rest::Until(until)
         }
+    }
+
+    /// Tells of new guests that have sent something; returns when to do so again.
+    fn tell_lives(
+        now: u64,
+        (newborns, guests): (&mut Vec<usize>, &mut [Option<Live<X>>]),
+        notices: &mut VecDeque<Notice>,
+    ) -> Option<u64> {
+        let mut again: Option<u64> = None;
+        newborns.retain(|at| {
+            let Some(Some(live)) = guests.get_mut(*at) else {
+                return false;
+            };
+            match live.signs.as_ref().and_then(Signs::due) {
+                None => true,
+                Some(due) if due > now => {
+                    again = Some(again.map_or(due, |other| other.min(due)));
+                    true
+                }
+                Some(_) => {
+                    if let Some(signs) = live.signs.take()
+                        && notices.len() < super::NOTICES_MAX
+                    {
+                        notices.push_back(Notice::Lives {
+                            name: live.guest.name.clone(),
+                            domain: live.guest.rings.domain,
+                            life: signs.told(now),
+                        });
+                    }
+                    false
+                }
+            }
+        });
+        again
     }
 
     /// Sends, once, the notice that a guest's port was shut.
@@ -199,8 +294,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             let read = self.arena.was_read(length);
             let frame = read.and_then(|(header, range)| {
                 let offload = vnet::decode(header, self.arena.frame_mut(&range)).ok()?;
-                (range.len() >= crate::offload::ETHERNET)
-                    .then_some(crate::arena::Frame { range, offload })
+                (range.len() >= crate::offload::ETHERNET).then_some(Frame { range, offload })
             });
             match frame {
                 Some(frame) => self.deliver(net, &frame, now),
@@ -227,12 +321,15 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             live.port
                 .take(&self.xen, &mut self.arena, budget, &mut frames);
         }
+        let is_new = live.signs.is_some();
         for frame in frames.drain(..) {
-            let length = frame.range.len();
-            let copies = self.forward(at, frame, now);
-            if let Some(live) = self.live(at) {
-                live.share.charge(length, copies);
+            let bytes = self.arena.frame(&frame.range);
+            if is_new && is_announcement(bytes) {
+                // Those for whom a new guest was made come first. What it announces goes to all in the next turn.
+                self.late.push((at, bytes.to_vec(), frame.offload));
+                continue;
             }
+            self.forward_charged(at, frame, now);
         }
         self.frames = frames;
         self.flush();

@@ -202,8 +202,20 @@ impl<'x> Dom0<'x> {
         }
         self.switch = fresh(&self.xen, &self.tap);
         for guest in guests {
-            self.switch.attach(guest, self.now).unwrap();
+            self.attach(guest);
         }
+    }
+
+    /// Serves a guest, until its event channels are bound.
+    pub fn attach(&mut self, guest: Guest) {
+        self.switch.attach(guest, self.now).unwrap();
+        self.bind();
+    }
+
+    /// The time passes until event channels are bound.
+    fn bind(&mut self) {
+        self.now += 1_000_000;
+        self.run();
     }
 
     /// Runs the loop until there is no work left.

@@ -1,14 +1,14 @@
 //! The receivers of frames.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 
 use super::*;
 use crate::fake::{datagram, ip, mac};
-use crate::switch::{Bounds, Cause, DumpBounds, Guard, Refusal, Sleeper};
+use crate::switch::{DumpBounds, Guard, Refusal};
 
-const CLIENT: [u8; 6] = [2, 0, 0, 0, 0, 9];
+pub(super) const CLIENT: [u8; 6] = [2, 0, 0, 0, 0, 9];
 
-fn arp(from: [u8; 6], sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+pub(super) fn arp(from: [u8; 6], sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
     let mut frame = [
         &[0xff; 6][..],
         &from,
@@ -22,7 +22,15 @@ fn arp(from: [u8; 6], sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
     frame
 }
 
-fn received(memory: &std::cell::RefCell<fake::Memory>) -> Vec<Vec<u8>> {
+/// A guest that may have other IP addresses than the one that is known.
+pub(super) fn free(domain: u16) -> crate::Guest {
+    crate::Guest {
+        guard: Guard::Mac,
+        ..guest(domain)
+    }
+}
+
+pub(super) fn received(memory: &std::cell::RefCell<fake::Memory>) -> Vec<Vec<u8>> {
     let mut memory = memory.borrow_mut();
     std::iter::from_fn(|| memory.receive())
         .map(|(_, frame)| frame)
@@ -56,7 +64,7 @@ fn guests_the_bridge_and_nobody() {
 #[test]
 fn who_asks_for_a_guest_is_heard_by_it_alone() {
     let mut dom0 = Dom0::new();
-    let [one, two] = [1, 2].map(|domain| dom0.add(domain));
+    let [one, two] = [1, 2].map(|domain| dom0.add_as(free(domain)));
     let for_one = arp(CLIENT, Ipv4Addr::new(10, 0, 2, 9), ip(1));
     let for_nobody = arp(CLIENT, Ipv4Addr::new(10, 0, 2, 9), ip(99));
     let from_two = arp(mac(2), ip(2), ip(1));
@@ -109,135 +117,6 @@ fn groups_that_a_guest_has_asked_for() {
     assert_eq!(ask(&mut dom0, 3), 1);
 }
 
-fn sleeper(domain: u16) -> Sleeper {
-    Sleeper {
-        name: format!("guest{domain}"),
-        bridge: BRIDGE.to_owned(),
-        mac: mac(domain),
-        ipv4: Some(ip(domain)),
-        ipv6: Some(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, domain)),
-        bounds: Bounds {
-            frames: 3,
-            bytes: 10_000,
-        },
-    }
-}
-
-/// A segment to a guest that sleeps.
-fn segment(to: u16, flags: u8) -> Vec<u8> {
-    let mut frame = [
-        &mac(to)[..],
-        &CLIENT,
-        &[8, 0, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0],
-    ]
-    .concat();
-    frame.extend([10, 0, 2, 9]);
-    frame.extend(ip(to).octets());
-    frame.extend([
-        0x30, 0x39, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0x10, 0, 0, 0, 0, 0,
-    ]);
-    frame
-}
-
-#[test]
-fn what_comes_for_a_sleeper_is_in_its_ring_when_it_is_there() {
-    let mut dom0 = Dom0::new();
-    dom0.switch.sleep(sleeper(1)).unwrap();
-    let other = dom0.add(2);
-    // Address requests for it are answered, from the bridge and from a guest.
-    dom0.tap
-        .send(&arp(CLIENT, Ipv4Addr::new(10, 0, 2, 9), ip(1)));
-    dom0.run(2);
-    let answer = dom0.tap.frames().remove(0);
-    assert_eq!(
-        (&answer[..6], &answer[6..12], answer[21]),
-        (&CLIENT[..], &mac(1)[..], 2)
-    );
-    other.borrow_mut().send(0, &arp(mac(2), ip(2), ip(1)));
-    other.borrow().publish();
-    dom0.run(2);
-    assert_eq!(received(&other).len(), 1);
-    // A probe does not count as a request.
-    dom0.tap.send(&arp(CLIENT, Ipv4Addr::UNSPECIFIED, ip(1)));
-    // A segment of an old connection is not held.
-    dom0.tap.send(&segment(1, 0x10));
-    dom0.run(2);
-    let _ = dom0.tap.frames();
-    let wanted = |cause, from: [u8; 4]| Notice::Wanted {
-        name: "guest1".to_owned(),
-        cause,
-        from: IpAddr::from(from),
-    };
-    assert_eq!(
-        dom0.notices(),
-        [
-            wanted(Cause::Arp, [10, 0, 2, 9]),
-            wanted(Cause::Arp, [10, 0, 0, 2])
-        ]
-    );
-    for _ in 0..2 {
-        dom0.tap.send(&segment(1, 0x02));
-        dom0.tap.send(&segment(1, 0x10));
-    }
-    dom0.run(2);
-    // There was room for three.
-    let by_syn = wanted(Cause::Syn, [10, 0, 2, 9]);
-    assert_eq!(dom0.notices(), [by_syn.clone(), by_syn]);
-    let status = dom0.switch.status().sleepers;
-    assert_eq!((status[0].held, status[0].dropped), (3, 2));
-    let memory = dom0.add(1);
-    assert_eq!(
-        received(&memory),
-        [segment(1, 0x02), segment(1, 0x10), segment(1, 0x02)]
-    );
-    assert!(dom0.switch.status().sleepers.is_empty());
-    // From now on the guest answers by itself.
-    dom0.tap.send(&segment(1, 0x02));
-    dom0.run(1);
-    assert_eq!(received(&memory).len(), 1);
-    assert_eq!(dom0.notices(), []);
-}
-
-#[test]
-fn a_neighbour_solicitation_is_answered_and_a_sleeper_is_forgotten() {
-    let mut dom0 = Dom0::new();
-    dom0.switch.sleep(sleeper(1)).unwrap();
-    let mut frame = [
-        &[0x33, 0x33, 0xff, 0, 0, 1][..],
-        &CLIENT,
-        &[0x86, 0xdd, 0x60, 0, 0, 0, 0, 24, 58, 255],
-    ]
-    .concat();
-    let from = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x99);
-    let target = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
-    let to = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 1);
-    frame.extend(from.octets());
-    frame.extend(to.octets());
-    frame.extend([135, 0, 0, 0, 0, 0, 0, 0]);
-    frame.extend(target.octets());
-    let pseudo = [&frame[22..54], &[0, 24, 0, 58], &frame[54..]].concat();
-    let mut sum: u32 = pseudo
-        .chunks(2)
-        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
-        .sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    frame[56..58].copy_from_slice(&(!u16::try_from(sum).unwrap()).to_be_bytes());
-    dom0.tap.send(&frame);
-    dom0.run(1);
-    let answers = dom0.tap.frames();
-    assert_eq!((answers.len(), answers[0][54]), (1, 136));
-    dom0.switch.forget("guest1").unwrap();
-    dom0.tap.send(&frame);
-    dom0.run(1);
-    assert!(dom0.tap.frames().is_empty());
-    assert!(matches!(
-        dom0.switch.forget("guest1"),
-        Err(Refusal::Unknown)
-    ));
-}
-
 #[test]
 fn two_of_one_name_address_or_domain() {
     let mut dom0 = Dom0::new();
@@ -269,12 +148,29 @@ fn two_of_one_name_address_or_domain() {
         "no MAC address of one interface"
     );
     assert!(refused(&mut dom0, |other| other.rings.tx_ring = 700).starts_with("its rings: "));
-    assert!(refused(&mut dom0, |other| other.rings.tx_port = 700).starts_with("its rings: "));
-    assert!(refused(&mut dom0, |other| other.rings.rx_port = Some(9)).starts_with("its rings: "));
     // The refused guests hold no grants.
     dom0.switch.attach(guest(2), 0).unwrap();
-    assert!(dom0.switch.sleep(sleeper(1)).is_err());
     assert!(matches!(dom0.switch.detach(3), Err(Refusal::Unknown)));
+}
+
+#[test]
+fn who_names_an_event_channel_that_is_none_is_shut() {
+    let wrong: [fn(&mut crate::Guest); 2] = [
+        |guest| guest.rings.tx_port = 700,
+        |guest| guest.rings.rx_port = Some(9),
+    ];
+    for change in wrong {
+        let mut dom0 = Dom0::new();
+        let mut guest = guest(1);
+        change(&mut guest);
+        let memory = dom0.add_as(guest);
+        let notices = dom0.notices();
+        let [Notice::Shut { reason, .. }] = notices.as_slice() else {
+            panic!("{notices:?}");
+        };
+        assert_eq!(*reason, crate::port::Shut::Channel);
+        assert_eq!(memory.borrow().mapped(), 0);
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod forwarding;
 mod hostile;
 mod shares;
+mod sleepers;
 
 use crate::fake::{self, BRIDGE, HOST, Machines, Tap, guest};
 use crate::switch::{Notice, Rest};
@@ -30,13 +31,34 @@ impl Dom0 {
 
     /// A guest that is attached, all of whose buffers from 32 on are posted.
     fn add(&mut self, domain: u16) -> std::rc::Rc<std::cell::RefCell<fake::Memory>> {
+        self.add_as(guest(domain))
+    }
+
+    fn add_as(&mut self, guest: crate::Guest) -> std::rc::Rc<std::cell::RefCell<fake::Memory>> {
+        let memory = self.add_unbound(guest);
+        self.bind();
+        memory
+    }
+
+    /// The same, before its event channels are bound.
+    fn add_unbound(
+        &mut self,
+        guest: crate::Guest,
+    ) -> std::rc::Rc<std::cell::RefCell<fake::Memory>> {
+        let domain = guest.rings.domain;
         let memory = self.machines.add(domain);
         for buffer in 32..fake::COUNT {
             memory.borrow_mut().post(buffer);
         }
         memory.borrow().publish();
-        self.switch.attach(guest(domain), self.now).unwrap();
+        self.switch.attach(guest, self.now).unwrap();
         memory
+    }
+
+    /// The time passes until event channels are bound.
+    fn bind(&mut self) {
+        self.now += super::BIND_AFTER;
+        self.run(0);
     }
 
     /// The guest has notified, and the loop runs until there is nothing left to do.

@@ -1,0 +1,183 @@
+//! Guests that may sleep. While such a guest is not attached, or is about to go, the frames for it are held here.
+//!
+//! A client of the control socket declares them, and is told when somebody wants one. They are forgotten with the
+//! client: nobody would wake them.
+
+use std::net::IpAddr;
+
+use super::{Mac, Refusal, Sleeper, Switch, addresses};
+use crate::held::Held;
+use crate::offload::Offload;
+use crate::xen::{Wire, Xen};
+
+/// The time, in ns, after which a client is told again that a guest is wanted, if it has done nothing about it.
+const TELL_AGAIN: u64 = 1_000_000_000;
+
+/// A guest that may sleep.
+pub(super) struct Asleep {
+    pub(super) sleeper: Sleeper,
+    pub(super) held: Held<Offload>,
+    /// The number of frames that were not held.
+    pub(super) dropped: u64,
+    /// The client that has declared it.
+    owner: u64,
+    /// When the client was told that the guest is wanted, if it has not answered.
+    pub(super) told_at: Option<u64>,
+}
+
+impl Asleep {
+    /// Takes the frames that were held.
+    pub(super) fn take(&mut self) -> Held<Offload> {
+        self.told_at = None;
+        std::mem::take(&mut self.held)
+    }
+
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        addresses(self.sleeper.ipv4, self.sleeper.ipv6)
+    }
+
+    /// Whether the client knows that the guest is wanted.
+    pub(super) fn is_told(&self, now: u64) -> bool {
+        self.told_at
+            .is_some_and(|at| now.saturating_sub(at) < TELL_AGAIN)
+    }
+}
+
+impl<X: Xen, W: Wire> Switch<X, W> {
+    /// From now on, whenever this guest is not attached, holds the frames for it and answers address requests for it.
+    /// The client `owner` is told by [`super::Notice::Wanted`] when somebody wants it.
+    ///
+    /// # Errors
+    /// There is no such bridge, or another client has declared a guest with its MAC address or name.
+    pub fn sleep(&mut self, sleeper: Sleeper, owner: u64) -> Result<(), Refusal> {
+        let net = self.net(&sleeper.bridge, sleeper.mac)?;
+        let key = (net, sleeper.mac);
+        for (other_key, other) in &self.sleepers {
+            let is_other = other.owner != owner || *other_key != key;
+            if is_other && (*other_key == key || other.sleeper.name == sleeper.name) {
+                return Err(Refusal::Taken("the MAC address or the name"));
+            }
+        }
+        let old = self.unlist(key);
+        if !self.by_mac.contains_key(&key) {
+            for address in addresses(sleeper.ipv4, sleeper.ipv6) {
+                self.by_address.insert((net, address), sleeper.mac);
+            }
+        }
+        let (held, dropped, told_at) = old.map_or((Held::default(), 0, None), |old| {
+            (old.held, old.dropped, old.told_at)
+        });
+        self.sleepers.insert(
+            key,
+            Asleep {
+                sleeper,
+                held,
+                dropped,
+                owner,
+                told_at,
+            },
+        );
+        Ok(())
+    }
+
+    /// Holds the frames for a guest that is attached: it is about to go. The client is told of the first of them.
+    ///
+    /// # Errors
+    /// No guest of this name may sleep.
+    pub fn hold(&mut self, name: &str) -> Result<(), Refusal> {
+        self.set_held(name, true).map(drop)
+    }
+
+    /// Does so no more: the frames that were held are delivered.
+    ///
+    /// # Errors
+    /// No guest of this name may sleep.
+    pub fn open(&mut self, name: &str, now: u64) -> Result<(), Refusal> {
+        let key = self.set_held(name, false)?;
+        if let Some(&at) = self.by_mac.get(&key)
+            && let Some(asleep) = self.sleepers.get_mut(&key)
+        {
+            let mut held = asleep.take();
+            self.replay(at, &mut held, now);
+        }
+        Ok(())
+    }
+
+    fn set_held(&mut self, name: &str, is_held: bool) -> Result<(usize, Mac), Refusal> {
+        let key = self.sleeper_of(name)?;
+        if let Some(asleep) = self.sleepers.get_mut(&key) {
+            asleep.told_at = None;
+        }
+        if let Some(&at) = self.by_mac.get(&key)
+            && let Some(live) = self.live(at)
+        {
+            live.is_held = is_held;
+        }
+        Ok(key)
+    }
+
+    /// Drops the frames that are held: there will be no guest for them.
+    ///
+    /// # Errors
+    /// No guest of this name may sleep.
+    pub fn drop_held(&mut self, name: &str) -> Result<(), Refusal> {
+        let key = self.sleeper_of(name)?;
+        if let Some(asleep) = self.sleepers.get_mut(&key) {
+            asleep.dropped += asleep.take().len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Forgets that a guest may sleep, with the frames that are held for it.
+    ///
+    /// # Errors
+    /// No guest of this name may sleep.
+    pub fn forget(&mut self, name: &str) -> Result<(), Refusal> {
+        let key = self.sleeper_of(name)?;
+        self.unlist(key);
+        if let Some(&at) = self.by_mac.get(&key)
+            && let Some(live) = self.live(at)
+        {
+            live.is_held = false;
+        }
+        Ok(())
+    }
+
+    /// Forgets all that a client has declared.
+    pub fn forget_all(&mut self, owner: u64) {
+        let sleepers = self.sleepers.values();
+        let owned = sleepers.filter(|asleep| asleep.owner == owner);
+        let names: Vec<String> = owned.map(|asleep| asleep.sleeper.name.clone()).collect();
+        for name in names {
+            // It was just found.
+            let _ = self.forget(&name);
+        }
+    }
+
+    /// The guest that takes frames for this MAC address by itself: one that is attached and not held.
+    pub(super) fn receiver(&self, net: usize, mac: Mac) -> Option<usize> {
+        let at = *self.by_mac.get(&(net, mac))?;
+        let live = self.guests.get(at)?.as_ref()?;
+        (!live.is_held).then_some(at)
+    }
+
+    fn sleeper_of(&self, name: &str) -> Result<(usize, Mac), Refusal> {
+        let mut sleepers = self.sleepers.iter();
+        let found = sleepers.find(|(_, asleep)| asleep.sleeper.name == name);
+        found.map(|(key, _)| *key).ok_or(Refusal::Unknown)
+    }
+
+    /// Removes one, and its addresses unless its guest, which is attached, has them.
+    fn unlist(&mut self, key: (usize, Mac)) -> Option<Asleep> {
+        let asleep = self.sleepers.remove(&key)?;
+        let live = self.by_mac.get(&key).and_then(|at| self.guests.get(*at));
+        let guest = live.and_then(Option::as_ref).map(|live| &live.guest);
+        let kept: Vec<IpAddr> = guest.map_or(Vec::new(), |guest| {
+            addresses(guest.ipv4, guest.ipv6).collect()
+        });
+        for address in asleep.addresses().filter(|address| !kept.contains(address)) {
+            self.by_address.remove(&(key.0, address));
+        }
+        Some(asleep)
+    }
+}
