@@ -97,7 +97,7 @@ pub(super) struct Made {
     pub(super) of: Option<MadeOf>,
     /// The packet socket at its vif.
     pub(super) witness: Option<Witness>,
-    /// The front that was told of it.
+    /// The front that was told of it; nobody has told one of a guest on the switch.
     pub(super) front: u64,
 }
 
@@ -184,9 +184,10 @@ impl Maker {
                 .map(|make| (make, self.retry.max(now + REST)));
             let has_guests = !self.known.is_empty() || !self.left.is_empty();
             let look_at = has_guests.then_some(self.look_at);
+            let announce_at = self.announce(now);
             let introduce_at = self.introduce_at(now);
             let until = fill.iter().map(|(_, at)| *at).chain(look_at);
-            let until = until.chain(introduce_at).min();
+            let until = until.chain(announce_at).chain(introduce_at).min();
             let order = match until {
                 Some(until) => match orders.recv_timeout(until.saturating_duration_since(now)) {
                     Err(RecvTimeoutError::Timeout) => {

@@ -78,6 +78,7 @@ fn table() -> File {
     let place = Place {
         service: WWW,
         bridge: "xenbr0".into(),
+        is_held_here: true,
         mac: [0, 0x16, 0x3e, 0, 0, 1],
         addresses: vec![IpAddr::from(Ipv4Addr::new(192, 0, 2, 80))],
     };

@@ -130,6 +130,8 @@ pub struct Place {
     pub service: Id,
     /// The bridge.
     pub bridge: String,
+    /// Whether frames for it come to the front while it sleeps. Those for a service on the switch are held there.
+    pub is_held_here: bool,
     /// The MAC address.
     pub mac: [u8; 6],
     /// The IP addresses. The guest is asked for its connections at the first one.

@@ -13,6 +13,7 @@ use super::super::status::{Done, Request};
 use super::super::wire::Witness;
 use super::Daemon;
 use super::guests::Guest;
+use mayfly_switch::control::Order as SwitchOrder;
 
 impl Daemon {
     /// Carries out all actions, and the ones that follow from them.
@@ -53,6 +54,8 @@ impl Daemon {
                 if let Some(entry) = self.entries.get(&id) {
                     let service = Box::new(entry.service.clone());
                     self.order(Order::Make(id, service, self.config.daemon.guard));
+                    // On one CPU the thread runs now; what is left to do here can wait for it.
+                    rustix::thread::sched_yield();
                 }
             }
             Action::Remove(id, domid) => {
@@ -71,8 +74,14 @@ impl Daemon {
             }
             Action::Suspend(id, domid) => self.suspend(id, domid),
             Action::Resume(id, domid) => self.resume(id, domid),
-            Action::Ask(id) => self.ask(id),
-            Action::Drop(id) => self.way.say(&ToFront::Drop(id), None),
+            Action::Ask(id) => {
+                self.publish_switched();
+                self.ask(id);
+            }
+            Action::Drop(id) => {
+                self.way.say(&ToFront::Drop(id), None);
+                self.tell_of(id, SwitchOrder::Drop);
+            }
             Action::Tell(id, tell) => self.log(id, tell),
             Action::Gone(id) => self.forget(id),
         }
@@ -144,7 +153,9 @@ impl Daemon {
         }
         let mac = entry.service.mac;
         let directed = self.links.direct(&guest.vif, mac);
-        directed.map_err(|error| error.to_string())
+        directed.map_err(|error| error.to_string())?;
+        self.tell_of(id, SwitchOrder::Open);
+        Ok(())
     }
 
     pub(super) fn guest(&mut self, id: Id) -> Option<&mut Guest> {
@@ -250,23 +261,39 @@ impl Daemon {
     /// Takes a guest whose network is connected. The bridge leads to it, and the front knows that.
     fn made(&mut self, now: Instant, id: Id, made: Made) {
         let domid = made.domid;
+        let mut is_heard = false;
         if let Some(entry) = self.entries.get_mut(&id) {
             if let Some(birth) = &mut entry.birth {
                 birth.made(&made);
             }
-            let front = made.front;
+            let (network, front) = (made.network, made.front);
             entry.guest = Some(Guest::new(made, now));
             entry.requests = None;
-            self.takes_since(id, front);
+            is_heard = entry.heard.take() == Some(domid);
+            // The front is told later of a guest on the switch: nobody comes to it.
+            if network == Network::Netback {
+                self.takes_since(id, front);
+            }
         }
         self.step(now, Event::Made(id, domid));
+        if is_heard {
+            self.step(now, Event::Heard(id));
+        }
     }
 
-    /// Makes the bridge send a service's frames to our port.
+    /// Makes the bridge send a service's frames to our port, or the switch hold them.
     pub(super) fn shut(&mut self, id: Id) {
         let Some(entry) = self.entries.get(&id) else {
             return;
         };
+        if entry.is_on_switch() {
+            let (bridge, mac) = (entry.service.bridge.clone(), entry.service.mac);
+            let guest = entry.guest.as_ref();
+            if guest.is_some_and(|guest| guest.network == Network::Netback) {
+                self.lead_to_switch(&bridge, mac);
+            }
+            return self.tell_of(id, SwitchOrder::Hold);
+        }
         let Some(port) = self.ports.get(&entry.service.bridge) else {
             return;
         };
@@ -279,6 +306,7 @@ impl Daemon {
     }
 
     fn forget(&mut self, id: Id) {
+        self.tell_of(id, SwitchOrder::Forget);
         if let Some(entry) = self.entries.remove(&id)
             && let Some(port) = self.ports.get(&entry.service.bridge)
         {

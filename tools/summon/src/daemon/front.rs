@@ -19,13 +19,13 @@ use super::super::cause::Cause;
 use super::super::channel::{
     self, ChannelError, Place, Sender, Stance, Table, ToFront, ToMaker, Wake,
 };
-use super::super::config::Config;
+use super::super::config::{Config, Network};
 use super::super::dns::Sockets;
 use super::super::fleet::{Event, Id, State};
 use super::super::log::{Level, line};
 use super::super::names::Names;
 use super::super::status::Status;
-use super::Daemon;
+use super::{Daemon, Entry};
 
 /// The age at which a front counts as working.
 const PROVEN: Duration = Duration::from_secs(60);
@@ -201,6 +201,9 @@ impl Daemon {
     pub(super) fn publish(&mut self) {
         let mut is_new = false;
         for (id, _) in self.fleet.units() {
+            if self.entries.get(&id).is_some_and(Entry::is_on_switch) {
+                continue;
+            }
             let stance = self.fleet.stance(id);
             let told = self.fronts.told.entry(id).or_default();
             if *told != stance && stance != Stance::Takes {
@@ -217,6 +220,19 @@ impl Daemon {
         }
         if is_new {
             self.way.flush();
+        }
+    }
+
+    /// Tells the front how it is to stand to services on the switch. No frame for them comes to the front, so it can be
+    /// told later: until then, it says of each query for a name of theirs that they are wanted.
+    pub(super) fn publish_switched(&mut self) {
+        for (id, _) in self.fleet.units() {
+            let stance = self.fleet.stance(id);
+            if self.entries.get(&id).is_some_and(Entry::is_on_switch)
+                && self.fronts.told.insert(id, stance) != Some(stance)
+            {
+                self.way.say(&ToFront::Is(id, stance), None);
+            }
         }
     }
 
@@ -336,6 +352,7 @@ fn table(
         Some(Place {
             service: *ids.get(&service.name)?,
             bridge: service.bridge.clone(),
+            is_held_here: service.network == Network::Netback,
             mac: service.mac,
             addresses: ipv4.into_iter().chain(ipv6).collect(),
         })

@@ -14,13 +14,12 @@ use super::super::wire::Witness;
 use super::super::wire::frame::{Sign, sign};
 use super::{Daemon, Entry};
 use mayfly_links::Link;
-use mayfly_switch::control::{Order, Reply};
-use mayfly_toolstack::builder::switch_connection;
+use mayfly_switch::control::{Connection, Order, Reply};
 
 /// The time for which a new guest's frames are watched, if it does not answer sooner.
 const WATCHED: Duration = Duration::from_secs(10);
 /// The time that the switch has for its counters.
-const PATIENCE: Duration = Duration::from_millis(100);
+pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 /// The time between two checks of the images and sites.
 const FILES: Duration = Duration::from_secs(1);
 /// The number of frames looked at in a turn.
@@ -188,7 +187,7 @@ impl Daemon {
             return BTreeMap::new();
         }
         if self.switch.is_none() {
-            self.switch = switch_connection(PATIENCE).ok();
+            self.switch = Connection::open(&self.switched.socket, PATIENCE).ok();
         }
         let said = self
             .switch

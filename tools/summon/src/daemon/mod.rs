@@ -6,6 +6,7 @@
 //! | turns input into events and carries out actions | this file, `act.rs` |
 //! | starts the front, and exchanges messages with it | `front.rs` |
 //! | supervises running guests | `guests.rs` |
+//! | services whose guests are on the switch | `switched.rs` |
 //! | reads the file, at the start and at SIGHUP; finds guests of an earlier daemon | `setup.rs` |
 //! | reports the status | `report.rs` |
 
@@ -17,6 +18,7 @@ mod guests;
 mod later;
 mod report;
 mod setup;
+mod switched;
 #[cfg(test)]
 mod tests;
 
@@ -55,6 +57,7 @@ use mayfly_toolstack::host;
 use mayfly_toolstack::readable::ready;
 use report::{Away, Kept};
 pub use setup::Error;
+use switched::Switched;
 
 /// The time between two checks of running guests.
 const TICK: Duration = Duration::from_millis(200);
@@ -75,6 +78,8 @@ struct Entry {
     queries: u64,
     /// The number of requests that its last guest had served when it was last asked.
     requests: Option<u64>,
+    /// The domain of its new guest, if that was heard before it was known.
+    heard: Option<u16>,
 }
 
 /// The daemon.
@@ -128,6 +133,8 @@ pub struct Daemon {
     count_at: Instant,
     /// The switch, once a guest was on it.
     switch: Option<Connection>,
+    /// The switch, as long as there are services on it.
+    switched: Switched,
     /// The refused clients that were logged, and the time of the next such line.
     away: Away,
     complain_at: Instant,
@@ -153,6 +160,7 @@ struct Signals {
 enum Source {
     Front,
     Witness(Id),
+    Switch,
     Told,
     Requests,
     Links,
@@ -205,6 +213,9 @@ impl Daemon {
             flags.set(PollFlags::OUT, self.way.is_waiting());
             sources.push((Source::Front, front.as_fd(), flags));
         }
+        if let Some(notices) = &self.switched.notices {
+            sources.push(read(Source::Switch, notices.as_fd()));
+        }
         for (&id, entry) in &self.entries {
             if let Some(witness) = entry.guest.as_ref().and_then(Guest::witness) {
                 sources.push(read(Source::Witness(id), witness.as_fd()));
@@ -215,7 +226,9 @@ impl Daemon {
 
     fn deadline(&self) -> Option<Instant> {
         let has_guests = self.entries.values().any(|entry| entry.guest.is_some());
-        let tick = has_guests.then_some(self.tick_at);
+        let misses_switch =
+            self.switched.notices.is_none() && self.entries.values().any(Entry::is_on_switch);
+        let tick = (has_guests || misses_switch).then_some(self.tick_at);
         let fleet = self.fleet.deadline();
         let deadlines = [tick, self.tell_at, self.later.at(), fleet];
         deadlines.into_iter().flatten().min()
@@ -227,6 +240,7 @@ impl Daemon {
         match source {
             Source::Links => self.links_have_changed(),
             Source::Witness(id) => self.witness(id),
+            Source::Switch => self.hear_switch(),
             Source::Told => {
                 for told in self.told.take() {
                     self.told(told);
@@ -258,11 +272,13 @@ impl Daemon {
             self.tick_at = now + TICK;
             self.look_after_guests(now);
             self.look_at_files(now);
+            self.meet_switch();
             self.count_requests(now);
         }
         if self.tell_at.is_some_and(|at| at <= now) {
             self.tell_at = None;
             self.tell();
+            self.publish_switched();
         }
         if self.fleet.deadline().is_some_and(|at| at <= now) {
             self.step(now, Event::Time);

@@ -28,8 +28,10 @@ use super::dom0::Ports;
 use super::front::{Fronts, Listening};
 use super::guests::Guest;
 use super::report::{self, Away};
+use super::switched::Switched;
 use super::{Daemon, Entry, Signals};
 use mayfly_links::{Links, vif_name};
+use mayfly_switch::control::Order as SwitchOrder;
 use mayfly_toolstack::host;
 use mayfly_toolstack::readable::ready;
 use mayfly_xen::Xen;
@@ -77,6 +79,8 @@ pub(super) struct Parts {
     pub(super) hears: Links,
     pub(super) xen: Box<dyn host::Xen>,
     pub(super) signals: Signals,
+    /// The control socket of the switch.
+    pub(super) switch: PathBuf,
 }
 
 impl Daemon {
@@ -109,6 +113,7 @@ impl Daemon {
             hears: Links::open()?,
             xen: Box::new(Xen::open()?),
             signals: Signals::catch()?,
+            switch: mayfly_switch::control::SOCKET.into(),
         };
         let mut daemon = Self::new(parts, &config)?;
         daemon.maker = Some(maker);
@@ -166,6 +171,7 @@ impl Daemon {
             count_at: began,
             away: Away::default(),
             switch: None,
+            switched: Switched::at(parts.switch),
             complain_at: began,
             room: u64::MAX,
             is_searched: false,
@@ -278,6 +284,8 @@ impl Daemon {
             }
         }
         self.config = config;
+        self.meet_switch();
+        self.declare_all();
         self.carry_out();
         let bridges: BTreeSet<String> = self
             .entries
@@ -320,9 +328,13 @@ impl Daemon {
                 self.fleet.change(id, spec, false, &mut self.actions);
             }
             Some(entry) => {
+                let was_on_switch = entry.is_on_switch();
                 let old = std::mem::replace(&mut entry.service, service.clone());
                 let is_other = MadeOf::differs(&old, service);
                 let has_moved = (&old.bridge, old.mac) != (&service.bridge, service.mac);
+                if was_on_switch && (has_moved || service.network != Network::Switch) {
+                    self.tell_switch(&SwitchOrder::Forget(old.name.clone()));
+                }
                 if has_moved
                     && !self.macs.contains_key(&(old.bridge.clone(), old.mac))
                     && let Some(port) = self.ports.get(&old.bridge)
@@ -330,7 +342,8 @@ impl Daemon {
                     let _ = self.links.undirect(port.link(), old.mac);
                 }
                 self.fleet.change(id, spec, is_other, &mut self.actions);
-                if has_moved && !self.fleet.takes(id) {
+                let is_led_elsewhere = has_moved || old.network != service.network;
+                if is_led_elsewhere && !self.fleet.takes(id) {
                     self.shut(id);
                 }
             }
@@ -342,6 +355,7 @@ impl Daemon {
                     guest: None,
                     queries: 0,
                     requests: None,
+                    heard: None,
                 };
                 self.entries.insert(id, entry);
                 self.fleet.add(id, spec);

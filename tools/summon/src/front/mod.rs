@@ -290,9 +290,11 @@ impl Front {
         let mut entries = BTreeMap::new();
         for place in table.services {
             let id = place.service;
-            self.macs.insert((place.bridge.clone(), place.mac), id);
-            for &address in &place.addresses {
-                self.addresses.insert((place.bridge.clone(), address), id);
+            if place.is_held_here {
+                self.macs.insert((place.bridge.clone(), place.mac), id);
+                for &address in &place.addresses {
+                    self.addresses.insert((place.bridge.clone(), address), id);
+                }
             }
             let entry = match self.entries.remove(&id) {
                 Some(entry) => Entry { place, ..entry },

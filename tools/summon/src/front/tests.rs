@@ -27,6 +27,7 @@ fn table(held_frames: usize) -> Table {
     let place = Place {
         service: WWW,
         bridge: "xenbr0".into(),
+        is_held_here: true,
         mac: MAC,
         addresses: vec![ADDRESS.into()],
     };

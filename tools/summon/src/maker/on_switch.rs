@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use mayfly_links::Link;
 use mayfly_switch::control::Connection;
-use mayfly_toolstack::builder::{Cause, Config, Newborn, Ready, Soon, Then, Wanted};
+use mayfly_toolstack::builder::{Cause, Config, Newborn, Ready, Then, Wanted};
 
-use super::super::channel::{Stance, ToFront};
 use super::super::config::{Network, Service};
 use super::super::fleet::Id;
 use super::super::made_of::MadeOf;
-use super::super::wire::Witness;
 use super::{LOOK, Made, Maker, Told};
 
+/// The time that a guest has before anybody is told of it: whoever is, would run before those that its first frames are for.
+const BEGUN: Duration = Duration::from_millis(1);
 /// The time that a guest has for its first answer.
 const FIRST_ANSWER: Duration = Duration::from_millis(4);
 /// The time after which a guest is introduced even if births wait, so that other tools find it within 50 ms.
@@ -36,6 +36,8 @@ struct Waiting {
     mac: [u8; 6],
     born: Instant,
     of: Option<MadeOf>,
+    /// What the daemon is to be told of it.
+    made: Option<Made>,
     newborn: Newborn,
 }
 
@@ -53,16 +55,16 @@ impl Maker {
         self.builder().map_err(|error| text(&error))?;
         let born = match self.switch.connection.is_some() {
             // The switch at the other end of this connection may have ended.
-            true => match self.born(id, service, (&config, is_guarded, began, of)) {
+            true => match self.born(service, (&config, is_guarded, began, of)) {
                 Err(Cause::Io(_)) => {
                     self.switch.connection = None;
-                    self.born(id, service, (&config, is_guarded, began, of))
+                    self.born(service, (&config, is_guarded, began, of))
                 }
                 born => born,
             },
-            false => self.born(id, service, (&config, is_guarded, began, of)),
+            false => self.born(service, (&config, is_guarded, began, of)),
         };
-        let newborn = born.map_err(|cause| {
+        let (newborn, made) = born.map_err(|cause| {
             self.lost(&cause);
             text(&cause)
         })?;
@@ -72,6 +74,7 @@ impl Maker {
             mac: service.mac,
             born: Instant::now(),
             of,
+            made: Some(made),
             newborn,
         });
         Ok(())
@@ -79,10 +82,9 @@ impl Maker {
 
     fn born(
         &mut self,
-        id: Id,
         service: &Service,
         (config, is_guarded, began, of): (&Config, bool, Instant, Option<MadeOf>),
-    ) -> Result<Newborn, Cause> {
+    ) -> Result<(Newborn, Made), Cause> {
         let image = self.images.get(&service.image);
         let site = service.site.as_ref().and_then(|path| self.sites.get(path));
         let (Some(builder), Some(image)) = (&mut self.builder, image) else {
@@ -101,32 +103,15 @@ impl Maker {
                 connection.insert(opened)
             }
         };
-        let (told, front) = (&self.told, &self.front);
+        // The bridge leads to the switch already, as the service was declared to it.
+        let mut vif = None;
         let ready: Ready<'_> = &mut |soon| {
-            let Soon {
-                domid,
-                switch,
-                links,
-                ..
-            } = soon;
-            let name = switch.ok_or(Cause::Backend("has no port"))?;
-            let vif = match port.take().filter(|port| port.name == name) {
+            let name = soon.switch.ok_or(Cause::Backend("has no port"))?;
+            vif = Some(match port.take().filter(|port| port.name == name) {
                 Some(known) => known,
-                None => links.find(name)?,
-            };
-            *port = Some(vif.clone());
-            links.direct(&vif, service.mac)?;
-            let made = Made {
-                domid,
-                witness: Witness::open(&vif).ok(),
-                vif,
-                network: Network::Switch,
-                began,
-                is_from_pool: false,
-                of,
-                front: front.say_now(&ToFront::Is(id, Stance::Takes)),
-            };
-            told.send(Told::Made(id, made));
+                None => soon.links.find(name)?,
+            });
+            port.clone_from(&vif);
             Ok(())
         };
         let wanted = Wanted {
@@ -136,10 +121,38 @@ impl Maker {
             is_guarded,
         };
         let born = builder.bear(wanted, connection, Then::Running, ready);
-        born.map_err(|error| match error.left.is_empty() {
+        let newborn = born.map_err(|error| match error.left.is_empty() {
             true => error.failure.cause,
             false => Cause::Switch(error.to_string()),
-        })
+        })?;
+        // On one CPU the switch runs now, and takes the guest's first frames.
+        rustix::thread::sched_yield();
+        let made = Made {
+            domid: newborn.domid(),
+            vif: vif.ok_or(Cause::Backend("has no port"))?,
+            network: Network::Switch,
+            began,
+            is_from_pool: false,
+            of,
+            // The switch sees what goes to it and comes from it.
+            witness: None,
+            front: 0,
+        };
+        Ok((newborn, made))
+    }
+
+    /// Tells the daemon of the guests that have had the time to begin; returns when to do so next.
+    pub(super) fn announce(&mut self, now: Instant) -> Option<Instant> {
+        let mut next = None;
+        for waiting in &mut self.switch.newborns {
+            let at = waiting.born + BEGUN;
+            if at > now && waiting.made.is_some() {
+                next = next.or(Some(at));
+            } else if let Some(made) = waiting.made.take() {
+                self.told.send(Told::Made(waiting.id, made));
+            }
+        }
+        next
     }
 
     /// The time at which the next guest is to be introduced, which may be now.
@@ -173,9 +186,13 @@ impl Maker {
             name,
             mac,
             of,
+            made,
             newborn,
             ..
         } = waiting;
+        if let Some(made) = made {
+            self.told.send(Told::Made(id, made));
+        }
         let domid = newborn.domid();
         match builder.introduce(newborn) {
             Ok(created) => {

@@ -50,7 +50,6 @@ pub use lost::Known;
 pub use making::Maker;
 pub use names::Taken;
 pub use steps::Step;
-pub use switch::connection as switch_connection;
 
 #[cfg(test)]
 pub(crate) mod tests;

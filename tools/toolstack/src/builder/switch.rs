@@ -7,14 +7,6 @@ use std::time::Duration;
 use super::{Cause, Toolstack, keys};
 use mayfly_switch::control::{Connection, Order, Reply, SOCKET};
 
-/// Connects to the switch.
-///
-/// # Errors
-/// No switch runs.
-pub fn connection(bound: Duration) -> io::Result<Connection> {
-    Connection::open(Path::new(SOCKET), bound)
-}
-
 impl Toolstack {
     /// Connects to the running switch.
     ///

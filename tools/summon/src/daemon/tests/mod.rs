@@ -1,15 +1,15 @@
 //! Tests of the maker's first thread in a fake dom0. The test acts as the front.
 
 mod failures;
+mod ports;
+mod switched;
 mod wakes;
 
-use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
+use std::os::unix::net::UnixListener;
 use std::sync::mpsc::Receiver;
 
-use mayfly_links::{Bridge, Error as LinkError, Link};
 use mayfly_toolstack::fake::Host;
 use mayfly_toolstack::host::Xen as _;
 use tempfile::TempDir;
@@ -19,76 +19,10 @@ use super::super::maker::{Found, Made, Order};
 use super::super::{clock::Moment, fleet::Command, made_of::MadeOf};
 use super::setup::Parts;
 use super::*;
+use ports::{FakePorts, link};
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
 const GUEST: u16 = 7;
-
-/// Fake links of dom0: the bridges' tables by MAC address, the settings of flooding, and whether links refuse changes.
-#[derive(Clone, Default)]
-struct FakePorts(
-    Rc<RefCell<BTreeMap<[u8; 6], String>>>,
-    Rc<RefCell<Vec<bool>>>,
-    Rc<Cell<bool>>,
-);
-
-impl FakePorts {
-    fn refuses(&self) -> Result<(), LinkError> {
-        match self.2.get() {
-            true => Err(LinkError::NoSuchLink("vif7.0".to_owned())),
-            false => Ok(()),
-        }
-    }
-}
-
-fn link(name: &str) -> Link {
-    Link {
-        index: 1,
-        name: name.to_owned(),
-        mac: None,
-        kind: None,
-        master: Some(9),
-        mtu: 1500,
-        up: true,
-        running: true,
-    }
-}
-
-impl Ports for FakePorts {
-    fn find(&mut self, name: &str) -> Result<Link, LinkError> {
-        Ok(link(name))
-    }
-
-    fn bridge(&mut self, name: &str) -> Result<Bridge, LinkError> {
-        Ok(Bridge {
-            index: 9,
-            name: name.to_owned(),
-            mac: [2; 6],
-            mtu: 1500,
-        })
-    }
-
-    fn port(&mut self, _: &str) -> Result<Port, LinkError> {
-        let (ours, _) = channel::pair().unwrap();
-        Ok(Port::of(ours, link("summon9")))
-    }
-
-    fn flood(&mut self, _: &Link, floods: bool) -> Result<(), LinkError> {
-        self.refuses()?;
-        self.1.borrow_mut().push(floods);
-        Ok(())
-    }
-
-    fn direct(&mut self, link: &Link, mac: [u8; 6]) -> Result<(), LinkError> {
-        self.refuses()?;
-        self.0.borrow_mut().insert(mac, link.name.clone());
-        Ok(())
-    }
-
-    fn undirect(&mut self, _: &Link, mac: [u8; 6]) -> Result<(), LinkError> {
-        self.0.borrow_mut().remove(&mac);
-        Ok(())
-    }
-}
 
 struct Bed {
     daemon: Daemon,
@@ -98,6 +32,8 @@ struct Bed {
     /// The front's end of the channel.
     front: OwnedFd,
     folder: TempDir,
+    /// Where the switch would listen.
+    switch: UnixListener,
     _told: bell::Sender<Told>,
 }
 
@@ -140,7 +76,9 @@ fn bed(lines: &str) -> Bed {
             reload: signals.try_clone().unwrap(),
             stop: signals,
         },
+        switch: folder.path().join("switch"),
     };
+    let switch = UnixListener::bind(&parts.switch).unwrap();
     write(&folder, lines);
     let config = Config::load(&parts.path).unwrap();
     let mut daemon = Daemon::new(parts, &config).unwrap();
@@ -152,6 +90,7 @@ fn bed(lines: &str) -> Bed {
         orders: received,
         front,
         folder,
+        switch,
         _told: sender,
     }
 }

@@ -1,0 +1,266 @@
+//! Services whose guests are on `hatch switch`.
+//!
+//! ```text
+//!                        sleeps: held
+//!  client ─► bridge ─► switch ─► guest       the bridge leads to the switch, whether there is a guest or not
+//!                        │ ▲
+//!            is wanted   ▼ │ declared, hold, open, drop
+//!                      daemon
+//! ```
+//!
+//! The daemon declares them to the switch, which holds the frames for each while it has no guest, answers address
+//! requests for it, and tells the daemon when somebody wants it. When a guest is attached, the switch puts what it has
+//! held into the guest's ring before the guest runs. So neither the front nor the bridge takes part in a birth.
+//!
+//! The connection is the declaration: a switch forgets with it what was declared, and when a switch is gone, everything
+//! is declared to the next one.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use mayfly_links::Link;
+use mayfly_switch::control::{Notices, Order, Reply, Told};
+use mayfly_switch::switch::{Bounds, Cause as SwitchCause, Life, Sign, Sleeper};
+
+use super::super::cause::Cause;
+use super::super::channel::Wake;
+use super::super::config::Network;
+use super::super::fleet::{Event, Id, State};
+use super::super::log::{Level, line};
+use super::{Daemon, Entry, guests::PATIENCE};
+
+/// The daemon's connection to the switch.
+pub(super) struct Switched {
+    /// The switch's control socket.
+    pub(super) socket: PathBuf,
+    pub(super) notices: Option<Notices>,
+    /// Whether it was logged that no switch runs.
+    is_missed: bool,
+    /// The switch's port on each bridge.
+    ports: BTreeMap<String, Link>,
+}
+
+impl Switched {
+    pub(super) fn at(socket: PathBuf) -> Self {
+        Self {
+            socket,
+            notices: None,
+            is_missed: false,
+            ports: BTreeMap::new(),
+        }
+    }
+}
+
+impl Entry {
+    pub(super) fn is_on_switch(&self) -> bool {
+        self.service.network == Network::Switch
+    }
+}
+
+impl Daemon {
+    /// Connects to the switch, if it is needed and there is no connection, and declares all services on it.
+    pub(super) fn meet_switch(&mut self) {
+        if self.switched.notices.is_some() || !self.entries.values().any(Entry::is_on_switch) {
+            return;
+        }
+        match Notices::open(&self.switched.socket, PATIENCE) {
+            Ok(notices) => {
+                if std::mem::take(&mut self.switched.is_missed) {
+                    line(Level::Info, "a switch runs").write();
+                }
+                self.switched.notices = Some(notices);
+                // Another switch has other ports.
+                self.switched.ports.clear();
+                self.declare_all();
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.switched.is_missed, true) {
+                    line(
+                        Level::Error,
+                        "no switch runs; services on it are not reached",
+                    )
+                    .with("why", error)
+                    .write();
+                }
+            }
+        }
+    }
+
+    /// Declares all services on the switch, as they are now.
+    pub(super) fn declare_all(&mut self) {
+        if self.switched.notices.is_none() {
+            return;
+        }
+        let limits = self.config.daemon.limits;
+        let entries = self.entries.iter();
+        let on_switch = entries.filter(|(_, entry)| entry.is_on_switch());
+        let services: Vec<_> = on_switch
+            .map(|(&id, entry)| {
+                let service = &entry.service;
+                let sleeper = Sleeper {
+                    name: service.name.clone(),
+                    bridge: service.bridge.clone(),
+                    mac: service.mac,
+                    ipv4: service.ipv4.map(|address| address.address()),
+                    ipv6: service.ipv6.map(|address| address.address()),
+                    bounds: Bounds {
+                        frames: limits.held_frames,
+                        bytes: limits.held_octets,
+                    },
+                };
+                let guest = entry.guest.as_ref();
+                let is_on_netback = guest.is_some_and(|guest| guest.network == Network::Netback);
+                (id, sleeper, is_on_netback)
+            })
+            .collect();
+        for (id, sleeper, is_on_netback) in services {
+            let (name, bridge, mac) = (sleeper.name.clone(), sleeper.bridge.clone(), sleeper.mac);
+            self.tell_switch(&Order::Sleep(Box::new(sleeper)));
+            if !is_on_netback {
+                self.lead_to_switch(&bridge, mac);
+            }
+            if self.leaves(id) {
+                self.tell_switch(&Order::Hold(name));
+            }
+        }
+    }
+
+    fn leaves(&self, id: Id) -> bool {
+        let state = self.fleet.unit(id).map(|unit| unit.state);
+        matches!(state, Some(State::Running(running)) if running.leaves())
+    }
+
+    /// Has the bridge send what is for a MAC address to the switch.
+    pub(super) fn lead_to_switch(&mut self, bridge: &str, mac: [u8; 6]) {
+        let known = self.switched.ports.get(bridge).cloned();
+        let port = known.map_or_else(
+            || {
+                let index = self.links.bridge(bridge)?.index;
+                self.links.find(&mayfly_switch::port_name(index))
+            },
+            Ok,
+        );
+        let led = port.and_then(|port| {
+            self.links.direct(&port, mac)?;
+            self.switched.ports.insert(bridge.to_owned(), port);
+            Ok(())
+        });
+        if let Err(error) = led {
+            line(Level::Error, "not led to the switch")
+                .with("bridge", bridge)
+                .with("why", error)
+                .write();
+        }
+    }
+
+    /// Tells the switch something of a service, if it is on the switch.
+    pub(super) fn tell_of(&mut self, id: Id, order: impl FnOnce(String) -> Order) {
+        let entry = self.entries.get(&id).filter(|entry| entry.is_on_switch());
+        if let Some(entry) = entry {
+            let order = order(entry.service.name.clone());
+            self.tell_switch(&order);
+        }
+    }
+
+    pub(super) fn tell_switch(&mut self, order: &Order) {
+        if let Some(notices) = &mut self.switched.notices
+            && notices.send(order).is_err()
+        {
+            // What it did not hear, the next one is told.
+            self.switched.notices = None;
+        }
+    }
+
+    /// Takes what the switch says.
+    pub(super) fn hear_switch(&mut self) {
+        let heard = self.switched.notices.as_mut();
+        let heard = heard.map(Notices::take);
+        let replies = match heard {
+            Some(Ok(replies)) => replies,
+            Some(Err(_)) => {
+                self.switched.notices = None;
+                return;
+            }
+            None => return,
+        };
+        for reply in replies {
+            match reply {
+                Reply::Notice(Told::Wanted { name, cause, from }) => {
+                    if let Some(&id) = self.ids.get(&name) {
+                        self.wanted_of(id, cause, from);
+                    }
+                }
+                Reply::Notice(Told::Lives { name, domain, life }) => {
+                    if let Some(&id) = self.ids.get(&name) {
+                        self.lives(id, domain, &life);
+                    }
+                }
+                Reply::Error(why) => line(Level::Warning, "the switch").with("why", why).write(),
+                // What becomes of a guest, its maker learns in other ways.
+                _ => {}
+            }
+        }
+    }
+
+    /// Somebody wants a service that sleeps, or whose guest is about to go.
+    fn wanted_of(&mut self, id: Id, cause: SwitchCause, from: IpAddr) {
+        let now = Instant::now();
+        if self.leaves(id) {
+            self.step(now, Event::Heard(id));
+            return;
+        }
+        let cause = match cause {
+            SwitchCause::Arp => Cause::Arp,
+            SwitchCause::Nd => Cause::Nd,
+            SwitchCause::Syn => Cause::Syn,
+            SwitchCause::Udp => Cause::Udp,
+            // It was for a guest that has gone meanwhile.
+            SwitchCause::Other => return self.tell_of(id, Order::Drop),
+        };
+        let wake = Wake {
+            service: id,
+            cause,
+            from,
+            at: self.clock.moment(now),
+            answered: None,
+            ticket: None,
+        };
+        self.wake(&wake, now);
+        let state = self.fleet.unit(id).map(|unit| unit.state);
+        let is_there = matches!(state, Some(State::Running(_)));
+        if !is_there && !self.fleet.holds(id) && !self.fleet.takes(id) {
+            self.tell_of(id, Order::Drop);
+        }
+    }
+
+    /// A new guest has sent its first frames.
+    fn lives(&mut self, id: Id, domain: u16, life: &Life) {
+        let now = Instant::now();
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        let held = u64::try_from(life.held).unwrap_or(u64::MAX);
+        entry.frames.held = entry.frames.held.saturating_add(held);
+        entry.frames.replayed = entry.frames.replayed.saturating_add(held);
+        let at = |ago| now.checked_sub(Duration::from_nanos(ago)).unwrap_or(now);
+        if let Some(birth) = &mut entry.birth {
+            birth.once("on the switch", at(life.attached));
+            for (sign, ago) in &life.signs {
+                let what = match sign {
+                    Sign::SynIn => continue,
+                    Sign::Frame => "first frame",
+                    Sign::SynAck => "SYN-ACK",
+                    Sign::Answer => "first octet",
+                };
+                birth.once(what, at(*ago));
+            }
+        }
+        match entry.guest.as_ref().map(|guest| guest.domid) {
+            Some(known) if known == domain => self.step(now, Event::Heard(id)),
+            // The thread that has made it tells of it a little later.
+            _ => entry.heard = Some(domain),
+        }
+    }
+}
