@@ -1,11 +1,18 @@
 //! `hatch list` and `hatch show`.
 
+use std::path::Path;
+
 use anyhow::Context as _;
 use clap::Args;
+use mayfly_switch::control::{Connection, Order, Reply, SOCKET};
+use mayfly_switch::port::Traffic;
+use mayfly_switch::switch::GuestStatus;
+use mayfly_toolstack::builder::mac_text;
 use mayfly_toolstack::words;
 use mayfly_xenstore::{Request, Store};
 use serde::Serialize;
 
+use super::BOUND;
 use super::domains::{Domain, Meant, Ways, meant, optional};
 use super::exit::Failure;
 
@@ -39,6 +46,9 @@ struct Shown {
     #[serde(flatten)]
     domain: Domain,
     vif: Option<Vif>,
+    /// Its network as `hatch switch` sees it, if it is on the switch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    switch: Option<GuestStatus>,
     /// Whether mayfly has reported that its first packet has left.
     ready: bool,
     /// Its own last words, if it has ended by itself.
@@ -99,6 +109,7 @@ pub(crate) fn show(arguments: &Show) -> Result<(), Failure> {
     let Shown {
         domain,
         vif,
+        switch,
         ready,
         error,
     } = shown;
@@ -128,6 +139,9 @@ pub(crate) fn show(arguments: &Show) -> Result<(), Failure> {
         lines.push(("bridge", text(vif.bridge)));
         lines.push(("front end", text(vif.frontend_state)));
         lines.push(("back end", text(vif.backend_state)));
+    }
+    if let Some(switch) = switch {
+        lines.extend(on_switch(&switch));
     }
     for (name, value) in lines {
         println!("{name:<10} {}", printable(&value));
@@ -164,12 +178,53 @@ fn details(store: &mut dyn Store, domain: Domain) -> Result<Shown, Failure> {
         frontend_state: state(frontend_state),
         backend_state: state(backend_state),
     });
+    let switched = match vif {
+        Some(_) => None,
+        None => status_on_switch(domid),
+    };
     Ok(Shown {
         domain,
         vif,
+        switch: switched,
         ready: ready.as_deref() == Some("1"),
         error: error.as_deref().and_then(words::shown),
     })
+}
+
+/// The status of a guest on the switch; `None` if no switch runs, or it does not have the guest.
+fn status_on_switch(domid: u16) -> Option<GuestStatus> {
+    let mut switch = Connection::open(Path::new(SOCKET), BOUND).ok()?;
+    let Reply::Status(status) = switch.ask(&Order::Status).ok()? else {
+        return None;
+    };
+    let mut guests = status.guests.into_iter();
+    guests.find(|guest| guest.domain == domid)
+}
+
+/// Lines on a guest's network. Causes for which nothing was dropped are left out.
+fn on_switch(guest: &GuestStatus) -> Vec<(&'static str, String)> {
+    let counters = &guest.counters;
+    let traffic = |traffic: &Traffic| format!("{} frames, {} bytes", traffic.frames, traffic.bytes);
+    let shut = guest.shut.as_ref();
+    let mut lines = vec![
+        ("mac", mac_text(&guest.mac)),
+        ("bridge", guest.bridge.clone()),
+        (
+            "back end",
+            shut.map_or("switch".to_owned(), |why| format!("switch, shut: {why}")),
+        ),
+        ("sent", traffic(&counters.from_guest)),
+        ("received", traffic(&counters.to_guest)),
+    ];
+    let dropped: Vec<String> = counters
+        .drops()
+        .filter(|(_, count)| *count > 0)
+        .map(|(cause, count)| format!("{count} ({cause})"))
+        .collect();
+    if !dropped.is_empty() {
+        lines.push(("dropped", dropped.join(", ")));
+    }
+    lines
 }
 
 /// `enum xenbus_state` of public/io/xenbus.h.
@@ -197,5 +252,37 @@ fn printable(text: &str) -> String {
     match shown.chars().any(char::is_control) {
         true => shown.escape_debug().to_string(),
         false => shown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_on_the_switch_is_shown_with_what_was_dropped() {
+        let mut guest = GuestStatus {
+            bridge: "xenbr0".to_owned(),
+            mac: [0, 0x16, 0x3e, 0, 0, 1],
+            ..GuestStatus::default()
+        };
+        guest.counters.to_guest.frames = 3;
+        guest.counters.to_guest.bytes = 180;
+        let line = |guest: &GuestStatus, name| {
+            let lines = on_switch(guest).into_iter();
+            let mut found = lines.filter(|(known, _)| *known == name);
+            found.next().map(|(_, text)| text)
+        };
+        assert_eq!(line(&guest, "received").unwrap(), "3 frames, 180 bytes");
+        assert_eq!(line(&guest, "back end").unwrap(), "switch");
+        assert_eq!(line(&guest, "dropped"), None);
+        guest.counters.guard_source = 2;
+        guest.counters.dropped_full = 1;
+        guest.shut = Some("a slot crosses its page".to_owned());
+        assert_eq!(
+            line(&guest, "dropped").unwrap(),
+            "1 (its ring was full), 2 (guard: source)"
+        );
+        assert!(line(&guest, "back end").unwrap().contains("shut: a slot"));
     }
 }
