@@ -169,9 +169,7 @@ pub(crate) fn run(task: &Summon) -> Result<()> {
 /// # Errors
 /// The errors of the lab; runs that differ.
 pub(super) fn recorded(report: mayfly_lab::Report<'_>) -> Result<BTreeMap<String, u64>> {
-    // The figures of guests on the switch are printed but not compared yet.
-    let is_daemons =
-        |kind: &Kind| matches!(kind.made, Made::Summoned(..)) && !kind.name.starts_with(ON_SWITCH);
+    let is_daemons = |kind: &Kind| matches!(kind.made, Made::Summoned(..));
     let plan = Plan {
         kinds: KINDS.into_iter().filter(is_daemons).collect(),
         counted: true,

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use mayfly_lab::{Lab, Options, Report, linux, static_program};
+use mayfly_lab::{Lab, Options, Placed, Report, linux, static_program};
 use serde::Serialize;
 
-use super::super::job::forget;
+use super::super::job::{self, HATCH, forget};
 use super::load::{Load, PAUSE, PAUSE_PATH, Sample};
 use super::site::{self, FILES, LARGE, SMALL};
 use crate::guest::{MAYFLY, build};
@@ -24,10 +24,30 @@ const STAMP: &str = "/bench/stamp";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Server {
-    /// The project's guest.
+    /// The project's guest, on netback.
     Mayfly,
-    /// Linux with NSD and nginx.
+    /// The same on `hatch switch`.
+    Switched,
+    /// Linux with NSD and nginx, on netback.
     Linux,
+}
+
+impl Server {
+    /// The servers that have a guest with a site of this size.
+    pub(super) fn of(size: Size) -> &'static [Self] {
+        match size {
+            Size::Small => &[Self::Mayfly, Self::Switched, Self::Linux],
+            Size::Large => &[Self::Mayfly, Self::Linux],
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Mayfly => "mayfly",
+            Self::Switched => "switched",
+            Self::Linux => "linux",
+        }
+    }
 }
 
 /// The size of the site.
@@ -76,11 +96,25 @@ pub(super) struct Peer {
 
 impl Peer {
     pub(super) fn name(self) -> String {
+        format!("{}-{}", self.server.name(), self.size.name())
+    }
+
+    /// The path of its module in dom0.
+    fn ramdisk(self) -> String {
         let server = match self.server {
-            Server::Mayfly => "mayfly",
-            Server::Linux => "linux",
+            Server::Mayfly | Server::Switched => Server::Mayfly,
+            Server::Linux => Server::Linux,
         };
-        format!("{server}-{}", self.size.name())
+        format!("/guest/{}", Self { server, ..self }.name())
+    }
+
+    /// The command that creates it.
+    pub(super) fn create(self) -> String {
+        let path = config_path(self);
+        match self.server {
+            Server::Mayfly | Server::Linux => format!("xl create -q {path}"),
+            Server::Switched => format!("{HATCH} create --network switch {path} > /dev/null"),
+        }
     }
 
     fn address(self) -> String {
@@ -89,6 +123,8 @@ impl Peer {
             (Server::Linux, Size::Small) => 81,
             (Server::Mayfly, Size::Large) => 82,
             (Server::Linux, Size::Large) => 83,
+            (Server::Switched, Size::Small) => 84,
+            (Server::Switched, Size::Large) => 85,
         };
         format!("10.0.2.{last}")
     }
@@ -97,16 +133,18 @@ impl Peer {
     fn config(self, cpus: u32) -> String {
         let address = self.address();
         let (kernel, extra) = match self.server {
-            Server::Mayfly => ("mayfly", format!("ip={address}/24 gw=10.0.2.2 rrl=off")),
+            Server::Mayfly | Server::Switched => {
+                ("mayfly", format!("ip={address}/24 gw=10.0.2.2 rrl=off"))
+            }
             Server::Linux => (
                 "vmlinuz",
                 format!("console=hvc0 quiet pci=off address={address}/24"),
             ),
         };
-        let name = self.name();
+        let (name, ramdisk) = (self.name(), self.ramdisk());
         let pin = if cpus > 1 { "cpus = \"1\"\n" } else { "" };
         format!(
-            "name = \"{name}\"\ntype = \"pvh\"\nkernel = \"/guest/{kernel}\"\nramdisk = \"/guest/{name}\"\nmemory = {MEMORY}\n\
+            "name = \"{name}\"\ntype = \"pvh\"\nkernel = \"/guest/{kernel}\"\nramdisk = \"{ramdisk}\"\nmemory = {MEMORY}\n\
              vcpus = 1\n{pin}extra = \"{extra}\"\nvif = [ \"bridge=xenbr0,script=vif-mayfly\" ]\n\
              tsc_mode = \"native\"\non_crash = \"preserve\"\n"
         )
@@ -132,6 +170,14 @@ impl Files {
             0o755,
             read(&static_program("mayfly-stamp", "stamp")?)?,
         );
+        for program in ["hatch", "hatch-switch"] {
+            let Placed {
+                path,
+                mode,
+                content,
+            } = job::hatch(program, report)?;
+            add(path, mode, content);
+        }
         add(PAUSE_PATH.into(), 0o644, PAUSE.into());
         let scratch = tempfile::tempdir()?;
         for &size in sizes {
@@ -141,12 +187,12 @@ impl Files {
             let site = site::write(&folder, &origin, size.names(), size == Size::Small)?;
             let questions = site::questions(&origin, size.names())?;
             add(size.questions().into(), 0o644, questions.into());
-            let ramdisk = |server| format!("/guest/{}", Peer { server, size }.name());
+            let ramdisk = |server| Peer { server, size }.ramdisk();
             add(ramdisk(Server::Mayfly), 0o644, pack::pack(&site)?);
             let guest = linux::server(&site, &[], report)?;
             add(ramdisk(Server::Linux), 0o644, guest.ramdisk);
             add("/guest/vmlinuz".into(), 0o644, read(&guest.kernel)?);
-            for server in [Server::Mayfly, Server::Linux] {
+            for &server in Server::of(size) {
                 let peer = Peer { server, size };
                 add(config_path(peer), 0o644, peer.config(cpus).into());
             }
@@ -202,8 +248,9 @@ impl Bed {
             lab,
             domains: Vec::new(),
         };
+        bed.lab.shell(&switch())?;
         for &peer in peers {
-            bed.lab.run(&["xl", "create", "-q", &config_path(peer)])?;
+            bed.lab.shell(&peer.create())?;
             let domain = bed.lab.run(&["xl", "domid", &peer.name()])?;
             bed.domains.push((peer, domain.trim().to_owned()));
         }
@@ -347,6 +394,14 @@ pub(super) fn sample(load: &Load, text: &str) -> Result<Sample> {
     sample.dom0_us = dom0 / 1e3 / answers;
     sample.guest_busy = guest / 1e9 / seconds;
     Ok(sample)
+}
+
+/// A script that starts `hatch switch`, and waits until it listens.
+pub(super) fn switch() -> String {
+    format!(
+        "{HATCH} switch --bridge xenbr0 </dev/null >/run/switch.log 2>&1 &\n\
+         for i in $(seq 100); do {HATCH} switch status > /dev/null 2>&1 && break; usleep 100000; done"
+    )
 }
 
 /// A command that succeeds when a guest serves: it queries the last name of its zone, and gets a page.

@@ -10,9 +10,9 @@ use anyhow::{Context, Result};
 use mayfly_lab::{Lab, Options, Placed, Report};
 
 use super::super::job::forget;
+use super::Run;
 use super::bed::{self, Files, Peer, Server, Size};
 use super::load::Load;
-use super::{Run, bed::config_path};
 
 const SCRIPT: &str = "/bench/run";
 /// The start of the line before each run's output.
@@ -33,9 +33,10 @@ pub(super) fn run(
     report: Report<'_>,
 ) -> Result<Vec<Run>> {
     let mut script = String::from("#!/bin/sh\n");
+    writeln!(script, "{}", bed::switch())?;
     for &peer in peers {
-        let (path, serves) = (config_path(peer), bed::serves(peer));
-        writeln!(script, "xl create -q {path}")?;
+        let serves = bed::serves(peer);
+        writeln!(script, "{}", peer.create())?;
         writeln!(
             script,
             "for i in $(seq 300); do ({serves}) > /dev/null 2>&1 && break; sleep 1; done"
@@ -43,7 +44,7 @@ pub(super) fn run(
     }
     let mut plan = Vec::new();
     for (size, load) in loads {
-        for server in [Server::Mayfly, Server::Linux] {
+        for &server in Server::of(*size) {
             let peer = Peer {
                 server,
                 size: *size,

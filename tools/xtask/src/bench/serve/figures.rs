@@ -128,6 +128,7 @@ pub(super) fn table(runs: &[Run], counted: bool) -> Result<String> {
             format!("{} / {}", errors(Server::Mayfly), errors(Server::Linux)),
         )?;
     }
+    switched(&mut out, runs, &loads)?;
     latencies(&mut out, runs, &loads)?;
     sizes(&mut out, runs)?;
     Ok(out)
@@ -141,10 +142,7 @@ pub(super) fn table(runs: &[Run], counted: bool) -> Result<String> {
 )]
 pub(super) fn by_name(runs: &[Run]) -> BTreeMap<String, u64> {
     let figures = runs.iter().flat_map(|run| {
-        let server = match run.peer.server {
-            Server::Mayfly => "mayfly",
-            Server::Linux => "linux",
-        };
+        let server = run.peer.server.name();
         let name = |what: &str| format!("{}: {server}, {what}", title(&run.load));
         let sample = &run.sample;
         [
@@ -165,6 +163,47 @@ fn text(spread: Spread) -> String {
     )
 }
 
+/// The same guest on the switch, compared with netback.
+fn switched(out: &mut String, runs: &[Run], loads: &[&Load]) -> Result<()> {
+    let mut is_first = true;
+    for load in loads {
+        let spread =
+            |server, field: fn(&Sample) -> f64| Spread::of(samples(runs, load, server).map(field));
+        let Some(switched) = spread(Server::Switched, |s| s.rate) else {
+            continue;
+        };
+        if std::mem::take(&mut is_first) {
+            writeln!(
+                out,
+                "\n{:58}{:>28}{:>18}{:>18}{:>12}{:>10}",
+                "mayfly on hatch switch",
+                "answers",
+                "times netback",
+                "times linux",
+                "guest us",
+                "errors"
+            )?;
+        }
+        let cost = spread(Server::Switched, |s| s.guest_us).context("a load without runs")?;
+        let times = |server| {
+            let other = spread(server, |s| s.rate);
+            other.map_or(f64::NAN, |other| switched.median / other.median)
+        };
+        let errors = samples(runs, load, Server::Switched).map(|s| s.errors);
+        writeln!(
+            out,
+            "{:58}{:>28}{:>18.2}{:>18.2}{:>12.1}{:>10}",
+            title(load),
+            text(switched),
+            times(Server::Mayfly),
+            times(Server::Linux),
+            cost.median,
+            errors.sum::<u64>()
+        )?;
+    }
+    Ok(())
+}
+
 fn latencies(out: &mut String, runs: &[Run], loads: &[&Load]) -> Result<()> {
     let paced = |load: &&&Load| {
         matches!(
@@ -181,10 +220,11 @@ fn latencies(out: &mut String, runs: &[Run], loads: &[&Load]) -> Result<()> {
     }
     writeln!(
         out,
-        "\n{:58}{:>22}{:>22}",
-        "time to an answer at half the slower one's rate, ms",
+        "\n{:58}{:>22}{:>22}{:>22}",
+        "time to an answer at half the slowest one's rate, ms",
         "mayfly p50 / p99",
-        "linux p50 / p99"
+        "linux p50 / p99",
+        "on the switch"
     )?;
     for load in loads.iter().filter(paced) {
         let of = |server, field: fn(&Sample) -> Option<f64>| {
@@ -200,10 +240,11 @@ fn latencies(out: &mut String, runs: &[Run], loads: &[&Load]) -> Result<()> {
         };
         writeln!(
             out,
-            "{:58}{:>22}{:>22}",
+            "{:58}{:>22}{:>22}{:>22}",
             title(load),
             both(Server::Mayfly),
-            both(Server::Linux)
+            both(Server::Linux),
+            both(Server::Switched)
         )?;
     }
     Ok(())
@@ -279,5 +320,11 @@ mod tests {
         let text = table(&runs, false).unwrap();
         assert!(text.contains("3000 (2700 to 3300)"), "{text}");
         assert!(text.contains("3.00"), "{text}");
+        assert!(!text.contains("switch"), "{text}");
+        runs.push(run(Server::Switched, 4500.0));
+        let text = table(&runs, false).unwrap();
+        let line = text.lines().last().unwrap();
+        assert!(line.contains("4500 (4500 to 4500)"), "{text}");
+        assert!(line.contains("1.50") && line.contains("4.50"), "{text}");
     }
 }

@@ -174,12 +174,12 @@ impl Bench<'_> {
         unreachable!("the last attempt returns")
     }
 
-    /// Runs a load against both servers of a site in turn. Returns the median rates.
-    fn load(&mut self, size: Size, load: impl Fn(Server) -> Load) -> Result<[f64; 2]> {
-        const SERVERS: [Server; 2] = [Server::Mayfly, Server::Linux];
+    /// Runs a load against the servers of a site in turn. Returns the median rates.
+    fn load(&mut self, size: Size, load: impl Fn(Server) -> Load) -> Result<Vec<f64>> {
+        let servers = Server::of(size);
         for round in 0..self.rounds {
-            let mut turn = SERVERS;
-            // Alternate the order of the two servers.
+            let mut turn = servers.to_vec();
+            // Alternate the order of the servers.
             if round % 2 == 1 {
                 turn.reverse();
             }
@@ -202,7 +202,7 @@ impl Bench<'_> {
                 });
             }
         }
-        Ok(SERVERS.map(|server| {
+        let median = |&server: &Server| {
             let load = load(server);
             let peer = Peer { server, size };
             let runs = self
@@ -210,7 +210,8 @@ impl Bench<'_> {
                 .iter()
                 .filter(|r| r.peer == peer && r.load == load);
             figures::Spread::of(runs.map(|r| r.sample.rate)).map_or(0.0, |s| s.median)
-        }))
+        };
+        Ok(servers.iter().map(median).collect())
     }
 }
 
@@ -220,7 +221,10 @@ pub(crate) fn run(serve: &Serve) -> Result<()> {
     let sizes = serve.sizes();
     let peers: Vec<Peer> = sizes
         .iter()
-        .flat_map(|&size| [Server::Mayfly, Server::Linux].map(|server| Peer { server, size }))
+        .flat_map(|&size| {
+            let servers = Server::of(size).iter();
+            servers.map(move |&server| Peer { server, size })
+        })
         .collect();
     let cpus = if serve.counted { 1 } else { 2 };
     let files = Files::make(sizes, cpus, &report)?;
@@ -247,7 +251,7 @@ pub(crate) fn run(serve: &Serve) -> Result<()> {
     let mut latency = Vec::new();
     for (size, load) in serve.loads() {
         let rates = bench.load(size, |_| load.clone())?;
-        // Half of the slower one's rate, so that both have the same work.
+        // Half of the slowest one's rate, so that all have the same work.
         let half = rates.into_iter().fold(f64::INFINITY, f64::min) / 2.0;
         if let Some(load) = at_half(&load, half) {
             latency.push((size, load));
