@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use mayfly_stamp::Maker;
 use mayfly_stamp::density::{Job, Outcome};
-use mayfly_toolstack::builder::mac_text;
+use mayfly_toolstack::paths::mac_text;
 use mayfly_xen::Xen;
 use serde_json::Value;
 

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 use mayfly_stamp::density::Job;
 use mayfly_switch::control::Connection;
-use mayfly_toolstack::builder::{Image, Then, Toolstack, Wanted, mac_text, random_uuid};
+use mayfly_toolstack::builder::{Image, Then, Toolstack, Wanted, random_uuid};
 use mayfly_toolstack::config::{self, Overrides};
+use mayfly_toolstack::paths::mac_text;
 
 use crate::birth::HATCH;
 use crate::sys::ticks;

@@ -8,6 +8,7 @@ pub mod fake;
 pub mod gc;
 pub mod host;
 pub mod line;
+pub mod paths;
 pub mod pool;
 pub mod privileges;
 pub mod readable;

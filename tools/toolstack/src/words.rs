@@ -2,27 +2,17 @@
 
 use mayfly_xenstore::{Error, Store};
 
+use crate::paths;
+
 /// The number of characters of a guest's line that are shown.
 const SHOWN: usize = 500;
-
-/// The path at which a guest reports that it serves: `1` when its first packet has left.
-#[must_use]
-pub fn ready_path(domid: u16) -> String {
-    format!("/local/domain/{domid}/data/mayfly/ready")
-}
-
-/// The path at which a guest reports why it has ended.
-#[must_use]
-pub fn error_path(domid: u16) -> String {
-    format!("/local/domain/{domid}/data/mayfly/error")
-}
 
 /// The last words of a guest, for a terminal; `None` if it has written none.
 ///
 /// # Errors
 /// xenstored's.
 pub fn last(store: &mut dyn Store, domid: u16) -> Result<Option<String>, Error> {
-    Ok(store.find(&error_path(domid))?.as_deref().and_then(shown))
+    Ok(store.find(&paths::error(domid))?.as_deref().and_then(shown))
 }
 
 /// The first line of a guest's text, cut to `SHOWN` characters and to printable ASCII: a guest may write any bytes.

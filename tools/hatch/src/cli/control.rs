@@ -7,6 +7,7 @@ use clap::Args;
 use super::domains::{self, Domains, Ways};
 use super::exit::Failure;
 use mayfly_commands::Exit;
+use mayfly_toolstack::paths;
 use mayfly_xenstore::Store as _;
 
 /// Pauses guests.
@@ -67,7 +68,7 @@ pub(crate) fn shutdown(arguments: &Shutdown) -> Result<(), Failure> {
     domains::each(domains, "asked", |what| {
         let domid = ways.find(what, domains.force)?;
         ways.store.write(
-            &format!("/local/domain/{domid}/control/shutdown"),
+            &format!("{}/control/shutdown", paths::home(domid)),
             "poweroff",
         )?;
         asked.push((domid, what.to_owned()));

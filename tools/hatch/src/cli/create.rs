@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use mayfly_toolstack::builder::{
-    Cause, Config, Image, Ramdisk, Then, Toolstack, Wanted as WantedOnSwitch, Watched, mac_text,
-    random_uuid, reason, uuid,
+    Cause, Config, Image, Ramdisk, Then, Toolstack, Wanted as WantedOnSwitch, Watched, random_uuid,
+    reason,
 };
 use mayfly_toolstack::config::{self, Guest, Overrides};
 use mayfly_toolstack::host::Xen;
+use mayfly_toolstack::paths::{self, mac_text, uuid};
 use mayfly_toolstack::pool::{self, Made, Order, Reply, Wanted};
 use mayfly_toolstack::privileges;
 use mayfly_toolstack::watch::{Presence, presence};
@@ -260,14 +261,14 @@ fn until_they_serve(
     // Before they are looked at, so that nothing is missed.
     store.watch("@releaseDomain", "wait")?;
     for (domid, _) in guests {
-        store.watch(&words::ready_path(*domid), "wait")?;
-        store.watch(&words::error_path(*domid), "wait")?;
+        store.watch(&paths::ready(*domid), "wait")?;
+        store.watch(&paths::error(*domid), "wait")?;
     }
     let mut waiting = guests.to_vec();
     loop {
         let mut still = Vec::new();
         for (domid, name) in waiting {
-            if store.find(&words::ready_path(domid))?.as_deref() == Some("1") {
+            if store.find(&paths::ready(domid))?.as_deref() == Some("1") {
                 continue;
             }
             let words = words::last(store, domid)?;

@@ -3,7 +3,8 @@
 use anyhow::Context as _;
 use clap::Args;
 use mayfly_toolstack::builder::index::{self, Entry, Named, Record};
-use mayfly_toolstack::builder::{check_name, domain_path, reason};
+use mayfly_toolstack::builder::{check_name, reason};
+use mayfly_toolstack::paths;
 use mayfly_toolstack::{host, privileges};
 use mayfly_xen::{DomainInfo, Xen};
 use mayfly_xenstore::{Client, Error, Request, Store};
@@ -92,8 +93,10 @@ impl Ways {
         for info in &infos {
             let name = self
                 .store
-                .send(Request::read(&format!("/local/domain/{}/name", info.domid)))?;
-            let ours = self.store.send(Request::read(&domain_path(info.domid)))?;
+                .send(Request::read(&paths::domain_name(info.domid)))?;
+            let ours = self
+                .store
+                .send(Request::read(&paths::domain_path(info.domid)))?;
             asked.push((name, ours));
         }
         let mut domains = Vec::new();
@@ -114,7 +117,7 @@ impl Domain {
             domid: info.domid,
             name,
             ours,
-            uuid: mayfly_toolstack::builder::uuid(&info.handle),
+            uuid: paths::uuid(&info.handle),
             state: state(info),
             memory_kib: info.pages * 4,
             vcpus: info.vcpus,
@@ -163,13 +166,13 @@ pub(crate) fn meant(
         None => None,
     };
     let mut asked = Vec::new();
-    for domid in store.directory("/local/domain")? {
+    for domid in store.directory(paths::HOMES)? {
         let Ok(domid) = domid.parse::<u16>() else {
             continue;
         };
         asked.push((
             domid,
-            store.send(Request::read(&format!("/local/domain/{domid}/name")))?,
+            store.send(Request::read(&paths::domain_name(domid)))?,
         ));
     }
     let mut found = Vec::new();

@@ -7,7 +7,7 @@ use clap::Args;
 use mayfly_switch::control::{Connection, Order, Reply, SOCKET};
 use mayfly_switch::port::Traffic;
 use mayfly_switch::switch::GuestStatus;
-use mayfly_toolstack::builder::mac_text;
+use mayfly_toolstack::paths::{self, mac_text};
 use mayfly_toolstack::words;
 use mayfly_xenstore::{Request, Store};
 use serde::Serialize;
@@ -151,18 +151,18 @@ pub(crate) fn show(arguments: &Show) -> Result<(), Failure> {
 
 fn details(store: &mut dyn Store, domain: Domain) -> Result<Shown, Failure> {
     let domid = domain.domid;
-    let back = format!("/local/domain/0/backend/vif/{domid}/0");
-    let paths = [
+    let back = paths::backend(domid);
+    let read = [
         format!("{back}/mac"),
         // libxl's copy, and hatch's: the back end's directory has it only of guests that libxl made.
-        format!("/libxl/{domid}/device/vif/0/bridge"),
-        format!("/local/domain/{domid}/device/vif/0/state"),
-        format!("{back}/state"),
-        words::ready_path(domid),
-        words::error_path(domid),
+        format!("{}/bridge", paths::libxl_vif(domid)),
+        format!("{}/state", paths::front(domid)),
+        paths::state(domid),
+        paths::ready(domid),
+        paths::error(domid),
     ];
     let mut asked = Vec::new();
-    for path in &paths {
+    for path in &read {
         asked.push(store.send(Request::read(path))?);
     }
     let mut answers = Vec::new();

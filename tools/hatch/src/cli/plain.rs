@@ -29,21 +29,17 @@ pub(super) fn read(words: &[OsString]) -> Option<Command> {
 
 fn create(flags: &[&str], file: &str) -> Option<create::Arguments> {
     let mut arguments = create::Arguments::of(file);
-    for flag in flags {
-        let flag = match *flag {
-            "-p" | "--paused" => &mut arguments.paused,
-            "--console" => &mut arguments.console,
-            "--pool" => &mut arguments.pool,
-            "--no-pool" => &mut arguments.no_pool,
-            "--timeline" => &mut arguments.timeline,
-            "--json" => &mut arguments.json,
-            _ => return None,
-        };
-        // clap refuses a flag that stands there twice.
-        if std::mem::replace(flag, true) {
-            return None;
-        }
-    }
+    set(
+        flags,
+        &mut [
+            (&["-p", "--paused"], &mut arguments.paused),
+            (&["--console"], &mut arguments.console),
+            (&["--pool"], &mut arguments.pool),
+            (&["--no-pool"], &mut arguments.no_pool),
+            (&["--timeline"], &mut arguments.timeline),
+            (&["--json"], &mut arguments.json),
+        ],
+    )?;
     (!(arguments.pool && arguments.no_pool)).then_some(arguments)
 }
 
@@ -55,18 +51,29 @@ fn destroy(flags: &[&str], domains: Vec<&str>) -> Option<destroy::Arguments> {
         },
         wait: false,
     };
-    for flag in flags {
-        let flag = match *flag {
-            "--wait" => &mut arguments.wait,
-            "--force" => &mut arguments.domains.force,
-            "--json" => &mut arguments.domains.json,
-            _ => return None,
-        };
-        if std::mem::replace(flag, true) {
+    set(
+        flags,
+        &mut [
+            (&["--wait"], &mut arguments.wait),
+            (&["--force"], &mut arguments.domains.force),
+            (&["--json"], &mut arguments.domains.json),
+        ],
+    )?;
+    Some(arguments)
+}
+
+/// The words of a flag, and whether it is given.
+type Flag<'a> = (&'a [&'a str], &'a mut bool);
+
+/// Sets the flags that are given; `None` if there is another one, or one stands there twice, which clap refuses.
+fn set(given: &[&str], known: &mut [Flag<'_>]) -> Option<()> {
+    for word in given {
+        let (_, flag) = known.iter_mut().find(|(words, _)| words.contains(word))?;
+        if std::mem::replace(*flag, true) {
             return None;
         }
     }
-    Some(arguments)
+    Some(())
 }
 
 #[cfg(test)]

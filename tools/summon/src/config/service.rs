@@ -14,10 +14,11 @@ use smoltcp::wire::IpCidr;
 use super::read::{bridge, network, number, seconds, value};
 use super::table::{Found, Table};
 use super::{Asleep, Daemon, Ipv4Cidr, Ipv6Cidr, Named, Network, OnChange, Service};
+use mayfly_toolstack::builder::check_name;
 use mayfly_toolstack::builder::image::RAM_MAX;
 use mayfly_toolstack::builder::layout::CMDLINE_MAX;
-use mayfly_toolstack::builder::{check_name, mac_text};
 use mayfly_toolstack::config::{Problems, mac, own_mac, shown};
+use mayfly_toolstack::paths::mac_text;
 
 /// The default of `idle`, in seconds.
 const IDLE: Duration = Duration::from_secs(60);

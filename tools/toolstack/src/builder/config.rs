@@ -6,6 +6,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::actions::Watched;
 use super::index::Record;
+use crate::paths;
 use mayfly_xen::TscMode;
 
 /// The description of a guest that is to be created.
@@ -107,7 +108,7 @@ impl Config {
             return Ok(());
         };
         if vif.mac[0] & 1 != 0 || vif.mac == [0; 6] {
-            return Err(Error::Mac(super::keys::mac_text(&vif.mac)));
+            return Err(Error::Mac(paths::mac_text(&vif.mac)));
         }
         // IFNAMSIZ is 16, including the NUL.
         let is_interface = |name: &str| {

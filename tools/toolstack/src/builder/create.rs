@@ -3,56 +3,39 @@
 mod claim;
 mod connected;
 mod machine;
+mod network;
 mod shell;
+mod undo;
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::config::{Config, Connect};
 use super::image::{Image, Ramdisk};
-use super::index;
 use super::keys::{self, Op, Ports};
 use super::layout::{self, Layout};
-use super::making::Mark;
 use super::names::{self, XlLock};
 use super::report::Timeline;
 use super::rings::Grants;
 use super::steps::{Step, Steps};
+use super::toolstack::Toolstack;
 use super::{Cause, Error, Failure};
-use crate::host::{Links, Store, Xen};
-use mayfly_links::{Bridge, Link, vif_name};
+use crate::host::Links;
+use crate::paths;
+use mayfly_links::{Bridge, Link};
 use mayfly_xen::NewDomain;
 use mayfly_xenstore::{Id, Request, TransactionId};
 
-use claim::Claim;
 pub use connected::{Newborn, Wanted};
 pub use shell::Shell;
+use undo::Done;
 
 /// The frames of a guest's grant table, with room for 2,048 entries.
 const GRANT_FRAMES: u16 = 4;
-
-/// The folder of state that lasts until dom0 restarts, as its domains do.
-const RUN: &str = "/run/hatch";
-
-/// The longest wait for the kernel's notification that netback is connected. After it netback's state in xenstore is
-/// read.
-const SOON: Duration = Duration::from_millis(200);
 
 /// The interval at which, and the number of times that, a guest that was just unpaused is checked for having run on a
 /// CPU.
 const GLANCE: Duration = Duration::from_millis(1);
 const GLANCES: u32 = 10;
-
-/// Creates and removes guests, any number of them one after the other.
-pub struct Toolstack {
-    pub(super) xen: Box<dyn Xen>,
-    pub(super) store: Box<dyn Store>,
-    pub(super) links: Box<dyn Links>,
-    /// The longest wait for the back end, the kernel or xenstored.
-    pub(super) bound: Duration,
-    /// The folder with the marks of births and the switch's socket.
-    pub(super) run: PathBuf,
-}
 
 /// A guest that was made.
 #[derive(Debug)]
@@ -90,21 +73,6 @@ struct Born {
     link: Option<Link>,
 }
 
-/// The completed parts of a creation, which a failure has to undo.
-#[derive(Default)]
-struct Done {
-    making: bool,
-    /// The mark of a birth that xenstored has not been told of yet.
-    mark: Option<Mark>,
-    /// The transaction of the claim, as long as nothing was written in it.
-    open: Option<TransactionId>,
-    domain: Option<u16>,
-    keys: bool,
-    connecting: bool,
-    claim: Option<Claim>,
-    claimed: bool,
-}
-
 /// The state that a guest is left in when it has been created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Then {
@@ -126,66 +94,6 @@ struct Plan<'a> {
 }
 
 impl Toolstack {
-    /// Opens the connections to Xen, xenstored and netlink. `bound` is the longest wait for any of them.
-    ///
-    /// # Errors
-    /// One of them is missing, or access to it is denied.
-    pub fn open(bound: Duration) -> Result<Self, Cause> {
-        let store = mayfly_xenstore::Client::connect(bound)?;
-        let xen = mayfly_xen::Xen::open()?;
-        let links = mayfly_links::Links::open()?;
-        Ok(Self::over(
-            Box::new(xen),
-            Box::new(store),
-            Box::new(links),
-            bound,
-        ))
-    }
-
-    /// The same over connections that are open.
-    #[must_use]
-    pub fn over(
-        xen: Box<dyn Xen>,
-        store: Box<dyn Store>,
-        links: Box<dyn Links>,
-        bound: Duration,
-    ) -> Self {
-        Self {
-            xen,
-            store,
-            links,
-            bound,
-            run: RUN.into(),
-        }
-    }
-
-    /// Uses another folder than `/run/hatch`.
-    #[must_use]
-    pub fn with_run(mut self, folder: &Path) -> Self {
-        folder.clone_into(&mut self.run);
-        self
-    }
-
-    /// The folder of the marks of births that xenstored has not been told of.
-    pub(crate) fn marks(&self) -> PathBuf {
-        self.run.join("making")
-    }
-
-    /// Xen, for purposes other than creating guests.
-    pub fn xen(&mut self) -> &mut dyn Xen {
-        &mut *self.xen
-    }
-
-    /// xenstored, for purposes other than creating guests.
-    pub fn store(&mut self) -> &mut dyn Store {
-        &mut *self.store
-    }
-
-    /// Both, for functions that need the two.
-    pub fn ways(&mut self) -> (&mut dyn Store, &mut dyn Xen) {
-        (&mut *self.store, &mut *self.xen)
-    }
-
     /// Creates a guest. When a step fails, the steps before it are undone.
     ///
     /// # Errors
@@ -400,7 +308,7 @@ impl Toolstack {
     fn finish(&mut self, domid: u16, ops: &[Op], connects: bool) -> Result<(), Cause> {
         let ids = self.send(ops)?;
         let state = match connects {
-            true => Some(self.store.send(Request::read(&keys::state(domid)))?),
+            true => Some(self.store.send(Request::read(&paths::state(domid)))?),
             false => None,
         };
         self.store.answers(ids)?;
@@ -439,121 +347,8 @@ impl Toolstack {
         Ok(answers)
     }
 
-    /// Makes the interface a port of its bridge as soon as it exists. The port of a shell is not flooded: it gets no
-    /// broadcast, multicast or unknown unicast frames yet.
-    fn port(&mut self, plan: &Plan<'_>, domid: u16, then: Then) -> Result<Link, Cause> {
-        let mut link = match self.links.appeared(&vif_name(domid, 0), self.bound) {
-            Err(mayfly_links::Error::NotAppeared { .. }) if !self.has_kernel()? => {
-                return Err(Cause::Deaf);
-            }
-            link => link?,
-        };
-        if let Some(bridge) = &plan.bridge {
-            let mtu = plan.config.vif.as_ref().and_then(|vif| vif.mtu);
-            self.links.attach(&mut link, bridge, mtu)?;
-            if then == Then::Shell {
-                self.links.flood(&link, false)?;
-            }
-        }
-        Ok(link)
-    }
-
-    /// Waits until frames pass in both directions. netback reports later that it is connected, after some ten requests
-    /// to xenstored that no frame waits for.
-    fn on_the_network(&mut self, domid: u16) -> Result<(), Cause> {
-        let vif = vif_name(domid, 0);
-        if !matches!(self.links.connected(&vif, SOON), Ok(true)) {
-            self.store.ask(keys::plug(domid).request())?;
-            self.connected(domid)?;
-            self.links.running(&vif, self.bound)?;
-        }
-        Ok(())
-    }
-
-    /// Waits until the back end is connected.
-    pub(super) fn connected(&mut self, domid: u16) -> Result<(), Cause> {
-        const TOKEN: &str = "hatch";
-        let path = keys::state(domid);
-        let end = Instant::now() + self.bound;
-        let watch = self.store.send(Request::watch(&path, TOKEN))?;
-        let mut read = self.store.send(Request::read(&path))?;
-        self.store.answer(watch)?;
-        let result = loop {
-            match self.store.answer(read)?.as_slice() {
-                b"4" => break Ok(()),
-                b"5" | b"6" => break Err(Cause::Backend("closed instead of connecting")),
-                _ => {}
-            }
-            let left = end.saturating_duration_since(Instant::now());
-            if self.store.event(left)?.is_none() {
-                break Err(Cause::Backend("has not connected in time"));
-            }
-            read = self.store.send(Request::read(&path))?;
-        };
-        // It is sent with the next request.
-        let unwatched = self.store.send(Request::unwatch(&path, TOKEN))?;
-        self.store.forget(unwatched);
-        // Later events of this watch are ignored.
-        while self.store.take_event().is_some() {}
-        result
-    }
-
     /// Queues requests.
     pub(super) fn send(&mut self, ops: &[Op]) -> Result<Vec<Id>, mayfly_xenstore::Error> {
         ops.iter().map(|op| self.store.send(op.request())).collect()
-    }
-
-    /// Undoes the completed parts, and returns what could not be undone.
-    fn undo(&mut self, plan: &Plan<'_>, mut done: Done) -> Vec<String> {
-        let mut left = Vec::new();
-        if let Some(open) = done.open
-            && let Ok(end) = self.store.send(Request::transaction_end(open, false))
-        {
-            self.store.forget(end);
-        }
-        // If the failure came first, it is not known yet whether the claim succeeded.
-        if let Some(claim) = done.claim.take() {
-            done.claimed |= claim.ended(&mut *self.store);
-        }
-        let is_lost = self.store.is_lost();
-        if is_lost {
-            left.extend(self.reconnect().err().map(|error| error.to_string()));
-            let record = done
-                .domain
-                .map(|domid| index::record(&mut *self.store, domid));
-            done.claimed =
-                matches!(record, Some(Ok(Some(record))) if record == plan.config.index());
-        }
-        if let Some(domid) = done.domain {
-            if done.keys && plan.config.vif.is_some() {
-                self.quiet(domid, done.connecting);
-            }
-            if let Err(error) = self.xen.destroy(domid)
-                && !error.is_no_such_domain()
-            {
-                left.push(format!("domain {domid}: {error}"));
-            }
-            let mut ops = Vec::new();
-            if done.keys {
-                ops = keys::death(domid, Some(&keys::uuid(&plan.config.uuid)));
-            }
-            if done.claimed {
-                ops.push(Op::Release(domid));
-            }
-            left.extend(self.remove(&ops));
-            left.extend(self.settle(domid).err().map(|error| error.to_string()));
-            if is_lost {
-                // Requests that were sent earlier may have arrived after the removal.
-                left.extend(self.remove(&ops));
-            }
-            if done.claimed || is_lost {
-                left.extend(self.forget(domid, &plan.config.index()));
-            }
-        }
-        // Last, and only when nothing else is left: `hatch gc` finds the remains by this mark.
-        if done.making && left.is_empty() {
-            left.extend(self.remove(&[Op::Rm(keys::making_path(&plan.config.uuid))]));
-        }
-        left
     }
 }

@@ -5,10 +5,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::create::Toolstack;
 use super::index::{self, Entry, Named, Record};
 use super::keys::{self, Op};
+use super::toolstack::Toolstack;
 use super::{Cause, Taken};
+use crate::paths;
 use mayfly_xen::DomainInfo;
 use mayfly_xenstore::{Error, Id};
 
@@ -99,7 +100,7 @@ impl Toolstack {
         domid: u16,
         handle: &[u8; 16],
     ) -> Result<Destroyed, DestroyError> {
-        let uuid = keys::uuid(handle);
+        let uuid = paths::uuid(handle);
         self.destroy_entry(&Entry { domid, uuid })
     }
 
@@ -142,13 +143,13 @@ impl Toolstack {
     /// to end their back ends and the processes behind them.
     fn only_vifs(&mut self, domid: u16) -> Result<(), DestroyError> {
         let cause = |error: Error| DestroyError::Cause(error.into());
-        let path = format!("/libxl/{domid}/device");
+        let path = format!("{}/device", paths::libxl(domid));
         let kinds = match self.store.directory(&path) {
             Err(error) if error.is_absent() => Vec::new(),
             kinds => kinds.map_err(cause)?,
         };
-        let model = format!("/libxl/{domid}/dm-domid");
-        let image = format!("/local/domain/{domid}/image/device-model-pid");
+        let model = format!("{}/dm-domid", paths::libxl(domid));
+        let image = format!("{}/image/device-model-pid", paths::home(domid));
         let mut others: Vec<String> = kinds
             .into_iter()
             .filter(|kind| !matches!(kind.as_str(), "vif" | "console"))
@@ -171,7 +172,7 @@ impl Toolstack {
         record: Option<Record>,
     ) -> Result<Destroyed, DestroyError> {
         let cause = |error: Error| DestroyError::Cause(error.into());
-        let state = self.store.find(&keys::state(domid)).map_err(cause)?;
+        let state = self.store.find(&paths::state(domid)).map_err(cause)?;
         if state.as_deref() == Some("1") {
             // Half made: netback is about to look at it.
             self.quiet(domid, false);
@@ -242,12 +243,12 @@ impl Toolstack {
         record: Option<&Record>,
     ) -> Result<Option<String>, DestroyError> {
         let (None, Some(record)) = (info, record) else {
-            return Ok(info.map(|info| keys::uuid(&info.handle)));
+            return Ok(info.map(|info| paths::uuid(&info.handle)));
         };
         let all = self.xen.list().map_err(Cause::from)?;
         let has_heir = all
             .iter()
-            .any(|info| keys::uuid(&info.handle) == record.uuid);
+            .any(|info| paths::uuid(&info.handle) == record.uuid);
         Ok((!has_heir).then(|| record.uuid.clone()))
     }
 

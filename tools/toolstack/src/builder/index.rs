@@ -14,8 +14,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{Cause, keys};
+use super::Cause;
 use crate::host::{Store, Xen};
+use crate::paths;
 use mayfly_xen::DomainInfo;
 use mayfly_xenstore::{Error, Request};
 
@@ -70,7 +71,7 @@ impl Claimant {
 
 /// Whether this text is the UUID of a domain with this handle.
 fn is(uuid: &str, handle: &[u8; 16]) -> bool {
-    keys::uuid(handle) == uuid
+    paths::uuid(handle) == uuid
 }
 
 impl fmt::Display for Entry {
@@ -105,7 +106,7 @@ pub struct Record {
 impl Record {
     pub(crate) fn new(uuid: &[u8; 16], mac: Option<&[u8; 6]>, name: &str) -> Self {
         Self {
-            uuid: keys::uuid(uuid),
+            uuid: paths::uuid(uuid),
             mac: mac.copied(),
             name: name.to_owned(),
         }
@@ -124,20 +125,20 @@ impl Record {
             uuid: self.uuid.clone(),
         };
         let entry = entry.to_string();
-        let mac = self.mac.iter().map(keys::mac_path);
-        let mut claims: Vec<_> = std::iter::once(keys::name_path(&self.name))
+        let mac = self.mac.iter().map(paths::mac_path);
+        let mut claims: Vec<_> = std::iter::once(paths::name_path(&self.name))
             .chain(mac)
             .map(|path| (path, entry.clone()))
             .collect();
         // Last: `hatch gc` finds the others by this one.
-        claims.push((keys::domain_path(domid), self.to_string()));
+        claims.push((paths::domain_path(domid), self.to_string()));
         claims
     }
 }
 
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mac = self.mac.as_ref().map(keys::mac_text);
+        let mac = self.mac.as_ref().map(paths::mac_text);
         let mac = mac.as_deref().unwrap_or("-");
         write!(f, "{} {mac} {}", self.uuid, self.name)
     }
@@ -153,7 +154,7 @@ impl FromStr for Record {
         };
         let mac = match mac {
             "-" => None,
-            mac => Some(keys::parse_mac(mac).ok_or(())?),
+            mac => Some(paths::parse_mac(mac).ok_or(())?),
         };
         Ok(Self {
             uuid: uuid.to_owned(),
@@ -168,7 +169,7 @@ impl FromStr for Record {
 /// # Errors
 /// xenstored's.
 pub fn record(store: &mut dyn Store, domid: u16) -> Result<Option<Record>, Error> {
-    let value = store.find(&keys::domain_path(domid))?;
+    let value = store.find(&paths::domain_path(domid))?;
     Ok(value.and_then(|value| value.parse().ok()))
 }
 
@@ -186,7 +187,7 @@ pub enum Named {
 /// # Errors
 /// Xen's or xenstored's.
 pub fn named(store: &mut dyn Store, xen: &mut dyn Xen, name: &str) -> Result<Option<Named>, Cause> {
-    let value = store.find(&keys::name_path(name))?;
+    let value = store.find(&paths::name_path(name))?;
     let Some(entry) = value.and_then(|value| value.parse::<Entry>().ok()) else {
         return Ok(None);
     };
@@ -236,7 +237,7 @@ mod tests {
     fn an_entry_leads_to_its_own_domain_and_to_no_other() {
         let entry = Entry {
             domid: 7,
-            uuid: keys::uuid(&UUID),
+            uuid: paths::uuid(&UUID),
         };
         assert_eq!(entry.to_string().parse(), Ok(entry.clone()));
         assert!(is(&entry.uuid, &UUID));

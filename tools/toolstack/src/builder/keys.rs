@@ -2,23 +2,8 @@
 //!
 //! The keys are those that libxl writes for a PVH guest (tools/libs/light of Xen 4.17: libxl_create.c
 //! `libxl__domain_make`, libxl_dom.c `libxl__build_post`, libxl_nic.c, libxl_device.c `libxl__device_generic_add`), as
-//! far as a guest, a back end or `xl` reads them, so that `xl` handles these guests as its own. hatch's own keys:
-//!
-//! | path | value |
-//! |---|---|
-//! | `/hatch/name/NAME` | domid and UUID; characters that a path cannot have are written as `@` and two hexadecimal
-//! digits |
-//! | `/hatch/mac/MAC` | domid and UUID; twelve hexadecimal digits |
-//! | `/hatch/domain/DOMID` | UUID, MAC address and name: see [`super::index`] |
-//! | `/hatch/domain/DOMID/watched` | the configuration as JSON, if `hatch watch` handles the guest's end |
-//! | `/hatch/restart/NAME` | the same, of a guest that has ended and is to be made again |
-//! | `/hatch/making/UUID` | PID and start time (`/proc/PID/stat`) of the process that makes the guest, for as long as
-//! it does |
-//!
-//! The last one is written, and answered, before there is a domain, so that a domain of this UUID whose maker is gone
-//! is recognized as a remainder.
-
-use uuid::Uuid;
+//! far as a guest, a back end or `xl` reads them, so that `xl` handles these guests as its own. Their paths are in
+//! [`crate::paths`].
 
 use mayfly_xenstore::{Access, Perm, Request};
 
@@ -26,6 +11,7 @@ use super::config::{Config, Vif};
 use super::index::Record;
 use super::layout::{CONSOLE_GFN, XENSTORE_GFN};
 use super::rings::Grants;
+use crate::paths;
 
 /// A request that is to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,107 +64,19 @@ fn guest_owns(domid: u16) -> Vec<Perm> {
     }]
 }
 
-/// A UUID as text.
-#[must_use]
-pub fn uuid(handle: &[u8; 16]) -> String {
-    Uuid::from_bytes(*handle).to_string()
-}
-
-/// A MAC address with colons, as back ends and `xl` write it.
-#[must_use]
-pub fn mac_text(mac: &[u8; 6]) -> String {
-    mac.map(|octet| format!("{octet:02x}")).join(":")
-}
-
-/// A MAC address as a part of a path.
-fn mac_key(mac: &[u8; 6]) -> String {
-    mac.map(|octet| format!("{octet:02x}")).concat()
-}
-
-/// The path of a name's entry in the index.
-#[must_use]
-pub fn name_path(name: &str) -> String {
-    format!("/hatch/name/{}", name_key(name))
-}
-
-/// The path of the configuration of a guest of this name that is to be made again.
-#[must_use]
-pub fn restart_path(name: &str) -> String {
-    format!("/hatch/restart/{}", name_key(name))
-}
-
-/// A name as a part of a path.
-fn name_key(name: &str) -> String {
-    let mut key = String::with_capacity(name.len());
-    for octet in name.bytes() {
-        match octet {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => key.push(char::from(octet)),
-            _ => key += &format!("@{octet:02x}"),
-        }
-    }
-    key
-}
-
-/// The path of a MAC address's entry in the index.
-#[must_use]
-pub fn mac_path(mac: &[u8; 6]) -> String {
-    format!("/hatch/mac/{}", mac_key(mac))
-}
-
-/// The path of a domain's record in the index.
-#[must_use]
-pub fn domain_path(domid: u16) -> String {
-    format!("/hatch/domain/{domid}")
-}
-
-/// The path of the data for `hatch watch`, which is removed with the domain's record.
-#[must_use]
-pub fn watched_path(domid: u16) -> String {
-    format!("{}/watched", domain_path(domid))
-}
-
-/// The path of the mark that a domain of this UUID is being made.
-#[must_use]
-pub fn making_path(handle: &[u8; 16]) -> String {
-    format!("/hatch/making/{}", uuid(handle))
-}
-
-/// The guest's home directory.
-pub(crate) fn home(domid: u16) -> String {
-    format!("/local/domain/{domid}")
-}
-
-/// The back end's directory of all vifs of a domain.
-pub(crate) fn backends(domid: u16) -> String {
-    format!("/local/domain/0/backend/vif/{domid}")
-}
-
-/// The back end's directory.
-pub(crate) fn backend(domid: u16) -> String {
-    format!("/local/domain/0/backend/vif/{domid}/0")
-}
-
-/// The directory of the back ends that are the switch. The kernel's xenbus does not look for devices there.
-pub(crate) const SWITCHED: &str = "/local/domain/0/switch";
-
-/// The directory of a back end that is the switch.
-pub(crate) fn switched(domid: u16) -> String {
-    format!("{SWITCHED}/{domid}")
-}
-
-/// Removes that directory.
+/// Removes the directory of a back end that is the switch.
 pub(crate) fn unswitched(domid: u16) -> Op {
-    Op::Rm(switched(domid))
+    Op::Rm(paths::switched(domid))
 }
 
 /// The keys of a guest that the switch serves, all written when the guest runs already: first those that it reads of
 /// its network, then those that xenconsoled reads. The introduction is last, because the others begin to look at that.
 pub(crate) fn switched_birth(domid: u16, config: &Config, ports: &Ports) -> Vec<Op> {
-    let (front, back) = (format!("{}/device/vif/0", home(domid)), switched(domid));
+    let (front, back) = (paths::front(domid), paths::switched(domid));
     // The first key of each directory makes the directory. Keys made in it afterwards inherit its permissions.
     let mut ops = vec![
         name(domid, &config.name),
-        Op::Perms(home(domid), guest_reads(domid)),
+        Op::Perms(paths::home(domid), guest_reads(domid)),
         write(format!("{back}/state"), "4"),
         Op::Perms(back.clone(), guest_reads(domid)),
         write(format!("{front}/backend"), back.clone()),
@@ -198,7 +96,7 @@ pub(crate) fn switched_birth(domid: u16, config: &Config, ports: &Ports) -> Vec<
         write(format!("{front}/state"), "4"),
     ];
     if let Some(vif) = &config.vif {
-        let mac = mac_text(&vif.mac);
+        let mac = paths::mac_text(&vif.mac);
         for (key, value) in [
             ("feature-sg", "1"),
             ("feature-gso-tcpv4", "1"),
@@ -229,7 +127,7 @@ pub(crate) fn switched_birth(domid: u16, config: &Config, ports: &Ports) -> Vec<
 pub(crate) fn claim(domid: u16, config: &Config) -> Vec<Op> {
     let mut ops = entry(domid, &config.index());
     if config.watched.is_some() {
-        ops.push(write(watched_path(domid), config.record()));
+        ops.push(write(paths::watched_path(domid), config.record()));
     }
     ops
 }
@@ -245,16 +143,16 @@ pub(crate) fn entry(domid: u16, record: &Record) -> Vec<Op> {
 /// a live guest with the same UUID.)
 pub(crate) fn before(domid: u16) -> [Op; 3] {
     [
-        Op::Rm(backends(domid)),
-        Op::Rm(home(domid)),
-        Op::Rm(format!("/libxl/{domid}")),
+        Op::Rm(paths::backends(domid)),
+        Op::Rm(paths::home(domid)),
+        Op::Rm(paths::libxl(domid)),
     ]
 }
 
 /// The keys that are written as soon as there is a domain: its name, for other programs, and its network, so that
 /// netback can begin.
 pub(crate) fn birth(domid: u16, config: &Config, preconnected: bool) -> Vec<Op> {
-    let home = home(domid);
+    let home = paths::home(domid);
     let mut ops = Vec::with_capacity(32);
     // Keys made in it afterwards inherit its permissions: the guest reads its name, as a guest of libxl does.
     ops.push(Op::Mkdir(home.clone()));
@@ -269,7 +167,7 @@ pub(crate) fn birth(domid: u16, config: &Config, preconnected: bool) -> Vec<Op> 
 /// The key that makes the back end read the keys of [`front`]. The interface is up by then: the kernel reports the
 /// carrier of such an interface at once, and that of another within a second.
 pub(crate) fn connect(domid: u16) -> Op {
-    write(format!("{}/device/vif/0/state", home(domid)), "4")
+    write(format!("{}/device/vif/0/state", paths::home(domid)), "4")
 }
 
 /// The requests after which the guest may speak to xenstored, which expects the guest's ring to be empty when it is
@@ -286,19 +184,17 @@ pub(crate) fn introduce(domid: u16, ports: &Ports) -> Vec<Op> {
 
 /// A directory that the guest owns.
 fn owned(domid: u16, key: &str) -> Vec<Op> {
-    let path = format!("{}/{key}", home(domid));
+    let path = format!("{}/{key}", paths::home(domid));
     vec![Op::Mkdir(path.clone()), Op::Perms(path, guest_owns(domid))]
 }
 
 /// The key that netback waits for before it reports that it is connected: that the interface is set up. The builder
 /// checks that in another way, and no frame waits for it.
 pub(crate) fn plug(domid: u16) -> Op {
-    write(format!("{}/hotplug-status", backend(domid)), "connected")
-}
-
-/// The path of netback's state.
-pub(crate) fn state(domid: u16) -> String {
-    format!("{}/state", backend(domid))
+    write(
+        format!("{}/hotplug-status", paths::backend(domid)),
+        "connected",
+    )
 }
 
 /// The keys that are written last, after a guest whose network is connected has started: those that it does not need
@@ -308,14 +204,14 @@ pub(crate) fn state(domid: u16) -> String {
 /// well: `cpu/0/availability`, `drivers`, `feature`, `attr`, `error`, and a node for each key that a guest may write
 /// below `control`, which here the guest owns as a whole.
 pub(crate) fn finish(domid: u16, config: &Config, ports: &Ports) -> Vec<Op> {
-    let home = home(domid);
+    let home = paths::home(domid);
     let mut ops = Vec::with_capacity(32);
     if config.vif.is_some() {
         ops.push(plug(domid));
     }
     ops.extend(owned(domid, "control"));
     let memory = config.memory << 10;
-    let vm = format!("/vm/{}", uuid(&config.uuid));
+    let vm = paths::vm(&paths::uuid(&config.uuid));
     for (key, value) in [
         ("vm", vm.clone()),
         ("domid", domid.to_string()),
@@ -328,17 +224,17 @@ pub(crate) fn finish(domid: u16, config: &Config, ports: &Ports) -> Vec<Op> {
     }
     ops.push(Op::Mkdir(vm.clone()));
     ops.push(Op::Perms(vm.clone(), guest_reads(domid)));
-    ops.push(write(format!("{vm}/uuid"), uuid(&config.uuid)));
+    ops.push(write(format!("{vm}/uuid"), paths::uuid(&config.uuid)));
     ops.push(write(format!("{vm}/name"), config.name.clone()));
-    ops.push(write(format!("/libxl/{domid}/type"), "pvh"));
+    ops.push(write(format!("{}/type", paths::libxl(domid)), "pvh"));
     if let Some(vif) = &config.vif {
         // If the guest runs already, it was given the address in its memory.
         let mac = format!("{home}/device/vif/0/mac");
-        ops.push(write(mac, mac_text(&vif.mac)));
+        ops.push(write(mac, paths::mac_text(&vif.mac)));
         // netback reads it when the front end closes: without it the interface would be removed for good.
-        ops.push(write(format!("{}/online", backend(domid)), "1"));
+        ops.push(write(format!("{}/online", paths::backend(domid)), "1"));
         // `xl destroy` reads it.
-        ops.push(write(format!("{}/type", backend(domid)), "vif"));
+        ops.push(write(format!("{}/type", paths::backend(domid)), "vif"));
         libxl(&mut ops, domid, vif);
     }
     ops
@@ -353,9 +249,9 @@ const SCRIPT: &str = "/bin/true";
 /// (drivers/xen/xenbus/xenbus_probe.c of Linux 6.1, `xenbus_dev_changed`), so only the keys that netback reads are
 /// there. `xl` shows those of libxl's copy.
 fn network(ops: &mut Vec<Op>, domid: u16, vif: &Vif, preconnected: bool) {
-    let front = format!("{}/device/vif/0", home(domid));
-    let back = backend(domid);
-    let mac = mac_text(&vif.mac);
+    let front = paths::front(domid);
+    let back = paths::backend(domid);
+    let mac = paths::mac_text(&vif.mac);
     // This makes the directory. Keys made in it afterwards inherit its permissions.
     ops.push(write(format!("{front}/backend"), back.clone()));
     ops.push(Op::Perms(
@@ -401,11 +297,11 @@ fn network(ops: &mut Vec<Op>, domid: u16, vif: &Vif, preconnected: bool) {
 
 /// libxl's copy of the network interface, which `xl` reads.
 fn libxl(ops: &mut Vec<Op>, domid: u16, vif: &Vif) {
-    let libxl = format!("/libxl/{domid}/device/vif/0");
+    let libxl = paths::libxl_vif(domid);
     let mut copy = vec![
-        ("backend", backend(domid)),
-        ("frontend", format!("{}/device/vif/0", home(domid))),
-        ("mac", mac_text(&vif.mac)),
+        ("backend", paths::backend(domid)),
+        ("frontend", paths::front(domid)),
+        ("mac", paths::mac_text(&vif.mac)),
         ("bridge", vif.bridge.clone()),
     ];
     copy.extend(vif.ip.clone().map(|ip| ("ip", ip)));
@@ -417,12 +313,12 @@ fn libxl(ops: &mut Vec<Op>, domid: u16, vif: &Vif) {
 
 /// The keys that are written when pages, grants and event channels exist.
 pub(crate) fn front(domid: u16, ports: &Ports, grants: Option<&Grants>) -> Vec<Op> {
-    let home = home(domid);
+    let home = paths::home(domid);
     let mut ops = Vec::new();
     if let Some((tx, rx)) = ports.network
         && let Some(grants) = grants
     {
-        let front = format!("{home}/device/vif/0");
+        let front = paths::front(domid);
         for (key, value) in [
             ("tx-ring-ref", grants.tx_ring),
             ("rx-ring-ref", grants.rx_ring),
@@ -452,7 +348,7 @@ pub(crate) fn front(domid: u16, ports: &Ports, grants: Option<&Grants>) -> Vec<O
 
 /// The removal of the mark: the guest is complete, and not a remainder.
 pub(crate) fn made(config: &Config) -> Op {
-    Op::Rm(making_path(&config.uuid))
+    Op::Rm(paths::making_path(&config.uuid))
 }
 
 /// A guest's event channels from dom0.
@@ -467,33 +363,29 @@ pub(crate) struct Ports {
 /// The removal of all keys of a domain, its back end's first, because that takes the longest.
 pub(crate) fn death(domid: u16, uuid: Option<&str>) -> Vec<Op> {
     let mut ops = before(domid).to_vec();
-    ops.extend(uuid.map(|uuid| Op::Rm(format!("/vm/{uuid}"))));
+    ops.extend(uuid.map(|uuid| Op::Rm(paths::vm(uuid))));
     ops
 }
 
 /// The key of a guest's name, for other programs.
 pub(crate) fn name(domid: u16, name: &str) -> Op {
-    write(format!("{}/name", home(domid)), name)
+    write(paths::domain_name(domid), name)
 }
 
 /// The remaining keys that turn a shell with this configuration into the guest of `config`. The guest does not need
 /// them.
 pub(crate) fn rename(domid: u16, shell: &Config, config: &Config) -> Vec<Op> {
     let mut ops = vec![
-        Op::Rm(name_path(&shell.name)),
+        Op::Rm(paths::name_path(&shell.name)),
         write(
-            format!("/vm/{}/name", uuid(&config.uuid)),
+            format!("{}/name", paths::vm(&paths::uuid(&config.uuid))),
             config.name.clone(),
         ),
     ];
     if let (Some(old), Some(vif)) = (&shell.vif, &config.vif) {
-        let (mac, libxl) = (mac_text(&vif.mac), format!("/libxl/{domid}/device/vif/0"));
-        ops.push(Op::Rm(mac_path(&old.mac)));
-        for folder in [
-            &format!("{}/device/vif/0", home(domid)),
-            &backend(domid),
-            &libxl,
-        ] {
+        let (mac, libxl) = (paths::mac_text(&vif.mac), paths::libxl_vif(domid));
+        ops.push(Op::Rm(paths::mac_path(&old.mac)));
+        for folder in [&paths::front(domid), &paths::backend(domid), &libxl] {
             ops.push(write(format!("{folder}/mac"), mac.clone()));
         }
         for (key, old, new) in [
@@ -513,21 +405,7 @@ pub(crate) fn rename(domid: u16, shell: &Config, config: &Config) -> Vec<Op> {
 /// removed paths, and an error.
 pub(crate) fn remains(domid: u16) -> Vec<Op> {
     let error = format!("/local/domain/0/error/backend/vif/{domid}");
-    vec![Op::Rm(backends(domid)), Op::Rm(error)]
-}
-
-/// Parses a MAC address, with colons or without.
-pub(crate) fn parse_mac(text: &str) -> Option<[u8; 6]> {
-    let digits: Vec<u8> = text
-        .chars()
-        .filter(|c| *c != ':')
-        .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
-        .collect::<Option<_>>()?;
-    let octets: Vec<u8> = digits
-        .chunks_exact(2)
-        .map(|pair| pair.iter().fold(0, |all, digit| all << 4 | digit))
-        .collect();
-    (digits.len() == 12).then(|| octets.try_into().ok())?
+    vec![Op::Rm(paths::backends(domid)), Op::Rm(error)]
 }
 
 #[cfg(test)]

@@ -6,9 +6,9 @@ use std::io;
 use std::path::Path;
 
 use super::Cause;
-use super::create::Toolstack;
 use super::index::Record;
 use super::keys::{self, Op};
+use super::toolstack::Toolstack;
 use mayfly_xenstore::Error;
 
 /// The key that the kernel writes once, when it has set its watches (drivers/xen/manage.c of Linux,

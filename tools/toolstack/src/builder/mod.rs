@@ -37,19 +37,19 @@ mod rings;
 mod start_info;
 mod steps;
 mod switch;
+mod toolstack;
 
 pub use actions::{Action, Actions, Watched, reason};
 pub use config::{Config, Connect, Error as ConfigError, NAME_MAX, Vif, check_name, random_uuid};
-pub use create::{Created, Newborn, Ready, Shell, Soon, Then, Toolstack, Wanted};
+pub use create::{Created, Newborn, Ready, Shell, Soon, Then, Wanted};
 pub use destroy::{DestroyError, Destroyed};
 pub use image::{Image, Ramdisk};
-pub use keys::{
-    domain_path, mac_path, mac_text, making_path, name_path, restart_path, uuid, watched_path,
-};
+
 pub use lost::Known;
 pub use making::Maker;
 pub use names::Taken;
 pub use steps::Step;
+pub use toolstack::Toolstack;
 
 #[cfg(test)]
 pub(crate) mod tests;

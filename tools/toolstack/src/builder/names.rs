@@ -12,9 +12,9 @@ use rustix::fs::{FlockOperation, fcntl_lock};
 
 use super::config::Config;
 use super::index::{Claimant, Entry, Record};
-use super::keys;
 use super::making::Maker;
 use crate::host::{Store, Xen};
+use crate::paths;
 use mayfly_xenstore::{Code, Error, Id, Request, TransactionId};
 
 /// The lock of `xl` (tools/xl/xl.h, XL_LOCK_FILE); `/var/lock` is most often a link to `/run/lock`.
@@ -69,22 +69,23 @@ pub(crate) fn begin(
     let transaction = store.transaction(transaction)?;
     let mut stale = Vec::new();
     let free = (|| {
-        let name = store.send(Request::read(&keys::name_path(&config.name)).within(transaction))?;
+        let name =
+            store.send(Request::read(&paths::name_path(&config.name)).within(transaction))?;
         let mac = match &config.vif {
             Some(vif) => {
-                Some(store.send(Request::read(&keys::mac_path(&vif.mac)).within(transaction))?)
+                Some(store.send(Request::read(&paths::mac_path(&vif.mac)).within(transaction))?)
             }
             None => None,
         };
-        let domains = store.send(Request::directory("/local/domain"))?;
-        let ours = store.send(Request::directory("/hatch/domain"))?;
+        let domains = store.send(Request::directory(paths::HOMES))?;
+        let ours = store.send(Request::directory(paths::RECORDS))?;
         let name = owner(xen, store.answer(name), &mut stale)?;
         let mac = mac
             .map(|mac| owner(xen, store.answer(mac), &mut stale))
             .transpose()?
             .flatten();
-        let domains = numbers(store, domains, "/local/domain")?;
-        let ours = numbers(store, ours, "/hatch/domain")?;
+        let domains = numbers(store, domains, paths::HOMES)?;
+        let ours = numbers(store, ours, paths::RECORDS)?;
         if config.name.eq_ignore_ascii_case(DOM0) {
             return Err(Taken::Name(config.name.clone(), "domain 0".to_owned()).into());
         }
@@ -92,11 +93,11 @@ pub(crate) fn begin(
             return Err(Taken::Name(config.name.clone(), owner).into());
         }
         if let (Some(owner), Some(vif)) = (mac, &config.vif) {
-            return Err(Taken::Mac(keys::mac_text(&vif.mac), owner).into());
+            return Err(Taken::Mac(paths::mac_text(&vif.mac), owner).into());
         }
         // The stale record must not lead others to a domain of this name.
         for entry in stale {
-            let path = keys::domain_path(entry.domid);
+            let path = paths::domain_path(entry.domid);
             let read = store.send(Request::read(&path).within(transaction))?;
             let record = store.answer(read).ok().and_then(record);
             if record.is_some_and(|record| record.uuid == entry.uuid) {
@@ -119,10 +120,10 @@ pub(crate) fn again(
     xen: &mut dyn Xen,
     config: &Config,
 ) -> Result<(), super::Cause> {
-    let domains = store.send(Request::directory("/local/domain"))?;
-    let ours = store.send(Request::directory("/hatch/domain"))?;
-    let domains = numbers(store, domains, "/local/domain")?;
-    let ours = numbers(store, ours, "/hatch/domain")?;
+    let domains = store.send(Request::directory(paths::HOMES))?;
+    let ours = store.send(Request::directory(paths::RECORDS))?;
+    let domains = numbers(store, domains, paths::HOMES)?;
+    let ours = numbers(store, ours, paths::RECORDS)?;
     strangers(store, xen, &domains, &ours, config)
 }
 
@@ -200,10 +201,10 @@ fn strangers(
 ) -> Result<(), super::Cause> {
     let mut asked = Vec::new();
     for domid in domains.difference(ours).filter(|domid| **domid != 0) {
-        let name = store.send(Request::read(&format!("{}/name", keys::home(*domid))))?;
+        let name = store.send(Request::read(&paths::domain_name(*domid)))?;
         let mac = match &config.vif {
             Some(_) => {
-                Some(store.send(Request::read(&format!("/libxl/{domid}/device/vif/0/mac")))?)
+                Some(store.send(Request::read(&format!("{}/mac", paths::libxl_vif(*domid))))?)
             }
             None => None,
         };
@@ -216,7 +217,7 @@ fn strangers(
             taken.push((*domid, Taken::Name(config.name.clone(), who())));
         }
         if let (Some(mac), Some(vif)) = (mac, &config.vif) {
-            let ours = keys::mac_text(&vif.mac);
+            let ours = paths::mac_text(&vif.mac);
             if is(store, mac, &ours)? {
                 taken.push((*domid, Taken::Mac(ours, who())));
             }
@@ -237,7 +238,7 @@ fn owns(store: &mut dyn Store, xen: &mut dyn Xen, domid: u16) -> Result<bool, su
     let Some(info) = xen.info(domid)?.filter(|info| !info.is_dying()) else {
         return Ok(false);
     };
-    let mark = store.find(&keys::making_path(&info.handle))?;
+    let mark = store.find(&paths::making_path(&info.handle))?;
     let maker = mark.and_then(|mark| mark.parse::<Maker>().ok());
     Ok(!maker.is_some_and(|maker| maker.runs()))
 }

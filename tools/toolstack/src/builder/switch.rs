@@ -4,7 +4,8 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Cause, Toolstack, keys};
+use super::{Cause, Toolstack};
+use crate::paths;
 use mayfly_switch::control::{Connection, Order, Reply, SOCKET};
 
 impl Toolstack {
@@ -21,7 +22,7 @@ impl Toolstack {
     /// # Errors
     /// xenstored's.
     pub fn is_switched(&mut self, domid: u16) -> Result<bool, Cause> {
-        let path = format!("{}/state", keys::switched(domid));
+        let path = format!("{}/state", paths::switched(domid));
         Ok(self.store.find(&path)?.is_some())
     }
 }

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::fake::Host;
 use crate::fake::elf::Elf;
+use crate::paths;
 
 pub(crate) fn config(name: &str, last: u8) -> Config {
     Config {
@@ -106,12 +107,12 @@ fn a_guest_is_on_the_network_before_it_runs() {
         Some((vif.clone(), "xenbr0".to_owned(), Some("4".to_owned())))
     );
     let (store, xen) = (&bed.host.store, &bed.host.xen);
-    let entry = format!("{domid} {}", uuid(&[1; 16]));
+    let entry = format!("{domid} {}", paths::uuid(&[1; 16]));
     assert_eq!(store.get("/hatch/name/web"), Some(entry));
     let home = format!("/local/domain/{domid}");
     assert_eq!(store.get(&format!("{home}/name")).as_deref(), Some("web"));
     assert_eq!(store.introduced(), [domid]);
-    assert_eq!(store.get(&making_path(&[1; 16])), None, "it is made");
+    assert_eq!(store.get(&paths::making_path(&[1; 16])), None, "it is made");
     assert_eq!(bed.host.links.bridge_of(&vif).as_deref(), Some("xenbr0"));
     let guest = xen.guest(domid).unwrap();
     let all: Vec<u8> = guest.memory.into_values().flatten().collect();
@@ -338,7 +339,7 @@ fn a_shell_becomes_who_it_is_told_to_be() {
         .unwrap();
     assert_eq!(created.domid, domid);
     assert!(links.floods(&vif));
-    let entry = format!("{domid} {}", uuid(&created.uuid));
+    let entry = format!("{domid} {}", paths::uuid(&created.uuid));
     assert_eq!(store.get("/hatch/name/web"), Some(entry));
     let mac = format!("/local/domain/{domid}/device/vif/0/mac");
     assert_eq!(store.get(&mac).as_deref(), Some("00:16:3e:00:00:01"));
@@ -369,7 +370,7 @@ fn an_entry_that_is_left_leads_to_nobody_elses_domain() {
         [domid],
         "it was destroyed by a stale name"
     );
-    for path in ["/hatch/name/web".to_owned(), domain_path(domid)] {
+    for path in ["/hatch/name/web".to_owned(), paths::domain_path(domid)] {
         assert_eq!(bed.host.store.get(&path), None, "{path}");
     }
     // A domain that is gone is not found.

@@ -17,8 +17,9 @@ pub use mayfly_xenstore::memory::{FakeStore, Tree};
 pub use switch::FakeSwitch;
 pub use xen::{FakeXen, Guest};
 
+use crate::builder::Toolstack;
 use crate::builder::index::Entry;
-use crate::builder::{Toolstack, name_path};
+use crate::paths;
 
 /// The longest wait for a part of the simulation. None takes any time.
 const BOUND: Duration = Duration::from_millis(200);
@@ -61,7 +62,7 @@ impl Host {
     /// The domain of a name in the index.
     #[must_use]
     pub fn domid(&self, name: &str) -> Option<u16> {
-        let entry = self.store.get(&name_path(name))?;
+        let entry = self.store.get(&paths::name_path(name))?;
         Some(entry.parse::<Entry>().ok()?.domid)
     }
 

@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::builder::index::{Claimant, Record};
-use crate::builder::{domain_path, keys};
+use crate::paths;
 pub use carry_out::carry_out;
 pub use snapshot::SnapshotError;
 
@@ -162,7 +162,7 @@ pub fn decide(seen: &Snapshot) -> Vec<Action> {
     let mut marks = Vec::new();
     let mut half_made = BTreeSet::new();
     let in_store = seen.marks.iter().map(|(uuid, maker)| {
-        let path = format!("/hatch/making/{uuid}");
+        let path = format!("{}/{uuid}", paths::MARKS);
         let remove = Action::Remove {
             path: path.clone(),
             why: GONE,
@@ -213,7 +213,7 @@ pub fn decide(seen: &Snapshot) -> Vec<Action> {
         let is_alive = seen.domains.values().any(|domain| domain.uuid == *uuid);
         if !is_alive && seen.vms.contains(uuid) {
             actions.push(Action::Remove {
-                path: format!("/vm/{uuid}"),
+                path: paths::vm(uuid),
                 why: "of a guest that was never made",
             });
         }
@@ -294,16 +294,16 @@ fn bury(seen: &Snapshot, domid: u16, uuid: Option<&str>, actions: &mut Vec<Actio
     const WHY: &str = "its domain is gone";
     let mut remove = |path: String| actions.push(Action::Remove { path, why: WHY });
     if seen.backends.contains(&domid) {
-        remove(format!("/local/domain/0/backend/vif/{domid}"));
+        remove(paths::backends(domid));
     }
     if seen.switched.contains(&domid) {
-        remove(keys::switched(domid));
+        remove(paths::switched(domid));
     }
     if seen.homes.contains_key(&domid) {
-        remove(format!("/local/domain/{domid}"));
+        remove(paths::home(domid));
     }
     if seen.libxl.contains(&domid) {
-        remove(format!("/libxl/{domid}"));
+        remove(paths::libxl(domid));
     }
     // Another live domain may have the same UUID.
     if let Some(uuid) = uuid
@@ -313,13 +313,13 @@ fn bury(seen: &Snapshot, domid: u16, uuid: Option<&str>, actions: &mut Vec<Actio
             .values()
             .any(|domain| domain.uuid == uuid && !domain.dying)
     {
-        remove(format!("/vm/{uuid}"));
+        remove(paths::vm(uuid));
     }
     actions.push(Action::Release { domid });
     match seen.index.get(&domid) {
         Some(Some(record)) => forget_all(domid, record, WHY, actions),
         Some(None) => actions.push(Action::Remove {
-            path: domain_path(domid),
+            path: paths::domain_path(domid),
             why: WHY,
         }),
         None => {}

@@ -5,8 +5,9 @@ use std::io;
 
 use super::{Birth, Domain, Maker, Snapshot};
 use crate::builder::index::Claimant;
-use crate::builder::{self, Toolstack, keys, making, uuid};
+use crate::builder::{self, Toolstack, making};
 use crate::host::Store;
+use crate::paths;
 use mayfly_xen as xen;
 use mayfly_xenstore::{Error, Request};
 
@@ -41,19 +42,19 @@ impl Snapshot {
         });
         let births = births.collect();
         let (store, xen) = toolstack.ways();
-        let marks = values(store, "/hatch/making", "")?;
-        let names = values(store, "/hatch/name", "")?;
-        let macs = values(store, "/hatch/mac", "")?;
-        let index = values(store, "/hatch/domain", "")?;
-        let homes = values(store, "/local/domain", "/vm")?;
-        let libxl = numbers(&list(store, "/libxl")?);
-        let backends = numbers(&list(store, "/local/domain/0/backend/vif")?);
-        let switched = numbers(&list(store, keys::SWITCHED)?);
-        let vms = list(store, "/vm")?.into_iter().collect();
+        let marks = values(store, paths::MARKS, "")?;
+        let names = values(store, paths::NAMES, "")?;
+        let macs = values(store, paths::MACS, "")?;
+        let index = values(store, paths::RECORDS, "")?;
+        let homes = values(store, paths::HOMES, "/vm")?;
+        let libxl = numbers(&list(store, paths::LIBXL)?);
+        let backends = numbers(&list(store, paths::BACKENDS)?);
+        let switched = numbers(&list(store, paths::SWITCHED)?);
+        let vms = list(store, paths::VMS)?.into_iter().collect();
         let mut domains = BTreeMap::new();
         for info in xen.list()? {
             let domain = Domain {
-                uuid: uuid(&info.handle),
+                uuid: paths::uuid(&info.handle),
                 dying: info.is_dying(),
                 unborn: info.cpu_ns == 0,
             };

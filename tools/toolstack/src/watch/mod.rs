@@ -24,10 +24,10 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::builder::{
-    Action, Cause, Config, DestroyError, Image, Maker, Ramdisk, Then, Toolstack, making_path,
-    reason, restart_path, watched_path,
+    Action, Cause, Config, DestroyError, Image, Maker, Ramdisk, Then, Toolstack, reason,
 };
 use crate::host::Store;
+use crate::paths;
 use crate::readable::readable;
 use crate::words;
 use mayfly_xen::DomainInfo;
@@ -217,13 +217,13 @@ impl Watch {
     /// Takes over the guests that an earlier watch left.
     fn resume(&mut self) -> Result<(), Error> {
         let store = self.builder.store();
-        let keys = match store.directory("/hatch/restart") {
+        let keys = match store.directory(paths::RESTARTS) {
             Err(error) if error.is_absent() => return Ok(()),
             keys => keys?,
         };
         let mut left = Vec::new();
         for key in keys {
-            let path = format!("/hatch/restart/{key}");
+            let path = format!("{}/{key}", paths::RESTARTS);
             if let Some(config) = config(store, &path)? {
                 left.push(config);
             } else {
@@ -237,7 +237,9 @@ impl Watch {
                 .iter()
                 .any(|info| info.handle == config.uuid && !info.is_dying())
             {
-                self.builder.store().rm(&restart_path(&config.name))?;
+                self.builder
+                    .store()
+                    .rm(&paths::restart_path(&config.name))?;
             } else {
                 let due = Instant::now();
                 self.pending.push(Pending { config, due });
@@ -261,7 +263,10 @@ impl Watch {
             if self.settled.contains(&(info.domid, info.handle)) {
                 continue;
             }
-            let mark = self.builder.store().find(&making_path(&info.handle))?;
+            let mark = self
+                .builder
+                .store()
+                .find(&paths::making_path(&info.handle))?;
             if let Some(mark) = mark {
                 // A guest runs before the last of its keys is written, and that key would stay if it were removed now.
                 // A guest whose maker is gone is left to `hatch gc`.
@@ -269,7 +274,7 @@ impl Watch {
                 continue;
             }
             self.settled.insert((info.domid, info.handle));
-            if let Some(config) = config(self.builder.store(), &watched_path(info.domid))?
+            if let Some(config) = config(self.builder.store(), &paths::watched_path(info.domid))?
                 && config.uuid == info.handle
             {
                 self.end(info, shutdown, config, report)?;
@@ -306,7 +311,7 @@ impl Watch {
         }
         if action == Action::Restart {
             // Written before the domain is removed: from then on this is all that is left of the guest.
-            let path = restart_path(&name);
+            let path = paths::restart_path(&name);
             self.builder.store().write(&path, &config.record())?;
             let due = self
                 .paces
@@ -375,7 +380,7 @@ impl Watch {
         let due: Vec<_> = due.collect();
         let any = !due.is_empty();
         for Pending { config, .. } in due {
-            let (name, path) = (config.name.clone(), restart_path(&config.name));
+            let (name, path) = (config.name.clone(), paths::restart_path(&config.name));
             // `hatch destroy` has removed it meanwhile.
             if self.builder.store().find(&path)?.is_none() {
                 continue;
@@ -451,7 +456,7 @@ fn config(store: &mut dyn Store, path: &str) -> Result<Option<Config>, xenstore:
 /// # Errors
 /// xenstored's.
 pub fn cancel(store: &mut dyn Store, name: &str) -> Result<bool, xenstore::Error> {
-    let path = restart_path(name);
+    let path = paths::restart_path(name);
     let is_there = store.find(&path)?.is_some();
     if is_there {
         store.rm(&path)?;

@@ -47,7 +47,7 @@ impl Bed {
     }
 
     fn is_to_be_made_again(&self) -> bool {
-        self.host.store.get(&restart_path("web")).is_some()
+        self.host.store.get(&paths::restart_path("web")).is_some()
     }
 }
 
@@ -119,7 +119,7 @@ fn what_cannot_be_made_again_is_given_up_and_what_is_cancelled_is_not_made() {
     assert!(cancel(bed.host.toolstack().unwrap().store(), "web").unwrap());
     assert!(round(&mut watch).is_empty());
     // Its image is gone.
-    let path = restart_path("web");
+    let path = paths::restart_path("web");
     bed.host.store.set(&path, &bed.config.record());
     std::fs::remove_file(bed.folder.path().join("image")).unwrap();
     watch.resume().unwrap();

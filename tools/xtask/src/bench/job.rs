@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use mayfly_lab::{GUEST, Lab, Options, Placed, Report, Xenstored, hatch_programs, static_program};
 use mayfly_stamp as stamp;
 use mayfly_stamp::{Job, Maker, Neighbour, Ready};
-use mayfly_toolstack::builder::mac_text;
+use mayfly_toolstack::paths::mac_text;
 
 use super::serve::site;
 use super::vmlinux;

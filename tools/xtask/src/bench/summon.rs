@@ -13,7 +13,7 @@ use clap::Args;
 use mayfly_lab::Xenstored;
 use mayfly_stamp::wakes::{By, Job, Report, Subject};
 use mayfly_summon::status::{State, Step};
-use mayfly_toolstack::builder::mac_text;
+use mayfly_toolstack::paths::mac_text;
 
 use super::figures::{Spread, ms, number};
 use super::job::{self, BOUND_S, Dom0, HATCH, STAMP};

@@ -7,8 +7,10 @@ use super::super::config::Config;
 use super::super::keys;
 use super::super::making::Maker;
 use super::super::names;
-use super::{Done, Toolstack};
+use super::super::toolstack::Toolstack;
+use super::Done;
 use crate::host::Store;
+use crate::paths;
 use mayfly_xenstore::{Code, Id, Request, TransactionId};
 
 /// The time for which the claim of a name is retried when it conflicts with other transactions.
@@ -35,7 +37,7 @@ impl Toolstack {
         config: &Config,
         done: &mut Done,
     ) -> Result<TransactionId, Cause> {
-        let path = keys::making_path(&config.uuid);
+        let path = paths::making_path(&config.uuid);
         let mark = self
             .store
             .send(Request::write(&path, &Maker::this().to_string()))?;

@@ -11,7 +11,7 @@
 //! finds the remains of a maker that was killed. A name or MAC address that another guest has is found in the second
 //! phase, and ends the guest; the switch itself refuses those of its own guests in the first.
 //!
-//! The back end's directory is not a device of the kernel's: [`keys::switched`] puts it where xenbus does not look.
+//! The back end's directory is not a device of the kernel's: [`paths::switched`] puts it where xenbus does not look.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -28,10 +28,12 @@ use super::super::layout::{self, Layout};
 use super::super::making::Mark;
 use super::super::rings::Grants;
 use super::super::steps::{Step, Steps};
+use super::super::toolstack::Toolstack;
 use super::super::{Cause, Error, Failure, switch};
 use super::machine::introduced_later;
-use super::{Created, Done, GRANT_FRAMES, Plan, Ready, Soon, Then, Toolstack};
+use super::{Created, Done, GRANT_FRAMES, Plan, Ready, Soon, Then};
 use crate::host::Pages;
+use crate::paths;
 use mayfly_xen::NewDomain;
 use mayfly_xenstore::Request;
 
@@ -272,7 +274,7 @@ impl Toolstack {
     ) -> Result<OnSwitch, Failure> {
         let config = plan.config;
         let domid = steps.run(Step::Domain, || {
-            let mark = Mark::leave(&self.marks(), &keys::uuid(&config.uuid))?;
+            let mark = Mark::leave(&self.marks(), &paths::uuid(&config.uuid))?;
             let mark = done.mark.insert(mark);
             let new = NewDomain {
                 handle: config.uuid,
@@ -399,7 +401,7 @@ impl Toolstack {
             }
             let mut ops = Vec::new();
             if done.keys {
-                ops = keys::death(domid, Some(&keys::uuid(&config.uuid)));
+                ops = keys::death(domid, Some(&paths::uuid(&config.uuid)));
                 ops.push(keys::unswitched(domid));
                 ops.push(super::Op::Release(domid));
             }
@@ -409,7 +411,7 @@ impl Toolstack {
             }
         }
         if done.making && left.is_empty() {
-            left.extend(self.remove(&[super::Op::Rm(keys::making_path(&config.uuid))]));
+            left.extend(self.remove(&[super::Op::Rm(paths::making_path(&config.uuid))]));
         }
         if let Some(mark) = &done.mark
             && left.is_empty()
@@ -423,7 +425,7 @@ impl Toolstack {
 /// The back end's path in xenstore, in the form of the handoff structure.
 fn path(domid: u16) -> [u8; PATH_MAX] {
     let mut octets = [0; PATH_MAX];
-    let path = keys::switched(domid);
+    let path = paths::switched(domid);
     if let Some(place) = octets.get_mut(..path.len()) {
         place.copy_from_slice(path.as_bytes());
     }

@@ -11,11 +11,13 @@ use super::super::acpi;
 use super::super::config::random_bytes;
 use super::super::image::Ramdisk;
 use super::super::info;
-use super::super::keys::{self, Ports};
+use super::super::keys::Ports;
 use super::super::layout::{self, ACPI_GFN, CONSOLE_GFN, IDENT_PT_GFN, XENSTORE_GFN};
 use super::super::rings::{self, Grants};
-use super::{Plan, Toolstack};
+use super::super::toolstack::Toolstack;
+use super::Plan;
 use crate::host::Pages;
+use crate::paths;
 use mayfly_xen::PAGE_SIZE;
 use mayfly_xen::TscMode;
 
@@ -203,7 +205,7 @@ impl Plan<'_> {
             return Ok(None);
         };
         let mut backend = [0; PATH_MAX];
-        let path = keys::backend(domid);
+        let path = paths::backend(domid);
         if let Some(place) = backend.get_mut(..path.len()) {
             place.copy_from_slice(path.as_bytes());
         }

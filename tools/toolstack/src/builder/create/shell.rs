@@ -11,8 +11,10 @@ use super::super::lost::Known;
 use super::super::making::Maker;
 use super::super::names::{self, XlLock};
 use super::super::steps::{Step, Steps};
+use super::super::toolstack::Toolstack;
 use super::super::{Cause, Error, Failure, info};
-use super::{Created, Done, Ready, Then, Toolstack};
+use super::{Created, Done, Ready, Then};
+use crate::paths;
 use mayfly_links::{Bridge, Link};
 use mayfly_xen::PAGE_SIZE;
 
@@ -99,7 +101,7 @@ impl Toolstack {
         };
         let is_restored = self.restore(&known)?;
         if is_restored {
-            let mark = keys::making_path(&config.uuid);
+            let mark = paths::making_path(&config.uuid);
             self.store.write(&mark, &Maker::this().to_string())?;
         }
         Ok(is_restored)
@@ -161,7 +163,7 @@ impl Toolstack {
             Ok(_) | Err(DestroyError::NoSuchDomain(_)) => {}
             Err(error) => return Err(error),
         }
-        let left = self.remove(&[Op::Rm(keys::making_path(uuid))]);
+        let left = self.remove(&[Op::Rm(paths::making_path(uuid))]);
         match left.is_empty() {
             true => Ok(()),
             false => Err(DestroyError::Left { domid, left }),

@@ -172,7 +172,7 @@ fn states_are_written_last() {
         port: 1
     }));
     // As long as the mark exists, `hatch gc` takes the guest for incomplete.
-    assert_eq!(made(&config()), Op::Rm(making_path(&[0xab; 16])));
+    assert_eq!(made(&config()), Op::Rm(paths::making_path(&[0xab; 16])));
     assert!(!ops.contains(&made(&config())));
 }
 
@@ -261,7 +261,7 @@ fn rights_are_no_more_than_each_needs() {
 
 #[test]
 fn all_that_was_written_is_removed() {
-    let mut gone: Vec<String> = death(7, Some(&uuid(&[0xab; 16])))
+    let mut gone: Vec<String> = death(7, Some(&paths::uuid(&[0xab; 16])))
         .iter()
         .filter_map(path)
         .map(String::from)
@@ -273,22 +273,5 @@ fn all_that_was_written_is_removed() {
             let is_under = |gone: &String| path == gone || path.starts_with(&format!("{gone}/"));
             assert!(gone.iter().any(is_under), "{path} stays");
         }
-    }
-}
-
-#[test]
-fn mac_addresses_are_read_back() {
-    let mac = [0, 0x16, 0x3e, 1, 2, 0xff];
-    for text in [mac_key(&mac), mac_text(&mac)] {
-        assert_eq!(parse_mac(&text), Some(mac));
-    }
-    for wrong in [
-        "",
-        "00163e0102f",
-        "00163e0102fff",
-        "00163e0102fg",
-        "00:16:3e:01:",
-    ] {
-        assert_eq!(parse_mac(wrong), None, "{wrong}");
     }
 }

@@ -53,7 +53,7 @@ fn a_guest_comes_out_of_it_and_it_is_filled_again() {
         panic!("no guest");
     };
     let name = bed.host.store.get("/hatch/name/web");
-    let uuid = crate::builder::uuid(&made.uuid);
+    let uuid = crate::paths::uuid(&made.uuid);
     assert_eq!(name, Some(format!("{} {uuid}", made.domid)));
     assert!(bed.pool.wants_more());
     // The name is taken. The shell that was to get it is removed, as it may have been changed in part.

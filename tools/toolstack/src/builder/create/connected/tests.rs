@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use mayfly_drivers::abi::{XENSTORE_RECONNECT, xenstore_domain_interface as ring};
 use tempfile::TempDir;
 
+use super::super::super::Taken;
 use super::super::super::layout::XENSTORE_GFN;
 use super::super::super::tests::{config, image, without_folders};
-use super::super::super::{Taken, making_path};
 use super::*;
 use crate::fake::{FakeSwitch, Host};
 use crate::gc::{self, Snapshot};
+use crate::paths;
 
 #[test]
 fn one_address_of_each_family() {
@@ -91,7 +92,10 @@ impl Bed {
     }
 
     fn mark(&self) -> PathBuf {
-        self.folder.path().join("making").join(keys::uuid(&[1; 16]))
+        self.folder
+            .path()
+            .join("making")
+            .join(paths::uuid(&[1; 16]))
     }
 
     fn is_as_before(&self, after: &str) {
@@ -141,13 +145,13 @@ fn it_runs_before_anything_is_asked_of_xenstored() {
         (format!("{home}/device/vif/0/state"), "4".to_owned()),
         (
             format!("{home}/device/vif/0/backend"),
-            keys::switched(domid),
+            paths::switched(domid),
         ),
-        (format!("{}/feature-sg", keys::switched(domid)), "1".into()),
+        (format!("{}/feature-sg", paths::switched(domid)), "1".into()),
     ] {
         assert_eq!(bed.host.store.get(&path), Some(value), "{path}");
     }
-    assert_eq!(bed.host.store.get(&making_path(&[1; 16])), None);
+    assert_eq!(bed.host.store.get(&paths::making_path(&[1; 16])), None);
     assert!(!bed.mark().exists());
     toolstack.destroy(domid, false).unwrap();
     bed.is_as_before("its end");

@@ -1,0 +1,82 @@
+//! Undoes a creation that failed.
+
+use mayfly_xenstore::{Request, TransactionId};
+
+use super::super::index;
+use super::super::keys::{self, Op};
+use super::super::making::Mark;
+use super::super::toolstack::Toolstack;
+use super::Plan;
+use super::claim::Claim;
+use crate::paths;
+
+/// The completed parts of a creation, which a failure has to undo.
+#[derive(Default)]
+pub(super) struct Done {
+    pub(super) making: bool,
+    /// The mark of a birth that xenstored has not been told of yet.
+    pub(super) mark: Option<Mark>,
+    /// The transaction of the claim, as long as nothing was written in it.
+    pub(super) open: Option<TransactionId>,
+    pub(super) domain: Option<u16>,
+    pub(super) keys: bool,
+    pub(super) connecting: bool,
+    pub(super) claim: Option<Claim>,
+    pub(super) claimed: bool,
+}
+
+impl Toolstack {
+    /// Undoes the completed parts, and returns what could not be undone.
+    pub(super) fn undo(&mut self, plan: &Plan<'_>, mut done: Done) -> Vec<String> {
+        let mut left = Vec::new();
+        if let Some(open) = done.open
+            && let Ok(end) = self.store.send(Request::transaction_end(open, false))
+        {
+            self.store.forget(end);
+        }
+        // If the failure came first, it is not known yet whether the claim succeeded.
+        if let Some(claim) = done.claim.take() {
+            done.claimed |= claim.ended(&mut *self.store);
+        }
+        let is_lost = self.store.is_lost();
+        if is_lost {
+            left.extend(self.reconnect().err().map(|error| error.to_string()));
+            let record = done
+                .domain
+                .map(|domid| index::record(&mut *self.store, domid));
+            done.claimed =
+                matches!(record, Some(Ok(Some(record))) if record == plan.config.index());
+        }
+        if let Some(domid) = done.domain {
+            if done.keys && plan.config.vif.is_some() {
+                self.quiet(domid, done.connecting);
+            }
+            if let Err(error) = self.xen.destroy(domid)
+                && !error.is_no_such_domain()
+            {
+                left.push(format!("domain {domid}: {error}"));
+            }
+            let mut ops = Vec::new();
+            if done.keys {
+                ops = keys::death(domid, Some(&paths::uuid(&plan.config.uuid)));
+            }
+            if done.claimed {
+                ops.push(Op::Release(domid));
+            }
+            left.extend(self.remove(&ops));
+            left.extend(self.settle(domid).err().map(|error| error.to_string()));
+            if is_lost {
+                // Requests that were sent earlier may have arrived after the removal.
+                left.extend(self.remove(&ops));
+            }
+            if done.claimed || is_lost {
+                left.extend(self.forget(domid, &plan.config.index()));
+            }
+        }
+        // Last, and only when nothing else is left: `hatch gc` finds the remains by this mark.
+        if done.making && left.is_empty() {
+            left.extend(self.remove(&[Op::Rm(paths::making_path(&plan.config.uuid))]));
+        }
+        left
+    }
+}
