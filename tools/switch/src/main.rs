@@ -13,8 +13,10 @@ use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use mayfly_commands::{Switch, SwitchVerb};
 use mayfly_switch::control::{Connection, Order, Reply};
-use mayfly_switch::program::{Options, Program, give_up, spawn_reaper};
+use mayfly_switch::program::{Options, Program, spawn_reaper};
 use mayfly_switch::switch::{DumpBounds, GuestStatus, Status};
+use mayfly_xen::privileges;
+use rustix::thread::CapabilitySet;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// The longest wait for a running switch's reply.
@@ -104,7 +106,7 @@ fn serve(arguments: &Switch) -> Result<()> {
     // With this scheduling policy the switch keeps a CPU for longer at a time, and moves more frames before guests and
     // clients run.
     schedule::batch().context("SCHED_BATCH")?;
-    give_up().context("capabilities")?;
+    privileges::keep(CapabilitySet::empty()).context("capabilities")?;
     spawn_reaper(options.socket.clone()).context("a thread")?;
     report(&format!(
         "serves {} at {}",

@@ -10,7 +10,8 @@ pub mod host;
 pub mod line;
 pub mod paths;
 pub mod pool;
-pub mod privileges;
 pub mod readable;
 pub mod watch;
 pub mod words;
+
+pub use mayfly_xen::privileges;

@@ -14,6 +14,7 @@ mod gntdev;
 mod golden;
 mod interface;
 mod look;
+pub mod privileges;
 mod sys;
 mod xenbus;
 

@@ -1,7 +1,6 @@
 //! The program: one loop over the devices, the bridges' ports and the control socket.
 
 mod client;
-mod power;
 mod reaper;
 mod start;
 
@@ -18,7 +17,6 @@ use crate::dom0::Devices;
 use crate::journal::{Entry, Journal};
 use crate::switch::{Notice, Rest, Switch};
 use client::Client;
-pub use power::give_up;
 pub use reaper::spawn as spawn_reaper;
 pub use start::{Options, StartError};
 
