@@ -199,6 +199,15 @@ fn wake(recorded: &Recorded) -> Result<String> {
         ("has a guest that was made ahead", "pool"),
         ("has a suspended guest", "suspended"),
         ("has a running guest", "running"),
+        ("is on `hatch switch` and has no guest", "switch"),
+        (
+            "is on `hatch switch` and has no guest, 4 MiB",
+            "switch-4-mib",
+        ),
+        (
+            "is on `hatch switch` and has a running guest",
+            "switch-running",
+        ),
     ] {
         let value = figure(&recorded.wake, &format!("SYN to SYN-ACK, {name}"))?;
         writeln!(table, "| {what} | {} |", ms(value))?;

@@ -270,7 +270,7 @@ impl Daemon {
             entry.guest = Some(Guest::new(made, now));
             entry.requests = None;
             is_heard = entry.heard.take() == Some(domid);
-            // The front is told later of a guest on the switch: nobody comes to it.
+            // The front gets no frames for a guest on the switch, so it is told of the guest later.
             if network == Network::Netback {
                 self.takes_since(id, front);
             }

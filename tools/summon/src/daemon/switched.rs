@@ -8,12 +8,12 @@
 //!                      daemon
 //! ```
 //!
-//! The daemon declares them to the switch, which holds the frames for each while it has no guest, answers address
-//! requests for it, and tells the daemon when somebody wants it. When a guest is attached, the switch puts what it has
-//! held into the guest's ring before the guest runs. So neither the front nor the bridge takes part in a birth.
+//! The daemon declares the services to the switch. While a service has no guest, the switch holds the frames for it,
+//! answers address requests for it, and sends a notice when a client wants it. When a guest is attached, the switch puts
+//! the held frames into the guest's ring before the guest runs. So neither the front nor the bridge takes part in a
+//! birth.
 //!
-//! The connection is the declaration: a switch forgets with it what was declared, and when a switch is gone, everything
-//! is declared to the next one.
+//! The switch forgets a declaration when the connection ends. The daemon declares all services to the next switch.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -155,7 +155,7 @@ impl Daemon {
         }
     }
 
-    /// Tells the switch something of a service, if it is on the switch.
+    /// Sends the switch a request about a service, if the service is on the switch.
     pub(super) fn tell_of(&mut self, id: Id, order: impl FnOnce(String) -> Order) {
         let entry = self.entries.get(&id).filter(|entry| entry.is_on_switch());
         if let Some(entry) = entry {
@@ -168,12 +168,12 @@ impl Daemon {
         if let Some(notices) = &mut self.switched.notices
             && notices.send(order).is_err()
         {
-            // What it did not hear, the next one is told.
+            // The next switch is told everything.
             self.switched.notices = None;
         }
     }
 
-    /// Takes what the switch says.
+    /// Handles the replies and notices of the switch.
     pub(super) fn hear_switch(&mut self) {
         let heard = self.switched.notices.as_mut();
         let heard = heard.map(Notices::take);
@@ -198,13 +198,13 @@ impl Daemon {
                     }
                 }
                 Reply::Error(why) => line(Level::Warning, "the switch").with("why", why).write(),
-                // What becomes of a guest, its maker learns in other ways.
+                // The daemon learns of the end of a guest in other ways.
                 _ => {}
             }
         }
     }
 
-    /// Somebody wants a service that sleeps, or whose guest is about to go.
+    /// Handles a notice that a client wants a service which sleeps, or whose guest is about to go.
     fn wanted_of(&mut self, id: Id, cause: SwitchCause, from: IpAddr) {
         let now = Instant::now();
         if self.leaves(id) {
@@ -216,7 +216,7 @@ impl Daemon {
             SwitchCause::Nd => Cause::Nd,
             SwitchCause::Syn => Cause::Syn,
             SwitchCause::Udp => Cause::Udp,
-            // It was for a guest that has gone meanwhile.
+            // The frame was for a guest that is gone by now.
             SwitchCause::Other => return self.tell_of(id, Order::Drop),
         };
         let wake = Wake {
@@ -235,7 +235,7 @@ impl Daemon {
         }
     }
 
-    /// A new guest has sent its first frames.
+    /// Handles a notice that a new guest has sent its first frames.
     fn lives(&mut self, id: Id, domain: u16, life: &Life) {
         let now = Instant::now();
         let Some(entry) = self.entries.get_mut(&id) else {
@@ -259,7 +259,7 @@ impl Daemon {
         }
         match entry.guest.as_ref().map(|guest| guest.domid) {
             Some(known) if known == domain => self.step(now, Event::Heard(id)),
-            // The thread that has made it tells of it a little later.
+            // The thread that made the guest reports it a little later.
             _ => entry.heard = Some(domain),
         }
     }

@@ -13,7 +13,8 @@ use super::super::fleet::Id;
 use super::super::made_of::MadeOf;
 use super::{LOOK, Made, Maker, Told};
 
-/// The time that a guest has before anybody is told of it: whoever is, would run before those that its first frames are for.
+/// The time from the start of a guest until the daemon is told of it. Told earlier, the daemon would run before the
+/// clients for which the guest's first frames are.
 const BEGUN: Duration = Duration::from_millis(1);
 /// The time that a guest has for its first answer.
 const FIRST_ANSWER: Duration = Duration::from_millis(4);

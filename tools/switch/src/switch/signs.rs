@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::frame::Sign;
 
-/// The time, in ns, after a guest's first frame at which its signs are told, if it has not answered anybody by then.
-/// They are not told at once, as who hears of them would run before the one for whom the first answer is.
+/// The time, in ns, from a guest's first frame until its signs are told, if it has not answered a client by then. They
+/// are not told at once: the process that is told would run before the client that waits for the first answer.
 const LATEST: u64 = 2_000_000;
 
 /// The signs of one guest.

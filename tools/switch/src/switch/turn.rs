@@ -325,7 +325,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         for frame in frames.drain(..) {
             let bytes = self.arena.frame(&frame.range);
             if is_new && is_announcement(bytes) {
-                // Those for whom a new guest was made come first. What it announces goes to all in the next turn.
+                // The clients that wait for a new guest come first. Its announcement is forwarded in the next turn.
                 self.late.push((at, bytes.to_vec(), frame.offload));
                 continue;
             }

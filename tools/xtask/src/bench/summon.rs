@@ -164,21 +164,29 @@ pub(crate) fn run(task: &Summon) -> Result<()> {
     Ok(())
 }
 
-/// The figures to record: the daemon's, counted twice at the same time.
+/// The figures to record: the daemon's, counted twice at the same time. The guests on netback and those on the switch
+/// have a lab of their own each: every guest that runs takes part in the broadcast by which a client looks for another.
 ///
 /// # Errors
 /// The errors of the lab; runs that differ.
 pub(super) fn recorded(report: mayfly_lab::Report<'_>) -> Result<BTreeMap<String, u64>> {
     let is_daemons = |kind: &Kind| matches!(kind.made, Made::Summoned(..));
-    let plan = Plan {
-        kinds: KINDS.into_iter().filter(is_daemons).collect(),
-        counted: true,
-        rounds: 6,
-    };
-    let run = twice("bench-summon", report, |name, step| plan.run(name, step))?;
-    let spreads = spreads(&plan.kinds, &run)?;
-    let named = |(name, spread): (&str, Spread)| (format!("SYN to SYN-ACK, {name}"), spread.median);
-    Ok(spreads.into_iter().map(named).collect())
+    let kinds = KINDS.into_iter().filter(is_daemons);
+    let (switched, others): (Vec<_>, Vec<_>) = kinds.partition(is_on_switch);
+    let mut figures = BTreeMap::new();
+    for (name, kinds) in [("bench-summon", others), ("bench-switch", switched)] {
+        let plan = Plan {
+            kinds,
+            counted: true,
+            rounds: 6,
+        };
+        let run = twice(name, report, |name, step| plan.run(name, step))?;
+        let spreads = spreads(&plan.kinds, &run)?;
+        let named =
+            |(name, spread): (&str, Spread)| (format!("SYN to SYN-ACK, {name}"), spread.median);
+        figures.extend(spreads.into_iter().map(named));
+    }
+    Ok(figures)
 }
 
 fn is_on_switch(kind: &Kind) -> bool {
@@ -206,8 +214,13 @@ impl Plan {
             job::hatch("hatch-switch", report)?,
             job::measuring(report)?,
         ];
+        // Nothing is made ahead for services that take no such guest.
+        let pool = match self.kinds.iter().any(|kind| kind.name == FROM_POOL) {
+            true => POOL,
+            false => 0,
+        };
         let mut services = format!(
-            "[daemon]\nlisten = []\nttl = 1\npool = {POOL}\n[daemon.limits]\nbirths_per_prefix = 1000\n"
+            "[daemon]\nlisten = []\nttl = 1\npool = {pool}\n[daemon.limits]\nbirths_per_prefix = 1000\n"
         );
         let mut subjects = Vec::new();
         for (kind, last) in self.kinds.iter().zip(80..) {
@@ -234,7 +247,7 @@ impl Plan {
         let job = Job {
             services: SERVICES.into(),
             switch: self.kinds.iter().any(is_on_switch).then(|| "xenbr0".into()),
-            pool: POOL,
+            pool,
             subjects,
             rounds: self.rounds,
             bound_s: BOUND_S,
