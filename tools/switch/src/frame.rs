@@ -311,8 +311,6 @@ fn payload<'f>(ethernet: &EthernetFrame<&'f [u8]>) -> Option<(IpProtocol, &'f [u
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Sign {
-    /// A SYN is on its way to it.
-    SynIn,
     /// It has sent a frame.
     Frame,
     /// It has answered a SYN.
@@ -327,9 +325,7 @@ pub fn sign(frame: &[u8], mac: [u8; 6]) -> Option<Sign> {
     let ethernet = EthernetFrame::new_checked(frame).ok()?;
     let is_its_own = ethernet.src_addr().0 == mac;
     if !is_its_own {
-        return look(frame)
-            .filter(|seen| seen.mac == mac && seen.what == What::Syn)
-            .map(|_| Sign::SynIn);
+        return None;
     }
     let Some((protocol, payload)) = payload(&ethernet) else {
         return Some(Sign::Frame);

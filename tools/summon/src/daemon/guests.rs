@@ -129,6 +129,15 @@ impl Guest {
     }
 }
 
+/// The name of the step of a birth that a guest's frame is.
+pub(super) fn step(sign: Sign) -> &'static str {
+    match sign {
+        Sign::Frame => "first frame",
+        Sign::SynAck => "SYN-ACK",
+        Sign::Answer => "first byte",
+    }
+}
+
 impl Daemon {
     pub(super) fn look_after_guests(&mut self, now: Instant) {
         let mut events = Vec::new();
@@ -244,16 +253,10 @@ impl Daemon {
             let Some(sign) = sign(frame, entry.service.mac) else {
                 continue;
             };
-            let what = match sign {
-                Sign::SynIn => "SYN seen",
-                Sign::Frame => "first frame",
-                Sign::SynAck => "SYN-ACK",
-                Sign::Answer => "first byte",
-            };
             if let Some(birth) = &mut entry.birth {
-                birth.once(what, Instant::now());
+                birth.once(step(sign), Instant::now());
             }
-            is_heard |= sign != Sign::SynIn;
+            is_heard = true;
             if sign == Sign::Answer {
                 guest.witness = None;
             }

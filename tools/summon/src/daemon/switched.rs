@@ -22,14 +22,15 @@ use std::time::{Duration, Instant};
 
 use mayfly_links::Link;
 use mayfly_switch::control::{Notices, Order, Reply, Told};
-use mayfly_switch::switch::{Bounds, Cause as SwitchCause, Life, Sign, Sleeper};
+use mayfly_switch::switch::{Bounds, Cause as SwitchCause, Life, Sleeper};
 
 use super::super::cause::Cause;
 use super::super::channel::Wake;
 use super::super::config::Network;
 use super::super::fleet::{Event, Id, State};
 use super::super::log::{Level, line};
-use super::{Daemon, Entry, guests::PATIENCE};
+use super::guests::{PATIENCE, step};
+use super::{Daemon, Entry};
 
 /// The daemon's connection to the switch.
 pub(super) struct Switched {
@@ -248,13 +249,7 @@ impl Daemon {
         if let Some(birth) = &mut entry.birth {
             birth.once("on the switch", at(life.attached));
             for (sign, ago) in &life.signs {
-                let what = match sign {
-                    Sign::SynIn => continue,
-                    Sign::Frame => "first frame",
-                    Sign::SynAck => "SYN-ACK",
-                    Sign::Answer => "first octet",
-                };
-                birth.once(what, at(*ago));
+                birth.once(step(*sign), at(*ago));
             }
         }
         match entry.guest.as_ref().map(|guest| guest.domid) {

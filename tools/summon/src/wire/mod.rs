@@ -127,7 +127,8 @@ impl AsFd for Wire {
     }
 }
 
-/// Sees the frames at a vif in both directions, until a new guest has answered.
+/// Sees the frames that a guest sends, until a new guest has answered. Frames to the guest are left out: where dom0 has one CPU,
+/// reading them would delay the answer.
 pub struct Witness {
     wire: Wire,
 }
@@ -138,8 +139,11 @@ impl Witness {
     /// # Errors
     /// The kernel has no packet sockets, or forbids them.
     pub fn new() -> io::Result<Self> {
-        let wire = sys::unbound()?.into();
-        Ok(Self { wire })
+        let socket = sys::unbound()?;
+        sys::ignore_outgoing(&socket);
+        Ok(Self {
+            wire: socket.into(),
+        })
     }
 
     /// Receives the frames of a vif from now on.

@@ -57,3 +57,20 @@ pub(super) fn bind(socket: &OwnedFd, link: u32) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Has such a socket receive only what the link receives: of a vif, what its guest sends. An older kernel (before 4.20) gives
+/// both directions.
+pub(super) fn ignore_outgoing(socket: &OwnedFd) {
+    let on: libc::c_int = 1;
+    let size = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: `on` is an `int` of that size, and is only read.
+    let _ = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_IGNORE_OUTGOING,
+            (&raw const on).cast(),
+            size,
+        )
+    };
+}
