@@ -22,7 +22,7 @@ use super::wire::Witness;
 use mayfly_links::Link;
 use mayfly_toolstack::builder::report::Timeline;
 use mayfly_toolstack::builder::{
-    Cause, Config, Connect, DestroyError, Image, Known, Ramdisk, Ready, Shell, Soon, Then,
+    Cause, Config, Connect, Created, DestroyError, Image, Known, Ramdisk, Ready, Shell, Soon, Then,
     Toolstack, Vif, random_uuid,
 };
 use mayfly_xen::TscMode;
@@ -316,20 +316,23 @@ impl Maker {
             self.count();
         }
         match created {
-            Ok(created) => {
-                self.made_of
-                    .extend(made_of.map(|made_of| (created.domid, (made_of, false))));
-                if let Err(cause) = self.know(created.domid, &service.name, service.mac) {
-                    self.lost(&cause);
-                }
-                self.tell(Told::Runs(id, Box::new(created.timeline)));
-                Ok(())
-            }
+            Ok(created) => self.runs(id, service, made_of, created),
             Err(error) => {
                 self.lost(&error.failure.cause);
-                Err(error.to_string())
+                return Err(error.to_string());
             }
         }
+        Ok(())
+    }
+
+    /// Keeps what is known of a guest that runs, and reports it.
+    fn runs(&mut self, id: Id, service: &Service, of: Option<MadeOf>, created: Created) {
+        self.made_of
+            .extend(of.map(|of| (created.domid, (of, false))));
+        if let Err(cause) = self.know(created.domid, &service.name, service.mac) {
+            self.lost(&cause);
+        }
+        self.tell(Told::Runs(id, Box::new(created.timeline)));
     }
 
     /// A guest that was made ahead, if the service uses the pool.

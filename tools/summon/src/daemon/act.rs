@@ -55,7 +55,7 @@ impl Daemon {
                     let service = Box::new(entry.service.clone());
                     self.order(Order::Make(id, service, self.config.daemon.guard));
                     // On one CPU the thread runs now; what is left to do here can wait for it.
-                    rustix::thread::sched_yield();
+                    std::thread::yield_now();
                 }
             }
             Action::Remove(id, domid) => {

@@ -127,7 +127,7 @@ impl Maker {
             false => Cause::Switch(error.to_string()),
         })?;
         // On one CPU the switch runs now, and takes the guest's first frames.
-        rustix::thread::sched_yield();
+        std::thread::yield_now();
         let made = Made {
             domid: newborn.domid(),
             vif: vif.ok_or(Cause::Backend("has no port"))?,

@@ -83,7 +83,7 @@ impl Program {
             let is_busy = self.switch.turn(now);
             if (1..=FEW).contains(&self.switch.sent()) {
                 // The next frame is often an answer to what the receiver of these has to say first.
-                rustix::thread::sched_yield();
+                std::thread::yield_now();
             }
             if ready.listener {
                 self.accept(report);
@@ -202,7 +202,7 @@ impl Program {
                 client.reply(&reply);
                 if is_waited_for {
                     // The client lets the guest run now.
-                    rustix::thread::sched_yield();
+                    std::thread::yield_now();
                 }
             }
         }
