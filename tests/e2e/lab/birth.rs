@@ -20,7 +20,7 @@ fn example() -> String {
 /// The path of hatch in dom0.
 pub(crate) const HATCH: &str = "/guest/hatch";
 /// The path of the configuration with a test's own lines appended.
-const CHANGED: &str = "/guest/changed.cfg";
+pub(crate) const CHANGED: &str = "/guest/changed.cfg";
 
 /// Runs `xl create`, and meanwhile writes the one key that libxl expects from xenconsoled: without it, Xen 4.17's `xl
 /// create` fails, whatever the guest does. The console ring is not read.

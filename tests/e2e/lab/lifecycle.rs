@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use anyhow::{Context, Result, ensure};
 use mayfly_lab::GUEST;
 
-use crate::birth::{BOUND, Place};
+use crate::birth::{BOUND, CHANGED, Place};
 use crate::cases::Case;
 use crate::replug::{load, with_file};
 
@@ -14,6 +14,12 @@ pub(crate) const CASES: &[Case] = &[
     ("saved and restored by xl while a file is loaded", restored),
     ("saved by xl and left running", cancelled),
 ];
+
+/// Guests that `hatch` made, which `xl` saves with their configuration.
+pub(crate) const BY_HATCH: &[Case] = &[(
+    "saved and restored by xl while a file is loaded",
+    moved_to_xl,
+)];
 
 const SAVED: &str = "/guest/saved";
 /// Rounds of each case.
@@ -107,4 +113,26 @@ fn cancelled(place: &Place) -> Result<()> {
     ensure!(said.count() == ROUNDS as usize, "it says {lines:?}");
     lab.run(&["rm", SAVED])?;
     birth.destroy()
+}
+
+/// The guest's network was connected before it ran; `xl` gives it one by xenstore.
+fn moved_to_xl(place: &Place) -> Result<()> {
+    let (birth, file) = with_file(place)?;
+    let lab = &place.lab;
+    let mut idle = KeptAlive::open(lab.http()?)?;
+    idle.ask()?;
+    key(place, "control/feature-suspend")?;
+    load(lab.http()?, &file, || {
+        lab.run(&["xl", "save", "mayfly", SAVED, CHANGED])?;
+        let output = place.xl(&["restore", SAVED])?;
+        ensure!(output.success(), "xl restore: {}", output.error_text());
+        Ok(())
+    })
+    .with_context(|| format!("it says {:?}", birth.lines()))?;
+    ensure!(domain(place)? != birth.domain, "it is another domain");
+    idle.ask().context("the connection that was idle")?;
+    lab.run(&["xl", "shutdown", "-w", "mayfly"])?;
+    lab.run(&["rm", SAVED])?;
+    // hatch's index still has the guest that xl destroyed.
+    lab.run(&[crate::birth::HATCH, "gc"]).map(drop)
 }

@@ -160,6 +160,7 @@ fn main() -> ExitCode {
         by("guard", guard::CASES, &hatch),
         by("hatch, faults", faults::CASES, &hatch),
         by("hatch, pool", pool::CASES, &hatch),
+        by("hatch", lifecycle::BY_HATCH, &hatch),
         by("hatch, watch", watch::CASES, &hatch),
         by("switch", switch::CASES, &hatch),
         by("hatch, site", site, &hatch),

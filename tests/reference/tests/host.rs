@@ -14,7 +14,8 @@ use server::mayfly;
 
 fn questions() -> Vec<Question> {
     let seed = mayfly_seeds::named_seed().unwrap_or(SEED);
-    println!("{}", mayfly_seeds::repeat(seed));
+    // These tests are built only with the feature.
+    println!("{} --features nsd", mayfly_seeds::repeat(seed));
     let count = usize::try_from(mayfly_seeds::scaled(COUNT as u64)).unwrap();
     Questions::new(seed).unwrap().take(count).collect()
 }
