@@ -4,7 +4,7 @@
 //! guest writes the number of a port into it that domain 0 may bind.
 
 use crate::decimal::Decimal;
-use crate::xenstore::Xenstore;
+use crate::xenstore::{Event, ReqId, Xenstore};
 use crate::{DomId, EventPort, Hypervisor};
 
 const KEY: &[u8] = b"device/suspend/event-channel";
@@ -15,23 +15,43 @@ const TOOLSTACK: DomId = DomId(0);
 #[derive(Debug, Default)]
 pub struct SuspendChannel {
     port: Option<EventPort>,
+    /// The write of the port.
+    asked: Option<ReqId>,
 }
 
 impl SuspendChannel {
     /// A channel that is not offered yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { port: None }
+        Self {
+            port: None,
+            asked: None,
+        }
     }
 
-    /// Writes the port for the toolstack, and allocates it the first time. Where the toolstack has not made the node,
-    /// xenstored refuses, and the channel stays unused.
+    /// Writes the port for the toolstack, and allocates it the first time.
     pub fn offer<H: Hypervisor>(&mut self, xen: &H, store: &mut Xenstore<'_, H>) {
         if self.port.is_none() {
             self.port = xen.evtchn_alloc_unbound(TOOLSTACK).ok();
         }
         if let Some(port) = self.port {
-            let _ = store.write(&[KEY], Decimal::new(port.get()).as_bytes());
+            self.asked = store
+                .write(&[KEY], Decimal::new(port.get()).as_bytes())
+                .ok();
+        }
+    }
+
+    /// Handles a xenstore event. Where the toolstack has not made the node, xenstored refuses the write, and the port is
+    /// closed: each port that the guest polls costs Xen some thousand instructions.
+    pub fn xenstore_event<H: Hypervisor>(&mut self, xen: &H, event: &Event<'_>) {
+        if let Event::Answer(id, result) = *event
+            && self.asked == Some(id)
+        {
+            self.asked = None;
+            if let (Err(_), Some(port)) = (result, self.port) {
+                let _ = xen.evtchn_close(port);
+                self.port = None;
+            }
         }
     }
 
@@ -49,6 +69,6 @@ impl SuspendChannel {
 
     /// To be called after the guest was resumed in a new domain, which does not have the port.
     pub fn resumed(&mut self) {
-        self.port = None;
+        *self = Self::new();
     }
 }

@@ -166,10 +166,10 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
     }
 
     /// The event channels whose events end the sleep.
-    pub fn ports(&mut self) -> [EventPort; 4] {
-        let store = self.store.port();
-        let [tx, rx] = self.nic.front().ports().unwrap_or([store; 2]);
-        [store, tx, rx, self.channel.port().unwrap_or(store)]
+    pub fn ports(&mut self) -> heapless::Vec<EventPort, 4> {
+        let link = self.nic.front().ports();
+        let ports = [self.store.port()].into_iter().chain(self.channel.port());
+        ports.chain(link.into_iter().flatten()).collect()
     }
 
     fn xenstore(&mut self, now: SystemTime) {
@@ -258,6 +258,7 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
             };
             self.nic.front().xenstore_event(&event);
             self.control.xenstore_event(&event);
+            self.channel.xenstore_event(self.xen, &event);
         }
     }
 
@@ -297,6 +298,7 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
         if now >= due {
             if matches!(self.housekeeping, Housekeeping::FirstAt(_)) {
                 self.nic.front().housekeeping(&mut self.store);
+                self.channel.offer(self.xen, &mut self.store);
                 if self.console_wanted {
                     self.console = open_console(self.xen);
                 }
@@ -306,9 +308,6 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
                 self.nic.front().renew(&mut self.store);
             }
             self.control.renew(&mut self.store);
-            if self.channel.port().is_none() {
-                self.channel.offer(self.xen, &mut self.store);
-            }
             self.housekeeping =
                 Housekeeping::RenewAt(SystemTime(now.0.saturating_add(RENEW_EVERY)));
         }
