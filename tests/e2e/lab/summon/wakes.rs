@@ -59,10 +59,14 @@ pub(super) fn cold_starts(place: &Place, is_asked: bool) -> Result<()> {
     println!("{starts} cold starts in {took:?}, {syns} SYNs");
     ensure!(syns == starts as usize, "{starts} connections, {syns} SYNs");
     let wakes = summoned.totals()?["wakes"].clone();
-    ensure!(
-        wakes["dns"] == if is_asked { starts } else { 0 },
-        "it was woken by {wakes}"
-    );
+    let by_query = wakes["dns"].as_u64().unwrap_or(0);
+    let expected = match is_asked {
+        true => u64::from(starts),
+        false => 0,
+    };
+    // The switch may report the SYN before the front reports the query that came first.
+    let is_early = is_asked && place.on_switch.get() && by_query < expected;
+    ensure!(by_query == expected || is_early, "it was woken by {wakes}");
     Ok(())
 }
 
