@@ -7,7 +7,7 @@ use std::path::Path;
 
 use mayfly_lab::nsd::Nsd;
 use mayfly_reference::client::Heard;
-use mayfly_reference::questions::{Question, Questions};
+use mayfly_reference::questions::{Question, Questions, Transport};
 use mayfly_reference::report::Report;
 use mayfly_reference::{COUNT, SEED, SITE, TRANSFERS};
 use server::mayfly;
@@ -38,7 +38,9 @@ fn mayfly_agrees_with_nsd() {
 #[test]
 fn nsd_agrees_with_itself() {
     let nsd = Nsd::start(Path::new(SITE), TRANSFERS, &|_| {}).unwrap();
-    let questions = questions();
+    let mut questions = questions();
+    // NSD's answer to IXFR without a SOA record can't be read (`rules.rs`).
+    questions.retain(|question| !(question.is_transfer() && question.transport == Transport::Udp));
     let first = Heard::from_reference(nsd.address(), &questions).unwrap();
     let second = Heard::from_reference(nsd.address(), &questions).unwrap();
     let report = Report::new(&questions, &first, &second).unwrap();
