@@ -167,9 +167,9 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
 
     /// The event channels whose events end the sleep.
     pub fn ports(&mut self) -> heapless::Vec<EventPort, 4> {
-        let link = self.nic.front().ports();
+        let front = self.nic.front();
         let ports = [self.store.port()].into_iter().chain(self.channel.port());
-        ports.chain(link.into_iter().flatten()).collect()
+        ports.chain(front.wake_ports()).collect()
     }
 
     fn xenstore(&mut self, now: SystemTime) {

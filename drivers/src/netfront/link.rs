@@ -66,6 +66,10 @@ pub(super) struct Link {
     rx: Receive,
     broken: Option<RingError>,
     active: bool,
+    /// The back end notifies of the receive ring on its own port.
+    is_split: bool,
+    /// The guest sleeps until there is room to send.
+    waits_for_room: bool,
 }
 
 impl Link {
@@ -118,6 +122,8 @@ impl Link {
             rx: Receive::new(rx_ring, rx_buffers),
             broken: None,
             active: false,
+            is_split: false,
+            waits_for_room: false,
         })
     }
 
@@ -150,6 +156,8 @@ impl Link {
             rx: Receive::adopt(rx_ring, rx_buffers),
             broken: None,
             active: false,
+            is_split: true,
+            waits_for_room: false,
         })
     }
 
@@ -195,6 +203,17 @@ impl Link {
     /// Whether the back end has the transmit ring's event channel bound.
     pub(super) fn is_bound<H: Hypervisor>(&self, xen: &H) -> bool {
         xen.evtchn_is_bound(self.ports.tx)
+    }
+
+    /// Learns whether a connected back end has a port for each ring.
+    pub(super) fn look_at_ports<H: Hypervisor>(&mut self, xen: &H) {
+        self.is_split = xen.evtchn_is_bound(self.ports.rx);
+    }
+
+    /// Whether the guest has to sleep for events of the transmit ring's port too: it waits for room, or the port is that
+    /// of both rings.
+    pub(super) fn wakes_by_tx(&self) -> bool {
+        self.waits_for_room || !self.is_split
     }
 
     /// The error of the back end, if it made one.
@@ -289,6 +308,7 @@ impl Link {
             return false;
         }
         let wanted = self.tx.take_wanted();
+        self.waits_for_room = wanted.is_some();
         let reaped = self.tx.reap(counters);
         self.active |= self.check(reaped) == Some(true);
         // RING_FINAL_CHECK_FOR_RESPONSES.

@@ -109,6 +109,9 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
                 Some(XenbusState::Unknown) if self.is_forgotten() => return,
                 Some(state) => {
                     self.forgotten &= state == XenbusState::Unknown;
+                    if let (XenbusState::Connected, Some(link)) = (state, &mut self.link) {
+                        link.look_at_ports(self.xen);
+                    }
                     let link = self
                         .link
                         .as_ref()

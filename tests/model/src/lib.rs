@@ -190,7 +190,7 @@ impl<'h> Guest<'h> {
             .flatten()
             .fold(nap, |nap, at| nap.min(at.0));
         let mut ports = vec![self.store.port()];
-        ports.extend(self.net.ports().into_iter().flatten());
+        ports.extend(self.net.wake_ports());
         self.naps += 1;
         self.xen.poll(&ports, Some(SystemTime(deadline)));
     }
