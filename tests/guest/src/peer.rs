@@ -26,6 +26,20 @@ pub fn segments(net: &mut Net<'_>, port: u16) -> Vec<Seen> {
         .collect()
 }
 
+/// The initial sequence number with which the guest answers a SYN from this port to its web server.
+pub fn initial_number(net: &mut Net<'_>, port: u16) -> u32 {
+    let syn = Segment {
+        from_port: port,
+        to_port: 80,
+        seq: 1000,
+        flags: SYN,
+        window: 60_000,
+        ..Segment::default()
+    };
+    net.deliver(&frames::tcp(&Peer::path(), &syn));
+    segments(net, port)[0].seq
+}
+
 /// The ports that the guest has sent a reset to.
 #[must_use]
 pub fn resets(net: &Net<'_>) -> Vec<u16> {

@@ -3,8 +3,8 @@
 
 use mayfly::secrets::{Entropy, Purpose, ROOT, Root, keyed_hash};
 use mayfly_guest_tests::client::guest4;
-use mayfly_guest_tests::frames::{self, Question, SYN, Segment};
-use mayfly_guest_tests::peer::{PEER4, Peer, flood, segments};
+use mayfly_guest_tests::frames::{self, Question};
+use mayfly_guest_tests::peer::{PEER4, flood, initial_number};
 use mayfly_guest_tests::{GUEST4, Net, Setup};
 use mayfly_handoff::network::Random;
 use smoltcp::wire::IpEndpoint;
@@ -16,20 +16,6 @@ struct Made {
     cookie: Vec<u8>,
     /// Whether it warned that its secrets can be guessed.
     is_warned: bool,
-}
-
-/// The sequence number with which the guest answers a SYN.
-fn number(net: &mut Net<'_>, port: u16) -> u32 {
-    let syn = Segment {
-        from_port: port,
-        to_port: 80,
-        seq: 1000,
-        flags: SYN,
-        window: 60_000,
-        ..Segment::default()
-    };
-    net.deliver(&frames::tcp(&Peer::path(), &syn));
-    segments(net, port)[0].seq
 }
 
 /// The server's part of the cookie for a client (RFC 9018): nonce, time and hash.
@@ -66,7 +52,7 @@ fn made(cpu: Option<u8>, toolstack: Option<u8>) -> Made {
     setup.run(|net| {
         net.run_for(1.0);
         Made {
-            numbers: (4000..4008).map(|port| number(net, port)).collect(),
+            numbers: (4000..4008).map(|port| initial_number(net, port)).collect(),
             cookie: cookie(net),
             is_warned: net.debug().contains("secrets can be guessed"),
         }
@@ -156,7 +142,7 @@ fn each_secret_value_is_made_with_the_key_of_its_purpose_and_no_other() {
         assert_eq!(dns, [Purpose::Dns]);
 
         // RFC 6528: without the hash, only the clock is left, which is almost the same for both connections.
-        let numbers = [4000, 4001].map(|port| (port, number(net, port)));
+        let numbers = [4000, 4001].map(|port| (port, initial_number(net, port)));
         let sequence = purposes(&root, |key| {
             let clock = |(port, number): (u16, u32)| {
                 number.wrapping_sub(low(keyed_hash(key, &[&tuple(port)])))
@@ -168,7 +154,7 @@ fn each_secret_value_is_made_with_the_key_of_its_purpose_and_no_other() {
 
         // All bits but the three of the MSS are those of the hash of period, sequence number and connection.
         flood(net);
-        let number = number(net, 4002);
+        let number = initial_number(net, 4002);
         let period = u32::try_from(net.instant().secs() / 16).unwrap();
         let times = [period.to_le_bytes(), 1000_u32.to_le_bytes()];
         let syn_cookie = purposes(&root, |key| {

@@ -8,8 +8,8 @@
 use mayfly_drivers::fake::Fault;
 use mayfly_drivers::{Resumed, ShutdownReason};
 use mayfly_guest_tests::client::{guest4, guest6};
-use mayfly_guest_tests::frames::{self, Question, SYN, Segment};
-use mayfly_guest_tests::peer::{Peer, segments};
+use mayfly_guest_tests::frames::Question;
+use mayfly_guest_tests::peer::initial_number;
 use mayfly_guest_tests::{Net, Setup};
 use smoltcp::iface::SocketHandle;
 
@@ -214,20 +214,6 @@ fn an_acknowledgement_that_xenstored_does_not_take_is_not_waited_for() {
     });
 }
 
-/// The sequence number with which the guest answers this SYN.
-fn number(net: &mut Net<'_>, port: u16) -> u32 {
-    let syn = Segment {
-        from_port: port,
-        to_port: 80,
-        seq: 1000,
-        flags: SYN,
-        window: 60_000,
-        ..Segment::default()
-    };
-    net.deliver(&frames::tcp(&Peer::path(), &syn));
-    segments(net, port)[0].seq
-}
-
 #[test]
 fn a_new_domain_has_secrets_of_its_own() {
     let numbers = |outcome| {
@@ -237,7 +223,7 @@ fn a_new_domain_has_secrets_of_its_own() {
             suspend(net);
             net.run_for(1.0);
             (4000..4004)
-                .map(|port| number(net, port))
+                .map(|port| initial_number(net, port))
                 .collect::<Vec<_>>()
         })
     };

@@ -12,6 +12,11 @@ fn goes_to_sleep(bed: &mut Bed, name: &str) {
     bed.passes(asked + Duration::from_secs(10));
 }
 
+fn is_paused(bed: &Bed) -> bool {
+    let info = bed.host.xen.clone().info(GUEST);
+    info.unwrap().unwrap().is_paused()
+}
+
 #[test]
 fn a_failure_to_suspend_or_to_resume_ends_the_guest() {
     let gone = |bed: &mut Bed| {
@@ -23,25 +28,9 @@ fn a_failure_to_suspend_or_to_resume_ends_the_guest() {
     let mut bed = suspendable();
     goes_to_sleep(&mut bed, "www");
     assert!(matches!(bed.state("www"), State::Suspended(GUEST, _)));
-    assert!(
-        bed.host
-            .xen
-            .clone()
-            .info(GUEST)
-            .unwrap()
-            .unwrap()
-            .is_paused()
-    );
+    assert!(is_paused(&bed));
     bed.says(ToMaker::Wake(bed.wake("www", None))).unwrap();
-    assert!(
-        !bed.host
-            .xen
-            .clone()
-            .info(GUEST)
-            .unwrap()
-            .unwrap()
-            .is_paused()
-    );
+    assert!(!is_paused(&bed));
     assert_eq!(bed.ordered(), [""; 0]);
 
     let mut bed = suspendable();
