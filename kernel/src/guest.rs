@@ -232,14 +232,13 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
     fn resumed(&mut self) {
         self.stack.renew_secrets(&(self.root)());
         self.channel.resumed();
-        let port = |param| {
-            let port = self.xen.hvm_param(param).ok();
-            port.and_then(|port| EventPort::try_new(u32::try_from(port).ok()?))
-        };
-        if let (Some(console), Some(port)) = (&mut self.console, port(HvmParam::ConsoleEvtchn)) {
+        let xen = self.xen;
+        if let (Some(console), Some(port)) =
+            (&mut self.console, port_of(xen, HvmParam::ConsoleEvtchn))
+        {
             console.resumed(port);
         }
-        if let Some(port) = port(HvmParam::StoreEvtchn) {
+        if let Some(port) = port_of(xen, HvmParam::StoreEvtchn) {
             self.store.resumed(port);
         }
         self.log(format_args!("resumed in a new domain"));
@@ -315,10 +314,15 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
     }
 }
 
+/// The port that an HVM parameter names.
+fn port_of<H: Hypervisor>(xen: &H, param: HvmParam) -> Option<EventPort> {
+    let port = xen.hvm_param(param).ok()?;
+    EventPort::try_new(u32::try_from(port).ok()?)
+}
+
 fn open_console<H: Hypervisor>(xen: &H) -> Option<Console<'_, H>> {
     let gfn = xen.hvm_param(HvmParam::ConsolePfn).ok()?;
-    let port = xen.hvm_param(HvmParam::ConsoleEvtchn).ok()?;
-    let port = EventPort::try_new(u32::try_from(port).ok()?)?;
+    let port = port_of(xen, HvmParam::ConsoleEvtchn)?;
     let page = xen.special_page(Gfn(gfn))?;
     Some(Console::new(xen, page, port))
 }
