@@ -35,7 +35,6 @@ use super::{Created, Done, GRANT_FRAMES, Plan, Ready, Soon, Then};
 use crate::host::Pages;
 use crate::paths;
 use mayfly_xen::NewDomain;
-use mayfly_xenstore::Request;
 
 /// The time that a guest has for its first answer, once it has been on a CPU, before xenstored and the bridge are told
 /// of it.
@@ -383,14 +382,7 @@ impl Toolstack {
     /// Undoes the completed parts, and returns what could not be undone.
     fn undo_on_switch(&mut self, config: &Config, mut done: Done) -> Vec<String> {
         let mut left = Vec::new();
-        if let Some(open) = done.open
-            && let Ok(end) = self.store.send(Request::transaction_end(open, false))
-        {
-            self.store.forget(end);
-        }
-        if let Some(claim) = done.claim.take() {
-            done.claimed |= claim.ended(&mut *self.store);
-        }
+        self.end_claim(&mut done);
         if let Some(domid) = done.domain {
             // On a new connection: on the builder's, some requests may not have been answered.
             left.extend(switch::let_go(&self.run, domid, self.bound).err());

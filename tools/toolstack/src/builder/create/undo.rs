@@ -26,18 +26,23 @@ pub(super) struct Done {
 }
 
 impl Toolstack {
-    /// Undoes the completed parts, and returns what could not be undone.
-    pub(super) fn undo(&mut self, plan: &Plan<'_>, mut done: Done) -> Vec<String> {
-        let mut left = Vec::new();
+    /// Ends the transaction that is open, and learns whether the claim succeeded: if a failure came first, that is not
+    /// known yet.
+    pub(super) fn end_claim(&mut self, done: &mut Done) {
         if let Some(open) = done.open
             && let Ok(end) = self.store.send(Request::transaction_end(open, false))
         {
             self.store.forget(end);
         }
-        // If the failure came first, it is not known yet whether the claim succeeded.
         if let Some(claim) = done.claim.take() {
             done.claimed |= claim.ended(&mut *self.store);
         }
+    }
+
+    /// Undoes the completed parts, and returns what could not be undone.
+    pub(super) fn undo(&mut self, plan: &Plan<'_>, mut done: Done) -> Vec<String> {
+        let mut left = Vec::new();
+        self.end_claim(&mut done);
         let is_lost = self.store.is_lost();
         if is_lost {
             left.extend(self.reconnect().err().map(|error| error.to_string()));
