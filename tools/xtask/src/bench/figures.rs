@@ -18,6 +18,16 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
+    pub(crate) fn median(&self) -> u64 {
+        self.median
+    }
+
+    /// The least sample: a cost without the work of others (a tick, a notification that comes twice) that may fall into
+    /// it.
+    pub(crate) fn least(&self) -> u64 {
+        self.min
+    }
+
     /// `None` without samples. Of an even number the lower middle one is the median.
     pub(crate) fn of(samples: impl IntoIterator<Item = u64>) -> Option<Self> {
         let mut samples: Vec<_> = samples.into_iter().collect();
@@ -174,12 +184,9 @@ impl Figures {
         counts.find(|(known, _)| *known == name).map(|(_, c)| *c)
     }
 
-    /// The figures by name: medians in ticks, and counts.
-    fn by_name(&self) -> BTreeMap<String, u64> {
-        let spans = self
-            .spans
-            .iter()
-            .map(|(name, spread)| (*name, spread.median));
+    /// The figures by name: one of each spread in ticks, and counts.
+    fn by_name(&self, one: fn(&Spread) -> u64) -> BTreeMap<String, u64> {
+        let spans = self.spans.iter().map(|(name, spread)| (*name, one(spread)));
         spans
             .chain(self.counts.iter().copied())
             .map(|(name, figure)| (name.to_owned(), figure))
@@ -381,7 +388,7 @@ const GROWN: u64 = 110;
 /// A missing figure.
 pub(crate) fn grown(small: &Figures, large: &Figures) -> Result<String> {
     let ready = |figures: &Figures| {
-        let all = figures.by_name();
+        let all = figures.by_name(Spread::median);
         all.get(READY)
             .copied()
             .context("no time to the first answer")
@@ -397,8 +404,9 @@ pub(crate) fn grown(small: &Figures, large: &Figures) -> Result<String> {
     ))
 }
 
-/// The figures of several subjects by name. Those of guests by `xl` have no prefix with the maker's name.
-pub(crate) fn by_name(all: &[Figures]) -> BTreeMap<String, u64> {
+/// The figures of several subjects by name, one of each spread. Those of guests by `xl` have no prefix with the
+/// maker's name.
+pub(crate) fn by_name(all: &[Figures], one: fn(&Spread) -> u64) -> BTreeMap<String, u64> {
     let named = |figures: &Figures| {
         let by = match figures.subject.by {
             By::Xl => String::new(),
@@ -406,7 +414,7 @@ pub(crate) fn by_name(all: &[Figures]) -> BTreeMap<String, u64> {
             By::Hatch => "hatch: ".into(),
             By::Pool => "pool: ".into(),
         };
-        let figures = figures.by_name().into_iter();
+        let figures = figures.by_name(one).into_iter();
         figures.map(move |(name, figure)| (format!("{by}{name}"), figure))
     };
     all.iter()
@@ -429,7 +437,7 @@ pub(crate) fn targets(all: &[Figures]) -> Result<String> {
         let Some(figures) = all.iter().find(|f| f.subject == subject) else {
             continue;
         };
-        let seen = figures.by_name();
+        let seen = figures.by_name(Spread::median);
         let label = subject.label();
         writeln!(out, "{label:52}{:>12}{:>12}", "seen", "at most")?;
         for (name, limit) in limits {

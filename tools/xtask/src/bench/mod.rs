@@ -26,7 +26,7 @@ use clap::{Args, Subcommand};
 use mayfly_lab::Report;
 use mayfly_stamp::Neighbour;
 
-use self::figures::Figures;
+use self::figures::{Figures, Spread};
 use self::job::{By, Kind, Plan, Subject};
 use crate::progress::Progress;
 
@@ -86,7 +86,8 @@ pub(crate) fn run(task: Bench) -> Result<ExitCode> {
         let figures = recorded(&step)?;
         progress.finish();
         println!("{}", figures::targets(&figures)?);
-        snapshot::write(snapshot::BOOT, &figures::by_name(&figures))?;
+        let medians = figures::by_name(&figures, Spread::median);
+        snapshot::write(snapshot::BOOT, &medians)?;
         return Ok(ExitCode::SUCCESS);
     }
     let births = boot.births.unwrap_or(if boot.counted { 5 } else { 20 });
@@ -139,12 +140,23 @@ pub(crate) fn run(task: Bench) -> Result<ExitCode> {
 /// Part of `cargo xtask test`: checks that two counted runs give the same figures, and that no figure has grown beyond
 /// the recorded one.
 ///
+/// The recorded figure is a median, and the least of the new births is compared with it. The bits of dom0's initramfs
+/// depend on the folder that it is built in, and with them the phase of dom0's ticks. A tick costs some 13,000
+/// instructions, which is more than the margin of a short span: in one folder it falls into one birth in five, in
+/// another into every second one. A cost that the code itself has gained is in every birth, the least one too.
+///
 /// # Errors
 /// The errors of the lab; figures that differ between the runs; and each figure that has grown, old and new.
 pub(crate) fn gate(report: Report<'_>) -> Result<()> {
-    let boot = recorded(report)?;
-    snapshot::compare(snapshot::BOOT, &figures::by_name(&boot))?;
-    snapshot::compare(snapshot::SUMMON, &summon::recorded(report)?)
+    let boot = figures::by_name(&recorded(report)?, Spread::least);
+    let summon = summon::recorded(report, Spread::least)?;
+    let grown = [(snapshot::BOOT, boot), (snapshot::SUMMON, summon)]
+        .iter()
+        .filter_map(|(name, figures)| snapshot::compare(name, figures).err())
+        .map(|e| format!("{e:#}"))
+        .collect::<Vec<_>>();
+    ensure!(grown.is_empty(), "{}", grown.join("\n"));
+    Ok(())
 }
 
 /// mayfly's recorded figures.
@@ -152,7 +164,7 @@ fn recorded(report: Report<'_>) -> Result<Vec<Figures>> {
     let plan = Plan {
         subjects: Subject::all(&[Kind::Mayfly], &[By::Xl, By::Hatch, By::Pool]),
         counted: true,
-        births: 4,
+        births: 6,
         traced: 1,
         neighbour: Neighbour::Warm,
     };

@@ -132,7 +132,7 @@ pub(crate) fn run(task: &Summon) -> Result<()> {
     let progress = Progress::new();
     let step = |text: &str| progress.step(text);
     if task.record {
-        let figures = recorded(&step)?;
+        let figures = recorded(&step, Spread::median)?;
         progress.finish();
         return snapshot::write(snapshot::SUMMON, &figures);
     }
@@ -164,12 +164,15 @@ pub(crate) fn run(task: &Summon) -> Result<()> {
     Ok(())
 }
 
-/// The figures to record: the daemon's, counted twice at the same time. The guests on netback and those on the switch
+/// The figures to record: the daemon's, counted twice at the same time, one of each spread. The guests on netback and those on the switch
 /// have a lab of their own each: every guest that runs takes part in the broadcast by which a client looks for another.
 ///
 /// # Errors
 /// The errors of the lab; runs that differ.
-pub(super) fn recorded(report: mayfly_lab::Report<'_>) -> Result<BTreeMap<String, u64>> {
+pub(super) fn recorded(
+    report: mayfly_lab::Report<'_>,
+    one: fn(&Spread) -> u64,
+) -> Result<BTreeMap<String, u64>> {
     let is_daemons = |kind: &Kind| matches!(kind.made, Made::Summoned(..));
     let kinds = KINDS.into_iter().filter(is_daemons);
     let (switched, others): (Vec<_>, Vec<_>) = kinds.partition(is_on_switch);
@@ -183,7 +186,7 @@ pub(super) fn recorded(report: mayfly_lab::Report<'_>) -> Result<BTreeMap<String
         let run = twice(name, report, |name, step| plan.run(name, step))?;
         let spreads = spreads(&plan.kinds, &run)?;
         let named =
-            |(name, spread): (&str, Spread)| (format!("SYN to SYN-ACK, {name}"), spread.median);
+            |(name, spread): (&str, Spread)| (format!("SYN to SYN-ACK, {name}"), one(&spread));
         figures.extend(spreads.into_iter().map(named));
     }
     Ok(figures)
