@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use mayfly_stamp::density::Job;
-use mayfly_switch::control::Connection;
+use mayfly_switch::control::SwitchConnection;
 use mayfly_toolstack::builder::{Image, Then, Toolstack, Wanted, random_uuid};
 use mayfly_toolstack::config::{self, Overrides};
 use mayfly_toolstack::paths::mac_text;
@@ -35,7 +35,7 @@ impl Switch {
             .context("cannot run the switch")?;
         let this = Self(child);
         let end = Instant::now() + bound;
-        while Connection::open(Path::new(SOCKET), bound).is_err() {
+        while SwitchConnection::open(Path::new(SOCKET), bound).is_err() {
             ensure!(Instant::now() < end, "there is no switch");
             sleep(FIRST_ANSWER);
         }

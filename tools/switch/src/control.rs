@@ -12,7 +12,9 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use serde::{Deserialize, Serialize};
 
-use crate::switch::{Cause, DumpBounds, Guest, GuestStatus, Life, Notice, Sleeper, Status};
+use crate::switch::{
+    DumpBounds, Guest, GuestStatus, Life, Notice, Sleeper, SwitchStatus, WakeFrame,
+};
 
 pub use mayfly_commands::SWITCH_SOCKET as SOCKET;
 /// The longest request, in bytes.
@@ -23,7 +25,7 @@ const ANSWER_MAX: u64 = 64 << 20;
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Order {
+pub enum SwitchOrder {
     /// Serves this guest.
     Attach(Box<Guest>),
     /// Releases the guest of this domain.
@@ -37,7 +39,7 @@ pub enum Order {
     Open(String),
     /// Drops the frames held for it.
     Drop(String),
-    /// Ends what [`Order::Sleep`] began.
+    /// Ends what [`SwitchOrder::Sleep`] began.
     Forget(String),
     /// Returns the status.
     Status,
@@ -62,7 +64,7 @@ pub enum Order {
 /// A reply.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Reply {
+pub enum SwitchReply {
     /// The guest is served.
     Attached {
         /// The name of the link in dom0 to which the guest's bridge has to send the frames for the guest.
@@ -73,7 +75,7 @@ pub enum Reply {
     /// The request was carried out.
     Done,
     /// The status.
-    Status(Box<Status>),
+    Status(Box<SwitchStatus>),
     /// Whether the guest has memory.
     There(bool),
     /// The domids, with the number of frames that each has sent.
@@ -83,19 +85,19 @@ pub enum Reply {
     /// The request failed.
     Error(String),
     /// A notice.
-    Notice(Told),
+    Notice(SentNotice),
 }
 
 /// A notice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Told {
+pub enum SentNotice {
     /// A sender wants to reach a guest that sleeps, or is held.
     Wanted {
         /// Its name.
         name: String,
         /// Why.
-        cause: Cause,
+        cause: WakeFrame,
         /// The sender's address.
         from: IpAddr,
     },
@@ -126,7 +128,7 @@ pub enum Told {
     },
 }
 
-impl Told {
+impl SentNotice {
     /// The protocol's form of a notice; `None` for those that are sent in another way.
     #[must_use]
     pub fn of(notice: &Notice) -> Option<Self> {
@@ -150,13 +152,13 @@ impl Told {
 
 /// A connection to a running switch.
 #[derive(Debug)]
-pub struct Connection {
+pub struct SwitchConnection {
     stream: BufReader<UnixStream>,
     /// The number of requests whose replies were not waited for.
     unanswered: usize,
 }
 
-impl Connection {
+impl SwitchConnection {
     /// Connects. `bound` is the longest wait for each reply.
     ///
     /// # Errors
@@ -175,7 +177,7 @@ impl Connection {
     ///
     /// # Errors
     /// The switch is gone, or its reply cannot be parsed.
-    pub fn ask(&mut self, order: &Order) -> io::Result<Reply> {
+    pub fn ask(&mut self, order: &SwitchOrder) -> io::Result<SwitchReply> {
         self.settle()?;
         self.send(order)?;
         self.receive()
@@ -196,7 +198,7 @@ impl Connection {
     ///
     /// # Errors
     /// The switch is gone.
-    pub fn send(&mut self, order: &Order) -> io::Result<()> {
+    pub fn send(&mut self, order: &SwitchOrder) -> io::Result<()> {
         self.stream.get_mut().write_all(&line(order)?)?;
         self.unanswered += 1;
         Ok(())
@@ -206,7 +208,7 @@ impl Connection {
     ///
     /// # Errors
     /// The switch is gone, or its reply cannot be parsed.
-    pub fn receive(&mut self) -> io::Result<Reply> {
+    pub fn receive(&mut self) -> io::Result<SwitchReply> {
         let mut line = String::new();
         (&mut self.stream).take(ANSWER_MAX).read_line(&mut line)?;
         if !line.ends_with('\n') {
@@ -216,7 +218,7 @@ impl Connection {
         Ok(serde_json::from_str(&line)?)
     }
 
-    /// Reads the bytes that follow [`Reply::Dump`].
+    /// Reads the bytes that follow [`SwitchReply::Dump`].
     ///
     /// # Errors
     /// The switch is gone.
@@ -251,7 +253,7 @@ impl Notices {
             stream,
             read: Vec::new(),
         };
-        this.send(&Order::Notices)?;
+        this.send(&SwitchOrder::Notices)?;
         Ok(this)
     }
 
@@ -259,7 +261,7 @@ impl Notices {
     ///
     /// # Errors
     /// The switch is gone, or reads nothing.
-    pub fn send(&mut self, order: &Order) -> io::Result<()> {
+    pub fn send(&mut self, order: &SwitchOrder) -> io::Result<()> {
         self.stream.write_all(&line(order)?)
     }
 
@@ -267,7 +269,7 @@ impl Notices {
     ///
     /// # Errors
     /// The switch is gone, or has sent something else.
-    pub fn take(&mut self) -> io::Result<Vec<Reply>> {
+    pub fn take(&mut self) -> io::Result<Vec<SwitchReply>> {
         let mut some = [0; 4096];
         loop {
             match rustix::net::recv(&self.stream, &mut some, RecvFlags::DONTWAIT) {

@@ -23,7 +23,7 @@ const HOPS: u8 = 64;
 
 /// The kind of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum FrameKind {
     /// An ARP request (RFC 826).
     Arp,
     /// A neighbour solicitation (RFC 4861 section 4.3).
@@ -38,9 +38,9 @@ pub enum What {
 
 /// The parsed parts of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct ParsedFrame {
     /// The kind.
-    pub what: What,
+    pub kind: FrameKind,
     /// The destination MAC address.
     pub mac: [u8; 6],
     /// The address that it asks for, or the destination.
@@ -52,18 +52,18 @@ pub struct Seen {
 
 /// Parses a frame; `None` if it is malformed, or is neither ARP nor IP.
 #[must_use]
-pub fn look(frame: &[u8]) -> Option<Seen> {
+pub fn look(frame: &[u8]) -> Option<ParsedFrame> {
     let ethernet = EthernetFrame::new_checked(frame).ok()?;
     let mac = ethernet.dst_addr().0;
     let payload = ethernet.payload();
-    let (what, to, from) = match ethernet.ethertype() {
+    let (kind, to, from) = match ethernet.ethertype() {
         EthernetProtocol::Arp => arp(payload)?,
         EthernetProtocol::Ipv4 => ipv4(payload)?,
         EthernetProtocol::Ipv6 => ipv6(payload)?,
         EthernetProtocol::Unknown(_) => return None,
     };
-    Some(Seen {
-        what,
+    Some(ParsedFrame {
+        kind,
         mac,
         to,
         from,
@@ -80,7 +80,7 @@ pub fn is_announcement(frame: &[u8]) -> bool {
     match ethernet.ethertype() {
         EthernetProtocol::Arp => matches!(
             arp(ethernet.payload()),
-            Some((What::Other, to, from)) if to == from
+            Some((FrameKind::Other, to, from)) if to == from
         ),
         EthernetProtocol::Ipv6 if ethernet.dst_addr() == ALL_NODES_MAC => {
             let Ok(packet) = Ipv6Packet::new_checked(ethernet.payload()) else {
@@ -94,7 +94,7 @@ pub fn is_announcement(frame: &[u8]) -> bool {
     }
 }
 
-fn arp(payload: &[u8]) -> Option<(What, IpAddr, IpAddr)> {
+fn arp(payload: &[u8]) -> Option<(FrameKind, IpAddr, IpAddr)> {
     let packet = ArpPacket::new_checked(payload).ok()?;
     let ArpRepr::EthernetIpv4 {
         operation,
@@ -107,30 +107,34 @@ fn arp(payload: &[u8]) -> Option<(What, IpAddr, IpAddr)> {
     };
     // An announcement of the sender's own address is no question (RFC 5227 section 3).
     let is_request = operation == ArpOperation::Request && from != to;
-    let what = if is_request { What::Arp } else { What::Other };
-    Some((what, to.into(), from.into()))
-}
-
-fn ipv4(payload: &[u8]) -> Option<(What, IpAddr, IpAddr)> {
-    let packet = Ipv4Packet::new_checked(payload).ok()?;
-    let what = match packet.frag_offset() {
-        0 => transport(packet.next_header(), packet.payload()),
-        _ => What::Other,
+    let kind = if is_request {
+        FrameKind::Arp
+    } else {
+        FrameKind::Other
     };
-    Some((what, packet.dst_addr().into(), packet.src_addr().into()))
+    Some((kind, to.into(), from.into()))
 }
 
-fn ipv6(payload: &[u8]) -> Option<(What, IpAddr, IpAddr)> {
+fn ipv4(payload: &[u8]) -> Option<(FrameKind, IpAddr, IpAddr)> {
+    let packet = Ipv4Packet::new_checked(payload).ok()?;
+    let kind = match packet.frag_offset() {
+        0 => transport(packet.next_header(), packet.payload()),
+        _ => FrameKind::Other,
+    };
+    Some((kind, packet.dst_addr().into(), packet.src_addr().into()))
+}
+
+fn ipv6(payload: &[u8]) -> Option<(FrameKind, IpAddr, IpAddr)> {
     let packet = Ipv6Packet::new_checked(payload).ok()?;
     let (from, to) = (packet.src_addr(), packet.dst_addr());
     if packet.next_header() == IpProtocol::Icmpv6
         && packet.hop_limit() == ON_LINK
         && let Some(target) = solicited(packet.payload(), from, to)
     {
-        return Some((What::Solicitation, target.into(), from.into()));
+        return Some((FrameKind::Solicitation, target.into(), from.into()));
     }
-    let what = transport(packet.next_header(), packet.payload());
-    Some((what, to.into(), from.into()))
+    let kind = transport(packet.next_header(), packet.payload());
+    Some((kind, to.into(), from.into()))
 }
 
 fn solicited(payload: &[u8], from: Ipv6Addr, to: Ipv6Addr) -> Option<Ipv6Addr> {
@@ -141,14 +145,14 @@ fn solicited(payload: &[u8], from: Ipv6Addr, to: Ipv6Addr) -> Option<Ipv6Addr> {
     }
 }
 
-fn transport(protocol: IpProtocol, payload: &[u8]) -> What {
+fn transport(protocol: IpProtocol, payload: &[u8]) -> FrameKind {
     match protocol {
         IpProtocol::Tcp => match TcpPacket::new_checked(payload) {
-            Ok(segment) if segment.syn() && !segment.ack() && !segment.rst() => What::Syn,
-            _ => What::Other,
+            Ok(segment) if segment.syn() && !segment.ack() && !segment.rst() => FrameKind::Syn,
+            _ => FrameKind::Other,
         },
-        IpProtocol::Udp if UdpPacket::new_checked(payload).is_ok() => What::Datagram,
-        _ => What::Other,
+        IpProtocol::Udp if UdpPacket::new_checked(payload).is_ok() => FrameKind::Datagram,
+        _ => FrameKind::Other,
     }
 }
 

@@ -15,10 +15,10 @@ use crate::switch::Guest;
 /// last rewrite.
 const SIZE_MAX: u64 = 256 * 1024;
 
-/// A change.
+/// A change of the guests that a switch serves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Entry {
+pub enum JournalEntry {
     /// A guest is served from now on.
     Attach(Box<Guest>),
     /// The guest of this domain is not served any more.
@@ -27,20 +27,22 @@ pub enum Entry {
 
 /// The guests of a journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Known {
+pub struct KnownGuests {
     /// The guests.
     pub guests: Vec<Guest>,
 }
 
-impl Known {
-    fn take(&mut self, entry: Entry) {
+impl KnownGuests {
+    fn take(&mut self, entry: JournalEntry) {
         match entry {
-            Entry::Attach(guest) => {
+            JournalEntry::Attach(guest) => {
                 self.guests
                     .retain(|other| other.rings.domain != guest.rings.domain);
                 self.guests.push(*guest);
             }
-            Entry::Detach(domain) => self.guests.retain(|guest| guest.rings.domain != domain),
+            JournalEntry::Detach(domain) => {
+                self.guests.retain(|guest| guest.rings.domain != domain)
+            }
         }
     }
 
@@ -63,7 +65,7 @@ pub struct Journal {
     file: File,
     size: u64,
     limit: u64,
-    known: Known,
+    known: KnownGuests,
 }
 
 impl Journal {
@@ -79,8 +81,8 @@ impl Journal {
                 .create(folder)?;
         }
         let known = match fs::read(path) {
-            Ok(text) => Known::parse(&text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Known::default(),
+            Ok(text) => KnownGuests::parse(&text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => KnownGuests::default(),
             Err(error) => return Err(error),
         };
         let (file, size) = rewrite(path, &known)?;
@@ -95,7 +97,7 @@ impl Journal {
 
     /// The guests at present.
     #[must_use]
-    pub fn known(&self) -> &Known {
+    pub fn known(&self) -> &KnownGuests {
         &self.known
     }
 
@@ -103,7 +105,7 @@ impl Journal {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn write(&mut self, entry: Entry) -> io::Result<()> {
+    pub fn write(&mut self, entry: JournalEntry) -> io::Result<()> {
         let line = line(&entry)?;
         self.known.take(entry);
         self.file.write_all(&line)?;
@@ -119,11 +121,11 @@ impl Journal {
 }
 
 /// Writes a journal with the present guests, and replaces the old one.
-fn rewrite(path: &Path, known: &Known) -> io::Result<(File, u64)> {
+fn rewrite(path: &Path, known: &KnownGuests) -> io::Result<(File, u64)> {
     let new = path.with_extension("new");
     let mut text = Vec::new();
     for guest in &known.guests {
-        text.extend(line(&Entry::Attach(Box::new(guest.clone())))?);
+        text.extend(line(&JournalEntry::Attach(Box::new(guest.clone())))?);
     }
     let mut file = File::options()
         .write(true)
@@ -153,10 +155,10 @@ mod tests {
         let mut journal = Journal::open(&path).unwrap();
         for domain in 1..=3 {
             journal
-                .write(Entry::Attach(Box::new(guest(domain))))
+                .write(JournalEntry::Attach(Box::new(guest(domain))))
                 .unwrap();
         }
-        journal.write(Entry::Detach(2)).unwrap();
+        journal.write(JournalEntry::Detach(2)).unwrap();
         drop(journal);
         // A kill in the middle of a line.
         let mut file = File::options().append(true).open(&path).unwrap();
@@ -164,7 +166,9 @@ mod tests {
         let mut journal = Journal::open(&path).unwrap();
         assert_eq!(names(&journal), ["guest1", "guest3"]);
         assert_eq!(journal.known().guests[0], guest(1));
-        journal.write(Entry::Attach(Box::new(guest(4)))).unwrap();
+        journal
+            .write(JournalEntry::Attach(Box::new(guest(4))))
+            .unwrap();
         assert_eq!(
             names(&Journal::open(&path).unwrap()),
             ["guest1", "guest3", "guest4"]
@@ -176,10 +180,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
         let mut journal = Journal::open(&path).unwrap();
-        journal.write(Entry::Attach(Box::new(guest(1)))).unwrap();
+        journal
+            .write(JournalEntry::Attach(Box::new(guest(1))))
+            .unwrap();
         for _ in 0..3000 {
-            journal.write(Entry::Attach(Box::new(guest(2)))).unwrap();
-            journal.write(Entry::Detach(2)).unwrap();
+            journal
+                .write(JournalEntry::Attach(Box::new(guest(2))))
+                .unwrap();
+            journal.write(JournalEntry::Detach(2)).unwrap();
             assert!(fs::metadata(&path).unwrap().len() < SIZE_MAX + 1024);
         }
         assert_eq!(names(&Journal::open(&path).unwrap()), ["guest1"]);

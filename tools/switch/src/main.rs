@@ -12,9 +12,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use mayfly_commands::{Switch, SwitchVerb};
-use mayfly_switch::control::{Connection, Order, Reply};
-use mayfly_switch::program::{Options, Program, spawn_reaper};
-use mayfly_switch::switch::{DumpBounds, GuestStatus, Status};
+use mayfly_switch::control::{SwitchConnection, SwitchOrder, SwitchReply};
+use mayfly_switch::program::{Program, StartOptions, spawn_reaper};
+use mayfly_switch::switch::{DumpBounds, GuestStatus, SwitchStatus};
 use mayfly_xen::privileges;
 use rustix::thread::CapabilitySet;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -41,26 +41,28 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Switch) -> Result<()> {
-    let ask = |socket: &Path, order, bound| -> Result<(Connection, Reply)> {
+    let ask = |socket: &Path, order, bound| -> Result<(SwitchConnection, SwitchReply)> {
         let path = socket.display();
-        let connection = Connection::open(socket, bound);
+        let connection = SwitchConnection::open(socket, bound);
         let mut connection = connection.with_context(|| format!("{path}: no switch runs there"))?;
         let reply = connection.ask(&order).context("the switch")?;
         Ok((connection, reply))
     };
     match &arguments.verb {
         None => serve(arguments),
-        Some(SwitchVerb::Status { json, socket }) => match ask(socket, Order::Status, BOUND)?.1 {
-            Reply::Status(status) if *json => {
-                println!("{}", serde_json::to_string(&status)?);
-                Ok(())
+        Some(SwitchVerb::Status { json, socket }) => {
+            match ask(socket, SwitchOrder::Status, BOUND)?.1 {
+                SwitchReply::Status(status) if *json => {
+                    println!("{}", serde_json::to_string(&status)?);
+                    Ok(())
+                }
+                SwitchReply::Status(status) => {
+                    print(&status);
+                    Ok(())
+                }
+                other => bail!("{other:?}"),
             }
-            Reply::Status(status) => {
-                print(&status);
-                Ok(())
-            }
-            other => bail!("{other:?}"),
-        },
+        }
         Some(SwitchVerb::Dump {
             name,
             frames,
@@ -69,7 +71,7 @@ fn run(arguments: &Switch) -> Result<()> {
             seconds,
             socket,
         }) => {
-            let order = Order::Dump {
+            let order = SwitchOrder::Dump {
                 name: name.clone(),
                 bounds: DumpBounds {
                     frames: *frames,
@@ -79,11 +81,11 @@ fn run(arguments: &Switch) -> Result<()> {
                 milliseconds: seconds.saturating_mul(1000),
             };
             match ask(socket, order, BOUND + Duration::from_secs(*seconds))? {
-                (mut connection, Reply::Dump(length)) => {
+                (mut connection, SwitchReply::Dump(length)) => {
                     let file = connection.bytes(length).context("the switch")?;
                     Ok(std::io::stdout().write_all(&file)?)
                 }
-                (_, Reply::Error(error)) => bail!("{name}: {error}"),
+                (_, SwitchReply::Error(error)) => bail!("{name}: {error}"),
                 (_, other) => bail!("{other:?}"),
             }
         }
@@ -96,7 +98,7 @@ fn serve(arguments: &Switch) -> Result<()> {
         let stopped = stopped.try_clone().context("a socket")?;
         signal_hook::low_level::pipe::register(signal, stopped).context("a handler for signals")?;
     }
-    let options = Options {
+    let options = StartOptions {
         bridges: arguments.bridges.clone(),
         socket: arguments.socket.clone(),
         journal: arguments.journal.clone(),
@@ -116,7 +118,7 @@ fn serve(arguments: &Switch) -> Result<()> {
     program.run(stop.as_fd(), &mut report).context("the loop")
 }
 
-fn print(status: &Status) {
+fn print(status: &SwitchStatus) {
     println!(
         "{:<24} {:>6} {:>12} {:>14} {:>12} {:>14} {:>9}",
         "name", "domain", "frames out", "bytes out", "frames in", "bytes in", "dropped"

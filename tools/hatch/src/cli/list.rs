@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use clap::Args;
-use mayfly_switch::control::{Connection, Order, Reply, SOCKET};
+use mayfly_switch::control::{SOCKET, SwitchConnection, SwitchOrder, SwitchReply};
 use mayfly_switch::port::Traffic;
 use mayfly_switch::switch::GuestStatus;
 use mayfly_toolstack::paths::{self, mac_text};
@@ -193,8 +193,8 @@ fn details(store: &mut dyn Store, domain: Domain) -> Result<Shown, Failure> {
 
 /// The status of a guest on the switch; `None` if no switch runs, or it does not have the guest.
 fn status_on_switch(domid: u16) -> Option<GuestStatus> {
-    let mut switch = Connection::open(Path::new(SOCKET), BOUND).ok()?;
-    let Reply::Status(status) = switch.ask(&Order::Status).ok()? else {
+    let mut switch = SwitchConnection::open(Path::new(SOCKET), BOUND).ok()?;
+    let SwitchReply::Status(status) = switch.ask(&SwitchOrder::Status).ok()? else {
         return None;
     };
     let mut guests = status.guests.into_iter();

@@ -13,7 +13,7 @@ use super::super::status::{Done, Request};
 use super::super::wire::Witness;
 use super::Daemon;
 use super::guests::Guest;
-use mayfly_switch::control::Order as SwitchOrder;
+use mayfly_switch::control::SwitchOrder;
 
 impl Daemon {
     /// Carries out all actions, and the ones that follow from them.

@@ -14,7 +14,7 @@ use super::super::wire::Witness;
 use super::super::wire::frame::{Sign, sign};
 use super::{Daemon, Entry};
 use mayfly_links::Link;
-use mayfly_switch::control::{Connection, Order, Reply};
+use mayfly_switch::control::{SwitchConnection, SwitchOrder, SwitchReply};
 
 /// The time for which a new guest's frames are watched, if it does not answer sooner.
 const WATCHED: Duration = Duration::from_secs(10);
@@ -196,13 +196,13 @@ impl Daemon {
             return BTreeMap::new();
         }
         if self.switch.is_none() {
-            self.switch = Connection::open(&self.switched.socket, PATIENCE).ok();
+            self.switch = SwitchConnection::open(&self.switched.socket, PATIENCE).ok();
         }
         let said = self
             .switch
             .as_mut()
-            .map(|switch| switch.ask(&Order::Frames));
-        if let Some(Ok(Reply::Frames(frames))) = said {
+            .map(|switch| switch.ask(&SwitchOrder::Frames));
+        if let Some(Ok(SwitchReply::Frames(frames))) = said {
             return frames.into_iter().collect();
         }
         self.switch = None;

@@ -52,7 +52,7 @@ use front::{Fronts, Listening, StatusSource};
 use guests::Guest;
 use later::Later;
 use mayfly_links::Links;
-use mayfly_switch::control::Connection;
+use mayfly_switch::control::SwitchConnection;
 use mayfly_toolstack::host;
 use mayfly_toolstack::readable::ready;
 use report::{Away, Kept};
@@ -132,7 +132,7 @@ pub struct Daemon {
     is_looked_at: Arc<AtomicBool>,
     count_at: Instant,
     /// The switch, once a guest was on it.
-    switch: Option<Connection>,
+    switch: Option<SwitchConnection>,
     /// The switch, as long as there are services on it.
     switched: Switched,
     /// The refused clients that were logged, and the time of the next such line.

@@ -31,7 +31,7 @@ use super::report::{self, Away};
 use super::switched::Switched;
 use super::{Daemon, Entry, Signals};
 use mayfly_links::{Links, vif_name};
-use mayfly_switch::control::Order as SwitchOrder;
+use mayfly_switch::control::SwitchOrder;
 use mayfly_toolstack::host;
 use mayfly_toolstack::readable::ready;
 use mayfly_xen::Xen;

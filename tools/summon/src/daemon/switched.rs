@@ -21,8 +21,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use mayfly_links::Link;
-use mayfly_switch::control::{Notices, Order, Reply, Told};
-use mayfly_switch::switch::{Bounds, Cause as SwitchCause, Life, Sleeper};
+use mayfly_switch::control::{Notices, SentNotice, SwitchOrder, SwitchReply};
+use mayfly_switch::switch::{Bounds, Life, Sleeper, WakeFrame};
 
 use super::super::cause::Cause;
 use super::super::channel::Wake;
@@ -118,12 +118,12 @@ impl Daemon {
             .collect();
         for (id, sleeper, is_on_netback) in services {
             let (name, bridge, mac) = (sleeper.name.clone(), sleeper.bridge.clone(), sleeper.mac);
-            self.tell_switch(&Order::Sleep(Box::new(sleeper)));
+            self.tell_switch(&SwitchOrder::Sleep(Box::new(sleeper)));
             if !is_on_netback {
                 self.lead_to_switch(&bridge, mac);
             }
             if self.leaves(id) {
-                self.tell_switch(&Order::Hold(name));
+                self.tell_switch(&SwitchOrder::Hold(name));
             }
         }
     }
@@ -157,7 +157,7 @@ impl Daemon {
     }
 
     /// Sends the switch a request about a service, if the service is on the switch.
-    pub(super) fn tell_of(&mut self, id: Id, order: impl FnOnce(String) -> Order) {
+    pub(super) fn tell_of(&mut self, id: Id, order: impl FnOnce(String) -> SwitchOrder) {
         let entry = self.entries.get(&id).filter(|entry| entry.is_on_switch());
         if let Some(entry) = entry {
             let order = order(entry.service.name.clone());
@@ -165,7 +165,7 @@ impl Daemon {
         }
     }
 
-    pub(super) fn tell_switch(&mut self, order: &Order) {
+    pub(super) fn tell_switch(&mut self, order: &SwitchOrder) {
         if let Some(notices) = &mut self.switched.notices
             && notices.send(order).is_err()
         {
@@ -188,17 +188,19 @@ impl Daemon {
         };
         for reply in replies {
             match reply {
-                Reply::Notice(Told::Wanted { name, cause, from }) => {
+                SwitchReply::Notice(SentNotice::Wanted { name, cause, from }) => {
                     if let Some(&id) = self.ids.get(&name) {
                         self.wanted_of(id, cause, from);
                     }
                 }
-                Reply::Notice(Told::Lives { name, domain, life }) => {
+                SwitchReply::Notice(SentNotice::Lives { name, domain, life }) => {
                     if let Some(&id) = self.ids.get(&name) {
                         self.lives(id, domain, &life);
                     }
                 }
-                Reply::Error(why) => line(Level::Warning, "the switch").with("why", why).write(),
+                SwitchReply::Error(why) => {
+                    line(Level::Warning, "the switch").with("why", why).write()
+                }
                 // The daemon learns of the end of a guest in other ways.
                 _ => {}
             }
@@ -206,19 +208,19 @@ impl Daemon {
     }
 
     /// Handles a notice that a client wants a service which sleeps, or whose guest is about to go.
-    fn wanted_of(&mut self, id: Id, cause: SwitchCause, from: IpAddr) {
+    fn wanted_of(&mut self, id: Id, cause: WakeFrame, from: IpAddr) {
         let now = Instant::now();
         if self.leaves(id) {
             self.step(now, Event::Heard(id));
             return;
         }
         let cause = match cause {
-            SwitchCause::Arp => Cause::Arp,
-            SwitchCause::Nd => Cause::Nd,
-            SwitchCause::Syn => Cause::Syn,
-            SwitchCause::Udp => Cause::Udp,
+            WakeFrame::Arp => Cause::Arp,
+            WakeFrame::Nd => Cause::Nd,
+            WakeFrame::Syn => Cause::Syn,
+            WakeFrame::Udp => Cause::Udp,
             // The frame was for a guest that is gone by now.
-            SwitchCause::Other => return self.tell_of(id, Order::Drop),
+            WakeFrame::Other => return self.tell_of(id, SwitchOrder::Drop),
         };
         let wake = Wake {
             service: id,
@@ -232,7 +234,7 @@ impl Daemon {
         let state = self.fleet.unit(id).map(|unit| unit.state);
         let is_there = matches!(state, Some(State::Running(_)));
         if !is_there && !self.fleet.holds(id) && !self.fleet.takes(id) {
-            self.tell_of(id, Order::Drop);
+            self.tell_of(id, SwitchOrder::Drop);
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::super::cause::Cause;
 use super::super::channel::{Stance, ToMaker, Wake};
 use super::super::fleet::Id;
-use super::super::wire::frame::{self, Seen, What};
+use super::super::wire::frame::{self, FrameKind, ParsedFrame};
 use super::Front;
 
 /// The number of frames taken in a turn.
@@ -50,19 +50,19 @@ impl Front {
         self.buffer = buffer;
     }
 
-    pub(super) fn frame(&mut self, bridge: &str, frame: &[u8], seen: &Seen) {
-        let cause = match seen.what {
-            What::Arp => Cause::Arp,
-            What::Solicitation => Cause::Nd,
-            What::Syn => Cause::Syn,
-            What::Datagram => Cause::Udp,
-            What::Other => return self.other(bridge, frame, seen),
+    pub(super) fn frame(&mut self, bridge: &str, frame: &[u8], seen: &ParsedFrame) {
+        let cause = match seen.kind {
+            FrameKind::Arp => Cause::Arp,
+            FrameKind::Solicitation => Cause::Nd,
+            FrameKind::Syn => Cause::Syn,
+            FrameKind::Datagram => Cause::Udp,
+            FrameKind::Other => return self.other(bridge, frame, seen),
         };
         let by_address = self.addresses.get(&(bridge.to_owned(), seen.to));
         let Some((&id, entry)) = by_address.and_then(|id| Some((id, self.entries.get(id)?))) else {
             return;
         };
-        let is_question = matches!(seen.what, What::Arp | What::Solicitation);
+        let is_question = matches!(seen.kind, FrameKind::Arp | FrameKind::Solicitation);
         match (is_question, entry.stance) {
             // A running guest answers itself.
             (true, Stance::Takes) => {}
@@ -83,7 +83,7 @@ impl Front {
     }
 
     /// Handles a frame that wakes no service. It may be for a guest that is being made or was made just now.
-    fn other(&mut self, bridge: &str, frame: &[u8], seen: &Seen) {
+    fn other(&mut self, bridge: &str, frame: &[u8], seen: &ParsedFrame) {
         let key = (bridge.to_owned(), seen.mac);
         let Some((&id, entry)) =
             (self.macs.get(&key)).and_then(|id| Some((id, self.entries.get(id)?)))
@@ -109,7 +109,7 @@ impl Front {
     }
 
     /// Asks the maker to wake a service because of this frame.
-    fn wake(&mut self, bridge: &str, frame: &[u8], seen: &Seen, (id, cause): (Id, Cause)) {
+    fn wake(&mut self, bridge: &str, frame: &[u8], seen: &ParsedFrame, (id, cause): (Id, Cause)) {
         let ticket = self.next_ticket;
         let wake = Wake {
             service: id,
@@ -123,7 +123,7 @@ impl Front {
             let waiting = Waiting {
                 service: id,
                 bridge: bridge.to_owned(),
-                is_question: matches!(seen.what, What::Arp | What::Solicitation),
+                is_question: matches!(seen.kind, FrameKind::Arp | FrameKind::Solicitation),
                 frames: vec![frame.to_vec()],
             };
             self.waiting.insert(ticket, waiting);

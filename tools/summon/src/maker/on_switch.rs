@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use mayfly_links::Link;
-use mayfly_switch::control::Connection;
+use mayfly_switch::control::SwitchConnection;
 use mayfly_toolstack::builder::{Cause, Config, Newborn, Ready, Then, Wanted};
 
 use super::super::config::{Network, Service};
@@ -24,7 +24,7 @@ const LATEST: Duration = Duration::from_millis(25);
 /// The maker's state about the switch.
 #[derive(Default)]
 pub(super) struct OnSwitch {
-    connection: Option<Connection>,
+    connection: Option<SwitchConnection>,
     /// The switch's port, as it was looked up last.
     port: Option<Link>,
     /// Running guests that are not introduced yet, oldest first.

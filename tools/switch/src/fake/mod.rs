@@ -20,7 +20,7 @@ use mayfly_drivers::abi::{netif_rx_request, netif_rx_response, netif_tx_request,
 use zerocopy::{Immutable, IntoBytes};
 
 use crate::port::{Features, Rings};
-use crate::switch::{Guard, Guest, Limits, Mac};
+use crate::switch::{Guard, Guest, Mac, SendLimits};
 use crate::vnet;
 use crate::xen::{Access, Direction, PAGE, Pages, Segment, Wire, Xen};
 
@@ -402,7 +402,7 @@ pub fn guest(domain: u16) -> Guest {
             rx_port: None,
         },
         features: Features::default(),
-        limits: Limits::default(),
+        limits: SendLimits::default(),
     }
 }
 

@@ -74,27 +74,30 @@ fn solicitation(from: Ipv6Addr) -> Vec<u8> {
 
 #[test]
 fn what_wakes() {
-    let seen = |frame: &[u8]| look(frame).map(|seen| (seen.what, seen.to, seen.from));
+    let seen = |frame: &[u8]| look(frame).map(|seen| (seen.kind, seen.to, seen.from));
     let v4 = |what| Some((what, IpAddr::from(TO), IpAddr::from(FROM)));
     let v6 = |what| Some((what, IpAddr::from(TO6), IpAddr::from(FROM6)));
-    assert_eq!(seen(&arp(1, FROM, TO)), v4(What::Arp));
-    assert_eq!(seen(&arp(2, FROM, TO)), v4(What::Other));
+    assert_eq!(seen(&arp(1, FROM, TO)), v4(FrameKind::Arp));
+    assert_eq!(seen(&arp(2, FROM, TO)), v4(FrameKind::Other));
     // An announcement.
-    let own = Some((What::Other, IpAddr::from(FROM), IpAddr::from(FROM)));
+    let own = Some((FrameKind::Other, IpAddr::from(FROM), IpAddr::from(FROM)));
     assert_eq!(seen(&arp(1, FROM, FROM)), own);
-    assert_eq!(seen(&ipv4(6, &tcp(0x02, b""))), v4(What::Syn));
+    assert_eq!(seen(&ipv4(6, &tcp(0x02, b""))), v4(FrameKind::Syn));
     // SYN-ACK, ACK, RST.
     for flags in [0x12, 0x10, 0x04, 0x06] {
-        assert_eq!(seen(&ipv4(6, &tcp(flags, b""))), v4(What::Other));
+        assert_eq!(seen(&ipv4(6, &tcp(flags, b""))), v4(FrameKind::Other));
     }
-    assert_eq!(seen(&ipv4(17, &UDP)), v4(What::Datagram));
-    assert_eq!(seen(&ipv4(1, &[8, 0, 0, 0])), v4(What::Other));
-    assert_eq!(seen(&ipv6(FROM6, TO6, 6, &tcp(0x02, b""))), v6(What::Syn));
-    assert_eq!(seen(&ipv6(FROM6, TO6, 17, &UDP)), v6(What::Datagram));
-    assert_eq!(seen(&solicitation(FROM6)), v6(What::Solicitation));
+    assert_eq!(seen(&ipv4(17, &UDP)), v4(FrameKind::Datagram));
+    assert_eq!(seen(&ipv4(1, &[8, 0, 0, 0])), v4(FrameKind::Other));
+    assert_eq!(
+        seen(&ipv6(FROM6, TO6, 6, &tcp(0x02, b""))),
+        v6(FrameKind::Syn)
+    );
+    assert_eq!(seen(&ipv6(FROM6, TO6, 17, &UDP)), v6(FrameKind::Datagram));
+    assert_eq!(seen(&solicitation(FROM6)), v6(FrameKind::Solicitation));
     let mut later_fragment = ipv4(17, &UDP);
     later_fragment[14 + 7] = 1;
-    assert_eq!(seen(&later_fragment), v4(What::Other));
+    assert_eq!(seen(&later_fragment), v4(FrameKind::Other));
     assert_eq!(seen(&ethernet(SERVICE, CLIENT, 0x8100, &[0; 46])), None);
 }
 

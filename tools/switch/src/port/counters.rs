@@ -14,7 +14,7 @@ pub struct Traffic {
 /// The counters of a guest's frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Counters {
+pub struct PortCounters {
     /// From the guest, including frames that are dropped later.
     pub from_guest: Traffic,
     /// To the guest.
@@ -55,7 +55,7 @@ pub struct Counters {
     pub guard_host: u64,
 }
 
-impl Counters {
+impl PortCounters {
     /// The number of frames that were dropped, by cause.
     pub fn drops(&self) -> impl Iterator<Item = (&'static str, u64)> {
         [

@@ -17,7 +17,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-pub use counters::{Counters, Traffic};
+pub use counters::{PortCounters, Traffic};
 pub(crate) use groups::Groups;
 pub(crate) use transmit::Budget;
 
@@ -171,7 +171,7 @@ pub(crate) struct Port<X: Xen> {
     rings: Rings,
     pub(crate) features: Features,
     pub(crate) groups: Groups,
-    pub(crate) counters: Counters,
+    pub(crate) counters: PortCounters,
     link: Option<Link<X::Mapping>>,
     queue: VecDeque<Waiting>,
     queued_bytes: usize,
@@ -196,7 +196,7 @@ impl<X: Xen> Port<X> {
             rings: *rings,
             features,
             groups: Groups::default(),
-            counters: Counters::default(),
+            counters: PortCounters::default(),
             link: Some(Link {
                 pages,
                 tx,

@@ -9,7 +9,7 @@ use zerocopy::{Immutable, IntoBytes};
 
 use super::ring::{Ring, SIZE};
 use super::window::Window;
-use super::{Counters, Shut};
+use super::{PortCounters, Shut};
 use crate::arena::{Arena, Frame};
 use crate::offload::{Checksum, Family};
 use crate::xen::{Access, PAGE, Pages, Segment, Xen};
@@ -179,7 +179,7 @@ impl<M: Pages> Receive<M> {
         page: &SharedPage,
         domain: u16,
         arena: &mut Arena,
-        counters: &mut Counters,
+        counters: &mut PortCounters,
     ) -> bool {
         if self.answers.is_empty() {
             return false;
@@ -209,7 +209,7 @@ impl<M: Pages> Receive<M> {
 }
 
 /// Marks a frame as failed: a part of it could not be copied.
-fn fail(answers: &mut [Answer], counters: &mut Counters) {
+fn fail(answers: &mut [Answer], counters: &mut PortCounters) {
     let mut is_new = false;
     for answer in answers {
         if let Answer::Data(response) = answer

@@ -14,7 +14,7 @@ use mayfly_drivers::abi::{
 use super::groups::Groups;
 use super::ring::Ring;
 use super::window::Window;
-use super::{Counters, Shut};
+use super::{PortCounters, Shut};
 use crate::arena::{Arena, Frame};
 use crate::offload::{Checksum, ETHERNET, Family, Offload, Transport};
 use crate::xen::{Access, PAGE, Pages, Segment, Xen};
@@ -95,7 +95,7 @@ pub(super) struct Room<'r> {
     pub(super) domain: u16,
     pub(super) arena: &'r mut Arena,
     pub(super) groups: &'r mut Groups,
-    pub(super) counters: &'r mut Counters,
+    pub(super) counters: &'r mut PortCounters,
 }
 
 /// A frame that is being copied, and may still be refused.

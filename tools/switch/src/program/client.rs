@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
-use crate::control::{Order, QUESTION_MAX, Reply, line};
+use crate::control::{QUESTION_MAX, SwitchOrder, SwitchReply, line};
 
 /// Bytes that wait for one who does not read his answers; then he is one too many.
 const WAITING_MAX: usize = 64 << 20;
@@ -48,7 +48,7 @@ impl Client {
     }
 
     /// The next question, or what is wrong with it; nothing when no more of them are there.
-    pub(super) fn order(&mut self) -> Option<Result<Order, serde_json::Error>> {
+    pub(super) fn order(&mut self) -> Option<Result<SwitchOrder, serde_json::Error>> {
         loop {
             if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.read.drain(..=end).collect();
@@ -73,12 +73,12 @@ impl Client {
         }
     }
 
-    pub(super) fn reply(&mut self, reply: &Reply) {
+    pub(super) fn reply(&mut self, reply: &SwitchReply) {
         self.reply_with(reply, &[]);
     }
 
     /// Answers, with bytes behind the line.
-    pub(super) fn reply_with(&mut self, reply: &Reply, bytes: &[u8]) {
+    pub(super) fn reply_with(&mut self, reply: &SwitchReply, bytes: &[u8]) {
         let Ok(line) = line(reply) else {
             return;
         };

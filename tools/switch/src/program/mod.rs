@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use mayfly_links::Tap;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::control::{Order, Reply, Told};
+use crate::control::{SentNotice, SwitchOrder, SwitchReply};
 use crate::dom0::Devices;
-use crate::journal::{Entry, Journal};
+use crate::journal::{Journal, JournalEntry};
 use crate::switch::{Notice, Rest, Switch};
 use client::Client;
 pub use reaper::spawn as spawn_reaper;
-pub use start::{Options, StartError};
+pub use start::{StartError, StartOptions};
 
 /// The most connections at a time. Others wait.
 const CLIENTS_MAX: usize = 64;
@@ -189,13 +189,13 @@ impl Program {
             let order = match client.order() {
                 Some(Ok(order)) => order,
                 Some(Err(error)) => {
-                    client.reply(&Reply::Error(error.to_string()));
+                    client.reply(&SwitchReply::Error(error.to_string()));
                     continue;
                 }
                 None => return,
             };
             let id = client.id;
-            let is_waited_for = matches!(order, Order::Attach(_));
+            let is_waited_for = matches!(order, SwitchOrder::Attach(_));
             if let Some(reply) = self.order(id, order, report)
                 && let Some(client) = self.clients.get_mut(at)
             {
@@ -209,45 +209,53 @@ impl Program {
     }
 
     /// Carries out a request; `None` if the reply comes later.
-    fn order(&mut self, client: u64, order: Order, report: &mut dyn FnMut(&str)) -> Option<Reply> {
+    fn order(
+        &mut self,
+        client: u64,
+        order: SwitchOrder,
+        report: &mut dyn FnMut(&str),
+    ) -> Option<SwitchReply> {
         let now = self.now();
         let done = match order {
-            Order::Attach(guest) => {
+            SwitchOrder::Attach(guest) => {
                 let link = self
                     .links
                     .iter()
                     .find(|(bridge, _)| *bridge == guest.bridge);
                 let link = link.map(|(_, link)| link.clone()).unwrap_or_default();
                 // First the journal: if this switch is killed in between, the next one finds this guest or none.
-                self.write(Entry::Attach(guest.clone()), report);
+                self.write(JournalEntry::Attach(guest.clone()), report);
                 let domain = guest.rings.domain;
                 match self.switch.attach(*guest, now) {
-                    Ok(()) => Ok(Reply::Attached { link }),
+                    Ok(()) => Ok(SwitchReply::Attached { link }),
                     Err(error) => {
                         if self
                             .switch
                             .guests()
                             .all(|other| other.rings.domain != domain)
                         {
-                            self.write(Entry::Detach(domain), report);
+                            self.write(JournalEntry::Detach(domain), report);
                         }
                         Err(error)
                     }
                 }
             }
-            Order::Detach(domain) => self.switch.detach(domain).map(|status| {
-                self.write(Entry::Detach(domain), report);
-                Reply::Detached(Box::new(status))
+            SwitchOrder::Detach(domain) => self.switch.detach(domain).map(|status| {
+                self.write(JournalEntry::Detach(domain), report);
+                SwitchReply::Detached(Box::new(status))
             }),
-            Order::Sleep(sleeper) => self.switch.sleep(*sleeper, client).map(|()| Reply::Done),
-            Order::Hold(name) => self.switch.hold(&name).map(|()| Reply::Done),
-            Order::Open(name) => self.switch.open(&name, now).map(|()| Reply::Done),
-            Order::Drop(name) => self.switch.drop_held(&name).map(|()| Reply::Done),
-            Order::Forget(name) => self.switch.forget(&name).map(|()| Reply::Done),
-            Order::Status => Ok(Reply::Status(Box::new(self.switch.status()))),
-            Order::There(domain) => self.switch.is_there(domain).map(Reply::There),
-            Order::Frames => Ok(Reply::Frames(self.switch.frames().collect())),
-            Order::Dump {
+            SwitchOrder::Sleep(sleeper) => self
+                .switch
+                .sleep(*sleeper, client)
+                .map(|()| SwitchReply::Done),
+            SwitchOrder::Hold(name) => self.switch.hold(&name).map(|()| SwitchReply::Done),
+            SwitchOrder::Open(name) => self.switch.open(&name, now).map(|()| SwitchReply::Done),
+            SwitchOrder::Drop(name) => self.switch.drop_held(&name).map(|()| SwitchReply::Done),
+            SwitchOrder::Forget(name) => self.switch.forget(&name).map(|()| SwitchReply::Done),
+            SwitchOrder::Status => Ok(SwitchReply::Status(Box::new(self.switch.status()))),
+            SwitchOrder::There(domain) => self.switch.is_there(domain).map(SwitchReply::There),
+            SwitchOrder::Frames => Ok(SwitchReply::Frames(self.switch.frames().collect())),
+            SwitchOrder::Dump {
                 name,
                 bounds,
                 milliseconds,
@@ -263,18 +271,18 @@ impl Program {
                 }
                 Err(error) => Err(error),
             },
-            Order::Notices => {
+            SwitchOrder::Notices => {
                 let mut clients = self.clients.iter_mut();
                 if let Some(client) = clients.find(|other| other.id == client) {
                     client.wants_notices = true;
                 }
-                Ok(Reply::Done)
+                Ok(SwitchReply::Done)
             }
         };
-        Some(done.unwrap_or_else(|error| Reply::Error(error.to_string())))
+        Some(done.unwrap_or_else(|error| SwitchReply::Error(error.to_string())))
     }
 
-    fn write(&mut self, entry: Entry, report: &mut dyn FnMut(&str)) {
+    fn write(&mut self, entry: JournalEntry, report: &mut dyn FnMut(&str)) {
         if let Err(error) = self.journal.write(entry) {
             report(&format!(
                 "the journal: {error}; the next switch will not know of this"
@@ -303,13 +311,13 @@ impl Program {
             }
             Notice::Wanted { .. } | Notice::Lives { .. } => {}
         }
-        if let Some(told) = Told::of(notice) {
+        if let Some(told) = SentNotice::of(notice) {
             for client in self
                 .clients
                 .iter_mut()
                 .filter(|client| client.wants_notices)
             {
-                client.reply(&Reply::Notice(told.clone()));
+                client.reply(&SwitchReply::Notice(told.clone()));
             }
         }
     }
@@ -326,8 +334,8 @@ impl Program {
             let mut clients = self.clients.iter_mut();
             if let Some(client) = clients.find(|client| client.id == recording.client) {
                 match file {
-                    Ok(file) => client.reply_with(&Reply::Dump(file.len()), &file),
-                    Err(_) => client.reply(&Reply::Error("the guest is gone".to_owned())),
+                    Ok(file) => client.reply_with(&SwitchReply::Dump(file.len()), &file),
+                    Err(_) => client.reply(&SwitchReply::Error("the guest is gone".to_owned())),
                 }
             }
         }

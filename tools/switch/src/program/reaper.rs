@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use mayfly_xenstore::{Client, Error, Request, Store as _};
 
-use crate::control::{Connection, Order, Reply};
+use crate::control::{SwitchConnection, SwitchOrder, SwitchReply};
 
 /// The longest wait for a reply.
 const BOUND: Duration = Duration::from_secs(10);
@@ -78,8 +78,8 @@ fn look(socket: &Path, seen: &mut Seen) -> Result<(), Box<dyn std::error::Error>
     store.watch("@introduceDomain", "switch")?;
     let mut is_period = false;
     loop {
-        let mut switch = Connection::open(socket, BOUND)?;
-        let Reply::Status(status) = switch.ask(&Order::Status)? else {
+        let mut switch = SwitchConnection::open(socket, BOUND)?;
+        let SwitchReply::Status(status) = switch.ask(&SwitchOrder::Status)? else {
             return Err("no status".into());
         };
         let mut now = Vec::new();
@@ -88,10 +88,12 @@ fn look(socket: &Path, seen: &mut Seen) -> Result<(), Box<dyn std::error::Error>
         }
         for domain in seen.gone(&now, is_period) {
             // A guest that was never introduced may still serve.
-            if !seen.was_known(domain) && switch.ask(&Order::There(domain))? == Reply::There(true) {
+            if !seen.was_known(domain)
+                && switch.ask(&SwitchOrder::There(domain))? == SwitchReply::There(true)
+            {
                 continue;
             }
-            switch.ask(&Order::Detach(domain))?;
+            switch.ask(&SwitchOrder::Detach(domain))?;
         }
         is_period = store.event(PERIOD)?.is_none();
         while store.take_event().is_some() {}

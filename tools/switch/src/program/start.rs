@@ -11,12 +11,12 @@ use rustix::io::Errno;
 
 use super::Program;
 use crate::dom0::Devices;
-use crate::journal::{Entry, Journal};
+use crate::journal::{Journal, JournalEntry};
 use crate::switch::Switch;
 
 /// The options of a switch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
+pub struct StartOptions {
     /// The bridges on which it has ports.
     pub bridges: Vec<String>,
     /// The path of the control socket.
@@ -51,7 +51,7 @@ impl Program {
     ///
     /// # Errors
     /// The first file, device or port that cannot be opened.
-    pub fn start(options: &Options, report: &mut dyn FnMut(&str)) -> Result<Self, StartError> {
+    pub fn start(options: &StartOptions, report: &mut dyn FnMut(&str)) -> Result<Self, StartError> {
         let listener = listen(&options.socket)?;
         let file = |error| StartError::File(options.journal.clone(), error);
         let mut journal = Journal::open(&options.journal).map_err(file)?;
@@ -80,7 +80,7 @@ impl Program {
                 Ok(()) => report(&format!("{name} (domain {domain}) is taken over")),
                 Err(error) => {
                     report(&format!("{name} (domain {domain}) is left alone: {error}"));
-                    journal.write(Entry::Detach(domain)).map_err(file)?;
+                    journal.write(JournalEntry::Detach(domain)).map_err(file)?;
                 }
             }
         }

@@ -6,9 +6,9 @@
 
 use std::net::IpAddr;
 
-use super::{Cause, Guard, Live, Mac, Notice, Switch};
+use super::{Guard, Live, Mac, Notice, Switch, WakeFrame};
 use crate::arena::Frame;
-use crate::frame::{self, What};
+use crate::frame::{self, FrameKind};
 use crate::guard::Breach;
 use crate::offload::{self, Checksum, ETHERNET, Offload, Transport};
 use crate::port::must_complete;
@@ -123,7 +123,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         let to = target(bytes);
         // Who is looked for, if this is what the frame does.
         let sought = match frame::look(bytes) {
-            Some(seen) if matches!(seen.what, What::Arp | What::Solicitation) => {
+            Some(seen) if matches!(seen.kind, FrameKind::Arp | FrameKind::Solicitation) => {
                 let mac = self.by_address.get(&(net, seen.to));
                 mac.map(|mac| (*mac, seen))
             }
@@ -159,7 +159,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         (net, mac): (usize, Mac),
         from: Option<usize>,
         frame: &Frame,
-        seen: &frame::Seen,
+        seen: &frame::ParsedFrame,
         now: u64,
     ) -> usize {
         let Some(answer) = frame::answer(self.arena.frame(&frame.range), mac) else {
@@ -167,10 +167,10 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         };
         // Who only wants to know whether the address is taken (RFC 5227, RFC 4862 section 5.4) is told so, and wants nobody.
         if !seen.from.is_unspecified() && self.receiver(net, mac).is_none() {
-            let cause = if seen.what == What::Arp {
-                Cause::Arp
+            let cause = if seen.kind == FrameKind::Arp {
+                WakeFrame::Arp
             } else {
-                Cause::Nd
+                WakeFrame::Nd
             };
             self.want((net, mac), cause, seen.from, now);
         }
@@ -200,7 +200,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
     }
 
     /// Tells the client that somebody wants a guest, unless it knows.
-    fn want(&mut self, key: (usize, Mac), cause: Cause, from: IpAddr, now: u64) {
+    fn want(&mut self, key: (usize, Mac), cause: WakeFrame, from: IpAddr, now: u64) {
         let Some(asleep) = self.sleepers.get(&key).filter(|one| !one.is_told(now)) else {
             return;
         };
@@ -224,13 +224,13 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         let is_its = |to: IpAddr| asleep.addresses().any(|own| own == to);
         let seen = seen.filter(|seen| is_there || is_its(seen.to));
         let cause = seen.and_then(|seen| {
-            let cause = match seen.what {
-                What::Syn => Cause::Syn,
-                What::Datagram => Cause::Udp,
-                What::Arp => Cause::Arp,
-                What::Solicitation => Cause::Nd,
-                What::Other if is_there => Cause::Other,
-                What::Other => return None,
+            let cause = match seen.kind {
+                FrameKind::Syn => WakeFrame::Syn,
+                FrameKind::Datagram => WakeFrame::Udp,
+                FrameKind::Arp => WakeFrame::Arp,
+                FrameKind::Solicitation => WakeFrame::Nd,
+                FrameKind::Other if is_there => WakeFrame::Other,
+                FrameKind::Other => return None,
             };
             Some((cause, seen.from))
         });

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Life, Limits, Mac};
+use super::{Life, Mac, SendLimits};
 use crate::held::Bounds;
 use crate::port::{Features, Rings, Shut};
 
@@ -48,7 +48,7 @@ pub struct Guest {
     pub features: Features,
     /// The limits of its sending.
     #[serde(default)]
-    pub limits: Limits,
+    pub limits: SendLimits,
 }
 
 /// A guest that may sleep. While it is not attached, frames for it are held and address requests for it are answered.
@@ -75,7 +75,7 @@ pub struct Sleeper {
 /// The frame by which a sender wants to reach a guest that does not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Cause {
+pub enum WakeFrame {
     /// An ARP request for its IPv4 address.
     Arp,
     /// A neighbour solicitation for its IPv6 address.
@@ -96,7 +96,7 @@ pub enum Notice {
         /// Its name.
         name: String,
         /// Why.
-        cause: Cause,
+        cause: WakeFrame,
         /// The sender's address.
         from: IpAddr,
     },

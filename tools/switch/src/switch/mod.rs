@@ -29,13 +29,13 @@ use crate::port::Port;
 use crate::xen::{Direction, Segment, Wire, Xen};
 use dump::Dump;
 pub use dump::DumpBounds;
-pub use guest::{Cause, Guard, Guest, Notice, Refusal, Sleeper};
+pub use guest::{Guard, Guest, Notice, Refusal, Sleeper, WakeFrame};
 use share::Share;
-pub use share::{FRAME_COST, Limits, QUANTUM};
+pub use share::{FRAME_COST, QUANTUM, SendLimits};
 use signs::Signs;
 pub use signs::{Life, Sign};
 use sleepers::Asleep;
-pub use status::{BridgeStatus, GuestStatus, SleeperStatus, Status};
+pub use status::{BridgeStatus, GuestStatus, SleeperStatus, SwitchStatus};
 pub use turn::Rest;
 
 /// The number of frames that are moved before they are published: with more, the first of them would wait.
@@ -354,8 +354,8 @@ impl<X: Xen, W: Wire> Switch<X, W> {
     }
 
     /// The status of the switch.
-    pub fn status(&self) -> Status {
-        Status::of(self)
+    pub fn status(&self) -> SwitchStatus {
+        SwitchStatus::of(self)
     }
 
     /// Whether Xen still has a guest's memory: whether a grant copy from its transmit ring succeeds. A domain that was

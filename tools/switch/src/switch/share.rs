@@ -17,7 +17,7 @@ const SECOND: u64 = 1_000_000_000;
 /// The limits of a guest's sending, per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Limits {
+pub struct SendLimits {
     /// Frames.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub frames: Option<u64>,
@@ -82,7 +82,7 @@ pub(super) struct Share {
 }
 
 impl Share {
-    pub(super) fn new(limits: Limits, now: u64) -> Self {
+    pub(super) fn new(limits: SendLimits, now: u64) -> Self {
         // A limit of 0 would never end.
         let bucket = |rate: u64| Bucket::new(rate.max(1), now);
         Self {
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_round_is_bounded_and_a_debt_is_paid_first() {
-        let mut share = Share::new(Limits::default(), 0);
+        let mut share = Share::new(SendLimits::default(), 0);
         assert_eq!(share.begin(0), 65_536);
         // Unused cost is not saved.
         assert_eq!(share.begin(0), 65_536);
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn limits_hold_for_a_second_and_tell_when_they_end() {
-        let limits = Limits {
+        let limits = SendLimits {
             frames: Some(100),
             bytes: None,
         };
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_limit_of_nothing_is_one_of_next_to_nothing() {
-        let limits = Limits {
+        let limits = SendLimits {
             frames: Some(0),
             bytes: Some(0),
         };

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use serde::{Deserialize, Serialize};
 
 use super::{Live, Mac, NetCounters, Switch};
-use crate::port::Counters;
+use crate::port::PortCounters;
 use crate::xen::{Wire, Xen};
 
 /// The status of a guest.
@@ -30,7 +30,7 @@ pub struct GuestStatus {
     /// The number of mapped pages of its buffers.
     pub mapped: usize,
     /// The counters.
-    pub counters: Counters,
+    pub counters: PortCounters,
 }
 
 impl GuestStatus {
@@ -75,7 +75,7 @@ pub struct SleeperStatus {
 
 /// The status of the switch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Status {
+pub struct SwitchStatus {
     /// The guests, by name.
     pub guests: Vec<GuestStatus>,
     /// The bridges.
@@ -84,7 +84,7 @@ pub struct Status {
     pub sleepers: Vec<SleeperStatus>,
 }
 
-impl Status {
+impl SwitchStatus {
     pub(super) fn of<X: Xen, W: Wire>(switch: &Switch<X, W>) -> Self {
         let mut guests: Vec<_> = switch
             .guests

@@ -20,7 +20,7 @@ use mayfly_handoff::network::Preconnected;
 use mayfly_model_tests::Guest as Front;
 use mayfly_switch::fake::Tap;
 use mayfly_switch::port::{Features, Rings};
-use mayfly_switch::switch::{Guard, Guest, Limits, Rest};
+use mayfly_switch::switch::{Guard, Guest, Rest, SendLimits};
 use mayfly_switch::xen::{Access, Direction, Pages, Segment, Xen};
 
 pub type Switch<'x> = mayfly_switch::Switch<TestXen<'x>, Tap>;
@@ -271,7 +271,7 @@ pub fn guest(domain: u16, network: &Preconnected) -> Guest {
             persistent: true,
             ..Features::default()
         },
-        limits: Limits::default(),
+        limits: SendLimits::default(),
     }
 }
 

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use super::{Cause, Toolstack};
 use crate::paths;
-use mayfly_switch::control::{Connection, Order, Reply, SOCKET};
+use mayfly_switch::control::{SOCKET, SwitchConnection, SwitchOrder, SwitchReply};
 
 impl Toolstack {
     /// Connects to the running switch.
     ///
     /// # Errors
     /// No switch runs.
-    pub fn switch(&self) -> io::Result<Connection> {
+    pub fn switch(&self) -> io::Result<SwitchConnection> {
         at(&self.run, self.bound)
     }
 
@@ -36,16 +36,16 @@ pub(super) fn let_go(run: &Path, domid: u16, bound: Duration) -> Result<bool, St
     let Ok(mut switch) = at(run, bound) else {
         return Ok(false);
     };
-    match switch.ask(&Order::Detach(domid)) {
-        Ok(Reply::Detached(_)) => Ok(true),
+    match switch.ask(&SwitchOrder::Detach(domid)) {
+        Ok(SwitchReply::Detached(_)) => Ok(true),
         // The switch has no guest of this domain: there is nothing to release.
-        Ok(Reply::Error(_)) => Ok(false),
+        Ok(SwitchReply::Error(_)) => Ok(false),
         Ok(_) => Err("the switch does not answer what it was asked".to_owned()),
         Err(error) => Err(format!("the switch: {error}")),
     }
 }
 
-fn at(run: &Path, bound: Duration) -> io::Result<Connection> {
+fn at(run: &Path, bound: Duration) -> io::Result<SwitchConnection> {
     let name = Path::new(SOCKET).file_name().unwrap_or_default();
-    Connection::open(&run.join(name), bound)
+    SwitchConnection::open(&run.join(name), bound)
 }

@@ -5,7 +5,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mayfly_switch::control::{Order, Reply, line};
+use mayfly_switch::control::{SwitchOrder, SwitchReply, line};
 use mayfly_switch::switch::GuestStatus;
 
 /// A switch that answers in threads of its own.
@@ -63,19 +63,19 @@ impl FakeSwitch {
 }
 
 impl State {
-    fn answer(&mut self, order: Order) -> Reply {
+    fn answer(&mut self, order: SwitchOrder) -> SwitchReply {
         match order {
-            Order::Attach(guest) if !self.refuses => {
+            SwitchOrder::Attach(guest) if !self.refuses => {
                 self.domains.push(guest.rings.domain);
-                Reply::Attached {
+                SwitchReply::Attached {
                     link: "switch1".to_owned(),
                 }
             }
-            Order::Detach(domain) if self.domains.contains(&domain) => {
+            SwitchOrder::Detach(domain) if self.domains.contains(&domain) => {
                 self.domains.retain(|other| *other != domain);
-                Reply::Detached(Box::<GuestStatus>::default())
+                SwitchReply::Detached(Box::<GuestStatus>::default())
             }
-            _ => Reply::Error("refused".to_owned()),
+            _ => SwitchReply::Error("refused".to_owned()),
         }
     }
 }

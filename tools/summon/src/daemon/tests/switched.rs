@@ -2,8 +2,8 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 
-use mayfly_switch::control::{Order as SwitchOrder, Reply, Told as Notice};
-use mayfly_switch::switch::{Cause as Wanted, Life, Sign};
+use mayfly_switch::control::{SentNotice, SwitchOrder, SwitchReply};
+use mayfly_switch::switch::{Life, Sign, WakeFrame};
 
 use super::super::super::config::Network;
 use super::*;
@@ -29,18 +29,18 @@ impl Switch {
         orders
     }
 
-    fn says(&mut self, bed: &mut Bed, notice: Notice) {
-        let line = mayfly_switch::control::line(&Reply::Notice(notice)).unwrap();
+    fn says(&mut self, bed: &mut Bed, notice: SentNotice) {
+        let line = mayfly_switch::control::line(&SwitchReply::Notice(notice)).unwrap();
         self.0.get_mut().write_all(&line).unwrap();
         bed.daemon.hear_switch();
         bed.daemon.carry_out();
         bed.daemon.way.flush();
     }
 
-    fn wants(&mut self, bed: &mut Bed, name: &str, cause: Wanted) {
+    fn wants(&mut self, bed: &mut Bed, name: &str, cause: WakeFrame) {
         let from = CLIENT;
         let name = name.to_owned();
-        self.says(bed, Notice::Wanted { name, cause, from });
+        self.says(bed, SentNotice::Wanted { name, cause, from });
     }
 }
 
@@ -83,7 +83,7 @@ fn the_switch_wakes_a_service_and_the_front_is_told_later() {
     assert!(bed.ports.0.borrow().values().all(|port| port == "switch9"));
     let id = bed.id("www");
     for _ in 0..2 {
-        switch.wants(&mut bed, "www", Wanted::Arp);
+        switch.wants(&mut bed, "www", WakeFrame::Arp);
     }
     assert_eq!(bed.ordered(), [format!("make {}", id.0)]);
     // Its first frames are told before the thread tells of it.
@@ -92,7 +92,7 @@ fn the_switch_wakes_a_service_and_the_front_is_told_later() {
         attached: 3000,
         held: 2,
     };
-    let lives = Notice::Lives {
+    let lives = SentNotice::Lives {
         name: "www".to_owned(),
         domain: GUEST,
         life,
@@ -119,7 +119,7 @@ fn the_switch_wakes_a_service_and_the_front_is_told_later() {
 fn what_comes_to_a_guest_that_is_about_to_go_keeps_it() {
     let mut bed = bed(LINES).alone();
     let mut switch = Switch::of(&bed);
-    switch.wants(&mut bed, "www", Wanted::Syn);
+    switch.wants(&mut bed, "www", WakeFrame::Syn);
     bed.made_on_switch("www", GUEST);
     let id = bed.id("www");
     bed.daemon.step(Instant::now(), Event::Heard(id));
@@ -135,7 +135,7 @@ fn what_comes_to_a_guest_that_is_about_to_go_keeps_it() {
     };
     leaves(&mut bed);
     assert_eq!(switch.asked(), [SwitchOrder::Hold(name())]);
-    switch.wants(&mut bed, "www", Wanted::Other);
+    switch.wants(&mut bed, "www", WakeFrame::Other);
     assert_eq!(switch.asked(), [SwitchOrder::Open(name())]);
     assert!(matches!(bed.state("www"), State::Running(_)));
     leaves(&mut bed);
@@ -147,7 +147,7 @@ fn what_comes_to_a_guest_that_is_about_to_go_keeps_it() {
     bed.daemon.told(Told::Removed(id, None));
     bed.daemon.carry_out();
     switch.asked();
-    switch.wants(&mut bed, "www", Wanted::Other);
+    switch.wants(&mut bed, "www", WakeFrame::Other);
     assert_eq!(switch.asked(), [SwitchOrder::Drop(name())]);
     assert!(bed.ordered().is_empty());
 }
@@ -157,7 +157,7 @@ fn who_is_turned_away_has_nothing_held() {
     let mut bed = bed(LINES).alone();
     let mut switch = Switch::of(&bed);
     let id = bed.id("www");
-    switch.wants(&mut bed, "www", Wanted::Syn);
+    switch.wants(&mut bed, "www", WakeFrame::Syn);
     bed.daemon.told(Told::NotMade(id, "test".to_owned()));
     bed.daemon.carry_out();
     let asked = switch.asked();
@@ -166,7 +166,7 @@ fn who_is_turned_away_has_nothing_held() {
         "{asked:?}"
     );
     bed.ordered();
-    switch.wants(&mut bed, "www", Wanted::Syn);
+    switch.wants(&mut bed, "www", WakeFrame::Syn);
     assert_eq!(switch.asked(), [SwitchOrder::Drop("www".to_owned())]);
     assert!(bed.ordered().is_empty());
 }

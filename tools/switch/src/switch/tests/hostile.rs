@@ -6,7 +6,7 @@ use mayfly_drivers::abi::{
 
 use super::*;
 use crate::fake::{BUFFERS, Memory, RX_RING, TX_RING, datagram, mac};
-use crate::port::{Counters, Shut};
+use crate::port::{PortCounters, Shut};
 
 const OK: i16 = 0;
 const ERROR: i16 = -1;
@@ -191,7 +191,7 @@ fn what_no_front_end_does() {
 
 /// Asserts that a faulty frame is answered with an error and counted, and that the next is forwarded.
 #[track_caller]
-fn drops(statuses: &[i16], wanted: impl FnOnce(&mut Counters), what: impl FnOnce(&mut Memory)) {
+fn drops(statuses: &[i16], wanted: impl FnOnce(&mut PortCounters), what: impl FnOnce(&mut Memory)) {
     let mut dom0 = Dom0::new();
     let memory = dom0.add(1);
     what(&mut memory.borrow_mut());
@@ -207,11 +207,11 @@ fn drops(statuses: &[i16], wanted: impl FnOnce(&mut Counters), what: impl FnOnce
         .collect();
     assert_eq!(got, [statuses, &[OK]].concat());
     let counters = dom0.switch.status().guests[0].counters;
-    let mut expected = Counters {
+    let mut expected = PortCounters {
         from_guest: counters.from_guest,
         notifications: counters.notifications,
         events: counters.events,
-        ..Counters::default()
+        ..PortCounters::default()
     };
     wanted(&mut expected);
     assert_eq!(counters, expected);
@@ -220,7 +220,7 @@ fn drops(statuses: &[i16], wanted: impl FnOnce(&mut Counters), what: impl FnOnce
 
 #[test]
 fn sizes_that_cannot_be() {
-    let size = |counters: &mut Counters| counters.bad_size = 1;
+    let size = |counters: &mut PortCounters| counters.bad_size = 1;
     for bytes in [0, 1, 13] {
         drops(&[ERROR], size, |memory| {
             memory.transmit(&request(0, NONE, 0, bytes))
@@ -251,7 +251,7 @@ fn sizes_that_cannot_be() {
 
 #[test]
 fn grants_that_are_none() {
-    let grant = |counters: &mut Counters| counters.bad_grant = 1;
+    let grant = |counters: &mut PortCounters| counters.bad_grant = 1;
     for reference in [0, 7, 500, u32::MAX] {
         drops(&[ERROR], grant, |memory| {
             memory.transmit(&netif_tx_request {
@@ -292,7 +292,7 @@ fn grants_that_are_none() {
 
 #[test]
 fn offloads_that_do_not_hold() {
-    let offload = |counters: &mut Counters| counters.bad_offload = 1;
+    let offload = |counters: &mut PortCounters| counters.bad_offload = 1;
     // A blank checksum in a protocol without one.
     drops(&[ERROR], offload, |memory| {
         memory.page(BUFFERS).copy_in(0, &[0xff; 100]);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::fake::{datagram, mac};
-use crate::switch::Limits;
+use crate::switch::SendLimits;
 
 /// Fills a guest's ring with frames of this size.
 fn flood(memory: &std::cell::RefCell<fake::Memory>, domain: u16, payload: usize) {
@@ -66,7 +66,7 @@ fn a_limit_is_held_and_the_guest_goes_on_later() {
     let mut dom0 = Dom0::new();
     let memory = dom0.machines.add(1);
     let mut limited = guest(1);
-    limited.limits = Limits {
+    limited.limits = SendLimits {
         frames: Some(100),
         bytes: None,
     };

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::forwarding::{CLIENT, arp, free, received};
 use super::*;
 use crate::fake::{datagram, ip, mac};
-use crate::switch::{Bounds, Cause, Refusal, Rest, Sign, Sleeper};
+use crate::switch::{Bounds, Refusal, Rest, Sign, Sleeper, WakeFrame};
 
 /// The client that declares who may sleep.
 const OWNER: u64 = 7;
@@ -68,7 +68,7 @@ fn what_comes_for_a_sleeper_is_in_its_ring_when_it_is_there() {
         from: IpAddr::from(from),
     };
     // It is told once that it is wanted, until something is done about it.
-    assert_eq!(dom0.notices(), [wanted(Cause::Arp, [10, 0, 2, 9])]);
+    assert_eq!(dom0.notices(), [wanted(WakeFrame::Arp, [10, 0, 2, 9])]);
     dom0.switch.drop_held("guest1").unwrap();
     for _ in 0..2 {
         dom0.tap.send(&segment(1, 0x02));
@@ -76,7 +76,7 @@ fn what_comes_for_a_sleeper_is_in_its_ring_when_it_is_there() {
     }
     dom0.run(2);
     // There was room for three.
-    assert_eq!(dom0.notices(), [wanted(Cause::Syn, [10, 0, 2, 9])]);
+    assert_eq!(dom0.notices(), [wanted(WakeFrame::Syn, [10, 0, 2, 9])]);
     let status = dom0.switch.status().sleepers;
     assert_eq!((status[0].held, status[0].dropped), (3, 1));
     let memory = dom0.add(1);
@@ -134,7 +134,7 @@ fn what_comes_for_a_guest_that_is_about_to_go_is_held() {
         cause,
         from: [10, 0, 2, 9].into(),
     };
-    assert_eq!(dom0.notices(), [told(Cause::Other)]);
+    assert_eq!(dom0.notices(), [told(WakeFrame::Other)]);
     // It stays, and gets what was held.
     dom0.switch.open("guest1", dom0.now).unwrap();
     assert_eq!(received(&memory), std::slice::from_ref(&ack));
@@ -146,7 +146,7 @@ fn what_comes_for_a_guest_that_is_about_to_go_is_held() {
     dom0.tap.send(&segment(1, 0x02));
     dom0.run(1);
     dom0.switch.detach(1).unwrap();
-    assert_eq!(dom0.notices(), [told(Cause::Syn)]);
+    assert_eq!(dom0.notices(), [told(WakeFrame::Syn)]);
     let next = dom0.add(1);
     assert_eq!(received(&next), [segment(1, 0x02)]);
 }

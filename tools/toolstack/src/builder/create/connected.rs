@@ -17,9 +17,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use mayfly_handoff::network::PATH_MAX;
-use mayfly_switch::control::{Connection, Order, Reply};
+use mayfly_switch::control::{SwitchConnection, SwitchOrder, SwitchReply};
 use mayfly_switch::port::{Features, Rings};
-use mayfly_switch::switch::{Guard, Guest, Limits};
+use mayfly_switch::switch::{Guard, Guest, SendLimits};
 
 use super::super::config::{Config, Vif};
 use super::super::image::{Image, Ramdisk};
@@ -134,7 +134,7 @@ fn handed(
             persistent: true,
             ..Features::default()
         },
-        limits: Limits::default(),
+        limits: SendLimits::default(),
     })
 }
 
@@ -147,7 +147,7 @@ impl Toolstack {
     pub fn create_on_switch(
         &mut self,
         wanted: Wanted<'_>,
-        switch: &mut Connection,
+        switch: &mut SwitchConnection,
         then: Then,
         ready: Ready<'_>,
     ) -> Result<Created, Error> {
@@ -167,7 +167,7 @@ impl Toolstack {
     pub fn bear(
         &mut self,
         wanted: Wanted<'_>,
-        switch: &mut Connection,
+        switch: &mut SwitchConnection,
         then: Then,
         ready: Ready<'_>,
     ) -> Result<Newborn, Error> {
@@ -267,7 +267,7 @@ impl Toolstack {
     fn born(
         &mut self,
         plan: &Plan<'_>,
-        (switch, is_guarded): (&mut Connection, bool),
+        (switch, is_guarded): (&mut SwitchConnection, bool),
         steps: &mut Steps,
         done: &mut Done,
     ) -> Result<OnSwitch, Failure> {
@@ -300,7 +300,7 @@ impl Toolstack {
             };
             let guest = handed(plan, (vif, is_guarded), domid, &ports)?;
             switch.settle()?;
-            Ok(switch.send(&Order::Attach(Box::new(guest)))?)
+            Ok(switch.send(&SwitchOrder::Attach(Box::new(guest)))?)
         })?;
         let image = steps.run(Step::Load, || {
             let mut network = plan.network(domid, &ports)?;
@@ -315,8 +315,8 @@ impl Toolstack {
                 .pvh_context(domid, entry, u32::try_from(start_info).unwrap_or(u32::MAX))
         })?;
         let link = steps.run(Step::Connect, || match switch.receive()? {
-            Reply::Attached { link } => Ok(link),
-            Reply::Error(why) => Err(Cause::Switch(why)),
+            SwitchReply::Attached { link } => Ok(link),
+            SwitchReply::Error(why) => Err(Cause::Switch(why)),
             _ => Err(Cause::Switch("it does not answer what it was asked".into())),
         })?;
         Ok(OnSwitch {

@@ -41,7 +41,7 @@ struct Bed {
     image: Image,
     folder: TempDir,
     served: FakeSwitch,
-    switch: RefCell<Connection>,
+    switch: RefCell<SwitchConnection>,
     before: mayfly_xenstore::memory::Nodes,
 }
 
