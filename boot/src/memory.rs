@@ -1,8 +1,18 @@
-//! Finds the RAM that is free for the guest.
+//! The memory map, and the RAM in it that is free for the guest.
 
 use core::ops::Range;
 
-use crate::start_info::{MEMMAP_RAM, MemoryRange};
+/// One range of the memory map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryRange {
+    /// Physical addresses.
+    pub range: Range<u64>,
+    /// `XEN_HVM_MEMMAP_TYPE_*`, the E820 types: 1 is RAM.
+    pub kind: u32,
+}
+
+/// `XEN_HVM_MEMMAP_TYPE_RAM`.
+pub const MEMMAP_RAM: u32 = 1;
 
 /// The static page tables map this much.
 const MAPPED: u64 = 1 << 32;

@@ -7,7 +7,7 @@
 use core::fmt;
 use core::ops::Range;
 
-use crate::memory::is_ram;
+use crate::memory::{MemoryRange, is_ram};
 
 /// Read access to guest memory by physical address.
 pub trait PhysicalMemory<'a> {
@@ -58,18 +58,6 @@ impl fmt::Display for StartInfoError {
         }
     }
 }
-
-/// One range of the memory map.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MemoryRange {
-    /// Physical addresses.
-    pub range: Range<u64>,
-    /// `XEN_HVM_MEMMAP_TYPE_*`, the E820 types: 1 is RAM.
-    pub kind: u32,
-}
-
-/// `XEN_HVM_MEMMAP_TYPE_RAM`.
-pub const MEMMAP_RAM: u32 = 1;
 
 /// The domain builder's data for the guest, borrowed from guest memory.
 #[derive(Debug, Clone)]

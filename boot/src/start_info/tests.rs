@@ -1,5 +1,6 @@
 extern crate std;
 use super::*;
+use crate::memory::MEMMAP_RAM;
 use std::vec::Vec;
 
 const BASE: u64 = 0x10_0000;

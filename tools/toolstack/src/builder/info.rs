@@ -84,7 +84,8 @@ mod tests {
     use super::*;
     use crate::builder::image::{Headers, Segment};
     use crate::builder::layout::CMDLINE_MAX;
-    use mayfly_boot::start_info::{MEMMAP_RAM, PhysicalMemory, StartInfo};
+    use mayfly_boot::memory::MEMMAP_RAM;
+    use mayfly_boot::start_info::{PhysicalMemory, StartInfo};
     use mayfly_drivers::{DomId, EventPort, Gfn, GrantRef};
     use mayfly_handoff::network::{self, PATH_MAX, Random};
 
