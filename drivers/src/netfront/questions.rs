@@ -3,13 +3,17 @@
 use alloc::vec::Vec;
 
 use super::handshake::Input;
-use super::xenbus::{HOME, WATCH_HOME, WATCH_STATE};
 use super::{NetFront, Notice};
 use crate::Hypervisor;
 use crate::abi::XenbusState;
 use crate::decimal::Decimal;
 use crate::xenstore::{ReqId, StoreError, Xenstore};
 
+/// The front end's directory in xenstore, below the domain's home. One watch is on all of it.
+pub(super) const HOME: &[u8] = b"device/vif/0";
+/// The watches' tokens.
+pub(super) const WATCH_HOME: &[u8] = b"vif0";
+pub(super) const WATCH_STATE: &[u8] = b"vif0/state";
 /// The greatest number of questions that wait for room in the request queue; more are dropped and counted.
 const MAX_UNASKED: usize = 64;
 

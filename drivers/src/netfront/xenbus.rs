@@ -4,17 +4,13 @@
 
 use super::NetFront;
 use super::handshake::{Input, LinkState};
-use super::questions::{Feature, FeaturesSaid, Key, Question};
+use super::questions::{Feature, FeaturesSaid, HOME, Key, Question, WATCH_HOME, WATCH_STATE};
 use crate::abi::XenbusState;
 use crate::decimal::parse;
 use crate::xenstore::{Event, StoreErrno, Xenstore};
 use crate::{DomId, Errno, Hypervisor};
 use mayfly_handoff::network;
 
-/// The front end's directory in xenstore, below the domain's home. One watch is on all of it.
-pub(super) const HOME: &[u8] = b"device/vif/0";
-pub(super) const WATCH_HOME: &[u8] = b"vif0";
-pub(super) const WATCH_STATE: &[u8] = b"vif0/state";
 /// The MTU of Ethernet, and the most that a back end without scatter-gather carries.
 pub(super) const MTU_MAX: u16 = 1500;
 /// The smallest MTU that is accepted: the datagram that every IPv4 host can receive (RFC 1122, section 3.3.2), and
