@@ -2,14 +2,13 @@
 
 use heapless::Vec;
 
+use super::pointer::{Owner, POINTER_END, can_point_to, pointer, target_of};
 use super::targets::{Target, Targets, target};
 use super::wire::{HEADER_LEN, class, is_name, name_length, rtype};
 use mayfly_site::{Broken, RrSet, records};
 
 /// The names whose offset is remembered for compression pointers.
 const NAMES_MAX: usize = 48;
-/// The first offset that a pointer cannot express (RFC 1035 section 4.1.4).
-const POINTER_END: usize = 0x4000;
 
 /// The reason why a record was not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,15 +23,6 @@ impl From<Broken> for Fault {
     fn from(Broken: Broken) -> Self {
         Self::Broken
     }
-}
-
-/// The owner of a record.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Owner<'z> {
-    /// The name that is at this offset of the message.
-    At(usize),
-    /// A name in wire form.
-    Name(&'z [u8]),
 }
 
 /// The written part of an RRset.
@@ -109,7 +99,7 @@ impl<'o> Writer<'o> {
     /// Replaces the two bytes at `at` by a pointer to `to`; returns false if a pointer cannot express that offset.
     pub(super) fn point(&mut self, at: usize, to: usize) -> bool {
         match self.octets.get_mut(at..at + 2) {
-            Some(place) if Self::can_point_to(to) => {
+            Some(place) if can_point_to(to) => {
                 place.copy_from_slice(&pointer(to));
                 true
             }
@@ -144,11 +134,6 @@ impl<'o> Writer<'o> {
             *to = count.to_be_bytes();
         }
         Some(self.len)
-    }
-
-    /// Whether a pointer can express an offset.
-    pub(super) fn can_point_to(at: usize) -> bool {
-        at < POINTER_END
     }
 
     /// The offset that the name at an offset points to, or the offset itself if there is no pointer.
@@ -446,15 +431,6 @@ pub(super) struct Place {
     pub(super) owner: Option<usize>,
     /// The RDATA's.
     pub(super) data: usize,
-}
-
-pub(super) fn target_of(high: u8, low: u8) -> usize {
-    usize::from(u16::from_be_bytes([high & 0x3f, low]))
-}
-
-fn pointer(at: usize) -> [u8; 2] {
-    // All offsets given here are below `POINTER_END`.
-    (u16::try_from(at).unwrap_or(0) | 0xc000).to_be_bytes()
 }
 
 /// The bytes between a record's owner and its RDATA: type, class, TTL and length.

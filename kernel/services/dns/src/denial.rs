@@ -3,8 +3,9 @@
 
 use sha1_smol::Sha1;
 
-use super::compose::{Fault, Owner};
+use super::compose::Fault;
 use super::lookup::Lookup;
+use super::pointer::Owner;
 use super::wire::rtype;
 use mayfly_site::{Encloser, Nsec3Parameters, Zone, Zones};
 

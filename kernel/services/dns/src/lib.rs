@@ -25,9 +25,10 @@
 use core::net::IpAddr;
 use core::num::NonZeroU16;
 
-use self::compose::{Fault, Owner, Writer};
+use self::compose::{Fault, Writer};
 use self::cookie::Cookie;
 use self::lookup::Lookup;
+use self::pointer::Owner;
 use self::rate::{Limiter, Verdict};
 use self::request::Request;
 use self::stats::count;
@@ -44,6 +45,7 @@ mod cookie;
 mod denial;
 mod key;
 mod lookup;
+mod pointer;
 mod rate;
 mod request;
 mod stats;

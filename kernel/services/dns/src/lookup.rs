@@ -7,8 +7,9 @@ mod sections;
 
 use heapless::Vec;
 
-use super::compose::{Fault, Owner, Writer};
+use super::compose::{Fault, Writer};
 use super::key::Key;
+use super::pointer::{Owner, can_point_to};
 use super::tail::{self, Tails};
 use super::targets::Targets;
 use super::wire::{HEADER_LEN, NAME_MAX, Question, class, is_below, is_name, rcode, rtype};
@@ -363,7 +364,7 @@ impl<'m, 'o, 'z, Z: Zones> Lookup<'m, 'o, 'z, Z> {
         if self.links.len() + 1 >= LINKS_MAX
             || is_known(&self.owner)
             || self.links.iter().any(is_known)
-            || !Writer::can_point_to(at)
+            || !can_point_to(at)
         {
             return Step::Done;
         }

@@ -10,7 +10,8 @@ use core::ops::Range;
 
 use heapless::Vec;
 
-use super::compose::{Writer, target_of};
+use super::compose::Writer;
+use super::pointer::target_of;
 use super::wire::{HEADER_LEN, is_below, label_before, name_length, rtype};
 
 /// The length of the longest cached tail, in bytes.

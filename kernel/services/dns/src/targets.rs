@@ -2,7 +2,7 @@
 
 use heapless::Vec;
 
-use super::compose::{Owner, Writer};
+use super::pointer::{Owner, can_point_to};
 use super::wire::rtype;
 
 /// The most names whose addresses are added to the additional section.
@@ -21,7 +21,7 @@ pub(super) struct Target<'z> {
 
 impl<'z> Target<'z> {
     pub(super) fn owner(&self) -> Owner<'z> {
-        if Writer::can_point_to(self.at) {
+        if can_point_to(self.at) {
             Owner::At(self.at)
         } else {
             Owner::Name(self.name)

@@ -2,7 +2,8 @@
 //! query for the difference (IXFR, RFC 1995) is answered with the whole zone, which is allowed.
 
 use super::Request;
-use super::compose::{Fault, Owner, Writer};
+use super::compose::{Fault, Writer};
+use super::pointer::Owner;
 use super::wire::{Header, class, flag, rcode, rtype};
 use mayfly_site::{RrSet, Zone, Zones, records};
 

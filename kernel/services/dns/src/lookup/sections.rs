@@ -4,8 +4,9 @@ use heapless::Vec;
 use mayfly_site::{RrSet, Zone, Zones, records};
 
 use super::{End, Item, Lookup, add};
-use crate::compose::{Fault, Owner};
+use crate::compose::Fault;
 use crate::key::Key;
+use crate::pointer::Owner;
 use crate::targets::{TARGETS_MAX, Target};
 use crate::wire::{class, is_below, rtype};
 
