@@ -1,6 +1,8 @@
 //! The word `endpoints=`.
 
-use super::{Fault, number};
+use super::fault::Fault;
+use super::limits::PAYLOAD_MAX;
+use super::number;
 
 /// Which of the guest's own pages are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,9 +16,6 @@ pub struct Endpoints {
     /// The greatest `N` of `/.mayfly/payload/N`, in bytes; 0 if payloads are not served.
     pub payload: u64,
 }
-
-/// The longest payload that a command line can allow, in bytes.
-pub(super) const PAYLOAD_MAX: u64 = 1 << 32;
 
 impl Endpoints {
     /// No page.

@@ -4,8 +4,7 @@ use core::fmt;
 
 use mayfly_dns as dns;
 
-use super::endpoints::PAYLOAD_MAX;
-use super::{MAX_ADDRESSES, MTU, MTU6};
+use super::limits::{MAX_ADDRESSES, MTU, MTU6, PAYLOAD_MAX};
 
 /// The error in a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

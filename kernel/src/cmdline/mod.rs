@@ -22,10 +22,10 @@
 mod address;
 mod endpoints;
 mod fault;
+mod limits;
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::num::NonZeroU16;
-use core::ops::RangeInclusive;
 use core::str::FromStr;
 
 use mayfly_dns as dns;
@@ -34,15 +34,8 @@ pub use self::address::IpCidr;
 use self::address::{check_gateway, interface_address, unicast};
 pub use self::endpoints::Endpoints;
 pub use self::fault::{CmdlineError, Fault};
-
-/// The allowed MTUs in bytes: from the datagram that every IPv4 host accepts (RFC 791) to the most that Ethernet
-/// carries.
-pub const MTU: RangeInclusive<u16> = 576..=1500;
-/// The least MTU of IPv6 in bytes (RFC 8200 section 5).
-const MTU6: u16 = 1280;
-
-/// The greatest number of `ip=ADDRESS/LENGTH` words.
-pub const MAX_ADDRESSES: usize = 4;
+use self::limits::MTU6;
+pub use self::limits::{MAX_ADDRESSES, MTU};
 
 /// The configuration that the command line gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
