@@ -16,6 +16,7 @@ mod limit;
 mod list;
 mod listener;
 mod neighbors;
+mod path;
 mod sizing;
 mod snapshot;
 mod tcp;

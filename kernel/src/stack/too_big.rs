@@ -3,7 +3,7 @@
 
 use smoltcp::wire::{IpAddress, IpProtocol, Ipv4Packet, Ipv6Packet};
 
-use super::frame::Path;
+use super::path::Path;
 use crate::checksum::Sum;
 use crate::nic::IPV6_HEADER;
 

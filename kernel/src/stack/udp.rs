@@ -7,7 +7,7 @@ use mayfly_drivers::Hypervisor;
 use mayfly_drivers::netfront::{ETHERNET_HEADER, Offload};
 use smoltcp::wire::IpAddress;
 
-use super::frame::Path;
+use super::path::Path;
 use crate::checksum::{Protocol, finish};
 use crate::nic::{IPV4_HEADER, IPV6_HEADER, Tx, ethernet_header};
 use mayfly_dns::{Client, Server, Transport};

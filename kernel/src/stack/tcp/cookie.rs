@@ -13,7 +13,8 @@ use smoltcp::wire::{IpAddress, TcpOption, TcpPacket};
 
 use super::path::Tuple;
 use crate::secrets::{Purpose, Root, keyed_hash};
-use crate::stack::frame::{Path, Segment};
+use crate::stack::frame::Segment;
+use crate::stack::path::Path;
 
 /// The length of a period in seconds. A cookie is valid in the period in which it was made and in the next one.
 const PERIOD: i64 = 16;

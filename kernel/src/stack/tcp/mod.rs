@@ -26,7 +26,8 @@ use smoltcp::socket::tcp::State;
 use smoltcp::time::Instant;
 use smoltcp::wire::IpAddress;
 
-use super::frame::{Path, Segment};
+use super::frame::Segment;
+use super::path::Path;
 use super::sizing::Sizing;
 use super::too_big::TooBig;
 use super::{Memory, StackStats, millis};

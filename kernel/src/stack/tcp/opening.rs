@@ -3,7 +3,7 @@
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{IpProtocol, IpRepr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
 
-use crate::stack::frame::Path;
+use crate::stack::path::Path;
 
 /// The hop limit (time to live) of a packet.
 const HOP_LIMIT: u8 = 64;

@@ -2,7 +2,7 @@
 
 use smoltcp::wire::IpAddress;
 
-use crate::stack::frame::Path;
+use crate::stack::path::Path;
 
 /// The longest [`Tuple`] in bytes.
 const TUPLE_MAX: usize = 36;

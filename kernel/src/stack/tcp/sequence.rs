@@ -15,7 +15,7 @@ use smoltcp::wire::HardwareAddress;
 
 use super::path::Tuple;
 use crate::secrets::keyed_hash;
-use crate::stack::frame::Path;
+use crate::stack::path::Path;
 
 /// smoltcp 0.14 `rand.rs`: the next state is `state * MULTIPLIER + INCREMENT`.
 const MULTIPLIER: u64 = 0xbb2e_fcec_3c39_611d;

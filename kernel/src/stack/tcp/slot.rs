@@ -5,9 +5,9 @@ use smoltcp::socket::tcp::{self, CongestionControl, State};
 use smoltcp::time::Instant;
 use smoltcp::wire::TcpPacket;
 
-use crate::stack::frame::Path;
 use crate::stack::late::LateServer;
 use crate::stack::list::Links;
+use crate::stack::path::Path;
 use crate::stack::sizing::SLOT_SIZE;
 use crate::timeline::{BootPhase, Timeline};
 use mayfly_dns as dns;
