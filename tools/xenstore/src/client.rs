@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::device::{self, Framing};
 use super::error::{Code, Error};
-use super::request::Request;
+use super::request::{Id, Request};
 use super::store::Store;
 use super::wire::{self, Event, Kind, Message};
 
@@ -19,11 +19,6 @@ use super::wire::{self, Event, Kind, Message};
 const EVENTS_MAX: usize = 16 * 1024;
 /// The room that there is at least for one read, in bytes.
 const CHUNK: usize = 16 * 1024;
-
-/// A pending request. [`Client::answer`] takes it.
-#[derive(Debug)]
-#[must_use = "its answer is kept until it is taken or forgotten"]
-pub struct Id(pub(super) u32);
 
 /// A connection to xenstored.
 pub struct Client {

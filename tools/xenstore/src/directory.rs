@@ -2,7 +2,6 @@
 
 use super::error::Error;
 use super::request::Request;
-use super::store::Store;
 
 /// The number of times that a list is read again because it changed.
 const RESTARTS: u32 = 32;
@@ -10,16 +9,16 @@ const RESTARTS: u32 = 32;
 const LIST_MAX: usize = 16 << 20;
 
 /// Reads a list by `DIRECTORY_PART path offset`. Each answer has a generation count, then as many names as fit from
-/// that offset on, and an empty name after the last.
+/// that offset on, and an empty name after the last. `ask` sends one request and waits for its answer.
 pub(super) fn in_parts(
-    store: &mut (impl Store + ?Sized),
     path: &str,
+    mut ask: impl FnMut(Request<'_>) -> Result<Vec<u8>, Error>,
 ) -> Result<Vec<String>, Error> {
     'anew: for _ in 0..RESTARTS {
         let mut generation = None;
         let mut list = Vec::new();
         while list.len() < LIST_MAX {
-            let part = store.ask(Request::directory_part(path, list.len()))?;
+            let part = ask(Request::directory_part(path, list.len()))?;
             let Some(end) = part.iter().position(|byte| *byte == 0) else {
                 return Err(wrong(path, "a part of it has no generation count"));
             };

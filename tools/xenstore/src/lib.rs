@@ -41,10 +41,10 @@ mod peer;
 #[cfg(test)]
 mod tests;
 
-pub use client::{Client, Id};
+pub use client::Client;
 pub use error::{Code, Error};
 pub use path::{PathError, check as check_path};
-pub use request::{Access, Perm, Request, TransactionId};
+pub use request::{Access, Id, Perm, Request, TransactionId};
 pub use store::Store;
 pub use transaction::Transaction;
 pub use wire::Event;

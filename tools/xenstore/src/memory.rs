@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::client::Id;
 use super::error::{Code, Error};
-use super::request::Request;
+use super::request::{Id, Request};
 use super::store::Store;
 use super::wire::{Event, Kind};
 

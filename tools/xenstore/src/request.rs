@@ -10,6 +10,11 @@ use super::wire::{Kind, PAYLOAD_MAX};
 /// The greatest length of a path in an error message.
 const SHOWN: usize = 100;
 
+/// A pending request. [`Store::answer`](super::Store::answer) takes it.
+#[derive(Debug)]
+#[must_use = "its answer is kept until it is taken or forgotten"]
+pub struct Id(pub(super) u32);
+
 /// A transaction that xenstored has opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TransactionId(pub(super) u32);

@@ -3,10 +3,9 @@
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use super::client::Id;
 use super::directory;
 use super::error::{Code, Error};
-use super::request::{Perm, Request, TransactionId};
+use super::request::{Id, Perm, Request, TransactionId};
 use super::wire::Event;
 
 /// A xenstored. Requests are queued, sent together, and answered by id.
@@ -227,11 +226,13 @@ pub trait Store {
     fn directory(&mut self, path: &str) -> Result<Vec<String>, Error> {
         match self.ask(Request::directory(path)) {
             Ok(list) => directory::names(path, &list),
-            Err(error) if error.is(&Code::E2BIG) => match directory::in_parts(self, path) {
-                // oxenstored 4.17 does not support parts. Its socket does not need them; the kernel's device would.
-                Err(other) if other.is(&Code::ENOSYS) => Err(error),
-                parts => parts,
-            },
+            Err(error) if error.is(&Code::E2BIG) => {
+                match directory::in_parts(path, |part| self.ask(part)) {
+                    // oxenstored 4.17 does not support parts. Its socket does not need them; the kernel's device would.
+                    Err(other) if other.is(&Code::ENOSYS) => Err(error),
+                    parts => parts,
+                }
+            }
             Err(error) => Err(error),
         }
     }

@@ -2,9 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::client::Id;
 use super::error::{Code, Error};
-use super::request::{Request, TransactionId};
+use super::request::{Id, Request, TransactionId};
 use super::store::Store;
 
 /// An open transaction. Requests through it are part of it.
