@@ -304,7 +304,7 @@ fn full_log(place: &Place) -> Result<()> {
 
 /// The example unit, under a systemd in namespaces of its own.
 fn under_systemd(place: &Place) -> Result<()> {
-    const UNIT: &str = include_str!("../../../tools/examples/hatch-summon.service");
+    const UNIT: &str = include_str!("../../../../tools/examples/hatch-summon.service");
     // By the name of the thread: both processes are of one program, as `pidof` looks.
     const MAKER: &str = "$(grep -lx hatch-summon /proc/[0-9]*/comm | cut -d/ -f3)";
     const FRONT: &str = "$(grep -lx summon-front /proc/[0-9]*/comm | cut -d/ -f3)";
