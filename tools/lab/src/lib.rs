@@ -26,6 +26,7 @@ pub mod nsd;
 mod packages;
 mod qemu;
 mod running;
+mod verify;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -48,6 +49,7 @@ pub use mayfly_agent::{BRIDGE, Xenstored};
 pub use packages::{Set, host_command, unpacked};
 pub use qemu::{Forward, Protocol, installed as qemu_installed};
 pub use running::{Lab, list, log_path};
+pub use verify::verify_saved;
 
 /// Address of the guest that the lab's default ports lead to.
 pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 80);

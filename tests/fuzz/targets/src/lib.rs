@@ -21,4 +21,5 @@ pub mod http;
 )]
 mod model;
 pub mod pack;
+pub mod savefile;
 pub mod switch;

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use mayfly_fuzz_targets::{dns, dns_tcp, http, pack, switch};
+use mayfly_fuzz_targets::{dns, dns_tcp, http, pack, savefile, switch};
 
 fn pass(target: &str, run: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -36,6 +36,11 @@ fn http_passes() {
 #[test]
 fn pack_passes() {
     pass("pack", pack::run);
+}
+
+#[test]
+fn savefile_passes() {
+    pass("savefile", savefile::run);
 }
 
 #[test]

@@ -18,7 +18,7 @@ const INPUT_SECONDS: u32 = 10;
 /// The interval between progress lines of a fuzzer.
 const STEP: Duration = Duration::from_secs(5);
 /// The tests that write the seeds: package, and the rest of the command.
-const SEEDS: [&[&str]; 3] = [
+const SEEDS: [&[&str]; 4] = [
     &[
         "mayfly-dns",
         "--lib",
@@ -37,6 +37,7 @@ const SEEDS: [&[&str]; 3] = [
         "write_seeds",
     ],
     &["mayfly-pack", "--test", "hostile", "--", "--exact", "seeds"],
+    &["mayfly-savefile", "--lib", "--", "--exact", "tests::seeds"],
 ];
 
 /// The figures of a fuzzer.

@@ -1,0 +1,31 @@
+//! The files that `xl save` writes and `xl restore` reads, as streams: nothing seeks, so a file may be a pipe.
+//!
+//! ```text
+//! xl       header, the guest's configuration (JSON of libxl, or the text of an xl.cfg)
+//! libxl    header, record LIBXC_CONTEXT, then the stream of libxc, then record END
+//! libxc    image header, domain header, records: static data, pages, the state of the vCPU and of the domain, END
+//! ```
+//!
+//! [`Writer`] writes version 3 of libxc's stream, as Xen 4.14 and later do; [`open`] and [`Records`] read it. Sources: `docs/specs/libxl-migration-stream.pandoc` and
+//! `docs/specs/libxc-migration-stream.pandoc` of Xen 4.17 to 4.20, and `struct save_file_header` of `tools/xl/xl.h`.
+//!
+//! Input is hostile. Every length is compared with the bytes that really come before memory is reserved for it; records
+//! have the order that the specification gives them; only a PVH guest's records are taken. Nothing here panics.
+#![forbid(unsafe_code)]
+
+mod error;
+mod format;
+mod header;
+mod pages;
+mod read;
+mod records;
+mod write;
+
+pub use error::Error;
+pub use header::{Body, Config, open};
+pub use pages::{Batch, PAGE, PFNS_MAX, Page, Pages};
+pub use records::{Param, Record, Records, TscInfo};
+pub use write::Writer;
+
+#[cfg(test)]
+mod tests;
