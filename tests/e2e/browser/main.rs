@@ -11,13 +11,15 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use mayfly_lab::workspace;
-use mayfly_summon::status::{Frames, Service, State, Status, Step, Totals, serve};
+use mayfly_summon::status::{
+    BirthStep, FrameCounts, ServiceStatus, ShownState, SummonStatus, Totals, serve,
+};
 use page::Page;
 
 /// Text that would be markup if the page did not escape it.
 const HOSTILE: &str = "<b>bold</b><script>document.title='run'</script>";
 
-fn status() -> Status {
+fn status() -> SummonStatus {
     let steps = [
         ("query in", 0, 0),
         ("answer out", 120, 120),
@@ -28,50 +30,50 @@ fn status() -> Status {
         ("SYN-ACK sent", 11_640, 11_640),
         ("first byte", 12_400, 12_400),
     ];
-    let step = |(what, from_us, to_us): (&str, u64, u64)| Step {
+    let step = |(what, from_us, to_us): (&str, u64, u64)| BirthStep {
         what: what.to_owned(),
         from_us,
         to_us,
     };
-    let service = |name: &str, state| Service {
+    let service = |name: &str, state| ServiceStatus {
         name: name.to_owned(),
         hosts: vec![format!("{name}.example.test")],
         state,
         memory: 8,
         births: 4,
-        frames: Frames::default(),
-        ..Service::default()
+        frames: FrameCounts::default(),
+        ..ServiceStatus::default()
     };
-    let www = Service {
+    let www = ServiceStatus {
         domid: Some(12),
         uptime_ms: Some(83_400),
         requests: Some(1234),
         last_boot: steps.map(step).to_vec(),
-        ..service("www", State::Running)
+        ..service("www", ShownState::Running)
     };
-    let wiki = Service {
+    let wiki = ServiceStatus {
         last_boot: vec![
             step(("vif connected", 900, 2_100)),
             step(("SYN-ACK sent", 2_300, 2_300)),
         ],
-        ..service("wiki", State::Asleep)
+        ..service("wiki", ShownState::Asleep)
     };
-    let hostile = Service {
+    let hostile = ServiceStatus {
         last_trouble: Some(format!(
             "the image /guest/none: No such file or directory {HOSTILE}"
         )),
         failures: 3,
         births: 0,
-        ..service(HOSTILE, State::BackedOff)
+        ..service(HOSTILE, ShownState::BackedOff)
     };
-    Status {
+    SummonStatus {
         uptime_ms: 7_384_000,
         services: vec![
             www,
             wiki,
             hostile,
-            service("mail", State::BeingBorn),
-            service("news", State::Queued),
+            service("mail", ShownState::BeingBorn),
+            service("news", ShownState::Queued),
         ],
         totals: Totals {
             queries: [

@@ -8,7 +8,7 @@ use netlink_packet_route::tc::{
 };
 
 use super::error::Error;
-use super::message::{Told, bytes};
+use super::message::{Netlink, bytes};
 use super::socket::{Links, refused};
 
 /// `TCA_BPF_OPS_LEN` and `TCA_BPF_OPS` of `linux/pkt_cls.h`.
@@ -89,8 +89,8 @@ impl Links {
         // Without the echo flag, the kernel would send the answer to all listeners but us.
         self.ask(&bytes(sequence, NLM_F_REQUEST | NLM_F_ECHO, message))?;
         match self.reply(sequence, "an ingress qdisc")? {
-            Told::Qdisc { drops, .. } => Ok(drops),
-            Told::Outcome { code, .. } => Err(refused(
+            Netlink::Qdisc { drops, .. } => Ok(drops),
+            Netlink::Outcome { code, .. } => Err(refused(
                 code,
                 "the filter's count",
                 &format!("number {link}"),

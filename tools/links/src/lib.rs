@@ -19,7 +19,7 @@
 //! Crates considered: `netlink-packet-core` and `netlink-packet-route` (MIT, used: plain types, no runtime) for the
 //! messages, and `rustix`, which the project uses anyway, for the socket. `rtnetlink` needs tokio; `neli` (BSD) covers
 //! less of `RTM_NEWLINK` and brings its own sockets. Received messages are read attribute by attribute rather than as
-//! the crate's `LinkMessage`, because that fails as a whole on an attribute that a later kernel has changed.
+//! the crate's `Netlink`, because that fails as a whole on an attribute that a later kernel has changed.
 #![deny(unsafe_code)]
 
 mod error;
@@ -35,6 +35,6 @@ mod tests;
 
 pub use error::Error;
 pub use ingress::Instruction;
-pub use link::{Bridge, Change, Link, Vif, check_name, vif_name};
+pub use link::{Bridge, Link, LinkChange, VifNumber, check_name, vif_name};
 pub use socket::Links;
 pub use tap::{Offers, Tap};

@@ -31,9 +31,9 @@ pub struct Link {
 impl Link {
     /// The guest's device, if the link's name is one of netback's.
     #[must_use]
-    pub fn vif(&self) -> Option<Vif> {
+    pub fn vif(&self) -> Option<VifNumber> {
         let (domid, device) = self.name.strip_prefix("vif")?.split_once('.')?;
-        let vif = Vif {
+        let vif = VifNumber {
             domid: domid.parse().ok()?,
             device: device.parse().ok()?,
         };
@@ -44,7 +44,7 @@ impl Link {
 
 /// A guest's network device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct Vif {
+pub struct VifNumber {
     /// The guest.
     pub domid: u16,
     /// The number of the guest's network device.
@@ -66,7 +66,7 @@ pub struct Bridge {
 
 /// A notification of the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum LinkChange {
     /// The link is new or has changed.
     Is(Link),
     /// The link has changed, and so have its features.

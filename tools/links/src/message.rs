@@ -14,7 +14,7 @@ use netlink_packet_route::neighbour::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::link::{Change, Link};
+use super::link::{Link, LinkChange};
 
 /// `linux/rtnetlink.h`.
 const RTM_NEWLINK: u16 = 16;
@@ -41,13 +41,13 @@ const LINK_HEADER: usize = 16;
 /// `sizeof(struct tcmsg)`.
 const TC_HEADER: usize = 20;
 
-/// A message from the kernel.
+/// A netlink message of the kernel.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum Netlink {
     /// A new, changed or removed link.
     Link {
         sequence: u32,
-        change: Change,
+        change: LinkChange,
         interrupted: bool,
     },
     /// The end of a list.
@@ -180,7 +180,7 @@ pub(super) fn bytes(sequence: u32, flags: u16, message: RouteNetlinkMessage) -> 
 }
 
 /// Parses the first message of a datagram. Returns also its length in bytes. `None` is a message that is ignored.
-pub(super) fn take(datagram: &[u8]) -> Result<(Option<Told>, usize), String> {
+pub(super) fn take(datagram: &[u8]) -> Result<(Option<Netlink>, usize), String> {
     let buffer = NetlinkBuffer::new_checked(datagram).map_err(|error| error.to_string())?;
     let length = usize::try_from(buffer.length()).map_err(|error| error.to_string())?;
     let payload = datagram
@@ -192,20 +192,20 @@ pub(super) fn take(datagram: &[u8]) -> Result<(Option<Told>, usize), String> {
         NLMSG_ERROR => {
             let code = payload.get(..4).and_then(|code| code.try_into().ok());
             let code = i32::from_ne_bytes(code.ok_or("an outcome has no code")?);
-            Some(Told::Outcome { sequence, code })
+            Some(Netlink::Outcome { sequence, code })
         }
-        NLMSG_DONE => Some(Told::Done {
+        NLMSG_DONE => Some(Netlink::Done {
             sequence,
             interrupted,
         }),
         kind @ (RTM_NEWLINK | RTM_DELLINK) => {
-            link(kind == RTM_DELLINK, payload)?.map(|change| Told::Link {
+            link(kind == RTM_DELLINK, payload)?.map(|change| Netlink::Link {
                 sequence,
                 change,
                 interrupted,
             })
         }
-        RTM_NEWQDISC => Some(Told::Qdisc {
+        RTM_NEWQDISC => Some(Netlink::Qdisc {
             sequence,
             drops: drops(payload),
         }),
@@ -215,7 +215,7 @@ pub(super) fn take(datagram: &[u8]) -> Result<(Option<Told>, usize), String> {
     Ok((told, length.next_multiple_of(4).min(datagram.len())))
 }
 
-fn link(gone: bool, payload: &[u8]) -> Result<Option<Change>, String> {
+fn link(gone: bool, payload: &[u8]) -> Result<Option<LinkChange>, String> {
     let header = LinkHeader::parse(payload).map_err(|error| error.to_string())?;
     // A bridge sends messages about its ports too. The end of such a message's port is not the end of the link.
     if header.interface_family != AddressFamily::Unspec {
@@ -245,12 +245,12 @@ fn link(gone: bool, payload: &[u8]) -> Result<Option<Change>, String> {
         }
     }
     Ok(Some(match gone {
-        true => Change::Gone {
+        true => LinkChange::Gone {
             index: link.index,
             name: link.name,
         },
-        false if is_featured => Change::Featured(link),
-        false => Change::Is(link),
+        false if is_featured => LinkChange::Featured(link),
+        false => LinkChange::Is(link),
     }))
 }
 

@@ -15,8 +15,8 @@ use rustix::net::{
 };
 
 use super::error::Error;
-use super::link::{Bridge, Change, Link, check_name};
-use super::message::{self, Told};
+use super::link::{Bridge, Link, LinkChange, check_name};
+use super::message::{self, Netlink};
 
 /// `RTMGRP_LINK` of `linux/rtnetlink.h`: the group RTNLGRP_LINK as a bit.
 const RTMGRP_LINK: u32 = 1;
@@ -37,8 +37,8 @@ pub struct Links {
     sequence: u32,
     datagram: Vec<u8>,
     /// Received messages that have not been handled.
-    inbox: VecDeque<Told>,
-    changes: VecDeque<Change>,
+    inbox: VecDeque<Netlink>,
+    changes: VecDeque<LinkChange>,
 }
 
 impl Links {
@@ -87,11 +87,11 @@ impl Links {
         let sequence = self.next();
         self.ask(&message::get(sequence, name))?;
         match self.reply(sequence, "a link")? {
-            Told::Link {
-                change: Change::Is(link),
+            Netlink::Link {
+                change: LinkChange::Is(link),
                 ..
             } => Ok(link),
-            Told::Outcome { code, .. } => Err(refused(code, &format!("the link {name}"), name)),
+            Netlink::Outcome { code, .. } => Err(refused(code, &format!("the link {name}"), name)),
             _ => Err(Error::Malformed("another answer than a link".to_owned())),
         }
     }
@@ -140,20 +140,20 @@ impl Links {
             let mut unsteady = false;
             loop {
                 match self.reply(sequence, "the list of links")? {
-                    Told::Link {
-                        change: Change::Is(link),
+                    Netlink::Link {
+                        change: LinkChange::Is(link),
                         interrupted,
                         ..
                     } => {
                         unsteady |= interrupted;
                         links.push(link);
                     }
-                    Told::Link { .. } | Told::Qdisc { .. } => {}
-                    Told::Done { interrupted, .. } => {
+                    Netlink::Link { .. } | Netlink::Qdisc { .. } => {}
+                    Netlink::Done { interrupted, .. } => {
                         unsteady |= interrupted;
                         break;
                     }
-                    Told::Outcome { code, .. } => {
+                    Netlink::Outcome { code, .. } => {
                         return Err(refused(code, "the list of links", ""));
                     }
                 }
@@ -266,7 +266,7 @@ impl Links {
     pub fn connected(&mut self, name: &str, bound: Duration) -> Result<bool, Error> {
         let end = Instant::now() + bound;
         let featured =
-            |change: &Change| matches!(change, Change::Featured(link) if link.name == name);
+            |change: &LinkChange| matches!(change, LinkChange::Featured(link) if link.name == name);
         loop {
             while self.receive()? {}
             self.sort();
@@ -304,7 +304,7 @@ impl Links {
     ///
     /// # Errors
     /// The socket fails.
-    pub fn change(&mut self) -> Result<Option<Change>, Error> {
+    pub fn change(&mut self) -> Result<Option<LinkChange>, Error> {
         while self.receive()? {}
         self.sort();
         Ok(self.changes.pop_front())
@@ -323,17 +323,17 @@ impl Links {
         self.sort();
         for change in self.changes.iter().rev() {
             match change {
-                Change::Is(link) | Change::Featured(link) if link.name == name => {
+                LinkChange::Is(link) | LinkChange::Featured(link) if link.name == name => {
                     return Ok(Some(Some(link.clone())));
                 }
-                Change::Gone { name: gone, .. } if gone == name => return Ok(Some(None)),
-                Change::Lost => {
+                LinkChange::Gone { name: gone, .. } if gone == name => return Ok(Some(None)),
+                LinkChange::Lost => {
                     let there = self.there(name)?;
                     // If there is one, it is the first.
                     self.changes.pop_front();
                     return Ok(Some(there));
                 }
-                Change::Is(_) | Change::Featured(_) | Change::Gone { .. } => {}
+                LinkChange::Is(_) | LinkChange::Featured(_) | LinkChange::Gone { .. } => {}
             }
         }
         Ok(None)
@@ -374,26 +374,25 @@ impl Links {
 
     /// Waits for the outcome of a request. Other messages are kept.
     pub(super) fn outcome(&mut self, wanted: u32, what: &'static str) -> Result<i32, Error> {
-        let mine =
-            |told: &Told| matches!(told, Told::Outcome { sequence, .. } if *sequence == wanted);
-        match self.told(mine, what)? {
-            Told::Outcome { code, .. } => Ok(code),
+        let mine = |told: &Netlink| matches!(told, Netlink::Outcome { sequence, .. } if *sequence == wanted);
+        match self.get(mine, what)? {
+            Netlink::Outcome { code, .. } => Ok(code),
             _ => Err(Error::Silent(what)),
         }
     }
 
     /// Waits for the next part of an answer, or the outcome. Other messages are kept.
-    pub(super) fn reply(&mut self, wanted: u32, what: &'static str) -> Result<Told, Error> {
-        let mine = |told: &Told| match told {
-            Told::Link { sequence, .. }
-            | Told::Done { sequence, .. }
-            | Told::Qdisc { sequence, .. }
-            | Told::Outcome { sequence, .. } => *sequence == wanted,
+    pub(super) fn reply(&mut self, wanted: u32, what: &'static str) -> Result<Netlink, Error> {
+        let mine = |told: &Netlink| match told {
+            Netlink::Link { sequence, .. }
+            | Netlink::Done { sequence, .. }
+            | Netlink::Qdisc { sequence, .. }
+            | Netlink::Outcome { sequence, .. } => *sequence == wanted,
         };
-        self.told(mine, what)
+        self.get(mine, what)
     }
 
-    fn told(&mut self, mine: impl Fn(&Told) -> bool, what: &'static str) -> Result<Told, Error> {
+    fn get(&mut self, mine: impl Fn(&Netlink) -> bool, of: &'static str) -> Result<Netlink, Error> {
         let end = Instant::now() + ANSWER;
         loop {
             while let Some(told) = self.inbox.pop_front() {
@@ -403,7 +402,7 @@ impl Links {
                 self.keep(told);
             }
             if !self.receive()? && !self.readable(end)? {
-                return Err(Error::Silent(what));
+                return Err(Error::Silent(of));
             }
         }
     }
@@ -415,8 +414,8 @@ impl Links {
     }
 
     /// Keeps a change. Late outcomes are dropped.
-    fn keep(&mut self, told: Told) {
-        let Told::Link { change, .. } = told else {
+    fn keep(&mut self, told: Netlink) {
+        let Netlink::Link { change, .. } = told else {
             return;
         };
         if self.changes.len() >= CHANGES_MAX {
@@ -427,7 +426,7 @@ impl Links {
 
     fn lose(&mut self) {
         self.changes.clear();
-        self.changes.push_back(Change::Lost);
+        self.changes.push_back(LinkChange::Lost);
     }
 
     /// Reads one datagram into the inbox. Returns false if there is none.

@@ -2,10 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::message::{self, Told};
+use super::message::{self, Netlink};
 use super::*;
 
-fn told(bytes: &[u8]) -> Option<Told> {
+fn told(bytes: &[u8]) -> Option<Netlink> {
     let (told, length) = message::take(bytes).unwrap();
     assert_eq!(length, bytes.len());
     told
@@ -43,9 +43,9 @@ fn links_are_read() {
         (18, b"\x08\0\x01\0vif\0"),
     ];
     let link = match told(&link(16, 0, &attributes)) {
-        Some(Told::Link {
+        Some(Netlink::Link {
             sequence: 7,
-            change: Change::Is(link),
+            change: LinkChange::Is(link),
             ..
         }) => link,
         other => panic!("{other:?}"),
@@ -60,7 +60,7 @@ fn links_are_read() {
     );
     assert_eq!(
         link.vif(),
-        Some(Vif {
+        Some(VifNumber {
             domid: 5,
             device: 0
         })
@@ -71,12 +71,12 @@ fn links_are_read() {
 fn that_a_port_leaves_its_bridge_is_not_its_end() {
     let attributes: [(u16, &[u8]); 1] = [(3, b"vif5.0\0")];
     assert_eq!(told(&link(17, 7, &attributes)), None);
-    let gone = Change::Gone {
+    let gone = LinkChange::Gone {
         index: 9,
         name: "vif5.0".to_owned(),
     };
     assert!(
-        matches!(told(&link(17, 0, &attributes)), Some(Told::Link { change, .. }) if change == gone)
+        matches!(told(&link(17, 0, &attributes)), Some(Netlink::Link { change, .. }) if change == gone)
     );
 }
 
@@ -85,8 +85,8 @@ fn names_of_links() {
     let vif = |name: &str| {
         let attributes: [(u16, &[u8]); 1] = [(3, name.as_bytes())];
         match told(&link(16, 0, &attributes)) {
-            Some(Told::Link {
-                change: Change::Is(link),
+            Some(Netlink::Link {
+                change: LinkChange::Is(link),
                 ..
             }) => link.vif(),
             other => panic!("{other:?}"),
@@ -94,7 +94,7 @@ fn names_of_links() {
     };
     assert_eq!(
         vif("vif32751.12"),
-        Some(Vif {
+        Some(VifNumber {
             domid: 32751,
             device: 12
         })

@@ -16,7 +16,7 @@ use mayfly_stamp::{Birth, Guest, Job, Maker, Neighbour, Ready, TIMELINE, Traced,
 use mayfly_summon::wire::packet_socket;
 use mayfly_toolstack::config::Overrides;
 use mayfly_toolstack::paths::mac_text;
-use mayfly_toolstack::pool::{Order, Reply, Wanted};
+use mayfly_toolstack::pool::{PoolOrder, PoolReply, WantedGuest};
 use mayfly_xen::Xen;
 use mayfly_xenstore::{Client, Store as _};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
@@ -199,13 +199,13 @@ impl Dom0 {
     }
 
     /// Takes a guest from the pool, as a long-running program would.
-    fn taken(&self, order: &Order) -> Result<Value> {
+    fn taken(&self, order: &PoolOrder) -> Result<Value> {
         match mayfly_toolstack::pool::order(
             Path::new(mayfly_toolstack::pool::SOCKET),
             order,
             self.bound.0,
         )? {
-            Some(Reply::Made(made)) => Ok(serde_json::to_value(made)?),
+            Some(PoolReply::Made(made)) => Ok(serde_json::to_value(made)?),
             other => bail!("the pool says {other:?}"),
         }
     }
@@ -418,10 +418,10 @@ impl Dom0 {
     }
 }
 
-fn wanted(guest: &Guest) -> Result<Order> {
+fn wanted(guest: &Guest) -> Result<PoolOrder> {
     let loaded = mayfly_toolstack::config::load(Path::new(&guest.config), &Overrides::default());
     let loaded = loaded.map_err(|problems| anyhow!("{problems}"))?;
-    Ok(Order::Create(Box::new(Wanted {
+    Ok(PoolOrder::Create(Box::new(WantedGuest {
         // A shell has its own UUID.
         config: loaded.config([0; 16]),
         kernel: loaded.kernel.clone(),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 use mayfly_stamp::density::Job;
 use mayfly_switch::control::SwitchConnection;
-use mayfly_toolstack::builder::{Image, Then, Toolstack, Wanted, random_uuid};
+use mayfly_toolstack::builder::{CreateAs, Image, Toolstack, WantedOnSwitch, random_uuid};
 use mayfly_toolstack::config::{self, Overrides};
 use mayfly_toolstack::paths::mac_text;
 
@@ -88,7 +88,7 @@ impl Resident {
                 none => none.insert(Image::open(&guest.kernel)?),
             };
             let config = guest.config(random_uuid()?);
-            let wanted = Wanted {
+            let wanted = WantedOnSwitch {
                 config: &config,
                 image,
                 ramdisk: None,
@@ -97,7 +97,7 @@ impl Resident {
             let start = ticks();
             let toolstack = &mut this.toolstack;
             let newborn =
-                toolstack.bear(wanted, &mut connection, Then::Running, &mut |_| Ok(()))?;
+                toolstack.bear(wanted, &mut connection, CreateAs::Running, &mut |_| Ok(()))?;
             took.push(ticks() - start);
             sleep(FIRST_ANSWER);
             this.domains.push(toolstack.introduce(newborn)?.domid);

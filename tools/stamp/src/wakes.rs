@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use mayfly_summon::status::{State, Step};
+use mayfly_summon::status::{BirthStep, ShownState};
 use serde::{Deserialize, Serialize};
 
 /// The connections to measure.
@@ -38,7 +38,7 @@ pub struct Subject {
 #[serde(rename_all = "lowercase")]
 pub enum By {
     /// By the daemon; the state is that of the service when it is not in use.
-    Summon(State),
+    Summon(ShownState),
     /// By a program that is started with the client's first packet; the second program removes what the first has made.
     Programs(Vec<String>, Vec<String>),
 }
@@ -53,7 +53,7 @@ pub struct Connection {
     pub ticks: u64,
     /// The steps of the last birth of the service's guest, as the daemon reports them: for this connection, if there
     /// was no guest before.
-    pub steps: Vec<Step>,
+    pub steps: Vec<BirthStep>,
 }
 
 /// All measurements.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use mayfly_stamp::wakes::{By, Connection, Job, Subject};
 use mayfly_summon::config::SOCKET;
-use mayfly_summon::status::{self, State, Status};
+use mayfly_summon::status::{self, ShownState, SummonStatus};
 
 use crate::birth::HATCH;
 use crate::many::page;
@@ -100,14 +100,14 @@ impl Place<'_> {
         }
     }
 
-    fn is_at_rest(&self, status: &Status) -> bool {
+    fn is_at_rest(&self, status: &SummonStatus) -> bool {
         let mut subjects = self.job.subjects.iter();
         status.totals.pool == self.job.pool
             && subjects.all(|subject| match subject.by {
                 By::Programs(..) => true,
                 By::Summon(state) => status.services.iter().any(|service| {
                     // Before its first birth, a service has no guest, whatever its idle state is.
-                    let is_new = service.births == 0 && service.state == State::Asleep;
+                    let is_new = service.births == 0 && service.state == ShownState::Asleep;
                     service.name == subject.name && (service.state == state || is_new)
                 }),
             })

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use machine::{ERROR, Fake, RSP_PROD, Requests};
 use mayfly_store::core::Quota;
 use mayfly_store::daemon::Daemon;
-use mayfly_xenstore::wire::{self, Kind};
+use mayfly_xenstore::wire::{self, MessageKind};
 
 /// For each domain the error word of its ring, and the number of bytes of answers in the ring.
 type Seen = Arc<Mutex<HashMap<u16, (u32, u32)>>>;
@@ -34,7 +34,7 @@ fn requests(domid: u16) -> Requests {
         }
         _ => {
             let mut bytes = Vec::new();
-            wire::put_message(&mut bytes, [Kind::Read as u32, 1, 0], b"x\0");
+            wire::put_message(&mut bytes, [MessageKind::Read as u32, 1, 0], b"x\0");
             Requests::honest(bytes)
         }
     }
@@ -57,7 +57,7 @@ fn a_ring_that_lies_is_shut() {
         daemon.run(stopped.as_fd()).unwrap();
     });
     let mut client = UnixStream::connect(&socket).unwrap();
-    let mut ask = |kind: Kind, payload: &str| {
+    let mut ask = |kind: MessageKind, payload: &str| {
         let mut bytes = Vec::new();
         wire::put_message(&mut bytes, [kind as u32, 1, 0], payload.as_bytes());
         client.write_all(&bytes).unwrap();
@@ -68,12 +68,12 @@ fn a_ring_that_lies_is_shut() {
         String::from_utf8(answer).unwrap()
     };
     for domid in [LYING, LONG, HONEST] {
-        let answer = ask(Kind::Introduce, &format!("{domid}\x001\x001\0"));
+        let answer = ask(MessageKind::Introduce, &format!("{domid}\x001\x001\0"));
         assert_eq!(answer, "OK\0");
     }
     // The loop gives every connection with work its turn before it takes the next request.
-    ask(Kind::Write, "/still\0there");
-    assert_eq!(ask(Kind::Read, "/still\0"), "there");
+    ask(MessageKind::Write, "/still\0there");
+    assert_eq!(ask(MessageKind::Read, "/still\0"), "there");
     let words = seen.lock().unwrap().clone();
     // XENSTORE_ERROR_RINGIDX, XENSTORE_ERROR_PROTO; the honest domain gets the answer EACCES.
     assert_eq!(words[&LYING].0, 2);

@@ -6,29 +6,29 @@ use std::sync::{Arc, mpsc};
 use rustix::event::{EventfdFlags, eventfd};
 
 /// The sending end.
-pub(super) struct Sender<T> {
+pub(super) struct BellSender<T> {
     sender: mpsc::Sender<T>,
     bell: Arc<OwnedFd>,
 }
 
 /// The receiving end. Its file descriptor is readable when there is something to take.
-pub(super) struct Receiver<T> {
+pub(super) struct BellReceiver<T> {
     receiver: mpsc::Receiver<T>,
     bell: Arc<OwnedFd>,
 }
 
 /// Makes a channel.
-pub(super) fn channel<T>() -> std::io::Result<(Sender<T>, Receiver<T>)> {
+pub(super) fn channel<T>() -> std::io::Result<(BellSender<T>, BellReceiver<T>)> {
     let (sender, receiver) = mpsc::channel();
     let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-    let sender = Sender {
+    let sender = BellSender {
         sender,
         bell: Arc::clone(&bell),
     };
-    Ok((sender, Receiver { receiver, bell }))
+    Ok((sender, BellReceiver { receiver, bell }))
 }
 
-impl<T> Sender<T> {
+impl<T> BellSender<T> {
     /// Sends a value. Does nothing if the receiving end is gone.
     pub(super) fn send(&self, one: T) {
         if self.sender.send(one).is_ok() {
@@ -38,7 +38,7 @@ impl<T> Sender<T> {
     }
 }
 
-impl<T> Clone for Sender<T> {
+impl<T> Clone for BellSender<T> {
     fn clone(&self) -> Self {
         Self {
             sender: self.sender.clone(),
@@ -47,7 +47,7 @@ impl<T> Clone for Sender<T> {
     }
 }
 
-impl<T> Receiver<T> {
+impl<T> BellReceiver<T> {
     /// Takes all values that were sent.
     pub(super) fn take(&self) -> Vec<T> {
         let _ = rustix::io::read(&*self.bell, &mut [0; 8]);
@@ -55,7 +55,7 @@ impl<T> Receiver<T> {
     }
 }
 
-impl<T> AsFd for Receiver<T> {
+impl<T> AsFd for BellReceiver<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.bell.as_fd()
     }

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::cause::Cause;
-use super::maker::Made;
+use super::cause::WakeCause;
+use super::maker::MadeGuest;
 use mayfly_toolstack::builder::report::Timeline;
 
 /// A step of a birth: a time span or a moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Span {
+pub struct BirthSpan {
     /// The name of the step.
     pub what: String,
     /// The beginning, in microseconds since the packet that caused the birth.
@@ -20,25 +20,25 @@ pub struct Span {
 /// A birth.
 #[derive(Clone, Debug)]
 pub struct Birth {
-    cause: Cause,
+    cause: WakeCause,
     woken: Instant,
     /// The time at which the making of the guest began.
     began: Instant,
-    spans: Vec<Span>,
+    spans: Vec<BirthSpan>,
     is_from_pool: bool,
 }
 
 impl Birth {
     /// A birth with this cause that begins now. `woken` is the time at which the causing packet was read.
     #[must_use]
-    pub fn new(cause: Cause, woken: Instant) -> Self {
+    pub fn new(cause: WakeCause, woken: Instant) -> Self {
         let what = match cause {
-            Cause::Dns => "query",
-            Cause::Arp => "ARP request",
-            Cause::Nd => "neighbour solicitation",
-            Cause::Syn => "SYN",
-            Cause::Udp => "datagram",
-            Cause::Command => "command",
+            WakeCause::Dns => "query",
+            WakeCause::Arp => "ARP request",
+            WakeCause::Nd => "neighbour solicitation",
+            WakeCause::Syn => "SYN",
+            WakeCause::Udp => "datagram",
+            WakeCause::Command => "command",
         };
         let mut birth = Self {
             cause,
@@ -53,7 +53,7 @@ impl Birth {
 
     /// The cause of the birth.
     #[must_use]
-    pub fn cause(&self) -> Cause {
+    pub fn cause(&self) -> WakeCause {
         self.cause
     }
 
@@ -71,7 +71,7 @@ impl Birth {
 
     /// All steps, in the order in which they began.
     #[must_use]
-    pub fn spans(&self) -> Vec<Span> {
+    pub fn spans(&self) -> Vec<BirthSpan> {
         let mut spans = self.spans.clone();
         spans.sort_by_key(|span| (span.from_us, span.to_us));
         spans
@@ -80,7 +80,7 @@ impl Birth {
     /// Records a step from one time to another.
     pub fn span(&mut self, what: &str, from: Instant, to: Instant) {
         let us = |at: Instant| micros(at.saturating_duration_since(self.woken));
-        let span = Span {
+        let span = BirthSpan {
             what: what.to_owned(),
             from_us: us(from),
             to_us: us(to),
@@ -106,7 +106,7 @@ impl Birth {
     }
 
     /// Records that the guest was made and is about to run.
-    pub(super) fn made(&mut self, made: &Made) {
+    pub(super) fn made(&mut self, made: &MadeGuest) {
         self.is_from_pool = made.is_from_pool;
         self.began = made.began;
         self.span("wait", self.woken, made.began);

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// The reason why a service was woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Cause {
+pub enum WakeCause {
     /// A DNS query.
     Dns,
     /// An ARP request.
@@ -19,7 +19,7 @@ pub enum Cause {
     Command,
 }
 
-impl Cause {
+impl WakeCause {
     /// All causes.
     pub const ALL: [Self; 6] = [
         Self::Dns,

@@ -2,18 +2,18 @@
 
 use mayfly_switch::held;
 
-use super::status::Frames;
+use super::status::FrameCounts;
 pub use held::Bounds;
 
 /// The held frames of a service.
 #[derive(Debug, Default)]
-pub struct Held {
+pub struct HeldFrames {
     frames: held::Held<()>,
     /// The counters of held, replayed and dropped frames.
-    pub counts: Frames,
+    pub counts: FrameCounts,
 }
 
-impl Held {
+impl HeldFrames {
     /// Holds a frame. Drops it if there is no room: earlier frames take precedence.
     pub fn push(&mut self, frame: &[u8], bounds: Bounds) {
         match self.frames.push(frame, (), bounds) {
@@ -45,13 +45,13 @@ mod tests {
         bytes: 10,
     };
 
-    fn counts(held: &Held) -> (u64, u64, u64) {
+    fn counts(held: &HeldFrames) -> (u64, u64, u64) {
         (held.counts.held, held.counts.replayed, held.counts.dropped)
     }
 
     #[test]
     fn in_their_order_and_within_bounds() {
-        let mut held = Held::default();
+        let mut held = HeldFrames::default();
         for frame in [&b"one"[..], b"two", b"12345", b"3", b"4"] {
             held.push(frame, BOUNDS);
         }

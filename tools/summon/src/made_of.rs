@@ -128,7 +128,7 @@ mod tests {
         );
         let file = folder.join("services.toml");
         std::fs::write(&file, text).unwrap();
-        let mut config = super::super::config::Config::load(&file).unwrap();
+        let mut config = super::super::config::SummonConfig::load(&file).unwrap();
         config.services.remove(0)
     }
 

@@ -10,9 +10,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser;
 use mayfly_commands::{Exit, Services, Status, Summon, Verb, message};
-use mayfly_summon::config::Config;
+use mayfly_summon::config::SummonConfig;
 use mayfly_summon::fleet::Command;
-use mayfly_summon::status::Request;
+use mayfly_summon::status::ServiceCommand;
 use mayfly_summon::{Daemon, status};
 use mayfly_toolstack::privileges::{self, FILES, PORTS};
 use rustix::thread::CapabilitySet;
@@ -97,7 +97,7 @@ fn front() -> Result<(), Failure> {
 }
 
 fn check(file: &Path) -> Result<(), Failure> {
-    let (config, warnings) = Config::check(file)
+    let (config, warnings) = SummonConfig::check(file)
         .map_err(|problems| Failure::new(Exit::NotUnderstood, problems.to_string()))?;
     for warning in warnings.to_string().lines() {
         eprintln!("hatch: {warning}");
@@ -110,7 +110,7 @@ fn check(file: &Path) -> Result<(), Failure> {
 fn request(services: &Services, command: Command) -> Result<(), Failure> {
     let socket = &services.socket;
     for service in &services.names {
-        let request = Request {
+        let request = ServiceCommand {
             service: service.clone(),
             command,
         };

@@ -12,18 +12,18 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use super::bell::Sender;
-use super::channel::{Stance, ToFront, Way};
+use super::bell::BellSender;
+use super::channel::{FrontSender, Stance, ToFront};
 use super::config::{Asleep, Network, Service};
-use super::fleet::Id;
+use super::fleet::ServiceId;
 use super::guard::{self, Identity};
 use super::made_of::MadeOf;
 use super::wire::Witness;
 use mayfly_links::Link;
 use mayfly_toolstack::builder::report::Timeline;
 use mayfly_toolstack::builder::{
-    Cause, Config, Connect, Created, DestroyError, Image, Known, Ramdisk, Ready, Shell, Soon, Then,
-    Toolstack, Vif, random_uuid,
+    AboutToRun, Connect, CreateAs, Created, DestroyError, GuestConfig, GuestVif, Image, KnownGuest,
+    Ramdisk, Ready, Shell, Toolstack, ToolstackError, random_uuid,
 };
 use mayfly_xen::TscMode;
 use on_switch::OnSwitch;
@@ -42,13 +42,13 @@ const LOOK: Duration = Duration::from_secs(1);
 const DEAF: Duration = Duration::from_secs(60);
 
 /// An order to the thread.
-pub(super) enum Order {
+pub(super) enum MakerOrder {
     /// Find the running guests of these services, by name and MAC address.
-    Find(Vec<(Id, String, [u8; 6])>),
+    Find(Vec<(ServiceId, String, [u8; 6])>),
     /// Make a guest; the flag says whether with the guard.
-    Make(Id, Box<Service>, bool),
+    Make(ServiceId, Box<Service>, bool),
     /// Remove a guest.
-    Remove(Id, u16),
+    Remove(ServiceId, u16),
     /// Keep this number of guests ready for these services, for each image and size.
     Ready(Vec<Service>, usize),
     /// Let the guests made ahead have this much memory together, in MiB.
@@ -56,19 +56,19 @@ pub(super) enum Order {
 }
 
 /// A report of the thread.
-pub(super) enum Told {
+pub(super) enum MakerReport {
     /// A running guest of a service was found.
-    Found(Id, Found),
+    Found(ServiceId, FoundGuest),
     /// The search is over.
     Searched,
     /// A guest's network is connected, and it is about to run.
-    Made(Id, Made),
+    Made(ServiceId, MadeGuest),
     /// A guest runs and is complete, with the timeline of its making.
-    Runs(Id, Box<Timeline>),
+    Runs(ServiceId, Box<Timeline>),
     /// A guest could not be made, for this reason. Nothing of it is left.
-    NotMade(Id, String),
+    NotMade(ServiceId, String),
     /// A guest was removed. The text describes leftovers, if there are any.
-    Removed(Id, Option<String>),
+    Removed(ServiceId, Option<String>),
     /// The number of guests in the pool.
     Waiting(usize),
     /// A problem that concerns no single guest.
@@ -76,7 +76,7 @@ pub(super) enum Told {
 }
 
 /// A running guest of an earlier daemon.
-pub(super) struct Found {
+pub(super) struct FoundGuest {
     pub(super) domid: u16,
     /// The back end of its network.
     pub(super) network: Network,
@@ -85,7 +85,7 @@ pub(super) struct Found {
 }
 
 /// A guest that is about to run.
-pub(super) struct Made {
+pub(super) struct MadeGuest {
     pub(super) domid: u16,
     /// Its interface, or the switch's port.
     pub(super) vif: Link,
@@ -105,22 +105,22 @@ pub(super) struct Made {
 type Make = (PathBuf, u64);
 
 /// Opens a toolstack, at the start and after xenstored was lost.
-type Open = Box<dyn Fn() -> Result<Toolstack, Cause>>;
+type Open = Box<dyn Fn() -> Result<Toolstack, ToolstackError>>;
 
-pub(super) struct Maker {
-    told: Sender<Told>,
-    front: Way,
+pub(super) struct GuestMaker {
+    told: BellSender<MakerReport>,
+    front: FrontSender,
     /// Opens the connections to Xen, xenstored and the links.
     open: Open,
     builder: Option<Toolstack>,
     /// Running guests, to restore a lost index in xenstore.
-    known: BTreeMap<u16, Known>,
+    known: BTreeMap<u16, KnownGuest>,
     /// The records of what they were made of, and whether these are in xenstore.
     made_of: BTreeMap<u16, (MadeOf, bool)>,
     /// The records of services' next guests, valid as long as the open files and the daemon's file are the same.
-    next_of: BTreeMap<Id, MadeOf>,
+    next_of: BTreeMap<ServiceId, MadeOf>,
     /// Guests that are to be removed when xenstored is there again.
-    left: Vec<(Id, u16)>,
+    left: Vec<(ServiceId, u16)>,
     look_at: Instant,
     /// Whether xenstored is lost, and that was reported.
     is_gone: bool,
@@ -140,12 +140,12 @@ pub(super) struct Maker {
     switch: OnSwitch,
 }
 
-impl Maker {
-    pub(super) fn new(told: Sender<Told>, front: Way) -> Self {
+impl GuestMaker {
+    pub(super) fn new(told: BellSender<MakerReport>, front: FrontSender) -> Self {
         Self::over(told, front, Box::new(|| Toolstack::open(BOUND)))
     }
 
-    fn over(told: Sender<Told>, front: Way, open: Open) -> Self {
+    fn over(told: BellSender<MakerReport>, front: FrontSender, open: Open) -> Self {
         Self {
             told,
             front,
@@ -172,7 +172,7 @@ impl Maker {
     }
 
     /// Carries out orders until the sender is gone. Then removes the guests made ahead.
-    pub(super) fn work(mut self, orders: &Receiver<Order>) {
+    pub(super) fn work(mut self, orders: &Receiver<MakerOrder>) {
         loop {
             let now = Instant::now();
             if self.look_at <= now {
@@ -214,20 +214,20 @@ impl Maker {
         self.clear_out();
     }
 
-    fn carry_out(&mut self, order: Order) {
+    fn carry_out(&mut self, order: MakerOrder) {
         match order {
-            Order::Find(wanted) => {
+            MakerOrder::Find(wanted) => {
                 self.find(&wanted);
-                self.tell(Told::Searched);
+                self.tell(MakerReport::Searched);
             }
-            Order::Make(id, service, guard) => {
+            MakerOrder::Make(id, service, guard) => {
                 if let Err(why) = self.make(id, &service, guard) {
-                    self.tell(Told::NotMade(id, why));
+                    self.tell(MakerReport::NotMade(id, why));
                 }
             }
-            Order::Remove(id, domid) => self.remove(id, domid),
-            Order::Room(room) => self.room = room,
-            Order::Ready(services, ready) => {
+            MakerOrder::Remove(id, domid) => self.remove(id, domid),
+            MakerOrder::Room(room) => self.room = room,
+            MakerOrder::Ready(services, ready) => {
                 // The files may have been replaced.
                 self.next_of.clear();
                 self.images.clear();
@@ -244,11 +244,11 @@ impl Maker {
         }
     }
 
-    fn tell(&self, told: Told) {
+    fn tell(&self, told: MakerReport) {
         self.told.send(told);
     }
 
-    fn make(&mut self, id: Id, service: &Service, guard: bool) -> Result<(), String> {
+    fn make(&mut self, id: ServiceId, service: &Service, guard: bool) -> Result<(), String> {
         let began = Instant::now();
         let made_of = self.open_files(id, service)?;
         let config = config(service).map_err(|error| error.to_string())?;
@@ -273,11 +273,11 @@ impl Maker {
         // Called when its network is connected: the bridge leads to the guest, and the front gives it the held frames,
         // perhaps before it runs.
         let ready: Ready<'_> = &mut |soon| {
-            let Soon {
+            let AboutToRun {
                 domid, port, links, ..
             } = soon;
             let Some((vif, bridge)) = port else {
-                return Err(Cause::Backend("has no interface"));
+                return Err(ToolstackError::Backend("has no interface"));
             };
             if guard {
                 let identity = Identity {
@@ -295,7 +295,7 @@ impl Maker {
             // Lets the front run first if it shares this CPU, so that the held frames are in the guest's ring when it
             // starts.
             std::thread::yield_now();
-            let made = Made {
+            let made = MadeGuest {
                 domid,
                 vif: vif.clone(),
                 network: Network::Netback,
@@ -305,12 +305,12 @@ impl Maker {
                 witness,
                 front,
             };
-            told.send(Told::Made(id, made));
+            told.send(MakerReport::Made(id, made));
             Ok(())
         };
         let created = match shell {
             Some(shell) => builder.give_for(shell, &config, site, Some(ready)),
-            None => builder.create_for(&config, image, site, Then::Running, ready),
+            None => builder.create_for(&config, image, site, CreateAs::Running, ready),
         };
         if is_from_pool {
             self.count();
@@ -326,13 +326,13 @@ impl Maker {
     }
 
     /// Keeps what is known of a guest that runs, and reports it.
-    fn runs(&mut self, id: Id, service: &Service, of: Option<MadeOf>, created: Created) {
+    fn runs(&mut self, id: ServiceId, service: &Service, of: Option<MadeOf>, created: Created) {
         self.made_of
             .extend(of.map(|of| (created.domid, (of, false))));
         if let Err(cause) = self.know(created.domid, &service.name, service.mac) {
             self.lost(&cause);
         }
-        self.tell(Told::Runs(id, Box::new(created.timeline)));
+        self.tell(MakerReport::Runs(id, Box::new(created.timeline)));
     }
 
     /// A guest that was made ahead, if the service uses the pool.
@@ -348,7 +348,7 @@ impl Maker {
 
     /// Opens the files of a service's guest, unless they are open and unchanged. Returns the record of what the guest
     /// is made of.
-    fn open_files(&mut self, id: Id, service: &Service) -> Result<Option<MadeOf>, String> {
+    fn open_files(&mut self, id: ServiceId, service: &Service) -> Result<Option<MadeOf>, String> {
         let is_open = self.has_open(service);
         if is_open && let Some(known) = self.next_of.get(&id) {
             return Ok(Some(*known));
@@ -393,7 +393,7 @@ impl Maker {
     }
 
     /// Removes a guest, now or when xenstored is there again.
-    fn remove(&mut self, id: Id, domid: u16) {
+    fn remove(&mut self, id: ServiceId, domid: u16) {
         while self.is_newborn(domid) && self.introduce() {}
         let uuid = self.known.get(&domid).map(|known| known.uuid);
         let destroyed = self
@@ -419,18 +419,18 @@ impl Maker {
         };
         self.known.remove(&domid);
         self.made_of.remove(&domid);
-        self.tell(Told::Removed(id, trouble));
+        self.tell(MakerReport::Removed(id, trouble));
     }
 }
 
 /// The configuration of a service's guest.
-fn config(service: &Service) -> std::io::Result<Config> {
-    Ok(Config {
+fn config(service: &Service) -> std::io::Result<GuestConfig> {
+    Ok(GuestConfig {
         name: service.name.clone(),
         uuid: random_uuid()?,
         memory: service.memory,
         cmdline: service.command_line(),
-        vif: Some(Vif {
+        vif: Some(GuestVif {
             mac: service.mac,
             bridge: service.bridge.clone(),
             ip: None,

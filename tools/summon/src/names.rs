@@ -12,8 +12,8 @@ use mayfly_site::pack::OpenError;
 use mayfly_site::{Pack, Zones as _};
 use mayfly_stream::Millis;
 
-use super::config::{Config, Service};
-use super::fleet::Id;
+use super::config::{Service, SummonConfig};
+use super::fleet::ServiceId;
 use mayfly_pack::{self as pack, Options};
 
 /// The length of a DNS message's header in bytes (RFC 1035 section 4.1.1).
@@ -25,12 +25,12 @@ const TC: u8 = 0x02;
 #[derive(Default)]
 pub struct Names {
     pack: Vec<u8>,
-    hosts: HashMap<Vec<u8>, Id>,
+    hosts: HashMap<Vec<u8>, ServiceId>,
 }
 
 /// The reason why the zones cannot be made.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum NamesError {
     /// There is no room for the zones.
     #[error("the zones: {0}")]
     Io(#[from] std::io::Error),
@@ -43,7 +43,7 @@ pub enum Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
     /// It was answered. The service is given if the query was for the address of one.
-    Answered(Option<Id>),
+    Answered(Option<ServiceId>),
     /// The name is outside of our zones.
     Elsewhere,
     /// It gets no answer.
@@ -55,7 +55,10 @@ impl Names {
     ///
     /// # Errors
     /// There is no room for the zones, or they contradict each other.
-    pub fn new(config: &Config, ids: &BTreeMap<String, Id>) -> Result<Self, Error> {
+    pub fn new(
+        config: &SummonConfig,
+        ids: &BTreeMap<String, ServiceId>,
+    ) -> Result<Self, NamesError> {
         let site = tempfile::tempdir()?;
         let folder = site.path().join("zones");
         std::fs::create_dir(&folder)?;
@@ -71,33 +74,33 @@ impl Names {
             }
         }
         for (zone, services) in &zones {
-            let own = match config.zones.get(*zone) {
-                Some(file) => Some(
-                    std::fs::read_to_string(file)
-                        .map_err(|error| Error::Zones(format!("{}: {error}", file.display())))?,
-                ),
-                None => None,
-            };
+            let own =
+                match config.zones.get(*zone) {
+                    Some(file) => Some(std::fs::read_to_string(file).map_err(|error| {
+                        NamesError::Zones(format!("{}: {error}", file.display()))
+                    })?),
+                    None => None,
+                };
             let text = zone_file(zone, services, config, own.as_deref());
             std::fs::write(folder.join(format!("{zone}.zone")), text)?;
         }
         let packed = pack::pack_dir(site.path(), &Options::default())
-            .map_err(|problems| Error::Zones(problems.to_string()))?;
+            .map_err(|problems| NamesError::Zones(problems.to_string()))?;
         let pack = packed.to_vec()?;
-        Pack::open(&pack).map_err(|error: OpenError| Error::Zones(error.to_string()))?;
+        Pack::open(&pack).map_err(|error: OpenError| NamesError::Zones(error.to_string()))?;
         Ok(Self { pack, hosts })
     }
 
     /// Names from the parts that the other process has packed.
     #[must_use]
-    pub fn of(pack: Vec<u8>, hosts: Vec<(Vec<u8>, Id)>) -> Self {
+    pub fn of(pack: Vec<u8>, hosts: Vec<(Vec<u8>, ServiceId)>) -> Self {
         let hosts = hosts.into_iter().collect();
         Self { pack, hosts }
     }
 
     /// The parts for [`Self::of`].
     #[must_use]
-    pub fn parts(&self) -> (Vec<u8>, Vec<(Vec<u8>, Id)>) {
+    pub fn parts(&self) -> (Vec<u8>, Vec<(Vec<u8>, ServiceId)>) {
         let hosts = self.hosts.iter().map(|(host, &id)| (host.clone(), id));
         (self.pack.clone(), hosts.collect())
     }
@@ -135,7 +138,7 @@ impl Names {
 
     /// The service for whose address a query asks, and whether the name is in one of our zones. A malformed query
     /// counts as ours, so that it is answered here.
-    fn asked(&self, pack: &Pack<'_>, query: &[u8]) -> (Option<Id>, bool) {
+    fn asked(&self, pack: &Pack<'_>, query: &[u8]) -> (Option<ServiceId>, bool) {
         let Ok(message) = Message::from_octets(query) else {
             return (None, true);
         };
@@ -173,7 +176,7 @@ impl Names {
     }
 
     /// The services for whose addresses whole queries over TCP ask. Each query has its length in 16 bits before it.
-    pub fn asked_in(&self, mut stream: &[u8]) -> Vec<Id> {
+    pub fn asked_in(&self, mut stream: &[u8]) -> Vec<ServiceId> {
         let mut services = Vec::new();
         let Some(pack) = self.pack() else {
             return services;
@@ -193,16 +196,21 @@ impl Names {
 }
 
 /// A name in wire form, in lower case.
-fn wire(name: &str) -> Result<Vec<u8>, Error> {
+fn wire(name: &str) -> Result<Vec<u8>, NamesError> {
     let name: Name<Vec<u8>> = name
         .parse()
-        .map_err(|error| Error::Zones(format!("{name:?}: {error}")))?;
+        .map_err(|error| NamesError::Zones(format!("{name:?}: {error}")))?;
     Ok(name.as_slice().to_ascii_lowercase())
 }
 
 /// A zone as a master file: the administrator's own file, or SOA and NS records that name the daemon; then the
 /// services' addresses.
-fn zone_file(zone: &str, services: &[&Service], config: &Config, own: Option<&str>) -> String {
+fn zone_file(
+    zone: &str,
+    services: &[&Service],
+    config: &SummonConfig,
+    own: Option<&str>,
+) -> String {
     let ttl = config.daemon.ttl;
     let mut text = format!("$TTL {ttl}\n$ORIGIN {zone}.\n");
     match own {
@@ -231,7 +239,7 @@ fn zone_file(zone: &str, services: &[&Service], config: &Config, own: Option<&st
 
 /// Writes SOA and NS records. The name server's name is in the zone if it has an address to give. The serial number is the
 /// time, so that it grows.
-fn head(text: &mut String, config: &Config, services: &[&Service]) {
+fn head(text: &mut String, config: &SummonConfig, services: &[&Service]) {
     let ttl = config.daemon.ttl;
     let told = own_addresses(config, services);
     let server = if told.is_empty() { "localhost." } else { "ns" };
@@ -249,7 +257,7 @@ fn head(text: &mut String, config: &Config, services: &[&Service]) {
 
 /// The addresses at which the daemon is asked. One that listens at all of the host's has those from which the host reaches the
 /// services.
-fn own_addresses(config: &Config, services: &[&Service]) -> BTreeSet<IpAddr> {
+fn own_addresses(config: &SummonConfig, services: &[&Service]) -> BTreeSet<IpAddr> {
     let listens = config.daemon.listen.iter().map(SocketAddr::ip);
     let mut told: BTreeSet<_> = listens.clone().collect();
     for any in listens.filter(IpAddr::is_unspecified) {

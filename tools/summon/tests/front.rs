@@ -9,15 +9,17 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use mayfly_summon::cause::Cause;
-use mayfly_summon::channel::{ChannelError, Place, Sender, Table, ToFront, ToMaker, pair, receive};
+use mayfly_summon::cause::WakeCause;
+use mayfly_summon::channel::{
+    ChannelError, FrontTable, Sender, ServiceAddresses, ToFront, ToMaker, pair, receive,
+};
 use mayfly_summon::dns::Sockets;
-use mayfly_summon::fleet::Id;
+use mayfly_summon::fleet::ServiceId;
 use mayfly_summon::names::Names;
-use mayfly_summon::status::Status;
+use mayfly_summon::status::SummonStatus;
 
 const BOUND: Duration = Duration::from_secs(20);
-const WWW: Id = Id(1);
+const WWW: ServiceId = ServiceId(1);
 
 struct Front {
     child: Child,
@@ -72,21 +74,21 @@ fn table() -> File {
     let text = "[daemon]\nlisten = [\"127.0.0.1:53\"]\n[[services]]\nname = \"www\"\nhosts = [\"www.example.test\"]\n\
                 zone = \"example.test\"\nimage = \"/image\"\nipv4 = \"192.0.2.80/24\"\n";
     fs::write(file.path(), text).unwrap();
-    let config = mayfly_summon::config::Config::load(file.path()).unwrap();
+    let config = mayfly_summon::config::SummonConfig::load(file.path()).unwrap();
     let names = Names::new(&config, &[("www".to_owned(), WWW)].into()).unwrap();
     let (pack, hosts) = names.parts();
-    let place = Place {
+    let place = ServiceAddresses {
         service: WWW,
         bridge: "xenbr0".into(),
         is_held_here: true,
         mac: [0, 0x16, 0x3e, 0, 0, 1],
         addresses: vec![IpAddr::from(Ipv4Addr::new(192, 0, 2, 80))],
     };
-    let table = Table {
+    let table = FrontTable {
         services: vec![place],
         pack,
         hosts,
-        ..Table::default()
+        ..FrontTable::default()
     };
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(&postcard::to_allocvec(&table).unwrap())
@@ -139,12 +141,12 @@ fn it_serves_with_next_to_no_power_and_ends_with_the_maker() {
     let ToMaker::Wake(wake) = front.next() else {
         panic!();
     };
-    assert_eq!((wake.service, wake.cause), (WWW, Cause::Dns));
+    assert_eq!((wake.service, wake.cause), (WWW, WakeCause::Dns));
     assert!(wake.answered.is_some() && wake.ticket.is_none());
     // The page, whose content comes from the maker.
-    let status = Status {
+    let status = SummonStatus {
         uptime_ms: 4711,
-        ..Status::default()
+        ..SummonStatus::default()
     };
     let mut stream = front.status.try_clone().unwrap();
     let maker = std::thread::spawn(move || {

@@ -1,6 +1,6 @@
 //! The last words of a guest: one line at `data/mayfly/error` below its domain path, written before it shuts down.
 
-use mayfly_xenstore::{Error, Store};
+use mayfly_xenstore::Store;
 
 use crate::paths;
 
@@ -11,7 +11,7 @@ const SHOWN: usize = 500;
 ///
 /// # Errors
 /// xenstored's.
-pub fn last(store: &mut dyn Store, domid: u16) -> Result<Option<String>, Error> {
+pub fn last(store: &mut dyn Store, domid: u16) -> Result<Option<String>, mayfly_xenstore::Error> {
     Ok(store.find(&paths::error(domid))?.as_deref().and_then(shown))
 }
 

@@ -9,10 +9,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::device::{self, Framing};
-use super::error::{Code, Error};
-use super::request::{Id, Request};
+use super::error::{Error, ErrorCode};
+use super::request::{Request, RequestId};
 use super::store::Store;
-use super::wire::{self, Event, Kind, Message};
+use super::wire::{self, MessageKind, ServerMessage, WatchEvent};
 
 /// The greatest number of events that have not been taken. A caller that watches but never takes events gets an error
 /// rather than a growing process.
@@ -29,20 +29,20 @@ pub struct Client {
     out: Vec<u8>,
     input: Vec<u8>,
     waiting: HashMap<u32, Waiting>,
-    events: VecDeque<Event>,
+    events: VecDeque<WatchEvent>,
     broken: Option<&'static str>,
     closed: bool,
 }
 
 struct Waiting {
-    kind: Kind,
+    kind: MessageKind,
     what: String,
     state: State,
 }
 
 enum State {
     Asked,
-    Answered(Result<Vec<u8>, Code>),
+    Answered(Result<Vec<u8>, ErrorCode>),
     /// The answer is dropped when it comes.
     Forgotten,
 }
@@ -166,7 +166,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Self::answer`](Store::answer).
-    pub fn answer_within(&mut self, id: Id, bound: Duration) -> Result<Vec<u8>, Error> {
+    pub fn answer_within(&mut self, id: RequestId, bound: Duration) -> Result<Vec<u8>, Error> {
         if !self.out.is_empty() {
             self.flush()?;
         }
@@ -216,9 +216,9 @@ impl Client {
         })
     }
 
-    fn deliver(&mut self, message: Message<'_>) -> Result<(), &'static str> {
+    fn deliver(&mut self, message: ServerMessage<'_>) -> Result<(), &'static str> {
         let (request, answer) = match message {
-            Message::Event(event) => {
+            ServerMessage::Event(event) => {
                 // The same event twice in a row carries no more information than once.
                 if self.events.back() != Some(&event) {
                     self.events.push_back(event);
@@ -228,8 +228,8 @@ impl Client {
                     _ => Err("there are more watch events than anybody takes"),
                 };
             }
-            Message::Error { request, payload } => (request, Err(Code::parse(payload))),
-            Message::Answer {
+            ServerMessage::Error { request, payload } => (request, Err(ErrorCode::parse(payload))),
+            ServerMessage::Answer {
                 request,
                 kind,
                 payload,
@@ -298,7 +298,7 @@ impl Client {
 }
 
 impl Store for Client {
-    fn send(&mut self, request: Request<'_>) -> Result<Id, Error> {
+    fn send(&mut self, request: Request<'_>) -> Result<RequestId, Error> {
         self.usable()?;
         let payload = request.payload()?;
         let mut id = self.next;
@@ -321,7 +321,7 @@ impl Store for Client {
         self.waiting.insert(id, waiting);
         #[cfg(feature = "faults")]
         self.cut();
-        Ok(Id(id))
+        Ok(RequestId(id))
     }
 
     fn flush(&mut self) -> Result<(), Error> {
@@ -336,11 +336,11 @@ impl Store for Client {
         Ok(())
     }
 
-    fn answer(&mut self, id: Id) -> Result<Vec<u8>, Error> {
+    fn answer(&mut self, id: RequestId) -> Result<Vec<u8>, Error> {
         self.answer_within(id, self.bound)
     }
 
-    fn answered(&mut self, id: &Id) -> Option<Result<Vec<u8>, Error>> {
+    fn answered(&mut self, id: &RequestId) -> Option<Result<Vec<u8>, Error>> {
         match self.waiting.get(&id.0)?.state {
             State::Answered(_) => {}
             State::Asked | State::Forgotten => return None,
@@ -356,7 +356,7 @@ impl Store for Client {
         }
     }
 
-    fn forget(&mut self, id: Id) {
+    fn forget(&mut self, id: RequestId) {
         match self.waiting.get_mut(&id.0) {
             Some(Waiting {
                 state: state @ State::Asked,
@@ -367,7 +367,7 @@ impl Store for Client {
         }
     }
 
-    fn event(&mut self, timeout: Duration) -> Result<Option<Event>, Error> {
+    fn event(&mut self, timeout: Duration) -> Result<Option<WatchEvent>, Error> {
         if !self.out.is_empty() {
             self.flush()?;
         }
@@ -384,7 +384,7 @@ impl Store for Client {
         }
     }
 
-    fn take_event(&mut self) -> Option<Event> {
+    fn take_event(&mut self) -> Option<WatchEvent> {
         self.events.pop_front()
     }
 

@@ -10,7 +10,7 @@ use super::path::PathError;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "named as in errno.h")]
-pub enum Code {
+pub enum ErrorCode {
     EINVAL,
     EACCES,
     EEXIST,
@@ -31,28 +31,28 @@ pub enum Code {
     Other(String),
 }
 
-const NAMES: [(&str, Code); 16] = [
-    ("EINVAL", Code::EINVAL),
-    ("EACCES", Code::EACCES),
-    ("EEXIST", Code::EEXIST),
-    ("EISDIR", Code::EISDIR),
-    ("ENOENT", Code::ENOENT),
-    ("ENOMEM", Code::ENOMEM),
-    ("ENOSPC", Code::ENOSPC),
-    ("EIO", Code::EIO),
-    ("ENOTEMPTY", Code::ENOTEMPTY),
-    ("ENOSYS", Code::ENOSYS),
-    ("EROFS", Code::EROFS),
-    ("EBUSY", Code::EBUSY),
-    ("EAGAIN", Code::EAGAIN),
-    ("EISCONN", Code::EISCONN),
-    ("E2BIG", Code::E2BIG),
-    ("EPERM", Code::EPERM),
+const NAMES: [(&str, ErrorCode); 16] = [
+    ("EINVAL", ErrorCode::EINVAL),
+    ("EACCES", ErrorCode::EACCES),
+    ("EEXIST", ErrorCode::EEXIST),
+    ("EISDIR", ErrorCode::EISDIR),
+    ("ENOENT", ErrorCode::ENOENT),
+    ("ENOMEM", ErrorCode::ENOMEM),
+    ("ENOSPC", ErrorCode::ENOSPC),
+    ("EIO", ErrorCode::EIO),
+    ("ENOTEMPTY", ErrorCode::ENOTEMPTY),
+    ("ENOSYS", ErrorCode::ENOSYS),
+    ("EROFS", ErrorCode::EROFS),
+    ("EBUSY", ErrorCode::EBUSY),
+    ("EAGAIN", ErrorCode::EAGAIN),
+    ("EISCONN", ErrorCode::EISCONN),
+    ("E2BIG", ErrorCode::E2BIG),
+    ("EPERM", ErrorCode::EPERM),
 ];
 /// The greatest length of an unknown error name in a message.
 const OTHER_MAX: usize = 32;
 
-impl Code {
+impl ErrorCode {
     pub(super) fn parse(payload: &[u8]) -> Self {
         let name = payload.split(|byte| *byte == 0).next().unwrap_or_default();
         match NAMES.iter().find(|(known, _)| known.as_bytes() == name) {
@@ -65,7 +65,7 @@ impl Code {
     }
 }
 
-impl fmt::Display for Code {
+impl fmt::Display for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match NAMES.iter().find(|(_, code)| code == self) {
             Some((name, _)) => f.write_str(name),
@@ -94,7 +94,7 @@ pub enum Error {
         /// Request and path.
         what: String,
         /// xenstored's reason.
-        code: Code,
+        code: ErrorCode,
     },
     /// There was no answer within the time limit.
     #[error("xenstored has not answered {what} within {} ms", bound.as_millis())]
@@ -151,12 +151,12 @@ impl Error {
     /// Whether xenstored knows no such path, watch or domain.
     #[must_use]
     pub fn is_absent(&self) -> bool {
-        self.is(&Code::ENOENT)
+        self.is(&ErrorCode::ENOENT)
     }
 
     /// Whether xenstored gave this code.
     #[must_use]
-    pub fn is(&self, wanted: &Code) -> bool {
+    pub fn is(&self, wanted: &ErrorCode) -> bool {
         matches!(self, Self::Refused { code, .. } if code == wanted)
     }
 
@@ -166,7 +166,7 @@ impl Error {
         match self {
             Self::Unreachable { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
             Self::Io(error) => error.kind() == io::ErrorKind::PermissionDenied,
-            _ => self.is(&Code::EACCES) || self.is(&Code::EPERM),
+            _ => self.is(&ErrorCode::EACCES) || self.is(&ErrorCode::EPERM),
         }
     }
 }

@@ -42,9 +42,9 @@ mod peer;
 mod tests;
 
 pub use client::Client;
-pub use error::{Code, Error};
+pub use error::{Error, ErrorCode};
 pub use path::{PathError, check as check_path};
-pub use request::{Access, Id, Perm, Request, TransactionId};
+pub use request::{Access, Perm, Request, RequestId, TransactionId};
 pub use store::Store;
 pub use transaction::Transaction;
-pub use wire::Event;
+pub use wire::WatchEvent;

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::error::{Code, Error};
-use super::request::{Id, Request};
+use super::error::{Error, ErrorCode};
+use super::request::{Request, RequestId};
 use super::store::Store;
-use super::wire::{Event, Kind};
+use super::wire::{MessageKind, WatchEvent};
 
 /// Nodes by their paths.
 pub type Nodes = BTreeMap<String, Vec<u8>>;
@@ -31,10 +31,10 @@ struct Inner {
     transactions: HashMap<u32, (u64, Nodes)>,
     next_transaction: u32,
     watches: Vec<(String, String)>,
-    events: VecDeque<Event>,
+    events: VecDeque<WatchEvent>,
     introduced: BTreeSet<u16>,
     asked: Vec<String>,
-    refused: Vec<(String, Code)>,
+    refused: Vec<(String, ErrorCode)>,
     habit: Option<Habit>,
     /// The number of requests after which the connection ends.
     ends_after: Option<usize>,
@@ -86,7 +86,7 @@ impl Tree {
     }
 
     /// Refuses each request that begins with this text, in the form of [`Self::asked`].
-    pub fn refuses(&self, request: &str, code: Code) {
+    pub fn refuses(&self, request: &str, code: ErrorCode) {
         self.inner().refused.push((request.to_owned(), code));
     }
 
@@ -122,7 +122,7 @@ impl Tree {
 pub struct FakeStore {
     tree: Tree,
     next: u32,
-    answers: HashMap<u32, (String, Result<Vec<u8>, Code>)>,
+    answers: HashMap<u32, (String, Result<Vec<u8>, ErrorCode>)>,
     bell: OwnedFd,
 }
 
@@ -143,7 +143,7 @@ impl FakeStore {
 }
 
 impl Store for FakeStore {
-    fn send(&mut self, request: Request<'_>) -> Result<Id, Error> {
+    fn send(&mut self, request: Request<'_>) -> Result<RequestId, Error> {
         let payload = request.payload()?;
         let mut inner = self.tree.inner();
         if inner.has_ended {
@@ -160,7 +160,7 @@ impl Store for FakeStore {
                 inner.has_ended = true;
             }
         }
-        Ok(Id(id))
+        Ok(RequestId(id))
     }
 
     fn flush(&mut self) -> Result<(), Error> {
@@ -170,25 +170,25 @@ impl Store for FakeStore {
         }
     }
 
-    fn answer(&mut self, id: Id) -> Result<Vec<u8>, Error> {
+    fn answer(&mut self, id: RequestId) -> Result<Vec<u8>, Error> {
         self.answered(&id).unwrap_or(Err(Error::Closed))
     }
 
-    fn answered(&mut self, id: &Id) -> Option<Result<Vec<u8>, Error>> {
+    fn answered(&mut self, id: &RequestId) -> Option<Result<Vec<u8>, Error>> {
         let (what, answer) = self.answers.remove(&id.0)?;
         Some(answer.map_err(|code| Error::Refused { what, code }))
     }
 
-    fn forget(&mut self, id: Id) {
+    fn forget(&mut self, id: RequestId) {
         self.answers.remove(&id.0);
     }
 
-    fn event(&mut self, _: Duration) -> Result<Option<Event>, Error> {
+    fn event(&mut self, _: Duration) -> Result<Option<WatchEvent>, Error> {
         self.flush()?;
         Ok(self.take_event())
     }
 
-    fn take_event(&mut self) -> Option<Event> {
+    fn take_event(&mut self) -> Option<WatchEvent> {
         self.tree.inner().events.pop_front()
     }
 
@@ -224,7 +224,12 @@ impl Store for FakeStore {
 }
 
 impl Inner {
-    fn serve(&mut self, kind: Kind, transaction: u32, payload: &[u8]) -> Result<Vec<u8>, Code> {
+    fn serve(
+        &mut self,
+        kind: MessageKind,
+        transaction: u32,
+        payload: &[u8],
+    ) -> Result<Vec<u8>, ErrorCode> {
         let text = String::from_utf8_lossy(payload).into_owned();
         let (path, rest) = text.split_once('\0').unwrap_or((&text, ""));
         let asked = format!("{kind:?} {path}");
@@ -238,58 +243,58 @@ impl Inner {
             return Err(code);
         }
         match kind {
-            Kind::TransactionStart => {
+            MessageKind::TransactionStart => {
                 self.next_transaction += 1;
                 let begun = (self.version, self.nodes.clone());
                 self.transactions.insert(self.next_transaction, begun);
                 return Ok(format!("{}\0", self.next_transaction).into_bytes());
             }
-            Kind::TransactionEnd => return self.end(transaction, path == "T"),
-            Kind::Watch => {
+            MessageKind::TransactionEnd => return self.end(transaction, path == "T"),
+            MessageKind::Watch => {
                 let token = rest.trim_end_matches('\0').to_owned();
-                self.events.push_back(Event {
+                self.events.push_back(WatchEvent {
                     path: path.to_owned(),
                     token: token.clone(),
                 });
                 self.watches.push((path.to_owned(), token));
                 return Ok(b"OK\0".to_vec());
             }
-            Kind::Unwatch => {
+            MessageKind::Unwatch => {
                 self.watches.retain(|(watched, _)| watched != path);
                 return Ok(b"OK\0".to_vec());
             }
-            Kind::Introduce | Kind::Release => {
-                let domid = path.parse().map_err(|_| Code::EINVAL)?;
+            MessageKind::Introduce | MessageKind::Release => {
+                let domid = path.parse().map_err(|_| ErrorCode::EINVAL)?;
                 return match kind {
-                    Kind::Introduce => self.introduced.insert(domid),
+                    MessageKind::Introduce => self.introduced.insert(domid),
                     _ => self.introduced.remove(&domid),
                 }
                 .then(|| b"OK\0".to_vec())
-                .ok_or(Code::EINVAL);
+                .ok_or(ErrorCode::EINVAL);
             }
             _ => {}
         }
         let nodes = match transaction {
             0 => &mut self.nodes,
-            id => &mut self.transactions.get_mut(&id).ok_or(Code::ENOENT)?.1,
+            id => &mut self.transactions.get_mut(&id).ok_or(ErrorCode::ENOENT)?.1,
         };
         let is_there = nodes.contains_key(path);
         match kind {
-            Kind::Read => return nodes.get(path).cloned().ok_or(Code::ENOENT),
-            Kind::Directory if is_there => return Ok(children(nodes, path)),
-            Kind::Directory => return Err(Code::ENOENT),
+            MessageKind::Read => return nodes.get(path).cloned().ok_or(ErrorCode::ENOENT),
+            MessageKind::Directory if is_there => return Ok(children(nodes, path)),
+            MessageKind::Directory => return Err(ErrorCode::ENOENT),
             // The path's NUL precedes the value.
-            Kind::Write => put(nodes, path, rest.as_bytes()),
-            Kind::Mkdir if !is_there => put(nodes, path, b""),
-            Kind::Mkdir | Kind::SetPerms if is_there => {}
-            Kind::Rm => {
+            MessageKind::Write => put(nodes, path, rest.as_bytes()),
+            MessageKind::Mkdir if !is_there => put(nodes, path, b""),
+            MessageKind::Mkdir | MessageKind::SetPerms if is_there => {}
+            MessageKind::Rm => {
                 if !is_there && !above(path).is_some_and(|parent| nodes.contains_key(parent)) {
-                    return Err(Code::ENOENT);
+                    return Err(ErrorCode::ENOENT);
                 }
                 cut(nodes, path);
             }
-            Kind::SetPerms => return Err(Code::ENOENT),
-            _ => return Err(Code::ENOSYS),
+            MessageKind::SetPerms => return Err(ErrorCode::ENOENT),
+            _ => return Err(ErrorCode::ENOSYS),
         }
         if transaction == 0 {
             self.changed(path);
@@ -297,12 +302,15 @@ impl Inner {
         Ok(b"OK\0".to_vec())
     }
 
-    fn end(&mut self, transaction: u32, commit: bool) -> Result<Vec<u8>, Code> {
-        let (version, nodes) = self.transactions.remove(&transaction).ok_or(Code::ENOENT)?;
+    fn end(&mut self, transaction: u32, commit: bool) -> Result<Vec<u8>, ErrorCode> {
+        let (version, nodes) = self
+            .transactions
+            .remove(&transaction)
+            .ok_or(ErrorCode::ENOENT)?;
         if commit {
             // A real xenstored conflicts more rarely (oxenstored merges changes), but each may do this.
             if version != self.version {
-                return Err(Code::EAGAIN);
+                return Err(ErrorCode::EAGAIN);
             }
             let before = std::mem::replace(&mut self.nodes, nodes);
             let changed: Vec<String> = before
@@ -343,7 +351,7 @@ impl Inner {
         for (watched, token) in &self.watches {
             if is_at_or_below(path, watched) {
                 let (path, token) = (path.to_owned(), token.clone());
-                self.events.push_back(Event { path, token });
+                self.events.push_back(WatchEvent { path, token });
             }
         }
     }
@@ -418,8 +426,13 @@ mod tests {
         assert!(store.ask(Request::rm("/x/y")).unwrap_err().is_absent());
         store.rm("/a").unwrap();
         assert_eq!(tree.nodes().into_keys().collect::<Vec<_>>(), ["/other"]);
-        tree.refuses("Write /no", Code::ENOSPC);
-        assert!(store.write("/no/way", "").unwrap_err().is(&Code::ENOSPC));
+        tree.refuses("Write /no", ErrorCode::ENOSPC);
+        assert!(
+            store
+                .write("/no/way", "")
+                .unwrap_err()
+                .is(&ErrorCode::ENOSPC)
+        );
         tree.ends_after(1, false);
         store.write("/last", "").unwrap();
         assert!(matches!(store.write("/after", ""), Err(Error::Closed)));

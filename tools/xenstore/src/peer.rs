@@ -61,7 +61,7 @@ pub(super) fn message(kind: u32, request: u32, transaction: u32, payload: &[u8])
 pub(super) fn event(path: &str, token: &str) -> Vec<u8> {
     let mut out = Vec::new();
     let (path, token) = (path.to_owned(), token.to_owned());
-    wire::put_event(&mut out, &wire::Event { path, token });
+    wire::put_event(&mut out, &wire::WatchEvent { path, token });
     out
 }
 

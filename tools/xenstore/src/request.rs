@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::error::Error;
 use super::path;
-use super::wire::{Kind, PAYLOAD_MAX};
+use super::wire::{MessageKind, PAYLOAD_MAX};
 
 /// The greatest length of a path in an error message.
 const SHOWN: usize = 100;
@@ -13,7 +13,7 @@ const SHOWN: usize = 100;
 /// A pending request. [`Store::answer`](super::Store::answer) takes it.
 #[derive(Debug)]
 #[must_use = "its answer is kept until it is taken or forgotten"]
-pub struct Id(pub(super) u32);
+pub struct RequestId(pub(super) u32);
 
 /// A transaction that xenstored has opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +92,7 @@ impl fmt::Display for Perm {
 #[derive(Clone, Debug)]
 #[must_use = "it has to be sent"]
 pub struct Request<'a> {
-    pub(super) kind: Kind,
+    pub(super) kind: MessageKind,
     pub(super) transaction: u32,
     /// The path, to which the rules for paths apply. Its NUL is added if more follows it.
     path: Option<&'a str>,
@@ -102,7 +102,7 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    fn of(kind: Kind, path: &'a str) -> Self {
+    fn of(kind: MessageKind, path: &'a str) -> Self {
         Self {
             kind,
             transaction: 0,
@@ -112,7 +112,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    fn words(kind: Kind, words: &[&str]) -> Self {
+    fn words(kind: MessageKind, words: &[&str]) -> Self {
         let rest = words
             .iter()
             .flat_map(|word| word.bytes().chain([0]))
@@ -129,43 +129,43 @@ impl<'a> Request<'a> {
 
     /// Reads the value of a node.
     pub fn read(path: &'a str) -> Self {
-        Self::of(Kind::Read, path)
+        Self::of(MessageKind::Read, path)
     }
 
     /// Sets a node's value. Creates the node and those above it if need be.
     pub fn write(path: &'a str, value: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
         Self {
             rest: Cow::Borrowed(value.as_ref()),
-            ..Self::of(Kind::Write, path)
+            ..Self::of(MessageKind::Write, path)
         }
     }
 
     /// Creates an empty node, and those above it, unless the node exists.
     pub fn mkdir(path: &'a str) -> Self {
-        Self::of(Kind::Mkdir, path)
+        Self::of(MessageKind::Mkdir, path)
     }
 
     /// Removes a node and all below it.
     pub fn rm(path: &'a str) -> Self {
-        Self::of(Kind::Rm, path)
+        Self::of(MessageKind::Rm, path)
     }
 
     /// Lists the names directly below a node, each with its NUL.
     pub fn directory(path: &'a str) -> Self {
-        Self::of(Kind::Directory, path)
+        Self::of(MessageKind::Directory, path)
     }
 
     pub(super) fn directory_part(path: &'a str, offset: usize) -> Self {
         let offset = format!("{offset}\0").into_bytes();
         Self {
             rest: Cow::Owned(offset),
-            ..Self::of(Kind::DirectoryPart, path)
+            ..Self::of(MessageKind::DirectoryPart, path)
         }
     }
 
     /// Reads a node's permissions.
     pub fn get_perms(path: &'a str) -> Self {
-        Self::of(Kind::GetPerms, path)
+        Self::of(MessageKind::GetPerms, path)
     }
 
     /// Sets a node's permissions.
@@ -177,15 +177,15 @@ impl<'a> Request<'a> {
         }
         Self {
             rest: Cow::Owned(rest.into_bytes()),
-            ..Self::of(Kind::SetPerms, path)
+            ..Self::of(MessageKind::SetPerms, path)
         }
     }
 
-    /// Watches a path: an [`Event`](super::Event) comes at every change at or below it, and one at once.
+    /// Watches a path: an [`Event`](super::WatchEvent) comes at every change at or below it, and one at once.
     pub fn watch(path: &'a str, token: &str) -> Self {
         Self {
             path: Some(path),
-            ..Self::words(Kind::Watch, &[token])
+            ..Self::words(MessageKind::Watch, &[token])
         }
     }
 
@@ -193,45 +193,45 @@ impl<'a> Request<'a> {
     pub fn unwatch(path: &'a str, token: &str) -> Self {
         Self {
             path: Some(path),
-            ..Self::words(Kind::Unwatch, &[token])
+            ..Self::words(MessageKind::Unwatch, &[token])
         }
     }
 
     /// Introduces a domain to xenstored, with its xenstore page and its event channel.
     pub fn introduce(domid: u16, gfn: u64, port: u32) -> Self {
         let [domid, gfn, port] = [domid.to_string(), gfn.to_string(), port.to_string()];
-        Self::words(Kind::Introduce, &[&domid, &gfn, &port])
+        Self::words(MessageKind::Introduce, &[&domid, &gfn, &port])
     }
 
     /// Releases a domain.
     pub fn release(domid: u16) -> Self {
-        Self::words(Kind::Release, &[&domid.to_string()])
+        Self::words(MessageKind::Release, &[&domid.to_string()])
     }
 
     /// Whether a domain was introduced: `T` or `F`.
     pub fn is_domain_introduced(domid: u16) -> Self {
-        Self::words(Kind::IsDomainIntroduced, &[&domid.to_string()])
+        Self::words(MessageKind::IsDomainIntroduced, &[&domid.to_string()])
     }
 
     /// The path of a domain's home.
     pub fn get_domain_path(domid: u16) -> Self {
-        Self::words(Kind::GetDomainPath, &[&domid.to_string()])
+        Self::words(MessageKind::GetDomainPath, &[&domid.to_string()])
     }
 
     /// Opens a transaction; [`Store::transaction`](super::Store::transaction) takes the answer.
     pub fn transaction_start() -> Self {
-        Self::words(Kind::TransactionStart, &[""])
+        Self::words(MessageKind::TransactionStart, &[""])
     }
 
     /// Ends a transaction. The answer is EAGAIN if it conflicts and cannot be committed.
     pub fn transaction_end(transaction: TransactionId, commit: bool) -> Self {
         let word = if commit { "T" } else { "F" };
-        Self::words(Kind::TransactionEnd, &[word]).within(transaction)
+        Self::words(MessageKind::TransactionEnd, &[word]).within(transaction)
     }
 
     /// A control command of the daemon, as `xenstore-control` gives it.
     pub fn control(words: &[&str]) -> Self {
-        Self::words(Kind::Control, words)
+        Self::words(MessageKind::Control, words)
     }
 
     /// The same request, within a transaction.
@@ -245,29 +245,29 @@ impl<'a> Request<'a> {
     /// Request and path, for a message.
     pub(super) fn what(&self) -> String {
         let kind = match self.kind {
-            Kind::Control => "a command",
-            Kind::Directory | Kind::DirectoryPart => "to list",
-            Kind::Read => "to read",
-            Kind::GetPerms => "the permissions of",
-            Kind::Watch => "to watch",
-            Kind::Unwatch => "to unwatch",
-            Kind::TransactionStart => "a transaction",
-            Kind::TransactionEnd => "a transaction's end",
-            Kind::Introduce => "to introduce domain",
-            Kind::Release => "to release domain",
-            Kind::GetDomainPath => "the home of domain",
-            Kind::Write => "to write",
-            Kind::Mkdir => "to make",
-            Kind::Rm => "to remove",
-            Kind::SetPerms => "to set the permissions of",
-            Kind::IsDomainIntroduced => "whether there is domain",
-            Kind::Resume => "to resume domain",
-            Kind::SetTarget => "to set the target of domain",
-            Kind::ResetWatches => "to take back all watches",
+            MessageKind::Control => "a command",
+            MessageKind::Directory | MessageKind::DirectoryPart => "to list",
+            MessageKind::Read => "to read",
+            MessageKind::GetPerms => "the permissions of",
+            MessageKind::Watch => "to watch",
+            MessageKind::Unwatch => "to unwatch",
+            MessageKind::TransactionStart => "a transaction",
+            MessageKind::TransactionEnd => "a transaction's end",
+            MessageKind::Introduce => "to introduce domain",
+            MessageKind::Release => "to release domain",
+            MessageKind::GetDomainPath => "the home of domain",
+            MessageKind::Write => "to write",
+            MessageKind::Mkdir => "to make",
+            MessageKind::Rm => "to remove",
+            MessageKind::SetPerms => "to set the permissions of",
+            MessageKind::IsDomainIntroduced => "whether there is domain",
+            MessageKind::Resume => "to resume domain",
+            MessageKind::SetTarget => "to set the target of domain",
+            MessageKind::ResetWatches => "to take back all watches",
         };
         match (self.path, self.kind) {
             (Some(path), _) => format!("{kind} {}", shown(path)),
-            (None, Kind::TransactionStart | Kind::TransactionEnd) => kind.to_owned(),
+            (None, MessageKind::TransactionStart | MessageKind::TransactionEnd) => kind.to_owned(),
             (None, _) => {
                 let first = self
                     .rest

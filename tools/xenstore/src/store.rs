@@ -4,9 +4,9 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use super::directory;
-use super::error::{Code, Error};
-use super::request::{Id, Perm, Request, TransactionId};
-use super::wire::Event;
+use super::error::{Error, ErrorCode};
+use super::request::{Perm, Request, RequestId, TransactionId};
+use super::wire::WatchEvent;
 
 /// A xenstored. Requests are queued, sent together, and answered by id.
 pub trait Store {
@@ -14,7 +14,7 @@ pub trait Store {
     ///
     /// # Errors
     /// A path or a length that cannot be sent. Nothing is queued then.
-    fn send(&mut self, request: Request<'_>) -> Result<Id, Error>;
+    fn send(&mut self, request: Request<'_>) -> Result<RequestId, Error>;
 
     /// Writes all queued requests, in one system call if the socket accepts that. Answers that come meanwhile are kept.
     /// Through the kernel's device, each request waits for the answer to the one before.
@@ -27,23 +27,23 @@ pub trait Store {
     ///
     /// # Errors
     /// xenstored refuses the request, or does not answer within the time limit; a late answer is then dropped.
-    fn answer(&mut self, id: Id) -> Result<Vec<u8>, Error>;
+    fn answer(&mut self, id: RequestId) -> Result<Vec<u8>, Error>;
 
     /// The answer if it has come, without waiting. `None` leaves the request pending.
-    fn answered(&mut self, id: &Id) -> Option<Result<Vec<u8>, Error>>;
+    fn answered(&mut self, id: &RequestId) -> Option<Result<Vec<u8>, Error>>;
 
     /// Drops the answer of a request when it comes.
-    fn forget(&mut self, id: Id);
+    fn forget(&mut self, id: RequestId);
 
     /// The next watch event, or `None` when there is none within `timeout`.
     ///
     /// # Errors
     /// The connection is broken.
-    fn event(&mut self, timeout: Duration) -> Result<Option<Event>, Error>;
+    fn event(&mut self, timeout: Duration) -> Result<Option<WatchEvent>, Error>;
 
     /// A watch event that has been received already. A caller that polls the descriptor along with others must empty
     /// this first, because events that were read along with an answer do not make the descriptor readable again.
-    fn take_event(&mut self) -> Option<Event>;
+    fn take_event(&mut self) -> Option<WatchEvent>;
 
     /// Reads all received messages, without waiting.
     ///
@@ -71,7 +71,7 @@ pub trait Store {
     ///
     /// # Errors
     /// As [`Self::answer`].
-    fn answers(&mut self, ids: Vec<Id>) -> Result<(), Error> {
+    fn answers(&mut self, ids: Vec<RequestId>) -> Result<(), Error> {
         let mut first = Ok(());
         for id in ids {
             if let Err(Error::Timeout { .. }) = first {
@@ -90,7 +90,7 @@ pub trait Store {
     ///
     /// # Errors
     /// As [`Self::answer`].
-    fn transaction(&mut self, id: Id) -> Result<TransactionId, Error> {
+    fn transaction(&mut self, id: RequestId) -> Result<TransactionId, Error> {
         let answer = self.answer(id)?;
         let what = || "a transaction".to_owned();
         match text(&answer, what)?.parse() {
@@ -226,10 +226,10 @@ pub trait Store {
     fn directory(&mut self, path: &str) -> Result<Vec<String>, Error> {
         match self.ask(Request::directory(path)) {
             Ok(list) => directory::names(path, &list),
-            Err(error) if error.is(&Code::E2BIG) => {
+            Err(error) if error.is(&ErrorCode::E2BIG) => {
                 match directory::in_parts(path, |part| self.ask(part)) {
                     // oxenstored 4.17 does not support parts. Its socket does not need them; the kernel's device would.
-                    Err(other) if other.is(&Code::ENOSYS) => Err(error),
+                    Err(other) if other.is(&ErrorCode::ENOSYS) => Err(error),
                     parts => parts,
                 }
             }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::device::Framing;
 use super::peer::{Asked, event, framed, message, pair, serve, take};
-use super::wire::Message;
+use super::wire::ServerMessage;
 use super::*;
 
 const BOUND: Duration = Duration::from_secs(10);
@@ -417,7 +417,7 @@ proptest! {
         for input in [&bytes, &small] {
             if let Ok(Some((message, length))) = wire::take(input) {
                 prop_assert!((16..=input.len()).contains(&length));
-                if let Message::Answer { payload, .. } = message {
+                if let ServerMessage::Answer { payload, .. } = message {
                     prop_assert_eq!(payload.len(), length - 16);
                 }
             }

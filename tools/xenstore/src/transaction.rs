@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::error::{Code, Error};
-use super::request::{Id, Request, TransactionId};
+use super::error::{Error, ErrorCode};
+use super::request::{Request, RequestId, TransactionId};
 use super::store::Store;
 
 /// An open transaction. Requests through it are part of it.
@@ -17,7 +17,7 @@ impl Transaction<'_> {
     ///
     /// # Errors
     /// As [`Store::send`].
-    pub fn send(&mut self, request: Request<'_>) -> Result<Id, Error> {
+    pub fn send(&mut self, request: Request<'_>) -> Result<RequestId, Error> {
         self.store.send(request.within(self.id))
     }
 
@@ -25,7 +25,7 @@ impl Transaction<'_> {
     ///
     /// # Errors
     /// As [`Store::answer`].
-    pub fn answer(&mut self, id: Id) -> Result<Vec<u8>, Error> {
+    pub fn answer(&mut self, id: RequestId) -> Result<Vec<u8>, Error> {
         self.store.answer(id)
     }
 
@@ -33,7 +33,7 @@ impl Transaction<'_> {
     ///
     /// # Errors
     /// As [`Store::answers`].
-    pub fn answers(&mut self, ids: Vec<Id>) -> Result<(), Error> {
+    pub fn answers(&mut self, ids: Vec<RequestId>) -> Result<(), Error> {
         self.store.answers(ids)
     }
 
@@ -68,7 +68,7 @@ impl dyn Store + '_ {
             let value = result?;
             match ended {
                 Ok(_) => return Ok(value),
-                Err(error) if error.is(&Code::EAGAIN) => {}
+                Err(error) if error.is(&ErrorCode::EAGAIN) => {}
                 Err(error) => return Err(error.into()),
             }
             if Instant::now() >= end {

@@ -6,7 +6,7 @@
 /// The members of `enum xsd_sockmsg_type` that are used here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Kind {
+pub enum MessageKind {
     /// A control command of the daemon.
     Control = 0,
     /// Lists the names directly below a node.
@@ -49,7 +49,7 @@ pub enum Kind {
     DirectoryPart = 22,
 }
 
-impl Kind {
+impl MessageKind {
     const ALL: [Self; 20] = [
         Self::Control,
         Self::Directory,
@@ -93,7 +93,7 @@ pub const LIST_MAX: usize = 1 << 20;
 pub const HEADER: usize = 16;
 
 /// Appends a request to `out`. The caller has checked the payload's length.
-pub fn put(out: &mut Vec<u8>, kind: Kind, request: u32, transaction: u32, payload: &[u8]) {
+pub fn put(out: &mut Vec<u8>, kind: MessageKind, request: u32, transaction: u32, payload: &[u8]) {
     put_message(out, [kind as u32, request, transaction], payload);
 }
 
@@ -107,7 +107,7 @@ pub fn put_message(out: &mut Vec<u8>, [kind, request, transaction]: [u32; 3], pa
 }
 
 /// Appends a watch event to `out`.
-pub fn put_event(out: &mut Vec<u8>, event: &Event) {
+pub fn put_event(out: &mut Vec<u8>, event: &WatchEvent) {
     let payload = format!("{}\0{}\0", event.path, event.token);
     put_message(out, [WATCH_EVENT, 0, 0], payload.as_bytes());
 }
@@ -115,7 +115,7 @@ pub fn put_event(out: &mut Vec<u8>, event: &Event) {
 /// A request as a server receives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked<'a> {
-    /// The type: the number of a [`Kind`], or an unknown one.
+    /// The type: the number of a [`MessageKind`], or an unknown one.
     pub kind: u32,
     /// The id by which the client finds the answer.
     pub request: u32,
@@ -182,7 +182,7 @@ pub fn request(bytes: &[u8]) -> Option<u32> {
 
 /// A watch event: something may have changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct WatchEvent {
     /// The path that changed, at or below the watched path.
     pub path: String,
     /// The token of the watch.
@@ -191,9 +191,9 @@ pub struct Event {
 
 /// A message from xenstored.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Message<'a> {
+pub enum ServerMessage<'a> {
     /// A watch event.
-    Event(Event),
+    Event(WatchEvent),
     /// A request was refused.
     Error {
         /// Its id.
@@ -216,14 +216,14 @@ pub enum Message<'a> {
 ///
 /// # Errors
 /// xenstored breaks the protocol.
-pub fn take(bytes: &[u8]) -> Result<Option<(Message<'_>, usize)>, &'static str> {
+pub fn take(bytes: &[u8]) -> Result<Option<(ServerMessage<'_>, usize)>, &'static str> {
     let Some(end) = length(bytes) else {
         return Ok(None);
     };
     let (Some(kind), Some(request)) = (word(bytes, 0), word(bytes, 1)) else {
         return Ok(None);
     };
-    let bound = if kind == Kind::Directory as u32 {
+    let bound = if kind == MessageKind::Directory as u32 {
         LIST_MAX
     } else {
         PAYLOAD_MAX
@@ -235,9 +235,11 @@ pub fn take(bytes: &[u8]) -> Result<Option<(Message<'_>, usize)>, &'static str> 
         return Ok(None);
     };
     let message = match kind {
-        WATCH_EVENT => Message::Event(event(payload).ok_or("a watch event is not two strings")?),
-        ERROR => Message::Error { request, payload },
-        kind => Message::Answer {
+        WATCH_EVENT => {
+            ServerMessage::Event(event(payload).ok_or("a watch event is not two strings")?)
+        }
+        ERROR => ServerMessage::Error { request, payload },
+        kind => ServerMessage::Answer {
             request,
             kind,
             payload,
@@ -246,9 +248,9 @@ pub fn take(bytes: &[u8]) -> Result<Option<(Message<'_>, usize)>, &'static str> 
     Ok(Some((message, end)))
 }
 
-fn event(payload: &[u8]) -> Option<Event> {
+fn event(payload: &[u8]) -> Option<WatchEvent> {
     let mut strings = std::str::from_utf8(payload).ok()?.split('\0');
-    let event = Event {
+    let event = WatchEvent {
         path: strings.next()?.to_owned(),
         token: strings.next()?.to_owned(),
     };

@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use mayfly_xenstore::{Client, Code, Error, Perm, Request, Store};
+use mayfly_xenstore::{Client, Error, ErrorCode, Perm, Request, Store};
 
 const BOUND: Duration = Duration::from_secs(20);
 
@@ -61,7 +61,7 @@ fn a_real_xenstored() {
     // The list is longer than a message. oxenstored 4.17 cannot send it through the kernel's device.
     match ours.directory("/test-hatch/watched") {
         Err(error) if std::env::var_os("XENSTORED_PATH").is_some() => {
-            assert!(error.is(&Code::E2BIG))
+            assert!(error.is(&ErrorCode::E2BIG))
         }
         list => assert_eq!(list.unwrap().len(), 2001),
     }

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use mayfly_toolstack::builder::{
-    Cause, Config, Image, Ramdisk, Then, Toolstack, Wanted as WantedOnSwitch, Watched, random_uuid,
-    reason,
+    CreateAs, GuestConfig, Image, Ramdisk, Toolstack, ToolstackError, WantedOnSwitch, Watched,
+    random_uuid, reason,
 };
-use mayfly_toolstack::config::{self, Guest, Overrides};
+use mayfly_toolstack::config::{self, GuestFile, Overrides};
 use mayfly_toolstack::host::Xen;
 use mayfly_toolstack::paths::{self, mac_text, uuid};
-use mayfly_toolstack::pool::{self, Made, Order, Reply, Wanted};
+use mayfly_toolstack::pool::{self, GivenGuest, PoolOrder, PoolReply, WantedGuest};
 use mayfly_toolstack::privileges;
 use mayfly_toolstack::watch::{Presence, presence};
 use mayfly_toolstack::words;
@@ -153,7 +153,7 @@ enum Network {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     #[cfg(feature = "faults")]
     if arguments.list_steps {
-        for step in mayfly_toolstack::builder::Step::ALL {
+        for step in mayfly_toolstack::builder::CreateStep::ALL {
             println!("{step}");
         }
         return Ok(());
@@ -188,10 +188,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// Says what would be made. A UUID is only there where a configuration gives one.
-fn plans(guests: &[Guest]) -> Result<(), Failure> {
+fn plans(guests: &[GuestFile]) -> Result<(), Failure> {
     for guest in guests {
         let config = guest.config([0; 16]);
-        config.check().map_err(Cause::from)?;
+        config.check().map_err(ToolstackError::from)?;
         let vif = config.vif.as_ref().map(|vif| {
             json!({
                 "mac": mac_text(&vif.mac),
@@ -216,7 +216,7 @@ fn plans(guests: &[Guest]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn make(arguments: &Arguments, guests: &[Guest]) -> Result<(), Failure> {
+fn make(arguments: &Arguments, guests: &[GuestFile]) -> Result<(), Failure> {
     let Some(first) = guests.first() else {
         return Ok(());
     };
@@ -306,7 +306,7 @@ struct Workshop {
 }
 
 impl Workshop {
-    fn open(guest: &Guest) -> Result<Self, Failure> {
+    fn open(guest: &GuestFile) -> Result<Self, Failure> {
         let image =
             Image::open(&guest.kernel).with_context(|| guest.kernel.display().to_string())?;
         let open = |file: &PathBuf| Ramdisk::open(file).with_context(|| file.display().to_string());
@@ -323,8 +323,8 @@ impl Workshop {
 fn one(
     arguments: &Arguments,
     workshop: &mut Option<Workshop>,
-    first: &Guest,
-    guest: &Guest,
+    first: &GuestFile,
+    guest: &GuestFile,
 ) -> Result<u16, Failure> {
     let mut config = guest.config(random_uuid().context("a UUID")?);
     config.console = arguments.console;
@@ -350,9 +350,9 @@ fn one(
     };
     let (image, ramdisk) = (&*image, ramdisk.as_ref());
     let then = if arguments.paused {
-        Then::Paused
+        CreateAs::Paused
     } else {
-        Then::Running
+        CreateAs::Running
     };
     let created = match arguments.network {
         Network::Netback => builder.create(&config, image, ramdisk, then),
@@ -387,31 +387,35 @@ fn one(
 /// A guest of the pool's; none where there is no pool, or none that has one, unless it has to be out of a pool.
 fn from_pool(
     arguments: &Arguments,
-    guest: &Guest,
-    config: &Config,
-) -> Result<Option<Made>, Failure> {
+    guest: &GuestFile,
+    config: &GuestConfig,
+) -> Result<Option<GivenGuest>, Failure> {
     let Watched {
         kernel, ramdisk, ..
     } = guest.watched();
-    let wanted = Wanted {
+    let wanted = WantedGuest {
         config: config.clone(),
         kernel,
         ramdisk,
         has_uuid: guest.uuid.is_some(),
         unpause: !arguments.paused,
     };
-    let reply = pool::order(&arguments.socket, &Order::Create(Box::new(wanted)), BOUND)
-        .with_context(|| arguments.socket.display().to_string())?;
+    let reply = pool::order(
+        &arguments.socket,
+        &PoolOrder::Create(Box::new(wanted)),
+        BOUND,
+    )
+    .with_context(|| arguments.socket.display().to_string())?;
     let why_not = match reply {
-        Some(Reply::Made(made)) => return Ok(Some(made)),
-        Some(Reply::Failed { taken, message }) => {
+        Some(PoolReply::Made(made)) => return Ok(Some(made)),
+        Some(PoolReply::Failed { taken, message }) => {
             let exit = if taken { Exit::Taken } else { Exit::Failed };
             return Err(Failure::new(exit, format!("{}: {message}", guest.name)));
         }
         None => "there is none".to_owned(),
-        Some(Reply::Empty) => "it is empty at this moment".to_owned(),
-        Some(Reply::Other(why)) => why,
-        Some(Reply::Status(_)) => "it does not answer what it was asked".to_owned(),
+        Some(PoolReply::Empty) => "it is empty at this moment".to_owned(),
+        Some(PoolReply::Other(why)) => why,
+        Some(PoolReply::Status(_)) => "it does not answer what it was asked".to_owned(),
     };
     if arguments.pool {
         let socket = arguments.socket.display();
@@ -437,7 +441,7 @@ struct MadeLine<'a, T> {
 
 fn tell<T: Serialize>(
     arguments: &Arguments,
-    config: &Config,
+    config: &GuestConfig,
     domid: u16,
     preconnected: bool,
     timeline: &T,

@@ -2,12 +2,12 @@
 
 use anyhow::Context as _;
 use clap::Args;
-use mayfly_toolstack::builder::index::{self, Entry, Named, Record};
+use mayfly_toolstack::builder::index::{self, IndexEntry, IndexRecord, Named};
 use mayfly_toolstack::builder::{check_name, reason};
 use mayfly_toolstack::paths;
 use mayfly_toolstack::{host, privileges};
 use mayfly_xen::{DomainInfo, Xen};
-use mayfly_xenstore::{Client, Error, Request, Store};
+use mayfly_xenstore::{Client, Request, Store};
 use rustix::thread::CapabilitySet;
 use serde::Serialize;
 
@@ -103,7 +103,7 @@ impl Ways {
         for (info, (name, ours)) in infos.iter().zip(asked) {
             let name = optional(self.store.answer(name))?;
             let record = optional(self.store.answer(ours))?;
-            let record = record.and_then(|record| record.parse::<Record>().ok());
+            let record = record.and_then(|record| record.parse::<IndexRecord>().ok());
             let ours = record.is_some_and(|record| record.is_of(info));
             domains.push(Domain::new(info, name, ours));
         }
@@ -141,7 +141,7 @@ pub(crate) enum Meant {
     /// The domain with this domid, if there is one.
     Domain(u16),
     /// The index's entry of a domain that is gone. Another domain may have its domid.
-    Remainder(Entry),
+    Remainder(IndexEntry),
 }
 
 /// Finds the domain of a name or a number. A name is looked up in hatch's index first; only the names of other
@@ -192,7 +192,9 @@ pub(crate) fn meant(
 }
 
 /// A value that may be missing, because domains come and go.
-pub(crate) fn optional(answer: Result<Vec<u8>, Error>) -> Result<Option<String>, Error> {
+pub(crate) fn optional(
+    answer: Result<Vec<u8>, mayfly_xenstore::Error>,
+) -> Result<Option<String>, mayfly_xenstore::Error> {
     match answer {
         Ok(value) => Ok(Some(String::from_utf8_lossy(&value).into_owned())),
         Err(error) if error.is_absent() => Ok(None),

@@ -2,8 +2,8 @@
 
 use mayfly_commands::{Exit, message};
 use mayfly_toolstack::builder;
-use mayfly_toolstack::builder::{Cause, DestroyError};
-use mayfly_toolstack::config::{Problems, TemplateError};
+use mayfly_toolstack::builder::{DestroyError, ToolstackError};
+use mayfly_toolstack::config::{ConfigProblems, TemplateError};
 
 /// Why the command did not do what it should.
 #[derive(Debug)]
@@ -38,8 +38,8 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
-impl From<Problems> for Failure {
-    fn from(problems: Problems) -> Self {
+impl From<ConfigProblems> for Failure {
+    fn from(problems: ConfigProblems) -> Self {
         Self::new(Exit::NotUnderstood, problems.to_string())
     }
 }
@@ -62,14 +62,14 @@ impl From<mayfly_xen::Error> for Failure {
     }
 }
 
-impl From<Cause> for Failure {
-    fn from(cause: Cause) -> Self {
+impl From<ToolstackError> for Failure {
+    fn from(cause: ToolstackError) -> Self {
         Self::new(of_cause(&cause), cause.to_string())
     }
 }
 
-impl From<builder::Error> for Failure {
-    fn from(error: builder::Error) -> Self {
+impl From<builder::CreateError> for Failure {
+    fn from(error: builder::CreateError) -> Self {
         Self::new(of_cause(&error.failure.cause), error.to_string())
     }
 }
@@ -104,14 +104,14 @@ fn of_xen(error: &mayfly_xen::Error) -> Exit {
     }
 }
 
-fn of_cause(cause: &Cause) -> Exit {
+fn of_cause(cause: &ToolstackError) -> Exit {
     match cause {
-        Cause::Config(_) => Exit::NotUnderstood,
-        Cause::Taken(_) => Exit::Taken,
-        Cause::Xen(error) => of_xen(error),
-        Cause::Store(error) => of_store(error),
-        Cause::Net(error) if mayfly_links::Error::is_permission(error) => Exit::Permission,
-        Cause::Io(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+        ToolstackError::Config(_) => Exit::NotUnderstood,
+        ToolstackError::Taken(_) => Exit::Taken,
+        ToolstackError::Xen(error) => of_xen(error),
+        ToolstackError::Store(error) => of_store(error),
+        ToolstackError::Net(error) if mayfly_links::Error::is_permission(error) => Exit::Permission,
+        ToolstackError::Io(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
             Exit::Permission
         }
         _ => Exit::Failed,

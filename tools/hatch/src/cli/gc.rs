@@ -1,7 +1,7 @@
 //! `hatch gc`.
 
 use clap::Args;
-use mayfly_toolstack::gc::{self, Action, Snapshot, SnapshotError};
+use mayfly_toolstack::gc::{self, GcAction, Snapshot, SnapshotError};
 use rustix::thread::CapabilitySet;
 use serde_json::json;
 
@@ -40,7 +40,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
         if !actions
             .iter()
-            .any(|action| !matches!(action, Action::Look { .. }))
+            .any(|action| !matches!(action, GcAction::Look { .. }))
         {
             println!("nothing is left to be removed");
         }

@@ -23,7 +23,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use mayfly_commands::{Pack, Summon, Switch, Xenstored};
 use mayfly_toolstack::builder::Toolstack;
-use mayfly_toolstack::config::{self, Guest, Overrides, Problem};
+use mayfly_toolstack::config::{self, ConfigProblem, GuestFile, Overrides};
 use mayfly_toolstack::privileges;
 use rustix::thread::CapabilitySet;
 use serde_json::json;
@@ -89,10 +89,10 @@ pub(crate) fn main() -> u8 {
 }
 
 /// Reads a configuration, and tells what in it has no effect, or has none while nobody watches.
-fn guest(file: &Path, overrides: &Overrides, is_watched: bool) -> Result<Guest, Failure> {
+fn guest(file: &Path, overrides: &Overrides, is_watched: bool) -> Result<GuestFile, Failure> {
     let guest = config::load(file, overrides)?;
     let mut warnings = String::new();
-    for Problem { line, what } in guest.warnings(is_watched) {
+    for ConfigProblem { line, what } in guest.warnings(is_watched) {
         // A string takes all of it.
         let _ = writeln!(warnings, "hatch: {}:{line}: {what}", file.display());
     }

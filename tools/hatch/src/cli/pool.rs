@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::Args;
 use mayfly_toolstack::builder::{Image, random_uuid};
 use mayfly_toolstack::config::Overrides;
-use mayfly_toolstack::pool::{self, Limits, Order, Pool, Reply};
+use mayfly_toolstack::pool::{self, PoolLimits, PoolOrder, PoolReply, PoolServer};
 use mayfly_toolstack::privileges;
 use serde_json::json;
 
@@ -59,13 +59,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let image = Image::open(&guest.kernel).with_context(|| guest.kernel.display().to_string())?;
     let mut template = guest.config(random_uuid().context("a UUID")?);
     template.console = arguments.console;
-    let limits = Limits {
+    let limits = PoolLimits {
         size: arguments.size.into(),
         spare: arguments.spare,
     };
     // It is looked at again, and compared with what others name, whatever folder they are in.
     let kernel = guest.watched().kernel;
-    let pool = Pool::new(
+    let pool = PoolServer::new(
         builder(privileges::PORTS | privileges::FILES)?,
         template,
         kernel,
@@ -85,9 +85,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 fn status(arguments: &Arguments) -> Result<(), Failure> {
-    let reply = pool::order(&arguments.socket, &Order::Status, BOUND)
+    let reply = pool::order(&arguments.socket, &PoolOrder::Status, BOUND)
         .with_context(|| arguments.socket.display().to_string())?;
-    let Some(Reply::Status(status)) = reply else {
+    let Some(PoolReply::Status(status)) = reply else {
         let message = format!("{}: there is no pool", arguments.socket.display());
         return Err(Failure::new(Exit::Failed, message));
     };

@@ -4,7 +4,7 @@ use std::os::fd::AsFd as _;
 
 use clap::Args;
 use mayfly_toolstack::privileges;
-use mayfly_toolstack::watch::{Error, Watch};
+use mayfly_toolstack::watch::{Watch, WatchError};
 use serde_json::json;
 
 use super::exit::Failure;
@@ -35,10 +35,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
+impl From<WatchError> for Failure {
+    fn from(error: WatchError) -> Self {
         match error {
-            Error::Cause(cause) => cause.into(),
+            WatchError::Cause(cause) => cause.into(),
             error => Self::new(Exit::Failed, error.to_string()),
         }
     }

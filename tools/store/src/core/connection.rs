@@ -8,7 +8,7 @@ use super::perms::Who;
 use super::transaction::Transaction;
 
 /// The number of a connection. No number is used twice.
-pub type Id = u64;
+pub type ConnectionId = u64;
 
 /// A message that waits to be sent.
 #[derive(Debug)]
@@ -86,15 +86,20 @@ impl Connection {
 
     /// Queues a message. Returns `false` if the same event of a node waits already (XSA-326). Events of special paths
     /// are always queued, because each one is about a different domain.
-    pub(super) fn push(&mut self, bytes: Vec<u8>, cause: Option<u16>, event: Event) -> bool {
+    pub(super) fn push(
+        &mut self,
+        bytes: Vec<u8>,
+        cause: Option<u16>,
+        event: ClientMessage,
+    ) -> bool {
         let bytes: Rc<[u8]> = bytes.into();
-        if event == Event::Node && !self.events.insert(Rc::clone(&bytes)) {
+        if event == ClientMessage::Node && !self.events.insert(Rc::clone(&bytes)) {
             return false;
         }
         self.queued += bytes.len();
         self.messages.push_back(Message {
             bytes,
-            is_event: event == Event::Node,
+            is_event: event == ClientMessage::Node,
             cause,
         });
         true
@@ -155,7 +160,7 @@ impl Connection {
 
 /// The kind of a message to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Event {
+pub(super) enum ClientMessage {
     /// An answer.
     None,
     /// The event of a changed node.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use mayfly_xenstore::Code;
+use mayfly_xenstore::ErrorCode;
 
 use super::path::{number, strings};
 use super::server::Server;
@@ -16,7 +16,7 @@ const HELP: &str = "Supported commands:\n\
     \tquota [set <name> <val>|<domid>]\n";
 
 impl Server {
-    pub(super) fn control(&mut self, payload: &[u8]) -> Result<Vec<u8>, Code> {
+    pub(super) fn control(&mut self, payload: &[u8]) -> Result<Vec<u8>, ErrorCode> {
         let words = strings(payload);
         let text = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
         let answer = match *words {
@@ -33,14 +33,14 @@ impl Server {
             }
             [b"quota"] => self.bounds(),
             [b"quota", b"set", name, value] => {
-                let value = usize::try_from(number(value)).map_err(|_| Code::EINVAL)?;
+                let value = usize::try_from(number(value)).map_err(|_| ErrorCode::EINVAL)?;
                 if !self.quota.set(&text(name), value) {
-                    return Err(Code::EINVAL);
+                    return Err(ErrorCode::EINVAL);
                 }
                 "OK".to_owned()
             }
             [b"quota", domid] => self.usage_of(domid)?,
-            _ => return Err(Code::EINVAL),
+            _ => return Err(ErrorCode::EINVAL),
         };
         Ok((answer + "\0").into_bytes())
     }
@@ -53,9 +53,9 @@ impl Server {
         answer
     }
 
-    fn usage_of(&self, text: &[u8]) -> Result<String, Code> {
-        let domid = u16::try_from(number(text)).map_err(|_| Code::EINVAL)?;
-        let domain = self.domains.get(domid).ok_or(Code::ENOENT)?;
+    fn usage_of(&self, text: &[u8]) -> Result<String, ErrorCode> {
+        let domid = u16::try_from(number(text)).map_err(|_| ErrorCode::EINVAL)?;
+        let domain = self.domains.get(domid).ok_or(ErrorCode::ENOENT)?;
         let usage = domain.usage;
         let rows = [
             ("nodes", usage.nodes),

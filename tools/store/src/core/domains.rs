@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use mayfly_xenstore::Code;
+use mayfly_xenstore::ErrorCode;
 
 use super::quota::Quota;
 
 /// The state of a domain in Xen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct State {
+pub struct DomainState {
     /// It has shut down or crashed.
     pub is_shutdown: bool,
     /// It is being destroyed.
@@ -18,13 +18,13 @@ pub struct State {
 /// The operations of the machine that the server needs.
 pub trait Host {
     /// Returns the state of a domain, `None` if Xen has no domain of this number.
-    fn state(&mut self, domid: u16) -> Option<State>;
+    fn state(&mut self, domid: u16) -> Option<DomainState>;
 
     /// Maps a domain's ring, binds its event channel and empties the ring.
     ///
     /// # Errors
     /// The code that answers the INTRODUCE request.
-    fn attach(&mut self, domid: u16, gfn: u64, port: u32) -> Result<(), Code>;
+    fn attach(&mut self, domid: u16, gfn: u64, port: u32) -> Result<(), ErrorCode>;
 
     /// Binds the new event channel of a domain that is attached already, and empties its ring.
     fn attach_again(&mut self, domid: u16, port: u32);

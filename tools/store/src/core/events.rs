@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use mayfly_xenstore::wire;
 
-use super::connection::{Event, Id};
+use super::connection::{ClientMessage, ConnectionId};
 use super::perms::{Perms, Who};
 use super::server::{News, Server};
 use super::view::{Change, may_hear};
@@ -33,10 +33,10 @@ impl Server {
     }
 
     /// Sends the event that every new watch gets.
-    fn tell_first(&mut self, id: Id, path: &str, token: &[u8], cause: &Who) {
+    fn tell_first(&mut self, id: ConnectionId, path: &str, token: &[u8], cause: &Who) {
         let event = match path.starts_with('@') {
-            true => Event::Special,
-            false => Event::Node,
+            true => ClientMessage::Special,
+            false => ClientMessage::Node,
         };
         self.send(id, message(path, token), cause, event);
     }
@@ -58,7 +58,7 @@ impl Server {
             if connection.is_some_and(|connection| may(&connection.who)) {
                 let path = path.get(watch.skipped..).unwrap_or_default();
                 let bytes = message(path, &watch.token);
-                self.send(watch.connection, bytes, cause, Event::Node);
+                self.send(watch.connection, bytes, cause, ClientMessage::Node);
             }
         }
     }
@@ -70,7 +70,7 @@ impl Server {
             let may = |who| may_hear(&perms, who, &self.domains);
             if connection.is_some_and(|connection| may(&connection.who)) {
                 let bytes = message(path, &watch.token);
-                self.send(watch.connection, bytes, cause, Event::Special);
+                self.send(watch.connection, bytes, cause, ClientMessage::Special);
             }
         }
     }

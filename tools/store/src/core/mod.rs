@@ -18,8 +18,8 @@ mod tree;
 mod view;
 mod watches;
 
-pub use connection::Id;
-pub use domains::{Host, State};
+pub use connection::ConnectionId;
+pub use domains::{DomainState, Host};
 pub use perms::Who;
 pub use quota::Quota;
 pub use server::{Broken, Server};

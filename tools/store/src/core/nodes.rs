@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::rc::Rc;
 
-use mayfly_xenstore::{Code, Perm, wire};
+use mayfly_xenstore::{ErrorCode, Perm, wire};
 
-use super::connection::Id;
+use super::connection::ConnectionId;
 use super::domains::{Domains, Host, Ledger};
 use super::path;
 use super::perms::{Perms, READ, Who};
@@ -17,7 +17,7 @@ use super::view::{Edit, View, kept, look};
 /// The origin of a request: its connection, domain and transaction.
 #[derive(Clone, Copy)]
 pub(super) struct Asker<'a> {
-    pub(super) id: Id,
+    pub(super) id: ConnectionId,
     pub(super) who: &'a Who,
     pub(super) home: &'a str,
     /// The number of the transaction, 0 outside of transactions.
@@ -25,7 +25,7 @@ pub(super) struct Asker<'a> {
 }
 
 impl Server {
-    pub(super) fn resolve(&self, asker: Asker<'_>, text: &[u8]) -> Result<String, Code> {
+    pub(super) fn resolve(&self, asker: Asker<'_>, text: &[u8]) -> Result<String, ErrorCode> {
         path::resolve(text, asker.home, self.quota.path)
     }
 
@@ -34,17 +34,20 @@ impl Server {
     fn within<T>(
         &mut self,
         asker: Asker<'_>,
-        act: impl FnOnce(&mut Transaction, &mut Self) -> Result<T, Code>,
-    ) -> Result<T, Code> {
-        let connection = self.connections.get_mut(&asker.id).ok_or(Code::ENOENT)?;
+        act: impl FnOnce(&mut Transaction, &mut Self) -> Result<T, ErrorCode>,
+    ) -> Result<T, ErrorCode> {
+        let connection = self
+            .connections
+            .get_mut(&asker.id)
+            .ok_or(ErrorCode::ENOENT)?;
         let transaction = connection.transactions.remove(&asker.transaction);
-        let mut transaction = transaction.ok_or(Code::ENOENT)?;
+        let mut transaction = transaction.ok_or(ErrorCode::ENOENT)?;
         let domid = asker.who.domid;
         let before = transaction.bytes;
         let result = if asker.who.is_privileged() || transaction.has_room(&self.quota) {
             act(&mut transaction, self)
         } else {
-            Err(Code::ENOSPC)
+            Err(ErrorCode::ENOSPC)
         };
         if domid != 0 {
             let after = isize::try_from(transaction.bytes).unwrap_or(isize::MAX);
@@ -65,7 +68,7 @@ impl Server {
         asker: Asker<'_>,
         text: &[u8],
         what: u8,
-    ) -> Result<Rc<Node>, Code> {
+    ) -> Result<Rc<Node>, ErrorCode> {
         let path = self.resolve(asker, text)?;
         let find = |root: &Rc<Node>, domains: &Domains| {
             look(root, &path, READ, asker.who, domains).map(Rc::clone)
@@ -79,19 +82,27 @@ impl Server {
         })
     }
 
-    pub(super) fn read(&mut self, asker: Asker<'_>, payload: &[u8]) -> Result<Vec<u8>, Code> {
+    pub(super) fn read(&mut self, asker: Asker<'_>, payload: &[u8]) -> Result<Vec<u8>, ErrorCode> {
         let node = self.node(asker, path::one(payload)?, VALUE)?;
         Ok(node.value.to_vec())
     }
 
-    pub(super) fn get_perms(&mut self, asker: Asker<'_>, payload: &[u8]) -> Result<Vec<u8>, Code> {
+    pub(super) fn get_perms(
+        &mut self,
+        asker: Asker<'_>,
+        payload: &[u8],
+    ) -> Result<Vec<u8>, ErrorCode> {
         Ok(self.node(asker, path::one(payload)?, PERMS)?.perms.text())
     }
 
-    pub(super) fn directory(&mut self, asker: Asker<'_>, payload: &[u8]) -> Result<Vec<u8>, Code> {
+    pub(super) fn directory(
+        &mut self,
+        asker: Asker<'_>,
+        payload: &[u8],
+    ) -> Result<Vec<u8>, ErrorCode> {
         let node = self.node(asker, path::one(payload)?, LIST)?;
         match node.list_length() > wire::PAYLOAD_MAX {
-            true => Err(Code::E2BIG),
+            true => Err(ErrorCode::E2BIG),
             false => Ok(node.list()),
         }
     }
@@ -102,15 +113,15 @@ impl Server {
         &mut self,
         asker: Asker<'_>,
         payload: &[u8],
-    ) -> Result<Vec<u8>, Code> {
+    ) -> Result<Vec<u8>, ErrorCode> {
         let [text, offset] = path::strings(payload)[..] else {
-            return Err(Code::EINVAL);
+            return Err(ErrorCode::EINVAL);
         };
         let node = self.node(asker, text, LIST)?;
-        let offset = usize::try_from(path::number(offset)).map_err(|_| Code::EINVAL)?;
+        let offset = usize::try_from(path::number(offset)).map_err(|_| ErrorCode::EINVAL)?;
         let list = node.list();
         // An offset beyond the end belongs to an earlier version of the list.
-        let rest = list.get(offset..).ok_or(Code::EINVAL)?;
+        let rest = list.get(offset..).ok_or(ErrorCode::EINVAL)?;
         let mut answer = format!("{}\0", node.listed).into_bytes();
         let room = wire::PAYLOAD_MAX - answer.len() - 1;
         let end = match rest.get(..room) {
@@ -133,7 +144,7 @@ impl Server {
         asker: Asker<'_>,
         text: &[u8],
         edit: Edit,
-    ) -> Result<Vec<u8>, Code> {
+    ) -> Result<Vec<u8>, ErrorCode> {
         let path = self.resolve(asker, text)?;
         if asker.transaction == 0 {
             self.change(asker.who, &path, &edit)?;
@@ -164,7 +175,7 @@ impl Server {
     }
 
     /// Makes a change outside of transactions, accounts for it and queues its news for the watchers.
-    fn change(&mut self, who: &Who, path: &str, edit: &Edit) -> Result<(), Code> {
+    fn change(&mut self, who: &Who, path: &str, edit: &Edit) -> Result<(), ErrorCode> {
         let mut ledger = Ledger::default();
         self.now += 1;
         let mut view = View {
@@ -181,7 +192,7 @@ impl Server {
         Ok(())
     }
 
-    pub(super) fn write(&mut self, asker: Asker<'_>, payload: &[u8]) -> Result<Vec<u8>, Code> {
+    pub(super) fn write(&mut self, asker: Asker<'_>, payload: &[u8]) -> Result<Vec<u8>, ErrorCode> {
         let (text, value) = path::first(payload)?;
         self.edit(asker, text, Edit::Write(value.into()))
     }
@@ -191,11 +202,11 @@ impl Server {
         asker: Asker<'_>,
         payload: &[u8],
         host: &mut dyn Host,
-    ) -> Result<Vec<u8>, Code> {
+    ) -> Result<Vec<u8>, ErrorCode> {
         let (text, rest) = path::first(payload)?;
         let perms = Perms::parse(rest)?;
         if !asker.who.is_privileged() && perms.len() > self.quota.perms {
-            return Err(Code::ENOSPC);
+            return Err(ErrorCode::ENOSPC);
         }
         for (index, Perm { domid, .. }) in perms.iter().enumerate() {
             if self.domains.get(*domid).is_some() {
@@ -204,7 +215,7 @@ impl Server {
             if host.state(*domid).is_some() {
                 self.domains.known(*domid, self.now);
             } else if index == 0 {
-                return Err(Code::ENOENT);
+                return Err(ErrorCode::ENOENT);
             }
         }
         if text.first() == Some(&b'@') {
@@ -218,42 +229,45 @@ impl Server {
         asker: Asker<'_>,
         text: &[u8],
         perms: Vec<Perm>,
-    ) -> Result<Vec<u8>, Code> {
+    ) -> Result<Vec<u8>, ErrorCode> {
         if !asker.who.is_privileged() {
-            return Err(Code::EACCES);
+            return Err(ErrorCode::EACCES);
         }
         let mut known = [INTRODUCE, RELEASE].into_iter();
         let path = known.find(|path| path.as_bytes() == text);
-        let path = path.ok_or(Code::EINVAL)?;
+        let path = path.ok_or(ErrorCode::EINVAL)?;
         self.special
             .insert(path, Rc::new(Perms::new(&perms, self.now)));
         Ok(b"OK\0".to_vec())
     }
 
-    pub(super) fn start(&mut self, asker: Asker<'_>) -> Result<Vec<u8>, Code> {
+    pub(super) fn start(&mut self, asker: Asker<'_>) -> Result<Vec<u8>, ErrorCode> {
         if asker.transaction != 0 {
-            return Err(Code::EBUSY);
+            return Err(ErrorCode::EBUSY);
         }
         let most = self.quota.transactions;
         let transaction = Transaction::new(&self.root);
-        let connection = self.connections.get_mut(&asker.id).ok_or(Code::EIO)?;
+        let connection = self.connections.get_mut(&asker.id).ok_or(ErrorCode::EIO)?;
         if !asker.who.is_privileged() && connection.transactions.len() >= most {
-            return Err(Code::ENOSPC);
+            return Err(ErrorCode::ENOSPC);
         }
         let number = connection.transaction_number();
         connection.transactions.insert(number, transaction);
         Ok(format!("{number}\0").into_bytes())
     }
 
-    pub(super) fn end(&mut self, asker: Asker<'_>, payload: &[u8]) -> Result<Vec<u8>, Code> {
+    pub(super) fn end(&mut self, asker: Asker<'_>, payload: &[u8]) -> Result<Vec<u8>, ErrorCode> {
         let commits = match path::one(payload)? {
             b"T" => true,
             b"F" => false,
-            _ => return Err(Code::EINVAL),
+            _ => return Err(ErrorCode::EINVAL),
         };
-        let connection = self.connections.get_mut(&asker.id).ok_or(Code::ENOENT)?;
+        let connection = self
+            .connections
+            .get_mut(&asker.id)
+            .ok_or(ErrorCode::ENOENT)?;
         let transaction = connection.transactions.remove(&asker.transaction);
-        let transaction = transaction.ok_or(Code::ENOENT)?;
+        let transaction = transaction.ok_or(ErrorCode::ENOENT)?;
         self.forget_bytes(asker.who, transaction.bytes);
         if commits {
             let edits = transaction.commit(&self.root)?;
@@ -270,7 +284,7 @@ impl Server {
     }
 
     /// Makes all changes of a transaction in the present tree, or none of them.
-    fn commit(&mut self, asker: Asker<'_>, edits: &[(String, Edit)]) -> Result<(), Code> {
+    fn commit(&mut self, asker: Asker<'_>, edits: &[(String, Edit)]) -> Result<(), ErrorCode> {
         let before = Rc::clone(&self.root);
         let mut ledger = Ledger::default();
         let mut told = HashSet::new();
@@ -292,8 +306,8 @@ impl Server {
                 Err(code) => {
                     self.root = before;
                     self.news.clear();
-                    let is_bound = matches!(code, Code::ENOSPC | Code::ENOMEM);
-                    return Err(if is_bound { code } else { Code::EAGAIN });
+                    let is_bound = matches!(code, ErrorCode::ENOSPC | ErrorCode::ENOMEM);
+                    return Err(if is_bound { code } else { ErrorCode::EAGAIN });
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Paths, names and numbers in requests (Xen's `docs/misc/xenstore.txt`, "Xenstore keys").
 
-use mayfly_xenstore::{Code, check_path};
+use mayfly_xenstore::{ErrorCode, check_path};
 
 /// The directory of the domains' homes.
 const HOMES: &str = "/local/domain/";
@@ -11,17 +11,17 @@ pub(super) fn home(domid: u16) -> String {
 }
 
 /// Reads the only string of a payload: it ends in a NUL and has no other.
-pub(super) fn one(payload: &[u8]) -> Result<&[u8], Code> {
+pub(super) fn one(payload: &[u8]) -> Result<&[u8], ErrorCode> {
     match payload.split_last() {
         Some((0, text)) if !text.contains(&0) => Ok(text),
-        _ => Err(Code::EINVAL),
+        _ => Err(ErrorCode::EINVAL),
     }
 }
 
 /// Splits a payload into its first string and the bytes behind the NUL of that.
-pub(super) fn first(payload: &[u8]) -> Result<(&[u8], &[u8]), Code> {
+pub(super) fn first(payload: &[u8]) -> Result<(&[u8], &[u8]), ErrorCode> {
     let end = payload.iter().position(|byte| *byte == 0);
-    let (text, rest) = payload.split_at(end.ok_or(Code::EINVAL)?);
+    let (text, rest) = payload.split_at(end.ok_or(ErrorCode::EINVAL)?);
     Ok((text, rest.get(1..).unwrap_or_default()))
 }
 
@@ -56,12 +56,12 @@ pub(super) fn domid(text: &[u8]) -> Option<u16> {
 ///
 /// # Errors
 /// EINVAL if `text` is no valid path, or if the path is longer than `longest` bytes below its domain's home.
-pub(super) fn resolve(text: &[u8], home: &str, longest: usize) -> Result<String, Code> {
-    let text = std::str::from_utf8(text).map_err(|_| Code::EINVAL)?;
-    let checked = check_path(text).map_err(|_| Code::EINVAL);
+pub(super) fn resolve(text: &[u8], home: &str, longest: usize) -> Result<String, ErrorCode> {
+    let text = std::str::from_utf8(text).map_err(|_| ErrorCode::EINVAL)?;
+    let checked = check_path(text).map_err(|_| ErrorCode::EINVAL);
     let path = match text.as_bytes().first() {
         Some(b'/') => text.to_owned(),
-        Some(b'@') | None => return Err(Code::EINVAL),
+        Some(b'@') | None => return Err(ErrorCode::EINVAL),
         Some(_) => format!("{home}/{text}"),
     };
     checked?;
@@ -73,7 +73,7 @@ pub(super) fn resolve(text: &[u8], home: &str, longest: usize) -> Result<String,
         _ => &path,
     };
     if own.len() > longest {
-        return Err(Code::EINVAL);
+        return Err(ErrorCode::EINVAL);
     }
     Ok(path)
 }
@@ -93,14 +93,14 @@ mod tests {
         assert_eq!(resolve("a/b").unwrap(), "/local/domain/7/a/b");
         assert_eq!(resolve("/a").unwrap(), "/a");
         for bad in ["", "/a/", "//", "/a//b", "@a", "/ä", "/a b", "a/"] {
-            assert_eq!(resolve(bad), Err(Code::EINVAL), "{bad}");
+            assert_eq!(resolve(bad), Err(ErrorCode::EINVAL), "{bad}");
         }
         let long = format!("/local/domain/7/{}", "a".repeat(2048));
         assert!(resolve(&long).is_ok());
-        assert_eq!(resolve(&format!("{long}a")), Err(Code::EINVAL));
+        assert_eq!(resolve(&format!("{long}a")), Err(ErrorCode::EINVAL));
         assert_eq!(
             resolve(&format!("/{}", "a".repeat(2048))),
-            Err(Code::EINVAL)
+            Err(ErrorCode::EINVAL)
         );
     }
 

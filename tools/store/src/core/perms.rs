@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use mayfly_xenstore::{Access, Code, Perm};
+use mayfly_xenstore::{Access, ErrorCode, Perm};
 
 use super::domains::Domains;
 use super::path::strings;
@@ -80,14 +80,14 @@ impl Perms {
     }
 
     /// Reads the permissions in a SET_PERMS request: its payload behind the path.
-    pub(super) fn parse(payload: &[u8]) -> Result<Vec<Perm>, Code> {
+    pub(super) fn parse(payload: &[u8]) -> Result<Vec<Perm>, ErrorCode> {
         let each = strings(payload).into_iter().map(|text| {
             let text = std::str::from_utf8(text).ok()?;
             Perm::parse(text)
         });
-        let list = each.collect::<Option<Vec<_>>>().ok_or(Code::EINVAL)?;
+        let list = each.collect::<Option<Vec<_>>>().ok_or(ErrorCode::EINVAL)?;
         match list.is_empty() {
-            true => Err(Code::EINVAL),
+            true => Err(ErrorCode::EINVAL),
             false => Ok(list),
         }
     }

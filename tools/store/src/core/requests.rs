@@ -1,9 +1,9 @@
 //! Requests that are not about nodes alone, and the dispatch of all requests.
 
-use mayfly_xenstore::Code;
-use mayfly_xenstore::wire::{Asked, Kind, PAYLOAD_MAX};
+use mayfly_xenstore::ErrorCode;
+use mayfly_xenstore::wire::{Asked, MessageKind, PAYLOAD_MAX};
 
-use super::connection::{Event, Id};
+use super::connection::{ClientMessage, ConnectionId};
 use super::domains::Host;
 use super::nodes::Asker;
 use super::path::{domid, first, home, number, one, strings};
@@ -22,7 +22,7 @@ fn ok() -> Vec<u8> {
 }
 
 /// Reads the payload of WATCH and UNWATCH.
-fn path_and_token(payload: &[u8]) -> Result<(&[u8], &[u8]), Code> {
+fn path_and_token(payload: &[u8]) -> Result<(&[u8], &[u8]), ErrorCode> {
     let (path, rest) = first(payload)?;
     let (token, _) = first(rest)?;
     Ok((path, token))
@@ -30,7 +30,7 @@ fn path_and_token(payload: &[u8]) -> Result<(&[u8], &[u8]), Code> {
 
 impl Server {
     /// Answers a request and sends the events of its changes.
-    pub(super) fn request(&mut self, id: Id, asked: &Asked<'_>, host: &mut dyn Host) {
+    pub(super) fn request(&mut self, id: ConnectionId, asked: &Asked<'_>, host: &mut dyn Host) {
         let Some(connection) = self.connections.get(&id) else {
             return;
         };
@@ -51,7 +51,7 @@ impl Server {
             Ok(_) => asked.refusal(&mut bytes, "E2BIG"),
             Err(code) => asked.refusal(&mut bytes, &code.to_string()),
         }
-        self.send(id, bytes, &who, Event::None);
+        self.send(id, bytes, &who, ClientMessage::None);
         self.news.extend(first);
         self.tell(&who);
     }
@@ -61,74 +61,74 @@ impl Server {
         asker: Asker<'_>,
         asked: &Asked<'_>,
         host: &mut dyn Host,
-    ) -> Result<Vec<u8>, Code> {
-        let kind = Kind::of(asked.kind).ok_or(Code::ENOSYS)?;
+    ) -> Result<Vec<u8>, ErrorCode> {
+        let kind = MessageKind::of(asked.kind).ok_or(ErrorCode::ENOSYS)?;
         let is_for_dom0 = matches!(
             kind,
-            Kind::Control
-                | Kind::Introduce
-                | Kind::Release
-                | Kind::IsDomainIntroduced
-                | Kind::Resume
-                | Kind::SetTarget
+            MessageKind::Control
+                | MessageKind::Introduce
+                | MessageKind::Release
+                | MessageKind::IsDomainIntroduced
+                | MessageKind::Resume
+                | MessageKind::SetTarget
         );
         if is_for_dom0 && !asker.who.is_privileged() {
-            return Err(Code::EACCES);
+            return Err(ErrorCode::EACCES);
         }
-        if !matches!(kind, Kind::Watch | Kind::Unwatch) && asker.transaction != 0 {
-            let connection = self.connections.get(&asker.id).ok_or(Code::EIO)?;
+        if !matches!(kind, MessageKind::Watch | MessageKind::Unwatch) && asker.transaction != 0 {
+            let connection = self.connections.get(&asker.id).ok_or(ErrorCode::EIO)?;
             if !connection.transactions.contains_key(&asker.transaction) {
-                return Err(Code::ENOENT);
+                return Err(ErrorCode::ENOENT);
             }
         }
         let payload = asked.payload;
         match kind {
-            Kind::Control => self.control(payload),
-            Kind::Directory => self.directory(asker, payload),
-            Kind::DirectoryPart => self.directory_part(asker, payload),
-            Kind::Read => self.read(asker, payload),
-            Kind::GetPerms => self.get_perms(asker, payload),
-            Kind::Write => self.write(asker, payload),
-            Kind::Mkdir => self.edit(asker, one(payload)?, Edit::Mkdir),
-            Kind::Rm => self.edit(asker, one(payload)?, Edit::Remove),
-            Kind::SetPerms => self.set_perms(asker, payload, host),
-            Kind::TransactionStart => self.start(asker),
-            Kind::TransactionEnd => self.end(asker, payload),
-            Kind::Watch => self.watch(asker, payload),
-            Kind::Unwatch => self.unwatch(asker, payload),
-            Kind::ResetWatches => {
+            MessageKind::Control => self.control(payload),
+            MessageKind::Directory => self.directory(asker, payload),
+            MessageKind::DirectoryPart => self.directory_part(asker, payload),
+            MessageKind::Read => self.read(asker, payload),
+            MessageKind::GetPerms => self.get_perms(asker, payload),
+            MessageKind::Write => self.write(asker, payload),
+            MessageKind::Mkdir => self.edit(asker, one(payload)?, Edit::Mkdir),
+            MessageKind::Rm => self.edit(asker, one(payload)?, Edit::Remove),
+            MessageKind::SetPerms => self.set_perms(asker, payload, host),
+            MessageKind::TransactionStart => self.start(asker),
+            MessageKind::TransactionEnd => self.end(asker, payload),
+            MessageKind::Watch => self.watch(asker, payload),
+            MessageKind::Unwatch => self.unwatch(asker, payload),
+            MessageKind::ResetWatches => {
                 self.reset_watches(asker.id);
                 Ok(ok())
             }
-            Kind::Introduce => self.introduce(payload, host),
-            Kind::Release => {
+            MessageKind::Introduce => self.introduce(payload, host),
+            MessageKind::Release => {
                 let domid = self.introduced(payload)?;
                 self.release(domid, host);
                 Ok(ok())
             }
-            Kind::Resume => {
+            MessageKind::Resume => {
                 let domid = self.introduced(payload)?;
                 if let Some(domain) = self.domains.get_mut(domid) {
                     domain.is_shutdown = false;
                 }
                 Ok(ok())
             }
-            Kind::IsDomainIntroduced => {
+            MessageKind::IsDomainIntroduced => {
                 let number = number(one(payload)?);
                 let domid = u16::try_from(number).ok();
                 let is = domid.is_some_and(|domid| self.domains.is_introduced(domid));
                 let letter: &[u8] = if is || number == SELF { b"T\0" } else { b"F\0" };
                 Ok(letter.to_vec())
             }
-            Kind::GetDomainPath => {
-                let domid = domid(one(payload)?).ok_or(Code::EINVAL)?;
+            MessageKind::GetDomainPath => {
+                let domid = domid(one(payload)?).ok_or(ErrorCode::EINVAL)?;
                 Ok((home(domid) + "\0").into_bytes())
             }
-            Kind::SetTarget => self.set_target(payload),
+            MessageKind::SetTarget => self.set_target(payload),
         }
     }
 
-    fn watch(&mut self, asker: Asker<'_>, payload: &[u8]) -> Result<Vec<u8>, Code> {
+    fn watch(&mut self, asker: Asker<'_>, payload: &[u8]) -> Result<Vec<u8>, ErrorCode> {
         let (text, token) = path_and_token(payload)?;
         let is_special = text.first() == Some(&b'@');
         let path = match std::str::from_utf8(text) {
@@ -137,18 +137,18 @@ impl Server {
         };
         let is_relative = !is_special && text.first() != Some(&b'/');
         let usage = self.domains.usage(asker.who.domid);
-        let connection = self.connections.get_mut(&asker.id).ok_or(Code::EIO)?;
+        let connection = self.connections.get_mut(&asker.id).ok_or(ErrorCode::EIO)?;
         let key = (path, token.into());
         if connection.watches.contains_key(&key) {
-            return Err(Code::EEXIST);
+            return Err(ErrorCode::EEXIST);
         }
         let bytes = key.0.len() + key.1.len();
         if !asker.who.is_privileged() {
             if usage.watches >= self.quota.watches {
-                return Err(Code::E2BIG);
+                return Err(ErrorCode::E2BIG);
             }
             if !self.domains.has_memory(asker.who.domid, bytes, &self.quota) {
-                return Err(Code::ENOMEM);
+                return Err(ErrorCode::ENOMEM);
             }
         }
         self.next_watch += 1;
@@ -170,16 +170,16 @@ impl Server {
         Ok(ok())
     }
 
-    fn unwatch(&mut self, asker: Asker<'_>, payload: &[u8]) -> Result<Vec<u8>, Code> {
+    fn unwatch(&mut self, asker: Asker<'_>, payload: &[u8]) -> Result<Vec<u8>, ErrorCode> {
         let (text, token) = path_and_token(payload)?;
         let path = match std::str::from_utf8(text) {
             Ok(text) if text.starts_with('@') => text.to_owned(),
             // An invalid path was never watched.
-            _ => self.resolve(asker, text).map_err(|_| Code::ENOENT)?,
+            _ => self.resolve(asker, text).map_err(|_| ErrorCode::ENOENT)?,
         };
-        let connection = self.connections.get_mut(&asker.id).ok_or(Code::EIO)?;
+        let connection = self.connections.get_mut(&asker.id).ok_or(ErrorCode::EIO)?;
         let key = (path, token.into());
-        let number = connection.watches.remove(&key).ok_or(Code::ENOENT)?;
+        let number = connection.watches.remove(&key).ok_or(ErrorCode::ENOENT)?;
         self.watches.remove(&key.0, number);
         self.add_watches(asker.who, -1, key.0.len() + key.1.len());
         Ok(ok())
@@ -198,7 +198,7 @@ impl Server {
     }
 
     /// Ends all watches and transactions of a connection.
-    pub(super) fn reset_watches(&mut self, id: Id) {
+    pub(super) fn reset_watches(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
@@ -213,15 +213,15 @@ impl Server {
         }
     }
 
-    fn introduce(&mut self, payload: &[u8], host: &mut dyn Host) -> Result<Vec<u8>, Code> {
+    fn introduce(&mut self, payload: &[u8], host: &mut dyn Host) -> Result<Vec<u8>, ErrorCode> {
         let [id, gfn, port, ..] = strings(payload)[..] else {
-            return Err(Code::EINVAL);
+            return Err(ErrorCode::EINVAL);
         };
-        let domid = domid(id).ok_or(Code::EINVAL)?;
+        let domid = domid(id).ok_or(ErrorCode::EINVAL)?;
         let gfn = u64::try_from(number(gfn)).unwrap_or(0);
-        let port = u32::try_from(number(port)).map_err(|_| Code::EINVAL)?;
+        let port = u32::try_from(number(port)).map_err(|_| ErrorCode::EINVAL)?;
         if port == 0 {
-            return Err(Code::EINVAL);
+            return Err(ErrorCode::EINVAL);
         }
         match self.ring(domid) {
             Some(id) => {
@@ -247,23 +247,23 @@ impl Server {
     ///
     /// # Errors
     /// EINVAL for dom0, ENOENT for a domain that is not introduced.
-    fn introduced(&self, payload: &[u8]) -> Result<u16, Code> {
+    fn introduced(&self, payload: &[u8]) -> Result<u16, ErrorCode> {
         let number = number(one(payload)?);
         if number == 0 {
-            return Err(Code::EINVAL);
+            return Err(ErrorCode::EINVAL);
         }
         let domid = u16::try_from(number).ok();
         let domid = domid.filter(|domid| self.domains.is_introduced(*domid));
-        domid.ok_or(Code::ENOENT)
+        domid.ok_or(ErrorCode::ENOENT)
     }
 
-    fn set_target(&mut self, payload: &[u8]) -> Result<Vec<u8>, Code> {
+    fn set_target(&mut self, payload: &[u8]) -> Result<Vec<u8>, ErrorCode> {
         let [domain, target, ..] = strings(payload)[..] else {
-            return Err(Code::EINVAL);
+            return Err(ErrorCode::EINVAL);
         };
         let find = |text| {
-            let domid = domid(text).ok_or(Code::ENOENT)?;
-            let id = self.ring(domid).ok_or(Code::ENOENT)?;
+            let domid = domid(text).ok_or(ErrorCode::ENOENT)?;
+            let id = self.ring(domid).ok_or(ErrorCode::ENOENT)?;
             Ok((domid, id))
         };
         let ((_, id), (target, _)) = (find(domain)?, find(target)?);

@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use mayfly_xenstore::{Perm, wire};
 
-use super::connection::{Connection, Event, Id, Sent};
-use super::domains::{Domains, Host, State};
+use super::connection::{ClientMessage, Connection, ConnectionId, Sent};
+use super::domains::{DomainState, Domains, Host};
 use super::perms::{Perms, Who};
 use super::quota::Quota;
 use super::tree::{self, Node};
@@ -25,7 +25,7 @@ pub(super) enum News {
     Special(&'static str),
     /// The event that every new watch gets.
     First {
-        to: Id,
+        to: ConnectionId,
         path: String,
         token: Rc<[u8]>,
     },
@@ -45,17 +45,17 @@ pub struct Server {
     pub(super) watches: Watches,
     /// The permissions of [`INTRODUCE`] and [`RELEASE`].
     pub(super) special: HashMap<&'static str, Rc<Perms>>,
-    pub(super) connections: HashMap<Id, Connection>,
+    pub(super) connections: HashMap<ConnectionId, Connection>,
     /// The connections of the domains' rings.
-    pub(super) rings: HashMap<u16, Id>,
+    pub(super) rings: HashMap<u16, ConnectionId>,
     pub(super) quota: Quota,
     /// The number of changes so far, which serves as the time.
     pub(super) now: u64,
     pub(super) next_watch: u64,
     pub(super) news: Vec<News>,
     pub(super) keeps_orphans: bool,
-    next_connection: Id,
-    listed: Vec<Id>,
+    next_connection: ConnectionId,
+    listed: Vec<ConnectionId>,
     /// The number of events dropped because their receiver had no memory left.
     pub(super) lost: u64,
 }
@@ -95,18 +95,18 @@ impl Server {
     }
 
     /// Adds a connection over the socket. It has dom0's rights.
-    pub fn connect(&mut self) -> Id {
+    pub fn connect(&mut self) -> ConnectionId {
         self.add(Connection::new(Who::domain(0), false))
     }
 
     /// Adds the connection over a domain's ring. INTRODUCE does that for guests; the caller does it for dom0's kernel.
-    pub fn connect_ring(&mut self, domid: u16) -> Id {
+    pub fn connect_ring(&mut self, domid: u16) -> ConnectionId {
         let id = self.add(Connection::new(Who::domain(domid), true));
         self.rings.insert(domid, id);
         id
     }
 
-    fn add(&mut self, connection: Connection) -> Id {
+    fn add(&mut self, connection: Connection) -> ConnectionId {
         let id = self.next_connection;
         self.next_connection += 1;
         self.connections.insert(id, connection);
@@ -115,25 +115,25 @@ impl Server {
 
     /// Returns the connection over a domain's ring.
     #[must_use]
-    pub fn ring(&self, domid: u16) -> Option<Id> {
+    pub fn ring(&self, domid: u16) -> Option<ConnectionId> {
         self.rings.get(&domid).copied()
     }
 
     /// Returns the domains with rings, and their connections.
     #[must_use]
-    pub fn rings(&self) -> Vec<(u16, Id)> {
+    pub fn rings(&self) -> Vec<(u16, ConnectionId)> {
         self.rings.iter().map(|(domid, id)| (*domid, *id)).collect()
     }
 
     /// Returns the domain of a connection over a ring, `None` for a connection over the socket.
     #[must_use]
-    pub fn domain_of(&self, id: Id) -> Option<u16> {
+    pub fn domain_of(&self, id: ConnectionId) -> Option<u16> {
         let connection = self.connections.get(&id)?;
         connection.is_ring.then_some(connection.who.domid)
     }
 
     /// Removes a connection with its watches and transactions.
-    pub fn disconnect(&mut self, id: Id) {
+    pub fn disconnect(&mut self, id: ConnectionId) {
         self.reset_watches(id);
         if let Some(mut connection) = self.connections.remove(&id) {
             let domid = connection.who.domid;
@@ -146,7 +146,7 @@ impl Server {
 
     /// Returns whether more requests of a connection may be read. If not, [`Server::listed`] has the connection as soon
     /// as they may.
-    pub fn has_room(&mut self, id: Id) -> bool {
+    pub fn has_room(&mut self, id: ConnectionId) -> bool {
         let waits = self.must_wait(id);
         let Some(connection) = self.connections.get_mut(&id) else {
             return false;
@@ -156,7 +156,7 @@ impl Server {
     }
 
     /// Returns whether a domain has reached its quota of outstanding messages or of memory. Then its requests wait.
-    fn must_wait(&self, id: Id) -> bool {
+    fn must_wait(&self, id: ConnectionId) -> bool {
         let Some(connection) = self.connections.get(&id) else {
             return true;
         };
@@ -171,7 +171,12 @@ impl Server {
     ///
     /// # Errors
     /// A request is longer than the protocol allows, or there is no such connection.
-    pub fn take(&mut self, id: Id, bytes: &[u8], host: &mut dyn Host) -> Result<(), Broken> {
+    pub fn take(
+        &mut self,
+        id: ConnectionId,
+        bytes: &[u8],
+        host: &mut dyn Host,
+    ) -> Result<(), Broken> {
         let Some(connection) = self.connections.get_mut(&id) else {
             return Err(Broken);
         };
@@ -203,7 +208,7 @@ impl Server {
     }
 
     /// Returns the connections that have got output since the last call, or whose requests may be read again.
-    pub fn listed(&mut self) -> Vec<Id> {
+    pub fn listed(&mut self) -> Vec<ConnectionId> {
         let listed = std::mem::take(&mut self.listed);
         for id in &listed {
             if let Some(connection) = self.connections.get_mut(id) {
@@ -214,7 +219,7 @@ impl Server {
     }
 
     /// Stops charging domains for the messages that they have caused on a connection, because its client takes none.
-    pub fn forgive(&mut self, id: Id) {
+    pub fn forgive(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(&id) {
             let causes = connection.forgive();
             self.account(0, Sent { bytes: 0, causes });
@@ -222,7 +227,7 @@ impl Server {
     }
 
     /// Empties a connection: ends its watches and transactions and drops its input and output.
-    pub fn silence(&mut self, id: Id) {
+    pub fn silence(&mut self, id: ConnectionId) {
         self.reset_watches(id);
         if let Some(connection) = self.connections.get_mut(&id) {
             let (domid, sent) = (connection.who.domid, connection.clear());
@@ -231,7 +236,7 @@ impl Server {
     }
 
     /// Returns the bytes to send next on a connection: `most` bytes or a little more.
-    pub fn output(&mut self, id: Id, most: usize) -> &[u8] {
+    pub fn output(&mut self, id: ConnectionId, most: usize) -> &[u8] {
         let Some(connection) = self.connections.get_mut(&id) else {
             return &[];
         };
@@ -243,7 +248,7 @@ impl Server {
     }
 
     /// Drops the first `bytes` bytes of a connection's output, which have been sent.
-    pub fn sent(&mut self, id: Id, bytes: usize) {
+    pub fn sent(&mut self, id: ConnectionId, bytes: usize) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.sent(bytes);
         }
@@ -251,12 +256,12 @@ impl Server {
 
     /// Returns whether a connection has bytes to send.
     #[must_use]
-    pub fn has_output(&self, id: Id) -> bool {
+    pub fn has_output(&self, id: ConnectionId) -> bool {
         let connection = self.connections.get(&id);
         connection.is_some_and(Connection::has_output)
     }
 
-    pub(super) fn list(&mut self, id: Id) {
+    pub(super) fn list(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(&id)
             && !connection.is_listed
         {
@@ -266,14 +271,20 @@ impl Server {
     }
 
     /// Queues a message for a connection. A request of `cause` has led to it.
-    pub(super) fn send(&mut self, id: Id, bytes: Vec<u8>, cause: &Who, event: Event) {
+    pub(super) fn send(
+        &mut self,
+        id: ConnectionId,
+        bytes: Vec<u8>,
+        cause: &Who,
+        event: ClientMessage,
+    ) {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
         let receiver = connection.who.domid;
         let length = bytes.len();
         let cause = (!cause.is_privileged()).then_some(cause.domid);
-        if event != Event::None && !self.domains.has_memory(receiver, length, &self.quota) {
+        if event != ClientMessage::None && !self.domains.has_memory(receiver, length, &self.quota) {
             self.lost += 1;
             return;
         }
@@ -327,7 +338,7 @@ impl Server {
             let Some(domain) = self.domains.get_mut(domid) else {
                 continue;
             };
-            let shuts_down = state.is_some_and(|State { is_shutdown, .. }| is_shutdown);
+            let shuts_down = state.is_some_and(|DomainState { is_shutdown, .. }| is_shutdown);
             if !domain.is_introduced {
                 if state.is_none() {
                     self.remove_domain(domid);

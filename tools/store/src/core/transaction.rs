@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use mayfly_xenstore::Code;
+use mayfly_xenstore::ErrorCode;
 
 use super::domains::Ledger;
 use super::quota::Quota;
@@ -95,7 +95,7 @@ impl Transaction {
     ///
     /// # Errors
     /// EAGAIN if something that was seen has changed.
-    pub(super) fn commit(self, now: &Rc<Node>) -> Result<Vec<(String, Edit)>, Code> {
+    pub(super) fn commit(self, now: &Rc<Node>) -> Result<Vec<(String, Edit)>, ErrorCode> {
         let is_same = Rc::ptr_eq(&self.base, now)
             || self.seen.iter().all(|(path, what)| {
                 match (tree::get(&self.base, path), tree::get(now, path)) {
@@ -106,7 +106,7 @@ impl Transaction {
             });
         match is_same {
             true => Ok(self.edits),
-            false => Err(Code::EAGAIN),
+            false => Err(ErrorCode::EAGAIN),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use mayfly_xenstore::{Code, Perm};
+use mayfly_xenstore::{ErrorCode, Perm};
 
 use super::domains::{Domains, Ledger};
 use super::perms::{OWN, Perms, READ, WRITE, Who};
@@ -49,18 +49,18 @@ pub(super) fn look<'a>(
     need: u8,
     who: &Who,
     domains: &Domains,
-) -> Result<&'a Rc<Node>, Code> {
+) -> Result<&'a Rc<Node>, ErrorCode> {
     let place = tree::find(root, path);
     let rights = |node: &Rc<Node>| node.perms.rights(who, domains) & need;
     match place.node {
         Some(node) if rights(node) == need => Ok(node),
-        None if rights(place.above) != 0 => Err(Code::ENOENT),
-        _ => Err(Code::EACCES),
+        None if rights(place.above) != 0 => Err(ErrorCode::ENOENT),
+        _ => Err(ErrorCode::EACCES),
     }
 }
 
 impl View<'_> {
-    fn may(&self, path: &str, need: u8) -> Result<(), Code> {
+    fn may(&self, path: &str, need: u8) -> Result<(), ErrorCode> {
         look(self.root, path, need, self.who, self.domains).map(drop)
     }
 
@@ -68,23 +68,23 @@ impl View<'_> {
     ///
     /// # Errors
     /// The code that answers the request; then nothing has changed.
-    pub(super) fn edit(&mut self, path: &str, edit: &Edit) -> Result<Option<Change>, Code> {
+    pub(super) fn edit(&mut self, path: &str, edit: &Edit) -> Result<Option<Change>, ErrorCode> {
         match edit {
             Edit::Write(value) => match self.may(path, WRITE) {
                 Ok(()) => self.set_value(path, value).map(Some),
-                Err(Code::ENOENT) => self.make(path, value).map(Some),
+                Err(ErrorCode::ENOENT) => self.make(path, value).map(Some),
                 Err(code) => Err(code),
             },
             Edit::Mkdir => match self.may(path, WRITE) {
                 Ok(()) => Ok(None),
-                Err(Code::ENOENT) => self.make(path, &Rc::from([])).map(Some),
+                Err(ErrorCode::ENOENT) => self.make(path, &Rc::from([])).map(Some),
                 Err(code) => Err(code),
             },
             Edit::Remove => match self.may(path, WRITE) {
-                Ok(()) if path == "/" => Err(Code::EINVAL),
+                Ok(()) if path == "/" => Err(ErrorCode::EINVAL),
                 Ok(()) => Ok(self.remove(path)),
                 // To remove a missing node succeeds if its parent exists.
-                Err(Code::ENOENT) if tree::find(self.root, path).missing == 1 => Ok(None),
+                Err(ErrorCode::ENOENT) if tree::find(self.root, path).missing == 1 => Ok(None),
                 Err(code) => Err(code),
             },
             Edit::SetPerms(perms) => {
@@ -95,25 +95,25 @@ impl View<'_> {
     }
 
     /// Checks that the quota allows a node of `size` bytes.
-    fn fits(&self, size: usize) -> Result<(), Code> {
+    fn fits(&self, size: usize) -> Result<(), ErrorCode> {
         match self.who.is_privileged() || size < self.quota.node_size {
             true => Ok(()),
-            false => Err(Code::ENOSPC),
+            false => Err(ErrorCode::ENOSPC),
         }
     }
 
     /// Checks that the quota of `owner` allows `more` bytes in its nodes.
-    fn has_memory(&self, owner: u16, more: isize) -> Result<(), Code> {
+    fn has_memory(&self, owner: u16, more: isize) -> Result<(), ErrorCode> {
         let more = usize::try_from(self.ledger.of(owner).bytes + more).unwrap_or(0);
         match self.who.is_privileged() || self.domains.has_memory(owner, more, self.quota) {
             true => Ok(()),
-            false => Err(Code::ENOMEM),
+            false => Err(ErrorCode::ENOMEM),
         }
     }
 
-    fn set_value(&mut self, path: &str, value: &Rc<[u8]>) -> Result<Change, Code> {
+    fn set_value(&mut self, path: &str, value: &Rc<[u8]>) -> Result<Change, ErrorCode> {
         let place = tree::find(self.root, path);
-        let node = place.node.ok_or(Code::ENOENT)?;
+        let node = place.node.ok_or(ErrorCode::ENOENT)?;
         let change = changed(path, node, place.above);
         let owner = node.perms.owner();
         let more = signed(value.len()) - signed(node.value.len());
@@ -126,7 +126,7 @@ impl View<'_> {
         Ok(change)
     }
 
-    fn make(&mut self, path: &str, value: &Rc<[u8]>) -> Result<Change, Code> {
+    fn make(&mut self, path: &str, value: &Rc<[u8]>) -> Result<Change, ErrorCode> {
         let place = tree::find(self.root, path);
         let above = Rc::clone(place.above);
         let missing = place.missing;
@@ -142,7 +142,7 @@ impl View<'_> {
         if !self.who.is_privileged() {
             let used = signed(self.domains.usage(owner).nodes) + self.ledger.of(owner).nodes;
             if used + signed(missing) > signed(self.quota.nodes) {
-                return Err(Code::ENOSPC);
+                return Err(ErrorCode::ENOSPC);
             }
         }
         self.has_memory(owner, signed(bytes))?;
@@ -170,13 +170,13 @@ impl View<'_> {
         Some(change)
     }
 
-    fn set_perms(&mut self, path: &str, perms: &[Perm]) -> Result<Option<Change>, Code> {
+    fn set_perms(&mut self, path: &str, perms: &[Perm]) -> Result<Option<Change>, ErrorCode> {
         let place = tree::find(self.root, path);
-        let node = place.node.ok_or(Code::ENOENT)?;
+        let node = place.node.ok_or(ErrorCode::ENOENT)?;
         let old = Rc::clone(&node.perms);
         let new = Rc::new(Perms::new(perms, self.now));
         if !self.who.is_privileged() && new.owner() != old.owner() {
-            return Err(Code::EPERM);
+            return Err(ErrorCode::EPERM);
         }
         let mut change = changed(path, node, place.above);
         change.readable_by.push(Rc::clone(&new));

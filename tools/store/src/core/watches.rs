@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::connection::Id;
+use super::connection::ConnectionId;
 use super::path::names;
 use super::perms::Perms;
 use super::tree::Node;
@@ -15,7 +15,7 @@ pub(super) struct Watch {
     /// Numbers ascend, so that the events of one change come in the order in which the watches were set.
     pub(super) number: u64,
     /// The connection that gets the events.
-    pub(super) connection: Id,
+    pub(super) connection: ConnectionId,
     /// The token in its events.
     pub(super) token: Rc<[u8]>,
     /// The number of bytes to leave out of each path, because the watch was set with a relative path.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::core::Id;
+use crate::core::ConnectionId;
 
 use super::ring::{self, Fault};
 use super::{Daemon, Machine};
@@ -16,7 +16,7 @@ const WRITE: usize = 64 << 10;
 
 impl<M: Machine> Daemon<M> {
     /// Reads and answers a connection's requests, and sends its output.
-    pub(super) fn attend(&mut self, id: Id) {
+    pub(super) fn attend(&mut self, id: ConnectionId) {
         if self.clients.contains_key(&id) {
             return self.client(id);
         }
@@ -25,7 +25,7 @@ impl<M: Machine> Daemon<M> {
         }
     }
 
-    pub(super) fn ring(&mut self, id: Id, domid: u16) {
+    pub(super) fn ring(&mut self, id: ConnectionId, domid: u16) {
         let mut is_notified = false;
         let result = self.serve_ring(id, domid, &mut is_notified);
         if let Err(fault) = result {
@@ -42,7 +42,12 @@ impl<M: Machine> Daemon<M> {
         }
     }
 
-    fn serve_ring(&mut self, id: Id, domid: u16, is_notified: &mut bool) -> Result<(), Fault> {
+    fn serve_ring(
+        &mut self,
+        id: ConnectionId,
+        domid: u16,
+        is_notified: &mut bool,
+    ) -> Result<(), Fault> {
         let mut buffer = [0; ring::SIZE];
         for round in 0..=ROUNDS {
             if self.machine.is_shut(domid) {
@@ -78,7 +83,7 @@ impl<M: Machine> Daemon<M> {
     }
 
     /// Writes as much output as the ring has room for. Returns the number of bytes written.
-    fn flush_ring(&mut self, id: Id, domid: u16) -> Result<usize, Fault> {
+    fn flush_ring(&mut self, id: ConnectionId, domid: u16) -> Result<usize, Fault> {
         let mut written = 0;
         let had_output = self.server.has_output(id);
         let Some(page) = self.machine.page(domid) else {
@@ -99,7 +104,7 @@ impl<M: Machine> Daemon<M> {
         Ok(written)
     }
 
-    fn note_stalled(&mut self, id: Id, domid: u16, written: usize) {
+    fn note_stalled(&mut self, id: ConnectionId, domid: u16, written: usize) {
         let is_stalled = domid != 0 && self.server.has_output(id);
         if !is_stalled {
             self.stalled.remove(&id);
@@ -110,7 +115,7 @@ impl<M: Machine> Daemon<M> {
         }
     }
 
-    fn client(&mut self, id: Id) {
+    fn client(&mut self, id: ConnectionId) {
         let mut buffer = [0; READ];
         for round in 0..ROUNDS {
             let mut is_done = true;
@@ -140,7 +145,7 @@ impl<M: Machine> Daemon<M> {
     }
 
     /// Sends as much output as the socket takes. Returns whether the client is still connected.
-    pub(super) fn flush_client(&mut self, id: Id) -> bool {
+    pub(super) fn flush_client(&mut self, id: ConnectionId) -> bool {
         let has_room = self.server.has_room(id);
         let Some(client) = self.clients.get_mut(&id) else {
             return false;
@@ -167,7 +172,7 @@ impl<M: Machine> Daemon<M> {
         true
     }
 
-    fn end(&mut self, id: Id) {
+    fn end(&mut self, id: ConnectionId) {
         // To close the file descriptor also removes it from the epoll set.
         self.clients.remove(&id);
         self.server.disconnect(id);

@@ -8,7 +8,7 @@ use rustix::event::epoll;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 
-use crate::core::Id;
+use crate::core::ConnectionId;
 
 /// A process of dom0 that is connected to the socket.
 pub(super) struct Client {
@@ -18,7 +18,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(stream: UnixStream, id: Id, epoll: &OwnedFd) -> io::Result<Self> {
+    pub(super) fn new(stream: UnixStream, id: ConnectionId, epoll: &OwnedFd) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         let waits_for = epoll::EventFlags::IN;
         epoll::add(
@@ -43,7 +43,7 @@ impl Client {
     /// Sets the events that the loop waits for: requests, room to send, or both.
     pub(super) fn wait_for(
         &mut self,
-        id: Id,
+        id: ConnectionId,
         requests: bool,
         room: bool,
         epoll: &OwnedFd,

@@ -6,11 +6,11 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use anyhow::{Context as _, Result};
 use mayfly_drivers::SharedPage;
 use mayfly_xen::{DomainInfo, Evtchn, Gntdev, GrantMapping, KernelRing, Xen};
-use mayfly_xenstore::Code;
+use mayfly_xenstore::ErrorCode;
 
 use super::machine::{Machine, News};
 use super::ring;
-use crate::core::{Host, State};
+use crate::core::{DomainState, Host};
 
 /// `GNTTAB_RESERVED_XENSTORE` (Xen's `grant_table.h`): the grant reference of every domain's ring.
 const RING: u32 = 1;
@@ -38,11 +38,11 @@ pub struct Dom0 {
     ports: HashMap<u32, u16>,
     exceptions: u32,
     /// The states of all domains, between [`Machine::read_states`] and [`Machine::forget_states`].
-    seen: Option<HashMap<u16, State>>,
+    seen: Option<HashMap<u16, DomainState>>,
 }
 
-fn state(info: &DomainInfo) -> State {
-    State {
+fn state(info: &DomainInfo) -> DomainState {
+    DomainState {
         is_shutdown: info.shutdown().is_some(),
         is_dying: info.is_dying(),
     }
@@ -93,22 +93,22 @@ impl Dom0 {
 }
 
 impl Host for Dom0 {
-    fn state(&mut self, domid: u16) -> Option<State> {
+    fn state(&mut self, domid: u16) -> Option<DomainState> {
         if let Some(seen) = &self.seen {
             return seen.get(&domid).copied();
         }
         // A domain whose state cannot be read counts as running, so that an error removes no nodes.
         match self.xen.info(domid) {
             Ok(info) => info.map(|info| state(&info)),
-            Err(_) => Some(State::default()),
+            Err(_) => Some(DomainState::default()),
         }
     }
 
-    fn attach(&mut self, domid: u16, _: u64, port: u32) -> Result<(), Code> {
+    fn attach(&mut self, domid: u16, _: u64, port: u32) -> Result<(), ErrorCode> {
         let mapping = self.grants.map(domid, &[RING], true);
-        let mapping = mapping.map_err(|_| Code::EINVAL)?;
-        ring::reset(mapping.page(0).ok_or(Code::EIO)?);
-        let port = self.bind(domid, port).ok_or(Code::EINVAL)?;
+        let mapping = mapping.map_err(|_| ErrorCode::EINVAL)?;
+        ring::reset(mapping.page(0).ok_or(ErrorCode::EIO)?);
+        let port = self.bind(domid, port).ok_or(ErrorCode::EINVAL)?;
         let ring = Ring {
             pages: Pages::Granted(mapping),
             port: Some(port),

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
-use crate::core::{Id, Quota, Server};
+use crate::core::{ConnectionId, Quota, Server};
 use clients::Client;
 pub use dom0::Dom0;
 pub use files::{PidFile, listen, tell_ready};
@@ -37,15 +37,15 @@ pub struct Daemon<M> {
     machine: M,
     listener: UnixListener,
     epoll: OwnedFd,
-    clients: HashMap<Id, Client>,
+    clients: HashMap<ConnectionId, Client>,
     /// Whether file descriptors have run out: no connection is accepted until one ends.
     is_deaf: bool,
     /// Connections whose turn was over before they were done.
-    next: Vec<Id>,
+    next: Vec<ConnectionId>,
     /// Connections whose domain does not take its output, with the time since when.
-    stalled: HashMap<Id, Instant>,
+    stalled: HashMap<ConnectionId, Instant>,
     /// The same in ascending order of time. Entries that are not in `stalled` any more are out of date.
-    stalls: VecDeque<(Instant, Id)>,
+    stalls: VecDeque<(Instant, ConnectionId)>,
 }
 
 impl<M: Machine> Daemon<M> {

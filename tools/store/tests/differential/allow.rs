@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mayfly_xenstore::wire::Kind as Request;
+use mayfly_xenstore::wire::MessageKind;
 
 use crate::Message;
 use crate::daemon::Kind;
@@ -37,7 +37,7 @@ impl Seen {
         theirs: &[Vec<Message>],
     ) -> bool {
         let request = match round {
-            Round::Ask(ask) => Request::of(ask.kind),
+            Round::Ask(ask) => MessageKind::of(ask.kind),
             Round::Domain { .. } => None,
         };
         let mut all = ours.iter().zip(theirs);
@@ -47,8 +47,10 @@ impl Seen {
             // No document gives an order for children or for the events of several nodes. Ours is the order of the
             // names; the C xenstored's is the order in which the nodes were made. oxenstored answers before it sends
             // events.
-            let of_many = matches!(request, None | Some(Request::Rm | Request::TransactionEnd))
-                || kind == Kind::Ocaml;
+            let of_many = matches!(
+                request,
+                None | Some(MessageKind::Rm | MessageKind::TransactionEnd)
+            ) || kind == Kind::Ocaml;
             if ours != theirs && of_many {
                 self.count("orders of events of several nodes");
                 ours.sort_unstable();
@@ -81,7 +83,7 @@ impl Seen {
                 // oxenstored sends no events of the root.
                 ours.retain(root);
             }
-            let removes = kind == Kind::Ocaml && request == Some(Request::Rm);
+            let removes = kind == Kind::Ocaml && request == Some(MessageKind::Rm);
             ours == theirs
                 || is_commit && self.has_more(&ours, &theirs)
                 || removes && self.has_less(&ours, &theirs)
@@ -114,17 +116,17 @@ fn is_part(some: &[Message], all: &[Message]) -> bool {
     some.iter().all(|one| all.any(|other| one == other))
 }
 
-fn normal(request: Option<Request>, messages: &[Message]) -> Vec<Message> {
+fn normal(request: Option<MessageKind>, messages: &[Message]) -> Vec<Message> {
     let mut all = messages.to_vec();
     for (kind, payload) in &mut all {
         if *kind == EVENT || *kind == ERROR {
             continue;
         }
         match request {
-            Some(Request::TransactionStart) => payload.clear(),
-            Some(Request::Directory | Request::DirectoryPart) => {
+            Some(MessageKind::TransactionStart) => payload.clear(),
+            Some(MessageKind::Directory | MessageKind::DirectoryPart) => {
                 let mut names: Vec<&[u8]> = payload.split(|byte| *byte == 0).collect();
-                if request == Some(Request::DirectoryPart) {
+                if request == Some(MessageKind::DirectoryPart) {
                     names.remove(0);
                 }
                 // oxenstored's lists have the special nodes.

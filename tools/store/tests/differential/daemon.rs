@@ -130,7 +130,7 @@ impl Debian {
             self.rings
                 .push(File::options().read(true).write(true).open(path).unwrap());
         }
-        let kind = wire::Kind::Watch as u32;
+        let kind = wire::MessageKind::Watch as u32;
         let number = self.asked(ring + SOCKETS, kind, 0, format!("{path}\0t\0").as_bytes());
         self.until(ring + SOCKETS, number, &mut Vec::new());
         // The event that every new watch gets.
@@ -256,14 +256,19 @@ impl Debian {
             if connection >= SOCKETS && !self.is_introduced(connection - SOCKETS) {
                 continue;
             }
-            let number = self.asked(connection, wire::Kind::GetDomainPath as u32, 0, b"0\0");
+            let number = self.asked(
+                connection,
+                wire::MessageKind::GetDomainPath as u32,
+                0,
+                b"0\0",
+            );
             self.until(connection, number, seen);
         }
     }
 
     fn is_introduced(&mut self, ring: usize) -> bool {
         let domid = format!("{}\0", ring + 1);
-        let kind = wire::Kind::IsDomainIntroduced as u32;
+        let kind = wire::MessageKind::IsDomainIntroduced as u32;
         let number = self.asked(0, kind, 0, domid.as_bytes());
         let mut events = Vec::new();
         let (_, payload) = self.until(0, number, &mut events);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use mayfly_drivers::SharedPage;
 use mayfly_store::core::Quota;
 use mayfly_store::daemon::Daemon;
-use mayfly_xenstore::wire::{self, Kind as Request};
+use mayfly_xenstore::wire::{self, MessageKind};
 
 use crate::daemon::{Debian, Kind};
 use crate::machine::{Fake, RSP_CONS, RSP_PROD, Requests};
@@ -28,7 +28,7 @@ const ROUNDS: usize = 1000;
 /// The paths that a usual guest watches.
 const WATCHED: [&str; 3] = ["control/shutdown", "memory/target", "device"];
 
-fn request(kind: Request, transaction: u32, payload: &[u8]) -> Vec<u8> {
+fn request(kind: MessageKind, transaction: u32, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     wire::put_message(&mut bytes, [kind as u32, 1, transaction], payload);
     bytes
@@ -37,7 +37,7 @@ fn request(kind: Request, transaction: u32, payload: &[u8]) -> Vec<u8> {
 /// The first requests of a domain: its watches.
 fn watches(_: u16) -> Requests {
     let requests =
-        WATCHED.map(|path| request(Request::Watch, 0, format!("{path}\0t\0").as_bytes()));
+        WATCHED.map(|path| request(MessageKind::Watch, 0, format!("{path}\0t\0").as_bytes()));
     Requests::honest(requests.concat())
 }
 
@@ -49,7 +49,7 @@ fn take_all(_: u16, page: &SharedPage) {
 struct Client(UnixStream);
 
 impl Client {
-    fn ask(&mut self, kind: Request, transaction: u32, payload: &[u8]) -> Vec<u8> {
+    fn ask(&mut self, kind: MessageKind, transaction: u32, payload: &[u8]) -> Vec<u8> {
         self.0
             .write_all(&request(kind, transaction, payload))
             .unwrap();
@@ -67,7 +67,7 @@ impl Client {
     }
 
     fn write(&mut self, path: &str, value: &str) {
-        self.ask(Request::Write, 0, format!("{path}\0{value}").as_bytes());
+        self.ask(MessageKind::Write, 0, format!("{path}\0{value}").as_bytes());
     }
 
     /// The nodes of a guest with a network interface.
@@ -80,7 +80,7 @@ impl Client {
         ] {
             self.write(path, "");
             self.ask(
-                Request::SetPerms,
+                MessageKind::SetPerms,
                 0,
                 format!("{path}\0{perms}\0").as_bytes(),
             );
@@ -105,7 +105,7 @@ impl Client {
             self.write(&format!("{back}/{name}"), "1");
         }
         self.ask(
-            Request::Introduce,
+            MessageKind::Introduce,
             0,
             format!("{domid}\x005\x007\0").as_bytes(),
         );
@@ -131,18 +131,18 @@ fn measure(socket: &Path) -> [f64; 4] {
     client.write(path, "1");
     let read = format!("{path}\0");
     let write = format!("{path}\x001");
-    let one = median(|| drop(client.ask(Request::Read, 0, read.as_bytes())));
-    let two = median(|| drop(client.ask(Request::Write, 0, write.as_bytes())));
+    let one = median(|| drop(client.ask(MessageKind::Read, 0, read.as_bytes())));
+    let two = median(|| drop(client.ask(MessageKind::Write, 0, write.as_bytes())));
     let three = median(|| {
-        let number = client.ask(Request::TransactionStart, 0, b"\0");
+        let number = client.ask(MessageKind::TransactionStart, 0, b"\0");
         let number = std::str::from_utf8(&number).unwrap().trim_end_matches('\0');
         let number = number.parse().unwrap();
-        client.ask(Request::Write, number, write.as_bytes());
-        client.ask(Request::TransactionEnd, number, b"T\0");
+        client.ask(MessageKind::Write, number, write.as_bytes());
+        client.ask(MessageKind::TransactionEnd, number, b"T\0");
     });
     let four = median(|| {
         let mut client = Client(UnixStream::connect(socket).unwrap());
-        client.ask(Request::Read, 0, read.as_bytes());
+        client.ask(MessageKind::Read, 0, read.as_bytes());
     });
     [one, two, three, four]
 }
@@ -151,8 +151,8 @@ fn measure(socket: &Path) -> [f64; 4] {
 fn grow(name: &str, socket: &Path, mut introduced: impl FnMut(u16)) {
     let mut client = Client(UnixStream::connect(socket).unwrap());
     // The watches of dom0's kernel and toolstack.
-    client.ask(Request::Watch, 0, b"/local/domain/0/backend\0kernel\0");
-    client.ask(Request::Watch, 0, b"@releaseDomain\0toolstack\0");
+    client.ask(MessageKind::Watch, 0, b"/local/domain/0/backend\0kernel\0");
+    client.ask(MessageKind::Watch, 0, b"@releaseDomain\0toolstack\0");
     let mut there = 0;
     for domains in DOMAINS {
         let start = Instant::now();

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use mayfly_store::core::{Host, Id, Quota, Server, State};
-use mayfly_xenstore::{Code, wire};
+use mayfly_store::core::{ConnectionId, DomainState, Host, Quota, Server};
+use mayfly_xenstore::{ErrorCode, wire};
 
 use crate::script::{Ask, RINGS, SOCKETS};
 use crate::{Message, Peer};
@@ -12,14 +12,14 @@ use crate::{Message, Peer};
 struct Domains(HashMap<u16, u8>);
 
 impl Host for Domains {
-    fn state(&mut self, domid: u16) -> Option<State> {
+    fn state(&mut self, domid: u16) -> Option<DomainState> {
         let state = *self.0.get(&domid)?;
-        (state != 0).then_some(State {
+        (state != 0).then_some(DomainState {
             is_shutdown: state == 2,
             is_dying: state == 3,
         })
     }
-    fn attach(&mut self, _: u16, _: u64, _: u32) -> Result<(), Code> {
+    fn attach(&mut self, _: u16, _: u64, _: u32) -> Result<(), ErrorCode> {
         Ok(())
     }
     fn attach_again(&mut self, _: u16, _: u32) {}
@@ -29,7 +29,7 @@ impl Host for Domains {
 pub(crate) struct Ours {
     server: Server,
     domains: Domains,
-    sockets: Vec<Id>,
+    sockets: Vec<ConnectionId>,
 }
 
 impl Ours {
@@ -46,7 +46,7 @@ impl Ours {
         }
     }
 
-    fn id(&self, connection: usize) -> Option<Id> {
+    fn id(&self, connection: usize) -> Option<ConnectionId> {
         match self.sockets.get(connection) {
             Some(id) => Some(*id),
             None => self.server.ring((connection + 1 - SOCKETS) as u16),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use mayfly_xenstore::wire::Kind;
+use mayfly_xenstore::wire::MessageKind;
 
 use crate::Message;
 
@@ -29,7 +29,7 @@ pub(crate) enum Round {
 
 impl Ask {
     pub(crate) fn is_commit(&self) -> bool {
-        self.kind == Kind::TransactionEnd as u32 && self.payload == b"T\0"
+        self.kind == MessageKind::TransactionEnd as u32 && self.payload == b"T\0"
     }
 
     /// Returns the same request, but the transaction is given up instead of committed.
@@ -50,7 +50,7 @@ impl std::fmt::Debug for Round {
                 transaction,
                 payload,
             }) => {
-                let kind = Kind::of(*kind);
+                let kind = MessageKind::of(*kind);
                 let payload = payload.escape_ascii();
                 write!(f, "{connection} {kind:?} {transaction:?} {payload}")
             }
@@ -143,34 +143,40 @@ impl Script {
         text
     }
 
-    fn tree(&mut self) -> (Kind, Vec<u8>) {
+    fn tree(&mut self) -> (MessageKind, Vec<u8>) {
         let path = self.path();
         let (kind, rest) = match self.random.u8(..20) {
             0..=4 => {
                 let value = "v".repeat(self.random.usize(..20)) + self.pick(&["1", "2", "3"]);
-                (Kind::Write, value)
+                (MessageKind::Write, value)
             }
-            5..=7 => (Kind::Read, String::new()),
-            8..=9 => (Kind::Mkdir, String::new()),
-            10 => (Kind::Rm, String::new()),
-            11..=12 => (Kind::Directory, String::new()),
+            5..=7 => (MessageKind::Read, String::new()),
+            8..=9 => (MessageKind::Mkdir, String::new()),
+            10 => (MessageKind::Rm, String::new()),
+            11..=12 => (MessageKind::Directory, String::new()),
             // oxenstored does not know this request.
-            13 if self.has_domains => (Kind::DirectoryPart, "0\0".to_owned()),
-            13 => (Kind::Directory, String::new()),
-            14..=15 => (Kind::GetPerms, String::new()),
-            16..=17 => (Kind::SetPerms, self.perms()),
-            18 => (Kind::Watch, self.pick(&["t\0", "u\0", "v w\0"]).to_owned()),
+            13 if self.has_domains => (MessageKind::DirectoryPart, "0\0".to_owned()),
+            13 => (MessageKind::Directory, String::new()),
+            14..=15 => (MessageKind::GetPerms, String::new()),
+            16..=17 => (MessageKind::SetPerms, self.perms()),
+            18 => (
+                MessageKind::Watch,
+                self.pick(&["t\0", "u\0", "v w\0"]).to_owned(),
+            ),
             _ => (
-                Kind::Unwatch,
+                MessageKind::Unwatch,
                 self.pick(&["t\0", "u\0", "v w\0"]).to_owned(),
             ),
         };
         // When a domain that owns the root dies, the C xenstored removes the whole tree.
         let kind = match kind {
-            Kind::SetPerms if path == "/" => return (Kind::GetPerms, b"/\0".to_vec()),
+            MessageKind::SetPerms if path == "/" => {
+                return (MessageKind::GetPerms, b"/\0".to_vec());
+            }
             kind => kind,
         };
-        let watches = matches!(kind, Kind::Watch | Kind::Unwatch) && self.random.u8(..8) == 0;
+        let watches =
+            matches!(kind, MessageKind::Watch | MessageKind::Unwatch) && self.random.u8(..8) == 0;
         let path = match watches {
             true => self
                 .pick(&["@introduceDomain", "@releaseDomain"])
@@ -180,26 +186,26 @@ impl Script {
         (kind, format!("{path}\0{rest}").into_bytes())
     }
 
-    fn other(&mut self, connection: usize) -> (Kind, Vec<u8>) {
+    fn other(&mut self, connection: usize) -> (MessageKind, Vec<u8>) {
         let domid = self.random.usize(..=RINGS + 1);
         let text = format!("{domid}\0");
         let kinds = [
-            Kind::GetDomainPath,
-            Kind::IsDomainIntroduced,
-            Kind::Resume,
-            Kind::ResetWatches,
-            Kind::Introduce,
-            Kind::SetTarget,
+            MessageKind::GetDomainPath,
+            MessageKind::IsDomainIntroduced,
+            MessageKind::Resume,
+            MessageKind::ResetWatches,
+            MessageKind::Introduce,
+            MessageKind::SetTarget,
         ];
         let kind = kinds[self.random.usize(..kinds.len())];
         let payload = match kind {
             // dom0 introduces only domains that the script has made.
-            Kind::Introduce => return (Kind::Introduce, b"1\0".to_vec()),
-            Kind::SetTarget if connection < SOCKETS => {
-                return (Kind::SetTarget, b"9\x001\0".to_vec());
+            MessageKind::Introduce => return (MessageKind::Introduce, b"1\0".to_vec()),
+            MessageKind::SetTarget if connection < SOCKETS => {
+                return (MessageKind::SetTarget, b"9\x001\0".to_vec());
             }
-            Kind::SetTarget => format!("{domid}\x001\0"),
-            Kind::ResetWatches => "\0".to_owned(),
+            MessageKind::SetTarget => format!("{domid}\x001\0"),
+            MessageKind::ResetWatches => "\0".to_owned(),
             _ => text,
         };
         (kind, payload.into_bytes())
@@ -215,7 +221,7 @@ impl Script {
                 self.open.remove(&(SOCKETS + index));
                 return Round::Ask(Ask {
                     connection: 0,
-                    kind: Kind::Introduce as u32,
+                    kind: MessageKind::Introduce as u32,
                     transaction: None,
                     payload: format!("{domid}\x005\x007\0").into_bytes(),
                 });
@@ -250,7 +256,7 @@ impl Script {
             0 if self.has_domains => self.other(connection),
             1 | 2 if open < 4 => {
                 transaction = None;
-                (Kind::TransactionStart, b"\0".to_vec())
+                (MessageKind::TransactionStart, b"\0".to_vec())
             }
             3..=6 if open > 0 => {
                 transaction = Some(self.random.usize(..open));
@@ -259,18 +265,18 @@ impl Script {
                 } else {
                     b"T\0"
                 };
-                (Kind::TransactionEnd, end.to_vec())
+                (MessageKind::TransactionEnd, end.to_vec())
             }
             _ => self.tree(),
         };
-        if matches!(kind, Kind::Watch | Kind::Unwatch) {
+        if matches!(kind, MessageKind::Watch | MessageKind::Unwatch) {
             transaction = None;
         }
         let mut kind = kind;
-        let may_do_nothing = matches!(kind, Kind::Mkdir | Kind::Rm);
+        let may_do_nothing = matches!(kind, MessageKind::Mkdir | MessageKind::Rm);
         if !self.has_domains && transaction.is_some() && may_do_nothing {
             // oxenstored's transaction forgets a change without effect. Ours and the C xenstored's has seen the node.
-            kind = Kind::Read;
+            kind = MessageKind::Read;
         }
         let ask = Ask {
             connection,
@@ -279,7 +285,7 @@ impl Script {
             payload,
         };
         let differs = self.open_of(&ask).is_some_and(|open| open.differs);
-        Round::Ask(match differs && kind == Kind::TransactionEnd {
+        Round::Ask(match differs && kind == MessageKind::TransactionEnd {
             true => ask.given_up(),
             false => ask,
         })
@@ -321,7 +327,7 @@ impl Script {
     pub(crate) fn answered(&mut self, ask: &Ask, ours: &[Message], theirs: &[Message]) {
         let open = self.open.entry(ask.connection).or_default();
         let is_answer = |(kind, _): &Message| *kind == ask.kind;
-        if ask.kind == Kind::TransactionStart as u32 {
+        if ask.kind == MessageKind::TransactionStart as u32 {
             let number = |messages: &[Message]| {
                 let (_, payload) = messages.iter().find(|message| is_answer(message))?;
                 let text = std::str::from_utf8(payload).ok()?;
@@ -333,7 +339,12 @@ impl Script {
                 ..Open::default()
             }));
         }
-        let edits = [Kind::Write, Kind::Mkdir, Kind::Rm, Kind::SetPerms];
+        let edits = [
+            MessageKind::Write,
+            MessageKind::Mkdir,
+            MessageKind::Rm,
+            MessageKind::SetPerms,
+        ];
         if let Some(open) = ask.transaction.and_then(|at| open.get_mut(at))
             && edits.into_iter().any(|edit| ask.kind == edit as u32)
             && ours.iter().any(is_answer)
@@ -343,10 +354,10 @@ impl Script {
                 ..ask.clone()
             });
         }
-        if ask.kind == Kind::TransactionEnd as u32 {
+        if ask.kind == MessageKind::TransactionEnd as u32 {
             open.remove(ask.transaction.unwrap());
         }
-        if ask.kind == Kind::ResetWatches as u32 {
+        if ask.kind == MessageKind::ResetWatches as u32 {
             open.clear();
         }
     }

@@ -9,9 +9,9 @@ use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
 
 use mayfly_drivers::SharedPage;
-use mayfly_store::core::{Host, State};
+use mayfly_store::core::{DomainState, Host};
 use mayfly_store::daemon::{Machine, News};
-use mayfly_xenstore::Code;
+use mayfly_xenstore::ErrorCode;
 
 /// Offsets in `struct xenstore_domain_interface` (public/io/xs_wire.h).
 pub(crate) const REQ_PROD: usize = 2052;
@@ -53,10 +53,10 @@ impl<R: Fn(u16) -> Requests, N: Fn(u16, &SharedPage)> Fake<R, N> {
 }
 
 impl<R: Fn(u16) -> Requests, N: Fn(u16, &SharedPage)> Host for Fake<R, N> {
-    fn state(&mut self, _: u16) -> Option<State> {
-        Some(State::default())
+    fn state(&mut self, _: u16) -> Option<DomainState> {
+        Some(DomainState::default())
     }
-    fn attach(&mut self, domid: u16, _: u64, _: u32) -> Result<(), Code> {
+    fn attach(&mut self, domid: u16, _: u64, _: u32) -> Result<(), ErrorCode> {
         let page = SharedPage::leak();
         let Requests { bytes, produced } = (self.requests)(domid);
         page.copy_in(0, &bytes);

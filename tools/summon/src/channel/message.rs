@@ -10,11 +10,11 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::super::cause::Cause;
+use super::super::cause::WakeCause;
 use super::super::clock::Moment;
-use super::super::dns::Counts;
-use super::super::fleet::Id;
-use super::super::status::Frames;
+use super::super::dns::QueryCounts;
+use super::super::fleet::ServiceId;
+use super::super::status::FrameCounts;
 
 /// The front's treatment of packets for a service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,29 +41,29 @@ pub enum ToFront {
     Page,
     /// Use the attached stream for the status: each byte written to it gets the status as a line of JSON.
     Status,
-    /// Read the [`Table`] in the attached file, which replaces the last one.
+    /// Read the [`FrontTable`] in the attached file, which replaces the last one.
     Table,
     /// Use the attached port on this bridge.
     Port(String),
     /// The port on this bridge is gone.
     PortGone(String),
     /// Treat a service's packets like this from now on. With [`Stance::Takes`], the held packets go to its guest.
-    Is(Id, Stance),
+    Is(ServiceId, Stance),
     /// Whether the wake with this ticket was granted.
     Decided(u32, bool),
     /// Drop the held packets of a service: it gets no guest.
-    Drop(Id),
+    Drop(ServiceId),
     /// Ask a service's guest for its open connections.
-    Ask(Id),
+    Ask(ServiceId),
 }
 
 /// A client wants a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wake {
     /// The service.
-    pub service: Id,
+    pub service: ServiceId,
     /// The kind of the client's packet.
-    pub cause: Cause,
+    pub cause: WakeCause,
     /// The client's address.
     pub from: IpAddr,
     /// The time at which the packet was read.
@@ -76,7 +76,7 @@ pub struct Wake {
 
 /// A guest's answer about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Said {
+pub struct GuestReport {
     /// Open and half-open connections, without the one that asks.
     pub connections: u32,
     /// HTTP requests before this one, plus DNS queries that it has answered.
@@ -89,24 +89,24 @@ pub enum ToMaker {
     /// A client wants a service.
     Wake(Wake),
     /// A packet was sent to a service whose guest is about to be removed.
-    Heard(Id),
+    Heard(ServiceId),
     /// The held packets were given to a guest, between these times.
-    Replayed(Id, Moment, Moment),
+    Replayed(ServiceId, Moment, Moment),
     /// A guest's answer about its connections; `None` if it gives none.
-    Said(Id, Option<Said>),
+    Said(ServiceId, Option<GuestReport>),
     /// DNS queries since the last such message.
-    Queries(Counts),
+    Queries(QueryCounts),
     /// DNS queries for a service, and frames to it while it had no guest, since the last such message.
-    Counted(Id, u64, Frames),
+    Counted(ServiceId, u64, FrameCounts),
     /// The port on this bridge cannot be read any more.
     PortLost(String),
 }
 
 /// The parts of the file that the front needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Table {
+pub struct FrontTable {
     /// The services.
-    pub services: Vec<Place>,
+    pub services: Vec<ServiceAddresses>,
     /// The greatest number of frames held for one service.
     pub held_frames: usize,
     /// The greatest number of bytes of these frames.
@@ -120,14 +120,14 @@ pub struct Table {
     /// The packed zones.
     pub pack: Vec<u8>,
     /// The services' hosts, as wire names in lower case.
-    pub hosts: Vec<(Vec<u8>, Id)>,
+    pub hosts: Vec<(Vec<u8>, ServiceId)>,
 }
 
 /// The addresses of a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct ServiceAddresses {
     /// The service.
-    pub service: Id,
+    pub service: ServiceId,
     /// The bridge.
     pub bridge: String,
     /// Whether frames for it come to the front while it sleeps. Those for a service on the switch are held there.

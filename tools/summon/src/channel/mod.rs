@@ -25,8 +25,8 @@ use rustix::net::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use message::{Place, Said, Stance, Table, ToFront, ToMaker, Wake};
-pub use way::Way;
+pub use message::{FrontTable, GuestReport, ServiceAddresses, Stance, ToFront, ToMaker, Wake};
+pub use way::FrontSender;
 
 /// The longest packet in bytes.
 pub const PACKET_MAX: usize = 4096;

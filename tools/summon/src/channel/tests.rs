@@ -8,37 +8,37 @@ use std::time::Instant;
 use proptest::prelude::*;
 use rustix::net::send as send_bytes;
 
-use super::super::cause::Cause;
+use super::super::cause::WakeCause;
 use super::super::clock::Clock;
-use super::super::dns::Counts;
-use super::super::fleet::Id;
-use super::super::status::Frames;
+use super::super::dns::QueryCounts;
+use super::super::fleet::ServiceId;
+use super::super::status::FrameCounts;
 use super::*;
 
 /// The longest message of each kind of the front.
 fn longest() -> Vec<ToMaker> {
     let at = Clock::new().moment(Instant::now());
-    let id = Id(u32::MAX);
-    let frames = Frames {
+    let id = ServiceId(u32::MAX);
+    let frames = FrameCounts {
         held: u64::MAX,
         replayed: u64::MAX,
         dropped: u64::MAX,
     };
-    let queries = Counts {
+    let queries = QueryCounts {
         answered: u64::MAX,
         forwarded: u64::MAX,
         refused: u64::MAX,
         limited: u64::MAX,
         dropped: u64::MAX,
     };
-    let said = Said {
+    let said = GuestReport {
         connections: u32::MAX,
         requests: u64::MAX,
     };
     vec![
         ToMaker::Wake(Wake {
             service: id,
-            cause: Cause::Udp,
+            cause: WakeCause::Udp,
             from: IpAddr::V6(Ipv6Addr::from_bits(u128::MAX)),
             at,
             answered: Some(at),
@@ -91,10 +91,15 @@ fn descriptors_come_with_their_messages_and_the_maker_takes_none() {
     let mut hostile = Sender::new(theirs);
     let highest = || open().as_raw_fd();
     let before = highest();
-    hostile.push(&ToMaker::Heard(Id(1)), Some(open())).unwrap();
+    hostile
+        .push(&ToMaker::Heard(ServiceId(1)), Some(open()))
+        .unwrap();
     hostile.flush().unwrap();
     drop(hostile);
-    assert_eq!(receive(&ours).unwrap(), Some(vec![ToMaker::Heard(Id(1))]));
+    assert_eq!(
+        receive(&ours).unwrap(),
+        Some(vec![ToMaker::Heard(ServiceId(1))])
+    );
     assert!(highest() <= before);
 }
 
@@ -140,7 +145,7 @@ fn who_reads_nothing_is_not_waited_for() {
     let (ours, theirs) = pair().unwrap();
     let mut sender = Sender::new(ours);
     let stuck = (0..1_000_000).find_map(|n| {
-        let pushed = sender.push(&ToFront::Drop(Id(n)), None);
+        let pushed = sender.push(&ToFront::Drop(ServiceId(n)), None);
         pushed.and_then(|()| sender.flush()).err()
     });
     assert!(matches!(stuck, Some(ChannelError::Stuck)));
@@ -149,7 +154,7 @@ fn who_reads_nothing_is_not_waited_for() {
     let mut next = 0;
     while let Some(messages) = receive::<ToFront>(&theirs).unwrap() {
         for message in messages {
-            assert_eq!(message, ToFront::Drop(Id(next)));
+            assert_eq!(message, ToFront::Drop(ServiceId(next)));
             next += 1;
         }
         sender.flush().unwrap();

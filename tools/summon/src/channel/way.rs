@@ -7,7 +7,7 @@ use super::{ChannelError, Sender, ToFront};
 
 /// The sending side to the present front.
 #[derive(Clone, Default)]
-pub struct Way(Arc<Mutex<Line>>);
+pub struct FrontSender(Arc<Mutex<Line>>);
 
 #[derive(Default)]
 struct Line {
@@ -20,7 +20,7 @@ struct Line {
     trouble: Option<ChannelError>,
 }
 
-impl Way {
+impl FrontSender {
     /// Sends to a new front from here on.
     pub fn lead_to(&self, sender: Sender<ToFront>) {
         let mut line = self.line();

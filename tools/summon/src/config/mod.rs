@@ -23,13 +23,13 @@ pub use mayfly_commands::SOCKET;
 pub use smoltcp::wire::{Ipv4Cidr, Ipv6Cidr};
 
 use mayfly_toolstack::builder::{Image, Ramdisk};
-use mayfly_toolstack::config::{Problems, read_text};
+use mayfly_toolstack::config::{ConfigProblems, read_text};
 
 /// The content of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
+pub struct SummonConfig {
     /// The settings of the daemon.
-    pub daemon: Daemon,
+    pub daemon: DaemonConfig,
     /// The services, at least one. Their names, hosts, addresses and MAC addresses differ.
     pub services: Vec<Service>,
     /// Master files with the zones' other records, by the zones' names.
@@ -38,7 +38,7 @@ pub struct Config {
 
 /// The settings of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Daemon {
+pub struct DaemonConfig {
     /// The bridge of services without a bridge of their own.
     pub bridge: String,
     /// The addresses for DNS queries, over UDP and TCP. May be empty.
@@ -54,7 +54,7 @@ pub struct Daemon {
     /// The networks of clients whose queries are forwarded. Others are refused.
     pub forward_for: Vec<IpNet>,
     /// The limits of the daemon.
-    pub limits: Limits,
+    pub limits: SummonLimits,
     /// The number of guests made ahead, for each image and size.
     pub pool: usize,
     /// The default of [`Service::on_change`].
@@ -69,7 +69,7 @@ pub struct Daemon {
 
 /// The limits of the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct SummonLimits {
     /// Births in a second, in the long run.
     pub births_per_second: u32,
     /// Births at the same time, after a quiet time.
@@ -90,7 +90,7 @@ pub struct Limits {
     pub held_octets: usize,
 }
 
-impl Default for Limits {
+impl Default for SummonLimits {
     fn default() -> Self {
         Self {
             births_per_second: 10,
@@ -185,23 +185,23 @@ pub enum Asleep {
     Suspend,
 }
 
-impl Config {
+impl SummonConfig {
     /// Reads a file. Does not check the images and sites that it names.
     ///
     /// # Errors
     /// All problems, in the order of the file.
-    pub fn load(path: &Path) -> Result<Self, Problems> {
+    pub fn load(path: &Path) -> Result<Self, ConfigProblems> {
         Ok(read::file(&path.display().to_string(), &read_text(path)?)?.config)
     }
 
     /// Reads a file and checks the images and sites that it names. Problems with these are warnings.
     ///
     /// # Errors
-    /// Those of [`Config::load`].
-    pub fn check(path: &Path) -> Result<(Self, Problems), Problems> {
+    /// Those of [`SummonConfig::load`].
+    pub fn check(path: &Path) -> Result<(Self, ConfigProblems), ConfigProblems> {
         let source = path.display().to_string();
-        let read::Read { config, named } = read::file(&source, &read_text(path)?)?;
-        let mut warnings = Problems::of(&source);
+        let read::ReadFile { config, named } = read::file(&source, &read_text(path)?)?;
+        let mut warnings = ConfigProblems::of(&source);
         for (line, what, file) in named {
             let trouble = match what {
                 Named::Image => Image::open(&file).err().map(|error| error.to_string()),

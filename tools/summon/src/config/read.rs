@@ -9,25 +9,25 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 
-use super::service::{Seen, name, on_change, service};
-use super::table::{Found, Table};
-use super::{Config, Daemon, Limits, Named, Network, OnChange, SOCKET};
+use super::service::{SeenValues, name, on_change, service};
+use super::table::{FileTable, FoundValue};
+use super::{DaemonConfig, Named, Network, OnChange, SOCKET, SummonConfig, SummonLimits};
 use mayfly_links::check_name;
-use mayfly_toolstack::config::{BRIDGE, Problems, shown};
+use mayfly_toolstack::config::{BRIDGE, ConfigProblems, shown};
 
 /// The longest time in seconds: more than a year is a mistake.
 const TIME_MAX: f64 = 366.0 * 86400.0;
 
 /// The content of a file, and the files that it names, with their lines.
-pub(super) struct Read {
-    pub(super) config: Config,
+pub(super) struct ReadFile {
+    pub(super) config: SummonConfig,
     pub(super) named: Vec<(usize, Named, PathBuf)>,
 }
 
 /// Reads a file's text.
-pub(super) fn file(source: &str, text: &str) -> Result<Read, Problems> {
-    let mut problems = Problems::of(source);
-    let mut top = Table::of_file(text, &mut problems);
+pub(super) fn file(source: &str, text: &str) -> Result<ReadFile, ConfigProblems> {
+    let mut problems = ConfigProblems::of(source);
+    let mut top = FileTable::of_file(text, &mut problems);
     // If a line is not TOML, later problems would only follow from that.
     if !problems.all.is_empty() {
         return Err(problems);
@@ -36,7 +36,7 @@ pub(super) fn file(source: &str, text: &str) -> Result<Read, Problems> {
     let tables = top.tables("services", "[[services]]", &mut problems);
     let files = top.tables("zones", "[[zones]]", &mut problems);
     top.finish(&mut problems);
-    let mut seen = Seen::default();
+    let mut seen = SeenValues::default();
     let Some(table) = table else {
         problems.add(0, "there is no [daemon], which says where to listen");
         return Err(problems);
@@ -55,13 +55,13 @@ pub(super) fn file(source: &str, text: &str) -> Result<Read, Problems> {
         .filter_map(|table| zone(table, &mut seen, &mut problems))
         .collect();
     if problems.all.is_empty() {
-        let config = Config {
+        let config = SummonConfig {
             daemon,
             services,
             zones,
         };
         let named = seen.named;
-        return Ok(Read { config, named });
+        return Ok(ReadFile { config, named });
     }
     problems.all.sort_by_key(|problem| problem.line);
     Err(problems)
@@ -69,20 +69,20 @@ pub(super) fn file(source: &str, text: &str) -> Result<Read, Problems> {
 
 /// A zone's master file.
 fn zone(
-    mut table: Table<'_>,
-    seen: &mut Seen,
-    problems: &mut Problems,
+    mut table: FileTable<'_>,
+    seen: &mut SeenValues,
+    problems: &mut ConfigProblems,
 ) -> Option<(String, PathBuf)> {
     let found = table.needed::<String>("name", r#""example.test""#, problems);
     let file = table.needed::<PathBuf>("file", r#""/etc/hatch/example.test.zone""#, problems);
     let name = found.and_then(|found| name("name", &found, problems));
-    if let Some(Found { value, line }) = &name {
+    if let Some(FoundValue { value, line }) = &name {
         seen.take("zone's file", value, *line, problems);
         if !seen.has_zone(value) {
             problems.add(*line, format!("name: no service is in the zone {value}"));
         }
     }
-    if let Some(Found { value, line }) = &file {
+    if let Some(FoundValue { value, line }) = &file {
         seen.named.push((*line, Named::Zone, value.clone()));
     }
     table.finish(problems);
@@ -90,16 +90,20 @@ fn zone(
 }
 
 /// Reads `[daemon]`. An invalid value is reported and replaced by the default.
-fn daemon(mut table: Table<'_>, seen: &mut Seen, problems: &mut Problems) -> Daemon {
+fn daemon(
+    mut table: FileTable<'_>,
+    seen: &mut SeenValues,
+    problems: &mut ConfigProblems,
+) -> DaemonConfig {
     let example = r#"["192.0.2.1:53"], where DNS queries come to, or [] for nowhere"#;
     let listen = table.list::<SocketAddr>("listen", example, problems);
     let listen = listen.unwrap_or_default();
-    for Found { value, line } in &listen {
+    for FoundValue { value, line } in &listen {
         seen.take("socket", value, *line, problems);
         seen.reserve(value.ip(), *line);
     }
     let forward = table.get::<SocketAddr>("forward", problems);
-    if let Some(Found { value, line }) = forward {
+    if let Some(FoundValue { value, line }) = forward {
         let is_own = listen.iter().any(|own| own.value == value);
         if is_own || value.ip().is_unspecified() || value.port() == 0 {
             let what = format!("forward: {value} is no other resolver's address and port");
@@ -120,14 +124,14 @@ fn daemon(mut table: Table<'_>, seen: &mut Seen, problems: &mut Problems) -> Dae
         _ => {}
     }
     let limits = table.table("limits", "[daemon.limits]", problems);
-    let daemon = Daemon {
+    let daemon = DaemonConfig {
         bridge: bridge(&mut table, problems).unwrap_or_else(|| BRIDGE.to_owned()),
         status: value(table.get("status", problems)),
         socket: value(table.get("socket", problems)).unwrap_or_else(|| SOCKET.into()),
         ttl: number(&mut table, "ttl", 1..=3600, 10, problems),
         forward: value(forward),
         forward_for: value(forward_for).unwrap_or_default(),
-        limits: limits.map_or_else(Limits::default, |table| self::limits(table, problems)),
+        limits: limits.map_or_else(SummonLimits::default, |table| self::limits(table, problems)),
         pool: number(&mut table, "pool", 0..=1000, 0, problems),
         on_change: on_change(&mut table, OnChange::default(), problems),
         guard: value(table.get("guard", problems)).unwrap_or(true),
@@ -140,8 +144,11 @@ fn daemon(mut table: Table<'_>, seen: &mut Seen, problems: &mut Problems) -> Dae
 }
 
 /// Reads `network`.
-pub(super) fn network(table: &mut Table<'_>, problems: &mut Problems) -> Option<Found<Network>> {
-    let Found { value, line } = table.get::<String>("network", problems)?;
+pub(super) fn network(
+    table: &mut FileTable<'_>,
+    problems: &mut ConfigProblems,
+) -> Option<FoundValue<Network>> {
+    let FoundValue { value, line } = table.get::<String>("network", problems)?;
     let value = match value.as_str() {
         "netback" => Network::Netback,
         "switch" => Network::Switch,
@@ -154,18 +161,18 @@ pub(super) fn network(table: &mut Table<'_>, problems: &mut Problems) -> Option<
             return None;
         }
     };
-    Some(Found { value, line })
+    Some(FoundValue { value, line })
 }
 
-fn limits(mut table: Table<'_>, problems: &mut Problems) -> Limits {
-    let usual = Limits::default();
+fn limits(mut table: FileTable<'_>, problems: &mut ConfigProblems) -> SummonLimits {
+    let usual = SummonLimits::default();
     let mut count = |key, most, usual| number(&mut table, key, 1..=most, usual, problems);
     let births_per_second = count("births_per_second", 1000, usual.births_per_second);
     let burst = count("burst", 1000, usual.burst);
     let births_per_prefix = count("births_per_prefix", 10_000, usual.births_per_prefix);
     let turn = seconds(&mut table, "turn", problems);
     let mut size = |key, range, usual| number(&mut table, key, range, usual, problems);
-    let limits = Limits {
+    let limits = SummonLimits {
         births_per_second,
         burst,
         births_per_prefix,
@@ -182,19 +189,19 @@ fn limits(mut table: Table<'_>, problems: &mut Problems) -> Limits {
     limits
 }
 
-pub(super) fn value<T>(found: Option<Found<T>>) -> Option<T> {
+pub(super) fn value<T>(found: Option<FoundValue<T>>) -> Option<T> {
     found.map(|found| found.value)
 }
 
 /// Reads a number and checks its bounds.
 pub(super) fn number<T: DeserializeOwned + PartialOrd + Display>(
-    table: &mut Table<'_>,
+    table: &mut FileTable<'_>,
     key: &'static str,
     range: RangeInclusive<T>,
     usual: T,
-    problems: &mut Problems,
+    problems: &mut ConfigProblems,
 ) -> T {
-    let Some(Found { value, line }) = table.get::<T>(key, problems) else {
+    let Some(FoundValue { value, line }) = table.get::<T>(key, problems) else {
         return usual;
     };
     if range.contains(&value) {
@@ -207,11 +214,11 @@ pub(super) fn number<T: DeserializeOwned + PartialOrd + Display>(
 
 /// Reads a time in seconds, with or without a fraction.
 pub(super) fn seconds(
-    table: &mut Table<'_>,
+    table: &mut FileTable<'_>,
     key: &'static str,
-    problems: &mut Problems,
-) -> Option<Found<Duration>> {
-    let Found { value, line } = table.get::<f64>(key, problems)?;
+    problems: &mut ConfigProblems,
+) -> Option<FoundValue<Duration>> {
+    let FoundValue { value, line } = table.get::<f64>(key, problems)?;
     if !(0.0..=TIME_MAX).contains(&value) {
         problems.add(
             line,
@@ -220,12 +227,12 @@ pub(super) fn seconds(
         return None;
     }
     let value = Duration::from_secs_f64(value);
-    Some(Found { value, line })
+    Some(FoundValue { value, line })
 }
 
 /// Reads the name of a bridge.
-pub(super) fn bridge(table: &mut Table<'_>, problems: &mut Problems) -> Option<String> {
-    let Found { value, line } = table.get::<String>("bridge", problems)?;
+pub(super) fn bridge(table: &mut FileTable<'_>, problems: &mut ConfigProblems) -> Option<String> {
+    let FoundValue { value, line } = table.get::<String>("bridge", problems)?;
     if let Err(error) = check_name(&value) {
         problems.add(line, format!("bridge: {error}"));
         return None;

@@ -12,12 +12,12 @@ use domain::base::Name;
 use smoltcp::wire::IpCidr;
 
 use super::read::{bridge, network, number, seconds, value};
-use super::table::{Found, Table};
-use super::{Asleep, Daemon, Ipv4Cidr, Ipv6Cidr, Named, Network, OnChange, Service};
+use super::table::{FileTable, FoundValue};
+use super::{Asleep, DaemonConfig, Ipv4Cidr, Ipv6Cidr, Named, Network, OnChange, Service};
 use mayfly_toolstack::builder::check_name;
 use mayfly_toolstack::builder::image::RAM_MAX;
 use mayfly_toolstack::builder::layout::CMDLINE_MAX;
-use mayfly_toolstack::config::{Problems, mac, own_mac, shown};
+use mayfly_toolstack::config::{ConfigProblems, mac, own_mac, shown};
 use mayfly_toolstack::paths::mac_text;
 
 /// The default of `idle`, in seconds.
@@ -27,7 +27,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The names and addresses of the services that were read before.
 #[derive(Default)]
-pub(super) struct Seen {
+pub(super) struct SeenValues {
     /// Names and addresses that only one service can have, as text, with their lines.
     taken: BTreeMap<String, usize>,
     zones: BTreeMap<Name<Bytes>, usize>,
@@ -38,14 +38,14 @@ pub(super) struct Seen {
     pub(super) named: Vec<(usize, Named, PathBuf)>,
 }
 
-impl Seen {
+impl SeenValues {
     /// Takes a name or an address. Reports a service that has it already.
     pub(super) fn take(
         &mut self,
         what: &str,
         value: &dyn Display,
         line: usize,
-        problems: &mut Problems,
+        problems: &mut ConfigProblems,
     ) {
         let text = format!("{what} {value}");
         match self.taken.get(&text) {
@@ -63,7 +63,7 @@ impl Seen {
     }
 
     /// Takes an address. Services on one bridge must agree on the prefix lengths of its networks.
-    fn address(&mut self, bridge: &str, cidr: IpCidr, line: usize, problems: &mut Problems) {
+    fn address(&mut self, bridge: &str, cidr: IpCidr, line: usize, problems: &mut ConfigProblems) {
         self.take("address", &cidr.address(), line, problems);
         let other = self.networks.iter().find(|(on, other, _)| {
             on == bridge
@@ -85,7 +85,7 @@ impl Seen {
     }
 
     /// Reports hosts whose zone is not the closest one above them.
-    pub(super) fn check_zones(&self, problems: &mut Problems) {
+    pub(super) fn check_zones(&self, problems: &mut ConfigProblems) {
         for (host, zone, line) in &self.hosts {
             let closer = self.zones.iter().find(|(other, _)| {
                 host.ends_with(other) && other.label_count() > zone.label_count()
@@ -101,14 +101,14 @@ impl Seen {
 
 /// Reads a service. Returns `None` if something is missing, which is reported.
 pub(super) fn service(
-    mut table: Table<'_>,
-    daemon: &Daemon,
-    seen: &mut Seen,
-    problems: &mut Problems,
+    mut table: FileTable<'_>,
+    daemon: &DaemonConfig,
+    seen: &mut SeenValues,
+    problems: &mut ConfigProblems,
 ) -> Option<Service> {
     let t = &mut table;
     let name = t.needed::<String>("name", r#""www""#, problems);
-    if let Some(Found { value, line }) = &name {
+    if let Some(FoundValue { value, line }) = &name {
         if let Err(error) = check_name(value) {
             problems.add(*line, error.to_string());
         }
@@ -165,7 +165,7 @@ pub(super) fn service(
     Some(service)
 }
 
-fn memory(table: &mut Table<'_>, most: u64, problems: &mut Problems) -> u64 {
+fn memory(table: &mut FileTable<'_>, most: u64, problems: &mut ConfigProblems) -> u64 {
     let memory = number(table, "memory", 1..=RAM_MAX >> 20, 8, problems);
     if memory > most {
         let what = format!(
@@ -177,11 +177,11 @@ fn memory(table: &mut Table<'_>, most: u64, problems: &mut Problems) -> u64 {
 }
 
 fn asleep(
-    table: &mut Table<'_>,
+    table: &mut FileTable<'_>,
     (pool, network): (usize, Network),
-    problems: &mut Problems,
+    problems: &mut ConfigProblems,
 ) -> Asleep {
-    let Some(Found { value, line }) = table.get::<String>("asleep", problems) else {
+    let Some(FoundValue { value, line }) = table.get::<String>("asleep", problems) else {
         return Asleep::default();
     };
     let wrong = match value.as_str() {
@@ -208,11 +208,11 @@ fn asleep(
 
 /// Reads `on_change`.
 pub(super) fn on_change(
-    table: &mut Table<'_>,
+    table: &mut FileTable<'_>,
     usual: OnChange,
-    problems: &mut Problems,
+    problems: &mut ConfigProblems,
 ) -> OnChange {
-    let Some(Found { value, line }) = table.get::<String>("on_change", problems) else {
+    let Some(FoundValue { value, line }) = table.get::<String>("on_change", problems) else {
         return usual;
     };
     match value.as_str() {
@@ -231,11 +231,15 @@ pub(super) fn on_change(
 
 /// Reads `idle` and `idle_hard`. A client that keeps a DNS answer for its TTL must find the guest running, so `idle` is
 /// at least twice the TTL.
-fn idle(table: &mut Table<'_>, ttl: u32, problems: &mut Problems) -> (Duration, Option<Duration>) {
+fn idle(
+    table: &mut FileTable<'_>,
+    ttl: u32,
+    problems: &mut ConfigProblems,
+) -> (Duration, Option<Duration>) {
     let least = Duration::from_secs(u64::from(ttl) * 2);
     let found = seconds(table, "idle", problems);
     let idle = found.map_or(IDLE.max(least), |found| found.value);
-    if let Some(Found { line, .. }) = found
+    if let Some(FoundValue { line, .. }) = found
         && idle < least
     {
         let what = format!(
@@ -245,7 +249,7 @@ fn idle(table: &mut Table<'_>, ttl: u32, problems: &mut Problems) -> (Duration, 
         problems.add(line, what);
     }
     let hard = seconds(table, "idle_hard", problems);
-    if let Some(Found { value, line }) = hard
+    if let Some(FoundValue { value, line }) = hard
         && value < idle
     {
         let what = format!(
@@ -260,13 +264,13 @@ fn idle(table: &mut Table<'_>, ttl: u32, problems: &mut Problems) -> (Duration, 
 
 /// Reads the MAC address, or derives it from the name.
 fn own(
-    table: &mut Table<'_>,
-    name: Option<&Found<String>>,
-    seen: &mut Seen,
-    problems: &mut Problems,
+    table: &mut FileTable<'_>,
+    name: Option<&FoundValue<String>>,
+    seen: &mut SeenValues,
+    problems: &mut ConfigProblems,
 ) -> Option<[u8; 6]> {
     let (own, line) = match table.get::<String>("mac", problems) {
-        Some(Found { value, line }) => {
+        Some(FoundValue { value, line }) => {
             let own = mac(&value);
             if own.is_none() {
                 let what = format!(
@@ -285,13 +289,13 @@ fn own(
 
 /// Reads the hosts and their zone.
 fn names(
-    table: &mut Table<'_>,
-    seen: &mut Seen,
-    problems: &mut Problems,
+    table: &mut FileTable<'_>,
+    seen: &mut SeenValues,
+    problems: &mut ConfigProblems,
 ) -> (Vec<String>, Option<String>) {
     let zone = table.needed::<String>("zone", r#""example.test""#, problems);
     let zone = zone.and_then(|found| name("zone", &found, problems));
-    if let Some(Found { value, line }) = &zone {
+    if let Some(FoundValue { value, line }) = &zone {
         seen.zones.entry(value.clone()).or_insert(*line);
     }
     let listed = table.list::<String>("hosts", r#"["www.example.test"]"#, problems);
@@ -300,7 +304,7 @@ fn names(
     }
     let mut hosts = Vec::new();
     for found in listed.into_iter().flatten() {
-        let Some(Found { value, line }) = name("hosts", &found, problems) else {
+        let Some(FoundValue { value, line }) = name("hosts", &found, problems) else {
             continue;
         };
         seen.take("host", &value, line, problems);
@@ -321,9 +325,9 @@ fn names(
 /// Reads the name of a host or zone, and converts it to lower case (RFC 1123 section 2.1, and underscores).
 pub(super) fn name(
     key: &str,
-    found: &Found<String>,
-    problems: &mut Problems,
-) -> Option<Found<Name<Bytes>>> {
+    found: &FoundValue<String>,
+    problems: &mut ConfigProblems,
+) -> Option<FoundValue<Name<Bytes>>> {
     let lower = found.value.to_ascii_lowercase();
     let is_legal = |octet: u8| octet.is_ascii_alphanumeric() || b"-_.".contains(&octet);
     let name = Name::<Bytes>::from_str(&lower).ok();
@@ -337,19 +341,19 @@ pub(super) fn name(
         return None;
     };
     let line = found.line;
-    Some(Found { value, line })
+    Some(FoundValue { value, line })
 }
 
 /// Reads the addresses and the gateway.
 fn addresses(
-    table: &mut Table<'_>,
+    table: &mut FileTable<'_>,
     bridge: &str,
-    seen: &mut Seen,
-    problems: &mut Problems,
+    seen: &mut SeenValues,
+    problems: &mut ConfigProblems,
 ) -> (Option<Ipv4Cidr>, Option<Ipv6Cidr>, Option<Ipv4Addr>) {
     let is_missing = !table.has("ipv4") && !table.has("ipv6");
     let mut one = |key, example| {
-        let Found { value, line } = table.get::<String>(key, problems)?;
+        let FoundValue { value, line } = table.get::<String>(key, problems)?;
         let cidr = value.parse().ok().filter(is_host);
         match cidr {
             Some(cidr) if key == family(&cidr) => {
@@ -379,7 +383,7 @@ fn addresses(
         problems.add(table.line, what);
     }
     let gateway = table.get::<Ipv4Addr>("gateway", problems);
-    if let Some(Found { value, line }) = &gateway
+    if let Some(FoundValue { value, line }) = &gateway
         && !ipv4.is_some_and(|cidr| cidr.contains_addr(value) && cidr.address() != *value)
     {
         let what = format!("gateway: {value} is not another address in the network of ipv4");

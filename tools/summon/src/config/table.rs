@@ -5,17 +5,17 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use mayfly_pack::config::line;
-use mayfly_toolstack::config::{Problems, shown};
+use mayfly_toolstack::config::{ConfigProblems, shown};
 
 /// A value with its line.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Found<T> {
+pub(super) struct FoundValue<T> {
     pub(super) value: T,
     pub(super) line: usize,
 }
 
 /// A table with the line of its header.
-pub(super) struct Table<'t> {
+pub(super) struct FileTable<'t> {
     text: &'t str,
     name: &'static str,
     pub(super) line: usize,
@@ -24,9 +24,9 @@ pub(super) struct Table<'t> {
     known: Vec<&'static str>,
 }
 
-impl<'t> Table<'t> {
+impl<'t> FileTable<'t> {
     /// The top table of a file. Reports lines that are not TOML.
-    pub(super) fn of_file(text: &'t str, problems: &mut Problems) -> Self {
+    pub(super) fn of_file(text: &'t str, problems: &mut ConfigProblems) -> Self {
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in errors {
             let at = error.span().map_or(0, |span| line(text, span.start));
@@ -58,12 +58,12 @@ impl<'t> Table<'t> {
     pub(super) fn get<T: DeserializeOwned>(
         &mut self,
         key: &'static str,
-        problems: &mut Problems,
-    ) -> Option<Found<T>> {
+        problems: &mut ConfigProblems,
+    ) -> Option<FoundValue<T>> {
         let value = self.take(key)?;
         let line = self.at(value.span().start);
         match T::deserialize(ValueDeserializer::from(value)) {
-            Ok(value) => Some(Found { value, line }),
+            Ok(value) => Some(FoundValue { value, line }),
             Err(error) => {
                 // A value in a list has a line of its own.
                 let line = error.span().map_or(line, |span| self.at(span.start));
@@ -78,8 +78,8 @@ impl<'t> Table<'t> {
         &mut self,
         key: &'static str,
         example: &str,
-        problems: &mut Problems,
-    ) -> Option<Found<T>> {
+        problems: &mut ConfigProblems,
+    ) -> Option<FoundValue<T>> {
         if !self.has(key) {
             self.known.push(key);
             let Self { name, line, .. } = self;
@@ -94,10 +94,10 @@ impl<'t> Table<'t> {
         &mut self,
         key: &'static str,
         example: &str,
-        problems: &mut Problems,
-    ) -> Option<Vec<Found<T>>> {
+        problems: &mut ConfigProblems,
+    ) -> Option<Vec<FoundValue<T>>> {
         let found = self.needed::<Vec<Spanned<T>>>(key, example, problems)?;
-        let with_line = |value: Spanned<T>| Found {
+        let with_line = |value: Spanned<T>| FoundValue {
             line: self.at(value.span().start),
             value: value.into_inner(),
         };
@@ -109,7 +109,7 @@ impl<'t> Table<'t> {
         &mut self,
         key: &'static str,
         name: &'static str,
-        problems: &mut Problems,
+        problems: &mut ConfigProblems,
     ) -> Option<Self> {
         let value = self.take(key)?;
         self.below(value, name, problems)
@@ -120,7 +120,7 @@ impl<'t> Table<'t> {
         &mut self,
         key: &'static str,
         name: &'static str,
-        problems: &mut Problems,
+        problems: &mut ConfigProblems,
     ) -> Vec<Self> {
         let Some(value) = self.take(key) else {
             return Vec::new();
@@ -142,7 +142,7 @@ impl<'t> Table<'t> {
         &self,
         value: Spanned<DeValue<'t>>,
         name: &'static str,
-        problems: &mut Problems,
+        problems: &mut ConfigProblems,
     ) -> Option<Self> {
         let line = self.at(value.span().start);
         let DeValue::Table(entries) = value.into_inner() else {
@@ -160,7 +160,7 @@ impl<'t> Table<'t> {
     }
 
     /// Reports the unknown keys.
-    pub(super) fn finish(self, problems: &mut Problems) {
+    pub(super) fn finish(self, problems: &mut ConfigProblems) {
         for key in self.entries.keys() {
             let what = format!(
                 "{} has no {}; it has {}",

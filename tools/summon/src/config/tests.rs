@@ -13,7 +13,7 @@ image = \"/guest/mayfly\"
 ipv4 = \"10.0.2.80/24\"
 ";
 
-fn parsed(text: &str) -> Config {
+fn parsed(text: &str) -> SummonConfig {
     match read::file("f", text) {
         Ok(read) => read.config,
         Err(problems) => panic!("{problems}"),
@@ -163,7 +163,7 @@ fn what_becomes_of_guests_when_files_are_replaced() {
 #[test]
 fn the_least_is_enough() {
     let config = parsed(&format!("{DAEMON}{WWW}"));
-    assert_eq!(config.daemon.limits, Limits::default());
+    assert_eq!(config.daemon.limits, SummonLimits::default());
     assert_eq!(config.daemon.socket, Path::new(SOCKET));
     assert!(config.daemon.guard && config.services[0].on_demand);
     assert_eq!(config.services[0].idle, Duration::from_secs(60));
@@ -407,10 +407,10 @@ fn files_that_are_not_there_are_warnings() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("summon.toml");
     std::fs::write(&path, format!("{DAEMON}{WWW}site = \"/nowhere/site\"\n")).unwrap();
-    let (config, warnings) = Config::check(&path).unwrap();
-    assert_eq!(config, Config::load(&path).unwrap());
+    let (config, warnings) = SummonConfig::check(&path).unwrap();
+    assert_eq!(config, SummonConfig::load(&path).unwrap());
     let lines: Vec<_> = warnings.all.iter().map(|warning| warning.line).collect();
     assert_eq!(lines, [7, 9], "{warnings}");
     assert!(warnings.to_string().contains("/guest/mayfly: "));
-    assert!(Config::load(&folder.path().join("other")).is_err());
+    assert!(SummonConfig::load(&folder.path().join("other")).is_err());
 }

@@ -3,16 +3,16 @@
 use std::time::Instant;
 
 use super::super::birth::Birth;
-use super::super::cause::Cause;
-use super::super::channel::{Said, ToFront};
+use super::super::cause::WakeCause;
+use super::super::channel::{GuestReport, ToFront};
 use super::super::config::Network;
-use super::super::fleet::{Action, Event, Id, Tell};
+use super::super::fleet::{FleetAction, FleetEvent, LogNews, ServiceId};
 use super::super::log::{Level, line};
-use super::super::maker::{Made, Order, Told};
-use super::super::status::{Done, Request};
+use super::super::maker::{MadeGuest, MakerOrder, MakerReport};
+use super::super::status::{CommandResult, ServiceCommand};
 use super::super::wire::Witness;
 use super::Daemon;
-use super::guests::Guest;
+use super::guests::RunningGuest;
 use mayfly_switch::control::SwitchOrder;
 
 impl Daemon {
@@ -37,59 +37,59 @@ impl Daemon {
         let room = self.config.daemon.limits.memory;
         let room = room.saturating_sub(self.fleet.used().1);
         if std::mem::replace(&mut self.room, room) != room {
-            self.order(Order::Room(room));
+            self.order(MakerOrder::Room(room));
         }
     }
 
-    fn order(&self, order: Order) {
+    fn order(&self, order: MakerOrder) {
         if let Some(orders) = &self.orders {
             // The thread lives as long as the daemon.
             let _ = orders.send(order);
         }
     }
 
-    fn act(&mut self, action: Action) {
+    fn act(&mut self, action: FleetAction) {
         match action {
-            Action::Make(id) => {
+            FleetAction::Make(id) => {
                 if let Some(entry) = self.entries.get(&id) {
                     let service = Box::new(entry.service.clone());
-                    self.order(Order::Make(id, service, self.config.daemon.guard));
+                    self.order(MakerOrder::Make(id, service, self.config.daemon.guard));
                     // On one CPU the thread runs now; what is left to do here can wait for it.
                     std::thread::yield_now();
                 }
             }
-            Action::Remove(id, domid) => {
+            FleetAction::Remove(id, domid) => {
                 // From here on nothing reaches the guest any more: new packets are for the next one.
                 self.shut(id);
                 if let Some(entry) = self.entries.get_mut(&id) {
                     entry.guest = None;
                 }
-                self.order(Order::Remove(id, domid));
+                self.order(MakerOrder::Remove(id, domid));
             }
-            Action::Shut(id) => self.shut(id),
-            Action::Open(id) => {
+            FleetAction::Shut(id) => self.shut(id),
+            FleetAction::Open(id) => {
                 if let Err(why) = self.reopen(id) {
-                    self.step(Instant::now(), Event::Ended(id, true, why));
+                    self.step(Instant::now(), FleetEvent::Ended(id, true, why));
                 }
             }
-            Action::Suspend(id, domid) => self.suspend(id, domid),
-            Action::Resume(id, domid) => self.resume(id, domid),
-            Action::Ask(id) => {
+            FleetAction::Suspend(id, domid) => self.suspend(id, domid),
+            FleetAction::Resume(id, domid) => self.resume(id, domid),
+            FleetAction::Ask(id) => {
                 self.publish_switched();
                 self.ask(id);
             }
-            Action::Drop(id) => {
+            FleetAction::Drop(id) => {
                 self.way.say(&ToFront::Drop(id), None);
                 self.tell_of(id, SwitchOrder::Drop);
             }
-            Action::Tell(id, tell) => self.log(id, tell),
-            Action::Gone(id) => self.forget(id),
+            FleetAction::Tell(id, tell) => self.log(id, tell),
+            FleetAction::Gone(id) => self.forget(id),
         }
     }
 
     /// Pauses a guest. Its own packets come here already; flooded frames are stopped as well, because they would wait
     /// in its ring for long.
-    fn suspend(&mut self, id: Id, domid: u16) {
+    fn suspend(&mut self, id: ServiceId, domid: u16) {
         // Postponed work of a resume may still be left.
         self.catch_up();
         let vif = self.guest(id).map(|guest| guest.vif.clone());
@@ -98,12 +98,12 @@ impl Daemon {
             .map_err(|error| error.to_string())
             .and_then(|()| self.xen.pause(domid).map_err(|error| error.to_string()));
         if let Err(why) = paused {
-            self.step(Instant::now(), Event::Ended(id, true, why));
+            self.step(Instant::now(), FleetEvent::Ended(id, true, why));
         }
     }
 
     /// Unpauses a guest. The held packets go to it, and later ones reach it through the bridge.
-    pub(super) fn resume(&mut self, id: Id, domid: u16) {
+    pub(super) fn resume(&mut self, id: ServiceId, domid: u16) {
         let now = Instant::now();
         let witness = self.witness.take().or_else(|| Witness::new().ok());
         if let Some(guest) = self.guest(id) {
@@ -114,7 +114,7 @@ impl Daemon {
             .and_then(|()| self.xen.unpause(domid).map_err(|error| error.to_string()));
         match resumed {
             Ok(()) => self.takes(id),
-            Err(why) => return self.step(now, Event::Ended(id, true, why)),
+            Err(why) => return self.step(now, FleetEvent::Ended(id, true, why)),
         }
         if let Some(birth) = self.birth(id) {
             birth.span("resume", now, Instant::now());
@@ -126,24 +126,27 @@ impl Daemon {
     }
 
     /// Lets flooded frames reach a guest again, which they did not while it was paused.
-    fn flood(&mut self, id: Id, domid: u16) {
+    fn flood(&mut self, id: ServiceId, domid: u16) {
         let guest = self.guest(id).filter(|guest| guest.domid == domid);
         if let Some(vif) = guest.map(|guest| guest.vif.clone())
             && let Err(error) = self.links.flood(&vif, true)
         {
-            self.step(Instant::now(), Event::Ended(id, true, error.to_string()));
+            self.step(
+                Instant::now(),
+                FleetEvent::Ended(id, true, error.to_string()),
+            );
         }
     }
 
     /// Gives the held packets to the guest. Later ones reach it through the bridge.
-    fn reopen(&mut self, id: Id) -> Result<(), String> {
+    fn reopen(&mut self, id: ServiceId) -> Result<(), String> {
         self.redirect(id)?;
         self.takes(id);
         Ok(())
     }
 
     /// Makes the bridge send a guest's frames to it.
-    fn redirect(&mut self, id: Id) -> Result<(), String> {
+    fn redirect(&mut self, id: ServiceId) -> Result<(), String> {
         let entry = self.entries.get_mut(&id).ok_or("it is no service")?;
         let guest = entry.guest.as_mut().ok_or("its guest is not known")?;
         if guest.network == Network::Switch {
@@ -158,11 +161,11 @@ impl Daemon {
         Ok(())
     }
 
-    pub(super) fn guest(&mut self, id: Id) -> Option<&mut Guest> {
+    pub(super) fn guest(&mut self, id: ServiceId) -> Option<&mut RunningGuest> {
         self.entries.get_mut(&id)?.guest.as_mut()
     }
 
-    pub(super) fn ask(&mut self, id: Id) {
+    pub(super) fn ask(&mut self, id: ServiceId) {
         let Some(guest) = self.guest(id) else {
             return;
         };
@@ -173,7 +176,7 @@ impl Daemon {
         self.way.say(&ToFront::Ask(id), None);
     }
 
-    pub(super) fn asked(&mut self, id: Id, said: Option<Said>) {
+    pub(super) fn asked(&mut self, id: ServiceId, said: Option<GuestReport>) {
         if let Some(entry) = self.entries.get_mut(&id)
             && let Some(guest) = entry.guest.as_mut()
         {
@@ -185,21 +188,21 @@ impl Daemon {
             }
         }
         let open = said.map(|said| said.connections);
-        self.step(Instant::now(), Event::Connections(id, open));
+        self.step(Instant::now(), FleetEvent::Connections(id, open));
     }
 
     /// Carries out a command of the administrator.
-    pub(super) fn request(&mut self, request: &Request) -> Done {
-        let Request { service, command } = request;
+    pub(super) fn request(&mut self, request: &ServiceCommand) -> CommandResult {
+        let ServiceCommand { service, command } = request;
         let id = self.ids.get(service).copied();
         let id = id.ok_or_else(|| format!("there is no service {service:?}"))?;
         let now = Instant::now();
         let done = self.fleet.command(now, id, *command, &mut self.actions);
         done.map_err(|why| format!("{service}: {why}"))?;
         if self.fleet.holds(id) {
-            *self.wakes.entry(Cause::Command).or_default() += 1;
+            *self.wakes.entry(WakeCause::Command).or_default() += 1;
             if let Some(entry) = self.entries.get_mut(&id) {
-                entry.birth = Some(Birth::new(Cause::Command, now));
+                entry.birth = Some(Birth::new(WakeCause::Command, now));
             }
         }
         line(Level::Info, "told")
@@ -209,7 +212,7 @@ impl Daemon {
         Ok(())
     }
 
-    fn log(&mut self, id: Id, tell: Tell) {
+    fn log(&mut self, id: ServiceId, tell: LogNews) {
         let Some(entry) = self.entries.get(&id) else {
             return;
         };
@@ -218,48 +221,50 @@ impl Daemon {
         let took = entry.birth.as_ref().map(|birth| birth.woken().elapsed());
         let of = move |level, what| line(level, what).with("service", name);
         self.note(move || match tell {
-            Tell::Queued => of(Level::Warning, "waits for room"),
-            Tell::Up => of(Level::Info, "up")
+            LogNews::Queued => of(Level::Warning, "waits for room"),
+            LogNews::Up => of(Level::Info, "up")
                 .with("domid", domid.unwrap_or_default())
                 .with("ms", took.unwrap_or_default().as_millis()),
-            Tell::Down(why) => of(Level::Info, "goes").with("why", why),
-            Tell::Asleep => of(Level::Info, "asleep"),
-            Tell::Suspended => of(Level::Info, "suspended"),
-            Tell::Resumed => of(Level::Info, "resumed"),
-            Tell::Failed(why, pause) => of(Level::Error, "failed")
+            LogNews::Down(why) => of(Level::Info, "goes").with("why", why),
+            LogNews::Asleep => of(Level::Info, "asleep"),
+            LogNews::Suspended => of(Level::Info, "suspended"),
+            LogNews::Resumed => of(Level::Info, "resumed"),
+            LogNews::Failed(why, pause) => of(Level::Error, "failed")
                 .with("why", why)
                 .with("next_ms", pause.as_millis()),
         });
     }
 
-    pub(super) fn told(&mut self, told: Told) {
+    pub(super) fn told(&mut self, told: MakerReport) {
         let now = Instant::now();
         match told {
-            Told::Made(id, made) => self.made(now, id, made),
-            Told::Runs(id, timeline) => {
+            MakerReport::Made(id, made) => self.made(now, id, made),
+            MakerReport::Runs(id, timeline) => {
                 if let Some(birth) = self.birth(id) {
                     birth.runs(&timeline);
                 }
             }
-            Told::NotMade(id, why) => {
+            MakerReport::NotMade(id, why) => {
                 // The guest may have been about to run.
                 if let Some(entry) = self.entries.get_mut(&id)
                     && entry.guest.take().is_some()
                 {
                     self.shut(id);
                 }
-                self.step(now, Event::NotMade(id, why));
+                self.step(now, FleetEvent::NotMade(id, why));
             }
-            Told::Removed(id, trouble) => self.step(now, Event::Removed(id, trouble)),
-            Told::Found(id, found) => self.found(now, id, &found),
-            Told::Searched => self.searched(now),
-            Told::Waiting(waiting) => self.pool = waiting,
-            Told::Trouble(what) => line(Level::Warning, "trouble").with("what", what).write(),
+            MakerReport::Removed(id, trouble) => self.step(now, FleetEvent::Removed(id, trouble)),
+            MakerReport::Found(id, found) => self.found(now, id, &found),
+            MakerReport::Searched => self.searched(now),
+            MakerReport::Waiting(waiting) => self.pool = waiting,
+            MakerReport::Trouble(what) => {
+                line(Level::Warning, "trouble").with("what", what).write()
+            }
         }
     }
 
     /// Takes a guest whose network is connected. The bridge leads to it, and the front knows that.
-    fn made(&mut self, now: Instant, id: Id, made: Made) {
+    fn made(&mut self, now: Instant, id: ServiceId, made: MadeGuest) {
         let domid = made.domid;
         let mut is_heard = false;
         if let Some(entry) = self.entries.get_mut(&id) {
@@ -267,7 +272,7 @@ impl Daemon {
                 birth.made(&made);
             }
             let (network, front) = (made.network, made.front);
-            entry.guest = Some(Guest::new(made, now));
+            entry.guest = Some(RunningGuest::new(made, now));
             entry.requests = None;
             is_heard = entry.heard.take() == Some(domid);
             // The front gets no frames for a guest on the switch, so it is told of the guest later.
@@ -275,14 +280,14 @@ impl Daemon {
                 self.takes_since(id, front);
             }
         }
-        self.step(now, Event::Made(id, domid));
+        self.step(now, FleetEvent::Made(id, domid));
         if is_heard {
-            self.step(now, Event::Heard(id));
+            self.step(now, FleetEvent::Heard(id));
         }
     }
 
     /// Makes the bridge send a service's frames to our port, or the switch hold them.
-    pub(super) fn shut(&mut self, id: Id) {
+    pub(super) fn shut(&mut self, id: ServiceId) {
         let Some(entry) = self.entries.get(&id) else {
             return;
         };
@@ -305,7 +310,7 @@ impl Daemon {
         }
     }
 
-    fn forget(&mut self, id: Id) {
+    fn forget(&mut self, id: ServiceId) {
         self.tell_of(id, SwitchOrder::Forget);
         if let Some(entry) = self.entries.remove(&id)
             && let Some(port) = self.ports.get(&entry.service.bridge)

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use super::super::channel::ToFront;
 use super::super::log::{Level, line};
-use super::super::wire::Port;
+use super::super::wire::BridgePort;
 use super::Daemon;
-use mayfly_links::Change;
+use mayfly_links::LinkChange;
 
 impl Daemon {
     /// Reads the kernel's events about links.
@@ -29,20 +29,20 @@ impl Daemon {
     }
 
     /// Whether a change is about one of our bridges or ports. Most are about guests' vifs.
-    fn concerns(&self, change: &Change) -> bool {
+    fn concerns(&self, change: &LinkChange) -> bool {
         match change {
-            Change::Lost => true,
-            Change::Gone { index, .. } => self.ports.values().any(|port| {
+            LinkChange::Lost => true,
+            LinkChange::Gone { index, .. } => self.ports.values().any(|port| {
                 let link = port.link();
                 link.index == *index || link.master == Some(*index)
             }),
-            Change::Is(link) | Change::Featured(link) => {
-                let is_new = |port: &Port| port.link().master != Some(link.index);
+            LinkChange::Is(link) | LinkChange::Featured(link) => {
+                let is_new = |port: &BridgePort| port.link().master != Some(link.index);
                 let is_bridge = match self.ports.get(&link.name) {
                     Some(port) => is_new(port),
                     None => self.has_services(&link.name),
                 };
-                let has_left = |port: &Port| {
+                let has_left = |port: &BridgePort| {
                     port.link().index == link.index && port.link().master != link.master
                 };
                 is_bridge || self.ports.values().any(has_left)
@@ -81,7 +81,7 @@ impl Daemon {
     }
 
     /// Keeps a port, and gives its frames to the front.
-    pub(super) fn have_port(&mut self, bridge: String, port: Port) {
+    pub(super) fn have_port(&mut self, bridge: String, port: BridgePort) {
         // Without a descriptor for the front, the port counts as lost and is made again when links change.
         if let Ok(frames) = port.frames() {
             let message = ToFront::Port(bridge.clone());

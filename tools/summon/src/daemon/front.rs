@@ -15,17 +15,17 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::MemfdFlags;
 
-use super::super::cause::Cause;
+use super::super::cause::WakeCause;
 use super::super::channel::{
-    self, ChannelError, Place, Sender, Stance, Table, ToFront, ToMaker, Wake,
+    self, ChannelError, FrontTable, Sender, ServiceAddresses, Stance, ToFront, ToMaker, Wake,
 };
-use super::super::config::{Config, Network};
+use super::super::config::{Network, SummonConfig};
 use super::super::dns::Sockets;
-use super::super::fleet::{Event, Id, State};
+use super::super::fleet::{FleetEvent, ServiceId, ServiceState};
 use super::super::log::{Level, line};
 use super::super::names::Names;
-use super::super::status::Status;
-use super::{Daemon, Entry};
+use super::super::status::SummonStatus;
+use super::{Daemon, ServiceEntry};
 
 /// The age at which a front counts as working.
 const PROVEN: Duration = Duration::from_secs(60);
@@ -55,14 +55,14 @@ pub(super) struct Front {
 pub(super) struct Fronts {
     pub(super) current: Option<Front>,
     /// The stances that the present front was told.
-    told: std::collections::BTreeMap<Id, Stance>,
+    told: std::collections::BTreeMap<ServiceId, Stance>,
     failures: u32,
     /// The time at which a front last reported a lost port.
     lost: Option<Instant>,
 }
 
 /// The status, from any thread.
-pub(super) type StatusSource = Arc<dyn Fn() -> Arc<Status> + Send + Sync>;
+pub(super) type StatusSource = Arc<dyn Fn() -> Arc<SummonStatus> + Send + Sync>;
 
 impl Front {
     /// Starts a front and gives it its listening sockets.
@@ -201,7 +201,11 @@ impl Daemon {
     pub(super) fn publish(&mut self) {
         let mut is_new = false;
         for (id, _) in self.fleet.units() {
-            if self.entries.get(&id).is_some_and(Entry::is_on_switch) {
+            if self
+                .entries
+                .get(&id)
+                .is_some_and(ServiceEntry::is_on_switch)
+            {
                 continue;
             }
             let stance = self.fleet.stance(id);
@@ -228,7 +232,10 @@ impl Daemon {
     pub(super) fn publish_switched(&mut self) {
         for (id, _) in self.fleet.units() {
             let stance = self.fleet.stance(id);
-            if self.entries.get(&id).is_some_and(Entry::is_on_switch)
+            if self
+                .entries
+                .get(&id)
+                .is_some_and(ServiceEntry::is_on_switch)
                 && self.fronts.told.insert(id, stance) != Some(stance)
             {
                 self.way.say(&ToFront::Is(id, stance), None);
@@ -237,13 +244,13 @@ impl Daemon {
     }
 
     /// Tells the front that the bridge leads to a service's guest.
-    pub(super) fn takes(&mut self, id: Id) {
+    pub(super) fn takes(&mut self, id: ServiceId) {
         self.fronts.told.insert(id, Stance::Takes);
         self.way.say_now(&ToFront::Is(id, Stance::Takes));
     }
 
     /// Does the same if the thread that has made the guest has told an earlier front.
-    pub(super) fn takes_since(&mut self, id: Id, front: u64) {
+    pub(super) fn takes_since(&mut self, id: ServiceId, front: u64) {
         if front == self.way.front() {
             self.fronts.told.insert(id, Stance::Takes);
         } else {
@@ -251,12 +258,12 @@ impl Daemon {
         }
     }
 
-    pub(super) fn forget_stance(&mut self, id: Id) {
+    pub(super) fn forget_stance(&mut self, id: ServiceId) {
         self.fronts.told.remove(&id);
     }
 
     /// Sends the front the table of a new file.
-    pub(super) fn tell_table(&self, config: &Config, names: &Names) -> io::Result<()> {
+    pub(super) fn tell_table(&self, config: &SummonConfig, names: &Names) -> io::Result<()> {
         let table = table(config, names, &self.ids)?;
         self.way.say(&ToFront::Table, Some(table));
         Ok(())
@@ -270,8 +277,8 @@ impl Daemon {
             ToMaker::Wake(wake) => self.wanted(now, &wake)?,
             ToMaker::Heard(id) => {
                 let state = self.fleet.unit(id).map(|unit| unit.state);
-                if matches!(state, Some(State::Running(running)) if running.leaves()) {
-                    self.step(now, Event::Heard(id));
+                if matches!(state, Some(ServiceState::Running(running)) if running.leaves()) {
+                    self.step(now, FleetEvent::Heard(id));
                 }
             }
             ToMaker::Replayed(id, from, to) => {
@@ -308,7 +315,7 @@ impl Daemon {
 
     fn wanted(&mut self, now: Instant, wake: &Wake) -> Result<(), ChannelError> {
         // Commands of the administrator do not come from the front.
-        if wake.cause == Cause::Command {
+        if wake.cause == WakeCause::Command {
             return Err(ChannelError::Malformed);
         }
         let at = self.clock.instant(wake.at, now);
@@ -341,15 +348,15 @@ fn clone(descriptor: &impl AsFd) -> io::Result<OwnedFd> {
 
 /// The front's table, in a file without a name.
 fn table(
-    config: &Config,
+    config: &SummonConfig,
     names: &Names,
-    ids: &std::collections::BTreeMap<String, Id>,
+    ids: &std::collections::BTreeMap<String, ServiceId>,
 ) -> io::Result<OwnedFd> {
     let (pack, hosts) = names.parts();
     let places = config.services.iter().filter_map(|service| {
         let ipv4 = service.ipv4.map(|cidr| cidr.address().into());
         let ipv6 = service.ipv6.map(|cidr| cidr.address().into());
-        Some(Place {
+        Some(ServiceAddresses {
             service: *ids.get(&service.name)?,
             bridge: service.bridge.clone(),
             is_held_here: service.network == Network::Netback,
@@ -357,7 +364,7 @@ fn table(
             addresses: ipv4.into_iter().chain(ipv6).collect(),
         })
     });
-    let table = Table {
+    let table = FrontTable {
         services: places.collect(),
         held_frames: config.daemon.limits.held_frames,
         held_bytes: config.daemon.limits.held_octets,

@@ -6,13 +6,13 @@ use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
 use super::super::config::{Network, OnChange};
-use super::super::fleet::{Event, Id};
+use super::super::fleet::{FleetEvent, ServiceId};
 use super::super::log::{Level, line};
 use super::super::made_of::MadeOf;
-use super::super::maker::{Found, Made};
+use super::super::maker::{FoundGuest, MadeGuest};
 use super::super::wire::Witness;
 use super::super::wire::frame::{Sign, sign};
-use super::{Daemon, Entry};
+use super::{Daemon, ServiceEntry};
 use mayfly_links::Link;
 use mayfly_switch::control::{SwitchConnection, SwitchOrder, SwitchReply};
 
@@ -30,7 +30,7 @@ const REBOOT: u8 = 1;
 const SUSPEND: u8 = 2;
 
 /// A running guest.
-pub(super) struct Guest {
+pub(super) struct RunningGuest {
     pub(super) domid: u16,
     /// Its interface, or the switch's port.
     pub(super) vif: Link,
@@ -51,12 +51,12 @@ pub(super) struct Guest {
     pub(super) asked: u64,
 }
 
-impl Guest {
-    pub(super) fn new(made: Made, now: Instant) -> Self {
+impl RunningGuest {
+    pub(super) fn new(made: MadeGuest, now: Instant) -> Self {
         Self {
             witness: made.witness,
             ..Self::found(
-                &Found {
+                &FoundGuest {
                     domid: made.domid,
                     network: made.network,
                     of: made.of,
@@ -68,7 +68,7 @@ impl Guest {
     }
 
     /// A running guest of an earlier daemon.
-    pub(super) fn found(found: &Found, vif: &Link, now: Instant) -> Self {
+    pub(super) fn found(found: &FoundGuest, vif: &Link, now: Instant) -> Self {
         Self {
             domid: found.domid,
             of: found.of,
@@ -150,7 +150,7 @@ impl Daemon {
                 guest.witness = None;
             }
             if guest.is_heard(&on_switch) {
-                events.push(Event::Heard(id));
+                events.push(FleetEvent::Heard(id));
             }
             let domid = guest.domid;
             let ended = match self.xen.info(domid) {
@@ -158,7 +158,7 @@ impl Daemon {
                 Ok(Some(info)) => {
                     // A guest that an administrator has paused is left alone.
                     if info.is_paused() && self.fleet.runs(id) {
-                        events.push(Event::Heard(id));
+                        events.push(FleetEvent::Heard(id));
                     }
                     match info.shutdown() {
                         // Another toolstack is saving it, and will remove or unpause it.
@@ -178,7 +178,7 @@ impl Daemon {
                     .with("domid", domid)
                     .with("why", what)
                     .write();
-                events.push(Event::Ended(id, is_failure, what.to_owned()));
+                events.push(FleetEvent::Ended(id, is_failure, what.to_owned()));
             }
         }
         for event in events {
@@ -215,7 +215,7 @@ impl Daemon {
             return;
         }
         self.files_at = now + FILES;
-        let is_outdated = |entry: &Entry| {
+        let is_outdated = |entry: &ServiceEntry| {
             let of = entry.guest.as_ref().and_then(|guest| guest.of);
             entry.service.on_change == OnChange::RestartWhenIdle
                 && of.is_some_and(|of| of.has_other_files_than(&entry.service))
@@ -228,7 +228,7 @@ impl Daemon {
     }
 
     /// Reads the frames at a new guest's vif.
-    pub(super) fn witness(&mut self, id: Id) {
+    pub(super) fn witness(&mut self, id: ServiceId) {
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut is_heard = false;
         for _ in 0..TURN {
@@ -263,7 +263,7 @@ impl Daemon {
         }
         self.buffer = buffer;
         if is_heard {
-            self.step(Instant::now(), Event::Heard(id));
+            self.step(Instant::now(), FleetEvent::Heard(id));
         }
     }
 }

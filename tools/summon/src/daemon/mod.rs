@@ -36,27 +36,27 @@ use rustix::event::PollFlags;
 
 use super::bell;
 use super::birth::Birth;
-use super::cause::Cause;
-use super::channel::{ToFront, Wake, Way};
+use super::cause::WakeCause;
+use super::channel::{FrontSender, ToFront, Wake};
 use super::clock::Clock;
-use super::config::{Config, Service};
-use super::dns::Counts;
-use super::fleet::{Action, Event, Fleet, Id, Prefix, State};
+use super::config::{Service, SummonConfig};
+use super::dns::QueryCounts;
+use super::fleet::{Fleet, FleetAction, FleetEvent, Prefix, ServiceId, ServiceState};
 use super::log::{Level, line};
-use super::maker::{Order, Told};
+use super::maker::{MakerOrder, MakerReport};
 use super::names::Names;
-use super::status::{Done, Frames, Request};
-use super::wire::{Port, Witness};
+use super::status::{CommandResult, FrameCounts, ServiceCommand};
+use super::wire::{BridgePort, Witness};
 use dom0::Ports;
 use front::{Fronts, Listening, StatusSource};
-use guests::Guest;
+use guests::RunningGuest;
 use later::Later;
 use mayfly_links::Links;
 use mayfly_switch::control::SwitchConnection;
 use mayfly_toolstack::host;
 use mayfly_toolstack::readable::ready;
 use report::{Away, Kept};
-pub use setup::Error;
+pub use setup::DaemonError;
 use switched::Switched;
 
 /// The time between two checks of running guests.
@@ -67,13 +67,13 @@ const TELL: Duration = Duration::from_millis(100);
 const LAST: Duration = Duration::from_secs(60);
 
 /// A service without its state, which is in the fleet.
-struct Entry {
+struct ServiceEntry {
     service: Service,
     /// Counters of frames that came while it had no guest.
-    frames: Frames,
+    frames: FrameCounts,
     /// The present or last birth.
     birth: Option<Birth>,
-    guest: Option<Guest>,
+    guest: Option<RunningGuest>,
     /// DNS queries for its address.
     queries: u64,
     /// The number of requests that its last guest had served when it was last asked.
@@ -85,38 +85,38 @@ struct Entry {
 /// The daemon.
 pub struct Daemon {
     path: PathBuf,
-    config: Config,
-    ids: BTreeMap<String, Id>,
+    config: SummonConfig,
+    ids: BTreeMap<String, ServiceId>,
     next: u32,
-    entries: BTreeMap<Id, Entry>,
+    entries: BTreeMap<ServiceId, ServiceEntry>,
     fleet: Fleet,
-    actions: Vec<Action>,
+    actions: Vec<FleetAction>,
     /// The buffer for a frame.
     buffer: Vec<u8>,
     names: Names,
     /// DNS queries, as the fronts have counted them.
-    queries: Counts,
+    queries: QueryCounts,
     listening: Listening,
     fronts: Fronts,
-    way: Way,
+    way: FrontSender,
     clock: Clock,
     links: Box<dyn Ports>,
     /// The kernel's events about links.
     hears: Links,
     xen: Box<dyn host::Xen>,
-    ports: BTreeMap<String, Port>,
-    macs: BTreeMap<(String, [u8; 6]), Id>,
+    ports: BTreeMap<String, BridgePort>,
+    macs: BTreeMap<(String, [u8; 6]), ServiceId>,
     /// The orders to the maker's other thread. Dropped when the daemon ends, which ends the thread.
-    orders: Option<mpsc::Sender<Order>>,
+    orders: Option<mpsc::Sender<MakerOrder>>,
     maker: Option<JoinHandle<()>>,
-    told: bell::Receiver<Told>,
+    told: bell::BellReceiver<MakerReport>,
     signals: Signals,
-    wakes: BTreeMap<Cause, u64>,
+    wakes: BTreeMap<WakeCause, u64>,
     kept: Arc<Mutex<Kept>>,
     status: StatusSource,
     /// The administrator's commands, with the ways of their answers.
-    requests: bell::Receiver<Wanted>,
-    requesting: bell::Sender<Wanted>,
+    requests: bell::BellReceiver<PendingCommand>,
+    requesting: bell::BellSender<PendingCommand>,
     /// The number of guests in the pool.
     pool: usize,
     began: Instant,
@@ -145,9 +145,9 @@ pub struct Daemon {
 }
 
 /// A command of the administrator, with the way of the answer.
-struct Wanted {
-    request: Request,
-    done: mpsc::Sender<Done>,
+struct PendingCommand {
+    request: ServiceCommand,
+    done: mpsc::Sender<CommandResult>,
 }
 
 /// Received signals, as descriptors that become readable.
@@ -159,7 +159,7 @@ struct Signals {
 /// A source of input.
 enum Source {
     Front,
-    Witness(Id),
+    Witness(ServiceId),
     Switch,
     Told,
     Requests,
@@ -173,7 +173,7 @@ impl Daemon {
     ///
     /// # Errors
     /// Too many fronts in a row have ended. Guests stay.
-    pub fn serve(&mut self, destroy: bool) -> Result<(), Error> {
+    pub fn serve(&mut self, destroy: bool) -> Result<(), DaemonError> {
         line(Level::Info, "ready")
             .with("services", self.entries.len())
             .write();
@@ -191,7 +191,7 @@ impl Daemon {
             heard = heard.and_then(|()| self.mind_front());
             if is_over || heard.is_err() {
                 self.end(destroy && heard.is_ok());
-                return heard.map_err(Error::Front);
+                return heard.map_err(DaemonError::Front);
             }
         }
     }
@@ -217,7 +217,7 @@ impl Daemon {
             sources.push(read(Source::Switch, notices.as_fd()));
         }
         for (&id, entry) in &self.entries {
-            if let Some(witness) = entry.guest.as_ref().and_then(Guest::witness) {
+            if let Some(witness) = entry.guest.as_ref().and_then(RunningGuest::witness) {
                 sources.push(read(Source::Witness(id), witness.as_fd()));
             }
         }
@@ -226,8 +226,8 @@ impl Daemon {
 
     fn deadline(&self) -> Option<Instant> {
         let has_guests = self.entries.values().any(|entry| entry.guest.is_some());
-        let misses_switch =
-            self.switched.notices.is_none() && self.entries.values().any(Entry::is_on_switch);
+        let misses_switch = self.switched.notices.is_none()
+            && self.entries.values().any(ServiceEntry::is_on_switch);
         let tick = (has_guests || misses_switch).then_some(self.tick_at);
         let fleet = self.fleet.deadline();
         let deadlines = [tick, self.tell_at, self.later.at(), fleet];
@@ -247,7 +247,7 @@ impl Daemon {
                 }
             }
             Source::Requests => {
-                for Wanted { request, done } in self.requests.take() {
+                for PendingCommand { request, done } in self.requests.take() {
                     // The client may be gone.
                     let _ = done.send(self.request(&request));
                 }
@@ -281,7 +281,7 @@ impl Daemon {
             self.publish_switched();
         }
         if self.fleet.deadline().is_some_and(|at| at <= now) {
-            self.step(now, Event::Time);
+            self.step(now, FleetEvent::Time);
         }
     }
 
@@ -290,7 +290,7 @@ impl Daemon {
         self.tell_at.get_or_insert(now + TELL);
     }
 
-    fn step(&mut self, now: Instant, event: Event) {
+    fn step(&mut self, now: Instant, event: FleetEvent) {
         self.is_news(now);
         self.fleet.step(now, event, &mut self.actions);
     }
@@ -300,9 +300,10 @@ impl Daemon {
         let id = wake.service;
         let has_guest = |fleet: &Fleet| fleet.takes(id) || fleet.holds(id);
         let was_there = has_guest(&self.fleet)
-            || (self.fleet.unit(id)).is_some_and(|unit| matches!(unit.state, State::Running(_)));
+            || (self.fleet.unit(id))
+                .is_some_and(|unit| matches!(unit.state, ServiceState::Running(_)));
         if !has_guest(&self.fleet) {
-            self.step(at, Event::Wanted(id, Some(Prefix::from(wake.from))));
+            self.step(at, FleetEvent::Wanted(id, Some(Prefix::from(wake.from))));
         }
         let is_woken = has_guest(&self.fleet);
         let is_born = is_woken && !was_there;
@@ -339,7 +340,7 @@ impl Daemon {
         }
     }
 
-    fn birth(&mut self, id: Id) -> Option<&mut Birth> {
+    fn birth(&mut self, id: ServiceId) -> Option<&mut Birth> {
         self.entries.get_mut(&id)?.birth.as_mut()
     }
 
@@ -362,7 +363,8 @@ impl Daemon {
             line(Level::Info, "ending; guests stay").write();
             // Paused guests are unpaused, because no one else would do that.
             let units = self.fleet.units();
-            let suspended = units.filter(|(_, unit)| matches!(unit.state, State::Suspended(..)));
+            let suspended =
+                units.filter(|(_, unit)| matches!(unit.state, ServiceState::Suspended(..)));
             let suspended: Vec<_> = suspended.map(|(id, unit)| (id, unit.domid())).collect();
             for (id, domid) in suspended {
                 self.resume(id, domid.unwrap_or_default());

@@ -5,14 +5,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use super::super::cause::Cause;
-use super::super::fleet::{Id, State, Unit};
+use super::super::cause::WakeCause;
+use super::super::fleet::{ServiceId, ServiceState, Unit};
 use super::super::log::{Level, line};
-use super::super::status::{Counts, Service, State as Told, Status, Step, Totals};
+use super::super::status::{
+    BirthStep, CountsByKind, ServiceStatus, ShownState, SummonStatus, Totals,
+};
 use super::super::{guard, status};
 use super::front::StatusSource;
-use super::setup::Error;
-use super::{Daemon, Entry, Wanted};
+use super::setup::DaemonError;
+use super::{Daemon, PendingCommand, ServiceEntry};
 use mayfly_links::Links;
 
 /// The least time between two requests for guests' counters.
@@ -26,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The last recorded state.
 #[derive(Clone, Default)]
 pub(super) struct Kept {
-    status: Status,
+    status: SummonStatus,
     /// The index of each service's guarded vif; the filter there counts what it drops.
     guarded: Vec<Option<u32>>,
 }
@@ -70,23 +72,26 @@ impl Daemon {
     }
 
     /// Starts to serve the status and the administrator's commands at the local socket.
-    pub(super) fn serve_status(&self) -> Result<(), Error> {
+    pub(super) fn serve_status(&self) -> Result<(), DaemonError> {
         let daemon = &self.config.daemon;
-        let listen =
-            |at: &dyn Display, error| Error::Listen(format!("cannot listen on {at}: {error}"));
+        let listen = |at: &dyn Display, error| {
+            DaemonError::Listen(format!("cannot listen on {at}: {error}"))
+        };
         let status = Arc::clone(&self.status);
         let source = move || status();
         let requesting = self.requesting.clone();
         let doer = move |request| {
             let (done, answer) = mpsc::channel();
-            requesting.send(Wanted { request, done });
+            requesting.send(PendingCommand { request, done });
             let late = |_| Err("the daemon does not answer".to_owned());
             answer.recv_timeout(PATIENCE).unwrap_or_else(late)
         };
         let path = daemon.socket.display();
         match status::tell(&daemon.socket, source, doer) {
             Ok(true) => Ok(()),
-            Ok(false) => Err(Error::Listen(format!("{path}: another daemon has it"))),
+            Ok(false) => Err(DaemonError::Listen(format!(
+                "{path}: another daemon has it"
+            ))),
             Err(error) => Err(listen(&path, error)),
         }
     }
@@ -97,10 +102,9 @@ impl Daemon {
             return;
         }
         self.count_at = now + COUNT;
-        let running = self
-            .fleet
-            .units()
-            .filter(|(_, unit)| matches!(unit.state, State::Running(running) if !running.leaves()));
+        let running = self.fleet.units().filter(
+            |(_, unit)| matches!(unit.state, ServiceState::Running(running) if !running.leaves()),
+        );
         for id in running.map(|(id, _)| id).collect::<Vec<_>>() {
             self.ask(id);
         }
@@ -110,7 +114,7 @@ impl Daemon {
     pub(super) fn tell(&mut self) {
         let now = Instant::now();
         self.complain(now);
-        let names: Vec<Id> = self
+        let names: Vec<ServiceId> = self
             .config
             .services
             .iter()
@@ -134,7 +138,7 @@ impl Daemon {
         let (running, memory) = self.fleet.used();
         let queued = self.fleet.units();
         let queued = queued
-            .filter(|(_, unit)| unit.state == State::Queued)
+            .filter(|(_, unit)| unit.state == ServiceState::Queued)
             .count();
         let queries = &self.queries;
         let refused = &self.fleet.refused;
@@ -146,7 +150,7 @@ impl Daemon {
                 ("limited", queries.limited),
                 ("dropped", queries.dropped),
             ]),
-            wakes: counts(Cause::ALL.map(|cause| {
+            wakes: counts(WakeCause::ALL.map(|cause| {
                 let count = self.wakes.get(&cause).copied();
                 (cause.name(), count.unwrap_or(0))
             })),
@@ -169,7 +173,7 @@ pub(super) fn source(
     kept: &Arc<Mutex<Kept>>,
     is_looked_at: &Arc<AtomicBool>,
     began: Instant,
-) -> Result<StatusSource, Error> {
+) -> Result<StatusSource, DaemonError> {
     let (kept, is_looked_at) = (Arc::clone(kept), Arc::clone(is_looked_at));
     let links = Mutex::new(Links::asking()?);
     Ok(Arc::new(move || {
@@ -193,26 +197,26 @@ pub(super) fn source(
     }))
 }
 
-fn counts<const N: usize>(counts: [(&str, u64); N]) -> Counts {
+fn counts<const N: usize>(counts: [(&str, u64); N]) -> CountsByKind {
     let counts = counts.into_iter();
     counts
         .map(|(name, count)| (name.to_owned(), count))
         .collect()
 }
 
-fn service(entry: &Entry, unit: &Unit, now: Instant) -> Service {
+fn service(entry: &ServiceEntry, unit: &Unit, now: Instant) -> ServiceStatus {
     let (state, since) = match unit.state {
-        State::Asleep => (Told::Asleep, None),
-        State::Queued => (Told::Queued, None),
-        State::BeingBorn => (Told::BeingBorn, None),
-        State::Proving(_, since) => (Told::Running, Some(since)),
-        State::Running(running) => (Told::Running, Some(running.since)),
-        State::Suspended(..) => (Told::Suspended, None),
-        State::Dying(_) => (Told::Dying, None),
-        State::BackedOff(_) => (Told::BackedOff, None),
+        ServiceState::Asleep => (ShownState::Asleep, None),
+        ServiceState::Queued => (ShownState::Queued, None),
+        ServiceState::BeingBorn => (ShownState::BeingBorn, None),
+        ServiceState::Proving(_, since) => (ShownState::Running, Some(since)),
+        ServiceState::Running(running) => (ShownState::Running, Some(running.since)),
+        ServiceState::Suspended(..) => (ShownState::Suspended, None),
+        ServiceState::Dying(_) => (ShownState::Dying, None),
+        ServiceState::BackedOff(_) => (ShownState::BackedOff, None),
     };
     let steps = entry.birth.iter().flat_map(|birth| birth.spans());
-    Service {
+    ServiceStatus {
         name: entry.service.name.clone(),
         hosts: entry.service.hosts.clone(),
         state,
@@ -224,7 +228,7 @@ fn service(entry: &Entry, unit: &Unit, now: Instant) -> Service {
         failures: unit.failures,
         last_trouble: unit.trouble.clone(),
         last_boot: steps
-            .map(|span| Step {
+            .map(|span| BirthStep {
                 what: span.what,
                 from_us: span.from_us,
                 to_us: span.to_us,

@@ -13,23 +13,23 @@ use rustix::event::PollFlags;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::super::bell;
-use super::super::channel::Way;
+use super::super::channel::FrontSender;
 use super::super::clock::Clock;
-use super::super::config::{Config, Network, Service};
-use super::super::dns::{Counts, Sockets};
-use super::super::fleet::{Event, Fleet, Id, Spec};
+use super::super::config::{Network, Service, SummonConfig};
+use super::super::dns::{QueryCounts, Sockets};
+use super::super::fleet::{Fleet, FleetEvent, ServiceId, ServiceSpec};
 use super::super::log::{Level, line};
 use super::super::made_of::MadeOf;
-use super::super::maker::{Found, Maker, Order, Told};
+use super::super::maker::{FoundGuest, GuestMaker, MakerOrder, MakerReport};
 use super::super::names::Names;
-use super::super::status::Frames;
+use super::super::status::FrameCounts;
 use super::super::wire::FRAME_MAX;
 use super::dom0::Ports;
 use super::front::{Fronts, Listening};
-use super::guests::Guest;
+use super::guests::RunningGuest;
 use super::report::{self, Away};
 use super::switched::Switched;
-use super::{Daemon, Entry, Signals};
+use super::{Daemon, ServiceEntry, Signals};
 use mayfly_links::{Links, vif_name};
 use mayfly_switch::control::SwitchOrder;
 use mayfly_toolstack::host;
@@ -44,7 +44,7 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// The reason why the daemon cannot start or go on.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum DaemonError {
     /// An error in the file.
     #[error("{0}")]
     Config(String),
@@ -53,7 +53,7 @@ pub enum Error {
     Net(#[from] mayfly_links::Error),
     /// An error in the zones.
     #[error(transparent)]
-    Names(#[from] super::super::names::Error),
+    Names(#[from] super::super::names::NamesError),
     /// An error of Xen.
     #[error(transparent)]
     Xen(#[from] mayfly_xen::Error),
@@ -69,12 +69,12 @@ pub enum Error {
 }
 
 /// The parts of a daemon.
-pub(super) struct Parts {
+pub(super) struct DaemonParts {
     pub(super) path: PathBuf,
     pub(super) listening: Listening,
-    pub(super) orders: mpsc::Sender<Order>,
-    pub(super) told: bell::Receiver<Told>,
-    pub(super) way: Way,
+    pub(super) orders: mpsc::Sender<MakerOrder>,
+    pub(super) told: bell::BellReceiver<MakerReport>,
+    pub(super) way: FrontSender,
     pub(super) links: Box<dyn Ports>,
     pub(super) hears: Links,
     pub(super) xen: Box<dyn host::Xen>,
@@ -87,23 +87,25 @@ impl Daemon {
     /// Reads the file, opens all sockets and ports, and takes over the guests of an earlier daemon.
     ///
     /// # Errors
-    /// [`Error`]: the first step that fails.
-    pub fn open(path: &Path) -> Result<Self, Error> {
+    /// [`DaemonError`]: the first step that fails.
+    pub fn open(path: &Path) -> Result<Self, DaemonError> {
         let config = load(path)?;
         // Checked first, because everything may belong to another daemon.
         if UnixStream::connect(&config.daemon.socket).is_ok() {
             let socket = config.daemon.socket.display();
-            return Err(Error::Listen(format!("{socket}: another daemon has it")));
+            return Err(DaemonError::Listen(format!(
+                "{socket}: another daemon has it"
+            )));
         }
         let listening = again(|| listen(&config))?;
         let (orders, received) = mpsc::channel();
         let (sender, told) = bell::channel()?;
-        let way = Way::default();
+        let way = FrontSender::default();
         let front = way.clone();
         let maker = std::thread::Builder::new()
             .name("maker".into())
-            .spawn(move || Maker::new(sender, front).work(&received))?;
-        let parts = Parts {
+            .spawn(move || GuestMaker::new(sender, front).work(&received))?;
+        let parts = DaemonParts {
             path: path.to_owned(),
             listening,
             orders,
@@ -122,12 +124,12 @@ impl Daemon {
         daemon.ready();
         daemon.tell();
         daemon.serve_status()?;
-        daemon.start_front().map_err(Error::Front)?;
+        daemon.start_front().map_err(DaemonError::Front)?;
         Ok(daemon)
     }
 
     /// A daemon without services.
-    pub(super) fn new(parts: Parts, config: &Config) -> Result<Self, Error> {
+    pub(super) fn new(parts: DaemonParts, config: &SummonConfig) -> Result<Self, DaemonError> {
         let (requesting, requests) = bell::channel()?;
         let (kept, is_looked_at) = (Arc::default(), Arc::default());
         let began = Instant::now();
@@ -141,7 +143,7 @@ impl Daemon {
             fleet: Fleet::new(config.daemon.limits),
             actions: Vec::new(),
             buffer: vec![0; FRAME_MAX],
-            queries: Counts::default(),
+            queries: QueryCounts::default(),
             listening: parts.listening,
             fronts: Fronts::default(),
             way: parts.way,
@@ -180,14 +182,14 @@ impl Daemon {
     }
 
     /// Finds running guests before any client is served, so that no service gets a second guest.
-    fn take_over(&mut self) -> Result<(), Error> {
+    fn take_over(&mut self) -> Result<(), DaemonError> {
         let wanted = self.entries.iter();
         let wanted = wanted.map(|(&id, entry)| (id, entry.service.name.clone(), entry.service.mac));
-        self.send(Order::Find(wanted.collect()));
+        self.send(MakerOrder::Find(wanted.collect()));
         let end = Instant::now() + SEARCH;
         while !self.is_searched {
             if Instant::now() >= end {
-                return Err(Error::Io(io::Error::other(format!(
+                return Err(DaemonError::Io(io::Error::other(format!(
                     "no word of earlier guests in {SEARCH:?}: is xenstored there?"
                 ))));
             }
@@ -200,7 +202,7 @@ impl Daemon {
         Ok(())
     }
 
-    fn send(&self, order: Order) {
+    fn send(&self, order: MakerOrder) {
         if let Some(orders) = &self.orders {
             // The thread lives as long as the daemon.
             let _ = orders.send(order);
@@ -211,13 +213,13 @@ impl Daemon {
     fn ready(&mut self) {
         self.make_room();
         let services = self.config.services.clone();
-        self.send(Order::Ready(services, self.config.daemon.pool));
+        self.send(MakerOrder::Ready(services, self.config.daemon.pool));
     }
 
     /// Reads the file again. A file with mistakes changes nothing. A service that has not changed keeps its guest.
     pub(super) fn reload(&mut self) {
         let result = load(&self.path).and_then(|config| {
-            let fixed = |config: &Config| {
+            let fixed = |config: &SummonConfig| {
                 let daemon = &config.daemon;
                 (daemon.listen.clone(), daemon.status, daemon.socket.clone())
             };
@@ -244,14 +246,14 @@ impl Daemon {
     }
 
     /// Changes to a configuration. All steps that can fail come first.
-    pub(super) fn adopt(&mut self, config: Config) -> Result<(), Error> {
+    pub(super) fn adopt(&mut self, config: SummonConfig) -> Result<(), DaemonError> {
         let mut ids = BTreeMap::new();
         let mut next = self.next;
         for service in &config.services {
             let id = self.ids.get(&service.name).copied();
             let id = id.unwrap_or_else(|| {
                 next += 1;
-                Id(next)
+                ServiceId(next)
             });
             ids.insert(service.name.clone(), id);
         }
@@ -303,7 +305,7 @@ impl Daemon {
     }
 
     /// Builds the index of services by MAC address.
-    fn index(&mut self, config: &Config) {
+    fn index(&mut self, config: &SummonConfig) {
         self.macs.clear();
         for service in &config.services {
             if let Some(&id) = self.ids.get(&service.name) {
@@ -313,8 +315,8 @@ impl Daemon {
     }
 
     /// Adds or changes a service.
-    fn take(&mut self, id: Id, service: &Service) {
-        let spec = Spec {
+    fn take(&mut self, id: ServiceId, service: &Service) {
+        let spec = ServiceSpec {
             memory: service.memory,
             idle: service.idle,
             idle_hard: service.idle_hard,
@@ -348,9 +350,9 @@ impl Daemon {
                 }
             }
             None => {
-                let entry = Entry {
+                let entry = ServiceEntry {
                     service: service.clone(),
-                    frames: Frames::default(),
+                    frames: FrameCounts::default(),
                     birth: None,
                     guest: None,
                     queries: 0,
@@ -368,17 +370,17 @@ impl Daemon {
     }
 
     /// Starts a service without a guest.
-    fn begin(&mut self, now: Instant, id: Id) {
+    fn begin(&mut self, now: Instant, id: ServiceId) {
         self.shut(id);
         if self.fleet.unit(id).is_some_and(|unit| !unit.spec.on_demand) {
-            self.step(now, Event::Wanted(id, None));
+            self.step(now, FleetEvent::Wanted(id, None));
         }
     }
 
     /// Takes over a guest of an earlier daemon.
-    pub(super) fn found(&mut self, now: Instant, id: Id, found: &Found) {
+    pub(super) fn found(&mut self, now: Instant, id: ServiceId, found: &FoundGuest) {
         let domid = found.domid;
-        self.step(now, Event::Found(id, domid));
+        self.step(now, FleetEvent::Found(id, domid));
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
@@ -404,7 +406,7 @@ impl Daemon {
         match directed {
             Ok(vif) => {
                 told(Level::Info, "taken over").write();
-                entry.guest = Some(Guest::found(found, &vif, now));
+                entry.guest = Some(RunningGuest::found(found, &vif, now));
                 // A guest without a record may be of an earlier version.
                 let is_other = found.of.is_some_and(|of| !of.has_config_of(&entry.service));
                 self.takes(id);
@@ -417,7 +419,7 @@ impl Daemon {
                 told(Level::Warning, "not taken over")
                     .with("why", &why)
                     .write();
-                self.step(now, Event::Ended(id, true, why));
+                self.step(now, FleetEvent::Ended(id, true, why));
             }
         }
     }
@@ -425,7 +427,7 @@ impl Daemon {
     /// Goes on after all guests of an earlier daemon were found.
     pub(super) fn searched(&mut self, now: Instant) {
         self.is_searched = true;
-        let ids: Vec<Id> = self.entries.keys().copied().collect();
+        let ids: Vec<ServiceId> = self.entries.keys().copied().collect();
         for id in ids {
             if !self.fleet.takes(id) {
                 self.begin(now, id);
@@ -445,12 +447,12 @@ impl Signals {
     }
 }
 
-fn load(path: &Path) -> Result<Config, Error> {
-    Config::load(path).map_err(|problems| Error::Config(problems.to_string()))
+fn load(path: &Path) -> Result<SummonConfig, DaemonError> {
+    SummonConfig::load(path).map_err(|problems| DaemonError::Config(problems.to_string()))
 }
 
 /// Repeats an attempt for a moment: the front of a killed daemon keeps its sockets and ports a little longer.
-fn again<T>(mut open: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+fn again<T>(mut open: impl FnMut() -> Result<T, DaemonError>) -> Result<T, DaemonError> {
     let end = Instant::now() + LINGER;
     loop {
         match open() {
@@ -461,11 +463,11 @@ fn again<T>(mut open: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
 }
 
 /// Opens the front's listening sockets.
-fn listen(config: &Config) -> Result<Listening, Error> {
-    let dns = Sockets::open(&config.daemon.listen).map_err(Error::Listen)?;
+fn listen(config: &SummonConfig) -> Result<Listening, DaemonError> {
+    let dns = Sockets::open(&config.daemon.listen).map_err(DaemonError::Listen)?;
     let page = config.daemon.status.map(|address| {
         let page = TcpListener::bind(address);
-        page.map_err(|error| Error::Listen(format!("cannot listen on {address}: {error}")))
+        page.map_err(|error| DaemonError::Listen(format!("cannot listen on {address}: {error}")))
     });
     let page = page.transpose()?;
     Ok(Listening { dns, page })

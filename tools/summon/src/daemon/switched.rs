@@ -24,13 +24,13 @@ use mayfly_links::Link;
 use mayfly_switch::control::{Notices, SentNotice, SwitchOrder, SwitchReply};
 use mayfly_switch::switch::{Bounds, Life, Sleeper, WakeFrame};
 
-use super::super::cause::Cause;
+use super::super::cause::WakeCause;
 use super::super::channel::Wake;
 use super::super::config::Network;
-use super::super::fleet::{Event, Id, State};
+use super::super::fleet::{FleetEvent, ServiceId, ServiceState};
 use super::super::log::{Level, line};
 use super::guests::{PATIENCE, step};
-use super::{Daemon, Entry};
+use super::{Daemon, ServiceEntry};
 
 /// The daemon's connection to the switch.
 pub(super) struct Switched {
@@ -54,7 +54,7 @@ impl Switched {
     }
 }
 
-impl Entry {
+impl ServiceEntry {
     pub(super) fn is_on_switch(&self) -> bool {
         self.service.network == Network::Switch
     }
@@ -63,7 +63,8 @@ impl Entry {
 impl Daemon {
     /// Connects to the switch, if it is needed and there is no connection, and declares all services on it.
     pub(super) fn meet_switch(&mut self) {
-        if self.switched.notices.is_some() || !self.entries.values().any(Entry::is_on_switch) {
+        if self.switched.notices.is_some() || !self.entries.values().any(ServiceEntry::is_on_switch)
+        {
             return;
         }
         match Notices::open(&self.switched.socket, PATIENCE) {
@@ -128,9 +129,9 @@ impl Daemon {
         }
     }
 
-    fn leaves(&self, id: Id) -> bool {
+    fn leaves(&self, id: ServiceId) -> bool {
         let state = self.fleet.unit(id).map(|unit| unit.state);
-        matches!(state, Some(State::Running(running)) if running.leaves())
+        matches!(state, Some(ServiceState::Running(running)) if running.leaves())
     }
 
     /// Has the bridge send what is for a MAC address to the switch.
@@ -157,7 +158,7 @@ impl Daemon {
     }
 
     /// Sends the switch a request about a service, if the service is on the switch.
-    pub(super) fn tell_of(&mut self, id: Id, order: impl FnOnce(String) -> SwitchOrder) {
+    pub(super) fn tell_of(&mut self, id: ServiceId, order: impl FnOnce(String) -> SwitchOrder) {
         let entry = self.entries.get(&id).filter(|entry| entry.is_on_switch());
         if let Some(entry) = entry {
             let order = order(entry.service.name.clone());
@@ -208,17 +209,17 @@ impl Daemon {
     }
 
     /// Handles a notice that a client wants a service which sleeps, or whose guest is about to go.
-    fn wanted_of(&mut self, id: Id, cause: WakeFrame, from: IpAddr) {
+    fn wanted_of(&mut self, id: ServiceId, cause: WakeFrame, from: IpAddr) {
         let now = Instant::now();
         if self.leaves(id) {
-            self.step(now, Event::Heard(id));
+            self.step(now, FleetEvent::Heard(id));
             return;
         }
         let cause = match cause {
-            WakeFrame::Arp => Cause::Arp,
-            WakeFrame::Nd => Cause::Nd,
-            WakeFrame::Syn => Cause::Syn,
-            WakeFrame::Udp => Cause::Udp,
+            WakeFrame::Arp => WakeCause::Arp,
+            WakeFrame::Nd => WakeCause::Nd,
+            WakeFrame::Syn => WakeCause::Syn,
+            WakeFrame::Udp => WakeCause::Udp,
             // The frame was for a guest that is gone by now.
             WakeFrame::Other => return self.tell_of(id, SwitchOrder::Drop),
         };
@@ -232,14 +233,14 @@ impl Daemon {
         };
         self.wake(&wake, now);
         let state = self.fleet.unit(id).map(|unit| unit.state);
-        let is_there = matches!(state, Some(State::Running(_)));
+        let is_there = matches!(state, Some(ServiceState::Running(_)));
         if !is_there && !self.fleet.holds(id) && !self.fleet.takes(id) {
             self.tell_of(id, SwitchOrder::Drop);
         }
     }
 
     /// Handles a notice that a new guest has sent its first frames.
-    fn lives(&mut self, id: Id, domain: u16, life: &Life) {
+    fn lives(&mut self, id: ServiceId, domain: u16, life: &Life) {
         let now = Instant::now();
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
@@ -255,7 +256,7 @@ impl Daemon {
             }
         }
         match entry.guest.as_ref().map(|guest| guest.domid) {
-            Some(known) if known == domain => self.step(now, Event::Heard(id)),
+            Some(known) if known == domain => self.step(now, FleetEvent::Heard(id)),
             // The thread that made the guest reports it a little later.
             _ => entry.heard = Some(domain),
         }

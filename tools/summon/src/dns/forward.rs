@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::net::{SocketType, connect};
 
 use super::super::fleet::Prefix;
-use super::question::Question;
+use super::question::DnsQuestion;
 use super::shares::Shares;
 use super::unbound;
 
@@ -35,7 +35,7 @@ pub(super) struct Asker {
 
 /// A forwarded query and its client.
 struct Pending {
-    question: Question,
+    question: DnsQuestion,
     asker: Asker,
     prefix: Prefix,
     socket: UdpSocket,
@@ -67,7 +67,7 @@ impl Forward {
     /// Forwards a client's query. Returns `false` if that is not possible.
     pub(super) fn query(&mut self, query: &[u8], asker: Asker) -> bool {
         let prefix = Prefix::from(asker.address.ip());
-        let Some(question) = Question::read(query) else {
+        let Some(question) = DnsQuestion::read(query) else {
             return false;
         };
         if !self.shares.take(prefix, OF_PREFIX, PENDING) {
@@ -139,7 +139,7 @@ impl Forward {
 }
 
 /// Sends a query from a port of its own, which the kernel chooses when the socket is connected.
-fn ask(resolver: SocketAddr, question: &Question) -> io::Result<UdpSocket> {
+fn ask(resolver: SocketAddr, question: &DnsQuestion) -> io::Result<UdpSocket> {
     let socket = UdpSocket::from(unbound(resolver, SocketType::DGRAM)?);
     connect(&socket, &resolver)?;
     socket.send(&question.query())?;

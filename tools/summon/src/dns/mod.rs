@@ -19,7 +19,7 @@ use mayfly_dns::{Client, Config as ServerConfig, Identity, Server, Transport};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 use serde::{Deserialize, Serialize};
 
-use super::fleet::Id;
+use super::fleet::ServiceId;
 use super::names::{Asked, Names};
 use super::status::sum;
 use forward::{Asker, Forward};
@@ -36,7 +36,7 @@ const BACKLOG: i32 = 64;
 
 /// Counters of queries since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
+pub struct QueryCounts {
     /// Answered from our zones.
     pub answered: u64,
     /// Forwarded to the resolver.
@@ -49,7 +49,7 @@ pub struct Counts {
     pub dropped: u64,
 }
 
-impl Counts {
+impl QueryCounts {
     /// The difference to earlier counters.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
@@ -79,7 +79,7 @@ impl Counts {
 #[derive(Clone, Copy, Debug)]
 pub struct Query {
     /// The service.
-    pub service: Id,
+    pub service: ServiceId,
     /// The client.
     pub from: IpAddr,
     /// The time at which the query was read.
@@ -111,7 +111,7 @@ pub struct Dns {
     nsid: Identity,
     began: Instant,
     /// The counters.
-    pub counts: Counts,
+    pub counts: QueryCounts,
 }
 
 /// A socket of the server, to be polled.
@@ -173,7 +173,7 @@ impl Dns {
             server: server(&nsid)?,
             nsid,
             began: Instant::now(),
-            counts: Counts::default(),
+            counts: QueryCounts::default(),
         })
     }
 

@@ -24,7 +24,7 @@ const UDP_PLAIN: u16 = 512;
 
 /// A client's question.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Question {
+pub(super) struct DnsQuestion {
     /// The client's message id.
     id: [u8; 2],
     /// The message id of the query to the resolver, which its answer must have.
@@ -39,7 +39,7 @@ pub(super) struct Question {
     room: usize,
 }
 
-impl Question {
+impl DnsQuestion {
     /// Reads a client's query. Returns `None` if it is no query with one question, or if the kernel gives no random
     /// numbers.
     pub(super) fn read(query: &[u8]) -> Option<Self> {
@@ -149,7 +149,7 @@ mod tests {
         query
     }
 
-    fn answer(question: &Question, length: usize) -> Vec<u8> {
+    fn answer(question: &DnsQuestion, length: usize) -> Vec<u8> {
         let mut answer = question.head(question.number, [QR | RD, RA]);
         answer.resize(length, 0);
         answer
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn the_resolver_sees_the_question_and_nothing_of_the_client() {
-        let question = Question::read(&query()).unwrap();
+        let question = DnsQuestion::read(&query()).unwrap();
         let sent = question.query();
         let message = Message::from_octets(sent.as_slice()).unwrap();
         assert_eq!(
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn only_the_answer_to_this_question_is_one() {
-        let question = Question::read(&query()).unwrap();
+        let question = DnsQuestion::read(&query()).unwrap();
         let right = answer(&question, 60);
         let told = question.answer(&right).unwrap();
         assert_eq!((&told[..2], &told[2..]), (&[0x12, 0x34][..], &right[2..]));
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_client_gets_no_more_over_udp_than_it_takes() {
-        let question = Question::read(&query()).unwrap();
+        let question = DnsQuestion::read(&query()).unwrap();
         assert_eq!(
             question
                 .answer_over_udp(&answer(&question, 1232))
@@ -204,7 +204,7 @@ mod tests {
         let mut plain = query();
         plain.truncate(HEADER + question.asked.len());
         plain[11] = 0;
-        let question = Question::read(&plain).unwrap();
+        let question = DnsQuestion::read(&plain).unwrap();
         assert!(question.opt.is_none() && question.query().len() == plain.len());
         assert!(
             question
@@ -219,7 +219,7 @@ mod tests {
     fn what_is_no_question_is_not_forwarded() {
         let query = query();
         for at in 0..query.len() {
-            let _ = Question::read(&query[..at]);
+            let _ = DnsQuestion::read(&query[..at]);
         }
         let mut response = query.clone();
         response[2] |= QR;
@@ -228,7 +228,7 @@ mod tests {
         let mut two = query;
         two[5] = 2;
         for wrong in [response, notify, two] {
-            assert_eq!(Question::read(&wrong), None);
+            assert_eq!(DnsQuestion::read(&wrong), None);
         }
     }
 

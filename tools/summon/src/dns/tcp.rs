@@ -10,7 +10,7 @@ use mayfly_dns::{Connection, ROOM_MIN, Server, TCP_QUERY_MAX};
 use mayfly_site::{Pack, Zones};
 use mayfly_stream::{Input, Next};
 
-use super::super::fleet::{Id, Prefix};
+use super::super::fleet::{Prefix, ServiceId};
 use super::super::names::Names;
 use super::shares::Shares;
 use super::upstream::Upstreams;
@@ -226,7 +226,7 @@ impl Client {
         at: Instant,
         own: usize,
         is_last: bool,
-        services: &mut Vec<Id>,
+        services: &mut Vec<ServiceId>,
     ) -> Option<bool> {
         let pack = place.names.pack()?;
         let mut out = vec![0; OUT];

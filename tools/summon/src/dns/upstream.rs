@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::net::{SocketType, connect};
 
 use super::super::fleet::Prefix;
-use super::question::Question;
+use super::question::DnsQuestion;
 use super::shares::Shares;
 use super::unbound;
 
@@ -25,7 +25,7 @@ const CHUNK: usize = 4096;
 
 /// A forwarded query, and the part of its answer that has come.
 struct Upstream {
-    question: Question,
+    question: DnsQuestion,
     prefix: Prefix,
     stream: TcpStream,
     output: Vec<u8>,
@@ -74,7 +74,7 @@ impl Upstreams {
     /// Forwards a query of a client. Returns `false` if there is no room for it.
     pub(super) fn ask(&mut self, n: usize, client: IpAddr, query: &[u8]) -> bool {
         let prefix = Prefix::from(client);
-        let Some(question) = Question::read(query) else {
+        let Some(question) = DnsQuestion::read(query) else {
             return false;
         };
         if !self.shares.take(prefix, OF_PREFIX, UPSTREAMS) {

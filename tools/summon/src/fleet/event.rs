@@ -9,11 +9,11 @@ use super::limits::Prefix;
 
 /// The number of a service. It stays the same as long as the daemon runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Id(pub u32);
+pub struct ServiceId(pub u32);
 
 /// The settings of a service that the fleet needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spec {
+pub struct ServiceSpec {
     /// The memory of its guest, in MiB.
     pub memory: u64,
     /// The quiet time after which it sleeps if it has no connections.
@@ -32,50 +32,50 @@ pub struct Spec {
 
 /// An event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum FleetEvent {
     /// A client of this network wants the service; `None` if the daemon itself does.
-    Wanted(Id, Option<Prefix>),
+    Wanted(ServiceId, Option<Prefix>),
     /// Its guest was made, and runs as this domain.
-    Made(Id, u16),
+    Made(ServiceId, u16),
     /// Its guest could not be made, for this reason. Nothing of it is left.
-    NotMade(Id, String),
+    NotMade(ServiceId, String),
     /// Its guest has sent something.
-    Heard(Id),
+    Heard(ServiceId),
     /// The number of its guest's connections; `None` if the guest did not answer.
-    Connections(Id, Option<u32>),
+    Connections(ServiceId, Option<u32>),
     /// Its guest has ended by itself: whether that is a failure, and the reason.
-    Ended(Id, bool, String),
+    Ended(ServiceId, bool, String),
     /// Its guest was removed. The text describes leftovers, if there are any.
-    Removed(Id, Option<String>),
+    Removed(ServiceId, Option<String>),
     /// A running guest of an earlier daemon was found, as this domain.
-    Found(Id, u16),
+    Found(ServiceId, u16),
     /// Time has passed.
     Time,
 }
 
 /// An action for the daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum FleetAction {
     /// Make a guest.
-    Make(Id),
+    Make(ServiceId),
     /// Take the service's packets, and remove its guest.
-    Remove(Id, u16),
+    Remove(ServiceId, u16),
     /// Take the service's packets, and pause its guest.
-    Suspend(Id, u16),
+    Suspend(ServiceId, u16),
     /// Unpause its guest.
-    Resume(Id, u16),
+    Resume(ServiceId, u16),
     /// Take the service's packets while its guest runs.
-    Shut(Id),
+    Shut(ServiceId),
     /// Give the held packets and all later ones to its guest.
-    Open(Id),
+    Open(ServiceId),
     /// Ask its guest for its connections.
-    Ask(Id),
+    Ask(ServiceId),
     /// Drop the held packets.
-    Drop(Id),
+    Drop(ServiceId),
     /// Log something.
-    Tell(Id, Tell),
+    Tell(ServiceId, LogNews),
     /// The service was removed, and nothing of it is left.
-    Gone(Id),
+    Gone(ServiceId),
 }
 
 /// A command of the administrator for a service.
@@ -104,7 +104,7 @@ impl Command {
 
 /// Something to log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Tell {
+pub enum LogNews {
     /// The service waits for room.
     Queued,
     /// Its guest runs and has sent something.

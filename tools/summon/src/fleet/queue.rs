@@ -3,30 +3,33 @@
 use std::time::{Duration, Instant};
 
 use super::limits::{Prefix, Rate};
-use super::{Action, After, Fleet, Id, Running, State, Tell, Unit};
+use super::{AfterRemoval, Fleet, FleetAction, LogNews, Running, ServiceId, ServiceState, Unit};
 
 impl Fleet {
     pub(super) fn wanted(
         &mut self,
         now: Instant,
-        id: Id,
+        id: ServiceId,
         prefix: Option<Prefix>,
-        actions: &mut Vec<Action>,
+        actions: &mut Vec<FleetAction>,
     ) {
         let Some(unit) = self.units.get_mut(&id).filter(|unit| !unit.leaving) else {
             return;
         };
         match unit.state {
-            State::Asleep | State::Dying(After::Sleep) => {}
+            ServiceState::Asleep | ServiceState::Dying(AfterRemoval::Sleep) => {}
             // A resume takes no room from others.
-            State::Suspended(domid, _) => {
+            ServiceState::Suspended(domid, _) => {
                 unit.resumes += 1;
-                unit.state = State::Running(Running::new(domid, now));
-                actions.extend([Action::Resume(id, domid), Action::Tell(id, Tell::Resumed)]);
+                unit.state = ServiceState::Running(Running::new(domid, now));
+                actions.extend([
+                    FleetAction::Resume(id, domid),
+                    FleetAction::Tell(id, LogNews::Resumed),
+                ]);
                 return;
             }
-            State::Running(_) => return unit.stay(now, id, actions),
-            State::BackedOff(_) | State::Dying(After::BackOff) => {
+            ServiceState::Running(_) => return unit.stay(now, id, actions),
+            ServiceState::BackedOff(_) | ServiceState::Dying(AfterRemoval::BackOff) => {
                 self.refused.backed_off += 1;
                 return;
             }
@@ -42,15 +45,15 @@ impl Fleet {
             self.refused.prefix += 1;
             return;
         }
-        if unit.state != State::Asleep {
-            unit.state = State::Dying(After::Birth(prefix));
+        if unit.state != ServiceState::Asleep {
+            unit.state = ServiceState::Dying(AfterRemoval::Birth(prefix));
         } else if self.queue.len() < self.limits.queue {
-            unit.state = State::Queued;
+            unit.state = ServiceState::Queued;
             self.queue.push(prefix, id);
             // Most often the wait ends at once, when the event's other actions are known.
             self.pump(now, actions);
-            if self.units.get(&id).map(|unit| unit.state) == Some(State::Queued) {
-                actions.push(Action::Tell(id, Tell::Queued));
+            if self.units.get(&id).map(|unit| unit.state) == Some(ServiceState::Queued) {
+                actions.push(FleetAction::Tell(id, LogNews::Queued));
             }
         } else {
             self.refused.queue += 1;
@@ -58,7 +61,7 @@ impl Fleet {
     }
 
     /// Makes guests for waiting services, as far as there is room.
-    pub(super) fn pump(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    pub(super) fn pump(&mut self, now: Instant, actions: &mut Vec<FleetAction>) {
         self.pump_at = None;
         while let Some(&id) = self.queue.front() {
             let (guests, memory) = self.used();
@@ -77,8 +80,8 @@ impl Fleet {
             }
             self.queue.pop();
             if let Some(unit) = self.units.get_mut(&id) {
-                unit.state = State::BeingBorn;
-                actions.push(Action::Make(id));
+                unit.state = ServiceState::BeingBorn;
+                actions.push(FleetAction::Make(id));
             }
         }
     }
@@ -86,8 +89,8 @@ impl Fleet {
     /// Makes room for a waiting service, unless a guest is being removed already. Removes the guest that has been
     /// suspended longest; if none is, the guest that has run longest, once it has had its turn. Without the turn, a
     /// guest that sends something again and again would keep its place for ever.
-    fn make_room(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let is_dying = |unit: &Unit| matches!(unit.state, State::Dying(_));
+    fn make_room(&mut self, now: Instant, actions: &mut Vec<FleetAction>) {
+        let is_dying = |unit: &Unit| matches!(unit.state, ServiceState::Dying(_));
         if self.units.values().any(is_dying) {
             return;
         }
@@ -95,7 +98,7 @@ impl Fleet {
             .units
             .iter()
             .filter_map(|(&id, unit)| match unit.state {
-                State::Suspended(_, since) => Some((since, id)),
+                ServiceState::Suspended(_, since) => Some((since, id)),
                 _ => None,
             });
         if let Some((_, id)) = suspended.min() {
@@ -105,7 +108,7 @@ impl Fleet {
             .units
             .iter()
             .filter_map(|(&id, unit)| match unit.state {
-                State::Running(running) if unit.spec.on_demand => Some((running.since, id)),
+                ServiceState::Running(running) if unit.spec.on_demand => Some((running.since, id)),
                 _ => None,
             });
         if let Some((since, id)) = running.min() {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::config::Asleep;
-use super::{ASK_AGAIN, Action, Id, LAST_LOOK, OUTDATED, Prefix, Spec, Tell};
+use super::{ASK_AGAIN, FleetAction, LAST_LOOK, LogNews, OUTDATED, Prefix, ServiceId, ServiceSpec};
 
 /// The age at which a guest counts as started: its end is no failure to start.
 const PROVEN: Duration = Duration::from_secs(10);
@@ -13,7 +13,7 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(300);
 
 /// The state of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum ServiceState {
     /// No guest.
     Asleep,
     /// No guest yet, because there is no room.
@@ -27,7 +27,7 @@ pub enum State {
     /// Its guest is paused, since this time.
     Suspended(u16, Instant),
     /// Its guest is being removed.
-    Dying(After),
+    Dying(AfterRemoval),
     /// It has failed, and gets no guest before this time.
     BackedOff(Instant),
 }
@@ -49,7 +49,7 @@ pub struct Running {
 
 /// The state after the guest is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum After {
+pub enum AfterRemoval {
     /// Sleep.
     Sleep,
     /// A birth, because a client wants the service already.
@@ -62,9 +62,9 @@ pub enum After {
 #[derive(Clone, Debug)]
 pub struct Unit {
     /// Its settings.
-    pub spec: Spec,
+    pub spec: ServiceSpec,
     /// Its state.
-    pub state: State,
+    pub state: ServiceState,
     /// Guests that were made.
     pub births: u64,
     /// Guests that were unpaused after they had been suspended.
@@ -105,10 +105,10 @@ impl Running {
 
 impl Unit {
     /// A service, asleep.
-    pub(super) fn new(spec: Spec) -> Self {
+    pub(super) fn new(spec: ServiceSpec) -> Self {
         Self {
             spec,
-            state: State::Asleep,
+            state: ServiceState::Asleep,
             births: 0,
             resumes: 0,
             deaths: 0,
@@ -125,7 +125,7 @@ impl Unit {
     pub(super) fn has_guest(&self) -> bool {
         !matches!(
             self.state,
-            State::Asleep | State::Queued | State::BackedOff(_)
+            ServiceState::Asleep | ServiceState::Queued | ServiceState::BackedOff(_)
         )
     }
 
@@ -133,68 +133,80 @@ impl Unit {
     #[must_use]
     pub fn domid(&self) -> Option<u16> {
         match self.state {
-            State::Proving(domid, _)
-            | State::Running(Running { domid, .. })
-            | State::Suspended(domid, _) => Some(domid),
+            ServiceState::Proving(domid, _)
+            | ServiceState::Running(Running { domid, .. })
+            | ServiceState::Suspended(domid, _) => Some(domid),
             _ => None,
         }
     }
 
     /// Keeps a guest that was about to be removed, and gives it the held packets.
-    pub(super) fn stay(&mut self, now: Instant, id: Id, actions: &mut Vec<Action>) {
-        if let State::Running(running) = &mut self.state {
+    pub(super) fn stay(&mut self, now: Instant, id: ServiceId, actions: &mut Vec<FleetAction>) {
+        if let ServiceState::Running(running) = &mut self.state {
             running.heard = now;
             running.asked = None;
             if running.leaves.take().is_some() {
-                actions.push(Action::Open(id));
+                actions.push(FleetAction::Open(id));
             }
         }
     }
 
     /// Sends an idle guest to sleep.
-    pub(super) fn sleep(&mut self, now: Instant, id: Id, domid: u16, actions: &mut Vec<Action>) {
+    pub(super) fn sleep(
+        &mut self,
+        now: Instant,
+        id: ServiceId,
+        domid: u16,
+        actions: &mut Vec<FleetAction>,
+    ) {
         if self.is_outdated {
-            return self.remove(id, domid, After::Sleep, OUTDATED, actions);
+            return self.remove(id, domid, AfterRemoval::Sleep, OUTDATED, actions);
         }
         if self.spec.asleep != Asleep::Suspend {
-            return self.remove(id, domid, After::Sleep, "nobody asks", actions);
+            return self.remove(id, domid, AfterRemoval::Sleep, "nobody asks", actions);
         }
         self.settle(now);
-        self.state = State::Suspended(domid, now);
+        self.state = ServiceState::Suspended(domid, now);
         actions.extend([
-            Action::Suspend(id, domid),
-            Action::Tell(id, Tell::Suspended),
+            FleetAction::Suspend(id, domid),
+            FleetAction::Tell(id, LogNews::Suspended),
         ]);
     }
 
     pub(super) fn remove(
         &mut self,
-        id: Id,
+        id: ServiceId,
         domid: u16,
-        after: After,
+        after: AfterRemoval,
         why: &'static str,
-        actions: &mut Vec<Action>,
+        actions: &mut Vec<FleetAction>,
     ) {
-        self.state = State::Dying(after);
-        actions.push(Action::Tell(id, Tell::Down(why)));
-        actions.push(Action::Remove(id, domid));
+        self.state = ServiceState::Dying(after);
+        actions.push(FleetAction::Tell(id, LogNews::Down(why)));
+        actions.push(FleetAction::Remove(id, domid));
     }
 
-    pub(super) fn fail(&mut self, now: Instant, id: Id, why: String, actions: &mut Vec<Action>) {
+    pub(super) fn fail(
+        &mut self,
+        now: Instant,
+        id: ServiceId,
+        why: String,
+        actions: &mut Vec<FleetAction>,
+    ) {
         self.failures += 1;
         let pause = BACK_OFF
             .saturating_mul(1 << self.row.min(16))
             .min(BACK_OFF_MAX);
         self.row = self.row.saturating_add(1);
-        self.state = State::BackedOff(now + pause);
+        self.state = ServiceState::BackedOff(now + pause);
         self.trouble = Some(why.clone());
-        actions.push(Action::Drop(id));
-        actions.push(Action::Tell(id, Tell::Failed(why, pause)));
+        actions.push(FleetAction::Drop(id));
+        actions.push(FleetAction::Tell(id, LogNews::Failed(why, pause)));
     }
 
     /// Forgets failures, if a guest has started since.
     pub(super) fn settle(&mut self, now: Instant) {
-        if let State::Running(running) = self.state
+        if let ServiceState::Running(running) = self.state
             && now.duration_since(running.since) >= PROVEN
         {
             self.row = 0;
@@ -203,9 +215,9 @@ impl Unit {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.state {
-            State::Proving(_, since) => Some(since + self.spec.start_timeout),
-            State::BackedOff(until) => Some(until),
-            State::Running(running) => {
+            ServiceState::Proving(_, since) => Some(since + self.spec.start_timeout),
+            ServiceState::BackedOff(until) => Some(until),
+            ServiceState::Running(running) => {
                 let end = self.spec.lifetime.map(|most| running.since + most);
                 let goes = self.spec.on_demand || self.is_outdated;
                 let sleep = goes.then(|| self.sleeps_at(running));

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::set_socket_linger;
 
-use super::super::bell::Sender;
-use super::super::channel::Said;
-use super::super::fleet::Id;
+use super::super::bell::BellSender;
+use super::super::channel::GuestReport;
+use super::super::fleet::ServiceId;
 
 /// The time that a guest has for an answer.
 const BOUND: Duration = Duration::from_secs(1);
@@ -19,18 +19,21 @@ const ANSWER_MAX: usize = 256 * 1024;
 const REQUEST: &str = "GET /.mayfly/metrics HTTP/1.1\r\nHost: metrics\r\nConnection: close\r\n\r\n";
 
 /// A question for a guest.
-pub(super) struct Question {
-    pub(super) service: Id,
+pub(super) struct ConnectionsQuestion {
+    pub(super) service: ServiceId,
     pub(super) address: IpAddr,
     /// Dead as soon as the guest is gone: then the question is not sent, because it would wake the service again.
     pub(super) guest: Weak<()>,
 }
 
 /// A service and its guest's answer, `None` without one.
-pub(super) type Answer = (Id, Option<Said>);
+pub(super) type ConnectionsAnswer = (ServiceId, Option<GuestReport>);
 
-pub(super) fn work(questions: &Receiver<Question>, answers: &Sender<Answer>) {
-    for Question {
+pub(super) fn work(
+    questions: &Receiver<ConnectionsQuestion>,
+    answers: &BellSender<ConnectionsAnswer>,
+) {
+    for ConnectionsQuestion {
         service,
         address,
         guest,
@@ -66,7 +69,7 @@ fn ask(address: SocketAddr) -> io::Result<String> {
 }
 
 /// Reads a guest's metrics. Closing connections do not count: their clients need nothing any more.
-fn said(text: &str) -> Option<Said> {
+fn said(text: &str) -> Option<GuestReport> {
     let (mut connections, mut requests) = (None, 0);
     for line in text.lines() {
         let Some((name, value)) = line.split_once(' ') else {
@@ -82,7 +85,7 @@ fn said(text: &str) -> Option<Said> {
             requests = u64::saturating_add(requests, value()?);
         }
     }
-    Some(Said {
+    Some(GuestReport {
         connections: u32::try_from(connections?.saturating_sub(1)).ok()?,
         requests,
     })
@@ -101,7 +104,7 @@ mod tests {
             mayfly_dns_answers_total{transport=\"udp\"} 5\n\
             mayfly_dns_answers_total{transport=\"tcp\"} 1\n\
             mayfly_http_requests_total{method=\"GET\"} 7\n";
-        let all = Said {
+        let all = GuestReport {
             connections: 4,
             requests: 13,
         };

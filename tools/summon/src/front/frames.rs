@@ -4,9 +4,9 @@
 
 use std::time::Instant;
 
-use super::super::cause::Cause;
+use super::super::cause::WakeCause;
 use super::super::channel::{Stance, ToMaker, Wake};
-use super::super::fleet::Id;
+use super::super::fleet::ServiceId;
 use super::super::wire::frame::{self, FrameKind, ParsedFrame};
 use super::Front;
 
@@ -19,7 +19,7 @@ const BEHIND: usize = 16;
 
 /// Frames of one service that wait for the maker's decision.
 pub(super) struct Waiting {
-    service: Id,
+    service: ServiceId,
     bridge: String,
     /// Whether the first frame asks for the service's link address: the answer waits for the decision, too.
     is_question: bool,
@@ -52,10 +52,10 @@ impl Front {
 
     pub(super) fn frame(&mut self, bridge: &str, frame: &[u8], seen: &ParsedFrame) {
         let cause = match seen.kind {
-            FrameKind::Arp => Cause::Arp,
-            FrameKind::Solicitation => Cause::Nd,
-            FrameKind::Syn => Cause::Syn,
-            FrameKind::Datagram => Cause::Udp,
+            FrameKind::Arp => WakeCause::Arp,
+            FrameKind::Solicitation => WakeCause::Nd,
+            FrameKind::Syn => WakeCause::Syn,
+            FrameKind::Datagram => WakeCause::Udp,
             FrameKind::Other => return self.other(bridge, frame, seen),
         };
         let by_address = self.addresses.get(&(bridge.to_owned(), seen.to));
@@ -109,7 +109,13 @@ impl Front {
     }
 
     /// Asks the maker to wake a service because of this frame.
-    fn wake(&mut self, bridge: &str, frame: &[u8], seen: &ParsedFrame, (id, cause): (Id, Cause)) {
+    fn wake(
+        &mut self,
+        bridge: &str,
+        frame: &[u8],
+        seen: &ParsedFrame,
+        (id, cause): (ServiceId, WakeCause),
+    ) {
         let ticket = self.next_ticket;
         let wake = Wake {
             service: id,
@@ -165,7 +171,7 @@ impl Front {
     }
 
     /// Sets the stance to a service.
-    pub(super) fn stand(&mut self, id: Id, stance: Stance) {
+    pub(super) fn stand(&mut self, id: ServiceId, stance: Stance) {
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
@@ -195,7 +201,7 @@ impl Front {
     }
 
     /// Reports a packet for a service whose guest is about to be removed, so that the guest stays.
-    fn stay(&mut self, id: Id) {
+    fn stay(&mut self, id: ServiceId) {
         if let Some(entry) = self.entries.get_mut(&id)
             && entry.stance == Stance::Leaves
             && !entry.has_told
@@ -204,7 +210,7 @@ impl Front {
         }
     }
 
-    fn answer(&self, bridge: &str, frame: &[u8], id: Id) {
+    fn answer(&self, bridge: &str, frame: &[u8], id: ServiceId) {
         if let Some(entry) = self.entries.get(&id)
             && let Some(answer) = frame::answer(frame, entry.place.mac)
         {
@@ -213,7 +219,7 @@ impl Front {
     }
 
     /// Holds a frame for a guest that is being made, or gives it back to the bridge if there is a guest.
-    fn hold(&mut self, bridge: &str, frame: &[u8], id: Id) {
+    fn hold(&mut self, bridge: &str, frame: &[u8], id: ServiceId) {
         let bounds = self.bounds;
         let Some(entry) = self.entries.get_mut(&id) else {
             return;

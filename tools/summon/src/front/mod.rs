@@ -22,18 +22,19 @@ use mayfly_toolstack::readable::ready;
 use rustix::event::PollFlags;
 
 use super::bell;
-use super::cause::Cause;
+use super::cause::WakeCause;
 use super::channel::{
-    ChannelError, Place, Sender, Stance, Table, ToFront, ToMaker, Wake, receive_with,
+    ChannelError, FrontTable, Sender, ServiceAddresses, Stance, ToFront, ToMaker, Wake,
+    receive_with,
 };
 use super::clock::{Clock, Moment};
-use super::dns::{self, Counts, Dns, Elsewhere};
-use super::fleet::Id;
-use super::held::{Bounds, Held};
+use super::dns::{self, Dns, Elsewhere, QueryCounts};
+use super::fleet::ServiceId;
+use super::held::{Bounds, HeldFrames};
 use super::names::Names;
-use super::status::Frames;
+use super::status::FrameCounts;
 use super::wire::Wire;
-use asker::{Answer, Question};
+use asker::{ConnectionsAnswer, ConnectionsQuestion};
 use frames::Waiting;
 
 pub use start::run;
@@ -43,13 +44,13 @@ const COUNT: Duration = Duration::from_millis(100);
 
 /// A service.
 struct Entry {
-    place: Place,
+    place: ServiceAddresses,
     stance: Stance,
-    held: Held,
+    held: HeldFrames,
     /// DNS queries for its address.
     queries: u64,
     /// The counters that the maker was told.
-    told: (u64, Frames),
+    told: (u64, FrameCounts),
     /// The times between which the held frames were given to its guest, until the maker is told.
     replayed: Option<(Moment, Moment)>,
     /// Lives as long as its guest, so that a question for this guest does not reach the next one.
@@ -68,20 +69,20 @@ pub(super) struct Front {
     dns: Dns,
     names: Names,
     bounds: Bounds,
-    entries: BTreeMap<Id, Entry>,
+    entries: BTreeMap<ServiceId, Entry>,
     /// The ports, by bridge.
     ports: BTreeMap<String, Wire>,
-    macs: BTreeMap<(String, [u8; 6]), Id>,
-    addresses: BTreeMap<(String, IpAddr), Id>,
+    macs: BTreeMap<(String, [u8; 6]), ServiceId>,
+    addresses: BTreeMap<(String, IpAddr), ServiceId>,
     /// Frames whose wake is not decided yet, by its ticket.
     waiting: BTreeMap<u32, Waiting>,
     next_ticket: u32,
     /// The buffer for a frame.
     buffer: Vec<u8>,
-    questions: mpsc::Sender<Question>,
-    answers: bell::Receiver<Answer>,
+    questions: mpsc::Sender<ConnectionsQuestion>,
+    answers: bell::BellReceiver<ConnectionsAnswer>,
     /// The DNS counters that the maker was told.
-    told: Counts,
+    told: QueryCounts,
     count_at: Option<Instant>,
 }
 
@@ -189,16 +190,16 @@ impl Front {
 
     fn tell_counts(&mut self) {
         let queries = self.dns.counts.since(&self.told);
-        if queries != Counts::default() && self.tell(&ToMaker::Queries(queries)) {
+        if queries != QueryCounts::default() && self.tell(&ToMaker::Queries(queries)) {
             self.told = self.dns.counts;
         }
-        let ids: Vec<Id> = self.entries.keys().copied().collect();
+        let ids: Vec<ServiceId> = self.entries.keys().copied().collect();
         for id in ids {
             self.tell_counts_of(id);
         }
     }
 
-    fn tell_counts_of(&mut self, id: Id) {
+    fn tell_counts_of(&mut self, id: ServiceId) {
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
@@ -210,7 +211,7 @@ impl Front {
         if (queries, frames) == entry.told {
             return;
         }
-        let more = Frames {
+        let more = FrameCounts {
             held: frames.held - told_frames.held,
             replayed: frames.replayed - told_frames.replayed,
             dropped: frames.dropped - told_frames.dropped,
@@ -230,7 +231,7 @@ impl Front {
         if matches!(entry.stance, Stance::Sleeps | Stance::Leaves) {
             let wake = Wake {
                 service: query.service,
-                cause: Cause::Dns,
+                cause: WakeCause::Dns,
                 from: query.from,
                 at: self.clock.moment(query.at),
                 answered: Some(self.clock.moment(query.answered)),
@@ -274,7 +275,7 @@ impl Front {
     }
 
     /// Changes to another table. A service that stays keeps its held frames.
-    fn adopt(&mut self, table: Table) -> Result<(), ChannelError> {
+    fn adopt(&mut self, table: FrontTable) -> Result<(), ChannelError> {
         self.bounds = Bounds {
             frames: table.held_frames,
             bytes: table.held_bytes,
@@ -306,10 +307,10 @@ impl Front {
         Ok(())
     }
 
-    fn ask(&mut self, id: Id) {
+    fn ask(&mut self, id: ServiceId) {
         let entry = self.entries.get(&id);
         let asked = entry.and_then(|entry| {
-            Some(Question {
+            Some(ConnectionsQuestion {
                 service: id,
                 address: *entry.place.addresses.first()?,
                 guest: Arc::downgrade(entry.guest.as_ref()?),
@@ -324,11 +325,11 @@ impl Front {
 }
 
 impl Entry {
-    fn new(place: Place) -> Self {
+    fn new(place: ServiceAddresses) -> Self {
         Self {
             place,
             stance: Stance::default(),
-            held: Held::default(),
+            held: HeldFrames::default(),
             queries: 0,
             told: Default::default(),
             replayed: None,

@@ -13,12 +13,12 @@ use rustix::event::PollFlags;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::super::bell;
-use super::super::channel::{ChannelError, Sender, Table, ToFront, receive_with};
+use super::super::channel::{ChannelError, FrontTable, Sender, ToFront, receive_with};
 use super::super::clock::Clock;
-use super::super::dns::{Counts, Dns, Sockets};
+use super::super::dns::{Dns, QueryCounts, Sockets};
 use super::super::held::Bounds;
 use super::super::names::Names;
-use super::super::status::{self, Status};
+use super::super::status::{self, SummonStatus};
 use super::super::wire::FRAME_MAX;
 use super::{Front, asker, sandbox};
 
@@ -106,14 +106,14 @@ impl Front {
             buffer: vec![0; FRAME_MAX],
             questions,
             answers,
-            told: Counts::default(),
+            told: QueryCounts::default(),
             count_at: None,
         })
     }
 }
 
 /// Reads a table from a file without a name, into which the maker has written it.
-pub(super) fn read_table(file: OwnedFd) -> Result<Table, ChannelError> {
+pub(super) fn read_table(file: OwnedFd) -> Result<FrontTable, ChannelError> {
     let mut bytes = Vec::new();
     File::from(file).take(FILE_MAX).read_to_end(&mut bytes)?;
     postcard::from_bytes(&bytes).map_err(|_| ChannelError::Malformed)
@@ -121,7 +121,7 @@ pub(super) fn read_table(file: OwnedFd) -> Result<Table, ChannelError> {
 
 /// Asks the maker for the status each time that the page is read. Without an answer, gives the last status.
 fn asked(stream: UnixStream) -> impl status::Source {
-    let stream = Mutex::new((BufReader::new(stream), Arc::<Status>::default()));
+    let stream = Mutex::new((BufReader::new(stream), Arc::<SummonStatus>::default()));
     move || {
         let mut kept = stream.lock().unwrap_or_else(PoisonError::into_inner);
         let (stream, last) = &mut *kept;

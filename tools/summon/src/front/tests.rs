@@ -8,7 +8,7 @@ use super::super::channel::{self, receive};
 use super::super::dns::Sockets;
 use super::*;
 
-const WWW: Id = Id(1);
+const WWW: ServiceId = ServiceId(1);
 const MAC: [u8; 6] = [0x00, 0x16, 0x3e, 0, 0, 1];
 const CLIENT: [u8; 6] = [0x02, 0, 0, 0, 0, 9];
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 80);
@@ -23,19 +23,19 @@ struct Bed {
     bridge: OwnedFd,
 }
 
-fn table(held_frames: usize) -> Table {
-    let place = Place {
+fn table(held_frames: usize) -> FrontTable {
+    let place = ServiceAddresses {
         service: WWW,
         bridge: "xenbr0".into(),
         is_held_here: true,
         mac: MAC,
         addresses: vec![ADDRESS.into()],
     };
-    Table {
+    FrontTable {
         services: vec![place],
         held_frames,
         held_bytes: 100_000,
-        ..Table::default()
+        ..FrontTable::default()
     }
 }
 
@@ -126,7 +126,7 @@ impl Bed {
         all
     }
 
-    fn counts(&self) -> Frames {
+    fn counts(&self) -> FrameCounts {
         self.front.entries[&WWW].held.counts
     }
 }
@@ -146,7 +146,7 @@ fn a_syn_waits_for_the_decision_and_then_for_the_guest() {
     let [ToMaker::Wake(wake)] = said[..] else {
         panic!("{said:?}");
     };
-    assert_eq!((wake.service, wake.cause), (WWW, Cause::Syn));
+    assert_eq!((wake.service, wake.cause), (WWW, WakeCause::Syn));
     assert_eq!(wake.from, IpAddr::from(FROM));
     bed.tell(&[
         ToFront::Is(WWW, Stance::Holds),
@@ -288,7 +288,7 @@ fn another_file_leaves_what_is_held() {
     bed.tell(&[ToFront::Is(WWW, Stance::Takes)]);
     assert_eq!(bed.got(), [syn]);
     bed.said();
-    bed.front.adopt(Table::default()).unwrap();
+    bed.front.adopt(FrontTable::default()).unwrap();
     assert_eq!(bed.send(&[segment(SYN, 2)]), []);
     assert!(bed.got().is_empty());
 }

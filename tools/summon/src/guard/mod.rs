@@ -35,7 +35,6 @@ mod interpreter;
 #[cfg(test)]
 mod tests;
 
-use mayfly_links::Error;
 pub use mayfly_switch::guard::Identity;
 use mayfly_toolstack::host::Links;
 
@@ -43,7 +42,11 @@ use mayfly_toolstack::host::Links;
 ///
 /// # Errors
 /// The kernel lacks the modules, or has no such link.
-pub fn protect(links: &mut dyn Links, vif: u32, identity: &Identity) -> Result<(), Error> {
+pub fn protect(
+    links: &mut dyn Links,
+    vif: u32,
+    identity: &Identity,
+) -> Result<(), mayfly_links::Error> {
     links.filter(vif, &program::of(identity))
 }
 
@@ -51,6 +54,6 @@ pub fn protect(links: &mut dyn Links, vif: u32, identity: &Identity) -> Result<(
 ///
 /// # Errors
 /// There is no filter, or no such link.
-pub fn dropped(links: &mut mayfly_links::Links, vif: u32) -> Result<u32, Error> {
+pub fn dropped(links: &mut mayfly_links::Links, vif: u32) -> Result<u32, mayfly_links::Error> {
     links.filtered(vif)
 }

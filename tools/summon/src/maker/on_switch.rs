@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use mayfly_links::Link;
 use mayfly_switch::control::SwitchConnection;
-use mayfly_toolstack::builder::{Cause, Config, Newborn, Ready, Then, Wanted};
+use mayfly_toolstack::builder::{
+    CreateAs, GuestConfig, Newborn, Ready, ToolstackError, WantedOnSwitch,
+};
 
 use super::super::config::{Network, Service};
-use super::super::fleet::Id;
+use super::super::fleet::ServiceId;
 use super::super::made_of::MadeOf;
-use super::{LOOK, Made, Maker, Told};
+use super::{GuestMaker, LOOK, MadeGuest, MakerReport};
 
 /// The time from the start of a guest until the daemon is told of it. Told earlier, the daemon would run before the
 /// clients for which the guest's first frames are.
@@ -32,23 +34,23 @@ pub(super) struct OnSwitch {
 }
 
 struct Waiting {
-    id: Id,
+    id: ServiceId,
     name: String,
     mac: [u8; 6],
     born: Instant,
     of: Option<MadeOf>,
     /// What the daemon is to be told of it.
-    made: Option<Made>,
+    made: Option<MadeGuest>,
     newborn: Newborn,
 }
 
-impl Maker {
+impl GuestMaker {
     /// Makes a guest on the switch, and lets it run.
     pub(super) fn bear(
         &mut self,
-        id: Id,
+        id: ServiceId,
         service: &Service,
-        (config, is_guarded, began, of): (Config, bool, Instant, Option<MadeOf>),
+        (config, is_guarded, began, of): (GuestConfig, bool, Instant, Option<MadeOf>),
     ) -> Result<(), String> {
         self.room = self.room.saturating_sub(service.memory);
         self.clear_out();
@@ -57,7 +59,7 @@ impl Maker {
         let born = match self.switch.connection.is_some() {
             // The switch at the other end of this connection may have ended.
             true => match self.born(service, (&config, is_guarded, began, of)) {
-                Err(Cause::Io(_)) => {
+                Err(ToolstackError::Io(_)) => {
                     self.switch.connection = None;
                     self.born(service, (&config, is_guarded, began, of))
                 }
@@ -84,8 +86,8 @@ impl Maker {
     fn born(
         &mut self,
         service: &Service,
-        (config, is_guarded, began, of): (&Config, bool, Instant, Option<MadeOf>),
-    ) -> Result<(Newborn, Made), Cause> {
+        (config, is_guarded, began, of): (&GuestConfig, bool, Instant, Option<MadeOf>),
+    ) -> Result<(Newborn, MadeGuest), ToolstackError> {
         let image = self.images.get(&service.image);
         let site = service.site.as_ref().and_then(|path| self.sites.get(path));
         let (Some(builder), Some(image)) = (&mut self.builder, image) else {
@@ -100,14 +102,14 @@ impl Maker {
                 // A new switch has a new port.
                 *port = None;
                 let opened = builder.switch();
-                let opened = opened.map_err(|_| Cause::Switch("none runs".to_owned()))?;
+                let opened = opened.map_err(|_| ToolstackError::Switch("none runs".to_owned()))?;
                 connection.insert(opened)
             }
         };
         // The bridge leads to the switch already, as the service was declared to it.
         let mut vif = None;
         let ready: Ready<'_> = &mut |soon| {
-            let name = soon.switch.ok_or(Cause::Backend("has no port"))?;
+            let name = soon.switch.ok_or(ToolstackError::Backend("has no port"))?;
             vif = Some(match port.take().filter(|port| port.name == name) {
                 Some(known) => known,
                 None => soon.links.find(name)?,
@@ -115,22 +117,22 @@ impl Maker {
             port.clone_from(&vif);
             Ok(())
         };
-        let wanted = Wanted {
+        let wanted = WantedOnSwitch {
             config,
             image,
             ramdisk: site,
             is_guarded,
         };
-        let born = builder.bear(wanted, connection, Then::Running, ready);
+        let born = builder.bear(wanted, connection, CreateAs::Running, ready);
         let newborn = born.map_err(|error| match error.left.is_empty() {
             true => error.failure.cause,
-            false => Cause::Switch(error.to_string()),
+            false => ToolstackError::Switch(error.to_string()),
         })?;
         // On one CPU the switch runs now, and takes the guest's first frames.
         std::thread::yield_now();
-        let made = Made {
+        let made = MadeGuest {
             domid: newborn.domid(),
-            vif: vif.ok_or(Cause::Backend("has no port"))?,
+            vif: vif.ok_or(ToolstackError::Backend("has no port"))?,
             network: Network::Switch,
             began,
             is_from_pool: false,
@@ -150,7 +152,7 @@ impl Maker {
             if at > now && waiting.made.is_some() {
                 next = next.or(Some(at));
             } else if let Some(made) = waiting.made.take() {
-                self.told.send(Told::Made(waiting.id, made));
+                self.told.send(MakerReport::Made(waiting.id, made));
             }
         }
         next
@@ -192,7 +194,7 @@ impl Maker {
             ..
         } = waiting;
         if let Some(made) = made {
-            self.told.send(Told::Made(id, made));
+            self.told.send(MakerReport::Made(id, made));
         }
         let domid = newborn.domid();
         match builder.introduce(newborn) {
@@ -201,11 +203,11 @@ impl Maker {
                 if let Err(cause) = self.know(domid, &name, mac) {
                     self.lost(&cause);
                 }
-                self.tell(Told::Runs(id, Box::new(created.timeline)));
+                self.tell(MakerReport::Runs(id, Box::new(created.timeline)));
             }
             Err(error) => {
                 self.lost(&error.failure.cause);
-                self.tell(Told::NotMade(id, error.to_string()));
+                self.tell(MakerReport::NotMade(id, error.to_string()));
             }
         }
         true

@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Instant;
 
-use mayfly_toolstack::builder::{Config, Connect, Image, Shell, Vif};
+use mayfly_toolstack::builder::{Connect, GuestConfig, GuestVif, Image, Shell};
 use mayfly_xen::TscMode;
 
-use super::{BACK_OFF, BACK_OFF_MAX, Make, Maker, Told};
+use super::{BACK_OFF, BACK_OFF_MAX, GuestMaker, Make, MakerReport};
 
-impl Maker {
+impl GuestMaker {
     /// Removes the guests that were made ahead from an image.
     pub(super) fn discard(&mut self, image: &Path) {
         let stale = self.shells.extract_if(.., |(path, _), _| path == image);
@@ -18,7 +18,9 @@ impl Maker {
     }
 
     pub(super) fn count(&self) {
-        self.tell(Told::Waiting(self.shells.values().map(VecDeque::len).sum()));
+        self.tell(MakerReport::Waiting(
+            self.shells.values().map(VecDeque::len).sum(),
+        ));
     }
 
     /// A make of which there are too few guests in the pool.
@@ -51,7 +53,7 @@ impl Maker {
             Err(why) => {
                 self.retry = Instant::now() + self.back_off;
                 self.back_off = (self.back_off * 2).min(BACK_OFF_MAX);
-                self.tell(Told::Trouble(format!("the pool: {why}")));
+                self.tell(MakerReport::Trouble(format!("the pool: {why}")));
             }
         }
     }
@@ -68,13 +70,13 @@ impl Maker {
             return Err("its image is not there".into());
         };
         let bridge = self.makes.get(make).cloned().unwrap_or_default();
-        let template = Config {
+        let template = GuestConfig {
             name: "shell".into(),
             uuid: [0; 16],
             memory: *memory,
             cmdline: String::new(),
             // It gets a MAC address of its own.
-            vif: Some(Vif {
+            vif: Some(GuestVif {
                 mac: [0x02, 0, 0, 0, 0, 0],
                 bridge,
                 ip: None,
@@ -127,7 +129,7 @@ impl Maker {
                     discarded.map_err(|error| error.to_string())
                 });
             if let Err(why) = removed {
-                self.tell(Told::Trouble(format!("the pool: {why}")));
+                self.tell(MakerReport::Trouble(format!("the pool: {why}")));
             }
         }
     }

@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-use mayfly_toolstack::builder::{Cause, Known, Toolstack};
+use mayfly_toolstack::builder::{KnownGuest, Toolstack, ToolstackError};
 use mayfly_toolstack::gc::{self, Snapshot};
 
 use super::super::config::Network;
-use super::{DEAF, Found, Id, Maker, Told};
+use super::{DEAF, FoundGuest, GuestMaker, MakerReport, ServiceId};
 
-impl Maker {
-    pub(super) fn builder(&mut self) -> Result<&mut Toolstack, Cause> {
+impl GuestMaker {
+    pub(super) fn builder(&mut self) -> Result<&mut Toolstack, ToolstackError> {
         let mut kept = self.builder.take();
         if kept
             .as_mut()
@@ -17,7 +17,7 @@ impl Maker {
         {
             kept = None;
             if !std::mem::replace(&mut self.is_gone, true) {
-                self.tell(Told::Trouble("xenstored has gone".to_owned()));
+                self.tell(MakerReport::Trouble("xenstored has gone".to_owned()));
             }
         }
         let builder = match kept {
@@ -33,7 +33,7 @@ impl Maker {
 
     /// Prepares a new connection to xenstored. A restarted xenstored does not know our guests, and dom0's kernel does
     /// not know the new xenstored.
-    pub(super) fn meet(&mut self, builder: &mut Toolstack) -> Result<(), Cause> {
+    pub(super) fn meet(&mut self, builder: &mut Toolstack) -> Result<(), ToolstackError> {
         let mut restored = 0_usize;
         for known in self.known.values() {
             restored += usize::from(builder.restore(known)?);
@@ -50,20 +50,20 @@ impl Maker {
         self.had_kernel |= has_kernel;
         if std::mem::take(&mut self.is_gone) {
             let what = format!("xenstored is there again; {restored} guests had to be told to it");
-            self.tell(Told::Trouble(what));
+            self.tell(MakerReport::Trouble(what));
         }
         if self.deaf.is_some() {
-            self.tell(Told::Trouble(Cause::Deaf.to_string()));
+            self.tell(MakerReport::Trouble(ToolstackError::Deaf.to_string()));
         }
         Ok(())
     }
 
     /// Checks that dom0's kernel is connected to xenstored: otherwise it makes no interface, and a birth would wait in
     /// vain.
-    pub(super) fn hears(&mut self) -> Result<(), Cause> {
+    pub(super) fn hears(&mut self) -> Result<(), ToolstackError> {
         if let Some(since) = self.deaf {
             if since.elapsed() < DEAF && !self.builder()?.has_kernel()? {
-                return Err(Cause::Deaf);
+                return Err(ToolstackError::Deaf);
             }
             self.deaf = None;
         }
@@ -71,13 +71,13 @@ impl Maker {
     }
 
     /// Drops the connection after an error, so that the next use opens it again: xenstored may have been restarted.
-    pub(super) fn lost(&mut self, cause: &Cause) {
+    pub(super) fn lost(&mut self, cause: &ToolstackError) {
         match cause {
-            Cause::Store(_) => {
+            ToolstackError::Store(_) => {
                 let builder = self.builder.take();
                 self.is_gone |= builder.is_some_and(|mut builder| builder.store().has_ended());
             }
-            Cause::Deaf => self.deaf = Some(Instant::now()),
+            ToolstackError::Deaf => self.deaf = Some(Instant::now()),
             _ => {}
         }
     }
@@ -93,7 +93,7 @@ impl Maker {
                 self.remove(id, domid);
             }
             if let Err(error) = self.tell_made_of() {
-                self.lost(&Cause::from(error));
+                self.lost(&ToolstackError::from(error));
             }
         }
     }
@@ -115,9 +115,14 @@ impl Maker {
     }
 
     /// Records a running guest.
-    pub(super) fn know(&mut self, domid: u16, name: &str, mac: [u8; 6]) -> Result<(), Cause> {
+    pub(super) fn know(
+        &mut self,
+        domid: u16,
+        name: &str,
+        mac: [u8; 6],
+    ) -> Result<(), ToolstackError> {
         if let Some(info) = self.builder()?.xen().info(domid)? {
-            let known = Known {
+            let known = KnownGuest {
                 domid,
                 uuid: info.handle,
                 name: name.to_owned(),
@@ -130,7 +135,7 @@ impl Maker {
 
     /// Removes half-made guests of a killed daemon, and finds the running ones. A guest for which that fails is reported as trouble;
     /// the others are found nevertheless.
-    pub(super) fn find(&mut self, wanted: &[(Id, String, [u8; 6])]) {
+    pub(super) fn find(&mut self, wanted: &[(ServiceId, String, [u8; 6])]) {
         let mut trouble = self.clean_up().unwrap_or_else(|cause| {
             self.lost(&cause);
             vec![format!("takeover: {cause}")]
@@ -143,7 +148,7 @@ impl Maker {
                 found = self.find_one(name, *mac);
             }
             match found {
-                Ok(Some(found)) => self.tell(Told::Found(*id, found)),
+                Ok(Some(found)) => self.tell(MakerReport::Found(*id, found)),
                 Ok(None) => {}
                 Err(cause) => {
                     self.lost(&cause);
@@ -152,23 +157,23 @@ impl Maker {
             }
         }
         for what in trouble {
-            self.tell(Told::Trouble(what));
+            self.tell(MakerReport::Trouble(what));
         }
     }
 
     /// Removes half-made guests of a killed daemon. Returns the failures.
-    fn clean_up(&mut self) -> Result<Vec<String>, Cause> {
+    fn clean_up(&mut self) -> Result<Vec<String>, ToolstackError> {
         let builder = self.builder()?;
         let snapshot = Snapshot::read(builder).map_err(|error| match error {
-            gc::SnapshotError::Xen(error) => Cause::from(error),
-            gc::SnapshotError::Store(error) => Cause::from(error),
-            gc::SnapshotError::Io(error) => Cause::from(error),
+            gc::SnapshotError::Xen(error) => ToolstackError::from(error),
+            gc::SnapshotError::Store(error) => ToolstackError::from(error),
+            gc::SnapshotError::Io(error) => ToolstackError::from(error),
         })?;
         Ok(gc::carry_out(builder, &gc::decide(&snapshot)))
     }
 
     /// The guest of a service, if one runs.
-    fn find_one(&mut self, name: &str, mac: [u8; 6]) -> Result<Option<Found>, Cause> {
+    fn find_one(&mut self, name: &str, mac: [u8; 6]) -> Result<Option<FoundGuest>, ToolstackError> {
         let builder = self.builder()?;
         let Some(domid) = builder.domid(name)? else {
             return Ok(None);
@@ -189,7 +194,7 @@ impl Maker {
         self.made_of
             .extend(of.map(|made_of| (domid, (made_of, true))));
         self.know(domid, name, mac)?;
-        Ok(Some(Found { domid, network, of }))
+        Ok(Some(FoundGuest { domid, network, of }))
     }
 }
 

@@ -1,23 +1,23 @@
 //! Tests of the maker in a fake dom0.
 
 use mayfly_toolstack::fake::elf::Elf;
-use mayfly_toolstack::fake::{FakeSwitch, Host};
+use mayfly_toolstack::fake::{FakeHost, FakeSwitch};
 use mayfly_toolstack::host::Xen as _;
 use tempfile::TempDir;
 
-use super::super::bell::{self, Receiver as Bell};
+use super::super::bell::{self, BellReceiver as Bell};
 use super::store::made_of_path;
 use super::*;
 
 struct Bed {
-    host: Host,
+    host: FakeHost,
     folder: TempDir,
-    maker: Maker,
-    told: Bell<Told>,
+    maker: GuestMaker,
+    told: Bell<MakerReport>,
 }
 
 fn bed() -> Bed {
-    let host = Host::new();
+    let host = FakeHost::new();
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("image"), Elf::new().octets).unwrap();
     let (sender, told) = bell::channel().unwrap();
@@ -27,22 +27,22 @@ fn bed() -> Bed {
     Bed {
         host,
         folder,
-        maker: Maker::over(sender, Way::default(), open),
+        maker: GuestMaker::over(sender, FrontSender::default(), open),
         told,
     }
 }
 
 /// The name of an event of the maker.
-fn name(told: &Told) -> &'static str {
+fn name(told: &MakerReport) -> &'static str {
     match told {
-        Told::Found(..) => "found",
-        Told::Searched => "searched",
-        Told::Made(..) => "made",
-        Told::Runs(..) => "runs",
-        Told::NotMade(..) => "not made",
-        Told::Removed(..) => "removed",
-        Told::Waiting(_) => "waiting",
-        Told::Trouble(_) => "trouble",
+        MakerReport::Found(..) => "found",
+        MakerReport::Searched => "searched",
+        MakerReport::Made(..) => "made",
+        MakerReport::Runs(..) => "runs",
+        MakerReport::NotMade(..) => "not made",
+        MakerReport::Removed(..) => "removed",
+        MakerReport::Waiting(_) => "waiting",
+        MakerReport::Trouble(_) => "trouble",
     }
 }
 
@@ -55,11 +55,11 @@ impl Bed {
         );
         let file = self.folder.path().join("services.toml");
         std::fs::write(&file, text).unwrap();
-        let mut config = super::super::config::Config::load(&file).unwrap();
+        let mut config = super::super::config::SummonConfig::load(&file).unwrap();
         config.services.remove(0)
     }
 
-    fn does(&mut self, order: Order) -> Vec<Told> {
+    fn does(&mut self, order: MakerOrder) -> Vec<MakerReport> {
         self.maker.carry_out(order);
         self.told.take()
     }
@@ -69,11 +69,11 @@ impl Bed {
     }
 }
 
-fn is_found(told: &Told, domid: u16, network: Network) -> bool {
-    matches!(told, Told::Found(_, found) if (found.domid, found.network) == (domid, network))
+fn is_found(told: &MakerReport, domid: u16, network: Network) -> bool {
+    matches!(told, MakerReport::Found(_, found) if (found.domid, found.network) == (domid, network))
 }
 
-fn names(told: &[Told]) -> Vec<&'static str> {
+fn names(told: &[MakerReport]) -> Vec<&'static str> {
     told.iter().map(name).collect()
 }
 
@@ -81,16 +81,16 @@ fn names(told: &[Told]) -> Vec<&'static str> {
 fn a_guest_is_made_guarded_and_removed() {
     let mut bed = bed();
     let service = Box::new(bed.service("destroy"));
-    let told = bed.does(Order::Make(Id(1), service, true));
+    let told = bed.does(MakerOrder::Make(ServiceId(1), service, true));
     assert_eq!(names(&told), ["made", "runs"]);
-    let Some(Told::Made(_, made)) = told.first() else {
+    let Some(MakerReport::Made(_, made)) = told.first() else {
         panic!();
     };
     let domid = made.domid;
     assert!(bed.host.links.is_filtered(domid));
     assert_eq!(bed.domid(), Some(domid));
-    let told = bed.does(Order::Remove(Id(1), domid));
-    assert!(matches!(told[..], [Told::Removed(_, None)]));
+    let told = bed.does(MakerOrder::Remove(ServiceId(1), domid));
+    assert!(matches!(told[..], [MakerReport::Removed(_, None)]));
     assert!(bed.host.xen.domids().is_empty());
 }
 
@@ -99,13 +99,17 @@ fn what_cannot_be_made_is_told_and_leaves_nothing() {
     let mut bed = bed();
     let service = bed.service("destroy");
     bed.host.xen.refuses("populate", 12);
-    let told = bed.does(Order::Make(Id(1), Box::new(service.clone()), false));
+    let told = bed.does(MakerOrder::Make(
+        ServiceId(1),
+        Box::new(service.clone()),
+        false,
+    ));
     assert_eq!(names(&told), ["not made"]);
     assert!(bed.host.xen.domids().is_empty() && bed.domid().is_none());
     bed.host.xen.refuses("", 0);
     // The guard cannot be installed: an unguarded guest must not run.
     bed.host.links.refuses("filter");
-    let told = bed.does(Order::Make(Id(1), Box::new(service), true));
+    let told = bed.does(MakerOrder::Make(ServiceId(1), Box::new(service), true));
     assert_eq!(names(&told), ["not made"]);
     assert!(bed.host.xen.domids().is_empty());
 }
@@ -116,18 +120,22 @@ fn what_a_guest_is_made_of_is_looked_up_once_and_known_of_each() {
     let service = bed.service("destroy");
     let image = bed.folder.path().join("image");
     let made_of = |bed: &mut Bed| {
-        let told = bed.does(Order::Make(Id(1), Box::new(service.clone()), false));
-        let Some(Told::Made(_, made)) = told.first() else {
+        let told = bed.does(MakerOrder::Make(
+            ServiceId(1),
+            Box::new(service.clone()),
+            false,
+        ));
+        let Some(MakerReport::Made(_, made)) = told.first() else {
             panic!();
         };
         let of = made.of.unwrap();
-        bed.does(Order::Remove(Id(1), made.domid));
+        bed.does(MakerOrder::Remove(ServiceId(1), made.domid));
         assert!(!of.has_other_files_than(&service));
         of
     };
     let first = made_of(&mut bed);
     assert_eq!([made_of(&mut bed), made_of(&mut bed)], [first; 2]);
-    assert!(bed.maker.next_of.contains_key(&Id(1)));
+    assert!(bed.maker.next_of.contains_key(&ServiceId(1)));
     // Another file of the same name.
     let new = bed.folder.path().join("new");
     std::fs::write(&new, Elf::new().octets).unwrap();
@@ -141,19 +149,19 @@ fn what_a_guest_is_made_of_is_looked_up_once_and_known_of_each() {
 fn guests_are_made_ahead_and_taken() {
     let mut bed = bed();
     let service = bed.service("pool");
-    bed.does(Order::Ready(vec![service.clone()], 1));
+    bed.does(MakerOrder::Ready(vec![service.clone()], 1));
     let make = bed.maker.lacking().unwrap();
     bed.maker.fill(make);
     assert_eq!(bed.maker.lacking(), None);
     let shell = bed.host.xen.domids()[0];
     bed.told.take();
-    let told = bed.does(Order::Make(Id(1), Box::new(service), false));
+    let told = bed.does(MakerOrder::Make(ServiceId(1), Box::new(service), false));
     let is_from_pool = told.iter().any(
-        |told| matches!(told, Told::Made(_, made) if made.is_from_pool && made.domid == shell),
+        |told| matches!(told, MakerReport::Made(_, made) if made.is_from_pool && made.domid == shell),
     );
     assert!(is_from_pool, "{:?}", names(&told));
     // Without room no further guest is made.
-    bed.does(Order::Room(0));
+    bed.does(MakerOrder::Room(0));
     assert_eq!(bed.maker.lacking(), None);
 }
 
@@ -162,18 +170,22 @@ fn guests_that_run_are_found() {
     let mut bed = bed();
     let service = bed.service("destroy");
     let mac = service.mac;
-    bed.does(Order::Make(Id(1), Box::new(service), false));
+    bed.does(MakerOrder::Make(ServiceId(1), Box::new(service), false));
     let domid = bed.domid().unwrap();
     // A new daemon starts.
     let (sender, told) = bell::channel().unwrap();
     let other = bed.host.clone();
-    bed.maker = Maker::over(
+    bed.maker = GuestMaker::over(
         sender,
-        Way::default(),
+        FrontSender::default(),
         Box::new(move || Ok(other.toolstack()?)),
     );
     bed.told = told;
-    let told = bed.does(Order::Find(vec![(Id(4), "web".to_owned(), mac)]));
+    let told = bed.does(MakerOrder::Find(vec![(
+        ServiceId(4),
+        "web".to_owned(),
+        mac,
+    )]));
     assert_eq!(names(&told), ["found", "searched"]);
     assert!(is_found(&told[0], domid, Network::Netback));
 }
@@ -193,16 +205,16 @@ fn a_failure_of_a_takeover_loses_no_other_guest() {
         let mut bed = bed();
         let services = [bed.service("destroy"), other(&bed)];
         let mut wanted = Vec::new();
-        for (id, service) in (1..).map(Id).zip(services) {
+        for (id, service) in (1..).map(ServiceId).zip(services) {
             wanted.push((id, service.name.clone(), service.mac));
-            bed.does(Order::Make(id, Box::new(service), false));
+            bed.does(MakerOrder::Make(id, Box::new(service), false));
         }
         let domid = bed.domid().unwrap();
         if call == "unpause" {
             bed.host.xen.clone().pause(domid).unwrap();
         }
         bed.host.xen.refuses(call, 22);
-        let told = bed.does(Order::Find(wanted));
+        let told = bed.does(MakerOrder::Find(wanted));
         assert_eq!(names(&told)[..3], expected, "{call}");
         assert!(names(&told).ends_with(&["searched"]));
     }
@@ -212,7 +224,7 @@ fn a_failure_of_a_takeover_loses_no_other_guest() {
 fn an_index_that_was_lost_is_made_anew() {
     let mut bed = bed();
     let service = bed.service("destroy");
-    bed.does(Order::Make(Id(1), Box::new(service), false));
+    bed.does(MakerOrder::Make(ServiceId(1), Box::new(service), false));
     let domid = bed.domid().unwrap();
     // xenstored is restarted with an empty tree.
     bed.host.store.remove("/hatch");
@@ -238,7 +250,7 @@ fn a_guest_on_the_switch_runs_before_it_is_introduced() {
         network: Network::Switch,
         ..bed.service("destroy")
     };
-    let make = |id| Order::Make(Id(id), Box::new(service.clone()), true);
+    let make = |id| MakerOrder::Make(ServiceId(id), Box::new(service.clone()), true);
     let told = bed.does(make(1));
     assert_eq!(names(&told), ["not made"], "no switch runs");
     let switch = FakeSwitch::listen(bed.folder.path()).unwrap();
@@ -250,7 +262,7 @@ fn a_guest_on_the_switch_runs_before_it_is_introduced() {
     assert_eq!(bed.maker.announce(now + Duration::from_millis(50)), None);
     let told = bed.told.take();
     assert_eq!(names(&told), ["made"]);
-    let Some(Told::Made(_, made)) = told.first() else {
+    let Some(MakerReport::Made(_, made)) = told.first() else {
         panic!();
     };
     let domid = made.domid;
@@ -269,17 +281,21 @@ fn a_guest_on_the_switch_runs_before_it_is_introduced() {
     );
     assert_eq!(names(&bed.told.take()), ["runs"]);
     assert_eq!(bed.domid(), Some(domid));
-    let told = bed.does(Order::Find(vec![(Id(1), "web".to_owned(), service.mac)]));
+    let told = bed.does(MakerOrder::Find(vec![(
+        ServiceId(1),
+        "web".to_owned(),
+        service.mac,
+    )]));
     assert!(is_found(&told[0], domid, Network::Switch));
-    let told = bed.does(Order::Remove(Id(1), domid));
-    assert!(matches!(told[..], [Told::Removed(_, None)]));
+    let told = bed.does(MakerOrder::Remove(ServiceId(1), domid));
+    assert!(matches!(told[..], [MakerReport::Removed(_, None)]));
     assert!(bed.host.xen.domids().is_empty());
     assert!(switch.domains().is_empty());
 
     // A guest that is removed before it was introduced, and one whose name is taken by then.
     bed.does(make(2));
     let domid = switch.domains()[0];
-    let told = bed.does(Order::Remove(Id(2), domid));
+    let told = bed.does(MakerOrder::Remove(ServiceId(2), domid));
     assert_eq!(names(&told), ["made", "runs", "removed"]);
     bed.host.store.set("/local/domain/77/name", "web");
     bed.host.xen.add(77, [7; 16]);
@@ -295,8 +311,12 @@ fn a_daemon_that_is_started_again_finds_what_a_guest_was_made_of() {
     let mut bed = bed();
     let service = bed.service("destroy");
     let made_of = MadeOf::now(&service).unwrap();
-    let told = bed.does(Order::Make(Id(1), Box::new(service.clone()), false));
-    let Some(Told::Made(_, made)) = told.first() else {
+    let told = bed.does(MakerOrder::Make(
+        ServiceId(1),
+        Box::new(service.clone()),
+        false,
+    ));
+    let Some(MakerReport::Made(_, made)) = told.first() else {
         panic!();
     };
     assert_eq!(made.of, Some(made_of));
@@ -305,10 +325,13 @@ fn a_daemon_that_is_started_again_finds_what_a_guest_was_made_of() {
         let (sender, told) = bell::channel().unwrap();
         let other = bed.host.clone();
         let open: Open = Box::new(move || Ok(other.toolstack()?));
-        let mut maker = Maker::over(sender, Way::default(), open);
-        maker.carry_out(Order::Find(vec![(Id(1), "web".into(), mac)]));
+        let mut maker = GuestMaker::over(sender, FrontSender::default(), open);
+        maker.carry_out(MakerOrder::Find(vec![(ServiceId(1), "web".into(), mac)]));
         match told.take()[..] {
-            [Told::Found(Id(1), ref found), Told::Searched] if found.domid == domid => found.of,
+            [
+                MakerReport::Found(ServiceId(1), ref found),
+                MakerReport::Searched,
+            ] if found.domid == domid => found.of,
             ref other => panic!("{:?}", names(other)),
         }
     };

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use super::{Status, metrics, page};
+use super::{SummonStatus, metrics, page};
 
 /// The time that a client has for its request, and again for taking the answer.
 const BOUND: Duration = Duration::from_secs(5);
@@ -36,7 +36,7 @@ struct Answer {
 }
 
 /// Reads a request and answers it.
-pub(super) fn answer(stream: &TcpStream, status: &Status) -> io::Result<()> {
+pub(super) fn answer(stream: &TcpStream, status: &SummonStatus) -> io::Result<()> {
     let (answer, with_body) = match request(stream)? {
         Request::Known(path, with_body) => (of(&path, status), with_body),
         Request::Wrong(what) => (plain(what), true),
@@ -92,7 +92,7 @@ fn request(mut stream: &TcpStream) -> io::Result<Request> {
     Ok(Request::Wrong("431 Request Header Fields Too Large"))
 }
 
-fn of(path: &str, status: &Status) -> Answer {
+fn of(path: &str, status: &SummonStatus) -> Answer {
     let found = |kind, body| Answer {
         status: "200 OK",
         kind,

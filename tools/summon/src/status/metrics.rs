@@ -9,13 +9,13 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use super::{Counts, Service, State, Status};
+use super::{CountsByKind, ServiceStatus, ShownState, SummonStatus};
 
 /// The media type of the text.
 pub(super) const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The text of a status.
-pub(super) fn text(status: &Status) -> String {
+pub(super) fn text(status: &SummonStatus) -> String {
     let mut registry = Registry::with_prefix("hatch_summon");
     registry.register_collector(Box::new(Snapshot(status.clone())));
     let mut text = String::new();
@@ -25,11 +25,11 @@ pub(super) fn text(status: &Status) -> String {
 }
 
 #[derive(Debug)]
-struct Snapshot(Status);
+struct Snapshot(SummonStatus);
 
 impl Collector for Snapshot {
     fn encode(&self, encoder: DescriptorEncoder) -> Result<(), Error> {
-        let Status {
+        let SummonStatus {
             uptime_ms,
             services,
             totals,
@@ -110,7 +110,7 @@ impl Collector for Snapshot {
 
 struct Out<'e, 's> {
     encoder: DescriptorEncoder<'e>,
-    services: &'s [Service],
+    services: &'s [ServiceStatus],
 }
 
 impl Out<'_, '_> {
@@ -129,7 +129,7 @@ impl Out<'_, '_> {
         name: &str,
         help: &str,
         label: &str,
-        counts: &Counts,
+        counts: &CountsByKind,
     ) -> Result<(), Error> {
         let kind = ConstCounter::<u64>::TYPE;
         let mut encoder = self.encoder.encode_descriptor(name, help, None, kind)?;
@@ -147,7 +147,7 @@ impl Out<'_, '_> {
             self.encoder
                 .encode_descriptor("service_state", "Which it is in", None, kind)?;
         for service in self.services {
-            for state in State::ALL {
+            for state in ShownState::ALL {
                 let labels = [
                     ("service", service.name.as_str()),
                     ("state", state.as_str()),
@@ -163,7 +163,7 @@ impl Out<'_, '_> {
         &mut self,
         name: &str,
         help: &str,
-        count: impl Fn(&Service) -> Option<u64>,
+        count: impl Fn(&ServiceStatus) -> Option<u64>,
     ) -> Result<(), Error> {
         let kind = ConstCounter::<u64>::TYPE;
         let mut encoder = self.encoder.encode_descriptor(name, help, None, kind)?;
@@ -180,7 +180,7 @@ impl Out<'_, '_> {
         &mut self,
         name: &str,
         help: &str,
-        value: impl Fn(&Service) -> Option<f64>,
+        value: impl Fn(&ServiceStatus) -> Option<f64>,
     ) -> Result<(), Error> {
         let kind = ConstGauge::<f64>::TYPE;
         let mut encoder = self.encoder.encode_descriptor(name, help, None, kind)?;

@@ -1,4 +1,4 @@
-//! The daemon's status: one [`Status`], as a line of JSON for `hatch summon status`, as Prometheus' text, and as a page
+//! The daemon's status: one [`SummonStatus`], as a line of JSON for `hatch summon status`, as Prometheus' text, and as a page
 //! for a browser. The local socket also takes the commands of `hatch summon wake`, `sleep` and `restart`.
 
 mod http;
@@ -29,24 +29,24 @@ const COUNT_MAX: u64 = 1 << 53;
 
 /// The status of the daemon and its services.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Status {
+pub struct SummonStatus {
     /// Milliseconds since the daemon began.
     pub uptime_ms: u64,
     /// The services, in the order of the file.
-    pub services: Vec<Service>,
+    pub services: Vec<ServiceStatus>,
     /// The figures of the whole daemon.
     pub totals: Totals,
 }
 
 /// The status of a service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Service {
+pub struct ServiceStatus {
     /// The guest's name.
     pub name: String,
     /// Host names that lead to it.
     pub hosts: Vec<String>,
     /// Its state.
-    pub state: State,
+    pub state: ShownState,
     /// The number of its guest's domain.
     pub domid: Option<u16>,
     /// Milliseconds since its guest was born.
@@ -62,7 +62,7 @@ pub struct Service {
     /// The last failure.
     pub last_trouble: Option<String>,
     /// The steps of the last birth, in the order of their beginnings.
-    pub last_boot: Vec<Step>,
+    pub last_boot: Vec<BirthStep>,
     /// The memory of its guest, in MiB.
     pub memory: u64,
     /// DNS queries for its names.
@@ -70,7 +70,7 @@ pub struct Service {
     /// Requests that its guest has answered, as the guest counts them.
     pub requests: Option<u64>,
     /// Frames that arrived before its guest could take them.
-    pub frames: Frames,
+    pub frames: FrameCounts,
     /// Frames of its guest that the guard has dropped: see [`super::guard`].
     pub guarded: u64,
 }
@@ -78,7 +78,7 @@ pub struct Service {
 /// The state of a service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum State {
+pub enum ShownState {
     /// It has no guest.
     #[default]
     Asleep,
@@ -98,7 +98,7 @@ pub enum State {
 
 /// A step of a birth. Its times are relative to the packet that caused the birth.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Step {
+pub struct BirthStep {
     /// The name of the step.
     pub what: String,
     /// Its beginning, in microseconds.
@@ -109,7 +109,7 @@ pub struct Step {
 
 /// Counters of frames that arrived before a guest could take them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Frames {
+pub struct FrameCounts {
     /// Frames that were held.
     pub held: u64,
     /// Held frames that were given to the guest.
@@ -119,17 +119,17 @@ pub struct Frames {
 }
 
 /// Counters by kind.
-pub type Counts = BTreeMap<String, u64>;
+pub type CountsByKind = BTreeMap<String, u64>;
 
 /// The figures of the whole daemon.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     /// DNS queries by answer: `noerror`, `nxdomain`, `refused`, `forwarded`, ...
-    pub queries: Counts,
+    pub queries: CountsByKind,
     /// Wakes by cause: `dns`, `arp`, `nd`, `syn`, `udp`.
-    pub wakes: Counts,
+    pub wakes: CountsByKind,
     /// Refused wakes, by limit.
-    pub refused: Counts,
+    pub refused: CountsByKind,
     /// Running guests.
     pub running: usize,
     /// The memory of these guests, in MiB.
@@ -147,7 +147,7 @@ pub fn sum(count: u64, more: u64) -> u64 {
     count.saturating_add(more).min(COUNT_MAX)
 }
 
-impl Frames {
+impl FrameCounts {
     /// The sum with counters of the front.
     #[must_use]
     pub fn and(&self, more: &Self) -> Self {
@@ -159,7 +159,7 @@ impl Frames {
     }
 }
 
-impl State {
+impl ShownState {
     /// The name of the state.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -185,7 +185,7 @@ impl State {
     ];
 }
 
-impl Service {
+impl ServiceStatus {
     /// The time from the causing packet to the end of the last birth, in microseconds; `None` if there are no other
     /// steps than the packet.
     #[must_use]
@@ -196,21 +196,21 @@ impl Service {
 }
 
 /// Gives the status, at any time and to any thread.
-pub trait Source: Fn() -> Arc<Status> + Send + Sync + 'static {}
+pub trait Source: Fn() -> Arc<SummonStatus> + Send + Sync + 'static {}
 
-impl<T: Fn() -> Arc<Status> + Send + Sync + 'static> Source for T {}
+impl<T: Fn() -> Arc<SummonStatus> + Send + Sync + 'static> Source for T {}
 
 /// A request at the local socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Question {
     Status,
-    Do(Request),
+    Do(ServiceCommand),
 }
 
 /// A command of the administrator for a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Request {
+pub struct ServiceCommand {
     /// The service's name.
     pub service: String,
     /// The command.
@@ -218,18 +218,18 @@ pub struct Request {
 }
 
 /// The result of a command: an error is the reason why it was not carried out.
-pub type Done = Result<(), String>;
+pub type CommandResult = Result<(), String>;
 
 /// Carries out commands, at any time and from any thread.
-pub trait Doer: Fn(Request) -> Done + Send + Sync + 'static {}
+pub trait Doer: Fn(ServiceCommand) -> CommandResult + Send + Sync + 'static {}
 
-impl<T: Fn(Request) -> Done + Send + Sync + 'static> Doer for T {}
+impl<T: Fn(ServiceCommand) -> CommandResult + Send + Sync + 'static> Doer for T {}
 
 /// Asks a daemon for its status. Returns `None` if there is no daemon.
 ///
 /// # Errors
 /// The daemon does not answer in time, or its answer is malformed.
-pub fn ask(socket: &Path, bound: Duration) -> io::Result<Option<Status>> {
+pub fn ask(socket: &Path, bound: Duration) -> io::Result<Option<SummonStatus>> {
     mayfly_toolstack::line::ask(socket, &Question::Status, bound)
 }
 
@@ -237,6 +237,10 @@ pub fn ask(socket: &Path, bound: Duration) -> io::Result<Option<Status>> {
 ///
 /// # Errors
 /// The daemon does not answer in time, or its answer is malformed.
-pub fn request(socket: &Path, request: Request, bound: Duration) -> io::Result<Option<Done>> {
+pub fn request(
+    socket: &Path,
+    request: ServiceCommand,
+    bound: Duration,
+) -> io::Result<Option<CommandResult>> {
     mayfly_toolstack::line::ask(socket, &Question::Do(request), bound)
 }

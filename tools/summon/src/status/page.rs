@@ -4,7 +4,7 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::picture::waterfall;
 use super::table::{COLUMNS, cells, micros, time};
-use super::{Counts, Service, Status};
+use super::{CountsByKind, ServiceStatus, SummonStatus};
 
 /// The style of the page, for light and dark themes.
 pub(super) const STYLE: &str = include_str!("style.css");
@@ -13,8 +13,8 @@ const AGAIN: u32 = 5;
 /// The number of columns in the table. The last failure is below the table, where there is more room.
 const SHOWN: usize = COLUMNS.len() - 1;
 
-pub(super) fn page(status: &Status) -> String {
-    let Status {
+pub(super) fn page(status: &SummonStatus) -> String {
+    let SummonStatus {
         uptime_ms,
         services,
         totals,
@@ -71,7 +71,7 @@ pub(super) fn page(status: &Status) -> String {
     page.into_string()
 }
 
-fn table(services: &[Service]) -> Markup {
+fn table(services: &[ServiceStatus]) -> Markup {
     html! {
         div class="wide" tabindex="0" role="region" aria-labelledby="services" {
             table aria-labelledby="services" {
@@ -96,7 +96,7 @@ fn table(services: &[Service]) -> Markup {
     }
 }
 
-fn birth(id: usize, service: &Service) -> Markup {
+fn birth(id: usize, service: &ServiceStatus) -> Markup {
     html! {
         article {
             h3 { (service.name) }
@@ -117,7 +117,7 @@ fn birth(id: usize, service: &Service) -> Markup {
     }
 }
 
-fn counts(caption: &str, what: &str, counts: &Counts) -> Markup {
+fn counts(caption: &str, what: &str, counts: &CountsByKind) -> Markup {
     html! {
         table {
             caption { (caption) }

@@ -5,7 +5,7 @@
 
 use maud::{Markup, html};
 
-use super::Step;
+use super::BirthStep;
 use super::table::micros;
 
 /// Sizes in pixels: the whole width, the left edge of the bars, the widest bar, the height of a row and of the scale.
@@ -20,7 +20,7 @@ const LEAST: u64 = 2;
 const STEPS_MAX: usize = 64;
 
 /// The picture of a birth of the service `name`. `id` differs from the other pictures of the page.
-pub(super) fn waterfall(id: usize, name: &str, steps: &[Step]) -> Markup {
+pub(super) fn waterfall(id: usize, name: &str, steps: &[BirthStep]) -> Markup {
     let steps = steps.get(..STEPS_MAX.min(steps.len())).unwrap_or_default();
     let total = steps.iter().map(|step| step.to_us).max().unwrap_or(0);
     let x = |us: u64| LEFT + scaled(us, total);
@@ -54,7 +54,7 @@ pub(super) fn waterfall(id: usize, name: &str, steps: &[Step]) -> Markup {
     }
 }
 
-fn when(step: &Step) -> String {
+fn when(step: &BirthStep) -> String {
     let (from, to) = (micros(step.from_us), micros(step.to_us));
     match is_moment(step) {
         true => format!("at {from}"),
@@ -62,14 +62,14 @@ fn when(step: &Step) -> String {
     }
 }
 
-fn took(step: &Step) -> String {
+fn took(step: &BirthStep) -> String {
     match is_moment(step) {
         true => when(step),
         false => micros(step.to_us - step.from_us),
     }
 }
 
-fn is_moment(step: &Step) -> bool {
+fn is_moment(step: &BirthStep) -> bool {
     step.to_us <= step.from_us
 }
 

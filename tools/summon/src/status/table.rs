@@ -2,11 +2,11 @@
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
-use super::{Service, Status};
+use super::{ServiceStatus, SummonStatus};
 
 /// The names of the columns of [`cells`].
 pub(super) const COLUMNS: [&str; 10] = [
-    "Service",
+    "ServiceStatus",
     "State",
     "ID",
     "Up",
@@ -20,7 +20,7 @@ pub(super) const COLUMNS: [&str; 10] = [
 
 /// The table with a line of totals below it, for a terminal of this width.
 #[must_use]
-pub fn table(status: &Status, width: Option<u16>) -> String {
+pub fn table(status: &SummonStatus, width: Option<u16>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(COLUMNS);
     if let Some(width) = width {
@@ -63,7 +63,7 @@ pub fn table(status: &Status, width: Option<u16>) -> String {
 }
 
 /// The row of a service.
-pub(super) fn cells(service: &Service) -> [String; 10] {
+pub(super) fn cells(service: &ServiceStatus) -> [String; 10] {
     let or_none = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
     [
         printable(&service.name),

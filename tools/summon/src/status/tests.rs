@@ -11,16 +11,16 @@ const BOUND: Duration = Duration::from_secs(5);
 /// A name that acts as markup, ends a label, or controls a terminal unless it is escaped.
 const HOSTILE: &str = "a\"<script>alert(1)</script>&\\\n\u{1b}[2J";
 
-fn status() -> Status {
-    let step = |what: &str, from_us, to_us| Step {
+fn status() -> SummonStatus {
+    let step = |what: &str, from_us, to_us| BirthStep {
         what: what.to_owned(),
         from_us,
         to_us,
     };
-    let www = Service {
+    let www = ServiceStatus {
         name: "www".into(),
         hosts: vec!["www.example.test".into(), "example.test".into()],
-        state: State::Running,
+        state: ShownState::Running,
         domid: Some(7),
         uptime_ms: Some(61_000),
         births: 3,
@@ -35,24 +35,24 @@ fn status() -> Status {
         memory: 8,
         queries: 5,
         requests: Some(12),
-        frames: Frames {
+        frames: FrameCounts {
             held: 2,
             replayed: 1,
             dropped: 1,
         },
         guarded: 4,
-        ..Service::default()
+        ..ServiceStatus::default()
     };
-    let other = Service {
+    let other = ServiceStatus {
         name: HOSTILE.into(),
         hosts: vec![HOSTILE.into()],
-        state: State::BackedOff,
+        state: ShownState::BackedOff,
         failures: 1,
         last_boot: vec![step("SYN", 0, 0)],
         last_trouble: Some(HOSTILE.into()),
-        ..Service::default()
+        ..ServiceStatus::default()
     };
-    Status {
+    SummonStatus {
         uptime_ms: 3_600_000,
         services: vec![www, other],
         totals: Totals {
@@ -70,7 +70,7 @@ fn json_comes_back() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("below/summon");
     assert_eq!(ask(&socket, BOUND).unwrap(), None);
-    let doer = |request: Request| match request.service.as_str() {
+    let doer = |request: ServiceCommand| match request.service.as_str() {
         "www" => Ok(()),
         other => Err(format!("there is no service {other:?}")),
     };
@@ -79,7 +79,7 @@ fn json_comes_back() {
         ("www", Ok(())),
         ("ww", Err("there is no service \"ww\"".to_owned())),
     ] {
-        let wanted = Request {
+        let wanted = ServiceCommand {
             service: service.into(),
             command: Command::Wake,
         };
@@ -100,7 +100,7 @@ fn the_table_has_a_row_for_each() {
     let text = table(&status(), None);
     let lines: Vec<_> = text.lines().collect();
     assert!(
-        lines[0].starts_with("Service ") && lines[0].contains("Last birth"),
+        lines[0].starts_with("ServiceStatus ") && lines[0].contains("Last birth"),
         "{text}"
     );
     let words: Vec<_> = lines[1].split_whitespace().collect();
@@ -183,7 +183,7 @@ fn the_page_has_everything_and_runs_nothing() {
 #[test]
 fn a_picture_of_anything() {
     for (from_us, to_us) in [(0, 0), (u64::MAX, u64::MAX), (u64::MAX, 0), (0, u64::MAX)] {
-        let step = Step {
+        let step = BirthStep {
             what: "x".into(),
             from_us,
             to_us,
@@ -225,7 +225,10 @@ fn http_answers() {
     assert!(get("/metrics").ends_with("# EOF\n"));
     let json = get("/status.json");
     let body = json.split("\r\n\r\n").nth(1).unwrap();
-    assert_eq!(serde_json::from_str::<Status>(body).unwrap(), status());
+    assert_eq!(
+        serde_json::from_str::<SummonStatus>(body).unwrap(),
+        status()
+    );
     assert!(get("/../etc/passwd").starts_with("HTTP/1.1 404 "));
     let head = asked(address, "HEAD / HTTP/1.1\r\nHost: x\r\n\r\n");
     assert!(head.ends_with("\r\n\r\n"), "{head}");

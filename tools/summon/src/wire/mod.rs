@@ -25,24 +25,24 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 
-use mayfly_links::{Bridge, Error, Link, Links, Offers, Tap};
+use mayfly_links::{Bridge, Link, Links, Offers, Tap};
 pub use sys::packet_socket;
 
 /// The longest frame that is read, in bytes. A longer one is cut, so it holds no valid IP packet.
 pub const FRAME_MAX: usize = 64 * 1024;
 
 /// A port of the daemon on a bridge.
-pub struct Port {
+pub struct BridgePort {
     frames: OwnedFd,
     link: Link,
 }
 
-impl Port {
+impl BridgePort {
     /// Makes the port. Its name has the bridge's number in it, so that two daemons on one bridge notice each other.
     ///
     /// # Errors
     /// There is no such bridge, the kernel cannot make ports (`tun`), or another daemon has the port.
-    pub fn open(links: &mut Links, bridge: &str) -> Result<Self, Error> {
+    pub fn open(links: &mut Links, bridge: &str) -> Result<Self, mayfly_links::Error> {
         let to: Bridge = links.bridge(bridge)?;
         let port = format!("summon{}", to.index);
         let tap = Tap::open(&port, Offers::Nothing).map_err(|source| {
@@ -51,7 +51,7 @@ impl Port {
                 Some(Errno::NOENT | Errno::NODEV | Errno::NXIO) => "; is the kernel's tun there?",
                 _ => "",
             };
-            Error::Refused {
+            mayfly_links::Error::Refused {
                 what: format!("cannot make the port {port} of {bridge}{hint}"),
                 source,
             }
@@ -59,7 +59,7 @@ impl Port {
         let mut link = links.find(&port)?;
         links.attach_own(&mut link, &to)?;
         let frames = tap.as_fd().try_clone_to_owned();
-        let frames = frames.map_err(|source| Error::Refused {
+        let frames = frames.map_err(|source| mayfly_links::Error::Refused {
             what: format!("cannot keep the port {port}"),
             source,
         })?;

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mayfly_xenstore::{Client, Error, Request, Store as _};
+use mayfly_xenstore::{Client, Request, Store as _};
 
 use crate::control::{SwitchConnection, SwitchOrder, SwitchReply};
 
@@ -100,7 +100,7 @@ fn look(socket: &Path, seen: &mut Seen) -> Result<(), Box<dyn std::error::Error>
     }
 }
 
-fn is_introduced(store: &mut Client, domain: u16) -> Result<bool, Error> {
+fn is_introduced(store: &mut Client, domain: u16) -> Result<bool, mayfly_xenstore::Error> {
     let answer = store.ask(Request::is_domain_introduced(domain))?;
     Ok(answer.first() == Some(&b'T'))
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// An action for a domain that has shut down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Action {
+pub enum EndAction {
     /// The domain is removed.
     Destroy,
     /// The domain is removed, and made again.
@@ -19,41 +19,41 @@ pub enum Action {
 /// The `on_*` parameters of xl.cfg(5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "named as in xl.cfg(5)")]
-pub struct Actions {
-    pub on_poweroff: Action,
-    pub on_reboot: Action,
-    pub on_watchdog: Action,
-    pub on_crash: Action,
-    pub on_soft_reset: Action,
+pub struct EndActions {
+    pub on_poweroff: EndAction,
+    pub on_reboot: EndAction,
+    pub on_watchdog: EndAction,
+    pub on_crash: EndAction,
+    pub on_soft_reset: EndAction,
 }
 
-impl Default for Actions {
+impl Default for EndActions {
     /// The defaults of xl.cfg(5), except that nothing resets a guest and leaves it running.
     fn default() -> Self {
         Self {
-            on_poweroff: Action::Destroy,
-            on_reboot: Action::Restart,
-            on_watchdog: Action::Destroy,
-            on_crash: Action::Destroy,
-            on_soft_reset: Action::Destroy,
+            on_poweroff: EndAction::Destroy,
+            on_reboot: EndAction::Restart,
+            on_watchdog: EndAction::Destroy,
+            on_crash: EndAction::Destroy,
+            on_soft_reset: EndAction::Destroy,
         }
     }
 }
 
-impl Actions {
+impl EndActions {
     /// The action for a domain that has shut down for this reason (`SHUTDOWN_*`, sched.h).
     #[must_use]
-    pub fn of(&self, reason: u8) -> Action {
+    pub fn of(&self, reason: u8) -> EndAction {
         match reason {
             0 => self.on_poweroff,
             1 => self.on_reboot,
             // Suspended: the program that asked for it goes on with it.
-            2 => Action::Preserve,
+            2 => EndAction::Preserve,
             3 => self.on_crash,
             4 => self.on_watchdog,
             5 => self.on_soft_reset,
             // As in xl.
-            _ => Action::Destroy,
+            _ => EndAction::Destroy,
         }
     }
 }
@@ -62,7 +62,7 @@ impl Actions {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watched {
     /// The actions at its end.
-    pub actions: Actions,
+    pub actions: EndActions,
     /// The file of its image.
     pub kernel: PathBuf,
     /// The file of its module.
@@ -89,22 +89,22 @@ mod tests {
 
     #[test]
     fn each_reason_has_its_action() {
-        let actions = Actions {
-            on_poweroff: Action::Preserve,
-            on_crash: Action::Restart,
-            ..Actions::default()
+        let actions = EndActions {
+            on_poweroff: EndAction::Preserve,
+            on_crash: EndAction::Restart,
+            ..EndActions::default()
         };
         let all: Vec<_> = (0..=6).map(|reason| actions.of(reason)).collect();
         assert_eq!(
             all,
             [
-                Action::Preserve,
-                Action::Restart,
-                Action::Preserve,
-                Action::Restart,
-                Action::Destroy,
-                Action::Destroy,
-                Action::Destroy
+                EndAction::Preserve,
+                EndAction::Restart,
+                EndAction::Preserve,
+                EndAction::Restart,
+                EndAction::Destroy,
+                EndAction::Destroy,
+                EndAction::Destroy
             ]
         );
     }

@@ -5,13 +5,13 @@ use std::io;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::actions::Watched;
-use super::index::Record;
+use super::index::IndexRecord;
 use crate::paths;
 use mayfly_xen::TscMode;
 
 /// The description of a guest that is to be created.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Config {
+pub struct GuestConfig {
     /// The name, unique on the host.
     pub name: String,
     /// The UUID.
@@ -21,7 +21,7 @@ pub struct Config {
     /// The command line.
     pub cmdline: String,
     /// The network interface, if there is one.
-    pub vif: Option<Vif>,
+    pub vif: Option<GuestVif>,
     /// Whether the network is connected before the guest runs.
     pub connect: Connect,
     /// Whether there is a console that `xl console` can attach to.
@@ -34,7 +34,7 @@ pub struct Config {
 
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Vif {
+pub struct GuestVif {
     /// The MAC address, unique on the host.
     pub mac: [u8; 6],
     /// The name of the bridge that the interface is a port of.
@@ -67,7 +67,7 @@ const RECORD_MAX: usize = 3900;
 
 /// An error in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
+pub enum GuestConfigError {
     /// The name is not valid.
     #[error(
         "{0:?} is no name: a name has 1 to {NAME_MAX} printable characters without blanks and slashes, and is no number"
@@ -81,11 +81,11 @@ pub enum Error {
     Value(&'static str),
 }
 
-impl Config {
+impl GuestConfig {
     /// The guest's record in the index.
-    pub(crate) fn index(&self) -> Record {
+    pub(crate) fn index(&self) -> IndexRecord {
         let mac = self.vif.as_ref().map(|vif| &vif.mac);
-        Record::new(&self.uuid, mac, &self.name)
+        IndexRecord::new(&self.uuid, mac, &self.name)
     }
 
     /// The configuration as JSON, from which `hatch watch` makes the guest again.
@@ -99,23 +99,25 @@ impl Config {
     ///
     /// # Errors
     /// The first error found.
-    pub fn check(&self) -> Result<(), Error> {
+    pub fn check(&self) -> Result<(), GuestConfigError> {
         check_name(&self.name)?;
         if self.watched.is_some() && self.record().len() > RECORD_MAX {
-            return Err(Error::Value("what `hatch watch` has to know of it"));
+            return Err(GuestConfigError::Value(
+                "what `hatch watch` has to know of it",
+            ));
         }
         let Some(vif) = &self.vif else {
             return Ok(());
         };
         if vif.mac[0] & 1 != 0 || vif.mac == [0; 6] {
-            return Err(Error::Mac(paths::mac_text(&vif.mac)));
+            return Err(GuestConfigError::Mac(paths::mac_text(&vif.mac)));
         }
         // IFNAMSIZ is 16, including the NUL.
         let is_interface = |name: &str| {
             (1..=15).contains(&name.len()) && is_printable(name) && !name.contains(['/', ':'])
         };
         if !is_interface(&vif.bridge) {
-            return Err(Error::Value("the bridge's name"));
+            return Err(GuestConfigError::Value("the bridge's name"));
         }
         for (what, value) in [("ip", &vif.ip), ("rate", &vif.rate)] {
             let is_text = |text: &String| {
@@ -125,11 +127,11 @@ impl Config {
                         .all(|octet| octet == b' ' || octet.is_ascii_graphic())
             };
             if value.as_ref().is_some_and(|value| !is_text(value)) {
-                return Err(Error::Value(what));
+                return Err(GuestConfigError::Value(what));
             }
         }
         if vif.mtu.is_some_and(|mtu| !(68..=65_535).contains(&mtu)) {
-            return Err(Error::Value("the MTU"));
+            return Err(GuestConfigError::Value("the MTU"));
         }
         Ok(())
     }
@@ -161,11 +163,13 @@ fn is_printable(text: &str) -> bool {
 }
 
 /// Checks a guest's name.
-pub fn check_name(name: &str) -> Result<(), Error> {
+pub fn check_name(name: &str) -> Result<(), GuestConfigError> {
     let is_name = (1..=NAME_MAX).contains(&name.len()) && is_printable(name) && !name.contains('/');
     // `xl` would take a number for a domid.
     if !is_name || name.bytes().all(|octet| octet.is_ascii_digit()) {
-        return Err(Error::Name(name.chars().take(NAME_MAX).collect()));
+        return Err(GuestConfigError::Name(
+            name.chars().take(NAME_MAX).collect(),
+        ));
     }
     Ok(())
 }

@@ -9,25 +9,25 @@ mod undo;
 
 use std::time::Duration;
 
-use super::config::{Config, Connect};
+use super::config::{Connect, GuestConfig};
 use super::image::{Image, Ramdisk};
-use super::keys::{self, Op, Ports};
+use super::keys::{self, Ports, StoreOp};
 use super::layout::{self, Layout};
 use super::names::{self, XlLock};
 use super::report::Timeline;
 use super::rings::Grants;
-use super::steps::{Step, Steps};
+use super::steps::{CreateStep, CreateSteps};
 use super::toolstack::Toolstack;
-use super::{Cause, Error, Failure};
+use super::{CreateError, FailedStep, ToolstackError};
 use crate::host::Links;
 use crate::paths;
 use mayfly_links::{Bridge, Link};
 use mayfly_xen::NewDomain;
-use mayfly_xenstore::{Id, Request, TransactionId};
+use mayfly_xenstore::{Request, RequestId, TransactionId};
 
-pub use connected::{Newborn, Wanted};
+pub use connected::{Newborn, WantedOnSwitch};
 pub use shell::Shell;
-use undo::Done;
+use undo::DoneSteps;
 
 /// The frames of a guest's grant table, with room for 2,048 entries.
 const GRANT_FRAMES: u16 = 4;
@@ -51,7 +51,7 @@ pub struct Created {
 }
 
 /// A guest right before it runs.
-pub struct Soon<'a> {
+pub struct AboutToRun<'a> {
     /// Its number.
     pub domid: u16,
     /// The guest's interface, if it has one, and the bridge that the interface is a port of.
@@ -64,7 +64,7 @@ pub struct Soon<'a> {
 
 /// A function that is called right before a guest runs. Frames are certain to reach the guest once something was asked
 /// of the links, or set there.
-pub type Ready<'r> = &'r mut dyn FnMut(Soon<'_>) -> Result<(), Cause>;
+pub type Ready<'r> = &'r mut dyn FnMut(AboutToRun<'_>) -> Result<(), ToolstackError>;
 
 /// A domain that was created, with the data that a shell keeps.
 struct Born {
@@ -75,7 +75,7 @@ struct Born {
 
 /// The state that a guest is left in when it has been created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Then {
+pub enum CreateAs {
     /// It is paused and waits to be unpaused.
     Paused,
     /// It runs.
@@ -85,8 +85,8 @@ pub enum Then {
 }
 
 /// Everything that is decided before there is a domain.
-struct Plan<'a> {
-    config: &'a Config,
+struct CreatePlan<'a> {
+    config: &'a GuestConfig,
     image: &'a Image,
     ramdisk: Option<&'a Ramdisk>,
     layout: Layout,
@@ -100,11 +100,11 @@ impl Toolstack {
     /// The step that failed, why, and what of it could not be undone.
     pub fn create(
         &mut self,
-        config: &Config,
+        config: &GuestConfig,
         image: &Image,
         ramdisk: Option<&Ramdisk>,
-        then: Then,
-    ) -> Result<Created, Error> {
+        then: CreateAs,
+    ) -> Result<Created, CreateError> {
         self.create_for(config, image, ramdisk, then, &mut |soon| {
             if let Some((vif, _)) = soon.port {
                 soon.links.find(&vif.name)?;
@@ -121,15 +121,15 @@ impl Toolstack {
     /// As [`Self::create`]'s.
     pub fn create_for(
         &mut self,
-        config: &Config,
+        config: &GuestConfig,
         image: &Image,
         ramdisk: Option<&Ramdisk>,
-        then: Then,
+        then: CreateAs,
         ready: Ready<'_>,
-    ) -> Result<Created, Error> {
-        let mut steps = Steps::new();
-        let plan = steps.run(Step::Check, || self.plan(config, image, ramdisk))?;
-        let mut done = Done::default();
+    ) -> Result<Created, CreateError> {
+        let mut steps = CreateSteps::new();
+        let plan = steps.run(CreateStep::Check, || self.plan(config, image, ramdisk))?;
+        let mut done = DoneSteps::default();
         match self.steps(&plan, (then, ready), &mut steps, &mut done) {
             Ok(Born { domid, .. }) => Ok(Created {
                 domid,
@@ -139,7 +139,7 @@ impl Toolstack {
             }),
             Err(failure) => {
                 let left = self.undo(&plan, done);
-                Err(Error { failure, left })
+                Err(CreateError { failure, left })
             }
         }
     }
@@ -147,10 +147,10 @@ impl Toolstack {
     /// Checks and decides everything that can be decided before there is a domain.
     fn plan<'a>(
         &mut self,
-        config: &'a Config,
+        config: &'a GuestConfig,
         image: &'a Image,
         ramdisk: Option<&'a Ramdisk>,
-    ) -> Result<Plan<'a>, Cause> {
+    ) -> Result<CreatePlan<'a>, ToolstackError> {
         config.check()?;
         layout::check_cmdline(&config.cmdline)?;
         let preconnected = config.vif.is_some()
@@ -170,7 +170,7 @@ impl Toolstack {
             .as_ref()
             .map(|vif| self.links.bridge(&vif.bridge))
             .transpose()?;
-        Ok(Plan {
+        Ok(CreatePlan {
             config,
             image,
             ramdisk,
@@ -181,92 +181,94 @@ impl Toolstack {
 
     fn steps(
         &mut self,
-        plan: &Plan<'_>,
-        (then, ready): (Then, Ready<'_>),
-        steps: &mut Steps,
-        done: &mut Done,
-    ) -> Result<Born, Failure> {
+        plan: &CreatePlan<'_>,
+        (then, ready): (CreateAs, Ready<'_>),
+        steps: &mut CreateSteps,
+        done: &mut DoneSteps,
+    ) -> Result<Born, FailedStep> {
         let config = plan.config;
         let lock = XlLock::take();
-        let transaction = steps.run(Step::Names, || self.names(config, done))?;
-        let domid = steps.run(Step::Domain, || {
+        let transaction = steps.run(CreateStep::Names, || self.names(config, done))?;
+        let domid = steps.run(CreateStep::Domain, || {
             let new = NewDomain {
                 handle: config.uuid,
                 grant_frames: GRANT_FRAMES,
             };
             let domid = self.xen.create(&new)?;
             done.domain = Some(domid);
-            Ok::<_, Cause>(domid)
+            Ok::<_, ToolstackError>(domid)
         })?;
-        let mut answers = steps.run(Step::Keys, || self.keys(plan, domid, transaction, done))?;
+        let mut answers = steps.run(CreateStep::Keys, || {
+            self.keys(plan, domid, transaction, done)
+        })?;
         let keys_at = steps.now();
-        steps.run(Step::Limits, || self.limits(plan, domid))?;
-        steps.run(Step::Memory, || self.memory(plan, domid))?;
-        let ports = steps.run(Step::Channels, || self.channels(plan, domid))?;
+        steps.run(CreateStep::Limits, || self.limits(plan, domid))?;
+        steps.run(CreateStep::Memory, || self.memory(plan, domid))?;
+        let ports = steps.run(CreateStep::Channels, || self.channels(plan, domid))?;
         let grants = plan.layout.rings.as_ref().map(Grants::of);
         // The pages stay mapped until the guest runs: unmapping them takes long in the kernel, and would delay the
         // guest.
         let mut mapped = Vec::new();
-        steps.run(Step::Rings, || {
+        steps.run(CreateStep::Rings, || {
             mapped.extend(self.rings(plan, domid, grants.as_ref())?);
-            Ok::<_, Cause>(())
+            Ok::<_, ToolstackError>(())
         })?;
-        steps.run(Step::Front, || {
+        steps.run(CreateStep::Front, || {
             let ops = keys::front(domid, &ports, grants.as_ref());
             answers.extend(self.send(&ops)?);
-            Ok::<_, Cause>(self.store.flush()?)
+            Ok::<_, ToolstackError>(self.store.flush()?)
         })?;
-        steps.run(Step::Load, || {
+        steps.run(CreateStep::Load, || {
             mapped.push(self.load(plan, domid, plan.network(domid, &ports)?.as_ref())?);
-            Ok::<_, Cause>(())
+            Ok::<_, ToolstackError>(())
         })?;
         let (entry, start_info) = (plan.image.headers().entry, plan.layout.info);
-        steps.run(Step::Context, || {
+        steps.run(CreateStep::Context, || {
             self.xen
                 .pvh_context(domid, entry, u32::try_from(start_info).unwrap_or(u32::MAX))
         })?;
         let mut link = None;
         let preconnected = plan.layout.rings.is_some();
         if config.vif.is_some() {
-            link = Some(steps.run(Step::Port, || self.port(plan, domid, then))?);
+            link = Some(steps.run(CreateStep::Port, || self.port(plan, domid, then))?);
             steps.beside("vif", "netback", keys_at);
         }
         if preconnected {
             let connect_at = steps.now();
-            steps.run(Step::Connect, || {
+            steps.run(CreateStep::Connect, || {
                 done.connecting = true;
                 self.links.pass()?;
                 answers.extend(self.send(&[keys::connect(domid)])?);
-                Ok::<_, Cause>(self.store.flush()?)
+                Ok::<_, ToolstackError>(self.store.flush()?)
             })?;
-            steps.run(Step::Backend, || self.on_the_network(domid))?;
+            steps.run(CreateStep::Backend, || self.on_the_network(domid))?;
             steps.beside("connects", "netback", connect_at);
         }
         // Answers are read only now, when most have arrived: waiting earlier would mean more wake-ups.
-        steps.run(Step::Claim, || {
+        steps.run(CreateStep::Claim, || {
             answers.extend(self.send(&keys::introduce(domid, &ports))?);
             self.claimed(config, domid, done)?;
             self.store.answers(answers)?;
             if !lock.is_ours() {
                 names::again(&mut *self.store, &mut *self.xen, config)?;
             }
-            Ok::<_, Cause>(())
+            Ok::<_, ToolstackError>(())
         })?;
         steps.beside("keys", "xenstored", keys_at);
-        let runs = then == Then::Running;
+        let runs = then == CreateAs::Running;
         let port = link.as_ref().zip(plan.bridge.as_ref());
         // A guest that is on the network needs nothing more for its first answer. Another one may look for xenstored at
         // once.
         if runs && preconnected {
-            steps.run(Step::Unpause, || self.run(domid, port, ready))?;
+            steps.run(CreateStep::Unpause, || self.run(domid, port, ready))?;
         }
-        steps.run(Step::Finish, || {
+        steps.run(CreateStep::Finish, || {
             let mut ops = keys::finish(domid, config, &ports);
-            ops.extend((then != Then::Shell).then(|| keys::made(config)));
+            ops.extend((then != CreateAs::Shell).then(|| keys::made(config)));
             self.finish(domid, &ops, preconnected)
         })?;
         if runs && !preconnected {
-            steps.run(Step::Unpause, || self.run(domid, port, ready))?;
+            steps.run(CreateStep::Unpause, || self.run(domid, port, ready))?;
         }
         drop(mapped);
         Ok(Born { domid, ports, link })
@@ -278,9 +280,9 @@ impl Toolstack {
         domid: u16,
         port: Option<(&Link, &Bridge)>,
         ready: Ready<'_>,
-    ) -> Result<(), Cause> {
+    ) -> Result<(), ToolstackError> {
         let links = &mut *self.links;
-        ready(Soon {
+        ready(AboutToRun {
             domid,
             port,
             switch: None,
@@ -292,7 +294,7 @@ impl Toolstack {
 
     /// Waits until a guest has run on a CPU. What is written beside it can wait for that where it shares a CPU with
     /// dom0.
-    fn begun(&mut self, domid: u16) -> Result<(), Cause> {
+    fn begun(&mut self, domid: u16) -> Result<(), ToolstackError> {
         for _ in 0..GLANCES {
             std::thread::sleep(GLANCE);
             if self.xen.info(domid)?.is_none_or(|info| info.cpu_ns > 0) {
@@ -305,7 +307,12 @@ impl Toolstack {
     /// Writes the last keys. If the guest ran and is gone by then, the keys have to go as well: the program that
     /// destroyed it did not see them, so this is an error. If its back end `connects`, it has to have finished
     /// connecting.
-    fn finish(&mut self, domid: u16, ops: &[Op], connects: bool) -> Result<(), Cause> {
+    fn finish(
+        &mut self,
+        domid: u16,
+        ops: &[StoreOp],
+        connects: bool,
+    ) -> Result<(), ToolstackError> {
         let ids = self.send(ops)?;
         let state = match connects {
             true => Some(self.store.send(Request::read(&paths::state(domid)))?),
@@ -314,7 +321,7 @@ impl Toolstack {
         self.store.answers(ids)?;
         match self.xen.info(domid)? {
             Some(info) if !info.is_dying() => {}
-            _ => return Err(Cause::Destroyed),
+            _ => return Err(ToolstackError::Destroyed),
         }
         if let Some(state) = state
             && self.store.answer(state)? != b"4"
@@ -327,11 +334,11 @@ impl Toolstack {
     /// Sends the claim and all keys that can be written already.
     fn keys(
         &mut self,
-        plan: &Plan<'_>,
+        plan: &CreatePlan<'_>,
         domid: u16,
         transaction: TransactionId,
-        done: &mut Done,
-    ) -> Result<Vec<Id>, Cause> {
+        done: &mut DoneSteps,
+    ) -> Result<Vec<RequestId>, ToolstackError> {
         done.open = None;
         done.claim = Some(self.claim(plan.config, domid, transaction)?);
         done.keys = true;
@@ -348,7 +355,10 @@ impl Toolstack {
     }
 
     /// Queues requests.
-    pub(super) fn send(&mut self, ops: &[Op]) -> Result<Vec<Id>, mayfly_xenstore::Error> {
+    pub(super) fn send(
+        &mut self,
+        ops: &[StoreOp],
+    ) -> Result<Vec<RequestId>, mayfly_xenstore::Error> {
         ops.iter().map(|op| self.store.send(op.request())).collect()
     }
 }

@@ -5,13 +5,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::index::{self, Entry, Named, Record};
-use super::keys::{self, Op};
+use super::index::{self, IndexEntry, IndexRecord, Named};
+use super::keys::{self, StoreOp};
 use super::toolstack::Toolstack;
-use super::{Cause, Taken};
+use super::{Taken, ToolstackError};
 use crate::paths;
 use mayfly_xen::DomainInfo;
-use mayfly_xenstore::{Error, Id};
+use mayfly_xenstore::RequestId;
 
 /// The first pause before Xen is asked again.
 const FIRST: Duration = Duration::from_micros(100);
@@ -60,7 +60,7 @@ pub enum DestroyError {
     },
     /// Xen or xenstored refused.
     #[error(transparent)]
-    Cause(#[from] Cause),
+    Cause(#[from] ToolstackError),
 }
 
 impl Toolstack {
@@ -101,14 +101,14 @@ impl Toolstack {
         handle: &[u8; 16],
     ) -> Result<Destroyed, DestroyError> {
         let uuid = paths::uuid(handle);
-        self.destroy_entry(&Entry { domid, uuid })
+        self.destroy_entry(&IndexEntry { domid, uuid })
     }
 
     /// The same for an entry of the index.
     ///
     /// # Errors
     /// As [`Self::destroy_known`]'s.
-    pub fn destroy_entry(&mut self, entry: &Entry) -> Result<Destroyed, DestroyError> {
+    pub fn destroy_entry(&mut self, entry: &IndexEntry) -> Result<Destroyed, DestroyError> {
         let domid = entry.domid;
         if domid == 0 {
             return Err(DestroyError::Dom0);
@@ -134,7 +134,10 @@ impl Toolstack {
     }
 
     /// The domain that Xen has with this domid, and the index's record of the domid.
-    fn look(&mut self, domid: u16) -> Result<(Option<DomainInfo>, Option<Record>), Cause> {
+    fn look(
+        &mut self,
+        domid: u16,
+    ) -> Result<(Option<DomainInfo>, Option<IndexRecord>), ToolstackError> {
         let record = index::record(&mut *self.store, domid)?;
         Ok((self.xen.info(domid)?, record))
     }
@@ -142,7 +145,7 @@ impl Toolstack {
     /// Refuses a guest of another toolstack with devices other than interfaces and a console: only its maker knows how
     /// to end their back ends and the processes behind them.
     fn only_vifs(&mut self, domid: u16) -> Result<(), DestroyError> {
-        let cause = |error: Error| DestroyError::Cause(error.into());
+        let cause = |error: mayfly_xenstore::Error| DestroyError::Cause(error.into());
         let path = format!("{}/device", paths::libxl(domid));
         let kinds = match self.store.directory(&path) {
             Err(error) if error.is_absent() => Vec::new(),
@@ -169,9 +172,9 @@ impl Toolstack {
         &mut self,
         domid: u16,
         info: Option<&DomainInfo>,
-        record: Option<Record>,
+        record: Option<IndexRecord>,
     ) -> Result<Destroyed, DestroyError> {
-        let cause = |error: Error| DestroyError::Cause(error.into());
+        let cause = |error: mayfly_xenstore::Error| DestroyError::Cause(error.into());
         let state = self.store.find(&paths::state(domid)).map_err(cause)?;
         if state.as_deref() == Some("1") {
             // Half made: netback is about to look at it.
@@ -213,7 +216,7 @@ impl Toolstack {
         }
         // Not before this point: xenconsoled reacts to it by checking whether the domain lives. It would keep its page
         // of a domain that still does for good, as no second event follows.
-        let release = Op::Release(domid);
+        let release = StoreOp::Release(domid);
         ids.extend(self.send(std::slice::from_ref(&release)).map_err(cause)?);
         ops.push(release);
         left.extend(self.removed(&ops, ids));
@@ -240,12 +243,12 @@ impl Toolstack {
     fn uuid_of(
         &mut self,
         info: Option<&DomainInfo>,
-        record: Option<&Record>,
+        record: Option<&IndexRecord>,
     ) -> Result<Option<String>, DestroyError> {
         let (None, Some(record)) = (info, record) else {
             return Ok(info.map(|info| paths::uuid(&info.handle)));
         };
-        let all = self.xen.list().map_err(Cause::from)?;
+        let all = self.xen.list().map_err(ToolstackError::from)?;
         let has_heir = all
             .iter()
             .any(|info| paths::uuid(&info.handle) == record.uuid);
@@ -253,7 +256,7 @@ impl Toolstack {
     }
 
     /// Removes a dead domain from the index; returns an error as text.
-    pub(super) fn forget(&mut self, domid: u16, record: &Record) -> Option<String> {
+    pub(super) fn forget(&mut self, domid: u16, record: &IndexRecord) -> Option<String> {
         let forgotten = index::forget(&mut *self.store, &record.claims(domid));
         forgotten.err().map(|error| error.to_string())
     }
@@ -262,7 +265,7 @@ impl Toolstack {
     ///
     /// # Errors
     /// Xen's or xenstored's.
-    pub fn domid(&mut self, name: &str) -> Result<Option<u16>, Cause> {
+    pub fn domid(&mut self, name: &str) -> Result<Option<u16>, ToolstackError> {
         let named = index::named(&mut *self.store, &mut *self.xen, name)?;
         Ok(match named {
             Some(Named::Domain(domid)) => Some(domid),
@@ -271,7 +274,7 @@ impl Toolstack {
     }
 
     /// Sends requests together and returns those that were refused. A key that is missing is no error.
-    pub(super) fn remove(&mut self, ops: &[Op]) -> Vec<String> {
+    pub(super) fn remove(&mut self, ops: &[StoreOp]) -> Vec<String> {
         let ids = match self.send(ops) {
             Ok(ids) => ids,
             Err(error) => return vec![error.to_string()],
@@ -279,19 +282,19 @@ impl Toolstack {
         self.removed(ops, ids)
     }
 
-    fn removed(&mut self, ops: &[Op], ids: Vec<Id>) -> Vec<String> {
+    fn removed(&mut self, ops: &[StoreOp], ids: Vec<RequestId>) -> Vec<String> {
         let mut left = Vec::new();
         for (op, id) in ops.iter().zip(ids) {
             match self.store.answer(id) {
                 Ok(_) => {}
                 Err(error) if error.is_absent() => {}
                 // The others would take as long.
-                Err(error @ Error::Timeout { .. }) => {
+                Err(error @ mayfly_xenstore::Error::Timeout { .. }) => {
                     left.push(error.to_string());
                     break;
                 }
                 // xenstored answers EINVAL for a domain that it was never told of, or has released by itself.
-                Err(_) if matches!(op, Op::Release(_)) => {}
+                Err(_) if matches!(op, StoreOp::Release(_)) => {}
                 Err(error) => left.push(error.to_string()),
             }
         }
@@ -299,7 +302,7 @@ impl Toolstack {
     }
 
     /// Opens a new connection to xenstored, which may have been restarted.
-    pub(super) fn reconnect(&mut self) -> Result<(), Error> {
+    pub(super) fn reconnect(&mut self) -> Result<(), mayfly_xenstore::Error> {
         let end = Instant::now() + QUIET;
         loop {
             match self.store.reconnect() {
@@ -331,7 +334,7 @@ impl Toolstack {
     ///
     /// # Errors
     /// Something is left after the bound.
-    pub fn settle(&mut self, domid: u16) -> Result<(), Cause> {
+    pub fn settle(&mut self, domid: u16) -> Result<(), ToolstackError> {
         let end = Instant::now() + self.bound;
         self.links
             .gone(&mayfly_links::vif_name(domid, 0), self.bound)?;
@@ -339,7 +342,7 @@ impl Toolstack {
         let mut pause = FIRST;
         while self.xen.info(domid)?.is_some() {
             if Instant::now() >= end {
-                return Err(Cause::Backend("still maps pages of the domain"));
+                return Err(ToolstackError::Backend("still maps pages of the domain"));
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));

@@ -23,7 +23,7 @@ pub const RAM_MAX: u64 = 0xf000_0000;
 
 /// An error in a guest's image.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum ImageError {
     /// The file can't be read.
     #[error("cannot read it: {0}")]
     Io(#[from] io::Error),
@@ -69,15 +69,15 @@ impl Headers {
     ///
     /// # Errors
     /// The first error found.
-    pub fn parse<'data>(file: impl ReadRef<'data>) -> Result<Self, Error> {
+    pub fn parse<'data>(file: impl ReadRef<'data>) -> Result<Self, ImageError> {
         match FileKind::parse(file) {
             Ok(FileKind::Elf64) => parse::<FileHeader64<Endianness>>(file),
             Ok(FileKind::Elf32) => parse::<FileHeader32<Endianness>>(file),
             // A bzImage has the signature of its setup header.
-            _ if file.read_bytes_at(0x202, 4) == Ok(b"HdrS") => Err(Error::NotElf(
+            _ if file.read_bytes_at(0x202, 4) == Ok(b"HdrS") => Err(ImageError::NotElf(
                 " (a compressed Linux kernel is not unpacked here: extract its vmlinux)",
             )),
-            _ => Err(Error::NotElf("")),
+            _ => Err(ImageError::NotElf("")),
         }
     }
 
@@ -89,13 +89,13 @@ impl Headers {
     }
 }
 
-fn wrong(what: impl Into<String>) -> Error {
-    Error::Headers(what.into())
+fn wrong(what: impl Into<String>) -> ImageError {
+    ImageError::Headers(what.into())
 }
 
 fn parse<'data, Elf: FileHeader<Endian = Endianness>>(
     file: impl ReadRef<'data>,
-) -> Result<Headers, Error> {
+) -> Result<Headers, ImageError> {
     let header = Elf::parse(file).map_err(|error| wrong(error.to_string()))?;
     let endian = header.endian().map_err(|error| wrong(error.to_string()))?;
     if endian != Endianness::Little
@@ -104,7 +104,7 @@ fn parse<'data, Elf: FileHeader<Endian = Endianness>>(
             object::elf::EM_X86_64 | object::elf::EM_386
         )
     {
-        return Err(Error::NotElf(", but for another CPU"));
+        return Err(ImageError::NotElf(", but for another CPU"));
     }
     let programs = header
         .program_headers(endian, file)
@@ -157,9 +157,9 @@ fn parse<'data, Elf: FileHeader<Endian = Endianness>>(
         return Err(wrong("segments lie over each other"));
     }
     if segments.is_empty() {
-        return Err(Error::Empty);
+        return Err(ImageError::Empty);
     }
-    let entry = entry.ok_or(Error::NoEntry)?;
+    let entry = entry.ok_or(ImageError::NoEntry)?;
     if !code.iter().any(|code| code.contains(&u64::from(entry))) {
         return Err(wrong(format!(
             "the PVH entry, {entry:#x}, is in no segment of code"
@@ -185,7 +185,7 @@ fn load<P: ProgramHeader<Endian = Endianness>>(
     program: &P,
     endian: Endianness,
     file_size: u64,
-) -> Result<Segment, Error> {
+) -> Result<Segment, ImageError> {
     let start: u64 = program.p_paddr(endian).into();
     let [offset, size, memory_size]: [u64; 3] = [
         program.p_offset(endian).into(),
@@ -286,10 +286,10 @@ impl Image {
     ///
     /// # Errors
     /// The first error found.
-    pub fn open(path: &Path) -> Result<Self, Error> {
+    pub fn open(path: &Path) -> Result<Self, ImageError> {
         let (source, metadata) = Source::open(path)?;
         if !metadata.is_file() {
-            return Err(Error::NotElf(", nor any ordinary file"));
+            return Err(ImageError::NotElf(", nor any ordinary file"));
         }
         let cache = ReadCache::new(&source.file);
         let headers = Headers::parse(&cache)?;

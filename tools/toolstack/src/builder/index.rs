@@ -7,32 +7,32 @@
 //!
 //! | path | value |
 //! |---|---|
-//! | `/hatch/name/NAME`, `/hatch/mac/MAC` | an [`Entry`]: `DOMID UUID`; `DOMID` alone from an older hatch ([`Claimant`]) |
-//! | `/hatch/domain/DOMID` | a [`Record`]: `UUID MAC NAME`, with `-` for no MAC address |
+//! | `/hatch/name/NAME`, `/hatch/mac/MAC` | an [`IndexEntry`]: `DOMID UUID`; `DOMID` alone from an older hatch ([`Claimant`]) |
+//! | `/hatch/domain/DOMID` | a [`IndexRecord`]: `UUID MAC NAME`, with `-` for no MAC address |
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::Cause;
+use super::ToolstackError;
 use crate::host::{Store, Xen};
 use crate::paths;
 use mayfly_xen::DomainInfo;
-use mayfly_xenstore::{Error, Request};
+use mayfly_xenstore::Request;
 
 /// The time for which the removal of claims is retried when it conflicts with other transactions.
 const BOUND: Duration = Duration::from_secs(2);
 
 /// The owner of a name or a MAC address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct IndexEntry {
     /// The domid.
     pub domid: u16,
     /// The UUID, as text.
     pub uuid: String,
 }
 
-impl Entry {
+impl IndexEntry {
     /// Whether Xen's domain of this domid is the entry's, and has not ended for good.
     #[must_use]
     pub fn leads_to(&self, info: Option<&DomainInfo>) -> bool {
@@ -50,7 +50,7 @@ impl Entry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claimant {
     /// A domain with its UUID.
-    Entry(Entry),
+    Entry(IndexEntry),
     /// A domid without a UUID, as hatch wrote it before the index had UUIDs.
     Number(u16),
     /// The value cannot be parsed.
@@ -61,7 +61,7 @@ impl Claimant {
     /// Parses the value of `/hatch/name/NAME` or `/hatch/mac/MAC`.
     #[must_use]
     pub fn of(value: &str) -> Self {
-        match (value.parse::<Entry>(), value.parse::<u16>()) {
+        match (value.parse::<IndexEntry>(), value.parse::<u16>()) {
             (Ok(entry), _) => Self::Entry(entry),
             (_, Ok(domid)) if domid.to_string() == value => Self::Number(domid),
             _ => Self::Unknown,
@@ -74,13 +74,13 @@ fn is(uuid: &str, handle: &[u8; 16]) -> bool {
     paths::uuid(handle) == uuid
 }
 
-impl fmt::Display for Entry {
+impl fmt::Display for IndexEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.domid, self.uuid)
     }
 }
 
-impl FromStr for Entry {
+impl FromStr for IndexEntry {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
@@ -94,7 +94,7 @@ impl FromStr for Entry {
 
 /// The index's record of a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
+pub struct IndexRecord {
     /// The UUID, as text.
     pub uuid: String,
     /// The MAC address that the domain has claimed.
@@ -103,7 +103,7 @@ pub struct Record {
     pub name: String,
 }
 
-impl Record {
+impl IndexRecord {
     pub(crate) fn new(uuid: &[u8; 16], mac: Option<&[u8; 6]>, name: &str) -> Self {
         Self {
             uuid: paths::uuid(uuid),
@@ -120,7 +120,7 @@ impl Record {
 
     /// All claims of a domain with this domid, as paths and values.
     pub(crate) fn claims(&self, domid: u16) -> Vec<(String, String)> {
-        let entry = Entry {
+        let entry = IndexEntry {
             domid,
             uuid: self.uuid.clone(),
         };
@@ -136,7 +136,7 @@ impl Record {
     }
 }
 
-impl fmt::Display for Record {
+impl fmt::Display for IndexRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mac = self.mac.as_ref().map(paths::mac_text);
         let mac = mac.as_deref().unwrap_or("-");
@@ -144,7 +144,7 @@ impl fmt::Display for Record {
     }
 }
 
-impl FromStr for Record {
+impl FromStr for IndexRecord {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
@@ -168,7 +168,10 @@ impl FromStr for Record {
 ///
 /// # Errors
 /// xenstored's.
-pub fn record(store: &mut dyn Store, domid: u16) -> Result<Option<Record>, Error> {
+pub fn record(
+    store: &mut dyn Store,
+    domid: u16,
+) -> Result<Option<IndexRecord>, mayfly_xenstore::Error> {
     let value = store.find(&paths::domain_path(domid))?;
     Ok(value.and_then(|value| value.parse().ok()))
 }
@@ -179,16 +182,20 @@ pub enum Named {
     /// A live domain.
     Domain(u16),
     /// A domain that is gone or dying. Another domain may have its domid.
-    Remainder(Entry),
+    Remainder(IndexEntry),
 }
 
 /// The owner of a name in the index.
 ///
 /// # Errors
 /// Xen's or xenstored's.
-pub fn named(store: &mut dyn Store, xen: &mut dyn Xen, name: &str) -> Result<Option<Named>, Cause> {
+pub fn named(
+    store: &mut dyn Store,
+    xen: &mut dyn Xen,
+    name: &str,
+) -> Result<Option<Named>, ToolstackError> {
     let value = store.find(&paths::name_path(name))?;
-    let Some(entry) = value.and_then(|value| value.parse::<Entry>().ok()) else {
+    let Some(entry) = value.and_then(|value| value.parse::<IndexEntry>().ok()) else {
         return Ok(None);
     };
     let lives = entry.leads_to(xen.info(entry.domid)?.as_ref());
@@ -202,7 +209,10 @@ pub fn named(store: &mut dyn Store, xen: &mut dyn Xen, name: &str) -> Result<Opt
 ///
 /// # Errors
 /// xenstored's.
-pub(crate) fn forget(store: &mut dyn Store, claims: &[(String, String)]) -> Result<(), Error> {
+pub(crate) fn forget(
+    store: &mut dyn Store,
+    claims: &[(String, String)],
+) -> Result<(), mayfly_xenstore::Error> {
     store.transact(BOUND, |transaction| {
         let mut asked = Vec::new();
         for (path, _) in claims {
@@ -235,7 +245,7 @@ mod tests {
 
     #[test]
     fn an_entry_leads_to_its_own_domain_and_to_no_other() {
-        let entry = Entry {
+        let entry = IndexEntry {
             domid: 7,
             uuid: paths::uuid(&UUID),
         };
@@ -244,7 +254,7 @@ mod tests {
         assert!(!is(&entry.uuid, &[1; 16]), "the number is another's");
         assert!(!entry.leads_to(None));
         for odd in ["", "7", "x y", "70000 u", "-1 u"] {
-            assert!(odd.parse::<Entry>().is_err(), "{odd:?}");
+            assert!(odd.parse::<IndexEntry>().is_err(), "{odd:?}");
         }
     }
 
@@ -252,7 +262,8 @@ mod tests {
     fn a_claim_is_taken_back_by_whose_it_is_alone() {
         let tree = Tree::default();
         let mut store = FakeStore::new(&tree).unwrap();
-        let record = |uuid: &[u8; 16]| Record::new(uuid, Some(&[0, 0x16, 0x3e, 1, 2, 3]), "web");
+        let record =
+            |uuid: &[u8; 16]| IndexRecord::new(uuid, Some(&[0, 0x16, 0x3e, 1, 2, 3]), "web");
         let (first, next) = (record(&UUID), record(&[1; 16]));
         for (path, value) in first.claims(7) {
             tree.set(&path, &value);
@@ -283,7 +294,7 @@ mod tests {
     fn a_record_knows_what_was_claimed() {
         let mac = [0, 0x16, 0x3e, 1, 2, 3];
         for mac in [Some(&mac), None] {
-            let record = Record::new(&UUID, mac, "web.1");
+            let record = IndexRecord::new(&UUID, mac, "web.1");
             assert_eq!(record.to_string().parse(), Ok(record.clone()));
             assert!(is(&record.uuid, &UUID) && !is(&record.uuid, &[1; 16]));
             let claims = record.claims(7);
@@ -300,7 +311,7 @@ mod tests {
             assert_eq!(paths, expected);
         }
         for odd in ["", "u", "u -", "u zz n", "7 name"] {
-            assert!(odd.parse::<Record>().is_err(), "{odd:?}");
+            assert!(odd.parse::<IndexRecord>().is_err(), "{odd:?}");
         }
     }
 }

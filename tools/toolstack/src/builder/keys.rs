@@ -7,15 +7,15 @@
 
 use mayfly_xenstore::{Access, Perm, Request};
 
-use super::config::{Config, Vif};
-use super::index::Record;
+use super::config::{GuestConfig, GuestVif};
+use super::index::IndexRecord;
 use super::layout::{CONSOLE_GFN, XENSTORE_GFN};
 use super::rings::Grants;
 use crate::paths;
 
 /// A request that is to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Op {
+pub(crate) enum StoreOp {
     Write(String, String),
     Mkdir(String),
     Perms(String, Vec<Perm>),
@@ -24,7 +24,7 @@ pub(crate) enum Op {
     Release(u16),
 }
 
-impl Op {
+impl StoreOp {
     /// The request in the protocol's form.
     pub(crate) fn request(&self) -> Request<'_> {
         match self {
@@ -38,8 +38,8 @@ impl Op {
     }
 }
 
-fn write(path: impl Into<String>, value: impl Into<String>) -> Op {
-    Op::Write(path.into(), value.into())
+fn write(path: impl Into<String>, value: impl Into<String>) -> StoreOp {
+    StoreOp::Write(path.into(), value.into())
 }
 
 /// `n0,rN`: dom0 owns it and the guest reads it.
@@ -65,22 +65,22 @@ fn guest_owns(domid: u16) -> Vec<Perm> {
 }
 
 /// Removes the directory of a back end that is the switch.
-pub(crate) fn unswitched(domid: u16) -> Op {
-    Op::Rm(paths::switched(domid))
+pub(crate) fn unswitched(domid: u16) -> StoreOp {
+    StoreOp::Rm(paths::switched(domid))
 }
 
 /// The keys of a guest that the switch serves, all written when the guest runs already: first those that it reads of
 /// its network, then those that xenconsoled reads. The introduction is last, because the others begin to look at that.
-pub(crate) fn switched_birth(domid: u16, config: &Config, ports: &Ports) -> Vec<Op> {
+pub(crate) fn switched_birth(domid: u16, config: &GuestConfig, ports: &Ports) -> Vec<StoreOp> {
     let (front, back) = (paths::front(domid), paths::switched(domid));
     // The first key of each directory makes the directory. Keys made in it afterwards inherit its permissions.
     let mut ops = vec![
         name(domid, &config.name),
-        Op::Perms(paths::home(domid), guest_reads(domid)),
+        StoreOp::Perms(paths::home(domid), guest_reads(domid)),
         write(format!("{back}/state"), "4"),
-        Op::Perms(back.clone(), guest_reads(domid)),
+        StoreOp::Perms(back.clone(), guest_reads(domid)),
         write(format!("{front}/backend"), back.clone()),
-        Op::Perms(
+        StoreOp::Perms(
             front.clone(),
             vec![
                 Perm {
@@ -115,7 +115,7 @@ pub(crate) fn switched_birth(domid: u16, config: &Config, ports: &Ports) -> Vec<
     }
     ops.extend(self::front(domid, ports, None));
     ops.extend(introduce(domid, ports));
-    let plain = Config {
+    let plain = GuestConfig {
         vif: None,
         ..config.clone()
     };
@@ -124,7 +124,7 @@ pub(crate) fn switched_birth(domid: u16, config: &Config, ports: &Ports) -> Vec<
 }
 
 /// The claims of the name and the MAC address, all in one transaction.
-pub(crate) fn claim(domid: u16, config: &Config) -> Vec<Op> {
+pub(crate) fn claim(domid: u16, config: &GuestConfig) -> Vec<StoreOp> {
     let mut ops = entry(domid, &config.index());
     if config.watched.is_some() {
         ops.push(write(paths::watched_path(domid), config.record()));
@@ -133,7 +133,7 @@ pub(crate) fn claim(domid: u16, config: &Config) -> Vec<Op> {
 }
 
 /// A guest's entries in the index.
-pub(crate) fn entry(domid: u16, record: &Record) -> Vec<Op> {
+pub(crate) fn entry(domid: u16, record: &IndexRecord) -> Vec<StoreOp> {
     let claims = record.claims(domid).into_iter();
     claims.map(|(path, value)| write(path, value)).collect()
 }
@@ -141,22 +141,22 @@ pub(crate) fn entry(domid: u16, record: &Record) -> Vec<Op> {
 /// Removes the keys that an earlier domain with this domid may have left, which the new one would inherit: among them a
 /// `control/shutdown`, or a back end's directory that netback wrote to after it was removed. (`/vm/UUID` may belong to
 /// a live guest with the same UUID.)
-pub(crate) fn before(domid: u16) -> [Op; 3] {
+pub(crate) fn before(domid: u16) -> [StoreOp; 3] {
     [
-        Op::Rm(paths::backends(domid)),
-        Op::Rm(paths::home(domid)),
-        Op::Rm(paths::libxl(domid)),
+        StoreOp::Rm(paths::backends(domid)),
+        StoreOp::Rm(paths::home(domid)),
+        StoreOp::Rm(paths::libxl(domid)),
     ]
 }
 
 /// The keys that are written as soon as there is a domain: its name, for other programs, and its network, so that
 /// netback can begin.
-pub(crate) fn birth(domid: u16, config: &Config, preconnected: bool) -> Vec<Op> {
+pub(crate) fn birth(domid: u16, config: &GuestConfig, preconnected: bool) -> Vec<StoreOp> {
     let home = paths::home(domid);
     let mut ops = Vec::with_capacity(32);
     // Keys made in it afterwards inherit its permissions: the guest reads its name, as a guest of libxl does.
-    ops.push(Op::Mkdir(home.clone()));
-    ops.push(Op::Perms(home.clone(), guest_reads(domid)));
+    ops.push(StoreOp::Mkdir(home.clone()));
+    ops.push(StoreOp::Perms(home.clone(), guest_reads(domid)));
     ops.push(name(domid, &config.name));
     if let Some(vif) = &config.vif {
         network(&mut ops, domid, vif, preconnected);
@@ -166,15 +166,15 @@ pub(crate) fn birth(domid: u16, config: &Config, preconnected: bool) -> Vec<Op> 
 
 /// The key that makes the back end read the keys of [`front`]. The interface is up by then: the kernel reports the
 /// carrier of such an interface at once, and that of another within a second.
-pub(crate) fn connect(domid: u16) -> Op {
+pub(crate) fn connect(domid: u16) -> StoreOp {
     write(format!("{}/device/vif/0/state", paths::home(domid)), "4")
 }
 
 /// The requests after which the guest may speak to xenstored, which expects the guest's ring to be empty when it is
 /// told of it. They are sent no earlier than needed, as xenconsoled begins to look at the guest then.
-pub(crate) fn introduce(domid: u16, ports: &Ports) -> Vec<Op> {
+pub(crate) fn introduce(domid: u16, ports: &Ports) -> Vec<StoreOp> {
     let mut ops = owned(domid, "data");
-    ops.push(Op::Introduce {
+    ops.push(StoreOp::Introduce {
         domid,
         gfn: XENSTORE_GFN,
         port: ports.xenstore,
@@ -183,14 +183,17 @@ pub(crate) fn introduce(domid: u16, ports: &Ports) -> Vec<Op> {
 }
 
 /// A directory that the guest owns.
-fn owned(domid: u16, key: &str) -> Vec<Op> {
+fn owned(domid: u16, key: &str) -> Vec<StoreOp> {
     let path = format!("{}/{key}", paths::home(domid));
-    vec![Op::Mkdir(path.clone()), Op::Perms(path, guest_owns(domid))]
+    vec![
+        StoreOp::Mkdir(path.clone()),
+        StoreOp::Perms(path, guest_owns(domid)),
+    ]
 }
 
 /// The key that netback waits for before it reports that it is connected: that the interface is set up. The builder
 /// checks that in another way, and no frame waits for it.
-pub(crate) fn plug(domid: u16) -> Op {
+pub(crate) fn plug(domid: u16) -> StoreOp {
     write(
         format!("{}/hotplug-status", paths::backend(domid)),
         "connected",
@@ -203,7 +206,7 @@ pub(crate) fn plug(domid: u16) -> Op {
 /// Each request costs xenstored some 40,000 instructions, so keys that nothing reads are left out. libxl makes these as
 /// well: `cpu/0/availability`, `drivers`, `feature`, `attr`, `error`, and a node for each key that a guest may write
 /// below `control`, which here the guest owns as a whole.
-pub(crate) fn finish(domid: u16, config: &Config, ports: &Ports) -> Vec<Op> {
+pub(crate) fn finish(domid: u16, config: &GuestConfig, ports: &Ports) -> Vec<StoreOp> {
     let home = paths::home(domid);
     let mut ops = Vec::with_capacity(32);
     if config.vif.is_some() {
@@ -222,8 +225,8 @@ pub(crate) fn finish(domid: u16, config: &Config, ports: &Ports) -> Vec<Op> {
     ] {
         ops.push(write(format!("{home}/{key}"), value));
     }
-    ops.push(Op::Mkdir(vm.clone()));
-    ops.push(Op::Perms(vm.clone(), guest_reads(domid)));
+    ops.push(StoreOp::Mkdir(vm.clone()));
+    ops.push(StoreOp::Perms(vm.clone(), guest_reads(domid)));
     ops.push(write(format!("{vm}/uuid"), paths::uuid(&config.uuid)));
     ops.push(write(format!("{vm}/name"), config.name.clone()));
     ops.push(write(format!("{}/type", paths::libxl(domid)), "pvh"));
@@ -248,13 +251,13 @@ const SCRIPT: &str = "/bin/true";
 /// Each change below the back end's directory costs the kernel a round trip to xenstored
 /// (drivers/xen/xenbus/xenbus_probe.c of Linux 6.1, `xenbus_dev_changed`), so only the keys that netback reads are
 /// there. `xl` shows those of libxl's copy.
-fn network(ops: &mut Vec<Op>, domid: u16, vif: &Vif, preconnected: bool) {
+fn network(ops: &mut Vec<StoreOp>, domid: u16, vif: &GuestVif, preconnected: bool) {
     let front = paths::front(domid);
     let back = paths::backend(domid);
     let mac = paths::mac_text(&vif.mac);
     // This makes the directory. Keys made in it afterwards inherit its permissions.
     ops.push(write(format!("{front}/backend"), back.clone()));
-    ops.push(Op::Perms(
+    ops.push(StoreOp::Perms(
         front.clone(),
         vec![
             Perm {
@@ -278,7 +281,7 @@ fn network(ops: &mut Vec<Op>, domid: u16, vif: &Vif, preconnected: bool) {
 
     // As above; this directory stays dom0's.
     ops.push(write(format!("{back}/frontend"), front.clone()));
-    ops.push(Op::Perms(back.clone(), guest_reads(domid)));
+    ops.push(StoreOp::Perms(back.clone(), guest_reads(domid)));
     let domain = domid.to_string();
     for (key, value) in [
         ("frontend-id", domain.as_str()),
@@ -296,7 +299,7 @@ fn network(ops: &mut Vec<Op>, domid: u16, vif: &Vif, preconnected: bool) {
 }
 
 /// libxl's copy of the network interface, which `xl` reads.
-fn libxl(ops: &mut Vec<Op>, domid: u16, vif: &Vif) {
+fn libxl(ops: &mut Vec<StoreOp>, domid: u16, vif: &GuestVif) {
     let libxl = paths::libxl_vif(domid);
     let mut copy = vec![
         ("backend", paths::backend(domid)),
@@ -312,7 +315,7 @@ fn libxl(ops: &mut Vec<Op>, domid: u16, vif: &Vif) {
 }
 
 /// The keys that are written when pages, grants and event channels exist.
-pub(crate) fn front(domid: u16, ports: &Ports, grants: Option<&Grants>) -> Vec<Op> {
+pub(crate) fn front(domid: u16, ports: &Ports, grants: Option<&Grants>) -> Vec<StoreOp> {
     let home = paths::home(domid);
     let mut ops = Vec::new();
     if let Some((tx, rx)) = ports.network
@@ -347,8 +350,8 @@ pub(crate) fn front(domid: u16, ports: &Ports, grants: Option<&Grants>) -> Vec<O
 }
 
 /// The removal of the mark: the guest is complete, and not a remainder.
-pub(crate) fn made(config: &Config) -> Op {
-    Op::Rm(paths::making_path(&config.uuid))
+pub(crate) fn made(config: &GuestConfig) -> StoreOp {
+    StoreOp::Rm(paths::making_path(&config.uuid))
 }
 
 /// A guest's event channels from dom0.
@@ -361,22 +364,22 @@ pub(crate) struct Ports {
 }
 
 /// The removal of all keys of a domain, its back end's first, because that takes the longest.
-pub(crate) fn death(domid: u16, uuid: Option<&str>) -> Vec<Op> {
+pub(crate) fn death(domid: u16, uuid: Option<&str>) -> Vec<StoreOp> {
     let mut ops = before(domid).to_vec();
-    ops.extend(uuid.map(|uuid| Op::Rm(paths::vm(uuid))));
+    ops.extend(uuid.map(|uuid| StoreOp::Rm(paths::vm(uuid))));
     ops
 }
 
 /// The key of a guest's name, for other programs.
-pub(crate) fn name(domid: u16, name: &str) -> Op {
+pub(crate) fn name(domid: u16, name: &str) -> StoreOp {
     write(paths::domain_name(domid), name)
 }
 
 /// The remaining keys that turn a shell with this configuration into the guest of `config`. The guest does not need
 /// them.
-pub(crate) fn rename(domid: u16, shell: &Config, config: &Config) -> Vec<Op> {
+pub(crate) fn rename(domid: u16, shell: &GuestConfig, config: &GuestConfig) -> Vec<StoreOp> {
     let mut ops = vec![
-        Op::Rm(paths::name_path(&shell.name)),
+        StoreOp::Rm(paths::name_path(&shell.name)),
         write(
             format!("{}/name", paths::vm(&paths::uuid(&config.uuid))),
             config.name.clone(),
@@ -384,7 +387,7 @@ pub(crate) fn rename(domid: u16, shell: &Config, config: &Config) -> Vec<Op> {
     ];
     if let (Some(old), Some(vif)) = (&shell.vif, &config.vif) {
         let (mac, libxl) = (paths::mac_text(&vif.mac), paths::libxl_vif(domid));
-        ops.push(Op::Rm(paths::mac_path(&old.mac)));
+        ops.push(StoreOp::Rm(paths::mac_path(&old.mac)));
         for folder in [&paths::front(domid), &paths::backend(domid), &libxl] {
             ops.push(write(format!("{folder}/mac"), mac.clone()));
         }
@@ -403,9 +406,9 @@ pub(crate) fn rename(domid: u16, shell: &Config, config: &Config) -> Vec<Op> {
 
 /// The keys that netback leaves behind when its directory is removed while it works on it: it then writes to the
 /// removed paths, and an error.
-pub(crate) fn remains(domid: u16) -> Vec<Op> {
+pub(crate) fn remains(domid: u16) -> Vec<StoreOp> {
     let error = format!("/local/domain/0/error/backend/vif/{domid}");
-    vec![Op::Rm(paths::backends(domid)), Op::Rm(error)]
+    vec![StoreOp::Rm(paths::backends(domid)), StoreOp::Rm(error)]
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ const _: () = assert!(INFO_CMDLINE + (CMDLINE_MAX as u64) < INFO_PAGES * PAGE);
 
 /// An error of the layout.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
+pub enum LayoutError {
     /// The memory size is 0, or more than fits below the devices.
     #[error("a guest has 1 to 3840 MiB of memory, and not {0}")]
     Memory(u64),
@@ -124,9 +124,9 @@ impl Layout {
         image: &Headers,
         module: Option<u64>,
         preconnected: bool,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, LayoutError> {
         if memory == 0 || memory > RAM_MAX >> 20 {
-            return Err(Error::Memory(memory));
+            return Err(LayoutError::Memory(memory));
         }
         let ram = memory << 20;
         let acpi = image.preconnected.is_none();
@@ -138,7 +138,7 @@ impl Layout {
         let used = module.as_ref().map_or(after_info, |module| {
             module.end.saturating_add(PAGE - 1) & !(PAGE - 1)
         });
-        let too_small = |needs: u64| Error::TooSmall {
+        let too_small = |needs: u64| LayoutError::TooSmall {
             needs: needs.div_ceil(1 << 20),
             has: memory,
             module: module.is_some(),
@@ -170,7 +170,7 @@ impl Layout {
     ///
     /// # Errors
     /// It does not fit.
-    pub fn with_module(&self, module: Option<u64>) -> Result<Self, Error> {
+    pub fn with_module(&self, module: Option<u64>) -> Result<Self, LayoutError> {
         let start = self.info + INFO_PAGES * PAGE;
         let module = module.map(|size| start..start.saturating_add(size));
         let end = self.rings.map_or(self.ram_pages, |rings| rings.first) * PAGE;
@@ -179,7 +179,7 @@ impl Layout {
             .map_or(0, |module| module.end.saturating_sub(end));
         if needs > 0 {
             let has = self.ram_pages * PAGE;
-            return Err(Error::TooSmall {
+            return Err(LayoutError::TooSmall {
                 needs: has.saturating_add(needs).div_ceil(1 << 20),
                 has: has >> 20,
                 module: true,
@@ -243,12 +243,12 @@ impl Layout {
 ///
 /// # Errors
 /// It is too long, or has a NUL in it.
-pub fn check_cmdline(cmdline: &str) -> Result<(), Error> {
+pub fn check_cmdline(cmdline: &str) -> Result<(), LayoutError> {
     if cmdline.len() > CMDLINE_MAX {
-        return Err(Error::CommandLine("has more than 4095 octets"));
+        return Err(LayoutError::CommandLine("has more than 4095 octets"));
     }
     if cmdline.contains('\0') {
-        return Err(Error::CommandLine("has a NUL in it"));
+        return Err(LayoutError::CommandLine("has a NUL in it"));
     }
     Ok(())
 }
@@ -320,7 +320,7 @@ mod tests {
         assert!(layout.with_module(Some(free)).is_ok());
         assert_eq!(
             layout.with_module(Some(free + 1)),
-            Err(Error::TooSmall {
+            Err(LayoutError::TooSmall {
                 needs: 9,
                 has: 8,
                 module: true
@@ -373,7 +373,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_says_how_much_would() {
-        let Err(Error::TooSmall {
+        let Err(LayoutError::TooSmall {
             needs,
             has: 8,
             module: true,
@@ -384,7 +384,7 @@ mod tests {
         assert!(Layout::new(needs + 1, &mayfly(), Some(20 << 20), true).is_ok());
         assert!(matches!(
             Layout::new(1, &mayfly(), None, false),
-            Err(Error::TooSmall {
+            Err(LayoutError::TooSmall {
                 needs: 2,
                 has: 1,
                 module: false
@@ -392,12 +392,12 @@ mod tests {
         ));
         assert!(matches!(
             Layout::new(8, &mayfly(), Some(u64::MAX), true),
-            Err(Error::TooSmall { .. })
+            Err(LayoutError::TooSmall { .. })
         ));
         for memory in [0, 3841, u64::MAX] {
             assert_eq!(
                 Layout::new(memory, &mayfly(), None, true),
-                Err(Error::Memory(memory))
+                Err(LayoutError::Memory(memory))
             );
         }
     }

@@ -5,11 +5,10 @@
 use std::io;
 use std::path::Path;
 
-use super::Cause;
-use super::index::Record;
-use super::keys::{self, Op};
+use super::ToolstackError;
+use super::index::IndexRecord;
+use super::keys::{self, StoreOp};
 use super::toolstack::Toolstack;
-use mayfly_xenstore::Error;
 
 /// The key that the kernel writes once, when it has set its watches (drivers/xen/manage.c of Linux,
 /// `setup_shutdown_watcher`).
@@ -19,7 +18,7 @@ const NETBACK: &str = "/sys/bus/xen-backend/drivers/vif";
 
 /// A guest with the data of its record in the index.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct KnownGuest {
     /// The domid.
     pub domid: u16,
     /// The UUID: another domain may have the domid later.
@@ -35,7 +34,7 @@ impl Toolstack {
     ///
     /// # Errors
     /// xenstored's.
-    pub fn has_kernel(&mut self) -> Result<bool, Error> {
+    pub fn has_kernel(&mut self) -> Result<bool, mayfly_xenstore::Error> {
         Ok(self.store.find(KERNEL)?.is_some())
     }
 
@@ -43,16 +42,16 @@ impl Toolstack {
     ///
     /// # Errors
     /// Xen's or xenstored's.
-    pub fn restore(&mut self, known: &Known) -> Result<bool, Cause> {
+    pub fn restore(&mut self, known: &KnownGuest) -> Result<bool, ToolstackError> {
         let info = self.xen.info(known.domid)?;
         if info.is_none_or(|info| info.is_dying() || info.handle != known.uuid) {
             return Ok(false);
         }
-        let record = Record::new(&known.uuid, Some(&known.mac), &known.name);
+        let record = IndexRecord::new(&known.uuid, Some(&known.mac), &known.name);
         let mut ops = keys::entry(known.domid, &record);
         for op in &ops {
             // Another guest may have the name by now.
-            if let Op::Write(path, _) = op
+            if let StoreOp::Write(path, _) = op
                 && self.store.find(path)?.is_some()
             {
                 return Ok(false);

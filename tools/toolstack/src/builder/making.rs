@@ -11,17 +11,17 @@ use std::sync::OnceLock;
 
 /// A process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Maker {
+pub struct MakingProcess {
     /// The PID.
     pub pid: u32,
     /// The start time, in clock ticks since the boot (proc(5), /proc/PID/stat, field 22).
     pub start: u64,
 }
 
-impl Maker {
+impl MakingProcess {
     /// This process.
     pub(crate) fn this() -> Self {
-        static THIS: OnceLock<Maker> = OnceLock::new();
+        static THIS: OnceLock<MakingProcess> = OnceLock::new();
         *THIS.get_or_init(|| {
             let pid = std::process::id();
             Self {
@@ -45,13 +45,13 @@ fn start_of(pid: u32) -> Option<u64> {
     rest.split_whitespace().nth(19)?.parse().ok()
 }
 
-impl fmt::Display for Maker {
+impl fmt::Display for MakingProcess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.pid, self.start)
     }
 }
 
-impl FromStr for Maker {
+impl FromStr for MakingProcess {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
@@ -86,7 +86,7 @@ impl Mark {
                 file => file,
             };
             file.and_then(|mut file| {
-                file.write_all(Maker::this().to_string().as_bytes())?;
+                file.write_all(MakingProcess::this().to_string().as_bytes())?;
                 Ok(file)
             })
         };
@@ -119,7 +119,7 @@ pub(crate) fn remove_mark(path: &Path) -> io::Result<()> {
 /// The contents of a mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Marked {
-    pub(crate) maker: Maker,
+    pub(crate) maker: MakingProcess,
     pub(crate) domid: Option<u16>,
 }
 
@@ -169,7 +169,7 @@ mod tests {
         let folder = folder.path().join("making");
         assert_eq!(marks(&folder).unwrap(), []);
         let mut mark = Mark::leave(&folder, "uuid").unwrap();
-        let maker = Maker::this();
+        let maker = MakingProcess::this();
         let said = |domid| vec![("uuid".to_owned(), Some(Marked { maker, domid }))];
         assert_eq!(marks(&folder).unwrap(), said(None));
         mark.name(7).unwrap();
@@ -185,16 +185,16 @@ mod tests {
 
     #[test]
     fn this_process_runs_and_one_of_another_time_does_not() {
-        let this = Maker::this();
+        let this = MakingProcess::this();
         assert!(this.start > 0 && this.runs());
         assert_eq!(this.to_string().parse(), Ok(this));
         assert!(
-            !Maker {
+            !MakingProcess {
                 start: this.start + 1,
                 ..this
             }
             .runs()
         );
-        assert!("1".parse::<Maker>().is_err());
+        assert!("1".parse::<MakingProcess>().is_err());
     }
 }

@@ -39,16 +39,18 @@ mod steps;
 mod switch;
 mod toolstack;
 
-pub use actions::{Action, Actions, Watched, reason};
-pub use config::{Config, Connect, Error as ConfigError, NAME_MAX, Vif, check_name, random_uuid};
-pub use create::{Created, Newborn, Ready, Shell, Soon, Then, Wanted};
+pub use actions::{EndAction, EndActions, Watched, reason};
+pub use config::{
+    Connect, GuestConfig, GuestConfigError, GuestVif, NAME_MAX, check_name, random_uuid,
+};
+pub use create::{AboutToRun, CreateAs, Created, Newborn, Ready, Shell, WantedOnSwitch};
 pub use destroy::{DestroyError, Destroyed};
 pub use image::{Image, Ramdisk};
 
-pub use lost::Known;
-pub use making::Maker;
+pub use lost::KnownGuest;
+pub use making::MakingProcess;
 pub use names::Taken;
-pub use steps::Step;
+pub use steps::CreateStep;
 pub use toolstack::Toolstack;
 
 #[cfg(test)]
@@ -58,13 +60,13 @@ use std::io;
 
 /// The cause of a failed step.
 #[derive(Debug, thiserror::Error)]
-pub enum Cause {
+pub enum ToolstackError {
     /// The configuration is not valid.
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Config(#[from] GuestConfigError),
     /// The image does not fit into the guest's memory.
     #[error(transparent)]
-    Layout(#[from] layout::Error),
+    Layout(#[from] layout::LayoutError),
     /// Another guest has the name or the MAC address.
     #[error(transparent)]
     Taken(#[from] Taken),
@@ -100,28 +102,28 @@ pub enum Cause {
 
 /// A step that failed.
 #[derive(Debug)]
-pub struct Failure {
+pub struct FailedStep {
     /// The step.
-    pub step: Step,
+    pub step: CreateStep,
     /// The cause.
-    pub cause: Cause,
+    pub cause: ToolstackError,
 }
 
 /// The error of a creation.
 #[derive(Debug)]
-pub struct Error {
+pub struct CreateError {
     /// The failed step and its cause.
-    pub failure: Failure,
+    pub failure: FailedStep,
     /// The parts that could not be undone, as text. `hatch gc` removes them.
     pub left: Vec<String>,
 }
 
-impl std::fmt::Display for Error {
+impl std::fmt::Display for CreateError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Failure { step, cause } = &self.failure;
+        let FailedStep { step, cause } = &self.failure;
         let advice = match cause {
-            Cause::Taken(_) => "choose another, or `hatch destroy` that one",
-            Cause::Deaf => "start dom0 anew: until then there is no new interface",
+            ToolstackError::Taken(_) => "choose another, or `hatch destroy` that one",
+            ToolstackError::Deaf => "start dom0 anew: until then there is no new interface",
             _ => step.advice(),
         };
         write!(f, "step `{step}`: {cause}; {advice}")?;
@@ -136,14 +138,14 @@ impl std::fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {
+impl std::error::Error for CreateError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(&self.failure.cause)
     }
 }
 
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
+impl From<FailedStep> for CreateError {
+    fn from(failure: FailedStep) -> Self {
         Self {
             failure,
             left: Vec::new(),

@@ -10,12 +10,12 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use rustix::fs::{FlockOperation, fcntl_lock};
 
-use super::config::Config;
-use super::index::{Claimant, Entry, Record};
-use super::making::Maker;
+use super::config::GuestConfig;
+use super::index::{Claimant, IndexEntry, IndexRecord};
+use super::making::MakingProcess;
 use crate::host::{Store, Xen};
 use crate::paths;
-use mayfly_xenstore::{Code, Error, Id, Request, TransactionId};
+use mayfly_xenstore::{ErrorCode, Request, RequestId, TransactionId};
 
 /// The lock of `xl` (tools/xl/xl.h, XL_LOCK_FILE); `/var/lock` is most often a link to `/run/lock`.
 const XL_LOCK: &str = "/var/lock/xl";
@@ -63,8 +63,8 @@ impl XlLock {
 pub(crate) fn begin(
     store: &mut dyn Store,
     xen: &mut dyn Xen,
-    config: &Config,
-) -> Result<TransactionId, super::Cause> {
+    config: &GuestConfig,
+) -> Result<TransactionId, super::ToolstackError> {
     let transaction = store.send(Request::transaction_start())?;
     let transaction = store.transaction(transaction)?;
     let mut stale = Vec::new();
@@ -118,8 +118,8 @@ pub(crate) fn begin(
 pub(crate) fn again(
     store: &mut dyn Store,
     xen: &mut dyn Xen,
-    config: &Config,
-) -> Result<(), super::Cause> {
+    config: &GuestConfig,
+) -> Result<(), super::ToolstackError> {
     let domains = store.send(Request::directory(paths::HOMES))?;
     let ours = store.send(Request::directory(paths::RECORDS))?;
     let domains = numbers(store, domains, paths::HOMES)?;
@@ -131,9 +131,9 @@ pub(crate) fn again(
 /// has nothing.
 fn owner(
     xen: &mut dyn Xen,
-    answer: Result<Vec<u8>, Error>,
-    stale: &mut Vec<Entry>,
-) -> Result<Option<String>, super::Cause> {
+    answer: Result<Vec<u8>, mayfly_xenstore::Error>,
+    stale: &mut Vec<IndexEntry>,
+) -> Result<Option<String>, super::ToolstackError> {
     let value = match answer {
         Ok(value) => value,
         Err(error) if error.is_absent() => return Ok(None),
@@ -159,12 +159,16 @@ fn owner(
     }
 }
 
-fn record(value: Vec<u8>) -> Option<Record> {
+fn record(value: Vec<u8>) -> Option<IndexRecord> {
     String::from_utf8(value).ok()?.parse().ok()
 }
 
 /// The numbers right below a path. A list that is too long for one answer is read in parts.
-fn numbers(store: &mut dyn Store, id: Id, path: &str) -> Result<BTreeSet<u16>, Error> {
+fn numbers(
+    store: &mut dyn Store,
+    id: RequestId,
+    path: &str,
+) -> Result<BTreeSet<u16>, mayfly_xenstore::Error> {
     let number = |name: &[u8]| std::str::from_utf8(name).ok()?.parse().ok();
     match store.answer(id) {
         Ok(names) => Ok(names
@@ -172,7 +176,7 @@ fn numbers(store: &mut dyn Store, id: Id, path: &str) -> Result<BTreeSet<u16>, E
             .filter_map(number)
             .collect()),
         Err(error) if error.is_absent() => Ok(BTreeSet::new()),
-        Err(error) if error.is(&Code::E2BIG) => Ok(store
+        Err(error) if error.is(&ErrorCode::E2BIG) => Ok(store
             .directory(path)?
             .iter()
             .filter_map(|name| number(name.as_bytes()))
@@ -183,7 +187,7 @@ fn numbers(store: &mut dyn Store, id: Id, path: &str) -> Result<BTreeSet<u16>, E
 
 /// Whether the answer is this value. A domain of another toolstack may go away at any time and may lack any key. A MAC
 /// address may be written in capitals; names that differ only in case count as equal.
-fn is(store: &mut dyn Store, id: Id, wanted: &str) -> Result<bool, Error> {
+fn is(store: &mut dyn Store, id: RequestId, wanted: &str) -> Result<bool, mayfly_xenstore::Error> {
     match store.answer(id) {
         Ok(value) => Ok(value.eq_ignore_ascii_case(wanted.as_bytes())),
         Err(error) if error.is_absent() => Ok(false),
@@ -197,8 +201,8 @@ fn strangers(
     xen: &mut dyn Xen,
     domains: &BTreeSet<u16>,
     ours: &BTreeSet<u16>,
-    config: &Config,
-) -> Result<(), super::Cause> {
+    config: &GuestConfig,
+) -> Result<(), super::ToolstackError> {
     let mut asked = Vec::new();
     for domid in domains.difference(ours).filter(|domid| **domid != 0) {
         let name = store.send(Request::read(&paths::domain_name(*domid)))?;
@@ -234,11 +238,15 @@ fn strangers(
 /// Whether a domain that is not in the index owns the name that it has. A domain that is gone or dying owns nothing.
 /// Neither does one that a running hatch is making: if each hatch gave way to the keys that the other has written so
 /// far, neither would get the name. The claims decide that, and one of them is the first.
-fn owns(store: &mut dyn Store, xen: &mut dyn Xen, domid: u16) -> Result<bool, super::Cause> {
+fn owns(
+    store: &mut dyn Store,
+    xen: &mut dyn Xen,
+    domid: u16,
+) -> Result<bool, super::ToolstackError> {
     let Some(info) = xen.info(domid)?.filter(|info| !info.is_dying()) else {
         return Ok(false);
     };
     let mark = store.find(&paths::making_path(&info.handle))?;
-    let maker = mark.and_then(|mark| mark.parse::<Maker>().ok());
+    let maker = mark.and_then(|mark| mark.parse::<MakingProcess>().ok());
     Ok(!maker.is_some_and(|maker| maker.runs()))
 }

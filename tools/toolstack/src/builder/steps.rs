@@ -9,11 +9,11 @@ macro_rules! steps {
     ($($variant:ident $name:literal $advice:literal)*) => {
         /// A step of a creation.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum Step {
+        pub enum CreateStep {
             $(#[doc = $advice] $variant,)*
         }
 
-        impl Step {
+        impl CreateStep {
             /// All steps, in order.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
@@ -52,21 +52,21 @@ steps! {
     Finish "finish" "see whether xenstored runs, and `dmesg` for xen-netback"
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for CreateStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
 }
 
 /// Runs steps and records their times.
-pub(crate) struct Steps {
+pub(crate) struct CreateSteps {
     /// The prefix by which a test selects these steps.
     kind: &'static str,
     start: Instant,
     timeline: Timeline,
 }
 
-impl Steps {
+impl CreateSteps {
     /// The steps of a guest or a shell that is created from nothing.
     pub(crate) fn new() -> Self {
         Self::of("")
@@ -91,17 +91,17 @@ impl Steps {
     }
 
     /// Runs one step.
-    pub(crate) fn run<T, E: Into<super::Cause>>(
+    pub(crate) fn run<T, E: Into<super::ToolstackError>>(
         &mut self,
-        step: Step,
+        step: CreateStep,
         body: impl FnOnce() -> Result<T, E>,
-    ) -> Result<T, super::Failure> {
+    ) -> Result<T, super::FailedStep> {
         let start = self.now();
         let result = body();
         self.timeline
             .spans
             .push(Span::new(step.name(), "hatch", start, self.now()));
-        let failure = |cause| super::Failure { step, cause };
+        let failure = |cause| super::FailedStep { step, cause };
         let value = result.map_err(|error| failure(error.into()))?;
         fault(self.kind, step).map_err(failure)?;
         Ok(value)
@@ -124,7 +124,7 @@ impl Steps {
 /// `HATCH_FAIL_AT` makes it return an error, `HATCH_KILL_AT` ends the process as `kill -9` does, and `HATCH_RUN_AT`
 /// runs the command of `HATCH_RUN` in the shell.
 #[cfg(feature = "faults")]
-fn fault(kind: &str, step: Step) -> Result<(), super::Cause> {
+fn fault(kind: &str, step: CreateStep) -> Result<(), super::ToolstackError> {
     let name = format!("{kind}{step}");
     let is_at = |variable| std::env::var_os(variable).is_some_and(|at| at == *name);
     if is_at("HATCH_RUN_AT")
@@ -138,13 +138,13 @@ fn fault(kind: &str, step: Step) -> Result<(), super::Cause> {
             rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
     if is_at("HATCH_FAIL_AT") {
-        return Err(super::Cause::Fault);
+        return Err(super::ToolstackError::Fault);
     }
     Ok(())
 }
 
 #[cfg(not(feature = "faults"))]
 #[allow(clippy::unnecessary_wraps, reason = "it can fail with the feature")]
-fn fault(_kind: &str, _step: Step) -> Result<(), super::Cause> {
+fn fault(_kind: &str, _step: CreateStep) -> Result<(), super::ToolstackError> {
     Ok(())
 }

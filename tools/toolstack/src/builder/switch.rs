@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Cause, Toolstack};
+use super::{Toolstack, ToolstackError};
 use crate::paths;
 use mayfly_switch::control::{SOCKET, SwitchConnection, SwitchOrder, SwitchReply};
 
@@ -21,7 +21,7 @@ impl Toolstack {
     ///
     /// # Errors
     /// xenstored's.
-    pub fn is_switched(&mut self, domid: u16) -> Result<bool, Cause> {
+    pub fn is_switched(&mut self, domid: u16) -> Result<bool, ToolstackError> {
         let path = format!("{}/state", paths::switched(domid));
         Ok(self.store.find(&path)?.is_some())
     }

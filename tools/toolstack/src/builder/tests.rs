@@ -2,22 +2,22 @@
 
 use std::fs;
 
-use mayfly_xenstore::Code;
+use mayfly_xenstore::ErrorCode;
 use mayfly_xenstore::memory::Nodes;
 use tempfile::TempDir;
 
 use super::*;
-use crate::fake::Host;
+use crate::fake::FakeHost;
 use crate::fake::elf::Elf;
 use crate::paths;
 
-pub(crate) fn config(name: &str, last: u8) -> Config {
-    Config {
+pub(crate) fn config(name: &str, last: u8) -> GuestConfig {
+    GuestConfig {
         name: name.to_owned(),
         uuid: [last; 16],
         memory: 8,
         cmdline: "ip=192.0.2.1/24".to_owned(),
-        vif: Some(Vif {
+        vif: Some(GuestVif {
             mac: [0x00, 0x16, 0x3e, 0, 0, last],
             bridge: "xenbr0".to_owned(),
             ip: None,
@@ -45,7 +45,7 @@ pub(crate) fn without_folders(mut nodes: Nodes) -> Nodes {
 }
 
 struct Bed {
-    host: Host,
+    host: FakeHost,
     image: Image,
     _folder: TempDir,
     before: Nodes,
@@ -53,7 +53,7 @@ struct Bed {
 
 impl Bed {
     fn new() -> Self {
-        let host = Host::new();
+        let host = FakeHost::new();
         let (folder, path) = image();
         let before = without_folders(host.store.nodes());
         Self {
@@ -64,9 +64,9 @@ impl Bed {
         }
     }
 
-    fn create(&self) -> Result<Created, Error> {
+    fn create(&self) -> Result<Created, CreateError> {
         let mut toolstack = self.host.toolstack().unwrap();
-        toolstack.create(&config("web", 1), &self.image, None, Then::Running)
+        toolstack.create(&config("web", 1), &self.image, None, CreateAs::Running)
     }
 
     fn is_as_before(&self, after: &str) {
@@ -86,7 +86,7 @@ fn a_guest_is_on_the_network_before_it_runs() {
             &config("web", 1),
             &bed.image,
             None,
-            Then::Running,
+            CreateAs::Running,
             &mut |soon| {
                 let (vif, bridge) = soon.port.unwrap();
                 let state = format!("/local/domain/0/backend/vif/{}/0/state", soon.domid);
@@ -146,7 +146,10 @@ fn whatever_xen_refuses_nothing_is_left() {
         bed.host.xen.refuses(call, EIO);
         let error = bed.create().unwrap_err();
         assert!(error.left.is_empty(), "{call}: {error}");
-        assert!(matches!(error.failure.cause, Cause::Xen(_)), "{call}");
+        assert!(
+            matches!(error.failure.cause, ToolstackError::Xen(_)),
+            "{call}"
+        );
         bed.is_as_before(call);
     }
     bed.host.xen.refuses("", 0);
@@ -173,7 +176,10 @@ fn a_kernel_that_knows_nothing_of_xenstored_is_named() {
     bed.host.store.remove("/local/domain/0/control");
     bed.host.links.refuses("appeared");
     let error = bed.create().unwrap_err();
-    assert!(matches!(error.failure.cause, Cause::Deaf), "{error}");
+    assert!(
+        matches!(error.failure.cause, ToolstackError::Deaf),
+        "{error}"
+    );
 }
 
 #[test]
@@ -194,7 +200,7 @@ fn whatever_xenstored_refuses_nothing_is_left() {
     assert!(asked.len() > 20);
     for request in asked {
         let next = Bed::new();
-        next.host.store.refuses(&request, Code::ENOSPC);
+        next.host.store.refuses(&request, ErrorCode::ENOSPC);
         let error = next.create().unwrap_err();
         assert!(error.left.is_empty(), "{request}: {error}");
         next.is_as_before(&request);
@@ -231,24 +237,33 @@ fn a_name_is_one_guests() {
     let mut toolstack = bed.host.toolstack().unwrap();
     let other = config("web", 2);
     let error = toolstack
-        .create(&other, &bed.image, None, Then::Running)
+        .create(&other, &bed.image, None, CreateAs::Running)
         .unwrap_err();
-    assert!(matches!(error.failure.cause, Cause::Taken(Taken::Name(..))));
-    let other = Config {
+    assert!(matches!(
+        error.failure.cause,
+        ToolstackError::Taken(Taken::Name(..))
+    ));
+    let other = GuestConfig {
         vif: config("web", 1).vif,
         ..config("other", 3)
     };
     let error = toolstack
-        .create(&other, &bed.image, None, Then::Running)
+        .create(&other, &bed.image, None, CreateAs::Running)
         .unwrap_err();
-    assert!(matches!(error.failure.cause, Cause::Taken(Taken::Mac(..))));
+    assert!(matches!(
+        error.failure.cause,
+        ToolstackError::Taken(Taken::Mac(..))
+    ));
     // A guest that `xl` made is not in the index.
     bed.host.xen.add(77, [7; 16]);
     bed.host.store.set("/local/domain/77/name", "theirs");
     let error = toolstack
-        .create(&config("theirs", 4), &bed.image, None, Then::Running)
+        .create(&config("theirs", 4), &bed.image, None, CreateAs::Running)
         .unwrap_err();
-    assert!(matches!(error.failure.cause, Cause::Taken(Taken::Name(..))));
+    assert!(matches!(
+        error.failure.cause,
+        ToolstackError::Taken(Taken::Name(..))
+    ));
     assert_eq!(bed.host.xen.domids().len(), 2);
 }
 
@@ -316,7 +331,10 @@ fn what_an_older_hatch_claimed_is_free_when_its_domain_is_gone() {
     bed.host.xen.add(77, [7; 16]);
     bed.host.store.set("/hatch/name/web", "77");
     let error = bed.create().unwrap_err();
-    assert!(matches!(error.failure.cause, Cause::Taken(Taken::Name(..))));
+    assert!(matches!(
+        error.failure.cause,
+        ToolstackError::Taken(Taken::Name(..))
+    ));
     let mut toolstack = bed.host.toolstack().unwrap();
     toolstack.destroy(77, true).unwrap();
     let domid = bed.create().unwrap().domid;
@@ -387,7 +405,7 @@ fn a_stale_name_can_be_had_by_another() {
     let domid = bed.create().unwrap().domid;
     bed.host.xen.add(domid, [8; 16]);
     let mut toolstack = bed.host.toolstack().unwrap();
-    let next = toolstack.create(&config("web", 1), &bed.image, None, Then::Running);
+    let next = toolstack.create(&config("web", 1), &bed.image, None, CreateAs::Running);
     let next = next.unwrap().domid;
     assert_ne!(next, domid);
     assert_eq!(toolstack.domid("web").unwrap(), Some(next));

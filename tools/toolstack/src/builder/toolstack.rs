@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Cause;
+use super::ToolstackError;
 use crate::host::{Links, Store, Xen};
 
 /// The folder of state that lasts until dom0 restarts, as its domains do.
@@ -25,7 +25,7 @@ impl Toolstack {
     ///
     /// # Errors
     /// One of them is missing, or access to it is denied.
-    pub fn open(bound: Duration) -> Result<Self, Cause> {
+    pub fn open(bound: Duration) -> Result<Self, ToolstackError> {
         let store = mayfly_xenstore::Client::connect(bound)?;
         let xen = mayfly_xen::Xen::open()?;
         let links = mayfly_links::Links::open()?;

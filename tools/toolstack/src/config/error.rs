@@ -4,7 +4,7 @@ use std::fmt;
 
 /// One error.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct ConfigProblem {
     /// The line, from 1; 0 for the file as a whole.
     pub line: usize,
     /// The description of the error.
@@ -13,11 +13,11 @@ pub struct Problem {
 
 /// The errors of a file, up to a limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Problems {
+pub struct ConfigProblems {
     /// The source: a file's name, or the command line.
     pub source: String,
     /// The errors, in the order of the file.
-    pub all: Vec<Problem>,
+    pub all: Vec<ConfigProblem>,
 }
 
 /// The most errors that are listed, for files that are not configurations at all.
@@ -25,7 +25,7 @@ pub(super) const PROBLEMS_MAX: usize = 20;
 /// The number of characters of a value that a message repeats.
 const SHOWN: usize = 60;
 
-impl Problems {
+impl ConfigProblems {
     /// An empty list.
     pub fn of(source: &str) -> Self {
         Self {
@@ -37,7 +37,7 @@ impl Problems {
     /// Adds an error in a line.
     pub fn add(&mut self, line: usize, what: impl Into<String>) {
         if self.all.len() < PROBLEMS_MAX {
-            self.all.push(Problem {
+            self.all.push(ConfigProblem {
                 line,
                 what: what.into(),
             });
@@ -49,9 +49,9 @@ impl Problems {
     }
 }
 
-impl fmt::Display for Problems {
+impl fmt::Display for ConfigProblems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, Problem { line, what }) in self.all.iter().enumerate() {
+        for (index, ConfigProblem { line, what }) in self.all.iter().enumerate() {
             if index > 0 {
                 writeln!(f)?;
             }
@@ -64,7 +64,7 @@ impl fmt::Display for Problems {
     }
 }
 
-impl std::error::Error for Problems {}
+impl std::error::Error for ConfigProblems {}
 
 /// A value as a message shows it: quoted, escaped, and not too long.
 pub fn shown(value: &str) -> String {

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::error::{Problem, Problems, shown};
+use super::error::{ConfigProblem, ConfigProblems, shown};
 use super::known;
 use super::settings::{self, Settings, number};
-use super::vif::{self, Vif};
-use crate::builder::{self, Action, Actions, Config, Connect, Watched};
+use super::vif::{self, VifEntry};
+use crate::builder::{self, Connect, EndAction, EndActions, GuestConfig, Watched};
 use mayfly_xen::TscMode;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
@@ -28,7 +28,7 @@ pub(super) const ADDRESS: &str = "{ip}";
 
 /// The description of a guest that is to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Guest {
+pub struct GuestFile {
     /// The name.
     pub name: String,
     /// The UUID, if the file has one.
@@ -44,15 +44,15 @@ pub struct Guest {
     /// The memory, in MiB.
     pub memory: u64,
     /// The network interface, if there is one.
-    pub vif: Option<Vif>,
+    pub vif: Option<VifEntry>,
     /// The behaviour of RDTSC.
     pub tsc: TscMode,
     /// The actions at its end.
-    pub actions: Actions,
+    pub actions: EndActions,
     /// Warnings of settings without effect.
-    pub warnings: Problems,
+    pub warnings: ConfigProblems,
     /// Warnings of settings that have no effect unless `hatch watch` runs.
-    pub unwatched: Problems,
+    pub unwatched: ConfigProblems,
 }
 
 /// The values of hatch's command line that override the file's.
@@ -86,7 +86,7 @@ const DEVICES: [&str; 19] = [
 ///
 /// # Errors
 /// The errors of the file, each with its line.
-pub fn load(path: &Path, overrides: &Overrides) -> Result<Guest, Problems> {
+pub fn load(path: &Path, overrides: &Overrides) -> Result<GuestFile, ConfigProblems> {
     parse(
         &path.display().to_string(),
         &settings::read(path)?,
@@ -98,11 +98,11 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<Guest, Problems> {
 ///
 /// # Errors
 /// The errors of the text, each with its line.
-pub fn parse(source: &str, text: &str, overrides: &Overrides) -> Result<Guest, Problems> {
+pub fn parse(source: &str, text: &str, overrides: &Overrides) -> Result<GuestFile, ConfigProblems> {
     let mut settings = Settings::parse(source, text);
-    let mut warnings = Problems {
+    let mut warnings = ConfigProblems {
         source: source.to_owned(),
-        ..Problems::default()
+        ..ConfigProblems::default()
     };
     let mut unwatched = warnings.clone();
     let actions = actions(&mut settings, &mut warnings, &mut unwatched);
@@ -110,7 +110,7 @@ pub fn parse(source: &str, text: &str, overrides: &Overrides) -> Result<Guest, P
     let guest = guest(&mut settings, &mut warnings, overrides);
     settings.refuse_rest();
     match guest {
-        Some(guest) if settings.problems.all.is_empty() => Ok(Guest {
+        Some(guest) if settings.problems.all.is_empty() => Ok(GuestFile {
             actions,
             warnings,
             unwatched,
@@ -124,7 +124,11 @@ pub fn parse(source: &str, text: &str, overrides: &Overrides) -> Result<Guest, P
 }
 
 /// `None` only if a problem was added.
-fn guest(settings: &mut Settings, warnings: &mut Problems, overrides: &Overrides) -> Option<Guest> {
+fn guest(
+    settings: &mut Settings,
+    warnings: &mut ConfigProblems,
+    overrides: &Overrides,
+) -> Option<GuestFile> {
     let vif = vif(settings, warnings, overrides);
     let uuid = uuid(settings);
     let tsc = tsc(settings);
@@ -151,7 +155,7 @@ fn guest(settings: &mut Settings, warnings: &mut Problems, overrides: &Overrides
         }
         None => settings.needed("name")?,
     };
-    let guest = Guest {
+    let guest = GuestFile {
         name,
         uuid,
         kernel: kernel?,
@@ -161,9 +165,9 @@ fn guest(settings: &mut Settings, warnings: &mut Problems, overrides: &Overrides
         memory: memory?,
         vif,
         tsc,
-        actions: Actions::default(),
-        warnings: Problems::default(),
-        unwatched: Problems::default(),
+        actions: EndActions::default(),
+        warnings: ConfigProblems::default(),
+        unwatched: ConfigProblems::default(),
     };
     // The builder's check comes here too, so that its errors have a line.
     if let Err(error) = guest.config([0; 16]).check() {
@@ -173,7 +177,11 @@ fn guest(settings: &mut Settings, warnings: &mut Problems, overrides: &Overrides
 }
 
 /// The memory, in MiB. `maxmem` is the limit of a balloon, and replaces `memory` where that is missing, as in xl.
-fn memory(settings: &mut Settings, warnings: &mut Problems, overrides: &Overrides) -> Option<u64> {
+fn memory(
+    settings: &mut Settings,
+    warnings: &mut ConfigProblems,
+    overrides: &Overrides,
+) -> Option<u64> {
     let is_said = ["memory", "maxmem"].map(|name| settings.has(name)) != [false; 2];
     let said = settings.number("memory", 1..=MEMORY_MAX);
     let most = settings.number("maxmem", 1..=u64::MAX);
@@ -275,7 +283,11 @@ fn tsc(settings: &mut Settings) -> TscMode {
     }
 }
 
-fn cmdline(settings: &mut Settings, warnings: &mut Problems, overrides: &Overrides) -> String {
+fn cmdline(
+    settings: &mut Settings,
+    warnings: &mut ConfigProblems,
+    overrides: &Overrides,
+) -> String {
     let [whole, root, extra] = ["cmdline", "root", "extra"].map(|name| settings.text(name));
     let line = [&whole, &root, &extra]
         .into_iter()
@@ -330,7 +342,11 @@ fn cmdline(settings: &mut Settings, warnings: &mut Problems, overrides: &Overrid
     text
 }
 
-fn vif(settings: &mut Settings, warnings: &mut Problems, overrides: &Overrides) -> Option<Vif> {
+fn vif(
+    settings: &mut Settings,
+    warnings: &mut ConfigProblems,
+    overrides: &Overrides,
+) -> Option<VifEntry> {
     let list = settings.list("vif").unwrap_or_default();
     if let Some((line, _)) = list.get(1) {
         settings
@@ -343,7 +359,7 @@ fn vif(settings: &mut Settings, warnings: &mut Problems, overrides: &Overrides) 
         .map(|(line, text)| vif::parse(*line, text, bridged, &mut settings.problems, warnings));
     let mut vif = match first {
         Some(vif) => vif,
-        None if overrides.mac.is_some() || overrides.bridge.is_some() => Vif::default(),
+        None if overrides.mac.is_some() || overrides.bridge.is_some() => VifEntry::default(),
         None => return None,
     };
     if let Some(text) = &overrides.mac {
@@ -360,21 +376,25 @@ fn vif(settings: &mut Settings, warnings: &mut Problems, overrides: &Overrides) 
     Some(vif)
 }
 
-fn actions(settings: &mut Settings, warnings: &mut Problems, unwatched: &mut Problems) -> Actions {
-    let mut one = |name: &str, action: &mut Action| {
+fn actions(
+    settings: &mut Settings,
+    warnings: &mut ConfigProblems,
+    unwatched: &mut ConfigProblems,
+) -> EndActions {
+    let mut one = |name: &str, action: &mut EndAction| {
         let Some((line, text)) = settings.text(name) else {
             return;
         };
         let (said, core) = match text.as_str() {
-            "destroy" => (Action::Destroy, false),
-            "restart" => (Action::Restart, false),
-            "preserve" => (Action::Preserve, false),
-            "coredump-destroy" => (Action::Destroy, true),
-            "coredump-restart" => (Action::Restart, true),
+            "destroy" => (EndAction::Destroy, false),
+            "restart" => (EndAction::Restart, false),
+            "preserve" => (EndAction::Preserve, false),
+            "coredump-destroy" => (EndAction::Destroy, true),
+            "coredump-restart" => (EndAction::Restart, true),
             // xl's own default. Only a guest that does kexec asks for it.
             "soft-reset" if name == "on_soft_reset" => {
                 warnings.add(line, "on_soft_reset=soft-reset: hatch destroys the guest");
-                (Action::Destroy, false)
+                (EndAction::Destroy, false)
             }
             _ => {
                 let what = format!(
@@ -388,12 +408,12 @@ fn actions(settings: &mut Settings, warnings: &mut Problems, unwatched: &mut Pro
         if core {
             warnings.add(line, format!("{name}={text}: hatch dumps no core"));
         }
-        if said == Action::Restart {
+        if said == EndAction::Restart {
             let what = format!("{name}={text}: there is no `hatch watch` to do it");
             unwatched.add(line, what);
         }
     };
-    let mut actions = Actions::default();
+    let mut actions = EndActions::default();
     one("on_poweroff", &mut actions.on_poweroff);
     one("on_reboot", &mut actions.on_reboot);
     one("on_watchdog", &mut actions.on_watchdog);
@@ -412,18 +432,18 @@ pub fn own_mac(seed: &[u8]) -> [u8; 6] {
     }
 }
 
-impl Guest {
+impl GuestFile {
     /// The builder's configuration of the guest. `uuid` is used if the file has none.
     #[must_use]
-    pub fn config(&self, uuid: [u8; 16]) -> Config {
-        let vif = self.vif.as_ref().map(|vif| builder::Vif {
+    pub fn config(&self, uuid: [u8; 16]) -> GuestConfig {
+        let vif = self.vif.as_ref().map(|vif| builder::GuestVif {
             mac: vif.mac.unwrap_or_else(|| self.own_mac()),
             bridge: vif.bridge.clone().unwrap_or_else(|| BRIDGE.to_owned()),
             ip: None,
             rate: vif.rate.clone(),
             mtu: vif.mtu,
         });
-        Config {
+        GuestConfig {
             name: self.name.clone(),
             uuid: self.uuid.unwrap_or(uuid),
             memory: self.memory,
@@ -467,7 +487,7 @@ impl Guest {
     }
 
     /// The warnings; without `hatch watch` there are more of them.
-    pub fn warnings(&self, is_watched: bool) -> impl Iterator<Item = &Problem> {
+    pub fn warnings(&self, is_watched: bool) -> impl Iterator<Item = &ConfigProblem> {
         let unwatched = self.unwatched.all.iter().filter(move |_| !is_watched);
         self.warnings.all.iter().chain(unwatched)
     }

@@ -1,7 +1,7 @@
 //! Parameters of xl.cfg(5) that hatch does not act on. They are accepted if their value is what hatch does anyway, or
 //! if xl ignores them for a PVH guest as well (Xen 4.17: tools/xl/xl_parse.c, `parse_config_data`).
 
-use super::error::{Problems, shown};
+use super::error::{ConfigProblems, shown};
 use super::settings::{Settings, number};
 
 /// The rule for such a parameter.
@@ -178,7 +178,7 @@ const OTHER_TYPES: &[&str] = &[
 ];
 
 /// Applies the rules to all such parameters of a file.
-pub(super) fn settle(settings: &mut Settings, warnings: &mut Problems) {
+pub(super) fn settle(settings: &mut Settings, warnings: &mut ConfigProblems) {
     // A file has fewer parameters than there are rules.
     for name in settings.names() {
         if OTHER_TYPES.binary_search(&name.as_str()).is_ok() {
@@ -191,7 +191,7 @@ pub(super) fn settle(settings: &mut Settings, warnings: &mut Problems) {
     }
 }
 
-fn settle_one(settings: &mut Settings, warnings: &mut Problems, name: &str, rule: &Rule) {
+fn settle_one(settings: &mut Settings, warnings: &mut ConfigProblems, name: &str, rule: &Rule) {
     let Some((line, value)) = settings.any(name) else {
         return;
     };
@@ -223,11 +223,11 @@ fn says(value: &str, so: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Guest, Overrides, Problems, parse};
+    use super::super::{ConfigProblems, GuestFile, Overrides, parse};
     use super::{OTHER_TYPES, RULES};
 
     /// Reads the least configuration with one more line.
-    fn read(more: &str) -> Result<Guest, Problems> {
+    fn read(more: &str) -> Result<GuestFile, ConfigProblems> {
         let least = "name = 'm'\ntype = 'pvh'\nkernel = '/k'\nmemory = 8\n";
         parse("test.cfg", &format!("{least}{more}"), &Overrides::default())
     }

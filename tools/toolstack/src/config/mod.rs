@@ -47,11 +47,11 @@ mod vif;
 mod tests;
 
 pub use error::shown;
-pub use error::{Problem, Problems};
+pub use error::{ConfigProblem, ConfigProblems};
 pub use guest::{BRIDGE, own_mac};
-pub use guest::{Guest, Overrides, load, parse};
+pub use guest::{GuestFile, Overrides, load, parse};
 pub use settings::FILE_MAX;
 pub use settings::read as read_text;
 pub use template::{TemplateError, derived};
-pub use vif::Vif;
+pub use vif::VifEntry;
 pub use vif::mac;

@@ -7,8 +7,8 @@ use std::io::Read;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use super::error::{Problems, shown};
-use super::syntax::{self, Assignment, Kind, Value};
+use super::error::{ConfigProblems, shown};
+use super::syntax::{self, Assignment, Value, ValueKind};
 
 /// The largest file that is read.
 pub const FILE_MAX: u64 = 256 * 1024;
@@ -16,7 +16,7 @@ pub const FILE_MAX: u64 = 256 * 1024;
 /// The parameters of a file. Each is removed when it is read: those that are left are not supported.
 pub(super) struct Settings {
     all: BTreeMap<String, Setting>,
-    pub(super) problems: Problems,
+    pub(super) problems: ConfigProblems,
 }
 
 struct Setting {
@@ -30,9 +30,9 @@ struct Setting {
 ///
 /// # Errors
 /// The file can't be read, or is too large.
-pub fn read(path: &Path) -> Result<String, Problems> {
+pub fn read(path: &Path) -> Result<String, ConfigProblems> {
     let problem = |what: String| {
-        let mut problems = Problems::of(&path.display().to_string());
+        let mut problems = ConfigProblems::of(&path.display().to_string());
         problems.add(0, what);
         problems
     };
@@ -54,7 +54,7 @@ pub fn read(path: &Path) -> Result<String, Problems> {
 
 impl Settings {
     pub(super) fn parse(source: &str, text: &str) -> Self {
-        let mut problems = Problems::of(source);
+        let mut problems = ConfigProblems::of(source);
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let assignments = syntax::assignments(text, &mut problems);
         let mut settings = Self {
@@ -91,8 +91,8 @@ impl Settings {
                 let setting = entry.get_mut();
                 setting.added = true;
                 match (&mut setting.value.kind, value.kind) {
-                    (Kind::Atom(text), Kind::Atom(more)) => text.push_str(&more),
-                    (Kind::List(list), Kind::List(more)) => list.extend(more),
+                    (ValueKind::Atom(text), ValueKind::Atom(more)) => text.push_str(&more),
+                    (ValueKind::List(list), ValueKind::List(more)) => list.extend(more),
                     _ => self.problems.add(
                         line,
                         format!("{} is a list or a string, not both", entry.key()),
@@ -116,8 +116,8 @@ impl Settings {
     pub(super) fn text(&mut self, name: &str) -> Option<(usize, String)> {
         let Value { line, kind } = self.all.remove(name)?.value;
         match kind {
-            Kind::Atom(text) => Some((line, text)),
-            Kind::List(_) => {
+            ValueKind::Atom(text) => Some((line, text)),
+            ValueKind::List(_) => {
                 self.problems.add(line, format!("{name} is no list"));
                 None
             }
@@ -169,10 +169,10 @@ impl Settings {
     pub(super) fn any(&mut self, name: &str) -> Option<(usize, Option<String>)> {
         let Value { line, kind } = self.all.remove(name)?.value;
         let text = match kind {
-            Kind::Atom(text) => Some(text),
-            Kind::List(list) if list.is_empty() => Some(String::new()),
-            Kind::List(list) => match <[Value; 1]>::try_from(list).map(|[one]| one.kind) {
-                Ok(Kind::Atom(text)) => Some(text),
+            ValueKind::Atom(text) => Some(text),
+            ValueKind::List(list) if list.is_empty() => Some(String::new()),
+            ValueKind::List(list) => match <[Value; 1]>::try_from(list).map(|[one]| one.kind) {
+                Ok(ValueKind::Atom(text)) => Some(text),
                 _ => None,
             },
         };
@@ -182,15 +182,15 @@ impl Settings {
     /// The values of a parameter that is a list of strings.
     pub(super) fn list(&mut self, name: &str) -> Option<Vec<(usize, String)>> {
         let Value { line, kind } = self.all.remove(name)?.value;
-        let Kind::List(values) = kind else {
+        let ValueKind::List(values) = kind else {
             self.problems.add(line, format!("{name} has to be a list"));
             return None;
         };
         let mut list = Vec::new();
         for value in values {
             match value.kind {
-                Kind::Atom(text) => list.push((value.line, text)),
-                Kind::List(_) => self
+                ValueKind::Atom(text) => list.push((value.line, text)),
+                ValueKind::List(_) => self
                     .problems
                     .add(value.line, format!("{name} has a list in its list")),
             }

@@ -1,6 +1,6 @@
 //! The parser of assignments, with `xl`'s grammar (Xen 4.17: tools/libs/util/libxlu_cfg_y.y).
 
-use super::error::Problems;
+use super::error::ConfigProblems;
 use super::lexer::{Lexer, Token};
 
 /// The deepest nesting of lists that is parsed. No supported parameter has nested lists.
@@ -10,11 +10,11 @@ const DEPTH_MAX: usize = 8;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Value {
     pub(super) line: usize,
-    pub(super) kind: Kind,
+    pub(super) kind: ValueKind,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ValueKind {
     Atom(String),
     List(Vec<Value>),
 }
@@ -28,7 +28,7 @@ pub(super) struct Assignment {
 }
 
 /// Parses all assignments that are valid; adds an error for each other one.
-pub(super) fn assignments(text: &str, problems: &mut Problems) -> Vec<Assignment> {
+pub(super) fn assignments(text: &str, problems: &mut ConfigProblems) -> Vec<Assignment> {
     let mut parser = Parser {
         lexer: Lexer::new(text),
     };
@@ -122,7 +122,7 @@ impl Parser<'_> {
             let value = match token {
                 (line, Token::Text(text) | Token::Number(text)) => Value {
                     line,
-                    kind: Kind::Atom(text),
+                    kind: ValueKind::Atom(text),
                 },
                 (line, Token::Open) => {
                     if open.len() == DEPTH_MAX {
@@ -169,7 +169,7 @@ fn close(open: &mut Vec<(usize, Vec<Value>)>) -> Value {
     let (line, values) = open.pop().unwrap_or_default();
     Value {
         line,
-        kind: Kind::List(values),
+        kind: ValueKind::List(values),
     }
 }
 

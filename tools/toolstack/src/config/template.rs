@@ -12,7 +12,7 @@
 
 use std::net::IpAddr;
 
-use super::guest::{ADDRESS, Guest};
+use super::guest::{ADDRESS, GuestFile};
 
 /// The reason why a template cannot make that many guests.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,7 +37,7 @@ pub enum TemplateError {
         /// The number of the guest.
         number: u32,
         /// The error.
-        error: crate::builder::ConfigError,
+        error: crate::builder::GuestConfigError,
     },
     /// The command line has become too long.
     #[error("guest {0} would have a command line of more than 4095 bytes")]
@@ -48,7 +48,7 @@ pub enum TemplateError {
 ///
 /// # Errors
 /// A value that would be the same for two guests, or a range that has run out.
-pub fn derived(template: &Guest, number: u32) -> Result<Guest, TemplateError> {
+pub fn derived(template: &GuestFile, number: u32) -> Result<GuestFile, TemplateError> {
     let mut guest = template.clone();
     let fill = |text: &str| text.replace("{n}", &number.to_string());
     guest.name = match template.name.contains("{n}") {

@@ -5,12 +5,12 @@ use std::io::Write;
 use proptest::prelude::*;
 
 use super::*;
-use crate::builder::Action;
+use crate::builder::EndAction;
 use mayfly_xen::TscMode;
 
 const LEAST: &str = "name = 'm'\ntype = 'pvh'\nkernel = '/k'\nmemory = 8\n";
 
-fn read(text: &str) -> Result<Guest, Problems> {
+fn read(text: &str) -> Result<GuestFile, ConfigProblems> {
     parse("test.cfg", text, &Overrides::default())
 }
 
@@ -19,7 +19,7 @@ fn said(more: &str) -> String {
     read(&format!("{LEAST}{more}")).unwrap_err().to_string()
 }
 
-fn with(more: &str) -> Guest {
+fn with(more: &str) -> GuestFile {
     read(&format!("{LEAST}{more}")).unwrap()
 }
 
@@ -35,7 +35,7 @@ fn the_example() {
         "ip=10.0.2.80/24 ip=fd00:2::80/64 gw=10.0.2.2"
     );
     assert_eq!(guest.tsc, TscMode::Native);
-    assert_eq!(guest.actions.on_crash, Action::Preserve);
+    assert_eq!(guest.actions.on_crash, EndAction::Preserve);
     assert_eq!(
         guest.vif.as_ref().unwrap().bridge.as_deref(),
         Some("xenbr0")

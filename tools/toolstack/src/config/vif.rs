@@ -1,12 +1,12 @@
 //! One entry of `vif`: `mac=00:16:3e:01:02:03,bridge=xenbr0` (xl-network-configuration(5)).
 
-use super::error::{Problems, shown};
+use super::error::{ConfigProblems, shown};
 use super::rate;
 use super::settings::number;
 
 /// A network interface as the file describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Vif {
+pub struct VifEntry {
     /// The MAC address, if the file has one.
     pub mac: Option<[u8; 6]>,
     /// The bridge, if the file names one.
@@ -30,10 +30,10 @@ pub(super) fn parse(
     line: usize,
     text: &str,
     bridged: bool,
-    problems: &mut Problems,
-    warnings: &mut Problems,
-) -> Vif {
-    let mut vif = Vif::default();
+    problems: &mut ConfigProblems,
+    warnings: &mut ConfigProblems,
+) -> VifEntry {
+    let mut vif = VifEntry::default();
     let mut script = None;
     for part in text.split(',') {
         let part = part.trim_matches(' ');
@@ -101,8 +101,8 @@ fn judge(
     line: usize,
     script: &str,
     bridged: bool,
-    problems: &mut Problems,
-    warnings: &mut Problems,
+    problems: &mut ConfigProblems,
+    warnings: &mut ConfigProblems,
 ) {
     match script.rsplit('/').next().unwrap_or_default() {
         "" | "vif-bridge" => {}

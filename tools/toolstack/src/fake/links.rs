@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use mayfly_links::{Bridge, Error, Instruction, Link};
+use mayfly_links::{Bridge, Instruction, Link};
 
 use crate::host::Links;
 
@@ -69,23 +69,23 @@ impl FakeLinks {
             .extend(Some(call).filter(|call| !call.is_empty()));
     }
 
-    fn refused(&self, call: &'static str) -> Result<(), Error> {
+    fn refused(&self, call: &'static str) -> Result<(), mayfly_links::Error> {
         if self.0.borrow().refused.contains(call) {
-            return Err(Error::Silent(call));
+            return Err(mayfly_links::Error::Silent(call));
         }
         Ok(())
     }
 }
 
 impl Links for FakeLinks {
-    fn find(&mut self, name: &str) -> Result<Link, Error> {
+    fn find(&mut self, name: &str) -> Result<Link, mayfly_links::Error> {
         self.refused("find")?;
         let domid: Option<u32> = name
             .strip_prefix("vif")
             .and_then(|rest| rest.strip_suffix(".0")?.parse().ok())
             // A switch's port on a bridge.
             .or_else(|| name.strip_prefix("switch")?.parse().ok());
-        let domid = domid.ok_or_else(|| Error::NoSuchLink(name.to_owned()))?;
+        let domid = domid.ok_or_else(|| mayfly_links::Error::NoSuchLink(name.to_owned()))?;
         Ok(Link {
             index: FIRST + domid,
             name: name.to_owned(),
@@ -98,28 +98,33 @@ impl Links for FakeLinks {
         })
     }
 
-    fn bridge(&mut self, name: &str) -> Result<Bridge, Error> {
+    fn bridge(&mut self, name: &str) -> Result<Bridge, mayfly_links::Error> {
         self.refused("bridge")?;
         let bridge = self.0.borrow().bridges.get(name).cloned();
-        bridge.ok_or_else(|| Error::NoSuchLink(name.to_owned()))
+        bridge.ok_or_else(|| mayfly_links::Error::NoSuchLink(name.to_owned()))
     }
 
-    fn appeared(&mut self, name: &str, bound: Duration) -> Result<Link, Error> {
+    fn appeared(&mut self, name: &str, bound: Duration) -> Result<Link, mayfly_links::Error> {
         if self.refused("appeared").is_err() {
             let name = name.to_owned();
-            return Err(Error::NotAppeared { name, bound });
+            return Err(mayfly_links::Error::NotAppeared { name, bound });
         }
         self.find(name)
     }
 
-    fn gone(&mut self, name: &str, _: Duration) -> Result<(), Error> {
+    fn gone(&mut self, name: &str, _: Duration) -> Result<(), mayfly_links::Error> {
         let mut state = self.0.borrow_mut();
         state.ports.remove(name);
         state.quiet.remove(name);
         Ok(())
     }
 
-    fn attach(&mut self, link: &mut Link, bridge: &Bridge, _: Option<u32>) -> Result<(), Error> {
+    fn attach(
+        &mut self,
+        link: &mut Link,
+        bridge: &Bridge,
+        _: Option<u32>,
+    ) -> Result<(), mayfly_links::Error> {
         self.refused("attach")?;
         let mut state = self.0.borrow_mut();
         state.ports.insert(link.name.clone(), bridge.name.clone());
@@ -127,7 +132,7 @@ impl Links for FakeLinks {
         Ok(())
     }
 
-    fn flood(&mut self, link: &Link, floods: bool) -> Result<(), Error> {
+    fn flood(&mut self, link: &Link, floods: bool) -> Result<(), mayfly_links::Error> {
         self.refused("flood")?;
         let mut state = self.0.borrow_mut();
         match floods {
@@ -137,23 +142,23 @@ impl Links for FakeLinks {
         Ok(())
     }
 
-    fn direct(&mut self, _: &Link, _: [u8; 6]) -> Result<(), Error> {
+    fn direct(&mut self, _: &Link, _: [u8; 6]) -> Result<(), mayfly_links::Error> {
         self.refused("direct")
     }
 
-    fn pass(&mut self) -> Result<(), Error> {
+    fn pass(&mut self) -> Result<(), mayfly_links::Error> {
         self.refused("pass")
     }
 
-    fn connected(&mut self, _: &str, _: Duration) -> Result<bool, Error> {
+    fn connected(&mut self, _: &str, _: Duration) -> Result<bool, mayfly_links::Error> {
         Ok(self.refused("connected").is_ok())
     }
 
-    fn running(&mut self, _: &str, _: Duration) -> Result<(), Error> {
+    fn running(&mut self, _: &str, _: Duration) -> Result<(), mayfly_links::Error> {
         self.refused("running")
     }
 
-    fn filter(&mut self, link: u32, _: &[Instruction]) -> Result<(), Error> {
+    fn filter(&mut self, link: u32, _: &[Instruction]) -> Result<(), mayfly_links::Error> {
         self.refused("filter")?;
         self.0.borrow_mut().filtered.insert(link);
         Ok(())

@@ -15,10 +15,10 @@ use std::time::Duration;
 pub use links::FakeLinks;
 pub use mayfly_xenstore::memory::{FakeStore, Tree};
 pub use switch::FakeSwitch;
-pub use xen::{FakeXen, Guest};
+pub use xen::{FakeGuest, FakeXen};
 
 use crate::builder::Toolstack;
-use crate::builder::index::Entry;
+use crate::builder::index::IndexEntry;
 use crate::paths;
 
 /// The longest wait for a part of the simulation. None takes any time.
@@ -26,7 +26,7 @@ const BOUND: Duration = Duration::from_millis(200);
 
 /// A simulated dom0, as a test sees it.
 #[derive(Clone, Default)]
-pub struct Host {
+pub struct FakeHost {
     /// Its Xen.
     pub xen: FakeXen,
     /// The contents of its xenstored.
@@ -35,7 +35,7 @@ pub struct Host {
     pub links: FakeLinks,
 }
 
-impl Host {
+impl FakeHost {
     /// A dom0 with a bridge, `xenbr0`, and a netback that connects as soon as it is asked to.
     #[must_use]
     pub fn new() -> Self {
@@ -63,7 +63,7 @@ impl Host {
     #[must_use]
     pub fn domid(&self, name: &str) -> Option<u16> {
         let entry = self.store.get(&paths::name_path(name))?;
-        Some(entry.parse::<Entry>().ok()?.domid)
+        Some(entry.parse::<IndexEntry>().ok()?.domid)
     }
 
     /// A toolstack of this dom0.

@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt as _;
 use std::rc::Rc;
 
-use mayfly_xen::{DomainInfo, Error, MapEntry, NewDomain, PAGE_SIZE, TscMode};
+use mayfly_xen::{DomainInfo, MapEntry, NewDomain, PAGE_SIZE, TscMode};
 
 use crate::host::{Pages, Xen};
 
@@ -26,7 +26,7 @@ pub struct FakeXen(Rc<RefCell<State>>);
 
 #[derive(Default)]
 struct State {
-    guests: BTreeMap<u16, Guest>,
+    guests: BTreeMap<u16, FakeGuest>,
     last: u16,
     refused: BTreeMap<&'static str, i32>,
     asked: Vec<&'static str>,
@@ -34,7 +34,7 @@ struct State {
 
 /// A domain.
 #[derive(Clone, Default)]
-pub struct Guest {
+pub struct FakeGuest {
     handle: [u8; 16],
     flags: u32,
     ran: bool,
@@ -52,7 +52,7 @@ pub struct Guest {
 impl FakeXen {
     /// A domain.
     #[must_use]
-    pub fn guest(&self, domid: u16) -> Option<Guest> {
+    pub fn guest(&self, domid: u16) -> Option<FakeGuest> {
         self.0.borrow().guests.get(&domid).cloned()
     }
 
@@ -64,10 +64,10 @@ impl FakeXen {
 
     /// Adds a domain that another toolstack made.
     pub fn add(&self, domid: u16, handle: [u8; 16]) {
-        let guest = Guest {
+        let guest = FakeGuest {
             handle,
             ran: true,
-            ..Guest::default()
+            ..FakeGuest::default()
         };
         self.0.borrow_mut().guests.insert(domid, guest);
     }
@@ -94,7 +94,11 @@ impl FakeXen {
         self.0.borrow().asked.clone()
     }
 
-    fn ask<T>(&self, call: &'static str, answer: impl FnOnce(&mut State) -> T) -> Result<T, Error> {
+    fn ask<T>(
+        &self,
+        call: &'static str,
+        answer: impl FnOnce(&mut State) -> T,
+    ) -> Result<T, mayfly_xen::Error> {
         let mut state = self.0.borrow_mut();
         state.asked.push(call);
         match state.refused.get(call) {
@@ -107,21 +111,21 @@ impl FakeXen {
         &self,
         call: &'static str,
         domain: u16,
-        answer: impl FnOnce(&mut Guest) -> T,
-    ) -> Result<T, Error> {
+        answer: impl FnOnce(&mut FakeGuest) -> T,
+    ) -> Result<T, mayfly_xen::Error> {
         self.ask(call, |state| state.guests.get_mut(&domain).map(answer))?
             .ok_or_else(|| refusal(call, ESRCH))
     }
 }
 
-fn refusal(call: &'static str, error: i32) -> Error {
-    Error::Call {
+fn refusal(call: &'static str, error: i32) -> mayfly_xen::Error {
+    mayfly_xen::Error::Call {
         call,
         source: io::Error::from_raw_os_error(error),
     }
 }
 
-fn info(domid: u16, guest: &Guest) -> DomainInfo {
+fn info(domid: u16, guest: &FakeGuest) -> DomainInfo {
     DomainInfo {
         domid,
         handle: guest.handle,
@@ -134,101 +138,101 @@ fn info(domid: u16, guest: &Guest) -> DomainInfo {
 }
 
 impl Xen for FakeXen {
-    fn create(&mut self, new: &NewDomain) -> Result<u16, Error> {
+    fn create(&mut self, new: &NewDomain) -> Result<u16, mayfly_xen::Error> {
         self.ask("create", |state| {
             state.last += 1;
-            let guest = Guest {
+            let guest = FakeGuest {
                 handle: new.handle,
                 flags: PAUSED,
-                ..Guest::default()
+                ..FakeGuest::default()
             };
             state.guests.insert(state.last, guest);
             state.last
         })
     }
 
-    fn max_vcpus(&mut self, domain: u16, _: u32) -> Result<(), Error> {
+    fn max_vcpus(&mut self, domain: u16, _: u32) -> Result<(), mayfly_xen::Error> {
         self.of("max_vcpus", domain, |_| ())
     }
 
-    fn max_mem(&mut self, domain: u16, kib: u64) -> Result<(), Error> {
+    fn max_mem(&mut self, domain: u16, kib: u64) -> Result<(), mayfly_xen::Error> {
         self.of("max_mem", domain, |guest| guest.max_mib = kib >> 10)
     }
 
-    fn paging_pool(&mut self, domain: u16, _: u64) -> Result<(), Error> {
+    fn paging_pool(&mut self, domain: u16, _: u64) -> Result<(), mayfly_xen::Error> {
         self.of("paging_pool", domain, |_| ())
     }
 
-    fn tsc_mode(&mut self, domain: u16, _: TscMode) -> Result<(), Error> {
+    fn tsc_mode(&mut self, domain: u16, _: TscMode) -> Result<(), mayfly_xen::Error> {
         self.of("tsc_mode", domain, |_| ())
     }
 
-    fn pvh_context(&mut self, domain: u16, _: u32, _: u32) -> Result<(), Error> {
+    fn pvh_context(&mut self, domain: u16, _: u32, _: u32) -> Result<(), mayfly_xen::Error> {
         self.of("pvh_context", domain, |_| ())
     }
 
-    fn pause(&mut self, domain: u16) -> Result<(), Error> {
+    fn pause(&mut self, domain: u16) -> Result<(), mayfly_xen::Error> {
         self.of("pause", domain, |guest| guest.flags |= PAUSED)
     }
 
-    fn unpause(&mut self, domain: u16) -> Result<(), Error> {
+    fn unpause(&mut self, domain: u16) -> Result<(), mayfly_xen::Error> {
         self.of("unpause", domain, |guest| {
             guest.flags &= !PAUSED;
             guest.ran = true;
         })
     }
 
-    fn destroy(&mut self, domain: u16) -> Result<(), Error> {
+    fn destroy(&mut self, domain: u16) -> Result<(), mayfly_xen::Error> {
         self.of("destroy", domain, |guest| guest.flags |= DYING)?;
         self.0.borrow_mut().guests.remove(&domain);
         Ok(())
     }
 
-    fn shutdown(&mut self, domain: u16, reason: u8) -> Result<(), Error> {
+    fn shutdown(&mut self, domain: u16, reason: u8) -> Result<(), mayfly_xen::Error> {
         self.of("shutdown", domain, |_| ())?;
         self.ends(domain, u32::from(reason));
         Ok(())
     }
 
-    fn populate(&mut self, domain: u16, gfns: &[u64], _: u32) -> Result<usize, Error> {
+    fn populate(&mut self, domain: u16, gfns: &[u64], _: u32) -> Result<usize, mayfly_xen::Error> {
         self.of("populate", domain, |_| gfns.len())
     }
 
-    fn memory_map(&mut self, domain: u16, _: &[MapEntry]) -> Result<(), Error> {
+    fn memory_map(&mut self, domain: u16, _: &[MapEntry]) -> Result<(), mayfly_xen::Error> {
         self.of("memory_map", domain, |_| ())
     }
 
-    fn param(&mut self, domain: u16, index: u32, value: u64) -> Result<(), Error> {
+    fn param(&mut self, domain: u16, index: u32, value: u64) -> Result<(), mayfly_xen::Error> {
         self.of("param", domain, |guest| {
             guest.params.insert(index, value);
         })
     }
 
-    fn event_channel(&mut self, domain: u16) -> Result<u32, Error> {
+    fn event_channel(&mut self, domain: u16) -> Result<u32, mayfly_xen::Error> {
         self.of("event_channel", domain, |guest| {
             guest.ports += 1;
             guest.ports
         })
     }
 
-    fn info(&mut self, domain: u16) -> Result<Option<DomainInfo>, Error> {
+    fn info(&mut self, domain: u16) -> Result<Option<DomainInfo>, mayfly_xen::Error> {
         self.ask("info", |state| {
             state.guests.get(&domain).map(|guest| info(domain, guest))
         })
     }
 
-    fn list(&mut self) -> Result<Vec<DomainInfo>, Error> {
+    fn list(&mut self) -> Result<Vec<DomainInfo>, mayfly_xen::Error> {
         self.ask("list", |state| {
             let all = state.guests.iter();
             all.map(|(domid, guest)| info(*domid, guest)).collect()
         })
     }
 
-    fn free_memory(&mut self) -> Result<u64, Error> {
+    fn free_memory(&mut self) -> Result<u64, mayfly_xen::Error> {
         self.ask("free_memory", |_| 1 << 20)
     }
 
-    fn map(&self, domain: u16, gfns: &[u64]) -> Result<Box<dyn Pages>, Error> {
+    fn map(&self, domain: u16, gfns: &[u64]) -> Result<Box<dyn Pages>, mayfly_xen::Error> {
         self.of("map", domain, |_| ())?;
         Ok(Box::new(Mapped {
             xen: self.clone(),
@@ -237,7 +241,7 @@ impl Xen for FakeXen {
         }))
     }
 
-    fn map_grants(&self, domain: u16) -> Result<Box<dyn Pages>, Error> {
+    fn map_grants(&self, domain: u16) -> Result<Box<dyn Pages>, mayfly_xen::Error> {
         self.of("map_grants", domain, |_| ())?;
         Ok(Box::new(Mapped {
             xen: self.clone(),

@@ -1,12 +1,12 @@
 //! Carries out the actions of a decision.
 
-use super::Action;
-use crate::builder::index::{self, Entry};
+use super::GcAction;
+use crate::builder::index::{self, IndexEntry};
 use crate::builder::{DestroyError, Toolstack, making};
 use mayfly_xenstore::Request;
 
 /// Carries out the actions, one after the other, and returns each that failed with its error.
-pub fn carry_out(builder: &mut Toolstack, actions: &[Action]) -> Vec<String> {
+pub fn carry_out(builder: &mut Toolstack, actions: &[GcAction]) -> Vec<String> {
     let mut failures = Vec::new();
     for action in actions {
         if let Err(error) = one(builder, action) {
@@ -16,11 +16,11 @@ pub fn carry_out(builder: &mut Toolstack, actions: &[Action]) -> Vec<String> {
     failures
 }
 
-fn one(builder: &mut Toolstack, action: &Action) -> Result<(), Box<dyn std::error::Error>> {
+fn one(builder: &mut Toolstack, action: &GcAction) -> Result<(), Box<dyn std::error::Error>> {
     match action {
-        Action::Look { .. } => {}
-        Action::Destroy { domid, uuid } => {
-            let entry = Entry {
+        GcAction::Look { .. } => {}
+        GcAction::Destroy { domid, uuid } => {
+            let entry = IndexEntry {
                 domid: *domid,
                 uuid: uuid.clone(),
             };
@@ -29,16 +29,16 @@ fn one(builder: &mut Toolstack, action: &Action) -> Result<(), Box<dyn std::erro
                 Err(error) => return Err(error.into()),
             }
         }
-        Action::Release { domid } => {
+        GcAction::Release { domid } => {
             // xenstored refuses this if it has released the domain by itself.
             let _ = builder.store().ask(Request::release(*domid));
         }
         // Another hatch may have claimed the entry since.
-        Action::Forget { path, value, .. } => {
+        GcAction::Forget { path, value, .. } => {
             index::forget(builder.store(), &[(path.clone(), value.clone())])?
         }
-        Action::Unlink { file, .. } => making::remove_mark(file)?,
-        Action::Remove { path, .. } => builder.store().rm(path)?,
+        GcAction::Unlink { file, .. } => making::remove_mark(file)?,
+        GcAction::Remove { path, .. } => builder.store().rm(path)?,
     }
     Ok(())
 }

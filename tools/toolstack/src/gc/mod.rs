@@ -1,6 +1,6 @@
 //! Finds what a killed hatch left behind, and nothing else.
 //!
-//! A guest has a mark before its domain exists (`/hatch/making/UUID`, see [`crate::builder::making_path`]; a file of
+//! A guest has a mark before its domain exists (`/hatch/making/UUID`, see [`crate::paths::making_path`]; a file of
 //! that name for a guest that runs before xenstored is told of it), and entries in the index (`/hatch/name`,
 //! `/hatch/mac`, `/hatch/domain`) while it lives. So there are two kinds of remains:
 //!
@@ -25,7 +25,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::builder::index::{Claimant, Record};
+use crate::builder::index::{Claimant, IndexRecord};
 use crate::paths;
 pub use carry_out::carry_out;
 pub use snapshot::SnapshotError;
@@ -36,15 +36,15 @@ pub struct Snapshot {
     /// Xen's domains.
     pub domains: BTreeMap<u16, Domain>,
     /// The marks, by UUID.
-    pub marks: BTreeMap<String, Maker>,
+    pub marks: BTreeMap<String, MakerState>,
     /// The marks that are files, by UUID.
-    pub births: BTreeMap<String, Birth>,
+    pub births: BTreeMap<String, FileMark>,
     /// The names of the index, as they are below `/hatch/name`, with their owners.
     pub names: BTreeMap<String, Claimant>,
     /// The MAC addresses of the index, below `/hatch/mac`, with their owners.
     pub macs: BTreeMap<String, Claimant>,
     /// The domids of the index with their records; `None` for a record that cannot be parsed.
-    pub index: BTreeMap<u16, Option<Record>>,
+    pub index: BTreeMap<u16, Option<IndexRecord>>,
     /// The value of `/local/domain/DOMID/vm` in each home directory.
     pub homes: BTreeMap<u16, Option<String>>,
     /// The domids with a directory below `/libxl`.
@@ -70,7 +70,7 @@ pub struct Domain {
 
 /// The maker of a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Maker {
+pub enum MakerState {
     /// A process that runs.
     Runs,
     /// A process that does not run any more.
@@ -81,9 +81,9 @@ pub enum Maker {
 
 /// A mark that is a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Birth {
+pub struct FileMark {
     /// The maker.
-    pub maker: Maker,
+    pub maker: MakerState,
     /// The domid, if there was a domain by then.
     pub domid: Option<u16>,
     /// The file.
@@ -93,7 +93,7 @@ pub struct Birth {
 /// An action of `hatch gc`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "do", rename_all = "lowercase")]
-pub enum Action {
+pub enum GcAction {
     /// Destroys a half-made domain and removes its keys.
     Destroy {
         /// The domid.
@@ -138,7 +138,7 @@ pub enum Action {
     },
 }
 
-impl fmt::Display for Action {
+impl fmt::Display for GcAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Destroy { domid, uuid } => {
@@ -156,14 +156,14 @@ impl fmt::Display for Action {
 
 /// The actions for a snapshot, in order.
 #[must_use]
-pub fn decide(seen: &Snapshot) -> Vec<Action> {
+pub fn decide(seen: &Snapshot) -> Vec<GcAction> {
     const GONE: &str = "its maker is gone";
     let mut actions = Vec::new();
     let mut marks = Vec::new();
     let mut half_made = BTreeSet::new();
     let in_store = seen.marks.iter().map(|(uuid, maker)| {
         let path = format!("{}/{uuid}", paths::MARKS);
-        let remove = Action::Remove {
+        let remove = GcAction::Remove {
             path: path.clone(),
             why: GONE,
         };
@@ -172,17 +172,17 @@ pub fn decide(seen: &Snapshot) -> Vec<Action> {
     let in_files = seen.births.iter().map(|(uuid, birth)| {
         let file = birth.file.clone();
         let path = file.display().to_string();
-        let remove = Action::Unlink { file, why: GONE };
+        let remove = GcAction::Unlink { file, why: GONE };
         (uuid, (birth.maker, Some(birth)), path, remove)
     });
     for (uuid, (maker, birth), path, remove) in in_store.chain(in_files) {
         match maker {
-            Maker::Runs => {}
-            Maker::Unknown => actions.push(Action::Look {
+            MakerState::Runs => {}
+            MakerState::Unknown => actions.push(GcAction::Look {
                 path,
                 why: "it does not say who makes the guest",
             }),
-            Maker::Gone => {
+            MakerState::Gone => {
                 half_made.extend(half_made_domains(seen, uuid, birth));
                 marks.push((uuid, remove));
             }
@@ -191,13 +191,13 @@ pub fn decide(seen: &Snapshot) -> Vec<Action> {
     // Domains first: the keys that are removed below are not used once they are gone.
     for domid in &half_made {
         if let Some(domain) = seen.domains.get(domid) {
-            actions.push(Action::Destroy {
+            actions.push(GcAction::Destroy {
                 domid: *domid,
                 uuid: domain.uuid.clone(),
             });
         }
     }
-    let busy = |uuid: &str| makers(seen, uuid).any(|maker| maker == Maker::Runs);
+    let busy = |uuid: &str| makers(seen, uuid).any(|maker| maker == MakerState::Runs);
     for domid in dead(seen) {
         // A running maker works on it.
         let uuid = seen.homes.get(&domid).and_then(Option::as_deref);
@@ -212,7 +212,7 @@ pub fn decide(seen: &Snapshot) -> Vec<Action> {
     for (uuid, remove) in marks {
         let is_alive = seen.domains.values().any(|domain| domain.uuid == *uuid);
         if !is_alive && seen.vms.contains(uuid) {
-            actions.push(Action::Remove {
+            actions.push(GcAction::Remove {
                 path: paths::vm(uuid),
                 why: "of a guest that was never made",
             });
@@ -222,21 +222,21 @@ pub fn decide(seen: &Snapshot) -> Vec<Action> {
     // An entry may be wrong for two reasons.
     let mut done = BTreeSet::new();
     actions.retain(|action| match action {
-        Action::Forget { path, value, .. } => done.insert(format!("{path} {value}")),
+        GcAction::Forget { path, value, .. } => done.insert(format!("{path} {value}")),
         action => done.insert(action.to_string()),
     });
     actions
 }
 
 /// The makers of the marks of this UUID.
-fn makers(seen: &Snapshot, uuid: &str) -> impl Iterator<Item = Maker> {
+fn makers(seen: &Snapshot, uuid: &str) -> impl Iterator<Item = MakerState> {
     let birth = seen.births.get(uuid).map(|birth| birth.maker);
     seen.marks.get(uuid).copied().into_iter().chain(birth)
 }
 
 /// The live domains that a maker which is gone has not completed. A mark that is a file may have the domid; if that
 /// domain is in the index by then, it has the other mark for as long as it is not complete.
-fn half_made_domains(seen: &Snapshot, uuid: &str, birth: Option<&Birth>) -> Vec<u16> {
+fn half_made_domains(seen: &Snapshot, uuid: &str, birth: Option<&FileMark>) -> Vec<u16> {
     let ours = |domid: u16, domain: &Domain| {
         let is_indexed = record(seen, domid).is_some_and(|record| record.uuid == uuid);
         let home = seen.homes.get(&domid).and_then(Option::as_deref);
@@ -253,7 +253,7 @@ fn half_made_domains(seen: &Snapshot, uuid: &str, birth: Option<&Birth>) -> Vec<
         .collect()
 }
 
-fn record(seen: &Snapshot, domid: u16) -> Option<&Record> {
+fn record(seen: &Snapshot, domid: u16) -> Option<&IndexRecord> {
     seen.index.get(&domid)?.as_ref()
 }
 
@@ -263,7 +263,7 @@ fn dead(seen: &Snapshot) -> BTreeSet<u16> {
     let lives = |domid: &u16| seen.domains.get(domid).is_some_and(|domain| !domain.dying);
     let marked = seen.homes.iter().filter(|(_, uuid)| {
         uuid.as_ref()
-            .is_some_and(|uuid| makers(seen, uuid).any(|maker| maker == Maker::Gone))
+            .is_some_and(|uuid| makers(seen, uuid).any(|maker| maker == MakerState::Gone))
     });
     let numbers = seen.index.keys().chain(marked.map(|(domid, _)| domid));
     numbers
@@ -273,7 +273,7 @@ fn dead(seen: &Snapshot) -> BTreeSet<u16> {
 }
 
 /// Removes the entry of a domain whose domid another domain has by now.
-fn succeeded(seen: &Snapshot, actions: &mut Vec<Action>) {
+fn succeeded(seen: &Snapshot, actions: &mut Vec<GcAction>) {
     for (domid, domain) in &seen.domains {
         if let Some(record) = record(seen, *domid)
             && !domain.dying
@@ -284,15 +284,15 @@ fn succeeded(seen: &Snapshot, actions: &mut Vec<Action>) {
     }
 }
 
-fn forget_all(domid: u16, record: &Record, why: &'static str, actions: &mut Vec<Action>) {
+fn forget_all(domid: u16, record: &IndexRecord, why: &'static str, actions: &mut Vec<GcAction>) {
     let claims = record.claims(domid).into_iter();
-    actions.extend(claims.map(|(path, value)| Action::Forget { path, value, why }));
+    actions.extend(claims.map(|(path, value)| GcAction::Forget { path, value, why }));
 }
 
 /// Removes everything that a dead domain has left, the back end first, because the kernel then releases its pages.
-fn bury(seen: &Snapshot, domid: u16, uuid: Option<&str>, actions: &mut Vec<Action>) {
+fn bury(seen: &Snapshot, domid: u16, uuid: Option<&str>, actions: &mut Vec<GcAction>) {
     const WHY: &str = "its domain is gone";
-    let mut remove = |path: String| actions.push(Action::Remove { path, why: WHY });
+    let mut remove = |path: String| actions.push(GcAction::Remove { path, why: WHY });
     if seen.backends.contains(&domid) {
         remove(paths::backends(domid));
     }
@@ -315,10 +315,10 @@ fn bury(seen: &Snapshot, domid: u16, uuid: Option<&str>, actions: &mut Vec<Actio
     {
         remove(paths::vm(uuid));
     }
-    actions.push(Action::Release { domid });
+    actions.push(GcAction::Release { domid });
     match seen.index.get(&domid) {
         Some(Some(record)) => forget_all(domid, record, WHY, actions),
-        Some(None) => actions.push(Action::Remove {
+        Some(None) => actions.push(GcAction::Remove {
             path: paths::domain_path(domid),
             why: WHY,
         }),
@@ -327,7 +327,7 @@ fn bury(seen: &Snapshot, domid: u16, uuid: Option<&str>, actions: &mut Vec<Actio
 }
 
 /// The names and MAC addresses that lead to no domain of the index, or to one that has claimed another.
-fn stray_entries(seen: &Snapshot, actions: &mut Vec<Action>) {
+fn stray_entries(seen: &Snapshot, actions: &mut Vec<GcAction>) {
     for (folder, claims) in [("name", &seen.names), ("mac", &seen.macs)] {
         for (key, claimant) in claims {
             actions.extend(stray(seen, format!("/hatch/{folder}/{key}"), claimant));
@@ -336,11 +336,11 @@ fn stray_entries(seen: &Snapshot, actions: &mut Vec<Action>) {
 }
 
 /// The action for one name or MAC address, if there is one.
-fn stray(seen: &Snapshot, path: String, claimant: &Claimant) -> Option<Action> {
+fn stray(seen: &Snapshot, path: String, claimant: &Claimant) -> Option<GcAction> {
     let (value, why) = match claimant {
         Claimant::Unknown => {
             let why = "it does not say whose it is";
-            return Some(Action::Look { path, why });
+            return Some(GcAction::Look { path, why });
         }
         Claimant::Number(domid) => {
             let lives = seen.domains.get(domid).is_some_and(|domain| !domain.dying);
@@ -350,7 +350,7 @@ fn stray(seen: &Snapshot, path: String, claimant: &Claimant) -> Option<Action> {
                 None => {
                     let why = "an older hatch wrote it, and a domain of this number lives: \
                         it can be removed after `hatch destroy --force`";
-                    return Some(Action::Look { path, why });
+                    return Some(GcAction::Look { path, why });
                 }
             };
             (domid.to_string(), why)
@@ -371,5 +371,5 @@ fn stray(seen: &Snapshot, path: String, claimant: &Claimant) -> Option<Action> {
             (value, why)
         }
     };
-    Some(Action::Forget { path, value, why })
+    Some(GcAction::Forget { path, value, why })
 }

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use super::{Birth, Domain, Maker, Snapshot};
+use super::{Domain, FileMark, MakerState, Snapshot};
 use crate::builder::index::Claimant;
 use crate::builder::{self, Toolstack, making};
 use crate::host::Store;
 use crate::paths;
 use mayfly_xen as xen;
-use mayfly_xenstore::{Error, Request};
+use mayfly_xenstore::Request;
 
 /// The error of reading the state.
 #[derive(Debug, thiserror::Error)]
@@ -19,7 +19,7 @@ pub enum SnapshotError {
     Xen(#[from] xen::Error),
     /// xenstored refused a request.
     #[error(transparent)]
-    Store(#[from] Error),
+    Store(#[from] mayfly_xenstore::Error),
     /// The marks that are files could not be read.
     #[error("the marks of births: {0}")]
     Io(#[from] io::Error),
@@ -33,7 +33,7 @@ impl Snapshot {
     pub fn read(toolstack: &mut Toolstack) -> Result<Self, SnapshotError> {
         let births = making::marks(&toolstack.marks())?;
         let births = births.into_iter().map(|(uuid, marked)| {
-            let birth = Birth {
+            let birth = FileMark {
                 maker: maker(marked.map(|marked| marked.maker)),
                 domid: marked.and_then(|marked| marked.domid),
                 file: toolstack.marks().join(&uuid),
@@ -99,15 +99,15 @@ impl Snapshot {
     }
 }
 
-fn maker(mark: Option<builder::Maker>) -> Maker {
+fn maker(mark: Option<builder::MakingProcess>) -> MakerState {
     match mark {
-        Some(maker) if maker.runs() => Maker::Runs,
-        Some(_) => Maker::Gone,
-        None => Maker::Unknown,
+        Some(maker) if maker.runs() => MakerState::Runs,
+        Some(_) => MakerState::Gone,
+        None => MakerState::Unknown,
     }
 }
 
-fn list(store: &mut dyn Store, path: &str) -> Result<Vec<String>, Error> {
+fn list(store: &mut dyn Store, path: &str) -> Result<Vec<String>, mayfly_xenstore::Error> {
     match store.directory(path) {
         Err(error) if error.is_absent() => Ok(Vec::new()),
         other => other,
@@ -119,7 +119,7 @@ fn values(
     store: &mut dyn Store,
     path: &str,
     below: &str,
-) -> Result<BTreeMap<String, Option<String>>, Error> {
+) -> Result<BTreeMap<String, Option<String>>, mayfly_xenstore::Error> {
     let mut asked = Vec::new();
     for key in list(store, path)? {
         let id = store.send(Request::read(&format!("{path}/{key}{below}")))?;

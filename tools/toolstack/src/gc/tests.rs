@@ -1,7 +1,7 @@
 //! Snapshots, and the decisions that follow from them.
 
 use super::*;
-use crate::builder::index::Entry;
+use crate::builder::index::IndexEntry;
 
 const OURS: &str = "00000000-0000-4000-8000-000000000005";
 const OTHER: &str = "00000000-0000-4000-8000-000000000009";
@@ -16,13 +16,13 @@ fn domain(uuid: &str) -> Domain {
 
 fn entry(domid: u16, uuid: &str) -> Claimant {
     let uuid = uuid.to_owned();
-    Claimant::Entry(Entry { domid, uuid })
+    Claimant::Entry(IndexEntry { domid, uuid })
 }
 
 /// dom0, hatch's live guest 5, and guest 9, which xl made.
 fn healthy() -> Snapshot {
     let zero = "00000000-0000-0000-0000-000000000000";
-    let record = Record {
+    let record = IndexRecord {
         uuid: OURS.to_owned(),
         mac: Some([0, 0x16, 0x3e, 0, 0, 5]),
         name: "ours".to_owned(),
@@ -46,29 +46,29 @@ fn healthy() -> Snapshot {
     }
 }
 
-fn removed(actions: &[Action]) -> Vec<&str> {
+fn removed(actions: &[GcAction]) -> Vec<&str> {
     actions
         .iter()
         .filter_map(|action| match action {
-            Action::Remove { path, .. } | Action::Forget { path, .. } => Some(path.as_str()),
+            GcAction::Remove { path, .. } | GcAction::Forget { path, .. } => Some(path.as_str()),
             _ => None,
         })
         .collect()
 }
 
 /// Asserts that nothing of dom0 or of xl's guest 9 is removed.
-fn spares_others(actions: &[Action]) {
+fn spares_others(actions: &[GcAction]) {
     for action in actions {
         match action {
-            Action::Destroy { domid, .. } | Action::Release { domid } => assert_eq!(*domid, 5),
-            Action::Remove { path, .. } | Action::Forget { path, .. } => {
+            GcAction::Destroy { domid, .. } | GcAction::Release { domid } => assert_eq!(*domid, 5),
+            GcAction::Remove { path, .. } | GcAction::Forget { path, .. } => {
                 assert!(
                     path.contains("/5") || path.contains(OURS) || path.starts_with("/hatch/"),
                     "{path}"
                 );
                 assert!(!path.contains(OTHER), "{path}");
             }
-            Action::Look { .. } | Action::Unlink { .. } => {}
+            GcAction::Look { .. } | GcAction::Unlink { .. } => {}
         }
     }
 }
@@ -82,7 +82,7 @@ fn what_lives_is_left_alone() {
 #[test]
 fn what_is_being_made_is_left_alone() {
     let mut seen = healthy();
-    seen.marks.insert(OURS.to_owned(), Maker::Runs);
+    seen.marks.insert(OURS.to_owned(), MakerState::Runs);
     assert_eq!(decide(&seen), []);
     // Before its domain, before its claim, and while it is undone.
     for step in 0..3 {
@@ -103,11 +103,11 @@ fn what_is_being_made_is_left_alone() {
 #[test]
 fn a_half_made_domain_is_ended() {
     let mut seen = healthy();
-    seen.marks.insert(OURS.to_owned(), Maker::Gone);
+    seen.marks.insert(OURS.to_owned(), MakerState::Gone);
     let actions = decide(&seen);
     assert_eq!(
         actions.first(),
-        Some(&Action::Destroy {
+        Some(&GcAction::Destroy {
             domid: 5,
             uuid: OURS.to_owned()
         })
@@ -120,7 +120,7 @@ fn a_half_made_domain_is_ended() {
     assert_eq!(removed(&decide(&seen)), [format!("/hatch/making/{OURS}")]);
     assert!(!matches!(
         decide(&seen).first(),
-        Some(Action::Destroy { .. })
+        Some(GcAction::Destroy { .. })
     ));
     seen.domains.get_mut(&5).unwrap().unborn = true;
     // A home directory of this UUID belongs to another toolstack, which has made the guest since: `xl create -p` of the
@@ -128,27 +128,27 @@ fn a_half_made_domain_is_ended() {
     assert_eq!(removed(&decide(&seen)), [format!("/hatch/making/{OURS}")]);
     assert!(!matches!(
         decide(&seen).first(),
-        Some(Action::Destroy { .. })
+        Some(GcAction::Destroy { .. })
     ));
     // hatch writes that last.
     seen.homes.insert(5, None);
     assert!(matches!(
         decide(&seen).first(),
-        Some(Action::Destroy { domid: 5, .. })
+        Some(GcAction::Destroy { domid: 5, .. })
     ));
 }
 
 #[test]
 fn a_birth_that_xenstored_knows_nothing_of_is_ended() {
     let file = PathBuf::from(format!("/run/hatch/making/{OURS}"));
-    let birth = |maker, domid| Birth {
+    let birth = |maker, domid| FileMark {
         maker,
         domid,
         file: file.clone(),
     };
     let mut seen = healthy();
     seen.births
-        .insert(OURS.to_owned(), birth(Maker::Runs, Some(5)));
+        .insert(OURS.to_owned(), birth(MakerState::Runs, Some(5)));
     seen.names.clear();
     seen.macs.clear();
     seen.index.clear();
@@ -157,41 +157,41 @@ fn a_birth_that_xenstored_knows_nothing_of_is_ended() {
     seen.vms.remove(OURS);
     // It runs, and only the file has its maker.
     seen.births
-        .insert(OURS.to_owned(), birth(Maker::Gone, Some(5)));
-    let unlink = Action::Unlink {
+        .insert(OURS.to_owned(), birth(MakerState::Gone, Some(5)));
+    let unlink = GcAction::Unlink {
         file: file.clone(),
         why: "its maker is gone",
     };
-    let destroy = Action::Destroy {
+    let destroy = GcAction::Destroy {
         domid: 5,
         uuid: OURS.to_owned(),
     };
     assert_eq!(decide(&seen), [destroy.clone(), unlink.clone()]);
     // Killed after the domain was created, and before its domid was in the file.
     seen.births
-        .insert(OURS.to_owned(), birth(Maker::Gone, None));
+        .insert(OURS.to_owned(), birth(MakerState::Gone, None));
     assert_eq!(decide(&seen), std::slice::from_ref(&unlink));
     seen.domains.get_mut(&5).unwrap().unborn = true;
     assert_eq!(decide(&seen), [destroy, unlink.clone()]);
     // Another domain has the domid by now, or none has it.
     seen.births
-        .insert(OURS.to_owned(), birth(Maker::Gone, Some(5)));
+        .insert(OURS.to_owned(), birth(MakerState::Gone, Some(5)));
     seen.domains.insert(5, domain(OTHER));
     assert_eq!(decide(&seen), std::slice::from_ref(&unlink));
     // Complete except for the removal of the file.
     let mut seen = healthy();
     seen.births
-        .insert(OURS.to_owned(), birth(Maker::Gone, Some(5)));
+        .insert(OURS.to_owned(), birth(MakerState::Gone, Some(5)));
     assert_eq!(decide(&seen), [unlink]);
     seen.births
-        .insert(OURS.to_owned(), birth(Maker::Unknown, None));
-    assert!(matches!(decide(&seen).as_slice(), [Action::Look { .. }]));
+        .insert(OURS.to_owned(), birth(MakerState::Unknown, None));
+    assert!(matches!(decide(&seen).as_slice(), [GcAction::Look { .. }]));
 }
 
 #[test]
 fn keys_of_a_domain_that_was_never_or_is_no_more() {
     let mut seen = healthy();
-    seen.marks.insert(OURS.to_owned(), Maker::Gone);
+    seen.marks.insert(OURS.to_owned(), MakerState::Gone);
     seen.domains.remove(&5);
     let everything = [
         "/local/domain/0/backend/vif/5",
@@ -225,7 +225,7 @@ fn keys_of_a_domain_that_was_never_or_is_no_more() {
     seen.macs.clear();
     seen.domains.remove(&5);
     assert_eq!(decide(&seen), []);
-    seen.marks.insert(OURS.to_owned(), Maker::Gone);
+    seen.marks.insert(OURS.to_owned(), MakerState::Gone);
     assert_eq!(removed(&decide(&seen))[..4], everything[..4]);
 }
 
@@ -246,14 +246,14 @@ fn a_number_that_is_anothers_by_now_keeps_all_but_the_entry() {
     assert!(
         actions
             .iter()
-            .all(|action| matches!(action, Action::Forget { value, .. } if value.contains(OURS)))
+            .all(|action| matches!(action, GcAction::Forget { value, .. } if value.contains(OURS)))
     );
     // Also when its maker left a mark.
-    seen.marks.insert(OURS.to_owned(), Maker::Gone);
+    seen.marks.insert(OURS.to_owned(), MakerState::Gone);
     assert!(
         !decide(&seen)
             .iter()
-            .any(|action| matches!(action, Action::Destroy { .. }))
+            .any(|action| matches!(action, GcAction::Destroy { .. }))
     );
 }
 
@@ -264,7 +264,7 @@ fn an_address_that_the_domain_has_not_claimed_is_stray() {
     seen.macs.insert("0216aabbccdd".to_owned(), entry(5, OURS));
     assert_eq!(removed(&decide(&seen)), ["/hatch/mac/0216aabbccdd"]);
     // At once, although the guest is removed as well: it has its name, but is not complete.
-    seen.marks.insert(OURS.to_owned(), Maker::Gone);
+    seen.marks.insert(OURS.to_owned(), MakerState::Gone);
     assert!(removed(&decide(&seen)).contains(&"/hatch/mac/0216aabbccdd"));
 }
 
@@ -278,7 +278,7 @@ fn a_uuid_that_lives_on_keeps_its_node() {
     assert!(
         !actions
             .iter()
-            .any(|action| matches!(action, Action::Destroy { .. }))
+            .any(|action| matches!(action, GcAction::Destroy { .. }))
     );
 }
 
@@ -300,9 +300,9 @@ fn entries_that_lead_nowhere() {
     ];
     assert_eq!(removed(&actions), expected);
     assert!(
-        actions
-            .iter()
-            .any(|action| matches!(action, Action::Look { path, .. } if path == "/hatch/name/odd"))
+        actions.iter().any(
+            |action| matches!(action, GcAction::Look { path, .. } if path == "/hatch/name/odd")
+        )
     );
 }
 
@@ -325,7 +325,7 @@ fn what_an_older_hatch_wrote() {
     let looks: Vec<_> = actions
         .iter()
         .filter_map(|action| match action {
-            Action::Look { path, .. } => Some(path.as_str()),
+            GcAction::Look { path, .. } => Some(path.as_str()),
             _ => None,
         })
         .collect();
@@ -340,15 +340,15 @@ fn what_an_older_hatch_wrote() {
 #[test]
 fn marks_that_say_nothing_are_told() {
     let mut seen = healthy();
-    seen.marks.insert(OURS.to_owned(), Maker::Unknown);
-    assert!(matches!(decide(&seen).as_slice(), [Action::Look { .. }]));
+    seen.marks.insert(OURS.to_owned(), MakerState::Unknown);
+    assert!(matches!(decide(&seen).as_slice(), [GcAction::Look { .. }]));
 }
 
 #[test]
 fn dom0_is_never_a_remainder() {
     let mut seen = healthy();
     let zero = seen.domains.get(&0).unwrap().uuid.clone();
-    seen.marks.insert(zero.clone(), Maker::Gone);
+    seen.marks.insert(zero.clone(), MakerState::Gone);
     seen.index.insert(0, None);
     seen.homes.insert(0, Some(zero.clone()));
     let actions = decide(&seen);

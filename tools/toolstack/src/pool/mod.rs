@@ -2,7 +2,7 @@
 //! interface.
 //!
 //! `hatch pool` keeps the pool: one process that has the image open and replaces the shells that are taken. A client
-//! sends one line of JSON, an [`Order`], to its socket, and gets one back, a [`Reply`]. Only root can open the socket.
+//! sends one line of JSON, an [`PoolOrder`], to its socket, and gets one back, a [`PoolReply`]. Only root can open the socket.
 //!
 //! A shell's interface is a port of its bridge that is not flooded, so that frames for others do not fill its ring.
 
@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::builder::Config;
+use crate::builder::GuestConfig;
 use crate::line;
-pub use serve::{Limits, Pool, ServeError};
+pub use serve::{PoolError, PoolLimits, PoolServer};
 
 /// The default path of the pool's socket.
 pub const SOCKET: &str = "/run/hatch/pool";
@@ -24,18 +24,18 @@ pub const SOCKET: &str = "/run/hatch/pool";
 /// A request to the pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Order {
+pub enum PoolOrder {
     /// Take a guest.
-    Create(Box<Wanted>),
+    Create(Box<WantedGuest>),
     /// Report the pool's status.
     Status,
 }
 
 /// The guest that a client wants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Wanted {
+pub struct WantedGuest {
     /// Its configuration. Everything except its identity has to be as in the pool's template.
-    pub config: Config,
+    pub config: GuestConfig,
     /// The image, which has to be the pool's: an absolute path, as the pool runs in another folder.
     pub kernel: PathBuf,
     /// The file of its PVH module: an absolute path.
@@ -49,9 +49,9 @@ pub struct Wanted {
 /// The pool's reply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Reply {
+pub enum PoolReply {
     /// The guest was made.
-    Made(Made),
+    Made(GivenGuest),
     /// The pool has no shell at this moment.
     Empty,
     /// The pool's guests are of another kind; the text is the difference.
@@ -64,12 +64,12 @@ pub enum Reply {
         message: String,
     },
     /// The pool's status.
-    Status(Status),
+    Status(PoolStatus),
 }
 
 /// A guest that was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Made {
+pub struct GivenGuest {
     /// The domid.
     pub domid: u16,
     /// The UUID, which is the shell's.
@@ -82,7 +82,7 @@ pub struct Made {
 
 /// The status of a pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Status {
+pub struct PoolStatus {
     /// The number of shells that are ready.
     pub ready: usize,
     /// The number of shells that the pool keeps.
@@ -97,6 +97,6 @@ pub struct Status {
 ///
 /// # Errors
 /// The pool does not answer in time, or its reply cannot be parsed.
-pub fn order(socket: &Path, order: &Order, bound: Duration) -> io::Result<Option<Reply>> {
+pub fn order(socket: &Path, order: &PoolOrder, bound: Duration) -> io::Result<Option<PoolReply>> {
     line::ask(socket, order, bound)
 }

@@ -10,8 +10,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Made, Order, Reply, Status, Wanted};
-use crate::builder::{Cause, Config, Image, Ramdisk, Shell, Toolstack};
+use super::{GivenGuest, PoolOrder, PoolReply, PoolStatus, WantedGuest};
+use crate::builder::{GuestConfig, Image, Ramdisk, Shell, Toolstack, ToolstackError};
 use crate::line::{listen, receive, send};
 use crate::readable::readable;
 
@@ -26,7 +26,7 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 
 /// The limits of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct PoolLimits {
     /// The number of shells to keep.
     pub size: usize,
     /// The memory of the host that the pool leaves free, in MiB.
@@ -35,7 +35,7 @@ pub struct Limits {
 
 /// The error that ends a pool.
 #[derive(Debug, thiserror::Error)]
-pub enum ServeError {
+pub enum PoolError {
     /// The socket cannot be made.
     #[error("{path}: {error}", path = .0.display(), error = .1)]
     Socket(PathBuf, io::Error),
@@ -48,12 +48,12 @@ pub enum ServeError {
 }
 
 /// A pool.
-pub struct Pool {
+pub struct PoolServer {
     builder: Toolstack,
-    template: Config,
+    template: GuestConfig,
     kernel: PathBuf,
     image: Image,
-    limits: Limits,
+    limits: PoolLimits,
     shells: VecDeque<Shell>,
     taken: u64,
     trouble: Option<String>,
@@ -61,25 +61,25 @@ pub struct Pool {
     back_off: Duration,
 }
 
-impl Pool {
+impl PoolServer {
     /// An empty pool of guests like `template`; its name and MAC address are not used.
     ///
     /// # Errors
     /// The template has no network interface, or the image can't take one that is connected.
     pub fn new(
         builder: Toolstack,
-        template: Config,
+        template: GuestConfig,
         kernel: PathBuf,
         image: Image,
-        limits: Limits,
-    ) -> Result<Self, ServeError> {
+        limits: PoolLimits,
+    ) -> Result<Self, PoolError> {
         if template.vif.is_none() {
-            return Err(ServeError::Template(
+            return Err(PoolError::Template(
                 "a guest of a pool has a network interface",
             ));
         }
         if !image.takes_preconnected() {
-            return Err(ServeError::Template(
+            return Err(PoolError::Template(
                 "the image does not take a network that is connected beforehand, and so has nothing to gain from a pool",
             ));
         }
@@ -107,10 +107,10 @@ impl Pool {
         socket: &Path,
         stop: BorrowedFd<'_>,
         report: &mut dyn FnMut(&str),
-    ) -> Result<(), ServeError> {
+    ) -> Result<(), PoolError> {
         let listener = listen(socket)
-            .map_err(|error| ServeError::Socket(socket.into(), error))?
-            .ok_or_else(|| ServeError::InUse(socket.into()))?;
+            .map_err(|error| PoolError::Socket(socket.into(), error))?
+            .ok_or_else(|| PoolError::InUse(socket.into()))?;
         loop {
             // Requests first: a shell is made only while no client waits.
             let wait = if self.wants_more() {
@@ -133,7 +133,7 @@ impl Pool {
                     self.fill(report);
                 }
                 Ok(_) => {}
-                Err(error) => return Err(ServeError::Socket(socket.into(), error)),
+                Err(error) => return Err(PoolError::Socket(socket.into(), error)),
             }
         }
         // The socket is closed and removed first: a client that comes now is told that there is no pool.
@@ -218,11 +218,11 @@ impl Pool {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let reply = match receive(stream)? {
-            Order::Create(wanted) => {
+            PoolOrder::Create(wanted) => {
                 self.renew(report);
                 self.create(&wanted)
             }
-            Order::Status => Reply::Status(Status {
+            PoolOrder::Status => PoolReply::Status(PoolStatus {
                 ready: self.shells.len(),
                 size: self.limits.size,
                 taken: self.taken,
@@ -232,11 +232,11 @@ impl Pool {
         send(stream, &reply)
     }
 
-    fn create(&mut self, wanted: &Wanted) -> Reply {
+    fn create(&mut self, wanted: &WantedGuest) -> PoolReply {
         if let Some(other) = self.other(wanted) {
-            return Reply::Other(other);
+            return PoolReply::Other(other);
         }
-        let failed = |taken, message| Reply::Failed { taken, message };
+        let failed = |taken, message| PoolReply::Failed { taken, message };
         let ramdisk = wanted.ramdisk.as_ref().map(|path| {
             Ramdisk::open(path).map_err(|error| format!("{}: {error}", path.display()))
         });
@@ -245,7 +245,7 @@ impl Pool {
             Err(message) => return failed(false, message),
         };
         let Some(shell) = self.shells.pop_front() else {
-            return Reply::Empty;
+            return PoolReply::Empty;
         };
         match self
             .builder
@@ -256,7 +256,7 @@ impl Pool {
                 if !self.shells.is_empty() {
                     self.retry = self.retry.max(Instant::now() + REST);
                 }
-                Reply::Made(Made {
+                PoolReply::Made(GivenGuest {
                     domid: created.domid,
                     uuid: created.uuid,
                     total_ns: created.timeline.total_ns,
@@ -264,14 +264,14 @@ impl Pool {
                 })
             }
             Err(error) => {
-                let taken = matches!(error.failure.cause, Cause::Taken(_));
+                let taken = matches!(error.failure.cause, ToolstackError::Taken(_));
                 failed(taken, error.to_string())
             }
         }
     }
 
     /// The reason why a guest cannot be made from this pool's shells, if there is one.
-    fn other(&self, wanted: &Wanted) -> Option<String> {
+    fn other(&self, wanted: &WantedGuest) -> Option<String> {
         let (ours, theirs) = (&self.template, &wanted.config);
         let vifs = (ours.vif.as_ref()?, theirs.vif.as_ref());
         let (ours_vif, Some(theirs_vif)) = vifs else {

@@ -7,7 +7,7 @@
 //!
 //! | path | value |
 //! |---|---|
-//! | `/hatch/domain/DOMID/watched` | the guest's [configuration](Config), as JSON |
+//! | `/hatch/domain/DOMID/watched` | the guest's [configuration](GuestConfig), as JSON |
 //! | `/hatch/restart/NAME` | the same, from its end until it has been made again |
 
 mod pace;
@@ -24,7 +24,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::builder::{
-    Action, Cause, Config, DestroyError, Image, Maker, Ramdisk, Then, Toolstack, reason,
+    CreateAs, DestroyError, EndAction, GuestConfig, Image, MakingProcess, Ramdisk, Toolstack,
+    ToolstackError, reason,
 };
 use crate::host::Store;
 use crate::paths;
@@ -47,7 +48,7 @@ const AGAIN_MAX: Duration = Duration::from_secs(30);
 /// A report of a watch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
-pub enum Event {
+pub enum WatchReport {
     /// A guest has ended, and this action follows.
     Ended {
         /// Its name.
@@ -60,7 +61,7 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<String>,
         /// The action.
-        action: Action,
+        action: EndAction,
     },
     /// A guest was made again.
     Restarted {
@@ -78,7 +79,7 @@ pub enum Event {
     },
 }
 
-impl fmt::Display for Event {
+impl fmt::Display for WatchReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ended {
@@ -93,9 +94,9 @@ impl fmt::Display for Event {
                     None => (*reason).to_owned(),
                 };
                 let action = match action {
-                    Action::Destroy => "is destroyed",
-                    Action::Restart => "is to be made again",
-                    Action::Preserve => "stays as it is",
+                    EndAction::Destroy => "is destroyed",
+                    EndAction::Restart => "is to be made again",
+                    EndAction::Preserve => "stays as it is",
                 };
                 write!(
                     f,
@@ -110,7 +111,7 @@ impl fmt::Display for Event {
 
 /// The error that ends a watch.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum WatchError {
     /// Another watch runs.
     #[error("another `hatch watch` runs")]
     Another,
@@ -119,10 +120,10 @@ pub enum Error {
     Io(#[from] io::Error),
     /// An error of Xen or xenstored.
     #[error(transparent)]
-    Cause(#[from] Cause),
+    Cause(#[from] ToolstackError),
 }
 
-impl From<xenstore::Error> for Error {
+impl From<xenstore::Error> for WatchError {
     fn from(error: xenstore::Error) -> Self {
         Self::Cause(error.into())
     }
@@ -130,7 +131,7 @@ impl From<xenstore::Error> for Error {
 
 /// A guest that is to be made again.
 struct Pending {
-    config: Config,
+    config: GuestConfig,
     due: Instant,
 }
 
@@ -161,10 +162,10 @@ impl Watch {
     ///
     /// # Errors
     /// Another watch runs.
-    pub fn new(builder: Toolstack) -> Result<Self, Error> {
+    pub fn new(builder: Toolstack) -> Result<Self, WatchError> {
         Ok(Self {
             builder,
-            lock: Lock::take()?.ok_or(Error::Another)?,
+            lock: Lock::take()?.ok_or(WatchError::Another)?,
             pending: Vec::new(),
             undead: Vec::new(),
             paces: HashMap::new(),
@@ -179,8 +180,8 @@ impl Watch {
     pub fn run(
         mut self,
         stop: BorrowedFd<'_>,
-        report: &mut dyn FnMut(&Event),
-    ) -> Result<(), Error> {
+        report: &mut dyn FnMut(&WatchReport),
+    ) -> Result<(), WatchError> {
         self.builder.store().watch("@releaseDomain", "watch")?;
         self.resume()?;
         loop {
@@ -215,7 +216,7 @@ impl Watch {
     }
 
     /// Takes over the guests that an earlier watch left.
-    fn resume(&mut self) -> Result<(), Error> {
+    fn resume(&mut self) -> Result<(), WatchError> {
         let store = self.builder.store();
         let keys = match store.directory(paths::RESTARTS) {
             Err(error) if error.is_absent() => return Ok(()),
@@ -230,7 +231,7 @@ impl Watch {
                 store.rm(&path)?;
             }
         }
-        let alive = self.builder.xen().list().map_err(Cause::from)?;
+        let alive = self.builder.xen().list().map_err(ToolstackError::from)?;
         for config in left {
             // The guest was not removed yet, or has been made already.
             if alive
@@ -250,8 +251,8 @@ impl Watch {
 
     /// Carries out the action of each domain that has ended. Returns whether one of them is still being made and has to
     /// be waited for.
-    fn ended(&mut self, report: &mut dyn FnMut(&Event)) -> Result<bool, Error> {
-        let all = self.builder.xen().list().map_err(Cause::from)?;
+    fn ended(&mut self, report: &mut dyn FnMut(&WatchReport)) -> Result<bool, WatchError> {
+        let all = self.builder.xen().list().map_err(ToolstackError::from)?;
         let ended = all.iter().filter(|info| info.shutdown().is_some());
         let ended: HashSet<_> = ended.map(|info| (info.domid, info.handle)).collect();
         self.settled.retain(|seen| ended.contains(seen));
@@ -270,7 +271,9 @@ impl Watch {
             if let Some(mark) = mark {
                 // A guest runs before the last of its keys is written, and that key would stay if it were removed now.
                 // A guest whose maker is gone is left to `hatch gc`.
-                in_the_making |= mark.parse::<Maker>().is_ok_and(|maker| maker.runs());
+                in_the_making |= mark
+                    .parse::<MakingProcess>()
+                    .is_ok_and(|maker| maker.runs());
                 continue;
             }
             self.settled.insert((info.domid, info.handle));
@@ -287,9 +290,9 @@ impl Watch {
         &mut self,
         info: &DomainInfo,
         shutdown: u8,
-        config: Config,
-        report: &mut dyn FnMut(&Event),
-    ) -> Result<(), Error> {
+        config: GuestConfig,
+        report: &mut dyn FnMut(&WatchReport),
+    ) -> Result<(), WatchError> {
         let Some(watched) = &config.watched else {
             return Ok(());
         };
@@ -298,7 +301,7 @@ impl Watch {
             info.domid,
             watched.actions.of(shutdown),
         );
-        report(&Event::Ended {
+        report(&WatchReport::Ended {
             name: name.clone(),
             domid,
             reason: reason(shutdown),
@@ -306,10 +309,10 @@ impl Watch {
             error: words::last(self.builder.store(), domid)?,
             action,
         });
-        if action == Action::Preserve {
+        if action == EndAction::Preserve {
             return Ok(());
         }
-        if action == Action::Restart {
+        if action == EndAction::Restart {
             // Written before the domain is removed: from then on this is all that is left of the guest.
             let path = paths::restart_path(&name);
             self.builder.store().write(&path, &config.record())?;
@@ -333,7 +336,7 @@ impl Watch {
     }
 
     /// Removes the domains that are due. A failure is reported once and retried later. Returns whether there were any.
-    fn bury(&mut self, report: &mut dyn FnMut(&Event)) -> bool {
+    fn bury(&mut self, report: &mut dyn FnMut(&WatchReport)) -> bool {
         let now = Instant::now();
         let due: Vec<_> = self
             .undead
@@ -348,7 +351,7 @@ impl Watch {
             if undead.what != what {
                 let name = undead.name.clone();
                 let what = format!("{what}; it is tried again");
-                report(&Event::Trouble { name, what });
+                report(&WatchReport::Trouble { name, what });
             }
             undead.what = what;
             undead.due = Instant::now() + undead.pause;
@@ -360,7 +363,7 @@ impl Watch {
 
     /// Makes the guests that are due, and returns whether there were any. A guest waits until the last domain of its
     /// name is removed, as it would find the name taken.
-    fn births(&mut self, report: &mut dyn FnMut(&Event)) -> Result<bool, Error> {
+    fn births(&mut self, report: &mut dyn FnMut(&WatchReport)) -> Result<bool, WatchError> {
         let now = Instant::now();
         let undead = &self.undead;
         for pending in &mut self.pending {
@@ -389,7 +392,7 @@ impl Watch {
             self.paces.insert(name.clone(), pace);
             let again = match birth(&mut self.builder, &config) {
                 Ok(domid) => {
-                    report(&Event::Restarted { name, domid });
+                    report(&WatchReport::Restarted { name, domid });
                     false
                 }
                 Err(Trouble { what, is_lasting }) => {
@@ -398,7 +401,7 @@ impl Watch {
                         true => format!("{what}; it is tried again"),
                         false => format!("{what}; it is given up"),
                     };
-                    report(&Event::Trouble { name, what });
+                    report(&WatchReport::Trouble { name, what });
                     again
                 }
             };
@@ -420,7 +423,7 @@ struct Trouble {
     is_lasting: bool,
 }
 
-fn birth(builder: &mut Toolstack, config: &Config) -> Result<u16, Trouble> {
+fn birth(builder: &mut Toolstack, config: &GuestConfig) -> Result<u16, Trouble> {
     let trouble = |what: String| Trouble {
         what,
         is_lasting: true,
@@ -433,20 +436,25 @@ fn birth(builder: &mut Toolstack, config: &Config) -> Result<u16, Trouble> {
     let ramdisk = watched.ramdisk.as_ref().map(|path| {
         Ramdisk::open(path).map_err(|error| trouble(format!("{}: {error}", path.display())))
     });
-    let created = builder.create(config, &image, ramdisk.transpose()?.as_ref(), Then::Running);
+    let created = builder.create(
+        config,
+        &image,
+        ramdisk.transpose()?.as_ref(),
+        CreateAs::Running,
+    );
     created
         .map(|created| created.domid)
         .map_err(|error| Trouble {
             is_lasting: matches!(
                 error.failure.cause,
-                Cause::Taken(_) | Cause::Config(_) | Cause::Layout(_)
+                ToolstackError::Taken(_) | ToolstackError::Config(_) | ToolstackError::Layout(_)
             ),
             what: error.to_string(),
         })
 }
 
 /// The recorded configuration of a guest; `None` if there is none or it cannot be parsed.
-fn config(store: &mut dyn Store, path: &str) -> Result<Option<Config>, xenstore::Error> {
+fn config(store: &mut dyn Store, path: &str) -> Result<Option<GuestConfig>, xenstore::Error> {
     let text = store.find(path)?;
     Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
 }

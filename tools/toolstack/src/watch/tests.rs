@@ -2,29 +2,29 @@
 
 use super::*;
 use crate::builder::tests::{config as guest, image};
-use crate::builder::{Actions, Watched};
-use crate::fake::Host;
+use crate::builder::{EndActions, Watched};
+use crate::fake::FakeHost;
 
 struct Bed {
-    host: Host,
+    host: FakeHost,
     folder: tempfile::TempDir,
-    config: Config,
+    config: GuestConfig,
 }
 
 impl Bed {
     /// A dom0 with a guest that is watched.
     fn new() -> (Self, u16) {
-        let host = Host::new();
+        let host = FakeHost::new();
         let (folder, kernel) = image();
         let mut config = guest("web", 1);
         let image = Image::open(&kernel).unwrap();
         config.watched = Some(Watched {
-            actions: Actions::default(),
+            actions: EndActions::default(),
             kernel,
             ramdisk: None,
         });
         let mut toolstack = host.toolstack().unwrap();
-        let made = toolstack.create(&config, &image, None, Then::Running);
+        let made = toolstack.create(&config, &image, None, CreateAs::Running);
         let domid = made.unwrap().domid;
         let bed = Self {
             host,
@@ -52,7 +52,7 @@ impl Bed {
 }
 
 /// Looks once and makes the guests that are due; returns the reports.
-fn round(watch: &mut Watch) -> Vec<Event> {
+fn round(watch: &mut Watch) -> Vec<WatchReport> {
     let mut told = Vec::new();
     watch.ended(&mut |event| told.push(event.clone())).unwrap();
     watch.births(&mut |event| told.push(event.clone())).unwrap();
@@ -66,9 +66,9 @@ fn a_guest_that_reboots_is_made_again() {
     assert!(round(&mut watch).is_empty(), "it runs");
     bed.host.xen.ends(domid, 1);
     let told = round(&mut watch);
-    let action = Action::Restart;
-    assert!(matches!(&told[0], Event::Ended { action: a, .. } if *a == action));
-    let Event::Restarted { domid: next, .. } = &told[1] else {
+    let action = EndAction::Restart;
+    assert!(matches!(&told[0], WatchReport::Ended { action: a, .. } if *a == action));
+    let WatchReport::Restarted { domid: next, .. } = &told[1] else {
         panic!("{told:?}");
     };
     assert_eq!(bed.host.xen.domids(), [*next]);
@@ -107,7 +107,10 @@ fn what_a_killed_watch_has_left_is_gone_on_with() {
     let mut second = bed.watch();
     second.resume().unwrap();
     let told = round(&mut second);
-    assert!(matches!(told[..], [Event::Restarted { .. }]), "{told:?}");
+    assert!(
+        matches!(told[..], [WatchReport::Restarted { .. }]),
+        "{told:?}"
+    );
 }
 
 #[test]
@@ -124,7 +127,7 @@ fn what_cannot_be_made_again_is_given_up_and_what_is_cancelled_is_not_made() {
     std::fs::remove_file(bed.folder.path().join("image")).unwrap();
     watch.resume().unwrap();
     let told = round(&mut watch);
-    assert!(matches!(&told[..], [Event::Trouble { what, .. }] if what.contains("given up")));
+    assert!(matches!(&told[..], [WatchReport::Trouble { what, .. }] if what.contains("given up")));
     assert!(!bed.is_to_be_made_again());
 }
 
@@ -136,7 +139,7 @@ fn what_cannot_be_removed_is_tried_again_and_its_birth_waits() {
     let mut watch = bed.watch();
     let told = round(&mut watch);
     assert!(
-        matches!(&told[..], [Event::Ended { .. }, Event::Trouble { what, .. }] if what.contains("tried again")),
+        matches!(&told[..], [WatchReport::Ended { .. }, WatchReport::Trouble { what, .. }] if what.contains("tried again")),
         "{told:?}"
     );
     assert!(bed.is_to_be_made_again(), "it was given up");
@@ -148,5 +151,8 @@ fn what_cannot_be_removed_is_tried_again_and_its_birth_waits() {
     watch.pending[0].due = Instant::now();
     assert!(watch.bury(&mut |event| panic!("{event}")));
     let told = round(&mut watch);
-    assert!(matches!(&told[..], [Event::Restarted { .. }]), "{told:?}");
+    assert!(
+        matches!(&told[..], [WatchReport::Restarted { .. }]),
+        "{told:?}"
+    );
 }

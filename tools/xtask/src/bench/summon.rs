@@ -12,7 +12,8 @@ use anyhow::{Context, Result};
 use clap::Args;
 use mayfly_lab::Xenstored;
 use mayfly_stamp::wakes::{By, Job, Report, Subject};
-use mayfly_summon::status::{State, Step};
+use mayfly_summon::status::BirthStep;
+use mayfly_summon::status::ShownState::{self, Asleep, Running, Suspended};
 use mayfly_toolstack::paths::mac_text;
 
 use super::figures::{Spread, ms, number};
@@ -39,7 +40,7 @@ struct Kind {
 #[derive(Clone, Copy, PartialEq)]
 enum Made {
     /// The daemon: a line of its file, and the state of the service before the SYN.
-    Summoned(&'static str, State),
+    Summoned(&'static str, ShownState),
     /// A program: the words before the guest's configuration, and the words before its name that remove it.
     Program(&'static [&'static str], &'static [&'static str]),
 }
@@ -56,31 +57,31 @@ const BY_XL: &str = "xl create";
 const KINDS: [Kind; 9] = [
     Kind {
         name: COLD,
-        made: Made::Summoned("", State::Asleep),
+        made: Made::Summoned("", Asleep),
     },
     Kind {
         name: ON_SWITCH,
-        made: Made::Summoned("network = \"switch\"", State::Asleep),
+        made: Made::Summoned("network = \"switch\"", Asleep),
     },
     Kind {
         name: SMALL_ON_SWITCH,
-        made: Made::Summoned("network = \"switch\"\nmemory = 4", State::Asleep),
+        made: Made::Summoned("network = \"switch\"\nmemory = 4", Asleep),
     },
     Kind {
         name: RUNNING_ON_SWITCH,
-        made: Made::Summoned("network = \"switch\"\non_demand = false", State::Running),
+        made: Made::Summoned("network = \"switch\"\non_demand = false", Running),
     },
     Kind {
         name: FROM_POOL,
-        made: Made::Summoned("asleep = \"pool\"", State::Asleep),
+        made: Made::Summoned("asleep = \"pool\"", Asleep),
     },
     Kind {
         name: "suspended",
-        made: Made::Summoned("asleep = \"suspend\"", State::Suspended),
+        made: Made::Summoned("asleep = \"suspend\"", Suspended),
     },
     Kind {
         name: RUNNING,
-        made: Made::Summoned("on_demand = false", State::Running),
+        made: Made::Summoned("on_demand = false", Running),
     },
     Kind {
         name: BY_HATCH,
@@ -383,7 +384,7 @@ fn ratios(spreads: &Spreads) -> Result<String> {
     Ok(out)
 }
 
-fn is_moment(step: &Step) -> bool {
+fn is_moment(step: &BirthStep) -> bool {
     step.from_us == step.to_us
 }
 
@@ -398,7 +399,7 @@ fn drawn(kinds: &[Kind], report: &Report, unit: &str) -> Result<String> {
         // A running guest was born for an earlier client.
         let is_born = kind.name != RUNNING && !steps.is_empty();
         if is_born {
-            let bar = |step: &Step| Bar {
+            let bar = |step: &BirthStep| Bar {
                 who: if is_moment(step) { "seen" } else { "daemon" }.into(),
                 what: step.what.clone(),
                 // The bar of a moment begins at the SYN.
@@ -426,7 +427,7 @@ mod tests {
 
     /// Connections of all kinds; the first of each is a slow one.
     fn report() -> Report {
-        let step = |what: &str, from_us, to_us| Step {
+        let step = |what: &str, from_us, to_us| BirthStep {
             what: what.into(),
             from_us,
             to_us,

@@ -11,24 +11,31 @@ fn xsa_115() {
     let guest = store.domain(3);
     for path in ["/", "/secret", "@introduceDomain", "@releaseDomain"] {
         store
-            .ask(guest, Kind::Watch, 0, &format!("{path}\0t\0"))
+            .ask(guest, MessageKind::Watch, 0, &format!("{path}\0t\0"))
             .unwrap();
     }
     store.take(guest);
-    store.dom0(Kind::Write, "/secret/a\x001").unwrap();
+    store.dom0(MessageKind::Write, "/secret/a\x001").unwrap();
     let transaction = store.start(store.dom0);
     store
-        .ask(store.dom0, Kind::Write, transaction, "/secret/b\x001")
+        .ask(
+            store.dom0,
+            MessageKind::Write,
+            transaction,
+            "/secret/b\x001",
+        )
         .unwrap();
     store.end(store.dom0, transaction).unwrap();
-    store.dom0(Kind::Rm, "/secret\0").unwrap();
+    store.dom0(MessageKind::Rm, "/secret\0").unwrap();
     store.domain(4);
     store.dies(4);
     // It gets the events of nodes that it may read.
-    store.dom0(Kind::Write, "/local/domain/3/x\x001").unwrap();
+    store
+        .dom0(MessageKind::Write, "/local/domain/3/x\x001")
+        .unwrap();
     assert_eq!(store.take(guest).1, ["/local/domain/3/x t"]);
     store
-        .dom0(Kind::SetPerms, "@releaseDomain\0n0\0r3\0")
+        .dom0(MessageKind::SetPerms, "@releaseDomain\0n0\0r3\0")
         .unwrap();
     store.domain(4);
     store.dies(4);
@@ -40,21 +47,27 @@ fn xsa_115() {
 fn xsa_322() {
     let mut store = Store::new();
     store.domain(3);
-    store.dom0(Kind::Write, "/shared\x001").unwrap();
-    store.dom0(Kind::SetPerms, "/shared\0n0\0b3\0").unwrap();
+    store.dom0(MessageKind::Write, "/shared\x001").unwrap();
+    store
+        .dom0(MessageKind::SetPerms, "/shared\0n0\0b3\0")
+        .unwrap();
     store.dies(3);
     let guest = store.domain(3);
     assert_eq!(
-        store.ask(guest, Kind::Read, 0, "/shared\0"),
+        store.ask(guest, MessageKind::Read, 0, "/shared\0"),
         refused("EACCES")
     );
-    store.dom0(Kind::SetPerms, "/shared\0n0\0b3\0").unwrap();
+    store
+        .dom0(MessageKind::SetPerms, "/shared\0n0\0b3\0")
+        .unwrap();
     assert_eq!(
-        store.ask(guest, Kind::Read, 0, "/shared\0").as_deref(),
+        store
+            .ask(guest, MessageKind::Read, 0, "/shared\0")
+            .as_deref(),
         Ok("1")
     );
     assert_eq!(
-        store.dom0(Kind::SetPerms, "/shared\0n9\0"),
+        store.dom0(MessageKind::SetPerms, "/shared\0n9\0"),
         refused("ENOENT")
     );
 }
@@ -68,10 +81,10 @@ fn xsa_324() {
     let path = "a".repeat(2000);
     let token = "t".repeat(2000);
     store
-        .ask(guest, Kind::Watch, 0, &format!("{path}\0{token}\0"))
+        .ask(guest, MessageKind::Watch, 0, &format!("{path}\0{token}\0"))
         .unwrap();
     store
-        .dom0(Kind::Write, &format!("/local/domain/3/{path}\x001"))
+        .dom0(MessageKind::Write, &format!("/local/domain/3/{path}\x001"))
         .unwrap();
     let (_, events) = store.take(guest);
     assert_eq!(events, [format!("{path} {token}")]);
@@ -91,13 +104,13 @@ fn xsa_326() {
     let mut store = Store::new();
     let guest = store.domain(3);
     for _ in 0..100 {
-        store.post(guest, Kind::Read, 0, "domid\0");
+        store.post(guest, MessageKind::Read, 0, "domid\0");
     }
     // Beyond its quota, requests wait until it has taken some answers.
     assert!(!store.server.has_room(guest));
     assert_eq!(
         store
-            .dom0(Kind::Control, "quota\x003\0")
+            .dom0(MessageKind::Control, "quota\x003\0")
             .unwrap()
             .matches("outstanding     :       20")
             .count(),
@@ -113,21 +126,26 @@ fn xsa_326() {
     }
     assert_eq!(answers, 100);
     // The same event waits only once.
-    store.ask(guest, Kind::Watch, 0, "x\0t\0").unwrap();
+    store.ask(guest, MessageKind::Watch, 0, "x\0t\0").unwrap();
     store.take(guest);
     for _ in 0..1000 {
-        store.dom0(Kind::Write, "/local/domain/3/x\x001").unwrap();
+        store
+            .dom0(MessageKind::Write, "/local/domain/3/x\x001")
+            .unwrap();
     }
     assert_eq!(store.take(guest).1.len(), 1);
     // Different events are bounded by the quota of memory.
     for index in 0..60_000 {
         store
-            .dom0(Kind::Write, &format!("/local/domain/3/x/{index}\x001"))
+            .dom0(
+                MessageKind::Write,
+                &format!("/local/domain/3/x/{index}\x001"),
+            )
             .unwrap();
     }
     assert!(
         store
-            .dom0(Kind::Control, "memreport\0")
+            .dom0(MessageKind::Control, "memreport\0")
             .unwrap()
             .contains("lost events")
     );
@@ -140,13 +158,15 @@ fn xsa_326() {
 fn xsa_326_others_that_do_not_listen() {
     let mut store = Store::new();
     let (guest, deaf) = (store.domain(3), store.domain(4));
-    store.dom0(Kind::SetPerms, "/local/domain/3\0r3\0").unwrap();
     store
-        .ask(deaf, Kind::Watch, 0, "/local/domain/3\0t\0")
+        .dom0(MessageKind::SetPerms, "/local/domain/3\0r3\0")
+        .unwrap();
+    store
+        .ask(deaf, MessageKind::Watch, 0, "/local/domain/3\0t\0")
         .unwrap();
     store.take(deaf);
     for index in 0..30 {
-        store.post(guest, Kind::Write, 0, &format!("{index}\x001"));
+        store.post(guest, MessageKind::Write, 0, &format!("{index}\x001"));
         store.take(guest);
     }
     assert!(!store.server.has_room(guest));
@@ -165,18 +185,20 @@ fn xsa_330() {
     for _ in 0..5 {
         for index in 0..128 {
             store
-                .ask(guest, Kind::Watch, 0, &format!("x\0{index}\0"))
+                .ask(guest, MessageKind::Watch, 0, &format!("x\0{index}\0"))
                 .unwrap();
         }
         assert_eq!(
-            store.ask(guest, Kind::Watch, 0, "x\0one more\0"),
+            store.ask(guest, MessageKind::Watch, 0, "x\0one more\0"),
             refused("E2BIG")
         );
         let transaction = store.start(guest);
         store
-            .ask(guest, Kind::Write, transaction, "data/x\x00value")
+            .ask(guest, MessageKind::Write, transaction, "data/x\x00value")
             .unwrap();
-        store.ask(guest, Kind::ResetWatches, 0, "\0").unwrap();
+        store
+            .ask(guest, MessageKind::ResetWatches, 0, "\0")
+            .unwrap();
         assert_eq!(store.end(guest, transaction), refused("ENOENT"));
         assert_eq!(store.server.domains.usage(3), before);
     }
@@ -191,15 +213,15 @@ fn xsa_352() {
     for perms in ["n4\0", "n0\0b3\0"] {
         let payload = format!("/local/domain/3\0{perms}");
         assert_eq!(
-            store.ask(guest, Kind::SetPerms, 0, &payload),
+            store.ask(guest, MessageKind::SetPerms, 0, &payload),
             refused("EPERM")
         );
     }
-    store.dom0(Kind::Write, "/shared\x001").unwrap();
-    store.dom0(Kind::SetPerms, "/shared\0b0\0").unwrap();
+    store.dom0(MessageKind::Write, "/shared\x001").unwrap();
+    store.dom0(MessageKind::SetPerms, "/shared\0b0\0").unwrap();
     let payload = "/shared\0b3\0";
     assert_eq!(
-        store.ask(guest, Kind::SetPerms, 0, payload),
+        store.ask(guest, MessageKind::SetPerms, 0, payload),
         refused("EACCES")
     );
 }
@@ -210,16 +232,19 @@ fn xsa_353() {
     let mut store = Store::new();
     let guest = store.domain(3);
     assert_eq!(
-        store.ask(guest, Kind::Write, 0, "/\x001"),
+        store.ask(guest, MessageKind::Write, 0, "/\x001"),
         refused("EACCES")
     );
     assert_eq!(
-        store.ask(guest, Kind::Directory, 0, "/\0"),
+        store.ask(guest, MessageKind::Directory, 0, "/\0"),
         refused("EACCES")
     );
-    assert_eq!(store.ask(guest, Kind::Rm, 0, "/\0"), refused("EACCES"));
     assert_eq!(
-        store.ask(guest, Kind::SetPerms, 0, "/\0n3\0"),
+        store.ask(guest, MessageKind::Rm, 0, "/\0"),
+        refused("EACCES")
+    );
+    assert_eq!(
+        store.ask(guest, MessageKind::SetPerms, 0, "/\0n3\0"),
         refused("EACCES")
     );
 }
@@ -233,7 +258,12 @@ fn xsa_415_416() {
     let transaction = store.start(guest);
     let mut made = 0;
     while store
-        .ask(guest, Kind::Write, transaction, &format!("{made}/x/y\x001"))
+        .ask(
+            guest,
+            MessageKind::Write,
+            transaction,
+            &format!("{made}/x/y\x001"),
+        )
         .is_ok()
     {
         made += 1;
@@ -242,7 +272,7 @@ fn xsa_415_416() {
     let memory = store.server.domains.usage(3).memory;
     assert!(memory > before.memory);
     store
-        .ask(guest, Kind::TransactionEnd, transaction, "F\0")
+        .ask(guest, MessageKind::TransactionEnd, transaction, "F\0")
         .unwrap();
     assert_eq!(store.server.domains.usage(3), before);
     store.is_right();
@@ -253,15 +283,15 @@ fn xsa_415_416() {
 fn xsa_417() {
     let mut store = Store::new();
     let guest = store.domain(3);
-    store.dom0(Kind::Mkdir, "/public\0").unwrap();
-    store.dom0(Kind::SetPerms, "/public\0b0\0").unwrap();
+    store.dom0(MessageKind::Mkdir, "/public\0").unwrap();
+    store.dom0(MessageKind::SetPerms, "/public\0b0\0").unwrap();
     store
-        .ask(guest, Kind::Write, 0, "/public/of/three\x001")
+        .ask(guest, MessageKind::Write, 0, "/public/of/three\x001")
         .unwrap();
     store.dies(3);
     let guest = store.domain(3);
     assert_eq!(
-        store.ask(guest, Kind::Read, 0, "/public/of\0"),
+        store.ask(guest, MessageKind::Read, 0, "/public/of\0"),
         refused("ENOENT")
     );
     store.is_right();
@@ -273,20 +303,20 @@ fn xsa_418() {
     let mut store = Store::new();
     let guest = store.domain(3);
     store
-        .dom0(Kind::Control, "quota\0set\0nodes\09999\0")
+        .dom0(MessageKind::Control, "quota\0set\0nodes\09999\0")
         .unwrap();
     let path = "a/".repeat(1023) + "a";
     store
-        .ask(guest, Kind::Write, 0, &format!("{path}\x001"))
+        .ask(guest, MessageKind::Write, 0, &format!("{path}\x001"))
         .unwrap();
     store
-        .ask(guest, Kind::Watch, 0, &format!("{path}\0t\0"))
+        .ask(guest, MessageKind::Watch, 0, &format!("{path}\0t\0"))
         .unwrap();
     store.is_right();
-    store.ask(guest, Kind::Rm, 0, "a\0").unwrap();
+    store.ask(guest, MessageKind::Rm, 0, "a\0").unwrap();
     store.is_right();
     store
-        .ask(guest, Kind::Write, 0, &format!("{path}\x001"))
+        .ask(guest, MessageKind::Write, 0, &format!("{path}\x001"))
         .unwrap();
     store.dies(3);
     store.is_right();
@@ -297,7 +327,9 @@ fn xsa_418() {
 fn xsa_419_421() {
     let mut store = Store::new();
     let (guest, friend) = (store.domain(3), store.domain(4));
-    store.dom0(Kind::SetPerms, "/local/domain/4\0b4\0").unwrap();
+    store
+        .dom0(MessageKind::SetPerms, "/local/domain/4\0b4\0")
+        .unwrap();
     let transaction = store.start(guest);
     let mut made = 1;
     for index in 0.. {
@@ -307,7 +339,7 @@ fn xsa_419_421() {
         } else {
             (0, guest)
         };
-        match store.ask(id, Kind::Write, one, &path) {
+        match store.ask(id, MessageKind::Write, one, &path) {
             Ok(_) => made += 1,
             Err(code) => {
                 assert_eq!(code, "ENOSPC");
@@ -333,18 +365,21 @@ fn xsa_420() {
     let mut store = Store::new();
     for number in ["-1", "65536", "4294967299", "99999999999999999999999"] {
         let payload = format!("{number}\x001\x001\0");
-        assert_eq!(store.dom0(Kind::Introduce, &payload), refused("EINVAL"));
         assert_eq!(
-            store.dom0(Kind::SetPerms, &format!("/tool\0n{number}\0")),
+            store.dom0(MessageKind::Introduce, &payload),
+            refused("EINVAL")
+        );
+        assert_eq!(
+            store.dom0(MessageKind::SetPerms, &format!("/tool\0n{number}\0")),
             refused("EINVAL")
         );
     }
     assert_eq!(
-        store.dom0(Kind::Introduce, "3\x001\x00-1\0"),
+        store.dom0(MessageKind::Introduce, "3\x001\x00-1\0"),
         refused("EINVAL")
     );
     assert_eq!(
-        store.dom0(Kind::Introduce, "3\x001\x000\0"),
+        store.dom0(MessageKind::Introduce, "3\x001\x000\0"),
         refused("EINVAL")
     );
 }

@@ -4,21 +4,21 @@ mod advisories;
 
 use std::collections::HashMap;
 
-use mayfly_xenstore::Code;
-use mayfly_xenstore::wire::{self, Kind};
+use mayfly_xenstore::ErrorCode;
+use mayfly_xenstore::wire::{self, MessageKind};
 
-use super::{Broken, Host, Id, Quota, Server, State};
+use super::{Broken, ConnectionId, DomainState, Host, Quota, Server};
 
 /// A fake machine. The test sets the states of its domains.
 #[derive(Default)]
-struct Machine(HashMap<u16, State>);
+struct Machine(HashMap<u16, DomainState>);
 
 impl Host for Machine {
-    fn state(&mut self, domid: u16) -> Option<State> {
+    fn state(&mut self, domid: u16) -> Option<DomainState> {
         self.0.get(&domid).copied()
     }
-    fn attach(&mut self, domid: u16, _: u64, _: u32) -> Result<(), Code> {
-        self.0.get(&domid).map(drop).ok_or(Code::EINVAL)
+    fn attach(&mut self, domid: u16, _: u64, _: u32) -> Result<(), ErrorCode> {
+        self.0.get(&domid).map(drop).ok_or(ErrorCode::EINVAL)
     }
     fn attach_again(&mut self, _: u16, _: u32) {}
     fn detach(&mut self, _: u16) {}
@@ -27,7 +27,7 @@ impl Host for Machine {
 struct Store {
     server: Server,
     machine: Machine,
-    dom0: Id,
+    dom0: ConnectionId,
 }
 
 /// An answer's payload, or an error's name.
@@ -41,7 +41,7 @@ impl Store {
     fn with(quota: Quota) -> Self {
         let mut server = Server::new(quota, false);
         let dom0 = server.connect();
-        let machine = Machine(HashMap::from([(0, State::default())]));
+        let machine = Machine(HashMap::from([(0, DomainState::default())]));
         Self {
             server,
             machine,
@@ -50,13 +50,13 @@ impl Store {
     }
 
     /// A new domain with a home of its own.
-    fn domain(&mut self, domid: u16) -> Id {
-        self.machine.0.insert(domid, State::default());
-        self.dom0(Kind::Introduce, &format!("{domid}\x001\x001\0"))
+    fn domain(&mut self, domid: u16) -> ConnectionId {
+        self.machine.0.insert(domid, DomainState::default());
+        self.dom0(MessageKind::Introduce, &format!("{domid}\x001\x001\0"))
             .unwrap();
         let home = format!("/local/domain/{domid}");
-        self.dom0(Kind::Mkdir, &format!("{home}\0")).unwrap();
-        self.dom0(Kind::SetPerms, &format!("{home}\0n{domid}\0"))
+        self.dom0(MessageKind::Mkdir, &format!("{home}\0")).unwrap();
+        self.dom0(MessageKind::SetPerms, &format!("{home}\0n{domid}\0"))
             .unwrap();
         self.server.ring(domid).unwrap()
     }
@@ -66,7 +66,7 @@ impl Store {
         self.server.check_domains(&mut self.machine);
     }
 
-    fn post(&mut self, id: Id, kind: Kind, transaction: u32, payload: &str) {
+    fn post(&mut self, id: ConnectionId, kind: MessageKind, transaction: u32, payload: &str) {
         let mut bytes = Vec::new();
         wire::put_message(
             &mut bytes,
@@ -77,7 +77,7 @@ impl Store {
     }
 
     /// Takes the messages of a connection: answers, and events as `path token`.
-    fn take(&mut self, id: Id) -> (Vec<Answer>, Vec<String>) {
+    fn take(&mut self, id: ConnectionId) -> (Vec<Answer>, Vec<String>) {
         let (mut answers, mut events) = (Vec::new(), Vec::new());
         loop {
             let bytes = self.server.output(id, 4096).to_vec();
@@ -99,26 +99,35 @@ impl Store {
         }
     }
 
-    fn ask(&mut self, id: Id, kind: Kind, transaction: u32, payload: &str) -> Answer {
+    fn ask(
+        &mut self,
+        id: ConnectionId,
+        kind: MessageKind,
+        transaction: u32,
+        payload: &str,
+    ) -> Answer {
         self.post(id, kind, transaction, payload);
         self.take(id).0.pop().unwrap()
     }
 
-    fn dom0(&mut self, kind: Kind, payload: &str) -> Answer {
+    fn dom0(&mut self, kind: MessageKind, payload: &str) -> Answer {
         self.ask(self.dom0, kind, 0, payload)
     }
 
-    fn start(&mut self, id: Id) -> u32 {
-        let number = self.ask(id, Kind::TransactionStart, 0, "\0");
+    fn start(&mut self, id: ConnectionId) -> u32 {
+        let number = self.ask(id, MessageKind::TransactionStart, 0, "\0");
         number.unwrap().parse().unwrap()
     }
 
-    fn end(&mut self, id: Id, transaction: u32) -> Answer {
-        self.ask(id, Kind::TransactionEnd, transaction, "T\0")
+    fn end(&mut self, id: ConnectionId, transaction: u32) -> Answer {
+        self.ask(id, MessageKind::TransactionEnd, transaction, "T\0")
     }
 
     fn is_right(&mut self) {
-        assert_eq!(self.dom0(Kind::Control, "check\0").as_deref(), Ok("OK"));
+        assert_eq!(
+            self.dom0(MessageKind::Control, "check\0").as_deref(),
+            Ok("OK")
+        );
     }
 }
 
@@ -129,18 +138,24 @@ fn refused<T>(code: &str) -> Result<T, String> {
 #[test]
 fn nodes_come_and_go() {
     let mut store = Store::new();
-    store.dom0(Kind::Write, "/a/b/c\0one").unwrap();
-    assert_eq!(store.dom0(Kind::Read, "/a/b/c\0").as_deref(), Ok("one"));
-    assert_eq!(store.dom0(Kind::Read, "/a/b\0").as_deref(), Ok(""));
-    assert_eq!(store.dom0(Kind::Directory, "/\0").as_deref(), Ok("a tool"));
-    assert_eq!(store.dom0(Kind::Rm, "/a/x\0").as_deref(), Ok("OK"));
-    assert_eq!(store.dom0(Kind::Rm, "/x/y\0"), refused("ENOENT"));
-    assert_eq!(store.dom0(Kind::Rm, "/\0"), refused("EINVAL"));
-    assert_eq!(store.dom0(Kind::Rm, "/a\0").as_deref(), Ok("OK"));
-    assert_eq!(store.dom0(Kind::Read, "/a/b/c\0"), refused("ENOENT"));
+    store.dom0(MessageKind::Write, "/a/b/c\0one").unwrap();
+    assert_eq!(
+        store.dom0(MessageKind::Read, "/a/b/c\0").as_deref(),
+        Ok("one")
+    );
+    assert_eq!(store.dom0(MessageKind::Read, "/a/b\0").as_deref(), Ok(""));
+    assert_eq!(
+        store.dom0(MessageKind::Directory, "/\0").as_deref(),
+        Ok("a tool")
+    );
+    assert_eq!(store.dom0(MessageKind::Rm, "/a/x\0").as_deref(), Ok("OK"));
+    assert_eq!(store.dom0(MessageKind::Rm, "/x/y\0"), refused("ENOENT"));
+    assert_eq!(store.dom0(MessageKind::Rm, "/\0"), refused("EINVAL"));
+    assert_eq!(store.dom0(MessageKind::Rm, "/a\0").as_deref(), Ok("OK"));
+    assert_eq!(store.dom0(MessageKind::Read, "/a/b/c\0"), refused("ENOENT"));
     // A path without its NUL; nothing at all.
-    assert_eq!(store.dom0(Kind::Read, "/a"), refused("EINVAL"));
-    assert_eq!(store.dom0(Kind::Write, ""), refused("EINVAL"));
+    assert_eq!(store.dom0(MessageKind::Read, "/a"), refused("EINVAL"));
+    assert_eq!(store.dom0(MessageKind::Write, ""), refused("EINVAL"));
 }
 
 #[test]
@@ -148,13 +163,16 @@ fn a_long_list_comes_in_parts() {
     let mut store = Store::new();
     for index in 0..400 {
         let path = format!("/list/{index:0>30}\0");
-        store.dom0(Kind::Mkdir, &path).unwrap();
+        store.dom0(MessageKind::Mkdir, &path).unwrap();
     }
-    assert_eq!(store.dom0(Kind::Directory, "/list\0"), refused("E2BIG"));
+    assert_eq!(
+        store.dom0(MessageKind::Directory, "/list\0"),
+        refused("E2BIG")
+    );
     let (mut names, mut rounds) = (0, 0);
     loop {
         let asked = format!("/list\0{}\0", names * 31);
-        store.post(store.dom0, Kind::DirectoryPart, 0, &asked);
+        store.post(store.dom0, MessageKind::DirectoryPart, 0, &asked);
         let bytes = store.server.output(store.dom0, 9999).to_vec();
         store.server.sent(store.dom0, bytes.len());
         assert!(bytes.len() <= wire::HEADER + wire::PAYLOAD_MAX);
@@ -173,67 +191,73 @@ fn a_long_list_comes_in_parts() {
 #[test]
 fn a_commit_meets_only_what_it_has_seen() {
     let mut store = Store::new();
-    store.dom0(Kind::Write, "/a\x001").unwrap();
-    store.dom0(Kind::Write, "/b\x001").unwrap();
+    store.dom0(MessageKind::Write, "/a\x001").unwrap();
+    store.dom0(MessageKind::Write, "/b\x001").unwrap();
     let other = store.server.connect();
     // A value that it has read has changed.
     let transaction = store.start(other);
-    store.ask(other, Kind::Read, transaction, "/a\0").unwrap();
     store
-        .ask(other, Kind::Write, transaction, "/mine\x001")
+        .ask(other, MessageKind::Read, transaction, "/a\0")
         .unwrap();
-    store.dom0(Kind::Write, "/a\x002").unwrap();
+    store
+        .ask(other, MessageKind::Write, transaction, "/mine\x001")
+        .unwrap();
+    store.dom0(MessageKind::Write, "/a\x002").unwrap();
     assert_eq!(store.end(other, transaction), refused("EAGAIN"));
-    assert_eq!(store.dom0(Kind::Read, "/mine\0"), refused("ENOENT"));
+    assert_eq!(store.dom0(MessageKind::Read, "/mine\0"), refused("ENOENT"));
     // Other nodes may change: beside it, below it, above it.
     let transaction = store.start(other);
-    store.ask(other, Kind::Read, transaction, "/a\0").unwrap();
     store
-        .ask(other, Kind::Write, transaction, "/mine/deep\x001")
+        .ask(other, MessageKind::Read, transaction, "/a\0")
         .unwrap();
-    store.dom0(Kind::Write, "/b\x002").unwrap();
-    store.dom0(Kind::Write, "/a/below\x002").unwrap();
-    store.dom0(Kind::Write, "/mine/other\x002").unwrap();
+    store
+        .ask(other, MessageKind::Write, transaction, "/mine/deep\x001")
+        .unwrap();
+    store.dom0(MessageKind::Write, "/b\x002").unwrap();
+    store.dom0(MessageKind::Write, "/a/below\x002").unwrap();
+    store.dom0(MessageKind::Write, "/mine/other\x002").unwrap();
     assert_eq!(store.end(other, transaction).as_deref(), Ok("OK"));
     assert_eq!(
-        store.dom0(Kind::Directory, "/mine\0").as_deref(),
+        store.dom0(MessageKind::Directory, "/mine\0").as_deref(),
         Ok("deep other")
     );
     // A list that was read has changed.
     let transaction = store.start(other);
     store
-        .ask(other, Kind::Directory, transaction, "/mine\0")
+        .ask(other, MessageKind::Directory, transaction, "/mine\0")
         .unwrap();
-    store.dom0(Kind::Mkdir, "/mine/more\0").unwrap();
+    store.dom0(MessageKind::Mkdir, "/mine/more\0").unwrap();
     assert_eq!(store.end(other, transaction), refused("EAGAIN"));
     // A node that was missing exists now.
     let transaction = store.start(other);
-    let nothing = store.ask(other, Kind::Read, transaction, "/new\0");
+    let nothing = store.ask(other, MessageKind::Read, transaction, "/new\0");
     assert_eq!(nothing, refused("ENOENT"));
-    store.dom0(Kind::Mkdir, "/new\0").unwrap();
+    store.dom0(MessageKind::Mkdir, "/new\0").unwrap();
     assert_eq!(store.end(other, transaction), refused("EAGAIN"));
     assert_eq!(store.end(other, transaction), refused("ENOENT"));
     // A change without effect in the transaction has none in the commit.
     let transaction = store.start(other);
-    store.ask(other, Kind::Rm, transaction, "/later\0").unwrap();
-    store.dom0(Kind::Mkdir, "/later\0").unwrap();
+    store
+        .ask(other, MessageKind::Rm, transaction, "/later\0")
+        .unwrap();
+    store.dom0(MessageKind::Mkdir, "/later\0").unwrap();
     assert_eq!(store.end(other, transaction), refused("EAGAIN"));
-    assert_eq!(store.dom0(Kind::Read, "/later\0").as_deref(), Ok(""));
+    assert_eq!(store.dom0(MessageKind::Read, "/later\0").as_deref(), Ok(""));
 }
 
 #[test]
 fn a_transaction_sees_what_was_and_tells_nobody_before_its_end() {
     let mut store = Store::new();
-    store.dom0(Kind::Watch, "/a\0token\0").unwrap();
+    store.dom0(MessageKind::Watch, "/a\0token\0").unwrap();
     let other = store.server.connect();
     let transaction = store.start(other);
     store
-        .ask(other, Kind::Write, transaction, "/a/b\x001")
+        .ask(other, MessageKind::Write, transaction, "/a/b\x001")
         .unwrap();
     store
-        .ask(other, Kind::Write, transaction, "/a/b\x002")
+        .ask(other, MessageKind::Write, transaction, "/a/b\x002")
         .unwrap();
-    assert_eq!(store.dom0(Kind::Read, "/a/b\0"), refused("ENOENT"));
+    assert_eq!(store.dom0(MessageKind::Read, "/a/b\0"), refused("ENOENT"));
     assert_eq!(store.take(store.dom0).1, [""; 0]);
     store.end(other, transaction).unwrap();
     assert_eq!(store.take(store.dom0).1, ["/a/b token"]);
@@ -242,15 +266,15 @@ fn a_transaction_sees_what_was_and_tells_nobody_before_its_end() {
 #[test]
 fn a_removal_is_told_where_it_is_watched() {
     let mut store = Store::new();
-    store.dom0(Kind::Write, "/a/b/c\x001").unwrap();
+    store.dom0(MessageKind::Write, "/a/b/c\x001").unwrap();
     let other = store.server.connect();
     for path in ["/a", "/a/b/c", "/a/b/nothing"] {
         store
-            .ask(other, Kind::Watch, 0, &format!("{path}\0t\0"))
+            .ask(other, MessageKind::Watch, 0, &format!("{path}\0t\0"))
             .unwrap();
     }
     store.take(other);
-    store.dom0(Kind::Rm, "/a\0").unwrap();
+    store.dom0(MessageKind::Rm, "/a\0").unwrap();
     assert_eq!(store.take(other).1, ["/a/b/c t", "/a t"]);
 }
 
@@ -259,15 +283,15 @@ fn domains_are_told_of_as_they_come_shut_down_and_go() {
     let mut store = Store::new();
     let other = store.server.connect();
     store
-        .ask(other, Kind::Watch, 0, "@introduceDomain\0i\0")
+        .ask(other, MessageKind::Watch, 0, "@introduceDomain\0i\0")
         .unwrap();
     store
-        .ask(other, Kind::Watch, 0, "@releaseDomain\0r\0")
+        .ask(other, MessageKind::Watch, 0, "@releaseDomain\0r\0")
         .unwrap();
     store.take(other);
     store.domain(3);
     assert_eq!(store.take(other).1, ["@introduceDomain i"]);
-    let state = State {
+    let state = DomainState {
         is_shutdown: true,
         is_dying: false,
     };
@@ -275,26 +299,30 @@ fn domains_are_told_of_as_they_come_shut_down_and_go() {
     store.server.check_domains(&mut store.machine);
     store.server.check_domains(&mut store.machine);
     assert_eq!(store.take(other).1, ["@releaseDomain r"]);
-    store.dom0(Kind::Resume, "3\0").unwrap();
+    store.dom0(MessageKind::Resume, "3\0").unwrap();
     store.server.check_domains(&mut store.machine);
     assert_eq!(store.take(other).1, ["@releaseDomain r"]);
     assert_eq!(
-        store.dom0(Kind::IsDomainIntroduced, "3\0").as_deref(),
+        store
+            .dom0(MessageKind::IsDomainIntroduced, "3\0")
+            .as_deref(),
         Ok("T")
     );
     store.dies(3);
     assert_eq!(store.take(other).1, ["@releaseDomain r"]);
     assert_eq!(
-        store.dom0(Kind::IsDomainIntroduced, "3\0").as_deref(),
+        store
+            .dom0(MessageKind::IsDomainIntroduced, "3\0")
+            .as_deref(),
         Ok("F")
     );
     // Its nodes are gone.
     assert_eq!(
-        store.dom0(Kind::Read, "/local/domain/3\0"),
+        store.dom0(MessageKind::Read, "/local/domain/3\0"),
         refused("ENOENT")
     );
-    assert_eq!(store.dom0(Kind::Release, "3\0"), refused("ENOENT"));
-    assert_eq!(store.dom0(Kind::Release, "0\0"), refused("EINVAL"));
+    assert_eq!(store.dom0(MessageKind::Release, "3\0"), refused("ENOENT"));
+    assert_eq!(store.dom0(MessageKind::Release, "0\0"), refused("EINVAL"));
 }
 
 #[test]
@@ -302,12 +330,12 @@ fn a_domain_may_not_do_what_is_for_dom0() {
     let mut store = Store::new();
     let guest = store.domain(3);
     for kind in [
-        Kind::Control,
-        Kind::Introduce,
-        Kind::Release,
-        Kind::Resume,
-        Kind::SetTarget,
-        Kind::IsDomainIntroduced,
+        MessageKind::Control,
+        MessageKind::Introduce,
+        MessageKind::Release,
+        MessageKind::Resume,
+        MessageKind::SetTarget,
+        MessageKind::IsDomainIntroduced,
     ] {
         assert_eq!(
             store.ask(guest, kind, 0, "1\x002\x003\0"),
@@ -315,20 +343,22 @@ fn a_domain_may_not_do_what_is_for_dom0() {
         );
     }
     assert_eq!(
-        store.ask(guest, Kind::Write, 0, "/new\0"),
+        store.ask(guest, MessageKind::Write, 0, "/new\0"),
         refused("EACCES")
     );
     assert_eq!(
-        store.ask(guest, Kind::Read, 0, "/tool\0"),
+        store.ask(guest, MessageKind::Read, 0, "/tool\0"),
         refused("EACCES")
     );
     // It does not even learn which nodes exist.
     assert_eq!(
-        store.ask(guest, Kind::Read, 0, "/none\0"),
+        store.ask(guest, MessageKind::Read, 0, "/none\0"),
         refused("EACCES")
     );
     assert_eq!(
-        store.ask(guest, Kind::Write, 0, "data/x\x001").as_deref(),
+        store
+            .ask(guest, MessageKind::Write, 0, "data/x\x001")
+            .as_deref(),
         Ok("OK")
     );
     store.is_right();

@@ -8,7 +8,7 @@ fn goes_to_sleep(bed: &mut Bed, name: &str) {
     let asked = Duration::from_secs(600);
     bed.passes(asked);
     let now = Instant::now() + asked;
-    bed.daemon.step(now, Event::Connections(id, Some(0)));
+    bed.daemon.step(now, FleetEvent::Connections(id, Some(0)));
     bed.passes(asked + Duration::from_secs(10));
 }
 
@@ -22,12 +22,15 @@ fn a_failure_to_suspend_or_to_resume_ends_the_guest() {
     let gone = |bed: &mut Bed| {
         let id = bed.id("www").0;
         assert_eq!(bed.ordered(), [format!("remove {id} {GUEST}")]);
-        assert!(matches!(bed.state("www"), State::Dying(_)));
+        assert!(matches!(bed.state("www"), ServiceState::Dying(_)));
     };
     // It stays as long as nothing fails.
     let mut bed = suspendable();
     goes_to_sleep(&mut bed, "www");
-    assert!(matches!(bed.state("www"), State::Suspended(GUEST, _)));
+    assert!(matches!(
+        bed.state("www"),
+        ServiceState::Suspended(GUEST, _)
+    ));
     assert!(is_paused(&bed));
     bed.says(ToMaker::Wake(bed.wake("www", None))).unwrap();
     assert!(!is_paused(&bed));
@@ -63,7 +66,7 @@ fn suspendable() -> Bed {
     bed.made("www", GUEST);
     let id = bed.id("www");
     let heard = Instant::now() + Duration::from_secs(1);
-    bed.daemon.step(heard, Event::Heard(id));
+    bed.daemon.step(heard, FleetEvent::Heard(id));
     bed.ordered();
     bed
 }

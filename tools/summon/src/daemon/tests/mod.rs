@@ -10,14 +10,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::sync::mpsc::Receiver;
 
-use mayfly_toolstack::fake::Host;
+use mayfly_toolstack::fake::FakeHost;
 use mayfly_toolstack::host::Xen as _;
 use tempfile::TempDir;
 
-use super::super::channel::{self, Said, Sender, Stance, ToMaker, receive_with};
-use super::super::maker::{Found, Made, Order};
+use super::super::channel::{self, GuestReport, Sender, Stance, ToMaker, receive_with};
+use super::super::maker::{FoundGuest, MadeGuest, MakerOrder};
 use super::super::{clock::Moment, fleet::Command, made_of::MadeOf};
-use super::setup::Parts;
+use super::setup::DaemonParts;
 use super::*;
 use ports::{FakePorts, link};
 
@@ -26,15 +26,15 @@ const GUEST: u16 = 7;
 
 struct Bed {
     daemon: Daemon,
-    host: Host,
+    host: FakeHost,
     ports: FakePorts,
-    orders: Receiver<Order>,
+    orders: Receiver<MakerOrder>,
     /// The front's end of the channel.
     front: OwnedFd,
     folder: TempDir,
     /// Where the switch would listen.
     switch: UnixListener,
-    _told: bell::Sender<Told>,
+    _told: bell::BellSender<MakerReport>,
 }
 
 fn services(lines: &str) -> String {
@@ -52,15 +52,15 @@ fn bed(lines: &str) -> Bed {
     for file in ["image", "site"] {
         std::fs::write(folder.path().join(file), "first").unwrap();
     }
-    let host = Host::new();
+    let host = FakeHost::new();
     let ports = FakePorts::default();
     let (orders, received) = mpsc::channel();
     let (sender, told) = bell::channel().unwrap();
-    let way = Way::default();
+    let way = FrontSender::default();
     let (ours, front) = channel::pair().unwrap();
     way.lead_to(Sender::new(ours));
     let (signals, _) = UnixStream::pair().unwrap();
-    let parts = Parts {
+    let parts = DaemonParts {
         path: folder.path().join("file"),
         listening: Listening {
             dns: Default::default(),
@@ -80,7 +80,7 @@ fn bed(lines: &str) -> Bed {
     };
     let switch = UnixListener::bind(&parts.switch).unwrap();
     write(&folder, lines);
-    let config = Config::load(&parts.path).unwrap();
+    let config = SummonConfig::load(&parts.path).unwrap();
     let mut daemon = Daemon::new(parts, &config).unwrap();
     daemon.adopt(config).unwrap();
     Bed {
@@ -108,25 +108,25 @@ fn write(folder: &TempDir, lines: &str) {
 impl Bed {
     /// Reports that there are no guests of an earlier daemon.
     fn alone(mut self) -> Self {
-        self.daemon.told(Told::Searched);
+        self.daemon.told(MakerReport::Searched);
         self.daemon.way.flush();
         self.heard();
         self.ordered();
         self
     }
 
-    fn id(&self, name: &str) -> Id {
+    fn id(&self, name: &str) -> ServiceId {
         self.daemon.ids[name]
     }
 
-    fn state(&self, name: &str) -> State {
+    fn state(&self, name: &str) -> ServiceState {
         self.daemon.fleet.unit(self.id(name)).unwrap().state
     }
 
     fn wake(&self, name: &str, ticket: Option<u32>) -> Wake {
         Wake {
             service: self.id(name),
-            cause: Cause::Syn,
+            cause: WakeCause::Syn,
             from: CLIENT,
             at: self.daemon.clock.moment(Instant::now()),
             answered: None,
@@ -152,8 +152,8 @@ impl Bed {
     /// The orders to the maker's other thread.
     fn ordered(&self) -> Vec<String> {
         let orders = self.orders.try_iter().filter_map(|order| match order {
-            Order::Make(id, ..) => Some(format!("make {}", id.0)),
-            Order::Remove(id, domid) => Some(format!("remove {} {domid}", id.0)),
+            MakerOrder::Make(id, ..) => Some(format!("make {}", id.0)),
+            MakerOrder::Remove(id, domid) => Some(format!("remove {} {domid}", id.0)),
             _ => None,
         });
         orders.collect()
@@ -176,7 +176,7 @@ impl Bed {
     fn passes(&mut self, time: Duration) {
         let now = Instant::now() + time;
         self.daemon.look_at_files(now);
-        self.daemon.step(now, Event::Time);
+        self.daemon.step(now, FleetEvent::Time);
         self.daemon.carry_out();
         self.daemon.way.flush();
     }
@@ -185,7 +185,7 @@ impl Bed {
     fn made(&mut self, name: &str, domid: u16) {
         self.host.xen.add(domid, [9; 16]);
         let id = self.id(name);
-        let made = Made {
+        let made = MadeGuest {
             domid,
             vif: link(&format!("vif{domid}.0")),
             network: Default::default(),
@@ -195,8 +195,8 @@ impl Bed {
             witness: None,
             front: self.daemon.way.say_now(&ToFront::Is(id, Stance::Takes)),
         };
-        self.daemon.told(Told::Made(id, made));
-        self.daemon.step(Instant::now(), Event::Heard(id));
+        self.daemon.told(MakerReport::Made(id, made));
+        self.daemon.step(Instant::now(), FleetEvent::Heard(id));
         self.daemon.carry_out();
     }
 }
@@ -211,7 +211,10 @@ fn a_guest_that_was_paused_or_is_saved_stays() {
         let time = Duration::from_secs(60 * minute);
         bed.daemon.look_after_guests(Instant::now() + time);
         bed.passes(time);
-        (bed.ordered(), matches!(bed.state("www"), State::Running(_)))
+        (
+            bed.ordered(),
+            matches!(bed.state("www"), ServiceState::Running(_)),
+        )
     };
     bed.host.xen.clone().pause(GUEST).unwrap();
     for minute in 1..10 {
@@ -251,14 +254,14 @@ fn a_file_that_is_read_again_reaches_the_front_and_the_guests() {
 fn found(bed: &mut Bed, name: &str, made_of: Option<MadeOf>) -> Vec<String> {
     bed.host.xen.add(GUEST, [9; 16]);
     let id = bed.id(name);
-    let found = Found {
+    let found = FoundGuest {
         domid: GUEST,
         network: Default::default(),
         of: made_of,
     };
-    bed.daemon.told(Told::Found(id, found));
+    bed.daemon.told(MakerReport::Found(id, found));
     bed.daemon.carry_out();
-    bed.daemon.told(Told::Searched);
+    bed.daemon.told(MakerReport::Searched);
     bed.daemon.way.flush();
     bed.ordered()
 }
@@ -281,7 +284,7 @@ fn a_service_that_changed_without_a_daemon_gets_what_its_file_says() {
         let ordered = found(&mut other, "www", Some(before));
         assert!(ordered.contains(&removed), "{ordered:?}");
         let id = other.id("www");
-        other.daemon.told(Told::Removed(id, None));
+        other.daemon.told(MakerReport::Removed(id, None));
         other.daemon.carry_out();
         let made = other.ordered().contains(&format!("make {}", id.0));
         assert_eq!(made, lines.contains("on_demand"));
@@ -307,7 +310,7 @@ fn a_site_that_is_replaced_reaches_guests_as_the_file_says() {
             let asked = bed.heard().contains(&ToFront::Ask(id));
             assert_eq!(asked, is_replaced, "{lines} {file}");
             if is_replaced {
-                let nobody = Said {
+                let nobody = GuestReport {
                     connections: 0,
                     requests: 1,
                 };
@@ -352,7 +355,7 @@ fn a_front_that_was_taken_over_gets_no_more_than_the_file_allows() {
     let mut bed = bed("").alone();
     let (www, one) = (bed.id("www"), bed.id("one"));
     // Unknown services: nothing happens and nothing is logged.
-    for id in [Id(0), Id(99), Id(u32::MAX)] {
+    for id in [ServiceId(0), ServiceId(99), ServiceId(u32::MAX)] {
         let wake = Wake {
             service: id,
             ..bed.wake("www", None)
@@ -360,13 +363,13 @@ fn a_front_that_was_taken_over_gets_no_more_than_the_file_allows() {
         bed.says(ToMaker::Wake(wake)).unwrap();
         bed.says(ToMaker::Heard(id)).unwrap();
         bed.says(ToMaker::Said(id, None)).unwrap();
-        bed.says(ToMaker::Counted(id, 1, Frames::default()))
+        bed.says(ToMaker::Counted(id, 1, FrameCounts::default()))
             .unwrap();
     }
     assert_eq!((bed.heard(), bed.ordered()), (vec![], vec![]));
     // The front cannot send a command of the administrator.
     let wake = Wake {
-        cause: Cause::Command,
+        cause: WakeCause::Command,
         ..bed.wake("www", None)
     };
     assert!(bed.says(ToMaker::Wake(wake)).is_err());
@@ -374,7 +377,7 @@ fn a_front_that_was_taken_over_gets_no_more_than_the_file_allows() {
     bed.says(ToMaker::Wake(bed.wake("www", None))).unwrap();
     bed.made("www", GUEST);
     let before = bed.state("www");
-    let nobody = Said {
+    let nobody = GuestReport {
         connections: 0,
         requests: u64::MAX,
     };
@@ -391,8 +394,8 @@ fn a_front_that_was_taken_over_gets_no_more_than_the_file_allows() {
             ..bed.wake("one", Some(n))
         };
         bed.says(ToMaker::Wake(wake)).unwrap();
-        if bed.state("one") == State::BeingBorn {
-            bed.daemon.told(Told::NotMade(one, "test".into()));
+        if bed.state("one") == ServiceState::BeingBorn {
+            bed.daemon.told(MakerReport::NotMade(one, "test".into()));
         }
         let _ = bed
             .daemon
@@ -402,15 +405,15 @@ fn a_front_that_was_taken_over_gets_no_more_than_the_file_allows() {
     assert!(bed.daemon.fleet.refused.prefix >= 15);
     assert!(bed.ordered().len() <= 5);
     // Counters and time spans are bounded.
-    let most = Frames {
+    let most = FrameCounts {
         held: u64::MAX,
         replayed: u64::MAX,
         dropped: u64::MAX,
     };
-    let queries = Counts {
+    let queries = QueryCounts {
         dropped: u64::MAX,
         limited: u64::MAX,
-        ..Counts::default()
+        ..QueryCounts::default()
     };
     for _ in 0..3 {
         bed.says(ToMaker::Counted(www, u64::MAX, most)).unwrap();

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use mayfly_links::{Bridge, Error as LinkError, Link};
+use mayfly_links::{Bridge, Link};
 
 use super::*;
 
@@ -16,9 +16,9 @@ pub(super) struct FakePorts(
 );
 
 impl FakePorts {
-    fn refuses(&self) -> Result<(), LinkError> {
+    fn refuses(&self) -> Result<(), mayfly_links::Error> {
         match self.2.get() {
-            true => Err(LinkError::NoSuchLink("vif7.0".to_owned())),
+            true => Err(mayfly_links::Error::NoSuchLink("vif7.0".to_owned())),
             false => Ok(()),
         }
     }
@@ -38,11 +38,11 @@ pub(super) fn link(name: &str) -> Link {
 }
 
 impl Ports for FakePorts {
-    fn find(&mut self, name: &str) -> Result<Link, LinkError> {
+    fn find(&mut self, name: &str) -> Result<Link, mayfly_links::Error> {
         Ok(link(name))
     }
 
-    fn bridge(&mut self, name: &str) -> Result<Bridge, LinkError> {
+    fn bridge(&mut self, name: &str) -> Result<Bridge, mayfly_links::Error> {
         Ok(Bridge {
             index: 9,
             name: name.to_owned(),
@@ -51,24 +51,24 @@ impl Ports for FakePorts {
         })
     }
 
-    fn port(&mut self, _: &str) -> Result<Port, LinkError> {
+    fn port(&mut self, _: &str) -> Result<BridgePort, mayfly_links::Error> {
         let (ours, _) = channel::pair().unwrap();
-        Ok(Port::of(ours, link("summon9")))
+        Ok(BridgePort::of(ours, link("summon9")))
     }
 
-    fn flood(&mut self, _: &Link, floods: bool) -> Result<(), LinkError> {
+    fn flood(&mut self, _: &Link, floods: bool) -> Result<(), mayfly_links::Error> {
         self.refuses()?;
         self.1.borrow_mut().push(floods);
         Ok(())
     }
 
-    fn direct(&mut self, link: &Link, mac: [u8; 6]) -> Result<(), LinkError> {
+    fn direct(&mut self, link: &Link, mac: [u8; 6]) -> Result<(), mayfly_links::Error> {
         self.refuses()?;
         self.0.borrow_mut().insert(mac, link.name.clone());
         Ok(())
     }
 
-    fn undirect(&mut self, _: &Link, mac: [u8; 6]) -> Result<(), LinkError> {
+    fn undirect(&mut self, _: &Link, mac: [u8; 6]) -> Result<(), mayfly_links::Error> {
         self.0.borrow_mut().remove(&mac);
         Ok(())
     }

@@ -50,7 +50,7 @@ impl Bed {
     /// The thread tells of a guest on the switch.
     fn made_on_switch(&mut self, name: &str, domid: u16) {
         self.host.xen.add(domid, [9; 16]);
-        let made = Made {
+        let made = MadeGuest {
             domid,
             vif: link("switch9"),
             network: Network::Switch,
@@ -61,7 +61,7 @@ impl Bed {
             front: 0,
         };
         let id = self.id(name);
-        self.daemon.told(Told::Made(id, made));
+        self.daemon.told(MakerReport::Made(id, made));
         self.daemon.carry_out();
         self.daemon.way.flush();
     }
@@ -98,9 +98,9 @@ fn the_switch_wakes_a_service_and_the_front_is_told_later() {
         life,
     };
     switch.says(&mut bed, lives);
-    assert_eq!(bed.state("www"), State::BeingBorn);
+    assert_eq!(bed.state("www"), ServiceState::BeingBorn);
     bed.made_on_switch("www", GUEST);
-    assert!(matches!(bed.state("www"), State::Running(_)));
+    assert!(matches!(bed.state("www"), ServiceState::Running(_)));
     let entry = &bed.daemon.entries[&id];
     assert_eq!((entry.frames.held, entry.frames.replayed), (2, 2));
     assert!(switch.asked().is_empty());
@@ -122,12 +122,12 @@ fn what_comes_to_a_guest_that_is_about_to_go_keeps_it() {
     switch.wants(&mut bed, "www", WakeFrame::Syn);
     bed.made_on_switch("www", GUEST);
     let id = bed.id("www");
-    bed.daemon.step(Instant::now(), Event::Heard(id));
+    bed.daemon.step(Instant::now(), FleetEvent::Heard(id));
     switch.asked();
     let name = || "www".to_owned();
     let leaves = |bed: &mut Bed| {
         bed.passes(Duration::from_secs(100));
-        let open = Some(Said {
+        let open = Some(GuestReport {
             connections: 0,
             requests: 1,
         });
@@ -137,14 +137,14 @@ fn what_comes_to_a_guest_that_is_about_to_go_keeps_it() {
     assert_eq!(switch.asked(), [SwitchOrder::Hold(name())]);
     switch.wants(&mut bed, "www", WakeFrame::Other);
     assert_eq!(switch.asked(), [SwitchOrder::Open(name())]);
-    assert!(matches!(bed.state("www"), State::Running(_)));
+    assert!(matches!(bed.state("www"), ServiceState::Running(_)));
     leaves(&mut bed);
     bed.passes(Duration::from_secs(100));
     let asked = switch.asked();
     assert!(asked.contains(&SwitchOrder::Drop(name())), "{asked:?}");
     assert!(bed.ordered().contains(&format!("remove {} {GUEST}", id.0)));
     // A frame that was for the guest that has gone wakes nobody.
-    bed.daemon.told(Told::Removed(id, None));
+    bed.daemon.told(MakerReport::Removed(id, None));
     bed.daemon.carry_out();
     switch.asked();
     switch.wants(&mut bed, "www", WakeFrame::Other);
@@ -158,7 +158,7 @@ fn who_is_turned_away_has_nothing_held() {
     let mut switch = Switch::of(&bed);
     let id = bed.id("www");
     switch.wants(&mut bed, "www", WakeFrame::Syn);
-    bed.daemon.told(Told::NotMade(id, "test".to_owned()));
+    bed.daemon.told(MakerReport::NotMade(id, "test".to_owned()));
     bed.daemon.carry_out();
     let asked = switch.asked();
     assert!(

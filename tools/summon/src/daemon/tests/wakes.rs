@@ -42,12 +42,14 @@ fn what_nobody_waits_for_is_put_off_while_a_guest_is_made() {
     // The client of a DNS query will send a packet soon.
     bed.says(ToMaker::Wake(bed.wake("one", None))).unwrap();
     assert_eq!(bed.heard(), [ToFront::Is(bed.id("one"), Stance::Holds)]);
-    bed.daemon.told(Told::NotMade(bed.id("one"), "test".into()));
+    bed.daemon
+        .told(MakerReport::NotMade(bed.id("one"), "test".into()));
     bed.daemon.carry_out();
     // A refusal is sent at once.
     for n in 6..9 {
         bed.says(ToMaker::Wake(bed.wake("one", Some(n)))).unwrap();
-        bed.daemon.told(Told::NotMade(bed.id("one"), "test".into()));
+        bed.daemon
+            .told(MakerReport::NotMade(bed.id("one"), "test".into()));
         bed.daemon.carry_out();
     }
     assert!(bed.heard().contains(&ToFront::Decided(8, false)));
@@ -67,7 +69,7 @@ fn a_guest_goes_on_before_all_that_nobody_waits_for() {
             .unwrap();
         bed.daemon.actions.extend(actions);
         bed.daemon.carry_out();
-        assert!(matches!(bed.state("www"), State::Suspended(..)));
+        assert!(matches!(bed.state("www"), ServiceState::Suspended(..)));
     };
     sleep(&mut bed);
     assert_eq!(*bed.ports.1.borrow(), [false]);

@@ -11,12 +11,12 @@ use domain::base::iana::{Rcode, Rtype};
 use domain::base::{Message, MessageBuilder, Name};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::super::config::{Config, Daemon, Limits, OnChange, SOCKET, Service};
+use super::super::config::{DaemonConfig, OnChange, SOCKET, Service, SummonConfig, SummonLimits};
 use super::*;
 
-const WWW: Id = Id(7);
+const WWW: ServiceId = ServiceId(7);
 
-fn config() -> Config {
+fn config() -> SummonConfig {
     let service = Service {
         name: "www".into(),
         hosts: vec!["www.example.test".into(), "example.test".into()],
@@ -40,7 +40,7 @@ fn config() -> Config {
         on_demand: true,
         on_change: OnChange::default(),
     };
-    let daemon = Daemon {
+    let daemon = DaemonConfig {
         bridge: "xenbr0".into(),
         listen: vec!["192.0.2.53:53".parse().unwrap()],
         status: None,
@@ -48,14 +48,14 @@ fn config() -> Config {
         ttl: 10,
         forward: None,
         forward_for: Vec::new(),
-        limits: Limits::default(),
+        limits: SummonLimits::default(),
         pool: 0,
         guard: true,
         network: super::super::config::Network::Netback,
         on_change: OnChange::default(),
         nsid: None,
     };
-    Config {
+    SummonConfig {
         daemon,
         services: vec![service],
         zones: BTreeMap::new(),
@@ -76,7 +76,7 @@ fn query(name: &str, rtype: Rtype) -> Vec<u8> {
 }
 
 /// Serves until nothing more comes for a moment. Returns the services that were asked for.
-fn serve(dns: &mut Dns, names: &Names) -> Vec<Id> {
+fn serve(dns: &mut Dns, names: &Names) -> Vec<ServiceId> {
     let mut queries = Vec::new();
     loop {
         let ready: Vec<Source> = {
@@ -124,7 +124,7 @@ fn open(forward: Option<SocketAddr>) -> Dns {
 }
 
 /// Sends a query over UDP.
-fn ask(dns: &mut Dns, name: &str, rtype: Rtype) -> (Message<Vec<u8>>, Vec<Id>) {
+fn ask(dns: &mut Dns, name: &str, rtype: Rtype) -> (Message<Vec<u8>>, Vec<ServiceId>) {
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.connect(dns.udp[0].local_addr().unwrap()).unwrap();
     client

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use proptest::prelude::*;
 
-use super::super::super::held::{Bounds, Held};
+use super::super::super::held::{Bounds, HeldFrames};
 use super::*;
 
 proptest! {
@@ -16,8 +16,8 @@ proptest! {
     fn each_frame_reaches_the_guest_once(steps in proptest::collection::vec(0u8..3, 0..60), made_at in 0usize..60) {
         let bounds = Bounds { frames: 100, bytes: 100 };
         let mut play = Play::new(limits());
-        let (mut held, mut port, mut guest) = (Held::default(), VecDeque::new(), Vec::new());
-        play.step(Event::Wanted(A, client(1)));
+        let (mut held, mut port, mut guest) = (HeldFrames::default(), VecDeque::new(), Vec::new());
+        play.step(FleetEvent::Wanted(A, client(1)));
         let mut sent = 0;
         let mut is_directed = false;
         let steps = steps.into_iter().map(Some).chain([None; 60]);
@@ -26,7 +26,7 @@ proptest! {
                 // As `Daemon::made` does: first the bridge, then the held frames.
                 is_directed = true;
                 guest.extend(held.replay().flatten());
-                play.step(Event::Made(A, 7));
+                play.step(FleetEvent::Made(A, 7));
             }
             if step == Some(0) {
                 if is_directed { guest.push(sent) } else { port.push_back(sent) }
@@ -51,34 +51,34 @@ proptest! {
     /// With any events in any order, the limit of guests holds, and only existing guests are removed.
     #[test]
     fn any_events(events in proptest::collection::vec((0u8..10, 1u32..4, 0u8..4), 0..200)) {
-        let limits = Limits { running: 2, queue: 2, ..limits() };
+        let limits = SummonLimits { running: 2, queue: 2, ..limits() };
         let mut play = Play::new(limits);
         let asleep = Asleep::Suspend;
-        play.fleet.change(B, Spec { asleep, ..spec() }, false, &mut Vec::new());
+        play.fleet.change(B, ServiceSpec { asleep, ..spec() }, false, &mut Vec::new());
         let mut alive = std::collections::BTreeMap::new();
         let mut still = std::collections::BTreeSet::new();
         for (domid, (kind, id, n)) in (1u16..).zip(events) {
-            let id = Id(id);
+            let id = ServiceId(id);
             let state = play.state(id);
             // The maker's events follow from its actions.
             let event = match kind {
-                0..=2 => Event::Wanted(id, client(n)),
-                3 if state == State::BeingBorn => { alive.insert(id, domid); Event::Made(id, domid) }
-                4 if state == State::BeingBorn => Event::NotMade(id, "no".into()),
-                5 => Event::Heard(id),
-                6 => Event::Connections(id, u32::from(n).checked_sub(1)),
-                7 => Event::Ended(id, n == 0, "ended".into()),
-                8 if matches!(state, State::Dying(_)) => { alive.remove(&id); Event::Removed(id, None) }
-                _ => { play.now += Duration::from_secs(u64::from(n) * 10); Event::Time }
+                0..=2 => FleetEvent::Wanted(id, client(n)),
+                3 if state == ServiceState::BeingBorn => { alive.insert(id, domid); FleetEvent::Made(id, domid) }
+                4 if state == ServiceState::BeingBorn => FleetEvent::NotMade(id, "no".into()),
+                5 => FleetEvent::Heard(id),
+                6 => FleetEvent::Connections(id, u32::from(n).checked_sub(1)),
+                7 => FleetEvent::Ended(id, n == 0, "ended".into()),
+                8 if matches!(state, ServiceState::Dying(_)) => { alive.remove(&id); FleetEvent::Removed(id, None) }
+                _ => { play.now += Duration::from_secs(u64::from(n) * 10); FleetEvent::Time }
             };
             for action in play.step(event) {
-                if let Action::Remove(id, domid) | Action::Suspend(id, domid) | Action::Resume(id, domid) = action {
+                if let FleetAction::Remove(id, domid) | FleetAction::Suspend(id, domid) | FleetAction::Resume(id, domid) = action {
                     prop_assert_eq!(alive.get(&id), Some(&domid));
                 }
                 match action {
-                    Action::Suspend(id, _) => prop_assert!(still.insert(id)),
-                    Action::Resume(id, _) => prop_assert!(still.remove(&id)),
-                    Action::Remove(id, _) => drop(still.remove(&id)),
+                    FleetAction::Suspend(id, _) => prop_assert!(still.insert(id)),
+                    FleetAction::Resume(id, _) => prop_assert!(still.remove(&id)),
+                    FleetAction::Remove(id, _) => drop(still.remove(&id)),
                     _ => {}
                 }
             }

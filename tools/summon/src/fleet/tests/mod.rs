@@ -9,26 +9,26 @@ use std::net::IpAddr;
 use super::super::config::Asleep;
 use super::*;
 
-const A: Id = Id(1);
-const B: Id = Id(2);
-const C: Id = Id(3);
+const A: ServiceId = ServiceId(1);
+const B: ServiceId = ServiceId(2);
+const C: ServiceId = ServiceId(3);
 /// The start timeout of the services.
 const SILENCE: Duration = Duration::from_secs(5);
 
-fn limits() -> Limits {
-    Limits {
+fn limits() -> SummonLimits {
+    SummonLimits {
         births_per_second: 100,
         burst: 100,
         births_per_prefix: 100,
         running: 10,
         memory: 100,
         queue: 10,
-        ..Limits::default()
+        ..SummonLimits::default()
     }
 }
 
-fn spec() -> Spec {
-    Spec {
+fn spec() -> ServiceSpec {
+    ServiceSpec {
         memory: 10,
         idle: Duration::from_secs(20),
         idle_hard: None,
@@ -50,7 +50,7 @@ struct Play {
 }
 
 impl Play {
-    fn new(limits: Limits) -> Self {
+    fn new(limits: SummonLimits) -> Self {
         let mut fleet = Fleet::new(limits);
         for id in [A, B, C] {
             fleet.add(id, spec());
@@ -59,40 +59,46 @@ impl Play {
         Self { fleet, now }
     }
 
-    fn step(&mut self, event: Event) -> Vec<Action> {
+    fn step(&mut self, event: FleetEvent) -> Vec<FleetAction> {
         let mut actions = Vec::new();
         self.fleet.step(self.now, event, &mut actions);
         actions
     }
 
-    fn after(&mut self, seconds: u64) -> Vec<Action> {
+    fn after(&mut self, seconds: u64) -> Vec<FleetAction> {
         self.now += Duration::from_secs(seconds);
-        self.step(Event::Time)
+        self.step(FleetEvent::Time)
     }
 
     /// The guest has no connections, and no client comes afterwards.
-    fn quiet(&mut self, id: Id) -> Vec<Action> {
+    fn quiet(&mut self, id: ServiceId) -> Vec<FleetAction> {
         assert_eq!(
-            self.step(Event::Connections(id, Some(0))),
-            [Action::Shut(id)]
+            self.step(FleetEvent::Connections(id, Some(0))),
+            [FleetAction::Shut(id)]
         );
         assert_eq!(self.fleet.stance(id), Stance::Leaves);
         assert!(!self.fleet.takes(id));
         self.now += LAST_LOOK;
-        let mut actions = self.step(Event::Time);
-        assert_eq!(actions.remove(0), Action::Drop(id));
+        let mut actions = self.step(FleetEvent::Time);
+        assert_eq!(actions.remove(0), FleetAction::Drop(id));
         actions
     }
 
-    fn state(&self, id: Id) -> State {
+    fn state(&self, id: ServiceId) -> ServiceState {
         self.fleet.unit(id).unwrap().state
     }
 
     /// Brings a service from asleep to running.
-    fn up(&mut self, id: Id, domid: u16) {
-        assert_eq!(self.step(Event::Wanted(id, client(1))), [Action::Make(id)]);
-        assert_eq!(self.step(Event::Made(id, domid)), []);
-        assert_eq!(self.step(Event::Heard(id)), [Action::Tell(id, Tell::Up)]);
+    fn up(&mut self, id: ServiceId, domid: u16) {
+        assert_eq!(
+            self.step(FleetEvent::Wanted(id, client(1))),
+            [FleetAction::Make(id)]
+        );
+        assert_eq!(self.step(FleetEvent::Made(id, domid)), []);
+        assert_eq!(
+            self.step(FleetEvent::Heard(id)),
+            [FleetAction::Tell(id, LogNews::Up)]
+        );
     }
 }
 
@@ -100,48 +106,51 @@ impl Play {
 fn a_life() {
     let mut play = Play::new(limits());
     assert!(!play.fleet.holds(A) && !play.fleet.takes(A));
-    assert_eq!(play.step(Event::Wanted(A, client(1))), [Action::Make(A)]);
+    assert_eq!(
+        play.step(FleetEvent::Wanted(A, client(1))),
+        [FleetAction::Make(A)]
+    );
     assert!(play.fleet.holds(A));
-    assert_eq!(play.step(Event::Wanted(A, client(2))), []);
-    assert_eq!(play.step(Event::Made(A, 7)), []);
+    assert_eq!(play.step(FleetEvent::Wanted(A, client(2))), []);
+    assert_eq!(play.step(FleetEvent::Made(A, 7)), []);
     assert!(play.fleet.takes(A));
-    play.step(Event::Heard(A));
+    play.step(FleetEvent::Heard(A));
     assert_eq!(play.after(19), []);
-    play.step(Event::Heard(A));
+    play.step(FleetEvent::Heard(A));
     assert_eq!(play.after(19), []);
-    assert_eq!(play.after(1), [Action::Ask(A)]);
+    assert_eq!(play.after(1), [FleetAction::Ask(A)]);
     // It has a connection, so it is asked again, but not at once.
-    assert_eq!(play.step(Event::Connections(A, Some(1))), []);
-    assert_eq!(play.step(Event::Time), []);
-    assert_eq!(play.after(1), [Action::Ask(A)]);
+    assert_eq!(play.step(FleetEvent::Connections(A, Some(1))), []);
+    assert_eq!(play.step(FleetEvent::Time), []);
+    assert_eq!(play.after(1), [FleetAction::Ask(A)]);
     assert_eq!(
         play.quiet(A),
         [
-            Action::Tell(A, Tell::Down("nobody asks")),
-            Action::Remove(A, 7)
+            FleetAction::Tell(A, LogNews::Down("nobody asks")),
+            FleetAction::Remove(A, 7)
         ]
     );
     assert_eq!(
-        play.step(Event::Removed(A, None)),
-        [Action::Tell(A, Tell::Asleep)]
+        play.step(FleetEvent::Removed(A, None)),
+        [FleetAction::Tell(A, LogNews::Asleep)]
     );
-    assert_eq!(play.state(A), State::Asleep);
+    assert_eq!(play.state(A), ServiceState::Asleep);
     let unit = play.fleet.unit(A).unwrap();
     assert_eq!((unit.births, unit.deaths, unit.failures), (1, 1, 0));
 }
 
 /// Brings a service to suspended, after it ran as this domain.
-fn suspended(play: &mut Play, id: Id, domid: u16) {
+fn suspended(play: &mut Play, id: ServiceId, domid: u16) {
     let asleep = Asleep::Suspend;
-    let spec = Spec { asleep, ..spec() };
+    let spec = ServiceSpec { asleep, ..spec() };
     play.fleet.change(id, spec, false, &mut Vec::new());
     play.up(id, domid);
-    assert_eq!(play.after(20), [Action::Ask(id)]);
+    assert_eq!(play.after(20), [FleetAction::Ask(id)]);
     assert_eq!(
         play.quiet(id),
         [
-            Action::Suspend(id, domid),
-            Action::Tell(id, Tell::Suspended)
+            FleetAction::Suspend(id, domid),
+            FleetAction::Tell(id, LogNews::Suspended)
         ]
     );
 }
@@ -153,31 +162,40 @@ fn a_suspended_guest_goes_on_at_once() {
     assert!(!play.fleet.holds(A) && !play.fleet.takes(A));
     assert_eq!(play.fleet.used(), (1, 10));
     assert_eq!(play.after(1000), []);
-    let resumed = [Action::Resume(A, 7), Action::Tell(A, Tell::Resumed)];
-    assert_eq!(play.step(Event::Wanted(A, client(1))), resumed);
+    let resumed = [
+        FleetAction::Resume(A, 7),
+        FleetAction::Tell(A, LogNews::Resumed),
+    ];
+    assert_eq!(play.step(FleetEvent::Wanted(A, client(1))), resumed);
     assert!(play.fleet.takes(A));
     play.now += Duration::from_secs(1);
-    play.step(Event::Heard(A));
+    play.step(FleetEvent::Heard(A));
     // The guest does not answer, but has sent something: perhaps there is no route for the question.
-    assert_eq!(play.after(20), [Action::Ask(A)]);
-    assert_eq!(play.step(Event::Connections(A, None)), [Action::Shut(A)]);
+    assert_eq!(play.after(20), [FleetAction::Ask(A)]);
+    assert_eq!(
+        play.step(FleetEvent::Connections(A, None)),
+        [FleetAction::Shut(A)]
+    );
     play.after(1);
-    assert_eq!(play.step(Event::Wanted(A, client(1))), resumed);
+    assert_eq!(play.step(FleetEvent::Wanted(A, client(1))), resumed);
     let unit = play.fleet.unit(A).unwrap();
     assert_eq!((unit.births, unit.resumes, unit.deaths), (1, 2, 0));
 }
 
 #[test]
 fn who_comes_at_the_last_moment_is_not_left() {
-    for event in [Event::Heard(A), Event::Wanted(A, client(1))] {
+    for event in [FleetEvent::Heard(A), FleetEvent::Wanted(A, client(1))] {
         let mut play = Play::new(limits());
         play.up(A, 7);
         play.after(20);
-        assert_eq!(play.step(Event::Connections(A, Some(0))), [Action::Shut(A)]);
-        assert_eq!(play.step(event), [Action::Open(A)]);
+        assert_eq!(
+            play.step(FleetEvent::Connections(A, Some(0))),
+            [FleetAction::Shut(A)]
+        );
+        assert_eq!(play.step(event), [FleetAction::Open(A)]);
         assert!(play.fleet.takes(A));
         assert_eq!(play.after(19), []);
-        assert_eq!(play.after(1), [Action::Ask(A)]);
+        assert_eq!(play.after(1), [FleetAction::Ask(A)]);
     }
 }
 
@@ -185,38 +203,38 @@ fn who_comes_at_the_last_moment_is_not_left() {
 fn a_resumed_guest_that_was_never_heard_is_made_anew() {
     let mut play = Play::new(limits());
     suspended(&mut play, A, 7);
-    play.step(Event::Wanted(A, client(1)));
-    assert_eq!(play.after(20), [Action::Ask(A)]);
-    let actions = play.step(Event::Connections(A, None));
-    assert!(actions.contains(&Action::Remove(A, 7)), "{actions:?}");
+    play.step(FleetEvent::Wanted(A, client(1)));
+    assert_eq!(play.after(20), [FleetAction::Ask(A)]);
+    let actions = play.step(FleetEvent::Connections(A, None));
+    assert!(actions.contains(&FleetAction::Remove(A, 7)), "{actions:?}");
 }
 
 #[test]
 fn who_was_suspended_first_makes_room() {
-    let limits = Limits {
+    let limits = SummonLimits {
         running: 2,
         ..limits()
     };
     let mut play = Play::new(limits);
     suspended(&mut play, A, 7);
     suspended(&mut play, B, 8);
-    let actions = play.step(Event::Wanted(C, client(1)));
-    assert!(actions.contains(&Action::Remove(A, 7)), "{actions:?}");
-    assert!(!actions.contains(&Action::Remove(B, 8)), "{actions:?}");
+    let actions = play.step(FleetEvent::Wanted(C, client(1)));
+    assert!(actions.contains(&FleetAction::Remove(A, 7)), "{actions:?}");
+    assert!(!actions.contains(&FleetAction::Remove(B, 8)), "{actions:?}");
     assert!(play.fleet.holds(C));
-    let actions = play.step(Event::Removed(A, None));
-    assert!(actions.contains(&Action::Make(C)), "{actions:?}");
+    let actions = play.step(FleetEvent::Removed(A, None));
+    assert!(actions.contains(&FleetAction::Make(C)), "{actions:?}");
 }
 
 #[test]
 fn one_that_ends_while_it_is_suspended_is_removed() {
     let mut play = Play::new(limits());
     suspended(&mut play, A, 7);
-    let actions = play.step(Event::Ended(A, false, "gone".into()));
-    assert!(actions.contains(&Action::Remove(A, 7)), "{actions:?}");
+    let actions = play.step(FleetEvent::Ended(A, false, "gone".into()));
+    assert!(actions.contains(&FleetAction::Remove(A, 7)), "{actions:?}");
     assert_eq!(
-        play.step(Event::Removed(A, None)),
-        [Action::Tell(A, Tell::Asleep)]
+        play.step(FleetEvent::Removed(A, None)),
+        [FleetAction::Tell(A, LogNews::Asleep)]
     );
 }
 
@@ -224,9 +242,9 @@ fn one_that_ends_while_it_is_suspended_is_removed() {
 fn who_is_heard_after_it_was_asked_stays() {
     let mut play = Play::new(limits());
     play.up(A, 7);
-    assert_eq!(play.after(20), [Action::Ask(A)]);
-    play.step(Event::Heard(A));
-    assert_eq!(play.step(Event::Connections(A, Some(0))), []);
+    assert_eq!(play.after(20), [FleetAction::Ask(A)]);
+    play.step(FleetEvent::Heard(A));
+    assert_eq!(play.step(FleetEvent::Connections(A, Some(0))), []);
     assert!(play.fleet.takes(A));
 }
 
@@ -237,15 +255,18 @@ fn who_comes_while_it_dies_gets_the_next_one() {
     play.after(20);
     play.quiet(A);
     assert!(!play.fleet.holds(A));
-    assert_eq!(play.step(Event::Wanted(A, client(1))), []);
+    assert_eq!(play.step(FleetEvent::Wanted(A, client(1))), []);
     assert!(play.fleet.holds(A));
-    assert_eq!(play.step(Event::Removed(A, None)), [Action::Make(A)]);
+    assert_eq!(
+        play.step(FleetEvent::Removed(A, None)),
+        [FleetAction::Make(A)]
+    );
 }
 
 #[test]
 fn an_open_connection_keeps_it_until_the_hard_limit() {
     let mut play = Play::new(limits());
-    let hard = Spec {
+    let hard = ServiceSpec {
         idle_hard: Some(Duration::from_secs(60)),
         ..spec()
     };
@@ -253,24 +274,27 @@ fn an_open_connection_keeps_it_until_the_hard_limit() {
     play.up(A, 7);
     for _ in 0..59 {
         for action in play.after(1) {
-            assert_eq!(action, Action::Ask(A));
-            play.step(Event::Connections(A, Some(1)));
+            assert_eq!(action, FleetAction::Ask(A));
+            play.step(FleetEvent::Connections(A, Some(1)));
         }
     }
-    assert!(play.after(1).contains(&Action::Remove(A, 7)));
+    assert!(play.after(1).contains(&FleetAction::Remove(A, 7)));
 }
 
 #[test]
 fn failures_are_backed_off() {
     let mut play = Play::new(limits());
     for pause in [1, 2, 4, 8] {
-        assert_eq!(play.step(Event::Wanted(A, client(1))), [Action::Make(A)]);
-        let failed = Tell::Failed("no image".into(), Duration::from_secs(pause));
         assert_eq!(
-            play.step(Event::NotMade(A, "no image".into())),
-            [Action::Drop(A), Action::Tell(A, failed)]
+            play.step(FleetEvent::Wanted(A, client(1))),
+            [FleetAction::Make(A)]
         );
-        assert_eq!(play.step(Event::Wanted(A, client(1))), []);
+        let failed = LogNews::Failed("no image".into(), Duration::from_secs(pause));
+        assert_eq!(
+            play.step(FleetEvent::NotMade(A, "no image".into())),
+            [FleetAction::Drop(A), FleetAction::Tell(A, failed)]
+        );
+        assert_eq!(play.step(FleetEvent::Wanted(A, client(1))), []);
         assert!(!play.fleet.holds(A));
         assert_eq!(play.after(pause), []);
     }
@@ -278,36 +302,39 @@ fn failures_are_backed_off() {
     // A long life resets the back-off.
     play.up(A, 7);
     play.after(10);
-    play.step(Event::Ended(A, true, "crash".into()));
+    play.step(FleetEvent::Ended(A, true, "crash".into()));
     let pause = Duration::from_secs(1);
-    let actions = play.step(Event::Removed(A, None));
-    assert!(actions.contains(&Action::Tell(A, Tell::Failed("crash".into(), pause))));
+    let actions = play.step(FleetEvent::Removed(A, None));
+    assert!(actions.contains(&FleetAction::Tell(
+        A,
+        LogNews::Failed("crash".into(), pause)
+    )));
 }
 
 #[test]
 fn who_says_nothing_is_removed() {
     let mut play = Play::new(limits());
-    play.step(Event::Wanted(A, client(1)));
-    play.step(Event::Made(A, 7));
+    play.step(FleetEvent::Wanted(A, client(1)));
+    play.step(FleetEvent::Made(A, 7));
     assert_eq!(play.fleet.deadline(), Some(play.now + SILENCE));
-    assert!(play.after(5).contains(&Action::Remove(A, 7)));
-    play.step(Event::Removed(A, None));
-    assert!(matches!(play.state(A), State::BackedOff(_)));
+    assert!(play.after(5).contains(&FleetAction::Remove(A, 7)));
+    play.step(FleetEvent::Removed(A, None));
+    assert!(matches!(play.state(A), ServiceState::BackedOff(_)));
 }
 
 #[test]
 fn what_never_sleeps_is_made_again() {
     let mut play = Play::new(limits());
-    let always = Spec {
+    let always = ServiceSpec {
         on_demand: false,
         ..spec()
     };
     play.fleet.change(A, always, false, &mut Vec::new());
     play.up(A, 7);
     assert_eq!(play.after(1000), []);
-    play.step(Event::Ended(A, false, "poweroff".into()));
-    let actions = play.step(Event::Removed(A, None));
-    assert!(actions.contains(&Action::Make(A)), "{actions:?}");
+    play.step(FleetEvent::Ended(A, false, "poweroff".into()));
+    let actions = play.step(FleetEvent::Removed(A, None));
+    assert!(actions.contains(&FleetAction::Make(A)), "{actions:?}");
 }
 
 #[test]
@@ -316,23 +343,29 @@ fn who_leaves_is_removed_first() {
     play.up(A, 7);
     let mut actions = Vec::new();
     play.fleet.leave(A, &mut actions);
-    assert!(actions.contains(&Action::Remove(A, 7)));
-    assert_eq!(play.step(Event::Wanted(A, client(1))), []);
-    let actions = play.step(Event::Removed(A, None));
-    assert_eq!(actions, [Action::Drop(A), Action::Gone(A)]);
+    assert!(actions.contains(&FleetAction::Remove(A, 7)));
+    assert_eq!(play.step(FleetEvent::Wanted(A, client(1))), []);
+    let actions = play.step(FleetEvent::Removed(A, None));
+    assert_eq!(actions, [FleetAction::Drop(A), FleetAction::Gone(A)]);
     assert!(play.fleet.unit(A).is_none());
     // A guest that is being made is removed as soon as it is ready.
-    play.step(Event::Wanted(B, client(1)));
+    play.step(FleetEvent::Wanted(B, client(1)));
     play.fleet.leave(B, &mut Vec::new());
-    assert!(play.step(Event::Made(B, 8)).contains(&Action::Remove(B, 8)));
+    assert!(
+        play.step(FleetEvent::Made(B, 8))
+            .contains(&FleetAction::Remove(B, 8))
+    );
 }
 
 #[test]
 fn a_guest_of_an_old_make_does_not_stay() {
     let mut play = Play::new(limits());
-    play.step(Event::Wanted(A, client(1)));
+    play.step(FleetEvent::Wanted(A, client(1)));
     play.fleet.change(A, spec(), true, &mut Vec::new());
-    assert!(play.step(Event::Made(A, 7)).contains(&Action::Remove(A, 7)));
+    assert!(
+        play.step(FleetEvent::Made(A, 7))
+            .contains(&FleetAction::Remove(A, 7))
+    );
 }
 
 #[test]
@@ -345,49 +378,52 @@ fn the_administrator_is_obeyed() {
     };
     assert_eq!(
         command(&mut play, A, Command::Wake),
-        Ok(vec![Action::Make(A)])
+        Ok(vec![FleetAction::Make(A)])
     );
     assert_eq!(command(&mut play, A, Command::Sleep), Ok(vec![]));
-    assert!(play.step(Event::Made(A, 9)).contains(&Action::Remove(A, 9)));
-    play.step(Event::Removed(A, None));
+    assert!(
+        play.step(FleetEvent::Made(A, 9))
+            .contains(&FleetAction::Remove(A, 9))
+    );
+    play.step(FleetEvent::Removed(A, None));
     assert_eq!(
         command(&mut play, A, Command::Restart),
-        Ok(vec![Action::Make(A)])
+        Ok(vec![FleetAction::Make(A)])
     );
-    play.step(Event::Made(A, 1));
-    play.step(Event::Heard(A));
+    play.step(FleetEvent::Made(A, 1));
+    play.step(FleetEvent::Heard(A));
     assert!(
         command(&mut play, A, Command::Restart)
             .unwrap()
-            .contains(&Action::Remove(A, 1))
+            .contains(&FleetAction::Remove(A, 1))
     );
     assert!(
-        play.step(Event::Removed(A, None))
-            .contains(&Action::Make(A))
+        play.step(FleetEvent::Removed(A, None))
+            .contains(&FleetAction::Make(A))
     );
-    play.step(Event::Made(A, 2));
-    play.step(Event::Heard(A));
+    play.step(FleetEvent::Made(A, 2));
+    play.step(FleetEvent::Heard(A));
     command(&mut play, A, Command::Restart).unwrap();
     command(&mut play, A, Command::Sleep).unwrap();
-    let after = play.step(Event::Removed(A, None));
-    assert!(!after.contains(&Action::Make(A)), "{after:?}");
+    let after = play.step(FleetEvent::Removed(A, None));
+    assert!(!after.contains(&FleetAction::Make(A)), "{after:?}");
     play.up(A, 2);
     assert!(
         command(&mut play, A, Command::Sleep)
             .unwrap()
-            .contains(&Action::Remove(A, 2))
+            .contains(&FleetAction::Remove(A, 2))
     );
-    play.step(Event::Removed(A, None));
+    play.step(FleetEvent::Removed(A, None));
     // A service that has failed lately is tried at once.
-    play.step(Event::Wanted(A, client(0)));
-    play.step(Event::NotMade(A, "no memory".into()));
-    assert_eq!(play.step(Event::Wanted(A, client(0))), []);
+    play.step(FleetEvent::Wanted(A, client(0)));
+    play.step(FleetEvent::NotMade(A, "no memory".into()));
+    assert_eq!(play.step(FleetEvent::Wanted(A, client(0))), []);
     assert!(
         command(&mut play, A, Command::Wake)
             .unwrap()
-            .contains(&Action::Make(A))
+            .contains(&FleetAction::Make(A))
     );
-    let spec = Spec {
+    let spec = ServiceSpec {
         on_demand: false,
         ..spec()
     };

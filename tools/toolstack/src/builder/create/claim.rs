@@ -2,24 +2,24 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::Cause;
-use super::super::config::Config;
+use super::super::ToolstackError;
+use super::super::config::GuestConfig;
 use super::super::keys;
-use super::super::making::Maker;
+use super::super::making::MakingProcess;
 use super::super::names;
 use super::super::toolstack::Toolstack;
-use super::Done;
+use super::DoneSteps;
 use crate::host::Store;
 use crate::paths;
-use mayfly_xenstore::{Code, Id, Request, TransactionId};
+use mayfly_xenstore::{ErrorCode, Request, RequestId, TransactionId};
 
 /// The time for which the claim of a name is retried when it conflicts with other transactions.
 const CLAIM_BOUND: Duration = Duration::from_secs(2);
 
 /// A claim that xenstored has not answered yet.
 pub(super) struct Claim {
-    writes: Vec<Id>,
-    end: Id,
+    writes: Vec<RequestId>,
+    end: RequestId,
 }
 
 impl Claim {
@@ -34,13 +34,13 @@ impl Toolstack {
     /// Leaves the mark that a guest is being made, and checks that its name and MAC address are free.
     pub(super) fn names(
         &mut self,
-        config: &Config,
-        done: &mut Done,
-    ) -> Result<TransactionId, Cause> {
+        config: &GuestConfig,
+        done: &mut DoneSteps,
+    ) -> Result<TransactionId, ToolstackError> {
         let path = paths::making_path(&config.uuid);
         let mark = self
             .store
-            .send(Request::write(&path, &Maker::this().to_string()))?;
+            .send(Request::write(&path, &MakingProcess::this().to_string()))?;
         done.making = true;
         let transaction = names::begin(&mut *self.store, &mut *self.xen, config)?;
         done.open = Some(transaction);
@@ -50,10 +50,10 @@ impl Toolstack {
 
     pub(super) fn claim(
         &mut self,
-        config: &Config,
+        config: &GuestConfig,
         domid: u16,
         transaction: TransactionId,
-    ) -> Result<Claim, Cause> {
+    ) -> Result<Claim, ToolstackError> {
         let mut writes = Vec::new();
         for op in keys::claim(domid, config) {
             writes.push(self.store.send(op.request().within(transaction))?);
@@ -67,10 +67,10 @@ impl Toolstack {
     /// Checks that the claim succeeded. A change by others at the same time makes it void; it is then made again.
     pub(super) fn claimed(
         &mut self,
-        config: &Config,
+        config: &GuestConfig,
         domid: u16,
-        done: &mut Done,
-    ) -> Result<(), Cause> {
+        done: &mut DoneSteps,
+    ) -> Result<(), ToolstackError> {
         let end = Instant::now() + CLAIM_BOUND;
         while let Some(claim) = done.claim.take() {
             let written = self.store.answers(claim.writes);
@@ -79,7 +79,7 @@ impl Toolstack {
                     done.claimed = true;
                     written?;
                 }
-                Err(error) if error.is(&Code::EAGAIN) && Instant::now() < end => {
+                Err(error) if error.is(&ErrorCode::EAGAIN) && Instant::now() < end => {
                     let transaction = names::begin(&mut *self.store, &mut *self.xen, config)?;
                     done.claim = Some(self.claim(config, domid, transaction)?);
                 }

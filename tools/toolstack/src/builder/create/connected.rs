@@ -21,17 +21,17 @@ use mayfly_switch::control::{SwitchConnection, SwitchOrder, SwitchReply};
 use mayfly_switch::port::{Features, Rings};
 use mayfly_switch::switch::{Guard, Guest, SendLimits};
 
-use super::super::config::{Config, Vif};
+use super::super::config::{GuestConfig, GuestVif};
 use super::super::image::{Image, Ramdisk};
 use super::super::keys::{self, Ports};
 use super::super::layout::{self, Layout};
 use super::super::making::Mark;
 use super::super::rings::Grants;
-use super::super::steps::{Step, Steps};
+use super::super::steps::{CreateStep, CreateSteps};
 use super::super::toolstack::Toolstack;
-use super::super::{Cause, Error, Failure, switch};
+use super::super::{CreateError, FailedStep, ToolstackError, switch};
 use super::machine::introduced_later;
-use super::{Created, Done, GRANT_FRAMES, Plan, Ready, Soon, Then};
+use super::{AboutToRun, CreateAs, CreatePlan, Created, DoneSteps, GRANT_FRAMES, Ready};
 use crate::host::Pages;
 use crate::paths;
 use mayfly_xen::NewDomain;
@@ -42,9 +42,9 @@ const FIRST_ANSWER: Duration = Duration::from_millis(1);
 
 /// A guest that is to be created on the switch.
 #[derive(Clone, Copy)]
-pub struct Wanted<'a> {
+pub struct WantedOnSwitch<'a> {
     /// Its configuration.
-    pub config: &'a Config,
+    pub config: &'a GuestConfig,
     /// Its image.
     pub image: &'a Image,
     /// Its module, the packed site.
@@ -57,10 +57,10 @@ pub struct Wanted<'a> {
 /// A guest that the switch serves and that only the switch knows of. If it is dropped, `hatch gc` finds it as it does
 /// after this process ended.
 pub struct Newborn {
-    config: Config,
+    config: GuestConfig,
     born: OnSwitch,
-    done: Done,
-    steps: Steps,
+    done: DoneSteps,
+    steps: CreateSteps,
 }
 
 impl Newborn {
@@ -100,13 +100,13 @@ fn addresses(cmdline: &str) -> Option<(Option<Ipv4Addr>, Option<Ipv6Addr>)> {
 
 /// The guest as the switch is given it. A guest with addresses of its own is restricted to them.
 fn handed(
-    plan: &Plan<'_>,
-    (vif, is_guarded): (&Vif, bool),
+    plan: &CreatePlan<'_>,
+    (vif, is_guarded): (&GuestVif, bool),
     domid: u16,
     ports: &Ports,
-) -> Result<Guest, Cause> {
+) -> Result<Guest, ToolstackError> {
     let (Some(rings), Some((tx_port, _))) = (&plan.layout.rings, ports.network) else {
-        return Err(Cause::Backend("has no rings"));
+        return Err(ToolstackError::Backend("has no rings"));
     };
     let grants = Grants::of(rings);
     let known = addresses(&plan.config.cmdline);
@@ -146,13 +146,13 @@ impl Toolstack {
     /// The step that failed, why, and what of it could not be undone.
     pub fn create_on_switch(
         &mut self,
-        wanted: Wanted<'_>,
+        wanted: WantedOnSwitch<'_>,
         switch: &mut SwitchConnection,
-        then: Then,
+        then: CreateAs,
         ready: Ready<'_>,
-    ) -> Result<Created, Error> {
+    ) -> Result<Created, CreateError> {
         let newborn = self.bear(wanted, switch, then, ready)?;
-        if then == Then::Running {
+        if then == CreateAs::Running {
             // A guest that ends meanwhile is found below.
             let _ = self.begun(newborn.domid());
             std::thread::sleep(FIRST_ANSWER);
@@ -166,28 +166,28 @@ impl Toolstack {
     /// As [`Self::create_on_switch`]'s.
     pub fn bear(
         &mut self,
-        wanted: Wanted<'_>,
+        wanted: WantedOnSwitch<'_>,
         switch: &mut SwitchConnection,
-        then: Then,
+        then: CreateAs,
         ready: Ready<'_>,
-    ) -> Result<Newborn, Error> {
-        let mut steps = Steps::new();
+    ) -> Result<Newborn, CreateError> {
+        let mut steps = CreateSteps::new();
         let config = wanted.config;
-        let plan = steps.run(Step::Check, || Self::plan_for_switch(wanted))?;
-        let mut done = Done::default();
+        let plan = steps.run(CreateStep::Check, || Self::plan_for_switch(wanted))?;
+        let mut done = DoneSteps::default();
         let whose = (&mut *switch, wanted.is_guarded);
         let born = self.born(&plan, whose, &mut steps, &mut done);
         let born = born.and_then(|born| {
-            if then == Then::Running {
+            if then == CreateAs::Running {
                 let (domid, links) = (born.domid, &mut *self.links);
-                steps.run(Step::Unpause, || {
-                    ready(Soon {
+                steps.run(CreateStep::Unpause, || {
+                    ready(AboutToRun {
                         domid,
                         port: None,
                         switch: Some(&born.link),
                         links,
                     })?;
-                    Ok::<_, Cause>(self.xen.unpause(domid)?)
+                    Ok::<_, ToolstackError>(self.xen.unpause(domid)?)
                 })?;
             }
             Ok(born)
@@ -204,7 +204,7 @@ impl Toolstack {
                 // asked to let go.
                 let _ = switch.settle();
                 let left = self.undo_on_switch(config, done);
-                Err(Error { failure, left })
+                Err(CreateError { failure, left })
             }
         }
     }
@@ -213,7 +213,7 @@ impl Toolstack {
     ///
     /// # Errors
     /// As [`Self::create_on_switch`]'s.
-    pub fn introduce(&mut self, newborn: Newborn) -> Result<Created, Error> {
+    pub fn introduce(&mut self, newborn: Newborn) -> Result<Created, CreateError> {
         let Newborn {
             config,
             born,
@@ -230,30 +230,30 @@ impl Toolstack {
             }),
             Err(failure) => {
                 let left = self.undo_on_switch(&config, done);
-                Err(Error { failure, left })
+                Err(CreateError { failure, left })
             }
         }
     }
 
-    fn plan_for_switch(wanted: Wanted<'_>) -> Result<Plan<'_>, Cause> {
-        let Wanted {
+    fn plan_for_switch(wanted: WantedOnSwitch<'_>) -> Result<CreatePlan<'_>, ToolstackError> {
+        let WantedOnSwitch {
             config,
             image,
             ramdisk,
             ..
         } = wanted;
         if config.vif.is_none() {
-            return Err(Cause::Backend("is for guests that have a network"));
+            return Err(ToolstackError::Backend("is for guests that have a network"));
         }
         if !image.takes_preconnected() {
-            return Err(Cause::Backend(
+            return Err(ToolstackError::Backend(
                 "is for images that take a network that is connected beforehand",
             ));
         }
         config.check()?;
         layout::check_cmdline(&config.cmdline)?;
         let ramdisk_size = ramdisk.map(Ramdisk::size);
-        Ok(Plan {
+        Ok(CreatePlan {
             config,
             image,
             ramdisk,
@@ -266,13 +266,13 @@ impl Toolstack {
     /// The domain, on the switch, before its first instruction.
     fn born(
         &mut self,
-        plan: &Plan<'_>,
+        plan: &CreatePlan<'_>,
         (switch, is_guarded): (&mut SwitchConnection, bool),
-        steps: &mut Steps,
-        done: &mut Done,
-    ) -> Result<OnSwitch, Failure> {
+        steps: &mut CreateSteps,
+        done: &mut DoneSteps,
+    ) -> Result<OnSwitch, FailedStep> {
         let config = plan.config;
-        let domid = steps.run(Step::Domain, || {
+        let domid = steps.run(CreateStep::Domain, || {
             let mark = Mark::leave(&self.marks(), &paths::uuid(&config.uuid))?;
             let mark = done.mark.insert(mark);
             let new = NewDomain {
@@ -282,27 +282,27 @@ impl Toolstack {
             let domid = self.xen.create(&new)?;
             done.domain = Some(domid);
             mark.name(domid)?;
-            Ok::<_, Cause>(domid)
+            Ok::<_, ToolstackError>(domid)
         })?;
-        steps.run(Step::Limits, || self.limits(plan, domid))?;
-        steps.run(Step::Memory, || self.memory(plan, domid))?;
-        let ports = steps.run(Step::Channels, || self.channels(plan, domid))?;
+        steps.run(CreateStep::Limits, || self.limits(plan, domid))?;
+        steps.run(CreateStep::Memory, || self.memory(plan, domid))?;
+        let ports = steps.run(CreateStep::Channels, || self.channels(plan, domid))?;
         let grants = plan.layout.rings.as_ref().map(Grants::of);
-        let [pages, table] = steps.run(Step::Rings, || {
+        let [pages, table] = steps.run(CreateStep::Rings, || {
             let mapped = self.rings(plan, domid, grants.as_ref())?;
             introduced_later(&*mapped[0])?;
-            Ok::<_, Cause>(mapped)
+            Ok::<_, ToolstackError>(mapped)
         })?;
         // The switch maps the rings while the image is loaded, if it has a CPU of its own.
-        steps.run(Step::Front, || {
+        steps.run(CreateStep::Front, || {
             let Some(vif) = &config.vif else {
-                return Err(Cause::Backend("has no interface"));
+                return Err(ToolstackError::Backend("has no interface"));
             };
             let guest = handed(plan, (vif, is_guarded), domid, &ports)?;
             switch.settle()?;
             Ok(switch.send(&SwitchOrder::Attach(Box::new(guest)))?)
         })?;
-        let image = steps.run(Step::Load, || {
+        let image = steps.run(CreateStep::Load, || {
             let mut network = plan.network(domid, &ports)?;
             if let Some(network) = &mut network {
                 network.backend = path(domid);
@@ -310,14 +310,16 @@ impl Toolstack {
             self.load(plan, domid, network.as_ref())
         })?;
         let (entry, start_info) = (plan.image.headers().entry, plan.layout.info);
-        steps.run(Step::Context, || {
+        steps.run(CreateStep::Context, || {
             self.xen
                 .pvh_context(domid, entry, u32::try_from(start_info).unwrap_or(u32::MAX))
         })?;
-        let link = steps.run(Step::Connect, || match switch.receive()? {
+        let link = steps.run(CreateStep::Connect, || match switch.receive()? {
             SwitchReply::Attached { link } => Ok(link),
-            SwitchReply::Error(why) => Err(Cause::Switch(why)),
-            _ => Err(Cause::Switch("it does not answer what it was asked".into())),
+            SwitchReply::Error(why) => Err(ToolstackError::Switch(why)),
+            _ => Err(ToolstackError::Switch(
+                "it does not answer what it was asked".into(),
+            )),
         })?;
         Ok(OnSwitch {
             domid,
@@ -330,11 +332,11 @@ impl Toolstack {
     /// Writes the keys that other programs read of a guest that runs already, and the entries of the bridge.
     fn told(
         &mut self,
-        config: &Config,
+        config: &GuestConfig,
         born: OnSwitch,
-        steps: &mut Steps,
-        done: &mut Done,
-    ) -> Result<(), Failure> {
+        steps: &mut CreateSteps,
+        done: &mut DoneSteps,
+    ) -> Result<(), FailedStep> {
         let OnSwitch {
             domid,
             ports,
@@ -342,8 +344,8 @@ impl Toolstack {
             mapped,
         } = born;
         drop(mapped);
-        let transaction = steps.run(Step::Names, || self.names(config, done))?;
-        let answers = steps.run(Step::Keys, || {
+        let transaction = steps.run(CreateStep::Names, || self.names(config, done))?;
+        let answers = steps.run(CreateStep::Keys, || {
             done.open = None;
             done.claim = Some(self.claim(config, domid, transaction)?);
             done.keys = true;
@@ -352,35 +354,35 @@ impl Toolstack {
             }
             let answers = self.send(&keys::switched_birth(domid, config, &ports))?;
             self.store.flush()?;
-            Ok::<_, Cause>(answers)
+            Ok::<_, ToolstackError>(answers)
         })?;
-        steps.run(Step::Port, || {
+        steps.run(CreateStep::Port, || {
             if let Some(vif) = &config.vif {
                 let port = self.links.find(&link)?;
                 self.links.direct(&port, vif.mac)?;
             }
-            Ok::<_, Cause>(())
+            Ok::<_, ToolstackError>(())
         })?;
-        steps.run(Step::Claim, || {
+        steps.run(CreateStep::Claim, || {
             self.claimed(config, domid, done)?;
             self.store.answers(answers)?;
             match self.xen.info(domid)? {
                 Some(info) if !info.is_dying() => Ok(()),
-                _ => Err(Cause::Destroyed),
+                _ => Err(ToolstackError::Destroyed),
             }
         })?;
-        steps.run(Step::Finish, || {
+        steps.run(CreateStep::Finish, || {
             let made = self.send(&[keys::made(config)])?;
             self.store.answers(made)?;
             if let Some(mark) = &done.mark {
                 mark.remove()?;
             }
-            Ok::<_, Cause>(())
+            Ok::<_, ToolstackError>(())
         })
     }
 
     /// Undoes the completed parts, and returns what could not be undone.
-    fn undo_on_switch(&mut self, config: &Config, mut done: Done) -> Vec<String> {
+    fn undo_on_switch(&mut self, config: &GuestConfig, mut done: DoneSteps) -> Vec<String> {
         let mut left = Vec::new();
         self.end_claim(&mut done);
         if let Some(domid) = done.domain {
@@ -395,7 +397,7 @@ impl Toolstack {
             if done.keys {
                 ops = keys::death(domid, Some(&paths::uuid(&config.uuid)));
                 ops.push(keys::unswitched(domid));
-                ops.push(super::Op::Release(domid));
+                ops.push(super::StoreOp::Release(domid));
             }
             left.extend(self.remove(&ops));
             if done.claimed {
@@ -403,7 +405,7 @@ impl Toolstack {
             }
         }
         if done.making && left.is_empty() {
-            left.extend(self.remove(&[super::Op::Rm(paths::making_path(&config.uuid))]));
+            left.extend(self.remove(&[super::StoreOp::Rm(paths::making_path(&config.uuid))]));
         }
         if let Some(mark) = &done.mark
             && left.is_empty()

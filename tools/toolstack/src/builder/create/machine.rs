@@ -6,7 +6,7 @@ use mayfly_drivers::abi::{XENSTORE_RECONNECT, xenstore_domain_interface};
 use mayfly_drivers::{DomId, EventPort, Gfn, GrantRef};
 use mayfly_handoff::network::{PATH_MAX, Preconnected, Random};
 
-use super::super::Cause;
+use super::super::ToolstackError;
 use super::super::acpi;
 use super::super::config::random_bytes;
 use super::super::image::Ramdisk;
@@ -15,7 +15,7 @@ use super::super::keys::Ports;
 use super::super::layout::{self, ACPI_GFN, CONSOLE_GFN, IDENT_PT_GFN, XENSTORE_GFN};
 use super::super::rings::{self, Grants};
 use super::super::toolstack::Toolstack;
-use super::Plan;
+use super::CreatePlan;
 use crate::host::Pages;
 use crate::paths;
 use mayfly_xen::PAGE_SIZE;
@@ -36,7 +36,11 @@ const SLACK_KIB: u64 = 1024;
 const CHUNK: u64 = 1024;
 
 impl Toolstack {
-    pub(super) fn limits(&mut self, plan: &Plan<'_>, domid: u16) -> Result<(), Cause> {
+    pub(super) fn limits(
+        &mut self,
+        plan: &CreatePlan<'_>,
+        domid: u16,
+    ) -> Result<(), ToolstackError> {
         self.xen.max_vcpus(domid, 1)?;
         self.xen
             .max_mem(domid, (plan.config.memory << 10) + SLACK_KIB)?;
@@ -51,7 +55,11 @@ impl Toolstack {
         Ok(())
     }
 
-    pub(super) fn memory(&mut self, plan: &Plan<'_>, domid: u16) -> Result<(), Cause> {
+    pub(super) fn memory(
+        &mut self,
+        plan: &CreatePlan<'_>,
+        domid: u16,
+    ) -> Result<(), ToolstackError> {
         for (order, gfns) in plan.layout.extents() {
             self.populate(domid, &gfns, order)?;
         }
@@ -61,7 +69,7 @@ impl Toolstack {
     }
 
     /// Allocates extents, and smaller ones where Xen has none of that size.
-    fn populate(&mut self, domid: u16, gfns: &[u64], order: u32) -> Result<(), Cause> {
+    fn populate(&mut self, domid: u16, gfns: &[u64], order: u32) -> Result<(), ToolstackError> {
         let made = self.xen.populate(domid, gfns, order)?;
         let smaller = if order > 9 { 9 } else { 0 };
         for gfn in gfns.get(made..).unwrap_or_default() {
@@ -73,7 +81,11 @@ impl Toolstack {
         Ok(())
     }
 
-    pub(super) fn channels(&mut self, plan: &Plan<'_>, domid: u16) -> Result<Ports, Cause> {
+    pub(super) fn channels(
+        &mut self,
+        plan: &CreatePlan<'_>,
+        domid: u16,
+    ) -> Result<Ports, ToolstackError> {
         let xenstore = self.xen.event_channel(domid)?;
         let console = if plan.config.console {
             Some(self.xen.event_channel(domid)?)
@@ -109,10 +121,10 @@ impl Toolstack {
     /// Fills the special pages, both rings and the grant table; returns the mappings.
     pub(super) fn rings(
         &mut self,
-        plan: &Plan<'_>,
+        plan: &CreatePlan<'_>,
         domid: u16,
         grants: Option<&Grants>,
-    ) -> Result<[Box<dyn Pages>; 2], Cause> {
+    ) -> Result<[Box<dyn Pages>; 2], ToolstackError> {
         let mut gfns = special_pages(plan);
         let specials = gfns.len();
         if let Some(rings) = &plan.layout.rings {
@@ -141,17 +153,17 @@ impl Toolstack {
     /// Loads the image, the start info and the module; returns the mappings of the first two.
     pub(super) fn load(
         &mut self,
-        plan: &Plan<'_>,
+        plan: &CreatePlan<'_>,
         domid: u16,
         network: Option<&Preconnected>,
-    ) -> Result<Box<dyn Pages>, Cause> {
+    ) -> Result<Box<dyn Pages>, ToolstackError> {
         let first = plan.layout.image.start;
         let end = plan.layout.info / PAGE_SIZE as u64 + layout::INFO_PAGES;
         let gfns: Vec<u64> = (first..end).collect();
         let pages = self.xen.map(domid, &gfns)?;
         let offset = |address: u64| {
             usize::try_from(address - first * PAGE_SIZE as u64)
-                .map_err(|_| Cause::from(std::io::Error::other("an address")))
+                .map_err(|_| ToolstackError::from(std::io::Error::other("an address")))
         };
         let file = plan.image.file().as_fd();
         for segment in &plan.image.headers().segments {
@@ -178,7 +190,7 @@ impl Toolstack {
         start: u64,
         size: u64,
         ramdisk: &Ramdisk,
-    ) -> Result<(), Cause> {
+    ) -> Result<(), ToolstackError> {
         let page = PAGE_SIZE as u64;
         let mut done = 0;
         while done < size {
@@ -196,9 +208,13 @@ impl Toolstack {
     }
 }
 
-impl Plan<'_> {
+impl CreatePlan<'_> {
     /// The handoff structure of the guest's network, if that is connected before the guest runs.
-    pub(super) fn network(&self, domid: u16, ports: &Ports) -> Result<Option<Preconnected>, Cause> {
+    pub(super) fn network(
+        &self,
+        domid: u16,
+        ports: &Ports,
+    ) -> Result<Option<Preconnected>, ToolstackError> {
         let (Some(rings), Some((tx, rx)), Some(vif)) =
             (&self.layout.rings, ports.network, &self.config.vif)
         else {
@@ -210,8 +226,9 @@ impl Plan<'_> {
             place.copy_from_slice(path.as_bytes());
         }
         let port = |port| {
-            EventPort::try_new(port)
-                .ok_or(Cause::Backend("was given an event channel that can't be"))
+            EventPort::try_new(port).ok_or(ToolstackError::Backend(
+                "was given an event channel that can't be",
+            ))
         };
         let grants = Grants::of(rings);
         Ok(Some(Preconnected {
@@ -235,14 +252,14 @@ impl Plan<'_> {
 
 /// Tells the guest, in the special pages, to wait until xenstored is told of it: both implementations of xenstored
 /// clear this word then (xs_wire.h, "The ring reconnection feature" of xenstore-ring.txt).
-pub(super) fn introduced_later(pages: &dyn Pages) -> Result<(), Cause> {
+pub(super) fn introduced_later(pages: &dyn Pages) -> Result<(), ToolstackError> {
     let at = PAGE_SIZE + xenstore_domain_interface::CONNECTION;
     Ok(pages.write(at, &XENSTORE_RECONNECT.to_le_bytes())?)
 }
 
 /// The gfns of the guest's special pages: the identity map first, xenstore's second, then the others; that of the ACPI
 /// tables, if there are any, last.
-fn special_pages(plan: &Plan<'_>) -> Vec<u64> {
+fn special_pages(plan: &CreatePlan<'_>) -> Vec<u64> {
     let mut gfns = vec![IDENT_PT_GFN, XENSTORE_GFN];
     gfns.extend(plan.config.console.then_some(CONSOLE_GFN));
     gfns.extend(plan.layout.acpi.then_some(ACPI_GFN));

@@ -6,8 +6,8 @@ use mayfly_links::{Link, vif_name};
 use mayfly_xenstore::Request;
 
 use super::super::toolstack::Toolstack;
-use super::super::{Cause, keys};
-use super::{Plan, Then};
+use super::super::{ToolstackError, keys};
+use super::{CreateAs, CreatePlan};
 use crate::paths;
 
 /// The longest wait for the kernel's notification that netback is connected. After it netback's state in xenstore is
@@ -17,17 +17,22 @@ const SOON: Duration = Duration::from_millis(200);
 impl Toolstack {
     /// Makes the interface a port of its bridge as soon as it exists. The port of a shell is not flooded: it gets no
     /// broadcast, multicast or unknown unicast frames yet.
-    pub(super) fn port(&mut self, plan: &Plan<'_>, domid: u16, then: Then) -> Result<Link, Cause> {
+    pub(super) fn port(
+        &mut self,
+        plan: &CreatePlan<'_>,
+        domid: u16,
+        then: CreateAs,
+    ) -> Result<Link, ToolstackError> {
         let mut link = match self.links.appeared(&vif_name(domid, 0), self.bound) {
             Err(mayfly_links::Error::NotAppeared { .. }) if !self.has_kernel()? => {
-                return Err(Cause::Deaf);
+                return Err(ToolstackError::Deaf);
             }
             link => link?,
         };
         if let Some(bridge) = &plan.bridge {
             let mtu = plan.config.vif.as_ref().and_then(|vif| vif.mtu);
             self.links.attach(&mut link, bridge, mtu)?;
-            if then == Then::Shell {
+            if then == CreateAs::Shell {
                 self.links.flood(&link, false)?;
             }
         }
@@ -36,7 +41,7 @@ impl Toolstack {
 
     /// Waits until frames pass in both directions. netback reports later that it is connected, after some ten requests
     /// to xenstored that no frame waits for.
-    pub(super) fn on_the_network(&mut self, domid: u16) -> Result<(), Cause> {
+    pub(super) fn on_the_network(&mut self, domid: u16) -> Result<(), ToolstackError> {
         let vif = vif_name(domid, 0);
         if !matches!(self.links.connected(&vif, SOON), Ok(true)) {
             self.store.ask(keys::plug(domid).request())?;
@@ -47,7 +52,7 @@ impl Toolstack {
     }
 
     /// Waits until the back end is connected.
-    pub(in super::super) fn connected(&mut self, domid: u16) -> Result<(), Cause> {
+    pub(in super::super) fn connected(&mut self, domid: u16) -> Result<(), ToolstackError> {
         const TOKEN: &str = "hatch";
         let path = paths::state(domid);
         let end = Instant::now() + self.bound;
@@ -57,12 +62,12 @@ impl Toolstack {
         let result = loop {
             match self.store.answer(read)?.as_slice() {
                 b"4" => break Ok(()),
-                b"5" | b"6" => break Err(Cause::Backend("closed instead of connecting")),
+                b"5" | b"6" => break Err(ToolstackError::Backend("closed instead of connecting")),
                 _ => {}
             }
             let left = end.saturating_duration_since(Instant::now());
             if self.store.event(left)?.is_none() {
-                break Err(Cause::Backend("has not connected in time"));
+                break Err(ToolstackError::Backend("has not connected in time"));
             }
             read = self.store.send(Request::read(&path))?;
         };

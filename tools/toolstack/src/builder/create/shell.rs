@@ -2,18 +2,18 @@
 
 use mayfly_handoff::network::{Preconnected, Random};
 
-use super::super::config::{Config, random_bytes, random_uuid};
+use super::super::config::{GuestConfig, random_bytes, random_uuid};
 use super::super::destroy::DestroyError;
 use super::super::image::{Image, Ramdisk};
-use super::super::keys::{self, Op};
+use super::super::keys::{self, StoreOp};
 use super::super::layout::{self, Layout};
-use super::super::lost::Known;
-use super::super::making::Maker;
+use super::super::lost::KnownGuest;
+use super::super::making::MakingProcess;
 use super::super::names::{self, XlLock};
-use super::super::steps::{Step, Steps};
+use super::super::steps::{CreateStep, CreateSteps};
 use super::super::toolstack::Toolstack;
-use super::super::{Cause, Error, Failure, info};
-use super::{Created, Done, Ready, Then};
+use super::super::{CreateError, FailedStep, ToolstackError, info};
+use super::{CreateAs, Created, DoneSteps, Ready};
 use crate::paths;
 use mayfly_links::{Bridge, Link};
 use mayfly_xen::PAGE_SIZE;
@@ -22,7 +22,7 @@ use mayfly_xen::PAGE_SIZE;
 #[derive(Debug)]
 pub struct Shell {
     domid: u16,
-    config: Config,
+    config: GuestConfig,
     layout: Layout,
     network: Preconnected,
     link: Link,
@@ -51,19 +51,24 @@ impl Toolstack {
     ///
     /// # Errors
     /// The step that failed.
-    pub fn shell(&mut self, template: &Config, image: &Image) -> Result<Shell, Error> {
-        let mut steps = Steps::new();
-        let config = steps.run(Step::Check, || anonymous(template))?;
-        let plan = steps.run(Step::Check, || self.plan(&config, image, None))?;
-        let mut done = Done::default();
-        let made = self.steps(&plan, (Then::Shell, &mut |_| Ok(())), &mut steps, &mut done);
+    pub fn shell(&mut self, template: &GuestConfig, image: &Image) -> Result<Shell, CreateError> {
+        let mut steps = CreateSteps::new();
+        let config = steps.run(CreateStep::Check, || anonymous(template))?;
+        let plan = steps.run(CreateStep::Check, || self.plan(&config, image, None))?;
+        let mut done = DoneSteps::default();
+        let made = self.steps(
+            &plan,
+            (CreateAs::Shell, &mut |_| Ok(())),
+            &mut steps,
+            &mut done,
+        );
         let ready = made.and_then(|born| {
-            steps.run(Step::Finish, || {
+            steps.run(CreateStep::Finish, || {
                 let network = plan.network(born.domid, &born.ports)?;
                 let known = network.zip(born.link).zip(plan.bridge.clone());
                 known
                     .map(|((network, link), bridge)| (born.domid, network, link, bridge))
-                    .ok_or(Cause::Backend(
+                    .ok_or(ToolstackError::Backend(
                         "is not connected: the image does not take that",
                     ))
             })
@@ -82,7 +87,7 @@ impl Toolstack {
             }
             Err(failure) => {
                 let left = self.undo(&plan, done);
-                Err(Error { failure, left })
+                Err(CreateError { failure, left })
             }
         }
     }
@@ -91,9 +96,9 @@ impl Toolstack {
     ///
     /// # Errors
     /// The errors of Xen and xenstored.
-    pub fn restore_shell(&mut self, shell: &Shell) -> Result<bool, Cause> {
+    pub fn restore_shell(&mut self, shell: &Shell) -> Result<bool, ToolstackError> {
         let config = &shell.config;
-        let known = Known {
+        let known = KnownGuest {
             domid: shell.domid,
             uuid: config.uuid,
             name: config.name.clone(),
@@ -102,7 +107,8 @@ impl Toolstack {
         let is_restored = self.restore(&known)?;
         if is_restored {
             let mark = paths::making_path(&config.uuid);
-            self.store.write(&mark, &Maker::this().to_string())?;
+            self.store
+                .write(&mark, &MakingProcess::this().to_string())?;
         }
         Ok(is_restored)
     }
@@ -115,10 +121,10 @@ impl Toolstack {
     pub fn give(
         &mut self,
         shell: Shell,
-        config: &Config,
+        config: &GuestConfig,
         ramdisk: Option<&Ramdisk>,
         unpause: bool,
-    ) -> Result<Created, Error> {
+    ) -> Result<Created, CreateError> {
         let ready: Ready<'_> = &mut |_| Ok(());
         self.give_for(shell, config, ramdisk, unpause.then_some(ready))
     }
@@ -130,11 +136,11 @@ impl Toolstack {
     pub fn give_for(
         &mut self,
         shell: Shell,
-        config: &Config,
+        config: &GuestConfig,
         ramdisk: Option<&Ramdisk>,
         ready: Option<Ready<'_>>,
-    ) -> Result<Created, Error> {
-        let mut steps = Steps::giving();
+    ) -> Result<Created, CreateError> {
+        let mut steps = CreateSteps::giving();
         match self.rename(&shell, config, ramdisk, ready, &mut steps) {
             Ok(()) => Ok(Created {
                 domid: shell.domid,
@@ -148,7 +154,7 @@ impl Toolstack {
                     discarded.err().map(|e| e.to_string()).into_iter().collect();
                 // If the new name is claimed already, the index has nothing under the old one.
                 left.extend(self.forget(shell.domid, &shell.config.index()));
-                Err(Error { failure, left })
+                Err(CreateError { failure, left })
             }
         }
     }
@@ -163,7 +169,7 @@ impl Toolstack {
             Ok(_) | Err(DestroyError::NoSuchDomain(_)) => {}
             Err(error) => return Err(error),
         }
-        let left = self.remove(&[Op::Rm(paths::making_path(uuid))]);
+        let left = self.remove(&[StoreOp::Rm(paths::making_path(uuid))]);
         match left.is_empty() {
             true => Ok(()),
             false => Err(DestroyError::Left { domid, left }),
@@ -173,54 +179,54 @@ impl Toolstack {
     fn rename(
         &mut self,
         shell: &Shell,
-        config: &Config,
+        config: &GuestConfig,
         ramdisk: Option<&Ramdisk>,
         ready: Option<Ready<'_>>,
-        steps: &mut Steps,
-    ) -> Result<(), Failure> {
+        steps: &mut CreateSteps,
+    ) -> Result<(), FailedStep> {
         let domid = shell.domid;
         // The UUID stays: Xen and xenstore use it in many places.
-        let config = &Config {
+        let config = &GuestConfig {
             uuid: shell.config.uuid,
             ..config.clone()
         };
         let lock = XlLock::take();
-        let layout = steps.run(Step::Check, || {
+        let layout = steps.run(CreateStep::Check, || {
             config.check()?;
             layout::check_cmdline(&config.cmdline)?;
-            Ok::<_, Cause>(shell.layout.with_module(ramdisk.map(Ramdisk::size))?)
+            Ok::<_, ToolstackError>(shell.layout.with_module(ramdisk.map(Ramdisk::size))?)
         })?;
         let bridge = match &config.vif {
-            Some(vif) => Some(steps.run(Step::Check, || self.links.bridge(&vif.bridge))?),
+            Some(vif) => Some(steps.run(CreateStep::Check, || self.links.bridge(&vif.bridge))?),
             None => None,
         };
-        let transaction = steps.run(Step::Names, || {
+        let transaction = steps.run(CreateStep::Names, || {
             names::begin(&mut *self.store, &mut *self.xen, config)
         })?;
-        let mut done = Done::default();
-        let named = steps.run(Step::Keys, || {
+        let mut done = DoneSteps::default();
+        let named = steps.run(CreateStep::Keys, || {
             done.claim = Some(self.claim(config, domid, transaction)?);
             let named = self.send(&[keys::name(domid, &config.name)])?;
             self.store.flush()?;
-            Ok::<_, Cause>(named)
+            Ok::<_, ToolstackError>(named)
         })?;
         let inside = self.identity(shell, config, bridge.as_ref(), (&layout, ramdisk), steps);
         // These answers are taken even if another step failed: nothing else would take them.
-        let outside = steps.run(Step::Claim, || {
+        let outside = steps.run(CreateStep::Claim, || {
             self.claimed(config, domid, &mut done)?;
             self.store.answers(named)?;
             if !lock.is_ours() {
                 names::again(&mut *self.store, &mut *self.xen, config)?;
             }
-            Ok::<_, Cause>(())
+            Ok::<_, ToolstackError>(())
         });
         inside?;
         outside?;
         if let Some(ready) = ready {
             let port = bridge.as_ref().map(|bridge| (&shell.link, bridge));
-            steps.run(Step::Unpause, || self.run(domid, port, ready))?;
+            steps.run(CreateStep::Unpause, || self.run(domid, port, ready))?;
         }
-        steps.run(Step::Finish, || {
+        steps.run(CreateStep::Finish, || {
             self.finish(domid, &keys::rename(domid, &shell.config, config), false)
         })
     }
@@ -230,14 +236,14 @@ impl Toolstack {
     fn identity(
         &mut self,
         shell: &Shell,
-        config: &Config,
+        config: &GuestConfig,
         bridge: Option<&Bridge>,
         (layout, ramdisk): (&Layout, Option<&Ramdisk>),
-        steps: &mut Steps,
-    ) -> Result<(), Failure> {
+        steps: &mut CreateSteps,
+    ) -> Result<(), FailedStep> {
         if let Some(bridge) = bridge {
-            steps.run(Step::Port, || {
-                let mtu = |config: &Config| config.vif.as_ref().and_then(|vif| vif.mtu);
+            steps.run(CreateStep::Port, || {
+                let mtu = |config: &GuestConfig| config.vif.as_ref().and_then(|vif| vif.mtu);
                 let (old, new) = (mtu(&shell.config), mtu(config));
                 if (&shell.bridge, old) != (bridge, new) {
                     self.links.attach(&mut shell.link.clone(), bridge, new)?;
@@ -245,7 +251,7 @@ impl Toolstack {
                 self.links.flood(&shell.link, true)
             })?;
         }
-        steps.run(Step::Load, || {
+        steps.run(CreateStep::Load, || {
             let mac = config.vif.as_ref().map_or(shell.network.mac, |vif| vif.mac);
             let network = Preconnected {
                 mac,
@@ -261,13 +267,13 @@ impl Toolstack {
                 let size = module.end - module.start;
                 self.module(shell.domid, module.start, size, ramdisk)?;
             }
-            Ok::<_, Cause>(())
+            Ok::<_, ToolstackError>(())
         })
     }
 }
 
 /// The template with a name, a UUID and a MAC address that no other guest has.
-fn anonymous(template: &Config) -> Result<Config, Cause> {
+fn anonymous(template: &GuestConfig) -> Result<GuestConfig, ToolstackError> {
     let mut config = template.clone();
     let random = random_uuid()?;
     config.uuid = random;

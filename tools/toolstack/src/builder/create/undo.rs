@@ -3,16 +3,16 @@
 use mayfly_xenstore::{Request, TransactionId};
 
 use super::super::index;
-use super::super::keys::{self, Op};
+use super::super::keys::{self, StoreOp};
 use super::super::making::Mark;
 use super::super::toolstack::Toolstack;
-use super::Plan;
+use super::CreatePlan;
 use super::claim::Claim;
 use crate::paths;
 
 /// The completed parts of a creation, which a failure has to undo.
 #[derive(Default)]
-pub(super) struct Done {
+pub(super) struct DoneSteps {
     pub(super) making: bool,
     /// The mark of a birth that xenstored has not been told of yet.
     pub(super) mark: Option<Mark>,
@@ -28,7 +28,7 @@ pub(super) struct Done {
 impl Toolstack {
     /// Ends the transaction that is open, and learns whether the claim succeeded: if a failure came first, that is not
     /// known yet.
-    pub(super) fn end_claim(&mut self, done: &mut Done) {
+    pub(super) fn end_claim(&mut self, done: &mut DoneSteps) {
         if let Some(open) = done.open
             && let Ok(end) = self.store.send(Request::transaction_end(open, false))
         {
@@ -40,7 +40,7 @@ impl Toolstack {
     }
 
     /// Undoes the completed parts, and returns what could not be undone.
-    pub(super) fn undo(&mut self, plan: &Plan<'_>, mut done: Done) -> Vec<String> {
+    pub(super) fn undo(&mut self, plan: &CreatePlan<'_>, mut done: DoneSteps) -> Vec<String> {
         let mut left = Vec::new();
         self.end_claim(&mut done);
         let is_lost = self.store.is_lost();
@@ -66,7 +66,7 @@ impl Toolstack {
                 ops = keys::death(domid, Some(&paths::uuid(&plan.config.uuid)));
             }
             if done.claimed {
-                ops.push(Op::Release(domid));
+                ops.push(StoreOp::Release(domid));
             }
             left.extend(self.remove(&ops));
             left.extend(self.settle(domid).err().map(|error| error.to_string()));
@@ -80,7 +80,7 @@ impl Toolstack {
         }
         // Last, and only when nothing else is left: `hatch gc` finds the remains by this mark.
         if done.making && left.is_empty() {
-            left.extend(self.remove(&[Op::Rm(paths::making_path(&plan.config.uuid))]));
+            left.extend(self.remove(&[StoreOp::Rm(paths::making_path(&plan.config.uuid))]));
         }
         left
     }

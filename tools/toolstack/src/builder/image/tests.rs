@@ -4,7 +4,7 @@ use super::*;
 use crate::fake::elf::{Elf, NOTES, program};
 
 impl Elf {
-    fn parse(&self) -> Result<Headers, Error> {
+    fn parse(&self) -> Result<Headers, ImageError> {
         Headers::parse(self.octets.as_slice())
     }
 }
@@ -91,7 +91,7 @@ fn nothing_to_load_and_a_compressed_kernel() {
     let mut elf = Elf::new();
     elf.put32(program(0), 0);
     elf.put32(program(1), 0);
-    assert!(matches!(elf.parse(), Err(Error::Empty)));
+    assert!(matches!(elf.parse(), Err(ImageError::Empty)));
     let mut kernel = vec![0; 0x1000];
     kernel[0x202..0x206].copy_from_slice(b"HdrS");
     let error = Headers::parse(kernel.as_slice()).unwrap_err().to_string();
@@ -111,7 +111,7 @@ fn the_same_through_a_file() {
     assert!(Image::open(folder.path()).is_err());
     assert!(matches!(
         Image::open(&folder.path().join("none")),
-        Err(Error::Io(_))
+        Err(ImageError::Io(_))
     ));
     std::fs::write(&path, b"").unwrap();
     assert!(Ramdisk::open(&path).is_err());

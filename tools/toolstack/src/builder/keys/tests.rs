@@ -5,13 +5,13 @@ use crate::builder::Connect;
 use mayfly_xen::TscMode;
 use mayfly_xenstore::check_path;
 
-fn config() -> Config {
-    Config {
+fn config() -> GuestConfig {
+    GuestConfig {
         name: "web.1".to_owned(),
         uuid: [0xab; 16],
         memory: 8,
         cmdline: String::new(),
-        vif: Some(Vif {
+        vif: Some(GuestVif {
             mac: [0, 0x16, 0x3e, 1, 2, 0xff],
             bridge: "xenbr0".to_owned(),
             ip: Some("10.0.2.80".to_owned()),
@@ -25,7 +25,7 @@ fn config() -> Config {
     }
 }
 
-fn all() -> Vec<Op> {
+fn all() -> Vec<StoreOp> {
     let ports = Ports {
         xenstore: 1,
         console: Some(2),
@@ -46,17 +46,20 @@ fn all() -> Vec<Op> {
     ops
 }
 
-fn path(op: &Op) -> Option<&str> {
+fn path(op: &StoreOp) -> Option<&str> {
     match op {
-        Op::Write(path, _) | Op::Mkdir(path) | Op::Perms(path, _) | Op::Rm(path) => Some(path),
-        Op::Introduce { .. } | Op::Release(_) => None,
+        StoreOp::Write(path, _)
+        | StoreOp::Mkdir(path)
+        | StoreOp::Perms(path, _)
+        | StoreOp::Rm(path) => Some(path),
+        StoreOp::Introduce { .. } | StoreOp::Release(_) => None,
     }
 }
 
-fn value<'a>(ops: &'a [Op], wanted: &str) -> Option<&'a str> {
+fn value<'a>(ops: &'a [StoreOp], wanted: &str) -> Option<&'a str> {
     // The last write counts.
     ops.iter().rev().find_map(|op| match op {
-        Op::Write(path, value) if path == wanted => Some(value.as_str()),
+        StoreOp::Write(path, value) if path == wanted => Some(value.as_str()),
         _ => None,
     })
 }
@@ -148,7 +151,7 @@ fn a_guest_that_connects_by_itself_begins_at_the_beginning() {
 fn states_are_written_last() {
     let ops = all();
     let places = |part: &str| -> Vec<usize> {
-        let holds = |op: &Op| matches!(op, Op::Write(path, _) if path.starts_with(part));
+        let holds = |op: &StoreOp| matches!(op, StoreOp::Write(path, _) if path.starts_with(part));
         ops.iter()
             .enumerate()
             .filter(|(_, op)| holds(op))
@@ -166,13 +169,16 @@ fn states_are_written_last() {
         });
         assert_eq!(last, Some(format!("{folder}/state").as_str()));
     }
-    assert!(ops.contains(&Op::Introduce {
+    assert!(ops.contains(&StoreOp::Introduce {
         domid: 7,
         gfn: XENSTORE_GFN,
         port: 1
     }));
     // As long as the mark exists, `hatch gc` takes the guest for incomplete.
-    assert_eq!(made(&config()), Op::Rm(paths::making_path(&[0xab; 16])));
+    assert_eq!(
+        made(&config()),
+        StoreOp::Rm(paths::making_path(&[0xab; 16]))
+    );
     assert!(!ops.contains(&made(&config())));
 }
 
@@ -191,12 +197,12 @@ fn there_is_a_front_end_before_netback_looks_for_one() {
 fn rights_are_set_where_something_is_made_and_before_anything_is_in_it() {
     let ops = all();
     for (n, op) in ops.iter().enumerate() {
-        let Op::Perms(folder, _) = op else {
+        let StoreOp::Perms(folder, _) = op else {
             continue;
         };
         let inside = format!("{folder}/");
         let is_maker =
-            |op: &Op| path(op).is_some_and(|path| path == folder || path.starts_with(&inside));
+            |op: &StoreOp| path(op).is_some_and(|path| path == folder || path.starts_with(&inside));
         let before = ops[..n].iter().filter(|op| is_maker(op)).count();
         assert_ne!(before, 0, "{folder} is not there yet");
         assert_eq!(before, 1, "{folder} has something in it already");
@@ -215,7 +221,7 @@ fn rights_are_no_more_than_each_needs() {
     };
     let all = all();
     let given = all.iter().filter_map(|op| match op {
-        Op::Perms(folder, perms) => {
+        StoreOp::Perms(folder, perms) => {
             let perms = perms
                 .iter()
                 .map(|p| format!("{}{}", letter(p.access), p.domid));
@@ -243,7 +249,7 @@ fn rights_are_no_more_than_each_needs() {
     assert_eq!(given, expected);
     // Keys that the guest must not read are outside these directories, with dom0's own permissions.
     for op in &all {
-        if let Op::Write(path, _) | Op::Mkdir(path) = op {
+        if let StoreOp::Write(path, _) | StoreOp::Mkdir(path) = op {
             let known = [
                 "/local/domain/7/",
                 "/local/domain/0/backend/vif/7/0/",
@@ -269,7 +275,7 @@ fn all_that_was_written_is_removed() {
     let claims = config().index().claims(7);
     gone.extend(claims.into_iter().map(|(path, _)| path));
     for op in all() {
-        if let (Some(path), false) = (path(&op), matches!(op, Op::Rm(_))) {
+        if let (Some(path), false) = (path(&op), matches!(op, StoreOp::Rm(_))) {
             let is_under = |gone: &String| path == gone || path.starts_with(&format!("{gone}/"));
             assert!(gone.iter().any(is_under), "{path} stays");
         }

@@ -2,24 +2,24 @@
 
 use super::*;
 use crate::builder::tests::{config, image};
-use crate::fake::Host;
+use crate::fake::FakeHost;
 
 struct Bed {
-    host: Host,
-    pool: Pool,
+    host: FakeHost,
+    pool: PoolServer,
     kernel: PathBuf,
     _folder: tempfile::TempDir,
 }
 
 fn bed(size: usize) -> Bed {
-    let host = Host::new();
+    let host = FakeHost::new();
     let (folder, kernel) = image();
-    let pool = Pool::new(
+    let pool = PoolServer::new(
         host.toolstack().unwrap(),
         config("template", 9),
         kernel.clone(),
         Image::open(&kernel).unwrap(),
-        Limits { size, spare: 64 },
+        PoolLimits { size, spare: 64 },
     );
     Bed {
         host,
@@ -30,8 +30,8 @@ fn bed(size: usize) -> Bed {
 }
 
 impl Bed {
-    fn wanted(&self, name: &str, last: u8) -> Wanted {
-        Wanted {
+    fn wanted(&self, name: &str, last: u8) -> WantedGuest {
+        WantedGuest {
             config: config(name, last),
             kernel: self.kernel.clone(),
             ramdisk: None,
@@ -49,7 +49,7 @@ fn a_guest_comes_out_of_it_and_it_is_filled_again() {
         bed.pool.fill(&mut |what| said.push(what.to_owned()));
     }
     assert_eq!((bed.pool.shells.len(), said.len()), (2, 0));
-    let Reply::Made(made) = bed.pool.create(&bed.wanted("web", 1)) else {
+    let PoolReply::Made(made) = bed.pool.create(&bed.wanted("web", 1)) else {
         panic!("no guest");
     };
     let name = bed.host.store.get("/hatch/name/web");
@@ -59,11 +59,11 @@ fn a_guest_comes_out_of_it_and_it_is_filled_again() {
     // The name is taken. The shell that was to get it is removed, as it may have been changed in part.
     let reply = bed.pool.create(&bed.wanted("web", 2));
     assert!(
-        matches!(reply, Reply::Failed { taken: true, .. }),
+        matches!(reply, PoolReply::Failed { taken: true, .. }),
         "{reply:?}"
     );
     assert_eq!(bed.host.xen.domids(), [made.domid]);
-    assert_eq!(bed.pool.create(&bed.wanted("other", 3)), Reply::Empty);
+    assert_eq!(bed.pool.create(&bed.wanted("other", 3)), PoolReply::Empty);
 }
 
 #[test]
@@ -73,14 +73,14 @@ fn what_is_of_another_make_does_not_come_out_of_it() {
     let mut wanted = bed.wanted("web", 1);
     wanted.config.memory += 1;
     wanted.has_uuid = true;
-    let Reply::Other(why) = bed.pool.create(&wanted) else {
+    let PoolReply::Other(why) = bed.pool.create(&wanted) else {
         panic!("it came");
     };
     assert!(why.contains("memory") && why.contains("uuid"), "{why}");
     assert_eq!(bed.pool.shells.len(), 1);
     wanted = bed.wanted("web", 1);
     wanted.config.vif = None;
-    assert!(matches!(bed.pool.create(&wanted), Reply::Other(_)));
+    assert!(matches!(bed.pool.create(&wanted), PoolReply::Other(_)));
 }
 
 #[test]
@@ -117,10 +117,10 @@ fn nothing_of_an_image_that_was_replaced_comes_out_of_it() {
         bed.host.xen.domids().is_empty(),
         "the shells are of the old one"
     );
-    assert_eq!(bed.pool.create(&bed.wanted("web", 1)), Reply::Empty);
+    assert_eq!(bed.pool.create(&bed.wanted("web", 1)), PoolReply::Empty);
     bed.pool.fill(&mut |_| ());
     assert!(
-        matches!(bed.pool.create(&bed.wanted("web", 1)), Reply::Made(made) if !old.contains(&made.domid))
+        matches!(bed.pool.create(&bed.wanted("web", 1)), PoolReply::Made(made) if !old.contains(&made.domid))
     );
     // No image: nothing, until there is one.
     std::fs::write(&bed.kernel, "no image").unwrap();
@@ -129,6 +129,6 @@ fn nothing_of_an_image_that_was_replaced_comes_out_of_it() {
     assert!(said[0].contains("ELF"), "{said:?}");
     assert!(matches!(
         bed.pool.create(&bed.wanted("other", 2)),
-        Reply::Other(_)
+        PoolReply::Other(_)
     ));
 }

@@ -11,7 +11,7 @@ use super::super::super::Taken;
 use super::super::super::layout::XENSTORE_GFN;
 use super::super::super::tests::{config, image, without_folders};
 use super::*;
-use crate::fake::{FakeSwitch, Host};
+use crate::fake::{FakeHost, FakeSwitch};
 use crate::gc::{self, Snapshot};
 use crate::paths;
 
@@ -37,7 +37,7 @@ fn one_address_of_each_family() {
 }
 
 struct Bed {
-    host: Host,
+    host: FakeHost,
     image: Image,
     folder: TempDir,
     served: FakeSwitch,
@@ -47,7 +47,7 @@ struct Bed {
 
 impl Bed {
     fn new() -> Self {
-        let host = Host::new();
+        let host = FakeHost::new();
         let (folder, path) = image();
         let served = FakeSwitch::listen(folder.path()).unwrap();
         let toolstack = host.toolstack().unwrap().with_run(folder.path());
@@ -67,8 +67,8 @@ impl Bed {
         toolstack.with_run(self.folder.path())
     }
 
-    fn wanted<'a>(&'a self, config: &'a Config) -> Wanted<'a> {
-        Wanted {
+    fn wanted<'a>(&'a self, config: &'a GuestConfig) -> WantedOnSwitch<'a> {
+        WantedOnSwitch {
             config,
             image: &self.image,
             ramdisk: None,
@@ -76,19 +76,19 @@ impl Bed {
         }
     }
 
-    fn bear(&self, toolstack: &mut Toolstack) -> Result<Newborn, Error> {
+    fn bear(&self, toolstack: &mut Toolstack) -> Result<Newborn, CreateError> {
         let config = config("web", 1);
         let what = self.wanted(&config);
         let mut switch = self.switch.borrow_mut();
-        toolstack.bear(what, &mut switch, Then::Running, &mut |_| Ok(()))
+        toolstack.bear(what, &mut switch, CreateAs::Running, &mut |_| Ok(()))
     }
 
-    fn create(&self, name: &str, last: u8) -> Result<Created, Error> {
+    fn create(&self, name: &str, last: u8) -> Result<Created, CreateError> {
         let config = config(name, last);
         let what = self.wanted(&config);
         let mut switch = self.switch.borrow_mut();
         self.toolstack()
-            .create_on_switch(what, &mut switch, Then::Running, &mut |_| Ok(()))
+            .create_on_switch(what, &mut switch, CreateAs::Running, &mut |_| Ok(()))
     }
 
     fn mark(&self) -> PathBuf {
@@ -230,7 +230,10 @@ fn a_name_is_one_guests() {
     let bed = Bed::new();
     let first = bed.create("web", 1).unwrap().domid;
     let error = bed.create("web", 2).unwrap_err();
-    assert!(matches!(error.failure.cause, Cause::Taken(Taken::Name(..))));
+    assert!(matches!(
+        error.failure.cause,
+        ToolstackError::Taken(Taken::Name(..))
+    ));
     assert_eq!(bed.host.xen.domids(), [first]);
     bed.serves(&[first], "the second");
     bed.toolstack().destroy(first, false).unwrap();
