@@ -92,6 +92,12 @@ pub trait Hypervisor {
     /// Xen's errno.
     fn hvm_param(&self, param: HvmParam) -> Result<u64, Errno>;
 
+    /// The event channel that an HVM parameter names; `None` if Xen does not give the parameter, or no port's number.
+    fn port_of(&self, param: HvmParam) -> Option<EventPort> {
+        let port = self.hvm_param(param).ok()?;
+        EventPort::try_new(u32::try_from(port).ok()?)
+    }
+
     /// A page that Xen placed at `gfn` (the xenstore and console rings); `None`
     /// when the frame is not one of Xen's special pages or was handed out before.
     fn special_page(&self, gfn: Gfn) -> Option<SharedPage>;

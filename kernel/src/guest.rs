@@ -234,11 +234,11 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
         self.channel.resumed();
         let xen = self.xen;
         if let (Some(console), Some(port)) =
-            (&mut self.console, port_of(xen, HvmParam::ConsoleEvtchn))
+            (&mut self.console, xen.port_of(HvmParam::ConsoleEvtchn))
         {
             console.resumed(port);
         }
-        if let Some(port) = port_of(xen, HvmParam::StoreEvtchn) {
+        if let Some(port) = xen.port_of(HvmParam::StoreEvtchn) {
             self.store.resumed(port);
         }
         self.log(format_args!("resumed in a new domain"));
@@ -314,15 +314,9 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
     }
 }
 
-/// The port that an HVM parameter names.
-fn port_of<H: Hypervisor>(xen: &H, param: HvmParam) -> Option<EventPort> {
-    let port = xen.hvm_param(param).ok()?;
-    EventPort::try_new(u32::try_from(port).ok()?)
-}
-
 fn open_console<H: Hypervisor>(xen: &H) -> Option<Console<'_, H>> {
     let gfn = xen.hvm_param(HvmParam::ConsolePfn).ok()?;
-    let port = port_of(xen, HvmParam::ConsoleEvtchn)?;
+    let port = xen.port_of(HvmParam::ConsoleEvtchn)?;
     let page = xen.special_page(Gfn(gfn))?;
     Some(Console::new(xen, page, port))
 }

@@ -8,6 +8,7 @@ use super::types::{LinkError, Notice};
 use super::{FIRST_RETRY_NS, NetFront, Timer};
 use crate::Hypervisor;
 use crate::abi::XenbusState;
+use crate::grant::GrantTable;
 use crate::xenstore::Xenstore;
 
 /// The number of successive attempts at a link that does not work for [`STEADY_NS`], before attempts become rare.
@@ -127,16 +128,22 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
     }
 
     fn disconnect(&mut self) {
-        let Some(link) = self.link.take() else {
+        if self.link.is_none() {
             return;
-        };
-        self.buffers = Some(link.close(self.xen, &mut self.grants));
-        // The next back end may have other features.
-        self.features = FeaturesSaid::default();
-        self.forgotten = false;
+        }
+        self.end_link(Link::close);
         if self.quarantined() > 0 {
             self.notice(Notice::Kept);
         }
+    }
+
+    /// Ends the link, if there is one, and keeps its buffers. The next back end may have other features.
+    pub(super) fn end_link(&mut self, end: impl FnOnce(Link, &H, &mut GrantTable) -> Buffers) {
+        if let Some(link) = self.link.take() {
+            self.buffers = Some(end(link, self.xen, &mut self.grants));
+        }
+        self.features = FeaturesSaid::default();
+        self.forgotten = false;
     }
 
     /// Makes a link and publishes it.

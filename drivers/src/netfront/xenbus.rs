@@ -4,7 +4,8 @@
 
 use super::NetFront;
 use super::handshake::{Input, LinkState};
-use super::questions::{Feature, FeaturesSaid, HOME, Key, Question, WATCH_HOME, WATCH_STATE};
+use super::link::Link;
+use super::questions::{Feature, HOME, Key, Question, WATCH_HOME, WATCH_STATE};
 use crate::abi::XenbusState;
 use crate::decimal::parse;
 use crate::xenstore::{Event, StoreErrno, Xenstore};
@@ -353,13 +354,9 @@ impl<'h, H: Hypervisor> NetFront<'h, H> {
     /// Xen does not give the grant table.
     pub fn resumed(&mut self, store: &mut Xenstore<'h, H>) -> Result<(), Errno> {
         self.grants.resumed(self.xen)?;
-        if let Some(link) = self.link.take() {
-            self.buffers = Some(link.abandon(self.xen, &mut self.grants));
-        }
+        self.end_link(Link::abandon);
         self.sweep();
         self.forget_questions();
-        self.features = FeaturesSaid::default();
-        self.forgotten = false;
         self.own_state = None;
         self.inputs.clear();
         self.begin_again(Input::Replugged, store);

@@ -15,7 +15,7 @@ use mayfly_drivers::abi::{
     DOMID_SELF, HVMOP_GET_PARAM, PAGE_SIZE, XENMEM_MEMORY_MAP, xen_hvm_param, xen_memory_map,
     xencons_interface,
 };
-use mayfly_drivers::{Errno, HvmParam, ShutdownReason};
+use mayfly_drivers::{Errno, HvmParam, SharedPage, ShutdownReason};
 use x86_64::registers::model_specific::Msr;
 
 use super::ram::shared_page;
@@ -167,26 +167,28 @@ pub(super) fn evtchn_send(port: u32) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Puts a crash line into the console ring, as much as fits, and wakes its reader.
+/// A ring for last words, and its port; `None` if there is no ring, or no hypercall can be made.
 ///
-/// It asks Xen for the ring again, so it does not depend on the state of the console driver.
-pub(crate) fn console_last_words(bytes: &[u8]) {
+/// Xen is asked for it again, so it does not depend on the state of the ring's driver.
+fn last_ring(page: HvmParam, port: HvmParam) -> Option<(SharedPage, u32)> {
     if !HYPERCALL_PAGE_IS_FILLED.load(Ordering::Relaxed) {
-        return;
+        return None;
     }
-    let Ok(pfn) = hvm_param(HvmParam::ConsolePfn) else {
+    let pfn = hvm_param(page).ok()?;
+    let port = u32::try_from(hvm_param(port).ok()?).ok()?;
+    if port == 0 || pfn == 0 || pfn >= 1 << 20 {
+        return None;
+    }
+    // SAFETY: below 4 GiB and not page 0, by the test above, and Xen says that it is a ring. Its driver may have a
+    // handle too, but the driver's code does not run again.
+    Some((unsafe { shared_page(pfn * PAGE_SIZE as u64) }, port))
+}
+
+/// Puts a crash line into the console ring, as much as fits, and wakes its reader.
+pub(crate) fn console_last_words(bytes: &[u8]) {
+    let Some((ring, port)) = last_ring(HvmParam::ConsolePfn, HvmParam::ConsoleEvtchn) else {
         return;
     };
-    let Ok(port) = hvm_param(HvmParam::ConsoleEvtchn) else {
-        return;
-    };
-    if pfn == 0 || pfn >= 1 << 20 {
-        return;
-    }
-    // SAFETY: below 4 GiB and not page 0, by the test above, and Xen says that
-    // it is a ring. The console driver may have a handle too, but its code does
-    // not run again.
-    let ring = unsafe { shared_page(pfn * PAGE_SIZE as u64) };
     let consumed = ring.load_acquire(xencons_interface::OUT_CONS);
     let mut produced = ring.load_acquire(xencons_interface::OUT_PROD);
     for &byte in bytes {
@@ -198,31 +200,16 @@ pub(crate) fn console_last_words(bytes: &[u8]) {
         produced = produced.wrapping_add(1);
     }
     ring.store_release(xencons_interface::OUT_PROD, produced);
-    let _ = evtchn_send(u32::try_from(port).unwrap_or(0));
+    let _ = evtchn_send(port);
 }
 
 /// Writes the reason for which the domain ends to xenstore, and waits until xenstored has taken it, at most 2^32 ticks
 /// of the TSC: one to four seconds.
 pub(crate) fn xenstore_last_words(text: &[u8]) {
     const PATIENCE: u64 = 1 << 32;
-    if !HYPERCALL_PAGE_IS_FILLED.load(Ordering::Relaxed) {
-        return;
-    }
-    let (Ok(pfn), Ok(port)) = (
-        hvm_param(HvmParam::StorePfn),
-        hvm_param(HvmParam::StoreEvtchn),
-    ) else {
+    let Some((ring, port)) = last_ring(HvmParam::StorePfn, HvmParam::StoreEvtchn) else {
         return;
     };
-    let Ok(port @ 1..) = u32::try_from(port) else {
-        return;
-    };
-    if pfn == 0 || pfn >= 1 << 20 {
-        return;
-    }
-    // SAFETY: below 4 GiB and not page 0, by the test above, and Xen says that it is a ring. The xenstore driver may
-    // have a handle too, but its code does not run again.
-    let ring = unsafe { shared_page(pfn * PAGE_SIZE as u64) };
     let start = tsc();
     last_words::write(
         &ring,

@@ -110,8 +110,7 @@ impl Xen {
             Some(network) => (network.store, Some(network.store_port)),
             None => {
                 let gfn = hvm_param(HvmParam::StorePfn)?;
-                let port = u32::try_from(hvm_param(HvmParam::StoreEvtchn)?);
-                (Gfn(gfn), port.ok().and_then(EventPort::try_new))
+                (Gfn(gfn), self.port_of(HvmParam::StoreEvtchn))
             }
         };
         let port = port.ok_or(ENODEV)?;
