@@ -246,7 +246,29 @@ pub fn guest_link_local() -> IpAddress {
     IpAddress::v6(0xfe80, 0, 0, 0, 0x0216, 0x3eff, 0xfe00, 0x0001)
 }
 
+/// A request for the site's page on a connection that is closed after it.
+pub const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+
 impl Net<'_> {
+    /// Checks that the guest answers over DNS and HTTP at both addresses, and has broken no rule.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[track_caller]
+    pub fn assert_serves(&mut self) {
+        for address in [guest4(), guest6()] {
+            let answer = self.dns(address, &Question::a("mayfly.test"));
+            assert!(answer.is_some(), "no answer over DNS from {address}");
+            let page = self.http(address, GET).unwrap_or_default();
+            assert!(
+                page.starts_with(b"HTTP/1.1 200"),
+                "no page from {address}: {}",
+                page.escape_ascii()
+            );
+        }
+        assert_eq!(self.violations(), [""; 0]);
+    }
+
     /// Asks over UDP, up to three times, and returns the answer.
     pub fn dns(&mut self, to: IpAddress, question: &Question<'_>) -> Option<Vec<u8>> {
         self.dns_within(to, question, 3.0)

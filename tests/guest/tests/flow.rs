@@ -255,8 +255,13 @@ fn fresh_slots_begin_anew_after_losses() {
     });
 }
 
-/// A SYN with an MSS of 1460 over either family; the guest's answer.
+/// Opens a connection with an MSS of 1460 over either family, and asks for the page. Returns the guest's SYN-ACK.
 fn open(net: &mut Net<'_>, path: &Path, port: u16) -> Seen {
+    open_with(net, path, port, 1460)
+}
+
+fn open_with(net: &mut Net<'_>, path: &Path, port: u16, mss: u16) -> Seen {
+    let [high, low] = mss.to_be_bytes();
     let segment = |flags, seq, ack, payload: &[u8]| Segment {
         from_port: port,
         to_port: 80,
@@ -265,7 +270,7 @@ fn open(net: &mut Net<'_>, path: &Path, port: u16) -> Seen {
         flags,
         window: 60_000,
         options: if flags == SYN {
-            vec![2, 4, 5, 0xb4]
+            vec![2, 4, high, low]
         } else {
             Vec::new()
         },
@@ -447,28 +452,8 @@ fn the_command_line_sets_an_mtu() {
 fn a_peer_with_an_mss_of_one_is_served_and_keeps_nobody_awake() {
     Setup::new().run(|net| {
         net.run_for(2.0);
-        let segment = |flags, seq, ack, payload: &[u8]| Segment {
-            from_port: 4000,
-            to_port: 80,
-            seq,
-            ack,
-            flags,
-            window: 60_000,
-            options: if flags == SYN {
-                vec![2, 4, 0, 1]
-            } else {
-                Vec::new()
-            },
-            payload: payload.to_vec(),
-        };
-        net.deliver(&frames::tcp(&Peer::path(), &segment(SYN, 1000, 0, b"")));
-        let ack = segments(net, 4000)[0].seq.wrapping_add(1);
-        let request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+        open_with(net, &Peer::path(), 4000, 1);
         net.client.log.clear();
-        net.deliver(&frames::tcp(
-            &Peer::path(),
-            &segment(ACK | PSH, 1001, ack, request),
-        ));
         let steps = net.steps;
         net.run_for(5.0);
         assert!(longest(net, 4000).1 > 0);

@@ -6,23 +6,9 @@
 )]
 
 use mayfly_drivers::fake::FakeXen;
-use mayfly_guest_tests::client::{guest4, guest6};
-use mayfly_guest_tests::frames::Question;
+use mayfly_guest_tests::client::{GET, guest4, guest6};
 use mayfly_guest_tests::{Net, Setup};
 use smoltcp::socket::tcp;
-
-const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-
-fn assert_serves(net: &mut Net<'_>) {
-    for address in [guest4(), guest6()] {
-        assert!(net.dns(address, &Question::a("mayfly.test")).is_some());
-        assert!(
-            net.http(address, GET)
-                .is_some_and(|answer| answer.starts_with(b"HTTP/1.1 200"))
-        );
-    }
-    assert_eq!(net.violations(), [""; 0]);
-}
 
 /// Returns the number of steps that the guest takes in this many seconds without a frame for it.
 fn idle_steps(net: &mut Net<'_>, seconds: f64) -> u64 {
@@ -110,7 +96,7 @@ fn a_back_end_that_answers_no_request_costs_sleep_only() {
 #[test]
 fn a_back_end_that_comes_back_is_served_again() {
     Setup::new().run(|net| {
-        assert_serves(net);
+        net.assert_serves();
         for _ in 0..3 {
             let open = net.client.connect(guest4(), 80);
             assert!(net.until(1.0, |net| net.client.tcp(open).may_send()));
@@ -118,7 +104,7 @@ fn a_back_end_that_comes_back_is_served_again() {
                 .with(|world| world.netback.unload(&mut world.machine, &mut world.store));
             net.run_for(2.0);
             net.xen.with(|world| world.netback.load(&mut world.store));
-            assert_serves(net);
+            net.assert_serves();
             // The connection from before is still open.
             net.client.write(open, GET);
             assert!(net.until(5.0, |net| net.client.tcp(open).state()
@@ -132,12 +118,12 @@ fn a_back_end_that_comes_back_is_served_again() {
 #[test]
 fn an_interface_that_is_unplugged_and_plugged_again_is_served_again() {
     Setup::new().run(|net| {
-        assert_serves(net);
+        net.assert_serves();
         net.xen
             .with(|world| world.netback.unplug(&mut world.machine, &mut world.store));
         net.run_for(2.0);
         net.xen.with(|world| world.netback.plug(&mut world.store));
-        assert_serves(net);
+        net.assert_serves();
     });
 }
 

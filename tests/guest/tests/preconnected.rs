@@ -7,23 +7,10 @@
 
 use mayfly_drivers::Gfn;
 use mayfly_drivers::fake::Packet;
-use mayfly_guest_tests::client::{guest4, guest6};
-use mayfly_guest_tests::frames::{Question, arp};
-use mayfly_guest_tests::{GUEST4, Net, Setup};
+use mayfly_guest_tests::frames::arp;
+use mayfly_guest_tests::{GUEST4, Setup};
 
 const PEER: [u8; 6] = [2, 0, 0, 0, 0, 9];
-const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-
-fn assert_serves(net: &mut Net<'_>) {
-    for address in [guest4(), guest6()] {
-        assert!(net.dns(address, &Question::a("mayfly.test")).is_some());
-        assert!(
-            net.http(address, GET)
-                .is_some_and(|answer| answer.starts_with(b"HTTP/1.1 200"))
-        );
-    }
-    assert_eq!(net.violations(), [""; 0]);
-}
 
 #[test]
 fn it_answers_what_came_before_it_ran_without_asking_xenstore() {
@@ -52,7 +39,7 @@ fn it_answers_what_came_before_it_ran_without_asking_xenstore() {
         let counts = net.xen.with(|world| world.machine.counts);
         // The hypercalls are for the grant table, the frames, and the key.
         assert_eq!(counts.hypercalls() - before.hypercalls(), 3);
-        assert_serves(net);
+        net.assert_serves();
     });
 }
 
@@ -68,7 +55,7 @@ fn housekeeping_is_done() {
         let before = net.steps;
         net.run_for(60.0);
         assert!(net.steps - before < 200);
-        assert_serves(net);
+        net.assert_serves();
     });
 }
 
@@ -77,9 +64,9 @@ fn introduced_late(offers: bool, after: Option<f64>) {
     let setup = Setup::preconnected();
     setup.xen.with(|world| world.store.unintroduced());
     setup.run(|net| {
-        assert_serves(net);
+        net.assert_serves();
         net.run_for(after.unwrap_or(600.0));
-        assert_serves(net);
+        net.assert_serves();
         assert_eq!(net.guest.store.counters().requests, 0);
         if after.is_none() {
             return;
@@ -98,7 +85,7 @@ fn introduced_late(offers: bool, after: Option<f64>) {
         let before = net.steps;
         net.run_for(60.0);
         assert!(net.steps - before < 200);
-        assert_serves(net);
+        net.assert_serves();
     });
 }
 
@@ -115,7 +102,7 @@ fn it_serves_before_it_is_introduced_to_xenstored() {
 #[test]
 fn a_back_end_that_comes_back_is_served_again() {
     Setup::preconnected().run(|net| {
-        assert_serves(net);
+        net.assert_serves();
         net.run_for(1.0);
         for round in 0..3 {
             net.xen.with(|world| {
@@ -130,7 +117,7 @@ fn a_back_end_that_comes_back_is_served_again() {
                 world.netback.load(&mut world.store);
                 world.netback.plug(&mut world.store);
             });
-            assert_serves(net);
+            net.assert_serves();
         }
         assert_eq!(net.guest.nic.front().quarantined(), 0);
     });
@@ -143,7 +130,7 @@ fn a_back_end_that_left_before_housekeeping_is_served_again() {
             .with(|world| world.netback.unload(&mut world.machine, &mut world.store));
         net.run_for(2.0);
         net.xen.with(|world| world.netback.load(&mut world.store));
-        assert_serves(net);
+        net.assert_serves();
     });
 }
 

@@ -10,17 +10,7 @@ use mayfly_drivers::fake::{FakeXen, Fault};
 use mayfly_drivers::{Gfn, HvmParam, Hypervisor, ShutdownReason};
 use mayfly_guest_tests::client::guest4;
 use mayfly_guest_tests::frames::Question;
-use mayfly_guest_tests::{Net, SECOND, Setup};
-
-fn assert_serves(net: &mut Net<'_>) {
-    assert!(net.dns(guest4(), &Question::a("mayfly.test")).is_some());
-    let answer = net.http(
-        guest4(),
-        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
-    );
-    assert!(answer.is_some_and(|answer| answer.starts_with(b"HTTP/1.1 200")));
-    assert_eq!(net.violations(), [""; 0]);
-}
+use mayfly_guest_tests::{ADDRESSES, Net, SECOND, Setup};
 
 #[test]
 fn shutdown_requests_are_acknowledged_and_obeyed() {
@@ -30,7 +20,7 @@ fn shutdown_requests_are_acknowledged_and_obeyed() {
         ("reboot", ShutdownReason::Reboot),
     ] {
         Setup::new().run(|net| {
-            assert_serves(net);
+            net.assert_serves();
             net.run_for(1.0);
             assert_eq!(net.key("control/feature-poweroff").as_deref(), Some("1"));
             assert_eq!(net.key("control/feature-reboot").as_deref(), Some("1"));
@@ -68,7 +58,7 @@ fn other_shutdown_requests_are_ignored() {
             net.run_for(1.0);
             assert_eq!(net.xen.with(|world| world.machine.shutdown), None);
         }
-        assert_serves(net);
+        net.assert_serves();
     });
 }
 
@@ -120,7 +110,7 @@ fn the_console_has_the_boot_line_unless_it_is_off() {
 fn first_second(xen: FakeXen, cmdline: &str) -> (Vec<(u64, Vec<u8>)>, u64) {
     Setup::on(xen).cmdline(cmdline).run(|net| {
         net.run_for(1.0);
-        assert_serves(net);
+        net.assert_serves();
         (net.client.log.clone(), net.steps)
     })
 }
@@ -142,10 +132,10 @@ fn a_full_console_ring_costs_nothing() {
             .console()
             .store_release(ring::OUT_CONS, 12_345)
     });
-    let usual = first_second(FakeXen::new(), "ip=10.0.2.80/24");
-    assert!(first_second(full, "ip=10.0.2.80/24") == usual);
-    assert!(first_second(nonsense, "ip=10.0.2.80/24") == usual);
-    assert!(first_second(FakeXen::new(), "ip=10.0.2.80/24 console=off") == usual);
+    let usual = first_second(FakeXen::new(), ADDRESSES);
+    assert!(first_second(full, ADDRESSES) == usual);
+    assert!(first_second(nonsense, ADDRESSES) == usual);
+    assert!(first_second(FakeXen::new(), &format!("{ADDRESSES} console=off")) == usual);
 }
 
 #[test]
@@ -154,8 +144,8 @@ fn an_absent_console_costs_nothing() {
     let page = absent.hvm_param(HvmParam::ConsolePfn).unwrap();
     // The guest uses the page for something else.
     assert!(absent.special_page(Gfn(page)).is_some());
-    let usual = first_second(FakeXen::new(), "ip=10.0.2.80/24");
-    assert!(first_second(absent, "ip=10.0.2.80/24") == usual);
+    let usual = first_second(FakeXen::new(), ADDRESSES);
+    assert!(first_second(absent, ADDRESSES) == usual);
 }
 
 #[test]
@@ -200,12 +190,24 @@ fn late_answers_are_waited_for() {
             world.store.fault(Some(Fault::Late(late * SECOND)));
         }
     });
-    Setup::on(xen).run(assert_serves);
+    Setup::on(xen).run(|net| net.assert_serves());
 }
 
-#[test]
-fn garbage_in_the_first_answers_is_a_clear_line() {
-    let faults = [
+/// A machine whose xenstored answers the request after the first `position` with this fault.
+fn faulty(position: usize, fault: &Fault) -> FakeXen {
+    let xen = FakeXen::new();
+    xen.with(|world| {
+        for _ in 0..position {
+            world.store.fault(None);
+        }
+        world.store.fault(Some(fault.clone()));
+    });
+    xen
+}
+
+/// Answers that no xenstored gives.
+fn garbage() -> [Fault; 7] {
+    [
         Fault::WrongId,
         Fault::WrongType,
         Fault::TooLong,
@@ -213,18 +215,15 @@ fn garbage_in_the_first_answers_is_a_clear_line() {
         Fault::Index(1025),
         Fault::Index(u32::MAX),
         Fault::Error("EIO"),
-        Fault::Error("EACCES"),
-        Fault::Payload(Vec::new()),
-    ];
-    for fault in faults {
+    ]
+}
+
+#[test]
+fn garbage_in_the_first_answers_is_a_clear_line() {
+    let refusals = [Fault::Error("EACCES"), Fault::Payload(Vec::new())];
+    for fault in garbage().into_iter().chain(refusals) {
         for position in 0..2 {
-            let xen = FakeXen::new();
-            xen.with(|world| {
-                for _ in 0..position {
-                    world.store.fault(None);
-                }
-                world.store.fault(Some(fault.clone()));
-            });
+            let xen = faulty(position, &fault);
             let result = Setup::on(xen).try_run(|_| ());
             let line = result.expect_err(&format!("{fault:?} at {position}"));
             assert!(
@@ -237,27 +236,11 @@ fn garbage_in_the_first_answers_is_a_clear_line() {
 
 #[test]
 fn garbage_later_is_a_line_and_the_guest_goes_on() {
-    for fault in [
-        Fault::WrongId,
-        Fault::WrongType,
-        Fault::TooLong,
-        Fault::Garbage(vec![0xff; 100]),
-        Fault::Index(1025),
-        Fault::Index(u32::MAX),
-        Fault::Error("EIO"),
-        Fault::Silent,
-        Fault::Twice,
-        Fault::Late(SECOND),
-    ] {
+    let lapses = [Fault::Silent, Fault::Twice, Fault::Late(SECOND)];
+    for fault in garbage().into_iter().chain(lapses) {
         // The first three requests are the first burst, the next six publish the rings.
         for position in 9..20 {
-            let xen = FakeXen::new();
-            xen.with(|world| {
-                for _ in 0..position {
-                    world.store.fault(None);
-                }
-                world.store.fault(Some(fault.clone()));
-            });
+            let xen = faulty(position, &fault);
             Setup::on(xen).run(|net| {
                 net.run_for(2.0);
                 assert!(net.dns(guest4(), &Question::a("mayfly.test")).is_some());

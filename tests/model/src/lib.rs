@@ -5,13 +5,15 @@ pub mod frames;
 
 use mayfly_drivers::abi::{GNTTAB_NR_RESERVED_ENTRIES, PAGE_SIZE};
 use mayfly_drivers::control::{Command, Control};
-use mayfly_drivers::fake::{FakeXen, World};
+use mayfly_drivers::fake::{FakeXen, Packet, World};
 use mayfly_drivers::grant::GrantTable;
 use mayfly_drivers::netfront::{BufferCounts, NetFront, Notice, RxFrame};
 use mayfly_drivers::xenstore::{Broken, Change, Xenstore};
 use mayfly_drivers::{GrantRef, Hypervisor, SystemTime};
 use mayfly_handoff::network::Preconnected;
 
+/// A second, in ns.
+pub const SECOND: u64 = 1_000_000_000;
 /// The longest sleep of the guest, in ns.
 pub const NAP_NS: u64 = 100_000_000;
 /// The interval at which it repairs losses that no event reports, in ns.
@@ -210,6 +212,38 @@ impl<'h> Guest<'h> {
     /// Turns until frames move.
     pub fn turn_until_carrier(&mut self) -> bool {
         self.turn_until(200, |guest| guest.net.carrier())
+    }
+
+    /// The time, in ns.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.xen.now().0
+    }
+
+    /// Turns for this many seconds.
+    ///
+    /// # Panics
+    /// If time does not pass.
+    pub fn run_for(&mut self, seconds: u64) {
+        let end = self.now() + seconds * SECOND;
+        let is_over = self.turn_until(100_000, |guest| guest.now() >= end);
+        assert!(is_over, "it is awake for ever");
+    }
+
+    /// Sends and receives a frame, which carry `number` and the number after it. Returns whether both arrived whole.
+    pub fn carries(&mut self, number: u32) -> bool {
+        let (out, back) = (numbered_frame(number, 60), numbered_frame(number + 1, 200));
+        if !(self.turn_until(10, |guest| guest.net.can_send()) && self.send(&out)) {
+            return false;
+        }
+        self.world(|world| world.netback.deliver(Packet::new(&back)));
+        let before = self.received.len();
+        self.turn_until(20, |guest| guest.received.len() > before)
+            && self
+                .received
+                .get(before)
+                .is_some_and(|(frame, _)| *frame == back)
+            && self.world(|world| world.netback.transmitted.back() == Some(&out))
     }
 
     /// Sends a frame, flushing it.

@@ -1,9 +1,9 @@
 //! A back end that keeps pages mapped, and one that never works: their cost is bounded, and all of it is returned.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use mayfly_drivers::fake::{FakeXen, Packet, Ring};
+use mayfly_drivers::fake::{FakeXen, Ring};
 use mayfly_drivers::netfront::{BufferCounts, LinkError, Notice};
-use mayfly_model_tests::{Guest, NAP_NS, RENEW_NS, numbered_frame};
+use mayfly_model_tests::{Guest, NAP_NS, RENEW_NS, SECOND, numbered_frame};
 
 const CONFIG: BufferCounts = BufferCounts {
     rx_buffers: 64,
@@ -11,25 +11,6 @@ const CONFIG: BufferCounts = BufferCounts {
 };
 /// One and a half times the receive buffers of a link, and the rings.
 const MOST_PAGES: usize = 64 + 32 + 4;
-const SECOND: u64 = 1_000_000_000;
-
-fn now(guest: &Guest<'_>) -> u64 {
-    guest.world(|world| world.machine.now())
-}
-
-fn run_for(guest: &mut Guest<'_>, seconds: u64) {
-    let end = now(guest) + seconds * SECOND;
-    assert!(guest.turn_until(100_000, |guest| now(guest) >= end));
-}
-
-fn assert_traffic(guest: &mut Guest<'_>) {
-    let (out, back) = (numbered_frame(1, 60), numbered_frame(2, 200));
-    assert!(guest.turn_until(10, |guest| guest.net.can_send()));
-    assert!(guest.send(&out));
-    guest.world(|world| world.netback.deliver(Packet::new(&back)));
-    let before = guest.received.len();
-    assert!(guest.turn_until(20, |guest| guest.received.len() > before));
-}
 
 /// The back end works a little, leaves and comes back, `rounds` times at most.
 fn reconnect(guest: &mut Guest<'_>, rounds: usize) {
@@ -64,16 +45,16 @@ fn a_back_end_that_reconnects_and_keeps_everything_takes_bounded_memory() {
     assert!(kept > 64 && kept <= MOST_PAGES + 32, "{kept} pages");
     // This holds however long it goes on.
     reconnect(&mut guest, 40);
-    run_for(&mut guest, 4000);
+    guest.run_for(4000);
     reconnect(&mut guest, 10);
     assert!(guest.notices.len() < 200, "{} lines", guest.notices.len());
     // It unmaps the pages, and everything is as before at the next look.
     guest.world(|world| world.netback.let_go(&mut world.machine));
-    run_for(&mut guest, RENEW_NS / SECOND + 1);
+    guest.run_for(RENEW_NS / SECOND + 1);
     assert_eq!(guest.net.quarantined(), 0);
     assert!(guest.turn_until_carrier(), "{:?}", guest.net.state());
     assert_eq!(guest.net.rx_buffers(), 64, "all of its buffers");
-    assert_traffic(&mut guest);
+    assert!(guest.carries(1));
     let pages = guest.world(|world| world.machine.pages_allocated());
     assert_eq!(pages, 64 + 2);
     assert_eq!(guest.violations(), [""; 0]);
@@ -90,9 +71,9 @@ fn a_link_beside_kept_pages_is_smaller_and_grows_again() {
     reconnect(&mut guest, 1);
     assert!(guest.turn_until_carrier());
     assert_eq!(guest.net.rx_buffers(), 32, "half of them are left");
-    assert_traffic(&mut guest);
+    assert!(guest.carries(1));
     guest.world(|world| world.netback.let_go(&mut world.machine));
-    run_for(&mut guest, RENEW_NS / SECOND + 1);
+    guest.run_for(RENEW_NS / SECOND + 1);
     assert_eq!(guest.net.quarantined(), 0);
     reconnect(&mut guest, 1);
     assert!(guest.turn_until_carrier());
@@ -125,7 +106,7 @@ fn transmit_pages_that_are_let_go_are_used_again_while_the_link_lives() {
     }));
     assert!(!guest.net.can_send());
     guest.world(|world| world.netback.let_go(&mut world.machine));
-    run_for(&mut guest, RENEW_NS / SECOND + 1);
+    guest.run_for(RENEW_NS / SECOND + 1);
     assert!(guest.turn_until_carrier());
     let sent = (0..40).take_while(|&n| guest.net.send(&numbered_frame(n, 60)).is_ok());
     assert_eq!(sent.count(), 32);
@@ -152,7 +133,7 @@ fn grants_that_run_out_for_a_while_cost_no_page_for_good() {
         world.machine.grant_frame_limit = 8;
     });
     guest.net.flush();
-    run_for(&mut guest, RENEW_NS / SECOND + 1);
+    guest.run_for(RENEW_NS / SECOND + 1);
     guest.world(|world| world.netback.release(&mut world.machine));
     guest.turn();
     guest.world(|world| world.netback.hold_tx = true);
@@ -165,12 +146,12 @@ fn who_is_given_up_is_tried_again_ever_more_rarely() {
     let mut guest = Guest::boot(&xen, CONFIG).unwrap();
     let mut broken_at = Vec::new();
     let mut was_up = false;
-    let end = now(&guest) + 6 * 3600 * SECOND;
-    while now(&guest) < end {
+    let end = guest.now() + 6 * 3600 * SECOND;
+    while guest.now() < end {
         guest.turn();
         let is_up = guest.world(|world| world.netback.is_connected());
         if is_up && !was_up {
-            broken_at.push(now(&guest) / SECOND);
+            broken_at.push(guest.now() / SECOND);
         }
         was_up = is_up;
         guest.world(|world| world.netback.jump(&mut world.machine, Ring::Rx, 1000));
@@ -187,9 +168,9 @@ fn who_is_given_up_is_tried_again_ever_more_rarely() {
     assert!(guest.net.counters().retries >= later.len() as u64);
     // The rings are no longer broken: the next attempt lasts, and failures are forgotten.
     let hour = 3700;
-    run_for(&mut guest, hour);
+    guest.run_for(hour);
     assert!(guest.turn_until_carrier());
-    assert_traffic(&mut guest);
+    assert!(guest.carries(1));
     assert_eq!(guest.violations(), [""; 0]);
 }
 
@@ -198,12 +179,12 @@ fn an_idle_guest_sleeps_between_its_looks() {
     let xen = FakeXen::new();
     let mut guest = Guest::boot(&xen, CONFIG).unwrap();
     assert!(guest.turn_until_carrier());
-    run_for(&mut guest, 60);
+    guest.run_for(60);
     let (requests, polls) = (
         guest.store.counters().requests,
         guest.world(|world| world.machine.counts.poll),
     );
-    run_for(&mut guest, 600);
+    guest.run_for(600);
     let looks = 600 * SECOND / RENEW_NS;
     assert_eq!(u64::from(guest.store.counters().requests - requests), looks);
     let polls = guest.world(|world| world.machine.counts.poll) - polls;

@@ -1,7 +1,7 @@
 //! A back end that leaves and comes back, in every possible way.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use mayfly_drivers::fake::{FakeXen, Packet, World};
+use mayfly_drivers::fake::{FakeXen, World};
 use mayfly_drivers::netfront::handshake::LinkState;
 use mayfly_drivers::netfront::{BufferCounts, Notice};
 use mayfly_model_tests::{Guest, numbered_frame};
@@ -10,17 +10,6 @@ const CONFIG: BufferCounts = BufferCounts {
     rx_buffers: 32,
     tx_buffers: 16,
 };
-
-/// Checks that frames move in both directions.
-fn assert_traffic(guest: &mut Guest<'_>, number: u32) {
-    let (out, back) = (numbered_frame(number, 60), numbered_frame(number + 1, 200));
-    assert!(guest.send(&out));
-    guest.world(|world| world.netback.deliver(Packet::new(&back)));
-    let before = guest.received.len();
-    assert!(guest.turn_until(20, |guest| guest.received.len() > before));
-    assert_eq!(guest.received[before].0, back);
-    guest.world(|world| assert_eq!(world.netback.transmitted.back(), Some(&out)));
-}
 
 /// Boots by either entry, breaks and restores the connection, and checks that nothing is left behind.
 fn survives(name: &str, leave: impl Fn(&mut World), come_back: impl Fn(&mut World)) {
@@ -40,7 +29,7 @@ fn outlives(
 ) {
     for round in 0..5 {
         assert!(guest.turn_until_carrier(), "{name}, round {round}");
-        assert_traffic(&mut guest, round * 10);
+        assert!(guest.carries(round * 10));
         let pages = guest.world(|world| world.machine.pages_allocated());
         assert!(pages <= 32 + 16 + 2, "{name}: {pages} pages");
         guest.world(&leave);
@@ -51,7 +40,7 @@ fn outlives(
         guest.world(&come_back);
     }
     assert!(guest.turn_until_carrier(), "{name}");
-    assert_traffic(&mut guest, 1000);
+    assert!(guest.carries(1000));
     assert!(guest.notices.contains(&Notice::Left), "{name}");
     assert_eq!(guest.net.quarantined(), 0, "{name}");
     assert_eq!(guest.violations(), [""; 0], "{name}");
@@ -97,14 +86,14 @@ fn netback_restarts_before_the_guest_looks_and_finds_the_old_rings() {
     let mut guest = Guest::boot(&xen, CONFIG).unwrap();
     for round in 0..5 {
         assert!(guest.turn_until_carrier());
-        assert_traffic(&mut guest, round * 10);
+        assert!(guest.carries(round * 10));
         guest.world(|world| {
             world.netback.unload(&mut world.machine, &mut world.store);
             world.netback.load(&mut world.store);
         });
     }
     assert!(guest.turn_until_carrier());
-    assert_traffic(&mut guest, 100);
+    assert!(guest.carries(100));
     assert_eq!(guest.violations(), [""; 0]);
 }
 
@@ -114,7 +103,7 @@ fn netback_restarts_and_waits_while_the_guest_looks() {
     let mut guest = Guest::boot(&xen, CONFIG).unwrap();
     for round in 0..5 {
         assert!(guest.turn_until_carrier());
-        assert_traffic(&mut guest, round * 10);
+        assert!(guest.carries(round * 10));
         guest.world(|world| {
             world.netback.never_connect = true;
             world.netback.unload(&mut world.machine, &mut world.store);
@@ -124,7 +113,7 @@ fn netback_restarts_and_waits_while_the_guest_looks() {
         guest.world(|world| world.netback.never_connect = false);
     }
     assert!(guest.turn_until_carrier());
-    assert_traffic(&mut guest, 100);
+    assert!(guest.carries(100));
     assert_eq!(guest.net.counters().links, 6);
     assert_eq!(guest.net.quarantined(), 0);
     assert_eq!(guest.violations(), [""; 0]);
@@ -135,7 +124,7 @@ fn pages_that_a_back_end_keeps_are_never_used_again() {
     let xen = FakeXen::new();
     let mut guest = Guest::boot(&xen, CONFIG).unwrap();
     assert!(guest.turn_until_carrier());
-    assert_traffic(&mut guest, 1);
+    assert!(guest.carries(1));
     let refs = guest.world(|world| {
         let refs = world.netback.ring_refs().unwrap();
         world.netback.keep_mapped = true;
@@ -149,7 +138,7 @@ fn pages_that_a_back_end_keeps_are_never_used_again() {
         world.netback.load(&mut world.store);
     });
     assert!(guest.turn_until_carrier());
-    assert_traffic(&mut guest, 10);
+    assert!(guest.carries(10));
     guest.world(|world| {
         let new = world.netback.ring_refs().unwrap();
         assert!(new.iter().all(|gref| !refs.contains(gref)));
@@ -161,7 +150,7 @@ fn pages_that_a_back_end_keeps_are_never_used_again() {
     guest.world(|world| world.netback.load(&mut world.store));
     assert!(guest.turn_until(50, |guest| guest.net.quarantined() == 0));
     assert!(guest.turn_until_carrier());
-    assert_traffic(&mut guest, 20);
+    assert!(guest.carries(20));
     assert_eq!(guest.violations(), [""; 0]);
 }
 
@@ -199,7 +188,7 @@ fn assert_given_up(guest: &mut Guest<'_>, name: &str) {
         world.netback.plug(&mut world.store);
     });
     assert!(guest.turn_until_carrier(), "{name}");
-    assert_traffic(guest, 1);
+    assert!(guest.carries(1));
     assert_eq!(guest.violations(), [""; 0], "{name}");
 }
 
@@ -264,7 +253,7 @@ fn a_long_life_has_room_for_any_number_of_restarts() {
         });
     }
     assert!(guest.turn_until_carrier());
-    assert_traffic(&mut guest, 1);
+    assert!(guest.carries(1));
     assert!(!guest.notices.contains(&Notice::GivenUp));
     assert_eq!(guest.violations(), [""; 0]);
 }

@@ -3,27 +3,17 @@
 
 use mayfly_drivers::abi::{xenstore_domain_interface as ring, xs};
 use mayfly_drivers::control::Command;
-use mayfly_drivers::fake::{FakeXen, Fault, Packet};
+use mayfly_drivers::fake::{FakeXen, Fault};
 use mayfly_drivers::netfront::BufferCounts;
 use mayfly_drivers::netfront::handshake::LinkState;
 use mayfly_drivers::xenstore::Broken;
-use mayfly_model_tests::{Guest, RENEW_NS, numbered_frame};
+use mayfly_model_tests::{Guest, RENEW_NS, SECOND};
 use proptest::prelude::*;
 
 const CONFIG: BufferCounts = BufferCounts {
     rx_buffers: 16,
     tx_buffers: 16,
 };
-const SECOND: u64 = 1_000_000_000;
-
-fn now(guest: &Guest<'_>) -> u64 {
-    guest.world(|world| world.machine.now())
-}
-
-fn run_for(guest: &mut Guest<'_>, seconds: u64) {
-    let end = now(guest) + seconds * SECOND;
-    assert!(guest.turn_until(100_000, |guest| now(guest) >= end));
-}
 
 fn up(xen: &FakeXen, offers: bool) -> Guest<'_> {
     if offers {
@@ -35,18 +25,9 @@ fn up(xen: &FakeXen, offers: bool) -> Guest<'_> {
     guest
 }
 
-fn assert_traffic(guest: &mut Guest<'_>, name: &str) {
-    let (out, back) = (numbered_frame(1, 60), numbered_frame(2, 200));
-    assert!(guest.send(&out), "{name}");
-    guest.world(|world| world.netback.deliver(Packet::new(&back)));
-    let before = guest.received.len();
-    let received = guest.turn_until(20, |guest| guest.received.len() > before);
-    assert!(received, "{name}");
-}
-
 /// Checks that the guest obeys commands soon, and that its interface is watched again.
 fn assert_obeys(guest: &mut Guest<'_>, name: &str) {
-    assert_traffic(guest, name);
+    assert!(guest.carries(1), "{name}");
     guest.world(|world| world.store.set(b"control/shutdown", b"poweroff"));
     let obeyed = guest.turn_until(2000, |guest| guest.command.is_some());
     assert!(obeyed, "{name}: {:?}", guest.broken);
@@ -131,7 +112,7 @@ fn a_consumer_index_that_lies_is_got_over_when_it_is_right_again() {
     let right = page.load_acquire(ring::REQ_CONS);
     guest.world(|world| world.store.dead = true);
     page.store_release(ring::REQ_CONS, right.wrapping_add(77));
-    run_for(&mut guest, RENEW_NS / SECOND + 1);
+    guest.run_for(RENEW_NS / SECOND + 1);
     assert_eq!(guest.broken, [Broken::Index]);
     let prod = page.load_acquire(ring::REQ_PROD);
     page.store_release(ring::REQ_CONS, prod);
@@ -164,8 +145,8 @@ fn a_xenstored_that_was_killed_and_started_again_is_found() {
                 guest.store.read(&[b"data/never"]).unwrap();
                 guest.store.flush();
             }
-            run_for(&mut guest, away);
-            assert_traffic(&mut guest, &name);
+            guest.run_for(away);
+            assert!(guest.carries(1), "{name}");
             guest.world(|world| {
                 world.store.restart(false);
                 if let Successor::C = successor {
@@ -185,11 +166,11 @@ fn the_network_outlives_a_xenstored_that_knows_nothing_any_more() {
         world.store.restart(true);
         world.store.introduce(&mut world.machine);
     });
-    run_for(&mut guest, 100);
+    guest.run_for(100);
     assert!(guest.reconnected > 0);
     for _ in 0..3 {
-        assert_traffic(&mut guest, "an empty store");
-        run_for(&mut guest, 100);
+        assert!(guest.carries(1), "an empty store");
+        guest.run_for(100);
     }
     assert_eq!(guest.net.counters().links, 1);
     // The back end goes, and only its event channel shows it.
@@ -203,7 +184,7 @@ fn the_network_outlives_a_xenstored_that_knows_nothing_any_more() {
     guest.world(|world| world.netback.plug(&mut world.store));
     let carrier = guest.turn_until(2000, |guest| guest.net.carrier());
     assert!(carrier, "{:?} {:?}", guest.net.state(), guest.notices);
-    assert_traffic(&mut guest, "plugged again");
+    assert!(guest.carries(1), "plugged again");
 }
 
 #[test]
@@ -211,12 +192,12 @@ fn keys_that_were_on_their_way_are_written_again() {
     let xen = FakeXen::new();
     xen.with(|world| world.store.offer_reconnection());
     let mut guest = Guest::start(&xen, CONFIG);
-    let deadline = mayfly_drivers::SystemTime(now(&guest) + SECOND);
+    let deadline = mayfly_drivers::SystemTime(guest.now() + SECOND);
     guest.net.discover(&mut guest.store, deadline).unwrap();
     guest.world(|world| world.store.dead = true);
     guest.net.connect(&mut guest.store).unwrap();
     guest.housekeeping();
-    run_for(&mut guest, 10);
+    guest.run_for(10);
     assert!(!guest.net.carrier());
     guest.world(|world| world.store.restart(false));
     assert!(guest.turn_until(2000, |guest| guest.net.carrier()));
@@ -228,18 +209,18 @@ fn a_xenstored_that_always_lies_is_asked_ever_more_rarely() {
     for offers in [true, false] {
         let xen = FakeXen::new();
         let mut guest = up(&xen, offers);
-        let end = now(&guest) + 3600 * SECOND;
-        while now(&guest) < end {
+        let end = guest.now() + 3600 * SECOND;
+        while guest.now() < end {
             guest.world(|world| world.store.inject(&[0xff; 40]));
             guest.turn();
         }
         let counters = guest.store.counters();
         assert!(counters.lost < 40, "{counters:?}, {offers}");
         assert!(counters.notifications < 2000, "{counters:?}, {offers}");
-        assert_traffic(&mut guest, "meanwhile");
+        assert!(guest.carries(1), "meanwhile");
         // xenstored is restarted and works again.
         guest.world(|world| world.store.restart(false));
-        run_for(&mut guest, 400);
+        guest.run_for(400);
         assert_obeys(&mut guest, "after all");
     }
 }
@@ -259,7 +240,7 @@ fn a_watch_that_is_refused_is_asked_for_again() {
             }
         });
         guest.housekeeping();
-        run_for(&mut guest, 2 * RENEW_NS / SECOND);
+        guest.run_for(2 * RENEW_NS / SECOND);
         assert_obeys(&mut guest, &format!("refused from {refused} on"));
     }
 }
@@ -279,7 +260,7 @@ fn a_queue_that_is_full_loses_no_question() {
     guest.store.flush();
     assert!(guest.turn_until(50, |guest| guest.net.counters().links == 2));
     assert!(guest.turn_until_carrier());
-    assert_traffic(&mut guest, "asked later");
+    assert!(guest.carries(1), "asked later");
 }
 
 #[test]
@@ -290,7 +271,7 @@ fn a_command_that_could_not_be_read_is_read_again() {
         world.store.fault(Some(Fault::Error("EAGAIN")));
         world.store.set(b"control/shutdown", b"poweroff");
     });
-    run_for(&mut guest, RENEW_NS / SECOND + 2);
+    guest.run_for(RENEW_NS / SECOND + 2);
     assert_eq!(guest.command, Some(Command::Poweroff));
 }
 
@@ -343,7 +324,7 @@ proptest! {
         for op in ops {
             match op {
                 Op::Turn(count) => { guest.turn_until(count, |_| false); }
-                Op::Wait(seconds) => run_for(&mut guest, seconds),
+                Op::Wait(seconds) => guest.run_for(seconds),
                 Op::Fault(fault) => xen.with(|world| world.store.fault(Some(fault))),
                 Op::Inject(bytes) => xen.with(|world| world.store.inject(&bytes)),
                 Op::Word(at, value) => xen.with(|world| world.store.page().store_release(at, value)),
@@ -358,7 +339,7 @@ proptest! {
             world.store.restart(false);
             world.store.introduce(&mut world.machine);
         });
-        run_for(&mut guest, 700);
+        guest.run_for(700);
         xen.with(|world| world.store.set(b"control/shutdown", b"poweroff"));
         let obeyed = guest.turn_until(1000, |guest| guest.command.is_some());
         prop_assert!(obeyed, "{:?} {:?}", guest.broken, guest.store.counters());
