@@ -21,13 +21,13 @@ const HOSTILE: &str = "<b>bold</b><script>document.title='run'</script>";
 
 fn status() -> SummonStatus {
     let steps = [
-        ("query in", 0, 0),
-        ("answer out", 120, 120),
-        ("domain created", 180, 9_400),
-        ("vif connected", 2_300, 10_900),
-        ("unpaused", 11_000, 11_000),
-        ("SYN seen", 3_100, 3_100),
-        ("SYN-ACK sent", 11_640, 11_640),
+        ("query", 0, 0),
+        ("answer", 0, 120),
+        ("domain", 180, 1_400),
+        ("keys (xenstored)", 1_500, 9_400),
+        ("connects (netback)", 2_300, 10_900),
+        ("unpause", 11_000, 11_060),
+        ("SYN-ACK", 11_640, 11_640),
         ("first byte", 12_400, 12_400),
     ];
     let step = |(what, from_us, to_us): (&str, u64, u64)| BirthStep {
@@ -53,8 +53,8 @@ fn status() -> SummonStatus {
     };
     let wiki = ServiceStatus {
         last_boot: vec![
-            step(("vif connected", 900, 2_100)),
-            step(("SYN-ACK sent", 2_300, 2_300)),
+            step(("connects (netback)", 900, 2_100)),
+            step(("SYN-ACK", 2_300, 2_300)),
         ],
         ..service("wiki", ShownState::Asleep)
     };

@@ -27,9 +27,9 @@ fn status() -> SummonStatus {
         resumes: 0,
         deaths: 2,
         last_boot: vec![
-            step("query in", 0, 0),
-            step("domain created", 150, 9_400),
-            step("vif connected", 2_000, 10_100),
+            step("query", 0, 0),
+            step("domain", 150, 9_400),
+            step("connects (netback)", 2_000, 10_100),
             step("SYN-ACK", 11_234, 11_234),
         ],
         memory: 8,
