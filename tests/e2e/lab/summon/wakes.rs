@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use mayfly_lab::{GUEST, Lab};
-use mayfly_summon::wire::frame::{What, look};
+use mayfly_summon::wire::frame::{FrameKind, look};
 
 use super::*;
 
@@ -17,7 +17,7 @@ pub(super) fn starts() -> Result<u32> {
 pub(super) fn syns(lab: &Lab) -> Result<usize> {
     let frames = lab.captured()?;
     let seen = frames.iter().filter_map(|frame| look(frame));
-    let syns = seen.filter(|seen| seen.what == What::Syn);
+    let syns = seen.filter(|seen| seen.kind == FrameKind::Syn);
     Ok(syns.count())
 }
 
