@@ -23,7 +23,18 @@ pub struct NewDomain {
 }
 
 /// The behaviour of RDTSC in a domain (`TSC_MODE_*`, asm-x86/time.h, and xl.cfg's `tsc_mode`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Default,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum TscMode {
     /// Emulated if the hardware cannot provide it correctly.

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::Args;
 use mayfly_toolstack::builder::{Image, random_uuid};
 use mayfly_toolstack::config::Overrides;
-use mayfly_toolstack::pool::{self, PoolLimits, PoolOrder, PoolReply, PoolServer};
+use mayfly_toolstack::pool::{self, PoolOrder, PoolReply, PoolServer, ShellLimits};
 use mayfly_toolstack::privileges;
 use serde_json::json;
 
@@ -59,16 +59,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let image = Image::open(&guest.kernel).with_context(|| guest.kernel.display().to_string())?;
     let mut template = guest.config(random_uuid().context("a UUID")?);
     template.console = arguments.console;
-    let limits = PoolLimits {
+    let limits = ShellLimits {
         size: arguments.size.into(),
-        spare: arguments.spare,
+        memory: u64::MAX,
+        spare: Some(arguments.spare),
     };
     // It is looked at again, and compared with what others name, whatever folder they are in.
     let kernel = guest.watched().kernel;
     let pool = PoolServer::new(
         builder(privileges::PORTS | privileges::FILES)?,
         template,
-        kernel,
+        &kernel,
         image,
         limits,
     );

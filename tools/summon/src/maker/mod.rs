@@ -7,14 +7,14 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::bell::BellSender;
 use super::channel::{FrontSender, Stance, ToFront};
-use super::config::{Asleep, Network, Service};
+use super::config::{Network, Service};
 use super::fleet::ServiceId;
 use super::guard::{self, Identity};
 use super::made_of::MadeOf;
@@ -22,20 +22,16 @@ use super::wire::Witness;
 use mayfly_links::Link;
 use mayfly_toolstack::builder::report::Timeline;
 use mayfly_toolstack::builder::{
-    AboutToRun, Connect, CreateAs, Created, DestroyError, GuestConfig, GuestVif, Image, KnownGuest,
-    Ramdisk, Ready, Shell, Toolstack, ToolstackError, random_uuid,
+    AboutToRun, Connect, CreateAs, Created, DestroyError, GuestConfig, Image, KnownGuest, Ramdisk,
+    Ready, Toolstack, ToolstackError, random_uuid,
 };
-use mayfly_xen::TscMode;
+use mayfly_toolstack::pool::ShellPool;
 use on_switch::OnSwitch;
 
 /// The time limit for Xen, xenstored and the kernel.
 const BOUND: Duration = Duration::from_secs(10);
 /// The time without other work after which guests are made ahead.
 const REST: Duration = Duration::from_millis(50);
-/// The pause after a guest that could not be made ahead. Each further failure doubles it.
-const BACK_OFF: Duration = Duration::from_secs(1);
-const BACK_OFF_MAX: Duration = Duration::from_secs(60);
-
 /// The time between two checks whether xenstored has ended, and between two attempts at work that needs it.
 const LOOK: Duration = Duration::from_secs(1);
 /// The time for which no guest is made if dom0's kernel is not connected to xenstored.
@@ -101,9 +97,6 @@ pub(super) struct MadeGuest {
     pub(super) front: u64,
 }
 
-/// A kind of guests made ahead: the image and the memory in MiB.
-type Make = (PathBuf, u64);
-
 /// Opens a toolstack, at the start and after xenstored was lost.
 type Open = Box<dyn Fn() -> Result<Toolstack, ToolstackError>>;
 
@@ -129,14 +122,8 @@ pub(super) struct GuestMaker {
     deaf: Option<Instant>,
     images: BTreeMap<PathBuf, Image>,
     sites: BTreeMap<PathBuf, Ramdisk>,
-    /// The number of guests to keep ready of each make, and their memory in MiB.
-    ready: usize,
-    room: u64,
-    /// The makes, each with the bridge of one of its services. For another service the guest moves to its bridge.
-    makes: BTreeMap<Make, String>,
-    shells: BTreeMap<Make, VecDeque<Shell>>,
-    retry: Instant,
-    back_off: Duration,
+    /// The guests made ahead. Each is on the bridge of one of the services that may get it, and moves to the bridge of the one that does.
+    pool: ShellPool,
     switch: OnSwitch,
 }
 
@@ -161,12 +148,7 @@ impl GuestMaker {
             deaf: None,
             images: BTreeMap::new(),
             sites: BTreeMap::new(),
-            ready: 0,
-            room: u64::MAX,
-            makes: BTreeMap::new(),
-            shells: BTreeMap::new(),
-            retry: Instant::now(),
-            back_off: BACK_OFF,
+            pool: pool::empty(),
             switch: OnSwitch::default(),
         }
     }
@@ -179,9 +161,8 @@ impl GuestMaker {
                 self.look_at = now + LOOK;
                 self.look();
             }
-            let fill = self
-                .lacking()
-                .map(|make| (make, self.retry.max(now + REST)));
+            let lacking = self.pool.lacking();
+            let fill = lacking.map(|(kind, at)| (kind.clone(), at.max(now + REST)));
             let has_guests = !self.known.is_empty() || !self.left.is_empty();
             let look_at = has_guests.then_some(self.look_at);
             let announce_at = self.announce(now);
@@ -193,10 +174,10 @@ impl GuestMaker {
                     Err(RecvTimeoutError::Timeout) => {
                         if introduce_at.is_some_and(|at| at <= Instant::now()) {
                             self.introduce();
-                        } else if let Some((make, at)) = fill
+                        } else if let Some((kind, at)) = fill
                             && at <= Instant::now()
                         {
-                            self.fill(make);
+                            self.fill(&kind);
                         }
                         continue;
                     }
@@ -210,7 +191,7 @@ impl GuestMaker {
             }
         }
         while self.introduce() {}
-        self.makes.clear();
+        self.pool.keep(BTreeMap::new());
         self.clear_out();
     }
 
@@ -226,20 +207,13 @@ impl GuestMaker {
                 }
             }
             MakerOrder::Remove(id, domid) => self.remove(id, domid),
-            MakerOrder::Room(room) => self.room = room,
+            MakerOrder::Room(room) => self.pool.limits.memory = room,
             MakerOrder::Ready(services, ready) => {
                 // The files may have been replaced.
                 self.next_of.clear();
                 self.images.clear();
                 self.sites.clear();
-                self.ready = ready;
-                let pooled = services
-                    .into_iter()
-                    .filter(|service| service.asleep == Asleep::Pool);
-                self.makes = pooled
-                    .map(|service| ((service.image, service.memory), service.bridge))
-                    .collect();
-                self.clear_out();
+                self.keep_ready(&services, ready);
             }
         }
     }
@@ -255,14 +229,12 @@ impl GuestMaker {
         if service.network == Network::Switch {
             return self.bear(id, service, (config, guard, began, made_of));
         }
-        let shell = self.shell_for(service);
+        let shell = self.shell_for(service, &config);
         let is_from_pool = shell.is_some();
         if !is_from_pool {
             self.hears().map_err(|error| error.to_string())?;
         }
-        // Guests made ahead have to make room for its memory.
-        self.room = self.room.saturating_sub(service.memory);
-        self.clear_out();
+        self.make_room(service.memory);
         self.builder().map_err(|error| error.to_string())?;
         let image = self.images.get(&service.image);
         let site = service.site.as_ref().and_then(|path| self.sites.get(path));
@@ -335,17 +307,6 @@ impl GuestMaker {
         self.tell(MakerReport::Runs(id, Box::new(created.timeline)));
     }
 
-    /// A guest that was made ahead, if the service uses the pool.
-    fn shell_for(&mut self, service: &Service) -> Option<Shell> {
-        match service.asleep {
-            Asleep::Pool => {
-                let key = (service.image.clone(), service.memory);
-                self.shells.get_mut(&key)?.pop_front()
-            }
-            Asleep::Destroy | Asleep::Suspend => None,
-        }
-    }
-
     /// Opens the files of a service's guest, unless they are open and unchanged. Returns the record of what the guest
     /// is made of.
     fn open_files(&mut self, id: ServiceId, service: &Service) -> Result<Option<MadeOf>, String> {
@@ -371,7 +332,7 @@ impl GuestMaker {
         if image.is_none_or(|image| !image.is_current()) {
             // No service can use guests that were made ahead from the old image.
             self.images.remove(&service.image);
-            self.discard(&service.image);
+            self.discard_image(&service.image);
             let image = Image::open(&service.image).map_err(|e| error(&service.image, &e))?;
             self.images.insert(service.image.clone(), image);
         }
@@ -428,18 +389,8 @@ fn config(service: &Service) -> std::io::Result<GuestConfig> {
     Ok(GuestConfig {
         name: service.name.clone(),
         uuid: random_uuid()?,
-        memory: service.memory,
         cmdline: service.command_line(),
-        vif: Some(GuestVif {
-            mac: service.mac,
-            bridge: service.bridge.clone(),
-            ip: None,
-            rate: None,
-            mtu: None,
-        }),
         connect: Connect::Auto,
-        console: false,
-        tsc: TscMode::Native,
-        watched: None,
+        ..pool::template(service)
     })
 }

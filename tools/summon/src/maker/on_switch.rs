@@ -52,8 +52,7 @@ impl GuestMaker {
         service: &Service,
         (config, is_guarded, began, of): (GuestConfig, bool, Instant, Option<MadeOf>),
     ) -> Result<(), String> {
-        self.room = self.room.saturating_sub(service.memory);
-        self.clear_out();
+        self.make_room(service.memory);
         let text = |cause: &dyn std::fmt::Display| cause.to_string();
         self.builder().map_err(|error| text(&error))?;
         let born = match self.switch.connection.is_some() {

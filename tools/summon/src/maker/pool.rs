@@ -1,65 +1,79 @@
 //! Guests made ahead, for services with `asleep = "pool"`.
 
-use std::collections::VecDeque;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mayfly_toolstack::builder::{Connect, GuestConfig, GuestVif, Image, Shell};
+use mayfly_toolstack::pool::{BackOff, ShellKind, ShellLimits, ShellPool};
 use mayfly_xen::TscMode;
 
-use super::{BACK_OFF, BACK_OFF_MAX, GuestMaker, Make, MakerReport};
+use super::super::config::{Asleep, Service};
+use super::{GuestMaker, MakerReport};
+
+/// The pause after a guest that could not be made ahead.
+const BACK_OFF: BackOff = BackOff {
+    first: Duration::from_secs(1),
+    most: Duration::from_secs(60),
+};
+
+/// A pool that keeps nothing until the daemon gives it services.
+pub(super) fn empty() -> ShellPool {
+    let limits = ShellLimits {
+        size: 0,
+        memory: u64::MAX,
+        // The daemon bounds the memory of all guests, those made ahead included.
+        spare: None,
+    };
+    ShellPool::new(limits, BACK_OFF, Instant::now())
+}
 
 impl GuestMaker {
-    /// Removes the guests that were made ahead from an image.
-    pub(super) fn discard(&mut self, image: &Path) {
-        let stale = self.shells.extract_if(.., |(path, _), _| path == image);
-        let stale: Vec<_> = stale.flat_map(|(_, shells)| shells).collect();
-        self.remove_shells(stale);
+    /// Keeps this number of guests ready for these services from now on, for each image and size.
+    pub(super) fn keep_ready(&mut self, services: &[Service], ready: usize) {
+        let pooled = services
+            .iter()
+            .filter(|service| service.asleep == Asleep::Pool);
+        let templates = pooled.map(|service| {
+            let template = template(service);
+            (ShellKind::of(&service.image, &template), template)
+        });
+        self.pool.limits.size = ready;
+        self.pool.keep(templates.collect());
+        self.clear_out();
+    }
+
+    /// A guest that was made ahead, if the service uses the pool.
+    pub(super) fn shell_for(&mut self, service: &Service, config: &GuestConfig) -> Option<Shell> {
+        match service.asleep {
+            Asleep::Pool => self.pool.take(&ShellKind::of(&service.image, config)),
+            Asleep::Destroy | Asleep::Suspend => None,
+        }
+    }
+
+    /// Makes room for a guest with this much memory, in MiB, which guests made ahead may occupy.
+    pub(super) fn make_room(&mut self, memory: u64) {
+        let limits = &mut self.pool.limits;
+        limits.memory = limits.memory.saturating_sub(memory);
+        self.clear_out();
     }
 
     pub(super) fn count(&self) {
-        self.tell(MakerReport::Waiting(
-            self.shells.values().map(VecDeque::len).sum(),
-        ));
-    }
-
-    /// A make of which there are too few guests in the pool.
-    pub(super) fn lacking(&self) -> Option<Make> {
-        let waiting = |make: &Make| self.shells.get(make).map_or(0, VecDeque::len);
-        let memory = self.memory();
-        let mut makes = self.makes.keys();
-        makes
-            .find(|make| waiting(make) < self.ready && memory + make.1 <= self.room)
-            .cloned()
-    }
-
-    /// The memory of the guests made ahead, in MiB.
-    pub(super) fn memory(&self) -> u64 {
-        let shells = self.shells.iter();
-        shells.map(|(make, all)| make.1 * all.len() as u64).sum()
+        self.tell(MakerReport::Waiting(self.pool.count()));
     }
 
     /// Makes one guest ahead.
-    pub(super) fn fill(&mut self, make: Make) {
-        if Instant::now() < self.retry {
-            return;
-        }
-        match self.shell(&make) {
-            Ok(shell) => {
-                self.shells.entry(make).or_default().push_back(shell);
-                self.back_off = BACK_OFF;
-                self.count();
-            }
+    pub(super) fn fill(&mut self, kind: &ShellKind) {
+        match self.make_ahead(kind) {
+            Ok(()) => self.count(),
             Err(why) => {
-                self.retry = Instant::now() + self.back_off;
-                self.back_off = (self.back_off * 2).min(BACK_OFF_MAX);
+                self.pool.failed(Instant::now(), &why);
                 self.tell(MakerReport::Trouble(format!("the pool: {why}")));
             }
         }
     }
 
-    pub(super) fn shell(&mut self, make: &Make) -> Result<Shell, String> {
-        let (path, memory) = make;
+    fn make_ahead(&mut self, kind: &ShellKind) -> Result<(), String> {
+        let path = &kind.image;
         if !self.images.contains_key(path) {
             let image = Image::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
             self.images.insert(path.clone(), image);
@@ -69,58 +83,33 @@ impl GuestMaker {
         let (Some(builder), Some(image)) = (&mut self.builder, self.images.get(path)) else {
             return Err("its image is not there".into());
         };
-        let bridge = self.makes.get(make).cloned().unwrap_or_default();
-        let template = GuestConfig {
-            name: "shell".into(),
-            uuid: [0; 16],
-            memory: *memory,
-            cmdline: String::new(),
-            // It gets a MAC address of its own.
-            vif: Some(GuestVif {
-                mac: [0x02, 0, 0, 0, 0, 0],
-                bridge,
-                ip: None,
-                rate: None,
-                mtu: None,
-            }),
-            connect: Connect::Before,
-            console: false,
-            tsc: TscMode::Native,
-            watched: None,
-        };
-        builder.shell(&template, image).map_err(|error| {
-            self.lost(&error.failure.cause);
+        let made = self.pool.fill(kind, builder, image);
+        made.map(drop).map_err(|error| {
+            if let Some(cause) = error.cause() {
+                self.lost(cause);
+            }
             error.to_string()
         })
     }
 
-    /// Removes guests made ahead that no service can use any more, or for which there is no room.
-    pub(super) fn clear_out(&mut self) {
-        let makes = self.makes.clone();
-        let ready = self.ready;
-        let mut gone = Vec::new();
-        for (make, shells) in &mut self.shells {
-            let keep = if makes.contains_key(make) { ready } else { 0 };
-            gone.extend(shells.drain(keep.min(shells.len())..));
-        }
-        let mut memory = self.memory();
-        for ((_, mib), shells) in &mut self.shells {
-            while memory > self.room
-                && let Some(shell) = shells.pop_back()
-            {
-                memory -= *mib;
-                gone.push(shell);
-            }
-        }
-        self.remove_shells(gone);
+    /// Removes the guests that were made ahead from an image.
+    pub(super) fn discard_image(&mut self, image: &Path) {
+        let stale = self.pool.take_image(image);
+        self.discard(stale);
     }
 
-    pub(super) fn remove_shells(&mut self, gone: Vec<Shell>) {
-        if gone.is_empty() {
+    /// Removes guests made ahead that no service can use any more, or for which there is no room.
+    pub(super) fn clear_out(&mut self) {
+        let surplus = self.pool.take_surplus();
+        self.discard(surplus);
+    }
+
+    fn discard(&mut self, shells: Vec<Shell>) {
+        if shells.is_empty() {
             return;
         }
         self.count();
-        for shell in gone {
+        for shell in shells {
             let removed = self
                 .builder()
                 .map_err(|error| error.to_string())
@@ -132,5 +121,27 @@ impl GuestMaker {
                 self.tell(MakerReport::Trouble(format!("the pool: {why}")));
             }
         }
+    }
+}
+
+/// The configuration that guests are made from ahead of time, for this service and others of the same image and size. Name and MAC address are
+/// replaced.
+pub(super) fn template(service: &Service) -> GuestConfig {
+    GuestConfig {
+        name: "shell".into(),
+        uuid: [0; 16],
+        memory: service.memory,
+        cmdline: String::new(),
+        vif: Some(GuestVif {
+            mac: service.mac,
+            bridge: service.bridge.clone(),
+            ip: None,
+            rate: None,
+            mtu: None,
+        }),
+        connect: Connect::Before,
+        console: false,
+        tsc: TscMode::Native,
+        watched: None,
     }
 }

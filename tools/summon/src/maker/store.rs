@@ -42,9 +42,7 @@ impl GuestMaker {
         for (_, is_told) in self.made_of.values_mut() {
             *is_told = false;
         }
-        for shell in self.shells.values().flatten() {
-            restored += usize::from(builder.restore_shell(shell)?);
-        }
+        restored += self.pool.restore(builder)?;
         let has_kernel = builder.has_kernel()?;
         self.deaf = (self.had_kernel && !has_kernel).then(Instant::now);
         self.had_kernel |= has_kernel;

@@ -150,9 +150,9 @@ fn guests_are_made_ahead_and_taken() {
     let mut bed = bed();
     let service = bed.service("pool");
     bed.does(MakerOrder::Ready(vec![service.clone()], 1));
-    let make = bed.maker.lacking().unwrap();
-    bed.maker.fill(make);
-    assert_eq!(bed.maker.lacking(), None);
+    let kind = bed.maker.pool.lacking().unwrap().0.clone();
+    bed.maker.fill(&kind);
+    assert_eq!(bed.maker.pool.lacking(), None);
     let shell = bed.host.xen.domids()[0];
     bed.told.take();
     let told = bed.does(MakerOrder::Make(ServiceId(1), Box::new(service), false));
@@ -162,7 +162,46 @@ fn guests_are_made_ahead_and_taken() {
     assert!(is_from_pool, "{:?}", names(&told));
     // Without room no further guest is made.
     bed.does(MakerOrder::Room(0));
-    assert_eq!(bed.maker.lacking(), None);
+    assert_eq!(bed.maker.pool.lacking(), None);
+}
+
+#[test]
+fn guests_made_ahead_go_when_nobody_can_use_them() {
+    let mut bed = bed();
+    let service = bed.service("pool");
+    let fill = |bed: &mut Bed| {
+        let kind = bed.maker.pool.lacking().unwrap().0.clone();
+        bed.told.take();
+        bed.maker.fill(&kind);
+        names(&bed.told.take())
+    };
+    bed.does(MakerOrder::Ready(vec![service.clone()], 1));
+    bed.host.xen.refuses("populate", 12);
+    assert_eq!(fill(&mut bed), ["trouble"]);
+    assert!(bed.maker.pool.lacking().unwrap().1 > Instant::now());
+    bed.host.xen.refuses("", 0);
+    assert_eq!(fill(&mut bed), ["waiting"]);
+    // Another guest needs the memory.
+    bed.does(MakerOrder::Room(15));
+    let other = Service {
+        name: "other".to_owned(),
+        ..bed.service("destroy")
+    };
+    bed.does(MakerOrder::Make(ServiceId(2), Box::new(other), false));
+    assert_eq!(bed.maker.pool.count(), 0);
+    // Its image was replaced.
+    bed.does(MakerOrder::Room(64));
+    assert_eq!(fill(&mut bed), ["waiting"]);
+    let new = bed.folder.path().join("new");
+    std::fs::write(&new, Elf::new().octets).unwrap();
+    std::fs::rename(new, bed.folder.path().join("image")).unwrap();
+    let _ = bed.maker.open_files(ServiceId(1), &service);
+    assert_eq!(bed.maker.pool.count(), 0);
+    // No service uses the pool any more.
+    assert_eq!(fill(&mut bed), ["waiting"]);
+    bed.does(MakerOrder::Ready(vec![bed.service("destroy")], 1));
+    assert_eq!(bed.maker.pool.count(), 0);
+    assert_eq!(bed.host.xen.domids().len(), 1, "the other service's");
 }
 
 #[test]

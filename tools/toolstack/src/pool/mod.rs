@@ -2,11 +2,14 @@
 //! interface.
 //!
 //! `hatch pool` keeps the pool: one process that has the image open and replaces the shells that are taken. A client
-//! sends one line of JSON, an [`PoolOrder`], to its socket, and gets one back, a [`PoolReply`]. Only root can open the socket.
+//! sends one line of JSON, a [`PoolOrder`], to its socket, and gets one back, a [`PoolReply`]. Only root can open the socket.
+//!
+//! `hatch summon` has a pool as well, for services with `asleep = "pool"`. Both keep their shells in a [`ShellPool`].
 //!
 //! A shell's interface is a port of its bridge that is not flooded, so that frames for others do not fill its ring.
 
 mod serve;
+mod shells;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,7 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::builder::GuestConfig;
 use crate::line;
-pub use serve::{PoolError, PoolLimits, PoolServer};
+pub use serve::{PoolError, PoolServer};
+pub use shells::{BackOff, FillError, ShellKind, ShellLimits, ShellPool};
 
 /// The default path of the pool's socket.
 pub const SOCKET: &str = "/run/hatch/pool";

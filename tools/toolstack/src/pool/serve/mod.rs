@@ -3,15 +3,16 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::shells::{BackOff, ShellKind, ShellLimits, ShellPool};
 use super::{GivenGuest, PoolOrder, PoolReply, PoolStatus, WantedGuest};
-use crate::builder::{GuestConfig, Image, Ramdisk, Shell, Toolstack, ToolstackError};
+use crate::builder::{GuestConfig, Image, Ramdisk, Toolstack, ToolstackError};
 use crate::line::{listen, receive, send};
 use crate::readable::readable;
 
@@ -20,18 +21,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The pause between the taking of a guest and the filling of the pool, in which the guest has the machine to itself.
 /// There is none if the pool is empty.
 const REST: Duration = Duration::from_millis(50);
-/// The delay before the next shell is made after one failed. It doubles after each failure, up to the second value.
-const BACK_OFF: Duration = Duration::from_millis(100);
-const BACK_OFF_MAX: Duration = Duration::from_secs(30);
-
-/// The limits of a pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PoolLimits {
-    /// The number of shells to keep.
-    pub size: usize,
-    /// The memory of the host that the pool leaves free, in MiB.
-    pub spare: u64,
-}
+/// The delay before the next shell is made after one failed.
+const BACK_OFF: BackOff = BackOff {
+    first: Duration::from_millis(100),
+    most: Duration::from_secs(30),
+};
 
 /// The error that ends a pool.
 #[derive(Debug, thiserror::Error)]
@@ -47,31 +41,26 @@ pub enum PoolError {
     Template(&'static str),
 }
 
-/// A pool.
+/// A pool of shells of one kind, and its socket.
 pub struct PoolServer {
-    builder: Toolstack,
-    template: GuestConfig,
-    kernel: PathBuf,
+    toolstack: Toolstack,
+    kind: ShellKind,
     image: Image,
-    limits: PoolLimits,
-    shells: VecDeque<Shell>,
+    shells: ShellPool,
     taken: u64,
-    trouble: Option<String>,
-    retry: Instant,
-    back_off: Duration,
 }
 
 impl PoolServer {
-    /// An empty pool of guests like `template`; its name and MAC address are not used.
+    /// An empty pool of guests like `template`; its name and MAC address are not used. `kernel` is the path of the image.
     ///
     /// # Errors
     /// The template has no network interface, or the image can't take one that is connected.
     pub fn new(
-        builder: Toolstack,
+        toolstack: Toolstack,
         template: GuestConfig,
-        kernel: PathBuf,
+        kernel: &Path,
         image: Image,
-        limits: PoolLimits,
+        limits: ShellLimits,
     ) -> Result<Self, PoolError> {
         if template.vif.is_none() {
             return Err(PoolError::Template(
@@ -83,17 +72,15 @@ impl PoolServer {
                 "the image does not take a network that is connected beforehand, and so has nothing to gain from a pool",
             ));
         }
+        let kind = ShellKind::of(kernel, &template);
+        let mut shells = ShellPool::new(limits, BACK_OFF, Instant::now());
+        shells.keep(BTreeMap::from([(kind.clone(), template)]));
         Ok(Self {
-            builder,
-            template,
-            kernel,
+            toolstack,
+            kind,
             image,
-            limits,
-            shells: VecDeque::new(),
+            shells,
             taken: 0,
-            trouble: None,
-            retry: Instant::now(),
-            back_off: BACK_OFF,
         })
     }
 
@@ -113,11 +100,8 @@ impl PoolServer {
             .ok_or_else(|| PoolError::InUse(socket.into()))?;
         loop {
             // Requests first: a shell is made only while no client waits.
-            let wait = if self.wants_more() {
-                Some(self.retry.saturating_duration_since(Instant::now()))
-            } else {
-                None
-            };
+            let next = self.shells.lacking().map(|(_, at)| at);
+            let wait = next.map(|at| at.saturating_duration_since(Instant::now()));
             match readable(&[listener.as_fd(), stop], wait) {
                 Ok([_, true]) => break,
                 Ok([true, _]) => {
@@ -128,7 +112,7 @@ impl PoolServer {
                         report(&format!("an order: {error}"));
                     }
                 }
-                Ok(_) if self.wants_more() => {
+                Ok(_) if next.is_some() => {
                     self.renew(report);
                     self.fill(report);
                 }
@@ -143,10 +127,10 @@ impl PoolServer {
         Ok(())
     }
 
-    /// Removes the shells.
+    /// Removes all shells.
     fn clear_out(&mut self, report: &mut dyn FnMut(&str)) {
-        while let Some(shell) = self.shells.pop_front() {
-            if let Err(error) = self.builder.discard(&shell) {
+        for shell in self.shells.take_image(&self.kind.image) {
+            if let Err(error) = self.toolstack.discard(&shell) {
                 report(&error.to_string());
             }
         }
@@ -159,58 +143,46 @@ impl PoolServer {
             return;
         }
         self.clear_out(report);
-        match Image::open(&self.kernel) {
+        match Image::open(&self.kind.image) {
             Ok(image) if image.takes_preconnected() => {
                 self.image = image;
                 report("the image is another by now: shells are made anew");
             }
-            Ok(_) => self.fails(
-                "the image does not take a network that is connected beforehand".to_owned(),
+            Ok(_) => self.failed(
+                "the image does not take a network that is connected beforehand",
                 report,
             ),
-            Err(error) => self.fails(format!("{}: {error}", self.kernel.display()), report),
+            Err(error) => {
+                let image = self.kind.image.display();
+                self.failed(&format!("{image}: {error}"), report);
+            }
         }
     }
 
-    /// Schedules the next attempt, and reports the reason if it is new.
-    fn fails(&mut self, trouble: String, report: &mut dyn FnMut(&str)) {
-        self.retry = Instant::now() + self.back_off;
-        self.back_off = (self.back_off * 2).min(BACK_OFF_MAX);
-        if self.trouble.as_ref() != Some(&trouble) {
-            report(&trouble);
+    /// Reports why no shell could be made, if the reason is new.
+    fn failed(&mut self, trouble: &str, report: &mut dyn FnMut(&str)) {
+        if self.shells.failed(Instant::now(), trouble) {
+            report(trouble);
         }
-        self.trouble = Some(trouble);
     }
 
-    fn wants_more(&self) -> bool {
-        self.shells.len() < self.limits.size
-    }
-
-    /// Makes one shell.
+    /// Makes one shell, if it is time for one.
     fn fill(&mut self, report: &mut dyn FnMut(&str)) {
-        if Instant::now() < self.retry {
+        let due = self.shells.lacking().map(|(_, at)| at);
+        if due.is_none_or(|at| Instant::now() < at) {
             return;
         }
-        let need = self.template.memory + self.limits.spare;
-        let made = match self.builder.xen().free_memory() {
-            Ok(free) if free < need => Err(format!(
-                "{free} MiB of memory are free, and a shell needs {need} with what is to be spared"
-            )),
-            Ok(_) => self
-                .builder
-                .shell(&self.template, &self.image)
-                .map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        match made {
-            Ok(shell) => {
-                self.shells.push_back(shell);
-                self.back_off = BACK_OFF;
-                if self.trouble.take().is_some() {
-                    report("shells can be made again");
-                }
-            }
-            Err(trouble) => self.fails(trouble, report),
+        let Self {
+            shells,
+            kind,
+            toolstack,
+            image,
+            ..
+        } = self;
+        match shells.fill(kind, toolstack, image) {
+            Ok(Some(_)) => report("shells can be made again"),
+            Ok(None) => {}
+            Err(error) => self.failed(&error.to_string(), report),
         }
     }
 
@@ -223,10 +195,10 @@ impl PoolServer {
                 self.create(&wanted)
             }
             PoolOrder::Status => PoolReply::Status(PoolStatus {
-                ready: self.shells.len(),
-                size: self.limits.size,
+                ready: self.shells.count(),
+                size: self.shells.limits.size,
                 taken: self.taken,
-                trouble: self.trouble.clone(),
+                trouble: self.shells.trouble().map(str::to_owned),
             }),
         };
         send(stream, &reply)
@@ -244,17 +216,17 @@ impl PoolServer {
             Ok(ramdisk) => ramdisk,
             Err(message) => return failed(false, message),
         };
-        let Some(shell) = self.shells.pop_front() else {
+        let Some(shell) = self.shells.take(&self.kind) else {
             return PoolReply::Empty;
         };
         match self
-            .builder
+            .toolstack
             .give(shell, &wanted.config, ramdisk.as_ref(), wanted.unpause)
         {
             Ok(created) => {
                 self.taken += 1;
-                if !self.shells.is_empty() {
-                    self.retry = self.retry.max(Instant::now() + REST);
+                if self.shells.count() > 0 {
+                    self.shells.rest(Instant::now() + REST);
                 }
                 PoolReply::Made(GivenGuest {
                     domid: created.domid,
@@ -272,25 +244,18 @@ impl PoolServer {
 
     /// The reason why a guest cannot be made from this pool's shells, if there is one.
     fn other(&self, wanted: &WantedGuest) -> Option<String> {
-        let (ours, theirs) = (&self.template, &wanted.config);
-        let vifs = (ours.vif.as_ref()?, theirs.vif.as_ref());
-        let (ours_vif, Some(theirs_vif)) = vifs else {
+        if wanted.config.vif.is_none() {
             return Some("its guests have a network interface".into());
-        };
-        let differences = [
-            ("memory", ours.memory != theirs.memory),
-            ("kernel", !self.image.is_at(&wanted.kernel)),
-            ("console", ours.console != theirs.console),
-            ("tsc_mode", ours.tsc != theirs.tsc),
-            ("uuid", wanted.has_uuid),
-            ("mtu", ours_vif.mtu != theirs_vif.mtu),
-            ("rate", ours_vif.rate != theirs_vif.rate),
-        ];
-        let names: Vec<_> = differences
-            .iter()
-            .filter(|(_, differs)| *differs)
-            .map(|(name, _)| *name)
-            .collect();
+        }
+        let mut names = Vec::new();
+        if !self.image.is_at(&wanted.kernel) {
+            names.push("kernel");
+        }
+        if wanted.has_uuid {
+            names.push("uuid");
+        }
+        let kind = ShellKind::of(&wanted.kernel, &wanted.config);
+        names.extend(self.kind.differences(&kind));
         (!names.is_empty()).then(|| format!("its guests have another {}", names.join(", another ")))
     }
 }

@@ -17,9 +17,13 @@ fn bed(size: usize) -> Bed {
     let pool = PoolServer::new(
         host.toolstack().unwrap(),
         config("template", 9),
-        kernel.clone(),
+        &kernel,
         Image::open(&kernel).unwrap(),
-        PoolLimits { size, spare: 64 },
+        ShellLimits {
+            size,
+            memory: u64::MAX,
+            spare: Some(64),
+        },
     );
     Bed {
         host,
@@ -30,6 +34,12 @@ fn bed(size: usize) -> Bed {
 }
 
 impl Bed {
+    /// Waits until the next shell may be made.
+    fn wait(&self) {
+        let (_, at) = self.pool.shells.lacking().unwrap();
+        std::thread::sleep(at.saturating_duration_since(Instant::now()));
+    }
+
     fn wanted(&self, name: &str, last: u8) -> WantedGuest {
         WantedGuest {
             config: config(name, last),
@@ -45,17 +55,17 @@ impl Bed {
 fn a_guest_comes_out_of_it_and_it_is_filled_again() {
     let mut bed = bed(2);
     let mut said = Vec::new();
-    while bed.pool.wants_more() {
+    while bed.pool.shells.lacking().is_some() {
         bed.pool.fill(&mut |what| said.push(what.to_owned()));
     }
-    assert_eq!((bed.pool.shells.len(), said.len()), (2, 0));
+    assert_eq!((bed.pool.shells.count(), said.len()), (2, 0));
     let PoolReply::Made(made) = bed.pool.create(&bed.wanted("web", 1)) else {
         panic!("no guest");
     };
     let name = bed.host.store.get("/hatch/name/web");
     let uuid = crate::paths::uuid(&made.uuid);
     assert_eq!(name, Some(format!("{} {uuid}", made.domid)));
-    assert!(bed.pool.wants_more());
+    assert!(bed.pool.shells.lacking().is_some());
     // The name is taken. The shell that was to get it is removed, as it may have been changed in part.
     let reply = bed.pool.create(&bed.wanted("web", 2));
     assert!(
@@ -77,7 +87,7 @@ fn what_is_of_another_make_does_not_come_out_of_it() {
         panic!("it came");
     };
     assert!(why.contains("memory") && why.contains("uuid"), "{why}");
-    assert_eq!(bed.pool.shells.len(), 1);
+    assert_eq!(bed.pool.shells.count(), 1);
     wanted = bed.wanted("web", 1);
     wanted.config.vif = None;
     assert!(matches!(bed.pool.create(&wanted), PoolReply::Other(_)));
@@ -90,18 +100,19 @@ fn a_shell_that_cannot_be_made_is_told_of_once_and_tried_later() {
     let mut said = Vec::new();
     bed.pool.fill(&mut |what| said.push(what.to_owned()));
     assert_eq!(said.len(), 1);
-    let first = bed.pool.back_off;
-    // Not yet.
+    // The next attempt is later.
+    bed.host.xen.refuses("", 0);
     bed.pool.fill(&mut |what| said.push(what.to_owned()));
-    bed.pool.retry = Instant::now();
+    assert_eq!(bed.pool.shells.count(), 0);
+    bed.host.xen.refuses("populate", 12);
+    bed.wait();
     bed.pool.fill(&mut |what| said.push(what.to_owned()));
     assert_eq!(said.len(), 1, "the same is told once");
-    assert_eq!(bed.pool.back_off, first * 2);
     bed.host.xen.refuses("", 0);
-    bed.pool.retry = Instant::now();
+    bed.wait();
     bed.pool.fill(&mut |what| said.push(what.to_owned()));
     assert_eq!(said.last().unwrap(), "shells can be made again");
-    assert_eq!(bed.pool.shells.len(), 1);
+    assert_eq!(bed.pool.shells.count(), 1);
 }
 
 #[test]
