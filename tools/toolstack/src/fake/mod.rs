@@ -22,7 +22,7 @@ use crate::builder::index::IndexEntry;
 use crate::paths;
 
 /// The longest wait for a part of the simulation. None takes any time.
-const BOUND: Duration = Duration::from_millis(200);
+const BOUND: Duration = Duration::from_secs(5);
 
 /// A simulated dom0, as a test sees it.
 #[derive(Clone, Default)]
