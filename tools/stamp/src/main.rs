@@ -110,13 +110,13 @@ fn profile(domain: &str, seconds: &str) -> Result<()> {
 }
 
 fn guard(vif: &str, bridge: &str, mac: &str, address: &str) -> Result<()> {
-    let octets: Vec<u8> = mac
+    let bytes: Vec<u8> = mac
         .split(':')
-        .map(|octet| u8::from_str_radix(octet, 16))
+        .map(|byte| u8::from_str_radix(byte, 16))
         .collect::<Result<_, _>>()?;
     let mut links = Links::open()?;
     let identity = Identity {
-        mac: octets.try_into().ok().context("six octets")?,
+        mac: bytes.try_into().ok().context("six bytes")?,
         ipv4: Some(address.parse()?),
         ipv6: None,
         host: links.bridge(bridge)?.mac,

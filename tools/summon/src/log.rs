@@ -35,8 +35,7 @@ impl Line {
     #[must_use]
     pub fn with(mut self, key: &str, value: impl Display) -> Self {
         let value = value.to_string();
-        let is_plain =
-            |octet: u8| octet.is_ascii_graphic() && !matches!(octet, b'"' | b'=' | b'\\');
+        let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'=' | b'\\');
         let _ = match !value.is_empty() && value.bytes().all(is_plain) {
             true => write!(self.text, " {key}={value}"),
             false => write!(self.text, " {key}={value:?}"),

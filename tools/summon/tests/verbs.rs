@@ -13,7 +13,7 @@ fn summon(arguments: &[&str]) -> (Option<i32>, String, String) {
         .args(arguments)
         .output()
         .unwrap();
-    let text = |octets| String::from_utf8(octets).unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code(), text(stdout), text(stderr))
 }
 

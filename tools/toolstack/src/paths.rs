@@ -48,12 +48,12 @@ pub fn uuid(handle: &[u8; 16]) -> String {
 /// A MAC address with colons, as back ends and `xl` write it.
 #[must_use]
 pub fn mac_text(mac: &[u8; 6]) -> String {
-    mac.map(|octet| format!("{octet:02x}")).join(":")
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 /// A MAC address as a part of a path.
 fn mac_key(mac: &[u8; 6]) -> String {
-    mac.map(|octet| format!("{octet:02x}")).concat()
+    mac.map(|byte| format!("{byte:02x}")).concat()
 }
 
 /// The path of a name's entry in the index.
@@ -71,10 +71,10 @@ pub fn restart_path(name: &str) -> String {
 /// A name as a part of a path.
 fn name_key(name: &str) -> String {
     let mut key = String::with_capacity(name.len());
-    for octet in name.bytes() {
-        match octet {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => key.push(char::from(octet)),
-            _ => key += &format!("@{octet:02x}"),
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => key.push(char::from(byte)),
+            _ => key += &format!("@{byte:02x}"),
         }
     }
     key
@@ -184,11 +184,11 @@ pub fn parse_mac(text: &str) -> Option<[u8; 6]> {
         .filter(|c| *c != ':')
         .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
         .collect::<Option<_>>()?;
-    let octets: Vec<u8> = digits
+    let bytes: Vec<u8> = digits
         .chunks_exact(2)
         .map(|pair| pair.iter().fold(0, |all, digit| all << 4 | digit))
         .collect();
-    (digits.len() == 12).then(|| octets.try_into().ok())?
+    (digits.len() == 12).then(|| bytes.try_into().ok())?
 }
 
 #[cfg(test)]

@@ -162,14 +162,14 @@ impl Xen {
     ///
     /// # Errors
     /// Xen's.
-    pub fn paging_pool(&mut self, domain: u16, octets: u64) -> Result<(), Error> {
+    pub fn paging_pool(&mut self, domain: u16, bytes: u64) -> Result<(), Error> {
         let cmd = abi::XEN_DOMCTL_SET_PAGING_MEMPOOL_SIZE;
         for _ in 0..AGAIN_MAX {
             match self.domctl(
                 "XEN_DOMCTL_set_paging_mempool_size",
                 cmd,
                 domain,
-                &octets.to_ne_bytes(),
+                &bytes.to_ne_bytes(),
                 &[],
             ) {
                 Err(Error::Call { source, .. }) if is_again(&source) => {}

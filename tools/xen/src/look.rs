@@ -126,11 +126,11 @@ impl Xen {
                     source,
                 })?;
             let count = usize::try_from(argument.num_domains).unwrap_or(0).min(most);
-            let mut octets = vec![0; count * EACH];
-            self.privcmd.data(&mut octets);
-            let infos = octets
+            let mut bytes = vec![0; count * EACH];
+            self.privcmd.data(&mut bytes);
+            let infos = bytes
                 .chunks_exact(EACH)
-                .filter_map(|octets| abi::xen_domctl_getdomaininfo::read_from_bytes(octets).ok());
+                .filter_map(|bytes| abi::xen_domctl_getdomaininfo::read_from_bytes(bytes).ok());
             all.extend(infos.map(|info| DomainInfo::of(&info)));
             match all.last() {
                 Some(last) if count == most && last.domid >= first => {

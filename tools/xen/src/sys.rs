@@ -289,11 +289,11 @@ impl Mapping {
     }
 
     /// Copies bytes in.
-    pub fn write(&self, offset: usize, octets: &[u8]) -> io::Result<()> {
-        let to = self.at(offset, octets.len())?;
+    pub fn write(&self, offset: usize, bytes: &[u8]) -> io::Result<()> {
+        let to = self.at(offset, bytes.len())?;
         // SAFETY: mapped, writable, and in no Rust object: the pages are the other domain's. Who else may write there is a
         // guest that does not run yet or a back end that gets to see them later; in any case these are only bytes.
-        unsafe { ptr::copy_nonoverlapping(octets.as_ptr(), to, octets.len()) };
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
         Ok(())
     }
 

@@ -14,6 +14,6 @@ pub(crate) fn hatch(arguments: &[&str]) -> (Option<i32>, String, String) {
         .env("XENSTORED_PATH", "/nonexistent/xenstored")
         .output()
         .unwrap();
-    let text = |octets| String::from_utf8(octets).unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code(), text(stdout), text(stderr))
 }

@@ -87,7 +87,7 @@ pub struct SummonLimits {
     /// Frames held for a service while its guest is being made.
     pub held_frames: usize,
     /// The bytes of these frames.
-    pub held_octets: usize,
+    pub held_bytes: usize,
 }
 
 impl Default for SummonLimits {
@@ -101,7 +101,7 @@ impl Default for SummonLimits {
             queue: 100,
             turn: Duration::from_secs(300),
             held_frames: 64,
-            held_octets: 64 * 1024,
+            held_bytes: 64 * 1024,
         }
     }
 }

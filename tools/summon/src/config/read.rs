@@ -181,7 +181,7 @@ fn limits(mut table: FileTable<'_>, problems: &mut ConfigProblems) -> SummonLimi
         queue: size("queue", 0..=10_000, usual.queue),
         held_frames: size("held_frames", 1..=4096, usual.held_frames),
         // Room for one full Ethernet frame at least.
-        held_octets: size("held_octets", 1514..=16 << 20, usual.held_octets),
+        held_bytes: size("held_bytes", 1514..=16 << 20, usual.held_bytes),
         turn: value(turn).unwrap_or(usual.turn),
         memory: number(&mut table, "memory", 1..=1 << 24, usual.memory, problems),
     };

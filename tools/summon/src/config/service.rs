@@ -329,7 +329,7 @@ pub(super) fn name(
     problems: &mut ConfigProblems,
 ) -> Option<FoundValue<Name<Bytes>>> {
     let lower = found.value.to_ascii_lowercase();
-    let is_legal = |octet: u8| octet.is_ascii_alphanumeric() || b"-_.".contains(&octet);
+    let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     let name = Name::<Bytes>::from_str(&lower).ok();
     let name = name.filter(|name| !name.is_root() && lower.bytes().all(is_legal));
     let Some(value) = name else {

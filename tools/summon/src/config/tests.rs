@@ -260,8 +260,8 @@ fn what_the_daemon_cannot_have() {
         "pool: invalid value: integer `-1`, expected usize",
     );
     wrong_daemon(
-        "limits = {held_octets = 100}",
-        "held_octets: 100 is not 1514 to 16777216",
+        "limits = {held_bytes = 100}",
+        "held_bytes: 100 is not 1514 to 16777216",
     );
     let own = format!("[daemon]\nlisten = [\"10.0.2.80:53\", \"10.0.2.80:53\"]\n{WWW}");
     wrong(

@@ -367,7 +367,7 @@ fn table(
     let table = FrontTable {
         services: places.collect(),
         held_frames: config.daemon.limits.held_frames,
-        held_bytes: config.daemon.limits.held_octets,
+        held_bytes: config.daemon.limits.held_bytes,
         nsid: config.daemon.nsid.clone(),
         forward: config.daemon.forward,
         forward_for: config.daemon.forward_for.clone(),

@@ -109,7 +109,7 @@ impl Daemon {
                     ipv6: service.ipv6.map(|address| address.address()),
                     bounds: Bounds {
                         frames: limits.held_frames,
-                        bytes: limits.held_octets,
+                        bytes: limits.held_bytes,
                     },
                 };
                 let guest = entry.guest.as_ref();

@@ -257,14 +257,14 @@ impl Client {
     }
 
     fn read(&mut self) -> Option<()> {
-        let mut octets = [0; TCP_QUERY_MAX + 2];
+        let mut bytes = [0; TCP_QUERY_MAX + 2];
         // The input has at most one query that is not answered.
-        while self.input.len() < octets.len() && !self.ended {
-            match self.stream.read(&mut octets) {
+        while self.input.len() < bytes.len() && !self.ended {
+            match self.stream.read(&mut bytes) {
                 Ok(0) => self.ended = true,
                 Ok(length) => {
                     self.active = Instant::now();
-                    self.input.extend_from_slice(octets.get(..length)?);
+                    self.input.extend_from_slice(bytes.get(..length)?);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -142,7 +142,7 @@ impl Upstream {
                 Err(error) => return Err(error),
             }
         }
-        let mut octets = [0; CHUNK];
+        let mut bytes = [0; CHUNK];
         loop {
             if let Some((length, answer)) = self.input.split_first_chunk()
                 && let Some(answer) = answer.get(..u16::from_be_bytes(*length).into())
@@ -152,11 +152,11 @@ impl Upstream {
                     Progress::Answered(framed(&answer))
                 }));
             }
-            match self.stream.read(&mut octets) {
+            match self.stream.read(&mut bytes) {
                 Ok(0) => return Ok(Progress::Failed),
                 Ok(length) => self
                     .input
-                    .extend_from_slice(octets.get(..length).unwrap_or_default()),
+                    .extend_from_slice(bytes.get(..length).unwrap_or_default()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Ok(Progress::Waits);
                 }

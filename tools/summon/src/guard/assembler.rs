@@ -58,7 +58,7 @@ impl Assembler {
     }
 
     /// Loads a byte of the frame.
-    pub(super) fn octet(&mut self, at: u32) {
+    pub(super) fn byte(&mut self, at: u32) {
         self.push(LD | B | ABS, at);
     }
 
@@ -73,7 +73,7 @@ impl Assembler {
     }
 
     /// Loads the byte at X plus `at`.
-    pub(super) fn octet_behind(&mut self, at: u32) {
+    pub(super) fn byte_behind(&mut self, at: u32) {
         self.push(LD | B | IND, at);
     }
 
@@ -143,9 +143,9 @@ impl Assembler {
     }
 
     /// Drops a frame that is shorter than this many bytes.
-    pub(super) fn must_have(&mut self, octets: u32) {
+    pub(super) fn must_have(&mut self, bytes: u32) {
         self.length();
-        self.is_at_least(octets, To::Next, To::Drop);
+        self.is_at_least(bytes, To::Next, To::Drop);
     }
 
     /// Ends with a verdict.

@@ -8,11 +8,11 @@ pub(super) fn run(program: &[Instruction], frame: &[u8], tagged: bool) -> Result
     let (mut a, mut x, mut at) = (0u32, 0u32, 0usize);
     let load = |from: u32, width: u32| -> Result<u32, String> {
         let from = from as usize;
-        let octets = frame.get(from..from + width as usize);
-        let octets = octets.ok_or_else(|| format!("{width} bytes at {from} of {}", frame.len()))?;
-        Ok(octets
+        let bytes = frame.get(from..from + width as usize);
+        let bytes = bytes.ok_or_else(|| format!("{width} bytes at {from} of {}", frame.len()))?;
+        Ok(bytes
             .iter()
-            .fold(0, |word, octet| word << 8 | u32::from(*octet)))
+            .fold(0, |word, byte| word << 8 | u32::from(*byte)))
     };
     loop {
         let Instruction { code, jt, jf, k } = *program.get(at).ok_or("no end")?;

@@ -125,7 +125,7 @@ fn arp(a: &mut Assembler, mac: [u8; 6], own: Ipv4Addr) {
 
 fn ipv4(a: &mut Assembler, own: Ipv4Addr, host: [u8; 6]) {
     a.at("ipv4");
-    a.octet(ETH);
+    a.byte(ETH);
     // Version 4 with a header of at least five words.
     a.is_at_least(0x45, To::Next, To::Drop);
     a.is_at_least(0x50, To::Drop, To::Next);
@@ -148,16 +148,16 @@ fn ipv4(a: &mut Assembler, own: Ipv4Addr, host: [u8; 6]) {
     a.is(UDP, To::Named("udp"), To::Next);
     a.must_be(ICMP);
     has_behind(a, 1);
-    a.octet_behind(ETH);
+    a.byte_behind(ETH);
     // Echo reply, destination unreachable, time exceeded, parameter problem.
     passes(a, &[0, 3, 11, 12]);
 }
 
 /// Drops a frame that has fewer than this many bytes behind the Ethernet header and X. All frames here have an IPv4
 /// header at least.
-fn has_behind(a: &mut Assembler, octets: u32) {
+fn has_behind(a: &mut Assembler, bytes: u32) {
     a.length();
-    a.subtract(ETH + octets);
+    a.subtract(ETH + bytes);
     a.is_at_least_x(To::Next, To::Drop);
 }
 
@@ -181,7 +181,7 @@ fn is_for(a: &mut Assembler, host: [u8; 6]) {
 fn ipv6(a: &mut Assembler, own: &[Ipv6Addr], host: [u8; 6]) {
     a.at("ipv6");
     a.must_have(IPV6_END);
-    a.octet(ETH);
+    a.byte(ETH);
     a.and(0xf0);
     a.must_be(0x60);
     is_one_of(
@@ -202,16 +202,16 @@ fn ipv6(a: &mut Assembler, own: &[Ipv6Addr], host: [u8; 6]) {
     a.end(TC_ACT_SHOT);
 
     a.at("from nobody");
-    a.octet(ETH + 6);
+    a.byte(ETH + 6);
     a.is(HOP_BY_HOP, To::Named("report"), To::Next);
     a.must_be(ICMPV6);
     a.must_have(TARGET_END);
-    a.octet(IPV6_END);
+    a.byte(IPV6_END);
     a.is(NEIGHBOUR_SOLICITATION, To::Named("target"), To::Drop);
 
     a.at("ipv6 own");
     a.x(IPV6_END - ETH);
-    a.octet(ETH + 6);
+    a.byte(ETH + 6);
     a.is(HOP_BY_HOP, To::Named("report"), To::Next);
     a.is(ICMPV6, To::Named("icmpv6"), To::Next);
     a.is(TCP, To::Named("ipv6 receiver"), To::Next);
@@ -225,12 +225,12 @@ fn ipv6(a: &mut Assembler, own: &[Ipv6Addr], host: [u8; 6]) {
     a.must_have(IPV6_END + 9);
     a.half(IPV6_END);
     a.must_be(ICMPV6 << 8);
-    a.octet(IPV6_END + 8);
+    a.byte(IPV6_END + 8);
     passes(a, &REPORTS);
 
     a.at("icmpv6");
     a.must_have(IPV6_END + 4);
-    a.octet(IPV6_END);
+    a.byte(IPV6_END);
     a.is(ROUTER_ADVERTISEMENT, To::Drop, To::Next);
     a.is(REDIRECT, To::Drop, To::Next);
     a.is(ROUTER_SOLICITATION, To::Pass, To::Next);
@@ -247,10 +247,10 @@ fn ipv6(a: &mut Assembler, own: &[Ipv6Addr], host: [u8; 6]) {
 
     a.at("ipv6 receiver");
     is_for(a, host);
-    a.octet(ETH + 6);
+    a.byte(ETH + 6);
     a.is(TCP, To::Named("tcp"), To::Next);
     a.is(UDP, To::Named("udp"), To::Next);
-    a.octet(IPV6_END);
+    a.byte(IPV6_END);
     // Errors and an echo reply.
     passes(a, &[1, 2, 3, 4, 129]);
 }
@@ -263,7 +263,7 @@ fn is_one_of(a: &mut Assembler, at: u32, all: &[Ipv6Addr], yes: To, names: [&'st
             a.word(at + index * 4);
             let part = part
                 .iter()
-                .fold(0, |word, octet| word << 8 | u32::from(*octet));
+                .fold(0, |word, byte| word << 8 | u32::from(*byte));
             let equal = if index == 3 { yes } else { To::Next };
             a.is(part, equal, To::Named(name));
         }
@@ -275,7 +275,7 @@ fn is_one_of(a: &mut Assembler, at: u32, all: &[Ipv6Addr], yes: To, names: [&'st
 fn answers(a: &mut Assembler) {
     a.at("tcp");
     has_behind(a, 14);
-    a.octet_behind(ETH + 13);
+    a.byte_behind(ETH + 13);
     // SYN without ACK.
     a.and(0x12);
     a.is(0x02, To::Drop, To::Pass);

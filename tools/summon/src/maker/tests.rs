@@ -19,7 +19,7 @@ struct Bed {
 fn bed() -> Bed {
     let host = FakeHost::new();
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("image"), Elf::new().octets).unwrap();
+    std::fs::write(folder.path().join("image"), Elf::new().bytes).unwrap();
     let (sender, told) = bell::channel().unwrap();
     let other = host.clone();
     let run = folder.path().to_owned();
@@ -138,7 +138,7 @@ fn what_a_guest_is_made_of_is_looked_up_once_and_known_of_each() {
     assert!(bed.maker.next_of.contains_key(&ServiceId(1)));
     // Another file of the same name.
     let new = bed.folder.path().join("new");
-    std::fs::write(&new, Elf::new().octets).unwrap();
+    std::fs::write(&new, Elf::new().bytes).unwrap();
     std::fs::rename(new, image).unwrap();
     let second = made_of(&mut bed);
     assert_ne!(first, second);
@@ -193,7 +193,7 @@ fn guests_made_ahead_go_when_nobody_can_use_them() {
     bed.does(MakerOrder::Room(64));
     assert_eq!(fill(&mut bed), ["waiting"]);
     let new = bed.folder.path().join("new");
-    std::fs::write(&new, Elf::new().octets).unwrap();
+    std::fs::write(&new, Elf::new().bytes).unwrap();
     std::fs::rename(new, bed.folder.path().join("image")).unwrap();
     let _ = bed.maker.open_files(ServiceId(1), &service);
     assert_eq!(bed.maker.pool.count(), 0);

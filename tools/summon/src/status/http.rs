@@ -48,14 +48,14 @@ pub(super) fn answer(stream: &TcpStream, status: &SummonStatus) -> io::Result<()
         body,
     } = answer;
     let length = body.len();
-    let mut octets = format!(
+    let mut bytes = format!(
         "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{HEADERS}{more}\r\n"
     )
     .into_bytes();
     if with_body {
-        octets.extend(body.as_bytes());
+        bytes.extend(body.as_bytes());
     }
-    write(stream, &octets)?;
+    write(stream, &bytes)?;
     stream.shutdown(Shutdown::Write)
 }
 
@@ -126,13 +126,13 @@ fn plain(status: &'static str) -> Answer {
 }
 
 /// Writes all bytes, unless the client's time is over before.
-fn write(mut stream: &TcpStream, mut octets: &[u8]) -> io::Result<()> {
+fn write(mut stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     let end = Instant::now() + BOUND;
-    while !octets.is_empty() {
+    while !bytes.is_empty() {
         stream.set_write_timeout(Some(left(end)?))?;
-        match stream.write(octets) {
+        match stream.write(bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(taken) => octets = octets.get(taken..).unwrap_or_default(),
+            Ok(taken) => bytes = bytes.get(taken..).unwrap_or_default(),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

@@ -38,19 +38,19 @@ pub(crate) fn tables(address: u64) -> Vec<u8> {
         (dsdt, table(b"DSDT", 2, &[])),
         (madt, table(b"APIC", 3, &cpus())),
     ];
-    let mut octets = Vec::new();
+    let mut bytes = Vec::new();
     for (offset, part) in all {
-        octets.resize(offset, 0);
-        octets.extend(part);
+        bytes.resize(offset, 0);
+        bytes.extend(part);
     }
-    octets
+    bytes
 }
 
 /// The byte that makes the sum of all bytes 0 (modulo 256).
-fn checksum(octets: &[u8]) -> u8 {
-    octets
+fn checksum(bytes: &[u8]) -> u8 {
+    bytes
         .iter()
-        .fold(0u8, |sum, octet| sum.wrapping_add(*octet))
+        .fold(0u8, |sum, byte| sum.wrapping_add(*byte))
         .wrapping_neg()
 }
 
@@ -91,10 +91,10 @@ fn table(signature: &[u8; 4], revision: u8, body: &[u8]) -> Vec<u8> {
 fn fixed(dsdt: [u8; 8]) -> Vec<u8> {
     let mut body = vec![0; FADT - HEADER];
     // At offsets of the whole table.
-    let mut put = |offset: usize, octets: &[u8]| {
+    let mut put = |offset: usize, bytes: &[u8]| {
         let at = offset - HEADER;
-        if let Some(place) = body.get_mut(at..at + octets.len()) {
-            place.copy_from_slice(octets);
+        if let Some(place) = body.get_mut(at..at + bytes.len()) {
+            place.copy_from_slice(bytes);
         }
     };
     put(109, &(NO_VGA | NO_CMOS_RTC).to_le_bytes());
@@ -120,12 +120,12 @@ mod tests {
 
     const ADDRESS: u64 = 0xfeff_8000;
 
-    fn sum(octets: &[u8]) -> u8 {
-        octets.iter().fold(0, |sum, octet| sum.wrapping_add(*octet))
+    fn sum(bytes: &[u8]) -> u8 {
+        bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
     }
 
-    fn word(octets: &[u8]) -> usize {
-        u32::from_le_bytes(octets[..4].try_into().unwrap()) as usize
+    fn word(bytes: &[u8]) -> usize {
+        u32::from_le_bytes(bytes[..4].try_into().unwrap()) as usize
     }
 
     /// The table at an address that another one gives.

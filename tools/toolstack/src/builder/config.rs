@@ -124,7 +124,7 @@ impl GuestConfig {
                 text.len() <= 1024
                     && text
                         .bytes()
-                        .all(|octet| octet == b' ' || octet.is_ascii_graphic())
+                        .all(|byte| byte == b' ' || byte.is_ascii_graphic())
             };
             if value.as_ref().is_some_and(|value| !is_text(value)) {
                 return Err(GuestConfigError::Value(what));
@@ -159,14 +159,14 @@ pub(crate) fn random_bytes() -> Option<[u8; 32]> {
 }
 
 fn is_printable(text: &str) -> bool {
-    text.bytes().all(|octet| octet.is_ascii_graphic())
+    text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Checks a guest's name.
 pub fn check_name(name: &str) -> Result<(), GuestConfigError> {
     let is_name = (1..=NAME_MAX).contains(&name.len()) && is_printable(name) && !name.contains('/');
     // `xl` would take a number for a domid.
-    if !is_name || name.bytes().all(|octet| octet.is_ascii_digit()) {
+    if !is_name || name.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(GuestConfigError::Name(
             name.chars().take(NAME_MAX).collect(),
         ));

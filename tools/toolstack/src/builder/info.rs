@@ -13,10 +13,10 @@ use mayfly_xen::PAGE_SIZE;
 
 /// The contents of the pages.
 pub(crate) fn encode(layout: &Layout, cmdline: &str, network: Option<&Preconnected>) -> Vec<u8> {
-    let mut octets = vec![0; usize::try_from(INFO_PAGES).unwrap_or(0) * PAGE_SIZE];
+    let mut bytes = vec![0; usize::try_from(INFO_PAGES).unwrap_or(0) * PAGE_SIZE];
     let mut put = |at: u64, part: &[u8]| {
         let at = usize::try_from(at).unwrap_or(usize::MAX);
-        if let Some(place) = octets.get_mut(at..at.saturating_add(part.len())) {
+        if let Some(place) = bytes.get_mut(at..at.saturating_add(part.len())) {
             place.copy_from_slice(part);
         }
     };
@@ -76,7 +76,7 @@ pub(crate) fn encode(layout: &Layout, cmdline: &str, network: Option<&Preconnect
     }
     // The length was checked against the space; the rest is NULs.
     put(INFO_CMDLINE, cmdline.as_bytes());
-    octets
+    bytes
 }
 
 #[cfg(test)]
@@ -91,13 +91,13 @@ mod tests {
 
     struct Ram {
         base: u64,
-        octets: Vec<u8>,
+        bytes: Vec<u8>,
     }
 
     impl<'a> PhysicalMemory<'a> for &'a Ram {
         fn bytes(&self, address: u64, len: usize) -> Option<&'a [u8]> {
             let at = usize::try_from(address.checked_sub(self.base)?).ok()?;
-            self.octets.get(at..at.checked_add(len)?)
+            self.bytes.get(at..at.checked_add(len)?)
         }
     }
 
@@ -149,7 +149,7 @@ mod tests {
                 let network = structure(&layout);
                 let ram = Ram {
                     base: layout.info,
-                    octets: encode(&layout, &cmdline, Some(&network)),
+                    bytes: encode(&layout, &cmdline, Some(&network)),
                 };
                 let info = StartInfo::parse(&&ram, layout.info).unwrap();
                 assert_eq!(info.version, 1);
@@ -160,8 +160,8 @@ mod tests {
                     assert_eq!(Some(&modules[0]), layout.module.as_ref());
                 }
                 let found = modules.last().unwrap();
-                let octets = (&ram).bytes(found.start, network::SIZE).unwrap();
-                assert_eq!(Preconnected::parse(octets), Ok(network));
+                let bytes = (&ram).bytes(found.start, network::SIZE).unwrap();
+                assert_eq!(Preconnected::parse(bytes), Ok(network));
                 let map: Vec<_> = info.memory_map().collect();
                 assert_eq!(map[0].range, 0..8 << 20);
                 assert_eq!((map[0].kind, map[1].kind), (MEMMAP_RAM, 2));
@@ -178,7 +178,7 @@ mod tests {
         };
         let ram = Ram {
             base: layout.info,
-            octets: encode(&layout, "", None),
+            bytes: encode(&layout, "", None),
         };
         let info = StartInfo::parse(&&ram, layout.info).unwrap();
         assert_eq!(info.modules().count(), 0);

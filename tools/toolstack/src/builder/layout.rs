@@ -245,7 +245,7 @@ impl Layout {
 /// It is too long, or has a NUL in it.
 pub fn check_cmdline(cmdline: &str) -> Result<(), LayoutError> {
     if cmdline.len() > CMDLINE_MAX {
-        return Err(LayoutError::CommandLine("has more than 4095 octets"));
+        return Err(LayoutError::CommandLine("has more than 4095 bytes"));
     }
     if cmdline.contains('\0') {
         return Err(LayoutError::CommandLine("has a NUL in it"));

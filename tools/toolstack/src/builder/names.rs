@@ -171,10 +171,7 @@ fn numbers(
 ) -> Result<BTreeSet<u16>, mayfly_xenstore::Error> {
     let number = |name: &[u8]| std::str::from_utf8(name).ok()?.parse().ok();
     match store.answer(id) {
-        Ok(names) => Ok(names
-            .split(|octet| *octet == 0)
-            .filter_map(number)
-            .collect()),
+        Ok(names) => Ok(names.split(|byte| *byte == 0).filter_map(number).collect()),
         Err(error) if error.is_absent() => Ok(BTreeSet::new()),
         Err(error) if error.is(&ErrorCode::E2BIG) => Ok(store
             .directory(path)?

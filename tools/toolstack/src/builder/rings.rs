@@ -69,18 +69,18 @@ pub(crate) fn grant_table(rings: Option<&Rings>, console: bool) -> Vec<u8> {
 
 /// The head of a ring (SHARED_RING_INIT) with `req_prod` requests on it.
 fn head(req_prod: u32) -> Vec<u8> {
-    let mut octets = vec![0; sring::RING];
+    let mut bytes = vec![0; sring::RING];
     for (at, value) in [
         (sring::REQ_PROD, req_prod),
         (sring::REQ_EVENT, 1),
         (sring::RSP_PROD, 0),
         (sring::RSP_EVENT, 1),
     ] {
-        if let Some(place) = octets.get_mut(at..at + 4) {
+        if let Some(place) = bytes.get_mut(at..at + 4) {
             place.copy_from_slice(&value.to_le_bytes());
         }
     }
-    octets
+    bytes
 }
 
 /// The transmit ring: empty. Entries outside the indices are never read, so they stay as they are.
@@ -90,16 +90,16 @@ pub(crate) fn tx_ring() -> Vec<u8> {
 
 /// The receive ring: a request for each buffer.
 pub(crate) fn rx_ring(rings: &Rings, grants: &Grants) -> Vec<u8> {
-    let mut octets = head(rings.buffers);
+    let mut bytes = head(rings.buffers);
     for id in 0..rings.buffers {
         let request = netif_rx_request {
             id: u16::try_from(id).unwrap_or(u16::MAX),
             pad: 0,
             gref: grants.rx_first + id,
         };
-        octets.extend_from_slice(request.as_bytes());
+        bytes.extend_from_slice(request.as_bytes());
     }
-    octets
+    bytes
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub(crate) fn config(name: &str, last: u8) -> GuestConfig {
 pub(crate) fn image() -> (TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("image");
-    fs::write(&path, Elf::new().octets).unwrap();
+    fs::write(&path, Elf::new().bytes).unwrap();
     (folder, path)
 }
 

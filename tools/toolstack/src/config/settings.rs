@@ -38,17 +38,17 @@ pub fn read(path: &Path) -> Result<String, ConfigProblems> {
     };
     let file = File::open(path).map_err(|error| problem(error.to_string()))?;
     // Most files fit at once, and reading one takes two system calls.
-    let mut octets = Vec::with_capacity(4096);
+    let mut bytes = Vec::with_capacity(4096);
     file.take(FILE_MAX + 1)
-        .read_to_end(&mut octets)
+        .read_to_end(&mut bytes)
         .map_err(|error| problem(error.to_string()))?;
-    if u64::try_from(octets.len()).is_ok_and(|length| length > FILE_MAX) {
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > FILE_MAX) {
         return Err(problem(format!(
             "it has more than {} KiB and is no configuration",
             FILE_MAX / 1024
         )));
     }
-    let text = String::from_utf8_lossy(&octets);
+    let text = String::from_utf8_lossy(&bytes);
     Ok(text.into_owned())
 }
 

@@ -3,7 +3,7 @@
 /// A file with an ELF header, three program headers (code, data, notes) and space for the bytes.
 pub struct Elf {
     /// The file's contents.
-    pub octets: Vec<u8>,
+    pub bytes: Vec<u8>,
 }
 
 /// The offset of program header `n`, in bytes.
@@ -19,7 +19,7 @@ impl Elf {
     #[must_use]
     pub fn new() -> Self {
         let mut elf = Self {
-            octets: vec![0; 0x2000],
+            bytes: vec![0; 0x2000],
         };
         elf.put(0, b"\x7fELF\x02\x01\x01");
         elf.put16(16, 2); // ET_EXEC
@@ -38,8 +38,8 @@ impl Elf {
         elf
     }
 
-    pub(crate) fn put(&mut self, at: usize, octets: &[u8]) {
-        self.octets[at..at + octets.len()].copy_from_slice(octets);
+    pub(crate) fn put(&mut self, at: usize, bytes: &[u8]) {
+        self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
     pub(crate) fn put16(&mut self, at: usize, value: u16) {

@@ -47,8 +47,8 @@ impl Toolstack {
         if plan.config.tsc != TscMode::Default {
             self.xen.tsc_mode(domid, plan.config.tsc)?;
         }
-        if let Some(octets) = plan.layout.paging_pool() {
-            self.xen.paging_pool(domid, octets)?;
+        if let Some(bytes) = plan.layout.paging_pool() {
+            self.xen.paging_pool(domid, bytes)?;
         }
         self.xen
             .param(domid, HVM_PARAM_TIMER_MODE, NO_DELAY_FOR_MISSED_TICKS)?;
@@ -198,10 +198,10 @@ impl Toolstack {
             let first = (start + done) / page;
             let gfns: Vec<u64> = (first..first + now.div_ceil(page)).collect();
             let pages = self.xen.map(domid, &gfns)?;
-            let octets = usize::try_from(now).unwrap_or(usize::MAX);
-            pages.read_file(0, octets, ramdisk.file().as_fd(), done)?;
+            let bytes = usize::try_from(now).unwrap_or(usize::MAX);
+            pages.read_file(0, bytes, ramdisk.file().as_fd(), done)?;
             // The guest can read the last page to its end.
-            pages.zero(octets, gfns.len() * PAGE_SIZE - octets)?;
+            pages.zero(bytes, gfns.len() * PAGE_SIZE - bytes)?;
             done += now;
         }
         Ok(ramdisk.check()?)

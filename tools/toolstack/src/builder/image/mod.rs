@@ -194,7 +194,7 @@ fn load<P: ProgramHeader<Endian = Endianness>>(
     ];
     if size > memory_size {
         return Err(wrong(format!(
-            "a segment has {size:#x} octets in the file and {memory_size:#x} in memory"
+            "a segment has {size:#x} bytes in the file and {memory_size:#x} in memory"
         )));
     }
     if offset.checked_add(size).is_none_or(|end| end > file_size) {

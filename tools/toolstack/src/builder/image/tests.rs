@@ -5,7 +5,7 @@ use crate::fake::elf::{Elf, NOTES, program};
 
 impl Elf {
     fn parse(&self) -> Result<Headers, ImageError> {
-        Headers::parse(self.octets.as_slice())
+        Headers::parse(self.bytes.as_slice())
     }
 }
 
@@ -103,7 +103,7 @@ fn nothing_to_load_and_a_compressed_kernel() {
 fn the_same_through_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("image");
-    std::fs::write(&path, Elf::new().octets).unwrap();
+    std::fs::write(&path, Elf::new().bytes).unwrap();
     assert_eq!(
         *Image::open(&path).unwrap().headers(),
         Elf::new().parse().unwrap()
@@ -121,7 +121,7 @@ fn the_same_through_a_file() {
 fn a_file_that_was_replaced_or_written_to_is_another() {
     let folder = tempfile::tempdir().unwrap();
     let (path, other) = (folder.path().join("image"), folder.path().join("other"));
-    std::fs::write(&path, Elf::new().octets).unwrap();
+    std::fs::write(&path, Elf::new().bytes).unwrap();
     let image = Image::open(&path).unwrap();
     let pack = Ramdisk::open(&path).unwrap();
     assert!(image.is_current() && pack.is_current());
@@ -130,7 +130,7 @@ fn a_file_that_was_replaced_or_written_to_is_another() {
     assert!(image.is_at(&link), "another name of the same file");
     assert!(!image.is_at(&other));
     // Replaced by a rename: the open file is unchanged, but is not the one at the path any more.
-    std::fs::write(&other, Elf::new().octets).unwrap();
+    std::fs::write(&other, Elf::new().bytes).unwrap();
     std::fs::rename(&other, &path).unwrap();
     assert!(!image.is_current() && !pack.is_current());
     // (Its ctime has changed with the name.)
@@ -139,7 +139,7 @@ fn a_file_that_was_replaced_or_written_to_is_another() {
     image.check().unwrap();
     pack.check().unwrap();
     // Written in place: the data read from it may be of both versions.
-    let mut longer = Elf::new().octets;
+    let mut longer = Elf::new().bytes;
     longer.push(0);
     std::fs::write(&path, longer).unwrap();
     assert!(!image.is_current() && !pack.is_current());
@@ -159,11 +159,11 @@ proptest::proptest! {
         for (at, value) in changes {
             // Head, program headers and notes.
             let at = usize::from(at) % (NOTES + 44);
-            elf.octets[at] = value;
+            elf.bytes[at] = value;
         }
-        elf.octets.truncate(0x2000 - usize::from(length) % 0x100);
+        elf.bytes.truncate(0x2000 - usize::from(length) % 0x100);
         if let Ok(headers) = elf.parse() {
-            let file = elf.octets.len() as u64;
+            let file = elf.bytes.len() as u64;
             assert!(headers.segments.iter().all(|segment| segment.offset + segment.size <= file));
             assert!(headers.segments.iter().all(|segment| segment.memory.end <= RAM_MAX));
             assert!(headers.segments.iter().all(|segment| segment.size <= segment.memory.end - segment.memory.start));

@@ -418,12 +418,12 @@ impl Toolstack {
 
 /// The back end's path in xenstore, in the form of the handoff structure.
 fn path(domid: u16) -> [u8; PATH_MAX] {
-    let mut octets = [0; PATH_MAX];
+    let mut bytes = [0; PATH_MAX];
     let path = paths::switched(domid);
-    if let Some(place) = octets.get_mut(..path.len()) {
+    if let Some(place) = bytes.get_mut(..path.len()) {
         place.copy_from_slice(path.as_bytes());
     }
-    octets
+    bytes
 }
 
 #[cfg(test)]
