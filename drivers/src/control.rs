@@ -7,7 +7,7 @@
 //! again: a xenstored that still has it answers `EEXIST`.
 
 use crate::Hypervisor;
-use crate::xenstore::{Event, ReqId, StoreErrno, Xenstore};
+use crate::xenstore::{ReqId, StoreErrno, StoreEvent, Xenstore};
 
 const SHUTDOWN: &[u8] = b"control/shutdown";
 const TOKEN: &[u8] = b"control";
@@ -115,10 +115,10 @@ impl Control {
     }
 
     /// Handles a xenstore event, if it is about `control/shutdown`.
-    pub fn xenstore_event(&mut self, event: &Event<'_>) {
+    pub fn xenstore_event(&mut self, event: &StoreEvent<'_>) {
         match *event {
-            Event::Watch { token, .. } => self.changed |= token == TOKEN,
-            Event::Answer(id, result) if self.read == Some(id) => {
+            StoreEvent::Watch { token, .. } => self.changed |= token == TOKEN,
+            StoreEvent::Answer(id, result) if self.read == Some(id) => {
                 self.read = None;
                 self.unread = result == Err(StoreErrno::Other);
                 let value = result.unwrap_or_default();
@@ -127,7 +127,7 @@ impl Control {
                     self.unknown += 1;
                 }
             }
-            Event::Answer(id, result) if self.asked == Some(id) => {
+            StoreEvent::Answer(id, result) if self.asked == Some(id) => {
                 self.asked = None;
                 self.lost |= result.is_ok() && self.watch == WatchState::Confirmed;
                 self.watch = match result {
@@ -135,7 +135,7 @@ impl Control {
                     Err(_) => WatchState::Unconfirmed,
                 };
             }
-            Event::Answer(..) => {}
+            StoreEvent::Answer(..) => {}
         }
     }
 

@@ -4,7 +4,7 @@
 //! guest writes the number of a port into it that domain 0 may bind.
 
 use crate::decimal::Decimal;
-use crate::xenstore::{Event, ReqId, Xenstore};
+use crate::xenstore::{ReqId, StoreEvent, Xenstore};
 use crate::{DomId, EventPort, Hypervisor};
 
 const KEY: &[u8] = b"device/suspend/event-channel";
@@ -43,8 +43,8 @@ impl SuspendChannel {
 
     /// Handles a xenstore event. Where the toolstack has not made the node, xenstored refuses the write, and the port is
     /// closed: each port that the guest polls costs Xen some thousand instructions.
-    pub fn xenstore_event<H: Hypervisor>(&mut self, xen: &H, event: &Event<'_>) {
-        if let Event::Answer(id, result) = *event
+    pub fn xenstore_event<H: Hypervisor>(&mut self, xen: &H, event: &StoreEvent<'_>) {
+        if let StoreEvent::Answer(id, result) = *event
             && self.asked == Some(id)
         {
             self.asked = None;

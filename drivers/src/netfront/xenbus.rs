@@ -8,7 +8,7 @@ use super::link::Link;
 use super::questions::{Feature, HOME, Key, Question, WATCH_HOME, WATCH_STATE};
 use crate::abi::XenbusState;
 use crate::decimal::parse;
-use crate::xenstore::{Event, StoreErrno, Xenstore};
+use crate::xenstore::{StoreErrno, StoreEvent, Xenstore};
 use crate::{DomId, Errno, Hypervisor};
 use mayfly_handoff::network;
 
@@ -28,16 +28,16 @@ pub(super) struct Check {
 
 impl<'h, H: Hypervisor> NetFront<'h, H> {
     /// Handles a xenstore event, if it concerns this interface. [`NetFront::drive`] acts on it.
-    pub fn xenstore_event(&mut self, event: &Event<'_>) {
+    pub fn xenstore_event(&mut self, event: &StoreEvent<'_>) {
         match *event {
-            Event::Watch { path, token } => {
+            StoreEvent::Watch { path, token } => {
                 if token == WATCH_STATE {
                     self.peer_state_changed = true;
                 } else if token == WATCH_HOME {
                     self.home_changed(path);
                 }
             }
-            Event::Answer(id, result) => {
+            StoreEvent::Answer(id, result) => {
                 if let Some(at) = self.asked.iter().position(|&(asked, _)| asked == id) {
                     let (_, question) = self.asked.swap_remove(at);
                     self.answered(question, result);

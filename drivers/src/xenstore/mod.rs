@@ -39,7 +39,7 @@ pub struct ReqId(u32);
 
 /// A message from xenstored.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Event<'a> {
+pub enum StoreEvent<'a> {
     /// The answer to a request: its payload (for a read, the value) or the error.
     Answer(ReqId, Result<&'a [u8], StoreErrno>),
     /// Something changed at `path`, which is the watched path or one below it.
@@ -217,7 +217,7 @@ impl<'h, H: Hypervisor> Xenstore<'h, H> {
     ///
     /// # Errors
     /// [`Broken`], now and until the connection is made again.
-    pub fn pump(&mut self) -> Result<Option<Event<'_>>, Broken> {
+    pub fn pump(&mut self) -> Result<Option<StoreEvent<'_>>, Broken> {
         let header = loop {
             if !self.receive()? {
                 return Ok(None);
@@ -237,7 +237,7 @@ impl<'h, H: Hypervisor> Xenstore<'h, H> {
             self.counters.watch_events += 1;
             let mut parts = payload.split(|&byte| byte == 0);
             if let (Some(path), Some(token), Some(_)) = (parts.next(), parts.next(), parts.next()) {
-                return Ok(Some(Event::Watch { path, token }));
+                return Ok(Some(StoreEvent::Watch { path, token }));
             }
             Broken::Watch
         } else {
@@ -247,12 +247,12 @@ impl<'h, H: Hypervisor> Xenstore<'h, H> {
                 Some(at) => {
                     let (id, type_) = self.outstanding.swap_remove(at);
                     if header.type_ == type_ {
-                        return Ok(Some(Event::Answer(ReqId(id), Ok(payload))));
+                        return Ok(Some(StoreEvent::Answer(ReqId(id), Ok(payload))));
                     }
                     if header.type_ == xs::ERROR {
                         self.counters.errors += 1;
                         let error = StoreErrno::parse(payload);
-                        return Ok(Some(Event::Answer(ReqId(id), Err(error))));
+                        return Ok(Some(StoreEvent::Answer(ReqId(id), Err(error))));
                     }
                     Broken::Type
                 }

@@ -12,7 +12,7 @@
 //! | `console=on`, `console=off` | whether the console ring is written to; on by default. Linux' values have Linux' meaning: a device (`hvc0`, `ttyS0,115200`) is `on`, `null` and the empty value are `off` |
 //! | `endpoints=healthz,boot`, `endpoints=none` | which of the guest's own pages are served: `boot`, `metrics`, `healthz` (`/.mayfly/boot` and so on), or `all` three; only `healthz` by default |
 //! | `endpoints=payload:1048576` | serves `/.mayfly/payload/N` with `N` up to this many bytes, for load tests; may stand in the same list |
-//! | `rrl=200`, `rrl=off` | DNS answers a second over UDP to one network (/24 or /56), or no limit; [`dns::Config::RATE_LIMIT`] by default |
+//! | `rrl=200`, `rrl=off` | DNS answers a second over UDP to one network (/24 or /56), or no limit; [`dns::ServerConfig::RATE_LIMIT`] by default |
 //! | `minimal-responses=on`, `minimal-responses=off` | whether DNS answers leave out the zone's NS records and addresses that were not asked for; off by default |
 //! | `nsid=ns1.example` | the DNS server's name for itself (RFC 5001): 1 to [`dns::IDENTITY_MAX`] printable ASCII characters |
 //!
@@ -71,12 +71,12 @@ impl GuestConfig {
 
     /// The DNS server's configuration. The secret is for its cookies.
     #[must_use]
-    pub fn dns(&self, cookie_secret: [u8; 16]) -> dns::Config {
-        dns::Config {
+    pub fn dns(&self, cookie_secret: [u8; 16]) -> dns::ServerConfig {
+        dns::ServerConfig {
             identity: self.nsid.clone(),
             rate_limit: self.rrl,
             minimal: self.minimal,
-            ..dns::Config::new(cookie_secret)
+            ..dns::ServerConfig::new(cookie_secret)
         }
     }
 
@@ -153,7 +153,7 @@ impl<'a> Words<'a> {
                 mtu: None,
                 console: true,
                 endpoints: Endpoints::DEFAULT,
-                rrl: Some(dns::Config::RATE_LIMIT),
+                rrl: Some(dns::ServerConfig::RATE_LIMIT),
                 nsid: dns::Identity::new(),
                 minimal: false,
             },

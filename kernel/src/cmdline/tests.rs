@@ -242,7 +242,7 @@ proptest::proptest! {
 fn switches_of_the_services() {
     let (config, unknown) = ok("");
     assert_eq!(config.endpoints, Endpoints::DEFAULT);
-    assert_eq!(config.rrl, Some(dns::Config::RATE_LIMIT));
+    assert_eq!(config.rrl, Some(dns::ServerConfig::RATE_LIMIT));
     assert!(config.nsid.is_empty() && unknown.is_empty() && !config.minimal);
     let (config, _) = ok("endpoints=metrics,boot rrl=off nsid=ns1.example minimal-responses=on");
     let expected = Endpoints {

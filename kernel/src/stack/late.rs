@@ -10,14 +10,14 @@ use crate::secrets::{Purpose, Root};
 pub(super) struct LateServer {
     root: Root,
     /// The configuration without the secret.
-    config: dns::Config,
+    config: dns::ServerConfig,
     /// Boxed, because it is large and would be moved with the rest. The heap has room for it (`sizing.rs`).
     server: Option<Box<dns::Server>>,
 }
 
 impl LateServer {
     /// A server whose secret will be derived from the root key.
-    pub(super) fn new(root: Root, config: impl FnOnce([u8; 16]) -> dns::Config) -> Self {
+    pub(super) fn new(root: Root, config: impl FnOnce([u8; 16]) -> dns::ServerConfig) -> Self {
         Self {
             root,
             config: config([0; 16]),
@@ -28,7 +28,7 @@ impl LateServer {
     /// The server, made at the first call.
     pub(super) fn get(&mut self) -> &mut dns::Server {
         self.server.get_or_insert_with(|| {
-            Box::new(dns::Server::new(dns::Config {
+            Box::new(dns::Server::new(dns::ServerConfig {
                 cookie_secret: self.root.key(Purpose::Dns),
                 ..self.config.clone()
             }))
@@ -44,8 +44,8 @@ impl LateServer {
     }
 
     /// The server's counters so far.
-    pub(super) fn stats(&self) -> dns::Stats {
+    pub(super) fn stats(&self) -> dns::QueryCounts {
         let server = self.server.as_deref();
-        server.map_or_else(dns::Stats::default, |server| server.stats)
+        server.map_or_else(dns::QueryCounts::default, |server| server.stats)
     }
 }

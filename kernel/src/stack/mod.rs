@@ -255,12 +255,12 @@ impl<'a, P: Pages> Stack<'a, P> {
     }
 
     /// The counters of DNS.
-    pub fn dns(&self) -> dns::Stats {
+    pub fn dns(&self) -> dns::QueryCounts {
         self.dns.stats()
     }
 
     /// The counters of HTTP.
-    pub fn http(&self) -> &http::Stats {
+    pub fn http(&self) -> &http::RequestCounts {
         &self.http.stats
     }
 

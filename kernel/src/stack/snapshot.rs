@@ -15,9 +15,9 @@ pub struct Snapshot {
     /// The counters of the stack.
     pub stack: StackStats,
     /// The counters of DNS.
-    pub dns: dns::Stats,
+    pub dns: dns::QueryCounts,
     /// The counters of HTTP.
-    pub http: http::Stats,
+    pub http: http::RequestCounts,
     /// Frames dropped for a wrong TCP or UDP checksum.
     pub bad_checksums: u64,
     /// The counters of the network interface.
@@ -31,8 +31,8 @@ impl Default for Snapshot {
         Self {
             now: Instant::ZERO,
             stack: StackStats::default(),
-            dns: dns::Stats::default(),
-            http: http::Stats::default(),
+            dns: dns::QueryCounts::default(),
+            http: http::RequestCounts::default(),
             bad_checksums: 0,
             front: netfront::Counters::default(),
             quarantined: 0,

@@ -15,7 +15,7 @@ use mayfly_drivers::abi::{
 };
 use mayfly_drivers::fake::{FakeXen, Packet};
 use mayfly_drivers::netfront::{BufferCounts, Offload, SendError};
-use mayfly_drivers::xenstore::{Event, Xenstore};
+use mayfly_drivers::xenstore::{StoreEvent, Xenstore};
 use mayfly_drivers::{Hypervisor, SystemTime};
 use mayfly_model_tests::frames::tcp;
 use mayfly_model_tests::{Guest, numbered_frame};
@@ -216,7 +216,7 @@ fn the_request_ring_of_xenstore_takes_every_length_at_every_residue() {
                 xen.evtchn_send(port).unwrap();
                 store.wait(deadline).unwrap();
                 let event = store.pump().unwrap();
-                answers += usize::from(matches!(event, Some(Event::Answer(_, Ok(b"OK\0")))));
+                answers += usize::from(matches!(event, Some(StoreEvent::Answer(_, Ok(b"OK\0")))));
             }
             xen.with(|world| {
                 assert_eq!(world.store.get(b"data/full"), Some(&first[..]), "{name}");

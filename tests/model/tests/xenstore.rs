@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use mayfly_drivers::abi::xs;
 use mayfly_drivers::fake::{FakeXen, Fault};
-use mayfly_drivers::xenstore::{Broken, Event, ReqId, StoreErrno, StoreError, Xenstore};
+use mayfly_drivers::xenstore::{Broken, ReqId, StoreErrno, StoreError, StoreEvent, Xenstore};
 use mayfly_drivers::{Hypervisor, SystemTime};
 use proptest::prelude::*;
 
@@ -26,7 +26,7 @@ type Answer = Result<Vec<u8>, StoreErrno>;
 fn answer(xen: &FakeXen, store: &mut Xenstore<'_, FakeXen>) -> Result<(ReqId, Answer), StoreError> {
     loop {
         store.wait(deadline(xen))?;
-        if let Some(Event::Answer(id, result)) = store.pump().map_err(StoreError::Broken)? {
+        if let Some(StoreEvent::Answer(id, result)) = store.pump().map_err(StoreError::Broken)? {
             return Ok((id, result.map(<[u8]>::to_vec)));
         }
     }
@@ -130,7 +130,7 @@ fn watches_bring_path_and_token_until_they_end() {
     let mut events = 0;
     for _ in 0..2 {
         store.wait(deadline(&xen)).unwrap();
-        if let Some(Event::Watch { path, token }) = store.pump().unwrap() {
+        if let Some(StoreEvent::Watch { path, token }) = store.pump().unwrap() {
             assert_eq!(
                 (path, token),
                 (b"control/shutdown".as_slice(), b"token".as_slice())
@@ -141,7 +141,7 @@ fn watches_bring_path_and_token_until_they_end() {
     assert_eq!(events, 1, "the first one comes with the watch");
     xen.with(|world| world.store.set(b"control/shutdown", b"poweroff"));
     store.wait(deadline(&xen)).unwrap();
-    assert!(matches!(store.pump(), Ok(Some(Event::Watch { .. }))));
+    assert!(matches!(store.pump(), Ok(Some(StoreEvent::Watch { .. }))));
     store.unwatch(&[b"control/shutdown"], b"token").unwrap();
     assert!(answer(&xen, &mut store).unwrap().1.is_ok());
     xen.with(|world| world.store.set(b"control/shutdown", b"reboot"));
@@ -272,11 +272,11 @@ fn run(ops: Vec<Op>) -> (Model, Option<Broken>) {
     let mut model = Model::default();
     let mut broken = None;
     let pump = |store: &mut Xenstore<'_, FakeXen>, model: &mut Model| match store.pump() {
-        Ok(Some(Event::Answer(id, result))) => {
+        Ok(Some(StoreEvent::Answer(id, result))) => {
             model.answered.push((id, result.map(<[u8]>::to_vec)));
             Ok(true)
         }
-        Ok(Some(Event::Watch { .. })) => Ok(true),
+        Ok(Some(StoreEvent::Watch { .. })) => Ok(true),
         Ok(None) => Ok(false),
         Err(broken) => Err(broken),
     };

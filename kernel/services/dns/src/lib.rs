@@ -58,7 +58,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-pub use stats::{COUNTED_TYPES, Stats};
+pub use stats::{COUNTED_TYPES, QueryCounts};
 pub use tcp::{Connection, TCP_QUERY_MAX, TCP_TIMEOUT};
 
 /// The default limit of an answer over UDP, in bytes, and the size that OPT announces: the payload that fits an IPv6
@@ -96,7 +96,7 @@ pub type Identity = heapless::Vec<u8, IDENTITY_MAX>;
 
 /// The configuration of a server.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct ServerConfig {
     /// The identity. A server without one sends no NSID, and refuses `id.server`.
     pub identity: Identity,
     /// The secret of its cookies.
@@ -110,7 +110,7 @@ pub struct Config {
     pub minimal: bool,
 }
 
-impl Config {
+impl ServerConfig {
     /// The default of [`Self::rate_limit`], in answers per second: a high number for one network.
     pub const RATE_LIMIT: NonZeroU16 = NonZeroU16::new(1000).unwrap();
 
@@ -130,22 +130,22 @@ impl Config {
 /// An authoritative server: its configuration and its state.
 #[derive(Clone, Debug)]
 pub struct Server {
-    config: Config,
+    config: ServerConfig,
     limiter: Limiter,
     tails: Tails,
     /// The counters.
-    pub stats: Stats,
+    pub stats: QueryCounts,
 }
 
 impl Server {
     /// A server whose counters are 0.
     #[must_use]
-    pub fn new(config: Config) -> Self {
+    pub fn new(config: ServerConfig) -> Self {
         Self {
             limiter: Limiter::new(config.rate_limit, cookie::seed(&config.cookie_secret)),
             config,
             tails: Tails::new(),
-            stats: Stats::default(),
+            stats: QueryCounts::default(),
         }
     }
 

@@ -24,7 +24,7 @@ pub const COUNTED_TYPES: [(u16, &str); 16] = [
 
 /// The counters. They wrap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
+pub struct QueryCounts {
     /// Queries over UDP that were answered, with any response code.
     pub udp: u32,
     /// Queries over TCP that were answered, with any response code.
@@ -57,7 +57,7 @@ pub(super) fn count(counter: &mut u32) {
     *counter = counter.wrapping_add(1);
 }
 
-impl Stats {
+impl QueryCounts {
     pub(super) fn count_type(&mut self, rtype: u16) {
         // The most frequent types need no search.
         let index = match rtype {

@@ -35,7 +35,7 @@ use mayfly_site::{Pages, RENDERED_MAX};
 use mayfly_stream::{Input, Millis, Moment, Next, Progress};
 use request::{Expect, Extent, FIELDS_FEW, FIELDS_MAX, Refusal, Request, Scan, Scanner};
 use response::Response;
-pub use status::Stats;
+pub use status::RequestCounts;
 use status::{MethodClass, Status};
 
 /// The longest header section, request line included, in bytes: enough for a target of 8,000 bytes (RFC 9112 section 3)
@@ -55,7 +55,7 @@ pub const WRITE_QUOTA: usize = 1024;
 #[derive(Debug)]
 pub struct Shared {
     /// Counters.
-    pub stats: Stats,
+    pub stats: RequestCounts,
     /// The lines of `Server` and, if the time is known, `Date`, for the current second.
     stamp: [u8; STAMP_LEN],
     stamp_second: Option<u64>,
@@ -71,7 +71,7 @@ const STAMP_LEN: usize = STAMP_BEFORE.len() + IMF_FIXDATE_LEN + 2;
 impl Default for Shared {
     fn default() -> Self {
         Self {
-            stats: Stats::default(),
+            stats: RequestCounts::default(),
             stamp: [0; STAMP_LEN],
             stamp_second: None,
             boundaries: 0,

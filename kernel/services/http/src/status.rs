@@ -80,7 +80,7 @@ const METHODS: [&str; 5] = ["GET", "HEAD", "OPTIONS", "other", "invalid"];
 
 /// Counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
+pub struct RequestCounts {
     methods: [u64; METHODS.len()],
     statuses: [u64; COUNT],
     /// Bytes of content that were given to the connections, without the framing of multipart responses.
@@ -95,7 +95,7 @@ pub struct Stats {
     pub broken: u64,
 }
 
-impl Stats {
+impl RequestCounts {
     /// Requests by method: `GET`, `HEAD`, `OPTIONS`, `other` (refused), `invalid` (not a request).
     pub fn methods(&self) -> impl Iterator<Item = (&'static str, u64)> {
         METHODS.into_iter().zip(self.methods)

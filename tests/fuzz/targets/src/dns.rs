@@ -7,7 +7,7 @@
 use std::num::NonZeroU16;
 use std::sync::OnceLock;
 
-use mayfly_dns::{Client, Config, Identity, Server, Transport, UDP_MAX};
+use mayfly_dns::{Client, Identity, Server, ServerConfig, Transport, UDP_MAX};
 
 use crate::model;
 
@@ -20,7 +20,7 @@ pub fn run(data: &[u8]) {
     };
     let zones = ZONES.get_or_init(model::zones);
     let room = usize::from(*room) * 8;
-    let mut config = Config::new([7; 16]);
+    let mut config = ServerConfig::new([7; 16]);
     config.identity = Identity::from_slice(b"me").unwrap();
     config.minimal = flags & 1 != 0;
     config.rate_limit = NonZeroU16::new(u16::from(flags & 2));

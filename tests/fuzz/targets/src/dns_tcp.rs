@@ -4,7 +4,7 @@
 
 use std::sync::OnceLock;
 
-use mayfly_dns::{Config, Connection, Server};
+use mayfly_dns::{Connection, Server, ServerConfig};
 use mayfly_stream::{Input, Next};
 
 use crate::model;
@@ -34,7 +34,7 @@ pub fn run(data: &[u8]) {
 /// The answers to a stream and its end, if all answers are taken at once.
 fn answers(stream: &[u8], step: usize, room: usize) -> (Vec<u8>, Next, u32) {
     let zones = ZONES.get_or_init(model::zones);
-    let mut server = Server::new(Config::new([7; 16]));
+    let mut server = Server::new(ServerConfig::new([7; 16]));
     let mut connection = Connection::new(0);
     let (mut buffer, mut sent) = (Vec::new(), Vec::new());
     let mut out = [0; 2048];

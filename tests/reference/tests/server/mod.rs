@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
-use mayfly_dns::{Client, Config, Identity, Server, Transport as Way};
+use mayfly_dns::{Client, Identity, Server, ServerConfig, Transport as Way};
 use mayfly_pack::{Options, pack_dir};
 use mayfly_reference::SITE;
 use mayfly_reference::client::Answers;
@@ -20,10 +20,10 @@ pub(crate) fn mayfly(questions: &[Question]) -> Answers {
         .to_vec()
         .unwrap();
     let pack = Pack::open(&pack).unwrap();
-    let mut server = Server::new(Config {
+    let mut server = Server::new(ServerConfig {
         identity: Identity::from_slice(b"reference").unwrap(),
         rate_limit: None,
-        ..Config::new([7; 16])
+        ..ServerConfig::new([7; 16])
     });
     let mut out = vec![0; 65535];
     let mut answer = |question: &Question| {

@@ -149,8 +149,8 @@ fn rates() {
 #[test]
 fn no_amplifier() {
     let zones = zones();
-    let config = Config::new([7; 16]);
-    let limit = u32::from(Config::RATE_LIMIT.get());
+    let config = ServerConfig::new([7; 16]);
+    let limit = u32::from(ServerConfig::RATE_LIMIT.get());
     let mut server = Server::new(config);
     let message = query_edns("nothing.nsec3.test", A, 1232, DO);
     let mut ask = |message: &[u8], transport| ask_of(&mut server, &zones, message, transport);

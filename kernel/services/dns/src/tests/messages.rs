@@ -342,7 +342,7 @@ fn counters() {
         let index = COUNTED_TYPES.iter().position(|(_, name)| *name == counted);
         types[index.unwrap()] = 1;
     }
-    let expected = Stats {
+    let expected = QueryCounts {
         udp: 6,
         tcp: 1,
         rcodes,
@@ -350,7 +350,7 @@ fn counters() {
         other_types: 1,
         truncated: 1,
         dropped: 1,
-        ..Stats::default()
+        ..QueryCounts::default()
     };
     assert_eq!(server.stats, expected);
 }

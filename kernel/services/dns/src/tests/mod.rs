@@ -40,7 +40,7 @@ fn client(transport: Transport) -> Client {
 }
 
 fn server() -> Server {
-    let mut config = Config::new([7; 16]);
+    let mut config = ServerConfig::new([7; 16]);
     config.rate_limit = None;
     config.identity = Identity::from_slice(b"me").unwrap();
     Server::new(config)
