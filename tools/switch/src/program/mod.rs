@@ -108,7 +108,7 @@ impl Program {
         }
     }
 
-    /// Waits for something to do.
+    /// Waits for something to do. (The toolstack's `ready`, which waits in the same way, is above this crate.)
     fn wait(&self, stop: BorrowedFd<'_>, rest: Rest) -> io::Result<Ready> {
         let recording = self
             .recordings
