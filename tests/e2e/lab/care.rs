@@ -135,13 +135,13 @@ fn front(place: &Place) -> Result<()> {
     lab.shell("wget -q -O - http://127.0.0.1:8053/metrics | grep -q hatch_summon")?;
     summoned.asleep("www")?;
     summoned.page()?;
-    // In the middle of a birth: who is not answered sends again.
+    // The front dies in the middle of a birth. A client without an answer sends again.
     summoned.asleep("www")?;
     lab.shell(&format!(
         "wget -q -O /dev/null http://{GUEST}/ & kill -9 $({FRONT}); wait $!"
     ))?;
     summoned.logged_times("the front is started again", 2)?;
-    // The daemon's end is the front's.
+    // When the daemon ends, so does the front.
     let last = of_front()?;
     summoned.signal("KILL")?;
     lab.shell(&format!(
@@ -150,7 +150,7 @@ fn front(place: &Place) -> Result<()> {
     .map(drop)
 }
 
-/// What has changed while there was no daemon, and images that are replaced under their path.
+/// A daemon applies what has changed while none ran, and notices that another image is at the same path.
 fn applies(place: &Place) -> Result<()> {
     const IMAGE: &str = "/guest/image";
     let lab = &place.lab;
@@ -171,7 +171,7 @@ fn applies(place: &Place) -> Result<()> {
     let summoned = Summoned::start(place, "", &format!("{}{others}", www(8)))?;
     let running = |name: &str| summoned.until(name, |one| one["state"] == "running");
     summoned.page()?;
-    // What a guest was made of is told a moment after its birth.
+    // The daemon records what a guest was made of a moment after its birth.
     let is_told = |domid: &serde_json::Value| {
         let path = format!("/local/domain/{domid}/summon");
         lab.shell(&format!(
@@ -203,7 +203,7 @@ fn applies(place: &Place) -> Result<()> {
     let mib: u64 = has.trim().parse().context("its memory")?;
     ensure!(mib > 12, "it has {mib} MiB");
 
-    // With a daemon that runs, and while there is none.
+    // The image is replaced while the daemon runs, and then while none runs.
     lab.shell(&replace)?;
     let is_new = |before: &serde_json::Value| {
         let before = before.clone();

@@ -14,8 +14,8 @@ pub(crate) const CASES: &[Case] = &[
     ("the network is connected before the guest runs", connected),
     ("xl sees and handles its guests", citizens),
     ("it leaves alone what others made", others),
-    ("of two who want one name, one gets it", names),
-    ("of hatch and xl who want one name, one gets it", rivals),
+    ("of two creations with one name, one succeeds", names),
+    ("of hatch and xl with one name, one succeeds", rivals),
     (
         "it gives up what it does not need, and says what it lacks",
         rights,
@@ -30,7 +30,7 @@ pub(crate) const CASES: &[Case] = &[
 
 /// The cases that depend on xenstored. (Without xenconsoled, `xl create` fails.)
 pub(crate) const OTHER_DOM0: &[Case] = &[
-    ("of two who want one name, one gets it", names),
+    ("of two creations with one name, one succeeds", names),
     crate::faults::LOST,
 ];
 
@@ -246,7 +246,7 @@ pub(crate) fn state(place: &Place) -> Result<Vec<(String, i64)>> {
 
 fn cycles(place: &Place) -> Result<()> {
     let count = crate::cycles(30)?;
-    // The first birth makes what remains for good.
+    // The first birth leaves some things for good.
     let script = |count: u32| {
         format!(
             "for n in $(seq {count}); do {HATCH} create {EXAMPLE} >/dev/null && {HATCH} destroy mayfly >/dev/null || exit 1; done"

@@ -10,7 +10,7 @@ use crate::hatch::json;
 pub(crate) const CASES: &[Case] = &[
     ("a stale entry leads to nobody else's domain", succeeded),
     ("nothing is inherited with a number", inherited),
-    ("a claim is taken back by whose it is", twice),
+    ("a late destroy leaves the new guest's claim", twice),
     ("gc spares xl's guest of the same UUID", namesake),
 ];
 

@@ -66,16 +66,16 @@ impl Call {
     fn frame(&mut self) -> Result<Frame> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            bail!("no end of the command within its bound");
+            bail!("the command has not ended in time");
         }
         self.stream.set_read_timeout(Some(left))?;
         match Frame::read(&mut self.reader) {
             Ok(Frame::Error(e)) => bail!("{e}"),
             Ok(frame) => Ok(frame),
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
-                bail!("no end of the command within its bound")
+                bail!("the command has not ended in time")
             }
-            Err(e) => Err(e).context("the way into dom0 broke off"),
+            Err(e) => Err(e).context("the connection to dom0 has ended"),
         }
     }
 
@@ -97,8 +97,8 @@ impl Call {
 impl Client {
     fn call(&self, op: Op, bound: Duration) -> Result<Call> {
         let address = (Ipv4Addr::LOCALHOST, self.port).into();
-        let mut stream =
-            TcpStream::connect_timeout(&address, bound).context("the way into dom0 is closed")?;
+        let mut stream = TcpStream::connect_timeout(&address, bound)
+            .context("cannot connect to dom0's agent")?;
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(bound))?;
         let mut line = serde_json::to_vec(&Request {

@@ -116,7 +116,7 @@ impl Client {
                         Err(error) => break Err(error),
                     };
                     if ready.is_empty() {
-                        let what = "what was sent".to_owned();
+                        let what = "the queued requests".to_owned();
                         break Err(Error::Timeout {
                             what,
                             bound: self.bound,
@@ -183,7 +183,7 @@ impl Client {
                         waiting.state = State::Forgotten;
                         waiting.what.clone()
                     }
-                    None => "what was not asked".to_owned(),
+                    None => "an unknown request".to_owned(),
                 };
                 return Err(Error::Timeout { what, bound });
             }
@@ -225,7 +225,7 @@ impl Client {
                 }
                 return match self.events.len() {
                     0..=EVENTS_MAX => Ok(()),
-                    _ => Err("there are more watch events than anybody takes"),
+                    _ => Err("too many watch events wait to be taken"),
                 };
             }
             ServerMessage::Error { request, payload } => (request, Err(ErrorCode::parse(payload))),
@@ -236,7 +236,7 @@ impl Client {
             } => (request, Ok((kind, payload.to_vec()))),
         };
         let Some(waiting) = self.waiting.get_mut(&request) else {
-            return Err("an answer to what was not asked");
+            return Err("an answer to no request");
         };
         let answer = match answer {
             Ok((kind, _)) if kind != waiting.kind as u32 => {

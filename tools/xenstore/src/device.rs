@@ -39,8 +39,8 @@ pub(super) fn open() -> Result<(OwnedFd, Framing), Error> {
     for candidate in &candidates {
         match open_one(candidate) {
             Ok(opened) => return Ok(opened),
-            // Its xenstored has gone, and the device leads to the same one: a request there would wait until there is
-            // another.
+            // The socket's xenstored has gone. The device leads to the same one, so a request there would wait for the
+            // next.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 reason = error;
                 break;

@@ -1,5 +1,5 @@
-//! A xenstored in memory, for tests of its clients: a tree with transactions and watches, which counts requests,
-//! refuses them and ends as a test wants. It does not check permissions.
+//! A xenstored in memory, for tests of its clients: a tree with transactions and watches, which records
+//! requests, and refuses them or ends when a test wants that. It does not check permissions.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};

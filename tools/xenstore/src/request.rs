@@ -284,7 +284,7 @@ impl<'a> Request<'a> {
         if self.split {
             return Err(Error::Request {
                 what: self.what(),
-                why: "a word of it has a NUL",
+                why: "one of its words has a NUL",
             });
         }
         let mut payload = Vec::with_capacity(self.path.map_or(0, str::len) + 1 + self.rest.len());

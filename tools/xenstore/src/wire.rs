@@ -139,7 +139,7 @@ impl Asked<'_> {
     }
 }
 
-/// Parses the first request; `None` while it is incomplete. Returns also its length in bytes.
+/// Parses the first request; `None` while it is incomplete. Also returns its length in bytes.
 ///
 /// # Errors
 /// The request is longer than the protocol allows.
@@ -153,7 +153,7 @@ pub fn take_asked(bytes: &[u8]) -> Result<Option<(Asked<'_>, usize)>, &'static s
         return Ok(None);
     };
     if end > HEADER + PAYLOAD_MAX {
-        return Err("a request is longer than any may be");
+        return Err("a request is longer than the protocol allows");
     }
     let Some(payload) = bytes.get(HEADER..end) else {
         return Ok(None);
@@ -212,7 +212,7 @@ pub enum ServerMessage<'a> {
     },
 }
 
-/// Parses the first message; `None` while it is incomplete. Returns also its length in bytes.
+/// Parses the first message; `None` while it is incomplete. Also returns its length in bytes.
 ///
 /// # Errors
 /// xenstored breaks the protocol.
@@ -229,7 +229,7 @@ pub fn take(bytes: &[u8]) -> Result<Option<(ServerMessage<'_>, usize)>, &'static
         PAYLOAD_MAX
     };
     if end > HEADER + bound {
-        return Err("a message is longer than any may be");
+        return Err("a message is longer than the protocol allows");
     }
     let Some(payload) = bytes.get(HEADER..end) else {
         return Ok(None);
@@ -254,7 +254,7 @@ fn event(payload: &[u8]) -> Option<WatchEvent> {
         path: strings.next()?.to_owned(),
         token: strings.next()?.to_owned(),
     };
-    // The token has its NUL as well. Later protocols may add more after it, which is ignored.
+    // The token ends in a NUL too. What later protocols may add after it is ignored.
     strings.next()?;
     Some(event)
 }

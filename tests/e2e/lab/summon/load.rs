@@ -77,7 +77,7 @@ pub(super) fn fifty(place: &Place) -> Result<()> {
         .collect();
     let limits = "[daemon.limits]\nbirths_per_second = 100\nburst = 100\nbirths_per_prefix = 1000";
     let summoned = Summoned::start(place, limits, &services.concat())?;
-    // The first birth leaves what remains for good.
+    // The first birth leaves some things for good.
     summoned.get(Ipv4Addr::new(10, 0, 2, 100))?;
     summoned.asleep("s0")?;
     let before = crate::hatch::state(place)?;

@@ -48,7 +48,7 @@ pub(crate) fn unpause(domains: &Domains) -> Result<(), Failure> {
     let mut ways = Ways::open()?;
     domains::each(domains, "unpaused", |what| {
         let domid = ways.find(what, domains.force)?;
-        // Xen counts how often a domain was paused, and one call takes one back: unpaused is what was asked for.
+        // Xen counts pauses. This undoes one of them, as `xl unpause` does.
         ways.xen.unpause(domid)?;
         Ok(domid)
     })
@@ -60,7 +60,7 @@ pub(crate) fn shutdown(arguments: &Shutdown) -> Result<(), Failure> {
         .wait
         .map(|seconds| Instant::now() + Duration::from_secs(seconds));
     if end.is_some() {
-        // Before they are asked, so that no end is missed.
+        // Set before the guests are asked, so that no end is missed.
         ways.store.watch("@releaseDomain", "shutdown")?;
     }
     let domains = &arguments.domains;
@@ -97,7 +97,7 @@ pub(crate) fn shutdown(arguments: &Shutdown) -> Result<(), Failure> {
             let names: Vec<_> = asked.into_iter().map(|(_, what)| what).collect();
             return Err(Failure::new(
                 Exit::Failed,
-                format!("has not ended in time: {}", names.join(", ")),
+                format!("still running when the time was over: {}", names.join(", ")),
             ));
         }
     }

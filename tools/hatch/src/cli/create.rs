@@ -122,14 +122,14 @@ pub(crate) struct Arguments {
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// Lists the steps, at whose ends HATCH_FAIL_AT and HATCH_KILL_AT can put a failure.
+    /// Lists the steps. HATCH_FAIL_AT makes the named one fail at its end; HATCH_KILL_AT kills hatch there.
     #[cfg(feature = "faults")]
     #[arg(long)]
     list_steps: bool,
 }
 
 impl Arguments {
-    /// The arguments of a command line that names the file and says nothing else.
+    /// The arguments of a command line with the file alone.
     pub(super) fn of(file: &str) -> Self {
         Self {
             file: Some(PathBuf::from(file)),
@@ -172,7 +172,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         return Err(Failure::new(Exit::NotUnderstood, "no configuration file"));
     };
     let guest = guest(file, &overrides, presence() == Presence::Here)?;
-    // All of them before the first is made.
+    // All are derived before the first is created, so that an error creates nothing.
     let guests = if arguments.template {
         let last = arguments.first + arguments.count.unwrap_or(1);
         (arguments.first..last)
@@ -187,7 +187,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     make(arguments, &guests)
 }
 
-/// Says what would be made. A UUID is only there where a configuration gives one.
+/// Prints what would be created. It has a UUID only if the configuration has one.
 fn plans(guests: &[GuestFile]) -> Result<(), Failure> {
     for guest in guests {
         let config = guest.config([0; 16]);
@@ -227,12 +227,12 @@ fn make(arguments: &Arguments, guests: &[GuestFile]) -> Result<(), Failure> {
             0 => failure,
             _ => Failure::new(
                 failure.exit,
-                format!("{}; the {made} before it are made", failure.message),
+                format!("{}; the {made} before it were created", failure.message),
             ),
         })?;
         all.push((domid, guest.name.as_str()));
     }
-    // The kernel closes and unmaps all of it at once when the program ends.
+    // Never dropped: when the program ends, the kernel closes and unmaps all of it at once.
     let mut workshop = ManuallyDrop::new(workshop);
     let Some(seconds) = arguments.wait else {
         return Ok(());
@@ -258,7 +258,7 @@ fn until_they_serve(
     bound: Duration,
 ) -> Result<(), Failure> {
     let end = Instant::now() + bound;
-    // Before they are looked at, so that nothing is missed.
+    // Set before the guests are looked at, so that nothing is missed.
     store.watch("@releaseDomain", "wait")?;
     for (domid, _) in guests {
         store.watch(&paths::ready(*domid), "wait")?;
@@ -312,7 +312,7 @@ impl Workshop {
         let open = |file: &PathBuf| Ramdisk::open(file).with_context(|| file.display().to_string());
         let ramdisk = guest.ramdisk.as_ref().map(open).transpose()?;
         Ok(Self {
-            // The files are open.
+            // The files are open by now, so the process gives up its right to open any.
             builder: builder(privileges::PORTS)?,
             image,
             ramdisk,
@@ -384,7 +384,8 @@ fn one(
     Ok(created.domid)
 }
 
-/// A guest of the pool's; none where there is no pool, or none that has one, unless it has to be out of a pool.
+/// Takes a guest from the pool. Returns `None` if there is no pool or it has no guest to give, unless `--pool` makes
+/// that an error.
 fn from_pool(
     arguments: &Arguments,
     guest: &GuestFile,
@@ -415,7 +416,7 @@ fn from_pool(
         None => "there is none".to_owned(),
         Some(PoolReply::Empty) => "it is empty at this moment".to_owned(),
         Some(PoolReply::Other(why)) => why,
-        Some(PoolReply::Status(_)) => "it does not answer what it was asked".to_owned(),
+        Some(PoolReply::Status(_)) => "its answer is to another question".to_owned(),
     };
     if arguments.pool {
         let socket = arguments.socket.display();
@@ -427,7 +428,7 @@ fn from_pool(
     Ok(None)
 }
 
-/// The line of JSON about a guest. It is written as it stands: a tree of values in between would be a tenth of the program's start and end.
+/// The line of JSON about a guest. It is serialised directly: a tree of values in between would take a tenth of the program's start and end.
 #[derive(Serialize)]
 struct MadeLine<'a, T> {
     domid: u16,
@@ -460,7 +461,7 @@ fn tell<T: Serialize>(
         uuid: uuid(&config.uuid),
     };
     let mut line = serde_json::to_string(&line).context("JSON")?;
-    // With its end, so that it is written at once.
+    // With its line feed, so that it is written at once.
     line.push('\n');
     print!("{line}");
     Ok(())

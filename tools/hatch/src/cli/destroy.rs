@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut builder = builder(CapabilitySet::empty())?;
     domains::each(&arguments.domains, "destroyed", |what| {
-        // One that has ended would be made again.
+        // Otherwise `hatch watch` would restart a guest that has ended.
         let is_cancelled = check_name(what).is_ok() && watch::cancel(builder.store(), what)?;
         let (store, xen) = builder.ways();
         let destroyed = match domains::meant(store, xen, what) {

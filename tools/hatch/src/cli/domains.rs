@@ -73,14 +73,12 @@ impl Ways {
         if domid == 0 {
             return Err(Failure::new(
                 Exit::Failed,
-                "domain 0 is the one that this runs in",
+                "domain 0 is the one that hatch runs in",
             ));
         }
         let record = index::record(&mut self.store, domid)?;
         if !force && !record.is_some_and(|record| record.is_of(&info)) {
-            let message = format!(
-                "hatch has not made the domain {what}: `xl` handles it, or hatch with --force"
-            );
+            let message = format!("hatch did not create the domain {what}: use xl, or --force");
             return Err(Failure::new(Exit::Failed, message));
         }
         Ok(domid)
@@ -155,7 +153,7 @@ pub(crate) fn meant(
         let number = what.parse().map(Meant::Domain);
         return number.map_err(|_| Failure::no_such_domain(what));
     }
-    // What can't be a name is none in the index.
+    // An invalid name is not in the index.
     let named = match check_name(what) {
         Ok(()) => index::named(store, xen, what)?,
         Err(_) => None,
@@ -181,7 +179,7 @@ pub(crate) fn meant(
             found.push(domid);
         }
     }
-    // The home of the remainder has its name still, and one that is being taken apart has none any more.
+    // The home that a destroyed domain has left still has its name. A domain that is being destroyed is not meant.
     for domid in found {
         if xen.info(domid)?.is_some_and(|info| !info.is_dying()) {
             return Ok(Meant::Domain(domid));
@@ -202,7 +200,7 @@ pub(crate) fn optional(
     }
 }
 
-/// Does something to every domain, says how it went, and fails with the first failure when all had their turn.
+/// Acts on every domain and prints each result. Returns the first failure when all have had their turn.
 pub(crate) fn each<D: Into<Option<u16>>>(
     domains: &Domains,
     done: &'static str,

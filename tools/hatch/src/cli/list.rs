@@ -154,7 +154,7 @@ fn details(store: &mut dyn Store, domain: Domain) -> Result<Shown, Failure> {
     let back = paths::backend(domid);
     let read = [
         format!("{back}/mac"),
-        // libxl's copy, and hatch's: the back end's directory has it only of guests that libxl made.
+        // Read from libxl's directory, which hatch writes too: only libxl writes the bridge into the back end's.
         format!("{}/bridge", paths::libxl_vif(domid)),
         format!("{}/state", paths::front(domid)),
         paths::state(domid),

@@ -88,12 +88,12 @@ pub(crate) fn main() -> u8 {
     }
 }
 
-/// Reads a configuration, and tells what in it has no effect, or has none while nobody watches.
+/// Reads a configuration. Prints the settings that have no effect, and those that need a running `hatch watch`.
 fn guest(file: &Path, overrides: &Overrides, is_watched: bool) -> Result<GuestFile, Failure> {
     let guest = config::load(file, overrides)?;
     let mut warnings = String::new();
     for ConfigProblem { line, what } in guest.warnings(is_watched) {
-        // A string takes all of it.
+        // Writing to a string cannot fail.
         let _ = writeln!(warnings, "hatch: {}:{line}: {what}", file.display());
     }
     // Standard error has no buffer: each part of a format would be a system call.
@@ -144,7 +144,7 @@ impl Command {
     }
 }
 
-/// Opens what making and removing guests takes, and then gives up what this process may do beyond it but these.
+/// Opens the devices and sockets that creating and removing guests needs, then drops all capabilities but these.
 fn builder(kept: CapabilitySet) -> Result<Toolstack, Failure> {
     let builder = Toolstack::open(BOUND)?;
     privileges::keep(kept).context("capabilities")?;

@@ -65,7 +65,7 @@ fn destroy(flags: &[&str], domains: Vec<&str>) -> Option<destroy::Arguments> {
 /// The words of a flag, and whether it is given.
 type Flag<'a> = (&'a [&'a str], &'a mut bool);
 
-/// Sets the flags that are given; `None` if there is another one, or one stands there twice, which clap refuses.
+/// Sets the given flags. Returns `None` for an unknown flag and for one that is given twice, which clap refuses.
 fn set(given: &[&str], known: &mut [Flag<'_>]) -> Option<()> {
     for word in given {
         let (_, flag) = known.iter_mut().find(|(words, _)| words.contains(word))?;

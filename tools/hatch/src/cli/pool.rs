@@ -54,7 +54,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let Some(file) = &arguments.file else {
         return status(arguments);
     };
-    // What is done at an end is `hatch create`'s to say.
+    // Actions at a guest's end are for `hatch create` to warn about, so they count as watched here.
     let guest = guest(file, &Overrides::default(), true)?;
     let image = Image::open(&guest.kernel).with_context(|| guest.kernel.display().to_string())?;
     let mut template = guest.config(random_uuid().context("a UUID")?);
@@ -64,7 +64,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         memory: u64::MAX,
         spare: Some(arguments.spare),
     };
-    // It is looked at again, and compared with what others name, whatever folder they are in.
+    // An absolute path: the pool opens it again later, and compares it with the paths in others' requests.
     let kernel = guest.watched().kernel;
     let pool = PoolServer::new(
         builder(privileges::PORTS | privileges::FILES)?,
@@ -100,7 +100,7 @@ fn status(arguments: &Arguments) -> Result<(), Failure> {
             status.ready, status.size, status.taken
         );
         if let Some(trouble) = status.trouble {
-            println!("it is not filled up: {trouble}");
+            println!("it cannot be filled: {trouble}");
         }
     }
     Ok(())

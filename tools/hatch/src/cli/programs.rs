@@ -25,7 +25,7 @@ pub(crate) fn become_program(verb: &str) -> Failure {
         );
         return Failure::new(Exit::Failed, message);
     };
-    // What stands before the verb is hatch's own name alone.
+    // Only hatch's own name is before the verb.
     let error = Command::new(&program).args(env::args_os().skip(2)).exec();
     Failure::new(Exit::Failed, format!("{}: {error}", program.display()))
 }
@@ -38,7 +38,7 @@ fn folders(this: Option<&Path>, path: impl Iterator<Item = PathBuf>) -> Vec<Path
     let mut folders = Vec::from_iter(beside.map(Path::to_owned));
     folders.extend(own);
     folders.extend(LIBEXEC.map(PathBuf::from));
-    // A folder that is not named from the root would be another one wherever hatch is called.
+    // A relative folder would depend on where hatch is called.
     folders.extend(path.filter(|folder| folder.is_absolute()));
     folders
 }

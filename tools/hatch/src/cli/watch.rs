@@ -13,8 +13,8 @@ use mayfly_commands::Exit;
 
 /// Watches guests and acts when one ends, as its configuration says: on_poweroff, on_reboot, on_crash, on_watchdog.
 ///
-/// It watches guests that were created while it ran, or while it was to be restarted after a kill. Guests from before are
-/// left alone. A guest that ends is restarted at once, later restarts wait at least 5 seconds, and longer if the guest
+/// It watches the guests that were created while it ran, or between a kill of the watch and its next start. Older guests
+/// are left alone. The first restart of a guest is immediate. Later ones wait at least 5 seconds, and longer if the guest
 /// ends again and again. `hatch destroy` stops the restarts. The watch runs until SIGTERM or SIGINT.
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
