@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -31,7 +32,7 @@ const HATCH: [(&str, &str); 5] = [
 /// # Errors
 /// The errors of Cargo, with its output.
 pub fn static_program(package: &str, bin: &str) -> Result<PathBuf> {
-    let folder = build(&[(package, bin)], "")?;
+    let folder = build(&[(package, bin)], &Variant::default())?;
     Ok(folder.join(bin))
 }
 
@@ -42,17 +43,59 @@ pub fn static_program(package: &str, bin: &str) -> Result<PathBuf> {
 /// # Errors
 /// The errors of Cargo, with its output.
 pub fn hatch_programs(faults: bool) -> Result<Vec<PathBuf>> {
-    let features = match faults {
-        true => "hatch/faults,mayfly-summon/faults",
-        false => "",
+    let variant = match faults {
+        true => Variant {
+            features: "hatch/faults,mayfly-summon/faults",
+            folder: "programs-with-faults",
+            ..Variant::default()
+        },
+        false => Variant::default(),
     };
-    let folder = build(&HATCH, features)?;
+    let folder = build(&HATCH, &variant)?;
     Ok(HATCH.map(|(_, bin)| folder.join(bin)).to_vec())
 }
 
-/// Builds programs with features of their packages. Returns their folder. Each choice of features has its own folder,
-/// since Cargo writes all of them to one place, and others may build at the same time.
-fn build(programs: &[(&str, &str)], features: &str) -> Result<PathBuf> {
+/// The addresses of the code of [`mapped_hatch`]: no other program in dom0 has code there.
+pub const MAPPED_AT: Range<u64> = 0x2000_0000..0x2100_0000;
+
+/// Builds `hatch` as [`hatch_programs`] does, but linked at [`MAPPED_AT`], and writes the linker's map to the file
+/// `map`. Returns the program's path.
+///
+/// # Errors
+/// The errors of Cargo, with its output.
+pub fn mapped_hatch(map: &Path) -> Result<PathBuf> {
+    let variant = Variant {
+        folder: "programs-mapped",
+        map: Some(map),
+        ..Variant::default()
+    };
+    // All programs are built, because their needs decide the features of the libraries that they share.
+    Ok(build(&HATCH, &variant)?.join("hatch"))
+}
+
+/// A way to build programs.
+struct Variant<'a> {
+    /// Features of their packages, as Cargo's command line has them.
+    features: &'a str,
+    /// The folder of the programs, below the target folder. Each variant has its own, since Cargo writes all of them to
+    /// one place, and others may build at the same time.
+    folder: &'a str,
+    /// Where the linker writes hatch's map.
+    map: Option<&'a Path>,
+}
+
+impl Default for Variant<'_> {
+    fn default() -> Self {
+        Self {
+            features: "",
+            folder: "programs",
+            map: None,
+        }
+    }
+}
+
+/// Builds programs. Returns their folder.
+fn build(programs: &[(&str, &str)], variant: &Variant<'_>) -> Result<PathBuf> {
     let target = workspace().join("target/dom0");
     let _lock = locked(&target)?;
     let names: Vec<&str> = programs.iter().map(|(_, bin)| *bin).collect();
@@ -64,7 +107,7 @@ fn build(programs: &[(&str, &str)], features: &str) -> Result<PathBuf> {
             "--profile",
             "dom0",
             "--features",
-            features,
+            variant.features,
             "--target",
             TARGET,
             "--target-dir",
@@ -81,12 +124,12 @@ fn build(programs: &[(&str, &str)], features: &str) -> Result<PathBuf> {
             "-C target-feature=+crt-static -C relocation-model=static -C symbol-mangling-version=v0",
         )
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    if let Some(map) = variant.map {
+        command.env("HATCH_MAP", map);
+    }
     watched(command, names.first().unwrap_or(&"nothing"), "two minutes")?;
     let built = target.join(TARGET).join("dom0");
-    let folder = match features {
-        "" => target.join("programs"),
-        _ => target.join("programs-with-faults"),
-    };
+    let folder = target.join(variant.folder);
     fs::create_dir_all(&folder)?;
     for name in names {
         replace(&built.join(name), &folder.join(name))?;
@@ -94,7 +137,7 @@ fn build(programs: &[(&str, &str)], features: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Creates the `folder` if it is not there, and keeps others who build in it away as long as the result lives.
+/// Creates the `folder` if it is missing, and keeps other builds out of it as long as the result lives.
 ///
 /// # Errors
 /// The folder can't be created or locked.
@@ -106,7 +149,7 @@ pub fn locked(folder: &Path) -> Result<File> {
     Ok(lock)
 }
 
-/// Replaces a program that may be running or may be read at the moment: readers see the old file or the new one. The
+/// Replaces a program that others may run or read at this moment: they see the whole old file or the whole new one. The
 /// caller holds the folder of `to` [locked].
 ///
 /// # Errors

@@ -30,6 +30,7 @@ mod verify;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -43,11 +44,13 @@ pub fn example_with(endpoints: &str) -> String {
     include_str!("../../examples/mayfly.cfg").replacen("extra = \"", &words, 1)
 }
 
-pub use cargo::{TARGET, hatch_programs, locked, replace, static_program, watched};
+pub use cargo::{
+    MAPPED_AT, TARGET, hatch_programs, locked, mapped_hatch, replace, static_program, watched,
+};
 pub use client::{Chunk, Output};
 pub use mayfly_agent::{BRIDGE, Xenstored};
 pub use packages::{Set, host_command, unpacked};
-pub use qemu::{Forward, Protocol, installed as qemu_installed};
+pub use qemu::{CODE_LOG, Forward, Protocol, installed as qemu_installed};
 pub use running::{Lab, list, log_path};
 pub use verify::verify_saved;
 
@@ -102,6 +105,9 @@ pub struct Options {
     pub files: Vec<Placed>,
     /// Whether the frames that pass the network card on the bridge are captured for [`Lab::captured`].
     pub capture: bool,
+    /// Addresses of a program. Its code there is written to [`CODE_LOG`] in the lab's folder, in the order in which it
+    /// first runs.
+    pub code: Option<Range<u64>>,
     /// Ports of the host that lead into the lab, besides those of [`Lab::http`] and [`Lab::dns`].
     pub forwards: Vec<(Protocol, SocketAddrV4)>,
     /// Additional arguments on Xen's command line.
@@ -129,6 +135,7 @@ impl Options {
             systemd: false,
             files: Vec::new(),
             capture: false,
+            code: None,
             forwards: Vec::new(),
             xen_arguments: Vec::new(),
             dom0_arguments: Vec::new(),

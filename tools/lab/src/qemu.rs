@@ -64,6 +64,9 @@ pub(crate) fn free_port(preferred: u16) -> Result<u16> {
 /// The name of the capture file of the bridge's network card, in a lab's folder.
 pub(crate) const CAPTURE: &str = "bridge.pcap";
 
+/// The name of the log of [`Options::code`], in a lab's folder: QEMU's of `-d in_asm`.
+pub const CODE_LOG: &str = "code.log";
+
 /// The parameters of a lab's machine.
 pub(crate) struct Machine<'a> {
     pub(crate) options: &'a Options,
@@ -156,6 +159,11 @@ impl Machine<'_> {
                 "-device",
                 &format!("virtio-net-pci,netdev=control,mac={CONTROL_MAC},romfile="),
             ]);
+        }
+        if let Some(code) = &options.code {
+            // QEMU translates each piece of code when it first runs, and lists it then.
+            let filter = format!("{:#x}..{:#x}", code.start, code.end - 1);
+            add(&["-d", "in_asm", "-dfilter", &filter, "-D", CODE_LOG]);
         }
         add(&["-serial", "chardev:serial", "-append", &xen]);
         add(&["-kernel", "xen", "-initrd"]);

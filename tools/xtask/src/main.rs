@@ -10,6 +10,7 @@ mod fuzz;
 mod guest;
 mod host;
 mod lab;
+mod order;
 mod pack;
 mod progress;
 mod size;
@@ -42,6 +43,8 @@ enum Task {
     Size(size::Size),
     /// Write the tables in the documents from the figures in tests/snapshots
     Documents,
+    /// List anew what hatch uses when it makes and removes a guest, for the linker to place side by side
+    Order,
     /// Formatting, lints, rules for sources, unit tests and property tests
     Check,
     /// Check, build, and the end-to-end tests on a real Xen
@@ -70,6 +73,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Bench(task) => return bench::run(task),
         Task::Size(size) => size::run(&size)?,
         Task::Documents => documents::write()?,
+        Task::Order => order::run()?,
         Task::Check => check::check()?,
         Task::Test(test) => check::test(&test)?,
         Task::Fuzz(fuzz) => return fuzz::run(&fuzz),

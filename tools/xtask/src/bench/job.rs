@@ -20,12 +20,14 @@ use crate::pack;
 const SCRIPT: &str = ",script=vif-mayfly";
 /// The configuration that the end-to-end tests use as well.
 pub(super) const STAMP: &str = "/bench/stamp";
-pub(super) const HATCH: &str = "/bench/hatch";
+pub(crate) const HATCH: &str = "/bench/hatch";
 const JOB: &str = "/bench/job.json";
+/// The command in dom0 that carries out a plan.
+pub(crate) const COMMAND: [&str; 2] = [STAMP, JOB];
 /// The time limit of a single wait in dom0, in seconds of dom0.
 pub(super) const BOUND_S: u64 = 60;
 /// The time limit of a run, in seconds of the host.
-const RUN: Duration = Duration::from_secs(3600);
+pub(crate) const RUN: Duration = Duration::from_secs(3600);
 
 /// Memory of a guest with a pack, in MiB: the same for both, so that only the pack differs.
 const SITE_MEMORY: u32 = 256;
@@ -268,6 +270,23 @@ impl Plan {
     /// # Errors
     /// The errors of building the guests, of the lab and of dom0.
     pub(crate) fn run(&self, name: &str, report: Report<'_>) -> Result<stamp::Report> {
+        let mut files = self.files(report)?;
+        if self.subjects.iter().any(|s| s.by.maker() != Maker::Xl) {
+            files.push(hatch("hatch", report)?);
+        }
+        let read = |output: &str| stamp::Report::from_console(output);
+        let lab = Dom0 {
+            counted: self.counted,
+            xenstored: Xenstored::C,
+        };
+        measure(name, lab, files, &COMMAND, read, report)
+    }
+
+    /// The files in dom0, without hatch: the guests, and the measuring program with its job.
+    ///
+    /// # Errors
+    /// A program or guest cannot be built.
+    pub(crate) fn files(&self, report: Report<'_>) -> Result<Vec<Placed>> {
         let mut files = Vec::new();
         let mut kinds: Vec<Kind> = Vec::new();
         for subject in &self.subjects {
@@ -277,9 +296,6 @@ impl Plan {
         }
         for kind in kinds {
             files.extend(kind.files(report)?);
-        }
-        if self.subjects.iter().any(|s| s.by.maker() != Maker::Xl) {
-            files.push(hatch("hatch", report)?);
         }
         files.push(measuring(report)?);
         let job = Job {
@@ -291,12 +307,7 @@ impl Plan {
             trace_pages: 1024,
         };
         files.push(placed(JOB, serde_json::to_vec(&job)?));
-        let read = |output: &str| stamp::Report::from_console(output);
-        let lab = Dom0 {
-            counted: self.counted,
-            xenstored: Xenstored::C,
-        };
-        measure(name, lab, files, &[STAMP, JOB], read, report)
+        Ok(files)
     }
 }
 
@@ -383,7 +394,7 @@ pub(super) fn measure<T>(
 }
 
 /// Removes the logs of a stopped lab after a successful run.
-pub(super) fn forget(name: &str) -> Result<()> {
+pub(crate) fn forget(name: &str) -> Result<()> {
     let log = mayfly_lab::log_path(name)?;
     let folder = log.parent().context("a log in no folder")?;
     fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))

@@ -8,7 +8,7 @@
 
 mod density;
 pub(crate) mod figures;
-mod job;
+pub(crate) mod job;
 mod picture;
 mod serve;
 pub(crate) mod snapshot;
