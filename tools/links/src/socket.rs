@@ -466,8 +466,7 @@ impl Links {
         }
     }
 
-    /// Waits until a message has come, or until `end`. Returns whether one has come. (The toolstack's `ready`, which waits
-    /// for several descriptors, is above this crate.)
+    /// Returns whether a message has come by `end`. (The toolstack's `ready`, which also waits, is above this crate.)
     fn readable(&self, end: Instant) -> Result<bool, Error> {
         loop {
             let left = end.saturating_duration_since(Instant::now());
