@@ -314,7 +314,10 @@ stat::average_exec_per_sec:     50
     fn each_fuzzer_has_seeds() {
         let folder = workspace().join(FOLDER);
         let all = targets().unwrap();
-        assert_eq!(all, ["dns", "dns_tcp", "http", "pack", "switch"]);
+        assert_eq!(
+            all,
+            ["dns", "dns_tcp", "http", "pack", "savefile", "switch"]
+        );
         for target in all {
             assert!(
                 fs::read_dir(folder.join("seeds").join(target))
