@@ -8,6 +8,7 @@
 mod read;
 mod service;
 mod table;
+mod values;
 
 #[cfg(test)]
 mod tests;

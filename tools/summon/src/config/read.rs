@@ -1,22 +1,15 @@
 //! Reads a file and the settings of the daemon.
 
-use std::fmt::Display;
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use ipnet::IpNet;
-use serde::de::DeserializeOwned;
 
-use super::service::{SeenValues, name, on_change, service};
+use super::service::{SeenValues, service};
 use super::table::{FileTable, FoundValue};
-use super::{DaemonConfig, Named, Network, OnChange, SOCKET, SummonConfig, SummonLimits};
-use mayfly_links::check_name;
-use mayfly_toolstack::config::{BRIDGE, ConfigProblems, shown};
-
-/// The longest time in seconds: more than a year is a mistake.
-const TIME_MAX: f64 = 366.0 * 86400.0;
+use super::values::{bridge, name, network, number, on_change, seconds, value};
+use super::{DaemonConfig, Named, OnChange, SOCKET, SummonConfig, SummonLimits};
+use mayfly_toolstack::config::{BRIDGE, ConfigProblems};
 
 /// The content of a file, and the files that it names, with their lines.
 pub(super) struct ReadFile {
@@ -143,27 +136,6 @@ fn daemon(
     daemon
 }
 
-/// Reads `network`.
-pub(super) fn network(
-    table: &mut FileTable<'_>,
-    problems: &mut ConfigProblems,
-) -> Option<FoundValue<Network>> {
-    let FoundValue { value, line } = table.get::<String>("network", problems)?;
-    let value = match value.as_str() {
-        "netback" => Network::Netback,
-        "switch" => Network::Switch,
-        other => {
-            let what = format!(
-                r#"network: {} is unknown; "netback" and "switch" are possible"#,
-                shown(other)
-            );
-            problems.add(line, what);
-            return None;
-        }
-    };
-    Some(FoundValue { value, line })
-}
-
 fn limits(mut table: FileTable<'_>, problems: &mut ConfigProblems) -> SummonLimits {
     let usual = SummonLimits::default();
     let mut count = |key, most, usual| number(&mut table, key, 1..=most, usual, problems);
@@ -187,55 +159,4 @@ fn limits(mut table: FileTable<'_>, problems: &mut ConfigProblems) -> SummonLimi
     };
     table.finish(problems);
     limits
-}
-
-pub(super) fn value<T>(found: Option<FoundValue<T>>) -> Option<T> {
-    found.map(|found| found.value)
-}
-
-/// Reads a number and checks its bounds.
-pub(super) fn number<T: DeserializeOwned + PartialOrd + Display>(
-    table: &mut FileTable<'_>,
-    key: &'static str,
-    range: RangeInclusive<T>,
-    usual: T,
-    problems: &mut ConfigProblems,
-) -> T {
-    let Some(FoundValue { value, line }) = table.get::<T>(key, problems) else {
-        return usual;
-    };
-    if range.contains(&value) {
-        return value;
-    }
-    let (least, most) = (range.start(), range.end());
-    problems.add(line, format!("{key}: {value} is not {least} to {most}"));
-    usual
-}
-
-/// Reads a time in seconds, with or without a fraction.
-pub(super) fn seconds(
-    table: &mut FileTable<'_>,
-    key: &'static str,
-    problems: &mut ConfigProblems,
-) -> Option<FoundValue<Duration>> {
-    let FoundValue { value, line } = table.get::<f64>(key, problems)?;
-    if !(0.0..=TIME_MAX).contains(&value) {
-        problems.add(
-            line,
-            format!("{key}: {value} is no time in seconds, like 60 or 2.5"),
-        );
-        return None;
-    }
-    let value = Duration::from_secs_f64(value);
-    Some(FoundValue { value, line })
-}
-
-/// Reads the name of a bridge.
-pub(super) fn bridge(table: &mut FileTable<'_>, problems: &mut ConfigProblems) -> Option<String> {
-    let FoundValue { value, line } = table.get::<String>("bridge", problems)?;
-    if let Err(error) = check_name(&value) {
-        problems.add(line, format!("bridge: {error}"));
-        return None;
-    }
-    Some(value)
 }

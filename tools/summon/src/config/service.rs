@@ -4,16 +4,15 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
-use std::str::FromStr as _;
 use std::time::Duration;
 
 use bytes::Bytes;
 use domain::base::Name;
 use smoltcp::wire::IpCidr;
 
-use super::read::{bridge, network, number, seconds, value};
 use super::table::{FileTable, FoundValue};
-use super::{Asleep, DaemonConfig, Ipv4Cidr, Ipv6Cidr, Named, Network, OnChange, Service};
+use super::values::{bridge, name, network, number, on_change, seconds, value};
+use super::{Asleep, DaemonConfig, Ipv4Cidr, Ipv6Cidr, Named, Network, Service};
 use mayfly_toolstack::builder::check_name;
 use mayfly_toolstack::builder::image::RAM_MAX;
 use mayfly_toolstack::builder::layout::CMDLINE_MAX;
@@ -206,29 +205,6 @@ fn asleep(
     Asleep::default()
 }
 
-/// Reads `on_change`.
-pub(super) fn on_change(
-    table: &mut FileTable<'_>,
-    usual: OnChange,
-    problems: &mut ConfigProblems,
-) -> OnChange {
-    let Some(FoundValue { value, line }) = table.get::<String>("on_change", problems) else {
-        return usual;
-    };
-    match value.as_str() {
-        "keep" => OnChange::Keep,
-        "restart when idle" => OnChange::RestartWhenIdle,
-        other => {
-            let other = shown(other);
-            let what = format!(
-                r#"on_change: {other} is unknown; "keep" and "restart when idle" are possible"#
-            );
-            problems.add(line, what);
-            usual
-        }
-    }
-}
-
 /// Reads `idle` and `idle_hard`. A client that keeps a DNS answer for its TTL must find the guest running, so `idle` is
 /// at least twice the TTL.
 fn idle(
@@ -320,28 +296,6 @@ fn names(
         }
     }
     (hosts, zone.map(|zone| zone.value.to_string()))
-}
-
-/// Reads the name of a host or zone, and converts it to lower case (RFC 1123 section 2.1, and underscores).
-pub(super) fn name(
-    key: &str,
-    found: &FoundValue<String>,
-    problems: &mut ConfigProblems,
-) -> Option<FoundValue<Name<Bytes>>> {
-    let lower = found.value.to_ascii_lowercase();
-    let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    let name = Name::<Bytes>::from_str(&lower).ok();
-    let name = name.filter(|name| !name.is_root() && lower.bytes().all(is_legal));
-    let Some(value) = name else {
-        let what = format!(
-            "{key}: {} is no host name, like www.example.test",
-            shown(&found.value)
-        );
-        problems.add(found.line, what);
-        return None;
-    };
-    let line = found.line;
-    Some(FoundValue { value, line })
 }
 
 /// Reads the addresses and the gateway.

@@ -13,6 +13,7 @@
 mod act;
 mod bridges;
 mod dom0;
+mod error;
 mod front;
 mod guests;
 mod later;
@@ -48,6 +49,7 @@ use super::names::Names;
 use super::status::{CommandResult, FrameCounts, ServiceCommand};
 use super::wire::{BridgePort, Witness};
 use dom0::Ports;
+pub use error::DaemonError;
 use front::{Fronts, Listening, StatusSource};
 use guests::RunningGuest;
 use later::Later;
@@ -56,7 +58,6 @@ use mayfly_switch::control::SwitchConnection;
 use mayfly_toolstack::host;
 use mayfly_toolstack::readable::ready;
 use report::{Away, Kept};
-pub use setup::DaemonError;
 use switched::Switched;
 
 /// The time between two checks of running guests.

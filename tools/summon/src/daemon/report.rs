@@ -12,8 +12,8 @@ use super::super::status::{
     BirthStep, CountsByKind, ServiceStatus, ShownState, SummonStatus, Totals,
 };
 use super::super::{guard, status};
+use super::error::DaemonError;
 use super::front::StatusSource;
-use super::setup::DaemonError;
 use super::{Daemon, PendingCommand, ServiceEntry};
 use mayfly_links::Links;
 

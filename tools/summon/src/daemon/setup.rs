@@ -25,6 +25,7 @@ use super::super::names::Names;
 use super::super::status::FrameCounts;
 use super::super::wire::FRAME_MAX;
 use super::dom0::Ports;
+use super::error::DaemonError;
 use super::front::{Fronts, Listening};
 use super::guests::RunningGuest;
 use super::report::{self, Away};
@@ -41,32 +42,6 @@ const SEARCH: Duration = Duration::from_secs(60);
 
 /// The time that an earlier daemon's front may need to end.
 const LINGER: Duration = Duration::from_secs(1);
-
-/// The reason why the daemon cannot start or go on.
-#[derive(Debug, thiserror::Error)]
-pub enum DaemonError {
-    /// An error in the file.
-    #[error("{0}")]
-    Config(String),
-    /// An error of a link.
-    #[error(transparent)]
-    Net(#[from] mayfly_links::Error),
-    /// An error in the zones.
-    #[error(transparent)]
-    Names(#[from] super::super::names::NamesError),
-    /// An error of Xen.
-    #[error(transparent)]
-    Xen(#[from] mayfly_xen::Error),
-    /// A socket that cannot be listened on.
-    #[error("{0}")]
-    Listen(String),
-    /// An error of the front.
-    #[error("the front: {0}")]
-    Front(super::super::channel::ChannelError),
-    /// Another error of the system.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
 
 /// The parts of a daemon.
 pub(super) struct DaemonParts {
