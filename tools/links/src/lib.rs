@@ -22,6 +22,7 @@
 //! the crate's `Netlink`, because that fails as a whole on an attribute that a later kernel has changed.
 #![deny(unsafe_code)]
 
+mod batch;
 mod error;
 mod ingress;
 mod link;
@@ -33,6 +34,7 @@ mod tap;
 #[cfg(test)]
 mod tests;
 
+pub use batch::Batch;
 pub use error::Error;
 pub use ingress::Instruction;
 pub use link::{Bridge, Link, LinkChange, VifNumber, check_name, vif_name};

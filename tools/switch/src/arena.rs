@@ -116,13 +116,14 @@ impl Arena {
         &mut self.bytes
     }
 
-    /// Writes the header for the bridge before a frame, and returns both. The frame's checksum may be blank afterwards.
-    pub(crate) fn with_header(&mut self, frame: &mut Frame) -> &[u8] {
+    /// Writes the header for the bridge before a frame, and returns where both are. The frame's checksum may be blank
+    /// afterwards.
+    pub(crate) fn with_header(&mut self, frame: &mut Frame) -> Range<usize> {
         let header = vnet::encode(self.frame_mut(&frame.range), &mut frame.offload);
         let start = frame.range.start - vnet::SIZE;
         if let Some(place) = self.bytes.get_mut(start..frame.range.start) {
             place.copy_from_slice(&header);
         }
-        self.bytes.get(start..frame.range.end).unwrap_or_default()
+        start..frame.range.end
     }
 }

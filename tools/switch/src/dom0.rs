@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use mayfly_drivers::SharedPage;
-use mayfly_links::Tap;
+use mayfly_links::{Batch, Tap};
 use mayfly_xen::{Evtchn, Gntdev, GrantCopy, GrantMapping};
 
 use crate::xen::{Access, Direction, Pages, Segment, Wire, Xen};
@@ -112,12 +112,49 @@ impl Xen for Devices {
     }
 }
 
-impl Wire for Tap {
+/// A port on a bridge.
+pub struct BridgePort {
+    /// Frames are written one by one without it.
+    batch: Option<Batch>,
+    tap: Tap,
+}
+
+impl BridgePort {
+    /// The port with this link. Returns also why many frames cannot be written in one system call, if they cannot.
+    #[must_use]
+    pub fn of(tap: Tap) -> (Self, Option<io::Error>) {
+        let (batch, error) = match Batch::of(&tap) {
+            Ok(batch) => (Some(batch), None),
+            Err(error) => (None, Some(error)),
+        };
+        (Self { batch, tap }, error)
+    }
+}
+
+impl AsFd for BridgePort {
+    /// It can be read from when there is a frame.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.tap.as_fd()
+    }
+}
+
+impl Wire for BridgePort {
     fn read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        Self::read(self, buffer)
+        self.tap.read(buffer)
     }
 
-    fn write(&self, frame: &[u8]) -> io::Result<()> {
-        Self::write(self, frame)
+    fn write(&mut self, frames: &[&[u8]], done: &mut dyn FnMut(usize, bool)) {
+        let mut written = 0;
+        if frames.len() > 1
+            && let Some(batch) = &mut self.batch
+        {
+            written = batch.write(frames, &mut *done);
+            if written != frames.len() {
+                self.batch = None;
+            }
+        }
+        for (index, frame) in frames.iter().enumerate().skip(written) {
+            done(index, self.tap.write(frame).is_ok());
+        }
     }
 }

@@ -93,9 +93,7 @@ pub trait Wire {
     /// The port does not exist any more, or was set down.
     fn read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>>;
 
-    /// Sends a frame to the bridge, with its header.
-    ///
-    /// # Errors
-    /// The bridge refuses it.
-    fn write(&self, frame: &[u8]) -> io::Result<()>;
+    /// Sends frames to the bridge, each after its header, in their order. Calls `done` for each, with its index and
+    /// whether the bridge has taken it.
+    fn write(&mut self, frames: &[&[u8]], done: &mut dyn FnMut(usize, bool));
 }

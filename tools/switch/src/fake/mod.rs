@@ -362,12 +362,14 @@ impl Wire for Tap {
         }))
     }
 
-    fn write(&self, frame: &[u8]) -> io::Result<()> {
-        if frame.len() < vnet::SIZE + 14 {
-            return Err(io::ErrorKind::InvalidInput.into());
+    fn write(&mut self, frames: &[&[u8]], done: &mut dyn FnMut(usize, bool)) {
+        for (index, frame) in frames.iter().enumerate() {
+            let is_sent = frame.len() >= vnet::SIZE + 14;
+            if is_sent {
+                self.0.borrow_mut().from_switch.push_back(frame.to_vec());
+            }
+            done(index, is_sent);
         }
-        self.0.borrow_mut().from_switch.push_back(frame.to_vec());
-        Ok(())
     }
 }
 

@@ -9,11 +9,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
-use mayfly_links::Tap;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::control::{SentNotice, SwitchOrder, SwitchReply};
-use crate::dom0::Devices;
+use crate::dom0::{BridgePort, Devices};
 use crate::journal::{Journal, JournalEntry};
 use crate::switch::{Notice, Rest, Switch};
 use client::Client;
@@ -36,7 +35,7 @@ struct Recording {
 
 /// A running switch.
 pub struct Program {
-    switch: Switch<Devices, Tap>,
+    switch: Switch<Devices, BridgePort>,
     /// The name of the port on each bridge.
     links: Vec<(String, String)>,
     journal: Journal,

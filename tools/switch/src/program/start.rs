@@ -10,7 +10,7 @@ use mayfly_links::{Link, Links, Offers, Tap};
 use rustix::io::Errno;
 
 use super::Program;
-use crate::dom0::Devices;
+use crate::dom0::{BridgePort, Devices};
 use crate::journal::{Journal, JournalEntry};
 use crate::switch::Switch;
 
@@ -62,10 +62,16 @@ impl Program {
         let mut ports = Vec::new();
         for name in &options.bridges {
             let (tap, link) = port(&mut links, name)?;
+            let (wire, error) = BridgePort::of(tap);
+            if let Some(error) = error {
+                report(&format!(
+                    "frames to {name} are written one by one: no io_uring: {error}"
+                ));
+            }
             // A bridge may have taken its address from its new port.
             let bridge = links.bridge(name)?;
             let mtu = usize::try_from(bridge.mtu).unwrap_or(usize::MAX);
-            switch.add_bridge(name, bridge.mac, mtu, tap);
+            switch.add_bridge(name, bridge.mac, mtu, wire);
             ports.push((name.clone(), link));
         }
         let known = journal.known().clone();

@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use super::{Guard, Live, Mac, Notice, Switch, WakeFrame};
+use super::{Guard, Live, Mac, Notice, Outgoing, Switch, WakeFrame};
 use crate::arena::Frame;
 use crate::frame::{self, FrameKind};
 use crate::guard::Breach;
@@ -89,17 +89,38 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         }
     }
 
+    /// Queues a frame for the bridge; [`Switch::flush_out`] sends it.
     fn send_out(&mut self, at: usize, net: usize, frame: &mut Frame) -> bool {
         let Some(net) = self.nets.get_mut(net).filter(|net| !net.is_lost) else {
             return false;
         };
-        let is_sent = net.wire.write(self.arena.with_header(frame)).is_ok();
-        net.counters.sent += u64::from(is_sent);
-        self.sent += usize::from(is_sent);
-        if !is_sent && let Some(live) = self.live(at) {
-            live.port.counters.refused += 1;
+        net.out.push(Outgoing {
+            range: self.arena.with_header(frame),
+            from: Some(at),
+        });
+        true
+    }
+
+    /// Sends what waits to be sent to bridges.
+    pub(super) fn flush_out(&mut self) {
+        for net in self.nets.iter_mut().filter(|net| !net.out.is_empty()) {
+            let ranges = net.out.iter().map(|out| &out.range);
+            let frames: Vec<&[u8]> = ranges.map(|range| self.arena.frame(range)).collect();
+            let (out, guests) = (&net.out, &mut self.guests);
+            let mut sent = 0;
+            net.wire.write(&frames, &mut |index, is_sent| {
+                // If the bridge does not take an answer of our own, it is asked for again.
+                let from = out.get(index).and_then(|out| out.from);
+                let guest = from.and_then(|at| guests.get_mut(at)?.as_mut());
+                sent += usize::from(is_sent && from.is_some());
+                if let Some(live) = guest.filter(|_| !is_sent) {
+                    live.port.counters.refused += 1;
+                }
+            });
+            net.counters.sent += sent as u64;
+            self.sent += sent;
+            net.out.clear();
         }
-        is_sent
     }
 
     /// Delivers what comes from a bridge.
@@ -192,9 +213,11 @@ impl<X: Xen, W: Wire> Switch<X, W> {
                 let Some(net) = self.nets.get_mut(net) else {
                     return 0;
                 };
-                // If the bridge does not take it, it is asked again.
-                let is_sent = net.wire.write(self.arena.with_header(&mut frame)).is_ok();
-                usize::from(is_sent)
+                net.out.push(Outgoing {
+                    range: self.arena.with_header(&mut frame),
+                    from: None,
+                });
+                1
             }
         }
     }

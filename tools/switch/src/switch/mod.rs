@@ -17,6 +17,7 @@ mod turn;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -60,7 +61,17 @@ struct Net<W> {
     is_lost: bool,
     /// Whether it may have frames to read.
     is_readable: bool,
+    /// The frames that wait to be sent to it, in the arena.
+    out: Vec<Outgoing>,
     counters: NetCounters,
+}
+
+/// A frame that waits to be sent to a bridge.
+struct Outgoing {
+    /// The header and the frame in the arena.
+    range: Range<usize>,
+    /// The guest that has sent it; `None` for an answer of the switch.
+    from: Option<usize>,
 }
 
 /// The counters of a bridge's port.
@@ -169,6 +180,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             wire,
             is_lost: false,
             is_readable: true,
+            out: Vec::new(),
             counters: NetCounters::default(),
         });
     }

@@ -341,7 +341,8 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         is_any
     }
 
-    /// Publishes the frames that were put into rings.
+    /// Publishes the frames that were put into rings, and sends those that wait for bridges. The arena must not be
+    /// cleared before this.
     pub(super) fn flush(&mut self) {
         for at in std::mem::take(&mut self.dirty) {
             if let Some(Some(live)) = self.guests.get_mut(at) {
@@ -349,5 +350,6 @@ impl<X: Xen, W: Wire> Switch<X, W> {
                 live.port.flush(&self.xen, &mut self.arena);
             }
         }
+        self.flush_out();
     }
 }
