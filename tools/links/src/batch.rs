@@ -13,6 +13,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use io_uring::{IoUring, opcode, types};
 use rustix::io::Errno;
 
+use super::Piece;
+
 /// The most frames in one system call.
 const ENTRIES: usize = 64;
 /// The index of the link in the ring's list of files.
@@ -23,6 +25,8 @@ const PATIENCE: u32 = 1000;
 /// A ring through which frames are passed to one link.
 pub struct Batch {
     ring: IoUring,
+    /// The pieces of the frames that are being passed, kept to reuse its memory.
+    vectors: Vec<libc::iovec>,
 }
 
 impl Batch {
@@ -35,19 +39,22 @@ impl Batch {
         let ring = IoUring::new(entries)?;
         let file = link.as_fd().as_raw_fd();
         ring.submitter().register_files(&[file])?;
-        Ok(Self { ring })
+        Ok(Self {
+            ring,
+            vectors: Vec::new(),
+        })
     }
 
     /// Passes frames to the kernel, each after its header if the link has one, and calls `done` for each, in their
     /// order, with whether the kernel has taken it. Returns the number of those calls. If that is less than the number
     /// of frames, the ring failed and must not be used again; the kernel has nothing of the other frames.
-    pub fn write(&mut self, frames: &[&[u8]], mut done: impl FnMut(usize, bool)) -> usize {
+    pub fn write(&mut self, frames: &[&[Piece<'_>]], mut done: impl FnMut(usize, bool)) -> usize {
         let mut first = 0;
         for some in frames.chunks(ENTRIES) {
-            let mut taken = [None; ENTRIES];
+            let mut taken = [false; ENTRIES];
             let passed = self.pass(some, &mut taken);
             for (index, taken) in taken.iter().take(passed).enumerate() {
-                done(first + index, *taken == Some(true));
+                done(first + index, *taken);
             }
             first += passed;
             if passed != some.len() {
@@ -58,15 +65,26 @@ impl Batch {
     }
 
     /// Passes at most [`ENTRIES`] frames. Returns the number of those that the kernel has seen, all of which it is done
-    /// with: it processes them in their order, so these are the first ones.
-    fn pass(&mut self, frames: &[&[u8]], taken: &mut [Option<bool>; ENTRIES]) -> usize {
+    /// with: it looks at them in their order, so these are the first ones.
+    fn pass(&mut self, frames: &[&[Piece<'_>]], taken: &mut [bool; ENTRIES]) -> usize {
+        self.vectors.clear();
+        let pieces = frames.iter().copied().flatten();
+        self.vectors.extend(pieces.map(Piece::vector));
+        let mut vectors = self.vectors.as_slice();
         let mut queue = self.ring.submission();
         for (index, frame) in (0..).zip(frames) {
-            let length = u32::try_from(frame.len()).unwrap_or(0);
-            let write = opcode::Write::new(LINK, frame.as_ptr(), length).build();
-            // SAFETY: the kernel reads the frame, which is borrowed until this function returns, and it returns only
-            // when the kernel is done with all that it has seen. What it has not seen, it sees never: the caller drops
-            // the ring, whose queue is read in system calls only. There is room for all: the queue was empty.
+            let (its, others) = vectors.split_at(frame.len());
+            vectors = others;
+            let count = u32::try_from(its.len()).unwrap_or(0);
+            let write = match its {
+                [one] if let Ok(length) = u32::try_from(one.iov_len) => {
+                    opcode::Write::new(LINK, one.iov_base.cast_const().cast(), length).build()
+                }
+                its => opcode::Writev::new(LINK, its.as_ptr(), count).build(),
+            };
+            // SAFETY: the kernel reads the vectors and the pieces, which are borrowed until this function returns, and it
+            // returns only when the kernel is done with all that it has seen. What it has not seen, it never sees: the
+            // caller drops the ring, whose queue is read in system calls only. There is room: the queue was empty.
             let is_queued = unsafe { queue.push(&write.user_data(index)) }.is_ok();
             debug_assert!(is_queued);
         }
@@ -85,7 +103,7 @@ impl Batch {
                 ended += 1;
                 let index = usize::try_from(entry.user_data()).unwrap_or(ENTRIES);
                 if let Some(place) = taken.get_mut(index) {
-                    *place = Some(entry.result() >= 0);
+                    *place = entry.result() >= 0;
                 }
             }
         }
@@ -96,6 +114,8 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixDatagram;
+
+    use mayfly_drivers::SharedPage;
 
     use super::*;
 
@@ -125,8 +145,20 @@ mod tests {
                 sent.send(buffer[..length].to_vec()).unwrap();
             }
         });
-        let frames: Vec<Vec<u8>> = (0..ENTRIES + 3).map(|n| vec![n as u8; n % 5 + 1]).collect();
-        let slices: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
+        let page = SharedPage::leak();
+        page.copy_in(4000, &[7; 96]);
+        let frame = |n: usize| vec![n as u8; n % 5 + 1];
+        let mut frames: Vec<Vec<u8>> = (0..ENTRIES + 3).map(frame).collect();
+        let shared = Piece::of_page(&page, 4094..4096).unwrap();
+        let pieces: Vec<Vec<Piece<'_>>> = frames
+            .iter()
+            .enumerate()
+            .map(|(n, frame)| match n % 3 {
+                0 => vec![Piece::Bytes(frame), shared],
+                _ => vec![Piece::Bytes(frame)],
+            })
+            .collect();
+        let slices: Vec<&[Piece<'_>]> = pieces.iter().map(Vec::as_slice).collect();
         for _ in 0..3 {
             let mut done = Vec::new();
             let count = batch.write(&slices, |index, taken| done.push((index, taken)));
@@ -135,6 +167,9 @@ mod tests {
             assert_eq!(done, all);
         }
         reader.join().unwrap();
+        for (_, frame) in frames.iter_mut().enumerate().filter(|(n, _)| n % 3 == 0) {
+            frame.extend([7, 7]);
+        }
         let arrived: Vec<_> = received.iter().collect();
         assert_eq!(arrived, [&frames[..], &frames, &frames].concat());
     }
@@ -147,7 +182,8 @@ mod tests {
         // Longer than a datagram may be.
         let long = vec![0; 64 << 20];
         let mut done = Vec::new();
-        let frames: [&[u8]; 3] = [b"one", &long, b"three"];
+        let frames = [&b"one"[..], &long, b"three"].map(|frame| [Piece::Bytes(frame)]);
+        let frames = frames.each_ref().map(|pieces| &pieces[..]);
         assert_eq!(batch.write(&frames, |_, taken| done.push(taken)), 3);
         assert_eq!(done, [true, false, true]);
         for expected in [&b"one"[..], b"three"] {

@@ -11,6 +11,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::Piece;
+
 /// `_IOW('T', 202, int)` and `_IOW('T', 208, unsigned int)`.
 const TUNSETIFF: libc::Ioctl = 0x4004_54ca;
 const TUNSETOFFLOAD: libc::Ioctl = 0x4004_54d0;
@@ -97,6 +99,24 @@ impl Tap {
             Err(Errno::AGAIN | Errno::INTR) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Passes a frame in pieces to the kernel, after its header if there is one.
+    ///
+    /// # Errors
+    /// The kernel refuses the frame.
+    pub fn write_pieces(&self, frame: &[Piece<'_>]) -> io::Result<()> {
+        if let [Piece::Bytes(bytes)] = frame {
+            return self.write(bytes);
+        }
+        let vectors: Vec<libc::iovec> = frame.iter().map(Piece::vector).collect();
+        let count = libc::c_int::try_from(vectors.len()).unwrap_or(libc::c_int::MAX);
+        // SAFETY: the kernel reads `count` vectors, and the pieces, which are borrowed during the call.
+        let result = unsafe { libc::writev(self.device.as_raw_fd(), vectors.as_ptr(), count) };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
     }
 
     /// Passes a frame to the kernel, after its header if there is one.

@@ -116,14 +116,16 @@ impl Arena {
         &mut self.bytes
     }
 
-    /// Writes the header for the bridge before a frame, and returns where both are. The frame's checksum may be blank
-    /// afterwards.
-    pub(crate) fn with_header(&mut self, frame: &mut Frame) -> Range<usize> {
-        let header = vnet::encode(self.frame_mut(&frame.range), &mut frame.offload);
-        let start = frame.range.start - vnet::SIZE;
-        if let Some(place) = self.bytes.get_mut(start..frame.range.start) {
+    /// Writes the header for the bridge before a frame, and returns where both are; or the header and the `head` of a
+    /// frame, if only that many bytes of it are here. The frame's checksum may be blank afterwards.
+    pub(crate) fn with_header(&mut self, frame: &mut Frame, head: Option<usize>) -> Range<usize> {
+        let length = frame.range.len();
+        let there = frame.range.start..frame.range.start + head.unwrap_or(length);
+        let header = vnet::encode(self.frame_mut(&there), length, &mut frame.offload);
+        let start = there.start - vnet::SIZE;
+        if let Some(place) = self.bytes.get_mut(start..there.start) {
             place.copy_from_slice(&header);
         }
-        start..frame.range.end
+        start..there.end
     }
 }

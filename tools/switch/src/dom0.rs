@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use mayfly_drivers::SharedPage;
-use mayfly_links::{Batch, Tap};
+use mayfly_links::{Batch, Piece, Tap};
 use mayfly_xen::{Evtchn, Gntdev, GrantCopy, GrantMapping};
 
 use crate::xen::{Access, Direction, Pages, Segment, Wire, Xen};
@@ -143,7 +143,7 @@ impl Wire for BridgePort {
         self.tap.read(buffer)
     }
 
-    fn write(&mut self, frames: &[&[u8]], done: &mut dyn FnMut(usize, bool)) {
+    fn write(&mut self, frames: &[&[Piece<'_>]], done: &mut dyn FnMut(usize, bool)) {
         let mut written = 0;
         if frames.len() > 1
             && let Some(batch) = &mut self.batch
@@ -154,7 +154,7 @@ impl Wire for BridgePort {
             }
         }
         for (index, frame) in frames.iter().enumerate().skip(written) {
-            done(index, self.tap.write(frame).is_ok());
+            done(index, self.tap.write_pieces(frame).is_ok());
         }
     }
 }

@@ -105,8 +105,8 @@ fn serve(arguments: &Switch) -> Result<()> {
     };
     let mut report = |text: &str| eprintln!("hatch switch: {text}");
     let mut program = Program::start(&options, &mut report)?;
-    // With this scheduling policy the switch keeps a CPU for longer at a time, and moves more frames before guests and
-    // clients run.
+    // With this scheduling policy the switch does not run as soon as there is one frame, but when those who send have sent
+    // all they have; so it moves more frames at a time.
     schedule::batch().context("SCHED_BATCH")?;
     privileges::keep(CapabilitySet::empty()).context("capabilities")?;
     spawn_reaper(options.socket.clone()).context("a thread")?;

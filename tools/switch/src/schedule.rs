@@ -3,7 +3,7 @@
 
 use std::io;
 
-/// `SCHED_BATCH` (sched(7)): a process that wakes does not take the CPU from this one.
+/// `SCHED_BATCH` (sched(7)): when this process wakes, it does not take the CPU from another one.
 pub(crate) fn batch() -> io::Result<()> {
     let parameters = libc::sched_param { sched_priority: 0 };
     // SAFETY: the kernel reads one `sched_param`; 0 is this thread.

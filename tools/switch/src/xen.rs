@@ -3,6 +3,7 @@
 use std::io;
 
 use mayfly_drivers::SharedPage;
+pub use mayfly_links::Piece;
 
 /// The size of a page, in bytes.
 pub(crate) const PAGE: usize = mayfly_drivers::abi::PAGE_SIZE;
@@ -93,7 +94,7 @@ pub trait Wire {
     /// The port does not exist any more, or was set down.
     fn read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>>;
 
-    /// Sends frames to the bridge, each after its header, in their order. Calls `done` for each, with its index and
+    /// Sends frames to the bridge, each after its header, in their order; a frame is all of its pieces together. Calls `done` for each, with its index and
     /// whether the bridge has taken it.
-    fn write(&mut self, frames: &[&[u8]], done: &mut dyn FnMut(usize, bool));
+    fn write(&mut self, frames: &[&[Piece<'_>]], done: &mut dyn FnMut(usize, bool));
 }

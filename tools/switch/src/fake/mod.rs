@@ -22,7 +22,7 @@ use zerocopy::{Immutable, IntoBytes};
 use crate::port::{Features, Rings};
 use crate::switch::{Guard, Guest, Mac, SendLimits};
 use crate::vnet;
-use crate::xen::{Access, Direction, PAGE, Pages, Segment, Wire, Xen};
+use crate::xen::{Access, Direction, PAGE, Pages, Piece, Segment, Wire, Xen};
 
 /// The grant reference of the transmit ring.
 pub const TX_RING: u32 = 8;
@@ -305,6 +305,8 @@ pub struct Tap(Rc<RefCell<Bridge>>);
 struct Bridge {
     to_switch: VecDeque<Vec<u8>>,
     from_switch: VecDeque<Vec<u8>>,
+    /// The number of frames that came in more than one piece.
+    gathered: usize,
     is_lost: bool,
 }
 
@@ -342,6 +344,12 @@ impl Tap {
             .collect()
     }
 
+    /// The number of frames so far that the switch has not copied whole.
+    #[must_use]
+    pub fn gathered(&self) -> usize {
+        self.0.borrow().gathered
+    }
+
     /// Sets the port down.
     pub fn lose(&self) {
         self.0.borrow_mut().is_lost = true;
@@ -362,11 +370,19 @@ impl Wire for Tap {
         }))
     }
 
-    fn write(&mut self, frames: &[&[u8]], done: &mut dyn FnMut(usize, bool)) {
-        for (index, frame) in frames.iter().enumerate() {
+    fn write(&mut self, frames: &[&[Piece<'_>]], done: &mut dyn FnMut(usize, bool)) {
+        for (index, pieces) in frames.iter().enumerate() {
+            let mut frame = Vec::new();
+            for piece in *pieces {
+                let start = frame.len();
+                frame.resize(start + piece.length(), 0);
+                piece.copy_to(&mut frame[start..]);
+            }
             let is_sent = frame.len() >= vnet::SIZE + 14;
             if is_sent {
-                self.0.borrow_mut().from_switch.push_back(frame.to_vec());
+                let mut bridge = self.0.borrow_mut();
+                bridge.gathered += usize::from(pieces.len() > 1);
+                bridge.from_switch.push_back(frame);
             }
             done(index, is_sent);
         }

@@ -116,6 +116,13 @@ impl Transport {
     /// truncated one.
     #[must_use]
     pub fn of(frame: &[u8]) -> Option<Self> {
+        Self::of_head(frame, frame.len())
+    }
+
+    /// The same for a frame of `length` bytes, of which only the first are there; `None` also if more of them are
+    /// needed.
+    #[must_use]
+    pub fn of_head(frame: &[u8], length: usize) -> Option<Self> {
         let found = match half(frame, 12)? {
             IPV4 => Self::ipv4(frame)?,
             IPV6 => Self::ipv6(frame)?,
@@ -126,7 +133,8 @@ impl Transport {
             UDP => UDP_HEADER,
             _ => return None,
         };
-        (found.end <= frame.len() && found.start + header <= found.end).then_some(found)
+        let headers = found.start + header;
+        (found.end <= length && headers <= found.end && headers <= frame.len()).then_some(found)
     }
 
     fn ipv4(frame: &[u8]) -> Option<Self> {

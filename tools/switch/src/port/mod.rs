@@ -19,11 +19,11 @@ use serde::{Deserialize, Serialize};
 
 pub use counters::{PortCounters, Traffic};
 pub(crate) use groups::Groups;
-pub(crate) use transmit::Budget;
+pub(crate) use transmit::{Budget, Tail, Taken};
 
 use crate::arena::{Arena, Frame};
 use crate::offload::{Checksum, Family, Offload};
-use crate::xen::{Access, PAGE, Pages, Xen};
+use crate::xen::{Access, PAGE, Pages, Piece, Xen};
 use receive::Receive;
 use transmit::{Room, Transmit};
 
@@ -289,7 +289,7 @@ impl<X: Xen> Port<X> {
         xen: &X,
         arena: &mut Arena,
         budget: Budget,
-        frames: &mut Vec<Frame>,
+        frames: &mut Vec<Taken>,
     ) {
         let Some(link) = &mut self.link else {
             return;
@@ -308,6 +308,22 @@ impl<X: Xen> Port<X> {
         if let Err(reason) = taken {
             // The frames before the fault are forwarded and answered; then the port is shut.
             self.shut = Some(reason);
+        }
+    }
+
+    /// The tail of a frame that was taken last; nothing once the port is shut.
+    pub(crate) fn left(&self, tail: &Tail) -> impl Iterator<Item = Piece<'_>> {
+        let link = self.link.iter();
+        link.flat_map(|link| link.tx.left(tail))
+    }
+
+    /// Copies the tail of a frame that was taken last to its place in the arena.
+    pub(crate) fn fetch(&self, frame: &Frame, tail: &Tail, arena: &mut Arena) {
+        let mut at = frame.range.start + tail.head;
+        for piece in self.left(tail) {
+            let end = at + piece.length();
+            piece.copy_to(arena.frame_mut(&(at..end)));
+            at = end;
         }
     }
 

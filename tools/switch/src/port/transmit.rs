@@ -4,6 +4,8 @@
 //! front end can make only on purpose, or with a broken ring, shuts its port; a faulty frame is answered with an error,
 //! dropped and counted.
 
+use std::ops::Range;
+
 use mayfly_drivers::SharedPage;
 use mayfly_drivers::abi::{
     NETIF_RSP_NULL, NETIF_RSP_OKAY, NetTxFlags, XEN_NETIF_EXTRA_FLAG_MORE,
@@ -17,7 +19,7 @@ use super::window::Window;
 use super::{PortCounters, Shut};
 use crate::arena::{Arena, Frame};
 use crate::offload::{Checksum, ETHERNET, Family, Offload, Transport};
-use crate::xen::{Access, PAGE, Pages, Segment, Xen};
+use crate::xen::{Access, PAGE, Pages, Piece, Segment, Xen};
 
 /// `NETIF_RSP_ERROR` (io/netif.h).
 const NETIF_RSP_ERROR: i16 = -1;
@@ -29,6 +31,8 @@ const EXTRA_TYPE_MAX: u8 = 6;
 const GSO_TYPE_TCPV6: u8 = 2;
 /// The slots of a frame from which the front end counts as malicious (netback's `fatal_skb_slots`).
 const SLOTS_FATAL: usize = 20;
+/// The bytes of a long frame that are copied, if the others may be left in the guest's pages: enough for all headers.
+const HEAD: u16 = 256;
 
 /// The most that is taken in one call.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +41,8 @@ pub(crate) struct Budget {
     pub(crate) frames: usize,
     /// Bytes. A further frame is begun below this number.
     pub(crate) bytes: usize,
+    /// Whether the tails of long frames may be left in the guest's pages.
+    pub(crate) may_leave: bool,
 }
 
 /// The response of a slot.
@@ -52,10 +58,36 @@ struct Parsed {
     first: usize,
     /// The number of its slots.
     slots: usize,
-    parts: heapless::Vec<Part, SLOTS_FATAL>,
+    /// Its bytes, as a range of [`Transmit::parts`].
+    parts: Range<usize>,
     flags: NetTxFlags,
     gso: Option<(Family, u16)>,
     is_good: bool,
+}
+
+/// A frame that a guest has sent.
+pub(crate) struct Taken {
+    /// Its place in the arena. If it has a tail, the bytes of that are not there yet.
+    pub(crate) frame: Frame,
+    /// The bytes that are still in the guest's pages only. They may change there at any time, so nothing is decided by
+    /// them.
+    pub(crate) tail: Option<Tail>,
+}
+
+/// The end of a frame, valid until frames are taken again.
+#[derive(Clone, Debug)]
+pub(crate) struct Tail {
+    /// The number of bytes of the frame that are in the arena.
+    pub(crate) head: usize,
+    /// The others, as a range of [`Transmit::parts`].
+    parts: Range<usize>,
+}
+
+impl Tail {
+    /// The number of its pieces.
+    pub(crate) fn count(&self) -> usize {
+        self.parts.len()
+    }
 }
 
 /// A range of bytes in one page.
@@ -75,6 +107,17 @@ impl Part {
         }
     }
 
+    /// The copy of it to an offset of the arena.
+    fn segment(&self, at: usize) -> Segment {
+        Segment {
+            reference: self.reference,
+            offset: self.offset,
+            length: self.size,
+            at,
+            is_done: false,
+        }
+    }
+
     fn crosses_page(&self) -> bool {
         usize::from(self.offset) + usize::from(self.size) > PAGE
     }
@@ -85,6 +128,8 @@ pub(super) struct Transmit<M> {
     ring: Ring,
     window: Window<M>,
     answers: Vec<Answer>,
+    /// The bytes of the frames that were taken last.
+    parts: Vec<Part>,
     /// The frame of each waiting copy: its index in the list of frames, if it is in there.
     copies: Vec<usize>,
 }
@@ -100,9 +145,9 @@ pub(super) struct Room<'r> {
 
 /// A frame that is being copied, and may still be refused.
 struct Copied {
-    frame: Frame,
+    taken: Taken,
     parsed: Parsed,
-    is_whole: bool,
+    is_good: bool,
 }
 
 impl<M: Pages> Transmit<M> {
@@ -111,6 +156,7 @@ impl<M: Pages> Transmit<M> {
             ring: Ring::adopt(page, size_of::<netif_tx_request>()),
             window: Window::new(Access::Read, is_persistent),
             answers: Vec::new(),
+            parts: Vec::new(),
             copies: Vec::new(),
         }
     }
@@ -124,16 +170,21 @@ impl<M: Pages> Transmit<M> {
         Ok(self.ring.ask(page, 1)? != 0)
     }
 
-    /// Takes frames, copied into the arena. They are answered by [`Transmit::finish`].
+    /// Takes frames, copied into the arena, but for the tails of long ones if `budget` allows that. They are answered by
+    /// [`Transmit::finish`].
     pub(super) fn take(
         &mut self,
         xen: &impl Xen<Mapping = M>,
         room: &mut Room<'_>,
         budget: Budget,
-        frames: &mut Vec<Frame>,
+        frames: &mut Vec<Taken>,
     ) -> Result<(), Shut> {
-        let mut copied: Vec<Copied> = Vec::new();
         let mut left = self.ring.waiting(room.page)?;
+        if left == 0 {
+            return Ok(());
+        }
+        self.parts.clear();
+        let mut copied: Vec<Copied> = Vec::with_capacity(budget.frames.min(left as usize));
         let mut bytes = 0;
         let mut slots = 0;
         let mut shut = None;
@@ -156,9 +207,9 @@ impl<M: Pages> Transmit<M> {
                 slots += parsed.slots as u32;
             }
             if parsed.is_good
-                && let Some(one) = self.copy(xen, room, parsed, copied.len())
+                && let Some(one) = self.copy(xen, room, (parsed, copied.len()), budget.may_leave)
             {
-                bytes += one.frame.range.len();
+                bytes += one.taken.frame.range.len();
                 copied.push(one);
             }
             if slots == left {
@@ -168,7 +219,7 @@ impl<M: Pages> Transmit<M> {
         let done = self.window.flush(xen, room.domain, room.arena.bytes());
         for (frame, is_done) in self.copies.drain(..).zip(done) {
             if let Some(one) = copied.get_mut(frame) {
-                one.is_whole &= is_done;
+                one.is_good &= is_done;
             }
         }
         for one in copied {
@@ -184,7 +235,7 @@ impl<M: Pages> Transmit<M> {
         let mut parsed = Parsed {
             first: self.answers.len(),
             slots: 1,
-            parts: heapless::Vec::new(),
+            parts: self.parts.len()..self.parts.len(),
             flags,
             gso: None,
             is_good: true,
@@ -219,13 +270,14 @@ impl<M: Pages> Transmit<M> {
     ) -> Result<Parsed, Shut> {
         let mut rest = request.size;
         let mut fault = None;
-        let mut others: heapless::Vec<Part, SLOTS_FATAL> = heapless::Vec::new();
+        let mut others = 0;
+        self.parts.push(Part::of(request));
         let mut more = parsed.flags.contains(NetTxFlags::MORE_DATA);
         while more {
             if at >= left {
                 return Err(Shut::MissingSlots);
             }
-            if others.len() + 1 >= SLOTS_FATAL {
+            if others + 1 >= SLOTS_FATAL {
                 return Err(Shut::TooManySlots);
             }
             let request: netif_tx_request = self.ring.read(room.page, at);
@@ -243,10 +295,11 @@ impl<M: Pages> Transmit<M> {
                 Some(remaining) => rest = remaining,
                 None => fault = Some(&mut room.counters.bad_size),
             }
-            let _ = others.push(part);
+            self.parts.push(part);
+            others += 1;
             more = request.flags & NetTxFlags::MORE_DATA.bits() != 0;
         }
-        if others.len() + 1 > XEN_NETIF_NR_SLOTS_MIN {
+        if others + 1 > XEN_NETIF_NR_SLOTS_MIN {
             fault = Some(&mut room.counters.too_many_slots);
         }
         let first = Part {
@@ -265,8 +318,10 @@ impl<M: Pages> Transmit<M> {
         if first.crosses_page() {
             return Err(Shut::CrossesPage);
         }
-        let _ = parsed.parts.push(first);
-        let _ = parsed.parts.extend_from_slice(&others);
+        if let Some(place) = self.parts.get_mut(parsed.parts.start) {
+            *place = first;
+        }
+        parsed.parts.end = self.parts.len();
         Ok(parsed)
     }
 
@@ -317,60 +372,105 @@ impl<M: Pages> Transmit<M> {
         Ok(group)
     }
 
-    /// Queues the copies of the parts into the arena.
+    /// Copies the parts into the arena, now or with the next [`Window::flush`]; of a long frame only the headers, if the
+    /// tail may be left in pages that are mapped.
     fn copy(
         &mut self,
         xen: &impl Xen<Mapping = M>,
         room: &mut Room<'_>,
-        parsed: Parsed,
-        number: usize,
+        (parsed, number): (Parsed, usize),
+        may_leave: bool,
     ) -> Option<Copied> {
-        let length = parsed.parts.iter().map(|part| usize::from(part.size)).sum();
+        let parts = self.parts.get(parsed.parts.clone()).unwrap_or_default();
+        let length = parts.iter().map(|part| usize::from(part.size)).sum();
         let range = room.arena.take(length)?;
+        let tail = match may_leave && parsed.gso.is_some() {
+            true => self.headers(room.arena, &parsed, &range),
+            false => None,
+        };
+        let parts = self.parts.get(parsed.parts.clone()).unwrap_or_default();
         let mut at = range.start;
-        for part in parsed.parts.iter().filter(|part| part.size != 0) {
-            let segment = Segment {
-                reference: part.reference,
-                offset: part.offset,
-                length: part.size,
-                at,
-                is_done: false,
-            };
+        for part in parts.iter().filter(|part| tail.is_none() && part.size != 0) {
+            let segment = part.segment(at);
             at += usize::from(part.size);
-            let copy = self
-                .window
-                .copy(xen, room.domain, segment, room.arena.bytes());
-            if copy.is_some() {
+            let bytes = room.arena.bytes();
+            if self.window.copy(xen, room.domain, segment, bytes).is_some() {
                 self.copies.push(number);
             }
         }
+        let offload = Offload::NONE;
         Some(Copied {
-            frame: Frame {
-                range,
-                offload: Offload::NONE,
+            taken: Taken {
+                frame: Frame { range, offload },
+                tail,
             },
             parsed,
-            is_whole: true,
+            is_good: true,
+        })
+    }
+
+    /// Copies only the headers of a frame into its place in the arena, and returns the tail; `None` if a page is not
+    /// mapped, or if the headers are not all among the first bytes.
+    fn headers(
+        &mut self,
+        arena: &mut Arena,
+        parsed: &Parsed,
+        range: &Range<usize>,
+    ) -> Option<Tail> {
+        let parts = self.parts.get_mut(parsed.parts.clone())?;
+        let is_mapped = |part: &Part| self.window.page(part.reference).is_some();
+        if !parts.iter().all(is_mapped) {
+            return None;
+        }
+        let first = parts.first_mut()?;
+        let size = first.size.min(HEAD);
+        let head = usize::from(size);
+        let place = range.start..range.start + head;
+        let page = self.window.page(first.reference)?;
+        page.copy_out(first.offset.into(), arena.frame_mut(&place));
+        let bytes = arena.frame(&place);
+        let payload = Transport::of_head(bytes, range.len())?.payload(bytes)?;
+        if payload > head {
+            return None;
+        }
+        first.offset += size;
+        first.size -= size;
+        let parts = parsed.parts.clone();
+        Some(Tail { head, parts })
+    }
+
+    /// The tail of a frame that was taken last.
+    pub(super) fn left(&self, tail: &Tail) -> impl Iterator<Item = Piece<'_>> {
+        let parts = self.parts.get(tail.parts.clone()).unwrap_or_default();
+        parts.iter().filter_map(|part| {
+            let page = self.window.page(part.reference)?;
+            let start = usize::from(part.offset);
+            Piece::of_page(page, start..start + usize::from(part.size))
         })
     }
 
     /// Determines the offload that a frame still needs, or drops it.
-    fn judge(&mut self, mut one: Copied, room: &mut Room<'_>, frames: &mut Vec<Frame>) {
-        if !one.is_whole {
+    fn judge(&mut self, mut one: Copied, room: &mut Room<'_>, frames: &mut Vec<Taken>) {
+        if !one.is_good {
             room.counters.bad_grant += 1;
             return self.refuse(&one.parsed);
         }
-        let bytes = room.arena.frame_mut(&one.frame.range);
-        match offload(bytes, &one.parsed) {
-            Some(offload) => one.frame.offload = offload,
+        let Taken { frame, tail } = &mut one.taken;
+        let length = frame.range.len();
+        let there = tail.as_ref().map_or(length, |tail| tail.head);
+        let bytes = room
+            .arena
+            .frame_mut(&(frame.range.start..frame.range.start + there));
+        match offload(bytes, length, &one.parsed) {
+            Some(offload) => frame.offload = offload,
             None => {
                 room.counters.bad_offload += 1;
                 return self.refuse(&one.parsed);
             }
         }
         room.counters.from_guest.frames += 1;
-        room.counters.from_guest.bytes += bytes.len() as u64;
-        frames.push(one.frame);
+        room.counters.from_guest.bytes += length as u64;
+        frames.push(one.taken);
     }
 
     /// Answers a frame's data slots with an error.
@@ -411,8 +511,9 @@ fn address(extra: &netif_extra_gso) -> [u8; 6] {
     [a, b, extra.gso_type, extra.pad, e, f]
 }
 
-/// The offload that a frame still needs, by its requests; `None` if it is invalid.
-fn offload(frame: &mut [u8], parsed: &Parsed) -> Option<Offload> {
+/// The offload that a frame of `length` bytes still needs, by its requests; `None` if it is invalid. Only its headers
+/// need to be there.
+fn offload(frame: &mut [u8], length: usize, parsed: &Parsed) -> Option<Offload> {
     let is_blank = parsed.flags.contains(NetTxFlags::CSUM_BLANK);
     if !is_blank && parsed.gso.is_none() {
         let is_valid = parsed.flags.contains(NetTxFlags::DATA_VALIDATED);
@@ -426,7 +527,7 @@ fn offload(frame: &mut [u8], parsed: &Parsed) -> Option<Offload> {
             cut: None,
         });
     }
-    let transport = Transport::of(frame)?;
+    let transport = Transport::of_head(frame, length)?;
     let blank = Offload {
         checksum: Checksum::Blank,
         cut: None,

@@ -6,6 +6,8 @@
 //! once. A front end that ends its grants frame by frame, as Linux' does, must never find one mapped, so its pages are
 //! always copied.
 
+use mayfly_drivers::SharedPage;
+
 use crate::xen::{Access, Direction, Pages, Segment, Xen};
 
 /// The number of grant references that are mapped together.
@@ -14,13 +16,22 @@ const CHUNK: u32 = 16;
 /// ones.
 const LIMIT: u32 = 1024;
 /// The number of copies of a chunk's pages before it is mapped. If it cannot be mapped, because the guest has not
-/// granted all of it yet, it is tried again after four times as many.
+/// granted all of it yet, it is tried again after four times as many, and in the end page by page: mapping a page by
+/// itself costs four times as much.
 const PATIENCE: u16 = 3;
-const PATIENCE_MAX: u16 = 4096;
+const PATIENCE_MAX: u16 = 192;
 
 enum Chunk<M> {
     /// The number of copies so far, and the number after which mapping is tried.
     Copied(u16, u16),
+    Mapped(M),
+    /// Not all of it is granted, so each page is mapped by itself.
+    Pages(Vec<Page<M>>),
+}
+
+enum Page<M> {
+    /// The number of copies so far.
+    Copied(u16),
     Mapped(M),
     /// It cannot be mapped.
     Never,
@@ -60,14 +71,28 @@ impl<M: Pages> Window<M> {
                 self.chunks
                     .resize_with(index + 1, || Chunk::Copied(0, PATIENCE));
             }
-            if let Some(chunk) = self.chunks.get_mut(index)
-                && chunk.copy(xen, domain, self.access, &segment, buffer)
-            {
-                return None;
+            if let Some(chunk) = self.chunks.get_mut(index) {
+                chunk.used(xen, domain, self.access, segment.reference);
+                let place = segment.at..segment.at + usize::from(segment.length);
+                if let (Some(page), Some(place)) =
+                    (chunk.page(segment.reference), buffer.get_mut(place))
+                {
+                    match self.access {
+                        Access::Read => page.copy_out(segment.offset.into(), place),
+                        Access::Write => page.copy_in(segment.offset.into(), place),
+                    }
+                    return None;
+                }
             }
         }
         self.segments.push(segment);
         Some(self.segments.len() - 1)
+    }
+
+    /// A page, if it is mapped.
+    pub(super) fn page(&self, reference: u32) -> Option<&SharedPage> {
+        let chunk = self.chunks.get((reference / CHUNK) as usize)?;
+        chunk.page(reference)
     }
 
     /// Makes the waiting copies, and returns for each whether it was done.
@@ -90,51 +115,62 @@ impl<M: Pages> Window<M> {
 
     /// Pages that are mapped.
     pub(super) fn mapped(&self) -> usize {
-        let is_mapped = |chunk: &&Chunk<M>| matches!(chunk, Chunk::Mapped(_));
-        self.chunks.iter().filter(is_mapped).count() * CHUNK as usize
+        self.chunks.iter().map(Chunk::mapped).sum()
     }
 }
 
 impl<M: Pages> Chunk<M> {
-    /// Copies if the chunk is mapped, or can be mapped by now; returns whether it has copied.
-    fn copy(
-        &mut self,
-        xen: &impl Xen<Mapping = M>,
-        domain: u16,
-        access: Access,
-        segment: &Segment,
-        buffer: &mut [u8],
-    ) -> bool {
+    /// A page, if it is mapped.
+    fn page(&self, reference: u32) -> Option<&SharedPage> {
+        let index = (reference % CHUNK) as usize;
         match self {
-            Self::Never => return false,
+            Self::Copied(..) => None,
+            Self::Mapped(mapping) => mapping.page(index),
+            Self::Pages(pages) => match pages.get(index)? {
+                Page::Mapped(mapping) => mapping.page(0),
+                Page::Copied(_) | Page::Never => None,
+            },
+        }
+    }
+
+    /// Notes that a page is about to be copied, and maps it if it is time for that.
+    fn used(&mut self, xen: &impl Xen<Mapping = M>, domain: u16, access: Access, reference: u32) {
+        let first = reference / CHUNK * CHUNK;
+        match self {
             Self::Mapped(_) => {}
-            Self::Copied(times, patience) if *times < *patience => {
-                *times += 1;
-                return false;
-            }
+            Self::Copied(times, patience) if *times < *patience => *times += 1,
             Self::Copied(_, patience) => {
-                let first = segment.reference / CHUNK * CHUNK;
                 let references: Vec<u32> = (first..first + CHUNK).collect();
                 *self = match xen.map(domain, &references, access) {
                     Ok(mapping) => Self::Mapped(mapping),
                     Err(_) if *patience < PATIENCE_MAX => Self::Copied(0, *patience * 4),
-                    Err(_) => Self::Never,
+                    Err(_) => Self::Pages((0..CHUNK).map(|_| Page::Copied(0)).collect()),
                 };
             }
+            Self::Pages(pages) => {
+                let Some(page) = pages.get_mut((reference - first) as usize) else {
+                    return;
+                };
+                match page {
+                    Page::Mapped(_) | Page::Never => {}
+                    Page::Copied(times) if *times < PATIENCE => *times += 1,
+                    Page::Copied(_) => {
+                        let mapping = xen.map(domain, &[reference], access);
+                        *page = mapping.map_or(Page::Never, Page::Mapped);
+                    }
+                }
+            }
         }
-        let Self::Mapped(mapping) = self else {
-            return false;
-        };
-        let (offset, length) = (usize::from(segment.offset), usize::from(segment.length));
-        let place = buffer.get_mut(segment.at..segment.at + length);
-        let page = mapping.page((segment.reference % CHUNK) as usize);
-        let (Some(place), Some(page)) = (place, page) else {
-            return false;
-        };
-        match access {
-            Access::Read => page.copy_out(offset, place),
-            Access::Write => page.copy_in(offset, place),
+    }
+
+    fn mapped(&self) -> usize {
+        match self {
+            Self::Copied(..) => 0,
+            Self::Mapped(_) => CHUNK as usize,
+            Self::Pages(pages) => {
+                let is_mapped = |page: &&Page<M>| matches!(page, Page::Mapped(_));
+                pages.iter().filter(is_mapped).count()
+            }
         }
-        true
     }
 }

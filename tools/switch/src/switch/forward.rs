@@ -11,8 +11,8 @@ use crate::arena::Frame;
 use crate::frame::{self, FrameKind};
 use crate::guard::Breach;
 use crate::offload::{self, Checksum, ETHERNET, Offload, Transport};
-use crate::port::must_complete;
-use crate::xen::{Wire, Xen};
+use crate::port::{Tail, Taken, must_complete};
+use crate::xen::{Piece, Wire, Xen};
 
 /// Bytes of a VLAN tag, by which a frame may be longer than the MTU allows.
 const TAG: usize = 4;
@@ -52,12 +52,28 @@ impl<X: Xen, W: Wire> Switch<X, W> {
     }
 
     /// Forwards what a guest sends; gives how many have got it.
-    pub(super) fn forward(&mut self, at: usize, mut frame: Frame, now: u64) -> usize {
+    pub(super) fn forward(&mut self, at: usize, taken: Taken, now: u64) -> usize {
+        let Taken {
+            mut frame,
+            mut tail,
+        } = taken;
+        let Some(Some(live)) = self.guests.get_mut(at) else {
+            return 0;
+        };
+        if live.dump.is_some()
+            && let Some(tail) = tail.take()
+        {
+            live.port.fetch(&frame, &tail, &mut self.arena);
+        }
         self.record(at, &frame, now);
         let Some(Some(live)) = self.guests.get_mut(at) else {
             return 0;
         };
-        let bytes = self.arena.frame(&frame.range);
+        let length = frame.range.len();
+        let there = tail.as_ref().map_or(length, |tail| tail.head);
+        let bytes = self
+            .arena
+            .frame(&(frame.range.start..frame.range.start + there));
         if let Err(breach) = live.check(bytes) {
             live.port.counters.breach(breach);
             return 0;
@@ -67,35 +83,47 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         }
         let net = live.net;
         let mtu = self.nets.get(net).map_or(0, |net| net.mtu);
-        if frame.offload.cut.is_none() && bytes.len() > mtu + ETHERNET + TAG {
+        if frame.offload.cut.is_none() && length > mtu + ETHERNET + TAG {
             live.port.counters.too_long += 1;
             return 0;
         }
         let to = target(bytes);
+        let receiver = self.receiver(net, to);
+        let is_sleeper = receiver.is_none() && self.sleepers.contains_key(&(net, to));
+        if !is_group(to) && receiver.is_none() && !is_sleeper {
+            return usize::from(self.send_out(at, net, &mut frame, tail));
+        }
+        if let Some(tail) = tail
+            && let Some(Some(live)) = self.guests.get_mut(at)
+        {
+            live.port.fetch(&frame, &tail, &mut self.arena);
+        }
         if is_group(to) {
             // The bridge first: what it does to a frame's checksum is done for the others as well.
-            let mut copies = usize::from(self.send_out(at, net, &mut frame));
+            let mut copies = usize::from(self.send_out(at, net, &mut frame, None));
             copies += self.give_group(net, Some(at), &frame, now);
             return copies;
         }
-        match self.receiver(net, to) {
+        match receiver {
             Some(other) if other == at => 0,
             Some(other) => self.give(other, &frame, now),
-            None if self.sleepers.contains_key(&(net, to)) => {
+            None => {
                 self.keep((net, to), Some(at), &frame, now);
                 1
             }
-            None => usize::from(self.send_out(at, net, &mut frame)),
         }
     }
 
     /// Queues a frame for the bridge; [`Switch::flush_out`] sends it.
-    fn send_out(&mut self, at: usize, net: usize, frame: &mut Frame) -> bool {
+    fn send_out(&mut self, at: usize, net: usize, frame: &mut Frame, tail: Option<Tail>) -> bool {
         let Some(net) = self.nets.get_mut(net).filter(|net| !net.is_lost) else {
             return false;
         };
+        let there = tail.as_ref().map(|tail| tail.head);
         net.out.push(Outgoing {
-            range: self.arena.with_header(frame),
+            range: self.arena.with_header(frame, there),
+            segments: frame.range.len().div_ceil(net.mtu.max(1)),
+            tail,
             from: Some(at),
         });
         true
@@ -104,21 +132,52 @@ impl<X: Xen, W: Wire> Switch<X, W> {
     /// Sends what waits to be sent to bridges.
     pub(super) fn flush_out(&mut self) {
         for net in self.nets.iter_mut().filter(|net| !net.out.is_empty()) {
-            let ranges = net.out.iter().map(|out| &out.range);
-            let frames: Vec<&[u8]> = ranges.map(|range| self.arena.frame(range)).collect();
-            let (out, guests) = (&net.out, &mut self.guests);
-            let mut sent = 0;
+            let mut pieces = Vec::with_capacity(net.out.len());
+            let mut ends = Vec::with_capacity(net.out.len());
+            let mut refused = Vec::new();
+            net.out.retain(|out| {
+                let start = pieces.len();
+                pieces.push(Piece::Bytes(self.arena.frame(&out.range)));
+                let live = out.from.and_then(|at| self.guests.get(at)?.as_ref());
+                if let (Some(live), Some(tail)) = (live, &out.tail) {
+                    pieces.extend(live.port.left(tail));
+                    if pieces.len() - start - 1 != tail.count() {
+                        // Its port was shut meanwhile.
+                        pieces.truncate(start);
+                        refused.extend(out.from);
+                        return false;
+                    }
+                }
+                ends.push(pieces.len());
+                true
+            });
+            let mut start = 0;
+            let frames = ends.iter().map(|end| {
+                let frame = pieces.get(start..*end).unwrap_or_default();
+                start = *end;
+                frame
+            });
+            let frames: Vec<&[Piece<'_>]> = frames.collect();
+            let out = &net.out;
+            let (mut sent, mut segments) = (0, 0);
             net.wire.write(&frames, &mut |index, is_sent| {
                 // If the bridge does not take an answer of our own, it is asked for again.
-                let from = out.get(index).and_then(|out| out.from);
-                let guest = from.and_then(|at| guests.get_mut(at)?.as_mut());
-                sent += usize::from(is_sent && from.is_some());
-                if let Some(live) = guest.filter(|_| !is_sent) {
-                    live.port.counters.refused += 1;
+                if let Some((out, from)) = out.get(index).and_then(|out| Some((out, out.from?))) {
+                    if is_sent {
+                        sent += 1;
+                        segments += out.segments;
+                    } else {
+                        refused.push(from);
+                    }
                 }
             });
+            for from in refused {
+                if let Some(Some(live)) = self.guests.get_mut(from) {
+                    live.port.counters.refused += 1;
+                }
+            }
             net.counters.sent += sent as u64;
-            self.sent += sent;
+            self.sent += segments;
             net.out.clear();
         }
     }
@@ -214,7 +273,9 @@ impl<X: Xen, W: Wire> Switch<X, W> {
                     return 0;
                 };
                 net.out.push(Outgoing {
-                    range: self.arena.with_header(&mut frame),
+                    range: self.arena.with_header(&mut frame, None),
+                    segments: 1,
+                    tail: None,
                     from: None,
                 });
                 1

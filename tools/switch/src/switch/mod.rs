@@ -15,10 +15,11 @@ mod sleepers;
 mod status;
 mod turn;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::arena::{Arena, Frame};
@@ -26,7 +27,7 @@ use crate::guard::Identity;
 pub use crate::held::Bounds;
 use crate::held::Held;
 use crate::offload::Offload;
-use crate::port::Port;
+use crate::port::{Port, Tail, Taken};
 use crate::xen::{Direction, Segment, Wire, Xen};
 use dump::Dump;
 pub use dump::DumpBounds;
@@ -40,7 +41,7 @@ pub use status::{BridgeStatus, GuestStatus, SleeperStatus, SwitchStatus};
 pub use turn::Rest;
 
 /// The number of frames that are moved before they are published: with more, the first of them would wait.
-pub const BATCH: usize = 32;
+pub const BATCH: usize = 64;
 
 /// The time, in ns, from the attachment of a guest until its event channels are bound. It takes the kernel as long as
 /// the rest of the attachment. The client starts the guest meanwhile, and the first frame of the guest is seen without
@@ -68,8 +69,12 @@ struct Net<W> {
 
 /// A frame that waits to be sent to a bridge.
 struct Outgoing {
-    /// The header and the frame in the arena.
+    /// The header and the frame, or its head, in the arena.
     range: Range<usize>,
+    /// The number of segments that it is worth.
+    segments: usize,
+    /// What is still in the guest's pages.
+    tail: Option<Tail>,
     /// The guest that has sent it; `None` for an answer of the switch.
     from: Option<usize>,
 }
@@ -116,13 +121,14 @@ pub struct Switch<X: Xen, W: Wire> {
     xen: X,
     nets: Vec<Net<W>>,
     guests: Vec<Option<Live<X>>>,
-    /// The guests that are attached.
-    by_mac: HashMap<(usize, Mac), usize>,
-    by_address: HashMap<(usize, IpAddr), Mac>,
-    by_domain: HashMap<u16, usize>,
-    by_port: HashMap<u32, usize>,
+    /// The guests that are attached. The keys of these maps are the configurations', so nobody can choose them so that their
+    /// hashes collide, and a quick hash will do.
+    by_mac: FxHashMap<(usize, Mac), usize>,
+    by_address: FxHashMap<(usize, IpAddr), Mac>,
+    by_domain: FxHashMap<u16, usize>,
+    by_port: FxHashMap<u32, usize>,
     /// The guests that may sleep, attached or not.
-    sleepers: HashMap<(usize, Mac), Asleep>,
+    sleepers: FxHashMap<(usize, Mac), Asleep>,
     active: VecDeque<usize>,
     dirty: Vec<usize>,
     /// The guests with frames that wait for room in their rings.
@@ -135,10 +141,10 @@ pub struct Switch<X: Xen, W: Wire> {
     arena: Arena,
     /// What new guests have announced in this turn.
     late: Vec<(usize, Vec<u8>, Offload)>,
-    /// The number of frames that were sent to bridges since this was last asked for.
+    /// What was sent to bridges since this was last asked for, in segments: a long frame counts as many.
     sent: usize,
     /// The list of a turn's frames, kept to reuse its memory.
-    frames: Vec<Frame>,
+    frames: Vec<Taken>,
     scratch: Vec<u8>,
 }
 
@@ -152,11 +158,11 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             xen,
             nets: Vec::new(),
             guests: Vec::new(),
-            by_mac: HashMap::new(),
-            by_address: HashMap::new(),
-            by_domain: HashMap::new(),
-            by_port: HashMap::new(),
-            sleepers: HashMap::new(),
+            by_mac: FxHashMap::default(),
+            by_address: FxHashMap::default(),
+            by_domain: FxHashMap::default(),
+            by_port: FxHashMap::default(),
+            sleepers: FxHashMap::default(),
             active: VecDeque::new(),
             dirty: Vec::new(),
             waiting: Vec::new(),
@@ -195,7 +201,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         &self.xen
     }
 
-    /// The number of frames that were sent to bridges since this was last called.
+    /// What was sent to bridges since this was last called, in segments: a long frame counts as many.
     pub fn sent(&mut self) -> usize {
         std::mem::take(&mut self.sent)
     }
@@ -409,7 +415,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
 }
 
 /// Removes a guest's ports. Another guest may have got one of the numbers since, if this guest's own were closed.
-fn forget_ports(by_port: &mut HashMap<u32, usize>, at: usize, local: Option<[u32; 2]>) {
+fn forget_ports(by_port: &mut FxHashMap<u32, usize>, at: usize, local: Option<[u32; 2]>) {
     for port in local.into_iter().flatten() {
         if by_port.get(&port) == Some(&at) {
             by_port.remove(&port);

@@ -6,8 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The cost that a guest may spend in a round.
-pub const QUANTUM: i64 = 64 * 1024;
+/// The cost that a guest may spend in a round: four frames of the greatest length. With one of them in each round, the
+/// rest of a round would cost as much as the frame.
+pub const QUANTUM: i64 = 256 * 1024;
 /// The cost of a frame beside its bytes: moving a short frame takes as long as copying this many bytes.
 pub const FRAME_COST: i64 = 1024;
 /// The divisor of a second's limit that gives the burst.
@@ -136,17 +137,19 @@ mod tests {
     #[test]
     fn a_round_is_bounded_and_a_debt_is_paid_first() {
         let mut share = Share::new(SendLimits::default(), 0);
-        assert_eq!(share.begin(0), 65_536);
+        assert_eq!(share.begin(0), 262_144);
         // Unused cost is not saved.
-        assert_eq!(share.begin(0), 65_536);
-        share.charge(65_535, 1);
-        share.charge(65_535, 3);
+        assert_eq!(share.begin(0), 262_144);
+        for _ in 0..4 {
+            share.charge(65_535, 1);
+            share.charge(65_535, 3);
+        }
         let mut rounds = 0;
         while share.begin(0) == 0 {
             rounds += 1;
             assert!(rounds < 10);
         }
-        // 4 * 66,559 are more than four rounds.
+        // 16 * 66,559 are more than four rounds.
         assert_eq!(rounds, 4 - 1);
     }
 

@@ -1,11 +1,13 @@
 //! One turn of the switch: frames from the bridges first, then those of each guest that sends.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+
+use rustc_hash::FxHashMap;
 
 use super::{BATCH, BIND_AFTER, Live, Notice, Signs, Switch, forget_ports};
 use crate::arena::Frame;
 use crate::frame::is_announcement;
-use crate::port::Budget;
+use crate::port::{Budget, Taken};
 use crate::vnet;
 use crate::xen::{Wire, Xen};
 
@@ -110,16 +112,17 @@ impl<X: Xen, W: Wire> Switch<X, W> {
                 self.arena.clear();
             }
             if let Some(range) = self.arena.push(&bytes) {
-                self.forward_charged(at, Frame { range, offload }, now);
+                let frame = Frame { range, offload };
+                self.forward_charged(at, Taken { frame, tail: None }, now);
             }
         }
         self.flush();
         true
     }
 
-    fn forward_charged(&mut self, at: usize, frame: Frame, now: u64) {
-        let length = frame.range.len();
-        let copies = self.forward(at, frame, now);
+    fn forward_charged(&mut self, at: usize, taken: Taken, now: u64) {
+        let length = taken.frame.range.len();
+        let copies = self.forward(at, taken, now);
         if let Some(live) = self.live(at) {
             live.share.charge(length, copies);
         }
@@ -241,7 +244,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         at: usize,
         live: &mut Live<X>,
         notices: &mut VecDeque<Notice>,
-        by_port: &mut HashMap<u32, usize>,
+        by_port: &mut FxHashMap<u32, usize>,
     ) {
         if let Some(reason) = live.port.reason()
             && !live.is_told
@@ -316,20 +319,22 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         let budget = Budget {
             frames: BATCH,
             bytes: live.share.begin(now),
+            // The signs of a new guest are looked for in whole frames.
+            may_leave: live.signs.is_none(),
         };
         if budget.bytes != 0 {
             live.port
                 .take(&self.xen, &mut self.arena, budget, &mut frames);
         }
         let is_new = live.signs.is_some();
-        for frame in frames.drain(..) {
-            let bytes = self.arena.frame(&frame.range);
+        for taken in frames.drain(..) {
+            let bytes = self.arena.frame(&taken.frame.range);
             if is_new && is_announcement(bytes) {
                 // The clients that wait for a new guest come first. Its announcement is forwarded in the next turn.
-                self.late.push((at, bytes.to_vec(), frame.offload));
+                self.late.push((at, bytes.to_vec(), taken.frame.offload));
                 continue;
             }
-            self.forward_charged(at, frame, now);
+            self.forward_charged(at, taken, now);
         }
         self.frames = frames;
         self.flush();

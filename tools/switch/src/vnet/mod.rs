@@ -87,15 +87,15 @@ pub fn decode(header: [u8; SIZE], frame: &mut [u8]) -> Result<Offload, Contradic
     }
 }
 
-/// Makes the header of a frame. A checksum that is said to be right is made blank, because the kernel has no way to be told that it need not
+/// Makes the header of a frame of `length` bytes, of which only its headers need to be there. A checksum that is said to be right is made blank, because the kernel has no way to be told that it need not
 /// verify it: so it fills the same in again if the frame leaves the machine, and looks at it nowhere else. netback tells it the same.
 #[must_use]
-pub fn encode(frame: &mut [u8], offload: &mut Offload) -> [u8; SIZE] {
+pub fn encode(frame: &mut [u8], length: usize, offload: &mut Offload) -> [u8; SIZE] {
     let mut header = [0; SIZE];
     if offload.checksum == Checksum::Unknown {
         return header;
     }
-    let Some(found) = Transport::of(frame) else {
+    let Some(found) = Transport::of_head(frame, length) else {
         return header;
     };
     if offload.checksum == Checksum::Valid {

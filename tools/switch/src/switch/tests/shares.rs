@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::fake::{datagram, mac};
-use crate::switch::SendLimits;
+use crate::switch::{BATCH, SendLimits};
 
 /// Fills a guest's ring with frames of this size.
 fn flood(memory: &std::cell::RefCell<fake::Memory>, domain: u16, payload: usize) {
@@ -34,8 +34,7 @@ fn a_flood_delays_others_by_its_quantum() {
         dom0.switch.turn(dom0.now);
         let frames = dom0.tap.frames();
         let before = frames.iter().position(|frame| *frame == mine);
-        // A quantum of 64 KiB: 32 frames at most, and fewer of long ones.
-        assert!(before.is_some_and(|before| before <= 32), "{before:?}");
+        assert!(before.is_some_and(|before| before <= BATCH), "{before:?}");
         dom0.run(1);
         assert_eq!(
             dom0.switch.status().guests[0].counters.from_guest.frames,
@@ -57,7 +56,7 @@ fn what_comes_from_the_bridge_is_bounded_as_well() {
     dom0.switch.event(1);
     dom0.switch.readable(0);
     dom0.switch.turn(dom0.now);
-    assert_eq!(dom0.tap.unread(), 1000 - 32);
+    assert_eq!(dom0.tap.unread(), 1000 - BATCH);
     assert_eq!(dom0.tap.frames().len(), 1);
 }
 
