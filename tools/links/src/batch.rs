@@ -147,7 +147,7 @@ mod tests {
         });
         let page = SharedPage::leak();
         page.copy_in(4000, &[7; 96]);
-        let frame = |n: usize| vec![n as u8; n % 5 + 1];
+        let frame = |n: usize| vec![u8::try_from(n).unwrap(); n % 5 + 1];
         let mut frames: Vec<Vec<u8>> = (0..ENTRIES + 3).map(frame).collect();
         let shared = Piece::of_page(&page, 4094..4096).unwrap();
         let pieces: Vec<Vec<Piece<'_>>> = frames

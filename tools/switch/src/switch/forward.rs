@@ -176,7 +176,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
                     live.port.counters.refused += 1;
                 }
             }
-            net.counters.sent += sent as u64;
+            net.counters.sent += sent;
             self.sent += segments;
             net.out.clear();
         }
