@@ -27,11 +27,20 @@ pub fn sum(bytes: &[u8]) -> u16 {
 /// If it is longer than an IPv4 packet can be.
 #[must_use]
 pub fn tcp(seq: u32, payload: usize) -> Vec<u8> {
-    let mut frame = vec![2; 12];
+    tcp_between([2; 12], [[10, 0, 2, 80], [10, 0, 2, 2]], seq, payload)
+}
+
+/// The same between these MAC addresses, the receiver's first, and these IPv4 addresses, the sender's first.
+///
+/// # Panics
+/// If it is longer than an IPv4 packet can be.
+#[must_use]
+pub fn tcp_between(macs: [u8; 12], addresses: [[u8; 4]; 2], seq: u32, payload: usize) -> Vec<u8> {
+    let mut frame = macs.to_vec();
     frame.extend([8, 0]);
     let total = length(40 + payload).to_be_bytes();
     let mut ip = vec![0x45, 0, total[0], total[1], 0, 0, 0x40, 0, 64, 6, 0, 0];
-    ip.extend([10, 0, 2, 80, 10, 0, 2, 2]);
+    ip.extend(addresses.as_flattened());
     let checksum = !sum(&ip);
     ip[10..12].copy_from_slice(&checksum.to_be_bytes());
     frame.extend(&ip);

@@ -18,6 +18,7 @@ use mayfly_drivers::fake::FakeXen;
 use mayfly_drivers::netfront::BufferCounts;
 use mayfly_handoff::network::Preconnected;
 use mayfly_model_tests::Guest as Front;
+use mayfly_model_tests::frames::{sum, tcp_between};
 use mayfly_switch::fake::Tap;
 use mayfly_switch::port::{Features, Rings};
 use mayfly_switch::switch::{Guard, Guest, Rest, SendLimits};
@@ -292,40 +293,12 @@ pub fn boot<'x>(xen: &'x FakeXen, network: &Preconnected, config: BufferCounts) 
     Front::adopt(xen, config, network).unwrap()
 }
 
-/// The one's complement sum.
-pub fn sum(bytes: &[u8]) -> u16 {
-    let mut sum = 0_u64;
-    for pair in bytes.chunks(2) {
-        sum += u64::from(u16::from_be_bytes([
-            pair[0],
-            pair.get(1).copied().unwrap_or(0),
-        ]));
-    }
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    u16::try_from(sum).unwrap()
-}
-
 /// A TCP packet between two guests with `payload` bytes of payload and a blank checksum.
 pub fn tcp(from: u8, to: [u8; 6], seq: u32, payload: usize) -> Vec<u8> {
-    let mut frame = [&to[..], &mac(from), &[8, 0]].concat();
-    let total = u16::try_from(40 + payload).unwrap().to_be_bytes();
-    let mut packet = vec![0x45, 0, total[0], total[1], 0, 0, 0x40, 0, 64, 6, 0, 0];
-    packet.extend(ip(from).octets());
-    packet.extend([10, 0, 2, 200]);
-    let checksum = !sum(&packet);
-    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
-    let length = u16::try_from(20 + payload).unwrap().to_be_bytes();
-    let pseudo = sum(&[&packet[12..20], &[0, 6], &length].concat());
-    frame.extend(&packet);
-    frame.extend([0, 80, 0x30, 0x39]);
-    frame.extend(seq.to_be_bytes());
-    frame.extend([0, 0, 0, 1, 0x50, 0x18, 0x10, 0]);
-    frame.extend(pseudo.to_be_bytes());
-    frame.extend([0, 0]);
-    frame.extend((0..payload).map(|at| u8::try_from((seq as usize + at) % 251).unwrap()));
-    frame
+    let mut macs = [0; 12];
+    macs[..6].copy_from_slice(&to);
+    macs[6..].copy_from_slice(&mac(from));
+    tcp_between(macs, [ip(from).octets(), [10, 0, 2, 200]], seq, payload)
 }
 
 /// Whether the checksums of a TCP packet over IPv4 are right.
