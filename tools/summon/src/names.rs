@@ -255,7 +255,7 @@ fn head(text: &mut String, config: &SummonConfig, services: &[&Service]) {
     }
 }
 
-/// The addresses at which the daemon is asked. One that listens at all of the host's has those from which the host reaches the
+/// The addresses for queries to the daemon. If it listens on all of the host's, they are those from which the host reaches the
 /// services.
 fn own_addresses(config: &SummonConfig, services: &[&Service]) -> BTreeSet<IpAddr> {
     let listens = config.daemon.listen.iter().map(SocketAddr::ip);
@@ -274,7 +274,7 @@ fn own_addresses(config: &SummonConfig, services: &[&Service]) -> BTreeSet<IpAdd
     told
 }
 
-/// The host's own address on the way to another; nothing is sent.
+/// The host's address from which it would send to another address. Nothing is sent.
 fn local_address(to: IpAddr) -> Option<IpAddr> {
     let any: IpAddr = match to {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),

@@ -25,7 +25,7 @@ pub fn listen(path: &Path) -> io::Result<Option<UnixListener>> {
     match std::fs::symlink_metadata(path) {
         Ok(metadata) if metadata.file_type().is_socket() => std::fs::remove_file(path)?,
         Ok(_) => {
-            let what = "there is a file that is no socket";
+            let what = "there is a file that is not a socket";
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -75,7 +75,7 @@ pub fn receive<T: for<'de> Deserialize<'de>>(stream: &UnixStream) -> io::Result<
     if !line.ends_with('\n') {
         return Err(io::Error::new(
             io::ErrorKind::UnexpectedEof,
-            "a line that is cut, or too long",
+            "the line is cut or too long",
         ));
     }
     Ok(serde_json::from_str(&line)?)

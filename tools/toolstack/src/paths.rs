@@ -13,8 +13,8 @@
 //! | `/hatch/making/UUID` | PID and start time (`/proc/PID/stat`) of the process that makes the guest, for as long as
 //! it does |
 //!
-//! The mark below `/hatch/making` is written, and answered, before there is a domain, so that a domain of this UUID whose maker is gone is
-//! recognized as a remainder.
+//! xenstored has answered the write of the mark below `/hatch/making` before there is a domain. So a domain of this UUID whose maker is
+//! gone is a leftover.
 
 use uuid::Uuid;
 

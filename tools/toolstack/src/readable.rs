@@ -16,8 +16,8 @@ pub(crate) fn readable<const N: usize>(
     Ok(polled.map(|fd| is_any && !fd.revents().is_empty()))
 }
 
-/// Waits until some of these are ready for what is waited for, or until then; says which, by what they are to the one who waits. A
-/// signal ends the wait as well.
+/// Waits until some of the sources are ready, or until the deadline. A source is a value and the descriptor that it stands for; returns the
+/// values of those that are ready. A signal ends the wait as well.
 ///
 /// # Errors
 /// The kernel has no memory for so many.
@@ -28,7 +28,7 @@ pub fn ready<'f, S>(
     let polled = |(source, fd, flags)| (source, PollFd::from_borrowed_fd(fd, flags));
     let (sources, mut polled): (Vec<S>, Vec<_>) = sources.into_iter().map(polled).unzip();
     let timeout = until.map(|at| {
-        // Not a moment too early, or the wait would be begun again.
+        // Rounded up: a wait that ends too early would only begin again.
         at.saturating_duration_since(Instant::now()) + Duration::from_millis(1)
     });
     let is_any = wait(&mut polled, timeout)?;

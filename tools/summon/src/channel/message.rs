@@ -1,4 +1,4 @@
-//! The messages between the two processes, a small closed set.
+//! The messages between the two processes.
 //!
 //! The maker believes the front only this much: a client wants a service or has sent something to it, and a guest has
 //! given an answer for which the maker has told the front to ask. So a front that was taken over can wake services that

@@ -14,7 +14,7 @@ struct Line {
     sender: Option<Sender<ToFront>>,
     /// The number of the front; the first is 1.
     front: u64,
-    /// Whether messages wait that must be sent soon, and not only such as may wait for the next ones.
+    /// Whether a message waits that must be sent soon, not only messages that may wait for the next one.
     is_said: bool,
     /// The error that has ended the channel.
     trouble: Option<ChannelError>,

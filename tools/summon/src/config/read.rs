@@ -31,7 +31,7 @@ pub(super) fn file(source: &str, text: &str) -> Result<ReadFile, ConfigProblems>
     top.finish(&mut problems);
     let mut seen = SeenValues::default();
     let Some(table) = table else {
-        problems.add(0, "there is no [daemon], which says where to listen");
+        problems.add(0, "[daemon] is missing: it says where to listen");
         return Err(problems);
     };
     let daemon = daemon(table, &mut seen, &mut problems);
@@ -99,7 +99,7 @@ fn daemon(
     if let Some(FoundValue { value, line }) = forward {
         let is_own = listen.iter().any(|own| own.value == value);
         if is_own || value.ip().is_unspecified() || value.port() == 0 {
-            let what = format!("forward: {value} is no other resolver's address and port");
+            let what = format!("forward: {value} is not the address and port of another resolver");
             problems.add(line, what);
         }
     }
@@ -148,7 +148,7 @@ fn limits(mut table: FileTable<'_>, problems: &mut ConfigProblems) -> SummonLimi
         births_per_second,
         burst,
         births_per_prefix,
-        // The number of domain numbers.
+        // The number of domids.
         running: size("running", 1..=32_751, usual.running),
         queue: size("queue", 0..=10_000, usual.queue),
         held_frames: size("held_frames", 1..=4096, usual.held_frames),

@@ -71,7 +71,7 @@ impl SeenValues {
         });
         if let Some((_, other, first)) = other {
             let what = format!(
-                "the prefix length of {cidr} is another than that of {other} in line {first}, and both are in one network of {bridge}"
+                "{cidr} has another prefix length than {other} in line {first}, and both are in one network of {bridge}"
             );
             problems.add(line, what);
         }
@@ -195,7 +195,7 @@ fn asleep(
         }
         "suspend" => return Asleep::Suspend,
         "pool" if pool > 0 => return Asleep::Pool,
-        "pool" => r#"there is no pool: [daemon] needs one, like pool = 4"#.to_owned(),
+        "pool" => r#"there is no pool: [daemon] needs pool, like pool = 4"#.to_owned(),
         other => format!("{} is unknown", shown(other)),
     };
     problems.add(
@@ -250,7 +250,7 @@ fn own(
             let own = mac(&value);
             if own.is_none() {
                 let what = format!(
-                    "mac: {} is no MAC address of one device, like 00:16:3e:01:02:03",
+                    "mac: {} is not the MAC address of one device, like 00:16:3e:01:02:03",
                     shown(&value)
                 );
                 problems.add(line, what);
@@ -316,7 +316,7 @@ fn addresses(
             }
             _ => {
                 let what = format!(
-                    "{key}: {} is no host's address with its network's prefix length, like {example}",
+                    "{key}: {} is not a host's address with the prefix length of its network, like {example}",
                     shown(&value)
                 );
                 problems.add(line, what);

@@ -146,7 +146,7 @@ impl<'t> FileTable<'t> {
     ) -> Option<Self> {
         let line = self.at(value.span().start);
         let DeValue::Table(entries) = value.into_inner() else {
-            problems.add(line, format!("this is to be a table, below {name}"));
+            problems.add(line, format!("this has to be a table, below {name}"));
             return None;
         };
         let text = self.text;

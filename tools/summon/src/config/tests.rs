@@ -207,11 +207,11 @@ colour = \"red\"
             "f:3: ttl: 0 is not 1 to 3600",
             "f:6: running: invalid type: string \"many\", expected usize",
             "f:8: [[services]] needs image, like image = \"/guest/mayfly\"",
-            "f:9: \"a/b\" is no name: a name has 1 to 128 printable characters",
+            "f:9: \"a/b\" is not a name: a name has 1 to 128 printable characters",
             "f:12: hosts: www.elsewhere.test is not in the zone example.test",
             "f:13: hosts: - is not in the zone",
             "f:16: memory: 0 is not 1 to 3840",
-            "f:17: ipv4: \"10.0.2.80\" is no host's address",
+            "f:17: ipv4: \"10.0.2.80\" is not a host's address",
             "f:18: [[services]] has no \"colour\"; it has name, zone, hosts,",
         ],
     );
@@ -225,9 +225,9 @@ fn what_is_not_toml() {
         told.contains("f:9: ") && told.contains("f:16: duplicate key"),
         "{told}"
     );
-    assert!(problems("").contains("f: there is no [daemon]"));
+    assert!(problems("").contains("f: [daemon] is missing"));
     assert!(problems(DAEMON).contains("f: there are no [[services]]"));
-    assert!(problems("daemon = 1").contains("f:1: this is to be a table, below [daemon]"));
+    assert!(problems("daemon = 1").contains("f:1: this has to be a table, below [daemon]"));
     let told = problems("services = 1\n[daemon]\nlisten = []");
     assert!(told.contains("f:1: services is a list of tables, each below [[services]]"));
 }
@@ -241,7 +241,7 @@ fn what_the_daemon_cannot_have() {
     wrong_daemon("status = \"here\"", "status: invalid socket address syntax");
     wrong_daemon(
         "forward = \"0.0.0.0:53\"\nforward_for = [\"10.0.0.0/8\"]",
-        "forward: 0.0.0.0:53 is no other resolver's",
+        "forward: 0.0.0.0:53 is not the address and port of another resolver",
     );
     wrong_daemon(
         "forward = \"192.0.2.53:53\"",
@@ -277,12 +277,12 @@ fn what_the_daemon_cannot_have() {
 fn what_a_service_cannot_have() {
     wrong_service(
         "mac = \"01:00:00:00:00:01\"",
-        "mac: \"01:00:00:00:00:01\" is no MAC address of one device",
+        "mac: \"01:00:00:00:00:01\" is not the MAC address of one device",
     );
     wrong_service("mac = \"00:00:00:00:00:00\"", "mac: ");
     wrong_service(
         "ipv6 = \"fe80::1/64\"",
-        "ipv6: \"fe80::1/64\" is no host's address",
+        "ipv6: \"fe80::1/64\" is not a host's address",
     );
     wrong_service("ipv6 = \"10.0.2.81/24\"", "ipv6: ");
     wrong_service(
@@ -294,7 +294,7 @@ fn what_a_service_cannot_have() {
         "idle = 19.5",
         "idle: 19.5 s are less than twice daemon.ttl, 10 s",
     );
-    wrong_service("idle = -1", "idle: -1 is no time in seconds");
+    wrong_service("idle = -1", "idle: -1 is not a time in seconds");
     wrong_service("idle_hard = 30", "idle_hard: 30 s are less than idle, 60 s");
     wrong_service(
         "asleep = \"awake\"",
@@ -302,7 +302,7 @@ fn what_a_service_cannot_have() {
     );
     wrong_service(
         "asleep = \"pool\"",
-        "asleep: there is no pool: [daemon] needs one",
+        "asleep: there is no pool: [daemon] needs pool",
     );
     wrong_service(
         "network = \"bridge\"",
@@ -340,13 +340,13 @@ fn what_a_service_cannot_have() {
         let text = format!("{DAEMON}{WWW}").replace("10.0.2.80/24", address);
         wrong(
             &text,
-            &[&format!("f:8: ipv4: \"{address}\" is no host's address")],
+            &[&format!("f:8: ipv4: \"{address}\" is not a host's address")],
         );
     }
     for name in ["", "12", "a b"] {
         let text =
             format!("{DAEMON}{WWW}").replace("name = \"www\"", &format!("name = \"{name}\""));
-        let expected = format!("f:4: {name:?} is no name: a name has 1 to 128");
+        let expected = format!("f:4: {name:?} is not a name: a name has 1 to 128");
         assert!(problems(&text).starts_with(&expected));
     }
     for zone in ["", ".", "a..b", "a b", "münchen.test"] {
@@ -377,7 +377,7 @@ fn what_two_services_cannot_both_have() {
     };
     wrong(
         &format!("{DAEMON}{WWW}{}", other("10.0.2.81/16", "\"example.test\"")),
-        &["f:14: the prefix length of 10.0.2.81/16 is another than that of 10.0.2.80/24 in line 8"],
+        &["f:14: 10.0.2.81/16 has another prefix length than 10.0.2.80/24 in line 8"],
     );
     // Another network on the same bridge is allowed.
     parsed(&format!(

@@ -50,7 +50,7 @@ pub(super) fn seconds(
     if !(0.0..=TIME_MAX).contains(&value) {
         problems.add(
             line,
-            format!("{key}: {value} is no time in seconds, like 60 or 2.5"),
+            format!("{key}: {value} is not a time in seconds, like 60 or 2.5"),
         );
         return None;
     }
@@ -124,7 +124,7 @@ pub(super) fn name(
     let name = name.filter(|name| !name.is_root() && lower.bytes().all(is_legal));
     let Some(value) = name else {
         let what = format!(
-            "{key}: {} is no host name, like www.example.test",
+            "{key}: {} is not a host name, like www.example.test",
             shown(&found.value)
         );
         problems.add(found.line, what);

@@ -32,7 +32,7 @@ impl Daemon {
         self.make_room();
     }
 
-    /// Sets the memory for guests made ahead: what the wanted guests leave.
+    /// Sets the memory for guests made ahead: all that the guests of services do not need.
     pub(super) fn make_room(&mut self) {
         let room = self.config.daemon.limits.memory;
         let room = room.saturating_sub(self.fleet.used().1);
@@ -54,7 +54,7 @@ impl Daemon {
                 if let Some(entry) = self.entries.get(&id) {
                     let service = Box::new(entry.service.clone());
                     self.order(MakerOrder::Make(id, service, self.config.daemon.guard));
-                    // On one CPU the thread runs now; what is left to do here can wait for it.
+                    // On one CPU the thread runs now: the rest of the work here can wait for it.
                     std::thread::yield_now();
                 }
             }
@@ -147,7 +147,7 @@ impl Daemon {
 
     /// Makes the bridge send a guest's frames to it.
     fn redirect(&mut self, id: ServiceId) -> Result<(), String> {
-        let entry = self.entries.get_mut(&id).ok_or("it is no service")?;
+        let entry = self.entries.get_mut(&id).ok_or("it is not a service")?;
         let guest = entry.guest.as_mut().ok_or("its guest is not known")?;
         if guest.network == Network::Switch {
             // A restarted switch has a new port of the same name.

@@ -227,8 +227,8 @@ impl Daemon {
         }
     }
 
-    /// Tells the front how it is to stand to services on the switch. No frame for them comes to the front, so it can be
-    /// told later: until then, it says of each query for a name of theirs that they are wanted.
+    /// Sends the front the stances of services on the switch. This may be late, because no frame for them comes to the
+    /// front: until then, it asks for a wake at each query for their names.
     pub(super) fn publish_switched(&mut self) {
         for (id, _) in self.fleet.units() {
             let stance = self.fleet.stance(id);
@@ -249,7 +249,7 @@ impl Daemon {
         self.way.say_now(&ToFront::Is(id, Stance::Takes));
     }
 
-    /// Does the same if the thread that has made the guest has told an earlier front.
+    /// Does the same if the thread that has made the guest has told only an earlier front.
     pub(super) fn takes_since(&mut self, id: ServiceId, front: u64) {
         if front == self.way.front() {
             self.fronts.told.insert(id, Stance::Takes);
@@ -332,7 +332,7 @@ impl Daemon {
     }
 }
 
-/// Sends a front the status each time that it asks, until it is gone.
+/// Sends a front the status whenever it asks, until the front is gone.
 fn tell_status(mut stream: &UnixStream, status: &StatusSource) {
     while stream.read_exact(&mut [0]).is_ok()
         && mayfly_toolstack::line::send(stream, &*status()).is_ok()

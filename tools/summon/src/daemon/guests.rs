@@ -154,7 +154,7 @@ impl Daemon {
             }
             let domid = guest.domid;
             let ended = match self.xen.info(domid) {
-                Ok(Some(info)) if info.is_dying() => Some((false, "somebody else removes it")),
+                Ok(Some(info)) if info.is_dying() => Some((false, "another program removes it")),
                 Ok(Some(info)) => {
                     // A guest that an administrator has paused is left alone.
                     if info.is_paused() && self.fleet.runs(id) {
@@ -164,11 +164,11 @@ impl Daemon {
                         // Another toolstack is saving it, and will remove or unpause it.
                         None | Some(SUSPEND) => None,
                         Some(POWEROFF) => Some((false, "it has switched itself off")),
-                        Some(REBOOT) => Some((false, "it wants to be started anew")),
+                        Some(REBOOT) => Some((false, "it has asked for a reboot")),
                         Some(_) => Some((true, "it has crashed: see `xl dmesg`")),
                     }
                 }
-                Ok(None) => Some((false, "somebody else has removed it")),
+                Ok(None) => Some((false, "another program has removed it")),
                 // Its state cannot be read, so it counts as unchanged.
                 Err(_) => None,
             };

@@ -115,7 +115,7 @@ pub struct Daemon {
     wakes: BTreeMap<WakeCause, u64>,
     kept: Arc<Mutex<Kept>>,
     status: StatusSource,
-    /// The administrator's commands, with the ways of their answers.
+    /// The administrator's commands, with the channels for the answers.
     requests: bell::BellReceiver<PendingCommand>,
     requesting: bell::BellSender<PendingCommand>,
     /// The number of guests in the pool.
@@ -132,9 +132,9 @@ pub struct Daemon {
     /// Whether the status was read since the guests were last asked for their counters.
     is_looked_at: Arc<AtomicBool>,
     count_at: Instant,
-    /// The switch, once a guest was on it.
+    /// The connection for questions to the switch, once a guest was on it.
     switch: Option<SwitchConnection>,
-    /// The switch, as long as there are services on it.
+    /// The connection for the notices of the switch, as long as there are services on it.
     switched: Switched,
     /// The refused clients that were logged, and the time of the next such line.
     away: Away,
@@ -145,7 +145,7 @@ pub struct Daemon {
     is_searched: bool,
 }
 
-/// A command of the administrator, with the way of the answer.
+/// A command of the administrator, with the channel for the answer.
 struct PendingCommand {
     request: ServiceCommand,
     done: mpsc::Sender<CommandResult>,

@@ -165,7 +165,7 @@ impl Daemon {
         while !self.is_searched {
             if Instant::now() >= end {
                 return Err(DaemonError::Io(io::Error::other(format!(
-                    "no word of earlier guests in {SEARCH:?}: is xenstored there?"
+                    "the search for earlier guests has not ended in {SEARCH:?}: does xenstored run?"
                 ))));
             }
             ready([((), self.told.as_fd(), PollFlags::IN)], Some(end))?;
@@ -214,7 +214,7 @@ impl Daemon {
                     .with("services", self.config.services.len())
                     .write();
             }
-            Err(error) => line(Level::Error, "not reloaded; all is as it was")
+            Err(error) => line(Level::Error, "not reloaded; nothing has changed")
                 .with("why", error)
                 .write(),
         }
@@ -449,4 +449,4 @@ fn listen(config: &SummonConfig) -> Result<Listening, DaemonError> {
 }
 
 /// The reason for removing a guest that does not fit the file any more.
-const CHANGED: &str = "its service has changed while there was no daemon";
+const CHANGED: &str = "its service was changed while no daemon ran";

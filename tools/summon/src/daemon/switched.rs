@@ -134,7 +134,7 @@ impl Daemon {
         matches!(state, Some(ServiceState::Running(running)) if running.leaves())
     }
 
-    /// Has the bridge send what is for a MAC address to the switch.
+    /// Makes the bridge send the frames for a MAC address to the switch.
     pub(super) fn lead_to_switch(&mut self, bridge: &str, mac: [u8; 6]) {
         let known = self.switched.ports.get(bridge).cloned();
         let port = known.map_or_else(

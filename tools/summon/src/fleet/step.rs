@@ -203,7 +203,7 @@ impl Fleet {
             {
                 let domid = *domid;
                 let silence = unit.spec.start_timeout;
-                unit.trouble = Some(format!("its guest said nothing for {silence:?}"));
+                unit.trouble = Some(format!("its guest has sent nothing for {silence:?}"));
                 unit.remove(id, domid, AfterRemoval::BackOff, "it is silent", actions);
             }
             ServiceState::Running(running)

@@ -163,7 +163,7 @@ impl Unit {
             return self.remove(id, domid, AfterRemoval::Sleep, OUTDATED, actions);
         }
         if self.spec.asleep != Asleep::Suspend {
-            return self.remove(id, domid, AfterRemoval::Sleep, "nobody asks", actions);
+            return self.remove(id, domid, AfterRemoval::Sleep, "it is idle", actions);
         }
         self.settle(now);
         self.state = ServiceState::Suspended(domid, now);

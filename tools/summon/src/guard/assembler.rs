@@ -177,7 +177,9 @@ impl Assembler {
         };
         let resolve = |(from, (instruction, yes, no)): (usize, &(Instruction, To, To))| {
             let (Some(jt), Some(jf)) = (distance(from, *yes), distance(from, *no)) else {
-                panic!("instruction {from} goes to {yes:?} or {no:?}, which is too far or nowhere");
+                panic!(
+                    "instruction {from} jumps to {yes:?} or {no:?}, which is too far away or does not exist"
+                );
             };
             Instruction {
                 jt,

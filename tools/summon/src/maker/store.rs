@@ -17,7 +17,7 @@ impl GuestMaker {
         {
             kept = None;
             if !std::mem::replace(&mut self.is_gone, true) {
-                self.tell(MakerReport::Trouble("xenstored has gone".to_owned()));
+                self.tell(MakerReport::Trouble("xenstored has ended".to_owned()));
             }
         }
         let builder = match kept {
@@ -47,7 +47,7 @@ impl GuestMaker {
         self.deaf = (self.had_kernel && !has_kernel).then(Instant::now);
         self.had_kernel |= has_kernel;
         if std::mem::take(&mut self.is_gone) {
-            let what = format!("xenstored is there again; {restored} guests had to be told to it");
+            let what = format!("xenstored runs again; {restored} guests were missing in it");
             self.tell(MakerReport::Trouble(what));
         }
         if self.deaf.is_some() {

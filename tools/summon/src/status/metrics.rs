@@ -49,7 +49,7 @@ impl Collector for Snapshot {
         out.one("queued", "Services that wait for room", totals.queued)?;
         out.one("pool", "Guests that wait in the pool", totals.pool)?;
         out.counts("queries", "DNS queries", "answer", &totals.queries)?;
-        out.counts("wakes", "What has woken services", "cause", &totals.wakes)?;
+        out.counts("wakes", "Wakes of services", "cause", &totals.wakes)?;
         out.counts(
             "refused",
             "Wakes that were refused",
@@ -64,7 +64,7 @@ impl Collector for Snapshot {
         )?;
         out.gauges(
             "service_last_boot_seconds",
-            "From the packet that was its cause",
+            "From the packet that caused it",
             |service| service.last_boot_us().map(|us| float(us) / 1e6),
         )?;
         let resumed = "Guests that went on after they had been suspended";
@@ -84,7 +84,7 @@ impl Collector for Snapshot {
         // A gauge, because each guest starts from 0.
         out.gauges(
             "service_requests",
-            "What its guest has answered",
+            "Requests that its guest has answered",
             |service| service.requests.map(float),
         )?;
         out.counters("service_held_frames", "Frames that were held", |service| {
@@ -97,12 +97,12 @@ impl Collector for Snapshot {
         )?;
         out.counters(
             "service_dropped_frames",
-            "Frames that could not be held, or not be given to it",
+            "Frames that could not be held or could not be given to the guest",
             |service| Some(service.frames.dropped),
         )?;
         out.counters(
             "service_guarded_frames",
-            "Frames of its guest that were not its own",
+            "Frames of its guest that the guard has dropped",
             |service| Some(service.guarded),
         )
     }
@@ -145,7 +145,7 @@ impl Out<'_, '_> {
         let kind = ConstGauge::<u64>::TYPE;
         let mut encoder =
             self.encoder
-                .encode_descriptor("service_state", "Which it is in", None, kind)?;
+                .encode_descriptor("service_state", "Its state", None, kind)?;
         for service in self.services {
             for state in ShownState::ALL {
                 let labels = [

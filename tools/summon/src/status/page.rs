@@ -62,7 +62,7 @@ pub(super) fn page(status: &SummonStatus) -> String {
                     }
                 }
                 footer {
-                    p { "As of now; it loads itself again every " (AGAIN) " seconds. The same as "
+                    p { "The page reloads itself every " (AGAIN) " seconds. The same status as "
                         a href="metrics" { "metrics" } " and " a href="status.json" { "JSON" } "." }
                 }
             }
@@ -106,12 +106,12 @@ fn birth(id: usize, service: &ServiceStatus) -> Markup {
             }
             @match service.last_boot_us() {
                 Some(us) => {
-                    p { "From the packet that was its cause to its end: " (micros(us)) "." }
+                    p { "From the packet that caused it to its end: " (micros(us)) "." }
                     div class="wide" tabindex="0" role="region" aria-label={ "The last birth of " (service.name) } {
                         (waterfall(id, &service.name, &service.last_boot))
                     }
                 }
-                None => p { "It was not born yet." },
+                None => p { "No guest was made yet." },
             }
         }
     }

@@ -166,7 +166,7 @@ fn the_page_has_everything_and_runs_nothing() {
         "1 of 2 services run, in 8 MiB",
         "<title id=\"t0\">The last birth of www</title>",
         "SYN-ACK at 11.23 ms;",
-        "It was not born yet.",
+        "No guest was made yet.",
     ] {
         assert!(page.contains(part), "no {part} in\n{page}");
     }

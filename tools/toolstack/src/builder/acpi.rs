@@ -1,5 +1,4 @@
-//! The ACPI tables of a guest that may be any operating system. They describe its CPU and that there is no other
-//! device.
+//! The ACPI tables of a guest whose image has no note of mayfly's. They describe its CPU and no other device.
 //!
 //! Without them Linux starts its local APIC but no clock: it uses Xen's timer as the clock of a CPU only where a MADT
 //! names that CPU (arch/x86/kernel/smpboot.c of Linux 6.1, `native_smp_prepare_cpus`).
@@ -14,7 +13,7 @@ const FADT: usize = 268;
 /// FADT, flags: WBINVD works; there is no ACPI hardware.
 const WBINVD: u32 = 1 << 0;
 const HW_REDUCED_ACPI: u32 = 1 << 20;
-/// FADT, IA-PC boot architecture flags: no VGA, no MSI to be avoided, no CMOS clock, and no other legacy device.
+/// FADT, IA-PC boot architecture flags: no VGA, no CMOS clock, and no other legacy device; MSI may be used.
 const NO_VGA: u16 = 1 << 2;
 const NO_CMOS_RTC: u16 = 1 << 5;
 /// The physical address of the local APIC.

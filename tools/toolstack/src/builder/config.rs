@@ -70,14 +70,14 @@ const RECORD_MAX: usize = 3900;
 pub enum GuestConfigError {
     /// The name is not valid.
     #[error(
-        "{0:?} is no name: a name has 1 to {NAME_MAX} printable characters without blanks and slashes, and is no number"
+        "{0:?} is not a name: a name has 1 to {NAME_MAX} printable characters, no blank and no slash, and is not a number"
     )]
     Name(String),
     /// The MAC address is a multicast address or all zeros.
-    #[error("the MAC address {0} is a group's, or none")]
+    #[error("the MAC address {0} is a multicast address or all zeros")]
     Mac(String),
     /// A value that is written to xenstore or given to the kernel unchanged is too long or has invalid characters.
-    #[error("{0} is too long, or has characters that it can't have")]
+    #[error("{0} is too long or has invalid characters")]
     Value(&'static str),
 }
 
@@ -102,9 +102,7 @@ impl GuestConfig {
     pub fn check(&self) -> Result<(), GuestConfigError> {
         check_name(&self.name)?;
         if self.watched.is_some() && self.record().len() > RECORD_MAX {
-            return Err(GuestConfigError::Value(
-                "what `hatch watch` has to know of it",
-            ));
+            return Err(GuestConfigError::Value("the record for `hatch watch`"));
         }
         let Some(vif) = &self.vif else {
             return Ok(());

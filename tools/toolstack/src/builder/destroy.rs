@@ -38,20 +38,18 @@ pub enum DestroyError {
     #[error("there is no domain {0}")]
     NoSuchDomain(u16),
     /// The domain is dom0.
-    #[error("domain 0 is the one that this runs in")]
+    #[error("domain 0 is dom0, where hatch runs")]
     Dom0,
     /// The domain is not in hatch's index.
-    #[error(
-        "domain {0} was not made by hatch: `xl destroy` removes it, or hatch when told to (--force)"
-    )]
+    #[error("domain {0} was not made by hatch: remove it with `xl destroy`, or with --force")]
     NotOurs(u16),
     /// The domain has devices that hatch cannot remove.
     #[error(
-        "domain {0} was not made by hatch, and has {1}: `xl destroy` removes it with all that belongs to it"
+        "domain {0} was not made by hatch, and has {1}: remove it with `xl destroy`, which ends these, too"
     )]
     Devices(u16, String),
     /// Parts of the domain are left.
-    #[error("domain {domid} is not quite removed: {}", left.join("; "))]
+    #[error("parts of domain {domid} are left: {}", left.join("; "))]
     Left {
         /// The domid.
         domid: u16,
@@ -214,19 +212,19 @@ impl Toolstack {
         {
             left.push(format!("its interface: {error}"));
         }
-        // Not before this point: xenconsoled reacts to it by checking whether the domain lives. It would keep its page
-        // of a domain that still does for good, as no second event follows.
+        // Not earlier: xenconsoled then checks whether the domain lives. If it still lived, xenconsoled would keep its page
+        // for good, because no second event follows.
         let release = StoreOp::Release(domid);
         ids.extend(self.send(std::slice::from_ref(&release)).map_err(cause)?);
         ops.push(release);
         left.extend(self.removed(&ops, ids));
-        // Last: by these `hatch gc` would find the domain if this process ended before.
+        // Last: by these `hatch gc` finds the domain if this process is killed before.
         left.extend(
             record
                 .as_ref()
                 .and_then(|record| self.forget(domid, record)),
         );
-        // A back end that was neither connected nor without a front end may have been at work.
+        // A back end that was neither connected nor still waiting for its front end may have been at work.
         if state.is_some_and(|state| state != "4") {
             left.extend(self.settle(domid).err().map(|error| error.to_string()));
         }
@@ -238,8 +236,8 @@ impl Toolstack {
         }
     }
 
-    /// The UUID whose node below `/vm` is removed with a domain. It is the one that Xen has; if Xen has the domain no
-    /// more, the index's, unless another domain has the same.
+    /// The UUID whose node below `/vm` is removed with a domain: Xen's; or the index's, if Xen does not have the domain
+    /// any more and no other domain has the same UUID.
     fn uuid_of(
         &mut self,
         info: Option<&DomainInfo>,

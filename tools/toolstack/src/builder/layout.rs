@@ -49,7 +49,7 @@ const _: () = assert!(INFO_CMDLINE + (CMDLINE_MAX as u64) < INFO_PAGES * PAGE);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
     /// The memory size is 0, or more than fits below the devices.
-    #[error("a guest has 1 to 3840 MiB of memory, and not {0}")]
+    #[error("a guest has 1 to 3840 MiB of memory, not {0}")]
     Memory(u64),
     /// The image does not fit into the guest's memory.
     #[error("the image{} and its buffers need {needs} MiB of memory, and the guest has {has}", if *.module { ", its module" } else { "" })]
@@ -109,8 +109,7 @@ pub struct Layout {
     pub module: Option<Range<u64>>,
     /// The rings, if the network is connected beforehand.
     pub rings: Option<Rings>,
-    /// Whether there are ACPI tables. A guest gets them if its image has no note of its own, as it may be any operating
-    /// system then.
+    /// Whether there are ACPI tables: only for an image without mayfly's note, which may be any operating system.
     pub acpi: bool,
 }
 

@@ -58,7 +58,7 @@ pub(crate) mod tests;
 
 use std::io;
 
-/// The cause of a failed step.
+/// An error of the toolstack: of a description, of Xen, xenstored, the kernel or the switch.
 #[derive(Debug, thiserror::Error)]
 pub enum ToolstackError {
     /// The configuration is not valid.
@@ -83,10 +83,12 @@ pub enum ToolstackError {
     #[error(transparent)]
     Net(#[from] mayfly_links::Error),
     /// The kernel has no watches in this xenstored.
-    #[error("the kernel knows nothing of this xenstored, which was started after another")]
+    #[error(
+        "dom0's kernel is not connected to this xenstored, which was started after another one"
+    )]
     Deaf,
     /// The guest was destroyed before it was complete.
-    #[error("somebody has destroyed it meanwhile")]
+    #[error("it was destroyed meanwhile")]
     Destroyed,
     /// The back end closed, or has not connected in time.
     #[error("the back end {0}")]
@@ -122,8 +124,8 @@ impl std::fmt::Display for CreateError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let FailedStep { step, cause } = &self.failure;
         let advice = match cause {
-            ToolstackError::Taken(_) => "choose another, or `hatch destroy` that one",
-            ToolstackError::Deaf => "start dom0 anew: until then there is no new interface",
+            ToolstackError::Taken(_) => "choose another, or remove that guest with `hatch destroy`",
+            ToolstackError::Deaf => "restart dom0: until then the kernel makes no new interface",
             _ => step.advice(),
         };
         write!(f, "step `{step}`: {cause}; {advice}")?;

@@ -150,7 +150,7 @@ fn owner(
         // It is not known which domain has the domid by now.
         Claimant::Number(domid) => {
             let info = xen.info(domid)?.filter(|info| !info.is_dying());
-            Ok(info.map(|_| format!("domain {domid}, by the word of an older hatch")))
+            Ok(info.map(|_| format!("domain {domid}, according to an older hatch")))
         }
         Claimant::Unknown => {
             let value = value.escape_ascii().to_string();
@@ -213,7 +213,7 @@ fn strangers(
     }
     let mut taken = Vec::new();
     for (domid, name, mac) in asked {
-        let who = || format!("domain {domid}, which hatch has not made");
+        let who = || format!("domain {domid}, which hatch did not make");
         if is(store, name, &config.name)? {
             taken.push((*domid, Taken::Name(config.name.clone(), who())));
         }

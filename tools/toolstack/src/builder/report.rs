@@ -10,7 +10,7 @@ pub struct Span {
     /// The process: `hatch`, `xenstored` or `netback`. For the latter two the span ends when hatch sees that the work
     /// is done.
     pub who: &'static str,
-    /// The begin, in ns since the start of the creation.
+    /// The beginning, in ns since the start of the creation.
     pub start_ns: u64,
     /// The end, in ns since the start of the creation.
     pub end_ns: u64,

@@ -47,7 +47,7 @@ steps! {
     Port "port" "see whether the bridge exists and xen-netback is loaded (`ip link`, `lsmod`)"
     Connect "connect" "see whether xenstored runs (`xenstore-ls`); on the switch, `hatch switch status`"
     Backend "backend" "see `dmesg` for vif and xen-netback"
-    Claim "claim" "another guest may be made of the same name or MAC address at this moment: try again"
+    Claim "claim" "perhaps another guest of the same name or MAC address is being made: try again"
     Unpause "unpause" "see `xl dmesg`"
     Finish "finish" "see whether xenstored runs, and `dmesg` for xen-netback"
 }

@@ -191,7 +191,7 @@ fn memory(
             .add(line, format!("maxmem is {most}, and less than memory")),
         (Some((_, memory)), Some((line, most))) if most > memory => warnings.add(
             line,
-            "maxmem is of no effect: the guest gets memory, and has no balloon",
+            "maxmem has no effect: the guest gets `memory`, and has no balloon",
         ),
         _ => {}
     }
@@ -209,7 +209,7 @@ fn memory(
     match memory {
         (_, memory @ 1..=MEMORY_MAX) => Some(memory),
         (line, memory) => {
-            let what = format!("memory is {memory}, and not 1 to {MEMORY_MAX}");
+            let what = format!("memory is {memory}, not 1 to {MEMORY_MAX}");
             settings.problems.add(line, what);
             None
         }
@@ -256,7 +256,7 @@ fn uuid(settings: &mut Settings) -> Option<[u8; 16]> {
         settings.problems.add(
             line,
             format!(
-                "uuid is {}, and not like 11223344-5566-7788-99aa-bbccddeeff00",
+                "uuid is {}, not like 11223344-5566-7788-99aa-bbccddeeff00",
                 shown(&text)
             ),
         );
@@ -298,7 +298,7 @@ fn cmdline(
         (Some(extra), ..) => extra.clone(),
         (None, Some((line, whole)), root, extra) => {
             if root.is_some() || extra.is_some() {
-                warnings.add(line, "root and extra are of no effect beside cmdline");
+                warnings.add(line, "root and extra have no effect beside cmdline");
             }
             whole
         }
@@ -313,7 +313,7 @@ fn cmdline(
             [_] => {}
             _ => settings.problems.add(
                 line.unwrap_or(0),
-                "the command line has {ip}, for which --ip gives one address",
+                "the command line has {ip}: give one address with --ip",
             ),
         }
     } else if !overrides.ip.is_empty() {
@@ -331,7 +331,7 @@ fn cmdline(
         let length = text.len();
         settings.problems.add(
             line.unwrap_or(0),
-            format!("the command line has {length} bytes, and not at most {CMDLINE_MAX}"),
+            format!("the command line has {length} bytes, more than {CMDLINE_MAX}"),
         );
     }
     if text.contains('\0') {
@@ -398,7 +398,7 @@ fn actions(
             }
             _ => {
                 let what = format!(
-                    "{name} is {}, and hatch has destroy, restart and preserve",
+                    "{name} is {}: hatch supports destroy, restart and preserve",
                     shown(&text)
                 );
                 return settings.problems.add(line, what);
@@ -409,7 +409,7 @@ fn actions(
             warnings.add(line, format!("{name}={text}: hatch dumps no core"));
         }
         if said == EndAction::Restart {
-            let what = format!("{name}={text}: there is no `hatch watch` to do it");
+            let what = format!("{name}={text}: no `hatch watch` runs to do it");
             unwatched.add(line, what);
         }
     };

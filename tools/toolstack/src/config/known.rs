@@ -78,7 +78,7 @@ const RULES: &[(&str, Rule)] = &[
     ("rtc_timeoffset", Hint(&["0"], "the guest's clock is UTC")),
     (
         "shadow_memory",
-        Hint(&[], "hatch reckons itself what Xen needs for it"),
+        Hint(&[], "hatch computes itself what Xen needs for it"),
     ),
     (
         "timer_mode",
@@ -205,7 +205,7 @@ fn settle_one(settings: &mut Settings, warnings: &mut ConfigProblems, name: &str
         None => format!("{name} is a list"),
     };
     match rule {
-        OtherTypes => warnings.add(line, format!("{name} is of no effect for a PVH guest")),
+        OtherTypes => warnings.add(line, format!("{name} has no effect for a PVH guest")),
         Silent => {}
         Is(values, _) | Hint(values, _) if is_so(values) => {}
         Is(_, why) => settings.problems.add(line, format!("{}: {why}", what())),

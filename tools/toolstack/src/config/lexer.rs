@@ -144,10 +144,8 @@ fn escape(chars: &mut impl Iterator<Item = (usize, char)>) -> Result<char, &'sta
         Some('t') => Ok('\t'),
         Some('v') => Ok('\x0b'),
         // libxlu 4.17 finds no digits after \x, and drops the other numeric escapes.
-        Some('x' | '0'..='7') => {
-            Err("a string has a character as a number: write the character itself")
-        }
-        _ => Err("a string has a backslash before what it does not go with"),
+        Some('x' | '0'..='7') => Err("a string has a numeric escape: write the character itself"),
+        _ => Err("a string has an unknown escape"),
     }
 }
 

@@ -10,7 +10,7 @@
 //! | `cmdline`; or `root` and `extra` | the command line, at most 4095 bytes |
 //! | `memory` | needed, in MiB, unless there is `maxmem`; a larger `maxmem` is of no effect |
 //! | `vcpus`, `maxvcpus` | 1 |
-//! | `uuid` | by chance without it |
+//! | `uuid` | random without it |
 //! | `vif` | a list of at most one; see below |
 //! | `tsc_mode` | `"default"`, `"always_emulate"`, `"native"` |
 //! | `on_poweroff`, `on_reboot`, `on_watchdog`, `on_crash`, `on_soft_reset` | `"destroy"`, `"restart"`, `"preserve"`, for [`crate::watch`]; `coredump-` before them is of no effect, and renaming is refused |

@@ -148,18 +148,17 @@ impl Settings {
         match number(&text) {
             _ if added => self.problems.add(
                 line,
-                format!("{name} is a number, which += does not go with"),
+                format!("{name} is a number: += is for strings and lists"),
             ),
             Some(number) if range.contains(&number) => return Some((line, number)),
             Some(_) => {
                 let (least, most) = range.into_inner();
                 self.problems
-                    .add(line, format!("{name} is {text}, and not {least} to {most}"));
+                    .add(line, format!("{name} is {text}, not {least} to {most}"));
             }
-            None => self.problems.add(
-                line,
-                format!("{name} is {}, and not a number", shown(&text)),
-            ),
+            None => self
+                .problems
+                .add(line, format!("{name} is {}, not a number", shown(&text))),
         }
         None
     }
@@ -192,7 +191,7 @@ impl Settings {
                 ValueKind::Atom(text) => list.push((value.line, text)),
                 ValueKind::List(_) => self
                     .problems
-                    .add(value.line, format!("{name} has a list in its list")),
+                    .add(value.line, format!("{name} has a list inside its list")),
             }
         }
         Some(list)

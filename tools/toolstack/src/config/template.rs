@@ -5,7 +5,7 @@
 //! - `{n}` in its name is replaced by N; a name without it gets `-N` at its end;
 //! - `{n}` is replaced in the command line as well;
 //! - every address in an `ip=ADDRESS/PREFIX` word of its command line is N-1 higher, and has to be in the same network
-//!   still (not its last address, for IPv4);
+//!   (not its last address, for IPv4);
 //! - so is the address of `--ip`, which replaces `{ip}` in the command line;
 //! - the vif's MAC address, if the file has one, is N-1 higher in its last three bytes; otherwise it is derived from
 //!   the name.
@@ -29,7 +29,7 @@ pub enum TemplateError {
         address: String,
     },
     /// There are no more MAC addresses with the same OUI.
-    #[error("guest {0} would have a MAC address outside of its maker's")]
+    #[error("guest {0} would have a MAC address of another OUI")]
     Mac(u32),
     /// The configuration of a guest is not valid.
     #[error("guest {number}: {error}")]

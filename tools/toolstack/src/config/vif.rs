@@ -54,7 +54,7 @@ pub(super) fn parse(
             },
             "bridge" => match mayfly_links::check_name(value) {
                 Ok(()) => vif.bridge = Some(value.to_owned()),
-                Err(_) => wrong("is not what a network link can be called"),
+                Err(_) => wrong("is not a name of a network link"),
             },
             // vif-bridge makes a rule from it by which the guest may send only from this address. Accepting it without
             // the rule would be a false promise.
@@ -72,14 +72,14 @@ pub(super) fn parse(
             "model" => warnings.add(
                 line,
                 format!(
-                    "vif: {} is for emulated cards, and of no effect",
+                    "vif: {} is for emulated cards, and has no effect",
                     shown(part)
                 ),
             ),
             "gatewaydev" | "netdev" => warnings.add(
                 line,
                 format!(
-                    "vif: {} is for vif-route and vif-nat, and of no effect",
+                    "vif: {} is for vif-route and vif-nat, and has no effect",
                     shown(part)
                 ),
             ),

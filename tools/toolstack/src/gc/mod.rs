@@ -279,7 +279,7 @@ fn succeeded(seen: &Snapshot, actions: &mut Vec<GcAction>) {
             && !domain.dying
             && domain.uuid != record.uuid
         {
-            forget_all(*domid, record, "another domain has its number", actions);
+            forget_all(*domid, record, "another domain has its domid", actions);
         }
     }
 }
@@ -339,16 +339,16 @@ fn stray_entries(seen: &Snapshot, actions: &mut Vec<GcAction>) {
 fn stray(seen: &Snapshot, path: String, claimant: &Claimant) -> Option<GcAction> {
     let (value, why) = match claimant {
         Claimant::Unknown => {
-            let why = "it does not say whose it is";
+            let why = "it does not say which guest has it";
             return Some(GcAction::Look { path, why });
         }
         Claimant::Number(domid) => {
             let lives = seen.domains.get(domid).is_some_and(|domain| !domain.dying);
             let why = match record(seen, *domid) {
-                Some(_) => "an older hatch wrote it, and another domain has its number",
+                Some(_) => "an older hatch wrote it, and another domain has its domid",
                 None if !lives => "an older hatch wrote it, and its domain is gone",
                 None => {
-                    let why = "an older hatch wrote it, and a domain of this number lives: \
+                    let why = "an older hatch wrote it, and a domain of this domid lives: \
                         it can be removed after `hatch destroy --force`";
                     return Some(GcAction::Look { path, why });
                 }
@@ -359,7 +359,7 @@ fn stray(seen: &Snapshot, path: String, claimant: &Claimant) -> Option<GcAction>
             let value = entry.to_string();
             let why = match record(seen, entry.domid) {
                 None => "there is no such domain in the index",
-                Some(record) if record.uuid != entry.uuid => "another domain has its number",
+                Some(record) if record.uuid != entry.uuid => "another domain has its domid",
                 Some(record) => {
                     let claim = (path.clone(), value.clone());
                     if record.claims(entry.domid).contains(&claim) {

@@ -58,7 +58,7 @@ pub enum PoolReply {
     Made(GivenGuest),
     /// The pool has no shell at this moment.
     Empty,
-    /// The pool's guests are of another kind; the text is the difference.
+    /// The pool's guests are of another kind. The text says in what.
     Other(String),
     /// A step failed.
     Failed {

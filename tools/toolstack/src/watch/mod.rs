@@ -305,7 +305,7 @@ impl Watch {
             name: name.clone(),
             domid,
             reason: reason(shutdown),
-            // Read before the domain is removed with all that it wrote.
+            // Read now: the removal of the domain removes this as well.
             error: words::last(self.builder.store(), domid)?,
             action,
         });
@@ -429,7 +429,7 @@ fn birth(builder: &mut Toolstack, config: &GuestConfig) -> Result<u16, Trouble> 
         is_lasting: true,
     };
     let Some(watched) = &config.watched else {
-        return Err(trouble("nobody has noted down what it is made from".into()));
+        return Err(trouble("there is no record of its configuration".into()));
     };
     let image = Image::open(&watched.kernel)
         .map_err(|error| trouble(format!("{}: {error}", watched.kernel.display())))?;

@@ -126,7 +126,7 @@ fn a_life() {
     assert_eq!(
         play.quiet(A),
         [
-            FleetAction::Tell(A, LogNews::Down("nobody asks")),
+            FleetAction::Tell(A, LogNews::Down("it is idle")),
             FleetAction::Remove(A, 7)
         ]
     );

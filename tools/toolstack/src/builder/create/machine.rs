@@ -227,7 +227,7 @@ impl CreatePlan<'_> {
         }
         let port = |port| {
             EventPort::try_new(port).ok_or(ToolstackError::Backend(
-                "was given an event channel that can't be",
+                "was given an invalid event channel",
             ))
         };
         let grants = Grants::of(rings);

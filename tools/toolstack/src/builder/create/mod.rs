@@ -32,8 +32,7 @@ use undo::DoneSteps;
 /// The frames of a guest's grant table, with room for 2,048 entries.
 const GRANT_FRAMES: u16 = 4;
 
-/// The interval at which, and the number of times that, a guest that was just unpaused is checked for having run on a
-/// CPU.
+/// How often, and how many times at most, Xen is asked whether a guest that was just unpaused has run on a CPU.
 const GLANCE: Duration = Duration::from_millis(1);
 const GLANCES: u32 = 10;
 
@@ -62,8 +61,8 @@ pub struct AboutToRun<'a> {
     pub links: &'a mut dyn Links,
 }
 
-/// A function that is called right before a guest runs. Frames are certain to reach the guest once something was asked
-/// of the links, or set there.
+/// A function that is called right before a guest runs. Once it has made a request to the links, frames are certain to
+/// reach the guest.
 pub type Ready<'r> = &'r mut dyn FnMut(AboutToRun<'_>) -> Result<(), ToolstackError>;
 
 /// A domain that was created, with the data that a shell keeps.
@@ -292,8 +291,8 @@ impl Toolstack {
         self.begun(domid)
     }
 
-    /// Waits until a guest has run on a CPU. What is written beside it can wait for that where it shares a CPU with
-    /// dom0.
+    /// Waits until a guest has run on a CPU. Where the guest shares one with dom0, the keys that are written next would
+    /// delay it.
     fn begun(&mut self, domid: u16) -> Result<(), ToolstackError> {
         for _ in 0..GLANCES {
             std::thread::sleep(GLANCE);

@@ -69,7 +69,7 @@ impl Toolstack {
                 known
                     .map(|((network, link), bridge)| (born.domid, network, link, bridge))
                     .ok_or(ToolstackError::Backend(
-                        "is not connected: the image does not take that",
+                        "is not connected: the image does not take a connected network",
                     ))
             })
         });
@@ -284,7 +284,7 @@ fn anonymous(template: &GuestConfig) -> Result<GuestConfig, ToolstackError> {
     config.cmdline.clear();
     config.watched = None;
     if let Some(vif) = &mut config.vif {
-        // Locally administered, so that no guest is given it.
+        // Locally administered, so that no guest has the same.
         vif.mac = [0x02, 0x16, random[10], random[11], random[12], random[13]];
         vif.ip = None;
     }

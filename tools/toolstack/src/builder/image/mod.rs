@@ -37,7 +37,7 @@ pub enum ImageError {
     #[error("it has no Xen note of type 18 (XEN_ELFNOTE_PHYS32_ENTRY), and so no PVH entry")]
     NoEntry,
     /// The file has no segment to load.
-    #[error("it has nothing to load")]
+    #[error("it has no segment to load")]
     Empty,
 }
 
@@ -154,7 +154,7 @@ fn parse<'data, Elf: FileHeader<Endian = Endianness>>(
         .windows(2)
         .any(|pair| matches!(pair, [a, b] if a.memory.end > b.memory.start));
     if overlap {
-        return Err(wrong("segments lie over each other"));
+        return Err(wrong("segments overlap"));
     }
     if segments.is_empty() {
         return Err(ImageError::Empty);

@@ -66,7 +66,7 @@ fn lies_are_named() {
         ),
         (
             |elf| elf.put64(program(1) + 24, 0x10_0400),
-            "over each other",
+            "segments overlap",
         ),
         (|elf| elf.put32(NOTES + 8, 17), "no PVH entry"),
         (

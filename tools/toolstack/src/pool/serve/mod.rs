@@ -69,7 +69,7 @@ impl PoolServer {
         }
         if !image.takes_preconnected() {
             return Err(PoolError::Template(
-                "the image does not take a network that is connected beforehand, and so has nothing to gain from a pool",
+                "the image does not take a network that is connected beforehand, so a pool is of no use to it",
             ));
         }
         let kind = ShellKind::of(kernel, &template);
@@ -109,7 +109,7 @@ impl PoolServer {
                         .accept()
                         .and_then(|(stream, _)| self.answer(&stream, report))
                     {
-                        report(&format!("an order: {error}"));
+                        report(&format!("a request: {error}"));
                     }
                 }
                 Ok(_) if next.is_some() => {
@@ -146,7 +146,7 @@ impl PoolServer {
         match Image::open(&self.kind.image) {
             Ok(image) if image.takes_preconnected() => {
                 self.image = image;
-                report("the image is another by now: shells are made anew");
+                report("the image was replaced: shells are made from the new one");
             }
             Ok(_) => self.failed(
                 "the image does not take a network that is connected beforehand",

@@ -85,7 +85,7 @@ pub struct BackOff {
 #[derive(Debug, thiserror::Error)]
 pub enum FillError {
     /// The host has too little free memory.
-    #[error("{free} MiB of memory are free, and a shell needs {need} with what is to be spared")]
+    #[error("{free} MiB of memory are free, and a shell needs {need}, the spare memory included")]
     Memory {
         /// The free memory, in MiB.
         free: u64,
