@@ -14,7 +14,7 @@ impl Daemon {
     pub(super) fn links_have_changed(&mut self) {
         let mut is_ours = false;
         loop {
-            match self.hears.change() {
+            match self.link_events.change() {
                 Ok(Some(change)) => is_ours |= self.concerns(&change),
                 Ok(None) => break,
                 Err(error) => {

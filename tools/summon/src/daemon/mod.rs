@@ -103,7 +103,7 @@ pub struct Daemon {
     clock: Clock,
     links: Box<dyn Ports>,
     /// The kernel's events about links.
-    hears: Links,
+    link_events: Links,
     xen: Box<dyn host::Xen>,
     ports: BTreeMap<String, BridgePort>,
     macs: BTreeMap<(String, [u8; 6]), ServiceId>,
@@ -207,7 +207,7 @@ impl Daemon {
             read(Source::Stop, self.signals.stop.as_fd()),
         ];
         if self.later.at().is_none() {
-            sources.push(read(Source::Links, self.hears.as_fd()));
+            sources.push(read(Source::Links, self.link_events.as_fd()));
         }
         if let Some(front) = &self.fronts.current {
             let mut flags = PollFlags::IN;

@@ -35,7 +35,7 @@ const REST: Duration = Duration::from_millis(50);
 /// The time between two checks whether xenstored has ended, and between two attempts at work that needs it.
 const LOOK: Duration = Duration::from_secs(1);
 /// The time for which no guest is made if dom0's kernel is not connected to xenstored.
-const DEAF: Duration = Duration::from_secs(60);
+const KERNEL_PATIENCE: Duration = Duration::from_secs(60);
 
 /// An order to the thread.
 pub(super) enum MakerOrder {
@@ -119,7 +119,7 @@ pub(super) struct GuestMaker {
     is_gone: bool,
     /// Whether dom0's kernel was connected to xenstored before, and the time since which it is not.
     had_kernel: bool,
-    deaf: Option<Instant>,
+    kernel_lost: Option<Instant>,
     images: BTreeMap<PathBuf, Image>,
     sites: BTreeMap<PathBuf, Ramdisk>,
     /// The guests made ahead. Each is on the bridge of one of the services that may get it, and moves to the bridge of the one that does.
@@ -145,7 +145,7 @@ impl GuestMaker {
             look_at: Instant::now(),
             is_gone: false,
             had_kernel: false,
-            deaf: None,
+            kernel_lost: None,
             images: BTreeMap::new(),
             sites: BTreeMap::new(),
             pool: pool::empty(),
@@ -232,7 +232,7 @@ impl GuestMaker {
         let shell = self.shell_for(service, &config);
         let is_from_pool = shell.is_some();
         if !is_from_pool {
-            self.hears().map_err(|error| error.to_string())?;
+            self.check_kernel().map_err(|error| error.to_string())?;
         }
         self.make_room(service.memory);
         self.builder().map_err(|error| error.to_string())?;

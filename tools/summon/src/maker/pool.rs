@@ -78,7 +78,7 @@ impl GuestMaker {
             let image = Image::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
             self.images.insert(path.clone(), image);
         }
-        self.hears().map_err(|error| error.to_string())?;
+        self.check_kernel().map_err(|error| error.to_string())?;
         self.builder().map_err(|error| error.to_string())?;
         let (Some(builder), Some(image)) = (&mut self.builder, self.images.get(path)) else {
             return Err("its image is not there".into());

@@ -6,7 +6,7 @@ use mayfly_toolstack::builder::{KnownGuest, Toolstack, ToolstackError};
 use mayfly_toolstack::gc::{self, Snapshot};
 
 use super::super::config::Network;
-use super::{DEAF, FoundGuest, GuestMaker, MakerReport, ServiceId};
+use super::{FoundGuest, GuestMaker, KERNEL_PATIENCE, MakerReport, ServiceId};
 
 impl GuestMaker {
     pub(super) fn builder(&mut self) -> Result<&mut Toolstack, ToolstackError> {
@@ -44,26 +44,26 @@ impl GuestMaker {
         }
         restored += self.pool.restore(builder)?;
         let has_kernel = builder.has_kernel()?;
-        self.deaf = (self.had_kernel && !has_kernel).then(Instant::now);
+        self.kernel_lost = (self.had_kernel && !has_kernel).then(Instant::now);
         self.had_kernel |= has_kernel;
         if std::mem::take(&mut self.is_gone) {
             let what = format!("xenstored runs again; {restored} guests were missing in it");
             self.tell(MakerReport::Trouble(what));
         }
-        if self.deaf.is_some() {
-            self.tell(MakerReport::Trouble(ToolstackError::Deaf.to_string()));
+        if self.kernel_lost.is_some() {
+            self.tell(MakerReport::Trouble(ToolstackError::KernelLost.to_string()));
         }
         Ok(())
     }
 
     /// Checks that dom0's kernel is connected to xenstored: otherwise it makes no interface, and a birth would wait in
     /// vain.
-    pub(super) fn hears(&mut self) -> Result<(), ToolstackError> {
-        if let Some(since) = self.deaf {
-            if since.elapsed() < DEAF && !self.builder()?.has_kernel()? {
-                return Err(ToolstackError::Deaf);
+    pub(super) fn check_kernel(&mut self) -> Result<(), ToolstackError> {
+        if let Some(since) = self.kernel_lost {
+            if since.elapsed() < KERNEL_PATIENCE && !self.builder()?.has_kernel()? {
+                return Err(ToolstackError::KernelLost);
             }
-            self.deaf = None;
+            self.kernel_lost = None;
         }
         Ok(())
     }
@@ -75,7 +75,7 @@ impl GuestMaker {
                 let builder = self.builder.take();
                 self.is_gone |= builder.is_some_and(|mut builder| builder.store().has_ended());
             }
-            ToolstackError::Deaf => self.deaf = Some(Instant::now()),
+            ToolstackError::KernelLost => self.kernel_lost = Some(Instant::now()),
             _ => {}
         }
     }

@@ -86,7 +86,7 @@ pub enum ToolstackError {
     #[error(
         "dom0's kernel is not connected to this xenstored, which was started after another one"
     )]
-    Deaf,
+    KernelLost,
     /// The guest was destroyed before it was complete.
     #[error("it was destroyed meanwhile")]
     Destroyed,
@@ -125,7 +125,9 @@ impl std::fmt::Display for CreateError {
         let FailedStep { step, cause } = &self.failure;
         let advice = match cause {
             ToolstackError::Taken(_) => "choose another, or remove that guest with `hatch destroy`",
-            ToolstackError::Deaf => "restart dom0: until then the kernel makes no new interface",
+            ToolstackError::KernelLost => {
+                "restart dom0: until then the kernel makes no new interface"
+            }
             _ => step.advice(),
         };
         write!(f, "step `{step}`: {cause}; {advice}")?;

@@ -177,7 +177,7 @@ fn a_kernel_that_knows_nothing_of_xenstored_is_named() {
     bed.host.links.refuses("appeared");
     let error = bed.create().unwrap_err();
     assert!(
-        matches!(error.failure.cause, ToolstackError::Deaf),
+        matches!(error.failure.cause, ToolstackError::KernelLost),
         "{error}"
     );
 }

@@ -70,7 +70,7 @@ fn bed(lines: &str) -> Bed {
         told,
         way,
         links: Box::new(ports.clone()),
-        hears: Links::asking().unwrap(),
+        link_events: Links::asking().unwrap(),
         xen: Box::new(host.xen.clone()),
         signals: Signals {
             reload: signals.try_clone().unwrap(),

@@ -25,7 +25,7 @@ impl Toolstack {
     ) -> Result<Link, ToolstackError> {
         let mut link = match self.links.appeared(&vif_name(domid, 0), self.bound) {
             Err(mayfly_links::Error::NotAppeared { .. }) if !self.has_kernel()? => {
-                return Err(ToolstackError::Deaf);
+                return Err(ToolstackError::KernelLost);
             }
             link => link?,
         };
