@@ -14,6 +14,7 @@ pub(super) const HOME: &[u8] = b"device/vif/0";
 /// The watches' tokens.
 pub(super) const WATCH_HOME: &[u8] = b"vif0";
 pub(super) const WATCH_STATE: &[u8] = b"vif0/state";
+
 /// The greatest number of questions that wait for room in the request queue; more are dropped and counted.
 const MAX_UNASKED: usize = 64;
 

@@ -5,8 +5,7 @@ use core::fmt;
 use core::ops::Range;
 
 use mayfly_boot::layout;
-use mayfly_boot::memory::MemoryRange;
-use mayfly_boot::memory::{gap_above_ram, is_free, is_ram, largest_free};
+use mayfly_boot::memory::{MemoryRange, gap_above_ram, is_free, is_ram, largest_free};
 use mayfly_boot::start_info::{self, PhysicalMemory, StartInfo};
 use mayfly_drivers::Errno;
 use mayfly_drivers::abi::PAGE_SIZE;
