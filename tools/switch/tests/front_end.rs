@@ -378,7 +378,10 @@ proptest! {
                 },
                 Op::Service => front.service(),
                 Op::Run => dom0.run(),
-                Op::Turn => { dom0.switch.turn(dom0.now); }
+                Op::Turn => {
+                    let is_busy = dom0.switch.turn(dom0.now);
+                    dom0.switch.bind(dom0.now, is_busy);
+                }
                 Op::Kill => dom0.kill(),
             }
         }

@@ -160,7 +160,8 @@ impl Run {
             7 => self.switch.event(domain.into()),
             8 => {
                 self.switch.readable(0);
-                self.switch.turn(self.now);
+                let is_busy = self.switch.turn(self.now);
+                self.switch.bind(self.now, is_busy);
             }
             9 => {
                 self.switch.rest(self.now);
@@ -231,6 +232,7 @@ impl Run {
             }
             self.switch.readable(0);
             let is_busy = self.switch.turn(self.now);
+            self.switch.bind(self.now, is_busy);
             if !is_busy && self.switch.rest(self.now) != Rest::Busy && self.tap.unread() == 0 {
                 return;
             }

@@ -108,6 +108,7 @@ impl Program {
                 // The next frame is often an answer to what the receiver of these has to say first.
                 std::thread::yield_now();
             }
+            self.switch.bind(now, is_busy);
             if ready.listener {
                 self.accept(report);
             }

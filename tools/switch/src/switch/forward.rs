@@ -353,6 +353,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             };
         }
         if frame.offload.checksum == Checksum::Blank
+            && !(features.csum4 && features.csum6)
             && let Some(found) = Transport::of(self.arena.frame(&frame.range))
             && must_complete(&features, found.family, &frame.offload)
         {

@@ -96,7 +96,6 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             // It is served again after the others.
             self.active.push_back(at);
         }
-        self.bind(now, is_busy);
         is_busy
     }
 
@@ -128,8 +127,9 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         }
     }
 
-    /// Binds the event channels of new guests when it is time; a little later if there are frames to be moved.
-    fn bind(&mut self, now: u64, is_busy: bool) {
+    /// Binds the event channels of new guests when it is time; a little later if the turn `is_busy` with frames. It comes
+    /// after a turn, and after the receivers of its frames had the time to run: the kernel takes long for it.
+    pub fn bind(&mut self, now: u64, is_busy: bool) {
         for (at, time) in std::mem::take(&mut self.unbound) {
             let Some(Some(live)) = self.guests.get_mut(at) else {
                 continue;

@@ -228,6 +228,7 @@ impl<'x> Dom0<'x> {
             }
             self.switch.readable(0);
             let is_busy = self.switch.turn(self.now);
+            self.switch.bind(self.now, is_busy);
             if !is_busy && self.switch.rest(self.now) != Rest::Busy && self.xen.raised().is_empty()
             {
                 return;

@@ -91,14 +91,13 @@ pub(crate) fn tx_ring() -> Vec<u8> {
 /// The receive ring: a request for each buffer.
 pub(crate) fn rx_ring(rings: &Rings, grants: &Grants) -> Vec<u8> {
     let mut bytes = head(rings.buffers);
-    for id in 0..rings.buffers {
-        let request = netif_rx_request {
-            id: u16::try_from(id).unwrap_or(u16::MAX),
-            pad: 0,
-            gref: grants.rx_first + id,
-        };
-        bytes.extend_from_slice(request.as_bytes());
-    }
+    let request = |id: u32| netif_rx_request {
+        id: u16::try_from(id).unwrap_or(u16::MAX),
+        pad: 0,
+        gref: grants.rx_first + id,
+    };
+    let requests: Vec<_> = (0..rings.buffers).map(request).collect();
+    bytes.extend_from_slice(requests.as_bytes());
     bytes
 }
 

@@ -67,7 +67,9 @@ impl Dom0 {
         for _ in 0..1000 {
             self.now += 1000;
             self.switch.readable(0);
-            if !self.switch.turn(self.now) && self.switch.rest(self.now) != Rest::Busy {
+            let is_busy = self.switch.turn(self.now);
+            self.switch.bind(self.now, is_busy);
+            if !is_busy && self.switch.rest(self.now) != Rest::Busy {
                 return;
             }
         }

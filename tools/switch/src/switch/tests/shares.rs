@@ -75,7 +75,8 @@ fn a_limit_is_held_and_the_guest_goes_on_later() {
     let mut sent = 0;
     let start = dom0.now;
     while sent < 256 {
-        dom0.switch.turn(dom0.now);
+        let is_busy = dom0.switch.turn(dom0.now);
+        dom0.switch.bind(dom0.now, is_busy);
         sent += dom0.tap.frames().len();
         match dom0.switch.rest(dom0.now) {
             Rest::Busy => dom0.now += 1000,

@@ -131,7 +131,7 @@ impl Toolstack {
             gfns.extend([rings.tx(), rings.rx()]);
         }
         let pages = self.xen.map(domid, &gfns)?;
-        pages.write(0, &ident_pt())?;
+        pages.write(0, &IDENT_PT)?;
         // The pages of xenstore and of the console.
         pages.zero(PAGE_SIZE, (specials - 1) * PAGE_SIZE)?;
         if plan.layout.acpi {
@@ -267,9 +267,18 @@ fn special_pages(plan: &CreatePlan<'_>) -> Vec<u64> {
 }
 
 /// A 32-bit page directory that maps 4 GiB one to one, for those Intel CPUs that cannot run a guest without paging:
-/// present, writable, user, accessed, dirty, 4 MiB pages.
-fn ident_pt() -> Vec<u8> {
-    (0..1024u32)
-        .flat_map(|n| (n << 22 | 0xe7).to_le_bytes())
-        .collect()
+/// present, writable, user, accessed, dirty, 4 MiB pages. A constant, because to make one takes longer than to copy it.
+static IDENT_PT: [u8; PAGE_SIZE] = ident_pt();
+
+const fn ident_pt() -> [u8; PAGE_SIZE] {
+    let mut page = [0; PAGE_SIZE];
+    let (entries, _) = page.as_chunks_mut::<4>();
+    let mut number = 0;
+    while number < entries.len() {
+        #[allow(clippy::cast_possible_truncation, reason = "1,024 entries")]
+        let address = (number as u32) << 22;
+        entries[number] = (address | 0xe7).to_le_bytes();
+        number += 1;
+    }
+    page
 }
