@@ -41,7 +41,7 @@ pub enum NamesError {
 
 /// The result of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum QueryOutcome {
     /// It was answered. The service is given if the query was for the address of one.
     Answered(Option<ServiceId>),
     /// The name is outside of our zones.
@@ -115,19 +115,19 @@ impl Names {
         client: Client,
         query: &[u8],
         out: &mut [u8],
-    ) -> (Asked, usize) {
+    ) -> (QueryOutcome, usize) {
         let Ok(pack) = Pack::open(&self.pack) else {
-            return (Asked::Nothing, 0);
+            return (QueryOutcome::Nothing, 0);
         };
         let (service, is_ours) = self.asked(&pack, query);
         match server.answer(&pack, now, unix_seconds, client, query, out) {
-            answer if !is_ours => (Asked::Elsewhere, answer.unwrap_or(0)),
+            answer if !is_ours => (QueryOutcome::Elsewhere, answer.unwrap_or(0)),
             // The source of a query with a truncated answer may be forged, so it does not wake a service.
             Some(length) if out.get(2).is_some_and(|flags| flags & TC != 0) => {
-                (Asked::Answered(None), length)
+                (QueryOutcome::Answered(None), length)
             }
-            Some(length) => (Asked::Answered(service), length),
-            None => (Asked::Nothing, 0),
+            Some(length) => (QueryOutcome::Answered(service), length),
+            None => (QueryOutcome::Nothing, 0),
         }
     }
 

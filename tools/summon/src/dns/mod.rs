@@ -20,11 +20,11 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_w
 use serde::{Deserialize, Serialize};
 
 use super::fleet::ServiceId;
-use super::names::{Asked, Names};
+use super::names::{Names, QueryOutcome};
 use super::status::sum;
 use forward::{Asker, Forward};
 use question::Allowed;
-use tcp::{Connections, Place};
+use tcp::{AnswerSources, Connections};
 use upstream::{Progress, Upstreams};
 
 /// The number of queries answered in a turn.
@@ -116,7 +116,7 @@ pub struct Dns {
 
 /// A socket of the server, to be polled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum DnsSocket {
     /// A UDP socket for queries.
     Udp(usize),
     /// A TCP listener.
@@ -198,17 +198,17 @@ impl Dns {
     }
 
     /// All sockets to poll.
-    pub fn sources(&self) -> Vec<(Source, BorrowedFd<'_>)> {
+    pub fn sources(&self) -> Vec<(DnsSocket, BorrowedFd<'_>)> {
         let udp = self.udp.iter().enumerate();
-        let udp = udp.map(|(n, socket)| (Source::Udp(n), socket.as_fd()));
+        let udp = udp.map(|(n, socket)| (DnsSocket::Udp(n), socket.as_fd()));
         let listeners = self.listeners.iter().enumerate();
-        let listeners = listeners.map(|(n, socket)| (Source::Listener(n), socket.as_fd()));
+        let listeners = listeners.map(|(n, socket)| (DnsSocket::Listener(n), socket.as_fd()));
         let connections = self.connections.iter();
-        let connections = connections.map(|(n, socket)| (Source::Connection(n), socket));
+        let connections = connections.map(|(n, socket)| (DnsSocket::Connection(n), socket));
         let resolver = self.forward.iter().flat_map(Forward::iter);
-        let resolver = resolver.map(|(n, socket)| (Source::Resolver(n), socket));
+        let resolver = resolver.map(|(n, socket)| (DnsSocket::Resolver(n), socket));
         let upstreams = self.upstreams.iter().flat_map(Upstreams::iter);
-        let upstreams = upstreams.map(|(n, socket)| (Source::Upstream(n), socket));
+        let upstreams = upstreams.map(|(n, socket)| (DnsSocket::Upstream(n), socket));
         udp.chain(listeners)
             .chain(connections)
             .chain(resolver)
@@ -217,10 +217,10 @@ impl Dns {
     }
 
     /// Whether a connection waits for room to write instead of bytes to read.
-    pub fn is_writing(&self, source: Source) -> bool {
+    pub fn is_writing(&self, source: DnsSocket) -> bool {
         match source {
-            Source::Connection(n) => self.connections.is_writing(n),
-            Source::Upstream(n) => self.upstreams.iter().any(|all| all.is_writing(n)),
+            DnsSocket::Connection(n) => self.connections.is_writing(n),
+            DnsSocket::Upstream(n) => self.upstreams.iter().any(|all| all.is_writing(n)),
             _ => false,
         }
     }
@@ -235,16 +235,16 @@ impl Dns {
     }
 
     /// Serves a socket that is ready. Adds the queries for services to `queries`.
-    pub fn serve(&mut self, source: Source, names: &Names, queries: &mut Vec<Query>) {
+    pub fn serve(&mut self, source: DnsSocket, names: &Names, queries: &mut Vec<Query>) {
         match source {
-            Source::Udp(n) => {
+            DnsSocket::Udp(n) => {
                 for _ in 0..TURN {
                     if self.datagram(n, names, queries).is_none() {
                         break;
                     }
                 }
             }
-            Source::Listener(n) => {
+            DnsSocket::Listener(n) => {
                 if let Some(listener) = self.listeners.get(n)
                     && let Ok((stream, from)) = listener.accept()
                     && let Some(evicted) = self.connections.add(stream, from.ip(), self.began)
@@ -252,8 +252,8 @@ impl Dns {
                     self.close(evicted);
                 }
             }
-            Source::Connection(n) => self.connection(n, names, queries),
-            Source::Upstream(n) => {
+            DnsSocket::Connection(n) => self.connection(n, names, queries),
+            DnsSocket::Upstream(n) => {
                 let progress = match &mut self.upstreams {
                     Some(upstreams) => upstreams.serve(n),
                     None => Progress::Waits,
@@ -267,7 +267,7 @@ impl Dns {
                     Progress::Failed => self.connections.close(n),
                 }
             }
-            Source::Resolver(n) => {
+            DnsSocket::Resolver(n) => {
                 let answer = self.forward.as_mut().and_then(|forward| forward.answer(n));
                 self.tell(answer);
             }
@@ -302,7 +302,7 @@ impl Dns {
         let server = &mut self.server;
         let client = self.connections.address(n);
         let is_allowed = client.is_some_and(|client| self.allowed.has(client));
-        let place = Place {
+        let place = AnswerSources {
             server,
             names,
             began: self.began,
@@ -365,7 +365,7 @@ impl Dns {
                 }
                 self.counts.limited += 1;
             }
-            Asked::Answered(service) => {
+            QueryOutcome::Answered(service) => {
                 let _ = socket.send_to(answer.get(..length)?, from);
                 self.counts.answered += 1;
                 queries.extend(service.map(|service| Query {
@@ -375,8 +375,8 @@ impl Dns {
                     answered: Instant::now(),
                 }));
             }
-            Asked::Nothing => self.counts.dropped += 1,
-            Asked::Elsewhere => match &mut self.forward {
+            QueryOutcome::Nothing => self.counts.dropped += 1,
+            QueryOutcome::Elsewhere => match &mut self.forward {
                 Some(forward) if self.allowed.has(client.address) => match forward.query(
                     query,
                     Asker {

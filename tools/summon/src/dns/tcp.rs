@@ -41,7 +41,7 @@ struct Client {
 }
 
 /// The sources of answers.
-pub(super) struct Place<'a> {
+pub(super) struct AnswerSources<'a> {
     pub(super) server: &'a mut Server,
     pub(super) names: &'a Names,
     pub(super) began: Instant,
@@ -142,7 +142,7 @@ impl Connections {
     pub(super) fn serve(
         &mut self,
         n: usize,
-        place: Place<'_>,
+        place: AnswerSources<'_>,
         queries: &mut Vec<Query>,
     ) -> Option<u64> {
         let Some(client) = self.clients.get_mut(&n) else {
@@ -178,7 +178,12 @@ impl Connections {
 
 impl Client {
     /// Serves the connection: see [`Connections::serve`].
-    fn serve(&mut self, n: usize, mut place: Place<'_>, queries: &mut Vec<Query>) -> Option<u64> {
+    fn serve(
+        &mut self,
+        n: usize,
+        mut place: AnswerSources<'_>,
+        queries: &mut Vec<Query>,
+    ) -> Option<u64> {
         let at = Instant::now();
         self.read()?;
         let (mut services, mut forwarded) = (Vec::new(), 0);
@@ -222,7 +227,7 @@ impl Client {
     /// answered. `is_last` says that no other query follows them.
     fn answer(
         &mut self,
-        place: &mut Place<'_>,
+        place: &mut AnswerSources<'_>,
         at: Instant,
         own: usize,
         is_last: bool,

@@ -91,7 +91,7 @@ enum Source {
     Maker,
     Answers,
     Port(String),
-    Dns(dns::Source),
+    Dns(dns::DnsSocket),
 }
 
 impl Front {

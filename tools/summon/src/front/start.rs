@@ -120,7 +120,7 @@ pub(super) fn read_table(file: OwnedFd) -> Result<FrontTable, ChannelError> {
 }
 
 /// Asks the maker for the status each time that the page is read. Without an answer, gives the last status.
-fn asked(stream: UnixStream) -> impl status::Source {
+fn asked(stream: UnixStream) -> impl status::StatusReader {
     let stream = Mutex::new((BufReader::new(stream), Arc::<SummonStatus>::default()));
     move || {
         let mut kept = stream.lock().unwrap_or_else(PoisonError::into_inner);

@@ -196,9 +196,9 @@ impl ServiceStatus {
 }
 
 /// Gives the status, at any time and to any thread.
-pub trait Source: Fn() -> Arc<SummonStatus> + Send + Sync + 'static {}
+pub trait StatusReader: Fn() -> Arc<SummonStatus> + Send + Sync + 'static {}
 
-impl<T: Fn() -> Arc<SummonStatus> + Send + Sync + 'static> Source for T {}
+impl<T: Fn() -> Arc<SummonStatus> + Send + Sync + 'static> StatusReader for T {}
 
 /// A request at the local socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -221,9 +221,9 @@ pub struct ServiceCommand {
 pub type CommandResult = Result<(), String>;
 
 /// Carries out commands, at any time and from any thread.
-pub trait Doer: Fn(ServiceCommand) -> CommandResult + Send + Sync + 'static {}
+pub trait CommandDoer: Fn(ServiceCommand) -> CommandResult + Send + Sync + 'static {}
 
-impl<T: Fn(ServiceCommand) -> CommandResult + Send + Sync + 'static> Doer for T {}
+impl<T: Fn(ServiceCommand) -> CommandResult + Send + Sync + 'static> CommandDoer for T {}
 
 /// Asks a daemon for its status. Returns `None` if there is no daemon.
 ///

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread::{self, Builder};
 use std::time::Duration;
 
-use super::{Doer, Question, Source, http};
+use super::{CommandDoer, Question, StatusReader, http};
 use mayfly_toolstack::line;
 
 /// The number of clients served at the same time. Further ones are turned away.
@@ -22,7 +22,7 @@ const REST: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// The address cannot be listened on.
-pub fn serve(address: SocketAddr, source: impl Source) -> io::Result<SocketAddr> {
+pub fn serve(address: SocketAddr, source: impl StatusReader) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind(address)?;
     let address = listener.local_addr()?;
     serve_at(listener, source)?;
@@ -33,7 +33,7 @@ pub fn serve(address: SocketAddr, source: impl Source) -> io::Result<SocketAddr>
 ///
 /// # Errors
 /// No thread can be started.
-pub fn serve_at(listener: TcpListener, source: impl Source) -> io::Result<()> {
+pub fn serve_at(listener: TcpListener, source: impl StatusReader) -> io::Result<()> {
     let answer = move |stream: &TcpStream| http::answer(stream, &source());
     let accept = move || Ok(listener.accept()?.0);
     spawn("http", accept, answer)
@@ -43,7 +43,7 @@ pub fn serve_at(listener: TcpListener, source: impl Source) -> io::Result<()> {
 ///
 /// # Errors
 /// The socket cannot be made.
-pub fn tell(socket: &Path, source: impl Source, doer: impl Doer) -> io::Result<bool> {
+pub fn tell(socket: &Path, source: impl StatusReader, doer: impl CommandDoer) -> io::Result<bool> {
     let Some(listener) = line::listen(socket)? else {
         return Ok(false);
     };

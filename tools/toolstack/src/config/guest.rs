@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::{ConfigProblem, ConfigProblems, shown};
 use super::known;
-use super::settings::{self, Settings, number};
+use super::settings::{self, FileSettings, number};
 use super::vif::{self, VifEntry};
 use crate::builder::{self, Connect, EndAction, EndActions, GuestConfig, Watched};
 use mayfly_xen::TscMode;
@@ -99,7 +99,7 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<GuestFile, ConfigProbl
 /// # Errors
 /// The errors of the text, each with its line.
 pub fn parse(source: &str, text: &str, overrides: &Overrides) -> Result<GuestFile, ConfigProblems> {
-    let mut settings = Settings::parse(source, text);
+    let mut settings = FileSettings::parse(source, text);
     let mut warnings = ConfigProblems {
         source: source.to_owned(),
         ..ConfigProblems::default()
@@ -125,7 +125,7 @@ pub fn parse(source: &str, text: &str, overrides: &Overrides) -> Result<GuestFil
 
 /// `None` only if a problem was added.
 fn guest(
-    settings: &mut Settings,
+    settings: &mut FileSettings,
     warnings: &mut ConfigProblems,
     overrides: &Overrides,
 ) -> Option<GuestFile> {
@@ -178,7 +178,7 @@ fn guest(
 
 /// The memory, in MiB. `maxmem` is the limit of a balloon, and replaces `memory` where that is missing, as in xl.
 fn memory(
-    settings: &mut Settings,
+    settings: &mut FileSettings,
     warnings: &mut ConfigProblems,
     overrides: &Overrides,
 ) -> Option<u64> {
@@ -216,7 +216,7 @@ fn memory(
     }
 }
 
-fn kind(settings: &mut Settings) {
+fn kind(settings: &mut FileSettings) {
     if let Some((line, kind)) = settings.needed("type")
         && !kind.eq_ignore_ascii_case("pvh")
     {
@@ -228,7 +228,7 @@ fn kind(settings: &mut Settings) {
 }
 
 fn path(
-    settings: &mut Settings,
+    settings: &mut FileSettings,
     name: &str,
     instead: Option<&PathBuf>,
     needed: bool,
@@ -246,7 +246,7 @@ fn path(
     (!path.is_empty()).then(|| PathBuf::from(path))
 }
 
-fn uuid(settings: &mut Settings) -> Option<[u8; 16]> {
+fn uuid(settings: &mut FileSettings) -> Option<[u8; 16]> {
     let (line, text) = settings.text("uuid")?;
     // Of the notations of a UUID, only that with hyphens and nothing around it.
     let parsed = Uuid::try_parse(&text)
@@ -265,7 +265,7 @@ fn uuid(settings: &mut Settings) -> Option<[u8; 16]> {
     parsed.map(Uuid::into_bytes)
 }
 
-fn tsc(settings: &mut Settings) -> TscMode {
+fn tsc(settings: &mut FileSettings) -> TscMode {
     let Some((line, mode)) = settings.text("tsc_mode") else {
         return TscMode::Default;
     };
@@ -284,7 +284,7 @@ fn tsc(settings: &mut Settings) -> TscMode {
 }
 
 fn cmdline(
-    settings: &mut Settings,
+    settings: &mut FileSettings,
     warnings: &mut ConfigProblems,
     overrides: &Overrides,
 ) -> String {
@@ -343,7 +343,7 @@ fn cmdline(
 }
 
 fn vif(
-    settings: &mut Settings,
+    settings: &mut FileSettings,
     warnings: &mut ConfigProblems,
     overrides: &Overrides,
 ) -> Option<VifEntry> {
@@ -377,7 +377,7 @@ fn vif(
 }
 
 fn actions(
-    settings: &mut Settings,
+    settings: &mut FileSettings,
     warnings: &mut ConfigProblems,
     unwatched: &mut ConfigProblems,
 ) -> EndActions {

@@ -2,7 +2,7 @@
 //! if xl ignores them for a PVH guest as well (Xen 4.17: tools/xl/xl_parse.c, `parse_config_data`).
 
 use super::error::{ConfigProblems, shown};
-use super::settings::{Settings, number};
+use super::settings::{FileSettings, number};
 
 /// The rule for such a parameter.
 enum Rule {
@@ -178,7 +178,7 @@ const OTHER_TYPES: &[&str] = &[
 ];
 
 /// Applies the rules to all such parameters of a file.
-pub(super) fn settle(settings: &mut Settings, warnings: &mut ConfigProblems) {
+pub(super) fn settle(settings: &mut FileSettings, warnings: &mut ConfigProblems) {
     // A file has fewer parameters than there are rules.
     for name in settings.names() {
         if OTHER_TYPES.binary_search(&name.as_str()).is_ok() {
@@ -191,7 +191,7 @@ pub(super) fn settle(settings: &mut Settings, warnings: &mut ConfigProblems) {
     }
 }
 
-fn settle_one(settings: &mut Settings, warnings: &mut ConfigProblems, name: &str, rule: &Rule) {
+fn settle_one(settings: &mut FileSettings, warnings: &mut ConfigProblems, name: &str, rule: &Rule) {
     let Some((line, value)) = settings.any(name) else {
         return;
     };

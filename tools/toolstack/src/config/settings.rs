@@ -8,13 +8,13 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use super::error::{ConfigProblems, shown};
-use super::syntax::{self, Assignment, Value, ValueKind};
+use super::syntax::{self, Assignment, FileValue, ValueKind};
 
 /// The largest file that is read.
 pub const FILE_MAX: u64 = 256 * 1024;
 
 /// The parameters of a file. Each is removed when it is read: those that are left are not supported.
-pub(super) struct Settings {
+pub(super) struct FileSettings {
     all: BTreeMap<String, Setting>,
     pub(super) problems: ConfigProblems,
 }
@@ -22,7 +22,7 @@ pub(super) struct Settings {
 struct Setting {
     /// Whether `+=` was used on it.
     added: bool,
-    value: Value,
+    value: FileValue,
 }
 
 /// Reads a file of at most [`FILE_MAX`] bytes. Bytes that are not UTF-8 become [`char::REPLACEMENT_CHARACTER`], which a
@@ -52,7 +52,7 @@ pub fn read(path: &Path) -> Result<String, ConfigProblems> {
     Ok(text.into_owned())
 }
 
-impl Settings {
+impl FileSettings {
     pub(super) fn parse(source: &str, text: &str) -> Self {
         let mut problems = ConfigProblems::of(source);
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -114,7 +114,7 @@ impl Settings {
 
     /// The value of a parameter that is a string or a number.
     pub(super) fn text(&mut self, name: &str) -> Option<(usize, String)> {
-        let Value { line, kind } = self.all.remove(name)?.value;
+        let FileValue { line, kind } = self.all.remove(name)?.value;
         match kind {
             ValueKind::Atom(text) => Some((line, text)),
             ValueKind::List(_) => {
@@ -166,11 +166,11 @@ impl Settings {
     /// The line of a parameter, and its value if it is a string, or a list of one string; an empty list counts as an empty
     /// string.
     pub(super) fn any(&mut self, name: &str) -> Option<(usize, Option<String>)> {
-        let Value { line, kind } = self.all.remove(name)?.value;
+        let FileValue { line, kind } = self.all.remove(name)?.value;
         let text = match kind {
             ValueKind::Atom(text) => Some(text),
             ValueKind::List(list) if list.is_empty() => Some(String::new()),
-            ValueKind::List(list) => match <[Value; 1]>::try_from(list).map(|[one]| one.kind) {
+            ValueKind::List(list) => match <[FileValue; 1]>::try_from(list).map(|[one]| one.kind) {
                 Ok(ValueKind::Atom(text)) => Some(text),
                 _ => None,
             },
@@ -180,7 +180,7 @@ impl Settings {
 
     /// The values of a parameter that is a list of strings.
     pub(super) fn list(&mut self, name: &str) -> Option<Vec<(usize, String)>> {
-        let Value { line, kind } = self.all.remove(name)?.value;
+        let FileValue { line, kind } = self.all.remove(name)?.value;
         let ValueKind::List(values) = kind else {
             self.problems.add(line, format!("{name} has to be a list"));
             return None;

@@ -8,7 +8,7 @@ const DEPTH_MAX: usize = 8;
 
 /// A value and its line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Value {
+pub(super) struct FileValue {
     pub(super) line: usize,
     pub(super) kind: ValueKind,
 }
@@ -16,7 +16,7 @@ pub(super) struct Value {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ValueKind {
     Atom(String),
-    List(Vec<Value>),
+    List(Vec<FileValue>),
 }
 
 pub(super) struct Assignment {
@@ -24,7 +24,7 @@ pub(super) struct Assignment {
     pub(super) line: usize,
     /// `+=`
     pub(super) add: bool,
-    pub(super) value: Value,
+    pub(super) value: FileValue,
 }
 
 /// Parses all assignments that are valid; adds an error for each other one.
@@ -114,13 +114,13 @@ impl Parser<'_> {
     }
 
     /// A string, a number, or a list of values; without recursion, because a file may be made of brackets.
-    fn value(&mut self, name: &str) -> Result<Value, Unread> {
+    fn value(&mut self, name: &str) -> Result<FileValue, Unread> {
         let expected = format!("a value for {name}");
-        let mut open: Vec<(usize, Vec<Value>)> = Vec::new();
+        let mut open: Vec<(usize, Vec<FileValue>)> = Vec::new();
         let mut token = self.token()?;
         loop {
             let value = match token {
-                (line, Token::Text(text) | Token::Number(text)) => Value {
+                (line, Token::Text(text) | Token::Number(text)) => FileValue {
                     line,
                     kind: ValueKind::Atom(text),
                 },
@@ -165,9 +165,9 @@ impl Parser<'_> {
     }
 }
 
-fn close(open: &mut Vec<(usize, Vec<Value>)>) -> Value {
+fn close(open: &mut Vec<(usize, Vec<FileValue>)>) -> FileValue {
     let (line, values) = open.pop().unwrap_or_default();
-    Value {
+    FileValue {
         line,
         kind: ValueKind::List(values),
     }

@@ -181,6 +181,6 @@ fn a_resolver_that_is_silent_is_not_waited_for() {
     assert!(
         !sources
             .iter()
-            .any(|(source, _)| matches!(source, Source::Connection(_)))
+            .any(|(source, _)| matches!(source, DnsSocket::Connection(_)))
     );
 }

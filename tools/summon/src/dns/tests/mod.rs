@@ -79,7 +79,7 @@ fn query(name: &str, rtype: Rtype) -> Vec<u8> {
 fn serve(dns: &mut Dns, names: &Names) -> Vec<ServiceId> {
     let mut queries = Vec::new();
     loop {
-        let ready: Vec<Source> = {
+        let ready: Vec<DnsSocket> = {
             let sources = dns.sources();
             let mut fds: Vec<PollFd<'_>> = sources
                 .iter()
@@ -329,9 +329,15 @@ fn a_zone_has_what_its_file_says_and_the_services_addresses() {
     assert_eq!(told("example.test", Rtype::NS).1, ["ns.example.org."]);
     assert!(told("example.test", Rtype::SOA).1[0].contains("2026010100"));
     // The answer has the outside address, and the query wakes the service.
-    let outside = (Asked::Answered(Some(WWW)), vec!["203.0.113.7".to_owned()]);
+    let outside = (
+        QueryOutcome::Answered(Some(WWW)),
+        vec!["203.0.113.7".to_owned()],
+    );
     assert_eq!(told("www.example.test", Rtype::A), outside);
-    assert_eq!(told("mail.example.test", Rtype::A).0, Asked::Answered(None));
+    assert_eq!(
+        told("mail.example.test", Rtype::A).0,
+        QueryOutcome::Answered(None)
+    );
     // Mistakes in the file are reported with their lines.
     std::fs::write(&file, "@ MX mail\n").unwrap();
     let error = Names::new(&config, &ids).err().unwrap().to_string();
