@@ -5,7 +5,7 @@ use std::io::Read;
 use crate::error::Error;
 use crate::format;
 use crate::read::Source;
-use crate::records::Records;
+use crate::records::SavedRecords;
 
 /// The longest configuration, in bytes.
 const CONFIG_MAX: u32 = 1 << 20;
@@ -15,7 +15,7 @@ const HEADER: &str = "the header";
 
 /// The guest's configuration as the file has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Config {
+pub enum SavedConfig {
     /// libxl's JSON.
     Json(String),
     /// The text of an xl.cfg.
@@ -23,7 +23,7 @@ pub enum Config {
 }
 
 /// A file whose header was read.
-pub struct Body<R> {
+pub struct SavefileBody<R> {
     source: Source<R>,
 }
 
@@ -31,7 +31,7 @@ pub struct Body<R> {
 ///
 /// # Errors
 /// It is another kind of file, or is not supported.
-pub fn open<R: Read>(source: R) -> Result<(Config, Body<R>), Error> {
+pub fn open<R: Read>(source: R) -> Result<(SavedConfig, SavefileBody<R>), Error> {
     let mut source = Source::new(source);
     let magic = source.array::<32>(HEADER).map_err(|error| match error {
         // A short file is most likely of another kind.
@@ -58,10 +58,10 @@ pub fn open<R: Read>(source: R) -> Result<(Config, Body<R>), Error> {
     }
     let text = config(&mut source, length)?;
     let config = match mandatory & format::FLAG_JSON {
-        0 => Config::Cfg(text),
-        _ => Config::Json(text),
+        0 => SavedConfig::Cfg(text),
+        _ => SavedConfig::Json(text),
     };
-    Ok((config, Body { source }))
+    Ok((config, SavefileBody { source }))
 }
 
 /// Reads the header's optional data, which is the configuration and what later versions may add.
@@ -89,16 +89,16 @@ fn config<R: Read>(source: &mut Source<R>, length: u32) -> Result<String, Error>
     String::from_utf8(bytes).map_err(|_| Error::invalid(at, "the configuration is not text"))
 }
 
-impl<R: Read> Body<R> {
+impl<R: Read> SavefileBody<R> {
     /// Reads the headers of both streams. The pages of the records are below `end`.
     ///
     /// # Errors
     /// The headers are of another kind of guest, or of a version that is not supported.
-    pub fn records(mut self, end: u64) -> Result<Records<R>, Error> {
+    pub fn records(mut self, end: u64) -> Result<SavedRecords<R>, Error> {
         self.libxl()?;
         self.image()?;
         self.domain()?;
-        Ok(Records::new(self.source, end))
+        Ok(SavedRecords::new(self.source, end))
     }
 
     fn libxl(&mut self) -> Result<(), Error> {

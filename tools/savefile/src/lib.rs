@@ -6,7 +6,7 @@
 //! libxc    image header, domain header, records: static data, pages, the state of the vCPU and of the domain, END
 //! ```
 //!
-//! [`Writer`] writes version 3 of libxc's stream, as Xen 4.14 and later do; [`open`] and [`Records`] read it. Sources: `docs/specs/libxl-migration-stream.pandoc` and
+//! [`SavefileWriter`] writes version 3 of libxc's stream, as Xen 4.14 and later do; [`open`] and [`SavedRecords`] read it. Sources: `docs/specs/libxl-migration-stream.pandoc` and
 //! `docs/specs/libxc-migration-stream.pandoc` of Xen 4.17 to 4.20, and `struct save_file_header` of `tools/xl/xl.h`.
 //!
 //! Input is hostile. Every length is compared with the bytes that really come before memory is reserved for it; records
@@ -22,10 +22,10 @@ mod records;
 mod write;
 
 pub use error::Error;
-pub use header::{Body, Config, open};
-pub use pages::{Batch, PAGE, PFNS_MAX, Page, Pages};
-pub use records::{Param, Record, Records, TscInfo};
-pub use write::Writer;
+pub use header::{SavedConfig, SavefileBody, open};
+pub use pages::{PAGE, PFNS_MAX, PageBatch, SavedPage, SavedPages};
+pub use records::{HvmParam, SavedRecord, SavedRecords, TscInfo};
+pub use write::SavefileWriter;
 
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ pub const PFNS_MAX: usize = 1024;
 
 /// A page of a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Page<'a> {
+pub struct SavedPage<'a> {
     /// Its gfn.
     pub gfn: u64,
     /// Its content; `None` if it was never written, or is all zeros.
@@ -20,12 +20,12 @@ pub struct Page<'a> {
 
 /// The pages of a record, whose lengths were checked.
 #[derive(Debug, Clone, Copy)]
-pub struct Pages<'a> {
+pub struct SavedPages<'a> {
     entries: &'a [u8],
     content: &'a [u8],
 }
 
-impl<'a> Pages<'a> {
+impl<'a> SavedPages<'a> {
     /// Checks the body of a record. Its pages are below `end`.
     pub(crate) fn parse(body: &'a [u8], end: u64, at: u64) -> Result<Self, Error> {
         let invalid = |what: String| Error::invalid(at, format!("PAGE_DATA {what}"));
@@ -73,16 +73,16 @@ impl<'a> Pages<'a> {
     }
 
     /// The pages that the guest has. Frames without a page are left out.
-    pub fn iter(&self) -> impl Iterator<Item = Page<'a>> + use<'a> {
+    pub fn iter(&self) -> impl Iterator<Item = SavedPage<'a>> + use<'a> {
         let mut contents = self.content.chunks_exact(PAGE);
         numbers(self.entries).filter_map(move |entry| {
             let gfn = entry & format::PFN_MASK;
             match entry >> format::TYPE_SHIFT {
-                format::NOTAB => Some(Page {
+                format::NOTAB => Some(SavedPage {
                     gfn,
                     content: contents.next(),
                 }),
-                format::XALLOC => Some(Page { gfn, content: None }),
+                format::XALLOC => Some(SavedPage { gfn, content: None }),
                 _ => None,
             }
         })
@@ -96,12 +96,12 @@ fn numbers(bytes: &[u8]) -> impl Iterator<Item = u64> + use<'_> {
 
 /// Pages that are to be written as one record.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub struct PageBatch {
     pub(crate) entries: Vec<u8>,
     pub(crate) content: Vec<u8>,
 }
 
-impl Batch {
+impl PageBatch {
     /// The number of its pages.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -4,7 +4,7 @@ use std::io::Read;
 
 use crate::error::Error;
 use crate::format;
-use crate::pages::Pages;
+use crate::pages::SavedPages;
 use crate::read::{Fields, Source};
 
 /// The longest record of each kind, in bytes.
@@ -28,7 +28,7 @@ pub struct TscInfo {
 
 /// A parameter of the guest (`HVM_PARAM_*`, hvm/params.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Param {
+pub struct HvmParam {
     /// Its number.
     pub index: u64,
     /// Its value.
@@ -37,7 +37,7 @@ pub struct Param {
 
 /// A record.
 #[derive(Debug)]
-pub enum Record<'a> {
+pub enum SavedRecord<'a> {
     /// The leaves of CPUID that the guest sees: an array of `xen_cpuid_leaf_t`.
     CpuidPolicy(&'a [u8]),
     /// The read-only MSRs that the guest sees: an array of `xen_msr_entry_t`.
@@ -45,13 +45,13 @@ pub enum Record<'a> {
     /// What the guest is made with is complete. Its pages and its state follow.
     StaticDataEnd,
     /// Pages. A page may come again, and then replaces what came before.
-    Pages(Pages<'a>),
+    Pages(SavedPages<'a>),
     /// How the guest reads the time.
     TscInfo(TscInfo),
     /// The state of the vCPU, as XEN_DOMCTL_sethvmcontext takes it.
     Context(&'a [u8]),
     /// The guest's parameters.
-    Params(Vec<Param>),
+    Params(Vec<HvmParam>),
 }
 
 /// The kinds of records that come at most once.
@@ -66,7 +66,7 @@ struct Seen {
 }
 
 /// The records of a file.
-pub struct Records<R> {
+pub struct SavedRecords<R> {
     source: Source<R>,
     /// The end of the guest's frames.
     end: u64,
@@ -75,7 +75,7 @@ pub struct Records<R> {
     body: Vec<u8>,
 }
 
-impl<R: Read> Records<R> {
+impl<R: Read> SavedRecords<R> {
     pub(crate) fn new(source: Source<R>, end: u64) -> Self {
         Self {
             source,
@@ -91,7 +91,7 @@ impl<R: Read> Records<R> {
     /// # Errors
     /// The file is cut, contradicts the specification, or has a record of another kind of guest. Nothing after it can
     /// be read.
-    pub fn next_record(&mut self) -> Result<Option<Record<'_>>, Error> {
+    pub fn next_record(&mut self) -> Result<Option<SavedRecord<'_>>, Error> {
         // An error is not read over.
         if std::mem::replace(&mut self.is_ended, true) {
             return Ok(None);
@@ -223,7 +223,7 @@ fn padded(length: u32) -> u64 {
 }
 
 /// Parses a record's body.
-fn record(kind: u32, body: &[u8], end: u64, at: u64) -> Result<Record<'_>, Error> {
+fn record(kind: u32, body: &[u8], end: u64, at: u64) -> Result<SavedRecord<'_>, Error> {
     let of_parts = |name: &str, part: usize| match body.len().is_multiple_of(part) {
         true => Ok(body),
         false => Err(Error::invalid(
@@ -232,21 +232,25 @@ fn record(kind: u32, body: &[u8], end: u64, at: u64) -> Result<Record<'_>, Error
         )),
     };
     Ok(match kind {
-        format::X86_CPUID_POLICY => Record::CpuidPolicy(of_parts("X86_CPUID_POLICY", 24)?),
-        format::X86_MSR_POLICY => Record::MsrPolicy(of_parts("X86_MSR_POLICY", 16)?),
-        format::STATIC_DATA_END => Record::StaticDataEnd,
-        format::PAGE_DATA => Record::Pages(Pages::parse(body, end, at)?),
+        format::X86_CPUID_POLICY => SavedRecord::CpuidPolicy(of_parts("X86_CPUID_POLICY", 24)?),
+        format::X86_MSR_POLICY => SavedRecord::MsrPolicy(of_parts("X86_MSR_POLICY", 16)?),
+        format::STATIC_DATA_END => SavedRecord::StaticDataEnd,
+        format::PAGE_DATA => SavedRecord::Pages(SavedPages::parse(body, end, at)?),
         format::X86_TSC_INFO => {
             let info = tsc_info(body);
-            Record::TscInfo(info.ok_or_else(|| Error::invalid(at, "X86_TSC_INFO is not valid"))?)
+            SavedRecord::TscInfo(
+                info.ok_or_else(|| Error::invalid(at, "X86_TSC_INFO is not valid"))?,
+            )
         }
         format::HVM_CONTEXT if body.is_empty() => {
             return Err(Error::invalid(at, "HVM_CONTEXT is empty"));
         }
-        format::HVM_CONTEXT => Record::Context(body),
+        format::HVM_CONTEXT => SavedRecord::Context(body),
         _ => {
             let params = params(body);
-            Record::Params(params.ok_or_else(|| Error::invalid(at, "HVM_PARAMS is not valid"))?)
+            SavedRecord::Params(
+                params.ok_or_else(|| Error::invalid(at, "HVM_PARAMS is not valid"))?,
+            )
         }
     })
 }
@@ -262,13 +266,13 @@ fn tsc_info(body: &[u8]) -> Option<TscInfo> {
     (fields.u32()? == 0 && fields.0.is_empty()).then_some(info)
 }
 
-fn params(body: &[u8]) -> Option<Vec<Param>> {
+fn params(body: &[u8]) -> Option<Vec<HvmParam>> {
     let mut fields = Fields(body);
     let (count, reserved) = (fields.u32()?, fields.u32()?);
     let mut all = Vec::new();
     for _ in 0..count {
         let (index, value) = (fields.u64()?, fields.u64()?);
-        all.push(Param { index, value });
+        all.push(HvmParam { index, value });
     }
     (reserved == 0 && fields.0.is_empty()).then_some(all)
 }

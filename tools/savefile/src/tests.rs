@@ -21,34 +21,34 @@ struct Found {
     order: Vec<&'static str>,
     pages: Vec<(u64, Option<Vec<u8>>)>,
     context: Vec<u8>,
-    params: Vec<Param>,
+    params: Vec<HvmParam>,
     tsc: Option<TscInfo>,
 }
 
-fn read_all(source: impl Read) -> Result<(Config, Found), Error> {
+fn read_all(source: impl Read) -> Result<(SavedConfig, Found), Error> {
     let (config, body) = open(source)?;
     let mut records = body.records(END)?;
     let mut found = Found::default();
     while let Some(record) = records.next_record()? {
         found.order.push(match record {
-            Record::CpuidPolicy(_) => "cpuid",
-            Record::MsrPolicy(_) => "msrs",
-            Record::StaticDataEnd => "static",
-            Record::Pages(pages) => {
+            SavedRecord::CpuidPolicy(_) => "cpuid",
+            SavedRecord::MsrPolicy(_) => "msrs",
+            SavedRecord::StaticDataEnd => "static",
+            SavedRecord::Pages(pages) => {
                 let pages = pages.iter();
                 let pages = pages.map(|page| (page.gfn, page.content.map(<[u8]>::to_vec)));
                 found.pages.extend(pages);
                 "pages"
             }
-            Record::TscInfo(info) => {
+            SavedRecord::TscInfo(info) => {
                 found.tsc = Some(info);
                 "tsc"
             }
-            Record::Context(context) => {
+            SavedRecord::Context(context) => {
                 found.context = context.to_vec();
                 "context"
             }
-            Record::Params(params) => {
+            SavedRecord::Params(params) => {
                 found.params = params;
                 "params"
             }
@@ -59,17 +59,17 @@ fn read_all(source: impl Read) -> Result<(Config, Found), Error> {
     Ok((config, found))
 }
 
-fn json() -> Config {
-    Config::Json("{\"c_info\":{\"name\":\"web\"}}".to_owned())
+fn json() -> SavedConfig {
+    SavedConfig::Json("{\"c_info\":{\"name\":\"web\"}}".to_owned())
 }
 
 /// A small guest's file, all of it but the end.
-fn begun() -> Writer<Vec<u8>> {
-    let mut writer = Writer::begin(Vec::new(), &json(), (4, 17)).unwrap();
+fn begun() -> SavefileWriter<Vec<u8>> {
+    let mut writer = SavefileWriter::begin(Vec::new(), &json(), (4, 17)).unwrap();
     writer.cpuid_policy(&[1; 48]).unwrap();
     writer.msr_policy(&[2; 16]).unwrap();
     writer.static_data_end().unwrap();
-    let mut batch = Batch::default();
+    let mut batch = PageBatch::default();
     batch.zeros(0);
     batch.page(1).copy_from_slice(&[7; PAGE]);
     batch.zeros(2);
@@ -84,7 +84,7 @@ pub(crate) fn sample() -> Vec<u8> {
     writer.tsc_info(&TSC).unwrap();
     writer.context(&[9; 101]).unwrap();
     let (index, value) = (1, 0xf_effc);
-    writer.params(&[Param { index, value }]).unwrap();
+    writer.params(&[HvmParam { index, value }]).unwrap();
     writer.finish().unwrap()
 }
 
@@ -124,9 +124,9 @@ fn what_is_written_is_read() {
     assert_eq!(found.pages, pages);
     assert_eq!((found.tsc, found.context), (Some(TSC), vec![9; 101]));
     let (index, value) = (1, 0xf_effc);
-    assert_eq!(found.params, [Param { index, value }]);
-    let cfg = Config::Cfg("name = \"web\"\n".to_owned());
-    let mut writer = Writer::begin(Vec::new(), &cfg, (4, 20)).unwrap();
+    assert_eq!(found.params, [HvmParam { index, value }]);
+    let cfg = SavedConfig::Cfg("name = \"web\"\n".to_owned());
+    let mut writer = SavefileWriter::begin(Vec::new(), &cfg, (4, 20)).unwrap();
     writer.static_data_end().unwrap();
     writer.context(&[1]).unwrap();
     writer.params(&[]).unwrap();
@@ -250,7 +250,7 @@ fn records_that_cannot_be_are_errors() {
 #[test]
 fn bodies_that_are_not_valid_are_errors() {
     let first = |kind: u32, body: &[u8]| {
-        let mut writer = Writer::begin(Vec::new(), &json(), (4, 17)).unwrap();
+        let mut writer = SavefileWriter::begin(Vec::new(), &json(), (4, 17)).unwrap();
         if !matches!(kind, format::X86_CPUID_POLICY | format::X86_MSR_POLICY) {
             writer.static_data_end().unwrap();
         }
@@ -300,7 +300,7 @@ fn bodies_that_are_not_valid_are_errors() {
 
 #[test]
 fn the_order_of_the_records_is_kept() {
-    let mut early = Writer::begin(Vec::new(), &json(), (4, 17)).unwrap();
+    let mut early = SavefileWriter::begin(Vec::new(), &json(), (4, 17)).unwrap();
     early.context(&[1]).unwrap();
     let error = error_of(&early.finish().unwrap());
     assert!(error.contains("HVM_CONTEXT stands before"), "{error}");
@@ -357,7 +357,7 @@ fn large_records_and_repeated_pages_are_taken() {
 #[test]
 fn headers_are_checked() {
     let file = sample();
-    let Config::Json(text) = json() else {
+    let SavedConfig::Json(text) = json() else {
         unreachable!();
     };
     let libxl = 48 + 4 + text.len() + 1;
@@ -428,10 +428,10 @@ proptest! {
         params in prop::collection::vec((any::<u64>(), any::<u64>()), 0..40),
         size in 1..17_usize,
     ) {
-        let mut writer = Writer::begin(Vec::new(), &json(), (4, 17)).unwrap();
+        let mut writer = SavefileWriter::begin(Vec::new(), &json(), (4, 17)).unwrap();
         writer.static_data_end().unwrap();
         for part in wanted.chunks(size) {
-            let mut batch = Batch::default();
+            let mut batch = PageBatch::default();
             for (gfn, fill) in part {
                 match fill {
                     Some(fill) => batch.page(*gfn).fill(*fill),
@@ -441,7 +441,7 @@ proptest! {
             writer.pages(&mut batch).unwrap();
         }
         writer.context(&context).unwrap();
-        let params: Vec<_> = params.iter().map(|(index, value)| Param { index: *index, value: *value }).collect();
+        let params: Vec<_> = params.iter().map(|(index, value)| HvmParam { index: *index, value: *value }).collect();
         writer.params(&params).unwrap();
         let file = writer.finish().unwrap();
         let (_, found) = read_all(Pipe(&file, 0)).unwrap();

@@ -3,28 +3,28 @@
 use std::io::{self, BufWriter, Write};
 
 use crate::format;
-use crate::header::Config;
-use crate::pages::Batch;
-use crate::records::{Param, TscInfo};
+use crate::header::SavedConfig;
+use crate::pages::PageBatch;
+use crate::records::{HvmParam, TscInfo};
 
 /// A file that is being written. The caller keeps the order of the records: policies, the end of the static data,
 /// pages, the rest.
-pub struct Writer<W: Write> {
+pub struct SavefileWriter<W: Write> {
     sink: BufWriter<W>,
 }
 
-impl<W: Write> Writer<W> {
+impl<W: Write> SavefileWriter<W> {
     /// Writes all headers. `xen` is the version that the guest runs under, as major and minor number.
     ///
     /// # Errors
     /// The sink's.
-    pub fn begin(sink: W, config: &Config, xen: (u32, u32)) -> io::Result<Self> {
+    pub fn begin(sink: W, config: &SavedConfig, xen: (u32, u32)) -> io::Result<Self> {
         let mut writer = Self {
             sink: BufWriter::new(sink),
         };
         let (json, text) = match config {
-            Config::Json(text) => (format::FLAG_JSON, text.as_bytes()),
-            Config::Cfg(text) => (0, text.as_bytes()),
+            SavedConfig::Json(text) => (format::FLAG_JSON, text.as_bytes()),
+            SavedConfig::Cfg(text) => (0, text.as_bytes()),
         };
         // As xl, which writes the NUL of its JSON.
         let nul = usize::from(json != 0);
@@ -89,7 +89,7 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     /// The sink's.
-    pub fn pages(&mut self, batch: &mut Batch) -> io::Result<()> {
+    pub fn pages(&mut self, batch: &mut PageBatch) -> io::Result<()> {
         if !batch.is_empty() {
             let count = length(batch.len())?.to_le_bytes();
             let parts = [&count[..], &[0; 4], &batch.entries, &batch.content];
@@ -135,10 +135,10 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     /// The sink's.
-    pub fn params(&mut self, params: &[Param]) -> io::Result<()> {
+    pub fn params(&mut self, params: &[HvmParam]) -> io::Result<()> {
         let mut body = length(params.len())?.to_le_bytes().to_vec();
         body.extend([0; 4]);
-        for Param { index, value } in params {
+        for HvmParam { index, value } in params {
             body.extend(index.to_le_bytes());
             body.extend(value.to_le_bytes());
         }

@@ -4,16 +4,16 @@
 use std::io::Write as _;
 
 use mayfly_lab::verify_saved;
-use mayfly_savefile::{Batch, Config, Param, TscInfo, Writer};
+use mayfly_savefile::{HvmParam, PageBatch, SavedConfig, SavefileWriter, TscInfo};
 
 /// A file with every record that is written, and full batches.
 fn file() -> Vec<u8> {
-    let config = Config::Json("{\"c_info\":{\"type\":\"pvh\"}}".to_owned());
-    let mut writer = Writer::begin(Vec::new(), &config, (4, 17)).unwrap();
+    let config = SavedConfig::Json("{\"c_info\":{\"type\":\"pvh\"}}".to_owned());
+    let mut writer = SavefileWriter::begin(Vec::new(), &config, (4, 17)).unwrap();
     writer.cpuid_policy(&[0; 24 * 3]).unwrap();
     writer.msr_policy(&[0; 16]).unwrap();
     writer.static_data_end().unwrap();
-    let mut batch = Batch::default();
+    let mut batch = PageBatch::default();
     for gfn in 0..2500 {
         match gfn % 5 {
             0 => batch.page(gfn).fill(7),
@@ -33,7 +33,7 @@ fn file() -> Vec<u8> {
     writer.tsc_info(&tsc).unwrap();
     writer.context(&[1; 2504 + 3]).unwrap();
     let (index, value) = (1, 0xf_effc);
-    writer.params(&[Param { index, value }]).unwrap();
+    writer.params(&[HvmParam { index, value }]).unwrap();
     writer.finish().unwrap()
 }
 

@@ -5,12 +5,13 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+use crate::lifecycle::xen::Suspended;
 use mayfly_links::{Bridge, Instruction, Link};
 use mayfly_xen::{DomainInfo, MapEntry, Mapping, NewDomain, TscMode};
 pub use mayfly_xenstore::Store;
 
 /// Xen's control interface in dom0. [`mayfly_xen::Xen`] describes each call in more detail.
-pub trait Xen {
+pub trait Xen: Suspended {
     /// Creates a domain, paused and empty; returns its domid.
     ///
     /// # Errors
@@ -139,6 +140,18 @@ pub trait Xen {
 
 /// Mapped pages of a domain, addressed by the offset from the first.
 pub trait Pages {
+    /// Copies bytes out.
+    ///
+    /// # Errors
+    /// The bytes go beyond the pages.
+    fn read(&self, offset: usize, into: &mut [u8]) -> io::Result<()>;
+
+    /// Whether a page, counted from 0, is all zeros.
+    ///
+    /// # Errors
+    /// There is no such page.
+    fn is_zero(&self, page: usize) -> io::Result<bool>;
+
     /// Copies bytes in.
     ///
     /// # Errors
@@ -327,6 +340,14 @@ impl Xen for mayfly_xen::Xen {
 }
 
 impl Pages for Mapping {
+    fn read(&self, offset: usize, into: &mut [u8]) -> io::Result<()> {
+        Self::read(self, offset, into)
+    }
+
+    fn is_zero(&self, page: usize) -> io::Result<bool> {
+        Self::is_zero(self, page)
+    }
+
     fn write(&self, offset: usize, bytes: &[u8]) -> io::Result<()> {
         Self::write(self, offset, bytes)
     }

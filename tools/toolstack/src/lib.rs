@@ -7,6 +7,7 @@ pub mod config;
 pub mod fake;
 pub mod gc;
 pub mod host;
+pub mod lifecycle;
 pub mod line;
 pub mod paths;
 pub mod pool;

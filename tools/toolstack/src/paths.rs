@@ -128,6 +128,18 @@ pub fn switched(domid: u16) -> String {
     format!("{SWITCHED}/{domid}")
 }
 
+/// The path of the port by which the guest is asked to suspend.
+#[must_use]
+pub fn suspend_channel(domid: u16) -> String {
+    format!("{}/device/suspend/event-channel", home(domid))
+}
+
+/// The path by which the guest is asked to shut down or to suspend.
+#[must_use]
+pub fn shutdown(domid: u16) -> String {
+    format!("{}/control/shutdown", home(domid))
+}
+
 /// The path of netback's state.
 #[must_use]
 pub fn state(domid: u16) -> String {

@@ -39,6 +39,8 @@ pub(crate) const XENVER_VERSION: u64 = 0;
 
 /// `XENMEM_populate_physmap`.
 pub(crate) const XENMEM_POPULATE_PHYSMAP: u64 = 6;
+/// `XENMEM_maximum_gpfn`. Its argument is the domid alone.
+pub(crate) const XENMEM_MAXIMUM_GPFN: u64 = 14;
 /// `XENMEM_set_memory_map`.
 pub(crate) const XENMEM_SET_MEMORY_MAP: u64 = 13;
 /// `XENMEM_resource_grant_table`.
@@ -111,6 +113,11 @@ const _: () = assert!(size_of::<sched_remote_shutdown>() == 8);
 /// `HVMOP_set_param`.
 pub(crate) const HVMOP_SET_PARAM: u64 = 0;
 
+/// `HVMOP_get_param`.
+pub(crate) const HVMOP_GET_PARAM: u64 = 1;
+/// `HVM_PARAM_CALLBACK_IRQ`.
+pub(crate) const HVM_PARAM_CALLBACK_IRQ: u32 = 0;
+
 /// `struct xen_hvm_param`.
 #[repr(C)]
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -130,10 +137,18 @@ pub(crate) const XEN_DOMCTL_PAUSEDOMAIN: u32 = 3;
 pub(crate) const XEN_DOMCTL_UNPAUSEDOMAIN: u32 = 4;
 pub(crate) const XEN_DOMCTL_GETDOMAININFO: u32 = 5;
 pub(crate) const XEN_DOMCTL_MAX_MEM: u32 = 11;
+pub(crate) const XEN_DOMCTL_SETVCPUCONTEXT: u32 = 12;
 pub(crate) const XEN_DOMCTL_GETVCPUCONTEXT: u32 = 13;
 pub(crate) const XEN_DOMCTL_MAX_VCPUS: u32 = 15;
+pub(crate) const XEN_DOMCTL_RESUMEDOMAIN: u32 = 27;
+pub(crate) const XEN_DOMCTL_SUBSCRIBE: u32 = 29;
+pub(crate) const XEN_DOMCTL_GETHVMCONTEXT: u32 = 33;
 pub(crate) const XEN_DOMCTL_SETHVMCONTEXT: u32 = 34;
+pub(crate) const XEN_DOMCTL_GETTSCINFO: u32 = 59;
 pub(crate) const XEN_DOMCTL_SETTSCINFO: u32 = 60;
+pub(crate) const XEN_DOMCTL_GETPAGEFRAMEINFO3: u32 = 61;
+pub(crate) const XEN_DOMCTL_GET_CPU_POLICY: u32 = 82;
+pub(crate) const XEN_DOMCTL_SET_CPU_POLICY: u32 = 83;
 pub(crate) const XEN_DOMCTL_SET_PAGING_MEMPOOL_SIZE: u32 = 86;
 
 /// `SECINITSID_DOMU`: the default security label of a guest under FLASK, as for libxl
@@ -279,6 +294,48 @@ pub(crate) struct xen_domctl_hvmcontext {
     pub(crate) buffer: u64,
 }
 const _: () = assert!(size_of::<xen_domctl_hvmcontext>() == 16);
+
+/// `XEN_DOMCTL_PFINFO_LTAB_MASK`, and the only type that an ordinary page of a PVH guest has.
+pub(crate) const XEN_DOMCTL_PFINFO_LTAB_MASK: u64 = 0xf000_0000;
+pub(crate) const XEN_DOMCTL_PFINFO_NOTAB: u64 = 0;
+
+/// `struct xen_domctl_getpageframeinfo3`.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub(crate) struct xen_domctl_getpageframeinfo3 {
+    pub(crate) num: u64,
+    pub(crate) array: u64,
+}
+const _: () = assert!(size_of::<xen_domctl_getpageframeinfo3>() == 16);
+
+/// `struct xen_domctl_subscribe`.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub(crate) struct xen_domctl_subscribe {
+    pub(crate) port: u32,
+}
+
+/// `struct xen_domctl_cpu_policy`.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub(crate) struct xen_domctl_cpu_policy {
+    pub(crate) nr_leaves: u32,
+    pub(crate) nr_msrs: u32,
+    pub(crate) leaves: u64,
+    pub(crate) msrs: u64,
+    pub(crate) err: [u32; 3],
+    pub(crate) pad: u32,
+}
+const _: () = assert!(size_of::<xen_domctl_cpu_policy>() == 40);
+/// The sizes of `xen_cpuid_leaf_t` and of `xen_msr_entry_t` (arch-x86/xen.h), in bytes.
+pub(crate) const CPUID_LEAF: usize = 24;
+pub(crate) const MSR_ENTRY: usize = 16;
+
+/// The size of `struct vcpu_guest_context` (arch-x86/xen.h) of 64 bits, in bytes; the offset of `user_regs.rax` in it,
+/// after `fpu_ctxt`, `flags` and ten registers; and that of `user_regs.rip`, five registers and two words later.
+pub(crate) const VCPU_GUEST_CONTEXT: usize = 5168;
+pub(crate) const VCPU_RAX: usize = 512 + 8 + 10 * 8;
+pub(crate) const VCPU_RIP: usize = VCPU_RAX + 5 * 8 + 2 * 4;
 
 // --- sysctl.h ----------------------------------------------------------------
 

@@ -61,6 +61,7 @@ pub struct MapEntry {
 pub struct Xen {
     pub(super) privcmd: Privcmd,
     interface: Interface,
+    version: (u32, u32),
 }
 
 /// The greatest number of repetitions of a call that Xen interrupts. Each call makes progress.
@@ -82,7 +83,17 @@ impl Xen {
         let version = u32::try_from(version).unwrap_or(0);
         let (major, minor) = (version >> 16, version & 0xffff);
         let interface = Interface::of(major, minor).ok_or(Error::Version { major, minor })?;
-        Ok(Self { privcmd, interface })
+        Ok(Self {
+            privcmd,
+            interface,
+            version: (major, minor),
+        })
+    }
+
+    /// The version of Xen, as major and minor number.
+    #[must_use]
+    pub fn version(&self) -> (u32, u32) {
+        self.version
     }
 
     pub(super) fn domctl(
@@ -179,48 +190,12 @@ impl Xen {
         Err(endless("XEN_DOMCTL_set_paging_mempool_size"))
     }
 
-    /// Sets the behaviour of RDTSC.
-    ///
-    /// # Errors
-    /// Xen's.
-    pub fn tsc_mode(&mut self, domain: u16, mode: TscMode) -> Result<(), Error> {
-        let info = abi::xen_domctl_tsc_info {
-            tsc_mode: mode as u32,
-            gtsc_khz: 0,
-            incarnation: 0,
-            pad: 0,
-            elapsed_nsec: 0,
-        };
-        self.domctl(
-            "XEN_DOMCTL_settscinfo",
-            abi::XEN_DOMCTL_SETTSCINFO,
-            domain,
-            info.as_bytes(),
-            &[],
-        )
-        .map(drop)
-    }
-
     /// Sets the initial PVH state of vCPU 0 (docs/misc/pvh.pandoc): it starts at `entry`, with EBX at the start info.
     ///
     /// # Errors
     /// Xen's.
     pub fn pvh_context(&mut self, domain: u16, entry: u32, start_info: u32) -> Result<(), Error> {
-        let records = context::records(entry, start_info);
-        let argument = abi::xen_domctl_hvmcontext {
-            size: u32::try_from(records.len()).unwrap_or(u32::MAX),
-            pad: 0,
-            buffer: self.privcmd.data_address(),
-        };
-        let cmd = abi::XEN_DOMCTL_SETHVMCONTEXT;
-        self.domctl(
-            "XEN_DOMCTL_sethvmcontext",
-            cmd,
-            domain,
-            argument.as_bytes(),
-            &records,
-        )
-        .map(drop)
+        self.set_context(domain, &context::records(entry, start_info))
     }
 
     /// Pauses a domain. Pauses are counted.

@@ -45,19 +45,39 @@ impl Golden {
         self.is("XENMEM_populate_physmap", XENMEM_POPULATE_PHYSMAP);
         self.is("XENMEM_set_memory_map", XENMEM_SET_MEMORY_MAP);
         self.is("XENMEM_resource_grant_table", XENMEM_RESOURCE_GRANT_TABLE);
+        self.is("XENMEM_maximum_gpfn", XENMEM_MAXIMUM_GPFN);
         let shared = XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED;
         self.is("XENMEM_resource_grant_table_id_shared", shared);
         self.is("EVTCHNOP_alloc_unbound", EVTCHNOP_ALLOC_UNBOUND);
         self.is("SCHEDOP_remote_shutdown", SCHEDOP_REMOTE_SHUTDOWN);
         self.is("HVMOP_set_param", HVMOP_SET_PARAM);
+        self.is("HVMOP_get_param", HVMOP_GET_PARAM);
+        self.is("HVM_PARAM_CALLBACK_IRQ", HVM_PARAM_CALLBACK_IRQ);
         self.is("XEN_DOMCTL_createdomain", XEN_DOMCTL_CREATEDOMAIN);
         self.is("XEN_DOMCTL_destroydomain", XEN_DOMCTL_DESTROYDOMAIN);
         self.is("XEN_DOMCTL_pausedomain", XEN_DOMCTL_PAUSEDOMAIN);
         self.is("XEN_DOMCTL_unpausedomain", XEN_DOMCTL_UNPAUSEDOMAIN);
         self.is("XEN_DOMCTL_getdomaininfo", XEN_DOMCTL_GETDOMAININFO);
         self.is("XEN_DOMCTL_max_mem", XEN_DOMCTL_MAX_MEM);
+        self.is("XEN_DOMCTL_setvcpucontext", XEN_DOMCTL_SETVCPUCONTEXT);
         self.is("XEN_DOMCTL_getvcpucontext", XEN_DOMCTL_GETVCPUCONTEXT);
         self.is("XEN_DOMCTL_max_vcpus", XEN_DOMCTL_MAX_VCPUS);
+        self.is("XEN_DOMCTL_resumedomain", XEN_DOMCTL_RESUMEDOMAIN);
+        self.is("XEN_DOMCTL_subscribe", XEN_DOMCTL_SUBSCRIBE);
+        self.is("XEN_DOMCTL_gethvmcontext", XEN_DOMCTL_GETHVMCONTEXT);
+        self.is("XEN_DOMCTL_gettscinfo", XEN_DOMCTL_GETTSCINFO);
+        let types = XEN_DOMCTL_GETPAGEFRAMEINFO3;
+        self.is("XEN_DOMCTL_getpageframeinfo3", types);
+        self.is("XEN_DOMCTL_get_cpu_policy", XEN_DOMCTL_GET_CPU_POLICY);
+        self.is("XEN_DOMCTL_set_cpu_policy", XEN_DOMCTL_SET_CPU_POLICY);
+        let mask = XEN_DOMCTL_PFINFO_LTAB_MASK;
+        self.is("XEN_DOMCTL_PFINFO_LTAB_MASK", mask);
+        self.is("XEN_DOMCTL_PFINFO_NOTAB", XEN_DOMCTL_PFINFO_NOTAB);
+        self.is("sizeof(xen_cpuid_leaf_t)", CPUID_LEAF);
+        self.is("sizeof(xen_msr_entry_t)", MSR_ENTRY);
+        self.is("struct vcpu_guest_context", VCPU_GUEST_CONTEXT);
+        self.is("struct vcpu_guest_context . user_regs.rax", VCPU_RAX);
+        self.is("struct vcpu_guest_context . user_regs.rip", VCPU_RIP);
         self.is("XEN_DOMCTL_sethvmcontext", XEN_DOMCTL_SETHVMCONTEXT);
         self.is("XEN_DOMCTL_settscinfo", XEN_DOMCTL_SETTSCINFO);
         let mempool = XEN_DOMCTL_SET_PAGING_MEMPOOL_SIZE;
@@ -126,6 +146,19 @@ fn arguments(golden: &Golden) {
         "xen_hvm_param",
         xen_hvm_param,
         [domid, index, value]
+    );
+    compare!(
+        golden,
+        "xen_domctl_getpageframeinfo3",
+        xen_domctl_getpageframeinfo3,
+        [num, array]
+    );
+    compare!(golden, "xen_domctl_subscribe", xen_domctl_subscribe, [port]);
+    compare!(
+        golden,
+        "xen_domctl_cpu_policy",
+        xen_domctl_cpu_policy,
+        [nr_leaves, nr_msrs, leaves, msrs]
     );
     compare!(
         golden,

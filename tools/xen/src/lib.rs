@@ -1,6 +1,6 @@
 //! Xen's interfaces for dom0.
 //!
-//! `sys` makes the calls, `abi` has Xen's headers; `domctl` and `look` are the calls as safe functions, `interface` has
+//! `sys` makes the calls, `abi` has Xen's headers; `domctl`, `look` and `state` are the calls as safe functions, `interface` has
 //! the differences between versions of Xen, and `context` the initial state of a vCPU.
 #![deny(unsafe_code)]
 
@@ -15,6 +15,7 @@ mod golden;
 mod interface;
 mod look;
 pub mod privileges;
+mod state;
 mod sys;
 mod xenbus;
 
@@ -24,5 +25,6 @@ pub use error::Error;
 pub use evtchn::Evtchn;
 pub use gntdev::{Gntdev, GrantCopy, GrantMapping, MAP_MAX};
 pub use look::DomainInfo;
+pub use state::{CpuPolicy, TscInfo};
 pub use sys::Mapping;
 pub use xenbus::KernelRing;

@@ -73,10 +73,6 @@ impl DomainInfo {
     }
 }
 
-/// The offset of `user_regs.rip` in `struct vcpu_guest_context` (arch-x86/xen.h): after `fpu_ctxt`, `flags`, fifteen
-/// registers and two words.
-const RIP: usize = 512 + 8 + 15 * 8 + 2 * 4;
-
 impl Xen {
     /// Xen's information about a domain; `None` if there is no domain of this number.
     ///
@@ -176,9 +172,9 @@ impl Xen {
             request.as_bytes(),
             &[],
         )?;
-        let mut context = [0; RIP + size_of::<u64>()];
+        let mut context = [0; abi::VCPU_RIP + size_of::<u64>()];
         self.privcmd.data(&mut context);
-        let (_, rip) = context.split_at(RIP);
+        let (_, rip) = context.split_at(abi::VCPU_RIP);
         Ok(u64::read_from_bytes(rip).unwrap_or_default())
     }
 }

@@ -62,15 +62,16 @@ const _: () = assert!(size_of::<MmapResource>() == 32);
 /// The number of pages for hypercalls: one for the argument, the others for the data that it points to. Each costs when it is mapped and
 /// unmapped, and most calls have little data.
 const PAGES: usize = 4;
-/// The greatest number of bytes that an argument may point to.
+/// The number of bytes that an argument may point to in any case; [`Privcmd::make_room`] makes it more.
 pub(crate) const DATA_MAX: usize = (PAGES - 1) * PAGE_SIZE;
 
 /// The interface to Xen in dom0.
 pub(crate) struct Privcmd {
     device: File,
-    /// [`PAGES`] pages of `/dev/xen/hypercall`. The kernel never moves them, so Xen can write to them at any time
-    /// during a call.
+    /// Pages of `/dev/xen/hypercall`. The kernel never moves them, so Xen can write to them at any time during a call.
     buffer: *mut u8,
+    /// Their number, at least [`PAGES`].
+    pages: usize,
     /// The address at which the next mapping is asked for.
     next: Cell<usize>,
 }
@@ -96,23 +97,49 @@ fn place(next: usize, length: usize) -> (*mut c_void, usize) {
     }
 }
 
+fn open(path: &str) -> io::Result<File> {
+    let file = File::options().read(true).write(true).open(path);
+    file.map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))
+}
+
+/// Maps pages for hypercalls, at this address if it is free. The caller unmaps them.
+fn buffer(at: *mut c_void, pages: usize) -> io::Result<*mut u8> {
+    let device = open("/dev/xen/hypercall")?;
+    let (length, rights) = (pages * PAGE_SIZE, ProtFlags::READ | ProtFlags::WRITE);
+    // SAFETY: a new mapping where nothing was mapped before; only the caller learns its address.
+    let buffer = unsafe { mmap(at, length, rights, MapFlags::SHARED, &device, 0) }?;
+    Ok(buffer.cast())
+}
+
 impl Privcmd {
     pub(crate) fn open() -> io::Result<Self> {
-        let open = |path| {
-            let file = File::options().read(true).write(true).open(path);
-            file.map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))
-        };
         let device = open("/dev/xen/privcmd")?;
-        let pages = open("/dev/xen/hypercall")?;
-        let rights = ProtFlags::READ | ProtFlags::WRITE;
         let (at, next) = place(above_data(), PAGES * PAGE_SIZE);
-        // SAFETY: a new mapping where nothing was mapped before, which only this `Privcmd` knows; `drop` ends it.
-        let buffer = unsafe { mmap(at, PAGES * PAGE_SIZE, rights, MapFlags::SHARED, &pages, 0) }?;
         Ok(Self {
             device,
-            buffer: buffer.cast(),
+            buffer: buffer(at, PAGES)?,
+            pages: PAGES,
             next: Cell::new(next),
         })
+    }
+
+    /// Makes room for as many bytes of data as an argument shall point to. [`Self::data_address`] may be another one
+    /// afterwards.
+    pub(crate) fn make_room(&mut self, bytes: usize) -> io::Result<()> {
+        let pages = 1 + bytes.div_ceil(PAGE_SIZE);
+        if pages > self.pages {
+            let larger = buffer(ptr::null_mut(), pages)?;
+            let smaller = std::mem::replace(&mut self.buffer, larger);
+            let length = std::mem::replace(&mut self.pages, pages) * PAGE_SIZE;
+            // SAFETY: the mapping that this object owned, to which nothing refers any more.
+            unsafe { munmap(smaller.cast(), length) }?;
+        }
+        Ok(())
+    }
+
+    /// The number of bytes that an argument may point to.
+    fn room(&self) -> usize {
+        (self.pages - 1) * PAGE_SIZE
     }
 
     /// The address at which [`Self::hypercall`] puts the data that an argument points to.
@@ -132,7 +159,7 @@ impl Privcmd {
         argument: &mut [u8],
         data: &[u8],
     ) -> io::Result<i32> {
-        if argument.len() > PAGE_SIZE || data.len() > DATA_MAX {
+        if argument.len() > PAGE_SIZE || data.len() > self.room() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let address = self.buffer as u64;
@@ -169,7 +196,7 @@ impl Privcmd {
 
     /// Copies out the data that a call has written at [`Self::data_address`].
     pub(super) fn data(&self, into: &mut [u8]) {
-        let length = into.len().min(DATA_MAX);
+        let length = into.len().min(self.room());
         // SAFETY: no more than the pages hold, and no call is under way: those take `&mut self`.
         unsafe {
             ptr::copy_nonoverlapping(
@@ -262,8 +289,8 @@ impl Privcmd {
 
 impl Drop for Privcmd {
     fn drop(&mut self) {
-        // SAFETY: the mapping of `open`, to which nothing refers any more.
-        let _ = unsafe { munmap(self.buffer.cast(), PAGES * PAGE_SIZE) };
+        // SAFETY: the mapping that this object owns, to which nothing refers any more.
+        let _ = unsafe { munmap(self.buffer.cast(), self.pages * PAGE_SIZE) };
     }
 }
 
@@ -286,6 +313,29 @@ impl Mapping {
             Some(end) if end <= self.length => Ok(self.start.wrapping_add(offset)),
             _ => Err(outside()),
         }
+    }
+
+    /// Copies bytes out.
+    pub fn read(&self, offset: usize, into: &mut [u8]) -> io::Result<()> {
+        let from = self.at(offset, into.len())?;
+        // SAFETY: mapped, readable, and in no Rust object: the pages are the other domain's. Whoever writes there
+        // meanwhile changes only bytes.
+        unsafe { ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) };
+        Ok(())
+    }
+
+    /// Whether a page of them, counted from 0, is all zeros.
+    pub fn is_zero(&self, page: usize) -> io::Result<bool> {
+        let start = page.checked_mul(PAGE_SIZE).ok_or_else(outside)?;
+        let start = self.at(start, PAGE_SIZE)?.cast::<[u64; 8]>();
+        for part in 0..PAGE_SIZE / size_of::<[u64; 8]>() {
+            // SAFETY: within the page, which is mapped, aligned, and in no Rust object; as in `read`.
+            let [a, b, c, d, e, f, g, h] = unsafe { start.wrapping_add(part).read() };
+            if a | b | c | d | e | f | g | h != 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Copies bytes in.

@@ -263,10 +263,11 @@ impl Inner {
                 self.watches.retain(|(watched, _)| watched != path);
                 return Ok(b"OK\0".to_vec());
             }
-            MessageKind::Introduce | MessageKind::Release => {
+            MessageKind::Introduce | MessageKind::Release | MessageKind::Resume => {
                 let domid = path.parse().map_err(|_| ErrorCode::EINVAL)?;
                 return match kind {
                     MessageKind::Introduce => self.introduced.insert(domid),
+                    MessageKind::Resume => self.introduced.contains(&domid),
                     _ => self.introduced.remove(&domid),
                 }
                 .then(|| b"OK\0".to_vec())

@@ -208,6 +208,11 @@ impl<'a> Request<'a> {
         Self::words(MessageKind::Release, &[&domid.to_string()])
     }
 
+    /// Tells that a domain that had shut down goes on, so that its next end is reported again.
+    pub fn resume(domid: u16) -> Self {
+        Self::words(MessageKind::Resume, &[&domid.to_string()])
+    }
+
     /// Whether a domain was introduced: `T` or `F`.
     pub fn is_domain_introduced(domid: u16) -> Self {
         Self::words(MessageKind::IsDomainIntroduced, &[&domid.to_string()])

@@ -1,6 +1,6 @@
 //! A saved guest's file, read to its end.
 
-use mayfly_savefile::{PAGE, Record, open};
+use mayfly_savefile::{PAGE, SavedRecord, open};
 
 /// The end of the guest's frames.
 const END: u64 = 0x10_0000;
@@ -16,7 +16,7 @@ pub fn run(data: &[u8]) {
     let mut bytes = 0;
     while let Ok(Some(record)) = records.next_record() {
         bytes += match record {
-            Record::Pages(pages) => pages
+            SavedRecord::Pages(pages) => pages
                 .iter()
                 .map(|page| {
                     assert!(page.gfn < END);
@@ -25,11 +25,11 @@ pub fn run(data: &[u8]) {
                     length
                 })
                 .sum(),
-            Record::CpuidPolicy(bytes) | Record::MsrPolicy(bytes) | Record::Context(bytes) => {
-                bytes.len()
-            }
-            Record::Params(params) => params.len() * 16,
-            Record::StaticDataEnd | Record::TscInfo(_) => 0,
+            SavedRecord::CpuidPolicy(bytes)
+            | SavedRecord::MsrPolicy(bytes)
+            | SavedRecord::Context(bytes) => bytes.len(),
+            SavedRecord::Params(params) => params.len() * 16,
+            SavedRecord::StaticDataEnd | SavedRecord::TscInfo(_) => 0,
         };
     }
     // No record has more than the file.

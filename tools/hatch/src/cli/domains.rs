@@ -64,24 +64,7 @@ impl Ways {
 
     /// The number of a domain, which exists. One that others made takes `force`.
     pub(crate) fn find(&mut self, what: &str, force: bool) -> Result<u16, Failure> {
-        let Meant::Domain(domid) = meant(&mut self.store, &mut self.xen, what)? else {
-            return Err(Failure::no_such_domain(what));
-        };
-        let Some(info) = self.xen.info(domid)? else {
-            return Err(Failure::no_such_domain(what));
-        };
-        if domid == 0 {
-            return Err(Failure::new(
-                Exit::Failed,
-                "domain 0 is the one that hatch runs in",
-            ));
-        }
-        let record = index::record(&mut self.store, domid)?;
-        if !force && !record.is_some_and(|record| record.is_of(&info)) {
-            let message = format!("hatch did not create the domain {what}: use xl, or --force");
-            return Err(Failure::new(Exit::Failed, message));
-        }
-        Ok(domid)
+        found(&mut self.store, &mut self.xen, what, force)
     }
 
     /// All domains, asked for in one round trip.
@@ -187,6 +170,34 @@ pub(crate) fn meant(
     }
     let remainder = remainder.map(Meant::Remainder);
     remainder.ok_or_else(|| Failure::no_such_domain(what))
+}
+
+/// The number of a domain, which exists. One that others made takes `force`.
+pub(crate) fn found(
+    store: &mut dyn Store,
+    xen: &mut dyn host::Xen,
+    what: &str,
+    force: bool,
+) -> Result<u16, Failure> {
+    let Meant::Domain(domid) = meant(store, xen, what)? else {
+        return Err(Failure::no_such_domain(what));
+    };
+    let Some(info) = xen.info(domid)? else {
+        return Err(Failure::no_such_domain(what));
+    };
+    if domid == 0 {
+        return Err(Failure::new(
+            Exit::Failed,
+            "domain 0 is the one that hatch runs in",
+        ));
+    }
+    let record = index::record(store, domid)?;
+    if !force && !record.is_some_and(|record| record.is_of(&info)) {
+        let message =
+            format!("hatch has not made the domain {what}: `xl` handles it, or hatch with --force");
+        return Err(Failure::new(Exit::Failed, message));
+    }
+    Ok(domid)
 }
 
 /// A value that may be missing, because domains come and go.

@@ -4,6 +4,7 @@ use mayfly_commands::{Exit, message};
 use mayfly_toolstack::builder;
 use mayfly_toolstack::builder::{DestroyError, ToolstackError};
 use mayfly_toolstack::config::{ConfigProblems, TemplateError};
+use mayfly_toolstack::lifecycle::RestoreError;
 
 /// Why the command did not do what it should.
 #[derive(Debug)]
@@ -71,6 +72,12 @@ impl From<ToolstackError> for Failure {
 impl From<builder::CreateError> for Failure {
     fn from(error: builder::CreateError) -> Self {
         Self::new(of_cause(&error.failure.cause), error.to_string())
+    }
+}
+
+impl From<RestoreError> for Failure {
+    fn from(error: RestoreError) -> Self {
+        Self::new(Exit::Failed, error.to_string())
     }
 }
 

@@ -11,6 +11,8 @@ mod manual;
 mod plain;
 mod pool;
 mod programs;
+mod restore;
+mod save;
 mod watch;
 
 use std::ffi::OsString;
@@ -56,6 +58,8 @@ enum Command {
     Unpause(control::Unpause),
     List(list::List),
     Show(list::Show),
+    Save(save::Arguments),
+    Restore(restore::Arguments),
     Gc(gc::Arguments),
     Pool(pool::Arguments),
     Summon(Summon),
@@ -112,6 +116,8 @@ impl Command {
             Self::Unpause(arguments) => control::unpause(&arguments.domains),
             Self::List(arguments) => list::list(arguments),
             Self::Show(arguments) => list::show(arguments),
+            Self::Save(arguments) => save::run(arguments),
+            Self::Restore(arguments) => restore::run(arguments),
             Self::Gc(arguments) => gc::run(arguments),
             Self::Pool(arguments) => pool::run(arguments),
             Self::Summon(_) => Err(programs::become_program("summon")),
@@ -133,6 +139,8 @@ impl Command {
             Self::Unpause(arguments) => arguments.domains.json,
             Self::List(arguments) => arguments.json,
             Self::Show(arguments) => arguments.json,
+            Self::Save(arguments) => arguments.json,
+            Self::Restore(arguments) => arguments.json,
             Self::Gc(arguments) => arguments.json,
             Self::Pool(arguments) => arguments.json,
             Self::Summon(arguments) => arguments.json(),

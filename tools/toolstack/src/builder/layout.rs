@@ -25,6 +25,8 @@ const PAGE: u64 = 4096;
 /// `HVM_BELOW_4G_RAM_END` of libxl less its special pages: X86_HVM_END_SPECIAL_REGION - X86_HVM_NR_SPECIAL_PAGES.
 const SPECIAL_FIRST: u64 = 0xfeff8;
 const SPECIAL_PAGES: u64 = 8;
+/// The special pages of a guest, whoever made it.
+pub(crate) const SPECIAL: Range<u64> = SPECIAL_FIRST..SPECIAL_FIRST + SPECIAL_PAGES;
 /// The page of the ACPI tables. libxl uses this special page for a pager, which no guest of hatch has.
 pub(crate) const ACPI_GFN: u64 = SPECIAL_FIRST;
 /// SPECIALPAGE_XENSTORE, SPECIALPAGE_IDENT_PT and SPECIALPAGE_CONSOLE (tools/libs/guest/xg_dom_x86.c).
@@ -227,15 +229,15 @@ impl Layout {
         }
         all
     }
+}
 
-    /// The size of the pool for the guest's page tables (p2m), in bytes, where it needs more than the 1 MiB that every
-    /// domain has: a page for each 2 MiB that the guest may split, and some more.
-    #[must_use]
-    pub fn paging_pool(&self) -> Option<u64> {
-        const GIVEN: u64 = 1 << 20;
-        let needs = (self.ram_pages / 512 + 64) * PAGE;
-        (needs > GIVEN).then(|| needs.next_multiple_of(1 << 20))
-    }
+/// The size of the pool for a guest's page tables (p2m), in bytes, where it needs more than the 1 MiB that every domain
+/// has: a page for each 2 MiB that the guest may split, and some more.
+#[must_use]
+pub(crate) fn paging_pool(ram_pages: u64) -> Option<u64> {
+    const GIVEN: u64 = 1 << 20;
+    let needs = (ram_pages / 512 + 64) * PAGE;
+    (needs > GIVEN).then(|| needs.next_multiple_of(1 << 20))
 }
 
 /// Checks a command line.
@@ -286,7 +288,7 @@ mod tests {
             (1790, 1791, 1792..2048)
         );
         assert_eq!(layout.extents(), [(9, vec![0, 512, 1024, 1536])]);
-        assert_eq!(layout.paging_pool(), None);
+        assert_eq!(paging_pool(layout.ram_pages), None);
     }
 
     #[test]

@@ -43,7 +43,9 @@ pub use actions::{EndAction, EndActions, Watched, reason};
 pub use config::{
     Connect, GuestConfig, GuestConfigError, GuestVif, NAME_MAX, check_name, random_uuid,
 };
+pub(crate) use create::populate;
 pub use create::{AboutToRun, CreateAs, Created, Newborn, Ready, Shell, WantedOnSwitch};
+pub use create::{FilledMemory, GuestContents};
 pub use destroy::{DestroyError, Destroyed};
 pub use image::{Image, Ramdisk};
 
@@ -51,6 +53,7 @@ pub use lost::KnownGuest;
 pub use making::MakingProcess;
 pub use names::Taken;
 pub use steps::CreateStep;
+pub(crate) use steps::CreateSteps;
 pub use toolstack::Toolstack;
 
 #[cfg(test)]
@@ -96,6 +99,12 @@ pub enum ToolstackError {
     /// The switch refused a request.
     #[error("the switch: {0}")]
     Switch(String),
+    /// The file of a saved guest is not valid, or has what is not supported.
+    #[error("the file: {0}")]
+    Saved(#[from] mayfly_savefile::Error),
+    /// A guest does not suspend, or a file does not fit what restores it.
+    #[error("{0}")]
+    Refused(String),
     /// A fault that a test injected.
     #[cfg(feature = "faults")]
     #[error("HATCH_FAIL_AT")]

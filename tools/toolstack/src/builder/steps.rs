@@ -6,50 +6,67 @@ use std::time::Instant;
 use super::report::{Span, Timeline};
 
 macro_rules! steps {
-    ($($variant:ident $name:literal $advice:literal)*) => {
-        /// A step of a creation.
+    (creation { $($variant:ident $name:literal $advice:literal)* }
+     others { $($other:ident $other_name:literal $other_advice:literal)* }) => {
+        /// A step of a creation, or of a guest's saving and restoring.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum CreateStep {
             $(#[doc = $advice] $variant,)*
+            $(#[doc = $other_advice] $other,)*
         }
 
         impl CreateStep {
-            /// All steps, in order.
+            /// All steps of a creation, in order.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
             /// The step's name.
             #[must_use]
             pub fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name,)* }
+                match self {
+                    $(Self::$variant => $name,)*
+                    $(Self::$other => $other_name,)*
+                }
             }
 
             /// Advice for when the step fails.
             #[must_use]
             pub fn advice(self) -> &'static str {
-                match self { $(Self::$variant => $advice,)* }
+                match self {
+                    $(Self::$variant => $advice,)*
+                    $(Self::$other => $other_advice,)*
+                }
             }
         }
     };
 }
 
 steps! {
-    Check "check" "look at the configuration"
-    Names "names" "see whether xenstored runs (`xenstore-ls /hatch`)"
-    Domain "domain" "see `xl info` for free memory, and `xl dmesg`"
-    Keys "keys" "see whether xenstored runs, and its quota"
-    Limits "limits" "see `xl dmesg`"
-    Memory "memory" "see `xl info`, free_memory; end other guests, or give this one less"
-    Channels "channels" "see `xl dmesg`"
-    Rings "rings" "see `dmesg` for xen-privcmd"
-    Front "front" "see whether xenstored runs (`xenstore-ls`)"
-    Load "load" "see whether the files are still there and whole"
-    Context "context" "see `xl dmesg`"
-    Port "port" "see whether the bridge exists and xen-netback is loaded (`ip link`, `lsmod`)"
-    Connect "connect" "see whether xenstored runs (`xenstore-ls`); on the switch, `hatch switch status`"
-    Backend "backend" "see `dmesg` for vif and xen-netback"
-    Claim "claim" "perhaps another guest of the same name or MAC address is being made: try again"
-    Unpause "unpause" "see `xl dmesg`"
-    Finish "finish" "see whether xenstored runs, and `dmesg` for xen-netback"
+    creation {
+        Check "check" "look at the configuration"
+        Names "names" "see whether xenstored runs (`xenstore-ls /hatch`)"
+        Domain "domain" "see `xl info` for free memory, and `xl dmesg`"
+        Keys "keys" "see whether xenstored runs, and its quota"
+        Limits "limits" "see `xl dmesg`"
+        Memory "memory" "see `xl info`, free_memory; end other guests, or give this one less"
+        Channels "channels" "see `xl dmesg`"
+        Rings "rings" "see `dmesg` for xen-privcmd"
+        Front "front" "see whether xenstored runs (`xenstore-ls`)"
+        Load "load" "see whether the files are still there and whole"
+        Context "context" "see `xl dmesg`"
+        Port "port" "see whether the bridge exists and xen-netback is loaded (`ip link`, `lsmod`)"
+        Connect "connect" "see whether xenstored runs (`xenstore-ls`); on the switch, `hatch switch status`"
+        Backend "backend" "see `dmesg` for vif and xen-netback"
+        Claim "claim" "perhaps another guest of the same name or MAC address is being made: try again"
+        Unpause "unpause" "see `xl dmesg`"
+        Finish "finish" "see whether xenstored runs, and `dmesg` for xen-netback"
+    }
+    others {
+        Suspend "suspend" "see what the guest says on its console, and `xenstore-ls /local/domain/DOMID/control`"
+        Pages "pages" "see `xl info` for free memory, and whether the file is whole"
+        State "state" "see `xl dmesg`"
+        File "file" "see whether there is room for the file (`df`), and who reads it if it is a pipe"
+        Remove "remove" "`hatch destroy --force` removes the guest, whose file is complete"
+    }
 }
 
 impl fmt::Display for CreateStep {
@@ -75,6 +92,16 @@ impl CreateSteps {
     /// The steps of a shell that becomes a guest.
     pub(crate) fn giving() -> Self {
         Self::of("give ")
+    }
+
+    /// The steps of a guest that is saved.
+    pub(crate) fn saving() -> Self {
+        Self::of("save ")
+    }
+
+    /// The steps of a guest that is restored.
+    pub(crate) fn restoring() -> Self {
+        Self::of("restore ")
     }
 
     fn of(kind: &'static str) -> Self {

@@ -11,11 +11,11 @@ const RUN: &str = "/run/hatch";
 
 /// Creates and removes guests, any number of them one after the other.
 pub struct Toolstack {
-    pub(super) xen: Box<dyn Xen>,
-    pub(super) store: Box<dyn Store>,
+    pub(crate) xen: Box<dyn Xen>,
+    pub(crate) store: Box<dyn Store>,
     pub(super) links: Box<dyn Links>,
     /// The longest wait for the back end, the kernel or xenstored.
-    pub(super) bound: Duration,
+    pub(crate) bound: Duration,
     /// The folder with the marks of births and the switch's socket.
     pub(super) run: PathBuf,
 }

@@ -1,21 +1,31 @@
 //! A simulated Xen that keeps domains.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt as _;
 use std::rc::Rc;
+use std::time::Duration;
 
-use mayfly_xen::{DomainInfo, MapEntry, NewDomain, PAGE_SIZE, TscMode};
+use mayfly_xen::{CpuPolicy, DomainInfo, MapEntry, NewDomain, PAGE_SIZE, TscInfo, TscMode};
 
 use crate::host::{Pages, Xen};
+use crate::lifecycle::{SuspendSignal, Suspended};
 
 /// `XEN_DOMINF_*` (public/domctl.h).
 const DYING: u32 = 1 << 0;
 const SHUTDOWN: u32 = 1 << 2;
 const PAUSED: u32 = 1 << 3;
 const SHUTDOWN_SHIFT: u32 = 16;
+
+/// How a guest reads the time that was told nothing else.
+const TSC: TscInfo = TscInfo {
+    mode: 2,
+    khz: 1_000_000,
+    incarnation: 1,
+    nsec: 7,
+};
 
 /// ESRCH, Xen's error for a domain that does not exist.
 const ESRCH: i32 = 3;
@@ -46,6 +56,16 @@ pub struct FakeGuest {
     pub params: BTreeMap<u32, u64>,
     /// The memory limit, in MiB.
     pub max_mib: u64,
+    /// The pages that it was given.
+    pub populated: BTreeSet<u64>,
+    /// The state of its vCPU.
+    pub context: Vec<u8>,
+    /// How it reads the time.
+    pub tsc: Option<TscInfo>,
+    /// Whether it was suspended and then went on.
+    pub resumed: bool,
+    /// The number of times that it is asked for until it has suspended itself.
+    suspends_after: Option<u32>,
     ports: u32,
 }
 
@@ -76,6 +96,13 @@ impl FakeXen {
     pub fn ends(&self, domid: u16, reason: u32) {
         if let Some(guest) = self.0.borrow_mut().guests.get_mut(&domid) {
             guest.flags |= SHUTDOWN | reason << SHUTDOWN_SHIFT;
+        }
+    }
+
+    /// Has a domain suspend itself after it was asked for so many times.
+    pub fn suspends_after(&self, domid: u16, times: u32) {
+        if let Some(guest) = self.0.borrow_mut().guests.get_mut(&domid) {
+            guest.suspends_after = Some(times);
         }
     }
 
@@ -130,10 +157,100 @@ fn info(domid: u16, guest: &FakeGuest) -> DomainInfo {
         domid,
         handle: guest.handle,
         flags: guest.flags,
-        pages: guest.memory.len() as u64,
+        pages: guest.populated.len() as u64,
         max_pages: guest.max_mib << 8,
         cpu_ns: u64::from(guest.ran),
         vcpus: 1,
+    }
+}
+
+impl Suspended for FakeXen {
+    fn version(&self) -> (u32, u32) {
+        (4, 17)
+    }
+
+    fn context(&mut self, domain: u16) -> Result<Vec<u8>, mayfly_xen::Error> {
+        self.of("context", domain, |guest| guest.context.clone())
+    }
+
+    fn set_context(&mut self, domain: u16, records: &[u8]) -> Result<(), mayfly_xen::Error> {
+        self.of("set_context", domain, |guest| {
+            guest.context = records.to_vec();
+        })
+    }
+
+    fn tsc_info(&mut self, domain: u16) -> Result<TscInfo, mayfly_xen::Error> {
+        self.of("tsc_info", domain, |guest| guest.tsc.unwrap_or(TSC))
+    }
+
+    fn set_tsc_info(&mut self, domain: u16, info: &TscInfo) -> Result<(), mayfly_xen::Error> {
+        self.of("set_tsc_info", domain, |guest| guest.tsc = Some(*info))
+    }
+
+    fn cpu_policy(&mut self, domain: u16) -> Result<CpuPolicy, mayfly_xen::Error> {
+        self.of("cpu_policy", domain, |_| CpuPolicy {
+            leaves: vec![1; 24],
+            msrs: vec![2; 16],
+        })
+    }
+
+    fn set_cpu_policy(&mut self, domain: u16, _: &CpuPolicy) -> Result<(), mayfly_xen::Error> {
+        self.of("set_cpu_policy", domain, |_| ())
+    }
+
+    fn get_param(&mut self, domain: u16, index: u32) -> Result<u64, mayfly_xen::Error> {
+        self.of("get_param", domain, |guest| {
+            guest.params.get(&index).copied().unwrap_or(0)
+        })
+    }
+
+    fn last_gfn(&mut self, domain: u16) -> Result<u64, mayfly_xen::Error> {
+        self.of("last_gfn", domain, |guest| {
+            guest.populated.last().copied().unwrap_or(0)
+        })
+    }
+
+    fn own_pages(
+        &mut self,
+        domain: u16,
+        first: u64,
+        count: usize,
+    ) -> Result<Vec<u64>, mayfly_xen::Error> {
+        self.of("own_pages", domain, |guest| {
+            let own = guest.populated.range(first..first + count as u64);
+            own.copied().collect()
+        })
+    }
+
+    fn resume(&mut self, domain: u16) -> Result<(), mayfly_xen::Error> {
+        self.of("resume", domain, |guest| {
+            guest.flags &= !(SHUTDOWN | 0xff << SHUTDOWN_SHIFT);
+            guest.resumed = true;
+        })
+    }
+
+    fn suspend_signal(&mut self, domain: u16, _: u32) -> io::Result<Box<dyn SuspendSignal>> {
+        self.of("suspend_signal", domain, |_| ())
+            .map_err(io::Error::other)?;
+        let xen = self.clone();
+        Ok(Box::new(FakeSignal { xen, domain }))
+    }
+}
+
+/// The suspend event channel of a domain, which suspends as soon as it is notified.
+struct FakeSignal {
+    xen: FakeXen,
+    domain: u16,
+}
+
+impl SuspendSignal for FakeSignal {
+    fn notify(&mut self) -> io::Result<()> {
+        self.xen.ends(self.domain, 2);
+        Ok(())
+    }
+
+    fn wait(&mut self, _: Duration) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -194,8 +311,17 @@ impl Xen for FakeXen {
         Ok(())
     }
 
-    fn populate(&mut self, domain: u16, gfns: &[u64], _: u32) -> Result<usize, mayfly_xen::Error> {
-        self.of("populate", domain, |_| gfns.len())
+    fn populate(
+        &mut self,
+        domain: u16,
+        gfns: &[u64],
+        order: u32,
+    ) -> Result<usize, mayfly_xen::Error> {
+        self.of("populate", domain, |guest| {
+            let all = gfns.iter().flat_map(|gfn| *gfn..gfn + (1 << order));
+            guest.populated.extend(all);
+            gfns.len()
+        })
     }
 
     fn memory_map(&mut self, domain: u16, _: &[MapEntry]) -> Result<(), mayfly_xen::Error> {
@@ -216,9 +342,18 @@ impl Xen for FakeXen {
     }
 
     fn info(&mut self, domain: u16) -> Result<Option<DomainInfo>, mayfly_xen::Error> {
-        self.ask("info", |state| {
-            state.guests.get(&domain).map(|guest| info(domain, guest))
-        })
+        let answer = self.ask("info", |state| {
+            state.guests.get_mut(&domain).map(|guest| {
+                let is_now = guest.suspends_after == Some(0);
+                guest.suspends_after = guest.suspends_after.and_then(|times| times.checked_sub(1));
+                (is_now, info(domain, guest))
+            })
+        })?;
+        if let Some((true, _)) = answer {
+            self.ends(domain, 2);
+            return self.info(domain);
+        }
+        Ok(answer.map(|(_, info)| info))
     }
 
     fn list(&mut self) -> Result<Vec<DomainInfo>, mayfly_xen::Error> {
@@ -259,6 +394,32 @@ struct Mapped {
 }
 
 impl Pages for Mapped {
+    fn read(&self, offset: usize, into: &mut [u8]) -> io::Result<()> {
+        let state = self.xen.0.borrow();
+        let guest = state.guests.get(&self.domain);
+        let mut at = offset;
+        let mut rest = into;
+        while !rest.is_empty() {
+            let frame = self.frames.as_ref().and_then(|all| all.get(at / PAGE_SIZE));
+            let frame = frame.ok_or(io::ErrorKind::InvalidInput)?;
+            let start = at % PAGE_SIZE;
+            let (part, behind) = rest.split_at_mut(rest.len().min(PAGE_SIZE - start));
+            match guest.and_then(|guest| guest.memory.get(frame)?.get(start..)) {
+                Some(page) => part.copy_from_slice(page.get(..part.len()).unwrap_or_default()),
+                None => part.fill(0),
+            }
+            at += part.len();
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    fn is_zero(&self, page: usize) -> io::Result<bool> {
+        let mut content = [0; PAGE_SIZE];
+        self.read(page * PAGE_SIZE, &mut content)?;
+        Ok(content == [0; PAGE_SIZE])
+    }
+
     fn write(&self, offset: usize, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.xen.0.borrow_mut();
         let Some(guest) = state.guests.get_mut(&self.domain) else {

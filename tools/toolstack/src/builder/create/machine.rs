@@ -8,7 +8,7 @@ use mayfly_handoff::network::{PATH_MAX, Preconnected, Random};
 
 use super::super::ToolstackError;
 use super::super::acpi;
-use super::super::config::random_bytes;
+use super::super::config::{GuestConfig, random_bytes};
 use super::super::image::Ramdisk;
 use super::super::info;
 use super::super::keys::Ports;
@@ -16,7 +16,7 @@ use super::super::layout::{self, ACPI_GFN, CONSOLE_GFN, IDENT_PT_GFN, XENSTORE_G
 use super::super::rings::{self, Grants};
 use super::super::toolstack::Toolstack;
 use super::CreatePlan;
-use crate::host::Pages;
+use crate::host::{Pages, Xen};
 use crate::paths;
 use mayfly_xen::PAGE_SIZE;
 use mayfly_xen::TscMode;
@@ -36,18 +36,19 @@ const SLACK_KIB: u64 = 1024;
 const CHUNK: u64 = 1024;
 
 impl Toolstack {
+    /// Sets what a guest with so many pages of RAM may have.
     pub(super) fn limits(
         &mut self,
-        plan: &CreatePlan<'_>,
+        config: &GuestConfig,
+        ram_pages: u64,
         domid: u16,
     ) -> Result<(), ToolstackError> {
         self.xen.max_vcpus(domid, 1)?;
-        self.xen
-            .max_mem(domid, (plan.config.memory << 10) + SLACK_KIB)?;
-        if plan.config.tsc != TscMode::Default {
-            self.xen.tsc_mode(domid, plan.config.tsc)?;
+        self.xen.max_mem(domid, (config.memory << 10) + SLACK_KIB)?;
+        if config.tsc != TscMode::Default {
+            self.xen.tsc_mode(domid, config.tsc)?;
         }
-        if let Some(bytes) = plan.layout.paging_pool() {
+        if let Some(bytes) = layout::paging_pool(ram_pages) {
             self.xen.paging_pool(domid, bytes)?;
         }
         self.xen
@@ -61,43 +62,32 @@ impl Toolstack {
         domid: u16,
     ) -> Result<(), ToolstackError> {
         for (order, gfns) in plan.layout.extents() {
-            self.populate(domid, &gfns, order)?;
+            populate(&mut *self.xen, domid, &gfns, order)?;
         }
         self.xen.populate(domid, &special_pages(plan), 0)?;
         self.xen.memory_map(domid, &plan.layout.memory_map())?;
         Ok(())
     }
 
-    /// Allocates extents, and smaller ones where Xen has none of that size.
-    fn populate(&mut self, domid: u16, gfns: &[u64], order: u32) -> Result<(), ToolstackError> {
-        let made = self.xen.populate(domid, gfns, order)?;
-        let smaller = if order > 9 { 9 } else { 0 };
-        for gfn in gfns.get(made..).unwrap_or_default() {
-            let parts: Vec<u64> = (0..1 << (order - smaller))
-                .map(|n| gfn + (n << smaller))
-                .collect();
-            self.populate(domid, &parts, smaller)?;
-        }
-        Ok(())
-    }
-
+    /// Makes the event channels of a guest, and tells it those of xenstore and of the console.
     pub(super) fn channels(
         &mut self,
-        plan: &CreatePlan<'_>,
         domid: u16,
+        has_console: bool,
+        has_network: bool,
     ) -> Result<Ports, ToolstackError> {
         let xenstore = self.xen.event_channel(domid)?;
-        let console = if plan.config.console {
+        let console = if has_console {
             Some(self.xen.event_channel(domid)?)
         } else {
             None
         };
-        let network = match plan.layout.rings {
-            Some(_) => Some((
+        let network = match has_network {
+            true => Some((
                 self.xen.event_channel(domid)?,
                 self.xen.event_channel(domid)?,
             )),
-            None => None,
+            false => None,
         };
         let mut params = vec![
             (HVM_PARAM_STORE_PFN, XENSTORE_GFN),
@@ -248,6 +238,24 @@ impl CreatePlan<'_> {
             random: random_bytes().map(Random),
         }))
     }
+}
+
+/// Allocates extents, and smaller ones where Xen has none of that size.
+pub(crate) fn populate(
+    xen: &mut dyn Xen,
+    domid: u16,
+    gfns: &[u64],
+    order: u32,
+) -> Result<(), ToolstackError> {
+    let made = xen.populate(domid, gfns, order)?;
+    let smaller = if order > 9 { 9 } else { 0 };
+    for gfn in gfns.get(made..).unwrap_or_default() {
+        let parts: Vec<u64> = (0..1 << (order - smaller))
+            .map(|n| gfn + (n << smaller))
+            .collect();
+        populate(xen, domid, &parts, smaller)?;
+    }
+    Ok(())
 }
 
 /// Tells the guest, in the special pages, to wait until xenstored is told of it: both implementations of xenstored

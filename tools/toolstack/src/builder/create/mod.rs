@@ -4,6 +4,7 @@ mod claim;
 mod connected;
 mod machine;
 mod network;
+mod restored;
 mod shell;
 mod undo;
 
@@ -26,6 +27,8 @@ use mayfly_xen::NewDomain;
 use mayfly_xenstore::{Request, RequestId, TransactionId};
 
 pub use connected::{Newborn, WantedOnSwitch};
+pub(crate) use machine::populate;
+pub use restored::{FilledMemory, GuestContents};
 pub use shell::Shell;
 use undo::DoneSteps;
 
@@ -137,7 +140,7 @@ impl Toolstack {
                 timeline: steps.finish(),
             }),
             Err(failure) => {
-                let left = self.undo(&plan, done);
+                let left = self.undo(config, done);
                 Err(CreateError { failure, left })
             }
         }
@@ -197,13 +200,18 @@ impl Toolstack {
             done.domain = Some(domid);
             Ok::<_, ToolstackError>(domid)
         })?;
+        let preconnected = plan.layout.rings.is_some();
         let mut answers = steps.run(CreateStep::Keys, || {
-            self.keys(plan, domid, transaction, done)
+            self.keys(config, domid, transaction, (preconnected, done))
         })?;
         let keys_at = steps.now();
-        steps.run(CreateStep::Limits, || self.limits(plan, domid))?;
+        steps.run(CreateStep::Limits, || {
+            self.limits(config, plan.layout.ram_pages, domid)
+        })?;
         steps.run(CreateStep::Memory, || self.memory(plan, domid))?;
-        let ports = steps.run(CreateStep::Channels, || self.channels(plan, domid))?;
+        let ports = steps.run(CreateStep::Channels, || {
+            self.channels(domid, config.console, plan.layout.rings.is_some())
+        })?;
         let grants = plan.layout.rings.as_ref().map(Grants::of);
         // The pages stay mapped until the guest runs: unmapping them takes long in the kernel, and would delay the
         // guest.
@@ -227,9 +235,10 @@ impl Toolstack {
                 .pvh_context(domid, entry, u32::try_from(start_info).unwrap_or(u32::MAX))
         })?;
         let mut link = None;
-        let preconnected = plan.layout.rings.is_some();
         if config.vif.is_some() {
-            link = Some(steps.run(CreateStep::Port, || self.port(plan, domid, then))?);
+            link = Some(steps.run(CreateStep::Port, || {
+                self.port((config, plan.bridge.as_ref()), domid, then)
+            })?);
             steps.beside("vif", "netback", keys_at);
         }
         if preconnected {
@@ -333,22 +342,18 @@ impl Toolstack {
     /// Sends the claim and all keys that can be written already.
     fn keys(
         &mut self,
-        plan: &CreatePlan<'_>,
+        config: &GuestConfig,
         domid: u16,
         transaction: TransactionId,
-        done: &mut DoneSteps,
+        (preconnected, done): (bool, &mut DoneSteps),
     ) -> Result<Vec<RequestId>, ToolstackError> {
         done.open = None;
-        done.claim = Some(self.claim(plan.config, domid, transaction)?);
+        done.claim = Some(self.claim(config, domid, transaction)?);
         done.keys = true;
         for id in self.send(&keys::before(domid))? {
             self.store.forget(id);
         }
-        let answers = self.send(&keys::birth(
-            domid,
-            plan.config,
-            plan.layout.rings.is_some(),
-        ))?;
+        let answers = self.send(&keys::birth(domid, config, preconnected))?;
         self.store.flush()?;
         Ok(answers)
     }

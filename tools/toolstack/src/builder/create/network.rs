@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use mayfly_links::{Link, vif_name};
+use mayfly_links::{Bridge, Link, vif_name};
 use mayfly_xenstore::Request;
 
+use super::super::config::GuestConfig;
 use super::super::toolstack::Toolstack;
 use super::super::{ToolstackError, keys};
-use super::{CreateAs, CreatePlan};
+use super::CreateAs;
 use crate::paths;
 
 /// The longest wait for the kernel's notification that netback is connected. After it netback's state in xenstore is
@@ -19,7 +20,7 @@ impl Toolstack {
     /// broadcast, multicast or unknown unicast frames yet.
     pub(super) fn port(
         &mut self,
-        plan: &CreatePlan<'_>,
+        (config, bridge): (&GuestConfig, Option<&Bridge>),
         domid: u16,
         then: CreateAs,
     ) -> Result<Link, ToolstackError> {
@@ -29,8 +30,8 @@ impl Toolstack {
             }
             link => link?,
         };
-        if let Some(bridge) = &plan.bridge {
-            let mtu = plan.config.vif.as_ref().and_then(|vif| vif.mtu);
+        if let Some(bridge) = bridge {
+            let mtu = config.vif.as_ref().and_then(|vif| vif.mtu);
             self.links.attach(&mut link, bridge, mtu)?;
             if then == CreateAs::Shell {
                 self.links.flood(&link, false)?;

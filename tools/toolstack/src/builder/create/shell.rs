@@ -86,7 +86,7 @@ impl Toolstack {
                 })
             }
             Err(failure) => {
-                let left = self.undo(&plan, done);
+                let left = self.undo(&config, done);
                 Err(CreateError { failure, left })
             }
         }

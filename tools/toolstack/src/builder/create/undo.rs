@@ -2,11 +2,11 @@
 
 use mayfly_xenstore::{Request, TransactionId};
 
+use super::super::config::GuestConfig;
 use super::super::index;
 use super::super::keys::{self, StoreOp};
 use super::super::making::Mark;
 use super::super::toolstack::Toolstack;
-use super::CreatePlan;
 use super::claim::Claim;
 use crate::paths;
 
@@ -40,7 +40,7 @@ impl Toolstack {
     }
 
     /// Undoes the completed parts, and returns what could not be undone.
-    pub(super) fn undo(&mut self, plan: &CreatePlan<'_>, mut done: DoneSteps) -> Vec<String> {
+    pub(super) fn undo(&mut self, config: &GuestConfig, mut done: DoneSteps) -> Vec<String> {
         let mut left = Vec::new();
         self.end_claim(&mut done);
         let is_lost = self.store.is_lost();
@@ -49,11 +49,10 @@ impl Toolstack {
             let record = done
                 .domain
                 .map(|domid| index::record(&mut *self.store, domid));
-            done.claimed =
-                matches!(record, Some(Ok(Some(record))) if record == plan.config.index());
+            done.claimed = matches!(record, Some(Ok(Some(record))) if record == config.index());
         }
         if let Some(domid) = done.domain {
-            if done.keys && plan.config.vif.is_some() {
+            if done.keys && config.vif.is_some() {
                 self.quiet(domid, done.connecting);
             }
             if let Err(error) = self.xen.destroy(domid)
@@ -63,7 +62,7 @@ impl Toolstack {
             }
             let mut ops = Vec::new();
             if done.keys {
-                ops = keys::death(domid, Some(&paths::uuid(&plan.config.uuid)));
+                ops = keys::death(domid, Some(&paths::uuid(&config.uuid)));
             }
             if done.claimed {
                 ops.push(StoreOp::Release(domid));
@@ -75,12 +74,12 @@ impl Toolstack {
                 left.extend(self.remove(&ops));
             }
             if done.claimed || is_lost {
-                left.extend(self.forget(domid, &plan.config.index()));
+                left.extend(self.forget(domid, &config.index()));
             }
         }
         // Last, and only when nothing else is left: `hatch gc` finds the remains by this mark.
         if done.making && left.is_empty() {
-            left.extend(self.remove(&[StoreOp::Rm(paths::making_path(&plan.config.uuid))]));
+            left.extend(self.remove(&[StoreOp::Rm(paths::making_path(&config.uuid))]));
         }
         left
     }

@@ -349,6 +349,16 @@ pub(crate) fn front(domid: u16, ports: &Ports, grants: Option<&Grants>) -> Vec<S
     ops
 }
 
+/// The node in which the guest offers its suspend event channel (xenstore-paths.pandoc,
+/// `~/device/suspend/event-channel`).
+pub(crate) fn suspend_channel(domid: u16) -> Vec<StoreOp> {
+    let path = paths::suspend_channel(domid);
+    vec![
+        write(path.clone(), ""),
+        StoreOp::Perms(path, guest_owns(domid)),
+    ]
+}
+
 /// The removal of the mark: the guest is complete, and not a remainder.
 pub(crate) fn made(config: &GuestConfig) -> StoreOp {
     StoreOp::Rm(paths::making_path(&config.uuid))

@@ -284,9 +284,13 @@ impl Toolstack {
             mark.name(domid)?;
             Ok::<_, ToolstackError>(domid)
         })?;
-        steps.run(CreateStep::Limits, || self.limits(plan, domid))?;
+        steps.run(CreateStep::Limits, || {
+            self.limits(config, plan.layout.ram_pages, domid)
+        })?;
         steps.run(CreateStep::Memory, || self.memory(plan, domid))?;
-        let ports = steps.run(CreateStep::Channels, || self.channels(plan, domid))?;
+        let ports = steps.run(CreateStep::Channels, || {
+            self.channels(domid, config.console, plan.layout.rings.is_some())
+        })?;
         let grants = plan.layout.rings.as_ref().map(Grants::of);
         let [pages, table] = steps.run(CreateStep::Rings, || {
             let mapped = self.rings(plan, domid, grants.as_ref())?;
