@@ -167,6 +167,7 @@ fn main() -> ExitCode {
         by("hatch, abuse", borne, &hatch),
         by("hatch, oxenstored", OTHER_DOM0, &hatch_other),
         by("hatch, oxenstored", hatch::OTHER_DOM0, &hatch_other),
+        by("hatch, oxenstored", lifecycle::OTHER_DOM0, &hatch_other),
         by("switch, oxenstored", switch::OTHER_DOM0, &hatch_other),
         by("hatch xenstored", store::CASES, &store),
         by("hatch xenstored", hatch::OTHER_DOM0, &store),
