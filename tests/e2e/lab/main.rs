@@ -121,7 +121,8 @@ fn main() -> ExitCode {
         ..options
     };
     let (xl, hatch) = ("e2e-xl", "e2e-hatch");
-    let (xl, hatch) = (usual(Options::named(xl)), usual(Options::named(hatch)));
+    let (xl_on_c, hatch_on_c) = (Options::named(xl), Options::named(hatch));
+    let (xl, hatch) = (usual(xl_on_c.clone()), usual(hatch_on_c.clone()));
     let store = store::options();
     let other = |name| Options {
         xenstored: Xenstored::Ocaml,
@@ -144,6 +145,7 @@ fn main() -> ExitCode {
         by("abuse", abuse, &xl),
         by("C xenstored", replug::CASES, &xl),
         by("C xenstored", lifecycle::CASES, &xl),
+        by("hatch xenstored, xl", store::TAKEOVER, &xl_on_c),
         by("oxenstored, no xenconsoled", OTHER_DOM0, &xl_other),
         by("oxenstored, no xenconsoled", replug::CASES, &xl_other),
         by("oxenstored, no xenconsoled", lifecycle::CASES, &xl_other),
@@ -161,6 +163,7 @@ fn main() -> ExitCode {
         by("hatch, faults", faults::CASES, &hatch),
         by("hatch, pool", pool::CASES, &hatch),
         by("hatch", lifecycle::BY_HATCH, &hatch),
+        by("hatch xenstored", store::TAKEOVER, &hatch_on_c),
         by("hatch, watch", watch::CASES, &hatch),
         by("switch", switch::CASES, &hatch),
         by("hatch, site", site, &hatch),
@@ -168,6 +171,7 @@ fn main() -> ExitCode {
         by("hatch, oxenstored", OTHER_DOM0, &hatch_other),
         by("hatch, oxenstored", hatch::OTHER_DOM0, &hatch_other),
         by("hatch, oxenstored", lifecycle::OTHER_DOM0, &hatch_other),
+        by("hatch xenstored", store::OTHER_DOM0, &hatch_other),
         by("switch, oxenstored", switch::OTHER_DOM0, &hatch_other),
         by("hatch xenstored", store::CASES, &store),
         by("hatch xenstored", hatch::OTHER_DOM0, &store),

@@ -1,10 +1,11 @@
 //! `hatch xenstored` in the place of Debian's.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use mayfly_lab::{Options, Xenstored};
 
-use crate::birth::Place;
+use crate::birth::{HATCH, Place};
 use crate::cases::Case;
+use crate::replug::{load, with_file};
 
 /// A lab whose dom0 runs it.
 pub(crate) fn options() -> Options {
@@ -39,5 +40,111 @@ fn tools(place: &Place) -> Result<()> {
     let second = ["hatch-xenstored", "--pid-file", "/run/xen/xenstored.pid"];
     ensure!(!place.lab.exec(&second)?.success(), "two xenstoreds run");
     ensure!(run(&["xl", "list"])?.contains("Domain-0"));
+    Ok(())
+}
+
+/// A xenstored that is replaced while guests run.
+pub(crate) const TAKEOVER: &[Case] = &[
+    ("taken over from xenstored and given back", taken_over),
+    ("a takeover that fails changes nothing", refused),
+];
+
+/// oxenstored writes its state in another format.
+pub(crate) const OTHER_DOM0: &[Case] = &[("oxenstored is not taken over", not_taken_over)];
+
+/// A client that waits for events all the time.
+const WATCHED: &str = "/guest/watched";
+
+/// Runs `hatch xenstored takeover`, and checks which program xenstored is then.
+fn take_over(place: &Place, program: &str, successor: &str) -> Result<()> {
+    let said = place
+        .lab
+        .shell(&format!("{HATCH} xenstored takeover {program}"))?;
+    ensure!(said.contains("it has answered after"), "{said}");
+    let executed = "readlink /proc/$(cat /run/xen/xenstored.pid)/exe";
+    let executed = place.lab.shell(executed)?;
+    ensure!(executed.trim_end().ends_with(successor), "{executed}");
+    ensure!(
+        place
+            .lab
+            .run(&["xenstore-control", "check"])?
+            .contains("OK")
+    );
+    Ok(())
+}
+
+fn taken_over(place: &Place) -> Result<()> {
+    let lab = &place.lab;
+    let pid = lab.run(&["cat", "/run/xen/xenstored.pid"])?;
+    lab.shell(&format!(
+        "xenstore-watch -n 7 /takeover >{WATCHED} & echo $! >{WATCHED}.pid"
+    ))?;
+    let (mut birth, mut file) = with_file(place)?;
+    for round in 0..3 {
+        let there = lab.run(&["xenstore-ls", "-fp", "/local/domain"])?;
+        load(lab.http()?, &file, || {
+            take_over(place, "", "hatch-xenstored")?;
+            take_over(place, "", "hatch-xenstored").context("from itself")
+        })?;
+        ensure!(lab.run(&["xenstore-ls", "-fp", "/local/domain"])? == there);
+        lab.run(&["xenstore-write", "/takeover/a", "1"])?;
+        // The guest's watch, and that of whoever waits for its end.
+        lab.run(&["xl", "shutdown", "-w", "mayfly"])?;
+        drop(birth);
+        place.nothing_left()?;
+        // The watches of dom0's kernel.
+        (birth, file) = with_file(place).with_context(|| format!("round {round}"))?;
+        load(lab.http()?, &file, || {
+            take_over(place, "$(command -v xenstored)", "bin/xenstored")
+        })?;
+        lab.run(&["xenstore-write", "/takeover/b", "1"])?;
+        birth.answers()?;
+        birth.destroy()?;
+        place.nothing_left()?;
+        (birth, file) = with_file(place)?;
+    }
+    birth.destroy()?;
+    ensure!(lab.run(&["cat", "/run/xen/xenstored.pid"])? == pid);
+    lab.shell(&format!(
+        "while kill -0 $(cat {WATCHED}.pid); do sleep 0.1; done 2>/dev/null; true"
+    ))?;
+    let watched = lab.run(&["cat", WATCHED])?;
+    let expected = "/takeover\n".to_owned() + &"/takeover/a\n/takeover/b\n".repeat(3);
+    ensure!(watched == expected, "{watched:?}");
+    lab.run(&["xenstore-rm", "/takeover"])?;
+    lab.run(&["rm", WATCHED, &format!("{WATCHED}.pid")])
+        .map(drop)
+}
+
+fn refused(place: &Place) -> Result<()> {
+    let lab = &place.lab;
+    let refused = |program: &str, text: &str| {
+        let output = lab.exec(&[HATCH, "xenstored", "takeover", program])?;
+        let error = output.error_text();
+        ensure!(
+            !output.success() && error.contains(text),
+            "{program}: {error}"
+        );
+        ensure!(lab.run(&["xenstore-control", "check"])?.contains("OK"));
+        Ok(())
+    };
+    refused("/no/such", "/no/such")?;
+    refused("/guest/mayfly", "not executable")?;
+    take_over(place, "", "hatch-xenstored")?;
+    refused("/guest/mayfly", "not executable")?;
+    lab.put("/guest/empty", 0o755, b"")?;
+    refused("/guest/empty", "/guest/empty")?;
+    take_over(place, "$(command -v xenstored)", "bin/xenstored")?;
+    lab.run(&["rm", "/guest/empty"]).map(drop)
+}
+
+fn not_taken_over(place: &Place) -> Result<()> {
+    let output = place.lab.exec(&[HATCH, "xenstored", "takeover"])?;
+    let error = output.error_text();
+    ensure!(
+        !output.success() && error.contains("oxenstored runs"),
+        "{error}"
+    );
+    ensure!(place.lab.run(&["xl", "list"])?.contains("Domain-0"));
     Ok(())
 }

@@ -17,4 +17,4 @@ pub use message::message;
 pub use pack::Pack;
 pub use summon::{SOCKET, Services, Status, Summon, Verb};
 pub use switch::{SWITCH_SOCKET, Switch, SwitchVerb};
-pub use xenstored::Xenstored;
+pub use xenstored::{Takeover, Xenstored, XenstoredVerb};

@@ -1,22 +1,26 @@
 //! `hatch xenstored`: the program.
 
+mod takeover;
+
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsFd as _;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
-use mayfly_commands::Xenstored;
-use mayfly_store::core::Quota;
-use mayfly_store::daemon::{Daemon, Dom0, PidFile, listen, tell_ready};
+use mayfly_commands::{Xenstored, XenstoredVerb};
+use mayfly_store::core::{Quota, SavedState, Server};
+use mayfly_store::daemon::{Daemon, Dom0, PidFile, STATE_FILE, Succession, listen, tell_ready};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// The folder in which libxenstore looks for the socket.
 const FOLDER: &str = "/run/xenstored";
+/// The folder for the state in Xen's own build.
+const LIBRARY: &str = "/var/lib/xenstored";
 /// The environment variable that tells the process that it is the one in the background.
 const BACKGROUND: &str = "HATCH_XENSTORED_BACKGROUND";
 const READY: &[u8] = b"ready\n";
@@ -36,10 +40,13 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse().xenstored;
-    let is_background = std::env::var_os(BACKGROUND).is_some();
-    let result = match arguments.no_fork || is_background {
-        true => serve(&arguments, is_background),
-        false => start_in_background(),
+    // A successor has the environment of its predecessor, which has left the terminal already.
+    let is_background = std::env::var_os(BACKGROUND).is_some() && !arguments.live_update;
+    let stays = arguments.no_fork || arguments.live_update || is_background;
+    let result = match &arguments.verb {
+        Some(XenstoredVerb::Takeover(takeover)) => takeover::run(takeover),
+        None if stays => serve(&arguments, is_background),
+        None => start_in_background(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -83,6 +90,11 @@ fn stay_in_background() -> Result<()> {
 
 fn serve(arguments: &Xenstored, is_background: bool) -> Result<()> {
     let quota = quota(arguments)?;
+    let daemon = match arguments.live_update {
+        // First, because it takes over all file descriptors.
+        true => Some(successor(&quota, arguments.keep_orphans)?),
+        false => None,
+    };
     let _pid_file = arguments
         .pid_file
         .as_deref()
@@ -94,14 +106,54 @@ fn serve(arguments: &Xenstored, is_background: bool) -> Result<()> {
         signal_hook::low_level::pipe::register(signal, stopped).context("a handler for signals")?;
     }
     allow_many_clients();
-    let machine = Dom0::open()?;
-    let listener = listen(&socket(arguments))?;
-    let mut daemon = Daemon::new(quota, arguments.keep_orphans, machine, listener)?;
-    tell_ready();
+    let mut daemon = match daemon {
+        Some(daemon) => daemon,
+        None => {
+            let machine = Dom0::open()?;
+            let listener = listen(&socket(arguments.socket.clone()))?;
+            let daemon = Daemon::new(quota, arguments.keep_orphans, machine, listener)?;
+            tell_ready();
+            daemon
+        }
+    };
+    daemon.allow_update(Succession {
+        file: state_file(),
+        arguments: std::env::args_os().skip(1).collect(),
+    });
     if is_background {
         stay_in_background()?;
     }
     daemon.run(stop.as_fd()).context("the loop")
+}
+
+/// Makes the daemon that goes on where the predecessor in this process stopped.
+fn successor(quota: &Quota, keeps_orphans: bool) -> Result<Daemon<Dom0>> {
+    let file = state_file();
+    let shown = file.display();
+    let bytes =
+        std::fs::read(&file).with_context(|| format!("the predecessor's state: {shown}"))?;
+    // Read once only: a later start must not find it.
+    std::fs::remove_file(&file).with_context(|| shown.to_string())?;
+    let state = SavedState::parse(&bytes).with_context(|| shown.to_string())?;
+    let (listener, events, sockets) = state.descriptors();
+    let mut all = mayfly_xen::inherit(sockets.into_iter().chain([listener, events]))?;
+    let mut take = |number| all.remove(&number).context("a file descriptor");
+    let listener = UnixListener::from(take(listener)?);
+    let mut machine = Dom0::inherit(take(events)?)?;
+    let restored = Server::restored(quota.clone(), keeps_orphans, &state, &mut machine);
+    let restored = restored.with_context(|| shown.to_string())?;
+    Ok(Daemon::restored(restored, machine, listener, all)?)
+}
+
+/// Returns the path of the file for the state, found as the C xenstored finds it. Debian's looks in [`FOLDER`], Xen's
+/// own build in [`LIBRARY`], which it makes when it starts.
+fn state_file() -> PathBuf {
+    let named = std::env::var_os("XENSTORED_ROOTDIR").map(PathBuf::from);
+    let folder = named.unwrap_or_else(|| match Path::new(LIBRARY).is_dir() {
+        true => LIBRARY.into(),
+        false => FOLDER.into(),
+    });
+    folder.join(STATE_FILE)
 }
 
 /// Raises the limit of open files to the greatest that the kernel allows this process: one for each connection.
@@ -113,9 +165,8 @@ fn allow_many_clients() {
 }
 
 /// Returns the path of the socket, found as the C xenstored finds it.
-fn socket(arguments: &Xenstored) -> PathBuf {
+fn socket(own: Option<PathBuf>) -> PathBuf {
     let named = |name| std::env::var_os(name).map(PathBuf::from);
-    let own = arguments.socket.clone();
     own.or_else(|| named("XENSTORED_PATH")).unwrap_or_else(|| {
         let folder = named("XENSTORED_RUNDIR");
         folder

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use rustix::fs::OFlags;
@@ -75,6 +75,19 @@ impl Evtchn {
             .open(path)
             .map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))?;
         Ok(Self { device })
+    }
+
+    /// Goes on with the device that a predecessor in this process has opened, and with all ports that are bound there.
+    /// From now on reading never blocks.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn inherit(device: OwnedFd) -> io::Result<Self> {
+        let flags = rustix::fs::fcntl_getfl(&device)?;
+        rustix::fs::fcntl_setfl(&device, flags | OFlags::NONBLOCK)?;
+        Ok(Self {
+            device: device.into(),
+        })
     }
 
     fn call<T>(&self, number: libc::Ioctl, argument: &T) -> io::Result<u32> {

@@ -12,6 +12,7 @@ mod evtchn;
 mod gntdev;
 #[cfg(test)]
 mod golden;
+mod inherited;
 mod interface;
 mod look;
 pub mod privileges;
@@ -24,6 +25,7 @@ pub use domctl::{MapEntry, NewDomain, TscMode, Xen};
 pub use error::Error;
 pub use evtchn::Evtchn;
 pub use gntdev::{Gntdev, GrantCopy, GrantMapping, MAP_MAX};
+pub use inherited::inherit;
 pub use look::DomainInfo;
 pub use state::{CpuPolicy, TscInfo};
 pub use sys::Mapping;

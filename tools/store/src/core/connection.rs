@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
+use mayfly_xenstore::wire;
+
 use super::path;
 use super::perms::Who;
 use super::transaction::Transaction;
@@ -42,6 +44,8 @@ pub(super) struct Connection {
     events: HashSet<Rc<[u8]>>,
     /// Bytes that were taken from `messages` and not yet sent.
     output: Vec<u8>,
+    /// The number of bytes of a message that has been sent in part, at the beginning of `output`.
+    begun: usize,
     pub(super) transactions: HashMap<u32, Transaction>,
     next_transaction: u32,
     /// The number of each watch, by path and token.
@@ -64,6 +68,7 @@ impl Connection {
             messages: VecDeque::new(),
             events: HashSet::new(),
             output: Vec::new(),
+            begun: 0,
             transactions: HashMap::new(),
             next_transaction: 1,
             watches: HashMap::new(),
@@ -130,8 +135,31 @@ impl Connection {
     /// Drops the first `bytes` bytes of the output, which have been sent.
     pub(super) fn sent(&mut self, bytes: usize) {
         let bytes = bytes.min(self.output.len());
+        let mut end = self.begun;
+        while end < bytes {
+            let message = self.output.get(end..).and_then(wire::length);
+            end += message.unwrap_or(usize::MAX - end);
+        }
+        self.begun = (end - bytes).min(self.output.len() - bytes);
         self.queued -= bytes;
         self.output.drain(..bytes);
+    }
+
+    /// Returns all bytes that wait to be sent, and how many of them are the rest of a message that has been sent in
+    /// part.
+    pub(super) fn all_output(&self) -> (Vec<u8>, usize) {
+        let mut all = self.output.clone();
+        for message in &self.messages {
+            all.extend_from_slice(&message.bytes);
+        }
+        (all, self.begun)
+    }
+
+    /// Queues the rest of a message that a predecessor has sent in part. Nothing else is queued yet.
+    pub(super) fn continue_message(&mut self, rest: &[u8]) {
+        self.begun = rest.len();
+        self.queued += rest.len();
+        self.output.extend_from_slice(rest);
     }
 
     /// Returns the causes of all waiting messages and removes them from the messages, so that those domains are no
@@ -153,6 +181,7 @@ impl Connection {
             sent.causes.extend(message.cause);
         }
         self.output.clear();
+        self.begun = 0;
         self.queued = 0;
         sent
     }

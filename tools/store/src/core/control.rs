@@ -4,19 +4,26 @@ use std::fmt::Write as _;
 
 use mayfly_xenstore::ErrorCode;
 
+use super::connection::ConnectionId;
 use super::path::{number, strings};
 use super::server::Server;
 
 const HELP: &str = "Supported commands:\n\
     \tcheck\n\
     \thelp\n\
+    \tlive-update [-c <cmdline>] [-F] [-t <timeout>] <file>\n\
+    \t    Default timeout is 60 seconds.\n\
     \tlog [on|off]\n\
     \tmemreport\n\
     \tprint <string>\n\
     \tquota [set <name> <val>|<domid>]\n";
 
 impl Server {
-    pub(super) fn control(&mut self, payload: &[u8]) -> Result<Vec<u8>, ErrorCode> {
+    pub(super) fn control(
+        &mut self,
+        by: ConnectionId,
+        payload: &[u8],
+    ) -> Result<Vec<u8>, ErrorCode> {
         let words = strings(payload);
         let text = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
         let answer = match *words {
@@ -25,6 +32,7 @@ impl Server {
                 false => "the domains' nodes do not match their accounts\n".to_owned(),
             },
             [b"help"] => HELP.to_owned(),
+            [b"live-update", ref words @ ..] => self.prepare_update(by, words)?,
             [b"log", b"on" | b"off"] => "OK".to_owned(),
             [b"memreport"] => self.report(),
             [b"print", words] => {

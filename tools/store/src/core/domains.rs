@@ -26,6 +26,10 @@ pub trait Host {
     /// The code that answers the INTRODUCE request.
     fn attach(&mut self, domid: u16, gfn: u64, port: u32) -> Result<(), ErrorCode>;
 
+    /// Attaches a domain as a predecessor in this process has left it: its ring is not emptied, and `port` is a local
+    /// port that is bound already, or 0. A domain that has withdrawn its ring stays without one.
+    fn adopt(&mut self, domid: u16, port: u32);
+
     /// Binds the new event channel of a domain that is attached already, and empties its ring.
     fn attach_again(&mut self, domid: u16, port: u32);
 

@@ -5,6 +5,7 @@ mod connection;
 mod control;
 mod domains;
 mod events;
+mod handover;
 mod nodes;
 mod path;
 mod perms;
@@ -20,6 +21,7 @@ mod watches;
 
 pub use connection::ConnectionId;
 pub use domains::{DomainState, Host};
+pub use handover::{Descriptors, LiveUpdate, Restored, SavedState, StateFault};
 pub use perms::Who;
 pub use quota::Quota;
 pub use server::{Broken, Server};

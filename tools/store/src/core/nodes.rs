@@ -1,6 +1,6 @@
 //! Requests about nodes, inside and outside of transactions.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use mayfly_xenstore::{ErrorCode, Perm, wire};
@@ -287,7 +287,7 @@ impl Server {
     fn commit(&mut self, asker: Asker<'_>, edits: &[(String, Edit)]) -> Result<(), ErrorCode> {
         let before = Rc::clone(&self.root);
         let mut ledger = Ledger::default();
-        let mut told = HashSet::new();
+        let mut told = HashMap::new();
         self.now += 1;
         for (path, edit) in edits {
             let mut view = View {
@@ -299,10 +299,18 @@ impl Server {
                 now: self.now,
             };
             match view.edit(path, edit) {
-                Ok(Some(change)) if change.removed.is_some() || told.insert(path) => {
+                Ok(Some(change)) if change.removed.is_some() => {
                     self.news.push(News::Node(change));
                 }
-                Ok(_) => {}
+                Ok(Some(change)) => match told.get(path).and_then(|at| self.news.get_mut(*at)) {
+                    // One event, for all who may read the node after any of the changes.
+                    Some(News::Node(first)) => first.readable_by.extend(change.readable_by),
+                    _ => {
+                        told.insert(path, self.news.len());
+                        self.news.push(News::Node(change));
+                    }
+                },
+                Ok(None) => {}
                 Err(code) => {
                     self.root = before;
                     self.news.clear();
@@ -338,7 +346,7 @@ impl Server {
 
     /// Counts the nodes of each domain again and returns whether the accounts agree.
     pub(super) fn is_accounted_right(&self) -> bool {
-        let mut counted = std::collections::HashMap::<u16, (usize, usize)>::new();
+        let mut counted = HashMap::<u16, (usize, usize)>::new();
         tree::walk("", &self.root, &mut |name, node| {
             let sums = counted.entry(node.perms.owner()).or_default();
             sums.0 += 1;

@@ -79,6 +79,19 @@ impl Perms {
         }
     }
 
+    /// Permissions with the time at which each entry was set.
+    pub(super) fn stamped(list: impl Iterator<Item = (Perm, u64)>) -> Self {
+        let entries = list.map(|(perm, stamp)| Entry { perm, stamp });
+        Self {
+            list: entries.collect(),
+        }
+    }
+
+    /// Returns the entries, each with the time at which it was set.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (Perm, u64)> {
+        self.list.iter().map(|entry| (entry.perm, entry.stamp))
+    }
+
     /// Reads the permissions in a SET_PERMS request: its payload behind the path.
     pub(super) fn parse(payload: &[u8]) -> Result<Vec<Perm>, ErrorCode> {
         let each = strings(payload).into_iter().map(|text| {

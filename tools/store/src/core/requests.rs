@@ -1,5 +1,7 @@
 //! Requests that are not about nodes alone, and the dispatch of all requests.
 
+use std::rc::Rc;
+
 use mayfly_xenstore::ErrorCode;
 use mayfly_xenstore::wire::{Asked, MessageKind, PAYLOAD_MAX};
 
@@ -31,6 +33,9 @@ fn path_and_token(payload: &[u8]) -> Result<(&[u8], &[u8]), ErrorCode> {
 impl Server {
     /// Answers a request and sends the events of its changes.
     pub(super) fn request(&mut self, id: ConnectionId, asked: &Asked<'_>, host: &mut dyn Host) {
+        if self.starts_update(id, asked) {
+            return;
+        }
         let Some(connection) = self.connections.get(&id) else {
             return;
         };
@@ -83,7 +88,7 @@ impl Server {
         }
         let payload = asked.payload;
         match kind {
-            MessageKind::Control => self.control(payload),
+            MessageKind::Control => self.control(asker.id, payload),
             MessageKind::Directory => self.directory(asker, payload),
             MessageKind::DirectoryPart => self.directory_part(asker, payload),
             MessageKind::Read => self.read(asker, payload),
@@ -137,7 +142,7 @@ impl Server {
         };
         let is_relative = !is_special && text.first() != Some(&b'/');
         let usage = self.domains.usage(asker.who.domid);
-        let connection = self.connections.get_mut(&asker.id).ok_or(ErrorCode::EIO)?;
+        let connection = self.connections.get(&asker.id).ok_or(ErrorCode::EIO)?;
         let key = (path, token.into());
         if connection.watches.contains_key(&key) {
             return Err(ErrorCode::EEXIST);
@@ -151,23 +156,32 @@ impl Server {
                 return Err(ErrorCode::ENOMEM);
             }
         }
-        self.next_watch += 1;
-        let watch = Watch {
-            number: self.next_watch,
-            connection: asker.id,
-            token: key.1.clone(),
-            skipped: if is_relative { asker.home.len() + 1 } else { 0 },
-        };
-        let told = key.0.get(watch.skipped..).unwrap_or_default().to_owned();
+        let skipped = if is_relative { asker.home.len() + 1 } else { 0 };
+        let told = key.0.get(skipped..).unwrap_or_default().to_owned();
         self.news.push(News::First {
             to: asker.id,
             path: told,
             token: key.1.clone(),
         });
-        self.watches.add(&key.0, watch);
-        connection.watches.insert(key, self.next_watch);
-        self.add_watches(asker.who, 1, bytes);
+        self.add_watch(asker, key, skipped);
         Ok(ok())
+    }
+
+    /// Sets a watch that its connection has not set yet.
+    pub(super) fn add_watch(&mut self, asker: Asker<'_>, key: (String, Rc<[u8]>), skipped: usize) {
+        let bytes = key.0.len() + key.1.len();
+        self.next_watch += 1;
+        let watch = Watch {
+            number: self.next_watch,
+            connection: asker.id,
+            token: key.1.clone(),
+            skipped,
+        };
+        self.watches.add(&key.0, watch);
+        if let Some(connection) = self.connections.get_mut(&asker.id) {
+            connection.watches.insert(key, self.next_watch);
+        }
+        self.add_watches(asker.who, 1, bytes);
     }
 
     fn unwatch(&mut self, asker: Asker<'_>, payload: &[u8]) -> Result<Vec<u8>, ErrorCode> {

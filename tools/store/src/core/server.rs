@@ -7,6 +7,7 @@ use mayfly_xenstore::{Perm, wire};
 
 use super::connection::{ClientMessage, Connection, ConnectionId, Sent};
 use super::domains::{DomainState, Domains, Host};
+use super::handover::LiveUpdate;
 use super::perms::{Perms, Who};
 use super::quota::Quota;
 use super::tree::{self, Node};
@@ -58,6 +59,8 @@ pub struct Server {
     listed: Vec<ConnectionId>,
     /// The number of events dropped because their receiver had no memory left.
     pub(super) lost: u64,
+    /// The live update that a client prepares or has started.
+    pub(super) update: Option<LiveUpdate>,
 }
 
 impl Server {
@@ -85,6 +88,7 @@ impl Server {
             next_connection: 1,
             listed: Vec::new(),
             lost: 0,
+            update: None,
         }
     }
 
@@ -135,6 +139,7 @@ impl Server {
     /// Removes a connection with its watches and transactions.
     pub fn disconnect(&mut self, id: ConnectionId) {
         self.reset_watches(id);
+        self.update.take_if(|update| update.by == id);
         if let Some(mut connection) = self.connections.remove(&id) {
             let domid = connection.who.domid;
             self.account(domid, connection.clear());

@@ -160,3 +160,20 @@ pub(super) fn walk(name: &str, node: &Node, each: &mut dyn FnMut(&str, &Node)) {
         walk(name, child, each);
     }
 }
+
+/// Calls `each` with the path and the node, for all nodes, parents before their children.
+pub(super) fn walk_paths(root: &Rc<Node>, each: &mut dyn FnMut(&str, &Rc<Node>)) {
+    each("/", root);
+    below(root, &mut String::new(), each);
+}
+
+fn below(node: &Node, path: &mut String, each: &mut dyn FnMut(&str, &Rc<Node>)) {
+    let length = path.len();
+    for (name, child) in node.children() {
+        path.push('/');
+        path.push_str(name);
+        each(path, child);
+        below(child, path, each);
+        path.truncate(length);
+    }
+}

@@ -72,6 +72,19 @@ impl Watches {
         remove(&mut self.root, &names, number);
     }
 
+    /// Returns how many bytes of its paths a watch leaves out.
+    pub(super) fn skipped(&self, path: &str, number: u64) -> usize {
+        let mut place = &self.root;
+        for name in names(path) {
+            match place.below.get(name) {
+                Some(below) => place = below,
+                None => return 0,
+            }
+        }
+        let watch = place.watches.iter().find(|watch| watch.number == number);
+        watch.map_or(0, |watch| watch.skipped)
+    }
+
     /// Returns the watches of a special path.
     pub(super) fn of_special(&self, path: &str) -> Vec<Watch> {
         self.special.get(path).cloned().unwrap_or_default()

@@ -172,7 +172,7 @@ impl<M: Machine> Daemon<M> {
         true
     }
 
-    fn end(&mut self, id: ConnectionId) {
+    pub(super) fn end(&mut self, id: ConnectionId) {
         // To close the file descriptor also removes it from the epoll set.
         self.clients.remove(&id);
         self.server.disconnect(id);

@@ -1,7 +1,7 @@
 //! [`Machine`] on a real Xen: hypercalls, mapped rings and event channels of dom0.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, Result};
 use mayfly_drivers::SharedPage;
@@ -34,9 +34,12 @@ pub struct Dom0 {
     events: Evtchn,
     grants: Gntdev,
     xen: Xen,
+    /// The ring of dom0's kernel, until dom0 is attached.
+    kernel: Option<SharedPage>,
     rings: HashMap<u16, Ring>,
     ports: HashMap<u32, u16>,
-    exceptions: u32,
+    /// The port of VIRQ_DOM_EXC.
+    exceptions: Option<u32>,
     /// The states of all domains, between [`Machine::read_states`] and [`Machine::forget_states`].
     seen: Option<HashMap<u16, DomainState>>,
 }
@@ -55,24 +58,34 @@ impl Dom0 {
     /// This is not dom0, or another xenstored runs.
     pub fn open() -> Result<Self> {
         let events = Evtchn::open()?;
+        let kernel = KernelRing::open()?;
+        let mut this = Self::with(events, kernel.page)?;
+        let port = this.bind(0, kernel.port);
+        let port = port.context("the kernel's event channel: does another xenstored run?")?;
+        this.adopt(0, port);
+        Ok(this)
+    }
+
+    /// Goes on with the event channels of a predecessor in this process. [`Host::adopt`] attaches its rings.
+    ///
+    /// # Errors
+    /// This is not dom0, or another xenstored runs.
+    pub fn inherit(events: OwnedFd) -> Result<Self> {
+        Self::with(Evtchn::inherit(events)?, KernelRing::open()?.page)
+    }
+
+    fn with(events: Evtchn, kernel: SharedPage) -> Result<Self> {
         let exceptions = events
             .bind_domain_exceptions()
             .context("VIRQ_DOM_EXC: does another xenstored run?")?;
-        let kernel = KernelRing::open()?;
-        let port = events.bind(0, kernel.port);
-        let port = port.context("the kernel's event channel: does another xenstored run?")?;
-        let ring = Ring {
-            pages: Pages::Kernel(kernel.page),
-            port: Some(port),
-            is_shut: false,
-        };
         Ok(Self {
             events,
             grants: Gntdev::open()?,
             xen: Xen::open()?,
-            rings: HashMap::from([(0, ring)]),
-            ports: HashMap::from([(port, 0)]),
-            exceptions,
+            kernel: Some(kernel),
+            rings: HashMap::new(),
+            ports: HashMap::new(),
+            exceptions: Some(exceptions),
             seen: None,
         })
     }
@@ -118,6 +131,30 @@ impl Host for Dom0 {
         Ok(())
     }
 
+    fn adopt(&mut self, domid: u16, port: u32) {
+        let pages = if domid == 0 {
+            self.kernel.take().map(Pages::Kernel)
+        } else {
+            let mapping = self.grants.map(domid, &[RING], true);
+            mapping.ok().map(Pages::Granted)
+        };
+        let port = (port != 0).then_some(port);
+        let Some(pages) = pages else {
+            // The domain has withdrawn the grant. Its connection stays, so that its end is noticed.
+            return self.unbind(port);
+        };
+        self.ports.extend(port.map(|port| (port, domid)));
+        let ring = Ring {
+            pages,
+            port,
+            is_shut: false,
+        };
+        self.rings.insert(domid, ring);
+        if self.page(domid).is_some_and(ring::is_shut) {
+            self.shut(domid);
+        }
+    }
+
     fn attach_again(&mut self, domid: u16, port: u32) {
         let old = self.rings.get_mut(&domid).and_then(|ring| ring.port.take());
         self.unbind(old);
@@ -154,7 +191,7 @@ impl Machine for Dom0 {
         let rings = ports.iter().filter_map(|port| self.ports.get(port));
         News::Of {
             rings: rings.copied().collect(),
-            domains: ports.contains(&self.exceptions),
+            domains: self.exceptions.is_some_and(|port| ports.contains(&port)),
         }
     }
 
@@ -178,6 +215,23 @@ impl Machine for Dom0 {
         if let Some(port) = self.rings.get(&domid).and_then(|ring| ring.port) {
             // This fails if the domain has closed its end. Then nobody waits for it.
             let _ = self.events.notify(port);
+        }
+    }
+
+    fn ports(&self) -> HashMap<u16, u32> {
+        self.ports
+            .iter()
+            .map(|(port, domid)| (*domid, *port))
+            .collect()
+    }
+
+    fn receive_exceptions(&mut self, receive: bool) {
+        if let Some(port) = self.exceptions.take() {
+            // An error means that the port is closed already.
+            let _ = self.events.unbind(port);
+        }
+        if receive {
+            self.exceptions = self.events.bind_domain_exceptions().ok();
         }
     }
 

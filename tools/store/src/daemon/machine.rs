@@ -1,5 +1,6 @@
 //! The operations of the machine that the loop needs, in addition to those of the core.
 
+use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
 
 use mayfly_drivers::SharedPage;
@@ -39,6 +40,13 @@ pub trait Machine: Host {
 
     /// Notifies an attached domain.
     fn notify(&self, domid: u16);
+
+    /// Returns the local port of each attached domain, for a successor in this process.
+    fn ports(&self) -> HashMap<u16, u32>;
+
+    /// Stops or begins to receive the news of domains that shut down or go. Only one xenstored can receive them, so
+    /// they are left to a successor.
+    fn receive_exceptions(&mut self, receive: bool);
 
     /// Stops serving a domain that has broken the protocol, until it is attached again.
     fn shut(&mut self, domid: u16);

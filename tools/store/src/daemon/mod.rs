@@ -4,6 +4,7 @@ mod attend;
 mod clients;
 mod dom0;
 mod files;
+mod handover;
 mod machine;
 mod ring;
 
@@ -20,6 +21,8 @@ use crate::core::{ConnectionId, Quota, Server};
 use clients::Client;
 pub use dom0::Dom0;
 pub use files::{PidFile, listen, tell_ready};
+pub use handover::{STATE_FILE, Succession};
+
 pub use machine::{Machine, News};
 
 /// Numbers of the loop's file descriptors in epoll. Clients have the numbers of their connections.
@@ -46,6 +49,9 @@ pub struct Daemon<M> {
     stalled: HashMap<ConnectionId, Instant>,
     /// The same in ascending order of time. Entries that are not in `stalled` any more are out of date.
     stalls: VecDeque<(Instant, ConnectionId)>,
+    succession: Option<Succession>,
+    /// When a live update was started that waits for transactions to end.
+    update_since: Option<Instant>,
 }
 
 impl<M: Machine> Daemon<M> {
@@ -59,6 +65,17 @@ impl<M: Machine> Daemon<M> {
         machine: M,
         listener: UnixListener,
     ) -> io::Result<Self> {
+        let mut this = Self::with(Server::new(quota, keeps_orphans), machine, listener)?;
+        if this.machine.page(0).is_some() {
+            let id = this.server.connect_ring(0);
+            this.next.push(id);
+            // dom0's kernel waits for an event before it sends its first request.
+            this.machine.notify(0);
+        }
+        Ok(this)
+    }
+
+    fn with(server: Server, machine: M, listener: UnixListener) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         listener.set_nonblocking(true)?;
         let watch = |fd: BorrowedFd<'_>, number| {
@@ -73,8 +90,8 @@ impl<M: Machine> Daemon<M> {
         if let Some(fd) = machine.fd() {
             watch(fd, EVENTS)?;
         }
-        let mut this = Self {
-            server: Server::new(quota, keeps_orphans),
+        Ok(Self {
+            server,
             machine,
             listener,
             epoll,
@@ -83,14 +100,9 @@ impl<M: Machine> Daemon<M> {
             next: Vec::new(),
             stalled: HashMap::new(),
             stalls: VecDeque::new(),
-        };
-        if this.machine.page(0).is_some() {
-            let id = this.server.connect_ring(0);
-            this.next.push(id);
-            // dom0's kernel waits for an event before it sends its first request.
-            this.machine.notify(0);
-        }
-        Ok(this)
+            succession: None,
+            update_since: None,
+        })
     }
 
     /// Serves until `stop` is readable.
@@ -119,16 +131,22 @@ impl<M: Machine> Daemon<M> {
             }
             self.attend_all();
             self.forgive();
+            self.update();
         }
     }
 
-    /// The longest sleep: none while a connection waits for its turn, else until the next stalled one is over time.
+    /// The longest sleep: none while a connection waits for its turn, else until the next stalled one, or a live update
+    /// that waits for transactions, is over time.
     fn timeout(&self) -> Option<Timespec> {
         if !self.next.is_empty() {
             return Some(Timespec::default());
         }
-        let (since, _) = self.stalls.front()?;
-        let left = self.bound().saturating_sub(since.elapsed());
+        let stalled = self.stalls.front().map(|(since, _)| (*since, self.bound()));
+        let update = self.update_end();
+        let lefts = [stalled, update].into_iter().flatten();
+        let left = lefts
+            .map(|(since, bound)| bound.saturating_sub(since.elapsed()))
+            .min()?;
         // One millisecond is added, so that the loop does not wake a little too early and sleep again.
         let left = left + Duration::from_millis(1);
         Timespec::try_from(left).ok()

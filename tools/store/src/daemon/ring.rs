@@ -49,6 +49,11 @@ pub(super) fn shut(page: &SharedPage, fault: Fault) {
     page.store_release(ERROR, fault as u32);
 }
 
+/// Returns whether a predecessor has shut the ring.
+pub(super) fn is_shut(page: &SharedPage) -> bool {
+    page.load_acquire(ERROR) != 0
+}
+
 /// Returns the number of bytes between two indices. The domain may have written either of them.
 fn between(consumer: u32, producer: u32) -> Result<usize, Fault> {
     let bytes = usize::try_from(producer.wrapping_sub(consumer)).unwrap_or(usize::MAX);

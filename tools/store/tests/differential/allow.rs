@@ -38,7 +38,7 @@ impl Seen {
     ) -> bool {
         let request = match round {
             Round::Ask(ask) => MessageKind::of(ask.kind),
-            Round::Domain { .. } => None,
+            Round::Domain { .. } | Round::Succession => None,
         };
         let mut all = ours.iter().zip(theirs);
         let is_commit = matches!(round, Round::Ask(ask) if ask.is_commit());
@@ -56,7 +56,7 @@ impl Seen {
                 ours.sort_unstable();
                 theirs.sort_unstable();
             }
-            if matches!(round, Round::Domain { .. }) {
+            if matches!(round, Round::Domain { .. } | Round::Succession) {
                 // When one domain goes and another has shut down again after RESUME, the C xenstored sends one event or
                 // two.
                 ours.dedup();

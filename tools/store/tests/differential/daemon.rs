@@ -12,7 +12,7 @@ use mayfly_lab::{Set, unpacked};
 use mayfly_xenstore::wire;
 
 use crate::script::{Ask, RINGS, SOCKETS};
-use crate::{Message, Peer};
+use crate::{Message, Peer, handover};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -37,7 +37,11 @@ pub(crate) struct Debian {
 impl Drop for Debian {
     fn drop(&mut self) {
         let _ = self.child.kill();
-        let _ = self.child.wait();
+        let ended = self.child.wait();
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.folder.path().join("log"));
+            eprintln!("{ended:?}, it says: {}", log.unwrap_or_default());
+        }
     }
 }
 
@@ -286,6 +290,21 @@ impl Peer for Debian {
         let answer = self.until(ask.connection, number, &mut before);
         seen[ask.connection] = before;
         seen[ask.connection].push(answer);
+        self.settle(&mut seen);
+        seen
+    }
+
+    fn succeed(&mut self) -> Vec<Vec<Message>> {
+        let program = handover::translator(self.folder.path());
+        let program = program.to_str().unwrap();
+        for words in [&["-f", program][..], &["-s", "-t", "10"]] {
+            let payload = ["live-update"].iter().chain(words);
+            let payload: String = payload.map(|word| format!("{word}\0")).collect();
+            let number = self.asked(0, wire::MessageKind::Control as u32, 0, payload.as_bytes());
+            let (_, answer) = self.until(0, number, &mut Vec::new());
+            assert_eq!(answer, b"OK\0", "{words:?}");
+        }
+        let mut seen = vec![Vec::new(); SOCKETS + RINGS];
         self.settle(&mut seen);
         seen
     }

@@ -17,6 +17,7 @@
 mod allow;
 mod daemon;
 mod growth;
+mod handover;
 #[path = "../machine/mod.rs"]
 mod machine;
 mod ours;
@@ -34,6 +35,8 @@ pub(crate) type Message = (u32, Vec<u8>);
 pub(crate) trait Peer {
     /// Sends a request. Returns the messages of each connection, the answer among them.
     fn ask(&mut self, ask: &Ask, transaction: u32) -> Vec<Vec<Message>>;
+    /// Hands the state over to a successor. Returns the messages of each connection.
+    fn succeed(&mut self) -> Vec<Vec<Message>>;
     /// Changes the state of a domain. Returns the messages of each connection.
     fn domain(&mut self, domid: u16, state: u8) -> Vec<Vec<Message>>;
 }
@@ -63,16 +66,18 @@ impl Drop for Trail {
 }
 
 /// Compares our daemon with one of Debian's, `MAYFLY_SCALE` times, with new daemons each time.
-fn compare(kind: Kind) {
+fn compare(kind: Kind, has_successors: bool) {
     for run in 0..mayfly_seeds::scaled(1) {
-        compare_once(kind, mayfly_seeds::seed().wrapping_add(run));
+        let seed = mayfly_seeds::seed().wrapping_add(run);
+        compare_once(kind, has_successors, seed);
     }
 }
 
-fn compare_once(kind: Kind, seed: u64) {
+fn compare_once(kind: Kind, has_successors: bool, seed: u64) {
     let mut theirs = Debian::start(kind);
     let mut ours = Ours::new();
     let mut script = Script::new(seed, kind);
+    script.has_successors = has_successors;
     let mut seen = allow::Seen::default();
     let mut trail = Trail::default();
     for number in 0..REQUESTS {
@@ -81,6 +86,10 @@ fn compare_once(kind: Kind, seed: u64) {
         let (mine, other) = match &round {
             Round::Domain { domid, state } => {
                 (ours.domain(*domid, *state), theirs.domain(*domid, *state))
+            }
+            Round::Succession => {
+                seen.count("successions");
+                (ours.succeed(), theirs.succeed())
             }
             Round::Ask(ask) => {
                 let (mine, other) = script.transaction(ask);
@@ -139,11 +148,17 @@ fn shown(all: &[Vec<Message>]) -> String {
 #[test]
 #[ignore = "needs a C compiler and Debian's packages"]
 fn as_the_c_xenstored() {
-    compare(Kind::C);
+    compare(Kind::C, false);
+}
+
+#[test]
+#[ignore = "needs a C compiler and Debian's packages"]
+fn as_the_c_xenstored_with_successors() {
+    compare(Kind::C, true);
 }
 
 #[test]
 #[ignore = "needs a C compiler and Debian's packages"]
 fn as_oxenstored() {
-    compare(Kind::Ocaml);
+    compare(Kind::Ocaml, false);
 }

@@ -2,18 +2,22 @@
 
 use std::collections::HashMap;
 
-use mayfly_store::core::{ConnectionId, DomainState, Host, Quota, Server};
+use mayfly_store::core::{ConnectionId, Descriptors, DomainState, Host, Quota, SavedState, Server};
 use mayfly_xenstore::{ErrorCode, wire};
 
 use crate::script::{Ask, RINGS, SOCKETS};
 use crate::{Message, Peer};
 
 #[derive(Default)]
-struct Domains(HashMap<u16, u8>);
+pub(crate) struct Domains {
+    pub(crate) states: HashMap<u16, u8>,
+    /// The ports of the rings that were adopted.
+    pub(crate) ports: HashMap<u16, u32>,
+}
 
 impl Host for Domains {
     fn state(&mut self, domid: u16) -> Option<DomainState> {
-        let state = *self.0.get(&domid)?;
+        let state = *self.states.get(&domid)?;
         (state != 0).then_some(DomainState {
             is_shutdown: state == 2,
             is_dying: state == 3,
@@ -21,6 +25,9 @@ impl Host for Domains {
     }
     fn attach(&mut self, _: u16, _: u64, _: u32) -> Result<(), ErrorCode> {
         Ok(())
+    }
+    fn adopt(&mut self, domid: u16, port: u32) {
+        self.ports.insert(domid, port);
     }
     fn attach_again(&mut self, _: u16, _: u32) {}
     fn detach(&mut self, _: u16) {}
@@ -32,16 +39,24 @@ pub(crate) struct Ours {
     sockets: Vec<ConnectionId>,
 }
 
+/// Quotas that no request of the script reaches by the order in which the test reads the answers.
+pub(crate) fn quota() -> Quota {
+    let mut quota = Quota::default();
+    assert!(quota.set("outstanding", 100_000));
+    quota
+}
+
 impl Ours {
     pub(crate) fn new() -> Self {
-        let mut quota = Quota::default();
-        assert!(quota.set("outstanding", 100_000));
-        let mut server = Server::new(quota, false);
+        let mut server = Server::new(quota(), false);
         let sockets = (0..SOCKETS).map(|_| server.connect()).collect();
         server.connect_ring(0);
         Self {
             server,
-            domains: Domains(HashMap::from([(0, 1)])),
+            domains: Domains {
+                states: HashMap::from([(0, 1)]),
+                ports: HashMap::new(),
+            },
             sockets,
         }
     }
@@ -86,8 +101,24 @@ impl Peer for Ours {
         self.all()
     }
 
+    fn succeed(&mut self) -> Vec<Vec<Message>> {
+        let sockets = self.sockets.iter().zip(0..);
+        let descriptors = Descriptors {
+            sockets: sockets.map(|(id, number)| (*id, number)).collect(),
+            ..Descriptors::default()
+        };
+        let bytes = self.server.save(&descriptors).unwrap();
+        let state = SavedState::parse(&bytes).unwrap();
+        let mut restored = Server::restored(quota(), false, &state, &mut self.domains).unwrap();
+        restored.sockets.sort_by_key(|(_, number)| *number);
+        self.server = restored.server;
+        self.sockets = restored.sockets.iter().map(|(id, _)| *id).collect();
+        self.server.check_domains(&mut self.domains);
+        self.all()
+    }
+
     fn domain(&mut self, domid: u16, state: u8) -> Vec<Vec<Message>> {
-        self.domains.0.insert(domid, state);
+        self.domains.states.insert(domid, state);
         self.server.check_domains(&mut self.domains);
         self.all()
     }

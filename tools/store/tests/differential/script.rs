@@ -24,7 +24,12 @@ pub(crate) struct Ask {
 #[derive(Clone)]
 pub(crate) enum Round {
     Ask(Ask),
-    Domain { domid: u16, state: u8 },
+    Domain {
+        domid: u16,
+        state: u8,
+    },
+    /// Both daemons hand their state over to a successor.
+    Succession,
 }
 
 impl Ask {
@@ -54,6 +59,7 @@ impl std::fmt::Debug for Round {
                 let payload = payload.escape_ascii();
                 write!(f, "{connection} {kind:?} {transaction:?} {payload}")
             }
+            Self::Succession => f.write_str("succession"),
             Self::Domain { domid, state } => write!(f, "domain {domid} gets {state}"),
         }
     }
@@ -78,6 +84,8 @@ pub(crate) struct Script {
     domains: [u8; RINGS],
     /// Open transactions of each connection.
     open: HashMap<usize, Vec<Open>>,
+    /// Whether there are successions.
+    pub(crate) has_successors: bool,
 }
 
 impl Script {
@@ -87,6 +95,7 @@ impl Script {
             has_domains: kind == crate::daemon::Kind::C,
             domains: [0; RINGS],
             open: HashMap::new(),
+            has_successors: false,
         }
     }
 
@@ -240,6 +249,12 @@ impl Script {
     }
 
     pub(crate) fn next(&mut self) -> Round {
+        let has_open = self.open.values().any(|open| !open.is_empty());
+        // The C xenstored cannot restore the nodes of a domain that is not introduced.
+        let has_new = self.domains.contains(&1);
+        if self.has_successors && !has_open && !has_new && self.random.u16(..50) == 0 {
+            return Round::Succession;
+        }
         if self.has_domains && self.random.u8(..60) == 0 {
             return self.change_domain();
         }

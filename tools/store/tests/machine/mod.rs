@@ -64,6 +64,9 @@ impl<R: Fn(u16) -> Requests, N: Fn(u16, &SharedPage)> Host for Fake<R, N> {
         self.pages.insert(domid, page);
         Ok(())
     }
+    fn adopt(&mut self, domid: u16, _: u32) {
+        self.pages.insert(domid, SharedPage::leak());
+    }
     fn attach_again(&mut self, _: u16, _: u32) {}
     fn detach(&mut self, domid: u16) {
         self.pages.remove(&domid);
@@ -87,6 +90,10 @@ impl<R: Fn(u16) -> Requests, N: Fn(u16, &SharedPage)> Machine for Fake<R, N> {
             (self.notified)(domid, page);
         }
     }
+    fn ports(&self) -> HashMap<u16, u32> {
+        HashMap::new()
+    }
+    fn receive_exceptions(&mut self, _: bool) {}
     fn shut(&mut self, domid: u16) {
         self.shut.push(domid);
     }

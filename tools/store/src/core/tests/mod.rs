@@ -11,7 +11,7 @@ use super::{Broken, ConnectionId, DomainState, Host, Quota, Server};
 
 /// A fake machine. The test sets the states of its domains.
 #[derive(Default)]
-struct Machine(HashMap<u16, DomainState>);
+pub(super) struct Machine(pub(super) HashMap<u16, DomainState>);
 
 impl Host for Machine {
     fn state(&mut self, domid: u16) -> Option<DomainState> {
@@ -20,21 +20,22 @@ impl Host for Machine {
     fn attach(&mut self, domid: u16, _: u64, _: u32) -> Result<(), ErrorCode> {
         self.0.get(&domid).map(drop).ok_or(ErrorCode::EINVAL)
     }
+    fn adopt(&mut self, _: u16, _: u32) {}
     fn attach_again(&mut self, _: u16, _: u32) {}
     fn detach(&mut self, _: u16) {}
 }
 
-struct Store {
-    server: Server,
-    machine: Machine,
-    dom0: ConnectionId,
+pub(super) struct Store {
+    pub(super) server: Server,
+    pub(super) machine: Machine,
+    pub(super) dom0: ConnectionId,
 }
 
 /// An answer's payload, or an error's name.
-type Answer = Result<String, String>;
+pub(super) type Answer = Result<String, String>;
 
 impl Store {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(Quota::default())
     }
 
@@ -50,7 +51,7 @@ impl Store {
     }
 
     /// A new domain with a home of its own.
-    fn domain(&mut self, domid: u16) -> ConnectionId {
+    pub(super) fn domain(&mut self, domid: u16) -> ConnectionId {
         self.machine.0.insert(domid, DomainState::default());
         self.dom0(MessageKind::Introduce, &format!("{domid}\x001\x001\0"))
             .unwrap();
@@ -61,12 +62,18 @@ impl Store {
         self.server.ring(domid).unwrap()
     }
 
-    fn dies(&mut self, domid: u16) {
+    pub(super) fn dies(&mut self, domid: u16) {
         self.machine.0.remove(&domid);
         self.server.check_domains(&mut self.machine);
     }
 
-    fn post(&mut self, id: ConnectionId, kind: MessageKind, transaction: u32, payload: &str) {
+    pub(super) fn post(
+        &mut self,
+        id: ConnectionId,
+        kind: MessageKind,
+        transaction: u32,
+        payload: &str,
+    ) {
         let mut bytes = Vec::new();
         wire::put_message(
             &mut bytes,
@@ -77,7 +84,7 @@ impl Store {
     }
 
     /// Takes the messages of a connection: answers, and events as `path token`.
-    fn take(&mut self, id: ConnectionId) -> (Vec<Answer>, Vec<String>) {
+    pub(super) fn take(&mut self, id: ConnectionId) -> (Vec<Answer>, Vec<String>) {
         let (mut answers, mut events) = (Vec::new(), Vec::new());
         loop {
             let bytes = self.server.output(id, 4096).to_vec();
@@ -99,7 +106,7 @@ impl Store {
         }
     }
 
-    fn ask(
+    pub(super) fn ask(
         &mut self,
         id: ConnectionId,
         kind: MessageKind,
@@ -110,20 +117,20 @@ impl Store {
         self.take(id).0.pop().unwrap()
     }
 
-    fn dom0(&mut self, kind: MessageKind, payload: &str) -> Answer {
+    pub(super) fn dom0(&mut self, kind: MessageKind, payload: &str) -> Answer {
         self.ask(self.dom0, kind, 0, payload)
     }
 
-    fn start(&mut self, id: ConnectionId) -> u32 {
+    pub(super) fn start(&mut self, id: ConnectionId) -> u32 {
         let number = self.ask(id, MessageKind::TransactionStart, 0, "\0");
         number.unwrap().parse().unwrap()
     }
 
-    fn end(&mut self, id: ConnectionId, transaction: u32) -> Answer {
+    pub(super) fn end(&mut self, id: ConnectionId, transaction: u32) -> Answer {
         self.ask(id, MessageKind::TransactionEnd, transaction, "T\0")
     }
 
-    fn is_right(&mut self) {
+    pub(super) fn is_right(&mut self) {
         assert_eq!(
             self.dom0(MessageKind::Control, "check\0").as_deref(),
             Ok("OK")
@@ -323,6 +330,31 @@ fn domains_are_told_of_as_they_come_shut_down_and_go() {
     );
     assert_eq!(store.dom0(MessageKind::Release, "3\0"), refused("ENOENT"));
     assert_eq!(store.dom0(MessageKind::Release, "0\0"), refused("EINVAL"));
+}
+
+#[test]
+fn a_commit_tells_who_may_read_the_node_after_it() {
+    let mut store = Store::new();
+    let guest = store.domain(3);
+    store.dom0(MessageKind::Write, "/secret\0").unwrap();
+    store
+        .ask(guest, MessageKind::Watch, 0, "/secret\0t\0")
+        .unwrap();
+    let transaction = store.start(store.dom0);
+    for (kind, payload) in [
+        (MessageKind::Write, "/secret\0x"),
+        (MessageKind::SetPerms, "/secret\0n0\0r3\0"),
+    ] {
+        store.ask(store.dom0, kind, transaction, payload).unwrap();
+    }
+    store.end(store.dom0, transaction).unwrap();
+    assert_eq!(store.take(guest).1, ["/secret t"]);
+    assert_eq!(
+        store
+            .ask(guest, MessageKind::Read, 0, "/secret\0")
+            .as_deref(),
+        Ok("x")
+    );
 }
 
 #[test]
