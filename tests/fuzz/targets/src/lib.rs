@@ -22,4 +22,5 @@ pub mod http;
 mod model;
 pub mod pack;
 pub mod savefile;
+pub mod store;
 pub mod switch;

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use mayfly_fuzz_targets::{dns, dns_tcp, http, pack, savefile, switch};
+use mayfly_fuzz_targets::{dns, dns_tcp, http, pack, savefile, store, switch};
 
 fn pass(target: &str, run: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -41,6 +41,16 @@ fn pack_passes() {
 #[test]
 fn savefile_passes() {
     pass("savefile", savefile::run);
+}
+
+#[test]
+fn store_passes() {
+    pass("store", store::run);
+}
+
+#[test]
+fn store_state_passes() {
+    pass("store_state", store::run_state);
 }
 
 #[test]

@@ -18,7 +18,7 @@ const INPUT_SECONDS: u32 = 10;
 /// The interval between progress lines of a fuzzer.
 const STEP: Duration = Duration::from_secs(5);
 /// The tests that write the seeds: package, and the rest of the command.
-const SEEDS: [&[&str]; 4] = [
+const SEEDS: [&[&str]; 5] = [
     &[
         "mayfly-dns",
         "--lib",
@@ -38,6 +38,13 @@ const SEEDS: [&[&str]; 4] = [
     ],
     &["mayfly-pack", "--test", "hostile", "--", "--exact", "seeds"],
     &["mayfly-savefile", "--lib", "--", "--exact", "tests::seeds"],
+    &[
+        "mayfly-store",
+        "--lib",
+        "--",
+        "--exact",
+        "core::handover::tests::seeds",
+    ],
 ];
 
 /// The figures of a fuzzer.
@@ -314,10 +321,17 @@ stat::average_exec_per_sec:     50
     fn each_fuzzer_has_seeds() {
         let folder = workspace().join(FOLDER);
         let all = targets().unwrap();
-        assert_eq!(
-            all,
-            ["dns", "dns_tcp", "http", "pack", "savefile", "switch"]
-        );
+        let expected = [
+            "dns",
+            "dns_tcp",
+            "http",
+            "pack",
+            "savefile",
+            "store",
+            "store_state",
+            "switch",
+        ];
+        assert_eq!(all, expected);
         for target in all {
             assert!(
                 fs::read_dir(folder.join("seeds").join(target))

@@ -234,6 +234,40 @@ fn example() -> Vec<u8> {
     store.server.save(&descriptors).unwrap()
 }
 
+/// The inputs that the fuzzers begin with.
+#[test]
+fn seeds() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fuzz/seeds");
+    let state = example();
+    // Connection, action, length, payload: a domain comes, watches and writes, and its server hands over.
+    let session = [
+        &[3, 0, 0][..],
+        &[0, 4 + 13, 19],
+        b"/local/domain/1\0n1\0",
+        &[3, 4 + 4, 7],
+        b"data\0t\0",
+        &[3, 4 + 11, 6],
+        b"data\0x",
+        &[0, 2, 0],
+        &[3, 3, 20],
+        &[3, 0, 5, 2, 0, 0, 0, 1],
+        &[1, 4, 6],
+        b"check\0",
+        &[0, 1, 0],
+        &[0, 1, 0],
+    ];
+    for (name, bytes) in [
+        ("store_state/example", state),
+        ("store/session", session.concat()),
+    ] {
+        let path = std::path::Path::new(folder).join(name);
+        if std::fs::read(&path).ok().as_ref() != Some(&bytes) {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
+}
+
 fn restore(bytes: &[u8]) -> Result<(), StateFault> {
     let state = SavedState::parse(bytes)?;
     let mut machine = Machine::default();
