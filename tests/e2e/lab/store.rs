@@ -81,12 +81,15 @@ fn taken_over(place: &Place) -> Result<()> {
     ))?;
     let (mut birth, mut file) = with_file(place)?;
     for round in 0..3 {
-        let there = lab.run(&["xenstore-ls", "-fp", "/local/domain"])?;
+        // The order of children is not the same in both.
+        let tree = || lab.shell("xenstore-ls -fp /local/domain | sort");
+        let there = tree()?;
         load(lab.http()?, &file, || {
             take_over(place, "", "hatch-xenstored")?;
             take_over(place, "", "hatch-xenstored").context("from itself")
         })?;
-        ensure!(lab.run(&["xenstore-ls", "-fp", "/local/domain"])? == there);
+        let now = tree()?;
+        ensure!(now == there, "before:\n{there}\nnow:\n{now}");
         lab.run(&["xenstore-write", "/takeover/a", "1"])?;
         // The guest's watch, and that of whoever waits for its end.
         lab.run(&["xl", "shutdown", "-w", "mayfly"])?;
