@@ -4,6 +4,7 @@
 mod format;
 mod restore;
 mod save;
+mod session;
 #[cfg(test)]
 mod tests;
 mod update;
@@ -11,4 +12,4 @@ mod update;
 pub use format::{SavedState, StateFault};
 pub use restore::Restored;
 pub use save::Descriptors;
-pub use update::LiveUpdate;
+pub use session::LiveUpdate;

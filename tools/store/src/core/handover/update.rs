@@ -10,61 +10,9 @@ use super::super::connection::{ClientMessage, ConnectionId};
 use super::super::path::{number, strings};
 use super::super::perms::Who;
 use super::super::server::Server;
+use super::session::{LiveUpdate, Start};
 
 const COMMAND: &[u8] = b"live-update";
-
-/// A live update.
-#[derive(Debug)]
-pub struct LiveUpdate {
-    pub(crate) by: ConnectionId,
-    /// The successor's program.
-    pub program: String,
-    /// The successor's arguments. Without them it gets those of this process.
-    pub arguments: Option<Vec<String>>,
-    start: Option<Start>,
-}
-
-/// The request that starts it.
-#[derive(Clone, Copy, Debug)]
-struct Start {
-    request: u32,
-    transaction: u32,
-    patience: Duration,
-    is_forced: bool,
-}
-
-impl LiveUpdate {
-    /// Returns how long the start may wait for transactions to end.
-    #[must_use]
-    pub fn patience(&self) -> Duration {
-        self.start.map(|start| start.patience).unwrap_or_default()
-    }
-
-    /// Returns whether transactions that have not ended by then are given up.
-    #[must_use]
-    pub fn is_forced(&self) -> bool {
-        self.start.is_some_and(|start| start.is_forced)
-    }
-
-    fn answer(&self, text: &str) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        if let Some(start) = self.start {
-            let asked = Asked {
-                kind: MessageKind::Control as u32,
-                request: start.request,
-                transaction: start.transaction,
-                payload: &[],
-            };
-            asked.answer(&mut bytes, format!("{text}\0").as_bytes());
-        }
-        bytes
-    }
-
-    /// Returns the answer that a successor gives.
-    pub(super) fn success(&self) -> Vec<u8> {
-        self.answer("OK")
-    }
-}
 
 impl Server {
     /// Returns the live update that has been started.
