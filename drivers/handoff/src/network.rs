@@ -207,7 +207,7 @@ impl Preconnected {
     /// The path of the back end in xenstore.
     #[must_use]
     pub fn path(&self) -> &[u8] {
-        let end = self.backend.iter().position(|&octet| octet == 0);
+        let end = self.backend.iter().position(|&byte| byte == 0);
         self.backend
             .get(..end.unwrap_or(PATH_MAX))
             .unwrap_or_default()

@@ -85,11 +85,11 @@ fn request(target: Ipv4Addr) -> Vec<u8> {
         dst_addr: EthernetAddress::BROADCAST,
         ethertype: EthernetProtocol::Arp,
     };
-    let mut octets = vec![0; ETHERNET + arp.buffer_len()];
-    let mut frame = EthernetFrame::new_unchecked(&mut octets);
+    let mut bytes = vec![0; ETHERNET + arp.buffer_len()];
+    let mut frame = EthernetFrame::new_unchecked(&mut bytes);
     ethernet.emit(&mut frame);
     arp.emit(&mut ArpPacket::new_unchecked(frame.payload_mut()));
-    octets
+    bytes
 }
 
 fn random_address() -> Ipv4Addr {
@@ -116,18 +116,18 @@ fn ipv4(
         payload_len: payload,
         hop_limit: 64,
     };
-    let mut octets = vec![0; HEADERS + payload];
+    let mut bytes = vec![0; HEADERS + payload];
     let ethernet = EthernetRepr {
         src_addr: EthernetAddress([2, 0, 0, 0, 0, 9]),
         dst_addr: to,
         ethertype: EthernetProtocol::Ipv4,
     };
-    let mut frame = EthernetFrame::new_unchecked(&mut octets);
+    let mut frame = EthernetFrame::new_unchecked(&mut bytes);
     ethernet.emit(&mut frame);
     let mut packet = Ipv4Packet::new_unchecked(frame.payload_mut());
     ip.emit(&mut packet, &ChecksumCapabilities::default());
     emit(packet.payload_mut());
-    octets
+    bytes
 }
 
 fn segment(to: EthernetAddress, guest: Ipv4Addr, control: TcpControl, payload: &[u8]) -> Vec<u8> {
@@ -151,9 +151,9 @@ fn segment(to: EthernetAddress, guest: Ipv4Addr, control: TcpControl, payload: &
         (source, guest),
         IpProtocol::Tcp,
         tcp.buffer_len(),
-        |octets| {
+        |bytes| {
             tcp.emit(
-                &mut TcpPacket::new_unchecked(octets),
+                &mut TcpPacket::new_unchecked(bytes),
                 &IpAddress::from(source),
                 &IpAddress::from(guest),
                 &ChecksumCapabilities::default(),
@@ -169,9 +169,9 @@ fn datagram(to: EthernetAddress, guest: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
         dst_port: 53,
     };
     let length = udp.header_len() + payload.len();
-    ipv4(to, (source, guest), IpProtocol::Udp, length, |octets| {
+    ipv4(to, (source, guest), IpProtocol::Udp, length, |bytes| {
         udp.emit(
-            &mut UdpPacket::new_unchecked(octets),
+            &mut UdpPacket::new_unchecked(bytes),
             &IpAddress::from(source),
             &IpAddress::from(guest),
             payload.len(),
@@ -201,30 +201,30 @@ pub(crate) fn malformed(
     const QUERY: &[u8] =
         b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x06mayfly\x04test\x00\x00\x01\x00\x01";
     send(interface, end, || {
-        let mut octets = match fastrand::u8(0..4) {
+        let mut bytes = match fastrand::u8(0..4) {
             0 => segment(mac, guest, TcpControl::Syn, &[]),
             1 => segment(mac, guest, TcpControl::Psh, b"GET / HTTP/1.1\r\n\r\n"),
             2 => datagram(mac, guest, QUERY),
             _ => {
-                let mut octets = datagram(mac, guest, &vec![0; fastrand::usize(0..1200)]);
+                let mut bytes = datagram(mac, guest, &vec![0; fastrand::usize(0..1200)]);
                 // ARP, IPv6 and an unknown protocol, with random bytes.
                 let kind = fastrand::choice([[0x08, 0x06], [0x86, 0xdd], [0x12, 0x34]]);
-                if let (Some(place), Some(kind)) = (octets.get_mut(12..14), kind) {
+                if let (Some(place), Some(kind)) = (bytes.get_mut(12..14), kind) {
                     place.copy_from_slice(&kind);
                 }
-                octets
+                bytes
             }
         };
         for _ in 0..fastrand::u8(0..4) {
             // The link address is kept, so that the frame reaches the guest.
-            let at = fastrand::usize(12..octets.len());
-            if let Some(octet) = octets.get_mut(at) {
-                *octet = fastrand::u8(..);
+            let at = fastrand::usize(12..bytes.len());
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = fastrand::u8(..);
             }
         }
         if fastrand::u8(0..8) == 0 {
-            octets.truncate(fastrand::usize(14..=octets.len()));
+            bytes.truncate(fastrand::usize(14..=bytes.len()));
         }
-        octets
+        bytes
     })
 }

@@ -67,11 +67,11 @@ fn send(socket: &UdpSocket, queries: &[Vec<u8>]) -> Result<usize> {
 /// A query for the IPv4 address of a name.
 fn query(number: u64, name: &str) -> Result<Vec<u8>> {
     let [low, high, ..] = number.to_le_bytes();
-    let mut octets = vec![high, low, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    let mut bytes = vec![high, low, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.') {
-        octets.push(u8::try_from(label.len()).context("a label is too long")?);
-        octets.extend_from_slice(label.as_bytes());
+        bytes.push(u8::try_from(label.len()).context("a label is too long")?);
+        bytes.extend_from_slice(label.as_bytes());
     }
-    octets.extend_from_slice(&[0, 0, 1, 0, 1]);
-    Ok(octets)
+    bytes.extend_from_slice(&[0, 0, 1, 0, 1]);
+    Ok(bytes)
 }

@@ -75,22 +75,22 @@ impl Page {
         if let Some(session) = &self.session {
             message["sessionId"] = json!(session);
         }
-        let mut octets = serde_json::to_vec(&message)?;
-        octets.push(0);
-        self.to.write_all(&octets)?;
+        let mut bytes = serde_json::to_vec(&message)?;
+        bytes.push(0);
+        self.to.write_all(&bytes)?;
         Ok(self.number)
     }
 
     fn until(&mut self, is_it: impl Fn(&Value) -> bool) -> Result<Value> {
         loop {
-            let mut octets = Vec::new();
-            self.from.read_until(0, &mut octets)?;
-            let whole = octets.pop() == Some(0);
+            let mut bytes = Vec::new();
+            self.from.read_until(0, &mut bytes)?;
+            let whole = bytes.pop() == Some(0);
             ensure!(
                 whole,
                 "chromium has ended, or is not there: `cargo xtask test --browser` installs it"
             );
-            let message = serde_json::from_slice(&octets)?;
+            let message = serde_json::from_slice(&bytes)?;
             if is_it(&message) {
                 return Ok(message);
             }

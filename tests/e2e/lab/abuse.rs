@@ -222,7 +222,7 @@ fn abused(place: &Place, seconds: u64, words: &[&str]) -> Result<Counters> {
     birth.answers()?;
     let fresh = at_rest(place)?;
     println!(
-        "{}: octets free in heap and RAM: fresh {:?}",
+        "{}: bytes free in heap and RAM: fresh {:?}",
         words.join(" "),
         free(&fresh)?
     );
@@ -231,7 +231,7 @@ fn abused(place: &Place, seconds: u64, words: &[&str]) -> Result<Counters> {
         let after = round(place, seconds, words)?;
         let ((heap_before, ram_before), (heap_after, ram_after)) = (free(&before)?, free(&after)?);
         println!(
-            "{}: octets free: before round {number} {:?}, after it {:?}",
+            "{}: bytes free: before round {number} {:?}, after it {:?}",
             words.join(" "),
             (heap_before, ram_before),
             (heap_after, ram_after)

@@ -78,12 +78,12 @@ fn http_table(place: &Place) -> Result<()> {
     for case in &cases {
         // QEMU's forwarding does not pass on the end of the client's stream, which these cases need.
         let in_dom0 = case.expected == "cut";
-        let exchange = &mut |octets: &[u8]| {
+        let exchange = &mut |bytes: &[u8]| {
             let answer = if in_dom0 {
                 let argv = ["nc", &mayfly_lab::GUEST.to_string(), "80"];
-                place.lab.exec_with(&argv, octets, BOUND).map(|o| o.stdout)
+                place.lab.exec_with(&argv, bytes, BOUND).map(|o| o.stdout)
             } else {
-                exchange(http, octets)
+                exchange(http, bytes)
             };
             answer.map_err(|e| format!("{e:#}"))
         };
@@ -102,10 +102,10 @@ fn http_table(place: &Place) -> Result<()> {
 }
 
 /// Sends bytes and the end of the stream. Returns all bytes that come back.
-fn exchange(server: SocketAddr, octets: &[u8]) -> Result<Vec<u8>> {
+fn exchange(server: SocketAddr, bytes: &[u8]) -> Result<Vec<u8>> {
     let mut stream = TcpStream::connect(server)?;
     stream.set_read_timeout(Some(BOUND))?;
-    stream.write_all(octets)?;
+    stream.write_all(bytes)?;
     stream.shutdown(Shutdown::Write)?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
@@ -312,10 +312,10 @@ fn reference(place: &Place) -> Result<()> {
 /// the guest or is served wrongly.
 fn wrong_packs(place: &Place) -> Result<()> {
     let good = pack(&workspace().join("tools/examples/site"))?;
-    let changed = |at: usize, octets: &[u8]| {
+    let changed = |at: usize, bytes: &[u8]| {
         let mut pack = good.clone();
-        if let Some(place) = pack.get_mut(at..at + octets.len()) {
-            place.copy_from_slice(octets);
+        if let Some(place) = pack.get_mut(at..at + bytes.len()) {
+            place.copy_from_slice(bytes);
         }
         pack
     };
@@ -325,7 +325,7 @@ fn wrong_packs(place: &Place) -> Result<()> {
         ("no magic", changed(0, b"\0")),
         ("another version", changed(8, &[0xff])),
         ("a wrong size", good.get(..cut).unwrap_or_default().to_vec()),
-        ("few octets", good.get(..10).unwrap_or_default().to_vec()),
+        ("few bytes", good.get(..10).unwrap_or_default().to_vec()),
     ] {
         place.lab.put(PACK, 0o644, &pack)?;
         let ramdisk = format!("ramdisk=\"{PACK}\"");
@@ -365,7 +365,7 @@ fn large_pack(place: &Place) -> Result<()> {
             .output()?;
         ensure!(
             content.get(start..=end) == Some(&output.stdout),
-            "octets {range} are wrong: {} came, {}",
+            "bytes {range} are wrong: {} came, {}",
             output.stdout.len(),
             String::from_utf8_lossy(&output.stderr)
         );

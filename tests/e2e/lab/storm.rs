@@ -192,7 +192,7 @@ fn silent(place: &Place) -> Result<()> {
     const VMMCALL: [u8; 3] = [0x0f, 0x01, 0xd9];
     const JUMP_HERE: [u8; 2] = [0xeb, 0xfe];
     let mut image = std::fs::read(workspace().join("target/guest/null-guest"))?;
-    let at = image.windows(3).position(|octets| octets == VMMCALL);
+    let at = image.windows(3).position(|bytes| bytes == VMMCALL);
     let at = at.context("the null guest makes no hypercall")?;
     image.splice(at..at + 2, JUMP_HERE);
     place.lab.put("/guest/silent", 0o644, &image)?;

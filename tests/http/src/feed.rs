@@ -27,9 +27,9 @@ pub fn feed<P: Pages>(
     let (mut start, mut end) = (0, 0);
     let (mut sent, mut out) = (Vec::new(), vec![0; room]);
     loop {
-        let octets = stream.get(start..end).ok_or("more taken than given")?;
+        let bytes = stream.get(start..end).ok_or("more taken than given")?;
         let ended = end == stream.len();
-        let input = Input { octets, ended };
+        let input = Input { bytes, ended };
         let progress = connection.process(MOMENT, input, &mut out, pages, &mut shared);
         start += progress.consumed;
         let written = out.get(..progress.written);

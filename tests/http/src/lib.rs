@@ -156,7 +156,7 @@ fn parse_check(line: &'static str) -> Result<Check, String> {
 
 /// Expands a text of the table to bytes.
 fn expand(text: &str, exchange: &mut Exchange<'_>) -> Result<Vec<u8>, String> {
-    let mut octets = Vec::new();
+    let mut bytes = Vec::new();
     let mut rest = text;
     while let Some(character) = rest.chars().next() {
         rest = &rest[character.len_utf8()..];
@@ -164,7 +164,7 @@ fn expand(text: &str, exchange: &mut Exchange<'_>) -> Result<Vec<u8>, String> {
             '\\' => {
                 let escape = rest.chars().next().ok_or("a lone backslash")?;
                 rest = &rest[escape.len_utf8()..];
-                octets.push(match escape {
+                bytes.push(match escape {
                     'r' => b'\r',
                     'n' => b'\n',
                     't' => b'\t',
@@ -181,12 +181,12 @@ fn expand(text: &str, exchange: &mut Exchange<'_>) -> Result<Vec<u8>, String> {
             '{' => {
                 let (inner, tail) = rest.split_once('}').ok_or("a brace without its other")?;
                 rest = tail;
-                octets.extend(expand_braces(inner, exchange)?);
+                bytes.extend(expand_braces(inner, exchange)?);
             }
-            _ => octets.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+            _ => bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
         }
     }
-    Ok(octets)
+    Ok(bytes)
 }
 
 fn expand_braces(inner: &str, exchange: &mut Exchange<'_>) -> Result<Vec<u8>, String> {
@@ -233,9 +233,9 @@ impl Case {
     /// The error in the answers.
     pub fn run(&self, exchange: &mut Exchange<'_>) -> Result<(), String> {
         let stream = self.stream(exchange)?;
-        let octets = exchange(&stream)?;
-        self.judge(&octets).map_err(|error| {
-            let shown = octets.get(..1000).unwrap_or(&octets);
+        let bytes = exchange(&stream)?;
+        self.judge(&bytes).map_err(|error| {
+            let shown = bytes.get(..1000).unwrap_or(&bytes);
             format!(
                 "requests.txt:{} ({}): {error}\nrequest: {}\nanswer: {}",
                 self.line,
@@ -250,12 +250,12 @@ impl Case {
     ///
     /// # Errors
     /// The error in the answers.
-    pub fn judge(&self, octets: &[u8]) -> Result<(), String> {
+    pub fn judge(&self, bytes: &[u8]) -> Result<(), String> {
         let probe = (self.end == End::Probe).then_some(Answer {
             status: 204,
             bare: false,
         });
-        let mut rest = octets;
+        let mut rest = bytes;
         let mut last = None;
         for (number, answer) in self.answers.iter().chain(&probe).enumerate() {
             let (response, tail) = Response::parse(rest, answer.bare)?;
@@ -293,13 +293,13 @@ struct Response<'r> {
 
 impl<'r> Response<'r> {
     /// Parses the first response. Returns also the bytes after it.
-    fn parse(octets: &'r [u8], bare: bool) -> Result<(Self, &'r [u8]), String> {
-        let end = octets
+    fn parse(bytes: &'r [u8], bare: bool) -> Result<(Self, &'r [u8]), String> {
+        let end = bytes
             .windows(4)
             .position(|window| window == b"\r\n\r\n")
             .ok_or("no whole answer")?;
-        let head = std::str::from_utf8(&octets[..end]).map_err(|error| error.to_string())?;
-        let rest = &octets[end + 4..];
+        let head = std::str::from_utf8(&bytes[..end]).map_err(|error| error.to_string())?;
+        let rest = &bytes[end + 4..];
         let mut lines = head.split("\r\n");
         let line = lines.next().unwrap_or_default();
         let status = line
@@ -387,7 +387,7 @@ impl<'r> Response<'r> {
     }
 
     fn passes(&self, check: &Check) -> Result<(), String> {
-        let text = |octets: &[u8]| octets.escape_ascii().to_string();
+        let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
         match check {
             Check::Field(name, expected) => match self.field(name)? {
                 Some(value) if value == *expected || *expected == "*" => Ok(()),

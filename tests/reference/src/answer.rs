@@ -74,16 +74,16 @@ impl Answer {
     ///
     /// # Errors
     /// The bytes are not a message, or more bytes follow it.
-    pub fn parse(octets: &[u8]) -> Result<Self> {
-        let message = Message::from_octets(octets)?;
-        let flags = octets.get(2..4).context("no header")?;
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        let message = Message::from_octets(bytes)?;
+        let flags = bytes.get(2..4).context("no header")?;
         let flags = u16::from_be_bytes(flags.try_into()?);
         let mut answer = Self {
             flags,
-            question: octets.get(4..6).context("no header")?.to_vec(),
+            question: bytes.get(4..6).context("no header")?.to_vec(),
             sections: Default::default(),
             opt: None,
-            length: octets.len(),
+            length: bytes.len(),
         };
         let mut questions = message.question();
         for question in questions.by_ref() {
@@ -92,7 +92,7 @@ impl Answer {
         let end = questions.answer()?.pos();
         answer
             .question
-            .extend(octets.get(12..end).context("the question section")?);
+            .extend(bytes.get(12..end).context("the question section")?);
         let mut section = Some(message.answer()?);
         for index in 0..3 {
             let Some(records) = section.as_mut() else {
@@ -205,7 +205,7 @@ fn option(code: u16, data: &[u8]) -> String {
     match code {
         3 => "NSID".to_owned(),
         10 => format!(
-            "COOKIE of {} octets for {:02x?}",
+            "COOKIE of {} bytes for {:02x?}",
             data.len(),
             data.get(..8).unwrap_or_default()
         ),

@@ -74,7 +74,7 @@ impl Heard {
     ) -> Result<Self> {
         let first = ask(questions)?;
         let is_truncated = |answer: &Option<Vec<u8>>| {
-            let flags = answer.as_ref().and_then(|octets| octets.get(2));
+            let flags = answer.as_ref().and_then(|bytes| bytes.get(2));
             flags.is_some_and(|flags| flags & 0x02 != 0)
         };
         let (places, again): (Vec<_>, Vec<_>) = questions
@@ -124,7 +124,7 @@ impl Heard {
     /// The errors of [`ask`].
     pub fn from_reference(server: SocketAddr, questions: &[Question]) -> Result<Self> {
         let mut questions = questions.to_vec();
-        for flags in questions.iter_mut().filter_map(|q| q.octets.get_mut(3)) {
+        for flags in questions.iter_mut().filter_map(|q| q.bytes.get_mut(3)) {
             *flags &= 0xf0;
         }
         Self::from(server, &questions)
@@ -133,15 +133,15 @@ impl Heard {
 
 /// The message of a question, with its index as the identifier.
 fn message(questions: &[Question], index: usize) -> Vec<u8> {
-    let mut octets = questions
+    let mut bytes = questions
         .get(index)
-        .map(|q| q.octets.clone())
+        .map(|q| q.bytes.clone())
         .unwrap_or_default();
     let id = u16::try_from(index).unwrap_or_default().to_be_bytes();
-    for (to, from) in octets.iter_mut().zip(id) {
+    for (to, from) in bytes.iter_mut().zip(id) {
         *to = from;
     }
-    octets
+    bytes
 }
 
 /// Stores an answer at its question. Returns the index.
@@ -253,16 +253,16 @@ fn connection(
 ) -> Result<Vec<Vec<u8>>> {
     let mut stream = TcpStream::connect_timeout(&server, CONNECTION).context("connecting")?;
     stream.set_nodelay(true)?;
-    let mut octets = Vec::new();
+    let mut bytes = Vec::new();
     for &index in indices {
         let message = message(questions, index);
-        octets.extend(u16::try_from(message.len())?.to_be_bytes());
-        octets.extend(message);
+        bytes.extend(u16::try_from(message.len())?.to_be_bytes());
+        bytes.extend(message);
     }
     let mut answers = Vec::new();
     let end = Instant::now() + bound;
     let result = (|| -> std::io::Result<()> {
-        stream.write_all(&octets)?;
+        stream.write_all(&bytes)?;
         while answers.len() < indices.len() {
             let left = end.saturating_duration_since(Instant::now());
             stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;

@@ -57,7 +57,7 @@ impl Said {
     /// A short description.
     fn text(&self) -> String {
         match (&self.unreadable, &self.first) {
-            (Some((why, octets)), _) => format!("unreadable, {why}: {}", hex(octets)),
+            (Some((why, bytes)), _) => format!("unreadable, {why}: {}", hex(bytes)),
             (None, Some(a)) => format!("{}, RCODE {}", a.flags_text(), a.rcode()),
             (None, None) => "no answer".to_owned(),
         }
@@ -91,15 +91,15 @@ impl Case<'_> {
     /// The query, if it is readable.
     #[must_use]
     pub fn query(&self) -> Option<Answer> {
-        Answer::parse(&self.question.octets).ok()
+        Answer::parse(&self.question.bytes).ok()
     }
 
     /// The third and fourth byte of the query.
     #[must_use]
     pub fn query_flags(&self) -> u16 {
-        let octets = self.question.octets.get(2..4);
-        octets.map_or(0, |octets| {
-            octets.iter().fold(0, |all, o| all << 8 | u16::from(*o))
+        let bytes = self.question.bytes.get(2..4);
+        bytes.map_or(0, |bytes| {
+            bytes.iter().fold(0, |all, o| all << 8 | u16::from(*o))
         })
     }
 
@@ -115,7 +115,7 @@ impl Case<'_> {
         if self.question.transport == Transport::Tcp {
             return 65535;
         }
-        let message = Message::from_octets(self.question.octets.as_slice());
+        let message = Message::from_octets(self.question.bytes.as_slice());
         let opt = message.ok().and_then(|message| message.opt());
         opt.map_or(512, |opt| {
             usize::from(opt.udp_payload_size().clamp(512, 1232))
@@ -303,13 +303,13 @@ fn suffix(name: &[u8], length: usize) -> Option<&[u8]> {
 
 /// A name in wire form.
 fn wire(name: &str) -> Vec<u8> {
-    let mut octets = Vec::new();
+    let mut bytes = Vec::new();
     for label in name.split('.') {
-        octets.extend(u8::try_from(label.len()));
-        octets.extend(label.bytes());
+        bytes.extend(u8::try_from(label.len()));
+        bytes.extend(label.bytes());
     }
-    octets.push(0);
-    octets
+    bytes.push(0);
+    bytes
 }
 
 /// The records of `these` that `others` lacks.
@@ -334,6 +334,6 @@ fn lines(these: &[Record], others: &[Record]) -> String {
         .collect()
 }
 
-pub(crate) fn hex(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -293,9 +293,9 @@ impl Nsec3 {
     }
 
     fn hash_of(&self, name: &[u8]) -> Vec<u8> {
-        let once = |octets: &[u8]| {
+        let once = |bytes: &[u8]| {
             let mut sha1 = Sha1::new();
-            sha1.update(octets);
+            sha1.update(bytes);
             sha1.update(&self.salt);
             sha1.digest().bytes().to_vec()
         };
@@ -317,16 +317,16 @@ impl Nsec3 {
 /// Decodes base32hex (RFC 4648 section 7).
 fn base32hex(digits: &[u8]) -> Option<Vec<u8>> {
     let mut bits = 0_u64;
-    let mut octets = Vec::new();
+    let mut bytes = Vec::new();
     for (index, digit) in digits.iter().enumerate() {
         let value = char::from(*digit).to_digit(32)?;
         bits = bits << 5 | u64::from(value);
         if index % 8 == 7 {
-            octets.extend(bits.to_be_bytes().get(3..)?);
+            bytes.extend(bits.to_be_bytes().get(3..)?);
             bits = 0;
         }
     }
-    Some(octets)
+    Some(bytes)
 }
 
 /// Whether a type bit map has a type (RFC 4034 section 4.1.2).
@@ -337,8 +337,8 @@ fn has_type(mut types: &[u8], rtype: u16) -> bool {
             return false;
         };
         if *number == window {
-            let octet = bits.get(usize::from(bit / 8));
-            return octet.is_some_and(|octet| octet & (0x80 >> (bit % 8)) != 0);
+            let byte = bits.get(usize::from(bit / 8));
+            return byte.is_some_and(|byte| byte & (0x80 >> (bit % 8)) != 0);
         }
         types = tail;
     }
@@ -346,11 +346,11 @@ fn has_type(mut types: &[u8], rtype: u16) -> bool {
 }
 
 /// The uncompressed name at the start of these bytes.
-fn name_in(octets: &[u8]) -> Option<&[u8]> {
+fn name_in(bytes: &[u8]) -> Option<&[u8]> {
     let mut at = 0;
     loop {
-        match usize::from(*octets.get(at)?) {
-            0 => return octets.get(..=at),
+        match usize::from(*bytes.get(at)?) {
+            0 => return bytes.get(..=at),
             length => at += 1 + length,
         }
     }

@@ -20,7 +20,7 @@ pub struct Question {
     /// The transport.
     pub transport: Transport,
     /// The message, with an identifier of 0.
-    pub octets: Vec<u8>,
+    pub bytes: Vec<u8>,
     /// The kind of name, for the report.
     pub about: &'static str,
 }
@@ -31,14 +31,14 @@ impl Question {
     pub fn name_and_type(&self) -> Option<(Vec<u8>, u16)> {
         let mut at = 12;
         loop {
-            match self.octets.get(at)? {
+            match self.bytes.get(at)? {
                 0 => break,
                 length @ 1..64 => at += 1 + usize::from(*length),
                 _ => return None,
             }
         }
-        let name = self.octets.get(12..=at)?.to_ascii_lowercase();
-        let rtype = self.octets.get(at + 1..at + 3)?;
+        let name = self.bytes.get(12..=at)?.to_ascii_lowercase();
+        let rtype = self.bytes.get(at + 1..at + 3)?;
         Some((name, u16::from_be_bytes(rtype.try_into().ok()?)))
     }
 
@@ -318,77 +318,77 @@ impl Questions {
         }
         if self.chance(40) {
             // The lengths of labels are not letters, so they stay unchanged.
-            for octet in &mut name {
+            for byte in &mut name {
                 if self.random.bool() {
-                    *octet = octet.to_ascii_uppercase();
+                    *byte = byte.to_ascii_uppercase();
                 }
             }
         }
         let opt = self.chance(65).then(|| self.edns());
-        let mut octets = vec![0, 0];
-        octets.extend(self.flags().to_be_bytes());
-        octets.extend([0, 1, 0, 0, 0, 0, 0, u8::from(opt.is_some())]);
-        octets.extend(&name);
-        octets.extend(rtype.to_be_bytes());
-        octets.extend(class.to_be_bytes());
-        octets.extend(opt.into_iter().flatten());
-        (octets, about)
+        let mut bytes = vec![0, 0];
+        bytes.extend(self.flags().to_be_bytes());
+        bytes.extend([0, 1, 0, 0, 0, 0, 0, u8::from(opt.is_some())]);
+        bytes.extend(&name);
+        bytes.extend(rtype.to_be_bytes());
+        bytes.extend(class.to_be_bytes());
+        bytes.extend(opt.into_iter().flatten());
+        (bytes, about)
     }
 
     /// Damages a message. Returns how.
-    fn spoil(&mut self, octets: &mut Vec<u8>) -> &'static str {
-        let at = |random: &mut Rng, octets: &[u8]| random.usize(0..octets.len().max(1));
+    fn spoil(&mut self, bytes: &mut Vec<u8>) -> &'static str {
+        let at = |random: &mut Rng, bytes: &[u8]| random.usize(0..bytes.len().max(1));
         match self.random.u8(0..8) {
             0 => {
-                let end = at(&mut self.random, octets);
-                octets.truncate(end);
+                let end = at(&mut self.random, bytes);
+                bytes.truncate(end);
                 "cut off"
             }
             1 => {
-                octets.extend([0; 7]);
-                "with octets after its end"
+                bytes.extend([0; 7]);
+                "with bytes after its end"
             }
             2 => {
                 let (index, value) = (self.random.usize(4..12), self.random.u8(0..3));
-                if let Some(count) = octets.get_mut(index) {
+                if let Some(count) = bytes.get_mut(index) {
                     *count = value;
                 }
                 "with other counts"
             }
             3 => {
                 // A pointer to itself.
-                if let Some(name) = octets.get_mut(12..14) {
+                if let Some(name) = bytes.get_mut(12..14) {
                     name.copy_from_slice(&[0xc0, 12]);
                 }
                 "with a pointer that goes round"
             }
             4 => {
-                if let Some(length) = octets.get_mut(12) {
+                if let Some(length) = bytes.get_mut(12) {
                     *length |= 0x40;
                 }
                 "with a label of another type"
             }
             5 => {
                 let edns = self.edns();
-                octets.extend(edns);
-                if let Some(count) = octets.get_mut(11) {
+                bytes.extend(edns);
+                if let Some(count) = bytes.get_mut(11) {
                     *count += 1;
                 }
                 "with one more OPT"
             }
             6 => {
-                octets.extend(b"\0\0\x01\0\x01\0\0\0\0\0\x04\x01\x02\x03\x04");
-                if let Some(count) = octets.get_mut(11) {
+                bytes.extend(b"\0\0\x01\0\x01\0\0\0\0\0\x04\x01\x02\x03\x04");
+                if let Some(count) = bytes.get_mut(11) {
                     *count += 1;
                 }
                 "with an A record after all"
             }
             _ => {
-                let (index, value) = (at(&mut self.random, octets), self.random.u8(..));
-                if let Some(octet) = octets.get_mut(index) {
-                    *octet = value;
+                let (index, value) = (at(&mut self.random, bytes), self.random.u8(..));
+                if let Some(byte) = bytes.get_mut(index) {
+                    *byte = value;
                 }
-                "with one octet changed"
+                "with one byte changed"
             }
         }
     }
@@ -398,16 +398,16 @@ impl Iterator for Questions {
     type Item = Question;
 
     fn next(&mut self) -> Option<Question> {
-        let (mut octets, mut about) = self.message();
+        let (mut bytes, mut about) = self.message();
         if self.chance(4) {
-            about = self.spoil(&mut octets);
+            about = self.spoil(&mut bytes);
         }
-        for octet in octets.iter_mut().take(2) {
-            *octet = 0;
+        for byte in bytes.iter_mut().take(2) {
+            *byte = 0;
         }
         let mut question = Question {
             transport: Transport::Udp,
-            octets,
+            bytes,
             about,
         };
         // Transfers are compared elsewhere: an answer of several messages does not fit this comparison.
@@ -426,7 +426,7 @@ mod tests {
     fn a_seed_gives_the_same_questions() {
         let some = |seed| -> Vec<_> {
             let all = Questions::new(seed).unwrap();
-            all.take(500).map(|q| q.octets).collect()
+            all.take(500).map(|q| q.bytes).collect()
         };
         assert_eq!(some(1), some(1));
         assert_ne!(some(1), some(2));

@@ -47,11 +47,11 @@ impl Report {
             let said = |heard: &Heard| {
                 let mut said = Said::default();
                 let mut parse = |answers: &[Option<Vec<u8>>]| {
-                    let octets = answers.get(index).and_then(Option::as_deref)?;
-                    let answer = Answer::parse(octets);
+                    let bytes = answers.get(index).and_then(Option::as_deref)?;
+                    let answer = Answer::parse(bytes);
                     answer
                         .inspect_err(|e| {
-                            said.unreadable = Some((format!("{e:#}"), octets.to_vec()));
+                            said.unreadable = Some((format!("{e:#}"), bytes.to_vec()));
                         })
                         .ok()
                 };
@@ -188,9 +188,9 @@ fn full(case: &Case<'_>, differences: &[Difference]) -> String {
 /// A question as text.
 fn asked(question: &Question) -> String {
     use domain::base::ToName;
-    let octets = &question.octets;
+    let bytes = &question.bytes;
     let mut text = format!("{:?}, {}", question.transport, question.about);
-    if let Ok(message) = Message::from_octets(octets.as_slice()) {
+    if let Ok(message) = Message::from_octets(bytes.as_slice()) {
         for question in message.question().flatten() {
             let name = question.qname().to_vec();
             let _ = write!(text, ": {name} {} {}", question.qclass(), question.qtype());
@@ -205,6 +205,6 @@ fn asked(question: &Question) -> String {
             );
         }
     }
-    let _ = write!(text, "\n    octets {}", hex(octets));
+    let _ = write!(text, "\n    bytes {}", hex(bytes));
     text
 }

@@ -91,7 +91,7 @@ pub const ALL: &[Rule] = &[
         is: |case, difference| {
             difference.field == Field::Question
                 && case.both().is_some_and(|(a, b)| {
-                    let asked = case.question.octets.get(12..).unwrap_or_default();
+                    let asked = case.question.bytes.get(12..).unwrap_or_default();
                     let question = a.question.strip_prefix(&[0, 1]);
                     is_bare_error(b) && question.is_some_and(|q| asked.starts_with(q))
                 })
@@ -128,7 +128,7 @@ pub const ALL: &[Rule] = &[
         is: |case, difference| {
             difference.field == Field::Flags
                 && case.query_flags() & RD != 0
-                && case.question.octets.get(4..6) != Some(&[0, 1])
+                && case.question.bytes.get(4..6) != Some(&[0, 1])
                 && case.both().is_some_and(|(a, b)| {
                     a.flags == b.flags | RD && a.rcode() == FORMERR && b.rcode() == FORMERR
                 })
@@ -202,7 +202,7 @@ pub const ALL: &[Rule] = &[
             let tested = case.tested.first.as_ref();
             difference.field == Field::Message
                 && case.question.transport == Transport::Tcp
-                && case.question.octets.len() < 17
+                && case.question.bytes.len() < 17
                 && case.reference.first.is_none()
                 && tested.is_some_and(|a| match case.opcode() {
                     QUERY => a.rcode() == FORMERR,
@@ -220,8 +220,8 @@ pub const ALL: &[Rule] = &[
                 && case
                     .query()
                     .is_some_and(|query| query.sections[1].is_empty())
-                && reference.is_some_and(|(_, octets)| {
-                    octets.len() == 12 && octets.get(3..6) == Some(&[1, 0, 1])
+                && reference.is_some_and(|(_, bytes)| {
+                    bytes.len() == 12 && bytes.get(3..6) == Some(&[1, 0, 1])
                 })
                 && case.tested.first.as_ref().is_some_and(|a| {
                     a.rcode() == NOERROR
@@ -309,7 +309,7 @@ pub const ALL: &[Rule] = &[
         why: "RFC 5155 section 7.2.3: the NSEC3 record that matches the name, which is there",
         is: |case, difference| {
             difference.field == Field::Authority
-                && case.question.octets.get(12..14) == Some(b"\x01*")
+                && case.question.bytes.get(12..14) == Some(b"\x01*")
                 && case.is_proven(&case.tested)
                 && case.wholes().is_some_and(|(a, b)| {
                     a.rcode() == NOERROR && a.within(b, 1) && b.lacking(a, 1, is_nsec3)

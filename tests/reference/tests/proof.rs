@@ -23,13 +23,13 @@ fn wire(name: &str) -> Vec<u8> {
 
 /// mayfly's answer to a question with DO.
 fn ask(name: &str, qtype: u16) -> Answer {
-    let mut octets = b"\0\0\0\0\0\x01\0\0\0\0\0\x01".to_vec();
-    octets.extend(wire(name));
-    octets.extend(qtype.to_be_bytes());
-    octets.extend(b"\0\x01\0\0\x29\x04\xd0\0\0\x80\0\0\0");
+    let mut bytes = b"\0\0\0\0\0\x01\0\0\0\0\0\x01".to_vec();
+    bytes.extend(wire(name));
+    bytes.extend(qtype.to_be_bytes());
+    bytes.extend(b"\0\x01\0\0\x29\x04\xd0\0\0\x80\0\0\0");
     let question = Question {
         transport: Transport::Tcp,
-        octets,
+        bytes,
         about: "made here",
     };
     let answers = server::mayfly(&[question]);

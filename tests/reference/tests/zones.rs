@@ -23,7 +23,7 @@ const DIFFERENT: &[(&str, &str, &str, &str, &str)] = &[
         "j.svcb.test.",
         "alpn=\"\\002h2\"",
         "alpn=\"h2\"",
-        "`key1` has the octets of the wire (RFC 9460 section 2.1); NSD reads it as `alpn`, BIND as mayfly does",
+        "`key1` has the bytes of the wire (RFC 9460 section 2.1); NSD reads it as `alpn`, BIND as mayfly does",
     ),
     (
         "types.test",
@@ -51,9 +51,9 @@ const DIFFERENT: &[(&str, &str, &str, &str, &str)] = &[
 /// mayfly's records in the pack of a site.
 fn packed(site: &Path) -> Vec<Record> {
     let packed = pack_dir(site, &Options::default()).unwrap();
-    let octets = packed.to_vec().unwrap();
+    let bytes = packed.to_vec().unwrap();
     let mut text = Vec::new();
-    print_records(&Pack::open(&octets).unwrap(), &mut text).unwrap();
+    print_records(&Pack::open(&bytes).unwrap(), &mut text).unwrap();
     let text = String::from_utf8(text).unwrap();
     let record = |line: &str| {
         let columns: Vec<_> = line.splitn(5, '\t').map(str::to_owned).collect();
@@ -123,7 +123,7 @@ fn reference(name: &str, file: &Path) -> Vec<Record> {
 /// Whether a name ends with a dot that is not escaped.
 fn ends_with_dot(name: &str) -> bool {
     name.strip_suffix('.').is_some_and(|rest| {
-        let escapes = rest.bytes().rev().take_while(|octet| *octet == b'\\');
+        let escapes = rest.bytes().rev().take_while(|byte| *byte == b'\\');
         escapes.count() % 2 == 0
     })
 }
@@ -136,11 +136,11 @@ fn same_escapes(text: &str) -> String {
         }
         let mut out = String::new();
         let mut rest = word.bytes();
-        while let Some(octet) = rest.next() {
-            let digit = |octet: u8| u32::from(octet - b'0');
-            let escaped = octet == b'\\';
+        while let Some(byte) = rest.next() {
+            let digit = |byte: u8| u32::from(byte - b'0');
+            let escaped = byte == b'\\';
             let next = if escaped { rest.next() } else { None };
-            let octet = match next {
+            let byte = match next {
                 Some(first @ b'0'..=b'9') => {
                     let number = digit(first) * 100
                         + digit(rest.next().unwrap()) * 10
@@ -148,13 +148,13 @@ fn same_escapes(text: &str) -> String {
                     u8::try_from(number).unwrap()
                 }
                 Some(plain) => plain,
-                None => octet,
+                None => byte,
             };
-            match octet {
+            match byte {
                 b'.' if !escaped => out.push('.'),
-                b'-' | b'_' | b'*' => out.push(octet.into()),
-                octet if octet.is_ascii_alphanumeric() => out.push(octet.into()),
-                octet => out.push_str(&format!("\\{octet:03}")),
+                b'-' | b'_' | b'*' => out.push(byte.into()),
+                byte if byte.is_ascii_alphanumeric() => out.push(byte.into()),
+                byte => out.push_str(&format!("\\{byte:03}")),
             }
         }
         out
@@ -302,32 +302,32 @@ const SHAPES: &[(&str, &str)] = &[
 struct Generator(fastrand::Rng);
 
 impl Generator {
-    fn octets(&mut self, most: usize) -> Vec<u8> {
+    fn bytes(&mut self, most: usize) -> Vec<u8> {
         let count = self.0.usize(1..=most);
         (0..count).map(|_| self.0.u8(..)).collect()
     }
 
-    fn hex(&mut self, octets: usize) -> String {
-        (0..octets)
+    fn hex(&mut self, bytes: usize) -> String {
+        (0..bytes)
             .map(|_| format!("{:02x}", self.0.u8(..)))
             .collect()
     }
 
     fn label(&mut self) -> String {
-        let octets = self.octets(6);
-        let each = octets.into_iter().map(|octet| match octet {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => char::from(octet).to_string(),
-            octet => format!("\\{octet:03}"),
+        let bytes = self.bytes(6);
+        let each = bytes.into_iter().map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => char::from(byte).to_string(),
+            byte => format!("\\{byte:03}"),
         });
         each.collect()
     }
 
     fn text(&mut self) -> String {
-        let octets = self.octets(20);
-        let each = octets.into_iter().map(|octet| match octet {
-            b'"' | b'\\' => format!("\\{}", char::from(octet)),
-            b' '..=b'~' if self.0.bool() => char::from(octet).to_string(),
-            octet => format!("\\{octet:03}"),
+        let bytes = self.bytes(20);
+        let each = bytes.into_iter().map(|byte| match byte {
+            b'"' | b'\\' => format!("\\{}", char::from(byte)),
+            b' '..=b'~' if self.0.bool() => char::from(byte).to_string(),
+            byte => format!("\\{byte:03}"),
         });
         format!("\"{}\"", each.collect::<String>())
     }
@@ -356,8 +356,8 @@ impl Generator {
             "gateway" => format!("gw{}", self.0.u8(..)),
             "digits" => self.0.u64(1000..).to_string(),
             "hex" => {
-                let octets = self.0.usize(1..40);
-                self.hex(octets)
+                let bytes = self.0.usize(1..40);
+                self.hex(bytes)
             }
             "digest" => self.hex(32),
             "base64" => self.base64(),
@@ -383,8 +383,8 @@ impl Generator {
             "hint" => format!("ipv4hint={}", std::net::Ipv4Addr::from(self.0.u32(..))),
             "key" => format!("key{}={}", self.0.u16(1000..60_000), self.text()),
             "generic" => {
-                let octets = self.0.usize(..50);
-                format!("\\# {octets} {}", self.hex(octets))
+                let bytes = self.0.usize(..50);
+                format!("\\# {bytes} {}", self.hex(bytes))
             }
             plain => plain.to_owned(),
         }

@@ -32,18 +32,18 @@ pub struct Checked {
 /// # Errors
 ///
 /// The problems, one line each, a hundred at most.
-pub fn check(octets: &[u8]) -> Result<Checked, Vec<String>> {
-    let pack = Pack::open(octets).map_err(|error: OpenError| vec![error.to_string()])?;
+pub fn check(bytes: &[u8]) -> Result<Checked, Vec<String>> {
+    let pack = Pack::open(bytes).map_err(|error: OpenError| vec![error.to_string()])?;
     let mut check = Check {
         wrong: Vec::new(),
         seen: Checked::default(),
         pack,
     };
-    if octets.len() > pack.octets().len() {
-        let more = octets.len() - pack.octets().len();
+    if bytes.len() > pack.bytes().len() {
+        let more = bytes.len() - pack.bytes().len();
         check.wrong(format!("{more} bytes follow the end of the pack"));
     }
-    let (body, digest) = pack.octets().split_at(pack.octets().len() - TRAILER);
+    let (body, digest) = pack.bytes().split_at(pack.bytes().len() - TRAILER);
     if Sha256::digest(body)[..] != *digest {
         check.wrong("the checksum does not match: the pack was changed or cut".to_owned());
     }
@@ -140,12 +140,12 @@ impl Check<'_> {
             if pack.rrset(node, set.rtype)? != Some(set) {
                 self.wrong(format!("type {} at {shown} is not found", set.rtype));
             }
-            for (rtype, octets) in [(set.rtype, set.rdata), (RRSIG, set.signatures)] {
-                let whole: usize = records(octets).map(|rdata| 2 + rdata.len()).sum();
-                if whole != octets.len() {
+            for (rtype, bytes) in [(set.rtype, set.rdata), (RRSIG, set.signatures)] {
+                let whole: usize = records(bytes).map(|rdata| 2 + rdata.len()).sum();
+                if whole != bytes.len() {
                     self.wrong(format!("records of {shown} are cut short"));
                 }
-                for data in records(octets) {
+                for data in records(bytes) {
                     self.seen.records += 1;
                     if let Err(what) = rdata::check(rtype, data) {
                         let name = types::name(rtype);
@@ -289,11 +289,10 @@ fn are_fields(lines: &[u8]) -> bool {
         let Some(line) = line.strip_suffix(b"\r\n") else {
             return false;
         };
-        let colon = line.iter().position(|octet| *octet == b':');
-        colon.is_some_and(|at| at > 0)
-            && !line.iter().any(|octet| matches!(octet, b'\r' | b'\n' | 0))
+        let colon = line.iter().position(|byte| *byte == b':');
+        colon.is_some_and(|at| at > 0) && !line.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0))
     };
-    lines.split_inclusive(|octet| *octet == b'\n').all(is_field)
+    lines.split_inclusive(|byte| *byte == b'\n').all(is_field)
 }
 
 /// Whether two resources are the same, at the same address.

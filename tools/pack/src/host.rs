@@ -24,14 +24,14 @@ pub(crate) fn is_name(name: &str) -> bool {
             && !label.ends_with('-')
             && label
                 .bytes()
-                .all(|octet| octet.is_ascii_alphanumeric() || octet == b'-')
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
     labels.len() >= 2
         && name.len() <= 253
         && labels.iter().all(label)
         && !labels
             .last()
-            .is_some_and(|last| last.bytes().all(|octet| octet.is_ascii_digit()))
+            .is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 #[cfg(test)]

@@ -122,7 +122,7 @@ fn read(site: &Path, options: &Options, findings: &mut Findings) -> Option<Packe
     }
     match write::Plan::new(zones, www) {
         Ok(plan) => {
-            summary.bytes = plan.octets();
+            summary.bytes = plan.bytes();
             Some(Packed {
                 summary,
                 warnings: Problems::default(),

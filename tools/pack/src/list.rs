@@ -114,13 +114,13 @@ pub fn list(pack: &Pack<'_>) -> Result<Listing, Broken> {
         index += 1;
     }
     index = 0;
-    while let Some((number, octets, resource)) = pack.nth_resource(index)? {
+    while let Some((number, bytes, resource)) = pack.nth_resource(index)? {
         let paths = &mut hosts.entry(number).or_insert_with(|| host(number)).paths;
-        paths.push(entry(path(octets), resource));
+        paths.push(entry(path(bytes), resource));
         index += 1;
     }
     Ok(Listing {
-        bytes: pack.octets().len(),
+        bytes: pack.bytes().len(),
         zones,
         hosts: hosts.into_values().collect(),
     })
@@ -193,16 +193,16 @@ impl fmt::Display for Listing {
                 if let Some(content_type) = &path.content_type {
                     write!(f, "  {content_type}")?;
                 }
-                let octets = path.variants.get("identity");
-                if let Some(octets) = octets {
-                    write!(f, "  {octets}")?;
+                let bytes = path.variants.get("identity");
+                if let Some(bytes) = bytes {
+                    write!(f, "  {bytes}")?;
                 }
-                for (coding, octets) in path
+                for (coding, bytes) in path
                     .variants
                     .iter()
                     .filter(|(coding, _)| **coding != "identity")
                 {
-                    write!(f, "  {coding} {octets}")?;
+                    write!(f, "  {coding} {bytes}")?;
                 }
                 if let Some(modified) = path.modified {
                     let date = imf_fixdate(modified);

@@ -103,8 +103,8 @@ fn check(file: &Path) -> anyhow::Result<()> {
 }
 
 fn records(file: &Path) -> anyhow::Result<()> {
-    let octets = read(file)?;
-    let pack = Pack::open(&octets).with_context(|| file.display().to_string())?;
+    let bytes = read(file)?;
+    let pack = Pack::open(&bytes).with_context(|| file.display().to_string())?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     mayfly_pack::print_records(&pack, &mut out).with_context(|| file.display().to_string())?;
     out.flush()?;
@@ -112,8 +112,8 @@ fn records(file: &Path) -> anyhow::Result<()> {
 }
 
 fn list(file: &Path, json: bool) -> anyhow::Result<()> {
-    let octets = read(file)?;
-    let pack = Pack::open(&octets).with_context(|| file.display().to_string())?;
+    let bytes = read(file)?;
+    let pack = Pack::open(&bytes).with_context(|| file.display().to_string())?;
     let Ok(listing) = mayfly_pack::list(&pack) else {
         bail!("{} is inconsistent: see --check", file.display());
     };

@@ -55,9 +55,9 @@ fn print_zone(pack: &Pack<'_>, zone: Zone<Node>, out: &mut impl Write) -> io::Re
 }
 
 fn print_set(owner: &str, set: RrSet<'_>, out: &mut impl Write) -> io::Result<()> {
-    for (rtype, octets) in [(set.rtype, set.rdata), (RRSIG, set.signatures)] {
+    for (rtype, bytes) in [(set.rtype, set.rdata), (RRSIG, set.signatures)] {
         let name = types::name(rtype);
-        for data in records(octets) {
+        for data in records(bytes) {
             // The next name of NSEC keeps its case in canonical form (RFC 6840 section 5.1).
             let text = match rtype {
                 NSEC => rdata::print(rtype, data),

@@ -12,7 +12,7 @@ pub(crate) fn table(mut records: Vec<(u64, u32)>) -> Option<Vec<u8>> {
     // In the order of homes, each record gets the slot nearest to its home.
     records.sort_unstable_by_key(|&(hash, record)| (home(hash, homes), hash, record));
     let slots = homes as usize + PROBES - 1;
-    let mut octets = vec![0; slots * 8];
+    let mut bytes = vec![0; slots * 8];
     let mut next = 0;
     for (hash, record) in records {
         let home = home(hash, homes) as usize;
@@ -20,10 +20,10 @@ pub(crate) fn table(mut records: Vec<(u64, u32)>) -> Option<Vec<u8>> {
         if slot - home >= PROBES {
             return None;
         }
-        let place = &mut octets[slot * 8..slot * 8 + 8];
+        let place = &mut bytes[slot * 8..slot * 8 + 8];
         place[..4].copy_from_slice(&tag(hash).to_le_bytes());
         place[4..].copy_from_slice(&record.to_le_bytes());
         next = slot + 1;
     }
-    Some(octets)
+    Some(bytes)
 }

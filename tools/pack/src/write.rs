@@ -75,7 +75,7 @@ pub(super) struct Plan {
     head: Vec<u8>,
     bodies: Vec<Body>,
     /// The size of the section `bodies`.
-    bodies_octets: u64,
+    bodies_bytes: u64,
     /// The bodies that were made by the packer.
     spool: Option<Spool>,
 }
@@ -106,36 +106,32 @@ impl Plan {
             (Section::Resources, &www.resources),
             (Section::Listing, &www.listing),
         ];
-        let all: usize = sections.iter().map(|(_, octets)| octets.len() + 64).sum();
+        let all: usize = sections.iter().map(|(_, bytes)| bytes.len() + 64).sum();
         head.reserve_exact(all + 4096);
-        for (section, octets) in sections {
+        for (section, bytes) in sections {
             head.resize(head.len().next_multiple_of(64), 0);
-            places[section as usize] = [head.len() as u64, octets.len() as u64];
-            head.extend_from_slice(octets);
+            places[section as usize] = [head.len() as u64, bytes.len() as u64];
+            head.extend_from_slice(bytes);
         }
         // The section is aligned, so that its content is aligned in the pack.
-        let align = if www.octets >= 4096 { 4096 } else { 64 };
+        let align = if www.bytes >= 4096 { 4096 } else { 64 };
         head.resize(head.len().next_multiple_of(align), 0);
-        places[Section::Bodies as usize] = [head.len() as u64, www.octets];
+        places[Section::Bodies as usize] = [head.len() as u64, www.bytes];
 
         let plan = Self {
             head,
             bodies: www.bodies,
-            bodies_octets: www.octets,
+            bodies_bytes: www.bytes,
             spool: www.spool,
         };
-        let octets = u32::try_from(plan.octets()).map_err(|_| {
-            format!(
-                "makes a pack of {} bytes: 4 GiB are too many",
-                plan.octets()
-            )
-        })?;
-        Ok(plan.with_header(octets, seed, www.default_host, [shortest, longest], &places))
+        let bytes = u32::try_from(plan.bytes())
+            .map_err(|_| format!("makes a pack of {} bytes: 4 GiB are too many", plan.bytes()))?;
+        Ok(plan.with_header(bytes, seed, www.default_host, [shortest, longest], &places))
     }
 
     fn with_header(
         mut self,
-        octets: u32,
+        bytes: u32,
         seed: u64,
         default_host: u32,
         labels: [Option<u8>; 2],
@@ -144,7 +140,7 @@ impl Plan {
         let mut header = Vec::with_capacity(HEADER);
         header.extend(MAGIC);
         header.extend(VERSION.to_le_bytes());
-        header.extend(octets.to_le_bytes());
+        header.extend(bytes.to_le_bytes());
         header.extend(seed.to_le_bytes());
         header.extend(labels.map(|labels| labels.unwrap_or(0)));
         header.extend([0; 2]);
@@ -161,8 +157,8 @@ impl Plan {
     }
 
     /// The size of the pack in bytes.
-    pub(super) fn octets(&self) -> u64 {
-        self.head.len() as u64 + self.bodies_octets + TRAILER as u64
+    pub(super) fn bytes(&self) -> u64 {
+        self.head.len() as u64 + self.bodies_bytes + TRAILER as u64
     }
 }
 
@@ -193,12 +189,12 @@ impl Packed {
         let mut out = Summed {
             out,
             hash: Sha256::new(),
-            octets: 0,
+            bytes: 0,
         };
         out.write_all(&self.plan.head)?;
-        let start = out.octets;
+        let start = out.bytes;
         for body in &self.plan.bodies {
-            let gap = start + body.at - out.octets;
+            let gap = start + body.at - out.bytes;
             io::copy(&mut io::repeat(0).take(gap), &mut out)?;
             match &body.source {
                 Source::Made(kept) => match &self.plan.spool {
@@ -208,9 +204,9 @@ impl Packed {
                 Source::File {
                     path,
                     shown,
-                    octets,
+                    bytes,
                     digest,
-                } => copy(path, *octets, digest, &mut out).map_err(|error| {
+                } => copy(path, *bytes, digest, &mut out).map_err(|error| {
                     io::Error::new(error.kind(), format!("{}: {error}", shown.display()))
                 })?,
             }
@@ -226,9 +222,9 @@ impl Packed {
     ///
     /// A file has changed since it was read.
     pub fn to_vec(&self) -> io::Result<Vec<u8>> {
-        let mut octets = Vec::with_capacity(usize::try_from(self.summary.bytes).unwrap_or(0));
-        self.write(&mut octets)?;
-        Ok(octets)
+        let mut bytes = Vec::with_capacity(usize::try_from(self.summary.bytes).unwrap_or(0));
+        self.write(&mut bytes)?;
+        Ok(bytes)
     }
 
     /// Writes the pack to a file, which gets its name when it is complete.
@@ -257,9 +253,9 @@ fn readable() -> std::fs::Permissions {
 }
 
 /// Copies a file, which must not have changed since it was read.
-fn copy(path: &Path, octets: u64, digest: &[u8; 32], out: &mut impl Write) -> io::Result<()> {
+fn copy(path: &Path, bytes: u64, digest: &[u8; 32], out: &mut impl Write) -> io::Result<()> {
     let mut hash = Sha256::new();
-    let mut file = files::open(path)?.take(octets + 1);
+    let mut file = files::open(path)?.take(bytes + 1);
     let mut buffer = vec![0; 64 << 10];
     let mut copied = 0;
     loop {
@@ -271,7 +267,7 @@ fn copy(path: &Path, octets: u64, digest: &[u8; 32], out: &mut impl Write) -> io
         hash.update(part);
         out.write_all(part)?;
     }
-    if copied != octets || hash.finalize()[..] != digest[..] {
+    if copied != bytes || hash.finalize()[..] != digest[..] {
         return Err(io::Error::other("has changed while it was packed"));
     }
     Ok(())
@@ -281,14 +277,14 @@ fn copy(path: &Path, octets: u64, digest: &[u8; 32], out: &mut impl Write) -> io
 struct Summed<'a, W> {
     out: &'a mut W,
     hash: Sha256,
-    octets: u64,
+    bytes: u64,
 }
 
 impl<W: Write> Write for Summed<'_, W> {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        let written = self.out.write(octets)?;
-        self.hash.update(&octets[..written]);
-        self.octets += written as u64;
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        self.bytes += written as u64;
         Ok(written)
     }
 

@@ -17,7 +17,7 @@ fn pack(arguments: &[&str]) -> (Option<i32>, String, String) {
         .args(arguments)
         .output()
         .unwrap();
-    let text = |octets| String::from_utf8(octets).unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code(), text(stdout), text(stderr))
 }
 
@@ -34,8 +34,8 @@ fn packs_checks_and_lists() {
         stdout.starts_with(&format!("{file}: 4 zones (")),
         "{stdout}"
     );
-    let octets = std::fs::read(&out).unwrap();
-    assert!(stdout.contains(&format!(" {} bytes, in ", octets.len())));
+    let bytes = std::fs::read(&out).unwrap();
+    assert!(stdout.contains(&format!(" {} bytes, in ", bytes.len())));
 
     let (code, stdout, _) = pack(&["--check", file]);
     assert_eq!(code, Some(0));
@@ -63,9 +63,9 @@ fn packs_checks_and_lists() {
     assert_eq!(code, Some(0));
     let listing: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(listing["zones"].as_array().unwrap().len(), 4);
-    assert_eq!(listing["bytes"], octets.len());
+    assert_eq!(listing["bytes"], bytes.len());
 
-    let mut broken = octets;
+    let mut broken = bytes;
     let last = broken.len() - 1;
     broken[last] ^= 1;
     std::fs::write(&out, &broken).unwrap();

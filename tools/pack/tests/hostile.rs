@@ -11,16 +11,16 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 /// Corrects the checksum of the header, so that the change behind it is reached.
-fn sum_up(octets: &mut [u8]) {
-    if let Some(header) = octets.get_mut(..HEADER) {
+fn sum_up(bytes: &mut [u8]) {
+    if let Some(header) = bytes.get_mut(..HEADER) {
         let sum = hash(0, &header[..HEADER_SUMMED]);
         header[HEADER_SUMMED..].copy_from_slice(&sum.to_le_bytes());
     }
 }
 
 /// Reads all that the guest may read; any of it may be broken.
-fn use_all(octets: &[u8]) {
-    let Ok(pack) = Pack::open(octets) else {
+fn use_all(bytes: &[u8]) {
+    let Ok(pack) = Pack::open(bytes) else {
         return;
     };
     for name in [
@@ -117,37 +117,37 @@ proptest! {
         cut in prop::option::weighted(0.1, any::<Index>()),
         metadata: bool,
     ) {
-        let mut octets = SAMPLE.with(Clone::clone);
+        let mut bytes = SAMPLE.with(Clone::clone);
         // Most of a pack is bodies, in which nothing can go wrong.
         let end = if metadata {
-            let pack = Pack::open(&octets).unwrap();
-            pack.section(Section::Bodies).as_ptr() as usize - octets.as_ptr() as usize
+            let pack = Pack::open(&bytes).unwrap();
+            pack.section(Section::Bodies).as_ptr() as usize - bytes.as_ptr() as usize
         } else {
-            octets.len()
+            bytes.len()
         };
         for (at, value, length) in changes {
             let at = at.index(end);
-            let end = (at + length).min(octets.len());
-            octets[at..end].fill(value);
+            let end = (at + length).min(bytes.len());
+            bytes[at..end].fill(value);
         }
         if let Some(cut) = cut {
-            octets.truncate(cut.index(octets.len()));
+            bytes.truncate(cut.index(bytes.len()));
         }
-        sum_up(&mut octets);
-        use_all(&octets);
-        if let Ok(pack) = Pack::open(&octets) {
+        sum_up(&mut bytes);
+        use_all(&bytes);
+        if let Ok(pack) = Pack::open(&bytes) {
             let _ = list(&pack);
         }
-        if octets != SAMPLE.with(Clone::clone) {
-            prop_assert!(check(&octets).is_err());
+        if bytes != SAMPLE.with(Clone::clone) {
+            prop_assert!(check(&bytes).is_err());
         }
     }
 
     #[test]
-    fn made_up_octets(octets in prop::collection::vec(any::<u8>(), 0..400)) {
-        use_all(&octets);
+    fn made_up_bytes(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        use_all(&bytes);
         let mut headed = SAMPLE.with(|sample| sample[..HEADER].to_vec());
-        headed.extend(octets);
+        headed.extend(bytes);
         use_all(&headed);
         prop_assert!(check(&headed).is_err());
     }
@@ -158,8 +158,8 @@ thread_local! {
 }
 
 #[test]
-fn check_finds_every_changed_octet() {
-    let (mut octets, _) = common::pack(&[
+fn check_finds_every_changed_byte() {
+    let (mut bytes, _) = common::pack(&[
         (
             "zones/t.zone",
             "@ SOA n. h. 1 2 3 4 5\n@ NS n.\na A 10.0.0.1\n",
@@ -167,36 +167,36 @@ fn check_finds_every_changed_octet() {
         ("www/index.html", "hello"),
     ])
     .unwrap();
-    assert!(check(&octets).is_ok());
-    for at in 0..octets.len() {
-        octets[at] ^= 1 << (at % 8);
-        assert!(check(&octets).is_err(), "octet {at}");
-        octets[at] ^= 1 << (at % 8);
+    assert!(check(&bytes).is_ok());
+    for at in 0..bytes.len() {
+        bytes[at] ^= 1 << (at % 8);
+        assert!(check(&bytes).is_err(), "byte {at}");
+        bytes[at] ^= 1 << (at % 8);
     }
-    for length in 0..octets.len() {
-        assert!(check(&octets[..length]).is_err());
-        assert!(Pack::open(&octets[..length]).is_err());
+    for length in 0..bytes.len() {
+        assert!(check(&bytes[..length]).is_err());
+        assert!(Pack::open(&bytes[..length]).is_err());
     }
-    octets.push(0);
-    let more = check(&octets).unwrap_err();
+    bytes.push(0);
+    let more = check(&bytes).unwrap_err();
     assert_eq!(more, ["1 bytes follow the end of the pack"]);
-    assert!(Pack::open(&octets).is_ok(), "a module may be padded");
+    assert!(Pack::open(&bytes).is_ok(), "a module may be padded");
 }
 
 #[test]
 fn each_error_of_open() {
-    let octets = SAMPLE.with(Clone::clone);
-    let length = u32::try_from(octets.len()).unwrap();
+    let bytes = SAMPLE.with(Clone::clone);
+    let length = u32::try_from(bytes.len()).unwrap();
     let changed = |at: usize, value: &[u8], right: bool| {
-        let mut octets = octets.clone();
-        octets[at..at + value.len()].copy_from_slice(value);
+        let mut bytes = bytes.clone();
+        bytes[at..at + value.len()].copy_from_slice(value);
         if right {
-            sum_up(&mut octets);
+            sum_up(&mut bytes);
         }
-        Pack::open(&octets).map(|_| ()).unwrap_err()
+        Pack::open(&bytes).map(|_| ()).unwrap_err()
     };
     assert_eq!(
-        Pack::open(&octets[..100]).unwrap_err(),
+        Pack::open(&bytes[..100]).unwrap_err(),
         OpenError::Short(100)
     );
     assert_eq!(changed(0, b"\x7fELF", true), OpenError::Magic);
@@ -204,15 +204,15 @@ fn each_error_of_open() {
     assert_eq!(changed(8, &[2], false), OpenError::Version(2));
     assert_eq!(
         changed(12, &(length + 1).to_le_bytes(), true),
-        OpenError::Cut(length + 1, octets.len())
+        OpenError::Cut(length + 1, bytes.len())
     );
     assert_eq!(
         changed(12, &[1, 0, 0, 0], true),
-        OpenError::Cut(1, octets.len())
+        OpenError::Cut(1, bytes.len())
     );
     for (index, section) in Section::ALL.into_iter().enumerate() {
         let at = 32 + 8 * index;
-        let offset = octets[at..at + 4].to_vec();
+        let offset = bytes[at..at + 4].to_vec();
         let beyond = (length - u32::try_from(TRAILER).unwrap()).next_multiple_of(64) + 64;
         for (at, value) in [
             (at, 0_u32),
@@ -241,11 +241,11 @@ fn each_error_of_open() {
 /// A file has the identity, each coding once, and header lines in their order.
 #[test]
 fn files_that_contradict_themselves() {
-    let (octets, _) = common::pack(&[("www/a.txt", "x".repeat(5000))]).unwrap();
-    let resources = Pack::open(&octets).unwrap().section(Section::Resources);
+    let (bytes, _) = common::pack(&[("www/a.txt", "x".repeat(5000))]).unwrap();
+    let resources = Pack::open(&bytes).unwrap().section(Section::Resources);
     // The first resource is after 8 bytes, its first variant (the smallest) after 16 more.
-    let first = resources.as_ptr() as usize - octets.as_ptr() as usize + 8;
-    assert_eq!(octets[first..first + 8], [0, 0, 0, 0, 6, 0, 1, 4]);
+    let first = resources.as_ptr() as usize - bytes.as_ptr() as usize + 8;
+    assert_eq!(bytes[first..first + 8], [0, 0, 0, 0, 6, 0, 1, 4]);
     let variant = first + 16;
     for (at, value) in [
         // No variant, and too many.
@@ -262,18 +262,18 @@ fn files_that_contradict_themselves() {
         (variant + 19, 1),
         (variant + 23, 1),
     ] {
-        let mut octets = octets.clone();
-        octets[at] = value;
-        let pack = Pack::open(&octets).unwrap();
+        let mut bytes = bytes.clone();
+        bytes[at] = value;
+        let pack = Pack::open(&bytes).unwrap();
         assert!(pack.nth_resource(0).is_err(), "{at} {value}");
     }
-    let (octets, _) = common::pack(&[("www/a", "x")]).unwrap();
-    let resources = Pack::open(&octets).unwrap().section(Section::Resources);
-    let first = resources.as_ptr() as usize - octets.as_ptr() as usize + 8;
+    let (bytes, _) = common::pack(&[("www/a", "x")]).unwrap();
+    let resources = Pack::open(&bytes).unwrap().section(Section::Resources);
+    let first = resources.as_ptr() as usize - bytes.as_ptr() as usize + 8;
     for (coding, right) in [(0, true), (1, false), (2, false), (3, false)] {
-        let mut octets = octets.clone();
-        octets[first + 16] = coding;
-        let pack = Pack::open(&octets).unwrap();
+        let mut bytes = bytes.clone();
+        bytes[first + 16] = coding;
+        let pack = Pack::open(&bytes).unwrap();
         assert_eq!(pack.resource(b"", b"/a").is_ok(), right);
     }
 }

@@ -54,23 +54,23 @@ fn lower(name: &[Vec<u8>]) -> Name {
 }
 
 fn wire(name: &[Vec<u8>]) -> Vec<u8> {
-    let mut octets = Vec::new();
+    let mut bytes = Vec::new();
     for label in name.iter().rev() {
-        octets.push(u8::try_from(label.len()).unwrap());
-        octets.extend(label);
+        bytes.push(u8::try_from(label.len()).unwrap());
+        bytes.extend(label);
     }
-    octets.push(0);
-    octets
+    bytes.push(0);
+    bytes
 }
 
 /// A name as a master file writes it.
 fn text(name: &[Vec<u8>]) -> String {
     let mut text = String::new();
     for label in name.iter().rev() {
-        for octet in label {
-            match octet {
-                b'a'..=b'z' | b'A'..=b'Z' | b'*' | b'-' => text.push(char::from(*octet)),
-                _ => text.push_str(&format!("\\{octet:03}")),
+        for byte in label {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'*' | b'-' => text.push(char::from(*byte)),
+                _ => text.push_str(&format!("\\{byte:03}")),
             }
         }
         text.push('.');
@@ -147,15 +147,15 @@ fn zone(apex: &[&str], wanted: &[Wanted], signed: bool) -> (String, Model) {
 /// Compares look-ups in the pack with the model.
 fn compare(pack: &Pack<'_>, zone: Zone<Node>, apex: usize, model: &Model, asked: &[Vec<u8>]) {
     let name = lower(asked);
-    let octets = wire(&name);
+    let bytes = wire(&name);
     let above = (apex..=name.len())
         .rev()
         .map(|labels| &name[..labels])
         .find(|name| model.names.contains_key(*name))
         .unwrap();
-    let at = octets.len() - wire(&name[..apex]).len();
-    let found = pack.closest_encloser(Zone { at, ..zone }, &octets).unwrap();
-    assert_eq!(found.at, octets.len() - wire(above).len());
+    let at = bytes.len() - wire(&name[..apex]).len();
+    let found = pack.closest_encloser(Zone { at, ..zone }, &bytes).unwrap();
+    assert_eq!(found.at, bytes.len() - wire(above).len());
     let stored = pack.name(found.node).unwrap();
     assert_eq!(stored.to_ascii_lowercase(), wire(above));
 
@@ -188,7 +188,7 @@ fn compare(pack: &Pack<'_>, zone: Zone<Node>, apex: usize, model: &Model, asked:
 
     let before = model.names.range(..=name.clone()).rev();
     let nsec = before.clone().find(|(_, types)| types.contains_key(&NSEC));
-    let node = pack.nsec(zone, &octets).unwrap();
+    let node = pack.nsec(zone, &bytes).unwrap();
     let node = node.map(|node| pack.name(node).unwrap().to_ascii_lowercase());
     assert_eq!(node, nsec.map(|(name, _)| wire(name)));
 }
@@ -206,11 +206,11 @@ proptest! {
         // The apex of the inner zone may be any name of the outer zone.
         let zones = [(&["t"][..], &outer), (&["t", "a"], &inner)];
         let made = zones.map(|(apex, wanted)| zone(apex, wanted, signed));
-        let octets = common::packed(&[
+        let bytes = common::packed(&[
             ("zones/t.zone", &made[0].0),
             ("zones/a.t.zone", &made[1].0),
         ]);
-        let pack = Pack::open(&octets).unwrap();
+        let pack = Pack::open(&bytes).unwrap();
 
         for ((apex, _), (_, model)) in zones.iter().zip(&made) {
             let apex: Name = apex.iter().map(|label| label.as_bytes().to_vec()).collect();
@@ -265,8 +265,8 @@ proptest! {
             // Another chain, which is not served.
             file.push_str(&format!("{owner} NSEC3 1 1 4 ff00 {owner} A\n"));
         }
-        let octets = common::packed(&[("zones/t.zone", file)]);
-        let pack = Pack::open(&octets).unwrap();
+        let bytes = common::packed(&[("zones/t.zone", file)]);
+        let pack = Pack::open(&bytes).unwrap();
         let zone = pack.zone(b"\x01t\0").unwrap().unwrap();
         let parameters = pack.nsec3_parameters(zone).unwrap();
         let parameters = parameters.map(|parameters| (parameters.iterations, parameters.salt));
@@ -296,8 +296,8 @@ fn the_longest_names() {
     let deepest = vec!["a"; 126].join(".");
     let file =
         format!("@ SOA n. h. 1 2 3 4 5\n@ NS n.\n{longest} A 10.0.0.1\n{deepest} A 10.0.0.2\n");
-    let octets = common::packed(&[("zones/t.zone", file)]);
-    let pack = Pack::open(&octets).unwrap();
+    let bytes = common::packed(&[("zones/t.zone", file)]);
+    let pack = Pack::open(&bytes).unwrap();
     for (name, last) in [(format!("{longest}.t"), 1), (format!("{deepest}.t"), 2)] {
         let name = common::wire(&name);
         assert_eq!(name.len(), 255);
@@ -312,8 +312,8 @@ fn the_longest_names() {
 #[test]
 fn the_root_zone() {
     let file = "$ORIGIN .\n. SOA n. h. 1 2 3 4 5\n. NS n.\ntest NS n.test.\nn.test A 10.0.0.1\n";
-    let octets = common::packed(&[("zones/root.zone", file)]);
-    let pack = Pack::open(&octets).unwrap();
+    let bytes = common::packed(&[("zones/root.zone", file)]);
+    let pack = Pack::open(&bytes).unwrap();
     for (name, at, cut) in [
         ("", 0, false),
         ("test", 0, true),
@@ -331,8 +331,8 @@ fn the_root_zone() {
 
 #[test]
 fn signatures_go_with_what_they_cover() {
-    let octets = common::packed(&common::sample());
-    let pack = Pack::open(&octets).unwrap();
+    let bytes = common::packed(&common::sample());
+    let pack = Pack::open(&bytes).unwrap();
     for (zone, denial) in [("signed.test", 47), ("hashed.test", 50)] {
         let zone = pack.zone(&common::wire(zone)).unwrap().unwrap();
         assert!(zone.signed);

@@ -290,8 +290,8 @@ fn zone(lines: &str) -> Vec<u8> {
 }
 
 /// The data of the only record of a name and type.
-fn data(octets: &[u8], name: &str, rtype: u16) -> Vec<u8> {
-    let pack = Pack::open(octets).unwrap();
+fn data(bytes: &[u8], name: &str, rtype: u16) -> Vec<u8> {
+    let pack = Pack::open(bytes).unwrap();
     let name = wire(&format!("{name}.example.test"));
     let zone = pack.zone(&name).unwrap().unwrap();
     let found = pack.closest_encloser(zone, &name).unwrap();
@@ -303,9 +303,9 @@ fn data(octets: &[u8], name: &str, rtype: u16) -> Vec<u8> {
 }
 
 /// The records of a pack by owner, as they are printed.
-fn printed(octets: &[u8]) -> Vec<(String, String)> {
+fn printed(bytes: &[u8]) -> Vec<(String, String)> {
     let mut text = Vec::new();
-    mayfly_pack::print_records(&Pack::open(octets).unwrap(), &mut text).unwrap();
+    mayfly_pack::print_records(&Pack::open(bytes).unwrap(), &mut text).unwrap();
     let text = String::from_utf8(text).unwrap();
     let lines = text.lines().map(|line| {
         let mut columns = line.splitn(5, '\t');
@@ -338,8 +338,8 @@ fn all() -> Vec<u8> {
 
 #[test]
 fn every_type_is_read_and_printed() {
-    let octets = all();
-    let printed = printed(&octets);
+    let bytes = all();
+    let printed = printed(&bytes);
     for (number, (_, name, text, wanted)) in numbered() {
         let owner = format!("n{number}.example.test.");
         let (_, got) = printed.iter().find(|(name, _)| *name == owner).unwrap();
@@ -357,12 +357,12 @@ fn every_type_is_read_and_printed() {
 }
 
 #[test]
-fn every_type_by_its_number_and_as_octets() {
-    let octets = all();
+fn every_type_by_its_number_and_as_bytes() {
+    let bytes = all();
     let mut again = String::new();
     for (number, (rtype, name, text, wanted)) in numbered() {
-        let data = data(&octets, &format!("n{number}"), *rtype);
-        let hex: String = data.iter().map(|octet| format!("{octet:02x}")).collect();
+        let data = data(&bytes, &format!("n{number}"), *rtype);
+        let hex: String = data.iter().map(|byte| format!("{byte:02x}")).collect();
         let _ = writeln!(again, "a{number} TYPE{rtype} {text}");
         let _ = writeln!(again, "b{number} TYPE{rtype} \\# {} {hex}", data.len());
         let _ = writeln!(again, "c{number} {name} \\# {} {hex}", data.len());
@@ -370,7 +370,7 @@ fn every_type_by_its_number_and_as_octets() {
     }
     let other = zone(&again);
     for (number, (rtype, name, text, _)) in numbered() {
-        let wanted = data(&octets, &format!("n{number}"), *rtype);
+        let wanted = data(&bytes, &format!("n{number}"), *rtype);
         for form in ["a", "b", "c", "d"] {
             let got = data(&other, &format!("{form}{number}"), *rtype);
             assert_eq!(got, wanted, "{form}: {name} {text}");
@@ -380,21 +380,21 @@ fn every_type_by_its_number_and_as_octets() {
 
 /// Data that is cut, or that extra bytes follow, is invalid, unless the last field of the type reaches to the end.
 #[test]
-fn octets_that_are_no_data_of_their_type_are_refused() {
-    let octets = all();
+fn bytes_that_are_no_data_of_their_type_are_refused() {
+    let bytes = all();
     for (number, (rtype, name, ..)) in numbered() {
-        let data = data(&octets, &format!("n{number}"), *rtype);
+        let data = data(&bytes, &format!("n{number}"), *rtype);
         for length in 0..data.len() {
             let hex: String = data[..length]
                 .iter()
-                .map(|octet| format!("{octet:02x}"))
+                .map(|byte| format!("{byte:02x}"))
                 .collect();
             let line =
                 format!("$TTL 60\n@ SOA ns h 1 2 3 4 5\n@ NS ns\na {name} \\# {length} {hex}\n");
             let packed = common::pack(&[("zones/example.test.zone", line)]);
             // Valid data is printed in the form of the type and read back the same.
-            if let Ok((octets, _)) = packed {
-                let text = printed(&octets)
+            if let Ok((bytes, _)) = packed {
+                let text = printed(&bytes)
                     .into_iter()
                     .find(|(owner, _)| owner.starts_with("a."))
                     .unwrap()
@@ -416,8 +416,8 @@ fn another_parser_reads_the_same() {
     use domain::base::rdata::{ComposeRecordData as _, RecordData as _};
     use domain::zonefile::inplace::{Entry, Zonefile};
 
-    let octets = all();
-    let printed = printed(&octets);
+    let bytes = all();
+    let printed = printed(&bytes);
     let mut compared = 0;
     for (number, (rtype, name, ..)) in numbered() {
         let owner = format!("n{number}.example.test.");
@@ -431,7 +431,7 @@ fn another_parser_reads_the_same() {
         assert_eq!(record.data().rtype().to_int(), *rtype);
         assert_eq!(
             data,
-            self::data(&octets, &format!("n{number}"), *rtype),
+            self::data(&bytes, &format!("n{number}"), *rtype),
             "{name} {text}"
         );
         compared += 1;
@@ -440,9 +440,9 @@ fn another_parser_reads_the_same() {
 }
 
 #[test]
-fn strings_hold_any_octets() {
+fn strings_hold_any_bytes() {
     let all: Vec<u8> = (0..=255)
-        .filter(|octet| !matches!(octet, b'"' | b'\\'))
+        .filter(|byte| !matches!(byte, b'"' | b'\\'))
         .collect();
     let (low, high) = all.split_at(120);
     let file = [
@@ -453,12 +453,12 @@ fn strings_hold_any_octets() {
         b"\"\nb HINFO caf\xe9 \"\xc3\xa9\"\nc CAA 0 issue \"\t\"\nd TXT \"one\ntwo\" ; three\n",
     ]
     .concat();
-    let octets = packed(&[("zones/example.test.zone", file)]);
+    let bytes = packed(&[("zones/example.test.zone", file)]);
     assert_eq!(
-        data(&octets, "a", 16),
+        data(&bytes, "a", 16),
         [&[120][..], low, &[134], high].concat()
     );
-    assert_eq!(data(&octets, "b", 13), b"\x04caf\xe9\x02\xc3\xa9");
-    assert_eq!(data(&octets, "c", 257), b"\0\x05issue\t");
-    assert_eq!(data(&octets, "d", 16), b"\x07one\ntwo");
+    assert_eq!(data(&bytes, "b", 13), b"\x04caf\xe9\x02\xc3\xa9");
+    assert_eq!(data(&bytes, "c", 257), b"\0\x05issue\t");
+    assert_eq!(data(&bytes, "d", 16), b"\x07one\ntwo");
 }

@@ -12,8 +12,8 @@ use mayfly_site::{Coding, Pack, Pages, Resource};
 
 #[test]
 fn hosts_and_paths() {
-    let octets = packed(&common::sample());
-    let pack = Pack::open(&octets).unwrap();
+    let bytes = packed(&common::sample());
+    let pack = Pack::open(&bytes).unwrap();
     for (host, path, content) in [
         ("", "/404.html", &b"nothing here\n"[..]),
         ("unknown.test", "/404.html", b"nothing here\n"),
@@ -55,13 +55,13 @@ fn hosts_and_paths() {
     // Equal bodies are stored once, and large ones begin at a page of their own.
     let [one, other] = ["/a/data.bin", "/same.bin"].map(|path| body(&pack, "", path));
     assert_eq!((one.as_ptr(), one), (other.as_ptr(), &[7; 70_000][..]));
-    assert_eq!((one.as_ptr() as usize - octets.as_ptr() as usize) % 4096, 0);
+    assert_eq!((one.as_ptr() as usize - bytes.as_ptr() as usize) % 4096, 0);
 }
 
 #[test]
 fn header_lines_and_variants() {
-    let octets = packed(&common::sample());
-    let pack = Pack::open(&octets).unwrap();
+    let packed = packed(&common::sample());
+    let pack = Pack::open(&packed).unwrap();
     let index = file(&pack, "", "/");
     assert_eq!(index.modified, 1_000_000_000);
     let content = "<p>hello</p>\n".repeat(100).into_bytes();
@@ -137,7 +137,7 @@ fn header_lines_and_variants() {
 
 #[test]
 fn names_of_files() {
-    let octets = packed(&[
+    let bytes = packed(&[
         ("www/ä b/index.html", "x"),
         ("www/100%.txt", "y"),
         ("www/.well-known/z", "z"),
@@ -149,7 +149,7 @@ fn names_of_files() {
         ),
         ("www/f.x", "f"),
     ]);
-    let pack = Pack::open(&octets).unwrap();
+    let pack = Pack::open(&bytes).unwrap();
     assert_eq!(
         redirect(&pack, "", "/ä b"),
         Some((301, "/%C3%A4%20b/".to_owned()))
@@ -173,8 +173,8 @@ fn names_of_files() {
         "www/.b: is left out, because its name begins with a dot (`hidden = true` packs it)\n\
          www/.git: is left out, because its name begins with a dot (`hidden = true` packs it)"
     );
-    let octets = packed(&[("www/.b", "b"), ("mayfly.toml", "hidden = true")]);
-    assert_eq!(body(&Pack::open(&octets).unwrap(), "", "/.b"), b"b");
+    let bytes = packed(&[("www/.b", "b"), ("mayfly.toml", "hidden = true")]);
+    assert_eq!(body(&Pack::open(&bytes).unwrap(), "", "/.b"), b"b");
 
     use std::os::unix::ffi::OsStrExt as _;
     for (name, wanted) in [
@@ -191,8 +191,8 @@ fn names_of_files() {
 #[test]
 fn which_host_is_the_default() {
     let default = |files: &[(&str, &str)], path| {
-        let octets = packed(files);
-        let pack = Pack::open(&octets).unwrap();
+        let bytes = packed(files);
+        let pack = Pack::open(&bytes).unwrap();
         let found = pack.resource(b"unknown", path).unwrap();
         matches!(found, Some(Resource::File(_)))
     };

@@ -12,11 +12,11 @@ use mayfly_site::{Coding, Pack, Pages as _};
 
 /// The media type that is sent for a single file.
 fn type_of(name: &str, content: &[u8], toml: &str) -> String {
-    let octets = packed(&[
+    let bytes = packed(&[
         (format!("www/{name}"), content),
         ("mayfly.toml".to_owned(), toml.as_bytes()),
     ]);
-    let pack = Pack::open(&octets).unwrap();
+    let pack = Pack::open(&bytes).unwrap();
     let file = file(&pack, "", &format!("/{name}"));
     let identity = variant(&file, Coding::Identity).unwrap();
     let line = text(&identity.lines[identity.encoded..identity.typed]);
@@ -163,7 +163,7 @@ fn paths_of_the_guests_own_pages_are_named() {
 fn hosts_with_letters_beyond_ascii() {
     let toml = "default_host = \"bücher.example\"\n[hosts.\"bücher.example\"]\naliases = [\"www.bücher.example\"]\n\
                 [[redirects]]\nhost = \"bücher.example\"\nfrom = \"/a\"\nto = \"/\"\n[zones.\"bücher.example\"]\ntransfer = true\n";
-    let octets = packed(&[
+    let bytes = packed(&[
         ("www/bücher.example/index.html", "books"),
         ("www/other.test/index.html", "other"),
         (
@@ -172,7 +172,7 @@ fn hosts_with_letters_beyond_ascii() {
         ),
         ("mayfly.toml", toml),
     ]);
-    let pack = Pack::open(&octets).unwrap();
+    let pack = Pack::open(&bytes).unwrap();
     for host in [
         "xn--bcher-kva.example",
         "www.xn--bcher-kva.example",
@@ -197,8 +197,8 @@ fn svg_in_gzip() {
     let svg = b"<svg xmlns=\"http://www.w3.org/2000/svg\"/>".repeat(20);
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     std::io::Write::write_all(&mut encoder, &svg).unwrap();
-    let octets = packed(&[("www/a.svgz", encoder.finish().unwrap())]);
-    let pack = Pack::open(&octets).unwrap();
+    let bytes = packed(&[("www/a.svgz", encoder.finish().unwrap())]);
+    let pack = Pack::open(&bytes).unwrap();
     let file = file(&pack, "", "/a.svgz");
     assert_eq!(variant(&file, Coding::Identity).unwrap().body, svg);
     let gzip = variant(&file, Coding::Gzip).unwrap();
@@ -253,12 +253,12 @@ fn header_lines_with_what_is_not_there() {
     let toml = "[[headers]]\nfiles = \"/**\"\nset = { a = \"1\", b = \"1\" }\n[[headers]]\nfiles = \"/x/y/**\"\nset = { B = \"2\" }\n\
                 [[headers]]\ntypes = \"text/*\"\nset = { c = \"3\" }\n[[headers]]\nfiles = \"/old\"\nset = { d = \"4\" }\n\
                 [[redirects]]\nfrom = \"/old\"\nto = \"/i\"\n";
-    let octets = packed(&[
+    let bytes = packed(&[
         ("www/i.html", "i"),
         ("www/h.test/x", ""),
         ("mayfly.toml", toml),
     ]);
-    let pack = Pack::open(&octets).unwrap();
+    let pack = Pack::open(&bytes).unwrap();
     for (host, path, wanted) in [
         ("", "/", "a: 1\r\nb: 1\r\n"),
         ("", "/none", "a: 1\r\nb: 1\r\n"),

@@ -7,8 +7,8 @@ use common::{errors, packed, warnings};
 use mayfly_site::{Pack, Zones, records};
 
 /// The RDATA and TTL of an RRset in the only zone.
-fn ask(octets: &[u8], name: &str, rtype: u16) -> (u32, Vec<Vec<u8>>) {
-    let pack = Pack::open(octets).unwrap();
+fn ask(bytes: &[u8], name: &str, rtype: u16) -> (u32, Vec<Vec<u8>>) {
+    let pack = Pack::open(bytes).unwrap();
     let name = common::wire(name);
     let zone = pack.zone(&name).unwrap().unwrap();
     let found = pack.closest_encloser(zone, &name).unwrap();
@@ -19,7 +19,7 @@ fn ask(octets: &[u8], name: &str, rtype: u16) -> (u32, Vec<Vec<u8>>) {
 
 #[test]
 fn directives_and_forms() {
-    let octets = packed(&[
+    let bytes = packed(&[
         (
             "zones/example.test.zone",
             "; a comment\n$TTL 1h\n@ IN SOA ns h (\n 1 ; serial\n 1d 2 3 4 )\n  IN NS ns\n\
@@ -58,18 +58,18 @@ fn directives_and_forms() {
         ("f.sub.example.test", 65280, 1, vec![vec![]]),
         ("g.sub.example.test", 1, 9, vec![vec![10, 0, 0, 7]]),
     ] {
-        assert_eq!(ask(&octets, name, rtype), (ttl, rdata), "{name}");
+        assert_eq!(ask(&bytes, name, rtype), (ttl, rdata), "{name}");
     }
-    let (_, soa) = ask(&octets, "example.test", 6);
+    let (_, soa) = ask(&bytes, "example.test", 6);
     let numbers = &soa[0][soa[0].len() - 20..];
     assert_eq!(numbers[4..8], 86_400_u32.to_be_bytes());
 }
 
 /// The printed records of these files, without the SOA and NS records of the apex; tabs are replaced by spaces.
 fn printed<C: AsRef<[u8]>>(files: &[(&str, C)]) -> Vec<String> {
-    let octets = packed(files);
+    let bytes = packed(files);
     let mut text = Vec::new();
-    mayfly_pack::print_records(&Pack::open(&octets).unwrap(), &mut text).unwrap();
+    mayfly_pack::print_records(&Pack::open(&bytes).unwrap(), &mut text).unwrap();
     let text = String::from_utf8(text).unwrap().replace('\t', " ");
     let apex = |line: &&str| !line.contains(" SOA ") && !line.contains(" NS ");
     text.lines().filter(apex).map(str::to_owned).collect()

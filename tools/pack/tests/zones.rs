@@ -370,8 +370,8 @@ proptest! {
         let text = parts.join(if spaced { " " } else { "" });
         for files in [zone(&text), [("zones/t.zone", text)]] {
             // A packed zone is read as the guest does.
-            if let Ok((octets, _)) = common::pack(&files) {
-                prop_assert_eq!(mayfly_pack::check(&octets).err(), None);
+            if let Ok((bytes, _)) = common::pack(&files) {
+                prop_assert_eq!(mayfly_pack::check(&bytes).err(), None);
             }
         }
     }

@@ -37,7 +37,7 @@ pub(super) struct Written {
 /// A message that is being written.
 #[derive(Debug)]
 pub(super) struct Writer<'o> {
-    octets: &'o mut [u8],
+    bytes: &'o mut [u8],
     len: usize,
     /// The offset up to which records may be written. The bytes after it are reserved for OPT.
     limit: usize,
@@ -57,15 +57,15 @@ pub(super) struct Mark {
 
 impl<'o> Writer<'o> {
     /// A message of a header, which is filled in at the end, and the question's bytes.
-    pub(super) fn new(octets: &'o mut [u8], limit: usize, question: &[u8]) -> Option<Self> {
-        let limit = limit.min(octets.len());
+    pub(super) fn new(bytes: &'o mut [u8], limit: usize, question: &[u8]) -> Option<Self> {
+        let limit = limit.min(bytes.len());
         let len = HEADER_LEN + question.len();
-        octets
+        bytes
             .get_mut(..limit)?
             .get_mut(HEADER_LEN..len)?
             .copy_from_slice(question);
         Some(Self {
-            octets,
+            bytes,
             len,
             limit,
             names: Vec::new(),
@@ -83,7 +83,7 @@ impl<'o> Writer<'o> {
     }
 
     pub(super) fn set_limit(&mut self, limit: usize) {
-        self.limit = limit.min(self.octets.len());
+        self.limit = limit.min(self.bytes.len());
     }
 
     /// The length so far, in bytes.
@@ -93,12 +93,12 @@ impl<'o> Writer<'o> {
 
     /// The bytes that were written.
     pub(super) fn written(&self) -> &[u8] {
-        self.octets.get(..self.len).unwrap_or_default()
+        self.bytes.get(..self.len).unwrap_or_default()
     }
 
     /// Replaces the two bytes at `at` by a pointer to `to`; returns false if a pointer cannot express that offset.
     pub(super) fn point(&mut self, at: usize, to: usize) -> bool {
-        match self.octets.get_mut(at..at + 2) {
+        match self.bytes.get_mut(at..at + 2) {
             Some(place) if can_point_to(to) => {
                 place.copy_from_slice(&pointer(to));
                 true
@@ -126,7 +126,7 @@ impl<'o> Writer<'o> {
 
     /// Writes the header.
     pub(super) fn finish(self, id: [u8; 2], flags: u16, counts: [u16; 4]) -> Option<usize> {
-        let header: &mut [u8; HEADER_LEN] = self.octets.first_chunk_mut()?;
+        let header: &mut [u8; HEADER_LEN] = self.bytes.first_chunk_mut()?;
         header[..2].copy_from_slice(&id);
         header[2..4].copy_from_slice(&flags.to_be_bytes());
         let (counts_to, _) = header[4..].as_chunks_mut();
@@ -138,7 +138,7 @@ impl<'o> Writer<'o> {
 
     /// The offset that the name at an offset points to, or the offset itself if there is no pointer.
     pub(super) fn resolve(&self, at: usize) -> usize {
-        match self.octets.get(at..) {
+        match self.bytes.get(at..) {
             Some([high, low, ..]) if *high >= 0xc0 => target_of(*high, *low),
             _ => at,
         }
@@ -155,13 +155,13 @@ impl<'o> Writer<'o> {
         self.bytes(text)
     }
 
-    pub(super) fn bytes(&mut self, octets: &[u8]) -> Result<(), Fault> {
-        let end = self.len + octets.len();
-        self.octets
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        let end = self.len + bytes.len();
+        self.bytes
             .get_mut(..self.limit)
             .and_then(|room| room.get_mut(self.len..end))
             .ok_or(Fault::Full)?
-            .copy_from_slice(octets);
+            .copy_from_slice(bytes);
         self.len = end;
         Ok(())
     }
@@ -256,10 +256,10 @@ impl<'o> Writer<'o> {
             Owner::At(at @ ..POINTER_END) => {
                 let [high, low] = pointer(at);
                 let head = head(rtype, ttl, rdata.len())?;
-                let mut octets = [0; 12];
-                octets[..2].copy_from_slice(&[high, low]);
-                octets[2..].copy_from_slice(&head);
-                self.bytes(&octets)?;
+                let mut bytes = [0; 12];
+                bytes[..2].copy_from_slice(&[high, low]);
+                bytes[2..].copy_from_slice(&head);
+                self.bytes(&bytes)?;
                 Some(at)
             }
             Owner::At(_) => return Err(Fault::Full),
@@ -272,7 +272,7 @@ impl<'o> Writer<'o> {
         let data = self.len;
         if self.rdata(rtype, rdata)? {
             let length = u16::try_from(self.len - data).map_err(|_| Fault::Full)?;
-            self.octets
+            self.bytes
                 .get_mut(data - 2..data)
                 .ok_or(Fault::Full)?
                 .copy_from_slice(&length.to_be_bytes());
@@ -365,7 +365,7 @@ impl<'o> Writer<'o> {
     }
 
     fn remember_question(&mut self) {
-        let question = self.octets.get(HEADER_LEN..self.len).unwrap_or_default();
+        let question = self.bytes.get(HEADER_LEN..self.len).unwrap_or_default();
         let Some(length) = name_length(question) else {
             return;
         };
@@ -394,7 +394,7 @@ impl<'o> Writer<'o> {
 
     /// Whether the name at the offset `at` is `name`.
     pub(super) fn is_at(&self, mut at: usize, mut name: &[u8]) -> bool {
-        let message = self.octets.get(..self.len).unwrap_or_default();
+        let message = self.bytes.get(..self.len).unwrap_or_default();
         loop {
             let Some(rest) = message.get(at..) else {
                 return false;

@@ -5,16 +5,16 @@ use super::wire::{NAME_MAX, label_before, to_lower};
 /// A name in lower case.
 #[derive(Debug)]
 pub(super) struct Key {
-    octets: [u8; NAME_MAX],
+    bytes: [u8; NAME_MAX],
     len: usize,
 }
 
 impl Key {
     pub(super) fn new(name: &[u8]) -> Self {
-        let mut octets = [0; NAME_MAX];
-        to_lower(name, &mut octets);
+        let mut bytes = [0; NAME_MAX];
+        to_lower(name, &mut bytes);
         Self {
-            octets,
+            bytes,
             len: name.len().min(NAME_MAX),
         }
     }
@@ -25,7 +25,7 @@ impl Key {
 
     /// The part that begins at an offset, at which a label begins.
     pub(super) fn from(&self, at: usize) -> &[u8] {
-        self.octets.get(at..self.len).unwrap_or_default()
+        self.bytes.get(at..self.len).unwrap_or_default()
     }
 
     /// The offset of the label before the one at `at`.
@@ -41,10 +41,10 @@ impl Key {
     ) -> Option<T> {
         // The label before it has at least two bytes, which lend their place to `*`.
         let start = at.checked_sub(2)?;
-        let place: &mut [u8; 2] = self.octets.get_mut(start..at)?.try_into().ok()?;
+        let place: &mut [u8; 2] = self.bytes.get_mut(start..at)?.try_into().ok()?;
         let kept = core::mem::replace(place, *b"\x01*");
         let result = look(self.from(start));
-        if let Some(place) = self.octets.get_mut(start..at) {
+        if let Some(place) = self.bytes.get_mut(start..at) {
             place.copy_from_slice(&kept);
         }
         Some(result)

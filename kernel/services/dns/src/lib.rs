@@ -241,7 +241,7 @@ impl Server {
             };
             reserved += cookie.map_or(0, |cookie| 4 + cookie.reply.len());
         }
-        let question = request.question.map_or(&[][..], |question| question.octets);
+        let question = request.question.map_or(&[][..], |question| question.bytes);
         let mut message = Writer::new(out, limit.checked_sub(reserved)?, question)?;
 
         let mut found = Answer::of(request.rcode);

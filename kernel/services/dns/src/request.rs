@@ -40,7 +40,7 @@ impl<'q> Request<'q> {
             0 => {}
             1 => {
                 let question = Question::read(message)?;
-                at += question.octets.len();
+                at += question.bytes.len();
                 self.question = Some(question);
             }
             _ => return None,

@@ -68,7 +68,7 @@ struct Pointer {
 #[derive(Clone, Debug)]
 struct Tail {
     id: Id,
-    octets: Vec<u8, OCTETS_MAX>,
+    bytes: Vec<u8, OCTETS_MAX>,
     pointers: Vec<Pointer, POINTERS_MAX>,
     /// The labels right below the apex in the names of the tail. A question with one of them shares more with that name
     /// than the apex, so its tail is composed.
@@ -80,8 +80,8 @@ struct Tail {
 /// A label's length, its first byte and its last: equal for equal labels, and almost always different for others.
 type Label = [u8; 3];
 
-fn label(octets: &[u8]) -> Option<Label> {
-    let (length, rest) = octets.split_first()?;
+fn label(bytes: &[u8]) -> Option<Label> {
+    let (length, rest) = bytes.split_first()?;
     let rest = rest.get(..usize::from(*length))?;
     let (first, last) = (rest.first()?, rest.last()?);
     Some([
@@ -133,7 +133,7 @@ impl Tails {
             return None;
         }
         let start = message.len();
-        message.bytes(&tail.octets).ok()?;
+        message.bytes(&tail.bytes).ok()?;
         for pointer in &tail.pointers {
             let base = match pointer.base {
                 Base::Apex => apex,
@@ -165,7 +165,7 @@ impl Tails {
     ) {
         let made = (|| {
             let written = message.written();
-            let octets = written.get(start..)?;
+            let bytes = written.get(start..)?;
             let mut labels = Vec::new();
             for other in names {
                 if let Some(label) = label_below(other, apex.1) {
@@ -174,8 +174,8 @@ impl Tails {
             }
             Some(Tail {
                 id,
-                octets: Vec::from_slice(octets).ok()?,
-                pointers: pointers(octets, start, apex.0..apex.0 + apex.1.len(), counts)?,
+                bytes: Vec::from_slice(bytes).ok()?,
+                pointers: pointers(bytes, start, apex.0..apex.0 + apex.1.len(), counts)?,
                 labels,
                 counts,
             })
@@ -188,7 +188,7 @@ impl Tails {
 
 /// The offsets of the pointers in the records that were written from `start` on.
 fn pointers(
-    octets: &[u8],
+    bytes: &[u8],
     start: usize,
     apex: Range<usize>,
     counts: [u16; 2],
@@ -196,7 +196,7 @@ fn pointers(
     let mut found = Vec::new();
     let mut name = |mut at: usize| -> Option<usize> {
         loop {
-            match octets.get(at..)? {
+            match bytes.get(at..)? {
                 [0, ..] => return Some(at + 1),
                 [length @ 1..64, ..] => at += 1 + usize::from(*length),
                 [high, low, ..] if *high >= 0xc0 => {
@@ -219,7 +219,7 @@ fn pointers(
     let mut at = 0;
     for _ in 0..counts.iter().map(|count| u32::from(*count)).sum::<u32>() {
         at = name(at)?;
-        let [t0, t1, .., l0, l1] = *octets.get(at..)?.first_chunk::<10>()?;
+        let [t0, t1, .., l0, l1] = *bytes.get(at..)?.first_chunk::<10>()?;
         at += 10;
         let end = at + usize::from(u16::from_be_bytes([l0, l1]));
         match u16::from_be_bytes([t0, t1]) {
@@ -236,7 +236,7 @@ fn pointers(
             return None;
         }
     }
-    (at == octets.len() && start >= HEADER_LEN).then_some(found)
+    (at == bytes.len() && start >= HEADER_LEN).then_some(found)
 }
 
 /// The names in RDATA of a set that a tail begins with.

@@ -92,7 +92,7 @@ impl<N: Copy + Eq> Connection<N> {
         while !self.closed {
             let mut query = None;
             if self.transfer.is_none() {
-                match Framed::read(input.octets.get(consumed..).unwrap_or_default()) {
+                match Framed::read(input.bytes.get(consumed..).unwrap_or_default()) {
                     Framed::Whole(whole) => query = Some(whole),
                     Framed::Incomplete => break,
                     Framed::Wrong => return self.abort(server, input, written),
@@ -144,7 +144,7 @@ impl<N: Copy + Eq> Connection<N> {
         }
         self.closed |= starved && (input.ended || expired);
         let next = if self.closed {
-            consumed = input.octets.len();
+            consumed = input.bytes.len();
             Next::Close
         } else {
             Next::Keep
@@ -161,7 +161,7 @@ impl<N: Copy + Eq> Connection<N> {
         self.transfer = None;
         count(&mut server.stats.aborted);
         Progress {
-            consumed: input.octets.len(),
+            consumed: input.bytes.len(),
             written,
             next: Next::Abort,
         }

@@ -49,10 +49,10 @@ pub(super) struct Header {
 
 impl Header {
     pub(super) fn read(message: &[u8]) -> Option<Self> {
-        let octets: &[u8; HEADER_LEN] = message.first_chunk()?;
-        let word = |at: usize| u16::from_be_bytes([octets[at], octets[at + 1]]);
+        let bytes: &[u8; HEADER_LEN] = message.first_chunk()?;
+        let word = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
         Some(Self {
-            id: [octets[0], octets[1]],
+            id: [bytes[0], bytes[1]],
             flags: word(2),
             counts: [word(4), word(6), word(8), word(10)],
         })
@@ -67,7 +67,7 @@ pub(super) struct Question<'q> {
     pub(super) qtype: u16,
     pub(super) qclass: u16,
     /// The whole question's bytes, as received.
-    pub(super) octets: &'q [u8],
+    pub(super) bytes: &'q [u8],
 }
 
 impl<'q> Question<'q> {
@@ -82,16 +82,16 @@ impl<'q> Question<'q> {
             name,
             qtype: u16::from_be_bytes([t0, t1]),
             qclass: u16::from_be_bytes([c0, c1]),
-            octets: rest.get(..length + 4)?,
+            bytes: rest.get(..length + 4)?,
         })
     }
 }
 
-/// The length of the uncompressed name at the start of `octets`, in bytes, including its root label.
-pub(super) fn name_length(octets: &[u8]) -> Option<usize> {
+/// The length of the uncompressed name at the start of `bytes`, in bytes, including its root label.
+pub(super) fn name_length(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {
-        match *octets.get(at)? {
+        match *bytes.get(at)? {
             0 => return Some(at + 1),
             length @ 1..64 => at += 1 + usize::from(length),
             _ => return None,
@@ -103,8 +103,8 @@ pub(super) fn name_length(octets: &[u8]) -> Option<usize> {
 }
 
 /// Whether these bytes are exactly one uncompressed name.
-pub(super) fn is_name(octets: &[u8]) -> bool {
-    name_length(octets) == Some(octets.len())
+pub(super) fn is_name(bytes: &[u8]) -> bool {
+    name_length(bytes) == Some(bytes.len())
 }
 
 /// Whether `name` is `suffix` or below it; both are uncompressed. Case is ignored.

@@ -66,7 +66,7 @@ impl<'r, 'a, S: Pages + ?Sized> Answer<'r, 'a, S> {
         let lower;
         let host = if request.host.iter().any(u8::is_ascii_uppercase) {
             lower = target::lower_case(request.host);
-            lower.octets()
+            lower.bytes()
         } else {
             request.host
         };
@@ -111,7 +111,7 @@ impl<'r, 'a, S: Pages + ?Sized> Answer<'r, 'a, S> {
         let decoded = (!plain).then(|| target::decode(path));
         let path = match &decoded {
             None => path,
-            Some(Ok(decoded)) => decoded.octets(),
+            Some(Ok(decoded)) => decoded.bytes(),
             Some(Err(_)) => return,
         };
         self.extra = self.site.lines(host, path).unwrap_or_else(|Broken| {
@@ -178,7 +178,7 @@ impl<'r, 'a, S: Pages + ?Sized> Answer<'r, 'a, S> {
             path
         } else {
             decoded = target::decode(path).inspect_err(|_| self.close())?;
-            decoded.octets()
+            decoded.bytes()
         };
         let served = match self.site.resource(host, path) {
             Ok(None) => return Err(Status::NotFound),
@@ -248,7 +248,7 @@ impl<'r, 'a, S: Pages + ?Sized> Answer<'r, 'a, S> {
                 line.push_decimal(body.len() as u64);
                 line.push(b"\r\n");
                 self.look_up_lines(request, host);
-                self.error(host, Status::RangeNotSatisfiable, line.octets());
+                self.error(host, Status::RangeNotSatisfiable, line.bytes());
             }
             [span] => {
                 self.begin(Status::PartialContent);
@@ -300,7 +300,7 @@ impl<'r, 'a, S: Pages + ?Sized> Answer<'r, 'a, S> {
             _ => return Err(Status::InternalServerError),
         };
         let text = status.text();
-        let fragment = location.iter().position(|&octet| octet == b'#');
+        let fragment = location.iter().position(|&byte| byte == b'#');
         let (address, fragment) = location
             .split_at_checked(fragment.unwrap_or(location.len()))
             .unwrap_or((location, b""));

@@ -1,6 +1,6 @@
 //! Request content: skipped, as no supported method gives it a meaning.
 
-use super::octets::{TOKEN, is};
+use super::bytes::{TOKEN, is};
 use super::status::Status;
 
 /// The longest request content that is skipped, in bytes. As many bytes again are allowed for the framing of chunks.
@@ -123,7 +123,7 @@ impl Chunked {
                 }
                 self.place = Place::DataCr;
             }
-            let Some((&octet, tail)) = rest.split_first() else {
+            let Some((&byte, tail)) = rest.split_first() else {
                 break;
             };
             rest = tail;
@@ -135,19 +135,19 @@ impl Chunked {
             if self.framing > BODY_MAX {
                 return Err(Status::ContentTooLarge);
             }
-            self.place = self.step(octet)?;
+            self.place = self.step(byte)?;
         }
         Ok(input.len() - rest.len())
     }
 
-    fn step(&mut self, octet: u8) -> Result<Place, Status> {
-        let text = matches!(octet, b'\t' | b' '..=b'~' | 0x80..);
-        Ok(match (self.place, octet) {
+    fn step(&mut self, byte: u8) -> Result<Place, Status> {
+        let text = matches!(byte, b'\t' | b' '..=b'~' | 0x80..);
+        Ok(match (self.place, byte) {
             (Place::Start | Place::Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
                 if self.place == Place::Start {
                     self.chunk = 0;
                 }
-                let digit = char::from(octet).to_digit(16).unwrap_or(0);
+                let digit = char::from(byte).to_digit(16).unwrap_or(0);
                 self.chunk = self.chunk * 16 + digit;
                 // Before the next digit could overflow.
                 if self.chunk > BODY_MAX {
@@ -178,7 +178,7 @@ impl Chunked {
             }
             (Place::Line, b'\r') => Place::Last,
             (Place::Name, b':') => Place::Value,
-            (Place::Line | Place::Name, octet) if is(octet, TOKEN) => Place::Name,
+            (Place::Line | Place::Name, byte) if is(byte, TOKEN) => Place::Name,
             (Place::Value, b'\r') => Place::ValueEnd,
             (Place::Value, _) if text => Place::Value,
             (Place::ValueEnd, b'\n') => {

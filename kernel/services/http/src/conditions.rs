@@ -104,7 +104,7 @@ fn lists(value: &[u8], etag: Option<&[u8]>, comparison: Comparison) -> bool {
         let tag = weak.unwrap_or(rest);
         let Some(end) = tag
             .strip_prefix(b"\"")
-            .and_then(|opaque| opaque.iter().position(|&octet| octet == b'"'))
+            .and_then(|opaque| opaque.iter().position(|&byte| byte == b'"'))
         else {
             return false;
         };

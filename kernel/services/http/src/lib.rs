@@ -13,10 +13,10 @@ extern crate alloc;
 
 mod answer;
 mod body;
+mod bytes;
 mod conditions;
 mod loan;
 mod negotiate;
-mod octets;
 mod range;
 mod request;
 mod response;
@@ -222,7 +222,7 @@ impl<'a> Connection<'a> {
         };
         let next = loop {
             let rest = Input {
-                octets: input.octets.get(consumed..).unwrap_or_default(),
+                bytes: input.bytes.get(consumed..).unwrap_or_default(),
                 ..input
             };
             let room = out.get_mut(written..).unwrap_or_default();
@@ -239,7 +239,7 @@ impl<'a> Connection<'a> {
             }
         };
         if self.phase == Phase::Closed {
-            consumed = input.octets.len();
+            consumed = input.bytes.len();
         }
         Progress {
             consumed,
@@ -253,9 +253,9 @@ impl<'a> Connection<'a> {
         let now = cx.moment.now;
         let mut consumed = 0;
         if self.long_head.is_none() {
-            consumed += leading_blank_lines(input.octets);
+            consumed += leading_blank_lines(input.bytes);
         }
-        let rest = input.octets.get(consumed..).unwrap_or_default();
+        let rest = input.bytes.get(consumed..).unwrap_or_default();
         let (taken, scan) = self.scan(rest, now, cx.shared);
         consumed += taken;
         let next = match scan {
@@ -305,7 +305,7 @@ impl<'a> Connection<'a> {
             written: self.write_interim(room),
             ..Step::default()
         };
-        match self.body.skip(input.octets) {
+        match self.body.skip(input.bytes) {
             Ok(length) => step.consumed = length,
             Err(status) => self.refuse(status, cx),
         }
@@ -331,7 +331,7 @@ impl<'a> Connection<'a> {
         let copied = self
             .response
             .copy_to(room.get_mut(interim..).unwrap_or_default());
-        let written = interim + copied.octets;
+        let written = interim + copied.bytes;
         stats.content += copied.content as u64;
         self.taken = self.taken.saturating_add(written);
         let is_late =

@@ -17,7 +17,7 @@ impl Weights {
     fn new<'i>(values: impl Iterator<Item = &'i [u8]>) -> Self {
         let mut weights = Self::default();
         for member in values.flat_map(members) {
-            let mut parameters = member.split(|&octet| octet == b';').map(<[u8]>::trim_ascii);
+            let mut parameters = member.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
             let name = parameters.next().unwrap_or_default();
             let Some(weight) = parameters.next().map_or(Some(ONE), weight) else {
                 continue;

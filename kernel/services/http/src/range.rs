@@ -65,7 +65,7 @@ pub(super) fn select(value: &[u8], length: usize) -> Option<Parts> {
         if count > SPECIFIERS_MAX {
             return None;
         }
-        let dash = specifier.iter().position(|&octet| octet == b'-')?;
+        let dash = specifier.iter().position(|&byte| byte == b'-')?;
         let (first, last) = specifier.split_at_checked(dash)?;
         let last = last.get(1..)?;
         let span = match (first, last) {
@@ -199,14 +199,14 @@ mod tests {
             spans in prop::collection::vec((0..40_usize, 0..40_usize), 1..12),
             length in 1..40_usize,
         ) {
-            let asked = |octet| spans.iter().any(|&(first, size)| (first..=first + size).contains(&octet));
+            let asked = |byte| spans.iter().any(|&(first, size)| (first..=first + size).contains(&byte));
             let list: Vec<_> = spans.iter().map(|(first, size)| format!("{first}-{}", first + size)).collect();
             match select(format!("bytes={}", list.join(",")).as_bytes(), length) {
                 None => prop_assert!(false),
                 Some(parts) => {
-                    let times = |octet| parts.spans().iter().filter(|span| (span.first..span.end).contains(&octet)).count();
-                    for octet in 0..100 {
-                        prop_assert_eq!(times(octet), usize::from(octet < length && asked(octet)));
+                    let times = |byte| parts.spans().iter().filter(|span| (span.first..span.end).contains(&byte)).count();
+                    for byte in 0..100 {
+                        prop_assert_eq!(times(byte), usize::from(byte < length && asked(byte)));
                     }
                     for span in parts.spans() {
                         prop_assert!(span.first < span.end && span.end <= length);

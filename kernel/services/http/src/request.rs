@@ -7,7 +7,7 @@
 use httparse::Header;
 
 use super::body::Body;
-use super::octets::{TOKEN, is, line_feed};
+use super::bytes::{TOKEN, is, line_feed};
 use super::status::{MethodClass, Status};
 use super::target::{self, Target};
 
@@ -52,7 +52,7 @@ pub(super) enum Scan {
 impl Scanner {
     /// Continues the scan of `input`, which begins with a request line.
     pub(super) fn scan(&mut self, input: &[u8], max: usize) -> Scan {
-        if input.first().is_some_and(|&octet| !is(octet, TOKEN)) {
+        if input.first().is_some_and(|&byte| !is(byte, TOKEN)) {
             return Scan::Refused(Status::BadRequest);
         }
         let window = input.get(..max).unwrap_or(input);
@@ -307,7 +307,7 @@ fn once<'i>(place: &mut Option<&'i [u8]>, value: &'i [u8]) -> Result<(), Status>
 
 /// Method, target, and whether the version is 1.0 (RFC 9112 section 3).
 fn request_line(line: &[u8]) -> Result<(Method, &[u8], bool), Status> {
-    let mut parts = line.split(|&octet| octet == b' ');
+    let mut parts = line.split(|&byte| byte == b' ');
     let (Some(method), Some(target), Some(version), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
     else {
@@ -315,7 +315,7 @@ fn request_line(line: &[u8]) -> Result<(Method, &[u8], bool), Status> {
     };
     let name = method;
     let method = Method::new(name);
-    let is_token = || name.iter().all(|&octet| is(octet, TOKEN));
+    let is_token = || name.iter().all(|&byte| is(byte, TOKEN));
     if method == Method::Unknown && (name.is_empty() || !is_token()) {
         return Err(Status::BadRequest);
     }
@@ -338,7 +338,7 @@ fn request_line(line: &[u8]) -> Result<(Method, &[u8], bool), Status> {
 /// The members of a comma-separated list (RFC 9110 section 5.6.1.2), which has no quoted strings.
 pub(super) fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value
-        .split(|&octet| octet == b',')
+        .split(|&byte| byte == b',')
         .map(<[u8]>::trim_ascii)
         .filter(|member| !member.is_empty())
 }
@@ -348,10 +348,10 @@ pub(super) fn decimal(value: &[u8]) -> Result<u64, Status> {
     if value.is_empty() {
         return Err(Status::BadRequest);
     }
-    value.iter().try_fold(0_u64, |total, octet| match octet {
+    value.iter().try_fold(0_u64, |total, byte| match byte {
         b'0'..=b'9' => Ok(total
             .saturating_mul(10)
-            .saturating_add(u64::from(octet - b'0'))),
+            .saturating_add(u64::from(byte - b'0'))),
         _ => Err(Status::BadRequest),
     })
 }

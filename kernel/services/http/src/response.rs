@@ -14,26 +14,26 @@ const BOUNDARY: usize = 16;
 /// A short text that is being written. Bytes that do not fit are left out.
 #[derive(Debug)]
 pub(super) struct Text<const N: usize> {
-    octets: [u8; N],
+    bytes: [u8; N],
     length: usize,
 }
 
 impl<const N: usize> Text<N> {
     pub(super) const fn new() -> Self {
         Self {
-            octets: [0; N],
+            bytes: [0; N],
             length: 0,
         }
     }
 
-    pub(super) fn octets(&self) -> &[u8] {
-        self.octets.get(..self.length).unwrap_or_default()
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
     }
 
-    pub(super) fn push(&mut self, octets: &[u8]) {
-        let end = self.length + octets.len();
-        if let Some(room) = self.octets.get_mut(self.length..end) {
-            room.copy_from_slice(octets);
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        let end = self.length + bytes.len();
+        if let Some(room) = self.bytes.get_mut(self.length..end) {
+            room.copy_from_slice(bytes);
             self.length = end;
         }
     }
@@ -85,27 +85,27 @@ pub(super) enum Content<'a> {
 /// Bytes that were made for one response.
 #[derive(Debug)]
 pub(super) struct Made {
-    octets: Loan,
+    bytes: Loan,
     sent: usize,
 }
 
 impl Made {
-    pub(super) fn new(octets: Loan) -> Self {
-        Self { octets, sent: 0 }
+    pub(super) fn new(bytes: Loan) -> Self {
+        Self { bytes, sent: 0 }
     }
 
     /// Copies as many bytes as fit. Returns their number.
     fn copy_to(&mut self, room: &mut &mut [u8]) -> usize {
-        let Some(octets) = self.octets.bytes() else {
+        let Some(bytes) = self.bytes.bytes() else {
             return 0;
         };
-        let length = copy(octets.get(self.sent..).unwrap_or_default(), room);
+        let length = copy(bytes.get(self.sent..).unwrap_or_default(), room);
         self.sent += length;
         length
     }
 
     fn is_sent(&self) -> bool {
-        (self.octets.bytes()).is_some_and(|octets| self.sent >= octets.len())
+        (self.bytes.bytes()).is_some_and(|bytes| self.sent >= bytes.len())
     }
 }
 
@@ -144,7 +144,7 @@ pub(super) struct Response<'a> {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Copied {
     /// The number of bytes written.
-    pub(super) octets: usize,
+    pub(super) bytes: usize,
     /// The number of those bytes that are content.
     pub(super) content: usize,
 }
@@ -231,8 +231,8 @@ impl<'a> Response<'a> {
         };
         let mut length = 0;
         let mut part = Text::<OWN_MAX>::new();
-        while let Some(octets) = multipart.next(&mut part) {
-            length += part.length + octets.len();
+        while let Some(bytes) = multipart.next(&mut part) {
+            length += part.length + bytes.len();
             if multipart.begun <= parts.spans().len() {
                 length += content_type.len() + 2;
             }
@@ -253,13 +253,13 @@ impl<'a> Response<'a> {
         let mut copied = Copied::default();
         let mut room = out;
         loop {
-            let own = self.own.octets().get(self.own_sent..).unwrap_or_default();
-            let mut octets = copy(own, &mut room);
-            self.own_sent += octets;
-            octets += advance(&mut self.extra, &mut room);
-            octets += advance(&mut self.name, &mut room);
-            octets += advance(&mut self.lines, &mut room);
-            octets += advance(&mut self.blank, &mut room);
+            let own = self.own.bytes().get(self.own_sent..).unwrap_or_default();
+            let mut bytes = copy(own, &mut room);
+            self.own_sent += bytes;
+            bytes += advance(&mut self.extra, &mut room);
+            bytes += advance(&mut self.name, &mut room);
+            bytes += advance(&mut self.lines, &mut room);
+            bytes += advance(&mut self.blank, &mut room);
             let content = match &mut self.content {
                 Content::Site(content) => advance(content, &mut room),
                 Content::Made(made) => made.copy_to(&mut room),
@@ -274,7 +274,7 @@ impl<'a> Response<'a> {
                     length
                 }
             };
-            copied.octets += octets + content;
+            copied.bytes += bytes + content;
             copied.content += content;
             if !self.segment_is_sent() || !self.next_part() {
                 return copied;
@@ -295,7 +295,7 @@ impl<'a> Response<'a> {
 
     /// Whether the memory of its content was taken back before all was sent.
     pub(super) fn is_lost(&self) -> bool {
-        matches!(&self.content, Content::Made(made) if made.octets.is_lost())
+        matches!(&self.content, Content::Made(made) if made.bytes.is_lost())
     }
 
     pub(super) fn is_complete(&self) -> bool {
@@ -308,14 +308,14 @@ impl<'a> Response<'a> {
             return false;
         };
         (self.own.length, self.own_sent) = (0, 0);
-        let Some(octets) = multipart.next(&mut self.own) else {
+        let Some(bytes) = multipart.next(&mut self.own) else {
             self.multipart = None;
             return false;
         };
         if multipart.begun <= multipart.parts.spans().len() {
             (self.lines, self.blank) = (multipart.content_type, b"\r\n");
         }
-        self.content = Content::Site(octets);
+        self.content = Content::Site(bytes);
         true
     }
 }

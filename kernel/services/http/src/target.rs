@@ -1,6 +1,6 @@
 //! Request targets and hosts (RFC 9112 section 3.2, RFC 9110 section 4, RFC 3986).
 
-use super::octets::{NAME, SPECIAL, is};
+use super::bytes::{NAME, SPECIAL, is};
 use super::status::Status;
 
 /// The longest decoded path that had escapes, dot segments or empty segments, in bytes.
@@ -36,16 +36,16 @@ pub(super) fn parse(target: &[u8]) -> Result<Target<'_>, Status> {
 }
 
 fn absolute(target: &[u8]) -> Result<Target<'_>, Status> {
-    let colon = target.iter().position(|&octet| octet == b':');
+    let colon = target.iter().position(|&byte| byte == b':');
     let (scheme, rest) = colon
         .and_then(|colon| target.split_at_checked(colon))
         .ok_or(Status::BadRequest)?;
     let rest = rest.strip_prefix(b"://").ok_or(Status::BadRequest)?;
-    let is_scheme = |octet: &u8| octet.is_ascii_alphanumeric() || b"+-.".contains(octet);
+    let is_scheme = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
     if !scheme.first().is_some_and(u8::is_ascii_alphabetic) || !scheme.iter().all(is_scheme) {
         return Err(Status::BadRequest);
     }
-    let end = rest.iter().position(|octet| b"/?#".contains(octet));
+    let end = rest.iter().position(|byte| b"/?#".contains(byte));
     let (host, path) = rest
         .split_at_checked(end.unwrap_or(rest.len()))
         .ok_or(Status::BadRequest)?;
@@ -63,13 +63,13 @@ fn absolute(target: &[u8]) -> Result<Target<'_>, Status> {
 fn resource<'i>(host: Option<&'i [u8]>, target: &'i [u8]) -> Result<Target<'i>, Status> {
     let mut plain = true;
     let mut mark = None;
-    for (at, &octet) in target.iter().enumerate() {
-        if !is(octet, SPECIAL) {
+    for (at, &byte) in target.iter().enumerate() {
+        if !is(byte, SPECIAL) {
             continue;
         }
-        match octet {
+        match byte {
             b'?' if mark.is_none() => mark = Some(at),
-            _ if mark.is_some() && b"?/%".contains(&octet) => {}
+            _ if mark.is_some() && b"?/%".contains(&byte) => {}
             b'/' => plain &= !matches!(target.get(at + 1), Some(b'/' | b'.')),
             b'%' => plain = false,
             // White space, a control character, or a fragment, which is never sent.
@@ -96,13 +96,13 @@ fn resource<'i>(host: Option<&'i [u8]>, target: &'i [u8]) -> Result<Target<'i>, 
 /// User information is an error (RFC 9110 section 4.2.4).
 pub(super) fn authority(value: &[u8]) -> Option<&[u8]> {
     let (host, port) = if value.first() == Some(&b'[') {
-        let end = value.iter().position(|&octet| octet == b']')?;
+        let end = value.iter().position(|&byte| byte == b']')?;
         let (host, port) = value.split_at_checked(end + 1)?;
         let address = core::str::from_utf8(host.get(1..end)?).ok()?;
         address.parse::<core::net::Ipv6Addr>().ok()?;
         (host, port)
     } else {
-        let end = value.iter().position(|&octet| octet == b':');
+        let end = value.iter().position(|&byte| byte == b':');
         let (host, port) = value.split_at_checked(end.unwrap_or(value.len()))?;
         if !is_reg_name(host) {
             return None;
@@ -122,9 +122,9 @@ pub(super) fn authority(value: &[u8]) -> Option<&[u8]> {
 /// `reg-name` of RFC 3986 section 3.2.2, which includes IPv4 addresses.
 fn is_reg_name(value: &[u8]) -> bool {
     let mut rest = value;
-    while let [octet, tail @ ..] = rest {
-        rest = match (octet, tail) {
-            (octet, tail) if is(*octet, NAME) => tail,
+    while let [byte, tail @ ..] = rest {
+        rest = match (byte, tail) {
+            (byte, tail) if is(*byte, NAME) => tail,
             (b'%', [high, low, tail @ ..])
                 if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
             {
@@ -139,35 +139,35 @@ fn is_reg_name(value: &[u8]) -> bool {
 /// A short buffer of converted bytes.
 #[derive(Debug)]
 pub(super) struct Short<const N: usize> {
-    octets: [u8; N],
+    bytes: [u8; N],
     length: usize,
 }
 
 impl<const N: usize> Short<N> {
     fn new() -> Self {
         Self {
-            octets: [0; N],
+            bytes: [0; N],
             length: 0,
         }
     }
 
-    fn push(&mut self, octet: u8) -> Option<()> {
-        *self.octets.get_mut(self.length)? = octet;
+    fn push(&mut self, byte: u8) -> Option<()> {
+        *self.bytes.get_mut(self.length)? = byte;
         self.length += 1;
         Some(())
     }
 
-    pub(super) fn octets(&self) -> &[u8] {
-        self.octets.get(..self.length).unwrap_or_default()
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
     }
 }
 
 /// A host in lower case.
 pub(super) fn lower_case(host: &[u8]) -> Short<HOST_MAX> {
     let mut made = Short::new();
-    for octet in host {
+    for byte in host {
         // There is room: `authority` accepts no longer host.
-        let _ = made.push(octet.to_ascii_lowercase());
+        let _ = made.push(byte.to_ascii_lowercase());
     }
     made
 }
@@ -176,38 +176,36 @@ pub(super) fn lower_case(host: &[u8]) -> Short<HOST_MAX> {
 /// segments (RFC 3986 section 5.2.4) and empty segments. No path leads out of the root.
 pub(super) fn decode(path: &[u8]) -> Result<Short<DECODED_MAX>, Status> {
     let mut made = Short::new();
-    let push = |made: &mut Short<DECODED_MAX>, octet| made.push(octet).ok_or(Status::UriTooLong);
+    let push = |made: &mut Short<DECODED_MAX>, byte| made.push(byte).ok_or(Status::UriTooLong);
     push(&mut made, b'/')?;
     let mut segments = path
         .get(1..)
         .unwrap_or_default()
-        .split(|&octet| octet == b'/');
+        .split(|&byte| byte == b'/');
     let mut next = segments.next();
     while let Some(segment) = next {
         next = segments.next();
         let start = made.length;
         let mut rest = segment;
-        while let Some((&octet, tail)) = rest.split_first() {
+        while let Some((&byte, tail)) = rest.split_first() {
             rest = tail;
-            if octet != b'%' {
-                push(&mut made, octet)?;
+            if byte != b'%' {
+                push(&mut made, byte)?;
                 continue;
             }
             let ([high, low], tail) = tail.split_first_chunk().ok_or(Status::BadRequest)?;
             rest = tail;
             match hex(*high)? << 4 | hex(*low)? {
                 0 => return Err(Status::BadRequest),
-                b'/' => b"%2F"
-                    .iter()
-                    .try_for_each(|&octet| push(&mut made, octet))?,
-                octet => push(&mut made, octet)?,
+                b'/' => b"%2F".iter().try_for_each(|&byte| push(&mut made, byte))?,
+                byte => push(&mut made, byte)?,
             }
         }
-        match made.octets.get(start..made.length) {
+        match made.bytes.get(start..made.length) {
             Some(b"" | b".") => made.length = start,
             Some(b"..") => {
                 // Go back to just after the slash before the last.
-                let above = made.octets.get(..start.saturating_sub(1));
+                let above = made.bytes.get(..start.saturating_sub(1));
                 let slash = above.and_then(|above| above.iter().rposition(|&o| o == b'/'));
                 made.length = slash.ok_or(Status::BadRequest)? + 1;
             }
@@ -259,8 +257,8 @@ mod tests {
             ("/%-1", Err(Status::BadRequest)),
         ] {
             let made = decode(path.as_bytes());
-            let octets = made.as_ref().map(Short::octets).map_err(|status| *status);
-            assert_eq!(octets, expected.map(str::as_bytes), "{path}");
+            let bytes = made.as_ref().map(Short::bytes).map_err(|status| *status);
+            assert_eq!(bytes, expected.map(str::as_bytes), "{path}");
         }
     }
 
@@ -268,7 +266,7 @@ mod tests {
     fn decoded_paths_have_a_bound() {
         let mut path = [b'a'; DECODED_MAX];
         path[0] = b'/';
-        assert_eq!(decode(&path).unwrap().octets(), path);
+        assert_eq!(decode(&path).unwrap().bytes(), path);
         let mut longer = [b'a'; DECODED_MAX + 1];
         longer[0] = b'/';
         assert_eq!(decode(&longer).unwrap_err(), Status::UriTooLong);

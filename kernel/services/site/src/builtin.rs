@@ -282,8 +282,8 @@ mod tests {
 
     #[test]
     fn header_lines_tell_of_the_page() {
-        let fnv = PAGE.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| {
-            (hash ^ u64::from(*octet)).wrapping_mul(0x0100_0000_01b3)
+        let fnv = PAGE.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
         });
         assert_eq!(ETAG, format!("\"{fnv:016x}\"").as_bytes());
         let date = crate::date::imf_fixdate(MODIFIED);

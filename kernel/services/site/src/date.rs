@@ -36,7 +36,7 @@ pub fn imf_fixdate(unix_seconds: u64) -> [u8; IMF_FIXDATE_LEN] {
 /// A year of two digits is never more than 50 years after `unix_seconds`.
 #[must_use]
 pub fn parse_http_date(text: &[u8], unix_seconds: u64) -> Option<u64> {
-    let comma = text.iter().position(|&octet| octet == b',');
+    let comma = text.iter().position(|&byte| byte == b',');
     let (name, rest) = text.split_at_checked(comma.unwrap_or(3))?;
     let day_names = DAYS.chunks_exact(3);
     day_names.into_iter().find(|&day| name.starts_with(day))?;
@@ -147,8 +147,8 @@ fn copy_triple(text: &mut [u8; IMF_FIXDATE_LEN], at: usize, names: &[u8], index:
 
 fn digits(text: &mut [u8; IMF_FIXDATE_LEN], at: usize, value: u64) {
     for (offset, digit) in [(0, value / 10 % 10), (1, value % 10)] {
-        if let Some(octet) = text.get_mut(at + offset) {
-            *octet = b'0' + u8::try_from(digit).unwrap_or(0);
+        if let Some(byte) = text.get_mut(at + offset) {
+            *byte = b'0' + u8::try_from(digit).unwrap_or(0);
         }
     }
 }

@@ -131,7 +131,7 @@ pub struct RrSet<'a> {
     pub signatures: &'a [u8],
 }
 
-/// Iterates over the RDATA of the records in `octets`, each of which is preceded by its length. Stops at a length that
+/// Iterates over the RDATA of the records in `bytes`, each of which is preceded by its length. Stops at a length that
 /// reaches beyond the end.
 pub fn records(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = bytes;

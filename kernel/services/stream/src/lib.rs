@@ -27,7 +27,7 @@ pub struct Moment {
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'i> {
     /// The bytes received and not yet consumed.
-    pub octets: &'i [u8],
+    pub bytes: &'i [u8],
     /// Whether the peer has closed its side after these bytes (FIN).
     pub ended: bool,
 }

@@ -361,7 +361,7 @@ fn converse(
         );
         let ended = !may_come && received == socket.recv_queue();
         let input = Input {
-            octets: scratch.get(..received).unwrap_or(&[]),
+            bytes: scratch.get(..received).unwrap_or(&[]),
             ended,
         };
         let progress = socket.send(|out| {

@@ -44,7 +44,7 @@ fn answers(stream: &[u8], step: usize, room: usize) -> (Vec<u8>, Next, u32) {
         let piece = pieces.next();
         buffer.extend_from_slice(piece.unwrap_or_default());
         let input = Input {
-            octets: &buffer,
+            bytes: &buffer,
             ended: piece.is_none(),
         };
         let address = [192, 0, 2, 1].into();

@@ -43,7 +43,7 @@ impl Pages for Site {
         assert!(host.len() <= 255 && !host.iter().any(u8::is_ascii_uppercase));
         assert!(path.starts_with(b"/") && !path.contains(&0));
         assert!(
-            path.split(|&octet| octet == b'/')
+            path.split(|&byte| byte == b'/')
                 .all(|segment| segment != b"..")
         );
         Ok(match path {
@@ -79,10 +79,10 @@ impl Pages for Site {
 fn responses(mut sent: &[u8]) -> u64 {
     let mut count = 0;
     while !sent.is_empty() {
-        let end = sent.windows(4).position(|octets| octets == b"\r\n\r\n");
+        let end = sent.windows(4).position(|bytes| bytes == b"\r\n\r\n");
         let (head, rest) = sent.split_at(end.expect("a whole head") + 4);
         assert!(head.starts_with(b"HTTP/1.1 "));
-        let head = std::str::from_utf8(head).expect("no octets of the request but in Location");
+        let head = std::str::from_utf8(head).expect("no bytes of the request but in Location");
         let length = head
             .split("\r\n")
             .find_map(|line| line.strip_prefix("Content-Length: "));
@@ -105,7 +105,7 @@ pub fn run(data: &[u8]) {
     let (piece, room) = (usize::from(*piece) + 1, usize::from(*room) + 1);
     let (whole, shared) = feed(&Site, HEAD_MAX, stream, usize::MAX, 1 << 16).unwrap();
     let (pieces, _) = feed(&Site, HEAD_MAX, stream, piece, room).unwrap();
-    assert!(whole == pieces, "the same octets, the same responses");
+    assert!(whole == pieces, "the same bytes, the same responses");
     if !stream.contains(&b'?') {
         let counted: u64 = shared.stats.statuses().map(|(_, count)| count).sum();
         assert_eq!(responses(&whole), counted);

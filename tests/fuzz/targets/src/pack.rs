@@ -18,15 +18,15 @@ pub fn run(data: &[u8]) {
     let Some((path, data)) = part(data) else {
         return;
     };
-    let mut octets = data.to_vec();
-    if let Some(header) = octets.get_mut(..HEADER) {
+    let mut bytes = data.to_vec();
+    if let Some(header) = bytes.get_mut(..HEADER) {
         let sum = hash(0, &header[..HEADER_SUMMED]);
         header[HEADER_SUMMED..].copy_from_slice(&sum.to_le_bytes());
     }
-    let Ok(pack) = Pack::open(&octets) else {
+    let Ok(pack) = Pack::open(&bytes) else {
         return;
     };
-    assert!(octets.starts_with(pack.octets()));
+    assert!(bytes.starts_with(pack.bytes()));
 
     let name = name.to_ascii_lowercase();
     if let Ok(Some(zone)) = pack.zone(&name) {
@@ -72,8 +72,8 @@ fn ask(pack: &Pack<'_>, zone: Zone<Node>, name: &[u8]) -> Result<(), Broken> {
     let _ = pack.nsec(zone, name);
     let _ = pack.nsec3_parameters(zone);
     let mut hash = [0; 20];
-    for (octet, from) in hash.iter_mut().zip(name) {
-        *octet = *from;
+    for (byte, from) in hash.iter_mut().zip(name) {
+        *byte = *from;
     }
     if let Ok(Some((node, _))) = pack.nsec3(zone, &hash) {
         let _ = look(pack, node);
@@ -105,7 +105,7 @@ fn read(pack: &Pack<'_>, resource: Resource<'_>) {
         Resource::File(file) => variants(pack, file),
         Resource::Redirect { status, location } => {
             assert!(matches!(status, 301 | 302 | 307 | 308));
-            assert!(location.len() <= pack.octets().len());
+            assert!(location.len() <= pack.bytes().len());
         }
         _ => panic!("a pack has no such resource"),
     }
@@ -121,7 +121,7 @@ fn variants(pack: &Pack<'_>, file: File<'_>) {
             variant.lines.len(),
         ];
         assert!(ends.is_sorted());
-        assert!(variant.body.len() <= pack.octets().len());
+        assert!(variant.body.len() <= pack.bytes().len());
         assert!(variant.etag.len() <= variant.lines.len());
     }
 }

@@ -34,7 +34,7 @@ pub(crate) fn mayfly(questions: &[Question]) -> Answers {
                 Transport::Tcp => Way::Tcp,
             },
         };
-        let length = server.answer(&pack, 0, NOW, client, &question.octets, &mut out)?;
+        let length = server.answer(&pack, 0, NOW, client, &question.bytes, &mut out)?;
         Some(out[..length].to_vec())
     };
     questions.iter().map(&mut answer).collect()

@@ -178,5 +178,5 @@ pub struct Zone {
 /// The line of an offset, from 1 on.
 pub fn line(text: &str, at: usize) -> usize {
     let before = text.as_bytes().get(..at).unwrap_or_default();
-    1 + before.iter().filter(|octet| **octet == b'\n').count()
+    1 + before.iter().filter(|byte| **byte == b'\n').count()
 }

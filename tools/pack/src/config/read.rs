@@ -263,8 +263,8 @@ fn text(site: &Path) -> Result<String, String> {
     if !path.starts_with(site) {
         return Err("is a symbolic link out of the site".to_owned());
     }
-    let octets = files::read(&path).map_err(unread)?;
-    let text = String::from_utf8(octets).map_err(|_| "is not UTF-8")?;
+    let bytes = files::read(&path).map_err(unread)?;
+    let text = String::from_utf8(bytes).map_err(|_| "is not UTF-8")?;
     Ok(text.trim_start_matches('\u{feff}').to_owned())
 }
 
@@ -278,7 +278,7 @@ fn is_token(text: &str) -> bool {
         && text.len() <= 100
         && text
             .bytes()
-            .all(|octet| octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet))
+            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 /// Whether a text is a media type of limited length, with parameters or without (RFC 9110 section 8.3.1).
@@ -298,5 +298,5 @@ fn is_field_value(text: &str) -> bool {
         && text.trim() == text
         && text
             .bytes()
-            .all(|octet| octet == b'\t' || matches!(octet, b' '..=b'~'))
+            .all(|byte| byte == b'\t' || matches!(byte, b' '..=b'~'))
 }

@@ -31,7 +31,7 @@ pub(crate) struct Www {
     /// The bodies that were made by the packer.
     pub(crate) spool: Option<Spool>,
     /// The size of the section `bodies`.
-    pub(crate) octets: u64,
+    pub(crate) bytes: u64,
     pub(crate) names: usize,
     pub(crate) files: usize,
     pub(crate) variants: usize,
@@ -127,7 +127,7 @@ fn pages(
         www.variants += variants.count();
         pages.push(page);
     }
-    www.octets = bodies.octets;
+    www.bytes = bodies.bytes;
     www.bodies = bodies.list;
     www.spool = Some(spool);
     pages
@@ -153,8 +153,8 @@ fn names(
         for alias in &settings.aliases {
             let name = alias.get_ref();
             if name.is_empty()
-                || !name.bytes().all(|octet| {
-                    matches!(octet, b'!'..=b'~') && !octet.is_ascii_uppercase() && octet != b'/'
+                || !name.bytes().all(|byte| {
+                    matches!(byte, b'!'..=b'~') && !byte.is_ascii_uppercase() && byte != b'/'
                 })
             {
                 let what = format!("`{name}` is not the name of a host in lower case");
@@ -301,7 +301,7 @@ impl Www {
             self.resources.extend(u16_of(variant.encoded));
             self.resources.extend(u16_of(variant.typed));
             self.resources.extend(u32_of(variant.at));
-            self.resources.extend(u32_of(variant.octets));
+            self.resources.extend(u32_of(variant.bytes));
             lines_at += variant.lines.len();
         }
         self.resources.extend(path);

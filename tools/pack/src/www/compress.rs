@@ -20,7 +20,7 @@ const BROTLI_SLOW: usize = 1 << 20;
 
 /// A file that was read.
 pub(super) struct Read {
-    pub(super) octets: u64,
+    pub(super) bytes: u64,
     pub(super) digest: [u8; 32],
     /// The media type, with the charset if it is known.
     pub(super) media_type: String,
@@ -40,9 +40,9 @@ pub(super) fn read(
     let mut file = files::open(&found.file)?;
     let mut media_type = media_type.to_owned();
     if file.metadata()?.len() > LARGE {
-        let (octets, digest) = sum(&mut file)?;
+        let (bytes, digest) = sum(&mut file)?;
         return Ok(Read {
-            octets,
+            bytes,
             digest,
             media_type,
             made: None,
@@ -85,9 +85,9 @@ pub(super) fn read(
             add(Coding::Zstd, zstd::bulk::compress(&content, 19)?)?;
         }
     }
-    variants.sort_by_key(|(_, variant)| variant.octets);
+    variants.sort_by_key(|(_, variant)| variant.bytes);
     Ok(Read {
-        octets: content.len() as u64,
+        bytes: content.len() as u64,
         digest: Sha256::digest(&content).into(),
         media_type,
         made,
@@ -98,15 +98,15 @@ pub(super) fn read(
 /// The size and the digest of a file.
 fn sum(file: &mut std::fs::File) -> io::Result<(u64, [u8; 32])> {
     let mut hash = Sha256::new();
-    let mut octets = 0;
+    let mut bytes = 0;
     let mut buffer = vec![0; 64 << 10];
     loop {
         let read = file.read(&mut buffer)?;
         let Some(part) = buffer.get(..read).filter(|part| !part.is_empty()) else {
-            return Ok((octets, hash.finalize().into()));
+            return Ok((bytes, hash.finalize().into()));
         };
         hash.update(part);
-        octets += part.len() as u64;
+        bytes += part.len() as u64;
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) enum Source {
         path: PathBuf,
         /// The path relative to the site's folder, for messages.
         shown: PathBuf,
-        octets: u64,
+        bytes: u64,
         digest: [u8; 32],
     },
     /// Content that was made from a file.
@@ -41,10 +41,10 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    pub(crate) fn octets(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         match self {
-            Self::File { octets, .. } => *octets,
-            Self::Made(kept) => kept.octets,
+            Self::File { bytes, .. } => *bytes,
+            Self::Made(kept) => kept.bytes,
         }
     }
 }
@@ -52,11 +52,11 @@ impl Source {
 /// A path, percent-encoded for a URI (RFC 3986 section 3.3).
 pub(crate) fn escape(path: &str) -> String {
     let mut out = String::with_capacity(path.len());
-    for octet in path.bytes() {
-        if octet.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&octet) {
-            out.push(char::from(octet));
+    for byte in path.bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&byte) {
+            out.push(char::from(byte));
         } else {
-            out.push_str(&format!("%{octet:02X}"));
+            out.push_str(&format!("%{byte:02X}"));
         }
     }
     out

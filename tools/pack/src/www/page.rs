@@ -30,7 +30,7 @@ pub(super) struct Variant {
     pub(super) encoded: usize,
     pub(super) typed: usize,
     pub(super) at: u64,
-    pub(super) octets: u64,
+    pub(super) bytes: u64,
 }
 
 /// A file that can be served.
@@ -82,7 +82,7 @@ pub(super) fn read_all(
 #[derive(Default)]
 pub(super) struct Bodies {
     pub(super) list: Vec<Body>,
-    pub(super) octets: u64,
+    pub(super) bytes: u64,
     /// The known bodies, by the digest of their source.
     known: HashMap<([u8; 32], u8), (u64, u64)>,
 }
@@ -90,13 +90,13 @@ pub(super) struct Bodies {
 impl Bodies {
     /// Adds a body. Returns its offset and its size.
     fn add(&mut self, digest: [u8; 32], coding: Coding, source: Source) -> (u64, u64) {
-        let octets = source.octets();
+        let bytes = source.bytes();
         *self.known.entry((digest, coding as u8)).or_insert_with(|| {
-            let align = if octets >= LARGE { 4096 } else { 16 };
-            let at = self.octets.next_multiple_of(align);
-            self.octets = at + octets;
+            let align = if bytes >= LARGE { 4096 } else { 16 };
+            let at = self.bytes.next_multiple_of(align);
+            self.bytes = at + bytes;
             self.list.push(Body { at, source });
-            (at, octets)
+            (at, bytes)
         })
     }
 }
@@ -124,7 +124,7 @@ pub(super) fn page(found: &Found, read: Read, config: &Checked, bodies: &mut Bod
     common.push_str(&own);
     let digest: String = read.digest[..16]
         .iter()
-        .map(|octet| format!("{octet:02x}"))
+        .map(|byte| format!("{byte:02x}"))
         .collect();
 
     let identity = match read.made {
@@ -132,7 +132,7 @@ pub(super) fn page(found: &Found, read: Read, config: &Checked, bodies: &mut Bod
         None => Source::File {
             path: found.file.clone(),
             shown: found.shown.clone(),
-            octets: read.octets,
+            bytes: read.bytes,
             digest: read.digest,
         },
     };
@@ -148,7 +148,7 @@ pub(super) fn page(found: &Found, read: Read, config: &Checked, bodies: &mut Bod
             Coding::Brotli => ("-br", Some("br")),
             Coding::Zstd => ("-zst", Some("zstd")),
         };
-        let (at, octets) = bodies.add(read.digest, coding, source);
+        let (at, bytes) = bodies.add(read.digest, coding, source);
         let mut lines = format!("ETag: \"{digest}{suffix}\"\r\n{common}");
         let common = lines.len();
         if let Some(token) = token {
@@ -157,7 +157,7 @@ pub(super) fn page(found: &Found, read: Read, config: &Checked, bodies: &mut Bod
         let encoded = lines.len();
         lines.push_str(&format!("Content-Type: {}\r\n", read.media_type));
         let typed = lines.len();
-        lines.push_str(&format!("Content-Length: {octets}\r\n"));
+        lines.push_str(&format!("Content-Length: {bytes}\r\n"));
         Variant {
             coding,
             lines,
@@ -166,7 +166,7 @@ pub(super) fn page(found: &Found, read: Read, config: &Checked, bodies: &mut Bod
             encoded,
             typed,
             at,
-            octets,
+            bytes,
         }
     });
     Page {

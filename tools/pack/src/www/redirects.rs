@@ -181,18 +181,18 @@ fn leads_back(made: &HashMap<(usize, String), String>, host: usize, from: &str) 
 fn unescape(path: &str) -> String {
     let mut out = Vec::new();
     let mut rest = path.as_bytes();
-    while let Some((&octet, tail)) = rest.split_first() {
+    while let Some((&byte, tail)) = rest.split_first() {
         let escaped = tail
             .split_at_checked(2)
             .and_then(|(hex, tail)| Some((std::str::from_utf8(hex).ok()?, tail)))
             .and_then(|(hex, tail)| Some((u8::from_str_radix(hex, 16).ok()?, tail)));
-        match escaped.filter(|_| octet == b'%') {
-            Some((octet, tail)) => {
-                out.push(octet);
+        match escaped.filter(|_| byte == b'%') {
+            Some((byte, tail)) => {
+                out.push(byte);
                 rest = tail;
             }
             None => {
-                out.push(octet);
+                out.push(byte);
                 rest = tail;
             }
         }
@@ -206,11 +206,11 @@ fn is_reference(text: &str) -> bool {
         scheme.starts_with(|first: char| first.is_ascii_alphabetic())
             && scheme
                 .bytes()
-                .all(|octet| octet.is_ascii_alphanumeric() || b"+-.".contains(&octet))
+                .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
     });
     (text.starts_with('/') || scheme)
         && text.len() <= 4000
-        && text.bytes().all(|octet| {
-            octet.is_ascii_alphanumeric() || b"-._~:/?#[]@!$&'()*+,;=%".contains(&octet)
-        })
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~:/?#[]@!$&'()*+,;=%".contains(&byte))
 }

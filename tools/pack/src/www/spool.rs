@@ -17,7 +17,7 @@ pub(crate) struct Spool {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kept {
     at: u64,
-    pub(crate) octets: u64,
+    pub(crate) bytes: u64,
 }
 
 impl Spool {
@@ -33,21 +33,21 @@ impl Spool {
 
     /// Appends a piece.
     pub(super) fn keep(&self, piece: &[u8]) -> io::Result<Kept> {
-        let octets = piece.len() as u64;
+        let bytes = piece.len() as u64;
         let at = {
             let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
             let at = *end;
-            *end += octets;
+            *end += bytes;
             at
         };
         self.file.write_all_at(piece, at)?;
-        Ok(Kept { at, octets })
+        Ok(Kept { at, bytes })
     }
 
     /// Copies a piece to `out`.
     pub(crate) fn copy(&self, kept: Kept, out: &mut impl io::Write) -> io::Result<()> {
         let mut buffer = vec![0; 64 << 10];
-        let (mut at, mut left) = (kept.at, kept.octets);
+        let (mut at, mut left) = (kept.at, kept.bytes);
         while left > 0 {
             let length = usize::try_from(left)
                 .unwrap_or(usize::MAX)

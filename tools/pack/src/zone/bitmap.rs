@@ -28,11 +28,11 @@ pub(super) fn scan(from: &mut Cursor<'_, '_>, out: &mut Vec<u8>) -> Result<(), W
 fn bits(numbers: impl Iterator<Item = u16>) -> Vec<u8> {
     let mut bits = Vec::new();
     for number in numbers {
-        let octet = usize::from(number / 8);
-        if bits.len() <= octet {
-            bits.resize(octet + 1, 0);
+        let byte = usize::from(number / 8);
+        if bits.len() <= byte {
+            bits.resize(byte + 1, 0);
         }
-        bits[octet] |= 0x80 >> (number % 8);
+        bits[byte] |= 0x80 >> (number % 8);
     }
     bits
 }
@@ -40,8 +40,8 @@ fn bits(numbers: impl Iterator<Item = u16>) -> Vec<u8> {
 /// The numbers of the bits that are set.
 fn numbers(bits: &[u8]) -> impl Iterator<Item = u16> + '_ {
     let all = bits.iter().zip(0_u16..);
-    all.flat_map(|(octet, index)| {
-        (0..8).filter_map(move |bit| (octet & 0x80 >> bit != 0).then_some(index * 8 + bit))
+    all.flat_map(|(byte, index)| {
+        (0..8).filter_map(move |bit| (byte & 0x80 >> bit != 0).then_some(index * 8 + bit))
     })
 }
 

@@ -104,8 +104,8 @@ impl Zones {
         let records = &records;
         // Signatures come directly after the RRset that they cover; otherwise the order is as written.
         list.sort_by(|one, other| {
-            let octets = records.octets(one.key).cmp(records.octets(other.key));
-            octets.then_with(|| rank(records, one).cmp(&rank(records, other)))
+            let bytes = records.bytes(one.key).cmp(records.bytes(other.key));
+            bytes.then_with(|| rank(records, one).cmp(&rank(records, other)))
         });
         let Some(soa) = list.iter().find(|record| record.rtype == SOA) else {
             if whole {
@@ -125,8 +125,7 @@ impl Zones {
             self.nodes.extend(salt);
         }
         let mut stack: Vec<Ancestor> = Vec::new();
-        for group in
-            list.chunk_by(|one, other| records.octets(one.key) == records.octets(other.key))
+        for group in list.chunk_by(|one, other| records.bytes(one.key) == records.bytes(other.key))
         {
             if let Some(reason) =
                 self.name_of(records, group, &mut zone, &mut chains, &mut stack, findings)
@@ -153,8 +152,8 @@ impl Zones {
     ) -> Zone {
         let (place, line) = records.place(soa);
         let apex = Apex {
-            name: records.octets(soa.owner).to_ascii_lowercase(),
-            key: records.octets(soa.key).to_vec(),
+            name: records.bytes(soa.owner).to_ascii_lowercase(),
+            key: records.bytes(soa.key).to_vec(),
         };
         if apex.name != origin.to_ascii_lowercase() {
             let (zone, named) = (presentation(&apex.name), presentation(origin));
@@ -187,8 +186,8 @@ impl Zones {
         stack: &mut Vec<Ancestor>,
         findings: &mut Findings,
     ) -> Option<&'static str> {
-        let key = records.octets(group[0].key);
-        let owner = records.octets(group[0].owner);
+        let key = records.bytes(group[0].key);
+        let owner = records.bytes(group[0].owner);
         let (file, line) = records.place(&group[0]);
         if !key.starts_with(&zone.apex.key) {
             let (owner, zone) = (presentation(owner), presentation(&zone.apex.name));
@@ -271,8 +270,8 @@ impl Zones {
     }
 
     fn nsec3_entries(&self) -> u32 {
-        let octets = mayfly_site::pack::NSEC3;
-        u32::try_from(self.nsec3.len() / octets).unwrap_or(u32::MAX)
+        let bytes = mayfly_site::pack::NSEC3;
+        u32::try_from(self.nsec3.len() / bytes).unwrap_or(u32::MAX)
     }
 
     fn set_flags(&mut self, at: u32) {
@@ -297,25 +296,25 @@ impl Zones {
         let mut rest = owner;
         while let Some((&length @ 1.., tail)) = rest.split_first() {
             rest = tail.get(usize::from(length)..).unwrap_or_default();
-            let mut octets = Vec::new();
-            canonical_key(rest, &mut octets);
-            if octets.len() < zone.apex.key.len()
+            let mut bytes = Vec::new();
+            canonical_key(rest, &mut bytes);
+            if bytes.len() < zone.apex.key.len()
                 || stack
                     .last()
-                    .is_some_and(|last| octets.len() <= last.key.len())
+                    .is_some_and(|last| bytes.len() <= last.key.len())
             {
                 break;
             }
-            suffixes.push((rest, octets));
+            suffixes.push((rest, bytes));
         }
-        for (name, octets) in suffixes.into_iter().rev() {
+        for (name, bytes) in suffixes.into_iter().rev() {
             // The apex has no names above it.
-            if octets == zone.apex.key {
+            if bytes == zone.apex.key {
                 continue;
             }
             let at = make(self, name);
             self.indexed.push(at);
-            self.push(stack, &octets, name, at, false);
+            self.push(stack, &bytes, name, at, false);
         }
     }
 
@@ -344,10 +343,10 @@ impl Zones {
 
     /// Writes a node. Returns its offset.
     fn node(&mut self, zone: u32, name: &[u8], sets: &[Set]) -> u32 {
-        let octets = NODE + RRSET * sets.len() + name.len();
-        let octets = octets + sets.iter().map(Set::octets).sum::<usize>();
+        let bytes = NODE + RRSET * sets.len() + name.len();
+        let bytes = bytes + sets.iter().map(Set::bytes).sum::<usize>();
         let mut start = self.nodes.len().next_multiple_of(8);
-        if octets <= LINE && start / LINE != (start + octets - 1) / LINE {
+        if bytes <= LINE && start / LINE != (start + bytes - 1) / LINE {
             start = start.next_multiple_of(LINE);
         }
         self.nodes.resize(start, 0);
@@ -374,7 +373,7 @@ impl Zones {
                 let number = u32::try_from(number).unwrap_or(u32::MAX);
                 self.nodes.extend(number.to_le_bytes());
             }
-            data += set.octets();
+            data += set.bytes();
         }
         self.nodes.extend(name);
         for set in sets {
@@ -433,7 +432,7 @@ impl Zones {
 impl Zone {
     /// The number of labels of the apex.
     pub(crate) fn labels(&self) -> u8 {
-        let labels = self.apex.key.iter().filter(|octet| **octet == 0).count();
+        let labels = self.apex.key.iter().filter(|byte| **byte == 0).count();
         u8::try_from(labels).unwrap_or(u8::MAX)
     }
 }

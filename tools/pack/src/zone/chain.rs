@@ -32,7 +32,7 @@ pub(super) fn parameters(
         .filter(|record| matches!(record.rtype, NSEC3 | NSEC3PARAM))
     {
         let (file, line) = records.place(record);
-        let Some((hash, flags, parameters)) = nsec3_fields(records.octets(record.rdata)) else {
+        let Some((hash, flags, parameters)) = nsec3_fields(records.bytes(record.rdata)) else {
             findings.error(file, line, "its NSEC3 data is cut short");
             continue;
         };
@@ -47,7 +47,7 @@ pub(super) fn parameters(
             );
             findings.error(file, line, what);
         } else if record.rtype == NSEC3PARAM
-            && records.octets(record.key) == apex
+            && records.bytes(record.key) == apex
             && flags == 0
             && chosen.is_none()
         {
@@ -77,13 +77,13 @@ pub(super) fn chain_link(
     findings: &mut Findings,
 ) {
     let served = group.iter().find(|record| {
-        let fields = nsec3_fields(records.octets(record.rdata));
+        let fields = nsec3_fields(records.bytes(record.rdata));
         record.rtype == NSEC3 && fields.map(|fields| fields.2) == *parameters
     });
     let Some(record) = served else {
         return;
     };
-    let owner = records.octets(record.owner);
+    let owner = records.bytes(record.owner);
     let hash = owner
         .split_first()
         .and_then(|(length, rest)| rest.get(..usize::from(*length)))

@@ -121,14 +121,14 @@ impl<'e, 't> Cursor<'e, 't> {
     }
 
     /// Takes a string, in quotes or not. Returns its bytes.
-    pub(crate) fn octets(&mut self, expected: &str) -> Result<(&'e Token<'t>, Vec<u8>), Wrong> {
+    pub(crate) fn bytes(&mut self, expected: &str) -> Result<(&'e Token<'t>, Vec<u8>), Wrong> {
         let token = self.next(expected)?;
-        Ok((token, octets(token)?))
+        Ok((token, bytes(token)?))
     }
 
     /// Takes a string of at most 255 bytes and appends it after its length (RFC 1035 section 3.3).
     pub(crate) fn string(&mut self, expected: &str, out: &mut Vec<u8>) -> Result<(), Wrong> {
-        let (token, text) = self.octets(expected)?;
+        let (token, text) = self.bytes(expected)?;
         let length = u8::try_from(text.len()).map_err(|_| {
             let what = format!(
                 "a string has {} bytes: 255 are the most, and longer texts are several strings",
@@ -159,10 +159,10 @@ pub(crate) fn not(token: &Token<'_>, expected: &str) -> Wrong {
 }
 
 /// The bytes of a token, without escapes.
-pub(crate) fn octets(token: &Token<'_>) -> Result<Vec<u8>, Wrong> {
+pub(crate) fn bytes(token: &Token<'_>) -> Result<Vec<u8>, Wrong> {
     let mut text = Vec::with_capacity(token.text.len());
-    unescape(token.text, |octet, _| {
-        text.push(octet);
+    unescape(token.text, |byte, _| {
+        text.push(byte);
         Ok(())
     })
     .map_err(|what| Wrong::new(token.place, what))?;

@@ -60,9 +60,9 @@ pub(super) fn scan(
             };
             out.extend(from.parse(expected, parse)?);
         }
-        Field::Eui(octets) => {
-            let expected = format!("{octets} bytes in base 16 with hyphens between");
-            let parse = |text: &str| parts(text, '-', octets, 2);
+        Field::Eui(bytes) => {
+            let expected = format!("{bytes} bytes in base 16 with hyphens between");
+            let parse = |text: &str| parts(text, '-', bytes, 2);
             out.extend(from.parse(&expected, parse)?);
         }
         _ => {
@@ -79,8 +79,8 @@ pub(super) fn scan(
 
 /// Decodes 1 to 255 bytes.
 fn bytes(base: &data_encoding::Encoding, text: &str) -> Option<Vec<u8>> {
-    let octets = base.decode(text.as_bytes()).ok()?;
-    (1..=255).contains(&octets.len()).then_some(octets)
+    let bytes = base.decode(text.as_bytes()).ok()?;
+    (1..=255).contains(&bytes.len()).then_some(bytes)
 }
 
 /// Decodes `count` parts of `digits` digits each.
@@ -92,22 +92,22 @@ fn parts(text: &str, between: char, count: usize, digits: usize) -> Option<Vec<u
 
 /// 16 bits, as up to four hexadecimal digits.
 fn group(text: &str) -> Option<[u8; 2]> {
-    let digits = text.bytes().all(|octet| octet.is_ascii_hexdigit()) && text.len() <= 4;
+    let digits = text.bytes().all(|byte| byte.is_ascii_hexdigit()) && text.len() <= 4;
     let number = u16::from_str_radix(text, 16).ok().filter(|_| digits)?;
     Some(number.to_be_bytes())
 }
 
 /// Decodes at least one byte in base 64.
 pub(super) fn base64(place: Place, text: &[u8]) -> Result<Vec<u8>, Wrong> {
-    let octets = BASE64.decode(text).ok().filter(|octets| !octets.is_empty());
-    octets.ok_or_else(|| bad(place, BASE_64, text))
+    let bytes = BASE64.decode(text).ok().filter(|bytes| !bytes.is_empty());
+    bytes.ok_or_else(|| bad(place, BASE_64, text))
 }
 
 /// Decodes at least one byte in base 16.
 pub(super) fn hex(place: Place, text: &[u8]) -> Result<Vec<u8>, Wrong> {
-    let octets = HEXLOWER_PERMISSIVE.decode(text).ok();
-    let octets = octets.filter(|octets| !octets.is_empty());
-    octets.ok_or_else(|| bad(place, BASE_16, text))
+    let bytes = HEXLOWER_PERMISSIVE.decode(text).ok();
+    let bytes = bytes.filter(|bytes| !bytes.is_empty());
+    bytes.ok_or_else(|| bad(place, BASE_16, text))
 }
 
 fn bad(place: Place, expected: &str, text: &[u8]) -> Wrong {
@@ -163,8 +163,8 @@ fn joined<'a>(parts: impl Iterator<Item = &'a [u8]>, between: char, out: &mut St
         if index > 0 {
             out.push(between);
         }
-        for octet in part {
-            let _ = write!(out, "{octet:02x}");
+        for byte in part {
+            let _ = write!(out, "{byte:02x}");
         }
     }
 }

@@ -77,7 +77,7 @@ impl Field {
             Self::U32 | Self::Time | Self::Date | Self::Ipv4 => 4,
             Self::U64 | Self::Locator => 8,
             Self::Ipv6 => 16,
-            Self::Eui(octets) => octets,
+            Self::Eui(bytes) => bytes,
             Self::Name => return name::extent(rest),
             Self::Names => {
                 let mut names = 0;
@@ -123,7 +123,7 @@ impl Field {
     pub(super) fn print(self, data: &[u8], part: &[u8], out: &mut String) {
         let number = || {
             part.iter()
-                .fold(0_u64, |all, octet| all << 8 | u64::from(*octet))
+                .fold(0_u64, |all, byte| all << 8 | u64::from(*byte))
         };
         let short = || u16::try_from(number()).unwrap_or(u16::MAX);
         match self {

@@ -123,8 +123,8 @@ pub(super) fn scan_identity(from: &mut Cursor<'_, '_>, out: &mut Vec<u8>) -> Res
 }
 
 /// Algorithm, tag and key.
-fn identity(octets: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let [length, algorithm, high, low, rest @ ..] = octets else {
+fn identity(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let [length, algorithm, high, low, rest @ ..] = bytes else {
         return None;
     };
     let (tag, rest) = rest.split_at_checked((*length).into())?;
@@ -149,7 +149,7 @@ pub(super) fn print_identity(part: &[u8], out: &mut String) {
 pub(super) fn scan_a6(from: &mut Cursor<'_, '_>, out: &mut Vec<u8>) -> Result<(), Wrong> {
     let prefix = u8::try_from(from.number(128)?).unwrap_or(128);
     out.push(prefix);
-    let own = own_octets(prefix);
+    let own = own_bytes(prefix);
     if prefix < 128 {
         let address = ipv6(from)?.octets();
         let start = out.len();
@@ -165,7 +165,7 @@ pub(super) fn scan_a6(from: &mut Cursor<'_, '_>, out: &mut Vec<u8>) -> Result<()
 }
 
 /// The number of bytes of an address that are not wholly prefix.
-fn own_octets(prefix: u8) -> usize {
+fn own_bytes(prefix: u8) -> usize {
     usize::from((128 - prefix.min(128)).div_ceil(8))
 }
 
@@ -174,14 +174,14 @@ pub(super) fn extent_a6(rest: &[u8]) -> Result<usize, String> {
     if prefix > 128 {
         return Err("have a prefix longer than an address".to_owned());
     }
-    let own = 1 + own_octets(prefix);
+    let own = 1 + own_bytes(prefix);
     let name = rest.get(own..).ok_or("are too few")?;
     Ok(own + if prefix > 0 { name::extent(name)? } else { 0 })
 }
 
 pub(super) fn a6_name_at(part: &[u8]) -> Option<usize> {
     let prefix = *part.first()?;
-    (prefix > 0).then_some(1 + own_octets(prefix))
+    (prefix > 0).then_some(1 + own_bytes(prefix))
 }
 
 pub(super) fn print_a6(part: &[u8], out: &mut String) {
@@ -189,7 +189,7 @@ pub(super) fn print_a6(part: &[u8], out: &mut String) {
         return;
     };
     let (own, name) = rest
-        .split_at_checked(own_octets(prefix))
+        .split_at_checked(own_bytes(prefix))
         .unwrap_or((rest, &[]));
     out.push_str(&prefix.to_string());
     if prefix < 128 {

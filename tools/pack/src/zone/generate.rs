@@ -94,8 +94,8 @@ impl Generate {
 fn without_quoted_quotes(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
-    while let Some((&octet, tail)) = rest.split_first() {
-        match (octet, tail) {
+    while let Some((&byte, tail)) = rest.split_first() {
+        match (byte, tail) {
             (b'\\', [b'"', after @ ..]) => {
                 out.push(b'"');
                 rest = after;
@@ -105,7 +105,7 @@ fn without_quoted_quotes(text: &[u8]) -> Vec<u8> {
                 rest = after;
             }
             _ => {
-                out.push(octet);
+                out.push(byte);
                 rest = tail;
             }
         }
@@ -131,9 +131,9 @@ fn numbers(text: &str) -> Option<(i64, i64, i64)> {
 fn expand(template: &[u8], number: i64) -> Result<Vec<u8>, String> {
     let mut out = Vec::with_capacity(template.len() + 8);
     let mut rest = template;
-    while let Some((&octet, tail)) = rest.split_first() {
+    while let Some((&byte, tail)) = rest.split_first() {
         rest = tail;
-        match (octet, tail) {
+        match (byte, tail) {
             (b'\\', [escaped, after @ ..]) => {
                 out.extend([b'\\', *escaped]);
                 rest = after;
@@ -144,7 +144,7 @@ fn expand(template: &[u8], number: i64) -> Result<Vec<u8>, String> {
                 rest = after;
             }
             (b'$', [b'{', after @ ..]) => {
-                let end = after.iter().position(|octet| *octet == b'}');
+                let end = after.iter().position(|byte| *byte == b'}');
                 let end = end.ok_or("`${` is not closed by `}`")?;
                 let text = String::from_utf8_lossy(&after[..end]);
                 let shown = modified(&text, number);
@@ -155,7 +155,7 @@ fn expand(template: &[u8], number: i64) -> Result<Vec<u8>, String> {
                 rest = &after[end + 1..];
             }
             (b'$', _) => out.extend(number.to_string().into_bytes()),
-            _ => out.push(octet),
+            _ => out.push(byte),
         }
     }
     Ok(out)
@@ -237,7 +237,7 @@ mod tests {
             ("${0,256}", 7, Err(())),
         ] {
             let got = expand(template.as_bytes(), number).map_err(drop);
-            let got = got.map(|octets| String::from_utf8_lossy(&octets).into_owned());
+            let got = got.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
             assert_eq!(
                 got.as_deref(),
                 wanted.as_ref().copied().map_err(|()| &()),

@@ -105,7 +105,7 @@ fn fixed(text: &str, places: usize) -> Option<i64> {
     let right = !whole.is_empty()
         && part.len() <= places
         && digits.len() <= 15
-        && digits.bytes().all(|octet| octet.is_ascii_digit());
+        && digits.bytes().all(|byte| byte.is_ascii_digit());
     digits
         .parse::<i64>()
         .ok()
@@ -125,7 +125,7 @@ fn power(mut length: i64) -> u8 {
 
 /// Checks that the data is valid and of the known version. Returns its length.
 pub(super) fn extent(rest: &[u8]) -> Result<usize, String> {
-    let digits = |octet: &u8| octet >> 4 < 10 && octet & 15 < 10;
+    let digits = |byte: &u8| byte >> 4 < 10 && byte & 15 < 10;
     let numbers = |at: usize| Some(u32::from_be_bytes(*rest.get(at..)?.first_chunk()?));
     let within = |at: usize, most: u32| {
         numbers(at).is_some_and(|angle| angle.abs_diff(MIDDLE) <= most * 3_600_000)
@@ -170,6 +170,6 @@ pub(super) fn print(part: &[u8], out: &mut String) {
 }
 
 fn number(numbers: &[u8], at: usize) -> u32 {
-    let octets = numbers.get(at..).and_then(|rest| rest.first_chunk());
-    octets.map_or(MIDDLE, |octets| u32::from_be_bytes(*octets))
+    let bytes = numbers.get(at..).and_then(|rest| rest.first_chunk());
+    bytes.map_or(MIDDLE, |bytes| u32::from_be_bytes(*bytes))
 }

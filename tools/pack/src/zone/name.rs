@@ -30,14 +30,14 @@ pub(crate) fn scan(text: &[u8], origin: &[u8], out: &mut Vec<u8>) -> Result<(), 
     let mut length_at = out.len();
     out.push(0);
     let mut absolute = false;
-    let ended = unescape(text, |octet, escaped| {
+    let ended = unescape(text, |byte, escaped| {
         if absolute {
             // The last dot was not the end of the name.
             absolute = false;
             length_at = out.len();
             out.push(0);
         }
-        if octet == b'.' && !escaped {
+        if byte == b'.' && !escaped {
             let length = out.len() - length_at - 1;
             out[length_at] = match u8::try_from(length) {
                 Ok(0) => return Err("a label is empty".to_owned()),
@@ -46,7 +46,7 @@ pub(crate) fn scan(text: &[u8], origin: &[u8], out: &mut Vec<u8>) -> Result<(), 
             };
             absolute = true;
         } else {
-            out.push(octet);
+            out.push(byte);
         }
         if out.len() - start > NAME + LABEL {
             return Err(format!("it is longer than {NAME} bytes"));
@@ -78,10 +78,10 @@ pub(crate) fn scan(text: &[u8], origin: &[u8], out: &mut Vec<u8>) -> Result<(), 
 /// # Errors
 ///
 /// There is no whole name.
-pub(crate) fn extent(octets: &[u8]) -> Result<usize, String> {
+pub(crate) fn extent(bytes: &[u8]) -> Result<usize, String> {
     let mut at = 0;
     loop {
-        match octets.get(at) {
+        match bytes.get(at) {
             Some(0) if at < NAME => return Ok(at + 1),
             Some(&length @ 1..64) => at += 1 + usize::from(length),
             _ => return Err("have no whole name where one is".to_owned()),
@@ -107,10 +107,10 @@ pub(crate) fn canonical_key(name: &[u8], out: &mut Vec<u8>) {
         rest = tail;
     }
     for label in labels[..count].iter().rev() {
-        for octet in *label {
-            match octet.to_ascii_lowercase() {
-                octet @ (0 | 1) => out.extend([1, 1 + octet]),
-                octet => out.push(octet),
+        for byte in *label {
+            match byte.to_ascii_lowercase() {
+                byte @ (0 | 1) => out.extend([1, 1 + byte]),
+                byte => out.push(byte),
             }
         }
         out.push(0);
@@ -128,15 +128,15 @@ pub(crate) fn presentation(name: &[u8]) -> String {
         if length == 0 {
             break;
         }
-        for &octet in label {
-            match octet {
+        for &byte in label {
+            match byte {
                 b'.' | b'\\' | b'"' | b';' | b'(' | b')' | b'@' | b'$' => {
                     text.push('\\');
-                    text.push(char::from(octet));
+                    text.push(char::from(byte));
                 }
-                b'!'..=b'~' => text.push(char::from(octet)),
+                b'!'..=b'~' => text.push(char::from(byte)),
                 _ => {
-                    let _ = write!(text, "\\{octet:03}");
+                    let _ = write!(text, "\\{byte:03}");
                 }
             }
         }

@@ -23,9 +23,9 @@ pub(super) fn record_type(from: &mut Cursor<'_, '_>) -> Result<u16, Wrong> {
 
 /// Prints names in wire form, separated by spaces.
 pub(super) fn names(mut part: &[u8], out: &mut String) {
-    while let Ok(octets) = name::extent(part) {
-        out.push_str(&name::presentation(&part[..octets]));
-        part = &part[octets..];
+    while let Ok(bytes) = name::extent(part) {
+        out.push_str(&name::presentation(&part[..bytes]));
+        part = &part[bytes..];
         if !part.is_empty() {
             out.push(' ');
         }
@@ -34,9 +34,9 @@ pub(super) fn names(mut part: &[u8], out: &mut String) {
 
 /// Prints an address of 4 or 16 bytes.
 pub(super) fn address(part: &[u8], out: &mut String) {
-    if let Ok(octets) = <[u8; 4]>::try_from(part) {
-        out.push_str(&Ipv4Addr::from(octets).to_string());
-    } else if let Ok(octets) = <[u8; 16]>::try_from(part) {
-        out.push_str(&Ipv6Addr::from(octets).to_string());
+    if let Ok(bytes) = <[u8; 4]>::try_from(part) {
+        out.push_str(&Ipv4Addr::from(bytes).to_string());
+    } else if let Ok(bytes) = <[u8; 16]>::try_from(part) {
+        out.push_str(&Ipv6Addr::from(bytes).to_string());
     }
 }

@@ -11,16 +11,16 @@ pub(super) fn scan(from: &mut Cursor<'_, '_>, out: &mut Vec<u8>) -> Result<(), W
     while from.peek().is_some() {
         let expected = "a prefix as 1:192.0.2.0/24 or !2:2001:db8::/32";
         let (family, prefix, negated, address) = from.parse(expected, prefix)?;
-        let octets = match address {
+        let bytes = match address {
             IpAddr::V4(address) => address.octets().to_vec(),
             IpAddr::V6(address) => address.octets().to_vec(),
         };
         // Zeros at the end are left out.
-        let length = octets.iter().rposition(|octet| *octet != 0);
-        let octets = &octets[..length.map_or(0, |last| last + 1)];
+        let length = bytes.iter().rposition(|byte| *byte != 0);
+        let bytes = &bytes[..length.map_or(0, |last| last + 1)];
         out.extend([0, family, prefix]);
-        out.push(u8::from(negated) << 7 | u8::try_from(octets.len()).unwrap_or(16));
-        out.extend(octets);
+        out.push(u8::from(negated) << 7 | u8::try_from(bytes.len()).unwrap_or(16));
+        out.extend(bytes);
     }
     Ok(())
 }
@@ -40,7 +40,7 @@ fn prefix(text: &str) -> Option<(u8, u8, bool, IpAddr)> {
         .map_or((false, text), |text| (true, text));
     let (family, rest) = text.split_once(':')?;
     let (address, length) = rest.split_once('/')?;
-    let right = length.bytes().all(|octet| octet.is_ascii_digit());
+    let right = length.bytes().all(|byte| byte.is_ascii_digit());
     let length: u8 = length.parse().ok().filter(|_| right)?;
     match family {
         "1" if length <= 32 => Some((1, length, negated, IpAddr::V4(address.parse().ok()?))),
@@ -50,8 +50,8 @@ fn prefix(text: &str) -> Option<(u8, u8, bool, IpAddr)> {
 }
 
 /// The first prefix, and the bytes after it.
-fn split(octets: &[u8]) -> Option<(Prefix<'_>, &[u8])> {
-    let [0, family @ 1..=2, length, address, rest @ ..] = octets else {
+fn split(bytes: &[u8]) -> Option<(Prefix<'_>, &[u8])> {
+    let [0, family @ 1..=2, length, address, rest @ ..] = bytes else {
         return None;
     };
     let negated = address & 128 != 0;

@@ -62,10 +62,10 @@ fn walk<'d>(
     };
     let mut at = 0;
     for field in fields {
-        let octets = field.extent(data, at)?;
-        let part = data.get(at..at + octets).ok_or("are too few")?;
+        let bytes = field.extent(data, at)?;
+        let part = data.get(at..at + bytes).ok_or("are too few")?;
         visit(*field, at, part);
-        at += octets;
+        at += bytes;
     }
     match data.len() - at {
         0 => Ok(()),
@@ -96,8 +96,8 @@ pub(crate) fn print(rtype: u16, data: &[u8]) -> String {
         return out;
     }
     let mut out = format!("\\# {}", data.len());
-    for (index, octet) in data.iter().enumerate() {
-        let _ = write!(out, "{}{octet:02x}", if index == 0 { " " } else { "" });
+    for (index, byte) in data.iter().enumerate() {
+        let _ = write!(out, "{}{byte:02x}", if index == 0 { " " } else { "" });
     }
     out
 }

@@ -184,7 +184,7 @@ impl Reader<'_> {
             cursor.end()?;
             state.ttl.default = Some(bounded(ttl, rest.first().unwrap_or(first))?);
         } else if first.is("$INCLUDE") {
-            let (file, path) = cursor.octets("the name of a file")?;
+            let (file, path) = cursor.bytes("the name of a file")?;
             let mut inner = state.clone();
             if cursor.peek().is_some() {
                 inner.origin.clear();
@@ -318,7 +318,7 @@ impl Reader<'_> {
             None if rtype == SOA => {
                 let minimum = data
                     .last_chunk()
-                    .map_or(0, |octets| u32::from_be_bytes(*octets));
+                    .map_or(0, |bytes| u32::from_be_bytes(*bytes));
                 let minimum = minimum.min(TTL_MAX);
                 let what = format!(
                     "there is no TTL, so MINIMUM, {minimum}, is the default (write $TTL {minimum} before it)"

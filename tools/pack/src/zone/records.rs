@@ -11,7 +11,7 @@ const FILES: usize = 10_000;
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Span {
     at: usize,
-    octets: u16,
+    bytes: u16,
 }
 
 /// A record of a zone.
@@ -45,8 +45,8 @@ pub(super) struct Records {
 }
 
 impl Records {
-    pub(super) fn octets(&self, span: Span) -> &[u8] {
-        &self.arena[span.at..span.at + usize::from(span.octets)]
+    pub(super) fn bytes(&self, span: Span) -> &[u8] {
+        &self.arena[span.at..span.at + usize::from(span.bytes)]
     }
 
     /// The file and line of a record.
@@ -64,11 +64,11 @@ impl Records {
     }
 
     /// Stores bytes in the arena. More than 65,535 would be cut, but no caller gives that many.
-    fn keep(&mut self, octets: &[u8]) -> Span {
+    fn keep(&mut self, bytes: &[u8]) -> Span {
         let at = self.arena.len();
-        let length = u16::try_from(octets.len()).unwrap_or(u16::MAX);
-        self.arena.extend_from_slice(&octets[..length.into()]);
-        Span { at, octets: length }
+        let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
+        self.arena.extend_from_slice(&bytes[..length.into()]);
+        Span { at, bytes: length }
     }
 
     /// Adds a record from a line of a file; its owner is in wire form.
@@ -81,7 +81,7 @@ impl Records {
     ) {
         // Most records have the name of the one before.
         let last = self.list.last().copied();
-        let last = last.filter(|last| self.octets(last.owner) == owner);
+        let last = last.filter(|last| self.bytes(last.owner) == owner);
         let (owner, key) = match last {
             Some(last) => (last.owner, last.key),
             None => {

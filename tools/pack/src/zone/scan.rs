@@ -138,10 +138,10 @@ impl<'a> Scanner<'a> {
         let mut open: Vec<Place> = Vec::new();
         let mut wrong = None;
         let mut joined = false;
-        while let Some(octet) = self.peek() {
+        while let Some(byte) = self.peek() {
             let place = self.place();
-            let next_joined = !matches!(octet, b' ' | b'\t' | b'\r' | b'\n' | b';' | b'(' | b')');
-            match octet {
+            let next_joined = !matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b';' | b'(' | b')');
+            match byte {
                 b' ' | b'\t' => self.at += 1,
                 b'\r' | b'\n' => {
                     self.newline();
@@ -166,7 +166,7 @@ impl<'a> Scanner<'a> {
                     self.at += 1;
                 }
                 _ => {
-                    let token = match octet {
+                    let token = match byte {
                         b'"' => self.quoted()?,
                         _ => self.word(),
                     };
@@ -187,8 +187,8 @@ impl<'a> Scanner<'a> {
         let place = self.place();
         self.at += 1;
         let start = self.at;
-        while let Some(octet) = self.peek() {
-            match octet {
+        while let Some(byte) = self.peek() {
+            match byte {
                 b'"' => {
                     let text = &self.text[start..self.at];
                     self.at += 1;
@@ -210,8 +210,8 @@ impl<'a> Scanner<'a> {
     fn word(&mut self) -> Token<'a> {
         let place = self.place();
         let start = self.at;
-        while let Some(octet) = self.peek() {
-            match octet {
+        while let Some(byte) = self.peek() {
+            match byte {
                 b' ' | b'\t' | b'\r' | b'\n' | b';' | b'(' | b')' | b'"' => break,
                 b'\\' => match self.text.get(self.at + 1) {
                     Some(b'\r' | b'\n') => {
@@ -243,10 +243,10 @@ pub(crate) fn unescape(
     mut take: impl FnMut(u8, bool) -> Result<(), String>,
 ) -> Result<(), String> {
     let mut rest = text;
-    while let Some((&octet, tail)) = rest.split_first() {
-        if octet != b'\\' {
+    while let Some((&byte, tail)) = rest.split_first() {
+        if byte != b'\\' {
             rest = tail;
-            take(octet, false)?;
+            take(byte, false)?;
             continue;
         }
         match tail {
@@ -352,20 +352,20 @@ mod tests {
 
     #[test]
     fn escapes() {
-        let octets = |text: &[u8]| {
+        let bytes = |text: &[u8]| {
             let mut out = Vec::new();
-            unescape(text, |octet, _| {
-                out.push(octet);
+            unescape(text, |byte, _| {
+                out.push(byte);
                 Ok(())
             })
             .map(|()| out)
         };
         assert_eq!(
-            octets(b"a\\.\\065\\000\\255\\\\"),
+            bytes(b"a\\.\\065\\000\\255\\\\"),
             Ok(b"a.A\0\xff\\".to_vec())
         );
         for wrong in ["\\", "\\1", "\\12", "\\256", "\\12x", "\\999"] {
-            assert!(octets(wrong.as_bytes()).is_err(), "{wrong}");
+            assert!(bytes(wrong.as_bytes()).is_err(), "{wrong}");
         }
     }
 }

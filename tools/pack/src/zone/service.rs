@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use data_encoding::BASE64;
 
-use super::cursor::{Cursor, decimal, not, octets};
+use super::cursor::{Cursor, bytes, decimal, not};
 use super::plain::address;
 use super::scan::{Token, Wrong};
 use super::text::quoted;
@@ -61,7 +61,7 @@ pub(super) fn scan(from: &mut Cursor<'_, '_>, out: &mut Vec<u8>) -> Result<(), W
     let mut parameters: BTreeMap<u16, (Token<'_>, Vec<u8>)> = BTreeMap::new();
     while from.peek().is_some() {
         let token = from.word("a parameter as KEY or KEY=VALUE")?;
-        let (name, value) = match token.text.iter().position(|octet| *octet == b'=') {
+        let (name, value) = match token.text.iter().position(|byte| *byte == b'=') {
             Some(at) => (&token.text[..at], Some(&token.text[at + 1..])),
             None => (token.text, None),
         };
@@ -78,7 +78,7 @@ pub(super) fn scan(from: &mut Cursor<'_, '_>, out: &mut Vec<u8>) -> Result<(), W
             Some(text) => Some(Token { text, ..*token }),
             None => None,
         };
-        let value = value.as_ref().map(octets).transpose()?;
+        let value = value.as_ref().map(bytes).transpose()?;
         let name = key_name(number);
         let wire = match (by_name, value) {
             (true, value) => from_text(number, value.as_deref()),
@@ -145,7 +145,7 @@ fn from_text(number: u16, value: Option<&[u8]>) -> Result<Vec<u8>, String> {
     let found = match number {
         MANDATORY => {
             let mut keys = Vec::new();
-            for name in value.split(|octet| *octet == b',') {
+            for name in value.split(|byte| *byte == b',') {
                 keys.push(
                     key(name)
                         .ok_or("lists keys by their names, with commas between")?
@@ -183,14 +183,14 @@ fn number16(text: &str) -> Option<u16> {
 fn protocols(value: &[u8]) -> Result<Vec<u8>, String> {
     let mut items = vec![Vec::new()];
     let mut rest = value.iter();
-    while let Some(octet) = rest.next() {
-        match octet {
+    while let Some(byte) = rest.next() {
+        match byte {
             b',' => items.push(Vec::new()),
             b'\\' => match rest.next() {
                 Some(escaped @ (b',' | b'\\')) => push(&mut items, *escaped),
                 _ => return Err("has `\\` before another than `,` and `\\`".to_owned()),
             },
-            octet => push(&mut items, *octet),
+            byte => push(&mut items, *byte),
         }
     }
     let mut out = Vec::new();
@@ -202,9 +202,9 @@ fn protocols(value: &[u8]) -> Result<Vec<u8>, String> {
     Ok(out)
 }
 
-fn push(items: &mut [Vec<u8>], octet: u8) {
+fn push(items: &mut [Vec<u8>], byte: u8) {
     if let Some(last) = items.last_mut() {
-        last.push(octet);
+        last.push(byte);
     }
 }
 
@@ -252,8 +252,8 @@ fn numbers(value: &[u8]) -> impl Iterator<Item = u16> + '_ {
 }
 
 /// The first parameter (key and value), and the bytes after it.
-fn split(octets: &[u8]) -> Option<(u16, &[u8], &[u8])> {
-    let [high, low, length_high, length_low, rest @ ..] = octets else {
+fn split(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let [high, low, length_high, length_low, rest @ ..] = bytes else {
         return None;
     };
     let length = u16::from_be_bytes([*length_high, *length_low]);
@@ -308,9 +308,9 @@ fn print_value(number: u16, value: &[u8], out: &mut String) {
     out.push_str(&texts.join(","));
 }
 
-fn shown(octets: &[u8]) -> String {
+fn shown(bytes: &[u8]) -> String {
     let mut out = String::new();
-    address(octets, &mut out);
+    address(bytes, &mut out);
     out
 }
 
@@ -323,11 +323,11 @@ fn escaped_protocols(value: &[u8]) -> Vec<u8> {
             out.push(b',');
         }
         let (item, after) = tail.split_at_checked(length.into()).unwrap_or((tail, &[]));
-        for octet in item {
-            if matches!(octet, b',' | b'\\') {
+        for byte in item {
+            if matches!(byte, b',' | b'\\') {
                 out.push(b'\\');
             }
-            out.push(*octet);
+            out.push(*byte);
         }
         rest = after;
     }

@@ -20,7 +20,7 @@ const NSEC3: u16 = 50;
 /// The sort key of types at a name: RRSIG comes after the type that it covers.
 pub(super) fn rank(records: &Records, record: &Record) -> (u16, bool) {
     if record.rtype == RRSIG
-        && let [high, low, ..] = records.octets(record.rdata)
+        && let [high, low, ..] = records.bytes(record.rdata)
     {
         return (u16::from_be_bytes([*high, *low]), true);
     }
@@ -37,7 +37,7 @@ pub(super) struct Set {
 }
 
 impl Set {
-    pub(super) fn octets(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.rdata.len() + self.signatures.len()
     }
 }
@@ -49,8 +49,8 @@ pub(super) fn sets(
     zone: &Apex,
     findings: &mut Findings,
 ) -> Vec<Set> {
-    let owner = || presentation(records.octets(group[0].owner));
-    let at_apex = records.octets(group[0].key) == zone.key;
+    let owner = || presentation(records.bytes(group[0].owner));
+    let at_apex = records.bytes(group[0].key) == zone.key;
     let mut sets: Vec<Set> = Vec::new();
     for run in group.chunk_by(|one, other| rank(records, one) == rank(records, other)) {
         let (rtype, signatures) = rank(records, &run[0]);
@@ -77,8 +77,8 @@ pub(super) fn sets(
             );
             findings.warning(file, line, what);
         }
-        let octets = rdata(records, run, findings);
-        let count = mayfly_site::records(&octets).count();
+        let bytes = rdata(records, run, findings);
+        let count = mayfly_site::records(&bytes).count();
         // Errors about too many records are reported at the second one.
         let second = run.get(1).unwrap_or(&run[0]);
         if rtype == SOA && !at_apex {
@@ -95,7 +95,7 @@ pub(super) fn sets(
         sets.push(Set {
             rtype,
             ttl,
-            rdata: octets,
+            rdata: bytes,
             signatures: Vec::new(),
         });
     }
@@ -121,17 +121,17 @@ fn rdata(records: &Records, run: &[Record], findings: &mut Findings) -> Vec<u8> 
     let mut out = Vec::new();
     let mut known = HashSet::new();
     for record in run {
-        let octets = records.octets(record.rdata);
-        if run.len() > 1 && !known.insert(folded(record.rtype, octets)) {
+        let bytes = records.bytes(record.rdata);
+        if run.len() > 1 && !known.insert(folded(record.rtype, bytes)) {
             let (file, line) = records.place(record);
-            let owner = presentation(records.octets(record.owner));
+            let owner = presentation(records.bytes(record.owner));
             let what = format!("{owner} {} is a duplicate", types::name(record.rtype));
             findings.warning(file, line, what);
             continue;
         }
-        let length = u16::try_from(octets.len()).unwrap_or(u16::MAX);
+        let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
         out.extend(length.to_be_bytes());
-        out.extend(octets);
+        out.extend(bytes);
     }
     out
 }

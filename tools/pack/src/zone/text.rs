@@ -12,14 +12,14 @@ pub(super) fn scan(
 ) -> Result<(), Wrong> {
     match field {
         Field::Digits => limited(from, out, "at least four digits (RFC 1183)", |text| {
-            text.len() >= 4 && text.bytes().all(|octet| octet.is_ascii_digit())
+            text.len() >= 4 && text.bytes().all(|byte| byte.is_ascii_digit())
         }),
         Field::Degrees(most) => limited(from, out, "a decimal number (RFC 1712)", |text| {
             let whole = text.trim_start_matches(['-', '+']);
             let number = whole.parse::<f64>().ok();
             let plain = whole
                 .bytes()
-                .all(|octet| octet.is_ascii_digit() || octet == b'.');
+                .all(|byte| byte.is_ascii_digit() || byte == b'.');
             plain
                 && text.len() <= whole.len() + 1
                 && number.is_some_and(|number| number <= most.into())
@@ -33,10 +33,10 @@ pub(super) fn scan(
             Ok(())
         }
         Field::Tag => limited(from, out, "a tag of letters and digits", |text| {
-            !text.is_empty() && text.bytes().all(|octet| octet.is_ascii_alphanumeric())
+            !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
         }),
         Field::LongText => {
-            let (_, text) = from.octets("a string")?;
+            let (_, text) = from.bytes("a string")?;
             out.extend(text);
             Ok(())
         }
@@ -105,14 +105,14 @@ pub(super) fn print(field: Field, part: &[u8], out: &mut String) {
 /// Prints bytes in quotes, unprintable ones as `\DDD`.
 pub(super) fn quoted(text: &[u8], out: &mut String) {
     out.push('"');
-    for &octet in text {
-        match octet {
+    for &byte in text {
+        match byte {
             b'"' | b'\\' => {
                 out.push('\\');
-                out.push(char::from(octet));
+                out.push(char::from(byte));
             }
-            b' '..=b'~' => out.push(char::from(octet)),
-            _ => out.push_str(&format!("\\{octet:03}")),
+            b' '..=b'~' => out.push(char::from(byte)),
+            _ => out.push_str(&format!("\\{byte:03}")),
         }
     }
     out.push('"');

@@ -4,13 +4,13 @@
 pub(crate) fn seconds(text: &[u8]) -> Option<u32> {
     let mut all = 0_u32;
     let mut number: Option<u32> = None;
-    for octet in text {
-        if octet.is_ascii_digit() {
-            let digit = u32::from(octet - b'0');
+    for byte in text {
+        if byte.is_ascii_digit() {
+            let digit = u32::from(byte - b'0');
             number = Some(number.unwrap_or(0).checked_mul(10)?.checked_add(digit)?);
             continue;
         }
-        let unit = match octet.to_ascii_lowercase() {
+        let unit = match byte.to_ascii_lowercase() {
             b's' => 1,
             b'm' => 60,
             b'h' => 3600,
@@ -29,7 +29,7 @@ pub(crate) fn seconds(text: &[u8]) -> Option<u32> {
 /// Parses the date of a signature: `YYYYMMDDHHmmSS` in UTC, or seconds since 1970 (RFC 4034 section 3.2). It is kept
 /// modulo 2^32.
 pub(crate) fn date(text: &str) -> Option<u32> {
-    if !text.bytes().all(|octet| octet.is_ascii_digit()) {
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
     if text.len() != 14 {

@@ -193,7 +193,7 @@ pub(crate) fn numbered(word: &[u8], before: &str) -> Option<u16> {
     let (start, digits) = word.split_at_checked(before.len())?;
     let digits = std::str::from_utf8(digits).ok()?;
     let right = start.eq_ignore_ascii_case(before.as_bytes())
-        && digits.bytes().all(|octet| octet.is_ascii_digit());
+        && digits.bytes().all(|byte| byte.is_ascii_digit());
     digits.parse().ok().filter(|_| right)
 }
 

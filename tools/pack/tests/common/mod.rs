@@ -33,16 +33,16 @@ pub(crate) fn pack<P: AsRef<Path>, C: AsRef<[u8]>>(
 ) -> Result<(Vec<u8>, Packed), Problems> {
     let folder = folder(files);
     let packed = pack_dir(folder.path(), &options())?;
-    let octets = packed.to_vec().unwrap();
-    assert_eq!(octets.len() as u64, packed.summary.bytes);
-    Ok((octets, packed))
+    let bytes = packed.to_vec().unwrap();
+    assert_eq!(bytes.len() as u64, packed.summary.bytes);
+    Ok((bytes, packed))
 }
 
 /// A pack of these files, which must be valid.
 pub(crate) fn packed<P: AsRef<Path>, C: AsRef<[u8]>>(files: &[(P, C)]) -> Vec<u8> {
-    let (octets, _) = pack(files).unwrap();
-    mayfly_pack::check(&octets).unwrap();
-    octets
+    let (bytes, _) = pack(files).unwrap();
+    mayfly_pack::check(&bytes).unwrap();
+    bytes
 }
 
 /// The errors of files that cannot be packed.
@@ -55,20 +55,20 @@ pub(crate) fn errors<P: AsRef<Path>, C: AsRef<[u8]>>(files: &[(P, C)]) -> String
 
 /// The warnings of files that can be packed.
 pub(crate) fn warnings<P: AsRef<Path>, C: AsRef<[u8]>>(files: &[(P, C)]) -> String {
-    let (octets, packed) = pack(files).unwrap();
-    mayfly_pack::check(&octets).unwrap();
+    let (bytes, packed) = pack(files).unwrap();
+    mayfly_pack::check(&bytes).unwrap();
     packed.warnings.to_string()
 }
 
 /// A name in wire form and lower case: `www.example.test`.
 pub(crate) fn wire(name: &str) -> Vec<u8> {
-    let mut octets = Vec::new();
+    let mut bytes = Vec::new();
     for label in name.split('.').filter(|label| !label.is_empty()) {
-        octets.push(u8::try_from(label.len()).unwrap());
-        octets.extend(label.to_ascii_lowercase().into_bytes());
+        bytes.push(u8::try_from(label.len()).unwrap());
+        bytes.extend(label.to_ascii_lowercase().into_bytes());
     }
-    octets.push(0);
-    octets
+    bytes.push(0);
+    bytes
 }
 
 /// A site that uses every feature.
@@ -136,6 +136,6 @@ pub(crate) fn redirect(pack: &Pack<'_>, host: &str, path: &str) -> Option<(u16, 
     }
 }
 
-pub(crate) fn text(octets: &[u8]) -> &str {
-    std::str::from_utf8(octets).unwrap()
+pub(crate) fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
 }

@@ -237,7 +237,7 @@ impl Client {
         let mut out = vec![0; OUT];
         let room = OUT.saturating_sub(self.output.len());
         let input = Input {
-            octets: self.input.get(..own)?,
+            bytes: self.input.get(..own)?,
             ended: self.ended && is_last,
         };
         let progress = self.connection.process(

@@ -181,9 +181,9 @@ pub fn answer(frame: &[u8], mac: [u8; 6]) -> Option<Vec<u8>> {
                 target_hardware_addr: asker,
                 target_protocol_addr: from,
             };
-            let (mut octets, at) = frame_of(mac, asker, EthernetProtocol::Arp, reply.buffer_len());
-            reply.emit(&mut ArpPacket::new_unchecked(octets.get_mut(at..)?));
-            Some(octets)
+            let (mut bytes, at) = frame_of(mac, asker, EthernetProtocol::Arp, reply.buffer_len());
+            reply.emit(&mut ArpPacket::new_unchecked(bytes.get_mut(at..)?));
+            Some(bytes)
         }
         EthernetProtocol::Ipv6 => {
             let packet = Ipv6Packet::new_checked(ethernet.payload()).ok()?;
@@ -209,8 +209,8 @@ pub fn answer(frame: &[u8], mac: [u8; 6]) -> Option<Vec<u8>> {
                 hop_limit: ON_LINK,
             };
             let length = header.buffer_len() + reply.buffer_len();
-            let (mut octets, at) = frame_of(mac, to_mac, EthernetProtocol::Ipv6, length);
-            let mut packet = Ipv6Packet::new_unchecked(octets.get_mut(at..)?);
+            let (mut bytes, at) = frame_of(mac, to_mac, EthernetProtocol::Ipv6, length);
+            let mut packet = Ipv6Packet::new_unchecked(bytes.get_mut(at..)?);
             header.emit(&mut packet);
             reply.emit(
                 &target,
@@ -218,7 +218,7 @@ pub fn answer(frame: &[u8], mac: [u8; 6]) -> Option<Vec<u8>> {
                 &mut Icmpv6Packet::new_unchecked(packet.payload_mut()),
                 &Default::default(),
             );
-            Some(octets)
+            Some(bytes)
         }
         _ => None,
     }
@@ -259,13 +259,13 @@ pub fn reset(frame: &[u8]) -> Option<Vec<u8>> {
     };
     let header = IpRepr::new(to, from, IpProtocol::Tcp, reply.buffer_len(), HOPS);
     let length = header.header_len() + reply.buffer_len();
-    let (mut octets, at) = frame_of(
+    let (mut bytes, at) = frame_of(
         ethernet.dst_addr(),
         ethernet.src_addr(),
         ethernet.ethertype(),
         length,
     );
-    let packet = octets.get_mut(at..)?;
+    let packet = bytes.get_mut(at..)?;
     header.emit(&mut *packet, &ChecksumCapabilities::default());
     let segment = packet.get_mut(header.header_len()..)?;
     let checksums = ChecksumCapabilities::default();
@@ -275,7 +275,7 @@ pub fn reset(frame: &[u8]) -> Option<Vec<u8>> {
         &from,
         &checksums,
     );
-    Some(octets)
+    Some(bytes)
 }
 
 /// A frame with its header, and the offset of its payload.
@@ -290,9 +290,9 @@ fn frame_of(
         dst_addr: to,
         ethertype,
     };
-    let mut octets = vec![0; header.buffer_len() + payload];
-    header.emit(&mut EthernetFrame::new_unchecked(&mut octets[..]));
-    (octets, header.buffer_len())
+    let mut bytes = vec![0; header.buffer_len() + payload];
+    header.emit(&mut EthernetFrame::new_unchecked(&mut bytes[..]));
+    (bytes, header.buffer_len())
 }
 
 /// The protocol and payload of an IP packet; `None` for a fragment other than the first, and for other frames.

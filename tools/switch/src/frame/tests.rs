@@ -187,7 +187,7 @@ proptest! {
     #![proptest_config(mayfly_seeds::cases(256))]
 
     #[test]
-    fn any_octets(mut frame in proptest::collection::vec(any::<u8>(), 0..120), kind in 0usize..4) {
+    fn any_bytes(mut frame in proptest::collection::vec(any::<u8>(), 0..120), kind in 0usize..4) {
         let kinds: [u16; 4] = [0x0806, 0x0800, 0x86dd, 0x8100];
         if frame.len() > 20 {
             frame[12..14].copy_from_slice(&kinds[kind].to_be_bytes());
@@ -200,8 +200,8 @@ proptest! {
     #[test]
     fn any_change(at in 0usize..80, to in any::<u8>(), cut in 0usize..80) {
         for mut frame in [arp(1, FROM, TO), ipv4(6, &tcp(2, b"")), solicitation(FROM6), ipv6(FROM6, TO6, 17, &UDP)] {
-            if let Some(octet) = frame.get_mut(at) {
-                *octet = to;
+            if let Some(byte) = frame.get_mut(at) {
+                *byte = to;
             }
             frame.truncate(frame.len().saturating_sub(cut));
             let _ = (look(&frame), answer(&frame, SERVICE), reset(&frame), sign(&frame, SERVICE));

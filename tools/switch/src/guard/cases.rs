@@ -338,13 +338,13 @@ proptest! {
         own in any::<bool>(),
         mut payload in proptest::collection::vec(any::<u8>(), 0..120),
     ) {
-        for (at, octets) in [
+        for (at, bytes) in [
             (0, &[start][..]),
             (if kind == 0x0800 { 9 } else { 6 }, &[protocol]),
             (12, &V4.octets()),
         ] {
-            if let Some(place) = payload.get_mut(at..at + octets.len()).filter(|_| own || at == 0) {
-                place.copy_from_slice(octets);
+            if let Some(place) = payload.get_mut(at..at + bytes.len()).filter(|_| own || at == 0) {
+                place.copy_from_slice(bytes);
             }
         }
         if kind == 0x86dd && own && let Some(place) = payload.get_mut(8..24) {

@@ -217,8 +217,8 @@ fn is_answer(protocol: u8, data: &[u8]) -> bool {
 }
 
 fn address(packet: &[u8], at: usize) -> Option<Ipv6Addr> {
-    let octets = packet.get(at..)?.first_chunk::<16>()?;
-    Some(Ipv6Addr::from(*octets))
+    let bytes = packet.get(at..)?.first_chunk::<16>()?;
+    Some(Ipv6Addr::from(*bytes))
 }
 
 fn ipv6(packet: &[u8], own: [Ipv6Addr; 2], to: Target) -> Verdict {

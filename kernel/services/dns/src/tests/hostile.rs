@@ -54,7 +54,7 @@ fn every_call_fails() {
         let mut connection = Connection::new(0);
         let mut out = [0; 600];
         let input = Input {
-            octets: &[&length[..], &message].concat(),
+            bytes: &[&length[..], &message].concat(),
             ended: false,
         };
         let progress =
@@ -276,18 +276,18 @@ fn seed() -> impl Strategy<Value = Vec<u8>> {
 
 fn mutated() -> impl Strategy<Value = Vec<u8>> {
     let edit = (any::<prop::sample::Index>(), any::<u8>(), 0..4_u8);
-    (seed(), prop::collection::vec(edit, 0..6)).prop_map(|(mut octets, edits)| {
+    (seed(), prop::collection::vec(edit, 0..6)).prop_map(|(mut bytes, edits)| {
         for (index, value, kind) in edits {
-            let at = index.index(octets.len() + 1);
+            let at = index.index(bytes.len() + 1);
             match kind {
-                0 => octets.insert(at, value),
-                1 => octets.truncate(at),
-                2 if at < octets.len() => octets[at] ^= 1 << (value & 7),
-                _ if at < octets.len() => octets[at] = value,
-                _ => octets.push(value),
+                0 => bytes.insert(at, value),
+                1 => bytes.truncate(at),
+                2 if at < bytes.len() => bytes[at] ^= 1 << (value & 7),
+                _ if at < bytes.len() => bytes[at] = value,
+                _ => bytes.push(value),
             }
         }
-        octets
+        bytes
     })
 }
 
@@ -354,10 +354,10 @@ proptest! {
         let mut out = [0; 600];
         let mut at = 0;
         for end in [cut.index(stream.len()), stream.len()] {
-            let input = Input { octets: &stream[at.min(end)..end], ended: end == stream.len() };
+            let input = Input { bytes: &stream[at.min(end)..end], ended: end == stream.len() };
             let progress =
                 connection.process(&mut server, &zones, 0, 0, ADDRESS, input, &mut out, room);
-            prop_assert!(progress.consumed <= input.octets.len() && progress.written <= out.len());
+            prop_assert!(progress.consumed <= input.bytes.len() && progress.written <= out.len());
             at += progress.consumed;
         }
     }

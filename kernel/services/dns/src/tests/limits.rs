@@ -6,10 +6,10 @@ use super::*;
 /// The test vectors of RFC 9018 appendix A.
 #[test]
 fn cookies_of_the_rfc() {
-    fn octets(hex: &str) -> Vec<u8> {
+    fn bytes(hex: &str) -> Vec<u8> {
         let digits = hex.as_bytes().chunks(2);
-        let octet = |digits| u8::from_str_radix(core::str::from_utf8(digits).unwrap(), 16).unwrap();
-        digits.map(octet).collect()
+        let byte = |digits| u8::from_str_radix(core::str::from_utf8(digits).unwrap(), 16).unwrap();
+        digits.map(byte).collect()
     }
     const SECRET: &str = "e5e973e5a6b2a43f48e7dc849e37bfcf";
     for (address, sent, now, secret, expected, is_valid) in [
@@ -54,11 +54,11 @@ fn cookies_of_the_rfc() {
             false,
         ),
     ] {
-        let secret = octets(secret).try_into().unwrap();
+        let secret = bytes(secret).try_into().unwrap();
         let address = address.parse().unwrap();
-        let cookie = Cookie::read(&octets(sent), &secret, address, now).unwrap();
+        let cookie = Cookie::read(&bytes(sent), &secret, address, now).unwrap();
         assert_eq!(cookie.is_valid, is_valid, "{sent} {now}");
-        assert_eq!(cookie.reply[..], octets(expected), "{sent} {now}");
+        assert_eq!(cookie.reply[..], bytes(expected), "{sent} {now}");
     }
 }
 

@@ -22,9 +22,9 @@ fn headers() {
         b"\0\0\x67\x74\x85\x80\x01\x2c\0\0\0\0\0\0\0\0".to_vec(),
     ]
     .concat();
-    let with = |at: usize, octet: u8| {
+    let with = |at: usize, byte: u8| {
         let mut other = tsig.clone();
-        other[at] = octet;
+        other[at] = byte;
         [header(0, [1, 0, 0, 1]), ok.clone(), other].concat()
     };
     // After the owner: type, class, TTL, length; then the algorithm, time, fudge, lengths.
@@ -128,7 +128,7 @@ fn headers() {
             "1 qr;;;;".into(),
         ),
         (
-            "octets after the message",
+            "bytes after the message",
             [header(0, [1, 0, 0, 0]), ok.clone(), b"x".to_vec()].concat(),
             format!("0 qr aa; {q}; {a};;"),
         ),

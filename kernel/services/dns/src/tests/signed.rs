@@ -62,8 +62,8 @@ fn has(bitmap: &[u8], rtype: u16) -> bool {
     while let [number, length, tail @ ..] = rest {
         let (bits, tail) = tail.split_at((*length).into());
         if *number == window {
-            let octet = bits.get(usize::from(bit / 8)).copied().unwrap_or(0);
-            return octet & 0x80 >> (bit % 8) != 0;
+            let byte = bits.get(usize::from(bit / 8)).copied().unwrap_or(0);
+            return byte & 0x80 >> (bit % 8) != 0;
         }
         rest = tail;
     }
@@ -99,11 +99,11 @@ fn base32(label: &[u8]) -> Vec<u8> {
         (0..5).rev().map(move |bit| value >> bit & 1)
     });
     let bits: Vec<_> = bits.collect();
-    let octet = |bits: &[u32]| {
+    let byte = |bits: &[u32]| {
         bits.iter()
             .fold(0, |sum, bit| sum << 1 | u8::try_from(*bit).unwrap())
     };
-    bits.chunks(8).map(octet).collect()
+    bits.chunks(8).map(byte).collect()
 }
 
 impl Proofs {

@@ -28,7 +28,7 @@ fn run(
         buffer.extend_from_slice(piece.unwrap_or_default());
         let mut out = std::vec![0; size];
         let input = Input {
-            octets: &buffer,
+            bytes: &buffer,
             ended: piece.is_none(),
         };
         let progress = connection.process(server, &zones, 0, 0, ADDRESS, input, &mut out, room);
@@ -96,9 +96,9 @@ fn deadlines() {
     let zones = zones();
     let mut server = server();
     let good = framed(&query("outside.example.test", A));
-    let mut step = |connection: &mut Connection<_>, now, octets: &[u8], out: &mut [u8]| {
+    let mut step = |connection: &mut Connection<_>, now, bytes: &[u8], out: &mut [u8]| {
         let input = Input {
-            octets,
+            bytes,
             ended: false,
         };
         connection.process(&mut server, &zones, now, 0, ADDRESS, input, out, ROOM)
@@ -257,7 +257,7 @@ fn transfer_to_nobody() {
     let mut connection = Connection::new(0);
     let mut out = [0; 1024];
     let input = Input {
-        octets: &stream,
+        bytes: &stream,
         ended: false,
     };
     let progress = connection.process(&mut server, &zones, 0, 0, ADDRESS, input, &mut out, 1024);
@@ -266,7 +266,7 @@ fn transfer_to_nobody() {
         (stream.len(), Next::Keep)
     );
     let input = Input {
-        octets: &[],
+        bytes: &[],
         ended: false,
     };
     let step = |connection: &mut Connection<_>, server: &mut Server, now| {

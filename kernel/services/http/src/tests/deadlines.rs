@@ -116,13 +116,13 @@ fn answers_that_hold_memory_are_few() {
     fn ask<'s>(
         site: &'s Site,
         shared: &mut Shared,
-        octets: &[u8],
+        bytes: &[u8],
         room: usize,
     ) -> (Connection<'s>, Vec<u8>) {
         let mut connection = Connection::new(0, HEAD_LIMIT);
         let mut out = std::vec![0; room];
         let input = Input {
-            octets,
+            bytes,
             ended: false,
         };
         let progress = connection.process(at(0), input, &mut out, site, shared);
@@ -131,7 +131,7 @@ fn answers_that_hold_memory_are_few() {
     }
     fn go_on<'s>(site: &'s Site, shared: &mut Shared, slow: &mut Connection<'s>) -> Progress {
         let input = Input {
-            octets: b"",
+            bytes: b"",
             ended: false,
         };
         slow.process(at(1), input, &mut [0; 1000], site, shared)

@@ -172,7 +172,7 @@ pub(super) fn feed(
     loop {
         let ended = end == stream.len();
         let input = Input {
-            octets: &stream[start..end],
+            bytes: &stream[start..end],
             ended,
         };
         let progress = connection.process(at(0), input, &mut out, site, &mut shared);
@@ -199,7 +199,7 @@ pub(super) fn summary(mut sent: &[u8]) -> Vec<String> {
     while !sent.is_empty() {
         let end = sent
             .windows(4)
-            .position(|octets| octets == b"\r\n\r\n")
+            .position(|bytes| bytes == b"\r\n\r\n")
             .expect("a whole head");
         let head = core::str::from_utf8(&sent[..end]).unwrap();
         sent = &sent[end + 4..];
@@ -253,12 +253,12 @@ impl<'s> Timed<'s> {
     pub(super) fn at(
         &mut self,
         now: Millis,
-        octets: &[u8],
+        bytes: &[u8],
         ended: bool,
         room: usize,
     ) -> (Vec<u8>, Next) {
         let mut out = std::vec![0; room];
-        let input = Input { octets, ended };
+        let input = Input { bytes, ended };
         let progress =
             self.connection
                 .process(at(now), input, &mut out, self.site, &mut self.shared);

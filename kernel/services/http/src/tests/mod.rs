@@ -135,9 +135,9 @@ fn multipart_is_framed() {
         head.contains("Content-Encoding: gzip\r\n") || head.ends_with("Content-Encoding: gzip")
     );
     assert!(head.contains(&format!("Content-Length: {}\r\n", content.len())));
-    let part = |range, octets| {
+    let part = |range, bytes| {
         format!(
-            "\r\n--{boundary}\r\nContent-Range: bytes {range}/9\r\nContent-Type: text/plain\r\n\r\n{octets}"
+            "\r\n--{boundary}\r\nContent-Range: bytes {range}/9\r\nContent-Type: text/plain\r\n\r\n{bytes}"
         )
     };
     let expected = part("3-8", "pspace") + &part("0-1", "gz") + &format!("\r\n--{boundary}--\r\n");
@@ -234,7 +234,7 @@ fn longest_own_part_fits() {
     response.own.push("x".repeat(144).as_bytes());
     response.own.push(b"\r\nCache-Control: no-store\r\n");
     response.own.push_length(u64::MAX);
-    assert!(response.own.octets().ends_with(b"18446744073709551615\r\n"));
+    assert!(response.own.bytes().ends_with(b"18446744073709551615\r\n"));
 }
 
 fn mutated() -> impl Strategy<Value = Vec<u8>> {
@@ -262,18 +262,18 @@ fn mutated() -> impl Strategy<Value = Vec<u8>> {
         prop::collection::vec(edit, 0..6),
     )
         .prop_map(|(parts, edits)| {
-            let mut octets = parts.concat().into_bytes();
+            let mut bytes = parts.concat().into_bytes();
             for (index, value, kind) in edits {
-                let at = index.index(octets.len() + 1);
+                let at = index.index(bytes.len() + 1);
                 match kind {
-                    0 => octets.insert(at, value),
-                    1 if at < octets.len() => _ = octets.remove(at),
-                    2 => octets.truncate(at.max(octets.len() / 2)),
-                    _ if at < octets.len() => octets[at] = value,
+                    0 => bytes.insert(at, value),
+                    1 if at < bytes.len() => _ = bytes.remove(at),
+                    2 => bytes.truncate(at.max(bytes.len() / 2)),
+                    _ if at < bytes.len() => bytes[at] = value,
                     _ => {}
                 }
             }
-            octets
+            bytes
         })
 }
 
@@ -306,7 +306,7 @@ fn without_a_clock_there_is_no_date() {
     let mut answer = |unix_seconds| {
         let mut connection = Connection::new(0, 1024);
         let input = Input {
-            octets: b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+            bytes: b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
             ended: true,
         };
         let moment = Moment {
@@ -335,7 +335,7 @@ fn a_head_longer_than_the_receive_buffer_is_put_aside() {
         loop {
             let window = end.min(start + HEAD_LIMIT);
             let input = Input {
-                octets: &stream[start..window],
+                bytes: &stream[start..window],
                 ended: window == stream.len(),
             };
             let mut out = [0; 300];

@@ -219,7 +219,7 @@ impl Section {
 /// A packed site, borrowed from the memory in which it lies.
 #[derive(Clone, Copy, Debug)]
 pub struct Pack<'a> {
-    octets: &'a [u8],
+    bytes: &'a [u8],
     seed: u64,
     names: Table<'a>,
     nodes: &'a [u8],
@@ -256,7 +256,7 @@ pub enum OpenError {
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Short(octets) => write!(f, "{octets} bytes are too few for a pack"),
+            Self::Short(bytes) => write!(f, "{bytes} bytes are too few for a pack"),
             Self::Magic => f.write_str("it is not a pack made by hatch"),
             Self::Checksum => f.write_str("the checksum of its header is wrong"),
             Self::Version(version) => {
@@ -283,52 +283,52 @@ impl<'a> Pack<'a> {
     /// # Errors
     ///
     /// [`OpenError`], whose text is one line.
-    pub fn open(octets: &'a [u8]) -> Result<Self, OpenError> {
-        let there = octets.len();
+    pub fn open(bytes: &'a [u8]) -> Result<Self, OpenError> {
+        let there = bytes.len();
         let short = |_| OpenError::Short(there);
         if there < HEADER + TRAILER {
             return Err(OpenError::Short(there));
         }
-        if !octets.starts_with(&MAGIC) {
+        if !bytes.starts_with(&MAGIC) {
             return Err(OpenError::Magic);
         }
         // Before the checksum, because another version may have another header.
-        let version = u32_at(octets, 8).map_err(short)?;
+        let version = u32_at(bytes, 8).map_err(short)?;
         if version != VERSION {
             return Err(OpenError::Version(version));
         }
-        let summed = part(octets, 0, HEADER_SUMMED).map_err(short)?;
-        if u64_at(octets, HEADER_SUMMED).map_err(short)? != read::hash(0, summed) {
+        let summed = part(bytes, 0, HEADER_SUMMED).map_err(short)?;
+        if u64_at(bytes, HEADER_SUMMED).map_err(short)? != read::hash(0, summed) {
             return Err(OpenError::Checksum);
         }
-        let length = u32_at(octets, 12).map_err(short)?;
-        let octets = usize::try_from(length)
+        let length = u32_at(bytes, 12).map_err(short)?;
+        let bytes = usize::try_from(length)
             .ok()
-            .and_then(|length| octets.get(..length))
-            .filter(|octets| octets.len() >= HEADER + TRAILER)
+            .and_then(|length| bytes.get(..length))
+            .filter(|bytes| bytes.len() >= HEADER + TRAILER)
             .ok_or(OpenError::Cut(length, there))?;
 
-        let body = octets.len() - TRAILER;
+        let body = bytes.len() - TRAILER;
         let section = |section: Section| {
             let inside = || {
                 let at = 32 + 8 * section as usize;
-                let offset = u32_at(octets, at)? as usize;
-                let octets = u32_at(octets, at + 4)? as usize;
-                Ok((offset, octets))
+                let offset = u32_at(bytes, at)? as usize;
+                let bytes = u32_at(bytes, at + 4)? as usize;
+                Ok((offset, bytes))
             };
             let (at, length) = inside().map_err(|Broken| OpenError::Section(section))?;
-            let all = octets.get(..body).unwrap_or_default();
+            let all = bytes.get(..body).unwrap_or_default();
             part(all, at, length)
                 .ok()
                 .filter(|_| at >= HEADER && at % 64 == 0)
                 .ok_or(OpenError::Section(section))
         };
-        let [.., shortest, longest, _, _] = part(octets, 0, 28).map_err(short)? else {
+        let [.., shortest, longest, _, _] = part(bytes, 0, 28).map_err(short)? else {
             return Err(OpenError::Short(there));
         };
         Ok(Self {
-            octets,
-            seed: u64_at(octets, 16).map_err(short)?,
+            bytes,
+            seed: u64_at(bytes, 16).map_err(short)?,
             names: Table::new(section(Section::Names)?),
             nodes: section(Section::Nodes)?,
             zones: section(Section::Zones)?,
@@ -336,7 +336,7 @@ impl<'a> Pack<'a> {
             order: section(Section::Order)?,
             nsec3: section(Section::Nsec3)?,
             hosts: section(Section::Hosts)?,
-            default_host: u32_at(octets, 28).map_err(short)?,
+            default_host: u32_at(bytes, 28).map_err(short)?,
             paths: Table::new(section(Section::Paths)?),
             resources: section(Section::Resources)?,
             listing: section(Section::Listing)?,
@@ -346,8 +346,8 @@ impl<'a> Pack<'a> {
 
     /// The bytes of the pack.
     #[must_use]
-    pub fn octets(&self) -> &'a [u8] {
-        self.octets
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
     }
 
     /// The bytes of a section, for a check of the whole pack.

@@ -41,7 +41,7 @@ pub fn canonical_order(one: &[u8], other: &[u8]) -> Option<Ordering> {
             (Some(one), Some(other)) => (one, other),
             (one, other) => return Some(one.is_some().cmp(&other.is_some())),
         };
-        let lower = |octet: &u8| octet.to_ascii_lowercase();
+        let lower = |byte: &u8| byte.to_ascii_lowercase();
         let order = one.iter().map(lower).cmp(other.iter().map(lower));
         if order != Ordering::Equal {
             return Some(order);

@@ -235,7 +235,7 @@ impl Pages for Pack<'_> {
             return record.lines(self.bodies);
         }
         let mut lines: &[u8] = b"";
-        let slashes = path.iter().enumerate().filter(|(_, octet)| **octet == b'/');
+        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
         for (at, _) in slashes {
             let folder = path.get(..=at).unwrap_or_default();
             match self.find_path(host | LINES_OF, folder)? {

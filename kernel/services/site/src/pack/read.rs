@@ -4,40 +4,40 @@ use super::PROBES;
 use crate::Broken;
 
 /// `length` bytes at an offset.
-pub(super) fn part(octets: &[u8], at: usize, length: usize) -> Result<&[u8], Broken> {
-    let tail = octets.get(at..).ok_or(Broken)?;
+pub(super) fn part(bytes: &[u8], at: usize, length: usize) -> Result<&[u8], Broken> {
+    let tail = bytes.get(at..).ok_or(Broken)?;
     tail.get(..length).ok_or(Broken)
 }
 
 /// `N` bytes at an offset, as an array.
-fn array<const N: usize>(octets: &[u8], at: usize) -> Result<[u8; N], Broken> {
-    let tail = octets.get(at..).ok_or(Broken)?;
+fn array<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], Broken> {
+    let tail = bytes.get(at..).ok_or(Broken)?;
     tail.first_chunk().copied().ok_or(Broken)
 }
 
 /// The byte at an offset.
-pub(super) fn u8_at(octets: &[u8], at: usize) -> Result<u8, Broken> {
-    octets.get(at).copied().ok_or(Broken)
+pub(super) fn u8_at(bytes: &[u8], at: usize) -> Result<u8, Broken> {
+    bytes.get(at).copied().ok_or(Broken)
 }
 
 /// The number of 16 bits at an offset.
-pub(super) fn u16_at(octets: &[u8], at: usize) -> Result<u16, Broken> {
-    array(octets, at).map(u16::from_le_bytes)
+pub(super) fn u16_at(bytes: &[u8], at: usize) -> Result<u16, Broken> {
+    array(bytes, at).map(u16::from_le_bytes)
 }
 
 /// The number of 32 bits at an offset.
-pub(super) fn u32_at(octets: &[u8], at: usize) -> Result<u32, Broken> {
-    array(octets, at).map(u32::from_le_bytes)
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> Result<u32, Broken> {
+    array(bytes, at).map(u32::from_le_bytes)
 }
 
 /// The number of 64 bits at an offset.
-pub(super) fn u64_at(octets: &[u8], at: usize) -> Result<u64, Broken> {
-    array(octets, at).map(u64::from_le_bytes)
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> Result<u64, Broken> {
+    array(bytes, at).map(u64::from_le_bytes)
 }
 
 /// The `index`th entry of a run of entries of `N` bytes each that begins with the entry `first`.
 pub(super) fn entry<const N: usize>(
-    octets: &[u8],
+    bytes: &[u8],
     first: u32,
     index: usize,
 ) -> Result<[u8; N], Broken> {
@@ -45,7 +45,7 @@ pub(super) fn entry<const N: usize>(
         let index = first.checked_add(index)?;
         index.checked_mul(N)
     });
-    array(octets, at.ok_or(Broken)?)
+    array(bytes, at.ok_or(Broken)?)
 }
 
 /// Binary search in `count` sorted entries: the number of entries before the place that is looked for. `goes_on(i)`
@@ -75,15 +75,15 @@ fn fold(hash: u64, word: u64) -> u64 {
 /// The hash of bytes. They are taken as 64-bit words, little endian, and a last word: the number of all bytes, followed
 /// by the remaining bytes, big endian.
 #[must_use]
-pub fn hash(seed: u64, octets: &[u8]) -> u64 {
-    let (words, left) = octets.as_chunks::<8>();
+pub fn hash(seed: u64, bytes: &[u8]) -> u64 {
+    let (words, left) = bytes.as_chunks::<8>();
     let mut hash = seed;
     for word in words {
         hash = fold(hash, u64::from_le_bytes(*word));
     }
-    let mut last = octets.len() as u64;
-    for octet in left {
-        last = (last << 8) | u64::from(*octet);
+    let mut last = bytes.len() as u64;
+    for byte in left {
+        last = (last << 8) | u64::from(*byte);
     }
     fold(fold(hash, last), seed)
 }
@@ -99,8 +99,8 @@ pub(super) fn same_name(one: &[u8], other: &[u8]) -> bool {
     for (word, other) in words.iter().zip(other_words) {
         odd |= u64::from_le_bytes(*word) ^ u64::from_le_bytes(*other);
     }
-    for (octet, other) in left.iter().zip(other_left) {
-        odd |= u64::from(octet ^ other);
+    for (byte, other) in left.iter().zip(other_left) {
+        odd |= u64::from(byte ^ other);
     }
     // Upper and lower case letters differ in one bit.
     odd == 0 || odd & !0x2020_2020_2020_2020 == 0 && one.eq_ignore_ascii_case(other)

@@ -11,19 +11,19 @@ use super::*;
 
 #[test]
 fn reads_stay_inside() {
-    let octets = [1, 2, 3, 4, 5, 6, 7, 8];
-    assert_eq!(u16_at(&octets, 6), Ok(0x0807));
-    assert_eq!(u32_at(&octets, 4), Ok(0x0807_0605));
-    assert_eq!(u64_at(&octets, 0), Ok(0x0807_0605_0403_0201));
-    assert_eq!(part(&octets, 8, 0), Ok(&[][..]));
-    assert_eq!(entry::<2>(&octets, 1, 2), Ok([7, 8]));
+    let bytes = [1, 2, 3, 4, 5, 6, 7, 8];
+    assert_eq!(u16_at(&bytes, 6), Ok(0x0807));
+    assert_eq!(u32_at(&bytes, 4), Ok(0x0807_0605));
+    assert_eq!(u64_at(&bytes, 0), Ok(0x0807_0605_0403_0201));
+    assert_eq!(part(&bytes, 8, 0), Ok(&[][..]));
+    assert_eq!(entry::<2>(&bytes, 1, 2), Ok([7, 8]));
     for at in [7, 8, 9, usize::MAX] {
-        assert_eq!(u16_at(&octets, at), Err(Broken));
-        assert_eq!(u32_at(&octets, at), Err(Broken));
-        assert_eq!(part(&octets, at, 2), Err(Broken));
-        assert_eq!(part(&octets, 2, at), Err(Broken));
-        assert_eq!(entry::<2>(&octets, 1, at), Err(Broken));
-        assert_eq!(entry::<2>(&octets, u32::MAX, at), Err(Broken));
+        assert_eq!(u16_at(&bytes, at), Err(Broken));
+        assert_eq!(u32_at(&bytes, at), Err(Broken));
+        assert_eq!(part(&bytes, at, 2), Err(Broken));
+        assert_eq!(part(&bytes, 2, at), Err(Broken));
+        assert_eq!(entry::<2>(&bytes, 1, at), Err(Broken));
+        assert_eq!(entry::<2>(&bytes, u32::MAX, at), Err(Broken));
     }
 }
 
@@ -93,11 +93,11 @@ fn order_of_rfc_4034() {
 #[test]
 fn hashes_tell_lengths_apart() {
     let zeros = [0; 40];
-    let mut hashes: Vec<u64> = (0..40).map(|octets| hash(7, &zeros[..octets])).collect();
+    let mut hashes: Vec<u64> = (0..40).map(|bytes| hash(7, &zeros[..bytes])).collect();
     hashes.extend((0..40).map(|at| {
-        let mut octets = zeros;
-        octets[at] = 1;
-        hash(7, &octets)
+        let mut bytes = zeros;
+        bytes[at] = 1;
+        hash(7, &bytes)
     }));
     hashes.sort_unstable();
     hashes.dedup();
@@ -116,9 +116,9 @@ fn tables_are_searched_within_bounds() {
         slot[4] = 9;
     }
     slots[PROBES - 1][..4].copy_from_slice(&tag(HASH).to_le_bytes());
-    let octets = slots.concat();
+    let bytes = slots.concat();
     assert_eq!(home(HASH, 1), 0);
-    let table = Table::new(&octets);
+    let table = Table::new(&bytes);
     assert_eq!(table.find(HASH, |record| Ok(Some(record))), Ok(Some(9)));
     assert_eq!(table.find(HASH, |_| Ok(None::<()>)), Ok(None));
     assert_eq!(
@@ -126,24 +126,24 @@ fn tables_are_searched_within_bounds() {
         Err(Broken)
     );
     // An empty slot ends it; too short a table has no homes.
-    let mut empty = octets.clone();
+    let mut empty = bytes.clone();
     empty[..8].fill(0);
     assert_eq!(
         Table::new(&empty).find(HASH, |record| Ok(Some(record))),
         Ok(None)
     );
-    let short = Table::new(&octets[8..]);
+    let short = Table::new(&bytes[8..]);
     assert_eq!(short.find(HASH, |record| Ok(Some(record))), Ok(None));
 }
 
 #[test]
 fn what_is_no_pack_gives_one_line() {
-    for (octets, line) in [
+    for (bytes, line) in [
         (&b""[..], "0 bytes are too few for a pack"),
         (&[0; 159], "159 bytes are too few for a pack"),
         (&[0; 160], "it is not a pack made by hatch"),
     ] {
-        let error = Pack::open(octets).unwrap_err();
+        let error = Pack::open(bytes).unwrap_err();
         let mut text = String::new();
         write!(text, "{error}").unwrap();
         assert_eq!(text, line);

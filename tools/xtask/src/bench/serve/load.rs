@@ -173,7 +173,7 @@ fn wrk(text: &str, bulk: bool) -> Result<Sample> {
             .find_map(|line| line.strip_prefix("Transfer/sec:"));
         return Ok(Sample {
             rate: mib(rate.context("no rate")?)?,
-            answers: whole(mib(read.context("no octets")?)?),
+            answers: whole(mib(read.context("no bytes")?)?),
             errors,
             ..Sample::default()
         });

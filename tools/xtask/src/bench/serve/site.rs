@@ -86,15 +86,15 @@ pub(super) fn questions(origin: &str, names: u32) -> Result<String> {
 /// Bytes that cannot be compressed: multiplication and a xor shift.
 fn content(size: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut octets = Vec::with_capacity(size);
-    while octets.len() < size {
+    let mut bytes = Vec::with_capacity(size);
+    while bytes.len() < size {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        octets.extend(state.to_le_bytes());
+        bytes.extend(state.to_le_bytes());
     }
-    octets.truncate(size);
-    octets
+    bytes.truncate(size);
+    bytes
 }
 
 #[cfg(test)]

@@ -15,37 +15,37 @@ const fn classes() -> [u8; 256] {
     mark(&mut classes, b"!#$%&'*+-.^_`|~", TOKEN);
     mark(&mut classes, b"-._~!$&'()*+,;=", NAME);
     mark(&mut classes, b"?%#/\x7f", SPECIAL);
-    let mut octet = 0_u8;
-    while octet < 128 {
-        if octet.is_ascii_alphanumeric() {
-            classes[octet as usize] |= TOKEN | NAME;
-        } else if octet <= b' ' {
-            classes[octet as usize] |= SPECIAL;
+    let mut byte = 0_u8;
+    while byte < 128 {
+        if byte.is_ascii_alphanumeric() {
+            classes[byte as usize] |= TOKEN | NAME;
+        } else if byte <= b' ' {
+            classes[byte as usize] |= SPECIAL;
         }
-        octet += 1;
+        byte += 1;
     }
     classes
 }
 
-const fn mark(classes: &mut [u8; 256], octets: &[u8], class: u8) {
+const fn mark(classes: &mut [u8; 256], bytes: &[u8], class: u8) {
     let mut at = 0;
-    while at < octets.len() {
-        classes[octets[at] as usize] |= class;
+    while at < bytes.len() {
+        classes[bytes[at] as usize] |= class;
         at += 1;
     }
 }
 
 /// Whether a byte belongs to a class.
-pub(super) fn is(octet: u8, class: u8) -> bool {
-    CLASSES[usize::from(octet)] & class != 0
+pub(super) fn is(byte: u8, class: u8) -> bool {
+    CLASSES[usize::from(byte)] & class != 0
 }
 
 /// The index of the first LF, searched eight bytes at a time.
-pub(super) fn line_feed(octets: &[u8]) -> Option<usize> {
+pub(super) fn line_feed(bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGH: u64 = ONES << 7;
     const LINE_FEEDS: u64 = ONES * b'\n' as u64;
-    let (words, rest) = octets.as_chunks();
+    let (words, rest) = bytes.as_chunks();
     for (index, word) in words.iter().enumerate() {
         // A zero byte causes a borrow, so the bytes above it may seem to be zero as well.
         let differences = u64::from_le_bytes(*word) ^ LINE_FEEDS;
@@ -54,7 +54,7 @@ pub(super) fn line_feed(octets: &[u8]) -> Option<usize> {
             return Some(index * 8 + (zeros.trailing_zeros() / 8) as usize);
         }
     }
-    let at = rest.iter().position(|&octet| octet == b'\n')?;
+    let at = rest.iter().position(|&byte| byte == b'\n')?;
     Some(words.len() * 8 + at)
 }
 
@@ -64,31 +64,31 @@ mod tests {
 
     #[test]
     fn line_feeds() {
-        let mut octets = [0x0b_u8; 40];
-        assert_eq!(line_feed(&octets), None);
+        let mut bytes = [0x0b_u8; 40];
+        assert_eq!(line_feed(&bytes), None);
         for start in 0..8 {
-            for at in start..octets.len() {
-                octets[at] = b'\n';
+            for at in start..bytes.len() {
+                bytes[at] = b'\n';
                 // The bytes after the LF make no difference.
                 for behind in [0, 9, 10, 11, 0x8a, 0xff] {
-                    octets[at + 1..].fill(behind);
-                    assert_eq!(line_feed(&octets[start..]), Some(at - start));
+                    bytes[at + 1..].fill(behind);
+                    assert_eq!(line_feed(&bytes[start..]), Some(at - start));
                 }
-                octets[at..].fill(0x0b);
+                bytes[at..].fill(0x0b);
             }
         }
     }
 
     #[test]
     fn classes() {
-        for octet in 0..=255_u8 {
-            let letter = octet.is_ascii_alphanumeric();
-            let token = letter || b"!#$%&'*+-.^_`|~".contains(&octet);
-            let name = letter || b"-._~!$&'()*+,;=".contains(&octet);
-            let special = octet <= b' ' || b"?%#/\x7f".contains(&octet);
-            assert_eq!(is(octet, TOKEN), token);
-            assert_eq!(is(octet, NAME), name);
-            assert_eq!(is(octet, SPECIAL), special);
+        for byte in 0..=255_u8 {
+            let letter = byte.is_ascii_alphanumeric();
+            let token = letter || b"!#$%&'*+-.^_`|~".contains(&byte);
+            let name = letter || b"-._~!$&'()*+,;=".contains(&byte);
+            let special = byte <= b' ' || b"?%#/\x7f".contains(&byte);
+            assert_eq!(is(byte, TOKEN), token);
+            assert_eq!(is(byte, NAME), name);
+            assert_eq!(is(byte, SPECIAL), special);
         }
     }
 }
