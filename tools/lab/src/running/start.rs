@@ -45,32 +45,10 @@ impl Lab {
             report("waiting for another lab's preparations");
             lock.lock().context("cannot lock the lab's folder")?;
         }
-        let root = unpacked(Set::Dom0, report)?;
-        report("building dom0's agent");
-        let agent = cargo::static_program("mayfly-agent", "mayfly-agent")?;
-        report("assembling dom0");
         let folder = cache()?.join(name);
         fs::create_dir_all(&folder)?;
         let token = (!options.counted).then(token).transpose()?;
-        let initramfs = folder.join("initramfs");
-        let mut image = image::dom0(&root)?;
-        if options.load {
-            image::load(&mut image, &unpacked(Set::Load, report)?)?;
-        }
-        if options.systemd {
-            image::systemd(&mut image, &unpacked(Set::Systemd, report)?)?;
-        }
-        if options.xenstored == Xenstored::Hatch {
-            let program = cargo::static_program("mayfly-store", "hatch-xenstored")?;
-            image.file("usr/sbin/hatch-xenstored", 0o755, &program);
-        }
-        assemble(image, options, &agent, token.clone(), &initramfs)?;
-        unzip(
-            &image::find(&root, "boot/xen-4.17-amd64.gz")?,
-            &folder.join("xen"),
-        )?;
-        let _ = fs::remove_file(folder.join("vmlinuz"));
-        symlink(linux::kernel(&root)?, folder.join("vmlinuz"))?;
+        Self::prepare(options, token.clone(), &folder, report)?;
 
         report("starting Xen");
         // Another process may take a port between its choice and QEMU's start. Then choose again.
@@ -144,6 +122,38 @@ impl Lab {
                 .saturating_sub(start.elapsed())
                 .max(Duration::from_secs(5)),
         )
+    }
+
+    /// Writes dom0's initramfs, its kernel and Xen into the lab's folder.
+    fn prepare(
+        options: &Options,
+        token: Option<String>,
+        folder: &Path,
+        report: Report<'_>,
+    ) -> Result<()> {
+        let root = unpacked(Set::Dom0, report)?;
+        report("building dom0's agent");
+        let agent = cargo::static_program("mayfly-agent", "mayfly-agent")?;
+        report("assembling dom0");
+        let mut image = image::dom0(&root)?;
+        if options.load {
+            image::load(&mut image, &unpacked(Set::Load, report)?)?;
+        }
+        if options.systemd {
+            image::systemd(&mut image, &unpacked(Set::Systemd, report)?)?;
+        }
+        if options.xenstored == Xenstored::Hatch {
+            let program = cargo::static_program("mayfly-store", "hatch-xenstored")?;
+            image.file("usr/sbin/hatch-xenstored", 0o755, &program);
+        }
+        assemble(image, options, &agent, token, &folder.join("initramfs"))?;
+        unzip(
+            &image::find(&root, "boot/xen-4.17-amd64.gz")?,
+            &folder.join("xen"),
+        )?;
+        let _ = fs::remove_file(folder.join("vmlinuz"));
+        symlink(linux::kernel(&root)?, folder.join("vmlinuz"))?;
+        Ok(())
     }
 
     /// Adds the end of the logs to an error.
