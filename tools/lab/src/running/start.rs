@@ -83,7 +83,10 @@ impl Lab {
             }
             match lab.wait_up(options.bound, report) {
                 Ok(()) => return Ok(lab),
-                Err(_) if lab.qemu_log().contains("host forwarding rule") => {}
+                Err(_) if lab.qemu_log().contains("host forwarding rule") => {
+                    // QEMU has ended; the next try needs the folder's files.
+                    lab.detach();
+                }
                 Err(e) => return Err(lab.explain(e)),
             }
         }
