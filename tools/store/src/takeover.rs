@@ -21,15 +21,14 @@ pub(crate) fn run(takeover: &Takeover) -> Result<()> {
     let program = fs::canonicalize(&program).with_context(|| program.display().to_string())?;
     let shown = program.to_str().context("a path in UTF-8")?;
     let process = process()?;
-    let before = executed(&process)?;
-    if before
-        .file_name()
-        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"oxenstored"))
-    {
+    // oxenstored goes to the background after it has made its socket, so the process that made it is gone.
+    let before = executed(&process).ok();
+    let is_oxenstored = |path: &PathBuf| path.ends_with("oxenstored");
+    let Some(before) = before.filter(|path| !is_oxenstored(path)) else {
         bail!(
             "oxenstored runs, which writes its state in a format of its own: name another xenstored in /etc/default/xen and boot the host again"
         );
-    }
+    };
     let mut client = Client::connect(BOUND)?;
     step(&mut client, &["live-update", "-f", shown], BOUND)?;
     let result = start(&mut client, takeover);
