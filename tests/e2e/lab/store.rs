@@ -144,7 +144,7 @@ fn not_taken_over(place: &Place) -> Result<()> {
     let output = place.lab.exec(&[HATCH, "xenstored", "takeover"])?;
     let error = output.error_text();
     ensure!(
-        !output.success() && error.contains("oxenstored runs"),
+        !output.success() && error.contains("no C xenstored and no hatch xenstored runs"),
         "{error}"
     );
     ensure!(place.lab.run(&["xl", "list"])?.contains("Domain-0"));

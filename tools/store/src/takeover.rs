@@ -21,12 +21,14 @@ pub(crate) fn run(takeover: &Takeover) -> Result<()> {
     let program = fs::canonicalize(&program).with_context(|| program.display().to_string())?;
     let shown = program.to_str().context("a path in UTF-8")?;
     let process = process()?;
-    // oxenstored goes to the background after it has made its socket, so the process that made it is gone.
+    // oxenstored goes to the background after it has made its socket, so the process that made it is gone, and another
+    // one may have its number.
     let before = executed(&process).ok();
-    let is_oxenstored = |path: &PathBuf| path.ends_with("oxenstored");
-    let Some(before) = before.filter(|path| !is_oxenstored(path)) else {
+    let name = before.as_deref().and_then(Path::file_name);
+    let name = name.unwrap_or_default().to_string_lossy();
+    let (Some(before), true) = (&before, name.contains("xenstored") && name != "oxenstored") else {
         bail!(
-            "oxenstored runs, which writes its state in a format of its own: name another xenstored in /etc/default/xen and boot the host again"
+            "no C xenstored and no hatch xenstored runs. oxenstored writes its state in a format of its own: name another xenstored in /etc/default/xen and boot the host again"
         );
     };
     let mut client = Client::connect(BOUND)?;
