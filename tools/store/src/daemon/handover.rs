@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::unistd::execv;
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::{FdFlags, fcntl_setfd};
 
 use crate::core::{Descriptors, Restored};
@@ -133,25 +134,37 @@ impl<M: Machine> Daemon<M> {
     }
 
     fn become_program(&mut self, program: &Path, arguments: Vec<OsString>) -> io::Error {
-        if let Err(error) = self.keep_open(FdFlags::empty()) {
+        if let Err(error) = self.leave_descriptors(true) {
             return error;
         }
         self.machine.receive_exceptions(false);
         let error = execute(program, arguments);
         self.machine.receive_exceptions(true);
-        // The next program that this process executes needs none of them; without this, nothing else changes.
-        let _ = self.keep_open(FdFlags::CLOEXEC);
+        // This fails for none of them, as they are open.
+        let _ = self.leave_descriptors(false);
         // Domains may have gone meanwhile.
         self.check_domains();
         error
     }
 
-    /// Says whether the successor's file descriptors are closed when a program is executed.
-    fn keep_open(&self, flags: FdFlags) -> io::Result<()> {
+    /// Leaves the successor's file descriptors to it: they stay open when a program is executed, and reading blocks, as
+    /// the C xenstored needs it. (It takes a request whose payload comes later for the end of the connection otherwise.)
+    /// Without `leave`, takes them back.
+    fn leave_descriptors(&self, leave: bool) -> io::Result<()> {
         let own = [Some(self.listener.as_fd()), self.machine.fd()];
         let clients = self.clients.values().map(|client| client.as_fd());
         for descriptor in own.into_iter().flatten().chain(clients) {
-            fcntl_setfd(descriptor, flags)?;
+            fcntl_setfd(
+                descriptor,
+                if leave {
+                    FdFlags::empty()
+                } else {
+                    FdFlags::CLOEXEC
+                },
+            )?;
+            let mut flags = fcntl_getfl(descriptor)?;
+            flags.set(OFlags::NONBLOCK, !leave);
+            fcntl_setfl(descriptor, flags)?;
         }
         Ok(())
     }
