@@ -23,7 +23,7 @@ pub(crate) fn run(takeover: &Takeover) -> Result<()> {
     let process = process()?;
     // oxenstored goes to the background after it has made its socket, so the process that made it is gone, and another
     // one may have its number.
-    let before = executed(&process).ok();
+    let before = executed(process).ok();
     let name = before.as_deref().and_then(Path::file_name);
     let name = name.unwrap_or_default().to_string_lossy();
     let (Some(before), true) = (&before, name.contains("xenstored") && name != "oxenstored") else {
@@ -39,15 +39,14 @@ pub(crate) fn run(takeover: &Takeover) -> Result<()> {
         let _ = step(&mut client, &["live-update", "-a"], BOUND);
     }
     let paused = result?;
-    let after = executed(&process)?;
+    let after = executed(process)?;
     ensure!(
         after == program,
         "xenstored has answered, and is still {}",
         after.display()
     );
     println!(
-        "xenstored (process {}) was {} and is {shown}; it has answered after {} ms",
-        process.number,
+        "xenstored (process {process}) was {} and is {shown}; it has answered after {} ms",
         before.display(),
         paused.as_millis()
     );
@@ -81,24 +80,18 @@ fn step(client: &mut Client, words: &[&str], bound: Duration) -> Result<()> {
     Ok(())
 }
 
-struct Process {
-    number: i32,
-}
-
-/// Finds the process that has made xenstored's socket.
-fn process() -> Result<Process> {
+/// Returns the number of the process that has made xenstored's socket.
+fn process() -> Result<i32> {
     let path: PathBuf = crate::socket(None);
     let shown = path.display().to_string();
     let stream =
         UnixStream::connect(&path).with_context(|| format!("{shown}: no xenstored runs"))?;
     let peer = rustix::net::sockopt::socket_peercred(&stream).context(shown)?;
-    Ok(Process {
-        number: peer.pid.as_raw_nonzero().get(),
-    })
+    Ok(peer.pid.as_raw_nonzero().get())
 }
 
 /// Returns the program that a process executes.
-fn executed(process: &Process) -> Result<PathBuf> {
-    let link = format!("/proc/{}/exe", process.number);
+fn executed(process: i32) -> Result<PathBuf> {
+    let link = format!("/proc/{process}/exe");
     fs::read_link(Path::new(&link)).context(link)
 }

@@ -165,15 +165,6 @@ impl<'a> SavedState<'a> {
         (self.listener, self.events, sockets.collect())
     }
 
-    /// Returns the port of dom0's kernel, if it is connected.
-    #[must_use]
-    pub fn kernel_port(&self) -> Option<u32> {
-        self.connections.iter().find_map(|it| match it.peer {
-            Peer::Ring { domid: 0, port, .. } => Some(port),
-            _ => None,
-        })
-    }
-
     /// Returns the bytes of the state.
     pub(super) fn bytes(&self) -> Result<Vec<u8>, StateFault> {
         let mut out = IDENT.to_vec();
