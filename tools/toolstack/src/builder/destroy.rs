@@ -208,7 +208,7 @@ impl Toolstack {
         }
         if state.is_none()
             && !is_switched
-            && let Err(error) = super::lost::unbind(domid)
+            && let Err(error) = self.unbind(domid)
         {
             left.push(format!("its interface: {error}"));
         }

@@ -2,8 +2,9 @@
 //! go on serving, but they are missing in the index, and the kernel, whose watches ended with the first xenstored,
 //! neither makes nor removes interfaces.
 
-use std::io;
 use std::path::Path;
+
+use rustix::io::Errno;
 
 use super::ToolstackError;
 use super::index::IndexRecord;
@@ -62,15 +63,24 @@ impl Toolstack {
         self.store.answers(ids)?;
         Ok(true)
     }
-}
 
-/// Unbinds netback from a domain without xenstored: netback holds pages of the domain, and as long as it does Xen keeps
-/// the domain.
-pub(super) fn unbind(domid: u16) -> io::Result<()> {
-    let device = format!("vif-{domid}-0");
-    let netback = Path::new(NETBACK);
-    match netback.join(&device).exists() {
-        true => std::fs::write(netback.join("unbind"), device),
-        false => Ok(()),
+    /// Unbinds netback from a domain whose back end's directory is gone, if the kernel does not see that it is gone:
+    /// netback holds pages of the domain, and as long as it does Xen keeps the domain.
+    ///
+    /// A kernel that watches this xenstored removes the device itself, and must not be disturbed: its thread for
+    /// watches then waits for the device, which the unbinding process holds while it waits for that thread. Neither
+    /// ever goes on, and no back end of dom0 connects any more (Linux 6.1, `unregister_xenbus_watch` below
+    /// `xenbus_dev_remove`, and `device_del` below `xenwatch_thread`).
+    pub(super) fn unbind(&mut self, domid: u16) -> Result<(), ToolstackError> {
+        let device = format!("vif-{domid}-0");
+        let netback = Path::new(NETBACK);
+        if !netback.join(&device).exists() || self.has_kernel()? {
+            return Ok(());
+        }
+        match std::fs::write(netback.join("unbind"), device) {
+            // Another process has unbound it.
+            Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(()),
+            done => Ok(done?),
+        }
     }
 }
