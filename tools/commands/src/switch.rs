@@ -70,6 +70,13 @@ pub enum SwitchVerb {
         #[arg(long, value_name = "PATH", default_value = SWITCH_SOCKET)]
         socket: PathBuf,
     },
+    /// Does the handshake with guests through xenstore. The switch starts this by itself.
+    #[command(hide = true)]
+    Xenbus {
+        /// The control socket of the switch.
+        #[arg(long, value_name = "PATH", default_value = SWITCH_SOCKET)]
+        socket: PathBuf,
+    },
 }
 
 impl Switch {

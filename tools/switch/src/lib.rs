@@ -14,6 +14,7 @@
 //! - [`offload`] and [`vnet`]: checksums and segments, which guests and bridges leave to each other;
 //! - [`program`]: the loop of `hatch switch`, with [`control`], by which the builder hands guests over, and the [`journal`], by which the next
 //!   switch finds them;
+//! - [`xenbus`]: the handshake with front ends that do one;
 //! - [`xen`]: what is needed of Xen and of bridges, as traits. A device each implements them in dom0, fakes in tests, so that everything here is tested
 //!   on any host.
 //!
@@ -35,6 +36,7 @@ pub mod program;
 pub mod switch;
 pub mod vnet;
 pub mod xen;
+pub mod xenbus;
 
 pub use switch::{Guest, Switch};
 

@@ -13,8 +13,9 @@ use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use mayfly_commands::{Switch, SwitchVerb};
 use mayfly_switch::control::{SwitchConnection, SwitchOrder, SwitchReply};
-use mayfly_switch::program::{Program, StartOptions, spawn_reaper};
+use mayfly_switch::program::{Program, StartOptions};
 use mayfly_switch::switch::{DumpBounds, GuestStatus, SwitchStatus};
+use mayfly_switch::xenbus;
 use mayfly_xen::privileges;
 use rustix::thread::CapabilitySet;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -50,6 +51,10 @@ fn run(arguments: &Switch) -> Result<()> {
     };
     match &arguments.verb {
         None => serve(arguments),
+        Some(SwitchVerb::Xenbus { socket }) => {
+            privileges::keep(CapabilitySet::empty()).context("capabilities")?;
+            xenbus::run(socket, &mut report).context("the process for xenstore")
+        }
         Some(SwitchVerb::Status { json, socket }) => {
             match ask(socket, SwitchOrder::Status, BOUND)?.1 {
                 SwitchReply::Status(status) if *json => {
@@ -92,6 +97,11 @@ fn run(arguments: &Switch) -> Result<()> {
     }
 }
 
+/// Tells the person who has started the switch, or the system's log.
+fn report(text: &str) {
+    eprintln!("hatch switch: {text}");
+}
+
 fn serve(arguments: &Switch) -> Result<()> {
     let (stop, stopped) = UnixStream::pair().context("a pair of sockets")?;
     for signal in [SIGTERM, SIGINT, SIGHUP] {
@@ -103,13 +113,12 @@ fn serve(arguments: &Switch) -> Result<()> {
         socket: arguments.socket.clone(),
         journal: arguments.journal.clone(),
     };
-    let mut report = |text: &str| eprintln!("hatch switch: {text}");
     let mut program = Program::start(&options, &mut report)?;
     // With this scheduling policy the switch does not run as soon as there is one frame, but when those who send have sent
     // all they have; so it moves more frames at a time.
     schedule::batch().context("SCHED_BATCH")?;
     privileges::keep(CapabilitySet::empty()).context("capabilities")?;
-    spawn_reaper(options.socket.clone()).context("a thread")?;
+    xenbus::spawn(options.socket.clone()).context("a thread")?;
     report(&format!(
         "serves {} at {}",
         options.bridges.join(", "),

@@ -1,7 +1,6 @@
 //! The program: one loop over the devices, the bridges' ports and the control socket.
 
 mod client;
-mod reaper;
 mod start;
 
 use std::io;
@@ -16,7 +15,6 @@ use crate::dom0::{BridgePort, Devices};
 use crate::journal::{Journal, JournalEntry};
 use crate::switch::{Notice, Rest, Switch};
 use client::Client;
-pub use reaper::spawn as spawn_reaper;
 pub use start::{StartError, StartOptions};
 
 /// The most connections at a time. Others wait.
