@@ -36,8 +36,8 @@ pub const RECORDS: &str = "/hatch/domain";
 pub const RESTARTS: &str = "/hatch/restart";
 /// The directory of the marks of guests that are being made.
 pub const MARKS: &str = "/hatch/making";
-/// The directory of the back ends that are the switch. The kernel's xenbus does not look for devices there.
-pub const SWITCHED: &str = "/local/domain/0/switch";
+/// The directory of the back ends that are the switch.
+pub const SWITCHED: &str = mayfly_switch::xenbus::keys::ROOT;
 
 /// A UUID as text.
 #[must_use]
@@ -125,7 +125,7 @@ pub fn backend(domid: u16) -> String {
 /// The directory of a back end that is the switch.
 #[must_use]
 pub fn switched(domid: u16) -> String {
-    format!("{SWITCHED}/{domid}")
+    mayfly_switch::xenbus::keys::directory(domid)
 }
 
 /// The path of the port by which the guest is asked to suspend.

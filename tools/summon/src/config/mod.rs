@@ -21,6 +21,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use mayfly_commands::SOCKET;
+pub use mayfly_toolstack::builder::Network;
 pub use smoltcp::wire::{Ipv4Cidr, Ipv6Cidr};
 
 use mayfly_toolstack::builder::{Image, Ramdisk};
@@ -162,16 +163,6 @@ pub enum OnChange {
     Keep,
     /// It is removed as soon as it is not in use, and made again if it always runs.
     RestartWhenIdle,
-}
-
-/// The back end of a guest's network.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Network {
-    /// netback in dom0's kernel.
-    #[default]
-    Netback,
-    /// `hatch switch`, which must be running.
-    Switch,
 }
 
 /// The state of a service's guest while the service sleeps.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use mayfly_toolstack::builder::{Connect, GuestConfig, GuestVif, Image, Shell};
+use mayfly_toolstack::builder::{Connect, GuestConfig, GuestVif, Image, Network, Shell};
 use mayfly_toolstack::pool::{BackOff, ShellKind, ShellLimits, ShellPool};
 use mayfly_xen::TscMode;
 
@@ -142,6 +142,7 @@ pub(super) fn template(service: &Service) -> GuestConfig {
         connect: Connect::Before,
         console: false,
         tsc: TscMode::Native,
+        network: Network::Netback,
         watched: None,
     }
 }

@@ -24,6 +24,9 @@ pub struct GuestConfig {
     pub vif: Option<GuestVif>,
     /// Whether the network is connected before the guest runs.
     pub connect: Connect,
+    /// The back end of the network. (An older hatch did not record it.)
+    #[serde(default)]
+    pub network: Network,
     /// Whether there is a console that `xl console` can attach to.
     pub console: bool,
     /// The behaviour of RDTSC.
@@ -45,6 +48,17 @@ pub struct GuestVif {
     pub rate: Option<String>,
     /// The MTU that the guest is given.
     pub mtu: Option<u32>,
+}
+
+/// A back end of a guest's network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// Linux' netback.
+    #[default]
+    Netback,
+    /// The process of `hatch switch`.
+    Switch,
 }
 
 /// The side that connects the network.

@@ -173,7 +173,7 @@ impl Toolstack {
         record: Option<IndexRecord>,
     ) -> Result<Destroyed, DestroyError> {
         let cause = |error: mayfly_xenstore::Error| DestroyError::Cause(error.into());
-        let state = self.store.find(&paths::state(domid)).map_err(cause)?;
+        let (state, is_of_switch) = self.back_ends(domid).map_err(cause)?;
         if state.as_deref() == Some("1") {
             // Half made: netback is about to look at it.
             self.quiet(domid, false);
@@ -187,12 +187,12 @@ impl Toolstack {
         }
         let uuid = self.uuid_of(info, record.as_ref())?;
         let mut ops = keys::death(domid, uuid.as_deref());
-        // A domain without a vif may be on the switch, which lets go of it before it is destroyed, so that nothing
-        // holds its pages. xenstore may not say so, as its maker may have been killed before it wrote that.
-        let mut is_switched = false;
-        if state.is_none() {
+        // The switch lets go of a guest before that is destroyed, so that nothing holds its pages. If there is no vif
+        // either, xenstore may not say that it is on the switch: its maker may have been killed before it wrote that.
+        let mut is_switched = is_of_switch;
+        if state.is_none() || is_of_switch {
             match super::switch::let_go(&self.run, domid, self.bound) {
-                Ok(had) => is_switched = had,
+                Ok(had) => is_switched |= had,
                 Err(error) => left.push(error),
             }
             ops.push(keys::unswitched(domid));
@@ -234,6 +234,16 @@ impl Toolstack {
         } else {
             Err(DestroyError::Left { domid, left })
         }
+    }
+
+    /// The state of a domain's netback, and whether it has a directory of the switch.
+    fn back_ends(&mut self, domid: u16) -> Result<(Option<String>, bool), mayfly_xenstore::Error> {
+        let paths = [
+            paths::state(domid),
+            mayfly_switch::xenbus::keys::interface(domid),
+        ];
+        let [state, interface] = self.values(paths)?;
+        Ok((state, interface.is_some()))
     }
 
     /// The UUID whose node below `/vm` is removed with a domain: Xen's; or the index's, if Xen does not have the domain

@@ -41,7 +41,7 @@ mod toolstack;
 
 pub use actions::{EndAction, EndActions, Watched, reason};
 pub use config::{
-    Connect, GuestConfig, GuestConfigError, GuestVif, NAME_MAX, check_name, random_uuid,
+    Connect, GuestConfig, GuestConfigError, GuestVif, NAME_MAX, Network, check_name, random_uuid,
 };
 pub(crate) use create::populate;
 pub use create::{AboutToRun, CreateAs, Created, Newborn, Ready, Shell, WantedOnSwitch};

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{Toolstack, ToolstackError};
-use crate::paths;
 use mayfly_switch::control::{SOCKET, SwitchConnection, SwitchOrder, SwitchReply};
+use mayfly_switch::xenbus::keys;
+use mayfly_xenstore::Request;
 
 impl Toolstack {
     /// Connects to the running switch.
@@ -17,13 +18,40 @@ impl Toolstack {
         at(&self.run, self.bound)
     }
 
-    /// Whether the switch serves a domain's network, by its key in xenstore.
+    /// Whether a switch runs.
+    #[must_use]
+    pub fn has_switch(&self) -> bool {
+        self.switch().is_ok()
+    }
+
+    /// Whether the switch serves a domain's network, by its keys in xenstore: it has a directory of the switch, and
+    /// was not moved to netback since.
     ///
     /// # Errors
     /// xenstored's.
     pub fn is_switched(&mut self, domid: u16) -> Result<bool, ToolstackError> {
-        let path = format!("{}/state", paths::switched(domid));
-        Ok(self.store.find(&path)?.is_some())
+        let [interface, netback] = self.values([keys::interface(domid), keys::netback(domid)])?;
+        Ok(interface.is_some() && netback.is_none())
+    }
+
+    /// The values of some keys, asked for together; `None` for each that is not there.
+    pub(super) fn values<const N: usize>(
+        &mut self,
+        paths: [String; N],
+    ) -> Result<[Option<String>; N], mayfly_xenstore::Error> {
+        let mut asked = Vec::with_capacity(N);
+        for path in &paths {
+            asked.push(self.store.send(Request::read(path))?);
+        }
+        let mut values = [const { None }; N];
+        for (value, id) in values.iter_mut().zip(asked) {
+            *value = match self.store.answer(id) {
+                Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+                Err(error) if error.is_absent() => None,
+                Err(error) => return Err(error),
+            };
+        }
+        Ok(values)
     }
 }
 

@@ -27,6 +27,7 @@ pub(crate) fn config(name: &str, last: u8) -> GuestConfig {
         connect: Connect::Auto,
         console: true,
         tsc: mayfly_xen::TscMode::Native,
+        network: Network::Netback,
         watched: None,
     }
 }

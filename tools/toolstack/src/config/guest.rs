@@ -8,7 +8,7 @@ use super::error::{ConfigProblem, ConfigProblems, shown};
 use super::known;
 use super::settings::{self, FileSettings, number};
 use super::vif::{self, VifEntry};
-use crate::builder::{self, Connect, EndAction, EndActions, GuestConfig, Watched};
+use crate::builder::{self, Connect, EndAction, EndActions, GuestConfig, Network, Watched};
 use mayfly_xen::TscMode;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
@@ -452,6 +452,7 @@ impl GuestFile {
             connect: Connect::default(),
             console: false,
             tsc: self.tsc,
+            network: Network::Netback,
             watched: None,
         }
     }

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::builder::{Connect, EndAction, EndActions, GuestConfig, GuestVif, Watched};
+use crate::builder::{Connect, EndAction, EndActions, GuestConfig, GuestVif, Network, Watched};
 use crate::config::{BRIDGE, own_mac};
 use crate::paths;
 use mayfly_xen::TscMode;
@@ -145,6 +145,7 @@ impl GuestDescription {
                 connect: Connect::default(),
                 console: false,
                 tsc: TscMode::Default,
+                network: Network::Netback,
                 watched: watched(&whole),
             },
             // libxl writes a number that means its default as well.

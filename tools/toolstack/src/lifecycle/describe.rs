@@ -4,7 +4,7 @@ use mayfly_savefile::SavedConfig;
 
 use super::config::GuestDescription;
 use crate::builder::index::{self, IndexRecord};
-use crate::builder::{self, Connect, GuestVif, Toolstack, ToolstackError};
+use crate::builder::{self, Connect, GuestVif, Network, Toolstack, ToolstackError};
 use crate::config::BRIDGE;
 use crate::paths;
 use mayfly_xen::{DomainInfo, TscMode};
@@ -69,6 +69,7 @@ impl Toolstack {
                 connect: Connect::default(),
                 console: false,
                 tsc: TscMode::Default,
+                network: Network::Netback,
                 watched: None,
             },
             grant_frames: OUR_FRAMES,

@@ -8,9 +8,10 @@ mod restored;
 mod shell;
 mod undo;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use super::config::{Connect, GuestConfig};
+use super::config::{Connect, GuestConfig, Network};
 use super::image::{Image, Ramdisk};
 use super::keys::{self, Ports, StoreOp};
 use super::layout::{self, Layout};
@@ -23,6 +24,7 @@ use super::{CreateError, FailedStep, ToolstackError};
 use crate::host::Links;
 use crate::paths;
 use mayfly_links::{Bridge, Link};
+use mayfly_switch::xenbus::Interface;
 use mayfly_xen::NewDomain;
 use mayfly_xenstore::{Request, RequestId, TransactionId};
 
@@ -93,10 +95,22 @@ struct CreatePlan<'a> {
     ramdisk: Option<&'a Ramdisk>,
     layout: Layout,
     bridge: Option<Bridge>,
+    /// The interface and the switch's port, if the front end does the handshake with the switch.
+    switched: Option<(Interface, Link)>,
+}
+
+impl CreatePlan<'_> {
+    /// The configuration whose keys are those of a guest of netback.
+    fn keyed(&self) -> Cow<'_, GuestConfig> {
+        match self.switched {
+            Some(_) => Cow::Owned(keys::off_netback(self.config)),
+            None => Cow::Borrowed(self.config),
+        }
+    }
 }
 
 impl Toolstack {
-    /// Creates a guest. When a step fails, the steps before it are undone.
+    /// Creates a guest on the back end that its configuration names. When a step fails, the steps before it are undone.
     ///
     /// # Errors
     /// The step that failed, why, and what of it could not be undone.
@@ -107,6 +121,19 @@ impl Toolstack {
         ramdisk: Option<&Ramdisk>,
         then: CreateAs,
     ) -> Result<Created, CreateError> {
+        if config.network == Network::Switch {
+            let wanted = WantedOnSwitch {
+                config,
+                image,
+                ramdisk,
+                is_guarded: true,
+            };
+            let mut switch = CreateSteps::new().run(CreateStep::Check, || {
+                let none = |error| ToolstackError::Switch(format!("no switch runs: {error}"));
+                self.switch().map_err(none)
+            })?;
+            return self.create_on_switch(wanted, &mut switch, then, &mut |_| Ok(()));
+        }
         self.create_for(config, image, ramdisk, then, &mut |soon| {
             if let Some((vif, _)) = soon.port {
                 soon.links.find(&vif.name)?;
@@ -115,7 +142,7 @@ impl Toolstack {
         })
     }
 
-    /// Creates a guest and calls `ready` right before it runs. If the network is to be connected before the guest runs,
+    /// Creates a guest on netback and calls `ready` right before it runs. If the network is to be connected before the guest runs,
     /// it is connected by then, so that work that waits for the guest can go on. An error of `ready` is an error of the
     /// step.
     ///
@@ -130,9 +157,25 @@ impl Toolstack {
         ready: Ready<'_>,
     ) -> Result<Created, CreateError> {
         let mut steps = CreateSteps::new();
-        let plan = steps.run(CreateStep::Check, || self.plan(config, image, ramdisk))?;
-        let mut done = DoneSteps::default();
-        match self.steps(&plan, (then, ready), &mut steps, &mut done) {
+        let plan = steps.run(CreateStep::Check, || {
+            self.plan(config, (image, ramdisk), config.connect)
+        })?;
+        self.carry_out(&plan, (then, ready), steps)
+    }
+
+    /// Creates the guest of a plan.
+    fn carry_out(
+        &mut self,
+        plan: &CreatePlan<'_>,
+        (then, ready): (CreateAs, Ready<'_>),
+        mut steps: CreateSteps,
+    ) -> Result<Created, CreateError> {
+        let config = plan.config;
+        let mut done = DoneSteps {
+            switched: plan.switched.is_some(),
+            ..DoneSteps::default()
+        };
+        match self.steps(plan, (then, ready), &mut steps, &mut done) {
             Ok(Born { domid, .. }) => Ok(Created {
                 domid,
                 uuid: config.uuid,
@@ -150,13 +193,13 @@ impl Toolstack {
     fn plan<'a>(
         &mut self,
         config: &'a GuestConfig,
-        image: &'a Image,
-        ramdisk: Option<&'a Ramdisk>,
+        (image, ramdisk): (&'a Image, Option<&'a Ramdisk>),
+        connect: Connect,
     ) -> Result<CreatePlan<'a>, ToolstackError> {
         config.check()?;
         layout::check_cmdline(&config.cmdline)?;
         let preconnected = config.vif.is_some()
-            && match config.connect {
+            && match connect {
                 Connect::Auto => image.takes_preconnected(),
                 Connect::Before => true,
                 Connect::Guest => false,
@@ -178,6 +221,7 @@ impl Toolstack {
             ramdisk,
             layout,
             bridge,
+            switched: None,
         })
     }
 
@@ -202,7 +246,14 @@ impl Toolstack {
         })?;
         let preconnected = plan.layout.rings.is_some();
         let mut answers = steps.run(CreateStep::Keys, || {
-            self.keys(config, domid, transaction, (preconnected, done))
+            let whose = (config, &*plan.keyed());
+            let mut answers = self.keys(whose, domid, transaction, (preconnected, done))?;
+            if let Some((interface, _)) = &plan.switched {
+                let mtu = config.vif.as_ref().and_then(|vif| vif.mtu);
+                self.clear(&[keys::unswitched(domid)])?;
+                answers.extend(self.send(&keys::switched(domid, interface, mtu))?);
+            }
+            Ok::<_, ToolstackError>(answers)
         })?;
         let keys_at = steps.now();
         steps.run(CreateStep::Limits, || {
@@ -235,7 +286,9 @@ impl Toolstack {
                 .pvh_context(domid, entry, u32::try_from(start_info).unwrap_or(u32::MAX))
         })?;
         let mut link = None;
-        if config.vif.is_some() {
+        if let Some((interface, port)) = &plan.switched {
+            steps.run(CreateStep::Port, || self.links.direct(port, interface.mac))?;
+        } else if config.vif.is_some() {
             link = Some(steps.run(CreateStep::Port, || {
                 self.port((config, plan.bridge.as_ref()), domid, then)
             })?);
@@ -271,7 +324,7 @@ impl Toolstack {
             steps.run(CreateStep::Unpause, || self.run(domid, port, ready))?;
         }
         steps.run(CreateStep::Finish, || {
-            let mut ops = keys::finish(domid, config, &ports);
+            let mut ops = keys::finish(domid, &plan.keyed(), &ports);
             ops.extend((then != CreateAs::Shell).then(|| keys::made(config)));
             self.finish(domid, &ops, preconnected)
         })?;
@@ -339,10 +392,10 @@ impl Toolstack {
         Ok(())
     }
 
-    /// Sends the claim and all keys that can be written already.
+    /// Sends the claim and all keys that can be written already: those of `keyed`.
     fn keys(
         &mut self,
-        config: &GuestConfig,
+        (config, keyed): (&GuestConfig, &GuestConfig),
         domid: u16,
         transaction: TransactionId,
         (preconnected, done): (bool, &mut DoneSteps),
@@ -350,12 +403,18 @@ impl Toolstack {
         done.open = None;
         done.claim = Some(self.claim(config, domid, transaction)?);
         done.keys = true;
-        for id in self.send(&keys::before(domid))? {
-            self.store.forget(id);
-        }
-        let answers = self.send(&keys::birth(domid, config, preconnected))?;
+        self.clear(&keys::before(domid))?;
+        let answers = self.send(&keys::birth(domid, keyed, preconnected))?;
         self.store.flush()?;
         Ok(answers)
+    }
+
+    /// Queues removals of what an earlier domain may have left.
+    fn clear(&mut self, ops: &[StoreOp]) -> Result<(), mayfly_xenstore::Error> {
+        for id in self.send(ops)? {
+            self.store.forget(id);
+        }
+        Ok(())
     }
 
     /// Queues requests.

@@ -96,7 +96,7 @@ impl Toolstack {
             Ok::<_, ToolstackError>(domid)
         })?;
         let mut answers = steps.run(CreateStep::Keys, || {
-            self.keys(config, domid, transaction, (false, done))
+            self.keys((config, config), domid, transaction, (false, done))
         })?;
         let ram_pages = config.memory << 8;
         steps.run(CreateStep::Limits, || self.limits(config, ram_pages, domid))?;

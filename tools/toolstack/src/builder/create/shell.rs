@@ -54,7 +54,9 @@ impl Toolstack {
     pub fn shell(&mut self, template: &GuestConfig, image: &Image) -> Result<Shell, CreateError> {
         let mut steps = CreateSteps::new();
         let config = steps.run(CreateStep::Check, || anonymous(template))?;
-        let plan = steps.run(CreateStep::Check, || self.plan(&config, image, None))?;
+        let plan = steps.run(CreateStep::Check, || {
+            self.plan(&config, (image, None), config.connect)
+        })?;
         let mut done = DoneSteps::default();
         let made = self.steps(
             &plan,

@@ -6,6 +6,7 @@ use super::super::config::GuestConfig;
 use super::super::index;
 use super::super::keys::{self, StoreOp};
 use super::super::making::Mark;
+use super::super::switch;
 use super::super::toolstack::Toolstack;
 use super::claim::Claim;
 use crate::paths;
@@ -20,6 +21,8 @@ pub(super) struct DoneSteps {
     pub(super) open: Option<TransactionId>,
     pub(super) domain: Option<u16>,
     pub(super) keys: bool,
+    /// The guest does the handshake with the switch.
+    pub(super) switched: bool,
     pub(super) connecting: bool,
     pub(super) claim: Option<Claim>,
     pub(super) claimed: bool,
@@ -52,7 +55,7 @@ impl Toolstack {
             done.claimed = matches!(record, Some(Ok(Some(record))) if record == config.index());
         }
         if let Some(domid) = done.domain {
-            if done.keys && config.vif.is_some() {
+            if done.keys && config.vif.is_some() && !done.switched {
                 self.quiet(domid, done.connecting);
             }
             if let Err(error) = self.xen.destroy(domid)
@@ -63,6 +66,11 @@ impl Toolstack {
             let mut ops = Vec::new();
             if done.keys {
                 ops = keys::death(domid, Some(&paths::uuid(&config.uuid)));
+            }
+            if done.switched {
+                // Its directory first, so that the switch is not given the guest again.
+                left.extend(self.remove(&[keys::unswitched(domid)]));
+                left.extend(switch::let_go(&self.run, domid, self.bound).err());
             }
             if done.claimed {
                 ops.push(StoreOp::Release(domid));

@@ -5,6 +5,7 @@
 //! far as a guest, a back end or `xl` reads them, so that `xl` handles these guests as its own. Their paths are in
 //! [`crate::paths`].
 
+use mayfly_switch::xenbus::{self, Interface};
 use mayfly_xenstore::{Access, Perm, Request};
 
 use super::config::{GuestConfig, GuestVif};
@@ -69,57 +70,85 @@ pub(crate) fn unswitched(domid: u16) -> StoreOp {
     StoreOp::Rm(paths::switched(domid))
 }
 
-/// The keys of a guest that the switch serves, all written when the guest runs already: first those that it reads of
-/// its network, then those that xenconsoled reads. The introduction is last, because the others begin to look at that.
-pub(crate) fn switched_birth(domid: u16, config: &GuestConfig, ports: &Ports) -> Vec<StoreOp> {
-    let (front, back) = (paths::front(domid), paths::switched(domid));
-    // The first key of each directory makes the directory. Keys made in it afterwards inherit its permissions.
+/// The keys of a guest whose network the builder has connected to the switch, all written when the guest runs already:
+/// first those that it reads of its network, then those that xenconsoled reads. The introduction is last, because the
+/// others begin to look at that.
+pub(crate) fn switched_birth(
+    domid: u16,
+    config: &GuestConfig,
+    ports: &Ports,
+    interface: &Interface,
+) -> Vec<StoreOp> {
     let mut ops = vec![
         name(domid, &config.name),
         StoreOp::Perms(paths::home(domid), guest_reads(domid)),
-        write(format!("{back}/state"), "4"),
-        StoreOp::Perms(back.clone(), guest_reads(domid)),
-        write(format!("{front}/backend"), back.clone()),
-        StoreOp::Perms(
-            front.clone(),
-            vec![
-                Perm {
-                    access: Access::None,
-                    domid,
-                },
-                Perm {
-                    access: Access::Read,
-                    domid: 0,
-                },
-            ],
-        ),
-        write(format!("{front}/state"), "4"),
     ];
-    if let Some(vif) = &config.vif {
-        let mac = paths::mac_text(&vif.mac);
-        for (key, value) in [
-            ("feature-sg", "1"),
-            ("feature-gso-tcpv4", "1"),
-            ("feature-no-csum-offload", "0"),
-            ("feature-ipv6-csum-offload", "1"),
-            ("frontend", front.as_str()),
-            ("online", "1"),
-            ("mac", mac.as_str()),
-        ] {
-            ops.push(write(format!("{back}/{key}"), value));
-        }
-        if let Some(mtu) = vif.mtu {
-            ops.push(write(format!("{front}/mtu"), mtu.to_string()));
-        }
-        ops.push(write(format!("{front}/mac"), mac));
-    }
+    let mtu = config.vif.as_ref().and_then(|vif| vif.mtu);
+    ops.extend(switched(domid, interface, mtu));
     ops.extend(self::front(domid, ports, None));
     ops.extend(introduce(domid, ports));
-    let plain = GuestConfig {
+    ops.extend(finish(domid, &off_netback(config), ports));
+    ops
+}
+
+/// A configuration without the keys of netback's interface.
+pub(crate) fn off_netback(config: &GuestConfig) -> GuestConfig {
+    GuestConfig {
         vif: None,
         ..config.clone()
-    };
-    ops.extend(finish(domid, &plain, ports));
+    }
+}
+
+/// The directories of an interface of the switch. If the front end does the handshake itself, it is for the switch's
+/// process for xenstore to say what it can do.
+pub(crate) fn switched(domid: u16, interface: &Interface, mtu: Option<u32>) -> Vec<StoreOp> {
+    let (front, back) = (paths::front(domid), paths::switched(domid));
+    let is_connected = interface.connected.is_some();
+    let state = if is_connected { "4" } else { "1" };
+    let mac = paths::mac_text(&interface.mac);
+    // The first key of each directory makes the directory. Keys made in it afterwards inherit its permissions.
+    let mut ops = vec![write(format!("{front}/backend"), &back)];
+    ops.push(StoreOp::Perms(
+        front.clone(),
+        vec![
+            Perm {
+                access: Access::None,
+                domid,
+            },
+            Perm {
+                access: Access::Read,
+                domid: 0,
+            },
+        ],
+    ));
+    if let Some(mtu) = mtu {
+        ops.push(write(format!("{front}/mtu"), mtu.to_string()));
+    }
+    ops.push(write(format!("{front}/mac"), &mac));
+    if !is_connected {
+        ops.push(write(format!("{front}/backend-id"), "0"));
+    }
+    // The front end's first: without it, the other end would be closed.
+    ops.push(write(format!("{front}/state"), state));
+    // Serialization fails only for maps whose keys are not strings, and there are none.
+    let text = serde_json::to_string(interface).unwrap_or_default();
+    ops.push(write(xenbus::keys::interface(domid), text));
+    ops.push(StoreOp::Perms(back.clone(), guest_reads(domid)));
+    let domain = domid.to_string();
+    for (key, value) in [
+        ("frontend", front.as_str()),
+        ("frontend-id", &domain),
+        ("online", "1"),
+        ("mac", &mac),
+    ] {
+        ops.push(write(format!("{back}/{key}"), value));
+    }
+    if is_connected {
+        for (key, value) in xenbus::keys::OFFERED {
+            ops.push(write(format!("{back}/{key}"), value));
+        }
+    }
+    ops.push(write(format!("{back}/state"), state));
     ops
 }
 

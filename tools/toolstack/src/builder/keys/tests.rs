@@ -1,7 +1,7 @@
 //! The keys that are written for a guest, and those that are removed.
 
 use super::*;
-use crate::builder::Connect;
+use crate::builder::{Connect, Network};
 use mayfly_xen::TscMode;
 use mayfly_xenstore::check_path;
 
@@ -21,6 +21,7 @@ fn config() -> GuestConfig {
         connect: Connect::Auto,
         console: true,
         tsc: TscMode::Default,
+        network: Network::Netback,
         watched: None,
     }
 }

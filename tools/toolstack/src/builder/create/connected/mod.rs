@@ -19,9 +19,11 @@ use std::time::Duration;
 use mayfly_handoff::network::PATH_MAX;
 use mayfly_switch::control::{SwitchConnection, SwitchOrder, SwitchReply};
 use mayfly_switch::port::{Features, Rings};
-use mayfly_switch::switch::{Guard, Guest, SendLimits};
+use mayfly_switch::port_name;
+use mayfly_switch::switch::{Guard, SendLimits};
+use mayfly_switch::xenbus::Interface;
 
-use super::super::config::{GuestConfig, GuestVif};
+use super::super::config::{Connect, GuestConfig, GuestVif};
 use super::super::image::{Image, Ramdisk};
 use super::super::keys::{self, Ports};
 use super::super::layout::{self, Layout};
@@ -75,6 +77,7 @@ impl Newborn {
 struct OnSwitch {
     domid: u16,
     ports: Ports,
+    interface: Interface,
     /// The switch's port on the bridge.
     link: String,
     /// The mapped pages. They are kept until the guest runs: unmapping them takes long in the kernel.
@@ -98,21 +101,12 @@ fn addresses(cmdline: &str) -> Option<(Option<Ipv4Addr>, Option<Ipv6Addr>)> {
     (v4.is_some() || v6.is_some()).then_some((v4, v6))
 }
 
-/// The guest as the switch is given it. A guest with addresses of its own is restricted to them.
-fn handed(
-    plan: &CreatePlan<'_>,
-    (vif, is_guarded): (&GuestVif, bool),
-    domid: u16,
-    ports: &Ports,
-) -> Result<Guest, ToolstackError> {
-    let (Some(rings), Some((tx_port, _))) = (&plan.layout.rings, ports.network) else {
-        return Err(ToolstackError::Backend("has no rings"));
-    };
-    let grants = Grants::of(rings);
-    let known = addresses(&plan.config.cmdline);
+/// What the switch has to know of an interface. A guest with addresses of its own is restricted to them.
+fn interface(config: &GuestConfig, vif: &GuestVif, is_guarded: bool) -> Interface {
+    let known = addresses(&config.cmdline);
     let (ipv4, ipv6) = known.unwrap_or_default();
-    Ok(Guest {
-        name: plan.config.name.clone(),
+    Interface {
+        name: config.name.clone(),
         bridge: vif.bridge.clone(),
         mac: vif.mac,
         ipv4,
@@ -121,22 +115,45 @@ fn handed(
             true => Guard::Full,
             false => Guard::Mac,
         },
-        rings: Rings {
+        limits: SendLimits::default(),
+        persistent: false,
+        connected: None,
+    }
+}
+
+/// The same with the rings that the builder has made.
+fn connected(
+    plan: &CreatePlan<'_>,
+    (vif, is_guarded): (&GuestVif, bool),
+    domid: u16,
+    ports: &Ports,
+) -> Result<Interface, ToolstackError> {
+    let (Some(rings), Some((tx_port, rx_port))) = (&plan.layout.rings, ports.network) else {
+        return Err(ToolstackError::Backend("has no rings"));
+    };
+    let grants = Grants::of(rings);
+    Ok(Interface {
+        persistent: true,
+        connected: Some(Rings {
             domain: domid,
             tx_ring: grants.tx_ring,
             rx_ring: grants.rx_ring,
             tx_port,
-            // The guest notifies through the transmit ring's event channel as long as the receive ring's is unbound.
-            rx_port: None,
-        },
-        features: Features {
-            csum6: true,
-            persistent: true,
-            ..Features::default()
-        },
-        limits: SendLimits::default(),
+            rx_port: Some(rx_port),
+        }),
+        ..interface(plan.config, vif, is_guarded)
     })
 }
+
+/// The features of the front end as the handoff structure has it.
+const AT_FIRST: Features = Features {
+    sg: false,
+    gso_tcpv4: false,
+    gso_tcpv6: false,
+    csum4: true,
+    csum6: true,
+    persistent: true,
+};
 
 impl Toolstack {
     /// Creates a guest whose network the switch serves, and calls `ready` right before it runs. When a step fails, the
@@ -151,6 +168,10 @@ impl Toolstack {
         then: CreateAs,
         ready: Ready<'_>,
     ) -> Result<Created, CreateError> {
+        let takes_connected = wanted.image.takes_preconnected();
+        if !takes_connected || wanted.config.connect == Connect::Guest {
+            return self.create_with_handshake(wanted, then, ready);
+        }
         let newborn = self.bear(wanted, switch, then, ready)?;
         if then == CreateAs::Running {
             // A guest that ends meanwhile is found below.
@@ -158,6 +179,32 @@ impl Toolstack {
             std::thread::sleep(FIRST_ANSWER);
         }
         self.introduce(newborn)
+    }
+
+    /// Creates a guest that does the handshake itself, with the switch's process for xenstore.
+    fn create_with_handshake(
+        &mut self,
+        wanted: WantedOnSwitch<'_>,
+        then: CreateAs,
+        ready: Ready<'_>,
+    ) -> Result<Created, CreateError> {
+        let mut steps = CreateSteps::new();
+        let WantedOnSwitch {
+            config,
+            image,
+            ramdisk,
+            is_guarded,
+        } = wanted;
+        let plan = steps.run(CreateStep::Check, || {
+            let mut plan = self.plan(config, (image, ramdisk), Connect::Guest)?;
+            let (Some(vif), Some(bridge)) = (&config.vif, &plan.bridge) else {
+                return Err(ToolstackError::Backend("is for guests that have a network"));
+            };
+            let link = self.links.find(&port_name(bridge.index))?;
+            plan.switched = Some((interface(config, vif, is_guarded), link));
+            Ok(plan)
+        })?;
+        self.carry_out(&plan, (then, ready), steps)
     }
 
     /// The first half of it: a guest that runs, if it is to run, and that only the switch knows of.
@@ -260,6 +307,7 @@ impl Toolstack {
             layout: Layout::new(config.memory, image.headers(), ramdisk_size, true)?,
             // The switch has its own port on the bridge.
             bridge: None,
+            switched: None,
         })
     }
 
@@ -298,13 +346,21 @@ impl Toolstack {
             Ok::<_, ToolstackError>(mapped)
         })?;
         // The switch maps the rings while the image is loaded, if it has a CPU of its own.
-        steps.run(CreateStep::Front, || {
+        let interface = steps.run(CreateStep::Front, || {
             let Some(vif) = &config.vif else {
                 return Err(ToolstackError::Backend("has no interface"));
             };
-            let guest = handed(plan, (vif, is_guarded), domid, &ports)?;
+            let interface = connected(plan, (vif, is_guarded), domid, &ports)?;
             switch.settle()?;
-            Ok(switch.send(&SwitchOrder::Attach(Box::new(guest)))?)
+            let rings = interface.connected.map(|rings| Rings {
+                // The guest notifies through the transmit ring's event channel as long as the receive ring's is unbound.
+                rx_port: None,
+                ..rings
+            });
+            let rings = rings.ok_or(ToolstackError::Backend("has no rings"))?;
+            let guest = interface.guest(rings, AT_FIRST);
+            switch.send(&SwitchOrder::Attach(Box::new(guest)))?;
+            Ok::<_, ToolstackError>(interface)
         })?;
         let image = steps.run(CreateStep::Load, || {
             let mut network = plan.network(domid, &ports)?;
@@ -328,6 +384,7 @@ impl Toolstack {
         Ok(OnSwitch {
             domid,
             ports,
+            interface,
             link,
             mapped: [pages, table, image],
         })
@@ -344,6 +401,7 @@ impl Toolstack {
         let OnSwitch {
             domid,
             ports,
+            interface,
             link,
             mapped,
         } = born;
@@ -353,10 +411,9 @@ impl Toolstack {
             done.open = None;
             done.claim = Some(self.claim(config, domid, transaction)?);
             done.keys = true;
-            for id in self.send(&keys::before(domid))? {
-                self.store.forget(id);
-            }
-            let answers = self.send(&keys::switched_birth(domid, config, &ports))?;
+            self.clear(&keys::before(domid))?;
+            self.clear(&[keys::unswitched(domid)])?;
+            let answers = self.send(&keys::switched_birth(domid, config, &ports, &interface))?;
             self.store.flush()?;
             Ok::<_, ToolstackError>(answers)
         })?;

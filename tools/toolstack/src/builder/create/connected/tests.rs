@@ -239,3 +239,81 @@ fn a_name_is_one_guests() {
     bed.toolstack().destroy(first, false).unwrap();
     bed.is_as_before("its end");
 }
+
+fn by_handshake(name: &str, last: u8) -> GuestConfig {
+    GuestConfig {
+        connect: Connect::Guest,
+        ..config(name, last)
+    }
+}
+
+impl Bed {
+    fn create_of(&self, config: &GuestConfig) -> Result<Created, CreateError> {
+        let what = self.wanted(config);
+        let mut switch = self.switch.borrow_mut();
+        self.toolstack()
+            .create_on_switch(what, &mut switch, CreateAs::Running, &mut |_| Ok(()))
+    }
+}
+
+#[test]
+fn a_front_end_that_does_the_handshake_finds_a_back_end_that_is_not_the_kernels() {
+    let bed = Bed::new();
+    // What xl left of a domain with this number.
+    let stale = format!("{}/state", paths::switched(1));
+    bed.host.store.set(&stale, "4");
+    let created = bed.create_of(&by_handshake("web", 1)).unwrap();
+    let domid = created.domid;
+    assert!((domid, created.preconnected) == (1, false));
+    assert_eq!(bed.served.domains(), [0_u16; 0], "it is for the handshake");
+    let (front, back) = (paths::front(domid), paths::switched(domid));
+    for (path, value) in [
+        (format!("{front}/backend"), back.as_str()),
+        (format!("{front}/backend-id"), "0"),
+        (format!("{front}/state"), "1"),
+        (format!("{back}/state"), "1"),
+        (format!("{back}/frontend"), &front),
+    ] {
+        assert_eq!(bed.host.store.get(&path).as_deref(), Some(value), "{path}");
+    }
+    let interface = mayfly_switch::xenbus::keys::interface(domid);
+    let interface = bed.host.store.get(&interface).unwrap();
+    let interface: Interface = serde_json::from_str(&interface).unwrap();
+    assert_eq!(
+        (interface.name.as_str(), interface.connected),
+        ("web", None)
+    );
+    assert_eq!(bed.host.store.get(&paths::state(domid)), None, "no vif");
+    assert_eq!(bed.host.domid("web"), Some(domid));
+    bed.toolstack().destroy(domid, false).unwrap();
+    bed.is_as_before("its end");
+}
+
+#[test]
+fn a_handshake_that_cannot_begin_leaves_nothing() {
+    let bed = Bed::new();
+    let config = by_handshake("web", 1);
+    for call in [
+        "create",
+        "populate",
+        "event_channel",
+        "pvh_context",
+        "unpause",
+    ] {
+        bed.host.xen.refuses(call, 5);
+        let error = bed.create_of(&config).unwrap_err();
+        assert!(error.left.is_empty(), "{call}: {error}");
+        bed.is_as_before(call);
+    }
+    bed.host.xen.refuses("", 0);
+    bed.host.links.refuses("direct");
+    let error = bed.create_of(&config).unwrap_err();
+    assert!(error.left.is_empty(), "{error}");
+    bed.is_as_before("no entry in the bridge");
+    // The switch has no port on the bridge, which is found before there is a domain.
+    bed.host.links.refuses("find");
+    let asked = bed.host.xen.asked().len();
+    let error = bed.create_of(&config).unwrap_err();
+    assert_eq!(error.failure.step, CreateStep::Check, "{error}");
+    assert_eq!(bed.host.xen.asked().len(), asked);
+}
