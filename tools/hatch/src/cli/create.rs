@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use mayfly_toolstack::builder::{
-    CreateAs, GuestConfig, Image, Ramdisk, Toolstack, ToolstackError, WantedOnSwitch, Watched,
+    CreateAs, GuestConfig, Image, Network, Ramdisk, Toolstack, ToolstackError, Watched,
     random_uuid, reason,
 };
 use mayfly_toolstack::config::{self, GuestFile, Overrides};
@@ -74,9 +74,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PATH", default_value = pool::SOCKET)]
     socket: PathBuf,
 
-    /// The guest's network back end.
-    #[arg(long, value_name = "WHO", value_enum, default_value_t)]
-    network: Network,
+    /// The guest's network back end. By default the pool's; otherwise the switch, if one runs that serves the bridge, for
+    /// an image that takes a connected network; otherwise netback.
+    #[arg(long, value_name = "WHO", value_enum)]
+    network: Option<NetworkName>,
 
     /// Overrides `name`.
     #[arg(long)]
@@ -141,13 +142,21 @@ impl Arguments {
 }
 
 /// A network back end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Network {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum NetworkName {
     /// Linux' netback.
-    #[default]
     Netback,
     /// The process of `hatch switch`, which has to be running.
     Switch,
+}
+
+impl From<NetworkName> for Network {
+    fn from(name: NetworkName) -> Self {
+        match name {
+            NetworkName::Netback => Self::Netback,
+            NetworkName::Switch => Self::Switch,
+        }
+    }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -330,7 +339,7 @@ fn one(
     config.console = arguments.console;
     config.watched = (presence() != Presence::Nobody).then(|| guest.watched());
     if !arguments.no_pool
-        && arguments.network == Network::Netback
+        && arguments.network != Some(NetworkName::Switch)
         && let Some(made) = from_pool(arguments, guest, &config)?
     {
         config.uuid = made.uuid;
@@ -354,19 +363,26 @@ fn one(
     } else {
         CreateAs::Running
     };
-    let created = match arguments.network {
-        Network::Netback => builder.create(&config, image, ramdisk, then),
-        Network::Switch => {
-            let mut switch = builder.switch().context("no switch runs")?;
-            let wanted = WantedOnSwitch {
-                config: &config,
-                image,
-                ramdisk,
-                is_guarded: true,
-            };
-            builder.create_on_switch(wanted, &mut switch, then, &mut |_| Ok(()))
+    config.network = match arguments.network {
+        Some(name) => name.into(),
+        None if image.takes_preconnected() && config.vif.is_some() && builder.has_switch() => {
+            Network::Switch
         }
+        None => Network::Netback,
     };
+    let mut created = builder.create(&config, image, ramdisk, then);
+    if let Err(error) = &created
+        && let ToolstackError::Switch(why) = &error.failure.cause
+        && arguments.network.is_none()
+        && error.left.is_empty()
+    {
+        eprintln!(
+            "hatch: {}: the switch: {why}; netback serves it",
+            guest.name
+        );
+        config.network = Network::Netback;
+        created = builder.create(&config, image, ramdisk, then);
+    }
     let created = created.map_err(|error| {
         let failure = Failure::from(error);
         Failure::new(failure.exit, format!("{}: {}", guest.name, failure.message))
@@ -434,6 +450,7 @@ struct MadeLine<'a, T> {
     domid: u16,
     mac: Option<String>,
     name: &'a str,
+    network: Network,
     paused: bool,
     preconnected: bool,
     timeline: &'a T,
@@ -455,6 +472,7 @@ fn tell<T: Serialize>(
         domid,
         mac: config.vif.as_ref().map(|vif| mac_text(&vif.mac)),
         name: &config.name,
+        network: config.network,
         paused: arguments.paused,
         preconnected,
         timeline,
