@@ -409,10 +409,10 @@ fn restore_failures(place: &Place) -> Result<()> {
     lab.run(&["rm", SAVED]).map(drop)
 }
 
-const LINUX: &str = "/guest/linux.cfg";
+pub(crate) const LINUX: &str = "/guest/linux.cfg";
 
 /// Requests the Linux guest's page until it comes.
-fn linux_answers(place: &Place) -> Result<()> {
+pub(crate) fn linux_answers(place: &Place) -> Result<()> {
     let start = Instant::now();
     let page = ["timeout", "3", "wget", "-q", "-O", "-", "http://10.0.2.80/"];
     loop {

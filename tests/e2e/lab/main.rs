@@ -9,6 +9,7 @@ mod config;
 mod documents;
 mod faults;
 mod guard;
+mod handshake;
 mod hatch;
 mod index;
 mod lifecycle;
@@ -166,6 +167,7 @@ fn main() -> ExitCode {
         by("hatch xenstored", store::TAKEOVER, &hatch_on_c),
         by("hatch, watch", watch::CASES, &hatch),
         by("switch", switch::CASES, &hatch),
+        by("switch", handshake::CASES, &hatch),
         by("hatch, site", site, &hatch),
         by("hatch, abuse", borne, &hatch),
         by("hatch, oxenstored", OTHER_DOM0, &hatch_other),

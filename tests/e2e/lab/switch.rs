@@ -42,13 +42,13 @@ const PACK: &str = "/guest/switch.mfs";
 const SIZE: usize = 10 << 20;
 
 /// A running switch in dom0. Dropping this ends it.
-struct Switch<'a> {
+pub(crate) struct Switch<'a> {
     lab: &'a Lab,
     pid: String,
 }
 
 impl<'a> Switch<'a> {
-    fn start(place: &'a Place) -> Result<Self> {
+    pub(crate) fn start(place: &'a Place) -> Result<Self> {
         let lab = &place.lab;
         let pid = lab.shell(&format!(
             "setsid {HATCH} switch --bridge {BRIDGE} </dev/null >>{LOG} 2>&1 & echo $!"
@@ -68,19 +68,19 @@ impl<'a> Switch<'a> {
         Ok(this)
     }
 
-    fn status(&self) -> Result<Value> {
+    pub(crate) fn status(&self) -> Result<Value> {
         json(&self.lab.run(&[HATCH, "switch", "status", "--json"])?)
     }
 
     /// The switch's status of the guest with this name.
-    fn guest(&self, name: &str) -> Result<Value> {
+    pub(crate) fn guest(&self, name: &str) -> Result<Value> {
         let status = self.status()?;
         let guests = status["guests"].as_array().context("no guests")?;
         let guest = guests.iter().find(|guest| guest["name"] == name);
         Ok(guest.context("no such guest")?.clone())
     }
 
-    fn kill(&self) -> Result<()> {
+    pub(crate) fn kill(&self) -> Result<()> {
         self.lab.run(&["kill", "-9", &self.pid])?;
         Ok(())
     }
@@ -112,7 +112,7 @@ fn create(place: &Place, words: &[&str]) -> Result<Value> {
 }
 
 /// Checks that the guest answers dom0, and the host, whose frames come over the bridge.
-fn answers(place: &Place) -> Result<()> {
+pub(crate) fn answers(place: &Place) -> Result<()> {
     let (status, body) = ask::http(place.lab.http()?, "/", BOUND)?;
     ensure!(status == 200 && !body.is_empty(), "GET / gives {status}");
     let records = ask::dns(place.lab.dns()?, "mayfly.test", Rtype::A, BOUND)?;

@@ -26,13 +26,13 @@ const LOG: &str = "/run/watch.log";
 const CRASHES: &str = "extra = \"ip=nonsense\"";
 
 /// A running `hatch watch`.
-struct Watch<'a> {
+pub(crate) struct Watch<'a> {
     place: &'a Place,
     pid: String,
 }
 
 impl<'a> Watch<'a> {
-    fn start(place: &'a Place) -> Result<Self> {
+    pub(crate) fn start(place: &'a Place) -> Result<Self> {
         let script = format!("touch {LOG}; {HATCH} watch --json >>{LOG} 2>&1 </dev/null & echo $!");
         let pid = place.lab.shell(&script)?.trim().to_owned();
         let watch = Self { place, pid };

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use lz4_flex::block;
 use walkdir::WalkDir;
 
 use crate::image::{Image, find};
@@ -219,6 +220,46 @@ fn finish(mut image: Image, root: &Path) -> Result<LinuxGuest> {
         kernel: kernel(root)?,
         ramdisk,
     })
+}
+
+/// The longest block of LZ4's legacy format without compression, in bytes (lz4 doc/lz4_Frame_format.md).
+const BLOCK_MAX: usize = 8 << 20;
+
+/// The ELF file in a kernel whose payload is compressed by LZ4, as that of Debian's cloud kernel is (Linux
+/// Documentation/arch/x86/boot.rst: `setup_sects`, `payload_offset`, `payload_length`). hatch takes it in place of the
+/// bzImage.
+///
+/// # Errors
+/// It is no such kernel.
+pub fn vmlinux(bz_image: &[u8]) -> Result<Vec<u8>> {
+    let field = |at: usize| {
+        let bytes = bz_image.get(at..at + 4).context("the kernel is cut")?;
+        Ok::<_, anyhow::Error>(u32::from_le_bytes(bytes.try_into()?) as usize)
+    };
+    let sectors = usize::from(*bz_image.get(0x1f1).context("the kernel is cut")?);
+    let mut at = (sectors + 1) * 512 + field(0x248)?;
+    // The size without compression is the last word of the payload.
+    let end = at + field(0x24c)?.saturating_sub(4);
+    ensure!(
+        field(at)? == 0x184c_2102,
+        "the kernel is not in LZ4's legacy format"
+    );
+    at += 4;
+    let mut elf = Vec::new();
+    while at < end {
+        let length = field(at)?;
+        let bytes = bz_image.get(at + 4..at + 4 + length);
+        elf.extend(block::decompress(
+            bytes.context("the kernel is cut")?,
+            BLOCK_MAX,
+        )?);
+        at += 4 + length;
+    }
+    ensure!(
+        elf.starts_with(b"\x7fELF"),
+        "the kernel has no ELF file in it"
+    );
+    Ok(elf)
 }
 
 /// The only kernel in an unpacked set.
