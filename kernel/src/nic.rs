@@ -187,7 +187,9 @@ pub struct Ip<'n, 'h, H: Hypervisor> {
     packet: Option<&'n [u8]>,
     tx: &'n mut Tx<'h, H>,
     peer: Mac,
-    /// The longest frame that the back end cuts into segments, in bytes.
+    /// Whether the back end cuts frames into segments.
+    is_cut: bool,
+    /// The longest frame that it cuts, in bytes.
     longest: usize,
     /// Whether there was no room for a frame.
     exhausted: bool,
@@ -202,7 +204,9 @@ pub struct Ip<'n, 'h, H: Hypervisor> {
 impl<'n, 'h, H: Hypervisor> Ip<'n, 'h, H> {
     /// The device for the peer at a MAC address, with an IP packet of it if there is one.
     pub fn new(packet: Option<&'n [u8]>, tx: &'n mut Tx<'h, H>, peer: Mac) -> Self {
-        let longest = if tx.features().segment {
+        // smoltcp asks several times for each packet.
+        let is_cut = tx.features().segment;
+        let longest = if is_cut {
             tx.longest_frame()
         } else {
             FRAME_MAX
@@ -210,6 +214,7 @@ impl<'n, 'h, H: Hypervisor> Ip<'n, 'h, H> {
         Self {
             packet,
             peer,
+            is_cut,
             longest,
             exhausted: false,
             is_nowhere: false,
@@ -414,7 +419,6 @@ impl<'n, 'h, H: Hypervisor> Device for Ip<'n, 'h, H> {
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
-        let features = self.tx.features();
         let longest = NonZeroUsize::new(self.longest - ETHERNET_HEADER);
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ip;
@@ -423,7 +427,7 @@ impl<'n, 'h, H: Hypervisor> Device for Ip<'n, 'h, H> {
         capabilities.checksum.ipv4 = Checksum::None;
         capabilities.checksum.tcp = Checksum::None;
         // Over IPv6, smoltcp 0.14 drops packets longer than the MTU even if the device can cut them.
-        capabilities.segmentation.tcpv4 = longest.filter(|_| features.segment);
+        capabilities.segmentation.tcpv4 = longest.filter(|_| self.is_cut);
         capabilities
     }
 }
