@@ -4,12 +4,13 @@
 //! many frames in one call, the receivers find more of them at a time.
 #![allow(
     unsafe_code,
-    reason = "the kernel is given the addresses of frames, which it reads during the call"
+    reason = "the kernel is given the addresses of frames and buffers, which it uses during the call"
 )]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
+use io_uring::squeue::Entry;
 use io_uring::{IoUring, opcode, types};
 use rustix::io::Errno;
 
@@ -21,12 +22,19 @@ const ENTRIES: usize = 64;
 const LINK: types::Fixed = types::Fixed(0);
 /// The number of calls in a row that may fail while the kernel still has frames.
 const PATIENCE: u32 = 1000;
+/// The number of a request to cancel another one. The others are numbered from 0 on.
+const CANCEL: u64 = u64::MAX;
 
-/// A ring through which frames are passed to one link.
+/// The result of each request, as the kernel has it: negative for an error.
+type Results = [Option<i32>; ENTRIES];
+
+/// A ring through which frames are passed to one link, and read from it.
 pub struct Batch {
     ring: IoUring,
     /// The pieces of the frames that are being passed, kept to reuse its memory.
     vectors: Vec<libc::iovec>,
+    /// Whether the link's reads can be told to return when there is no frame. If not, they wait, and are cancelled.
+    has_nowait: bool,
 }
 
 impl Batch {
@@ -42,6 +50,7 @@ impl Batch {
         Ok(Self {
             ring,
             vectors: Vec::new(),
+            has_nowait: true,
         })
     }
 
@@ -51,10 +60,10 @@ impl Batch {
     pub fn write(&mut self, frames: &[&[Piece<'_>]], mut done: impl FnMut(usize, bool)) -> usize {
         let mut first = 0;
         for some in frames.chunks(ENTRIES) {
-            let mut taken = [false; ENTRIES];
-            let passed = self.pass(some, &mut taken);
-            for (index, taken) in taken.iter().take(passed).enumerate() {
-                done(first + index, *taken);
+            let mut results = [None; ENTRIES];
+            let passed = self.pass(some, &mut results);
+            for (index, result) in results.iter().take(passed).enumerate() {
+                done(first + index, result.is_some_and(|result| result >= 0));
             }
             first += passed;
             if passed != some.len() {
@@ -66,7 +75,7 @@ impl Batch {
 
     /// Passes at most [`ENTRIES`] frames. Returns the number of those that the kernel has seen, all of which it is done
     /// with: it looks at them in their order, so these are the first ones.
-    fn pass(&mut self, frames: &[&[Piece<'_>]], taken: &mut [bool; ENTRIES]) -> usize {
+    fn pass(&mut self, frames: &[&[Piece<'_>]], results: &mut Results) -> usize {
         self.vectors.clear();
         let pieces = frames.iter().copied().flatten();
         self.vectors.extend(pieces.map(Piece::vector));
@@ -89,10 +98,75 @@ impl Batch {
             debug_assert!(is_queued);
         }
         drop(queue);
+        self.run(frames.len(), results, false)
+    }
+
+    /// Reads the frames that there are, at most one into each of the first [`ENTRIES`] buffers, and calls `done` for
+    /// each, in their order, with the index of its buffer and its length. Returns whether the ring can be used again.
+    ///
+    /// # Errors
+    /// The link is gone or was set down.
+    pub fn read(
+        &mut self,
+        buffers: &mut [&mut [u8]],
+        mut done: impl FnMut(usize, usize),
+    ) -> io::Result<bool> {
+        loop {
+            let mut results = [None; ENTRIES];
+            let count = buffers.len().min(ENTRIES);
+            let seen = self.fill(buffers, &mut results);
+            let is_usable = seen == count;
+            let has_nowait = self.has_nowait;
+            let mut error = None;
+            for (index, result) in results.iter().take(seen).flatten().enumerate() {
+                match usize::try_from(*result) {
+                    Ok(length) => done(index, length),
+                    Err(_) => match Errno::from_raw_os_error(result.wrapping_neg()) {
+                        Errno::AGAIN | Errno::CANCELED | Errno::INTR => {}
+                        Errno::OPNOTSUPP if has_nowait => self.has_nowait = false,
+                        other => error = Some(other),
+                    },
+                }
+            }
+            match error {
+                Some(error) => return Err(error.into()),
+                None if is_usable && self.has_nowait != has_nowait => {}
+                None => return Ok(is_usable),
+            }
+        }
+    }
+
+    /// Reads into at most [`ENTRIES`] buffers. Returns the number of those that the kernel has seen, all of which it is
+    /// done with.
+    fn fill(&mut self, buffers: &mut [&mut [u8]], results: &mut Results) -> usize {
+        let flags = if self.has_nowait { libc::RWF_NOWAIT } else { 0 };
+        let mut queue = self.ring.submission();
+        let mut count = 0;
+        for (index, buffer) in (0..).zip(buffers.iter_mut().take(ENTRIES)) {
+            let length = u32::try_from(buffer.len()).unwrap_or(u32::MAX);
+            let read = opcode::Read::new(LINK, buffer.as_mut_ptr(), length).rw_flags(flags);
+            // SAFETY: the kernel writes to the buffer, which is borrowed until this function returns, and it returns only
+            // when the kernel is done with all that it has seen. What it has not seen, it never sees: the caller drops the
+            // ring, whose queue is read in system calls only. There is room: the queue was empty.
+            let is_queued = unsafe { queue.push(&read.build().user_data(index)) }.is_ok();
+            debug_assert!(is_queued);
+            count += 1;
+        }
+        drop(queue);
+        self.run(count, results, true)
+    }
+
+    /// Has the kernel work through the `count` requests in the queue, and waits until it is done with those that it has
+    /// seen. Returns their number. With `is_bounded`, requests that the kernel does not finish at once are cancelled.
+    fn run(&mut self, count: usize, results: &mut Results, is_bounded: bool) -> usize {
         let (mut seen, mut ended, mut failures) = (0, 0, 0);
-        while ended < frames.len() {
-            match self.ring.submit_and_wait(frames.len() - ended) {
-                Ok(more) => (seen, failures) = (seen + more, 0),
+        // The first requests, that end by themselves or were cancelled.
+        let mut ending = if is_bounded { 0 } else { count };
+        while ended < count {
+            let wanted = if ending < count { 0 } else { count - ended };
+            match self.ring.submit_and_wait(wanted) {
+                // Requests to cancel are counted as well, after the others.
+                Ok(more) => (seen, failures) = ((seen + more).min(count), 0),
                 Err(error) if Errno::from_io_error(&error) == Some(Errno::INTR) => {}
                 Err(_) if seen == ended => break,
                 // The kernel still has addresses of frames, so this process cannot go on without its answer.
@@ -100,12 +174,23 @@ impl Batch {
                 Err(_) => failures += 1,
             }
             for entry in self.ring.completion() {
-                ended += 1;
                 let index = usize::try_from(entry.user_data()).unwrap_or(ENTRIES);
-                if let Some(place) = taken.get_mut(index) {
-                    *place = entry.result() >= 0;
+                if let Some(place) = results.get_mut(index) {
+                    ended += usize::from(place.is_none());
+                    *place = Some(entry.result());
                 }
             }
+            let waiting = results.iter().enumerate().take(seen).skip(ending);
+            let waiting = waiting.filter(|(_, result)| result.is_none());
+            let mut queue = self.ring.submission();
+            for (index, _) in waiting {
+                let cancel: Entry = opcode::AsyncCancel::new(index as u64).build();
+                // SAFETY: the request has no address. There is room: of each request that the queue has, none is here.
+                let is_queued = unsafe { queue.push(&cancel.user_data(CANCEL)) }.is_ok();
+                debug_assert!(is_queued);
+            }
+            drop(queue);
+            ending = ending.max(seen);
         }
         seen
     }
@@ -191,5 +276,56 @@ mod tests {
             let length = other.recv(&mut buffer).unwrap();
             assert_eq!(&buffer[..length], expected);
         }
+    }
+
+    /// Reads into `count` buffers of 4 bytes; returns the buffers that have frames, and whether the ring is usable.
+    fn read(batch: &mut Batch, count: usize) -> (Vec<(usize, Vec<u8>)>, bool) {
+        let mut buffers = vec![[0; 4]; count];
+        let mut slices: Vec<&mut [u8]> = buffers.iter_mut().map(|buffer| &mut buffer[..]).collect();
+        let mut done = Vec::new();
+        let is_usable = batch
+            .read(&mut slices, |index, length| done.push((index, length)))
+            .unwrap();
+        let frame = |(index, length): (usize, usize)| (index, buffers[index][..length].to_vec());
+        (done.into_iter().map(frame).collect(), is_usable)
+    }
+
+    #[test]
+    fn frames_are_read_as_far_as_there_are_any() {
+        // A link that can be told not to wait, and one whose reads have to be cancelled.
+        for has_nowait in [true, false] {
+            let Some((mut batch, other)) = ring() else {
+                return;
+            };
+            batch.has_nowait = has_nowait;
+            for round in 0..3 {
+                assert_eq!(read(&mut batch, 5), (vec![], true));
+                for frame in [&b"one"[..], b"longer", b""] {
+                    other.send(frame).unwrap();
+                }
+                let expected = [(0, &b"one"[..]), (1, b"long"), (2, b"")];
+                let expected = expected.map(|(index, frame)| (index, frame.to_vec()));
+                assert_eq!(read(&mut batch, 5), (expected.to_vec(), true), "{round}");
+            }
+            // More buffers than the ring has entries.
+            other.send(b"last").unwrap();
+            let expected = vec![(0, b"last".to_vec())];
+            assert_eq!(read(&mut batch, ENTRIES + 1), (expected, true));
+            assert_eq!(batch.has_nowait, has_nowait);
+            assert_eq!(batch.write(&[&[Piece::Bytes(b"back")]], |_, _| {}), 1);
+            assert_eq!(other.recv(&mut [0; 8]).unwrap(), 4);
+        }
+    }
+
+    #[test]
+    fn a_link_that_is_gone_is_an_error() {
+        let Some((mut batch, other)) = ring() else {
+            return;
+        };
+        batch.ring.submitter().unregister_files().unwrap();
+        let mut buffer = [0; 4];
+        let read = batch.read(&mut [&mut buffer], |_, _| {});
+        assert_eq!(read.unwrap_err().raw_os_error(), Some(libc::EBADF));
+        drop(other);
     }
 }

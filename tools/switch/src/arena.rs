@@ -12,6 +12,11 @@ pub const FRAME_MAX: usize = u16::MAX as usize;
 /// The size of the buffer, in bytes.
 const SIZE: usize = 8 * (FRAME_MAX + HEADROOM + 1);
 
+/// The bytes that one of the [`Arena::rooms`] takes.
+fn room_size(length: usize) -> usize {
+    HEADROOM + length.next_multiple_of(HEADROOM)
+}
+
 /// A frame in the arena, with the offload that is still to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
@@ -85,19 +90,33 @@ impl Arena {
         Some(to)
     }
 
-    /// The room for the next frame from the bridge: its header, and right after it the frame.
-    pub(crate) fn read_room(&mut self) -> &mut [u8] {
-        let start = self.used + HEADROOM - vnet::SIZE;
-        let end = (start + vnet::SIZE + FRAME_MAX).min(self.bytes.len());
-        self.bytes.get_mut(start..end).unwrap_or_default()
+    /// Room for at most `count` frames from a bridge, of at most `length` bytes each: for each of them its header, and
+    /// right after it the frame. One more frame of any length has room after them.
+    pub(crate) fn rooms(&mut self, length: usize, count: usize) -> impl Iterator<Item = &mut [u8]> {
+        let end = self.bytes.len().saturating_sub(HEADROOM + FRAME_MAX + 1);
+        let free = self.bytes.get_mut(self.used..end).unwrap_or_default();
+        let rooms = free.chunks_exact_mut(room_size(length)).take(count);
+        rooms.filter_map(move |room| room.get_mut(HEADROOM - vnet::SIZE..HEADROOM + length))
     }
 
-    /// Takes the `length` bytes that were read to [`Arena::read_room`], header and frame; `None` if they are shorter
-    /// than a header.
-    pub(crate) fn was_read(&mut self, length: usize) -> Option<([u8; vnet::SIZE], Range<usize>)> {
-        let header = *self.read_room().first_chunk()?;
-        let range = self.take(length.checked_sub(vnet::SIZE)?)?;
-        Some((header, range))
+    /// Takes the first `count` of the [`Arena::rooms`] for frames of this length; returns where the first frame begins,
+    /// and how far each begins after the one before it.
+    pub(crate) fn take_rooms(&mut self, length: usize, count: usize) -> (usize, usize) {
+        let first = self.used + HEADROOM;
+        self.used += room_size(length) * count;
+        (first, room_size(length))
+    }
+
+    /// The header and the frame of `length` bytes, both together, that were read to one of the [`Arena::rooms`]; `None`
+    /// if they are shorter than a header.
+    pub(crate) fn was_read(
+        &self,
+        start: usize,
+        length: usize,
+    ) -> Option<([u8; vnet::SIZE], Range<usize>)> {
+        let end = start + length.checked_sub(vnet::SIZE)?;
+        let header = *self.bytes.get(start - vnet::SIZE..end)?.first_chunk()?;
+        Some((header, start..end))
     }
 
     /// A frame.

@@ -114,9 +114,48 @@ impl Xen for Devices {
 
 /// A port on a bridge.
 pub struct BridgePort {
-    /// Frames are written one by one without it.
+    /// Frames are written and read one by one without it.
     batch: Option<Batch>,
     tap: Tap,
+    bursts: Bursts,
+}
+
+/// The number of bursts by which the next one is estimated.
+const BURSTS: usize = 8;
+
+/// An estimate of the number of frames that wait: the shortest of the last bursts. The kernel does not tell the number,
+/// and a read for which there is no frame costs more than half of a system call.
+#[derive(Debug, Default)]
+struct Bursts {
+    /// The number of frames since there was none.
+    length: usize,
+    /// The lengths of the last bursts.
+    last: [usize; BURSTS],
+    /// The place for the next one.
+    next: usize,
+}
+
+impl Bursts {
+    /// Notes frames that were read.
+    fn add(&mut self, count: usize) {
+        self.length += count;
+    }
+
+    /// The number of frames that probably wait.
+    fn left(&self) -> usize {
+        let shortest = self.last.iter().copied().min();
+        shortest.unwrap_or(0).saturating_sub(self.length)
+    }
+
+    /// Notes that no frames are left.
+    fn end(&mut self) {
+        if self.length != 0
+            && let Some(place) = self.last.get_mut(self.next)
+        {
+            *place = std::mem::take(&mut self.length);
+            self.next = (self.next + 1) % BURSTS;
+        }
+    }
 }
 
 impl BridgePort {
@@ -127,7 +166,9 @@ impl BridgePort {
             Ok(batch) => (Some(batch), None),
             Err(error) => (None, Some(error)),
         };
-        (Self { batch, tap }, error)
+        let bursts = Bursts::default();
+        let this = Self { batch, tap, bursts };
+        (this, error)
     }
 }
 
@@ -139,8 +180,42 @@ impl AsFd for BridgePort {
 }
 
 impl Wire for BridgePort {
-    fn read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        self.tap.read(buffer)
+    fn read(
+        &mut self,
+        buffers: &mut [&mut [u8]],
+        done: &mut dyn FnMut(usize, usize),
+    ) -> io::Result<bool> {
+        let mut at = 0;
+        while let Some(buffer) = buffers.get_mut(at) {
+            let Some(length) = self.tap.read(buffer)? else {
+                self.bursts.end();
+                return Ok(false);
+            };
+            done(at, length);
+            at += 1;
+            self.bursts.add(1);
+            let wanted = self.bursts.left().min(buffers.len() - at);
+            if wanted > 1
+                && let Some(batch) = &mut self.batch
+                && let Some(buffers) = buffers.get_mut(at..at + wanted)
+            {
+                let mut count = 0;
+                let is_usable = batch.read(buffers, |index, length| {
+                    count += 1;
+                    done(at + index, length);
+                })?;
+                if !is_usable {
+                    self.batch = None;
+                }
+                self.bursts.add(count);
+                if count < wanted {
+                    self.bursts.end();
+                    return Ok(false);
+                }
+                at += wanted;
+            }
+        }
+        Ok(true)
     }
 
     fn write(&mut self, frames: &[&[Piece<'_>]], done: &mut dyn FnMut(usize, bool)) {
@@ -156,5 +231,36 @@ impl Wire for BridgePort {
         for (index, frame) in frames.iter().enumerate().skip(written) {
             done(index, self.tap.write_pieces(frame).is_ok());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A burst of this many frames; returns the estimate after its first frame.
+    fn burst(bursts: &mut Bursts, length: usize) -> usize {
+        bursts.add(1);
+        let left = bursts.left();
+        bursts.add(length - 1);
+        bursts.end();
+        left
+    }
+
+    #[test]
+    fn as_many_frames_are_expected_as_there_always_were() {
+        let mut bursts = Bursts::default();
+        for _ in 0..BURSTS {
+            assert_eq!(burst(&mut bursts, 64), 0);
+            // It was looked for frames, and there were none.
+            bursts.end();
+        }
+        assert_eq!(burst(&mut bursts, 64), 63);
+        assert_eq!(burst(&mut bursts, 10), 63);
+        for _ in 0..BURSTS {
+            assert_eq!(burst(&mut bursts, 100), 9);
+        }
+        assert_eq!(burst(&mut bursts, 1), 99);
+        assert_eq!(burst(&mut bursts, 1), 0);
     }
 }

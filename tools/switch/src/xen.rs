@@ -88,11 +88,17 @@ pub trait Xen {
 
 /// A port on a bridge: each read and write is one frame, after a header of [`crate::vnet::SIZE`] bytes.
 pub trait Wire {
-    /// Reads a frame into the buffer, header first, and returns the length of both; `None` if there is no frame.
+    /// Reads frames, header first, at most one into each buffer. Calls `done` for each, in their order, with the index of
+    /// its buffer and the length of both; a frame that is longer than its buffer is cut. Returns whether there may be
+    /// more.
     ///
     /// # Errors
     /// The port does not exist any more, or was set down.
-    fn read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>>;
+    fn read(
+        &mut self,
+        buffers: &mut [&mut [u8]],
+        done: &mut dyn FnMut(usize, usize),
+    ) -> io::Result<bool>;
 
     /// Sends frames to the bridge, each after its header, in their order; a frame is all of its pieces together. Calls `done` for each, with its index and
     /// whether the bridge has taken it.

@@ -357,17 +357,25 @@ impl Tap {
 }
 
 impl Wire for Tap {
-    fn read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    fn read(
+        &mut self,
+        buffers: &mut [&mut [u8]],
+        done: &mut dyn FnMut(usize, usize),
+    ) -> io::Result<bool> {
         let mut bridge = self.0.borrow_mut();
         if bridge.is_lost {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        Ok(bridge.to_switch.pop_front().map(|frame| {
+        for (index, buffer) in buffers.iter_mut().enumerate() {
+            let Some(frame) = bridge.to_switch.pop_front() else {
+                return Ok(false);
+            };
             // A frame that does not fit is cut, as by the kernel.
             let length = frame.len().min(buffer.len());
             buffer[..length].copy_from_slice(&frame[..length]);
-            length
-        }))
+            done(index, length);
+        }
+        Ok(true)
     }
 
     fn write(&mut self, frames: &[&[Piece<'_>]], done: &mut dyn FnMut(usize, bool)) {

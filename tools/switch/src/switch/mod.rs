@@ -22,11 +22,11 @@ use std::ops::Range;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
-use crate::arena::{Arena, Frame};
+use crate::arena::{Arena, FRAME_MAX, Frame};
 use crate::guard::Identity;
 pub use crate::held::Bounds;
 use crate::held::Held;
-use crate::offload::Offload;
+use crate::offload::{ETHERNET, Offload};
 use crate::port::{Port, Tail, Taken};
 use crate::xen::{Direction, Segment, Wire, Xen};
 use dump::Dump;
@@ -48,6 +48,9 @@ pub const BATCH: usize = 64;
 /// an event.
 const BIND_AFTER: u64 = 100_000;
 
+/// The bytes of VLAN tags by which a frame from a bridge may be longer than the MTU allows.
+const TAGS: usize = 8;
+
 /// A MAC address.
 pub type Mac = [u8; 6];
 
@@ -62,6 +65,8 @@ struct Net<W> {
     is_lost: bool,
     /// Whether it may have frames to read.
     is_readable: bool,
+    /// The longest frame that there is room for when frames are read, in bytes. One of this length may have been cut.
+    room: usize,
     /// The frames that wait to be sent to it, in the arena.
     out: Vec<Outgoing>,
     counters: NetCounters,
@@ -143,6 +148,8 @@ pub struct Switch<X: Xen, W: Wire> {
     late: Vec<(usize, Vec<u8>, Offload)>,
     /// What was sent to bridges since this was last asked for, in segments: a long frame counts as many.
     sent: usize,
+    /// The frames that were read from a bridge last: where each begins in the arena, and its length with its header.
+    reads: Vec<(usize, usize)>,
     /// The list of a turn's frames, kept to reuse its memory.
     frames: Vec<Taken>,
     scratch: Vec<u8>,
@@ -172,6 +179,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             arena: Arena::default(),
             late: Vec::new(),
             sent: 0,
+            reads: Vec::new(),
             frames: Vec::new(),
             scratch: Vec::new(),
         }
@@ -186,6 +194,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             wire,
             is_lost: false,
             is_readable: true,
+            room: mtu.saturating_add(ETHERNET + TAGS + 1).min(FRAME_MAX),
             out: Vec::new(),
             counters: NetCounters::default(),
         });

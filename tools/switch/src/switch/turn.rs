@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use rustc_hash::FxHashMap;
 
 use super::{BATCH, BIND_AFTER, Live, Notice, Signs, Switch, forget_ports};
-use crate::arena::Frame;
+use crate::arena::{FRAME_MAX, Frame};
 use crate::frame::is_announcement;
 use crate::port::{Budget, Taken};
 use crate::vnet;
@@ -261,51 +261,85 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         }
     }
 
+    /// Takes frames from a bridge, and delivers them.
     fn take_in(&mut self, net: usize, now: u64) -> bool {
         self.arena.clear();
-        let mut is_any = false;
-        for _ in 0..BATCH {
-            let Some(place) = self
-                .nets
-                .get_mut(net)
-                .filter(|net| net.is_readable && !net.is_lost)
-            else {
-                break;
-            };
-            if !self.arena.has_room() {
+        let mut count = 0;
+        while count < BATCH {
+            let room = self.nets.get(net).map_or(0, |net| net.room);
+            let got = self.read(net, room, BATCH - count);
+            if got == 0 {
                 break;
             }
-            let length = match place.wire.read(self.arena.read_room()) {
-                Ok(Some(length)) => length,
-                Ok(None) => {
-                    place.is_readable = false;
-                    break;
+            count += got;
+            let mark = self.arena.mark();
+            let mut reads = std::mem::take(&mut self.reads);
+            for (start, length) in reads.drain(..) {
+                if !self.arena.has_room() {
+                    // What was made of the frames before this one is copied, and then its place is free.
+                    self.flush();
+                    self.arena.forget_from(mark);
                 }
-                Err(error) => {
-                    // Otherwise it would stay readable for ever.
-                    place.is_lost = true;
-                    let bridge = place.bridge.clone();
-                    self.tell(Notice::Lost {
-                        bridge,
-                        error: error.to_string(),
-                    });
-                    break;
-                }
-            };
-            is_any = true;
-            place.counters.frames += 1;
-            let read = self.arena.was_read(length);
-            let frame = read.and_then(|(header, range)| {
-                let offload = vnet::decode(header, self.arena.frame_mut(&range)).ok()?;
-                (range.len() >= crate::offload::ETHERNET).then_some(Frame { range, offload })
-            });
-            match frame {
-                Some(frame) => self.deliver(net, &frame, now),
-                None => place.counters.malformed += 1,
+                self.deliver_read(net, (start, length, room), now);
             }
+            self.reads = reads;
         }
         self.flush();
-        is_any
+        count != 0
+    }
+
+    /// Reads at most `count` frames from a bridge into the arena, with `room` bytes for each, and lists them in `reads`;
+    /// returns how many there are.
+    fn read(&mut self, net: usize, room: usize, count: usize) -> usize {
+        let place = self.nets.get_mut(net);
+        let Some(place) = place.filter(|net| net.is_readable && !net.is_lost) else {
+            return 0;
+        };
+        let mut buffers: Vec<&mut [u8]> = self.arena.rooms(room, count).collect();
+        let reads = &mut self.reads;
+        let read = place.wire.read(&mut buffers, &mut |index, length| {
+            reads.push((index, length))
+        });
+        match read {
+            Ok(has_more) => place.is_readable = has_more,
+            Err(error) => {
+                // Otherwise it would stay readable for ever.
+                place.is_lost = true;
+                let bridge = place.bridge.clone();
+                let error = error.to_string();
+                self.tell(Notice::Lost { bridge, error });
+            }
+        }
+        if let Some((last, _)) = self.reads.last() {
+            let (first, size) = self.arena.take_rooms(room, last + 1);
+            for (start, _) in &mut self.reads {
+                *start = first + *start * size;
+            }
+        }
+        self.reads.len()
+    }
+
+    /// Delivers a frame that was read to the arena; `length` is that of its header and it, and `room` what there was for
+    /// the frame.
+    fn deliver_read(&mut self, net: usize, (start, length, room): (usize, usize, usize), now: u64) {
+        let Some(place) = self.nets.get_mut(net) else {
+            return;
+        };
+        place.counters.frames += 1;
+        let is_cut = length >= vnet::SIZE + room && room < FRAME_MAX;
+        if is_cut {
+            // The MTU has grown.
+            place.room = FRAME_MAX;
+        }
+        let read = self.arena.was_read(start, length).filter(|_| !is_cut);
+        let frame = read.and_then(|(header, range)| {
+            let offload = vnet::decode(header, self.arena.frame_mut(&range)).ok()?;
+            (range.len() >= crate::offload::ETHERNET).then_some(Frame { range, offload })
+        });
+        match frame {
+            Some(frame) => self.deliver(net, &frame, now),
+            None => place.counters.malformed += 1,
+        }
     }
 
     /// Takes frames of a guest, up to its share, and forwards them.

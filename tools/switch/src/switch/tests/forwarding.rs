@@ -264,3 +264,43 @@ fn who_has_no_memory_any_more_is_not_there() {
     assert_eq!(dom0.switch.is_there(2).ok(), Some(true));
     assert!(dom0.switch.is_there(3).is_err());
 }
+
+#[test]
+fn a_frame_longer_than_the_mtu_allows_is_dropped_once() {
+    let mut dom0 = Dom0::new();
+    let memory = dom0.add_as(crate::Guest {
+        features: crate::port::Features {
+            sg: true,
+            ..crate::port::Features::default()
+        },
+        ..free(1)
+    });
+    let frame = |payload: usize| datagram(9, mac(1), &vec![7; payload]);
+    // The longest that there is room for: two VLAN tags.
+    for payload in [1472 + 8, 1472 + 9, 2000, 1472] {
+        dom0.tap.send(&frame(payload));
+    }
+    // They are read together, so all that do not fit are cut; the room has grown for the next ones.
+    dom0.run(1);
+    let lengths = |memory: &_| -> Vec<usize> { received(memory).iter().map(Vec::len).collect() };
+    assert_eq!(lengths(&memory), [1522, 1514]);
+    assert_eq!(dom0.switch.status().bridges[0].counters.malformed, 2);
+    dom0.tap.send(&frame(2000));
+    dom0.run(1);
+    assert_eq!(lengths(&memory), [2042]);
+    assert_eq!(dom0.switch.status().bridges[0].counters.malformed, 2);
+}
+
+#[test]
+fn all_of_a_burst_arrive_in_their_order() {
+    let mut dom0 = Dom0::new();
+    let memory = dom0.add(1);
+    let frames: Vec<_> = (0..30_u8)
+        .map(|number| datagram(9, mac(1), &[number; 900]))
+        .collect();
+    for frame in &frames {
+        dom0.tap.send(frame);
+    }
+    dom0.run(1);
+    assert!(received(&memory) == frames);
+}
