@@ -13,6 +13,7 @@ use mayfly_drivers::xenstore::{Change, Xenstore};
 use mayfly_drivers::{EventPort, Gfn, HvmParam, Hypervisor, Resumed, ShutdownReason, SystemTime};
 use smoltcp::time::Instant;
 
+use crate::copied::CopiedAddresses;
 use crate::line::Line;
 use crate::nic::Nic;
 use crate::report::Report;
@@ -53,6 +54,7 @@ pub struct Guest<'a, H: Hypervisor, P: Pages> {
     root: &'a dyn Fn() -> Root,
     control: Control,
     channel: SuspendChannel,
+    copied: CopiedAddresses,
     /// The guest is to suspend once xenstored has its acknowledgement, or at this time.
     suspend_at: Option<SystemTime>,
     console: Option<Console<'a, H>>,
@@ -93,6 +95,7 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
             root,
             control: Control::new(),
             channel: SuspendChannel::new(),
+            copied: CopiedAddresses::default(),
             suspend_at: None,
             console: None,
             links: 0,
@@ -102,8 +105,12 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
     }
 
     /// Prints a line on Xen's debug port, and on the console if there is one.
+    #[inline(never)]
     pub fn log(&mut self, text: fmt::Arguments<'_>) {
-        let line = Line::new(text);
+        self.print(&Line::new(text));
+    }
+
+    fn print(&mut self, line: &Line) {
         self.xen.debug_write(line.as_bytes());
         if let Some(console) = &mut self.console {
             console.write(line.as_bytes());
@@ -242,6 +249,7 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
             self.store.resumed(port);
         }
         self.log(format_args!("resumed in a new domain"));
+        self.copied.ask(&mut self.store);
         if let Err(error) = self.nic.front().resumed(&mut self.store) {
             self.log(format_args!("grant table: {error}"));
             self.xen.shutdown(ShutdownReason::Crash);
@@ -258,6 +266,11 @@ impl<'a, H: Hypervisor, P: Pages> Guest<'a, H, P> {
             self.nic.front().xenstore_event(&event);
             self.control.xenstore_event(&event);
             self.channel.xenstore_event(self.xen, &event);
+            match self.copied.xenstore_event(&event) {
+                Some(Ok(config)) => self.stack.take_addresses(&config),
+                Some(Err(line)) => self.print(&line),
+                None => {}
+            }
         }
     }
 

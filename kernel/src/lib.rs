@@ -38,6 +38,7 @@ pub mod announce;
 pub mod boot;
 pub mod checksum;
 pub mod cmdline;
+pub mod copied;
 pub mod guest;
 pub mod last_words;
 pub mod line;

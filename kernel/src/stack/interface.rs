@@ -1,7 +1,7 @@
 //! The protocols of the interface itself: ARP, neighbour discovery, ICMP, DHCP.
 
 use mayfly_drivers::Hypervisor;
-use mayfly_site::{Pages, Site};
+use mayfly_site::{BuiltIn, Pages, Site};
 use smoltcp::socket::dhcpv4;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{
@@ -9,7 +9,8 @@ use smoltcp::wire::{
 };
 
 use super::neighbors::{self, Verdict};
-use super::{Stack, dhcp, set_gateways};
+use super::{Stack, add_static, dhcp, set_gateways};
+use crate::cmdline::GuestConfig;
 use crate::nic::{Ethernet, Mac, Tx};
 
 fn is_host(address: Ipv4Address) -> bool {
@@ -122,6 +123,23 @@ impl<P: Pages> Stack<'_, P> {
         self.connections.activate_all();
         self.announcer.restart(now);
         self.iface_wake = Some(now);
+    }
+
+    /// Uses the static addresses and the gateways of a configuration in place of the present ones, on a link that is
+    /// still to come up. Connections to an address that is gone end without a word: another guest may have them.
+    pub fn take_addresses(&mut self, config: &GuestConfig) {
+        self.update_addresses(|addresses| {
+            addresses.clear();
+            add_static(addresses, config);
+        });
+        let (gw4, gw6) = self.gateways;
+        self.gateways = (config.gw4.or(gw4), config.gw6.or(gw6));
+        set_gateways(&mut self.iface, self.gateways);
+        if let Site::BuiltIn(site) = &mut self.served.zones {
+            *site = BuiltIn::new(config.ipv4(), config.ipv6());
+        }
+        let (iface, connections) = (&self.iface, &mut self.connections);
+        connections.release_unless(|path| iface.has_ip_addr(path.to));
     }
 
     /// Gives a DHCP server's message to the client.

@@ -159,6 +159,13 @@ fn set_addresses(iface: &mut Interface, ip: &mut Interface, update: impl FnOnce(
     });
 }
 
+/// Adds the static addresses of a configuration.
+fn add_static(addresses: &mut Addresses, config: &GuestConfig) {
+    for cidr in config.addresses() {
+        let _ = addresses.push(IpCidr::new(cidr.address.into(), cidr.prefix_len));
+    }
+}
+
 fn set_gateways(iface: &mut Interface, (gw4, gw6): Gateways) {
     iface.routes_mut().remove_default_ipv4_route();
     iface.routes_mut().remove_default_ipv6_route();
@@ -201,9 +208,7 @@ impl<'a, P: Pages> Stack<'a, P> {
         let mut iface = interface(&mut Ethernet::new(None, tx), mac, seed, now);
         let mut ip = ip_interface(tx, now);
         set_addresses(&mut iface, &mut ip, |addresses| {
-            for cidr in config.addresses() {
-                let _ = addresses.push(IpCidr::new(cidr.address.into(), cidr.prefix_len));
-            }
+            add_static(addresses, config)
         });
         let gateways = (config.gw4, config.gw6);
         set_gateways(&mut iface, gateways);

@@ -225,3 +225,70 @@ fn a_new_domain_has_secrets_of_its_own() {
         assert!(same.abs_diff(new) > 4_000_000, "{same} {new}");
     }
 }
+
+/// The value of the key with a copy's addresses, as the toolstack has written it before the guest goes on.
+fn give_addresses(net: &Net<'_>, words: &[u8]) {
+    net.xen.with(|world| {
+        world.store.set(b"vm-data/mayfly/addresses", words);
+    });
+}
+
+#[test]
+fn a_copy_takes_other_addresses_and_leaves_connections_to_the_first() {
+    for setup in setups() {
+        setup.run(|net| {
+            let connection = connect(net);
+            assert!(ask(net, connection).starts_with(b"HTTP/1.1 200"));
+            net.run_for(2.0);
+            give_addresses(net, b"ip=10.0.2.81/24 ip=fd00::81/64");
+            resumes(net, Resumed::NewDomain);
+            suspend(net);
+            net.run_for(1.0);
+            // Neither a reset nor a frame from the old address.
+            assert!(ask(net, connection).is_empty());
+            assert!(net.client.tcp(connection).may_recv());
+            let other = net
+                .client
+                .connect(smoltcp::wire::Ipv4Address::new(10, 0, 2, 81), 80);
+            assert!(net.until(1.0, |net| net.client.tcp(other).may_send()));
+            assert!(ask(net, other).starts_with(b"HTTP/1.1 200"));
+            let stats = net.guest.stack.stats();
+            assert_eq!(stats.connections, [0, 1, 0], "the first one's slot is free");
+        });
+    }
+}
+
+#[test]
+fn wrong_addresses_of_a_copy_are_reported_and_not_used() {
+    for (words, is_wrong) in [
+        (&b"ip=10.0.2.81"[..], true),
+        (b"gw=10.0.2.2", true),
+        (b"\xff", true),
+        (b"ip=10.0.2.81/24 ip=10.0.2.81/24", true),
+        (b"", false),
+        (b"ip=dhcp", false),
+    ] {
+        Setup::new().run(|net| {
+            net.run_for(2.0);
+            give_addresses(net, words);
+            resumes(net, Resumed::NewDomain);
+            suspend(net);
+            net.run_for(1.0);
+            net.assert_serves();
+            let is_reported = net.debug().contains("vm-data/mayfly/addresses: ");
+            assert_eq!(is_reported, is_wrong, "{}", net.debug());
+        });
+    }
+}
+
+#[test]
+fn a_guest_that_goes_on_in_its_own_domain_keeps_its_addresses() {
+    Setup::new().run(|net| {
+        net.run_for(2.0);
+        give_addresses(net, b"ip=10.0.2.81/24");
+        resumes(net, Resumed::SameDomain);
+        suspend(net);
+        net.run_for(1.0);
+        net.assert_serves();
+    });
+}

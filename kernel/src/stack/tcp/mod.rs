@@ -409,6 +409,23 @@ impl<'a> Connections<'a> {
         self.enter(slot, SlotPhase::Free);
     }
 
+    /// Frees the slots of all connections but those whose path is to be kept.
+    pub(super) fn release_unless(&mut self, is_kept: impl Fn(&Path) -> bool) {
+        for index in 0..self.slots.len() {
+            if self
+                .slots
+                .get(index)
+                .is_some_and(|slot| !is_kept(&slot.path))
+            {
+                #[allow(
+                    clippy::cast_possible_truncation,
+                    reason = "as many as there are numbers"
+                )]
+                self.release(index as u16);
+            }
+        }
+    }
+
     /// Lets a connection read, write and send. Returns whether there was no room to send.
     fn serve_one<H: Hypervisor, P: Pages>(
         &mut self,
