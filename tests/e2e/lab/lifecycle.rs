@@ -51,17 +51,17 @@ const SAVED: &str = "/guest/saved";
 const ROUNDS: u32 = 3;
 
 /// A connection that stays open between requests.
-struct KeptAlive(BufReader<TcpStream>);
+pub(crate) struct KeptAlive(BufReader<TcpStream>);
 
 impl KeptAlive {
-    fn open(server: SocketAddr) -> Result<Self> {
+    pub(crate) fn open(server: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect_timeout(&server, BOUND)?;
         stream.set_read_timeout(Some(BOUND))?;
         Ok(Self(BufReader::new(stream)))
     }
 
     /// Asks for a page, and reads all of the answer.
-    fn ask(&mut self) -> Result<()> {
+    pub(crate) fn ask(&mut self) -> Result<()> {
         write!(self.0.get_mut(), "GET / HTTP/1.1\r\nHost: {GUEST}\r\n\r\n")?;
         let mut length = None;
         let mut line = String::new();

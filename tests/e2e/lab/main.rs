@@ -6,6 +6,7 @@ mod birth;
 mod care;
 mod cases;
 mod config;
+mod copies;
 mod documents;
 mod faults;
 mod guard;
@@ -164,6 +165,7 @@ fn main() -> ExitCode {
         by("hatch, faults", faults::CASES, &hatch),
         by("hatch, pool", pool::CASES, &hatch),
         by("hatch", lifecycle::BY_HATCH, &hatch),
+        by("hatch", copies::CASES, &hatch),
         by("hatch xenstored", store::TAKEOVER, &hatch_on_c),
         by("hatch, watch", watch::CASES, &hatch),
         by("switch", switch::CASES, &hatch),

@@ -176,6 +176,18 @@ pub fn vm(uuid: &str) -> String {
     format!("{VMS}/{uuid}")
 }
 
+/// The path of a guest's command line, by its UUID as text.
+#[must_use]
+pub fn cmdline(uuid: &str) -> String {
+    format!("{}/image/cmdline", vm(uuid))
+}
+
+/// The path of the addresses that a restored guest is to use, as words of a command line.
+#[must_use]
+pub fn addresses(domid: u16) -> String {
+    format!("{}/vm-data/mayfly/addresses", home(domid))
+}
+
 /// The path at which a guest reports that it serves: `1` when its first packet has left.
 #[must_use]
 pub fn ready(domid: u16) -> String {

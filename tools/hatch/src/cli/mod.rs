@@ -1,6 +1,8 @@
 //! The command line: one file for a verb, or for a few that are alike.
 
+mod clone;
 mod control;
+mod copies;
 mod create;
 mod destroy;
 mod domains;
@@ -60,6 +62,7 @@ enum Command {
     Show(list::Show),
     Save(save::Arguments),
     Restore(restore::Arguments),
+    Clone(clone::Arguments),
     Gc(gc::Arguments),
     Pool(pool::Arguments),
     Summon(Summon),
@@ -118,6 +121,7 @@ impl Command {
             Self::Show(arguments) => list::show(arguments),
             Self::Save(arguments) => save::run(arguments),
             Self::Restore(arguments) => restore::run(arguments),
+            Self::Clone(arguments) => clone::run(arguments),
             Self::Gc(arguments) => gc::run(arguments),
             Self::Pool(arguments) => pool::run(arguments),
             Self::Summon(_) => Err(programs::become_program("summon")),
@@ -140,7 +144,8 @@ impl Command {
             Self::List(arguments) => arguments.json,
             Self::Show(arguments) => arguments.json,
             Self::Save(arguments) => arguments.json,
-            Self::Restore(arguments) => arguments.json,
+            Self::Restore(arguments) => arguments.copies.json,
+            Self::Clone(arguments) => arguments.copies.json,
             Self::Gc(arguments) => arguments.json,
             Self::Pool(arguments) => arguments.json,
             Self::Summon(arguments) => arguments.json(),

@@ -43,9 +43,9 @@ pub use actions::{EndAction, EndActions, Watched, reason};
 pub use config::{
     Connect, GuestConfig, GuestConfigError, GuestVif, NAME_MAX, Network, check_name, random_uuid,
 };
-pub(crate) use create::populate;
 pub use create::{AboutToRun, CreateAs, Created, Newborn, Ready, Shell, WantedOnSwitch};
 pub use create::{FilledMemory, GuestContents};
+pub(crate) use create::{RestoredGuest, populate};
 pub use destroy::{DestroyError, Destroyed};
 pub use image::{Image, Ramdisk};
 

@@ -317,15 +317,7 @@ fn cmdline(
             ),
         }
     } else if !overrides.ip.is_empty() {
-        let others = text
-            .split_ascii_whitespace()
-            .filter(|word| !word.starts_with("ip="));
-        let addresses = overrides.ip.iter().map(|ip| format!("ip={ip}"));
-        text = others
-            .map(String::from)
-            .chain(addresses)
-            .collect::<Vec<_>>()
-            .join(" ");
+        text = with_addresses(&text, &overrides.ip);
     }
     if text.len() > CMDLINE_MAX {
         let length = text.len();
@@ -340,6 +332,16 @@ fn cmdline(
             .add(line.unwrap_or(0), "the command line has a NUL");
     }
     text
+}
+
+/// A command line with these addresses in place of its own.
+#[must_use]
+pub fn with_addresses(cmdline: &str, addresses: &[String]) -> String {
+    let words = cmdline.split_ascii_whitespace();
+    let others = words.filter(|word| !word.starts_with("ip="));
+    let addresses = addresses.iter().map(|ip| format!("ip={ip}"));
+    let words: Vec<_> = others.map(String::from).chain(addresses).collect();
+    words.join(" ")
 }
 
 fn vif(

@@ -50,53 +50,71 @@ pub enum TemplateError {
 /// A value that would be the same for two guests, or a range that has run out.
 pub fn derived(template: &GuestFile, number: u32) -> Result<GuestFile, TemplateError> {
     let mut guest = template.clone();
-    let fill = |text: &str| text.replace("{n}", &number.to_string());
-    guest.name = match template.name.contains("{n}") {
-        true => fill(&template.name),
-        false => format!("{}-{number}", template.name),
-    };
+    guest.name = name_of(&template.name, number);
     if template.uuid.is_some() {
         return Err(TemplateError::Uuid);
     }
-    let step = number.saturating_sub(1);
-    let address = |text: &str| -> Result<String, TemplateError> {
-        further(text, step).ok_or_else(|| TemplateError::Address {
-            number,
-            address: text.to_owned(),
-        })
-    };
-    // Only words with addresses are changed: other white space stays as it is.
-    let words = fill(&template.cmdline)
-        .split(' ')
-        .map(|word| match word.strip_prefix("ip=") {
-            Some(value) if is_address(value) => Ok(format!("ip={}", address(value)?)),
-            _ => Ok(word.to_owned()),
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    guest.cmdline = words.join(" ");
+    guest.cmdline = words_of(&fill(&template.cmdline, number), number)?;
     if template.cmdline.contains(ADDRESS)
         && let Some(first) = &template.address
     {
-        guest.address = Some(address(first)?);
+        guest.address = Some(address_of(first, number)?);
     }
     if guest.cmdline().len() > 4095 {
         return Err(TemplateError::TooLong(number));
     }
     if let Some(vif) = &mut guest.vif
-        && let Some([a, b, c, d, e, f]) = vif.mac
+        && let Some(mac) = vif.mac
     {
-        let own = u32::from_be_bytes([0, d, e, f]).checked_add(step);
-        let own = own
-            .filter(|own| *own < 1 << 24)
-            .ok_or(TemplateError::Mac(number))?;
-        let [_, d, e, f] = own.to_be_bytes();
-        vif.mac = Some([a, b, c, d, e, f]);
+        vif.mac = Some(mac_of(mac, number)?);
     }
     guest
         .config([0; 16])
         .check()
         .map_err(|error| TemplateError::Config { number, error })?;
     Ok(guest)
+}
+
+fn fill(text: &str, number: u32) -> String {
+    text.replace("{n}", &number.to_string())
+}
+
+/// The name of guest number `number`.
+pub(crate) fn name_of(template: &str, number: u32) -> String {
+    match template.contains("{n}") {
+        true => fill(template, number),
+        false => format!("{template}-{number}"),
+    }
+}
+
+/// The MAC address of guest number `number`.
+pub(crate) fn mac_of([a, b, c, d, e, f]: [u8; 6], number: u32) -> Result<[u8; 6], TemplateError> {
+    let own = u32::from_be_bytes([0, d, e, f]).checked_add(number.saturating_sub(1));
+    let own = own
+        .filter(|own| *own < 1 << 24)
+        .ok_or(TemplateError::Mac(number))?;
+    let [_, d, e, f] = own.to_be_bytes();
+    Ok([a, b, c, d, e, f])
+}
+
+fn address_of(text: &str, number: u32) -> Result<String, TemplateError> {
+    further(text, number.saturating_sub(1)).ok_or_else(|| TemplateError::Address {
+        number,
+        address: text.to_owned(),
+    })
+}
+
+/// A command line with the addresses of guest number `number`. Only words with addresses are changed: other white space
+/// stays as it is.
+pub(crate) fn words_of(cmdline: &str, number: u32) -> Result<String, TemplateError> {
+    let words = cmdline
+        .split(' ')
+        .map(|word| match word.strip_prefix("ip=") {
+            Some(value) if is_address(value) => Ok(format!("ip={}", address_of(value, number)?)),
+            _ => Ok(word.to_owned()),
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(words.join(" "))
 }
 
 fn split(text: &str) -> Option<(IpAddr, Option<u32>)> {

@@ -39,6 +39,9 @@ pub struct GuestDescription {
     pub config: GuestConfig,
     /// The greatest number of frames of its grant table.
     pub grant_frames: u16,
+    /// Whether the guest is to use the addresses of its command line from now on, in place of those that it had when it
+    /// was saved.
+    pub is_readdressed: bool,
 }
 
 /// The names of what is done at a guest's end, as libxl has them, and what that is to hatch.
@@ -150,6 +153,7 @@ impl GuestDescription {
             },
             // libxl writes a number that means its default as well.
             grant_frames: frames.filter(|frames| *frames > 0).unwrap_or(GRANT_FRAMES),
+            is_readdressed: false,
         })
     }
 }

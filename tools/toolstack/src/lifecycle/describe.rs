@@ -47,6 +47,7 @@ impl Toolstack {
             return Ok(GuestDescription {
                 config,
                 grant_frames: OUR_FRAMES,
+                is_readdressed: false,
             });
         }
         let memory = format!("{}/memory/static-max", paths::home(domid));
@@ -59,12 +60,13 @@ impl Toolstack {
             Some(mac) => Some(self.vif(domid, mac)?),
             None => None,
         };
+        let cmdline = paths::cmdline(&paths::uuid(&info.handle));
         Ok(GuestDescription {
             config: builder::GuestConfig {
                 name: record.name,
                 uuid: info.handle,
                 memory: memory >> 10,
-                cmdline: String::new(),
+                cmdline: self.store.find(&cmdline)?.unwrap_or_default(),
                 vif,
                 connect: Connect::default(),
                 console: false,
@@ -73,6 +75,7 @@ impl Toolstack {
                 watched: None,
             },
             grant_frames: OUR_FRAMES,
+            is_readdressed: false,
         })
     }
 

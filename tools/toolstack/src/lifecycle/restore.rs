@@ -8,10 +8,10 @@ use super::config::GuestDescription;
 use super::contents::FileContents;
 use super::describe::OUR_FRAMES;
 use crate::builder::{
-    CreateAs, CreateError, CreateStep, CreateSteps, Created, GuestConfig, Toolstack,
+    CreateAs, CreateError, CreateStep, CreateSteps, Created, GuestConfig, RestoredGuest, Toolstack,
     ToolstackError, random_uuid,
 };
-use crate::config::{ConfigProblems, Overrides, parse};
+use crate::config::{ConfigProblems, Overrides, TemplateError, mac_of, name_of, parse, words_of};
 
 /// The pages that a guest may have beside its RAM, as its memory limit has them.
 const OTHER_PAGES: u64 = 256;
@@ -49,7 +49,38 @@ impl GuestDescription {
         Self {
             config,
             grant_frames: OUR_FRAMES,
+            is_readdressed: true,
         }
+    }
+
+    /// A copy with the name of guest `number` of a template ([`crate::config::derived`]), and with the MAC address and
+    /// the addresses of guest `place`, both from 1.
+    ///
+    /// # Errors
+    /// A range of addresses has run out.
+    pub fn copy(&self, number: u32, place: u32) -> Result<Self, TemplateError> {
+        let mut config = self.config.clone();
+        config.name = name_of(&config.name, number);
+        config.cmdline = words_of(&config.cmdline, place)?;
+        if let Some(vif) = &mut config.vif {
+            vif.mac = mac_of(vif.mac, place)?;
+        }
+        Ok(Self {
+            config,
+            is_readdressed: true,
+            ..*self
+        })
+    }
+
+    /// The words of the command line with addresses, if the guest is to use them from now on. (`ip=dhcp` and `ip=auto`
+    /// are no addresses: the guest asks again by itself.)
+    pub(super) fn addresses(&self) -> Option<String> {
+        let words = self.config.cmdline.split_ascii_whitespace();
+        let is_address = |word: &&str| {
+            word.starts_with("gw=") || word.starts_with("ip=") && word.contains(['.', ':'])
+        };
+        let words: Vec<_> = words.filter(is_address).collect();
+        (self.is_readdressed && !words.is_empty()).then(|| words.join(" "))
     }
 }
 
@@ -85,9 +116,11 @@ impl Toolstack {
         then: CreateAs,
     ) -> Result<Created, CreateError> {
         let SavedGuest { body, description } = saved;
+        let addresses = description.addresses();
         let GuestDescription {
             mut config,
             grant_frames,
+            ..
         } = description;
         let mut steps = CreateSteps::restoring();
         let mut contents = steps.run(CreateStep::Check, || {
@@ -104,6 +137,11 @@ impl Toolstack {
             let records = body.records(end)?;
             Ok::<_, ToolstackError>(FileContents::new(records, pages + OTHER_PAGES))
         })?;
-        self.create_from((&config, grant_frames), &mut contents, then, steps)
+        let guest = RestoredGuest {
+            config: &config,
+            grant_frames,
+            addresses,
+        };
+        self.create_from(&guest, &mut contents, then, steps)
     }
 }

@@ -386,7 +386,39 @@ fn described() -> GuestDescription {
     GuestDescription {
         config,
         grant_frames: 9,
+        is_readdressed: false,
     }
+}
+
+#[test]
+fn copies_have_names_and_addresses_of_their_own() {
+    let mut described = described();
+    described.config.cmdline =
+        "ip=192.0.2.9/29 gw=192.0.2.14 ip=fd00::7/64 ip=auto quiet".to_owned();
+    let copy = described.copy(2, 2).unwrap();
+    let vif = copy.config.vif.as_ref().unwrap();
+    assert_eq!((copy.config.name.as_str(), vif.mac[5]), ("web-2", 4));
+    let words = "ip=192.0.2.10/29 gw=192.0.2.14 ip=fd00::8/64 ip=auto quiet";
+    assert_eq!(
+        (copy.config.cmdline.as_str(), copy.is_readdressed),
+        (words, true)
+    );
+    let addresses = copy.addresses();
+    let expected = "ip=192.0.2.10/29 gw=192.0.2.14 ip=fd00::8/64";
+    assert_eq!(addresses.as_deref(), Some(expected));
+    // The guest itself keeps its addresses.
+    assert_eq!(described.addresses(), None);
+    // 192.0.2.15 is the broadcast address.
+    assert!(described.copy(6, 6).is_ok());
+    let error = described.copy(7, 7).unwrap_err().to_string();
+    assert!(error.contains("outside of the network"), "{error}");
+    described.config.cmdline = "ip=dhcp".to_owned();
+    let copy = described.copy(2, 3).unwrap();
+    assert_eq!(
+        (copy.config.name.as_str(), copy.addresses()),
+        ("web-2", None)
+    );
+    assert_eq!(copy.config.vif.unwrap().mac[5], 5);
 }
 
 #[test]

@@ -30,6 +30,7 @@ use mayfly_xenstore::{Request, RequestId, TransactionId};
 
 pub use connected::{Newborn, WantedOnSwitch};
 pub(crate) use machine::populate;
+pub(crate) use restored::RestoredGuest;
 pub use restored::{FilledMemory, GuestContents};
 pub use shell::Shell;
 use undo::DoneSteps;

@@ -14,6 +14,15 @@ use crate::host::Xen;
 use mayfly_links::Bridge;
 use mayfly_xen::{NewDomain, PAGE_SIZE};
 
+/// A guest that is made of a saved one, but for its contents.
+pub(crate) struct RestoredGuest<'a> {
+    pub(crate) config: &'a GuestConfig,
+    /// The greatest number of frames of its grant table.
+    pub(crate) grant_frames: u16,
+    /// Words of a command line with the addresses that the guest uses from now on; `None` if it keeps its own.
+    pub(crate) addresses: Option<String>,
+}
+
 /// The memory and the state of a guest.
 pub trait GuestContents {
     /// Gives a new domain its memory.
@@ -43,11 +52,12 @@ impl Toolstack {
     /// The step that failed, why, and what of it could not be undone.
     pub(crate) fn create_from(
         &mut self,
-        (config, grant_frames): (&GuestConfig, u16),
+        guest: &RestoredGuest<'_>,
         contents: &mut dyn GuestContents,
         then: CreateAs,
         mut steps: CreateSteps,
     ) -> Result<Created, CreateError> {
+        let config = guest.config;
         let bridge = steps.run(CreateStep::Check, || {
             config.check()?;
             let bridge = config
@@ -59,10 +69,10 @@ impl Toolstack {
         let mut done = DoneSteps::default();
         let new = NewDomain {
             handle: config.uuid,
-            grant_frames,
+            grant_frames: guest.grant_frames,
         };
         let made = self.steps_from(
-            (config, new, bridge),
+            (guest, new, bridge),
             contents,
             then,
             (&mut steps, &mut done),
@@ -83,11 +93,12 @@ impl Toolstack {
 
     fn steps_from(
         &mut self,
-        (config, new, bridge): (&GuestConfig, NewDomain, Option<Bridge>),
+        (guest, new, bridge): (&RestoredGuest<'_>, NewDomain, Option<Bridge>),
         contents: &mut dyn GuestContents,
         then: CreateAs,
         (steps, done): (&mut CreateSteps, &mut DoneSteps),
     ) -> Result<u16, FailedStep> {
+        let config = guest.config;
         let lock = XlLock::take();
         let transaction = steps.run(CreateStep::Names, || self.names(config, done))?;
         let domid = steps.run(CreateStep::Domain, || {
@@ -117,6 +128,12 @@ impl Toolstack {
         steps.run(CreateStep::Front, || {
             let mut ops = keys::front(domid, &ports, None);
             ops.extend(keys::suspend_channel(domid));
+            ops.extend(
+                guest
+                    .addresses
+                    .as_ref()
+                    .map(|words| keys::addresses(domid, words)),
+            );
             answers.extend(self.send(&ops)?);
             Ok::<_, ToolstackError>(self.store.flush()?)
         })?;

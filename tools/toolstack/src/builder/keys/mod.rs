@@ -258,6 +258,7 @@ pub(crate) fn finish(domid: u16, config: &GuestConfig, ports: &Ports) -> Vec<Sto
     ops.push(StoreOp::Perms(vm.clone(), guest_reads(domid)));
     ops.push(write(format!("{vm}/uuid"), paths::uuid(&config.uuid)));
     ops.push(write(format!("{vm}/name"), config.name.clone()));
+    ops.extend(cmdline(config));
     ops.push(write(format!("{}/type", paths::libxl(domid)), "pvh"));
     if let Some(vif) = &config.vif {
         // If the guest runs already, it was given the address in its memory.
@@ -270,6 +271,16 @@ pub(crate) fn finish(domid: u16, config: &GuestConfig, ports: &Ports) -> Vec<Sto
         libxl(&mut ops, domid, vif);
     }
     ops
+}
+
+/// The longest command line that is written to xenstore, in bytes: with its path it has to fit into a message.
+const CMDLINE_MAX: usize = 3900;
+
+/// The command line, which `hatch save` reads.
+fn cmdline(config: &GuestConfig) -> Option<StoreOp> {
+    let path = paths::cmdline(&paths::uuid(&config.uuid));
+    let is_short = (1..=CMDLINE_MAX).contains(&config.cmdline.len());
+    is_short.then(|| write(path, config.cmdline.clone()))
 }
 
 /// netback does not probe without a script. Only `xl destroy` runs it.
@@ -388,6 +399,11 @@ pub(crate) fn suspend_channel(domid: u16) -> Vec<StoreOp> {
     ]
 }
 
+/// The addresses that a restored guest uses from now on. mayfly reads them before it asks for its network.
+pub(crate) fn addresses(domid: u16, words: &str) -> StoreOp {
+    write(paths::addresses(domid), words)
+}
+
 /// The removal of the mark: the guest is complete, and not a remainder.
 pub(crate) fn made(config: &GuestConfig) -> StoreOp {
     StoreOp::Rm(paths::making_path(&config.uuid))
@@ -424,6 +440,7 @@ pub(crate) fn rename(domid: u16, shell: &GuestConfig, config: &GuestConfig) -> V
             config.name.clone(),
         ),
     ];
+    ops.extend(cmdline(config));
     if let (Some(old), Some(vif)) = (&shell.vif, &config.vif) {
         let (mac, libxl) = (paths::mac_text(&vif.mac), paths::libxl_vif(domid));
         ops.push(StoreOp::Rm(paths::mac_path(&old.mac)));
