@@ -12,6 +12,7 @@ pub mod line;
 pub mod paths;
 pub mod pool;
 pub mod readable;
+pub mod traffic;
 pub mod watch;
 pub mod words;
 

@@ -5,6 +5,7 @@ use clap::Args;
 use mayfly_toolstack::builder::index::{self, IndexEntry, IndexRecord, Named};
 use mayfly_toolstack::builder::{check_name, reason};
 use mayfly_toolstack::paths;
+use mayfly_toolstack::traffic::NetworkTraffic;
 use mayfly_toolstack::{host, privileges};
 use mayfly_xen::{DomainInfo, Xen};
 use mayfly_xenstore::{Client, Request, Store};
@@ -44,6 +45,8 @@ pub(crate) struct Domain {
     pub(crate) memory_kib: u64,
     pub(crate) vcpus: u32,
     pub(crate) cpu_ns: u64,
+    /// Its network's back end, with counters; `null` if it has none.
+    pub(crate) network: Option<NetworkTraffic>,
 }
 
 /// The ways to Xen and xenstored.
@@ -103,6 +106,7 @@ impl Domain {
             memory_kib: info.pages * 4,
             vcpus: info.vcpus,
             cpu_ns: info.cpu_ns,
+            network: None,
         }
     }
 }

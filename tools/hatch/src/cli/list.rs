@@ -4,10 +4,11 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use clap::Args;
-use mayfly_switch::control::{SOCKET, SwitchConnection, SwitchOrder, SwitchReply};
+use mayfly_switch::control::SOCKET;
 use mayfly_switch::port::Traffic;
 use mayfly_switch::switch::GuestStatus;
 use mayfly_toolstack::paths::{self, mac_text};
+use mayfly_toolstack::traffic::{self, NetworkTraffic};
 use mayfly_toolstack::words;
 use mayfly_xenstore::{Request, Store};
 use serde::Serialize;
@@ -67,23 +68,38 @@ struct Vif {
 pub(crate) fn list(arguments: &List) -> Result<(), Failure> {
     let mut domains = Ways::open()?.all()?;
     domains.retain(|domain| domain.ours || !arguments.ours);
+    let switched = traffic::on_switch(Path::new(SOCKET), BOUND);
+    for domain in &mut domains {
+        let guest = switched.get(&domain.domid);
+        domain.network = NetworkTraffic::find(guest, domain.domid);
+    }
     if arguments.json {
         println!("{}", serde_json::to_string(&domains).context("JSON")?);
         return Ok(());
     }
     println!(
-        "{:<32} {:>5} {:>9} {:>5}  {:<9} {:>10}",
-        "Name", "ID", "Mem/KiB", "VCPUs", "State", "Time/s"
+        "{:<32} {:>5} {:>9} {:>5}  {:<9} {:>10}  {:<7} {:>9} {:>9} {:>7}",
+        "Name",
+        "ID",
+        "Mem/KiB",
+        "VCPUs",
+        "State",
+        "Time/s",
+        "Network",
+        "Sent/KiB",
+        "Rcvd/KiB",
+        "Dropped"
     );
     for domain in domains {
         println!(
-            "{:<32} {:>5} {:>9} {:>5}  {:<9} {:>10}{}",
+            "{:<32} {:>5} {:>9} {:>5}  {:<9} {:>10}  {}{}",
             printable(domain.name.as_deref().unwrap_or("-")),
             domain.domid,
             domain.memory_kib,
             domain.vcpus,
             domain.state,
             seconds(domain.cpu_ns),
+            network(domain.network.as_ref()),
             if domain.ours {
                 ""
             } else {
@@ -133,15 +149,21 @@ pub(crate) fn show(arguments: &Show) -> Result<(), Failure> {
         ("ready", if ready { "yes" } else { "no" }.to_owned()),
     ];
     lines.extend(error.map(|error| ("error", error)));
-    if let Some(vif) = vif {
+    if let Some(vif) = vif.filter(|_| switch.is_none()) {
         let text = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
         lines.push(("mac", text(vif.mac)));
         lines.push(("bridge", text(vif.bridge)));
         lines.push(("front end", text(vif.frontend_state)));
         lines.push(("back end", text(vif.backend_state)));
     }
-    if let Some(switch) = switch {
-        lines.extend(on_switch(&switch));
+    match (switch, &domain.network) {
+        (Some(switch), _) => lines.extend(on_switch(&switch)),
+        (None, Some(traffic)) => {
+            lines.push(("sent", counted(&traffic.sent)));
+            lines.push(("received", counted(&traffic.received)));
+            lines.push(("dropped", traffic.dropped.to_string()));
+        }
+        (None, None) => {}
     }
     for (name, value) in lines {
         println!("{name:<10} {}", printable(&value));
@@ -178,12 +200,11 @@ fn details(store: &mut dyn Store, domain: Domain) -> Result<Shown, Failure> {
         frontend_state: state(frontend_state),
         backend_state: state(backend_state),
     });
-    let switched = match vif {
-        Some(_) => None,
-        None => status_on_switch(domid),
-    };
+    // A guest that began on netback keeps its back end's directory when it is moved to the switch.
+    let switched = status_on_switch(domid);
+    let network = NetworkTraffic::find(switched.as_ref(), domid);
     Ok(Shown {
-        domain,
+        domain: Domain { network, ..domain },
         vif,
         switch: switched,
         ready: ready.as_deref() == Some("1"),
@@ -191,20 +212,29 @@ fn details(store: &mut dyn Store, domain: Domain) -> Result<Shown, Failure> {
     })
 }
 
+/// The columns of a domain's network.
+fn network(network: Option<&NetworkTraffic>) -> String {
+    let Some(traffic) = network else {
+        return format!("{:<7} {:>9} {:>9} {:>7}", "-", "-", "-", "-");
+    };
+    let on = traffic.network.as_str();
+    let kib = |traffic: &Traffic| traffic.bytes.div_ceil(1024);
+    let (sent, received) = (kib(&traffic.sent), kib(&traffic.received));
+    format!("{on:<7} {sent:>9} {received:>9} {:>7}", traffic.dropped)
+}
+
 /// The status of a guest on the switch; `None` if no switch runs, or it does not have the guest.
 fn status_on_switch(domid: u16) -> Option<GuestStatus> {
-    let mut switch = SwitchConnection::open(Path::new(SOCKET), BOUND).ok()?;
-    let SwitchReply::Status(status) = switch.ask(&SwitchOrder::Status).ok()? else {
-        return None;
-    };
-    let mut guests = status.guests.into_iter();
-    guests.find(|guest| guest.domain == domid)
+    traffic::on_switch(Path::new(SOCKET), BOUND).remove(&domid)
+}
+
+fn counted(traffic: &Traffic) -> String {
+    format!("{} frames, {} bytes", traffic.frames, traffic.bytes)
 }
 
 /// Lines on a guest's network. Causes for which nothing was dropped are left out.
 fn on_switch(guest: &GuestStatus) -> Vec<(&'static str, String)> {
     let counters = &guest.counters;
-    let traffic = |traffic: &Traffic| format!("{} frames, {} bytes", traffic.frames, traffic.bytes);
     let shut = guest.shut.as_ref();
     let mut lines = vec![
         ("mac", mac_text(&guest.mac)),
@@ -213,8 +243,8 @@ fn on_switch(guest: &GuestStatus) -> Vec<(&'static str, String)> {
             "back end",
             shut.map_or("switch".to_owned(), |why| format!("switch, shut: {why}")),
         ),
-        ("sent", traffic(&counters.from_guest)),
-        ("received", traffic(&counters.to_guest)),
+        ("sent", counted(&counters.from_guest)),
+        ("received", counted(&counters.to_guest)),
     ];
     let dropped: Vec<String> = counters
         .drops()

@@ -1,6 +1,7 @@
 //! Collects the status that the daemon reports.
 
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
@@ -16,12 +17,15 @@ use super::error::DaemonError;
 use super::front::StatusSource;
 use super::{Daemon, PendingCommand, ServiceEntry};
 use mayfly_links::Links;
+use mayfly_toolstack::traffic::{self, NetworkTraffic};
 
 /// The least time between two requests for guests' counters.
 const COUNT: Duration = Duration::from_secs(5);
 /// The least time between two log lines about refused clients.
 const COMPLAIN: Duration = Duration::from_secs(10);
 
+/// The longest wait for the switch's counters.
+const COUNTERS: Duration = Duration::from_secs(1);
 /// The time that the daemon has for a command of the administrator.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -172,7 +176,7 @@ impl Daemon {
 pub(super) fn source(
     kept: &Arc<Mutex<Kept>>,
     is_looked_at: &Arc<AtomicBool>,
-    began: Instant,
+    (began, switch): (Instant, PathBuf),
 ) -> Result<StatusSource, DaemonError> {
     let (kept, is_looked_at) = (Arc::clone(kept), Arc::clone(is_looked_at));
     let links = Mutex::new(Links::asking()?);
@@ -186,12 +190,17 @@ pub(super) fn source(
         let before = std::mem::replace(&mut status.uptime_ms, millis(began.elapsed()));
         let passed = status.uptime_ms.saturating_sub(before);
         let mut links = links.lock().unwrap_or_else(PoisonError::into_inner);
+        let switched = traffic::on_switch(&switch, COUNTERS);
         for (service, vif) in status.services.iter_mut().zip(guarded) {
             if let Some(uptime_ms) = &mut service.uptime_ms {
                 *uptime_ms = uptime_ms.saturating_add(passed);
             }
             let dropped = vif.and_then(|vif| guard::dropped(&mut links, vif).ok());
-            service.guarded = dropped.unwrap_or(0).into();
+            let guest = service.domid.and_then(|domid| switched.get(&domid));
+            let of_switch = guest.map(|guest| guest.counters.guarded());
+            service.guarded = of_switch.unwrap_or(dropped.unwrap_or(0).into());
+            let find = |domid| NetworkTraffic::find(guest, domid);
+            service.traffic = service.domid.and_then(find);
         }
         Arc::new(status)
     }))
@@ -239,6 +248,7 @@ fn service(entry: &ServiceEntry, unit: &Unit, now: Instant) -> ServiceStatus {
         requests: entry.requests,
         frames: entry.frames,
         guarded: 0,
+        traffic: None,
     }
 }
 

@@ -108,7 +108,7 @@ impl Daemon {
         let (requesting, requests) = bell::channel()?;
         let (kept, is_looked_at) = (Arc::default(), Arc::default());
         let began = Instant::now();
-        let status = report::source(&kept, &is_looked_at, began)?;
+        let status = report::source(&kept, &is_looked_at, (began, parts.switch.clone()))?;
         Ok(Self {
             path: parts.path,
             names: Names::default(),

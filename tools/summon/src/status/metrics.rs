@@ -2,6 +2,7 @@
 
 use std::fmt::Error;
 
+use mayfly_toolstack::traffic::NetworkTraffic;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
 use prometheus_client::metrics::TypedMetric;
@@ -104,7 +105,37 @@ impl Collector for Snapshot {
             "service_guarded_frames",
             "Frames of its guest that the guard has dropped",
             |service| Some(service.guarded),
-        )
+        )?;
+        // Gauges, because each back end starts from 0.
+        let of = |count: fn(&NetworkTraffic) -> u64| {
+            move |service: &ServiceStatus| {
+                service
+                    .traffic
+                    .as_ref()
+                    .map(|traffic| float(count(traffic)))
+            }
+        };
+        out.gauges(
+            "service_sent_frames",
+            "Frames that its guest has sent",
+            of(|traffic| traffic.sent.frames),
+        )?;
+        out.gauges(
+            "service_sent_bytes",
+            "Bytes of these frames",
+            of(|traffic| traffic.sent.bytes),
+        )?;
+        out.gauges(
+            "service_received_frames",
+            "Frames that its guest was given",
+            of(|traffic| traffic.received.frames),
+        )?;
+        out.gauges(
+            "service_received_bytes",
+            "Bytes of these frames",
+            of(|traffic| traffic.received.bytes),
+        )?;
+        out.drops()
     }
 }
 
@@ -154,6 +185,24 @@ impl Out<'_, '_> {
                 ];
                 let is = ConstGauge::new(u64::from(service.state == state));
                 is.encode(encoder.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One metric for each service and cause for which its guest's back end has dropped frames.
+    fn drops(&mut self) -> Result<(), Error> {
+        let kind = ConstGauge::<f64>::TYPE;
+        let help = "Frames of its guest, or for it, that the back end has dropped";
+        let name = "service_back_end_drops";
+        let mut encoder = self.encoder.encode_descriptor(name, help, None, kind)?;
+        for service in self.services {
+            for (cause, count) in service.traffic.iter().flat_map(|traffic| &traffic.drops) {
+                let labels = [
+                    ("service", service.name.as_str()),
+                    ("cause", cause.as_str()),
+                ];
+                ConstGauge::new(float(*count)).encode(encoder.encode_family(&labels)?)?;
             }
         }
         Ok(())

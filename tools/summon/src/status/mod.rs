@@ -17,6 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mayfly_toolstack::traffic::NetworkTraffic;
 use serde::{Deserialize, Serialize};
 
 use super::fleet::Command;
@@ -73,6 +74,9 @@ pub struct ServiceStatus {
     pub frames: FrameCounts,
     /// Frames of its guest that the guard has dropped: see [`super::guard`].
     pub guarded: u64,
+    /// What its guest's back end has counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<NetworkTraffic>,
 }
 
 /// The state of a service.

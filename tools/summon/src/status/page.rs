@@ -2,6 +2,8 @@
 
 use maud::{DOCTYPE, Markup, html};
 
+use mayfly_toolstack::traffic::NetworkTraffic;
+
 use super::picture::waterfall;
 use super::table::{COLUMNS, cells, micros, time};
 use super::{CountsByKind, ServiceStatus, SummonStatus};
@@ -43,6 +45,10 @@ pub(super) fn page(status: &SummonStatus) -> String {
                     section {
                         h2 id="services" { "Services" }
                         (table(services))
+                    }
+                    section {
+                        h2 id="networks" { "Networks" }
+                        (networks(services))
                     }
                     section {
                         h2 { "Last births" }
@@ -93,6 +99,55 @@ fn table(services: &[ServiceStatus]) -> Markup {
                 }
             }
         }
+    }
+}
+
+/// What the back end of each guest has counted since it serves the guest.
+fn networks(services: &[ServiceStatus]) -> Markup {
+    let columns = [
+        "Service",
+        "Back end",
+        "Frames sent",
+        "Bytes sent",
+        "Frames received",
+        "Bytes received",
+        "Dropped",
+    ];
+    html! {
+        div class="wide" tabindex="0" role="region" aria-labelledby="networks" {
+            table aria-labelledby="networks" {
+                thead { tr {
+                    @for name in columns { th scope="col" { (name) } }
+                } }
+                tbody {
+                    @for service in services {
+                        @if let Some(traffic) = &service.traffic {
+                            tr {
+                                th scope="row" { (service.name) }
+                                td { (traffic.network.as_str()) }
+                                td { (traffic.sent.frames) }
+                                td { (traffic.sent.bytes) }
+                                td { (traffic.received.frames) }
+                                td { (traffic.received.bytes) }
+                                td { (drops(traffic)) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The number of dropped frames, with its parts by cause.
+fn drops(traffic: &NetworkTraffic) -> String {
+    let causes = traffic.drops.iter();
+    let causes: Vec<_> = causes
+        .map(|(why, count)| format!("{count} {why}"))
+        .collect();
+    match causes.is_empty() {
+        true => traffic.dropped.to_string(),
+        false => format!("{} ({})", traffic.dropped, causes.join(", ")),
     }
 }
 

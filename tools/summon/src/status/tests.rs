@@ -4,6 +4,9 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Instant;
 
+use mayfly_switch::port::Traffic;
+use mayfly_toolstack::builder::Network;
+
 use super::*;
 
 const BOUND: Duration = Duration::from_secs(5);
@@ -41,6 +44,19 @@ fn status() -> SummonStatus {
             dropped: 1,
         },
         guarded: 4,
+        traffic: Some(NetworkTraffic {
+            network: Network::Switch,
+            sent: Traffic {
+                frames: 20,
+                bytes: 12_345,
+            },
+            received: Traffic {
+                frames: 10,
+                bytes: 678,
+            },
+            dropped: 5,
+            drops: [("guard: source".into(), 4), ("bad size".into(), 1)].into(),
+        }),
         ..ServiceStatus::default()
     };
     let other = ServiceStatus {
@@ -137,6 +153,9 @@ fn prometheus_text() {
         "hatch_summon_service_state{service=\"www\",state=\"asleep\"} 0",
         "hatch_summon_service_births_total{service=\"www\"} 3",
         "hatch_summon_service_last_boot_seconds{service=\"www\"} 0.011234",
+        "hatch_summon_service_sent_bytes{service=\"www\"} 12345.0",
+        "hatch_summon_service_received_frames{service=\"www\"} 10.0",
+        "hatch_summon_service_back_end_drops{service=\"www\",cause=\"guard: source\"} 4.0",
         "hatch_summon_service_guarded_frames_total{service=\"www\"} 4",
         "# TYPE hatch_summon_service_uptime_seconds gauge",
         "# EOF",
@@ -166,6 +185,8 @@ fn the_page_has_everything_and_runs_nothing() {
         "1 of 2 services run, in 8 MiB",
         "<title id=\"t0\">The last birth of www</title>",
         "SYN-ACK at 11.23 ms;",
+        "<td>switch</td><td>20</td><td>12345</td><td>10</td><td>678</td>",
+        "<td>5 (1 bad size, 4 guard: source)</td>",
         "No guest was made yet.",
     ] {
         assert!(page.contains(part), "no {part} in\n{page}");

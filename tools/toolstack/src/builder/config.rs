@@ -61,6 +61,17 @@ pub enum Network {
     Switch,
 }
 
+impl Network {
+    /// Its name, as in configurations and command lines.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Netback => "netback",
+            Self::Switch => "switch",
+        }
+    }
+}
+
 /// The side that connects the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub enum Connect {
