@@ -39,6 +39,8 @@ pub enum SwitchOrder {
     Open(String),
     /// Drops the frames held for it.
     Drop(String),
+    /// Sends the frames that are held for a guest that moves to the bridge, and those that still come.
+    Relay(String),
     /// Ends what [`SwitchOrder::Sleep`] began.
     Forget(String),
     /// Returns the status.

@@ -102,6 +102,7 @@ impl Daemon {
             .map(|(&id, entry)| {
                 let service = &entry.service;
                 let sleeper = Sleeper {
+                    moves: false,
                     name: service.name.clone(),
                     bridge: service.bridge.clone(),
                     mac: service.mac,

@@ -203,6 +203,7 @@ impl Run {
         let _ = match what & 7 {
             0 => self.switch.sleep(
                 Sleeper {
+                    moves: domain.is_multiple_of(2),
                     name: guest.name,
                     bridge: guest.bridge,
                     mac: guest.mac,
@@ -214,7 +215,10 @@ impl Run {
             ),
             1 => self.switch.hold(&guest.name),
             2 => self.switch.open(&guest.name, self.now),
-            3 => self.switch.drop_held(&guest.name),
+            3 => {
+                let relayed = self.switch.relay(&guest.name);
+                relayed.or_else(|_| self.switch.drop_held(&guest.name))
+            }
             4 => self.switch.forget(&guest.name),
             _ => self.switch.detach(domain).map(drop),
         };

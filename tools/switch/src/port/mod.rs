@@ -259,6 +259,13 @@ impl<X: Xen> Port<X> {
         self.queue.len()
     }
 
+    /// Takes the frames that wait for room in its ring.
+    pub(crate) fn unqueue(&mut self) -> impl Iterator<Item = (Vec<u8>, Offload)> {
+        self.queued_bytes = 0;
+        let queue = std::mem::take(&mut self.queue).into_iter();
+        queue.map(|waiting| (waiting.bytes, waiting.offload))
+    }
+
     /// Releases all grants of the guest.
     pub(crate) fn close(&mut self, xen: &X) {
         if let Some([tx_port, rx_port]) = self.link.take().and_then(|link| link.local) {

@@ -273,6 +273,7 @@ impl Program {
             SwitchOrder::Hold(name) => self.switch.hold(&name).map(|()| SwitchReply::Done),
             SwitchOrder::Open(name) => self.switch.open(&name, now).map(|()| SwitchReply::Done),
             SwitchOrder::Drop(name) => self.switch.drop_held(&name).map(|()| SwitchReply::Done),
+            SwitchOrder::Relay(name) => self.switch.relay(&name).map(|()| SwitchReply::Done),
             SwitchOrder::Forget(name) => self.switch.forget(&name).map(|()| SwitchReply::Done),
             SwitchOrder::Status => Ok(SwitchReply::Status(Box::new(self.switch.status()))),
             SwitchOrder::There(domain) => self.switch.is_there(domain).map(SwitchReply::There),

@@ -17,11 +17,11 @@ use crate::xen::{Piece, Wire, Xen};
 /// Bytes of a VLAN tag, by which a frame may be longer than the MTU allows.
 const TAG: usize = 4;
 
-fn target(frame: &[u8]) -> Mac {
+pub(super) fn target(frame: &[u8]) -> Mac {
     frame.first_chunk().copied().unwrap_or_default()
 }
 
-fn is_group(mac: Mac) -> bool {
+pub(super) fn is_group(mac: Mac) -> bool {
     mac[0] & 1 != 0
 }
 
@@ -216,6 +216,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
                 _ => self.answer((net, mac), from, frame, &seen, now),
             };
         }
+        self.keep_group(net, frame);
         let mut copies = 0;
         for at in 0..self.guests.len() {
             let wants = |live: &Live<X>| live.net == net && live.port.groups.wants(to);
@@ -262,30 +263,34 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         let Some(range) = self.arena.push(frame) else {
             return 0;
         };
-        let mut frame = Frame {
+        let frame = Frame {
             range,
             offload: Offload::NONE,
         };
         match to {
             Some(at) => self.give(at, &frame, now),
-            None => {
-                let Some(net) = self.nets.get_mut(net) else {
-                    return 0;
-                };
-                net.out.push(Outgoing {
-                    range: self.arena.with_header(&mut frame, None),
-                    segments: 1,
-                    tail: None,
-                    from: None,
-                });
-                1
-            }
+            None => self.send_back(net, frame),
         }
+    }
+
+    /// Queues a frame that no guest sends for the bridge; returns how many get it.
+    pub(super) fn send_back(&mut self, net: usize, mut frame: Frame) -> usize {
+        let Some(net) = self.nets.get_mut(net).filter(|net| !net.is_lost) else {
+            return 0;
+        };
+        net.out.push(Outgoing {
+            range: self.arena.with_header(&mut frame, None),
+            segments: 1,
+            tail: None,
+            from: None,
+        });
+        1
     }
 
     /// Tells the client that somebody wants a guest, unless it knows.
     fn want(&mut self, key: (usize, Mac), cause: WakeFrame, from: IpAddr, now: u64) {
-        let Some(asleep) = self.sleepers.get(&key).filter(|one| !one.is_told(now)) else {
+        let asleep = self.sleepers.get(&key);
+        let Some(asleep) = asleep.filter(|one| !one.is_told(now) && !one.sleeper.moves) else {
             return;
         };
         let name = asleep.sleeper.name.clone();
@@ -299,6 +304,9 @@ impl<X: Xen, W: Wire> Switch<X, W> {
     /// Holds a frame for a guest that sleeps, if it is one that wakes it, or follows one that has; and any frame for a
     /// guest that is held.
     fn keep(&mut self, key: (usize, Mac), from: Option<usize>, frame: &Frame, now: u64) {
+        if self.keep_moving(key, frame) {
+            return;
+        }
         let is_there = self.by_mac.contains_key(&key);
         let bytes = self.arena.frame(&frame.range);
         let Some(asleep) = self.sleepers.get_mut(&key) else {

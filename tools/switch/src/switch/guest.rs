@@ -70,6 +70,10 @@ pub struct Sleeper {
     /// The most that is held for it.
     #[serde(default)]
     pub bounds: Bounds,
+    /// Whether it does not sleep, but runs and is given another back end: every frame for it is held, and nobody is
+    /// told.
+    #[serde(default)]
+    pub moves: bool,
 }
 
 /// The frame by which a sender wants to reach a guest that does not run.

@@ -268,8 +268,9 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             self.by_address.insert((net, address), guest.mac);
         }
         let host = self.nets.get(net).map_or([0; 6], |net| net.host);
-        let held = self.sleepers.get_mut(&(net, guest.mac));
-        let held = held.map(Asleep::take);
+        let asleep = self.sleepers.get_mut(&(net, guest.mac));
+        let is_newborn = asleep.as_ref().is_some_and(|asleep| !asleep.sleeper.moves);
+        let held = asleep.map(Asleep::take);
         let live = Live {
             identity: Identity {
                 mac: guest.mac,
@@ -287,15 +288,20 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             local: None,
             is_told: false,
             is_held: false,
-            signs: held.as_ref().map(|held| Signs::new(now, held.len())),
+            signs: held
+                .as_ref()
+                .filter(|_| is_newborn)
+                .map(|held| Signs::new(now, held.len())),
             guest,
         };
         if let Some(place) = self.guests.get_mut(at) {
             *place = Some(live);
         }
         self.unbound.push((at, now.saturating_add(BIND_AFTER)));
-        if let Some(mut held) = held {
+        if is_newborn {
             self.newborns.push(at);
+        }
+        if let Some(mut held) = held {
             self.replay(at, &mut held, now);
         }
         self.activate(at);
@@ -327,8 +333,11 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         let live = self.guests.get_mut(at).and_then(Option::take);
         let mut live = live.ok_or(Refusal::Unknown)?;
         forget_ports(&mut self.by_port, at, live.local);
-        live.port.close(&self.xen);
         let key = (live.net, live.guest.mac);
+        if let Some(asleep) = self.sleepers.get_mut(&key).filter(|one| one.sleeper.moves) {
+            asleep.put_first(live.port.unqueue());
+        }
+        live.port.close(&self.xen);
         self.by_mac.remove(&key);
         for address in addresses(live.guest.ipv4, live.guest.ipv6) {
             self.by_address.remove(&(live.net, address));

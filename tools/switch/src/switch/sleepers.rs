@@ -5,7 +5,9 @@
 
 use std::net::IpAddr;
 
+use super::forward::{is_group, target};
 use super::{Mac, Refusal, Sleeper, Switch, addresses};
+use crate::arena::Frame;
 use crate::held::Held;
 use crate::offload::Offload;
 use crate::xen::{Wire, Xen};
@@ -21,6 +23,8 @@ pub(super) struct Asleep {
     pub(super) dropped: u64,
     /// The client that has declared it.
     owner: u64,
+    /// Whether frames for it are sent back to the bridge: it moves, and is reached there by now.
+    is_relayed: bool,
     /// When the client was told that the guest is wanted, if it has not answered.
     pub(super) told_at: Option<u64>,
 }
@@ -30,6 +34,16 @@ impl Asleep {
     pub(super) fn take(&mut self) -> Held<Offload> {
         self.told_at = None;
         std::mem::take(&mut self.held)
+    }
+
+    /// Holds frames that came before those that are held.
+    pub(super) fn put_first(&mut self, frames: impl Iterator<Item = (Vec<u8>, Offload)>) {
+        let mut later = std::mem::take(&mut self.held);
+        let later = std::iter::from_fn(|| later.pop());
+        for (bytes, offload) in frames.chain(later) {
+            let is_held = self.held.push(&bytes, offload, self.sleeper.bounds);
+            self.dropped += u64::from(!is_held);
+        }
     }
 
     pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
@@ -67,6 +81,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         let (held, dropped, told_at) = old.map_or((Held::default(), 0, None), |old| {
             (old.held, old.dropped, old.told_at)
         });
+        let is_relayed = false;
         self.sleepers.insert(
             key,
             Asleep {
@@ -74,6 +89,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
                 held,
                 dropped,
                 owner,
+                is_relayed,
                 told_at,
             },
         );
@@ -101,6 +117,67 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             self.replay(at, &mut held, now);
         }
         Ok(())
+    }
+
+    /// Sends the frames that are held for a guest that moves to the bridge, and those that still come: it is reached
+    /// there now.
+    ///
+    /// # Errors
+    /// No guest of this name moves.
+    pub fn relay(&mut self, name: &str) -> Result<(), Refusal> {
+        let key = self.sleeper_of(name)?;
+        let asleep = self.sleepers.get_mut(&key);
+        let Some(asleep) = asleep.filter(|asleep| asleep.sleeper.moves) else {
+            return Err(Refusal::Unknown);
+        };
+        asleep.is_relayed = true;
+        let mut held = asleep.take();
+        self.arena.clear();
+        while let Some((mut bytes, offload)) = held.pop() {
+            // Others have got a frame for a group already.
+            if let Some(target) = bytes.first_chunk_mut() {
+                *target = key.1;
+            }
+            if !self.arena.has_room() {
+                self.flush_out();
+                self.arena.clear();
+            }
+            if let Some(range) = self.arena.push(&bytes) {
+                self.send_back(key.0, Frame { range, offload });
+            }
+        }
+        self.flush_out();
+        Ok(())
+    }
+
+    /// Holds a frame for a guest that moves, or sends it to where the guest is by now. Returns whether the guest moves.
+    pub(super) fn keep_moving(&mut self, key: (usize, Mac), frame: &Frame) -> bool {
+        let asleep = self.sleepers.get_mut(&key);
+        let Some(asleep) = asleep.filter(|asleep| asleep.sleeper.moves) else {
+            return false;
+        };
+        if !asleep.is_relayed {
+            let bytes = self.arena.frame(&frame.range);
+            let is_held = asleep
+                .held
+                .push(bytes, frame.offload, asleep.sleeper.bounds);
+            asleep.dropped += u64::from(!is_held);
+        } else if !is_group(target(self.arena.frame(&frame.range))) {
+            let (range, offload) = (frame.range.clone(), frame.offload);
+            self.send_back(key.0, Frame { range, offload });
+        }
+        true
+    }
+
+    /// Holds a frame for a group for all guests of a bridge that move. The bridge itself reaches those that are there.
+    pub(super) fn keep_group(&mut self, net: usize, frame: &Frame) {
+        let moving = self.sleepers.iter().filter(|(key, asleep)| {
+            key.0 == net && asleep.sleeper.moves && !self.by_mac.contains_key(key)
+        });
+        let keys: Vec<_> = moving.map(|(key, _)| *key).collect();
+        for key in keys {
+            self.keep_moving(key, frame);
+        }
     }
 
     fn set_held(&mut self, name: &str, is_held: bool) -> Result<(usize, Mac), Refusal> {

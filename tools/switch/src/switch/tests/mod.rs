@@ -2,6 +2,7 @@
 
 mod forwarding;
 mod hostile;
+mod moves;
 mod shares;
 mod sleepers;
 

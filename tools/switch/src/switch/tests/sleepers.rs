@@ -8,9 +8,9 @@ use crate::fake::{datagram, ip, mac};
 use crate::switch::{Bounds, Refusal, Rest, Sign, Sleeper, WakeFrame};
 
 /// The client that declares who may sleep.
-const OWNER: u64 = 7;
+pub(super) const OWNER: u64 = 7;
 
-fn sleeper(domain: u16) -> Sleeper {
+pub(super) fn sleeper(domain: u16) -> Sleeper {
     Sleeper {
         name: format!("guest{domain}"),
         bridge: BRIDGE.to_owned(),
@@ -21,11 +21,12 @@ fn sleeper(domain: u16) -> Sleeper {
             frames: 3,
             bytes: 10_000,
         },
+        moves: false,
     }
 }
 
 /// A segment to a guest that sleeps.
-fn segment(to: u16, flags: u8) -> Vec<u8> {
+pub(super) fn segment(to: u16, flags: u8) -> Vec<u8> {
     let mut frame = [
         &mac(to)[..],
         &CLIENT,
