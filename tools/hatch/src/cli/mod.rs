@@ -10,6 +10,7 @@ mod exit;
 mod gc;
 mod list;
 mod manual;
+mod network;
 mod plain;
 mod pool;
 mod programs;
@@ -63,6 +64,7 @@ enum Command {
     Save(save::Arguments),
     Restore(restore::Arguments),
     Clone(clone::Arguments),
+    Network(network::Arguments),
     Gc(gc::Arguments),
     Pool(pool::Arguments),
     Summon(Summon),
@@ -122,6 +124,7 @@ impl Command {
             Self::Save(arguments) => save::run(arguments),
             Self::Restore(arguments) => restore::run(arguments),
             Self::Clone(arguments) => clone::run(arguments),
+            Self::Network(arguments) => network::run(arguments),
             Self::Gc(arguments) => gc::run(arguments),
             Self::Pool(arguments) => pool::run(arguments),
             Self::Summon(_) => Err(programs::become_program("summon")),
@@ -146,6 +149,7 @@ impl Command {
             Self::Save(arguments) => arguments.json,
             Self::Restore(arguments) => arguments.copies.json,
             Self::Clone(arguments) => arguments.copies.json,
+            Self::Network(arguments) => arguments.json,
             Self::Gc(arguments) => arguments.json,
             Self::Pool(arguments) => arguments.json,
             Self::Summon(arguments) => arguments.json(),

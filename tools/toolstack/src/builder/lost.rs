@@ -64,6 +64,12 @@ impl Toolstack {
         Ok(true)
     }
 
+    /// Unbinds netback from a domain that goes on, and whose back end's directory stays. Nobody may remove the directory
+    /// meanwhile: see [`Self::unbind`].
+    pub(super) fn unbind_live(&mut self, domid: u16) -> Result<(), ToolstackError> {
+        unbind_device(&format!("vif-{domid}-0"))
+    }
+
     /// Unbinds netback from a domain whose back end's directory is gone, if the kernel does not see that it is gone:
     /// netback holds pages of the domain, and as long as it does Xen keeps the domain.
     ///
@@ -73,14 +79,22 @@ impl Toolstack {
     /// `xenbus_dev_remove`, and `device_del` below `xenwatch_thread`).
     pub(super) fn unbind(&mut self, domid: u16) -> Result<(), ToolstackError> {
         let device = format!("vif-{domid}-0");
-        let netback = Path::new(NETBACK);
-        if !netback.join(&device).exists() || self.has_kernel()? {
+        if !Path::new(NETBACK).join(&device).exists() || self.has_kernel()? {
             return Ok(());
         }
-        match std::fs::write(netback.join("unbind"), device) {
-            // Another process has unbound it.
-            Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(()),
-            done => Ok(done?),
-        }
+        unbind_device(&device)
+    }
+}
+
+/// Unbinds netback from a device, if it is bound to it.
+fn unbind_device(device: &str) -> Result<(), ToolstackError> {
+    let netback = Path::new(NETBACK);
+    if !netback.join(device).exists() {
+        return Ok(());
+    }
+    match std::fs::write(netback.join("unbind"), device) {
+        // Another process has unbound it.
+        Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(()),
+        done => Ok(done?),
     }
 }

@@ -31,6 +31,7 @@ pub(crate) mod keys;
 pub mod layout;
 mod lost;
 pub(crate) mod making;
+mod moves;
 mod names;
 pub mod report;
 mod rings;

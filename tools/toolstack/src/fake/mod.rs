@@ -46,6 +46,17 @@ impl FakeHost {
             .set("/local/domain/0/control/feature-poweroff", "1");
         host.links.add_bridge("xenbr0");
         host.store.behaves(|nodes, path| {
+            // It also takes over a front end that is connected.
+            let state_of = |path: &str| nodes.get(path).cloned();
+            if let Some(rest) = path.strip_prefix("/local/domain/0/backend/vif/")
+                && let Some((domid, _)) = rest.split_once('/')
+                && rest.ends_with("/state")
+                && state_of(path).as_deref() == Some(b"1")
+                && state_of(&format!("/local/domain/{domid}/device/vif/0/state")).as_deref()
+                    == Some(b"4")
+            {
+                nodes.insert(path.to_owned(), b"4".to_vec());
+            }
             let front = path.strip_prefix("/local/domain/");
             let domid = front.and_then(|rest| rest.strip_suffix("/device/vif/0/state"));
             let state = nodes.get(path).cloned();

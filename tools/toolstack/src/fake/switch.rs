@@ -5,6 +5,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use mayfly_switch::Guest;
 use mayfly_switch::control::{SwitchOrder, SwitchReply, line};
 use mayfly_switch::switch::GuestStatus;
 
@@ -15,6 +16,10 @@ pub struct FakeSwitch(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     domains: Vec<u16>,
+    /// The orders about guests that move, by their names.
+    moves: Vec<String>,
+    /// The last guest that was attached.
+    last: Option<Guest>,
     refuses: bool,
 }
 
@@ -42,6 +47,18 @@ impl FakeSwitch {
         self.state().domains.clone()
     }
 
+    /// The orders about guests that move so far.
+    #[must_use]
+    pub fn moves(&self) -> Vec<String> {
+        self.state().moves.clone()
+    }
+
+    /// The last guest that it was given.
+    #[must_use]
+    pub fn last(&self) -> Option<Guest> {
+        self.state().last.clone()
+    }
+
     /// Sets whether it refuses further guests.
     pub fn refuses(&self, does: bool) {
         self.state().refuses = does;
@@ -63,10 +80,16 @@ impl FakeSwitch {
 }
 
 impl State {
+    fn moved(&mut self, order: String) -> SwitchReply {
+        self.moves.push(order);
+        SwitchReply::Done
+    }
+
     fn answer(&mut self, order: SwitchOrder) -> SwitchReply {
         match order {
             SwitchOrder::Attach(guest) if !self.refuses => {
                 self.domains.push(guest.rings.domain);
+                self.last = Some(*guest);
                 SwitchReply::Attached {
                     link: "switch1".to_owned(),
                 }
@@ -75,6 +98,14 @@ impl State {
                 self.domains.retain(|other| *other != domain);
                 SwitchReply::Detached(Box::<GuestStatus>::default())
             }
+            SwitchOrder::Frames => {
+                SwitchReply::Frames(self.domains.iter().map(|domain| (*domain, 0)).collect())
+            }
+            SwitchOrder::Sleep(sleeper) if sleeper.moves => {
+                self.moved(format!("sleep {}", sleeper.name))
+            }
+            SwitchOrder::Hold(name) => self.moved(format!("hold {name}")),
+            SwitchOrder::Relay(name) => self.moved(format!("relay {name}")),
             _ => SwitchReply::Error("refused".to_owned()),
         }
     }

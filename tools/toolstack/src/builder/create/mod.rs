@@ -28,6 +28,7 @@ use mayfly_switch::xenbus::Interface;
 use mayfly_xen::NewDomain;
 use mayfly_xenstore::{Request, RequestId, TransactionId};
 
+pub(super) use connected::{AT_FIRST, interface_of};
 pub use connected::{Newborn, WantedOnSwitch};
 pub(crate) use machine::populate;
 pub(crate) use restored::RestoredGuest;

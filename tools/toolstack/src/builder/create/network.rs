@@ -54,11 +54,15 @@ impl Toolstack {
 
     /// Waits until the back end is connected.
     pub(in super::super) fn connected(&mut self, domid: u16) -> Result<(), ToolstackError> {
+        self.connected_at(&paths::state(domid))
+    }
+
+    /// Waits until the back end with this state is connected.
+    pub(in super::super) fn connected_at(&mut self, path: &str) -> Result<(), ToolstackError> {
         const TOKEN: &str = "hatch";
-        let path = paths::state(domid);
         let end = Instant::now() + self.bound;
-        let watch = self.store.send(Request::watch(&path, TOKEN))?;
-        let mut read = self.store.send(Request::read(&path))?;
+        let watch = self.store.send(Request::watch(path, TOKEN))?;
+        let mut read = self.store.send(Request::read(path))?;
         self.store.answer(watch)?;
         let result = loop {
             match self.store.answer(read)?.as_slice() {
@@ -70,10 +74,10 @@ impl Toolstack {
             if self.store.event(left)?.is_none() {
                 break Err(ToolstackError::Backend("has not connected in time"));
             }
-            read = self.store.send(Request::read(&path))?;
+            read = self.store.send(Request::read(path))?;
         };
         // It is sent with the next request.
-        let unwatched = self.store.send(Request::unwatch(&path, TOKEN))?;
+        let unwatched = self.store.send(Request::unwatch(path, TOKEN))?;
         self.store.forget(unwatched);
         // Later events of this watch are ignored.
         while self.store.take_event().is_some() {}

@@ -102,7 +102,11 @@ fn addresses(cmdline: &str) -> Option<(Option<Ipv4Addr>, Option<Ipv6Addr>)> {
 }
 
 /// What the switch has to know of an interface. A guest with addresses of its own is restricted to them.
-fn interface(config: &GuestConfig, vif: &GuestVif, is_guarded: bool) -> Interface {
+pub(in super::super) fn interface_of(
+    config: &GuestConfig,
+    vif: &GuestVif,
+    is_guarded: bool,
+) -> Interface {
     let known = addresses(&config.cmdline);
     let (ipv4, ipv6) = known.unwrap_or_default();
     Interface {
@@ -141,12 +145,12 @@ fn connected(
             tx_port,
             rx_port: Some(rx_port),
         }),
-        ..interface(plan.config, vif, is_guarded)
+        ..interface_of(plan.config, vif, is_guarded)
     })
 }
 
 /// The features of the front end as the handoff structure has it.
-const AT_FIRST: Features = Features {
+pub(in super::super) const AT_FIRST: Features = Features {
     sg: false,
     gso_tcpv4: false,
     gso_tcpv6: false,
@@ -201,7 +205,7 @@ impl Toolstack {
                 return Err(ToolstackError::Backend("is for guests that have a network"));
             };
             let link = self.links.find(&port_name(bridge.index))?;
-            plan.switched = Some((interface(config, vif, is_guarded), link));
+            plan.switched = Some((interface_of(config, vif, is_guarded), link));
             Ok(plan)
         })?;
         self.carry_out(&plan, (then, ready), steps)
