@@ -4,6 +4,7 @@
 //! version whose headers were not checked is refused.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -62,6 +63,12 @@ pub struct Xen {
     pub(super) privcmd: Privcmd,
     interface: Interface,
     version: (u32, u32),
+}
+
+impl AsFd for Xen {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.privcmd.as_fd()
+    }
 }
 
 /// The greatest number of repetitions of a call that Xen interrupts. Each call makes progress.

@@ -50,6 +50,9 @@ struct Port {
 }
 const _: () = assert!(size_of::<Port>() == 4);
 
+/// The greatest number of ports of a domain (`EVTCHN_FIFO_NR_CHANNELS`).
+const PORTS: u32 = 1 << 17;
+
 /// The number of ports that are read at a time.
 const BATCH: usize = 64;
 
@@ -83,11 +86,23 @@ impl Evtchn {
     /// # Errors
     /// The kernel's.
     pub fn inherit(device: OwnedFd) -> io::Result<Self> {
-        let flags = rustix::fs::fcntl_getfl(&device)?;
-        rustix::fs::fcntl_setfl(&device, flags | OFlags::NONBLOCK)?;
-        Ok(Self {
+        let this = Self {
             device: device.into(),
-        })
+        };
+        this.never_block()?;
+        Ok(this)
+    }
+
+    /// Has reading never block, whatever another process has set.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn never_block(&self) -> io::Result<()> {
+        let flags = rustix::fs::fcntl_getfl(&self.device)?;
+        Ok(rustix::fs::fcntl_setfl(
+            &self.device,
+            flags | OFlags::NONBLOCK,
+        )?)
     }
 
     fn call<T>(&self, number: libc::Ioctl, argument: &T) -> io::Result<u32> {
@@ -129,6 +144,13 @@ impl Evtchn {
     /// The port is not bound.
     pub fn unbind(&self, port: u32) -> io::Result<()> {
         self.call(IOCTL_EVTCHN_UNBIND, &Port { port }).map(drop)
+    }
+
+    /// Closes a port that this device has bound and of which nobody knows, as its process ended in that moment.
+    /// Returns whether there was one.
+    pub fn unbind_unknown(&self, is_known: impl Fn(u32) -> bool) -> bool {
+        let mut unknown = (1..PORTS).filter(|port| !is_known(*port));
+        unknown.any(|port| self.unbind(port).is_ok())
     }
 
     /// Notifies the other end of a port of ours.

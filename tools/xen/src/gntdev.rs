@@ -10,12 +10,12 @@
 use std::fs::File;
 use std::io;
 use std::mem::size_of;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
 
 use mayfly_drivers::SharedPage;
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
 use super::abi::PAGE_SIZE;
 
@@ -131,6 +131,22 @@ impl Gntdev {
         })
     }
 
+    /// Opens the device anew in the place of this one, with the same number. Mappings of a process that has ended and
+    /// that this one descends from end with that; they are [abandoned](GrantMapping::abandon) before.
+    ///
+    /// # Errors
+    /// The kernel's, or mappings are left.
+    pub fn renewed(self) -> io::Result<Self> {
+        let in_use = || io::Error::other("granted pages are mapped");
+        let old = Rc::into_inner(self.device).ok_or_else(in_use)?;
+        let mut number = OwnedFd::from(old);
+        let new = Self::open()?;
+        rustix::io::dup3(&new.device, &mut number, rustix::io::DupFlags::CLOEXEC)?;
+        Ok(Self {
+            device: Rc::new(number.into()),
+        })
+    }
+
     /// Maps granted pages of a domain, at most [`MAP_MAX`]. Pages that are granted read-only can be mapped only if
     /// `is_written` is false, and must not be written then.
     ///
@@ -197,6 +213,15 @@ impl Gntdev {
         }?;
         let start = NonNull::new(start.cast::<u8>()).ok_or(io::ErrorKind::InvalidData)?;
         mapping.start = Some(start);
+        // SAFETY: the mapping that was just made. A child does not get it, so that it holds no page of a guest. (Without that, this depends on the kind
+        // of dom0.)
+        unsafe {
+            madvise(
+                start.as_ptr().cast(),
+                references.len() * PAGE_SIZE,
+                Advice::LinuxDontFork,
+            )
+        }?;
         for page in 0..references.len() {
             // SAFETY: within the pages that were just mapped.
             let base = unsafe { start.add(page * PAGE_SIZE) };
@@ -289,6 +314,12 @@ impl Gntdev {
     }
 }
 
+impl AsFd for Gntdev {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.device.as_fd()
+    }
+}
+
 /// Pages of a guest, mapped until this is dropped. They are accessed by copying only.
 #[derive(Debug)]
 pub struct GrantMapping {
@@ -304,6 +335,12 @@ impl GrantMapping {
     #[must_use]
     pub fn page(&self, index: usize) -> Option<&SharedPage> {
         self.pages.get(index)
+    }
+
+    /// Forgets a mapping of the process that this one is a child of. It does not exist here, and something else may have
+    /// got its address.
+    pub fn abandon(mut self) {
+        self.start = None;
     }
 }
 

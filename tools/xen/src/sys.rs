@@ -9,7 +9,7 @@ use std::ffi::c_void;
 use std::fs::File;
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr;
 use std::sync::atomic::AtomicU8;
 
@@ -121,6 +121,10 @@ impl Privcmd {
             pages: PAGES,
             next: Cell::new(next),
         })
+    }
+
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.device.as_fd()
     }
 
     /// Makes room for as many bytes of data as an argument shall point to. [`Self::data_address`] may be another one
