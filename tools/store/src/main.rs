@@ -2,8 +2,10 @@
 
 mod takeover;
 
+use std::cell::Cell;
+use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -14,6 +16,7 @@ use clap::Parser;
 use mayfly_commands::{Xenstored, XenstoredVerb};
 use mayfly_store::core::{Quota, SavedState, Server};
 use mayfly_store::daemon::{Daemon, Dom0, PidFile, STATE_FILE, Succession, listen, tell_ready};
+use mayfly_store::keep::{Side, keep};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -76,23 +79,33 @@ fn start_in_background() -> Result<()> {
     Ok(())
 }
 
-/// Leaves the terminal, and tells the starting process that requests are answered.
-fn stay_in_background() -> Result<()> {
-    // This fails if the process leads a session already.
-    let _ = rustix::process::setsid();
+/// Tells the starting process that requests are answered.
+fn tell_starter() -> Result<()> {
     std::io::stdout().write_all(READY)?;
-    std::io::stdout().flush()?;
+    Ok(std::io::stdout().flush()?)
+}
+
+/// Leaves the terminal's files.
+fn be_silent() -> Result<()> {
     let null = std::fs::File::options().write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(&null)?;
     Ok(())
 }
 
+/// What the worker begins with.
+enum Start {
+    Fresh(UnixListener),
+    /// The state of the predecessor in this process, and the file descriptors that it names.
+    Successor(Vec<u8>, HashMap<i32, OwnedFd>),
+}
+
+/// Becomes the keeper, and starts the worker.
 fn serve(arguments: &Xenstored, is_background: bool) -> Result<()> {
     let quota = quota(arguments)?;
-    let daemon = match arguments.live_update {
-        // First, because it takes over all file descriptors.
-        true => Some(successor(&quota, arguments.keep_orphans)?),
+    // First, because it takes over all file descriptors.
+    let inherited = match arguments.live_update {
+        true => Some(inherit()?),
         false => None,
     };
     let _pid_file = arguments
@@ -100,20 +113,68 @@ fn serve(arguments: &Xenstored, is_background: bool) -> Result<()> {
         .as_deref()
         .map(PidFile::new)
         .transpose()?;
+    allow_many_clients();
+    if is_background {
+        // This fails if the process leads a session already.
+        let _ = rustix::process::setsid();
+    }
+    let start = match inherited {
+        Some((state, descriptors)) => Start::Successor(state, descriptors),
+        // Made by the keeper, whose number the socket shows to clients.
+        None => Start::Fresh(listen(&socket(arguments.socket.clone()))?),
+    };
+    let keeper = match keep().context("two processes")? {
+        Side::Worker(kept) => {
+            let daemon = begin(start, arguments, quota, is_background);
+            match daemon {
+                Ok(mut daemon) => daemon.run_kept(kept),
+                Err(error) => {
+                    eprintln!("hatch xenstored: {error:#}");
+                    std::process::exit(1);
+                }
+            }
+        }
+        Side::Keeper(keeper) => keeper,
+    };
+    // The worker has them.
+    drop(start);
     let (stop, stopped) = UnixStream::pair().context("a pair of sockets")?;
     for signal in [SIGTERM, SIGINT] {
         let stopped = stopped.try_clone().context("a socket")?;
         signal_hook::low_level::pipe::register(signal, stopped).context("a handler for signals")?;
     }
-    allow_many_clients();
-    let mut daemon = match daemon {
-        Some(daemon) => daemon,
-        None => {
-            let machine = Dom0::open()?;
-            let listener = listen(&socket(arguments.socket.clone()))?;
-            let daemon = Daemon::new(quota, arguments.keep_orphans, machine, listener)?;
+    let is_ready = Cell::new(false);
+    let ready = || {
+        is_ready.set(true);
+        if !arguments.live_update {
             tell_ready();
-            daemon
+        }
+        if is_background {
+            // This fails if nobody waits for it any more.
+            let _ = tell_starter().and_then(|()| be_silent());
+        }
+    };
+    let result = keeper.run(stop.as_fd(), ready).context("the keeper");
+    if !is_ready.get() && !arguments.live_update {
+        // Clients look for another way if there is no socket. An error leaves them one that nobody answers.
+        let _ = std::fs::remove_file(socket(arguments.socket.clone()));
+    }
+    result
+}
+
+/// Makes the daemon of the first worker.
+fn begin(
+    start: Start,
+    arguments: &Xenstored,
+    quota: Quota,
+    is_background: bool,
+) -> Result<Daemon<Dom0>> {
+    let mut daemon = match start {
+        Start::Fresh(listener) => {
+            Daemon::new(quota, arguments.keep_orphans, Dom0::open()?, listener)?
+        }
+        Start::Successor(state, descriptors) => {
+            successor(&state, descriptors, &quota, arguments.keep_orphans)?
         }
     };
     daemon.allow_update(Succession {
@@ -121,13 +182,13 @@ fn serve(arguments: &Xenstored, is_background: bool) -> Result<()> {
         arguments: std::env::args_os().skip(1).collect(),
     });
     if is_background {
-        stay_in_background()?;
+        be_silent()?;
     }
-    daemon.run(stop.as_fd()).context("the loop")
+    Ok(daemon)
 }
 
-/// Makes the daemon that goes on where the predecessor in this process stopped.
-fn successor(quota: &Quota, keeps_orphans: bool) -> Result<Daemon<Dom0>> {
+/// Reads the state that the predecessor in this process has left, and takes over the file descriptors that it names.
+fn inherit() -> Result<(Vec<u8>, HashMap<i32, OwnedFd>)> {
     let file = state_file();
     let shown = file.display();
     let bytes =
@@ -136,12 +197,24 @@ fn successor(quota: &Quota, keeps_orphans: bool) -> Result<Daemon<Dom0>> {
     std::fs::remove_file(&file).with_context(|| shown.to_string())?;
     let state = SavedState::parse(&bytes).with_context(|| shown.to_string())?;
     let (listener, events, sockets) = state.descriptors();
-    let mut all = mayfly_xen::inherit(sockets.into_iter().chain([listener, events]))?;
+    let all = mayfly_xen::inherit(sockets.into_iter().chain([listener, events]))?;
+    Ok((bytes, all))
+}
+
+/// Makes the daemon that goes on where the predecessor in this process stopped.
+fn successor(
+    state: &[u8],
+    mut all: HashMap<i32, OwnedFd>,
+    quota: &Quota,
+    keeps_orphans: bool,
+) -> Result<Daemon<Dom0>> {
+    let state = SavedState::parse(state).context("the predecessor's state")?;
+    let (listener, events, _) = state.descriptors();
     let mut take = |number| all.remove(&number).context("a file descriptor");
     let listener = UnixListener::from(take(listener)?);
     let mut machine = Dom0::inherit(take(events)?)?;
     let restored = Server::restored(quota.clone(), keeps_orphans, &state, &mut machine);
-    let restored = restored.with_context(|| shown.to_string())?;
+    let restored = restored.context("the predecessor's state")?;
     Ok(Daemon::restored(restored, machine, listener, all)?)
 }
 

@@ -259,6 +259,13 @@ impl Server {
         }
     }
 
+    /// Returns whether a connection has bytes that were received and not processed.
+    #[must_use]
+    pub fn has_input(&self, id: ConnectionId) -> bool {
+        let connection = self.connections.get(&id);
+        connection.is_some_and(|connection| !connection.input.is_empty())
+    }
+
     /// Returns whether a connection has bytes to send.
     #[must_use]
     pub fn has_output(&self, id: ConnectionId) -> bool {

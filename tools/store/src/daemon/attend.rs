@@ -1,22 +1,28 @@
 //! The turn of one connection: its requests are read and answered, and its output is sent.
 
+use std::os::fd::AsFd as _;
 use std::time::Instant;
 
 use crate::core::ConnectionId;
 
+use super::clients::later;
 use super::ring::{self, Fault};
+use super::witness::Witness;
 use super::{Daemon, Machine};
+use crate::core::Broken;
+use crate::keep::{Kind, RECEIVE};
 
 /// The number of reads in a turn. A connection that never stops sending delays the others by this much only.
 const ROUNDS: usize = 16;
-/// The number of bytes read from a socket at a time.
-const READ: usize = 16 << 10;
 /// The number of bytes sent on a socket at a time.
-const WRITE: usize = 64 << 10;
+pub(super) const WRITE: usize = 64 << 10;
 
 impl<M: Machine> Daemon<M> {
     /// Reads and answers a connection's requests, and sends its output.
     pub(super) fn attend(&mut self, id: ConnectionId) {
+        if self.journal.is_low() {
+            return self.next.push(id);
+        }
         if self.clients.contains_key(&id) {
             return self.client(id);
         }
@@ -25,16 +31,34 @@ impl<M: Machine> Daemon<M> {
         }
     }
 
-    pub(super) fn ring(&mut self, id: ConnectionId, domid: u16) {
+    /// Has the server take bytes that the last record of the journal has.
+    pub(super) fn take(&mut self, id: ConnectionId, bytes: &[u8]) -> Result<(), Broken> {
+        self.journal.begin();
+        let mut witness = Witness {
+            machine: &mut self.machine,
+            journal: &mut self.journal,
+        };
+        let result = self.server.take(id, bytes, &mut witness);
+        self.journal.finish();
+        result
+    }
+
+    /// Serves a ring no more.
+    pub(super) fn shut(&mut self, id: ConnectionId, domid: u16, fault: Fault) {
+        // The connection's watches and transactions end. It stays, because INTRODUCE may attach the ring again.
+        self.server.silence(id);
+        if let Some(page) = self.machine.page(domid) {
+            ring::shut(page, fault);
+        }
+        self.machine.shut(domid);
+    }
+
+    fn ring(&mut self, id: ConnectionId, domid: u16) {
         let mut is_notified = false;
         let result = self.serve_ring(id, domid, &mut is_notified);
         if let Err(fault) = result {
-            // The connection's watches and transactions end. It stays, because INTRODUCE may attach the ring again.
-            self.server.silence(id);
-            if let Some(page) = self.machine.page(domid) {
-                ring::shut(page, fault);
-            }
-            self.machine.shut(domid);
+            self.journal.append(Kind::Shut, id, fault as u64, &[]);
+            self.shut(id, domid, fault);
             is_notified = true;
         }
         if is_notified {
@@ -57,17 +81,24 @@ impl<M: Machine> Daemon<M> {
                 return Ok(());
             };
             if domid != 0 && ring::wants_reset(page) {
+                self.journal.append(Kind::Silenced, id, 0, &[]);
                 self.server.silence(id);
                 ring::reset(page);
                 *is_notified = true;
             }
             let mut taken = 0;
             if self.server.has_room(id) {
-                taken = ring::read(page, &mut buffer)?;
-                let bytes = buffer.get(..taken).unwrap_or_default();
-                let result = self.server.take(id, bytes, &mut self.machine);
-                if result.is_err() && self.server.domain_of(id).is_some() {
-                    return Err(Fault::Protocol);
+                let (length, consumer) = ring::read(page, &mut buffer)?;
+                taken = length;
+                if taken > 0 || self.server.has_input(id) {
+                    let bytes = buffer.get(..taken).unwrap_or_default();
+                    self.journal
+                        .append(Kind::RingRead, id, consumer.into(), bytes);
+                    ring::consume(page, consumer);
+                    let result = self.take(id, bytes);
+                    if result.is_err() && self.server.domain_of(id).is_some() {
+                        return Err(Fault::Protocol);
+                    }
                 }
             }
             let written = self.flush_ring(id, domid)?;
@@ -91,10 +122,14 @@ impl<M: Machine> Daemon<M> {
         };
         while self.server.has_output(id) {
             let bytes = self.server.output(id, ring::SIZE);
-            let length = ring::write(page, bytes)?;
+            let (length, producer) = ring::write(page, bytes)?;
+            let said = u32::try_from(length).unwrap_or(0).to_ne_bytes();
+            self.journal
+                .append(Kind::RingWritten, id, producer.into(), &said);
             if length == 0 {
                 break;
             }
+            ring::produce(page, producer);
             self.server.sent(id, length);
             written += length;
         }
@@ -116,19 +151,19 @@ impl<M: Machine> Daemon<M> {
     }
 
     fn client(&mut self, id: ConnectionId) {
-        let mut buffer = [0; READ];
+        let mut buffer = [0; RECEIVE];
         for round in 0..ROUNDS {
             let mut is_done = true;
             if self.server.has_room(id) {
-                let Some(client) = self.clients.get_mut(&id) else {
+                let Some(client) = self.clients.get(&id) else {
                     return;
                 };
-                match client.read(&mut buffer) {
+                match later(self.journal.receive(id, client.as_fd(), &mut buffer)) {
                     Ok(Some(0)) | Err(_) => return self.end(id),
                     Ok(Some(length)) => {
-                        is_done = length < READ;
+                        is_done = length < RECEIVE;
                         let bytes = buffer.get(..length).unwrap_or_default();
-                        if self.server.take(id, bytes, &mut self.machine).is_err() {
+                        if self.take(id, bytes).is_err() {
                             return self.end(id);
                         }
                     }
@@ -153,7 +188,7 @@ impl<M: Machine> Daemon<M> {
         let mut is_full = false;
         while self.server.has_output(id) && !is_full {
             let bytes = self.server.output(id, WRITE);
-            match client.write(bytes) {
+            match later(self.journal.send(id, client.as_fd(), bytes)) {
                 Ok(Some(length)) => self.server.sent(id, length),
                 Ok(None) => is_full = true,
                 Err(_) => {
@@ -173,8 +208,10 @@ impl<M: Machine> Daemon<M> {
     }
 
     pub(super) fn end(&mut self, id: ConnectionId) {
-        // To close the file descriptor also removes it from the epoll set.
+        // To close the file descriptor also removes it from the epoll set. Closed before the record is there: an open one
+        // that nobody knows is a new client's.
         self.clients.remove(&id);
+        self.journal.append(Kind::Ended, id, 0, &[]);
         self.server.disconnect(id);
         self.hear_again();
     }

@@ -1,12 +1,10 @@
 //! Connections over the socket.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::event::epoll;
-use rustix::io::Errno;
-use rustix::net::SendFlags;
 
 use crate::core::ConnectionId;
 
@@ -19,25 +17,30 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(stream: UnixStream, id: ConnectionId, epoll: &OwnedFd) -> io::Result<Self> {
-        stream.set_nonblocking(true)?;
-        let waits_for = epoll::EventFlags::IN;
-        epoll::add(
-            epoll,
-            stream.as_fd(),
-            epoll::EventData::new_u64(id),
-            waits_for,
-        )?;
-        Ok(Self { stream, waits_for })
+        let mut client = Self::of(stream);
+        client.wait_anew(id, epoll)?;
+        Ok(client)
     }
 
-    /// Reads bytes. Returns their number, 0 at the end of the stream, `None` if there are none yet.
-    pub(super) fn read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        later(rustix::io::read(&self.stream, buffer))
+    /// A client that no epoll set knows yet.
+    pub(super) fn of(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            waits_for: epoll::EventFlags::empty(),
+        }
     }
 
-    /// Sends bytes. Returns the number of bytes sent, `None` if the socket takes none now.
-    pub(super) fn write(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
-        later(rustix::net::send(&self.stream, bytes, SendFlags::NOSIGNAL))
+    /// Waits for requests alone, in an epoll set that does not know the client yet.
+    pub(super) fn wait_anew(&mut self, id: ConnectionId, epoll: &OwnedFd) -> io::Result<()> {
+        self.stream.set_nonblocking(true)?;
+        self.waits_for = epoll::EventFlags::IN;
+        let data = epoll::EventData::new_u64(id);
+        Ok(epoll::add(epoll, &self.stream, data, self.waits_for)?)
+    }
+
+    /// Gives the socket's number without closing it.
+    pub(super) fn into_number(self) -> i32 {
+        self.stream.into_raw_fd()
     }
 
     /// Sets the events that the loop waits for: requests, room to send, or both.
@@ -66,10 +69,18 @@ impl AsFd for Client {
     }
 }
 
-fn later(result: Result<usize, Errno>) -> io::Result<Option<usize>> {
+/// Returns `None` if a socket has no bytes yet, or no room.
+pub(super) fn later(result: io::Result<usize>) -> io::Result<Option<usize>> {
     match result {
         Ok(length) => Ok(Some(length)),
-        Err(Errno::AGAIN | Errno::INTR) => Ok(None),
-        Err(error) => Err(error.into()),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }

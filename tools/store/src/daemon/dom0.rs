@@ -1,7 +1,8 @@
 //! [`Machine`] on a real Xen: hypercalls, mapped rings and event channels of dom0.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::{io, mem};
 
 use anyhow::{Context as _, Result};
 use mayfly_drivers::SharedPage;
@@ -18,6 +19,8 @@ const RING: u32 = 1;
 enum Pages {
     Kernel(SharedPage),
     Granted(GrantMapping),
+    /// To be mapped by [`Machine::recover`].
+    Noted,
 }
 
 /// A domain's ring and event channel.
@@ -32,7 +35,8 @@ struct Ring {
 /// Handles to Xen's devices, and the rings and ports of this process.
 pub struct Dom0 {
     events: Evtchn,
-    grants: Gntdev,
+    /// Missing only within [`Machine::recover`].
+    grants: Option<Gntdev>,
     xen: Xen,
     /// The ring of dom0's kernel, until dom0 is attached.
     kernel: Option<SharedPage>,
@@ -80,7 +84,7 @@ impl Dom0 {
             .context("VIRQ_DOM_EXC: does another xenstored run?")?;
         Ok(Self {
             events,
-            grants: Gntdev::open()?,
+            grants: Some(Gntdev::open()?),
             xen: Xen::open()?,
             kernel: Some(kernel),
             rings: HashMap::new(),
@@ -88,6 +92,10 @@ impl Dom0 {
             exceptions: Some(exceptions),
             seen: None,
         })
+    }
+
+    fn map(&self, domid: u16) -> Option<GrantMapping> {
+        self.grants.as_ref()?.map(domid, &[RING], true).ok()
     }
 
     fn bind(&mut self, domid: u16, port: u32) -> Option<u32> {
@@ -118,9 +126,8 @@ impl Host for Dom0 {
     }
 
     fn attach(&mut self, domid: u16, _: u64, port: u32) -> Result<(), ErrorCode> {
-        let mapping = self.grants.map(domid, &[RING], true);
-        let mapping = mapping.map_err(|_| ErrorCode::EINVAL)?;
-        ring::reset(mapping.page(0).ok_or(ErrorCode::EIO)?);
+        let mapping = self.map(domid).ok_or(ErrorCode::EINVAL)?;
+        ring::announce_reset(mapping.page(0).ok_or(ErrorCode::EINVAL)?);
         let port = self.bind(domid, port).ok_or(ErrorCode::EINVAL)?;
         let ring = Ring {
             pages: Pages::Granted(mapping),
@@ -135,8 +142,7 @@ impl Host for Dom0 {
         let pages = if domid == 0 {
             self.kernel.take().map(Pages::Kernel)
         } else {
-            let mapping = self.grants.map(domid, &[RING], true);
-            mapping.ok().map(Pages::Granted)
+            self.map(domid).map(Pages::Granted)
         };
         let port = (port != 0).then_some(port);
         let Some(pages) = pages else {
@@ -158,13 +164,13 @@ impl Host for Dom0 {
     fn attach_again(&mut self, domid: u16, port: u32) {
         let old = self.rings.get_mut(&domid).and_then(|ring| ring.port.take());
         self.unbind(old);
+        if let Some(page) = self.page(domid) {
+            ring::announce_reset(page);
+        }
         let port = self.bind(domid, port);
         if let Some(ring) = self.rings.get_mut(&domid) {
             ring.port = port;
             ring.is_shut = false;
-        }
-        if let Some(page) = self.page(domid) {
-            ring::reset(page);
         }
     }
 
@@ -178,6 +184,13 @@ impl Host for Dom0 {
 impl Machine for Dom0 {
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.events.as_fd())
+    }
+
+    fn descriptors(&self) -> Vec<i32> {
+        let grants = self.grants.as_ref().map(|grants| grants.as_fd());
+        let own = [self.events.as_fd(), self.xen.as_fd()];
+        let all = own.into_iter().chain(grants);
+        all.map(|descriptor| descriptor.as_raw_fd()).collect()
     }
 
     fn events(&mut self) -> News {
@@ -208,6 +221,17 @@ impl Machine for Dom0 {
         match &self.rings.get(&domid)?.pages {
             Pages::Kernel(page) => Some(page),
             Pages::Granted(mapping) => mapping.page(0),
+            Pages::Noted => None,
+        }
+    }
+
+    fn port(&self, domid: u16) -> Option<u32> {
+        self.rings.get(&domid)?.port
+    }
+
+    fn begin(&mut self, domid: u16) {
+        if let Some(page) = self.page(domid) {
+            ring::reset(page);
         }
     }
 
@@ -243,5 +267,82 @@ impl Machine for Dom0 {
 
     fn is_shut(&self, domid: u16) -> bool {
         self.rings.get(&domid).is_some_and(|ring| ring.is_shut)
+    }
+
+    fn note_attached(&mut self, domid: u16, port: Option<u32>) {
+        let pages = match self.rings.get_mut(&domid) {
+            Some(ring) if domid == 0 => mem::replace(&mut ring.pages, Pages::Noted),
+            _ => Pages::Noted,
+        };
+        self.note_detached(domid);
+        self.ports.extend(port.map(|port| (port, domid)));
+        let ring = Ring {
+            pages,
+            port,
+            is_shut: false,
+        };
+        self.rings.insert(domid, ring);
+    }
+
+    fn note_detached(&mut self, domid: u16) {
+        if let Some(ring) = self.rings.remove(&domid) {
+            if let Some(port) = ring.port {
+                self.ports.remove(&port);
+            }
+            if let Pages::Granted(mapping) = ring.pages {
+                mapping.abandon();
+            }
+        }
+    }
+
+    fn close_unknown_port(&mut self) {
+        let known = |port: u32| self.ports.contains_key(&port) || self.exceptions == Some(port);
+        self.events.unbind_unknown(known);
+    }
+
+    fn revive(&mut self) -> io::Result<()> {
+        self.seen = None;
+        for ring in self.rings.values_mut() {
+            if let Pages::Granted(_) = ring.pages
+                && let Pages::Granted(mapping) = mem::replace(&mut ring.pages, Pages::Noted)
+            {
+                mapping.abandon();
+            }
+        }
+        self.grants = match self.grants.take() {
+            Some(grants) => Some(grants.renewed()?),
+            None => None,
+        };
+        // The worker may have ended when it had just left all to a successor.
+        self.events.never_block()?;
+        if let Ok(port) = self.events.bind_domain_exceptions() {
+            self.exceptions = Some(port);
+        }
+        Ok(())
+    }
+
+    fn recover(&mut self) -> io::Result<()> {
+        let noted = self.rings.iter();
+        let noted = noted.filter(|(_, ring)| matches!(ring.pages, Pages::Noted));
+        let noted: Vec<u16> = noted.map(|(domid, _)| *domid).collect();
+        for domid in noted {
+            match self.map(domid) {
+                Some(mapping) => {
+                    if let Some(ring) = self.rings.get_mut(&domid) {
+                        ring.pages = Pages::Granted(mapping);
+                    }
+                }
+                // As in `adopt`.
+                None => self.detach(domid),
+            }
+        }
+        let ports: Vec<u32> = self.ports.keys().copied().chain(self.exceptions).collect();
+        self.events.unmask(&ports)
+    }
+
+    fn complete_begin(&mut self, domid: u16) {
+        if let Some(page) = self.page(domid) {
+            ring::complete_reset(page);
+        }
     }
 }

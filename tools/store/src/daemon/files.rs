@@ -2,20 +2,23 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use rustix::fs::{FlockOperation, Mode, fcntl_lock};
 
 /// Listens on a socket to which only its owner may connect. Replaces a socket that an earlier daemon has left.
 ///
 /// # Errors
-/// The folder or the socket cannot be made.
+/// The folder or the socket cannot be made, or a daemon listens there.
 pub fn listen(path: &Path) -> Result<UnixListener> {
     let shown = path.display();
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    }
+    if UnixStream::connect(path).is_ok() {
+        bail!("{shown}: another xenstored runs");
     }
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

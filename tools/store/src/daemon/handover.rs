@@ -8,7 +8,6 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::iter;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -19,6 +18,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::{FdFlags, fcntl_setfd};
 
 use crate::core::{Descriptors, Restored};
+use crate::keep::{Kind, command_line};
 
 use super::clients::Client;
 use super::{Daemon, Machine};
@@ -57,7 +57,7 @@ impl<M: Machine> Daemon<M> {
                 Some(Ok(client)) => {
                     this.clients.insert(id, client);
                     // Requests that the predecessor has read and not processed.
-                    if this.server.take(id, &[], &mut this.machine).is_err() {
+                    if this.take(id, &[]).is_err() {
                         this.end(id);
                     }
                 }
@@ -98,6 +98,7 @@ impl<M: Machine> Daemon<M> {
             Some(open) if !is_forced => open,
             _ => self.hand_over(),
         };
+        self.journal.append(Kind::Refused, 0, 0, refusal.as_bytes());
         self.server.refuse_update(&refusal);
         self.update_since = None;
         self.attend_all();
@@ -120,28 +121,43 @@ impl<M: Machine> Daemon<M> {
             Ok(meta) if meta.is_file() && meta.permissions().mode() & 0o111 != 0 => {}
             Ok(_) => return "File not executable.".to_owned(),
         }
-        let saved = self.server.save(&self.descriptors());
-        let written = saved
-            .map_err(io::Error::other)
-            .and_then(|state| write(&file, &state));
-        if let Err(error) = written {
-            return format!("{}: {error}", file.display());
-        }
-        let error = self.become_program(Path::new(&program), arguments);
+        let words = words(Path::new(&program), arguments);
+        let left = self.leave_state(&file);
+        let error = match words.and_then(|words| left.map(|()| words)) {
+            Ok(words) => self.become_program(&words),
+            Err(error) => error,
+        };
         // Without a successor nobody reads it.
         let _ = fs::remove_file(&file);
         format!("{program}: {error}")
     }
 
-    fn become_program(&mut self, program: &Path, arguments: Vec<OsString>) -> io::Error {
+    /// Writes the state for the successor, with the numbers that the file descriptors have where it will run.
+    fn leave_state(&self, file: &Path) -> io::Result<()> {
+        let mut descriptors = self.descriptors();
+        if let Some(copies) = &self.copies {
+            descriptors.renumber(|numbers| copies.give(numbers))?;
+        }
+        let state = self.server.save(&descriptors).map_err(io::Error::other)?;
+        write(file, &state)
+    }
+
+    fn become_program(&mut self, words: &[CString]) -> io::Error {
         if let Err(error) = self.leave_descriptors(true) {
             return error;
         }
         self.machine.receive_exceptions(false);
-        let error = execute(program, arguments);
+        let error = match &self.copies {
+            Some(copies) => copies.execute(words),
+            None => execute(words),
+        };
         self.machine.receive_exceptions(true);
         // This fails for none of them, as they are open.
         let _ = self.leave_descriptors(false);
+        // The copy does not know the port at which the exceptions are received now.
+        if let Err(error) = self.renew() {
+            return error;
+        }
         // Domains may have gone meanwhile.
         self.check_domains();
         error
@@ -183,19 +199,19 @@ impl<M: Machine> Daemon<M> {
     }
 }
 
-/// Becomes a program. In contrast to `Command::exec`, no shell takes the file if it is not a program.
-fn execute(program: &Path, arguments: Vec<OsString>) -> io::Error {
+/// Returns the successor's command line.
+fn words(program: &Path, arguments: Vec<OsString>) -> io::Result<Vec<CString>> {
     let option = OsStr::new(OPTION);
     let others = arguments.into_iter().filter(|argument| argument != option);
     let words = iter::once(program.into())
         .chain(others)
         .chain([option.to_owned()]);
-    let words: Result<Vec<CString>, _> = words.map(|word| CString::new(word.into_vec())).collect();
-    let words = match words {
-        Ok(words) => words,
-        Err(error) => return error.into(),
-    };
-    match words.first().map(|program| execv(program, &words)) {
+    command_line(words)
+}
+
+/// Becomes a program. In contrast to `Command::exec`, no shell takes the file if it is not a program.
+fn execute(words: &[CString]) -> io::Error {
+    match words.first().map(|program| execv(program, words)) {
         Some(Err(error)) => error.into(),
         _ => io::ErrorKind::InvalidInput.into(),
     }

@@ -6,29 +6,34 @@ mod dom0;
 mod files;
 mod handover;
 mod machine;
+mod recover;
 mod ring;
+mod witness;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixListener;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
 use crate::core::{ConnectionId, Quota, Server};
+use crate::keep::{Copies, Journal, Kept, Kind, Renewed};
 use clients::Client;
 pub use dom0::Dom0;
 pub use files::{PidFile, listen, tell_ready};
 pub use handover::{STATE_FILE, Succession};
 
 pub use machine::{Machine, News};
+use witness::Witness;
 
 /// Numbers of the loop's file descriptors in epoll. Clients have the numbers of their connections.
 const LISTENER: u64 = u64::MAX;
 const EVENTS: u64 = u64::MAX - 1;
 const STOP: u64 = u64::MAX - 2;
+const COPY: u64 = u64::MAX - 3;
 /// The number of events taken from the kernel at a time.
 const BATCH: usize = 256;
 /// The number of connections accepted at a time.
@@ -38,6 +43,12 @@ const ACCEPTED: usize = 64;
 pub struct Daemon<M> {
     server: Server,
     machine: M,
+    /// All that the server takes in.
+    journal: Journal,
+    /// What makes the copies that replace this process; `None` if nothing does.
+    copies: Option<Copies>,
+    /// Readable when the copy has ended.
+    copy: Option<OwnedFd>,
     listener: UnixListener,
     epoll: OwnedFd,
     clients: HashMap<ConnectionId, Client>,
@@ -52,6 +63,19 @@ pub struct Daemon<M> {
     succession: Option<Succession>,
     /// When a live update was started that waits for transactions to end.
     update_since: Option<Instant>,
+}
+
+/// Returns an epoll set of the listening socket and the event channels.
+fn open_epoll<M: Machine>(listener: &UnixListener, machine: &M) -> io::Result<OwnedFd> {
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let all = [(Some(listener.as_fd()), LISTENER), (machine.fd(), EVENTS)];
+    for (descriptor, number) in all {
+        if let Some(descriptor) = descriptor {
+            let data = epoll::EventData::new_u64(number);
+            epoll::add(&epoll, descriptor, data, epoll::EventFlags::IN)?;
+        }
+    }
+    Ok(epoll)
 }
 
 impl<M: Machine> Daemon<M> {
@@ -76,23 +100,14 @@ impl<M: Machine> Daemon<M> {
     }
 
     fn with(server: Server, machine: M, listener: UnixListener) -> io::Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         listener.set_nonblocking(true)?;
-        let watch = |fd: BorrowedFd<'_>, number| {
-            epoll::add(
-                &epoll,
-                fd,
-                epoll::EventData::new_u64(number),
-                epoll::EventFlags::IN,
-            )
-        };
-        watch(listener.as_fd(), LISTENER)?;
-        if let Some(fd) = machine.fd() {
-            watch(fd, EVENTS)?;
-        }
+        let epoll = open_epoll(&listener, &machine)?;
         Ok(Self {
             server,
             machine,
+            journal: Journal::new()?,
+            copies: None,
+            copy: None,
             listener,
             epoll,
             clients: HashMap::new(),
@@ -112,9 +127,82 @@ impl<M: Machine> Daemon<M> {
     pub fn run(&mut self, stop: BorrowedFd<'_>) -> io::Result<()> {
         let data = epoll::EventData::new_u64(STOP);
         epoll::add(&self.epoll, stop, data, epoll::EventFlags::IN)?;
+        self.serve()
+    }
+
+    /// Serves until the keeper ends, and then ends this process. When it ends before, a copy of it goes on.
+    ///
+    /// This never returns: to drop the daemon would close file descriptors that the copy needs.
+    pub fn run_kept(&mut self, kept: Kept) -> ! {
+        let code = match self.serve_kept(kept) {
+            Ok(()) => 0,
+            Err(error) => {
+                eprintln!("hatch xenstored: the worker: {error}");
+                1
+            }
+        };
+        std::process::exit(code)
+    }
+
+    fn serve_kept(&mut self, kept: Kept) -> io::Result<()> {
+        let Kept { journal, copies } = kept;
+        self.journal = journal;
+        self.copies = Some(copies);
+        self.watch_keeper()?;
+        self.renew()?;
+        if let Some(copies) = &self.copies {
+            copies.tell_ready()?;
+        }
+        self.serve()
+    }
+
+    fn watch_keeper(&self) -> io::Result<()> {
+        let data = epoll::EventData::new_u64(STOP);
+        let keeper = self.copies.as_ref().map(Copies::keeper);
+        keeper.map_or(Ok(()), |keeper| {
+            Ok(epoll::add(
+                &self.epoll,
+                keeper,
+                data,
+                epoll::EventFlags::IN,
+            )?)
+        })
+    }
+
+    /// Begins a new log, with a copy of this process as it is now, if somebody keeps it.
+    pub(super) fn renew(&mut self) -> io::Result<()> {
+        loop {
+            // Closed first: the copy, which shares all file descriptors, would keep a number that is another one's later.
+            self.copy = None;
+            let Some(copies) = &self.copies else {
+                self.journal.clear();
+                return Ok(());
+            };
+            match copies.renew(&mut self.journal) {
+                Ok(Renewed::Copied(copy)) => {
+                    let data = epoll::EventData::new_u64(COPY);
+                    epoll::add(&self.epoll, &copy, data, epoll::EventFlags::IN)?;
+                    self.copy = Some(copy);
+                    return Ok(());
+                }
+                Ok(Renewed::Succeeds) => self.recover()?,
+                Err(error) => {
+                    eprintln!("hatch xenstored: no copy of this process can be made: {error}");
+                    copies.give_up();
+                    self.journal.clear();
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn serve(&mut self) -> io::Result<()> {
         let mut events = Vec::with_capacity(BATCH);
         loop {
             events.clear();
+            if self.journal.is_low() {
+                self.renew()?;
+            }
             let timeout = self.timeout();
             let buffer = rustix::buffer::spare_capacity(&mut events);
             match epoll::wait(&self.epoll, buffer, timeout.as_ref()) {
@@ -126,6 +214,7 @@ impl<M: Machine> Daemon<M> {
                     STOP => return Ok(()),
                     LISTENER => self.accept(),
                     EVENTS => self.events(),
+                    COPY => self.renew()?,
                     id => self.attend(id),
                 }
             }
@@ -166,6 +255,7 @@ impl<M: Machine> Daemon<M> {
             self.stalls.pop_front();
             if self.stalled.get(&id) == Some(&since) {
                 self.stalled.remove(&id);
+                self.journal.append(Kind::Forgiven, id, 0, &[]);
                 self.server.forgive(id);
             }
         }
@@ -181,6 +271,9 @@ impl<M: Machine> Daemon<M> {
             if listed.is_empty() {
                 return;
             }
+            if self.journal.is_low() {
+                return self.next.extend(listed);
+            }
             for id in listed {
                 // epoll reports a client's requests, so it only needs its output sent.
                 match self.clients.contains_key(&id) {
@@ -194,15 +287,7 @@ impl<M: Machine> Daemon<M> {
     fn accept(&mut self) {
         for _ in 0..ACCEPTED {
             match self.listener.accept() {
-                Ok((stream, _)) => {
-                    let id = self.server.connect();
-                    match Client::new(stream, id, &self.epoll) {
-                        Ok(client) => {
-                            self.clients.insert(id, client);
-                        }
-                        Err(_) => self.server.disconnect(id),
-                    }
-                }
+                Ok((stream, _)) => self.welcome(stream),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // Most likely no file descriptor is left: new connections wait until another one ends.
@@ -211,6 +296,18 @@ impl<M: Machine> Daemon<M> {
                     return;
                 }
             }
+        }
+    }
+
+    fn welcome(&mut self, stream: UnixStream) {
+        let number = stream.as_raw_fd().unsigned_abs();
+        self.journal.append(Kind::Accepted, 0, number.into(), &[]);
+        let id = self.server.connect();
+        match Client::new(stream, id, &self.epoll) {
+            Ok(client) => {
+                self.clients.insert(id, client);
+            }
+            Err(_) => self.end(id),
         }
     }
 
@@ -229,7 +326,7 @@ impl<M: Machine> Daemon<M> {
             News::Of { rings, domains } => {
                 for domid in rings {
                     if let Some(id) = self.server.ring(domid) {
-                        self.ring(id, domid);
+                        self.attend(id);
                     }
                 }
                 if domains {
@@ -237,8 +334,8 @@ impl<M: Machine> Daemon<M> {
                 }
             }
             News::Lost => {
-                for (domid, id) in self.server.rings() {
-                    self.ring(id, domid);
+                for (_, id) in self.server.rings() {
+                    self.attend(id);
                 }
                 self.check_domains();
             }
@@ -247,7 +344,12 @@ impl<M: Machine> Daemon<M> {
 
     fn check_domains(&mut self) {
         self.machine.read_states();
-        self.server.check_domains(&mut self.machine);
+        self.journal.append(Kind::Checked, 0, 0, &[]);
+        let mut witness = Witness {
+            machine: &mut self.machine,
+            journal: &mut self.journal,
+        };
+        self.server.check_domains(&mut witness);
         self.machine.forget_states();
     }
 }

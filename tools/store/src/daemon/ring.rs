@@ -30,13 +30,27 @@ pub(super) enum Fault {
     Protocol = 3,
 }
 
-/// Empties both rings, as INTRODUCE does, and offers the server's features.
+/// Empties both rings, as INTRODUCE does, and offers the server's features. The last word is the one that a domain waits
+/// for before it uses the rings.
 pub(super) fn reset(page: &SharedPage) {
     for offset in [REQ_CONS, REQ_PROD, RSP_CONS, RSP_PROD, ERROR] {
         page.store_release(offset, 0);
     }
     page.store_release(FEATURES, OFFERED);
     page.store_release(CONNECTION, CONNECTED);
+}
+
+/// Marks a page as one whose rings are to be emptied: it offers no features.
+pub(super) fn announce_reset(page: &SharedPage) {
+    page.store_release(FEATURES, 0);
+}
+
+/// Completes a [`reset`] of which [`announce_reset`] was done, and perhaps more.
+pub(super) fn complete_reset(page: &SharedPage) {
+    match page.load_acquire(FEATURES) {
+        0 => reset(page),
+        _ => page.store_release(CONNECTION, CONNECTED),
+    }
 }
 
 /// Returns whether the domain asks for a new connection, which [`reset`] gives it.
@@ -63,8 +77,8 @@ fn between(consumer: u32, producer: u32) -> Result<usize, Fault> {
     }
 }
 
-/// Copies all bytes of requests out of the ring. Returns their number.
-pub(super) fn read(page: &SharedPage, into: &mut [u8; SIZE]) -> Result<usize, Fault> {
+/// Copies all bytes of requests out of the ring. Returns their number, and the index behind them for [`consume`].
+pub(super) fn read(page: &SharedPage, into: &mut [u8; SIZE]) -> Result<(usize, u32), Fault> {
     let consumer = page.load_acquire(REQ_CONS);
     let producer = page.load_acquire(REQ_PROD);
     let bytes = between(consumer, producer)?;
@@ -74,14 +88,17 @@ pub(super) fn read(page: &SharedPage, into: &mut [u8; SIZE]) -> Result<usize, Fa
     if let Some(tail) = tail.get_mut(..bytes - head.len()) {
         page.copy_out(REQUESTS, tail);
     }
-    // Only after the copy: from here on the domain may overwrite the bytes.
-    let length = u32::try_from(bytes).unwrap_or(0);
-    page.store_fence(REQ_CONS, consumer.wrapping_add(length));
-    Ok(bytes)
+    Ok((bytes, producer))
 }
 
-/// Writes as many bytes as the ring has room for. Returns their number.
-pub(super) fn write(page: &SharedPage, bytes: &[u8]) -> Result<usize, Fault> {
+/// Takes the bytes up to an index out of the ring. From here on the domain may overwrite them.
+pub(super) fn consume(page: &SharedPage, consumer: u32) {
+    page.store_fence(REQ_CONS, consumer);
+}
+
+/// Copies as many bytes into the ring as it has room for. Returns their number, and the index behind them for
+/// [`produce`].
+pub(super) fn write(page: &SharedPage, bytes: &[u8]) -> Result<(usize, u32), Fault> {
     let consumer = page.load_acquire(RSP_CONS);
     let producer = page.load_acquire(RSP_PROD);
     let room = SIZE - between(consumer, producer)?;
@@ -91,8 +108,12 @@ pub(super) fn write(page: &SharedPage, bytes: &[u8]) -> Result<usize, Fault> {
     page.copy_in(ANSWERS + at, head);
     page.copy_in(ANSWERS, tail);
     let length = u32::try_from(bytes.len()).unwrap_or(0);
-    page.store_fence(RSP_PROD, producer.wrapping_add(length));
-    Ok(bytes.len())
+    Ok((bytes.len(), producer.wrapping_add(length)))
+}
+
+/// Shows the bytes up to an index to the domain.
+pub(super) fn produce(page: &SharedPage, producer: u32) {
+    page.store_fence(RSP_PROD, producer);
 }
 
 #[cfg(test)]
@@ -107,24 +128,51 @@ mod tests {
             let start = 990 + round;
             page.store_release(RSP_CONS, start);
             page.store_release(RSP_PROD, start);
-            assert_eq!(write(&page, &[7; 100]), Ok(100));
-            assert_eq!(write(&page, &[8; 1000]), Ok(924));
-            assert_eq!(write(&page, &[8; 1000]), Ok(0));
+            let written = |bytes: &[u8]| {
+                let (length, producer) = write(&page, bytes).unwrap();
+                produce(&page, producer);
+                length
+            };
+            assert_eq!(written(&[7; 100]), 100);
+            assert_eq!(written(&[8; 1000]), 924);
+            assert_eq!(written(&[8; 1000]), 0);
             page.store_release(REQ_CONS, start);
             page.store_release(REQ_PROD, start + 100);
             for byte in 0..100 {
                 let at = usize::try_from(start + byte).unwrap() % SIZE;
                 page.copy_in(at, &[u8::try_from(byte).unwrap()]);
             }
-            assert_eq!(read(&page, &mut into), Ok(100));
+            assert_eq!(read(&page, &mut into), Ok((100, start + 100)));
+            consume(&page, start + 100);
             assert!(
                 into[..100]
                     .iter()
                     .enumerate()
                     .all(|(at, byte)| at == usize::from(*byte))
             );
-            assert_eq!(read(&page, &mut into), Ok(0));
+            assert_eq!(read(&page, &mut into), Ok((0, start + 100)));
         }
+    }
+
+    #[test]
+    fn a_reset_is_completed_from_any_step() {
+        let page = SharedPage::leak();
+        let start = || {
+            page.store_release(CONNECTION, RECONNECT);
+            page.store_release(REQ_PROD, 5);
+            page.store_release(FEATURES, OFFERED);
+            announce_reset(&page);
+        };
+        let is_done = || page.load_acquire(CONNECTION) == CONNECTED;
+        start();
+        complete_reset(&page);
+        assert!(is_done() && page.load_acquire(REQ_PROD) == 0);
+        start();
+        reset(&page);
+        // The domain has used the ring since.
+        page.store_release(REQ_PROD, 7);
+        complete_reset(&page);
+        assert!(is_done() && page.load_acquire(REQ_PROD) == 7);
     }
 
     #[test]

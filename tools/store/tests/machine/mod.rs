@@ -6,6 +6,7 @@
 )]
 
 use std::collections::HashMap;
+use std::io;
 use std::os::fd::BorrowedFd;
 
 use mayfly_drivers::SharedPage;
@@ -57,11 +58,7 @@ impl<R: Fn(u16) -> Requests, N: Fn(u16, &SharedPage)> Host for Fake<R, N> {
         Some(DomainState::default())
     }
     fn attach(&mut self, domid: u16, _: u64, _: u32) -> Result<(), ErrorCode> {
-        let page = SharedPage::leak();
-        let Requests { bytes, produced } = (self.requests)(domid);
-        page.copy_in(0, &bytes);
-        page.store_release(REQ_PROD, produced);
-        self.pages.insert(domid, page);
+        self.pages.insert(domid, SharedPage::leak());
         Ok(())
     }
     fn adopt(&mut self, domid: u16, _: u32) {
@@ -77,6 +74,9 @@ impl<R: Fn(u16) -> Requests, N: Fn(u16, &SharedPage)> Machine for Fake<R, N> {
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
+    fn descriptors(&self) -> Vec<i32> {
+        Vec::new()
+    }
     fn events(&mut self) -> News {
         News::Lost
     }
@@ -84,6 +84,15 @@ impl<R: Fn(u16) -> Requests, N: Fn(u16, &SharedPage)> Machine for Fake<R, N> {
     fn forget_states(&mut self) {}
     fn page(&self, domid: u16) -> Option<&SharedPage> {
         self.pages.get(&domid)
+    }
+    fn port(&self, domid: u16) -> Option<u32> {
+        self.pages.contains_key(&domid).then_some(1)
+    }
+    fn begin(&mut self, domid: u16) {
+        let page = &self.pages[&domid];
+        let Requests { bytes, produced } = (self.requests)(domid);
+        page.copy_in(0, &bytes);
+        page.store_release(REQ_PROD, produced);
     }
     fn notify(&self, domid: u16) {
         if let Some(page) = self.page(domid) {
@@ -100,4 +109,15 @@ impl<R: Fn(u16) -> Requests, N: Fn(u16, &SharedPage)> Machine for Fake<R, N> {
     fn is_shut(&self, domid: u16) -> bool {
         self.shut.contains(&domid)
     }
+    // Nobody keeps the daemon in the tests that use this.
+    fn note_attached(&mut self, _: u16, _: Option<u32>) {}
+    fn note_detached(&mut self, _: u16) {}
+    fn close_unknown_port(&mut self) {}
+    fn revive(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+    fn recover(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+    fn complete_begin(&mut self, _: u16) {}
 }

@@ -1,6 +1,7 @@
 //! Writing the state of a server.
 
 use std::collections::HashMap;
+use std::io;
 
 use super::super::connection::ConnectionId;
 use super::super::perms::Perms;
@@ -19,6 +20,26 @@ pub struct Descriptors {
     pub sockets: HashMap<ConnectionId, i32>,
     /// The local ports of the domains' rings.
     pub ports: HashMap<u16, u32>,
+}
+
+impl Descriptors {
+    /// Replaces the numbers of all file descriptors by those that `renumber` gives for them, in the same order.
+    ///
+    /// # Errors
+    /// Those of `renumber`.
+    pub(crate) fn renumber(
+        &mut self,
+        renumber: impl FnOnce(&[i32]) -> io::Result<Vec<i32>>,
+    ) -> io::Result<()> {
+        let own = [&mut self.listener, &mut self.events].into_iter();
+        let mut all: Vec<&mut i32> = own.chain(self.sockets.values_mut()).collect();
+        all.retain(|number| **number >= 0);
+        let before: Vec<i32> = all.iter().map(|number| **number).collect();
+        for (number, new) in all.into_iter().zip(renumber(&before)?) {
+            *number = new;
+        }
+        Ok(())
+    }
 }
 
 impl Server {
