@@ -168,8 +168,8 @@ fn contend(place: &Place, rival: &str) -> Result<()> {
 /// Makes an unprivileged user, and runs a program as that user.
 const NOBODY: &str = "echo nobody:x:65534:65534::/:/bin/sh >/etc/passwd; chmod 755 /guest; start-stop-daemon -S -c nobody -x";
 
-/// CAP_NET_ADMIN, in the form of /proc/PID/status.
-const PORTS: &str = "CapPrm:\t0000000000001000";
+/// CAP_NET_ADMIN and CAP_SYS_NICE, in the form of /proc/PID/status.
+const PORTS: &str = "CapPrm:\t0000000000801000";
 
 fn rights(place: &Place) -> Result<()> {
     let look = "HATCH_RUN=cat /proc/$PPID/status >/run/status";

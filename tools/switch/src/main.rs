@@ -1,7 +1,5 @@
 //! `hatch switch`: the network back end of guests, in user space.
 
-mod schedule;
-
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
@@ -16,7 +14,7 @@ use mayfly_switch::control::{SwitchConnection, SwitchOrder, SwitchReply};
 use mayfly_switch::program::{Program, StartOptions};
 use mayfly_switch::switch::{DumpBounds, GuestStatus, SwitchStatus};
 use mayfly_switch::xenbus;
-use mayfly_xen::privileges;
+use mayfly_xen::{privileges, schedule};
 use rustix::thread::CapabilitySet;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -116,7 +114,7 @@ fn serve(arguments: &Switch) -> Result<()> {
     let mut program = Program::start(&options, &mut report)?;
     // With this scheduling policy the switch does not run as soon as there is one frame, but when those who send have sent
     // all they have; so it moves more frames at a time.
-    schedule::batch().context("SCHED_BATCH")?;
+    schedule::batch(None).context("SCHED_BATCH")?;
     privileges::keep(CapabilitySet::empty()).context("capabilities")?;
     xenbus::spawn(options.socket.clone()).context("a thread")?;
     report(&format!(

@@ -16,6 +16,7 @@ mod inherited;
 mod interface;
 mod look;
 pub mod privileges;
+pub mod schedule;
 mod state;
 mod sys;
 mod xenbus;

@@ -10,8 +10,9 @@ use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs,
 };
 
-/// The capability to make interfaces ports of bridges.
-pub const PORTS: CapabilitySet = CapabilitySet::NET_ADMIN;
+/// The capabilities to make interfaces ports of bridges, and to schedule netback's threads of them: those of the kernel
+/// have all capabilities, so a process with fewer may not.
+pub const PORTS: CapabilitySet = CapabilitySet::NET_ADMIN.union(CapabilitySet::SYS_NICE);
 /// The capability to read the files of all users, for processes that open images and packs later.
 pub const FILES: CapabilitySet = CapabilitySet::DAC_READ_SEARCH;
 

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use mayfly_toolstack::builder::{
-    CreateAs, GuestConfig, Image, Network, Ramdisk, Toolstack, ToolstackError, Watched,
-    random_uuid, reason,
+    CreateAs, GuestConfig, Image, NetbackThreads, Network, Ramdisk, Toolstack, ToolstackError,
+    Watched, random_uuid, reason,
 };
 use mayfly_toolstack::config::{self, GuestFile, Overrides};
 use mayfly_toolstack::host::Xen;
@@ -79,6 +79,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "WHO", value_enum)]
     network: Option<NetworkName>,
 
+    /// The scheduling of netback's threads of the guest: `batch` gives more answers under load.
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    netback_threads: ThreadsName,
+
     /// Overrides `name`.
     #[arg(long)]
     name: Option<String>,
@@ -148,6 +152,25 @@ pub(super) enum NetworkName {
     Netback,
     /// The process of `hatch switch`, which has to be running.
     Switch,
+}
+
+/// A scheduling of netback's threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
+pub(super) enum ThreadsName {
+    /// They do not take the CPU from others when they wake.
+    #[default]
+    Batch,
+    /// As the kernel has made them.
+    Normal,
+}
+
+impl From<ThreadsName> for NetbackThreads {
+    fn from(name: ThreadsName) -> Self {
+        match name {
+            ThreadsName::Batch => Self::Batch,
+            ThreadsName::Normal => Self::Normal,
+        }
+    }
 }
 
 impl From<NetworkName> for Network {
@@ -315,14 +338,14 @@ struct Workshop {
 }
 
 impl Workshop {
-    fn open(guest: &GuestFile) -> Result<Self, Failure> {
+    fn open(guest: &GuestFile, arguments: &Arguments) -> Result<Self, Failure> {
         let image =
             Image::open(&guest.kernel).with_context(|| guest.kernel.display().to_string())?;
         let open = |file: &PathBuf| Ramdisk::open(file).with_context(|| file.display().to_string());
         let ramdisk = guest.ramdisk.as_ref().map(open).transpose()?;
         Ok(Self {
             // The files are open by now, so the process gives up its right to open any.
-            builder: builder(privileges::PORTS)?,
+            builder: builder(privileges::PORTS)?.with_netback(arguments.netback_threads.into()),
             image,
             ramdisk,
         })
@@ -355,7 +378,7 @@ fn one(
         ramdisk,
     } = match workshop {
         Some(workshop) => workshop,
-        None => workshop.insert(Workshop::open(first)?),
+        None => workshop.insert(Workshop::open(first, arguments)?),
     };
     let (image, ramdisk) = (&*image, ramdisk.as_ref());
     let then = if arguments.paused {

@@ -21,7 +21,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use mayfly_commands::SOCKET;
-pub use mayfly_toolstack::builder::Network;
+pub use mayfly_toolstack::builder::{NetbackThreads, Network};
 pub use smoltcp::wire::{Ipv4Cidr, Ipv6Cidr};
 
 use mayfly_toolstack::builder::{Image, Ramdisk};
@@ -65,6 +65,8 @@ pub struct DaemonConfig {
     pub guard: bool,
     /// The default of [`Service::network`].
     pub network: Network,
+    /// The scheduling of netback's threads of guests.
+    pub netback_threads: NetbackThreads,
     /// The DNS server's name for itself (RFC 5001).
     pub nsid: Option<String>,
 }

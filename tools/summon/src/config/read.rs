@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::service::{SeenValues, service};
 use super::table::{FileTable, FoundValue};
-use super::values::{bridge, name, network, number, on_change, seconds, value};
+use super::values::{bridge, name, netback_threads, network, number, on_change, seconds, value};
 use super::{DaemonConfig, Named, OnChange, SOCKET, SummonConfig, SummonLimits};
 use mayfly_toolstack::config::{BRIDGE, ConfigProblems};
 
@@ -129,6 +129,7 @@ fn daemon(
         on_change: on_change(&mut table, OnChange::default(), problems),
         guard: value(table.get("guard", problems)).unwrap_or(true),
         network: value(network(&mut table, problems)).unwrap_or_default(),
+        netback_threads: netback_threads(&mut table, problems),
         nsid: value(table.get("nsid", problems)),
         listen: listen.iter().map(|one| one.value).collect(),
     };

@@ -166,6 +166,10 @@ fn the_least_is_enough() {
     assert_eq!(config.daemon.limits, SummonLimits::default());
     assert_eq!(config.daemon.socket, Path::new(SOCKET));
     assert!(config.daemon.guard && config.services[0].on_demand);
+    assert_eq!(config.daemon.netback_threads, NetbackThreads::Batch);
+    let daemon = format!("{DAEMON}netback_threads = \"normal\"\n");
+    let config = parsed(&format!("{daemon}{WWW}"));
+    assert_eq!(config.daemon.netback_threads, NetbackThreads::Normal);
     assert_eq!(config.services[0].idle, Duration::from_secs(60));
 }
 
@@ -303,6 +307,10 @@ fn what_a_service_cannot_have() {
     wrong_service(
         "asleep = \"pool\"",
         "asleep: there is no pool: [daemon] needs pool",
+    );
+    wrong_daemon(
+        "netback_threads = \"fast\"",
+        "netback_threads: \"fast\" is unknown; \"batch\" and \"normal\"",
     );
     wrong_service(
         "network = \"bridge\"",

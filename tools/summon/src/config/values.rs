@@ -10,7 +10,7 @@ use domain::base::Name;
 use serde::de::DeserializeOwned;
 
 use super::table::{FileTable, FoundValue};
-use super::{Network, OnChange};
+use super::{NetbackThreads, Network, OnChange};
 use mayfly_links::check_name;
 use mayfly_toolstack::config::{ConfigProblems, shown};
 
@@ -87,6 +87,24 @@ pub(super) fn network(
         }
     };
     Some(FoundValue { value, line })
+}
+
+/// Reads `netback_threads`.
+pub(super) fn netback_threads(
+    table: &mut FileTable<'_>,
+    problems: &mut ConfigProblems,
+) -> NetbackThreads {
+    let Some(FoundValue { value, line }) = table.get::<String>("netback_threads", problems) else {
+        return NetbackThreads::default();
+    };
+    value.parse().unwrap_or_else(|()| {
+        let what = format!(
+            r#"netback_threads: {} is unknown; "batch" and "normal" are possible"#,
+            shown(&value)
+        );
+        problems.add(line, what);
+        NetbackThreads::default()
+    })
 }
 
 /// Reads `on_change`.

@@ -77,9 +77,10 @@ impl Daemon {
         let (sender, told) = bell::channel()?;
         let way = FrontSender::default();
         let front = way.clone();
+        let threads = config.daemon.netback_threads;
         let maker = std::thread::Builder::new()
             .name("maker".into())
-            .spawn(move || GuestMaker::new(sender, front).work(&received))?;
+            .spawn(move || GuestMaker::new(sender, front, threads).work(&received))?;
         let parts = DaemonParts {
             path: path.to_owned(),
             listening,

@@ -22,8 +22,8 @@ use super::wire::Witness;
 use mayfly_links::Link;
 use mayfly_toolstack::builder::report::Timeline;
 use mayfly_toolstack::builder::{
-    AboutToRun, Connect, CreateAs, Created, DestroyError, GuestConfig, Image, KnownGuest, Ramdisk,
-    Ready, Toolstack, ToolstackError, random_uuid,
+    AboutToRun, Connect, CreateAs, Created, DestroyError, GuestConfig, Image, KnownGuest,
+    NetbackThreads, Ramdisk, Ready, Toolstack, ToolstackError, random_uuid,
 };
 use mayfly_toolstack::pool::ShellPool;
 use on_switch::OnSwitch;
@@ -128,8 +128,14 @@ pub(super) struct GuestMaker {
 }
 
 impl GuestMaker {
-    pub(super) fn new(told: BellSender<MakerReport>, front: FrontSender) -> Self {
-        Self::over(told, front, Box::new(|| Toolstack::open(BOUND)))
+    /// A maker whose guests' threads of netback are scheduled like this.
+    pub(super) fn new(
+        told: BellSender<MakerReport>,
+        front: FrontSender,
+        threads: NetbackThreads,
+    ) -> Self {
+        let open = move || Ok(Toolstack::open(BOUND)?.with_netback(threads));
+        Self::over(told, front, Box::new(open))
     }
 
     fn over(told: BellSender<MakerReport>, front: FrontSender, open: Open) -> Self {

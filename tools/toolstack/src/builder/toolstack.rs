@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::ToolstackError;
+use super::netback::{NetbackThreads, PROC};
 use crate::host::{Links, Store, Xen};
 
 /// The folder of state that lasts until dom0 restarts, as its domains do.
@@ -18,6 +19,10 @@ pub struct Toolstack {
     pub(crate) bound: Duration,
     /// The folder with the marks of births and the switch's socket.
     pub(super) run: PathBuf,
+    /// The scheduling of netback's threads.
+    pub(super) netback: NetbackThreads,
+    /// The folder of proc(5).
+    pub(super) proc: PathBuf,
 }
 
 impl Toolstack {
@@ -51,6 +56,8 @@ impl Toolstack {
             links,
             bound,
             run: RUN.into(),
+            netback: NetbackThreads::default(),
+            proc: PROC.into(),
         }
     }
 
@@ -58,6 +65,13 @@ impl Toolstack {
     #[must_use]
     pub fn with_run(mut self, folder: &Path) -> Self {
         folder.clone_into(&mut self.run);
+        self
+    }
+
+    /// Schedules netback's threads of new guests like this.
+    #[must_use]
+    pub fn with_netback(mut self, threads: NetbackThreads) -> Self {
+        self.netback = threads;
         self
     }
 

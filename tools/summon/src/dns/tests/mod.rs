@@ -52,6 +52,7 @@ fn config() -> SummonConfig {
         pool: 0,
         guard: true,
         network: super::super::config::Network::Netback,
+        netback_threads: Default::default(),
         on_change: OnChange::default(),
         nsid: None,
     };

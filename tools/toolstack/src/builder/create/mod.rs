@@ -334,6 +334,9 @@ impl Toolstack {
             steps.run(CreateStep::Unpause, || self.run(domid, port, ready))?;
         }
         drop(mapped);
+        if preconnected && plan.switched.is_none() {
+            self.schedule_netback(domid);
+        }
         Ok(Born { domid, ports, link })
     }
 

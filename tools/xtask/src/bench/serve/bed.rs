@@ -112,8 +112,9 @@ impl Peer {
     pub(super) fn create(self) -> String {
         let path = config_path(self);
         match self.server {
-            Server::Mayfly | Server::Linux => format!("xl create -q {path}"),
+            Server::Mayfly => format!("{HATCH} create --network netback {path} > /dev/null"),
             Server::Switched => format!("{HATCH} create --network switch {path} > /dev/null"),
+            Server::Linux => format!("xl create -q {path}"),
         }
     }
 
