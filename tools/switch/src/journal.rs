@@ -127,10 +127,14 @@ fn rewrite(path: &Path, known: &KnownGuests) -> io::Result<(File, u64)> {
     for guest in &known.guests {
         text.extend(line(&JournalEntry::Attach(Box::new(guest.clone())))?);
     }
+    // The program may only make new files.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let mut file = File::options()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(&new)?;
     file.write_all(&text)?;

@@ -1,5 +1,7 @@
 //! `hatch switch`: the network back end of guests, in user space.
 
+mod sandbox;
+
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
@@ -122,6 +124,7 @@ fn serve(arguments: &Switch) -> Result<()> {
         options.bridges.join(", "),
         options.socket.display()
     ));
+    sandbox::enter().context("seccomp")?;
     program.run(stop.as_fd(), &mut report).context("the loop")
 }
 
