@@ -14,6 +14,7 @@ mod handshake;
 mod hatch;
 mod index;
 mod lifecycle;
+mod moves;
 mod pool;
 mod replug;
 mod site;
@@ -170,6 +171,7 @@ fn main() -> ExitCode {
         by("hatch, watch", watch::CASES, &hatch),
         by("switch", switch::CASES, &hatch),
         by("switch", handshake::CASES, &hatch),
+        by("switch", moves::CASES, &hatch),
         by("hatch, site", site, &hatch),
         by("hatch, abuse", borne, &hatch),
         by("hatch, oxenstored", OTHER_DOM0, &hatch_other),

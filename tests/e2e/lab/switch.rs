@@ -233,7 +233,7 @@ fn steps(place: &Place) -> Result<()> {
 }
 
 /// A site with a file whose download takes a while.
-fn pack() -> Result<Vec<u8>> {
+pub(crate) fn pack() -> Result<Vec<u8>> {
     let site = tempfile::tempdir()?;
     let www = site.path().join("www");
     std::fs::create_dir_all(&www)?;
