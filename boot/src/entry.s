@@ -56,9 +56,13 @@ pvh_entry:
     movl $l1_first_2m, %edi
     xorl %eax, %eax
 
-map_page_zero:                  # absent: a null pointer faults
+# A page that is absent. Nothing has zeroed the table.
+    .macro absent
+    movl $0, (%edi)
+    movl $0, 4(%edi)
     addl $8, %edi
     addl $0x1000, %eax
+    .endm
 
     .macro fill until, low, high
     movl \until, %ecx
@@ -72,16 +76,14 @@ map_page_zero:                  # absent: a null pointer faults
     jb 1b
     .endm
 
-map_image:
+    absent                      # page 0: a null pointer faults
     fill $__text_start, PTE_RW, $PTE_NX_HIGH
     fill $__text_end, PTE_RO, $0
     fill $__rodata_end, PTE_RO, $PTE_NX_HIGH
     fill $__stack_guard, PTE_RW, $PTE_NX_HIGH
-    addl $8, %edi               # the guard page under the stack: absent
-    addl $0x1000, %eax
+    absent                      # the guard page under the stack
     fill $__exception_guard, PTE_RW, $PTE_NX_HIGH
-    addl $8, %edi               # and the one under the exceptions' stack
-    addl $0x1000, %eax
+    absent                      # and the one under the exceptions' stack
     fill $0x200000, PTE_RW, $PTE_NX_HIGH
 
 enter_long_mode:
@@ -152,7 +154,7 @@ l2_table:
     .set frame, frame + 0x200000
     .endr
 
-    .section .bss.page_tables, "aw", @nobits
+    .section .scratch.page_tables, "aw", @nobits
     .balign 4096
 l1_first_2m:
     .skip 4096

@@ -2,6 +2,7 @@
 //!
 //! The image's entry code puts [`NOTE`] into its section `.note.mayfly`, which the linker script gives a `PT_NOTE`
 //! segment. A toolstack looks there for a note of this name and type, and compares the version.
+//! In an image with the note, the flag [`SCRATCH`] of a segment has its meaning.
 
 /// The name of the note, without the NUL that terminates it in the ELF file.
 pub const NAME: &[u8] = b"mayfly";
@@ -9,6 +10,10 @@ pub const NAME: &[u8] = b"mayfly";
 pub const TYPE: u32 = 1;
 /// The version of [`crate::network::Preconnected`] that the guest knows: the note's descriptor, 32 bits little endian.
 pub const VERSION: u32 = 1;
+
+/// The flag (`p_flags`, in `PF_MASKOS`) of a `PT_LOAD` segment without contents in the file that need not be zeroed: the
+/// guest writes there before it reads. Other loaders zero it, which does no harm.
+pub const SCRATCH: u32 = 0x0010_0000;
 
 /// A note as it is stored in the file (ELF gABI, "Note Section"): sizes, type, name and descriptor. The name is padded
 /// with NULs to a multiple of 4 bytes.

@@ -195,9 +195,9 @@ fn found(place: &Place) -> Result<()> {
 }
 
 /// Steps of a birth on the switch, in their order.
-const STEPS: [&str; 14] = [
-    "domain", "limits", "memory", "channels", "rings", "front", "load", "context", "connect",
-    "unpause", "names", "keys", "port", "claim",
+const STEPS: [&str; 12] = [
+    "domain", "memory", "rings", "front", "load", "context", "connect", "unpause", "names", "keys",
+    "port", "claim",
 ];
 
 fn steps(place: &Place) -> Result<()> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::lifecycle::xen::Suspended;
 use mayfly_links::{Bridge, Instruction, Link};
-use mayfly_xen::{DomainInfo, MapEntry, Mapping, NewDomain, TscMode};
+use mayfly_xen::{DomainCall, DomainInfo, Mapping, NewDomain};
 pub use mayfly_xenstore::Store;
 
 /// Xen's control interface in dom0. [`mayfly_xen::Xen`] describes each call in more detail.
@@ -18,40 +18,11 @@ pub trait Xen: Suspended {
     /// Xen's.
     fn create(&mut self, new: &NewDomain) -> Result<u16, mayfly_xen::Error>;
 
-    /// Sets the domain's number of vCPUs.
-    ///
-    /// # Errors
-    /// Xen's.
-    fn max_vcpus(&mut self, domain: u16, vcpus: u32) -> Result<(), mayfly_xen::Error>;
-
-    /// Sets the domain's memory limit, in KiB.
-    ///
-    /// # Errors
-    /// Xen's.
-    fn max_mem(&mut self, domain: u16, kib: u64) -> Result<(), mayfly_xen::Error>;
-
     /// Sets the size of the pool for the domain's page tables, in bytes.
     ///
     /// # Errors
     /// Xen's.
     fn paging_pool(&mut self, domain: u16, bytes: u64) -> Result<(), mayfly_xen::Error>;
-
-    /// Sets the behaviour of RDTSC in the domain.
-    ///
-    /// # Errors
-    /// Xen's.
-    fn tsc_mode(&mut self, domain: u16, mode: TscMode) -> Result<(), mayfly_xen::Error>;
-
-    /// Sets the initial state of the domain's vCPU.
-    ///
-    /// # Errors
-    /// Xen's.
-    fn pvh_context(
-        &mut self,
-        domain: u16,
-        entry: u32,
-        start_info: u32,
-    ) -> Result<(), mayfly_xen::Error>;
 
     /// Pauses the domain.
     ///
@@ -77,35 +48,15 @@ pub trait Xen: Suspended {
     /// Xen's.
     fn shutdown(&mut self, domain: u16, reason: u8) -> Result<(), mayfly_xen::Error>;
 
-    /// Gives the domain memory: extents of 2^`order` pages at these gfns. Returns the number of extents that were
-    /// allocated.
+    /// Makes calls about a domain that is being made, in this order. Returns their answers.
     ///
     /// # Errors
-    /// Xen's.
-    fn populate(
+    /// Xen's for the first call that failed.
+    fn batch(
         &mut self,
         domain: u16,
-        gfns: &[u64],
-        order: u32,
-    ) -> Result<usize, mayfly_xen::Error>;
-
-    /// Sets the memory map that the domain may ask for.
-    ///
-    /// # Errors
-    /// Xen's.
-    fn memory_map(&mut self, domain: u16, entries: &[MapEntry]) -> Result<(), mayfly_xen::Error>;
-
-    /// Sets an `HVM_PARAM_*` of the domain.
-    ///
-    /// # Errors
-    /// Xen's.
-    fn param(&mut self, domain: u16, index: u32, value: u64) -> Result<(), mayfly_xen::Error>;
-
-    /// Makes an event channel from the domain to dom0; returns the domain's port.
-    ///
-    /// # Errors
-    /// Xen's.
-    fn event_channel(&mut self, domain: u16) -> Result<u32, mayfly_xen::Error>;
+        calls: &[DomainCall<'_>],
+    ) -> Result<Vec<u64>, mayfly_xen::Error>;
 
     /// Xen's information on the domain; `None` if there is no domain with this domid.
     ///
@@ -256,29 +207,8 @@ impl Xen for mayfly_xen::Xen {
         Self::create(self, new)
     }
 
-    fn max_vcpus(&mut self, domain: u16, vcpus: u32) -> Result<(), mayfly_xen::Error> {
-        Self::max_vcpus(self, domain, vcpus)
-    }
-
-    fn max_mem(&mut self, domain: u16, kib: u64) -> Result<(), mayfly_xen::Error> {
-        Self::max_mem(self, domain, kib)
-    }
-
     fn paging_pool(&mut self, domain: u16, bytes: u64) -> Result<(), mayfly_xen::Error> {
         Self::paging_pool(self, domain, bytes)
-    }
-
-    fn tsc_mode(&mut self, domain: u16, mode: TscMode) -> Result<(), mayfly_xen::Error> {
-        Self::tsc_mode(self, domain, mode)
-    }
-
-    fn pvh_context(
-        &mut self,
-        domain: u16,
-        entry: u32,
-        start_info: u32,
-    ) -> Result<(), mayfly_xen::Error> {
-        Self::pvh_context(self, domain, entry, start_info)
     }
 
     fn pause(&mut self, domain: u16) -> Result<(), mayfly_xen::Error> {
@@ -297,25 +227,12 @@ impl Xen for mayfly_xen::Xen {
         Self::shutdown(self, domain, reason)
     }
 
-    fn populate(
+    fn batch(
         &mut self,
         domain: u16,
-        gfns: &[u64],
-        order: u32,
-    ) -> Result<usize, mayfly_xen::Error> {
-        Self::populate(self, domain, gfns, order)
-    }
-
-    fn memory_map(&mut self, domain: u16, entries: &[MapEntry]) -> Result<(), mayfly_xen::Error> {
-        Self::memory_map(self, domain, entries)
-    }
-
-    fn param(&mut self, domain: u16, index: u32, value: u64) -> Result<(), mayfly_xen::Error> {
-        Self::param(self, domain, index, value)
-    }
-
-    fn event_channel(&mut self, domain: u16) -> Result<u32, mayfly_xen::Error> {
-        Self::event_channel(self, domain)
+        calls: &[DomainCall<'_>],
+    ) -> Result<Vec<u64>, mayfly_xen::Error> {
+        Self::batch(self, domain, calls)
     }
 
     fn info(&mut self, domain: u16) -> Result<Option<DomainInfo>, mayfly_xen::Error> {

@@ -15,6 +15,8 @@ pub const PAGE_SIZE: usize = 4096;
 
 /// `__HYPERVISOR_memory_op`.
 pub(crate) const MEMORY_OP: u64 = 12;
+/// `__HYPERVISOR_multicall`.
+pub(crate) const MULTICALL: u64 = 13;
 /// `__HYPERVISOR_xen_version`.
 pub(crate) const XEN_VERSION: u64 = 17;
 /// `__HYPERVISOR_sched_op`.

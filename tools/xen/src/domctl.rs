@@ -9,7 +9,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::abi::{self, PAGE_SIZE, xen_domctl};
-use super::context;
 use super::error::Error;
 use super::interface::{Interface, create_4_19};
 use super::sys::{DATA_MAX, Mapping, Privcmd};
@@ -111,6 +110,14 @@ impl Xen {
         u: &[u8],
         data: &[u8],
     ) -> Result<xen_domctl, Error> {
+        let mut argument = self.domctl_argument(cmd, domain, u);
+        self.privcmd
+            .hypercall(abi::DOMCTL, None, argument.as_mut_bytes(), data)
+            .map_err(|source| Error::Call { call, source })?;
+        Ok(argument)
+    }
+
+    pub(super) fn domctl_argument(&self, cmd: u32, domain: u16, u: &[u8]) -> xen_domctl {
         let mut argument = xen_domctl::new_zeroed();
         argument.cmd = cmd;
         argument.interface_version = self.interface.domctl;
@@ -118,10 +125,7 @@ impl Xen {
         if let Some(place) = argument.u.get_mut(..u.len()) {
             place.copy_from_slice(u);
         }
-        self.privcmd
-            .hypercall(abi::DOMCTL, None, argument.as_mut_bytes(), data)
-            .map_err(|source| Error::Call { call, source })?;
-        Ok(argument)
+        argument
     }
 
     /// Creates an empty PVH domain with hardware-assisted paging. Xen chooses its number.
@@ -146,36 +150,6 @@ impl Xen {
         Ok(answer.domain)
     }
 
-    /// Sets the number of vCPUs of a domain.
-    ///
-    /// # Errors
-    /// Xen's.
-    pub fn max_vcpus(&mut self, domain: u16, vcpus: u32) -> Result<(), Error> {
-        self.domctl(
-            "XEN_DOMCTL_max_vcpus",
-            abi::XEN_DOMCTL_MAX_VCPUS,
-            domain,
-            &vcpus.to_ne_bytes(),
-            &[],
-        )
-        .map(drop)
-    }
-
-    /// Sets the memory limit of a domain.
-    ///
-    /// # Errors
-    /// Xen's.
-    pub fn max_mem(&mut self, domain: u16, kib: u64) -> Result<(), Error> {
-        self.domctl(
-            "XEN_DOMCTL_max_mem",
-            abi::XEN_DOMCTL_MAX_MEM,
-            domain,
-            &kib.to_ne_bytes(),
-            &[],
-        )
-        .map(drop)
-    }
-
     /// Sets the memory in bytes for the paging structures of a domain. A new domain has 1 MiB.
     ///
     /// # Errors
@@ -195,14 +169,6 @@ impl Xen {
             }
         }
         Err(endless("XEN_DOMCTL_set_paging_mempool_size"))
-    }
-
-    /// Sets the initial PVH state of vCPU 0 (docs/misc/pvh.pandoc): it starts at `entry`, with EBX at the start info.
-    ///
-    /// # Errors
-    /// Xen's.
-    pub fn pvh_context(&mut self, domain: u16, entry: u32, start_info: u32) -> Result<(), Error> {
-        self.set_context(domain, &context::records(entry, start_info))
     }
 
     /// Pauses a domain. Pauses are counted.
@@ -253,128 +219,6 @@ impl Xen {
             }
         }
         Err(endless("XEN_DOMCTL_destroydomain"))
-    }
-
-    /// Allocates a domain's memory at `gfns`, each of which is the first of 2^`order` pages. Returns the number of
-    /// allocated extents.
-    ///
-    /// # Errors
-    /// Xen's. A partial allocation is not an error unless the order is 0.
-    pub fn populate(&mut self, domain: u16, gfns: &[u64], order: u32) -> Result<usize, Error> {
-        let mut done = 0;
-        for chunk in gfns.chunks(DATA_MAX / size_of::<u64>()) {
-            let mut argument = abi::xen_memory_reservation {
-                extent_start: self.privcmd.data_address(),
-                nr_extents: chunk.len() as u64,
-                extent_order: order,
-                mem_flags: 0,
-                domid: domain,
-                pad: [0; 3],
-            };
-            let call = "XENMEM_populate_physmap";
-            let made = self
-                .privcmd
-                .hypercall(
-                    abi::MEMORY_OP,
-                    Some(abi::XENMEM_POPULATE_PHYSMAP),
-                    argument.as_mut_bytes(),
-                    chunk.as_bytes(),
-                )
-                .map_err(|source| Error::Call { call, source })?;
-            let made = usize::try_from(made).unwrap_or(0).min(chunk.len());
-            done += made;
-            if made < chunk.len() {
-                if order == 0 {
-                    return Err(Error::Call {
-                        call,
-                        source: io::Error::from_raw_os_error(libc::ENOMEM),
-                    });
-                }
-                break;
-            }
-        }
-        Ok(done)
-    }
-
-    /// Sets the memory map that XENMEM_memory_map gives to the guest.
-    ///
-    /// # Errors
-    /// Xen's.
-    pub fn memory_map(&mut self, domain: u16, entries: &[MapEntry]) -> Result<(), Error> {
-        let mut data = Vec::with_capacity(entries.len() * abi::E820_ENTRY);
-        for entry in entries {
-            data.extend_from_slice(&entry.start.to_ne_bytes());
-            data.extend_from_slice(&entry.size.to_ne_bytes());
-            data.extend_from_slice(&entry.kind.to_ne_bytes());
-        }
-        let mut argument = abi::xen_foreign_memory_map {
-            domid: domain,
-            pad: [0; 3],
-            nr_entries: u32::try_from(entries.len()).unwrap_or(u32::MAX),
-            pad2: 0,
-            buffer: self.privcmd.data_address(),
-        };
-        self.privcmd
-            .hypercall(
-                abi::MEMORY_OP,
-                Some(abi::XENMEM_SET_MEMORY_MAP),
-                argument.as_mut_bytes(),
-                &data,
-            )
-            .map(drop)
-            .map_err(|source| Error::Call {
-                call: "XENMEM_set_memory_map",
-                source,
-            })
-    }
-
-    /// Sets an HVM parameter (hvm/params.h).
-    ///
-    /// # Errors
-    /// Xen's.
-    pub fn param(&mut self, domain: u16, index: u32, value: u64) -> Result<(), Error> {
-        let mut argument = abi::xen_hvm_param {
-            domid: domain,
-            pad: 0,
-            index,
-            value,
-        };
-        self.privcmd
-            .hypercall(
-                abi::HVM_OP,
-                Some(abi::HVMOP_SET_PARAM),
-                argument.as_mut_bytes(),
-                &[],
-            )
-            .map(drop)
-            .map_err(|source| Error::Call {
-                call: "HVMOP_set_param",
-                source,
-            })
-    }
-
-    /// Allocates an event channel of a domain's that dom0 may bind to.
-    ///
-    /// # Errors
-    /// Xen's.
-    pub fn event_channel(&mut self, domain: u16) -> Result<u32, Error> {
-        let mut argument = abi::evtchn_alloc_unbound {
-            dom: domain,
-            remote_dom: 0,
-            port: 0,
-        };
-        self.privcmd
-            .hypercall(
-                abi::EVENT_CHANNEL_OP,
-                Some(abi::EVTCHNOP_ALLOC_UNBOUND),
-                argument.as_mut_bytes(),
-                &[],
-            )
-            .map_err(|source| Error::Call {
-                call: "EVTCHNOP_alloc_unbound",
-                source,
-            })?;
-        Ok(argument.port)
     }
 
     /// Shuts a domain down from outside, as if it had shut itself down.

@@ -34,6 +34,7 @@ impl Golden {
 
     fn constants(&self) {
         self.is("__HYPERVISOR_memory_op", MEMORY_OP);
+        self.is("__HYPERVISOR_multicall", MULTICALL);
         self.is("__HYPERVISOR_xen_version", XEN_VERSION);
         self.is("__HYPERVISOR_sched_op", SCHED_OP);
         self.is("__HYPERVISOR_event_channel_op", EVENT_CHANNEL_OP);

@@ -1,10 +1,11 @@
 //! Xen's interfaces for dom0.
 //!
-//! `sys` makes the calls, `abi` has Xen's headers; `domctl`, `look` and `state` are the calls as safe functions, `interface` has
-//! the differences between versions of Xen, and `context` the initial state of a vCPU.
+//! `sys` makes the calls, `abi` has Xen's headers; `domctl`, `batch`, `look` and `state` are the calls as safe functions,
+//! `interface` has the differences between versions of Xen, and `context` the initial state of a vCPU.
 #![deny(unsafe_code)]
 
 mod abi;
+mod batch;
 mod context;
 mod domctl;
 mod error;
@@ -22,6 +23,7 @@ mod sys;
 mod xenbus;
 
 pub use abi::PAGE_SIZE;
+pub use batch::DomainCall;
 pub use domctl::{MapEntry, NewDomain, TscMode, Xen};
 pub use error::Error;
 pub use evtchn::Evtchn;

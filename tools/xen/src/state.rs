@@ -40,6 +40,28 @@ pub struct TscInfo {
     pub nsec: u64,
 }
 
+impl TscInfo {
+    /// That of a domain which has seen no time yet.
+    pub(super) fn of(mode: TscMode) -> Self {
+        Self {
+            mode: mode as u32,
+            khz: 0,
+            incarnation: 0,
+            nsec: 0,
+        }
+    }
+
+    pub(super) fn encode(&self) -> abi::xen_domctl_tsc_info {
+        abi::xen_domctl_tsc_info {
+            tsc_mode: self.mode,
+            gtsc_khz: self.khz,
+            incarnation: self.incarnation,
+            pad: 0,
+            elapsed_nsec: self.nsec,
+        }
+    }
+}
+
 impl Xen {
     /// The state of a domain's vCPU and of its devices, as XEN_DOMCTL_sethvmcontext takes it.
     ///
@@ -110,30 +132,10 @@ impl Xen {
     /// # Errors
     /// Xen's.
     pub fn set_tsc_info(&mut self, domain: u16, info: &TscInfo) -> Result<(), Error> {
-        let info = abi::xen_domctl_tsc_info {
-            tsc_mode: info.mode,
-            gtsc_khz: info.khz,
-            incarnation: info.incarnation,
-            pad: 0,
-            elapsed_nsec: info.nsec,
-        };
+        let info = info.encode();
         let (call, cmd) = ("XEN_DOMCTL_settscinfo", abi::XEN_DOMCTL_SETTSCINFO);
         self.domctl(call, cmd, domain, info.as_bytes(), &[])
             .map(drop)
-    }
-
-    /// Sets the behaviour of RDTSC in a domain that has seen no time yet.
-    ///
-    /// # Errors
-    /// Xen's.
-    pub fn tsc_mode(&mut self, domain: u16, mode: TscMode) -> Result<(), Error> {
-        let info = TscInfo {
-            mode: mode as u32,
-            khz: 0,
-            incarnation: 0,
-            nsec: 0,
-        };
-        self.set_tsc_info(domain, &info)
     }
 
     /// What a domain sees of the CPU.

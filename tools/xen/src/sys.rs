@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicU8;
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-use super::abi::PAGE_SIZE;
+use super::abi::{MULTICALL, PAGE_SIZE};
 
 /// `_IOC(_IOC_NONE, 'P', number, size)`.
 #[allow(clippy::cast_possible_truncation, reason = "the structs are small")]
@@ -181,6 +181,14 @@ impl Privcmd {
             Some(command) => [command, address, 0, 0, 0],
             None => [address, 0, 0, 0, 0],
         };
+        let result = self.ask(op, arg)?;
+        // SAFETY: as for the copy in the other direction.
+        unsafe { ptr::copy_nonoverlapping(self.buffer, argument.as_mut_ptr(), argument.len()) };
+        Ok(result)
+    }
+
+    /// Makes a hypercall, whose arguments may point into the pages for hypercalls.
+    fn ask(&mut self, op: u64, arg: [u64; 5]) -> io::Result<i32> {
         let mut call = Hypercall { op, arg };
         // SAFETY: the ioctl reads `call`; Xen reads and writes the pages of `buffer`, which live and are not borrowed.
         let result = unsafe {
@@ -190,12 +198,34 @@ impl Privcmd {
                 &raw mut call,
             )
         };
-        if result < 0 {
-            return Err(io::Error::last_os_error());
+        match result {
+            0.. => Ok(result),
+            _ => Err(io::Error::last_os_error()),
         }
-        // SAFETY: as for the copy in the other direction.
-        unsafe { ptr::copy_nonoverlapping(self.buffer, argument.as_mut_ptr(), argument.len()) };
-        Ok(result)
+    }
+
+    /// Makes `count` hypercalls in one. `list` returns their entries, and behind these all that they point to, for the
+    /// address at which it will be: `size` bytes. They are returned as Xen left them. Each call is one that
+    /// [`Self::hypercall`] may make.
+    ///
+    /// # Errors
+    /// None of them, or not all, were made.
+    pub(super) fn multicall(
+        &mut self,
+        count: usize,
+        size: usize,
+        list: impl FnOnce(u64) -> Vec<u8>,
+    ) -> io::Result<Vec<u8>> {
+        self.make_room(size.saturating_sub(PAGE_SIZE))?;
+        let address = self.buffer as u64;
+        let mut list = list(address);
+        let length = list.len().min(size);
+        // SAFETY: `size` bytes fit the pages, whose number was made sufficient; nothing refers to them but `&mut self`.
+        unsafe { ptr::copy_nonoverlapping(list.as_ptr(), self.buffer, length) };
+        self.ask(MULTICALL, [address, count as u64, 0, 0, 0])?;
+        // SAFETY: as for the copy in the other direction; the call is over.
+        unsafe { ptr::copy_nonoverlapping(self.buffer, list.as_mut_ptr(), length) };
+        Ok(list)
     }
 
     /// Copies out the data that a call has written at [`Self::data_address`].

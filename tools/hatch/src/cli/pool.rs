@@ -56,7 +56,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     // Actions at a guest's end are for `hatch create` to warn about, so they count as watched here.
     let guest = guest(file, &Overrides::default(), true)?;
-    let image = Image::open(&guest.kernel).with_context(|| guest.kernel.display().to_string())?;
+    let image =
+        Image::open_and_keep(&guest.kernel).with_context(|| guest.kernel.display().to_string())?;
     let mut template = guest.config(random_uuid().context("a UUID")?);
     template.console = arguments.console;
     let limits = ShellLimits {

@@ -5,15 +5,19 @@
 use mayfly_handoff::network::Preconnected;
 use zerocopy::IntoBytes;
 
-use super::layout::{
-    ACPI_GFN, INFO_CMDLINE, INFO_MEMMAP, INFO_MODULES, INFO_NETWORK, INFO_PAGES, Layout,
-};
+use super::layout::{ACPI_GFN, INFO_CMDLINE, INFO_MEMMAP, INFO_MODULES, INFO_NETWORK, Layout};
 use super::start_info as abi;
 use mayfly_xen::PAGE_SIZE;
 
+/// The number of pages that are needed with a command line: of [`super::layout::INFO_PAGES`], those after them stay as they are.
+pub(crate) fn pages(cmdline: &str) -> u64 {
+    // With its NUL.
+    (INFO_CMDLINE + cmdline.len() as u64 + 1).div_ceil(PAGE_SIZE as u64)
+}
+
 /// The contents of the pages.
 pub(crate) fn encode(layout: &Layout, cmdline: &str, network: Option<&Preconnected>) -> Vec<u8> {
-    let mut bytes = vec![0; usize::try_from(INFO_PAGES).unwrap_or(0) * PAGE_SIZE];
+    let mut bytes = vec![0; usize::try_from(pages(cmdline)).unwrap_or(0) * PAGE_SIZE];
     let mut put = |at: u64, part: &[u8]| {
         let at = usize::try_from(at).unwrap_or(usize::MAX);
         if let Some(place) = bytes.get_mut(at..at.saturating_add(part.len())) {
@@ -128,6 +132,7 @@ mod tests {
             memory: 0x10_0000..0x16_2118,
             offset: 0x1000,
             size: 0x100,
+            is_scratch: false,
         };
         let headers = Headers {
             segments: vec![segment],

@@ -264,6 +264,7 @@ mod tests {
             memory,
             offset: 0x1000,
             size: 0x100,
+            is_scratch: false,
         };
         Headers {
             segments: vec![segment],

@@ -1,11 +1,11 @@
 //! The domain builder: PVH guests made from dom0, on the network before their first instruction.
 //!
 //! ```text
-//!            ┌ names ┐ domain ┐┌ limits ─ memory ─ channels ─ rings ┐┌ load ─ context ┐        ┌ unpause ─ finish
-//! hatch      │       │        ││                                    ││                │ port ─ │           │
-//! xenstored  └───────┘        └┤ keys: name, back end               └┤ front end               │           └ the rest
-//! netback                      └──────── probes, makes the vif ──────┴─── connects ────────────┘
-//! guest                                                                                        └ answers
+//!            ┌ names ┐ domain ┐┌ memory ─ rings ┐┌ load ─ context ┐        ┌ unpause ─ finish
+//! hatch      │       │        ││                ││                │ port ─ │           │
+//! xenstored  └───────┘        └┤ name, back end └┤ front end               │           └ the rest
+//! netback                      └ makes the vif ──┴─── connects ────────────┘
+//! guest                                                                    └ answers
 //! ```
 //!
 //! [`image`] and [`layout`] decide everything before a domain exists. `info` and `rings` are the bytes that are

@@ -46,9 +46,7 @@ steps! {
         Names "names" "see whether xenstored runs (`xenstore-ls /hatch`)"
         Domain "domain" "see `xl info` for free memory, and `xl dmesg`"
         Keys "keys" "see whether xenstored runs, and its quota"
-        Limits "limits" "see `xl dmesg`"
         Memory "memory" "see `xl info`, free_memory; end other guests, or give this one less"
-        Channels "channels" "see `xl dmesg`"
         Rings "rings" "see `dmesg` for xen-privcmd"
         Front "front" "see whether xenstored runs (`xenstore-ls`)"
         Load "load" "see whether the files are still there and whole"
@@ -61,6 +59,8 @@ steps! {
         Finish "finish" "see whether xenstored runs, and `dmesg` for xen-netback"
     }
     others {
+        Limits "limits" "see `xl dmesg`"
+        Channels "channels" "see `xl dmesg`"
         Suspend "suspend" "see what the guest says on its console, and `xenstore-ls /local/domain/DOMID/control`"
         Pages "pages" "see `xl info` for free memory, and whether the file is whole"
         State "state" "see `xl dmesg`"

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt as _;
 use std::rc::Rc;
 use std::time::Duration;
 
-use mayfly_xen::{CpuPolicy, DomainInfo, MapEntry, NewDomain, PAGE_SIZE, TscInfo, TscMode};
+use mayfly_xen::{CpuPolicy, DomainCall, DomainInfo, NewDomain, PAGE_SIZE, TscInfo};
 
 use crate::host::{Pages, Xen};
 use crate::lifecycle::{SuspendSignal, Suspended};
@@ -268,24 +268,8 @@ impl Xen for FakeXen {
         })
     }
 
-    fn max_vcpus(&mut self, domain: u16, _: u32) -> Result<(), mayfly_xen::Error> {
-        self.of("max_vcpus", domain, |_| ())
-    }
-
-    fn max_mem(&mut self, domain: u16, kib: u64) -> Result<(), mayfly_xen::Error> {
-        self.of("max_mem", domain, |guest| guest.max_mib = kib >> 10)
-    }
-
     fn paging_pool(&mut self, domain: u16, _: u64) -> Result<(), mayfly_xen::Error> {
         self.of("paging_pool", domain, |_| ())
-    }
-
-    fn tsc_mode(&mut self, domain: u16, _: TscMode) -> Result<(), mayfly_xen::Error> {
-        self.of("tsc_mode", domain, |_| ())
-    }
-
-    fn pvh_context(&mut self, domain: u16, _: u32, _: u32) -> Result<(), mayfly_xen::Error> {
-        self.of("pvh_context", domain, |_| ())
     }
 
     fn pause(&mut self, domain: u16) -> Result<(), mayfly_xen::Error> {
@@ -311,34 +295,37 @@ impl Xen for FakeXen {
         Ok(())
     }
 
-    fn populate(
+    fn batch(
         &mut self,
         domain: u16,
-        gfns: &[u64],
-        order: u32,
-    ) -> Result<usize, mayfly_xen::Error> {
-        self.of("populate", domain, |guest| {
-            let all = gfns.iter().flat_map(|gfn| *gfn..gfn + (1 << order));
-            guest.populated.extend(all);
-            gfns.len()
-        })
-    }
-
-    fn memory_map(&mut self, domain: u16, _: &[MapEntry]) -> Result<(), mayfly_xen::Error> {
-        self.of("memory_map", domain, |_| ())
-    }
-
-    fn param(&mut self, domain: u16, index: u32, value: u64) -> Result<(), mayfly_xen::Error> {
-        self.of("param", domain, |guest| {
-            guest.params.insert(index, value);
-        })
-    }
-
-    fn event_channel(&mut self, domain: u16) -> Result<u32, mayfly_xen::Error> {
-        self.of("event_channel", domain, |guest| {
-            guest.ports += 1;
-            guest.ports
-        })
+        calls: &[DomainCall<'_>],
+    ) -> Result<Vec<u64>, mayfly_xen::Error> {
+        let answers = calls.iter().map(|call| match *call {
+            DomainCall::MaxVcpus(_) => self.of("max_vcpus", domain, |_| 0),
+            DomainCall::MaxMem(kib) => self.of("max_mem", domain, |guest| {
+                guest.max_mib = kib >> 10;
+                0
+            }),
+            DomainCall::TscMode(_) => self.of("tsc_mode", domain, |_| 0),
+            DomainCall::Populate { gfns, order } => self.of("populate", domain, |guest| {
+                let all = gfns.iter().flat_map(|gfn| *gfn..gfn + (1 << order));
+                guest.populated.extend(all);
+                gfns.len() as u64
+            }),
+            DomainCall::MemoryMap(_) => self.of("memory_map", domain, |_| 0),
+            DomainCall::EventChannel => self.of("event_channel", domain, |guest| {
+                guest.ports += 1;
+                u64::from(guest.ports)
+            }),
+            DomainCall::Param(index, value) => self.of("param", domain, |guest| {
+                guest.params.insert(index, value);
+                0
+            }),
+            DomainCall::PvhContext { .. } => self.of("pvh_context", domain, |_| 0),
+        });
+        // As Xen does, it carries out those after a failed one.
+        let answers: Vec<_> = answers.collect();
+        answers.into_iter().collect()
     }
 
     fn info(&mut self, domain: u16) -> Result<Option<DomainInfo>, mayfly_xen::Error> {

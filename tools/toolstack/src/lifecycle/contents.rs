@@ -9,7 +9,7 @@ use super::save::{CONSOLE_PFN, PARAMS, STORE_PFN};
 use crate::builder::layout::{CONSOLE_GFN, XENSTORE_GFN};
 use crate::builder::{FilledMemory, GuestContents, ToolstackError, populate};
 use crate::host::Xen;
-use mayfly_xen::{CpuPolicy, PAGE_SIZE};
+use mayfly_xen::{CpuPolicy, DomainCall, PAGE_SIZE};
 
 /// The order of a superpage of 2 MiB, and the number of its pages.
 const ORDER: u32 = 9;
@@ -115,13 +115,15 @@ impl<R: Read> GuestContents for FileContents<R> {
             };
             xen.set_tsc_info(domid, &info)?;
         }
-        for HvmParam { index, value } in &self.params {
+        let params = self.params.iter().filter_map(|param| {
             // Those of the rings are set with the event channels.
-            match u32::try_from(*index) {
-                Ok(STORE_PFN | CONSOLE_PFN) | Err(_) => {}
-                Ok(index) => xen.param(domid, index, *value)?,
+            match u32::try_from(param.index) {
+                Ok(STORE_PFN | CONSOLE_PFN) | Err(_) => None,
+                Ok(index) => Some(DomainCall::Param(index, param.value)),
             }
-        }
+        });
+        let params: Vec<_> = params.collect();
+        xen.batch(domid, &params)?;
         Ok(xen.set_context(domid, &self.context)?)
     }
 }

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::super::ToolstackError;
 use super::super::config::GuestConfig;
-use super::super::keys;
+use super::super::keys::{self, Ports};
 use super::super::making::MakingProcess;
-use super::super::names;
+use super::super::names::{self, XlLock};
 use super::super::toolstack::Toolstack;
 use super::DoneSteps;
 use crate::host::Store;
@@ -85,6 +85,25 @@ impl Toolstack {
                 }
                 Err(error) => return Err(error.into()),
             }
+        }
+        Ok(())
+    }
+
+    /// Introduces a guest to xenstored and checks that its claim, and all requests with these answers, succeeded. They
+    /// are read only now, when most have arrived: waiting earlier would mean more wake-ups.
+    pub(super) fn introduced(
+        &mut self,
+        (config, domid, ports): (&GuestConfig, u16, &Ports),
+        mut answers: Vec<RequestId>,
+        (lock, done): (&XlLock, &mut DoneSteps),
+    ) -> Result<(), ToolstackError> {
+        for op in keys::introduce(domid, ports) {
+            answers.push(self.store.send(op.request())?);
+        }
+        self.claimed(config, domid, done)?;
+        self.store.answers(answers)?;
+        if !lock.is_ours() {
+            names::again(&mut *self.store, &mut *self.xen, config)?;
         }
         Ok(())
     }

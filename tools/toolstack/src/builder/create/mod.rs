@@ -2,6 +2,7 @@
 
 mod claim;
 mod connected;
+mod contents;
 mod machine;
 mod network;
 mod restored;
@@ -15,7 +16,7 @@ use super::config::{Connect, GuestConfig, Network};
 use super::image::{Image, Ramdisk};
 use super::keys::{self, Ports, StoreOp};
 use super::layout::{self, Layout};
-use super::names::{self, XlLock};
+use super::names::XlLock;
 use super::report::Timeline;
 use super::rings::Grants;
 use super::steps::{CreateStep, CreateSteps};
@@ -258,20 +259,10 @@ impl Toolstack {
             Ok::<_, ToolstackError>(answers)
         })?;
         let keys_at = steps.now();
-        steps.run(CreateStep::Limits, || {
-            self.limits(config, plan.layout.ram_pages, domid)
-        })?;
-        steps.run(CreateStep::Memory, || self.memory(plan, domid))?;
-        let ports = steps.run(CreateStep::Channels, || {
-            self.channels(domid, config.console, plan.layout.rings.is_some())
-        })?;
+        let ports = steps.run(CreateStep::Memory, || self.equip(plan, domid))?;
         let grants = plan.layout.rings.as_ref().map(Grants::of);
-        // The pages stay mapped until the guest runs: unmapping them takes long in the kernel, and would delay the
-        // guest.
-        let mut mapped = Vec::new();
-        steps.run(CreateStep::Rings, || {
-            mapped.extend(self.rings(plan, domid, grants.as_ref())?);
-            Ok::<_, ToolstackError>(())
+        let mapped = steps.run(CreateStep::Rings, || {
+            self.rings(plan, domid, grants.as_ref())
         })?;
         steps.run(CreateStep::Front, || {
             let ops = keys::front(domid, &ports, grants.as_ref());
@@ -279,14 +270,10 @@ impl Toolstack {
             Ok::<_, ToolstackError>(self.store.flush()?)
         })?;
         steps.run(CreateStep::Load, || {
-            mapped.push(self.load(plan, domid, plan.network(domid, &ports)?.as_ref())?);
-            Ok::<_, ToolstackError>(())
+            let network = plan.network(domid, &ports)?;
+            self.load(plan, domid, (&mapped, network.as_ref()))
         })?;
-        let (entry, start_info) = (plan.image.headers().entry, plan.layout.info);
-        steps.run(CreateStep::Context, || {
-            self.xen
-                .pvh_context(domid, entry, u32::try_from(start_info).unwrap_or(u32::MAX))
-        })?;
+        steps.run(CreateStep::Context, || self.context(plan, domid, &ports))?;
         let mut link = None;
         if let Some((interface, port)) = &plan.switched {
             steps.run(CreateStep::Port, || self.links.direct(port, interface.mac))?;
@@ -307,15 +294,8 @@ impl Toolstack {
             steps.run(CreateStep::Backend, || self.on_the_network(domid))?;
             steps.beside("connects", "netback", connect_at);
         }
-        // Answers are read only now, when most have arrived: waiting earlier would mean more wake-ups.
         steps.run(CreateStep::Claim, || {
-            answers.extend(self.send(&keys::introduce(domid, &ports))?);
-            self.claimed(config, domid, done)?;
-            self.store.answers(answers)?;
-            if !lock.is_ours() {
-                names::again(&mut *self.store, &mut *self.xen, config)?;
-            }
-            Ok::<_, ToolstackError>(())
+            self.introduced((config, domid, &ports), answers, (&lock, done))
         })?;
         steps.beside("keys", "xenstored", keys_at);
         let runs = then == CreateAs::Running;

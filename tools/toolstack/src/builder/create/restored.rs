@@ -4,7 +4,7 @@
 use super::super::config::GuestConfig;
 use super::super::keys;
 use super::super::layout::{CONSOLE_GFN, XENSTORE_GFN};
-use super::super::names::{self, XlLock};
+use super::super::names::XlLock;
 use super::super::rings;
 use super::super::steps::{CreateStep, CreateSteps};
 use super::super::toolstack::Toolstack;
@@ -113,9 +113,7 @@ impl Toolstack {
         steps.run(CreateStep::Limits, || self.limits(config, ram_pages, domid))?;
         let filled = steps.run(CreateStep::Pages, || contents.fill(&mut *self.xen, domid))?;
         let has_console = filled.has_console;
-        let ports = steps.run(CreateStep::Channels, || {
-            self.channels(domid, has_console, false)
-        })?;
+        let ports = steps.run(CreateStep::Channels, || self.channels(domid, has_console))?;
         steps.run(CreateStep::Rings, || {
             let mut gfns = vec![XENSTORE_GFN];
             gfns.extend(has_console.then_some(CONSOLE_GFN));
@@ -144,13 +142,7 @@ impl Toolstack {
             link = Some(steps.run(CreateStep::Port, || self.port(whose, domid, then))?);
         }
         steps.run(CreateStep::Claim, || {
-            answers.extend(self.send(&keys::introduce(domid, &ports))?);
-            self.claimed(config, domid, done)?;
-            self.store.answers(answers)?;
-            if !lock.is_ours() {
-                names::again(&mut *self.store, &mut *self.xen, config)?;
-            }
-            Ok::<_, ToolstackError>(())
+            self.introduced((config, domid, &ports), answers, (&lock, done))
         })?;
         steps.run(CreateStep::Finish, || {
             let mut ops = keys::finish(domid, config, &ports);

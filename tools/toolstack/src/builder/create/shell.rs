@@ -5,10 +5,10 @@ use mayfly_handoff::network::{Preconnected, Random};
 use super::super::config::{GuestConfig, random_bytes, random_uuid};
 use super::super::destroy::DestroyError;
 use super::super::image::{Image, Ramdisk};
-use super::super::keys::{self, StoreOp};
+use super::super::keys::{self, Ports, StoreOp};
 use super::super::layout::{self, Layout};
 use super::super::lost::KnownGuest;
-use super::super::making::MakingProcess;
+use super::super::making::{MakingProcess, Mark};
 use super::super::names::{self, XlLock};
 use super::super::steps::{CreateStep, CreateSteps};
 use super::super::toolstack::Toolstack;
@@ -21,13 +21,20 @@ use mayfly_xen::PAGE_SIZE;
 /// A paused guest without an identity.
 #[derive(Debug)]
 pub struct Shell {
-    domid: u16,
-    config: GuestConfig,
-    layout: Layout,
-    network: Preconnected,
-    link: Link,
-    /// The bridge that its interface is a port of.
-    bridge: Bridge,
+    pub(super) domid: u16,
+    pub(super) config: GuestConfig,
+    pub(super) layout: Layout,
+    pub(super) network: Preconnected,
+    pub(super) place: ShellPlace,
+}
+
+/// The network of a shell.
+#[derive(Debug)]
+pub(super) enum ShellPlace {
+    /// An interface, and the bridge that it is a port of.
+    Port(Link, Bridge),
+    /// The switch will serve it, and does not know of it yet. Nor does xenstored: the mark is a file.
+    Switch(Ports, Mark),
 }
 
 impl Shell {
@@ -82,8 +89,7 @@ impl Toolstack {
                     domid,
                     layout,
                     network,
-                    link,
-                    bridge,
+                    place: ShellPlace::Port(link, bridge),
                     config,
                 })
             }
@@ -99,6 +105,10 @@ impl Toolstack {
     /// # Errors
     /// The errors of Xen and xenstored.
     pub fn restore_shell(&mut self, shell: &Shell) -> Result<bool, ToolstackError> {
+        if let ShellPlace::Switch(..) = shell.place {
+            // It is in no index before it has an identity.
+            return Ok(false);
+        }
         let config = &shell.config;
         let known = KnownGuest {
             domid: shell.domid,
@@ -167,6 +177,9 @@ impl Toolstack {
     /// The parts of it that are left.
     pub fn discard(&mut self, shell: &Shell) -> Result<(), DestroyError> {
         let (domid, uuid) = (shell.domid, &shell.config.uuid);
+        if let ShellPlace::Switch(_, mark) = &shell.place {
+            return self.discard_on_switch((domid, uuid), mark);
+        }
         match self.destroy_known(domid, uuid) {
             Ok(_) | Err(DestroyError::NoSuchDomain(_)) => {}
             Err(error) => return Err(error),
@@ -198,6 +211,12 @@ impl Toolstack {
             layout::check_cmdline(&config.cmdline)?;
             Ok::<_, ToolstackError>(shell.layout.with_module(ramdisk.map(Ramdisk::size))?)
         })?;
+        let ShellPlace::Port(link, _) = &shell.place else {
+            return Err(FailedStep {
+                step: CreateStep::Check,
+                cause: ToolstackError::Backend("is the switch"),
+            });
+        };
         let bridge = match &config.vif {
             Some(vif) => Some(steps.run(CreateStep::Check, || self.links.bridge(&vif.bridge))?),
             None => None,
@@ -225,7 +244,7 @@ impl Toolstack {
         inside?;
         outside?;
         if let Some(ready) = ready {
-            let port = bridge.as_ref().map(|bridge| (&shell.link, bridge));
+            let port = bridge.as_ref().map(|bridge| (link, bridge));
             steps.run(CreateStep::Unpause, || self.run(domid, port, ready))?;
         }
         steps.run(CreateStep::Finish, || {
@@ -243,39 +262,49 @@ impl Toolstack {
         (layout, ramdisk): (&Layout, Option<&Ramdisk>),
         steps: &mut CreateSteps,
     ) -> Result<(), FailedStep> {
-        if let Some(bridge) = bridge {
+        if let (Some(bridge), ShellPlace::Port(link, old_bridge)) = (bridge, &shell.place) {
             steps.run(CreateStep::Port, || {
                 let mtu = |config: &GuestConfig| config.vif.as_ref().and_then(|vif| vif.mtu);
                 let (old, new) = (mtu(&shell.config), mtu(config));
-                if (&shell.bridge, old) != (bridge, new) {
-                    self.links.attach(&mut shell.link.clone(), bridge, new)?;
+                if (old_bridge, old) != (bridge, new) {
+                    self.links.attach(&mut link.clone(), bridge, new)?;
                 }
-                self.links.flood(&shell.link, true)
+                self.links.flood(link, true)
             })?;
         }
         steps.run(CreateStep::Load, || {
-            let mac = config.vif.as_ref().map_or(shell.network.mac, |vif| vif.mac);
-            let network = Preconnected {
-                mac,
-                // New random bytes: another guest made from a copy of the same shell may have the shell's.
-                random: random_bytes().map(Random),
-                ..shell.network
-            };
-            let information = info::encode(layout, &config.cmdline, Some(&network));
-            let first = layout.info / PAGE_SIZE as u64;
-            let gfns: Vec<u64> = (first..first + layout::INFO_PAGES).collect();
-            self.xen.map(shell.domid, &gfns)?.write(0, &information)?;
-            if let (Some(module), Some(ramdisk)) = (&layout.module, ramdisk) {
-                let size = module.end - module.start;
-                self.module(shell.domid, module.start, size, ramdisk)?;
-            }
-            Ok::<_, ToolstackError>(())
+            self.inscribe(shell, config, (layout, ramdisk))
         })
+    }
+
+    /// Writes what makes a shell this guest into its memory: information, and module.
+    pub(super) fn inscribe(
+        &mut self,
+        shell: &Shell,
+        config: &GuestConfig,
+        (layout, ramdisk): (&Layout, Option<&Ramdisk>),
+    ) -> Result<(), ToolstackError> {
+        let mac = config.vif.as_ref().map_or(shell.network.mac, |vif| vif.mac);
+        let network = Preconnected {
+            mac,
+            // New random bytes: another guest made from a copy of the same shell may have the shell's.
+            random: random_bytes().map(Random),
+            ..shell.network
+        };
+        let information = info::encode(layout, &config.cmdline, Some(&network));
+        let first = layout.info / PAGE_SIZE as u64;
+        let gfns: Vec<u64> = (first..first + info::pages(&config.cmdline)).collect();
+        self.xen.map(shell.domid, &gfns)?.write(0, &information)?;
+        if let (Some(module), Some(ramdisk)) = (&layout.module, ramdisk) {
+            let size = module.end - module.start;
+            self.module(shell.domid, module.start, size, ramdisk)?;
+        }
+        Ok(())
     }
 }
 
 /// The template with a name, a UUID and a MAC address that no other guest has.
-fn anonymous(template: &GuestConfig) -> Result<GuestConfig, ToolstackError> {
+pub(super) fn anonymous(template: &GuestConfig) -> Result<GuestConfig, ToolstackError> {
     let mut config = template.clone();
     let random = random_uuid()?;
     config.uuid = random;

@@ -6,18 +6,24 @@
 use std::fs::{File, Metadata};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use mayfly_handoff::note;
+use mayfly_xen::PAGE_SIZE;
 use object::elf::{FileHeader32, FileHeader64, PF_X, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, FileKind, ReadCache, ReadRef};
+
+use crate::host::Pages;
 
 /// `XEN_ELFNOTE_PHYS32_ENTRY` (elfnote.h).
 const PHYS32_ENTRY: u32 = 18;
 /// The most program headers that an image may have.
 const SEGMENTS_MAX: usize = 64;
+/// The most bytes of an image's contents that are kept in memory.
+const KEPT_MAX: u64 = 64 << 20;
 /// The end of a guest's RAM, below the devices and special pages (libxl's HVM_BELOW_4G_RAM_END).
 pub const RAM_MAX: u64 = 0xf000_0000;
 
@@ -50,6 +56,9 @@ pub struct Segment {
     pub offset: u64,
     /// The size in the file, in bytes.
     pub size: u64,
+    /// Whether the guest writes to this memory before it reads it, so that nothing of it has to be zeroed
+    /// ([`note::SCRATCH`]).
+    pub is_scratch: bool,
 }
 
 /// The data of an image's headers.
@@ -86,6 +95,24 @@ impl Headers {
     pub fn memory(&self) -> Range<u64> {
         let start = self.segments.first().map_or(0, |first| first.memory.start);
         start..self.segments.last().map_or(start, |last| last.memory.end)
+    }
+
+    /// The segments that have contents, be these zeros.
+    pub(crate) fn loaded(&self) -> impl Iterator<Item = &Segment> {
+        let segments = self.segments.iter();
+        segments.filter(|segment| !segment.is_scratch)
+    }
+
+    /// The gfns of their pages, in order.
+    pub(crate) fn pages(&self) -> impl Iterator<Item = u64> {
+        let page = PAGE_SIZE as u64;
+        let mut next = 0;
+        self.loaded().flat_map(move |segment| {
+            // Two segments may share a page.
+            let first = (segment.memory.start / page).max(next);
+            next = segment.memory.end.div_ceil(page).max(first);
+            first..next
+        })
     }
 }
 
@@ -165,6 +192,12 @@ fn parse<'data, Elf: FileHeader<Endian = Endianness>>(
             "the PVH entry, {entry:#x}, is in no segment of code"
         )));
     }
+    if preconnected.is_none() {
+        // In another image the flag has another meaning, or none.
+        for segment in &mut segments {
+            segment.is_scratch = false;
+        }
+    }
     Ok(Headers {
         segments,
         entry,
@@ -212,6 +245,7 @@ fn load<P: ProgramHeader<Endian = Endianness>>(
         memory: start..end,
         offset,
         size,
+        is_scratch: size == 0 && program.p_flags(endian).0 & note::SCRATCH != 0,
     })
 }
 
@@ -220,6 +254,8 @@ fn load<P: ProgramHeader<Endian = Endianness>>(
 pub struct Image {
     headers: Headers,
     source: Source,
+    /// The contents of the loaded segments, if they are kept.
+    contents: Option<Vec<Vec<u8>>>,
 }
 
 /// A file that is read again for each guest, and its state when it was opened.
@@ -293,7 +329,53 @@ impl Image {
         }
         let cache = ReadCache::new(&source.file);
         let headers = Headers::parse(&cache)?;
-        Ok(Self { headers, source })
+        Ok(Self {
+            headers,
+            source,
+            contents: None,
+        })
+    }
+
+    /// The same, with the contents in memory: for a process that makes many guests, as copying them is quicker than reading
+    /// the file each time. Those of more than [`KEPT_MAX`] bytes stay in the file.
+    ///
+    /// # Errors
+    /// As [`Self::open`]'s.
+    pub fn open_and_keep(path: &Path) -> Result<Self, ImageError> {
+        let mut image = Self::open(path)?;
+        let sizes = image.headers.loaded().map(|segment| segment.size);
+        if sizes.fold(0, u64::saturating_add) <= KEPT_MAX {
+            let read = |segment: &Segment| {
+                let mut bytes = vec![0; usize::try_from(segment.size).unwrap_or(0)];
+                image
+                    .source
+                    .file
+                    .read_exact_at(&mut bytes, segment.offset)?;
+                Ok(bytes)
+            };
+            let contents: io::Result<_> = image.headers.loaded().map(read).collect();
+            let contents = contents?;
+            image.check()?;
+            image.contents = Some(contents);
+        }
+        Ok(image)
+    }
+
+    /// Copies the contents of the segment of this number, of those that are loaded, to an offset of mapped pages.
+    pub(crate) fn copy(
+        &self,
+        (number, segment): (usize, &Segment),
+        pages: &dyn Pages,
+        at: usize,
+    ) -> io::Result<()> {
+        let kept = self.contents.as_ref().and_then(|all| all.get(number));
+        match kept {
+            Some(bytes) => pages.write(at, bytes),
+            None => {
+                let size = usize::try_from(segment.size).unwrap_or(usize::MAX);
+                pages.read_file(at, size, self.source.file.as_fd(), segment.offset)
+            }
+        }
     }
 
     /// Whether the file at a path is this image, unchanged since it was opened.
@@ -320,14 +402,12 @@ impl Image {
         self.headers.preconnected == Some(note::VERSION)
     }
 
-    /// The file.
-    pub(crate) fn file(&self) -> &File {
-        &self.source.file
-    }
-
-    /// Fails if the file was changed since it was opened.
+    /// Fails if the file was changed since it was opened, and something was read from it since.
     pub(crate) fn check(&self) -> io::Result<()> {
-        self.source.check()
+        match self.contents {
+            Some(_) => Ok(()),
+            None => self.source.check(),
+        }
     }
 }
 

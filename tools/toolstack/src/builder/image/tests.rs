@@ -19,16 +19,53 @@ fn an_image() {
             Segment {
                 memory: 0x10_0000..0x10_0800,
                 offset: 0x1000,
-                size: 0x800
+                size: 0x800,
+                is_scratch: false,
             },
             Segment {
                 memory: 0x10_1000..0x10_6000,
                 offset: 0x1800,
-                size: 0x100
+                size: 0x100,
+                is_scratch: false,
             },
         ]
     );
     assert_eq!(headers.memory(), 0x10_0000..0x10_6000);
+}
+
+#[test]
+fn a_scratch_segment_has_memory_and_no_contents() {
+    let scratch = |bytes_in_file| {
+        let mut elf = Elf::new();
+        elf.put16(56, 4);
+        let flags = 6 | note::SCRATCH;
+        elf.program(3, 1, flags, 0x1900, 0x10_6000, bytes_in_file, 0x3000);
+        elf
+    };
+    let headers = scratch(0).parse().unwrap();
+    assert_eq!(headers.memory(), 0x10_0000..0x10_9000);
+    assert_eq!(
+        headers.pages().collect::<Vec<_>>(),
+        [0x100, 0x101, 0x102, 0x103, 0x104, 0x105]
+    );
+    // One with contents is loaded, and so is one of another kernel, whose flag may mean anything.
+    let headers = scratch(1).parse().unwrap();
+    assert_eq!(headers.pages().last(), Some(0x108));
+    let mut other = scratch(0);
+    other.put64(program(2) + 32, 20);
+    assert_eq!(other.parse().unwrap().pages().last(), Some(0x108));
+}
+
+#[test]
+fn a_page_of_two_segments_is_one_page() {
+    let mut elf = Elf::new();
+    elf.put64(program(1) + 16, 0x10_0800);
+    elf.put64(program(1) + 24, 0x10_0800);
+    let headers = elf.parse().unwrap();
+    assert_eq!(
+        headers.pages().collect::<Vec<_>>(),
+        [0x100, 0x101, 0x102, 0x103, 0x104, 0x105]
+    );
 }
 
 #[test]

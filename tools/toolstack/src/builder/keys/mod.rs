@@ -66,6 +66,16 @@ fn guest_owns(domid: u16) -> Vec<Perm> {
     }]
 }
 
+/// `nN,r0`: the guest owns it and dom0 reads it.
+fn guest_owns_for_dom0(domid: u16) -> Vec<Perm> {
+    let mut perms = guest_owns(domid);
+    perms.push(Perm {
+        access: Access::Read,
+        domid: 0,
+    });
+    perms
+}
+
 /// Removes the directory of a back end that is the switch.
 pub(crate) fn unswitched(domid: u16) -> StoreOp {
     StoreOp::Rm(paths::switched(domid))
@@ -109,19 +119,7 @@ pub(crate) fn switched(domid: u16, interface: &Interface, mtu: Option<u32>) -> V
     let mac = paths::mac_text(&interface.mac);
     // The first key of each directory makes the directory. Keys made in it afterwards inherit its permissions.
     let mut ops = vec![write(format!("{front}/backend"), &back)];
-    ops.push(StoreOp::Perms(
-        front.clone(),
-        vec![
-            Perm {
-                access: Access::None,
-                domid,
-            },
-            Perm {
-                access: Access::Read,
-                domid: 0,
-            },
-        ],
-    ));
+    ops.push(StoreOp::Perms(front.clone(), guest_owns_for_dom0(domid)));
     if let Some(mtu) = mtu {
         ops.push(write(format!("{front}/mtu"), mtu.to_string()));
     }
@@ -368,19 +366,7 @@ fn network(ops: &mut Vec<StoreOp>, domid: u16, vif: &GuestVif, preconnected: boo
     let mac = paths::mac_text(&vif.mac);
     // This makes the directory. Keys made in it afterwards inherit its permissions.
     ops.push(write(format!("{front}/backend"), back.clone()));
-    ops.push(StoreOp::Perms(
-        front.clone(),
-        vec![
-            Perm {
-                access: Access::None,
-                domid,
-            },
-            Perm {
-                access: Access::Read,
-                domid: 0,
-            },
-        ],
-    ));
+    ops.push(StoreOp::Perms(front.clone(), guest_owns_for_dom0(domid)));
     if let Some(mtu) = vif.mtu {
         ops.push(write(format!("{front}/mtu"), mtu.to_string()));
     }

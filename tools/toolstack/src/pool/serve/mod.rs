@@ -143,7 +143,7 @@ impl PoolServer {
             return;
         }
         self.clear_out(report);
-        match Image::open(&self.kind.image) {
+        match Image::open_and_keep(&self.kind.image) {
             Ok(image) if image.takes_preconnected() => {
                 self.image = image;
                 report("the image was replaced: shells are made from the new one");

@@ -29,10 +29,12 @@ pub struct ShellKind {
     pub mtu: Option<u32>,
     /// The rate limit of its interface.
     pub rate: Option<String>,
+    /// Whether the switch serves its network.
+    pub is_on_switch: bool,
 }
 
 impl ShellKind {
-    /// The kind of shell that a guest of this image and configuration can be made from.
+    /// The kind of shell that a guest of this image and configuration, on netback, can be made from.
     #[must_use]
     pub fn of(image: &Path, config: &GuestConfig) -> Self {
         let vif = config.vif.as_ref();
@@ -43,6 +45,16 @@ impl ShellKind {
             tsc: config.tsc,
             mtu: vif.and_then(|vif| vif.mtu),
             rate: vif.and_then(|vif| vif.rate.clone()),
+            is_on_switch: false,
+        }
+    }
+
+    /// The same kind, with the network on the switch or not.
+    #[must_use]
+    pub fn on_switch(self, is_on_switch: bool) -> Self {
+        Self {
+            is_on_switch,
+            ..self
         }
     }
 
@@ -203,7 +215,10 @@ impl ShellPool {
                 return Err(FillError::Memory { free, need });
             }
         }
-        let shell = toolstack.shell(template, image)?;
+        let shell = match kind.is_on_switch {
+            true => toolstack.shell_on_switch(template, image)?,
+            false => toolstack.shell(template, image)?,
+        };
         let shells = self.shells.entry(kind.clone()).or_default();
         shells.push_back(shell);
         self.delay = self.back_off.first;

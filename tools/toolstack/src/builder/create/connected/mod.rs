@@ -1,9 +1,9 @@
 //! A guest whose back end is `hatch switch`. Before it runs, nothing is asked of the kernel's network or of xenstored.
 //!
 //! ```text
-//! hatch   mark ─ domain ─ limits ─ memory ─ channels ─ rings ┐┌ load ─ context ┐ unpause ┈┈ names ─ keys ─ port ─ claim
-//! switch                                                     └┤ maps the rings ├
-//! guest                                                                                 └ answers ─ xenstore
+//! hatch   mark ─ domain ─ memory ─ rings ┐┌ load ─ context ┐ unpause ┈┈ names ─ keys ─ port ─ claim
+//! switch                                 └┤ maps the rings ├
+//! guest                                                             └ answers ─ xenstore
 //! ```
 //!
 //! [`Toolstack::bear`] creates it and lets it run. When it has had the time for its first answer,
@@ -13,17 +13,16 @@
 //!
 //! The back end's directory is not a device of the kernel's: [`paths::switched`] puts it where xenbus does not look.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+mod ahead;
+mod handed;
+
 use std::time::Duration;
 
-use mayfly_handoff::network::PATH_MAX;
-use mayfly_switch::control::{SwitchConnection, SwitchOrder, SwitchReply};
-use mayfly_switch::port::{Features, Rings};
+use mayfly_switch::control::SwitchConnection;
 use mayfly_switch::port_name;
-use mayfly_switch::switch::{Guard, SendLimits};
 use mayfly_switch::xenbus::Interface;
 
-use super::super::config::{Connect, GuestConfig, GuestVif};
+use super::super::config::{Connect, GuestConfig};
 use super::super::image::{Image, Ramdisk};
 use super::super::keys::{self, Ports};
 use super::super::layout::{self, Layout};
@@ -32,10 +31,11 @@ use super::super::rings::Grants;
 use super::super::steps::{CreateStep, CreateSteps};
 use super::super::toolstack::Toolstack;
 use super::super::{CreateError, FailedStep, ToolstackError, switch};
-use super::machine::introduced_later;
+use super::contents::Mapped;
 use super::{AboutToRun, CreateAs, CreatePlan, Created, DoneSteps, GRANT_FRAMES, Ready};
-use crate::host::Pages;
 use crate::paths;
+pub(in super::super) use handed::{AT_FIRST, interface_of};
+use handed::{attach, attached, connected, network};
 use mayfly_xen::NewDomain;
 
 /// The time that a guest has for its first answer, once it has been on a CPU, before xenstored and the bridge are told
@@ -80,84 +80,16 @@ struct OnSwitch {
     interface: Interface,
     /// The switch's port on the bridge.
     link: String,
-    /// The mapped pages. They are kept until the guest runs: unmapping them takes long in the kernel.
-    mapped: [Box<dyn Pages>; 3],
+    /// Its mapped pages, if any are.
+    mapped: Option<Mapped>,
 }
 
-/// The addresses of a command line's `ip=ADDRESS/PREFIX` words. Nothing if it has others as well that are not known (`ip=dhcp`), or more than
-/// one of a family: a guest can be held to one of each.
-fn addresses(cmdline: &str) -> Option<(Option<Ipv4Addr>, Option<Ipv6Addr>)> {
-    let (mut v4, mut v6) = (None, None);
-    let words = cmdline.split_ascii_whitespace();
-    for word in words.filter_map(|word| word.strip_prefix("ip=")) {
-        let is_second = match word.split('/').next()?.parse().ok()? {
-            IpAddr::V4(address) => v4.replace(address).is_some(),
-            IpAddr::V6(address) => v6.replace(address).is_some(),
-        };
-        if is_second {
-            return None;
-        }
-    }
-    (v4.is_some() || v6.is_some()).then_some((v4, v6))
-}
-
-/// What the switch has to know of an interface. A guest with addresses of its own is restricted to them.
-pub(in super::super) fn interface_of(
-    config: &GuestConfig,
-    vif: &GuestVif,
-    is_guarded: bool,
-) -> Interface {
-    let known = addresses(&config.cmdline);
-    let (ipv4, ipv6) = known.unwrap_or_default();
-    Interface {
-        name: config.name.clone(),
-        bridge: vif.bridge.clone(),
-        mac: vif.mac,
-        ipv4,
-        ipv6,
-        guard: match is_guarded && known.is_some() {
-            true => Guard::Full,
-            false => Guard::Mac,
-        },
-        limits: SendLimits::default(),
-        persistent: false,
-        connected: None,
-    }
-}
-
-/// The same with the rings that the builder has made.
-fn connected(
-    plan: &CreatePlan<'_>,
-    (vif, is_guarded): (&GuestVif, bool),
+/// A domain that is complete but for its contents.
+struct Machine {
     domid: u16,
-    ports: &Ports,
-) -> Result<Interface, ToolstackError> {
-    let (Some(rings), Some((tx_port, rx_port))) = (&plan.layout.rings, ports.network) else {
-        return Err(ToolstackError::Backend("has no rings"));
-    };
-    let grants = Grants::of(rings);
-    Ok(Interface {
-        persistent: true,
-        connected: Some(Rings {
-            domain: domid,
-            tx_ring: grants.tx_ring,
-            rx_ring: grants.rx_ring,
-            tx_port,
-            rx_port: Some(rx_port),
-        }),
-        ..interface_of(plan.config, vif, is_guarded)
-    })
+    ports: Ports,
+    mapped: Mapped,
 }
-
-/// The features of the front end as the handoff structure has it.
-pub(in super::super) const AT_FIRST: Features = Features {
-    sg: false,
-    gso_tcpv4: false,
-    gso_tcpv6: false,
-    csum4: true,
-    csum6: true,
-    persistent: true,
-};
 
 impl Toolstack {
     /// Creates a guest whose network the switch serves, and calls `ready` right before it runs. When a step fails, the
@@ -230,22 +162,42 @@ impl Toolstack {
         let born = self.born(&plan, whose, &mut steps, &mut done);
         let born = born.and_then(|born| {
             if then == CreateAs::Running {
-                let (domid, links) = (born.domid, &mut *self.links);
-                steps.run(CreateStep::Unpause, || {
-                    ready(AboutToRun {
-                        domid,
-                        port: None,
-                        switch: Some(&born.link),
-                        links,
-                    })?;
-                    Ok::<_, ToolstackError>(self.xen.unpause(domid)?)
-                })?;
+                self.start(&born, ready, &mut steps)?;
             }
             Ok(born)
         });
+        self.newborn(born, switch, (config.clone(), done, steps))
+    }
+
+    /// Lets a guest run.
+    fn start(
+        &mut self,
+        born: &OnSwitch,
+        ready: Ready<'_>,
+        steps: &mut CreateSteps,
+    ) -> Result<(), FailedStep> {
+        let (domid, links) = (born.domid, &mut *self.links);
+        steps.run(CreateStep::Unpause, || {
+            ready(AboutToRun {
+                domid,
+                port: None,
+                switch: Some(&born.link),
+                links,
+            })?;
+            Ok::<_, ToolstackError>(self.xen.unpause(domid)?)
+        })
+    }
+
+    /// A guest that was born, or what is left of one that could not be.
+    fn newborn(
+        &mut self,
+        born: Result<OnSwitch, FailedStep>,
+        switch: &mut SwitchConnection,
+        (config, done, steps): (GuestConfig, DoneSteps, CreateSteps),
+    ) -> Result<Newborn, CreateError> {
         match born {
             Ok(born) => Ok(Newborn {
-                config: config.clone(),
+                config,
                 born,
                 done,
                 steps,
@@ -254,7 +206,7 @@ impl Toolstack {
                 // All answers first: a request that is still under way would give the switch the guest after it was
                 // asked to let go.
                 let _ = switch.settle();
-                let left = self.undo_on_switch(config, done);
+                let left = self.undo_on_switch(&config, done);
                 Err(CreateError { failure, left })
             }
         }
@@ -323,6 +275,33 @@ impl Toolstack {
         steps: &mut CreateSteps,
         done: &mut DoneSteps,
     ) -> Result<OnSwitch, FailedStep> {
+        let machine = self.machine(plan, steps, done)?;
+        let Machine { domid, ports, .. } = machine;
+        let whose = (plan.config, plan.layout.rings.as_ref());
+        // The switch maps the rings while the image is loaded, if it has a CPU of its own.
+        let interface = steps.run(CreateStep::Front, || {
+            let interface = connected(whose, is_guarded, domid, &ports)?;
+            attach(switch, &interface)?;
+            Ok::<_, ToolstackError>(interface)
+        })?;
+        self.contents(plan, &machine, steps)?;
+        let link = steps.run(CreateStep::Connect, || attached(switch))?;
+        Ok(OnSwitch {
+            domid,
+            ports,
+            interface,
+            link,
+            mapped: Some(machine.mapped),
+        })
+    }
+
+    /// The domain with its memory, its event channels and its rings.
+    fn machine(
+        &mut self,
+        plan: &CreatePlan<'_>,
+        steps: &mut CreateSteps,
+        done: &mut DoneSteps,
+    ) -> Result<Machine, FailedStep> {
         let config = plan.config;
         let domid = steps.run(CreateStep::Domain, || {
             let mark = Mark::leave(&self.marks(), &paths::uuid(&config.uuid))?;
@@ -336,62 +315,37 @@ impl Toolstack {
             mark.name(domid)?;
             Ok::<_, ToolstackError>(domid)
         })?;
-        steps.run(CreateStep::Limits, || {
-            self.limits(config, plan.layout.ram_pages, domid)
-        })?;
-        steps.run(CreateStep::Memory, || self.memory(plan, domid))?;
-        let ports = steps.run(CreateStep::Channels, || {
-            self.channels(domid, config.console, plan.layout.rings.is_some())
-        })?;
+        let ports = steps.run(CreateStep::Memory, || self.equip(plan, domid))?;
         let grants = plan.layout.rings.as_ref().map(Grants::of);
-        let [pages, table] = steps.run(CreateStep::Rings, || {
+        let mapped = steps.run(CreateStep::Rings, || {
             let mapped = self.rings(plan, domid, grants.as_ref())?;
-            introduced_later(&*mapped[0])?;
+            mapped.is_introduced_later()?;
             Ok::<_, ToolstackError>(mapped)
         })?;
-        // The switch maps the rings while the image is loaded, if it has a CPU of its own.
-        let interface = steps.run(CreateStep::Front, || {
-            let Some(vif) = &config.vif else {
-                return Err(ToolstackError::Backend("has no interface"));
-            };
-            let interface = connected(plan, (vif, is_guarded), domid, &ports)?;
-            switch.settle()?;
-            let rings = interface.connected.map(|rings| Rings {
-                // The guest notifies through the transmit ring's event channel as long as the receive ring's is unbound.
-                rx_port: None,
-                ..rings
-            });
-            let rings = rings.ok_or(ToolstackError::Backend("has no rings"))?;
-            let guest = interface.guest(rings, AT_FIRST);
-            switch.send(&SwitchOrder::Attach(Box::new(guest)))?;
-            Ok::<_, ToolstackError>(interface)
-        })?;
-        let image = steps.run(CreateStep::Load, || {
-            let mut network = plan.network(domid, &ports)?;
-            if let Some(network) = &mut network {
-                network.backend = path(domid);
-            }
-            self.load(plan, domid, network.as_ref())
-        })?;
-        let (entry, start_info) = (plan.image.headers().entry, plan.layout.info);
-        steps.run(CreateStep::Context, || {
-            self.xen
-                .pvh_context(domid, entry, u32::try_from(start_info).unwrap_or(u32::MAX))
-        })?;
-        let link = steps.run(CreateStep::Connect, || match switch.receive()? {
-            SwitchReply::Attached { link } => Ok(link),
-            SwitchReply::Error(why) => Err(ToolstackError::Switch(why)),
-            _ => Err(ToolstackError::Switch(
-                "it does not answer what it was asked".into(),
-            )),
-        })?;
-        Ok(OnSwitch {
+        Ok(Machine {
             domid,
             ports,
-            interface,
-            link,
-            mapped: [pages, table, image],
+            mapped,
         })
+    }
+
+    /// Its image and the state of its vCPU.
+    fn contents(
+        &mut self,
+        plan: &CreatePlan<'_>,
+        machine: &Machine,
+        steps: &mut CreateSteps,
+    ) -> Result<(), FailedStep> {
+        let Machine {
+            domid,
+            ports,
+            mapped,
+        } = machine;
+        steps.run(CreateStep::Load, || {
+            let network = network(plan, *domid, ports)?;
+            self.load(plan, *domid, (mapped, network.as_ref()))
+        })?;
+        steps.run(CreateStep::Context, || self.context(plan, *domid, ports))
     }
 
     /// Writes the keys that other programs read of a guest that runs already, and the entries of the bridge.
@@ -479,16 +433,6 @@ impl Toolstack {
         }
         left
     }
-}
-
-/// The back end's path in xenstore, in the form of the handoff structure.
-fn path(domid: u16) -> [u8; PATH_MAX] {
-    let mut bytes = [0; PATH_MAX];
-    let path = paths::switched(domid);
-    if let Some(place) = bytes.get_mut(..path.len()) {
-        place.copy_from_slice(path.as_bytes());
-    }
-    bytes
 }
 
 #[cfg(test)]

@@ -1,15 +1,17 @@
 //! Births on a fake switch in a simulated dom0.
 
 use std::cell::RefCell;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use mayfly_drivers::abi::{XENSTORE_RECONNECT, xenstore_domain_interface as ring};
 use tempfile::TempDir;
 
-use super::super::super::Taken;
 use super::super::super::layout::XENSTORE_GFN;
 use super::super::super::tests::{config, image, without_folders};
+use super::super::super::{Shell, Taken};
+use super::handed::addresses;
 use super::*;
 use crate::fake::{FakeHost, FakeSwitch};
 use crate::gc::{self, Snapshot};
@@ -316,4 +318,111 @@ fn a_handshake_that_cannot_begin_leaves_nothing() {
     let error = bed.create_of(&config).unwrap_err();
     assert_eq!(error.failure.step, CreateStep::Check, "{error}");
     assert_eq!(bed.host.xen.asked().len(), asked);
+}
+
+impl Bed {
+    fn shell(&self) -> Result<Shell, CreateError> {
+        let template = config("shell", 9);
+        self.toolstack().shell_on_switch(&template, &self.image)
+    }
+
+    fn bear_from(&self, shell: Shell) -> Result<Newborn, CreateError> {
+        let config = config("web", 1);
+        let what = self.wanted(&config);
+        let mut switch = self.switch.borrow_mut();
+        self.toolstack()
+            .bear_from(shell, what, &mut switch, &mut |_| Ok(()))
+    }
+
+    /// Checks that no mark is left.
+    fn has_no_mark(&self, after: &str) {
+        let marks = std::fs::read_dir(self.folder.path().join("making")).unwrap();
+        assert_eq!(marks.count(), 0, "after {after}");
+    }
+}
+
+#[test]
+fn a_shell_becomes_a_guest() {
+    let bed = Bed::new();
+    let asked = bed.host.store.asked().len();
+    let shell = bed.shell().unwrap();
+    let domid = shell.domid();
+    let uuid = *shell.uuid();
+    // Nobody knows of it, and it counts as being made.
+    assert_eq!(bed.host.store.asked().len(), asked);
+    assert_eq!(bed.served.domains(), [0_u16; 0]);
+    let mut toolstack = bed.toolstack();
+    assert_eq!(gc::decide(&Snapshot::read(&mut toolstack).unwrap()), []);
+    let calls = bed.host.xen.asked().len();
+    let newborn = bed.bear_from(shell).unwrap();
+    assert_eq!(newborn.domid(), domid);
+    assert_eq!(bed.host.xen.asked()[calls..], ["map", "unpause"]);
+    assert_eq!(bed.served.domains(), [domid]);
+    let created = toolstack.introduce(newborn).unwrap();
+    assert_eq!((created.domid, created.uuid), (domid, uuid));
+    assert_eq!(bed.host.domid("web"), Some(domid));
+    bed.has_no_mark("its birth");
+    toolstack.destroy(domid, false).unwrap();
+    bed.is_as_before("its end");
+}
+
+#[test]
+fn of_a_shell_that_is_discarded_or_fails_nothing_is_left() {
+    let bed = Bed::new();
+    let shell = bed.shell().unwrap();
+    bed.toolstack().discard(&shell).unwrap();
+    bed.is_as_before("it was discarded");
+    bed.has_no_mark("it was discarded");
+    // Another toolstack has removed it, and its number is another domain's.
+    let shell = bed.shell().unwrap();
+    let domid = shell.domid();
+    bed.toolstack().xen().destroy(domid).unwrap();
+    bed.host.xen.add(domid, [8; 16]);
+    bed.toolstack().discard(&shell).unwrap();
+    assert_eq!(bed.host.xen.domids(), [domid]);
+    bed.toolstack().xen().destroy(domid).unwrap();
+    bed.has_no_mark("it was gone");
+    for call in ["create", "populate", "event_channel", "map", "pvh_context"] {
+        bed.host.xen.refuses(call, 5);
+        let error = bed.shell().unwrap_err();
+        assert!(error.left.is_empty(), "{call}: {error}");
+        bed.has_no_mark(call);
+    }
+    for call in ["map", "unpause"] {
+        bed.host.xen.refuses("", 0);
+        let shell = bed.shell().unwrap();
+        bed.host.xen.refuses(call, 5);
+        let error = bed.bear_from(shell).err().unwrap();
+        assert!(error.left.is_empty(), "{call}: {error}");
+        bed.is_as_before(call);
+        bed.has_no_mark(call);
+    }
+    bed.host.xen.refuses("", 0);
+    let shell = bed.shell().unwrap();
+    bed.served.refuses(true);
+    let error = bed.bear_from(shell).err().unwrap();
+    assert!(error.to_string().contains("refused"), "{error}");
+    bed.is_as_before("the switch refuses");
+    bed.has_no_mark("the switch refuses");
+}
+
+#[test]
+fn the_shells_of_a_process_that_was_killed_are_found() {
+    let bed = Bed::new();
+    let shell = bed.shell().unwrap();
+    let mark = bed
+        .folder
+        .path()
+        .join("making")
+        .join(paths::uuid(shell.uuid()));
+    let text = std::fs::read_to_string(&mark).unwrap();
+    let (pid, _) = text.split_once(' ').unwrap();
+    std::fs::write(&mark, format!("{pid} 1 {}", shell.domid())).unwrap();
+    drop(shell);
+    let mut toolstack = bed.toolstack();
+    let seen = Snapshot::read(&mut toolstack).unwrap();
+    let failures = gc::carry_out(&mut toolstack, &gc::decide(&seen));
+    assert_eq!(failures, [""; 0]);
+    bed.is_as_before("gc");
+    bed.has_no_mark("gc");
 }
