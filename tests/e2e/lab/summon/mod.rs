@@ -74,6 +74,18 @@ pub(crate) const ON_SWITCH: &[Case] = &[
     ("it outlives its daemon, and kill -9 of it", |place| {
         switch::under(place, life::takeover)
     }),
+    ("an open connection keeps a guest", |place| {
+        switch::under(place, life::connection)
+    }),
+    ("who comes as it is about to go is served", |place| {
+        switch::under(place, life::at_the_end)
+    }),
+    ("a pool is born from", |place| {
+        switch::under(place, life::pool)
+    }),
+    ("a suspended guest goes on, or makes room", |place| {
+        switch::under(place, life::suspend)
+    }),
 ];
 
 /// The path of the tests' file in dom0.

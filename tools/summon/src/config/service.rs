@@ -12,7 +12,7 @@ use smoltcp::wire::IpCidr;
 
 use super::table::{FileTable, FoundValue};
 use super::values::{bridge, name, network, number, on_change, seconds, value};
-use super::{Asleep, DaemonConfig, Ipv4Cidr, Ipv6Cidr, Named, Network, Service};
+use super::{Asleep, DaemonConfig, Ipv4Cidr, Ipv6Cidr, Named, Service};
 use mayfly_toolstack::builder::check_name;
 use mayfly_toolstack::builder::image::RAM_MAX;
 use mayfly_toolstack::builder::layout::CMDLINE_MAX;
@@ -132,7 +132,7 @@ pub(super) fn service(
     let service = Service {
         memory: memory(t, daemon.limits.memory, problems),
         cmdline: value(t.get("cmdline", problems)).unwrap_or_default(),
-        asleep: asleep(t, (daemon.pool, network), problems),
+        asleep: asleep(t, daemon.pool, problems),
         network,
         on_demand: value(t.get("on_demand", problems)).unwrap_or(true),
         on_change: on_change(t, daemon.on_change, problems),
@@ -175,24 +175,12 @@ fn memory(table: &mut FileTable<'_>, most: u64, problems: &mut ConfigProblems) -
     memory
 }
 
-fn asleep(
-    table: &mut FileTable<'_>,
-    (pool, network): (usize, Network),
-    problems: &mut ConfigProblems,
-) -> Asleep {
+fn asleep(table: &mut FileTable<'_>, pool: usize, problems: &mut ConfigProblems) -> Asleep {
     let Some(FoundValue { value, line }) = table.get::<String>("asleep", problems) else {
         return Asleep::default();
     };
     let wrong = match value.as_str() {
         "destroy" => return Asleep::Destroy,
-        other @ ("pool" | "suspend") if network == Network::Switch => {
-            let what = format!(
-                "asleep: {} needs network = \"netback\"; on the switch only \"destroy\" is possible",
-                shown(other)
-            );
-            problems.add(line, what);
-            return Asleep::Destroy;
-        }
         "suspend" => return Asleep::Suspend,
         "pool" if pool > 0 => return Asleep::Pool,
         "pool" => r#"there is no pool: [daemon] needs pool, like pool = 4"#.to_owned(),

@@ -316,14 +316,6 @@ fn what_a_service_cannot_have() {
         "network = \"bridge\"",
         "network: \"bridge\" is unknown; \"netback\" and \"switch\"",
     );
-    for asleep in ["pool", "suspend"] {
-        wrong(
-            &format!("{DAEMON}network = \"switch\"\n{WWW}asleep = \"{asleep}\"\n"),
-            &[&format!(
-                "f:10: asleep: \"{asleep}\" needs network = \"netback\""
-            )],
-        );
-    }
     wrong_service(
         "on_demand = \"no\"",
         "on_demand: invalid type: string \"no\", expected a boolean",

@@ -13,6 +13,7 @@ use super::super::status::{CommandResult, ServiceCommand};
 use super::super::wire::Witness;
 use super::Daemon;
 use super::guests::RunningGuest;
+use mayfly_links::Link;
 use mayfly_switch::control::SwitchOrder;
 
 impl Daemon {
@@ -87,13 +88,16 @@ impl Daemon {
         }
     }
 
-    /// Pauses a guest. Its own packets come here already; flooded frames are stopped as well, because they would wait
-    /// in its ring for long.
+    /// Takes the packets of a service, and pauses its guest. Flooded frames are stopped as well, because they would wait
+    /// in its ring for long. The switch stops them by itself.
     fn suspend(&mut self, id: ServiceId, domid: u16) {
         // Postponed work of a resume may still be left.
         self.catch_up();
-        let vif = self.guest(id).map(|guest| guest.vif.clone());
-        let flood = vif.map_or(Ok(()), |vif| self.links.flood(&vif, false));
+        self.shut(id);
+        let flood = match self.vif(id, domid) {
+            Some(vif) => self.links.flood(&vif, false),
+            None => Ok(()),
+        };
         let paused = flood
             .map_err(|error| error.to_string())
             .and_then(|()| self.xen.pause(domid).map_err(|error| error.to_string()));
@@ -105,13 +109,22 @@ impl Daemon {
     /// Unpauses a guest. The held packets go to it, and later ones reach it through the bridge.
     pub(super) fn resume(&mut self, id: ServiceId, domid: u16) {
         let now = Instant::now();
-        let witness = self.witness.take().or_else(|| Witness::new().ok());
+        let is_on_switch = self.vif(id, domid).is_none();
+        // The switch tells of what the guest sends.
+        let witness = match is_on_switch {
+            true => None,
+            false => self.witness.take().or_else(|| Witness::new().ok()),
+        };
         if let Some(guest) = self.guest(id) {
             guest.goes_on(now, witness);
         }
-        let resumed = self
-            .redirect(id)
-            .and_then(|()| self.xen.unpause(domid).map_err(|error| error.to_string()));
+        let redirected = self.redirect(id);
+        if is_on_switch {
+            // On one CPU the switch runs now, so that the held frames are in the guest's ring when it goes on.
+            std::thread::yield_now();
+        }
+        let resumed =
+            redirected.and_then(|()| self.xen.unpause(domid).map_err(|error| error.to_string()));
         match resumed {
             Ok(()) => self.takes(id),
             Err(why) => return self.step(now, FleetEvent::Ended(id, true, why)),
@@ -119,16 +132,24 @@ impl Daemon {
         if let Some(birth) = self.birth(id) {
             birth.span("resume", now, Instant::now());
         }
-        self.later(move |daemon| {
-            daemon.flood(id, domid);
-            daemon.witness = Witness::new().ok();
-        });
+        if !is_on_switch {
+            self.later(move |daemon| {
+                daemon.flood(id, domid);
+                daemon.witness = Witness::new().ok();
+            });
+        }
+    }
+
+    /// The interface of this guest, if it has one of its own: one on the switch shares the switch's port with others.
+    fn vif(&mut self, id: ServiceId, domid: u16) -> Option<Link> {
+        let guest = self.guest(id)?;
+        let is_own = guest.domid == domid && guest.network == Network::Netback;
+        is_own.then(|| guest.vif.clone())
     }
 
     /// Lets flooded frames reach a guest again, which they did not while it was paused.
     fn flood(&mut self, id: ServiceId, domid: u16) {
-        let guest = self.guest(id).filter(|guest| guest.domid == domid);
-        if let Some(vif) = guest.map(|guest| guest.vif.clone())
+        if let Some(vif) = self.vif(id, domid)
             && let Err(error) = self.links.flood(&vif, true)
         {
             self.step(
@@ -150,6 +171,11 @@ impl Daemon {
         let entry = self.entries.get_mut(&id).ok_or("it is not a service")?;
         let guest = entry.guest.as_mut().ok_or("its guest is not known")?;
         if guest.network == Network::Switch {
+            if entry.service.network == Network::Switch && self.switched.notices.is_some() {
+                // The bridge leads to the switch in any case.
+                self.tell_of(id, SwitchOrder::Open);
+                return Ok(());
+            }
             // A restarted switch has a new port of the same name.
             let port = self.links.find(&guest.vif.name);
             guest.vif = port.map_err(|error| error.to_string())?;

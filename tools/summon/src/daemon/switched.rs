@@ -124,7 +124,7 @@ impl Daemon {
             if !is_on_netback {
                 self.lead_to_switch(&bridge, mac);
             }
-            if self.leaves(id) {
+            if self.leaves(id) || self.is_suspended(id) {
                 self.tell_switch(&SwitchOrder::Hold(name));
             }
         }
@@ -133,6 +133,11 @@ impl Daemon {
     fn leaves(&self, id: ServiceId) -> bool {
         let state = self.fleet.unit(id).map(|unit| unit.state);
         matches!(state, Some(ServiceState::Running(running)) if running.leaves())
+    }
+
+    fn is_suspended(&self, id: ServiceId) -> bool {
+        let state = self.fleet.unit(id).map(|unit| unit.state);
+        matches!(state, Some(ServiceState::Suspended(..)))
     }
 
     /// Makes the bridge send the frames for a MAC address to the switch.

@@ -339,7 +339,8 @@ impl GuestMaker {
             // No service can use guests that were made ahead from the old image.
             self.images.remove(&service.image);
             self.discard_image(&service.image);
-            let image = Image::open(&service.image).map_err(|e| error(&service.image, &e))?;
+            let image =
+                Image::open_and_keep(&service.image).map_err(|e| error(&service.image, &e))?;
             self.images.insert(service.image.clone(), image);
         }
         if let Some(path) = &service.site

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use mayfly_links::Link;
 use mayfly_switch::control::SwitchConnection;
 use mayfly_toolstack::builder::{
-    CreateAs, GuestConfig, Newborn, Ready, ToolstackError, WantedOnSwitch,
+    CreateAs, GuestConfig, Newborn, Ready, Shell, ToolstackError, WantedOnSwitch,
 };
 
 use super::super::config::{Network, Service};
@@ -52,20 +52,26 @@ impl GuestMaker {
         service: &Service,
         (config, is_guarded, began, of): (GuestConfig, bool, Instant, Option<MadeOf>),
     ) -> Result<(), String> {
+        let mut shell = self.shell_for(service, &config);
+        let is_from_pool = shell.is_some();
         self.make_room(service.memory);
         let text = |cause: &dyn std::fmt::Display| cause.to_string();
         self.builder().map_err(|error| text(&error))?;
+        let what = (&config, is_guarded, began, of);
         let born = match self.switch.connection.is_some() {
-            // The switch at the other end of this connection may have ended.
-            true => match self.born(service, (&config, is_guarded, began, of)) {
+            // The switch at the other end of this connection may have ended. A shell that was taken is gone with it.
+            true => match self.born(service, what, shell.take()) {
                 Err(ToolstackError::Io(_)) => {
                     self.switch.connection = None;
-                    self.born(service, (&config, is_guarded, began, of))
+                    self.born(service, what, None)
                 }
                 born => born,
             },
-            false => self.born(service, (&config, is_guarded, began, of)),
+            false => self.born(service, what, shell.take()),
         };
+        if is_from_pool {
+            self.count();
+        }
         let (newborn, made) = born.map_err(|cause| {
             self.lost(&cause);
             text(&cause)
@@ -86,6 +92,7 @@ impl GuestMaker {
         &mut self,
         service: &Service,
         (config, is_guarded, began, of): (&GuestConfig, bool, Instant, Option<MadeOf>),
+        shell: Option<Shell>,
     ) -> Result<(Newborn, MadeGuest), ToolstackError> {
         let image = self.images.get(&service.image);
         let site = service.site.as_ref().and_then(|path| self.sites.get(path));
@@ -122,7 +129,11 @@ impl GuestMaker {
             ramdisk: site,
             is_guarded,
         };
-        let born = builder.bear(wanted, connection, CreateAs::Running, ready);
+        let is_from_pool = shell.is_some();
+        let born = match shell {
+            Some(shell) => builder.bear_from(shell, wanted, connection, ready),
+            None => builder.bear(wanted, connection, CreateAs::Running, ready),
+        };
         let newborn = born.map_err(|error| match error.left.is_empty() {
             true => error.failure.cause,
             false => ToolstackError::Switch(error.to_string()),
@@ -134,7 +145,7 @@ impl GuestMaker {
             vif: vif.ok_or(ToolstackError::Backend("has no port"))?,
             network: Network::Switch,
             began,
-            is_from_pool: false,
+            is_from_pool,
             of,
             // The switch sees what goes to it and comes from it.
             witness: None,

@@ -35,7 +35,7 @@ impl GuestMaker {
             .filter(|service| service.asleep == Asleep::Pool);
         let templates = pooled.map(|service| {
             let template = template(service);
-            (ShellKind::of(&service.image, &template), template)
+            (kind(service, &template), template)
         });
         self.pool.limits.size = ready;
         self.pool.keep(templates.collect());
@@ -45,7 +45,7 @@ impl GuestMaker {
     /// A guest that was made ahead, if the service uses the pool.
     pub(super) fn shell_for(&mut self, service: &Service, config: &GuestConfig) -> Option<Shell> {
         match service.asleep {
-            Asleep::Pool => self.pool.take(&ShellKind::of(&service.image, config)),
+            Asleep::Pool => self.pool.take(&kind(service, config)),
             Asleep::Destroy | Asleep::Suspend => None,
         }
     }
@@ -75,10 +75,13 @@ impl GuestMaker {
     fn make_ahead(&mut self, kind: &ShellKind) -> Result<(), String> {
         let path = &kind.image;
         if !self.images.contains_key(path) {
-            let image = Image::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
+            let image =
+                Image::open_and_keep(path).map_err(|e| format!("{}: {e}", path.display()))?;
             self.images.insert(path.clone(), image);
         }
-        self.check_kernel().map_err(|error| error.to_string())?;
+        if !kind.is_on_switch {
+            self.check_kernel().map_err(|error| error.to_string())?;
+        }
         self.builder().map_err(|error| error.to_string())?;
         let (Some(builder), Some(image)) = (&mut self.builder, self.images.get(path)) else {
             return Err("its image is not there".into());
@@ -122,6 +125,11 @@ impl GuestMaker {
             }
         }
     }
+}
+
+/// The kind of guest made ahead that a service with this configuration can use.
+fn kind(service: &Service, config: &GuestConfig) -> ShellKind {
+    ShellKind::of(&service.image, config).on_switch(service.network == Network::Switch)
 }
 
 /// The configuration that guests are made from ahead of time, for this service and others of the same image and size. Name and MAC address are

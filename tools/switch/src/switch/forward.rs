@@ -219,7 +219,9 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         self.keep_group(net, frame);
         let mut copies = 0;
         for at in 0..self.guests.len() {
-            let wants = |live: &Live<X>| live.net == net && live.port.groups.wants(to);
+            // A guest that is held may be paused: what is for all would wait in its ring for long.
+            let wants =
+                |live: &Live<X>| live.net == net && !live.is_held && live.port.groups.wants(to);
             let live = self.guests.get(at).and_then(Option::as_ref);
             if Some(at) != from && live.is_some_and(wants) {
                 copies += self.give(at, frame, now);

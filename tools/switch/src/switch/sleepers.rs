@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use super::forward::{is_group, target};
-use super::{Mac, Refusal, Sleeper, Switch, addresses};
+use super::{Mac, Refusal, Signs, Sleeper, Switch, addresses};
 use crate::arena::Frame;
 use crate::held::Held;
 use crate::offload::Offload;
@@ -104,7 +104,8 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         self.set_held(name, true).map(drop)
     }
 
-    /// Does so no more: the frames that were held are delivered.
+    /// Does so no more: the frames that were held are delivered, and the first frames that the guest sends from now on
+    /// are told as those of a new guest, as it may have been paused.
     ///
     /// # Errors
     /// No guest of this name may sleep.
@@ -114,6 +115,12 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             && let Some(asleep) = self.sleepers.get_mut(&key)
         {
             let mut held = asleep.take();
+            if let Some(live) = self.live(at) {
+                live.signs = Some(Signs::new(now, held.len()));
+            }
+            if !self.newborns.contains(&at) {
+                self.newborns.push(at);
+            }
             self.replay(at, &mut held, now);
         }
         Ok(())

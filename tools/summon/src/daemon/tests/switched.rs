@@ -6,6 +6,7 @@ use mayfly_switch::control::{SentNotice, SwitchOrder, SwitchReply};
 use mayfly_switch::switch::{Life, Sign, WakeFrame};
 
 use super::super::super::config::Network;
+use super::super::super::fleet::Command;
 use super::*;
 
 /// The switch's end of the daemon's connection.
@@ -64,6 +65,17 @@ impl Bed {
         self.daemon.told(MakerReport::Made(id, made));
         self.daemon.carry_out();
         self.daemon.way.flush();
+    }
+
+    /// The administrator tells a service to sleep whose guest is suspended then.
+    fn suspends(&mut self, id: ServiceId) {
+        let mut actions = Vec::new();
+        let fleet = &mut self.daemon.fleet;
+        let told = fleet.command(Instant::now(), id, Command::Sleep, &mut actions);
+        told.unwrap();
+        self.daemon.actions.extend(actions);
+        self.daemon.carry_out();
+        assert!(matches!(self.state("www"), ServiceState::Suspended(..)));
     }
 }
 
@@ -199,4 +211,65 @@ fn the_next_switch_is_told_the_same_and_a_service_that_leaves_is_forgotten() {
         );
     }
     assert!(bed.ports.0.borrow().values().all(|port| port == "summon9"));
+}
+
+#[test]
+fn a_suspended_guest_on_the_switch_goes_on() {
+    let mut bed = bed(&format!("{LINES}\nasleep = \"suspend\"")).alone();
+    let mut switch = Switch::of(&bed);
+    switch.wants(&mut bed, "www", WakeFrame::Syn);
+    bed.made_on_switch("www", GUEST);
+    let id = bed.id("www");
+    bed.daemon.step(Instant::now(), FleetEvent::Heard(id));
+    switch.asked();
+    let name = || "www".to_owned();
+    for _ in 0..2 {
+        bed.suspends(id);
+        assert_eq!(switch.asked(), [SwitchOrder::Hold(name())]);
+        let is_paused = |bed: &Bed| {
+            let mut xen = bed.host.xen.clone();
+            let info = xen.info(GUEST).unwrap().unwrap();
+            info.is_paused()
+        };
+        assert!(is_paused(&bed));
+        switch.wants(&mut bed, "www", WakeFrame::Syn);
+        assert_eq!(switch.asked(), [SwitchOrder::Open(name())]);
+        assert!(!is_paused(&bed));
+        let life = Life {
+            signs: vec![(Sign::Answer, 1000)],
+            attached: 3000,
+            held: 1,
+        };
+        let lives = SentNotice::Lives {
+            name: name(),
+            domain: GUEST,
+            life,
+        };
+        switch.says(&mut bed, lives);
+        assert!(matches!(bed.state("www"), ServiceState::Running(_)));
+    }
+    // The port is the switch's, and others' frames come by it: nothing is changed about it.
+    assert!(bed.ports.1.borrow().is_empty());
+    assert_eq!(bed.ordered(), [format!("make {}", id.0)]);
+}
+
+#[test]
+fn the_next_switch_holds_for_a_suspended_guest() {
+    let mut bed = bed(&format!("{LINES}\nasleep = \"suspend\"")).alone();
+    let mut switch = Switch::of(&bed);
+    switch.wants(&mut bed, "www", WakeFrame::Syn);
+    bed.made_on_switch("www", GUEST);
+    let id = bed.id("www");
+    bed.daemon.step(Instant::now(), FleetEvent::Heard(id));
+    bed.suspends(id);
+    drop(switch);
+    bed.daemon.hear_switch();
+    bed.daemon.meet_switch();
+    let mut switch = Switch::of(&bed);
+    let asked = switch.asked();
+    assert!(is_declared(&asked, "www"), "{asked:?}");
+    assert!(
+        asked.contains(&SwitchOrder::Hold("www".to_owned())),
+        "{asked:?}"
+    );
 }

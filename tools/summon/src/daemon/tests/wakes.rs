@@ -71,8 +71,13 @@ fn a_guest_goes_on_before_all_that_nobody_waits_for() {
         bed.daemon.carry_out();
         assert!(matches!(bed.state("www"), ServiceState::Suspended(..)));
     };
+    let mac = bed.daemon.entries[&id].service.mac;
+    let vif = "vif7.0".to_owned();
+    bed.ports.0.borrow_mut().insert(mac, vif);
     sleep(&mut bed);
     assert_eq!(*bed.ports.1.borrow(), [false]);
+    // It was told to sleep, not asked whether it may: its packets went to it until now.
+    assert_eq!(bed.ports.0.borrow()[&mac], "summon9");
     bed.daemon.way.flush();
     bed.heard();
     bed.says(ToMaker::Wake(bed.wake("www", Some(5)))).unwrap();

@@ -153,6 +153,43 @@ fn what_comes_for_a_guest_that_is_about_to_go_is_held() {
 }
 
 #[test]
+fn a_guest_that_is_held_gets_nothing_that_is_for_all_and_is_told_of_when_it_goes_on() {
+    let mut dom0 = Dom0::new();
+    let memory = dom0.add(1);
+    dom0.switch.sleep(sleeper(1), OWNER).unwrap();
+    let to_all = arp(
+        CLIENT,
+        Ipv4Addr::new(10, 0, 2, 9),
+        Ipv4Addr::new(10, 0, 2, 99),
+    );
+    dom0.switch.hold("guest1").unwrap();
+    for _ in 0..300 {
+        dom0.tap.send(&to_all);
+        dom0.run(1);
+    }
+    // It may be paused: its ring would be full when it goes on.
+    assert!(received(&memory).is_empty());
+    assert_eq!(dom0.switch.status().guests[0].waiting, 0);
+    dom0.tap.send(&segment(1, 0x02));
+    dom0.run(1);
+    assert_eq!(dom0.notices().len(), 1);
+    dom0.switch.open("guest1", dom0.now).unwrap();
+    assert_eq!(received(&memory), [segment(1, 0x02)]);
+    memory.borrow_mut().send(0, &datagram(1, CLIENT, b"x"));
+    memory.borrow().publish();
+    dom0.run(1);
+    let notices = dom0.notices();
+    assert!(
+        matches!(notices.as_slice(), [Notice::Lives { domain: 1, life, .. }] if life.held == 1),
+        "{notices:?}"
+    );
+    // From here on it is like any other.
+    dom0.tap.send(&to_all);
+    dom0.run(1);
+    assert_eq!(received(&memory).len(), 1);
+}
+
+#[test]
 fn who_is_declared_is_forgotten_with_the_client() {
     let mut dom0 = Dom0::new();
     dom0.switch.sleep(sleeper(1), OWNER).unwrap();
