@@ -37,6 +37,9 @@ pub struct Outcome {
     pub destroy: Vec<u64>,
     /// The host's memory that all of them used, in MiB.
     pub memory: u64,
+    /// For guests on the switch: the run times of each program about one guest, in ns, while there is no other.
+    #[serde(default)]
+    pub programs: Vec<(String, Vec<u64>)>,
 }
 
 /// A line of output, which follows [`MARK`].
@@ -83,6 +86,7 @@ mod tests {
             serve: vec![4, 5],
             destroy: vec![6, 7],
             memory: 8,
+            programs: vec![("list".into(), vec![9])],
         };
         let line = |line: &Line| format!("{MARK}{}\r\n", serde_json::to_string(line).unwrap());
         let text = format!("(XEN) hello\r\n{}", line(&Line::Outcome(outcome.clone())));

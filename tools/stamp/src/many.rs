@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::birth::HATCH;
 use crate::raw_ns;
-use crate::switched::Resident;
+use crate::switched::{self, Resident};
 use crate::sys::ticks;
 use crate::wait::Bound;
 
@@ -35,6 +35,15 @@ pub(crate) fn run(job: &Job, report: &mut dyn FnMut(Outcome)) -> Result<()> {
 fn guests(job: &Job, maker: Maker, count: u32, xen: &mut Xen) -> Result<Outcome> {
     let bound = Bound(Duration::from_secs(job.bound_s));
     let clock = Clock::start();
+    let programs = match maker {
+        Maker::Switch => switched::programs(&job.config, bound)?,
+        _ => Vec::new(),
+    };
+    let in_ns = |(name, took): (String, Vec<u64>)| {
+        let took = took.into_iter().map(|ticks| clock.ns(ticks));
+        (name, took.collect())
+    };
+    let programs = programs.into_iter().map(in_ns).collect();
     let free = xen.free_memory()?;
     let xenstored = Xenstored::find()?;
     let before = xenstored.cpu_ns()?;
@@ -86,6 +95,7 @@ fn guests(job: &Job, maker: Maker, count: u32, xen: &mut Xen) -> Result<Outcome>
         serve,
         destroy,
         memory,
+        programs,
     })
 }
 

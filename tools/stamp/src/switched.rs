@@ -15,11 +15,15 @@ use mayfly_toolstack::paths::mac_text;
 
 use crate::birth::HATCH;
 use crate::sys::ticks;
+use crate::wait::Bound;
 
 /// The socket of `hatch switch`.
 const SOCKET: &str = "/run/hatch/switch.sock";
 /// The time that a guest has for its first frames before it is introduced to xenstored.
 const FIRST_ANSWER: Duration = Duration::from_millis(4);
+
+/// The pause after each program.
+const SETTLED: Duration = Duration::from_millis(200);
 
 /// A switch that runs; dropping it ends it.
 pub(crate) struct Switch(Child);
@@ -57,6 +61,32 @@ pub(crate) struct Resident {
     _switch: Switch,
 }
 
+/// The number of times that each program is run; the first is dropped.
+const ROUNDS: usize = 6;
+
+/// Runs each program that is about one guest on the switch some times. Returns the name of each and the ticks.
+pub(crate) fn programs(config: &str, bound: Bound) -> Result<Vec<(String, Vec<u64>)>> {
+    let _switch = Switch::start("xenbr0", bound.0)?;
+    let words: [&[&str]; 3] = [
+        &["create", "--no-pool", "--network", "switch", config],
+        &["list"],
+        &["destroy", "mayfly"],
+    ];
+    let mut all = words.map(|words| (words[0].to_owned(), Vec::new()));
+    for round in 0..ROUNDS {
+        for (words, (_, took)) in words.iter().zip(&mut all) {
+            let start = ticks();
+            bound.run(&[&[HATCH], *words].concat())?;
+            if round > 0 {
+                took.push(ticks() - start);
+            }
+            // The guest, the kernel and xenstored end what they have begun.
+            sleep(SETTLED);
+        }
+    }
+    Ok(all.into())
+}
+
 impl Resident {
     /// Makes a guest for each address; gives the ticks from the start of each until it was unpaused.
     pub(crate) fn make(
@@ -85,7 +115,7 @@ impl Resident {
             let guest = guest.map_err(|problems| anyhow!("{problems}"))?;
             let image = match &mut image {
                 Some(image) => &*image,
-                none => none.insert(Image::open(&guest.kernel)?),
+                none => none.insert(Image::open_and_keep(&guest.kernel)?),
             };
             let config = guest.config(random_uuid()?);
             let wanted = WantedOnSwitch {

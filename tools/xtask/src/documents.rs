@@ -205,6 +205,14 @@ fn wake(recorded: &Recorded) -> Result<String> {
             "switch-4-mib",
         ),
         (
+            "is on `hatch switch` and has a guest that was made ahead, 4 MiB",
+            "switch-pool",
+        ),
+        (
+            "is on `hatch switch` and has a suspended guest",
+            "switch-suspended",
+        ),
+        (
             "is on `hatch switch` and has a running guest",
             "switch-running",
         ),
