@@ -181,8 +181,10 @@ impl<M: Machine> Daemon<M> {
             match copies.renew(&mut self.journal) {
                 Ok(Renewed::Copied(copy)) => {
                     let data = epoll::EventData::new_u64(COPY);
-                    epoll::add(&self.epoll, &copy, data, epoll::EventFlags::IN)?;
-                    self.copy = Some(copy);
+                    if let Some(copy) = &copy {
+                        epoll::add(&self.epoll, copy, data, epoll::EventFlags::IN)?;
+                    }
+                    self.copy = copy;
                     return Ok(());
                 }
                 Ok(Renewed::Succeeds) => self.recover()?,

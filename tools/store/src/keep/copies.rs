@@ -4,6 +4,7 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, set_parent_process_death_signal};
 
 use super::journal::Journal;
@@ -13,8 +14,9 @@ use super::words::Words;
 /// What has happened to the process that called [`Copies::renew`].
 #[derive(Debug)]
 pub(crate) enum Renewed {
-    /// It is the worker as before, and its copy is new. The file descriptor becomes readable when the copy has ended.
-    Copied(OwnedFd),
+    /// It is the worker as before, and its copy is new. The file descriptor becomes readable when the copy has ended;
+    /// there is none when file descriptors have run out.
+    Copied(Option<OwnedFd>),
     /// It is the worker's successor: the memory is that of the last copy, and the journal has what came since.
     Succeeds,
 }
@@ -59,7 +61,11 @@ impl Copies {
                 // The step: before it, the last copy and its log are what counts, after it the new ones.
                 self.words.set_current(Some((copy, log)));
                 journal.turn(log);
-                Ok(Renewed::Copied(pidfd_open(copy, PidfdFlags::empty())?))
+                match pidfd_open(copy, PidfdFlags::empty()) {
+                    // It was killed at once.
+                    Err(Errno::SRCH) => self.renew(journal),
+                    watched => Ok(Renewed::Copied(watched.ok())),
+                }
             }
             Copied::Copy => {
                 self.wait(log, wanted);
