@@ -4,8 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::birth::{BOUND, HATCH, Place};
 use crate::cases::Case;
-use crate::lifecycle::KeptAlive;
-use crate::replug::{load, with_file};
+use crate::lifecycle::Clients;
 
 pub(crate) const CASES: &[Case] = &[
     ("several guests are restored from one file", restored),
@@ -42,9 +41,7 @@ fn remove(place: &Place, names: &[&str]) -> Result<()> {
 }
 
 fn restored(place: &Place) -> Result<()> {
-    let (birth, _) = with_file(place)?;
-    let mut idle = KeptAlive::open(place.lab.http()?)?;
-    idle.ask()?;
+    let mut clients = Clients::of(place)?;
     hatch(place, &["save", "-c", "mayfly", SAVED])?;
     // Addresses that run out: nothing is restored.
     let words = ["restore", "-n", "3", "--name", "copy", "--ip"];
@@ -59,7 +56,7 @@ fn restored(place: &Place) -> Result<()> {
     ensure!(output.success(), "{}", output.error_text());
     let names = ["copy-1", "copy-2", "copy-3"];
     serve(place, &names, 101)?;
-    idle.ask().context("the connection of the first guest")?;
+    clients.outlive(|| Ok(())).context("the first guest")?;
     remove(place, &names)?;
     // One of them, with the addresses of its command line, in place of the guest.
     hatch(place, &["destroy", "--wait", "mayfly"])?;
@@ -70,26 +67,19 @@ fn restored(place: &Place) -> Result<()> {
     ensure!(error.contains("-n needs a file"), "{error}");
     remove(place, &["mayfly-2"])?;
     place.lab.run(&["rm", SAVED])?;
-    drop(birth);
+    drop(clients);
     place.nothing_left()
 }
 
 fn cloned(place: &Place) -> Result<()> {
-    let (birth, file) = with_file(place)?;
-    let lab = &place.lab;
-    let mut idle = KeptAlive::open(lab.http()?)?;
-    idle.ask()?;
+    let mut clients = Clients::of(place)?;
     let names = ["mayfly-1", "mayfly-2"];
-    load(lab.http()?, &file, || {
-        hatch(place, &["clone", "mayfly", "-n", "2"]).map(drop)
-    })
-    .context("the guest's download")?;
+    clients.outlive(|| hatch(place, &["clone", "mayfly", "-n", "2"]).map(drop))?;
     serve(place, &names, 81)?;
-    idle.ask().context("the guest's idle connection")?;
     // A clone of a clone.
     hatch(place, &["clone", "mayfly-2", "--name", "third"])?;
     serve(place, &["third-1"], 83)?;
     remove(place, &names)?;
     remove(place, &["third-1"])?;
-    birth.destroy()
+    clients.birth.destroy()
 }

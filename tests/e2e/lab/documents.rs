@@ -22,7 +22,7 @@ use crate::Current;
 use crate::birth::{Maker, Place};
 
 /// The time limit of a command.
-const BOUND: Duration = Duration::from_secs(180);
+const BOUND: Duration = Duration::from_secs(600);
 /// The time for which a command that keeps running is watched: an error would show by then.
 const SETTLED: Duration = Duration::from_secs(1);
 /// The folder in which commands run in dom0.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use mayfly_lab::{GUEST, linux, verify_saved};
 
-use crate::birth::{BOUND, CHANGED, HATCH, Place};
+use crate::birth::{BOUND, Birth, CHANGED, HATCH, Place};
 use crate::cases::Case;
 use crate::replug::{load, with_file};
 
@@ -54,7 +54,7 @@ const ROUNDS: u32 = 3;
 pub(crate) struct KeptAlive(BufReader<TcpStream>);
 
 impl KeptAlive {
-    pub(crate) fn open(server: SocketAddr) -> Result<Self> {
+    fn open(server: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect_timeout(&server, BOUND)?;
         stream.set_read_timeout(Some(BOUND))?;
         Ok(Self(BufReader::new(stream)))
@@ -83,6 +83,34 @@ impl KeptAlive {
     }
 }
 
+/// A guest that serves a file, and a client with a connection to it that is idle most of the time.
+pub(crate) struct Clients<'a> {
+    pub(crate) birth: Birth<'a>,
+    file: Vec<u8>,
+    pub(crate) idle: KeptAlive,
+}
+
+impl<'a> Clients<'a> {
+    pub(crate) fn of(place: &'a Place) -> Result<Self> {
+        let (birth, file) = with_file(place)?;
+        let mut idle = KeptAlive::open(place.lab.http()?)?;
+        idle.ask()?;
+        Ok(Self { birth, file, idle })
+    }
+
+    /// Does something to the guest while the file is loaded. That connection and the idle one must outlive it; the idle
+    /// one is used right before and after, because the guest closes it after 15 seconds.
+    pub(crate) fn outlive(&mut self, what: impl FnOnce() -> Result<()>) -> Result<()> {
+        let (server, idle) = (self.birth.place.lab.http()?, &mut self.idle);
+        let loaded = load(server, &self.file, || {
+            idle.ask().context("the connection before it")?;
+            what()?;
+            idle.ask().context("the connection that was idle")
+        });
+        loaded.with_context(|| format!("the guest says {:?}", self.birth.lines()))
+    }
+}
+
 fn domain(place: &Place) -> Result<u32> {
     let domain = place.lab.run(&["xl", "domid", "mayfly"])?;
     domain.trim().parse().context("xl domid gives no number")
@@ -94,22 +122,18 @@ fn key(place: &Place, path: &str) -> Result<String> {
 }
 
 fn restored(place: &Place) -> Result<()> {
-    let (birth, file) = with_file(place)?;
+    let mut clients = Clients::of(place)?;
     let lab = &place.lab;
-    let mut idle = KeptAlive::open(lab.http()?)?;
-    idle.ask()?;
     for _ in 0..ROUNDS {
         let before = domain(place)?;
         key(place, "control/feature-suspend")?;
-        load(lab.http()?, &file, || {
+        clients.outlive(|| {
             lab.run(&["xl", "save", "mayfly", SAVED])?;
             let output = place.xl(&["restore", SAVED])?;
             ensure!(output.success(), "xl restore: {}", output.error_text());
             Ok(())
-        })
-        .with_context(|| format!("it says {:?}", birth.lines()))?;
+        })?;
         ensure!(domain(place)? != before, "it is another domain");
-        idle.ask().context("the connection that was idle")?;
         ensure!(key(place, "data/mayfly/ready")? == "1");
     }
     // The new domain's xenstored has its watches.
@@ -118,44 +142,40 @@ fn restored(place: &Place) -> Result<()> {
 }
 
 fn cancelled(place: &Place) -> Result<()> {
-    let (birth, file) = with_file(place)?;
+    let mut clients = Clients::of(place)?;
     let lab = &place.lab;
-    let mut idle = KeptAlive::open(lab.http()?)?;
-    idle.ask()?;
     for _ in 0..ROUNDS {
         key(place, "control/feature-suspend")?;
-        load(lab.http()?, &file, || {
-            lab.run(&["xl", "save", "-c", "mayfly", SAVED]).map(drop)
-        })
-        .with_context(|| format!("it says {:?}", birth.lines()))?;
-        ensure!(domain(place)? == birth.domain, "it is the same domain");
-        idle.ask().context("the connection that was idle")?;
+        clients.outlive(|| lab.run(&["xl", "save", "-c", "mayfly", SAVED]).map(drop))?;
+        ensure!(
+            domain(place)? == clients.birth.domain,
+            "it is the same domain"
+        );
     }
-    let lines = birth.lines();
+    let lines = clients.birth.lines();
     let said = lines
         .iter()
         .filter(|line| line.contains("resumed in the same domain"));
     ensure!(said.count() == ROUNDS as usize, "it says {lines:?}");
     lab.run(&["rm", SAVED])?;
-    birth.destroy()
+    clients.birth.destroy()
 }
 
 /// The guest's network was connected before it ran; `xl` gives it one by xenstore.
 fn moved_to_xl(place: &Place) -> Result<()> {
-    let (birth, file) = with_file(place)?;
+    let mut clients = Clients::of(place)?;
     let lab = &place.lab;
-    let mut idle = KeptAlive::open(lab.http()?)?;
-    idle.ask()?;
     key(place, "control/feature-suspend")?;
-    load(lab.http()?, &file, || {
+    clients.outlive(|| {
         lab.run(&["xl", "save", "mayfly", SAVED, CHANGED])?;
         let output = place.xl(&["restore", SAVED])?;
         ensure!(output.success(), "xl restore: {}", output.error_text());
         Ok(())
-    })
-    .with_context(|| format!("it says {:?}", birth.lines()))?;
-    ensure!(domain(place)? != birth.domain, "it is another domain");
-    idle.ask().context("the connection that was idle")?;
+    })?;
+    ensure!(
+        domain(place)? != clients.birth.domain,
+        "it is another domain"
+    );
     lab.run(&["xl", "shutdown", "-w", "mayfly"])?;
     lab.run(&["rm", SAVED])?;
     // hatch's index still has the guest that xl destroyed.
@@ -182,19 +202,15 @@ fn verified(place: &Place) -> Result<()> {
 }
 
 fn by_hatch(place: &Place) -> Result<()> {
-    let (birth, file) = with_file(place)?;
+    let mut clients = Clients::of(place)?;
     let lab = &place.lab;
-    let mut idle = KeptAlive::open(lab.http()?)?;
-    idle.ask()?;
     for _ in 0..ROUNDS {
         let before = domain(place)?;
-        load(lab.http()?, &file, || {
+        clients.outlive(|| {
             hatch(place, &["save", "mayfly", SAVED])?;
             hatch(place, &["restore", SAVED]).map(drop)
-        })
-        .with_context(|| format!("it says {:?}", birth.lines()))?;
+        })?;
         ensure!(domain(place)? != before, "it is another domain");
-        idle.ask().context("the connection that was idle")?;
         ensure!(key(place, "data/mayfly/ready")? == "1");
         verified(place)?;
     }
@@ -202,7 +218,7 @@ fn by_hatch(place: &Place) -> Result<()> {
     lab.shell(&format!(
         "{HATCH} save mayfly - | gzip > {SAVED}; gunzip -c < {SAVED} | {HATCH} restore --name moved -"
     ))?;
-    idle.ask().context("through a pipe")?;
+    clients.idle.ask().context("through a pipe")?;
     // xenstored has the guest's watches.
     hatch(place, &["shutdown", "moved", "--wait"])?;
     hatch(place, &["destroy", "--wait", "moved"])?;
@@ -211,29 +227,27 @@ fn by_hatch(place: &Place) -> Result<()> {
 }
 
 fn in_turn(place: &Place) -> Result<()> {
-    let (birth, file) = with_file(place)?;
+    let mut clients = Clients::of(place)?;
     let lab = &place.lab;
-    let mut idle = KeptAlive::open(lab.http()?)?;
-    idle.ask()?;
     // hatch does not know which script xl would run: this is xl's default.
     lab.shell("cd /etc/xen/scripts && ln -sf vif-mayfly vif-bridge")?;
     for round in 0..ROUNDS {
         key(place, "control/feature-suspend")?;
-        load(lab.http()?, &file, || {
-            hatch(place, &["save", "mayfly", SAVED])?;
-            let output = place.xl(&["restore", SAVED])?;
-            ensure!(output.success(), "xl restore: {}", output.error_text());
-            Ok(())
-        })
-        .with_context(|| format!("to xl, {round}; it says {:?}", birth.lines()))?;
-        idle.ask().context("the connection that was idle")?;
+        clients
+            .outlive(|| {
+                hatch(place, &["save", "mayfly", SAVED])?;
+                let output = place.xl(&["restore", SAVED])?;
+                ensure!(output.success(), "xl restore: {}", output.error_text());
+                Ok(())
+            })
+            .with_context(|| format!("to xl, {round}"))?;
         key(place, "control/feature-suspend")?;
-        load(lab.http()?, &file, || {
-            lab.run(&["xl", "save", "mayfly", SAVED])?;
-            hatch(place, &["restore", SAVED]).map(drop)
-        })
-        .with_context(|| format!("to hatch, {round}; it says {:?}", birth.lines()))?;
-        idle.ask().context("the connection that was idle")?;
+        clients
+            .outlive(|| {
+                lab.run(&["xl", "save", "mayfly", SAVED])?;
+                hatch(place, &["restore", SAVED]).map(drop)
+            })
+            .with_context(|| format!("to hatch, {round}"))?;
     }
     hatch(place, &["destroy", "--wait", "mayfly"])?;
     lab.run(&["rm", SAVED])?;
@@ -241,23 +255,20 @@ fn in_turn(place: &Place) -> Result<()> {
 }
 
 fn left(place: &Place) -> Result<()> {
-    let (birth, file) = with_file(place)?;
+    let mut clients = Clients::of(place)?;
     let lab = &place.lab;
-    let mut idle = KeptAlive::open(lab.http()?)?;
-    idle.ask()?;
     for _ in 0..ROUNDS {
-        load(lab.http()?, &file, || {
-            hatch(place, &["save", "-c", "mayfly", SAVED]).map(drop)
-        })?;
-        ensure!(domain(place)? == birth.domain, "it is the same domain");
-        idle.ask().context("the connection that was idle")?;
-        load(lab.http()?, &file, || {
+        clients.outlive(|| hatch(place, &["save", "-c", "mayfly", SAVED]).map(drop))?;
+        ensure!(
+            domain(place)? == clients.birth.domain,
+            "it is the same domain"
+        );
+        clients.outlive(|| {
             hatch(place, &["save", "-p", "mayfly", SAVED])?;
             let listed = hatch(place, &["show", "mayfly"])?;
             ensure!(listed.contains("paused"), "it is paused: {listed}");
             hatch(place, &["unpause", "mayfly"]).map(drop)
         })?;
-        idle.ask().context("the connection that was idle")?;
     }
     // The guest and the file are the same guest: its name, its MAC address.
     let error = fails(place, &["restore", SAVED])?;
@@ -277,9 +288,9 @@ fn left(place: &Place) -> Result<()> {
     let error = fails(place, &copy)?;
     ensure!(error.contains("\"copy\" is taken"), "{error}");
     hatch(place, &["destroy", "--wait", "copy"])?;
-    idle.ask().context("beside a copy")?;
+    clients.idle.ask().context("beside a copy")?;
     lab.run(&["rm", SAVED])?;
-    birth.destroy()
+    clients.birth.destroy()
 }
 
 fn refused(place: &Place) -> Result<()> {
@@ -327,34 +338,32 @@ fn refused(place: &Place) -> Result<()> {
 const SAVE_STEPS: [&str; 4] = ["suspend", "pages", "state", "file"];
 
 fn not_saved(place: &Place) -> Result<()> {
-    let (birth, file) = with_file(place)?;
+    let mut clients = Clients::of(place)?;
     let lab = &place.lab;
-    let mut idle = KeptAlive::open(lab.http()?)?;
-    idle.ask()?;
     lab.shell("mkdir -p /guest/small && mount -t tmpfs -o size=1m none /guest/small && mkfifo /guest/pipe")?;
     for command in [
         "hatch save mayfly /guest/small/saved",
         "(head -c 100000 /guest/pipe > /dev/null &); hatch save mayfly /guest/pipe",
         "hatch save mayfly /guest/nowhere/saved",
     ] {
-        load(lab.http()?, &file, || {
-            let output = lab.exec(&["sh", "-c", &command.replace("hatch", HATCH)])?;
-            ensure!(!output.success(), "{command} succeeds");
-            Ok(())
-        })
-        .with_context(|| command.to_owned())?;
-        idle.ask().with_context(|| command.to_owned())?;
+        clients
+            .outlive(|| {
+                let output = lab.exec(&["sh", "-c", &command.replace("hatch", HATCH)])?;
+                ensure!(!output.success(), "{command} succeeds");
+                Ok(())
+            })
+            .with_context(|| command.to_owned())?;
     }
     for step in SAVE_STEPS {
-        load(lab.http()?, &file, || {
-            let fault = format!("HATCH_FAIL_AT=save {step}");
-            let output = lab.exec(&["env", &fault, HATCH, "save", "mayfly", SAVED])?;
-            let text = output.error_text();
-            ensure!(!output.success() && text.contains(step), "{fault}: {text}");
-            Ok(())
-        })
-        .with_context(|| step.to_owned())?;
-        idle.ask().with_context(|| step.to_owned())?;
+        clients
+            .outlive(|| {
+                let fault = format!("HATCH_FAIL_AT=save {step}");
+                let output = lab.exec(&["env", &fault, HATCH, "save", "mayfly", SAVED])?;
+                let text = output.error_text();
+                ensure!(!output.success() && text.contains(step), "{fault}: {text}");
+                Ok(())
+            })
+            .with_context(|| step.to_owned())?;
     }
     let left = lab.shell("ls -A /guest/small; ls -A /guest | grep -E '^[.]|^saved' || true")?;
     ensure!(left.trim().is_empty(), "half a file is left: {left}");
@@ -364,9 +373,12 @@ fn not_saved(place: &Place) -> Result<()> {
     let error = fails(place, &["save", "mayfly", SAVED])?;
     ensure!(error.contains("is paused"), "{error}");
     hatch(place, &["unpause", "mayfly"])?;
-    ensure!(domain(place)? == birth.domain, "it is the same domain");
-    idle.ask()?;
-    birth.destroy()
+    ensure!(
+        domain(place)? == clients.birth.domain,
+        "it is the same domain"
+    );
+    clients.idle.ask()?;
+    clients.birth.destroy()
 }
 
 /// The steps of a restoration.
