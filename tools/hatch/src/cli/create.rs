@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use mayfly_toolstack::builder::{
-    CreateAs, GuestConfig, Image, NetbackThreads, Network, Ramdisk, Toolstack, ToolstackError,
-    Watched, random_uuid, reason,
+    CreateAs, GuestConfig, Image, Network, Ramdisk, Toolstack, ToolstackError, Watched,
+    random_uuid, reason,
 };
 use mayfly_toolstack::config::{self, GuestFile, Overrides};
 use mayfly_toolstack::host::Xen;
@@ -22,6 +22,7 @@ use mayfly_xenstore::Store;
 use serde::Serialize;
 use serde_json::json;
 
+use super::back_ends::{NetworkName, ThreadsName};
 use super::domains::Ways;
 use super::exit::Failure;
 use super::{BOUND, builder, guest};
@@ -141,43 +142,6 @@ impl Arguments {
             first: 1,
             socket: PathBuf::from(pool::SOCKET),
             ..Self::default()
-        }
-    }
-}
-
-/// A network back end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum NetworkName {
-    /// Linux' netback.
-    Netback,
-    /// The process of `hatch switch`, which has to be running.
-    Switch,
-}
-
-/// A scheduling of netback's threads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
-pub(super) enum ThreadsName {
-    /// They do not take the CPU from others when they wake.
-    #[default]
-    Batch,
-    /// As the kernel has made them.
-    Normal,
-}
-
-impl From<ThreadsName> for NetbackThreads {
-    fn from(name: ThreadsName) -> Self {
-        match name {
-            ThreadsName::Batch => Self::Batch,
-            ThreadsName::Normal => Self::Normal,
-        }
-    }
-}
-
-impl From<NetworkName> for Network {
-    fn from(name: NetworkName) -> Self {
-        match name {
-            NetworkName::Netback => Self::Netback,
-            NetworkName::Switch => Self::Switch,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The command line: one file for a verb, or for a few that are alike.
 
+mod back_ends;
 mod clone;
 mod control;
 mod copies;

@@ -4,8 +4,8 @@ use clap::Args;
 use mayfly_toolstack::privileges;
 use serde_json::json;
 
+use super::back_ends::NetworkName;
 use super::builder;
-use super::create::NetworkName;
 use super::domains;
 use super::exit::Failure;
 

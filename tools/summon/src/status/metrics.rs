@@ -106,35 +106,7 @@ impl Collector for Snapshot {
             "Frames of its guest that the guard has dropped",
             |service| Some(service.guarded),
         )?;
-        // Gauges, because each back end starts from 0.
-        let of = |count: fn(&NetworkTraffic) -> u64| {
-            move |service: &ServiceStatus| {
-                service
-                    .traffic
-                    .as_ref()
-                    .map(|traffic| float(count(traffic)))
-            }
-        };
-        out.gauges(
-            "service_sent_frames",
-            "Frames that its guest has sent",
-            of(|traffic| traffic.sent.frames),
-        )?;
-        out.gauges(
-            "service_sent_bytes",
-            "Bytes of these frames",
-            of(|traffic| traffic.sent.bytes),
-        )?;
-        out.gauges(
-            "service_received_frames",
-            "Frames that its guest was given",
-            of(|traffic| traffic.received.frames),
-        )?;
-        out.gauges(
-            "service_received_bytes",
-            "Bytes of these frames",
-            of(|traffic| traffic.received.bytes),
-        )?;
+        out.traffic()?;
         out.drops()
     }
 }
@@ -188,6 +160,39 @@ impl Out<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// What the back ends of the guests have counted.
+    fn traffic(&mut self) -> Result<(), Error> {
+        // Gauges, because each back end starts from 0.
+        let of = |count: fn(&NetworkTraffic) -> u64| {
+            move |service: &ServiceStatus| {
+                service
+                    .traffic
+                    .as_ref()
+                    .map(|traffic| float(count(traffic)))
+            }
+        };
+        self.gauges(
+            "service_sent_frames",
+            "Frames that its guest has sent",
+            of(|traffic| traffic.sent.frames),
+        )?;
+        self.gauges(
+            "service_sent_bytes",
+            "Bytes of these frames",
+            of(|traffic| traffic.sent.bytes),
+        )?;
+        self.gauges(
+            "service_received_frames",
+            "Frames that its guest was given",
+            of(|traffic| traffic.received.frames),
+        )?;
+        self.gauges(
+            "service_received_bytes",
+            "Bytes of these frames",
+            of(|traffic| traffic.received.bytes),
+        )
     }
 
     /// One metric for each service and cause for which its guest's back end has dropped frames.

@@ -9,8 +9,6 @@ use std::path::Path;
 use mayfly_links::vif_name;
 use mayfly_xen::schedule;
 
-use super::Toolstack;
-
 /// The folder of proc(5).
 pub(super) const PROC: &str = "/proc";
 /// The most processes that are looked at. The threads are among the newest ones.
@@ -41,17 +39,15 @@ impl std::str::FromStr for NetbackThreads {
     }
 }
 
-impl Toolstack {
-    /// Schedules netback's threads of a guest whose interface was just connected. A thread that is not found stays as
-    /// it is: the guest is served all the same.
-    pub(super) fn schedule_netback(&self, domid: u16) {
-        if self.netback == NetbackThreads::Normal {
-            return;
-        }
-        for thread in threads(&self.proc, domid) {
-            // It has ended with its guest, or belongs to a user that we are not.
-            let _ = schedule::batch(Some(thread));
-        }
+/// Schedules netback's threads of a guest whose interface was just connected. A thread that is not found stays as it is:
+/// the guest is served all the same.
+pub(super) fn apply(scheduling: NetbackThreads, proc: &Path, domid: u16) {
+    if scheduling == NetbackThreads::Normal {
+        return;
+    }
+    for thread in threads(proc, domid) {
+        // It has ended with its guest, or belongs to a user that we are not.
+        let _ = schedule::batch(Some(thread));
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::ToolstackError;
-use super::netback::{NetbackThreads, PROC};
+use super::netback::{self, NetbackThreads, PROC};
 use crate::host::{Links, Store, Xen};
 
 /// The folder of state that lasts until dom0 restarts, as its domains do.
@@ -73,6 +73,11 @@ impl Toolstack {
     pub fn with_netback(mut self, threads: NetbackThreads) -> Self {
         self.netback = threads;
         self
+    }
+
+    /// Schedules netback's threads of a guest whose interface was just connected.
+    pub(super) fn schedule_netback(&self, domid: u16) {
+        netback::apply(self.netback, &self.proc, domid);
     }
 
     /// The folder of the marks of births that xenstored has not been told of.

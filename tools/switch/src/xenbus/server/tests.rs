@@ -347,7 +347,7 @@ fn a_guest_that_began_on_netback_is_answered_where_it_looks() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(mayfly_seeds::cases(64))]
 
     /// Whatever guests write, each is served at most once, `Connected` is said only of those that are served, and
     /// nobody writes to the directory of another.

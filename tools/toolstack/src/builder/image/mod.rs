@@ -145,7 +145,7 @@ fn parse<'data, Elf: FileHeader<Endian = Endianness>>(
     let file_size = file.len().map_err(|()| wrong("the file has no length"))?;
     let mut segments = Vec::new();
     let mut code = Vec::new();
-    let (mut entry, mut preconnected) = (None, None);
+    let mut numbers = NoteNumbers::default();
     for program in programs {
         if program.p_type(endian) == PT_LOAD {
             let segment = load(program, endian, file_size)?;
@@ -157,25 +157,12 @@ fn parse<'data, Elf: FileHeader<Endian = Endianness>>(
             }
             segments.push(segment);
         }
-        let Some(mut notes) = program
-            .notes(endian, file)
-            .map_err(|error| wrong(error.to_string()))?
-        else {
-            continue;
-        };
-        while let Some(note) = notes.next().map_err(|error| wrong(error.to_string()))? {
-            let known = match (note.name(), note.n_type(endian).0) {
-                (b"Xen", PHYS32_ENTRY) => &mut entry,
-                (note::NAME, note::TYPE) => &mut preconnected,
-                _ => continue,
-            };
-            let number =
-                number(note.desc()).ok_or_else(|| wrong("a note that is no 32-bit number"))?;
-            if known.replace(number).is_some() {
-                return Err(wrong("the same note twice"));
-            }
-        }
+        numbers.read(program, endian, file)?;
     }
+    let NoteNumbers {
+        entry,
+        preconnected,
+    } = numbers;
     segments.sort_by_key(|segment| segment.memory.start);
     let overlap = segments
         .windows(2)
@@ -203,6 +190,43 @@ fn parse<'data, Elf: FileHeader<Endian = Endianness>>(
         entry,
         preconnected,
     })
+}
+
+/// The numbers that an image's notes give.
+#[derive(Default)]
+struct NoteNumbers {
+    /// The PVH entry.
+    entry: Option<u32>,
+    /// The version of mayfly's structure of a connected network.
+    preconnected: Option<u32>,
+}
+
+impl NoteNumbers {
+    /// Reads the notes of a program header, if it has any.
+    fn read<'data, P: ProgramHeader<Endian = Endianness>>(
+        &mut self,
+        program: &P,
+        endian: Endianness,
+        file: impl ReadRef<'data>,
+    ) -> Result<(), ImageError> {
+        let notes = program.notes(endian, file);
+        let Some(mut notes) = notes.map_err(|error| wrong(error.to_string()))? else {
+            return Ok(());
+        };
+        while let Some(note) = notes.next().map_err(|error| wrong(error.to_string()))? {
+            let known = match (note.name(), note.n_type(endian).0) {
+                (b"Xen", PHYS32_ENTRY) => &mut self.entry,
+                (note::NAME, note::TYPE) => &mut self.preconnected,
+                _ => continue,
+            };
+            let number =
+                number(note.desc()).ok_or_else(|| wrong("a note that is no 32-bit number"))?;
+            if known.replace(number).is_some() {
+                return Err(wrong("the same note twice"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The number in a note. Xen takes four bytes or eight.
