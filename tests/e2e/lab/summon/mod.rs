@@ -344,7 +344,7 @@ fn under_systemd(place: &Place) -> Result<()> {
     lab.shell("until grep -qx summon-front /proc/[0-9]*/comm; do sleep 0.1; done")?;
     // The maker has only the capabilities that the unit lists, the front has none, and the system calls of both are filtered.
     for (process, capabilities, kept) in [
-        (MAKER, "CapBnd:", "0000000000003400"),
+        (MAKER, "CapBnd:", "0000000000803400"),
         (FRONT, "CapEff:", "0000000000000000"),
     ] {
         let keys = format!("-e ^{capabilities} -e ^Seccomp:");
