@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::birth::{BOUND, HATCH, Place};
 use crate::cases::Case;
-use crate::lifecycle::Clients;
+use crate::lifecycle::{Clients, KeptAlive};
 
 pub(crate) const CASES: &[Case] = &[
     ("several guests are restored from one file", restored),
@@ -41,7 +41,7 @@ fn remove(place: &Place, names: &[&str]) -> Result<()> {
 }
 
 fn restored(place: &Place) -> Result<()> {
-    let mut clients = Clients::of(place)?;
+    let clients = Clients::of(place)?;
     hatch(place, &["save", "-c", "mayfly", SAVED])?;
     // Addresses that run out: nothing is restored.
     let words = ["restore", "-n", "3", "--name", "copy", "--ip"];
@@ -56,7 +56,9 @@ fn restored(place: &Place) -> Result<()> {
     ensure!(output.success(), "{}", output.error_text());
     let names = ["copy-1", "copy-2", "copy-3"];
     serve(place, &names, 101)?;
-    clients.outlive(|| Ok(())).context("the first guest")?;
+    KeptAlive::open(place.lab.http()?)?
+        .ask()
+        .context("the first guest")?;
     remove(place, &names)?;
     // One of them, with the addresses of its command line, in place of the guest.
     hatch(place, &["destroy", "--wait", "mayfly"])?;

@@ -67,7 +67,7 @@ fn of_linux(place: &Place) -> Result<()> {
         ensure!(
             guest["domain"] == domid
                 && guest["shut"].is_null()
-                && guest["counters"]["from_guest"]["frames"].as_u64() > Some(5),
+                && guest["counters"]["from_guest"]["frames"].as_u64() > Some(3),
             "{what}: {guest}"
         );
         lab.shell(&format!("! [ -e /sys/class/net/vif{domid}.0 ]"))?;

@@ -54,7 +54,7 @@ const ROUNDS: u32 = 3;
 pub(crate) struct KeptAlive(BufReader<TcpStream>);
 
 impl KeptAlive {
-    fn open(server: SocketAddr) -> Result<Self> {
+    pub(crate) fn open(server: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect_timeout(&server, BOUND)?;
         stream.set_read_timeout(Some(BOUND))?;
         Ok(Self(BufReader::new(stream)))

@@ -125,7 +125,7 @@ fn powers_off(place: &Place) -> Result<()> {
         .lab
         .shell(&format!("cat /proc/{}/status", watch.pid))?;
     ensure!(
-        status.contains("CapPrm:\t0000000000001004") && status.contains("NoNewPrivs:\t1"),
+        status.contains("CapPrm:\t0000000000801004") && status.contains("NoNewPrivs:\t1"),
         "its rights are {status}"
     );
     let second = place.hatch(&["watch"])?;

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use mayfly_links::{Bridge, Link, vif_name};
+use mayfly_switch::port_name;
 use mayfly_xenstore::Request;
 
 use super::super::config::GuestConfig;
@@ -36,8 +37,17 @@ impl Toolstack {
             if then == CreateAs::Shell {
                 self.links.flood(&link, false)?;
             }
+            // Once the switch has served a guest with this MAC address, the bridge sends its frames to the switch.
+            let vif = config.vif.as_ref();
+            if let Some(vif) = vif.filter(|_| self.has_switch_port(bridge)) {
+                self.links.direct(&link, vif.mac)?;
+            }
         }
         Ok(link)
+    }
+
+    fn has_switch_port(&mut self, bridge: &Bridge) -> bool {
+        self.links.find(&port_name(bridge.index)).is_ok()
     }
 
     /// Waits until frames pass in both directions. netback reports later that it is connected, after some ten requests
