@@ -77,7 +77,9 @@ impl KeptAlive {
                 break;
             }
         }
-        let mut body = vec![0; length.context("no length")?];
+        let length: usize = length.context("no length")?;
+        ensure!(length > 0, "the page is empty");
+        let mut body = vec![0; length];
         self.0.read_exact(&mut body)?;
         Ok(())
     }

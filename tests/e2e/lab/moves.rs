@@ -1,18 +1,15 @@
 //! A running guest is moved between netback and the switch.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use mayfly_lab::GUEST;
 use mayfly_lab::ask;
 
 use crate::birth::{BOUND, EXAMPLE, Place};
 use crate::cases::Case;
 use crate::handshake::put_linux;
 use crate::hatch::json;
-use crate::lifecycle::{LINUX, linux_answers};
+use crate::lifecycle::{KeptAlive, LINUX, linux_answers};
 use crate::switch::{Switch, answers, pack};
 
 pub(crate) const CASES: &[Case] = &[
@@ -32,37 +29,6 @@ fn moved(place: &Place, name: &str, to: &str) -> Result<()> {
         "{name} to {to}: {moved}"
     );
     Ok(())
-}
-
-/// A connection that is kept alive.
-struct Kept(BufReader<TcpStream>);
-
-impl Kept {
-    fn open(server: SocketAddr) -> Result<Self> {
-        let stream = TcpStream::connect_timeout(&server, BOUND)?;
-        stream.set_read_timeout(Some(BOUND))?;
-        Ok(Self(BufReader::new(stream)))
-    }
-
-    fn asks(&mut self) -> Result<()> {
-        let request = format!("GET / HTTP/1.1\r\nHost: {GUEST}\r\n\r\n");
-        self.0.get_mut().write_all(request.as_bytes())?;
-        let (mut line, mut length) = (String::new(), 0);
-        loop {
-            line.clear();
-            ensure!(self.0.read_line(&mut line)? > 0, "it was closed");
-            let lower = line.to_ascii_lowercase();
-            if let Some(value) = lower.strip_prefix("content-length:") {
-                length = value.trim().parse()?;
-            }
-            if line == "\r\n" {
-                break;
-            }
-        }
-        ensure!(length > 0);
-        self.0.read_exact(&mut vec![0; length])?;
-        Ok(())
-    }
 }
 
 /// Starts a download in dom0, of which most is still to come, and new connections one after the other. A connection that
@@ -110,8 +76,8 @@ fn mayfly(place: &Place) -> Result<()> {
         let (status, _) = ask::http(lab.http()?, "/", BOUND)?;
         ensure!(status == 200, "GET / gives {status}");
         let whole = lab.shell("wget -q -O - http://10.0.2.80/large.bin | sha256sum")?;
-        let mut idle = Kept::open(lab.http()?)?;
-        idle.asks()?;
+        let mut idle = KeptAlive::open(lab.http()?)?;
+        idle.ask()?;
         let other = if first == "switch" {
             "netback"
         } else {
@@ -133,7 +99,7 @@ fn mayfly(place: &Place) -> Result<()> {
                     "{what}: {seen}; {}",
                     lab.shell("xenstore-ls -f /local/domain; dmesg | tail; cat /run/switch.log")?
                 );
-                idle.asks().context(what.clone())?;
+                idle.ask().context(what.clone())?;
                 let over = "for n in $(seq 200); do [ -e /run/over ] && exec cat /run/sum; sleep 0.2; done; exit 1";
                 let sum = lab.shell(over).context(what.clone())?;
                 ensure!(sum == whole, "{what}: {sum} is not {whole}");

@@ -213,14 +213,20 @@ fn the_next_switch_is_told_the_same_and_a_service_that_leaves_is_forgotten() {
     assert!(bed.ports.0.borrow().values().all(|port| port == "summon9"));
 }
 
-#[test]
-fn a_suspended_guest_on_the_switch_goes_on() {
+/// A service whose guest, on the switch, runs and will be suspended.
+fn runs() -> (Bed, Switch, ServiceId) {
     let mut bed = bed(&format!("{LINES}\nasleep = \"suspend\"")).alone();
     let mut switch = Switch::of(&bed);
     switch.wants(&mut bed, "www", WakeFrame::Syn);
     bed.made_on_switch("www", GUEST);
     let id = bed.id("www");
     bed.daemon.step(Instant::now(), FleetEvent::Heard(id));
+    (bed, switch, id)
+}
+
+#[test]
+fn a_suspended_guest_on_the_switch_goes_on() {
+    let (mut bed, mut switch, id) = runs();
     switch.asked();
     let name = || "www".to_owned();
     for _ in 0..2 {
@@ -255,12 +261,7 @@ fn a_suspended_guest_on_the_switch_goes_on() {
 
 #[test]
 fn the_next_switch_holds_for_a_suspended_guest() {
-    let mut bed = bed(&format!("{LINES}\nasleep = \"suspend\"")).alone();
-    let mut switch = Switch::of(&bed);
-    switch.wants(&mut bed, "www", WakeFrame::Syn);
-    bed.made_on_switch("www", GUEST);
-    let id = bed.id("www");
-    bed.daemon.step(Instant::now(), FleetEvent::Heard(id));
+    let (mut bed, switch, id) = runs();
     bed.suspends(id);
     drop(switch);
     bed.daemon.hear_switch();
