@@ -2,12 +2,10 @@
 
 use mayfly_drivers::Hypervisor;
 use mayfly_drivers::xenstore::{ReqId, StoreEvent, Xenstore};
+use mayfly_handoff::ADDRESSES;
 
 use crate::cmdline::{self, GuestConfig};
 use crate::line::Line;
-
-/// The key below the guest's home in xenstore: `ip=` and `gw=` words as on the command line, in place of the guest's.
-const KEY: &str = "vm-data/mayfly/addresses";
 
 /// The question for the addresses. It is asked when the guest goes on in a new domain, before the front end asks for
 /// the network: xenstored answers in order, so no frame is sent from an old address.
@@ -19,7 +17,7 @@ pub struct CopiedAddresses {
 impl CopiedAddresses {
     /// Asks for the addresses.
     pub fn ask<H: Hypervisor>(&mut self, store: &mut Xenstore<'_, H>) {
-        self.asked = store.read(&[KEY.as_bytes()]).ok();
+        self.asked = store.read(&[ADDRESSES.as_bytes()]).ok();
     }
 
     /// Handles a xenstore event. Returns a configuration of which only the addresses and gateways count, or a line that
@@ -32,7 +30,7 @@ impl CopiedAddresses {
         match cmdline::parse(words, &mut |_| {}) {
             Ok(config) if config.addresses().next().is_none() => None,
             Ok(config) => Some(Ok(config)),
-            Err(error) => Some(Err(Line::new(format_args!("{KEY}: {error}")))),
+            Err(error) => Some(Err(Line::new(format_args!("{ADDRESSES}: {error}")))),
         }
     }
 }

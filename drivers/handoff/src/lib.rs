@@ -5,6 +5,7 @@
 //! | an ELF note: the guest can take a connected network | [`note`] | the guest's image | the toolstack |
 //! | a structure: the network that is connected | [`network`] | the toolstack | the guest |
 //! | how many buffers a guest has, from its memory | [`sizing`] | both compute it | |
+//! | a key in xenstore: the addresses of a copy | [`ADDRESSES`] | the toolstack | the guest |
 //!
 //! The guest's entry code, its front ends and the domain builder all take these definitions from here, so that they
 //! agree.
@@ -34,5 +35,9 @@ pub mod network;
 pub mod note;
 pub mod sizing;
 mod types;
+
+/// The key below a guest's home in xenstore with `ip=` and `gw=` words, as on the command line: a guest that goes on in a
+/// new domain uses these addresses and gateways in place of its own.
+pub const ADDRESSES: &str = "vm-data/mayfly/addresses";
 
 pub use types::{DomId, EventPort, Gfn, GrantRef};

@@ -4,13 +4,10 @@
 //! makes no memory executable. Beside the journal's, all calls are on descriptors that were opened before. (The thread
 //! that takes care of the process for xenstore has to start that again, so it has no filter.)
 
-use std::collections::BTreeMap;
 use std::io;
 
-use seccompiler::{
-    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
-    SeccompFilter, SeccompRule, TargetArch,
-};
+use mayfly_xen::filter::{self, bit, masked};
+use seccompiler::{BackendError, BpfProgram, SeccompRule};
 
 /// System calls that are allowed with any arguments.
 const ANY: &[libc::c_long] = &[
@@ -76,7 +73,7 @@ pub(crate) fn enter() -> io::Result<()> {
 }
 
 fn program() -> Result<BpfProgram, BackendError> {
-    let mut rules: BTreeMap<_, _> = ANY.iter().map(|&call| (call, Vec::new())).collect();
+    let mut rules = filter::any(ANY);
     let rule = |argument, mask, value| SeccompRule::new(vec![masked(argument, mask, value)?]);
     let mut ioctls = vec![rule(1, u32::MAX.into(), libc::FIONBIO)?];
     for kind in TYPES {
@@ -101,22 +98,7 @@ fn program() -> Result<BpfProgram, BackendError> {
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
         rules.insert(call, vec![rule(2, bit(libc::PROT_EXEC), 0)?]);
     }
-    let filter = SeccompFilter::new(
-        rules,
-        SeccompAction::Errno(libc::EPERM.unsigned_abs()),
-        SeccompAction::Allow,
-        TargetArch::x86_64,
-    )?;
-    filter.try_into()
-}
-
-fn bit(flags: libc::c_int) -> u64 {
-    flags.unsigned_abs().into()
-}
-
-fn masked(argument: u8, mask: u64, value: u64) -> Result<SeccompCondition, BackendError> {
-    let how = SeccompCmpOp::MaskedEq(mask);
-    SeccompCondition::new(argument, SeccompCmpArgLen::Qword, how, value)
+    filter::program(rules, libc::EPERM)
 }
 
 #[cfg(test)]

@@ -185,7 +185,7 @@ pub fn cmdline(uuid: &str) -> String {
 /// The path of the addresses that a restored guest is to use, as words of a command line.
 #[must_use]
 pub fn addresses(domid: u16) -> String {
-    format!("{}/vm-data/mayfly/addresses", home(domid))
+    format!("{}/{}", home(domid), mayfly_handoff::ADDRESSES)
 }
 
 /// The path at which a guest reports that it serves: `1` when its first packet has left.

@@ -10,6 +10,7 @@ mod context;
 mod domctl;
 mod error;
 mod evtchn;
+pub mod filter;
 mod gntdev;
 #[cfg(test)]
 mod golden;

@@ -132,6 +132,21 @@ pub trait Store {
         absent(self.read(path))
     }
 
+    /// The values of several nodes, asked for together; `None` for each that is not there.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    fn values(&mut self, paths: &[String]) -> Result<Vec<Option<Vec<u8>>>, Error> {
+        let mut asked = Vec::with_capacity(paths.len());
+        for path in paths {
+            asked.push(self.send(Request::read(path))?);
+        }
+        asked
+            .into_iter()
+            .map(|id| absent(self.answer(id)))
+            .collect()
+    }
+
     /// Sets a node's value.
     ///
     /// # Errors

@@ -104,6 +104,16 @@ impl Dom0 {
         Some(ours)
     }
 
+    /// Keeps a domain's ring, which is not shut.
+    fn keep(&mut self, domid: u16, pages: Pages, port: Option<u32>) {
+        let ring = Ring {
+            pages,
+            port,
+            is_shut: false,
+        };
+        self.rings.insert(domid, ring);
+    }
+
     fn unbind(&mut self, port: Option<u32>) {
         if let Some(port) = port {
             self.ports.remove(&port);
@@ -129,12 +139,7 @@ impl Host for Dom0 {
         let mapping = self.map(domid).ok_or(ErrorCode::EINVAL)?;
         ring::announce_reset(mapping.page(0).ok_or(ErrorCode::EINVAL)?);
         let port = self.bind(domid, port).ok_or(ErrorCode::EINVAL)?;
-        let ring = Ring {
-            pages: Pages::Granted(mapping),
-            port: Some(port),
-            is_shut: false,
-        };
-        self.rings.insert(domid, ring);
+        self.keep(domid, Pages::Granted(mapping), Some(port));
         Ok(())
     }
 
@@ -150,12 +155,7 @@ impl Host for Dom0 {
             return self.unbind(port);
         };
         self.ports.extend(port.map(|port| (port, domid)));
-        let ring = Ring {
-            pages,
-            port,
-            is_shut: false,
-        };
-        self.rings.insert(domid, ring);
+        self.keep(domid, pages, port);
         if self.page(domid).is_some_and(ring::is_shut) {
             self.shut(domid);
         }
@@ -276,12 +276,7 @@ impl Machine for Dom0 {
         };
         self.note_detached(domid);
         self.ports.extend(port.map(|port| (port, domid)));
-        let ring = Ring {
-            pages,
-            port,
-            is_shut: false,
-        };
-        self.rings.insert(domid, ring);
+        self.keep(domid, pages, port);
     }
 
     fn note_detached(&mut self, domid: u16) {

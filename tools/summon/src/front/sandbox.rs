@@ -2,14 +2,13 @@
 //!
 //! It has no capabilities and cannot get any. It cannot open a file, start a program, send a signal or load code.
 
-use std::collections::BTreeMap;
 use std::io;
 
 use mayfly_toolstack::privileges;
+use mayfly_xen::filter::{self, bit, masked};
 use rustix::thread::CapabilitySet;
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
+    BackendError, BpfProgram, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule,
 };
 
 /// System calls that are allowed with any arguments.
@@ -76,8 +75,8 @@ pub(super) fn enter() -> io::Result<()> {
 }
 
 /// The filter. Other system calls fail with ENOSYS, as on an older kernel, which libraries can handle.
-fn program() -> Result<BpfProgram, seccompiler::BackendError> {
-    let mut rules: BTreeMap<_, _> = ANY.iter().map(|&call| (call, Vec::new())).collect();
+fn program() -> Result<BpfProgram, BackendError> {
+    let mut rules = filter::any(ANY);
     rules.insert(
         libc::SYS_socket,
         vec![
@@ -116,37 +115,14 @@ fn program() -> Result<BpfProgram, seccompiler::BackendError> {
         libc::SYS_prctl,
         vec![SeccompRule::new(vec![equals(0, libc::PR_SET_NAME)?])?],
     );
-    let filter = SeccompFilter::new(
-        rules,
-        SeccompAction::Errno(libc::ENOSYS.unsigned_abs()),
-        SeccompAction::Allow,
-        TargetArch::x86_64,
-    )?;
-    filter.try_into()
+    filter::program(rules, libc::ENOSYS)
 }
 
-fn bit(flags: libc::c_int) -> u64 {
-    flags.unsigned_abs().into()
-}
-
-fn equals(argument: u8, value: libc::c_int) -> Result<SeccompCondition, seccompiler::BackendError> {
+fn equals(argument: u8, value: libc::c_int) -> Result<SeccompCondition, BackendError> {
     SeccompCondition::new(
         argument,
         SeccompCmpArgLen::Dword,
         SeccompCmpOp::Eq,
         bit(value),
-    )
-}
-
-fn masked(
-    argument: u8,
-    mask: u64,
-    value: u64,
-) -> Result<SeccompCondition, seccompiler::BackendError> {
-    SeccompCondition::new(
-        argument,
-        SeccompCmpArgLen::Qword,
-        SeccompCmpOp::MaskedEq(mask),
-        value,
     )
 }

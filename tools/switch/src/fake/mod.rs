@@ -23,6 +23,7 @@ use crate::port::{Features, Rings};
 use crate::switch::{Guard, Guest, Mac, SendLimits};
 use crate::vnet;
 use crate::xen::{Access, Direction, PAGE, Pages, Piece, Segment, Wire, Xen};
+use crate::xenbus::Interface;
 
 /// The grant reference of the transmit ring.
 pub const TX_RING: u32 = 8;
@@ -429,6 +430,23 @@ pub fn guest(domain: u16) -> Guest {
         },
         features: Features::default(),
         limits: SendLimits::default(),
+    }
+}
+
+/// What dom0 knows of the interface of such a guest, which does the handshake itself.
+#[must_use]
+pub fn interface(domain: u16) -> Interface {
+    let guest = guest(domain);
+    Interface {
+        name: guest.name,
+        bridge: guest.bridge,
+        mac: guest.mac,
+        ipv4: guest.ipv4,
+        ipv6: guest.ipv6,
+        guard: guest.guard,
+        limits: guest.limits,
+        persistent: guest.features.persistent,
+        connected: None,
     }
 }
 

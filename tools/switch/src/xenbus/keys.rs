@@ -5,7 +5,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use mayfly_xenstore::{Error, Request, Store};
+use mayfly_xenstore::{Error, Store};
 use serde::{Deserialize, Serialize};
 
 use crate::port::{Features, Rings};
@@ -89,26 +89,6 @@ pub struct Interface {
 }
 
 impl Interface {
-    /// That of a guest whose rings the builder has made. `rx_port` is the receive ring's event channel, which the guest
-    /// may not use yet.
-    #[must_use]
-    pub fn of(guest: &Guest, rx_port: u32) -> Self {
-        Self {
-            name: guest.name.clone(),
-            bridge: guest.bridge.clone(),
-            mac: guest.mac,
-            ipv4: guest.ipv4,
-            ipv6: guest.ipv6,
-            guard: guest.guard,
-            limits: guest.limits,
-            persistent: guest.features.persistent,
-            connected: Some(Rings {
-                rx_port: Some(rx_port),
-                ..guest.rings
-            }),
-        }
-    }
-
     /// The guest as the switch is given it.
     #[must_use]
     pub fn guest(&self, rings: Rings, features: Features) -> Guest {
@@ -171,19 +151,8 @@ pub type Said = (Rings, Features);
 /// xenstored's; and what is wrong with the keys.
 pub fn read_front(store: &mut dyn Store, domain: u16) -> Result<Result<Said, FrontFault>, Error> {
     let front = front(domain);
-    let mut asked = Vec::with_capacity(KEYS.len());
-    for key in KEYS {
-        asked.push(store.send(Request::read(&format!("{front}/{key}")))?);
-    }
-    let mut values = Vec::with_capacity(KEYS.len());
-    for id in asked {
-        values.push(match store.answer(id) {
-            Ok(value) => Some(value),
-            Err(error) if error.is_absent() => None,
-            Err(error) => return Err(error),
-        });
-    }
-    Ok(parse_front(domain, &values))
+    let paths = KEYS.map(|key| format!("{front}/{key}"));
+    Ok(parse_front(domain, &store.values(&paths)?))
 }
 
 /// Parses the values of [`KEYS`].
@@ -315,7 +284,13 @@ mod tests {
     #[test]
     fn an_interface_is_read_as_it_was_written() {
         let guest = crate::fake::guest(3);
-        let interface = Interface::of(&guest, 77);
+        let interface = Interface {
+            connected: Some(Rings {
+                rx_port: Some(77),
+                ..guest.rings
+            }),
+            ..crate::fake::interface(3)
+        };
         let text = serde_json::to_string(&interface).unwrap();
         assert_eq!(serde_json::from_str::<Interface>(&text).unwrap(), interface);
         let rings = interface.connected.unwrap();

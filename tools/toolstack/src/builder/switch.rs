@@ -7,7 +7,6 @@ use std::time::Duration;
 use super::{Toolstack, ToolstackError};
 use mayfly_switch::control::{SOCKET, SwitchConnection, SwitchOrder, SwitchReply};
 use mayfly_switch::xenbus::keys;
-use mayfly_xenstore::Request;
 
 impl Toolstack {
     /// Connects to the running switch.
@@ -39,19 +38,9 @@ impl Toolstack {
         &mut self,
         paths: [String; N],
     ) -> Result<[Option<String>; N], mayfly_xenstore::Error> {
-        let mut asked = Vec::with_capacity(N);
-        for path in &paths {
-            asked.push(self.store.send(Request::read(path))?);
-        }
-        let mut values = [const { None }; N];
-        for (value, id) in values.iter_mut().zip(asked) {
-            *value = match self.store.answer(id) {
-                Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
-                Err(error) if error.is_absent() => None,
-                Err(error) => return Err(error),
-            };
-        }
-        Ok(values)
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let mut values = self.store.values(&paths)?.into_iter();
+        Ok(paths.map(|_| values.next().flatten().map(text)))
     }
 }
 

@@ -53,6 +53,6 @@ pub use guest::{GuestFile, Overrides, load, parse, with_addresses};
 pub use settings::FILE_MAX;
 pub use settings::read as read_text;
 pub use template::{TemplateError, derived};
-pub(crate) use template::{mac_of, name_of, words_of};
+pub(crate) use template::{is_address, mac_of, name_of, words_of};
 pub use vif::VifEntry;
 pub use vif::mac;

@@ -125,7 +125,8 @@ fn split(text: &str) -> Option<(IpAddr, Option<u32>)> {
     Some((address.parse().ok()?, prefix))
 }
 
-fn is_address(text: &str) -> bool {
+/// Whether this is an address, with the length of a prefix or without.
+pub(crate) fn is_address(text: &str) -> bool {
     split(text).is_some()
 }
 

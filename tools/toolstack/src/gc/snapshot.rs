@@ -9,7 +9,6 @@ use crate::builder::{self, Toolstack, making};
 use crate::host::Store;
 use crate::paths;
 use mayfly_xen as xen;
-use mayfly_xenstore::Request;
 
 /// The error of reading the state.
 #[derive(Debug, thiserror::Error)]
@@ -120,22 +119,17 @@ fn values(
     path: &str,
     below: &str,
 ) -> Result<BTreeMap<String, Option<String>>, mayfly_xenstore::Error> {
-    let mut asked = Vec::new();
-    for key in list(store, path)? {
-        let id = store.send(Request::read(&format!("{path}/{key}{below}")))?;
-        asked.push((key, id));
-    }
-    let mut values = BTreeMap::new();
-    for (key, id) in asked {
-        let value = match store.answer(id) {
-            Ok(value) => String::from_utf8(value).ok(),
-            // Gone since, or the node is missing.
-            Err(error) if error.is_absent() => None,
-            Err(error) => return Err(error),
-        };
-        values.insert(key, value);
-    }
-    Ok(values)
+    let keys = list(store, path)?;
+    let paths: Vec<_> = keys
+        .iter()
+        .map(|key| format!("{path}/{key}{below}"))
+        .collect();
+    // One that is missing may have gone since.
+    let values = store.values(&paths)?;
+    let values = values
+        .into_iter()
+        .map(|value| String::from_utf8(value?).ok());
+    Ok(keys.into_iter().zip(values).collect())
 }
 
 fn numbers(keys: &[String]) -> BTreeSet<u16> {

@@ -11,7 +11,9 @@ use crate::builder::{
     CreateAs, CreateError, CreateStep, CreateSteps, Created, GuestConfig, RestoredGuest, Toolstack,
     ToolstackError, random_uuid,
 };
-use crate::config::{ConfigProblems, Overrides, TemplateError, mac_of, name_of, parse, words_of};
+use crate::config::{
+    ConfigProblems, Overrides, TemplateError, is_address, mac_of, name_of, parse, words_of,
+};
 
 /// The pages that a guest may have beside its RAM, as its memory limit has them.
 const OTHER_PAGES: u64 = 256;
@@ -76,10 +78,10 @@ impl GuestDescription {
     /// are no addresses: the guest asks again by itself.)
     pub(super) fn addresses(&self) -> Option<String> {
         let words = self.config.cmdline.split_ascii_whitespace();
-        let is_address = |word: &&str| {
-            word.starts_with("gw=") || word.starts_with("ip=") && word.contains(['.', ':'])
+        let counts = |word: &&str| {
+            word.starts_with("gw=") || word.strip_prefix("ip=").is_some_and(is_address)
         };
-        let words: Vec<_> = words.filter(is_address).collect();
+        let words: Vec<_> = words.filter(counts).collect();
         (self.is_readdressed && !words.is_empty()).then(|| words.join(" "))
     }
 }

@@ -366,19 +366,8 @@ fn find<const N: usize>(
     store: &mut dyn Store,
     paths: [String; N],
 ) -> Result<[Option<String>; N], Error> {
-    let mut asked = Vec::with_capacity(N);
-    for path in &paths {
-        asked.push(store.send(Request::read(path))?);
-    }
-    let mut values = [const { None }; N];
-    for (value, id) in values.iter_mut().zip(asked) {
-        *value = match store.answer(id) {
-            Ok(bytes) => String::from_utf8(bytes).ok(),
-            Err(error) if error.is_absent() => None,
-            Err(error) => return Err(error),
-        };
-    }
-    Ok(values)
+    let mut values = store.values(&paths)?.into_iter();
+    Ok(paths.map(|_| String::from_utf8(values.next()??).ok()))
 }
 
 fn state(store: &mut dyn Store, directory: &str) -> Result<XenbusState, Error> {

@@ -42,9 +42,7 @@ impl Dom0 {
 
     /// What a toolstack writes of a guest.
     fn plug(&self, domid: u16) {
-        let mut interface = Interface::of(&fake::guest(domid), 0);
-        interface.connected = None;
-        let text = serde_json::to_string(&interface).unwrap();
+        let text = serde_json::to_string(&fake::interface(domid)).unwrap();
         self.tree.set(&keys::interface(domid), &text);
         self.front(domid, "state", "1");
         self.back(domid, "state", "1");

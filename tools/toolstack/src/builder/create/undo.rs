@@ -77,11 +77,9 @@ impl Toolstack {
             }
             left.extend(self.remove(&ops));
             left.extend(self.settle(domid).err().map(|error| error.to_string()));
-            if is_lost || done.keys {
-                // Requests that were sent earlier may have arrived after the removal, as may those of xenconsoled, which
-                // writes for a guest that it was just told of.
-                left.extend(self.remove(&ops));
-            }
+            // Requests that were sent earlier may have arrived after the removal, as may those of xenconsoled, which
+            // writes for a guest that it was just told of.
+            left.extend(self.remove(&ops));
             if done.claimed || is_lost {
                 left.extend(self.forget(domid, &config.index()));
             }
