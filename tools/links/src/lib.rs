@@ -41,4 +41,4 @@ pub use ingress::Instruction;
 pub use link::{Bridge, Link, LinkChange, VifNumber, check_name, vif_name};
 pub use piece::{Extent, Piece};
 pub use socket::Links;
-pub use tap::{Offers, Tap};
+pub use tap::{Offers, Steering, Tap, queue_of};

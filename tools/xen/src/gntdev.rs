@@ -12,7 +12,7 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use mayfly_drivers::SharedPage;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
@@ -111,7 +111,7 @@ pub struct GrantCopy {
 /// Access to granted memory.
 #[derive(Clone, Debug)]
 pub struct Gntdev {
-    device: Rc<File>,
+    device: Arc<File>,
 }
 
 impl Gntdev {
@@ -127,7 +127,7 @@ impl Gntdev {
             .open(path)
             .map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))?;
         Ok(Self {
-            device: Rc::new(device),
+            device: Arc::new(device),
         })
     }
 
@@ -138,12 +138,12 @@ impl Gntdev {
     /// The kernel's, or mappings are left.
     pub fn renewed(self) -> io::Result<Self> {
         let in_use = || io::Error::other("granted pages are mapped");
-        let old = Rc::into_inner(self.device).ok_or_else(in_use)?;
+        let old = Arc::into_inner(self.device).ok_or_else(in_use)?;
         let mut number = OwnedFd::from(old);
         let new = Self::open()?;
         rustix::io::dup3(&new.device, &mut number, rustix::io::DupFlags::CLOEXEC)?;
         Ok(Self {
-            device: Rc::new(number.into()),
+            device: Arc::new(number.into()),
         })
     }
 
@@ -323,7 +323,7 @@ impl AsFd for Gntdev {
 /// Pages of a guest, mapped until this is dropped. They are accessed by copying only.
 #[derive(Debug)]
 pub struct GrantMapping {
-    device: Rc<File>,
+    device: Arc<File>,
     index: u64,
     count: u32,
     start: Option<NonNull<u8>>,
