@@ -23,6 +23,10 @@ pub struct Switch {
     #[arg(long = "bridge", value_name = "BRIDGE", default_value = "xenbr0")]
     pub bridges: Vec<String>,
 
+    /// The number of threads that move frames [default: one for every two CPUs of dom0, at most 8].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub threads: Option<u8>,
+
     /// The path of the control socket.
     #[arg(long, value_name = "PATH", default_value = SWITCH_SOCKET)]
     pub socket: PathBuf,

@@ -123,6 +123,9 @@ pub struct BridgePort {
 /// The number of bursts by which the next one is estimated.
 const BURSTS: usize = 8;
 
+/// The number of single frames in a row, after the first [`BURSTS`], after which it is looked for another one.
+const SINGLES: u32 = 8;
+
 /// An estimate of the number of frames that wait: the shortest of the last bursts. The kernel does not tell the number,
 /// and a read for which there is no frame costs more than half of a system call.
 #[derive(Debug, Default)]
@@ -133,6 +136,8 @@ struct Bursts {
     last: [usize; BURSTS],
     /// The place for the next one.
     next: usize,
+    /// The number of frames that were taken for the only one since that was last checked.
+    singles: u32,
 }
 
 impl Bursts {
@@ -145,6 +150,13 @@ impl Bursts {
     fn left(&self) -> usize {
         let shortest = self.last.iter().copied().min();
         shortest.unwrap_or(0).saturating_sub(self.length)
+    }
+
+    /// Whether the frame that was read is probably the only one. If it is not, the next poll says so.
+    fn is_single(&mut self) -> bool {
+        let is_single = self.length == 1 && self.last == [1; BURSTS] && self.singles < SINGLES;
+        self.singles = if is_single { self.singles + 1 } else { 0 };
+        is_single
     }
 
     /// Notes that no frames are left.
@@ -194,6 +206,10 @@ impl Wire for BridgePort {
             done(at, length);
             at += 1;
             self.bursts.add(1);
+            if self.bursts.is_single() {
+                self.bursts.end();
+                return Ok(false);
+            }
             let wanted = self.bursts.left().min(buffers.len() - at);
             if wanted > 1
                 && let Some(batch) = &mut self.batch
@@ -262,5 +278,35 @@ mod tests {
         }
         assert_eq!(burst(&mut bursts, 1), 99);
         assert_eq!(burst(&mut bursts, 1), 0);
+    }
+
+    #[test]
+    fn after_single_frames_it_is_not_looked_for_another_one_each_time() {
+        let mut bursts = Bursts::default();
+        for _ in 0..BURSTS {
+            bursts.add(1);
+            assert!(!bursts.is_single());
+            bursts.end();
+        }
+        for _ in 0..3 {
+            for _ in 0..SINGLES {
+                bursts.add(1);
+                assert!(bursts.is_single());
+                bursts.end();
+            }
+            // It is looked this time.
+            bursts.add(1);
+            assert!(!bursts.is_single());
+            bursts.end();
+        }
+        // There were two.
+        for _ in 0..SINGLES + 1 {
+            bursts.add(1);
+            let _ = bursts.is_single();
+            bursts.end();
+        }
+        burst(&mut bursts, 2);
+        bursts.add(1);
+        assert!(!bursts.is_single());
     }
 }

@@ -112,6 +112,7 @@ fn serve(arguments: &Switch) -> Result<()> {
         bridges: arguments.bridges.clone(),
         socket: arguments.socket.clone(),
         journal: arguments.journal.clone(),
+        threads: arguments.threads.map(usize::from),
     };
     let mut program = Program::start(&options, &mut report)?;
     // With this scheduling policy the switch does not run as soon as there is one frame, but when those who send have sent
@@ -119,6 +120,9 @@ fn serve(arguments: &Switch) -> Result<()> {
     schedule::batch(None).context("SCHED_BATCH")?;
     privileges::keep(CapabilitySet::empty()).context("capabilities")?;
     xenbus::spawn(options.socket.clone()).context("a thread")?;
+    program
+        .take_over(sandbox::enter, &mut report)
+        .context("a thread")?;
     report(&format!(
         "serves {} at {}",
         options.bridges.join(", "),

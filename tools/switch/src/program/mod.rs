@@ -1,32 +1,27 @@
-//! The program: one loop over the devices, the bridges' ports and the control socket.
+//! The program: one loop over the devices, the bridges' ports and the control socket; with several threads, one over the
+//! devices and ports in each of the others.
 
 mod client;
+mod lane;
 mod start;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Receiver, channel};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use mayfly_links::queue_of;
+use rustix::event::{PollFd, PollFlags};
 
 use crate::control::{SentNotice, SwitchOrder, SwitchReply};
-use crate::dom0::{BridgePort, Devices};
 use crate::journal::{Journal, JournalEntry};
-use crate::switch::{Notice, Rest, Switch};
+use crate::switch::{Guest, Mac, Notice, Refusal, Sleeper, SwitchStatus};
 use client::Client;
+use lane::{Dom0Switch, Equipment, Lane, Turn, Worker};
 pub use start::{StartError, StartOptions};
 
 /// The most connections at a time. Others wait.
 const CLIENTS_MAX: usize = 64;
-
-/// The segments that were sent in a turn up to which the receivers run before the next turn. With more of them there is
-/// enough to do without them, and the next turn is not delayed.
-const FEW: usize = 2;
-
-/// The number of turns in a row with work, after which the descriptors are polled. Before, only the bridges' ports are
-/// read: to poll all costs more than to read one that has nothing.
-const TURNS: u32 = 8;
 
 /// A record that a client waits for.
 struct Recording {
@@ -37,7 +32,14 @@ struct Recording {
 
 /// A running switch.
 pub struct Program {
-    switch: Switch<Devices, BridgePort>,
+    /// The first thread's part.
+    lane: Lane,
+    /// What the other threads need, until they are started.
+    others: Vec<Equipment>,
+    /// The other threads.
+    workers: Vec<Worker>,
+    /// Their notices.
+    notices: Option<Receiver<Notice>>,
     /// The name of the port on each bridge.
     links: Vec<(String, String)>,
     journal: Journal,
@@ -45,35 +47,39 @@ pub struct Program {
     clients: Vec<Client>,
     next_client: u64,
     recordings: Vec<Recording>,
-    start: Instant,
-}
-
-/// The result of [`Program::wait`].
-struct Ready {
-    events: bool,
-    listener: bool,
-    stop: bool,
-    wires: Vec<bool>,
-    clients: Vec<bool>,
-}
-
-impl Ready {
-    /// The bridges' ports may have frames, and nothing else is known.
-    fn wires(count: usize) -> Self {
-        Self {
-            events: false,
-            listener: false,
-            stop: false,
-            wires: vec![true; count],
-            clients: Vec::new(),
-        }
-    }
 }
 
 impl Program {
-    /// The time since this process began, in ns.
-    fn now(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    /// Starts the other threads, each of which restricts itself by `enter`, and takes over the guests of the switch
+    /// before this one.
+    ///
+    /// # Errors
+    /// The kernel has no room for a thread.
+    pub fn take_over(
+        &mut self,
+        enter: fn() -> io::Result<()>,
+        report: &mut dyn FnMut(&str),
+    ) -> io::Result<()> {
+        let (sender, notices) = channel();
+        if let Some(first) = self.lane.bell() {
+            for equipment in self.others.drain(..) {
+                let worker = Worker::spawn(equipment, (sender.clone(), first.clone()), enter)?;
+                self.workers.push(worker);
+            }
+            self.notices = Some(notices);
+        }
+        for guest in self.journal.known().guests.clone() {
+            let (name, domain) = (guest.name.clone(), guest.rings.domain);
+            // Its rings are looked at in the first turn.
+            match self.at(guest.mac, move |switch, _| switch.attach(guest, 0)) {
+                Ok(()) => report(&format!("{name} (domain {domain}) is taken over")),
+                Err(error) => {
+                    report(&format!("{name} (domain {domain}) is left alone: {error}"));
+                    self.write(JournalEntry::Detach(domain), report);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Serves until something can be read from `stop`. The guests stay as they are, for the next switch.
@@ -81,108 +87,99 @@ impl Program {
     /// # Errors
     /// The kernel has no memory for the poll.
     pub fn run(&mut self, stop: BorrowedFd<'_>, report: &mut dyn FnMut(&str)) -> io::Result<()> {
-        let mut rest = Rest::Busy;
-        let mut turns = TURNS;
         loop {
-            let ready = if rest == Rest::Busy && turns < TURNS {
-                turns += 1;
-                Ready::wires(self.links.len())
-            } else {
-                turns = 0;
-                self.wait(stop, rest)?
-            };
-            if ready.stop {
+            let turn = self.turn(stop, report)?;
+            let mut others = turn.others.iter().copied();
+            if others.next() == Some(true) {
                 return Ok(());
             }
-            if ready.events {
-                self.events(report);
-            }
-            for (net, _) in ready.wires.iter().enumerate().filter(|(_, ready)| **ready) {
-                self.switch.readable(net);
-            }
-            let now = self.now();
-            let is_busy = self.switch.turn(now);
-            if (1..=FEW).contains(&self.switch.sent()) {
-                // The next frame is often an answer to what the receiver of these has to say first.
-                std::thread::yield_now();
-            }
-            self.switch.bind(now, is_busy);
-            if ready.listener {
+            if others.next() == Some(true) && self.clients.len() < CLIENTS_MAX {
                 self.accept(report);
             }
-            for (at, _) in ready.clients.iter().enumerate().filter(|(_, is)| **is) {
+            for (at, _) in others.enumerate().filter(|(_, is)| *is) {
                 self.client(at, report);
             }
-            let gone = self.clients.extract_if(.., |client| client.is_gone());
+            let gone: Vec<_> = self
+                .clients
+                .extract_if(.., |client| client.is_gone())
+                .collect();
             for client in gone {
-                self.switch.forget_all(client.id);
+                self.each(move |switch, _| switch.forget_all(client.id));
             }
-            self.recordings(now);
-            while let Some(notice) = self.switch.notice() {
+            self.recordings(turn.now);
+            while let Some(notice) = self.notice() {
                 self.tell(&notice, report);
             }
-            // While a guest sends, its ring is checked in each turn.
-            rest = if is_busy {
-                Rest::Busy
-            } else {
-                self.switch.rest(now)
-            };
+            self.lane.settle(&turn);
         }
     }
 
-    /// Waits for something to do. (The toolstack's `ready`, which waits in the same way, is above this crate.)
-    fn wait(&self, stop: BorrowedFd<'_>, rest: Rest) -> io::Result<Ready> {
-        let recording = self
-            .recordings
-            .iter()
-            .map(|recording| recording.until)
-            .min();
-        let timeout = match rest {
-            Rest::Busy => Some(0),
-            Rest::Until(until) => {
-                let until = [until, recording].into_iter().flatten().min();
-                until.map(|until| until.saturating_sub(self.now()))
-            }
-        };
-        let timeout = timeout
-            .map(|ns| Timespec::try_from(Duration::from_nanos(ns)))
-            .transpose()
-            .map_err(io::Error::other)?;
+    /// Waits for something to do, and takes a turn. (The toolstack's `ready`, which waits in the same way, is above this
+    /// crate.)
+    fn turn(&mut self, stop: BorrowedFd<'_>, report: &mut dyn FnMut(&str)) -> io::Result<Turn> {
+        let recordings = self.recordings.iter();
+        let until = recordings.map(|recording| recording.until).min();
         let watched = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
-        let mut fds = vec![
-            watched(self.switch.xen().as_fd()),
-            watched(stop),
-            watched(self.listener.as_fd()),
-        ];
-        fds.extend(self.switch.wires().map(|wire| watched(wire.as_fd())));
-        fds.extend(self.clients.iter().map(Client::poll));
-        let is_full = self.clients.len() >= CLIENTS_MAX;
-        match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
-        let mut next = || ready.next().unwrap_or(false);
-        Ok(Ready {
-            events: next(),
-            stop: next(),
-            listener: next() && !is_full,
-            wires: (0..self.links.len()).map(|_| next()).collect(),
-            clients: (0..self.clients.len()).map(|_| next()).collect(),
-        })
+        let others = [watched(stop), watched(self.listener.as_fd())].into_iter();
+        let others = others.chain(self.clients.iter().map(Client::poll));
+        self.lane.next(others, until, report)
     }
 
-    fn events(&mut self, report: &mut dyn FnMut(&str)) {
-        let mut ports = Vec::new();
-        if let Err(error) = self.switch.xen().events(|port| ports.push(port)) {
-            report(&format!(
-                "events were lost, all guests are looked at: {error}"
-            ));
-            self.switch.look_at_all();
+    /// The next notice of any thread.
+    fn notice(&mut self) -> Option<Notice> {
+        let others = self.notices.as_ref();
+        let own = self.lane.switch.notice();
+        own.or_else(|| others?.try_recv().ok())
+    }
+
+    /// Has one of the threads do this.
+    fn on<T: Send + 'static>(
+        &mut self,
+        thread: usize,
+        work: impl FnOnce(&mut Dom0Switch, u64) -> T + Send + 'static,
+    ) -> T {
+        let worker = thread.checked_sub(1).and_then(|at| self.workers.get(at));
+        match worker {
+            Some(worker) => worker.run(work),
+            None => {
+                let now = self.lane.now();
+                work(&mut self.lane.switch, now)
+            }
         }
-        for port in ports {
-            self.switch.event(port);
+    }
+
+    /// Has the thread do this that serves the guest with this MAC address.
+    fn at<T: Send + 'static>(
+        &mut self,
+        mac: Mac,
+        work: impl FnOnce(&mut Dom0Switch, u64) -> T + Send + 'static,
+    ) -> T {
+        self.on(queue_of(mac, self.workers.len() + 1), work)
+    }
+
+    /// Has each thread do this, and returns the results.
+    fn each<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Dom0Switch, u64) -> T + Clone + Send + 'static,
+    ) -> Vec<T> {
+        let threads = 0..=self.workers.len();
+        threads
+            .map(|thread| self.on(thread, work.clone()))
+            .collect()
+    }
+
+    /// Has the thread do this that knows of what it is about.
+    fn first<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Dom0Switch, u64) -> Result<T, Refusal> + Clone + Send + 'static,
+    ) -> Result<T, Refusal> {
+        for thread in 0..self.workers.len() {
+            let result = self.on(thread, work.clone());
+            if !matches!(result, Err(Refusal::Unknown)) {
+                return result;
+            }
         }
+        self.on(self.workers.len(), work)
     }
 
     fn accept(&mut self, report: &mut dyn FnMut(&str)) {
@@ -237,63 +234,58 @@ impl Program {
         order: SwitchOrder,
         report: &mut dyn FnMut(&str),
     ) -> Option<SwitchReply> {
-        let now = self.now();
+        let done = |()| SwitchReply::Done;
         let done = match order {
-            SwitchOrder::Attach(guest) => {
-                let link = self
-                    .links
-                    .iter()
-                    .find(|(bridge, _)| *bridge == guest.bridge);
-                let link = link.map(|(_, link)| link.clone()).unwrap_or_default();
-                // First the journal: if this switch is killed in between, the next one finds this guest or none.
-                self.write(JournalEntry::Attach(guest.clone()), report);
-                let domain = guest.rings.domain;
-                match self.switch.attach(*guest, now) {
-                    Ok(()) => Ok(SwitchReply::Attached { link }),
-                    Err(error) => {
-                        if self
-                            .switch
-                            .guests()
-                            .all(|other| other.rings.domain != domain)
-                        {
-                            self.write(JournalEntry::Detach(domain), report);
-                        }
-                        Err(error)
-                    }
-                }
+            SwitchOrder::Attach(guest) => self.attach(*guest, report),
+            SwitchOrder::Detach(domain) => {
+                let detached = self.first(move |switch, _| switch.detach(domain));
+                detached.map(|status| {
+                    self.write(JournalEntry::Detach(domain), report);
+                    SwitchReply::Detached(Box::new(status))
+                })
             }
-            SwitchOrder::Detach(domain) => self.switch.detach(domain).map(|status| {
-                self.write(JournalEntry::Detach(domain), report);
-                SwitchReply::Detached(Box::new(status))
-            }),
-            SwitchOrder::Sleep(sleeper) => self
-                .switch
-                .sleep(*sleeper, client)
-                .map(|()| SwitchReply::Done),
-            SwitchOrder::Hold(name) => self.switch.hold(&name).map(|()| SwitchReply::Done),
-            SwitchOrder::Open(name) => self.switch.open(&name, now).map(|()| SwitchReply::Done),
-            SwitchOrder::Drop(name) => self.switch.drop_held(&name).map(|()| SwitchReply::Done),
-            SwitchOrder::Relay(name) => self.switch.relay(&name).map(|()| SwitchReply::Done),
-            SwitchOrder::Forget(name) => self.switch.forget(&name).map(|()| SwitchReply::Done),
-            SwitchOrder::Status => Ok(SwitchReply::Status(Box::new(self.switch.status()))),
-            SwitchOrder::There(domain) => self.switch.is_there(domain).map(SwitchReply::There),
-            SwitchOrder::Frames => Ok(SwitchReply::Frames(self.switch.frames().collect())),
+            SwitchOrder::Sleep(sleeper) => self.sleep(*sleeper, client).map(done),
+            SwitchOrder::Hold(name) => self.first(move |switch, _| switch.hold(&name)).map(done),
+            SwitchOrder::Open(name) => self
+                .first(move |switch, now| switch.open(&name, now))
+                .map(done),
+            SwitchOrder::Drop(name) => self
+                .first(move |switch, _| switch.drop_held(&name))
+                .map(done),
+            SwitchOrder::Relay(name) => self.first(move |switch, _| switch.relay(&name)).map(done),
+            SwitchOrder::Forget(name) => {
+                self.first(move |switch, _| switch.forget(&name)).map(done)
+            }
+            SwitchOrder::Status => {
+                let parts = self.each(|switch, _| switch.status());
+                Ok(SwitchReply::Status(Box::new(SwitchStatus::merge(parts))))
+            }
+            SwitchOrder::There(domain) => self
+                .first(move |switch, _| switch.is_there(domain))
+                .map(SwitchReply::There),
+            SwitchOrder::Frames => {
+                let parts = self.each(|switch, _| switch.frames().collect::<Vec<_>>());
+                Ok(SwitchReply::Frames(parts.concat()))
+            }
             SwitchOrder::Dump {
                 name,
                 bounds,
                 milliseconds,
-            } => match self.switch.dump(&name, bounds) {
-                Ok(()) => {
-                    let until = now.saturating_add(milliseconds.saturating_mul(1_000_000));
-                    self.recordings.push(Recording {
-                        client,
-                        name,
-                        until,
-                    });
-                    return None;
+            } => {
+                let its = name.clone();
+                match self.first(move |switch, _| switch.dump(&its, bounds)) {
+                    Ok(()) => {
+                        let length = milliseconds.saturating_mul(1_000_000);
+                        self.recordings.push(Recording {
+                            client,
+                            name,
+                            until: self.lane.now().saturating_add(length),
+                        });
+                        return None;
+                    }
+                    Err(error) => Err(error),
                 }
-                Err(error) => Err(error),
-            },
+            }
             SwitchOrder::Notices => {
                 let mut clients = self.clients.iter_mut();
                 if let Some(client) = clients.find(|other| other.id == client) {
@@ -303,6 +295,54 @@ impl Program {
             }
         };
         Some(done.unwrap_or_else(|error| SwitchReply::Error(error.to_string())))
+    }
+
+    fn attach(
+        &mut self,
+        guest: Guest,
+        report: &mut dyn FnMut(&str),
+    ) -> Result<SwitchReply, Refusal> {
+        let links = self.links.iter();
+        let mut link = links.filter(|(bridge, _)| *bridge == guest.bridge);
+        let link = link.next().map(|(_, link)| link.clone());
+        let domain = guest.rings.domain;
+        if !self.workers.is_empty() {
+            // Its own thread looks at its own guests only.
+            for other in self.journal.known().guests.iter() {
+                if other.rings.domain == domain {
+                    return Err(Refusal::Taken("the domain"));
+                }
+                if other.name == guest.name {
+                    return Err(Refusal::Taken("the name"));
+                }
+            }
+        }
+        // First the journal: if this switch is killed in between, the next one finds this guest or none.
+        self.write(JournalEntry::Attach(Box::new(guest.clone())), report);
+        match self.at(guest.mac, move |switch, now| switch.attach(guest, now)) {
+            Ok(()) => Ok(SwitchReply::Attached {
+                link: link.unwrap_or_default(),
+            }),
+            Err(error) => {
+                let is_there = self
+                    .each(move |switch, _| switch.guests().any(|one| one.rings.domain == domain));
+                if !is_there.contains(&true) {
+                    self.write(JournalEntry::Detach(domain), report);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn sleep(&mut self, sleeper: Sleeper, client: u64) -> Result<(), Refusal> {
+        let home = queue_of(sleeper.mac, self.workers.len() + 1);
+        for other in (0..=self.workers.len()).filter(|other| *other != home) {
+            let name = sleeper.name.clone();
+            if self.on(other, move |switch, _| switch.may_sleep(&name)) {
+                return Err(Refusal::Taken("the name"));
+            }
+        }
+        self.on(home, move |switch, _| switch.sleep(sleeper, client))
     }
 
     fn write(&mut self, entry: JournalEntry, report: &mut dyn FnMut(&str)) {
@@ -353,7 +393,8 @@ impl Program {
             .position(|recording| recording.until <= now)
         {
             let recording = self.recordings.swap_remove(at);
-            let file = self.switch.dumped(&recording.name);
+            let name = recording.name;
+            let file = self.first(move |switch, _| switch.dumped(&name));
             let mut clients = self.clients.iter_mut();
             if let Some(client) = clients.find(|client| client.id == recording.client) {
                 match file {

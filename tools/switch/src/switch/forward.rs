@@ -6,7 +6,8 @@
 
 use std::net::IpAddr;
 
-use super::{Guard, Live, Mac, Notice, Outgoing, Switch, WakeFrame};
+use super::share::cost;
+use super::{Guard, Live, Mac, Notice, Outgoing, Passed, Peers, Switch, WakeFrame};
 use crate::arena::Frame;
 use crate::frame::{self, FrameKind};
 use crate::guard::Breach;
@@ -16,6 +17,17 @@ use crate::xen::{Piece, Wire, Xen};
 
 /// Bytes of a VLAN tag, by which a frame may be longer than the MTU allows.
 const TAG: usize = 4;
+
+/// Where a frame has come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A guest of this thread.
+    Guest(usize),
+    /// The bridge.
+    Bridge,
+    /// Another thread: this one gives it to its own guests only.
+    Peer,
+}
 
 pub(super) fn target(frame: &[u8]) -> Mac {
     frame.first_chunk().copied().unwrap_or_default()
@@ -51,8 +63,8 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         }
     }
 
-    /// Forwards what a guest sends; gives how many have got it.
-    pub(super) fn forward(&mut self, at: usize, taken: Taken, now: u64) -> usize {
+    /// Forwards what a guest sends; returns the cost ([`cost`]).
+    pub(super) fn forward(&mut self, at: usize, taken: Taken, now: u64) -> i64 {
         let Taken {
             mut frame,
             mut tail,
@@ -90,34 +102,43 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         let to = target(bytes);
         let receiver = self.receiver(net, to);
         let is_sleeper = receiver.is_none() && self.sleepers.contains_key(&(net, to));
-        if !is_group(to) && receiver.is_none() && !is_sleeper {
-            return usize::from(self.send_out(at, net, &mut frame, tail));
+        let is_out = !is_group(to) && receiver.is_none() && !is_sleeper;
+        let peer = is_out.then(|| self.peer(net, to)).flatten();
+        if is_out && peer.is_none() {
+            return self.send_out(at, net, &mut frame, tail);
         }
         if let Some(tail) = tail
             && let Some(Some(live)) = self.guests.get_mut(at)
         {
             live.port.fetch(&frame, &tail, &mut self.arena);
         }
+        if let Some(peer) = peer {
+            if !self.pass(peer, net, &frame)
+                && let Some(live) = self.live(at)
+            {
+                live.port.counters.refused += 1;
+            }
+            return cost(length);
+        }
         if is_group(to) {
             // The bridge first: what it does to a frame's checksum is done for the others as well.
-            let mut copies = usize::from(self.send_out(at, net, &mut frame, None));
-            copies += self.give_group(net, Some(at), &frame, now);
-            return copies;
+            let sent = self.send_out(at, net, &mut frame, None);
+            return sent + self.give_group(net, Origin::Guest(at), &frame, now);
         }
         match receiver {
             Some(other) if other == at => 0,
             Some(other) => self.give(other, &frame, now),
             None => {
-                self.keep((net, to), Some(at), &frame, now);
-                1
+                self.keep((net, to), Origin::Guest(at), &frame, now);
+                cost(length)
             }
         }
     }
 
-    /// Queues a frame for the bridge; [`Switch::flush_out`] sends it.
-    fn send_out(&mut self, at: usize, net: usize, frame: &mut Frame, tail: Option<Tail>) -> bool {
+    /// Queues a frame for the bridge; [`Switch::flush_out`] sends it. Returns the cost.
+    fn send_out(&mut self, at: usize, net: usize, frame: &mut Frame, tail: Option<Tail>) -> i64 {
         let Some(net) = self.nets.get_mut(net).filter(|net| !net.is_lost) else {
-            return false;
+            return 0;
         };
         let there = tail.as_ref().map(|tail| tail.head);
         net.out.push(Outgoing {
@@ -126,7 +147,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             tail,
             from: Some(at),
         });
-        true
+        cost(frame.range.len())
     }
 
     /// Sends what waits to be sent to bridges.
@@ -182,52 +203,82 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         }
     }
 
-    /// Delivers what comes from a bridge.
-    pub(super) fn deliver(&mut self, net: usize, frame: &Frame, now: u64) {
+    /// The other thread that has a guest or a sleeper with this MAC address.
+    fn peer(&self, net: usize, mac: Mac) -> Option<usize> {
+        self.peers.as_ref()?.of_mac(net, mac)
+    }
+
+    /// Hands a frame over to another thread; returns whether there was room for it.
+    fn pass(&mut self, peer: usize, net: usize, frame: &Frame) -> bool {
+        let passed = Passed {
+            net,
+            bytes: self.arena.frame(&frame.range).to_vec(),
+            offload: frame.offload,
+        };
+        let peers = self.peers.as_mut();
+        peers.is_some_and(|peers| peers.pass(peer, passed))
+    }
+
+    /// Delivers what comes from a bridge or another thread.
+    pub(super) fn deliver(&mut self, net: usize, from: Origin, frame: &Frame, now: u64) {
         let bytes = self.arena.frame(&frame.range);
         let to = target(bytes);
         if let Some(at) = self.receiver(net, to) {
             self.give(at, frame, now);
         } else if is_group(to) {
-            self.give_group(net, None, frame, now);
+            self.give_group(net, from, frame, now);
         } else if self.sleepers.contains_key(&(net, to)) {
-            self.keep((net, to), None, frame, now);
+            self.keep((net, to), from, frame, now);
         } else if let Some(net) = self.nets.get_mut(net) {
             net.counters.unknown += 1;
         }
     }
 
-    /// Gives a frame to all of a group but its sender; gives how many have got it.
-    fn give_group(&mut self, net: usize, from: Option<usize>, frame: &Frame, now: u64) -> usize {
+    /// Gives a frame to all of a group but its sender; returns the cost.
+    fn give_group(&mut self, net: usize, from: Origin, frame: &Frame, now: u64) -> i64 {
         let bytes = self.arena.frame(&frame.range);
         let to = target(bytes);
+        let length = bytes.len();
         // Who is looked for, if this is what the frame does.
-        let sought = match frame::look(bytes) {
-            Some(seen) if matches!(seen.kind, FrameKind::Arp | FrameKind::Solicitation) => {
-                let mac = self.by_address.get(&(net, seen.to));
-                mac.map(|mac| (*mac, seen))
+        let sought = frame::look(bytes)
+            .filter(|seen| matches!(seen.kind, FrameKind::Arp | FrameKind::Solicitation));
+        if let Some(seen) = sought {
+            if let Some(mac) = self.by_address.get(&(net, seen.to)).copied() {
+                return match self.receiver(net, mac) {
+                    Some(at) if Origin::Guest(at) == from => 0,
+                    Some(at) if !self.is_answered_for(at) => self.give(at, frame, now),
+                    _ => self.answer((net, mac), from, frame, &seen, now),
+                };
             }
-            _ => None,
-        };
-        if let Some((mac, seen)) = sought {
-            return match self.receiver(net, mac) {
-                Some(at) if Some(at) == from => 0,
-                Some(at) if !self.is_answered_for(at) => self.give(at, frame, now),
-                _ => self.answer((net, mac), from, frame, &seen, now),
-            };
+            let peers = self.peers.as_ref();
+            if let Some(peer) = peers.and_then(|peers| peers.of_address(net, seen.to)) {
+                self.pass(peer, net, frame);
+                return cost(length);
+            }
         }
         self.keep_group(net, frame);
-        let mut copies = 0;
+        let mut spent = 0;
+        if from != Origin::Peer {
+            for peer in self
+                .peers
+                .iter()
+                .flat_map(Peers::others)
+                .collect::<Vec<_>>()
+            {
+                self.pass(peer, net, frame);
+                spent += cost(length);
+            }
+        }
         for at in 0..self.guests.len() {
             // A guest that is held may be paused: what is for all would wait in its ring for long.
             let wants =
                 |live: &Live<X>| live.net == net && !live.is_held && live.port.groups.wants(to);
             let live = self.guests.get(at).and_then(Option::as_ref);
-            if Some(at) != from && live.is_some_and(wants) {
-                copies += self.give(at, frame, now);
+            if Origin::Guest(at) != from && live.is_some_and(wants) {
+                spent += self.give(at, frame, now);
             }
         }
-        copies
+        spent
     }
 
     /// Whether address requests for a guest are answered here: its addresses are known, and no other may be its own.
@@ -240,11 +291,11 @@ impl<X: Xen, W: Wire> Switch<X, W> {
     fn answer(
         &mut self,
         (net, mac): (usize, Mac),
-        from: Option<usize>,
+        from: Origin,
         frame: &Frame,
         seen: &frame::ParsedFrame,
         now: u64,
-    ) -> usize {
+    ) -> i64 {
         let Some(answer) = frame::answer(self.arena.frame(&frame.range), mac) else {
             return 0;
         };
@@ -260,8 +311,8 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         self.write_back(net, from, &answer, now)
     }
 
-    /// Sends a frame of our own to the guest, or else the bridge, from which one has come; returns how many have got it.
-    fn write_back(&mut self, net: usize, to: Option<usize>, frame: &[u8], now: u64) -> usize {
+    /// Sends a frame of our own to where one has come from; returns the cost.
+    fn write_back(&mut self, net: usize, to: Origin, frame: &[u8], now: u64) -> i64 {
         let Some(range) = self.arena.push(frame) else {
             return 0;
         };
@@ -270,13 +321,18 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             offload: Offload::NONE,
         };
         match to {
-            Some(at) => self.give(at, &frame, now),
-            None => self.send_back(net, frame),
+            Origin::Guest(at) => self.give(at, &frame, now),
+            Origin::Bridge | Origin::Peer => self.send_back(net, frame),
         }
     }
 
-    /// Queues a frame that no guest sends for the bridge; returns how many get it.
-    pub(super) fn send_back(&mut self, net: usize, mut frame: Frame) -> usize {
+    /// Hands a frame that no guest sends over to the thread that has its target, or else queues it for the bridge;
+    /// returns the cost.
+    pub(super) fn send_back(&mut self, net: usize, mut frame: Frame) -> i64 {
+        if let Some(peer) = self.peer(net, target(self.arena.frame(&frame.range))) {
+            self.pass(peer, net, &frame);
+            return cost(frame.range.len());
+        }
         let Some(net) = self.nets.get_mut(net).filter(|net| !net.is_lost) else {
             return 0;
         };
@@ -286,7 +342,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             tail: None,
             from: None,
         });
-        1
+        cost(frame.range.len())
     }
 
     /// Tells the client that somebody wants a guest, unless it knows.
@@ -305,7 +361,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
 
     /// Holds a frame for a guest that sleeps, if it is one that wakes it, or follows one that has; and any frame for a
     /// guest that is held.
-    fn keep(&mut self, key: (usize, Mac), from: Option<usize>, frame: &Frame, now: u64) {
+    fn keep(&mut self, key: (usize, Mac), from: Origin, frame: &Frame, now: u64) {
         if self.keep_moving(key, frame) {
             return;
         }
@@ -346,8 +402,8 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         }
     }
 
-    /// Gives a guest a frame as it takes it; gives how many frames that were.
-    pub(super) fn give(&mut self, at: usize, frame: &Frame, now: u64) -> usize {
+    /// Gives a guest a frame as it takes it; returns the cost.
+    pub(super) fn give(&mut self, at: usize, frame: &Frame, now: u64) -> i64 {
         self.record(at, frame, now);
         let Some(Some(live)) = self.guests.get_mut(at) else {
             return 0;
@@ -380,7 +436,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         } else {
             self.put(at, frame, now);
         }
-        1
+        cost(frame.range.len())
     }
 
     fn put(&mut self, at: usize, frame: &Frame, now: u64) {
@@ -401,7 +457,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
     }
 
     /// Cuts a frame for a guest that takes no such long ones.
-    fn give_cut(&mut self, at: usize, frame: &Frame, size: u16, now: u64) -> usize {
+    fn give_cut(&mut self, at: usize, frame: &Frame, size: u16, now: u64) -> i64 {
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
         let bytes = self.arena.frame(&frame.range);
@@ -411,7 +467,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         };
         let mark = self.arena.mark();
         let mut start = 0;
-        let mut copies = 0;
+        let mut spent = 0;
         for end in ends {
             let segment = scratch.get(start..end).unwrap_or_default();
             start = end;
@@ -429,9 +485,9 @@ impl<X: Xen, W: Wire> Switch<X, W> {
                 checksum: Checksum::Blank,
                 cut: None,
             };
-            copies += self.give(at, &Frame { range, offload }, now);
+            spent += self.give(at, &Frame { range, offload }, now);
         }
         self.scratch = scratch;
-        copies
+        spent
     }
 }

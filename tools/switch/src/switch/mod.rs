@@ -1,6 +1,7 @@
 //! The switch: guests, their bridges, and the frames between them.
 //!
-//! Everything is done in turns ([`Switch::turn`]) on one thread. A turn takes the frames that have come from each
+//! Everything is done in turns ([`Switch::turn`]) on one thread; with several threads, each has a switch of its own
+//! ([`Peers`]). A turn takes the frames that have come from each
 //! bridge, at most [`BATCH`], and then serves every guest that sends, up to its share. The frames put into a guest's
 //! ring in a turn are published together at once, with one notification at most. While a guest sends, its events stay
 //! masked and its ring is checked in each turn. When a turn finds nothing in it, the ring is told to notify again, and
@@ -9,6 +10,7 @@
 mod dump;
 mod forward;
 mod guest;
+mod peers;
 mod share;
 mod signs;
 mod sleepers;
@@ -32,6 +34,8 @@ use crate::xen::{Direction, Segment, Wire, Xen};
 use dump::Dump;
 pub use dump::DumpBounds;
 pub use guest::{Guard, Guest, Notice, Refusal, Sleeper, WakeFrame};
+use peers::Passed;
+pub use peers::{Bell, Peers};
 use share::Share;
 pub use share::{FRAME_COST, QUANTUM, SendLimits};
 use signs::Signs;
@@ -42,6 +46,9 @@ pub use turn::Rest;
 
 /// The number of frames that are moved before they are published: with more, the first of them would wait.
 pub const BATCH: usize = 64;
+
+/// The number of frames, or segments of one, that are few: whoever gets them probably answers before there are more.
+pub const FEW: usize = 2;
 
 /// The time, in ns, from the attachment of a guest until its event channels are bound. It takes the kernel as long as
 /// the rest of the attachment. The client starts the guest meanwhile, and the first frame of the guest is seen without
@@ -104,6 +111,8 @@ struct Live<X: Xen> {
     identity: Identity,
     port: Port<X>,
     share: Share,
+    /// The frames that it has sent, and that wait for its share: fewer than are taken in a turn.
+    backlog: VecDeque<(Vec<u8>, Offload)>,
     dump: Option<Dump>,
     /// Whether it may have sent something; its events are masked then.
     is_active: bool,
@@ -146,8 +155,12 @@ pub struct Switch<X: Xen, W: Wire> {
     arena: Arena,
     /// What new guests have announced in this turn.
     late: Vec<(usize, Vec<u8>, Offload)>,
+    /// The other threads, if there are any.
+    peers: Option<Peers>,
     /// What was sent to bridges since this was last asked for, in segments: a long frame counts as many.
     sent: usize,
+    /// Whether the last turn has done nothing but give guests a few frames.
+    is_calm: bool,
     /// The frames that were read from a bridge last: where each begins in the arena, and its length with its header.
     reads: Vec<(usize, usize)>,
     /// The list of a turn's frames, kept to reuse its memory.
@@ -178,7 +191,9 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             notices: VecDeque::new(),
             arena: Arena::default(),
             late: Vec::new(),
+            peers: None,
             sent: 0,
+            is_calm: false,
             reads: Vec::new(),
             frames: Vec::new(),
             scratch: Vec::new(),
@@ -200,6 +215,30 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         });
     }
 
+    /// Makes it one thread of a switch with several.
+    pub fn join(&mut self, peers: Peers) {
+        self.peers = Some(peers);
+    }
+
+    /// The other threads, if there are any.
+    pub fn peers(&self) -> Option<&Peers> {
+        self.peers.as_ref()
+    }
+
+    /// Tells the other threads whether this guest or sleeper is here.
+    fn publish(&self, key: (usize, Mac)) {
+        let Some(peers) = &self.peers else {
+            return;
+        };
+        let live = self.by_mac.get(&key).and_then(|at| self.guests.get(*at));
+        let guest = live.and_then(Option::as_ref).map(|live| &live.guest);
+        let sleeper = self.sleepers.get(&key).map(|asleep| &asleep.sleeper);
+        let attached = guest.map(|guest| (guest.ipv4, guest.ipv6));
+        let declared = sleeper.map(|sleeper| (sleeper.ipv4, sleeper.ipv6));
+        let its = attached.or(declared);
+        peers.publish(key, its.map(|(v4, v6)| addresses(v4, v6).collect()));
+    }
+
     /// The ports on bridges, in the order in which they were added.
     pub fn wires(&self) -> impl Iterator<Item = &W> {
         self.nets.iter().map(|net| &net.wire)
@@ -213,6 +252,12 @@ impl<X: Xen, W: Wire> Switch<X, W> {
     /// What was sent to bridges since this was last called, in segments: a long frame counts as many.
     pub fn sent(&mut self) -> usize {
         std::mem::take(&mut self.sent)
+    }
+
+    /// Whether the last turn has done nothing but give guests a few frames from bridges. There is nothing to do until one
+    /// of them answers.
+    pub fn is_calm(&self) -> bool {
+        self.is_calm
     }
 
     /// The next notice.
@@ -262,13 +307,14 @@ impl<X: Xen, W: Wire> Switch<X, W> {
                 self.guests.len() - 1
             }
         };
-        self.by_mac.insert((net, guest.mac), at);
+        let key = (net, guest.mac);
+        self.by_mac.insert(key, at);
         self.by_domain.insert(guest.rings.domain, at);
         for address in addresses(guest.ipv4, guest.ipv6) {
             self.by_address.insert((net, address), guest.mac);
         }
         let host = self.nets.get(net).map_or([0; 6], |net| net.host);
-        let asleep = self.sleepers.get_mut(&(net, guest.mac));
+        let asleep = self.sleepers.get_mut(&key);
         let is_newborn = asleep.as_ref().is_some_and(|asleep| !asleep.sleeper.moves);
         let held = asleep.map(Asleep::take);
         let live = Live {
@@ -281,6 +327,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             net,
             port,
             share: Share::new(guest.limits, now),
+            backlog: VecDeque::new(),
             dump: None,
             is_active: false,
             is_dirty: false,
@@ -297,6 +344,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         if let Some(place) = self.guests.get_mut(at) {
             *place = Some(live);
         }
+        self.publish(key);
         self.unbound.push((at, now.saturating_add(BIND_AFTER)));
         if is_newborn {
             self.newborns.push(at);
@@ -348,6 +396,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
                 self.by_address.insert((live.net, address), key.1);
             }
         }
+        self.publish(key);
         for list in [&mut self.dirty, &mut self.waiting, &mut self.newborns] {
             list.retain(|other| *other != at);
         }

@@ -1,8 +1,8 @@
 //! The shares of the guests: deficit round robin among senders, with limits for each.
 //!
-//! In each round every guest that sends may send frames of a total cost of [`QUANTUM`]. The cost of the last frame
-//! beyond that is deducted in the next round. So a guest that floods delays another by no more than its quantum and one
-//! frame.
+//! In each round every guest that sends may send frames of a total cost of [`QUANTUM`]. A frame costs as much for each
+//! of its receivers. The cost of the last frame beyond the quantum is deducted in the next rounds. So a guest that
+//! floods delays another by no more than its quantum and one frame.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,12 @@ use serde::{Deserialize, Serialize};
 pub const QUANTUM: i64 = 256 * 1024;
 /// The cost of a frame beside its bytes: moving a short frame takes as long as copying this many bytes.
 pub const FRAME_COST: i64 = 1024;
+
+/// The cost of one frame for one receiver.
+pub(super) fn cost(length: usize) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX / 2) + FRAME_COST
+}
+
 /// The divisor of a second's limit that gives the burst.
 const BURST: u64 = 10;
 const SECOND: u64 = 1_000_000_000;
@@ -107,17 +113,18 @@ impl Share {
         usize::try_from(self.deficit).unwrap_or(0)
     }
 
-    /// Charges for a frame that was forwarded to `copies` receivers.
-    pub(super) fn charge(&mut self, bytes: usize, copies: usize) {
-        let length = i64::try_from(bytes).unwrap_or(i64::MAX / 2);
-        let copies = i64::try_from(copies.max(1)).unwrap_or(1);
-        self.deficit -= (length + FRAME_COST).saturating_mul(copies);
+    /// Charges for a frame of this length, whose delivery has had this cost. Returns whether the rest of the round's
+    /// frames have to wait: a frame for many has used up the round.
+    pub(super) fn charge(&mut self, bytes: usize, spent: i64) -> bool {
+        let least = cost(bytes);
+        self.deficit = self.deficit.saturating_sub(spent.max(least));
         if let Some(frames) = &mut self.frames {
             frames.charge(1);
         }
         if let Some(limit) = &mut self.bytes {
             limit.charge(bytes as u64);
         }
+        self.deficit <= 0 && spent > 2 * least
     }
 
     /// The time, in ns, until which a limit is used up.
@@ -141,8 +148,8 @@ mod tests {
         // Unused cost is not saved.
         assert_eq!(share.begin(0), 262_144);
         for _ in 0..4 {
-            share.charge(65_535, 1);
-            share.charge(65_535, 3);
+            assert!(!share.charge(65_535, cost(65_535)));
+            share.charge(65_535, 3 * cost(65_535));
         }
         let mut rounds = 0;
         while share.begin(0) == 0 {
@@ -163,7 +170,7 @@ mod tests {
         let (mut now, mut sent) = (0, 0);
         while now < 10 * SECOND {
             if share.begin(now) > 0 {
-                share.charge(60, 1);
+                share.charge(60, cost(60));
                 sent += 1;
             }
             now = share
@@ -182,7 +189,7 @@ mod tests {
         };
         let mut share = Share::new(limits, 0);
         share.begin(0);
-        share.charge(60, 1);
+        share.charge(60, cost(60));
         assert_eq!(share.begin(SECOND), 0);
         assert!(share.limited_until().is_some_and(|until| until > SECOND));
     }

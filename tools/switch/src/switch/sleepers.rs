@@ -93,6 +93,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
                 told_at,
             },
         );
+        self.publish(key);
         Ok(())
     }
 
@@ -238,6 +239,12 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         }
     }
 
+    /// Whether a guest of this name may sleep.
+    #[must_use]
+    pub fn may_sleep(&self, name: &str) -> bool {
+        self.sleeper_of(name).is_ok()
+    }
+
     /// The guest that takes frames for this MAC address by itself: one that is attached and not held.
     pub(super) fn receiver(&self, net: usize, mac: Mac) -> Option<usize> {
         let at = *self.by_mac.get(&(net, mac))?;
@@ -262,6 +269,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         for address in asleep.addresses().filter(|address| !kept.contains(address)) {
             self.by_address.remove(&(key.0, address));
         }
+        self.publish(key);
         Some(asleep)
     }
 }

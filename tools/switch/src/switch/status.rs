@@ -62,6 +62,21 @@ pub struct BridgeStatus {
     pub counters: NetCounters,
 }
 
+impl BridgeStatus {
+    /// Adds what another thread knows of the same bridge.
+    fn add(&mut self, other: &Self) {
+        self.is_lost |= other.is_lost;
+        for (sum, more) in [
+            (&mut self.counters.frames, other.counters.frames),
+            (&mut self.counters.malformed, other.counters.malformed),
+            (&mut self.counters.unknown, other.counters.unknown),
+            (&mut self.counters.sent, other.counters.sent),
+        ] {
+            *sum += more;
+        }
+    }
+}
+
 /// The status of a sleeper.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SleeperStatus {
@@ -85,6 +100,30 @@ pub struct SwitchStatus {
 }
 
 impl SwitchStatus {
+    /// The status of a switch whose threads have these.
+    #[must_use]
+    pub fn merge(parts: Vec<Self>) -> Self {
+        let mut all = Self {
+            guests: Vec::new(),
+            bridges: Vec::new(),
+            sleepers: Vec::new(),
+        };
+        for part in parts {
+            all.guests.extend(part.guests);
+            all.sleepers.extend(part.sleepers);
+            for bridge in part.bridges {
+                let mut bridges = all.bridges.iter_mut();
+                match bridges.find(|other| other.bridge == bridge.bridge) {
+                    Some(other) => other.add(&bridge),
+                    None => all.bridges.push(bridge),
+                }
+            }
+        }
+        all.guests.sort_by(|one, other| one.name.cmp(&other.name));
+        all.sleepers.sort_by(|one, other| one.name.cmp(&other.name));
+        all
+    }
+
     pub(super) fn of<X: Xen, W: Wire>(switch: &Switch<X, W>) -> Self {
         let mut guests: Vec<_> = switch
             .guests

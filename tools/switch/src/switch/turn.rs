@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
 
-use super::{BATCH, BIND_AFTER, Live, Notice, Signs, Switch, forget_ports};
+use super::forward::Origin;
+use super::{BATCH, BIND_AFTER, FEW, Live, Notice, Peers, Signs, Switch, forget_ports};
 use crate::arena::{FRAME_MAX, Frame};
 use crate::frame::is_announcement;
 use crate::port::{Budget, Taken};
@@ -73,9 +74,13 @@ impl<X: Xen, W: Wire> Switch<X, W> {
     /// Moves frames, within the bounds of a turn. Returns whether any were moved.
     pub fn turn(&mut self, now: u64) -> bool {
         let mut is_busy = self.announce(now);
+        is_busy |= self.take_over(now);
+        let is_first = !is_busy;
+        let mut count = 0;
         for net in 0..self.nets.len() {
-            is_busy |= self.take_in(net, now);
+            count += self.take_in(net, now);
         }
+        is_busy |= count != 0;
         for at in std::mem::take(&mut self.waiting) {
             self.arena.clear();
             if let Some(Some(live)) = self.guests.get_mut(at) {
@@ -88,15 +93,50 @@ impl<X: Xen, W: Wire> Switch<X, W> {
                 }
             }
         }
+        let mut is_any = false;
         for _ in 0..self.active.len() {
             let Some(at) = self.active.pop_front() else {
                 break;
             };
-            is_busy |= self.serve(at, now);
+            is_any |= self.serve(at, now);
             // It is served again after the others.
             self.active.push_back(at);
         }
-        is_busy
+        self.is_calm = is_first && !is_any && (1..=FEW).contains(&count);
+        self.wake();
+        is_busy || is_any
+    }
+
+    /// Wakes the threads that have got frames from this one.
+    fn wake(&mut self) {
+        if let Some(peers) = &mut self.peers {
+            peers.wake();
+        }
+    }
+
+    /// Delivers frames that other threads have handed over; returns whether there were any.
+    fn take_over(&mut self, now: u64) -> bool {
+        let mut is_any = false;
+        self.arena.clear();
+        for _ in 0..BATCH {
+            let Some(passed) = self.peers.as_ref().and_then(Peers::next) else {
+                break;
+            };
+            is_any = true;
+            if !self.arena.has_room() {
+                self.flush();
+                self.arena.clear();
+            }
+            if let Some(range) = self.arena.push(&passed.bytes) {
+                let offload = passed.offload;
+                let frame = Frame { range, offload };
+                self.deliver(passed.net, Origin::Peer, &frame, now);
+            }
+        }
+        if is_any {
+            self.flush();
+        }
+        is_any
     }
 
     /// Forwards what new guests have announced; returns whether that was anything.
@@ -119,12 +159,12 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         true
     }
 
-    fn forward_charged(&mut self, at: usize, taken: Taken, now: u64) {
+    /// Forwards a frame, and charges for it. Returns whether its sender's other frames have to wait.
+    fn forward_charged(&mut self, at: usize, taken: Taken, now: u64) -> bool {
         let length = taken.frame.range.len();
-        let copies = self.forward(at, taken, now);
-        if let Some(live) = self.live(at) {
-            live.share.charge(length, copies);
-        }
+        let spent = self.forward(at, taken, now);
+        let live = self.live(at);
+        live.is_some_and(|live| live.share.charge(length, spent))
     }
 
     /// Binds the event channels of new guests when it is time; a little later if the turn `is_busy` with frames. It comes
@@ -148,6 +188,8 @@ impl<X: Xen, W: Wire> Switch<X, W> {
 
     /// Asks every guest that has stopped sending to notify again.
     pub fn rest(&mut self, now: u64) -> Rest {
+        // What a client has asked for may have sent something as well.
+        self.wake();
         let mut is_busy = false;
         let mut until: Option<u64> = None;
         let mut unmask = Vec::new();
@@ -171,7 +213,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
                 self.active.push_back(at);
                 continue;
             }
-            if live.port.rest(&self.xen) {
+            if !live.backlog.is_empty() || live.port.rest(&self.xen) {
                 is_busy = true;
                 self.active.push_back(at);
                 continue;
@@ -261,8 +303,8 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         }
     }
 
-    /// Takes frames from a bridge, and delivers them.
-    fn take_in(&mut self, net: usize, now: u64) -> bool {
+    /// Takes frames from a bridge, and delivers them; returns how many.
+    fn take_in(&mut self, net: usize, now: u64) -> usize {
         self.arena.clear();
         let mut count = 0;
         while count < BATCH {
@@ -285,7 +327,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             self.reads = reads;
         }
         self.flush();
-        count != 0
+        count
     }
 
     /// Reads at most `count` frames from a bridge into the arena, with `room` bytes for each, and lists them in `reads`;
@@ -337,7 +379,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             (range.len() >= crate::offload::ETHERNET).then_some(Frame { range, offload })
         });
         match frame {
-            Some(frame) => self.deliver(net, &frame, now),
+            Some(frame) => self.deliver(net, Origin::Bridge, &frame, now),
             None => place.counters.malformed += 1,
         }
     }
@@ -356,11 +398,16 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             // The signs of a new guest are looked for in whole frames.
             may_leave: live.signs.is_none(),
         };
+        if budget.bytes != 0 && !live.backlog.is_empty() {
+            self.go_on(at, now);
+            return true;
+        }
         if budget.bytes != 0 {
             live.port
                 .take(&self.xen, &mut self.arena, budget, &mut frames);
         }
         let is_new = live.signs.is_some();
+        let mut must_wait = false;
         for taken in frames.drain(..) {
             let bytes = self.arena.frame(&taken.frame.range);
             if is_new && is_announcement(bytes) {
@@ -368,7 +415,11 @@ impl<X: Xen, W: Wire> Switch<X, W> {
                 self.late.push((at, bytes.to_vec(), taken.frame.offload));
                 continue;
             }
-            self.forward_charged(at, taken, now);
+            if must_wait {
+                self.put_off(at, taken);
+            } else {
+                must_wait = self.forward_charged(at, taken, now);
+            }
         }
         self.frames = frames;
         self.flush();
@@ -380,6 +431,36 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         is_any
     }
 
+    /// Keeps a frame of a guest that has used up its round by frames for many.
+    fn put_off(&mut self, at: usize, taken: Taken) {
+        let Some(Some(live)) = self.guests.get_mut(at) else {
+            return;
+        };
+        if let Some(tail) = &taken.tail {
+            live.port.fetch(&taken.frame, tail, &mut self.arena);
+        }
+        let bytes = self.arena.frame(&taken.frame.range).to_vec();
+        live.backlog.push_back((bytes, taken.frame.offload));
+    }
+
+    /// Forwards what was put off, up to the guest's share.
+    fn go_on(&mut self, at: usize, now: u64) {
+        let mut must_wait = false;
+        while !must_wait
+            && let Some((bytes, offload)) = self.live(at).and_then(|live| live.backlog.pop_front())
+        {
+            if !self.arena.has_room() {
+                self.flush();
+                self.arena.clear();
+            }
+            if let Some(range) = self.arena.push(&bytes) {
+                let frame = Frame { range, offload };
+                must_wait = self.forward_charged(at, Taken { frame, tail: None }, now);
+            }
+        }
+        self.flush();
+    }
+
     /// Publishes the frames that were put into rings, and sends those that wait for bridges. The arena must not be
     /// cleared before this.
     pub(super) fn flush(&mut self) {
@@ -387,6 +468,8 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             if let Some(Some(live)) = self.guests.get_mut(at) {
                 live.is_dirty = false;
                 live.port.flush(&self.xen, &mut self.arena);
+                // It answers soon. While there is other work, events are looked for in every eighth turn only.
+                self.activate(at);
             }
         }
         self.flush_out();

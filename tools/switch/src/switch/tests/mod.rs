@@ -3,6 +3,7 @@
 mod forwarding;
 mod hostile;
 mod moves;
+mod peers;
 mod shares;
 mod sleepers;
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::fake::{datagram, mac};
-use crate::switch::{BATCH, SendLimits};
+use crate::switch::{BATCH, Guard, SendLimits};
 
 /// Fills a guest's ring with frames of this size.
 fn flood(memory: &std::cell::RefCell<fake::Memory>, domain: u16, payload: usize) {
@@ -41,6 +41,78 @@ fn a_flood_delays_others_by_its_quantum() {
             256
         );
     }
+}
+
+#[test]
+fn a_flood_of_frames_for_all_costs_as_much_as_any_other() {
+    let mut dom0 = Dom0::new();
+    let one = dom0.add_as(crate::Guest {
+        guard: Guard::Mac,
+        ..guest(1)
+    });
+    let count: u16 = 50;
+    let others: Vec<_> = (2..2 + count).map(|domain| dom0.add(domain)).collect();
+    let frame = datagram(1, [0xff; 6], b"all");
+    {
+        let mut memory = one.borrow_mut();
+        for index in 0..32 {
+            memory.send(index, &frame);
+        }
+        memory.publish();
+    }
+    let delivered = || -> usize {
+        let got = |memory: &std::rc::Rc<std::cell::RefCell<fake::Memory>>| {
+            std::iter::from_fn(|| memory.borrow_mut().receive()).count()
+        };
+        others.iter().map(got).sum()
+    };
+    // The last frame may go beyond the round.
+    let round = usize::try_from(crate::switch::QUANTUM / crate::switch::FRAME_COST).unwrap();
+    dom0.switch.event(1);
+    let (mut all, mut turns) = (0, 0);
+    while all < 32 * usize::from(count) {
+        dom0.now += 1000;
+        dom0.switch.turn(dom0.now);
+        let some = delivered();
+        assert!(some <= round + usize::from(count), "{some} in a turn");
+        all += some;
+        let is_over = dom0.switch.rest(dom0.now) == Rest::Until(None);
+        assert_eq!(is_over, all == 32 * usize::from(count), "{all}");
+        turns += 1;
+        assert!(turns < 100);
+    }
+    assert!(turns >= all / round, "{turns}");
+    // Each of them got all of them, and the sender is served as before.
+    dom0.run(1);
+    assert_eq!(delivered(), 0);
+    let mine = datagram(1, HOST, b"mine");
+    one.borrow_mut().send(0, &mine);
+    one.borrow().publish();
+    let _ = dom0.tap.frames();
+    dom0.run(1);
+    assert_eq!(dom0.tap.frames(), [mine]);
+}
+
+#[test]
+fn an_answer_beside_a_flood_waits_for_no_event() {
+    let mut dom0 = Dom0::new();
+    let one = dom0.add(1);
+    let other = dom0.add(2);
+    dom0.run(1);
+    dom0.run(2);
+    flood(&one, 1, 1);
+    dom0.switch.event(1);
+    dom0.tap.send(&datagram(9, mac(2), b"question"));
+    dom0.switch.readable(0);
+    dom0.switch.turn(dom0.now);
+    assert!(other.borrow_mut().receive().is_some());
+    let answer = datagram(2, HOST, b"answer");
+    other.borrow_mut().send(0, &answer);
+    other.borrow().publish();
+    let _ = dom0.tap.frames();
+    // Nobody has read its event yet.
+    dom0.switch.turn(dom0.now);
+    assert!(dom0.tap.frames().contains(&answer));
 }
 
 #[test]
