@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use lz4_flex::block;
 use walkdir::WalkDir;
 
-use crate::image::{Image, find};
+use crate::image::{Image, find, load};
 use crate::{Report, Set, unpacked};
 
 /// The files that `xl` needs to create the Linux guest.
@@ -116,6 +116,35 @@ pub fn server(site: &Path, transfers: &[&str], report: Report<'_>) -> Result<Lin
     finish(image, &root)
 }
 
+/// A guest with dnsperf and wrk, which runs what is posted to `/cgi-bin/run` in its shell, and answers with what that
+/// prints. It can also send frames as fast as its kernel can (pktgen). It takes the address that its command line gives
+/// as `address=10.0.2.90/24`. `files` are further files, by their paths.
+///
+/// # Errors
+/// Those of [`unpacked`].
+pub fn client(files: &[(&str, Vec<u8>)], report: Report<'_>) -> Result<LinuxGuest> {
+    let dom0 = unpacked(Set::Dom0, report)?;
+    let root = unpacked(Set::LinuxGuest, report)?;
+    let mut image = Image::default();
+    image.console();
+    for folder in ["proc", "sys", "dev", "run"] {
+        image.directory(folder);
+    }
+    image.file("bin/busybox", 0o755, &find(&dom0, "bin/busybox")?);
+    image.link("bin/sh", "busybox");
+    image.bytes("init", 0o755, include_bytes!("../guest/client").as_slice());
+    image.bytes(
+        "www/cgi-bin/run",
+        0o755,
+        "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'\nexec sh 2>&1\n",
+    );
+    load(&mut image, &unpacked(Set::Load, report)?)?;
+    for (path, content) in files {
+        image.bytes(path, 0o644, content.clone());
+    }
+    finish_with(image, &root, &["xen_netfront", "pktgen"])
+}
+
 /// nginx's configuration, from Debian's.
 fn nginx_configuration(servers: &Path) -> Result<String> {
     let mut text = fs::read_to_string(servers.join("etc/nginx/nginx.conf"))?;
@@ -211,8 +240,13 @@ remote-control:
 }
 
 /// Adds the network driver.
-fn finish(mut image: Image, root: &Path) -> Result<LinuxGuest> {
-    let modules = image.modules(root, &["xen_netfront"])?;
+fn finish(image: Image, root: &Path) -> Result<LinuxGuest> {
+    finish_with(image, root, &["xen_netfront"])
+}
+
+/// Adds these modules.
+fn finish_with(mut image: Image, root: &Path, modules: &[&str]) -> Result<LinuxGuest> {
+    let modules = image.modules(root, modules)?;
     image.bytes("modules", 0o644, modules.join("\n") + "\n");
     let mut ramdisk = Vec::new();
     image.write(&mut ramdisk)?;

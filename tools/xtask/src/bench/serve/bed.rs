@@ -118,7 +118,7 @@ impl Peer {
         }
     }
 
-    fn address(self) -> String {
+    pub(super) fn address(self) -> String {
         let last = match (self.server, self.size) {
             (Server::Mayfly, Size::Small) => 80,
             (Server::Linux, Size::Small) => 81,

@@ -14,13 +14,13 @@ use super::Run;
 use super::bed::{self, Files, Peer, Server, Size};
 use super::load::Load;
 
-const SCRIPT: &str = "/bench/run";
+pub(super) const SCRIPT: &str = "/bench/run";
 /// The start of the line before each run's output.
-const MARK: &str = "mayfly-serve: run ";
+pub(super) const MARK: &str = "mayfly-serve: run ";
 /// The length of each run, in virtual seconds.
 const SECONDS: u32 = 1;
 /// The time limit of all runs together.
-const BOUND: Duration = Duration::from_secs(3600);
+pub(super) const BOUND: Duration = Duration::from_secs(3600);
 
 /// Runs each load once against each server.
 ///
@@ -89,18 +89,10 @@ pub(super) fn run(
 
 /// Parses the runs in a serial log.
 fn read(log: &str, plan: Vec<(Peer, Load)>) -> Result<Vec<Run>> {
-    let of_dom0 = |line: &&str| !line.starts_with("(XEN)") && !line.starts_with("(d");
-    let mut parts = log.split(MARK).skip(1);
+    let mut parts = sections(log);
     plan.into_iter()
         .map(|(peer, load)| {
-            let part = parts.next().context("the script did not get to its end")?;
-            // Skip the mark's own line, and the empty line before the next mark.
-            let lines = part
-                .lines()
-                .skip(1)
-                .filter(of_dom0)
-                .filter(|l| !l.trim().is_empty());
-            let text = lines.collect::<Vec<_>>().join("\n");
+            let text = parts.next().context("the script did not get to its end")?;
             let sample = bed::sample(&load, &text).with_context(|| peer.name())?;
             Ok(Run {
                 peer,
@@ -110,4 +102,18 @@ fn read(log: &str, plan: Vec<(Peer, Load)>) -> Result<Vec<Run>> {
             })
         })
         .collect()
+}
+
+/// What a script in dom0 has printed after each mark.
+pub(super) fn sections(log: &str) -> impl Iterator<Item = String> {
+    let of_dom0 = |line: &&str| !line.starts_with("(XEN)") && !line.starts_with("(d");
+    log.split(MARK).skip(1).map(move |part| {
+        // Skip the mark's own line, and the empty line before the next mark.
+        let lines = part
+            .lines()
+            .skip(1)
+            .filter(of_dom0)
+            .filter(|line| !line.trim().is_empty());
+        lines.collect::<Vec<_>>().join("\n")
+    })
 }

@@ -8,6 +8,7 @@
 mod bed;
 mod counted;
 mod figures;
+mod guests;
 mod load;
 mod profile;
 pub(super) mod site;
@@ -46,6 +47,9 @@ pub(crate) struct Serve {
     /// Count instructions on a deterministic machine with one CPU instead of timing: each load of `--quick` once
     #[arg(long, conflicts_with_all = ["seconds", "rounds", "profile"])]
     counted: bool,
+    /// Instead, have a Linux guest ask mayfly, and have one flood beside mayfly: all on netback, and then on the switch
+    #[arg(long, requires = "counted", conflicts_with_all = ["only", "record", "json"])]
+    guests: bool,
     /// Only this protocol
     #[arg(long, value_enum)]
     only: Option<Protocol>,
@@ -218,6 +222,12 @@ impl Bench<'_> {
 pub(crate) fn run(serve: &Serve) -> Result<()> {
     let progress = Progress::new();
     let report = |text: &str| progress.step(text);
+    if serve.guests {
+        let table = guests::run(guests::loads(), &report)?;
+        progress.finish();
+        print!("{table}");
+        return Ok(());
+    }
     let sizes = serve.sizes();
     let peers: Vec<Peer> = sizes
         .iter()
