@@ -15,6 +15,7 @@ mod hatch;
 mod index;
 mod lifecycle;
 mod moves;
+mod pair;
 mod pool;
 mod replug;
 mod site;
@@ -172,6 +173,7 @@ fn main() -> ExitCode {
         by("switch", switch::CASES, &hatch),
         by("switch", handshake::CASES, &hatch),
         by("switch", moves::CASES, &hatch),
+        by("switch", pair::CASES, &hatch),
         by("hatch, site", site, &hatch),
         by("hatch, abuse", borne, &hatch),
         by("hatch, oxenstored", OTHER_DOM0, &hatch_other),

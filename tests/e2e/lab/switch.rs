@@ -37,21 +37,26 @@ const FOUND: Case = (
 );
 
 const LOG: &str = "/run/switch.log";
-const PACK: &str = "/guest/switch.mfs";
+pub(crate) const PACK: &str = "/guest/switch.mfs";
 /// The size of the download in bytes.
 const SIZE: usize = 10 << 20;
 
 /// A running switch in dom0. Dropping this ends it.
 pub(crate) struct Switch<'a> {
     lab: &'a Lab,
-    pid: String,
+    pub(crate) pid: String,
 }
 
 impl<'a> Switch<'a> {
     pub(crate) fn start(place: &'a Place) -> Result<Self> {
+        Self::start_with(place, "")
+    }
+
+    /// Starts it with further words of its command line.
+    pub(crate) fn start_with(place: &'a Place, words: &str) -> Result<Self> {
         let lab = &place.lab;
         let pid = lab.shell(&format!(
-            "setsid {HATCH} switch --bridge {BRIDGE} </dev/null >>{LOG} 2>&1 & echo $!"
+            "setsid {HATCH} switch --bridge {BRIDGE} {words} </dev/null >>{LOG} 2>&1 & echo $!"
         ))?;
         let this = Self {
             lab,
