@@ -12,8 +12,9 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use serde::{Deserialize, Serialize};
 
+use crate::port::{Features, Rings};
 use crate::switch::{
-    DumpBounds, Guest, GuestStatus, Life, Notice, Sleeper, SwitchStatus, WakeFrame,
+    Awake, DumpBounds, Guest, GuestStatus, Life, Notice, Sleeper, SwitchStatus, WakeFrame,
 };
 
 pub use mayfly_commands::SWITCH_SOCKET as SOCKET;
@@ -28,6 +29,15 @@ const ANSWER_MAX: u64 = 64 << 20;
 pub enum SwitchOrder {
     /// Serves this guest.
     Attach(Box<Guest>),
+    /// Serves this guest, whose name and addresses the switch knows already.
+    Awake(Box<Awake>),
+    /// Maps the rings of a guest that will be attached. This ends with the connection.
+    Prepare {
+        /// The rings.
+        rings: Rings,
+        /// The features of its front end.
+        features: Features,
+    },
     /// Releases the guest of this domain.
     Detach(u16),
     /// Holds the frames for this guest whenever it is not attached, and says in a notice when somebody wants it. This
@@ -35,6 +45,8 @@ pub enum SwitchOrder {
     Sleep(Box<Sleeper>),
     /// Holds the frames for the guest of this name, which may sleep, though it is attached.
     Hold(String),
+    /// The same for a guest that is paused, and is unpaused when it is wanted: frames for it alone are delivered at once.
+    Suspend(String),
     /// Delivers the frames held for it, and holds no more.
     Open(String),
     /// Drops the frames held for it.
@@ -169,10 +181,16 @@ impl SwitchConnection {
         let stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(bound))?;
         stream.set_write_timeout(Some(bound))?;
-        Ok(Self {
+        Ok(Self::over(stream))
+    }
+
+    /// The connection over a stream.
+    #[must_use]
+    pub fn over(stream: UnixStream) -> Self {
+        Self {
             stream: BufReader::new(stream),
             unanswered: 0,
-        })
+        }
     }
 
     /// Sends a request and returns the reply.
@@ -276,7 +294,13 @@ impl Notices {
         loop {
             match rustix::net::recv(&self.stream, &mut some, RecvFlags::DONTWAIT) {
                 Ok((_, 0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok((_, length)) => self.read.extend(some.iter().take(length)),
+                Ok((_, length)) => {
+                    self.read.extend(some.iter().take(length));
+                    if length < some.len() {
+                        // This was all. A poll shows what comes later, the end as well.
+                        break;
+                    }
+                }
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => break,
                 Err(error) => return Err(error.into()),
@@ -290,9 +314,10 @@ impl Notices {
             return Ok(Vec::new());
         };
         let lines: Vec<u8> = self.read.drain(..=end).collect();
-        let lines = lines.split(|byte| *byte == b'\n');
-        let lines = lines.filter(|line| !line.is_empty());
-        let replies = lines.map(|line| Ok(serde_json::from_slice(line)?));
+        // To check all of them at once is quicker than each of their strings.
+        let lines = std::str::from_utf8(&lines).map_err(io::Error::other)?;
+        let lines = lines.split('\n').filter(|line| !line.is_empty());
+        let replies = lines.map(|line| Ok(serde_json::from_str(line)?));
         replies.collect()
     }
 }

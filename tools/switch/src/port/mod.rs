@@ -33,16 +33,22 @@ use transmit::{Room, Transmit};
 #[allow(clippy::struct_excessive_bools, reason = "a front end's keys")]
 pub struct Features {
     /// `feature-sg`: frames of several pages.
+    #[serde(skip_serializing_if = "is_false")]
     pub sg: bool,
     /// `feature-gso-tcpv4`: TCP over IPv4 that is not segmented.
+    #[serde(skip_serializing_if = "is_false")]
     pub gso_tcpv4: bool,
     /// `feature-gso-tcpv6`: the same over IPv6.
+    #[serde(skip_serializing_if = "is_false")]
     pub gso_tcpv6: bool,
     /// Not `feature-no-csum-offload`: blank checksums over IPv4.
+    #[serde(skip_serializing_if = "is_true")]
     pub csum4: bool,
     /// `feature-ipv6-csum-offload`: the same over IPv6.
+    #[serde(skip_serializing_if = "is_false")]
     pub csum6: bool,
     /// Grants are valid for the lifetime of the link, so that the pages may be mapped.
+    #[serde(skip_serializing_if = "is_false")]
     pub persistent: bool,
 }
 
@@ -57,6 +63,17 @@ impl Default for Features {
             persistent: false,
         }
     }
+}
+
+/// What a field has by default is left out of messages: a client waits while they are written and parsed.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_true(flag: &bool) -> bool {
+    *flag
 }
 
 impl Features {
@@ -236,6 +253,16 @@ impl<X: Xen> Port<X> {
                 xen.notify(rx_port);
             }
         }
+    }
+
+    /// The grant references and event channels of its rings.
+    pub(crate) fn rings(&self) -> &Rings {
+        &self.rings
+    }
+
+    /// Whether it was opened with these.
+    pub(crate) fn is_of(&self, rings: &Rings, features: Features) -> bool {
+        self.rings == *rings && self.features == features
     }
 
     /// The switch's ends of its event channels, once they are bound.

@@ -18,6 +18,8 @@ pub(super) struct Client {
     stream: UnixStream,
     read: Vec<u8>,
     unsent: Vec<u8>,
+    /// Whether the last read has taken all that there was.
+    is_drained: bool,
     is_at_end: bool,
     is_gone: bool,
 }
@@ -31,6 +33,7 @@ impl Client {
             stream,
             read: Vec::new(),
             unsent: Vec::new(),
+            is_drained: false,
             is_at_end: false,
             is_gone: false,
         })
@@ -52,9 +55,13 @@ impl Client {
         loop {
             if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.read.drain(..=end).collect();
-                return Some(serde_json::from_slice(&line));
+                // To check all of it at once is quicker than each string.
+                return Some(match std::str::from_utf8(&line) {
+                    Ok(text) => serde_json::from_str(text),
+                    Err(_) => serde_json::from_slice(&line),
+                });
             }
-            if self.is_at_end || self.is_gone {
+            if self.is_at_end || self.is_gone || std::mem::take(&mut self.is_drained) {
                 return None;
             }
             if self.read.len() > QUESTION_MAX {
@@ -65,7 +72,10 @@ impl Client {
             let mut some = [0; 4096];
             match rustix::io::read(&self.stream, &mut some) {
                 Ok(0) => self.is_at_end = true,
-                Ok(length) => self.read.extend(some.iter().take(length)),
+                Ok(length) => {
+                    self.is_drained = length < some.len();
+                    self.read.extend(some.iter().take(length));
+                }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return None,
                 Err(_) => self.is_gone = true,

@@ -15,6 +15,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::control::{SentNotice, SwitchOrder, SwitchReply};
 use crate::journal::{Journal, JournalEntry};
+use crate::port::{Features, Rings};
 use crate::switch::{Guest, Mac, Notice, Refusal, Sleeper, SwitchStatus};
 use client::Client;
 use lane::{Dom0Switch, Equipment, Lane, Turn, Worker};
@@ -214,7 +215,7 @@ impl Program {
                 None => return,
             };
             let id = client.id;
-            let is_waited_for = matches!(order, SwitchOrder::Attach(_));
+            let is_waited_for = matches!(order, SwitchOrder::Attach(_) | SwitchOrder::Awake(_));
             if let Some(reply) = self.order(id, order, report)
                 && let Some(client) = self.clients.get_mut(at)
             {
@@ -237,6 +238,16 @@ impl Program {
         let done = |()| SwitchReply::Done;
         let done = match order {
             SwitchOrder::Attach(guest) => self.attach(*guest, report),
+            SwitchOrder::Awake(awake) => {
+                let guest = self.first(move |switch, _| switch.awake(&awake));
+                guest.and_then(|guest| self.attach(guest, report))
+            }
+            SwitchOrder::Prepare { rings, features } => {
+                self.prepare(rings, features, client).map(done)
+            }
+            SwitchOrder::Detach(domain) if self.on(0, move |one, _| one.unprepare(domain)) => {
+                Ok(SwitchReply::Done)
+            }
             SwitchOrder::Detach(domain) => {
                 let detached = self.first(move |switch, _| switch.detach(domain));
                 detached.map(|status| {
@@ -246,6 +257,9 @@ impl Program {
             }
             SwitchOrder::Sleep(sleeper) => self.sleep(*sleeper, client).map(done),
             SwitchOrder::Hold(name) => self.first(move |switch, _| switch.hold(&name)).map(done),
+            SwitchOrder::Suspend(name) => self
+                .first(move |switch, now| switch.suspend(&name, now))
+                .map(done),
             SwitchOrder::Open(name) => self
                 .first(move |switch, now| switch.open(&name, now))
                 .map(done),
@@ -331,6 +345,14 @@ impl Program {
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// With several threads, the MAC address decides which one has to map the rings, and that is not known yet.
+    fn prepare(&mut self, rings: Rings, features: Features, client: u64) -> Result<(), Refusal> {
+        match self.workers.is_empty() {
+            true => self.on(0, move |switch, _| switch.prepare(&rings, features, client)),
+            false => Err(Refusal::Threads),
         }
     }
 

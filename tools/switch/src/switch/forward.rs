@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use super::share::cost;
-use super::{Guard, Live, Mac, Notice, Outgoing, Passed, Peers, Switch, WakeFrame};
+use super::{Guard, Hold, Live, Mac, Notice, Outgoing, Passed, Peers, Switch, WakeFrame};
 use crate::arena::Frame;
 use crate::frame::{self, FrameKind};
 use crate::guard::Breach;
@@ -271,8 +271,9 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         }
         for at in 0..self.guests.len() {
             // A guest that is held may be paused: what is for all would wait in its ring for long.
-            let wants =
-                |live: &Live<X>| live.net == net && !live.is_held && live.port.groups.wants(to);
+            let wants = |live: &Live<X>| {
+                live.net == net && live.hold == Hold::No && live.port.groups.wants(to)
+            };
             let live = self.guests.get(at).and_then(Option::as_ref);
             if Origin::Guest(at) != from && live.is_some_and(wants) {
                 spent += self.give(at, frame, now);
@@ -365,7 +366,9 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         if self.keep_moving(key, frame) {
             return;
         }
-        let is_there = self.by_mac.contains_key(&key);
+        let there = self.by_mac.get(&key).copied();
+        let is_there = there.is_some();
+        let paused = there.filter(|at| self.is_paused(*at));
         let bytes = self.arena.frame(&frame.range);
         let Some(asleep) = self.sleepers.get_mut(&key) else {
             return;
@@ -392,6 +395,14 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             {
                 self.write_back(key.0, from, &reset, now);
             }
+            return;
+        }
+        if let Some(at) = paused {
+            if let Some((cause, from)) = cause {
+                self.want(key, cause, from, now);
+            }
+            self.rouse(at, now);
+            self.give(at, frame, now);
             return;
         }
         let bounds = asleep.sleeper.bounds;

@@ -22,6 +22,14 @@ pub enum Guard {
     Full,
 }
 
+impl Guard {
+    /// Whether it has all rules.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        *self == Self::Full
+    }
+}
+
 /// A guest as the builder gives it to the switch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,7 +47,7 @@ pub struct Guest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<Ipv6Addr>,
     /// The checks of its frames.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Guard::is_full")]
     pub guard: Guard,
     /// The rings.
     pub rings: Rings,
@@ -47,7 +55,7 @@ pub struct Guest {
     #[serde(default)]
     pub features: Features,
     /// The limits of its sending.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "SendLimits::is_none")]
     pub limits: SendLimits,
 }
 
@@ -151,6 +159,9 @@ pub enum Refusal {
     /// The rings cannot be mapped, or the event channels cannot be bound.
     #[error("its rings: {0}")]
     Rings(#[from] io::Error),
+    /// The switch has several threads.
+    #[error("several threads, and which one serves it is not known yet")]
+    Threads,
     /// There is no such guest.
     #[error("there is none of this name")]
     Unknown,

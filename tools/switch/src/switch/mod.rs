@@ -11,6 +11,7 @@ mod dump;
 mod forward;
 mod guest;
 mod peers;
+mod prepared;
 mod share;
 mod signs;
 mod sleepers;
@@ -36,11 +37,12 @@ pub use dump::DumpBounds;
 pub use guest::{Guard, Guest, Notice, Refusal, Sleeper, WakeFrame};
 use peers::Passed;
 pub use peers::{Bell, Peers};
+pub use prepared::Awake;
 use share::Share;
 pub use share::{FRAME_COST, QUANTUM, SendLimits};
 use signs::Signs;
 pub use signs::{Life, Sign};
-use sleepers::Asleep;
+use sleepers::{Asleep, Hold};
 pub use status::{BridgeStatus, GuestStatus, SleeperStatus, SwitchStatus};
 pub use turn::Rest;
 
@@ -124,8 +126,8 @@ struct Live<X: Xen> {
     local: Option<[u32; 2]>,
     /// Whether the notice that its port was shut was sent.
     is_told: bool,
-    /// Whether the frames for it are held, though it is there ([`Switch::hold`]).
-    is_held: bool,
+    /// Whether the frames for it are held, though it is there.
+    hold: Hold,
     /// The signs of its life, until they were told.
     signs: Option<Signs>,
 }
@@ -143,6 +145,8 @@ pub struct Switch<X: Xen, W: Wire> {
     by_port: FxHashMap<u32, usize>,
     /// The guests that may sleep, attached or not.
     sleepers: FxHashMap<(usize, Mac), Asleep>,
+    /// The guests whose rings are mapped already, by domain, each with the client that has asked for it.
+    prepared: FxHashMap<u16, (u64, Port<X>)>,
     active: VecDeque<usize>,
     dirty: Vec<usize>,
     /// The guests with frames that wait for room in their rings.
@@ -183,6 +187,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             by_domain: FxHashMap::default(),
             by_port: FxHashMap::default(),
             sleepers: FxHashMap::default(),
+            prepared: FxHashMap::default(),
             active: VecDeque::new(),
             dirty: Vec::new(),
             waiting: Vec::new(),
@@ -299,7 +304,10 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         if self.find(&guest.name).is_some() {
             return Err(Refusal::Taken("the name"));
         }
-        let port = Port::open(&self.xen, &guest.rings, guest.features)?;
+        let port = match self.prepared.remove(&guest.rings.domain) {
+            Some((_, port)) if port.is_of(&guest.rings, guest.features) => port,
+            _ => Port::open(&self.xen, &guest.rings, guest.features)?,
+        };
         let at = match self.guests.iter().position(Option::is_none) {
             Some(at) => at,
             None => {
@@ -334,7 +342,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             masked: [false; 2],
             local: None,
             is_told: false,
-            is_held: false,
+            hold: Hold::No,
             signs: held
                 .as_ref()
                 .filter(|_| is_newborn)
@@ -449,11 +457,12 @@ impl<X: Xen, W: Wire> Switch<X, W> {
     /// # Errors
     /// There is no such guest.
     pub fn is_there(&self, domain: u16) -> Result<bool, Refusal> {
-        let at = self.by_domain.get(&domain).ok_or(Refusal::Unknown)?;
-        let live = self.guests.get(*at).and_then(Option::as_ref);
-        let rings = &live.ok_or(Refusal::Unknown)?.guest.rings;
+        let at = self.by_domain.get(&domain);
+        let live = at.and_then(|at| self.guests.get(*at)?.as_ref());
+        let port = live.map(|live| &live.port);
+        let port = port.or_else(|| Some(&self.prepared.get(&domain)?.1));
         let mut segment = [Segment {
-            reference: rings.tx_ring,
+            reference: port.ok_or(Refusal::Unknown)?.rings().tx_ring,
             offset: 0,
             length: 4,
             at: 0,
@@ -465,15 +474,17 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         Ok(copied.is_ok() && segment.iter().all(|segment| segment.is_done))
     }
 
-    /// The domid of each guest, and the number of frames that it has sent.
+    /// The domid of each guest, and the number of frames that it has sent. Those of which only the rings are mapped are
+    /// among them.
     pub fn frames(&self) -> impl Iterator<Item = (u16, u64)> {
         let live = self.guests.iter().flatten();
-        live.map(|live| {
+        let live = live.map(|live| {
             (
                 live.guest.rings.domain,
                 live.port.counters.from_guest.frames,
             )
-        })
+        });
+        live.chain(self.prepared.keys().map(|domain| (*domain, 0)))
     }
 
     fn live(&mut self, at: usize) -> Option<&mut Live<X>> {

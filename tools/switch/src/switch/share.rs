@@ -33,6 +33,14 @@ pub struct SendLimits {
     pub bytes: Option<u64>,
 }
 
+impl SendLimits {
+    /// Whether there is no limit.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// A token bucket for a limit per second.
 #[derive(Debug)]
 struct Bucket {

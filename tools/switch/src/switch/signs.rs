@@ -39,6 +39,11 @@ impl Signs {
         }
     }
 
+    /// Takes note of a frame that was held for it.
+    pub(super) fn hold(&mut self) {
+        self.held += 1;
+    }
+
     /// Takes note of a frame that the guest has sent.
     pub(super) fn note(&mut self, frame: &[u8], mac: [u8; 6], now: u64) {
         if let Some(sign) = crate::frame::sign(frame, mac)

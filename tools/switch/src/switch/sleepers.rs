@@ -15,6 +15,20 @@ use crate::xen::{Wire, Xen};
 /// The time, in ns, after which a client is told again that a guest is wanted, if it has done nothing about it.
 const TELL_AGAIN: u64 = 1_000_000_000;
 
+/// What is done with frames for a guest that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// It gets them.
+    No,
+    /// They are held: it is about to go ([`Switch::hold`]).
+    All,
+    /// It is paused, and gets those that are for it alone ([`Switch::suspend`]).
+    Paused {
+        /// Whether it has got one.
+        is_woken: bool,
+    },
+}
+
 /// A guest that may sleep.
 pub(super) struct Asleep {
     pub(super) sleeper: Sleeper,
@@ -102,7 +116,52 @@ impl<X: Xen, W: Wire> Switch<X, W> {
     /// # Errors
     /// No guest of this name may sleep.
     pub fn hold(&mut self, name: &str) -> Result<(), Refusal> {
-        self.set_held(name, true).map(drop)
+        self.set_hold(name, Hold::All).map(drop)
+    }
+
+    /// The same for a guest that is paused, and will be unpaused as soon as the client is told that it is wanted: the
+    /// frames that are for it alone, and those that were held, are put into its ring at once. So nobody waits for
+    /// [`Switch::open`]; until then it gets nothing that is for all.
+    ///
+    /// # Errors
+    /// No guest of this name may sleep.
+    pub fn suspend(&mut self, name: &str, now: u64) -> Result<(), Refusal> {
+        let key = self.set_hold(name, Hold::Paused { is_woken: false })?;
+        if let Some(&at) = self.by_mac.get(&key)
+            && let Some(asleep) = self.sleepers.get_mut(&key)
+            && !asleep.held.is_empty()
+        {
+            let mut held = std::mem::take(&mut asleep.held);
+            for _ in 0..held.len() {
+                self.rouse(at, now);
+            }
+            self.replay(at, &mut held, now);
+        }
+        Ok(())
+    }
+
+    /// Whether a guest is paused, and gets the frames that are for it alone.
+    pub(super) fn is_paused(&self, at: usize) -> bool {
+        let live = self.guests.get(at).and_then(Option::as_ref);
+        live.is_some_and(|live| matches!(live.hold, Hold::Paused { .. }))
+    }
+
+    /// Takes note of a frame for a guest that is paused. With the first one its life begins again, of which the client
+    /// is told as of a new guest's.
+    pub(super) fn rouse(&mut self, at: usize, now: u64) {
+        if let Some(live) = self.live(at) {
+            let is_first = live.hold == Hold::Paused { is_woken: false };
+            if is_first {
+                live.hold = Hold::Paused { is_woken: true };
+                live.signs = Some(Signs::new(now, 0));
+            }
+            if let Some(signs) = &mut live.signs {
+                signs.hold();
+            }
+            if is_first && !self.newborns.contains(&at) {
+                self.newborns.push(at);
+            }
+        }
     }
 
     /// Does so no more: the frames that were held are delivered, and the first frames that the guest sends from now on
@@ -111,8 +170,13 @@ impl<X: Xen, W: Wire> Switch<X, W> {
     /// # Errors
     /// No guest of this name may sleep.
     pub fn open(&mut self, name: &str, now: u64) -> Result<(), Refusal> {
-        let key = self.set_held(name, false)?;
-        if let Some(&at) = self.by_mac.get(&key)
+        let key = self.sleeper_of(name)?;
+        let at = self.by_mac.get(&key).copied();
+        let held = at.and_then(|at| Some(self.guests.get(at)?.as_ref()?.hold));
+        self.set_hold(name, Hold::No)?;
+        // Of one that was paused, and has got a frame, its life has begun with that.
+        if let Some(at) = at
+            && held != Some(Hold::Paused { is_woken: true })
             && let Some(asleep) = self.sleepers.get_mut(&key)
         {
             let mut held = asleep.take();
@@ -188,7 +252,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         }
     }
 
-    fn set_held(&mut self, name: &str, is_held: bool) -> Result<(usize, Mac), Refusal> {
+    fn set_hold(&mut self, name: &str, hold: Hold) -> Result<(usize, Mac), Refusal> {
         let key = self.sleeper_of(name)?;
         if let Some(asleep) = self.sleepers.get_mut(&key) {
             asleep.told_at = None;
@@ -196,7 +260,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         if let Some(&at) = self.by_mac.get(&key)
             && let Some(live) = self.live(at)
         {
-            live.is_held = is_held;
+            live.hold = hold;
         }
         Ok(key)
     }
@@ -223,13 +287,14 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         if let Some(&at) = self.by_mac.get(&key)
             && let Some(live) = self.live(at)
         {
-            live.is_held = false;
+            live.hold = Hold::No;
         }
         Ok(())
     }
 
-    /// Forgets all that a client has declared.
+    /// Forgets all that a client has declared or prepared.
     pub fn forget_all(&mut self, owner: u64) {
+        self.unprepare_all(owner);
         let sleepers = self.sleepers.values();
         let owned = sleepers.filter(|asleep| asleep.owner == owner);
         let names: Vec<String> = owned.map(|asleep| asleep.sleeper.name.clone()).collect();
@@ -249,7 +314,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
     pub(super) fn receiver(&self, net: usize, mac: Mac) -> Option<usize> {
         let at = *self.by_mac.get(&(net, mac))?;
         let live = self.guests.get(at)?.as_ref()?;
-        (!live.is_held).then_some(at)
+        (live.hold == Hold::No).then_some(at)
     }
 
     fn sleeper_of(&self, name: &str) -> Result<(usize, Mac), Refusal> {
