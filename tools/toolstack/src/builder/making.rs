@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::OnceLock;
 
+use super::config::random_uuid;
+use crate::paths;
+
 /// A process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MakingProcess {
@@ -108,6 +111,41 @@ impl Mark {
     }
 }
 
+/// A mark that was made before the birth that it will be of: a client waits for a birth, and a tenth of what it takes
+/// beside Xen's work is the file. It is removed if it is not used.
+pub(super) struct SpareMark {
+    uuid: [u8; 16],
+    mark: Option<Mark>,
+}
+
+impl SpareMark {
+    /// Makes the mark of a new UUID.
+    pub(super) fn leave(folder: &Path) -> io::Result<Self> {
+        let uuid = random_uuid()?;
+        let mark = Some(Mark::leave(folder, &paths::uuid(&uuid))?);
+        Ok(Self { uuid, mark })
+    }
+
+    /// Its UUID.
+    pub(super) fn uuid(&self) -> [u8; 16] {
+        self.uuid
+    }
+
+    /// The mark, for a birth of its UUID.
+    pub(super) fn used(mut self) -> Option<Mark> {
+        self.mark.take()
+    }
+}
+
+impl Drop for SpareMark {
+    fn drop(&mut self) {
+        if let Some(mark) = &self.mark {
+            // `hatch gc` finds it if this fails.
+            let _ = mark.remove();
+        }
+    }
+}
+
 /// Removes a mark, if it exists.
 pub(crate) fn remove_mark(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
@@ -162,6 +200,24 @@ pub(crate) fn marks(folder: &Path) -> io::Result<Vec<(String, Option<Marked>)>> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_spare_mark_is_there_until_it_is_dropped_or_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let count = || marks(folder.path()).unwrap().len();
+        let spare = SpareMark::leave(folder.path()).unwrap();
+        assert_eq!(count(), 1);
+        drop(spare);
+        assert_eq!(count(), 0);
+        let spare = SpareMark::leave(folder.path()).unwrap();
+        let uuid = paths::uuid(&spare.uuid());
+        let mut mark = spare.used().unwrap();
+        mark.name(7).unwrap();
+        let all = marks(folder.path()).unwrap();
+        assert!(
+            matches!(all.as_slice(), [(name, Some(marked))] if *name == uuid && marked.domid == Some(7))
+        );
+    }
 
     #[test]
     fn a_mark_says_who_and_then_which() {

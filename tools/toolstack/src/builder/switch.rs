@@ -54,7 +54,7 @@ pub(super) fn let_go(run: &Path, domid: u16, bound: Duration) -> Result<bool, St
         return Ok(false);
     };
     match switch.ask(&SwitchOrder::Detach(domid)) {
-        Ok(SwitchReply::Detached(_)) => Ok(true),
+        Ok(SwitchReply::Detached(_) | SwitchReply::Done) => Ok(true),
         // The switch has no guest of this domain: there is nothing to release.
         Ok(SwitchReply::Error(_)) => Ok(false),
         Ok(_) => Err("the switch does not answer what it was asked".to_owned()),

@@ -1,9 +1,12 @@
 //! The connections that guests are made and removed with.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::ToolstackError;
+use super::config::random_uuid;
+use super::making::SpareMark;
 use super::netback::{self, NetbackThreads, PROC};
 use crate::host::{Links, Store, Xen};
 
@@ -23,9 +26,33 @@ pub struct Toolstack {
     pub(super) netback: NetbackThreads,
     /// The folder of proc(5).
     pub(super) proc: PathBuf,
+    /// The mark of the next birth on the switch, if it was made ahead.
+    pub(super) spare: Option<SpareMark>,
 }
 
 impl Toolstack {
+    /// A UUID for the next guest on the switch. It is another one once a guest has it.
+    ///
+    /// # Errors
+    /// The kernel has no random numbers.
+    pub fn next_uuid(&self) -> io::Result<[u8; 16]> {
+        self.spare
+            .as_ref()
+            .map_or_else(random_uuid, |spare| Ok(spare.uuid()))
+    }
+
+    /// Makes the mark of the next birth on the switch ahead: of a guest with [`Self::next_uuid`]. A process that makes
+    /// many guests calls this while nobody waits.
+    ///
+    /// # Errors
+    /// The file cannot be made.
+    pub fn make_mark_ahead(&mut self) -> io::Result<()> {
+        if self.spare.is_none() {
+            self.spare = Some(SpareMark::leave(&self.marks())?);
+        }
+        Ok(())
+    }
+
     /// Opens the connections to Xen, xenstored and netlink. `bound` is the longest wait for any of them.
     ///
     /// # Errors
@@ -58,6 +85,7 @@ impl Toolstack {
             run: RUN.into(),
             netback: NetbackThreads::default(),
             proc: PROC.into(),
+            spare: None,
         }
     }
 

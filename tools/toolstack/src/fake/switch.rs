@@ -16,9 +16,13 @@ pub struct FakeSwitch(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     domains: Vec<u16>,
+    /// The domains of which only the rings are mapped.
+    prepared: Vec<u16>,
+    /// The guest that was declared.
+    known: Option<String>,
     /// The orders about guests that move, by their names.
     moves: Vec<String>,
-    /// The last guest that was attached.
+    /// The last guest that was attached, if all was told of it.
     last: Option<Guest>,
     refuses: bool,
 }
@@ -53,7 +57,18 @@ impl FakeSwitch {
         self.state().moves.clone()
     }
 
-    /// The last guest that it was given.
+    /// The domids of the guests that it is prepared for.
+    #[must_use]
+    pub fn prepared(&self) -> Vec<u16> {
+        self.state().prepared.clone()
+    }
+
+    /// Makes it know a guest of this name, and no other, as declared.
+    pub fn knows(&self, name: Option<&str>) {
+        self.state().known = name.map(str::to_owned);
+    }
+
+    /// The last guest that it was given, if it was told all of it.
     #[must_use]
     pub fn last(&self) -> Option<Guest> {
         self.state().last.clone()
@@ -80,6 +95,14 @@ impl FakeSwitch {
 }
 
 impl State {
+    fn serve(&mut self, domain: u16) -> SwitchReply {
+        self.prepared.retain(|other| *other != domain);
+        self.domains.push(domain);
+        SwitchReply::Attached {
+            link: "switch1".to_owned(),
+        }
+    }
+
     fn moved(&mut self, order: String) -> SwitchReply {
         self.moves.push(order);
         SwitchReply::Done
@@ -88,11 +111,23 @@ impl State {
     fn answer(&mut self, order: SwitchOrder) -> SwitchReply {
         match order {
             SwitchOrder::Attach(guest) if !self.refuses => {
-                self.domains.push(guest.rings.domain);
+                let reply = self.serve(guest.rings.domain);
                 self.last = Some(*guest);
-                SwitchReply::Attached {
-                    link: "switch1".to_owned(),
-                }
+                reply
+            }
+            SwitchOrder::Awake(awake)
+                if !self.refuses && self.known.as_ref() == Some(&awake.name) =>
+            {
+                self.last = None;
+                self.serve(awake.rings.domain)
+            }
+            SwitchOrder::Prepare { rings, .. } if !self.refuses => {
+                self.prepared.push(rings.domain);
+                SwitchReply::Done
+            }
+            SwitchOrder::Detach(domain) if self.prepared.contains(&domain) => {
+                self.prepared.retain(|other| *other != domain);
+                SwitchReply::Done
             }
             SwitchOrder::Detach(domain) if self.domains.contains(&domain) => {
                 self.domains.retain(|other| *other != domain);

@@ -130,6 +130,7 @@ impl Toolstack {
                 image,
                 ramdisk,
                 is_guarded: true,
+                is_declared: false,
             };
             let mut switch = CreateSteps::new().run(CreateStep::Check, || {
                 let none = |error| ToolstackError::Switch(format!("no switch runs: {error}"));

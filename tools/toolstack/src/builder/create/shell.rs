@@ -1,5 +1,7 @@
 //! Shells: guests created ahead of time, without an identity.
 
+use std::fmt;
+
 use mayfly_handoff::network::{Preconnected, Random};
 
 use super::super::config::{GuestConfig, random_bytes, random_uuid};
@@ -14,6 +16,7 @@ use super::super::steps::{CreateStep, CreateSteps};
 use super::super::toolstack::Toolstack;
 use super::super::{CreateError, FailedStep, ToolstackError, info};
 use super::{CreateAs, Created, DoneSteps, Ready};
+use crate::host::Pages;
 use crate::paths;
 use mayfly_links::{Bridge, Link};
 use mayfly_xen::PAGE_SIZE;
@@ -33,8 +36,29 @@ pub struct Shell {
 pub(super) enum ShellPlace {
     /// An interface, and the bridge that it is a port of.
     Port(Link, Bridge),
-    /// The switch will serve it, and does not know of it yet. Nor does xenstored: the mark is a file.
-    Switch(Ports, Mark),
+    /// The switch will serve it.
+    Switch(Box<MadeAhead>),
+}
+
+/// A shell for the switch. xenstored does not know of it: its mark is a file.
+pub(super) struct MadeAhead {
+    pub(super) ports: Ports,
+    pub(super) mark: Mark,
+    /// The pages of its information.
+    pub(super) information: Option<Box<dyn Pages>>,
+    /// Whether the switch has mapped its rings.
+    pub(super) is_prepared: bool,
+    /// Random bytes for the guest, which are not in its memory yet.
+    pub(super) random: Option<[u8; 32]>,
+}
+
+impl fmt::Debug for MadeAhead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("MadeAhead");
+        shown.field("ports", &self.ports).field("mark", &self.mark);
+        shown.field("is_prepared", &self.is_prepared);
+        shown.finish_non_exhaustive()
+    }
 }
 
 impl Shell {
@@ -147,13 +171,13 @@ impl Toolstack {
     /// As [`Self::give`]'s.
     pub fn give_for(
         &mut self,
-        shell: Shell,
+        mut shell: Shell,
         config: &GuestConfig,
         ramdisk: Option<&Ramdisk>,
         ready: Option<Ready<'_>>,
     ) -> Result<Created, CreateError> {
         let mut steps = CreateSteps::giving();
-        match self.rename(&shell, config, ramdisk, ready, &mut steps) {
+        match self.rename(&mut shell, config, ramdisk, ready, &mut steps) {
             Ok(()) => Ok(Created {
                 domid: shell.domid,
                 uuid: shell.config.uuid,
@@ -161,11 +185,12 @@ impl Toolstack {
                 timeline: steps.finish(),
             }),
             Err(failure) => {
-                let discarded = self.discard(&shell);
+                let (domid, old) = (shell.domid, shell.config.index());
+                let discarded = self.discard(shell);
                 let mut left: Vec<String> =
                     discarded.err().map(|e| e.to_string()).into_iter().collect();
                 // If the new name is claimed already, the index has nothing under the old one.
-                left.extend(self.forget(shell.domid, &shell.config.index()));
+                left.extend(self.forget(domid, &old));
                 Err(CreateError { failure, left })
             }
         }
@@ -175,10 +200,10 @@ impl Toolstack {
     ///
     /// # Errors
     /// The parts of it that are left.
-    pub fn discard(&mut self, shell: &Shell) -> Result<(), DestroyError> {
+    pub fn discard(&mut self, shell: Shell) -> Result<(), DestroyError> {
         let (domid, uuid) = (shell.domid, &shell.config.uuid);
-        if let ShellPlace::Switch(_, mark) = &shell.place {
-            return self.discard_on_switch((domid, uuid), mark);
+        if let ShellPlace::Switch(ahead) = shell.place {
+            return self.discard_on_switch((domid, uuid), *ahead);
         }
         match self.destroy_known(domid, uuid) {
             Ok(_) | Err(DestroyError::NoSuchDomain(_)) => {}
@@ -193,7 +218,7 @@ impl Toolstack {
 
     fn rename(
         &mut self,
-        shell: &Shell,
+        shell: &mut Shell,
         config: &GuestConfig,
         ramdisk: Option<&Ramdisk>,
         ready: Option<Ready<'_>>,
@@ -217,6 +242,7 @@ impl Toolstack {
                 cause: ToolstackError::Backend("is the switch"),
             });
         };
+        let link = link.clone();
         let bridge = match &config.vif {
             Some(vif) => Some(steps.run(CreateStep::Check, || self.links.bridge(&vif.bridge))?),
             None => None,
@@ -244,7 +270,7 @@ impl Toolstack {
         inside?;
         outside?;
         if let Some(ready) = ready {
-            let port = bridge.as_ref().map(|bridge| (link, bridge));
+            let port = bridge.as_ref().map(|bridge| (&link, bridge));
             steps.run(CreateStep::Unpause, || self.run(domid, port, ready))?;
         }
         steps.run(CreateStep::Finish, || {
@@ -256,7 +282,7 @@ impl Toolstack {
     /// given.
     fn identity(
         &mut self,
-        shell: &Shell,
+        shell: &mut Shell,
         config: &GuestConfig,
         bridge: Option<&Bridge>,
         (layout, ramdisk): (&Layout, Option<&Ramdisk>),
@@ -273,33 +299,61 @@ impl Toolstack {
             })?;
         }
         steps.run(CreateStep::Load, || {
-            self.inscribe(shell, config, (layout, ramdisk))
+            self.inscribe(shell, config, (layout, ramdisk)).map(drop)
         })
     }
 
-    /// Writes what makes a shell this guest into its memory: information, and module.
+    /// Writes what makes a shell this guest into its memory: information, and module. Returns the pages of the
+    /// information.
     pub(super) fn inscribe(
         &mut self,
-        shell: &Shell,
+        shell: &mut Shell,
         config: &GuestConfig,
         (layout, ramdisk): (&Layout, Option<&Ramdisk>),
-    ) -> Result<(), ToolstackError> {
+    ) -> Result<Box<dyn Pages>, ToolstackError> {
         let mac = config.vif.as_ref().map_or(shell.network.mac, |vif| vif.mac);
+        let random = match &mut shell.place {
+            ShellPlace::Switch(ahead) => ahead.random.take(),
+            ShellPlace::Port(..) => None,
+        };
         let network = Preconnected {
             mac,
             // New random bytes: another guest made from a copy of the same shell may have the shell's.
-            random: random_bytes().map(Random),
+            random: random.or_else(random_bytes).map(Random),
             ..shell.network
         };
         let information = info::encode(layout, &config.cmdline, Some(&network));
-        let first = layout.info / PAGE_SIZE as u64;
-        let gfns: Vec<u64> = (first..first + info::pages(&config.cmdline)).collect();
-        self.xen.map(shell.domid, &gfns)?.write(0, &information)?;
+        let pages = match &mut shell.place {
+            // It has more if its command line is long.
+            ShellPlace::Switch(ahead)
+                if info::pages(&config.cmdline) <= info::pages(&shell.config.cmdline) =>
+            {
+                ahead.information.take()
+            }
+            _ => None,
+        };
+        let pages = match pages {
+            Some(pages) => pages,
+            None => self.information(shell.domid, layout, &config.cmdline)?,
+        };
+        pages.write(0, &information)?;
         if let (Some(module), Some(ramdisk)) = (&layout.module, ramdisk) {
             let size = module.end - module.start;
             self.module(shell.domid, module.start, size, ramdisk)?;
         }
-        Ok(())
+        Ok(pages)
+    }
+
+    /// Maps the pages of a guest's information.
+    pub(super) fn information(
+        &self,
+        domid: u16,
+        layout: &Layout,
+        cmdline: &str,
+    ) -> Result<Box<dyn Pages>, ToolstackError> {
+        let first = layout.info / PAGE_SIZE as u64;
+        let gfns: Vec<u64> = (first..first + info::pages(cmdline)).collect();
+        Ok(self.xen.map(domid, &gfns)?)
     }
 }
 

@@ -130,7 +130,7 @@ impl PoolServer {
     /// Removes all shells.
     fn clear_out(&mut self, report: &mut dyn FnMut(&str)) {
         for shell in self.shells.take_image(&self.kind.image) {
-            if let Err(error) = self.toolstack.discard(&shell) {
+            if let Err(error) = self.toolstack.discard(shell) {
                 report(&error.to_string());
             }
         }
@@ -179,7 +179,7 @@ impl PoolServer {
             image,
             ..
         } = self;
-        match shells.fill(kind, toolstack, image) {
+        match shells.fill(kind, (toolstack, &mut None), image) {
             Ok(Some(_)) => report("shells can be made again"),
             Ok(None) => {}
             Err(error) => self.failed(&error.to_string(), report),

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use mayfly_switch::control::SwitchConnection;
 use mayfly_xen::TscMode;
 
 use crate::builder::{CreateError, GuestConfig, Image, Shell, Toolstack, ToolstackError};
@@ -193,7 +194,7 @@ impl ShellPool {
         self.retry_at = self.retry_at.max(until);
     }
 
-    /// Makes one shell of a kind that the pool keeps. Returns the trouble that is over with it, if there was any. After an error, the owner
+    /// Makes one shell of a kind that the pool keeps; for one on the switch, there may be a connection to that. Returns the trouble that is over with it, if there was any. After an error, the owner
     /// calls [`Self::failed`].
     ///
     /// # Errors
@@ -201,7 +202,7 @@ impl ShellPool {
     pub fn fill(
         &mut self,
         kind: &ShellKind,
-        toolstack: &mut Toolstack,
+        (toolstack, switch): (&mut Toolstack, &mut Option<SwitchConnection>),
         image: &Image,
     ) -> Result<Option<String>, FillError> {
         let Some(template) = self.templates.get(kind) else {
@@ -216,7 +217,7 @@ impl ShellPool {
             }
         }
         let shell = match kind.is_on_switch {
-            true => toolstack.shell_on_switch(template, image)?,
+            true => toolstack.shell_on_switch(template, image, switch)?,
             false => toolstack.shell(template, image)?,
         };
         let shells = self.shells.entry(kind.clone()).or_default();

@@ -54,7 +54,8 @@ impl Bed {
     fn fill(&mut self) -> Result<Option<String>, FillError> {
         let (kind, _) = self.pool.lacking().unwrap();
         let kind = kind.clone();
-        self.pool.fill(&kind, &mut self.toolstack, &self.image)
+        let toolstack = (&mut self.toolstack, &mut None);
+        self.pool.fill(&kind, toolstack, &self.image)
     }
 
     /// Makes all shells that are lacking.
@@ -69,10 +70,11 @@ impl Bed {
     }
 
     fn discard(&mut self, shells: Vec<Shell>) -> usize {
-        for shell in &shells {
+        let count = shells.len();
+        for shell in shells {
             self.toolstack.discard(shell).unwrap();
         }
-        shells.len()
+        count
     }
 }
 
@@ -201,7 +203,9 @@ fn what_is_not_kept_or_too_much_is_taken_out() {
     assert_eq!(bed.pool.memory(), 16);
     // A kind that is not kept is not made.
     let (small, _) = kind(8);
-    let made = bed.pool.fill(&small, &mut bed.toolstack, &bed.image);
+    let made = bed
+        .pool
+        .fill(&small, (&mut bed.toolstack, &mut None), &bed.image);
     assert!(made.unwrap().is_none());
     assert!(bed.pool.take_image(Path::new("other")).is_empty());
     let stale = bed.pool.take_image(Path::new("image"));

@@ -1,11 +1,12 @@
 //! A guest as the switch is given it, and what the guest is told of that.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use mayfly_handoff::network::{PATH_MAX, Preconnected};
 use mayfly_switch::control::{SwitchConnection, SwitchOrder, SwitchReply};
 use mayfly_switch::port::{Features, Rings};
-use mayfly_switch::switch::{Guard, SendLimits};
+use mayfly_switch::switch::{Awake, Guard, SendLimits};
 use mayfly_switch::xenbus::Interface;
 
 use super::super::super::ToolstackError;
@@ -94,26 +95,66 @@ pub(in super::super::super) const AT_FIRST: Features = Features {
     persistent: true,
 };
 
-/// Asks the switch to serve a guest whose rings the builder has made.
-pub(super) fn attach(
-    switch: &mut SwitchConnection,
-    interface: &Interface,
-) -> Result<(), ToolstackError> {
-    switch.settle()?;
+/// The rings as the switch is given them.
+fn handed(interface: &Interface) -> Result<Rings, ToolstackError> {
     let rings = interface.connected.map(|rings| Rings {
         // The guest notifies through the transmit ring's event channel as long as the receive ring's is unbound.
         rx_port: None,
         ..rings
     });
-    let rings = rings.ok_or(ToolstackError::Backend("has no rings"))?;
-    let guest = interface.guest(rings, AT_FIRST);
-    Ok(switch.send(&SwitchOrder::Attach(Box::new(guest)))?)
+    rings.ok_or(ToolstackError::Backend("has no rings"))
+}
+
+/// Asks the switch to map the rings of a guest that it will serve later. Returns whether it has: if not, it does when
+/// it serves the guest.
+///
+/// # Errors
+/// The switch is gone.
+pub(super) fn prepare(switch: &mut SwitchConnection, interface: &Interface) -> io::Result<bool> {
+    let Ok(rings) = handed(interface) else {
+        return Ok(false);
+    };
+    let reply = switch.ask(&SwitchOrder::Prepare {
+        rings,
+        features: AT_FIRST,
+    })?;
+    Ok(reply == SwitchReply::Done)
+}
+
+/// Asks the switch to serve a guest whose rings the builder has made. What the switch was told in a declaration is not
+/// told again.
+pub(super) fn attach(
+    switch: &mut SwitchConnection,
+    interface: &Interface,
+    is_declared: bool,
+) -> Result<(), ToolstackError> {
+    switch.settle()?;
+    let rings = handed(interface)?;
+    let order = match is_declared {
+        true => SwitchOrder::Awake(Box::new(Awake {
+            name: interface.name.clone(),
+            guard: interface.guard,
+            rings,
+            features: AT_FIRST,
+        })),
+        false => SwitchOrder::Attach(Box::new(interface.guest(rings, AT_FIRST))),
+    };
+    Ok(switch.send(&order)?)
 }
 
 /// Waits until it does. Returns its port on the bridge.
-pub(super) fn attached(switch: &mut SwitchConnection) -> Result<String, ToolstackError> {
+pub(super) fn attached(
+    switch: &mut SwitchConnection,
+    interface: &Interface,
+    is_declared: bool,
+) -> Result<String, ToolstackError> {
     match switch.receive()? {
         SwitchReply::Attached { link } => Ok(link),
+        // The one who has declared it may have lost the switch, and another one may not know it yet.
+        SwitchReply::Error(_) if is_declared => {
+            attach(switch, interface, false)?;
+            attached(switch, interface, false)
+        }
         SwitchReply::Error(why) => Err(ToolstackError::Switch(why)),
         _ => Err(ToolstackError::Switch(
             "it does not answer what it was asked".into(),

@@ -26,16 +26,17 @@ use super::super::config::{Connect, GuestConfig};
 use super::super::image::{Image, Ramdisk};
 use super::super::keys::{self, Ports};
 use super::super::layout::{self, Layout};
-use super::super::making::Mark;
+use super::super::making::{Mark, SpareMark};
 use super::super::rings::Grants;
 use super::super::steps::{CreateStep, CreateSteps};
 use super::super::toolstack::Toolstack;
 use super::super::{CreateError, FailedStep, ToolstackError, switch};
 use super::contents::Mapped;
 use super::{AboutToRun, CreateAs, CreatePlan, Created, DoneSteps, GRANT_FRAMES, Ready};
+use crate::host::Pages;
 use crate::paths;
 pub(in super::super) use handed::{AT_FIRST, interface_of};
-use handed::{attach, attached, connected, network};
+use handed::{attach, attached, connected, network, prepare};
 use mayfly_xen::NewDomain;
 
 /// The time that a guest has for its first answer, once it has been on a CPU, before xenstored and the bridge are told
@@ -54,6 +55,8 @@ pub struct WantedOnSwitch<'a> {
     /// Whether the switch lets the guest send only from the IP addresses of its command line, if that has any, and not
     /// only from its MAC address.
     pub is_guarded: bool,
+    /// Whether it was declared to the switch, so that the switch knows its name and its addresses.
+    pub is_declared: bool,
 }
 
 /// A guest that the switch serves and that only the switch knows of. If it is dropped, `hatch gc` finds it as it does
@@ -80,8 +83,16 @@ struct OnSwitch {
     interface: Interface,
     /// The switch's port on the bridge.
     link: String,
-    /// Its mapped pages, if any are.
-    mapped: Option<Mapped>,
+    /// Its mapped pages, if any are. To unmap them takes long, so it is done when the guest has answered.
+    mapped: Option<KeptPages>,
+}
+
+/// Pages that stay mapped until the guest has answered.
+enum KeptPages {
+    /// All that the builder has written.
+    All(#[expect(dead_code, reason = "held only")] Mapped),
+    /// Those of the information.
+    Information(#[expect(dead_code, reason = "held only")] Box<dyn Pages>),
 }
 
 /// A domain that is complete but for its contents.
@@ -130,6 +141,7 @@ impl Toolstack {
             image,
             ramdisk,
             is_guarded,
+            ..
         } = wanted;
         let plan = steps.run(CreateStep::Check, || {
             let mut plan = self.plan(config, (image, ramdisk), Connect::Guest)?;
@@ -158,8 +170,7 @@ impl Toolstack {
         let config = wanted.config;
         let plan = steps.run(CreateStep::Check, || Self::plan_for_switch(wanted))?;
         let mut done = DoneSteps::default();
-        let whose = (&mut *switch, wanted.is_guarded);
-        let born = self.born(&plan, whose, &mut steps, &mut done);
+        let born = self.born(&plan, (&mut *switch, wanted), &mut steps, &mut done);
         let born = born.and_then(|born| {
             if then == CreateAs::Running {
                 self.start(&born, ready, &mut steps)?;
@@ -184,7 +195,10 @@ impl Toolstack {
                 switch: Some(&born.link),
                 links,
             })?;
-            Ok::<_, ToolstackError>(self.xen.unpause(domid)?)
+            self.xen.unpause(domid)?;
+            // On one CPU the switch runs now, and takes the guest's first frames.
+            std::thread::yield_now();
+            Ok::<_, ToolstackError>(())
         })
     }
 
@@ -271,7 +285,7 @@ impl Toolstack {
     fn born(
         &mut self,
         plan: &CreatePlan<'_>,
-        (switch, is_guarded): (&mut SwitchConnection, bool),
+        (switch, wanted): (&mut SwitchConnection, WantedOnSwitch<'_>),
         steps: &mut CreateSteps,
         done: &mut DoneSteps,
     ) -> Result<OnSwitch, FailedStep> {
@@ -280,18 +294,20 @@ impl Toolstack {
         let whose = (plan.config, plan.layout.rings.as_ref());
         // The switch maps the rings while the image is loaded, if it has a CPU of its own.
         let interface = steps.run(CreateStep::Front, || {
-            let interface = connected(whose, is_guarded, domid, &ports)?;
-            attach(switch, &interface)?;
+            let interface = connected(whose, wanted.is_guarded, domid, &ports)?;
+            attach(switch, &interface, wanted.is_declared)?;
             Ok::<_, ToolstackError>(interface)
         })?;
         self.contents(plan, &machine, steps)?;
-        let link = steps.run(CreateStep::Connect, || attached(switch))?;
+        let link = steps.run(CreateStep::Connect, || {
+            attached(switch, &interface, wanted.is_declared)
+        })?;
         Ok(OnSwitch {
             domid,
             ports,
             interface,
             link,
-            mapped: Some(machine.mapped),
+            mapped: Some(KeptPages::All(machine.mapped)),
         })
     }
 
@@ -304,7 +320,11 @@ impl Toolstack {
     ) -> Result<Machine, FailedStep> {
         let config = plan.config;
         let domid = steps.run(CreateStep::Domain, || {
-            let mark = Mark::leave(&self.marks(), &paths::uuid(&config.uuid))?;
+            let spare = self.spare.take_if(|spare| spare.uuid() == config.uuid);
+            let mark = match spare.and_then(SpareMark::used) {
+                Some(mark) => mark,
+                None => Mark::leave(&self.marks(), &paths::uuid(&config.uuid))?,
+            };
             let mark = done.mark.insert(mark);
             let new = NewDomain {
                 handle: config.uuid,

@@ -43,7 +43,7 @@ struct Bed {
     image: Image,
     folder: TempDir,
     served: FakeSwitch,
-    switch: RefCell<SwitchConnection>,
+    switch: RefCell<Option<SwitchConnection>>,
     before: mayfly_xenstore::memory::Nodes,
 }
 
@@ -60,7 +60,7 @@ impl Bed {
             image: Image::open(&path).unwrap(),
             folder,
             served,
-            switch: RefCell::new(switch),
+            switch: RefCell::new(Some(switch)),
         }
     }
 
@@ -75,6 +75,7 @@ impl Bed {
             image: &self.image,
             ramdisk: None,
             is_guarded: true,
+            is_declared: false,
         }
     }
 
@@ -82,15 +83,24 @@ impl Bed {
         let config = config("web", 1);
         let what = self.wanted(&config);
         let mut switch = self.switch.borrow_mut();
-        toolstack.bear(what, &mut switch, CreateAs::Running, &mut |_| Ok(()))
+        toolstack.bear(
+            what,
+            switch.as_mut().unwrap(),
+            CreateAs::Running,
+            &mut |_| Ok(()),
+        )
     }
 
     fn create(&self, name: &str, last: u8) -> Result<Created, CreateError> {
         let config = config(name, last);
         let what = self.wanted(&config);
         let mut switch = self.switch.borrow_mut();
-        self.toolstack()
-            .create_on_switch(what, &mut switch, CreateAs::Running, &mut |_| Ok(()))
+        self.toolstack().create_on_switch(
+            what,
+            switch.as_mut().unwrap(),
+            CreateAs::Running,
+            &mut |_| Ok(()),
+        )
     }
 
     fn mark(&self) -> PathBuf {
@@ -253,8 +263,12 @@ impl Bed {
     fn create_of(&self, config: &GuestConfig) -> Result<Created, CreateError> {
         let what = self.wanted(config);
         let mut switch = self.switch.borrow_mut();
-        self.toolstack()
-            .create_on_switch(what, &mut switch, CreateAs::Running, &mut |_| Ok(()))
+        self.toolstack().create_on_switch(
+            what,
+            switch.as_mut().unwrap(),
+            CreateAs::Running,
+            &mut |_| Ok(()),
+        )
     }
 }
 
@@ -323,7 +337,9 @@ fn a_handshake_that_cannot_begin_leaves_nothing() {
 impl Bed {
     fn shell(&self) -> Result<Shell, CreateError> {
         let template = config("shell", 9);
-        self.toolstack().shell_on_switch(&template, &self.image)
+        let mut switch = self.switch.borrow_mut();
+        self.toolstack()
+            .shell_on_switch(&template, &self.image, &mut switch)
     }
 
     fn bear_from(&self, shell: Shell) -> Result<Newborn, CreateError> {
@@ -331,7 +347,7 @@ impl Bed {
         let what = self.wanted(&config);
         let mut switch = self.switch.borrow_mut();
         self.toolstack()
-            .bear_from(shell, what, &mut switch, &mut |_| Ok(()))
+            .bear_from(shell, what, switch.as_mut().unwrap(), &mut |_| Ok(()))
     }
 
     /// Checks that no mark is left.
@@ -351,13 +367,16 @@ fn a_shell_becomes_a_guest() {
     // Nobody knows of it, and it counts as being made.
     assert_eq!(bed.host.store.asked().len(), asked);
     assert_eq!(bed.served.domains(), [0_u16; 0]);
+    assert_eq!(bed.served.prepared(), [domid]);
     let mut toolstack = bed.toolstack();
     assert_eq!(gc::decide(&Snapshot::read(&mut toolstack).unwrap()), []);
     let calls = bed.host.xen.asked().len();
     let newborn = bed.bear_from(shell).unwrap();
     assert_eq!(newborn.domid(), domid);
-    assert_eq!(bed.host.xen.asked()[calls..], ["map", "unpause"]);
+    // Its information is mapped already.
+    assert_eq!(bed.host.xen.asked()[calls..], ["unpause"]);
     assert_eq!(bed.served.domains(), [domid]);
+    assert!(bed.served.prepared().is_empty());
     let created = toolstack.introduce(newborn).unwrap();
     assert_eq!((created.domid, created.uuid), (domid, uuid));
     assert_eq!(bed.host.domid("web"), Some(domid));
@@ -370,7 +389,7 @@ fn a_shell_becomes_a_guest() {
 fn of_a_shell_that_is_discarded_or_fails_nothing_is_left() {
     let bed = Bed::new();
     let shell = bed.shell().unwrap();
-    bed.toolstack().discard(&shell).unwrap();
+    bed.toolstack().discard(shell).unwrap();
     bed.is_as_before("it was discarded");
     bed.has_no_mark("it was discarded");
     // Another toolstack has removed it, and its number is another domain's.
@@ -378,7 +397,7 @@ fn of_a_shell_that_is_discarded_or_fails_nothing_is_left() {
     let domid = shell.domid();
     bed.toolstack().xen().destroy(domid).unwrap();
     bed.host.xen.add(domid, [8; 16]);
-    bed.toolstack().discard(&shell).unwrap();
+    bed.toolstack().discard(shell).unwrap();
     assert_eq!(bed.host.xen.domids(), [domid]);
     bed.toolstack().xen().destroy(domid).unwrap();
     bed.has_no_mark("it was gone");
@@ -388,15 +407,13 @@ fn of_a_shell_that_is_discarded_or_fails_nothing_is_left() {
         assert!(error.left.is_empty(), "{call}: {error}");
         bed.has_no_mark(call);
     }
-    for call in ["map", "unpause"] {
-        bed.host.xen.refuses("", 0);
-        let shell = bed.shell().unwrap();
-        bed.host.xen.refuses(call, 5);
-        let error = bed.bear_from(shell).err().unwrap();
-        assert!(error.left.is_empty(), "{call}: {error}");
-        bed.is_as_before(call);
-        bed.has_no_mark(call);
-    }
+    bed.host.xen.refuses("", 0);
+    let shell = bed.shell().unwrap();
+    bed.host.xen.refuses("unpause", 5);
+    let error = bed.bear_from(shell).err().unwrap();
+    assert!(error.left.is_empty(), "{error}");
+    bed.is_as_before("it does not run");
+    bed.has_no_mark("it does not run");
     bed.host.xen.refuses("", 0);
     let shell = bed.shell().unwrap();
     bed.served.refuses(true);
@@ -425,4 +442,59 @@ fn the_shells_of_a_process_that_was_killed_are_found() {
     assert_eq!(failures, [""; 0]);
     bed.is_as_before("gc");
     bed.has_no_mark("gc");
+}
+
+#[test]
+fn a_switch_that_is_gone_or_refuses_maps_later() {
+    let bed = Bed::new();
+    bed.served.refuses(true);
+    let shell = bed.shell().unwrap();
+    assert!(bed.switch.borrow().is_some() && bed.served.prepared().is_empty());
+    bed.served.refuses(false);
+    let newborn = bed.bear_from(shell).unwrap();
+    assert_eq!(bed.served.domains(), [newborn.domid()]);
+    // It ends, and another one runs.
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    drop(theirs);
+    *bed.switch.borrow_mut() = Some(SwitchConnection::over(ours));
+    let shell = bed.shell().unwrap();
+    assert!(bed.switch.borrow().is_none() && bed.served.prepared().is_empty());
+    let mut toolstack = bed.toolstack();
+    toolstack.discard(shell).unwrap();
+    *bed.switch.borrow_mut() = Some(toolstack.switch().unwrap());
+    let domid = toolstack.introduce(newborn).unwrap().domid;
+    toolstack.destroy(domid, false).unwrap();
+    bed.is_as_before("its end");
+}
+
+#[test]
+fn what_was_declared_is_not_told_again_but_to_a_switch_that_does_not_know_it() {
+    let bed = Bed::new();
+    let config = config("web", 1);
+    let declared = WantedOnSwitch {
+        is_declared: true,
+        ..bed.wanted(&config)
+    };
+    for is_known in [false, true] {
+        bed.served.knows(is_known.then_some("web"));
+        let mut toolstack = bed.toolstack();
+        let newborn = {
+            let mut switch = bed.switch.borrow_mut();
+            let switch = switch.as_mut().unwrap();
+            toolstack.bear(declared, switch, CreateAs::Running, &mut |_| Ok(()))
+        };
+        let domid = toolstack.introduce(newborn.unwrap()).unwrap().domid;
+        assert_eq!(bed.served.domains(), [domid]);
+        assert_eq!(bed.served.last().is_some(), !is_known);
+        toolstack.destroy(domid, false).unwrap();
+        bed.is_as_before("its end");
+    }
+    bed.served.refuses(true);
+    let mut switch = bed.switch.borrow_mut();
+    let switch = switch.as_mut().unwrap();
+    let mut toolstack = bed.toolstack();
+    let born = toolstack.bear(declared, switch, CreateAs::Running, &mut |_| Ok(()));
+    let error = born.err().unwrap();
+    assert!(error.to_string().contains("refused"), "{error}");
+    bed.is_as_before("the switch refuses");
 }
