@@ -53,7 +53,7 @@ impl Daemon {
         match action {
             FleetAction::Make(id) => {
                 if let Some(entry) = self.entries.get(&id) {
-                    let service = Box::new(entry.service.clone());
+                    let service = entry.service.clone();
                     self.order(MakerOrder::Make(id, service, self.config.daemon.guard));
                     // On one CPU the thread runs now: the rest of the work here can wait for it.
                     std::thread::yield_now();
@@ -101,13 +101,17 @@ impl Daemon {
         let paused = flood
             .map_err(|error| error.to_string())
             .and_then(|()| self.xen.pause(domid).map_err(|error| error.to_string()));
-        if let Err(why) = paused {
-            self.step(Instant::now(), FleetEvent::Ended(id, true, why));
+        match paused {
+            Ok(()) => self.tell_of(id, SwitchOrder::Suspend),
+            Err(why) => self.step(Instant::now(), FleetEvent::Ended(id, true, why)),
         }
     }
 
     /// Unpauses a guest. The held packets go to it, and later ones reach it through the bridge.
     pub(super) fn resume(&mut self, id: ServiceId, domid: u16) {
+        if self.is_at_switch(id) {
+            return self.resume_on_switch(id, domid);
+        }
         let now = Instant::now();
         let is_on_switch = self.vif(id, domid).is_none();
         // The switch tells of what the guest sends.
@@ -138,6 +142,39 @@ impl Daemon {
                 daemon.witness = Witness::new().ok();
             });
         }
+    }
+
+    /// Unpauses a guest to which the switch gives frames already. The switch opens it, and the front is told, when the
+    /// client has its answer.
+    fn resume_on_switch(&mut self, id: ServiceId, domid: u16) {
+        let now = Instant::now();
+        if let Some(guest) = self.guest(id) {
+            guest.goes_on(now, None);
+        }
+        if let Err(error) = self.xen.unpause(domid) {
+            return self.step(now, FleetEvent::Ended(id, true, error.to_string()));
+        }
+        // On one CPU the switch runs now, and takes the guest's answer.
+        std::thread::yield_now();
+        if let Some(birth) = self.birth(id) {
+            birth.span("resume", now, Instant::now());
+        }
+        self.later(move |daemon| daemon.opens(id));
+    }
+
+    /// Lets the switch give a guest that goes on all frames, unless it is suspended again by now.
+    fn opens(&mut self, id: ServiceId) {
+        if self.fleet.takes(id) {
+            self.tell_of(id, SwitchOrder::Open);
+        }
+    }
+
+    /// Whether a service's guest is on the switch that the service is declared to.
+    fn is_at_switch(&self, id: ServiceId) -> bool {
+        let entry = self.entries.get(&id).filter(|entry| entry.is_on_switch());
+        let guest = entry.and_then(|entry| entry.guest.as_ref());
+        self.switched.notices.is_some()
+            && guest.is_some_and(|guest| guest.network == Network::Switch)
     }
 
     /// The interface of this guest, if it has one of its own: one on the switch shares the switch's port with others.
@@ -342,7 +379,7 @@ impl Daemon {
             && let Some(port) = self.ports.get(&entry.service.bridge)
         {
             // Another service may have this MAC address by now.
-            let key = (entry.service.bridge, entry.service.mac);
+            let key = (entry.service.bridge.clone(), entry.service.mac);
             if !self.macs.contains_key(&key) {
                 let _ = self.links.undirect(port.link(), key.1);
             }

@@ -40,7 +40,7 @@ impl Daemon {
                 let is_new = |port: &BridgePort| port.link().master != Some(link.index);
                 let is_bridge = match self.ports.get(&link.name) {
                     Some(port) => is_new(port),
-                    None => self.has_services(&link.name),
+                    None => self.needs_port(&link.name),
                 };
                 let has_left = |port: &BridgePort| {
                     port.link().index == link.index && port.link().master != link.master
@@ -50,14 +50,18 @@ impl Daemon {
         }
     }
 
-    fn has_services(&self, bridge: &str) -> bool {
+    /// Whether a bridge has services whose frames come to a port of ours. For those on the switch, the switch holds
+    /// frames and answers address requests; a port of ours would only have the front read what is for all, which delays
+    /// the answer where dom0 has one CPU.
+    pub(super) fn needs_port(&self, bridge: &str) -> bool {
         let mut entries = self.entries.values();
-        entries.any(|entry| entry.service.bridge == bridge)
+        entries.any(|entry| entry.service.bridge == bridge && !entry.is_on_switch())
     }
 
-    /// Makes sure that each existing bridge with services has a working port.
+    /// Makes sure that each existing bridge that needs one has a working port.
     pub(super) fn mend_ports(&mut self) {
         let entries = self.entries.values();
+        let entries = entries.filter(|entry| !entry.is_on_switch());
         let bridges: BTreeSet<String> = entries.map(|entry| entry.service.bridge.clone()).collect();
         for bridge in bridges {
             if self.is_right(&bridge) {
@@ -94,7 +98,7 @@ impl Daemon {
     pub(super) fn lose_port(&mut self, bridge: &str) {
         if self.ports.remove(bridge).is_some() {
             self.way.say_now(&ToFront::PortGone(bridge.to_owned()));
-            if self.has_services(bridge) {
+            if self.needs_port(bridge) {
                 line(Level::Error, "the port is lost; services there sleep on")
                     .with("bridge", bridge)
                     .write();

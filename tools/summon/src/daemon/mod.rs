@@ -69,7 +69,8 @@ const LAST: Duration = Duration::from_secs(60);
 
 /// A service without its state, which is in the fleet.
 struct ServiceEntry {
-    service: Service,
+    /// Shared with the thread that makes its guests.
+    service: Arc<Service>,
     /// Counters of frames that came while it had no guest.
     frames: FrameCounts,
     /// The present or last birth.

@@ -1,6 +1,6 @@
 //! Makes the daemon from its file, and changes it to a new file.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsFd as _;
@@ -234,11 +234,14 @@ impl Daemon {
             ids.insert(service.name.clone(), id);
         }
         let names = Names::new(&config, &ids)?;
-        let bridges: BTreeSet<&String> = config.services.iter().map(|s| &s.bridge).collect();
         let mut opened = BTreeMap::new();
-        for bridge in &bridges {
-            if !self.ports.contains_key(*bridge) {
-                opened.insert((*bridge).clone(), self.links.port(bridge)?);
+        for service in &config.services {
+            let bridge = &service.bridge;
+            if service.network == Network::Switch {
+                // The switch has a port there. Only the bridge's name is checked.
+                self.links.bridge(bridge)?;
+            } else if !self.ports.contains_key(bridge) && !opened.contains_key(bridge) {
+                opened.insert(bridge.clone(), self.links.port(bridge)?);
             }
         }
 
@@ -265,15 +268,8 @@ impl Daemon {
         self.meet_switch();
         self.declare_all();
         self.carry_out();
-        let bridges: BTreeSet<String> = self
-            .entries
-            .values()
-            .map(|entry| entry.service.bridge.clone())
-            .collect();
-        let idle = self
-            .ports
-            .keys()
-            .filter(|bridge| !bridges.contains(*bridge));
+        let ports = self.ports.keys();
+        let idle = ports.filter(|bridge| !self.needs_port(bridge));
         for bridge in idle.cloned().collect::<Vec<_>>() {
             self.lose_port(&bridge);
         }
@@ -302,12 +298,12 @@ impl Daemon {
             on_demand: service.on_demand,
         };
         match self.entries.get_mut(&id) {
-            Some(entry) if entry.service == *service => {
+            Some(entry) if *entry.service == *service => {
                 self.fleet.change(id, spec, false, &mut self.actions);
             }
             Some(entry) => {
                 let was_on_switch = entry.is_on_switch();
-                let old = std::mem::replace(&mut entry.service, service.clone());
+                let old = std::mem::replace(&mut entry.service, Arc::new(service.clone()));
                 let is_other = MadeOf::differs(&old, service);
                 let has_moved = (&old.bridge, old.mac) != (&service.bridge, service.mac);
                 if was_on_switch && (has_moved || service.network != Network::Switch) {
@@ -327,7 +323,7 @@ impl Daemon {
             }
             None => {
                 let entry = ServiceEntry {
-                    service: service.clone(),
+                    service: Arc::new(service.clone()),
                     frames: FrameCounts::default(),
                     birth: None,
                     guest: None,

@@ -124,8 +124,10 @@ impl Daemon {
             if !is_on_netback {
                 self.lead_to_switch(&bridge, mac);
             }
-            if self.leaves(id) || self.is_suspended(id) {
+            if self.leaves(id) {
                 self.tell_switch(&SwitchOrder::Hold(name));
+            } else if self.is_suspended(id) {
+                self.tell_switch(&SwitchOrder::Suspend(name));
             }
         }
     }

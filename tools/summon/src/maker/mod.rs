@@ -9,6 +9,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -42,7 +43,7 @@ pub(super) enum MakerOrder {
     /// Find the running guests of these services, by name and MAC address.
     Find(Vec<(ServiceId, String, [u8; 6])>),
     /// Make a guest; the flag says whether with the guard.
-    Make(ServiceId, Box<Service>, bool),
+    Make(ServiceId, Arc<Service>, bool),
     /// Remove a guest.
     Remove(ServiceId, u16),
     /// Keep this number of guests ready for these services, for each image and size.
@@ -220,6 +221,9 @@ impl GuestMaker {
                 self.images.clear();
                 self.sites.clear();
                 self.keep_ready(&services, ready);
+                if services.iter().any(|one| one.network == Network::Switch) {
+                    self.make_mark_ahead();
+                }
             }
         }
     }
@@ -231,7 +235,11 @@ impl GuestMaker {
     fn make(&mut self, id: ServiceId, service: &Service, guard: bool) -> Result<(), String> {
         let began = Instant::now();
         let made_of = self.open_files(id, service)?;
-        let config = config(service).map_err(|error| error.to_string())?;
+        let uuid = match &self.builder {
+            Some(builder) if service.network == Network::Switch => builder.next_uuid(),
+            _ => random_uuid(),
+        };
+        let config = config(service, uuid.map_err(|error| error.to_string())?);
         if service.network == Network::Switch {
             return self.bear(id, service, (config, guard, began, made_of));
         }
@@ -392,12 +400,12 @@ impl GuestMaker {
 }
 
 /// The configuration of a service's guest.
-fn config(service: &Service) -> std::io::Result<GuestConfig> {
-    Ok(GuestConfig {
+fn config(service: &Service, uuid: [u8; 16]) -> GuestConfig {
+    GuestConfig {
         name: service.name.clone(),
-        uuid: random_uuid()?,
+        uuid,
         cmdline: service.command_line(),
         connect: Connect::Auto,
         ..pool::template(service)
-    })
+    }
 }

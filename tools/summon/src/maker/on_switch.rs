@@ -26,7 +26,7 @@ const LATEST: Duration = Duration::from_millis(25);
 /// The maker's state about the switch.
 #[derive(Default)]
 pub(super) struct OnSwitch {
-    connection: Option<SwitchConnection>,
+    pub(super) connection: Option<SwitchConnection>,
     /// The switch's port, as it was looked up last.
     port: Option<Link>,
     /// Running guests that are not introduced yet, oldest first.
@@ -56,7 +56,10 @@ impl GuestMaker {
         let is_from_pool = shell.is_some();
         self.make_room(service.memory);
         let text = |cause: &dyn std::fmt::Display| cause.to_string();
-        self.builder().map_err(|error| text(&error))?;
+        // xenstored is needed only when the guest is introduced: whether it has ended is found then.
+        if self.builder.is_none() {
+            self.builder().map_err(|error| text(&error))?;
+        }
         let what = (&config, is_guarded, began, of);
         let born = match self.switch.connection.is_some() {
             // The switch at the other end of this connection may have ended. A shell that was taken is gone with it.
@@ -128,6 +131,7 @@ impl GuestMaker {
             image,
             ramdisk: site,
             is_guarded,
+            is_declared: true,
         };
         let is_from_pool = shell.is_some();
         let born = match shell {
@@ -138,8 +142,6 @@ impl GuestMaker {
             true => error.failure.cause,
             false => ToolstackError::Switch(error.to_string()),
         })?;
-        // On one CPU the switch runs now, and takes the guest's first frames.
-        std::thread::yield_now();
         let made = MadeGuest {
             domid: newborn.domid(),
             vif: vif.ok_or(ToolstackError::Backend("has no port"))?,
@@ -220,7 +222,16 @@ impl GuestMaker {
                 self.tell(MakerReport::NotMade(id, error.to_string()));
             }
         }
+        self.make_mark_ahead();
         true
+    }
+
+    /// Makes the mark of the next birth, if there is none.
+    pub(super) fn make_mark_ahead(&mut self) {
+        if let Some(builder) = &mut self.builder {
+            // The birth makes it, and says why it cannot.
+            let _ = builder.make_mark_ahead();
+        }
     }
 
     /// Whether a guest was not introduced yet.

@@ -86,7 +86,13 @@ impl GuestMaker {
         let (Some(builder), Some(image)) = (&mut self.builder, self.images.get(path)) else {
             return Err("its image is not there".into());
         };
-        let made = self.pool.fill(kind, builder, image);
+        if kind.is_on_switch && self.switch.connection.is_none() {
+            // Without one the switch maps its rings when it is needed.
+            self.switch.connection = builder.switch().ok();
+        }
+        let made = self
+            .pool
+            .fill(kind, (builder, &mut self.switch.connection), image);
         made.map(drop).map_err(|error| {
             if let Some(cause) = error.cause() {
                 self.lost(cause);
@@ -117,7 +123,7 @@ impl GuestMaker {
                 .builder()
                 .map_err(|error| error.to_string())
                 .and_then(|builder| {
-                    let discarded = builder.discard(&shell);
+                    let discarded = builder.discard(shell);
                     discarded.map_err(|error| error.to_string())
                 });
             if let Err(why) = removed {

@@ -80,7 +80,7 @@ fn names(told: &[MakerReport]) -> Vec<&'static str> {
 #[test]
 fn a_guest_is_made_guarded_and_removed() {
     let mut bed = bed();
-    let service = Box::new(bed.service("destroy"));
+    let service = Arc::new(bed.service("destroy"));
     let told = bed.does(MakerOrder::Make(ServiceId(1), service, true));
     assert_eq!(names(&told), ["made", "runs"]);
     let Some(MakerReport::Made(_, made)) = told.first() else {
@@ -101,7 +101,7 @@ fn what_cannot_be_made_is_told_and_leaves_nothing() {
     bed.host.xen.refuses("populate", 12);
     let told = bed.does(MakerOrder::Make(
         ServiceId(1),
-        Box::new(service.clone()),
+        Arc::new(service.clone()),
         false,
     ));
     assert_eq!(names(&told), ["not made"]);
@@ -109,7 +109,7 @@ fn what_cannot_be_made_is_told_and_leaves_nothing() {
     bed.host.xen.refuses("", 0);
     // The guard cannot be installed: an unguarded guest must not run.
     bed.host.links.refuses("filter");
-    let told = bed.does(MakerOrder::Make(ServiceId(1), Box::new(service), true));
+    let told = bed.does(MakerOrder::Make(ServiceId(1), Arc::new(service), true));
     assert_eq!(names(&told), ["not made"]);
     assert!(bed.host.xen.domids().is_empty());
 }
@@ -122,7 +122,7 @@ fn what_a_guest_is_made_of_is_looked_up_once_and_known_of_each() {
     let made_of = |bed: &mut Bed| {
         let told = bed.does(MakerOrder::Make(
             ServiceId(1),
-            Box::new(service.clone()),
+            Arc::new(service.clone()),
             false,
         ));
         let Some(MakerReport::Made(_, made)) = told.first() else {
@@ -155,7 +155,7 @@ fn guests_are_made_ahead_and_taken() {
     assert_eq!(bed.maker.pool.lacking(), None);
     let shell = bed.host.xen.domids()[0];
     bed.told.take();
-    let told = bed.does(MakerOrder::Make(ServiceId(1), Box::new(service), false));
+    let told = bed.does(MakerOrder::Make(ServiceId(1), Arc::new(service), false));
     let is_from_pool = told.iter().any(
         |told| matches!(told, MakerReport::Made(_, made) if made.is_from_pool && made.domid == shell),
     );
@@ -187,7 +187,7 @@ fn guests_made_ahead_go_when_nobody_can_use_them() {
         name: "other".to_owned(),
         ..bed.service("destroy")
     };
-    bed.does(MakerOrder::Make(ServiceId(2), Box::new(other), false));
+    bed.does(MakerOrder::Make(ServiceId(2), Arc::new(other), false));
     assert_eq!(bed.maker.pool.count(), 0);
     // Its image was replaced.
     bed.does(MakerOrder::Room(64));
@@ -209,7 +209,7 @@ fn guests_that_run_are_found() {
     let mut bed = bed();
     let service = bed.service("destroy");
     let mac = service.mac;
-    bed.does(MakerOrder::Make(ServiceId(1), Box::new(service), false));
+    bed.does(MakerOrder::Make(ServiceId(1), Arc::new(service), false));
     let domid = bed.domid().unwrap();
     // A new daemon starts.
     let (sender, told) = bell::channel().unwrap();
@@ -246,7 +246,7 @@ fn a_failure_of_a_takeover_loses_no_other_guest() {
         let mut wanted = Vec::new();
         for (id, service) in (1..).map(ServiceId).zip(services) {
             wanted.push((id, service.name.clone(), service.mac));
-            bed.does(MakerOrder::Make(id, Box::new(service), false));
+            bed.does(MakerOrder::Make(id, Arc::new(service), false));
         }
         let domid = bed.domid().unwrap();
         if call == "unpause" {
@@ -263,7 +263,7 @@ fn a_failure_of_a_takeover_loses_no_other_guest() {
 fn an_index_that_was_lost_is_made_anew() {
     let mut bed = bed();
     let service = bed.service("destroy");
-    bed.does(MakerOrder::Make(ServiceId(1), Box::new(service), false));
+    bed.does(MakerOrder::Make(ServiceId(1), Arc::new(service), false));
     let domid = bed.domid().unwrap();
     // xenstored is restarted with an empty tree.
     bed.host.store.remove("/hatch");
@@ -289,7 +289,7 @@ fn a_guest_on_the_switch_runs_before_it_is_introduced() {
         network: Network::Switch,
         ..bed.service("destroy")
     };
-    let make = |id| MakerOrder::Make(ServiceId(id), Box::new(service.clone()), true);
+    let make = |id| MakerOrder::Make(ServiceId(id), Arc::new(service.clone()), true);
     let told = bed.does(make(1));
     assert_eq!(names(&told), ["not made"], "no switch runs");
     let switch = FakeSwitch::listen(bed.folder.path()).unwrap();
@@ -352,7 +352,7 @@ fn a_daemon_that_is_started_again_finds_what_a_guest_was_made_of() {
     let made_of = MadeOf::now(&service).unwrap();
     let told = bed.does(MakerOrder::Make(
         ServiceId(1),
-        Box::new(service.clone()),
+        Arc::new(service.clone()),
         false,
     ));
     let Some(MakerReport::Made(_, made)) = told.first() else {

@@ -93,6 +93,7 @@ fn the_switch_wakes_a_service_and_the_front_is_told_later() {
     assert_eq!(asked.first(), Some(&SwitchOrder::Notices));
     assert!(is_declared(&asked, "www") && is_declared(&asked, "one"));
     assert!(bed.ports.0.borrow().values().all(|port| port == "switch9"));
+    assert!(bed.daemon.ports.is_empty(), "the front has nothing to hold");
     let id = bed.id("www");
     for _ in 0..2 {
         switch.wants(&mut bed, "www", WakeFrame::Arp);
@@ -211,6 +212,10 @@ fn the_next_switch_is_told_the_same_and_a_service_that_leaves_is_forgotten() {
         );
     }
     assert!(bed.ports.0.borrow().values().all(|port| port == "summon9"));
+    assert_eq!(bed.daemon.ports.len(), 1, "the front holds for them");
+    write(&bed.folder, LINES);
+    bed.daemon.reload();
+    assert!(bed.daemon.ports.is_empty());
 }
 
 /// A service whose guest, on the switch, runs and will be suspended.
@@ -231,7 +236,9 @@ fn a_suspended_guest_on_the_switch_goes_on() {
     let name = || "www".to_owned();
     for _ in 0..2 {
         bed.suspends(id);
-        assert_eq!(switch.asked(), [SwitchOrder::Hold(name())]);
+        let asked = switch.asked();
+        let wanted = [SwitchOrder::Hold(name()), SwitchOrder::Suspend(name())];
+        assert_eq!(asked, wanted);
         let is_paused = |bed: &Bed| {
             let mut xen = bed.host.xen.clone();
             let info = xen.info(GUEST).unwrap().unwrap();
@@ -239,8 +246,11 @@ fn a_suspended_guest_on_the_switch_goes_on() {
         };
         assert!(is_paused(&bed));
         switch.wants(&mut bed, "www", WakeFrame::Syn);
-        assert_eq!(switch.asked(), [SwitchOrder::Open(name())]);
+        // The switch has given it the frame, and is told later that it gets all from now on.
         assert!(!is_paused(&bed));
+        assert!(switch.asked().is_empty());
+        bed.daemon.catch_up();
+        assert_eq!(switch.asked(), [SwitchOrder::Open(name())]);
         let life = Life {
             signs: vec![(Sign::Answer, 1000)],
             attached: 3000,
@@ -270,7 +280,18 @@ fn the_next_switch_holds_for_a_suspended_guest() {
     let asked = switch.asked();
     assert!(is_declared(&asked, "www"), "{asked:?}");
     assert!(
-        asked.contains(&SwitchOrder::Hold("www".to_owned())),
+        asked.contains(&SwitchOrder::Suspend("www".to_owned())),
         "{asked:?}"
     );
+    // It goes on before the switch is told that it does, and is suspended again before that.
+    switch.wants(&mut bed, "www", WakeFrame::Syn);
+    bed.daemon.fleet.step(
+        Instant::now(),
+        FleetEvent::Heard(id),
+        &mut bed.daemon.actions,
+    );
+    bed.suspends(id);
+    let asked = switch.asked();
+    let last = asked.last();
+    assert_eq!(last, Some(&SwitchOrder::Suspend("www".to_owned())));
 }
