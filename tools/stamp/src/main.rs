@@ -13,6 +13,7 @@
 #![deny(unsafe_code)]
 
 mod birth;
+mod lives;
 mod many;
 mod switched;
 mod sys;

@@ -156,18 +156,21 @@ fn addresses(job: &Job, count: u32) -> impl Iterator<Item = Ipv4Addr> {
     (first..first.saturating_add(count)).map(Ipv4Addr::from_bits)
 }
 
-/// Requests a guest's page, and reads all of it.
-pub(crate) fn page(mut stream: TcpStream, bound: Duration) -> Result<()> {
+/// Requests a guest's page, and reads all of it. Returns the time at which its first byte was there, in ticks.
+pub(crate) fn page(mut stream: TcpStream, bound: Duration) -> Result<u64> {
     stream.set_read_timeout(Some(bound))?;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: mayfly.test\r\nConnection: close\r\n\r\n")?;
-    let mut answer = Vec::new();
+    let mut answer = vec![0; 1 << 12];
+    let length = stream.read(&mut answer)?;
+    let first = ticks();
+    answer.truncate(length);
     stream.take(1 << 20).read_to_end(&mut answer)?;
     ensure!(
         answer.starts_with(b"HTTP/1.1 200 "),
         "the answer is {:?}",
         String::from_utf8_lossy(answer.get(..80).unwrap_or(&answer))
     );
-    Ok(())
+    Ok(first)
 }
 
 /// Converts ticks to ns. Linux' clock over a longer time gives the frequency of the counter.

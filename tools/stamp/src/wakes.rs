@@ -14,12 +14,31 @@ pub struct Job {
     pub switch: Option<String>,
     /// The number of pooled guests that exist before each connection.
     pub pool: usize,
+    /// What guests on the switch cost by programs and a resident process. That is measured first, while no service has
+    /// a guest.
+    #[serde(default)]
+    pub lives: Option<Lives>,
     /// The subjects, each connected to once in a round.
     pub subjects: Vec<Subject>,
     /// The number of rounds.
     pub rounds: u32,
     /// Bound of every single wait, in seconds.
     pub bound_s: u64,
+}
+
+/// The guests on the switch whose making, listing and end are measured.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Lives {
+    /// Path of their configuration in dom0, for a guest of the name `mayfly`.
+    pub config: String,
+    /// The address in it.
+    pub address: Ipv4Addr,
+    /// Path of the template of other guests, for the name `other`.
+    pub template: String,
+    /// The number of these, beside which the programs are measured again.
+    pub others: u32,
+    /// The address of the first of these.
+    pub first: Ipv4Addr,
 }
 
 /// A subject: an address to connect to.
@@ -51,9 +70,30 @@ pub struct Connection {
     /// Ticks from the client's call (and the start of the program, if there is one) until the connection is
     /// established.
     pub ticks: u64,
+    /// Ticks until the first byte of the answer to a request that is sent then.
+    pub first_byte: u64,
     /// The steps of the last birth of the service's guest, as the daemon reports them: for this connection, if there
     /// was no guest before.
     pub steps: Vec<BirthStep>,
+}
+
+/// What something about a guest on the switch took once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cost {
+    /// What it was.
+    pub what: String,
+    /// Ticks.
+    pub ticks: u64,
+}
+
+/// One measurement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Seen {
+    /// Of a connection.
+    Connection(Connection),
+    /// Of [`Job::lives`].
+    Cost(Cost),
 }
 
 /// All measurements.
@@ -61,6 +101,8 @@ pub struct Connection {
 pub struct Report {
     /// Ticks in a second.
     pub tsc_hz: u64,
+    /// The costs of guests on the switch, in order.
+    pub costs: Vec<Cost>,
     /// The connections, in order.
     pub connections: Vec<Connection>,
 }
@@ -71,9 +113,17 @@ impl Report {
     /// # Errors
     /// Those of [`super::seen`].
     pub fn from_console(text: &str) -> Result<Self, String> {
-        let (connections, tsc_hz) = super::seen(text)?;
+        let (all, tsc_hz) = super::seen(text)?;
+        let (mut connections, mut costs) = (Vec::new(), Vec::new());
+        for seen in all {
+            match seen {
+                Seen::Connection(connection) => connections.push(connection),
+                Seen::Cost(cost) => costs.push(cost),
+            }
+        }
         Ok(Self {
             tsc_hz,
+            costs,
             connections,
         })
     }

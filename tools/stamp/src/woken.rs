@@ -9,11 +9,12 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use mayfly_stamp::wakes::{By, Connection, Job, Subject};
+use mayfly_stamp::wakes::{By, Connection, Job, Seen, Subject};
 use mayfly_summon::config::SOCKET;
 use mayfly_summon::status::{self, ShownState, SummonStatus};
 
 use crate::birth::HATCH;
+use crate::lives;
 use crate::many::page;
 use crate::order;
 use crate::switched::Switch;
@@ -26,12 +27,17 @@ const LOG: &str = "/run/summon.log";
 const SETTLE: Duration = Duration::from_millis(300);
 
 /// Runs the job.
-pub(crate) fn run(job: &Job, seen: &mut Vec<Connection>) -> Result<()> {
+pub(crate) fn run(job: &Job, seen: &mut Vec<Seen>) -> Result<()> {
     let bound = Bound(Duration::from_secs(job.bound_s));
     let switch = job.switch.as_ref();
     let switch = switch
         .map(|bridge| Switch::start(bridge, bound.0))
         .transpose()?;
+    if let Some(lives) = &job.lives {
+        lives::run(lives, job.rounds, bound, &mut |cost| {
+            seen.push(Seen::Cost(cost))
+        })?;
+    }
     let place = Place {
         job,
         bound,
@@ -46,7 +52,7 @@ pub(crate) fn run(job: &Job, seen: &mut Vec<Connection>) -> Result<()> {
     result.with_context(|| fs::read_to_string(LOG).unwrap_or_default())
 }
 
-fn started(words: &[String]) -> Result<Child> {
+pub(crate) fn started(words: &[String]) -> Result<Child> {
     let (program, words) = words.split_first().context("no program")?;
     let log = fs::File::options().create(true).append(true).open(LOG)?;
     Command::new(program)
@@ -76,12 +82,13 @@ impl Drop for Running {
 }
 
 impl Place<'_> {
-    fn rounds(&self, seen: &mut Vec<Connection>) -> Result<()> {
+    fn rounds(&self, seen: &mut Vec<Seen>) -> Result<()> {
         for round in 0..self.job.rounds {
             for subject in order(&self.job.subjects, round) {
                 self.rest()?;
                 let connection = self.connection(subject);
-                seen.push(connection.with_context(|| subject.name.clone())?);
+                let connection = connection.with_context(|| subject.name.clone())?;
+                seen.push(Seen::Connection(connection));
             }
         }
         Ok(())
@@ -123,7 +130,7 @@ impl Place<'_> {
         };
         let stream = self.connected((subject.address, 80).into())?;
         let ticks = ticks() - start;
-        page(stream, self.bound.0)?;
+        let first_byte = page(stream, self.bound.0)? - start;
         let mut steps = Vec::new();
         match &subject.by {
             By::Summon(_) => {
@@ -144,6 +151,7 @@ impl Place<'_> {
         Ok(Connection {
             subject: subject.name.clone(),
             ticks,
+            first_byte,
             steps,
         })
     }

@@ -86,7 +86,7 @@ fn slack(name: &str, before: u64) -> u64 {
         margin.max(EXITS)
     } else if name.ends_with("until nothing is left") {
         margin.max(TICKS)
-    } else if name.starts_with("SYN to SYN-ACK") {
+    } else if name.starts_with("SYN to SYN-ACK") || name.starts_with("SYN-ACK to") {
         margin.max(WAKE)
     } else if whose == "pool" && name.starts_with("create") {
         margin.max(POOL)

@@ -3,6 +3,7 @@
 //! when the client comes.
 
 mod kinds;
+mod lives;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -21,6 +22,7 @@ use self::kinds::{
     AT_LEAST, AT_MOST, COLD, FROM_POOL, KINDS, Kind, Made, ON_SWITCH, POOL_ON_SWITCH, RUNNING,
     TARGETS,
 };
+use self::lives::LIVES;
 use super::figures::{Spread, ms, number};
 use super::job::{self, BOUND_S, Dom0, STAMP};
 use super::picture::{self, Bar};
@@ -86,6 +88,7 @@ pub(crate) fn run(task: &Summon) -> Result<()> {
     println!("{}", table(&spreads, report.tsc_hz, unit)?);
     if task.counted {
         println!("{}", targets(&spreads)?);
+        print!("{}", lives::told(&report)?);
     } else {
         println!("{}", ratios(&spreads)?);
     }
@@ -116,6 +119,12 @@ pub(super) fn recorded(
         let named =
             |(name, spread): (&str, Spread)| (format!("SYN to SYN-ACK, {name}"), one(&spread));
         figures.extend(spreads.into_iter().map(named));
+        let costs = lives::spreads(&run);
+        let costs = costs.into_iter();
+        figures.extend(costs.map(|(what, spread)| (format!("{LIVES}: {what}"), one(&spread))));
+        let bytes = lives::first_bytes(&run).into_iter();
+        let named = |name| format!("SYN-ACK to first HTTP byte, {name}");
+        figures.extend(bytes.map(|(name, spread)| (named(name), one(&spread))));
     }
     Ok(figures)
 }
@@ -175,7 +184,13 @@ impl Plan {
                 by,
             });
         }
+        let has_lives = self.counted && self.kinds.iter().any(is_on_switch);
+        let lives = has_lives.then(|| {
+            files.extend(lives::configs());
+            lives::job()
+        });
         let job = Job {
+            lives,
             services: SERVICES.into(),
             switch: self.kinds.iter().any(is_on_switch).then(|| "xenbr0".into()),
             pool: POOL * pooled,
@@ -377,6 +392,7 @@ mod tests {
             kinds.map(move |(kind, ticks)| Connection {
                 subject: kind.name.into(),
                 ticks: ticks * scale,
+                first_byte: ticks * scale + 100_000,
                 steps: match kind.made {
                     Made::Summoned(..) => vec![step("SYN", 0, 0), step("memory", 5, 10)],
                     Made::Program(..) => Vec::new(),
@@ -385,6 +401,7 @@ mod tests {
         };
         Report {
             tsc_hz: 1_000_000_000,
+            costs: Vec::new(),
             connections: of(9).chain(of(1)).collect(),
         }
     }
