@@ -15,8 +15,7 @@ use mayfly_xen::Xen;
 use crate::birth::HATCH;
 use crate::many::page;
 use crate::sys::ticks;
-use crate::wait::Bound;
-use crate::woken::started;
+use crate::wait::{Bound, started};
 
 /// The name of the guest in the configuration.
 const NAME: &str = "mayfly";

@@ -10,6 +10,22 @@ use mayfly_xenstore::{Client, Store as _};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
+/// The output of programs that run beside the measurement.
+pub(crate) const LOG: &str = "/run/summon.log";
+
+/// Starts a program that runs beside the measurement.
+pub(crate) fn started(words: &[String]) -> Result<Child> {
+    let (program, words) = words.split_first().context("no program")?;
+    let log = fs::File::options().create(true).append(true).open(LOG)?;
+    Command::new(program)
+        .args(words)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .with_context(|| format!("cannot run {program}"))
+}
+
 /// The time limit of a single wait.
 #[derive(Clone, Copy)]
 pub(crate) struct Bound(pub(crate) Duration);

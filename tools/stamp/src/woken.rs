@@ -4,7 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -19,10 +19,8 @@ use crate::many::page;
 use crate::order;
 use crate::switched::Switch;
 use crate::sys::ticks;
-use crate::wait::Bound;
+use crate::wait::{Bound, LOG, started};
 
-/// The output of the daemon and of the programs.
-const LOG: &str = "/run/summon.log";
 /// The time after which the daemon's status is up to date, and the kernel's workers have cleaned up after a guest.
 const SETTLE: Duration = Duration::from_millis(300);
 
@@ -50,18 +48,6 @@ pub(crate) fn run(job: &Job, seen: &mut Vec<Seen>) -> Result<()> {
     };
     let result = place.rounds(seen);
     result.with_context(|| fs::read_to_string(LOG).unwrap_or_default())
-}
-
-pub(crate) fn started(words: &[String]) -> Result<Child> {
-    let (program, words) = words.split_first().context("no program")?;
-    let log = fs::File::options().create(true).append(true).open(LOG)?;
-    Command::new(program)
-        .args(words)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .spawn()
-        .with_context(|| format!("cannot run {program}"))
 }
 
 struct Place<'a> {

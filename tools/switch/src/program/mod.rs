@@ -245,16 +245,7 @@ impl Program {
             SwitchOrder::Prepare { rings, features } => {
                 self.prepare(rings, features, client).map(done)
             }
-            SwitchOrder::Detach(domain) if self.on(0, move |one, _| one.unprepare(domain)) => {
-                Ok(SwitchReply::Done)
-            }
-            SwitchOrder::Detach(domain) => {
-                let detached = self.first(move |switch, _| switch.detach(domain));
-                detached.map(|status| {
-                    self.write(JournalEntry::Detach(domain), report);
-                    SwitchReply::Detached(Box::new(status))
-                })
-            }
+            SwitchOrder::Detach(domain) => self.detach(domain, report),
             SwitchOrder::Sleep(sleeper) => self.sleep(*sleeper, client).map(done),
             SwitchOrder::Hold(name) => self.first(move |switch, _| switch.hold(&name)).map(done),
             SwitchOrder::Suspend(name) => self
@@ -346,6 +337,21 @@ impl Program {
                 Err(error)
             }
         }
+    }
+
+    fn detach(
+        &mut self,
+        domain: u16,
+        report: &mut dyn FnMut(&str),
+    ) -> Result<SwitchReply, Refusal> {
+        if self.on(0, move |switch, _| switch.unprepare(domain)) {
+            return Ok(SwitchReply::Done);
+        }
+        let detached = self.first(move |switch, _| switch.detach(domain));
+        detached.map(|status| {
+            self.write(JournalEntry::Detach(domain), report);
+            SwitchReply::Detached(Box::new(status))
+        })
     }
 
     /// With several threads, the MAC address decides which one has to map the rings, and that is not known yet.

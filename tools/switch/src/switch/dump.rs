@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{Refusal, Switch};
+use crate::xen::{Wire, Xen};
+
 /// `LINKTYPE_ETHERNET`.
 const ETHERNET: u32 = 1;
 const MAGIC: u32 = 0xa1b2_c3d4;
@@ -58,6 +61,29 @@ pub(super) struct Dump {
 
 fn word(value: usize) -> [u8; 4] {
     u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes()
+}
+
+impl<X: Xen, W: Wire> Switch<X, W> {
+    /// Records a guest's traffic from now on. An earlier record of it is dropped.
+    ///
+    /// # Errors
+    /// There is no guest of this name.
+    pub fn dump(&mut self, name: &str, bounds: DumpBounds) -> Result<(), Refusal> {
+        let live = self.find(name).and_then(|at| self.guests.get_mut(at));
+        let live = live.and_then(Option::as_mut).ok_or(Refusal::Unknown)?;
+        live.dump = Some(Dump::new(bounds));
+        Ok(())
+    }
+
+    /// Ends a record, and returns the pcap file.
+    ///
+    /// # Errors
+    /// There is no guest of this name, or it is not recorded.
+    pub fn dumped(&mut self, name: &str) -> Result<Vec<u8>, Refusal> {
+        let live = self.find(name).and_then(|at| self.guests.get_mut(at));
+        let dump = live.and_then(|live| live.as_mut()?.dump.take());
+        dump.map(Dump::into_file).ok_or(Refusal::Unknown)
+    }
 }
 
 impl Dump {

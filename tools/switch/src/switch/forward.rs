@@ -313,7 +313,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
     }
 
     /// Sends a frame of our own to where one has come from; returns the cost.
-    fn write_back(&mut self, net: usize, to: Origin, frame: &[u8], now: u64) -> i64 {
+    pub(super) fn write_back(&mut self, net: usize, to: Origin, frame: &[u8], now: u64) -> i64 {
         let Some(range) = self.arena.push(frame) else {
             return 0;
         };
@@ -347,7 +347,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
     }
 
     /// Tells the client that somebody wants a guest, unless it knows.
-    fn want(&mut self, key: (usize, Mac), cause: WakeFrame, from: IpAddr, now: u64) {
+    pub(super) fn want(&mut self, key: (usize, Mac), cause: WakeFrame, from: IpAddr, now: u64) {
         let asleep = self.sleepers.get(&key);
         let Some(asleep) = asleep.filter(|one| !one.is_told(now) && !one.sleeper.moves) else {
             return;
@@ -357,59 +357,6 @@ impl<X: Xen, W: Wire> Switch<X, W> {
             && let Some(asleep) = self.sleepers.get_mut(&key)
         {
             asleep.told_at = Some(now);
-        }
-    }
-
-    /// Holds a frame for a guest that sleeps, if it is one that wakes it, or follows one that has; and any frame for a
-    /// guest that is held.
-    fn keep(&mut self, key: (usize, Mac), from: Origin, frame: &Frame, now: u64) {
-        if self.keep_moving(key, frame) {
-            return;
-        }
-        let there = self.by_mac.get(&key).copied();
-        let is_there = there.is_some();
-        let paused = there.filter(|at| self.is_paused(*at));
-        let bytes = self.arena.frame(&frame.range);
-        let Some(asleep) = self.sleepers.get_mut(&key) else {
-            return;
-        };
-        let seen = frame::look(bytes);
-        let is_its = |to: IpAddr| asleep.addresses().any(|own| own == to);
-        let seen = seen.filter(|seen| is_there || is_its(seen.to));
-        let cause = seen.and_then(|seen| {
-            let cause = match seen.kind {
-                FrameKind::Syn => WakeFrame::Syn,
-                FrameKind::Datagram => WakeFrame::Udp,
-                FrameKind::Arp => WakeFrame::Arp,
-                FrameKind::Solicitation => WakeFrame::Nd,
-                FrameKind::Other if is_there => WakeFrame::Other,
-                FrameKind::Other => return None,
-            };
-            Some((cause, seen.from))
-        });
-        if cause.is_none() && asleep.held.is_empty() && !asleep.is_told(now) {
-            asleep.dropped += 1;
-            // The peer of a guest that is gone need not wait for it.
-            if seen.is_some()
-                && let Some(reset) = frame::reset(bytes)
-            {
-                self.write_back(key.0, from, &reset, now);
-            }
-            return;
-        }
-        if let Some(at) = paused {
-            if let Some((cause, from)) = cause {
-                self.want(key, cause, from, now);
-            }
-            self.rouse(at, now);
-            self.give(at, frame, now);
-            return;
-        }
-        let bounds = asleep.sleeper.bounds;
-        let is_held = asleep.held.push(bytes, frame.offload, bounds);
-        asleep.dropped += u64::from(!is_held);
-        if let Some((cause, from)) = cause.filter(|_| is_held) {
-            self.want(key, cause, from, now);
         }
     }
 

@@ -414,27 +414,6 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         Ok(GuestStatus::of(&live))
     }
 
-    /// Records a guest's traffic from now on. An earlier record of it is dropped.
-    ///
-    /// # Errors
-    /// There is no guest of this name.
-    pub fn dump(&mut self, name: &str, bounds: DumpBounds) -> Result<(), Refusal> {
-        let live = self.find(name).and_then(|at| self.guests.get_mut(at));
-        let live = live.and_then(Option::as_mut).ok_or(Refusal::Unknown)?;
-        live.dump = Some(Dump::new(bounds));
-        Ok(())
-    }
-
-    /// Ends a record, and returns the pcap file.
-    ///
-    /// # Errors
-    /// There is no guest of this name, or it is not recorded.
-    pub fn dumped(&mut self, name: &str) -> Result<Vec<u8>, Refusal> {
-        let live = self.find(name).and_then(|at| self.guests.get_mut(at));
-        let dump = live.and_then(|live| live.as_mut()?.dump.take());
-        dump.map(Dump::into_file).ok_or(Refusal::Unknown)
-    }
-
     fn find(&self, name: &str) -> Option<usize> {
         let is_it =
             |live: &Option<Live<X>>| live.as_ref().is_some_and(|live| live.guest.name == name);

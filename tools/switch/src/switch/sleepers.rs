@@ -5,9 +5,10 @@
 
 use std::net::IpAddr;
 
-use super::forward::{is_group, target};
-use super::{Mac, Refusal, Signs, Sleeper, Switch, addresses};
+use super::forward::{Origin, is_group, target};
+use super::{Mac, Refusal, Signs, Sleeper, Switch, WakeFrame, addresses};
 use crate::arena::Frame;
+use crate::frame::{self, FrameKind};
 use crate::held::Held;
 use crate::offload::Offload;
 use crate::xen::{Wire, Xen};
@@ -220,6 +221,59 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         }
         self.flush_out();
         Ok(())
+    }
+
+    /// Holds a frame for a guest that sleeps, if it is one that wakes it, or follows one that has; and any frame for a
+    /// guest that is held.
+    pub(super) fn keep(&mut self, key: (usize, Mac), from: Origin, frame: &Frame, now: u64) {
+        if self.keep_moving(key, frame) {
+            return;
+        }
+        let there = self.by_mac.get(&key).copied();
+        let is_there = there.is_some();
+        let paused = there.filter(|at| self.is_paused(*at));
+        let bytes = self.arena.frame(&frame.range);
+        let Some(asleep) = self.sleepers.get_mut(&key) else {
+            return;
+        };
+        let seen = frame::look(bytes);
+        let is_its = |to: IpAddr| asleep.addresses().any(|own| own == to);
+        let seen = seen.filter(|seen| is_there || is_its(seen.to));
+        let cause = seen.and_then(|seen| {
+            let cause = match seen.kind {
+                FrameKind::Syn => WakeFrame::Syn,
+                FrameKind::Datagram => WakeFrame::Udp,
+                FrameKind::Arp => WakeFrame::Arp,
+                FrameKind::Solicitation => WakeFrame::Nd,
+                FrameKind::Other if is_there => WakeFrame::Other,
+                FrameKind::Other => return None,
+            };
+            Some((cause, seen.from))
+        });
+        if cause.is_none() && asleep.held.is_empty() && !asleep.is_told(now) {
+            asleep.dropped += 1;
+            // The peer of a guest that is gone need not wait for it.
+            if seen.is_some()
+                && let Some(reset) = frame::reset(bytes)
+            {
+                self.write_back(key.0, from, &reset, now);
+            }
+            return;
+        }
+        if let Some(at) = paused {
+            if let Some((cause, from)) = cause {
+                self.want(key, cause, from, now);
+            }
+            self.rouse(at, now);
+            self.give(at, frame, now);
+            return;
+        }
+        let bounds = asleep.sleeper.bounds;
+        let is_held = asleep.held.push(bytes, frame.offload, bounds);
+        asleep.dropped += u64::from(!is_held);
+        if let Some((cause, from)) = cause.filter(|_| is_held) {
+            self.want(key, cause, from, now);
+        }
     }
 
     /// Holds a frame for a guest that moves, or sends it to where the guest is by now. Returns whether the guest moves.

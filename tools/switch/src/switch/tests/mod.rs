@@ -4,6 +4,7 @@ mod forwarding;
 mod hostile;
 mod moves;
 mod peers;
+mod prepared;
 mod shares;
 mod sleepers;
 
