@@ -10,7 +10,8 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use io_uring::squeue::Entry;
+use io_uring::register::Restriction;
+use io_uring::squeue::{Entry, Flags};
 use io_uring::{IoUring, opcode, types};
 use rustix::io::Errno;
 
@@ -29,6 +30,9 @@ const CANCEL: u64 = u64::MAX;
 type Results = [Option<i32>; ENTRIES];
 
 /// A ring through which frames are passed to one link, and read from it.
+///
+/// It takes no other requests. A filter of system calls (seccomp(2)) does not see the requests of a ring, which could
+/// otherwise open, rename and remove files for a process that may not.
 pub struct Batch {
     ring: IoUring,
     /// The pieces of the frames that are being passed, kept to reuse its memory.
@@ -44,9 +48,18 @@ impl Batch {
     /// The kernel has no io_uring, or not for us (`kernel.io_uring_disabled`, seccomp).
     pub fn of(link: &impl AsFd) -> io::Result<Self> {
         let entries = u32::try_from(ENTRIES).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let ring = IoUring::new(entries)?;
+        let ring = IoUring::builder().setup_r_disabled().build(entries)?;
         let file = link.as_fd().as_raw_fd();
-        ring.submitter().register_files(&[file])?;
+        let submitter = ring.submitter();
+        submitter.register_files(&[file])?;
+        submitter.register_restrictions(&mut [
+            Restriction::sqe_op(opcode::Write::CODE),
+            Restriction::sqe_op(opcode::Writev::CODE),
+            Restriction::sqe_op(opcode::Read::CODE),
+            Restriction::sqe_op(opcode::AsyncCancel::CODE),
+            Restriction::sqe_flags_allowed(Flags::FIXED_FILE.bits()),
+        ])?;
+        submitter.register_enable_rings()?;
         Ok(Self {
             ring,
             vectors: Vec::new(),
@@ -198,6 +211,8 @@ impl Batch {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::CString;
+    use std::os::unix::ffi::OsStrExt as _;
     use std::os::unix::net::UnixDatagram;
 
     use mayfly_drivers::SharedPage;
@@ -318,14 +333,44 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_is_gone_is_an_error() {
+    fn the_ring_takes_no_other_requests() {
         let Some((mut batch, other)) = ring() else {
             return;
         };
-        batch.ring.submitter().unregister_files().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let [old, new] = ["old", "new"].map(|name| folder.path().join(name));
+        std::fs::write(&old, "").unwrap();
+        let names = [&old, &new].map(|path| CString::new(path.as_os_str().as_bytes()).unwrap());
+        let [from, to] = names.each_ref().map(|name| name.as_ptr());
+        let here = types::Fd(libc::AT_FDCWD);
+        let requests = [
+            opcode::OpenAt::new(here, from).build(),
+            opcode::RenameAt::new(here, from, here, to).build(),
+            opcode::UnlinkAt::new(here, from).build(),
+            opcode::Socket::new(libc::AF_UNIX, libc::SOCK_STREAM, 0).build(),
+        ];
+        for request in requests {
+            // SAFETY: the names live until the kernel has refused the request, which it does at once.
+            unsafe { batch.ring.submission().push(&request) }.unwrap();
+            batch.ring.submit_and_wait(1).unwrap();
+            let result = batch.ring.completion().next().unwrap().result();
+            assert_eq!(result, -libc::EACCES);
+        }
+        assert!(old.exists() && !new.exists());
+        assert_eq!(batch.write(&[&[Piece::Bytes(b"back")]], |_, _| {}), 1);
+        assert_eq!(other.recv(&mut [0; 8]).unwrap(), 4);
+    }
+
+    #[test]
+    fn a_link_that_is_gone_is_an_error() {
+        if ring().is_none() {
+            return;
+        }
+        // A folder cannot be read like a link.
+        let folder = std::fs::File::open("/").unwrap();
+        let mut batch = Batch::of(&folder).unwrap();
         let mut buffer = [0; 4];
         let read = batch.read(&mut [&mut buffer], |_, _| {});
-        assert_eq!(read.unwrap_err().raw_os_error(), Some(libc::EBADF));
-        drop(other);
+        assert_eq!(read.unwrap_err().raw_os_error(), Some(libc::EISDIR));
     }
 }
