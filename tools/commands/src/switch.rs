@@ -74,12 +74,17 @@ pub enum SwitchVerb {
         #[arg(long, value_name = "PATH", default_value = SWITCH_SOCKET)]
         socket: PathBuf,
     },
-    /// Does the handshake with guests through xenstore. The switch starts this by itself.
+    /// Does the handshake with guests through xenstore, in a process that is started again whenever it ends. The switch
+    /// starts this by itself.
     #[command(hide = true)]
     Xenbus {
         /// The control socket of the switch.
         #[arg(long, value_name = "PATH", default_value = SWITCH_SOCKET)]
         socket: PathBuf,
+
+        /// Is that process.
+        #[arg(long)]
+        once: bool,
     },
 }
 

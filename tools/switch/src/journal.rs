@@ -1,8 +1,12 @@
 //! The journal: the guests that a switch serves, for the next switch if this one is killed. It has a line
 //! of JSON for each change, written in one system call; a line that a kill has cut short is ignored.
+//!
+//! It is two files, which stay open. When the one in use has become long, the guests at present are written to the other
+//! one, which is used from then on. A number in each says which is the later one, and stands behind the guests: a file
+//! without it was not completed. So a running switch neither opens nor renames a file, and is not allowed to.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -23,6 +27,8 @@ pub enum JournalEntry {
     Attach(Box<Guest>),
     /// The guest of this domain is not served any more.
     Detach(u16),
+    /// All guests of the other file are in this one, which is the later one if its number is greater.
+    Complete(u64),
 }
 
 /// The guests of a journal.
@@ -30,6 +36,8 @@ pub enum JournalEntry {
 pub struct KnownGuests {
     /// The guests.
     pub guests: Vec<Guest>,
+    /// The number of the file that they are from; 0 if it has none.
+    number: u64,
 }
 
 impl KnownGuests {
@@ -43,6 +51,7 @@ impl KnownGuests {
             JournalEntry::Detach(domain) => {
                 self.guests.retain(|guest| guest.rings.domain != domain)
             }
+            JournalEntry::Complete(number) => self.number = number,
         }
     }
 
@@ -61,18 +70,18 @@ impl KnownGuests {
 /// The journal.
 #[derive(Debug)]
 pub struct Journal {
-    path: PathBuf,
-    file: File,
+    /// The one in use, and the other one.
+    files: [File; 2],
     size: u64,
     limit: u64,
     known: KnownGuests,
 }
 
 impl Journal {
-    /// Opens and rewrites the journal. Its contents are [`Journal::known`].
+    /// Opens and rewrites the journal: the file of this path, and one beside it. Its contents are [`Journal::known`].
     ///
     /// # Errors
-    /// The file cannot be read or written.
+    /// A file cannot be read or written.
     pub fn open(path: &Path) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
             fs::DirBuilder::new()
@@ -80,19 +89,20 @@ impl Journal {
                 .mode(0o700)
                 .create(folder)?;
         }
-        let known = match fs::read(path) {
-            Ok(text) => KnownGuests::parse(&text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => KnownGuests::default(),
-            Err(error) => return Err(error),
+        let (first, second) = (read(path)?, read(&beside(path))?);
+        // A file without a number is of an earlier version, and the only one.
+        let ((file, known), (other, _)) = match second.1.number > first.1.number {
+            true => (second, first),
+            false => (first, second),
         };
-        let (file, size) = rewrite(path, &known)?;
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-            size,
-            limit: SIZE_MAX.max(2 * size),
+        let mut this = Self {
+            files: [file, other],
+            size: 0,
+            limit: 0,
             known,
-        })
+        };
+        this.rewrite()?;
+        Ok(this)
     }
 
     /// The guests at present.
@@ -108,38 +118,49 @@ impl Journal {
     pub fn write(&mut self, entry: JournalEntry) -> io::Result<()> {
         let line = line(&entry)?;
         self.known.take(entry);
-        self.file.write_all(&line)?;
+        let [file, _] = &mut self.files;
+        file.write_all(&line)?;
         self.size += line.len() as u64;
         if self.size > self.limit {
-            let (file, size) = rewrite(&self.path, &self.known)?;
-            self.file = file;
-            self.size = size;
-            self.limit = SIZE_MAX.max(2 * size);
+            self.rewrite()?;
         }
+        Ok(())
+    }
+
+    /// Writes the guests at present to the other file, and uses that one from then on.
+    fn rewrite(&mut self) -> io::Result<()> {
+        let number = self.known.number + 1;
+        let mut text = Vec::new();
+        for guest in &self.known.guests {
+            text.extend(line(&JournalEntry::Attach(Box::new(guest.clone())))?);
+        }
+        text.extend(line(&JournalEntry::Complete(number))?);
+        let [_, other] = &mut self.files;
+        other.set_len(0)?;
+        other.write_all(&text)?;
+        self.files.reverse();
+        self.known.number = number;
+        self.size = text.len() as u64;
+        self.limit = SIZE_MAX.max(2 * self.size);
         Ok(())
     }
 }
 
-/// Writes a journal with the present guests, and replaces the old one.
-fn rewrite(path: &Path, known: &KnownGuests) -> io::Result<(File, u64)> {
-    let new = path.with_extension("new");
+/// The path of the second file.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".2");
+    name.into()
+}
+
+/// Opens a file, which only its owner can read, and reads it. What is written to it comes at its end.
+fn read(path: &Path) -> io::Result<(File, KnownGuests)> {
+    let options = &mut File::options();
+    let options = options.read(true).append(true).create(true).mode(0o600);
+    let mut file = options.open(path)?;
     let mut text = Vec::new();
-    for guest in &known.guests {
-        text.extend(line(&JournalEntry::Attach(Box::new(guest.clone())))?);
-    }
-    // The program may only make new files.
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&new)?;
-    file.write_all(&text)?;
-    fs::rename(&new, path)?;
-    Ok((file, text.len() as u64))
+    file.read_to_end(&mut text)?;
+    Ok((file, KnownGuests::parse(&text)))
 }
 
 #[cfg(test)]
@@ -165,8 +186,10 @@ mod tests {
         journal.write(JournalEntry::Detach(2)).unwrap();
         drop(journal);
         // A kill in the middle of a line.
-        let mut file = File::options().append(true).open(&path).unwrap();
-        file.write_all(b"{\"attach\":{\"name\":\"cut").unwrap();
+        for path in [path.clone(), beside(&path)] {
+            let mut file = File::options().append(true).open(&path).unwrap();
+            file.write_all(b"{\"attach\":{\"name\":\"cut").unwrap();
+        }
         let mut journal = Journal::open(&path).unwrap();
         assert_eq!(names(&journal), ["guest1", "guest3"]);
         assert_eq!(journal.known().guests[0], guest(1));
@@ -192,8 +215,59 @@ mod tests {
                 .write(JournalEntry::Attach(Box::new(guest(2))))
                 .unwrap();
             journal.write(JournalEntry::Detach(2)).unwrap();
-            assert!(fs::metadata(&path).unwrap().len() < SIZE_MAX + 1024);
+            for path in [path.clone(), beside(&path)] {
+                assert!(fs::metadata(&path).unwrap().len() < SIZE_MAX + 1024);
+            }
         }
         assert_eq!(names(&Journal::open(&path).unwrap()), ["guest1"]);
+    }
+
+    #[test]
+    fn a_kill_in_a_rewriting_loses_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let mut journal = Journal::open(&path).unwrap();
+        for domain in 1..=3 {
+            journal
+                .write(JournalEntry::Attach(Box::new(guest(domain))))
+                .unwrap();
+        }
+        let [_, other] = &journal.files;
+        other.set_len(0).unwrap();
+        // Of what would come next, each part that there may be in the other file.
+        let mut next = Vec::new();
+        for domain in [1, 3] {
+            let attach = JournalEntry::Attach(Box::new(guest(domain)));
+            next.extend(line(&attach).unwrap());
+        }
+        let whole = [&next[..], &line(&JournalEntry::Complete(9)).unwrap()].concat();
+        let current = beside(&path);
+        let (current, other) = match fs::metadata(&path).unwrap().len() {
+            0 => (current, path.clone()),
+            _ => (path.clone(), current),
+        };
+        let before = fs::read(&current).unwrap();
+        for length in 0..=whole.len() {
+            fs::write(&other, &whole[..length]).unwrap();
+            fs::write(&current, &before).unwrap();
+            let journal = Journal::open(&path).unwrap();
+            let expected: &[&str] = match length + 1 < whole.len() {
+                true => &["guest1", "guest2", "guest3"],
+                false => &["guest1", "guest3"],
+            };
+            assert_eq!(names(&journal), expected, "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn the_file_of_an_earlier_version_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let attach = JournalEntry::Attach(Box::new(guest(5)));
+        fs::write(&path, line(&attach).unwrap()).unwrap();
+        for _ in 0..3 {
+            let journal = Journal::open(&path).unwrap();
+            assert_eq!(names(&journal), ["guest5"]);
+        }
     }
 }

@@ -7,6 +7,8 @@ use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -18,7 +20,7 @@ use mayfly_switch::switch::{DumpBounds, GuestStatus, SwitchStatus};
 use mayfly_switch::xenbus;
 use mayfly_xen::{privileges, schedule};
 use rustix::thread::CapabilitySet;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 
 /// The longest wait for a running switch's reply.
 const BOUND: Duration = Duration::from_secs(10);
@@ -51,9 +53,13 @@ fn run(arguments: &Switch) -> Result<()> {
     };
     match &arguments.verb {
         None => serve(arguments),
-        Some(SwitchVerb::Xenbus { socket }) => {
+        Some(SwitchVerb::Xenbus { socket, once }) => {
             privileges::keep(CapabilitySet::empty()).context("capabilities")?;
-            xenbus::run(socket, &mut report).context("the process for xenstore")
+            let done = match once {
+                true => xenbus::run(socket, sandbox::enter_all, &mut report),
+                false => xenbus::mind(socket),
+            };
+            done.context("the process for xenstore")
         }
         Some(SwitchVerb::Status { json, socket }) => {
             match ask(socket, SwitchOrder::Status, BOUND)?.1 {
@@ -103,11 +109,16 @@ fn report(text: &str) {
 }
 
 fn serve(arguments: &Switch) -> Result<()> {
-    let (stop, stopped) = UnixStream::pair().context("a pair of sockets")?;
+    let (stopped, stop) = UnixStream::pair().context("a pair of sockets")?;
     for signal in [SIGTERM, SIGINT, SIGHUP] {
-        let stopped = stopped.try_clone().context("a socket")?;
-        signal_hook::low_level::pipe::register(signal, stopped).context("a handler for signals")?;
+        let stop = stop.try_clone().context("a socket")?;
+        signal_hook::low_level::pipe::register(signal, stop).context("a handler for signals")?;
     }
+    // The process for xenstore, which no filter of system calls allows to start again. The next switch does.
+    let is_alone = Arc::new(AtomicBool::new(false));
+    let child = Arc::clone(&is_alone);
+    signal_hook::flag::register(SIGCHLD, child).context("a handler for signals")?;
+    signal_hook::low_level::pipe::register(SIGCHLD, stop).context("a handler for signals")?;
     let options = StartOptions {
         bridges: arguments.bridges.clone(),
         socket: arguments.socket.clone(),
@@ -119,7 +130,7 @@ fn serve(arguments: &Switch) -> Result<()> {
     // all they have; so it moves more frames at a time.
     schedule::batch(None).context("SCHED_BATCH")?;
     privileges::keep(CapabilitySet::empty()).context("capabilities")?;
-    xenbus::spawn(options.socket.clone()).context("a thread")?;
+    let _beside = xenbus::spawn(&options.socket).context("the process for xenstore")?;
     program
         .take_over(sandbox::enter, &mut report)
         .context("a thread")?;
@@ -129,7 +140,12 @@ fn serve(arguments: &Switch) -> Result<()> {
         options.socket.display()
     ));
     sandbox::enter().context("seccomp")?;
-    program.run(stop.as_fd(), &mut report).context("the loop")
+    let over = program.run(stopped.as_fd(), &mut report);
+    over.context("the loop")?;
+    if is_alone.load(Ordering::Relaxed) {
+        bail!("the process for xenstore has ended");
+    }
+    Ok(())
 }
 
 fn print(status: &SwitchStatus) {

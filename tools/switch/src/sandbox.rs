@@ -1,8 +1,9 @@
-//! The system calls that the thread which moves frames may make: those on what it has open, memory, and the journal.
+//! The system calls of the process that moves frames, and of the one that does handshakes: those on what they have open,
+//! and memory.
 //!
-//! It opens no file but new ones, which it does for the journal, starts no program and no thread, makes no socket, and
-//! makes no memory executable. Beside the journal's, all calls are on descriptors that were opened before. (The thread
-//! that takes care of the process for xenstore has to start that again, so it has no filter.)
+//! They open no file, name none, start no program and no thread, make no socket, send no signal to another process, and
+//! make no memory executable. The ring of io_uring, whose requests no filter sees, takes none but reads and writes
+//! ([`mayfly_links::Batch`]).
 
 use std::io;
 
@@ -22,6 +23,8 @@ const ANY: &[libc::c_long] = &[
     libc::SYS_lseek,
     libc::SYS_fsync,
     libc::SYS_fdatasync,
+    // The journal is emptied.
+    libc::SYS_ftruncate,
     libc::SYS_io_uring_enter,
     libc::SYS_poll,
     libc::SYS_ppoll,
@@ -32,9 +35,6 @@ const ANY: &[libc::c_long] = &[
     libc::SYS_sendto,
     libc::SYS_sendmsg,
     libc::SYS_shutdown,
-    // The journal is replaced.
-    libc::SYS_rename,
-    libc::SYS_unlink,
     // Memory, time and the end.
     libc::SYS_brk,
     libc::SYS_madvise,
@@ -47,7 +47,6 @@ const ANY: &[libc::c_long] = &[
     libc::SYS_getrandom,
     libc::SYS_getpid,
     libc::SYS_gettid,
-    libc::SYS_tgkill,
     libc::SYS_exit,
     libc::SYS_exit_group,
     libc::SYS_rt_sigaction,
@@ -62,14 +61,24 @@ const TYPES: [u8; 2] = [b'E', b'G'];
 /// The bits of an ioctl that have its type.
 const TYPE: u64 = 0xff00;
 
-/// Allows the calling thread only these system calls from now on, and the threads that it starts. Others fail with
-/// EPERM. It must not be able to gain privileges ([`mayfly_xen::privileges`]).
+/// Allows the calling thread only these system calls from now on. Others fail with EPERM. It must not be able to gain
+/// privileges ([`mayfly_xen::privileges`]). All threads have to do so: one without a filter could be made to do anything
+/// by one that shares its memory.
 ///
 /// # Errors
 /// The kernel has no seccomp.
 pub(crate) fn enter() -> io::Result<()> {
     let program = program().map_err(io::Error::other)?;
     seccompiler::apply_filter(&program).map_err(io::Error::other)
+}
+
+/// The same for all threads of the process.
+///
+/// # Errors
+/// The kernel has no seccomp, or a thread has entered already.
+pub(crate) fn enter_all() -> io::Result<()> {
+    let program = program().map_err(io::Error::other)?;
+    seccompiler::apply_filter_all_threads(&program).map_err(io::Error::other)
 }
 
 fn program() -> Result<BpfProgram, BackendError> {
@@ -80,21 +89,10 @@ fn program() -> Result<BpfProgram, BackendError> {
         ioctls.push(rule(1, TYPE, u64::from(kind) << 8)?);
     }
     rules.insert(libc::SYS_ioctl, ioctls);
-    // Files that there are not yet.
-    let new = bit(libc::O_CREAT | libc::O_EXCL);
-    rules.insert(libc::SYS_openat, vec![rule(2, new, new)?]);
-    // Descriptors are duplicated and made non-blocking.
-    let commands = [
-        libc::F_GETFL,
-        libc::F_SETFL,
-        libc::F_GETFD,
-        libc::F_DUPFD_CLOEXEC,
-    ];
-    let commands = commands.map(|command| rule(1, u32::MAX.into(), bit(command)));
-    rules.insert(
-        libc::SYS_fcntl,
-        commands.into_iter().collect::<Result<_, _>>()?,
-    );
+    // It may end itself by a signal, and nobody else.
+    let own = std::process::id().into();
+    rules.insert(libc::SYS_tgkill, vec![rule(0, u32::MAX.into(), own)?]);
+    rules.insert(libc::SYS_fcntl, filter::fcntl()?);
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
         rules.insert(call, vec![rule(2, bit(libc::PROT_EXEC), 0)?]);
     }
@@ -107,7 +105,9 @@ mod tests {
     use std::io::{Read as _, Write as _};
     use std::os::unix::net::{UnixListener, UnixStream};
 
+    use mayfly_switch::journal::{Journal, JournalEntry};
     use mayfly_xen::privileges;
+    use rustix::fs::MemfdFlags;
     use rustix::thread::CapabilitySet;
 
     use super::*;
@@ -116,24 +116,22 @@ mod tests {
     fn what_the_loop_does_is_allowed_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
+        let mut journal = Journal::open(&path).unwrap();
         let socket = folder.path().join("socket");
         let listener = UnixListener::bind(&socket).unwrap();
         listener.set_nonblocking(true).unwrap();
         let mut client = UnixStream::connect(&socket).unwrap();
         fs::write(folder.path().join("old"), "").unwrap();
         let old = folder.path().join("old");
+        let memory_file = rustix::fs::memfd_create("test", MemfdFlags::ALLOW_SEALING).unwrap();
+        let parent = rustix::process::getppid().unwrap();
         let thread = std::thread::spawn(move || {
             privileges::keep(CapabilitySet::empty()).unwrap();
             enter().unwrap();
-            // The journal is replaced.
-            let new = path.with_extension("new");
-            let mut file = File::options()
-                .write(true)
-                .create_new(true)
-                .open(&new)
-                .unwrap();
-            file.write_all(b"one").unwrap();
-            fs::rename(&new, &path).unwrap();
+            // The journal goes on in its other file, several times.
+            for _ in 0..100_000 {
+                journal.write(JournalEntry::Detach(1)).unwrap();
+            }
             // A client is served.
             let (mut served, _) = listener.accept().unwrap();
             served.set_nonblocking(true).unwrap();
@@ -147,17 +145,23 @@ mod tests {
                 assert_eq!(result.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
             };
             refused(File::open(&old).map(drop));
-            refused(
-                File::options()
-                    .write(true)
-                    .create(true)
-                    .truncate(true)
-                    .open(&old)
-                    .map(drop),
-            );
+            let new = old.with_extension("new");
+            refused(File::create(&old).map(drop));
+            refused(File::create_new(&new).map(drop));
+            refused(fs::rename(&old, &new));
+            refused(fs::rename(&path, &new));
+            refused(fs::remove_file(&old));
+            refused(fs::remove_file(&path));
+            refused(fs::create_dir(&new));
+            refused(std::os::unix::fs::symlink(&old, &new));
             refused(UnixStream::connect(&socket).map(drop));
             refused(std::thread::Builder::new().spawn(|| ()).map(drop));
             refused(std::net::TcpListener::bind("127.0.0.1:0").map(drop));
+            // By other commands of fcntl, the kernel would send signals to others.
+            let sealed = rustix::fs::fcntl_add_seals(&memory_file, rustix::fs::SealFlags::SEAL);
+            refused(sealed.map_err(io::Error::from));
+            let signal = rustix::process::test_kill_process(parent);
+            refused(signal.map_err(io::Error::from));
         });
         let mut hello = [0; 5];
         client.read_exact(&mut hello).unwrap();

@@ -16,6 +16,23 @@ pub fn any(calls: &[libc::c_long]) -> Rules {
     calls.iter().map(|&call| (call, Vec::new())).collect()
 }
 
+/// Allows fcntl(2) to read and set flags of descriptors, and to duplicate them. With other commands, the kernel would
+/// send signals to other processes of the same user (`F_SETOWN`, `F_SETSIG`), which is root.
+///
+/// # Errors
+/// None: the argument exists.
+pub fn fcntl() -> Result<Vec<SeccompRule>, BackendError> {
+    let commands = [
+        libc::F_GETFL,
+        libc::F_SETFL,
+        libc::F_GETFD,
+        libc::F_SETFD,
+        libc::F_DUPFD_CLOEXEC,
+    ];
+    let rule = |command| SeccompRule::new(vec![masked(1, u32::MAX.into(), bit(command))?]);
+    commands.into_iter().map(rule).collect()
+}
+
 /// The filter. System calls that it does not allow fail with the error of this number.
 ///
 /// # Errors

@@ -1,7 +1,8 @@
 //! The switch as a back end of xenbus, for front ends that do the handshake themselves.
 //!
 //! This runs in a process of its own, so that the one that moves frames has no access to xenstore. It reads and writes
-//! the keys of both ends, and asks the switch over its control socket, as any client would. All that it knows is in
+//! the keys of both ends, and asks the switch over its control socket, as any client would. A third process does nothing
+//! but start it again: the two that handle what guests say may start none. All that it knows is in
 //! xenstore: in a guest's directory ([`keys::directory`]), which the toolstack makes.
 //!
 //! | key | value | written by |
@@ -22,5 +23,5 @@ mod process;
 mod server;
 
 pub use keys::{FrontFault, Interface};
-pub use process::{run, spawn};
+pub use process::{mind, run, spawn};
 pub use server::{AskSwitch, Xenbus, XenbusError};
