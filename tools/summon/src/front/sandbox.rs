@@ -21,7 +21,6 @@ const ANY: &[libc::c_long] = &[
     libc::SYS_pread64,
     libc::SYS_lseek,
     libc::SYS_close,
-    libc::SYS_fcntl,
     libc::SYS_fstat,
     libc::SYS_statx,
     libc::SYS_eventfd2,
@@ -63,6 +62,9 @@ const ANY: &[libc::c_long] = &[
     libc::SYS_getrandom,
 ];
 
+/// The bits of a socket's type without its flags (`SOCK_TYPE_MASK` of the kernel).
+const SOCKET_KIND: u64 = 0xf;
+
 /// Gives up all capabilities and installs the filter. Must be called on the only thread of the process; later threads
 /// inherit both.
 ///
@@ -77,13 +79,21 @@ pub(super) fn enter() -> io::Result<()> {
 /// The filter. Other system calls fail with ENOSYS, as on an older kernel, which libraries can handle.
 fn program() -> Result<BpfProgram, BackendError> {
     let mut rules = filter::any(ANY);
-    rules.insert(
-        libc::SYS_socket,
-        vec![
-            SeccompRule::new(vec![equals(0, libc::AF_INET)?])?,
-            SeccompRule::new(vec![equals(0, libc::AF_INET6)?])?,
-        ],
-    );
+    rules.insert(libc::SYS_fcntl, filter::fcntl()?);
+    // Streams and datagrams over IP, with the protocols that the kernel has anyway: others are modules, which it would
+    // load.
+    let mut sockets = Vec::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        for kind in [libc::SOCK_STREAM, libc::SOCK_DGRAM] {
+            let kind = masked(1, SOCKET_KIND, bit(kind))?;
+            sockets.push(SeccompRule::new(vec![
+                equals(0, family)?,
+                kind,
+                equals(2, 0)?,
+            ])?);
+        }
+    }
+    rules.insert(libc::SYS_socket, sockets);
     // Socket options for timeouts and lingering, none of a protocol.
     rules.insert(
         libc::SYS_setsockopt,
