@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use mayfly_lab::ask;
 
-use crate::birth::{BOUND, EXAMPLE, Place};
+use crate::birth::{BOUND, EXAMPLE, HATCH, Place};
 use crate::cases::Case;
 use crate::handshake::put_linux;
 use crate::hatch::json;
@@ -19,6 +19,7 @@ pub(crate) const CASES: &[Case] = &[
     ),
     ("a Linux guest moves as well, and then closes", of_linux),
     ("who cannot be moved stays where it is", refused),
+    ("a guest is moved and removed at the same time", removed),
 ];
 
 const PACK: &str = "/guest/moves.mfs";
@@ -190,6 +191,26 @@ fn refused(place: &Place) -> Result<()> {
     place.hatched(&["unpause", "mayfly"])?;
     answers(place)?;
     place.hatched(&["destroy", "mayfly"])?;
+    drop(switch);
+    place.nothing_left()
+}
+
+/// The kernel's thread for xenstore, which would connect no other guest if it had to wait, is none the worse.
+fn removed(place: &Place) -> Result<()> {
+    let switch = Switch::start(place)?;
+    for round in 0..6 {
+        place.hatched(&["create", "--network", "netback", EXAMPLE])?;
+        answers(place)?;
+        // The guest is in good time for it once its features are known; the two meet in other places each time.
+        let script = format!(
+            "{HATCH} network mayfly switch >/run/moved 2>&1 & usleep {}; {HATCH} destroy --wait mayfly; wait $!; cat /run/moved",
+            round * 25_000
+        );
+        let said = place.lab.shell(&script)?;
+        println!("round {round}: {}", said.trim());
+        place.hatched(&["gc"])?;
+        place.nothing_left().with_context(|| said)?;
+    }
     drop(switch);
     place.nothing_left()
 }

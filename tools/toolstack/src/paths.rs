@@ -188,6 +188,13 @@ pub fn addresses(domid: u16) -> String {
     format!("{}/{}", home(domid), mayfly_handoff::ADDRESSES)
 }
 
+/// The path of what `hatch summon` has made a guest of, by which its guests are known. The guest can read it but not
+/// write it.
+#[must_use]
+pub fn summon(domid: u16) -> String {
+    format!("{}/summon", home(domid))
+}
+
 /// The path at which a guest reports that it serves: `1` when its first packet has left.
 #[must_use]
 pub fn ready(domid: u16) -> String {

@@ -103,9 +103,10 @@ impl GuestMaker {
         };
         for (domid, (made_of, is_told)) in &mut self.made_of {
             if !*is_told {
-                builder
-                    .store()
-                    .write(&made_of_path(*domid), &made_of.to_string())?;
+                builder.store().write(
+                    &mayfly_toolstack::paths::summon(*domid),
+                    &made_of.to_string(),
+                )?;
                 *is_told = true;
             }
         }
@@ -183,7 +184,9 @@ impl GuestMaker {
         if info.is_paused() {
             builder.xen().unpause(domid)?;
         }
-        let made_of = builder.store().find(&made_of_path(domid))?;
+        let made_of = builder
+            .store()
+            .find(&mayfly_toolstack::paths::summon(domid))?;
         let of = made_of.and_then(|text| text.parse().ok());
         let network = match builder.is_switched(domid)? {
             true => Network::Switch,
@@ -194,9 +197,4 @@ impl GuestMaker {
         self.know(domid, name, mac)?;
         Ok(Some(FoundGuest { domid, network, of }))
     }
-}
-
-/// The path of the record of what a guest was made of. The guest can read it but not write it.
-pub(super) fn made_of_path(domid: u16) -> String {
-    format!("/local/domain/{domid}/summon")
 }

@@ -6,7 +6,6 @@ use mayfly_toolstack::host::Xen as _;
 use tempfile::TempDir;
 
 use super::super::bell::{self, BellReceiver as Bell};
-use super::store::made_of_path;
 use super::*;
 
 struct Bed {
@@ -379,7 +378,7 @@ fn a_daemon_that_is_started_again_finds_what_a_guest_was_made_of() {
     bed.maker.look();
     assert_eq!(find(&mut bed), Some(made_of));
     // A restarted xenstored gets the record again.
-    let path = made_of_path(domid);
+    let path = mayfly_toolstack::paths::summon(domid);
     bed.maker.builder().unwrap().store().rm(&path).unwrap();
     bed.maker.builder = None;
     bed.maker.look();

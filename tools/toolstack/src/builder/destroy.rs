@@ -174,6 +174,11 @@ impl Toolstack {
     ) -> Result<Destroyed, DestroyError> {
         let cause = |error: mayfly_xenstore::Error| DestroyError::Cause(error.into());
         let (state, is_of_switch) = self.back_ends(domid).map_err(cause)?;
+        // Nobody moves it between back ends meanwhile.
+        let lock = state
+            .as_ref()
+            .map(|_| self.lock_netback(domid))
+            .transpose()?;
         if state.as_deref() == Some("1") {
             // Half made: netback is about to look at it.
             self.quiet(domid, false);
@@ -218,6 +223,9 @@ impl Toolstack {
         ids.extend(self.send(std::slice::from_ref(&release)).map_err(cause)?);
         ops.push(release);
         left.extend(self.removed(&ops, ids));
+        if let Some(lock) = lock {
+            lock.remove();
+        }
         // Last: by these `hatch gc` finds the domain if this process is killed before.
         left.extend(
             record

@@ -65,7 +65,7 @@ impl Toolstack {
     }
 
     /// Unbinds netback from a domain that goes on, and whose back end's directory stays. Nobody may remove the directory
-    /// meanwhile: see [`Self::unbind`].
+    /// meanwhile (see [`Self::unbind`]), so the caller has the domain's lock ([`Self::lock_netback`]).
     pub(super) fn unbind_live(&mut self, domid: u16) -> Result<(), ToolstackError> {
         unbind_device(&format!("vif-{domid}-0"))
     }

@@ -13,6 +13,8 @@
 //! to netback       hold ─ switch lets go ─ netback attaches ─ bridge leads to the vif ─ what was held follows
 //! ```
 
+mod lock;
+
 use std::time::Duration;
 
 use mayfly_links::{Bridge, Link, vif_name};
@@ -41,6 +43,9 @@ const BOUNDS: Bounds = Bounds {
 /// The bridge of an interface of which nothing says it, as xl's.
 const BRIDGE: &str = "xenbr0";
 
+/// Why the guest of a service is refused.
+const SERVICE: &str = "it is the guest of a service of `hatch summon`, which would lead the frames for it elsewhere: write `network` into the service's file";
+
 /// A guest that is moved.
 struct Moving {
     domid: u16,
@@ -67,6 +72,8 @@ impl Toolstack {
         let mut switch = self
             .switch()
             .map_err(|error| ToolstackError::Switch(format!("none runs: {error}")))?;
+        // Before anything is read: the guest is not removed meanwhile.
+        let _lock = self.lock_netback(domid)?;
         let guest = self.moving(domid)?;
         let is_served = is_served(&mut switch, domid)?;
         match to {
@@ -83,6 +90,10 @@ impl Toolstack {
     fn moving(&mut self, domid: u16) -> Result<Moving, ToolstackError> {
         let (front, back) = (paths::front(domid), paths::backend(domid));
         let refused = |why: &str| ToolstackError::Refused(why.to_owned());
+        let [of_service] = self.values([paths::summon(domid)])?;
+        if of_service.is_some() {
+            return Err(refused(SERVICE));
+        }
         let [known, shown, netback, front_state, back_state] = self.values([
             switch_keys::interface(domid),
             switch_keys::shown(domid),

@@ -177,3 +177,49 @@ fn who_is_not_connected_stays() {
     assert_eq!(bed.served.domains(), [domid]);
     assert!(bed.served.moves().is_empty());
 }
+
+#[test]
+fn the_guest_of_a_service_stays() {
+    let bed = Bed::new();
+    let domid = bed.create(Network::Switch);
+    bed.host.store.set(&paths::summon(domid), "1 2");
+    let error = bed.moved(domid, Network::Netback).unwrap_err();
+    assert!(error.to_string().contains("hatch summon"), "{error}");
+    assert_eq!(bed.served.domains(), [domid]);
+    assert!(bed.served.moves().is_empty());
+}
+
+/// A toolstack that does not wait for long.
+fn hurried(bed: &Bed) -> Toolstack {
+    let mut toolstack = bed.toolstack();
+    toolstack.bound = Duration::from_millis(50);
+    toolstack
+}
+
+#[test]
+fn a_guest_is_not_removed_while_it_is_moved_nor_moved_while_it_is_removed() {
+    let bed = Bed::new();
+    let domid = bed.create(Network::Netback);
+    let lock = bed.toolstack().lock_netback(domid).unwrap();
+    let error = hurried(&bed).destroy(domid, false).unwrap_err();
+    assert!(error.to_string().contains("another command"), "{error}");
+    let error = hurried(&bed).move_network(domid, Network::Switch);
+    let error = error.unwrap_err();
+    assert!(error.to_string().contains("another command"), "{error}");
+    let state = bed.get(&paths::state(domid));
+    assert_eq!(state.as_deref(), Some("4"));
+    assert!(bed.served.moves().is_empty());
+    // Who waits for it long enough goes on.
+    let later = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(100));
+        drop(lock);
+    });
+    bed.toolstack().destroy(domid, false).unwrap();
+    later.join().unwrap();
+    assert_eq!(bed.get(&paths::state(domid)), None);
+    let left = std::fs::read_dir(bed.folder.path().join("netback")).unwrap();
+    assert_eq!(left.count(), 0);
+    // Who waited for the removal finds that the guest is gone.
+    bed.moved(domid, Network::Switch).unwrap_err();
+    assert!(bed.served.moves().is_empty());
+}
