@@ -182,12 +182,12 @@ impl Place {
     }
 }
 
-/// A list of domains, vifs, xenstore paths and `xl` processes.
+/// A list of domains, vifs, xenstore paths and `xl` processes. A running switch's port is none of a guest's traces.
 fn traces(lab: &Lab) -> Result<String> {
     // The folders that libxl, hatch and dom0's kernel (for errors) make for their first domain and keep do not count;
     // their content does.
     lab.shell(
-        "xl list | awk '{ print \"domain\", $1, $2 }'; ls /sys/class/net; ps -o comm | grep '^xl$'; xenstore-ls -f | sed 's/ = .*//' | grep -vxE '/libxl|/vm|/hatch(/making|/name|/domain|/mac|/restart)?|/local/domain/0/(backend|error|error/backend)(/vif)?|/local/domain/0/switch' | sort",
+        "xl list | awk '{ print \"domain\", $1, $2 }'; ls /sys/class/net | grep -v '^switch'; ps -o comm | grep '^xl$'; xenstore-ls -f | sed 's/ = .*//' | grep -vxE '/libxl|/vm|/hatch(/making|/name|/domain|/mac|/restart)?|/local/domain/0/(backend|error|error/backend)(/vif)?|/local/domain/0/switch' | sort",
     )
 }
 

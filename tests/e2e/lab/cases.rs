@@ -10,7 +10,9 @@ use mayfly_lab::{BRIDGE, GUEST};
 use crate::birth::{BOUND, Birth, Place, State};
 
 /// The title and the function of a case.
-pub(crate) type Case = (&'static str, fn(&Place) -> Result<()>);
+pub(crate) type Case = (&'static str, CaseFunction);
+/// The function of a case.
+pub(crate) type CaseFunction = fn(&Place) -> Result<()>;
 
 /// The cases with the C xenstored and xenconsoled, for guests that `xl` makes and guests that `hatch` makes.
 pub(crate) const CASES: &[Case] = &[

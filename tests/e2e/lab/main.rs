@@ -35,7 +35,7 @@ use libtest_mimic::{Arguments, Conclusion, Trial};
 use mayfly_lab::{Lab, Options, Xenstored};
 
 use birth::{Maker, Place};
-use cases::{CASES, Case, OTHER_DOM0, STORE, XL};
+use cases::{CASES, Case, CaseFunction, OTHER_DOM0, STORE, XL};
 
 /// The running lab of a group of cases, with its name.
 type Current = Arc<Mutex<Option<(String, Place)>>>;
@@ -78,12 +78,26 @@ fn trials(
     options: &Options,
     current: &Current,
 ) -> Vec<Trial> {
+    trials_in(prefix, cases, (maker, options), current, |place, case| {
+        case(place)
+    })
+}
+
+/// The same of cases that are run by another function.
+fn trials_in(
+    prefix: &str,
+    cases: &[Case],
+    (maker, options): (Maker, &Options),
+    current: &Current,
+    how: fn(&Place, CaseFunction) -> Result<()>,
+) -> Vec<Trial> {
     cases
         .iter()
         .map(|&(title, case)| {
             let (options, current) = (options.clone(), Arc::clone(current));
             Trial::test(format!("{prefix}: {title}"), move || {
-                run(&current, &options, maker, case).map_err(|e| format!("{e:#}").into())
+                let done = run(&current, &options, maker, |place| how(place, case));
+                done.map_err(|e| format!("{e:#}").into())
             })
         })
         .collect()
@@ -190,11 +204,16 @@ fn main() -> ExitCode {
     let by_hatch = (by_hatch.collect(), current);
     let current = Current::default();
     let by = |prefix, cases, options| trials(prefix, cases, Maker::Hatch, options, &current);
+    let on_switch = |prefix, cases| {
+        let which = (Maker::Hatch, &summoned);
+        trials_in(prefix, cases, which, &current, switch::under)
+    };
     let by_summon = [
-        by("summon", summon::CASES, &summoned),
-        by("summon", care::CASES, &summoned),
-        by("summon, switch", summon::ON_SWITCH, &summoned),
-        by("summon, abuse", storm::CASES, &summoned),
+        on_switch("summon", summon::CASES),
+        on_switch("summon", care::CASES),
+        by("summon", summon::BACK_ENDS, &summoned),
+        by("summon, netback", summon::ON_NETBACK, &summoned),
+        on_switch("summon, abuse", storm::CASES),
         by("summon, abuse", storm::XENSTORED, &storm::options()),
     ];
     let by_summon = (by_summon.into_iter().flatten().collect(), current);

@@ -9,7 +9,7 @@ use mayfly_pack::{Options, pack_dir};
 use serde_json::Value;
 
 use crate::birth::{BOUND, EXAMPLE, HATCH, Place};
-use crate::cases::Case;
+use crate::cases::{Case, CaseFunction};
 use crate::hatch::json;
 
 pub(crate) const CASES: &[Case] = &[
@@ -94,15 +94,15 @@ impl<'a> Switch<'a> {
 impl Drop for Switch<'_> {
     fn drop(&mut self) {
         let script = format!(
-            "kill {0} 2>/dev/null; while [ -d /proc/{0} ]; do usleep 10000; done; rm -f /run/hatch/switch.journal",
+            "kill {0} 2>/dev/null; while [ -d /proc/{0} ]; do usleep 10000; done; rm -f /run/hatch/switch.journal*",
             self.pid
         );
         let _ = self.lab.shell(&script);
     }
 }
 
-/// Tries a case of services with their guests on a switch that runs.
-pub(crate) fn under(place: &Place, case: fn(&Place) -> Result<()>) -> Result<()> {
+/// Runs a case of services while a switch runs, so that their guests are on it.
+pub(crate) fn under(place: &Place, case: CaseFunction) -> Result<()> {
     let switch = Switch::start(place)?;
     place.on_switch.set(true);
     let result = case(place);
@@ -153,6 +153,7 @@ fn life(place: &Place) -> Result<()> {
         );
         let bytes: usize = place.lab.shell(&dump)?.trim().parse()?;
         ensure!(bytes > 500, "a record of {bytes} bytes");
+        filtered(place)?;
         // After its end, none of its pages is mapped any more.
         place.hatched(&["destroy", "mayfly"])?;
         let zombies = place.lab.shell("xl list | grep -c null || true")?;
@@ -161,6 +162,26 @@ fn life(place: &Place) -> Result<()> {
     }
     drop(switch);
     place.nothing_left()
+}
+
+/// The two processes that read what guests have written have no thread without a filter of system calls.
+fn filtered(place: &Place) -> Result<()> {
+    for name in ["hatch-switch", "switch-xenbus"] {
+        let script = format!(
+            "cd /proc; for n in [0-9]*; do [ \"$(cat $n/comm)\" = {name} ] && grep -h ^Seccomp: $n/task/*/status; done; true"
+        );
+        let filters = place.lab.shell(&script)?;
+        let is_filtered = |line: &str| line.split_whitespace().eq(["Seccomp:", "2"]);
+        ensure!(
+            !filters.is_empty() && filters.lines().all(is_filtered),
+            "{name}: {filters:?}"
+        );
+    }
+    // The second one is started again.
+    let script = "pid() { grep -lx switch-xenbus /proc/[0-9]*/comm | cut -d/ -f3; }
+        old=$(pid); kill -9 $old
+        for n in $(seq 100); do new=$(pid); [ \"$new\" -gt 0 ] && [ \"$new\" != $old ] && exit; usleep 100000; done; exit 1";
+    place.lab.shell(script).map(drop)
 }
 
 /// A guest that ran before xenstored knew of it is visible to other tools, and obeys their requests.

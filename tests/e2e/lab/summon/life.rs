@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::wakes::syns;
 use super::*;
+use crate::switch::Switch;
 
 pub(super) fn takeover(place: &Place) -> Result<()> {
     let summoned = Summoned::start(
@@ -42,7 +43,7 @@ pub(super) fn takeover(place: &Place) -> Result<()> {
 /// nothing is left.
 pub(super) fn killed_anywhere(place: &Place) -> Result<()> {
     // Go through the requests of all that. Beyond them, the daemon lives.
-    let step = if crate::is_long() { 1 } else { 23 };
+    let step = if crate::is_long() { 1 } else { 6 };
     let one = Ipv4Addr::new(10, 0, 2, 81);
     let services =
         service("www", GUEST, "asleep = \"suspend\"") + &service("one", one, "asleep = \"pool\"");
@@ -259,5 +260,58 @@ pub(super) fn suspend(place: &Place) -> Result<()> {
     summoned.get(one)?;
     let www = summoned.asleep("www")?;
     ensure!(www["deaths"] == 1 && www["failures"] == 0, "it is {www}");
+    Ok(())
+}
+
+/// A switch that is killed takes neither running guests nor sleeping services with it: the next one has them.
+pub(super) fn switch_killed(place: &Place) -> Result<()> {
+    let one = Ipv4Addr::new(10, 0, 2, 81);
+    let services = service("www", GUEST, "").replace("idle = 2", "idle = 60");
+    let services = services + &service("one", one, "");
+    let mut switch = Switch::start(place)?;
+    let summoned = Summoned::start(place, "", &services)?;
+    summoned.page()?;
+    let www = summoned.until("www", |www| www["state"] == "running")?;
+    ensure!(www["network"] == "switch", "it is {www}");
+    // Its back end is the file's matter.
+    let output = place.hatch(&["network", "www", "netback"])?;
+    let why = output.error_text();
+    ensure!(
+        !output.success() && why.contains("a service of `hatch summon`"),
+        "{why}"
+    );
+    for round in 1..=2 {
+        switch.kill()?;
+        summoned.logged_times("no switch runs", round)?;
+        // Dropped, the first would remove the journal.
+        std::mem::forget(std::mem::replace(&mut switch, Switch::start(place)?));
+        summoned.logged_times("a switch runs", round)?;
+        summoned.get(one)?;
+        summoned.page()?;
+        let now = summoned.status("www")?;
+        ensure!(now["domid"] == www["domid"], "it was {www} and is {now}");
+    }
+    Ok(())
+}
+
+/// Where a switch runs, its name in the file decides; where none runs, so does the file, and netback serves the others.
+pub(super) fn back_ends(place: &Place) -> Result<()> {
+    let one = Ipv4Addr::new(10, 0, 2, 81);
+    let services = www() + &service("one", one, "network = \"switch\"");
+    let summoned = Summoned::start(place, "", &services)?;
+    summoned.logged("network=netback")?;
+    summoned.logged("no switch runs")?;
+    summoned.page()?;
+    ensure!(summoned.status("www")?["network"] == "netback");
+    // It is started later: who has waited for it is served, and others stay where they are.
+    let switch = Switch::start(place)?;
+    summoned.logged("a switch runs")?;
+    summoned.get(one)?;
+    summoned.asleep("www")?;
+    summoned.page()?;
+    let www = summoned.until("www", |www| www["state"] == "running")?;
+    ensure!(www["network"] == "netback" && www["births"] == 2, "{www}");
+    drop(summoned);
+    drop(switch);
     Ok(())
 }

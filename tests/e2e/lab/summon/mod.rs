@@ -14,8 +14,8 @@ use serde_json::Value;
 
 use crate::birth::{BOUND, HATCH, Place};
 use crate::cases::Case;
-use crate::switch;
 
+/// They run with guests on `hatch switch`, which runs.
 pub(crate) const CASES: &[Case] = &[
     (
         "a SYN wakes a service that answers it itself",
@@ -56,36 +56,33 @@ pub(crate) const CASES: &[Case] = &[
     ("fifty services and random clients", load::fifty),
 ];
 
-/// The cases that also run with guests on `hatch switch`.
-pub(crate) const ON_SWITCH: &[Case] = &[
-    ("a SYN wakes a service that answers it itself", |place| {
-        switch::under(place, wakes::by_syn)
-    }),
+/// The cases that also run with guests on netback: where no switch runs, a service is there.
+pub(crate) const ON_NETBACK: &[Case] = &[
+    (
+        "a SYN wakes a service that answers it itself",
+        wakes::by_syn,
+    ),
     (
         "a query wakes a service, and is answered at once",
-        |place| switch::under(place, wakes::by_query),
+        wakes::by_query,
     ),
-    ("clients of dom0 send each SYN once", |place| {
-        switch::under(place, wakes::by_dom0)
-    }),
-    ("by IPv6, and by a datagram", |place| {
-        switch::under(place, wakes::by_others)
-    }),
-    ("it outlives its daemon, and kill -9 of it", |place| {
-        switch::under(place, life::takeover)
-    }),
-    ("an open connection keeps a guest", |place| {
-        switch::under(place, life::connection)
-    }),
-    ("who comes as it is about to go is served", |place| {
-        switch::under(place, life::at_the_end)
-    }),
-    ("a pool is born from", |place| {
-        switch::under(place, life::pool)
-    }),
-    ("a suspended guest goes on, or makes room", |place| {
-        switch::under(place, life::suspend)
-    }),
+    ("it outlives its daemon, and kill -9 of it", life::takeover),
+    ("an open connection keeps a guest", life::connection),
+    ("who comes as it is about to go is served", life::at_the_end),
+    ("a pool is born from", life::pool),
+    ("a suspended guest goes on, or makes room", life::suspend),
+];
+
+/// The cases about the two together.
+pub(crate) const BACK_ENDS: &[Case] = &[
+    (
+        "a switch that is killed and started again has its services",
+        life::switch_killed,
+    ),
+    (
+        "a switch that is started later takes no service from netback",
+        life::back_ends,
+    ),
 ];
 
 /// The path of the tests' file in dom0.
@@ -171,13 +168,8 @@ impl<'a> Summoned<'a> {
     }
 
     pub(crate) fn write(&self, daemon: &str, services: &str) -> Result<()> {
-        let network = match self.place.on_switch.get() {
-            true => "network = \"switch\"\n",
-            false => "",
-        };
-        let daemon = format!("{network}{daemon}");
         self.lab()
-            .put(FILE, 0o644, file(&daemon, services).as_bytes())
+            .put(FILE, 0o644, file(daemon, services).as_bytes())
     }
 
     pub(crate) fn spawn(&self) -> Result<()> {

@@ -63,8 +63,8 @@ pub struct DaemonConfig {
     pub on_change: OnChange,
     /// Whether guests are kept from sending with others' addresses: see [`super::guard`].
     pub guard: bool,
-    /// The default of [`Service::network`].
-    pub network: Network,
+    /// The back end of the networks of services that name none. Without one, it is chosen when the daemon starts.
+    pub network: Option<Network>,
     /// The scheduling of netback's threads of guests.
     pub netback_threads: NetbackThreads,
     /// The DNS server's name for itself (RFC 5001).
@@ -147,8 +147,10 @@ pub struct Service {
     pub lifetime: Option<Duration>,
     /// The addresses in DNS answers in place of its own, for clients outside of an address translator.
     pub answer: Vec<IpAddr>,
-    /// The back end of its network.
+    /// The back end of its network. If the file names none, it is netback until [`SummonConfig::choose_networks`].
     pub network: Network,
+    /// Whether the file names the back end.
+    pub is_network_named: bool,
     /// The state of its guest while it sleeps.
     pub asleep: Asleep,
     /// Whether its guest runs only on demand. Otherwise it always runs.
@@ -209,6 +211,15 @@ impl SummonConfig {
             }
         }
         Ok((config, warnings))
+    }
+
+    /// Chooses the back ends of services for which the file names none.
+    pub fn choose_networks(&mut self, mut choose: impl FnMut(&Service) -> Network) {
+        for service in &mut self.services {
+            if !service.is_network_named {
+                service.network = choose(service);
+            }
+        }
     }
 }
 

@@ -128,7 +128,7 @@ fn daemon(
         pool: number(&mut table, "pool", 0..=1000, 0, problems),
         on_change: on_change(&mut table, OnChange::default(), problems),
         guard: value(table.get("guard", problems)).unwrap_or(true),
-        network: value(network(&mut table, problems)).unwrap_or_default(),
+        network: value(network(&mut table, problems)),
         netback_threads: netback_threads(&mut table, problems),
         nsid: value(table.get("nsid", problems)),
         listen: listen.iter().map(|one| one.value).collect(),

@@ -128,12 +128,13 @@ pub(super) fn service(
     let start_timeout = value(seconds(t, "start_timeout", problems)).unwrap_or(START_TIMEOUT);
     let lifetime = value(seconds(t, "lifetime", problems));
     let answer = value(t.get::<Vec<IpAddr>>("answer", problems)).unwrap_or_default();
-    let network = value(network(t, problems)).unwrap_or(daemon.network);
+    let network = value(network(t, problems)).or(daemon.network);
     let service = Service {
         memory: memory(t, daemon.limits.memory, problems),
         cmdline: value(t.get("cmdline", problems)).unwrap_or_default(),
         asleep: asleep(t, daemon.pool, problems),
-        network,
+        network: network.unwrap_or_default(),
+        is_network_named: network.is_some(),
         on_demand: value(t.get("on_demand", problems)).unwrap_or(true),
         on_change: on_change(t, daemon.on_change, problems),
         name: value(name).unwrap_or_default(),

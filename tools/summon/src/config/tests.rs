@@ -88,6 +88,7 @@ fn the_example_says_the_defaults() {
         "mac",
         "lifetime",
         "answer",
+        "network",
         "name",
         "file",
     ];
@@ -112,7 +113,14 @@ fn the_example_says_the_defaults() {
     assert!(all.contains("\nburst = 20"), "{all}");
     assert_eq!(parsed(&all), parsed(EXAMPLE));
     // The first two keys need each other.
-    for keys in [&own[..2], &own[2..3], &own[3..4], &own[4..5], &own[5..6]] {
+    for keys in [
+        &own[..2],
+        &own[2..3],
+        &own[3..4],
+        &own[4..5],
+        &own[5..6],
+        &own[6..7],
+    ] {
         let is_one = |line: &str| {
             let key = line
                 .strip_prefix("# ")
@@ -171,6 +179,20 @@ fn the_least_is_enough() {
     let config = parsed(&format!("{daemon}{WWW}"));
     assert_eq!(config.daemon.netback_threads, NetbackThreads::Normal);
     assert_eq!(config.services[0].idle, Duration::from_secs(60));
+}
+
+#[test]
+fn a_back_end_is_chosen_for_services_that_name_none() {
+    let of = |daemon: &str, service: &str| {
+        let mut config = parsed(&format!("{DAEMON}{daemon}\n{WWW}{service}\n"));
+        config.choose_networks(|_| Network::Switch);
+        config.services[0].network
+    };
+    let netback = "network = \"netback\"";
+    assert_eq!(of("", ""), Network::Switch);
+    assert_eq!(of(netback, ""), Network::Netback);
+    assert_eq!(of("", netback), Network::Netback);
+    assert_eq!(of(netback, "network = \"switch\""), Network::Switch);
 }
 
 #[test]

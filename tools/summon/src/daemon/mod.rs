@@ -7,10 +7,12 @@
 //! | starts the front, and exchanges messages with it | `front.rs` |
 //! | supervises running guests | `guests.rs` |
 //! | services whose guests are on the switch | `switched.rs` |
+//! | the back ends of services whose file names none | `back_ends.rs` |
 //! | reads the file, at the start and at SIGHUP; finds guests of an earlier daemon | `setup.rs` |
 //! | reports the status | `report.rs` |
 
 mod act;
+mod back_ends;
 mod bridges;
 mod dom0;
 mod error;
@@ -48,6 +50,7 @@ use super::maker::{MakerOrder, MakerReport};
 use super::names::Names;
 use super::status::{CommandResult, FrameCounts, ServiceCommand};
 use super::wire::{BridgePort, Witness};
+use back_ends::BackEnds;
 use dom0::Ports;
 pub use error::DaemonError;
 use front::{Fronts, Listening, StatusSource};
@@ -137,6 +140,7 @@ pub struct Daemon {
     switch: Option<SwitchConnection>,
     /// The connection for the notices of the switch, as long as there are services on it.
     switched: Switched,
+    back_ends: BackEnds,
     /// The refused clients that were logged, and the time of the next such line.
     away: Away,
     complain_at: Instant,

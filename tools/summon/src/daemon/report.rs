@@ -248,6 +248,7 @@ fn service(entry: &ServiceEntry, unit: &Unit, now: Instant) -> ServiceStatus {
         requests: entry.requests,
         frames: entry.frames,
         guarded: 0,
+        network: entry.service.network,
         traffic: None,
     }
 }

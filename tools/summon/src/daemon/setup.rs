@@ -150,6 +150,7 @@ impl Daemon {
             away: Away::default(),
             switch: None,
             switched: Switched::at(parts.switch),
+            back_ends: Default::default(),
             complain_at: began,
             room: u64::MAX,
             is_searched: false,
@@ -222,7 +223,8 @@ impl Daemon {
     }
 
     /// Changes to a configuration. All steps that can fail come first.
-    pub(super) fn adopt(&mut self, config: SummonConfig) -> Result<(), DaemonError> {
+    pub(super) fn adopt(&mut self, mut config: SummonConfig) -> Result<(), DaemonError> {
+        self.choose_networks(&mut config);
         let mut ids = BTreeMap::new();
         let mut next = self.next;
         for service in &config.services {
@@ -380,7 +382,12 @@ impl Daemon {
                 told(Level::Info, "taken over").write();
                 entry.guest = Some(RunningGuest::found(found, &vif, now));
                 // A guest without a record may be of an earlier version.
-                let is_other = found.of.is_some_and(|of| !of.has_config_of(&entry.service));
+                let mut service = Service::clone(&entry.service);
+                if !service.is_network_named {
+                    // It may have been made where there was another back end.
+                    service.network = found.network;
+                }
+                let is_other = found.of.is_some_and(|of| !of.has_config_of(&service));
                 self.takes(id);
                 if is_other {
                     self.fleet.end(id, CHANGED, &mut self.actions);

@@ -17,6 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mayfly_toolstack::builder::Network;
 use mayfly_toolstack::traffic::NetworkTraffic;
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +75,9 @@ pub struct ServiceStatus {
     pub frames: FrameCounts,
     /// Frames of its guest that the guard has dropped: see [`super::guard`].
     pub guarded: u64,
+    /// The back end of its next guest's network.
+    #[serde(default)]
+    pub network: Network,
     /// What its guest's back end has counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic: Option<NetworkTraffic>,
@@ -190,6 +194,13 @@ impl ShownState {
 }
 
 impl ServiceStatus {
+    /// The back end of its guest's network, or of its next guest's.
+    #[must_use]
+    pub fn back_end(&self) -> Network {
+        let now = self.traffic.as_ref().map(|traffic| traffic.network);
+        now.unwrap_or(self.network)
+    }
+
     /// The time from the causing packet to the end of the last birth, in microseconds; `None` if there are no other
     /// steps than the packet.
     #[must_use]

@@ -5,9 +5,10 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use super::{ServiceStatus, SummonStatus};
 
 /// The names of the columns of [`cells`].
-pub(super) const COLUMNS: [&str; 10] = [
-    "ServiceStatus",
+pub(super) const COLUMNS: [&str; 11] = [
+    "Service",
     "State",
+    "Back end",
     "ID",
     "Up",
     "Births",
@@ -30,7 +31,7 @@ pub fn table(status: &SummonStatus, width: Option<u16>) -> String {
     }
     for service in &status.services {
         let aligned = cells(service).into_iter().enumerate().map(|(index, text)| {
-            let is_number = (2..9).contains(&index);
+            let is_number = (3..10).contains(&index);
             let alignment = if is_number {
                 CellAlignment::Right
             } else {
@@ -63,11 +64,12 @@ pub fn table(status: &SummonStatus, width: Option<u16>) -> String {
 }
 
 /// The row of a service.
-pub(super) fn cells(service: &ServiceStatus) -> [String; 10] {
+pub(super) fn cells(service: &ServiceStatus) -> [String; 11] {
     let or_none = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
     [
         printable(&service.name),
         service.state.as_str().to_owned(),
+        service.back_end().as_str().to_owned(),
         or_none(service.domid.map(|domid| domid.to_string())),
         or_none(service.uptime_ms.map(time)),
         service.births.to_string(),

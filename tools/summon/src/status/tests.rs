@@ -116,14 +116,17 @@ fn the_table_has_a_row_for_each() {
     let text = table(&status(), None);
     let lines: Vec<_> = text.lines().collect();
     assert!(
-        lines[0].starts_with("ServiceStatus ") && lines[0].contains("Last birth"),
+        lines[0].starts_with("Service ")
+            && lines[0].contains("Back end")
+            && lines[0].contains("Last birth"),
         "{text}"
     );
     let words: Vec<_> = lines[1].split_whitespace().collect();
     assert_eq!(
         words,
         [
-            "www", "running", "7", "1", "min", "1", "s", "3", "0", "11.23", "ms", "8", "12", "-"
+            "www", "running", "switch", "7", "1", "min", "1", "s", "3", "0", "11.23", "ms", "8",
+            "12", "-"
         ]
     );
     assert!(

@@ -1,5 +1,6 @@
 //! Tests of the maker's first thread in a fake dom0. The test acts as the front.
 
+mod back_ends;
 mod failures;
 mod ports;
 mod switched;
@@ -96,12 +97,19 @@ fn bed(lines: &str) -> Bed {
 }
 
 fn write(folder: &TempDir, lines: &str) {
+    write_with(folder, "network = \"netback\"", lines);
+}
+
+/// A file with these lines of the daemon and of each service.
+fn write_with(folder: &TempDir, daemon: &str, lines: &str) {
     let path = |file| folder.path().join(file).to_string_lossy().into_owned();
-    let limits =
-        "[daemon]\nlisten = []\n[daemon.limits]\nbirths_per_prefix = 2\nqueue = 3\nrunning = 2\n";
-    let text = format!("{limits}{}", services(lines))
-        .replace("IMAGE", &path("image"))
-        .replace("SITE", &path("site"));
+    let limits = "[daemon.limits]\nbirths_per_prefix = 2\nqueue = 3\nrunning = 2\n";
+    let text = format!(
+        "[daemon]\nlisten = []\n{daemon}\n{limits}{}",
+        services(lines)
+    )
+    .replace("IMAGE", &path("image"))
+    .replace("SITE", &path("site"));
     std::fs::write(path("file"), text).unwrap();
 }
 

@@ -34,7 +34,7 @@ pub(super) const BY_XL: &str = "xl create";
 pub(super) const KINDS: [Kind; 11] = [
     Kind {
         name: COLD,
-        made: Made::Summoned("", Asleep),
+        made: Made::Summoned("network = \"netback\"", Asleep),
     },
     Kind {
         name: ON_SWITCH,
@@ -61,15 +61,15 @@ pub(super) const KINDS: [Kind; 11] = [
     },
     Kind {
         name: FROM_POOL,
-        made: Made::Summoned("asleep = \"pool\"", Asleep),
+        made: Made::Summoned("network = \"netback\"\nasleep = \"pool\"", Asleep),
     },
     Kind {
         name: "suspended",
-        made: Made::Summoned("asleep = \"suspend\"", Suspended),
+        made: Made::Summoned("network = \"netback\"\nasleep = \"suspend\"", Suspended),
     },
     Kind {
         name: RUNNING,
-        made: Made::Summoned("on_demand = false", Running),
+        made: Made::Summoned("network = \"netback\"\non_demand = false", Running),
     },
     Kind {
         name: BY_HATCH,
