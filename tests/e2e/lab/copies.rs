@@ -5,10 +5,12 @@ use anyhow::{Context as _, Result, ensure};
 use crate::birth::{BOUND, HATCH, Place};
 use crate::cases::Case;
 use crate::lifecycle::{Clients, KeptAlive};
+use crate::switch::Switch;
 
 pub(crate) const CASES: &[Case] = &[
     ("several guests are restored from one file", restored),
     ("a guest that serves is cloned", cloned),
+    ("twenty copies of a guest of the switch are on it", switched),
 ];
 
 const SAVED: &str = "/guest/saved";
@@ -70,6 +72,52 @@ fn restored(place: &Place) -> Result<()> {
     remove(place, &["mayfly-2"])?;
     place.lab.run(&["rm", SAVED])?;
     drop(clients);
+    place.nothing_left()
+}
+
+/// The copies are where the guest is, answer at addresses of their own, and the guest goes on as if nothing had happened.
+fn switched(place: &Place) -> Result<()> {
+    const COPIES: usize = 20;
+    let lab = &place.lab;
+    let switch = Switch::start(place)?;
+    let birth = place.create("mayfly", &["memory=4"])?;
+    birth.ready()?;
+    let mut idle = KeptAlive::open(lab.http()?)?;
+    idle.ask()?;
+    let made = hatch(
+        place,
+        &["clone", "mayfly", "-n", &COPIES.to_string(), "--json"],
+    )?;
+    idle.ask().context("the guest itself")?;
+    let served = switch.status()?["guests"].as_array().map_or(0, Vec::len);
+    ensure!(
+        made.lines().count() == COPIES && (1..=COPIES + 1).contains(&served),
+        "{made}: {served}"
+    );
+    let script = format!(
+        "for n in $(seq 81 {}); do wget -q -O /dev/null http://10.0.2.$n/ || echo $n does not answer; done; \
+         grep -E '^10.0.2.(8[1-9]|9[0-9]|100) .*00:16:3e:' /proc/net/arp | awk '{{ print $4 }}' | sort -u | wc -l",
+        80 + COPIES
+    );
+    let said = lab.shell(&script)?;
+    ensure!(said.trim() == COPIES.to_string(), "{said}");
+    idle.ask().context("the guest itself, later")?;
+    let vifs = lab.shell("ls /sys/class/net | grep -c vif || true")?;
+    ensure!(vifs.trim() == "0", "{vifs} of them are on netback");
+    // One that was saved there comes back there, or to netback where no switch runs.
+    birth.destroy()?;
+    hatch(place, &["save", "mayfly-1", SAVED])?;
+    let saved = format!("{HATCH} restore {SAVED} && wget -q -O /dev/null http://10.0.2.81/");
+    lab.shell(&saved)?;
+    ensure!(switch.guest("mayfly-1").is_ok(), "{}", switch.status()?);
+    let names: Vec<_> = (1..=COPIES).map(|n| format!("mayfly-{n}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    remove(place, &names)?;
+    drop(switch);
+    let said = lab.shell(&format!("({saved}) 2>&1"))?;
+    ensure!(said.contains("no switch runs"), "{said}");
+    remove(place, &["mayfly-1"])?;
+    lab.run(&["rm", SAVED])?;
     place.nothing_left()
 }
 

@@ -5,13 +5,14 @@ use std::io::{BufReader, Read, Seek as _, StdinLock};
 
 use anyhow::Context as _;
 use clap::Args;
-use mayfly_toolstack::builder::{CreateAs, Toolstack};
+use mayfly_toolstack::builder::{CreateAs, Network, Toolstack};
 use mayfly_toolstack::config;
 use mayfly_toolstack::lifecycle::{GuestDescription, SavedGuest};
 use mayfly_toolstack::paths::uuid;
 use mayfly_toolstack::watch::{Presence, presence};
 use serde_json::json;
 
+use super::back_ends::NetworkName;
 use super::exit::Failure;
 use mayfly_commands::Exit;
 
@@ -38,6 +39,11 @@ pub(crate) struct Copies {
     /// Overrides the bridge of the vif.
     #[arg(long)]
     bridge: Option<String>,
+
+    /// The back end of the network. By default that of the saved guest: the switch, if that was on the switch and one
+    /// runs that serves the bridge; otherwise netback.
+    #[arg(long, value_name = "WHO", value_enum)]
+    network: Option<NetworkName>,
 
     /// Prints the time that each step took.
     #[arg(long)]
@@ -134,6 +140,16 @@ impl Copies {
         } else {
             CreateAs::Running
         };
+        let mut saved = saved;
+        let network = &mut saved.description.config.network;
+        match self.network {
+            Some(name) => *network = name.into(),
+            None if *network == Network::Switch && !builder.has_switch() => {
+                eprintln!("hatch: {name}: no switch runs; netback serves it");
+                *network = Network::Netback;
+            }
+            None => {}
+        }
         let created = builder.restore_from(saved, then)?;
         if self.json {
             let line = json!({

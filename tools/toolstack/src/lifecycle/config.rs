@@ -14,6 +14,9 @@ const GRANT_FRAMES: u16 = 64;
 /// The most memory of a guest, in KiB: 1 TiB.
 const MEMORY_MAX: u64 = 1 << 30;
 
+/// The back end of the guest's network, if it is not netback. libxl reads only the names that it knows.
+const NETWORK: &str = "hatch_network";
+
 /// Devices that a guest cannot have. A list of them may be there, and empty.
 const DEVICES: [&str; 14] = [
     "disks",
@@ -96,6 +99,9 @@ impl GuestDescription {
         if let Some(vif) = &config.vif {
             whole["nics"] = json!([nic(vif)]);
         }
+        if config.network == Network::Switch {
+            whole[NETWORK] = config.network.as_str().into();
+        }
         whole.to_string()
     }
 
@@ -148,7 +154,10 @@ impl GuestDescription {
                 connect: Connect::default(),
                 console: false,
                 tsc: TscMode::Default,
-                network: Network::Netback,
+                network: match whole[NETWORK] == Network::Switch.as_str() {
+                    true => Network::Switch,
+                    false => Network::Netback,
+                },
                 watched: watched(&whole),
             },
             // libxl writes a number that means its default as well.

@@ -1,6 +1,7 @@
 //! The configuration of a running guest, out of xenstore.
 
 use mayfly_savefile::SavedConfig;
+use mayfly_switch::xenbus::{Interface, keys as switch_keys};
 
 use super::config::GuestDescription;
 use crate::builder::index::{self, IndexRecord};
@@ -41,11 +42,15 @@ impl Toolstack {
         record: IndexRecord,
     ) -> Result<GuestDescription, ToolstackError> {
         let domid = info.domid;
+        let network = match self.is_switched(domid)? {
+            true => Network::Switch,
+            false => Network::Netback,
+        };
         if let Some(watched) = self.store.find(&paths::watched_path(domid))?
             && let Ok(config) = serde_json::from_str::<builder::GuestConfig>(&watched)
         {
             return Ok(GuestDescription {
-                config,
+                config: builder::GuestConfig { network, ..config },
                 grant_frames: OUR_FRAMES,
                 is_readdressed: false,
             });
@@ -71,7 +76,7 @@ impl Toolstack {
                 connect: Connect::default(),
                 console: false,
                 tsc: TscMode::Default,
-                network: Network::Netback,
+                network,
                 watched: None,
             },
             grant_frames: OUR_FRAMES,
@@ -81,7 +86,13 @@ impl Toolstack {
 
     fn vif(&mut self, domid: u16, mac: [u8; 6]) -> Result<GuestVif, ToolstackError> {
         let (libxl, back) = (paths::libxl_vif(domid), paths::backend(domid));
-        let bridge = self.store.find(&format!("{libxl}/bridge"))?;
+        let mut bridge = self.store.find(&format!("{libxl}/bridge"))?;
+        if bridge.is_none()
+            && let Some(text) = self.store.find(&switch_keys::interface(domid))?
+        {
+            let interface = serde_json::from_str::<Interface>(&text).ok();
+            bridge = interface.map(|interface| interface.bridge);
+        }
         let mtu = self.store.find(&format!("{}/mtu", paths::front(domid)))?;
         Ok(GuestVif {
             mac,

@@ -254,8 +254,7 @@ impl Toolstack {
             let mut answers = self.keys(whose, domid, transaction, (preconnected, done))?;
             if let Some((interface, _)) = &plan.switched {
                 let mtu = config.vif.as_ref().and_then(|vif| vif.mtu);
-                self.clear(&[keys::unswitched(domid)])?;
-                answers.extend(self.send(&keys::switched(domid, interface, mtu))?);
+                answers.extend(self.switched(domid, interface, mtu)?);
             }
             Ok::<_, ToolstackError>(answers)
         })?;
@@ -393,6 +392,17 @@ impl Toolstack {
         let answers = self.send(&keys::birth(domid, keyed, preconnected))?;
         self.store.flush()?;
         Ok(answers)
+    }
+
+    /// Queues the keys by which the switch's process for xenstore does the handshake with a guest.
+    fn switched(
+        &mut self,
+        domid: u16,
+        interface: &Interface,
+        mtu: Option<u32>,
+    ) -> Result<Vec<RequestId>, mayfly_xenstore::Error> {
+        self.clear(&[keys::unswitched(domid)])?;
+        self.send(&keys::switched(domid, interface, mtu))
     }
 
     /// Queues removals of what an earlier domain may have left.

@@ -1,5 +1,7 @@
 //! Guests that are saved and restored in a simulated dom0: a failure at any call leaves the guest running, or nothing.
 
+mod switched;
+
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -13,8 +15,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::builder::tests::{config, image, without_folders};
 use crate::builder::{
-    CreateAs, CreateError, Created, EndAction, EndActions, GuestConfig, GuestVif, Image, Toolstack,
-    Watched,
+    CreateAs, CreateError, Created, EndAction, EndActions, GuestConfig, GuestVif, Image, Network,
+    Toolstack, Watched,
 };
 use crate::fake::{FakeGuest, FakeHost};
 use crate::paths;
@@ -423,8 +425,11 @@ fn copies_have_names_and_addresses_of_their_own() {
 
 #[test]
 fn a_configuration_is_read_back() {
-    let described = described();
-    assert_eq!(GuestDescription::parse(&described.json()), Ok(described));
+    for network in [Network::Netback, Network::Switch] {
+        let mut described = described();
+        described.config.network = network;
+        assert_eq!(GuestDescription::parse(&described.json()), Ok(described));
+    }
 }
 
 /// As Xen 4.17's xl writes it, shortened.
