@@ -1,5 +1,6 @@
 //! `hatch switch`: the network back end of guests, in user space.
 
+mod notify;
 mod sandbox;
 
 use std::io::Write as _;
@@ -134,6 +135,8 @@ fn serve(arguments: &Switch) -> Result<()> {
     program
         .take_over(sandbox::enter, &mut report)
         .context("a thread")?;
+    // Who is started after the switch, as `hatch summon` is, finds that it runs.
+    notify::ready().context("NOTIFY_SOCKET")?;
     report(&format!(
         "serves {} at {}",
         options.bridges.join(", "),

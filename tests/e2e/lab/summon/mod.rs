@@ -47,7 +47,6 @@ pub(crate) const CASES: &[Case] = &[
     ("a pool is born from", life::pool),
     ("a suspended guest goes on, or makes room", life::suspend),
     ("its log may be full", full_log),
-    ("systemd runs it as its unit says", under_systemd),
     (
         "a flood of queries makes no flood of guests",
         load::query_flood,
@@ -75,6 +74,7 @@ pub(crate) const ON_NETBACK: &[Case] = &[
 
 /// The cases about the two together.
 pub(crate) const BACK_ENDS: &[Case] = &[
+    ("systemd runs both as their units say", under_systemd),
     (
         "a switch that is killed and started again has its services",
         life::switch_killed,
@@ -306,14 +306,23 @@ fn full_log(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// The example unit, under a systemd in namespaces of its own.
+/// The example units, under a systemd in namespaces of its own.
 fn under_systemd(place: &Place) -> Result<()> {
-    const UNIT: &str = include_str!("../../../../tools/examples/hatch-summon.service");
+    const UNITS: [(&str, &str); 2] = [
+        (
+            "hatch-summon",
+            include_str!("../../../../tools/examples/hatch-summon.service"),
+        ),
+        (
+            "hatch-switch",
+            include_str!("../../../../tools/examples/hatch-switch.service"),
+        ),
+    ];
     // By the name of the thread: both processes are of one program, as `pidof` looks.
     const MAKER: &str = "$(grep -lx hatch-summon /proc/[0-9]*/comm | cut -d/ -f3)";
     const FRONT: &str = "$(grep -lx summon-front /proc/[0-9]*/comm | cut -d/ -f3)";
     const START: &str = "mkdir -p /usr/local/sbin /etc/hatch /sys/fs/cgroup
-        ln -sf /guest/hatch /guest/hatch-summon /usr/local/sbin
+        ln -sf /guest/hatch /guest/hatch-summon /guest/hatch-switch /usr/local/sbin
         ln -sf /guest/summon.toml /etc/hatch/summon.toml
         mount -t cgroup2 none /sys/fs/cgroup
         container=other unshare -p -m -f sh -c 'mount -t proc proc /proc && exec /lib/systemd/systemd --unit=multi-user.target' </dev/null >/run/systemd.log 2>&1 &
@@ -326,13 +335,13 @@ fn under_systemd(place: &Place) -> Result<()> {
     };
     let summoned = Summoned { place };
     summoned.write("", &www())?;
-    lab.put(
-        "/etc/systemd/system/hatch-summon.service",
-        0o644,
-        UNIT.as_bytes(),
-    )?;
+    for (name, unit) in UNITS {
+        let path = format!("/etc/systemd/system/{name}.service");
+        lab.put(&path, 0o644, unit.as_bytes())?;
+    }
     lab.run(&["sh", "-c", START, "sh", PID])?;
-    inside("systemctl start hatch-summon")?;
+    // The daemon finds the switch, which is started before it.
+    inside("systemctl start hatch-summon hatch-switch")?;
     lab.shell("until grep -qx summon-front /proc/[0-9]*/comm; do sleep 0.1; done")?;
     // The maker has only the capabilities that the unit lists, the front has none, and the system calls of both are filtered.
     for (process, capabilities, kept) in [
@@ -357,8 +366,9 @@ fn under_systemd(place: &Place) -> Result<()> {
         "it may write all"
     );
     summoned.page()?;
-    summoned.asleep("www")?;
-    summoned.write("", &www().replace("idle = 2", "idle = 60"))?;
+    let www = summoned.asleep("www")?;
+    ensure!(www["network"] == "switch", "it is {www}");
+    summoned.write("", &self::www().replace("idle = 2", "idle = 60"))?;
     inside("systemctl reload hatch-summon")?;
     summoned.query(HOST)?;
     summoned.page()?;
@@ -381,5 +391,9 @@ fn under_systemd(place: &Place) -> Result<()> {
         inside("systemctl is-active hatch-summon").is_err(),
         "it runs"
     );
-    summoned.page().context("nobody serves without a daemon")
+    summoned.page().context("nobody serves without a daemon")?;
+    inside("systemctl stop hatch-switch")?;
+    // Stopped like this, it has not failed.
+    inside("! systemctl is-failed hatch-switch")?;
+    lab.shell("rm /run/hatch/switch.journal*").map(drop)
 }

@@ -182,7 +182,7 @@ impl Toolstack {
         switch: &mut SwitchConnection,
     ) -> Result<(), ToolstackError> {
         let domid = guest.domid;
-        ask(switch, &SwitchOrder::Sleep(Box::new(guest.sleeper())))?;
+        declare(switch, guest)?;
         self.links.direct(&guest.port, guest.interface.mac)?;
         std::thread::sleep(DRAIN);
         let ops = keys::taken_over(domid, &guest.interface, &guest.shown);
@@ -222,7 +222,7 @@ impl Toolstack {
         switch: &mut SwitchConnection,
     ) -> Result<(), ToolstackError> {
         let name = &guest.interface.name;
-        ask(switch, &SwitchOrder::Sleep(Box::new(guest.sleeper())))?;
+        declare(switch, guest)?;
         ask(switch, &SwitchOrder::Hold(name.clone()))?;
         // If this was cut short once, the switch has let go already.
         let _ = ask(switch, &SwitchOrder::Detach(guest.domid));
@@ -322,6 +322,17 @@ fn ask(switch: &mut SwitchConnection, order: &SwitchOrder) -> Result<(), Toolsta
     match switch.ask(order)? {
         SwitchReply::Error(why) => Err(ToolstackError::Switch(why)),
         _ => Ok(()),
+    }
+}
+
+/// Has the switch hold the frames for a guest. It refuses that for the guests of another client, which are those of
+/// `hatch summon`: of a guest that was born just now, xenstore does not say that it is one.
+fn declare(switch: &mut SwitchConnection, guest: &Moving) -> Result<(), ToolstackError> {
+    match ask(switch, &SwitchOrder::Sleep(Box::new(guest.sleeper()))) {
+        Err(ToolstackError::Switch(why)) if why.ends_with("is taken") => {
+            Err(ToolstackError::Refused(SERVICE.to_owned()))
+        }
+        asked => asked,
     }
 }
 
