@@ -115,7 +115,7 @@ fn switched(place: &Place) -> Result<()> {
     remove(place, &names)?;
     drop(switch);
     let said = lab.shell(&format!("({saved}) 2>&1"))?;
-    ensure!(said.contains("no switch runs"), "{said}");
+    ensure!(said.contains("no switch serves its bridge"), "{said}");
     remove(place, &["mayfly-1"])?;
     lab.run(&["rm", SAVED])?;
     place.nothing_left()

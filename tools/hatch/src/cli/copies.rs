@@ -141,12 +141,13 @@ impl Copies {
             CreateAs::Running
         };
         let mut saved = saved;
-        let network = &mut saved.description.config.network;
+        let config = &mut saved.description.config;
+        let bridge = config.vif.as_ref().map_or("", |vif| &vif.bridge);
         match self.network {
-            Some(name) => *network = name.into(),
-            None if *network == Network::Switch && !builder.has_switch() => {
-                eprintln!("hatch: {name}: no switch runs; netback serves it");
-                *network = Network::Netback;
+            Some(name) => config.network = name.into(),
+            None if config.network == Network::Switch && !builder.has_switch_on(bridge) => {
+                eprintln!("hatch: {name}: no switch serves its bridge; netback does");
+                config.network = Network::Netback;
             }
             None => {}
         }

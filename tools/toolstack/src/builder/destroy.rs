@@ -173,12 +173,12 @@ impl Toolstack {
         record: Option<IndexRecord>,
     ) -> Result<Destroyed, DestroyError> {
         let cause = |error: mayfly_xenstore::Error| DestroyError::Cause(error.into());
+        // Nobody moves it between back ends meanwhile. Where no lock can be made, nobody has one.
+        let lock = match self.lock_netback(domid) {
+            Err(ToolstackError::Io(_)) => None,
+            lock => Some(lock?),
+        };
         let (state, is_of_switch) = self.back_ends(domid).map_err(cause)?;
-        // Nobody moves it between back ends meanwhile.
-        let lock = state
-            .as_ref()
-            .map(|_| self.lock_netback(domid))
-            .transpose()?;
         if state.as_deref() == Some("1") {
             // Half made: netback is about to look at it.
             self.quiet(domid, false);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{Toolstack, ToolstackError};
 use mayfly_switch::control::{SOCKET, SwitchConnection, SwitchOrder, SwitchReply};
+use mayfly_switch::port_name;
 use mayfly_switch::xenbus::keys;
 
 impl Toolstack {
@@ -21,6 +22,16 @@ impl Toolstack {
     #[must_use]
     pub fn has_switch(&self) -> bool {
         self.switch().is_ok()
+    }
+
+    /// Whether a switch runs that has a port on this bridge.
+    pub fn has_switch_on(&mut self, bridge: &str) -> bool {
+        self.has_switch()
+            && self
+                .links
+                .bridge(bridge)
+                .and_then(|bridge| self.links.find(&port_name(bridge.index)))
+                .is_ok()
     }
 
     /// Whether the switch serves a domain's network, by its keys in xenstore: it has a directory of the switch, and
