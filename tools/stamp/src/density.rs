@@ -13,12 +13,40 @@ pub struct Job {
     pub config: String,
     /// Memory of each, in MiB.
     pub memory: u32,
-    /// The IPv4 address of the first guest; those of the others follow it.
-    pub first: Ipv4Addr,
+    /// dom0's IPv4 address on the bridge. Those of the guests follow it.
+    pub dom0: Ipv4Addr,
+    /// The prefix length of their network.
+    pub prefix: u8,
     /// The number of guests that run at once, for each maker in turn. `xl` is started for each guest, `hatch` once.
     pub counts: Vec<(Maker, u32)>,
+    /// Births and deaths beside the guests on the switch.
+    pub storm: Option<Storm>,
     /// The time limit of every single wait, in seconds.
     pub bound_s: u64,
+}
+
+/// Guests that are made, asked for their page and destroyed at a rate, while the others serve.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Storm {
+    /// Births in a second.
+    pub per_second: u32,
+    /// Its length, in seconds.
+    pub seconds: u32,
+}
+
+/// The results of a storm, in ns.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StormOutcome {
+    /// The times from a request to a guest that stays until the end of its page, before the storm.
+    pub alone: Vec<u64>,
+    /// The same during the storm.
+    pub beside: Vec<u64>,
+    /// The time to make and unpause each guest of the storm.
+    pub create: Vec<u64>,
+    /// The time to destroy each.
+    pub destroy: Vec<u64>,
+    /// The length of the storm.
+    pub took: u64,
 }
 
 /// The results for the guests of one maker.
@@ -29,6 +57,9 @@ pub struct Outcome {
     /// The time to make and unpause each guest, in ns, in order. `hatch`, which makes all of them, reports it; for `xl`
     /// it is the run time of the program.
     pub create: Vec<u64>,
+    /// For guests on the switch: the time to introduce each to xenstored, after its first answer, in ns.
+    #[serde(default)]
+    pub introduce: Vec<u64>,
     /// The CPU time of xenstored for all births, in ns.
     pub xenstored: u64,
     /// The time from the request for each guest's page to the end of the page, in ns, while all guests ran.
@@ -37,6 +68,12 @@ pub struct Outcome {
     pub destroy: Vec<u64>,
     /// The host's memory that all of them used, in MiB.
     pub memory: u64,
+    /// For guests on the switch: the memory of the switch after each birth, in KiB.
+    #[serde(default)]
+    pub switch: Vec<u64>,
+    /// For guests on the switch: births and deaths beside them.
+    #[serde(default)]
+    pub storm: Option<Box<StormOutcome>>,
     /// For guests on the switch: the run times of each program about one guest, in ns, while there is no other.
     #[serde(default)]
     pub programs: Vec<(String, Vec<u64>)>,
@@ -82,10 +119,13 @@ mod tests {
         let outcome = Outcome {
             maker: Maker::Xl,
             create: vec![1, 2],
+            introduce: Vec::new(),
             xenstored: 3,
             serve: vec![4, 5],
             destroy: vec![6, 7],
             memory: 8,
+            switch: vec![10],
+            storm: None,
             programs: vec![("list".into(), vec![9])],
         };
         let line = |line: &Line| format!("{MARK}{}\r\n", serde_json::to_string(line).unwrap());

@@ -15,6 +15,7 @@
 mod birth;
 mod lives;
 mod many;
+mod storm;
 mod switched;
 mod sys;
 mod wait;

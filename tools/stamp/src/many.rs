@@ -15,7 +15,8 @@ use serde_json::Value;
 
 use crate::birth::HATCH;
 use crate::raw_ns;
-use crate::switched::{self, Resident};
+use crate::storm;
+use crate::switched::{self, Resident, SETTLED, Switch};
 use crate::sys::ticks;
 use crate::wait::Bound;
 
@@ -25,6 +26,9 @@ const GLANCE: Duration = Duration::from_millis(10);
 /// Runs the job; `report` gets the results of each maker.
 pub(crate) fn run(job: &Job, report: &mut dyn FnMut(Outcome)) -> Result<()> {
     let mut xen = Xen::open()?;
+    let own = format!("{}/{}", job.dom0, job.prefix);
+    let bound = Bound(Duration::from_secs(job.bound_s));
+    bound.run(&["ip", "address", "add", &own, "dev", "xenbr0"])?;
     for &(maker, count) in &job.counts {
         let outcome = guests(job, maker, count, &mut xen);
         report(outcome.with_context(|| format!("{count} guests of {maker:?}"))?);
@@ -32,53 +36,74 @@ pub(crate) fn run(job: &Job, report: &mut dyn FnMut(Outcome)) -> Result<()> {
     Ok(())
 }
 
+/// What the guests of one maker cost, until all of them run.
+struct Made<'a> {
+    /// The names of guests that a program destroys.
+    names: Vec<String>,
+    /// The domids of those that this process destroys.
+    resident: Option<(Resident<'a>, Vec<u16>)>,
+    create: Vec<u64>,
+    introduce: Vec<u64>,
+    switch: Vec<u64>,
+}
+
+impl Made<'_> {
+    fn by_program(names: Vec<String>, create: Vec<u64>) -> Self {
+        Self {
+            names,
+            resident: None,
+            create,
+            introduce: Vec::new(),
+            switch: Vec::new(),
+        }
+    }
+}
+
 fn guests(job: &Job, maker: Maker, count: u32, xen: &mut Xen) -> Result<Outcome> {
     let bound = Bound(Duration::from_secs(job.bound_s));
     let clock = Clock::start();
-    let programs = match maker {
-        Maker::Switch => switched::programs(&job.config, bound)?,
-        _ => Vec::new(),
+    let is_on_switch = maker == Maker::Switch;
+    let programs = match is_on_switch {
+        true => switched::programs(&job.config, bound)?,
+        false => Vec::new(),
     };
-    let in_ns = |(name, took): (String, Vec<u64>)| {
-        let took = took.into_iter().map(|ticks| clock.ns(ticks));
-        (name, took.collect())
-    };
+    let in_ns = |(name, took): (String, Vec<u64>)| (name, clock.all_ns(took));
     let programs = programs.into_iter().map(in_ns).collect();
+    let _switch = is_on_switch
+        .then(|| Switch::start("xenbr0", bound.0))
+        .transpose()?;
     let free = xen.free_memory()?;
     let xenstored = Xenstored::find()?;
     let before = xenstored.cpu_ns()?;
-    let mut resident = None;
-    let (names, create) = match maker {
+    let mut made = match maker {
         Maker::Xl => by_xl(job, count, bound, &clock)?,
         Maker::Hatch => by_hatch(job, count, bound)?,
-        Maker::Switch => {
-            let (made, took) = Resident::make(job, addresses(job, count), bound.0)?;
-            resident = Some(made);
-            let create = took.into_iter().map(|ticks| clock.ns(ticks));
-            (Vec::new(), create.collect())
-        }
+        Maker::Switch => on_switch(job, count, bound, &clock)?,
         Maker::Pool => bail!("a pool is of guests that are not there yet"),
     };
     let spent = xenstored.cpu_ns()? - before;
     let memory = free.saturating_sub(xen.free_memory()?);
     let mut serve = Vec::new();
     for address in addresses(job, count) {
-        let start = ticks();
-        let stream = TcpStream::connect_timeout(&SocketAddr::from((address, 80)), bound.0);
-        let asked = stream.map_err(Into::into).and_then(|s| page(s, bound.0));
-        asked.with_context(|| address.to_string())?;
-        serve.push(clock.ns(ticks() - start));
+        serve.push(clock.ns(asked(address, bound)?));
+    }
+    let storm = match job.storm.filter(|_| is_on_switch) {
+        Some(storm) => Some(Box::new(storm::run(job, storm, count, bound, &clock)?)),
+        None => None,
+    };
+    let mut destroy = Vec::new();
+    if let Some((resident, domains)) = &mut made.resident {
+        for domid in std::mem::take(domains) {
+            destroy.push(clock.ns(resident.destroy(domid)?));
+            sleep(SETTLED);
+        }
     }
     let program = match maker {
         Maker::Xl => "xl",
         _ => HATCH,
     };
-    let mut destroy = Vec::new();
-    if let Some(resident) = &mut resident {
-        let took = resident.destroy()?.into_iter();
-        destroy.extend(took.map(|ticks| clock.ns(ticks)));
-    }
-    for name in &names {
+    for name in &made.names {
+        sleep(SETTLED);
         let start = ticks();
         bound.run(&[program, "destroy", name])?;
         destroy.push(clock.ns(ticks() - start));
@@ -90,19 +115,56 @@ fn guests(job: &Job, maker: Maker, count: u32, xen: &mut Xen) -> Result<Outcome>
     }
     Ok(Outcome {
         maker,
-        create,
+        create: made.create,
+        introduce: made.introduce,
         xenstored: spent,
         serve,
         destroy,
         memory,
+        switch: made.switch,
+        storm,
         programs,
     })
 }
 
+/// Makes each guest in this process.
+fn on_switch<'a>(job: &'a Job, count: u32, bound: Bound, clock: &Clock) -> Result<Made<'a>> {
+    let mut resident = Resident::new(job, bound.0)?;
+    let (mut domains, mut create) = (Vec::new(), Vec::new());
+    let (mut introduce, mut switch) = (Vec::new(), Vec::new());
+    for (number, address) in (1u32..).zip(addresses(job, count)) {
+        let born = resident.bear(number, address)?;
+        create.push(clock.ns(born.took));
+        let (domid, took) = resident.introduce(born)?;
+        introduce.push(clock.ns(took));
+        domains.push(domid);
+        switch.push(switched::memory()?);
+        // xenstored and xenconsoled end what they have begun.
+        sleep(SETTLED);
+    }
+    Ok(Made {
+        names: Vec::new(),
+        resident: Some((resident, domains)),
+        create,
+        introduce,
+        switch,
+    })
+}
+
+/// Asks a guest for its page on a new connection; gives the ticks that it took.
+pub(crate) fn asked(address: Ipv4Addr, bound: Bound) -> Result<u64> {
+    let start = ticks();
+    let stream = TcpStream::connect_timeout(&SocketAddr::from((address, 80)), bound.0);
+    let asked = stream.map_err(Into::into).and_then(|s| page(s, bound.0));
+    asked.with_context(|| address.to_string())?;
+    Ok(ticks() - start)
+}
+
 /// Makes all guests with one `hatch create`.
-fn by_hatch(job: &Job, count: u32, bound: Bound) -> Result<(Vec<String>, Vec<u64>)> {
+fn by_hatch<'a>(job: &Job, count: u32, bound: Bound) -> Result<Made<'a>> {
     let (count, memory) = (count.to_string(), job.memory.to_string());
-    let first = format!("{}/24", job.first);
+    let first = addresses(job, 1).next().context("no address")?;
+    let first = format!("{first}/{}", job.prefix);
     let said = bound.run(&[
         HATCH,
         "create",
@@ -123,12 +185,13 @@ fn by_hatch(job: &Job, count: u32, bound: Bound) -> Result<(Vec<String>, Vec<u64
         let ns = made["timeline"]["total_ns"].as_u64().context("no time")?;
         Ok((name.to_owned(), ns))
     });
-    made.collect()
+    let (names, create) = made.collect::<Result<_>>()?;
+    Ok(Made::by_program(names, create))
 }
 
 /// Makes each guest with its own `xl create`.
-fn by_xl(job: &Job, count: u32, bound: Bound, clock: &Clock) -> Result<(Vec<String>, Vec<u64>)> {
-    let mut made = (Vec::new(), Vec::new());
+fn by_xl<'a>(job: &Job, count: u32, bound: Bound, clock: &Clock) -> Result<Made<'a>> {
+    let (mut names, mut create) = (Vec::new(), Vec::new());
     for (number, address) in (1u32..).zip(addresses(job, count)) {
         let [.., high, low] = number.to_be_bytes();
         let name = format!("mayfly-{number}");
@@ -142,17 +205,18 @@ fn by_xl(job: &Job, count: u32, bound: Bound, clock: &Clock) -> Result<(Vec<Stri
             &job.config,
             &format!("name=\"{name}\""),
             &format!("memory={}", job.memory),
-            &format!("extra=\"ip={address}/24\""),
+            &format!("extra=\"ip={address}/{}\"", job.prefix),
             &format!("vif=[\"bridge=xenbr0,script=vif-mayfly,mac={mac}\"]"),
         ])?;
-        made.1.push(clock.ns(ticks() - start));
-        made.0.push(name);
+        create.push(clock.ns(ticks() - start));
+        names.push(name);
     }
-    Ok(made)
+    Ok(Made::by_program(names, create))
 }
 
-fn addresses(job: &Job, count: u32) -> impl Iterator<Item = Ipv4Addr> {
-    let first = job.first.to_bits();
+/// The addresses of the first guests.
+pub(crate) fn addresses(job: &Job, count: u32) -> impl Iterator<Item = Ipv4Addr> + use<> {
+    let first = job.dom0.to_bits().saturating_add(1);
     (first..first.saturating_add(count)).map(Ipv4Addr::from_bits)
 }
 
@@ -174,7 +238,7 @@ pub(crate) fn page(mut stream: TcpStream, bound: Duration) -> Result<u64> {
 }
 
 /// Converts ticks to ns. Linux' clock over a longer time gives the frequency of the counter.
-struct Clock {
+pub(crate) struct Clock {
     hz: u128,
 }
 
@@ -189,7 +253,11 @@ impl Clock {
         }
     }
 
-    fn ns(&self, ticks: u64) -> u64 {
+    pub(crate) fn all_ns(&self, ticks: Vec<u64>) -> Vec<u64> {
+        ticks.into_iter().map(|ticks| self.ns(ticks)).collect()
+    }
+
+    pub(crate) fn ns(&self, ticks: u64) -> u64 {
         let ns = u128::from(ticks) * 1_000_000_000 / self.hz.max(1);
         u64::try_from(ns).unwrap_or(u64::MAX)
     }

@@ -5,7 +5,8 @@ use std::num::NonZero;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use mayfly_links::{Link, Links, Offers, Steering, Tap};
 use rustix::io::Errno;
@@ -15,6 +16,12 @@ use super::lane::{Equipment, Lane, Queue};
 use crate::dom0::Devices;
 use crate::journal::Journal;
 use crate::switch::Peers;
+
+/// The time in which the kernel releases the port of a switch that was killed: its io_uring is closed by a worker of the
+/// kernel, after the process is gone.
+const RELEASE: Duration = Duration::from_secs(1);
+/// The interval between two attempts to open a port.
+const GLANCE: Duration = Duration::from_millis(2);
 
 /// The options of a switch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,17 +166,26 @@ fn port(
 ) -> Result<(Vec<Tap>, Link), StartError> {
     let bridge = links.bridge(name)?;
     let port = crate::port_name(bridge.index);
-    let taps = match steering {
-        None => Tap::open(&port, Offers::Checksums).map(|tap| vec![tap]),
-        Some((count, steering)) => Tap::with_queues(&port, Offers::Checksums, *count, steering),
-    };
-    let taps = taps.map_err(|error| {
+    let end = Instant::now() + RELEASE;
+    let taps = loop {
+        let taps = match steering {
+            None => Tap::open(&port, Offers::Checksums).map(|tap| vec![tap]),
+            Some((count, steering)) => Tap::with_queues(&port, Offers::Checksums, *count, steering),
+        };
+        let error = match taps {
+            Ok(taps) => break taps,
+            Err(error) => error,
+        };
         let error = match Errno::from_io_error(&error) {
+            Some(Errno::BUSY) if Instant::now() < end => {
+                sleep(GLANCE);
+                continue;
+            }
             Some(Errno::BUSY) => io::Error::other("another switch has it"),
             _ => error,
         };
-        StartError::Port(port.clone(), name.to_owned(), error)
-    })?;
+        return Err(StartError::Port(port, name.to_owned(), error));
+    };
     let mut link = links.find(&port)?;
     links.attach_own(&mut link, &bridge)?;
     Ok((taps, link))

@@ -275,10 +275,7 @@ impl Plan {
             files.push(hatch("hatch", report)?);
         }
         let read = |output: &str| stamp::Report::from_console(output);
-        let lab = Dom0 {
-            counted: self.counted,
-            xenstored: Xenstored::C,
-        };
+        let lab = Dom0::usual(self.counted, Xenstored::C);
         measure(name, lab, files, &COMMAND, read, report)
     }
 
@@ -345,6 +342,22 @@ pub(super) struct Dom0 {
     /// Whether instructions are counted, on the deterministic lab, or time is measured.
     pub(super) counted: bool,
     pub(super) xenstored: Xenstored,
+    pub(super) cpus: u32,
+    /// Memory of the machine, in MiB.
+    pub(super) memory: u32,
+}
+
+impl Dom0 {
+    /// The usual lab. If time is measured, it has two CPUs: dom0 and the guest run at the same time, as they would on
+    /// real hardware.
+    pub(super) fn usual(counted: bool, xenstored: Xenstored) -> Self {
+        Self {
+            counted,
+            xenstored,
+            cpus: if counted { 1 } else { 2 },
+            memory: Options::named("").memory,
+        }
+    }
 }
 
 /// Runs the measuring program in a lab of its own, and reads what it printed.
@@ -360,12 +373,19 @@ pub(super) fn measure<T>(
     report: Report<'_>,
 ) -> Result<T> {
     let name = format!("{name}-{}", std::process::id());
-    let xenstored = dom0.xenstored;
+    let Dom0 {
+        xenstored,
+        cpus,
+        memory,
+        ..
+    } = dom0;
     let output = if dom0.counted {
         let lab = Lab::up(
             &Options {
                 files,
                 xenstored,
+                cpus,
+                memory,
                 ..Options::counted(&name, command)
             },
             report,
@@ -375,10 +395,10 @@ pub(super) fn measure<T>(
     } else {
         let lab = Lab::up(
             &Options {
-                // dom0 and the guest run at the same time, as they would on real hardware.
-                cpus: 2,
                 files,
                 xenstored,
+                cpus,
+                memory,
                 ..Options::named(&name)
             },
             report,

@@ -200,10 +200,7 @@ impl Plan {
         };
         files.push(job::placed(SERVICES, services));
         files.push(job::placed(JOB, serde_json::to_vec(&job)?));
-        let dom0 = Dom0 {
-            counted: self.counted,
-            xenstored: Xenstored::C,
-        };
+        let dom0 = Dom0::usual(self.counted, Xenstored::C);
         let command = [STAMP, "wakes", JOB];
         job::measure(name, dom0, files, &command, Report::from_console, report)
     }
