@@ -263,27 +263,34 @@ impl Clock {
     }
 }
 
-/// The process of xenstored or oxenstored.
-struct Xenstored(String);
+/// The processes of dom0's xenstored.
+struct Xenstored(Vec<String>);
 
 impl Xenstored {
     fn find() -> Result<Self> {
+        let mut paths = Vec::new();
         for entry in fs::read_dir("/proc")? {
             let path = entry?.path();
             let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
-            if matches!(name.trim(), "xenstored" | "oxenstored") {
-                return Ok(Self(path.join("schedstat").display().to_string()));
+            if matches!(name.trim(), "xenstored" | "oxenstored" | "hatch-xenstored") {
+                paths.push(path.join("schedstat").display().to_string());
             }
         }
-        bail!("there is no xenstored")
+        ensure!(!paths.is_empty(), "there is no xenstored");
+        Ok(Self(paths))
     }
 
-    /// CPU time that it has used (Documentation/scheduler/sched-stats.rst: the first number, in ns).
+    /// CPU time that they have used (Documentation/scheduler/sched-stats.rst: the first number, in ns).
     fn cpu_ns(&self) -> Result<u64> {
-        let text = fs::read_to_string(&self.0).with_context(|| self.0.clone())?;
-        let first = text.split(' ').next().unwrap_or_default();
-        first
-            .parse()
-            .with_context(|| format!("{} is {text:?}", self.0))
+        let mut all = 0;
+        for path in &self.0 {
+            let text = fs::read_to_string(path).with_context(|| path.clone())?;
+            let first = text.split(' ').next().unwrap_or_default();
+            let ns: u64 = first
+                .parse()
+                .with_context(|| format!("{path} is {text:?}"))?;
+            all += ns;
+        }
+        Ok(all)
     }
 }

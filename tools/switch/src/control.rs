@@ -59,8 +59,9 @@ pub enum SwitchOrder {
     Status,
     /// Returns the number of frames that each guest has sent.
     Frames,
-    /// Returns whether the guest of this domain still has memory.
-    There(u16),
+    /// Returns which guests of these domains have no memory any more. Between two orders frames are moved, so a client
+    /// with many guests asks for some at a time.
+    Ended(Vec<u16>),
     /// Records this guest's traffic for a limited time. The reply comes when the record is full or the time is over.
     Dump {
         /// Its name.
@@ -90,8 +91,8 @@ pub enum SwitchReply {
     Done,
     /// The status.
     Status(Box<SwitchStatus>),
-    /// Whether the guest has memory.
-    There(bool),
+    /// The domids of guests without memory.
+    Ended(Vec<u16>),
     /// The domids, with the number of frames that each has sent.
     Frames(Vec<(u16, u64)>),
     /// A pcap file of this many bytes, which follow the line.

@@ -265,9 +265,10 @@ impl Program {
                 let parts = self.each(|switch, _| switch.status());
                 Ok(SwitchReply::Status(Box::new(SwitchStatus::merge(parts))))
             }
-            SwitchOrder::There(domain) => self
-                .first(move |switch, _| switch.is_there(domain))
-                .map(SwitchReply::There),
+            SwitchOrder::Ended(domains) => {
+                let parts = self.each(move |switch, _| switch.ended(&domains));
+                Ok(SwitchReply::Ended(parts.concat()))
+            }
             SwitchOrder::Frames => {
                 let parts = self.each(|switch, _| switch.frames().collect::<Vec<_>>());
                 Ok(SwitchReply::Frames(parts.concat()))

@@ -430,18 +430,22 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         SwitchStatus::of(self)
     }
 
+    /// Which guests of these domains have no memory any more.
+    #[must_use]
+    pub fn ended(&self, domains: &[u16]) -> Vec<u16> {
+        let ended = |domain: &&u16| self.is_there(**domain) == Some(false);
+        domains.iter().filter(ended).copied().collect()
+    }
+
     /// Whether Xen still has a guest's memory: whether a grant copy from its transmit ring succeeds. A domain that was
-    /// destroyed has no grants, even if its pages are still mapped.
-    ///
-    /// # Errors
-    /// There is no such guest.
-    pub fn is_there(&self, domain: u16) -> Result<bool, Refusal> {
+    /// destroyed has no grants, even if its pages are still mapped. `None` if there is no such guest.
+    fn is_there(&self, domain: u16) -> Option<bool> {
         let at = self.by_domain.get(&domain);
         let live = at.and_then(|at| self.guests.get(*at)?.as_ref());
         let port = live.map(|live| &live.port);
         let port = port.or_else(|| Some(&self.prepared.get(&domain)?.1));
         let mut segment = [Segment {
-            reference: port.ok_or(Refusal::Unknown)?.rings().tx_ring,
+            reference: port?.rings().tx_ring,
             offset: 0,
             length: 4,
             at: 0,
@@ -450,7 +454,7 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         let copied = self
             .xen
             .copy(domain, Direction::FromGuest, &mut segment, &mut [0; 4]);
-        Ok(copied.is_ok() && segment.iter().all(|segment| segment.is_done))
+        Some(copied.is_ok() && segment.iter().all(|segment| segment.is_done))
     }
 
     /// The domid of each guest, and the number of frames that it has sent. Those of which only the rings are mapped are

@@ -28,6 +28,14 @@ pub const OFFERED: [(&str, &str); 10] = [
     ("multi-queue-max-queues", "1"),
 ];
 
+/// Those of them that the project's guest asks for when its network was connected before it ran.
+pub const ASKED_LATER: [(&str, &str); 4] = [
+    ("feature-sg", "1"),
+    ("feature-gso-tcpv4", "1"),
+    ("feature-no-csum-offload", "0"),
+    ("feature-ipv6-csum-offload", "1"),
+];
+
 /// The directory of a guest's back end that is the switch.
 #[must_use]
 pub fn directory(domid: u16) -> String {

@@ -100,7 +100,11 @@ impl Dom0 {
             SwitchOrder::Frames => {
                 SwitchReply::Frames(guests.iter().map(|guest| (guest.rings.domain, 0)).collect())
             }
-            SwitchOrder::There(domid) => SwitchReply::There(!self.dead.borrow().contains(domid)),
+            SwitchOrder::Ended(domains) => {
+                let dead = self.dead.borrow();
+                let ended = domains.iter().filter(|domid| dead.contains(domid));
+                SwitchReply::Ended(ended.copied().collect())
+            }
             other => panic!("{other:?}"),
         }
     }

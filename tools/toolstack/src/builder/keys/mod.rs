@@ -131,25 +131,25 @@ pub(crate) fn switched(domid: u16, interface: &Interface, mtu: Option<u32>) -> V
     }
     // The front end's first: without it, the other end would be closed.
     ops.push(write(format!("{front}/state"), state));
-    // Serialization fails only for maps whose keys are not strings, and there are none.
-    let text = serde_json::to_string(interface).unwrap_or_default();
-    ops.push(write(xenbus::keys::interface(domid), text));
+    ops.push(write(format!("{back}/frontend"), &front));
     ops.push(StoreOp::Perms(back.clone(), guest_reads(domid)));
-    let domain = domid.to_string();
-    for (key, value) in [
-        ("frontend", front.as_str()),
-        ("frontend-id", &domain),
-        ("online", "1"),
-        ("mac", &mac),
-    ] {
-        ops.push(write(format!("{back}/{key}"), value));
-    }
+    ops.push(write(format!("{back}/online"), "1"));
     if is_connected {
-        for (key, value) in xenbus::keys::OFFERED {
+        // What a front end asks that is connected already. The rest is said in a handshake.
+        for (key, value) in xenbus::keys::ASKED_LATER {
+            ops.push(write(format!("{back}/{key}"), value));
+        }
+    } else {
+        let domain = domid.to_string();
+        for (key, value) in [("frontend-id", domain.as_str()), ("mac", &mac)] {
             ops.push(write(format!("{back}/{key}"), value));
         }
     }
     ops.push(write(format!("{back}/state"), state));
+    // Last: the switch's process for xenstore looks at a guest when it has this key. Serialization fails only for maps
+    // whose keys are not strings, and there are none.
+    let text = serde_json::to_string(interface).unwrap_or_default();
+    ops.push(write(xenbus::keys::interface(domid), text));
     ops
 }
 
