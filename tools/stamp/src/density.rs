@@ -47,6 +47,8 @@ pub struct StormOutcome {
     pub destroy: Vec<u64>,
     /// The length of the storm.
     pub took: u64,
+    /// The CPU time that the processes of each name in dom0 have used during it.
+    pub cpu: Vec<(String, u64)>,
 }
 
 /// The results for the guests of one maker.

@@ -1,5 +1,7 @@
 //! Births and deaths at a rate, beside guests that serve.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, sleep};
@@ -14,6 +16,8 @@ use crate::wait::Bound;
 
 /// The pause between two requests to guests that stay.
 const PAUSE: Duration = Duration::from_millis(10);
+/// The number of names of processes that are told.
+const BUSIEST: usize = 10;
 /// The number of addresses of the storm's guests, in turn.
 const CIRCLE: u32 = 100;
 
@@ -36,6 +40,7 @@ pub(crate) fn run(
         joined(client.join())
     })?;
     ended.store(false, Ordering::Relaxed);
+    let before = cpu()?;
     let (beside, stormy, took) = thread::scope(|scope| {
         let client = scope.spawn(|| latencies(&staying, &ended, bound));
         let begun = Instant::now();
@@ -44,13 +49,41 @@ pub(crate) fn run(
         ended.store(true, Ordering::Relaxed);
         anyhow::Ok((joined(client.join())?, stormy?, took))
     })?;
+    let mut cpu: Vec<(String, u64)> = cpu()?
+        .into_iter()
+        .map(|(name, ns)| {
+            let before = before.get(&name).copied().unwrap_or_default();
+            (name, ns.saturating_sub(before))
+        })
+        .collect();
+    cpu.sort_by_key(|(_, ns)| std::cmp::Reverse(*ns));
+    cpu.truncate(BUSIEST);
     Ok(StormOutcome {
         alone: clock.all_ns(quiet),
         beside: clock.all_ns(beside),
         create: clock.all_ns(stormy.create),
         destroy: clock.all_ns(stormy.destroy),
         took: took.as_nanos().try_into()?,
+        cpu,
     })
+}
+
+/// The CPU time of all processes in dom0 by their names, in ns (Documentation/scheduler/sched-stats.rst).
+fn cpu() -> Result<BTreeMap<String, u64>> {
+    let mut all: BTreeMap<String, u64> = BTreeMap::new();
+    for process in fs::read_dir("/proc")? {
+        // A process or thread may be gone by now.
+        let Ok(threads) = fs::read_dir(process?.path().join("task")) else {
+            continue;
+        };
+        for thread in threads.flatten() {
+            let file = |name| fs::read_to_string(thread.path().join(name)).unwrap_or_default();
+            let spent = file("schedstat");
+            let ns = spent.split(' ').next().and_then(|ns| ns.parse().ok());
+            *all.entry(file("comm").trim().to_owned()).or_default() += ns.unwrap_or(0u64);
+        }
+    }
+    Ok(all)
 }
 
 fn joined<T>(result: thread::Result<Result<T>>) -> Result<T> {

@@ -206,6 +206,11 @@ fn stormy(storm: &StormOutcome, unit: &str) {
             "  {count} pages of the other guests {when}: median {half:.3} {unit} ms, 99th percentile {most:.3}, longest {longest:.3}"
         );
     }
+    let each =
+        |ns: u64| ms(ns, SECOND) / f64::from(u32::try_from(births.max(1)).unwrap_or(u32::MAX));
+    for (name, ns) in &storm.cpu {
+        println!("    {name:16} {:8.3} {unit} ms of CPU for each", each(*ns));
+    }
     let times = beside.1 / alone.1;
     let verdict = match times > BESIDE_STORM {
         true => "MISSED",
