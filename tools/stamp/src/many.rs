@@ -272,7 +272,10 @@ impl Xenstored {
         for entry in fs::read_dir("/proc")? {
             let path = entry?.path();
             let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
-            if matches!(name.trim(), "xenstored" | "oxenstored" | "hatch-xenstored") {
+            if matches!(
+                name.trim(),
+                "xenstored" | "oxenstored" | "hatch-xenstored" | "store-worker"
+            ) {
                 paths.push(path.join("schedstat").display().to_string());
             }
         }
