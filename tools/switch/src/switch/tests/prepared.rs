@@ -37,7 +37,7 @@ fn a_guest_that_was_prepared_is_served_under_the_name_that_it_gets() {
     assert_eq!(memory.borrow().mapped(), 2);
     // It is looked for if its domain ends, and gets nothing.
     assert_eq!(dom0.switch.frames().collect::<Vec<_>>(), [(1, 0)]);
-    assert!(dom0.switch.is_there(1).unwrap());
+    assert!(dom0.switch.ended(&[1]).is_empty());
     dom0.tap.send(&segment(1, 0x02));
     dom0.run(1);
     assert!(received(&memory).is_empty() && dom0.switch.guests().next().is_none());
