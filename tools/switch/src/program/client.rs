@@ -53,13 +53,20 @@ impl Client {
     /// The next question, or what is wrong with it; nothing when no more of them are there.
     pub(super) fn order(&mut self) -> Option<Result<SwitchOrder, serde_json::Error>> {
         loop {
-            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.read.drain(..=end).collect();
-                // To check all of it at once is quicker than each string.
-                return Some(match std::str::from_utf8(&line) {
-                    Ok(text) => serde_json::from_str(text),
-                    Err(_) => serde_json::from_slice(&line),
-                });
+            // To check all of it at once is quicker than each string, and a text is searched more quickly.
+            let line = match std::str::from_utf8(&self.read) {
+                Ok(text) => text
+                    .split_once('\n')
+                    .map(|(line, _)| (line.len(), serde_json::from_str(line))),
+                Err(_) => {
+                    let mut lines = self.read.splitn(2, |byte| *byte == b'\n');
+                    let line = lines.next().filter(|_| lines.next().is_some());
+                    line.map(|line| (line.len(), serde_json::from_slice(line)))
+                }
+            };
+            if let Some((length, order)) = line {
+                self.read.drain(..=length);
+                return Some(order);
             }
             if self.is_at_end || self.is_gone || std::mem::take(&mut self.is_drained) {
                 return None;
@@ -113,5 +120,38 @@ impl Client {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn lines_are_orders_whatever_their_bytes() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut client = Client::new(ours, 1).unwrap();
+        assert!(client.order().is_none());
+        theirs.write_all(b"\"status\"\n\"fra").unwrap();
+        assert_eq!(client.order().unwrap().unwrap(), SwitchOrder::Status);
+        assert!(client.order().is_none());
+        theirs
+            .write_all(b"mes\"\n{\"hold\":\"\xff\"}\n\n\"status\"\n{\"hold\":\"\xc3")
+            .unwrap();
+        assert_eq!(client.order().unwrap().unwrap(), SwitchOrder::Frames);
+        assert!(client.order().unwrap().is_err());
+        assert!(client.order().unwrap().is_err());
+        assert_eq!(client.order().unwrap().unwrap(), SwitchOrder::Status);
+        assert!(client.order().is_none());
+        theirs.write_all(b"\xa4\"}\n").unwrap();
+        let held = SwitchOrder::Hold("\u{e4}".to_owned());
+        assert_eq!(client.order().unwrap().unwrap(), held);
+        // What fills the buffer, and a line without an end.
+        theirs.write_all(&[b' '; 4096]).unwrap();
+        assert!(client.order().is_none() && !client.is_gone());
+        theirs.write_all(&vec![b' '; QUESTION_MAX]).unwrap();
+        assert!(client.order().is_none() && client.is_gone());
     }
 }
