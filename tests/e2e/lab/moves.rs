@@ -198,13 +198,13 @@ fn refused(place: &Place) -> Result<()> {
 /// The kernel's thread for xenstore, which would connect no other guest if it had to wait, is none the worse.
 fn removed(place: &Place) -> Result<()> {
     let switch = Switch::start(place)?;
-    for round in 0..6 {
+    for round in 0..4 {
         place.hatched(&["create", "--network", "netback", EXAMPLE])?;
         answers(place)?;
         // The guest is in good time for it once its features are known; the two meet in other places each time.
         let script = format!(
             "{HATCH} network mayfly switch >/run/moved 2>&1 & usleep {}; {HATCH} destroy --wait mayfly; wait $!; cat /run/moved",
-            round * 25_000
+            round * 15_000
         );
         let said = place.lab.shell(&script)?;
         println!("round {round}: {}", said.trim());
