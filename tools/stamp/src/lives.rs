@@ -13,7 +13,7 @@ use mayfly_toolstack::config::{self, Overrides};
 use mayfly_xen::Xen;
 
 use crate::birth::HATCH;
-use crate::many::page;
+use crate::page::page;
 use crate::sys::ticks;
 use crate::wait::{Bound, started};
 

@@ -15,6 +15,7 @@
 mod birth;
 mod lives;
 mod many;
+mod page;
 mod storm;
 mod switched;
 mod sys;

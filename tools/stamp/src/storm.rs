@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use mayfly_stamp::density::{Job, Storm, StormOutcome};
 
-use crate::many::{Clock, addresses, asked};
+use crate::page::{Clock, addresses, asked};
 use crate::switched::Resident;
 use crate::wait::Bound;
 

@@ -15,8 +15,8 @@ use mayfly_summon::status::{self, ShownState, SummonStatus};
 
 use crate::birth::HATCH;
 use crate::lives;
-use crate::many::page;
 use crate::order;
+use crate::page::page;
 use crate::switched::Switch;
 use crate::sys::ticks;
 use crate::wait::{Bound, LOG, started};
