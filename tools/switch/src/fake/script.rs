@@ -11,12 +11,14 @@ use super::{
 };
 use crate::Switch;
 use crate::port::Features;
-use crate::switch::{Bounds, Rest, Sleeper};
+use crate::switch::{Awake, Bounds, Rest, Sleeper};
 use crate::vnet;
 
 /// The hostile guests, and the sound one.
 const HOSTILE: [u16; 2] = [1, 2];
 const SOUND: u16 = 3;
+/// The operation that detaches a guest.
+const DETACH: usize = 5;
 /// The turns in which all work has to be done: each ring has 256 slots.
 const TURNS: usize = 2000;
 
@@ -224,9 +226,26 @@ impl Run {
                 relayed.or_else(|_| self.switch.drop_held(&guest.name))
             }
             4 => self.switch.forget(&guest.name),
-            _ => self.switch.detach(domain).map(drop),
+            DETACH => {
+                self.switch.unprepare(domain);
+                self.switch.detach(domain).map(drop)
+            }
+            6 => self.switch.suspend(&guest.name, self.now),
+            _ => {
+                let prepared = self.switch.prepare(&guest.rings, self.features, 1);
+                prepared.or_else(|_| {
+                    let awake = Awake {
+                        name: guest.name,
+                        guard: guest.guard,
+                        rings: guest.rings,
+                        features: self.features,
+                    };
+                    let guest = self.switch.awake(&awake)?;
+                    self.switch.attach(guest, self.now)
+                })
+            }
         };
-        if what >= 5 {
+        if what & 7 == DETACH {
             let memory = self.machines.get(domain).unwrap();
             assert_eq!(memory.borrow().mapped(), 0, "it is let go of");
         }
@@ -303,6 +322,7 @@ impl Run {
         assert!(self.emptied().contains(&came), "the sound guest is served");
         for (domain, memory) in [1, 2, SOUND].into_iter().zip(&self.memories) {
             let _ = self.switch.detach(domain);
+            self.switch.unprepare(domain);
             assert_eq!(memory.borrow().mapped(), 0, "nothing stays mapped");
         }
     }
