@@ -13,6 +13,7 @@ mod guard;
 mod handshake;
 mod hatch;
 mod index;
+mod liar;
 mod lifecycle;
 mod moves;
 mod pair;
@@ -211,6 +212,7 @@ fn main() -> ExitCode {
     let by_summon = [
         on_switch("summon", summon::CASES),
         on_switch("summon", care::CASES),
+        by("switch", liar::CASES, &summoned),
         by("summon", summon::BACK_ENDS, &summoned),
         by("summon, netback", summon::ON_NETBACK, &summoned),
         on_switch("summon, abuse", storm::CASES),

@@ -52,6 +52,8 @@ pub(crate) fn check() -> Result<()> {
         "mayfly",
         "--exclude",
         "mayfly-boot",
+        "--exclude",
+        "liar-guest",
         "--all-features",
         "--all-targets",
     ])?;
@@ -62,6 +64,8 @@ pub(crate) fn check() -> Result<()> {
         "mayfly",
         "--package",
         "mayfly-boot",
+        "--package",
+        "liar-guest",
         "--all-features",
         "--all-targets",
     ])?;
@@ -85,6 +89,7 @@ pub(crate) fn test(test: &Test) -> Result<()> {
     progress.say("building the guests");
     let path = guest::build(guest::MAYFLY)?;
     guest::build(guest::NULL)?;
+    guest::build(guest::LIAR)?;
     if test.filter.is_none() {
         size::check(&path)?;
         progress.say("building the guest again in another folder");

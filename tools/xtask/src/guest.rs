@@ -30,6 +30,11 @@ pub(crate) const NULL: Guest = Guest {
     name: "null-guest",
     features: "",
 };
+/// The guest that lies to its network's back end.
+pub(crate) const LIAR: Guest = Guest {
+    name: "liar-guest",
+    features: "guest",
+};
 
 #[derive(Args)]
 pub(crate) struct Build {
