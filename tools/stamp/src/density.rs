@@ -76,9 +76,6 @@ pub struct Outcome {
     /// For guests on the switch: births and deaths beside them.
     #[serde(default)]
     pub storm: Option<Box<StormOutcome>>,
-    /// For guests on the switch: the run times of each program about one guest, in ns, while there is no other.
-    #[serde(default)]
-    pub programs: Vec<(String, Vec<u64>)>,
 }
 
 /// A line of output, which follows [`MARK`].
@@ -128,7 +125,6 @@ mod tests {
             memory: 8,
             switch: vec![10],
             storm: None,
-            programs: vec![("list".into(), vec![9])],
         };
         let line = |line: &Line| format!("{MARK}{}\r\n", serde_json::to_string(line).unwrap());
         let text = format!("(XEN) hello\r\n{}", line(&Line::Outcome(outcome.clone())));

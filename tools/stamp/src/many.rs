@@ -61,12 +61,6 @@ fn guests(job: &Job, maker: Maker, count: u32, xen: &mut Xen) -> Result<Outcome>
     let bound = Bound(Duration::from_secs(job.bound_s));
     let clock = Clock::start();
     let is_on_switch = maker == Maker::Switch;
-    let programs = match is_on_switch {
-        true => switched::programs(&job.config, bound)?,
-        false => Vec::new(),
-    };
-    let in_ns = |(name, took): (String, Vec<u64>)| (name, clock.all_ns(took));
-    let programs = programs.into_iter().map(in_ns).collect();
     let _switch = is_on_switch
         .then(|| Switch::start("xenbr0", bound.0))
         .transpose()?;
@@ -121,7 +115,6 @@ fn guests(job: &Job, maker: Maker, count: u32, xen: &mut Xen) -> Result<Outcome>
         memory,
         switch: made.switch,
         storm,
-        programs,
     })
 }
 

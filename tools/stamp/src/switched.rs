@@ -16,15 +16,14 @@ use mayfly_toolstack::paths::mac_text;
 
 use crate::birth::HATCH;
 use crate::sys::ticks;
-use crate::wait::Bound;
 
 /// The socket of `hatch switch`.
 const SOCKET: &str = "/run/hatch/switch.sock";
 /// The time that a guest has for its first frames before it is introduced to xenstored.
 const FIRST_ANSWER: Duration = Duration::from_millis(4);
 
-/// The pause after each program.
-pub(crate) const SETTLED: Duration = Duration::from_millis(200);
+/// The time in which xenstored and xenconsoled end what a birth or a death has begun.
+pub(crate) const SETTLED: Duration = Duration::from_millis(50);
 
 /// A switch that runs; dropping it ends it.
 pub(crate) struct Switch(Child);
@@ -71,32 +70,6 @@ impl Drop for Switch {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// The number of times that each program is run; the first is dropped.
-const ROUNDS: usize = 6;
-
-/// Runs each program that is about one guest on the switch some times. Returns the name of each and the ticks.
-pub(crate) fn programs(config: &str, bound: Bound) -> Result<Vec<(String, Vec<u64>)>> {
-    let _switch = Switch::start("xenbr0", bound.0)?;
-    let words: [&[&str]; 3] = [
-        &["create", "--no-pool", "--network", "switch", config],
-        &["list"],
-        &["destroy", "mayfly"],
-    ];
-    let mut all = words.map(|words| (words[0].to_owned(), Vec::new()));
-    for round in 0..ROUNDS {
-        for (words, (_, took)) in words.iter().zip(&mut all) {
-            let start = ticks();
-            bound.run(&[&[HATCH], *words].concat())?;
-            if round > 0 {
-                took.push(ticks() - start);
-            }
-            // The guest, the kernel and xenstored end what they have begun.
-            sleep(SETTLED);
-        }
-    }
-    Ok(all.into())
 }
 
 /// A process that makes guests on a switch and keeps what it needs for the next one.

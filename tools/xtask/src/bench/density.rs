@@ -23,8 +23,6 @@ const GROWTH: f64 = 1.2;
 const GROWTH_ON_SWITCH: f64 = 1.1;
 /// The greatest counted times of a resident process with guests of 4 MiB on the switch, in ms.
 const ON_SWITCH: [(&str, f64); 2] = [("create", 0.9), ("destroy", 1.0)];
-/// The greatest counted times of programs, in ms.
-const PROGRAMS: [(&str, f64); 3] = [("create", 4.0), ("list", 3.0), ("destroy", 3.0)];
 /// The greatest 99th percentile of the time to a page beside a storm, as a multiple of that without it.
 const BESIDE_STORM: f64 = 2.0;
 /// The memory of Xen and dom0, and what Xen needs for a guest beside its own memory, in MiB.
@@ -165,16 +163,6 @@ fn tell(outcome: &Outcome, is_counted: bool) {
     }
     if let Some(storm) = &outcome.storm {
         stormy(storm, unit);
-    }
-    for (program, took) in &outcome.programs {
-        let each = median(took.iter());
-        println!("  hatch {program:9} {each:9.3} {unit} ms as a program, for one guest alone");
-        let most = PROGRAMS.iter().find(|(name, _)| name == program);
-        if let Some((_, most)) = most.filter(|_| is_counted)
-            && each > *most
-        {
-            println!("  MISSED: the target is at most {most} {unit} ms");
-        }
     }
     let each = outcome.xenstored / u64::try_from(count).unwrap_or(1).max(1);
     println!(
