@@ -409,7 +409,13 @@ fn from_pool(
         &PoolOrder::Create(Box::new(wanted)),
         BOUND,
     )
-    .with_context(|| arguments.socket.display().to_string())?;
+    .map_err(|error| {
+        let exit = match error.kind() {
+            std::io::ErrorKind::PermissionDenied => Exit::Permission,
+            _ => Exit::Failed,
+        };
+        Failure::new(exit, format!("{}: {error}", arguments.socket.display()))
+    })?;
     let why_not = match reply {
         Some(PoolReply::Made(made)) => return Ok(Some(made)),
         Some(PoolReply::Failed { taken, message }) => {
