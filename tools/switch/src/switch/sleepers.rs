@@ -271,7 +271,9 @@ impl<X: Xen, W: Wire> Switch<X, W> {
         let bounds = asleep.sleeper.bounds;
         let is_held = asleep.held.push(bytes, frame.offload, bounds);
         asleep.dropped += u64::from(!is_held);
-        if let Some((cause, from)) = cause.filter(|_| is_held) {
+        // If there is no room, the client may not know of those that were held before.
+        let is_wanted = is_held || !asleep.held.is_empty();
+        if let Some((cause, from)) = cause.filter(|_| is_wanted) {
             self.want(key, cause, from, now);
         }
     }

@@ -94,6 +94,23 @@ fn what_comes_for_a_sleeper_is_in_its_ring_when_it_is_there() {
 }
 
 #[test]
+fn a_notice_is_repeated_though_there_is_no_room_for_more() {
+    let mut dom0 = Dom0::new();
+    dom0.switch.sleep(sleeper(1), OWNER).unwrap();
+    for _ in 0..4 {
+        dom0.tap.send(&segment(1, 0x02));
+    }
+    dom0.run(0);
+    assert_eq!(dom0.notices().len(), 1);
+    // The client did nothing about it, and its peers send again.
+    dom0.now += 1_000_000_000;
+    dom0.tap.send(&segment(1, 0x02));
+    dom0.run(0);
+    assert_eq!(dom0.notices().len(), 1);
+    assert_eq!(dom0.switch.status().sleepers[0].held, 3);
+}
+
+#[test]
 fn the_peer_of_a_guest_that_is_gone_is_told_so() {
     let mut dom0 = Dom0::new();
     dom0.switch.sleep(sleeper(1), OWNER).unwrap();
