@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use mayfly_lab::{ask, workspace};
+use mayfly_lab::{GUEST, ask, workspace};
 use serde_json::Value;
 
 use crate::birth::{BOUND, EXAMPLE, HATCH, Place};
 use crate::cases::Case;
+use crate::summon::mac;
 use crate::switch::Switch;
 
 /// They run in a lab that captures frames.
@@ -79,7 +80,8 @@ fn lies(place: &Place) -> Result<()> {
     let image = workspace().join("target/guest/liar-guest");
     lab.put(LIAR, 0o644, &std::fs::read(image)?)?;
     let switch = Switch::start(place)?;
-    let mac = ["--mac", "00:16:3e:00:00:02"];
+    // The host remembers the MAC address of this IP address, which is that of a service in other cases.
+    let mac = ["--mac", &mac(GUEST)];
     let create = ["create", "--network", "switch", "--json"];
     place.hatched(&[&create[..], &mac, &[EXAMPLE]].concat())?;
     let (_, right) = ask::http(lab.http()?, "/", BOUND)?;

@@ -117,7 +117,7 @@ fn http(n: u32) -> SocketAddrV4 {
 
 /// The MAC address of an address, one in all cases: QEMU's router, through which the host's clients come, keeps the one
 /// that it has seen.
-fn mac(address: Ipv4Addr) -> String {
+pub(crate) fn mac(address: Ipv4Addr) -> String {
     let [a, b, c, d] = address.octets();
     format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
 }
